@@ -1,0 +1,1 @@
+"""What a site runs: anonymizers, training, the privacy ledger. Imports only `moretta.shared`."""

@@ -1,0 +1,1 @@
+"""Where the two sides are put together: the command line, the simulation, the Flower bundle."""

@@ -1,0 +1,1 @@
+"""What the coordinator runs: aggregation, audit, report. Imports only `moretta.shared`."""

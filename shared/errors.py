@@ -1,0 +1,108 @@
+"""One tree of errors. Each says what was found, what was expected and what to do, and knows its exit code.
+
+MorettaError                 exit 1
+├── StudyError               exit 3   the study file, or a study that does not fit the corpus
+├── CorpusError              exit 4   the folder of clips
+│   └── ClipError            exit 4   one clip: callers drop and count it
+├── ReleaseError             exit 5   a release, on disk or in a message
+├── RefusedError             exit 6   a site says no
+│   └── BudgetError          exit 6   ... because the privacy budget would be exceeded
+├── RunError                 exit 7   a stage failed
+├── GateError                exit 8   a limit of the gate is broken
+├── AttackersError           exit 9   pretrained weights
+└── Interrupted              exit 130
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from moretta.shared.exit_codes import ExitCode
+
+
+class MorettaError(Exception):
+    """Base of all errors that a user can meet.
+
+    Args:
+        found: what was there, with the offending value.
+        expected: what should have been there.
+        fix: what the reader can do about it.
+    """
+
+    exit_code: ClassVar[ExitCode] = ExitCode.INTERNAL
+
+    def __init__(self, found: str, *, expected: str = "", fix: str = "") -> None:
+        self.found = found
+        self.expected = expected
+        self.fix = fix
+        super().__init__(self.message)
+
+    @property
+    def message(self) -> str:
+        """The whole sentence, in the order found, expected, fix."""
+        parts = [self.found]
+        if self.expected:
+            parts.append(f"expected {self.expected}")
+        if self.fix:
+            parts.append(f"to fix it: {self.fix}")
+        return "; ".join(parts)
+
+
+class StudyError(MorettaError):
+    """The study file cannot be used."""
+
+    exit_code = ExitCode.STUDY
+
+
+class CorpusError(MorettaError):
+    """The folder of clips cannot be used."""
+
+    exit_code = ExitCode.CORPUS
+
+
+class ClipError(CorpusError):
+    """One clip cannot be used. `reason` is a stable code that drops are counted by."""
+
+    def __init__(self, reason: str, found: str, *, expected: str = "", fix: str = "") -> None:
+        self.reason = reason
+        super().__init__(found, expected=expected, fix=fix)
+
+
+class ReleaseError(MorettaError):
+    """A release is damaged, forged, or of another format."""
+
+    exit_code = ExitCode.RELEASE
+
+
+class RefusedError(MorettaError):
+    """A site's policy refuses what was asked."""
+
+    exit_code = ExitCode.REFUSED
+
+
+class BudgetError(RefusedError):
+    """The privacy budget would be exceeded."""
+
+
+class RunError(MorettaError):
+    """A stage of the run failed."""
+
+    exit_code = ExitCode.RUN_FAILED
+
+
+class GateError(MorettaError):
+    """The run broke a limit of the study's gate."""
+
+    exit_code = ExitCode.GATE
+
+
+class AttackersError(MorettaError):
+    """An attacker's weights cannot be had or are not what was pinned."""
+
+    exit_code = ExitCode.ATTACKERS
+
+
+class Interrupted(MorettaError):  # noqa: N818 - an interrupt is not an error of the program
+    """Ended by Ctrl-C or SIGTERM."""
+
+    exit_code = ExitCode.INTERRUPTED

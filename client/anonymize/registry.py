@@ -1,0 +1,106 @@
+"""The registry of anonymizers, and what each must be able to do."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, ClassVar, Literal, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from moretta.shared.errors import StudyError
+from moretta.shared.privacy.noise import NoiseSource
+from moretta.shared.release.format import AnonymizerStatement, Modality
+from moretta.shared.study import Study
+
+Array = npt.NDArray[Any]
+
+
+class Anonymizer(ABC):
+    """Turns clips of one modality into their released form.
+
+    A voice anonymizer takes float32 [samples] at 16 kHz in [-1, 1]; a face anonymizer takes uint8 [frames, height,
+    width, 3] RGB, whole pictures at the study's frame rate. It raises `ClipError` for a clip that it cannot release:
+    the caller drops and counts it (fail closed).
+    """
+
+    modality: ClassVar[Modality]
+    name: ClassVar[str]
+    version: ClassVar[str]
+
+    @classmethod
+    @abstractmethod
+    def from_study(cls, study: Study, shared: dict[str, Array]) -> Anonymizer:
+        """Build from the study and from what the coordinator made in public (codebook, autoencoder), by array name."""
+
+    @property
+    @abstractmethod
+    def form(self) -> str:
+        """The released form, one of those in `moretta.shared.release.format`."""
+
+    @property
+    def codebook(self) -> npt.NDArray[np.float32] | None:
+        """float32 [k, coefficients] if released tokens need one to be read."""
+        return None
+
+    def fit(self, clips: Iterable[Array]) -> None:  # noqa: B027 - most anonymizers fit nothing on private clips
+        """Fit what is fitted on the site's own clips. Default: nothing, which costs nothing."""
+
+    @abstractmethod
+    def release(self, clips: Sequence[Array], noise: Sequence[NoiseSource]) -> list[Array | Exception]:
+        """Released arrays of a batch, one noise source a clip; in the place of a clip that failed, its error."""
+
+    @abstractmethod
+    def statement(self, sizes: dict[str, list[int]], noise: Literal["system", "seeded"]) -> AnonymizerStatement:
+        """Parameters, privacy at every unit, counts.
+
+        Args:
+            sizes: for each released speaker (any key), the number of released frames of each of its clips.
+            noise: where the noise came from.
+        """
+
+
+_REGISTRY: dict[tuple[Modality, str], type[Anonymizer]] = {}
+A = TypeVar("A", bound=type[Anonymizer])
+
+
+def anonymizer(name: str, *, modality: Modality, version: str) -> Callable[[A], A]:
+    """Register a class under a name. A second one of the same name is a defect and raises ValueError."""
+
+    def register(cls: A) -> A:
+        if (modality, name) in _REGISTRY:
+            raise ValueError(f"two {modality} anonymizers are called {name!r}")
+        cls.name, cls.modality, cls.version = name, modality, version
+        _REGISTRY[modality, name] = cls
+        return cls
+
+    return register
+
+
+def get_anonymizer(modality: Modality, name: str) -> type[Anonymizer]:
+    """Find an anonymizer by name.
+
+    Raises:
+        StudyError: unknown name; the message lists the known ones.
+    """
+    _load_all()
+    known = _REGISTRY.get((modality, name))
+    if known is None:
+        names = ", ".join(sorted(n for m, n in _REGISTRY if m == modality))
+        raise StudyError(f"the {modality} anonymizer {name!r}", expected=f"one of: {names}", fix="correct the study")
+    return known
+
+
+def anonymizer_names(modality: Modality) -> list[str]:
+    """Names of all anonymizers of one modality, sorted."""
+    _load_all()
+    return sorted(n for m, n in _REGISTRY if m == modality)
+
+
+def _load_all() -> None:
+    package = importlib.import_module("moretta.client.anonymize")
+    for module in pkgutil.iter_modules(package.__path__):
+        importlib.import_module(f"moretta.client.anonymize.{module.name}")

@@ -1,0 +1,1 @@
+"""Privacy mechanisms, where their noise comes from, and what they spend."""

@@ -1,0 +1,35 @@
+"""What leaves a site: the release format, its reader and its writer. Nothing here is ever unpickled.
+
+A release is a folder::
+
+    statement.json            who (pseudonymous site), how (anonymizers, parameters, privacy), counts, drops by reason
+    clips.jsonl               one line a clip: pseudonyms, emotion, sentence, level, which modalities are there
+    codebook.safetensors      the voice codebook, where the voice form needs one (public knowledge)
+    voice-00000.safetensors   arrays by clip pseudonym
+    face-00000.safetensors
+"""
+
+from moretta.shared.release.format import (
+    FORMAT_VERSION,
+    AnonymizerStatement,
+    PrivacyStatement,
+    ReleasedClip,
+    ReleaseStatement,
+    VoiceForm,
+)
+from moretta.shared.release.pseudonym import PseudonymKey
+from moretta.shared.release.read import Release, open_release
+from moretta.shared.release.write import ReleaseWriter
+
+__all__ = [
+    "FORMAT_VERSION",
+    "AnonymizerStatement",
+    "PrivacyStatement",
+    "PseudonymKey",
+    "Release",
+    "ReleaseStatement",
+    "ReleaseWriter",
+    "ReleasedClip",
+    "VoiceForm",
+    "open_release",
+]

@@ -1,0 +1,131 @@
+"""The parts of a release, and the limits every array in it must keep."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import BaseModel, ConfigDict, Field
+
+from moretta.shared.corpus.names import Emotion, Level
+from moretta.shared.errors import ReleaseError
+
+FORMAT_VERSION: Literal[1] = 1
+STATEMENT_FILE = "statement.json"
+CLIPS_FILE = "clips.jsonl"
+CODEBOOK_FILE = "codebook.safetensors"
+SHARD_BYTES = 16 * 2**20
+MAX_SHARD_BYTES = 64 * 2**20
+MAX_CLIP_SECONDS = 120.0
+MAX_VOICE_FRAMES = int(MAX_CLIP_SECONDS * 100)
+MAX_SAMPLES = int(MAX_CLIP_SECONDS * 16_000)
+MAX_FACE_FRAMES = 4_096
+MAX_FACE_SIDE = 512
+MAX_COEFFICIENTS = 128
+MAX_CODEBOOK = 65_536
+
+Modality = Literal["voice", "face"]
+VoiceForm = Literal["tokens", "mfcc", "waveform"]
+"""tokens: int32 [frames]; mfcc: float32 [frames, coefficients]; waveform: float32 [samples] at 16 kHz in [-1, 1]."""
+FaceForm = Literal["frames"]
+"""frames: uint8 [frames, height, width, 3], RGB."""
+
+PrivacyUnit = Literal["value", "frame", "clip", "speaker", "site"]
+Pseudonym = str
+_PSEUDONYM_PATTERN = r"^[0-9a-f]{16}$"
+
+
+class Strict(BaseModel):
+    """Base of all records that cross a border: frozen, and unknown keys are errors."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class PrivacyStatement(Strict):
+    """One privacy figure and its unit.
+
+    `epsilon` is what the mechanism guarantees, None where it guarantees nothing finite; `nominal` is what its own
+    parameters claim when composed to the same unit.
+    """
+
+    mechanism: str
+    unit: PrivacyUnit
+    epsilon: float | None = Field(ge=0)
+    delta: float = Field(default=0.0, ge=0, lt=1)
+    nominal: float | None = Field(default=None, ge=0)
+    note: str = ""
+
+
+class AnonymizerStatement(Strict):
+    """How one modality was anonymized."""
+
+    modality: Modality
+    name: str
+    version: str
+    form: str
+    parameters: dict[str, Any]
+    privacy: tuple[PrivacyStatement, ...] = ()
+    noise: Literal["system", "seeded", "none"]
+    """`seeded` noise can be subtracted by who knows the seed: simulation and tests only."""
+    counts: dict[str, int] = Field(default_factory=dict)
+    """Facts for the report, such as frames in which no face was found."""
+
+
+class ReleaseStatement(Strict):
+    """What a site says of its release."""
+
+    format: Literal[1] = FORMAT_VERSION
+    site: str
+    study: str = ""
+    """Digest of the study file the release was made for."""
+    anonymizers: tuple[AnonymizerStatement, ...]
+    clips: int = Field(ge=0)
+    speakers: int = Field(ge=0)
+    dropped: dict[str, int] = Field(default_factory=dict)
+    """Clips or modalities that were not released, counted by reason."""
+
+
+class ReleasedClip(Strict):
+    """One clip as the server sees it. `sex` and `age_group` are there only if the study audits attributes."""
+
+    clip: Pseudonym = Field(pattern=_PSEUDONYM_PATTERN)
+    speaker: Pseudonym = Field(pattern=_PSEUDONYM_PATTERN)
+    emotion: Emotion
+    sentence: str = Field(pattern=r"^[A-Z]{3}$")
+    level: Level
+    voice: int | None = Field(default=None, ge=0)
+    """Index of the voice shard, None if this clip has no released voice."""
+    face: int | None = Field(default=None, ge=0)
+    sex: Literal["female", "male"] | None = None
+    age_group: Literal["young", "middle", "old"] | None = None
+
+
+def check_array(modality: Modality, form: str, array: npt.NDArray[Any], *, codebook_size: int | None = None) -> None:
+    """Check one released array: dtype, shape, size, range and finiteness.
+
+    Raises:
+        ReleaseError: naming what is wrong.
+    """
+    rule = {
+        ("voice", "tokens"): (np.int32, 1, (MAX_VOICE_FRAMES,)),
+        ("voice", "mfcc"): (np.float32, 2, (MAX_VOICE_FRAMES, MAX_COEFFICIENTS)),
+        ("voice", "waveform"): (np.float32, 1, (MAX_SAMPLES,)),
+        ("face", "frames"): (np.uint8, 4, (MAX_FACE_FRAMES, MAX_FACE_SIDE, MAX_FACE_SIDE, 3)),
+    }.get((modality, form))
+    if rule is None:
+        raise ReleaseError(f"the released form {modality}/{form}", expected="a form of this format version")
+    dtype, dimensions, limits = rule
+    what = f"a {modality}/{form} array of {array.dtype} {list(array.shape)}"
+    if array.dtype != dtype or array.ndim != dimensions:
+        raise ReleaseError(what, expected=f"{np.dtype(dtype)} with {dimensions} dimensions")
+    if array.size == 0 or any(side > limit for side, limit in zip(array.shape, limits, strict=True)):
+        raise ReleaseError(what, expected=f"1 to {list(limits)} entries")
+    if form == "frames" and array.shape[-1] != 3:
+        raise ReleaseError(what, expected="three colour channels")
+    if np.issubdtype(dtype, np.floating) and not np.isfinite(array).all():
+        raise ReleaseError(f"{what} with values that are not finite", expected="finite values")
+    if form == "waveform" and np.abs(array).max() > 1.0:
+        raise ReleaseError(f"{what} beyond [-1, 1]", expected="samples in [-1, 1]")
+    if form == "tokens" and (array.min() < 0 or (codebook_size is not None and array.max() >= codebook_size)):
+        raise ReleaseError(f"{what} with tokens outside the codebook", expected=f"0 to {codebook_size} exclusive")

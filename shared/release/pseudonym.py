@@ -1,0 +1,56 @@
+"""Keyed pseudonyms: HMAC-SHA256 under a key that stays at the site (RFC 2104), cut to 64 bits."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import os
+import secrets
+from pathlib import Path
+
+from moretta.shared.errors import ReleaseError
+
+KEY_BYTES = 32
+
+
+class PseudonymKey:
+    """Turns speaker ids and clip names into pseudonyms that only this site can link.
+
+    A new key makes a new set of pseudonyms: releases under different keys cannot be joined by them.
+    """
+
+    __slots__ = ("_key",)
+
+    def __init__(self, key: bytes) -> None:
+        if len(key) != KEY_BYTES:
+            raise ReleaseError(f"a pseudonym key of {len(key)} bytes", expected=f"{KEY_BYTES} bytes")
+        self._key = key
+
+    def __repr__(self) -> str:
+        return "PseudonymKey(<secret>)"
+
+    @classmethod
+    def load_or_create(cls, path: Path) -> PseudonymKey:
+        """Read the site's key, or make one from the operating system's generator, readable by its owner only."""
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(secrets.token_bytes(KEY_BYTES))
+        return cls(path.read_bytes())
+
+    @classmethod
+    def seeded(cls, seed: int, site: str) -> PseudonymKey:
+        """A key for simulation and tests: who knows the seed can undo every pseudonym."""
+        return cls(hashlib.sha256(f"moretta simulated pseudonyms {seed} {site}".encode()).digest())
+
+    def speaker(self, speaker: int) -> str:
+        """Pseudonym of a speaker: 16 hexadecimal digits."""
+        return self._of(f"speaker {speaker}")
+
+    def clip(self, name: str) -> str:
+        """Pseudonym of a clip: 16 hexadecimal digits."""
+        return self._of(f"clip {name}")
+
+    def _of(self, text: str) -> str:
+        return hmac.new(self._key, text.encode(), hashlib.sha256).hexdigest()[:16]

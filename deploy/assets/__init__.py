@@ -1,0 +1,1 @@
+"""Programs that derive the data files shipped inside the package from their public sources."""

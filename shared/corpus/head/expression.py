@@ -1,0 +1,86 @@
+"""How each acted emotion moves the face.
+
+A recipe weighs the asset's facial actions, which follow the action units of Ekman and Friesen, "Facial Action Coding System"
+(1978), in ARKit's naming. The weights were searched so that a pretrained expression network reads the rendered faces; see
+tests/benchmarks/expressions.py.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+
+import numpy as np
+
+from moretta.shared.corpus.head.asset import load_asset
+from moretta.shared.corpus.names import Emotion
+
+Recipe = dict[str, float]
+"""Weight of each action; an action with a left and a right side is named without it."""
+
+RECIPES: dict[Emotion, Recipe] = {
+    Emotion.ANG: dict(browDown=1.0, eyeSquint=0.45, noseSneer=0.5, mouthPress=0.7, mouthFrown=0.45, jawForward=0.4),
+    Emotion.DIS: dict(noseSneer=1.0, mouthUpperUp=0.9, browDown=0.6, cheekSquint=0.6, eyeSquint=0.5, mouthFrown=0.4),
+    Emotion.FEA: dict(
+        browInnerUp=1.0, browOuterUp=0.6, eyeWide=1.0, mouthStretch=0.9, jawOpen=0.35, mouthLowerDown=0.5
+    ),
+    Emotion.HAP: dict(mouthSmile=0.9, cheekSquint=0.7, mouthDimple=0.3, jawOpen=0.12, mouthUpperUp=0.3, eyeSquint=0.35),
+    Emotion.NEU: {},
+    Emotion.SAD: dict(
+        browInnerUp=1.0, mouthFrown=0.95, mouthShrugLower=0.6, eyeSquint=0.25, eyeLookDown=0.3, browDown=0.1
+    ),
+}
+
+STRENGTH_SPREAD = 0.12
+"""Standard deviation of how much stronger or weaker one showing of an action is."""
+SIDE_SPREAD = 0.06
+"""Standard deviation of the difference between the sides of the face."""
+
+
+@cache
+def _sides(action: str) -> tuple[str, ...]:
+    """Targets of the asset that make an action: one, or one for each side."""
+    known = load_asset().targets
+    for name in (
+        action,
+        action.replace("eye-", "eye-{}-").replace("eyebrows-", "eyebrows-{}-").replace("nose-", "nose-{}-"),
+    ):
+        for kind in ("face", "unit"):
+            if f"{kind}/{name}" in known:
+                return (f"{kind}/{name}",)
+            both = tuple(f"{kind}/{name.format(side)}" for side in ("left", "right"))
+            if both[0] != both[1] and both[0] in known:
+                return both
+    both = (f"face/{action}Left", f"face/{action}Right")
+    if both[0] not in known:
+        raise ValueError(f"action {action!r} is not in the head asset")
+    return both
+
+
+def spread_actions(recipe: Recipe) -> dict[str, float]:
+    """Weights of the asset's targets for a recipe."""
+    return {target: weight for action, weight in recipe.items() for target in _sides(action)}
+
+
+def showing(emotion: Emotion, rng: np.random.Generator | None = None) -> dict[str, float]:
+    """Target weights of one showing of an emotion at full strength; `rng` varies it from showing to showing."""
+    weights: dict[str, float] = {}
+    for action, weight in RECIPES[emotion].items():
+        shared = 1.0 if rng is None else 1 + STRENGTH_SPREAD * float(rng.standard_normal())
+        for target in _sides(action):
+            side = 0.0 if rng is None else SIDE_SPREAD * float(rng.standard_normal())
+            weights[target] = weight * max(shared + side, 0.0)
+    return weights
+
+
+def crease_depths(weights: dict[str, float]) -> tuple[float, float, float, float]:
+    """How deeply the creases `paint.CREASES` are drawn, each 0 to 1."""
+
+    def mean(action: str) -> float:
+        return sum(weights.get(target, 0.0) for target in _sides(action)) / len(_sides(action))
+
+    frown = mean("browDown") + 0.4 * mean("browInnerUp") + mean("eyebrows-down")
+    forehead = 0.7 * mean("browInnerUp") + 0.6 * mean("browOuterUp")
+    nose = mean("noseSneer") + 0.4 * mean("mouthUpperUp")
+    smile = mean("mouthSmile") + 0.3 * mean("cheekSquint")
+    depths = (min(max(depth, 0.0), 1.2) for depth in (frown, forehead, nose, smile))
+    return next(depths), next(depths), next(depths), next(depths)

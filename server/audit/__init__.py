@@ -1,0 +1,1 @@
+"""The audit: every released representation, attacked as a determined adversary would."""

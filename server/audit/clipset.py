@@ -1,0 +1,260 @@
+"""A set of clips as an attacker sees it: who is claimed to be in them, and views of their arrays, read when needed."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from moretta.server.audit.packed import Packed
+from moretta.server.audit.sources import (
+    AudioFiles,
+    ConstantSource,
+    Form,
+    FrameLoader,
+    MemorySource,
+    ReleaseSource,
+    Source,
+    VideoFiles,
+    Shelf,
+)
+from moretta.shared.corpus.clips import Clip, Corpus
+from moretta.shared.errors import ClipError
+from moretta.shared.release.format import Modality, ReleasedClip
+from moretta.shared.release.pseudonym import PseudonymKey
+
+if TYPE_CHECKING:
+    from moretta.shared.release.read import Release
+
+Floats = npt.NDArray[np.float32]
+Frames = npt.NDArray[np.uint8]
+AGE_GROUPS = ((30, "young"), (50, "middle"), (1000, "old"))
+"""Upper bounds in years, exclusive."""
+
+
+@dataclass(frozen=True)
+class ClipSet:
+    """Clips of one modality, under pseudonyms.
+
+    `clips[i]` describes what `mfcc(i)`, `waveform(i)` or `frames(i)` returns. Arrays are read from the source each
+    time, but for the views that `with_views` has packed.
+    """
+
+    clips: tuple[ReleasedClip, ...]
+    modality: Modality
+    source: Source = field(repr=False)
+    rows: tuple[int, ...] = field(repr=False)
+    """Where each clip is in the source and in the packed views."""
+    views: Mapping[str, Packed] = field(default_factory=dict, repr=False)
+    damaged: Mapping[str, int] = field(default_factory=dict)
+    """What could not be used, counted by reason."""
+
+    def __len__(self) -> int:
+        return len(self.clips)
+
+    @property
+    def speakers(self) -> tuple[str, ...]:
+        """Pseudonyms of all speakers, sorted."""
+        return tuple(sorted({clip.speaker for clip in self.clips}))
+
+    @property
+    def labels(self) -> npt.NDArray[np.int64]:
+        """int64 [clips]: index of each clip's speaker in `speakers`."""
+        number = {speaker: index for index, speaker in enumerate(self.speakers)}
+        return np.array([number[clip.speaker] for clip in self.clips], np.int64)
+
+    @property
+    def form(self) -> Form:
+        """The form of the first clip; a set made from several sites may mix forms."""
+        return self.source.form(self.rows[0])
+
+    def subset(self, indices: Iterable[int]) -> ClipSet:
+        """The clips at these positions, in this order."""
+        chosen = [int(index) for index in indices]
+        return replace(
+            self, clips=tuple(self.clips[i] for i in chosen), rows=tuple(self.rows[i] for i in chosen), damaged={}
+        )
+
+    def of(self, speakers: Iterable[str]) -> ClipSet:
+        """The clips of some speakers."""
+        wanted = set(speakers)
+        return self.subset(i for i, clip in enumerate(self.clips) if clip.speaker in wanted)
+
+    def array(self, index: int) -> npt.NDArray[Any]:
+        """One array in the form it was released in."""
+        return self.source.array(self.rows[index])
+
+    def mfcc(self, index: int) -> Floats:
+        """float32 [frames, coefficients], frames every 10 ms."""
+        if "mfcc" in self.views:
+            view: Floats = self.views["mfcc"][self.rows[index]]
+            return view
+        return _mfcc(self.source, self.rows[index])
+
+    def waveform(self, index: int) -> Floats:
+        """float32 [samples] at 16 kHz in [-1, 1]; resynthesized where no sound was released."""
+        from moretta.shared.features.voice_forms import as_waveform
+
+        row = self.rows[index]
+        samples: Floats = as_waveform(self.source.form(row), self.source.array(row), self.source.codebook(row))
+        return samples
+
+    def frames(self, index: int) -> Frames:
+        """uint8 [frames, height, width, 3], RGB."""
+        frames: Frames = self.array(index)
+        return frames
+
+    def thumbnails(self, index: int) -> Frames:
+        """uint8 [up to 6, 48, 48, 3]: few small frames spread over the clip, cheap enough to keep at hand."""
+        if "thumbnails" in self.views:
+            view: Frames = self.views["thumbnails"][self.rows[index]]
+            return view
+        return _thumbnails(self.source, self.rows[index])
+
+    def content_key(self, index: int) -> str:
+        """SHA-256 over form, shape and bytes: equal content, equal key, whatever the clip is called."""
+        row = self.rows[index]
+        array = np.ascontiguousarray(self.source.array(row))
+        digest = hashlib.sha256(f"{self.source.form(row)} {array.dtype.str} {array.shape} ".encode())
+        digest.update(array.data if array.size else b"")
+        if (codebook := self.source.codebook(row)) is not None:
+            digest.update(np.ascontiguousarray(codebook).data)
+        return digest.hexdigest()
+
+    def with_views(self, folder: Path) -> ClipSet:
+        """The same set with its small view computed once and mapped from `folder`; clips that fail are left out."""
+        name = "mfcc" if self.modality == "voice" else "thumbnails"
+        make = _mfcc if name == "mfcc" else _thumbnails
+        failed: Counter[str] = Counter(self.damaged)
+        kept: list[int] = []
+
+        def usable() -> Iterable[npt.NDArray[Any]]:
+            for index, row in enumerate(self.rows):
+                try:
+                    view = make(self.source, row)
+                except ClipError as error:
+                    failed[error.reason] += 1
+                    continue
+                kept.append(index)
+                yield view
+
+        packed = Packed.write(folder, name, usable(), rows=lambda: [self.rows[i] for i in kept])
+        subset = self.subset(kept)
+        return replace(subset, views={**self.views, name: packed}, damaged=dict(failed))
+
+    @classmethod
+    def constant(cls, like: ClipSet) -> ClipSet:
+        """The first array of `like` under every clip's name: an attacker that gains from this is broken."""
+        row = like.rows[0]
+        source = ConstantSource(like.source.array(row), like.source.form(row), like.source.codebook(row))
+        views = {}
+        for name, packed in like.views.items():
+            views[name] = packed.constant(row)
+        return replace(like, source=source, rows=(0,) * len(like), views=views, damaged={})
+
+    @classmethod
+    def from_arrays(
+        cls,
+        clips: Sequence[ReleasedClip],
+        arrays: Sequence[npt.NDArray[Any]],
+        *,
+        modality: Modality,
+        form: Form,
+        codebook: Floats | None = None,
+    ) -> ClipSet:
+        """Arrays that are in memory already."""
+        return cls(tuple(clips), modality, MemorySource(arrays, form, codebook), tuple(range(len(clips))))
+
+    @classmethod
+    def from_release(cls, release: Release, modality: Modality) -> ClipSet:
+        """One site's release."""
+        return cls.from_releases([release], modality)
+
+    @classmethod
+    def from_releases(cls, releases: Sequence[Release], modality: Modality) -> ClipSet:
+        """Several sites' releases. Every array is read once to check it; damaged ones are left out and counted."""
+        shelves: list[Shelf] = []
+        entries: list[tuple[int, str, str]] = []
+        clips: list[ReleasedClip] = []
+        damaged: Counter[str] = Counter()
+        for release in releases:
+            statement = release.anonymizer(modality)
+            if statement is None:
+                continue
+            form: Any = statement.form
+            for clip, _ in release.arrays(modality):
+                clips.append(clip)
+                entries.append((len(shelves), f"{modality}-{getattr(clip, modality):05d}.safetensors", clip.clip))
+            shelves.append(Shelf(release.folder, form, release.codebook if modality == "voice" else None))
+            damaged.update(release.damaged)
+        source = ReleaseSource(tuple(shelves), tuple(entries))
+        return cls(tuple(clips), modality, source, tuple(range(len(clips))), damaged=dict(damaged))
+
+    @classmethod
+    def from_corpus(
+        cls,
+        corpus: Corpus,
+        modality: Modality,
+        pseudonyms: PseudonymKey | Mapping[int, PseudonymKey],
+        *,
+        loader: FrameLoader | None = None,
+    ) -> ClipSet:
+        """Originals, or another tool's output, under the pseudonyms that the sites gave.
+
+        Args:
+            corpus: clips without this modality are left out.
+            modality: what to read of them.
+            pseudonyms: one key, or the key of each speaker's site by speaker number.
+            loader: reads the faces of one video; needed for faces.
+        """
+        chosen = [clip for clip in corpus.clips if (clip.audio if modality == "voice" else clip.video) is not None]
+        meta = []
+        for clip in chosen:
+            key = pseudonyms if isinstance(pseudonyms, PseudonymKey) else pseudonyms[clip.speaker]
+            meta.append(_describe(clip, corpus, key))
+        source: Source
+        if modality == "voice":
+            source = AudioFiles(tuple(clip.audio for clip in chosen if clip.audio is not None))
+        else:
+            if loader is None:
+                raise ValueError("faces of a corpus need a loader that crops them")
+            source = VideoFiles(tuple(clip.video for clip in chosen if clip.video is not None), loader)
+        return cls(tuple(meta), modality, source, tuple(range(len(meta))))
+
+
+def _describe(clip: Clip, corpus: Corpus, key: PseudonymKey) -> ReleasedClip:
+    speaker = corpus.speakers[clip.speaker]
+    age_group: Any = None
+    if speaker.age is not None:
+        age_group = next(group for bound, group in AGE_GROUPS if speaker.age < bound)
+    sex: Any = speaker.sex
+    return ReleasedClip(
+        clip=key.clip(str(clip.name)),
+        speaker=key.speaker(clip.speaker),
+        emotion=clip.label,
+        sentence=clip.name.sentence,
+        level=clip.name.level,
+        sex=sex,
+        age_group=age_group,
+    )
+
+
+def _mfcc(source: Source, row: int) -> Floats:
+    from moretta.shared.features.voice_forms import as_mfcc
+
+    mfcc: Floats = as_mfcc(source.form(row), source.array(row), source.codebook(row))
+    return mfcc
+
+
+def _thumbnails(source: Source, row: int, *, count: int = 6, side: int = 48) -> Frames:
+    import cv2
+
+    frames = source.array(row)
+    chosen = np.unique(np.linspace(0, len(frames) - 1, count).round().astype(int))
+    return np.stack([cv2.resize(frames[i], (side, side), interpolation=cv2.INTER_AREA) for i in chosen])

@@ -99,11 +99,10 @@ def skin_map() -> SkinMap:
     points = asset.rest[asset.faces]
     radius = np.hypot(points[..., 0], points[..., 2] - AXIS_Z)
     seen = rasterise(corner_places(), -radius, shown, WIDTH, SKIN_ROWS)
-    corners = asset.faces[seen.triangle]
 
     def spread(values: NDArray[np.float32]) -> NDArray[np.float32]:
         flat = np.zeros(SKIN_ROWS * WIDTH, np.float32)
-        flat[seen.pixel] = (values[corners] * seen.weights).sum(1)
+        flat[seen.pixel] = seen.mix(values[asset.faces, None])[:, 0]
         return flat.reshape(SKIN_ROWS, WIDTH)
 
     covered = np.zeros(SKIN_ROWS * WIDTH, bool)

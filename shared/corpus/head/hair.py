@@ -33,7 +33,7 @@ _MAP_SCALE = 4
 
 # Hairline of a short haircut: (angle from the front in radians, height in decimetres); the ear lies near 1.6.
 _ANGLES = (0.0, 0.45, 0.72, 0.95, 1.15, 1.30, 1.75, 2.05, 2.4, np.pi)
-_HEIGHTS = (8.02, 8.00, 7.86, 7.55, 7.42, 7.20, 7.42, 7.10, 6.75, 6.65)
+_HEIGHTS = (7.98, 7.96, 7.82, 7.55, 7.42, 7.20, 7.42, 7.10, 6.75, 6.65)
 
 
 @dataclass(frozen=True)
@@ -68,9 +68,9 @@ CUTS = {
     HairStyle.SIDE_PART: Cut(0.16, 0.20, 0.10, fringe=0.10, lean=0.16),
     HairStyle.AFRO: Cut(0.34, 0.46, 0.40, edge=0.10, bumps=0.18),
     HairStyle.TIED: Cut(0.05, 0.10, 0.05, bumps=0.05),
-    HairStyle.BOB: Cut(0.12, 0.16, 0.16, opening=0.98, length=6.35, lean=0.05),
-    HairStyle.LONG: Cut(0.11, 0.14, 0.14, opening=1.0, length=5.2, lean=0.05),
-    HairStyle.FRINGE: Cut(0.14, 0.16, 0.15, edge=0.06, opening=0.95, length=5.7, fringe=0.42),
+    HairStyle.BOB: Cut(0.12, 0.17, 0.22, opening=0.88, length=6.35, lean=0.05),
+    HairStyle.LONG: Cut(0.11, 0.15, 0.20, opening=0.9, length=5.2, lean=0.05),
+    HairStyle.FRINGE: Cut(0.14, 0.17, 0.21, edge=0.06, opening=0.86, length=5.7, fringe=0.42),
 }
 
 
@@ -109,7 +109,7 @@ def _skull(vertices: NDArray[np.float32]) -> NDArray[np.float32]:
     width, height = WIDTH // _MAP_SCALE, SKIN_ROWS // _MAP_SCALE
     seen = rasterise(places, -radius, (asset.part == Part.SKIN) & ~is_mouth(asset) & ~ears, width, height)
     flat = np.zeros(width * height, np.float32)
-    flat[seen.pixel] = (radius[seen.triangle] * seen.weights).sum(1)
+    flat[seen.pixel] = seen.mix(radius[..., None])[:, 0]
     return flat.reshape(height, width)
 
 
@@ -170,7 +170,7 @@ def grow(vertices: NDArray[np.float32], traits: Traits, seed: int) -> Shell:
     if cut.opening:
         neck = int(row(np.float32(6.6)) / _MAP_SCALE)
         skull[neck:] = 0
-        skull = np.maximum.accumulate(skull, axis=0) * np.linspace(1, 1, skull.shape[0])[:, None]
+        skull = np.maximum.accumulate(skull, axis=0)
     rows_ = np.clip(row(height) / _MAP_SCALE, 0, skull.shape[0] - 1)
     columns = np.clip(np.rint(column(theta) / _MAP_SCALE).astype(int), 0, skull.shape[1] - 1)
     above = np.floor(rows_).astype(int)
@@ -184,9 +184,6 @@ def grow(vertices: NDArray[np.float32], traits: Traits, seed: int) -> Shell:
     radius = radius + thick * slope
     lifted = height + thick * upward
     points = np.stack([radius * np.sin(theta), lifted, AXIS_Z + radius * np.cos(theta)], axis=-1)
-    if traits.style is HairStyle.TIED:
-        bump = np.exp(-(((theta - np.pi) % (2 * np.pi) - 0) ** 2)) * 0
-        points[..., 1] += bump
     return Shell(points.reshape(-1, 3).astype(np.float32), *_grid(knots))
 
 

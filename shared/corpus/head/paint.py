@@ -21,6 +21,8 @@ Plane = NDArray[np.float32]
 
 EYE_X, EYE_Y = 0.31, 7.28
 MOUTH_Y = 6.61
+LID_ANGLE, LID_HALF_ANGLE, LID_HALF_HEIGHT = 0.29, 0.14, 0.063
+"""Middle and half size of the opening between the lids: radians round the head, and decimetres."""
 CREASES = ("frown", "forehead", "nose", "smile")
 """Channels of the crease texture, in order."""
 
@@ -86,8 +88,8 @@ def _creases() -> NDArray[np.float32]:
 def _lid_line() -> Plane:
     """Where lashes darken the rim of the eye, [SKIN_ROWS, WIDTH]."""
     m = skin_map()
-    hole = (m.z < 1.36) & (np.abs(m.y - EYE_Y) < 0.09) & (np.abs(np.abs(m.x) - EYE_X) < 0.19) & (m.z > 1.0)
-    hole |= (~m.covered) & (np.abs(m.y - EYE_Y) < 0.09) & (np.abs(m.theta) < 0.8)
+    across, up = (np.abs(m.theta) - LID_ANGLE) / LID_HALF_ANGLE, (m.y - EYE_Y) / LID_HALF_HEIGHT
+    hole = (np.hypot(across, up) < 1.2) & ((m.z < 1.33 - 0.3 * np.maximum(across, 0) ** 2) | ~m.covered)
     inside = hole.astype(np.uint8)
     ring = cv2.dilate(inside, np.ones((3, 3), np.uint8)) - inside
     above = (m.y > EYE_Y - 0.01).astype(np.float32)
@@ -129,12 +131,12 @@ def _clothes(m: SkinMap, neckline: float) -> Plane:
 
 def _skin(m: SkinMap, traits: Traits, rng: np.random.Generator) -> NDArray[np.float32]:
     size = m.x.shape
-    mottle = 0.018 * _noise(rng, (64, 64), size) + 0.02 * _noise(rng, (10, 10), size)
+    mottle = 0.008 * _noise(rng, (64, 64), size) + 0.012 * _noise(rng, (10, 10), size)
     skin = np.asarray(traits.skin, np.float32) * (1 + mottle[..., None] * np.array([0.8, 1.0, 1.1], np.float32))
     x = np.abs(m.x)
     flush = 0.5 * _stroke(np.hypot(x - 0.42, (m.y - 6.93) * 1.2), 0.24) + 0.4 * _stroke(np.hypot(x, m.y - 6.95), 0.13)
     skin *= 1 - flush[..., None] * np.array([0.0, 0.10, 0.10], np.float32)
-    tired = _stroke(np.hypot((x - 0.3) * 0.7, m.y - 7.14), 0.07) * (0.10 + 0.2 * traits.lines)
+    tired = _stroke(np.hypot((x - 0.3) * 0.7, m.y - 7.14), 0.07) * (0.05 + 0.15 * traits.lines)
     skin *= 1 - tired[..., None]
     skin *= 1 - 0.18 * np.clip(m.eyelids, 0, 1)[..., None]
     shade = _rise(6.25 - m.y, 0.25) * _rise(5.5 - (m.y - 2 * (1.25 - m.z) - 0.6), 0.5)
@@ -163,7 +165,7 @@ def _strip(traits: Traits, rng: np.random.Generator) -> NDArray[np.float32]:
     strip = np.zeros((atlas.STRIP_ROWS, atlas.WIDTH, 3), np.float32)
     strands = 0.16 * _noise(rng, (3, 60), (atlas.STRIP_ROWS, atlas.HAIR_COLUMNS))
     strip[:, : atlas.HAIR_COLUMNS] = np.asarray(traits.hair, np.float32) * (1.08 + strands[..., None])
-    squares = ((atlas.TEETH_SQUARE, (0.86, 0.83, 0.76)), (atlas.TONGUE_SQUARE, (0.62, 0.33, 0.32)))
+    squares = ((atlas.TEETH_SQUARE, (0.86, 0.83, 0.76)), (atlas.TONGUE_SQUARE, (0.50, 0.25, 0.25)))
     for start, colour in (*squares, (atlas.MOUTH_SQUARE, (0.20, 0.07, 0.07))):
         strip[:, start : start + atlas.SQUARE] = colour
     strip[:, atlas.EYE_SQUARE : atlas.EYE_SQUARE + atlas.SQUARE] = _eye(traits)
@@ -175,7 +177,7 @@ def paint(traits: Traits, seed: int) -> Texture:
     rng = np.random.default_rng([seed, 0x9A17])
     m = skin_map()
     skin = _skin(m, traits, rng)
-    creases = _creases() * np.float32(0.35 + 0.35 * traits.lines)
+    creases = _creases() * np.float32(0.22 + 0.3 * traits.lines)
     skin *= 1 - traits.lines * 0.22 * np.clip(creases @ np.array([0.5, 1.0, 0.2, 1.0], np.float32), 0, 1)[..., None]
     _lay(skin, (0.07, 0.05, 0.05), np.clip(_lid_line() * (0.9 if traits.sex == "female" else 0.6), 0, 1))
     cover = np.maximum(_scalp(m, traits), 0)

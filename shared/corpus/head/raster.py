@@ -13,6 +13,9 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.floating[Any]]
 
+_SLACK = -1e-4
+"""Weights this far below zero still count as inside, so that no pixel falls between neighbours."""
+
 
 class Fragments(NamedTuple):
     """The visible piece of surface of every covered pixel.
@@ -20,12 +23,44 @@ class Fragments(NamedTuple):
     Attributes:
         pixel: row-major index of the pixel, [N].
         triangle: index of the triangle seen there, [N].
-        weights: barycentric weights of its three corners, [N, 3].
+        weights: barycentric weights of its three corners, [3, N].
     """
 
-    pixel: NDArray[np.int64]
-    triangle: NDArray[np.int64]
+    pixel: NDArray[np.int32]
+    triangle: NDArray[np.int32]
     weights: NDArray[np.float32]
+
+    def mix(self, corners: Floats) -> Floats:
+        """Interpolate values given at the corners of all triangles, [F, 3, C], to the fragments, [N, C]."""
+        own = corners[self.triangle]
+        first, second, third = self.weights[..., None]
+        # Written out: numpy reduces short axes slowly.
+        return own[:, 0] * first + own[:, 1] * second + own[:, 2] * third
+
+
+class _Planes(NamedTuple):
+    """The second and third barycentric weight of each triangle as `slope_x * x + slope_y * y + offset`, each [F]."""
+
+    second: tuple[Floats, Floats, Floats]
+    third: tuple[Floats, Floats, Floats]
+
+
+def _planes(a: Floats, b: Floats, c: Floats, area: Floats) -> _Planes:
+    ab, ac = (b - a) / area, (c - a) / area
+    second = (ac[1], -ac[0], a[1] * ac[0] - a[0] * ac[1])
+    third = (-ab[1], ab[0], a[0] * ab[1] - a[1] * ab[0])
+    return _Planes(second, third)
+
+
+def _nearest(pixel: NDArray[np.int32], distance: Floats, pixels: int) -> NDArray[np.int64]:
+    """Positions in `pixel` of the fragment nearest to the camera, one for each covered pixel."""
+    near, far = (float(distance.min()), float(distance.max())) if len(distance) else (0.0, 1.0)
+    # Sixteen bits sort by radix, and are finer than the mesh: less than a tenth of a millimetre.
+    steps = ((far - distance) * (65535 / max(far - near, 1e-9))).astype(np.uint16)
+    order = np.argsort(steps, kind="stable")
+    seen = np.full(pixels, -1)
+    seen[pixel[order]] = order
+    return seen[seen >= 0]
 
 
 def rasterise(corners: Floats, depth: Floats, shown: NDArray[np.bool_], width: int, height: int) -> Fragments:
@@ -38,41 +73,33 @@ def rasterise(corners: Floats, depth: Floats, shown: NDArray[np.bool_], width: i
         width: pixels per row.
         height: rows.
     """
-    low = np.ceil(np.clip(corners.min(1), 0, (width, height))).astype(np.int32)
-    high = np.floor(np.minimum(corners.max(1), (width - 1, height - 1))).astype(np.int32)
-    size = high - low + 1
-    a, b, c = corners[:, 0], corners[:, 1], corners[:, 2]
-    ab, ac = b - a, c - a
-    area = ab[:, 0] * ac[:, 1] - ab[:, 1] * ac[:, 0]
-    chosen = np.flatnonzero(shown & (size > 0).all(1) & (np.abs(area) > 1e-9))
-    size, low = size[chosen], low[chosen]
-    count = size[:, 0] * size[:, 1]
-    own = np.repeat(np.arange(len(chosen)), count)
-    offset = np.arange(len(own)) - np.repeat(np.cumsum(count) - count, count)
-    down, across = np.divmod(offset, size[own, 0])
-    x, y = low[own, 0] + across, low[own, 1] + down
+    x, y = corners[..., 0].T, corners[..., 1].T
+    left = np.ceil(np.clip(np.minimum(np.minimum(x[0], x[1]), x[2]), 0, width)).astype(np.int32)
+    right = np.floor(np.minimum(np.maximum(np.maximum(x[0], x[1]), x[2]), width - 1)).astype(np.int32)
+    top = np.ceil(np.clip(np.minimum(np.minimum(y[0], y[1]), y[2]), 0, height)).astype(np.int32)
+    bottom = np.floor(np.minimum(np.maximum(np.maximum(y[0], y[1]), y[2]), height - 1)).astype(np.int32)
+    area = (x[1] - x[0]) * (y[2] - y[0]) - (y[1] - y[0]) * (x[2] - x[0])
+    chosen = np.flatnonzero(shown & (right >= left) & (bottom >= top) & (np.abs(area) > 1e-9)).astype(np.int32)
 
-    # Both weights are affine in (x, y), so each triangle needs six numbers.
-    inverse = 1 / area[chosen]
-    ab, ac, a = ab[chosen] * inverse[:, None], ac[chosen] * inverse[:, None], a[chosen]
-    planes = np.stack(
-        [ac[:, 1], -ac[:, 0], a[:, 1] * ac[:, 0] - a[:, 0] * ac[:, 1]]
-        + [-ab[:, 1], ab[:, 0], a[:, 0] * ab[:, 1] - a[:, 1] * ab[:, 0]],
-        axis=1,
-    ).astype(np.float32)[own]
-    second = planes[:, 0] * x + planes[:, 1] * y + planes[:, 2]
-    third = planes[:, 3] * x + planes[:, 4] * y + planes[:, 5]
+    wide = (right - left + 1)[chosen]
+    count = wide * (bottom - top + 1)[chosen]
+    own = np.repeat(np.arange(len(chosen), dtype=np.int32), count)
+    offset = np.arange(len(own), dtype=np.int32) - np.repeat(np.cumsum(count, dtype=np.int32) - count, count)
+    # Exact for boxes below 2**20 pixels, and float division is much quicker than integer division.
+    down = ((offset + np.float32(0.5)) / wide.astype(np.float32)[own]).astype(np.int32)
+    across = offset - down * wide[own]
+    column, line = left[chosen][own] + across, top[chosen][own] + down
+
+    places = corners[chosen].transpose(1, 2, 0)
+    planes = _planes(places[0], places[1], places[2], area[chosen])
+    second, third = (
+        slope_x.astype(np.float32)[own] * column + slope_y.astype(np.float32)[own] * line + start.astype(np.float32)[own]
+        for slope_x, slope_y, start in planes
+    )
     first = 1 - second - third
-    inside = np.flatnonzero((first >= -1e-4) & (second >= -1e-4) & (third >= -1e-4))
-    weights = np.stack([first[inside], second[inside], third[inside]], axis=1)
-    triangle, pixel = chosen[own[inside]], (y[inside] * width + x[inside]).astype(np.int64)
-
-    distance = (depth[triangle] * weights).sum(1)
-    near, far = (float(distance.min()), float(distance.max())) if len(distance) else (0.0, 1.0)
-    # Sixteen bits sort by radix, and are finer than the mesh: less than a tenth of a millimetre.
-    steps = ((far - distance) * (65535 / max(far - near, 1e-9))).astype(np.uint16)
-    order = np.argsort(steps, kind="stable")
-    seen = np.full(width * height, -1)
-    seen[pixel[order]] = order
-    visible = seen[seen >= 0]
-    return Fragments(pixel[visible], triangle[visible], weights[visible])
+    inside = np.flatnonzero(np.minimum(np.minimum(second, third), first) >= _SLACK)
+    weights = np.stack([first[inside], second[inside], third[inside]])
+    triangle, pixel = chosen[own[inside]], line[inside] * np.int32(width) + column[inside]
+    distance = depth[triangle].T * weights
+    visible = _nearest(pixel, distance[0] + distance[1] + distance[2], width * height)
+    return Fragments(pixel[visible], triangle[visible], weights[:, visible])

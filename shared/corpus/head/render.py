@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache, lru_cache
 from typing import NamedTuple
 
 import cv2
@@ -29,6 +30,8 @@ PIVOT = (0.0, 6.4, 0.4)
 EYE_GAIN = 0.9
 """How many eyeball radii the pupil moves per unit of the sine of the gaze angle."""
 SENSOR_NOISE = 0.010
+CREASE_GAIN = 22.0
+"""How much a vertex darkens per decimetre that it lies below its neighbours' mean."""
 
 
 class View(NamedTuple):
@@ -70,12 +73,24 @@ def _normals(identity: FaceIdentity, points: NDArray[np.float32]) -> NDArray[np.
 
 
 def _hollows(identity: FaceIdentity, points: NDArray[np.float32], normals: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Shade of creases, [V]: vertices below their neighbours' mean get less of the sky's light."""
+    """Shade of creases and of the mouth's depth, [V]: what lies below its neighbours sees less of the sky."""
+    asset = load_asset()
     skin = points[: identity.skin_count]
-    height = ((skin - load_asset().neighbours @ skin) * normals[: identity.skin_count]).sum(1)
+    height = ((skin - asset.neighbours @ skin) * normals[: identity.skin_count]).sum(1)
+    height = 0.5 * (height + asset.neighbours @ height)
     shade = np.ones(len(points), np.float32)
-    shade[: identity.skin_count] = np.clip(1 + 28 * height, 0.62, 1.12)
+    shade[: identity.skin_count] = np.clip(1 + CREASE_GAIN * height, 0.7, 1.1) * _mouth_depth()
     return shade
+
+
+@cache
+def _mouth_depth() -> NDArray[np.float32]:
+    """Light left at each of the asset's vertices, [V]: less for teeth and tongue, the deeper the less."""
+    asset = load_asset()
+    left = np.ones(len(asset.rest), np.float32)
+    inner = np.concatenate([asset.rows_of(Part.TEETH), asset.rows_of(Part.TONGUE)])
+    left[inner] = np.clip((asset.rest[inner, 2] - 1.05) / 0.42, 0.12, 0.9)
+    return left
 
 
 def _lit(identity: FaceIdentity, points: NDArray[np.float32], light: Vector) -> NDArray[np.float32]:
@@ -102,10 +117,11 @@ def _sample(
     return colour * (1 - np.minimum(crease, 0.6))[:, None], texture.gloss.ravel()[flat]
 
 
-def _backdrop(identity: FaceIdentity, width: int, height: int) -> NDArray[np.float32]:
+@lru_cache(maxsize=4)
+def _backdrop(wall: Vector, width: int, height: int) -> NDArray[np.float32]:
     y, x = np.mgrid[:height, :width].astype(np.float32)
     fall = 1.05 - 0.12 * y / height - 0.10 * np.abs(x / width - 0.45)
-    return fall[..., None] * np.asarray(identity.traits.wall, np.float32)
+    return fall[..., None] * np.asarray(wall, np.float32)
 
 
 def _fragments(identity: FaceIdentity, points: NDArray[np.float32], width: int, height: int) -> Fragments:
@@ -132,13 +148,13 @@ def draw(
     points = _pose(identity, weights, view.pose)
     seen = _fragments(identity, points, wide, high)
     lit = _lit(identity, points, view.light)
-    lit = (lit[identity.faces[seen.triangle]] * seen.weights[..., None]).sum(1)
-    places = (identity.places[seen.triangle] * seen.weights[..., None]).sum(1)
+    lit = seen.mix(lit[identity.faces])
+    places = seen.mix(identity.places)
     eyes = identity.part[seen.triangle] == Part.EYE
     reach = EYE_GAIN * (atlas.SQUARE / 2 - 1) / atlas.EYE_REACH
     places[eyes] += (-np.sin(view.gaze[0]) * reach, np.sin(view.gaze[1]) * reach)
     colour, gloss = _sample(identity.texture, places, np.array(crease_depths(weights), np.float32))
-    frame = _backdrop(identity, wide, high).reshape(-1, 3)
+    frame = _backdrop(identity.traits.wall, wide, high).reshape(-1, 3).copy()
     frame[seen.pixel] = colour * lit[:, :1] + (0.13 * gloss * lit[:, 1])[:, None]
     frame = frame.reshape(high, wide, 3)
     if supersample > 1:

@@ -32,6 +32,11 @@ SKIN_TONES: tuple[Colour, ...] = (
     (0.56, 0.39, 0.29),
     (0.40, 0.27, 0.20),
 )
+_BIAS = {
+    "female": {"eyes/eye-scale": 0.5, "eyes/eye-height2": 0.2, "nose/nose-volume": -0.2, "cheek/cheek-inner": 0.2},
+    "male": {"eyes/eye-scale": 0.3, "eyes/eye-height2": 0.1},
+}
+"""Added to shape weights: the base mesh has small eyes."""
 HAIR_COLOURS: tuple[Colour, ...] = (
     (0.07, 0.06, 0.055), (0.17, 0.11, 0.08), (0.30, 0.19, 0.12), (0.45, 0.24, 0.13), (0.66, 0.52, 0.33)
 )  # fmt: skip
@@ -140,7 +145,7 @@ def _shape(seed: int, rng: np.random.Generator, sex: str, age: int, origin: np.n
         if shared not in drawn:
             # Keyed by name, so that a target added to the asset does not reshape everybody.
             drawn[shared] = np.random.default_rng([seed, crc32(shared.encode())]).normal() * SHAPE_SPREAD
-        amount = sign * drawn[shared]
+        amount = sign * (drawn[shared] + _BIAS[sex].get(shared, 0.0))
         if amount > 0:
             shape[target] = min(amount, 1.0) * spread
     return shape

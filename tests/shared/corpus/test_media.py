@@ -42,6 +42,11 @@ def silence(path: Path) -> None:
     write_wav(path, np.full(16_000, 1e-4, np.float32))
 
 
+def test_soft_real_speech_is_not_taken_for_silence(tmp_path: Path) -> None:
+    write_wav(tmp_path / "a.wav", tone(1) * (10 ** (-65 / 20) / np.sqrt(np.mean(tone(1) ** 2))))
+    assert len(read_audio(tmp_path / "a.wav")) == 16_000
+
+
 def not_numbers(path: Path) -> None:
     soundfile.write(path, np.full(16_000, np.nan, np.float32), 16_000, subtype="FLOAT")
 

@@ -1,0 +1,1 @@
+"""The `moretta` commands, one file each."""

@@ -1,0 +1,48 @@
+"""Shows how far a long step has come: a bar on a terminal, a line now and then in a log."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TextIO
+
+
+@contextmanager
+def progress(title: str, total: int, *, stream: TextIO | None = None) -> Iterator[Callable[[], None]]:
+    """Count `total` steps on stderr (or `stream`): `with progress("Rendering", 576) as step: step()`."""
+    stream = stream or sys.stderr
+    if stream.isatty():
+        with _bar(title, total, stream) as step:
+            yield step
+    else:
+        yield _Lines(title, total, stream).step
+
+
+@contextmanager
+def _bar(title: str, total: int, stream: TextIO) -> Iterator[Callable[[], None]]:
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(file=stream), transient=True) as bar:
+        task = bar.add_task(title, total=total)
+        yield lambda: bar.advance(task)
+
+
+class _Lines:
+    """A line at each tenth of the way."""
+
+    def __init__(self, title: str, total: int, stream: TextIO) -> None:
+        self._title, self._total, self._stream = title, max(1, total), stream
+        self._done = 0
+        self._started = time.monotonic()
+
+    def step(self) -> None:
+        tenth_before = self._done * 10 // self._total
+        self._done += 1
+        if self._done * 10 // self._total > tenth_before:
+            seconds = time.monotonic() - self._started
+            self._stream.write(f"{self._title}: {self._done}/{self._total} ({seconds:.0f} s)\n")
+            self._stream.flush()

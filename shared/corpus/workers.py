@@ -1,0 +1,86 @@
+"""The same function over many files, on all cores, one compute thread each."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import contextmanager
+from multiprocessing import connection, get_context, parent_process
+from typing import TypeVar
+
+from moretta.shared.threads import THREAD_VARIABLES, cpu_count
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+def map_files(
+    function: Callable[[Item], Result],
+    items: Sequence[Item],
+    *,
+    workers: int | None = None,
+    progress: Callable[[], None] | None = None,
+) -> list[Result]:
+    """Apply `function`, which must be importable by name, to every item.
+
+    Args:
+        function: should return its failures: an exception ends the whole map.
+        items: what to work on.
+        workers: processes; None takes one for each core, 1 works in this process.
+        progress: called here each time an item is done.
+
+    Returns:
+        The results, in order of the items. Whatever ends the map early, an interrupt included, no process is left.
+    """
+    workers = min(workers or cpu_count(), len(items))
+    tick = progress or (lambda: None)
+    if workers <= 1:
+        results = []
+        for item in items:
+            results.append(function(item))
+            tick()
+        return results
+    with _one_thread_each():
+        pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_begin_worker)
+        try:
+            futures = [pool.submit(function, item) for item in items]
+            for future in as_completed(futures):
+                future.result()
+                tick()
+            return [future.result() for future in futures]
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
+@contextmanager
+def _one_thread_each() -> Iterator[None]:
+    """Numerical libraries read these variables when they load, so a new process must find them set."""
+    before = {name: os.environ.get(name) for name in THREAD_VARIABLES}
+    os.environ.update(dict.fromkeys(THREAD_VARIABLES, "1"))
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+def _begin_worker() -> None:
+    """An interrupt is the parent's to handle; and a worker whose parent was killed must not wait for work forever."""
+    import cv2
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    cv2.setNumThreads(1)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = parent_process()
+    if parent is not None:
+        connection.wait([parent.sentinel])
+        os._exit(1)

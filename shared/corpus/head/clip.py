@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from moretta.shared.corpus.head.expression import showing
 from moretta.shared.corpus.head.identity import FaceIdentity
-from moretta.shared.corpus.head.render import View, _speaking, draw
+from moretta.shared.corpus.head.render import View, draw, speaking
 from moretta.shared.corpus.names import Emotion
 
 JAW_REACH = 0.42
@@ -46,7 +47,7 @@ def _blinks(seconds: NDArray[np.float64], rng: np.random.Generator) -> NDArray[n
 def render_clip(
     identity: FaceIdentity,
     emotion: Emotion,
-    loudness: NDArray[np.floating],
+    loudness: NDArray[np.floating[Any]],
     *,
     fps: int,
     intensity: float = 1.0,
@@ -73,6 +74,6 @@ def render_clip(
         yaw, pitch, roll = rest + np.array(SWAY) * np.sin(phase + 2 * np.pi * pace * seconds[k])
         pitch += 0.02 * loud
         now = {name: float(strength[k]) * weight for name, weight in weights.items()}
-        mixed = _speaking(now, JAW_REACH * float(loud), float(blinks[k]))
+        mixed = speaking(now, JAW_REACH * float(loud), float(blinks[k]))
         view = View((float(yaw), float(pitch), float(roll)), light, gaze)
-        yield draw(identity, mixed, view, width, height, supersample, rng)
+        yield draw(identity, mixed, view, width=width, height=height, supersample=supersample, rng=rng)

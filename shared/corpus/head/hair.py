@@ -1,7 +1,7 @@
 """Hair: where it starts, and the shell that gives it volume.
 
-The shell is a curtain round the head's axis: from the crown it follows the skull, a style's thickness above it, down to the
-hairline, or past it where hair hangs. Its lower edge is a smooth curve, so no mesh edge shows at the temples.
+The shell is a curtain round the head's axis: from the crown it follows the skull, a style's thickness above it, down to
+the hairline, or past it where hair hangs. Its lower edge is a smooth curve, so no mesh edge shows at the temples.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from moretta.shared.corpus.head.asset import Part, load_asset
+from moretta.shared.corpus.head.asset import Floats, Part, load_asset
 from moretta.shared.corpus.head.atlas import (
     AXIS_Z,
     HAIR_COLUMNS,
@@ -83,21 +83,21 @@ class Shell(NamedTuple):
         places: texture place of each corner, [Fh, 3, 2].
     """
 
-    vertices: NDArray[np.float32]
+    vertices: Floats
     faces: NDArray[np.int32]
-    places: NDArray[np.float32]
+    places: Floats
 
 
-def hairline_height(theta: NDArray[np.float32], style: HairStyle, lift: float) -> NDArray[np.float32]:
+def hairline_height(theta: Floats, style: HairStyle, lift: float) -> Floats:
     """Height of the hairline at each angle, as painted on the skin; hanging hair covers the sideburns."""
     turn = np.abs(theta)
     line = np.interp(turn, _ANGLES, _HEIGHTS) + lift * np.cos(np.clip(turn, 0, np.pi / 2))
     if style is HairStyle.BALDING:
         line = line + 0.22 * np.exp(-((turn / 0.7) ** 2))
-    return line.astype(np.float32)
+    return np.asarray(line, np.float32)
 
 
-def _skull(vertices: NDArray[np.float32]) -> NDArray[np.float32]:
+def _skull(vertices: Floats) -> Floats:
     """Largest distance of the skin from the head's axis, ears left out, [rows, columns] of a coarse skin map."""
     asset = load_asset()
     ears = (asset.masks["ears"][asset.faces] > 0.3).any(1)
@@ -113,7 +113,7 @@ def _skull(vertices: NDArray[np.float32]) -> NDArray[np.float32]:
     return flat.reshape(height, width)
 
 
-def _lower_edge(theta: NDArray[np.float32], cut: Cut, traits: Traits) -> NDArray[np.float32]:
+def _lower_edge(theta: Floats, cut: Cut, traits: Traits) -> Floats:
     turn = np.abs(theta)
     line = hairline_height(theta, traits.style, traits.hairline)
     over = np.exp(-((turn / 0.62) ** 4))
@@ -121,12 +121,10 @@ def _lower_edge(theta: NDArray[np.float32], cut: Cut, traits: Traits) -> NDArray
     if cut.opening:
         hang = 1 / (1 + np.exp(-(turn - cut.opening) / 0.035))
         line = line * (1 - hang) + cut.length * hang
-    return line.astype(np.float32)
+    return np.asarray(line, np.float32)
 
 
-def _thickness(
-    theta: NDArray[np.float32], along: NDArray[np.float32], cut: Cut, rng: np.random.Generator
-) -> NDArray[np.float32]:
+def _thickness(theta: Floats, along: Floats, cut: Cut, rng: np.random.Generator) -> Floats:
     """Thickness of the shell on its grid, [ROWS, COLUMNS]; `along` runs from 0 at the crown to 1 at the edge."""
     front = np.clip(np.cos(theta), 0, 1) ** 2
     body = cut.side + (cut.front - cut.side) * front
@@ -141,10 +139,10 @@ def _thickness(
     end = np.where(hanging, cut.side * 0.6, cut.edge)
     fade = np.clip((1 - along) / 0.22, 0, 1)
     fade = np.where(hanging, 1.0, fade * (2 - fade))
-    return (end + (mixed - end) * fade).astype(np.float32)
+    return np.asarray(end + (mixed - end) * fade, np.float32)
 
 
-def grow(vertices: NDArray[np.float32], traits: Traits, seed: int) -> Shell:
+def grow(vertices: Floats, traits: Traits, seed: int) -> Shell:
     """Make the hair of a head with these vertices [V, 3]."""
     cut = CUTS.get(traits.style)
     if cut is None:
@@ -166,9 +164,9 @@ def grow(vertices: NDArray[np.float32], traits: Traits, seed: int) -> Shell:
     height = (crown - 0.004 + (low - crown + 0.004) * along**1.6).astype(np.float32)
 
     skull = _skull(vertices)
-    skull[: int(row(np.float32(crown)) / _MAP_SCALE) + 1] = 0
+    skull[: int(row(np.array(crown)) / _MAP_SCALE) + 1] = 0
     if cut.opening:
-        neck = int(row(np.float32(6.6)) / _MAP_SCALE)
+        neck = int(row(np.array(6.6)) / _MAP_SCALE)
         skull[neck:] = 0
         skull = np.maximum.accumulate(skull, axis=0)
     rows_ = np.clip(row(height) / _MAP_SCALE, 0, skull.shape[0] - 1)
@@ -187,7 +185,7 @@ def grow(vertices: NDArray[np.float32], traits: Traits, seed: int) -> Shell:
     return Shell(points.reshape(-1, 3).astype(np.float32), *_grid(knots))
 
 
-def _grid(knots: NDArray[np.float64]) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+def _grid(knots: NDArray[np.float64]) -> tuple[NDArray[np.int32], Floats]:
     down, across = np.meshgrid(np.arange(ROWS - 1), np.arange(COLUMNS - 1), indexing="ij")
     start = (down * COLUMNS + across).ravel()
     faces = np.concatenate(

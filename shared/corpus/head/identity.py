@@ -8,7 +8,7 @@ import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
-from moretta.shared.corpus.head.asset import Part, load_asset, vertex_sums
+from moretta.shared.corpus.head.asset import Floats, Part, load_asset, vertex_sums
 from moretta.shared.corpus.head.atlas import corner_places
 from moretta.shared.corpus.head.hair import grow
 from moretta.shared.corpus.head.paint import Texture, paint
@@ -35,14 +35,14 @@ class FaceIdentity:
 
     seed: int
     traits: Traits
-    vertices: NDArray[np.float32] = field(repr=False)
+    vertices: Floats = field(repr=False)
     skin_count: int
     faces: NDArray[np.int32] = field(repr=False)
     part: NDArray[np.int8] = field(repr=False)
-    places: NDArray[np.float32] = field(repr=False)
+    places: Floats = field(repr=False)
     texture: Texture = field(repr=False)
-    turn: NDArray[np.float32] = field(repr=False)
-    eye_middle: NDArray[np.float32] = field(repr=False)
+    turn: Floats = field(repr=False)
+    eye_middle: Floats = field(repr=False)
     face_sums: sp.csr_matrix = field(repr=False)
 
     @property
@@ -56,10 +56,10 @@ class FaceIdentity:
         return self.traits.age
 
 
-def _turn(heights: NDArray[np.float32]) -> NDArray[np.float32]:
+def _turn(heights: Floats) -> Floats:
     """Share of the head's rotation that a vertex at each height takes part in: the neck bends between 5.7 and 6.4."""
     rise = np.clip((heights - 5.7) / 0.7, 0, 1)
-    return (rise * rise * (3 - 2 * rise)).astype(np.float32)
+    return np.asarray(rise * rise * (3 - 2 * rise), np.float32)
 
 
 def make_identity(seed: int, *, sex: str | None = None, age: int | None = None) -> FaceIdentity:

@@ -1,6 +1,6 @@
-"""Paints a person's texture: skin, brows, lips, beard, hairline, clothes, eyes, and the creases that expressions deepen.
+"""Paints a person's texture: skin, brows, lips, beard, hairline, clothes, eyes, and creases that expressions deepen.
 
-All places are in decimetres of the base mesh: eyes stand at x = ±0.31, y = 7.28, the mouth at y = 6.61, the chin at 6.19.
+All places are in decimetres of the base mesh: eyes are at x = ±0.31, y = 7.28, the mouth at y = 6.61, the chin at 6.19.
 """
 
 from __future__ import annotations
@@ -10,14 +10,15 @@ from typing import NamedTuple
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
 from moretta.shared.corpus.head import atlas
+from moretta.shared.corpus.head.asset import Floats
 from moretta.shared.corpus.head.atlas import SkinMap, skin_map
 from moretta.shared.corpus.head.hair import hairline_height
 from moretta.shared.corpus.head.traits import Colour, HairStyle, Traits
 
-Plane = NDArray[np.float32]
+Plane = Floats
+"""One value per texel."""
 
 EYE_X, EYE_Y = 0.31, 7.28
 MOUTH_Y = 6.61
@@ -36,21 +37,21 @@ class Texture(NamedTuple):
         gloss: share of the highlight the surface shows, [atlas.HEIGHT, atlas.WIDTH].
     """
 
-    colour: NDArray[np.float32]
-    creases: NDArray[np.float32]
+    colour: Floats
+    creases: Floats
     gloss: Plane
 
 
 def _rise(values: Plane, width: float) -> Plane:
     """Smooth step from 0 to 1 as `values` cross zero, `width` wide."""
-    return (1 / (1 + np.exp(np.clip(-4 * values / width, -40, 40)))).astype(np.float32)
+    return np.asarray(1 / (1 + np.exp(np.clip(-4 * values / width, -40, 40))), np.float32)
 
 
 def _stroke(distance: Plane, width: float) -> Plane:
-    return np.exp(-((distance / width) ** 2)).astype(np.float32)
+    return np.asarray(np.exp(-((distance / width) ** 2)), np.float32)
 
 
-def _lay(base: NDArray[np.float32], colour: Colour | NDArray[np.float32], cover: Plane) -> None:
+def _lay(base: Floats, colour: Colour | Floats, cover: Plane) -> None:
     """Paint `colour` over `base` in place, `cover` saying how densely."""
     base += cover[..., None] * (np.asarray(colour, np.float32) - base)
 
@@ -62,7 +63,7 @@ def _noise(rng: np.random.Generator, grid: tuple[int, int], size: tuple[int, int
 
 
 @cache
-def _creases() -> NDArray[np.float32]:
+def _creases() -> Floats:
     """The crease channels, the same for everybody, [SKIN_ROWS, WIDTH, 4]."""
     m = skin_map()
     x, y = np.abs(m.x), m.y
@@ -72,12 +73,13 @@ def _creases() -> NDArray[np.float32]:
     frown += 0.55 * _stroke(x, 0.11) * _stroke(between + 0.09, 0.1)
     # The brows' shade on the lids when they are pulled down.
     frown += 0.35 * _stroke(y - EYE_Y - 0.1, 0.07) * _rise(0.5 - x, 0.1)
-    forehead = np.zeros_like(x)
+    forehead, nose = np.zeros_like(x), np.zeros_like(x)
     for lift in (0.42, 0.53, 0.64):
         forehead += _stroke(y - (EYE_Y + lift - 0.12 * x), 0.02) * _rise(0.5 - x, 0.2)
-    nose = sum(_stroke(y - (EYE_Y - 0.02 - k * 0.06 - 0.25 * x), 0.016) * _stroke(x, 0.11) for k in range(3))
+    for drop in (0.02, 0.08, 0.14):
+        nose += _stroke(y - (EYE_Y - drop - 0.25 * x), 0.016) * _stroke(x, 0.11)
     fold = x - (0.19 + 0.22 * (6.98 - y))
-    nose = nose + 0.9 * _stroke(fold, 0.03) * _rise(7.0 - y, 0.05) * _rise(y - 6.72, 0.06)
+    nose += 0.9 * _stroke(fold, 0.03) * _rise(7.0 - y, 0.05) * _rise(y - 6.72, 0.06)
     smile = _stroke(x - (0.2 + 0.36 * (6.98 - y)), 0.032) * _rise(6.97 - y, 0.06) * _rise(y - 6.58, 0.06)
     for slope in (-0.45, 0.0, 0.45):
         smile += 0.5 * _stroke(y - EYE_Y - slope * (x - 0.47), 0.014) * _rise(x - 0.49, 0.02) * _rise(0.63 - x, 0.04)
@@ -129,7 +131,7 @@ def _clothes(m: SkinMap, neckline: float) -> Plane:
     return _rise(edge - m.y, 0.03)
 
 
-def _skin(m: SkinMap, traits: Traits, rng: np.random.Generator) -> NDArray[np.float32]:
+def _skin(m: SkinMap, traits: Traits, rng: np.random.Generator) -> Floats:
     size = m.x.shape
     mottle = 0.008 * _noise(rng, (64, 64), size) + 0.012 * _noise(rng, (10, 10), size)
     skin = np.asarray(traits.skin, np.float32) * (1 + mottle[..., None] * np.array([0.8, 1.0, 1.1], np.float32))
@@ -147,7 +149,7 @@ def _skin(m: SkinMap, traits: Traits, rng: np.random.Generator) -> NDArray[np.fl
     return np.asarray(skin * (1 - 0.45 * seam[..., None]), np.float32)
 
 
-def _eye(traits: Traits) -> NDArray[np.float32]:
+def _eye(traits: Traits) -> Floats:
     """The eye's square, [STRIP_ROWS, SQUARE, 3]: white, iris, pupil."""
     y, x = np.mgrid[: atlas.STRIP_ROWS, : atlas.SQUARE].astype(np.float32)
     reach = atlas.SQUARE / 2 - 1
@@ -160,7 +162,7 @@ def _eye(traits: Traits) -> NDArray[np.float32]:
     return eye
 
 
-def _strip(traits: Traits, rng: np.random.Generator) -> NDArray[np.float32]:
+def _strip(traits: Traits, rng: np.random.Generator) -> Floats:
     """Hair, eyes, teeth, tongue and mouth, [STRIP_ROWS, WIDTH, 3]."""
     strip = np.zeros((atlas.STRIP_ROWS, atlas.WIDTH, 3), np.float32)
     strands = 0.16 * _noise(rng, (3, 60), (atlas.STRIP_ROWS, atlas.HAIR_COLUMNS))

@@ -1,17 +1,17 @@
 """A z-buffer rasteriser in numpy: all triangles at once, no loop over them.
 
-Every triangle lists the pixels of its bounding box; those inside it survive, and the nearest of each pixel wins. Meshes of
-faces have triangles of a few pixels, for which this is quicker than filling polygons one by one.
+Every triangle lists the pixels of its bounding box; those inside it survive, and the nearest of each pixel wins.
+Meshes of faces have triangles of a few pixels, for which this is quicker than filling polygons one by one.
 """
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-Floats = NDArray[np.floating[Any]]
+from moretta.shared.corpus.head.asset import Floats
 
 _SLACK = -1e-4
 """Weights this far below zero still count as inside, so that no pixel falls between neighbours."""
@@ -28,14 +28,14 @@ class Fragments(NamedTuple):
 
     pixel: NDArray[np.int32]
     triangle: NDArray[np.int32]
-    weights: NDArray[np.float32]
+    weights: Floats
 
     def mix(self, corners: Floats) -> Floats:
         """Interpolate values given at the corners of all triangles, [F, 3, C], to the fragments, [N, C]."""
         own = corners[self.triangle]
         first, second, third = self.weights[..., None]
         # Written out: numpy reduces short axes slowly.
-        return own[:, 0] * first + own[:, 1] * second + own[:, 2] * third
+        return np.asarray(own[:, 0] * first + own[:, 1] * second + own[:, 2] * third)
 
 
 class _Planes(NamedTuple):
@@ -93,8 +93,8 @@ def rasterise(corners: Floats, depth: Floats, shown: NDArray[np.bool_], width: i
     places = corners[chosen].transpose(1, 2, 0)
     planes = _planes(places[0], places[1], places[2], area[chosen])
     second, third = (
-        slope_x.astype(np.float32)[own] * column + slope_y.astype(np.float32)[own] * line + start.astype(np.float32)[own]
-        for slope_x, slope_y, start in planes
+        slopes[0][own] * column + slopes[1][own] * line + slopes[2][own]
+        for slopes in ([term.astype(np.float32) for term in plane] for plane in planes)
     )
     first = 1 - second - third
     inside = np.flatnonzero(np.minimum(np.minimum(second, third), first) >= _SLACK)

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moretta.shared.corpus.head import atlas
-from moretta.shared.corpus.head.asset import Part, load_asset
+from moretta.shared.corpus.head.asset import Floats, Part, load_asset
 from moretta.shared.corpus.head.expression import crease_depths, showing
 from moretta.shared.corpus.head.identity import FaceIdentity
 from moretta.shared.corpus.head.paint import Texture
@@ -48,7 +48,7 @@ class View(NamedTuple):
     gaze: tuple[float, float] = (0.0, 0.0)
 
 
-def _rotation(pose: Vector) -> NDArray[np.float32]:
+def _rotation(pose: Vector) -> Floats:
     (cy, cx, cr), (sy, sx, sr) = np.cos(pose), np.sin(pose)
     roll = np.array([[cr, -sr, 0], [sr, cr, 0], [0, 0, 1]])
     pitch = np.array([[1, 0, 0], [0, cx, -sx], [0, sx, cx]])
@@ -56,7 +56,7 @@ def _rotation(pose: Vector) -> NDArray[np.float32]:
     return np.asarray(roll @ pitch @ yaw, np.float32)
 
 
-def _pose(identity: FaceIdentity, weights: dict[str, float], pose: Vector) -> NDArray[np.float32]:
+def _pose(identity: FaceIdentity, weights: dict[str, float], pose: Vector) -> Floats:
     """Vertices of the posed head in the camera's frame, origin at the aim, [V, 3]."""
     points = identity.vertices.copy()
     points[: identity.skin_count] += load_asset().blend(weights)
@@ -65,14 +65,14 @@ def _pose(identity: FaceIdentity, weights: dict[str, float], pose: Vector) -> ND
     return points - (identity.eye_middle + np.array(AIM, np.float32))
 
 
-def _normals(identity: FaceIdentity, points: NDArray[np.float32]) -> NDArray[np.float32]:
+def _normals(identity: FaceIdentity, points: Floats) -> Floats:
     corners = points[identity.faces]
     flat = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
     normals = identity.face_sums @ flat
     return np.asarray(normals / (np.linalg.norm(normals, axis=1, keepdims=True) + 1e-12), np.float32)
 
 
-def _hollows(identity: FaceIdentity, points: NDArray[np.float32], normals: NDArray[np.float32]) -> NDArray[np.float32]:
+def _hollows(identity: FaceIdentity, points: Floats, normals: Floats) -> Floats:
     """Shade of creases and of the mouth's depth, [V]: what lies below its neighbours sees less of the sky."""
     asset = load_asset()
     skin = points[: identity.skin_count]
@@ -84,7 +84,7 @@ def _hollows(identity: FaceIdentity, points: NDArray[np.float32], normals: NDArr
 
 
 @cache
-def _mouth_depth() -> NDArray[np.float32]:
+def _mouth_depth() -> Floats:
     """Light left at each of the asset's vertices, [V]: less for teeth and tongue, the deeper the less."""
     asset = load_asset()
     left = np.ones(len(asset.rest), np.float32)
@@ -93,7 +93,7 @@ def _mouth_depth() -> NDArray[np.float32]:
     return left
 
 
-def _lit(identity: FaceIdentity, points: NDArray[np.float32], light: Vector) -> NDArray[np.float32]:
+def _lit(identity: FaceIdentity, points: Floats, light: Vector) -> Floats:
     """(diffuse, highlight) at each vertex, [V, 2]."""
     normals = _normals(identity, points)
     towards = np.asarray(light, np.float32) / np.linalg.norm(light)
@@ -106,9 +106,7 @@ def _lit(identity: FaceIdentity, points: NDArray[np.float32], light: Vector) -> 
     return np.stack([diffuse * _hollows(identity, points, normals), highlight], axis=1).astype(np.float32)
 
 
-def _sample(
-    texture: Texture, places: NDArray[np.float32], depths: NDArray[np.float32]
-) -> tuple[NDArray[np.float32], ...]:
+def _sample(texture: Texture, places: Floats, depths: Floats) -> tuple[Floats, ...]:
     columns = np.clip(places[:, 0] + 0.5, 0, atlas.WIDTH - 1).astype(np.int32)
     rows = np.clip(places[:, 1] + 0.5, 0, atlas.HEIGHT - 1).astype(np.int32)
     flat = rows * atlas.WIDTH + columns
@@ -118,13 +116,13 @@ def _sample(
 
 
 @lru_cache(maxsize=4)
-def _backdrop(wall: Vector, width: int, height: int) -> NDArray[np.float32]:
+def _backdrop(wall: Vector, width: int, height: int) -> Floats:
     y, x = np.mgrid[:height, :width].astype(np.float32)
     fall = 1.05 - 0.12 * y / height - 0.10 * np.abs(x / width - 0.45)
-    return fall[..., None] * np.asarray(wall, np.float32)
+    return np.asarray(fall[..., None] * np.asarray(wall, np.float32))
 
 
-def _fragments(identity: FaceIdentity, points: NDArray[np.float32], width: int, height: int) -> Fragments:
+def _fragments(identity: FaceIdentity, points: Floats, width: int, height: int) -> Fragments:
     depth = CAMERA_DISTANCE - points[:, 2]
     focal = FOCAL_HEIGHTS * height
     screen = np.stack([width / 2 + focal * points[:, 0] / depth, height / 2 - focal * points[:, 1] / depth], axis=1)
@@ -138,6 +136,7 @@ def draw(
     identity: FaceIdentity,
     weights: dict[str, float],
     view: View,
+    *,
     width: int,
     height: int,
     supersample: int,
@@ -154,9 +153,9 @@ def draw(
     reach = EYE_GAIN * (atlas.SQUARE / 2 - 1) / atlas.EYE_REACH
     places[eyes] += (-np.sin(view.gaze[0]) * reach, np.sin(view.gaze[1]) * reach)
     colour, gloss = _sample(identity.texture, places, np.array(crease_depths(weights), np.float32))
-    frame = _backdrop(identity.traits.wall, wide, high).reshape(-1, 3).copy()
-    frame[seen.pixel] = colour * lit[:, :1] + (0.13 * gloss * lit[:, 1])[:, None]
-    frame = frame.reshape(high, wide, 3)
+    flat = _backdrop(identity.traits.wall, wide, high).reshape(-1, 3).copy()
+    flat[seen.pixel] = colour * lit[:, :1] + (0.13 * gloss * lit[:, 1])[:, None]
+    frame = flat.reshape(high, wide, 3)
     if supersample > 1:
         frame = cv2.resize(frame, (width, height), interpolation=cv2.INTER_AREA)
     else:
@@ -166,7 +165,7 @@ def draw(
     return np.asarray(np.clip(frame * 255, 0, 255), np.uint8)
 
 
-def _speaking(weights: dict[str, float], jaw_open: float, blink: float) -> dict[str, float]:
+def speaking(weights: dict[str, float], jaw_open: float, blink: float) -> dict[str, float]:
     """Add speech and blinks to an expression."""
     mixed = dict(weights)
     mixed["face/jawOpen"] = mixed.get("face/jawOpen", 0.0) + jaw_open
@@ -211,5 +210,5 @@ def render_frame(
         RGB image, [height, width, 3], 0 to 255.
     """
     weights = {name: intensity * weight for name, weight in showing(emotion, rng).items()}
-    mixed = _speaking(weights, jaw_open, blink)
-    return draw(identity, mixed, View(pose, light, gaze), width, height, supersample, rng)
+    mixed = speaking(weights, jaw_open, blink)
+    return draw(identity, mixed, View(pose, light, gaze), width=width, height=height, supersample=supersample, rng=rng)

@@ -33,17 +33,19 @@ SKIN_TONES: tuple[Colour, ...] = (
     (0.40, 0.27, 0.20),
 )
 _BIAS = {
-    "female": {"eyes/eye-scale": 0.5, "eyes/eye-height2": 0.2, "nose/nose-volume": -0.2, "cheek/cheek-inner": 0.2},
-    "male": {"eyes/eye-scale": 0.3, "eyes/eye-height2": 0.1},
+    "female": {"eyes/eye-scale": 0.4, "nose/nose-volume": -0.2, "cheek/cheek-inner": 0.2},
+    "male": {"eyes/eye-scale": 0.25},
 }
 """Added to shape weights: the base mesh has small eyes."""
+
 HAIR_COLOURS: tuple[Colour, ...] = (
     (0.07, 0.06, 0.055), (0.17, 0.11, 0.08), (0.30, 0.19, 0.12), (0.45, 0.24, 0.13), (0.66, 0.52, 0.33)
 )  # fmt: skip
 GREY: Colour = (0.62, 0.61, 0.60)
 IRIS_COLOURS: tuple[Colour, ...] = ((0.22, 0.13, 0.07), (0.24, 0.38, 0.52), (0.28, 0.38, 0.22))
 CLOTHES: tuple[Colour, ...] = (
-    (0.16, 0.18, 0.24), (0.42, 0.13, 0.14), (0.75, 0.75, 0.73), (0.20, 0.33, 0.29), (0.31, 0.36, 0.50), (0.09, 0.09, 0.10)
+    (0.16, 0.18, 0.24), (0.42, 0.13, 0.14), (0.75, 0.75, 0.73),
+    (0.20, 0.33, 0.29), (0.31, 0.36, 0.50), (0.09, 0.09, 0.10),
 )  # fmt: skip
 
 
@@ -63,7 +65,7 @@ class HairStyle(StrEnum):
     FRINGE = "fringe"
 
 
-_STYLES = {
+_STYLES: dict[str, dict[HairStyle, float]] = {
     "male": {
         HairStyle.SHAVED: 1, HairStyle.BALDING: 1, HairStyle.BUZZ: 2, HairStyle.SHORT: 4, HairStyle.QUIFF: 2,
         HairStyle.SIDE_PART: 3, HairStyle.AFRO: 1, HairStyle.LONG: 0.5,
@@ -81,7 +83,7 @@ class Traits:
 
     Attributes:
         shape: weight of each identity target of the asset.
-        skin, hair, iris, clothes, lip: colours.
+        skin, hair, iris, clothes: colours.
         lip_tint: how much the lips differ from the skin, 0 to 1.
         brow: (half thickness, height above the usual in decimetres, opacity).
         beard: opacity, 0 for none; beard_full is False for stubble on lip and chin only.

@@ -1,0 +1,1 @@
+"""What both sides compute from sound and pictures, defined once."""

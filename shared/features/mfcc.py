@@ -1,0 +1,196 @@
+"""MFCC, one definition for both sides: waveform to MFCC, and back as far as that is possible.
+
+16 kHz, 25 ms Hann windows every 10 ms, 40 mel bands from 0 to 8 kHz, natural logarithm of band energy, orthonormal
+DCT-II. A clip of n samples has `1 + n // 160` frames: 261 for 2.6 s.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from moretta.shared.errors import ClipError
+from moretta.shared.release.format import MAX_SAMPLES
+
+if TYPE_CHECKING:
+    import torch
+
+SAMPLE_RATE = 16_000
+WINDOW_SAMPLES = 400
+HOP_SAMPLES = 160
+FFT_SAMPLES = 512
+MELS = 40
+COEFFICIENTS = 13
+MIN_SAMPLES = WINDOW_SAMPLES
+MIN_FRAMES = 1 + MIN_SAMPLES // HOP_SAMPLES
+OUTPUT_RMS = 0.05
+"""Root mean square of every resynthesized waveform, relative to full scale (-26 dB)."""
+
+_EDGE_SAMPLES = FFT_SAMPLES // 2  # silence on either side puts the middle of frame t at sample 160 t
+_CHUNK_SAMPLES = 60 * SAMPLE_RATE  # bounds the spectrogram in memory to 12 MB
+_LOG_FLOOR = float(np.log(1e-6))  # torchaudio adds 1e-6 to each band's energy
+_LOG_CEILING = float(np.log(WINDOW_SAMPLES**2))  # no band of sound in [-1, 1] holds more: window gain squared, twice
+_GRIFFIN_LIM_STEPS = 32
+
+Audio = npt.NDArray[np.float32]
+Frames = npt.NDArray[np.float32]
+"""[frames, coefficients]"""
+
+
+def mfcc(samples: npt.NDArray[Any], coefficients: int = COEFFICIENTS) -> Frames:
+    """MFCC of one clip.
+
+    Args:
+        samples: [samples], mono at 16 kHz in [-1, 1].
+        coefficients: from 1 to 40; the first is c0, the level.
+
+    Returns:
+        [1 + samples // 160, coefficients]
+
+    Raises:
+        ClipError: see `check_samples`.
+    """
+    return mfcc_batch([samples], coefficients)[0]
+
+
+def mfcc_batch(clips: Sequence[npt.NDArray[Any]], coefficients: int = COEFFICIENTS) -> list[Frames]:
+    """MFCC of many clips, quick on one thread: they are joined, with silence between them, into one long signal.
+
+    Returns:
+        for each clip the same as `mfcc` gives, up to rounding.
+
+    Raises:
+        ClipError: one of the clips cannot be used, see `check_samples`.
+    """
+    checked = [check_samples(clip) for clip in clips]
+    return [frames for chunk in _chunks(checked) for frames in _mfcc_of_joined(chunk, coefficients)]
+
+
+def check_samples(samples: npt.NDArray[Any]) -> Audio:
+    """The clip as float32.
+
+    Raises:
+        ClipError: reason `wrong-shape`, `too-short`, `too-long` or `not-finite`.
+    """
+    what = f"sound of {samples.dtype} {list(samples.shape)}"
+    if samples.ndim != 1 or not np.issubdtype(samples.dtype, np.floating):
+        raise ClipError("wrong-shape", what, expected="mono sound, float [samples] at 16 kHz")
+    if len(samples) < MIN_SAMPLES:
+        raise ClipError("too-short", what, expected=f"at least {MIN_SAMPLES} samples, one window")
+    if len(samples) > MAX_SAMPLES:
+        raise ClipError("too-long", what, expected=f"at most {MAX_SAMPLES} samples", fix="cut the clip")
+    if not np.isfinite(samples).all():
+        raise ClipError("not-finite", f"{what} with values that are not finite", expected="samples in [-1, 1]")
+    return np.ascontiguousarray(samples, np.float32)
+
+
+def waveform_from_mfcc(frames: npt.NDArray[Any]) -> Audio:
+    """Sound with about these MFCC: inverse DCT, inverse mel, Griffin-Lim with phases from zero.
+
+    Deterministic. Band energies that no sound in [-1, 1] can have are brought into range first, so that one frame
+    saturated by noise does not drown the others.
+
+    Args:
+        frames: [frames, coefficients], at least 3 frames.
+
+    Returns:
+        [160 (frames - 1)], in [-1, 1], its root mean square at `OUTPUT_RMS` unless it is silence.
+
+    Raises:
+        ClipError: reason `wrong-shape`, `too-short` or `not-finite`.
+    """
+    import torch
+
+    what = f"MFCC of {list(frames.shape)}"
+    if frames.ndim != 2 or not 1 <= frames.shape[1] <= MELS:
+        raise ClipError("wrong-shape", what, expected=f"[frames, coefficients], at most {MELS} coefficients")
+    if len(frames) < MIN_FRAMES:
+        raise ClipError("too-short", what, expected=f"at least {MIN_FRAMES} frames")
+    if not np.isfinite(frames).all():
+        raise ClipError("not-finite", f"{what} with values that are not finite")
+    dct, inverse_mel, griffin_lim = _inverse(frames.shape[1])
+    with torch.inference_mode():
+        log_mel = torch.from_numpy(np.ascontiguousarray(frames, np.float32)) @ dct  # [frames, mels]
+        energy = log_mel.clamp(_LOG_FLOOR, _LOG_CEILING).exp().T  # [mels, frames]
+        samples: Audio = griffin_lim(inverse_mel(energy.contiguous())).numpy()
+    return _at_output_level(samples)
+
+
+def _chunks(clips: list[Audio]) -> Iterator[list[Audio]]:
+    chunk: list[Audio] = []
+    for clip in clips:
+        if chunk and sum(map(len, chunk)) + len(clip) > _CHUNK_SAMPLES:
+            yield chunk
+            chunk = []
+        chunk.append(clip)
+    if chunk:
+        yield chunk
+
+
+def _mfcc_of_joined(clips: list[Audio], coefficients: int) -> Iterator[Frames]:
+    import torch
+
+    starts, at = [], 0
+    for clip in clips:
+        starts.append(at)
+        length = len(clip) + 2 * _EDGE_SAMPLES
+        at += -(-length // HOP_SAMPLES) * HOP_SAMPLES  # the next clip starts on the frame grid
+    joined = np.zeros(at + FFT_SAMPLES, np.float32)
+    for clip, start in zip(clips, starts, strict=True):
+        joined[start + _EDGE_SAMPLES :][: len(clip)] = clip
+    with torch.inference_mode():
+        frames = _forward(coefficients)(torch.from_numpy(joined)).T.contiguous().numpy()  # [all frames, coefficients]
+    for clip, start in zip(clips, starts, strict=True):
+        first = start // HOP_SAMPLES
+        yield frames[first : first + 1 + len(clip) // HOP_SAMPLES].copy()
+
+
+def _at_output_level(samples: Audio) -> Audio:
+    rms = float(np.sqrt(np.mean(np.square(samples, dtype=np.float64))))
+    if rms < 1e-12:
+        return np.zeros_like(samples)
+    levelled: Audio = np.clip(samples * (OUTPUT_RMS / rms), -1, 1).astype(np.float32)
+    return levelled
+
+
+@lru_cache(maxsize=8)
+def _forward(coefficients: int) -> torch.nn.Module:
+    from torchaudio.transforms import MFCC
+
+    transform: torch.nn.Module = MFCC(
+        sample_rate=SAMPLE_RATE,
+        n_mfcc=coefficients,
+        log_mels=True,
+        melkwargs={
+            "n_fft": FFT_SAMPLES,
+            "win_length": WINDOW_SAMPLES,
+            "hop_length": HOP_SAMPLES,
+            "n_mels": MELS,
+            "center": False,
+        },
+    )
+    return transform
+
+
+@lru_cache(maxsize=8)
+def _inverse(coefficients: int) -> tuple[torch.Tensor, torch.nn.Module, torch.nn.Module]:
+    """[coefficients, mels], whose product with MFCC inverts an orthonormal DCT; then the two transforms after it."""
+    from torchaudio.functional import create_dct
+    from torchaudio.transforms import GriffinLim, InverseMelScale
+
+    return (
+        create_dct(coefficients, MELS, "ortho").T.contiguous(),
+        InverseMelScale(FFT_SAMPLES // 2 + 1, MELS, SAMPLE_RATE),
+        GriffinLim(
+            FFT_SAMPLES,
+            n_iter=_GRIFFIN_LIM_STEPS,
+            win_length=WINDOW_SAMPLES,
+            hop_length=HOP_SAMPLES,
+            power=2.0,
+            rand_init=False,
+        ),
+    )

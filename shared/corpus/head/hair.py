@@ -66,7 +66,7 @@ CUTS = {
     HairStyle.SHORT: Cut(0.12, 0.16, 0.07),
     HairStyle.QUIFF: Cut(0.33, 0.24, 0.06, edge=0.03),
     HairStyle.SIDE_PART: Cut(0.16, 0.20, 0.10, fringe=0.10, lean=0.16),
-    HairStyle.AFRO: Cut(0.34, 0.46, 0.40, edge=0.10, bumps=0.18),
+    HairStyle.AFRO: Cut(0.28, 0.36, 0.32, edge=0.10, bumps=0.18),
     HairStyle.TIED: Cut(0.05, 0.10, 0.05, bumps=0.05),
     HairStyle.BOB: Cut(0.12, 0.17, 0.22, opening=0.88, length=6.35, lean=0.05),
     HairStyle.LONG: Cut(0.11, 0.15, 0.20, opening=0.9, length=5.2, lean=0.05),
@@ -149,9 +149,8 @@ def grow(vertices: Floats, traits: Traits, seed: int) -> Shell:
         return Shell(np.zeros((0, 3), np.float32), np.zeros((0, 3), np.int32), np.zeros((0, 3, 2), np.float32))
     rng = np.random.default_rng([seed, 0x4A12])
     asset = load_asset()
-    drift = float(vertices[:, 1][np.concatenate(asset.eye_rows)].mean()) - EYE_Y
     crown = float(vertices[:, 1].max())
-    stretch = (crown - EYE_Y - drift) / (float(asset.rest[:, 1].max()) - EYE_Y)
+    stretch = (crown - EYE_Y) / (float(asset.rest[:, 1].max()) - EYE_Y)
     # Dense where the curtain opens.
     knots = np.sort(
         np.concatenate(
@@ -160,7 +159,7 @@ def grow(vertices: Floats, traits: Traits, seed: int) -> Shell:
     )
     along, theta = np.meshgrid(np.linspace(0, 1, ROWS) ** 0.85, knots, indexing="ij")
     low = _lower_edge(theta, cut, traits)
-    low = np.where(low > EYE_Y, EYE_Y + drift + (low - EYE_Y) * stretch, low + drift)
+    low = np.where(low > EYE_Y, EYE_Y + (low - EYE_Y) * stretch, low)
     height = (crown - 0.004 + (low - crown + 0.004) * along**1.6).astype(np.float32)
 
     skull = _skull(vertices)

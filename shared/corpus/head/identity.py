@@ -77,7 +77,10 @@ def make_identity(seed: int, *, sex: str | None = None, age: int | None = None) 
         raise ValueError(f"sex {sex!r}: expected 'female' or 'male'")
     asset = load_asset()
     traits = draw_traits(seed, sex, age)
+    eyes = np.concatenate(asset.eye_rows)
     head = asset.rest + asset.blend(traits.shape)
+    # Bodies differ in height; what follows counts on eyes where the base mesh has them.
+    head += asset.rest[eyes].mean(0) - head[eyes].mean(0)
     hair = grow(head, traits, seed)
     vertices = np.concatenate([head, hair.vertices])
     faces = np.concatenate([asset.faces, hair.faces + len(head)])
@@ -91,6 +94,6 @@ def make_identity(seed: int, *, sex: str | None = None, age: int | None = None) 
         places=np.concatenate([corner_places(), hair.places]),
         texture=paint(traits, seed),
         turn=np.concatenate([_turn(asset.rest[:, 1]), _turn(hair.vertices[:, 1] + 0.4)]),
-        eye_middle=head[np.concatenate(asset.eye_rows)].mean(0),
+        eye_middle=head[eyes].mean(0),
         face_sums=vertex_sums(faces, len(vertices)),
     )

@@ -19,7 +19,17 @@ YOUNGEST, OLDEST = 20, 74
 _MESH_YOUNG, _MESH_OLD = 25, 90
 SHAPE_SPREAD = 0.45
 """Standard deviation of the weight of each pair of shape targets."""
-_FOLDER_SPREAD = {"head": 0.45, "ears": 0.6, "neck": 0.25}
+_FOLDER_SPREAD = {
+    "head": 0.45,
+    "ears": 0.6,
+    "neck": 0.25,
+    "mouth": 0.65,
+    "nose": 0.85,
+    "forehead": 0.6,
+    "eyebrows": 0.5,
+}
+_RESTING_LOOK = {"mouth/mouth-angles": 0.3, "mouth/mouth-trans": 0.6, "eyebrows/eyebrows-angle": 0.5}
+"""Spread of shapes that would make a relaxed face look glad, sad or angry."""
 _GROWING = {"incr", "up", "out", "forward", "convex", "uncompress", "round"}
 _SHRINKING = {"decr", "down", "in", "backward", "concave", "compress"}
 _LEFT_OUT = ("neck-scale-vert", "neck-height", "neck-trans", "head-trans", "head-age")
@@ -130,7 +140,14 @@ def _shape_pairs() -> tuple[tuple[str, str, float, int], ...]:
         stem, _, end = name.removeprefix("l-").removeprefix("r-").rpartition("-")
         sign = 1 if end in _GROWING else -1 if end in _SHRINKING else 0
         if sign:
-            pairs.append((target, f"{folder}/{stem}", _FOLDER_SPREAD.get(folder, 1.0), sign))
+            pairs.append(
+                (
+                    target,
+                    f"{folder}/{stem}",
+                    _RESTING_LOOK.get(f"{folder}/{stem}", _FOLDER_SPREAD.get(folder, 1.0)),
+                    sign,
+                )
+            )
     return tuple(pairs)
 
 

@@ -17,7 +17,7 @@ MAX_LOST_SHARE = 0.5
 
 @dataclass(frozen=True)
 class Interval:
-    """A percentile interval, and the resamples that could be evaluated."""
+    """An interval, and the resamples it comes from: those that could be evaluated, 0 for an exact interval."""
 
     low: float
     high: float

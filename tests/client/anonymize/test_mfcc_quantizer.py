@@ -4,6 +4,7 @@ import pytest
 from moretta.client.anonymize.mfcc_quantizer import MfccQuantizer
 from moretta.client.anonymize.registry import get_anonymizer
 from moretta.shared.errors import ClipError, StudyError
+from moretta.shared.features.codebook import nearest
 from moretta.shared.features.mfcc import mfcc
 from moretta.shared.features.public_voice import PublicVoice
 from moretta.shared.features.voice_forms import as_mfcc
@@ -95,12 +96,15 @@ def test_noise_has_one_value_for_each_mfcc_value_at_the_scale_of_the_study(prese
 
 
 def test_bounded_clips_before_noise_whatever_was_said():
-    """The guarantee rests on this: with noise (nearly) gone, values beyond the bound look like the bound."""
-    anonymizer = quantizer(epsilon=1e9, bound=1.0)
-    within, beyond = PUBLIC.restore(np.full((5, 13), 1.0)), PUBLIC.restore(np.full((5, 13), 1e6))
-    np.testing.assert_array_equal(anonymizer.tokens(within, SeededNoise(1)), anonymizer.tokens(beyond, SeededNoise(1)))
+    """The guarantee rests on this: a value beyond the bound is as noisy as the bound itself, not pinned to it."""
+    anonymizer = quantizer(bound=1.0)
+    at_bound, beyond = PUBLIC.restore(np.full((50, 13), 1.0)), PUBLIC.restore(np.full((50, 13), 1e6))
     noisy = anonymizer._noisy(beyond, SeededNoise(1))
-    np.testing.assert_allclose(noisy, 1.0, atol=1e-6)
+    np.testing.assert_allclose(noisy, anonymizer._noisy(at_bound, SeededNoise(1)), atol=1e-5)
+    assert (noisy < 1.0).mean() == pytest.approx(0.5, abs=0.1)
+    np.testing.assert_array_equal(
+        anonymizer.tokens(beyond, SeededNoise(1)), nearest(noisy, PUBLIC.codebook), strict=True
+    )
 
 
 def test_bounded_output_range_does_not_depend_on_the_data():

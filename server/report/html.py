@@ -1,0 +1,97 @@
+"""Render a report as one HTML file that loads nothing: no script, no font, no address outside the page."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from functools import cache
+from importlib import resources
+from typing import Any
+
+from jinja2 import Environment, StrictUndefined
+from markupsafe import Markup
+
+from moretta.server.report import figures, forest, summary, tradeoff, view, words
+from moretta.server.report.schema import Report
+from moretta.server.report.study_toml import to_toml
+
+
+def render_html(report: Report) -> str:
+    """The whole page.
+
+    Every text of the report is escaped by the template or, inside figures, by `svg`; the content security policy
+    allows one style sheet, by its hash, and nothing else.
+    """
+    style = _asset("style.css")
+    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
+    template = _environment().from_string(_asset("template.html"))
+    return template.render(
+        style=Markup(style),  # noqa: S704 - our own file
+        policy=f"default-src 'none'; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'",
+        r=report,
+        what_was_run=summary.what_was_run(report),
+        findings=summary.findings(report),
+        key_figures=summary.key_figures(report),
+        audit=view.audit_view(report.audit),
+        budget=view.budget_view(report.privacy),
+        study_toml=to_toml(report.run.study),
+        has_three_class=any(x and x.three_class for x in report.emotion.by_modality().values()),
+        dropped=sum(drop.count for drop in report.corpus.dropped),
+        **_drawings(report),
+    )
+
+
+def _drawings(report: Report) -> dict[str, Any]:
+    gate = report.run.study.get("gate")
+    limit = gate.get("max_epsilon") if isinstance(gate, dict) else None
+    limit = float(limit) if isinstance(limit, int | float) and not isinstance(limit, bool) else None
+    results = {m: result for m, result in report.emotion.by_modality().items() if result is not None}
+    modalities = dict.fromkeys(row.modality for row in report.audit)
+    return {
+        "confusions": {
+            modality: _drawn(
+                figures.confusion_matrix(
+                    result, name=f"confusion-{modality}", title=f"Confusion matrix, {words.modality_label(modality)}"
+                )
+            )
+            for modality, result in results.items()
+        },
+        "forests": {
+            modality: _drawn(
+                forest.forest_plot(
+                    [row for row in report.audit if row.modality == modality],
+                    name=f"forest-{index}",
+                    title=f"Re-identification from {modality}, by attacker",
+                )
+            )
+            for index, modality in enumerate(modalities)
+        },
+        "tradeoff": _drawn(tradeoff.tradeoff_plot(report.emotion, report.audit, name="tradeoff-plot")),
+        "epsilon_plot": _drawn(figures.epsilon_over_rounds(report.privacy, name="epsilon-plot", limit=limit)),
+    }
+
+
+def _drawn(drawing: str | None) -> Markup | None:
+    return None if drawing is None else Markup(drawing)  # noqa: S704 - svg.py escapes every text and attribute
+
+
+@cache
+def _environment() -> Environment:
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.filters.update(
+        percent=words.percent,
+        figure=words.figure,
+        interval=words.interval,
+        epsilon=words.epsilon,
+        memory=words.bytes_words,
+        seconds=words.seconds_words,
+        modality=words.modality_label,
+        metric=lambda name: words.metric_words(name).label,
+        drop_reason=lambda code: words.DROP_REASONS.get(code, ""),
+    )
+    return environment
+
+
+@cache
+def _asset(name: str) -> str:
+    return resources.files(__package__).joinpath(name).read_text(encoding="utf-8")

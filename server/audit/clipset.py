@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,20 +20,19 @@ from moretta.server.audit.sources import (
     FrameLoader,
     MemorySource,
     ReleaseSource,
+    Shelf,
     Source,
     VideoFiles,
-    Shelf,
 )
+from moretta.server.audit.views import Floats, Frames, mfcc_view, statistics_of, thumbnails_view
 from moretta.shared.corpus.clips import Clip, Corpus
-from moretta.shared.errors import ClipError
+from moretta.shared.errors import ClipError, ReleaseError
 from moretta.shared.release.format import Modality, ReleasedClip
 from moretta.shared.release.pseudonym import PseudonymKey
 
 if TYPE_CHECKING:
     from moretta.shared.release.read import Release
 
-Floats = npt.NDArray[np.float32]
-Frames = npt.NDArray[np.uint8]
 AGE_GROUPS = ((30, "young"), (50, "middle"), (1000, "old"))
 """Upper bounds in years, exclusive."""
 
@@ -92,10 +91,13 @@ class ClipSet:
 
     def mfcc(self, index: int) -> Floats:
         """float32 [frames, coefficients], frames every 10 ms."""
-        if "mfcc" in self.views:
-            view: Floats = self.views["mfcc"][self.rows[index]]
-            return view
-        return _mfcc(self.source, self.rows[index])
+        row = self.rows[index]
+        return self.views["mfcc"][row] if "mfcc" in self.views else mfcc_view(self.source, row)
+
+    def statistics(self, index: int) -> Floats:
+        """float32 [d]: the statistics of a clip's MFCC that most adaptive voice attackers work on."""
+        row = self.rows[index]
+        return self.views["statistics"][row][0] if "statistics" in self.views else statistics_of(self.mfcc(index))
 
     def waveform(self, index: int) -> Floats:
         """float32 [samples] at 16 kHz in [-1, 1]; resynthesized where no sound was released."""
@@ -112,10 +114,8 @@ class ClipSet:
 
     def thumbnails(self, index: int) -> Frames:
         """uint8 [up to 6, 48, 48, 3]: few small frames spread over the clip, cheap enough to keep at hand."""
-        if "thumbnails" in self.views:
-            view: Frames = self.views["thumbnails"][self.rows[index]]
-            return view
-        return _thumbnails(self.source, self.rows[index])
+        row = self.rows[index]
+        return self.views["thumbnails"][row] if "thumbnails" in self.views else thumbnails_view(self.source, row)
 
     def content_key(self, index: int) -> str:
         """SHA-256 over form, shape and bytes: equal content, equal key, whatever the clip is called."""
@@ -127,26 +127,37 @@ class ClipSet:
             digest.update(np.ascontiguousarray(codebook).data)
         return digest.hexdigest()
 
-    def with_views(self, folder: Path) -> ClipSet:
-        """The same set with its small view computed once and mapped from `folder`; clips that fail are left out."""
-        name = "mfcc" if self.modality == "voice" else "thumbnails"
-        make = _mfcc if name == "mfcc" else _thumbnails
+    def with_views(self, folder: Path, *, coefficients: int | None = None) -> ClipSet:
+        """The same set with its small views computed once and mapped from `folder`.
+
+        Clips that cannot be read are left out and counted in `damaged`. `coefficients`: how many MFCC of waveforms.
+        """
         failed: Counter[str] = Counter(self.damaged)
         kept: list[int] = []
 
-        def usable() -> Iterable[npt.NDArray[Any]]:
+        def readable() -> Iterator[npt.NDArray[Any]]:
             for index, row in enumerate(self.rows):
                 try:
-                    view = make(self.source, row)
-                except ClipError as error:
-                    failed[error.reason] += 1
+                    view = (
+                        mfcc_view(self.source, row, coefficients)
+                        if self.modality == "voice"
+                        else thumbnails_view(self.source, row)
+                    )
+                except (ClipError, ReleaseError) as error:
+                    failed[getattr(error, "reason", "damaged")] += 1
                     continue
                 kept.append(index)
                 yield view
 
-        packed = Packed.write(folder, name, usable(), rows=lambda: [self.rows[i] for i in kept])
-        subset = self.subset(kept)
-        return replace(subset, views={**self.views, name: packed}, damaged=dict(failed))
+        name = "mfcc" if self.modality == "voice" else "thumbnails"
+        packed = Packed.write(folder, name, readable(), rows=lambda: [self.rows[i] for i in kept])
+        views = {**self.views, name: packed}
+        subset = replace(self.subset(kept), views=views, damaged=dict(failed))
+        if self.modality != "voice":
+            return subset
+        statistics = (statistics_of(subset.mfcc(i))[None] for i in range(len(subset)))
+        views["statistics"] = Packed.write(folder, "statistics", statistics, rows=lambda: list(subset.rows))
+        return replace(subset, views=views)
 
     @classmethod
     def constant(cls, like: ClipSet) -> ClipSet:
@@ -243,18 +254,3 @@ def _describe(clip: Clip, corpus: Corpus, key: PseudonymKey) -> ReleasedClip:
         sex=sex,
         age_group=age_group,
     )
-
-
-def _mfcc(source: Source, row: int) -> Floats:
-    from moretta.shared.features.voice_forms import as_mfcc
-
-    mfcc: Floats = as_mfcc(source.form(row), source.array(row), source.codebook(row))
-    return mfcc
-
-
-def _thumbnails(source: Source, row: int, *, count: int = 6, side: int = 48) -> Frames:
-    import cv2
-
-    frames = source.array(row)
-    chosen = np.unique(np.linspace(0, len(frames) - 1, count).round().astype(int))
-    return np.stack([cv2.resize(frames[i], (side, side), interpolation=cv2.INTER_AREA) for i in chosen])

@@ -129,7 +129,7 @@ class AudioFiles:
 
         return read_audio(self.paths[index])
 
-    def codebook(self, index: int) -> None:  # noqa: ARG002
+    def codebook(self, index: int) -> None:
         """Sound needs none."""
 
 
@@ -148,5 +148,5 @@ class VideoFiles:
         """uint8 [frames, height, width, 3]."""
         return self.loader(self.paths[index])
 
-    def codebook(self, index: int) -> None:  # noqa: ARG002
+    def codebook(self, index: int) -> None:
         """Frames need none."""

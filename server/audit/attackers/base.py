@@ -47,6 +47,8 @@ class Attacker(ABC):
     modality: ClassVar[Modality]
     kind: ClassVar[Kind]
     max_unprotected_eer: ClassVar[float] = MAX_UNPROTECTED_EER
+    cost: ClassVar[int] = 1
+    """Relative training time: the costly are started first."""
 
     @classmethod
     def missing(cls) -> str | None:
@@ -145,3 +147,11 @@ def load_attackers() -> None:
             importlib.import_module(f"{name}.{module.name}")
     for entry in entry_points(group=PLUGIN_GROUP):
         entry.load()
+    from moretta.server.audit.learn.heads import register_heads
+
+    register_heads()
+
+
+def registered() -> tuple[type[Attacker], ...]:
+    """What is registered so far, without looking for more."""
+    return tuple(_REGISTRY.values())

@@ -1,0 +1,131 @@
+"""Embeddings of encoders used as they are: computed once a clip, shared by all attackers, kept by content."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from moretta.server.audit.attackers.base import Attacker, Embedder, Floats, get_attacker
+from moretta.server.audit.clipset import ClipSet
+from moretta.server.audit.learn.heads import HeadOn
+from moretta.server.audit.packed import Packed
+from moretta.server.audit.scenarios import SetName
+from moretta.server.audit.workers import Workers
+from moretta.shared.atomic import write_atomic
+
+CHUNK_CLIPS = 32
+
+
+def view_name(encoder: str) -> str:
+    """Under which name a clip set keeps the embeddings of an encoder."""
+    return f"embedding {encoder}"
+
+
+def encoders_for(attackers: Iterable[type[Attacker]]) -> list[str]:
+    """Names of the untrained encoders that these attackers are or stand on."""
+    names: dict[str, None] = {}
+    for cls in attackers:
+        if issubclass(cls, HeadOn):
+            names[cls.encoder] = None
+        elif issubclass(cls, Embedder) and not cls.trainable:
+            names[cls.name] = None
+    return list(names)
+
+
+def embed_once(
+    encoders: list[str], sets: dict[SetName, ClipSet], scratch: Path, cache_dir: Path | None, pool: Workers
+) -> dict[SetName, ClipSet]:
+    """The sets with a view of each encoder's embeddings.
+
+    An encoder that fails on a chunk of clips gets no view: it is asked again when it attacks, and its rows tell why.
+    """
+    if not encoders:
+        return sets
+    store = _Store(cache_dir)
+    found: dict[tuple[str, str], list[Floats | None]] = {}
+    tasks: list[tuple[str, ClipSet]] = []
+    places: list[tuple[str, str, list[int]]] = []
+    distinct = {name: clips.subset([0]) if name == "constant" else clips for name, clips in sets.items()}
+    for set_name, clips in distinct.items():
+        keys = [clips.content_key(i) for i in range(len(clips))] if cache_dir is not None else []
+        for encoder in encoders:
+            known = [store.get(encoder, key) for key in keys] or [None] * len(clips)
+            found[set_name, encoder] = known
+            wanted = [i for i, vector in enumerate(known) if vector is None]
+            for start in range(0, len(wanted), CHUNK_CLIPS):
+                rows = wanted[start : start + CHUNK_CLIPS]
+                tasks.append((encoder, clips.subset(rows)))
+                places.append((set_name, encoder, rows))
+        for index, vectors in pool.run(_embed, tasks):
+            _, encoder, rows = places[index]
+            for row, vector in zip(rows, vectors if vectors is not None else [], strict=False):
+                found[set_name, encoder][row] = vector
+                if keys:
+                    store.put(encoder, keys[row], vector)
+        tasks, places = [], []
+    return {name: _with_views(clips, name, encoders, found, scratch) for name, clips in sets.items()}
+
+
+def _with_views(
+    clips: ClipSet,
+    name: SetName,
+    encoders: list[str],
+    found: dict[tuple[str, str], list[Floats | None]],
+    scratch: Path,
+) -> ClipSet:
+    views = dict(clips.views)
+    for encoder in encoders:
+        vectors = [vector for vector in found[name, encoder] if vector is not None]
+        if len(vectors) != len(found[name, encoder]):
+            continue
+        rows = [0] if name == "constant" else list(clips.rows)
+        views[view_name(encoder)] = Packed.write(
+            scratch, f"embedding-{name}", (vector[None] for vector in vectors), rows=lambda rows=rows: rows
+        )
+    return replace(clips, views=views)
+
+
+def _embed(encoder: str, clips: ClipSet) -> Floats | None:
+    cls = get_attacker(encoder)
+    assert issubclass(cls, Embedder)
+    try:
+        vectors = np.asarray(cls().embed(clips), np.float32)
+    except Exception:
+        return None
+    return vectors if vectors.ndim == 2 and np.isfinite(vectors).all() else None
+
+
+class _Store:
+    """One small file for each embedding, named by encoder, version and content."""
+
+    def __init__(self, folder: Path | None) -> None:
+        self._folder = folder
+
+    def get(self, encoder: str, key: str) -> Floats | None:
+        path = self._path(encoder, key)
+        if path is None or not path.is_file():
+            return None
+        try:
+            vector = np.load(path, allow_pickle=False)
+        except (OSError, ValueError):
+            return None
+        return vector.astype(np.float32) if vector.ndim == 1 and np.isfinite(vector).all() else None
+
+    def put(self, encoder: str, key: str, vector: Floats) -> None:
+        path = self._path(encoder, key)
+        if path is None:
+            return
+        buffer = io.BytesIO()
+        np.save(buffer, vector, allow_pickle=False)
+        write_atomic(path, buffer.getvalue())
+
+    def _path(self, encoder: str, key: str) -> Path | None:
+        if self._folder is None:
+            return None
+        cls = get_attacker(encoder)
+        version = cls.version if issubclass(cls, Embedder) else "1"
+        return self._folder / "embeddings" / f"{encoder}-{version}" / key[:2] / f"{key}.npy"

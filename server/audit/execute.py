@@ -1,0 +1,216 @@
+"""One attacker, trained in one way, in every scenario that this training serves: the unit of work of an audit."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from moretta.server.audit.attackers.base import Attacker, Embedder, Floats, Identifier, get_attacker
+from moretta.server.audit.clipset import ClipSet
+from moretta.server.audit.learn.heads import embeddings_of
+from moretta.server.audit.measure import Bootstrap, People, ranking_rows, sexes, trial_rows, void_row
+from moretta.server.audit.metrics import Ranking, Trials
+from moretta.server.audit.rows import AuditRow
+from moretta.server.audit.scenarios import SCENARIOS, Scenario, SetName
+from moretta.server.audit.scoring import (
+    COHORT,
+    Cohort,
+    claims,
+    paired_cosines,
+    ranking_by_centroids,
+    ranking_of_posteriors,
+)
+from moretta.server.audit.trials import TrialPlan
+
+MIN_SPEAKERS = {"identifier": 2, "embedder": 4}
+"""An embedder trains on one half of the speakers and attacks the other: two speakers make a half."""
+Ints = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What every unit of one audit works on: sets with the same clips in the same order."""
+
+    sets: dict[SetName, ClipSet]
+    plan: TrialPlan
+    seed: int
+    bootstrap: int
+
+    @property
+    def clips(self) -> ClipSet:
+        """Any set: for what they share, names and labels."""
+        return self.sets["released"]
+
+    def rows_of(self, pseudonyms: Sequence[str]) -> Ints:
+        """Positions of clips."""
+        position = {clip.clip: index for index, clip in enumerate(self.clips.clips)}
+        return np.array([position[name] for name in pseudonyms], np.int64)
+
+    def people(self) -> People:
+        """The speakers by number."""
+        names = self.clips.speakers
+        numbers = {name: number for number, name in enumerate(names)}
+        half_of = {numbers[s]: half for half, members in enumerate(self.plan.halves) for s in members}
+        return People(names, sexes([(clip.speaker, clip.sex) for clip in self.clips.clips]), half_of)
+
+
+@dataclass(frozen=True)
+class Unit:
+    """One attacker and what it is trained on; `public` for encoders used as they are."""
+
+    attacker: str
+    train: SetName | str
+
+
+def units_of(cls: type[Attacker], sets: set[SetName]) -> list[Unit]:
+    """The trainings that the sets at hand allow."""
+    if is_untrained(cls):
+        return [Unit(cls.name, "public")]
+    return [Unit(cls.name, train) for train in ("original", "released", "constant") if train in sets]
+
+
+def scenarios_of(cls: type[Attacker], unit: Unit, sets: set[SetName]) -> list[Scenario]:
+    """The scenarios that one training serves."""
+    found = [s for s in SCENARIOS if {s.enrol, s.trial} <= sets]
+    if is_untrained(cls):
+        return [s for s in found if s.name != "semi-informed"]
+    found = [s for s in found if s.train == unit.train]
+    if issubclass(cls, Identifier):
+        found = [s for s in found if s.enrol == s.train]
+    return found
+
+
+def is_untrained(cls: type[Attacker]) -> bool:
+    """Whether this is an encoder used as it is."""
+    return issubclass(cls, Embedder) and not cls.trainable
+
+
+def seed_of(*parts: object) -> int:
+    """A seed that depends on its parts only: never on which worker runs, or when."""
+    return int.from_bytes(hashlib.sha256(repr(parts).encode()).digest()[:4]) >> 1
+
+
+def run_unit(inputs: Inputs, unit: Unit) -> list[AuditRow]:
+    """Train, attack and measure. Whatever goes wrong becomes void rows, never an exception of the audit."""
+    cls = get_attacker(unit.attacker)
+    scenarios = scenarios_of(cls, unit, set(inputs.sets))
+    trainable = issubclass(cls, Embedder) and cls.trainable
+    needed = MIN_SPEAKERS["embedder" if trainable else "identifier"]
+    speakers = len({s for half in inputs.plan.halves for s in half})
+    if speakers < needed:
+        reason = f"{speakers} speakers with two clips or more, at least {needed} are needed"
+    else:
+        try:
+            return _run(cls, inputs, unit, scenarios)
+        except Exception as error:
+            reason = f"{type(error).__name__}: {error}"
+    return [
+        void_row(cls, s.name, reason, metric=metric, chance=chance, speakers=speakers, clips=len(inputs.plan.trial))
+        for s in scenarios
+        for metric, chance in (("top1", 1 / max(1, speakers)), ("eer", 0.5))
+    ]
+
+
+def _run(cls: type[Attacker], inputs: Inputs, unit: Unit, scenarios: list[Scenario]) -> list[AuditRow]:
+    seed = seed_of(inputs.seed, unit.attacker, unit.train)
+    if issubclass(cls, Identifier):
+        scored = _identify(cls, inputs, unit, scenarios, seed)
+    elif issubclass(cls, Embedder):
+        scored = _embed(cls, inputs, unit, scenarios, seed)
+    else:
+        raise TypeError(f"{cls.__name__} is neither an Identifier nor an Embedder")
+    people, bootstrap = inputs.people(), Bootstrap(inputs.bootstrap, inputs.seed)
+    rows: list[AuditRow] = []
+    for scenario, ranking, trials in scored:
+        rows += ranking_rows(cls, scenario.name, ranking, people, bootstrap)
+        if trials is not None:
+            rows += trial_rows(cls, scenario.name, trials, len(inputs.plan.trial), people, bootstrap)
+    return rows
+
+
+_Scored = list[tuple[Scenario, Ranking, Trials | None]]
+
+
+def _identify(cls: type[Identifier], inputs: Inputs, unit: Unit, scenarios: list[Scenario], seed: int) -> _Scored:
+    enrol, trial = inputs.rows_of(inputs.plan.enrol), inputs.rows_of(inputs.plan.trial)
+    numbers = inputs.people().numbers
+    attacker = cls()
+    attacker.fit(_set(inputs, unit.train).subset(enrol), seed=seed)
+    scored: _Scored = []
+    for scenario in scenarios:
+        scores = attacker.scores(inputs.sets[scenario.trial].subset(trial))
+        ranking = ranking_of_posteriors(scores, attacker.speakers, numbers, inputs.clips.labels[trial])
+        scored.append((scenario, ranking, claims(ranking, seed=seed)))
+    return scored
+
+
+def _embed(cls: type[Embedder], inputs: Inputs, unit: Unit, scenarios: list[Scenario], seed: int) -> _Scored:
+    """Identification with a model that knows the enrolment; verification with models of other speakers only."""
+    enrol, trial = inputs.rows_of(inputs.plan.enrol), inputs.rows_of(inputs.plan.trial)
+    labels = inputs.clips.labels
+    model = cls()
+    if cls.trainable:
+        model.fit(_set(inputs, unit.train).subset(enrol), seed=seed)
+    rankings = {}
+    for s in scenarios:
+        enrolled = _vectors(model, inputs.sets[s.enrol].subset(enrol))
+        tried = _vectors(model, inputs.sets[s.trial].subset(trial))
+        rankings[s.name] = ranking_by_centroids(enrolled, labels[enrol], tried, labels[trial])
+    pairs = np.stack([inputs.rows_of(side) for side in zip(*inputs.plan.pairs, strict=True)], axis=1)  # [n, 2]
+    if cls.trainable:
+        trials = _crossfit(cls, inputs, unit, scenarios, pairs, seed)
+    else:
+        trials = {s.name: _compare(model, None, inputs, s, pairs) for s in scenarios}
+    return [(s, rankings[s.name], _trials(trials[s.name], labels)) for s in scenarios]
+
+
+_Compared = tuple[npt.NDArray[np.float64], Ints]
+"""Scores [n] and pairs [n, 2]."""
+
+
+def _crossfit(
+    cls: type[Embedder], inputs: Inputs, unit: Unit, scenarios: list[Scenario], pairs: Ints, seed: int
+) -> dict[str, _Compared]:
+    found: dict[str, list[_Compared]] = {s.name: [] for s in scenarios}
+    labels, numbers = inputs.clips.labels, inputs.people().numbers
+    for half, members in enumerate(inputs.plan.halves):
+        known = np.isin(labels, [numbers[s] for s in members])
+        model, train = cls(), _set(inputs, unit.train).subset(np.flatnonzero(known))
+        model.fit(train, seed=seed_of(seed, half))
+        few = np.random.default_rng(seed).permutation(len(train))[:COHORT]
+        cohort = Cohort(_vectors(model, train.subset(np.sort(few))))
+        foreign = pairs[~known[pairs].any(axis=1)]
+        for s in scenarios:
+            found[s.name].append(_compare(model, cohort, inputs, s, foreign))
+    return {
+        name: (np.concatenate([scores for scores, _ in parts]), np.concatenate([rows for _, rows in parts]))
+        for name, parts in found.items()
+    }
+
+
+def _compare(model: Embedder, cohort: Cohort | None, inputs: Inputs, scenario: Scenario, pairs: Ints) -> _Compared:
+    sides: list[Floats] = []
+    local = np.empty_like(pairs)
+    for column, name in enumerate((scenario.enrol, scenario.trial)):
+        rows, local[:, column] = np.unique(pairs[:, column], return_inverse=True)
+        sides.append(_vectors(model, inputs.sets[name].subset(rows)))
+    enrol, trial = sides
+    scores = paired_cosines(enrol[local[:, 0]], trial[local[:, 1]])
+    return (scores if cohort is None else cohort.normalise(scores, enrol, trial, local)), pairs
+
+
+def _vectors(model: Embedder, clips: ClipSet) -> Floats:
+    return model.embed(clips) if model.trainable else embeddings_of(model.name, clips)
+
+
+def _trials(compared: _Compared, labels: Ints) -> Trials:
+    scores, pairs = compared
+    return Trials.of_speakers(scores, labels[pairs[:, 0]], labels[pairs[:, 1]])
+
+
+def _set(inputs: Inputs, name: str) -> ClipSet:
+    return next(clips for key, clips in inputs.sets.items() if key == name)

@@ -1,0 +1,1 @@
+"""What adaptive attackers are built from: features of clips, models on vectors, small networks on sequences."""

@@ -1,0 +1,91 @@
+"""Closed-set attackers on one vector a clip, whatever the classifier."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+
+from moretta.server.audit.attackers.base import Floats, Identifier, NotConvergedError
+from moretta.server.audit.clipset import ClipSet
+
+Ints = npt.NDArray[np.int64]
+
+
+class VectorIdentifier(Identifier):
+    """Standardise, choose hyper-parameters by cross-validation on the enrolment clips, fit.
+
+    Subclasses say which vectors, which scikit-learn classifier, and which of its parameters are tried.
+    """
+
+    grid: ClassVar[Mapping[str, Sequence[Any]]] = {}
+    """Values to try, by parameter name; empty fits the classifier as it comes."""
+
+    @abstractmethod
+    def vectors(self, clips: ClipSet) -> Floats:
+        """float32 [clips, d]."""
+
+    @abstractmethod
+    def classifier(self, seed: int) -> Any:
+        """A scikit-learn classifier with `predict_proba` or `decision_function`, on one thread."""
+
+    def fit(self, clips: ClipSet, *, seed: int) -> None:
+        """Choose and train."""
+        from sklearn.pipeline import Pipeline
+        from sklearn.preprocessing import StandardScaler
+
+        self.speakers = clips.speakers
+        x, y = self.vectors(clips), clips.labels
+        model = Pipeline([("scale", StandardScaler()), ("classify", self.classifier(seed))])
+        if self.grid:
+            model.set_params(**choose(model, {f"classify__{k}": v for k, v in self.grid.items()}, x, y, clips))
+        self._model = model.fit(x, y)
+
+    def scores(self, clips: ClipSet) -> Floats:
+        """Log-posteriors, [clips, speakers]."""
+        x = self.vectors(clips)
+        if hasattr(self._model, "predict_proba"):
+            return np.log(np.clip(self._model.predict_proba(x), 1e-12, 1)).astype(np.float32)
+        decision = np.asarray(self._model.decision_function(x), np.float32)
+        return np.stack([-decision, decision], 1) if decision.ndim == 1 else decision
+
+
+def choose(
+    model: Any, grid: Mapping[str, Sequence[Any]], x: npt.NDArray[Any], y: Ints, clips: ClipSet
+) -> dict[str, Any]:
+    """The best parameters by cross-validation over sentences, as the attack itself crosses sentences.
+
+    Only clips that the attacker has are used. With too few clips to hold any out, the first value of each is taken.
+    """
+    from sklearn.model_selection import GridSearchCV
+
+    folds = cross_validation(y, clips)
+    if folds is None:
+        return {name: values[0] for name, values in grid.items()}
+    search = GridSearchCV(model, dict(grid), cv=folds, n_jobs=1, refit=False, error_score=np.nan)
+    search.fit(x, y)
+    if not np.isfinite(search.best_score_):
+        raise NotConvergedError("no hyper-parameters that train", expected="one setting that fits every fold")
+    best: dict[str, Any] = search.best_params_
+    return best
+
+
+def cross_validation(y: Ints, clips: ClipSet) -> list[tuple[Ints, Ints]] | None:
+    """Up to three folds, disjoint in sentence if every fold's training part still has every speaker."""
+    sentences = np.array([clip.sentence for clip in clips.clips])
+    names = np.unique(sentences)
+    folds = min(3, len(names))
+    if folds > 1:
+        fold_of = np.searchsorted(names, sentences) % folds
+        splits = [(np.flatnonzero(fold_of != f), np.flatnonzero(fold_of == f)) for f in range(folds)]
+        if all(len(np.unique(y[train])) == len(np.unique(y)) for train, _ in splits):
+            return splits
+    fewest = int(np.bincount(y).min())
+    if fewest < 2:
+        return None
+    from sklearn.model_selection import StratifiedKFold
+
+    return list(StratifiedKFold(min(3, fewest)).split(y, y))

@@ -1,0 +1,66 @@
+"""Small views of one clip that many attackers share: computed once for a whole audit, then mapped from disk."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from moretta.server.audit.sources import Source
+
+Floats = npt.NDArray[np.float32]
+Frames = npt.NDArray[np.uint8]
+
+THUMBNAILS = 6
+THUMBNAIL_SIDE = 48
+_PERCENTILES = (5, 25, 50, 75, 95)
+
+
+def mfcc_view(source: Source, row: int, coefficients: int | None = None) -> Floats:
+    """float32 [frames, coefficients] of one voice clip, whatever its form.
+
+    `coefficients` is for waveforms; None takes the default number.
+    """
+    from moretta.shared.features.voice_forms import as_mfcc
+
+    return as_mfcc(source.form(row), source.array(row), source.codebook(row), coefficients=coefficients)
+
+
+def thumbnails_view(source: Source, row: int) -> Frames:
+    """uint8 [up to 6, 48, 48, 3]: frames spread evenly over the clip, made small."""
+    import cv2
+
+    frames: npt.NDArray[Any] = source.array(row)
+    chosen = np.unique(np.linspace(0, len(frames) - 1, THUMBNAILS).round().astype(int))
+    side = (THUMBNAIL_SIDE, THUMBNAIL_SIDE)
+    return np.stack([cv2.resize(frames[i], side, interpolation=cv2.INTER_AREA) for i in chosen])
+
+
+def statistics_of(mfcc: Floats) -> Floats:
+    """float32 [d]: how the coefficients are distributed over a clip, over its louder frames, and how fast they move.
+
+    Means and covariances over the louder frames carry the long-term spectrum of the voice; silence carries the room.
+    """
+    loud = _louder_frames(mfcc)
+    deltas = np.diff(mfcc, axis=0) if len(mfcc) > 1 else np.zeros_like(mfcc)
+    upper = np.triu_indices(mfcc.shape[1])
+    parts = [
+        mfcc.mean(0),
+        mfcc.std(0),
+        deltas.std(0),
+        np.abs(deltas).mean(0),
+        np.percentile(mfcc, _PERCENTILES, axis=0).ravel(),
+        loud.mean(0),
+        loud.std(0),
+        np.percentile(loud, (10, 50, 90), axis=0).ravel(),
+        np.cov(loud, rowvar=False)[upper] if len(loud) > 1 else np.zeros(len(upper[0])),
+    ]
+    return np.concatenate(parts).astype(np.float32)
+
+
+def _louder_frames(mfcc: Floats) -> Floats:
+    """Frames whose c0, the level, lies in the upper half of the clip's range."""
+    low, high = np.percentile(mfcc[:, 0], (10, 95))
+    loud = mfcc[mfcc[:, 0] > (low + high) / 2]
+    return loud if len(loud) > 1 else mfcc

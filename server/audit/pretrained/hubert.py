@@ -6,21 +6,19 @@ downloads them by itself, and uses what lies in the user's torch folder.
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 
 from moretta.server.audit.pretrained.encoder import Availability, Clips, Embeddings, Encoder
-from moretta.server.audit.pretrained.sound import lengthened, speech_only, unit_length
-from moretta.shared.corpus.media import SAMPLE_RATE
+from moretta.server.audit.pretrained.sound import speech_only, unit_length
 from moretta.shared.errors import AttackersError
 from moretta.shared.release.format import Modality
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
-
-_LEAST_SAMPLES = SAMPLE_RATE // 2
 
 
 class SelfSupervisedEncoder(Encoder):
@@ -35,19 +33,20 @@ class SelfSupervisedEncoder(Encoder):
     threshold: ClassVar[float] = 0.40
     pipeline: ClassVar[str]
     """Name in `torchaudio.pipelines`."""
+    file_name: ClassVar[str]
+    """Name of its weights in torch's folder."""
     speaker_layer: ClassVar[int] = 4
     """Transformer layer, counted from 1."""
 
-    def __init__(self, net: nn.Module, *, normalise: bool) -> None:
+    def __init__(self, net: nn.Module) -> None:
         self._net = net.eval()
-        self._normalise = normalise
 
     @classmethod
     def checkpoint(cls) -> Path:
-        """Where torchaudio keeps the weights, if it has them."""
-        import torch
-
-        return Path(torch.hub.get_dir()) / "checkpoints" / Path(cls._bundle()._path).name
+        """Where torchaudio keeps the weights, if it has them: found without loading torch."""
+        caches = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser()
+        home = Path(os.environ.get("TORCH_HOME", caches / "torch")).expanduser()
+        return home / "hub" / "checkpoints" / cls.file_name
 
     @classmethod
     def availability(cls) -> Availability:
@@ -68,14 +67,16 @@ class SelfSupervisedEncoder(Encoder):
         present, reason = cls.availability()
         if not present:
             raise AttackersError(f"no weights for {cls.name}", fix=reason)
+        import pickle  # only for the name of its error
+
         bundle = cls._bundle()
         try:
-            net = bundle.get_model(dl_kwargs={"check_hash": False, "progress": False})
-        except (RuntimeError, OSError) as error:
+            net = bundle.get_model(dl_kwargs={"weights_only": True})
+        except (RuntimeError, OSError, pickle.UnpicklingError) as error:
             raise AttackersError(
                 f"{cls.checkpoint()} cannot be used ({error})", fix="delete it and get it again"
             ) from error
-        return cls(net, normalise=False)  # a pipeline that wants normalised sound normalises it itself
+        return cls(net)
 
     def embed_many(self, clips: Clips) -> Embeddings:
         """float32 [clips, 2 * width], rows of length 1."""
@@ -98,9 +99,7 @@ class SelfSupervisedEncoder(Encoder):
     def _hidden(self, clip: Any, layer: int) -> Tensor:
         import torch
 
-        samples = torch.from_numpy(lengthened(speech_only(clip), _LEAST_SAMPLES))[None]
-        if self._normalise:
-            samples = torch.nn.functional.layer_norm(samples, samples.shape)
+        samples = torch.from_numpy(speech_only(clip))[None]
         net: Any = self._net
         hidden: Tensor = net.extract_features(samples, num_layers=layer)[0][layer - 1][
             0
@@ -120,6 +119,7 @@ class HubertEncoder(SelfSupervisedEncoder):
     name: ClassVar[str] = "hubert"
     dimensions: ClassVar[int] = 2 * 768
     pipeline: ClassVar[str] = "HUBERT_BASE"
+    file_name: ClassVar[str] = "hubert_fairseq_base_ls960.pth"
 
 
 class Wav2Vec2Encoder(SelfSupervisedEncoder):
@@ -128,6 +128,7 @@ class Wav2Vec2Encoder(SelfSupervisedEncoder):
     name: ClassVar[str] = "wav2vec2"
     dimensions: ClassVar[int] = 2 * 768
     pipeline: ClassVar[str] = "WAV2VEC2_BASE"
+    file_name: ClassVar[str] = "wav2vec2_fairseq_base_ls960.pth"
 
 
 def _moments(hidden: Tensor) -> Embeddings:

@@ -75,8 +75,8 @@ class ConvDecoder:
     Pictures are float32 [n, height, width, channels] in [0, 1], of one size on both sides, height and width even.
     """
 
-    def __init__(self, seed: int = 0, epochs: int = 30, width: int = 24, batch: int = 16) -> None:
-        self.seed, self.epochs, self.width, self.batch = seed, epochs, width, batch
+    def __init__(self, seed: int = 0, steps: int = 400, width: int = 24, batch: int = 16) -> None:
+        self.seed, self.steps, self.width, self.batch = seed, steps, width, batch
 
     def fit(self, released: Array, original: Array) -> ConvDecoder:
         """Mean squared error with Adam; no global random state is touched."""
@@ -87,12 +87,12 @@ class ConvDecoder:
             self._net = self._network(released.shape[-1])
             optimizer = torch.optim.Adam(self._net.parameters(), lr=2e-3)
             x, y = _pictures(released), _pictures(original)
-            for _ in range(self.epochs):
-                for rows in torch.split(torch.randperm(len(x)), self.batch):
-                    loss = torch.nn.functional.mse_loss(self._net(x[rows]) + x[rows], y[rows])
-                    optimizer.zero_grad()
-                    torch.autograd.backward(loss)
-                    optimizer.step()
+            for _ in range(self.steps):
+                rows = torch.randint(len(x), (self.batch,))
+                loss = torch.nn.functional.mse_loss(self._net(x[rows]) + x[rows], y[rows])
+                optimizer.zero_grad()
+                torch.autograd.backward(loss)
+                optimizer.step()
         return self
 
     def decode(self, released: Array) -> Array:

@@ -31,9 +31,10 @@ def test_a_planted_sex_is_inferred_from_strangers() -> None:
 
 def test_identity_alone_does_not_look_like_a_leak_of_sex() -> None:
     # Folds that mix clips of one speaker would score near 1 here.
-    found = [infer_attribute(*clips(0.0, each=3, seed=s), target="sex", folds=3, resamples=50) for s in range(4)]
-    assert sum(leak.leaks for leaks in found for leak in leaks) <= 4
-    assert np.mean([leak.value for leaks in found for leak in leaks]) == pytest.approx(0.5, abs=0.1)
+    worlds = [clips(0.0, people=60, each=2, seed=s) for s in range(2)]
+    found = [leak for world in worlds for leak in infer_attribute(*world, target="sex", folds=2, resamples=50)]
+    assert sum(leak.leaks for leak in found) <= 2
+    assert np.mean([leak.value for leak in found]) == pytest.approx(0.5, abs=0.08)
 
 
 def test_chance_is_that_of_the_classes_and_not_of_the_largest() -> None:

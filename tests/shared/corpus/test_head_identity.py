@@ -53,7 +53,7 @@ def test_asked_sex_keeps_what_it_does_not_name() -> None:
 
 
 def test_unknown_sex_is_refused_by_name() -> None:
-    with pytest.raises(ValueError, match="'other'.*'female' or 'male'"):
+    with pytest.raises(ValueError, match=r"'other'.*'female' or 'male'"):
         make_identity(1, sex="other")
 
 

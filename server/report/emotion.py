@@ -43,7 +43,7 @@ def emotion_result(
     Raises:
         RunError: there is no clip, the lengths differ, or a score is not finite.
     """
-    table = np.asarray(scores, dtype=np.float64).reshape(len(truth), -1)
+    table = np.asarray(scores, dtype=np.float64)
     labels = np.asarray(truth, dtype=np.int64)
     if not len(labels) or table.shape != (len(speakers), len(classes)) or not np.isfinite(table).all():
         raise RunError(

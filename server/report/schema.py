@@ -7,9 +7,10 @@ fewer than two speakers were there to draw from.
 
 from __future__ import annotations
 
+import json
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from moretta.server.audit.rows import AuditRow
 
@@ -201,6 +202,12 @@ class RunPart(Record):
     warnings: tuple[str, ...] = ()
     sites: tuple[SiteRow, ...] = ()
     rounds: tuple[RoundRow, ...] = ()
+
+    @field_validator("study")
+    @classmethod
+    def _study_is_plain_json(cls, study: dict[str, Any]) -> dict[str, Any]:
+        json.dumps(study, allow_nan=False)  # raises ValueError for what JSON cannot hold
+        return study
 
 
 class GatePart(Record):

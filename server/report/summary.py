@@ -33,10 +33,11 @@ def what_was_run(report: Report) -> str:
     sites = f"{words.count_words(len(run.sites), 'site')}, " if run.sites else ""
     trained = f" Emotion models were trained for {words.count_words(rounds, 'round')}." if rounds else ""
     dropped = sum(drop.count for drop in corpus.dropped)
+    drops = f" {words.count_words(dropped, 'drop')} counted by reason below." if dropped else " Nothing was dropped."
     return (
         f"{words.count_words(corpus.clips, 'clip')} of {words.count_words(corpus.speakers, 'speaker')} from the corpus "
         f"“{corpus.name}” ({corpus.labels} labels), held by {sites}were anonymized where they lay; only the anonymized "
-        f"form was used for training and attacked here.{trained} {words.count_words(dropped, 'drop')} counted."
+        f"form was used for training and attacked here.{trained}{drops}"
     )
 
 
@@ -46,10 +47,10 @@ def findings(report: Report) -> tuple[str, ...]:
     for modality, result in report.emotion.by_modality().items():
         label = words.modality_label(modality)
         if result is None:
-            sentences.append(f"{label}: no emotion result. {report.emotion.absent[modality]}")
+            sentences.append(f"{label}, emotion: no result ({report.emotion.absent[modality].rstrip('.')}).")
             continue
         sentences.append(
-            f"{label}: emotion is recognised with an unweighted average recall of "
+            f"{label}, emotion: recognised with an unweighted average recall of "
             f"{_with_interval(result.uar, result.uar_low, result.uar_high)}, where guessing gives "
             f"{words.percent(result.chance)}, on {words.count_words(result.clips, 'clip')} of "
             f"{words.count_words(result.speakers, 'speaker')} who were not trained on."
@@ -97,8 +98,8 @@ def _identity(headline: Headline) -> str:
     label = words.modality_label(headline.modality)
     if not headline.figures:
         return (
-            f"{label}: no attacker's figure counts (every attacker is void or absent), so nothing is known about "
-            "re-identification. This is not evidence of privacy."
+            f"{label}, identity: no attacker's figure counts (every attacker is void or absent), so nothing is known "
+            "about re-identification. This is not evidence of privacy."
         )
     figure = headline.figures[0]
     of = f"the strongest of {headline.attackers}" if headline.attackers > 1 else "the only one"
@@ -118,7 +119,7 @@ def _identity(headline: Headline) -> str:
         False: " That is not distinguishable from guessing with this many speakers.",
         None: "",
     }[leaks(figure)]
-    return f"{label}: {figure.attacker} ({figure.scenario}), {of}, {did}; {'; '.join(against)}.{verdict}"
+    return f"{label}, identity: {figure.attacker} ({figure.scenario}), {of}, {did}; {'; '.join(against)}.{verdict}"
 
 
 def _attack_card(modality: str, figure: HeadlineFigure) -> KeyFigure:

@@ -100,7 +100,7 @@ def interval(low: float | None, high: float | None, metric: str = "uar") -> str:
 
 
 def epsilon(value: float | None, *, missing: str = NO_GUARANTEE) -> str:
-    """An epsilon with three significant digits.
+    """An epsilon, in digits that a reader can compare down a column.
 
     >>> epsilon(2704.0), epsilon(7.984), epsilon(0.8), epsilon(None)
     ('2,704', '7.98', '0.8', 'no finite guarantee')
@@ -111,7 +111,7 @@ def epsilon(value: float | None, *, missing: str = NO_GUARANTEE) -> str:
         return f"{value:.2e}"
     if value >= 100:
         return f"{value:,.0f}"
-    return f"{value:.3g}"
+    return f"{value:.2f}" if value >= 1 else f"{value:.3g}"
 
 
 def bytes_words(count: int | None) -> str:

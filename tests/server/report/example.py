@@ -100,7 +100,8 @@ def _odd_rows() -> Iterator[AuditRow]:
         )  # fmt: skip
     yield AuditRow(
         modality="voice", attacker="ge2e", kind="pretrained", scenario="unprotected", metric="eer", value=None,
-        chance=0.5, speakers=12, clips=0, void=True, reason="weights not found; get them with: moretta attackers fetch ge2e",
+        chance=0.5, speakers=12, clips=0, void=True,
+        reason="weights not found; get them with: moretta attackers fetch ge2e",
     )  # fmt: skip
     for subset, pooled, value in (
         ("female", 1, 0.52),
@@ -111,7 +112,8 @@ def _odd_rows() -> Iterator[AuditRow]:
     ):
         yield AuditRow(
             modality="voice", attacker="logistic-regression", kind="adaptive", scenario="semi-informed", metric="top1",
-            value=value, low=value - 0.1, high=min(1.0, value + 0.1), chance=CHANCE, speakers=6 if "male" in subset else SPEAKERS,
+            value=value, low=value - 0.1, high=min(1.0, value + 0.1), chance=CHANCE,
+            speakers=6 if "male" in subset else SPEAKERS,
             clips=144, subset=subset, pooled=pooled,
         )  # fmt: skip
 

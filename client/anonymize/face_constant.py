@@ -1,0 +1,23 @@
+"""The same grey picture for every clip. The anchor at which every attacker must be at chance."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from moretta.client.anonymize.face_base import FaceAnonymizer, Pictures
+from moretta.client.anonymize.registry import anonymizer
+from moretta.shared.privacy.noise import NoiseSource
+
+GREY = 128
+
+
+@anonymizer("constant", modality="face", version="1")
+class ConstantFaceAnonymizer(FaceAnonymizer):
+    """Releases one grey picture a clip: even the length of the clip is hidden."""
+
+    epsilon = 0.0
+    note = "the picture does not depend on the clip; that there is a clip, and its label, is released"
+
+    def hide(self, pictures: Pictures, noise: NoiseSource) -> Pictures:  # noqa: ARG002
+        """[1, side, side, 3] of grey."""
+        return np.full((1, *pictures.shape[1:]), GREY, np.uint8)

@@ -1,0 +1,148 @@
+"""Detectors of faces: the best one that this machine has, by a fixed order, and named so that statements can tell.
+
+`yunet`   OpenCV's FaceDetectorYN, when its weights are in the user's cache
+`hog`     dlib's frontal detector, whose weights are inside the library
+`none`    finds nothing: every crop is a centre crop
+
+OpenCV 5 has no Haar cascades any more, so none is offered.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+Frame = npt.NDArray[np.uint8]
+"""[height, width, 3], RGB."""
+
+
+@dataclass(frozen=True, slots=True)
+class FaceBox:
+    """The square to cut out around a face, in pixels of the frame; it may reach beyond the frame."""
+
+    x: float
+    """Centre, from the left edge."""
+    y: float
+    """Centre, from the top edge."""
+    size: float
+    """Height and width."""
+
+
+class FaceDetector(Protocol):
+    """Finds the largest face of a frame."""
+
+    name: str
+
+    def find(self, frame: Frame) -> FaceBox | None:
+        """The box around the largest face, with margin for forehead and chin; None if there is no face."""
+
+
+class YuNet:
+    """YuNet (Wu et al., Machine Intelligence Research 2023) through OpenCV.
+
+    Args:
+        weights: `face_detection_yunet_2023mar.onnx`.
+    """
+
+    name = "yunet"
+    _MARGIN = 1.25  # its boxes reach from the hairline to the chin
+    _LONG_SIDES = (192, 448)  # the small picture costs 2 ms, and faces that fill a frame are found in it
+    _MIN_SCORE = 0.6
+
+    def __init__(self, weights: Path) -> None:
+        self._weights = str(weights)
+        self._networks: dict[tuple[int, int], Any] = {}
+
+    def find(self, frame: Frame) -> FaceBox | None:
+        """See `FaceDetector`."""
+        for long_side in self._LONG_SIDES:
+            picture, scale = _resized(frame, long_side)
+            _, faces = self._network(picture.shape[1], picture.shape[0]).detect(picture[:, :, ::-1].copy())
+            if faces is not None and len(faces):
+                x, y, width, height = max((face[:4] for face in faces), key=lambda face: float(face[2] * face[3]))
+                size = self._MARGIN * max(float(width), float(height))
+                return FaceBox(float(x + width / 2) / scale, float(y + height / 2) / scale, size / scale)
+        return None
+
+    def _network(self, width: int, height: int) -> Any:
+        if (width, height) not in self._networks:
+            with _opencv_errors_only():
+                network = cv2.FaceDetectorYN.create(self._weights, "", (width, height), self._MIN_SCORE)
+            self._networks[width, height] = network
+        return self._networks[width, height]
+
+
+class Hog:
+    """dlib's frontal detector: histograms of oriented gradients (Dalal and Triggs, CVPR 2005)."""
+
+    name = "hog"
+    _MARGIN = 1.5  # its boxes reach from the brows to the chin
+    _LONG_SIDES = (256, 640)  # no face below 80 pixels is found, so small frames are enlarged
+
+    def __init__(self) -> None:
+        import dlib
+
+        self._detect = dlib.get_frontal_face_detector()
+
+    def find(self, frame: Frame) -> FaceBox | None:
+        """See `FaceDetector`."""
+        for long_side in self._LONG_SIDES:
+            picture, scale = _resized(frame, long_side)
+            faces = self._detect(cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY), 0)
+            if len(faces):
+                face = max(faces, key=lambda face: int(face.area()))
+                size = self._MARGIN * max(face.width(), face.height())
+                x, y = (face.left() + face.right() + 1) / 2, (face.top() + face.bottom() + 1) / 2
+                return FaceBox(x / scale, y / scale, size / scale)
+        return None
+
+
+class NoDetector:
+    """Finds no face in anything."""
+
+    name = "none"
+
+    def find(self, frame: Frame) -> FaceBox | None:  # noqa: ARG002 - the protocol's argument
+        """None."""
+        return None
+
+
+def best_detector() -> FaceDetector:
+    """The first of `yunet`, `hog` and `none` that this machine can run."""
+    from moretta.shared.pretrained.cache import cached
+
+    weights = cached("yunet")
+    if weights is not None:
+        return YuNet(weights)
+    try:
+        return Hog()
+    except ImportError:
+        return NoDetector()
+
+
+def _resized(frame: Frame, long_side: int) -> tuple[Frame, float]:
+    scale = long_side / max(frame.shape[:2])
+    height, width = (max(32, round(side * scale)) for side in frame.shape[:2])
+    method = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
+    return np.asarray(cv2.resize(frame, (width, height), interpolation=method)), scale
+
+
+@contextmanager
+def _opencv_errors_only() -> Iterator[None]:
+    """OpenCV 5 warns once for each network that it ignores a default setting; nobody can act on that."""
+    logging = getattr(cv2.utils, "logging", None)
+    if logging is None:
+        yield
+        return
+    level = logging.setLogLevel(logging.LOG_LEVEL_ERROR)
+    try:
+        yield
+    finally:
+        logging.setLogLevel(level)

@@ -1,0 +1,1 @@
+"""Networks that both sides must agree on."""

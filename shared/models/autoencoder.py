@@ -1,0 +1,150 @@
+"""The face autoencoder: the design's, parameter for parameter, and the same network at other sizes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, Self
+
+import torch
+from torch import Tensor, nn
+
+from moretta.shared.errors import StudyError
+
+_STRIDE = 16
+"""Two convolutions of stride 2, each followed by pooling by 2, shrink the picture this much."""
+_MIN_SIDE = 32
+_MAX_SIDE = 512
+_MAX_LATENT = 65_536
+_WIDE = 128
+_NARROW = 64
+LEAK = 0.2
+"""Slope of the leaky ReLU below zero."""
+
+Preset = Literal["exact", "small"]
+
+
+@dataclass(frozen=True, slots=True)
+class AutoencoderSpec:
+    """The size of an autoencoder. The default is the design's exact one."""
+
+    side: int = 128
+    """Height and width of the pictures, in pixels; a multiple of 16."""
+    latent: int = 4096
+
+    def __post_init__(self) -> None:
+        if self.side % _STRIDE or not _MIN_SIDE <= self.side <= _MAX_SIDE:
+            raise StudyError(
+                f"an autoencoder for pictures of side {self.side}",
+                expected=f"a multiple of {_STRIDE} from {_MIN_SIDE} to {_MAX_SIDE}",
+            )
+        if not 0 < self.latent <= _MAX_LATENT:
+            raise StudyError(f"a latent size of {self.latent}", expected=f"1 to {_MAX_LATENT}")
+
+    @classmethod
+    def preset(cls, name: Preset) -> Self:
+        """`exact` is the design's; `small` is for demonstrations: 64 x 64 pixels, latent size 300."""
+        return cls() if name == "exact" else cls(side=64, latent=300)
+
+    @property
+    def grid(self) -> int:
+        """Side of the feature map between the convolutions and the dense layers."""
+        return self.side // _STRIDE
+
+    @property
+    def flat(self) -> int:
+        """Values in that feature map."""
+        return self.grid * self.grid * _NARROW
+
+
+def _activated(channels: int) -> list[nn.Module]:
+    return [nn.LeakyReLU(LEAK), nn.BatchNorm2d(channels)]
+
+
+class Encoder(nn.Sequential):
+    """[N, 3, side, side] in [0, 1] -> [N, latent]."""
+
+    def __init__(self, spec: AutoencoderSpec) -> None:
+        super().__init__(
+            nn.Conv2d(3, _WIDE, 5, stride=2, padding=2),
+            nn.MaxPool2d(2),
+            *_activated(_WIDE),
+            nn.Conv2d(_WIDE, _NARROW, 3, stride=2, padding=1),
+            nn.MaxPool2d(2),
+            *_activated(_NARROW),
+            nn.Flatten(),
+            nn.Linear(spec.flat, spec.latent),
+        )
+
+
+class UpsampledConvTranspose(nn.ConvTranspose2d):
+    """Upsampling by 2 that repeats pixels, then a transposed 3 x 3 convolution: [N, C, h, w] -> [N, D, 2h, 2w].
+
+    Computed without the large picture in between: each of the four output pixels of an input pixel is a convolution
+    of its own, whose taps are sums of those that fall on the same input pixel (sub-pixel convolution, Shi et al.,
+    CVPR 2016, section 3).
+    """
+
+    phases: Tensor
+
+    def __init__(self, channels: int, outputs: int) -> None:
+        super().__init__(channels, outputs, 3, padding=1)
+        # [phase, tap of the small picture, tap of the upsampled picture]
+        phases = torch.tensor([[[1, 0, 0], [0, 1, 1], [0, 0, 0]], [[0, 0, 0], [1, 1, 0], [0, 0, 1]]])
+        self.register_buffer("phases", phases.float(), persistent=False)
+
+    def forward(self, maps: Tensor, output_size: list[int] | None = None) -> Tensor:  # noqa: ARG002 - torch's signature
+        """[N, C, h, w] -> [N, D, 2h, 2w]."""
+        kernel = self.weight.flip(2, 3)  # a transposed convolution of stride 1 is a convolution with this, [C, D, 3, 3]
+        split = torch.einsum("pai,qbj,cdij->dpqcab", self.phases, self.phases, kernel)
+        weight = split.reshape(-1, *split.shape[3:])  # [4D, C, 3, 3]
+        bias = None if self.bias is None else self.bias.repeat_interleave(4)
+        return nn.functional.pixel_shuffle(nn.functional.conv2d(maps, weight, bias, padding=1), 2)
+
+
+class Decoder(nn.Sequential):
+    """[N, latent] -> [N, 3, side, side] in [0, 1].
+
+    Upsampling repeats pixels, so it commutes with the leaky ReLU and the normalisation. Here it stands after them
+    instead of before: the same function at a quarter of the work.
+    """
+
+    def __init__(self, spec: AutoencoderSpec) -> None:
+        super().__init__(
+            nn.Linear(spec.latent, spec.flat),
+            nn.Unflatten(1, (_NARROW, spec.grid, spec.grid)),
+            nn.ConvTranspose2d(_NARROW, _NARROW, 3, stride=2, padding=1, output_padding=1),
+            *_activated(_NARROW),
+            nn.Upsample(scale_factor=2),
+            nn.ConvTranspose2d(_NARROW, _WIDE, 5, stride=2, padding=2, output_padding=1),
+            *_activated(_WIDE),
+            UpsampledConvTranspose(_WIDE, 3),
+            nn.Sigmoid(),
+        )
+
+
+class Autoencoder(nn.Module):
+    """Encoder and decoder. Weights are drawn from torch's generator: seed it first."""
+
+    def __init__(self, spec: AutoencoderSpec) -> None:
+        super().__init__()
+        self.spec = spec
+        self.encoder = Encoder(spec)
+        self.decoder = Decoder(spec)
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        """[N, 3, side, side] in [0, 1], possibly corrupted -> the same shape, in [0, 1]."""
+        reconstructed: Tensor = self.decoder(self.encoder(pictures))
+        return reconstructed
+
+
+def count_parameters(module: nn.Module) -> int:
+    """Trained parameters and running statistics together, as the design's table counts them.
+
+    torch's own `num_batches_tracked` is bookkeeping, not a parameter of the function, and is left out.
+    """
+    return sum(tensor.numel() for tensor in stored_tensors(module).values())
+
+
+def stored_tensors(module: nn.Module) -> dict[str, Tensor]:
+    """Everything that must be kept to rebuild the function, by name."""
+    return {name: tensor for name, tensor in module.state_dict().items() if not name.endswith("num_batches_tracked")}

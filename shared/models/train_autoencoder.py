@@ -1,0 +1,198 @@
+"""Trains the face autoencoder: noisy pictures in, clean ones out, by mean squared error.
+
+A denoising autoencoder (Vincent et al., ICML 2008), with the choices the original project had.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from moretta.shared.errors import CorpusError, RunError, StudyError
+from moretta.shared.models.autoencoder import Autoencoder, AutoencoderSpec
+from moretta.shared.models.reconstruct import fastest_precision
+
+HELD_OUT = 0.1
+"""Part of the pictures, the last ones, that is never trained on: the training's PSNR is measured on it."""
+MAX_HELD_OUT = 1000
+_MOMENTUM = 0.9
+_MAX_GRADIENT = 1.0
+
+Pictures = npt.NDArray[np.uint8]
+"""[N, side, side, 3], RGB; may be a memory map larger than memory."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainOptions:
+    """How to train. The defaults are the original project's, apart from the noise, which is the study's."""
+
+    spec: AutoencoderSpec = field(default_factory=AutoencoderSpec)
+    epochs: int = 50
+    batch: int = 32
+    learning_rate: float = 0.001
+    """At the start; it falls to zero along half a cosine (Loshchilov and Hutter, ICLR 2017)."""
+    optimizer: Literal["adam", "sgd"] = "adam"
+    noise: float = 0.1
+    """Standard deviation of the corruption, for values in [0, 1]."""
+    seed: int = 1
+
+    def __post_init__(self) -> None:
+        problems = [
+            f"{name} {value}"
+            for name, value, good in (
+                ("epochs", self.epochs, self.epochs >= 1),
+                ("batch", self.batch, 2 <= self.batch <= 4096),
+                ("learning rate", self.learning_rate, 0 < self.learning_rate <= 1),
+                ("noise", self.noise, 0 <= self.noise <= 1),
+                ("optimizer", self.optimizer, self.optimizer in {"adam", "sgd"}),
+            )
+            if not good
+        ]
+        if problems:
+            raise StudyError(
+                f"training with {', '.join(problems)}",
+                expected="epochs >= 1, batch 2 to 4096, learning rate in (0, 1], noise in [0, 1], adam or sgd",
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class Epoch:
+    """One pass over the pictures."""
+
+    loss: float
+    """Mean squared error on the training pictures while they were learned, for values in [0, 1]."""
+    psnr: float
+    """Peak signal-to-noise ratio in dB of reconstructions of corrupted held-out pictures against the clean ones."""
+
+
+@dataclass(frozen=True, slots=True)
+class TrainedAutoencoder:
+    """The result, and how it came about."""
+
+    model: Autoencoder
+    history: tuple[Epoch, ...]
+    trained_on: int
+    held_out: int
+
+    @property
+    def psnr(self) -> float:
+        """Of the last epoch, in dB, on pictures that were held out."""
+        return self.history[-1].psnr
+
+
+def training_steps(options: TrainOptions, pictures: int) -> int:
+    """How often `train_autoencoder` will call its `step` for so many pictures."""
+    return options.epochs * math.ceil(_split(pictures)[0] / options.batch)
+
+
+def train_autoencoder(
+    pictures: Pictures, options: TrainOptions, *, step: Callable[[], None] | None = None
+) -> TrainedAutoencoder:
+    """Train. The same pictures, options and machine give the same weights; nothing is written.
+
+    Args:
+        pictures: [N, side, side, 3]; the last tenth is held out, so pictures of one person should stand together.
+        options: see `TrainOptions`.
+        step: called after every batch. What it raises, and a keyboard interrupt, ends the training.
+
+    Raises:
+        CorpusError: fewer than two pictures, or pictures of another size.
+        RunError: the training diverged.
+    """
+    _check(pictures, options.spec)
+    train_count, held_count = _split(len(pictures))
+    rng = np.random.default_rng(options.seed)
+    # Corruption comes from numpy as the order does: torch's own generator stays as the caller left it.
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(options.seed)
+        model = Autoencoder(options.spec).to(memory_format=torch.channels_last)
+    optimizer = _optimizer(model, options)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, training_steps(options, len(pictures)))
+    history = []
+    for _ in range(options.epochs):
+        losses = []
+        for clean in _batches(pictures[:train_count], options.batch, rng):
+            losses.append(_learn(model, optimizer, clean, _noisy(clean, options.noise, rng)) * len(clean))
+            schedule.step()
+            if step is not None:
+                step()
+        psnr = _psnr(model, pictures[train_count : train_count + held_count], options)
+        history.append(Epoch(sum(losses) / train_count, psnr))
+    return TrainedAutoencoder(model.eval(), tuple(history), train_count, held_count)
+
+
+def _check(pictures: Pictures, spec: AutoencoderSpec) -> None:
+    if pictures.dtype != np.uint8 or pictures.shape[1:] != (spec.side, spec.side, 3):
+        raise CorpusError(
+            f"pictures of {pictures.dtype} {list(pictures.shape[1:])}", expected=f"uint8 {[spec.side, spec.side, 3]}"
+        )
+    if len(pictures) < 2:
+        raise CorpusError(
+            f"{len(pictures)} usable pictures",
+            expected="at least 2, and hundreds for a face to be seen",
+            fix="add pictures",
+        )
+
+
+def _split(pictures: int) -> tuple[int, int]:
+    held = max(1, round(HELD_OUT * pictures))
+    return pictures - held, min(held, MAX_HELD_OUT)
+
+
+def _optimizer(model: Autoencoder, options: TrainOptions) -> torch.optim.Optimizer:
+    if options.optimizer == "adam":
+        return torch.optim.Adam(model.parameters(), lr=options.learning_rate)
+    return torch.optim.SGD(model.parameters(), lr=options.learning_rate, momentum=_MOMENTUM)
+
+
+def _batches(pictures: Pictures, size: int, rng: np.random.Generator) -> Iterator[Tensor]:
+    """Each picture once, in random order, every other one mirrored; float32 [B, 3, side, side] in [0, 1]."""
+    order = rng.permutation(len(pictures))
+    for start in range(0, len(order), size):
+        chosen = np.sort(order[start : start + size])  # a memory map is read forwards
+        part = pictures[chosen]
+        mirrored = rng.random(len(part)) < 0.5
+        part[mirrored] = part[mirrored, :, ::-1]
+        yield _tensor(part)
+
+
+def _tensor(part: Pictures) -> Tensor:
+    return torch.from_numpy(np.ascontiguousarray(part)).permute(0, 3, 1, 2).float() / 255
+
+
+def _noisy(clean: Tensor, noise: float, rng: np.random.Generator) -> Tensor:
+    batch, channels, height, width = clean.shape
+    drawn = rng.standard_normal((batch, height, width, channels), dtype=np.float32)
+    return (clean + noise * torch.from_numpy(drawn).permute(0, 3, 1, 2)).clamp(0, 1)
+
+
+def _learn(model: Autoencoder, optimizer: torch.optim.Optimizer, clean: Tensor, noisy: Tensor) -> float:
+    model.train()
+    optimizer.zero_grad()
+    with torch.autocast("cpu", torch.bfloat16, enabled=fastest_precision() == "bfloat16"):
+        reconstructed = model(noisy)
+    loss = torch.nn.functional.mse_loss(reconstructed.float(), clean)
+    loss.backward()  # type: ignore[no-untyped-call]
+    norm = torch.nn.utils.clip_grad_norm_(model.parameters(), _MAX_GRADIENT)
+    if not bool(torch.isfinite(norm)):
+        raise RunError("the training diverged", expected="finite gradients", fix="lower --learning-rate")
+    optimizer.step()
+    return float(loss.detach())
+
+
+@torch.inference_mode()
+def _psnr(model: Autoencoder, pictures: Pictures, options: TrainOptions) -> float:
+    model.eval()
+    rng = np.random.default_rng(options.seed)  # the same corruption after every epoch
+    total = 0.0
+    for start in range(0, len(pictures), options.batch):
+        clean = _tensor(pictures[start : start + options.batch])
+        total += float((model(_noisy(clean, options.noise, rng)) - clean).square().mean()) * len(clean)
+    return -10 * math.log10(max(total / len(pictures), 1e-10))

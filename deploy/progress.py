@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import TextIO
 
 
@@ -46,3 +46,26 @@ class _Lines:
             seconds = time.monotonic() - self._started
             self._stream.write(f"{self._title}: {self._done}/{self._total} ({seconds:.0f} s)\n")
             self._stream.flush()
+
+
+class ProgressOfClips:
+    """The same for work that tells its own count: `step(done, total)`, the total known with the first call."""
+
+    def __init__(self, title: str, *, stream: TextIO | None = None) -> None:
+        self._title, self._stream = title, stream
+        self._stack = ExitStack()
+        self._step: Callable[[], None] | None = None
+        self._done = 0
+
+    def __enter__(self) -> Callable[[int, int], None]:
+        return self._update
+
+    def __exit__(self, *error: object) -> None:
+        self._stack.close()
+
+    def _update(self, done: int, total: int) -> None:
+        if self._step is None:
+            self._step = self._stack.enter_context(progress(self._title, total, stream=self._stream))
+        for _ in range(done - self._done):
+            self._step()
+        self._done = done

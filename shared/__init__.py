@@ -1,1 +1,1 @@
-"""What the server and a site must agree on. Imports nothing from `moretta.server`, `moretta.client` or `moretta.deploy`."""
+"""What the server and a site must agree on. Never imports the rest of Moretta."""

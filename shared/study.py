@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from moretta.shared.errors import StudyError
-from moretta.shared.release.format import VoiceForm
+from moretta.shared.release.format import Modality, VoiceForm
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
@@ -48,7 +48,7 @@ class FaceSection(_Section):
 
     enabled: bool = True
     anonymizer: str = "autoencoder"
-    preset: Literal["exact", "small"] = "exact"
+    preset: Literal["exact", "small"] = "small"
     """`exact` is the 128x128 autoencoder of the design; `small` the same at 64x64 with latent size 300."""
     noise: Fraction = 0.1
     """Standard deviation of the Gaussian corruption of frames in [0, 1]."""
@@ -58,6 +58,8 @@ class FaceSection(_Section):
     """Trained autoencoder; None trains one on synthetic faces before the run."""
     epochs: int = Field(default=40, ge=1, le=1000)
     """Epochs of that training."""
+    training_faces: int = Field(default=600, ge=20, le=1_000_000)
+    """Synthetic faces drawn for that training."""
     model: str = "gradients"
 
 
@@ -142,6 +144,16 @@ class Study(_Section):
     def digest(self) -> str:
         """SHA-256 of the study's content, hexadecimal: what a site compares before it takes part."""
         return hashlib.sha256(self.model_dump_json().encode()).hexdigest()
+
+    def section(self, modality: Modality) -> VoiceSection | FaceSection:
+        """The section of one modality."""
+        return self.voice if modality == "voice" else self.face
+
+    @property
+    def modalities(self) -> tuple[Modality, ...]:
+        """The modalities that are studied, voice first."""
+        both: tuple[Modality, ...] = ("voice", "face")
+        return tuple(m for m in both if self.section(m).enabled)
 
     def with_changes(self, **changes: Any) -> Study:
         """A copy with top-level or, by `section__key`, nested values changed and checked again."""

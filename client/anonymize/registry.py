@@ -46,8 +46,12 @@ class Anonymizer(ABC):
         """float32 [k, coefficients] if released tokens need one to be read."""
         return None
 
-    def fit(self, clips: Iterable[Array]) -> None:  # noqa: B027 - most anonymizers fit nothing on private clips
-        """Fit what is fitted on the site's own clips. Default: nothing, which costs nothing."""
+    def frames(self, released: Array) -> int:
+        """Frames in one released array: the size that privacy is composed over. Default: its first axis."""
+        return len(released)
+
+    def fit(self, clips: Iterable[Array], noise: NoiseSource) -> None:  # noqa: B027 - most fit nothing
+        """Fit what is fitted on the site's own clips, with noise. Default: nothing, which costs nothing."""
 
     @abstractmethod
     def release(self, clips: Sequence[Array], noise: Sequence[NoiseSource]) -> list[Array | Exception]:

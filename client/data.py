@@ -1,0 +1,104 @@
+"""From a site's own release to what its models train and are tested on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from moretta.client.settings import SiteSettings
+from moretta.client.training import TrainingSet
+from moretta.shared.errors import RunError
+from moretta.shared.features.voice_forms import as_mfcc
+from moretta.shared.models.emotion import PublicScale, emotion_model
+from moretta.shared.release import Release, open_release
+from moretta.shared.release.format import STATEMENT_FILE, Modality
+from moretta.shared.study import Study
+
+Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class ReleasedFeatures:
+    """Model inputs of every released clip of one modality at this site."""
+
+    features: npt.NDArray[np.float32]
+    """[clips, ...]"""
+    labels: npt.NDArray[np.int64]
+    speakers: tuple[str, ...]
+    """Pseudonyms, one a clip."""
+    clips: tuple[str, ...]
+    """Pseudonyms, one a clip."""
+
+    def chosen(self, keep: npt.NDArray[np.bool_]) -> TrainingSet:
+        """The clips where `keep` is true."""
+        return TrainingSet(self.features[keep], self.labels[keep])
+
+
+def released_features(settings: SiteSettings, study: Study, modality: Modality) -> ReleasedFeatures:
+    """Features of this site's release of a study.
+
+    Raises:
+        RunError: nothing was released yet.
+    """
+    folder = settings.releases / study.digest()[:16]
+    if not (folder / STATEMENT_FILE).exists():
+        raise RunError("training was asked for before this site released", fix="run the release stage first")
+    return _features(folder, study.section(modality).model, modality)
+
+
+@lru_cache(maxsize=64)  # one process serves many rounds, in simulation of many sites
+def _features(folder: Path, model_name: str, modality: Modality) -> ReleasedFeatures:
+    release = open_release(folder)
+    model = emotion_model(modality, model_name)
+    scale = public_scale(folder) if modality == "voice" else None
+    rows, clips = [], []
+    for clip, array in release.arrays(modality):
+        rows.append(model.features(_as_input(release, modality, array), scale))
+        clips.append(clip)
+    return ReleasedFeatures(
+        features=np.stack(rows) if rows else np.zeros((0, 1), np.float32),
+        labels=np.array([c.emotion.class_index for c in clips], np.int64),
+        speakers=tuple(c.speaker for c in clips),
+        clips=tuple(c.clip for c in clips),
+    )
+
+
+def held_out_mask(settings: SiteSettings, speakers: tuple[str, ...]) -> npt.NDArray[np.bool_]:
+    """True for clips of speakers that are held out of training: bool [clips]."""
+    pseudonyms = settings.pseudonyms()
+    held_out = {pseudonyms.speaker(speaker) for speaker in settings.test_speakers}
+    return np.array([speaker in held_out for speaker in speakers], bool)
+
+
+def save_public_scale(folder: Path, shared: dict[str, Array]) -> None:
+    """Keep the public statistics beside the release: training needs the same."""
+    from safetensors.numpy import save_file
+
+    names = [name for name in ("voice/mean", "voice/std") if name in shared]
+    arrays: dict[str, Array] = {name: np.ascontiguousarray(shared[name]) for name in names}
+    if arrays:
+        save_file(arrays, folder / "public.safetensors")
+
+
+def public_scale(folder: Path) -> PublicScale | None:
+    """What `save_public_scale` kept."""
+    from safetensors.numpy import load_file
+
+    path = folder / "public.safetensors"
+    if not path.exists():
+        return None
+    arrays = load_file(path)
+    return PublicScale(arrays["voice/mean"], arrays["voice/std"])
+
+
+def _as_input(release: Release, modality: Modality, array: Array) -> Array:
+    if modality == "face":
+        return array
+    statement = release.anonymizer("voice")
+    assert statement is not None  # arrays of this modality were there
+    return as_mfcc(statement.form, array, release.codebook)

@@ -1,0 +1,225 @@
+"""A site makes its release: read, anonymize, account, write. Nothing that failed on the way is in it.
+
+The ledger has the loss before the release has a statement, and without a statement a release cannot be opened.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from moretta.client.anonymize.registry import Anonymizer, get_anonymizer
+from moretta.client.ledger import Ledger
+from moretta.client.settings import SiteSettings
+from moretta.shared.corpus.clips import Clip, Corpus
+from moretta.shared.errors import ClipError, CorpusError
+from moretta.shared.privacy.noise import NoiseSource, SeededNoise, SystemNoise
+from moretta.shared.release import AnonymizerStatement, Release, ReleasedClip, ReleaseWriter, open_release
+from moretta.shared.release.format import STATEMENT_FILE, Modality
+from moretta.shared.study import Study
+
+Array = npt.NDArray[Any]
+BATCH_CLIPS = 8
+AGE_GROUPS: tuple[tuple[int, Literal["young", "middle", "old"]], ...] = ((30, "young"), (50, "middle"), (200, "old"))
+"""Upper age (exclusive) of each group."""
+
+
+@dataclass
+class _Channel:
+    """One modality on its way out."""
+
+    anonymizer: Anonymizer
+    read: Callable[[Clip], Array | None]
+    """Reads the raw clip; None if it has not this modality."""
+    sizes: dict[int, list[int]] = field(default_factory=lambda: defaultdict(list))
+    """Released frames of each clip, by speaker."""
+
+
+def site_corpus(settings: SiteSettings, study: Study) -> tuple[Corpus, tuple[Clip, ...]]:
+    """The corpus this site reads, and the clips of its own speakers in it.
+
+    Raises:
+        CorpusError: the folder cannot be used, or none of its clips belongs to this site.
+    """
+    from moretta.shared.corpus.reader import read_corpus
+
+    corpus = read_corpus(settings.corpus, labels=study.labels)
+    clips = corpus.of(settings.speakers) if settings.speakers else corpus.clips
+    if not clips:
+        raise CorpusError("no clip of this site's speakers in its corpus", fix="check the site's speakers and folder")
+    return corpus, clips
+
+
+def make_release(
+    settings: SiteSettings,
+    study: Study,
+    shared: dict[str, Array],
+    *,
+    folder: Path | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Release:
+    """Make this site's release for a study, or open the one that was made before: noise is drawn once.
+
+    Args:
+        shared: what the coordinator made in public, by name.
+        folder: where to; default the site's own place for this study.
+        progress: called with clips done and in all.
+    """
+    folder = folder or settings.releases / study.digest()[:16]
+    if (folder / STATEMENT_FILE).exists():
+        return open_release(folder)
+    if folder.exists():
+        shutil.rmtree(folder)  # half of a release, from a run that was ended
+    corpus, clips = site_corpus(settings, study)
+    channels = _channels(study, shared)
+    dropped: Counter[str] = Counter(d.reason for d in _own_drops(corpus, settings))
+    for modality, channel in channels.items():
+        channel.anonymizer.fit(_raw(channel, clips), _noise(settings, modality, "fit"))
+    forms: dict[Modality, str] = {m: c.anonymizer.form for m, c in channels.items()}
+    codebook = channels["voice"].anonymizer.codebook if "voice" in channels else None
+    writer = ReleaseWriter(folder, forms=forms, codebook=codebook)
+    pseudonyms = settings.pseudonyms()
+    for start in range(0, len(clips), BATCH_CLIPS):
+        batch = clips[start : start + BATCH_CLIPS]
+        arrays = {
+            m: _anonymized(c, batch, [_noise(settings, m, str(clip.name)) for clip in batch], dropped, m)
+            for m, c in channels.items()
+        }
+        for index, clip in enumerate(batch):
+            found = {m: out[index] for m, out in arrays.items() if out[index] is not None}
+            usable: dict[Modality, Array] = {m: a for m, a in found.items() if a is not None}
+            if not usable:
+                dropped["clip-without-release"] += 1
+                continue
+            speaker = corpus.speakers.get(clip.speaker) if study.audit.attributes else None
+            writer.add(
+                ReleasedClip(
+                    clip=pseudonyms.clip(str(clip.name)),
+                    speaker=pseudonyms.speaker(clip.speaker),
+                    emotion=clip.label,
+                    sentence=clip.name.sentence,
+                    level=clip.name.level,
+                    sex=speaker.sex if speaker and speaker.sex in ("female", "male") else None,  # type: ignore[arg-type]
+                    age_group=_age_group(speaker.age) if speaker else None,
+                ),
+                usable,
+            )
+            for modality, array in usable.items():
+                channels[modality].sizes[clip.speaker].append(channels[modality].anonymizer.frames(array))
+        if progress is not None:
+            progress(min(start + BATCH_CLIPS, len(clips)), len(clips))
+    writer.dropped.update(dropped)
+    statements = tuple(_statement(c, settings) for c in channels.values())
+    ledger = Ledger(settings.ledger)
+    for statement in statements:
+        ledger.spend(
+            "release",
+            study=study.digest(),
+            modality=statement.modality,
+            anonymizer=statement.name,
+            version=statement.version,
+            noise=statement.noise,
+            privacy=[p.model_dump() for p in statement.privacy],
+        )
+    writer.finish(site=settings.name, study=study.digest(), anonymizers=statements)
+    return open_release(folder)
+
+
+def _channels(study: Study, shared: dict[str, Array]) -> dict[Modality, _Channel]:
+    channels: dict[Modality, _Channel] = {}
+    if study.voice.enabled:
+        voice = get_anonymizer("voice", study.voice.anonymizer).from_study(study, shared)
+        channels["voice"] = _Channel(voice, _read_voice)
+    if study.face.enabled:
+        face = get_anonymizer("face", study.face.anonymizer).from_study(study, shared)
+        channels["face"] = _Channel(face, lambda clip: _read_face(clip, study.face.fps))
+    return channels
+
+
+def _read_voice(clip: Clip) -> Array | None:
+    from moretta.shared.corpus.media import read_audio
+
+    return None if clip.audio is None else read_audio(clip.audio)
+
+
+def _read_face(clip: Clip, fps: float) -> Array | None:
+    from moretta.shared.corpus.media import read_frames
+
+    return None if clip.video is None else np.stack(list(read_frames(clip.video, fps=fps)))
+
+
+def _raw(channel: _Channel, clips: Iterable[Clip]) -> Iterator[Array]:
+    for clip in clips:
+        try:
+            raw = channel.read(clip)
+        except ClipError:
+            continue  # counted when the clip's turn comes
+        if raw is not None:
+            yield raw
+
+
+def _anonymized(
+    channel: _Channel,
+    clips: Sequence[Clip],
+    noise: Sequence[NoiseSource],
+    dropped: Counter[str],
+    modality: Modality,
+) -> list[Array | None]:
+    """Released arrays of a batch; None where the clip lacks the modality or failed (counted)."""
+    readable: list[tuple[int, Array]] = []
+    for index, clip in enumerate(clips):
+        try:
+            raw = channel.read(clip)
+        except ClipError as error:
+            dropped[f"{modality}-{error.reason}"] += 1
+            continue
+        if raw is None:
+            dropped[f"{modality}-missing"] += 1
+        else:
+            readable.append((index, raw))
+    out: list[Array | None] = [None] * len(clips)
+    if not readable:
+        return out
+    try:
+        released = channel.anonymizer.release([raw for _, raw in readable], [noise[i] for i, _ in readable])
+    except Exception:
+        dropped[f"{modality}-anonymizer-failed"] += len(readable)
+        return out
+    for (index, _), result in zip(readable, released, strict=True):
+        if isinstance(result, ClipError):
+            dropped[f"{modality}-{result.reason}"] += 1
+        elif isinstance(result, Exception):
+            dropped[f"{modality}-anonymizer-failed"] += 1
+        else:
+            out[index] = result
+    return out
+
+
+def _noise(settings: SiteSettings, modality: Modality, purpose: str) -> NoiseSource:
+    if settings.simulated_seed is None:
+        return SystemNoise()
+    return SeededNoise(settings.simulated_seed, settings.name, modality, purpose)
+
+
+def _statement(channel: _Channel, settings: SiteSettings) -> AnonymizerStatement:
+    sizes = {str(number): frames for number, frames in enumerate(channel.sizes.values())}
+    return channel.anonymizer.statement(sizes, "system" if settings.simulated_seed is None else "seeded")
+
+
+def _own_drops(corpus: Corpus, settings: SiteSettings) -> Iterator[Any]:
+    """Files the reader could not use, as far as their names tell that they are this site's."""
+    prefixes = tuple(f"{speaker:04d}_" for speaker in settings.speakers)
+    for drop in corpus.dropped:
+        if not prefixes or Path(drop.file).name.startswith(prefixes):
+            yield drop
+
+
+def _age_group(age: int | None) -> Literal["young", "middle", "old"] | None:
+    return None if age is None else next(group for limit, group in AGE_GROUPS if age < limit)

@@ -1,0 +1,63 @@
+"""`moretta anonymize`: one site's release from a folder of clips, and, if asked for, what a person can hear and see."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from moretta.client.release import make_release
+from moretta.client.settings import SiteSettings
+from moretta.deploy.simulate import prepare_folder
+from moretta.shared.public import public_arrays
+from moretta.shared.release import Release
+from moretta.shared.study import Study
+
+SITE = "local"
+Step = Callable[[int, int], None]
+
+
+def anonymize_corpus(
+    corpus: Path, out: Path, study: Study, *, media: bool = False, seeded: bool = False, step: Step | None = None
+) -> Release:
+    """Write the release of all clips of a corpus to `out/release`; key and ledger stay beside it in `out`.
+
+    Raises:
+        MorettaError: the corpus, the study or the folder cannot be used.
+    """
+    prepare_folder(out)
+    settings = SiteSettings(
+        name=SITE,
+        home=out,
+        corpus=corpus,
+        speakers=(),
+        test_speakers=frozenset(),
+        simulated_seed=study.seed if seeded else None,
+    )
+    release = make_release(settings, study, public_arrays(study), folder=out / "release", progress=step)
+    if media:
+        write_media(release, out / "media", fps=study.face.fps)
+    return release
+
+
+def write_media(release: Release, folder: Path, *, fps: float) -> int:
+    """Write every released clip as `<pseudonym>.wav` and, where faces were released, as video with sound.
+
+    Returns:
+        How many files were written.
+    """
+    from moretta.shared.corpus.media import read_audio, write_video, write_wav
+    from moretta.shared.features.voice_forms import as_waveform
+
+    folder.mkdir(parents=True, exist_ok=True)
+    written = 0
+    voice = release.anonymizer("voice")
+    for clip, array in release.arrays("voice"):
+        assert voice is not None
+        write_wav(folder / f"{clip.clip}.wav", as_waveform(voice.form, array, release.codebook))
+        written += 1
+    for clip, frames in release.arrays("face"):
+        wav = folder / f"{clip.clip}.wav"
+        sound = read_audio(wav) if wav.exists() else None
+        write_video(folder / f"{clip.clip}.mp4", frames, fps, sound)
+        written += 1
+    return written

@@ -1,0 +1,60 @@
+"""`moretta simulate`."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from moretta.shared.exit_codes import ExitCode
+
+
+def simulate(  # noqa: PLR0917 - typer reads the options from the signature
+    corpus: Annotated[Path | None, typer.Option(help="Clips in CREMA-D layout; without it a synthetic corpus.")] = None,
+    study: Annotated[Path | None, typer.Option(help="Study file (TOML); see docs/study.md.")] = None,
+    sites: Annotated[int | None, typer.Option(min=1, help="Virtual sites; overrides the study.")] = None,
+    rounds: Annotated[int | None, typer.Option(min=1, help="Training rounds; overrides the study.")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Seed of every random choice; overrides the study.")] = None,
+    out: Annotated[Path, typer.Option(help="New or empty folder for the run and its report.")] = Path("out"),
+    speakers: Annotated[int, typer.Option(min=2, help="Speakers of the synthetic corpus.")] = 12,
+    clips: Annotated[int, typer.Option(min=1, help="Clips of each synthetic speaker.")] = 24,
+    json_output: Annotated[bool, typer.Option("--json", help="Print the outcome as JSON.")] = False,
+) -> None:
+    """Run a whole study on this machine: anonymize, train, attack, report.
+
+    Example: moretta simulate --corpus CREMA-D --sites 6 --rounds 10 --out run1
+    """
+    from moretta.deploy.simulate import plan_simulation, prepare_folder, reproduce_command
+    from moretta.deploy.simulate import simulate as start
+    from moretta.shared.corpus.reader import read_corpus
+    from moretta.shared.study import load_study
+
+    chosen = load_study(study).with_changes(sites=sites, train__rounds=rounds, seed=seed)
+    prepare_folder(out)
+    if corpus is None:
+        corpus = out / "corpus"
+        _synthesize(corpus, speakers=speakers, clips=clips, seed=chosen.seed, video=chosen.face.enabled)
+    plan = plan_simulation(read_corpus(corpus, labels=chosen.labels), chosen, reproduce_command(sys.argv[1:]))
+    outcome = start(plan, out, lambda text: typer.echo(text, err=True))
+    if json_output:
+        typer.echo(json.dumps(outcome.to_json()))
+    match outcome.code:
+        case ExitCode.OK:
+            typer.echo(f"Report: {outcome.folder / 'report.html'}", err=json_output)
+        case ExitCode.GATE:
+            typer.echo(f"Report: {outcome.folder / 'report.html'}", err=json_output)
+            typer.echo("moretta: the run broke a limit of the study's gate; the report names it", err=True)
+        case _:
+            typer.echo(f"moretta: the run failed {outcome.stage}: {outcome.cause}", err=True)
+    raise typer.Exit(int(outcome.code))
+
+
+def _synthesize(folder: Path, *, speakers: int, clips: int, seed: int, video: bool) -> None:
+    from moretta.deploy.progress import progress
+    from moretta.shared.corpus.synth import synthesize_corpus
+
+    with progress("Making synthetic clips", speakers * clips) as step:
+        synthesize_corpus(folder, speakers=speakers, clips=clips, seed=seed, video=video, progress=step)

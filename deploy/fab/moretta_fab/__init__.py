@@ -1,0 +1,1 @@
+"""The bundle that Flower carries: names, no code."""

@@ -1,0 +1,184 @@
+"""One run on Flower's simulation runtime: its own SuperLink, FLWR_HOME, port and temporary folder, ended with it.
+
+A shared local SuperLink would import the sites' code from wherever it was first started, and outlive the run.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import psutil
+
+from moretta.deploy.runtime import marked
+from moretta.shared.errors import RunError
+from moretta.shared.threads import THREAD_VARIABLES, cpu_count
+
+_START_SECONDS = 60.0
+_CONNECTION = "run"
+
+
+@dataclass(frozen=True, slots=True)
+class SimulationRuntime:
+    """A SuperLink in simulation mode that serves one run."""
+
+    mark: str
+    scratch: Path
+    port: int
+    environment: dict[str, str]
+    superlink: subprocess.Popen[bytes]
+    log: Path
+
+    def submit(self, *, sites: int, run_folder: Path) -> str:
+        """Submit the bundle for a run over so many virtual sites; returns Flower's run id.
+
+        Raises:
+            RunError: Flower refused it.
+        """
+        bundle = self.scratch / "moretta-fab"
+        shutil.copytree(Path(__file__).parent.parent / "fab", bundle, ignore=shutil.ignore_patterns("__pycache__"))
+        command = [
+            _script("flwr"),
+            "run",
+            str(bundle),
+            _CONNECTION,
+            "--federation-config",
+            f"num-supernodes={sites} client-resources-num-cpus=1 init-args-num-cpus={min(sites, cpu_count())}",
+            "--run-config",
+            f"run-dir={json.dumps(str(run_folder))}",
+            "--format",
+            "json",
+        ]
+        done = subprocess.run(
+            command, env=self.environment, cwd=self.scratch, capture_output=True, text=True, check=False
+        )
+        try:  # Flower exits 0 even where it refuses: only its JSON tells
+            answer = json.loads(done.stdout[done.stdout.index("{") :])
+        except ValueError:
+            answer = {"success": False, "error-message": (done.stdout + done.stderr)[-2000:]}
+        if not answer.get("success"):
+            raise RunError(f"Flower refused the run: {answer.get('error-message')}", fix=f"see {self.log}")
+        return str(answer["run-id"])
+
+    def gone(self) -> str | None:
+        """Why nothing can come any more: the SuperLink or the simulation process has ended. None while both live."""
+        if self.superlink.poll() is not None:
+            return f"Flower's SuperLink ended with code {self.superlink.returncode}"
+        return None if self._simulating() else "Flower's simulation process ended"
+
+    def started(self) -> bool:
+        """Whether the simulation process is there."""
+        return self._simulating()
+
+    def _simulating(self) -> bool:
+        for process in marked.processes(self.mark):
+            try:
+                if any("flwr-simulation" in part for part in process.cmdline()[:3]):
+                    return True
+            except psutil.Error:
+                continue
+        return False
+
+
+@contextmanager
+def simulation_runtime(log_folder: Path) -> Iterator[SimulationRuntime]:
+    """Start a SuperLink for one run; on leaving, whatever the reason, every process of it is ended.
+
+    Raises:
+        RunError: it does not start.
+    """
+    mark = marked.new_mark()
+    # Ray's sockets live here, and a socket's path may have 107 characters at most
+    scratch = Path(tempfile.mkdtemp(prefix="moretta-", dir="/tmp" if Path("/tmp").is_dir() else None))  # noqa: S108
+    log_folder.mkdir(parents=True, exist_ok=True)
+    log = log_folder / "flower.log"
+    try:
+        port = _free_port()
+        environment = _environment(mark, scratch)
+        _write_connection(scratch / "flwr", port)
+        with log.open("ab") as output:
+            superlink = subprocess.Popen(
+                [
+                    _script("flower-superlink"),
+                    "--insecure",
+                    "--simulation",
+                    "--disable-runtime-dependency-installation",
+                    "--host",
+                    "127.0.0.1",
+                    "--port",
+                    str(port),
+                ],
+                env=environment,
+                cwd=scratch,  # an empty folder: simulated sites import from here first
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,  # Ctrl-C reaches `moretta` alone, which then ends all in order
+            )
+        _wait_healthy(port, superlink, log)
+        yield SimulationRuntime(mark, scratch, port, environment, superlink, log)
+    finally:
+        marked.end_all(mark)
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _environment(mark: str, scratch: Path) -> dict[str, str]:
+    binaries = str(Path(sys.executable).parent)
+    return {
+        **os.environ,
+        **dict.fromkeys(THREAD_VARIABLES, "1"),
+        marked.MARK: mark,
+        "PATH": f"{binaries}{os.pathsep}{os.environ.get('PATH', '')}",
+        "FLWR_HOME": str(scratch / "flwr"),
+        "FLWR_TELEMETRY_ENABLED": "0",
+        "FLWR_DISABLE_UPDATE_CHECK": "1",
+        "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_TMPDIR": str(scratch),
+        "RAY_DEDUP_LOGS": "0",
+        "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+        "CUDA_VISIBLE_DEVICES": os.environ.get("CUDA_VISIBLE_DEVICES", ""),
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "NO_COLOR": "1",
+    }
+
+
+def _write_connection(home: Path, port: int) -> None:
+    home.mkdir(parents=True)
+    (home / "config.toml").write_text(
+        f'[superlink]\ndefault = "{_CONNECTION}"\n\n[superlink.{_CONNECTION}]\n'
+        f'address = "127.0.0.1:{port}"\ninsecure = true\n',
+        encoding="utf-8",
+    )
+
+
+def _wait_healthy(port: int, superlink: subprocess.Popen[bytes], log: Path) -> None:
+    end = time.monotonic() + _START_SECONDS
+    while time.monotonic() < end and superlink.poll() is None:
+        try:
+            if httpx.get(f"http://127.0.0.1:{port}/health", timeout=1.0).is_success:
+                return
+        except httpx.HTTPError:
+            time.sleep(0.1)
+    raise RunError("Flower's SuperLink did not start", expected="a healthy SuperLink within a minute", fix=f"see {log}")
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _script(name: str) -> str:
+    return str(Path(sys.executable).parent / name)

@@ -1,0 +1,1 @@
+"""Flower strategies, wrapped: updates are checked, sites counted, and answers taken in one order."""

@@ -1,0 +1,47 @@
+"""Flower's strategies by name. Only those whose sites need nothing that Moretta's do not have."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from moretta.shared.errors import StudyError
+
+if TYPE_CHECKING:
+    from flwr.serverapp.strategy import FedAvg
+
+STRATEGIES = (
+    "FedAvg",
+    "FedAvgM",
+    "FedProx",
+    "FedAdagrad",
+    "FedAdam",
+    "FedYogi",
+    "FedMedian",
+    "FedTrimmedAvg",
+    "Krum",
+    "MultiKrum",
+    "Bulyan",
+)
+
+
+def make_strategy(name: str, options: dict[str, float | int | bool]) -> FedAvg:
+    """Build one of Flower's strategies over all sites, with the study's options.
+
+    Its own minimum numbers of nodes are set to 1, since Flower waits for ever where they are not met: floors are
+    kept by `GuardedStrategy`, which fails instead.
+
+    Raises:
+        StudyError: unknown name or option.
+    """
+    import flwr.serverapp.strategy as flower
+
+    if name not in STRATEGIES:
+        raise StudyError(f"the strategy {name!r}", expected=f"one of: {', '.join(STRATEGIES)}", fix="correct [train]")
+    everyone = {"fraction_train": 1.0, "fraction_evaluate": 0.0, "min_train_nodes": 1, "min_available_nodes": 1}
+    try:
+        strategy: FedAvg = getattr(flower, name)(**{**everyone, "min_evaluate_nodes": 0, **options})
+    except (TypeError, ValueError) as error:
+        raise StudyError(
+            f"strategy_options {options} for {name}: {error}", expected=f"options that Flower's {name} takes"
+        ) from error
+    return strategy

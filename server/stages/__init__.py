@@ -1,0 +1,23 @@
+"""The stages of a study, in the order in which they run."""
+
+from __future__ import annotations
+
+from moretta.server.run import Stage
+from moretta.server.stages.audit import audit
+from moretta.server.stages.evaluate import evaluate
+from moretta.server.stages.public import make_public
+from moretta.server.stages.release import collect_releases
+from moretta.server.stages.report import report
+from moretta.server.stages.train import train_face, train_voice
+from moretta.server.stages.utility import central_check
+
+STAGES: list[Stage] = [
+    Stage("codebook", make_public),
+    Stage("release", collect_releases),
+    Stage("train voice", train_voice),
+    Stage("train face", train_face),
+    Stage("evaluate", evaluate),
+    Stage("central check", central_check),
+    Stage("audit", audit),
+    Stage("report", report),
+]

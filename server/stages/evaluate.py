@@ -1,0 +1,92 @@
+"""Stage evaluate: sites test the global models on their held-out speakers and answer with counts."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from moretta.server.report.emotion import ORIGINAL_CLASSES, table_from_counts
+from moretta.server.report.schema import EmotionResult
+from moretta.server.run import Run
+from moretta.shared import wire
+from moretta.shared.corpus.names import EMOTIONS
+from moretta.shared.errors import MorettaError, ReleaseError
+from moretta.shared.seeds import derive
+
+if TYPE_CHECKING:
+    from flwr.app import RecordDict
+
+OUTPUTS = ("voice", "face", "fused")
+_Tables = dict[str, npt.NDArray[np.int64]]
+
+
+def evaluate(run: Run, rates: dict[str, float]) -> None:
+    """Gather confusion counts by pseudonymous speaker and score voice, face and fused.
+
+    Raises:
+        RunError: fewer sites than the study asks for answered.
+    """
+    from flwr.app import RecordDict
+
+    content = {f"{wire.ARRAYS}-{m}": wire.arrays_to_record(w) for m, w in run.weights.items()}
+    answers = run.exchange.ask(
+        wire.EVALUATE,
+        lambda _: RecordDict({**content, wire.CONFIG: wire.study_config(run.study)}),
+        sites=sorted(run.releases),
+    )
+    tables: dict[str, _Tables] = {}
+    failures: dict[str, str] = {}
+    for answer in answers:
+        try:
+            if answer.content is None:
+                raise ReleaseError(answer.failure)
+            for output, found in _counts(answer.content).items():
+                tables.setdefault(output, {}).update(found)
+        except (MorettaError, ValueError, TypeError, AttributeError) as error:
+            failures[answer.site] = str(error)
+            run.warn(f"{answer.site} did not evaluate: {error}")
+    run.require_sites(
+        [a.site for a in answers if a.site not in failures], "evaluate", "; ".join(sorted(failures.values())[:3])
+    )
+    for output in OUTPUTS:
+        if output in run.absent:
+            continue
+        if tables.get(output):
+            run.emotion[output] = _result(run, output, tables)
+        else:
+            run.absent[output] = "no held-out speaker has a clip of it"
+    rates["clips"] = sum(int(t.sum()) for o in OUTPUTS for t in tables.get(o, {}).values())
+
+
+def _counts(content: RecordDict) -> dict[str, _Tables]:
+    """Counts of one site, checked: only known outputs, square tables of non-negative integers."""
+    sizes = {o: len(EMOTIONS) for o in OUTPUTS} | {f"{o}/3": len(ORIGINAL_CLASSES) for o in OUTPUTS}
+    checked: dict[str, _Tables] = {}
+    for output, by_speaker in wire.from_config(content, "counts").items():
+        size = sizes.get(output)
+        for speaker, rows in by_speaker.items():
+            table = np.asarray(rows)
+            if size is None or table.shape != (size, size) or table.dtype.kind != "i" or table.min() < 0:
+                raise ReleaseError(f"counts of shape {list(table.shape)} for {output!r}", expected=f"{size} x {size}")
+            checked.setdefault(output, {})[str(speaker)] = table.astype(np.int64)
+    return checked
+
+
+def _result(run: Run, output: str, tables: dict[str, _Tables]) -> EmotionResult:
+    seed = derive(run.study.seed, "emotion intervals")
+    model = {"voice": run.study.voice.model, "face": run.study.face.model, "fused": _fusion(run)}[output]
+    whole = table_from_counts(_stack(tables[output]), EMOTIONS, seed=seed, model=model)
+    three = tables.get(f"{output}/3")
+    original = table_from_counts(_stack(three), ORIGINAL_CLASSES, seed=seed, model=model) if three else None
+    return EmotionResult(**whole.model_dump(), three_class=original)
+
+
+def _stack(tables: _Tables) -> npt.NDArray[np.int64]:
+    return np.stack([tables[speaker] for speaker in sorted(tables)])
+
+
+def _fusion(run: Run) -> str:
+    share = run.study.voice.weight
+    return f"{share:.0%} voice, {1 - share:.0%} face"

@@ -1,0 +1,38 @@
+"""The gate: limits that the study sets. A run that breaks one is marked failed and exits non-zero."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from moretta.server.report.schema import GatePart, Headline, PrivacyRow
+from moretta.shared.study import GateSection
+
+
+def judge(gate: GateSection, headline: Sequence[Headline], privacy: Iterable[PrivacyRow]) -> GatePart:
+    """Hold the strongest attackers' figures and the spent budgets against the limits.
+
+    A limit that could not be judged, because no attacker was sound, counts as broken: silence is not privacy.
+    """
+    broken: list[str] = []
+    for modality in headline:
+        figures = {f.metric: f.value for f in modality.figures}
+        top1, eer = figures.get("top1"), figures.get("eer")
+        if gate.max_top1 is not None and (top1 is None or top1 > gate.max_top1):
+            broken.append(f"{modality.modality}: strongest top-1 {_shown(top1)}, limit {gate.max_top1:.3f}")
+        if gate.min_eer is not None and (eer is None or eer < gate.min_eer):
+            broken.append(f"{modality.modality}: strongest EER {_shown(eer)}, limit {gate.min_eer:.3f}")
+    if not headline and (gate.max_top1 is not None or gate.min_eer is not None):
+        broken.append("no audit was made, so its limits cannot be judged")
+    if gate.max_epsilon is not None:
+        spent = [(r.site, r.epsilon) for r in privacy if r.mechanism == "dp-sgd" and r.unit == "clip"]
+        for site in sorted({s for s, _ in spent}):
+            epsilon = max(e or 0.0 for s, e in spent if s == site)
+            if epsilon > gate.max_epsilon:
+                broken.append(f"{site}: DP-SGD spent epsilon {epsilon:.2f} per clip, limit {gate.max_epsilon:.2f}")
+        if not spent:
+            broken.append("nothing was trained with DP-SGD, so max_epsilon cannot be judged")
+    return GatePart(passed=not broken, broken=tuple(broken))
+
+
+def _shown(value: float | None) -> str:
+    return "unknown" if value is None else f"{value:.3f}"

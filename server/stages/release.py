@@ -1,0 +1,148 @@
+"""Stage release: every site anonymizes its clips; the server fetches, checks and keeps what they released."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pydantic import ValidationError
+
+from moretta.server.run import Run
+from moretta.shared import wire
+from moretta.shared.errors import MorettaError, ReleaseError
+from moretta.shared.release import Release, ReleaseStatement, open_release
+from moretta.shared.release.format import CLIPS_FILE, CODEBOOK_FILE, MAX_SHARD_BYTES, STATEMENT_FILE
+
+if TYPE_CHECKING:
+    from flwr.app import RecordDict
+
+_MAX_FILES = 10_000
+_SHARD = re.compile(r"(voice|face)-\d{5}\.safetensors")
+
+
+def collect_releases(run: Run, rates: dict[str, float]) -> None:
+    """Ask every site for its release and stream the files to disk, chunk by chunk.
+
+    Raises:
+        RunError: fewer sites than the study asks for have released.
+    """
+    from flwr.app import RecordDict
+
+    public = wire.arrays_to_record(run.public)
+    answers = run.exchange.ask(
+        wire.RELEASE,
+        lambda _: RecordDict({wire.ARRAYS: public, wire.CONFIG: wire.study_config(run.study)}),
+    )
+    failures = {a.site: a.failure for a in answers if a.content is None}
+    pending: dict[str, _Download] = {}
+    for answer in answers:
+        if answer.content is not None:
+            try:
+                pending[answer.site] = _Download.start(run.folder / "server" / "releases" / answer.site, answer.content)
+                record = run.sites[answer.site]
+                record.training = {m: int(n) for m, n in wire.from_config(answer.content, "training").items()}
+            except (MorettaError, ValidationError, ValueError, AttributeError) as error:
+                failures[answer.site] = str(error)
+    _download_all(run, pending, failures)
+    for site, download in sorted(pending.items()):
+        if site not in failures:
+            try:
+                _keep(run, site, open_release(download.folder))
+            except ReleaseError as error:
+                failures[site] = str(error)
+    for site, why in sorted(failures.items()):
+        run.warn(f"{site} released nothing: {why}")
+    run.require_sites(sorted(run.releases), "release", "; ".join(f"{s}: {w}" for s, w in sorted(failures.items())[:3]))
+    rates["clips"] = sum(r.clips for r in run.sites.values())
+    _note_absent(run)
+
+
+class _Download:
+    """The files of one site's release on their way to the server's disk."""
+
+    def __init__(self, folder: Path, sizes: dict[str, int]) -> None:
+        self.folder = folder
+        self._left = sorted(sizes.items())
+        self._offset = 0
+
+    @classmethod
+    def start(cls, folder: Path, content: RecordDict) -> _Download:
+        """Check what a site announces before a byte of it is fetched."""
+        ReleaseStatement.model_validate(wire.from_config(content, "statement"))
+        sizes = {str(name): int(size) for name, size in wire.from_config(content, "files").items()}
+        if len(sizes) > _MAX_FILES or not all(
+            _allowed(name) and 0 < size <= 2 * MAX_SHARD_BYTES for name, size in sizes.items()
+        ):
+            raise ReleaseError("an announcement of files that no release has", expected="the files of a release")
+        folder.mkdir(parents=True, exist_ok=True)
+        return cls(folder, sizes)
+
+    @property
+    def finished(self) -> bool:
+        return not self._left
+
+    def request(self) -> dict[str, str | int]:
+        return {"file": self._left[0][0], "offset": self._offset}
+
+    def take(self, content: RecordDict) -> None:
+        """Append one chunk.
+
+        Raises:
+            ReleaseError: it is not the chunk that was asked for, or it was damaged on the way.
+        """
+        name, size = self._left[0]
+        chunk = wire.from_config(content, "chunk")
+        expected = min(wire.CHUNK_BYTES, size - self._offset)
+        whole = isinstance(chunk, bytes) and len(chunk) == expected
+        if not whole or hashlib.sha256(chunk).hexdigest() != wire.from_config(content, "sha256"):
+            raise ReleaseError(f"a damaged chunk of {name} at {self._offset}", expected=f"{expected} intact bytes")
+        with (self.folder / name).open("ab" if self._offset else "wb") as file:
+            file.write(chunk)
+        self._offset += len(chunk)
+        if self._offset >= size:
+            self._left.pop(0)
+            self._offset = 0
+
+
+def _download_all(run: Run, pending: dict[str, _Download], failures: dict[str, str]) -> None:
+    from flwr.app import RecordDict
+
+    def request(site: str) -> RecordDict:
+        return RecordDict({wire.CONFIG: wire.study_config(run.study, **pending[site].request())})
+
+    while open_sites := [s for s, d in pending.items() if not d.finished and s not in failures]:
+        for answer in run.exchange.ask(wire.FETCH, request, sites=open_sites):
+            try:
+                if answer.content is None:
+                    raise ReleaseError(answer.failure)
+                pending[answer.site].take(answer.content)
+            except MorettaError as error:
+                failures[answer.site] = str(error)
+
+
+def _keep(run: Run, site: str, release: Release) -> None:
+    if release.statement.site != site:
+        raise ReleaseError(f"a release of {release.statement.site!r} from {site!r}", expected="the site's own")
+    if release.statement.study != run.study.digest():
+        raise ReleaseError("a release that was made for another study", expected="this study's digest")
+    run.releases[site] = release
+    record = run.sites[site]
+    record.clips, record.speakers = release.statement.clips, release.statement.speakers
+    record.dropped = dict(release.statement.dropped)
+
+
+def _note_absent(run: Run) -> None:
+    for modality in ("voice", "face"):
+        if modality not in run.study.modalities:
+            run.absent[modality] = "the study does not ask for it"
+        elif not any(getattr(c, modality) is not None for r in run.releases.values() for c in r.clips):
+            run.absent[modality] = f"no clip of the corpus has a usable {'sound' if modality == 'voice' else 'video'}"
+    missing = [m for m in ("voice", "face") if m in run.absent]
+    if missing:
+        run.absent["fused"] = f"fusion needs both modalities; absent: {', '.join(missing)}"
+
+
+def _allowed(name: str) -> bool:
+    return name in {STATEMENT_FILE, CLIPS_FILE, CODEBOOK_FILE} or _SHARD.fullmatch(name) is not None

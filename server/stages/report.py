@@ -1,0 +1,150 @@
+"""Stage report: everything the run found, in `report.json` and `report.html`."""
+
+from __future__ import annotations
+
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+
+from moretta.server.report.headline import headlines
+from moretta.server.report.schema import CorpusPart, DropCount, Emotion, PrivacyRow, Report, RunPart, SiteRow
+from moretta.server.report.write import write_report
+from moretta.server.run import MEMORY_FILE, Run
+from moretta.server.stages.gate import judge
+from moretta.shared.release.format import AnonymizerStatement
+from moretta.shared.study import FaceSection
+from moretta.shared.versions import versions
+
+
+def report(run: Run, rates: dict[str, float]) -> None:
+    """Put the report together and write it."""
+    del rates
+    emotion = Emotion(
+        voice=run.emotion.get("voice"),
+        face=run.emotion.get("face"),
+        fused=run.emotion.get("fused"),
+        absent={m: why for m, why in run.absent.items() if m not in run.emotion},  # type: ignore[misc]
+    )
+    privacy = privacy_rows(run)
+    headline = headlines(run.audit, emotion)
+    made = Report(
+        headline=headline,
+        gate=judge(run.study.gate, headline, privacy),
+        emotion=emotion,
+        emotion_central=run.central,
+        audit=tuple(run.audit),
+        privacy=tuple(privacy),
+        corpus=_corpus(run),
+        run=_run(run),
+    )
+    write_report(made, run.folder)
+    run.gate = made.gate
+
+
+def privacy_rows(run: Run) -> list[PrivacyRow]:
+    """Every site's releases at every unit, and its DP-SGD after the first round, the last, and at speaker level."""
+    rows: list[PrivacyRow] = []
+    for site in sorted(run.releases):
+        for statement in run.releases[site].statement.anonymizers:
+            rows += _release_rows(site, statement)
+        rows += _training_rows(run, site)
+    return rows
+
+
+def _release_rows(site: str, statement: AnonymizerStatement) -> list[PrivacyRow]:
+    return [
+        PrivacyRow(
+            site=site,
+            mechanism=f"{statement.modality} release: {p.mechanism}",
+            unit=p.unit,
+            epsilon=p.epsilon,
+            delta=p.delta,
+            nominal=p.nominal,
+            note=p.note,
+        )
+        for p in statement.privacy
+    ]
+
+
+def _training_rows(run: Run, site: str) -> list[PrivacyRow]:
+    study, record = run.study, run.sites[site]
+    if not study.privacy.dp_sgd or not record.epsilon:
+        return []
+    note = "voice and face model together" if len(run.weights) > 1 else ""
+    numbers = sorted(record.epsilon)
+    rows = [
+        PrivacyRow(
+            site=site,
+            mechanism="dp-sgd",
+            unit="clip",
+            epsilon=record.epsilon[number],
+            delta=study.privacy.delta,
+            nominal=study.privacy.epsilon if number == numbers[-1] else None,
+            note=note,
+            round=order,
+        )
+        for order, number in enumerate(numbers, start=1)
+    ]
+    rows.append(
+        PrivacyRow(
+            site=site,
+            mechanism="dp-sgd",
+            unit="speaker",
+            epsilon=None,
+            delta=study.privacy.delta,
+            note="clips are the unit: a speaker with many clips has no useful guarantee from this mechanism",
+        )
+    )
+    return rows
+
+
+def _corpus(run: Run) -> CorpusPart:
+    dropped: dict[str, int] = {}
+    for record in run.sites.values():
+        for reason, count in record.dropped.items():
+            dropped[reason] = dropped.get(reason, 0) + count
+    return CorpusPart(
+        name=run.plan.corpus_name,
+        synthetic=run.plan.synthetic,
+        labels=run.study.labels,
+        clips=sum(r.clips for r in run.sites.values()),
+        speakers=sum(r.speakers for r in run.sites.values()),
+        dropped=tuple(DropCount(reason=r, count=c) for r, c in sorted(dropped.items())),
+    )
+
+
+def _run(run: Run) -> RunPart:
+    face = run.study.face
+    return RunPart(
+        seed=run.study.seed,
+        versions=versions(),
+        command=run.plan.command,
+        seconds=round(time.monotonic() - run.started, 2),
+        finished=datetime.now(UTC).isoformat(timespec="seconds"),
+        stages=tuple(run.stages),
+        peak_memory_bytes=_peak_memory(run.folder),
+        seeded_noise=any(a.noise == "seeded" for r in run.releases.values() for a in r.statement.anonymizers),
+        study=run.study.model_dump(mode="json", exclude_none=True),
+        face_preset=_face_preset(face) if "face" not in run.absent else None,
+        warnings=tuple(run.warnings),
+        sites=tuple(
+            SiteRow(site=s, speakers=r.speakers, clips=r.clips, rounds=r.rounds, dropped=sum(r.dropped.values()))
+            for s, r in sorted(run.sites.items())
+        ),
+        rounds=tuple(run.rounds),
+    )
+
+
+def _peak_memory(folder: Path) -> int | None:
+    path = folder / MEMORY_FILE
+    return int(path.read_text(encoding="utf-8")) if path.exists() else None
+
+
+def _face_preset(face: FaceSection) -> str | None:
+    """The size of the autoencoder in words; None where faces are hidden in another way."""
+    from moretta.shared.models.autoencoder import AutoencoderSpec
+
+    if face.anonymizer != "autoencoder":
+        return None
+    spec = AutoencoderSpec.preset(face.preset)
+    return f"{face.preset} ({spec.side} x {spec.side} pixels, latent size {spec.latent})"

@@ -1,0 +1,99 @@
+"""Stages train voice and train face: federated rounds of one of Flower's strategies, DP-SGD at the sites."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import numpy as np
+from safetensors.numpy import save
+
+from moretta.server.aggregation.guarded import GuardedStrategy, RoundOutcome
+from moretta.server.aggregation.strategies import make_strategy
+from moretta.server.report.schema import RoundRow
+from moretta.server.run import Run
+from moretta.shared import wire
+from moretta.shared.atomic import write_atomic
+from moretta.shared.release.format import Modality
+from moretta.shared.seeds import derive
+
+
+def train_voice(run: Run, rates: dict[str, float]) -> None:
+    """Train the voice model."""
+    _train(run, "voice", rates)
+
+
+def train_face(run: Run, rates: dict[str, float]) -> None:
+    """Train the face model."""
+    _train(run, "face", rates)
+
+
+def _train(run: Run, modality: Modality, rates: dict[str, float]) -> None:
+    """All rounds of one model; every round is checkpointed.
+
+    Raises:
+        RunError: a round brought fewer usable updates than the study asks for.
+    """
+    study = run.study
+    sites = [s for s in sorted(run.releases) if run.sites[s].training.get(modality, 0) > 0]
+    if modality in run.absent or not sites:
+        run.absent.setdefault(modality, "no site has a training clip of it")
+        return
+    strategy = GuardedStrategy(
+        inner=make_strategy(study.train.strategy, dict(study.train.strategy_options)),
+        exchange=run.exchange,
+        sites=sites,
+        call=wire.TRAIN[modality],
+        min_sites=min(study.train.min_sites, len(sites)) if sites else 1,
+        on_round=lambda outcome: _record(run, modality, outcome),
+    )
+    result = strategy.start(
+        grid=run.exchange.grid,
+        initial_arrays=wire.arrays_to_record(_initial(run, modality)),
+        num_rounds=study.train.rounds,
+        timeout=study.train.deadline_seconds,
+        train_config=wire.study_config(study),
+        evaluate_fn=lambda number, arrays: _checkpoint(run, modality, number, arrays),
+    )
+    run.weights[modality] = {name: array.numpy() for name, array in result.arrays.items()}
+    rates["clips"] = study.train.rounds * study.train.local_epochs * sum(run.sites[s].training[modality] for s in sites)
+
+
+def _initial(run: Run, modality: Modality) -> dict[str, wire.Array]:
+    """Seeded, public initial weights. The input's shape comes from one released clip."""
+    from moretta.server.features import model_inputs
+    from moretta.shared.models.emotion import emotion_model, initial_weights
+
+    model = emotion_model(modality, run.study.section(modality).model)
+    example, _ = next(model_inputs(run, modality, model))
+    weights = initial_weights(model, example, seed=derive(run.study.seed, "initial weights", modality))
+    return {name: np.asarray(tensor) for name, tensor in weights.items()}
+
+
+def _record(run: Run, modality: Modality, outcome: RoundOutcome) -> None:
+    losses = [float(m["loss"]) for m in outcome.used.values() if "loss" in m]  # type: ignore[arg-type]
+    run.rounds.append(
+        RoundRow(
+            stage=f"train {modality}",
+            round=outcome.round,
+            sites=len(outcome.used),
+            failed=len(outcome.refused),
+            loss=float(np.mean(losses)) if losses else None,
+            seconds=round(outcome.seconds, 2),
+        )
+    )
+    for site, metrics in outcome.used.items():
+        record = run.sites[site]
+        record.rounds += 1
+        if "epsilon" in metrics:
+            record.epsilon[len(run.rounds)] = float(metrics["epsilon"])  # type: ignore[arg-type]
+    for site, why in outcome.refused.items():
+        run.warn(f"{site} was left out of round {outcome.round} of training {modality}: {why}")
+        logging.getLogger("moretta").warning("%s refused: %s", site, why)
+    run.tell(stage=f"train {modality}", state="round", done=outcome.round, total=run.study.train.rounds)
+
+
+def _checkpoint(run: Run, modality: Modality, number: int, arrays: Any) -> None:
+    content = save({name: array.numpy() for name, array in arrays.items()})
+    write_atomic(run.folder / "server" / "checkpoints" / f"{modality}.safetensors", content)
+    del number

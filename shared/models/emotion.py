@@ -1,0 +1,174 @@
+"""Emotion models: a fixed, public feature step, then a small trainable network that Opacus can take.
+
+The feature step looks at one clip alone and learns nothing, so it costs no budget; what is trained is small, because
+the noise of DP-SGD grows with the number of parameters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+
+from moretta.shared.corpus.names import EMOTIONS
+from moretta.shared.errors import StudyError
+from moretta.shared.release.format import Modality
+
+Array = npt.NDArray[Any]
+Floats = npt.NDArray[np.float32]
+CLASSES = len(EMOTIONS)
+
+
+class PublicScale(NamedTuple):
+    """Mean and standard deviation [coefficients] of MFCC of public speech."""
+
+    mean: Floats
+    std: Floats
+
+
+@dataclass(frozen=True)
+class EmotionModel:
+    """One named model: `features` turns a released array into a fixed-size input, `build` makes the network."""
+
+    modality: Modality
+    name: str
+    features: Callable[[Array, PublicScale | None], Floats]
+    build: Callable[[tuple[int, ...]], nn.Module]
+
+
+_MODELS: dict[tuple[Modality, str], EmotionModel] = {}
+
+
+def emotion_model(modality: Modality, name: str) -> EmotionModel:
+    """Find a model by name.
+
+    Raises:
+        StudyError: unknown; the message lists the known ones.
+    """
+    model = _MODELS.get((modality, name))
+    if model is None:
+        known = ", ".join(sorted(n for m, n in _MODELS if m == modality))
+        raise StudyError(f"the {modality} model {name!r}", expected=f"one of: {known}", fix="correct the study")
+    return model
+
+
+def initial_weights(model: EmotionModel, example: Floats, *, seed: int) -> dict[str, torch.Tensor]:
+    """Seeded initial weights for inputs shaped as `example`; the seed is public."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return dict(model.build(example.shape).state_dict())
+
+
+def _register(model: EmotionModel) -> None:
+    _MODELS[model.modality, model.name] = model
+
+
+def _standardised(mfcc: Array, scale: PublicScale | None) -> Floats:
+    if scale is None:
+        return np.asarray(mfcc, np.float32)
+    return np.asarray(np.clip((mfcc - scale.mean) / scale.std, -5, 5), np.float32)
+
+
+def voice_statistics(mfcc: Array, scale: PublicScale | None) -> Floats:
+    """[frames, n] MFCC -> float32 [6 n]: mean, deviation, 10 % and 90 % quantiles, mean and spread of change."""
+    x = _standardised(mfcc, scale)
+    delta = np.abs(np.diff(x, axis=0)) if len(x) > 1 else np.zeros_like(x)
+    low, high = np.quantile(x, [0.1, 0.9], axis=0)
+    parts = [x.mean(0), x.std(0), low, high, delta.mean(0), delta.std(0)]
+    return np.concatenate(parts).astype(np.float32)
+
+
+def voice_window(mfcc: Array, scale: PublicScale | None) -> Floats:
+    """[frames, n] MFCC -> float32 [n, 256]: the middle 2.56 s, zero-padded."""
+    x = _standardised(mfcc, scale).T
+    length = 256
+    if x.shape[1] >= length:
+        start = (x.shape[1] - length) // 2
+        return np.ascontiguousarray(x[:, start : start + length])
+    return np.pad(x, ((0, 0), (0, length - x.shape[1])))
+
+
+def _grey(frames: Array, side: int) -> Floats:
+    import cv2
+
+    return np.stack(
+        [cv2.resize(cv2.cvtColor(f, cv2.COLOR_RGB2GRAY), (side, side), interpolation=cv2.INTER_AREA) for f in frames]
+    ).astype(np.float32) / np.float32(255)
+
+
+def face_gradients(frames: Array, _scale: PublicScale | None) -> Floats:
+    """uint8 [frames, h, w, 3] -> float32 [576]: histograms of oriented gradients, averaged over the clip.
+
+    After Dalal & Triggs, CVPR 2005: 48x48 grey, 6x6 cells, 8 orientations, each cell normalised by its 3x3
+    neighbourhood; the mean over frames and half the spread (motion) are kept: 6 x 6 x 8 x 2 = 576 values.
+    """
+    cells, bins = 6, 8
+    histograms = []
+    for grey in _grey(frames, 48):
+        dy, dx = np.gradient(grey)
+        size = np.hypot(dx, dy)
+        angle = np.mod(np.arctan2(dy, dx), np.pi) / np.pi * bins
+        low = np.floor(angle).astype(int) % bins
+        share = angle - np.floor(angle)
+        maps = np.zeros((bins, *grey.shape), np.float32)
+        rows, columns = np.indices(grey.shape)
+        np.add.at(maps, (low, rows, columns), size * (1 - share))
+        np.add.at(maps, ((low + 1) % bins, rows, columns), size * share)
+        pooled = maps.reshape(bins, cells, 8, cells, 8).sum((2, 4))
+        padded = np.pad((pooled**2).sum(0), 1, mode="edge")
+        around = sum(padded[i : i + cells, j : j + cells] for i in range(3) for j in range(3))
+        histograms.append((pooled / np.sqrt(around / 9 + 1e-3)).ravel())
+    stack = np.stack(histograms)
+    return np.concatenate([stack.mean(0), stack.std(0) / 2]).astype(np.float32)
+
+
+def face_picture(frames: Array, _scale: PublicScale | None) -> Floats:
+    """uint8 [frames, h, w, 3] -> float32 [3, 48, 48]: grey pictures at 25, 50 and 75 % of the clip."""
+    picks = [round(share * (len(frames) - 1)) for share in (0.25, 0.5, 0.75)]
+    return _grey(frames[picks], 48) - np.float32(0.5)
+
+
+def _linear(shape: tuple[int, ...]) -> nn.Module:
+    layer = nn.Linear(int(np.prod(shape)), CLASSES)
+    nn.init.zeros_(layer.weight)
+    nn.init.zeros_(layer.bias)
+    return nn.Sequential(nn.Flatten(), layer)
+
+
+def _voice_cnn(shape: tuple[int, ...]) -> nn.Module:
+    return nn.Sequential(
+        nn.Conv1d(shape[0], 32, 5, stride=2),
+        nn.GroupNorm(4, 32),
+        nn.ReLU(),
+        nn.Conv1d(32, 32, 5, stride=2),
+        nn.GroupNorm(4, 32),
+        nn.ReLU(),
+        nn.AdaptiveAvgPool1d(4),
+        nn.Flatten(),
+        nn.Linear(128, CLASSES),
+    )
+
+
+def _face_cnn(shape: tuple[int, ...]) -> nn.Module:
+    return nn.Sequential(
+        nn.Conv2d(shape[0], 16, 5, stride=2),
+        nn.GroupNorm(4, 16),
+        nn.ReLU(),
+        nn.Conv2d(16, 32, 3, stride=2),
+        nn.GroupNorm(4, 32),
+        nn.ReLU(),
+        nn.AdaptiveAvgPool2d(4),
+        nn.Flatten(),
+        nn.Linear(512, CLASSES),
+    )
+
+
+_register(EmotionModel("voice", "statistics", voice_statistics, _linear))
+_register(EmotionModel("voice", "cnn", voice_window, _voice_cnn))
+_register(EmotionModel("face", "gradients", face_gradients, _linear))
+_register(EmotionModel("face", "cnn", face_picture, _face_cnn))

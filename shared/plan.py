@@ -1,0 +1,63 @@
+"""The plan of one simulated run: which virtual site has which speakers, and who is held out. Written before the run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from moretta.shared.atomic import write_atomic
+from moretta.shared.errors import StudyError
+from moretta.shared.study import Study
+
+PLAN_FILE = "plan.json"
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class PlannedSite(_Part):
+    """One virtual site."""
+
+    name: str
+    speakers: tuple[int, ...]
+
+
+class SimulationPlan(_Part):
+    """What both sides of a simulation read. It names speakers, so it stays on this machine."""
+
+    corpus: Path
+    corpus_name: str
+    synthetic: bool
+    study: Study
+    sites: tuple[PlannedSite, ...]
+    folds: tuple[tuple[int, ...], ...]
+    """Speakers of each fold; `study.split.test_fold` says which is held out."""
+    command: str
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def test_speakers(self) -> frozenset[int]:
+        """Speakers held out of training everywhere."""
+        return frozenset(self.folds[self.study.split.test_fold])
+
+    def save(self, run_folder: Path) -> None:
+        """Write the plan, readable by its owner only."""
+        write_atomic(run_folder / PLAN_FILE, self.model_dump_json(indent=1), mode=0o600)
+
+    @classmethod
+    def load(cls, run_folder: Path) -> SimulationPlan:
+        """Read the plan of a run.
+
+        Raises:
+            StudyError: there is none, or it cannot be read.
+        """
+        try:
+            return cls.model_validate_json((run_folder / PLAN_FILE).read_bytes())
+        except (OSError, ValidationError) as error:
+            raise StudyError(
+                f"no usable plan in {run_folder}: {error}",
+                expected=PLAN_FILE,
+                fix="start the run with `moretta simulate`",
+            ) from error

@@ -1,0 +1,75 @@
+"""What the coordinator makes from public data alone, and every site then uses: it costs no privacy."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy.typing as npt
+
+from moretta.shared.seeds import derive
+from moretta.shared.study import Study
+from moretta.shared.versions import code_digest
+
+Array = npt.NDArray[Any]
+Tell = Callable[[str], None]
+
+
+def public_arrays(study: Study, tell: Tell = lambda text: None) -> dict[str, Array]:  # noqa: ARG005
+    """Voice statistics and codebook from public speech; the face autoencoder from a file or from synthetic faces.
+
+    Args:
+        study: says what is needed.
+        tell: hears of what takes long.
+
+    Returns:
+        Arrays by name, as the anonymizers ask for them.
+    """
+    arrays: dict[str, Array] = {}
+    if study.voice.enabled:
+        from moretta.shared.features.public_voice import make_public_voice
+
+        arrays |= make_public_voice(
+            study.voice.coefficients,
+            study.voice.codebook_size,
+            derive(study.seed, "public voice"),
+            study.voice.public_speech,
+        ).to_arrays()
+    if study.face.enabled and study.face.anonymizer == "autoencoder":
+        arrays |= _autoencoder(study, tell)
+    return arrays
+
+
+def _autoencoder(study: Study, tell: Tell) -> dict[str, Array]:
+    from moretta.shared.models.autoencoder_file import autoencoder_arrays, load_autoencoder
+
+    weights = study.face.weights
+    model = load_autoencoder(weights if weights is not None else _trained(study, tell))
+    return {f"face/{name}": array for name, array in autoencoder_arrays(model).items()}
+
+
+def _trained(study: Study, tell: Tell) -> Path:
+    """Train on synthetic faces, once for each choice of options: the result is kept in the user's cache."""
+    from moretta.shared.corpus.face_images import PICTURES_PER_PERSON, render_face_images
+    from moretta.shared.models.autoencoder import AutoencoderSpec
+    from moretta.shared.models.autoencoder_file import save_autoencoder
+    from moretta.shared.models.train_autoencoder import TrainOptions, train_autoencoder
+    from moretta.shared.pretrained.cache import cache_folder
+    from moretta.shared.threads import cpu_count, limit_threads
+
+    face = study.face
+    seed = derive(study.seed, "public faces")
+    options = TrainOptions(spec=AutoencoderSpec.preset(face.preset), epochs=face.epochs, noise=face.noise, seed=seed)
+    key = hashlib.sha256(f"{options} {face.training_faces} {code_digest()}".encode()).hexdigest()[:16]
+    path = cache_folder() / "autoencoders" / f"{face.preset}-{key}.safetensors"
+    if not path.exists():
+        tell("training the face autoencoder on synthetic faces")
+        images = render_face_images(-(-face.training_faces // PICTURES_PER_PERSON), options.spec.side, seed=seed)
+        limit_threads(cpu_count())  # nothing else runs now
+        try:
+            save_autoencoder(train_autoencoder(images.pictures, options).model, path)
+        finally:
+            limit_threads(1)
+    return path

@@ -1,0 +1,98 @@
+"""How stages and sites talk over Flower messages: names of the calls, keys of the records, arrays in and out.
+
+Records cannot hold nested values, so structured content travels as JSON text in a `ConfigRecord`.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from moretta.shared.errors import ReleaseError
+from moretta.shared.study import Study, parse_study
+
+if TYPE_CHECKING:
+    from flwr.app import ArrayRecord, ConfigRecord, RecordDict
+
+HELLO = "query.hello"
+RELEASE = "query.release"
+FETCH = "query.fetch"
+TRAIN = {"voice": "train.voice", "face": "train.face"}
+EVALUATE = "evaluate.emotion"
+
+ARRAYS, CONFIG, METRICS = "arrays", "config", "metrics"
+CHUNK_BYTES = 8 * 2**20
+
+Array = npt.NDArray[Any]
+
+
+def arrays_to_record(arrays: dict[str, Array]) -> ArrayRecord:
+    """NumPy arrays as a Flower record, in order of their names."""
+    from flwr.app import Array as FlowerArray
+    from flwr.app import ArrayRecord
+
+    return ArrayRecord({name: FlowerArray(np.ascontiguousarray(arrays[name])) for name in sorted(arrays)})
+
+
+def arrays_of(content: RecordDict, key: str = ARRAYS) -> dict[str, Array]:
+    """The arrays under one key of a message. Flower reads them with pickling off.
+
+    Raises:
+        ReleaseError: there are none.
+    """
+    from flwr.app import ArrayRecord
+
+    record = content.get(key)
+    if not isinstance(record, ArrayRecord):
+        raise ReleaseError(f"a message without arrays under {key!r}", expected="a message of this version")
+    return {name: array.numpy() for name, array in record.items()}
+
+
+def number_of(content: RecordDict, key: str, default: float | None = None) -> float:
+    """A plain number that a Flower strategy put into the config.
+
+    Raises:
+        ReleaseError: it is missing and there is no default.
+    """
+    from flwr.app import ConfigRecord
+
+    record = content.get(CONFIG)
+    value = record.get(key, default) if isinstance(record, ConfigRecord) else default
+    if not isinstance(value, int | float):
+        raise ReleaseError(f"a message without the number {key!r}", expected="a message of this version")
+    return value
+
+
+def json_config(**values: Any) -> ConfigRecord:
+    """A config record in which every value is JSON text, except bytes, which stay bytes."""
+    from flwr.app import ConfigRecord
+
+    return ConfigRecord(
+        {k: v if isinstance(v, bytes) else json.dumps(v, sort_keys=True, allow_nan=False) for k, v in values.items()}
+    )
+
+
+def from_config(content: RecordDict, key: str) -> Any:
+    """One value that `json_config` packed.
+
+    Raises:
+        ReleaseError: it is missing or not JSON.
+    """
+    try:
+        value: Any = content[CONFIG][key]
+        return value if isinstance(value, bytes) else json.loads(value)
+    except (KeyError, TypeError, ValueError) as error:
+        raise ReleaseError(f"a message without a readable {key!r}", expected="a message of this version") from error
+
+
+def study_config(study: Study, **values: Any) -> ConfigRecord:
+    """A config record that carries the study, so that a site always knows what it is asked for."""
+    return json_config(study=study.model_dump(mode="json"), **values)
+
+
+def study_of(content: RecordDict) -> Study:
+    """The study that a message carries, checked as a study file is."""
+    return parse_study(from_config(content, "study"), source="the study in a message")

@@ -100,8 +100,8 @@ def synthesize_corpus(
         ]
         for folder in (AUDIO_FOLDER, VIDEO_FOLDER)[: 1 + video]:
             (building / folder).mkdir()
-        _write_tables(building, people, seed=seed, clips=clips, video=video)
         map_files(_make_clip, jobs, workers=workers, progress=progress)
+        _write_tables(building, people, seed=seed, clips=clips, video=video)
     return read_corpus(root)
 
 

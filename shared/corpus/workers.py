@@ -6,9 +6,10 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import CancelledError, ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
 from multiprocessing import connection, get_context, parent_process
+from multiprocessing.synchronize import Event
 from typing import TypeVar
 
 from moretta.shared.threads import THREAD_VARIABLES, cpu_count
@@ -44,14 +45,17 @@ def map_files(
             tick()
         return results
     with _one_thread_each():
-        pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_begin_worker)
+        context = get_context("spawn")
+        stop = context.Event()
+        pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_begin_worker, initargs=(stop,))
         try:
-            futures = [pool.submit(function, item) for item in items]
+            futures = [pool.submit(_unless_stopped, function, item) for item in items]
             for future in as_completed(futures):
                 future.result()
                 tick()
             return [future.result() for future in futures]
         finally:
+            stop.set()
             pool.shutdown(wait=True, cancel_futures=True)
 
 
@@ -70,10 +74,22 @@ def _one_thread_each() -> Iterator[None]:
                 os.environ[name] = value
 
 
-def _begin_worker() -> None:
+_stop: Event | None = None
+
+
+def _unless_stopped(function: Callable[[Item], Result], item: Item) -> Result:
+    """The pool hands out items ahead of time and cannot take them back: this ends it after the item at hand."""
+    if _stop is not None and _stop.is_set():
+        raise CancelledError
+    return function(item)
+
+
+def _begin_worker(stop: Event) -> None:
     """An interrupt is the parent's to handle; and a worker whose parent was killed must not wait for work forever."""
+    global _stop  # noqa: PLW0603 - set once for the process, as pools hand state to workers
     import cv2
 
+    _stop = stop
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     cv2.setNumThreads(1)
     threading.Thread(target=_end_with_parent, daemon=True).start()

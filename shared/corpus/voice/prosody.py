@@ -68,7 +68,7 @@ DELIVERIES = {
         pitch=1.55, rate=1.22, loudness=0.9, jitter=2.6, breath=1.7, brightness_db=-1, declination=-0.02, tremor=0.025
     ),
     Emotion.DIS: Delivery(
-        pitch=0.88, pitch_range=1.2, rate=0.86, loudness=0.9, jitter=2.0, breath=1.1, formants=0.97, brightness_db=1,
+        pitch=0.82, pitch_range=1.2, rate=0.80, loudness=0.9, jitter=2.0, breath=0.7, formants=0.92, brightness_db=-2,
         declination=0.20,
     ),
 }  # fmt: skip

@@ -157,6 +157,7 @@ def test_without_dlib_its_encoder_is_absent(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 @pytest.mark.parametrize("cls", [SFaceEncoder, DlibEncoder], ids=lambda cls: cls.name)
+@pytest.mark.user_cache
 def test_the_real_weights_know_a_face_by_another_emotion(cls: type[Encoder]) -> None:
     present, reason = cls.availability()
     if not present:
@@ -171,6 +172,7 @@ def test_the_real_weights_know_a_face_by_another_emotion(cls: type[Encoder]) -> 
     assert encoder.unaligned == 1, "noise has no face, and is counted"  # type: ignore[attr-defined]
 
 
+@pytest.mark.user_cache
 def test_the_real_judge_knows_a_happy_face() -> None:
     present, reason = ExpressionJudge.availability()
     if not present:

@@ -22,6 +22,7 @@ from moretta.shared.corpus.reader import read_corpus
 
 
 @pytest.mark.parametrize(("cls", "at_most"), [(CamPlusPlusEncoder, 0.16), (Ge2eEncoder, 0.22)])
+@pytest.mark.user_cache
 def test_the_encoders_break_unprotected_speech(cls: type[Encoder], at_most: float) -> None:
     folder = os.environ.get("MORETTA_REAL_SPEECH")
     if folder is None:

@@ -222,6 +222,7 @@ def real(cls: type[Encoder]) -> Encoder:
 
 
 @pytest.mark.parametrize("cls", [CamPlusPlusEncoder, Ge2eEncoder], ids=lambda cls: cls.name)
+@pytest.mark.user_cache
 def test_the_real_weights_tell_two_voices_apart(cls: type[Encoder]) -> None:
     found = real(cls).embed_many([voice(110, 1.5, 0), voice(112, 1.7, 1), voice(230, 1.5, 2), voice(233, 1.7, 3)])
     same = found @ found.T

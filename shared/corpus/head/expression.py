@@ -36,7 +36,7 @@ RECIPES: dict[Emotion, Recipe] = {
         "noseSneer": 1.0,
         "nose-elevation": 0.8,
         "nose-compression": 0.43,
-        "mouthUpperUp": 0.77,
+        "mouthUpperUp": 1.0,
         "browDown": 0.74,
         "cheekSquint": 1.0,
         "eyeSquint": 1.0,
@@ -44,7 +44,7 @@ RECIPES: dict[Emotion, Recipe] = {
         "mouthShrugLower": 0.46,
         "mouthLowerDown": 0.19,
         "mouth-depression": 0.41,
-        "jawOpen": 0.22,
+        "jawOpen": 0.1,
     },
     Emotion.FEA: {
         "browInnerUp": 0.77,
@@ -70,9 +70,11 @@ RECIPES: dict[Emotion, Recipe] = {
         "mouthStretch": 0.12,
     },
     Emotion.NEU: {
-        "mouthPress": 0.15,
-        "mouthRollUpper": 0.15,
-        "mouthRollLower": 0.15,
+        "eyeBlink": 0.15,
+        "browDown": 0.12,
+        "mouthPress": 0.2,
+        "mouthRollUpper": 0.2,
+        "mouthRollLower": 0.2,
     },
     Emotion.SAD: {
         "browInnerUp": 0.5,

@@ -17,7 +17,7 @@ Colour = tuple[float, float, float]
 YOUNGEST, OLDEST = 20, 74
 """The ages of CREMA-D's actors (Cao et al. 2014, section 3)."""
 _MESH_YOUNG, _MESH_OLD = 25, 90
-SHAPE_SPREAD = 0.45
+SHAPE_SPREAD = 0.48
 """Standard deviation of the weight of each pair of shape targets."""
 _FOLDER_SPREAD = {
     "head": 0.45,

@@ -16,7 +16,7 @@ from moretta.server.audit.measure import void_row
 from moretta.server.audit.rows import AuditRow
 from moretta.server.audit.scenarios import SetName
 from moretta.server.audit.trials import TrialPlan, make_plan
-from moretta.server.audit.workers import Workers
+from moretta.server.audit.workers import Workers, one_thread
 from moretta.shared.errors import ReleaseError, RunError
 
 CONSTANT_CLIPS = 8
@@ -88,7 +88,7 @@ def audit(
         RunError: no clip to attack, or workers died.
     """
     chosen = _chosen(attackers, released)
-    with tempfile.TemporaryDirectory(prefix="moretta-audit-") as scratch, Workers(workers) as pool:
+    with one_thread(), tempfile.TemporaryDirectory(prefix="moretta-audit-") as scratch, Workers(workers) as pool:
         sets, unused = _prepare(original, released, Path(scratch))
         plan = make_plan(sets["released"].clips, seed=seed)
         if not plan.enrol:

@@ -50,9 +50,8 @@ class Workers:
             RunError: a worker died, most likely of too little memory.
         """
         if self._pool is None:
-            with _one_thread():
-                for index, task in enumerate(tasks):
-                    yield index, function(*task)
+            for index, task in enumerate(tasks):
+                yield index, function(*task)
             return
         futures: dict[Future[T], int] = {self._pool.submit(function, *task): i for i, task in enumerate(tasks)}
         try:
@@ -69,10 +68,13 @@ class Workers:
 def _start_worker() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent is interrupted too, and ends its workers
     limit_threads(1)
+    from threadpoolctl import threadpool_limits
+
+    threadpool_limits(1)  # the environment comes too late for what the caller's main module has loaded
 
 
 @contextmanager
-def _one_thread() -> Iterator[None]:
+def one_thread() -> Iterator[None]:
     """As many threads as a worker has, so that results are the same; put back afterwards."""
     import torch
     from threadpoolctl import threadpool_limits

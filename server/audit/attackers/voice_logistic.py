@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 from moretta.server.audit.attackers.base import Floats, attacker
 from moretta.server.audit.clipset import ClipSet
@@ -14,7 +14,7 @@ from moretta.server.audit.learn.tabular import VectorIdentifier
 class VoiceLogistic(VectorIdentifier):
     """Multinomial, its penalty chosen by cross-validation."""
 
-    grid = {"C": (0.1, 0.01, 1.0)}
+    grid: ClassVar[dict[str, tuple[Any, ...]]] = {"C": (0.1, 0.01, 1.0)}
 
     def vectors(self, clips: ClipSet) -> Floats:
         """Statistics of MFCC."""

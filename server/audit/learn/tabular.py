@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, ClassVar
 
 import numpy as np
@@ -21,7 +22,7 @@ class VectorIdentifier(Identifier):
     Subclasses say which vectors, which scikit-learn classifier, and which of its parameters are tried.
     """
 
-    grid: ClassVar[Mapping[str, Sequence[Any]]] = {}
+    grid: ClassVar[Mapping[str, Sequence[Any]]] = MappingProxyType({})
     """Values to try, by parameter name; empty fits the classifier as it comes."""
 
     @abstractmethod

@@ -163,6 +163,7 @@ def _private_steps(
         from opacus import GradSampleModule
         from opacus.optimizers import DPOptimizer
     private = GradSampleModule(network)
+    features, labels = _tensors(data)
     optimizer = DPOptimizer(
         torch.optim.SGD(private.parameters(), lr=study.train.learning_rate),
         noise_multiplier=plan.noise_multiplier,
@@ -170,7 +171,6 @@ def _private_steps(
         expected_batch_size=plan.rate * len(data),
         generator=generator,
     )
-    features, labels = _tensors(data)
     for _ in range(plan.steps):
         chosen = torch.rand(len(data), generator=generator) < plan.rate
         if bool(chosen.any()):
@@ -187,7 +187,8 @@ def _step(
     from torch.nn.functional import cross_entropy
 
     optimizer.zero_grad()
-    loss = cross_entropy(network(features), labels)
+    # Opacus' hooks see the gradient of a layer only where its input asks for one
+    loss = cross_entropy(network(features.requires_grad_()), labels)
     loss.backward()  # type: ignore[no-untyped-call]
     optimizer.step()
     return float(loss.detach())

@@ -13,8 +13,11 @@ from pathlib import Path
 from types import FrameType
 
 from moretta.deploy.runtime import marked
+from moretta.deploy.runtime.desk import DeskProcess, desk_process
 from moretta.deploy.runtime.flower import SimulationRuntime, simulation_runtime
-from moretta.server.run import MEMORY_FILE, OUTCOME_FILE, PROGRESS_FILE
+from moretta.server.outcome import OUTCOME_FILE
+from moretta.server.run import MEMORY_FILE, PROGRESS_FILE
+from moretta.server.state import STATE_FILE
 from moretta.shared.atomic import write_atomic
 from moretta.shared.corpus.clips import Corpus
 from moretta.shared.corpus.splits import assign_sites, make_folds
@@ -79,6 +82,7 @@ def plan_simulation(corpus: Corpus, study: Study, command: str) -> SimulationPla
         study = study.with_changes(
             split__folds=len(speakers), split__test_fold=min(study.split.test_fold, len(speakers) - 1)
         )
+    study, absent = _without_missing(corpus, study)
     sites = assign_sites(speakers, study.sites, derive(study.seed, "sites"))
     width = max(2, len(str(len(sites) - 1)))
     return SimulationPlan(
@@ -89,8 +93,19 @@ def plan_simulation(corpus: Corpus, study: Study, command: str) -> SimulationPla
         sites=tuple(PlannedSite(name=f"site-{i:0{width}d}", speakers=tuple(s)) for i, s in enumerate(sites)),
         folds=make_folds(speakers, study.split.folds, derive(study.seed, "folds")),
         command=command,
+        absent=absent,
         warnings=tuple(warnings),
     )
+
+
+def _without_missing(corpus: Corpus, study: Study) -> tuple[Study, dict[str, str]]:
+    """Switch off what the corpus has not: no budget is set aside for it, and no autoencoder is trained."""
+    absent = {}
+    if study.voice.enabled and not any(clip.audio for clip in corpus.clips):
+        absent["voice"] = "no clip of the corpus has sound"
+    if study.face.enabled and not any(clip.video for clip in corpus.clips):
+        absent["face"] = "no clip of the corpus has video"
+    return study.with_changes(**{f"{modality}__enabled": False for modality in absent}), absent
 
 
 def prepare_folder(folder: Path) -> None:
@@ -116,11 +131,16 @@ def simulate(plan: SimulationPlan, folder: Path, tell: Tell) -> Outcome:
     folder = folder.resolve()
     plan.save(folder)
     start = time.monotonic()
-    with _interruptible(), simulation_runtime(folder / "server") as runtime:
-        tell("Starting Flower's simulation runtime")
-        runtime.submit(sites=len(plan.sites), run_folder=folder)
-        peak = _watch(runtime, folder, tell)
-    return _outcome(folder, seconds=time.monotonic() - start, peak=peak)
+    watch = _Watch(folder, tell)
+    with _interruptible():
+        with simulation_runtime(folder / "server") as runtime:
+            tell("Starting Flower's simulation runtime")
+            run_id = runtime.submit(sites=len(plan.sites), run_folder=folder)
+            watch.until_sites_finish(runtime, run_id)
+        if not watch.ended:
+            with desk_process(folder) as desk:
+                watch.until_desk_finishes(desk)
+    return _outcome(folder, seconds=time.monotonic() - start, peak=watch.peak)
 
 
 def reproduce_command(arguments: list[str]) -> str:
@@ -128,25 +148,62 @@ def reproduce_command(arguments: list[str]) -> str:
     return shlex.join(["moretta", *arguments])
 
 
-def _watch(runtime: SimulationRuntime, folder: Path, tell: Tell) -> int:
-    """Pass on progress until the outcome is there; returns the peak memory seen, in bytes."""
-    peak, next_look, seen = 0, 0.0, 0
-    launched = time.monotonic()
-    running = False
-    while not (folder / OUTCOME_FILE).exists():
-        seen = _pass_on(folder, seen, tell)
-        now = time.monotonic()
-        if now >= next_look:
-            peak = max(peak, marked.memory_bytes(runtime.mark))
-            write_atomic(folder / MEMORY_FILE, str(peak))
-            next_look = now + _MEMORY_SECONDS
-            running = running or runtime.started()
-            gone = runtime.gone() if running or now - launched > _LAUNCH_SECONDS else None
-            if gone and not (folder / OUTCOME_FILE).exists():
-                raise RunError(gone, expected="an outcome", fix=f"see {runtime.log}")
+class _Watch:
+    """Passes on progress and keeps the peak memory of all processes while others work."""
+
+    def __init__(self, folder: Path, tell: Tell) -> None:
+        self.peak = 0
+        self._folder, self._tell = folder, tell
+        self._seen, self._next_look = 0, 0.0
+
+    @property
+    def ended(self) -> bool:
+        """Whether the outcome is there."""
+        return (self._folder / OUTCOME_FILE).exists()
+
+    def until_sites_finish(self, runtime: SimulationRuntime, run_id: str) -> None:
+        """Wait for the sites' part.
+
+        Raises:
+            RunError: Flower ended without an outcome.
+        """
+        launched = time.monotonic()
+        running = False
+        while not self.ended and not (self._folder / STATE_FILE).exists():
+            if self._look(runtime.mark):
+                running = running or runtime.started()
+                gone = runtime.gone() if running or time.monotonic() - launched > _LAUNCH_SECONDS else None
+                if gone and not self.ended and not (self._folder / STATE_FILE).exists():
+                    raise RunError(
+                        f"{gone}: {runtime.cause(run_id)}", expected="an outcome", fix=f"see {runtime.log.parent}/*.log"
+                    )
+
+    def until_desk_finishes(self, desk: DeskProcess) -> None:
+        """Wait for the server's own part.
+
+        Raises:
+            RunError: it ended without an outcome.
+        """
+        while desk.process.poll() is None:
+            self._look(desk.mark)
+        self._look(desk.mark)
+        if not self.ended:
+            raise RunError(
+                f"the process of the audit ended with code {desk.process.returncode}",
+                expected="an outcome",
+                fix=f"see {desk.log}; with little memory, free some",
+            )
+
+    def _look(self, mark: str) -> bool:
+        """Pass on what is new, wait a moment; true now and then, when memory was measured too."""
+        self._seen = _pass_on(self._folder, self._seen, self._tell)
         time.sleep(_WATCH_SECONDS)
-    _pass_on(folder, seen, tell)
-    return peak
+        if time.monotonic() < self._next_look:
+            return False
+        self._next_look = time.monotonic() + _MEMORY_SECONDS
+        self.peak = max(self.peak, marked.memory_bytes(mark))
+        write_atomic(self._folder / MEMORY_FILE, str(self.peak))
+        return True
 
 
 def _pass_on(folder: Path, seen: int, tell: Tell) -> int:
@@ -165,7 +222,8 @@ def _pass_on(folder: Path, seen: int, tell: Tell) -> int:
             case "finished":
                 tell(f"{event['stage']}: done in {event['seconds']:.1f} s")
             case _:
-                tell(f"{event['stage']}: {event['done']}/{event['total']}")
+                what = f" ({event['what']})" if "what" in event else ""
+                tell(f"{event['stage']}: {event['done']}/{event['total']}{what}")
     return seen + len(whole)
 
 

@@ -1,22 +1,20 @@
-"""The Flower ServerApp: a study as a visible list of stages.
-
-Flower reports a run as completed even if every site failed: the outcome file that is written here is what tells.
-"""
+"""The Flower ServerApp: a study as a visible list of stages."""
 
 from __future__ import annotations
 
 import random
-import traceback
 from pathlib import Path
 
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
 from moretta.server.exchange import Exchange
-from moretta.server.run import Run, SiteRecord, run_stages, write_outcome
-from moretta.server.stages import STAGES
+from moretta.server.outcome import concluding
+from moretta.server.run import Run, SiteRecord, run_stages
+from moretta.server.stages import DESK_STAGES, SITE_STAGES
+from moretta.server.state import save_state
 from moretta.shared import wire
-from moretta.shared.errors import MorettaError
+from moretta.shared.errors import RunError
 from moretta.shared.exit_codes import ExitCode
 from moretta.shared.plan import SimulationPlan
 from moretta.shared.threads import limit_threads
@@ -27,35 +25,34 @@ app = ServerApp()
 
 @app.main()
 def main(grid: Grid, context: Context) -> None:
-    """Run all stages of the study whose folder the run configuration names, and write the outcome."""
-    folder = Path(str(context.run_config["run-dir"]))
-    try:
-        code = conduct(grid, folder)
-    except Exception as error:
-        code = error.exit_code if isinstance(error, MorettaError) else ExitCode.INTERNAL
-        notes = " ".join(getattr(error, "__notes__", []))
-        cause = str(error) if isinstance(error, MorettaError) else f"{type(error).__name__}: {error}"
-        (folder / "server").mkdir(parents=True, exist_ok=True)
-        (folder / "server" / "server.log").write_text(traceback.format_exc(), encoding="utf-8")
-        write_outcome(folder, code=code, stage=notes, cause=cause)
-        raise
-    write_outcome(folder, code=code)
+    """Run the study whose folder the run configuration names, and write the outcome.
 
-
-def conduct(grid: Grid, folder: Path) -> ExitCode:
-    """Greet the sites and go through the stages.
+    With `desk = "later"` the stages that need no site are left to `moretta.server.desk`.
 
     Raises:
-        MorettaError: a stage failed.
+        RunError: the run failed; the outcome file has the cause.
     """
     limit_threads(1)
+    folder = Path(str(context.run_config["run-dir"]))
+    with concluding(folder) as ending:
+        run = _greeted(grid, folder)
+        run_stages(run, SITE_STAGES)
+        save_state(run)
+        ending.finished = context.run_config.get("desk") != "later"
+        if ending.finished:
+            run_stages(run, DESK_STAGES)
+            ending.gate_passed = run.gate is None or run.gate.passed
+    if ending.code not in (ExitCode.OK, ExitCode.GATE):
+        raise RunError(f"the run failed with exit code {int(ending.code)}", fix="see outcome.json")
+
+
+def _greeted(grid: Grid, folder: Path) -> Run:
     plan = SimulationPlan.load(folder)
     random.seed(plan.study.seed)  # Flower's strategies sample with the global generator
-    run = Run(folder=folder, plan=plan, exchange=Exchange(grid, plan.study.train.deadline_seconds))
+    run = Run(folder=folder, plan=plan, connection=Exchange(grid, plan.study.train.deadline_seconds))
     run.warnings.extend(plan.warnings)
     for site, content in run.exchange.greet(len(plan.sites)).items():
         run.sites[site] = SiteRecord()
         if wire.from_config(content, "digest") != code_digest():
             run.warn(f"{site} runs another version of Moretta than the server")
-    run_stages(run, STAGES)
-    return ExitCode.OK if run.gate is None or run.gate.passed else ExitCode.GATE
+    return run

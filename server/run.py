@@ -16,15 +16,12 @@ import numpy.typing as npt
 from moretta.server.audit.rows import AuditRow
 from moretta.server.exchange import Exchange
 from moretta.server.report.schema import EmotionResult, GatePart, RoundRow, StageRow
-from moretta.shared.atomic import write_atomic
 from moretta.shared.errors import RunError
-from moretta.shared.exit_codes import ExitCode
 from moretta.shared.plan import SimulationPlan
 from moretta.shared.release import Release
 from moretta.shared.release.format import Modality
 from moretta.shared.study import Study
 
-OUTCOME_FILE = "outcome.json"
 PROGRESS_FILE = "progress.jsonl"
 MEMORY_FILE = ".peak-memory"
 """Peak memory of all the run's processes so far, in bytes, kept up to date by whoever watches them."""
@@ -51,12 +48,16 @@ class Run:
 
     folder: Path
     plan: SimulationPlan
-    exchange: Exchange
-    started: float = field(default_factory=time.monotonic)
+    connection: Exchange | None = None
+    """To the sites; None once their part is over."""
+    started: float = field(default_factory=time.time)
+    """Seconds since 1970."""
     sites: dict[str, SiteRecord] = field(default_factory=dict)
     public: dict[str, Array] = field(default_factory=dict)
     releases: dict[str, Release] = field(default_factory=dict)
     weights: dict[Modality, dict[str, Array]] = field(default_factory=dict)
+    trained: tuple[str, ...] = ()
+    """Modalities that have a model."""
     rounds: list[RoundRow] = field(default_factory=list)
     emotion: dict[str, EmotionResult] = field(default_factory=dict)
     absent: dict[str, str] = field(default_factory=dict)
@@ -66,6 +67,17 @@ class Run:
     gate: GatePart | None = None
     stages: list[StageRow] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+
+    @property
+    def exchange(self) -> Exchange:
+        """The connection to the sites.
+
+        Raises:
+            RunError: their part of the run is over.
+        """
+        if self.connection is None:
+            raise RunError("a stage asked for sites after their part was over")
+        return self.connection
 
     @property
     def study(self) -> Study:
@@ -126,13 +138,6 @@ def run_stages(run: Run, stages: list[Stage]) -> None:
             except Exception as error:
                 error.add_note(f"in the stage {stage.name!r}")
                 raise
-
-
-def write_outcome(folder: Path, *, code: ExitCode, stage: str = "", cause: str = "") -> None:
-    """Write how the run ended. Flower's own exit codes do not tell: this file does."""
-    status = {ExitCode.OK: "completed", ExitCode.GATE: "gate-broken"}.get(code, "failed")
-    content = {"status": status, "exit_code": int(code), "stage": stage, "cause": cause}
-    write_atomic(folder / OUTCOME_FILE, json.dumps(content, indent=1) + "\n")
 
 
 def _per_second(rates: dict[str, float], seconds: float) -> dict[str, float]:

@@ -15,7 +15,7 @@ MorettaError                 exit 1
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from moretta.shared.exit_codes import ExitCode
 
@@ -37,6 +37,10 @@ class MorettaError(Exception):
         self.fix = fix
         super().__init__(self.message)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Errors cross the borders of worker processes whole."""
+        return _rebuilt, (type(self), self.__dict__.copy(), str(self))
+
     @property
     def message(self) -> str:
         """The whole sentence, in the order found, expected, fix."""
@@ -46,6 +50,13 @@ class MorettaError(Exception):
         if self.fix:
             parts.append(f"to fix it: {self.fix}")
         return "; ".join(parts)
+
+
+def _rebuilt(kind: type[MorettaError], state: dict[str, Any], text: str) -> MorettaError:
+    error = kind.__new__(kind, text)
+    error.__dict__.update(state)
+    error.args = (text,)
+    return error
 
 
 class StudyError(MorettaError):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from moretta.shared.atomic import write_atomic
 from moretta.shared.errors import StudyError
@@ -35,6 +35,8 @@ class SimulationPlan(_Part):
     folds: tuple[tuple[int, ...], ...]
     """Speakers of each fold; `study.split.test_fold` says which is held out."""
     command: str
+    absent: dict[str, str] = Field(default_factory=dict)
+    """Modalities that the study wanted and the corpus has not, with the reason."""
     warnings: tuple[str, ...] = ()
 
     @property

@@ -56,7 +56,7 @@ class FaceSection(_Section):
     """Frames released per second of clip."""
     weights: Path | None = None
     """Trained autoencoder; None trains one on synthetic faces before the run."""
-    epochs: int = Field(default=40, ge=1, le=1000)
+    epochs: int = Field(default=12, ge=1, le=1000)
     """Epochs of that training."""
     training_faces: int = Field(default=600, ge=20, le=1_000_000)
     """Synthetic faces drawn for that training."""

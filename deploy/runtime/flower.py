@@ -26,6 +26,7 @@ from moretta.shared.errors import RunError
 from moretta.shared.threads import THREAD_VARIABLES, cpu_count
 
 _START_SECONDS = 60.0
+_COMMAND_SECONDS = 120.0
 _CONNECTION = "run"
 
 
@@ -48,20 +49,16 @@ class SimulationRuntime:
         """
         bundle = self.scratch / "moretta-fab"
         shutil.copytree(Path(__file__).parent.parent / "fab", bundle, ignore=shutil.ignore_patterns("__pycache__"))
-        command = [
-            _script("flwr"),
+        done = self._flwr(
             "run",
             str(bundle),
             _CONNECTION,
             "--federation-config",
             f"num-supernodes={sites} client-resources-num-cpus=1 init-args-num-cpus={min(sites, cpu_count())}",
             "--run-config",
-            f"run-dir={json.dumps(str(run_folder))}",
+            f'run-dir={json.dumps(str(run_folder))} desk="later"',
             "--format",
             "json",
-        ]
-        done = subprocess.run(
-            command, env=self.environment, cwd=self.scratch, capture_output=True, text=True, check=False
         )
         try:  # Flower exits 0 even where it refuses: only its JSON tells
             answer = json.loads(done.stdout[done.stdout.index("{") :])
@@ -76,6 +73,24 @@ class SimulationRuntime:
         if self.superlink.poll() is not None:
             return f"Flower's SuperLink ended with code {self.superlink.returncode}"
         return None if self._simulating() else "Flower's simulation process ended"
+
+    def cause(self, run_id: str) -> str:
+        """What the run's own log says last of an error; the whole log is put beside Flower's."""
+        done = self._flwr("log", run_id, _CONNECTION, "--show")
+        (self.log.parent / "run.log").write_text(done.stdout + done.stderr, encoding="utf-8")
+        told = [line.strip() for line in done.stdout.splitlines() if "Error" in line or "Exit Code" in line]
+        return told[-1][:300] if told else "its log names no error"
+
+    def _flwr(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [_script("flwr"), *arguments],
+            env=self.environment,
+            cwd=self.scratch,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=_COMMAND_SECONDS,
+        )
 
     def started(self) -> bool:
         """Whether the simulation process is there."""

@@ -12,6 +12,7 @@ import time
 import psutil
 
 MARK = "MORETTA_RUN_MARK"
+_GIVE_UP_SECONDS = 10.0
 
 
 def new_mark() -> str:
@@ -20,43 +21,56 @@ def new_mark() -> str:
 
 
 def processes(mark: str) -> list[psutil.Process]:
-    """Processes that carry the mark, this one excepted."""
-    found = []
+    """Processes that carry the mark, and all that descend from them; this one excepted.
+
+    Descendants count because some of Ray's rename themselves, which overwrites the environment they show.
+    """
+    found: dict[int, psutil.Process] = {}
     for process in psutil.process_iter():
         try:
             if process.pid != os.getpid() and process.environ().get(MARK) == mark:
-                found.append(process)
+                found[process.pid] = process
+                found.update({child.pid: child for child in process.children(recursive=True)})
         except (psutil.Error, OSError):
             continue
-    return found
+    return list(found.values())
 
 
 def end_all(mark: str, *, patience_seconds: float = 4.0) -> int:
-    """Ask all marked processes to end, then make them; returns how many there were.
+    """Ask all processes of a run to end, then make them; returns how many there were.
 
     New ones may start while others end, so it looks again until none is left.
     """
-    seen: set[int] = set()
+    known: dict[int, psutil.Process] = {}
+    asked: set[int] = set()
     deadline = time.monotonic() + patience_seconds
-    while alive := [p for p in processes(mark) if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]:
-        force = time.monotonic() > deadline
+    while time.monotonic() < deadline + _GIVE_UP_SECONDS:
+        known.update({p.pid: p for p in processes(mark)})
+        alive = [p for p in known.values() if _alive(p)]
+        if not alive:
+            break
         for process in alive:
             try:
-                if force:
+                if time.monotonic() > deadline:
                     process.kill()
-                elif process.pid not in seen:
+                elif process.pid not in asked:
                     process.terminate()
             except psutil.Error:
                 continue
-        seen.update(p.pid for p in alive)
-        if time.monotonic() > deadline + 10:
-            break
-        psutil.wait_procs(alive, timeout=0.5)
-    return len(seen)
+        asked.update(p.pid for p in alive)
+        psutil.wait_procs(alive, timeout=0.3)
+    return len(known)
+
+
+def _alive(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.Error:
+        return False
 
 
 def memory_bytes(mark: str) -> int:
-    """Memory of all marked processes and this one, shared pages counted once where the system tells (PSS)."""
+    """Memory of all the run's processes and this one, shared pages counted once where the system tells (PSS)."""
     total = 0
     for process in [psutil.Process(), *processes(mark)]:
         try:

@@ -11,13 +11,18 @@ from moretta.server.stages.report import report
 from moretta.server.stages.train import train_face, train_voice
 from moretta.server.stages.utility import central_check
 
-STAGES: list[Stage] = [
+SITE_STAGES: list[Stage] = [
     Stage("codebook", make_public),
     Stage("release", collect_releases),
     Stage("train voice", train_voice),
     Stage("train face", train_face),
     Stage("evaluate", evaluate),
+]
+"""These talk with the sites."""
+
+DESK_STAGES: list[Stage] = [
     Stage("central check", central_check),
     Stage("audit", audit),
     Stage("report", report),
 ]
+"""These need only what the sites have released."""

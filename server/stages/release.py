@@ -136,7 +136,7 @@ def _keep(run: Run, site: str, release: Release) -> None:
 def _note_absent(run: Run) -> None:
     for modality in ("voice", "face"):
         if modality not in run.study.modalities:
-            run.absent[modality] = "the study does not ask for it"
+            run.absent[modality] = run.plan.absent.get(modality, "the study does not ask for it")
         elif not any(getattr(c, modality) is not None for r in run.releases.values() for c in r.clips):
             run.absent[modality] = f"no clip of the corpus has a usable {'sound' if modality == 'voice' else 'video'}"
     missing = [m for m in ("voice", "face") if m in run.absent]

@@ -70,7 +70,7 @@ def _training_rows(run: Run, site: str) -> list[PrivacyRow]:
     study, record = run.study, run.sites[site]
     if not study.privacy.dp_sgd or not record.epsilon:
         return []
-    note = "voice and face model together" if len(run.weights) > 1 else ""
+    note = "voice and face model together" if len(run.trained) > 1 else ""
     numbers = sorted(record.epsilon)
     rows = [
         PrivacyRow(
@@ -119,7 +119,7 @@ def _run(run: Run) -> RunPart:
         seed=run.study.seed,
         versions=versions(),
         command=run.plan.command,
-        seconds=round(time.monotonic() - run.started, 2),
+        seconds=round(time.time() - run.started, 2),
         finished=datetime.now(UTC).isoformat(timespec="seconds"),
         stages=tuple(run.stages),
         peak_memory_bytes=_peak_memory(run.folder),

@@ -56,6 +56,7 @@ def _train(run: Run, modality: Modality, rates: dict[str, float]) -> None:
         evaluate_fn=lambda number, arrays: _checkpoint(run, modality, number, arrays),
     )
     run.weights[modality] = {name: array.numpy() for name, array in result.arrays.items()}
+    run.trained = (*run.trained, modality)
     rates["clips"] = study.train.rounds * study.train.local_epochs * sum(run.sites[s].training[modality] for s in sites)
 
 

@@ -1,0 +1,51 @@
+"""What all tests share: one compute thread, no cache but their own, and small releases made on the spot."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from moretta.shared.threads import limit_threads
+
+limit_threads(1)
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    return np.random.default_rng(7)
+
+
+@pytest.fixture
+def tiny_corpus(tmp_path: Path) -> Path:
+    """Four speakers, six emotions, two sentences, sound only: tones that differ by speaker and emotion."""
+    return write_tone_corpus(tmp_path / "tones")
+
+
+def write_tone_corpus(root: Path, *, speakers: int = 4, seconds: float = 0.6) -> Path:
+    import soundfile
+
+    rng = np.random.default_rng(3)
+    (root / "AudioWAV").mkdir(parents=True)
+    time = np.arange(int(16_000 * seconds)) / 16_000
+    lines = ["ActorID,Age,Sex,Race,Ethnicity"]
+    for speaker in range(1001, 1001 + speakers):
+        lines.append(f"{speaker},{20 + speaker % 40},{'Male' if speaker % 2 else 'Female'},Unknown,Unknown")
+        for number, emotion in enumerate(("ANG", "DIS", "FEA", "HAP", "NEU", "SAD")):
+            for sentence in ("IEO", "TIE"):
+                tone = np.sin(2 * np.pi * (100 + 40 * (speaker - 1000) + 15 * number) * time)
+                samples = 0.3 * tone + 0.05 * rng.standard_normal(len(time))
+                name = f"{speaker}_{sentence}_{emotion}_XX.wav"
+                soundfile.write(root / "AudioWAV" / name, samples.astype(np.float32), 16_000)
+    (root / "VideoDemographics.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return root
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Tests neither read nor fill the user's cache, unless they are marked `user_cache`."""
+    if "user_cache" not in request.keywords:
+        monkeypatch.setenv("MORETTA_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))

@@ -83,8 +83,12 @@ def _with_views(
         if len(vectors) != len(found[name, encoder]):
             continue
         rows = [0] if name == "constant" else list(clips.rows)
+
+        def row_numbers(rows: list[int] = rows) -> list[int]:
+            return rows
+
         views[view_name(encoder)] = Packed.write(
-            scratch, f"embedding-{name}", (vector[None] for vector in vectors), rows=lambda rows=rows: rows
+            scratch, f"embedding-{name}", (vector[None] for vector in vectors), rows=row_numbers
         )
     return replace(clips, views=views)
 

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from moretta.server.audit.attackers.base import Attacker, Embedder, Floats, Identifier, get_attacker
 from moretta.server.audit.clipset import ClipSet
 from moretta.server.audit.learn.heads import embeddings_of
-from moretta.server.audit.measure import Bootstrap, People, ranking_rows, sexes, trial_rows, void_row
+from moretta.server.audit.measure import Bootstrap, People, Subject, ranking_rows, sexes, trial_rows
 from moretta.server.audit.metrics import Ranking, Trials
 from moretta.server.audit.rows import AuditRow
 from moretta.server.audit.scenarios import SCENARIOS, Scenario, SetName
@@ -108,11 +108,8 @@ def run_unit(inputs: Inputs, unit: Unit) -> list[AuditRow]:
             return _run(cls, inputs, unit, scenarios)
         except Exception as error:
             reason = f"{type(error).__name__}: {error}"
-    return [
-        void_row(cls, s.name, reason, metric=metric, chance=chance, speakers=speakers, clips=len(inputs.plan.trial))
-        for s in scenarios
-        for metric, chance in (("top1", 1 / max(1, speakers)), ("eer", 0.5))
-    ]
+    clips = len(inputs.plan.trial)
+    return [row for s in scenarios for row in Subject(cls, s.name, speakers, clips).void(reason)]
 
 
 def _run(cls: type[Attacker], inputs: Inputs, unit: Unit, scenarios: list[Scenario]) -> list[AuditRow]:
@@ -124,11 +121,12 @@ def _run(cls: type[Attacker], inputs: Inputs, unit: Unit, scenarios: list[Scenar
     else:
         raise TypeError(f"{cls.__name__} is neither an Identifier nor an Embedder")
     people, bootstrap = inputs.people(), Bootstrap(inputs.bootstrap, inputs.seed)
+    clips = len(inputs.plan.trial)
     rows: list[AuditRow] = []
     for scenario, ranking, trials in scored:
-        rows += ranking_rows(cls, scenario.name, ranking, people, bootstrap)
+        rows += ranking_rows(Subject(cls, scenario.name, len(ranking.gallery), clips), ranking, people, bootstrap)
         if trials is not None:
-            rows += trial_rows(cls, scenario.name, trials, len(inputs.plan.trial), people, bootstrap)
+            rows += trial_rows(Subject(cls, scenario.name, len(trials.speakers), clips), trials, people, bootstrap)
     return rows
 
 
@@ -162,7 +160,7 @@ def _embed(cls: type[Embedder], inputs: Inputs, unit: Unit, scenarios: list[Scen
         rankings[s.name] = ranking_by_centroids(enrolled, labels[enrol], tried, labels[trial])
     pairs = np.stack([inputs.rows_of(side) for side in zip(*inputs.plan.pairs, strict=True)], axis=1)  # [n, 2]
     if cls.trainable:
-        trials = _crossfit(cls, inputs, unit, scenarios, pairs, seed)
+        trials = _crossfit(cls, inputs, _set(inputs, unit.train), scenarios, pairs, seed=seed)
     else:
         trials = {s.name: _compare(model, None, inputs, s, pairs) for s in scenarios}
     return [(s, rankings[s.name], _trials(trials[s.name], labels)) for s in scenarios]
@@ -173,13 +171,13 @@ _Compared = tuple[npt.NDArray[np.float64], Ints]
 
 
 def _crossfit(
-    cls: type[Embedder], inputs: Inputs, unit: Unit, scenarios: list[Scenario], pairs: Ints, seed: int
+    cls: type[Embedder], inputs: Inputs, own: ClipSet, scenarios: list[Scenario], pairs: Ints, *, seed: int
 ) -> dict[str, _Compared]:
     found: dict[str, list[_Compared]] = {s.name: [] for s in scenarios}
     labels, numbers = inputs.clips.labels, inputs.people().numbers
     for half, members in enumerate(inputs.plan.halves):
         known = np.isin(labels, [numbers[s] for s in members])
-        model, train = cls(), _set(inputs, unit.train).subset(np.flatnonzero(known))
+        model, train = cls(), own.subset(np.flatnonzero(known))
         model.fit(train, seed=seed_of(seed, half))
         few = np.random.default_rng(seed).permutation(len(train))[:COHORT]
         cohort = Cohort(_vectors(model, train.subset(np.sort(few))))

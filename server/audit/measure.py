@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
+import numpy.typing as npt
 
 from moretta.server.audit.attackers.base import Attacker
-from moretta.server.audit.metrics import Measured, Metric, Ranking, Trials, get_metric, measure_ranking, measure_trials
+from moretta.server.audit.metrics import (
+    Measured,
+    Ranking,
+    Summary,
+    Trials,
+    get_metric,
+    measure_ranking,
+    measure_trials,
+)
 from moretta.server.audit.metrics.pooling import pool
 from moretta.server.audit.rows import AuditRow
 from moretta.server.audit.scenarios import ScenarioName
@@ -18,6 +27,7 @@ POOLED = (3, 10, 30)
 POOLED_SETS = 20
 """Pooled sets of each speaker that are scored."""
 PER_SPEAKER = ("top1", "eer")
+NO_VALUE = "too few trials to resolve it"
 
 
 @dataclass(frozen=True)
@@ -43,133 +53,94 @@ class Bootstrap:
     seed: int
 
 
-def ranking_rows(
-    cls: type[Attacker], scenario: ScenarioName, ranking: Ranking, people: People, bootstrap: Bootstrap
-) -> list[AuditRow]:
+@dataclass(frozen=True)
+class Subject:
+    """What a row is about, whatever its metric."""
+
+    attacker: type[Attacker]
+    scenario: ScenarioName
+    speakers: int
+    clips: int
+    pooled: int = 1
+
+    def row(
+        self, metric: str, chance: float, summary: Summary, *, subset: str = "all", reason: str = NO_VALUE
+    ) -> AuditRow:
+        """One row; without a value it is void, for `reason`."""
+        interval = summary.interval
+        return AuditRow(
+            modality=self.attacker.modality,
+            attacker=self.attacker.name,
+            kind=self.attacker.kind,
+            scenario=self.scenario,
+            metric=metric,
+            value=summary.value,
+            low=None if interval is None else interval.low,
+            high=None if interval is None else interval.high,
+            chance=chance,
+            speakers=self.speakers,
+            clips=self.clips,
+            void=summary.value is None,
+            reason="" if summary.value is not None else reason,
+            subset=subset,
+            pooled=self.pooled,
+        )
+
+    def void(self, reason: str) -> list[AuditRow]:
+        """Rows that say why there are no figures."""
+        chances = {"top1": 1 / max(1, self.speakers), "eer": 0.5}
+        return [self.row(metric, chance, Summary(None), reason=reason) for metric, chance in chances.items()]
+
+
+def ranking_rows(subject: Subject, ranking: Ranking, people: People, bootstrap: Bootstrap) -> list[AuditRow]:
     """Rows of an identification, single clips and pooled ones."""
     found = measure_ranking(ranking, sex_of=people.sex_of, resamples=bootstrap.resamples, seed=bootstrap.seed)
-    rows = list(_rows(cls, scenario, found, people, len(ranking.gallery), len(ranking)))
+    rows = list(_rows(subject, found, people))
     for length in POOLED:
-        rows += _pooled_rows(cls, scenario, ranking, length, bootstrap)
+        rows += _pooled_rows(replace(subject, pooled=length), ranking, bootstrap)
     return rows
 
 
-def trial_rows(
-    cls: type[Attacker], scenario: ScenarioName, trials: Trials, clips: int, people: People, bootstrap: Bootstrap
-) -> list[AuditRow]:
+def trial_rows(subject: Subject, trials: Trials, people: People, bootstrap: Bootstrap) -> list[AuditRow]:
     """Rows of a verification. Actual Cllr needs scores that mean something: it is measured after calibration."""
-    options = {"resamples": bootstrap.resamples, "seed": bootstrap.seed}
-    found = measure_trials(trials, sex_of=people.sex_of, **options)
+    resamples, seed = bootstrap.resamples, bootstrap.seed
+    found = measure_trials(trials, sex_of=people.sex_of, resamples=resamples, seed=seed)
     ratios = calibrated(trials, people.half_of)
     if ratios is not None:
-        needing = [get_metric("cllr")]
-        found |= measure_trials(ratios, sex_of=people.sex_of, metrics=needing, llr=True, **options)
-    return list(_rows(cls, scenario, found, people, len(trials.speakers), clips))
+        cllr = [get_metric("cllr")]
+        found |= measure_trials(ratios, sex_of=people.sex_of, metrics=cllr, llr=True, resamples=resamples, seed=seed)
+    return list(_rows(subject, found, people))
 
 
-def _pooled_rows(
-    cls: type[Attacker], scenario: ScenarioName, ranking: Ranking, length: int, bootstrap: Bootstrap
-) -> list[AuditRow]:
-    pooled = pool(ranking, length, seed=bootstrap.seed)
-    common = {"modality": cls.modality, "attacker": cls.name, "kind": cls.kind, "scenario": scenario, "pooled": length}
-    enrolled = len(ranking.gallery)
+def _pooled_rows(subject: Subject, ranking: Ranking, bootstrap: Bootstrap) -> list[AuditRow]:
+    length, resamples, seed = subject.pooled, bootstrap.resamples, bootstrap.seed
+    pooled = pool(ranking, length, seed=seed)
     if pooled is None:
         most = int(np.unique(ranking.speaker, return_counts=True)[1].max())
         reason = f"no speaker has {length} trial clips, the most is {most}"
-        row = AuditRow(
-            **common,
-            metric="top1",
-            value=None,
-            chance=1 / enrolled,
-            speakers=enrolled,
-            clips=0,
-            void=True,
-            reason=reason,
-        )
-        return [row]
+        return [subject.row("top1", 1 / len(ranking.gallery), Summary(None), reason=reason)]
     thinned = pooled.rows(_first_of_each(pooled, POOLED_SETS))
-    options = {"resamples": bootstrap.resamples, "seed": bootstrap.seed}
-    metrics: list[Metric] = [get_metric("top1"), get_metric("mean_rank")]
-    found = dict(measure_ranking(thinned, metrics=metrics, **options))
-    trials = claims(thinned, seed=bootstrap.seed)
+    metrics = [get_metric("top1"), get_metric("mean_rank")]
+    found = measure_ranking(thinned, metrics=metrics, resamples=resamples, seed=seed)
+    trials = claims(thinned, seed=seed)
     if trials is not None:
-        found |= measure_trials(trials, metrics=[get_metric("eer")], **options)
-    return [
-        _row(common, measured, measured.overall.value, measured.overall.interval, enrolled, len(ranking))
-        for measured in found.values()
-    ]
+        found |= measure_trials(trials, metrics=[get_metric("eer")], resamples=resamples, seed=seed)
+    return [subject.row(m.name, m.chance, m.overall) for m in found.values()]
 
 
-def _first_of_each(ranking: Ranking, count: int) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+def _first_of_each(ranking: Ranking, count: int) -> npt.NDArray[np.int64]:
     chosen = [np.flatnonzero(ranking.speaker == speaker)[:count] for speaker in np.unique(ranking.speaker)]
     return np.concatenate(chosen).astype(np.int64)
 
 
-def _rows(
-    cls: type[Attacker],
-    scenario: ScenarioName,
-    found: Mapping[str, Measured],
-    people: People,
-    speakers: int,
-    clips: int,
-) -> Iterator[AuditRow]:
-    common = {"modality": cls.modality, "attacker": cls.name, "kind": cls.kind, "scenario": scenario}
-    for measured in found.values():
-        parts = {"all": measured.overall, **measured.by_sex, "worst": measured.worst}
-        for subset, summary in parts.items():
-            if summary.value is None and subset != "all":
-                continue
-            yield _row(common, measured, summary.value, summary.interval, speakers, clips, subset)
-        if measured.name in PER_SPEAKER:
-            for speaker, value in measured.per_speaker.items():
-                yield _row(common, measured, value, None, speakers, clips, people.names[speaker])
-
-
-def _row(
-    common: Mapping[str, object],
-    measured: Measured,
-    value: float | None,
-    interval: object,
-    speakers: int,
-    clips: int,
-    subset: str = "all",
-) -> AuditRow:
-    low, high = getattr(interval, "low", None), getattr(interval, "high", None)
-    lacking = "" if value is not None else "too few trials to resolve it"
-    return AuditRow.model_validate(
-        {
-            **common,
-            "metric": measured.name,
-            "value": value,
-            "low": low,
-            "high": high,
-            "chance": measured.chance,
-            "speakers": speakers,
-            "clips": clips,
-            "subset": subset,
-            "void": value is None,
-            "reason": lacking,
-        }
-    )
-
-
-def void_row(
-    cls: type[Attacker], scenario: ScenarioName, reason: str, *, metric: str, chance: float, speakers: int, clips: int
-) -> AuditRow:
-    """A row that says why there is no figure."""
-    return AuditRow(
-        modality=cls.modality,
-        attacker=cls.name,
-        kind=cls.kind,
-        scenario=scenario,
-        metric=metric,
-        value=None,
-        chance=chance,
-        speakers=speakers,
-        clips=clips,
-        void=True,
-        reason=reason,
-    )
+def _rows(subject: Subject, found: Mapping[str, Measured], people: People) -> Iterator[AuditRow]:
+    for m in found.values():
+        for subset, summary in {"all": m.overall, **m.by_sex, "worst": m.worst}.items():
+            if summary.value is not None or subset == "all":
+                yield subject.row(m.name, m.chance, summary, subset=subset)
+        if m.name in PER_SPEAKER:
+            for speaker, value in m.per_speaker.items():
+                yield subject.row(m.name, m.chance, Summary(value), subset=people.names[speaker])
 
 
 def sexes(pairs: Sequence[tuple[str, str | None]]) -> dict[int, str]:

@@ -12,7 +12,7 @@ from moretta.server.audit.clipset import ClipSet
 from moretta.server.audit.embeddings import embed_once, encoders_for
 from moretta.server.audit.execute import Inputs, Unit, run_unit, scenarios_of, units_of
 from moretta.server.audit.judge import judge
-from moretta.server.audit.measure import void_row
+from moretta.server.audit.measure import Subject
 from moretta.server.audit.rows import AuditRow
 from moretta.server.audit.scenarios import SetName
 from moretta.server.audit.trials import TrialPlan, make_plan
@@ -176,13 +176,9 @@ def _each(pool: Workers, tasks: list[tuple[Inputs, Unit]]) -> Iterator[tuple[Uni
 
 
 def _missing(cls: type[Attacker], inputs: Inputs) -> list[AuditRow]:
-    enrolled = len(inputs.clips.speakers)
-    scenarios = {s.name for unit in units_of(cls, set(inputs.sets)) for s in scenarios_of(cls, unit, set(inputs.sets))}
-    return [
-        void_row(cls, name, cls.missing() or "", metric=metric, chance=chance, speakers=enrolled, clips=0)
-        for name in sorted(scenarios)
-        for metric, chance in (("top1", 1 / enrolled), ("eer", 0.5))
-    ]
+    sets, enrolled = set(inputs.sets), len(inputs.clips.speakers)
+    names = [s.name for unit in units_of(cls, sets) for s in scenarios_of(cls, unit, sets)]
+    return [row for name in names for row in Subject(cls, name, enrolled, 0).void(cls.missing() or "")]
 
 
 def _order(row: AuditRow, attackers: dict[str, int]) -> tuple[object, ...]:

@@ -68,7 +68,7 @@ class Workers:
 def _start_worker() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent is interrupted too, and ends its workers
     limit_threads(1)
-    from threadpoolctl import threadpool_limits
+    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped, unused-ignore]
 
     threadpool_limits(1)  # the environment comes too late for what the caller's main module has loaded
 
@@ -77,7 +77,7 @@ def _start_worker() -> None:
 def one_thread() -> Iterator[None]:
     """As many threads as a worker has, so that results are the same; put back afterwards."""
     import torch
-    from threadpoolctl import threadpool_limits
+    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped, unused-ignore]
 
     before = torch.get_num_threads()
     torch.set_num_threads(1)

@@ -53,4 +53,4 @@ class VoiceBigrams(VectorIdentifier):
         single = np.bincount(nearest, minlength=codes)
         pairs = np.bincount(nearest[:-1] * codes + nearest[1:], minlength=codes * codes)
         shares = np.concatenate([single / len(frames), pairs / max(1, len(frames) - 1)])
-        return np.sqrt(shares).astype(np.float32)
+        return np.asarray(np.sqrt(shares), np.float32)

@@ -66,7 +66,7 @@ class VoiceMixture(Identifier):
     def _ratios(self, frames: npt.NDArray[np.float64]) -> Floats:
         base = self._likelihood(frames, self._background)
         ratios = [(self._likelihood(frames, means) - base).mean() for means in self._means]
-        return (np.array(ratios) * np.sqrt(len(frames))).astype(np.float32)
+        return np.asarray(np.array(ratios) * np.sqrt(len(frames)), np.float32)
 
     def _likelihood(self, frames: npt.NDArray[np.float64], means: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
         """float64 [frames], up to a constant of the shared variances."""
@@ -88,4 +88,4 @@ def _frames(clips: ClipSet, index: int) -> Floats:
     mfcc = clips.mfcc(index)
     frames = np.hstack([mfcc, np.gradient(mfcc, axis=0) if len(mfcc) > 1 else np.zeros_like(mfcc)])
     chosen = np.unique(np.linspace(0, len(frames) - 1, _FRAMES_PER_CLIP).round().astype(int))
-    return frames[chosen]
+    return np.asarray(frames[chosen], np.float32)

@@ -29,11 +29,17 @@ def face_pixels(clips: ClipSet) -> Floats:
 
 def face_gradients(clips: ClipSet) -> Floats:
     """float32 [clips, 900]: histograms of oriented gradients of the mean frame (Dalal and Triggs, CVPR 2005)."""
-    import cv2
+    return np.stack([_oriented_gradients(clips.thumbnails(i).mean(axis=(0, 3)) / 255) for i in range(len(clips))])
 
-    hog = cv2.HOGDescriptor((48, 48), (16, 16), (8, 8), (8, 8), 9)
-    rows = []
-    for i in range(len(clips)):
-        mean = clips.thumbnails(i).mean(0).round().astype(np.uint8)
-        rows.append(hog.compute(cv2.cvtColor(mean, cv2.COLOR_RGB2GRAY)).ravel())
-    return np.stack(rows).astype(np.float32)
+
+def _oriented_gradients(picture: npt.NDArray[np.floating], *, cell: int = 8, directions: int = 9) -> Floats:
+    """Blocks of 2 x 2 cells, each normalised to length 1, of a picture [h, w]. OpenCV 5 no longer has them."""
+    down, right = np.gradient(picture)
+    strength, angle = np.hypot(down, right), np.arctan2(down, right) % np.pi
+    bins = np.minimum((angle / np.pi * directions).astype(int), directions - 1)
+    rows, columns = picture.shape[0] // cell, picture.shape[1] // cell
+    one_hot = strength[..., None] * (bins[..., None] == np.arange(directions))  # [h, w, directions]
+    cells = one_hot[: rows * cell, : columns * cell].reshape(rows, cell, columns, cell, directions).sum((1, 3))
+    blocks = np.concatenate([cells[:-1, :-1], cells[:-1, 1:], cells[1:, :-1], cells[1:, 1:]], axis=2)
+    normalised: Floats = (blocks / (np.linalg.norm(blocks, axis=2, keepdims=True) + 1e-3)).astype(np.float32)
+    return normalised.ravel()

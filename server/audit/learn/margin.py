@@ -61,7 +61,7 @@ def train_with_margin(
         margin = schedule.margin * min(1.0, 2 * step / schedule.steps)
         loss = functional.cross_entropy(schedule.scale * with_margin(cosine, target, margin), target)
         optimizer.zero_grad()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(network.parameters(), 5.0)
         optimizer.step()
         pace.step()

@@ -49,7 +49,8 @@ class VectorIdentifier(Identifier):
         """Log-posteriors, [clips, speakers]."""
         x = self.vectors(clips)
         if hasattr(self._model, "predict_proba"):
-            return np.log(np.clip(self._model.predict_proba(x), 1e-12, 1)).astype(np.float32)
+            posteriors = np.asarray(self._model.predict_proba(x), np.float32)
+            return np.log(np.clip(posteriors, 1e-12, 1))
         decision = np.asarray(self._model.decision_function(x), np.float32)
         return np.stack([-decision, decision], 1) if decision.ndim == 1 else decision
 

@@ -146,7 +146,7 @@ def _prepare(
 
 def _ordered(clips: ClipSet) -> ClipSet:
     order = sorted(range(len(clips)), key=lambda i: clips.clips[i].clip)
-    return clips.subset(order)
+    return replace(clips.subset(order), damaged=clips.damaged)
 
 
 def _constant_inputs(inputs: Inputs) -> Inputs:

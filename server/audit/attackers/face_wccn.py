@@ -19,7 +19,7 @@ class FaceWithinClass(Embedder):
         from sklearn.decomposition import PCA
 
         x, y = self._vectors(clips), clips.labels
-        self._reduce = PCA(min(_COMPONENTS, *x.shape), svd_solver="full").fit(x)
+        self._reduce = PCA(min(_COMPONENTS, len(x) - 1), svd_solver="full").fit(x)
         reduced = self._reduce.transform(x)
         self._model = WithinClass(choose_shrinkage(reduced, y, seed=seed)).fit(reduced, y)
 

@@ -25,7 +25,10 @@ class WithinClass:
     def fit(self, x: npt.NDArray[Any], y: npt.NDArray[np.int64]) -> WithinClass:
         """Learn from vectors [n, d] and speakers [n]."""
         exact = np.asarray(x, np.float64)
-        self._mean, self._scale = exact.mean(0), exact.std(0) + 1e-8
+        self._mean, deviation = exact.mean(0), exact.std(0)
+        # A direction in which the training clips are all equal is not known to be small in others: it is left out.
+        flat = deviation <= 1e-6 * max(float(deviation.max()), 1e-12)
+        self._scale = np.where(flat, np.inf, deviation)
         scaled = (exact - self._mean) / self._scale
         within = np.concatenate([scaled[y == speaker] - scaled[y == speaker].mean(0) for speaker in np.unique(y)])
         covariance = within.T @ within / len(within)

@@ -22,14 +22,19 @@ BatchOf = Callable[[Ints, np.random.Generator], "torch.Tensor"]
 
 @dataclass(frozen=True)
 class Schedule:
-    """How long and how fast. `steps` are batches of `batch` clips."""
+    """How long and how fast."""
 
-    steps: int = 120
+    epochs: float = 15.0
+    min_steps: int = 60
     batch: int = 32
     learning_rate: float = 3e-3
     scale: float = 20.0
     margin: float = 0.2
     """In radians, on the angle to the clip's own speaker; 0 is plain softmax on cosines."""
+
+    def steps(self, clips: int) -> int:
+        """Batches to train on: linear in the number of clips, but for the smallest sets."""
+        return max(self.min_steps, round(self.epochs * clips / self.batch))
 
 
 def train_with_margin(
@@ -49,16 +54,17 @@ def train_with_margin(
     from torch.nn import functional
 
     rng = np.random.default_rng(seed)
+    steps = schedule.steps(len(labels))
     speakers = int(labels.max()) + 1
     centres = torch.nn.Parameter(torch.from_numpy(rng.normal(size=(speakers, dimensions)).astype(np.float32)))
     optimizer = torch.optim.AdamW([*network.parameters(), centres], lr=schedule.learning_rate, weight_decay=1e-3)
-    pace = torch.optim.lr_scheduler.OneCycleLR(optimizer, schedule.learning_rate, total_steps=schedule.steps)
+    pace = torch.optim.lr_scheduler.OneCycleLR(optimizer, schedule.learning_rate, total_steps=steps)
     network.train()
-    for step in range(schedule.steps):
+    for step in range(steps):
         chosen = _balanced(labels, schedule.batch, rng)
         target = torch.from_numpy(labels[chosen])
         cosine = functional.linear(functional.normalize(network(batch_of(chosen, rng))), functional.normalize(centres))
-        margin = schedule.margin * min(1.0, 2 * step / schedule.steps)
+        margin = schedule.margin * min(1.0, 2 * step / steps)
         loss = functional.cross_entropy(schedule.scale * with_margin(cosine, target, margin), target)
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]

@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from moretta.shared.atomic import write_atomic
 from moretta.shared.errors import StudyError
+from moretta.shared.release.pseudonym import PseudonymKey
 from moretta.shared.study import Study
 
 PLAN_FILE = "plan.json"
@@ -43,6 +44,15 @@ class SimulationPlan(_Part):
     def test_speakers(self) -> frozenset[int]:
         """Speakers held out of training everywhere."""
         return frozenset(self.folds[self.study.split.test_fold])
+
+    def pseudonym_keys(self) -> dict[int, PseudonymKey]:
+        """The key of each speaker's virtual site, which anybody can derive from the seed."""
+        return {n: PseudonymKey.seeded(self.study.seed, site.name) for site in self.sites for n in site.speakers}
+
+    def held_out_pseudonyms(self) -> frozenset[str]:
+        """Pseudonyms of the speakers who are held out of training."""
+        keys = self.pseudonym_keys()
+        return frozenset(keys[number].speaker(number) for number in self.test_speakers)
 
     def save(self, run_folder: Path) -> None:
         """Write the plan, readable by its owner only."""

@@ -71,7 +71,7 @@ class TrainSection(_Section):
     strategy_options: dict[str, float | int | bool] = Field(default_factory=dict)
     local_epochs: int = Field(default=1, ge=1, le=100)
     batch_size: int = Field(default=16, ge=1, le=4096)
-    learning_rate: Positive = 0.5
+    learning_rate: Positive = 0.3
     min_sites: int = Field(default=1, ge=1)
     """A round with fewer sites' updates is not aggregated."""
     deadline_seconds: Positive = 3600.0

@@ -6,7 +6,6 @@ from moretta.server.audit.clipset import ClipSet
 from moretta.server.audit.loaders import VideoFaces
 from moretta.server.run import Run
 from moretta.shared.corpus.reader import read_corpus
-from moretta.shared.release import PseudonymKey
 from moretta.shared.release.format import Modality
 from moretta.shared.seeds import derive
 
@@ -48,8 +47,7 @@ def _audit(run: Run, modality: Modality) -> None:
 
 def _originals(run: Run, modality: Modality, released: ClipSet) -> ClipSet:
     """The raw clips under the pseudonyms that their sites gave. Only a simulation has them in one place."""
-    seed = run.study.seed
-    keys = {number: PseudonymKey.seeded(seed, site.name) for site in run.plan.sites for number in site.speakers}
+    keys = run.plan.pseudonym_keys()
     loader = None
     if modality == "face":
         side = released.frames(0).shape[1] if len(released) else _FACE_SIDE

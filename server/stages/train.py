@@ -61,13 +61,14 @@ def _train(run: Run, modality: Modality, rates: dict[str, float]) -> None:
 
 
 def _initial(run: Run, modality: Modality) -> dict[str, wire.Array]:
-    """Seeded, public initial weights. The input's shape comes from one released clip."""
+    """Seeded initial weights. Inputs are standardised by released clips of speakers who are not held out."""
     from moretta.server.features import model_inputs
     from moretta.shared.models.emotion import emotion_model, initial_weights
 
     model = emotion_model(modality, run.study.section(modality).model)
-    example, _ = next(model_inputs(run, modality, model))
-    weights = initial_weights(model, example, seed=derive(run.study.seed, "initial weights", modality))
+    held_out = run.plan.held_out_pseudonyms()
+    inputs = np.stack([x for x, clip in model_inputs(run, modality, model) if clip.speaker not in held_out])
+    weights = initial_weights(model, inputs, seed=derive(run.study.seed, "initial weights", modality))
     return {name: np.asarray(tensor) for name, tensor in weights.items()}
 
 

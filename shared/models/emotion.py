@@ -22,6 +22,8 @@ from moretta.shared.release.format import Modality
 Array = npt.NDArray[Any]
 Floats = npt.NDArray[np.float32]
 CLASSES = len(EMOTIONS)
+MIN_STD = 1e-2
+"""Keeps inputs finite where clips hardly differ."""
 
 
 class PublicScale(NamedTuple):
@@ -57,11 +59,42 @@ def emotion_model(modality: Modality, name: str) -> EmotionModel:
     return model
 
 
-def initial_weights(model: EmotionModel, example: Floats, *, seed: int) -> dict[str, torch.Tensor]:
-    """Seeded initial weights for inputs shaped as `example`; the seed is public."""
+class Standardise(nn.Module):
+    """[N, ...] -> the same shape: minus a mean, over a deviation, clipped. Both are fixed, and public.
+
+    Without it the parts of the input that all clips share take up most of every clipped gradient.
+    """
+
+    LIMIT = 4.0
+    """In standard deviations: no clip's input is far larger than the others'."""
+    mean: torch.Tensor
+    std: torch.Tensor
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(shape))
+        self.register_buffer("std", torch.ones(shape))
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        """Elementwise."""
+        return ((inputs - self.mean) / self.std).clamp(-self.LIMIT, self.LIMIT)
+
+
+def initial_weights(model: EmotionModel, inputs: Floats, *, seed: int) -> dict[str, torch.Tensor]:
+    """Seeded initial weights, with the standardisation of some inputs.
+
+    Args:
+        model: which.
+        inputs: [N, ...] features of clips that were released already: looking at them costs nothing more.
+        seed: public, since weights before training say nothing.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return dict(model.build(example.shape).state_dict())
+        weights = dict(model.build(inputs.shape[1:]).state_dict())
+    mean, std = inputs.mean(axis=0), inputs.std(axis=0)
+    weights["0.mean"] = torch.from_numpy(mean.astype(np.float32))
+    weights["0.std"] = torch.from_numpy(np.maximum(std, MIN_STD).astype(np.float32))
+    return weights
 
 
 def _register(model: EmotionModel) -> None:
@@ -137,11 +170,12 @@ def _linear(shape: tuple[int, ...]) -> nn.Module:
     layer = nn.Linear(int(np.prod(shape)), CLASSES)
     nn.init.zeros_(layer.weight)
     nn.init.zeros_(layer.bias)
-    return nn.Sequential(nn.Flatten(), layer)
+    return nn.Sequential(Standardise(shape), nn.Flatten(), layer)
 
 
 def _voice_cnn(shape: tuple[int, ...]) -> nn.Module:
     return nn.Sequential(
+        Standardise(shape),
         nn.Conv1d(shape[0], 32, 5, stride=2),
         nn.GroupNorm(4, 32),
         nn.ReLU(),
@@ -156,6 +190,7 @@ def _voice_cnn(shape: tuple[int, ...]) -> nn.Module:
 
 def _face_cnn(shape: tuple[int, ...]) -> nn.Module:
     return nn.Sequential(
+        Standardise(shape),
         nn.Conv2d(shape[0], 16, 5, stride=2),
         nn.GroupNorm(4, 16),
         nn.ReLU(),

@@ -71,12 +71,15 @@ def _answers(handler: Handler) -> Callable[[Message, Context], Message]:
 
 def _log_failure(home: Path | None, call: str) -> None:
     text = f"{call} failed\n{traceback.format_exc()}\n"
-    if home is None:
-        logging.getLogger("moretta").error(text)
-        return
-    home.mkdir(parents=True, exist_ok=True)
-    with (home / "site.log").open("a", encoding="utf-8") as log:
-        log.write(text)
+    try:
+        if home is not None:
+            home.mkdir(parents=True, exist_ok=True)
+            with (home / "site.log").open("a", encoding="utf-8") as log:
+                log.write(text)
+            return
+    except OSError as error:  # Flower would tell the server of an error that came out of here, path and all
+        text += f"and the site's log cannot be written: {error}\n"
+    logging.getLogger("moretta").error(text)
 
 
 @app.query("hello")
@@ -120,6 +123,8 @@ def fetch(message: Message, settings: SiteSettings) -> RecordDict:
     study = wire.study_of(message.content)
     name, offset = wire.from_config(message.content, "file"), int(wire.from_config(message.content, "offset"))
     folder = settings.releases / study.digest()[:16]
+    if not (folder / STATEMENT_FILE).exists():  # before the statement the ledger may not have the loss
+        raise ReleaseError("a request for files of a release that is not finished", expected="a finished release")
     if name not in {path.name for path in _release_files(folder)}:
         raise ReleaseError(f"a request for {name!r}", expected="a file of the release")
     with (folder / name).open("rb") as file:

@@ -19,10 +19,10 @@ from moretta.client.anonymize.registry import Anonymizer, get_anonymizer
 from moretta.client.ledger import Ledger
 from moretta.client.settings import SiteSettings
 from moretta.shared.corpus.clips import Clip, Corpus
-from moretta.shared.errors import ClipError, CorpusError
+from moretta.shared.errors import ClipError, CorpusError, ReleaseError
 from moretta.shared.privacy.noise import NoiseSource, SeededNoise, SystemNoise
 from moretta.shared.release import AnonymizerStatement, Release, ReleasedClip, ReleaseWriter, open_release
-from moretta.shared.release.format import STATEMENT_FILE, Modality
+from moretta.shared.release.format import STATEMENT_FILE, Modality, check_array
 from moretta.shared.study import Study
 
 Array = npt.NDArray[Any]
@@ -159,8 +159,8 @@ def _raw(channel: _Channel, clips: Iterable[Clip]) -> Iterator[Array]:
     for clip in clips:
         try:
             raw = channel.read(clip)
-        except ClipError:
-            continue  # counted when the clip's turn comes
+        except Exception:  # noqa: S112 - counted when the clip's turn comes
+            continue
         if raw is not None:
             yield raw
 
@@ -180,6 +180,9 @@ def _anonymized(
         except ClipError as error:
             dropped[f"{modality}-{error.reason}"] += 1
             continue
+        except Exception:  # a decoder's own defect must not cost the site its other clips
+            dropped[f"{modality}-unreadable"] += 1
+            continue
         if raw is None:
             dropped[f"{modality}-missing"] += 1
         else:
@@ -189,17 +192,36 @@ def _anonymized(
         return out
     try:
         released = channel.anonymizer.release([raw for _, raw in readable], [noise[i] for i, _ in readable])
+        results = list(zip(readable, released, strict=True))
     except Exception:
         dropped[f"{modality}-anonymizer-failed"] += len(readable)
         return out
-    for (index, _), result in zip(readable, released, strict=True):
-        if isinstance(result, ClipError):
-            dropped[f"{modality}-{result.reason}"] += 1
-        elif isinstance(result, Exception):
-            dropped[f"{modality}-anonymizer-failed"] += 1
-        else:
-            out[index] = result
+    for (index, _), result in results:
+        try:
+            out[index] = _checked(channel.anonymizer, result)
+        except ClipError as error:
+            dropped[f"{modality}-{error.reason}"] += 1
     return out
+
+
+def _checked(anonymizer: Anonymizer, result: Array | Exception) -> Array:
+    """What an anonymizer gave for one clip, if it may be released.
+
+    Raises:
+        ClipError: the anonymizer's own, or reason `anonymizer-failed` or `check-failed`.
+    """
+    if isinstance(result, ClipError):
+        raise result
+    if not isinstance(result, np.ndarray):
+        raise ClipError("anonymizer-failed", f"{type(result).__name__} in place of an array")
+    codebook = anonymizer.codebook
+    try:
+        check_array(
+            anonymizer.modality, anonymizer.form, result, codebook_size=None if codebook is None else len(codebook)
+        )
+    except ReleaseError as error:
+        raise ClipError("check-failed", error.message) from error
+    return result
 
 
 def _noise(settings: SiteSettings, modality: Modality, purpose: str) -> NoiseSource:

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from moretta.client.release import make_release
 from moretta.client.settings import SiteSettings
-from moretta.deploy.simulate import prepare_folder
+from moretta.deploy.simulate import check_names, prepare_folder, without_missing
+from moretta.shared.errors import ClipError, CorpusError
 from moretta.shared.public import public_arrays
 from moretta.shared.release import Release
 from moretta.shared.study import Study
@@ -24,6 +25,12 @@ def anonymize_corpus(
     Raises:
         MorettaError: the corpus, the study or the folder cannot be used.
     """
+    from moretta.shared.corpus.reader import read_corpus
+
+    check_names(study)
+    study, absent = without_missing(read_corpus(corpus, labels=study.labels), study)
+    if not study.modalities:
+        raise CorpusError("; ".join(absent.values()), expected="a corpus with what the study asks for")
     prepare_folder(out)
     settings = SiteSettings(
         name=SITE,
@@ -57,7 +64,10 @@ def write_media(release: Release, folder: Path, *, fps: float) -> int:
         written += 1
     for clip, frames in release.arrays("face"):
         wav = folder / f"{clip.clip}.wav"
-        sound = read_audio(wav) if wav.exists() else None
+        try:
+            sound = read_audio(wav) if wav.exists() else None
+        except ClipError:  # an anonymizer may well release silence
+            sound = None
         write_video(folder / f"{clip.clip}.mp4", frames, fps, sound)
         written += 1
     return written

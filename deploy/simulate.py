@@ -6,6 +6,7 @@ import json
 import shlex
 import signal
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -61,8 +62,10 @@ def plan_simulation(corpus: Corpus, study: Study, command: str) -> SimulationPla
     """Deal the speakers over virtual sites and folds.
 
     Raises:
-        StudyError: the corpus has too few speakers for the study's sites or folds, or only one emotion.
+        StudyError: the corpus has too few speakers for the study's sites or folds, or only one emotion; or the study
+            names something that does not exist.
     """
+    check_names(study)
     present = {clip.speaker for clip in corpus.clips}
     speakers = [corpus.speakers[number] for number in sorted(present)]
     emotions = {clip.label for clip in corpus.clips}
@@ -82,7 +85,7 @@ def plan_simulation(corpus: Corpus, study: Study, command: str) -> SimulationPla
         study = study.with_changes(
             split__folds=len(speakers), split__test_fold=min(study.split.test_fold, len(speakers) - 1)
         )
-    study, absent = _without_missing(corpus, study)
+    study, absent = without_missing(corpus, study)
     sites = assign_sites(speakers, study.sites, derive(study.seed, "sites"))
     width = max(2, len(str(len(sites) - 1)))
     return SimulationPlan(
@@ -94,11 +97,12 @@ def plan_simulation(corpus: Corpus, study: Study, command: str) -> SimulationPla
         folds=make_folds(speakers, study.split.folds, derive(study.seed, "folds")),
         command=command,
         absent=absent,
+        dropped=_of_no_site(corpus, present),
         warnings=tuple(warnings),
     )
 
 
-def _without_missing(corpus: Corpus, study: Study) -> tuple[Study, dict[str, str]]:
+def without_missing(corpus: Corpus, study: Study) -> tuple[Study, dict[str, str]]:
     """Switch off what the corpus has not: no budget is set aside for it, and no autoencoder is trained."""
     absent = {}
     if study.voice.enabled and not any(clip.audio for clip in corpus.clips):
@@ -106,6 +110,38 @@ def _without_missing(corpus: Corpus, study: Study) -> tuple[Study, dict[str, str
     if study.face.enabled and not any(clip.video for clip in corpus.clips):
         absent["face"] = "no clip of the corpus has video"
     return study.with_changes(**{f"{modality}__enabled": False for modality in absent}), absent
+
+
+def _of_no_site(corpus: Corpus, speakers: set[int]) -> dict[str, int]:
+    """Dropped files that no site counts, because their names tell no speaker who has clips."""
+    prefixes = tuple(f"{speaker:04d}_" for speaker in speakers)
+    return dict(Counter(d.reason for d in corpus.dropped if not Path(d.file).name.startswith(prefixes)))
+
+
+def check_names(study: Study) -> None:
+    """Look up everything that a study names, before any site spends budget on it.
+
+    Raises:
+        StudyError: an anonymizer, a model, a strategy or one of its options, or an attacker that does not exist.
+    """
+    from moretta.client.anonymize.registry import get_anonymizer
+    from moretta.server.aggregation.strategies import make_strategy
+    from moretta.server.audit.attackers.base import attacker_names
+    from moretta.shared.models.emotion import emotion_model
+
+    for modality in study.modalities:
+        section = study.section(modality)
+        get_anonymizer(modality, section.anonymizer)
+        emotion_model(modality, section.model)
+    make_strategy(study.train.strategy, dict(study.train.strategy_options))
+    known = attacker_names()
+    unknown = [name for name in study.audit.attackers if name not in known]
+    if unknown:
+        raise StudyError(
+            f"audit.attackers names {', '.join(unknown)}",
+            expected=f"one or more of: {', '.join(known)}",
+            fix="correct [audit]",
+        )
 
 
 def prepare_folder(folder: Path) -> None:
@@ -248,9 +284,13 @@ def _interruptible() -> Iterator[None]:
 
     def stop(number: int, frame: FrameType | None) -> None:
         del frame
+        for each in old:  # who presses Ctrl-C twice would otherwise stop the cleaning up
+            signal.signal(each, signal.SIG_IGN)
         raise Interrupted(f"ended by {signal.Signals(number).name}", fix="run the command again in a new folder")
 
-    old = {s: signal.signal(s, stop) for s in (signal.SIGINT, signal.SIGTERM)}
+    old = {s: signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)}
+    for number in old:
+        signal.signal(number, stop)
     try:
         yield
     finally:

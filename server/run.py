@@ -133,8 +133,6 @@ def run_stages(run: Run, stages: list[Stage]) -> None:
         with run.timed(stage.name) as rates:
             try:
                 stage.work(run, rates)
-            except RunError:
-                raise
             except Exception as error:
                 error.add_note(f"in the stage {stage.name!r}")
                 raise

@@ -38,6 +38,8 @@ class SimulationPlan(_Part):
     command: str
     absent: dict[str, str] = Field(default_factory=dict)
     """Modalities that the study wanted and the corpus has not, with the reason."""
+    dropped: dict[str, int] = Field(default_factory=dict)
+    """Files of the corpus that cannot be used and belong to no site's speakers, counted by reason."""
     warnings: tuple[str, ...] = ()
 
     @property

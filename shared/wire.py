@@ -41,14 +41,23 @@ def arrays_of(content: RecordDict, key: str = ARRAYS) -> dict[str, Array]:
     """The arrays under one key of a message. Flower reads them with pickling off.
 
     Raises:
-        ReleaseError: there are none.
+        ReleaseError: there are none, or one cannot be read.
     """
     from flwr.app import ArrayRecord
 
     record = content.get(key)
     if not isinstance(record, ArrayRecord):
         raise ReleaseError(f"a message without arrays under {key!r}", expected="a message of this version")
-    return {name: array.numpy() for name, array in record.items()}
+    arrays: dict[str, Array] = {}
+    for name, packed in record.items():
+        try:
+            array = packed.numpy()
+        except Exception as error:  # NumPy raises many kinds for bytes that are no array
+            raise ReleaseError(f"an array {name[:80]!r} that cannot be read", expected="a NumPy array") from error
+        if not isinstance(array, np.ndarray):
+            raise ReleaseError(f"{type(array).__name__} in place of the array {name[:80]!r}", expected="a NumPy array")
+        arrays[name] = array
+    return arrays
 
 
 def number_of(content: RecordDict, key: str, default: float | None = None) -> float:

@@ -27,12 +27,13 @@ def simulate(  # noqa: PLR0917 - typer reads the options from the signature
 
     Example: moretta simulate --corpus CREMA-D --sites 6 --rounds 10 --out run1
     """
-    from moretta.deploy.simulate import plan_simulation, prepare_folder, reproduce_command
+    from moretta.deploy.simulate import check_names, plan_simulation, prepare_folder, reproduce_command
     from moretta.deploy.simulate import simulate as start
     from moretta.shared.corpus.reader import read_corpus
     from moretta.shared.study import load_study
 
     chosen = load_study(study).with_changes(sites=sites, train__rounds=rounds, seed=seed)
+    check_names(chosen)
     prepare_folder(out)
     if corpus is None:
         corpus = out / "corpus"
@@ -48,7 +49,8 @@ def simulate(  # noqa: PLR0917 - typer reads the options from the signature
             typer.echo(f"Report: {outcome.folder / 'report.html'}", err=json_output)
             typer.echo("moretta: the run broke a limit of the study's gate; the report names it", err=True)
         case _:
-            typer.echo(f"moretta: the run failed {outcome.stage}: {outcome.cause}", err=True)
+            stage = f" {outcome.stage}" if outcome.stage else ""
+            typer.echo(f"moretta: the run failed{stage}: {outcome.cause}", err=True)
     raise typer.Exit(int(outcome.code))
 
 

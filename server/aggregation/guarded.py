@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
+import numpy as np
+from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 
 from moretta.server.aggregation.checks import update_problem
 from moretta.server.exchange import Exchange
 from moretta.shared import wire
-from moretta.shared.errors import MorettaError, RunError
+from moretta.shared.errors import MorettaError, ReleaseError, RunError
 
 if TYPE_CHECKING:
     from flwr.serverapp.strategy import FedAvg
+
+
+WEIGHT = "num-examples"
+_METRICS = (WEIGHT, "loss", "epsilon", "noise-multiplier")
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,8 +31,8 @@ class RoundOutcome:
     """What one round of training brought."""
 
     round: int
-    used: dict[str, MetricRecord]
-    """Metrics of the sites whose updates were aggregated."""
+    used: dict[str, dict[str, float]]
+    """Metrics of the sites whose updates were aggregated: known names, finite and not negative."""
     refused: dict[str, str]
     """Why the other sites' were not."""
     seconds: float
@@ -40,7 +46,7 @@ class GuardedStrategy(Strategy):
     twice counts once.
 
     Raises:
-        RunError: from `aggregate_train`, when fewer than `min_sites` usable updates came.
+        RunError: from `aggregate_train`, when fewer than `min_sites` usable updates came, or too few for the strategy.
     """
 
     inner: FedAvg
@@ -70,6 +76,7 @@ class GuardedStrategy(Strategy):
         by_node = {message.metadata.src_node_id: message for message in reversed(kept)}
         nodes = {site: node for node, site in self.exchange.nodes.items()}
         used: dict[str, Message] = {}
+        metrics: dict[str, dict[str, float]] = {}
         refused: dict[str, str] = {}
         for answer in self.exchange.sorted_answers(kept, set(self.sites)):
             if answer.content is None:
@@ -77,6 +84,7 @@ class GuardedStrategy(Strategy):
                 continue
             try:
                 problem = update_problem(self._sent, wire.arrays_of(answer.content))
+                metrics[answer.site] = _metrics(answer.content)
             except (MorettaError, ValueError) as error:
                 problem = str(error)
             if problem is None:
@@ -90,11 +98,29 @@ class GuardedStrategy(Strategy):
                 expected=f"at least {self.min_sites}",
                 fix="look into the logs of the sites named",
             )
-        messages = [_without_config(used[site]) for site in sorted(used)]
-        aggregated = self.inner.aggregate_train(server_round, messages)
-        metrics = {site: _metrics(message) for site, message in used.items()}
-        self.on_round(RoundOutcome(server_round, metrics, refused, time.monotonic() - self._since))
-        return aggregated
+        messages = [_bare(used[site], metrics[site][WEIGHT]) for site in sorted(used)]
+        arrays, _ = self.inner.aggregate_train(server_round, messages)
+        name = type(self.inner).__name__
+        if arrays is None:
+            raise RunError(
+                f"{name} cannot aggregate {len(used)} updates",
+                expected="as many as the strategy needs",
+                fix="take more sites or another strategy in [train]",
+            )
+        kept_types = self._as_sent({name: array.numpy() for name, array in arrays.items()})
+        if not all(np.isfinite(array).all() for array in kept_types.values()):
+            raise RunError(
+                f"{name} gave weights that are not finite in round {server_round}",
+                expected="finite weights",
+                fix="lower the learning rates in [train]",
+            )
+        chosen = {site: metrics[site] for site in used}
+        self.on_round(RoundOutcome(server_round, chosen, refused, time.monotonic() - self._since))
+        return wire.arrays_to_record(kept_types), MetricRecord()
+
+    def _as_sent(self, arrays: dict[str, wire.Array]) -> dict[str, wire.Array]:
+        """Some strategies compute in float64: the next round's weights have the types that sites expect."""
+        return {name: array.astype(self._sent[name].dtype, copy=False) for name, array in arrays.items()}
 
     def configure_evaluate(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
@@ -113,12 +139,19 @@ class GuardedStrategy(Strategy):
         self.inner.summary()
 
 
-def _metrics(message: Message) -> MetricRecord:
-    record = message.content.get(wire.METRICS)
-    return record if isinstance(record, MetricRecord) else MetricRecord()
+def _metrics(content: RecordDict) -> dict[str, float]:
+    record = content.get(wire.METRICS)
+    found = {name: record[name] for name in _METRICS if name in record} if isinstance(record, MetricRecord) else {}
+    for name, value in found.items():
+        if not isinstance(value, int | float) or not math.isfinite(value) or value < 0:
+            raise ReleaseError(f"the metric {name} = {str(value)[:40]}", expected="a finite number, 0 or more")
+    if not found.get(WEIGHT):
+        raise ReleaseError(f"an update without {WEIGHT}", expected="at least 1")
+    return {name: float(value) for name, value in found.items() if isinstance(value, int | float)}
 
 
-def _without_config(message: Message) -> Message:
-    """Flower's strategies expect arrays and metrics and nothing else in a reply."""
-    message.content.pop(wire.CONFIG, None)
+def _bare(message: Message, weight: float) -> Message:
+    """Flower's strategies want arrays and metrics and nothing else, with the same names in every reply."""
+    arrays = message.content[wire.ARRAYS]
+    message.content = RecordDict({wire.ARRAYS: arrays, wire.METRICS: MetricRecord({WEIGHT: weight})})
     return message

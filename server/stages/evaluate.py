@@ -42,7 +42,7 @@ def evaluate(run: Run, rates: dict[str, float]) -> None:
         try:
             if answer.content is None:
                 raise ReleaseError(answer.failure)
-            for output, found in _counts(answer.content).items():
+            for output, found in _counts(answer.content, known=_speakers(run, answer.site)).items():
                 tables.setdefault(output, {}).update(found)
         except (MorettaError, ValueError, TypeError, AttributeError) as error:
             failures[answer.site] = str(error)
@@ -60,17 +60,23 @@ def evaluate(run: Run, rates: dict[str, float]) -> None:
     rates["clips"] = sum(int(t.sum()) for o in OUTPUTS for t in tables.get(o, {}).values())
 
 
-def _counts(content: RecordDict) -> dict[str, _Tables]:
-    """Counts of one site, checked: only known outputs, square tables of non-negative integers."""
+def _speakers(run: Run, site: str) -> frozenset[str]:
+    return frozenset(clip.speaker for clip in run.releases[site].clips)
+
+
+def _counts(content: RecordDict, *, known: frozenset[str]) -> dict[str, _Tables]:
+    """Counts of one site, checked: only known outputs, its own speakers, square tables of non-negative integers."""
     sizes = {o: len(EMOTIONS) for o in OUTPUTS} | {f"{o}/3": len(ORIGINAL_CLASSES) for o in OUTPUTS}
     checked: dict[str, _Tables] = {}
     for output, by_speaker in wire.from_config(content, "counts").items():
         size = sizes.get(output)
         for speaker, rows in by_speaker.items():
+            if speaker not in known:
+                raise ReleaseError("counts of a speaker whom this site has not released", expected="its own speakers")
             table = np.asarray(rows)
             if size is None or table.shape != (size, size) or table.dtype.kind != "i" or table.min() < 0:
                 raise ReleaseError(f"counts of shape {list(table.shape)} for {output!r}", expected=f"{size} x {size}")
-            checked.setdefault(output, {})[str(speaker)] = table.astype(np.int64)
+            checked.setdefault(output, {})[speaker] = table.astype(np.int64)
     return checked
 
 

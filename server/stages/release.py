@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import numpy.typing as npt
 from pydantic import ValidationError
 
 from moretta.server.run import Run
@@ -127,10 +128,32 @@ def _keep(run: Run, site: str, release: Release) -> None:
         raise ReleaseError(f"a release of {release.statement.site!r} from {site!r}", expected="the site's own")
     if release.statement.study != run.study.digest():
         raise ReleaseError("a release that was made for another study", expected="this study's digest")
+    _check_arrays(run, release)
     run.releases[site] = release
     record = run.sites[site]
-    record.clips, record.speakers = release.statement.clips, release.statement.speakers
+    record.clips, record.speakers = len(release.clips), len({clip.speaker for clip in release.clips})
     record.dropped = dict(release.statement.dropped)
+    for reason, count in release.damaged.items():
+        record.dropped[reason] = record.dropped.get(reason, 0) + count
+        run.warn(f"{site} released {count} arrays that cannot be used ({reason})")
+
+
+def _check_arrays(run: Run, release: Release) -> None:
+    """Read every array once, on arrival: damaged ones are counted, and all must have the size that the study asks for.
+
+    Raises:
+        ReleaseError: MFCC or pictures of another size, which no model could take together with those of other sites.
+    """
+    for modality in run.study.modalities:
+        statement = release.anonymizer(modality)
+        sizes = {_size(statement.form, array) for _, array in release.arrays(modality)} if statement else set()
+        expected = run.study.voice.coefficients if modality == "voice" else None
+        if len(sizes) > 1 or (expected is not None and sizes - {(), (expected,)}):
+            raise ReleaseError(f"{modality} arrays of the sizes {sorted(sizes)}", expected="the size of the study")
+
+
+def _size(form: str, array: npt.NDArray[Any]) -> tuple[int, ...]:
+    return () if form in ("tokens", "waveform") else array.shape[1:]
 
 
 def _note_absent(run: Run) -> None:

@@ -99,7 +99,7 @@ def _training_rows(run: Run, site: str) -> list[PrivacyRow]:
 
 
 def _corpus(run: Run) -> CorpusPart:
-    dropped: dict[str, int] = {}
+    dropped = dict(run.plan.dropped)
     for record in run.sites.values():
         for reason, count in record.dropped.items():
             dropped[reason] = dropped.get(reason, 0) + count

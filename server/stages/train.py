@@ -73,7 +73,7 @@ def _initial(run: Run, modality: Modality) -> dict[str, wire.Array]:
 
 
 def _record(run: Run, modality: Modality, outcome: RoundOutcome) -> None:
-    losses = [float(m["loss"]) for m in outcome.used.values() if "loss" in m]  # type: ignore[arg-type]
+    losses = [m["loss"] for m in outcome.used.values() if "loss" in m]
     run.rounds.append(
         RoundRow(
             stage=f"train {modality}",
@@ -88,7 +88,7 @@ def _record(run: Run, modality: Modality, outcome: RoundOutcome) -> None:
         record = run.sites[site]
         record.rounds += 1
         if "epsilon" in metrics:
-            record.epsilon[len(run.rounds)] = float(metrics["epsilon"])  # type: ignore[arg-type]
+            record.epsilon[len(run.rounds)] = metrics["epsilon"]
     for site, why in outcome.refused.items():
         run.warn(f"{site} was left out of round {outcome.round} of training {modality}: {why}")
         logging.getLogger("moretta").warning("%s refused: %s", site, why)

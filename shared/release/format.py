@@ -119,6 +119,10 @@ def check_array(modality: Modality, form: str, array: npt.NDArray[Any], *, codeb
     what = f"a {modality}/{form} array of {array.dtype} {list(array.shape)}"
     if array.dtype != dtype or array.ndim != dimensions:
         raise ReleaseError(what, expected=f"{np.dtype(dtype)} with {dimensions} dimensions")
+    if array.nbytes > MAX_SHARD_BYTES:
+        raise ReleaseError(
+            f"{what}, {array.nbytes} bytes", expected=f"at most {MAX_SHARD_BYTES}", fix="shorten the clip"
+        )
     if array.size == 0 or any(side > limit for side, limit in zip(array.shape, limits, strict=True)):
         raise ReleaseError(what, expected=f"1 to {list(limits)} entries")
     if form == "frames" and array.shape[-1] != 3:

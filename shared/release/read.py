@@ -60,6 +60,7 @@ class Release:
         statement = self.anonymizer(modality)
         if statement is None:
             return
+        self.damaged.pop(f"{modality}-damaged", None)  # counted anew on every pass
         size = None if self.codebook is None else len(self.codebook)
         for clip in self.clips:
             shard = getattr(clip, modality)
@@ -96,7 +97,10 @@ def open_release(folder: Path) -> Release:
         ) from error
     if len({c.clip for c in clips}) != len(clips):
         raise ReleaseError(f"two clips of one pseudonym in {folder}", expected="each clip once")
-    return Release(folder, statement, clips)
+    release = Release(folder, statement, clips)
+    if any(a.modality == "voice" and a.form == "tokens" for a in statement.anonymizers) and release.codebook is None:
+        raise ReleaseError(f"tokens without a codebook in {folder}", expected=CODEBOOK_FILE)
+    return release
 
 
 def _read_tensor(path: Path, key: str) -> npt.NDArray[Any]:

@@ -15,7 +15,6 @@ from moretta.shared.errors import ReleaseError
 from moretta.shared.release.format import (
     CLIPS_FILE,
     CODEBOOK_FILE,
-    MAX_SHARD_BYTES,
     SHARD_BYTES,
     STATEMENT_FILE,
     AnonymizerStatement,
@@ -36,10 +35,6 @@ class _Shards:
         self._index = 0
 
     def add(self, key: str, array: npt.NDArray[Any]) -> int:
-        if array.nbytes > MAX_SHARD_BYTES:
-            raise ReleaseError(
-                f"a clip of {array.nbytes} bytes", expected=f"at most {MAX_SHARD_BYTES}", fix="shorten the clip"
-            )
         if self._arrays and self._bytes + array.nbytes > SHARD_BYTES:
             self.flush()
         self._arrays[key] = np.ascontiguousarray(array)

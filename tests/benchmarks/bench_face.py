@@ -1,6 +1,6 @@
 """Frames per second of the face anonymizer, step by step: `python tests/benchmarks/bench_face.py [threads]`."""
 
-# ruff: noqa: T201 - a table on the terminal is what this is for
+
 
 from __future__ import annotations
 

@@ -4,7 +4,7 @@ Prints seconds of speech per second of time, on synthetic speech of clips as lon
 since other programs can only slow one down.
 """
 
-# ruff: noqa: T201 - a table on the terminal is what this is for
+
 
 from __future__ import annotations
 

@@ -5,7 +5,7 @@ elsewhere make of them: recall of face-api's expression network for each emotion
 error rate of SFace over pairs of pictures with different emotions. Weights come from the cache of `attackers fetch`.
 """
 
-# ruff: noqa: T201 - a table on the terminal is what this is for
+
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -22,13 +22,11 @@ from moretta.shared.corpus.clips import Clip, Corpus
 from moretta.shared.errors import ClipError, CorpusError, ReleaseError
 from moretta.shared.privacy.noise import NoiseSource, SeededNoise, SystemNoise
 from moretta.shared.release import AnonymizerStatement, Release, ReleasedClip, ReleaseWriter, open_release
-from moretta.shared.release.format import STATEMENT_FILE, Modality, check_array
+from moretta.shared.release.format import STATEMENT_FILE, Modality, age_group, check_array
 from moretta.shared.study import Study
 
 Array = npt.NDArray[Any]
 BATCH_CLIPS = 8
-AGE_GROUPS: tuple[tuple[int, Literal["young", "middle", "old"]], ...] = ((30, "young"), (50, "middle"), (200, "old"))
-"""Upper age (exclusive) of each group."""
 
 
 @dataclass
@@ -107,7 +105,7 @@ def make_release(
                     sentence=clip.name.sentence,
                     level=clip.name.level,
                     sex=speaker.sex if speaker and speaker.sex in ("female", "male") else None,  # type: ignore[arg-type]
-                    age_group=_age_group(speaker.age) if speaker else None,
+                    age_group=age_group(speaker.age) if speaker else None,
                 ),
                 usable,
             )
@@ -242,6 +240,3 @@ def _own_drops(corpus: Corpus, settings: SiteSettings) -> Iterator[Any]:
         if not prefixes or Path(drop.file).name.startswith(prefixes):
             yield drop
 
-
-def _age_group(age: int | None) -> Literal["young", "middle", "old"] | None:
-    return None if age is None else next(group for limit, group in AGE_GROUPS if age < limit)

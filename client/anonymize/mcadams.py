@@ -7,19 +7,15 @@ needs no training and no codebook, and is here for comparison.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from moretta.client.anonymize.registry import Anonymizer, Array, anonymizer
-from moretta.client.anonymize.voice_waveform import each_clip, no_guarantee, waveform_form
-from moretta.shared.features.mfcc import Audio, mfcc
-from moretta.shared.features.voice_forms import frame_count
-from moretta.shared.privacy.noise import NoiseSource
-from moretta.shared.release.format import AnonymizerStatement, VoiceForm
-from moretta.shared.study import Study
+from moretta.client.anonymize.registry import Array, anonymizer
+from moretta.client.anonymize.voice_waveform import NoiselessVoice
+from moretta.shared.features.mfcc import Audio
+from moretta.shared.release.format import VoiceForm
 
 ALPHA = 0.8
 """The paper's coefficient. Below 1 it spreads the angles of poles below 1 radian (2.5 kHz) upwards."""
@@ -34,55 +30,23 @@ Floats = npt.NDArray[np.float64]
 
 
 @anonymizer("mcadams", modality="voice", version="1")
-class McAdams(Anonymizer):
+class McAdams(NoiselessVoice):
     """Moves formants by one coefficient, the same for everybody. It guarantees nothing."""
 
+    mechanism = "McAdams coefficient"
+    why = "a fixed transformation without noise can be undone"
+
     def __init__(self, form: VoiceForm, coefficients: int, alpha: float = ALPHA) -> None:
-        self._form = form
-        self._coefficients = coefficients
+        super().__init__(form, coefficients)
         self._alpha = alpha
 
-    @classmethod
-    def from_study(cls, study: Study, shared: dict[str, Array]) -> McAdams:  # noqa: ARG003
-        """Build from the study; nothing shared is needed.
+    def transform(self, samples: Array) -> Array:
+        """The samples with their formants moved."""
+        return move_formants(samples, self._alpha)
 
-        Raises:
-            StudyError: the study wants tokens.
-        """
-        return cls(waveform_form(cls.name, study.voice.form), study.voice.coefficients)
-
-    @property
-    def form(self) -> str:
-        """`waveform`, or `mfcc` of that waveform."""
-        return self._form
-
-    def frames(self, released: Array) -> int:
-        """MFCC frames behind one released array."""
-        return frame_count(self.form, released)
-
-    def release(self, clips: Sequence[Array], noise: Sequence[NoiseSource]) -> list[Array | Exception]:  # noqa: ARG002
-        """The transformed clips, or their MFCC."""
-        return each_clip(clips, self._release)
-
-    def statement(
-        self,
-        sizes: dict[str, list[int]],  # noqa: ARG002
-        noise: Literal["system", "seeded"],  # noqa: ARG002
-    ) -> AnonymizerStatement:
-        """Says that nothing is guaranteed."""
-        return AnonymizerStatement(
-            modality="voice",
-            name=self.name,
-            version=self.version,
-            form=self.form,
-            parameters={"alpha": self._alpha, "order": ORDER, "coefficients": self._coefficients},
-            privacy=no_guarantee("McAdams coefficient", "a fixed transformation without noise can be undone"),
-            noise="none",
-        )
-
-    def _release(self, samples: Array) -> Array:
-        moved = move_formants(samples, self._alpha)
-        return mfcc(moved, self._coefficients) if self._form == "mfcc" else moved
+    def parameters(self) -> dict[str, Any]:
+        """The coefficient and the order of the prediction."""
+        return {"alpha": self._alpha, "order": ORDER, **super().parameters()}
 
 
 def move_formants(samples: npt.NDArray[Any], alpha: float) -> Audio:

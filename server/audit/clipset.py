@@ -27,14 +27,11 @@ from moretta.server.audit.sources import (
 from moretta.server.audit.views import Floats, Frames, mfcc_view, statistics_of, thumbnails_view
 from moretta.shared.corpus.clips import Clip, Corpus
 from moretta.shared.errors import ClipError, ReleaseError
-from moretta.shared.release.format import Modality, ReleasedClip
+from moretta.shared.release.format import Modality, ReleasedClip, age_group
 from moretta.shared.release.pseudonym import PseudonymKey
 
 if TYPE_CHECKING:
     from moretta.shared.release.read import Release
-
-AGE_GROUPS = ((30, "young"), (50, "middle"), (1000, "old"))
-"""Upper bounds in years, exclusive."""
 
 
 @dataclass(frozen=True)
@@ -116,6 +113,13 @@ class ClipSet:
         """uint8 [up to 6, 48, 48, 3]: few small frames spread over the clip, cheap enough to keep at hand."""
         row = self.rows[index]
         return self.views["thumbnails"][row] if "thumbnails" in self.views else thumbnails_view(self.source, row)
+
+    def decoded(self) -> ClipSet:
+        """The same clips held in memory as sound or as frames: for few clips that several encoders will read."""
+        read = self.waveform if self.modality == "voice" else self.frames
+        arrays = [read(index) for index in range(len(self))]
+        form: Form = "waveform" if self.modality == "voice" else "frames"
+        return ClipSet.from_arrays(self.clips, arrays, modality=self.modality, form=form)
 
     def content_key(self, index: int) -> str:
         """SHA-256 over form, shape and bytes: equal content, equal key, whatever the clip is called."""
@@ -241,9 +245,6 @@ class ClipSet:
 
 def _describe(clip: Clip, corpus: Corpus, key: PseudonymKey) -> ReleasedClip:
     speaker = corpus.speakers[clip.speaker]
-    age_group: Any = None
-    if speaker.age is not None:
-        age_group = next(group for bound, group in AGE_GROUPS if speaker.age < bound)
     sex: Any = speaker.sex
     return ReleasedClip(
         clip=key.clip(str(clip.name)),
@@ -252,5 +253,5 @@ def _describe(clip: Clip, corpus: Corpus, key: PseudonymKey) -> ReleasedClip:
         sentence=clip.name.sentence,
         level=clip.name.level,
         sex=sex,
-        age_group=age_group,
+        age_group=age_group(speaker.age),
     )

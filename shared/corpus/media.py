@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from moretta.shared.corpus.atomic import atomic_path
+from moretta.shared.atomic import atomic_path
 from moretta.shared.errors import ClipError
 
 SAMPLE_RATE = 16_000

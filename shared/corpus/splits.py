@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from moretta.shared.corpus.atomic import atomic_path
+from moretta.shared.atomic import atomic_path
 from moretta.shared.corpus.clips import Speaker
 from moretta.shared.errors import StudyError
 

@@ -31,6 +31,10 @@ VoiceForm = Literal["tokens", "mfcc", "waveform"]
 FaceForm = Literal["frames"]
 """frames: uint8 [frames, height, width, 3], RGB."""
 
+AgeGroup = Literal["young", "middle", "old"]
+_AGE_GROUPS: tuple[tuple[int, AgeGroup], ...] = ((30, "young"), (50, "middle"))
+"""Upper age in years (exclusive) of each group; beyond is old."""
+
 PrivacyUnit = Literal["value", "frame", "clip", "speaker", "site"]
 Pseudonym = str
 _PSEUDONYM_PATTERN = r"^[0-9a-f]{16}$"
@@ -98,7 +102,12 @@ class ReleasedClip(Strict):
     """Index of the voice shard, None if this clip has no released voice."""
     face: int | None = Field(default=None, ge=0)
     sex: Literal["female", "male"] | None = None
-    age_group: Literal["young", "middle", "old"] | None = None
+    age_group: AgeGroup | None = None
+
+
+def age_group(age: int | None) -> AgeGroup | None:
+    """The group of an age in years; None if it is not known."""
+    return None if age is None else next((group for limit, group in _AGE_GROUPS if age < limit), "old")
 
 
 def check_array(modality: Modality, form: str, array: npt.NDArray[Any], *, codebook_size: int | None = None) -> None:

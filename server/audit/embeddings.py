@@ -16,6 +16,7 @@ from moretta.server.audit.packed import Packed
 from moretta.server.audit.scenarios import SetName
 from moretta.server.audit.workers import Workers
 from moretta.shared.atomic import write_atomic
+from moretta.shared.errors import MorettaError
 
 CHUNK_CLIPS = 32
 
@@ -47,26 +48,26 @@ def embed_once(
         return sets
     store = _Store(cache_dir)
     found: dict[tuple[str, str], list[Floats | None]] = {}
-    tasks: list[tuple[str, ClipSet]] = []
-    places: list[tuple[str, str, list[int]]] = []
-    distinct = {name: clips.subset([0]) if name == "constant" else clips for name, clips in sets.items()}
-    for set_name, clips in distinct.items():
-        keys = [clips.content_key(i) for i in range(len(clips))] if cache_dir is not None else []
+    tasks: list[tuple[tuple[str, ...], ClipSet]] = []
+    places: list[tuple[SetName, list[str], list[int]]] = []
+    for name, clips in sets.items():
+        distinct = clips.subset([0]) if name == "constant" else clips
+        keys = [distinct.content_key(i) for i in range(len(distinct))] if cache_dir is not None else []
         for encoder in encoders:
-            known = [store.get(encoder, key) for key in keys] or [None] * len(clips)
-            found[set_name, encoder] = known
-            wanted = [i for i, vector in enumerate(known) if vector is None]
-            for start in range(0, len(wanted), CHUNK_CLIPS):
-                rows = wanted[start : start + CHUNK_CLIPS]
-                tasks.append((encoder, clips.subset(rows)))
-                places.append((set_name, encoder, rows))
-        for index, vectors in pool.run(_embed, tasks):
-            _, encoder, rows = places[index]
-            for row, vector in zip(rows, vectors if vectors is not None else [], strict=False):
-                found[set_name, encoder][row] = vector
-                if keys:
-                    store.put(encoder, keys[row], vector)
-        tasks, places = [], []
+            found[name, encoder] = [store.get(encoder, key) for key in keys] or [None] * len(distinct)
+        for start in range(0, len(distinct), CHUNK_CLIPS):
+            rows = list(range(start, min(start + CHUNK_CLIPS, len(distinct))))
+            # All encoders of a chunk together: sound that must be resynthesized is made once.
+            lacking = [e for e in encoders if any(found[name, e][row] is None for row in rows)]
+            if lacking:
+                tasks.append((tuple(lacking), distinct.subset(rows)))
+                places.append((name, keys[start : start + CHUNK_CLIPS], rows))
+    for index, by_encoder in pool.run(_embed, tasks):
+        name, own_keys, rows = places[index]
+        for encoder, vectors in by_encoder.items():
+            found[name, encoder][rows[0] : rows[-1] + 1] = list(vectors)
+            for key, vector in zip(own_keys, vectors, strict=True) if own_keys else ():
+                store.put(encoder, key, vector)
     return {name: _with_views(clips, name, encoders, found, scratch) for name, clips in sets.items()}
 
 
@@ -93,14 +94,23 @@ def _with_views(
     return replace(clips, views=views)
 
 
-def _embed(encoder: str, clips: ClipSet) -> Floats | None:
-    cls = get_attacker(encoder)
-    assert issubclass(cls, Embedder)
+def _embed(encoders: tuple[str, ...], clips: ClipSet) -> dict[str, Floats]:
+    """What each encoder makes of a chunk; one that fails is left out, and tells why when it attacks."""
+    made: dict[str, Floats] = {}
     try:
-        vectors = np.asarray(cls().embed(clips), np.float32)
-    except Exception:
-        return None
-    return vectors if vectors.ndim == 2 and np.isfinite(vectors).all() else None
+        decoded = clips.decoded()
+    except MorettaError:
+        return made
+    for encoder in encoders:
+        cls = get_attacker(encoder)
+        assert issubclass(cls, Embedder)
+        try:
+            vectors = np.asarray(cls().embed(decoded), np.float32)
+        except Exception:  # noqa: S112 - reported when the attacker itself runs
+            continue
+        if vectors.shape[:1] == (len(clips),) and vectors.ndim == 2 and np.isfinite(vectors).all():
+            made[encoder] = vectors
+    return made
 
 
 class _Store:

@@ -42,6 +42,53 @@ class Inversion:
     void: str | None = None
 
 
+@dataclass(frozen=True)
+class Restored:
+    """What a decoder makes of the clips of people it was not trained on.
+
+    `own` and `victims` are rows of the attacker's people and of the others; `clips[i]` restores `original[victims[i]]`.
+    """
+
+    own: npt.NDArray[np.int64]
+    victims: npt.NDArray[np.int64]
+    clips: Any
+    explained: float
+
+
+def restore(
+    released: Array | Sequence[Array],
+    original: Array | Sequence[Array],
+    speaker: npt.NDArray[np.integer],
+    *,
+    decoder: Decoder,
+    context_frames: int = 0,
+    max_rows: int | None = None,
+    seed: int = 0,
+) -> Restored:
+    """Train a decoder on half of the people and decode the other half's clips.
+
+    Args:
+        released: see `invert`.
+        original: see `invert`.
+        speaker: int [n], of at least `MIN_PEOPLE` people.
+        decoder: fresh; it is fitted here.
+        context_frames: for sequences.
+        max_rows: clips or frames that the decoder is trained on at most, drawn at random; None for all.
+        seed: of the split of people, and of the draw.
+    """
+    rng = np.random.default_rng(seed)
+    people = np.unique(speaker)
+    own_people = rng.permutation(people)[: len(people) // 2]
+    own, victims = np.flatnonzero(np.isin(speaker, own_people)), np.flatnonzero(~np.isin(speaker, own_people))
+    known, wanted = _stacked(_pick(released, own), context_frames), _stacked(_pick(original, own))
+    drawn = np.sort(rng.permutation(len(known))[:max_rows])
+    fitted = decoder.fit(known[drawn], wanted[drawn])
+    restored = fitted.decode(_stacked(_pick(released, victims), context_frames))
+    truth = _pick(original, victims)
+    explained = _explained(_stacked(truth), restored, wanted.mean(axis=0))
+    return Restored(own, victims, _unstacked(restored, truth), explained)
+
+
 def invert(
     released: Array | Sequence[Array],
     original: Array | Sequence[Array],
@@ -72,39 +119,42 @@ def invert(
     if len(people) < MIN_PEOPLE:
         void = f"{len(people)} speakers: at least {MIN_PEOPLE} are needed to train on some and attack others"
         return Inversion(name, None, None, None, None, 0, len(people), void)
-    own = np.random.default_rng(seed).permutation(people)[: len(people) // 2]
-    train, attack = np.flatnonzero(np.isin(speaker, own)), np.flatnonzero(~np.isin(speaker, own))
-    truth, mean = _pick(original, attack), _stacked(_pick(original, train)).mean(axis=0)
-    fitted = decoder.fit(_stacked(_pick(released, train), context_frames), _stacked(_pick(original, train)))
-    restored = fitted.decode(_stacked(_pick(released, attack), context_frames))
+    found = restore(released, original, speaker, decoder=decoder, context_frames=context_frames, seed=seed)
+    truth, victims = _pick(original, found.victims), speaker[found.victims]
     enrolment = embed(truth)
 
     def judge(trial: Any) -> Trials | None:
-        return _half_against_half(enrolment, embed(trial), speaker[attack])
+        enrols = alternate(victims)
+        return verify(enrolment[enrols], victims[enrols], embed(trial)[~enrols], victims[~enrols])
 
     return Inversion(
         decoder=name,
-        decoded=judge(_unstacked(restored, truth)),
-        released=judge(_pick(released, attack)) if released_readable else None,
+        decoded=judge(found.clips),
+        released=judge(_pick(released, found.victims)) if released_readable else None,
         original=judge(truth),
-        explained=_explained(_stacked(truth), restored, mean),
-        attackers_people=len(own),
-        victims=len(people) - len(own),
+        explained=found.explained,
+        attackers_people=len(np.unique(speaker[found.own])),
+        victims=len(np.unique(victims)),
     )
 
 
-def _half_against_half(enrolment: Array, trial: Array, speaker: npt.NDArray[np.integer]) -> Trials | None:
-    """Every second clip of each speaker enrols it by its mean embedding, the others are tried; None if none are."""
+def alternate(speaker: npt.NDArray[np.integer]) -> npt.NDArray[np.bool_]:
+    """bool [n]: every second clip of each speaker, beginning with the first, enrols it; the others are tried."""
     place = np.zeros(len(speaker), dtype=np.int64)
     for person in np.unique(speaker):
         place[speaker == person] = np.arange((speaker == person).sum())
-    enrols = place % 2 == 0
-    gallery = np.unique(speaker)
-    centres = np.stack([_unit(enrolment[enrols & (speaker == person)]).mean(axis=0) for person in gallery])
-    scores = _unit(trial[~enrols]) @ _unit(centres).T
-    if not scores.size:
+    return np.asarray(place % 2 == 0)
+
+
+def verify(
+    enrolment: Array, enrolled: npt.NDArray[np.integer], trial: Array, tried: npt.NDArray[np.integer]
+) -> Trials | None:
+    """Every trial embedding [m, e] against the mean of each speaker's enrolment embeddings [n, e]; None without any."""
+    gallery = np.unique(enrolled)
+    centres = np.stack([_unit(enrolment[enrolled == person]).mean(axis=0) for person in gallery])
+    if not len(tried):
         return None
-    tried = speaker[~enrols]
+    scores = _unit(trial) @ _unit(centres).T
     return Trials.of_speakers(scores.ravel(), np.tile(gallery, len(tried)), np.repeat(tried, len(gallery)))
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -200,3 +201,24 @@ def test_originals_of_other_speakers_are_refused() -> None:
 def test_two_attackers_of_one_name_are_a_defect(registry: None) -> None:
     with pytest.raises(ValueError, match="voice-logistic"):
         attacker("voice-logistic", modality="voice")(type("Twice", (Identifier,), {}))
+
+
+def test_embeddings_are_computed_once_and_kept_by_content(registry: None, tmp_path: Path) -> None:
+    asked: list[int] = []
+
+    @attacker("counts", modality="face", kind="pretrained")
+    class Counts(Embedder):
+        trainable = False
+
+        def embed(self, clips: ClipSet) -> Floats:
+            asked.append(len(clips))
+            return np.stack([clips.frames(i).mean(axis=0).ravel() for i in range(len(clips))]).astype(np.float32)
+
+    clips = faces(speakers=4, clips=4)
+    options = {"attackers": ["counts", "counts+head"], "seed": 1, "bootstrap": 0, "workers": 1}
+    first = run_audit(clips, clips, cache_dir=tmp_path, **options)
+    assert sum(asked) <= 2 * len(clips) + 1  # originals, releases, and one constant clip
+    asked.clear()
+    assert run_audit(clips, clips, cache_dir=tmp_path, **options) == first
+    assert asked == []
+    assert all(path.stat().st_mode & 0o077 == 0 for path in tmp_path.rglob("*.npy"))

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from moretta.deploy.audit import Audited
     from moretta.server.audit.rows import AuditRow
 
+_FILE_COLUMNS = 160
+
 
 def audit(  # noqa: PLR0917 - typer reads the options from the signature
     releases: Annotated[
@@ -83,7 +85,10 @@ def _print(found: Audited) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table("modality", "attacker", "scenario", "top-1", "EER", "void because", box=None)
+    table = Table(box=None)
+    for heading in ("modality", "attacker", "scenario", "top-1", "EER"):
+        table.add_column(heading, no_wrap=True)
+    table.add_column("void because", overflow="fold")
     figures: dict[tuple[str, str, str], dict[str, AuditRow]] = {}
     for row in found.rows:
         if row.subset == "all" and row.pooled == 1:
@@ -92,7 +97,10 @@ def _print(found: Audited) -> None:
         top1, eer = by_metric.get("top1"), by_metric.get("eer")
         reason = next((row.reason for row in (top1, eer) if row is not None and row.void), "")
         table.add_row(*names, _figure(top1), _figure(eer), reason)
-    Console().print(table)
+    console = Console()
+    if not console.is_terminal:
+        console.width = _FILE_COLUMNS
+    console.print(table)
 
 
 def _figure(row: AuditRow | None) -> str:

@@ -135,7 +135,7 @@ class _Store:
             return
         buffer = io.BytesIO()
         np.save(buffer, vector, allow_pickle=False)
-        write_atomic(path, buffer.getvalue())
+        write_atomic(path, buffer.getvalue(), mode=0o600)  # of originals it is a biometric template
 
     def _path(self, encoder: str, key: str) -> Path | None:
         if self._folder is None:

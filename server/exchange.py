@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from flwr.serverapp import Grid
 
 _POLL_SECONDS = 0.1
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +48,7 @@ class Exchange:
         """Wait until `expected` sites are there, and learn their names.
 
         Raises:
-            RunError: too few came before the deadline, or two sites have one name.
+            RunError: too few came before the deadline, one did not answer or has no usable name, or two have one name.
         """
         end = self.clock() + self.deadline_seconds
         while len(ids := sorted(self.grid.get_node_ids())) < expected:
@@ -67,10 +69,9 @@ class Exchange:
                 expected="every site to answer",
                 fix="look into the log of that site",
             )
-        names = [wire.from_config(content, "site") for content in greeted.values()]
-        if len(set(names)) != len(names):
+        renamed = {old: _name(content) for old, content in greeted.items()}
+        if len(set(renamed.values())) != len(renamed):
             raise RunError("two sites have one name", expected="each name once")
-        renamed = {old: wire.from_config(content, "site") for old, content in greeted.items()}
         self.nodes = {node: renamed[self.nodes[node]] for node in ids}
         return {renamed[old]: content for old, content in greeted.items()}
 
@@ -110,6 +111,19 @@ def _answer(site: str, reply: Message) -> Answer:
     except (KeyError, MorettaError):
         return Answer(site, None, "an answer that cannot be read")
     return Answer(site, content)
+
+
+def _name(content: RecordDict) -> str:
+    """A site's name as it gives it. Releases are kept in a folder of that name, so it must be a plain one."""
+    try:
+        name = wire.from_config(content, "site")
+    except MorettaError as error:
+        raise RunError(f"a site without a name: {error}", fix="look into the log of that site") from error
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
+        raise RunError(
+            f"a site of the name {str(name)[:80]!r}", expected="up to 64 letters, digits, dots, dashes and underscores"
+        )
+    return name
 
 
 def _empty() -> RecordDict:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from moretta.server.audit.clipset import ClipSet
 from moretta.server.audit.loaders import VideoFaces
 from moretta.server.run import Run
@@ -18,23 +20,25 @@ def audit(run: Run, rates: dict[str, float]) -> None:
     if not run.study.audit.enabled:
         run.warn("the study switched the audit off: nothing is known of what the releases leak")
         return
-    for modality in run.study.modalities:
-        if modality not in run.absent:
-            _audit(run, modality)
+    sets = {m: _audit(run, m) for m in run.study.modalities if m not in run.absent}
+    if run.study.audit.beyond:
+        _beyond(run, sets)
     rates["clips"] = sum(r.clips for r in run.sites.values())
 
 
-def _audit(run: Run, modality: Modality) -> None:
+def _audit(run: Run, modality: Modality) -> tuple[ClipSet, ClipSet]:
+    """Attacks identity; returns originals and releases, for the attacks that follow."""
     from moretta.server.audit.run import audit as attack
 
     released = ClipSet.from_releases([run.releases[site] for site in sorted(run.releases)], modality)
+    original = _originals(run, modality, released)
     result = attack(
-        _originals(run, modality, released),
+        original,
         released,
         attackers=run.study.audit.attackers,
         seed=derive(run.study.seed, "audit", modality),
         bootstrap=run.study.audit.bootstrap,
-        cache_dir=run.folder / "server" / "embeddings",
+        cache_dir=_cache(run),
         progress=lambda what, done, total: run.tell(
             stage=f"audit {modality}", state="step", what=what, done=done, total=total
         ),
@@ -43,6 +47,28 @@ def _audit(run: Run, modality: Modality) -> None:
     for reason, count in sorted(result.unused.items()):
         run.warn(f"the audit of {modality} left out {count} clips: {reason}")
     run.audit += result.rows
+    return original, released
+
+
+def _beyond(run: Run, sets: dict[Modality, tuple[ClipSet, ClipSet]]) -> None:
+    """What else releases, models and updates give away."""
+    from moretta.server.audit.beyond.run import attack_all
+    from moretta.server.audit.beyond.training import attack_training
+
+    run.findings += attack_all(
+        sets,
+        seed=derive(run.study.seed, "beyond identity"),
+        bootstrap=run.study.audit.bootstrap,
+        cache_dir=_cache(run),
+        progress=lambda what, done, total: run.tell(
+            stage="audit beyond identity", state="step", what=what, done=done, total=total
+        ),
+    )
+    run.findings += attack_training(run)
+
+
+def _cache(run: Run) -> Path:
+    return run.folder / "server" / "embeddings"
 
 
 def _originals(run: Run, modality: Modality, released: ClipSet) -> ClipSet:

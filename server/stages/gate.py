@@ -8,10 +8,18 @@ from moretta.server.report.schema import GatePart, Headline, PrivacyRow
 from moretta.shared.study import GateSection
 
 
-def judge(gate: GateSection, headline: Sequence[Headline], privacy: Iterable[PrivacyRow]) -> GatePart:
+def judge(
+    gate: GateSection, headline: Sequence[Headline], privacy: Iterable[PrivacyRow], *, released: Iterable[str]
+) -> GatePart:
     """Hold the strongest attackers' figures and the spent budgets against the limits.
 
     A limit that could not be judged, because no attacker was sound, counts as broken: silence is not privacy.
+
+    Args:
+        gate: the limits.
+        headline: the strongest attackers by modality.
+        privacy: all budgets.
+        released: the modalities that left the sites, whether or not an attacker looked at them.
     """
     broken: list[str] = []
     for modality in headline:
@@ -21,8 +29,11 @@ def judge(gate: GateSection, headline: Sequence[Headline], privacy: Iterable[Pri
             broken.append(f"{modality.modality}: strongest top-1 {_shown(top1)}, limit {gate.max_top1:.3f}")
         if gate.min_eer is not None and (eer is None or eer < gate.min_eer):
             broken.append(f"{modality.modality}: strongest EER {_shown(eer)}, limit {gate.min_eer:.3f}")
-    if not headline and (gate.max_top1 is not None or gate.min_eer is not None):
-        broken.append("no audit was made, so its limits cannot be judged")
+    if gate.max_top1 is not None or gate.min_eer is not None:
+        attacked = {modality.modality for modality in headline}
+        broken += [
+            f"{m}: released and not attacked, so its limits cannot be judged" for m in released if m not in attacked
+        ]
     if gate.max_epsilon is not None:
         spent = [(r.site, r.epsilon) for r in privacy if r.mechanism == "dp-sgd" and r.unit == "clip"]
         for site in sorted({s for s, _ in spent}):

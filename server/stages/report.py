@@ -29,10 +29,13 @@ def report(run: Run, rates: dict[str, float]) -> None:
     headline = headlines(run.audit, emotion)
     made = Report(
         headline=headline,
-        gate=judge(run.study.gate, headline, privacy),
+        gate=judge(
+            run.study.gate, headline, privacy, released=[m for m in run.study.modalities if m not in run.absent]
+        ),
         emotion=emotion,
         emotion_central=run.central,
         audit=tuple(run.audit),
+        beyond=tuple(run.findings),
         privacy=tuple(privacy),
         corpus=_corpus(run),
         run=_run(run),

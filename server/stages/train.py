@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -46,6 +47,7 @@ def _train(run: Run, modality: Modality, rates: dict[str, float]) -> None:
         call=wire.TRAIN[modality],
         min_sites=min(study.train.min_sites, len(sites)) if sites else 1,
         on_round=lambda outcome: _record(run, modality, outcome),
+        on_update=lambda number, site, change: _keep(run, modality, number, site, change),
     )
     result = strategy.start(
         grid=run.exchange.grid,
@@ -97,5 +99,12 @@ def _record(run: Run, modality: Modality, outcome: RoundOutcome) -> None:
 
 def _checkpoint(run: Run, modality: Modality, number: int, arrays: Any) -> None:
     content = save({name: array.numpy() for name, array in arrays.items()})
-    write_atomic(run.folder / "server" / "checkpoints" / f"{modality}.safetensors", content)
+    write_atomic(run.checkpoint(modality), content)
     del number
+
+
+def _keep(run: Run, modality: Modality, number: int, site: str, change: Callable[[], dict[str, wire.Array]]) -> None:
+    """The last round's updates, each on its own, are what the audit attacks; without it they are not kept."""
+    audit = run.study.audit
+    if number == run.study.train.rounds and audit.enabled and audit.beyond:
+        write_atomic(run.update(modality, site), save(change()))

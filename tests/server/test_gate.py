@@ -1,0 +1,78 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from moretta.server.report.schema import Headline, HeadlineFigure, PrivacyRow
+from moretta.server.stages.gate import judge
+from moretta.shared.study import GateSection
+
+
+def headline(modality: str = "voice", **figures: float) -> Headline:
+    parts = tuple(
+        HeadlineFigure(
+            attacker="a", kind="adaptive", scenario="semi-informed", metric=metric, value=value,
+            low=None, high=None, chance=0.1, unprotected=1.0, speakers=10,
+        )
+        for metric, value in figures.items()
+    )  # fmt: skip
+    return Headline(modality=modality, figures=parts, attackers=1)
+
+
+def spent(*epsilons: float, site: str = "site-00", **changes: Any) -> list[PrivacyRow]:
+    row = {"site": site, "mechanism": "dp-sgd", "unit": "clip", **changes}
+    return [PrivacyRow(**row, epsilon=epsilon) for epsilon in epsilons]
+
+
+def test_no_limit_is_never_broken() -> None:
+    assert judge(GateSection(), [headline(top1=1.0, eer=0.0)], spent(1e9), released=("voice",)).passed
+
+
+@pytest.mark.parametrize(
+    ("limits", "passed"),
+    [
+        ({"max_top1": 0.5}, True),
+        ({"max_top1": 0.49}, False),
+        ({"min_eer": 0.2}, True),
+        ({"min_eer": 0.21}, False),
+        ({"max_epsilon": 8.0}, True),
+        ({"max_epsilon": 7.9}, False),
+        ({"max_top1": 0.5, "min_eer": 0.2, "max_epsilon": 8.0}, True),
+        ({"max_top1": 0.5, "min_eer": 0.3, "max_epsilon": 8.0}, False),
+    ],
+)
+def test_a_limit_is_kept_at_its_value_and_broken_beyond_it(limits: dict[str, float], passed: bool) -> None:
+    found = judge(GateSection(**limits), [headline(top1=0.5, eer=0.2)], spent(3.0, 8.0), released=("voice",))
+    assert found.passed is passed
+
+
+def test_every_broken_limit_is_named_with_its_figure() -> None:
+    limits = GateSection(max_top1=0.1, min_eer=0.4, max_epsilon=1.0)
+    found = judge(limits, [headline(top1=0.5, eer=0.2)], spent(2.0) + spent(0.5, site="site-01"), released=("voice",))
+    assert found.broken == (
+        "voice: strongest top-1 0.500, limit 0.100",
+        "voice: strongest EER 0.200, limit 0.400",
+        "site-00: DP-SGD spent epsilon 2.00 per clip, limit 1.00",
+    )
+
+
+def test_every_modality_must_keep_the_limits() -> None:
+    both = [headline("voice", top1=0.1), headline("face", top1=0.9)]
+    assert judge(GateSection(max_top1=0.5), both, [], released=("voice", "face")).broken == (
+        "face: strongest top-1 0.900, limit 0.500",
+    )
+
+
+@pytest.mark.parametrize("limits", [{"max_top1": 1.0}, {"min_eer": 0.0}])
+def test_silence_is_not_privacy(limits: dict[str, float]) -> None:
+    gate = GateSection(**limits)
+    assert not judge(gate, [headline()], [], released=("voice",)).passed  # every attacker was void
+    assert not judge(gate, [], [], released=("voice",)).passed  # no audit was made
+    one = judge(gate, [headline("voice", top1=0.0, eer=1.0)], [], released=("voice", "face"))
+    assert [text.split(":")[0] for text in one.broken] == ["face"]  # no attacker looked at faces
+
+
+def test_a_budget_that_was_not_spent_by_dp_sgd_cannot_be_judged() -> None:
+    other = spent(1.0, mechanism="voice release") + spent(1.0, unit="value")
+    assert not judge(GateSection(max_epsilon=100.0), [], other, released=("voice",)).passed

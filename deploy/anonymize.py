@@ -12,6 +12,7 @@ from moretta.shared.errors import ClipError, CorpusError
 from moretta.shared.public import public_arrays
 from moretta.shared.release import Release
 from moretta.shared.study import Study
+from moretta.shared.threads import limit_threads
 
 SITE = "local"
 Step = Callable[[int, int], None]
@@ -27,6 +28,7 @@ def anonymize_corpus(
     """
     from moretta.shared.corpus.reader import read_corpus
 
+    limit_threads(1)  # two threads that wait for a busy core are slower than one that works
     check_names(study)
     study, absent = without_missing(read_corpus(corpus, labels=study.labels), study)
     if not study.modalities:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING
 
 from moretta.shared.errors import StudyError
@@ -48,6 +49,9 @@ def make_strategy(name: str, options: dict[str, float | int | bool]) -> FedAvg:
     """
     import flwr.serverapp.strategy as flower
 
+    logger = logging.getLogger("flwr")
+    before, logger.disabled = logger.disabled, True  # its advice on evaluation is for those who use it alone
+
     if name not in STRATEGIES:
         raise StudyError(f"the strategy {name!r}", expected=f"one of: {', '.join(STRATEGIES)}", fix="correct [train]")
     elsewhere = sorted(_ELSEWHERE & options.keys())
@@ -64,4 +68,6 @@ def make_strategy(name: str, options: dict[str, float | int | bool]) -> FedAvg:
         raise StudyError(
             f"strategy_options {options} for {name}: {error}", expected=f"options that Flower's {name} takes"
         ) from error
+    finally:
+        logger.disabled = before
     return strategy

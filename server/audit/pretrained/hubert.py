@@ -55,7 +55,7 @@ class SelfSupervisedEncoder(Encoder):
         if path.is_file():
             return Availability(True)
         command = f'python -c "import torchaudio; torchaudio.pipelines.{cls.pipeline}.get_model()"'
-        return Availability(False, f"torchaudio's {path.name} is not in {path.parent}: run `{command}`")
+        return Availability(False, f"torchaudio's {path.name} is not in torch's cache: run `{command}`")
 
     @classmethod
     def load(cls) -> Self:

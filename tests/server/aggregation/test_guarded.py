@@ -1,0 +1,204 @@
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from flwr.app import ConfigRecord, Message, MetricRecord, RecordDict
+
+from moretta.server.aggregation.checks import MAX_NORM, update_problem
+from moretta.server.aggregation.guarded import GuardedStrategy, RoundOutcome
+from moretta.server.aggregation.strategies import STRATEGIES, make_strategy
+from moretta.shared import wire
+from moretta.shared.errors import RunError, StudyError
+
+START = {"w": np.zeros((2, 3), np.float32), "b": np.zeros(2, np.float32)}
+Arrays = dict[str, Any]
+
+
+def update(seed: int, **changes: Any) -> Arrays:
+    generator = np.random.default_rng(seed)
+    return {n: generator.standard_normal(a.shape).astype(np.float32) for n, a in START.items()} | changes
+
+
+def content(arrays: Arrays, **metrics: Any) -> RecordDict:
+    return RecordDict(
+        {
+            wire.ARRAYS: wire.arrays_to_record(arrays),
+            wire.METRICS: MetricRecord({"num-examples": 10, **metrics}),
+            wire.CONFIG: wire.json_config(site="x", round=1),
+        }
+    )
+
+
+class Round:
+    """Runs rounds of a strategy over fake sites and keeps what happened."""
+
+    def __init__(self, exchange: Any, name: str = "FedAvg", *, min_sites: int = 1, **options: Any) -> None:
+        self.outcomes: list[RoundOutcome] = []
+        self.strategy = GuardedStrategy(
+            inner=make_strategy(name, options),
+            exchange=exchange,
+            sites=exchange.sites,
+            call=wire.TRAIN["voice"],
+            min_sites=min_sites,
+            on_round=self.outcomes.append,
+        )
+        self.exchange = exchange
+
+    def run(self, replies: list[Message], weights: Arrays | None = None, number: int = 1) -> Arrays:
+        record = wire.arrays_to_record(START if weights is None else weights)
+        self.sent = list(self.strategy.configure_train(number, record, ConfigRecord(), self.exchange.grid))
+        arrays, _ = self.strategy.aggregate_train(number, replies)
+        assert arrays is not None
+        return {name: array.numpy() for name, array in arrays.items()}
+
+
+@pytest.fixture
+def exchange(fake_exchange: Any, hello: Any) -> Any:
+    made = fake_exchange(lambda node, message: hello(node), nodes=4)
+    made.greet(4)
+    return made
+
+
+def test_a_round_is_addressed_to_every_site_with_the_weights_and_its_number(exchange: Any, reply: Any) -> None:
+    rounds = Round(exchange)
+    rounds.run([reply(n, content(update(n))) for n in (1, 2, 3, 4)], number=7)
+    assert [m.metadata.dst_node_id for m in rounds.sent] == [1, 2, 3, 4]
+    assert {m.metadata.message_type for m in rounds.sent} == {"train.voice"}
+    assert all(wire.number_of(m.content, "server-round") == 7 for m in rounds.sent)
+    assert all(np.array_equal(wire.arrays_of(m.content)["w"], START["w"]) for m in rounds.sent)
+
+
+def test_fedavg_weighs_by_clips(exchange: Any, reply: Any) -> None:
+    ones = {n: np.ones_like(a) for n, a in START.items()}
+    found = Round(exchange).run([reply(1, content(START)), reply(2, content(ones, **{"num-examples": 30}))])
+    assert np.allclose(found["w"], 0.75)
+
+
+def test_the_order_of_answers_changes_no_bit(exchange: Any, reply: Any) -> None:
+    def aggregated(order: list[int]) -> bytes:
+        replies = [reply(n, content(update(n), **{"num-examples": 7 * n})) for n in order]
+        return Round(exchange).run(replies)["w"].tobytes()
+
+    assert len({aggregated(order) for order in ([1, 2, 3, 4], [4, 3, 2, 1], [3, 1, 4, 2])}) == 1
+
+
+def _pickled(name: str) -> Any:
+    from flwr.app import Array, ArrayRecord
+
+    bad = Array(dtype="object", shape=(1,), stype="numpy.ndarray", data=b"\x80\x04]\x94.")
+    good = {n: Array(a) for n, a in update(2).items()}
+    return ArrayRecord({**good, name: bad})
+
+
+BAD: dict[str, Any] = {
+    "NaN": content(update(2, w=np.full((2, 3), np.nan, np.float32))),
+    "infinite": content(update(2, b=np.array([np.inf, 0], np.float32))),
+    "wrong shape": content(update(2, w=np.zeros((3, 2), np.float32))),
+    "wrong dtype": content(update(2, w=np.zeros((2, 3), np.float64))),
+    "extra tensor": content(update(2, more=np.zeros(1, np.float32))),
+    "missing tensor": content({"w": START["w"]}),
+    "huge": content(update(2, w=np.full((2, 3), MAX_NORM, np.float32))),
+    "beyond float64": content(update(2, w=np.full((2, 3), 3e38, np.float32))),
+    "no arrays": RecordDict({wire.METRICS: MetricRecord({"num-examples": 1}), wire.CONFIG: wire.json_config(site="x")}),
+    "no config": RecordDict({wire.ARRAYS: wire.arrays_to_record(update(2))}),
+    "no weight": RecordDict({wire.ARRAYS: wire.arrays_to_record(update(2)), wire.CONFIG: wire.json_config(site="x")}),
+    "weight of nothing": content(update(2), **{"num-examples": 0}),
+    "negative weight": content(update(2), **{"num-examples": -10}),
+    "infinite weight": content(update(2), **{"num-examples": float("inf")}),
+    "list of weights": content(update(2), **{"num-examples": [1, 2]}),
+    "epsilon that is no number": content(update(2), epsilon=float("nan")),
+    "a failure": RecordDict({wire.CONFIG: wire.json_config(site="x", failure="RunError", code=7)}),
+    "an error of Flower": "died",
+}
+
+
+@pytest.mark.parametrize("bad", BAD.values(), ids=BAD.keys())
+def test_a_bad_update_is_left_out_and_the_others_are_aggregated(exchange: Any, reply: Any, bad: Any) -> None:
+    good = [reply(n, content(update(n))) for n in (1, 3, 4)]
+    rounds = Round(exchange)
+    found = rounds.run([good[0], reply(2, bad), *good[1:]])
+    assert set(rounds.outcomes[0].used) == {"site-1", "site-3", "site-4"}
+    assert set(rounds.outcomes[0].refused) == {"site-2"}
+    assert rounds.outcomes[0].refused["site-2"]
+    assert np.allclose(found["w"], np.mean([update(n)["w"] for n in (1, 3, 4)], axis=0), atol=1e-6)
+
+
+def test_bytes_that_are_no_array_cost_one_site_only(exchange: Any, reply: Any) -> None:
+    bad = content(update(2))
+    bad[wire.ARRAYS] = _pickled("w")
+    rounds = Round(exchange)
+    rounds.run([reply(1, content(update(1))), reply(2, bad)])
+    assert "cannot be read" in rounds.outcomes[0].refused["site-2"]
+
+
+def test_metrics_that_others_have_not_do_not_stop_the_round(exchange: Any, reply: Any) -> None:
+    rounds = Round(exchange)
+    odd = content(update(2), epsilon=1.5, surprise=[1.0, 2.0])
+    odd["second"] = MetricRecord({"more": 1})
+    rounds.run([reply(1, content(update(1), loss=0.5)), reply(2, odd)])
+    assert rounds.outcomes[0].used == {
+        "site-1": {"num-examples": 10.0, "loss": 0.5},
+        "site-2": {"num-examples": 10.0, "epsilon": 1.5},
+    }
+
+
+def test_a_site_that_answers_twice_counts_once_and_a_stranger_not_at_all(exchange: Any, reply: Any) -> None:
+    found = Round(exchange).run(
+        [reply(1, content(update(1))), reply(1, content(update(2))), reply(99, content(update(3)))]
+    )
+    assert np.allclose(found["w"], update(1)["w"])
+
+
+def test_too_few_updates_end_the_run_and_name_the_causes(exchange: Any, reply: Any) -> None:
+    rounds = Round(exchange, min_sites=2)
+    replies = [reply(1, content(update(1))), reply(2, BAD["NaN"]), reply(3, BAD["a failure"])]
+    with pytest.raises(RunError, match=r"1 usable updates in round 1 .*not finite.*RunError.*at least 2") as caught:
+        rounds.run(replies)
+    assert "site-4: no answer" in caught.value.message
+    assert not rounds.outcomes
+
+
+OPTIONS: dict[str, dict[str, Any]] = {"FedTrimmedAvg": {"beta": 0.2}, "FedProx": {"proximal_mu": 0.1}}
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_every_strategy_aggregates_over_rounds_in_the_types_that_sites_expect(
+    exchange: Any, reply: Any, name: str
+) -> None:
+    rounds = Round(exchange, name, **OPTIONS.get(name, {}))
+    weights: Arrays = START
+    for number in (1, 2, 3):
+        moved = {n: {name: weights[name] + step for name, step in update(n).items()} for n in (1, 2, 3, 4)}
+        replies = [reply(n, content(arrays)) for n, arrays in moved.items()]
+        before, weights = weights, rounds.run(replies, weights, number)
+        assert {n: (a.dtype, a.shape) for n, a in weights.items()} == {n: (a.dtype, a.shape) for n, a in START.items()}
+        assert all(np.isfinite(a).all() for a in weights.values())
+        assert not np.array_equal(before["w"], weights["w"])
+    assert len(rounds.outcomes) == 3
+    assert all(len(o.used) == 4 for o in rounds.outcomes)
+
+
+def test_a_strategy_with_too_few_sites_ends_the_run_rather_than_stand_still(exchange: Any, reply: Any) -> None:
+    rounds = Round(exchange, "Bulyan", num_malicious_nodes=1)
+    with pytest.raises(RunError, match="Bulyan cannot aggregate 4 updates"):
+        rounds.run([reply(n, content(update(n))) for n in (1, 2, 3, 4)])
+
+
+def test_an_unknown_strategy_or_option_is_refused_with_the_known_ones() -> None:
+    with pytest.raises(StudyError, match="FedAvg, FedAvgM"):
+        make_strategy("FedMagic", {})
+    with pytest.raises(StudyError, match="options that Flower's FedAvg takes"):
+        make_strategy("FedAvg", {"momentum": 0.9})
+
+
+@pytest.mark.parametrize("option", ["fraction_train", "min_available_nodes", "min_train_nodes", "weighted_by_key"])
+def test_options_that_would_let_flower_wait_for_ever_or_do_nothing_are_refused(option: str) -> None:
+    with pytest.raises(StudyError, match="min_sites"):
+        make_strategy("FedAvg", {option: 1})
+
+
+def test_a_sound_update_has_no_problem_and_integers_are_no_exception() -> None:
+    start = {"n": np.zeros(1, np.int64), **START}
+    assert update_problem(start, {"n": np.array([3]), **update(1)}) is None

@@ -10,13 +10,15 @@ THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"
 def limit_threads(threads: int = 1) -> None:
     """Limit this process, and those it starts, to `threads` compute threads each.
 
-    Call it before heavy libraries load where possible; torch and OpenCV are also told directly.
+    The environment is for processes to come. Libraries that are loaded already are told directly, for good.
     """
     for variable in THREAD_VARIABLES:
         os.environ[variable] = str(threads)
     import cv2
     import torch
+    from threadpoolctl import threadpool_limits
 
+    threadpool_limits(limits=threads)
     torch.set_num_threads(threads)
     cv2.setNumThreads(threads)
 

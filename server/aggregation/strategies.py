@@ -23,8 +23,6 @@ STRATEGIES = (
     "MultiKrum",
     "Bulyan",
 )
-
-
 _ELSEWHERE = {
     "fraction_train",
     "fraction_evaluate",
@@ -49,9 +47,6 @@ def make_strategy(name: str, options: dict[str, float | int | bool]) -> FedAvg:
     """
     import flwr.serverapp.strategy as flower
 
-    logger = logging.getLogger("flwr")
-    before, logger.disabled = logger.disabled, True  # its advice on evaluation is for those who use it alone
-
     if name not in STRATEGIES:
         raise StudyError(f"the strategy {name!r}", expected=f"one of: {', '.join(STRATEGIES)}", fix="correct [train]")
     elsewhere = sorted(_ELSEWHERE & options.keys())
@@ -62,6 +57,8 @@ def make_strategy(name: str, options: dict[str, float | int | bool]) -> FedAvg:
             fix="remove them; min_sites in [train] sets how many must answer",
         )
     everyone = {"fraction_train": 1.0, "fraction_evaluate": 0.0, "min_train_nodes": 1, "min_available_nodes": 1}
+    logger = logging.getLogger("flwr")
+    before, logger.disabled = logger.disabled, True  # its advice on evaluation is for those who use it alone
     try:
         strategy: FedAvg = getattr(flower, name)(**{**everyone, "min_evaluate_nodes": 0, **options})
     except (TypeError, ValueError) as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -58,6 +59,7 @@ def collect_releases(run: Run, rates: dict[str, float]) -> None:
     run.require_sites(sorted(run.releases), "release", "; ".join(f"{s}: {w}" for s, w in sorted(failures.items())[:3]))
     rates["clips"] = sum(r.clips for r in run.sites.values())
     _note_absent(run)
+    _note_faces(run)
 
 
 class _Download:
@@ -129,13 +131,16 @@ def _keep(run: Run, site: str, release: Release) -> None:
     if release.statement.study != run.study.digest():
         raise ReleaseError("a release that was made for another study", expected="this study's digest")
     _check_arrays(run, release)
-    run.releases[site] = release
     record = run.sites[site]
     record.clips, record.speakers = len(release.clips), len({clip.speaker for clip in release.clips})
     record.dropped = dict(release.statement.dropped)
     for reason, count in release.damaged.items():
         record.dropped[reason] = record.dropped.get(reason, 0) + count
         run.warn(f"{site} released {count} arrays that cannot be used ({reason})")
+    if not release.clips:
+        reasons = ", ".join(f"{reason} {count}" for reason, count in sorted(record.dropped.items()))
+        raise ReleaseError(f"a release without a clip (dropped: {reasons or 'none'})", expected="at least one")
+    run.releases[site] = release
 
 
 def _check_arrays(run: Run, release: Release) -> None:
@@ -165,6 +170,18 @@ def _note_absent(run: Run) -> None:
     missing = [m for m in ("voice", "face") if m in run.absent]
     if missing:
         run.absent["fused"] = f"fusion needs both modalities; absent: {', '.join(missing)}"
+
+
+def _note_faces(run: Run) -> None:
+    counts = Counter[str]()
+    for release in run.releases.values():
+        statement = release.anonymizer("face")
+        counts.update(statement.counts if statement else {})
+    if counts["frames_without_face"]:
+        run.warn(
+            f"no face was found in {counts['frames_without_face']} of {counts['frames']} pictures "
+            f"({counts['clips_without_face']} clips show none at all): their centre was taken"
+        )
 
 
 def _allowed(name: str) -> bool:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from moretta.deploy.foreign import read_foreign
+from moretta.server.audit.beyond.findings import Finding
 from moretta.server.audit.clipset import ClipSet
 from moretta.server.audit.loaders import VideoFaces
 from moretta.server.audit.rows import AuditRow, Headline, headline
@@ -34,6 +35,8 @@ class Audited:
 
     folder: Path
     rows: list[AuditRow] = field(default_factory=list)
+    findings: list[Finding] = field(default_factory=list)
+    """Of the attacks beyond identity."""
     unused: dict[str, dict[str, int]] = field(default_factory=dict)
     """Clips that could not be used, by modality and reason."""
 
@@ -60,6 +63,7 @@ def audit_folder(
     bootstrap: int = 200,
     workers: int | None = None,
     cache_dir: Path | None = None,
+    beyond: bool = True,
     progress: Progress | None = None,
 ) -> Audited:
     """Attack everything in a folder; writes `audit.json` and the trial lists to `out`.
@@ -74,6 +78,7 @@ def audit_folder(
         bootstrap: resamples of each interval.
         workers: processes; None takes one for each CPU.
         cache_dir: where embeddings are kept.
+        beyond: whether attributes, inversion and links between modalities are attacked too.
         progress: told of every finished step.
 
     Raises:
@@ -97,12 +102,24 @@ def audit_folder(
         result.plan.save(out / f"trials-{modality}.json")
     if not done.rows:
         raise RunError("no attacker of the ones named works on what is there", expected=f"one for {', '.join(sets)}")
+    if beyond:
+        from moretta.server.audit.beyond.run import attack_all
+
+        done.findings = attack_all(
+            {modality: (pair.original, pair.released) for modality, pair in sets.items()},
+            seed=seed,
+            bootstrap=bootstrap,
+            workers=workers,
+            cache_dir=cache_dir,
+            progress=progress,
+        )
     content = {
         "seed": seed,
         "originals": corpus is not None,
         "unused": done.unused,
         "headline": [part.model_dump(mode="json") for part in done.headline],
         "audit": [row.model_dump(mode="json") for row in done.rows],
+        "beyond": [finding.model_dump(mode="json") for finding in done.findings],
     }
     write_atomic(out / "audit.json", json.dumps(content, indent=1, allow_nan=False) + "\n")
     return done

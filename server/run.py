@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from moretta.server.audit.beyond.findings import Finding
 from moretta.server.audit.rows import AuditRow
 from moretta.server.exchange import Exchange
 from moretta.server.report.schema import EmotionResult, GatePart, RoundRow, StageRow
@@ -64,6 +65,8 @@ class Run:
     """Why a modality has no result."""
     central: EmotionResult | None = None
     audit: list[AuditRow] = field(default_factory=list)
+    findings: list[Finding] = field(default_factory=list)
+    """Of the attacks beyond identity."""
     gate: GatePart | None = None
     stages: list[StageRow] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
@@ -83,6 +86,14 @@ class Run:
     def study(self) -> Study:
         """The study of this run."""
         return self.plan.study
+
+    def checkpoint(self, modality: Modality) -> Path:
+        """Where a global model is kept."""
+        return self.folder / "server" / "checkpoints" / f"{modality}.safetensors"
+
+    def update(self, modality: Modality, site: str) -> Path:
+        """Where a site's update of the last round is kept, if the study attacks updates."""
+        return self.folder / "server" / "updates" / modality / f"{site}.safetensors"
 
     def warn(self, text: str) -> None:
         """Note something that the report must tell."""

@@ -109,6 +109,8 @@ class AuditSection(_Section):
     bootstrap: int = Field(default=200, ge=0, le=100_000)
     attributes: bool = True
     """Sites state sex and age group of pseudonymous speakers, so that attribute inference can be scored."""
+    beyond: bool = True
+    """Attacks beyond identity: attributes, inversion, membership, updates, voice to face. Keeps the last updates."""
 
 
 class GateSection(_Section):

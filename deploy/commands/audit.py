@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,6 +11,7 @@ import typer
 
 if TYPE_CHECKING:
     from moretta.deploy.audit import Audited
+    from moretta.server.audit.beyond.findings import Finding
     from moretta.server.audit.rows import AuditRow
 
 _FILE_COLUMNS = 160
@@ -27,6 +29,9 @@ def audit(  # noqa: PLR0917 - typer reads the options from the signature
     out: Annotated[Path, typer.Option(help="Folder for audit.json and the trial lists.")] = Path("audit"),
     seed: Annotated[int, typer.Option(min=0, help="Of trials and training; for simulated sites, the study's.")] = 1,
     bootstrap: Annotated[int, typer.Option(min=0, help="Resamples of each interval.")] = 200,
+    beyond: Annotated[
+        bool, typer.Option("--beyond/--no-beyond", help="Attack sex, age, inversion and links of voice and face too.")
+    ] = True,
     workers: Annotated[int | None, typer.Option(min=1, help="Processes; default one for each CPU.")] = None,
     json_output: Annotated[bool, typer.Option("--json", help="Print the headline as JSON.")] = False,
 ) -> None:
@@ -35,6 +40,7 @@ def audit(  # noqa: PLR0917 - typer reads the options from the signature
     Example: moretta audit anonymized --corpus CREMA-D --attackers voice-logistic,voice-wccn
     """
     from moretta.deploy.audit import audit_folder
+    from moretta.server.audit.beyond.findings import strongest_of
     from moretta.shared.pretrained import cache_folder
 
     def tell(what: str, done: int, total: int) -> None:
@@ -50,13 +56,17 @@ def audit(  # noqa: PLR0917 - typer reads the options from the signature
         bootstrap=bootstrap,
         workers=workers,
         cache_dir=cache_folder(),
+        beyond=beyond,
         progress=tell,
     )
     if json_output:
         parts = [part.model_dump(mode="json") for part in found.headline]
-        typer.echo(json.dumps({"headline": parts, "unused": found.unused, "audit": str(out / "audit.json")}, indent=1))
+        strongest = [finding.model_dump(mode="json") for finding in strongest_of(found.findings)]
+        content = {"headline": parts, "beyond": strongest, "unused": found.unused, "audit": str(out / "audit.json")}
+        typer.echo(json.dumps(content, indent=1))
         return
     _print(found)
+    _print_beyond(found.findings)
     typer.echo(f"All figures: {out / 'audit.json'}")
     for line in headline_lines(found):
         typer.echo(line)
@@ -103,7 +113,36 @@ def _print(found: Audited) -> None:
     console.print(table)
 
 
-def _figure(row: AuditRow | None) -> str:
+def _print_beyond(findings: Sequence[Finding]) -> None:
+    """The strongest attack on each target; what has none that counts, with the first reason."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from moretta.server.audit.beyond.findings import strongest_of
+
+    if not findings:
+        return
+    table = Table("attack", "modality", "target", "strongest by", "metric", "value", "chance", "void because", box=None)
+    shown = strongest_of(findings)
+    for f in shown:
+        table.add_row(f.attack, f.modality, f.target, f.attacker, f.metric, _figure(f), f"{f.chance:.3g}", "")
+    counted = {(f.attack, f.modality, f.target) for f in shown}
+    for (attack, modality, target), reason in void_targets(findings).items():
+        if (attack, modality, target) not in counted:
+            table.add_row(attack, modality, target, "-", "-", "-", "-", reason)
+    Console().print(table)
+
+
+def void_targets(findings: Sequence[Finding]) -> dict[tuple[str, str, str], str]:
+    """By attack, modality and target: the first reason for which a figure of it is void."""
+    reasons: dict[tuple[str, str, str], str] = {}
+    for f in findings:
+        if f.void and f.source != "original":
+            reasons.setdefault((f.attack, f.modality, f.target), f.reason)
+    return reasons
+
+
+def _figure(row: AuditRow | Finding | None) -> str:
     if row is None or row.value is None:
         return "-"
     interval = "" if row.low is None or row.high is None else f" [{row.low:.3f}, {row.high:.3f}]"

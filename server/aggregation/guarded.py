@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -55,6 +56,8 @@ class GuardedStrategy(Strategy):
     call: str
     min_sites: int
     on_round: Callable[[RoundOutcome], None]
+    on_update: Callable[[int, str, Callable[[], dict[str, wire.Array]]], None] | None = None
+    """Told of every sound update as it is checked: round, site, and how to get what it changes."""
     _sent: dict[str, wire.Array] = field(default_factory=dict)
     _since: float = 0.0
 
@@ -83,12 +86,15 @@ class GuardedStrategy(Strategy):
                 refused[answer.site] = answer.failure
                 continue
             try:
-                problem = update_problem(self._sent, wire.arrays_of(answer.content))
+                update = wire.arrays_of(answer.content)
+                problem = update_problem(self._sent, update)
                 metrics[answer.site] = _metrics(answer.content)
             except (MorettaError, ValueError) as error:
                 problem = str(error)
             if problem is None:
                 used[answer.site] = by_node[nodes[answer.site]]
+                if self.on_update is not None:
+                    self.on_update(server_round, answer.site, partial(self._change, update))
             else:
                 refused[answer.site] = problem
         if len(used) < self.min_sites:
@@ -117,6 +123,9 @@ class GuardedStrategy(Strategy):
         chosen = {site: metrics[site] for site in used}
         self.on_round(RoundOutcome(server_round, chosen, refused, time.monotonic() - self._since))
         return wire.arrays_to_record(kept_types), MetricRecord()
+
+    def _change(self, update: dict[str, wire.Array]) -> dict[str, wire.Array]:
+        return {name: np.asarray(array - self._sent[name]) for name, array in update.items()}
 
     def _as_sent(self, arrays: dict[str, wire.Array]) -> dict[str, wire.Array]:
         """Some strategies compute in float64: the next round's weights have the types that sites expect."""

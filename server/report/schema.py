@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from moretta.server.audit.beyond.findings import Finding
 from moretta.server.audit.rows import AuditRow
 
 __all__ = [
@@ -23,6 +24,7 @@ __all__ = [
     "Emotion",
     "EmotionResult",
     "EmotionTable",
+    "Finding",
     "GatePart",
     "Headline",
     "HeadlineFigure",
@@ -263,6 +265,8 @@ class Report(Record):
     emotion_central: EmotionResult | None = None
     """The original's random forest, trained centrally on voice releases: a check of what federation costs."""
     audit: tuple[AuditRow, ...] = ()
+    beyond: tuple[Finding, ...] = ()
+    """Attacks beyond identity."""
     privacy: tuple[PrivacyRow, ...] = ()
     corpus: CorpusPart
     run: RunPart

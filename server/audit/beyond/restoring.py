@@ -1,0 +1,165 @@
+"""Inversion as a unit of work: decode releases of people never seen, and let recognisers of originals look at them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from moretta.server.audit.attackers.base import Embedder, attacker_names, get_attacker
+from moretta.server.audit.beyond.decoders import DECODERS, Decoder, MlpDecoder
+from moretta.server.audit.beyond.findings import Finding, from_trials, void_finding
+from moretta.server.audit.beyond.inversion import MIN_PEOPLE, Restored, alternate, restore, verify
+from moretta.server.audit.clipset import ClipSet
+from moretta.server.audit.learn.heads import embeddings_of
+
+Array = npt.NDArray[Any]
+Recogniser = Callable[[ClipSet], Array]
+ENCODERS = {"voice": ("campplus", "ge2e"), "face": ("sface", "dlib")}
+"""Encoders used as they are, where their weights are at hand; the others are slower and weaker."""
+ADAPTIVE = {"voice": "voice-wccn", "face": "face-wccn"}
+"""Trained on originals of the attacker's own people: always there."""
+DECODERS_OF = {"voice": ("ridge", "mlp"), "face": ("conv",)}
+CONTEXT = 4
+"""Frames on each side that a voice decoder sees: 90 ms in all."""
+MAX_FRAMES = 500
+"""Of a voice clip: 5 s."""
+MAX_ROWS = {"voice": 20_000, "face": 600}
+"""Frames that a decoder is trained on at most."""
+MAX_TRIALS = 72
+"""Decoded clips that are tried at most."""
+MLP_EPOCHS = 30
+
+
+def encoders_at_hand(modality: str) -> list[str]:
+    """Which of `ENCODERS` can run here."""
+    known = attacker_names(modality, "pretrained")  # type: ignore[arg-type]
+    return [name for name in ENCODERS[modality] if name in known and get_attacker(name).missing() is None]
+
+
+def invert_with(name: str, original: ClipSet, released: ClipSet, *, bootstrap: int, seed: int) -> list[Finding]:
+    """One decoder, and the EER of every recogniser at hand on what it restores, on releases, and on originals."""
+    modality = released.modality
+    speaker = released.labels
+    if (people := len(released.speakers)) < MIN_PEOPLE:
+        reason = f"{people} speakers: at least {MIN_PEOPLE} are needed to train on some and attack others"
+        return [void_finding("inversion", modality, "speaker", "decoded", reason, people=people)]
+    restored, decoded = _RESTORE[modality](_decoder(name, seed), original, released, speaker, seed)
+    victims = restored.victims
+    enrols = alternate(speaker[victims])
+    tries = np.flatnonzero(~enrols)
+    tries = tries[np.sort(np.random.default_rng(seed).permutation(len(tries))[:MAX_TRIALS])]
+    enrolled, tried = victims[enrols], victims[tries]
+    shown = {"original": original.subset(tried), "released": released.subset(tried), "decoded": decoded(tries)}
+    found = [_explained(name, restored, released, people)]
+    for reader, (recognise, limit) in _recognisers(modality, original.subset(restored.own), seed).items():
+        enrolment = recognise(original.subset(enrolled))
+        rows = [
+            from_trials(
+                verify(enrolment, speaker[enrolled], recognise(clips), speaker[tried]),
+                modality,
+                source,  # type: ignore[arg-type]
+                f"{name} decoder, read by {reader}" if source == "decoded" else reader,
+                bootstrap=bootstrap,
+                seed=seed,
+            )
+            for source, clips in shown.items()
+        ]
+        found += _judged(rows, reader, limit)
+    return found
+
+
+def _judged(rows: list[Finding], reader: str, limit: float) -> list[Finding]:
+    anchor = rows[0].value
+    if anchor is not None and anchor <= limit:
+        return rows
+    figure = "no figure" if anchor is None else f"EER {anchor:.3f}, at most {limit} wanted"
+    return [row.voided(f"{reader} cannot tell unprotected clips apart either ({figure})") for row in rows]
+
+
+def _explained(name: str, restored: Restored, released: ClipSet, people: int) -> Finding:
+    return Finding(
+        attack="inversion",
+        modality=released.modality,
+        target="original features",
+        attacker=f"{name} decoder",
+        source="decoded",
+        metric="explained_variance",
+        value=restored.explained,
+        chance=0.0,
+        people=people,
+        clips=len(restored.victims),
+        note="share of what makes one clip differ from the mean that the decoder restores; whose it is, the EERs tell",
+    )
+
+
+def _recognisers(modality: str, own: ClipSet, seed: int) -> Mapping[str, tuple[Recogniser, float]]:
+    """Each recogniser with the EER on originals above which it counts for nothing."""
+    found: dict[str, tuple[Recogniser, float]] = {}
+    for encoder in encoders_at_hand(modality):
+        found[encoder] = (_used_as_it_is(encoder), get_attacker(encoder).max_unprotected_eer)
+    cls = get_attacker(ADAPTIVE[modality])
+    assert issubclass(cls, Embedder)
+    model = cls()
+    model.fit(own, seed=seed)
+    found[cls.name] = (model.embed, cls.max_unprotected_eer)
+    return found
+
+
+def _used_as_it_is(encoder: str) -> Recogniser:
+    return lambda clips: embeddings_of(encoder, clips)
+
+
+def _decoder(name: str, seed: int) -> Decoder:
+    return MlpDecoder(seed, epochs=MLP_EPOCHS) if name == "mlp" else DECODERS[name](seed)
+
+
+_Decoded = Callable[[npt.NDArray[np.int64]], ClipSet]
+"""The decoded clips at some positions among the victims."""
+
+
+def _restore_voice(
+    decoder: Decoder, original: ClipSet, released: ClipSet, speaker: npt.NDArray[np.int64], seed: int
+) -> tuple[Restored, _Decoded]:
+    pairs = [(released.mfcc(i)[:MAX_FRAMES], original.mfcc(i)[:MAX_FRAMES]) for i in range(len(released))]
+    lengths = [min(len(a), len(b)) for a, b in pairs]
+    given = [np.asarray(a[:n]) for (a, _), n in zip(pairs, lengths, strict=True)]
+    wanted = [np.asarray(b[:n]) for (_, b), n in zip(pairs, lengths, strict=True)]
+    rows = MAX_ROWS["voice"]
+    restored = restore(given, wanted, speaker, decoder=decoder, context_frames=CONTEXT, max_rows=rows, seed=seed)
+
+    def decoded(places: npt.NDArray[np.int64]) -> ClipSet:
+        arrays = [np.asarray(restored.clips[i], np.float32) for i in places]
+        return _set(original, restored.victims[places], arrays)
+
+    return restored, decoded
+
+
+def _restore_faces(
+    decoder: Decoder, original: ClipSet, released: ClipSet, speaker: npt.NDArray[np.int64], seed: int
+) -> tuple[Restored, _Decoded]:
+    """Every frame is a picture of its own; afterwards they are clips again."""
+    of_clip = np.concatenate([np.full(len(original.frames(i)), i) for i in range(len(original))])
+    given, wanted = (
+        np.concatenate([clips.frames(i) for i in range(len(clips))]).astype(np.float32) / 255
+        for clips in (released, original)
+    )
+    by_frame = restore(given, wanted, speaker[of_clip], decoder=decoder, max_rows=MAX_ROWS["face"], seed=seed)
+    own, victims = np.unique(of_clip[by_frame.own]), np.unique(of_clip[by_frame.victims])
+    pictures = np.round(np.asarray(by_frame.clips) * 255).astype(np.uint8)
+    clips = [pictures[of_clip[by_frame.victims] == i] for i in victims]
+
+    def decoded(places: npt.NDArray[np.int64]) -> ClipSet:
+        return _set(original, victims[places], [clips[i] for i in places])
+
+    return Restored(own, victims, clips, by_frame.explained), decoded
+
+
+def _set(like: ClipSet, rows: npt.NDArray[np.int64], arrays: Sequence[Array]) -> ClipSet:
+    form: Any = "mfcc" if like.modality == "voice" else "frames"
+    return ClipSet.from_arrays([like.clips[i] for i in rows], arrays, modality=like.modality, form=form)
+
+
+_RESTORE = {"voice": _restore_voice, "face": _restore_faces}

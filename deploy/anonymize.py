@@ -8,7 +8,7 @@ from pathlib import Path
 from moretta.client.release import make_release
 from moretta.client.settings import SiteSettings
 from moretta.deploy.simulate import check_names, prepare_folder, without_missing
-from moretta.shared.errors import ClipError, CorpusError
+from moretta.shared.errors import ClipError
 from moretta.shared.public import public_arrays
 from moretta.shared.release import Release
 from moretta.shared.study import Study
@@ -30,9 +30,7 @@ def anonymize_corpus(
 
     limit_threads(1)  # two threads that wait for a busy core are slower than one that works
     check_names(study)
-    study, absent = without_missing(read_corpus(corpus, labels=study.labels), study)
-    if not study.modalities:
-        raise CorpusError("; ".join(absent.values()), expected="a corpus with what the study asks for")
+    study, _ = without_missing(read_corpus(corpus, labels=study.labels), study)
     prepare_folder(out)
     settings = SiteSettings(
         name=SITE,

@@ -103,12 +103,23 @@ def plan_simulation(corpus: Corpus, study: Study, command: str) -> SimulationPla
 
 
 def without_missing(corpus: Corpus, study: Study) -> tuple[Study, dict[str, str]]:
-    """Switch off what the corpus has not: no budget is set aside for it, and no autoencoder is trained."""
+    """Switch off what the corpus has not: no budget is set aside for it, and no autoencoder is trained.
+
+    Returns:
+        The study, and why each modality was switched off.
+
+    Raises:
+        StudyError: nothing is left to study.
+    """
     absent = {}
     if study.voice.enabled and not any(clip.audio for clip in corpus.clips):
         absent["voice"] = "no clip of the corpus has sound"
     if study.face.enabled and not any(clip.video for clip in corpus.clips):
         absent["face"] = "no clip of the corpus has video"
+    if absent.keys() == set(study.modalities):
+        raise StudyError(
+            "; ".join(absent.values()), expected="a corpus with what the study asks for", fix="correct the study"
+        )
     return study.with_changes(**{f"{modality}__enabled": False for modality in absent}), absent
 
 

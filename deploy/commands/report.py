@@ -16,7 +16,10 @@ def report(
     out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder of a finished study.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print the headline as JSON.")] = False,
 ) -> None:
-    """Render OUT/report.html from OUT/report.json, and print the headline."""
+    """Render OUT/report.html from OUT/report.json, and print the headline.
+
+    Example: moretta report out
+    """
     from moretta.server.report import load_report, write_html
 
     found = load_report(out)

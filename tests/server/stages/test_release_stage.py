@@ -1,0 +1,227 @@
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from flwr.app import RecordDict
+
+from moretta.server.run import Run, SiteRecord
+from moretta.server.stages.evaluate import evaluate
+from moretta.server.stages.release import collect_releases
+from moretta.shared import wire
+from moretta.shared.corpus.names import Emotion, Level
+from moretta.shared.errors import RunError
+from moretta.shared.plan import PlannedSite, SimulationPlan
+from moretta.shared.release import AnonymizerStatement, ReleasedClip, ReleaseWriter
+from moretta.shared.study import Study, parse_study
+
+STUDY = parse_study({"face": {"enabled": False}})
+Spoil = Callable[[dict[str, Any]], None]
+
+
+class Site:
+    """Answers `release` and `fetch` from files on disk; `spoil` changes what it sends."""
+
+    def __init__(self, folder: Path, number: int, *, coefficients: int = 13, study: Study = STUDY) -> None:
+        self.folder, self.name, self.clips = folder, f"site-{number}", 3
+        self.spoil_release: Spoil = lambda values: None
+        self.spoil_chunk: Spoil = lambda values: None
+        self.counts: Any = {}
+        writer = ReleaseWriter(folder, forms={"voice": "mfcc"})
+        for index in range(self.clips):
+            writer.add(
+                ReleasedClip(
+                    clip=f"{number:08x}{index:08x}",
+                    speaker=f"{number:016x}",
+                    emotion=Emotion.SAD,
+                    sentence="IEO",
+                    level=Level.XX,
+                ),
+                {"voice": np.full((20, coefficients), index, np.float32)},
+            )
+        form = AnonymizerStatement(modality="voice", name="n", version="1", form="mfcc", parameters={}, noise="none")
+        writer.dropped["voice-silent"] = 1
+        self.statement = writer.finish(site=self.name, study=study.digest(), anonymizers=(form,))
+
+    def __call__(self, message: Any) -> RecordDict:
+        match message.metadata.message_type:
+            case wire.RELEASE:
+                values: dict[str, Any] = {
+                    "files": {p.name: p.stat().st_size for p in self.folder.iterdir()},
+                    "statement": self.statement.model_dump(mode="json"),
+                    "training": {"voice": 2},
+                }
+                self.spoil_release(values)
+            case wire.FETCH:
+                name, offset = (wire.from_config(message.content, key) for key in ("file", "offset"))
+                chunk = (self.folder / name).read_bytes()[offset : offset + wire.CHUNK_BYTES]
+                values = {"chunk": chunk, "sha256": hashlib.sha256(chunk).hexdigest()}
+                self.spoil_chunk(values)
+            case _:
+                values = {"counts": self.counts}
+        return RecordDict({wire.CONFIG: wire.json_config(site=self.name, **values)})
+
+
+@pytest.fixture
+def sites(tmp_path: Path) -> dict[int, Site]:
+    return {n: Site(tmp_path / f"at-site-{n}", n) for n in (1, 2)}
+
+
+@pytest.fixture
+def run(tmp_path: Path, fake_exchange: Any, hello: Any, sites: dict[int, Site]) -> Run:
+    exchange = fake_exchange(lambda node, message: hello(node), nodes=2)
+    exchange.greet(2)
+    exchange.grid.answer = lambda node, message: sites[node](message)
+    plan = SimulationPlan(
+        corpus=tmp_path,
+        corpus_name="c",
+        synthetic=False,
+        study=STUDY,
+        sites=(PlannedSite(name="site-1", speakers=(1,)), PlannedSite(name="site-2", speakers=(2,))),
+        folds=((1,), (2,)),
+        command="moretta simulate",
+    )
+    made = Run(folder=tmp_path / "run", plan=plan, connection=exchange)
+    made.sites |= {name: SiteRecord() for name in exchange.sites}
+    return made
+
+
+def test_every_site_s_release_is_kept_whole_on_disk(run: Run, sites: dict[int, Site], monkeypatch: Any) -> None:
+    monkeypatch.setattr(wire, "CHUNK_BYTES", 100)
+    collect_releases(run, {})
+    assert sorted(run.releases) == ["site-1", "site-2"]
+    for site in sites.values():
+        kept = run.folder / "server" / "releases" / site.name
+        assert {p.name: p.read_bytes() for p in kept.iterdir()} == {
+            p.name: p.read_bytes() for p in site.folder.iterdir()
+        }
+    record = run.sites["site-1"]
+    assert (record.clips, record.speakers, record.dropped, record.training) == (3, 1, {"voice-silent": 1}, {"voice": 2})
+    assert run.absent["face"] == "the study does not ask for it"
+
+
+def _set(*path: str, value: Any) -> Spoil:
+    def spoil(values: dict[str, Any]) -> None:
+        for key in path[:-1]:
+            values = values[key]
+        values[path[-1]] = value
+
+    return spoil
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        _set("files", "../../escape.safetensors", value=10),
+        _set("files", "/etc/passwd", value=10),
+        _set("files", "public.safetensors", value=10),
+        _set("files", "voice-00000.safetensors", value=2**40),
+        _set("files", "voice-00000.safetensors", value=-1),
+        _set("files", value=["statement.json"]),
+        _set("files", value={f"voice-{n:05d}.safetensors": 1 for n in range(10_001)}),
+        _set("statement", value={"site": "x"}),
+        _set("statement", "names", value=["1001"]),
+        _set("training", value=[1]),
+        _set("training", value={"voice": "many"}),
+    ],
+)
+def test_a_site_that_announces_what_no_release_has_is_left_out(run: Run, sites: dict[int, Site], spoil: Spoil) -> None:
+    sites[1].spoil_release = spoil
+    collect_releases(run, {})
+    assert sorted(run.releases) == ["site-2"]
+    assert any("site-1 released nothing" in warning for warning in run.warnings)
+    assert not list(run.folder.parent.rglob("escape*"))
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        _set("chunk", value=b"forged"),
+        _set("chunk", value="text"),
+        _set("sha256", value="0" * 64),
+        lambda values: values.pop("chunk"),
+        lambda values: values.update(chunk=values["chunk"] + b"more"),
+        _set("failure", value="ReleaseError"),
+    ],
+)
+def test_a_chunk_that_was_changed_on_the_way_is_refused(run: Run, sites: dict[int, Site], spoil: Spoil) -> None:
+    sites[1].spoil_chunk = spoil
+    collect_releases(run, {})
+    assert sorted(run.releases) == ["site-2"]
+
+
+def test_arrays_of_another_size_cost_that_site_and_not_the_run(
+    run: Run, sites: dict[int, Site], tmp_path: Path
+) -> None:
+    sites[1] = Site(tmp_path / "odd", 1, coefficients=20)
+    collect_releases(run, {})
+    assert sorted(run.releases) == ["site-2"]
+    assert any("the size of the study" in warning for warning in run.warnings)
+
+
+def test_a_release_for_another_study_or_under_another_name_is_refused(
+    run: Run, sites: dict[int, Site], tmp_path: Path
+) -> None:
+    sites[1] = Site(tmp_path / "odd", 1, study=STUDY.with_changes(seed=9))
+    collect_releases(run, {})
+    assert sorted(run.releases) == ["site-2"]
+    sites[1] = Site(tmp_path / "odder", 7)
+    run.releases.clear()
+    collect_releases(run, {})
+    assert sorted(run.releases) == ["site-2"]
+
+
+def test_arrays_that_are_damaged_are_counted_on_arrival(run: Run, sites: dict[int, Site]) -> None:
+    shard = sites[1].folder / "voice-00000.safetensors"
+    shard.write_bytes(shard.read_bytes()[:-50])
+    collect_releases(run, {})
+    assert run.sites["site-1"].dropped == {"voice-silent": 1, "voice-damaged": 3}
+    assert any("3 arrays that cannot be used" in warning for warning in run.warnings)
+
+
+def test_what_a_site_says_of_itself_is_counted_again(run: Run, sites: dict[int, Site]) -> None:
+    path = sites[1].folder / "statement.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"clips": 10**9, "speakers": 10**6}))
+    collect_releases(run, {})
+    assert (run.sites["site-1"].clips, run.sites["site-1"].speakers) == (3, 1)
+
+
+def test_no_site_left_ends_the_run_with_the_causes(run: Run, sites: dict[int, Site]) -> None:
+    for site in sites.values():
+        site.spoil_release = _set("failure", value="CorpusError")
+    with pytest.raises(RunError, match=r"0 of 2 sites finished the stage 'release': site-1: CorpusError") as caught:
+        collect_releases(run, {})
+    assert "at least 1" in caught.value.message
+
+
+def _table(value: Any = 1) -> list[list[Any]]:
+    return [[value] * 6 for _ in range(6)]
+
+
+@pytest.mark.parametrize(
+    "counts",
+    [
+        {"voice": {f"{2:016x}": _table()}},
+        {"voice": {"1001": _table()}},
+        {"voice": {f"{1:016x}": _table(-1)}},
+        {"voice": {f"{1:016x}": _table(0.5)}},
+        {"voice": {f"{1:016x}": _table()[:5]}},
+        {"voice/3": {f"{1:016x}": _table()}},
+        {"identity": {f"{1:016x}": _table()}},
+        {"voice": [1]},
+        [1],
+    ],
+    ids=["another site's speaker", "a number", "negative", "fractions", "shape", "wrong table", "output", "list", "no"],
+)
+def test_counts_that_a_site_cannot_have_are_left_out(run: Run, sites: dict[int, Site], counts: Any) -> None:
+    collect_releases(run, {})
+    sites[1].counts = counts
+    sites[2].counts = {"voice": {f"{2:016x}": _table(2)}, "voice/3": {f"{2:016x}": [[1] * 3] * 3}}
+    evaluate(run, {})
+    assert np.array_equal(run.emotion["voice"].confusion, np.array(_table(2)))
+    assert any("site-1 did not evaluate" in warning for warning in run.warnings)

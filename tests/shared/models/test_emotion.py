@@ -1,0 +1,121 @@
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from moretta.shared.errors import StudyError
+from moretta.shared.models.emotion import (
+    CLASSES,
+    MIN_STD,
+    PublicScale,
+    Standardise,
+    emotion_model,
+    initial_weights,
+    voice_statistics,
+    voice_window,
+)
+
+MODELS: list[tuple[Any, str]] = [("voice", "statistics"), ("voice", "cnn"), ("face", "gradients"), ("face", "cnn")]
+
+
+def clip(modality: str, frames: int, seed: int = 0) -> np.ndarray[Any, Any]:
+    generator = np.random.default_rng(seed)
+    if modality == "voice":
+        return generator.normal(0, 20, (frames, 13)).astype(np.float32)
+    return generator.integers(0, 256, (frames, 64, 64, 3), np.uint8)
+
+
+@pytest.mark.parametrize(("modality", "name"), MODELS)
+def test_a_clip_of_any_length_becomes_an_input_of_one_size_and_six_scores(modality: Any, name: str) -> None:
+    model = emotion_model(modality, name)
+    inputs = np.stack([model.features(clip(modality, frames, frames), None) for frames in (1, 2, 7, 300)])
+    assert inputs.dtype == np.float32
+    assert np.isfinite(inputs).all()
+    network = model.build(inputs.shape[1:])
+    network.load_state_dict(initial_weights(model, inputs, seed=1))
+    scores = network(torch.from_numpy(inputs))
+    assert scores.shape == (4, CLASSES)
+    assert torch.isfinite(scores).all()
+
+
+@pytest.mark.parametrize(("modality", "name"), MODELS)
+def test_opacus_takes_every_model(modality: Any, name: str) -> None:
+    from opacus.validators import ModuleValidator
+
+    model = emotion_model(modality, name)
+    network = model.build(model.features(clip(modality, 5), None).shape)
+    assert ModuleValidator.validate(network, strict=False) == []
+
+
+@pytest.mark.parametrize(("modality", "name"), MODELS)
+def test_only_the_network_is_trained_and_not_the_standardisation(modality: Any, name: str) -> None:
+    model = emotion_model(modality, name)
+    network = model.build(model.features(clip(modality, 5), None).shape)
+    trained = {n for n, _ in network.named_parameters()}
+    assert trained
+    assert not trained & {"0.mean", "0.std"}
+    assert {"0.mean", "0.std"} <= set(network.state_dict())
+
+
+@pytest.mark.parametrize(("modality", "name"), MODELS)
+def test_initial_weights_repeat_by_seed_and_leave_the_global_generator_alone(modality: Any, name: str) -> None:
+    model = emotion_model(modality, name)
+    inputs = np.stack([model.features(clip(modality, 9, s), None) for s in range(3)])
+    before = torch.random.get_rng_state()
+    one, again, other = (initial_weights(model, inputs, seed=s) for s in (1, 1, 2))
+    assert torch.equal(before, torch.random.get_rng_state())
+    assert all(torch.equal(one[n], again[n]) for n in one)
+    if name == "cnn":  # the linear models start at zero
+        assert any(not torch.equal(one[n], other[n]) for n in one)
+
+
+def test_inputs_are_standardised_by_the_clips_given_and_never_divided_by_nothing() -> None:
+    model = emotion_model("voice", "statistics")
+    inputs = np.stack([model.features(clip("voice", 50, s), None) for s in range(20)])
+    inputs[:, 0] = 3.0  # the same in every clip
+    weights = initial_weights(model, inputs, seed=1)
+    assert float(weights["0.std"].min()) >= 0.999 * MIN_STD
+    layer = Standardise(inputs.shape[1:])
+    layer.load_state_dict({n[2:]: t for n, t in weights.items() if n.startswith("0.")})
+    out = layer(torch.from_numpy(inputs)).numpy()
+    assert np.abs(out.mean(0)).max() < 1e-3
+    assert np.abs(out).max() <= Standardise.LIMIT
+    assert np.isfinite(layer(torch.full((1, inputs.shape[1]), 1e30)).numpy()).all()
+
+
+@settings(max_examples=30, deadline=None)
+@given(frames=st.integers(1, 600), level=st.floats(-1e6, 1e6))
+def test_voice_features_stay_finite_and_bounded_under_a_public_scale(frames: int, level: float) -> None:
+    scale = PublicScale(np.zeros(13, np.float32), np.ones(13, np.float32))
+    mfcc = np.full((frames, 13), level, np.float32)
+    for features in (voice_statistics(mfcc, scale), voice_window(mfcc, scale)):
+        assert np.isfinite(features).all()
+        assert np.abs(features).max() <= 10
+
+
+def test_the_window_is_the_middle_of_a_long_clip_and_the_whole_of_a_short_one() -> None:
+    long = np.repeat(np.arange(300, dtype=np.float32)[:, None], 13, axis=1)
+    assert voice_window(long, None)[0].tolist() == list(range(22, 278))
+    short = voice_window(long[:10], None)
+    assert short.shape == (13, 256)
+    assert short[0, :11].tolist() == [*range(10), 0]
+
+
+def test_statistics_do_not_depend_on_when_something_was_said_but_on_how_it_changes() -> None:
+    mfcc = clip("voice", 40)
+    forward, backward = voice_statistics(mfcc, None), voice_statistics(mfcc[::-1].copy(), None)
+    assert np.allclose(forward, backward, atol=1e-3)
+    shuffled = voice_statistics(mfcc[np.random.default_rng(1).permutation(40)], None)
+    assert np.allclose(forward[: 13 * 4], shuffled[: 13 * 4], atol=1e-3)
+    assert not np.allclose(forward[13 * 4 :], shuffled[13 * 4 :], atol=1e-1)
+
+
+@pytest.mark.parametrize(("modality", "known"), [("voice", "cnn, statistics"), ("face", "cnn, gradients")])
+def test_an_unknown_model_is_refused_with_the_known_ones(modality: Any, known: str) -> None:
+    with pytest.raises(StudyError, match=f"one of: {known}"):
+        emotion_model(modality, "transformer")

@@ -46,4 +46,4 @@ def desk_process(folder: Path) -> Iterator[DeskProcess]:
             )
         yield DeskProcess(process, mark, log)
     finally:
-        marked.end_all(mark)
+        marked.end_all_for_sure(mark)

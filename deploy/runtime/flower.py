@@ -144,8 +144,10 @@ def simulation_runtime(log_folder: Path) -> Iterator[SimulationRuntime]:
         _wait_healthy(port, superlink, log)
         yield SimulationRuntime(mark, scratch, port, environment, superlink, log)
     finally:
-        marked.end_all(mark)
-        shutil.rmtree(scratch, ignore_errors=True)
+        try:
+            marked.end_all_for_sure(mark)
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
 
 
 def _environment(mark: str, scratch: Path) -> dict[str, str]:

@@ -98,6 +98,20 @@ def test_processes_of_other_runs_and_this_one_are_left_alone(mark: str, monkeypa
         other.wait()
 
 
+def test_an_interrupt_while_processes_are_ended_leaves_none(mark: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    process = start(mark, SLEEP)
+    wait = psutil.wait_procs
+
+    def interrupted(*arguments: object, **options: object) -> None:
+        monkeypatch.setattr(psutil, "wait_procs", wait)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(psutil, "wait_procs", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        marked.end_all_for_sure(mark)
+    assert not alive(process.pid)
+
+
 def test_ending_nothing_ends_at_once() -> None:
     assert marked.end_all(marked.new_mark()) == 0
 

@@ -1,0 +1,354 @@
+"""Whole studies through the installed command, with real processes. Runs are shared by the tests of this file."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import pytest
+
+from moretta.deploy.runtime import marked
+from moretta.shared.exit_codes import ExitCode
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
+
+MORETTA = Path(sys.executable).parent / "moretta"
+STUDY = """
+sites = 2
+[voice]
+codebook_size = 16
+[face]
+enabled = false
+[train]
+rounds = 2
+[split]
+folds = 2
+[audit]
+attackers = ["voice-logistic", "voice-wccn"]
+bootstrap = 20
+"""
+
+
+def _tone_corpus_writer() -> Callable[..., Path]:
+    """The fixture `tiny_corpus` lives as long as one test: these runs share theirs."""
+    spec = importlib.util.spec_from_file_location("tests_conftest", Path(__file__).parents[1] / "conftest.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    writer: Callable[..., Path] = module.write_tone_corpus
+    return writer
+
+
+write_tones = _tone_corpus_writer()
+
+
+@dataclass
+class Command:
+    """A `moretta` process, all that it told, and what its children carried in their environment."""
+
+    process: subprocess.Popen[str]
+    out: Path
+    stdout: str = ""
+    stderr: str = ""
+    marks: set[str] = field(default_factory=set)
+    scratch: set[Path] = field(default_factory=set)
+
+    @classmethod
+    def start(cls, arguments: list[str], out: Path, cache: Path) -> Command:
+        environment = {**os.environ, "MORETTA_CACHE": str(cache), "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
+        process = subprocess.Popen(
+            [str(MORETTA), *arguments, "--out", str(out)],
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        command = cls(process, out)
+        for work in (command._read_stderr, command._read_stdout, command._watch_children):
+            threading.Thread(target=work, daemon=True).start()
+        return command
+
+    def wait(self) -> int:
+        code = self.process.wait()
+        time.sleep(0.5)  # the readers reach the end
+        return code
+
+    def wait_for(self, text: str) -> None:
+        while text not in self.stderr:
+            assert self.process.poll() is None, self.stderr
+            time.sleep(0.05)
+
+    def left_behind(self) -> list[str]:
+        """Command lines of living processes that belong to this run."""
+        left = {p.pid: p for mark in self.marks for p in marked.processes(mark)}
+        words = [str(self.out), *map(str, self.scratch)]
+        for process in psutil.process_iter():
+            try:
+                if process.pid != os.getpid() and any(w in part for part in process.cmdline() for w in words):
+                    left[process.pid] = process
+            except psutil.Error:
+                continue
+        return [f"{p.pid} {p.name()}" for p in left.values() if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]
+
+    def _read_stderr(self) -> None:
+        assert self.process.stderr is not None
+        for line in self.process.stderr:
+            self.stderr += line
+
+    def _read_stdout(self) -> None:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            self.stdout += line
+
+    def _watch_children(self) -> None:
+        while self.process.poll() is None:
+            try:
+                for child in psutil.Process(self.process.pid).children():
+                    environment = child.environ()
+                    if marked.MARK in environment:
+                        self.marks.add(environment[marked.MARK])
+                    if "FLWR_HOME" in environment:
+                        self.scratch.add(Path(environment["FLWR_HOME"]).parent)
+            except psutil.Error:
+                pass
+            time.sleep(0.1)
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("studies")
+
+
+@pytest.fixture(scope="module")
+def start(home: Path) -> Iterator[Callable[..., Command]]:
+    started: list[Command] = []
+
+    def run(name: str, study: str, corpus: Path, *more: str, command: str = "simulate") -> Command:
+        path = home / f"{name}.toml"
+        path.write_text(study, encoding="utf-8")
+        arguments = [command, "--corpus", str(corpus), "--study", str(path), *more]
+        started.append(Command.start(arguments, home / name, home / "cache"))
+        return started[-1]
+
+    yield run
+    for each in started:
+        if each.process.poll() is None:
+            each.process.kill()
+        for mark in each.marks:
+            marked.end_all(mark)
+
+
+@pytest.fixture(scope="module")
+def corpus(home: Path) -> Path:
+    return write_tones(home / "tones")
+
+
+@pytest.fixture(scope="module")
+def finished(start: Any, corpus: Path) -> Command:
+    command: Command = start("finished", STUDY, corpus, "--json")
+    assert command.wait() == ExitCode.OK, command.stderr
+    return command
+
+
+@pytest.fixture(scope="module")
+def gated(start: Any, corpus: Path) -> Command:
+    """The same study with a gate that no release passes."""
+    command: Command = start("gated", STUDY + "[gate]\nmax_top1 = 0.0\n", corpus)
+    assert command.wait() == ExitCode.GATE, command.stderr
+    return command
+
+
+def report(command: Command) -> Any:
+    return json.loads((command.out / "report.json").read_text(encoding="utf-8"))
+
+
+def outcome(command: Command) -> Any:
+    return json.loads((command.out / "outcome.json").read_text(encoding="utf-8"))
+
+
+def test_a_study_ends_with_a_report_in_the_names_agreed_on(finished: Command) -> None:
+    found = report(finished)
+    voice = found["emotion"]["voice"]
+    assert {"accuracy", "uar", "classes", "per_class", "confusion", "clips", "speakers"} <= set(voice)
+    assert len(voice["classes"]) == len(voice["confusion"]) == 6
+    assert np.sum(voice["confusion"]) == voice["clips"] == 24  # two held-out speakers of 12 clips
+    assert voice["three_class"]["clips"] == 12
+    assert found["emotion"]["face"] is None
+    assert found["emotion"]["absent"]["face"] == "the study does not ask for it"
+    row = {"modality", "attacker", "kind", "scenario", "metric", "value", "low", "high", "chance", "speakers", "void"}
+    assert all(row <= set(r) for r in found["audit"])
+    assert {r["attacker"] for r in found["audit"]} == {"voice-logistic", "voice-wccn"}
+    scenarios = {r["scenario"] for r in found["audit"]}
+    assert scenarios == {"unprotected", "ignorant", "lazy-informed", "semi-informed", "constant"}
+    assert all({"site", "mechanism", "unit", "epsilon", "delta", "nominal"} <= set(r) for r in found["privacy"])
+    assert {"name", "synthetic", "clips", "speakers", "dropped"} <= set(found["corpus"])
+    assert (found["corpus"]["clips"], found["corpus"]["speakers"], found["corpus"]["synthetic"]) == (48, 4, False)
+    assert {"seed", "versions", "command", "seconds"} <= set(found["run"])
+    assert found["run"]["command"].startswith("moretta simulate --corpus")
+    assert found["run"]["seeded_noise"] is True
+    assert found["run"]["peak_memory_bytes"] > 0
+    assert (finished.out / "report.html").stat().st_size > 10_000
+
+
+def test_the_outcome_is_told_as_json_and_says_that_all_went_well(finished: Command) -> None:
+    told = json.loads(finished.stdout)
+    assert (told["exit_code"], told["cause"]) == (0, "")
+    assert told["out"] == str(finished.out)
+    assert outcome(finished)["status"] == "completed"
+
+
+def test_epsilon_grows_over_rounds_and_stays_within_the_budget(finished: Command) -> None:
+    rows = [r for r in report(finished)["privacy"] if r["mechanism"] == "dp-sgd" and r["unit"] == "clip"]
+    for site in {r["site"] for r in rows}:
+        epsilons = [r["epsilon"] for r in sorted(rows, key=lambda r: r["round"]) if r["site"] == site]
+        assert len(epsilons) == 2
+        assert 0 < epsilons[0] < epsilons[1] <= 8.0
+    ledgers = [(finished.out / "sites" / r["site"] / "ledger.jsonl").read_text(encoding="utf-8") for r in rows]
+    assert all(text.count('"kind": "dp-sgd"') == 2 and text.count('"kind": "release"') == 1 for text in ledgers)
+
+
+def test_no_process_and_no_scratch_folder_is_left(finished: Command, gated: Command) -> None:
+    for command in (finished, gated):
+        assert len(command.marks) == 2  # Flower's part and the desk's
+        assert command.scratch
+        assert command.left_behind() == []
+        assert not [path for path in command.scratch if path.exists()]
+
+
+def test_a_broken_gate_ends_with_its_own_code_and_a_report_that_names_the_limit(gated: Command) -> None:
+    found = report(gated)
+    assert found["gate"]["passed"] is False
+    assert found["gate"]["broken"][0].startswith("voice: strongest top-1")
+    assert outcome(gated)["status"] == "gate-broken"
+    assert "broke a limit" in gated.stderr
+    assert (gated.out / "report.html").exists()
+
+
+def test_the_same_seed_gives_the_same_figures(finished: Command, gated: Command) -> None:
+    """The second run differs in its gate, which no figure depends on."""
+    one, two = report(finished), report(gated)
+    for part in ("headline", "emotion", "emotion_central", "audit", "privacy", "corpus"):
+        assert one[part] == two[part], part
+    for found in (one, two):
+        for round_ in found["run"]["rounds"]:
+            round_.pop("seconds")
+    for part in ("rounds", "sites", "warnings", "seed", "versions"):
+        assert one["run"][part] == two["run"][part], part
+
+
+def test_nothing_that_a_site_released_names_a_speaker(finished: Command) -> None:
+    releases = finished.out / "server" / "releases"
+    content = b"".join(p.read_bytes() for p in releases.rglob("*") if p.is_file())
+    assert len(list(releases.iterdir())) == 2
+    for text in (b"_ANG_XX", b"1001_IEO", b"AudioWAV", b"tones"):
+        assert text not in content
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_leaves_no_process_and_no_half_of_a_report(
+    start: Any, corpus: Path, number: signal.Signals
+) -> None:
+    command = start(f"interrupted-{number.name}", STUDY, corpus)
+    command.wait_for("release ...")
+    command.process.send_signal(number)
+    time.sleep(0.3)
+    if command.process.poll() is None:
+        command.process.send_signal(number)  # the impatient press twice
+    assert command.wait() == ExitCode.INTERRUPTED
+    assert command.marks
+    assert command.left_behind() == []
+    assert not [path for path in command.scratch if path.exists()]
+    assert not list(command.out.rglob("*report.*"))
+    assert not (command.out / "outcome.json").exists()
+    assert f"ended by {number.name}" in command.stderr
+
+
+def test_a_run_whose_sites_all_fail_says_why(start: Any, home: Path) -> None:
+    broken = write_tones(home / "broken", speakers=3)
+    for path in (broken / "AudioWAV").iterdir():
+        path.write_bytes(b"not a sound")
+    command = start("all-fail", STUDY, broken)
+    assert command.wait() == ExitCode.RUN_FAILED
+    found = outcome(command)
+    assert (found["status"], found["exit_code"]) == ("failed", int(ExitCode.RUN_FAILED))
+    assert found["stage"] == "in the stage 'release'"
+    for text in (found["cause"], command.stderr):
+        assert "0 of 2 sites finished the stage 'release'" in text
+        assert "voice-unreadable" in text
+    assert not (command.out / "report.json").exists()
+    assert command.left_behind() == []
+
+
+def test_bad_files_of_every_kind_are_counted_and_the_study_finishes(start: Any, home: Path) -> None:
+    import soundfile
+
+    from moretta.shared.corpus.media import write_video
+
+    bad = write_tones(home / "bad")
+    audio, video = bad / "AudioWAV", bad / "VideoFlash"
+    noise = np.random.default_rng(5)
+    (audio / "1001_IEO_ANG_XX.wav").write_bytes(b"RIFF, and then nothing of the kind")
+    tone = 0.3 * np.sin(np.arange(30_000) / 20)
+    soundfile.write(audio / "1001_IEO_DIS_XX.wav", np.stack([tone, tone], axis=1), 44_100)
+    soundfile.write(audio / "1001_IEO_FEA_XX.wav", np.zeros(9_600, np.float32), 16_000)
+    (audio / "1001_IEO_HAP_XX.wav").write_bytes(b"")
+    (audio / "1001_ieo_neu_xx.wav").write_bytes(b"two files of one name")
+    (audio / "holiday.wav").write_bytes(b"not a clip")
+    for speaker in (1001, 1002, 1003, 1004):
+        for emotion in ("ANG", "SAD"):
+            for sentence in ("IEO", "TIE"):
+                frames = list(noise.integers(0, 255, (4, 48, 64, 3), np.uint8))  # no face anywhere
+                write_video(video / f"{speaker}_{sentence}_{emotion}_XX.flv", frames, 10.0, None)
+    (video / "1002_IEO_HAP_XX.flv").write_bytes(b"not a video")
+    study = STUDY.replace("enabled = false", 'anonymizer = "pixelate"').replace('"voice-wccn"', '"face-logistic"')
+    command = start("bad-files", study, bad)
+    assert command.wait() == ExitCode.OK, command.stderr
+    found = report(command)
+    dropped = {d["reason"]: d["count"] for d in found["corpus"]["dropped"]}
+    assert dropped == {
+        "bad-name": 1,
+        "duplicate": 1,
+        "voice-unreadable": 1,
+        "voice-silent": 1,
+        "voice-empty": 1,
+        "clip-without-release": 2,  # the silent and the empty one; the broken one has its video
+        "face-missing": 31,
+        "face-unreadable": 1,
+    }
+    assert found["corpus"]["clips"] == 46
+    assert all(found["emotion"][output] for output in ("voice", "face", "fused"))
+    assert any("no face was found" in warning for warning in found["run"]["warnings"])
+    assert {r["modality"] for r in found["audit"]} == {"voice", "face"}
+
+
+def test_anonymized_clips_can_be_heard_and_audited(start: Any, corpus: Path, home: Path) -> None:
+    made = start("anonymized", STUDY, corpus, "--media", "--json", command="anonymize")
+    assert made.wait() == ExitCode.OK, made.stderr
+    statement = json.loads(made.stdout)
+    assert (statement["clips"], statement["speakers"]) == (48, 4)
+    assert statement["anonymizers"][0]["noise"] == "system"
+    media = sorted((made.out / "media").glob("*.wav"))
+    assert len(media) == 48
+    assert not [path for path in made.out.rglob("*") if "100" in path.name and "_" in path.name]
+    done = subprocess.run(
+        [MORETTA, "audit", made.out, "--corpus", corpus, "--attackers", "voice-logistic", "--bootstrap", "0",
+         "--workers", "1", "--json", "--out", home / "audited"],
+        env={**os.environ, "MORETTA_CACHE": str(home / "cache"), "OMP_NUM_THREADS": "1"},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == ExitCode.OK, done.stderr
+    rows = json.loads((home / "audited" / "audit.json").read_text(encoding="utf-8"))["audit"]
+    assert {"unprotected", "semi-informed"} <= {row["scenario"] for row in rows}

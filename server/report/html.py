@@ -11,7 +11,7 @@ from typing import Any
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
-from moretta.server.report import figures, forest, summary, tradeoff, view, words
+from moretta.server.report import beyond, figures, forest, summary, tradeoff, view, words
 from moretta.server.report.schema import Report
 from moretta.server.report.study_toml import to_toml
 
@@ -33,6 +33,7 @@ def render_html(report: Report) -> str:
         findings=summary.findings(report),
         key_figures=summary.key_figures(report),
         audit=view.audit_view(report.audit),
+        beyond=beyond.beyond_view(report.beyond),
         budget=view.budget_view(report.privacy),
         study_toml=to_toml(report.run.study),
         has_three_class=any(x and x.three_class for x in report.emotion.by_modality().values()),

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from moretta.server.report import words
+from moretta.server.report.beyond import beyond_sentence
 from moretta.server.report.schema import Headline, HeadlineFigure, PrivacyRow, Report
 
 Tone = Literal["plain", "good", "bad"]
@@ -44,6 +45,8 @@ def what_was_run(report: Report) -> str:
 def findings(report: Report) -> tuple[str, ...]:
     """One sentence for each thing a reader should take away, worst news included."""
     sentences = [*(_identity(headline) for headline in report.headline)]
+    if (found := beyond_sentence(report.beyond)) is not None:
+        sentences.append(found)
     for modality, result in report.emotion.by_modality().items():
         label = words.modality_label(modality)
         if result is None:

@@ -39,6 +39,10 @@ METRICS: dict[str, MetricWords] = {
     "eer_hull": MetricWords("EER, convex hull", "EER on the convex hull of the ROC; 50 % is no information"),
     "d_sys_monotone": MetricWords("D_sys, monotone", "linkability with a monotone likelihood ratio", percent=False),
     "uar": MetricWords("UAR", "unweighted average recall"),
+    "balanced_accuracy": MetricWords("Balanced accuracy", "average of the classes' recalls; higher is more leakage"),
+    "one_of_two": MetricWords("One of two", "right choice between its face and another one; 50 % is no information"),
+    "explained_variance": MetricWords("Restored variance", "share of the variance that a decoder restores; 0 is none"),
+    "none": MetricWords("–", ""),
     "auc": MetricWords("AUC", "area under the ROC curve; 0.5 is no information", percent=False),
 }
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 Attack = Literal["attribute", "membership", "inversion", "updates", "cross-modal"]
 Source = Literal["original", "released", "decoded", "model", "updates"]
 """What the attacker looked at. `original` is the anchor: what it finds there shows that it works."""
+SIGNIFICANT = 0.05
 ATTACKS: tuple[Attack, ...] = ("attribute", "inversion", "cross-modal", "membership", "updates")
 """In the order of a report."""
 
@@ -48,11 +49,15 @@ class Finding(BaseModel):
     """What a reader must keep in mind."""
     layer: str | None = None
     """Of the model, for updates."""
+    p_value: float | None = Field(default=None, ge=0, le=1)
+    """How often a random choice of as many people does as well, where that was tried."""
 
     @property
     def leaks(self) -> bool:
-        """Counts, and its whole interval lies on the attacker's side of chance."""
+        """Counts, and its whole interval lies on the attacker's side of chance, not by the luck of who was chosen."""
         if self.void or self.chance is None or self.low is None or self.high is None:
+            return False
+        if self.p_value is not None and self.p_value >= SIGNIFICANT:
             return False
         return self.high < self.chance if self.metric == "eer" else self.low > self.chance
 

@@ -76,12 +76,9 @@ def restore(
         max_rows: clips or frames that the decoder is trained on at most, drawn at random; None for all.
         seed: of the split of people, and of the draw.
     """
-    rng = np.random.default_rng(seed)
-    people = np.unique(speaker)
-    own_people = rng.permutation(people)[: len(people) // 2]
-    own, victims = np.flatnonzero(np.isin(speaker, own_people)), np.flatnonzero(~np.isin(speaker, own_people))
+    own, victims = two_halves(speaker, seed)
     known, wanted = _stacked(_pick(released, own), context_frames), _stacked(_pick(original, own))
-    drawn = np.sort(rng.permutation(len(known))[:max_rows])
+    drawn = np.sort(np.random.default_rng(seed).permutation(len(known))[:max_rows])
     fitted = decoder.fit(known[drawn], wanted[drawn])
     restored = fitted.decode(_stacked(_pick(released, victims), context_frames))
     truth = _pick(original, victims)
@@ -136,6 +133,13 @@ def invert(
         attackers_people=len(np.unique(speaker[found.own])),
         victims=len(np.unique(victims)),
     )
+
+
+def two_halves(speaker: npt.NDArray[np.integer], seed: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Rows of the attacker's own half of the people, and of the others, both ascending."""
+    people = np.unique(speaker)
+    known = np.isin(speaker, np.random.default_rng(seed).permutation(people)[: len(people) // 2])
+    return np.flatnonzero(known), np.flatnonzero(~known)
 
 
 def alternate(speaker: npt.NDArray[np.integer]) -> npt.NDArray[np.bool_]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,9 +13,12 @@ import numpy.typing as npt
 from moretta.server.audit.attackers.base import Embedder, attacker_names, get_attacker
 from moretta.server.audit.beyond.decoders import DECODERS, Decoder, MlpDecoder
 from moretta.server.audit.beyond.findings import Finding, from_trials, void_finding
-from moretta.server.audit.beyond.inversion import MIN_PEOPLE, Restored, alternate, restore, verify
+from moretta.server.audit.beyond.inversion import MIN_PEOPLE, Restored, alternate, restore, two_halves, verify
 from moretta.server.audit.clipset import ClipSet
+from moretta.server.audit.embeddings import embed_once
 from moretta.server.audit.learn.heads import embeddings_of
+from moretta.server.audit.scenarios import SetName
+from moretta.server.audit.workers import Workers
 
 Array = npt.NDArray[Any]
 Recogniser = Callable[[ClipSet], Array]
@@ -28,8 +33,8 @@ MAX_FRAMES = 500
 """Of a voice clip: 5 s."""
 MAX_ROWS = {"voice": 20_000, "face": 600}
 """Frames that a decoder is trained on at most."""
-MAX_TRIALS = 72
-"""Decoded clips that are tried at most."""
+MAX_ENROLLED, MAX_TRIALS = 96, 72
+"""Clips that enrol the victims, and decoded clips that are tried, at most; at least one of each victim."""
 MLP_EPOCHS = 30
 
 
@@ -47,12 +52,9 @@ def invert_with(name: str, original: ClipSet, released: ClipSet, *, bootstrap: i
         reason = f"{people} speakers: at least {MIN_PEOPLE} are needed to train on some and attack others"
         return [void_finding("inversion", modality, "speaker", "decoded", reason, people=people)]
     restored, decoded = _RESTORE[modality](_decoder(name, seed), original, released, speaker, seed)
-    victims = restored.victims
-    enrols = alternate(speaker[victims])
-    tries = np.flatnonzero(~enrols)
-    tries = tries[np.sort(np.random.default_rng(seed).permutation(len(tries))[:MAX_TRIALS])]
-    enrolled, tried = victims[enrols], victims[tries]
-    shown = {"original": original.subset(tried), "released": released.subset(tried), "decoded": decoded(tries)}
+    enrolled, tried = trial_rows(speaker, seed)
+    places = np.searchsorted(restored.victims, tried)
+    shown = {"original": original.subset(tried), "released": released.subset(tried), "decoded": decoded(places)}
     found = [_explained(name, restored, released, people)]
     for reader, (recognise, limit) in _recognisers(modality, original.subset(restored.own), seed).items():
         enrolment = recognise(original.subset(enrolled))
@@ -69,6 +71,36 @@ def invert_with(name: str, original: ClipSet, released: ClipSet, *, bootstrap: i
         ]
         found += _judged(rows, reader, limit)
     return found
+
+
+def trial_rows(speaker: npt.NDArray[np.int64], seed: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Rows of the victims' clips that enrol them, and of those that are tried."""
+    _, victims = two_halves(speaker, seed)
+    rng = np.random.default_rng(seed)
+    enrols = alternate(speaker[victims])
+
+    def some(rows: npt.NDArray[np.int64], limit: int) -> npt.NDArray[np.int64]:
+        people = np.unique(speaker[rows])
+        each = max(1, limit // max(1, len(people)))
+        chosen = [rng.permutation(rows[speaker[rows] == person])[:each] for person in people]
+        return np.sort(np.concatenate(chosen)) if chosen else rows
+
+    return some(victims[enrols], MAX_ENROLLED), some(victims[~enrols], MAX_TRIALS)
+
+
+def with_embeddings(
+    original: ClipSet, released: ClipSet, scratch: Path, cache_dir: Path | None, pool: Workers, *, seed: int
+) -> tuple[ClipSet, ClipSet]:
+    """Both voice sets, with the encoders' embeddings of what will be compared: once for all decoders."""
+    if len(released.speakers) < MIN_PEOPLE:
+        return original, released
+    enrolled, tried = trial_rows(released.labels, seed)
+    few: dict[SetName, ClipSet] = {
+        "original": original.subset(np.union1d(enrolled, tried)),
+        "released": released.subset(tried),
+    }
+    done = embed_once(encoders_at_hand(released.modality), few, scratch, cache_dir, pool)
+    return replace(original, views=done["original"].views), replace(released, views=done["released"].views)
 
 
 def _judged(rows: list[Finding], reader: str, limit: float) -> list[Finding]:

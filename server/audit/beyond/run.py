@@ -22,10 +22,9 @@ from moretta.server.audit.beyond.findings import (
     void_finding,
     what_failed,
 )
-from moretta.server.audit.beyond.restoring import DECODERS_OF, encoders_at_hand, invert_with
+from moretta.server.audit.beyond.restoring import DECODERS_OF, invert_with, with_embeddings
 from moretta.server.audit.beyond.sets import Pair, prepare_pair
 from moretta.server.audit.clipset import ClipSet
-from moretta.server.audit.embeddings import embed_once
 from moretta.server.audit.workers import Workers, one_thread
 from moretta.shared.release.format import Modality
 
@@ -186,9 +185,7 @@ def _inversion_tasks(
         return [Task("inversion", modality, "speaker", "decoded", _void, nothing)]
     original, released = pair.original, pair.released
     if modality == "voice":  # faces are attacked small, so that the embeddings of the audit are not those
-        encoders = encoders_at_hand(modality)
-        sets = embed_once(encoders, {"original": original, "released": released}, folder, cache_dir, pool)
-        original, released = sets["original"], sets["released"]
+        original, released = with_embeddings(original, released, folder, cache_dir, pool, seed=seed)
     tasks: list[Task] = []
     for name in names:
         arguments = (name, original, released, seed, bootstrap)

@@ -76,7 +76,7 @@ class _Download:
         ReleaseStatement.model_validate(wire.from_config(content, "statement"))
         sizes = {str(name): int(size) for name, size in wire.from_config(content, "files").items()}
         if len(sizes) > _MAX_FILES or not all(
-            _allowed(name) and 0 < size <= 2 * MAX_SHARD_BYTES for name, size in sizes.items()
+            _allowed(name) and 0 <= size <= 2 * MAX_SHARD_BYTES for name, size in sizes.items()
         ):
             raise ReleaseError("an announcement of files that no release has", expected="the files of a release")
         folder.mkdir(parents=True, exist_ok=True)

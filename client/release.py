@@ -21,7 +21,14 @@ from moretta.client.settings import SiteSettings
 from moretta.shared.corpus.clips import Clip, Corpus
 from moretta.shared.errors import ClipError, CorpusError, ReleaseError
 from moretta.shared.privacy.noise import NoiseSource, SeededNoise, SystemNoise
-from moretta.shared.release import AnonymizerStatement, Release, ReleasedClip, ReleaseWriter, open_release
+from moretta.shared.release import (
+    AnonymizerStatement,
+    PseudonymKey,
+    Release,
+    ReleasedClip,
+    ReleaseWriter,
+    open_release,
+)
 from moretta.shared.release.format import STATEMENT_FILE, Modality, age_group, check_array
 from moretta.shared.study import Study
 
@@ -77,45 +84,70 @@ def make_release(
         shutil.rmtree(folder)  # half of a release, from a run that was ended
     corpus, clips = site_corpus(settings, study)
     channels = _channels(study, shared)
-    dropped: Counter[str] = Counter(d.reason for d in _own_drops(corpus, settings))
     for modality, channel in channels.items():
         channel.anonymizer.fit(_raw(channel, clips), _noise(settings, modality, "fit"))
-    forms: dict[Modality, str] = {m: c.anonymizer.form for m, c in channels.items()}
-    codebook = channels["voice"].anonymizer.codebook if "voice" in channels else None
-    writer = ReleaseWriter(folder, forms=forms, codebook=codebook)
-    pseudonyms = settings.pseudonyms()
+    writer = ReleaseWriter(
+        folder,
+        forms={m: c.anonymizer.form for m, c in channels.items()},
+        codebook=channels["voice"].anonymizer.codebook if "voice" in channels else None,
+    )
+    writer.dropped.update(d.reason for d in _own_drops(corpus, settings))
+    describe = _Describer(corpus, settings.pseudonyms(), attributes=study.audit.attributes)
     for start in range(0, len(clips), BATCH_CLIPS):
         batch = clips[start : start + BATCH_CLIPS]
         arrays = {
-            m: _anonymized(c, batch, [_noise(settings, m, str(clip.name)) for clip in batch], dropped, m)
+            m: _anonymized(c, batch, [_noise(settings, m, str(clip.name)) for clip in batch], writer.dropped, m)
             for m, c in channels.items()
         }
         for index, clip in enumerate(batch):
-            found = {m: out[index] for m, out in arrays.items() if out[index] is not None}
-            usable: dict[Modality, Array] = {m: a for m, a in found.items() if a is not None}
-            if not usable:
-                dropped["clip-without-release"] += 1
-                continue
-            speaker = corpus.speakers.get(clip.speaker) if study.audit.attributes else None
-            writer.add(
-                ReleasedClip(
-                    clip=pseudonyms.clip(str(clip.name)),
-                    speaker=pseudonyms.speaker(clip.speaker),
-                    emotion=clip.label,
-                    sentence=clip.name.sentence,
-                    level=clip.name.level,
-                    sex=speaker.sex if speaker and speaker.sex in ("female", "male") else None,  # type: ignore[arg-type]
-                    age_group=age_group(speaker.age) if speaker else None,
-                ),
-                usable,
-            )
-            for modality, array in usable.items():
-                channels[modality].sizes[clip.speaker].append(channels[modality].anonymizer.frames(array))
+            _write(writer, channels, clip, describe(clip), {m: out[index] for m, out in arrays.items()})
         if progress is not None:
             progress(min(start + BATCH_CLIPS, len(clips)), len(clips))
-    writer.dropped.update(dropped)
     statements = tuple(_statement(c, settings) for c in channels.values())
-    ledger = Ledger(settings.ledger)
+    _account(Ledger(settings.ledger), study, statements)
+    writer.finish(site=settings.name, study=study.digest(), anonymizers=statements)
+    return open_release(folder)
+
+
+@dataclass(frozen=True, slots=True)
+class _Describer:
+    """What is told of a clip: pseudonyms, labels and, if the study audits them, sex and age group."""
+
+    corpus: Corpus
+    pseudonyms: PseudonymKey
+    attributes: bool
+
+    def __call__(self, clip: Clip) -> ReleasedClip:
+        speaker = self.corpus.speakers.get(clip.speaker) if self.attributes else None
+        return ReleasedClip(
+            clip=self.pseudonyms.clip(str(clip.name)),
+            speaker=self.pseudonyms.speaker(clip.speaker),
+            emotion=clip.label,
+            sentence=clip.name.sentence,
+            level=clip.name.level,
+            sex=speaker.sex if speaker and speaker.sex in ("female", "male") else None,  # type: ignore[arg-type]
+            age_group=age_group(speaker.age) if speaker else None,
+        )
+
+
+def _write(
+    writer: ReleaseWriter,
+    channels: dict[Modality, _Channel],
+    clip: Clip,
+    described: ReleasedClip,
+    arrays: dict[Modality, Array | None],
+) -> None:
+    """Add one clip to the release, or count it if no modality of it came through."""
+    usable: dict[Modality, Array] = {m: a for m, a in arrays.items() if a is not None}
+    if not usable:
+        writer.dropped["clip-without-release"] += 1
+        return
+    writer.add(described, usable)
+    for modality, array in usable.items():
+        channels[modality].sizes[clip.speaker].append(channels[modality].anonymizer.frames(array))
+
+
+def _account(ledger: Ledger, study: Study, statements: Sequence[AnonymizerStatement]) -> None:
     for statement in statements:
         ledger.spend(
             "release",
@@ -126,8 +158,6 @@ def make_release(
             noise=statement.noise,
             privacy=[p.model_dump() for p in statement.privacy],
         )
-    writer.finish(site=settings.name, study=study.digest(), anonymizers=statements)
-    return open_release(folder)
 
 
 def _channels(study: Study, shared: dict[str, Array]) -> dict[Modality, _Channel]:
@@ -239,4 +269,3 @@ def _own_drops(corpus: Corpus, settings: SiteSettings) -> Iterator[Any]:
     for drop in corpus.dropped:
         if not prefixes or Path(drop.file).name.startswith(prefixes):
             yield drop
-

@@ -33,7 +33,7 @@ NO_ORIGINALS = "no originals were given: there is nothing to train a decoder on,
 MIN_PER_CLASS = 4
 """People of each class that attribute inference must have."""
 DIMENSIONS = 64
-"""Principal components of each modality's clips that linkage works on."""
+"""Principal components of each modality's people that linkage works on, at most."""
 LINK_MIN_PER_SEX = 6
 Sets = Mapping[Modality, tuple[ClipSet | None, ClipSet]]
 """Originals, if they are to be had, and releases of each modality."""
@@ -126,7 +126,7 @@ def attack_crossmodal(
             if not both:
                 reason = "nobody has both a released voice and a released face"
                 return [void_finding("cross-modal", "both", "face of the voice", "released", reason)]
-            features = [_principal(_features(clips)) for clips in sets]
+            features = [_principal(clips) for clips in sets]
         except Exception as error:
             return [void_finding("cross-modal", "both", "face of the voice", "released", what_failed(error))]
         number = {name: i for i, name in enumerate(sorted(both))}
@@ -253,14 +253,19 @@ def _features(clips: ClipSet) -> npt.NDArray[np.float32]:
     return np.concatenate([face_pixels(clips), face_gradients(clips)], axis=1)
 
 
-def _principal(features: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
-    """Few uncorrelated numbers a clip; learnt from releases alone, which the attacker has."""
+def _principal(clips: ClipSet) -> npt.NDArray[np.float64]:
+    """[n, d]: in what people differ most, learnt from releases alone, which the attacker has; half as many as people.
+
+    A link is learnt from people, however many clips they have: more dimensions than people fit noise.
+    """
     from sklearn.decomposition import PCA
     from sklearn.preprocessing import StandardScaler
 
-    scaled = StandardScaler().fit_transform(features)
-    components = min(DIMENSIONS, *scaled.shape)
-    return np.asarray(PCA(components, svd_solver="full").fit_transform(scaled), np.float64)
+    scaled = StandardScaler().fit_transform(_features(clips))
+    labels = clips.labels
+    means = np.stack([scaled[labels == person].mean(axis=0) for person in np.unique(labels)])
+    components = max(1, min(DIMENSIONS, len(means) // 2, scaled.shape[1]))
+    return np.asarray(PCA(components, svd_solver="full").fit(means).transform(scaled), np.float64)
 
 
 def _pool_or_here(pool: Workers | None) -> Any:

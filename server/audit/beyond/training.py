@@ -22,6 +22,8 @@ from moretta.shared.release.format import Modality
 from moretta.shared.seeds import derive
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from moretta.server.run import Run
     from moretta.shared.models.emotion import EmotionModel
 
@@ -104,7 +106,11 @@ class Recipe:
     epochs: int
 
     def __call__(self, x: Array, y: Ints, seed: int) -> Predict:
-        """Train on features [n, ...] and labels [n]."""
+        """Train on features [n, ...] and labels [n]; a `shadows.Train`."""
+        return _predict(self.network(x, y, seed))
+
+    def network(self, x: Array, y: Ints, seed: int) -> nn.Module:
+        """The trained network."""
         import torch
         from torch.nn.functional import cross_entropy
 
@@ -116,13 +122,12 @@ class Recipe:
         optimizer = torch.optim.SGD(network.parameters(), lr=self.learning_rate)
         features, labels = torch.from_numpy(x), torch.from_numpy(y)
         rng = np.random.default_rng(seed)
-        steps = min(MAX_STEPS, self.epochs * -(-len(y) // self.batch_size))
-        for _ in range(steps):
+        for _ in range(min(MAX_STEPS, self.epochs * -(-len(y) // self.batch_size))):
             rows = torch.from_numpy(rng.permutation(len(y))[: self.batch_size])
             optimizer.zero_grad()
             torch.autograd.backward(cross_entropy(network(features[rows]), labels[rows]))
             optimizer.step()
-        return _predict(network)
+        return network
 
 
 def infer_membership(
@@ -228,7 +233,7 @@ def _predictor(model: EmotionModel, weights: Mapping[str, Array], shape: tuple[i
     return _predict(network)
 
 
-def _predict(network: Any) -> Predict:
+def _predict(network: nn.Module) -> Predict:
     import torch
 
     network.eval()

@@ -32,6 +32,8 @@ Progress = Callable[[str, int, int], None]
 NO_ORIGINALS = "no originals were given: there is nothing to train a decoder on, and no anchor"
 MIN_PER_CLASS = 4
 """People of each class that attribute inference must have."""
+MIN_RESAMPLES = 50
+"""Whether an attack works is told by its interval."""
 DIMENSIONS = 64
 """Principal components of each modality's people that linkage works on, at most."""
 LINK_MIN_PER_SEX = 6
@@ -96,12 +98,12 @@ def attack_beyond(
         original: the same clips before anonymization, under the same pseudonyms; None if they are not to be had.
         released: what left the sites; of many clips, `sets.MAX_CLIPS` are attacked.
         seed: of draws, training and bootstraps.
-        bootstrap: resamples of each interval; at least 2 are drawn.
+        bootstrap: resamples of each interval; at least `MIN_RESAMPLES` are drawn.
         pool: where attacks run; None is this process.
         cache_dir: where embeddings of untrained encoders are kept, by content.
         progress: told of every finished attack.
     """
-    modality, bootstrap = released.modality, max(2, bootstrap)
+    modality, bootstrap = released.modality, max(MIN_RESAMPLES, bootstrap)
     with tempfile.TemporaryDirectory(prefix="moretta-beyond-") as scratch, _pool_or_here(pool) as ready:
         folder = Path(scratch)
         try:
@@ -129,6 +131,7 @@ def attack_crossmodal(
             features = [_principal(clips) for clips in sets]
         except Exception as error:
             return [void_finding("cross-modal", "both", "face of the voice", "released", what_failed(error))]
+        bootstrap = max(MIN_RESAMPLES, bootstrap)
         number = {name: i for i, name in enumerate(sorted(both))}
         people = [np.array([number.get(c.speaker, -1 - i) for c in s.clips]) for i, s in enumerate(sets)]
         rows = [person >= 0 for person in people]

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from moretta.server.audit.beyond.findings import Finding, ends, from_leak, void_finding, what_failed
 from moretta.server.audit.beyond.membership import FPRS, METHODS, area_under_roc
+from moretta.server.audit.beyond.run import MIN_RESAMPLES
 from moretta.server.audit.beyond.shadows import Bools, Floats, Ints, Predict, train_shadows, true_label_probability
 from moretta.server.audit.beyond.updates import infer_from_updates
 from moretta.server.audit.metrics.binomial import exact_interval
@@ -92,7 +93,12 @@ def _membership(run: Run, modality: Modality) -> list[Finding]:
     epochs = run.study.train.rounds * run.study.train.local_epochs
     recipe = Recipe(model, run.study.train.learning_rate, run.study.train.batch_size, epochs)
     return infer_membership(
-        attacked, recipe, examples, modality=modality, resamples=max(2, run.study.audit.bootstrap), seed=seed
+        attacked,
+        recipe,
+        examples,
+        modality=modality,
+        resamples=max(MIN_RESAMPLES, run.study.audit.bootstrap),
+        seed=seed,
     )
 
 
@@ -252,7 +258,7 @@ def _updates(run: Run, modality: Modality) -> list[Finding]:
     sexes = _sex_of_sites(run, modality)
     updates = {site: load_file(path) for site in sexes if (path := run.update(modality, site)).is_file()}
     found = infer_sex(
-        updates, sexes, modality=modality, resamples=max(2, run.study.audit.bootstrap), seed=run.study.seed
+        updates, sexes, modality=modality, resamples=max(MIN_RESAMPLES, run.study.audit.bootstrap), seed=run.study.seed
     )
     why = "one update of each site is kept, that of the last round: no second one of a speaker to recognise it in"
     return [*found, void_finding("updates", modality, "speaker", "updates", why, people=len(updates))]

@@ -1,0 +1,46 @@
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from moretta.deploy.audit import audit_folder
+from moretta.deploy.cli import app
+from moretta.deploy.commands.audit import void_targets
+from moretta.server.audit.beyond import restoring
+from moretta.server.audit.beyond.findings import void_finding
+
+
+@pytest.fixture(autouse=True)
+def no_encoders(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(restoring, "ENCODERS", {"voice": (), "face": ()})
+    monkeypatch.setenv("MORETTA_CACHE", str(tmp_path / "cache"))
+
+
+def test_audit_json_holds_what_was_found_beyond_identity(tiny_corpus: Path, tmp_path: Path) -> None:
+    flat = tiny_corpus / "AudioWAV"
+    options = {"corpus": None, "key": None, "attackers": ["voice-logistic"], "bootstrap": 0, "workers": 1}
+    found = audit_folder(flat, out=tmp_path / "with", **options)  # type: ignore[arg-type]
+    written = json.loads((tmp_path / "with" / "audit.json").read_text())["beyond"]
+    assert len(written) == len(found.findings) and {f["attack"] for f in written} == {"attribute", "inversion"}
+    without = audit_folder(flat, out=tmp_path / "without", beyond=False, **options)  # type: ignore[arg-type]
+    assert not without.findings and without.rows == found.rows
+    assert json.loads((tmp_path / "without" / "audit.json").read_text())["beyond"] == []
+
+
+@pytest.mark.parametrize("asked", [True, False])
+def test_the_command_prints_a_short_table_unless_told_not_to(tiny_corpus: Path, tmp_path: Path, asked: bool) -> None:
+    copy = tmp_path / "wavs"
+    shutil.copytree(tiny_corpus / "AudioWAV", copy)
+    arguments = ["audit", str(copy), "--attackers", "voice-logistic", "--bootstrap", "0", "--workers", "1"]
+    arguments += ["--out", str(tmp_path / "out"), *(() if asked else ("--no-beyond",))]
+    told = CliRunner().invoke(app, arguments, env={"COLUMNS": "200"}, catch_exceptions=False).stdout
+    assert ("inversion" in told) == asked and ("no originals" in told) == asked
+
+
+def test_a_void_target_is_listed_once_with_its_first_reason() -> None:
+    rows = [void_finding("updates", "voice", "sex", "updates", why) for why in ("first", "second")]
+    assert void_targets(rows) == {("updates", "voice", "sex"): "first"}

@@ -1,0 +1,38 @@
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from flwr.app import ConfigRecord, MetricRecord, RecordDict
+
+from moretta.server.aggregation.guarded import GuardedStrategy
+from moretta.server.aggregation.strategies import make_strategy
+from moretta.shared import wire
+
+START = {"w": np.full(3, 5.0, np.float32)}
+
+
+def content(value: float) -> RecordDict:
+    arrays = wire.arrays_to_record({"w": np.full(3, value, np.float32)})
+    config = wire.json_config(site="x", round=4)
+    return RecordDict({wire.ARRAYS: arrays, wire.METRICS: MetricRecord({"num-examples": 4}), wire.CONFIG: config})
+
+
+def test_every_sound_update_is_handed_over_as_a_change_with_its_site_and_round(
+    fake_exchange: Any, hello: Any, reply: Any
+) -> None:
+    exchange = fake_exchange(lambda node, message: hello(node), nodes=3)
+    exchange.greet(3)
+    told: dict[tuple[int, str], list[float]] = {}
+    strategy = GuardedStrategy(
+        inner=make_strategy("FedAvg", {}),
+        exchange=exchange,
+        sites=exchange.sites,
+        call=wire.TRAIN["voice"],
+        min_sites=1,
+        on_round=lambda _: None,
+        on_update=lambda number, site, change: told.setdefault((number, site), change()["w"].tolist()),
+    )
+    list(strategy.configure_train(4, wire.arrays_to_record(START), ConfigRecord(), exchange.grid))
+    strategy.aggregate_train(4, [reply(1, content(7.0)), reply(2, content(float("nan"))), reply(3, content(4.0))])
+    assert told == {(4, exchange.nodes[1]): [2.0] * 3, (4, exchange.nodes[3]): [-1.0] * 3}

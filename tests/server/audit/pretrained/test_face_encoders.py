@@ -24,7 +24,7 @@ from moretta.shared.errors import AttackersError, ClipError
 class NoFaces:
     """A finder that never finds one."""
 
-    def find(self, rgb: np.ndarray) -> FoundFace | None:  # noqa: ARG002 - the finder's signature
+    def find(self, rgb: np.ndarray) -> FoundFace | None:
         return None
 
 

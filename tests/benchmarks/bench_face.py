@@ -1,7 +1,5 @@
 """Frames per second of the face anonymizer, step by step: `python tests/benchmarks/bench_face.py [threads]`."""
 
-
-
 from __future__ import annotations
 
 import sys

@@ -4,8 +4,6 @@ Prints seconds of speech per second of time, on synthetic speech of clips as lon
 since other programs can only slow one down.
 """
 
-
-
 from __future__ import annotations
 
 import argparse

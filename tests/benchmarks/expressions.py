@@ -5,8 +5,6 @@ elsewhere make of them: recall of face-api's expression network for each emotion
 error rate of SFace over pairs of pictures with different emotions. Weights come from the cache of `attackers fetch`.
 """
 
-
-
 from __future__ import annotations
 
 import argparse

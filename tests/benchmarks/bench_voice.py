@@ -22,7 +22,7 @@ from moretta.shared.threads import limit_threads
 
 CLIP_SECONDS = 2.6
 TARGET = 200.0
-"""Times real time without the waveform step, issue 2."""
+"""Times real time, without the waveform step."""
 
 
 def main() -> None:

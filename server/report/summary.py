@@ -30,7 +30,7 @@ class KeyFigure:
 def what_was_run(report: Report) -> str:
     """One sentence on the run."""
     corpus, run = report.corpus, report.run
-    rounds = max((site.rounds for site in run.sites), default=0)
+    rounds = max((row.round for row in run.rounds), default=0)
     sites = f"{words.count_words(len(run.sites), 'site')}, " if run.sites else ""
     trained = f" Emotion models were trained for {words.count_words(rounds, 'round')}." if rounds else ""
     dropped = sum(drop.count for drop in corpus.dropped)

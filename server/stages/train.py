@@ -40,6 +40,8 @@ def _train(run: Run, modality: Modality, rates: dict[str, float]) -> None:
     if modality in run.absent or not sites:
         run.absent.setdefault(modality, "no site has a training clip of it")
         return
+    for site in sorted(run.releases.keys() - set(sites)):
+        run.warn(f"{site} trained no {modality} model: all its clips are of held-out speakers, or lack {modality}")
     strategy = GuardedStrategy(
         inner=make_strategy(study.train.strategy, dict(study.train.strategy_options)),
         exchange=run.exchange,

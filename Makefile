@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test lint bench protos clean
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 11), "Moretta needs Python 3.11 or newer"'
@@ -26,6 +26,10 @@ lint: $(STAMP)
 
 bench: $(STAMP)
 	$(BIN)/python -m tests.benchmarks
+
+protos: $(STAMP)
+	$(BIN)/python -m grpc_tools.protoc -Imoretta/shared/pb=protos --python_out=src --pyi_out=src --grpc_python_out=src \
+		moretta/shared/pb/enrollment.proto moretta/shared/pb/relay.proto
 
 clean:
 	rm -rf $(VENV) demo out build .mypy_cache .ruff_cache .pytest_cache

@@ -10,6 +10,9 @@ MorettaError                 exit 1
 ├── RunError                 exit 7   a stage failed
 ├── GateError                exit 8   a limit of the gate is broken
 ├── AttackersError           exit 9   pretrained weights
+├── EnrollmentError          exit 10  a join string, token or certificate
+├── HomeError                exit 11  the folder of a server or of a site
+├── UnreachableError         exit 12  the server does not answer
 └── Interrupted              exit 130
 """
 
@@ -111,6 +114,24 @@ class AttackersError(MorettaError):
     """An attacker's weights cannot be had or are not what was pinned."""
 
     exit_code = ExitCode.ATTACKERS
+
+
+class EnrollmentError(MorettaError):
+    """A join string, token, name or certificate cannot be used, or was refused."""
+
+    exit_code = ExitCode.ENROLLMENT
+
+
+class HomeError(MorettaError):
+    """The folder of a server or of a site cannot be used."""
+
+    exit_code = ExitCode.HOME
+
+
+class UnreachableError(MorettaError):
+    """The server cannot be reached. Trying again may help."""
+
+    exit_code = ExitCode.UNREACHABLE
 
 
 class Interrupted(MorettaError):  # noqa: N818 - an interrupt is not an error of the program

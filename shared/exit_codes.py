@@ -31,5 +31,11 @@ class ExitCode(IntEnum):
     """The run finished, and broke a limit that the study's gate sets."""
     ATTACKERS = 9
     """An attacker's weights could not be fetched, or are not what was pinned."""
+    ENROLLMENT = 10
+    """A join string, token, name or certificate cannot be used, or the server refuses it."""
+    HOME = 11
+    """The folder of a server or of a site cannot be used: absent, damaged, or in use by another process."""
+    UNREACHABLE = 12
+    """The server cannot be reached, or does not answer in time."""
     INTERRUPTED = 130
     """Ended by Ctrl-C or SIGTERM; nothing half-written is left."""

@@ -1,0 +1,159 @@
+"""The one string that a coordinator hands to a site: where the server is, how to know it, and a secret good for once.
+
+Its form is `moretta-join-1.PAYLOAD.CHECKSUM`: canonical JSON in base64url without padding, then eight hexadecimal
+digits of SHA-256 over all before them. The checksum finds what was lost in copying; it proves nothing, and need not:
+the secret does.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import json
+import re
+import secrets
+from dataclasses import dataclass, field
+from typing import Any, NoReturn
+
+from moretta.shared.enrollment.address import split_address
+from moretta.shared.enrollment.fingerprint import is_fingerprint
+from moretta.shared.enrollment.names import check_site_name
+from moretta.shared.errors import EnrollmentError
+
+PREFIX = "moretta-join-1"
+SECRET_BYTES = 32
+_MAX_CHARACTERS = 2048
+_TOKEN_ID = re.compile(r"[0-9a-f]{16}", re.ASCII)
+_FIELDS = {"address": str, "ca": str, "expires": int, "secret": str, "site": str, "token": str}
+_LATEST = 253_402_300_799  # the last second of the year 9999, where X.509's times end
+_ASK = "ask the coordinator for a new one: moretta server token --site NAME"
+
+
+@dataclass(frozen=True, slots=True)
+class JoinString:
+    """What a join string says. Its repr and str hide the secret; `encode` alone shows it.
+
+    Raises:
+        EnrollmentError: on making one with a field that cannot be.
+    """
+
+    address: str
+    """Where the server listens, `host:port`."""
+    site: str
+    """The name that this string enrolls, and no other."""
+    token_id: str
+    """16 hexadecimal digits; public."""
+    secret: bytes = field(repr=False)
+    """32 bytes. Never crosses the wire."""
+    ca_fingerprint: str
+    """SHA-256 of the server's certificate authority in DER form, 64 hexadecimal digits."""
+    expires: int
+    """Seconds since 1970 at which the server stops taking it."""
+
+    def __post_init__(self) -> None:
+        split_address(self.address)
+        check_site_name(self.site)
+        if not _TOKEN_ID.fullmatch(self.token_id):
+            _refuse("a token id of another form", "16 hexadecimal digits")
+        if len(self.secret) != SECRET_BYTES:
+            _refuse(f"a secret of {len(self.secret)} bytes", f"{SECRET_BYTES}")
+        if not is_fingerprint(self.ca_fingerprint):
+            _refuse("a fingerprint of another form", "64 hexadecimal digits")
+        if not 0 < self.expires <= _LATEST:
+            _refuse(f"an end at {self.expires} seconds since 1970", "a time in the years 1970 to 9999")
+
+    def encode(self) -> str:
+        """The string itself, secret and all: show it to nobody but the site."""
+        content = {
+            "address": self.address,
+            "ca": self.ca_fingerprint,
+            "expires": self.expires,
+            "secret": _base64(self.secret),
+            "site": self.site,
+            "token": self.token_id,
+        }
+        return _sealed(f"{PREFIX}.{_base64(_canonical(content))}")
+
+
+def new_token_id() -> str:
+    """A token id nobody has yet."""
+    return secrets.token_hex(8)
+
+
+def new_secret() -> bytes:
+    """A secret from the operating system's generator."""
+    return secrets.token_bytes(SECRET_BYTES)
+
+
+def parse_join_string(text: str) -> JoinString:
+    """Read a join string; blanks and line ends around it are let pass. Does not look at the clock.
+
+    Raises:
+        EnrollmentError: it is not one, was cut or changed on the way, or says something impossible. The message never
+            repeats any of it.
+    """
+    text = text.strip()
+    if len(text) > _MAX_CHARACTERS:
+        _refuse(f"a join string of {len(text)} characters", f"at most {_MAX_CHARACTERS}")
+    parts = text.split(".")
+    if parts[0] != PREFIX:
+        _refuse("a text that is no join string of this version", f"one that begins with {PREFIX}")
+    if len(parts) != 3 or _sealed(f"{PREFIX}.{parts[1]}") != text:
+        _refuse("a join string that was cut or changed on the way", "all of it, exactly as it was printed")
+    content = _content(parts[1])
+    return JoinString(
+        address=content["address"],
+        site=content["site"],
+        token_id=content["token"],
+        secret=_unbase64(content["secret"]),
+        ca_fingerprint=content["ca"],
+        expires=content["expires"],
+    )
+
+
+def _content(payload: str) -> dict[str, Any]:
+    data = _unbase64(payload)
+    try:
+        content = json.loads(data)
+    except (ValueError, RecursionError):
+        content = None
+    if not isinstance(content, dict):
+        _refuse("a join string without content", "a JSON object")
+    missing = sorted(_FIELDS.keys() - content.keys())
+    if missing:
+        _refuse(f"a join string without {', '.join(missing)}", "every field")
+    if content.keys() != _FIELDS.keys():
+        _refuse("a join string with fields of another version", ", ".join(sorted(_FIELDS)))
+    for name, kind in _FIELDS.items():
+        if type(content[name]) is not kind:
+            _refuse(f"a join string whose {name} is a {type(content[name]).__name__}", f"a {kind.__name__}")
+    if _canonical(content) != data:
+        _refuse("a join string in another spelling", "canonical JSON")
+    return content
+
+
+def _canonical(content: dict[str, Any]) -> bytes:
+    return json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=True).encode()
+
+
+def _sealed(text: str) -> str:
+    return f"{text}.{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+
+
+def _base64(data: bytes) -> str:
+    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
+
+
+def _unbase64(text: str) -> bytes:
+    try:
+        data = base64.b64decode(text.encode() + b"=" * (-len(text) % 4), altchars=b"-_", validate=True)
+    except (binascii.Error, UnicodeEncodeError):
+        data = b""
+    if _base64(data) != text:  # one string has one spelling: stray bits at the end are not let pass
+        _refuse("a join string with characters that do not belong", "base64url without padding")
+    return data
+
+
+def _refuse(found: str, expected: str) -> NoReturn:
+    raise EnrollmentError(found, expected=expected, fix=_ASK)

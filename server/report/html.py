@@ -13,7 +13,7 @@ from markupsafe import Markup
 
 from moretta.server.report import beyond, figures, forest, summary, tradeoff, view, words
 from moretta.server.report.schema import Report
-from moretta.server.report.study_toml import to_toml
+from moretta.shared.toml_text import to_toml
 
 
 def render_html(report: Report) -> str:

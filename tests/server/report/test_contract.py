@@ -12,10 +12,10 @@ from pydantic import ValidationError
 
 from moretta.server.report import ReportError, headlines, load_report, write_report
 from moretta.server.report.schema import AuditRow, Emotion, Report
-from moretta.server.report.study_toml import to_toml
 from moretta.shared.errors import MorettaError
 from moretta.shared.exit_codes import ExitCode
 from moretta.shared.study import Study
+from moretta.shared.toml_text import to_toml
 
 EMOTION = {"accuracy", "uar", "classes", "per_class", "confusion", "clips", "speakers", "three_class"}
 AUDIT = {"modality", "attacker", "kind", "scenario", "metric", "value", "low", "high", "chance", "speakers", "void"}

@@ -1,4 +1,4 @@
-"""A study as the TOML file that would define it again."""
+"""Nested values as the TOML file that would give them again."""
 
 from __future__ import annotations
 

@@ -119,21 +119,24 @@ def release(message: Message, settings: SiteSettings) -> RecordDict:
 @app.query("fetch")
 @_answers
 def fetch(message: Message, settings: SiteSettings) -> RecordDict:
-    """One chunk of one file of the release of this study."""
+    """Parts of files of the release of this study, one after the other: a message costs more than its bytes."""
     study = wire.study_of(message.content)
-    name, offset = wire.from_config(message.content, "file"), int(wire.from_config(message.content, "offset"))
+    parts = wire.parts_of(message.content)
     folder = settings.releases / study.digest()[:16]
     if not (folder / STATEMENT_FILE).exists():  # before the statement the ledger may not have the loss
         raise ReleaseError("a request for files of a release that is not finished", expected="a finished release")
-    if name not in {path.name for path in _release_files(folder)}:
-        raise ReleaseError(f"a request for {name!r}", expected="a file of the release")
-    with (folder / name).open("rb") as file:
-        file.seek(offset)
-        chunk = file.read(wire.CHUNK_BYTES)
+    known = {path.name for path in _release_files(folder)}
+    chunk = b"".join(_part(folder, known, part) for part in parts)
     digest = hashlib.sha256(chunk).hexdigest()
-    return RecordDict(
-        {wire.CONFIG: wire.json_config(site=settings.name, chunk=chunk, sha256=digest, file=name, offset=offset)}
-    )
+    return RecordDict({wire.CONFIG: wire.json_config(site=settings.name, chunk=chunk, sha256=digest)})
+
+
+def _part(folder: Path, known: set[str], part: wire.Part) -> bytes:
+    if part.file not in known:
+        raise ReleaseError(f"a request for {part.file!r}", expected="a file of the release")
+    with (folder / part.file).open("rb") as file:
+        file.seek(part.offset)
+        return file.read(part.length)
 
 
 def _train(modality: Modality) -> Handler:

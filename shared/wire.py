@@ -6,7 +6,7 @@ Records cannot hold nested values, so structured content travels as JSON text in
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -25,8 +25,17 @@ EVALUATE = "evaluate.emotion"
 
 ARRAYS, CONFIG, METRICS = "arrays", "config", "metrics"
 CHUNK_BYTES = 8 * 2**20
+"""Most bytes of a release that one message carries."""
 
 Array = npt.NDArray[Any]
+
+
+class Part(NamedTuple):
+    """Part of a file of a release, in bytes."""
+
+    file: str
+    offset: int
+    length: int
 
 
 def arrays_to_record(arrays: dict[str, Array]) -> ArrayRecord:
@@ -95,6 +104,22 @@ def from_config(content: RecordDict, key: str) -> Any:
         return value if isinstance(value, bytes) else json.loads(value)
     except (KeyError, TypeError, ValueError) as error:
         raise ReleaseError(f"a message without a readable {key!r}", expected="a message of this version") from error
+
+
+def parts_of(content: RecordDict) -> list[Part]:
+    """The parts of files that a message asks for.
+
+    Raises:
+        ReleaseError: they make no sense, or are more than one message may carry.
+    """
+    try:
+        parts = [Part(str(file), int(offset), int(length)) for file, offset, length in from_config(content, "parts")]
+    except (TypeError, ValueError) as error:
+        raise ReleaseError("a request for parts that cannot be read", expected="file, offset and length") from error
+    whole = sum(part.length for part in parts)
+    if not parts or min(min(p.offset, p.length) for p in parts) < 0 or whole > CHUNK_BYTES:
+        raise ReleaseError(f"a request for {len(parts)} parts, {whole} bytes", expected=f"at most {CHUNK_BYTES} bytes")
+    return parts
 
 
 def study_config(study: Study, **values: Any) -> ConfigRecord:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -67,8 +68,8 @@ class _Download:
 
     def __init__(self, folder: Path, sizes: dict[str, int]) -> None:
         self.folder = folder
-        self._left = sorted(sizes.items())
-        self._offset = 0
+        self._left = list(_in_parts(sizes))
+        self._asked: list[wire.Part] = []
 
     @classmethod
     def start(cls, folder: Path, content: RecordDict) -> _Download:
@@ -86,34 +87,46 @@ class _Download:
     def finished(self) -> bool:
         return not self._left
 
-    def request(self) -> dict[str, str | int]:
-        return {"file": self._left[0][0], "offset": self._offset}
+    def request(self) -> list[wire.Part]:
+        """The next parts, as many as one message carries."""
+        self._asked, size = [], 0
+        for part in self._left:
+            size += part.length
+            if self._asked and size > wire.CHUNK_BYTES:
+                break
+            self._asked.append(part)
+        return self._asked
 
     def take(self, content: RecordDict) -> None:
-        """Append one chunk.
+        """Write the parts that were asked for.
 
         Raises:
-            ReleaseError: it is not the chunk that was asked for, or it was damaged on the way.
+            ReleaseError: they are not those, or they were damaged on the way.
         """
-        name, size = self._left[0]
         chunk = wire.from_config(content, "chunk")
-        expected = min(wire.CHUNK_BYTES, size - self._offset)
+        expected = sum(part.length for part in self._asked)
         whole = isinstance(chunk, bytes) and len(chunk) == expected
         if not whole or hashlib.sha256(chunk).hexdigest() != wire.from_config(content, "sha256"):
-            raise ReleaseError(f"a damaged chunk of {name} at {self._offset}", expected=f"{expected} intact bytes")
-        with (self.folder / name).open("ab" if self._offset else "wb") as file:
-            file.write(chunk)
-        self._offset += len(chunk)
-        if self._offset >= size:
-            self._left.pop(0)
-            self._offset = 0
+            raise ReleaseError(f"damaged parts of {self._asked[0].file}", expected=f"{expected} intact bytes")
+        start = 0
+        for part in self._asked:
+            with (self.folder / part.file).open("ab" if part.offset else "wb") as file:
+                file.write(chunk[start : start + part.length])
+            start += part.length
+        self._left = self._left[len(self._asked) :]
+
+
+def _in_parts(sizes: dict[str, int]) -> Iterator[wire.Part]:
+    for name, size in sorted(sizes.items()):
+        for offset in range(0, size, wire.CHUNK_BYTES) or (0,):
+            yield wire.Part(name, offset, min(wire.CHUNK_BYTES, size - offset))
 
 
 def _download_all(run: Run, pending: dict[str, _Download], failures: dict[str, str]) -> None:
     from flwr.app import RecordDict
 
     def request(site: str) -> RecordDict:
-        return RecordDict({wire.CONFIG: wire.study_config(run.study, **pending[site].request())})
+        return RecordDict({wire.CONFIG: wire.study_config(run.study, parts=pending[site].request())})
 
     while open_sites := [s for s, d in pending.items() if not d.finished and s not in failures]:
         for answer in run.exchange.ask(wire.FETCH, request, sites=open_sites):

@@ -73,7 +73,8 @@ def test_a_release_is_fetched_chunk_by_chunk_and_arrives_whole(
     for name, size in wire.from_config(answer, "files").items():
         data = b""
         while len(data) < size:
-            part = call(simulated.folder, wire.FETCH, asked(simulated.study, file=name, offset=len(data)))
+            asked_for = [(name, len(data), 4_000), (name, len(data) + 4_000, 6_000)]
+            part = call(simulated.folder, wire.FETCH, asked(simulated.study, parts=asked_for))
             chunk = wire.from_config(part, "chunk")
             assert hashlib.sha256(chunk).hexdigest() == wire.from_config(part, "sha256")
             data += chunk
@@ -89,9 +90,27 @@ def test_a_release_is_fetched_chunk_by_chunk_and_arrives_whole(
 )
 def test_nothing_but_files_of_the_release_is_handed_out(simulated: Any, name: Any) -> None:
     released(simulated)
-    answer = call(simulated.folder, wire.FETCH, asked(simulated.study, file=name, offset=0))
+    answer = call(simulated.folder, wire.FETCH, asked(simulated.study, parts=[(name, 0, 10)]))
     assert "chunk" not in answer[wire.CONFIG]
     assert wire.from_config(answer, "failure") in ("ReleaseError", "TypeError")
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        [],
+        "statement.json",
+        [("statement.json", 0)],
+        [("statement.json", -1, 10)],
+        [("statement.json", 0, -1)],
+        [("statement.json", 0, wire.CHUNK_BYTES), ("clips.jsonl", 0, 1)],
+    ],
+)
+def test_a_request_for_parts_that_make_no_sense_or_are_too_many_is_refused(simulated: Any, parts: Any) -> None:
+    released(simulated)
+    answer = call(simulated.folder, wire.FETCH, asked(simulated.study, parts=parts))
+    assert "chunk" not in answer[wire.CONFIG]
+    assert wire.from_config(answer, "failure") == "ReleaseError"
 
 
 def test_files_of_an_unfinished_release_are_not_handed_out(simulated: Any) -> None:
@@ -99,7 +118,7 @@ def test_files_of_an_unfinished_release_are_not_handed_out(simulated: Any) -> No
     released(simulated)
     folder = simulated.site().releases / simulated.study.digest()[:16]
     (folder / "statement.json").unlink()
-    answer = call(simulated.folder, wire.FETCH, asked(simulated.study, file="voice-00000.safetensors", offset=0))
+    answer = call(simulated.folder, wire.FETCH, asked(simulated.study, parts=[("voice-00000.safetensors", 0, 10)]))
     assert "chunk" not in answer[wire.CONFIG]
     assert wire.from_config(answer, "failure") == "ReleaseError"
 
@@ -153,7 +172,7 @@ FAILURES = [
 def test_a_failure_tells_its_kind_and_nothing_else_and_the_log_has_the_rest(
     simulated: Any, kind: str, failure: str
 ) -> None:
-    content = asked(simulated.study, {}, file="x", offset=0)
+    content = asked(simulated.study, {}, parts=[("x", 0, 10)])
     content[wire.CONFIG]["server-round"] = 1  # type: ignore[index]
     answer = call(simulated.folder, kind, content)
     assert set(answer) == {wire.CONFIG}

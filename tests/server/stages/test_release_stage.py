@@ -32,6 +32,7 @@ class Site:
         self.spoil_release: Spoil = lambda values: None
         self.spoil_chunk: Spoil = lambda values: None
         self.counts: Any = {}
+        self.fetches = 0
         writer = ReleaseWriter(folder, forms={"voice": "mfcc"})
         for index in range(self.clips):
             writer.add(
@@ -58,8 +59,9 @@ class Site:
                 }
                 self.spoil_release(values)
             case wire.FETCH:
-                name, offset = (wire.from_config(message.content, key) for key in ("file", "offset"))
-                chunk = (self.folder / name).read_bytes()[offset : offset + wire.CHUNK_BYTES]
+                parts = wire.parts_of(message.content)
+                self.fetches += 1
+                chunk = b"".join((self.folder / p.file).read_bytes()[p.offset :][: p.length] for p in parts)
                 values = {"chunk": chunk, "sha256": hashlib.sha256(chunk).hexdigest()}
                 self.spoil_chunk(values)
             case _:
@@ -95,6 +97,7 @@ def test_every_site_s_release_is_kept_whole_on_disk(run: Run, sites: dict[int, S
     monkeypatch.setattr(wire, "CHUNK_BYTES", 100)
     collect_releases(run, {})
     assert sorted(run.releases) == ["site-1", "site-2"]
+    assert sites[1].fetches > 10
     for site in sites.values():
         kept = run.folder / "server" / "releases" / site.name
         assert {p.name: p.read_bytes() for p in kept.iterdir()} == {
@@ -103,6 +106,11 @@ def test_every_site_s_release_is_kept_whole_on_disk(run: Run, sites: dict[int, S
     record = run.sites["site-1"]
     assert (record.clips, record.speakers, record.dropped, record.training) == (3, 1, {"voice-silent": 1}, {"voice": 2})
     assert run.absent["face"] == "the study does not ask for it"
+
+
+def test_small_files_travel_together(run: Run, sites: dict[int, Site]) -> None:
+    collect_releases(run, {})
+    assert [site.fetches for site in sites.values()] == [1, 1]
 
 
 def _set(*path: str, value: Any) -> Spoil:

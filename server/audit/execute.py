@@ -13,10 +13,10 @@ import numpy.typing as npt
 from moretta.server.audit.attackers.base import Attacker, Embedder, Floats, Identifier, get_attacker
 from moretta.server.audit.clipset import ClipSet
 from moretta.server.audit.learn.heads import embeddings_of
-from moretta.server.audit.measure import Bootstrap, People, Subject, ranking_rows, sexes, trial_rows
+from moretta.server.audit.measure import Bootstrap, People, Subject, ranking_rows, sexes, similarity_rows, trial_rows
 from moretta.server.audit.metrics import Ranking, Trials
 from moretta.server.audit.rows import AuditRow
-from moretta.server.audit.scenarios import SCENARIOS, Scenario, SetName
+from moretta.server.audit.scenarios import SCENARIOS, Scenario, ScenarioName, SetName
 from moretta.server.audit.scoring import (
     COHORT,
     Cohort,
@@ -25,6 +25,7 @@ from moretta.server.audit.scoring import (
     ranking_by_centroids,
     ranking_of_posteriors,
 )
+from moretta.server.audit.similarity import voice_similarities
 from moretta.server.audit.trials import TrialPlan
 
 MIN_SPEAKERS = {"identifier": 2, "embedder": 4}
@@ -130,6 +131,31 @@ def _run(cls: type[Attacker], inputs: Inputs, unit: Unit, scenarios: list[Scenar
         rows += ranking_rows(Subject(cls, scenario.name, len(ranking.gallery), clips), ranking, people, bootstrap)
         if trials is not None:
             rows += trial_rows(Subject(cls, scenario.name, len(trials.speakers), clips), trials, people, bootstrap)
+    if is_untrained(cls) and cls.modality == "voice" and "original" in inputs.sets:
+        rows += _distinctiveness(cls, inputs, {s.name: t for s, _, t in scored if t is not None}, people, bootstrap)
+    return rows
+
+
+def _distinctiveness(
+    cls: type[Attacker],
+    inputs: Inputs,
+    trials: dict[ScenarioName, Trials],
+    people: People,
+    bootstrap: Bootstrap,
+) -> list[AuditRow]:
+    """How distinct voices still are, by an encoder used as it is: one that learnt on releases would have two scales."""
+    enrol, trial = inputs.rows_of(inputs.plan.enrol), inputs.rows_of(inputs.plan.trial)
+    vectors = {
+        name: (embeddings_of(cls.name, clips.subset(enrol)), embeddings_of(cls.name, clips.subset(trial)))
+        for name, clips in inputs.sets.items()
+        if name != "constant"
+    }
+    labels = inputs.clips.labels
+    found = voice_similarities(vectors, labels[enrol], labels[trial], trials["unprotected"])
+    rows: list[AuditRow] = []
+    for scenario, metric, similarity in found:
+        subject = Subject(cls, scenario, len(similarity.speakers), len(trial))
+        rows += similarity_rows(subject, metric, similarity, people, bootstrap)
     return rows
 
 

@@ -12,10 +12,12 @@ from moretta.server.audit.attackers.base import Attacker
 from moretta.server.audit.metrics import (
     Measured,
     Ranking,
+    Similarity,
     Summary,
     Trials,
     get_metric,
     measure_ranking,
+    measure_similarity,
     measure_trials,
 )
 from moretta.server.audit.metrics.pooling import pool
@@ -27,6 +29,7 @@ POOLED = (3, 10, 30)
 POOLED_SETS = 20
 """Pooled sets of each speaker that are scored."""
 PER_SPEAKER = ("top1", "eer")
+"""Metrics of which every speaker has a row; of the others the whole's row names every speaker's figure."""
 NO_VALUE = "too few trials to resolve it"
 
 
@@ -64,7 +67,14 @@ class Subject:
     pooled: int = 1
 
     def row(
-        self, metric: str, chance: float, summary: Summary, *, subset: str = "all", reason: str = NO_VALUE
+        self,
+        metric: str,
+        chance: float,
+        summary: Summary,
+        *,
+        subset: str = "all",
+        reason: str = NO_VALUE,
+        by_speaker: dict[str, float] | None = None,
     ) -> AuditRow:
         """One row; without a value it is void, for `reason`."""
         interval = summary.interval
@@ -84,6 +94,8 @@ class Subject:
             reason="" if summary.value is not None else reason,
             subset=subset,
             pooled=self.pooled,
+            tag=_tag(metric, summary.value),
+            by_speaker=by_speaker or {},
         )
 
     def void(self, reason: str) -> list[AuditRow]:
@@ -97,7 +109,7 @@ def ranking_rows(subject: Subject, ranking: Ranking, people: People, bootstrap: 
     found = measure_ranking(ranking, sex_of=people.sex_of, resamples=bootstrap.resamples, seed=bootstrap.seed)
     rows = list(_rows(subject, found, people))
     for length in POOLED:
-        rows += _pooled_rows(replace(subject, pooled=length), ranking, bootstrap)
+        rows += _pooled_rows(replace(subject, pooled=length), ranking, people, bootstrap)
     return rows
 
 
@@ -112,7 +124,16 @@ def trial_rows(subject: Subject, trials: Trials, people: People, bootstrap: Boot
     return list(_rows(subject, found, people))
 
 
-def _pooled_rows(subject: Subject, ranking: Ranking, bootstrap: Bootstrap) -> list[AuditRow]:
+def similarity_rows(
+    subject: Subject, metric: str, similarity: Similarity, people: People, bootstrap: Bootstrap
+) -> list[AuditRow]:
+    """Rows of a metric that compares how distinct voices are before and after."""
+    resamples, seed = bootstrap.resamples, bootstrap.seed
+    found = measure_similarity(similarity, metric, sex_of=people.sex_of, resamples=resamples, seed=seed)
+    return list(_rows(subject, {metric: found}, people))
+
+
+def _pooled_rows(subject: Subject, ranking: Ranking, people: People, bootstrap: Bootstrap) -> list[AuditRow]:
     length, resamples, seed = subject.pooled, bootstrap.resamples, bootstrap.seed
     pooled = pool(ranking, length, seed=seed)
     if pooled is None:
@@ -121,11 +142,12 @@ def _pooled_rows(subject: Subject, ranking: Ranking, bootstrap: Bootstrap) -> li
         return [subject.row("top1", 1 / len(ranking.gallery), Summary(None), reason=reason)]
     thinned = pooled.rows(_first_of_each(pooled, POOLED_SETS))
     metrics = [get_metric("top1"), get_metric("mean_rank")]
-    found = measure_ranking(thinned, metrics=metrics, resamples=resamples, seed=seed)
+    sex_of = people.sex_of
+    found = measure_ranking(thinned, sex_of=sex_of, metrics=metrics, resamples=resamples, seed=seed)
     trials = claims(thinned, seed=seed)
     if trials is not None:
-        found |= measure_trials(trials, metrics=[get_metric("eer")], resamples=resamples, seed=seed)
-    return [subject.row(m.name, m.chance, m.overall) for m in found.values()]
+        found |= measure_trials(trials, sex_of=sex_of, metrics=[get_metric("eer")], resamples=resamples, seed=seed)
+    return list(_rows(subject, found, people))
 
 
 def _first_of_each(ranking: Ranking, count: int) -> npt.NDArray[np.int64]:
@@ -135,12 +157,20 @@ def _first_of_each(ranking: Ranking, count: int) -> npt.NDArray[np.int64]:
 
 def _rows(subject: Subject, found: Mapping[str, Measured], people: People) -> Iterator[AuditRow]:
     for m in found.values():
+        own_rows = m.name in PER_SPEAKER and subject.pooled == 1
+        by_speaker = {people.names[speaker]: value for speaker, value in m.per_speaker.items()}
         for subset, summary in {"all": m.overall, **m.by_sex, "worst": m.worst}.items():
             if summary.value is not None or subset == "all":
-                yield subject.row(m.name, m.chance, summary, subset=subset)
-        if m.name in PER_SPEAKER:
-            for speaker, value in m.per_speaker.items():
-                yield subject.row(m.name, m.chance, Summary(value), subset=people.names[speaker])
+                folded = by_speaker if subset == "all" and not own_rows else None
+                yield subject.row(m.name, m.chance, summary, subset=subset, by_speaker=folded)
+        if own_rows:
+            for name, value in by_speaker.items():
+                yield subject.row(m.name, m.chance, Summary(value), subset=name)
+
+
+def _tag(metric: str, value: float | None) -> str:
+    category = get_metric(metric).tag
+    return "" if category is None or value is None else category(value)
 
 
 def sexes(pairs: Sequence[tuple[str, str | None]]) -> dict[int, str]:

@@ -40,6 +40,10 @@ class AuditRow(BaseModel):
     """`all`, `female`, `male`, `worst` (the worst-off speaker), or a speaker's pseudonym."""
     pooled: int = Field(default=1, ge=1)
     """Trial clips of one speaker that the attacker knows to belong together."""
+    tag: str = ""
+    """Category of the value on the metric's published scale, where it has one: `0`, `A` to `F` of ZEBRA."""
+    by_speaker: dict[str, float] = Field(default_factory=dict)
+    """The same figure of each speaker, by pseudonym, where speakers have no rows of their own."""
 
 
 class Headline(BaseModel):

@@ -30,6 +30,12 @@ METRICS: dict[str, MetricWords] = {
     "cllr": MetricWords("Cllr, bit", "cost of the scores as they are; 1 or more is no information", percent=False),
     "zebra_expected": MetricWords("ZEBRA expected, bit", "expected disclosure; 0 is none", percent=False),
     "zebra_worst": MetricWords("ZEBRA worst, log10 LR", "worst disclosure of a single trial; 0 is none", percent=False),
+    "voice_distinctiveness_gain": MetricWords(
+        "G_VD, dB",
+        "gain of voice distinctiveness: 0 is as distinct as the originals, lower is more alike",
+        percent=False,
+    ),
+    "deidentification": MetricWords("DeID", "1: no released voice resembles its original more than others do"),
     "mean_rank": MetricWords(
         "Mean rank", "average place of the right speaker; 1 is full identification", percent=False
     ),

@@ -1,14 +1,22 @@
 """Metrics of re-identification: pure functions of scores, each with its source, unit, range and chance value.
 
-A score is larger the more alike an enrolment and a trial look. Metrics of two kinds are registered by name: those of
-`Trials` (verification: one score a comparison) and those of `Ranking` (identification: one row a trial, one column an
-enrolled speaker). A new metric is one file in this package with the `metric` decorator.
+A score is larger the more alike an enrolment and a trial look. Metrics of three kinds are registered by name: those of
+`Trials` (verification: one score a comparison), those of `Ranking` (identification: one row a trial, one column an
+enrolled speaker), and those of `Similarity` (how alike the voices of every two speakers are, before and after). A new
+metric is one file in this package with the `metric` decorator.
 """
 
 from __future__ import annotations
 
 from moretta.server.audit.metrics.bootstrap import Interval, bootstrap_rows, bootstrap_trials
-from moretta.server.audit.metrics.breakdown import Measured, Summary, measure_ranking, measure_trials
+from moretta.server.audit.metrics.breakdown import (
+    Measured,
+    Summary,
+    measure_ranking,
+    measure_similarity,
+    measure_trials,
+)
+from moretta.server.audit.metrics.distinctiveness import Similarity, similarity_matrix
 from moretta.server.audit.metrics.pooling import Linkage, linkage
 from moretta.server.audit.metrics.ranking import Ranking
 from moretta.server.audit.metrics.registry import Metric, get_metric, metric, metrics_of
@@ -20,6 +28,7 @@ __all__ = [
     "Measured",
     "Metric",
     "Ranking",
+    "Similarity",
     "Summary",
     "Trials",
     "bootstrap_rows",
@@ -27,7 +36,9 @@ __all__ = [
     "get_metric",
     "linkage",
     "measure_ranking",
+    "measure_similarity",
     "measure_trials",
     "metric",
     "metrics_of",
+    "similarity_matrix",
 ]

@@ -12,9 +12,12 @@ from moretta.server.audit.metrics.bootstrap import (
     bootstrap_rows,
     bootstrap_trials,
     bootstrap_within_speaker,
+    percentile_interval,
+    speaker_counts,
 )
+from moretta.server.audit.metrics.distinctiveness import Dominance, Similarity
 from moretta.server.audit.metrics.ranking import Ranking
-from moretta.server.audit.metrics.registry import Metric, metrics_of
+from moretta.server.audit.metrics.registry import Metric, get_metric, metrics_of
 from moretta.server.audit.metrics.trials import Ints, Trials
 
 
@@ -150,6 +153,41 @@ def measure_ranking(
         )
         for m in chosen
     }
+
+
+def measure_similarity(
+    similarity: Similarity,
+    name: str,
+    *,
+    sex_of: Mapping[int, str] | None = None,
+    resamples: int = 200,
+    level: float = 0.95,
+    seed: int = 0,
+) -> Measured:
+    """One metric of voice similarity matrices; other arguments as of `measure_trials`. The worst has no interval."""
+    m = get_metric(name)
+
+    def value(dominance: Dominance | None) -> float | None:
+        return None if dominance is None else m.function(dominance)
+
+    def summarise(part: Similarity) -> Summary:
+        drawn = (part.dominance(counts) for counts in speaker_counts(len(part.speakers), resamples, seed))
+        found = [v for v in map(value, drawn) if v is not None]
+        return Summary(value(part.dominance()), percentile_interval(found, resamples, level))
+
+    sexes = sorted(set(sex_of.values())) if sex_of else []
+    of_sex = {s: similarity.of(np.array([(sex_of or {}).get(int(n)) == s for n in similarity.speakers])) for s in sexes}
+    per_speaker = {
+        int(n): v for i, n in enumerate(similarity.speakers) if (v := value(similarity.of_speaker(i))) is not None
+    }
+    return _measured(
+        m,
+        speakers=len(similarity.speakers),
+        overall=summarise(similarity),
+        by_sex={sex: summarise(part) for sex, part in of_sex.items() if len(part.speakers) > 1},
+        per_speaker=per_speaker,
+        worst_interval=lambda _, __: None,
+    )
 
 
 def _measured(

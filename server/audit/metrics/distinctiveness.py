@@ -6,29 +6,33 @@ against released, each [speakers, speakers] in one order of speakers.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import numpy.typing as npt
 
-from moretta.server.audit.metrics.trials import Floats
+from moretta.server.audit.metrics.registry import metric
+from moretta.server.audit.metrics.trials import Floats, Ints
 from moretta.shared.errors import RunError
 
 Integers = npt.NDArray[np.integer]
+LEAST_GAIN_DECIBEL = -60.0
+"""Voices that are all alike would have a gain of minus infinity: a millionth of the dominance is called the same."""
 
 
-def similarity_matrix(llr: Floats, row_speaker: Integers, column_speaker: Integers, *, same_clips: bool) -> Floats:
+def similarity_matrix(llr: Floats, row_speaker: Integers, column_speaker: Integers) -> Floats:
     """Voice similarity of every two speakers, in (0, 1): the logistic of the mean log-likelihood ratio of their clips.
 
     Args:
-        llr: float64 [n, m], natural log-likelihood ratios of clips on one side against clips on the other.
+        llr: float64 [n, m], natural log-likelihood ratios of clips on one side against other clips on the other.
         row_speaker: int [n].
         column_speaker: int [m], of the same speakers.
-        same_clips: rows and columns are the same clips in one order; a clip is then not compared with itself.
 
     Returns:
         float64 [speakers, speakers], by ascending speaker.
 
     Raises:
-        RunError: the two sides have different speakers, or a speaker has no pair of clips to compare.
+        RunError: the two sides have different speakers.
     """
     from scipy.special import expit
 
@@ -37,39 +41,87 @@ def similarity_matrix(llr: Floats, row_speaker: Integers, column_speaker: Intege
         raise RunError("similarity of two different sets of speakers", expected="the same speakers on both sides")
     rows = (row_speaker[None] == speakers[:, None]).astype(np.float64)  # [speakers, n]
     columns = (column_speaker[None] == speakers[:, None]).astype(np.float64)
-    used = np.ones_like(llr)
-    if same_clips:
-        np.fill_diagonal(used, 0)
-    pairs = rows @ used @ columns.T
-    if (pairs == 0).any():
-        raise RunError("a speaker with a single clip", expected="two clips of every speaker", fix="leave it out")
-    return np.asarray(expit(rows @ (llr * used) @ columns.T / pairs), dtype=np.float64)
+    pairs = rows.sum(axis=1)[:, None] * columns.sum(axis=1)
+    return np.asarray(expit(rows @ llr @ columns.T / pairs), dtype=np.float64)
 
 
-def diagonal_dominance(similarity: Floats) -> float:
-    """|mean of the diagonal - mean off it| of a square matrix, in [0, 1]: how much speakers resemble themselves."""
-    n = len(similarity)
-    if similarity.shape != (n, n) or n < 2:
-        raise RunError(f"a similarity matrix of shape {similarity.shape}", expected="square, of two speakers or more")
-    diagonal = float(np.trace(similarity)) / n
-    return abs(diagonal - (float(similarity.sum()) - n * diagonal) / (n * (n - 1)))
+def diagonal_dominance(similarity: Floats, draws: Integers | None = None) -> float:
+    """|mean of the diagonal - mean off it| of a square matrix, in [0, 1]: how much speakers resemble themselves.
 
+    Args:
+        similarity: float64 [speakers, speakers].
+        draws: int [speakers], how often a resample has drawn each; two copies of one speaker make no pair. None: once.
 
-def voice_distinctiveness_gain(oo: Floats, pp: Floats) -> float:
-    """G_VD in decibel: 0 where released voices are as distinct as the originals, -inf where they are all alike.
-
-    10 log10 of the ratio of diagonal dominances. None of these voices need resemble its original: this is a figure of
-    utility (can speakers be told apart?) that leaks when clips of one speaker can be linked.
+    Raises:
+        RunError: not square, or fewer than two speakers.
     """
-    released, original = diagonal_dominance(pp), diagonal_dominance(oo)
-    if original == 0:
-        raise RunError("original voices that are not distinct at all", expected="an attacker that tells them apart")
-    return float(10 * np.log10(released / original)) if released > 0 else -np.inf
+    n = len(similarity)
+    weight = np.ones(n) if draws is None else np.asarray(draws, np.float64)
+    if similarity.shape != (n, n) or (weight > 0).sum() < 2:
+        raise RunError(f"a similarity matrix of shape {similarity.shape}", expected="square, of two speakers or more")
+    both = np.outer(weight, weight)
+    np.fill_diagonal(both, 0)
+    own = float(weight @ np.diagonal(similarity) / weight.sum())
+    return abs(own - float((both * similarity).sum() / both.sum()))
 
 
-def deidentification(oo: Floats, op: Floats) -> float:
-    """DeID, at most 1: 1 where released voices resemble no original more than another, 0 where as much as before."""
-    original = diagonal_dominance(oo)
-    if original == 0:
-        raise RunError("original voices that are not distinct at all", expected="an attacker that tells them apart")
-    return 1 - diagonal_dominance(op) / original
+@dataclass(frozen=True)
+class Dominance:
+    """Diagonal dominance of two similarity matrices of the same speakers."""
+
+    original: float
+    """Of `oo`."""
+    attacked: float
+    """Of `pp` for the gain of distinctiveness, of `op` for de-identification."""
+
+
+@dataclass(frozen=True, eq=False)
+class Similarity:
+    """Two similarity matrices [speakers, speakers] of the same speakers, whose numbers are int [speakers]."""
+
+    original: Floats
+    attacked: Floats
+    speakers: Ints
+
+    def dominance(self, draws: Ints | None = None) -> Dominance | None:
+        """Of all speakers, or of a resample of them; None if that has fewer than two."""
+        if len(self.speakers) < 2 or (draws is not None and (draws > 0).sum() < 2):
+            return None
+        return Dominance(diagonal_dominance(self.original, draws), diagonal_dominance(self.attacked, draws))
+
+    def of(self, keep: npt.NDArray[np.bool_]) -> Similarity:
+        """Some of the speakers."""
+        block = np.ix_(keep, keep)
+        return Similarity(self.original[block], self.attacked[block], self.speakers[keep])
+
+    def of_speaker(self, row: int) -> Dominance:
+        """How much one speaker resembles itself more than others resemble it, in both matrices."""
+        return Dominance(_own_dominance(self.original, row), _own_dominance(self.attacked, row))
+
+
+@metric("voice_distinctiveness_gain", kind="similarity", unit="dB", chance=LEAST_GAIN_DECIBEL, private="low")
+def voice_distinctiveness_gain(dominance: Dominance) -> float | None:
+    """G_VD in decibel: 0 where released voices are as distinct as the originals, `LEAST_GAIN_DECIBEL` if all alike.
+
+    10 log10 of the ratio of diagonal dominances of `pp` and `oo`. None of these voices need resemble its original: this
+    is a figure of utility (can speakers be told apart?) that leaks when clips of one speaker can be linked. None where
+    the originals are not distinct at all.
+    """
+    if dominance.original == 0:
+        return None
+    share = dominance.attacked / dominance.original
+    return max(LEAST_GAIN_DECIBEL, float(10 * np.log10(share))) if share > 0 else LEAST_GAIN_DECIBEL
+
+
+@metric("deidentification", kind="similarity", unit="", chance=1.0, private="high")
+def deidentification(dominance: Dominance) -> float | None:
+    """DeID, at most 1: 1 where released voices resemble no original more than another, 0 where as much as before.
+
+    From the dominances of `op` and `oo`; None where the originals are not distinct at all.
+    """
+    return None if dominance.original == 0 else 1 - dominance.attacked / dominance.original
+
+
+def _own_dominance(similarity: Floats, row: int) -> float:
+    others = np.arange(len(similarity)) != row
+    return abs(float(similarity[row, row] - (similarity[row, others].mean() + similarity[others, row].mean()) / 2))

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
-Kind = Literal["trials", "ranking"]
+Kind = Literal["trials", "ranking", "similarity"]
 Value = float | None
 F = TypeVar("F", bound=Callable[[Any], Value])
 
@@ -17,10 +17,12 @@ F = TypeVar("F", bound=Callable[[Any], Value])
 class Metric:
     """A registered metric.
 
-    `function` maps `Trials` or `Ranking`, by `kind`, to a number, or to None where the trials cannot resolve it.
+    `function` maps `Trials`, `Ranking` or `Dominance`, by `kind`, to a number, or to None where the trials cannot
+    resolve it.
     `chance` is what an attacker without information gets: a number, or a function of the number of enrolled speakers.
     `private` says whether high or low values mean that identity is hidden; the worst-off speaker is found by it.
     `needs_llr` marks metrics that are only meaningful for calibrated natural log-likelihood ratios.
+    `tag` puts a value into a category of a published scale.
     """
 
     name: str
@@ -30,6 +32,7 @@ class Metric:
     chance: float | Callable[[int], float]
     private: Literal["high", "low"]
     needs_llr: bool = False
+    tag: Callable[[float], str] | None = None
 
     def chance_among(self, speakers: int) -> float:
         """The chance value with so many enrolled speakers."""
@@ -52,13 +55,14 @@ def metric(
     private: Literal["high", "low"],
     kind: Kind = "trials",
     needs_llr: bool = False,
+    tag: Callable[[float], str] | None = None,
 ) -> Callable[[F], F]:
     """Register a pure function as a metric. A second one of the same name is a defect and raises ValueError."""
 
     def register(function: F) -> F:
         if name in _REGISTRY:
             raise ValueError(f"two metrics are called {name!r}")
-        _REGISTRY[name] = Metric(name, function, kind, unit, chance, private, needs_llr)
+        _REGISTRY[name] = Metric(name, function, kind, unit, chance, private, needs_llr, tag)
         return function
 
     return register

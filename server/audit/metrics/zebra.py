@@ -15,6 +15,13 @@ TAGS = ((0.0, "0"), (1.0, "A"), (2.0, "B"), (4.0, "C"), (5.0, "D"), (6.0, "E"), 
 _ZERO = 1e-12
 
 
+def zebra_tag(worst: float) -> str:
+    """Category of a worst-case disclosure in |log10 LR|: `0` for none, then `A` (below 10:1) to `F` (from 10^6:1)."""
+    if worst <= _ZERO:
+        return "0"
+    return next(tag for limit, tag in TAGS if worst <= limit)
+
+
 @metric("zebra_expected", unit="bit", chance=0.0, private="low")
 def zebra_expected(trials: Trials) -> float:
     """Expected privacy disclosure D_ECE of the population, in bits, in [0, 0.721].
@@ -27,7 +34,7 @@ def zebra_expected(trials: Trials) -> float:
     return max(0.0, NO_PRIVACY_BITS - remaining / float(np.log(2)))
 
 
-@metric("zebra_worst", unit="log10 LR", chance=0.0, private="low")
+@metric("zebra_worst", unit="log10 LR", chance=0.0, private="low", tag=zebra_tag)
 def zebra_worst(trials: Trials) -> float:
     """Worst-case disclosure for an individual: the largest |log10 LR| of any trial, at least 0.
 
@@ -39,13 +46,6 @@ def zebra_worst(trials: Trials) -> float:
         return 0.0
     fit = pav_laplace(trials.ties)
     return float(np.abs(fit.llr[fit.block]).max() / np.log(10))
-
-
-def zebra_tag(worst: float) -> str:
-    """Category of a worst-case disclosure in |log10 LR|: `0` for none, then `A` (below 10:1) to `F` (from 10^6:1)."""
-    if worst <= _ZERO:
-        return "0"
-    return next(tag for limit, tag in TAGS if worst <= limit)
 
 
 def prior_averaged_entropy(llr: Floats) -> Floats:

@@ -10,6 +10,7 @@ from people import faces, voices
 from moretta.server.audit.attackers import Embedder, Identifier, NotConvergedError, attacker, attacker_names, base
 from moretta.server.audit.attackers.base import Floats
 from moretta.server.audit.clipset import ClipSet
+from moretta.server.audit.metrics.zebra import zebra_tag
 from moretta.server.audit.rows import AuditRow, headline
 from moretta.server.audit.run import run_audit
 from moretta.shared.errors import AttackersError, RunError
@@ -179,6 +180,48 @@ def test_rows_cover_pools_sexes_speakers_and_the_worst_speaker() -> None:
     assert beyond.void and "no speaker has 30" in beyond.reason
     by_speaker = [value(row) for row in mine if row.subset in people]
     assert value(next(row for row in mine if row.subset == "worst")) == max(by_speaker)
+
+
+def test_pooled_rows_come_by_sex_and_name_every_speakers_figure() -> None:
+    rows = audit(voices(), voices(apart=0.4), "voice-logistic")
+    mine = [r for r in rows if (r.scenario, r.metric, r.pooled) == ("semi-informed", "top1", 3)]
+    assert {row.subset for row in mine} == {"all", "female", "male", "worst"}
+    whole = next(row for row in mine if row.subset == "all")
+    assert set(whole.by_speaker) == set(voices().speakers)
+    assert value(next(row for row in mine if row.subset == "worst")) == max(whole.by_speaker.values())
+
+
+def test_every_speaker_has_a_figure_of_every_metric() -> None:
+    rows = audit(voices(), voices(apart=0.4), "voice-logistic")
+    people = set(voices().speakers)
+    for metric in ("d_sys", "min_cllr", "zebra_worst", "top5"):
+        whole = pick(rows, "voice-logistic", "semi-informed", metric)
+        assert set(whole.by_speaker) == people, metric
+
+
+def test_worst_disclosures_carry_their_zebra_tag() -> None:
+    rows = audit(voices(), voices(), "voice-logistic")
+    found = pick(rows, "voice-logistic", "semi-informed", "zebra_worst")
+    assert found.tag == zebra_tag(value(found))
+    assert found.tag in "BCDEF"
+    assert pick(rows, "voice-logistic", "constant", "zebra_worst").tag == "0"
+    assert pick(rows, "voice-logistic", "semi-informed", "eer").tag == ""
+
+
+def test_an_encoder_used_as_it_is_tells_how_distinct_voices_still_are(registry: None) -> None:
+    @attacker("voice-means", modality="voice", kind="pretrained")
+    class Means(Embedder):
+        trainable = False
+
+        def embed(self, clips: ClipSet) -> Floats:
+            return np.stack([clips.mfcc(i).mean(0) for i in range(len(clips))])
+
+    del Means
+    same, hidden = (audit(voices(), released, "voice-means") for released in (voices(), voices(apart=0.0, seed=5)))
+    assert value(pick(same, "voice-means", "lazy-informed", "voice_distinctiveness_gain")) == pytest.approx(0)
+    assert value(pick(same, "voice-means", "ignorant", "deidentification")) == pytest.approx(0)
+    assert value(pick(hidden, "voice-means", "lazy-informed", "voice_distinctiveness_gain")) < -10
+    assert value(pick(hidden, "voice-means", "ignorant", "deidentification")) > 0.9
 
 
 def test_unknown_attacker_is_refused_with_the_known_ones() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -11,6 +12,7 @@ from pathlib import Path
 from moretta.deploy.foreign import read_foreign
 from moretta.server.audit.beyond.findings import Finding
 from moretta.server.audit.clipset import ClipSet
+from moretta.server.audit.emotion import EmotionRow, judge_emotion
 from moretta.server.audit.loaders import VideoFaces
 from moretta.server.audit.rows import AuditRow, Headline, headline
 from moretta.server.audit.run import Progress, audit
@@ -37,6 +39,8 @@ class Audited:
     rows: list[AuditRow] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
     """Of the attacks beyond identity."""
+    emotion: list[EmotionRow] = field(default_factory=list)
+    """What judges of emotion still read."""
     unused: dict[str, dict[str, int]] = field(default_factory=dict)
     """Clips that could not be used, by modality and reason."""
 
@@ -64,6 +68,7 @@ def audit_folder(
     workers: int | None = None,
     cache_dir: Path | None = None,
     beyond: bool = True,
+    emotion: bool = True,
     progress: Progress | None = None,
 ) -> Audited:
     """Attack everything in a folder; writes `audit.json` and the trial lists to `out`.
@@ -79,6 +84,7 @@ def audit_folder(
         workers: processes; None takes one for each CPU.
         cache_dir: where embeddings are kept.
         beyond: whether attributes, inversion and links between modalities are attacked too.
+        emotion: whether judges tell how much emotion is left.
         progress: told of every finished step.
 
     Raises:
@@ -113,6 +119,8 @@ def audit_folder(
             cache_dir=cache_dir,
             progress=progress,
         )
+    if emotion:
+        done.emotion = _emotion(sets, seed=seed, workers=workers, progress=progress)
     content = {
         "seed": seed,
         "originals": corpus is not None,
@@ -120,9 +128,22 @@ def audit_folder(
         "headline": [part.model_dump(mode="json") for part in done.headline],
         "audit": [row.model_dump(mode="json") for row in done.rows],
         "beyond": [finding.model_dump(mode="json") for finding in done.findings],
+        "emotion": [row.model_dump(mode="json") for row in done.emotion],
     }
     write_atomic(out / "audit.json", json.dumps(content, indent=1, allow_nan=False) + "\n")
     return done
+
+
+def _emotion(
+    sets: dict[Modality, _Sets], *, seed: int, workers: int | None, progress: Progress | None
+) -> list[EmotionRow]:
+    rows: list[EmotionRow] = []
+    with tempfile.TemporaryDirectory(prefix="moretta-emotion-") as scratch:
+        for pair in sets.values():
+            rows += judge_emotion(
+                pair.original, pair.released, seed=seed, workers=workers, scratch=Path(scratch), progress=progress
+            )
+    return rows
 
 
 def find_releases(folder: Path) -> list[Release]:

@@ -12,6 +12,7 @@ import typer
 if TYPE_CHECKING:
     from moretta.deploy.audit import Audited
     from moretta.server.audit.beyond.findings import Finding
+    from moretta.server.audit.emotion import EmotionRow
     from moretta.server.audit.rows import AuditRow
 
 _FILE_COLUMNS = 160
@@ -31,6 +32,9 @@ def audit(  # noqa: PLR0917 - typer reads the options from the signature
     bootstrap: Annotated[int, typer.Option(min=0, help="Resamples of each interval.")] = 200,
     beyond: Annotated[
         bool, typer.Option("--beyond/--no-beyond", help="Attack sex, age, inversion and links of voice and face too.")
+    ] = True,
+    emotion: Annotated[
+        bool, typer.Option("--emotion/--no-emotion", help="Tell how much emotion judges still read.")
     ] = True,
     workers: Annotated[int | None, typer.Option(min=1, help="Processes; default one for each CPU.")] = None,
     json_output: Annotated[bool, typer.Option("--json", help="Print the headline as JSON.")] = False,
@@ -57,16 +61,24 @@ def audit(  # noqa: PLR0917 - typer reads the options from the signature
         workers=workers,
         cache_dir=cache_folder(),
         beyond=beyond,
+        emotion=emotion,
         progress=tell,
     )
     if json_output:
         parts = [part.model_dump(mode="json") for part in found.headline]
         strongest = [finding.model_dump(mode="json") for finding in strongest_of(found.findings)]
-        content = {"headline": parts, "beyond": strongest, "unused": found.unused, "audit": str(out / "audit.json")}
+        content = {
+            "headline": parts,
+            "beyond": strongest,
+            "emotion": [row.model_dump(mode="json") for row in found.emotion],
+            "unused": found.unused,
+            "audit": str(out / "audit.json"),
+        }
         typer.echo(json.dumps(content, indent=1))
         return
     _print(found)
     _print_beyond(found.findings)
+    _print_emotion(found.emotion)
     typer.echo(f"All figures: {out / 'audit.json'}")
     for line in headline_lines(found):
         typer.echo(line)
@@ -131,6 +143,25 @@ def _print_beyond(findings: Sequence[Finding]) -> None:
         if (attack, modality, target) not in counted:
             table.add_row(attack, modality, target, "-", "-", "-", "-", reason)
     Console().print(table)
+
+
+def _print_emotion(rows: Sequence[EmotionRow]) -> None:
+    """What judges read, and why one could not be asked."""
+    from rich.console import Console
+    from rich.table import Table
+
+    if not rows:
+        return
+    table = Table("emotion", "judge", "trained on", "judged on", "UAR", "chance", "no figure because", box=None)
+    for row in rows:
+        value = "-" if row.uar is None else f"{row.uar:.3f}"
+        if row.low is not None and row.high is not None:
+            value += f" [{row.low:.3f}, {row.high:.3f}]"
+        table.add_row(row.modality, row.judge, row.trained_on, row.judged_on, value, f"{row.chance:.3f}", row.reason)
+    console = Console()
+    if not console.is_terminal:
+        console.width = _FILE_COLUMNS
+    console.print(table)
 
 
 def void_targets(findings: Sequence[Finding]) -> dict[tuple[str, str, str], str]:

@@ -145,7 +145,7 @@ def _distinctiveness(
 ) -> list[AuditRow]:
     """How distinct voices still are, by an encoder used as it is: one that learnt on releases would have two scales."""
     enrol, trial = inputs.rows_of(inputs.plan.enrol), inputs.rows_of(inputs.plan.trial)
-    vectors = {
+    vectors: dict[SetName, tuple[Floats, Floats]] = {
         name: (embeddings_of(cls.name, clips.subset(enrol)), embeddings_of(cls.name, clips.subset(trial)))
         for name, clips in inputs.sets.items()
         if name != "constant"

@@ -6,6 +6,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 from moretta.server.audit.attackers.base import Attacker, attacker_names, get_attacker
 from moretta.server.audit.clipset import ClipSet
@@ -89,7 +90,8 @@ def audit(
     """
     chosen = _chosen(attackers, released)
     with one_thread(), tempfile.TemporaryDirectory(prefix="moretta-audit-") as scratch, Workers(workers) as pool:
-        sets, unused = _prepare(original, released, Path(scratch))
+        both, unused = matched(original, released, Path(scratch))
+        sets: dict[SetName, ClipSet] = {name: clips for name, clips in both.items()}  # noqa: C416 - a wider key type
         plan = make_plan(sets["released"].clips, seed=seed)
         if not plan.enrol:
             raise RunError("no speaker with two clips", expected="at least two clips of each of two speakers")
@@ -117,10 +119,18 @@ def _chosen(names: Sequence[str], released: ClipSet) -> list[type[Attacker]]:
     return [cls for name in wanted if (cls := get_attacker(name)).modality == released.modality]
 
 
-def _prepare(
+def matched(
     original: ClipSet | None, released: ClipSet, scratch: Path
-) -> tuple[dict[SetName, ClipSet], dict[str, int]]:
-    """Both sets with their small views, cut to the clips that both have, in the order of the pseudonyms."""
+) -> tuple[dict[Literal["original", "released"], ClipSet], dict[str, int]]:
+    """Both sets with their small views, cut to the clips that both have, in the order of the pseudonyms.
+
+    Returns:
+        The sets, without originals if there are none; and how many clips could not be used, by reason.
+
+    Raises:
+        ReleaseError: no released clip can be read.
+        RunError: no original has the pseudonym of a released clip.
+    """
     released = _ordered(released).with_views(scratch)
     if not len(released):
         raise ReleaseError(f"no readable {released.modality} clip in the release: {dict(released.damaged)}")

@@ -1,4 +1,4 @@
-"""What each voice anonymizer keeps and leaks: `python tests/benchmarks/audit_table.py CORPUS OUT [--only NAME ...]`.
+"""What each anonymizer keeps and leaks: `python tests/benchmarks/audit_table.py CORPUS OUT [--faces] [--only NAME ...]`.
 
 Anonymizes a corpus in every way of the table below, audits each by all attackers, and prints one line for each. What is
 in OUT already is not made again, so an interrupted run goes on. Takes about two minutes a line for 500 clips on two
@@ -20,7 +20,7 @@ SIZES = (16, 64, 256)
 FORMS = ("tokens", "mfcc", "waveform")
 
 
-def studies() -> dict[str, str]:
+def voice_studies() -> dict[str, str]:
     """Study files by the name of their line."""
     lines = {
         "unprotected": '[voice]\nanonymizer = "none"\nform = "waveform"\n',
@@ -34,6 +34,13 @@ def studies() -> dict[str, str]:
                     f'[voice]\npreset = "{preset}"\ncodebook_size = {size}\nform = "{form}"\n'
                 )
     return {name: text + "[face]\nenabled = false\n" for name, text in lines.items()}
+
+
+def face_studies() -> dict[str, str]:
+    """The same for faces."""
+    names = ("none", "constant", "blur", "pixelate", "autoencoder")
+    lines = {name: f'[face]\nanonymizer = "{name}"\n[voice]\nenabled = false\n' for name in names}
+    return {"unprotected" if name == "none" else name: text for name, text in lines.items()}
 
 
 def audited(name: str, study: str, corpus: Path, out: Path) -> dict[str, Any]:
@@ -57,13 +64,13 @@ def line(name: str, content: dict[str, Any]) -> str:
     for scenario in ("ignorant", "semi-informed"):
         cells += [_strongest(rows, scenario, "top1", 1), _strongest(rows, scenario, "eer", 1)]
     cells.append(_strongest(rows, "semi-informed", "top1", 10))
-    cells.append(_one(rows, "campplus", "ignorant", "eer"))
-    cells.append(_one(rows, "campplus", "lazy-informed", "eer"))
+    encoder = "sface" if rows and rows[0]["modality"] == "face" else "campplus"
+    cells += [_one(rows, encoder, scenario, "eer") for scenario in ("ignorant", "lazy-informed")]
     return "| " + " | ".join(cells) + " |"
 
 
 HEAD = """| released | emotion UAR, judge trained on releases | ... on originals | ignorant: strongest top-1 | EER \
-| semi-informed: strongest top-1 | EER | top-1, 10 clips pooled | CAM++ as it is: EER ignorant | lazy-informed |
+| semi-informed: strongest top-1 | EER | top-1, 10 clips pooled | CAM++ or SFace as it is: EER ignorant | lazy-informed |
 |---|---|---|---|---|---|---|---|---|---|"""
 
 
@@ -72,10 +79,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("corpus", type=Path)
     parser.add_argument("out", type=Path)
+    parser.add_argument("--faces", action="store_true", help="face anonymizers instead of voice ones")
     parser.add_argument("--only", nargs="*", default=[], help="lines whose name begins so")
     options = parser.parse_args()
     print(HEAD, flush=True)
-    for name, study in studies().items():
+    for name, study in (face_studies() if options.faces else voice_studies()).items():
         if not options.only or name.startswith(tuple(options.only)):
             print(line(name, audited(name, study, options.corpus, options.out)), flush=True)
 

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from moretta.server.audit.beyond.findings import Finding
+from moretta.server.audit.emotion import EmotionRow
 from moretta.server.audit.rows import AuditRow
 from moretta.server.exchange import Exchange
 from moretta.server.report.schema import EmotionResult, GatePart, RoundRow, StageRow
@@ -67,6 +68,8 @@ class Run:
     audit: list[AuditRow] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
     """Of the attacks beyond identity."""
+    judged: list[EmotionRow] = field(default_factory=list)
+    """What judges of emotion still read."""
     gate: GatePart | None = None
     stages: list[StageRow] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)

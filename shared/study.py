@@ -111,6 +111,8 @@ class AuditSection(_Section):
     """Sites state sex and age group of pseudonymous speakers, so that attribute inference can be scored."""
     beyond: bool = True
     """Attacks beyond identity: attributes, inversion, membership, updates, voice to face. Keeps the last updates."""
+    emotion: bool = True
+    """Judges of emotion on originals and releases: what an anonymizer has left."""
 
 
 class GateSection(_Section):

@@ -7,7 +7,7 @@ from collections.abc import Hashable, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from moretta.server.report import metrics
+from moretta.server import confusion
 from moretta.server.report.schema import ClassScore, EmotionResult, EmotionTable
 from moretta.shared.corpus.names import EMOTIONS, Emotion
 from moretta.shared.errors import RunError
@@ -69,20 +69,22 @@ def emotion_result(
 
 
 def table_from_counts(
-    by_speaker: metrics.Counts, classes: Sequence[str], *, seed: int, draws: int = 1000, model: str = ""
+    by_speaker: confusion.Counts, classes: Sequence[str], *, seed: int, draws: int = 1000, model: str = ""
 ) -> EmotionTable:
     """Score confusion counts [s, c, c] of each speaker."""
     counts = by_speaker.sum(axis=0)
-    of_accuracy = metrics.bootstrap(by_speaker, metrics.accuracy, seed=seed, draws=draws) or (None, None)
-    of_uar = metrics.bootstrap(by_speaker, metrics.uar, seed=seed, draws=draws) or (None, None)
+    of_accuracy = confusion.bootstrap(by_speaker, confusion.accuracy, seed=seed, draws=draws) or (None, None)
+    of_uar = confusion.bootstrap(by_speaker, confusion.uar, seed=seed, draws=draws) or (None, None)
     support = counts.sum(axis=1)
-    columns = zip(classes, metrics.precision(counts), metrics.recall(counts), metrics.f1(counts), support, strict=True)
+    columns = zip(
+        classes, confusion.precision(counts), confusion.recall(counts), confusion.f1(counts), support, strict=True
+    )
     return EmotionTable(
         classes=tuple(str(name) for name in classes),
-        accuracy=float(metrics.accuracy(counts)),
+        accuracy=float(confusion.accuracy(counts)),
         accuracy_low=of_accuracy[0],
         accuracy_high=of_accuracy[1],
-        uar=float(metrics.uar(counts)),
+        uar=float(confusion.uar(counts)),
         uar_low=of_uar[0],
         uar_high=of_uar[1],
         chance=1 / int((support > 0).sum()),
@@ -107,7 +109,7 @@ def _table(
     draws: int,
     model: str,
 ) -> EmotionTable:
-    counts = metrics.confusion_by_speaker(truth, scores.argmax(axis=1), speakers, classes=len(classes))
+    counts = confusion.confusion_by_speaker(truth, scores.argmax(axis=1), speakers, classes=len(classes))
     return table_from_counts(counts, classes, seed=seed, draws=draws, model=model)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
-from moretta.server.report import beyond, figures, forest, summary, tradeoff, view, words
+from moretta.server.report import beyond, figures, forest, judges, summary, tradeoff, view, words
 from moretta.server.report.schema import Report
 from moretta.shared.toml_text import to_toml
 
@@ -34,6 +34,7 @@ def render_html(report: Report) -> str:
         key_figures=summary.key_figures(report),
         audit=view.audit_view(report.audit),
         beyond=beyond.beyond_view(report.beyond),
+        judged=judges.judge_lines(report.judged),
         budget=view.budget_view(report.privacy),
         study_toml=to_toml(report.run.study),
         has_three_class=any(x and x.three_class for x in report.emotion.by_modality().values()),

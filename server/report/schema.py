@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from moretta.server.audit.beyond.findings import Finding
+from moretta.server.audit.emotion.rows import EmotionRow
 from moretta.server.audit.rows import AuditRow
 
 __all__ = [
@@ -267,6 +268,8 @@ class Report(Record):
     audit: tuple[AuditRow, ...] = ()
     beyond: tuple[Finding, ...] = ()
     """Attacks beyond identity."""
+    judged: tuple[EmotionRow, ...] = ()
+    """Emotion that judges read off originals and releases."""
     privacy: tuple[PrivacyRow, ...] = ()
     corpus: CorpusPart
     run: RunPart

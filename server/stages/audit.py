@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 
 from moretta.server.audit.clipset import ClipSet
@@ -23,6 +24,8 @@ def audit(run: Run, rates: dict[str, float]) -> None:
     sets = {m: _audit(run, m) for m in run.study.modalities if m not in run.absent}
     if run.study.audit.beyond:
         _beyond(run, sets)
+    if run.study.audit.emotion:
+        _judges(run, sets)
     rates["clips"] = sum(r.clips for r in run.sites.values())
 
 
@@ -65,6 +68,23 @@ def _beyond(run: Run, sets: dict[Modality, tuple[ClipSet, ClipSet]]) -> None:
         ),
     )
     run.findings += attack_training(run)
+
+
+def _judges(run: Run, sets: dict[Modality, tuple[ClipSet, ClipSet]]) -> None:
+    """How much emotion an outsider still reads: an anonymizer that leaves none hides people for nothing."""
+    from moretta.server.audit.emotion import judge_emotion
+
+    with tempfile.TemporaryDirectory(prefix="moretta-emotion-") as scratch:
+        for modality, (original, released) in sets.items():
+            run.judged += judge_emotion(
+                original,
+                released,
+                seed=derive(run.study.seed, "judges", modality),
+                scratch=Path(scratch),
+                progress=lambda what, done, total: run.tell(
+                    stage="emotion that is left", state="step", what=what, done=done, total=total
+                ),
+            )
 
 
 def _cache(run: Run) -> Path:

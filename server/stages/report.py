@@ -36,6 +36,7 @@ def report(run: Run, rates: dict[str, float]) -> None:
         emotion_central=run.central,
         audit=tuple(run.audit),
         beyond=tuple(run.findings),
+        judged=tuple(run.judged),
         privacy=tuple(privacy),
         corpus=_corpus(run),
         run=_run(run),

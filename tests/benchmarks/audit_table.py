@@ -1,4 +1,4 @@
-"""What each anonymizer keeps and leaks: `python tests/benchmarks/audit_table.py CORPUS OUT [--faces] [--only NAME ...]`.
+"""What each anonymizer keeps and leaks: `python tests/benchmarks/audit_table.py CORPUS OUT [--faces] [--only NAMES]`.
 
 Anonymizes a corpus in every way of the table below, audits each by all attackers, and prints one line for each. What is
 in OUT already is not made again, so an interrupted run goes on. Takes about two minutes a line for 500 clips on two
@@ -70,7 +70,7 @@ def line(name: str, content: dict[str, Any]) -> str:
 
 
 HEAD = """| released | emotion UAR, judge trained on releases | ... on originals | ignorant: strongest top-1 | EER \
-| semi-informed: strongest top-1 | EER | top-1, 10 clips pooled | CAM++ or SFace as it is: EER ignorant | lazy-informed |
+| semi-informed: strongest top-1 | EER | top-1, 10 clips pooled | encoder as it is: EER ignorant | lazy-informed |
 |---|---|---|---|---|---|---|---|---|---|"""
 
 

@@ -6,6 +6,7 @@ A new judge is one file in this package with the `judge` decorator.
 from __future__ import annotations
 
 from moretta.server.audit.emotion.base import Judge, get_judge, judge, judge_names
-from moretta.server.audit.emotion.run import EmotionRow, judge_emotion
+from moretta.server.audit.emotion.rows import EmotionRow
+from moretta.server.audit.emotion.run import judge_emotion
 
 __all__ = ["EmotionRow", "Judge", "get_judge", "judge", "judge_emotion", "judge_names"]

@@ -4,44 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
 
 from moretta.server.audit.clipset import ClipSet
-from moretta.server.audit.emotion.base import Floats, Ints, Kind, get_judge, judge_names
+from moretta.server.audit.emotion.base import Floats, Ints, get_judge, judge_names
+from moretta.server.audit.emotion.rows import EmotionRow, SetName
 from moretta.server.audit.run import Progress, matched
 from moretta.server.audit.workers import Workers, one_thread
-from moretta.server.report.metrics import bootstrap, confusion_by_speaker, uar
+from moretta.server.confusion import bootstrap, confusion_by_speaker, uar
 from moretta.shared.corpus.names import EMOTIONS
-from moretta.shared.release.format import Modality
 
 FOLDS = 5
-SetName = Literal["original", "released"]
 _Pair = tuple[SetName, SetName]
 PAIRS: tuple[_Pair, ...] = (("original", "original"), ("released", "released"), ("original", "released"))
 """Trained on, judged on. The last is the VoicePrivacy Challenge's question: does a model of open data still work?"""
-
-
-class EmotionRow(BaseModel):
-    """What one judge still reads. `uar` is None where it could not be asked, with the reason."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-    modality: Modality
-    judge: str
-    kind: Kind
-    trained_on: Literal["original", "released", "public"]
-    judged_on: SetName
-    uar: float | None
-    """Unweighted average recall over the emotions that occur."""
-    low: float | None = None
-    high: float | None = None
-    chance: float
-    speakers: int = Field(ge=0)
-    clips: int = Field(ge=0)
-    reason: str = ""
 
 
 def judge_emotion(

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from moretta.server.audit.emotion import EmotionRow
 from moretta.server.report.emotion import emotion_result
 from moretta.server.report.headline import headlines
 from moretta.server.report.schema import (
@@ -196,6 +197,30 @@ def run(**changes: object) -> RunPart:
     return RunPart.model_validate(content | changes)
 
 
+def judged() -> Iterator[EmotionRow]:
+    """A trained judge with three figures, a pretrained one with two, one whose weights are not there."""
+    base = {
+        "modality": "voice",
+        "judge": "voice-forest",
+        "kind": "trained",
+        "chance": 1 / 6,
+        "speakers": 12,
+        "clips": 288,
+    }
+    for trained_on, judged_on, uar in (
+        ("original", "original", 0.412),
+        ("released", "released", 0.344),
+        ("original", "released", 0.187),
+    ):
+        figures = {"trained_on": trained_on, "judged_on": judged_on, "uar": uar, "low": uar - 0.05, "high": uar + 0.05}
+        yield EmotionRow.model_validate(base | figures)
+    face = base | {"modality": "face", "judge": "face-api-expression", "kind": "pretrained", "trained_on": "public"}
+    for judged_on, uar in (("original", 0.671), ("released", 0.298)):
+        yield EmotionRow.model_validate(face | {"judged_on": judged_on, "uar": uar})
+    absent = {"judge": "hubert-emotion", "trained_on": "released", "judged_on": "released", "uar": None}
+    yield EmotionRow.model_validate(base | absent | {"reason": "no weights: run `fetch them`"})
+
+
 def report(**changes: object) -> Report:
     """The example; keyword arguments replace top-level parts, and the headline follows."""
     content: dict[str, object] = {
@@ -204,6 +229,7 @@ def report(**changes: object) -> Report:
         "emotion_central": emotion(4, 0.35),
         "audit": tuple(audit()),
         "beyond": tuple(beyond()),
+        "judged": tuple(judged()),
         "privacy": tuple(privacy()),
         "corpus": CorpusPart(
             name="synthetic",

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, balanced_accuracy_score, confusion_matrix, precision_recall_fscore_support
 
-from moretta.server.report import metrics
+from moretta.server import confusion
 from moretta.server.report.emotion import emotion_result
 from moretta.shared.errors import RunError
 
@@ -18,16 +18,16 @@ LABELS = st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3), st.integers(0,
 @given(LABELS)
 def test_scores_agree_with_scikit_learn(rows: list[tuple[int, int, int]]) -> None:
     truth, predicted, speakers = map(list, zip(*rows, strict=True))
-    counts = metrics.confusion_by_speaker(truth, predicted, speakers, classes=4)
+    counts = confusion.confusion_by_speaker(truth, predicted, speakers, classes=4)
     assert len(counts) == len(set(speakers))
     whole = counts.sum(axis=0)
     np.testing.assert_array_equal(whole, confusion_matrix(truth, predicted, labels=range(4)))
     precision, recall, f1, _ = precision_recall_fscore_support(truth, predicted, labels=range(4), zero_division=np.nan)
-    np.testing.assert_allclose(metrics.precision(whole), precision)
-    np.testing.assert_allclose(metrics.recall(whole), recall)
-    np.testing.assert_allclose(metrics.f1(whole), f1)
-    assert metrics.accuracy(whole) == pytest.approx(accuracy_score(truth, predicted))
-    assert metrics.uar(whole) == pytest.approx(balanced_accuracy_score(truth, predicted))
+    np.testing.assert_allclose(confusion.precision(whole), precision)
+    np.testing.assert_allclose(confusion.recall(whole), recall)
+    np.testing.assert_allclose(confusion.f1(whole), f1)
+    assert confusion.accuracy(whole) == pytest.approx(accuracy_score(truth, predicted))
+    assert confusion.uar(whole) == pytest.approx(balanced_accuracy_score(truth, predicted))
 
 
 def test_interval_is_over_speakers_not_clips() -> None:
@@ -35,14 +35,14 @@ def test_interval_is_over_speakers_not_clips() -> None:
     counts = np.zeros((10, 2, 2), dtype=np.int64)
     counts[:5] = np.diag([500, 500])
     counts[5:] = 500 - np.diag([500, 500])
-    found = metrics.bootstrap(counts, metrics.uar, seed=1)
+    found = confusion.bootstrap(counts, confusion.uar, seed=1)
     assert found is not None
     assert found[0] < 0.3 and found[1] > 0.7
-    assert found == metrics.bootstrap(counts, metrics.uar, seed=1)
+    assert found == confusion.bootstrap(counts, confusion.uar, seed=1)
 
 
 def test_one_speaker_gives_no_interval() -> None:
-    assert metrics.bootstrap(np.ones((1, 2, 2), dtype=np.int64), metrics.uar, seed=1) is None
+    assert confusion.bootstrap(np.ones((1, 2, 2), dtype=np.int64), confusion.uar, seed=1) is None
 
 
 def test_interval_covers_the_truth_as_often_as_it_says() -> None:
@@ -52,7 +52,7 @@ def test_interval_covers_the_truth_as_often_as_it_says() -> None:
         right = generator.binomial(20, 0.6, size=30)
         counts = np.zeros((30, 1, 1), dtype=np.int64)
         counts = np.stack([np.diag([r, 0]) + np.array([[0, 20 - r], [0, 0]]) for r in right])
-        low, high = metrics.bootstrap(counts, metrics.accuracy, seed=trial, draws=300) or (1, 0)
+        low, high = confusion.bootstrap(counts, confusion.accuracy, seed=trial, draws=300) or (1, 0)
         covered += low <= 0.6 <= high
     assert 0.88 <= covered / 150 <= 1.0
 

@@ -1,7 +1,7 @@
 """The Flower ClientApp of a site: hello, release, fetch, train, evaluate.
 
-Errors stay at the site: the server learns only their kind, because their texts may name files. The site's own log has
-the whole.
+The site's policy is asked first, in every answer. Errors stay at the site: the server learns only their kind, or the
+rule that refused, because their texts may name files. The site's own log has the whole.
 """
 
 from __future__ import annotations
@@ -14,14 +14,15 @@ from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
 from flwr.app import Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 
-from moretta.client.settings import SiteSettings, simulated_site
+from moretta.client.policy import PolicyError
+from moretta.client.settings import SiteSettings, deployed_site, simulated_site
 from moretta.shared import wire
 from moretta.shared.errors import MorettaError, RefusedError, ReleaseError
 from moretta.shared.exit_codes import ExitCode
+from moretta.shared.release import Release, open_release
 from moretta.shared.release.format import CLIPS_FILE, CODEBOOK_FILE, STATEMENT_FILE, Modality
 from moretta.shared.study import Study
 
@@ -30,19 +31,35 @@ if TYPE_CHECKING:
 
 app = ClientApp()
 
+SITE_HOME = "site-home"
+"""Key of the node's configuration: the folder of an enrolled site."""
 Handler = Callable[[Message, SiteSettings], RecordDict]
 
 
 def site_settings(context: Context) -> SiteSettings:
     """The settings of the site this process serves.
 
+    The node's own configuration decides what it is: nothing that the server says can turn an enrolled site, with its
+    policy, into a virtual one.
+
     Raises:
-        RefusedError: neither a simulation nor a configured site.
+        RefusedError: neither an enrolled site nor a simulation.
+        PolicyError: the site's policy refuses the server, the installed code or the noise.
     """
+    home = _home(context)
+    if home is not None:
+        return deployed_site(home)
     run_folder = context.run_config.get("run-dir")
     if run_folder and "partition-id" in context.node_config:
         return simulated_site(Path(str(run_folder)), int(context.node_config["partition-id"]))
-    raise RefusedError("a message for a site that is not configured", expected="a virtual site of a simulation")
+    raise RefusedError(
+        "a message for a site that is not configured", expected="an enrolled site, or a virtual one of a simulation"
+    )
+
+
+def _home(context: Context) -> Path | None:
+    folder = context.node_config.get(SITE_HOME)
+    return None if folder is None else Path(str(folder))
 
 
 def _answers(handler: Handler) -> Callable[[Message, Context], Message]:
@@ -53,7 +70,7 @@ def _answers(handler: Handler) -> Callable[[Message, Context], Message]:
         from moretta.shared.threads import limit_threads
 
         limit_threads(1)
-        name, home = f"partition-{context.node_config.get('partition-id', '?')}", None
+        name, home = f"partition-{context.node_config.get('partition-id', '?')}", _home(context)
         try:
             settings = site_settings(context)
             name, home = settings.name, settings.home
@@ -61,9 +78,8 @@ def _answers(handler: Handler) -> Callable[[Message, Context], Message]:
         except Exception as error:
             code = error.exit_code if isinstance(error, MorettaError) else ExitCode.INTERNAL
             _log_failure(home, message.metadata.message_type)
-            content = RecordDict(
-                {wire.CONFIG: wire.json_config(site=name, failure=type(error).__name__, code=int(code))}
-            )
+            told = error.told if isinstance(error, PolicyError) else type(error).__name__
+            content = RecordDict({wire.CONFIG: wire.json_config(site=name, failure=told, code=int(code))})
         return Message(content, reply_to=message)
 
     return answer
@@ -97,11 +113,12 @@ def hello(message: Message, settings: SiteSettings) -> RecordDict:
 def release(message: Message, settings: SiteSettings) -> RecordDict:
     """Anonymize this site's clips and tell what was released; the files are fetched one by one."""
     from moretta.client.data import save_public_scale
+    from moretta.client.held_out import held_out
     from moretta.client.release import make_release
 
-    study = wire.study_of(message.content)
+    study = _study(message, settings)
     shared = wire.arrays_of(message.content)
-    made = make_release(settings, study, shared)
+    made = _approved(make_release(settings, study, shared), settings)
     save_public_scale(made.folder, shared)
     files = {path.name: path.stat().st_size for path in _release_files(made.folder)}
     return RecordDict(
@@ -111,6 +128,7 @@ def release(message: Message, settings: SiteSettings) -> RecordDict:
                 files=files,
                 statement=made.statement.model_dump(mode="json"),
                 training=_training_clips(settings, study),
+                held_out=sorted(held_out(settings, study)),
             )
         }
     )
@@ -120,11 +138,12 @@ def release(message: Message, settings: SiteSettings) -> RecordDict:
 @_answers
 def fetch(message: Message, settings: SiteSettings) -> RecordDict:
     """Parts of files of the release of this study, one after the other: a message costs more than its bytes."""
-    study = wire.study_of(message.content)
+    study = _study(message, settings)
     parts = wire.parts_of(message.content)
     folder = settings.releases / study.digest()[:16]
     if not (folder / STATEMENT_FILE).exists():  # before the statement the ledger may not have the loss
         raise ReleaseError("a request for files of a release that is not finished", expected="a finished release")
+    _approved(open_release(folder), settings)
     known = {path.name for path in _release_files(folder)}
     chunk = b"".join(_part(folder, known, part) for part in parts)
     digest = hashlib.sha256(chunk).hexdigest()
@@ -141,38 +160,23 @@ def _part(folder: Path, known: set[str], part: wire.Part) -> bytes:
 
 def _train(modality: Modality) -> Handler:
     def train(message: Message, settings: SiteSettings) -> RecordDict:
-        """One round of local training; the ledger has it before the first step."""
-        from flwr.app import ArrayRecord
+        """One round of local training."""
+        from moretta.client.rounds import round_of_training
 
-        from moretta.client.data import held_out_mask, released_features
-        from moretta.client.ledger import Ledger
-        from moretta.client.training import train_locally
-        from moretta.shared.models.emotion import emotion_model
-
-        study = wire.study_of(message.content)
+        study = _study(message, settings)
         round_number = int(wire.number_of(message.content, "server-round"))
-        data = released_features(settings, study, modality)
-        training = data.chosen(~held_out_mask(settings, data.speakers))
-        if len(training) == 0:
-            raise RefusedError("no training clip of this modality", expected="at least one")
-        update = train_locally(
-            emotion_model(modality, study.section(modality).model),
-            _tensors(message, wire.ARRAYS),
-            training,
+        update = round_of_training(
+            settings,
             study,
-            Ledger(settings.ledger),
+            modality,
+            wire.arrays_of(message.content),
             round_number=round_number,
-            seed=_round_seed(settings, modality, round_number),
             proximal=wire.number_of(message.content, "proximal-mu", 0.0),
         )
-        metrics: dict[str, int | float | list[int] | list[float]] = {"num-examples": len(training)}
-        if update.loss is not None:
-            metrics["loss"] = update.loss
-        if update.epsilon is not None:
-            metrics |= {"epsilon": update.epsilon, "noise-multiplier": update.noise_multiplier}
+        metrics: dict[str, int | float | list[int] | list[float]] = {**update.metrics}
         return RecordDict(
             {
-                wire.ARRAYS: ArrayRecord(update.weights),
+                wire.ARRAYS: wire.arrays_to_record(update.arrays),
                 wire.METRICS: MetricRecord(metrics),
                 wire.CONFIG: wire.json_config(site=settings.name, round=round_number),
             }
@@ -191,13 +195,30 @@ def evaluate(message: Message, settings: SiteSettings) -> RecordDict:
     """Confusion counts of the global models on held-out speakers."""
     from moretta.client.evaluation import evaluate_site
 
-    study = wire.study_of(message.content)
+    study = _study(message, settings)
     weights = {
         m: _tensors(message, f"{wire.ARRAYS}-{m}") for m in study.modalities if f"{wire.ARRAYS}-{m}" in message.content
     }
     counts = evaluate_site(settings, study, weights)
     tables = {output: {speaker: table.tolist() for speaker, table in c.items()} for output, c in counts.items()}
     return RecordDict({wire.CONFIG: wire.json_config(site=settings.name, counts=tables)})
+
+
+def _study(message: Message, settings: SiteSettings) -> Study:
+    """The study a message carries, if the site's policy lets it take part."""
+    study = wire.study_of(message.content)
+    if settings.policy is not None:
+        settings.policy.check_study(study)
+    return study
+
+
+def _approved(release: Release, settings: SiteSettings) -> Release:
+    """A release that the policy lets out today, whatever it said on the day it was made."""
+    if settings.policy is not None:
+        statement = release.statement
+        settings.policy.check_clips(statement.clips, statement.speakers)
+        settings.policy.check_release(statement.anonymizers)
+    return release
 
 
 def _release_files(folder: Path) -> list[Path]:
@@ -210,23 +231,12 @@ def _is_face(path: Path) -> bool:
 
 
 def _training_clips(settings: SiteSettings, study: Study) -> dict[str, int]:
-    from moretta.client.data import held_out_mask, released_features
+    from moretta.client.rounds import training_set
 
-    counts: dict[str, int] = {}
-    for modality in study.modalities:
-        speakers = released_features(settings, study, modality).speakers
-        counts[modality] = int(np.sum(~held_out_mask(settings, speakers)))
-    return counts
+    return {modality: len(training_set(settings, study, modality)) for modality in study.modalities}
 
 
 def _tensors(message: Message, key: str) -> dict[str, torch.Tensor]:
     import torch
 
     return {name: torch.from_numpy(array) for name, array in wire.arrays_of(message.content, key).items()}
-
-
-def _round_seed(settings: SiteSettings, modality: Modality, round_number: int) -> int | None:
-    if settings.simulated_seed is None:
-        return None
-    text = f"{settings.simulated_seed} {settings.name} {modality} {round_number}"
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "little") >> 1

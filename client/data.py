@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from moretta.client.held_out import held_out
 from moretta.client.settings import SiteSettings
 from moretta.client.training import TrainingSet
 from moretta.shared.errors import RunError
@@ -68,11 +69,10 @@ def _features(folder: Path, model_name: str, modality: Modality) -> ReleasedFeat
     )
 
 
-def held_out_mask(settings: SiteSettings, speakers: tuple[str, ...]) -> npt.NDArray[np.bool_]:
+def held_out_mask(settings: SiteSettings, study: Study, speakers: tuple[str, ...]) -> npt.NDArray[np.bool_]:
     """True for clips of speakers that are held out of training: bool [clips]."""
-    pseudonyms = settings.pseudonyms()
-    held_out = {pseudonyms.speaker(speaker) for speaker in settings.test_speakers}
-    return np.array([speaker in held_out for speaker in speakers], bool)
+    chosen = held_out(settings, study)
+    return np.array([speaker in chosen for speaker in speakers], bool)
 
 
 def save_public_scale(folder: Path, shared: dict[str, Array]) -> None:

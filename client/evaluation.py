@@ -35,7 +35,7 @@ def evaluate_site(
     for modality, state in weights.items():
         name = study.section(modality).model
         data = released_features(settings, study, modality)
-        keep = held_out_mask(settings, data.speakers)
+        keep = held_out_mask(settings, study, data.speakers)
         if not keep.any():
             continue
         scores = _predict(modality, name, state, data.features[keep])

@@ -76,6 +76,9 @@ def make_release(
         shared: what the coordinator made in public, by name.
         folder: where to; default the site's own place for this study.
         progress: called with clips done and in all.
+
+    Raises:
+        PolicyError: the site's policy refuses it; nothing is on the ledger then, and nothing can be opened.
     """
     folder = folder or settings.releases / study.digest()[:16]
     if (folder / STATEMENT_FILE).exists():
@@ -83,6 +86,9 @@ def make_release(
     if folder.exists():
         shutil.rmtree(folder)  # half of a release, from a run that was ended
     corpus, clips = site_corpus(settings, study)
+    if settings.policy is not None:
+        settings.policy.check_study(study)
+        settings.policy.check_clips(len(clips), len({clip.speaker for clip in clips}))
     channels = _channels(study, shared)
     for modality, channel in channels.items():
         channel.anonymizer.fit(_raw(channel, clips), _noise(settings, modality, "fit"))
@@ -104,6 +110,9 @@ def make_release(
         if progress is not None:
             progress(min(start + BATCH_CLIPS, len(clips)), len(clips))
     statements = tuple(_statement(c, settings) for c in channels.values())
+    if settings.policy is not None:
+        settings.policy.check_clips(writer.clips, writer.speakers)
+        settings.policy.check_release(statements)
     _account(Ledger(settings.ledger), study, statements)
     writer.finish(site=settings.name, study=study.digest(), anonymizers=statements)
     return open_release(folder)

@@ -5,9 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from moretta.client.identity import Identity
+from moretta.client.policy import Policy
+from moretta.client.site_home import SiteHome
 from moretta.shared.errors import StudyError
 from moretta.shared.plan import SimulationPlan
 from moretta.shared.release.pseudonym import PseudonymKey
+from moretta.shared.versions import code_digest
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,13 +25,22 @@ class SiteSettings:
     home: Path
     corpus: Path
     speakers: tuple[int, ...]
-    test_speakers: frozenset[int]
+    """Empty means everybody in the corpus."""
+    held_out: frozenset[int] | None
+    """Speakers who are never trained on; None lets the keyed rule choose (moretta.client.held_out)."""
     simulated_seed: int | None
+    policy: Policy | None = None
+    """None where whoever runs the study holds the clips: in simulation, and in `moretta anonymize`."""
 
     @property
     def releases(self) -> Path:
         """Where this site keeps what it released."""
         return self.home / "release"
+
+    @property
+    def updates(self) -> Path:
+        """Where this site keeps the last update of each model."""
+        return self.home / "updates"
 
     @property
     def ledger(self) -> Path:
@@ -39,6 +52,30 @@ class SiteSettings:
         if self.simulated_seed is not None:
             return PseudonymKey.seeded(self.simulated_seed, self.name)
         return PseudonymKey.load_or_create(self.home / "pseudonym.key")
+
+
+def deployed_site(folder: Path) -> SiteSettings:
+    """The settings of an enrolled site, from its own folder.
+
+    Raises:
+        HomeError: the folder, its identity or its policy cannot be used.
+        PolicyError: the policy refuses the server, the installed code, or noise from a seed.
+    """
+    home = SiteHome(folder)
+    identity = Identity.load(home.identity_file)
+    said, policy = home.read(), Policy.load(home.policy_file)
+    policy.check_server(identity.ca_fingerprint)
+    policy.check_code(code_digest())
+    policy.check_noise(seeded=said.simulated_seed is not None)
+    return SiteSettings(
+        name=identity.site,
+        home=folder,
+        corpus=said.corpus,
+        speakers=said.speakers,
+        held_out=None if said.held_out is None else frozenset(said.held_out),
+        simulated_seed=said.simulated_seed,
+        policy=policy,
+    )
 
 
 def simulated_site(run_folder: Path, partition: int) -> SiteSettings:
@@ -56,6 +93,6 @@ def simulated_site(run_folder: Path, partition: int) -> SiteSettings:
         home=run_folder / "sites" / site.name,
         corpus=plan.corpus,
         speakers=site.speakers,
-        test_speakers=plan.test_speakers,
+        held_out=plan.test_speakers,
         simulated_seed=plan.study.seed,
     )

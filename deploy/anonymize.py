@@ -37,7 +37,7 @@ def anonymize_corpus(
         home=out,
         corpus=corpus,
         speakers=(),
-        test_speakers=frozenset(),
+        held_out=frozenset(),
         simulated_seed=study.seed if seeded else None,
     )
     release = make_release(settings, study, public_arrays(study), folder=out / "release", progress=step)

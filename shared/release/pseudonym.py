@@ -52,5 +52,12 @@ class PseudonymKey:
         """Pseudonym of a clip: 16 hexadecimal digits."""
         return self._of(f"clip {name}")
 
+    def rank(self, purpose: str) -> int:
+        """A number of 256 bits that orders things in a way only this site knows."""
+        return int.from_bytes(self._digest(f"rank {purpose}"), "big")
+
     def _of(self, text: str) -> str:
-        return hmac.new(self._key, text.encode(), hashlib.sha256).hexdigest()[:16]
+        return self._digest(text).hex()[:16]
+
+    def _digest(self, text: str) -> bytes:
+        return hmac.new(self._key, text.encode(), hashlib.sha256).digest()

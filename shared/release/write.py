@@ -71,6 +71,16 @@ class ReleaseWriter:
         if codebook is not None:
             write_atomic(folder / CODEBOOK_FILE, save({"codebook": np.ascontiguousarray(codebook, np.float32)}))
 
+    @property
+    def clips(self) -> int:
+        """Clips so far."""
+        return len(self._clips)
+
+    @property
+    def speakers(self) -> int:
+        """Speakers so far."""
+        return len({clip.speaker for clip in self._clips})
+
     def add(self, clip: ReleasedClip, arrays: dict[Modality, npt.NDArray[Any]]) -> None:
         """Add one clip with its arrays; the shard indices of `clip` are filled in here.
 
@@ -92,8 +102,8 @@ class ReleaseWriter:
             site=site,
             study=study,
             anonymizers=anonymizers,
-            clips=len(ordered),
-            speakers=len({c.speaker for c in ordered}),
+            clips=self.clips,
+            speakers=self.speakers,
             dropped=dict(self.dropped),
         )
         write_atomic(self._folder / STATEMENT_FILE, statement.model_dump_json(indent=2))

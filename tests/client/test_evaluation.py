@@ -23,13 +23,17 @@ def _features(clips: dict[str, tuple[str, int, list[float]]]) -> ReleasedFeature
     )
 
 
+def _marked(settings: Any, study: Study, speakers: tuple[str, ...]) -> Any:
+    return np.array([name[0] == "h" for name in speakers], bool)
+
+
 @pytest.fixture
 def evaluate(monkeypatch: pytest.MonkeyPatch) -> Any:
     """Evaluates fake releases: features are the probabilities, every speaker called h... is held out."""
 
     def run(**by_modality: dict[str, tuple[str, int, list[float]]]) -> Any:
         monkeypatch.setattr(evaluation, "released_features", lambda s, study, m: _features(by_modality[m]))
-        monkeypatch.setattr(evaluation, "held_out_mask", lambda s, names: np.array([n[0] == "h" for n in names], bool))
+        monkeypatch.setattr(evaluation, "held_out_mask", _marked)
         monkeypatch.setattr(evaluation, "_predict", lambda m, name, state, features: features.astype(np.float64))
         settings: Any = None
         return evaluation.evaluate_site(settings, Study(), {m: {} for m in by_modality})  # type: ignore[misc]

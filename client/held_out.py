@@ -1,0 +1,48 @@
+"""Which of a site's speakers are held out of training, so that the models are tested on people they never met."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from pathlib import Path
+
+from moretta.client.settings import SiteSettings
+from moretta.shared.errors import RunError
+from moretta.shared.release import open_release
+from moretta.shared.release.format import STATEMENT_FILE
+from moretta.shared.release.pseudonym import PseudonymKey
+from moretta.shared.study import Study
+
+
+def held_out(settings: SiteSettings, study: Study) -> frozenset[str]:
+    """Pseudonyms of this site's released speakers who are held out of training.
+
+    Raises:
+        RunError: nothing was released yet.
+    """
+    folder = settings.releases / study.digest()[:16]
+    if not (folder / STATEMENT_FILE).exists():
+        raise RunError("training was asked for before this site released", fix="run the release stage first")
+    released, key = _speakers(folder), settings.pseudonyms()
+    if settings.held_out is not None:
+        return released & {key.speaker(number) for number in settings.held_out}
+    return by_rule(key, released, study)
+
+
+def by_rule(key: PseudonymKey, speakers: frozenset[str], study: Study) -> frozenset[str]:
+    """Choose by a keyed order: the same for one site and study, and told by nothing outside the site.
+
+    The order depends on the study's seed and not on its test fold, so that over all test folds each speaker is held
+    out once. With fewer speakers than folds there are as many folds as speakers; a single one is held out in one of
+    the study's folds.
+    """
+    folds, chosen = study.split.folds, study.split.test_fold
+    ranked = sorted(speakers, key=lambda speaker: key.rank(f"fold {study.seed} {speaker}"))
+    if len(ranked) == 1:
+        return speakers if key.rank(f"fold {study.seed}") % folds == chosen else frozenset()
+    folds = min(folds, len(ranked))
+    return frozenset(ranked[chosen % folds :: folds])
+
+
+@lru_cache(maxsize=64)
+def _speakers(folder: Path) -> frozenset[str]:
+    return frozenset(clip.speaker for clip in open_release(folder).clips)

@@ -1,0 +1,185 @@
+"""What a site refuses: `policy.toml`, checked before anything is computed or leaves. A refusal names its rule."""
+
+from __future__ import annotations
+
+import math
+import tomllib
+from collections.abc import Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from moretta.shared.errors import HomeError, RefusedError
+from moretta.shared.release.format import AnonymizerStatement, Modality
+from moretta.shared.study import Study
+
+Limit = Annotated[float, Field(ge=0, allow_inf_nan=True)]
+_OPEN = "none"
+"""The anonymizer of either modality that anonymizes nothing."""
+
+
+class PolicyError(RefusedError):
+    """A rule of the policy refuses. The server learns the name of the rule and nothing else."""
+
+    def __init__(self, rule: str, found: str, *, expected: str = "") -> None:
+        self.rule = rule
+        super().__init__(
+            f"the rule {rule} of the policy refuses {found}",
+            expected=expected,
+            fix="agree with the coordinator on another study, or change policy.toml",
+        )
+
+    @property
+    def told(self) -> str:
+        """What the server is told."""
+        return f"refused by the rule {self.rule} of the site's policy"
+
+
+class Policy(BaseModel):
+    """The rules of one site. A rule that the file does not give has the value shown here; an unknown one is an error.
+
+    Guarantees hold per clip and per study: whoever runs the same clips through several studies adds their losses up.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    server_fingerprint: str = Field(default="", pattern=r"^([0-9a-f]{64})?$")
+    studies: tuple[Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")], ...] = ()
+    modalities: tuple[Modality, ...] = ("voice", "face")
+    anonymizers: tuple[str, ...] = ()
+    max_release_epsilon: Limit = math.inf
+    max_training_epsilon: Limit = 10.0
+    max_delta: Limit = 0.01
+    min_clips: int = Field(default=10, ge=1)
+    min_speakers: int = Field(default=1, ge=1)
+    allow_attributes: bool = True
+    allow_seeded_noise: bool = False
+    bundle_digest: str = Field(default="", pattern=r"^([0-9a-f]{64})?$")
+    code_digest: str = Field(default="", pattern=r"^([0-9a-f]{64})?$")
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """Read `policy.toml`. A site without one does nothing: no policy is not the same as a lenient one.
+
+        Raises:
+            HomeError: it is missing, not TOML, or has an unknown rule or an impossible value.
+        """
+        try:
+            return cls.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
+        except FileNotFoundError as error:
+            raise HomeError(
+                f"no policy at {path}",
+                expected="a file that says what this site refuses",
+                fix="an empty file stands for the rules that docs/policy.md lists",
+            ) from error
+        except ValidationError as error:
+            problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+            raise HomeError(f"{path} cannot be used: {problems}", expected="rules of docs/policy.md") from error
+        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+            raise HomeError(f"{path} cannot be read: {error}", expected="a TOML file in UTF-8") from error
+
+    def check_server(self, fingerprint: str) -> None:
+        """Refuse another server than the one the policy names.
+
+        Raises:
+            PolicyError: rule `server_fingerprint`.
+        """
+        if self.server_fingerprint not in ("", fingerprint):
+            raise PolicyError("server_fingerprint", f"the server {fingerprint}", expected=self.server_fingerprint)
+
+    def check_code(self, digest: str) -> None:
+        """Refuse to run other code than the policy names.
+
+        Raises:
+            PolicyError: rule `code_digest`.
+        """
+        if self.code_digest not in ("", digest):
+            raise PolicyError("code_digest", f"the installed code {digest}", expected=self.code_digest)
+
+    def check_noise(self, *, seeded: bool) -> None:
+        """Refuse noise that can be replayed.
+
+        Raises:
+            PolicyError: rule `allow_seeded_noise`.
+        """
+        if seeded and not self.allow_seeded_noise:
+            raise PolicyError("allow_seeded_noise", "noise from a seed", expected="the operating system's generator")
+
+    def check_study(self, study: Study) -> None:
+        """Refuse a study by what it says.
+
+        Raises:
+            PolicyError: rule `studies`, `modalities`, `anonymizers`, `allow_attributes`, `max_delta` or
+                `max_training_epsilon`.
+        """
+        if self.studies and study.digest() not in self.studies:
+            raise PolicyError("studies", f"the study {study.digest()}", expected="one that the policy lists")
+        for modality in study.modalities:
+            if modality not in self.modalities:
+                raise PolicyError("modalities", f"a study of {modality}", expected=", ".join(self.modalities) or "none")
+            self._check_anonymizer(study.section(modality).anonymizer)
+        if study.audit.attributes and not self.allow_attributes:
+            raise PolicyError("allow_attributes", "a study that asks for sex and age group")
+        if study.privacy.dp_sgd and study.privacy.delta > self.max_delta:
+            raise PolicyError("max_delta", f"delta {study.privacy.delta}", expected=f"at most {self.max_delta}")
+        self.check_training(study.privacy.epsilon if study.privacy.dp_sgd else math.inf)
+
+    def check_training(self, epsilon: float) -> None:
+        """Refuse a loss by training, per clip, over all rounds and models of one study.
+
+        Raises:
+            PolicyError: rule `max_training_epsilon`.
+        """
+        if epsilon > self.max_training_epsilon * (1 + 1e-9):
+            raise PolicyError(
+                "max_training_epsilon",
+                f"training with epsilon {epsilon:.3f} per clip",
+                expected=f"at most {self.max_training_epsilon}",
+            )
+
+    def check_clips(self, clips: int, speakers: int) -> None:
+        """Refuse a release of few: the fewer there are, the easier one is found among them.
+
+        Raises:
+            PolicyError: rule `min_clips` or `min_speakers`.
+        """
+        if clips < self.min_clips:
+            raise PolicyError("min_clips", f"a release of {clips} clips", expected=f"at least {self.min_clips}")
+        if speakers < self.min_speakers:
+            raise PolicyError("min_speakers", f"one of {speakers} speakers", expected=f"at least {self.min_speakers}")
+
+    def check_release(self, statements: Sequence[AnonymizerStatement]) -> None:
+        """Refuse a release by what its anonymizers guarantee for one clip, all modalities together.
+
+        Raises:
+            PolicyError: rule `anonymizers`, `allow_seeded_noise` or `max_release_epsilon`.
+        """
+        for statement in statements:
+            self._check_anonymizer(statement.name)
+            self.check_noise(seeded=statement.noise == "seeded")
+        epsilon = math.fsum(map(_epsilon_per_clip, statements))
+        if epsilon > self.max_release_epsilon * (1 + 1e-9):
+            raise PolicyError(
+                "max_release_epsilon",
+                f"a release with epsilon {epsilon:.3f} per clip",
+                expected=f"at most {self.max_release_epsilon}",
+            )
+
+    def _check_anonymizer(self, name: str) -> None:
+        if name not in self.anonymizers and (self.anonymizers or name == _OPEN):
+            named = ", ".join(self.anonymizers) or "one that hides something"
+            raise PolicyError("anonymizers", f"the anonymizer {name!r}", expected=named)
+
+
+def default_policy(server_fingerprint: str) -> str:
+    """The text of a new `policy.toml`: every rule with its default and what it means, and this server pinned."""
+    text = resources.files("moretta.client").joinpath("policy_default.toml").read_text(encoding="utf-8")
+    return text.replace('server_fingerprint = ""', f'server_fingerprint = "{server_fingerprint}"')
+
+
+def _epsilon_per_clip(statement: AnonymizerStatement) -> float:
+    """What one modality guarantees for a clip; infinite where it guarantees nothing finite."""
+    found = [p.epsilon for p in statement.privacy if p.unit == "clip"]
+    return math.fsum(math.inf if epsilon is None else epsilon for epsilon in found) if found else math.inf

@@ -1,0 +1,92 @@
+"""One round of local training: asked for once it is trained, asked for again it is answered alike."""
+
+from __future__ import annotations
+
+import hashlib
+
+import numpy as np
+
+from moretta.client.data import held_out_mask, released_features
+from moretta.client.ledger import Ledger
+from moretta.client.settings import SiteSettings
+from moretta.client.training import TrainingSet, spent_after_round, train_locally
+from moretta.client.updates import Array, Update, UpdateStore, question
+from moretta.shared.errors import RefusedError
+from moretta.shared.models.emotion import emotion_model
+from moretta.shared.release.format import Modality
+from moretta.shared.study import Study
+
+
+def round_of_training(
+    settings: SiteSettings,
+    study: Study,
+    modality: Modality,
+    weights: dict[str, Array],
+    *,
+    round_number: int,
+    proximal: float = 0.0,
+) -> Update:
+    """The site's update; the ledger has its loss before the first step.
+
+    Raises:
+        RefusedError: the study has no such round, or there is nothing to train on.
+        PolicyError: the ledger would say more than the site's policy allows; nothing is computed.
+    """
+    store = UpdateStore.of(settings.updates, study)
+    asked = question(study, modality, round_number, weights, proximal)
+    kept = store.find(modality, asked)
+    if kept is not None:
+        return kept
+    if not 1 <= round_number <= study.train.rounds:
+        raise RefusedError(f"round {round_number} of training", expected=f"1 to {study.train.rounds}, by the study")
+    update = _trained(settings, study, modality, weights, round_number=round_number, proximal=proximal)
+    store.keep(modality, asked, update)
+    return update
+
+
+def training_set(settings: SiteSettings, study: Study, modality: Modality) -> TrainingSet:
+    """Released clips of the speakers who are not held out."""
+    data = released_features(settings, study, modality)
+    return data.chosen(~held_out_mask(settings, study, data.speakers))
+
+
+def _trained(
+    settings: SiteSettings,
+    study: Study,
+    modality: Modality,
+    weights: dict[str, Array],
+    *,
+    round_number: int,
+    proximal: float,
+) -> Update:
+    import torch
+
+    training = training_set(settings, study, modality)
+    if len(training) == 0:
+        raise RefusedError("no training clip of this modality", expected="at least one")
+    ledger = Ledger(settings.ledger)
+    if settings.policy is not None and study.privacy.dp_sgd:
+        settings.policy.check_training(spent_after_round(ledger, study, len(training)))
+    done = train_locally(
+        emotion_model(modality, study.section(modality).model),
+        {name: torch.from_numpy(array) for name, array in weights.items()},
+        training,
+        study,
+        ledger,
+        round_number=round_number,
+        seed=_round_seed(settings, modality, round_number),
+        proximal=proximal,
+    )
+    metrics: dict[str, int | float] = {"num-examples": len(training)}
+    if done.loss is not None:
+        metrics["loss"] = done.loss
+    if done.epsilon is not None:
+        metrics |= {"epsilon": done.epsilon, "noise-multiplier": done.noise_multiplier}
+    return Update({name: np.asarray(tensor) for name, tensor in done.weights.items()}, metrics)
+
+
+def _round_seed(settings: SiteSettings, modality: Modality, round_number: int) -> int | None:
+    if settings.simulated_seed is None:
+        return None
+    text = f"{settings.simulated_seed} {settings.name} {modality} {round_number}"
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "little") >> 1

@@ -1,0 +1,154 @@
+"""The folder of a site: what lies where in it, and what `site.toml` says of its clips.
+
+site.toml        where the clips are, whose they are, who is held out; the steward writes it
+policy.toml      what this site refuses (moretta.client.policy)
+keys/            identity.json, the one file that says who this site is, and copies of parts of it that Flower reads
+pseudonym.key    turns speakers into pseudonyms; never leaves
+ledger.jsonl     every privacy loss
+release/         what was released, by study
+updates/         the last update of each model, so that a round asked for twice is answered alike
+flower/          Flower's own files
+logs/, site.log  what the processes and the handlers said
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import tomllib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from moretta.shared.atomic import write_atomic
+from moretta.shared.errors import HomeError
+from moretta.shared.toml_text import to_toml
+
+HOME_VARIABLE = "MORETTA_SITE"
+
+
+class SiteFile(BaseModel):
+    """What `site.toml` says. Unknown keys are errors."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    corpus: Path
+    """The folder of clips; a relative path starts at the site's folder."""
+    speakers: tuple[int, ...] = ()
+    """Numbers of the speakers who are this site's; empty means everybody in the corpus."""
+    held_out: tuple[int, ...] | None = None
+    """Speakers who are never trained on; None lets a keyed rule choose by the study's folds."""
+    simulated_seed: int | None = Field(default=None, ge=0, lt=2**31)
+    """Tests only: all noise comes from this seed, and who knows it can subtract the noise. Policy refuses it unless
+    `allow_seeded_noise` is set."""
+
+
+@dataclass(frozen=True, slots=True)
+class SiteHome:
+    """Paths of a site's folder, and its `site.toml`."""
+
+    root: Path
+
+    @property
+    def site_file(self) -> Path:
+        """What the steward says of the clips."""
+        return self.root / "site.toml"
+
+    @property
+    def policy_file(self) -> Path:
+        """What this site refuses."""
+        return self.root / "policy.toml"
+
+    @property
+    def keys(self) -> Path:
+        """The folder of keys."""
+        return self.root / "keys"
+
+    @property
+    def identity_file(self) -> Path:
+        """Who this site is: name, server, certificate and keys."""
+        return self.keys / "identity.json"
+
+    @property
+    def flower(self) -> Path:
+        """Flower's own folder."""
+        return self.root / "flower"
+
+    @property
+    def logs(self) -> Path:
+        """Logs of the processes."""
+        return self.root / "logs"
+
+    def prepare(self) -> None:
+        """Make the folder, open to its owner only.
+
+        Raises:
+            HomeError: it cannot be made.
+        """
+        try:
+            for folder in (self.root, self.keys, self.logs, self.flower):
+                folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self.root.chmod(0o700)
+        except OSError as error:
+            raise HomeError(f"the site's folder {self.root} cannot be made: {error.strerror}") from error
+
+    def read(self) -> SiteFile:
+        """What `site.toml` says, its corpus as an absolute path.
+
+        Raises:
+            HomeError: it is missing, or breaks the schema.
+        """
+        try:
+            content = SiteFile.model_validate(tomllib.loads(self.site_file.read_text(encoding="utf-8")))
+        except FileNotFoundError as error:
+            raise HomeError(
+                f"no site in {self.root}", expected=self.site_file.name, fix="join a server: moretta site join STRING"
+            ) from error
+        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, ValidationError) as error:
+            raise HomeError(
+                f"{self.site_file} cannot be used: {_first_line(error)}",
+                expected=f"the keys {', '.join(SiteFile.model_fields)}",
+                fix="correct the file",
+            ) from error
+        return content.model_copy(update={"corpus": self.root.absolute() / content.corpus})
+
+    def write(self, content: SiteFile) -> None:
+        """Write `site.toml`, whole or not at all."""
+        write_atomic(self.site_file, to_toml(content.model_dump(mode="json")), mode=0o600)
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the folder for one process, until the block or the process ends.
+
+        Raises:
+            HomeError: another process holds it.
+        """
+        descriptor = os.open(self.root / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            os.close(descriptor)
+            raise HomeError(
+                f"the site's folder {self.root} is in use by another process",
+                fix="end the other `moretta site` first",
+            ) from error
+        try:
+            yield
+        finally:
+            os.close(descriptor)
+
+
+def default_home() -> Path:
+    """The folder that `MORETTA_SITE` names, else `~/.moretta/site`."""
+    named = os.environ.get(HOME_VARIABLE)
+    return Path(named) if named else Path.home() / ".moretta" / "site"
+
+
+def _first_line(error: Exception) -> str:
+    if isinstance(error, ValidationError):
+        first = error.errors()[0]
+        return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+    return str(error).splitlines()[0]

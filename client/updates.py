@@ -1,0 +1,76 @@
+"""The last update of each model, kept so that a round that is asked for again is answered alike.
+
+A server that lost a round to a crash asks again. Training again would draw new noise, which is a second loss on the
+ledger and another result; the kept update costs nothing more and makes the redone round exact.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+
+from moretta.shared.atomic import write_atomic
+from moretta.shared.release.format import Modality
+from moretta.shared.study import Study
+
+Array = npt.NDArray[Any]
+Metrics = dict[str, int | float]
+
+
+@dataclass(frozen=True, slots=True)
+class Update:
+    """What one round of local training answered."""
+
+    arrays: dict[str, Array]
+    metrics: Metrics
+
+
+def question(study: Study, modality: Modality, round_number: int, weights: dict[str, Array], proximal: float) -> str:
+    """SHA-256 over everything that one round of training depends on, hexadecimal."""
+    model = study.section(modality).model
+    digest = hashlib.sha256(f"{study.digest()} {modality}/{model} {round_number} {proximal!r}".encode())
+    for name in sorted(weights):
+        array = np.ascontiguousarray(weights[name])
+        digest.update(f"\n{name} {array.dtype} {array.shape} ".encode())
+        digest.update(array.tobytes())
+    return digest.hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class UpdateStore:
+    """The updates of one study: one file a modality, replaced by every new round."""
+
+    folder: Path
+
+    @classmethod
+    def of(cls, root: Path, study: Study) -> UpdateStore:
+        """The store of a study under a site's folder of updates."""
+        return cls(root / study.digest()[:16])
+
+    def find(self, modality: Modality, asked: str) -> Update | None:
+        """The kept answer to this question; None if the last one was to another, or none can be read."""
+        try:
+            with safe_open(self._path(modality), framework="numpy") as file:
+                said = file.metadata() or {}
+                if said.get("question") != asked:
+                    return None
+                return Update({name: file.get_tensor(name) for name in file.keys()}, json.loads(said["metrics"]))  # noqa: SIM118
+        except (OSError, SafetensorError, ValueError, KeyError):
+            return None
+
+    def keep(self, modality: Modality, asked: str, update: Update) -> None:
+        """Keep an answer in the place of the last one."""
+        said = {"question": asked, "metrics": json.dumps(update.metrics)}
+        arrays = {name: np.ascontiguousarray(array) for name, array in update.arrays.items()}
+        write_atomic(self._path(modality), save(arrays, metadata=said), mode=0o600)
+
+    def _path(self, modality: Modality) -> Path:
+        return self.folder / f"{modality}.safetensors"

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,8 @@ from moretta.client.settings import SiteSettings, simulated_site
 from moretta.shared.features.public_voice import PublicVoice
 from moretta.shared.plan import PlannedSite, SimulationPlan
 from moretta.shared.study import Study, parse_study
+
+sys.path.insert(0, str(Path(__file__).parent))
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,276 @@
+"""The ClientApp of an enrolled site: its policy, its own folder, and nothing raw in any answer."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from enrolled import enrolled
+from flwr.app import Context, Message, RecordDict
+from flwr.app.metadata import Metadata
+from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects
+
+from moretta.client import release as releasing
+from moretta.client.anonymize.mfcc_quantizer import MfccQuantizer
+from moretta.client.app import app
+from moretta.client.ledger import Ledger
+from moretta.client.site_home import SiteHome
+from moretta.shared import wire
+from moretta.shared.exit_codes import ExitCode
+from moretta.shared.study import Study, parse_study
+
+OPEN = "allow_seeded_noise = true\nmax_training_epsilon = inf\n"
+CONTENT = {"sites": 2, "face": {"enabled": False}, "train": {"rounds": 2}, "split": {"folds": 2}}
+WEIGHTS = {
+    "0.mean": np.zeros(78, np.float32),
+    "0.std": np.ones(78, np.float32),
+    "2.weight": np.zeros((6, 78), np.float32),
+    "2.bias": np.zeros(6, np.float32),
+}
+
+
+@dataclass
+class Site:
+    """Asks an enrolled site and keeps every byte of what it answered."""
+
+    home: SiteHome
+    study: Study
+    public: dict[str, Any]
+    sent: bytes = b""
+
+    def call(self, kind: str, content: RecordDict | None = None, **run_config: Any) -> RecordDict:
+        metadata = Metadata(1, "m", 0, 5, "", "", 1e9, 1e9, kind)
+        node = {"site-home": str(self.home.root), "partition-id": 0}
+        context = Context(1, 5, node, RecordDict(), run_config)
+        asked = content or RecordDict({wire.CONFIG: wire.json_config(version=1)})
+        reply = app(Message(asked, metadata=metadata), context)
+        self.sent += b"".join(part.deflate() for part in get_all_nested_objects(reply).values())
+        return reply.content
+
+    def ask(self, kind: str, arrays: dict[str, Any] | None = None, **values: Any) -> RecordDict:
+        content = RecordDict({wire.CONFIG: wire.study_config(self.study, **values)})
+        if arrays is not None:
+            content[wire.ARRAYS] = wire.arrays_to_record(arrays)
+        return self.call(kind, content)
+
+    def release(self) -> RecordDict:
+        return self.ask(wire.RELEASE, self.public)
+
+    def train(self, number: int, weights: dict[str, Any] = WEIGHTS) -> RecordDict:
+        content = RecordDict({wire.CONFIG: wire.study_config(self.study), wire.ARRAYS: wire.arrays_to_record(weights)})
+        content[wire.CONFIG]["server-round"] = number  # type: ignore[index]
+        return self.call(wire.TRAIN["voice"], content)
+
+    def everything(self) -> None:
+        """All that a server can ask for."""
+        self.call(wire.HELLO)
+        answer = self.release()
+        if "files" in answer[wire.CONFIG]:
+            for name, size in wire.from_config(answer, "files").items():
+                self.ask(wire.FETCH, parts=[[name, 0, size]])
+        self.ask(wire.FETCH, parts=[["voice-00000.safetensors", 0, 9]])
+        self.train(1)
+        content = RecordDict({wire.CONFIG: wire.study_config(self.study)})
+        content[f"{wire.ARRAYS}-voice"] = wire.arrays_to_record(WEIGHTS)
+        self.call(wire.EVALUATE, content)
+
+
+@pytest.fixture
+def site(tmp_path: Path, tiny_corpus: Path, simulated: Any) -> Site:
+    study = parse_study({**CONTENT, "voice": {"codebook_size": 16}})
+    return Site(enrolled(tmp_path / "site", tiny_corpus, held_out=(1001,)), study, simulated.public)
+
+
+def failure(answer: RecordDict) -> str:
+    assert set(answer) == {wire.CONFIG}
+    assert set(answer[wire.CONFIG]) == {"site", "failure", "code"}
+    return str(wire.from_config(answer, "failure"))
+
+
+def test_an_enrolled_site_answers_as_itself_whatever_the_server_says(site: Site, simulated: Any) -> None:
+    answer = site.call(wire.HELLO, **{"run-dir": str(simulated.folder)})
+    assert wire.from_config(answer, "site") == "clinic-a"  # not site-00, which has no policy
+
+
+def test_a_release_tells_who_is_held_out_by_pseudonym(site: Site) -> None:
+    answer = site.release()
+    held_out = wire.from_config(answer, "held_out")
+    assert len(held_out) == 1
+    assert wire.from_config(answer, "training") == {"voice": 36}
+    content = RecordDict({wire.CONFIG: wire.study_config(site.study)})
+    content[f"{wire.ARRAYS}-voice"] = wire.arrays_to_record(WEIGHTS)
+    assert list(wire.from_config(site.call(wire.EVALUATE, content), "counts")["voice"]) == held_out
+
+
+def test_a_site_that_names_nobody_holds_out_by_its_own_rule(site: Site) -> None:
+    site.home.write(site.home.read().model_copy(update={"held_out": None}))
+    held_out = wire.from_config(site.release(), "held_out")
+    assert len(held_out) == 2  # of four speakers in two folds
+
+
+def test_seeded_noise_is_refused_unless_the_policy_allows_it(site: Site) -> None:
+    site.home.write(site.home.read().model_copy(update={"simulated_seed": 1}))
+    for kind in (wire.HELLO, wire.RELEASE, wire.FETCH, *wire.TRAIN.values(), wire.EVALUATE):
+        assert failure(site.call(kind)) == "refused by the rule allow_seeded_noise of the site's policy"
+    assert not site.home.root.joinpath("release").exists()
+    assert not site.home.root.joinpath("ledger.jsonl").exists()
+    site.home.policy_file.write_text(OPEN, encoding="utf-8")
+    assert "files" in site.release()[wire.CONFIG]
+
+
+@pytest.mark.parametrize(
+    ("rule", "text"),
+    [
+        ("server_fingerprint", f'server_fingerprint = "{"ab" * 32}"'),
+        ("code_digest", f'code_digest = "{"ab" * 32}"'),
+        ("studies", f'studies = ["{"ab" * 32}"]'),
+        ("modalities", 'modalities = ["face"]'),
+        ("anonymizers", 'anonymizers = ["autoencoder"]'),
+        ("max_training_epsilon", "max_training_epsilon = 7.0"),
+        ("max_delta", "max_delta = 0.0001"),
+        ("allow_attributes", "allow_attributes = false"),
+        ("min_clips", "min_clips = 49"),
+        ("min_speakers", "min_speakers = 5"),
+        ("max_release_epsilon", "max_release_epsilon = 8.0"),
+    ],
+)
+def test_a_refusal_names_its_rule_and_leaves_no_trace_of_a_loss(site: Site, rule: str, text: str) -> None:
+    site.home.policy_file.write_text(text + "\n", encoding="utf-8")
+    answer = site.release()
+    assert failure(answer) == f"refused by the rule {rule} of the site's policy"
+    assert wire.from_config(answer, "code") == int(ExitCode.REFUSED)
+    assert not site.home.root.joinpath("ledger.jsonl").exists()
+    assert not list(site.home.root.rglob("statement.json"))
+    assert f"the rule {rule} of the policy refuses" in (site.home.root / "site.log").read_text("utf-8")
+
+
+def test_what_can_be_refused_beforehand_is_refused_before_a_clip_is_read(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(releasing, "_read_voice", lambda clip: pytest.fail("a clip was read"))
+    for text in ("min_clips = 49", 'modalities = ["face"]', "max_training_epsilon = 7.0"):
+        site.home.policy_file.write_text(text + "\n", encoding="utf-8")
+        assert "policy" in failure(site.release())
+
+
+def test_a_policy_that_was_tightened_holds_for_what_was_released_before(site: Site) -> None:
+    site.release()
+    site.home.policy_file.write_text("max_release_epsilon = 1.0\n", encoding="utf-8")
+    asked = site.ask(wire.FETCH, parts=[["clips.jsonl", 0, 9]])
+    assert failure(asked) == "refused by the rule max_release_epsilon of the site's policy"
+
+
+@pytest.mark.parametrize("text", [None, "min_clip = 1\n", "not toml"])
+def test_without_a_policy_that_can_be_read_nothing_is_answered(site: Site, text: str | None) -> None:
+    site.home.policy_file.unlink()
+    if text is not None:
+        site.home.policy_file.write_text(text, encoding="utf-8")
+    for kind in (wire.HELLO, wire.RELEASE, wire.FETCH, *wire.TRAIN.values(), wire.EVALUATE):
+        assert failure(site.call(kind)) == "HomeError"
+
+
+def test_a_round_asked_for_again_is_answered_alike_and_spends_nothing_more(site: Site) -> None:
+    site.release()
+    first, again = site.train(1), site.train(1)
+    assert {n: a.tobytes() for n, a in wire.arrays_of(first).items()} == {
+        n: a.tobytes() for n, a in wire.arrays_of(again).items()
+    }
+    assert dict(first[wire.METRICS]) == dict(again[wire.METRICS])
+    assert len(Ledger(site.home.root / "ledger.jsonl").entries("dp-sgd")) == 1
+
+
+def test_another_question_is_another_loss(site: Site) -> None:
+    site.release()
+    site.train(1)
+    site.train(1, {**WEIGHTS, "2.bias": np.ones(6, np.float32)})
+    site.train(2)
+    assert len(Ledger(site.home.root / "ledger.jsonl").entries("dp-sgd")) == 3
+
+
+def test_an_update_that_cannot_be_read_back_is_trained_anew_and_counted(site: Site) -> None:
+    site.release()
+    site.train(1)
+    (kept,) = (site.home.root / "updates").rglob("*.safetensors")
+    assert kept.stat().st_mode & 0o777 == 0o600
+    kept.write_bytes(kept.read_bytes()[:100])
+    assert "epsilon" in site.train(1)[wire.METRICS]
+    assert len(Ledger(site.home.root / "ledger.jsonl").entries("dp-sgd")) == 2
+
+
+@pytest.mark.parametrize("number", [0, -1, 3, 10**6])
+def test_a_round_that_the_study_has_not_is_refused_and_spends_nothing(site: Site, number: int) -> None:
+    site.release()
+    assert failure(site.train(number)) == "RefusedError"
+    assert not Ledger(site.home.root / "ledger.jsonl").entries("dp-sgd")
+
+
+def test_the_policy_s_budget_holds_against_a_server_that_asks_again_and_again(site: Site) -> None:
+    site.home.policy_file.write_text("max_training_epsilon = 9.0\n", encoding="utf-8")
+    site.release()
+    answers = [site.train(1, {**WEIGHTS, "2.bias": np.full(6, i, np.float32)}) for i in range(6)]
+    spent = [float(a[wire.METRICS]["epsilon"]) for a in answers if wire.METRICS in a]  # type: ignore[arg-type]
+    assert spent
+    assert max(spent) <= 9.0
+    assert failure(answers[-1]) == "refused by the rule max_training_epsilon of the site's policy"
+    assert len(Ledger(site.home.root / "ledger.jsonl").entries("dp-sgd")) == len(spent)
+
+
+def _raw(corpus: Path) -> Iterator[bytes]:
+    """Pieces of every clip as it is, in each form in which samples are held anywhere, and what its files tell."""
+    import soundfile
+
+    for path in sorted(corpus.rglob("*.wav")):
+        yield path.stem.encode()
+        for kind in ("int16", "float32", "float64"):
+            samples, _ = soundfile.read(path, dtype=kind)
+            yield samples[4000:4064].tobytes()
+    yield str(corpus).encode()
+    yield from (b"1001_", b'"1001"', b"1002_", b'"1002"')
+
+
+def _raise(self: Any, clips: Any, noise: Any) -> Any:
+    raise ValueError(f"cannot work on {clips[0][:64].tobytes()!r} of {clips}")
+
+
+FAULTS = {
+    "raises with the clip in its text": _raise,
+    "gives the clip back as it is": lambda self, clips, noise: list(clips),
+    "gives the clip as bytes": lambda self, clips, noise: [clip.tobytes() for clip in clips],
+    "gives numbers that are not finite": lambda self, clips, noise: [np.full((9, 13), np.inf, np.float32) for _ in clips],
+    "gives too few": lambda self, clips, noise: [],
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_with_a_failing_anonymizer_no_raw_byte_is_in_any_answer(
+    site: Site, tiny_corpus: Path, fault: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(MfccQuantizer, "release", FAULTS[fault])
+    site.everything()
+    assert len(site.sent) > 500
+    assert not [piece for piece in _raw(tiny_corpus) if piece in site.sent]
+
+
+def test_with_a_whole_anonymizer_no_raw_byte_is_in_any_answer(site: Site, tiny_corpus: Path) -> None:
+    site.everything()
+    assert len(site.sent) > 100_000
+    assert not [piece for piece in _raw(tiny_corpus) if piece in site.sent]
+
+
+def test_the_search_would_find_raw_bytes(site: Site, tiny_corpus: Path) -> None:
+    """The control of the two tests above: a study that releases voices as they are, and a policy that lets it."""
+    site.home.policy_file.write_text('anonymizers = ["none"]\n', encoding="utf-8")
+    site.study = site.study.with_changes(voice__anonymizer="none", voice__form="waveform")
+    site.everything()
+    assert sum(piece in site.sent for piece in _raw(tiny_corpus)) >= 48
+
+
+def test_the_default_policy_of_a_new_site_lets_the_default_study_run(site: Site) -> None:
+    assert tomllib.loads(site.home.policy_file.read_text("utf-8"))["server_fingerprint"]
+    site.everything()
+    assert b"failure" not in site.sent

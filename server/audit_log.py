@@ -1,0 +1,227 @@
+"""What happened at the server, in order: JSON lines in which every line carries the hash of the one before.
+
+One line an event, one line a relayed call. A changed, removed or moved line breaks the chain; lines cut off the end do
+not, so `head` is worth noting elsewhere now and then. Several processes may write: each line is added under a lock, on
+top of whatever is there. Full files are put aside as `audit-000001.jsonl` and so on, and the chain runs through all.
+
+On disk: an event of enrollment is synced before anybody is answered. Relayed calls are written before they are
+forwarded, which survives the end of the process, and synced once a second by `sync`: only a power cut can take the last
+second of them. Syncing each would cost more than the call itself.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from moretta.shared.atomic import sync_folder
+from moretta.shared.errors import HomeError
+
+START = "0" * 64
+"""What the first line has for the hash of the one before."""
+_FULL_BYTES = 64 << 20
+_TAIL_BYTES = 64 << 10
+"""More than the longest line."""
+
+
+class AuditLog:
+    """Appends to a log, and knows its head. Thread-safe.
+
+    Args:
+        path: the newest file, `audit.jsonl`.
+        clock: seconds since 1970.
+        full_bytes: a file of this size is put aside.
+
+    Raises:
+        HomeError: the newest file does not end in a whole line with a hash.
+    """
+
+    def __init__(self, path: Path, clock: Callable[[], float], *, full_bytes: int = _FULL_BYTES) -> None:
+        self._path, self._clock, self._full_bytes = path, clock, full_bytes
+        self._mutex = threading.Lock()
+        self._seen = (0, -1)
+        self._last: dict[str, Any] = {}
+        self._unsynced = False
+        with self._locked() as descriptor:
+            self._catch_up(descriptor)
+
+    @property
+    def head(self) -> str:
+        """Hash of the last line that this process has seen, 64 hexadecimal digits."""
+        return str(self._last.get("hash", START))
+
+    @property
+    def last_time(self) -> float:
+        """When that line was written, in seconds since 1970; 0 for an empty log."""
+        return datetime.fromisoformat(self._last["time"]).timestamp() if self._last else 0.0
+
+    def add(self, event: str, *, sync: bool = True, **entry: Any) -> None:
+        """Write one line.
+
+        Args:
+            event: what happened: a stable code, lower case with hyphens.
+            sync: return only when it is on disk; else `sync` will see to it.
+            entry: JSON values. Never a secret.
+        """
+        time = datetime.fromtimestamp(self._clock(), tz=UTC).isoformat(timespec="milliseconds")
+        with self._mutex, self._locked() as descriptor:
+            self._catch_up(descriptor)
+            record = {"time": time, "event": event, **entry, "previous": self.head}
+            record["hash"] = digest(record)
+            line = (_canonical(record) + "\n").encode()
+            os.write(descriptor, line)
+            self._seen = (self._seen[0], self._seen[1] + len(line))
+            self._last = record
+            self._unsynced = not sync
+            if sync:
+                os.fsync(descriptor)
+
+    def sync(self) -> None:
+        """Put on disk what is not there yet."""
+        with self._mutex:
+            if self._unsynced:
+                self._unsynced = False
+                _sync_file(self._path)
+
+    @contextmanager
+    def _locked(self) -> Iterator[int]:
+        """The newest file, open for appending; no other process writes until the block ends."""
+        lock = os.open(self._path.with_suffix(".lock"), os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            self._put_aside_if_full()
+            descriptor = os.open(self._path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o600)
+            try:
+                yield descriptor
+            finally:
+                os.close(descriptor)
+        finally:
+            os.close(lock)
+
+    def _put_aside_if_full(self) -> None:
+        if self._path.exists() and self._path.stat().st_size >= self._full_bytes:
+            _sync_file(self._path)
+            self._path.rename(self._path.with_name(f"audit-{len(older_files(self._path)) + 1:06d}.jsonl"))
+            sync_folder(self._path.parent)
+
+    def _catch_up(self, descriptor: int) -> None:
+        """Take in what other processes have written since, and cut off half a line that a power cut has left."""
+        status = os.fstat(descriptor)
+        size = status.st_size
+        if (status.st_ino, size) == self._seen:
+            return
+        tail = os.pread(descriptor, _TAIL_BYTES, max(0, size - _TAIL_BYTES))
+        torn = len(tail) - (tail.rfind(b"\n") + 1)
+        if torn:
+            os.ftruncate(descriptor, size - torn)
+            tail = tail[:-torn]
+        self._seen = (status.st_ino, size - torn)
+        self._last = _last_record(tail, self._path) if tail else self._last_of_older()
+
+    def _last_of_older(self) -> dict[str, Any]:
+        older = older_files(self._path)
+        if not older:
+            return {}
+        with older[-1].open("rb") as file:
+            file.seek(max(0, older[-1].stat().st_size - _TAIL_BYTES))
+            return _last_record(file.read(), older[-1])
+
+
+@dataclass(frozen=True, slots=True)
+class Verified:
+    """A log whose chain holds."""
+
+    files: int
+    lines: int
+    head: str
+    """Hash of the last line."""
+
+
+def verify_log(path: Path, *, noted_head: str | None = None) -> Verified:
+    """Follow the chain through every file, oldest first.
+
+    Args:
+        path: the newest file.
+        noted_head: a head that was written down before; the chain must run through it.
+
+    Raises:
+        HomeError: the first line at which the chain breaks, or the noted head is not in it.
+    """
+    previous, lines, seen = START, 0, noted_head in (None, START)
+    files = [*older_files(path), path]
+    for file in files:
+        for number, line in enumerate(_lines(file), start=1):
+            record = _parsed(line)
+            if record.get("previous") != previous or record.get("hash") != digest(record):
+                raise HomeError(
+                    f"the audit log is broken at line {number} of {file.name}",
+                    expected="an unchanged chain of lines",
+                    fix="compare with a backup: a line was changed, removed or moved",
+                )
+            previous, lines = record["hash"], lines + 1
+            seen = seen or previous == noted_head
+    if not seen:
+        raise HomeError(
+            f"no line of the audit log has the hash {noted_head}",
+            expected="the head that was noted earlier",
+            fix="compare with a backup: lines were cut off or written anew",
+        )
+    return Verified(len(files), lines, previous)
+
+
+def older_files(path: Path) -> list[Path]:
+    """Files that were put aside, oldest first."""
+    return sorted(path.parent.glob("audit-[0-9][0-9][0-9][0-9][0-9][0-9].jsonl"))
+
+
+def digest(record: dict[str, Any]) -> str:
+    """Hash of a line: SHA-256 over its canonical JSON without the hash itself, 64 hexadecimal digits."""
+    return hashlib.sha256(_canonical({k: v for k, v in record.items() if k != "hash"}).encode()).hexdigest()
+
+
+def _canonical(record: dict[str, Any]) -> str:
+    return json.dumps(record, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def _sync_file(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDWR)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _lines(path: Path) -> Iterator[bytes]:
+    try:
+        with path.open("rb") as file:
+            yield from file
+    except OSError as error:
+        raise HomeError(f"{path} cannot be read: {error.strerror}", fix="restore it from the backup") from error
+
+
+def _parsed(line: bytes) -> dict[str, Any]:
+    try:
+        record = json.loads(line)
+    except ValueError:
+        return {}
+    return record if isinstance(record, dict) else {}
+
+
+def _last_record(tail: bytes, path: Path) -> dict[str, Any]:
+    record = _parsed(tail.rstrip(b"\n").rpartition(b"\n")[2])
+    if record.get("hash") != digest(record) or "time" not in record:
+        raise HomeError(
+            f"the last line of {path} is no line of an audit log",
+            expected="an unchanged chain of lines",
+            fix="see what is damaged with: moretta server log verify DIR",
+        )
+    return record

@@ -1,0 +1,88 @@
+"""The registry's tables. Times are seconds since 1970; certificates are known by SHA-256 of their DER form.
+
+A change here needs a revision in `migrations/versions`; a test holds the two together.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import ForeignKey, Index, LargeBinary, MetaData, String, text
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+
+class Base(DeclarativeBase):
+    """Names every constraint, so that migrations can."""
+
+    metadata = MetaData(
+        naming_convention={
+            "ix": "ix_%(table_name)s_%(column_0_name)s",
+            "uq": "uq_%(table_name)s_%(column_0_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_name)s",
+            "pk": "pk_%(table_name)s",
+        }
+    )
+
+
+class Site(Base):
+    """A name that was enrolled once. Names are never deleted: the audit log refers to them."""
+
+    __tablename__ = "sites"
+
+    name: Mapped[str] = mapped_column(String(63), primary_key=True)
+    state: Mapped[str] = mapped_column(String(16))
+    """`enrolled`, `revoked` or `left`."""
+    enrolled_at: Mapped[int]
+    changed_at: Mapped[int]
+    moretta_version: Mapped[str] = mapped_column(String(64))
+    last_call: Mapped[int] = mapped_column(default=0, server_default="0")
+    calls: Mapped[int] = mapped_column(default=0, server_default="0")
+    bytes_from: Mapped[int] = mapped_column(default=0, server_default="0")
+    """Bodies of relayed calls, site to server."""
+    bytes_to: Mapped[int] = mapped_column(default=0, server_default="0")
+    """Bodies of their answers."""
+
+
+class NodeKey(Base):
+    """A public key that signs Flower's Fleet calls. Flower takes no key again that was unregistered once."""
+
+    __tablename__ = "node_keys"
+
+    public_key: Mapped[str] = mapped_column(String(512), primary_key=True)
+    """OpenSSH form without a comment."""
+    site: Mapped[str] = mapped_column(ForeignKey("sites.name"), index=True)
+    current: Mapped[bool]
+    """Whether it may sign. One key of a site at most may."""
+    node_id: Mapped[str | None] = mapped_column(String(20))
+    """Flower's, an unsigned 64-bit number in decimal: more than SQLite's integers hold. None until Flower gave one."""
+    added_at: Mapped[int]
+
+    __table_args__ = (Index("ix_node_keys_current", "site", unique=True, sqlite_where=text("current")),)
+
+
+class Certificate(Base):
+    """A site's certificate."""
+
+    __tablename__ = "certificates"
+
+    fingerprint: Mapped[str] = mapped_column(String(64), primary_key=True)
+    serial: Mapped[str] = mapped_column(String(40), unique=True)
+    site: Mapped[str] = mapped_column(ForeignKey("sites.name"), index=True)
+    not_after: Mapped[int]
+    issued_at: Mapped[int]
+    revoked_at: Mapped[int | None]
+    revocation_told: Mapped[bool] = mapped_column(default=False, server_default="0")
+
+
+class Token(Base):
+    """A join string that was printed: all of it but the secret."""
+
+    __tablename__ = "tokens"
+
+    id: Mapped[str] = mapped_column(String(16), primary_key=True)
+    site: Mapped[str] = mapped_column(String(63), index=True)
+    bootstrap_der: Mapped[bytes] = mapped_column(LargeBinary)
+    fingerprint: Mapped[str] = mapped_column(String(64), unique=True)
+    reenroll: Mapped[bool]
+    created_at: Mapped[int]
+    expires: Mapped[int]
+    used_at: Mapped[int | None]
+    withdrawn_at: Mapped[int | None]

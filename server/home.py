@@ -1,0 +1,178 @@
+"""The folder of a server: which file lies where, and the settings in `server.toml`.
+
+server.toml      address, names, lifetimes, limits
+ca/              ca.pem, ca.key: the certificate authority
+registry.sqlite  sites, tokens, certificates, node keys
+audit.jsonl      what happened, hash-chained
+superlink/       Flower's SuperLink: state, its TLS files, FLWR_HOME, logs
+studies/         one folder a run
+server.pid       locked while a server runs on this folder
+server.json      where that server listens, and how it is
+"""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from moretta.shared.enrollment.address import join_address, split_address
+from moretta.shared.errors import EnrollmentError, HomeError
+
+SETTINGS_FILE = "server.toml"
+MIB = 1 << 20
+_Hours = Annotated[float, Field(gt=0, le=24 * 366)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class Lifetimes(_Section):
+    """`[lifetimes]`: how long what the authority issues is good for."""
+
+    site_hours: _Hours = 24.0
+    """A site's certificate; it renews itself at two thirds."""
+    server_hours: _Hours = 24.0 * 30
+    """The port's own certificate; renewed at two thirds, without a restart."""
+    token_hours: _Hours = 72.0
+    """A join string, where `moretta server token` is not told otherwise."""
+
+
+class Limits(_Section):
+    """`[limits]`: what one site, and all together, may ask of the port."""
+
+    max_call_bytes: int = Field(default=128 * MIB, ge=MIB, le=1024 * MIB)
+    """Body of one relayed call, and of one answer."""
+    calls_per_second: float = Field(default=100.0, gt=0, le=100_000)
+    """Of one site, in the long run. Faster ones are slowed down before they are refused."""
+    burst_calls: int = Field(default=400, ge=1, le=100_000)
+    """Calls that one site may make at once after a pause."""
+    site_calls_in_flight: int = Field(default=16, ge=1, le=1000)
+    site_bytes_in_flight: int = Field(default=256 * MIB, ge=MIB)
+    bytes_in_flight: int = Field(default=1024 * MIB, ge=MIB)
+    """Of all sites together: bounds the memory of the relay."""
+    patience_seconds: float = Field(default=10.0, gt=0, le=300)
+    """How long a call waits for room before it is refused with RESOURCE_EXHAUSTED."""
+
+
+class ServerSettings(_Section):
+    """The whole of `server.toml`."""
+
+    address: str
+    """HOST:PORT that join strings carry: where sites reach the server."""
+    listen: str
+    """HOST:PORT that the port is opened on."""
+    names: tuple[str, ...] = Field(min_length=1)
+    """DNS names and IP addresses that the server's certificate is for."""
+    superlink_port: int = Field(default=0, ge=0, le=65_535)
+    """Loopback port of Flower's SuperLink; 0 takes a free one."""
+    lifetimes: Lifetimes = Lifetimes()
+    limits: Limits = Limits()
+
+    @field_validator("address", "listen")
+    @classmethod
+    def _an_address(cls, value: str) -> str:
+        try:
+            split_address(value)
+        except EnrollmentError as error:
+            raise ValueError(error.message) from error
+        return value
+
+
+@dataclass(frozen=True, slots=True)
+class ServerHome:
+    """Paths within one server's folder, and its settings."""
+
+    root: Path
+    settings: ServerSettings
+
+    @classmethod
+    def open(cls, root: Path) -> Self:
+        """Read the settings of a folder that `moretta server init` made.
+
+        Raises:
+            HomeError: there are none, or they cannot be used.
+        """
+        path = root / SETTINGS_FILE
+        try:
+            content = tomllib.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError as error:
+            raise HomeError(
+                f"{root} is no folder of a server",
+                expected=f"a {SETTINGS_FILE} in it",
+                fix="make one with: moretta server init DIR --name HOST",
+            ) from error
+        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+            raise HomeError(f"{path} cannot be read: {error}", expected="a TOML file in UTF-8") from error
+        try:
+            return cls(root.resolve(), ServerSettings.model_validate(content))
+        except ValidationError as error:
+            problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+            raise HomeError(f"{path} cannot be used: {problems}", fix="correct the keys named above") from error
+
+    @property
+    def authority(self) -> Path:
+        """Folder of the certificate authority."""
+        return self.root / "ca"
+
+    @property
+    def registry(self) -> Path:
+        """The registry's SQLite file."""
+        return self.root / "registry.sqlite"
+
+    @property
+    def audit_log(self) -> Path:
+        """The audit log's newest file."""
+        return self.root / "audit.jsonl"
+
+    @property
+    def superlink(self) -> Path:
+        """Folder of Flower's SuperLink."""
+        return self.root / "superlink"
+
+    @property
+    def studies(self) -> Path:
+        """One folder a run of a study."""
+        return self.root / "studies"
+
+    @property
+    def lock_file(self) -> Path:
+        """Holds the pid of the running server, which keeps it locked."""
+        return self.root / "server.pid"
+
+    @property
+    def state_file(self) -> Path:
+        """Written by the running server for the commands beside it."""
+        return self.root / "server.json"
+
+
+def settings_toml(*, host: str, listen: str, port: int, names: tuple[str, ...]) -> str:
+    """The text of a new `server.toml`."""
+    quoted = ", ".join(f'"{name}"' for name in names)
+    lifetimes, limits = Lifetimes(), Limits()
+    return f"""\
+# Where sites reach this server; join strings carry it.
+address = "{join_address(host, port)}"
+# Where the one guarded port is opened.
+listen = "{join_address(listen, port)}"
+# What the server's certificate is for. A site that dials another name refuses it.
+names = [{quoted}]
+
+[lifetimes]
+site_hours = {lifetimes.site_hours}     # a site's certificate; renewed by the site at two thirds
+server_hours = {lifetimes.server_hours}  # the port's own; renewed at two thirds, without a restart
+token_hours = {lifetimes.token_hours}    # a join string
+
+[limits]
+max_call_bytes = {limits.max_call_bytes}
+calls_per_second = {limits.calls_per_second}   # of one site
+burst_calls = {limits.burst_calls}
+site_calls_in_flight = {limits.site_calls_in_flight}
+site_bytes_in_flight = {limits.site_bytes_in_flight}
+bytes_in_flight = {limits.bytes_in_flight}  # of all sites together
+patience_seconds = {limits.patience_seconds}    # how long a call waits for room before it is refused
+"""

@@ -14,7 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from moretta.client.ledger import Ledger
-from moretta.shared.privacy.accounting import GaussianSteps, calibrated_noise, epsilon_spent
+from moretta.shared.privacy.accounting import calibrated_noise, epsilon_spent
+from moretta.shared.privacy.dp_sgd import SampledGaussian
 from moretta.shared.study import Study
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ class LocalUpdate:
     noise_multiplier: float
 
 
-def plan_steps(study: Study, clips: int) -> tuple[GaussianSteps, int]:
+def plan_steps(study: Study, clips: int) -> tuple[SampledGaussian, int]:
     """The steps of one round for a site with `clips` clips, with calibrated noise, and the number of models.
 
     The budget is shared by the voice and the face model: noise is calibrated as if all their steps were of one model.
@@ -63,13 +64,15 @@ def plan_steps(study: Study, clips: int) -> tuple[GaussianSteps, int]:
         rate=rate,
         steps=steps * study.train.rounds * models,
     )
-    return GaussianSteps(noise, rate, steps), models
+    return SampledGaussian(noise_multiplier=noise, rate=rate, steps=steps), models
 
 
 def spent(ledger: Ledger, study: Study) -> float:
     """Epsilon that DP-SGD has spent at this site for this study, over all models, rounds and restarts."""
     entries = ledger.entries(LEDGER_KIND, study=study.digest())
-    history = [GaussianSteps(e["noise_multiplier"], e["rate"], e["steps"]) for e in entries]
+    history = [
+        SampledGaussian(noise_multiplier=e["noise_multiplier"], rate=e["rate"], steps=e["steps"]) for e in entries
+    ]
     return epsilon_spent(history, delta=study.privacy.delta)
 
 
@@ -158,7 +161,7 @@ def _private_steps(
     network: torch.nn.Module,
     data: TrainingSet,
     study: Study,
-    plan: GaussianSteps,
+    plan: SampledGaussian,
     generator: torch.Generator,
     *,
     pull: _Pull,

@@ -14,7 +14,8 @@ from moretta.client import training
 from moretta.client.ledger import Ledger
 from moretta.client.training import TrainingSet, plan_steps, spent, train_locally
 from moretta.shared.models.emotion import emotion_model
-from moretta.shared.privacy.accounting import GaussianSteps, epsilon_spent
+from moretta.shared.privacy.accounting import epsilon_spent
+from moretta.shared.privacy.dp_sgd import SampledGaussian
 from moretta.shared.study import Study, parse_study
 
 MODEL = emotion_model("voice", "statistics")
@@ -69,7 +70,7 @@ def test_the_budget_is_shared_by_the_two_models() -> None:
     both = parse_study({"train": {"rounds": 5}, "privacy": {"epsilon": 4.0}})
     plan, models = plan_steps(both, 60)
     assert models == 2
-    total = GaussianSteps(plan.noise_multiplier, plan.rate, plan.steps * 5 * 2)
+    total = SampledGaussian(noise_multiplier=plan.noise_multiplier, rate=plan.rate, steps=plan.steps * 5 * 2)
     assert 3.9 < epsilon_spent([total], delta=both.privacy.delta) <= 4.0
 
 

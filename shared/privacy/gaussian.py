@@ -1,0 +1,95 @@
+"""Gaussian noise, exactly: Balle and Wang, ICML 2018, "Improving the Gaussian Mechanism for Differential Privacy"."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+import numpy as np
+
+from moretta.shared.privacy.mechanism import Mechanism, Relation, Sensitivity, check_positive, mechanism
+from moretta.shared.privacy.renyi import ORDERS, Curve
+from moretta.shared.privacy.search import least
+from moretta.shared.release.format import PrivacyUnit
+
+
+def gaussian_delta(epsilon: float, ratio: float) -> float:
+    """The least delta at `epsilon` (theorem 8 of the paper).
+
+    Args:
+        epsilon: at least 0.
+        ratio: sensitivity over standard deviation, mu in the language of Gaussian differential privacy.
+    """
+    from scipy.special import log_ndtr, ndtr
+
+    if ratio == 0:
+        return 0.0
+    first = ndtr(ratio / 2 - epsilon / ratio)
+    second = math.exp(min(epsilon + float(log_ndtr(-ratio / 2 - epsilon / ratio)), 0.0))
+    return max(float(first - second), 0.0)
+
+
+def gaussian_epsilon(delta: float, ratio: float) -> float:
+    """The least epsilon at `delta`; 0.0 where the noise alone keeps below it.
+
+    Raises:
+        ValueError: delta is not in (0, 1): a Gaussian has no pure guarantee.
+    """
+    if not 0 < delta < 1:
+        raise ValueError(f"delta is {delta}, it must lie between 0 and 1")
+    if gaussian_delta(0.0, ratio) <= delta:
+        return 0.0
+    return least(lambda epsilon: gaussian_delta(epsilon, ratio) <= delta, start=1.0)
+
+
+def calibrated_sigma(*, epsilon: float, delta: float, sensitivity: float) -> float:
+    """The least standard deviation that gives `epsilon` at `delta`.
+
+    >>> round(calibrated_sigma(epsilon=1.0, delta=1e-5, sensitivity=1.0), 3)
+    3.73
+    """
+    check_positive("gaussian", epsilon=epsilon, delta=delta, sensitivity=sensitivity)
+    return sensitivity * least(lambda sigma: gaussian_delta(epsilon, 1 / sigma) <= delta, start=1.0)
+
+
+@mechanism("gaussian")
+@dataclass(frozen=True, kw_only=True)
+class Gaussian(Mechanism):
+    """Gaussian noise on a vector whose L2 norm is clipped, so that one unit moves it by `distance` at most."""
+
+    relation: ClassVar[Relation] = "replace"
+    voided_by: ClassVar[tuple[str, ...]] = (
+        "the vector is not clipped to its ball before the noise is added",
+        "the ball, or what the vector is scaled or projected by, is taken from the clips themselves",
+        "the noise is seeded, or drawn again for the same clip without being counted",
+    )
+    sigma: float
+    distance: float
+    """L2 distance between what any two neighbours give: twice the radius of the ball under `replace`."""
+
+    def __post_init__(self) -> None:
+        check_positive("gaussian", sigma=self.sigma, distance=self.distance)
+
+    @property
+    def ratio(self) -> float:
+        """Distance over standard deviation."""
+        return self.distance / self.sigma
+
+    @property
+    def sensitivity(self) -> Sensitivity:
+        """In the units of the vector."""
+        return Sensitivity(self.distance, "L2")
+
+    def renyi(self) -> Curve:
+        """Order times squared ratio over two (Mironov, CSF 2017, proposition 7)."""
+        curve: Curve = np.asarray(ORDERS) * self.ratio**2 / 2
+        return curve
+
+    def epsilon(self, delta: float) -> float | None:
+        """Exact; None at delta 0."""
+        return gaussian_epsilon(delta, self.ratio) if delta > 0 else None
+
+    def for_group(self, size: int, unit: PrivacyUnit = "speaker") -> Gaussian:
+        """Each unit moves its own vector by `distance`: together they move by root `size` as far."""
+        return replace(self, distance=self.distance * math.sqrt(size), unit=unit)

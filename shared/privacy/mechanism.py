@@ -1,0 +1,134 @@
+"""What every privacy mechanism can say of itself: unit, neighbours, sensitivity, what voids it, and what it loses."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, fields, replace
+from typing import Any, ClassVar, Literal, NamedTuple, Self, TypeVar
+
+import numpy as np
+
+from moretta.shared.errors import ReleaseError
+from moretta.shared.privacy.renyi import ORDERS, Curve, epsilon_of
+from moretta.shared.release.format import PrivacyUnit
+
+Relation = Literal["replace", "zero-out", "add-or-remove"]
+"""Which two data sets are neighbours. `replace`: one unit's content is any other content. `zero-out`: its content
+is nothing, such as silence or a gradient of zero, but its place stays. `add-or-remove`: the unit is there or not.
+
+A guarantee under `replace` holds under `zero-out` too. So does one under `add-or-remove` of a sum to which an absent
+unit adds nothing (Kairouz et al., ICML 2021, "Practical and Private (Deep) Learning without Sampling or Shuffling",
+section 2). So `zero-out` is what mechanisms of different kinds have in common, and what they are composed under."""
+
+
+class Sensitivity(NamedTuple):
+    """How far one unit can move what noise is added to."""
+
+    value: float
+    norm: Literal["L1", "L2", "choice"]
+    """`choice`: one of several is chosen, and another unit may choose another."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mechanism(ABC):
+    """One privacy mechanism with all its numbers: a frozen object that can be written to a ledger and read again."""
+
+    kind: ClassVar[str]
+    """Name in ledgers: never changed, never used again for something else."""
+    relation: ClassVar[Relation]
+    voided_by: ClassVar[tuple[str, ...]]
+    """What must not happen, or the guarantee is void."""
+    unit: PrivacyUnit = "clip"
+
+    @property
+    @abstractmethod
+    def sensitivity(self) -> Sensitivity:
+        """How far one unit can move what noise is added to."""
+
+    @property
+    def pure_epsilon(self) -> float | None:
+        """Epsilon at delta 0; None if there is none."""
+        return None
+
+    @abstractmethod
+    def renyi(self) -> Curve:
+        """Renyi divergence between neighbours at each of `ORDERS`: what adds up when mechanisms are composed."""
+
+    @abstractmethod
+    def for_group(self, size: int, unit: PrivacyUnit = "speaker") -> Mechanism:
+        """The loss of `size` units that change together, each released by a run of this mechanism of its own."""
+
+    def epsilon(self, delta: float) -> float | None:
+        """The least epsilon that is proven at `delta`; None if no finite one is."""
+        return epsilon_of(self.renyi(), delta=delta, pure=self.pure_epsilon)
+
+    def record(self) -> dict[str, Any]:
+        """As a ledger keeps it: plain JSON."""
+        return {"kind": self.kind, **{f.name: getattr(self, f.name) for f in fields(self)}}
+
+    def with_unit(self, unit: PrivacyUnit) -> Self:
+        """The same loss, stated for another unit: right where both change the same thing."""
+        return replace(self, unit=unit)
+
+
+_KINDS: dict[str, type[Mechanism]] = {}
+M = TypeVar("M", bound=type[Mechanism])
+
+
+def mechanism(kind: str) -> Any:
+    """Register a class under its name in ledgers. A second one of the same name is a defect and raises ValueError."""
+
+    def register(cls: M) -> M:
+        if kind in _KINDS:
+            raise ValueError(f"two mechanisms are called {kind!r}")
+        cls.kind = kind
+        _KINDS[kind] = cls
+        return cls
+
+    return register
+
+
+def from_record(record: dict[str, Any]) -> Mechanism:
+    """Read what `record` wrote.
+
+    Raises:
+        ReleaseError: an unknown kind, or numbers that it does not take.
+    """
+    known = _KINDS.get(str(record.get("kind")))
+    if known is None:
+        raise ReleaseError(f"the privacy mechanism {record.get('kind')!r}", expected=f"one of: {', '.join(_KINDS)}")
+    try:
+        return known(**{name: value for name, value in record.items() if name != "kind"})
+    except (TypeError, ValueError) as error:
+        raise ReleaseError(f"a privacy mechanism {known.kind} that cannot be: {error}") from error
+
+
+@mechanism("unbounded")
+@dataclass(frozen=True, kw_only=True)
+class Unbounded(Mechanism):
+    """Something left that has no finite guarantee at this unit."""
+
+    relation: ClassVar[Relation] = "replace"
+    voided_by: ClassVar[tuple[str, ...]] = ()
+    why: str
+
+    @property
+    def sensitivity(self) -> Sensitivity:
+        """Without a limit."""
+        return Sensitivity(float("inf"), "L2")
+
+    def renyi(self) -> Curve:
+        """Infinite at every order."""
+        return np.full(len(ORDERS), np.inf)
+
+    def for_group(self, size: int, unit: PrivacyUnit = "speaker") -> Unbounded:
+        """Still without a guarantee."""
+        del size
+        return self.with_unit(unit)
+
+
+def check_positive(owner: str, **values: float) -> None:
+    """Raise ValueError with the offending value if one is not a positive, finite number."""
+    for name, value in values.items():
+        if not (np.isfinite(value) and value > 0):
+            raise ValueError(f"{owner}: {name} is {value}, it must be positive and finite")

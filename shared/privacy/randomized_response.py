@@ -1,0 +1,93 @@
+"""k-ary randomized response: a token is kept with a probability, or else replaced by any other one.
+
+Kairouz, Oh and Viswanath, NeurIPS 2014, "Extremal Mechanisms for Local Differential Privacy": of all mechanisms with
+one token in and one out it keeps the most information where epsilon is large.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+
+from moretta.shared.privacy.mechanism import Mechanism, Relation, Sensitivity, check_positive, mechanism
+from moretta.shared.privacy.noise import NoiseSource
+from moretta.shared.privacy.renyi import Curve, renyi_of_table
+from moretta.shared.release.format import PrivacyUnit
+
+Tokens = npt.NDArray[np.int32]
+
+
+@mechanism("randomized-response")
+@dataclass(frozen=True, kw_only=True)
+class RandomizedResponse(Mechanism):
+    """`tokens` tokens of one unit, each one of `choices`, each answered at `token_epsilon`."""
+
+    relation: ClassVar[Relation] = "replace"
+    voided_by: ClassVar[tuple[str, ...]] = (
+        "the codebook is fitted on the clips themselves",
+        "a clip gives more tokens than are counted, or how many it gives depends on what was said",
+        "the noise is seeded, or drawn again for the same clip without being counted",
+    )
+    choices: int
+    token_epsilon: float
+    tokens: int = 1
+
+    def __post_init__(self) -> None:
+        check_positive("randomized response", token_epsilon=self.token_epsilon, tokens=self.tokens)
+        if self.choices < 2:
+            raise ValueError(f"randomized response among {self.choices} choices: there must be at least 2")
+
+    @property
+    def keep(self) -> float:
+        """Probability that a token is released as it is.
+
+        >>> round(RandomizedResponse(choices=4, token_epsilon=2.0).keep, 4)
+        0.7112
+        """
+        return 1 / (1 + (self.choices - 1) * math.exp(-self.token_epsilon))
+
+    @property
+    def sensitivity(self) -> Sensitivity:
+        """Every token of the unit may become any other."""
+        return Sensitivity(float(self.tokens), "choice")
+
+    @property
+    def pure_epsilon(self) -> float:
+        """The sum over the tokens."""
+        return self.tokens * self.token_epsilon
+
+    def renyi(self) -> Curve:
+        """`tokens` times that of one token, whose outcomes are few enough to be summed over."""
+        # Outcomes: the one token, the other, and the rest of them together, which both give with equal probability
+        keep, other = self.keep, (1 - self.keep) / (self.choices - 1)
+        rest = [(self.choices - 2) * other] if self.choices > 2 else []
+        curve = renyi_of_table(np.array([keep, other, *rest]), np.array([other, keep, *rest]))
+        return np.minimum(self.tokens * curve, self.pure_epsilon)
+
+    def for_group(self, size: int, unit: PrivacyUnit = "speaker") -> RandomizedResponse:
+        """As many more tokens."""
+        return replace(self, tokens=self.tokens * size, unit=unit)
+
+    def answer(self, tokens: npt.NDArray[Any], noise: NoiseSource) -> Tokens:
+        """What is released in place of `tokens`.
+
+        Args:
+            tokens: integers in [0, choices), any shape.
+            noise: two uniform numbers a token.
+
+        Returns:
+            int32, the same shape.
+
+        Raises:
+            ValueError: a token is none of the choices.
+        """
+        if tokens.size and not 0 <= int(tokens.min()) <= int(tokens.max()) < self.choices:
+            raise ValueError(f"tokens {int(tokens.min())} to {int(tokens.max())} among {self.choices} choices")
+        kept = noise.uniform(tokens.shape) < self.keep
+        others = self.choices - 1
+        step = 1 + np.minimum(np.floor(noise.uniform(tokens.shape) * others), others - 1).astype(np.int64)
+        return np.where(kept, tokens, (tokens + step) % self.choices).astype(np.int32)

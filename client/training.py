@@ -79,7 +79,9 @@ def spent(ledger: Ledger, study: Study) -> float:
 def spent_after_round(ledger: Ledger, study: Study, clips: int) -> float:
     """What `spent` would say after one more round on `clips` clips: asked before it is trained."""
     entries = ledger.entries(LEDGER_KIND, study=study.digest())
-    history = [GaussianSteps(e["noise_multiplier"], e["rate"], e["steps"]) for e in entries]
+    history = [
+        SampledGaussian(noise_multiplier=e["noise_multiplier"], rate=e["rate"], steps=e["steps"]) for e in entries
+    ]
     return epsilon_spent([*history, plan_steps(study, clips)[0]], delta=study.privacy.delta)
 
 

@@ -59,7 +59,7 @@ def _by_prv(steps: tuple[tuple[tuple[float, float], int], ...], delta: float) ->
 
 @lru_cache(maxsize=256)
 def calibrated_noise(*, epsilon: float, delta: float, rate: float, steps: int, accountant: Accountant = "rdp") -> float:
-    """The least noise multiplier, to half a percent, with which `steps` steps at `rate` spend at most `epsilon` at `delta`."""
+    """The least noise multiplier, to half a percent, with which `steps` steps spend at most `epsilon` at `delta`."""
 
     def spends(noise_multiplier: float, by: Accountant) -> float:
         step = SampledGaussian(noise_multiplier=noise_multiplier, rate=rate, steps=steps)

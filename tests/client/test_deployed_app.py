@@ -241,7 +241,9 @@ FAULTS = {
     "raises with the clip in its text": _raise,
     "gives the clip back as it is": lambda self, clips, noise: list(clips),
     "gives the clip as bytes": lambda self, clips, noise: [clip.tobytes() for clip in clips],
-    "gives numbers that are not finite": lambda self, clips, noise: [np.full((9, 13), np.inf, np.float32) for _ in clips],
+    "gives numbers that are not finite": lambda self, clips, noise: [
+        np.full((9, 13), np.inf, np.float32) for _ in clips
+    ],
     "gives too few": lambda self, clips, noise: [],
 }
 

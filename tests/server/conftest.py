@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +15,8 @@ from flwr.supercore.task_identity import TaskIdentity
 
 from moretta.server.exchange import Exchange
 from moretta.shared import wire
+
+sys.path.insert(0, str(Path(__file__).parent))  # `offices` and `ports`, which the network's tests share
 
 Reply = RecordDict | str | None
 """Content, the text of a Flower error, or silence."""

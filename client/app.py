@@ -115,6 +115,7 @@ def release(message: Message, settings: SiteSettings) -> RecordDict:
     from moretta.client.data import save_public_scale
     from moretta.client.held_out import held_out
     from moretta.client.release import make_release
+    from moretta.shared.corpus.reader import is_synthetic
 
     study = _study(message, settings)
     shared = wire.arrays_of(message.content)
@@ -129,6 +130,7 @@ def release(message: Message, settings: SiteSettings) -> RecordDict:
                 statement=made.statement.model_dump(mode="json"),
                 training=_training_clips(settings, study),
                 held_out=sorted(held_out(settings, study)),
+                synthetic=is_synthetic(settings.corpus),
             )
         }
     )

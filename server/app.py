@@ -5,18 +5,22 @@ from __future__ import annotations
 import random
 from pathlib import Path
 
-from flwr.app import Context
+from flwr.app import Context, RecordDict
 from flwr.serverapp import Grid, ServerApp
 
+from moretta.server.attempt import only_attempt
 from moretta.server.exchange import Exchange
+from moretta.server.greeting import greet_enrolled, greet_virtual
+from moretta.server.inquiry import LinkLostError
 from moretta.server.outcome import concluding
+from moretta.server.registered import sites_gone
 from moretta.server.run import Run, SiteRecord, run_stages
 from moretta.server.stages import DESK_STAGES, SITE_STAGES
-from moretta.server.state import save_state
+from moretta.server.state import load_progress, save_progress, save_state
 from moretta.shared import wire
 from moretta.shared.errors import RunError
 from moretta.shared.exit_codes import ExitCode
-from moretta.shared.plan import SimulationPlan
+from moretta.shared.plan import DeploymentPlan, load_plan
 from moretta.shared.threads import limit_threads
 from moretta.shared.versions import code_digest
 
@@ -27,16 +31,20 @@ app = ServerApp()
 def main(grid: Grid, context: Context) -> None:
     """Run the study whose folder the run configuration names, and write the outcome.
 
-    With `desk = "later"` the stages that need no site are left to `moretta.server.desk`.
+    A run that was interrupted goes on after its last whole stage or round. With `desk = "later"` the stages that need
+    no site are left to `moretta.server.desk`.
 
     Raises:
         RunError: the run failed; the outcome file has the cause.
+        LinkLostError: Flower's SuperLink is gone. A deployment writes no outcome then: it can be submitted again.
     """
     limit_threads(1)
     folder = Path(str(context.run_config["run-dir"]))
-    with concluding(folder) as ending:
-        run = _greeted(grid, folder)
-        run_stages(run, SITE_STAGES)
+    attempt = int(str(context.run_config.get("attempt", 0)))
+    real = isinstance(load_plan(folder), DeploymentPlan)
+    with only_attempt(folder, attempt), concluding(folder, but_for=(LinkLostError,) if real else ()) as ending:
+        run = _connected(grid, folder)
+        run_stages(run, SITE_STAGES, after_each=save_progress)
         save_state(run)
         ending.finished = context.run_config.get("desk") != "later"
         if ending.finished:
@@ -46,13 +54,44 @@ def main(grid: Grid, context: Context) -> None:
         raise RunError(f"the run failed with exit code {int(ending.code)}", fix="see outcome.json")
 
 
-def _greeted(grid: Grid, folder: Path) -> Run:
-    plan = SimulationPlan.load(folder)
-    random.seed(plan.study.seed)  # Flower's strategies sample with the global generator
-    run = Run(folder=folder, plan=plan, connection=Exchange(grid, plan.study.train.deadline_seconds))
-    run.warnings.extend(plan.warnings)
-    for site, content in run.exchange.greet(len(plan.sites)).items():
-        run.sites[site] = SiteRecord()
+def _connected(grid: Grid, folder: Path) -> Run:
+    """The run, new or as far as it had come, with its sites greeted."""
+    run = load_progress(folder)
+    if run is None:
+        plan = load_plan(folder)
+        run = Run(folder=folder, plan=plan)
+        run.warnings.extend(plan.warnings)
+    else:
+        run.tell(stage="the run", state="resumed", after=run.whereabouts)
+        run.warn(f"the server's part was interrupted and went on after {run.whereabouts}")
+    random.seed(run.study.seed)  # Flower's strategies sample with the global generator
+    greeted = _greet(run, grid)
+    for site, content in greeted.items():
+        run.sites.setdefault(site, SiteRecord())
         if wire.from_config(content, "digest") != code_digest():
             run.warn(f"{site} runs another version of Moretta than the server")
     return run
+
+
+def _greet(run: Run, grid: Grid) -> dict[str, RecordDict]:
+    plan = run.plan
+    run.connection = Exchange(grid, run.study.train.deadline_seconds, on_lost_site=run.study.stages.on_lost_site)
+    if not isinstance(plan, DeploymentPlan):
+        return greet_virtual(run.connection, len(plan.sites))
+    run.connection.gone = sites_gone(plan)
+    run.connection.note = lambda text: run.tell(stage="sites", state="note", what=text)
+    taking_part = {s.node: s.name for s in plan.sites if not run.done or s.name in run.sites}
+    with run.timed("wait for sites"):
+        return greet_enrolled(
+            run.connection,
+            taking_part,
+            wait_seconds=run.study.stages.wait_seconds,
+            min_sites=run.study.train.min_sites,
+            left_out=lambda site, why: _left_out(run, site, why),
+            seen=lambda here, all_: run.tell(stage="wait for sites", state="step", done=here, total=all_),
+        )
+
+
+def _left_out(run: Run, site: str, why: str) -> None:
+    run.warn(f"{site} took no part: {why}")
+    run.miss(site, "the start" if not run.done else f"what followed {run.whereabouts}", why, lost=True)

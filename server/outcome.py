@@ -28,14 +28,22 @@ class Ending:
 
 
 @contextmanager
-def concluding(folder: Path) -> Iterator[Ending]:
+def concluding(folder: Path, *, but_for: tuple[type[Exception], ...] = ()) -> Iterator[Ending]:
     """Write the outcome of what runs inside: success, a broken gate, or the error that came out of it.
 
     Errors end here. Their whole text is in `server/server.log`.
+
+    Args:
+        folder: of the run.
+        but_for: errors that are no outcome, because the run may go on in another process; they pass through.
     """
     ending = Ending()
     try:
         yield ending
+    except but_for:
+        (folder / "server").mkdir(parents=True, exist_ok=True)
+        (folder / "server" / "server.log").write_text(traceback.format_exc(), encoding="utf-8")
+        raise
     except Exception as error:
         ending.code = error.exit_code if isinstance(error, MorettaError) else ExitCode.INTERNAL
         cause = str(error) if isinstance(error, MorettaError) else f"{type(error).__name__}: {error}"

@@ -12,7 +12,6 @@ Kind = Literal[
     "FAILED_PRECONDITION",
     "RESOURCE_EXHAUSTED",
     "DEADLINE_EXCEEDED",
-    "NOT_FOUND",
     "UNAVAILABLE",
     "INTERNAL",
 ]

@@ -17,17 +17,30 @@ from moretta.server.audit.beyond.findings import Finding
 from moretta.server.audit.emotion import EmotionRow
 from moretta.server.audit.rows import AuditRow
 from moretta.server.exchange import Exchange
+from moretta.server.inquiry import Answer, Content
 from moretta.server.report.schema import EmotionResult, GatePart, RoundRow, StageRow
 from moretta.shared.errors import RunError
-from moretta.shared.plan import SimulationPlan
+from moretta.shared.plan import Plan
 from moretta.shared.release import Release
 from moretta.shared.release.format import Modality
-from moretta.shared.study import Study
+from moretta.shared.study import Asked, Study
 
 PROGRESS_FILE = "progress.jsonl"
 MEMORY_FILE = ".peak-memory"
 """Peak memory of all the run's processes so far, in bytes, kept up to date by whoever watches them."""
 Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Missed:
+    """What one site took no part in."""
+
+    stage: str
+    why: str
+    round: int | None = None
+    """Of training; None for a whole stage."""
+    lost: bool = False
+    """The site sent nothing; it was not that what it sent could not be used."""
 
 
 @dataclass
@@ -42,6 +55,11 @@ class SiteRecord:
     rounds: int = 0
     epsilon: dict[int, float] = field(default_factory=dict)
     """Spent by DP-SGD after each round, all models together."""
+    held_out: tuple[str, ...] = ()
+    """Pseudonyms that the site holds out of training, as it told."""
+    synthetic: bool = False
+    """The site told that its clips were made by a program."""
+    missed: list[Missed] = field(default_factory=list)
 
 
 @dataclass
@@ -49,7 +67,7 @@ class Run:
     """One run of a study. Stages read and fill it in order."""
 
     folder: Path
-    plan: SimulationPlan
+    plan: Plan
     connection: Exchange | None = None
     """To the sites; None once their part is over."""
     started: float = field(default_factory=time.time)
@@ -58,6 +76,10 @@ class Run:
     public: dict[str, Array] = field(default_factory=dict)
     releases: dict[str, Release] = field(default_factory=dict)
     weights: dict[Modality, dict[str, Array]] = field(default_factory=dict)
+    done: list[str] = field(default_factory=list)
+    """Names of the stages that are over."""
+    last_round: dict[Modality, int] = field(default_factory=dict)
+    """The last checkpointed round of a model whose training is not over."""
     trained: tuple[str, ...] = ()
     """Modalities that have a model."""
     rounds: list[RoundRow] = field(default_factory=list)
@@ -98,22 +120,52 @@ class Run:
         """Where a site's update of the last round is kept, if the study attacks updates."""
         return self.folder / "server" / "updates" / modality / f"{site}.safetensors"
 
+    def round_checkpoint(self, modality: Modality, number: int) -> Path:
+        """Where a round's weights are kept until the next round's are, with what the strategy remembers."""
+        return self.folder / "server" / "checkpoints" / f"{modality}-round-{number:05d}.safetensors"
+
+    def held_out(self) -> frozenset[str]:
+        """Pseudonyms of the speakers who are held out of training."""
+        return self.plan.held_out_pseudonyms(record.held_out for record in self.sites.values())
+
+    @property
+    def synthetic(self) -> bool:
+        """Whether any clip was made by a program."""
+        return self.plan.synthetic or any(record.synthetic for record in self.sites.values())
+
+    def ask(self, stage: Asked, call: str, content: Content, *, sites: list[str] | None = None) -> list[Answer]:
+        """Ask sites within the stage's deadline."""
+        return self.exchange.ask(call, content, sites=sites, deadline_seconds=self.study.deadline_seconds(stage))
+
+    @property
+    def whereabouts(self) -> str:
+        """The last thing that is over, in words."""
+        if rounds := {m: n for m, n in self.last_round.items() if f"train {m}" not in self.done}:
+            modality, number = next(iter(rounds.items()))
+            return f"round {number} of training {modality}"
+        return f"the stage {self.done[-1]!r}" if self.done else "the start"
+
+    def miss(self, site: str, stage: str, why: str, *, round_number: int | None = None, lost: bool = False) -> None:
+        """Note what a site took no part in."""
+        self.sites.setdefault(site, SiteRecord()).missed.append(Missed(stage, why, round_number, lost))
+
     def warn(self, text: str) -> None:
         """Note something that the report must tell."""
         if text not in self.warnings:
             self.warnings.append(text)
 
-    def require_sites(self, left: list[str], stage: str, why: str) -> None:
+    def require_sites(self, left: list[str], stage: Asked, why: str) -> None:
         """Fail the run if fewer sites are left than the study asks for.
 
         Raises:
             RunError: naming the stage, the numbers and the first cause.
         """
-        if len(left) < self.study.train.min_sites:
+        least = self.study.min_sites(stage)
+        if len(left) < least:
             raise RunError(
                 f"{len(left)} of {len(self.exchange.sites)} sites finished the stage {stage!r}: {why}",
-                expected=f"at least {self.study.train.min_sites}",
-                fix="look into the logs of the sites, in the run's folder under sites/",
+                expected=f"at least {least}",
+                fix="look into the logs of the sites named; a simulation keeps them in its folder under sites/",
             )
 
     def tell(self, **event: Any) -> None:
@@ -141,15 +193,36 @@ class Stage:
     work: Callable[[Run, dict[str, float]], None]
 
 
-def run_stages(run: Run, stages: list[Stage]) -> None:
-    """Run stages in order; an error stops the run and carries the stage's name."""
+def run_stages(run: Run, stages: list[Stage], *, after_each: Callable[[Run], None] | None = None) -> None:
+    """Run stages in order, but for those that are over; an error stops the run and carries the stage's name."""
     for stage in stages:
+        if stage.name in run.done:
+            continue
         with run.timed(stage.name) as rates:
             try:
                 stage.work(run, rates)
             except Exception as error:
                 error.add_note(f"in the stage {stage.name!r}")
                 raise
+        run.done.append(stage.name)
+        if after_each is not None:
+            after_each(run)
+
+
+def ranges(numbers: list[int]) -> str:
+    """Rounds in words.
+
+    >>> ranges([3]), ranges([1, 2, 3, 7])
+    ('round 3', 'rounds 1-3, 7')
+    """
+    parts: list[list[int]] = []
+    for number in sorted(set(numbers)):
+        if parts and number == parts[-1][1] + 1:
+            parts[-1][1] = number
+        else:
+            parts.append([number, number])
+    words = ", ".join(str(a) if a == b else f"{a}-{b}" for a, b in parts)
+    return f"round{'' if len(set(numbers)) == 1 else 's'} {words}"
 
 
 def _per_second(rates: dict[str, float], seconds: float) -> dict[str, float]:

@@ -73,8 +73,35 @@ class TrainSection(_Section):
     batch_size: int = Field(default=16, ge=1, le=4096)
     learning_rate: Positive = 0.3
     min_sites: int = Field(default=1, ge=1)
-    """A round with fewer sites' updates is not aggregated."""
+    """A stage or round with fewer sites' answers fails, and the run with it."""
     deadline_seconds: Positive = 3600.0
+    """How long the server waits for the sites' answers to one question."""
+    max_update_norm: Positive = 1e6
+    """L2 norm of an update beyond which it is taken for damage or an attack."""
+
+
+Asked = Literal["release", "train", "evaluate"]
+"""The stages in which sites are asked something."""
+
+
+class StageLimits(_Section):
+    """What one stage asks for where it differs from `[train]`."""
+
+    min_sites: int | None = Field(default=None, ge=1)
+    deadline_seconds: Positive | None = None
+
+
+class StagesSection(_Section):
+    """`[stages]`: how long sites are waited for, and what happens when one is lost."""
+
+    wait_seconds: Positive = 600.0
+    """How long enrolled sites are waited for before the study starts with those that are there."""
+    on_lost_site: Literal["continue", "retry"] = "continue"
+    """`continue`: a stage or round ends without a site that was lost in it. `retry`: the site is asked again when it
+    is back, up to the deadline."""
+    release: StageLimits = StageLimits()
+    train: StageLimits = StageLimits()
+    evaluate: StageLimits = StageLimits()
 
 
 class PrivacySection(_Section):
@@ -134,6 +161,7 @@ class Study(_Section):
     voice: VoiceSection = VoiceSection()
     face: FaceSection = FaceSection()
     train: TrainSection = TrainSection()
+    stages: StagesSection = StagesSection()
     privacy: PrivacySection = PrivacySection()
     split: SplitSection = SplitSection()
     audit: AuditSection = AuditSection()
@@ -152,6 +180,16 @@ class Study(_Section):
     def section(self, modality: Modality) -> VoiceSection | FaceSection:
         """The section of one modality."""
         return self.voice if modality == "voice" else self.face
+
+    def min_sites(self, stage: Asked) -> int:
+        """How many sites must finish a stage."""
+        limits: StageLimits = getattr(self.stages, stage)
+        return limits.min_sites or self.train.min_sites
+
+    def deadline_seconds(self, stage: Asked) -> float:
+        """How long the server waits for the answers to one question of a stage."""
+        limits: StageLimits = getattr(self.stages, stage)
+        return limits.deadline_seconds or self.train.deadline_seconds
 
     @property
     def modalities(self) -> tuple[Modality, ...]:

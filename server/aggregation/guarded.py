@@ -4,27 +4,27 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
-from flwr.serverapp import Grid
-from flwr.serverapp.strategy import Strategy
+from flwr.app import Message, MetricRecord, RecordDict
 
-from moretta.server.aggregation.checks import update_problem
+from moretta.server.aggregation.checks import MAX_NORM, packed_problem, update_problem
 from moretta.server.exchange import Exchange
+from moretta.server.inquiry import Answer
 from moretta.shared import wire
 from moretta.shared.errors import MorettaError, ReleaseError, RunError
+from moretta.shared.study import Study
 
 if TYPE_CHECKING:
     from flwr.serverapp.strategy import FedAvg
 
-
 WEIGHT = "num-examples"
 _METRICS = (WEIGHT, "loss", "epsilon", "noise-multiplier")
+Weights = dict[str, wire.Array]
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,77 +35,96 @@ class RoundOutcome:
     used: dict[str, dict[str, float]]
     """Metrics of the sites whose updates were aggregated: known names, finite and not negative."""
     refused: dict[str, str]
-    """Why the other sites' were not."""
+    """Why others' updates were not."""
+    lost: dict[str, str]
+    """Sites that sent none, and why."""
     seconds: float
 
 
 @dataclass
-class GuardedStrategy(Strategy):
-    """Wraps one of Flower's strategies.
+class GuardedStrategy:
+    """Wraps one of Flower's strategies, without Flower's own loop: that waits for ever where no site is there.
 
     Answers are taken in order of site names, because a floating-point sum depends on its order; a site that answers
     twice counts once.
-
-    Raises:
-        RunError: from `aggregate_train`, when fewer than `min_sites` usable updates came, or too few for the strategy.
     """
 
     inner: FedAvg
     exchange: Exchange
     sites: list[str]
     call: str
+    study: Study
     min_sites: int
     on_round: Callable[[RoundOutcome], None]
-    on_update: Callable[[int, str, Callable[[], dict[str, wire.Array]]], None] | None = None
+    on_update: Callable[[int, str, Callable[[], Weights]], None] | None = None
     """Told of every sound update as it is checked: round, site, and how to get what it changes."""
-    _sent: dict[str, wire.Array] = field(default_factory=dict)
-    _since: float = 0.0
+    deadline_seconds: float | None = None
+    max_norm: float = MAX_NORM
+    _sent: Weights = field(default_factory=dict)
+    _metrics: dict[str, dict[str, float]] = field(default_factory=dict)
 
-    def configure_train(
-        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
-    ) -> Iterable[Message]:
-        """The inner strategy's messages, sent as this stage's call to the sites that take part."""
-        self._sent = {name: array.numpy() for name, array in arrays.items()}
-        self._since = time.monotonic()
-        nodes = {node: site for node, site in self.exchange.nodes.items() if site in self.sites}
-        template = next(iter(self.inner.configure_train(server_round, arrays, config, grid)))
-        return [Message(content=template.content, message_type=self.call, dst_node_id=node) for node in sorted(nodes)]
+    def round(self, number: int, weights: Weights) -> Weights:
+        """One round: send the global weights, check what comes back, aggregate what is sound.
 
-    def aggregate_train(
-        self, server_round: int, replies: Iterable[Message]
-    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
-        """Check every update, then let the inner strategy aggregate those that are sound."""
-        kept = list(replies)
-        by_node = {message.metadata.src_node_id: message for message in reversed(kept)}
-        nodes = {site: node for node, site in self.exchange.nodes.items()}
-        used: dict[str, Message] = {}
-        metrics: dict[str, dict[str, float]] = {}
+        Raises:
+            RunError: fewer than `min_sites` usable updates came, or too few for the strategy.
+        """
+        since = time.monotonic()
+        self._sent, self._metrics = weights, {}
+        question = self._question(number)
+        answers = self.exchange.ask(
+            self.call, lambda _: question, sites=self.sites, deadline_seconds=self.deadline_seconds
+        )
+        used: dict[str, RecordDict] = {}
         refused: dict[str, str] = {}
-        for answer in self.exchange.sorted_answers(kept, set(self.sites)):
-            if answer.content is None:
-                refused[answer.site] = answer.failure
-                continue
-            try:
-                update = wire.arrays_of(answer.content)
-                problem = update_problem(self._sent, update)
-                metrics[answer.site] = _metrics(answer.content)
-            except (MorettaError, ValueError) as error:
-                problem = str(error)
-            if problem is None:
-                used[answer.site] = by_node[nodes[answer.site]]
-                if self.on_update is not None:
-                    self.on_update(server_round, answer.site, partial(self._change, update))
-            else:
+        for answer in answers:
+            problem = self._problem(number, answer)
+            if answer.content is not None and not problem:
+                used[answer.site] = answer.content
+            elif not answer.lost:
                 refused[answer.site] = problem
+        lost = {answer.site: answer.failure for answer in answers if answer.lost}
+        self._require(used, refused | lost, number)
+        new = self._aggregated(number, used)
+        metrics = {site: self._metrics[site] for site in used}
+        self.on_round(RoundOutcome(number, metrics, refused, lost, time.monotonic() - since))
+        return new
+
+    def _question(self, number: int) -> RecordDict:
+        """What the inner strategy would send, with its options."""
+        nodes: Any = _Nodes(self.exchange)
+        arrays, config = wire.arrays_to_record(self._sent), wire.study_config(self.study)
+        return next(iter(self.inner.configure_train(number, arrays, config, nodes))).content
+
+    def _problem(self, number: int, answer: Answer) -> str:
+        """Why an answer cannot be aggregated; empty if it can."""
+        if answer.content is None:
+            return answer.failure
+        try:
+            problem = packed_problem(self._sent, answer.content)
+            if problem is not None:
+                return problem
+            update = wire.arrays_of(answer.content)
+            problem = update_problem(self._sent, update, max_norm=self.max_norm)
+            self._metrics[answer.site] = _metrics(answer.content)
+        except (MorettaError, ValueError) as error:
+            return str(error)
+        if problem is None and self.on_update is not None:
+            self.on_update(number, answer.site, partial(self._change, update))
+        return problem or ""
+
+    def _require(self, used: dict[str, RecordDict], others: dict[str, str], number: int) -> None:
         if len(used) < self.min_sites:
-            why = "; ".join(f"{site}: {reason}" for site, reason in sorted(refused.items())[:3])
+            why = "; ".join(f"{site}: {reason}" for site, reason in sorted(others.items())[:3])
             raise RunError(
-                f"{len(used)} usable updates in round {server_round} of {self.call} ({why})",
+                f"{len(used)} usable updates in round {number} of {self.call} ({why})",
                 expected=f"at least {self.min_sites}",
                 fix="look into the logs of the sites named",
             )
-        messages = [_bare(used[site], metrics[site][WEIGHT]) for site in sorted(used)]
-        arrays, _ = self.inner.aggregate_train(server_round, messages)
+
+    def _aggregated(self, number: int, used: dict[str, RecordDict]) -> Weights:
+        messages = [_bare(used[site], self._metrics[site][WEIGHT]) for site in sorted(used)]
+        arrays, _ = self.inner.aggregate_train(number, messages)
         name = type(self.inner).__name__
         if arrays is None:
             raise RunError(
@@ -116,36 +135,28 @@ class GuardedStrategy(Strategy):
         kept_types = self._as_sent({name: array.numpy() for name, array in arrays.items()})
         if not all(np.isfinite(array).all() for array in kept_types.values()):
             raise RunError(
-                f"{name} gave weights that are not finite in round {server_round}",
+                f"{name} gave weights that are not finite in round {number}",
                 expected="finite weights",
                 fix="lower the learning rates in [train]",
             )
-        chosen = {site: metrics[site] for site in used}
-        self.on_round(RoundOutcome(server_round, chosen, refused, time.monotonic() - self._since))
-        return wire.arrays_to_record(kept_types), MetricRecord()
+        return kept_types
 
-    def _change(self, update: dict[str, wire.Array]) -> dict[str, wire.Array]:
+    def _change(self, update: Weights) -> Weights:
         return {name: np.asarray(array - self._sent[name]) for name, array in update.items()}
 
-    def _as_sent(self, arrays: dict[str, wire.Array]) -> dict[str, wire.Array]:
+    def _as_sent(self, arrays: Weights) -> Weights:
         """Some strategies compute in float64: the next round's weights have the types that sites expect."""
         return {name: array.astype(self._sent[name].dtype, copy=False) for name, array in arrays.items()}
 
-    def configure_evaluate(
-        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
-    ) -> Iterable[Message]:
-        """Nothing: evaluation is a stage of its own."""
-        del server_round, arrays, config, grid
-        return []
 
-    def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
-        """Nothing: evaluation is a stage of its own."""
-        del server_round, replies
-        return None
+class _Nodes:
+    """As much of a grid as Flower's sampling asks for: who takes part, whether or not they are there at this moment."""
 
-    def summary(self) -> None:
-        """The inner strategy's."""
-        self.inner.summary()
+    def __init__(self, exchange: Exchange) -> None:
+        self._ids = list(exchange.nodes)
+
+    def get_node_ids(self) -> Sequence[int]:
+        return self._ids
 
 
 def _metrics(content: RecordDict) -> dict[str, float]:
@@ -159,8 +170,7 @@ def _metrics(content: RecordDict) -> dict[str, float]:
     return {name: float(value) for name, value in found.items() if isinstance(value, int | float)}
 
 
-def _bare(message: Message, weight: float) -> Message:
+def _bare(content: RecordDict, weight: float) -> Message:
     """Flower's strategies want arrays and metrics and nothing else, with the same names in every reply."""
-    arrays = message.content[wire.ARRAYS]
-    message.content = RecordDict({wire.ARRAYS: arrays, wire.METRICS: MetricRecord({WEIGHT: weight})})
-    return message
+    bare = RecordDict({wire.ARRAYS: content[wire.ARRAYS], wire.METRICS: MetricRecord({WEIGHT: weight})})
+    return Message(bare, dst_node_id=1, message_type="train")

@@ -29,7 +29,7 @@ def audit(run: Run, rates: dict[str, float]) -> None:
     rates["clips"] = sum(r.clips for r in run.sites.values())
 
 
-def _audit(run: Run, modality: Modality) -> tuple[ClipSet, ClipSet]:
+def _audit(run: Run, modality: Modality) -> tuple[ClipSet | None, ClipSet]:
     """Attacks identity; returns originals and releases, for the attacks that follow."""
     from moretta.server.audit.run import audit as attack
 
@@ -53,7 +53,7 @@ def _audit(run: Run, modality: Modality) -> tuple[ClipSet, ClipSet]:
     return original, released
 
 
-def _beyond(run: Run, sets: dict[Modality, tuple[ClipSet, ClipSet]]) -> None:
+def _beyond(run: Run, sets: dict[Modality, tuple[ClipSet | None, ClipSet]]) -> None:
     """What else releases, models and updates give away."""
     from moretta.server.audit.beyond.run import attack_all
     from moretta.server.audit.beyond.training import attack_training
@@ -70,7 +70,7 @@ def _beyond(run: Run, sets: dict[Modality, tuple[ClipSet, ClipSet]]) -> None:
     run.findings += attack_training(run)
 
 
-def _judges(run: Run, sets: dict[Modality, tuple[ClipSet, ClipSet]]) -> None:
+def _judges(run: Run, sets: dict[Modality, tuple[ClipSet | None, ClipSet]]) -> None:
     """How much emotion an outsider still reads: an anonymizer that leaves none hides people for nothing."""
     from moretta.server.audit.emotion import judge_emotion
 
@@ -91,11 +91,14 @@ def _cache(run: Run) -> Path:
     return run.folder / "server" / "embeddings"
 
 
-def _originals(run: Run, modality: Modality, released: ClipSet) -> ClipSet:
-    """The raw clips under the pseudonyms that their sites gave. Only a simulation has them in one place."""
-    keys = run.plan.pseudonym_keys()
+def _originals(run: Run, modality: Modality, released: ClipSet) -> ClipSet | None:
+    """The raw clips under the pseudonyms that their sites gave; None where they never left their sites."""
+    originals = run.plan.originals()
+    if originals is None:
+        return None
     loader = None
     if modality == "face":
         side = released.frames(0).shape[1] if len(released) else _FACE_SIDE
         loader = VideoFaces(side=side, fps=run.study.face.fps)
-    return ClipSet.from_corpus(read_corpus(run.plan.corpus, labels=run.study.labels), modality, keys, loader=loader)
+    corpus = read_corpus(originals.corpus, labels=run.study.labels)
+    return ClipSet.from_corpus(corpus, modality, originals.keys, loader=loader)

@@ -31,7 +31,8 @@ def evaluate(run: Run, rates: dict[str, float]) -> None:
     from flwr.app import RecordDict
 
     content = {f"{wire.ARRAYS}-{m}": wire.arrays_to_record(w) for m, w in run.weights.items()}
-    answers = run.exchange.ask(
+    answers = run.ask(
+        "evaluate",
         wire.EVALUATE,
         lambda _: RecordDict({**content, wire.CONFIG: wire.study_config(run.study)}),
         sites=sorted(run.releases),
@@ -47,6 +48,7 @@ def evaluate(run: Run, rates: dict[str, float]) -> None:
         except (MorettaError, ValueError, TypeError, AttributeError) as error:
             failures[answer.site] = str(error)
             run.warn(f"{answer.site} did not evaluate: {error}")
+            run.miss(answer.site, "evaluate", str(error))
     run.require_sites(
         [a.site for a in answers if a.site not in failures], "evaluate", "; ".join(sorted(failures.values())[:3])
     )

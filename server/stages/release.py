@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy.typing as npt
 from pydantic import ValidationError
 
-from moretta.server.run import Run
+from moretta.server.run import Run, SiteRecord
 from moretta.shared import wire
 from moretta.shared.errors import MorettaError, ReleaseError
 from moretta.shared.release import Release, ReleaseStatement, open_release
@@ -34,7 +34,8 @@ def collect_releases(run: Run, rates: dict[str, float]) -> None:
     from flwr.app import RecordDict
 
     public = wire.arrays_to_record(run.public)
-    answers = run.exchange.ask(
+    answers = run.ask(
+        "release",
         wire.RELEASE,
         lambda _: RecordDict({wire.ARRAYS: public, wire.CONFIG: wire.study_config(run.study)}),
     )
@@ -44,8 +45,7 @@ def collect_releases(run: Run, rates: dict[str, float]) -> None:
         if answer.content is not None:
             try:
                 pending[answer.site] = _Download.start(run.folder / "server" / "releases" / answer.site, answer.content)
-                record = run.sites[answer.site]
-                record.training = {m: int(n) for m, n in wire.from_config(answer.content, "training").items()}
+                _note_told(run.sites[answer.site], answer.content)
             except (MorettaError, ValidationError, ValueError, AttributeError) as error:
                 failures[answer.site] = str(error)
     _download_all(run, pending, failures)
@@ -57,10 +57,21 @@ def collect_releases(run: Run, rates: dict[str, float]) -> None:
                 failures[site] = str(error)
     for site, why in sorted(failures.items()):
         run.warn(f"{site} released nothing: {why}")
+        run.miss(site, "release", why)
     run.require_sites(sorted(run.releases), "release", "; ".join(f"{s}: {w}" for s, w in sorted(failures.items())[:3]))
     rates["clips"] = sum(r.clips for r in run.sites.values())
     _note_absent(run)
     _note_faces(run)
+
+
+def _note_told(record: SiteRecord, content: RecordDict) -> None:
+    """What a site tells beside its release: training clips, whom it holds out, and whether its clips are synthetic."""
+    record.training = {m: int(n) for m, n in wire.from_config(content, "training").items()}
+    config: Any = content[wire.CONFIG]
+    if "held_out" in config:
+        record.held_out = tuple(sorted(str(pseudonym) for pseudonym in wire.from_config(content, "held_out")))
+    if "synthetic" in config:
+        record.synthetic = bool(wire.from_config(content, "synthetic"))
 
 
 class _Download:
@@ -129,7 +140,7 @@ def _download_all(run: Run, pending: dict[str, _Download], failures: dict[str, s
         return RecordDict({wire.CONFIG: wire.study_config(run.study, parts=pending[site].request())})
 
     while open_sites := [s for s, d in pending.items() if not d.finished and s not in failures]:
-        for answer in run.exchange.ask(wire.FETCH, request, sites=open_sites):
+        for answer in run.ask("release", wire.FETCH, request, sites=open_sites):
             try:
                 if answer.content is None:
                     raise ReleaseError(answer.failure)
@@ -145,6 +156,7 @@ def _keep(run: Run, site: str, release: Release) -> None:
         raise ReleaseError("a release that was made for another study", expected="this study's digest")
     _check_arrays(run, release)
     record = run.sites[site]
+    _check_told(record, release)
     record.clips, record.speakers = len(release.clips), len({clip.speaker for clip in release.clips})
     record.dropped = dict(release.statement.dropped)
     for reason, count in release.damaged.items():
@@ -154,6 +166,14 @@ def _keep(run: Run, site: str, release: Release) -> None:
         reasons = ", ".join(f"{reason} {count}" for reason, count in sorted(record.dropped.items()))
         raise ReleaseError(f"a release without a clip (dropped: {reasons or 'none'})", expected="at least one")
     run.releases[site] = release
+
+
+def _check_told(record: SiteRecord, release: Release) -> None:
+    """A site speaks of its own speakers only, and has no more training clips than it released."""
+    record.held_out = tuple(sorted(set(record.held_out) & {clip.speaker for clip in release.clips}))
+    for modality, told in record.training.items():
+        here = sum(getattr(c, modality, None) is not None and c.speaker not in record.held_out for c in release.clips)
+        record.training[modality] = max(0, min(told, here))
 
 
 def _check_arrays(run: Run, release: Release) -> None:

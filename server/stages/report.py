@@ -109,7 +109,7 @@ def _corpus(run: Run) -> CorpusPart:
             dropped[reason] = dropped.get(reason, 0) + count
     return CorpusPart(
         name=run.plan.corpus_name,
-        synthetic=run.plan.synthetic,
+        synthetic=run.synthetic,
         labels=run.study.labels,
         clips=sum(r.clips for r in run.sites.values()),
         speakers=sum(r.speakers for r in run.sites.values()),

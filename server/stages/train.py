@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 from safetensors.numpy import save
 
 from moretta.server.aggregation.guarded import GuardedStrategy, RoundOutcome
+from moretta.server.aggregation.memory import remembered, remind
 from moretta.server.aggregation.strategies import make_strategy
 from moretta.server.report.schema import RoundRow
-from moretta.server.run import Run
+from moretta.server.run import Run, ranges
+from moretta.server.state import load_round, save_round
 from moretta.shared import wire
 from moretta.shared.atomic import write_atomic
+from moretta.shared.errors import RunError
 from moretta.shared.release.format import Modality
 from moretta.shared.seeds import derive
 
@@ -30,7 +32,7 @@ def train_face(run: Run, rates: dict[str, float]) -> None:
 
 
 def _train(run: Run, modality: Modality, rates: dict[str, float]) -> None:
-    """All rounds of one model; every round is checkpointed.
+    """All rounds of one model, from the last one that was checkpointed.
 
     Raises:
         RunError: a round brought fewer usable updates than the study asks for.
@@ -42,26 +44,41 @@ def _train(run: Run, modality: Modality, rates: dict[str, float]) -> None:
         return
     for site in sorted(run.releases.keys() - set(sites)):
         run.warn(f"{site} trained no {modality} model: all its clips are of held-out speakers, or lack {modality}")
-    strategy = GuardedStrategy(
+    strategy = _strategy(run, modality, sites)
+    first, weights = _start(run, modality, strategy)
+    for number in range(first, study.train.rounds + 1):
+        weights = strategy.round(number, weights)
+        save_round(run, modality, number, weights, remembered(strategy.inner))
+    write_atomic(run.checkpoint(modality), save(weights))
+    run.weights[modality] = weights
+    run.trained = (*run.trained, modality)
+    _warn_of_lost(run, modality)
+    rates["clips"] = study.train.rounds * study.train.local_epochs * sum(run.sites[s].training[modality] for s in sites)
+
+
+def _strategy(run: Run, modality: Modality, sites: list[str]) -> GuardedStrategy:
+    study = run.study
+    return GuardedStrategy(
         inner=make_strategy(study.train.strategy, dict(study.train.strategy_options)),
         exchange=run.exchange,
         sites=sites,
         call=wire.TRAIN[modality],
-        min_sites=min(study.train.min_sites, len(sites)) if sites else 1,
+        study=study,
+        min_sites=min(study.min_sites("train"), len(sites)),
         on_round=lambda outcome: _record(run, modality, outcome),
         on_update=lambda number, site, change: _keep(run, modality, number, site, change),
+        deadline_seconds=study.deadline_seconds("train"),
+        max_norm=study.train.max_update_norm,
     )
-    result = strategy.start(
-        grid=run.exchange.grid,
-        initial_arrays=wire.arrays_to_record(_initial(run, modality)),
-        num_rounds=study.train.rounds,
-        timeout=study.train.deadline_seconds,
-        train_config=wire.study_config(study),
-        evaluate_fn=lambda number, arrays: _checkpoint(run, modality, number, arrays),
-    )
-    run.weights[modality] = {name: array.numpy() for name, array in result.arrays.items()}
-    run.trained = (*run.trained, modality)
-    rates["clips"] = study.train.rounds * study.train.local_epochs * sum(run.sites[s].training[modality] for s in sites)
+
+
+def _start(run: Run, modality: Modality, strategy: GuardedStrategy) -> tuple[int, dict[str, wire.Array]]:
+    """The first round to do, and the weights it starts from."""
+    if modality not in run.last_round:
+        return 1, _initial(run, modality)
+    weights, memory = load_round(run, modality)
+    remind(strategy.inner, memory)
+    return run.last_round[modality] + 1, weights
 
 
 def _initial(run: Run, modality: Modality) -> dict[str, wire.Array]:
@@ -70,9 +87,11 @@ def _initial(run: Run, modality: Modality) -> dict[str, wire.Array]:
     from moretta.shared.models.emotion import emotion_model, initial_weights
 
     model = emotion_model(modality, run.study.section(modality).model)
-    held_out = run.plan.held_out_pseudonyms()
-    inputs = np.stack([x for x, clip in model_inputs(run, modality, model) if clip.speaker not in held_out])
-    weights = initial_weights(model, inputs, seed=derive(run.study.seed, "initial weights", modality))
+    held_out = run.held_out()
+    inputs = [x for x, clip in model_inputs(run, modality, model) if clip.speaker not in held_out]
+    if not inputs:
+        raise RunError(f"no released {modality} clip of a speaker who is not held out", expected="at least one")
+    weights = initial_weights(model, np.stack(inputs), seed=derive(run.study.seed, "initial weights", modality))
     return {name: np.asarray(tensor) for name, tensor in weights.items()}
 
 
@@ -83,7 +102,7 @@ def _record(run: Run, modality: Modality, outcome: RoundOutcome) -> None:
             stage=f"train {modality}",
             round=outcome.round,
             sites=len(outcome.used),
-            failed=len(outcome.refused),
+            failed=len(outcome.refused) + len(outcome.lost),
             loss=float(np.mean(losses)) if losses else None,
             seconds=round(outcome.seconds, 2),
         )
@@ -93,16 +112,22 @@ def _record(run: Run, modality: Modality, outcome: RoundOutcome) -> None:
         record.rounds += 1
         if "epsilon" in metrics:
             record.epsilon[len(run.rounds)] = metrics["epsilon"]
+    for site, why in outcome.lost.items():
+        run.miss(site, f"train {modality}", why, round_number=outcome.round, lost=True)
     for site, why in outcome.refused.items():
+        run.miss(site, f"train {modality}", why, round_number=outcome.round)
         run.warn(f"{site} was left out of round {outcome.round} of training {modality}: {why}")
         logging.getLogger("moretta").warning("%s refused: %s", site, why)
     run.tell(stage=f"train {modality}", state="round", done=outcome.round, total=run.study.train.rounds)
 
 
-def _checkpoint(run: Run, modality: Modality, number: int, arrays: Any) -> None:
-    content = save({name: array.numpy() for name, array in arrays.items()})
-    write_atomic(run.checkpoint(modality), content)
-    del number
+def _warn_of_lost(run: Run, modality: Modality) -> None:
+    """One warning for each site that sent nothing, with the rounds it missed."""
+    for site, record in sorted(run.sites.items()):
+        lost = [m for m in record.missed if m.stage == f"train {modality}" and m.lost]
+        if lost:
+            rounds = ranges([m.round for m in lost if m.round is not None])
+            run.warn(f"{site} missed {rounds} of training {modality}: {'; '.join(dict.fromkeys(m.why for m in lost))}")
 
 
 def _keep(run: Run, modality: Modality, number: int, site: str, change: Callable[[], dict[str, wire.Array]]) -> None:

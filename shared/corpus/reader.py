@@ -145,6 +145,11 @@ def _speakers(root: Path, numbers: set[int]) -> tuple[dict[int, Speaker], list[s
     return {number: known.get(number, Speaker(number)) for number in sorted(numbers)}, warnings
 
 
+def is_synthetic(root: Path) -> bool:
+    """Whether the clips in a folder were made by a program, as their maker marked them."""
+    return _read_marker(root)[1]
+
+
 def _read_marker(root: Path) -> tuple[str, bool, list[str]]:
     """A damaged marker still marks: synthetic data must never pass for real."""
     path = root / SYNTHETIC_MARKER

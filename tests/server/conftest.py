@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,19 +12,30 @@ from flwr.app.metadata import Metadata
 from flwr.supercore.task_identity import TaskIdentity
 
 from moretta.server.exchange import Exchange
+from moretta.server.greeting import greet_virtual
 from moretta.shared import wire
 
-sys.path.insert(0, str(Path(__file__).parent))  # `offices` and `ports`, which the network's tests share
-
-Reply = RecordDict | str | None
-"""Content, the text of a Flower error, or silence."""
+Reply = RecordDict | str | Message | None
+"""Content, the text of a Flower error, a whole message, or silence."""
 
 
-def reply_from(node: int, content: RecordDict | str) -> Message:
-    metadata = Metadata(1, "r", node, 0, "m", "", 1e9, 1e9, "query")
+NODE_UNAVAILABLE = 5
+"""Flower's code for a site that is away."""
+
+
+def reply_from(node: int, content: RecordDict | str, to: str = "m", code: int = 2) -> Message:
+    """An answer of a node, or the error that Flower's SuperLink gives in its place."""
     if isinstance(content, str):
-        return Message(Error(code=1, reason=content), metadata=metadata)
-    return Message(content, metadata=metadata)
+        source = 1 if code == NODE_UNAVAILABLE else node
+        metadata = Metadata(1, "r", source, 0, to, "", 1e9, 1e9, "query")
+        return Message(Error(code=code, reason=content), metadata=metadata)
+    return Message(content, metadata=Metadata(1, "r", node, 0, to, "", 1e9, 1e9, "query"))
+
+
+@dataclass
+class Node:
+    node_id: int
+    last_activated_at: str = "at first"
 
 
 @dataclass
@@ -37,22 +46,42 @@ class FakeGrid:
     nodes: list[int]
     order: Callable[[list[Message]], list[Message]] = lambda replies: replies
     sent: list[Message] = field(default_factory=list)
-    timeouts: list[float] = field(default_factory=list)
     strangers: list[Message] = field(default_factory=list)
+    away: set[int] = field(default_factory=set)
+    """Nodes that Flower holds for offline."""
+    started: dict[int, str] = field(default_factory=dict)
+    waiting: dict[str, list[Message]] = field(default_factory=dict)
+    """Message id -> replies that were not pulled yet."""
+    on_pull: Callable[[], None] = lambda: None
 
     def get_node_ids(self) -> Iterable[int]:
-        return list(self.nodes)
+        return [node for node in self.nodes if node not in self.away]
 
-    def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> list[Message]:
-        assert timeout is not None
-        self.timeouts.append(timeout)
-        replies = []
+    def get_nodes(self) -> Iterable[Any]:
+        return [Node(node, self.started.get(node, "at first")) for node in self.get_node_ids()]
+
+    def push_messages(self, messages: Iterable[Message]) -> list[str]:
+        ids = []
         for message in messages:
             self.sent.append(message)
-            node = message.metadata.dst_node_id
-            given = self.answer(node, message)
-            replies += [reply_from(node, r) for r in (given if isinstance(given, list) else [given]) if r is not None]
-        return self.order(replies + self.strangers)
+            node, number = message.metadata.dst_node_id, f"m{len(self.sent)}"
+            if node in self.away:
+                replies = [reply_from(node, "Node Unavailable", number, NODE_UNAVAILABLE)]
+            else:
+                given = self.answer(node, message)
+                every = given if isinstance(given, list) else [given]
+                replies = [r if isinstance(r, Message) else reply_from(node, r, number) for r in every if r is not None]
+                for reply in replies:
+                    reply.metadata.__dict__["_reply_to_message_id"] = number
+            self.waiting[number] = replies
+            ids.append(number)
+        return ids
+
+    def pull_messages(self, message_ids: Iterable[str]) -> list[Message]:
+        self.on_pull()
+        replies = [reply for number in list(message_ids) for reply in self.waiting.pop(number, [])]
+        strangers, self.strangers = self.strangers, []
+        return self.order(replies + strangers)
 
 
 class FakeClock:
@@ -90,6 +119,15 @@ def fake_exchange() -> Callable[..., Exchange]:
         return Exchange(fake, deadline, clock=clock, sleep=clock.sleep)
 
     return make
+
+
+@pytest.fixture
+def greeted() -> Callable[[Exchange, int], Exchange]:
+    def greet(exchange: Exchange, expected: int) -> Exchange:
+        greet_virtual(exchange, expected)
+        return exchange
+
+    return greet
 
 
 @pytest.fixture

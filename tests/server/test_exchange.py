@@ -2,9 +2,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import httpx
 import pytest
 from flwr.app import RecordDict
 
+from moretta.server.inquiry import MAX_TRIES, LinkLostError
 from moretta.shared import wire
 from moretta.shared.errors import RunError
 
@@ -14,114 +16,193 @@ def _content(site: str) -> RecordDict:
 
 
 @pytest.fixture
-def greeted(fake_exchange: Any, hello: Any) -> Any:
+def three(fake_exchange: Any, hello: Any, greeted: Any) -> Any:
     """An exchange with three sites that answers the next question as told."""
 
     def make(answer: Any, **grid: Any) -> Any:
-        exchange = fake_exchange(lambda node, message: hello(node), **grid)
-        exchange.greet(3)
+        exchange = greeted(fake_exchange(lambda node, message: hello(node), **grid), 3)
         exchange.grid.answer = answer
         return exchange
 
     return make
 
 
-def test_sites_are_known_by_the_names_they_give(greeted: Any) -> None:
-    exchange = greeted(None)
-    assert exchange.sites == ["site-1", "site-2", "site-3"]
-    assert exchange.nodes == {1: "site-1", 2: "site-2", 3: "site-3"}
-
-
-def test_the_greeting_waits_for_late_sites(fake_exchange: Any, hello: Any) -> None:
-    exchange = fake_exchange(lambda node, message: hello(node), nodes=1)
-    sleep = exchange.sleep
-
-    def arriving(seconds: float) -> None:
-        sleep(seconds)
-        if exchange.clock() > 30:
-            exchange.grid.nodes = [1, 2, 3]
-
-    exchange.sleep = arriving
-    assert sorted(exchange.greet(3)) == ["site-1", "site-2", "site-3"]
-
-
-def test_the_greeting_ends_at_the_deadline(fake_exchange: Any, hello: Any) -> None:
-    exchange = fake_exchange(lambda node, message: hello(node), nodes=2, deadline=5.0)
-    with pytest.raises(RunError, match=r"2 sites came within 5 s; expected 3; to fix it: start the missing"):
-        exchange.greet(3)
-    assert 5.0 < exchange.clock() < 6.0
-
-
-def test_a_site_that_does_not_greet_back_ends_the_run_with_its_cause(fake_exchange: Any, hello: Any) -> None:
-    exchange = fake_exchange(lambda node, message: hello(node) if node != 2 else "out of memory")
-    with pytest.raises(RunError, match=r"1 of 3 sites did not answer the greeting: .*out of memory"):
-        exchange.greet(3)
-
-
-def test_two_sites_of_one_name_are_refused(fake_exchange: Any, hello: Any) -> None:
-    exchange = fake_exchange(lambda node, message: hello(1))
-    with pytest.raises(RunError, match="two sites have one name"):
-        exchange.greet(3)
-
-
-@pytest.mark.parametrize("name", [["site-1"], "../site", "", None, "a" * 200, 7])
-def test_a_name_that_could_be_no_folder_is_refused(fake_exchange: Any, name: Any) -> None:
-    content = RecordDict({wire.CONFIG: wire.json_config(site=name)})
-    exchange = fake_exchange(lambda node, message: content, nodes=1)
-    with pytest.raises(RunError, match="name"):
-        exchange.greet(1)
-
-
-def test_every_site_is_asked_its_own_question_and_answers_come_in_order_of_names(greeted: Any, hello: Any) -> None:
-    exchange = greeted(lambda node, message: hello(node), order=lambda replies: replies[::-1])
+def test_every_site_is_asked_its_own_question_and_answers_come_in_order_of_names(three: Any, hello: Any) -> None:
+    exchange = three(lambda node, message: hello(node), order=lambda replies: replies[::-1])
     answers = exchange.ask(wire.RELEASE, _content)
     assert [a.site for a in answers] == ["site-1", "site-2", "site-3"]
     assert [wire.from_config(m.content, "asked") for m in exchange.grid.sent[-3:]] == exchange.sites
     assert {m.metadata.message_type for m in exchange.grid.sent[-3:]} == {wire.RELEASE}
-    assert exchange.grid.timeouts == [60.0, 60.0]
 
 
-def test_only_the_sites_named_are_asked(greeted: Any, hello: Any) -> None:
-    exchange = greeted(lambda node, message: hello(node))
-    assert [a.site for a in exchange.ask(wire.FETCH, _content, sites=["site-3"])] == ["site-3"]
+def test_only_the_sites_named_are_asked(three: Any, hello: Any) -> None:
+    exchange = three(lambda node, message: hello(node))
+    assert [a.site for a in exchange.ask(wire.FETCH, _content, sites=["site-3", "nobody"])] == ["site-3"]
     assert exchange.grid.sent[-1].metadata.dst_node_id == 3
 
 
-def test_a_silent_site_is_a_named_failure(greeted: Any, hello: Any) -> None:
-    exchange = greeted(lambda node, message: hello(node) if node != 2 else None)
-    answers = exchange.ask(wire.RELEASE, _content)
+def test_a_silent_site_is_a_named_failure_at_the_deadline_and_not_later(three: Any, hello: Any) -> None:
+    exchange = three(lambda node, message: hello(node) if node != 2 else None)
+    before = exchange.clock()
+    answers = exchange.ask(wire.RELEASE, _content, deadline_seconds=7.0)
     assert [a.content is None for a in answers] == [False, True, False]
-    assert answers[1].failure == "no answer within 60 s"
+    assert (answers[1].failure, answers[1].lost) == ("no answer within 7 s", True)
+    assert 7.0 <= exchange.clock() - before < 8.0
 
 
-def test_the_first_answer_counts_where_a_site_answers_twice(greeted: Any, hello: Any) -> None:
-    exchange = greeted(lambda node, message: [hello(node, n=1), hello(node, n=2)])
+def test_the_first_answer_counts_where_a_site_answers_twice(three: Any, hello: Any) -> None:
+    exchange = three(lambda node, message: [hello(node, n=1), hello(node, n=2)])
     answers = exchange.ask(wire.RELEASE, _content)
     assert len(answers) == 3
     assert {wire.from_config(a.content, "n") for a in answers} == {1}
 
 
-def test_a_failure_that_a_site_tells_is_passed_on_by_kind(greeted: Any, hello: Any) -> None:
-    exchange = greeted(lambda node, message: hello(node, failure="CorpusError", code=4))
-    assert {a.failure for a in exchange.ask(wire.RELEASE, _content)} == {"CorpusError (see the site's own log)"}
+def test_a_failure_that_a_site_tells_is_passed_on_by_kind_and_is_no_loss(three: Any, hello: Any) -> None:
+    exchange = three(lambda node, message: hello(node, failure="CorpusError", code=4))
+    answers = exchange.ask(wire.RELEASE, _content)
+    assert {(a.failure, a.lost) for a in answers} == {("CorpusError (see the site's own log)", False)}
 
 
-def test_an_error_of_flower_is_a_named_failure(greeted: Any) -> None:
-    exchange = greeted(lambda node, message: "the process died")
+def test_an_error_of_flower_is_a_named_failure(three: Any) -> None:
+    exchange = three(lambda node, message: "the app raised")
     for answer in exchange.ask(wire.RELEASE, _content):
         assert answer.content is None
-        assert "the process died" in answer.failure
+        assert "the app raised" in answer.failure
+        assert not answer.lost
 
 
 @pytest.mark.parametrize("content", [RecordDict(), RecordDict({wire.CONFIG: wire.arrays_to_record({})})])
-def test_an_answer_without_a_config_is_a_failure(greeted: Any, content: RecordDict) -> None:
-    exchange = greeted(lambda node, message: content)
+def test_an_answer_without_a_config_is_a_failure(three: Any, content: RecordDict) -> None:
+    exchange = three(lambda node, message: content)
     answers = exchange.ask(wire.RELEASE, _content)
     assert all(a.content is None or wire.CONFIG in a.content for a in answers)
 
 
-def test_an_answer_of_an_unknown_node_or_of_one_not_asked_is_passed_over(greeted: Any, hello: Any, reply: Any) -> None:
-    exchange = greeted(lambda node, message: None)
+def test_an_answer_of_an_unknown_node_or_of_one_not_asked_is_passed_over(three: Any, hello: Any, reply: Any) -> None:
+    exchange = three(lambda node, message: None)
     exchange.grid.strangers = [reply(99, hello(1)), reply(3, hello(3))]
     answers = exchange.ask(wire.RELEASE, _content, sites=["site-1"])
     assert [(a.site, a.content) for a in answers] == [("site-1", None)]
+
+
+def test_an_answer_to_ones_question_from_another_s_node_is_refused(three: Any, hello: Any, reply: Any) -> None:
+    exchange = three(lambda node, message: reply(3, hello(3)) if node == 1 else hello(node))
+    answers = exchange.ask(wire.RELEASE, _content)
+    assert [a.content is None for a in answers] == [True, False, False]
+    assert "another node" in answers[0].failure
+
+
+def _comes_back(exchange: Any, node: int, after_seconds: float, then: Any) -> None:
+    """The node is away, and at a later time there again, answering as told."""
+    exchange.grid.away.add(node)
+    sleep, answer = exchange.sleep, exchange.grid.answer
+
+    def sleeping(seconds: float) -> None:
+        sleep(seconds)
+        if exchange.clock() > after_seconds:
+            exchange.grid.away.discard(node)
+
+    exchange.sleep = sleeping
+    exchange.grid.answer = lambda n, message: then(n) if n == node else answer(n, message)
+
+
+def test_a_lost_site_is_done_without_where_the_study_says_continue(three: Any, hello: Any) -> None:
+    exchange = three(lambda node, message: hello(node))
+    _comes_back(exchange, 2, 20.0, hello)
+    answers = exchange.ask(wire.RELEASE, _content)
+    assert (answers[1].content, answers[1].lost) == (None, True)
+    assert "Node Unavailable" in answers[1].failure
+    assert exchange.clock() < 2.0
+
+
+def test_a_lost_site_is_asked_again_when_it_is_back_where_the_study_says_retry(three: Any, hello: Any) -> None:
+    exchange = three(lambda node, message: hello(node))
+    exchange.on_lost_site = "retry"
+    told: list[str] = []
+    exchange.note = told.append
+    _comes_back(exchange, 2, 20.0, hello)
+    answers = exchange.ask(wire.RELEASE, _content)
+    assert all(a.content is not None for a in answers)
+    assert 20.0 < exchange.clock() < 23.0
+    assert told == ["site-2: it was lost (Node Unavailable); it is asked again when it is back"]
+
+
+def test_a_lost_site_that_stays_away_is_given_up_at_the_deadline_with_the_cause(three: Any, hello: Any) -> None:
+    exchange = three(lambda node, message: hello(node))
+    exchange.on_lost_site = "retry"
+    exchange.grid.away.add(2)
+    answers = exchange.ask(wire.RELEASE, _content, deadline_seconds=30.0)
+    assert (answers[1].failure, answers[1].lost) == ("it was lost (Node Unavailable)", True)
+    assert 30.0 <= exchange.clock() < 32.0
+
+
+def test_a_process_that_dies_on_a_question_is_asked_a_few_times_and_no_more(three: Any, hello: Any, reply: Any) -> None:
+    crashed = 8
+    exchange = three(lambda node, message: hello(node) if node != 2 else reply(2, "ClientApp stopped", code=crashed))
+    exchange.on_lost_site = "retry"
+    before = len(exchange.grid.sent)
+    answers = exchange.ask(wire.RELEASE, _content)
+    assert answers[1].lost
+    assert "ClientApp stopped" in answers[1].failure
+    assert len(exchange.grid.sent) - before == 2 + MAX_TRIES
+
+
+@pytest.mark.parametrize("policy", ["continue", "retry"])
+def test_a_site_that_was_started_anew_while_it_was_asked_is_asked_again(three: Any, hello: Any, policy: Any) -> None:
+    exchange = three(lambda node, message: None if node == 2 else hello(node))
+    exchange.on_lost_site = policy
+    sleep = exchange.sleep
+
+    def restarting(seconds: float) -> None:
+        sleep(seconds)
+        if exchange.clock() > 5.0:
+            exchange.grid.started[2] = "later"
+            exchange.grid.answer = lambda node, message: hello(node)
+
+    exchange.sleep = restarting
+    answers = exchange.ask(wire.RELEASE, _content)
+    assert all(a.content is not None for a in answers)
+    assert exchange.clock() < 10.0
+
+
+def test_a_site_that_is_gone_for_good_is_not_asked_and_not_waited_for(three: Any, hello: Any) -> None:
+    exchange = three(lambda node, message: hello(node))
+    exchange.gone = lambda: {"site-2": "its enrollment was revoked"}
+    before = len(exchange.grid.sent)
+    answers = exchange.ask(wire.RELEASE, _content)
+    assert (answers[1].failure, answers[1].lost) == ("its enrollment was revoked", True)
+    assert len(exchange.grid.sent) - before == 2
+
+
+def test_a_site_that_is_revoked_while_it_is_asked_is_waited_for_no_longer(three: Any, hello: Any) -> None:
+    exchange = three(lambda node, message: hello(node) if node != 2 else None)
+    exchange.on_lost_site = "retry"
+    exchange.gone = lambda: {"site-2": "its enrollment was revoked"} if exchange.clock() > 4.0 else {}
+    answers = exchange.ask(wire.RELEASE, _content)
+    assert (answers[1].failure, answers[1].lost) == ("its enrollment was revoked", True)
+    assert 4.0 < exchange.clock() < 6.0
+
+
+def test_after_an_outage_sites_have_time_to_come_back_before_they_count_as_lost(three: Any, hello: Any) -> None:
+    """While Flower's SuperLink is down no site can show that it lives: when it is up again all seem to be away."""
+    exchange = three(lambda node, message: hello(node))
+    _comes_back(exchange, 2, 90.0, hello)
+
+    def outage() -> None:
+        exchange.grid.on_pull = lambda: None
+        exchange.clock.sleep(40.0)
+
+    exchange.grid.on_pull = outage
+    answers = exchange.ask(wire.RELEASE, _content, deadline_seconds=600.0)
+    assert all(a.content is not None for a in answers)
+
+
+def test_a_superlink_that_is_gone_ends_the_question_with_an_error_of_its_own(three: Any, hello: Any) -> None:
+    def refuse() -> None:
+        raise httpx.ConnectError("refused")
+
+    exchange = three(lambda node, message: hello(node))
+    exchange.grid.on_pull = refuse
+    with pytest.raises(LinkLostError, match="SuperLink was lost"):
+        exchange.ask(wire.RELEASE, _content)
+    assert issubclass(LinkLostError, RunError)

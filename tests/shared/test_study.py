@@ -52,6 +52,9 @@ def test_an_unknown_key_is_named_with_its_section(tmp_path: Path, text: str, nam
         {"voice": {"enabled": False}, "face": {"enabled": False}},
         {"train": {"rounds": 0}},
         {"train": {"deadline_seconds": 0}},
+        {"stages": {"on_lost_site": "panic"}},
+        {"stages": {"train": {"min_sites": 0}}},
+        {"stages": {"release": {"deadline": 5}}},
         {"privacy": {"delta": 0.5}},
         {"privacy": {"epsilon": -1}},
         {"split": {"folds": 1}},
@@ -131,8 +134,22 @@ def _page() -> dict[str, dict[str, Any]]:
 
 
 def test_the_page_lists_every_key_with_its_default_and_no_other() -> None:
-    plain = {s: {k: list(v) if isinstance(v, tuple) else v for k, v in keys.items()} for s, keys in _schema().items()}
+    plain = {section: {key: _plain(value) for key, value in keys.items()} for section, keys in _schema().items()}
     assert _page() == plain
+
+
+def _plain(value: Any) -> Any:
+    """A default as TOML would give it back."""
+    if isinstance(value, BaseModel):
+        return value.model_dump(exclude_none=True)
+    return list(value) if isinstance(value, tuple) else value
+
+
+def test_a_stage_has_the_limits_of_training_unless_it_has_its_own() -> None:
+    study = parse_study({"train": {"min_sites": 2, "deadline_seconds": 60.0}, "stages": {"release": {"min_sites": 3}}})
+    assert [study.min_sites(stage) for stage in ("release", "train", "evaluate")] == [3, 2, 2]
+    study = study.with_changes(stages__evaluate={"deadline_seconds": 5.0})
+    assert [study.deadline_seconds(stage) for stage in ("release", "train", "evaluate")] == [60.0, 60.0, 5.0]
 
 
 def test_the_example_on_the_page_is_a_study() -> None:

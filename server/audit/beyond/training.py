@@ -215,7 +215,7 @@ def _by_luck(score: Floats, examples: Examples, auc: float, seed: int) -> float:
 def _examples(run: Run, modality: Modality, model: EmotionModel) -> Examples:
     from moretta.server.features import model_inputs
 
-    held_out = run.plan.held_out_pseudonyms()
+    held_out = run.held_out()
     inputs, clips = zip(*model_inputs(run, modality, model), strict=True)
     labels = np.array([EMOTIONS.index(clip.emotion) for clip in clips], np.int64)
     _, speaker = np.unique([clip.speaker for clip in clips], return_inverse=True)
@@ -297,7 +297,7 @@ def infer_sex(
 
 def _sex_of_sites(run: Run, modality: Modality) -> dict[str, str]:
     """Of most training clips of each site, as far as there is a majority."""
-    held_out = run.plan.held_out_pseudonyms()
+    held_out = run.held_out()
     found: dict[str, str] = {}
     for site in sorted(run.releases):
         clips = [c for c in run.releases[site].clips if getattr(c, modality) is not None and c.speaker not in held_out]

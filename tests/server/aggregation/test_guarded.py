@@ -4,13 +4,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from flwr.app import ConfigRecord, Message, MetricRecord, RecordDict
+from flwr.app import Message, MetricRecord, RecordDict
 
 from moretta.server.aggregation.checks import MAX_NORM, update_problem
 from moretta.server.aggregation.guarded import GuardedStrategy, RoundOutcome
 from moretta.server.aggregation.strategies import STRATEGIES, make_strategy
 from moretta.shared import wire
 from moretta.shared.errors import RunError, StudyError
+from moretta.shared.study import Study
 
 START = {"w": np.zeros((2, 3), np.float32), "b": np.zeros(2, np.float32)}
 Arrays = dict[str, Any]
@@ -41,24 +42,30 @@ class Round:
             exchange=exchange,
             sites=exchange.sites,
             call=wire.TRAIN["voice"],
+            study=Study(),
             min_sites=min_sites,
             on_round=self.outcomes.append,
         )
         self.exchange = exchange
 
     def run(self, replies: list[Message], weights: Arrays | None = None, number: int = 1) -> Arrays:
-        record = wire.arrays_to_record(START if weights is None else weights)
-        self.sent = list(self.strategy.configure_train(number, record, ConfigRecord(), self.exchange.grid))
-        arrays, _ = self.strategy.aggregate_train(number, replies)
-        assert arrays is not None
-        return {name: array.numpy() for name, array in arrays.items()}
+        """One round, in which the nodes give these replies, in this order."""
+        by_node: dict[int, list[Message]] = {}
+        for each in replies:
+            by_node.setdefault(each.metadata.src_node_id, []).append(each)
+        grid = self.exchange.grid
+        grid.answer = lambda node, message: by_node.get(node, [])
+        grid.order = lambda pulled: sorted(pulled, key=lambda m: replies.index(m) if m in replies else 0)
+        before = len(grid.sent)
+        try:
+            return self.strategy.round(number, START if weights is None else weights)
+        finally:
+            self.sent = grid.sent[before:]
 
 
 @pytest.fixture
-def exchange(fake_exchange: Any, hello: Any) -> Any:
-    made = fake_exchange(lambda node, message: hello(node), nodes=4)
-    made.greet(4)
-    return made
+def exchange(fake_exchange: Any, hello: Any, greeted: Any) -> Any:
+    return greeted(fake_exchange(lambda node, message: hello(node), nodes=4), 4)
 
 
 def test_a_round_is_addressed_to_every_site_with_the_weights_and_its_number(exchange: Any, reply: Any) -> None:
@@ -84,6 +91,24 @@ def test_the_order_of_answers_changes_no_bit(exchange: Any, reply: Any) -> None:
     assert len({aggregated(order) for order in ([1, 2, 3, 4], [4, 3, 2, 1], [3, 1, 4, 2])}) == 1
 
 
+def _packed(data: bytes, dtype: str = "float32", shape: tuple[int, ...] = (2, 3)) -> RecordDict:
+    """An update whose first tensor has these bytes."""
+    from flwr.app import Array, ArrayRecord
+
+    made = content(update(2))
+    arrays = {n: Array(a) for n, a in update(2).items()}
+    made[wire.ARRAYS] = ArrayRecord({**arrays, "w": Array(dtype=dtype, shape=shape, stype="numpy.ndarray", data=data)})
+    return made
+
+
+def _npy(array: Any) -> bytes:
+    from io import BytesIO
+
+    file = BytesIO()
+    np.save(file, array, allow_pickle=False)
+    return file.getvalue()
+
+
 def _pickled(name: str) -> Any:
     from flwr.app import Array, ArrayRecord
 
@@ -101,6 +126,12 @@ BAD: dict[str, Any] = {
     "missing tensor": content({"w": START["w"]}),
     "huge": content(update(2, w=np.full((2, 3), MAX_NORM, np.float32))),
     "beyond float64": content(update(2, w=np.full((2, 3), 3e38, np.float32))),
+    "truncated": _packed(_npy(update(2)["w"])[:-5]),
+    "empty": _packed(b""),
+    "oversized": _packed(_npy(update(2)["w"]) + bytes(10_000)),
+    "a header that claims more than there is": _packed(
+        _npy(update(2)["w"]).replace(b"(2, 3), }" + b" " * 16, b"(99999999, 99999999), }  ")
+    ),
     "no arrays": RecordDict({wire.METRICS: MetricRecord({"num-examples": 1}), wire.CONFIG: wire.json_config(site="x")}),
     "no config": RecordDict({wire.ARRAYS: wire.arrays_to_record(update(2))}),
     "no weight": RecordDict({wire.ARRAYS: wire.arrays_to_record(update(2)), wire.CONFIG: wire.json_config(site="x")}),
@@ -149,6 +180,36 @@ def test_a_site_that_answers_twice_counts_once_and_a_stranger_not_at_all(exchang
         [reply(1, content(update(1))), reply(1, content(update(2))), reply(99, content(update(3)))]
     )
     assert np.allclose(found["w"], update(1)["w"])
+
+
+def test_an_oversized_update_is_refused_by_its_size_before_it_is_unpacked(exchange: Any, reply: Any) -> None:
+    rounds = Round(exchange)
+    rounds.run([reply(1, content(update(1))), reply(2, BAD["oversized"])])
+    assert "at most 4120 were expected" in rounds.outcomes[0].refused["site-2"]
+
+
+def test_the_study_sets_the_norm_that_an_update_may_have(exchange: Any, reply: Any) -> None:
+    rounds = Round(exchange)
+    rounds.strategy.max_norm = 1.0
+    small = {n: np.full_like(a, 0.1) for n, a in START.items()}
+    rounds.run([reply(1, content(small)), reply(2, content(update(2)))])
+    assert set(rounds.outcomes[0].used) == {"site-1"}
+    assert "above 1" in rounds.outcomes[0].refused["site-2"]
+
+
+def test_a_site_that_is_away_is_told_apart_from_one_whose_update_was_refused(exchange: Any, reply: Any) -> None:
+    rounds = Round(exchange)
+    exchange.grid.away = {3}
+    rounds.run([reply(1, content(update(1))), reply(2, BAD["NaN"]), reply(4, content(update(4)))])
+    assert set(rounds.outcomes[0].refused) == {"site-2"}
+    assert set(rounds.outcomes[0].lost) == {"site-3"}
+
+
+def test_no_site_there_at_all_ends_the_run_rather_than_wait_for_ever(exchange: Any) -> None:
+    exchange.grid.away = {1, 2, 3, 4}
+    with pytest.raises(RunError, match=r"0 usable updates in round 1 .*it was lost"):
+        Round(exchange).run([])
+    assert exchange.clock() < 5.0
 
 
 def test_too_few_updates_end_the_run_and_name_the_causes(exchange: Any, reply: Any) -> None:

@@ -3,11 +3,12 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from flwr.app import ConfigRecord, MetricRecord, RecordDict
+from flwr.app import MetricRecord, RecordDict
 
 from moretta.server.aggregation.guarded import GuardedStrategy
 from moretta.server.aggregation.strategies import make_strategy
 from moretta.shared import wire
+from moretta.shared.study import Study
 
 START = {"w": np.full(3, 5.0, np.float32)}
 
@@ -19,20 +20,21 @@ def content(value: float) -> RecordDict:
 
 
 def test_every_sound_update_is_handed_over_as_a_change_with_its_site_and_round(
-    fake_exchange: Any, hello: Any, reply: Any
+    fake_exchange: Any, hello: Any, greeted: Any
 ) -> None:
-    exchange = fake_exchange(lambda node, message: hello(node), nodes=3)
-    exchange.greet(3)
+    exchange = greeted(fake_exchange(lambda node, message: hello(node), nodes=3), 3)
+    values = {1: 7.0, 2: float("nan"), 3: 4.0}
+    exchange.grid.answer = lambda node, message: content(values[node])
     told: dict[tuple[int, str], list[float]] = {}
     strategy = GuardedStrategy(
         inner=make_strategy("FedAvg", {}),
         exchange=exchange,
         sites=exchange.sites,
         call=wire.TRAIN["voice"],
+        study=Study(),
         min_sites=1,
         on_round=lambda _: None,
         on_update=lambda number, site, change: told.setdefault((number, site), change()["w"].tolist()),
     )
-    list(strategy.configure_train(4, wire.arrays_to_record(START), ConfigRecord(), exchange.grid))
-    strategy.aggregate_train(4, [reply(1, content(7.0)), reply(2, content(float("nan"))), reply(3, content(4.0))])
+    strategy.round(4, START)
     assert told == {(4, exchange.nodes[1]): [2.0] * 3, (4, exchange.nodes[3]): [-1.0] * 3}

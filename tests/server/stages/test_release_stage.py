@@ -75,9 +75,8 @@ def sites(tmp_path: Path) -> dict[int, Site]:
 
 
 @pytest.fixture
-def run(tmp_path: Path, fake_exchange: Any, hello: Any, sites: dict[int, Site]) -> Run:
-    exchange = fake_exchange(lambda node, message: hello(node), nodes=2)
-    exchange.greet(2)
+def run(tmp_path: Path, fake_exchange: Any, hello: Any, greeted: Any, sites: dict[int, Site]) -> Run:
+    exchange = greeted(fake_exchange(lambda node, message: hello(node), nodes=2), 2)
     exchange.grid.answer = lambda node, message: sites[node](message)
     plan = SimulationPlan(
         corpus=tmp_path,

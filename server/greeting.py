@@ -1,0 +1,155 @@
+"""The first words with the sites: who is there, under which name, and with which code.
+
+Virtual sites tell their own names. A real site has the name that the registry knows its node by: it cannot take
+another's.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from moretta.server.exchange import Exchange
+from moretta.shared import wire
+from moretta.shared.errors import MorettaError, RunError
+
+if TYPE_CHECKING:
+    from flwr.app import RecordDict
+
+_POLL_SECONDS = 0.1
+_REAL_POLL_SECONDS = 0.5
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+
+
+def greet_virtual(exchange: Exchange, expected: int) -> dict[str, RecordDict]:
+    """Wait until `expected` sites are there, and learn their names.
+
+    Raises:
+        RunError: too few came before the deadline, one did not answer or has no usable name, or two have one name.
+    """
+    ids = _awaited(exchange, expected)
+    exchange.nodes = {node: f"node-{node}" for node in ids}
+    answers = exchange.ask(wire.HELLO, lambda _: _empty())
+    greeted = {a.site: a.content for a in answers if a.content is not None}
+    failures = [a for a in answers if a.content is None]
+    if failures:
+        raise RunError(
+            f"{len(failures)} of {len(ids)} sites did not answer the greeting: {failures[0].failure}",
+            expected="every site to answer",
+            fix="look into the log of that site",
+        )
+    renamed = {old: _name(content) for old, content in greeted.items()}
+    if len(set(renamed.values())) != len(renamed):
+        raise RunError("two sites have one name", expected="each name once")
+    exchange.nodes = {node: renamed[exchange.nodes[node]] for node in ids}
+    return {renamed[old]: content for old, content in greeted.items()}
+
+
+def greet_enrolled(
+    exchange: Exchange,
+    names: dict[int, str],
+    *,
+    wait_seconds: float,
+    min_sites: int,
+    left_out: Callable[[str, str], None],
+    seen: Callable[[int, int], None],
+) -> dict[str, RecordDict]:
+    """Wait for the enrolled sites, and greet those that came.
+
+    Args:
+        exchange: its nodes are set to the sites that take part.
+        names: name of each enrolled node, from the registry.
+        wait_seconds: how long those that are away are waited for.
+        min_sites: fewer that answer are an error.
+        left_out: told of each site that takes no part, and why.
+        seen: told how many are there, and of how many, whenever that changes.
+
+    Raises:
+        RunError: too few sites came, or too few answered.
+    """
+    here = _enrolled_here(exchange, names, wait_seconds, seen)
+    gone = exchange.gone()
+    out = {site: gone.get(site, f"it was not there within {wait_seconds:.0f} s") for site in _others(names, here)}
+    exchange.nodes = {node: names[node] for node in here}
+    greeted: dict[str, RecordDict] = {}
+    for answer in exchange.ask(wire.HELLO, lambda _: _empty()):
+        why = answer.failure if answer.content is None else _misnamed(answer.site, answer.content)
+        if answer.content is not None and not why:
+            greeted[answer.site] = answer.content
+        else:
+            out[answer.site] = why
+    exchange.nodes = {node: site for node, site in exchange.nodes.items() if site in greeted}
+    for site, why in sorted(out.items()):
+        left_out(site, why)
+    if len(greeted) < min_sites:
+        missing = "; ".join(f"{site}: {why}" for site, why in sorted(out.items()))
+        raise RunError(
+            f"{len(greeted)} of {len(names)} enrolled sites take part ({missing})",
+            expected=f"at least {min_sites}",
+            fix="start the missing sites with `moretta site run`, or look into the logs of those named",
+        )
+    return greeted
+
+
+def _others(names: dict[int, str], here: set[int]) -> list[str]:
+    return sorted(site for node, site in names.items() if node not in here)
+
+
+def _awaited(exchange: Exchange, expected: int) -> list[int]:
+    end = exchange.clock() + exchange.deadline_seconds
+    while len(ids := sorted(exchange.online())) < expected:
+        if exchange.clock() > end:
+            raise RunError(
+                f"{len(ids)} sites came within {exchange.deadline_seconds:.0f} s",
+                expected=f"{expected}",
+                fix="start the missing sites, or lower the number of sites in the study",
+            )
+        exchange.sleep(_POLL_SECONDS)
+    return ids
+
+
+def _enrolled_here(
+    exchange: Exchange, names: dict[int, str], wait_seconds: float, seen: Callable[[int, int], None]
+) -> set[int]:
+    """The enrolled nodes that are there: all of them, or those that came in time."""
+    end = exchange.clock() + wait_seconds
+    before = -1
+    while True:
+        gone = exchange.gone()
+        wanted = {node for node, site in names.items() if site not in gone}
+        here = wanted & exchange.online()
+        if len(here) != before:
+            seen(len(here), len(names))
+            before = len(here)
+        if here == wanted or exchange.clock() > end:
+            return here
+        exchange.sleep(_REAL_POLL_SECONDS)
+
+
+def _misnamed(site: str, content: RecordDict) -> str:
+    """What is wrong with the name that a real site takes itself to have; empty if nothing is."""
+    try:
+        told = wire.from_config(content, "site")
+    except MorettaError as error:
+        return str(error)
+    return "" if told == site else f"it takes itself for {str(told)[:80]!r}"
+
+
+def _name(content: RecordDict) -> str:
+    """A virtual site's name as it gives it. Releases are kept in a folder of that name, so it must be a plain one."""
+    try:
+        name = wire.from_config(content, "site")
+    except MorettaError as error:
+        raise RunError(f"a site without a name: {error}", fix="look into the log of that site") from error
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
+        raise RunError(
+            f"a site of the name {str(name)[:80]!r}", expected="up to 64 letters, digits, dots, dashes and underscores"
+        )
+    return name
+
+
+def _empty() -> RecordDict:
+    from flwr.app import RecordDict
+
+    return RecordDict({wire.CONFIG: wire.json_config(version=1)})

@@ -1,0 +1,154 @@
+"""Rounds over fake sites: what is lost is named, and a run that stops anywhere comes out as if it had not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from flwr.app import MetricRecord, RecordDict
+
+from moretta.server.run import Run, SiteRecord
+from moretta.server.stages.train import train_voice
+from moretta.server.state import load_progress, save_progress
+from moretta.shared import wire
+from moretta.shared.corpus.names import EMOTIONS, Level
+from moretta.shared.plan import DeploymentPlan, EnrolledSite
+from moretta.shared.release import AnonymizerStatement, ReleasedClip, ReleaseWriter, open_release
+from moretta.shared.study import Study, parse_study
+
+ROUNDS = 4
+STUDY = {"face": {"enabled": False}, "train": {"rounds": ROUNDS, "strategy": "FedAdam"}}
+NODES = {1: "site-1", 2: "site-2", 3: "site-3"}
+
+
+class Killed(BaseException):
+    """The process is gone: nothing catches it."""
+
+
+def _answer(node: int, message: Any) -> RecordDict:
+    number = int(wire.number_of(message.content, "server-round"))
+    generator = np.random.default_rng(100 * node + number)
+    moved = {
+        name: (0.9 * array + 0.1 * generator.standard_normal(array.shape)).astype(array.dtype)
+        for name, array in wire.arrays_of(message.content).items()
+    }
+    metrics = MetricRecord({"num-examples": 3 * node, "epsilon": float(number)})
+    return RecordDict(
+        {wire.ARRAYS: wire.arrays_to_record(moved), wire.METRICS: metrics, wire.CONFIG: wire.json_config(site="x")}
+    )
+
+
+@pytest.fixture
+def start(tmp_path: Path, fake_exchange: Any) -> Callable[..., Run]:
+    """A run whose three sites have released; each speaker 1 is trained on and each speaker 2 held out."""
+
+    def release(folder: Path, number: int, study: Study) -> Any:
+        writer = ReleaseWriter(folder, forms={"voice": "mfcc"})
+        rng = np.random.default_rng(number)
+        for clip in range(6):
+            meta = ReleasedClip(
+                clip=f"{number:08x}{clip:08x}",
+                speaker=f"{number:015x}{1 + clip % 2}",
+                emotion=EMOTIONS[clip],
+                sentence="IEO",
+                level=Level.XX,
+            )
+            writer.add(meta, {"voice": rng.normal(size=(20, 13)).astype(np.float32)})
+        form = AnonymizerStatement(modality="voice", name="n", version="1", form="mfcc", parameters={}, noise="none")
+        writer.finish(site=f"site-{number}", study=study.digest(), anonymizers=(form,))
+        return open_release(folder)
+
+    def make(name: str = "run", **changes: Any) -> Run:
+        study = parse_study(STUDY).with_changes(**changes)
+        exchange = fake_exchange(_answer, nodes=3)
+        exchange.nodes = dict(NODES)
+        exchange.on_lost_site = study.stages.on_lost_site
+        sites = tuple(EnrolledSite(name=site, node=node) for node, site in NODES.items())
+        plan = DeploymentPlan(
+            corpus_name="c", synthetic=False, study=study, command="c", sites=sites, server_home=tmp_path
+        )
+        run = Run(folder=tmp_path / name, plan=plan, connection=exchange, done=["codebook", "release"])
+        plan.save(run.folder)
+        for number, site in NODES.items():
+            run.releases[site] = release(run.folder / "server" / "releases" / site, number, study)
+            held_out = (f"{number:015x}2",)
+            run.sites[site] = SiteRecord(clips=6, speakers=2, training={"voice": 3}, held_out=held_out)
+        run.public |= {"voice/mean": np.zeros(13, np.float32), "voice/std": np.ones(13, np.float32)}
+        save_progress(run)
+        return run
+
+    return make
+
+
+def _figures(run: Run) -> Any:
+    rounds = [row.model_copy(update={"seconds": None}) for row in run.rounds]
+    return {n: a.tobytes() for n, a in run.weights["voice"].items()}, run.sites, rounds
+
+
+@pytest.mark.parametrize("question", range(1, 3 * ROUNDS + 1))
+def test_a_server_that_is_killed_in_the_middle_of_any_round_ends_with_the_same_bits(
+    start: Callable[..., Run], question: int
+) -> None:
+    undisturbed = start("undisturbed")
+    train_voice(undisturbed, {})
+    killed = start("killed")
+    asked = 0
+
+    def answer(node: int, message: Any) -> RecordDict:
+        nonlocal asked
+        asked += 1
+        if asked == question:
+            raise Killed
+        return _answer(node, message)
+
+    grid: Any = killed.exchange.grid
+    grid.answer = answer
+    with pytest.raises(Killed):
+        train_voice(killed, {})
+    again = load_progress(killed.folder)
+    assert again is not None
+    again.connection = killed.connection
+    train_voice(again, {})
+    assert _figures(again) == _figures(undisturbed)
+
+
+def test_held_out_speakers_are_those_that_the_sites_told(start: Callable[..., Run]) -> None:
+    run = start()
+    assert run.held_out() == {f"{n:015x}2" for n in NODES}
+
+
+def test_a_lost_site_is_named_once_with_the_rounds_it_missed_and_why(start: Callable[..., Run]) -> None:
+    run = start()
+    grid: Any = run.exchange.grid
+
+    def answer(node: int, message: Any) -> RecordDict:
+        grid.away = {2} if wire.number_of(message.content, "server-round") < 3 else set()
+        return _answer(node, message)
+
+    grid.away, grid.answer = {2}, answer
+    train_voice(run, {})
+    assert run.warnings == ["site-2 missed rounds 1-2 of training voice: it was lost (Node Unavailable)"]
+    assert [row.sites for row in run.rounds] == [2, 2, 3, 3]
+    assert [row.failed for row in run.rounds] == [1, 1, 0, 0]
+    assert (run.sites["site-2"].rounds, run.sites["site-1"].rounds) == (2, 4)
+
+
+def test_a_site_that_is_revoked_during_a_round_is_done_without_and_named(start: Callable[..., Run]) -> None:
+    run = start(stages__on_lost_site="retry")
+    run.exchange.gone = lambda: {"site-3": "its enrollment was revoked"} if len(run.rounds) >= 1 else {}
+    train_voice(run, {})
+    assert run.warnings == ["site-3 missed rounds 2-4 of training voice: its enrollment was revoked"]
+    assert [row.sites for row in run.rounds] == [3, 2, 2, 2]
+
+
+def test_a_stage_with_its_own_minimum_fails_when_a_lost_site_leaves_too_few(start: Callable[..., Run]) -> None:
+    from moretta.shared.errors import RunError
+
+    run = start(stages__train={"min_sites": 3})
+    grid: Any = run.exchange.grid
+    grid.away = {2}
+    with pytest.raises(RunError, match=r"2 usable updates in round 1 .*site-2: it was lost.*at least 3"):
+        train_voice(run, {})

@@ -98,6 +98,15 @@ class Policy(BaseModel):
         if self.code_digest not in ("", digest):
             raise PolicyError("code_digest", f"the installed code {digest}", expected=self.code_digest)
 
+    def check_bundle(self, digest: str) -> None:
+        """Refuse another bundle than the policy names.
+
+        Raises:
+            PolicyError: rule `bundle_digest`.
+        """
+        if self.bundle_digest not in ("", digest):
+            raise PolicyError("bundle_digest", f"the installed bundle {digest}", expected=self.bundle_digest)
+
     def check_noise(self, *, seeded: bool) -> None:
         """Refuse noise that can be replayed.
 

@@ -12,6 +12,7 @@ Kind = Literal[
     "FAILED_PRECONDITION",
     "RESOURCE_EXHAUSTED",
     "DEADLINE_EXCEEDED",
+    "NOT_FOUND",
     "UNAVAILABLE",
     "INTERNAL",
 ]

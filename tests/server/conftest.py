@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,6 +16,8 @@ from flwr.supercore.task_identity import TaskIdentity
 from moretta.server.exchange import Exchange
 from moretta.server.greeting import greet_virtual
 from moretta.shared import wire
+
+sys.path.insert(0, str(Path(__file__).parent))  # `offices` and `ports`, which the network's tests share
 
 Reply = RecordDict | str | Message | None
 """Content, the text of a Flower error, a whole message, or silence."""

@@ -7,11 +7,11 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID
+from offices import Clock
 
 from moretta.server.enrollment.authority import CertificateAuthority
 from moretta.server.enrollment.authority_files import create_authority, is_encrypted, load_authority
 from moretta.shared.errors import HomeError
-from tests.server.enrollment.conftest import Clock
 
 
 def _key() -> ec.EllipticCurvePublicKey:

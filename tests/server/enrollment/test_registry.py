@@ -8,62 +8,17 @@ from pathlib import Path
 from threading import Barrier
 
 import pytest
-from cryptography.hazmat.primitives.asymmetric import ec
+from offices import Office, new_node_key
 from sqlalchemy import inspect, text
 
-from moretta.server.enrollment.authority import CertificateAuthority, Issued
+from moretta.server.enrollment.authority import Issued
 from moretta.server.enrollment.database import create_database, open_database
 from moretta.server.enrollment.migrations import HEAD
 from moretta.server.enrollment.models import Base
-from moretta.server.enrollment.records import KnownToken
 from moretta.server.enrollment.registry import Registry
-from moretta.server.enrollment.tokens import issue_token
 from moretta.server.refusal import Refusal
 from moretta.shared.enrollment.bootstrap import derive_bootstrap
-from moretta.shared.enrollment.fingerprint import fingerprint
 from moretta.shared.errors import EnrollmentError, HomeError
-from tests.server.enrollment.conftest import Clock, new_node_key
-
-
-class Office:
-    """Issues tokens and enrolls sites against one registry, as the service would."""
-
-    def __init__(self, registry: Registry, authority: CertificateAuthority, clock: Clock) -> None:
-        self.registry, self.authority, self.clock = registry, authority, clock
-
-    def token(self, site: str = "clinic-a", *, reenroll: bool = False, hours: float = 1) -> KnownToken:
-        join = issue_token(
-            self.registry,
-            site=site,
-            address="localhost:8443",
-            ca_fingerprint=self.authority.fingerprint,
-            hours=hours,
-            reenroll=reenroll,
-            clock=self.clock,
-        )
-        made = derive_bootstrap(join.secret, token_id=join.token_id, expires=join.expires)
-        token = self.registry.token(fingerprint(made.certificate_der))
-        assert token is not None
-        return token
-
-    def issue(self, site: str = "clinic-a") -> Issued:
-        public = ec.generate_private_key(ec.SECP256R1()).public_key()
-        return self.authority.issue_site(site, public, hours=24)
-
-    def enroll(self, token: KnownToken, node_key: str | None = None) -> Issued:
-        node_key = node_key or new_node_key()
-        return self.registry.enroll(
-            token, node_key=node_key, moretta_version="1", issue=lambda: self.issue(token.site)
-        )[0]
-
-    def state(self) -> list[object]:
-        """All that an enrollment could have changed."""
-        return [self.registry.sites(), self.registry.node_keys(), self.registry.outstanding_tokens()]
-
-
-@pytest.fixture
-def office(registry: Registry, authority: CertificateAuthority, clock: Clock) -> Office:
-    return Office(registry, authority, clock)
 
 
 def _reason(refused: pytest.ExceptionInfo[Refusal]) -> tuple[str, str]:
@@ -231,14 +186,7 @@ def test_calls_are_counted(office: Office) -> None:
 
 
 def test_the_registry_keeps_no_secret(office: Office, tmp_path: Path) -> None:
-    join = issue_token(
-        office.registry,
-        site="clinic-a",
-        address="localhost:1",
-        ca_fingerprint=office.authority.fingerprint,
-        hours=1,
-        clock=office.clock,
-    )
+    join = office.join()
     made = derive_bootstrap(join.secret, token_id=join.token_id, expires=join.expires)
     scalar = made.key.private_numbers().private_value.to_bytes(32, "big")
     stored = b"".join(path.read_bytes() for path in tmp_path.glob("registry.sqlite*"))

@@ -1,0 +1,163 @@
+"""What the Enrollment service does: `enrollment.proto`, method by method. The guard has found out who calls."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from google.protobuf.message import Message
+
+from moretta.server.audit_log import AuditLog
+from moretta.server.enrollment.authority import CertificateAuthority, Clock, Issued
+from moretta.server.enrollment.csr import public_key_of_request
+from moretta.server.enrollment.node_key import canonical_node_key
+from moretta.server.enrollment.records import KnownCertificate, KnownToken
+from moretta.server.enrollment.registry import Registry
+from moretta.server.port.guard import MakeRoom, Method
+from moretta.server.refusal import Refusal
+from moretta.shared.pb.enrollment_pb2 import (
+    EnrollReply,
+    EnrollRequest,
+    InfoReply,
+    InfoRequest,
+    LeaveReply,
+    LeaveRequest,
+    RenewReply,
+    RenewRequest,
+    StatusReply,
+    StatusRequest,
+)
+
+_MAX_VERSION_CHARACTERS = 64
+
+
+@dataclass(frozen=True, slots=True)
+class ServerFacts:
+    """What Info tells."""
+
+    moretta_version: str
+    flwr_version: str
+    code_digest: str
+    bundle_digest: str
+    max_call_bytes: int
+
+
+def _nothing() -> None:
+    return None
+
+
+@dataclass(frozen=True, slots=True)
+class EnrollmentService:
+    """See the module.
+
+    Args:
+        authority: signs.
+        registry: decides.
+        audit: is told of every change before the caller is answered.
+        facts: for Info.
+        site_hours: life of a site's certificate.
+        clock: seconds since 1970.
+        changed: called after a site was enrolled or left, so that Flower is told at once.
+    """
+
+    authority: CertificateAuthority
+    registry: Registry
+    audit: AuditLog
+    facts: ServerFacts
+    site_hours: float
+    clock: Clock
+    changed: Callable[[], None] = field(default=_nothing)
+
+    def methods(self) -> Sequence[Method]:
+        """All of it, for the port."""
+        return [
+            Method("Info", InfoRequest, _threaded(self.info), tokens=True),
+            Method("Enroll", EnrollRequest, _threaded(self.enroll), sites=False, tokens=True),
+            Method("Renew", RenewRequest, _threaded(self.renew)),
+            Method("Status", StatusRequest, _threaded(self.status), revoked=True),
+            Method("Leave", LeaveRequest, _threaded(self.leave)),
+        ]
+
+    def info(self, caller: object, request: InfoRequest) -> InfoReply:
+        """What the server runs, and its clock."""
+        del caller, request
+        return InfoReply(
+            moretta_version=self.facts.moretta_version,
+            flwr_version=self.facts.flwr_version,
+            code_digest=self.facts.code_digest,
+            bundle_digest=self.facts.bundle_digest,
+            unix_time_ms=int(self.clock() * 1000),
+            max_call_bytes=self.facts.max_call_bytes,
+        )
+
+    def enroll(self, token: KnownToken, request: EnrollRequest) -> EnrollReply:
+        """Turn a token into a certificate, or change nothing.
+
+        Raises:
+            Refusal: for another site's name, a bad request or key, a used token, or a taken name.
+        """
+        if request.site != token.site:
+            raise Refusal("PERMISSION_DENIED", "wrong-site", "this join string is for another site")
+        public_key = public_key_of_request(request.csr_der)
+        issued, enrolled = self.registry.enroll(
+            token,
+            node_key=canonical_node_key(request.node_public_key),
+            moretta_version=_version(request.moretta_version),
+            issue=lambda: self.authority.issue_site(token.site, public_key, hours=self.site_hours),
+        )
+        self._note("enrolled", token.site, issued, token=token.token_id, again=enrolled.again)
+        self.changed()
+        return EnrollReply(certificate_der=issued.der, ca_der=self.authority.der)
+
+    def renew(self, site: KnownCertificate, request: RenewRequest) -> RenewReply:
+        """A new certificate under a good old one.
+
+        Raises:
+            Refusal: for a bad request, or a site that was revoked meanwhile.
+        """
+        public_key = public_key_of_request(request.csr_der)
+        issued = self.authority.issue_site(site.site, public_key, hours=self.site_hours)
+        self.registry.add_certificate(site.site, issued, moretta_version=_version(request.moretta_version))
+        self._note("renewed", site.site, issued, under=site.serial)
+        return RenewReply(certificate_der=issued.der)
+
+    def status(self, site: KnownCertificate, request: StatusRequest) -> StatusReply:
+        """How the server sees the caller; a revoked one is told so once.
+
+        Raises:
+            Refusal: to a revoked site from the second time on.
+        """
+        del request
+        if site.revoked and not self.registry.tell_revocation(site.fingerprint):
+            raise Refusal("UNAUTHENTICATED", "revoked", "this site's enrollment was revoked")
+        state = StatusReply.STATE_REVOKED if site.revoked else StatusReply.STATE_ENROLLED
+        return StatusReply(site=site.site, state=state, not_after=site.not_after, last_call=site.last_call)
+
+    def leave(self, site: KnownCertificate, request: LeaveRequest) -> LeaveReply:
+        """Give the name up."""
+        del request
+        self.registry.end_site(site.site, "left")
+        self.audit.add("left", site=site.site, serial=site.serial)
+        self.changed()
+        return LeaveReply()
+
+    def _note(self, event: str, site: str, issued: Issued, **more: Any) -> None:
+        self.audit.add(
+            event, site=site, serial=issued.serial, fingerprint=issued.fingerprint, not_after=issued.not_after, **more
+        )
+
+
+def _threaded(run: Callable[[Any, Any], Message]) -> Callable[[Any, Any, MakeRoom], Awaitable[Message]]:
+    """Runs in a thread: signing and syncing would hold every other call up."""
+
+    async def call(caller: Any, request: Any, make_room: MakeRoom) -> Message:
+        del make_room
+        return await asyncio.to_thread(run, caller, request)
+
+    return call
+
+
+def _version(text: str) -> str:
+    return "".join(c for c in text[:_MAX_VERSION_CHARACTERS] if c.isascii() and c.isprintable())

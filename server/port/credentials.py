@@ -1,0 +1,78 @@
+"""TLS of the port: which certificate it shows and whom it trusts, decided anew at every handshake."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable
+
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from moretta.server.enrollment.authority import CertificateAuthority, Clock, Issued
+from moretta.server.enrollment.registry import Registry
+
+_CIPHERS_VARIABLE = "GRPC_SSL_CIPHER_SUITES"
+_RSA_ONLY = "ECDHE-RSA-AES256-GCM-SHA384"
+
+
+def shut_out_tls_1_2() -> None:
+    """Leave TLS 1.2 no cipher that an EC certificate could be used with; TLS 1.3's are not affected.
+
+    gRPC for Python has no setting for the lowest version. Must run before gRPC opens its first credentials.
+    """
+    os.environ[_CIPHERS_VARIABLE] = _RSA_ONLY
+
+
+class PortCertificates:
+    """The port's own certificate, renewed while it runs, and the roots that a caller's certificate may lead to."""
+
+    def __init__(
+        self, authority: CertificateAuthority, registry: Registry, *, names: tuple[str, ...], hours: float, clock: Clock
+    ) -> None:
+        self._authority, self._registry, self._clock = authority, registry, clock
+        self._names, self._hours = names, hours
+        self._mutex = threading.Lock()
+        self._shown: tuple[bytes, bytes] = (b"", b"")
+        self.issued: Issued
+        self.renew()
+
+    def renew(self) -> None:
+        """Make a new key and certificate; connections to come are shown it, those that are there go on."""
+        key, chain, issued = self._authority.issue_server(self._names, hours=self._hours)
+        with self._mutex:
+            self._shown, self.issued = (key, chain), issued
+
+    def renew_if_due(self) -> bool:
+        """Renew where two thirds of the certificate's life are over; whether it was."""
+        issued = self.issued
+        due = issued.not_before + (issued.not_after - issued.not_before) * 2 / 3
+        if self._clock() < due:
+            return False
+        self.renew()
+        return True
+
+    def now(self) -> tuple[bytes, bytes, bytes]:
+        """Key, chain and roots in PEM. Roots are the authority, and each join string that is still good."""
+        with self._mutex:
+            key, chain = self._shown
+        tokens = [_pem(token.bootstrap_der) for token in self._registry.outstanding_tokens()]
+        return key, chain, self._authority.pem + b"".join(tokens)
+
+
+def changes(certificates: PortCertificates) -> Callable[[], tuple[bytes, bytes, bytes] | None]:
+    """What `certificates.now` gives, or None where that is what it gave the last time, which costs gRPC less."""
+    last: list[tuple[bytes, bytes, bytes]] = []
+
+    def fetch() -> tuple[bytes, bytes, bytes] | None:
+        now = certificates.now()
+        if last == [now]:
+            return None
+        last[:] = [now]
+        return now
+
+    return fetch
+
+
+def _pem(der: bytes) -> bytes:
+    return x509.load_der_x509_certificate(der).public_bytes(Encoding.PEM)

@@ -1,0 +1,163 @@
+"""What every call passes before anything is done for it: who calls, whether they may, whether there is room.
+
+All methods of the port are unary on the wire. Here they are served as streams, because only so can a call be turned
+away, or be made to wait, *before* its body is read: until then HTTP/2's flow control leaves the body with the sender.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+import grpc
+from google.protobuf.message import DecodeError, Message
+
+from moretta.server.audit_log import AuditLog
+from moretta.server.enrollment.authority import Clock
+from moretta.server.enrollment.records import KnownCertificate, KnownToken
+from moretta.server.enrollment.registry import Registry
+from moretta.server.home import Limits
+from moretta.server.port.caller import Caller, identify, name_of
+from moretta.server.port.limits import Admission
+from moretta.server.port.refusals import RefusalNotes
+from moretta.server.refusal import Refusal
+from moretta.shared.relay import BODY_BYTES_KEY, SMALL_BODY_BYTES
+
+ENVELOPE_BYTES = 16 << 10
+"""What a message may be longer than the body in it."""
+_READ_SECONDS = 60.0
+_log = logging.getLogger(__name__)
+
+
+MakeRoom = Callable[[int], Awaitable[None]]
+"""Holds so many bytes for the answer instead of those held for the request; raises Refusal if there is no room."""
+
+
+@dataclass(frozen=True, slots=True)
+class Method:
+    """One method of a service.
+
+    Args:
+        name: as refusals are counted by.
+        request: class of its messages.
+        run: does it; raises Refusal. Called with the caller, the request, and a way to make room for a long answer.
+        sites: whether sites may call it.
+        tokens: whether who has only a join string may.
+        revoked: whether a revoked site may.
+        large: whether its messages may be longer than a small body.
+    """
+
+    name: str
+    request: type[Message]
+    run: Callable[[Any, Any, MakeRoom], Awaitable[Message]]
+    sites: bool = True
+    tokens: bool = False
+    revoked: bool = False
+    large: bool = False
+
+
+class Guard:
+    """Stands before the methods of one port."""
+
+    def __init__(self, registry: Registry, limits: Limits, audit: AuditLog, clock: Clock) -> None:
+        self._registry, self._limits, self._clock = registry, limits, clock
+        self.admission = Admission(limits)
+        self.refusals = RefusalNotes(audit, time.monotonic)
+
+    def handler(self, method: Method) -> grpc.RpcMethodHandler[bytes, bytes]:
+        """How gRPC serves a method."""
+
+        async def serve(requests: AsyncIterator[bytes], context: grpc.aio.ServicerContext[bytes, bytes]) -> None:
+            caller = "unknown"
+            try:
+                known = identify(context.auth_context(), self._registry, self._clock)
+                caller = name_of(known)
+                _allow(method, known)
+                await self._serve(method, known, requests, context)
+            except Refusal as refusal:
+                await self._turn_away(context, caller, method, refusal)
+            except asyncio.CancelledError:
+                raise
+            except Exception as error:
+                _log.exception("%s failed", method.name)
+                defect = Refusal("INTERNAL", "defect", f"a defect of the server: {type(error).__name__}")
+                await self._turn_away(context, caller, method, defect)
+
+        return grpc.stream_stream_rpc_method_handler(serve)
+
+    async def _serve(
+        self,
+        method: Method,
+        caller: Caller,
+        requests: AsyncIterator[bytes],
+        context: grpc.aio.ServicerContext[bytes, bytes],
+    ) -> None:
+        name = caller.site if isinstance(caller, KnownCertificate) else "tokens"
+        longest = self._limits.max_call_bytes if method.large else SMALL_BODY_BYTES
+        declared = _declared(context, longest) if method.large else 0
+        async with self.admission.enter(name), AsyncExitStack() as memory:
+
+            async def make_room(size: int) -> None:
+                await memory.aclose()
+                if size > SMALL_BODY_BYTES:
+                    await memory.enter_async_context(self.admission.room(name, size))
+
+            await make_room(declared)
+            request = _parsed(method, await _read(requests), max(declared, SMALL_BODY_BYTES) + ENVELOPE_BYTES)
+            reply = await method.run(caller, request, make_room)
+            await context.write(reply.SerializeToString())
+
+    async def _turn_away(
+        self, context: grpc.aio.ServicerContext[bytes, bytes], caller: str, method: Method, refusal: Refusal
+    ) -> NoReturn:
+        self.refusals.note(caller, method.name, refusal)
+        await context.abort(grpc.StatusCode[refusal.kind], f"{refusal.reason}: {refusal.message}")
+
+
+def _allow(method: Method, caller: Caller) -> None:
+    if isinstance(caller, KnownToken):
+        if not method.tokens:
+            raise Refusal("UNAUTHENTICATED", "not-enrolled", "a join string is for Enroll and Info alone")
+    elif caller.revoked:
+        if not (method.revoked and method.sites):
+            raise Refusal("UNAUTHENTICATED", "revoked", "this site's enrollment was revoked")
+    elif not method.sites:
+        raise Refusal("PERMISSION_DENIED", "enrolled-already", "an enrolled site cannot enroll: it renews")
+
+
+def _declared(context: grpc.aio.ServicerContext[bytes, bytes], longest: int) -> int:
+    metadata = context.invocation_metadata() or ()
+    said = [value for key, value in metadata if key == BODY_BYTES_KEY]
+    if not said:
+        return longest
+    text = str(said[0])
+    if len(said) > 1 or not (text.isascii() and text.isdigit() and len(text) < 16):
+        raise Refusal("INVALID_ARGUMENT", "bad-size", f"{BODY_BYTES_KEY} must be one decimal number")
+    if int(text) > longest:
+        raise Refusal("RESOURCE_EXHAUSTED", "too-large", f"a body of {text} bytes; at most {longest}")
+    return int(text)
+
+
+async def _read(requests: AsyncIterator[bytes]) -> bytes:
+    try:
+        return await asyncio.wait_for(anext(aiter(requests)), _READ_SECONDS)
+    except StopAsyncIteration as error:
+        raise Refusal("INVALID_ARGUMENT", "no-message", "a call without a message") from error
+    except TimeoutError as error:
+        raise Refusal("DEADLINE_EXCEEDED", "too-slow", f"no whole message within {_READ_SECONDS:g} s") from error
+
+
+def _parsed(method: Method, data: bytes, longest: int) -> Message:
+    if len(data) > longest:
+        raise Refusal("RESOURCE_EXHAUSTED", "too-large", f"{len(data)} bytes, more than announced or allowed")
+    request = method.request()
+    try:
+        request.ParseFromString(data)
+    except DecodeError as error:
+        raise Refusal("INVALID_ARGUMENT", "bad-message", "the message is not of the agreed form") from error
+    return request

@@ -1,0 +1,158 @@
+"""How much may be asked of the port at once, and how fast: callers are slowed down before they are refused."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+
+from moretta.server.home import Limits
+from moretta.server.refusal import Refusal
+
+Sleep = Callable[[float], Awaitable[None]]
+
+
+class Budget:
+    """So many units at once, first come first served.
+
+    Args:
+        capacity: units there are.
+        what: names them in a refusal.
+    """
+
+    def __init__(self, capacity: int, what: str) -> None:
+        self.capacity, self._what = capacity, what
+        self._free = capacity
+        self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
+
+    @property
+    def taken(self) -> int:
+        """Units in use."""
+        return self.capacity - self._free
+
+    @asynccontextmanager
+    async def hold(self, units: int, patience_seconds: float) -> AsyncIterator[None]:
+        """Take units for as long as the block lasts; waits for them if need be.
+
+        Raises:
+            Refusal: there are not so many, or none came free in time.
+        """
+        await self._take(units, patience_seconds)
+        try:
+            yield
+        finally:
+            self._free += units
+            self._hand_out()
+
+    async def _take(self, units: int, patience_seconds: float) -> None:
+        if units > self.capacity:
+            raise Refusal("RESOURCE_EXHAUSTED", "too-large", f"{units} {self._what}; at most {self.capacity}")
+        if not self._waiting and units <= self._free:
+            self._free -= units
+            return
+        future = asyncio.get_running_loop().create_future()
+        place = (units, future)
+        self._waiting.append(place)
+        try:
+            await asyncio.wait_for(asyncio.shield(future), patience_seconds)
+        except (TimeoutError, asyncio.CancelledError) as error:
+            if future.done():  # handed out in the same moment
+                self._free += units
+            else:
+                self._waiting.remove(place)
+            self._hand_out()
+            if isinstance(error, asyncio.CancelledError):
+                raise
+            raise Refusal("RESOURCE_EXHAUSTED", "no-room", f"too many {self._what}: try again later") from error
+
+    def _hand_out(self) -> None:
+        while self._waiting and self._waiting[0][0] <= self._free:
+            units, future = self._waiting.popleft()
+            self._free -= units
+            future.set_result(None)
+
+
+class Pace:
+    """A token bucket: so many calls a second in the long run, so many at once after a pause."""
+
+    def __init__(
+        self,
+        calls_per_second: float,
+        burst: int,
+        *,
+        monotonic: Callable[[], float] = time.monotonic,
+        sleep: Sleep = asyncio.sleep,
+    ) -> None:
+        self._rate, self._burst = calls_per_second, float(burst)
+        self._monotonic, self._sleep = monotonic, sleep
+        self._tokens, self._at = float(burst), monotonic()
+
+    async def step(self, patience_seconds: float) -> None:
+        """Wait for this call's turn.
+
+        Raises:
+            Refusal: it would have to wait longer than `patience_seconds`.
+        """
+        now = self._monotonic()
+        tokens = min(self._burst, self._tokens + (now - self._at) * self._rate)
+        wait = max(0.0, (1.0 - tokens) / self._rate)
+        self._at = now
+        if wait > patience_seconds:
+            self._tokens = tokens
+            raise Refusal("RESOURCE_EXHAUSTED", "too-fast", f"more than {self._rate:g} calls a second: slow down")
+        self._tokens = tokens - 1.0
+        if wait:
+            await self._sleep(wait)
+
+
+class Admission:
+    """The limits of each caller and of all together.
+
+    State is kept per name, and names come from the registry alone: strangers cannot make it grow.
+    """
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self._all = Budget(limits.bytes_in_flight, "bytes in flight")
+        self._of: dict[str, tuple[Pace, Budget, Budget]] = {}
+
+    @property
+    def bytes_in_flight(self) -> int:
+        """Of all callers together."""
+        return self._all.taken
+
+    @asynccontextmanager
+    async def enter(self, name: str) -> AsyncIterator[None]:
+        """One call of this caller: waits until its pace and its calls in flight allow it.
+
+        Raises:
+            Refusal: they do not in time.
+        """
+        pace, calls, _ = self._gates(name)
+        await pace.step(self._limits.patience_seconds)
+        async with calls.hold(1, self._limits.patience_seconds):
+            yield
+
+    @asynccontextmanager
+    async def room(self, name: str, size: int) -> AsyncIterator[None]:
+        """Room in memory for so many bytes of this caller.
+
+        Raises:
+            Refusal: there is none in time.
+        """
+        _, _, own = self._gates(name)
+        patience = self._limits.patience_seconds
+        async with own.hold(size, patience), self._all.hold(size, patience):
+            yield
+
+    def _gates(self, name: str) -> tuple[Pace, Budget, Budget]:
+        if name not in self._of:
+            limits = self._limits
+            self._of[name] = (
+                Pace(limits.calls_per_second, limits.burst_calls),
+                Budget(limits.site_calls_in_flight, "calls at once"),
+                Budget(limits.site_bytes_in_flight, "bytes in flight"),
+            )
+        return self._of[name]

@@ -1,0 +1,86 @@
+"""Opens the port: gRPC's server with TLS, the services behind their guard, and limits against junk."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from typing import cast
+
+import grpc
+
+from moretta.server.home import Limits
+from moretta.server.port.credentials import PortCertificates, changes
+from moretta.server.port.guard import ENVELOPE_BYTES, Guard, Method
+
+_MOST_CALLS = 512
+"""At once, of all callers; gRPC itself refuses more."""
+_log = logging.getLogger(__name__)
+
+
+def open_port(
+    listen: str,
+    *,
+    certificates: PortCertificates,
+    guard: Guard,
+    services: dict[str, Sequence[Method]],
+    limits: Limits,
+) -> tuple[grpc.aio.Server, int]:
+    """A server that is bound and not yet started, and the port it was given.
+
+    Args:
+        listen: HOST:PORT; port 0 takes a free one.
+        certificates: what is shown and trusted.
+        guard: stands before every method.
+        services: full names of services, with their methods.
+        limits: of messages.
+
+    Raises:
+        OSError: the address cannot be had.
+    """
+    server = grpc.aio.server(maximum_concurrent_rpcs=_MOST_CALLS, options=_options(limits))
+    for service, methods in services.items():
+        handlers = {method.name: guard.handler(method) for method in methods}
+        server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, handlers),))
+    try:
+        port = server.add_secure_port(listen, _credentials(certificates))
+    except RuntimeError as error:
+        raise OSError(f"{listen} cannot be opened: {error}") from error
+    return server, port
+
+
+def _credentials(certificates: PortCertificates) -> grpc.ServerCredentials:
+    fetch = changes(certificates)
+
+    def configured(parts: tuple[bytes, bytes, bytes]) -> grpc.ServerCertificateConfiguration:
+        key, chain, roots = parts
+        return grpc.ssl_server_certificate_configuration([(key, chain)], root_certificates=roots)
+
+    def configuration() -> grpc.ServerCertificateConfiguration | None:
+        try:
+            fetched = fetch()
+        except Exception:
+            _log.exception("the port's certificates cannot be read: the last ones stay")
+            return None
+        return None if fetched is None else configured(fetched)
+
+    # gRPC takes None for "as before", which its types do not tell
+    fetcher = cast("Callable[[], grpc.ServerCertificateConfiguration]", configuration)
+    return grpc.dynamic_ssl_server_credentials(
+        configured(certificates.now()), fetcher, require_client_authentication=True
+    )
+
+
+def _options(limits: Limits) -> list[tuple[str, int]]:
+    longest = limits.max_call_bytes + ENVELOPE_BYTES
+    return [
+        ("grpc.so_reuseport", 0),  # a second server on this port must fail, not share it
+        ("grpc.max_receive_message_length", longest),
+        ("grpc.max_send_message_length", longest),
+        ("grpc.max_concurrent_streams", 64),  # of one connection
+        ("grpc.server_handshake_timeout_ms", 10_000),
+        ("grpc.max_metadata_size", 8 << 10),
+        # A site's one connection is pinged so that middleboxes keep it open, and so that a dead one is noticed
+        ("grpc.keepalive_time_ms", 60_000),
+        ("grpc.keepalive_timeout_ms", 20_000),
+        ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+    ]

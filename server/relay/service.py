@@ -1,0 +1,91 @@
+"""What the Relay service does: one Fleet call of the site that calls goes on to the SuperLink, nothing interpreted."""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from moretta.server.audit_log import AuditLog
+from moretta.server.enrollment.authority import Clock
+from moretta.server.enrollment.node_key import header_form
+from moretta.server.enrollment.records import KnownCertificate
+from moretta.server.enrollment.registry import Registry
+from moretta.server.port.guard import MakeRoom, Method
+from moretta.server.refusal import Refusal
+from moretta.server.relay.replay import SeenSignatures
+from moretta.server.relay.superlink import SuperLinkClient
+from moretta.shared.pb.relay_pb2 import FleetCall, FleetReply
+from moretta.shared.relay import FLEET_METHODS
+
+
+@dataclass(slots=True)
+class Traffic:
+    """What one site has called since it was last written to the registry."""
+
+    calls: int = 0
+    bytes_from: int = 0
+    bytes_to: int = 0
+    last_call: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class RelayService:
+    """See the module."""
+
+    superlink: SuperLinkClient
+    registry: Registry
+    audit: AuditLog
+    seen: SeenSignatures
+    clock: Clock
+    _traffic: dict[str, Traffic] = field(default_factory=dict)
+
+    def methods(self) -> Sequence[Method]:
+        """All of it, for the port."""
+        return [Method("Call", FleetCall, self.call, large=True)]
+
+    async def call(self, site: KnownCertificate, request: FleetCall, make_room: MakeRoom) -> FleetReply:
+        """Pass one call on.
+
+        Raises:
+            Refusal: for another path than the twelve, another node key than the enrolled one, a signature that was
+                seen or is out of time, or a SuperLink that does not answer.
+        """
+        if request.method not in FLEET_METHODS:
+            raise Refusal("PERMISSION_DENIED", "not-fleet", "only Flower's Fleet calls are relayed")
+        if not request.public_key or not request.signature or not request.timestamp:
+            raise Refusal("PERMISSION_DENIED", "no-headers", "Flower's three signature headers are needed")
+        enrolled = header_form(site.node_key) if site.node_key else ""
+        if not hmac.compare_digest(request.public_key.encode(), enrolled.encode()):
+            raise Refusal("PERMISSION_DENIED", "foreign-node-key", "the node key is not the one enrolled by this site")
+        self.seen.let_through_once(site.site, timestamp=request.timestamp, signature=request.signature)
+        size = len(request.body)
+        self.audit.add("relay", sync=False, site=site.site, serial=site.serial, method=request.method, bytes=size)
+        headers = {
+            "flwr-public-key": request.public_key,
+            "flwr-signature": request.signature,
+            "flwr-timestamp": request.timestamp,
+        }
+        path = f"/v1/fleet/{request.method}"
+        answer = await self.superlink.post(path, request.body, headers=headers, make_room=make_room)
+        self._count(site.site, size, len(answer.body))
+        return FleetReply(status=answer.status, body=answer.body)
+
+    def write_counts(self) -> None:
+        """Add what was counted to the registry."""
+        for site in list(self._traffic):
+            traffic = self._traffic.pop(site)
+            self.registry.count_calls(
+                site,
+                calls=traffic.calls,
+                bytes_from=traffic.bytes_from,
+                bytes_to=traffic.bytes_to,
+                last_call=traffic.last_call,
+            )
+
+    def _count(self, site: str, bytes_from: int, bytes_to: int) -> None:
+        traffic = self._traffic.setdefault(site, Traffic())
+        traffic.calls += 1
+        traffic.bytes_from += bytes_from
+        traffic.bytes_to += bytes_to
+        traffic.last_call = int(self.clock())

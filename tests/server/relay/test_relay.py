@@ -1,0 +1,322 @@
+from __future__ import annotations
+
+import base64
+import json
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import grpc
+import pytest
+from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature, encode_dss_signature
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from ports import MIB, Echo, RunningPort, SiteKeys, echo_superlink, refusal
+from starlette.responses import Response
+
+from moretta.server.audit_log import verify_log
+from moretta.server.enrollment.node_key import header_form
+from moretta.server.home import Limits
+from moretta.server.relay.replay import _P384_ORDER
+from moretta.shared.pb.relay_pb2 import FleetCall
+from moretta.shared.relay import FLEET_METHODS
+
+
+@pytest.fixture(scope="module")
+def echo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Echo]:
+    with echo_superlink(tmp_path_factory.mktemp("echo")) as echo:
+        yield echo
+
+
+@pytest.fixture
+def port(tmp_path: Path, echo: Echo) -> Iterator[RunningPort]:
+    echo.calls.clear()
+    echo.answer = lambda path, body: Response(body)
+    port = RunningPort(tmp_path, echo)
+    yield port
+    port.close()
+
+
+def _refused(port: RunningPort, site: SiteKeys, call: FleetCall, echo: Echo, **options: int) -> tuple[str, str]:
+    """Makes a call that must be refused, and must not reach the SuperLink."""
+    before = len(echo.calls)
+    with pytest.raises(grpc.RpcError) as error:
+        port.as_site(site).relayed(call, **options)
+    assert len(echo.calls) == before
+    return refusal(error.value)
+
+
+@pytest.mark.parametrize("method", sorted(FLEET_METHODS))
+def test_each_of_the_twelve_fleet_calls_goes_on_with_its_headers_and_comes_back(
+    port: RunningPort, echo: Echo, method: str
+) -> None:
+    echo.answer = lambda path, body: Response(b"answer", status_code=418)
+    site = port.enrolled()
+    call = site.fleet_call(method, b"\x00body\xff")
+    reply = port.as_site(site).relayed(call)
+    assert (reply.status, reply.body) == (418, b"answer")
+    ((path, body, headers),) = echo.calls
+    assert (path, body) == (f"/v1/fleet/{method}", b"\x00body\xff")
+    assert headers["flwr-public-key"] == call.public_key
+    assert headers["flwr-signature"] == call.signature
+    assert headers["flwr-timestamp"] == call.timestamp
+    assert headers["content-type"] == "application/protobuf"
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        *("", "list-nodes", "../control/list-nodes", "pull-messages/../../control/start-run", "PULL-MESSAGES"),
+        *("pull-messages ", "/v1/control/register-node", "pull-messages?x", "%2e%2e/control/list-nodes"),
+        "../runtime/acquire-task",
+    ],
+)
+def test_no_other_path_than_the_twelve_goes_on(port: RunningPort, echo: Echo, method: str) -> None:
+    site = port.enrolled()
+    assert _refused(port, site, site.fleet_call(method), echo) == ("PERMISSION_DENIED", "not-fleet")
+
+
+def test_flowers_control_and_runtime_services_are_not_there(port: RunningPort) -> None:
+    channel = port.as_site(port.enrolled()).channel
+    for path in ("/flwr.proto.Control/ListNodes", "/flwr.proto.Fleet/PullMessages", "/moretta.relay.v1.Relay/Other"):
+        with pytest.raises(grpc.RpcError) as error:
+            channel.unary_unary(path)(b"", timeout=5)
+        assert error.value.code() is grpc.StatusCode.UNIMPLEMENTED
+
+
+@pytest.mark.parametrize("header", ["public_key", "signature", "timestamp"])
+def test_a_call_without_a_header_is_refused(port: RunningPort, echo: Echo, header: str) -> None:
+    site = port.enrolled()
+    assert _refused(port, site, site.fleet_call(**{header: ""}), echo) == ("PERMISSION_DENIED", "no-headers")
+
+
+def test_a_replayed_call_is_refused_whatever_it_is_used_for(port: RunningPort, echo: Echo) -> None:
+    site = port.enrolled()
+    call = site.fleet_call()
+    port.as_site(site).relayed(call)
+    assert _refused(port, site, call, echo) == ("PERMISSION_DENIED", "replayed")
+    other = FleetCall(method="deactivate-node", public_key=call.public_key, signature=call.signature)
+    other.timestamp = call.timestamp
+    assert _refused(port, site, other, echo) == ("PERMISSION_DENIED", "replayed")
+
+
+def test_a_signature_turned_into_its_twin_is_a_replay(port: RunningPort, echo: Echo) -> None:
+    site = port.enrolled()
+    call = site.fleet_call()
+    port.as_site(site).relayed(call)
+    r, s = decode_dss_signature(base64.b64decode(call.signature))
+    call.signature = base64.b64encode(encode_dss_signature(r, _P384_ORDER - s)).decode()
+    assert _refused(port, site, call, echo) == ("PERMISSION_DENIED", "replayed")
+
+
+def test_a_timestamp_in_another_spelling_is_refused(port: RunningPort, echo: Echo) -> None:
+    site = port.enrolled()
+    call = site.fleet_call()
+    for spelling in (call.timestamp.replace("T", " "), call.timestamp.replace("+00:00", "Z"), call.timestamp + " "):
+        other = site.fleet_call(timestamp=spelling)
+        assert _refused(port, site, other, echo) == ("INVALID_ARGUMENT", "bad-timestamp")
+
+
+def test_20_concurrent_uses_of_one_signature_have_exactly_one_winner(port: RunningPort, echo: Echo) -> None:
+    site = port.enrolled()
+    call, calls = site.fleet_call(), port.as_site(site)
+
+    def use(_: int) -> str:
+        try:
+            calls.relayed(call)
+        except grpc.RpcError as error:
+            return refusal(error)[1]
+        return "passed"
+
+    with ThreadPoolExecutor(20) as pool:
+        assert sorted(pool.map(use, range(20))) == ["passed", *["replayed"] * 19]
+    assert len(echo.calls) == 1
+
+
+@pytest.mark.parametrize(("seconds", "passes"), [(-310, False), (-290, True), (4, True), (6, False), (3600, False)])
+def test_old_and_future_dated_calls_are_refused(port: RunningPort, echo: Echo, seconds: float, passes: bool) -> None:
+    site = port.enrolled()
+    call = site.fleet_call(at=port.clock.now + seconds)
+    if passes:
+        assert port.as_site(site).relayed(call).status == 200
+    else:
+        assert _refused(port, site, call, echo) == ("PERMISSION_DENIED", "wrong-time")
+
+
+def test_another_sites_node_key_is_refused(port: RunningPort, echo: Echo) -> None:
+    one, two = port.enrolled("one"), port.enrolled("two")
+    assert _refused(port, one, two.fleet_call(), echo) == ("PERMISSION_DENIED", "foreign-node-key")
+    borrowed = one.fleet_call(public_key=header_form(two.node_public))
+    assert _refused(port, one, borrowed, echo) == ("PERMISSION_DENIED", "foreign-node-key")
+
+
+def test_a_revoked_site_and_a_joining_one_relay_nothing(port: RunningPort, echo: Echo) -> None:
+    site = port.enrolled()
+    calls = port.as_site(site)
+    calls.relayed(site.fleet_call())
+    port.office.registry.end_site("clinic-a", "revoked")
+    with pytest.raises(grpc.RpcError) as error:
+        calls.relayed(site.fleet_call())
+    assert refusal(error.value) == ("UNAUTHENTICATED", "revoked")
+    with pytest.raises(grpc.RpcError) as error:
+        port.with_token(port.office.join("new")).relayed(site.fleet_call())
+    assert refusal(error.value) == ("UNAUTHENTICATED", "not-enrolled")
+    assert len(echo.calls) == 1
+
+
+def test_every_relayed_call_is_one_line_of_the_log_written_before_it_goes_on(
+    port: RunningPort, echo: Echo, tmp_path: Path
+) -> None:
+    site = port.enrolled()
+    lines: list[int] = []
+
+    def answer(path: str, body: bytes) -> Response:
+        lines.append((tmp_path / "audit.jsonl").read_text().count('"event":"relay"'))
+        return Response(body)
+
+    echo.answer = answer
+    calls = port.as_site(site)
+    for size in (0, 10, 300_000):
+        calls.relayed(site.fleet_call("push-object", bytes(size)))
+    assert lines == [1, 2, 3]
+    records = [json.loads(line) for line in (tmp_path / "audit.jsonl").read_text().splitlines()]
+    relayed = [(r["site"], r["method"], r["bytes"]) for r in records if r["event"] == "relay"]
+    assert relayed == [("clinic-a", "push-object", size) for size in (0, 10, 300_000)]
+    verify_log(tmp_path / "audit.jsonl")
+    port.relay.write_counts()
+    record = port.office.registry.sites()[0]
+    assert (record.calls, record.bytes_from, record.bytes_to) == (3, 300_010, 300_010)
+    assert calls.status().last_call == int(port.clock.now)
+
+
+def test_a_body_of_100_mb_passes_both_ways(port: RunningPort, echo: Echo) -> None:
+    site = port.enrolled()
+    body = bytes(1 << 10) * (100 << 10)
+    reply = port.as_site(site).relayed(site.fleet_call("push-object", body), timeout=120)
+    assert reply.body == body
+    assert port.guard.admission.bytes_in_flight == 0
+
+
+def test_a_body_over_the_limit_is_refused_by_its_announcement_and_by_its_size(tmp_path: Path, echo: Echo) -> None:
+    port = RunningPort(tmp_path, echo, limits=Limits(max_call_bytes=MIB))
+    site = port.enrolled()
+    long = site.fleet_call(body=bytes(MIB + 1))
+    assert _refused(port, site, long, echo) == ("RESOURCE_EXHAUSTED", "too-large")
+    lied = site.fleet_call(body=bytes(MIB // 2))
+    assert _refused(port, site, lied, echo, declared=10) == ("RESOURCE_EXHAUSTED", "too-large")
+    too_long_for_grpc = site.fleet_call(body=bytes(2 * MIB))
+    assert _refused(port, site, too_long_for_grpc, echo, declared=10)[0] == "RESOURCE_EXHAUSTED"
+    assert port.as_site(site).relayed(site.fleet_call(body=bytes(MIB))).status == 200
+    port.close()
+
+
+def test_an_answer_over_the_limit_is_not_passed(tmp_path: Path, echo: Echo) -> None:
+    echo.answer = lambda path, body: Response(bytes(MIB + 1))
+    port = RunningPort(tmp_path, echo, limits=Limits(max_call_bytes=MIB))
+    site = port.enrolled()
+    with pytest.raises(grpc.RpcError) as error:
+        port.as_site(site).relayed(site.fleet_call())
+    assert refusal(error.value) == ("RESOURCE_EXHAUSTED", "answer-too-large")
+    port.close()
+
+
+def test_a_site_that_calls_too_fast_is_slowed_down_then_refused_and_others_are_not(tmp_path: Path, echo: Echo) -> None:
+    limits = Limits(calls_per_second=5, burst_calls=3, patience_seconds=0.5)
+    port = RunningPort(tmp_path, echo, limits=limits)
+    fast, calm = port.enrolled("fast"), port.enrolled("calm")
+    calls = port.as_site(fast)
+    outcomes: list[str] = []
+
+    def hurry(_: int) -> None:
+        try:
+            calls.relayed(fast.fleet_call())
+            outcomes.append("passed")
+        except grpc.RpcError as error:
+            outcomes.append("/".join(refusal(error)))
+
+    with ThreadPoolExecutor(12) as pool:
+        list(pool.map(hurry, range(12)))
+    assert set(outcomes) == {"passed", "RESOURCE_EXHAUSTED/too-fast"}
+    assert 3 <= outcomes.count("passed") <= 7
+    assert port.as_site(calm).relayed(calm.fleet_call()).status == 200
+    port.close()
+
+
+def test_large_bodies_wait_for_room_and_heartbeats_do_not_wait_for_them(tmp_path: Path, echo: Echo) -> None:
+    limits = Limits(max_call_bytes=MIB, site_bytes_in_flight=MIB, bytes_in_flight=MIB, patience_seconds=20)
+    port = RunningPort(tmp_path, echo, limits=limits)
+    site = port.enrolled()
+    go_on, most = threading.Event(), [0]
+
+    def answer(path: str, body: bytes) -> Response:
+        most[0] = max(most[0], port.guard.admission.bytes_in_flight)
+        if body:
+            go_on.wait(20)
+        return Response(b"")
+
+    echo.answer = answer
+    calls = port.as_site(site)
+    with ThreadPoolExecutor(4) as pool:
+        pushes = [pool.submit(calls.relayed, site.fleet_call("push-object", bytes(MIB))) for _ in range(3)]
+        while not any(path.endswith("push-object") for path, _, _ in echo.calls[-1:]):
+            time.sleep(0.01)
+        assert calls.relayed(site.fleet_call("send-node-heartbeat"), timeout=5).status == 200
+        assert not any(push.done() for push in pushes)
+        go_on.set()
+        assert [push.result().status for push in pushes] == [200] * 3
+    assert most == [MIB]
+    port.close()
+
+
+def test_a_superlink_that_is_away_makes_calls_unavailable_and_not_lost_for_good(
+    tmp_path: Path, echo: Echo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with echo_superlink(tmp_path) as short_lived:
+        port = RunningPort(tmp_path, short_lived)
+    site = port.enrolled()
+    with pytest.raises(grpc.RpcError) as error:
+        port.as_site(site).relayed(site.fleet_call())
+    assert refusal(error.value) == ("UNAVAILABLE", "superlink-down")
+    assert port.as_site(site).status().site == "clinic-a"
+    port.close()
+
+
+def test_a_registry_that_is_away_lets_nobody_in(port: RunningPort, tmp_path: Path, echo: Echo) -> None:
+    site = port.enrolled()
+    calls = port.as_site(site)
+    calls.status()
+    port.office.registry.close()
+    for path in tmp_path.glob("registry.sqlite*"):
+        path.unlink()
+    (tmp_path / "registry.sqlite").write_bytes(b"no database" * 500)
+    with pytest.raises(grpc.RpcError) as error:
+        calls.relayed(site.fleet_call())
+    assert refusal(error.value) == ("UNAVAILABLE", "registry-down")
+    assert echo.calls == []
+
+
+_calls = st.builds(lambda method, body: FleetCall(method=method, body=body), st.text(), st.binary())
+
+
+@settings(max_examples=60, deadline=None)
+@given(data=st.binary(max_size=2000) | _calls.map(FleetCall.SerializeToString))
+def test_fuzzed_messages_are_refused_and_the_port_goes_on(
+    fuzzed: tuple[RunningPort, SiteKeys, Echo], data: bytes
+) -> None:
+    port, site, echo = fuzzed
+    channel = port.as_site(site).channel
+    for path in ("/moretta.relay.v1.Relay/Call", "/moretta.enrollment.v1.Enrollment/Renew"):
+        with pytest.raises(grpc.RpcError) as error:
+            channel.unary_unary(path)(data, timeout=10)
+        assert error.value.code().name in ("INVALID_ARGUMENT", "PERMISSION_DENIED", "RESOURCE_EXHAUSTED")
+    assert echo.calls == []
+
+
+@pytest.fixture(scope="module")
+def fuzzed(tmp_path_factory: pytest.TempPathFactory, echo: Echo) -> Iterator[tuple[RunningPort, SiteKeys, Echo]]:
+    echo.calls.clear()
+    port = RunningPort(tmp_path_factory.mktemp("fuzz"), echo, limits=Limits(calls_per_second=10_000))
+    yield port, port.enrolled(), echo
+    port.close()

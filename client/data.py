@@ -14,7 +14,7 @@ from moretta.client.held_out import held_out
 from moretta.client.settings import SiteSettings
 from moretta.client.training import TrainingSet
 from moretta.shared.errors import RunError
-from moretta.shared.features.voice_forms import as_mfcc
+from moretta.shared.features.voice_forms import is_code, model_input
 from moretta.shared.models.emotion import PublicScale, emotion_model
 from moretta.shared.release import Release, open_release
 from moretta.shared.release.format import STATEMENT_FILE, Modality
@@ -56,7 +56,7 @@ def released_features(settings: SiteSettings, study: Study, modality: Modality) 
 def _features(folder: Path, model_name: str, modality: Modality) -> ReleasedFeatures:
     release = open_release(folder)
     model = emotion_model(modality, model_name)
-    scale = public_scale(folder) if modality == "voice" else None
+    scale = public_scale(folder) if modality == "voice" and not _holds_codes(release) else None
     rows, clips = [], []
     for clip, array in release.arrays(modality):
         rows.append(model.features(_as_input(release, modality, array), scale))
@@ -101,4 +101,9 @@ def _as_input(release: Release, modality: Modality, array: Array) -> Array:
         return array
     statement = release.anonymizer("voice")
     assert statement is not None  # arrays of this modality were there
-    return as_mfcc(statement.form, array, release.codebook)
+    return model_input(statement.form, array, release.codebook)
+
+
+def _holds_codes(release: Release) -> bool:
+    statement = release.anonymizer("voice")
+    return statement is not None and is_code(statement.form)

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from moretta.client.anonymize.registry import Anonymizer, get_anonymizer
+from moretta.client.anonymize.registry import Anonymizer, Speaker, get_anonymizer
 from moretta.client.ledger import Ledger
 from moretta.client.settings import SiteSettings
 from moretta.shared.corpus.clips import Clip, Corpus
@@ -192,14 +192,18 @@ def _read_face(clip: Clip, fps: float) -> Array | None:
     return None if clip.video is None else np.stack(list(read_frames(clip.video, fps=fps)))
 
 
-def _raw(channel: _Channel, clips: Iterable[Clip]) -> Iterator[Array]:
+def _raw(channel: _Channel, clips: Iterable[Clip]) -> Iterator[tuple[Speaker, Array]]:
     for clip in clips:
         try:
             raw = channel.read(clip)
         except Exception:  # noqa: S112 - counted when the clip's turn comes
             continue
         if raw is not None:
-            yield raw
+            yield _speaker_key(clip), raw
+
+
+def _speaker_key(clip: Clip) -> Speaker:
+    return str(clip.speaker)
 
 
 def _anonymized(
@@ -228,7 +232,10 @@ def _anonymized(
     if not readable:
         return out
     try:
-        released = channel.anonymizer.release([raw for _, raw in readable], [noise[i] for i, _ in readable])
+        rows = [i for i, _ in readable]
+        released = channel.anonymizer.release(
+            [raw for _, raw in readable], [noise[i] for i in rows], [_speaker_key(clips[i]) for i in rows]
+        )
         results = list(zip(readable, released, strict=True))
     except Exception:
         dropped[f"{modality}-anonymizer-failed"] += len(readable)

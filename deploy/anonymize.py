@@ -49,16 +49,19 @@ def anonymize_corpus(
 def write_media(release: Release, folder: Path, *, fps: float) -> int:
     """Write every released clip as `<pseudonym>.wav` and, where faces were released, as video with sound.
 
+    Codes cannot be heard, and are not written.
+
     Returns:
         How many files were written.
     """
     from moretta.shared.corpus.media import read_audio, write_video, write_wav
-    from moretta.shared.features.voice_forms import as_waveform
+    from moretta.shared.features.voice_forms import as_waveform, is_code
 
     folder.mkdir(parents=True, exist_ok=True)
     written = 0
     voice = release.anonymizer("voice")
-    for clip, array in release.arrays("voice"):
+    heard = voice is not None and not is_code(voice.form)
+    for clip, array in release.arrays("voice") if heard else ():
         assert voice is not None
         write_wav(folder / f"{clip.clip}.wav", as_waveform(voice.form, array, release.codebook))
         written += 1

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from moretta.shared.features.voice_forms import as_mfcc
+from moretta.shared.features.voice_forms import is_code, model_input
 from moretta.shared.release import ReleasedClip
 from moretta.shared.release.format import Modality
 
@@ -29,5 +29,5 @@ def model_inputs(
         statement = release.anonymizer(modality)
         for clip, array in release.arrays(modality):
             assert statement is not None
-            ready = as_mfcc(statement.form, array, release.codebook) if modality == "voice" else array
-            yield model.features(ready, scale), clip
+            ready = model_input(statement.form, array, release.codebook) if modality == "voice" else array
+            yield model.features(ready, None if is_code(statement.form) else scale), clip

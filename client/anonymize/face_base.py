@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Literal, Self
 import numpy as np
 import numpy.typing as npt
 
-from moretta.client.anonymize.registry import Anonymizer, Array
+from moretta.client.anonymize.registry import Anonymizer, Array, Speaker
 from moretta.shared.features.faces import FaceCropper
 from moretta.shared.privacy.noise import NoiseSource
 from moretta.shared.release.format import AnonymizerStatement, PrivacyStatement
@@ -48,7 +48,12 @@ class FaceAnonymizer(Anonymizer):
         """Pictures."""
         return "frames"
 
-    def release(self, clips: Sequence[Array], noise: Sequence[NoiseSource]) -> list[Array | Exception]:
+    def release(
+        self,
+        clips: Sequence[Array],
+        noise: Sequence[NoiseSource],
+        speakers: Sequence[Speaker],  # noqa: ARG002
+    ) -> list[Array | Exception]:
         """uint8 [frames, side, side, 3] for each clip; in the place of a clip that failed, its error."""
         out: list[Array | Exception] = []
         for frames, source in zip(clips, noise, strict=True):

@@ -7,7 +7,7 @@ from typing import Literal
 
 import numpy as np
 
-from moretta.client.anonymize.registry import Anonymizer, Array, anonymizer
+from moretta.client.anonymize.registry import Anonymizer, Array, Speaker, anonymizer
 from moretta.shared.errors import ClipError, StudyError
 from moretta.shared.features.codebook import fit_codebook, nearest
 from moretta.shared.features.mfcc import Frames, check_samples, mfcc_batch
@@ -16,7 +16,7 @@ from moretta.shared.features.sampling import FrameSample
 from moretta.shared.features.voice_forms import as_waveform, frame_count
 from moretta.shared.privacy.laplace import LaplaceValues
 from moretta.shared.privacy.noise import NoiseSource, SystemNoise
-from moretta.shared.release.format import AnonymizerStatement
+from moretta.shared.release.format import CODE_FORMS, AnonymizerStatement
 from moretta.shared.study import Study, VoiceSection
 
 MAX_FIT_FRAMES = 200_000
@@ -80,9 +80,15 @@ class MfccQuantizer(Anonymizer):
         """Build from the study and the public voice.
 
         Raises:
-            StudyError: there is no public voice, or one of another size than the study says.
+            StudyError: there is no public voice, or one of another size than the study says; the study wants codes.
         """
         voice, public = study.voice, PublicVoice.from_arrays(shared)
+        if voice.form in CODE_FORMS:
+            raise StudyError(
+                f"the voice anonymizer {cls.name!r} with the form {voice.form}",
+                expected="tokens, mfcc or waveform",
+                fix="set `form` in [voice]",
+            )
         found = public.codebook.shape
         if found != (voice.codebook_size, voice.coefficients):
             raise StudyError(
@@ -107,7 +113,7 @@ class MfccQuantizer(Anonymizer):
         """MFCC frames behind one released array."""
         return frame_count(self.form, released)
 
-    def fit(self, clips: Iterable[Array], noise: NoiseSource | None = None) -> None:
+    def fit(self, clips: Iterable[tuple[Speaker, Array]], noise: NoiseSource | None = None) -> None:
         """Fit the codebook, if it is a local one, on at most `MAX_FIT_FRAMES` noisy frames of these clips.
 
         Args:
@@ -118,7 +124,7 @@ class MfccQuantizer(Anonymizer):
             return
         noise = SystemNoise() if noise is None else noise
         sample = FrameSample(MAX_FIT_FRAMES, self._section.coefficients, seed=self._seed)
-        for batch in _batches(_usable(clips), _FIT_BATCH_CLIPS):
+        for batch in _batches(_usable(clip for _, clip in clips), _FIT_BATCH_CLIPS):
             for frames in mfcc_batch(batch, self._section.coefficients):
                 sample.add(self._noisy(frames, noise))
         kept = sample.frames()
@@ -126,7 +132,12 @@ class MfccQuantizer(Anonymizer):
         if len(kept):
             self._codewords = fit_codebook(kept, self._section.codebook_size, seed=self._seed)
 
-    def release(self, clips: Sequence[Array], noise: Sequence[NoiseSource]) -> list[Array | Exception]:
+    def release(
+        self,
+        clips: Sequence[Array],
+        noise: Sequence[NoiseSource],
+        speakers: Sequence[Speaker],  # noqa: ARG002
+    ) -> list[Array | Exception]:
         """Released arrays of a batch, in the study's form; in the place of a clip that failed, its error."""
         out: list[Array | Exception] = [_check(clip) for clip in clips]
         usable = [index for index, clip in enumerate(out) if not isinstance(clip, Exception)]

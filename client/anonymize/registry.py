@@ -17,6 +17,8 @@ from moretta.shared.release.format import AnonymizerStatement, Modality
 from moretta.shared.study import Study
 
 Array = npt.NDArray[Any]
+Speaker = str
+"""A key that tells one person's clips from another's. It is known at the site, and nothing of it may be released."""
 
 
 class Anonymizer(ABC):
@@ -50,12 +52,20 @@ class Anonymizer(ABC):
         """Frames in one released array: the size that privacy is composed over. Default: its first axis."""
         return len(released)
 
-    def fit(self, clips: Iterable[Array], noise: NoiseSource) -> None:  # noqa: B027 - most fit nothing
-        """Fit what is fitted on the site's own clips, with noise. Default: nothing, which costs nothing."""
+    def fit(self, clips: Iterable[tuple[Speaker, Array]], noise: NoiseSource) -> None:  # noqa: B027 - most fit nothing
+        """Fit what is fitted on the site's own clips, each with whose it is. Default: nothing, which costs nothing."""
 
     @abstractmethod
-    def release(self, clips: Sequence[Array], noise: Sequence[NoiseSource]) -> list[Array | Exception]:
-        """Released arrays of a batch, one noise source a clip; in the place of a clip that failed, its error."""
+    def release(
+        self, clips: Sequence[Array], noise: Sequence[NoiseSource], speakers: Sequence[Speaker]
+    ) -> list[Array | Exception]:
+        """Released arrays of a batch; in the place of a clip that failed, its error.
+
+        Args:
+            clips: the batch.
+            noise: one source a clip.
+            speakers: whose each clip is, by the keys that `fit` was told.
+        """
 
     @abstractmethod
     def statement(self, sizes: dict[str, list[int]], noise: Literal["system", "seeded"]) -> AnonymizerStatement:

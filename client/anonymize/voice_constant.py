@@ -7,12 +7,12 @@ from typing import Literal
 
 import numpy as np
 
-from moretta.client.anonymize.registry import Anonymizer, Array, anonymizer
+from moretta.client.anonymize.registry import Anonymizer, Array, Speaker, anonymizer
 from moretta.client.anonymize.voice_waveform import UNITS, each_clip
 from moretta.shared.features.mfcc import MELS, Frames
 from moretta.shared.features.voice_forms import as_waveform, frame_count
 from moretta.shared.privacy.noise import NoiseSource
-from moretta.shared.release.format import AnonymizerStatement, PrivacyStatement, VoiceForm
+from moretta.shared.release.format import CODEBOOK_FORMS, AnonymizerStatement, PrivacyStatement, VoiceForm
 from moretta.shared.study import Study
 
 FRAMES = 260
@@ -29,7 +29,9 @@ class ConstantVoice(Anonymizer):
         self._codebook[0, 0] = _BAND_LOG_ENERGY * np.sqrt(MELS)
         tokens = np.zeros(FRAMES, np.int32)
         centroids = self._codebook[tokens]
-        self._array: Array = {"tokens": tokens, "mfcc": centroids}.get(form, centroids)
+        self._array: Array = tokens if form in CODEBOOK_FORMS else centroids
+        if form == "code":
+            self._array = centroids[0]
         if form == "waveform":
             self._array = as_waveform("mfcc", centroids)
 
@@ -52,7 +54,12 @@ class ConstantVoice(Anonymizer):
         """MFCC frames behind one released array."""
         return frame_count(self.form, released)
 
-    def release(self, clips: Sequence[Array], noise: Sequence[NoiseSource]) -> list[Array | Exception]:  # noqa: ARG002
+    def release(
+        self,
+        clips: Sequence[Array],
+        noise: Sequence[NoiseSource],  # noqa: ARG002
+        speakers: Sequence[Speaker],  # noqa: ARG002
+    ) -> list[Array | Exception]:
         """The same array for each clip."""
         return each_clip(clips, lambda _: self._array.copy())
 

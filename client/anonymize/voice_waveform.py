@@ -6,7 +6,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, Literal, Self
 
-from moretta.client.anonymize.registry import Anonymizer, Array
+from moretta.client.anonymize.registry import Anonymizer, Array, Speaker
 from moretta.shared.errors import StudyError
 from moretta.shared.features.mfcc import check_samples, mfcc
 from moretta.shared.features.voice_forms import frame_count
@@ -21,11 +21,11 @@ def waveform_form(name: str, form: VoiceForm) -> VoiceForm:
     """The form if it can be made from a waveform without a codebook.
 
     Raises:
-        StudyError: the study wants tokens.
+        StudyError: the study wants tokens or codes.
     """
-    if form == "tokens":
+    if form not in ("mfcc", "waveform"):
         raise StudyError(
-            f"the voice anonymizer {name!r} with the form tokens",
+            f"the voice anonymizer {name!r} with the form {form}",
             expected="the form mfcc or waveform",
             fix="set `form` in [voice]",
         )
@@ -64,7 +64,7 @@ class NoiselessVoice(Anonymizer):
         """Build from the study; nothing shared is needed.
 
         Raises:
-            StudyError: the study wants tokens.
+            StudyError: the study wants tokens or codes.
         """
         return cls(waveform_form(cls.name, study.voice.form), study.voice.coefficients)
 
@@ -85,7 +85,12 @@ class NoiselessVoice(Anonymizer):
         """MFCC frames behind one released array."""
         return frame_count(self.form, released)
 
-    def release(self, clips: Sequence[Array], noise: Sequence[NoiseSource]) -> list[Array | Exception]:  # noqa: ARG002
+    def release(
+        self,
+        clips: Sequence[Array],
+        noise: Sequence[NoiseSource],  # noqa: ARG002
+        speakers: Sequence[Speaker],  # noqa: ARG002
+    ) -> list[Array | Exception]:
         """The transformed clips, or their MFCC."""
         return each_clip(clips, self._release)
 

@@ -24,7 +24,7 @@ from moretta.server.audit.sources import (
     Source,
     VideoFiles,
 )
-from moretta.server.audit.views import Floats, Frames, mfcc_view, statistics_of, thumbnails_view
+from moretta.server.audit.views import Floats, Frames, mfcc_view, statistics_view, thumbnails_view
 from moretta.shared.corpus.clips import Clip, Corpus
 from moretta.shared.errors import ClipError, ReleaseError
 from moretta.shared.release.format import Modality, ReleasedClip, age_group
@@ -70,6 +70,13 @@ class ClipSet:
         """The form of the first clip; a set made from several sites may mix forms."""
         return self.source.form(self.rows[0])
 
+    @property
+    def holds_codes(self) -> bool:
+        """Whether these are codes: no sound can be made of them, and what learnt on sound cannot read them."""
+        from moretta.shared.features.voice_forms import is_code
+
+        return self.modality == "voice" and len(self) > 0 and is_code(self.form)
+
     def subset(self, indices: Iterable[int]) -> ClipSet:
         """The clips at these positions, in this order."""
         chosen = [int(index) for index in indices]
@@ -87,17 +94,23 @@ class ClipSet:
         return self.source.array(self.rows[index])
 
     def mfcc(self, index: int) -> Floats:
-        """float32 [frames, coefficients], frames every 10 ms."""
+        """float32 [frames, coefficients], frames every 10 ms; of codes float32 [steps, d], one step or more."""
         row = self.rows[index]
         return self.views["mfcc"][row] if "mfcc" in self.views else mfcc_view(self.source, row)
 
     def statistics(self, index: int) -> Floats:
-        """float32 [d]: the statistics of a clip's MFCC that most adaptive voice attackers work on."""
+        """float32 [d]: the statistics of a clip's MFCC, or codes, that most adaptive voice attackers work on."""
         row = self.rows[index]
-        return self.views["statistics"][row][0] if "statistics" in self.views else statistics_of(self.mfcc(index))
+        packed = self.views.get("statistics")
+        found: Floats = statistics_view(self.source, row, self.mfcc(index)) if packed is None else packed[row][0]
+        return found
 
     def waveform(self, index: int) -> Floats:
-        """float32 [samples] at 16 kHz in [-1, 1]; resynthesized where no sound was released."""
+        """float32 [samples] at 16 kHz in [-1, 1]; resynthesized where no sound was released.
+
+        Raises:
+            ReleaseError: codes were released, of which no sound can be made.
+        """
         from moretta.shared.features.voice_forms import as_waveform
 
         row = self.rows[index]
@@ -138,8 +151,10 @@ class ClipSet:
         """
         failed: Counter[str] = Counter(self.damaged)
         kept: list[int] = []
+        size: tuple[int, ...] | None = None
 
         def readable() -> Iterator[npt.NDArray[Any]]:
+            nonlocal size
             for index, row in enumerate(self.rows):
                 try:
                     view = (
@@ -150,6 +165,10 @@ class ClipSet:
                 except (ClipError, ReleaseError) as error:
                     failed[getattr(error, "reason", "damaged")] += 1
                     continue
+                size = view.shape[1:] if size is None else size
+                if view.shape[1:] != size:
+                    failed["other-size"] += 1  # no attacker could take it together with the others
+                    continue
                 kept.append(index)
                 yield view
 
@@ -159,7 +178,7 @@ class ClipSet:
         subset = replace(self.subset(kept), views=views, damaged=dict(failed))
         if self.modality != "voice":
             return subset
-        statistics = (statistics_of(subset.mfcc(i))[None] for i in range(len(subset)))
+        statistics = (statistics_view(self.source, row, subset.mfcc(i))[None] for i, row in enumerate(subset.rows))
         views["statistics"] = Packed.write(folder, "statistics", statistics, rows=lambda: list(subset.rows))
         return replace(subset, views=views)
 

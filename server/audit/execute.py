@@ -30,6 +30,7 @@ from moretta.server.audit.trials import TrialPlan
 
 MIN_SPEAKERS = {"identifier": 2, "embedder": 4}
 """An embedder trains on one half of the speakers and attacks the other: two speakers make a half."""
+OTHER_FORM = "codes were released: an attacker that was trained on sound, or enrolled with it, cannot read them"
 Ints = npt.NDArray[np.int64]
 
 
@@ -86,6 +87,15 @@ def scenarios_of(cls: type[Attacker], unit: Unit, sets: set[SetName]) -> list[Sc
     return found
 
 
+def across_forms(scenarios: list[Scenario], sets: dict[SetName, ClipSet]) -> list[Scenario]:
+    """Those in which what learnt on sound would have to read codes, or the other way round: nobody can.
+
+    The attacker who makes codes of recordings of its own, as he must, is the semi-informed one.
+    """
+    codes = {name for name, clips in sets.items() if clips.holds_codes}
+    return [s for s in scenarios if len({name in codes for name in (s.enrol, s.trial, s.train)}) > 1]
+
+
 def is_untrained(cls: type[Attacker]) -> bool:
     """Whether this is an encoder used as it is."""
     return issubclass(cls, Embedder) and not cls.trainable
@@ -99,10 +109,25 @@ def seed_of(*parts: object) -> int:
 def run_unit(inputs: Inputs, unit: Unit) -> list[AuditRow]:
     """Train, attack and measure. Whatever goes wrong becomes void rows, never an exception of the audit."""
     cls = get_attacker(unit.attacker)
-    scenarios = scenarios_of(cls, unit, set(inputs.sets))
+    wanted = scenarios_of(cls, unit, set(inputs.sets))
+    barred = across_forms(wanted, inputs.sets)
+    scenarios = [s for s in wanted if s not in barred]
+    apart = [row for s in barred for row in _subject(cls, s, inputs).void(OTHER_FORM)]
+    return apart + (_run_scenarios(cls, inputs, unit, scenarios) if scenarios else [])
+
+
+def _subject(cls: type[Attacker], scenario: Scenario, inputs: Inputs) -> Subject:
+    return Subject(cls, scenario.name, _enrolled(inputs), len(inputs.plan.trial))
+
+
+def _enrolled(inputs: Inputs) -> int:
+    return len({s for half in inputs.plan.halves for s in half})
+
+
+def _run_scenarios(cls: type[Attacker], inputs: Inputs, unit: Unit, scenarios: list[Scenario]) -> list[AuditRow]:
     trainable = issubclass(cls, Embedder) and cls.trainable
     needed = MIN_SPEAKERS["embedder" if trainable else "identifier"]
-    speakers = len({s for half in inputs.plan.halves for s in half})
+    speakers = _enrolled(inputs)
     if speakers < needed:
         reason = f"{speakers} speakers with two clips or more, at least {needed} are needed"
     else:
@@ -112,8 +137,7 @@ def run_unit(inputs: Inputs, unit: Unit) -> list[AuditRow]:
                 return _run(cls, inputs, unit, scenarios)
         except Exception as error:
             reason = f"{type(error).__name__}: {error}"
-    clips = len(inputs.plan.trial)
-    return [row for s in scenarios for row in Subject(cls, s.name, speakers, clips).void(reason)]
+    return [row for s in scenarios for row in _subject(cls, s, inputs).void(reason)]
 
 
 def _run(cls: type[Attacker], inputs: Inputs, unit: Unit, scenarios: list[Scenario]) -> list[AuditRow]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from moretta.server.audit.attackers.base import Attacker, attacker_names, get_attacker
+from moretta.server.audit.attackers.base import Attacker, attacker_names, get_attacker, needs_sound
 from moretta.server.audit.clipset import ClipSet
 from moretta.server.audit.embeddings import embed_once, encoders_for
 from moretta.server.audit.execute import Inputs, Unit, run_unit, scenarios_of, units_of
@@ -96,13 +96,14 @@ def audit(
         if not plan.enrol:
             raise RunError("no speaker with two clips", expected="at least two clips of each of two speakers")
         sets["constant"] = ClipSet.constant(sets["released"])
-        here = [cls for cls in chosen if cls.missing() is None]
+        unfit = {cls: reason for cls in chosen if (reason := _unfit(cls, sets["released"])) is not None}
+        here = [cls for cls in chosen if cls not in unfit]
         sets = embed_once(encoders_for(here), sets, Path(scratch), cache_dir, pool)
         inputs = Inputs(sets, plan, seed, bootstrap)
         small = _constant_inputs(inputs)
         units = [unit for cls in here for unit in units_of(cls, set(sets))]
         tasks = [(small if unit.train == "constant" else inputs, unit) for unit in _slow_first(units)]
-        rows: list[AuditRow] = [row for cls in chosen if cls.missing() is not None for row in _missing(cls, inputs)]
+        rows: list[AuditRow] = [row for cls, reason in unfit.items() for row in _missing(cls, inputs, reason)]
         for done, (unit, found) in enumerate(_each(pool, tasks), start=1):
             rows += found
             if progress is not None:
@@ -145,7 +146,8 @@ def matched(
             expected="the originals of these releases, under the key of the site that made them",
             fix="check --corpus and --key",
         )
-    coefficients = released.mfcc(0).shape[1] if released.modality == "voice" else None
+    likened = released.modality == "voice" and not released.holds_codes
+    coefficients = released.mfcc(0).shape[1] if likened else None
     matching = matching.with_views(scratch, coefficients=coefficients)
     common = {clip.clip for clip in matching.clips}
     both = released.subset(i for i, clip in enumerate(released.clips) if clip.clip in common)
@@ -185,10 +187,17 @@ def _each(pool: Workers, tasks: list[tuple[Inputs, Unit]]) -> Iterator[tuple[Uni
         yield tasks[index][1], found
 
 
-def _missing(cls: type[Attacker], inputs: Inputs) -> list[AuditRow]:
+def _unfit(cls: type[Attacker], released: ClipSet) -> str | None:
+    """Why this attacker cannot be asked about these clips, or None."""
+    if released.holds_codes and needs_sound(cls):
+        return "codes were released: there is no sound that it could listen to"
+    return cls.missing()
+
+
+def _missing(cls: type[Attacker], inputs: Inputs, reason: str) -> list[AuditRow]:
     sets, enrolled = set(inputs.sets), len(inputs.clips.speakers)
     names = [s.name for unit in units_of(cls, sets) for s in scenarios_of(cls, unit, sets)]
-    return [row for name in names for row in Subject(cls, name, enrolled, 0).void(cls.missing() or "")]
+    return [row for name in names for row in Subject(cls, name, enrolled, 0).void(reason)]
 
 
 def _order(row: AuditRow, attackers: dict[str, int]) -> tuple[object, ...]:

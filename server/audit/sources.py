@@ -11,8 +11,9 @@ import numpy as np
 import numpy.typing as npt
 
 from moretta.shared.errors import ReleaseError
+from moretta.shared.release.format import VoiceForm
 
-Form = Literal["tokens", "mfcc", "waveform", "frames"]
+Form = VoiceForm | Literal["frames"]
 Array = npt.NDArray[Any]
 FrameLoader = Callable[[Path], npt.NDArray[np.uint8]]
 """Reads the faces of one video: uint8 [frames, height, width, 3]. A module-level function or a frozen object, so that

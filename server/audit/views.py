@@ -18,13 +18,23 @@ _PERCENTILES = (5, 25, 50, 75, 95)
 
 
 def mfcc_view(source: Source, row: int, coefficients: int | None = None) -> Floats:
-    """float32 [frames, coefficients] of one voice clip, whatever its form.
+    """float32 [frames, coefficients] of one voice clip, whatever its form; of codes float32 [steps, d].
 
     `coefficients` is for waveforms; None takes the default number.
     """
-    from moretta.shared.features.voice_forms import as_mfcc
+    from moretta.shared.features.voice_forms import as_sequence
 
-    return as_mfcc(source.form(row), source.array(row), source.codebook(row), coefficients=coefficients)
+    return as_sequence(source.form(row), source.array(row), source.codebook(row), coefficients=coefficients)
+
+
+def statistics_view(source: Source, row: int, sequence: Floats) -> Floats:
+    """float32 [d] of one voice clip whose `mfcc_view` is at hand: of its MFCC, or of its codes."""
+    from moretta.shared.features.voice_forms import is_code
+
+    form = source.form(row)
+    if form == "code":
+        return np.array(sequence[0], np.float32)
+    return code_statistics_of(sequence) if is_code(form) else statistics_of(sequence)
 
 
 def thumbnails_view(source: Source, row: int) -> Frames:
@@ -55,6 +65,29 @@ def statistics_of(mfcc: Floats) -> Floats:
         loud.std(0),
         np.percentile(loud, (10, 50, 90), axis=0).ravel(),
         np.cov(loud, rowvar=False)[upper] if len(loud) > 1 else np.zeros(len(upper[0])),
+    ]
+    return np.concatenate(parts).astype(np.float32)
+
+
+def code_statistics_of(codes: Floats) -> Floats:
+    """float32 [n]: how the codes of a sequence [steps, d] are distributed, how they follow, and how many there are.
+
+    No value of a code is a level, so all steps count alike. With the products of every value with every value one
+    step later a linear attacker sees what of a person is in how codes move together.
+    """
+    exact = np.asarray(codes, np.float64)
+    deltas = np.diff(exact, axis=0) if len(exact) > 1 else np.zeros_like(exact)
+    mean = exact.mean(0)
+    upper = np.triu_indices(codes.shape[1])
+    parts = [
+        mean,
+        exact.std(0),
+        deltas.std(0),
+        np.abs(deltas).mean(0),
+        np.percentile(exact, _PERCENTILES, axis=0).ravel(),
+        ((exact - mean).T @ (exact - mean) / len(exact))[upper],
+        ((exact[:-1] - mean).T @ (exact[1:] - mean) / len(exact)).ravel(),
+        np.log([len(exact)]),
     ]
     return np.concatenate(parts).astype(np.float32)
 

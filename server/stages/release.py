@@ -185,13 +185,15 @@ def _check_arrays(run: Run, release: Release) -> None:
     for modality in run.study.modalities:
         statement = release.anonymizer(modality)
         sizes = {_size(statement.form, array) for _, array in release.arrays(modality)} if statement else set()
-        expected = run.study.voice.coefficients if modality == "voice" else None
+        expected = run.study.voice.coefficients if statement is not None and statement.form == "mfcc" else None
         if len(sizes) > 1 or (expected is not None and sizes - {(), (expected,)}):
             raise ReleaseError(f"{modality} arrays of the sizes {sorted(sizes)}", expected="the size of the study")
 
 
 def _size(form: str, array: npt.NDArray[Any]) -> tuple[int, ...]:
-    return () if form in ("tokens", "waveform") else array.shape[1:]
+    if form == "code":
+        return array.shape
+    return () if form in ("tokens", "waveform", "code-tokens") else array.shape[1:]
 
 
 def _note_absent(run: Run) -> None:

@@ -1,4 +1,4 @@
-"""Released voice, whatever its form, as MFCC or as sound: attackers and models ask for what they need."""
+"""Released voice, whatever its form, as a sequence or as sound: attackers and models ask for what they need."""
 
 from __future__ import annotations
 
@@ -9,8 +9,48 @@ import numpy.typing as npt
 
 from moretta.shared.errors import ReleaseError
 from moretta.shared.features.mfcc import COEFFICIENTS, HOP_SAMPLES, Audio, Frames, mfcc, waveform_from_mfcc
+from moretta.shared.release.format import CODE_FORMS
 
 Codebook = npt.NDArray[np.float32]
+Sequence = npt.NDArray[np.float32]
+"""[steps, d]"""
+
+
+def is_code(form: str) -> bool:
+    """Whether a form holds codes: vectors that stand for no sound."""
+    return form in CODE_FORMS
+
+
+def as_sequence(
+    form: str, array: npt.NDArray[Any], codebook: Codebook | None = None, *, coefficients: int | None = None
+) -> Sequence:
+    """A released voice array as vectors in time: codes as they are, everything else as MFCC.
+
+    Args:
+        form: any of `moretta.shared.release.format.VoiceForm`.
+        array: as that form has it.
+        codebook: [k, d]; needed for both kinds of tokens.
+        coefficients: of MFCC of waveforms, see `as_mfcc`.
+
+    Returns:
+        float32 [steps, d]; one step for a `code`.
+
+    Raises:
+        ReleaseError: an unknown form, tokens without a codebook or beyond it.
+        ClipError: a waveform that has no MFCC.
+    """
+    if form == "code":
+        return np.ascontiguousarray(array[None], np.float32)
+    if form == "code-sequence":
+        return np.ascontiguousarray(array, np.float32)
+    if form == "code-tokens":
+        return _look_up(array, codebook)
+    return as_mfcc(form, array, codebook, coefficients=coefficients)
+
+
+def model_input(form: str, array: npt.NDArray[Any], codebook: Codebook | None = None) -> npt.NDArray[np.float32]:
+    """What emotion models take: float32 [d] of a `code`, else what `as_sequence` gives. Errors: see there."""
+    return np.ascontiguousarray(array, np.float32) if form == "code" else as_sequence(form, array, codebook)
 
 
 def as_mfcc(
@@ -49,9 +89,11 @@ def as_waveform(form: str, array: npt.NDArray[Any], codebook: Codebook | None = 
 
 
 def frame_count(form: str, array: npt.NDArray[Any]) -> int:
-    """How many MFCC frames a released array stands for: the size that privacy is composed over."""
-    if form in ("tokens", "mfcc"):
+    """How many frames or steps a released array stands for: the size that privacy is composed over."""
+    if form in ("tokens", "mfcc", "code-sequence", "code-tokens"):
         return len(array)
+    if form == "code":
+        return 1
     if form == "waveform":
         return 1 + len(array) // HOP_SAMPLES
     raise _unknown(form)
@@ -68,4 +110,6 @@ def _look_up(tokens: npt.NDArray[Any], codebook: Codebook | None) -> Frames:
 
 
 def _unknown(form: str) -> ReleaseError:
+    if is_code(form):
+        return ReleaseError(f"the released form voice/{form}", expected="a form that sound can be made of")
     return ReleaseError(f"the released form voice/{form}", expected="tokens, mfcc or waveform")

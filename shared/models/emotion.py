@@ -35,7 +35,10 @@ class PublicScale(NamedTuple):
 
 @dataclass(frozen=True)
 class EmotionModel:
-    """One named model: `features` turns a released array into a fixed-size input, `build` makes the network."""
+    """One named model: `features` turns a released array into a fixed-size input, `build` makes the network.
+
+    The array is a `moretta.shared.features.voice_forms.model_input` or frames; the scale is None for codes.
+    """
 
     modality: Modality
     name: str
@@ -108,7 +111,12 @@ def _standardised(mfcc: Array, scale: PublicScale | None) -> Floats:
 
 
 def voice_statistics(mfcc: Array, scale: PublicScale | None) -> Floats:
-    """[frames, n] MFCC -> float32 [6 n]: mean, deviation, 10 % and 90 % quantiles, mean and spread of change."""
+    """[frames, n] MFCC -> float32 [6 n]: mean, deviation, 10 % and 90 % quantiles, mean and spread of change.
+
+    A code [d] has no distribution: it is taken as it is.
+    """
+    if mfcc.ndim == 1:
+        return np.asarray(mfcc, np.float32)
     x = _standardised(mfcc, scale)
     delta = np.abs(np.diff(x, axis=0)) if len(x) > 1 else np.zeros_like(x)
     low, high = np.quantile(x, [0.1, 0.9], axis=0)
@@ -117,8 +125,8 @@ def voice_statistics(mfcc: Array, scale: PublicScale | None) -> Floats:
 
 
 def voice_window(mfcc: Array, scale: PublicScale | None) -> Floats:
-    """[frames, n] MFCC -> float32 [n, 256]: the middle 2.56 s, zero-padded."""
-    x = _standardised(mfcc, scale).T
+    """[frames, n] MFCC -> float32 [n, 256]: the middle 2.56 s, zero-padded; a code [d] is one frame."""
+    x = np.atleast_2d(_standardised(mfcc, scale)).T
     length = 256
     if x.shape[1] >= length:
         start = (x.shape[1] - length) // 2
@@ -173,6 +181,16 @@ def _linear(shape: tuple[int, ...]) -> nn.Module:
     return nn.Sequential(Standardise(shape), nn.Flatten(), layer)
 
 
+def _layered(shape: tuple[int, ...]) -> nn.Module:
+    return nn.Sequential(
+        Standardise(shape),
+        nn.Flatten(),
+        nn.Linear(int(np.prod(shape)), 32),
+        nn.Tanh(),  # bounded, so that noise does not run away (Papernot et al., AAAI 2021)
+        nn.Linear(32, CLASSES),
+    )
+
+
 def _voice_cnn(shape: tuple[int, ...]) -> nn.Module:
     return nn.Sequential(
         Standardise(shape),
@@ -204,6 +222,7 @@ def _face_cnn(shape: tuple[int, ...]) -> nn.Module:
 
 
 _register(EmotionModel("voice", "statistics", voice_statistics, _linear))
+_register(EmotionModel("voice", "layered", voice_statistics, _layered))
 _register(EmotionModel("voice", "cnn", voice_window, _voice_cnn))
 _register(EmotionModel("face", "gradients", face_gradients, _linear))
 _register(EmotionModel("face", "cnn", face_picture, _face_cnn))

@@ -24,10 +24,20 @@ MAX_FACE_FRAMES = 4_096
 MAX_FACE_SIDE = 512
 MAX_COEFFICIENTS = 128
 MAX_CODEBOOK = 65_536
+MAX_CODE = 2_048
+"""Values in one code."""
 
 Modality = Literal["voice", "face"]
-VoiceForm = Literal["tokens", "mfcc", "waveform"]
-"""tokens: int32 [frames]; mfcc: float32 [frames, coefficients]; waveform: float32 [samples] at 16 kHz in [-1, 1]."""
+VoiceForm = Literal["tokens", "mfcc", "waveform", "code", "code-sequence", "code-tokens"]
+"""tokens: int32 [frames]; mfcc: float32 [frames, coefficients]; waveform: float32 [samples] at 16 kHz in [-1, 1].
+
+A code is a vector of any meaning: a learned one, or statistics. code: float32 [d], one a clip; code-sequence: float32
+[steps, d]; code-tokens: int32 [steps], entries of a codebook of codes, one step where one token stands for a clip.
+"""
+CODE_FORMS: tuple[VoiceForm, ...] = ("code", "code-sequence", "code-tokens")
+"""Forms that no sound can be made of."""
+CODEBOOK_FORMS: tuple[VoiceForm, ...] = ("tokens", "code-tokens")
+"""Forms that cannot be read without a codebook."""
 FaceForm = Literal["frames"]
 """frames: uint8 [frames, height, width, 3], RGB."""
 
@@ -120,6 +130,9 @@ def check_array(modality: Modality, form: str, array: npt.NDArray[Any], *, codeb
         ("voice", "tokens"): (np.int32, 1, (MAX_VOICE_FRAMES,)),
         ("voice", "mfcc"): (np.float32, 2, (MAX_VOICE_FRAMES, MAX_COEFFICIENTS)),
         ("voice", "waveform"): (np.float32, 1, (MAX_SAMPLES,)),
+        ("voice", "code"): (np.float32, 1, (MAX_CODE,)),
+        ("voice", "code-sequence"): (np.float32, 2, (MAX_VOICE_FRAMES, MAX_CODE)),
+        ("voice", "code-tokens"): (np.int32, 1, (MAX_VOICE_FRAMES,)),
         ("face", "frames"): (np.uint8, 4, (MAX_FACE_FRAMES, MAX_FACE_SIDE, MAX_FACE_SIDE, 3)),
     }.get((modality, form))
     if rule is None:
@@ -140,5 +153,5 @@ def check_array(modality: Modality, form: str, array: npt.NDArray[Any], *, codeb
         raise ReleaseError(f"{what} with values that are not finite", expected="finite values")
     if form == "waveform" and np.abs(array).max() > 1.0:
         raise ReleaseError(f"{what} beyond [-1, 1]", expected="samples in [-1, 1]")
-    if form == "tokens" and (array.min() < 0 or (codebook_size is not None and array.max() >= codebook_size)):
+    if form in CODEBOOK_FORMS and (array.min() < 0 or (codebook_size is not None and array.max() >= codebook_size)):
         raise ReleaseError(f"{what} with tokens outside the codebook", expected=f"0 to {codebook_size} exclusive")

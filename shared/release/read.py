@@ -17,8 +17,9 @@ from moretta.shared.errors import ReleaseError
 from moretta.shared.release.format import (
     CLIPS_FILE,
     CODEBOOK_FILE,
+    CODEBOOK_FORMS,
+    MAX_CODE,
     MAX_CODEBOOK,
-    MAX_COEFFICIENTS,
     STATEMENT_FILE,
     AnonymizerStatement,
     Modality,
@@ -49,7 +50,7 @@ class Release:
             return None
         codebook = _read_tensor(path, "codebook")
         fits = codebook.dtype == np.float32 and codebook.ndim == 2 and codebook.size > 0
-        if not fits or len(codebook) > MAX_CODEBOOK or codebook.shape[1] > MAX_COEFFICIENTS:
+        if not fits or len(codebook) > MAX_CODEBOOK or codebook.shape[1] > MAX_CODE:
             raise ReleaseError(f"a codebook of {codebook.dtype} {list(codebook.shape)}", expected="float32 [k, n]")
         if not np.isfinite(codebook).all():
             raise ReleaseError("a codebook with values that are not finite", expected="finite values")
@@ -98,7 +99,8 @@ def open_release(folder: Path) -> Release:
     if len({c.clip for c in clips}) != len(clips):
         raise ReleaseError(f"two clips of one pseudonym in {folder}", expected="each clip once")
     release = Release(folder, statement, clips)
-    if any(a.modality == "voice" and a.form == "tokens" for a in statement.anonymizers) and release.codebook is None:
+    coded = any(a.modality == "voice" and a.form in CODEBOOK_FORMS for a in statement.anonymizers)
+    if coded and release.codebook is None:
         raise ReleaseError(f"tokens without a codebook in {folder}", expected=CODEBOOK_FILE)
     return release
 

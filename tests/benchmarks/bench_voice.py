@@ -40,12 +40,12 @@ def main() -> None:
         public = make_public_voice(codebook_size=size, voices=4).to_arrays()
         for preset in ("bounded", "original"):
             quantizer = _quantizer(public, preset, "tokens", size)
-            quantizer.fit(clips, SeededNoise(1))
+            quantizer.fit([("somebody", clip) for clip in clips], SeededNoise(1))
             _report(f"MFCC + noise + tokens, {preset}, k={size}, seeded noise", clips, _release(quantizer, clips, True))
         _report(f"MFCC + noise + tokens, {preset}, k={size}, system noise", clips, _release(quantizer, clips, False))
     few = clips[:20]
     _report("MFCC + noise + tokens + waveform, bounded, k=256", few, _release(_waveform(public), few, True))
-    _report("McAdams", few, lambda: McAdams("waveform", 13).release(few, _noise(few, True)))
+    _report("McAdams", few, lambda: McAdams("waveform", 13).release(few, _noise(few, True), _whose(few)))
 
 
 def _clips(number: int) -> list[np.ndarray]:
@@ -67,11 +67,16 @@ def _noise(clips: list[np.ndarray], seeded: bool) -> list[NoiseSource]:
     return [SeededNoise(1, index) if seeded else SystemNoise() for index in range(len(clips))]
 
 
+def _whose(clips: list[np.ndarray]) -> list[str]:
+    return ["somebody"] * len(clips)
+
+
 def _release(quantizer: MfccQuantizer, clips: list[np.ndarray], seeded: bool) -> Callable[[], object]:
     def run() -> None:
         noise = _noise(clips, seeded)
         for start in range(0, len(clips), 16):
-            out = quantizer.release(clips[start : start + 16], noise[start : start + 16])
+            batch = clips[start : start + 16]
+            out = quantizer.release(batch, noise[start : start + 16], _whose(batch))
             assert all(isinstance(array, np.ndarray) for array in out)
 
     return run

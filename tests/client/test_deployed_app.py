@@ -233,18 +233,18 @@ def _raw(corpus: Path) -> Iterator[bytes]:
     yield from (b"1001_", b'"1001"', b"1002_", b'"1002"')
 
 
-def _raise(self: Any, clips: Any, noise: Any) -> Any:
+def _raise(self: Any, clips: Any, noise: Any, speakers: Any) -> Any:
     raise ValueError(f"cannot work on {clips[0][:64].tobytes()!r} of {clips}")
 
 
 FAULTS = {
     "raises with the clip in its text": _raise,
-    "gives the clip back as it is": lambda self, clips, noise: list(clips),
-    "gives the clip as bytes": lambda self, clips, noise: [clip.tobytes() for clip in clips],
-    "gives numbers that are not finite": lambda self, clips, noise: [
+    "gives the clip back as it is": lambda self, clips, noise, speakers: list(clips),
+    "gives the clip as bytes": lambda self, clips, noise, speakers: [clip.tobytes() for clip in clips],
+    "gives numbers that are not finite": lambda self, clips, noise, speakers: [
         np.full((9, 13), np.inf, np.float32) for _ in clips
     ],
-    "gives too few": lambda self, clips, noise: [],
+    "gives too few": lambda self, clips, noise, speakers: [],
 }
 
 

@@ -48,7 +48,7 @@ def faulty() -> Iterator[Callable[[Change], None]]:
             def form(self) -> str:
                 return "mfcc"
 
-            def release(self, clips: Any, noise: Any) -> Any:
+            def release(self, clips: Any, noise: Any, speakers: Any) -> Any:
                 out = []
                 for clip in clips:
                     self.seen += 1
@@ -127,7 +127,7 @@ def test_an_anonymizer_that_loses_a_clip_of_a_batch_releases_none_of_it(
     faulty(lambda number, samples: _good(samples))
     cls: Any = registry.get_anonymizer("voice", "faulty")
     whole = cls.release
-    monkeypatch.setattr(cls, "release", lambda self, clips, noise: whole(self, clips, noise)[1:])
+    monkeypatch.setattr(cls, "release", lambda self, *batch: whole(self, *batch)[1:])
     release = make_release(simulated.site(), _faulty_study(study), {})
     assert _clips(release) == 0  # which array belongs to which clip is unknown
     assert release.statement.dropped["voice-anonymizer-failed"] == 24

@@ -56,6 +56,13 @@ class Attacker(ABC):
         return None
 
 
+def needs_sound(cls: type[Attacker]) -> bool:
+    """Whether this attacker listens to voices: encoders used as they are, and whatever stands on one."""
+    if cls.modality != "voice" or not issubclass(cls, Embedder):
+        return False
+    return not cls.trainable or hasattr(cls, "encoder")
+
+
 class Identifier(Attacker):
     """Closed set: one score for each enrolled speaker.
 

@@ -14,6 +14,7 @@ from moretta.server.audit.attackers.base import Floats, Identifier, attacker
 from moretta.server.audit.clipset import ClipSet
 
 _COMPONENTS = 48
+_FRAMES_PER_COMPONENT = 20  # of clips that are one code each there are few: a component for every clip learns nothing
 _RELEVANCE = 8.0  # frames that count as much as the mixture of all speakers
 _BACKGROUND_FRAMES = 20_000
 _FRAMES_PER_CLIP = 200
@@ -34,8 +35,9 @@ class VoiceMixture(Identifier):
         together = np.concatenate(frames)
         self._mean, self._scale = together.mean(0), together.std(0) + 1e-3
         chosen = np.random.default_rng(seed).permutation(len(together))[:_BACKGROUND_FRAMES]
+        components = max(1, min(_COMPONENTS, len(together) // _FRAMES_PER_COMPONENT))
         background = GaussianMixture(
-            _COMPONENTS, covariance_type="diag", reg_covar=1e-2, max_iter=30, tol=1e-2, random_state=seed
+            components, covariance_type="diag", reg_covar=1e-2, max_iter=30, tol=1e-2, random_state=seed
         )
         background.fit(self._scaled(together[chosen]))
         self._variances, self._log_weights = background.covariances_, np.log(background.weights_ + 1e-12)

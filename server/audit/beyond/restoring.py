@@ -51,12 +51,16 @@ def invert_with(name: str, original: ClipSet, released: ClipSet, *, bootstrap: i
     if (people := len(released.speakers)) < MIN_PEOPLE:
         reason = f"{people} speakers: at least {MIN_PEOPLE} are needed to train on some and attack others"
         return [void_finding("inversion", modality, "speaker", "decoded", reason, people=people)]
-    restored, decoded = _RESTORE[modality](_decoder(name, seed), original, released, speaker, seed)
+    restore_clips = _restore_codes if released.holds_codes else _RESTORE[modality]
+    restored, decoded = restore_clips(_decoder(name, seed), original, released, speaker, seed)
     enrolled, tried = trial_rows(speaker, seed)
     places = np.searchsorted(restored.victims, tried)
     shown = {"original": original.subset(tried), "released": released.subset(tried), "decoded": decoded(places)}
+    if released.holds_codes:
+        del shown["released"]  # what recognises originals cannot read a code before it is decoded
     found = [_explained(name, restored, released, people)]
-    for reader, (recognise, limit) in _recognisers(modality, original.subset(restored.own), seed).items():
+    own = original.subset(restored.own)
+    for reader, (recognise, limit) in _recognisers(own, seed, sound=not released.holds_codes).items():
         enrolment = recognise(original.subset(enrolled))
         rows = [
             from_trials(
@@ -92,7 +96,7 @@ def with_embeddings(
     original: ClipSet, released: ClipSet, scratch: Path, cache_dir: Path | None, pool: Workers, *, seed: int
 ) -> tuple[ClipSet, ClipSet]:
     """Both voice sets, with the encoders' embeddings of what will be compared: once for all decoders."""
-    if len(released.speakers) < MIN_PEOPLE:
+    if len(released.speakers) < MIN_PEOPLE or released.holds_codes:
         return original, released
     enrolled, tried = trial_rows(released.labels, seed)
     few: dict[SetName, ClipSet] = {
@@ -127,12 +131,12 @@ def _explained(name: str, restored: Restored, released: ClipSet, people: int) ->
     )
 
 
-def _recognisers(modality: str, own: ClipSet, seed: int) -> Mapping[str, tuple[Recogniser, float]]:
-    """Each recogniser with the EER on originals above which it counts for nothing."""
+def _recognisers(own: ClipSet, seed: int, *, sound: bool) -> Mapping[str, tuple[Recogniser, float]]:
+    """Each recogniser with the EER on originals above which it counts for nothing; encoders listen to sound only."""
     found: dict[str, tuple[Recogniser, float]] = {}
-    for encoder in encoders_at_hand(modality):
+    for encoder in encoders_at_hand(own.modality) if sound else ():
         found[encoder] = (_used_as_it_is(encoder), get_attacker(encoder).max_unprotected_eer)
-    cls = get_attacker(ADAPTIVE[modality])
+    cls = get_attacker(ADAPTIVE[own.modality])
     assert issubclass(cls, Embedder)
     model = cls()
     model.fit(own, seed=seed)
@@ -165,6 +169,24 @@ def _restore_voice(
     def decoded(places: npt.NDArray[np.int64]) -> ClipSet:
         arrays = [np.asarray(restored.clips[i], np.float32) for i in places]
         return _set(original, restored.victims[places], arrays)
+
+    return restored, decoded
+
+
+def _restore_codes(
+    decoder: Decoder, original: ClipSet, released: ClipSet, speaker: npt.NDArray[np.int64], seed: int
+) -> tuple[Restored, _Decoded]:
+    """Codes keep no time that frames of sound could be matched with: statistics of the original are restored."""
+    given, wanted = (
+        np.stack([clips.statistics(i) for i in range(len(clips))]).astype(np.float64) for clips in (released, original)
+    )
+    restored = restore(given, wanted, speaker, decoder=decoder, max_rows=MAX_ROWS["voice"], seed=seed)
+
+    def decoded(places: npt.NDArray[np.int64]) -> ClipSet:
+        """Statistics are their own statistics, as a code is."""
+        arrays = [np.asarray(restored.clips[i], np.float32) for i in places]
+        described = [original.clips[i] for i in restored.victims[places]]
+        return ClipSet.from_arrays(described, arrays, modality="voice", form="code")
 
     return restored, decoded
 

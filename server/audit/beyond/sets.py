@@ -59,7 +59,7 @@ def prepare_pair(original: ClipSet | None, released: ClipSet, scratch: Path, poo
     note = "" if len(few) == len(released) else f"on {len(few)} of {len(released)} clips, drawn evenly over speakers"
     if released.modality == "voice":
         ready = few.with_views(scratch)
-        coefficients = ready.mfcc(0).shape[1] if len(ready) else None
+        coefficients = ready.mfcc(0).shape[1] if len(ready) and not ready.holds_codes else None
         before = None if original is None else _like(original, ready).with_views(scratch, coefficients=coefficients)
     else:
         ready = _small(few, pool)

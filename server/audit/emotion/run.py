@@ -16,6 +16,7 @@ from moretta.server.confusion import bootstrap, confusion_by_speaker, uar
 from moretta.shared.corpus.names import EMOTIONS
 
 FOLDS = 5
+OTHER_FORM = "codes were released: a judge that was trained on sound cannot read them"
 _Pair = tuple[SetName, SetName]
 PAIRS: tuple[_Pair, ...] = (("original", "original"), ("released", "released"), ("original", "released"))
 """Trained on, judged on. The last is the VoicePrivacy Challenge's question: does a model of open data still work?"""
@@ -92,17 +93,22 @@ def _ask(name: str, sets: dict[SetName, ClipSet], seed: int, draws: int) -> list
         reason = f"{present} emotions of {speakers} speakers, at least two of each are needed"
     if reason is not None:
         return [row(pair, None, None, reason) for pair in pairs]
-    try:
-        vectors = {key: cls().vectors(part) for key, part in sets.items()}
-        found = []
-        for train, test in pairs:
+    vectors: dict[SetName, Floats] = {}
+    found = []
+    for train, test in pairs:
+        if len({sets[train].holds_codes, sets[test].holds_codes}) > 1:
+            found.append(row((train, test), None, None, OTHER_FORM))
+            continue
+        try:
+            for key in (train, test):
+                vectors[key] = vectors[key] if key in vectors else cls().vectors(sets[key])
             scores = _apart(name, (vectors[train], vectors[test]), emotions, clips.labels, seed=seed)
             counts = confusion_by_speaker(emotions, scores.argmax(1), clips.labels.tolist(), classes=len(EMOTIONS))
             value = float(uar(counts.sum(axis=0)))
             found.append(row((train, test), value, bootstrap(counts, uar, seed=seed, draws=draws)))
-        return found
-    except Exception as error:
-        return [row(pair, None, None, f"{type(error).__name__}: {error}") for pair in pairs]
+        except Exception as error:
+            found.append(row((train, test), None, None, f"{type(error).__name__}: {error}"))
+    return found
 
 
 def _apart(name: str, sides: tuple[Floats, Floats], emotions: Ints, speakers: Ints, *, seed: int) -> Floats:

@@ -56,7 +56,8 @@ def clip(frames: int = 3, seed: int = 1) -> np.ndarray:
 
 
 def released(anonymizer, *clips, seed=1):
-    return anonymizer.release(list(clips), [SeededNoise(seed, number) for number in range(len(clips))])
+    noise = [SeededNoise(seed, number) for number in range(len(clips))]
+    return anonymizer.release(list(clips), noise, ["somebody"] * len(clips))
 
 
 def test_all_face_anonymizers_are_found_by_name():
@@ -127,7 +128,7 @@ def test_other_noise_gives_another_release_and_no_noise_does_not(model):
 
 
 def test_system_noise_is_accepted(model):
-    (array,) = built("autoencoder", model).release([clip(1)], [SystemNoise()])
+    (array,) = built("autoencoder", model).release([clip(1)], [SystemNoise()], ["somebody"])
     assert array.shape == (1, SIDE, SIDE, 3)
 
 

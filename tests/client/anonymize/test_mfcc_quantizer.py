@@ -37,6 +37,15 @@ def quantizer(**voice: object) -> MfccQuantizer:
     return found
 
 
+def of_one(clips) -> list[tuple[str, np.ndarray]]:
+    """As `fit` takes them; whose they are does not matter here."""
+    return [("somebody", c) for c in clips]
+
+
+def whose(clips) -> list[str]:
+    return ["somebody"] * len(clips)
+
+
 def seeded(number: int = len(CLIPS), seed: int = 1) -> list[SeededNoise]:
     return [SeededNoise(seed, index) for index in range(number)]
 
@@ -53,8 +62,8 @@ class Recorder(SeededNoise):
 @pytest.mark.parametrize("form", ["tokens", "mfcc", "waveform"])
 def test_every_preset_releases_every_form_within_the_format(preset, form):
     anonymizer = quantizer(preset=preset, form=form)
-    anonymizer.fit(CLIPS, SeededNoise(1))
-    for released, raw in zip(anonymizer.release(CLIPS, seeded()), CLIPS, strict=True):
+    anonymizer.fit(of_one(CLIPS), SeededNoise(1))
+    for released, raw in zip(anonymizer.release(CLIPS, seeded(), whose(CLIPS)), CLIPS, strict=True):
         assert isinstance(released, np.ndarray)
         check_array("voice", form, released, codebook_size=K)
         assert anonymizer.frames(released) == len(mfcc(raw))
@@ -64,8 +73,10 @@ def test_every_preset_releases_every_form_within_the_format(preset, form):
 def test_released_mfcc_are_codewords_of_the_released_tokens(preset):
     tokens, frames = quantizer(preset=preset, form="tokens"), quantizer(preset=preset, form="mfcc")
     for anonymizer in (tokens, frames):
-        anonymizer.fit(CLIPS, SeededNoise(1))
-    for t, m in zip(tokens.release(CLIPS, seeded()), frames.release(CLIPS, seeded()), strict=True):
+        anonymizer.fit(of_one(CLIPS), SeededNoise(1))
+    for t, m in zip(
+        tokens.release(CLIPS, seeded(), whose(CLIPS)), frames.release(CLIPS, seeded(), whose(CLIPS)), strict=True
+    ):
         np.testing.assert_array_equal(as_mfcc("tokens", t, tokens.codebook), m)
 
 
@@ -89,8 +100,8 @@ def test_noise_reaches_the_tokens_value_by_value(preset):
 def test_noise_has_one_value_for_each_mfcc_value_at_the_scale_of_the_study(preset):
     noise = Recorder(1)
     anonymizer = quantizer(preset=preset, epsilon=0.8, sensitivity=0.5)
-    anonymizer.fit(CLIPS, SeededNoise(1))
-    anonymizer.release(CLIPS[:1], [noise])
+    anonymizer.fit(of_one(CLIPS), SeededNoise(1))
+    anonymizer.release(CLIPS[:1], [noise], ["somebody"])
     assert noise.scale == pytest.approx(0.625)
     assert noise.drawn.shape == mfcc(CLIPS[0]).shape
 
@@ -126,10 +137,10 @@ def test_released_public_codebook_is_in_units_of_mfcc():
 @pytest.mark.parametrize("preset", ["bounded", "original"])
 def test_batch_gives_what_single_clips_give(preset):
     anonymizer = quantizer(preset=preset, form="tokens")
-    anonymizer.fit(CLIPS, SeededNoise(1))
-    batch = anonymizer.release(CLIPS, seeded())
+    anonymizer.fit(of_one(CLIPS), SeededNoise(1))
+    batch = anonymizer.release(CLIPS, seeded(), whose(CLIPS))
     for index, raw in enumerate(CLIPS):
-        [single] = anonymizer.release([raw], [SeededNoise(1, index)])
+        [single] = anonymizer.release([raw], [SeededNoise(1, index)], ["somebody"])
         assert (single == batch[index]).mean() > 0.99
 
 
@@ -137,8 +148,8 @@ def test_batch_gives_what_single_clips_give(preset):
 def test_same_seed_gives_the_same_release_and_another_seed_another(codebook):
     def released(seed: int) -> np.ndarray:
         anonymizer = quantizer(codebook=codebook)
-        anonymizer.fit(CLIPS, SeededNoise(seed, "fit"))
-        return np.concatenate(anonymizer.release(CLIPS, seeded(seed=seed)))
+        anonymizer.fit(of_one(CLIPS), SeededNoise(seed, "fit"))
+        return np.concatenate(anonymizer.release(CLIPS, seeded(seed=seed), whose(CLIPS)))
 
     np.testing.assert_array_equal(released(1), released(1))
     assert not np.array_equal(released(1), released(2))
@@ -146,7 +157,7 @@ def test_same_seed_gives_the_same_release_and_another_seed_another(codebook):
 
 def test_system_noise_gives_another_release_each_time():
     anonymizer = quantizer()
-    first, second = (anonymizer.release(CLIPS[:1], [SystemNoise()])[0] for _ in range(2))
+    first, second = (anonymizer.release(CLIPS[:1], [SystemNoise()], ["somebody"])[0] for _ in range(2))
     assert not np.array_equal(first, second)
 
 
@@ -156,7 +167,7 @@ def test_clip_that_fails_is_returned_as_its_error_and_the_others_are_released():
             raise OSError("no entropy")
 
     clips = [CLIPS[0], np.zeros(10, np.float32), np.full(8_000, np.nan, np.float32), CLIPS[1], CLIPS[2]]
-    out = quantizer().release(clips, [*seeded(3), Broken(1), SeededNoise(4)])
+    out = quantizer().release(clips, [*seeded(3), Broken(1), SeededNoise(4)], whose(clips))
     assert isinstance(out[0], np.ndarray)
     assert isinstance(out[1], ClipError)
     assert out[1].reason == "too-short"
@@ -169,14 +180,14 @@ def test_clip_that_fails_is_returned_as_its_error_and_the_others_are_released():
 def test_local_codebook_that_was_never_fitted_releases_nothing():
     anonymizer = quantizer(preset="original")
     assert anonymizer.codebook is None
-    [out] = anonymizer.release(CLIPS[:1], seeded(1))
+    [out] = anonymizer.release(CLIPS[:1], seeded(1), ["somebody"])
     assert isinstance(out, ClipError)
     assert out.reason == "no-codebook"
 
 
 def test_fit_takes_a_stream_and_passes_over_unusable_clips():
     anonymizer = quantizer(codebook="local")
-    anonymizer.fit((c for c in [np.zeros(3, np.float32), *CLIPS]), SeededNoise(1))
+    anonymizer.fit((c for c in of_one([np.zeros(3, np.float32), *CLIPS])), SeededNoise(1))
     assert anonymizer.codebook is not None
     assert anonymizer.codebook.shape == (K, 13)
     assert anonymizer.statement({}, "seeded").counts == {"codebook_frames": len(FRAMES)}
@@ -188,14 +199,14 @@ def test_bounded_local_codebook_sees_clips_through_noise_only():
     codebooks = []
     for clips in (quiet, loud):
         anonymizer = quantizer(codebook="local", epsilon=1e-9)
-        anonymizer.fit(clips, SeededNoise(1))
+        anonymizer.fit(of_one(clips), SeededNoise(1))
         codebooks.append(anonymizer.codebook)
     np.testing.assert_allclose(*codebooks, rtol=1e-4)
 
 
 def test_public_codebook_ignores_the_clips_it_is_offered():
     anonymizer = quantizer()
-    anonymizer.fit(iter(CLIPS), SeededNoise(1))
+    anonymizer.fit(iter(of_one(CLIPS)), SeededNoise(1))
     np.testing.assert_allclose(anonymizer.codebook, PUBLIC.restore(PUBLIC.codebook), rtol=1e-5)
 
 

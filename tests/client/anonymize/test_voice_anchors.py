@@ -11,6 +11,7 @@ from moretta.shared.study import Study
 
 CLIPS = [(0.1 * np.random.default_rng(seed).standard_normal(6_000 + seed)).astype(np.float32) for seed in range(3)]
 NOISE = [SeededNoise(1, index) for index in range(3)]
+WHOSE = ["one", "one", "other"]
 
 
 def build(name: str, form: str):
@@ -25,7 +26,7 @@ def test_voice_anonymizers_are_found_by_name():
 @pytest.mark.parametrize("form", ["mfcc", "waveform"])
 def test_releases_keep_the_format_and_broken_clips_are_errors(name, form):
     anonymizer = build(name, form)
-    *good, bad = anonymizer.release([*CLIPS, np.zeros(5, np.float32)], [*NOISE, SeededNoise(1)])
+    *good, bad = anonymizer.release([*CLIPS, np.zeros(5, np.float32)], [*NOISE, SeededNoise(1)], [*WHOSE, "other"])
     assert isinstance(bad, ClipError)
     for released in good:
         check_array("voice", form, released)
@@ -40,7 +41,10 @@ def test_tokens_without_a_codebook_are_a_study_error(name):
 
 def test_none_changes_nothing():
     for raw, sound, frames in zip(
-        CLIPS, build("none", "waveform").release(CLIPS, NOISE), build("none", "mfcc").release(CLIPS, NOISE), strict=True
+        CLIPS,
+        build("none", "waveform").release(CLIPS, NOISE, WHOSE),
+        build("none", "mfcc").release(CLIPS, NOISE, WHOSE),
+        strict=True,
     ):
         np.testing.assert_array_equal(sound, raw)
         np.testing.assert_array_equal(frames, mfcc(raw))
@@ -49,7 +53,7 @@ def test_none_changes_nothing():
 @pytest.mark.parametrize("form", ["tokens", "mfcc", "waveform"])
 def test_constant_is_the_same_for_every_clip_and_every_site(form):
     here, there = build("constant", form), build("constant", form)
-    first, *others = [*here.release(CLIPS, NOISE), *there.release(CLIPS[::-1], NOISE)]
+    first, *others = [*here.release(CLIPS, NOISE, WHOSE), *there.release(CLIPS[::-1], NOISE, WHOSE)]
     check_array("voice", form, first, codebook_size=len(here.codebook))
     for other in others:
         np.testing.assert_array_equal(first, other)

@@ -20,7 +20,13 @@ from moretta.shared.models.emotion import (
     voice_window,
 )
 
-MODELS: list[tuple[Any, str]] = [("voice", "statistics"), ("voice", "cnn"), ("face", "gradients"), ("face", "cnn")]
+MODELS: list[tuple[Any, str]] = [
+    ("voice", "statistics"),
+    ("voice", "layered"),
+    ("voice", "cnn"),
+    ("face", "gradients"),
+    ("face", "cnn"),
+]
 
 
 def clip(modality: str, frames: int, seed: int = 0) -> np.ndarray[Any, Any]:
@@ -115,7 +121,19 @@ def test_statistics_do_not_depend_on_when_something_was_said_but_on_how_it_chang
     assert not np.allclose(forward[13 * 4 :], shuffled[13 * 4 :], atol=1e-1)
 
 
-@pytest.mark.parametrize(("modality", "known"), [("voice", "cnn, statistics"), ("face", "cnn, gradients")])
+@pytest.mark.parametrize("name", ["statistics", "layered", "cnn"])
+def test_every_voice_model_takes_a_code(name: str) -> None:
+    codes = np.random.default_rng(1).normal(size=(5, 8)).astype(np.float32)
+    model = emotion_model("voice", name)
+    inputs = np.stack([model.features(code, None) for code in codes])
+    if name != "cnn":
+        assert np.array_equal(inputs, codes)  # nothing of it is lost
+    network = model.build(inputs.shape[1:])
+    network.load_state_dict(initial_weights(model, inputs, seed=1))
+    assert network(torch.from_numpy(inputs)).shape == (5, CLASSES)
+
+
+@pytest.mark.parametrize(("modality", "known"), [("voice", "cnn, layered, statistics"), ("face", "cnn, gradients")])
 def test_an_unknown_model_is_refused_with_the_known_ones(modality: Any, known: str) -> None:
     with pytest.raises(StudyError, match=f"one of: {known}"):
         emotion_model(modality, "transformer")

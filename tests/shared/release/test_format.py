@@ -12,7 +12,8 @@ from moretta.shared.errors import ReleaseError
 from moretta.shared.release import format as limits
 from moretta.shared.release.format import check_array
 
-FORMS = (("voice", "tokens"), ("voice", "mfcc"), ("voice", "waveform"), ("face", "frames"))
+CODES = (("voice", "code"), ("voice", "code-sequence"), ("voice", "code-tokens"))
+FORMS = (("voice", "tokens"), ("voice", "mfcc"), ("voice", "waveform"), *CODES, ("face", "frames"))
 
 
 def sound(form: str) -> np.ndarray[Any, Any]:
@@ -20,6 +21,9 @@ def sound(form: str) -> np.ndarray[Any, Any]:
         "tokens": np.array([0, 3], np.int32),
         "mfcc": np.ones((4, 13), np.float32),
         "waveform": np.full(100, 0.5, np.float32),
+        "code": np.array([-3.0, 0.5, 9.0], np.float32),
+        "code-sequence": np.ones((4, 3), np.float32),
+        "code-tokens": np.array([3], np.int32),
         "frames": np.zeros((2, 8, 8, 3), np.uint8),
     }[form]
 
@@ -46,7 +50,7 @@ def test_another_dtype_or_number_of_axes_or_nothing_at_all_is_refused(modality: 
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-@pytest.mark.parametrize("form", ["mfcc", "waveform"])
+@pytest.mark.parametrize("form", ["mfcc", "waveform", "code-sequence"])
 def test_values_that_are_not_finite_are_refused(form: str, value: float) -> None:
     array = sound(form)
     array.flat[3] = value
@@ -55,9 +59,10 @@ def test_values_that_are_not_finite_are_refused(form: str, value: float) -> None
 
 
 def test_tokens_outside_the_codebook_and_sound_beyond_full_scale_are_refused() -> None:
-    for tokens in ([0, 4], [-1, 2]):
-        with pytest.raises(ReleaseError, match="outside the codebook"):
-            check_array("voice", "tokens", np.array(tokens, np.int32), codebook_size=4)
+    for form in limits.CODEBOOK_FORMS:
+        for tokens in ([0, 4], [-1, 2]):
+            with pytest.raises(ReleaseError, match="outside the codebook"):
+                check_array("voice", form, np.array(tokens, np.int32), codebook_size=4)
     with pytest.raises(ReleaseError, match=r"\[-1, 1\]"):
         check_array("voice", "waveform", np.array([1.5], np.float32))
 

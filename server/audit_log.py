@@ -222,6 +222,6 @@ def _last_record(tail: bytes, path: Path) -> dict[str, Any]:
         raise HomeError(
             f"the last line of {path} is no line of an audit log",
             expected="an unchanged chain of lines",
-            fix="see what is damaged with: moretta server log verify DIR",
+            fix="see what is damaged with: moretta server log verify",
         )
     return record

@@ -28,6 +28,15 @@ def create_authority(folder: Path, *, passphrase: bytes | None, clock: Clock) ->
     """
     if (folder / "ca.key").exists() or (folder / "ca.pem").exists():
         raise HomeError(f"{folder} has a certificate authority already", fix="keep it, or choose another folder")
+    authority, key = new_authority(clock)
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    write_atomic(folder / "ca.key", _sealed(key, passphrase), mode=0o600)
+    write_atomic(folder / "ca.pem", authority.pem, mode=0o600)
+    return authority
+
+
+def new_authority(clock: Clock) -> tuple[CertificateAuthority, ec.EllipticCurvePrivateKey]:
+    """A new authority that is nowhere on disk."""
     key = ec.generate_private_key(ec.SECP384R1())
     now = dt.datetime.fromtimestamp(int(clock()), tz=dt.UTC)
     name = common_name(f"Moretta {x509.random_serial_number():x}"[:24])
@@ -44,10 +53,7 @@ def create_authority(folder: Path, *, passphrase: bytes | None, clock: Clock) ->
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
         .sign(key, hashes.SHA384())
     )
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    write_atomic(folder / "ca.key", _sealed(key, passphrase), mode=0o600)
-    write_atomic(folder / "ca.pem", certificate.public_bytes(serialization.Encoding.PEM), mode=0o600)
-    return CertificateAuthority(certificate, key, clock)
+    return CertificateAuthority(certificate, key, clock), key
 
 
 def is_encrypted(folder: Path) -> bool:

@@ -1,0 +1,1 @@
+"""A server put together: its folder, its processes, its port."""

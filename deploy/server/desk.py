@@ -1,0 +1,97 @@
+"""The coordinator's desk: tokens, sites and revocation, beside a server that may be running or not."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from moretta.server.audit_log import AuditLog
+from moretta.server.enrollment.authority_files import load_certificate
+from moretta.server.enrollment.records import SiteRecord
+from moretta.server.enrollment.registry import Registry
+from moretta.server.enrollment.tokens import issue_token
+from moretta.server.home import ServerHome
+from moretta.shared.enrollment.fingerprint import fingerprint
+from moretta.shared.enrollment.join_string import JoinString
+
+
+@dataclass(frozen=True, slots=True)
+class Desk:
+    """An open registry and log."""
+
+    home: ServerHome
+    registry: Registry
+    audit: AuditLog
+
+    def issue_token(self, *, site: str, hours: float | None, reenroll: bool) -> JoinString:
+        """A new join string.
+
+        Raises:
+            EnrollmentError: the name cannot be, or is taken.
+        """
+        settings = self.home.settings
+        join = issue_token(
+            self.registry,
+            site=site,
+            address=settings.address,
+            ca_fingerprint=fingerprint(load_certificate(self.home.authority).public_bytes(Encoding.DER)),
+            hours=hours or settings.lifetimes.token_hours,
+            reenroll=reenroll,
+        )
+        self.audit.add("token-issued", site=site, token=join.token_id, expires=join.expires, reenroll=reenroll)
+        return join
+
+    def revoke(self, site: str) -> bool:
+        """Shut a site out; False if it was.
+
+        Raises:
+            EnrollmentError: there is no such site.
+        """
+        changed = self.registry.end_site(site, "revoked")
+        self.audit.add("revoked", site=site, changed=changed)
+        return changed
+
+
+@contextmanager
+def opened(root: Path) -> Iterator[Desk]:
+    """The desk of a server's folder.
+
+    Raises:
+        HomeError: the folder cannot be used.
+    """
+    home = ServerHome.open(root)
+    registry = Registry.open(home.registry)
+    try:
+        yield Desk(home, registry, AuditLog(home.audit_log, time.time))
+    finally:
+        registry.close()
+
+
+def site_facts(site: SiteRecord) -> dict[str, Any]:
+    """A site as JSON; the node id as text, since it is more than JSON's numbers hold everywhere."""
+    return {**asdict(site), "node_id": None if site.node_id is None else str(site.node_id)}
+
+
+def site_lines(sites: list[SiteRecord]) -> list[str]:
+    """A table."""
+    if not sites:
+        return ["no site is enrolled"]
+    head = ("site", "state", "certificate until", "last call", "calls", "MB from", "MB to")
+    rows = [head, *(_row(site) for site in sites)]
+    return ["{:<24} {:<9} {:<20} {:<20} {:>9} {:>9} {:>9}".format(*row) for row in rows]
+
+
+def _row(site: SiteRecord) -> tuple[str, ...]:
+    traffic = (f"{site.bytes_from / 1e6:.1f}", f"{site.bytes_to / 1e6:.1f}")
+    return (site.name, site.state, _time(site.not_after), _time(site.last_call), str(site.calls), *traffic)
+
+
+def _time(seconds: int) -> str:
+    return datetime.fromtimestamp(seconds, tz=UTC).strftime("%Y-%m-%d %H:%M:%SZ") if seconds else "-"

@@ -1,0 +1,137 @@
+"""`moretta server up`: one process that opens the port, keeps Flower running behind it, and watches over both."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import time
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+from typing import Any
+
+import grpc
+
+from moretta.deploy.server.duties import Duties, Tell
+from moretta.deploy.server.flower import Flower
+from moretta.server.audit_log import AuditLog
+from moretta.server.enrollment.authority import CertificateAuthority
+from moretta.server.enrollment.nodes import NodeKeeper
+from moretta.server.enrollment.registry import Registry
+from moretta.server.enrollment.service import EnrollmentService, ServerFacts
+from moretta.server.home import ServerHome
+from moretta.server.port.credentials import PortCertificates
+from moretta.server.port.guard import Guard, Method
+from moretta.server.port.health import ENROLLMENT, HEALTH, RELAY, health_methods
+from moretta.server.port.listen import open_port
+from moretta.server.relay.replay import SeenSignatures
+from moretta.server.relay.service import RelayService
+from moretta.server.relay.superlink import SuperLinkClient
+from moretta.shared.enrollment.address import join_address, split_address
+from moretta.shared.errors import HomeError
+
+_GRACE_SECONDS = 3.0
+"""How long calls in flight may go on after the port has closed."""
+
+
+async def serve(home: ServerHome, authority: CertificateAuthority, facts: ServerFacts, tell: Tell) -> None:
+    """Run a server until SIGTERM or SIGINT.
+
+    Args:
+        home: its folder, held by this process.
+        authority: unlocked.
+        facts: for Info.
+        tell: is told what happens: an event, and fields.
+
+    Raises:
+        HomeError: the registry or the log cannot be used, or the port cannot be opened.
+    """
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    async with AsyncExitStack() as stack:
+        duties = await _start(home, authority, facts, tell, stack)
+        await duties.run(stop)
+        tell("stopping", {})
+
+
+async def _start(
+    home: ServerHome, authority: CertificateAuthority, facts: ServerFacts, tell: Tell, stack: AsyncExitStack
+) -> Duties:
+    """Start every part; `stack` ends them in the reverse order."""
+    settings = home.settings
+    audit = AuditLog(home.audit_log, time.time)
+    last_let_through = audit.last_time
+    registry = Registry.open(home.registry)
+    stack.callback(registry.close)
+    certificates = PortCertificates(
+        authority, registry, names=settings.names, hours=settings.lifetimes.server_hours, clock=time.time
+    )
+    guard = Guard(registry, settings.limits, audit, time.time)
+
+    def note(event: str, fields: dict[str, Any]) -> None:
+        audit.add(event, **fields)
+        tell(event, fields)
+
+    flower = Flower(home.superlink, port=settings.superlink_port, tell=note)
+    superlink = await stack.enter_async_context(
+        SuperLinkClient(flower.address, max_answer_bytes=settings.limits.max_call_bytes)
+    )
+    relay = RelayService(
+        superlink, registry, audit, SeenSignatures(time.time, last_let_through=last_let_through), time.time
+    )
+    enrollment = EnrollmentService(
+        authority, registry, audit, facts, site_hours=settings.lifetimes.site_hours, clock=time.time
+    )
+    problems: dict[str, str | None] = dict.fromkeys(("registry", "authority"))
+    problems["superlink"] = "Flower's SuperLink is starting"
+    services = {
+        ENROLLMENT: enrollment.methods(),
+        RELAY: relay.methods(),
+        HEALTH: health_methods(lambda: problems),
+    }
+    server, port = _open(home, certificates, guard, services)
+    listen = join_address(split_address(settings.listen)[0], port)
+    audit.add("server-started", listen=listen, ca=authority.fingerprint)
+    stack.callback(_write_last, audit, guard, relay)
+    stack.push_async_callback(asyncio.to_thread, flower.stop)
+    stack.push_async_callback(server.stop, _GRACE_SECONDS)
+    await server.start()
+    tell("listening", {"listen": listen, "address": settings.address, "ca": authority.fingerprint})
+    await asyncio.to_thread(flower.start)
+    return Duties(
+        home=home,
+        authority=authority,
+        registry=registry,
+        audit=audit,
+        certificates=certificates,
+        guard=guard,
+        relay=relay,
+        superlink=superlink,
+        flower=flower,
+        nodes=NodeKeeper(superlink, registry, audit),
+        listen=listen,
+        tell=tell,
+        problems=problems,
+    )
+
+
+def _open(
+    home: ServerHome, certificates: PortCertificates, guard: Guard, services: dict[str, Sequence[Method]]
+) -> tuple[grpc.aio.Server, int]:
+    settings = home.settings
+    try:
+        return open_port(
+            settings.listen, certificates=certificates, guard=guard, services=services, limits=settings.limits
+        )
+    except OSError as error:
+        raise HomeError(
+            f"the port {settings.listen} cannot be opened",
+            expected="an address of this machine, and a port that nobody else uses",
+            fix=f"stop what uses it, or correct listen in {home.root / 'server.toml'}",
+        ) from error
+
+
+def _write_last(audit: AuditLog, guard: Guard, relay: RelayService) -> None:
+    relay.write_counts()
+    guard.refusals.flush()
+    audit.add("server-stopped")

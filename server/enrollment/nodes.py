@@ -1,0 +1,94 @@
+"""Flower's SuperLink knows the node keys that the registry wants, and no others.
+
+Flower gives each node key it registers a random node id, and takes no key again that was unregistered once. So the
+registry decides, Flower's own list is read, and only what differs is changed: done again, it changes nothing.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeVar
+
+from google.protobuf.message import Message
+
+from moretta.server.audit_log import AuditLog
+from moretta.server.enrollment.node_key import flower_form
+from moretta.server.enrollment.records import NodeKeyRecord
+from moretta.server.enrollment.registry import Registry
+from moretta.server.refusal import Refusal
+from moretta.server.relay.superlink import SuperLinkClient
+
+if TYPE_CHECKING:
+    from flwr.proto.node_pb2 import NodeInfo
+
+_UNREGISTERED = "unregistered"
+_Reply = TypeVar("_Reply", bound=Message)
+
+
+@dataclass(frozen=True, slots=True)
+class NodeKeeper:
+    """Talks with the SuperLink's Control API, on loopback."""
+
+    superlink: SuperLinkClient
+    registry: Registry
+    audit: AuditLog
+
+    async def reconcile(self) -> list[str]:
+        """Make Flower's list what the registry says; returns what cannot be put right.
+
+        Raises:
+            Refusal: the SuperLink does not answer, or refuses.
+        """
+        flowers = await self._listed()
+        problems: list[str] = []
+        for record in self.registry.node_keys():
+            node = flowers.pop(flower_form(record.public_key), None)
+            if record.current:
+                problems += await self._ensure(record, node)
+            elif node is not None and node.status != _UNREGISTERED:
+                await self._unregister(node, record.site)
+        for node in flowers.values():
+            if node.status != _UNREGISTERED:
+                await self._unregister(node, "unknown")
+        return problems
+
+    async def _ensure(self, record: NodeKeyRecord, node: NodeInfo | None) -> list[str]:
+        if node is not None and node.status == _UNREGISTERED:
+            return [f"Flower takes the node key of {record.site} no more: re-enroll it with a new one"]
+        node_id = node.node_id if node is not None else await self._register(record)
+        if node_id != record.node_id:
+            self.registry.set_node_id(record.public_key, node_id)
+            self.audit.add("node-registered", site=record.site, node_id=str(node_id))
+        return []
+
+    async def _listed(self) -> dict[bytes, NodeInfo]:
+        from flwr.proto.control_pb2 import ListNodesRequest, ListNodesResponse
+
+        reply = await self._control("list-nodes", ListNodesRequest(), ListNodesResponse)
+        return {node.public_key: node for node in reply.nodes_info}
+
+    async def _register(self, record: NodeKeyRecord) -> int:
+        from flwr.proto.control_pb2 import RegisterNodeRequest, RegisterNodeResponse
+
+        request = RegisterNodeRequest(public_key=flower_form(record.public_key), name=record.site)
+        return int((await self._control("register-node", request, RegisterNodeResponse)).node_id)
+
+    async def _unregister(self, node: NodeInfo, site: str) -> None:
+        from flwr.proto.control_pb2 import UnregisterNodeRequest, UnregisterNodeResponse
+
+        await self._control("unregister-node", UnregisterNodeRequest(node_id=node.node_id), UnregisterNodeResponse)
+        self.audit.add("node-unregistered", site=site, node_id=str(node.node_id))
+
+    async def _control(self, call: str, request: Message, reply: type[_Reply]) -> _Reply:
+        answer = await self.superlink.post(f"/v1/control/{call}", request.SerializeToString())
+        if answer.status != 200:
+            raise Refusal("UNAVAILABLE", "flower-refused", f"Flower refuses {call}: {_said(answer.body)}")
+        return reply.FromString(answer.body)
+
+
+def _said(body: bytes) -> str:
+    try:
+        return str(json.loads(body))[:200]
+    except ValueError:
+        return repr(body[:200])

@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from moretta.shared.errors import RunError
-from moretta.shared.threads import cpu_count, limit_threads
+from moretta.shared.threads import cpu_count, end_with_parent, limit_threads
 
 T = TypeVar("T")
 
@@ -67,6 +67,7 @@ class Workers:
 
 def _start_worker() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent is interrupted too, and ends its workers
+    end_with_parent()
     limit_threads(1)
     from threadpoolctl import threadpool_limits  # type: ignore[import-untyped, unused-ignore]
 

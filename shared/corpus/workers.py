@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import os
 import signal
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import CancelledError, ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
-from multiprocessing import connection, get_context, parent_process
+from multiprocessing import get_context
 from multiprocessing.synchronize import Event
 from typing import TypeVar
 
-from moretta.shared.threads import THREAD_VARIABLES, cpu_count
+from moretta.shared.threads import THREAD_VARIABLES, cpu_count, end_with_parent
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -85,18 +84,11 @@ def _unless_stopped(function: Callable[[Item], Result], item: Item) -> Result:
 
 
 def _begin_worker(stop: Event) -> None:
-    """An interrupt is the parent's to handle; and a worker whose parent was killed must not wait for work forever."""
+    """An interrupt is the parent's to handle."""
     global _stop  # noqa: PLW0603 - set once for the process, as pools hand state to workers
     import cv2
 
     _stop = stop
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     cv2.setNumThreads(1)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    parent = parent_process()
-    if parent is not None:
-        connection.wait([parent.sentinel])
-        os._exit(1)
+    end_with_parent()

@@ -8,6 +8,7 @@ from pathlib import Path
 
 BENCHMARKS = {
     "Voice: times real time": ["bench_voice.py"],
+    "Pretrained attackers: clips a second, one thread": ["bench_encoders.py"],
     "Faces: frames a second, one thread": ["bench_face.py", "1"],
     "Faces: frames a second, two threads": ["bench_face.py", "2"],
     "Expressions, as a network trained elsewhere reads them": ["expressions.py"],

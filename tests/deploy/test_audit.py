@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file, save_file
 
 from moretta.deploy.audit import audit_folder
 from moretta.shared.corpus.media import read_audio
@@ -14,9 +15,10 @@ from moretta.shared.features.mfcc import mfcc
 from moretta.shared.release import AnonymizerStatement, PseudonymKey, ReleasedClip, ReleaseWriter
 
 
-def write_release(corpus: Path, folder: Path, key: PseudonymKey) -> None:
+def write_release(corpus: Path, folder: Path, key: PseudonymKey, *, speakers: tuple[int, ...] = ()) -> None:
     writer = ReleaseWriter(folder, forms={"voice": "mfcc"})
-    for clip in read_corpus(corpus).clips:
+    found = read_corpus(corpus)
+    for clip in found.of(speakers) if speakers else found.clips:
         assert clip.audio is not None
         meta = ReleasedClip(
             clip=key.clip(str(clip.name)),
@@ -70,6 +72,36 @@ def test_another_tools_wav_folder_with_a_corrupt_file_finishes_and_counts_it(tin
     )
     assert found.unused["voice"] == {"bad-name": 1, "unreadable": 1}
     assert not next(r for r in found.rows if r.scenario == "semi-informed" and r.metric == "top1").void
+
+
+def test_a_release_with_a_clip_of_nan_finishes_and_counts_it(anonymized: Path, tmp_path: Path) -> None:
+    (shard,) = (anonymized / "release").glob("voice-*.safetensors")
+    arrays = load_file(shard)
+    arrays[min(arrays)] = np.full_like(arrays[min(arrays)], np.nan)
+    save_file(arrays, shard)
+    found = audit_folder(
+        anonymized, corpus=None, key=None, out=tmp_path / "out", attackers=["voice-logistic"], bootstrap=0, workers=1
+    )
+    assert found.unused["voice"] == {"voice-damaged": 1}
+    assert not next(r for r in found.rows if r.scenario == "semi-informed" and r.metric == "top1").void
+
+
+def test_a_truncated_file_of_one_site_is_counted_and_the_other_sites_are_attacked(
+    tiny_corpus: Path, tmp_path: Path
+) -> None:
+    for site, speakers in (("a", (1001, 1002)), ("b", (1003, 1004))):
+        key = PseudonymKey.load_or_create(tmp_path / site / "pseudonym.key")
+        write_release(tiny_corpus, tmp_path / site / "release", key, speakers=speakers)
+    (shard,) = (tmp_path / "b" / "release").glob("voice-*.safetensors")
+    lost = len(load_file(shard))
+    shard.write_bytes(shard.read_bytes()[:200])
+    found = audit_folder(
+        tmp_path, corpus=None, key=None, out=tmp_path / "out", attackers=["voice-logistic"], bootstrap=0, workers=1
+    )
+    assert found.unused["voice"] == {"voice-damaged": lost}
+    top1 = next(r for r in found.rows if r.scenario == "semi-informed" and r.metric == "top1")
+    assert not top1.void
+    assert top1.speakers == 2
 
 
 def test_a_folder_with_nothing_to_attack_is_refused(tmp_path: Path) -> None:

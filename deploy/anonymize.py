@@ -7,7 +7,8 @@ from pathlib import Path
 
 from moretta.client.release import make_release
 from moretta.client.settings import SiteSettings
-from moretta.deploy.simulate import check_names, prepare_folder, without_missing
+from moretta.deploy.runs import check_names, prepare_folder
+from moretta.deploy.simulate import without_missing
 from moretta.shared.errors import ClipError
 from moretta.shared.public import public_arrays
 from moretta.shared.release import Release

@@ -2,60 +2,22 @@
 
 from __future__ import annotations
 
-import json
-import shlex
-import signal
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 
-from moretta.deploy.runtime import marked
-from moretta.deploy.runtime.desk import DeskProcess, desk_process
+from moretta.deploy.runs import Outcome, Tell, check_names, conclude, interruptible
+from moretta.deploy.runtime.desk import desk_process
 from moretta.deploy.runtime.flower import SimulationRuntime, simulation_runtime
-from moretta.server.outcome import OUTCOME_FILE
-from moretta.server.run import MEMORY_FILE, PROGRESS_FILE
-from moretta.server.state import STATE_FILE
-from moretta.shared.atomic import write_atomic
+from moretta.deploy.watch import Watch
 from moretta.shared.corpus.clips import Corpus
 from moretta.shared.corpus.splits import assign_sites, make_folds
-from moretta.shared.errors import Interrupted, RunError, StudyError
-from moretta.shared.exit_codes import ExitCode
+from moretta.shared.errors import RunError, StudyError
 from moretta.shared.plan import PlannedSite, SimulationPlan
 from moretta.shared.seeds import derive
 from moretta.shared.study import Study
 
 _LAUNCH_SECONDS = 90.0
-_WATCH_SECONDS = 0.25
-_MEMORY_SECONDS = 2.0
-
-Tell = Callable[[str], None]
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """How a simulated run ended."""
-
-    folder: Path
-    code: ExitCode
-    stage: str
-    cause: str
-    seconds: float
-    peak_memory_bytes: int
-
-    def to_json(self) -> dict[str, str | int | float]:
-        """For scripts."""
-        return {
-            "out": str(self.folder),
-            "exit_code": int(self.code),
-            "stage": self.stage,
-            "cause": self.cause,
-            "seconds": round(self.seconds, 2),
-            "peak_memory_bytes": self.peak_memory_bytes,
-        }
 
 
 def plan_simulation(corpus: Corpus, study: Study, command: str) -> SimulationPlan:
@@ -129,45 +91,6 @@ def _of_no_site(corpus: Corpus, speakers: set[int]) -> dict[str, int]:
     return dict(Counter(d.reason for d in corpus.dropped if not Path(d.file).name.startswith(prefixes)))
 
 
-def check_names(study: Study) -> None:
-    """Look up everything that a study names, before any site spends budget on it.
-
-    Raises:
-        StudyError: an anonymizer, a model, a strategy or one of its options, or an attacker that does not exist.
-    """
-    from moretta.client.anonymize.registry import get_anonymizer
-    from moretta.server.aggregation.strategies import make_strategy
-    from moretta.server.audit.attackers.base import attacker_names
-    from moretta.shared.models.emotion import emotion_model
-
-    for modality in study.modalities:
-        section = study.section(modality)
-        get_anonymizer(modality, section.anonymizer)
-        emotion_model(modality, section.model)
-    make_strategy(study.train.strategy, dict(study.train.strategy_options))
-    known = attacker_names()
-    unknown = [name for name in study.audit.attackers if name not in known]
-    if unknown:
-        raise StudyError(
-            f"audit.attackers names {', '.join(unknown)}",
-            expected=f"one or more of: {', '.join(known)}",
-            fix="correct [audit]",
-        )
-
-
-def prepare_folder(folder: Path) -> None:
-    """Make the folder of a new run.
-
-    Raises:
-        StudyError: something is in it already.
-    """
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise StudyError(
-            f"{folder} is not an empty folder", expected="a new or empty folder for a run", fix="choose another --out"
-        )
-    folder.mkdir(parents=True, exist_ok=True)
-
-
 def simulate(plan: SimulationPlan, folder: Path, tell: Tell) -> Outcome:
     """Run a planned study in `folder`, which `prepare_folder` made, and wait for its end.
 
@@ -178,8 +101,8 @@ def simulate(plan: SimulationPlan, folder: Path, tell: Tell) -> Outcome:
     folder = folder.resolve()
     plan.save(folder)
     start = time.monotonic()
-    watch = _Watch(folder, tell)
-    with _interruptible():
+    watch = _SimulationWatch(folder, tell)
+    with interruptible():
         with simulation_runtime(folder / "server") as runtime:
             tell("Starting Flower's simulation runtime")
             run_id = runtime.submit(sites=len(plan.sites), run_folder=folder)
@@ -187,27 +110,10 @@ def simulate(plan: SimulationPlan, folder: Path, tell: Tell) -> Outcome:
         if not watch.ended:
             with desk_process(folder) as desk:
                 watch.until_desk_finishes(desk)
-    return _outcome(folder, seconds=time.monotonic() - start, peak=watch.peak)
+    return conclude(folder, seconds=time.monotonic() - start, peak=watch.peak)
 
 
-def reproduce_command(arguments: list[str]) -> str:
-    """The command line as a person would type it again."""
-    return shlex.join(["moretta", *arguments])
-
-
-class _Watch:
-    """Passes on progress and keeps the peak memory of all processes while others work."""
-
-    def __init__(self, folder: Path, tell: Tell) -> None:
-        self.peak = 0
-        self._folder, self._tell = folder, tell
-        self._seen, self._next_look = 0, 0.0
-
-    @property
-    def ended(self) -> bool:
-        """Whether the outcome is there."""
-        return (self._folder / OUTCOME_FILE).exists()
-
+class _SimulationWatch(Watch):
     def until_sites_finish(self, runtime: SimulationRuntime, run_id: str) -> None:
         """Wait for the sites' part.
 
@@ -216,94 +122,11 @@ class _Watch:
         """
         launched = time.monotonic()
         running = False
-        while not self.ended and not (self._folder / STATE_FILE).exists():
-            if self._look(runtime.mark):
+        while not self.sites_finished:
+            if self.look(runtime.mark):
                 running = running or runtime.started()
                 gone = runtime.gone() if running or time.monotonic() - launched > _LAUNCH_SECONDS else None
-                if gone and not self.ended and not (self._folder / STATE_FILE).exists():
+                if gone and not self.sites_finished:
                     raise RunError(
                         f"{gone}: {runtime.cause(run_id)}", expected="an outcome", fix=f"see {runtime.log.parent}/*.log"
                     )
-
-    def until_desk_finishes(self, desk: DeskProcess) -> None:
-        """Wait for the server's own part.
-
-        Raises:
-            RunError: it ended without an outcome.
-        """
-        while desk.process.poll() is None:
-            self._look(desk.mark)
-        self._look(desk.mark)
-        if not self.ended:
-            raise RunError(
-                f"the process of the audit ended with code {desk.process.returncode}",
-                expected="an outcome",
-                fix=f"see {desk.log}; with little memory, free some",
-            )
-
-    def _look(self, mark: str) -> bool:
-        """Pass on what is new, wait a moment; true now and then, when memory was measured too."""
-        self._seen = _pass_on(self._folder, self._seen, self._tell)
-        time.sleep(_WATCH_SECONDS)
-        if time.monotonic() < self._next_look:
-            return False
-        self._next_look = time.monotonic() + _MEMORY_SECONDS
-        self.peak = max(self.peak, marked.memory_bytes(mark))
-        write_atomic(self._folder / MEMORY_FILE, str(self.peak))
-        return True
-
-
-def _pass_on(folder: Path, seen: int, tell: Tell) -> int:
-    path = folder / PROGRESS_FILE
-    if not path.exists():
-        return seen
-    with path.open("rb") as file:
-        file.seek(seen)
-        data = file.read()
-    whole = data[: data.rfind(b"\n") + 1]
-    for line in whole.splitlines():
-        event = json.loads(line)
-        match event["state"]:
-            case "started":
-                tell(f"{event['stage']} ...")
-            case "finished":
-                tell(f"{event['stage']}: done in {event['seconds']:.1f} s")
-            case _:
-                what = f" ({event['what']})" if "what" in event else ""
-                tell(f"{event['stage']}: {event['done']}/{event['total']}{what}")
-    return seen + len(whole)
-
-
-def _outcome(folder: Path, *, seconds: float, peak: int) -> Outcome:
-    content = json.loads((folder / OUTCOME_FILE).read_text(encoding="utf-8"))
-    (folder / MEMORY_FILE).unlink(missing_ok=True)
-    content |= {"seconds": round(seconds, 2), "peak_memory_bytes": peak}
-    write_atomic(folder / OUTCOME_FILE, json.dumps(content, indent=1) + "\n")
-    return Outcome(
-        folder=folder,
-        code=ExitCode(content["exit_code"]),
-        stage=content["stage"],
-        cause=content["cause"],
-        seconds=seconds,
-        peak_memory_bytes=peak,
-    )
-
-
-@contextmanager
-def _interruptible() -> Iterator[None]:
-    """Turn SIGINT and SIGTERM into `Interrupted`, so that everything is cleaned up on the way out."""
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        del frame
-        for each in old:  # who presses Ctrl-C twice would otherwise stop the cleaning up
-            signal.signal(each, signal.SIG_IGN)
-        raise Interrupted(f"ended by {signal.Signals(number).name}", fix="run the command again in a new folder")
-
-    old = {s: signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)}
-    for number in old:
-        signal.signal(number, stop)
-    try:
-        yield
-    finally:
-        for number, handler in old.items():
-            signal.signal(number, handler)

@@ -38,6 +38,18 @@ def newest_attempt(folder: Path) -> int:
         return 0
 
 
+def working_pid(folder: Path) -> int | None:
+    """The process that works on a run at this moment; None if none does."""
+    try:
+        with (folder / _LOCK_FILE).open() as lock:
+            fcntl.flock(lock.fileno(), fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return int((folder / _LOCK_FILE).read_text(encoding="utf-8") or "0") or None
+    except FileNotFoundError:
+        return None
+    return None
+
+
 @contextmanager
 def only_attempt(
     folder: Path,
@@ -66,8 +78,11 @@ def only_attempt(
                 return
 
     (folder / _LOCK_FILE).parent.mkdir(parents=True, exist_ok=True)
-    with (folder / _LOCK_FILE).open("w") as lock:
+    with (folder / _LOCK_FILE).open("a+") as lock:
         _take(lock.fileno(), wait_seconds)
+        lock.truncate(0)
+        lock.write(str(os.getpid()))
+        lock.flush()
         watcher = threading.Thread(target=watch, daemon=True, name="attempt")
         watcher.start()
         try:

@@ -61,6 +61,14 @@ class SiteRecord:
     """The site told that its clips were made by a program."""
     missed: list[Missed] = field(default_factory=list)
 
+    def missed_in_words(self) -> tuple[str, ...]:
+        """What it took no part in, rounds of one stage together."""
+        words = []
+        for stage in dict.fromkeys(m.stage for m in self.missed):
+            rounds = [m.round for m in self.missed if m.stage == stage and m.round is not None]
+            words.append(f"{ranges(rounds)} of {stage}" if rounds else stage)
+        return tuple(words)
+
 
 @dataclass
 class Run:

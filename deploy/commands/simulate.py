@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from moretta.shared.exit_codes import ExitCode
+from moretta.deploy.commands.outcome import tell_outcome
 
 
 def simulate(  # noqa: PLR0917 - typer reads the options from the signature
@@ -27,7 +26,8 @@ def simulate(  # noqa: PLR0917 - typer reads the options from the signature
 
     Example: moretta simulate --corpus CREMA-D --sites 6 --rounds 10 --out run1
     """
-    from moretta.deploy.simulate import check_names, plan_simulation, prepare_folder, reproduce_command
+    from moretta.deploy.runs import check_names, prepare_folder, reproduce_command
+    from moretta.deploy.simulate import plan_simulation
     from moretta.deploy.simulate import simulate as start
     from moretta.shared.corpus.reader import read_corpus
     from moretta.shared.study import load_study
@@ -40,18 +40,7 @@ def simulate(  # noqa: PLR0917 - typer reads the options from the signature
         _synthesize(corpus, speakers=speakers, clips=clips, seed=chosen.seed, video=chosen.face.enabled)
     plan = plan_simulation(read_corpus(corpus, labels=chosen.labels), chosen, reproduce_command(sys.argv[1:]))
     outcome = start(plan, out, lambda text: typer.echo(text, err=True))
-    if json_output:
-        typer.echo(json.dumps(outcome.to_json()))
-    match outcome.code:
-        case ExitCode.OK:
-            typer.echo(f"Report: {outcome.folder / 'report.html'}", err=json_output)
-        case ExitCode.GATE:
-            typer.echo(f"Report: {outcome.folder / 'report.html'}", err=json_output)
-            typer.echo("moretta: the run broke a limit of the study's gate; the report names it", err=True)
-        case _:
-            stage = f" {outcome.stage}" if outcome.stage else ""
-            typer.echo(f"moretta: the run failed{stage}: {outcome.cause}", err=True)
-    raise typer.Exit(int(outcome.code))
+    tell_outcome(outcome, as_json=json_output)
 
 
 def _synthesize(folder: Path, *, speakers: int, clips: int, seed: int, video: bool) -> None:

@@ -5,7 +5,6 @@ A shared local SuperLink would import the sites' code from wherever it was first
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import socket
@@ -22,6 +21,7 @@ import httpx
 import psutil
 
 from moretta.deploy.runtime import marked
+from moretta.deploy.runtime.control import Control
 from moretta.shared.errors import RunError
 from moretta.shared.threads import THREAD_VARIABLES, cpu_count
 
@@ -45,28 +45,18 @@ class SimulationRuntime:
         """Submit the bundle for a run over so many virtual sites; returns Flower's run id.
 
         Raises:
-            RunError: Flower refused it.
+            ControlError: Flower refused it.
         """
-        bundle = self.scratch / "moretta-fab"
-        shutil.copytree(Path(__file__).parent.parent / "fab", bundle, ignore=shutil.ignore_patterns("__pycache__"))
-        done = self._flwr(
-            "run",
-            str(bundle),
-            _CONNECTION,
-            "--federation-config",
-            f"num-supernodes={sites} client-resources-num-cpus=1 init-args-num-cpus={min(sites, cpu_count())}",
-            "--run-config",
-            f'run-dir={json.dumps(str(run_folder))} desk="later"',
-            "--format",
-            "json",
+        control = Control(f"127.0.0.1:{self.port}")
+        run_id = control.submit(
+            {"run-dir": str(run_folder), "desk": "later"},
+            federation={
+                "num_supernodes": sites,
+                "client_resources_num_cpus": 1,
+                "init_args_num_cpus": min(sites, cpu_count()),
+            },
         )
-        try:  # Flower exits 0 even where it refuses: only its JSON tells
-            answer = json.loads(done.stdout[done.stdout.index("{") :])
-        except ValueError:
-            answer = {"success": False, "error-message": (done.stdout + done.stderr)[-2000:]}
-        if not answer.get("success"):
-            raise RunError(f"Flower refused the run: {answer.get('error-message')}", fix=f"see {self.log}")
-        return str(answer["run-id"])
+        return str(run_id)
 
     def gone(self) -> str | None:
         """Why nothing can come any more: the SuperLink or the simulation process has ended. None while both live."""

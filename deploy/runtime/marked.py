@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import secrets
 import time
+from collections.abc import Iterator
 
 import psutil
 
@@ -78,15 +79,23 @@ def _alive(process: psutil.Process) -> bool:
         return False
 
 
-def memory_bytes(mark: str) -> int:
+def memory_bytes(mark: str | None, *pids: int) -> int:
     """Memory of all the run's processes and this one, shared pages counted once where the system tells (PSS)."""
     total = 0
-    for process in [psutil.Process(), *processes(mark)]:
+    for process in [psutil.Process(), *(processes(mark) if mark else []), *_existing(pids)]:
         try:
             total += _proportional(process)
         except (psutil.Error, OSError):
             continue
     return total
+
+
+def _existing(pids: tuple[int, ...]) -> Iterator[psutil.Process]:
+    for pid in pids:
+        try:
+            yield psutil.Process(pid)
+        except psutil.Error:
+            continue
 
 
 def _proportional(process: psutil.Process) -> int:

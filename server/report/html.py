@@ -30,6 +30,8 @@ def render_html(report: Report) -> str:
         policy=f"default-src 'none'; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'",
         r=report,
         what_was_run=summary.what_was_run(report),
+        how_it_ran=summary.how_it_ran(report),
+        sites_missed=any(site.missed for site in report.run.sites),
         findings=summary.findings(report),
         key_figures=summary.key_figures(report),
         audit=view.audit_view(report.audit),

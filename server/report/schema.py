@@ -173,6 +173,8 @@ class SiteRow(Record):
     rounds: Count
     """Training rounds it took part in."""
     dropped: Count = 0
+    missed: tuple[str, ...] = ()
+    """What it took no part in, because it was lost, revoked, or sent what could not be used."""
 
 
 class RoundRow(Record):
@@ -200,6 +202,8 @@ class RunPart(Record):
     peak_memory_bytes: Count | None = None
     seeded_noise: bool
     """Privacy noise came from the seed: who knows the seed can subtract it."""
+    deployment: bool = False
+    """Over enrolled sites, whose original recordings never reached the server; false is a simulation."""
     study: dict[str, Any]
     face_preset: str | None = None
     warnings: tuple[str, ...] = ()

@@ -42,9 +42,25 @@ def what_was_run(report: Report) -> str:
     )
 
 
+def how_it_ran(report: Report) -> str:
+    """Where the sites were, where the noise came from, and who was lost on the way."""
+    run = report.run
+    if not run.deployment:
+        return "The sites were simulated on one machine, which held all original recordings."
+    source = "the study's seed" if run.seeded_noise else "the operating system's generator at each site"
+    sentences = [
+        f"This study ran over the network with {words.count_words(len(run.sites), 'enrolled site')}. No original "
+        f"recording left its site, so nothing could be measured here on unprotected data. Privacy noise came from "
+        f"{source}."
+    ]
+    missed = [f"{site.site} missed {', '.join(site.missed)}" for site in run.sites if site.missed]
+    sentences.append(f"Not all sites took part in everything: {'; '.join(missed)}." if missed else "No site was lost.")
+    return " ".join(sentences)
+
+
 def findings(report: Report) -> tuple[str, ...]:
     """One sentence for each thing a reader should take away, worst news included."""
-    sentences = [*(_identity(headline) for headline in report.headline)]
+    sentences = [*(_identity(headline, deployment=report.run.deployment) for headline in report.headline)]
     if (found := beyond_sentence(report.beyond)) is not None:
         sentences.append(found)
     for modality, result in report.emotion.by_modality().items():
@@ -65,7 +81,9 @@ def key_figures(report: Report) -> tuple[KeyFigure, ...]:
     """The figures shown large."""
     cards: list[KeyFigure] = []
     for headline in report.headline:
-        cards.extend(_attack_card(headline.modality, figure) for figure in headline.figures[:1])
+        cards.extend(
+            _attack_card(headline.modality, figure, deployment=report.run.deployment) for figure in headline.figures[:1]
+        )
     for modality, result in report.emotion.by_modality().items():
         if result is not None:
             cards.append(
@@ -97,7 +115,7 @@ def latest(rows: Sequence[PrivacyRow]) -> tuple[PrivacyRow, ...]:
     return tuple(kept.values())
 
 
-def _identity(headline: Headline) -> str:
+def _identity(headline: Headline, *, deployment: bool) -> str:
     label = words.modality_label(headline.modality)
     if not headline.figures:
         return (
@@ -114,7 +132,11 @@ def _identity(headline: Headline) -> str:
     )
     against = [f"chance is {words.figure(figure.chance, figure.metric)}"] if figure.chance is not None else []
     if figure.unprotected is None:
-        against.append("no attacker broke the unprotected data, so this figure proves little")
+        against.append(
+            "unprotected data never left the sites, so there is none to hold this figure against"
+            if deployment
+            else "no attacker broke the unprotected data, so this figure proves little"
+        )
     else:
         against.append(f"unprotected it is {words.figure(figure.unprotected, figure.metric)}")
     verdict = {
@@ -125,11 +147,12 @@ def _identity(headline: Headline) -> str:
     return f"{label}, identity: {figure.attacker} ({figure.scenario}), {of}, {did}; {'; '.join(against)}.{verdict}"
 
 
-def _attack_card(modality: str, figure: HeadlineFigure) -> KeyFigure:
+def _attack_card(modality: str, figure: HeadlineFigure, *, deployment: bool) -> KeyFigure:
     name = f"{words.modality_label(modality)}: strongest {words.metric_words(figure.metric).label}"
     beside = [f"chance {words.figure(figure.chance, figure.metric)}"] if figure.chance is not None else []
+    unknown = "unknown here" if deployment else "not broken"
     known = figure.unprotected is not None
-    beside.append(f"unprotected {words.figure(figure.unprotected, figure.metric) if known else 'not broken'}")
+    beside.append(f"unprotected {words.figure(figure.unprotected, figure.metric) if known else unknown}")
     beside.append(f"{figure.attacker}, {figure.scenario}")
     return KeyFigure(
         name,

@@ -11,6 +11,7 @@ from moretta.server.report.schema import CorpusPart, DropCount, Emotion, Privacy
 from moretta.server.report.write import write_report
 from moretta.server.run import MEMORY_FILE, Run
 from moretta.server.stages.gate import judge
+from moretta.shared.plan import DeploymentPlan
 from moretta.shared.release.format import AnonymizerStatement
 from moretta.shared.study import FaceSection
 from moretta.shared.versions import versions
@@ -128,12 +129,20 @@ def _run(run: Run) -> RunPart:
         stages=tuple(run.stages),
         peak_memory_bytes=_peak_memory(run.folder),
         seeded_noise=any(a.noise == "seeded" for r in run.releases.values() for a in r.statement.anonymizers),
+        deployment=isinstance(run.plan, DeploymentPlan),
         study=run.study.model_dump(mode="json", exclude_none=True),
         face_preset=_face_preset(face) if "face" not in run.absent else None,
         warnings=tuple(run.warnings),
         sites=tuple(
-            SiteRow(site=s, speakers=r.speakers, clips=r.clips, rounds=r.rounds, dropped=sum(r.dropped.values()))
-            for s, r in sorted(run.sites.items())
+            SiteRow(
+                site=site,
+                speakers=record.speakers,
+                clips=record.clips,
+                rounds=record.rounds,
+                dropped=sum(record.dropped.values()),
+                missed=record.missed_in_words(),
+            )
+            for site, record in sorted(run.sites.items())
         ),
         rounds=tuple(run.rounds),
     )

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from moretta.deploy.simulate import _interruptible, plan_simulation, reproduce_command
+from moretta.deploy.runs import interruptible, reproduce_command
+from moretta.deploy.simulate import plan_simulation
 from moretta.shared.corpus.reader import read_corpus
 from moretta.shared.errors import Interrupted, StudyError
 from moretta.shared.plan import SimulationPlan
@@ -80,7 +81,7 @@ def test_the_command_to_reproduce_can_be_pasted_into_a_shell() -> None:
 def test_a_second_ctrl_c_does_not_stop_the_cleaning_up(number: signal.Signals) -> None:
     before = signal.getsignal(number)
     cleaned = False
-    with pytest.raises(Interrupted, match=number.name), _interruptible():
+    with pytest.raises(Interrupted, match=number.name), interruptible():
         try:
             os.kill(os.getpid(), number)
         finally:

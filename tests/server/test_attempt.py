@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import threading
@@ -8,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from moretta.server.attempt import SUPERSEDED, announce_attempt, newest_attempt, only_attempt
+from moretta.server.attempt import SUPERSEDED, announce_attempt, newest_attempt, only_attempt, working_pid
 from moretta.shared.errors import RunError
 
 WORKER = """
@@ -27,11 +28,14 @@ def test_a_run_that_is_submitted_again_ends_the_process_of_the_attempt_before(tm
     try:
         assert old.stdout is not None
         assert old.stdout.readline() == "at work\n"
+        assert working_pid(tmp_path) == old.pid
         with pytest.raises(RunError, match="another process"), only_attempt(tmp_path, 1, wait_seconds=0.2):
             pass
         announce_attempt(tmp_path, 2)
         with only_attempt(tmp_path, 2):
             assert old.wait(timeout=5) == SUPERSEDED
+            assert working_pid(tmp_path) == os.getpid()
+        assert working_pid(tmp_path) is None
     finally:
         old.kill()
         old.wait()

@@ -145,6 +145,33 @@ def test_seeded_noise_is_announced(example: ModuleType, page: str) -> None:
     assert "Seeded noise." not in render_html(example.report(run=example.run(seeded_noise=False)))
 
 
+def test_a_study_over_real_sites_says_so_and_where_its_noise_came_from(example: ModuleType, page: str) -> None:
+    assert "The sites were simulated on one machine" in page
+    real = render_html(example.report().model_copy(update={"run": example.run(deployment=True, seeded_noise=False)}))
+    assert "ran over the network with 6 enrolled sites" in real
+    assert "the operating system&#39;s generator at each site" in real
+    assert "No site was lost." in real
+    assert "simulated on one machine" not in real
+    assert ">Missed<" not in real
+
+
+def test_lost_sites_are_named_in_the_first_paragraph_with_what_they_missed(example: ModuleType) -> None:
+    lost = example.run(deployment=True).sites[0].model_copy(update={"missed": ("rounds 2-4 of train voice",)})
+    page = render_html(example.report().model_copy(update={"run": example.run(deployment=True, sites=(lost,))}))
+    assert page.count("rounds 2-4 of train voice") == 2  # in words, and in the table of sites
+    assert f"{lost.site} missed rounds 2-4 of train voice" in page
+
+
+def test_without_originals_no_attacker_is_said_to_have_failed_on_them(example: ModuleType) -> None:
+    headline = [h.model_copy(update={"figures": tuple(f.model_copy(update={"unprotected": None}) for f in h.figures)})
+               for h in example.report().headline]  # fmt: skip
+    report = example.report().model_copy(update={"headline": tuple(headline), "run": example.run(deployment=True)})
+    page = render_html(report)
+    assert "not broken" not in page
+    assert "no attacker broke the unprotected data" not in page
+    assert "never left the sites" in page
+
+
 def test_missing_modality_is_reported_absent_with_its_reason(example: ModuleType) -> None:
     emotion = Emotion(voice=example.emotion(1, 0.3), absent={"face": ABSENT, "fused": "needs both"})
     source = render_html(example.report(emotion=emotion, audit=tuple(example.audit(("voice",)))))

@@ -1,0 +1,78 @@
+"""`moretta study`: run a study over enrolled sites, and see how it is."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from moretta.deploy.commands.outcome import tell_outcome
+
+app = typer.Typer(no_args_is_help=True, help="Run a study over the sites that are enrolled at a server.")
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
+
+
+@app.command()
+def run(
+    study: Annotated[Path, typer.Argument(metavar="STUDY", help="Study file (TOML); see docs/study.md.")],
+    *,
+    server: Annotated[Path, typer.Option(metavar="DIR", help="Folder of the running server.")] = Path("moretta-server"),
+    out: Annotated[
+        Path | None,
+        typer.Option(help="New or empty folder for the run and its report; default studies/NAME in the server's."),
+    ] = None,
+    site: Annotated[
+        list[str] | None, typer.Option(help="A site that takes part; repeat for more. Default: all enrolled.")
+    ] = None,
+    corpus_name: Annotated[str | None, typer.Option(help="What the report calls the sites' clips.")] = None,
+    resume: Annotated[bool, typer.Option(help="Go on with an interrupted run in --out.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Run a whole study over enrolled sites: release, train, evaluate there; attack and report here.
+
+    Example: moretta study run study.toml --server moretta-server --out run1
+    """
+    from moretta.deploy.runs import prepare_folder, read_outcome, reproduce_command
+    from moretta.deploy.study.plan import plan_again, plan_deployment
+    from moretta.deploy.study.run import StudyRun, connect, reopen
+    from moretta.server.home import ServerHome
+    from moretta.shared.study import load_study
+
+    home, chosen = ServerHome.open(server), load_study(study)
+    folder = (out or home.studies / chosen.name.replace(" ", "-")).resolve()
+    if resume:
+        plan = plan_again(folder, home, chosen)
+        if not reopen(folder):
+            tell_outcome(read_outcome(folder), as_json=as_json)
+    else:
+        plan = plan_deployment(
+            home,
+            chosen,
+            command=reproduce_command(sys.argv[1:]),
+            corpus_name=corpus_name,
+            sites=tuple(dict.fromkeys(site or ())),
+        )
+        connect(home)  # before the folder is made: without a server there is nothing to do
+        prepare_folder(folder)
+    started = StudyRun(plan, folder, tell=lambda text: typer.echo(text, err=True), control=lambda: connect(home))
+    tell_outcome(started.run(), as_json=as_json)
+
+
+@app.command()
+def status(
+    folder: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run.")],
+    *,
+    as_json: AsJson = False,
+) -> None:
+    """Tell how far a study is, which sites take part, and what they missed. Nothing is asked of server or sites.
+
+    Example: moretta study status run1
+    """
+    from moretta.deploy.study.status import status_lines, study_status
+
+    found = study_status(folder)
+    typer.echo(json.dumps(found.to_json(), indent=1) if as_json else "\n".join(status_lines(found)))

@@ -1,0 +1,147 @@
+"""Flower's Control API on loopback: submit the bundle, follow a run, stop it.
+
+The API knows no authentication, so it is asked on loopback only. Flower's own command line does the same in a process
+of its own, which costs seconds each time and exits with 0 whatever happened.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import httpx
+
+from moretta.shared.errors import RunError
+
+if TYPE_CHECKING:
+    from flwr.supercore.control import ControlHttpClient
+
+BUNDLE = Path(__file__).parent.parent / "fab"
+_IGNORED = "__pycache__"
+
+
+class ControlError(RunError):
+    """The SuperLink does not answer, or refuses."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunStatus:
+    """How Flower sees a run. `completed` says nothing of its outcome: the ServerApp may have caught its own failure."""
+
+    state: str
+    """`pending`, `starting`, `running` or `finished`."""
+    result: str
+    """Of a finished one: `completed`, `failed` or `stopped`."""
+    details: str
+
+
+class Control:
+    """One SuperLink's Control API.
+
+    Args:
+        address: `host:port` on loopback.
+        ca_pem: certificate authority of its TLS certificate; None where it speaks plain HTTP.
+    """
+
+    def __init__(self, address: str, ca_pem: bytes | None = None) -> None:
+        self._address, self._ca = address, ca_pem
+
+    def submit(self, config: dict[str, str | int], *, federation: dict[str, Any] | None = None) -> int:
+        """Submit Moretta's bundle; returns Flower's id of the run.
+
+        Args:
+            config: values of the bundle's run configuration.
+            federation: in a simulation, Flower's simulation configuration.
+
+        Raises:
+            ControlError: the SuperLink is not there or refused.
+        """
+        from flwr.common.serde import fab_to_proto, user_config_to_proto
+        from flwr.proto.control_pb2 import StartRunRequest
+        from flwr.proto.federation_config_pb2 import SimulationConfig
+        from flwr.supercore.fab import Fab
+
+        content = bundle_bytes()
+        request = StartRunRequest(
+            fab=fab_to_proto(Fab(hashlib.sha256(content).hexdigest(), content, {})),
+            override_config=user_config_to_proto({**config}),
+            override_federation_config=None if federation is None else SimulationConfig(**federation),
+        )
+        with self._client() as client:
+            answer = client.StartRun(request)
+        if not answer.HasField("run_id"):
+            raise ControlError("Flower's SuperLink took no run", expected="a run id", fix="see the SuperLink's log")
+        return int(answer.run_id)
+
+    def status(self, run_id: int) -> RunStatus | None:
+        """How a run is; None if the SuperLink knows no such run.
+
+        Raises:
+            ControlError: the SuperLink is not there.
+        """
+        from flwr.proto.control_pb2 import ListRunsRequest
+
+        try:
+            with self._client() as client:
+                runs: Any = client.ListRuns(ListRunsRequest(run_id=run_id)).run_dict
+        except ControlError as error:
+            if _code(error) == httpx.codes.NOT_FOUND:
+                return None
+            raise
+        if run_id not in runs:
+            return None
+        status = runs[run_id].status
+        return RunStatus(status.status, status.sub_status, status.details)
+
+    def stop(self, run_id: int) -> None:
+        """End a run, if it is still there."""
+        from flwr.proto.control_pb2 import StopRunRequest
+
+        try:
+            with self._client() as client:
+                client.StopRun(StopRunRequest(run_id=run_id))
+        except ControlError:
+            return
+
+    @contextmanager
+    def _client(self) -> Iterator[ControlHttpClient]:
+        from flwr.supercore.control import ControlHttpClient
+        from flwr.supercore.interceptors import RuntimeVersionHttpInterceptor
+
+        client = ControlHttpClient.from_server_address(
+            self._address,
+            insecure=self._ca is None,
+            root_certificates=self._ca,
+            interceptors=[RuntimeVersionHttpInterceptor(component_name="moretta")],
+        )
+        try:
+            yield client
+        except httpx.HTTPStatusError as error:
+            raise ControlError(f"Flower's SuperLink refused: {error.response.text[:300]}") from error
+        except httpx.HTTPError as error:
+            raise ControlError(
+                f"Flower's SuperLink does not answer at {self._address}: {type(error).__name__}: {error}"
+            ) from error
+        finally:
+            client.close()
+
+
+def bundle_bytes() -> bytes:
+    """The bundle as Flower makes it of the installed folder: equal files give equal bytes."""
+    from flwr.cli.build import build_fab_from_files
+
+    files = {
+        path.relative_to(BUNDLE).as_posix(): path
+        for path in BUNDLE.rglob("*")
+        if path.is_file() and _IGNORED not in path.parts
+    }
+    return build_fab_from_files(files)[0]
+
+
+def _code(error: ControlError) -> int | None:
+    cause = error.__cause__
+    return cause.response.status_code if isinstance(cause, httpx.HTTPStatusError) else None

@@ -1,0 +1,99 @@
+"""Passes on a run's progress and keeps the peak memory of its processes, while others work."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+from moretta.deploy.runs import Tell
+from moretta.deploy.runtime import marked
+from moretta.deploy.runtime.desk import DeskProcess
+from moretta.server.outcome import OUTCOME_FILE
+from moretta.server.run import MEMORY_FILE, PROGRESS_FILE
+from moretta.server.state import STATE_FILE
+from moretta.shared.atomic import write_atomic
+from moretta.shared.errors import RunError
+
+_WATCH_SECONDS = 0.25
+_MEMORY_SECONDS = 2.0
+
+
+class Watch:
+    """Follows one run by the files in its folder."""
+
+    def __init__(self, folder: Path, tell: Tell) -> None:
+        self.peak = 0
+        self.folder, self.tell = folder, tell
+        self._seen, self._next_look = 0, 0.0
+
+    @property
+    def ended(self) -> bool:
+        """Whether the outcome is there."""
+        return (self.folder / OUTCOME_FILE).exists()
+
+    @property
+    def sites_finished(self) -> bool:
+        """Whether nothing is left but the desk's part."""
+        return self.ended or (self.folder / STATE_FILE).exists()
+
+    def until_desk_finishes(self, desk: DeskProcess) -> None:
+        """Wait for the server's own part.
+
+        Raises:
+            RunError: it ended without an outcome.
+        """
+        while desk.process.poll() is None:
+            self.look(desk.mark)
+        self.look(desk.mark)
+        if not self.ended:
+            raise RunError(
+                f"the process of the audit ended with code {desk.process.returncode}",
+                expected="an outcome",
+                fix=f"see {desk.log}; with little memory, free some",
+            )
+
+    def look(self, mark: str | None, *pids: int) -> bool:
+        """Pass on what is new, wait a moment; true now and then, when memory was measured too.
+
+        Args:
+            mark: of the run's processes, if they carry one.
+            pids: of more of them.
+        """
+        self._pass_on()
+        time.sleep(_WATCH_SECONDS)
+        if time.monotonic() < self._next_look:
+            return False
+        self._next_look = time.monotonic() + _MEMORY_SECONDS
+        self.peak = max(self.peak, marked.memory_bytes(mark, *pids))
+        write_atomic(self.folder / MEMORY_FILE, str(self.peak))
+        return True
+
+    def _pass_on(self) -> None:
+        path = self.folder / PROGRESS_FILE
+        if not path.exists():
+            return
+        with path.open("rb") as file:
+            file.seek(self._seen)
+            data = file.read()
+        whole = data[: data.rfind(b"\n") + 1]
+        for line in whole.splitlines():
+            self.tell(in_words(json.loads(line)))
+        self._seen += len(whole)
+
+
+def in_words(event: dict[str, Any]) -> str:
+    """One line of the progress file, for a person."""
+    match event["state"]:
+        case "started":
+            return f"{event['stage']} ..."
+        case "finished":
+            return f"{event['stage']}: done in {event['seconds']:.1f} s"
+        case "resumed":
+            return f"{event['stage']} goes on after {event['after']}"
+        case "note":
+            return str(event["what"])
+        case _:
+            what = f" ({event['what']})" if "what" in event else ""
+            return f"{event['stage']}: {event['done']}/{event['total']}{what}"

@@ -20,7 +20,7 @@ from flwr.clientapp import ClientApp
 from moretta.client.policy import PolicyError
 from moretta.client.settings import SiteSettings, deployed_site, simulated_site
 from moretta.shared import wire
-from moretta.shared.errors import MorettaError, RefusedError, ReleaseError
+from moretta.shared.errors import BudgetError, MorettaError, RefusedError, ReleaseError
 from moretta.shared.exit_codes import ExitCode
 from moretta.shared.release import Release, open_release
 from moretta.shared.release.format import CLIPS_FILE, CODEBOOK_FILE, STATEMENT_FILE, Modality
@@ -78,7 +78,7 @@ def _answers(handler: Handler) -> Callable[[Message, Context], Message]:
         except Exception as error:
             code = error.exit_code if isinstance(error, MorettaError) else ExitCode.INTERNAL
             _log_failure(home, message.metadata.message_type)
-            told = error.told if isinstance(error, PolicyError) else type(error).__name__
+            told = error.told if isinstance(error, PolicyError | BudgetError) else type(error).__name__
             content = RecordDict({wire.CONFIG: wire.json_config(site=name, failure=told, code=int(code))})
         return Message(content, reply_to=message)
 

@@ -37,7 +37,12 @@ class ReleasedFeatures:
 
     def chosen(self, keep: npt.NDArray[np.bool_]) -> TrainingSet:
         """The clips where `keep` is true."""
-        return TrainingSet(self.features[keep], self.labels[keep])
+        return TrainingSet(
+            self.features[keep],
+            self.labels[keep],
+            speakers=tuple(s for s, kept in zip(self.speakers, keep, strict=True) if kept),
+            clips=tuple(c for c, kept in zip(self.clips, keep, strict=True) if kept),
+        )
 
 
 def released_features(settings: SiteSettings, study: Study, modality: Modality) -> ReleasedFeatures:

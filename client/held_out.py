@@ -22,7 +22,12 @@ def held_out(settings: SiteSettings, study: Study) -> frozenset[str]:
     folder = settings.releases / study.digest()[:16]
     if not (folder / STATEMENT_FILE).exists():
         raise RunError("training was asked for before this site released", fix="run the release stage first")
-    released, key = _speakers(folder), settings.pseudonyms()
+    return of_released(settings, study, _speakers(folder))
+
+
+def of_released(settings: SiteSettings, study: Study, released: frozenset[str]) -> frozenset[str]:
+    """The same for speakers, given by pseudonym, of a release that is not finished yet."""
+    key = settings.pseudonyms()
     if settings.held_out is not None:
         return released & {key.speaker(number) for number in settings.held_out}
     return by_rule(key, released, study)

@@ -11,6 +11,7 @@ from typing import Annotated, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from moretta.client.budget import Budget
 from moretta.shared.errors import HomeError, RefusedError
 from moretta.shared.release.format import AnonymizerStatement, Modality
 from moretta.shared.study import Study
@@ -40,7 +41,7 @@ class PolicyError(RefusedError):
 class Policy(BaseModel):
     """The rules of one site. A rule that the file does not give has the value shown here; an unknown one is an error.
 
-    Guarantees hold per clip and per study: whoever runs the same clips through several studies adds their losses up.
+    The limits on epsilon are for one study; `budget` limits what all studies together cost the same clips and people.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -56,6 +57,7 @@ class Policy(BaseModel):
     min_speakers: int = Field(default=1, ge=1)
     allow_attributes: bool = True
     allow_seeded_noise: bool = False
+    budget: Budget = Budget()
     bundle_digest: str = Field(default="", pattern=r"^([0-9a-f]{64})?$")
     code_digest: str = Field(default="", pattern=r"^([0-9a-f]{64})?$")
 

@@ -15,9 +15,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from moretta.client.account import Cohort, Loss
 from moretta.client.anonymize.registry import Anonymizer, Speaker, get_anonymizer
-from moretta.client.ledger import Ledger
+from moretta.client.held_out import of_released
 from moretta.client.settings import SiteSettings
+from moretta.client.training_plan import plan_training
 from moretta.shared.corpus.clips import Clip, Corpus
 from moretta.shared.errors import ClipError, CorpusError, ReleaseError
 from moretta.shared.privacy.noise import NoiseSource, SeededNoise, SystemNoise
@@ -45,6 +47,17 @@ class _Channel:
     """Reads the raw clip; None if it has not this modality."""
     sizes: dict[int, list[int]] = field(default_factory=lambda: defaultdict(list))
     """Released frames of each clip, by speaker."""
+    released: list[tuple[str, str]] = field(default_factory=list)
+    """Pseudonyms of speaker and clip of everything that is released."""
+
+    def loss(self) -> Loss:
+        """What this release costs whom."""
+        losses = self.anonymizer.losses(self.numbered_sizes())
+        return Loss(Cohort.of(self.released), ("server",), losses["clip"], losses["speaker"])
+
+    def numbered_sizes(self) -> dict[str, list[int]]:
+        """The sizes without the numbers of the speakers."""
+        return {str(number): frames for number, frames in enumerate(self.sizes.values())}
 
 
 def site_corpus(settings: SiteSettings, study: Study) -> tuple[Corpus, tuple[Clip, ...]]:
@@ -113,7 +126,7 @@ def make_release(
     if settings.policy is not None:
         settings.policy.check_clips(writer.clips, writer.speakers)
         settings.policy.check_release(statements)
-    _account(Ledger(settings.ledger), study, statements)
+    _account(settings, study, list(zip(channels.values(), statements, strict=True)))
     writer.finish(site=settings.name, study=study.digest(), anonymizers=statements)
     return open_release(folder)
 
@@ -154,12 +167,24 @@ def _write(
     writer.add(described, usable)
     for modality, array in usable.items():
         channels[modality].sizes[clip.speaker].append(channels[modality].anonymizer.frames(array))
+        channels[modality].released.append((described.speaker, described.clip))
 
 
-def _account(ledger: Ledger, study: Study, statements: Sequence[AnonymizerStatement]) -> None:
-    for statement in statements:
-        ledger.spend(
+def _account(settings: SiteSettings, study: Study, made: Sequence[tuple[_Channel, AnonymizerStatement]]) -> None:
+    """Write what is released to the ledger, if that and the training that follows keep within the site's budget.
+
+    Raises:
+        BudgetError: they would not; nothing is on the ledger then.
+    """
+    purse = settings.purse()
+    losses = [channel.loss() for channel, _ in made if channel.released]
+    purse.check([*losses, *_training(settings, study, [channel for channel, _ in made])])
+    for channel, statement in made:
+        if not channel.released:
+            continue
+        purse.spend(
             "release",
+            channel.loss(),
             study=study.digest(),
             modality=statement.modality,
             anonymizer=statement.name,
@@ -167,6 +192,19 @@ def _account(ledger: Ledger, study: Study, statements: Sequence[AnonymizerStatem
             noise=statement.noise,
             privacy=[p.model_dump() for p in statement.privacy],
         )
+
+
+def _training(settings: SiteSettings, study: Study, channels: Sequence[_Channel]) -> Iterator[Loss]:
+    """What training on this release will cost by the study's last round."""
+    if not study.privacy.dp_sgd:
+        return
+    for channel in channels:
+        speakers = frozenset(speaker for speaker, _ in channel.released)
+        tested = of_released(settings, study, speakers)
+        cohort = Cohort.of(pair for pair in channel.released if pair[0] not in tested)
+        if cohort.clips:
+            plan = plan_training(study, [len(clips) for _, clips in cohort.speakers])
+            yield plan.loss(cohort, study.train.rounds)
 
 
 def _channels(study: Study, shared: dict[str, Array]) -> dict[Modality, _Channel]:
@@ -275,8 +313,9 @@ def _noise(settings: SiteSettings, modality: Modality, purpose: str) -> NoiseSou
 
 
 def _statement(channel: _Channel, settings: SiteSettings) -> AnonymizerStatement:
-    sizes = {str(number): frames for number, frames in enumerate(channel.sizes.values())}
-    return channel.anonymizer.statement(sizes, "system" if settings.simulated_seed is None else "seeded")
+    return channel.anonymizer.statement(
+        channel.numbered_sizes(), "system" if settings.simulated_seed is None else "seeded"
+    )
 
 
 def _own_drops(corpus: Corpus, settings: SiteSettings) -> Iterator[Any]:

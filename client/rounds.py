@@ -7,7 +7,6 @@ import hashlib
 import numpy as np
 
 from moretta.client.data import held_out_mask, released_features
-from moretta.client.ledger import Ledger
 from moretta.client.settings import SiteSettings
 from moretta.client.training import TrainingSet, spent_after_round, train_locally
 from moretta.client.updates import Array, Update, UpdateStore, question
@@ -64,15 +63,15 @@ def _trained(
     training = training_set(settings, study, modality)
     if len(training) == 0:
         raise RefusedError("no training clip of this modality", expected="at least one")
-    ledger = Ledger(settings.ledger)
+    purse = settings.purse()
     if settings.policy is not None and study.privacy.dp_sgd:
-        settings.policy.check_training(spent_after_round(ledger, study, len(training)))
+        settings.policy.check_training(spent_after_round(purse.ledger, study, training))
     done = train_locally(
         emotion_model(modality, study.section(modality).model),
         {name: torch.from_numpy(array) for name, array in weights.items()},
         training,
         study,
-        ledger,
+        purse,
         round_number=round_number,
         seed=_round_seed(settings, modality, round_number),
         proximal=proximal,

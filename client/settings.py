@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from moretta.client.budget import Budget, Purse
 from moretta.client.identity import Identity
+from moretta.client.ledger import Ledger
 from moretta.client.policy import Policy
 from moretta.client.site_home import SiteHome
 from moretta.shared.errors import StudyError
@@ -46,6 +48,15 @@ class SiteSettings:
     def ledger(self) -> Path:
         """The site's privacy ledger."""
         return self.home / "ledger.jsonl"
+
+    def purse(self) -> Purse:
+        """The site's ledger with the limits of its policy.
+
+        Raises:
+            RefusedError: the ledger is broken, or older than the server knows.
+        """
+        budget = Budget() if self.policy is None else self.policy.budget
+        return Purse(Ledger(self.ledger), self.pseudonyms().fingerprint, budget)
 
     def pseudonyms(self) -> PseudonymKey:
         """The site's pseudonym key: from its own disk in deployment, from the seed in simulation."""

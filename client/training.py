@@ -1,21 +1,23 @@
-"""DP-SGD at a site, by Opacus, with one accountant kept over all rounds on the ledger.
-
-Abadi et al., CCS 2016, "Deep Learning with Differential Privacy"; the unit is the clip, batches are Poisson sampled.
-"""
+"""Local training: one round of DP-SGD, or of plain SGD, with its loss on the ledger before the first step."""
 
 from __future__ import annotations
 
-import os
-import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
+from moretta.client.account import Cohort, Loss
+from moretta.client.budget import Purse
+from moretta.client.dp_sgd import Examples, private_steps
 from moretta.client.ledger import Ledger
-from moretta.shared.privacy.accounting import calibrated_noise, epsilon_spent
+from moretta.client.randomness import Randomness, SeededRandomness, SystemRandomness
+from moretta.client.training_plan import plan_training
+from moretta.shared.privacy.accounting import epsilon_spent
 from moretta.shared.privacy.dp_sgd import SampledGaussian
+from moretta.shared.privacy.mechanism import from_record
 from moretta.shared.study import Study
 
 if TYPE_CHECKING:
@@ -24,17 +26,37 @@ if TYPE_CHECKING:
     from moretta.shared.models.emotion import EmotionModel
 
 LEDGER_KIND = "dp-sgd"
+PLAIN_KIND = "training"
+"""Of training without DP-SGD: it tells no more than the release that it is made on."""
 
 
 @dataclass(frozen=True, slots=True)
 class TrainingSet:
-    """Features of one site's training clips: float32 [clips, ...] and class indices int64 [clips]."""
+    """Features of one site's training clips: float32 [clips, ...], class indices int64 [clips], and pseudonyms."""
 
     features: npt.NDArray[np.float32]
     labels: npt.NDArray[np.int64]
+    speakers: tuple[str, ...]
+    clips: tuple[str, ...]
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    @property
+    def cohort(self) -> Cohort:
+        """Who is trained on."""
+        return Cohort.of(zip(self.speakers, self.clips, strict=True))
+
+    @property
+    def clips_per_speaker(self) -> list[int]:
+        """In order of pseudonyms."""
+        return [len(clips) for _, clips in self.cohort.speakers]
+
+    def owners(self, unit: str) -> npt.NDArray[np.int64]:
+        """int64 [clips]: the number of the unit that each clip belongs to."""
+        if unit == "clip":
+            return np.arange(len(self))
+        return np.unique(np.array(self.speakers), return_inverse=True)[1].astype(np.int64)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,44 +67,25 @@ class LocalUpdate:
     loss: float | None
     """Mean training loss; None under DP-SGD, because a loss without noise would be a release of its own."""
     epsilon: float | None
-    """Spent so far by DP-SGD of all this site's models of the study; None without DP-SGD."""
+    """Spent so far by DP-SGD of all this site's models of the study, for one unit; None without DP-SGD."""
     noise_multiplier: float
 
 
-def plan_steps(study: Study, clips: int) -> tuple[SampledGaussian, int]:
-    """The steps of one round for a site with `clips` clips, with calibrated noise, and the number of models.
+def spent(ledger: Ledger, study: Study, *, planned: Sequence[SampledGaussian] = ()) -> float:
+    """Epsilon that DP-SGD has spent at this site for this study, over all models, rounds and restarts.
 
-    The budget is shared by the voice and the face model: noise is calibrated as if all their steps were of one model.
+    Args:
+        planned: rounds that are to be counted as if they had been made.
     """
-    batch = min(study.train.batch_size, clips)
-    rate = batch / clips
-    steps = max(1, round(study.train.local_epochs / rate))
-    models = int(study.voice.enabled) + int(study.face.enabled)
-    noise = calibrated_noise(
-        epsilon=study.privacy.epsilon,
-        delta=study.privacy.delta,
-        rate=rate,
-        steps=steps * study.train.rounds * models,
-    )
-    return SampledGaussian(noise_multiplier=noise, rate=rate, steps=steps), models
-
-
-def spent(ledger: Ledger, study: Study) -> float:
-    """Epsilon that DP-SGD has spent at this site for this study, over all models, rounds and restarts."""
     entries = ledger.entries(LEDGER_KIND, study=study.digest())
-    history = [
-        SampledGaussian(noise_multiplier=e["noise_multiplier"], rate=e["rate"], steps=e["steps"]) for e in entries
-    ]
-    return epsilon_spent(history, delta=study.privacy.delta)
+    history = [from_record(record) for e in entries for record in e["losses"][study.privacy.unit]]
+    steps = [part for part in history if isinstance(part, SampledGaussian) and part.is_plain]
+    return epsilon_spent([*steps, *planned], delta=study.privacy.delta, accountant=study.privacy.accountant)
 
 
-def spent_after_round(ledger: Ledger, study: Study, clips: int) -> float:
-    """What `spent` would say after one more round on `clips` clips: asked before it is trained."""
-    entries = ledger.entries(LEDGER_KIND, study=study.digest())
-    history = [
-        SampledGaussian(noise_multiplier=e["noise_multiplier"], rate=e["rate"], steps=e["steps"]) for e in entries
-    ]
-    return epsilon_spent([*history, plan_steps(study, clips)[0]], delta=study.privacy.delta)
+def spent_after_round(ledger: Ledger, study: Study, data: TrainingSet) -> float:
+    """What `spent` would say after one more round: asked before it is trained."""
+    return spent(ledger, study, planned=[plan_training(study, data.clips_per_speaker).round])
 
 
 def train_locally(
@@ -90,7 +93,7 @@ def train_locally(
     weights: dict[str, torch.Tensor],
     data: TrainingSet,
     study: Study,
-    ledger: Ledger,
+    purse: Purse,
     *,
     round_number: int,
     seed: int | None,
@@ -102,33 +105,64 @@ def train_locally(
         seed: for sampling and noise in simulation; None takes both from the operating system.
         proximal: FedProx' mu (Li et al., MLSys 2020): pulls the weights back to the global ones after each step. It
             looks at no clip, so it costs no budget.
+
+    Raises:
+        BudgetError: the round would lead beyond the site's budget; nothing is computed or written then.
     """
     import torch
 
-    generator = torch.Generator()
-    generator.manual_seed(seed if seed is not None else int.from_bytes(os.urandom(8), "little") >> 1)
+    randomness: Randomness = SystemRandomness() if seed is None else SeededRandomness(seed)
     network = model.build(data.features.shape[1:])
     network.load_state_dict(weights)
     network.train()
     pull = _Pull(network, study.train.learning_rate * proximal)
+    examples = Examples(torch.from_numpy(data.features), torch.from_numpy(data.labels), data.owners(study.privacy.unit))
+    name = f"{model.modality}/{model.name}"
     if not study.privacy.dp_sgd:
-        loss = _plain_epochs(network, data, study, generator, pull)
+        _note_plain(purse, study, name, data.cohort, modality=model.modality)
+        loss = _plain_epochs(network, examples, study, randomness, pull)
         return LocalUpdate(dict(network.state_dict()), loss, None, 0.0)
-    plan, _ = plan_steps(study, len(data))
-    ledger.spend(
-        LEDGER_KIND,
-        study=study.digest(),
-        model=f"{model.modality}/{model.name}",
-        round=round_number,
-        unit="clip",
-        noise_multiplier=plan.noise_multiplier,
-        rate=plan.rate,
-        steps=plan.steps,
-        delta=study.privacy.delta,
+    plan = plan_training(study, data.clips_per_speaker)
+    _note_round(purse, study, name, plan.loss(data.cohort), round_number)
+    private_steps(
+        network,
+        examples,
+        plan,
+        randomness,
         max_grad_norm=study.privacy.max_grad_norm,
+        learning_rate=study.train.learning_rate,
+        after_step=pull,
     )
-    _private_steps(network, data, study, plan, generator, pull=pull)
-    return LocalUpdate(dict(network.state_dict()), None, spent(ledger, study), plan.noise_multiplier)
+    return LocalUpdate(dict(network.state_dict()), None, spent(purse.ledger, study), plan.round.noise_multiplier)
+
+
+def _note_round(purse: Purse, study: Study, model: str, loss: Loss, round_number: int) -> None:
+    privacy = study.privacy
+    purse.spend(
+        LEDGER_KIND,
+        loss,
+        study=study.digest(),
+        model=model,
+        round=round_number,
+        unit=privacy.unit,
+        delta=privacy.delta,
+        max_grad_norm=privacy.max_grad_norm,
+    )
+
+
+def _note_plain(purse: Purse, study: Study, model: str, cohort: Cohort, *, modality: str) -> None:
+    """All rounds without DP-SGD together are one function of the release: its losses, once."""
+    if purse.ledger.entries(PLAIN_KIND, study=study.digest(), model=model):
+        return
+    releases = purse.ledger.entries("release", study=study.digest(), modality=modality)
+    losses = releases[-1]["losses"] if releases else {}
+    clip, speaker = (
+        tuple(from_record(record) for record in losses.get(unit, [_UNKNOWN])) for unit in ("clip", "speaker")
+    )
+    purse.spend(PLAIN_KIND, Loss(cohort, ("model",), clip, speaker), study=study.digest(), model=model)
+
+
+_UNKNOWN = {"kind": "unbounded", "why": "trained without DP-SGD on what no ledger entry speaks of"}
 
 
 class _Pull:
@@ -144,77 +178,20 @@ class _Pull:
 
 
 def _plain_epochs(
-    network: torch.nn.Module, data: TrainingSet, study: Study, generator: torch.Generator, pull: _Pull
+    network: torch.nn.Module, examples: Examples, study: Study, randomness: Randomness, pull: _Pull
 ) -> float:
     import torch
-
-    optimizer = torch.optim.SGD(network.parameters(), lr=study.train.learning_rate)
-    features, labels = _tensors(data)
-    losses = []
-    for _ in range(study.train.local_epochs):
-        order = torch.randperm(len(data), generator=generator)
-        for batch in torch.split(order, min(study.train.batch_size, len(data))):
-            losses.append(_step(network, optimizer, features[batch], labels[batch]))
-            pull()
-    return float(np.mean(losses))
-
-
-def _private_steps(
-    network: torch.nn.Module,
-    data: TrainingSet,
-    study: Study,
-    plan: SampledGaussian,
-    generator: torch.Generator,
-    *,
-    pull: _Pull,
-) -> None:
-    import torch
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Opacus warns of its own non-cryptographic generator on every import
-        from opacus import GradSampleModule
-        from opacus.optimizers import DPOptimizer
-    private = GradSampleModule(network)
-    features, labels = _tensors(data)
-    optimizer = DPOptimizer(
-        torch.optim.SGD(private.parameters(), lr=study.train.learning_rate),
-        noise_multiplier=plan.noise_multiplier,
-        max_grad_norm=study.privacy.max_grad_norm,
-        expected_batch_size=plan.rate * len(data),
-        generator=generator,
-    )
-    for _ in range(plan.steps):
-        chosen = torch.rand(len(data), generator=generator) < plan.rate
-        if bool(chosen.any()):
-            _step(private, optimizer, features[chosen], labels[chosen])
-        else:
-            _noise_only_step(private, optimizer)
-        pull()
-    private.to_standard_module()
-
-
-def _step(
-    network: torch.nn.Module, optimizer: torch.optim.Optimizer, features: torch.Tensor, labels: torch.Tensor
-) -> float:
     from torch.nn.functional import cross_entropy
 
-    optimizer.zero_grad()
-    # Opacus' hooks see the gradient of a layer only where its input asks for one
-    loss = cross_entropy(network(features.requires_grad_()), labels)
-    loss.backward()  # type: ignore[no-untyped-call]
-    optimizer.step()
-    return float(loss.detach())
-
-
-def _noise_only_step(network: torch.nn.Module, optimizer: torch.optim.Optimizer) -> None:
-    """An empty Poisson batch still releases noise: leaving the step out would tell that the batch was empty."""
-    optimizer.zero_grad()
-    for parameter in network.parameters():
-        parameter.grad_sample = parameter.new_zeros((0, *parameter.shape))  # type: ignore[attr-defined]
-    optimizer.step()
-
-
-def _tensors(data: TrainingSet) -> tuple[torch.Tensor, torch.Tensor]:
-    import torch
-
-    return torch.from_numpy(data.features), torch.from_numpy(data.labels)
+    optimizer = torch.optim.SGD(network.parameters(), lr=study.train.learning_rate)
+    size = len(examples.labels)
+    losses = []
+    for _ in range(study.train.local_epochs):
+        for batch in torch.split(randomness.order(size), min(study.train.batch_size, size)):
+            optimizer.zero_grad()
+            loss = cross_entropy(network(examples.features[batch]), examples.labels[batch])
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+            pull()
+            losses.append(float(loss.detach()))
+    return float(np.mean(losses))

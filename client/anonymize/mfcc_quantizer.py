@@ -7,16 +7,17 @@ from typing import Literal
 
 import numpy as np
 
-from moretta.client.anonymize.registry import Anonymizer, Array, Speaker, anonymizer
+from moretta.client.anonymize.registry import LEDGER_UNITS, Anonymizer, Array, Speaker, anonymizer
 from moretta.shared.errors import ClipError, StudyError
 from moretta.shared.features.codebook import fit_codebook, nearest
 from moretta.shared.features.mfcc import Frames, check_samples, mfcc_batch
 from moretta.shared.features.public_voice import PublicVoice
 from moretta.shared.features.sampling import FrameSample
 from moretta.shared.features.voice_forms import as_waveform, frame_count
-from moretta.shared.privacy.laplace import LaplaceValues
+from moretta.shared.privacy.laplace import LaplaceValues, values_per_unit
+from moretta.shared.privacy.mechanism import Mechanism
 from moretta.shared.privacy.noise import NoiseSource, SystemNoise
-from moretta.shared.release.format import CODE_FORMS, AnonymizerStatement
+from moretta.shared.release.format import CODE_FORMS, AnonymizerStatement, PrivacyUnit
 from moretta.shared.study import Study, VoiceSection
 
 MAX_FIT_FRAMES = 200_000
@@ -194,6 +195,12 @@ class MfccQuantizer(Anonymizer):
             noise=noise,
             counts={"codebook_frames": self._fitted_frames} if self._local else {},
         )
+
+    def losses(self, sizes: dict[str, list[int]]) -> dict[PrivacyUnit, tuple[Mechanism, ...]]:
+        """Laplace noise on every value of the longest clip, and of all clips of the speaker who has most frames."""
+        values = values_per_unit(sizes, self._section.coefficients)
+        losses = {unit: self._laplace.loss(values[unit], unit) for unit in LEDGER_UNITS}
+        return {unit: () if loss is None else (loss,) for unit, loss in losses.items()}
 
     def _noisy(self, frames: Frames, noise: NoiseSource) -> Frames:
         drawn = noise.laplace(self._laplace.scale, frames.shape)

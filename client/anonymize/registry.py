@@ -12,8 +12,9 @@ import numpy as np
 import numpy.typing as npt
 
 from moretta.shared.errors import StudyError
+from moretta.shared.privacy.mechanism import Mechanism, Pure, Unbounded
 from moretta.shared.privacy.noise import NoiseSource
-from moretta.shared.release.format import AnonymizerStatement, Modality
+from moretta.shared.release.format import AnonymizerStatement, Modality, PrivacyStatement, PrivacyUnit
 from moretta.shared.study import Study
 
 Array = npt.NDArray[Any]
@@ -75,6 +76,27 @@ class Anonymizer(ABC):
             sizes: for each released speaker (any key), the number of released frames of each of its clips.
             noise: where the noise came from.
         """
+
+    def losses(self, sizes: dict[str, list[int]]) -> dict[PrivacyUnit, tuple[Mechanism, ...]]:
+        """What the clip and the speaker that lose most lose, as mechanisms that a ledger can compose.
+
+        Default: what the statement guarantees. An epsilon that has a delta cannot be composed by itself and counts as
+        no guarantee: an anonymizer that states one overrides this.
+
+        Args:
+            sizes: as in `statement`.
+        """
+        stated = self.statement(sizes, "system").privacy
+        return {unit: _stated([p for p in stated if p.unit == unit], unit) for unit in LEDGER_UNITS}
+
+
+LEDGER_UNITS: tuple[PrivacyUnit, ...] = ("clip", "speaker")
+
+
+def _stated(statements: list[PrivacyStatement], unit: PrivacyUnit) -> tuple[Mechanism, ...]:
+    if not statements or any(p.epsilon is None or p.delta for p in statements):
+        return (Unbounded(unit=unit, why="the anonymizer states no pure guarantee"),)
+    return tuple(Pure(unit=unit, total=p.epsilon) for p in statements if p.epsilon)
 
 
 _REGISTRY: dict[tuple[Modality, str], type[Anonymizer]] = {}

@@ -10,15 +10,14 @@ import warnings
 from collections import Counter
 from collections.abc import Iterable
 from functools import lru_cache
-from typing import Literal
 
 import numpy as np
 
 from moretta.shared.privacy.dp_sgd import SampledGaussian
 from moretta.shared.privacy.renyi import ORDERS, epsilon_of
 from moretta.shared.privacy.search import least
+from moretta.shared.study import Accountant
 
-Accountant = Literal["rdp", "prv"]
 _PRECISION: dict[Accountant, float] = {"rdp": 1e-3, "prv": 5e-3}
 """Relative, of calibrated noise: each trial of the PRV accountant takes a good part of a second."""
 

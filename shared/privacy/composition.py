@@ -90,7 +90,7 @@ def _gaussians(counts: Counter[Mechanism], delta: float) -> float | None:
 
 
 def _dp_sgd(counts: Counter[Mechanism], delta: float) -> float | None:
-    steps = [(loss, times) for loss, times in counts.items() if isinstance(loss, SampledGaussian) and loss.group == 1]
+    steps = [(loss, times) for loss, times in counts.items() if isinstance(loss, SampledGaussian) and loss.is_plain]
     if delta <= 0 or len(steps) != len(counts):
         return None
     history = [replace(loss, steps=loss.steps * times) for loss, times in steps]

@@ -43,19 +43,31 @@ class SampledGaussian(Mechanism):
     rate: float
     steps: int
     group: int = 1
+    moves: bool = False
+    """The unit is part of what is sampled, such as one clip of a sampled speaker: without it the sampled vector does
+    not vanish but moves, anywhere within its ball."""
 
     def __post_init__(self) -> None:
         check_positive("DP-SGD", noise_multiplier=self.noise_multiplier, steps=self.steps, group=self.group)
+        if self.moves and self.group > 1:
+            raise ValueError(f"DP-SGD: {self.group} parts of sampled units together are those units themselves")
         if not 0 < self.rate <= 1:
             raise ValueError(f"DP-SGD: the sampling rate is {self.rate}, it must lie in (0, 1]")
 
     @property
+    def is_plain(self) -> bool:
+        """Whether it is the mechanism that Opacus' accountants know: one unit, there or not."""
+        return self.group == 1 and not self.moves
+
+    @property
     def sensitivity(self) -> Sensitivity:
         """In clipping norms: what the noise multiplier is relative to."""
-        return Sensitivity(float(self.group), "L2")
+        return Sensitivity(2.0 if self.moves else float(self.group), "L2")
 
     def renyi(self) -> Curve:
         """Linear in the steps."""
+        if self.moves:
+            return self.steps * _moving_rdp(self.noise_multiplier, self.rate)
         if self.group == 1:
             return self.steps * _rdp(self.noise_multiplier, self.rate)
         return self.steps * _group_rdp(self.noise_multiplier, self.rate, self.group)
@@ -65,14 +77,26 @@ class SampledGaussian(Mechanism):
 
         The number of them in one batch is binomial; their gradients, each clipped, point the same way at worst.
         """
+        if self.moves:  # all parts of the sampled unit: the unit itself vanishes
+            return replace(self, moves=False, unit=unit)
         return replace(self, group=self.group * size, unit=unit)
 
 
 @lru_cache(maxsize=256)  # a round adds steps of a kind that was seen before
-def _rdp(noise_multiplier: float, rate: float) -> Curve:
+def _rdp(noise_multiplier: float, rate: float, orders: tuple[float, ...] = ORDERS) -> Curve:
     from opacus.accountants.analysis.rdp import compute_rdp
 
-    return np.asarray(compute_rdp(q=rate, noise_multiplier=noise_multiplier, steps=1, orders=list(ORDERS)), np.float64)
+    return np.asarray(compute_rdp(q=rate, noise_multiplier=noise_multiplier, steps=1, orders=list(orders)), np.float64)
+
+
+@lru_cache(maxsize=64)
+def _moving_rdp(noise_multiplier: float, rate: float) -> Curve:
+    """From one vector to none and from none to another, by the weak triangle inequality (Mironov, CSF 2017, cor. 4)."""
+    orders = np.asarray(ORDERS)
+    away = _rdp(noise_multiplier, rate, tuple(2 * orders))
+    back = _rdp(noise_multiplier, rate, tuple(2 * orders - 1))
+    curve: Curve = (orders - 0.5) / (orders - 1) * away + back
+    return curve
 
 
 @lru_cache(maxsize=64)

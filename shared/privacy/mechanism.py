@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import pkgutil
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, fields, replace
 from typing import Any, ClassVar, Literal, NamedTuple, Self, TypeVar
@@ -9,7 +11,7 @@ from typing import Any, ClassVar, Literal, NamedTuple, Self, TypeVar
 import numpy as np
 
 from moretta.shared.errors import ReleaseError
-from moretta.shared.privacy.renyi import ORDERS, Curve, epsilon_of
+from moretta.shared.privacy.renyi import ORDERS, Curve, epsilon_of, renyi_of_table
 from moretta.shared.release.format import PrivacyUnit
 
 Relation = Literal["replace", "zero-out", "add-or-remove"]
@@ -94,6 +96,7 @@ def from_record(record: dict[str, Any]) -> Mechanism:
     Raises:
         ReleaseError: an unknown kind, or numbers that it does not take.
     """
+    _load_all()
     known = _KINDS.get(str(record.get("kind")))
     if known is None:
         raise ReleaseError(f"the privacy mechanism {record.get('kind')!r}", expected=f"one of: {', '.join(_KINDS)}")
@@ -101,6 +104,12 @@ def from_record(record: dict[str, Any]) -> Mechanism:
         return known(**{name: value for name, value in record.items() if name != "kind"})
     except (TypeError, ValueError) as error:
         raise ReleaseError(f"a privacy mechanism {known.kind} that cannot be: {error}") from error
+
+
+def _load_all() -> None:
+    package = importlib.import_module("moretta.shared.privacy")
+    for module in pkgutil.iter_modules(package.__path__):
+        importlib.import_module(f"moretta.shared.privacy.{module.name}")
 
 
 @mechanism("unbounded")
@@ -125,6 +134,40 @@ class Unbounded(Mechanism):
         """Still without a guarantee."""
         del size
         return self.with_unit(unit)
+
+
+@mechanism("pure")
+@dataclass(frozen=True, kw_only=True)
+class Pure(Mechanism):
+    """Anything that guarantees `total` at delta 0, and says no more of itself."""
+
+    relation: ClassVar[Relation] = "replace"
+    voided_by: ClassVar[tuple[str, ...]] = ("whatever voids the guarantee that was stated",)
+    total: float
+
+    def __post_init__(self) -> None:
+        check_positive("a pure guarantee", total=self.total)
+
+    @property
+    def sensitivity(self) -> Sensitivity:
+        """As far as a guarantee without a mechanism has one."""
+        return Sensitivity(1.0, "choice")
+
+    @property
+    def pure_epsilon(self) -> float:
+        """What was stated."""
+        return self.total
+
+    def renyi(self) -> Curve:
+        """At most that of one biased coin: every pure mechanism is one, seen through noise (Kairouz, Oh and Viswanath,
+        ICML 2015, theorem 2.6)."""
+        heads = 1 / (1 + np.exp(-self.total))
+        coin = np.array([heads, np.exp(-self.total) * heads])
+        return np.minimum(renyi_of_table(coin, coin[::-1]), self.total)
+
+    def for_group(self, size: int, unit: PrivacyUnit = "speaker") -> Pure:
+        """`size` times as much."""
+        return replace(self, total=self.total * size, unit=unit)
 
 
 def check_positive(owner: str, **values: float) -> None:

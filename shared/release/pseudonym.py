@@ -56,6 +56,11 @@ class PseudonymKey:
         """A number of 256 bits that orders things in a way only this site knows."""
         return int.from_bytes(self._digest(f"rank {purpose}"), "big")
 
+    @property
+    def fingerprint(self) -> str:
+        """16 hexadecimal digits that tell keys apart and give nothing of them away."""
+        return self._of("fingerprint")
+
     def _of(self, text: str) -> str:
         return self._digest(text).hex()[:16]
 

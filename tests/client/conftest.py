@@ -14,6 +14,7 @@ from moretta.shared.plan import PlannedSite, SimulationPlan
 from moretta.shared.study import Study, parse_study
 
 sys.path.insert(0, str(Path(__file__).parent))
+from signing import Authority
 
 
 @dataclass(frozen=True)
@@ -58,3 +59,13 @@ def simulated(tmp_path: Path, tiny_corpus: Path, study: Study) -> Simulated:
         codebook=generator.standard_normal((16, 13)).astype(np.float32),
     )
     return Simulated(tmp_path / "run", study, voice.to_arrays())
+
+
+@pytest.fixture(scope="session")
+def authority() -> Authority:
+    return Authority()
+
+
+@pytest.fixture(scope="session")
+def other_authority() -> Authority:
+    return Authority()

@@ -11,8 +11,10 @@ import pytest
 import torch
 
 from moretta.client import training
+from moretta.client.budget import Budget, Purse
 from moretta.client.ledger import Ledger
-from moretta.client.training import TrainingSet, plan_steps, spent, train_locally
+from moretta.client.training import TrainingSet, spent, train_locally
+from moretta.client.training_plan import TrainingPlan, plan_training
 from moretta.shared.models.emotion import emotion_model
 from moretta.shared.privacy.accounting import epsilon_spent
 from moretta.shared.privacy.dp_sgd import SampledGaussian
@@ -29,7 +31,24 @@ def _data(rng: np.random.Generator, clips: int = 60) -> TrainingSet:
     labels = rng.integers(0, 6, clips)
     features = rng.standard_normal((clips, 24)).astype(np.float32)
     features[np.arange(clips), labels] += 4
-    return TrainingSet(features, labels)
+    return _set(features, labels)
+
+
+def _set(features: np.ndarray, labels: np.ndarray, speakers: int = 6) -> TrainingSet:
+    return TrainingSet(
+        features,
+        labels,
+        speakers=tuple(f"s{number % speakers}" for number in range(len(labels))),
+        clips=tuple(f"c{number}" for number in range(len(labels))),
+    )
+
+
+def _purse(path: Path, **limits: float) -> Purse:
+    return Purse(Ledger(path), "key", Budget(**limits))
+
+
+def _plan(study: Study, clips: int) -> TrainingPlan:
+    return plan_training(study, [clips])
 
 
 def _initial() -> dict[str, torch.Tensor]:
@@ -37,9 +56,9 @@ def _initial() -> dict[str, torch.Tensor]:
     return dict(MODEL.build((24,)).state_dict())
 
 
-def _train(data: TrainingSet, study: Study, ledger: Ledger, *, number: int = 1, seed: int | None = 5) -> Any:
+def _train(data: TrainingSet, study: Study, purse: Purse, *, number: int = 1, seed: int | None = 5) -> Any:
     weights = _initial()
-    return train_locally(MODEL, weights, data, study, ledger, round_number=number, seed=seed)
+    return train_locally(MODEL, weights, data, study, purse, round_number=number, seed=seed)
 
 
 def test_epsilon_grows_over_rounds_and_restarts_and_ends_at_the_target(
@@ -47,7 +66,7 @@ def test_epsilon_grows_over_rounds_and_restarts_and_ends_at_the_target(
 ) -> None:
     study, data = _study(epsilon=4.0), _data(rng)
     seen = [
-        _train(data, study, Ledger(tmp_path / "ledger.jsonl"), number=n).epsilon for n in range(1, 6)
+        _train(data, study, _purse(tmp_path / "ledger.jsonl"), number=n).epsilon for n in range(1, 6)
     ]  # the ledger is opened anew each round, as after a restart
     assert all(a < b for a, b in itertools.pairwise(seen))
     assert 3.9 < seen[-1] <= 4.0
@@ -56,20 +75,21 @@ def test_epsilon_grows_over_rounds_and_restarts_and_ends_at_the_target(
 def test_spent_is_what_opacus_own_accountant_says(tmp_path: Path, rng: np.random.Generator) -> None:
     from opacus.accountants import RDPAccountant
 
-    study, data, ledger = _study(epsilon=4.0), _data(rng), Ledger(tmp_path / "l")
+    study, data, purse = _study(epsilon=4.0), _data(rng), _purse(tmp_path / "l")
     for number in (1, 2, 3):
-        _train(data, study, ledger, number=number)
-    plan, _ = plan_steps(study, len(data))
+        _train(data, study, purse, number=number)
+    plan = _plan(study, len(data)).round
     oracle = RDPAccountant()
     for _ in range(3 * plan.steps):
         oracle.step(noise_multiplier=plan.noise_multiplier, sample_rate=plan.rate)
-    assert spent(ledger, study) == pytest.approx(oracle.get_epsilon(study.privacy.delta), rel=1e-9)
+    assert spent(purse.ledger, study) == pytest.approx(oracle.get_epsilon(study.privacy.delta), rel=1e-9)
 
 
 def test_the_budget_is_shared_by_the_two_models() -> None:
     both = parse_study({"train": {"rounds": 5}, "privacy": {"epsilon": 4.0}})
-    plan, models = plan_steps(both, 60)
-    assert models == 2
+    planned = _plan(both, 60)
+    plan = planned.round
+    assert planned.models == 2
     total = SampledGaussian(noise_multiplier=plan.noise_multiplier, rate=plan.rate, steps=plan.steps * 5 * 2)
     assert 3.9 < epsilon_spent([total], delta=both.privacy.delta) <= 4.0
 
@@ -80,9 +100,9 @@ def test_the_ledger_has_the_loss_before_the_first_step(
     def crash(*_: Any, **__: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(training, "_private_steps", crash)
+    monkeypatch.setattr(training, "private_steps", crash)
     with pytest.raises(KeyboardInterrupt):
-        _train(_data(rng), _study(), Ledger(tmp_path / "l"))
+        _train(_data(rng), _study(), _purse(tmp_path / "l"))
     assert spent(Ledger(tmp_path / "l"), _study()) > 0
 
 
@@ -92,8 +112,8 @@ def test_one_clip_moves_an_update_no_further_than_its_clipped_gradient(tmp_path:
     features = np.zeros((16, 24), np.float32)
     features[0] = 1e4
     labels = np.zeros(16, np.int64)
-    update = _train(TrainingSet(features, labels), study, Ledger(tmp_path / "l"))
-    plan, _ = plan_steps(study, 16)
+    update = _train(_set(features, labels), study, _purse(tmp_path / "l"))
+    plan = _plan(study, 16).round
     start = _initial()
     moved = np.sqrt(sum(float(((t - start[n]) ** 2).sum()) for n, t in update.weights.items()))
     bound = plan.steps * study.train.learning_rate * study.privacy.max_grad_norm * 16 / (plan.rate * 16)
@@ -102,9 +122,9 @@ def test_one_clip_moves_an_update_no_further_than_its_clipped_gradient(tmp_path:
 
 def test_noise_is_added_and_has_the_calibrated_size(tmp_path: Path) -> None:
     study = _study(epsilon=1.0)
-    blank = TrainingSet(np.zeros((64, 24), np.float32), np.zeros(64, np.int64))  # gradients of the weights are zero
-    update = _train(blank, study, Ledger(tmp_path / "l"))
-    plan, _ = plan_steps(study, 64)
+    blank = _set(np.zeros((64, 24), np.float32), np.zeros(64, np.int64))  # gradients of the weights are zero
+    update = _train(blank, study, _purse(tmp_path / "l"))
+    plan = _plan(study, 64).round
     weight = next(t for name, t in update.weights.items() if name.endswith("weight"))
     expected = (
         study.train.learning_rate
@@ -118,7 +138,7 @@ def test_noise_is_added_and_has_the_calibrated_size(tmp_path: Path) -> None:
 
 def test_seeded_training_repeats_and_unseeded_does_not(tmp_path: Path, rng: np.random.Generator) -> None:
     data = _data(rng)
-    runs = [_train(data, _study(), Ledger(tmp_path / str(i)), seed=s) for i, s in enumerate((5, 5, None, None))]
+    runs = [_train(data, _study(), _purse(tmp_path / str(i)), seed=s) for i, s in enumerate((5, 5, None, None))]
     weights = [torch.cat([t.flatten() for t in run.weights.values()]) for run in runs]
     assert torch.equal(weights[0], weights[1])
     assert not torch.equal(weights[2], weights[3])
@@ -126,8 +146,8 @@ def test_seeded_training_repeats_and_unseeded_does_not(tmp_path: Path, rng: np.r
 
 def test_no_loss_is_told_under_dp_sgd_and_without_it_training_learns(tmp_path: Path, rng: np.random.Generator) -> None:
     data = _data(rng)
-    assert _train(data, _study(), Ledger(tmp_path / "a")).loss is None
-    plain = _train(data, _study(dp_sgd=False), Ledger(tmp_path / "b"))
+    assert _train(data, _study(), _purse(tmp_path / "a")).loss is None
+    plain = _train(data, _study(dp_sgd=False), _purse(tmp_path / "b"))
     assert plain.loss is not None
     assert plain.loss < np.log(6)
     assert plain.epsilon is None
@@ -135,8 +155,8 @@ def test_no_loss_is_told_under_dp_sgd_and_without_it_training_learns(tmp_path: P
 
 def test_an_empty_poisson_batch_still_releases_noise(tmp_path: Path) -> None:
     study = parse_study({"face": {"enabled": False}, "train": {"rounds": 1, "batch_size": 1}})
-    lonely = TrainingSet(np.zeros((40, 24), np.float32), np.zeros(40, np.int64))
-    update = _train(lonely, study, Ledger(tmp_path / "l"))  # at rate 1/40 more than a third of the batches are empty
+    lonely = _set(np.zeros((40, 24), np.float32), np.zeros(40, np.int64))
+    update = _train(lonely, study, _purse(tmp_path / "l"))  # at rate 1/40 more than a third of the batches are empty
     assert all(torch.isfinite(t).all() for t in update.weights.values())
 
 
@@ -146,7 +166,7 @@ def test_the_proximal_term_keeps_weights_near_their_start(tmp_path: Path, rng: n
     moved = []
     for proximal in (0.0, 1.9):
         update = train_locally(
-            MODEL, weights, data, study, Ledger(tmp_path / str(proximal)), round_number=1, seed=1, proximal=proximal
+            MODEL, weights, data, study, _purse(tmp_path / str(proximal)), round_number=1, seed=1, proximal=proximal
         )
         moved.append(sum(float((update.weights[n] - t).square().sum()) for n, t in weights.items()))
     assert moved[1] < 0.5 * moved[0]

@@ -10,6 +10,7 @@ from moretta.shared.privacy.accounting import calibrated_noise, epsilon_spent
 from moretta.shared.privacy.composition import group_privacy
 from moretta.shared.privacy.dp_sgd import SampledGaussian
 from moretta.shared.privacy.gaussian import Gaussian
+from moretta.shared.privacy.renyi import ORDERS
 
 
 def _mixture(x: np.ndarray, sigma: float, rate: float, group: int) -> np.ndarray:
@@ -95,6 +96,23 @@ def test_a_speaker_with_many_clips_loses_what_the_mixture_of_gaussians_says(
     """dp-accounting 0.6.0: `from_mixture_gaussian_mechanism(sigma, range(group + 1), binom.pmf(range(group + 1), group,
     rate), value_discretization_interval=1e-3).self_compose(steps).get_epsilon_for_delta(delta)`."""
     assert exact <= one.for_group(group).epsilon(delta) <= 1.12 * exact
+
+
+def test_a_part_of_a_sampled_unit_loses_no_more_than_is_said() -> None:
+    """One clip of a sampled speaker: the gradient moves from one end of its ball to the other, and does not vanish."""
+    sigma, rate = 1.5, 0.3
+    part = SampledGaussian(noise_multiplier=sigma, rate=rate, steps=1, unit="clip", moves=True)
+    x, step = np.linspace(-60, 60, 200_001, retstep=True)
+
+    def log_density(end: float) -> np.ndarray:
+        return np.logaddexp(np.log(1 - rate) + norm.logpdf(x, 0, sigma), np.log(rate) + norm.logpdf(x, end, sigma))
+
+    log_p, log_q = log_density(1.0), log_density(-1.0)
+    for order in (1.5, 3.0, 8.0):
+        exact = np.log(np.exp(order * log_p + (1 - order) * log_q).sum() * step) / (order - 1)
+        assert exact <= part.renyi()[ORDERS.index(order)]
+    whole = part.for_group(5)
+    assert whole == SampledGaussian(noise_multiplier=sigma, rate=rate, steps=1, unit="speaker")
 
 
 def test_a_group_of_one_is_opacus_own_curve() -> None:

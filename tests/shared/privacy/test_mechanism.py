@@ -11,7 +11,7 @@ from moretta.shared.privacy.dp_lloyd import DpLloyd
 from moretta.shared.privacy.dp_sgd import SampledGaussian
 from moretta.shared.privacy.gaussian import Gaussian
 from moretta.shared.privacy.laplace import LaplaceVector
-from moretta.shared.privacy.mechanism import _KINDS, Mechanism, Relation, Unbounded, from_record, mechanism
+from moretta.shared.privacy.mechanism import _KINDS, Mechanism, Pure, Relation, Unbounded, from_record, mechanism
 from moretta.shared.privacy.randomized_response import RandomizedResponse
 
 EXAMPLES: list[Mechanism] = [
@@ -21,6 +21,7 @@ EXAMPLES: list[Mechanism] = [
     SampledGaussian(noise_multiplier=1.3, rate=0.2, steps=10, unit="speaker"),
     DpLloyd(noise_multiplier=8.0, iterations=4, unit="speaker"),
     Unbounded(why="no bound"),
+    Pure(total=0.5),
 ]
 BAD: list[tuple[Any, dict[str, Any]]] = [
     (LaplaceVector, {"value_epsilon": 0.0, "values": 1}),
@@ -32,7 +33,9 @@ BAD: list[tuple[Any, dict[str, Any]]] = [
     (SampledGaussian, {"noise_multiplier": 0.0, "rate": 0.1, "steps": 1}),
     (SampledGaussian, {"noise_multiplier": 1.0, "rate": 1.1, "steps": 1}),
     (SampledGaussian, {"noise_multiplier": 1.0, "rate": 0.0, "steps": 1}),
+    (SampledGaussian, {"noise_multiplier": 1.0, "rate": 0.5, "steps": 1, "group": 2, "moves": True}),
     (DpLloyd, {"noise_multiplier": 1.0, "iterations": 0}),
+    (Pure, {"total": -1.0}),
 ]
 
 

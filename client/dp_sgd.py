@@ -1,0 +1,107 @@
+"""The steps of DP-SGD, on Opacus: per-example gradients, clipped for each sampled unit, summed, and disturbed.
+
+Abadi et al., CCS 2016. Where the unit is the speaker, all clips of a sampled speaker are in the batch and the mean of
+their gradients is what is clipped: a speaker is one example, as a user is in McMahan et al., ICLR 2018.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from moretta.client.randomness import Randomness
+from moretta.client.training_plan import TrainingPlan
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True, slots=True)
+class Examples:
+    """What is trained on, as tensors."""
+
+    features: torch.Tensor
+    """[clips, ...]"""
+    labels: torch.Tensor
+    """int64 [clips]"""
+    owners: npt.NDArray[np.int64]
+    """[clips]: the unit that each clip belongs to, counted from 0."""
+
+
+def private_steps(
+    network: torch.nn.Module,
+    examples: Examples,
+    plan: TrainingPlan,
+    randomness: Randomness,
+    *,
+    max_grad_norm: float,
+    learning_rate: float,
+    after_step: Callable[[], None],
+) -> None:
+    """Make one round's steps on `network`, in place."""
+    import torch
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Opacus warns of its own non-cryptographic generator on every import
+        from opacus import GradSampleModule
+        from opacus.optimizers import DPOptimizer
+    private = GradSampleModule(network)
+    optimizer = DPOptimizer(
+        torch.optim.SGD(private.parameters(), lr=learning_rate),
+        noise_multiplier=plan.round.noise_multiplier,
+        max_grad_norm=max_grad_norm,
+        expected_batch_size=plan.expected_batch,
+    )
+    scale = plan.round.noise_multiplier * max_grad_norm
+    optimizer.add_noise = lambda: _disturb(optimizer, scale, randomness)
+    owners = torch.from_numpy(examples.owners)
+    for _ in range(plan.round.steps):
+        sampled = randomness.chosen(plan.units, plan.round.rate)
+        batch = sampled[owners]  # bool [clips]
+        optimizer.zero_grad()
+        _example_gradients(private, examples, batch)
+        if plan.round.unit == "speaker":
+            _average_over_owners(private, owners[batch])
+        optimizer.step()
+        after_step()
+    private.to_standard_module()
+
+
+def _example_gradients(network: torch.nn.Module, examples: Examples, batch: torch.Tensor) -> None:
+    """Fill `grad_sample`, [clips in the batch, ...], of every parameter.
+
+    An empty Poisson batch still releases noise: leaving the step out would tell that the batch was empty.
+    """
+    from torch.nn.functional import cross_entropy
+
+    if not bool(batch.any()):
+        for parameter in network.parameters():
+            parameter.grad_sample = parameter.new_zeros((0, *parameter.shape))  # type: ignore[attr-defined]
+        return
+    # Opacus' hooks see the gradient of a layer only where its input asks for one
+    features = examples.features[batch].requires_grad_()
+    cross_entropy(network(features), examples.labels[batch]).backward()  # type: ignore[no-untyped-call]
+
+
+def _average_over_owners(network: torch.nn.Module, owners: torch.Tensor) -> None:
+    """Per-clip gradients, [clips, ...], to the mean of each owner's, [owners in the batch, ...]."""
+    import torch
+
+    _, places, counts = torch.unique(owners, return_inverse=True, return_counts=True)
+    for parameter in network.parameters():
+        of_clips = parameter.grad_sample  # type: ignore[attr-defined]
+        sums = of_clips.new_zeros((len(counts), *parameter.shape)).index_add_(0, places, of_clips)
+        shape = (-1, *(1,) * parameter.dim())
+        parameter.grad_sample = sums / counts.reshape(shape)  # type: ignore[attr-defined]
+
+
+def _disturb(optimizer: torch.optim.Optimizer, scale: float, randomness: Randomness) -> None:
+    """In the place of Opacus' own: its secure mode needs a package that there is not, and noise is drawn once here."""
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            parameter.grad = randomness.noisy(parameter.summed_grad, scale).view_as(parameter)

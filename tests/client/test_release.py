@@ -247,9 +247,10 @@ def test_a_ledger_that_cannot_be_written_releases_nothing(
 def test_a_broken_ledger_releases_nothing(simulated: Any, study: Study) -> None:
     site = simulated.site()
     make_release(site, study, simulated.public)
-    record = json.loads(site.ledger.read_text())
+    *before, last = site.ledger.read_text().splitlines(keepends=True)
+    record = json.loads(last)
     record["entry"]["anonymizer"] = "none"
-    site.ledger.write_text(json.dumps(record) + "\n")
+    site.ledger.write_text("".join(before) + json.dumps(record) + "\n")
     other = study.with_changes(name="again")
     with pytest.raises(RefusedError, match="broken"):
         make_release(site, other, simulated.public)

@@ -126,7 +126,7 @@ class Child:
             with suppress(psutil.Error):
                 self._process.terminate()
 
-    def end(self, patience_seconds: float = 5.0) -> None:
+    def end(self, patience_seconds: float = 2.0) -> None:
         """Ask it to end, then make it."""
         self.ask_to_end()
         process, self._process = self._process, None

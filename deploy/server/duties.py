@@ -62,7 +62,7 @@ class Duties:
             (0.25, self.look),
             (0.25, self.keep_nodes),
             (1.0, lambda: asyncio.to_thread(self.audit.sync)),
-            (5.0, lambda: asyncio.to_thread(self.relay.write_counts)),
+            (5.0, lambda: asyncio.to_thread(self.relay.keep_counts, self.relay.take_counts())),
             (30.0, self.housekeeping),
         ]
         await asyncio.gather(*(_every(seconds, duty, stop) for seconds, duty in paced))

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+from functools import cache
 from pathlib import Path
 
 from moretta.server.enrollment.service import ServerFacts
 from moretta.shared.versions import code_digest, versions
 
 
+@cache
 def server_facts(*, max_call_bytes: int) -> ServerFacts:
-    """Versions and digests of what is installed here."""
+    """Versions and digests of what is installed here. Takes a second the first time."""
     found = versions()
     return ServerFacts(
         moretta_version=found["moretta"],

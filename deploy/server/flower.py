@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
+
+import psutil
 
 from moretta.deploy.runtime import marked
 from moretta.deploy.server.child import Child
@@ -37,13 +40,12 @@ class Flower:
         self.files = SuperLinkFiles(folder)
         last = _last(self.files)
         self.mark = str(last.get("mark") or marked.new_mark())
-        same_code = last.get("code") == _code()
+        self.port = int(str(last.get("port", 0)))
         # Processes of another version are not taken over: what they run is not what is installed
-        self.port = int(str(last.get("port", 0))) if same_code and self._lives(last) else 0
-        self._take_over = self.port != 0
+        self._take_over = last.get("code") == _code() and bool(_flowers(self.mark))
         if not self._take_over:
             marked.end_all_for_sure(self.mark)
-            self.port = free_port(port or int(str(last.get("port", 0))))
+            self.port = free_port(port or self.port)
         self.address: SuperLinkAddress = self.files.prepare(self.port)
         write_atomic(
             _facts(self.files), json.dumps({"mark": self.mark, "port": self.port, "code": _code()}), mode=0o600
@@ -58,9 +60,13 @@ class Flower:
 
     def start(self) -> None:
         """Take over what a killed server has left running, and start the rest."""
+        taken = [child for child in self.children if self._take_over and child.take_over()]
+        pids = {child.pid for child in taken}
+        for process in _flowers(self.mark):
+            if process.pid not in pids:  # started a moment before the last server was killed, and not written down
+                process.kill()
         for child in self.children:
-            if not (self._take_over and child.take_over()):
-                child.keep_alive()
+            child.keep_alive()
 
     def keep_alive(self) -> bool:
         """Start again what has ended; whether the SuperLink was."""
@@ -96,8 +102,15 @@ class Flower:
             tell=tell,
         )
 
-    def _lives(self, last: dict[str, object]) -> bool:
-        return any("flower-superlink" in " ".join(p.cmdline()) for p in marked.processes(str(last.get("mark"))))
+
+def _flowers(mark: str) -> list[psutil.Process]:
+    """SuperLinks and SuperExecs that carry the mark."""
+    found = []
+    for process in marked.processes(mark):
+        with suppress(psutil.Error):
+            if any(f"flower-{name}" in part for part in process.cmdline()[:3] for name in ("superlink", "superexec")):
+                found.append(process)
+    return found
 
 
 def _facts(files: SuperLinkFiles) -> Path:

@@ -23,9 +23,6 @@ def run(root: Path, *, passphrase_file: Path | None, tell: Tell) -> None:
         HomeError: the folder cannot be used, the key does not open, another server holds it, or the port is taken.
     """
     shut_out_tls_1_2()
-    from moretta.deploy.server.facts import server_facts
-    from moretta.deploy.server.up import serve  # gRPC is loaded here
-
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(asctime)s %(name)s %(message)s")
     home = ServerHome.open(root)
     with only_server(home):
@@ -34,4 +31,6 @@ def run(root: Path, *, passphrase_file: Path | None, tell: Tell) -> None:
             passphrase = ask_passphrase()
         authority = load_authority(home.authority, passphrase=passphrase, clock=time.time)
         del passphrase
-        asyncio.run(serve(home, authority, server_facts(max_call_bytes=home.settings.limits.max_call_bytes), tell))
+        from moretta.deploy.server.up import serve  # gRPC is loaded here
+
+        asyncio.run(serve(home, authority, tell))

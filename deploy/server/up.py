@@ -7,17 +7,19 @@ import signal
 import time
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
+from functools import partial
 from typing import Any
 
 import grpc
 
 from moretta.deploy.server.duties import Duties, Tell
+from moretta.deploy.server.facts import server_facts
 from moretta.deploy.server.flower import Flower
 from moretta.server.audit_log import AuditLog
 from moretta.server.enrollment.authority import CertificateAuthority
 from moretta.server.enrollment.nodes import NodeKeeper
 from moretta.server.enrollment.registry import Registry
-from moretta.server.enrollment.service import EnrollmentService, ServerFacts
+from moretta.server.enrollment.service import EnrollmentService
 from moretta.server.home import ServerHome
 from moretta.server.port.credentials import PortCertificates
 from moretta.server.port.guard import Guard, Method
@@ -33,13 +35,12 @@ _GRACE_SECONDS = 3.0
 """How long calls in flight may go on after the port has closed."""
 
 
-async def serve(home: ServerHome, authority: CertificateAuthority, facts: ServerFacts, tell: Tell) -> None:
+async def serve(home: ServerHome, authority: CertificateAuthority, tell: Tell) -> None:
     """Run a server until SIGTERM or SIGINT.
 
     Args:
         home: its folder, held by this process.
         authority: unlocked.
-        facts: for Info.
         tell: is told what happens: an event, and fields.
 
     Raises:
@@ -49,14 +50,12 @@ async def serve(home: ServerHome, authority: CertificateAuthority, facts: Server
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     async with AsyncExitStack() as stack:
-        duties = await _start(home, authority, facts, tell, stack)
+        duties = await _start(home, authority, tell, stack)
         await duties.run(stop)
         tell("stopping", {})
 
 
-async def _start(
-    home: ServerHome, authority: CertificateAuthority, facts: ServerFacts, tell: Tell, stack: AsyncExitStack
-) -> Duties:
+async def _start(home: ServerHome, authority: CertificateAuthority, tell: Tell, stack: AsyncExitStack) -> Duties:
     """Start every part; `stack` ends them in the reverse order."""
     settings = home.settings
     audit = AuditLog(home.audit_log, time.time)
@@ -79,6 +78,7 @@ async def _start(
     relay = RelayService(
         superlink, registry, audit, SeenSignatures(time.time, last_let_through=last_let_through), time.time
     )
+    facts = partial(server_facts, max_call_bytes=settings.limits.max_call_bytes)
     enrollment = EnrollmentService(
         authority, registry, audit, facts, site_hours=settings.lifetimes.site_hours, clock=time.time
     )
@@ -98,6 +98,7 @@ async def _start(
     await server.start()
     tell("listening", {"listen": listen, "address": settings.address, "ca": authority.fingerprint})
     await asyncio.to_thread(flower.start)
+    asyncio.get_running_loop().run_in_executor(None, facts)  # so that the first Info need not wait
     return Duties(
         home=home,
         authority=authority,
@@ -132,6 +133,6 @@ def _open(
 
 
 def _write_last(audit: AuditLog, guard: Guard, relay: RelayService) -> None:
-    relay.write_counts()
+    relay.keep_counts(relay.take_counts())
     guard.refusals.flush()
     audit.add("server-stopped")

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from sqlalchemy import Connection, insert, select, update
+from sqlalchemy import Connection, delete, func, insert, select, update
 
 from moretta.server.enrollment.authority import Issued
 from moretta.server.enrollment.models import Certificate, NodeKey, Token
 from moretta.server.refusal import Refusal
+
+_KEPT_SECONDS = 30 * 24 * 3600
+_MOST_AN_HOUR = 600
 
 
 def withdraw_tokens(connection: Connection, site: str, now: int) -> None:
@@ -28,6 +31,19 @@ def add_certificate(connection: Connection, site: str, issued: Issued, now: int)
             fingerprint=issued.fingerprint, serial=issued.serial, site=site, not_after=issued.not_after, issued_at=now
         )
     )
+
+
+def forget_old_certificates(connection: Connection, site: str, now: int) -> None:
+    """Certificates that ended long ago; the audit log still has them.
+
+    Raises:
+        Refusal: the site was given more within an hour than any life of a certificate could need.
+    """
+    ended = (Certificate.site == site, Certificate.not_after < now - _KEPT_SECONDS)
+    connection.execute(delete(Certificate).where(*ended))
+    recent = (Certificate.site == site, Certificate.issued_at > now - 3600)
+    if (connection.scalar(select(func.count()).where(*recent)) or 0) >= _MOST_AN_HOUR:
+        raise Refusal("RESOURCE_EXHAUSTED", "too-many-certificates", "more certificates than a site can need")
 
 
 def change_node_key(connection: Connection, site: str, public_key: str | None, now: int) -> None:

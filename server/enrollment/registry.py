@@ -16,6 +16,7 @@ from moretta.server.enrollment.authority import Clock, Issued
 from moretta.server.enrollment.changes import (
     add_certificate,
     change_node_key,
+    forget_old_certificates,
     revoke_certificates,
     withdraw_tokens,
 )
@@ -144,7 +145,7 @@ class Registry:
         """Keep a renewed certificate; those before it stay good to their end.
 
         Raises:
-            Refusal: the site was revoked meanwhile.
+            Refusal: the site was revoked meanwhile, or renews without end.
         """
         now = self._now()
         with self._database.write() as connection:
@@ -155,6 +156,7 @@ class Registry:
             )
             if renewed.rowcount != 1:
                 raise Refusal("UNAUTHENTICATED", "revoked", "this site's enrollment was revoked")
+            forget_old_certificates(connection, site, now)
             add_certificate(connection, site, issued, now)
 
     def end_site(self, site: str, state: str) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from google.protobuf.message import Message
@@ -44,10 +44,6 @@ class ServerFacts:
     max_call_bytes: int
 
 
-def _nothing() -> None:
-    return None
-
-
 @dataclass(frozen=True, slots=True)
 class EnrollmentService:
     """See the module.
@@ -56,19 +52,17 @@ class EnrollmentService:
         authority: signs.
         registry: decides.
         audit: is told of every change before the caller is answered.
-        facts: for Info.
+        facts: for Info; asked in a thread.
         site_hours: life of a site's certificate.
         clock: seconds since 1970.
-        changed: called after a site was enrolled or left, so that Flower is told at once.
     """
 
     authority: CertificateAuthority
     registry: Registry
     audit: AuditLog
-    facts: ServerFacts
+    facts: Callable[[], ServerFacts]
     site_hours: float
     clock: Clock
-    changed: Callable[[], None] = field(default=_nothing)
 
     def methods(self) -> Sequence[Method]:
         """All of it, for the port."""
@@ -83,13 +77,14 @@ class EnrollmentService:
     def info(self, caller: object, request: InfoRequest) -> InfoReply:
         """What the server runs, and its clock."""
         del caller, request
+        facts = self.facts()
         return InfoReply(
-            moretta_version=self.facts.moretta_version,
-            flwr_version=self.facts.flwr_version,
-            code_digest=self.facts.code_digest,
-            bundle_digest=self.facts.bundle_digest,
-            unix_time_ms=int(self.clock() * 1000),
-            max_call_bytes=self.facts.max_call_bytes,
+            moretta_version=facts.moretta_version,
+            flwr_version=facts.flwr_version,
+            code_digest=facts.code_digest,
+            bundle_digest=facts.bundle_digest,
+            max_call_bytes=facts.max_call_bytes,
+            unix_time_ms=int(self.clock() * 1000),  # last, since it is what clocks are set by
         )
 
     def enroll(self, token: KnownToken, request: EnrollRequest) -> EnrollReply:
@@ -108,7 +103,6 @@ class EnrollmentService:
             issue=lambda: self.authority.issue_site(token.site, public_key, hours=self.site_hours),
         )
         self._note("enrolled", token.site, issued, token=token.token_id, again=enrolled.again)
-        self.changed()
         return EnrollReply(certificate_der=issued.der, ca_der=self.authority.der)
 
     def renew(self, site: KnownCertificate, request: RenewRequest) -> RenewReply:
@@ -140,7 +134,6 @@ class EnrollmentService:
         del request
         self.registry.end_site(site.site, "left")
         self.audit.add("left", site=site.site, serial=site.serial)
-        self.changed()
         return LeaveReply()
 
     def _note(self, event: str, site: str, issued: Issued, **more: Any) -> None:

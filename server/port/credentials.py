@@ -45,9 +45,7 @@ class PortCertificates:
 
     def renew_if_due(self) -> bool:
         """Renew where two thirds of the certificate's life are over; whether it was."""
-        issued = self.issued
-        due = issued.not_before + (issued.not_after - issued.not_before) * 2 / 3
-        if self._clock() < due:
+        if self._clock() < self.issued.not_after - self._hours * 3600 / 3:
             return False
         self.renew()
         return True

@@ -71,10 +71,15 @@ class RelayService:
         self._count(site.site, size, len(answer.body))
         return FleetReply(status=answer.status, body=answer.body)
 
-    def write_counts(self) -> None:
-        """Add what was counted to the registry."""
-        for site in list(self._traffic):
-            traffic = self._traffic.pop(site)
+    def take_counts(self) -> dict[str, Traffic]:
+        """What was counted since the last time."""
+        counts = dict(self._traffic)
+        self._traffic.clear()
+        return counts
+
+    def keep_counts(self, counts: dict[str, Traffic]) -> None:
+        """Add what was taken to the registry; may run in another thread than the calls."""
+        for site, traffic in counts.items():
             self.registry.count_calls(
                 site,
                 calls=traffic.calls,

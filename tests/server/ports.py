@@ -171,7 +171,6 @@ class RunningPort:
         self.office = Office.at(folder, self.clock)
         self.audit = AuditLog(folder / "audit.jsonl", self.clock)
         self.problems: dict[str, str | None] = dict.fromkeys(("registry", "authority", "superlink"))
-        self.changed = 0
         self.certificates = PortCertificates(
             self.office.authority, self.office.registry, names=("127.0.0.1",), hours=24, clock=self.clock
         )
@@ -188,10 +187,9 @@ class RunningPort:
                 self.office.authority,
                 self.office.registry,
                 self.audit,
-                ServerFacts("1", "2", "c", "b", self.limits.max_call_bytes),
+                lambda: ServerFacts("1", "2", "c", "b", self.limits.max_call_bytes),
                 24,
                 self.clock,
-                self._note_change,
             ).methods(),
             HEALTH: health_methods(lambda: self.problems),
         }
@@ -206,9 +204,6 @@ class RunningPort:
         )
         await server.start()
         return server, port
-
-    def _note_change(self) -> None:
-        self.changed += 1
 
     def run(self, work: Awaitable[Any]) -> Any:
         return self._loop.run(work)

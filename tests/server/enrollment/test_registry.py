@@ -165,6 +165,21 @@ def test_a_name_that_left_is_free_and_a_revoked_one_is_not(office: Office) -> No
     office.enroll(office.token(reenroll=True))
 
 
+def test_a_site_that_renews_without_end_is_refused_and_old_certificates_are_forgotten(office: Office) -> None:
+    first = office.enroll(office.token())
+    issued = office.issue()
+    for number in range(599):
+        office.registry.add_certificate(
+            "clinic-a", replace(issued, serial=f"{number:x}", fingerprint=f"{number:064x}"), moretta_version="1"
+        )
+    with pytest.raises(Refusal) as refused:
+        office.registry.add_certificate("clinic-a", issued, moretta_version="1")
+    assert _reason(refused) == ("RESOURCE_EXHAUSTED", "too-many-certificates")
+    office.clock.now += 40 * 24 * 3600
+    office.registry.add_certificate("clinic-a", issued, moretta_version="1")
+    assert office.registry.certificate(first.fingerprint) is None
+
+
 def test_no_site_no_revocation(office: Office) -> None:
     with pytest.raises(EnrollmentError, match="no site is called ghost"):
         office.registry.end_site("ghost", "revoked")

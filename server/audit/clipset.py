@@ -24,7 +24,15 @@ from moretta.server.audit.sources import (
     Source,
     VideoFiles,
 )
-from moretta.server.audit.views import Floats, Frames, mfcc_view, statistics_view, thumbnails_view
+from moretta.server.audit.views import (
+    Floats,
+    Frames,
+    mfcc_view,
+    movement_of,
+    statistics_view,
+    thumbnails_of,
+    thumbnails_view,
+)
 from moretta.shared.corpus.clips import Clip, Corpus
 from moretta.shared.errors import ClipError, ReleaseError
 from moretta.shared.release.format import Modality, ReleasedClip, age_group
@@ -127,6 +135,11 @@ class ClipSet:
         row = self.rows[index]
         return self.views["thumbnails"][row] if "thumbnails" in self.views else thumbnails_view(self.source, row)
 
+    def movement(self, index: int) -> Frames:
+        """uint8 [up to 300, 24, 24]: all frames of a clip in grey and tiny, in their order."""
+        row = self.rows[index]
+        return self.views["movement"][row] if "movement" in self.views else movement_of(self.source.array(row))
+
     def decoded(self) -> ClipSet:
         """The same clips held in memory as sound or as frames: for few clips that several encoders will read."""
         read = self.waveform if self.modality == "voice" else self.frames
@@ -152,16 +165,14 @@ class ClipSet:
         failed: Counter[str] = Counter(self.damaged)
         kept: list[int] = []
         size: tuple[int, ...] | None = None
+        movements: list[Frames] = []  # a few kB a clip; the next reading would decode and crop all over again
 
         def readable() -> Iterator[npt.NDArray[Any]]:
             nonlocal size
             for index, row in enumerate(self.rows):
                 try:
-                    view = (
-                        mfcc_view(self.source, row, coefficients)
-                        if self.modality == "voice"
-                        else thumbnails_view(self.source, row)
-                    )
+                    frames = None if self.modality == "voice" else self.source.array(row)
+                    view = mfcc_view(self.source, row, coefficients) if frames is None else thumbnails_of(frames)
                 except (ClipError, ReleaseError) as error:
                     failed[getattr(error, "reason", "damaged")] += 1
                     continue
@@ -170,6 +181,8 @@ class ClipSet:
                     failed["other-size"] += 1  # no attacker could take it together with the others
                     continue
                 kept.append(index)
+                if frames is not None:
+                    movements.append(movement_of(frames))
                 yield view
 
         name = "mfcc" if self.modality == "voice" else "thumbnails"
@@ -177,7 +190,8 @@ class ClipSet:
         views = {**self.views, name: packed}
         subset = replace(self.subset(kept), views=views, damaged=dict(failed))
         if self.modality != "voice":
-            return subset
+            views["movement"] = Packed.write(folder, "movement", movements, rows=lambda: list(subset.rows))
+            return replace(subset, views=views)
         statistics = (statistics_view(self.source, row, subset.mfcc(i))[None] for i, row in enumerate(subset.rows))
         views["statistics"] = Packed.write(folder, "statistics", statistics, rows=lambda: list(subset.rows))
         return replace(subset, views=views)

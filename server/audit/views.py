@@ -14,6 +14,8 @@ Frames = npt.NDArray[np.uint8]
 
 THUMBNAILS = 6
 THUMBNAIL_SIDE = 48
+MOVEMENT_SIDE = 24
+MAX_MOVEMENT_FRAMES = 300
 _PERCENTILES = (5, 25, 50, 75, 95)
 
 
@@ -38,13 +40,26 @@ def statistics_view(source: Source, row: int, sequence: Floats) -> Floats:
 
 
 def thumbnails_view(source: Source, row: int) -> Frames:
+    """See `thumbnails_of`."""
+    return thumbnails_of(source.array(row))
+
+
+def thumbnails_of(frames: npt.NDArray[Any]) -> Frames:
     """uint8 [up to 6, 48, 48, 3]: frames spread evenly over the clip, made small."""
     import cv2
 
-    frames: npt.NDArray[Any] = source.array(row)
     chosen = np.unique(np.linspace(0, len(frames) - 1, THUMBNAILS).round().astype(int))
     side = (THUMBNAIL_SIDE, THUMBNAIL_SIDE)
     return np.stack([cv2.resize(frames[i], side, interpolation=cv2.INTER_AREA) for i in chosen])
+
+
+def movement_of(frames: npt.NDArray[Any]) -> Frames:
+    """uint8 [up to 300, 24, 24]: the first frames, all of them, in grey and tiny: what moves, and when."""
+    import cv2
+
+    side = (MOVEMENT_SIDE, MOVEMENT_SIDE)
+    small = (cv2.resize(frame, side, interpolation=cv2.INTER_AREA) for frame in frames[:MAX_MOVEMENT_FRAMES])
+    return np.stack([cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in small])
 
 
 def statistics_of(mfcc: Floats) -> Floats:

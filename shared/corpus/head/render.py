@@ -48,6 +48,15 @@ class View(NamedTuple):
     gaze: tuple[float, float] = (0.0, 0.0)
 
 
+class Window(NamedTuple):
+    """The part of a frame that is drawn, in pixels of the frame."""
+
+    left: int
+    top: int
+    width: int
+    height: int
+
+
 def _rotation(pose: Vector) -> Floats:
     (cy, cx, cr), (sy, sx, sr) = np.cos(pose), np.sin(pose)
     roll = np.array([[cr, -sr, 0], [sr, cr, 0], [0, 0, 1]])
@@ -56,7 +65,7 @@ def _rotation(pose: Vector) -> Floats:
     return np.asarray(roll @ pitch @ yaw, np.float32)
 
 
-def _pose(identity: FaceIdentity, weights: dict[str, float], pose: Vector) -> Floats:
+def posed(identity: FaceIdentity, weights: dict[str, float], pose: Vector) -> Floats:
     """Vertices of the posed head in the camera's frame, origin at the aim, [V, 3]."""
     points = identity.vertices.copy()
     points[: identity.skin_count] += load_asset().blend(weights)
@@ -122,14 +131,21 @@ def _backdrop(wall: Vector, width: int, height: int) -> Floats:
     return np.asarray(fall[..., None] * np.asarray(wall, np.float32))
 
 
-def _fragments(identity: FaceIdentity, points: Floats, width: int, height: int) -> Fragments:
+def screen_places(points: Floats, width: int, height: int) -> Floats:
+    """Where a frame of this size shows points [V, 3] of the camera's frame, in pixels (right, down), [V, 2]."""
     depth = CAMERA_DISTANCE - points[:, 2]
     focal = FOCAL_HEIGHTS * height
-    screen = np.stack([width / 2 + focal * points[:, 0] / depth, height / 2 - focal * points[:, 1] / depth], axis=1)
+    return np.stack([width / 2 + focal * points[:, 0] / depth, height / 2 - focal * points[:, 1] / depth], axis=1)
+
+
+def _fragments(identity: FaceIdentity, points: Floats, width: int, height: int, window: Window) -> Fragments:
+    depth = CAMERA_DISTANCE - points[:, 2]
+    screen = screen_places(points, width, height) - np.array(window[:2], np.float32)
     corners = screen[identity.faces]
     ab, ac = corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]
     facing = ab[:, 0] * ac[:, 1] - ab[:, 1] * ac[:, 0] < 0
-    return rasterise(corners, depth[identity.faces], facing | (identity.part == Part.HAIR), width, height)
+    shown = facing | (identity.part == Part.HAIR)
+    return rasterise(corners, depth[identity.faces], shown, window.width, window.height)
 
 
 def draw(
@@ -141,11 +157,13 @@ def draw(
     height: int,
     supersample: int,
     rng: np.random.Generator | None,
+    window: Window | None = None,
 ) -> NDArray[np.uint8]:
-    """Draw one frame from target weights; `rng` adds sensor noise. Returns RGB, [height, width, 3]."""
+    """Draw one frame, or a window of it, from target weights; `rng` adds sensor noise. Returns RGB."""
     wide, high = width * supersample, height * supersample
-    points = _pose(identity, weights, view.pose)
-    seen = _fragments(identity, points, wide, high)
+    shown = Window(*(supersample * side for side in window or (0, 0, width, height)))
+    points = posed(identity, weights, view.pose)
+    seen = _fragments(identity, points, wide, high, shown)
     lit = _lit(identity, points, view.light)
     lit = seen.mix(lit[identity.faces])
     places = seen.mix(identity.places)
@@ -153,11 +171,13 @@ def draw(
     reach = EYE_GAIN * (atlas.SQUARE / 2 - 1) / atlas.EYE_REACH
     places[eyes] += (-np.sin(view.gaze[0]) * reach, np.sin(view.gaze[1]) * reach)
     colour, gloss = _sample(identity.texture, places, np.array(crease_depths(weights), np.float32))
-    flat = _backdrop(identity.traits.wall, wide, high).reshape(-1, 3).copy()
+    left, top, across, down = shown
+    wall = _backdrop(identity.traits.wall, wide, high)[top : top + down, left : left + across]
+    flat = wall.reshape(-1, 3).copy()
     flat[seen.pixel] = colour * lit[:, :1] + (0.13 * gloss * lit[:, 1])[:, None]
-    frame = flat.reshape(high, wide, 3)
+    frame = flat.reshape(down, across, 3)
     if supersample > 1:
-        frame = cv2.resize(frame, (width, height), interpolation=cv2.INTER_AREA)
+        frame = cv2.resize(frame, (across // supersample, down // supersample), interpolation=cv2.INTER_AREA)
     else:
         frame = cv2.GaussianBlur(frame, (3, 3), 0.5)
     if rng is not None:

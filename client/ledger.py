@@ -9,6 +9,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import secrets
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -89,7 +90,8 @@ class Ledger:
                 os.ftruncate(descriptor, self._bytes)
             if check is not None:
                 check(self)
-            content = {"kind": kind, "at": int(self._clock()), **entry}
+            salt = secrets.token_hex(16)  # equal losses must not make equal entries, nor digests tell what they are of
+            content = {"kind": kind, "at": int(self._clock()), "salt": salt, **entry}
             record = {"entry": content, "previous": self.head, "hash": linked(self.head, entry_digest(content))}
             self._append(descriptor, record)
         if new:

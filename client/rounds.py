@@ -81,6 +81,7 @@ def _trained(
         metrics["loss"] = done.loss
     if done.epsilon is not None:
         metrics |= {"epsilon": done.epsilon, "noise-multiplier": done.noise_multiplier}
+        metrics |= {f"epsilon-{unit}": epsilon for unit, epsilon in done.levels.items()}
     return Update({name: np.asarray(tensor) for name, tensor in done.weights.items()}, metrics)
 
 

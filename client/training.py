@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
-from moretta.client.account import Cohort, Loss
+from moretta.client.account import UNITS, Cohort, Loss, Unit
 from moretta.client.budget import Purse
 from moretta.client.dp_sgd import Examples, private_steps
 from moretta.client.ledger import Ledger
 from moretta.client.randomness import Randomness, SeededRandomness, SystemRandomness
 from moretta.client.training_plan import plan_training
 from moretta.shared.privacy.accounting import epsilon_spent
+from moretta.shared.privacy.composition import composed_epsilon
 from moretta.shared.privacy.dp_sgd import SampledGaussian
 from moretta.shared.privacy.mechanism import from_record
 from moretta.shared.study import Study
@@ -69,6 +70,8 @@ class LocalUpdate:
     epsilon: float | None
     """Spent so far by DP-SGD of all this site's models of the study, for one unit; None without DP-SGD."""
     noise_multiplier: float
+    levels: dict[Unit, float] = field(default_factory=dict)
+    """The same at every unit that has a finite figure, whatever the study's unit is."""
 
 
 def spent(ledger: Ledger, study: Study, *, planned: Sequence[SampledGaussian] = ()) -> float:
@@ -81,6 +84,18 @@ def spent(ledger: Ledger, study: Study, *, planned: Sequence[SampledGaussian] = 
     history = [from_record(record) for e in entries for record in e["losses"][study.privacy.unit]]
     steps = [part for part in history if isinstance(part, SampledGaussian) and part.is_plain]
     return epsilon_spent([*steps, *planned], delta=study.privacy.delta, accountant=study.privacy.accountant)
+
+
+def levels(ledger: Ledger, study: Study) -> dict[Unit, float]:
+    """What DP-SGD has spent of a clip and of a speaker, as far as there is a finite figure."""
+    entries = ledger.entries(LEDGER_KIND, study=study.digest())
+    found: dict[Unit, float] = {}
+    for unit in UNITS:
+        losses = [from_record(record) for e in entries for record in e["losses"][unit]]
+        epsilon = composed_epsilon(losses, delta=study.privacy.delta)
+        if epsilon is not None:
+            found[unit] = epsilon
+    return found
 
 
 def spent_after_round(ledger: Ledger, study: Study, data: TrainingSet) -> float:
@@ -133,7 +148,13 @@ def train_locally(
         learning_rate=study.train.learning_rate,
         after_step=pull,
     )
-    return LocalUpdate(dict(network.state_dict()), None, spent(purse.ledger, study), plan.round.noise_multiplier)
+    return LocalUpdate(
+        dict(network.state_dict()),
+        None,
+        spent(purse.ledger, study),
+        plan.round.noise_multiplier,
+        levels(purse.ledger, study),
+    )
 
 
 def _note_round(purse: Purse, study: Study, model: str, loss: Loss, round_number: int) -> None:

@@ -54,7 +54,9 @@ class SiteRecord:
     """Training clips by modality."""
     rounds: int = 0
     epsilon: dict[int, float] = field(default_factory=dict)
-    """Spent by DP-SGD after each round, all models together."""
+    """Spent by DP-SGD after each round, all models together, for one unit of the study."""
+    levels: dict[str, float] = field(default_factory=dict)
+    """Spent in the end of a clip and of a speaker, as far as there is a finite figure."""
     held_out: tuple[str, ...] = ()
     """Pseudonyms that the site holds out of training, as it told."""
     synthetic: bool = False

@@ -17,6 +17,8 @@ from moretta.deploy.server.facts import server_facts
 from moretta.deploy.server.flower import Flower
 from moretta.server.audit_log import AuditLog
 from moretta.server.enrollment.authority import CertificateAuthority
+from moretta.server.enrollment.countersign import Countersigner
+from moretta.server.enrollment.database import open_database
 from moretta.server.enrollment.nodes import NodeKeeper
 from moretta.server.enrollment.registry import Registry
 from moretta.server.enrollment.service import EnrollmentService
@@ -82,10 +84,13 @@ async def _start(home: ServerHome, authority: CertificateAuthority, tell: Tell, 
     enrollment = EnrollmentService(
         authority, registry, audit, facts, site_hours=settings.lifetimes.site_hours, clock=time.time
     )
+    heads = open_database(home.registry)
+    stack.callback(heads.close)
+    countersigner = Countersigner(heads, certificates, audit, time.time)
     problems: dict[str, str | None] = dict.fromkeys(("registry", "authority"))
     problems["superlink"] = "Flower's SuperLink is starting"
     services = {
-        ENROLLMENT: enrollment.methods(),
+        ENROLLMENT: [*enrollment.methods(), *countersigner.methods()],
         RELAY: relay.methods(),
         HEALTH: health_methods(lambda: problems),
     }

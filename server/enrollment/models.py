@@ -86,3 +86,14 @@ class Token(Base):
     expires: Mapped[int]
     used_at: Mapped[int | None]
     withdrawn_at: Mapped[int | None]
+
+
+class LedgerHead(Base):
+    """The head of a site's privacy ledger that was countersigned last. It outlives certificates and re-enrollment."""
+
+    __tablename__ = "ledger_heads"
+
+    site: Mapped[str] = mapped_column(ForeignKey("sites.name"), primary_key=True)
+    head: Mapped[str] = mapped_column(String(64))
+    length: Mapped[int]
+    signed_at: Mapped[int]

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import Literal
 
 from moretta.server.report.schema import GatePart, Headline, PrivacyRow
 from moretta.shared.study import GateSection
 
 
 def judge(
-    gate: GateSection, headline: Sequence[Headline], privacy: Iterable[PrivacyRow], *, released: Iterable[str]
+    gate: GateSection,
+    headline: Sequence[Headline],
+    privacy: Iterable[PrivacyRow],
+    *,
+    released: Iterable[str],
+    unit: Literal["clip", "speaker"] = "clip",
 ) -> GatePart:
     """Hold the strongest attackers' figures and the spent budgets against the limits.
 
@@ -20,6 +26,7 @@ def judge(
         headline: the strongest attackers by modality.
         privacy: all budgets.
         released: the modalities that left the sites, whether or not an attacker looked at them.
+        unit: that of the study's DP-SGD.
     """
     broken: list[str] = []
     for modality in headline:
@@ -35,11 +42,11 @@ def judge(
             f"{m}: released and not attacked, so its limits cannot be judged" for m in released if m not in attacked
         ]
     if gate.max_epsilon is not None:
-        spent = [(r.site, r.epsilon) for r in privacy if r.mechanism == "dp-sgd" and r.unit == "clip"]
+        spent = [(r.site, r.epsilon) for r in privacy if r.mechanism == "dp-sgd" and r.unit == unit]
         for site in sorted({s for s, _ in spent}):
             epsilon = max(e or 0.0 for s, e in spent if s == site)
             if epsilon > gate.max_epsilon:
-                broken.append(f"{site}: DP-SGD spent epsilon {epsilon:.2f} per clip, limit {gate.max_epsilon:.2f}")
+                broken.append(f"{site}: DP-SGD spent epsilon {epsilon:.2f} per {unit}, limit {gate.max_epsilon:.2f}")
         if not spent:
             broken.append("nothing was trained with DP-SGD, so max_epsilon cannot be judged")
     return GatePart(passed=not broken, broken=tuple(broken))

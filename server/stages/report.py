@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Literal
 
 from moretta.server.report.headline import headlines
 from moretta.server.report.schema import CorpusPart, DropCount, Emotion, PrivacyRow, Report, RunPart, SiteRow
@@ -31,7 +32,11 @@ def report(run: Run, rates: dict[str, float]) -> None:
     made = Report(
         headline=headline,
         gate=judge(
-            run.study.gate, headline, privacy, released=[m for m in run.study.modalities if m not in run.absent]
+            run.study.gate,
+            headline,
+            privacy,
+            released=[m for m in run.study.modalities if m not in run.absent],
+            unit=run.study.privacy.unit,
         ),
         emotion=emotion,
         emotion_central=run.central,
@@ -81,7 +86,7 @@ def _training_rows(run: Run, site: str) -> list[PrivacyRow]:
         PrivacyRow(
             site=site,
             mechanism="dp-sgd",
-            unit="clip",
+            unit=study.privacy.unit,
             epsilon=record.epsilon[number],
             delta=study.privacy.delta,
             nominal=study.privacy.epsilon if number == numbers[-1] else None,
@@ -90,17 +95,24 @@ def _training_rows(run: Run, site: str) -> list[PrivacyRow]:
         )
         for order, number in enumerate(numbers, start=1)
     ]
+    other: Literal["clip", "speaker"] = "speaker" if study.privacy.unit == "clip" else "clip"
     rows.append(
         PrivacyRow(
             site=site,
             mechanism="dp-sgd",
-            unit="speaker",
-            epsilon=None,
+            unit=other,
+            epsilon=record.levels.get(other),
             delta=study.privacy.delta,
-            note="clips are the unit: a speaker with many clips has no useful guarantee from this mechanism",
+            note=_OTHER_UNIT[other],
         )
     )
     return rows
+
+
+_OTHER_UNIT = {
+    "speaker": "clips are sampled and clipped one by one: what all clips of the speaker who has most of them lose",
+    "clip": "speakers are sampled and clipped as a whole: what one clip loses, which moves its speaker's part",
+}
 
 
 def _corpus(run: Run) -> CorpusPart:

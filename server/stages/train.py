@@ -112,6 +112,9 @@ def _record(run: Run, modality: Modality, outcome: RoundOutcome) -> None:
         record.rounds += 1
         if "epsilon" in metrics:
             record.epsilon[len(run.rounds)] = metrics["epsilon"]
+        for unit in ("clip", "speaker"):
+            if f"epsilon-{unit}" in metrics:
+                record.levels[unit] = metrics[f"epsilon-{unit}"]
     for site, why in outcome.lost.items():
         run.miss(site, f"train {modality}", why, round_number=outcome.round, lost=True)
     for site, why in outcome.refused.items():

@@ -90,3 +90,25 @@ class LeaveRequest(_message.Message):
 class LeaveReply(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
+
+class CountersignHeadRequest(_message.Message):
+    __slots__ = ("entry_digests",)
+    ENTRY_DIGESTS_FIELD_NUMBER: _ClassVar[int]
+    entry_digests: bytes
+    def __init__(self, entry_digests: _Optional[bytes] = ...) -> None: ...
+
+class CountersignHeadReply(_message.Message):
+    __slots__ = ("site", "head", "length", "unix_time", "certificate_der", "signature")
+    SITE_FIELD_NUMBER: _ClassVar[int]
+    HEAD_FIELD_NUMBER: _ClassVar[int]
+    LENGTH_FIELD_NUMBER: _ClassVar[int]
+    UNIX_TIME_FIELD_NUMBER: _ClassVar[int]
+    CERTIFICATE_DER_FIELD_NUMBER: _ClassVar[int]
+    SIGNATURE_FIELD_NUMBER: _ClassVar[int]
+    site: str
+    head: str
+    length: int
+    unix_time: int
+    certificate_der: bytes
+    signature: bytes
+    def __init__(self, site: _Optional[str] = ..., head: _Optional[str] = ..., length: _Optional[int] = ..., unix_time: _Optional[int] = ..., certificate_der: _Optional[bytes] = ..., signature: _Optional[bytes] = ...) -> None: ...

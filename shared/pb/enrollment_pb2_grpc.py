@@ -59,6 +59,11 @@ class EnrollmentStub:
                 request_serializer=moretta_dot_shared_dot_pb_dot_enrollment__pb2.LeaveRequest.SerializeToString,
                 response_deserializer=moretta_dot_shared_dot_pb_dot_enrollment__pb2.LeaveReply.FromString,
                 _registered_method=True)
+        self.CountersignHead = channel.unary_unary(
+                '/moretta.enrollment.v1.Enrollment/CountersignHead',
+                request_serializer=moretta_dot_shared_dot_pb_dot_enrollment__pb2.CountersignHeadRequest.SerializeToString,
+                response_deserializer=moretta_dot_shared_dot_pb_dot_enrollment__pb2.CountersignHeadReply.FromString,
+                _registered_method=True)
 
 
 class EnrollmentServicer:
@@ -100,6 +105,14 @@ class EnrollmentServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def CountersignHead(self, request, context):
+        """The server's signature under the head of the site's privacy ledger, so that a ledger restored from an old backup
+        is found out. FAILED_PRECONDITION: the ledger does not continue the one whose head was signed last.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_EnrollmentServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -127,6 +140,11 @@ def add_EnrollmentServicer_to_server(servicer, server):
                     servicer.Leave,
                     request_deserializer=moretta_dot_shared_dot_pb_dot_enrollment__pb2.LeaveRequest.FromString,
                     response_serializer=moretta_dot_shared_dot_pb_dot_enrollment__pb2.LeaveReply.SerializeToString,
+            ),
+            'CountersignHead': grpc.unary_unary_rpc_method_handler(
+                    servicer.CountersignHead,
+                    request_deserializer=moretta_dot_shared_dot_pb_dot_enrollment__pb2.CountersignHeadRequest.FromString,
+                    response_serializer=moretta_dot_shared_dot_pb_dot_enrollment__pb2.CountersignHeadReply.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -264,6 +282,33 @@ class Enrollment:
             '/moretta.enrollment.v1.Enrollment/Leave',
             moretta_dot_shared_dot_pb_dot_enrollment__pb2.LeaveRequest.SerializeToString,
             moretta_dot_shared_dot_pb_dot_enrollment__pb2.LeaveReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CountersignHead(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/moretta.enrollment.v1.Enrollment/CountersignHead',
+            moretta_dot_shared_dot_pb_dot_enrollment__pb2.CountersignHeadRequest.SerializeToString,
+            moretta_dot_shared_dot_pb_dot_enrollment__pb2.CountersignHeadReply.FromString,
             options,
             channel_credentials,
             insecure,

@@ -329,6 +329,14 @@ def test_the_server_countersigns_what_continues_and_refuses_what_does_not(tmp_pa
     assert judged_head([]) == (START, 0)
 
 
+def test_equal_losses_do_not_make_equal_entries(tmp_path: Path) -> None:
+    """Or a restored backup that spends the same again would pass for the ledger it was."""
+    one, two = Ledger(tmp_path / "a", clock=lambda: 1.0), Ledger(tmp_path / "b", clock=lambda: 1.0)
+    for ledger in (one, two):
+        ledger.spend("dp-sgd", steps=1)
+    assert one.head != two.head
+
+
 def test_digests_tell_the_server_the_head_and_nothing_of_the_entries(tmp_path: Path) -> None:
     ledger = _filled(tmp_path / "ledger.jsonl")
     assert list(heads(ledger.digests))[-1] == ledger.head

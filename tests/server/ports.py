@@ -27,6 +27,8 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from moretta.server.audit_log import AuditLog
+from moretta.server.enrollment.countersign import Countersigner
+from moretta.server.enrollment.database import open_database
 from moretta.server.enrollment.node_key import header_form
 from moretta.server.enrollment.service import EnrollmentService, ServerFacts
 from moretta.server.home import Limits
@@ -178,6 +180,7 @@ class RunningPort:
         self._loop = Loop()
         self._channels: list[grpc.Channel] = []
         address = echo.address if echo else None
+        self.heads = open_database(folder / "registry.sqlite")
         self._server, self.port = self._loop.run(self._open(address))
         self.office.address = f"127.0.0.1:{self.port}"
 
@@ -193,6 +196,8 @@ class RunningPort:
             ).methods(),
             HEALTH: health_methods(lambda: self.problems),
         }
+        countersigner = Countersigner(self.heads, self.certificates, self.audit, self.clock)
+        services[ENROLLMENT] = [*services[ENROLLMENT], *countersigner.methods()]
         self.superlink = SuperLinkClient(address, max_answer_bytes=self.limits.max_call_bytes) if address else None
         if self.superlink:
             self.relay = RelayService(
@@ -216,6 +221,7 @@ class RunningPort:
             self._loop.run(self.superlink.__aexit__())
         self._loop.close()
         self.office.registry.close()
+        self.heads.close()
 
     def channel(self, key: bytes, certificate: bytes) -> grpc.Channel:
         credentials = grpc.ssl_channel_credentials(self.office.authority.pem, key, certificate)

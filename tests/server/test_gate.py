@@ -76,3 +76,10 @@ def test_silence_is_not_privacy(limits: dict[str, float]) -> None:
 def test_a_budget_that_was_not_spent_by_dp_sgd_cannot_be_judged() -> None:
     other = spent(1.0, mechanism="voice release") + spent(1.0, unit="value")
     assert not judge(GateSection(max_epsilon=100.0), [], other, released=("voice",)).passed
+
+
+def test_the_budget_is_judged_for_the_unit_that_the_study_protects() -> None:
+    rows = spent(3.0, unit="speaker") + spent(400.0, unit="clip")
+    assert judge(GateSection(max_epsilon=8.0), [], rows, released=(), unit="speaker").passed
+    broken = judge(GateSection(max_epsilon=2.0), [], rows, released=(), unit="speaker").broken
+    assert broken == ("site-00: DP-SGD spent epsilon 3.00 per speaker, limit 2.00",)

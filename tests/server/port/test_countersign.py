@@ -1,0 +1,177 @@
+"""The server's memory of privacy ledgers, over the real port: a site that restored a backup is found out."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+from ports import RunningPort, SiteKeys, key_pem, refusal, to_pem
+
+from moretta.client.contact import site_channel
+from moretta.client.countersign import Countersigned
+from moretta.client.identity import Identity, openssh_private
+from moretta.client.ledger import Ledger
+from moretta.client.receipts import receipt_path, stored_receipt
+from moretta.server.audit_log import verify_log
+from moretta.shared.errors import RefusedError
+from moretta.shared.pb.enrollment_pb2 import CountersignHeadRequest
+from moretta.shared.relay import BODY_BYTES_KEY
+
+
+@pytest.fixture
+def port(tmp_path: Path) -> Iterator[RunningPort]:
+    port = RunningPort(tmp_path, None)
+    yield port
+    port.close()
+
+
+def _identity(port: RunningPort, site: SiteKeys) -> Identity:
+    return Identity(
+        site=site.name,
+        address=port.office.address,
+        ca_pem=port.office.authority.pem.decode(),
+        certificate_pem=to_pem(site.certificate).decode(),
+        tls_key_pem=key_pem(site.key).decode(),
+        node_key=openssh_private(site.node_key),
+    )
+
+
+Sign = Callable[[], None]
+
+
+def _signing(port: RunningPort, identity: Identity, ledger: Path) -> Sign:
+    """Asks as a site does, with a new process' memory."""
+
+    async def ask() -> None:
+        async with site_channel(identity) as channel:
+            await Countersigned(ledger, identity).bring_up_to_date(channel)
+
+    return lambda: port.run(ask())
+
+
+@pytest.fixture
+def site(port: RunningPort) -> SiteKeys:
+    return port.enrolled()
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Path:
+    return tmp_path / "site" / "ledger.jsonl"
+
+
+@pytest.fixture
+def sign(port: RunningPort, site: SiteKeys, ledger: Path) -> Sign:
+    return _signing(port, _identity(port, site), ledger)
+
+
+def _spend(path: Path, number: int) -> None:
+    for _ in range(number):
+        Ledger(path).spend("release", study="s")
+
+
+def test_a_growing_ledger_is_countersigned_again_and_again(
+    port: RunningPort, sign: Sign, ledger: Path, tmp_path: Path
+) -> None:
+    sign()  # before anything was spent
+    for length in (2, 3, 6):
+        _spend(ledger, length - Ledger(ledger).length)
+        sign()
+        receipt = stored_receipt(receipt_path(ledger))
+        assert receipt is not None
+        assert (receipt.site, receipt.length, receipt.head) == ("clinic-a", length, Ledger(ledger).head)
+        assert receipt.unix_time == int(port.clock.now)
+        receipt.verify(port.office.authority.certificate)
+    sign()
+    assert [e["length"] for e in _events(tmp_path, "ledger-countersigned")] == [2, 3, 6]
+
+
+def _events(folder: Path, event: str) -> list[dict[str, Any]]:
+    assert verify_log(folder / "audit.jsonl").lines
+    lines = map(json.loads, (folder / "audit.jsonl").read_text(encoding="utf-8").splitlines())
+    return [line for line in lines if line["event"] == event]
+
+
+def test_a_restored_backup_is_refused_even_if_the_receipt_was_restored_with_it(
+    sign: Sign, ledger: Path, tmp_path: Path
+) -> None:
+    _spend(ledger, 2)
+    sign()
+    shutil.copytree(ledger.parent, tmp_path / "backup")
+    _spend(ledger, 3)
+    sign()
+    shutil.rmtree(ledger.parent)
+    shutil.copytree(tmp_path / "backup", ledger.parent)
+    with pytest.raises(RefusedError, match="of 2 entries; expected at least 5"):
+        sign()
+    _spend(ledger, 7)  # the site itself cannot tell, but longer is not enough
+    with pytest.raises(RefusedError, match="entry 5 is not the one that was countersigned"):
+        sign()
+    assert len(_events(tmp_path, "ledger-refused")) == 2
+
+
+def test_a_lost_ledger_is_refused(sign: Sign, ledger: Path) -> None:
+    _spend(ledger, 2)
+    sign()
+    shutil.rmtree(ledger.parent)
+    with pytest.raises(RefusedError, match="of 0 entries; expected at least 2"):
+        sign()
+
+
+def test_the_server_remembers_through_a_restart_and_through_reenrollment(
+    port: RunningPort, sign: Sign, ledger: Path, tmp_path: Path
+) -> None:
+    _spend(ledger, 3)
+    sign()
+    again = SiteKeys.new("clinic-a")
+    join = port.office.join("clinic-a", reenroll=True)
+    again.certificate = port.with_token(join).enroll(again).certificate_der
+    under_new_keys = _signing(port, _identity(port, again), ledger)
+    _spend(ledger, 1)
+    under_new_keys()  # the same file goes on
+    other = tmp_path / "new-home" / "ledger.jsonl"
+    with pytest.raises(RefusedError, match="of 0 entries; expected at least 4"):
+        _signing(port, _identity(port, again), other)()
+    port.certificates.renew()  # and under another key of the server
+    _spend(ledger, 1)
+    under_new_keys()
+    receipt = stored_receipt(receipt_path(ledger))
+    assert receipt is not None
+    assert receipt.length == 5
+
+
+def test_sites_have_heads_of_their_own(port: RunningPort, sign: Sign, ledger: Path, tmp_path: Path) -> None:
+    _spend(ledger, 3)
+    sign()
+    other = tmp_path / "other" / "ledger.jsonl"
+    _spend(other, 1)
+    _signing(port, _identity(port, port.enrolled("other")), other)()
+
+
+def test_a_revoked_site_and_one_with_a_join_string_alone_get_no_signature(port: RunningPort, site: SiteKeys) -> None:
+    request, metadata = CountersignHeadRequest(), ((BODY_BYTES_KEY, "0"),)
+    with pytest.raises(grpc.RpcError) as error:
+        port.with_token(port.office.join("new")).enrollment.CountersignHead(request, timeout=20, metadata=metadata)
+    assert refusal(error.value) == ("UNAUTHENTICATED", "not-enrolled")
+    port.office.registry.end_site("clinic-a", "revoked")
+    with pytest.raises(grpc.RpcError) as error:
+        port.as_site(site).enrollment.CountersignHead(request, timeout=20, metadata=metadata)
+    assert refusal(error.value) == ("UNAUTHENTICATED", "revoked")
+
+
+def test_digests_that_are_none_are_refused(port: RunningPort, site: SiteKeys) -> None:
+    request = CountersignHeadRequest(entry_digests=b"\x00" * 33)
+    with pytest.raises(grpc.RpcError) as error:
+        port.as_site(site).enrollment.CountersignHead(request, timeout=20, metadata=((BODY_BYTES_KEY, "40"),))
+    assert refusal(error.value) == ("INVALID_ARGUMENT", "bad-digests")
+
+
+def test_a_ledger_of_many_entries_fits_into_one_call(port: RunningPort, site: SiteKeys) -> None:
+    request = CountersignHeadRequest(entry_digests=b"\x07" * (32 * 50_000))
+    metadata = ((BODY_BYTES_KEY, str(request.ByteSize())),)
+    reply = port.as_site(site).enrollment.CountersignHead(request, timeout=60, metadata=metadata)
+    assert reply.length == 50_000

@@ -7,6 +7,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 from moretta.deploy.foreign import read_foreign
@@ -16,14 +17,17 @@ from moretta.server.audit.emotion import EmotionRow, judge_emotion
 from moretta.server.audit.loaders import VideoFaces
 from moretta.server.audit.rows import AuditRow, Headline, headline
 from moretta.server.audit.run import Progress, audit
+from moretta.server.report.audit_page import AuditFacts, render_audit
 from moretta.shared.atomic import write_atomic
 from moretta.shared.corpus.clips import Corpus
 from moretta.shared.corpus.reader import read_corpus
 from moretta.shared.errors import ReleaseError, RunError
 from moretta.shared.release import PseudonymKey, Release, open_release
 from moretta.shared.release.format import STATEMENT_FILE, Modality
+from moretta.shared.versions import versions
 
 KEY_FILE = "pseudonym.key"
+PAGE_FILE = "audit.html"
 FOREIGN_SITE = "audit"
 FACE_SIDE, FACE_FPS = 128, 5.0
 """Of faces cut out of videos, where no release tells its own."""
@@ -69,9 +73,11 @@ def audit_folder(
     cache_dir: Path | None = None,
     beyond: bool = True,
     emotion: bool = True,
+    name: str = "",
+    command: str = "",
     progress: Progress | None = None,
 ) -> Audited:
-    """Attack everything in a folder; writes `audit.json` and the trial lists to `out`.
+    """Attack everything in a folder; writes `audit.json`, `audit.html` and the trial lists to `out`.
 
     Args:
         releases: a release, a folder of releases, or wav and video files under CREMA-D names.
@@ -85,6 +91,8 @@ def audit_folder(
         cache_dir: where embeddings are kept.
         beyond: whether attributes, inversion and links between modalities are attacked too.
         emotion: whether judges tell how much emotion is left.
+        name: what the page calls the releases; default the folder's name.
+        command: how to do it again, for the page.
         progress: told of every finished step.
 
     Raises:
@@ -130,6 +138,16 @@ def audit_folder(
         "beyond": [finding.model_dump(mode="json") for finding in done.findings],
         "emotion": [row.model_dump(mode="json") for row in done.emotion],
     }
+    facts = AuditFacts(
+        name=name or releases.resolve().name,
+        seed=seed,
+        originals=corpus is not None,
+        command=command,
+        version=versions()["moretta"],
+        finished=datetime.now(UTC).isoformat(timespec="seconds"),
+        unused=tuple((f"{m} {why}", n) for m, reasons in done.unused.items() for why, n in sorted(reasons.items())),
+    )
+    write_atomic(out / PAGE_FILE, render_audit(facts, done.rows, done.findings, done.emotion))
     write_atomic(out / "audit.json", json.dumps(content, indent=1, allow_nan=False) + "\n")
     return done
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shlex
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -43,7 +45,7 @@ def audit(  # noqa: PLR0917 - typer reads the options from the signature
 
     Example: moretta audit anonymized --corpus CREMA-D --attackers voice-logistic,voice-wccn
     """
-    from moretta.deploy.audit import audit_folder
+    from moretta.deploy.audit import PAGE_FILE, audit_folder
     from moretta.server.audit.beyond.findings import strongest_of
     from moretta.shared.pretrained import cache_folder
 
@@ -62,6 +64,7 @@ def audit(  # noqa: PLR0917 - typer reads the options from the signature
         cache_dir=cache_folder(),
         beyond=beyond,
         emotion=emotion,
+        command=shlex.join(["moretta", *sys.argv[1:]]),
         progress=tell,
     )
     if json_output:
@@ -79,7 +82,7 @@ def audit(  # noqa: PLR0917 - typer reads the options from the signature
     _print(found)
     _print_beyond(found.findings)
     _print_emotion(found.emotion)
-    typer.echo(f"All figures: {out / 'audit.json'}")
+    typer.echo(f"Page: {out / PAGE_FILE}; all figures: {out / 'audit.json'}")
     for line in headline_lines(found):
         typer.echo(line)
 

@@ -29,12 +29,15 @@ def strongest(rows: Iterable[AuditRow], metric: str) -> AuditRow | None:
     return next(row for row in candidates if row.value == best)
 
 
-def headlines(rows: Sequence[AuditRow], emotion: Emotion) -> tuple[Headline, ...]:
-    """One headline for each modality that was attacked, in order of first appearance."""
+def headlines(rows: Sequence[AuditRow], emotion: Emotion | None) -> tuple[Headline, ...]:
+    """One headline for each modality that was attacked, in order of first appearance.
+
+    `emotion` is what the study's own models reached; None where no study ran.
+    """
     return tuple(_headline(modality, rows, emotion) for modality in dict.fromkeys(row.modality for row in rows))
 
 
-def _headline(modality: str, rows: Sequence[AuditRow], emotion: Emotion) -> Headline:
+def _headline(modality: str, rows: Sequence[AuditRow], emotion: Emotion | None) -> Headline:
     usable = whole(row for row in rows if row.modality == modality)
     released = [row for row in usable if row.scenario not in ANCHORS]
     unprotected = [row for row in usable if row.scenario == UNPROTECTED]
@@ -56,7 +59,8 @@ def _headline(modality: str, rows: Sequence[AuditRow], emotion: Emotion) -> Head
                     speakers=found.speakers,
                 )
             )
-    result = {"voice": emotion.voice, "face": emotion.face, "fused": emotion.fused}.get(modality)
+    results = {} if emotion is None else {str(name): found for name, found in emotion.by_modality().items()}
+    result = results.get(modality)
     return Headline(
         modality=modality,
         figures=tuple(figures),

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import base64
 import hashlib
+from collections.abc import Sequence
 from functools import cache
 from importlib import resources
 from typing import Any
 
-from jinja2 import Environment, StrictUndefined
+from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
 
 from moretta.server.report import beyond, figures, forest, judges, summary, tradeoff, view, words
-from moretta.server.report.schema import Report
+from moretta.server.report.schema import AuditRow, Report
 from moretta.shared.toml_text import to_toml
 
 
@@ -22,13 +23,12 @@ def render_html(report: Report) -> str:
     Every text of the report is escaped by the template or, inside figures, by `svg`; the content security policy
     allows one style sheet, by its hash, and nothing else.
     """
-    style = _asset("style.css")
-    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
-    template = _environment().from_string(_asset("template.html"))
-    return template.render(
-        style=Markup(style),  # noqa: S704 - our own file
-        policy=f"default-src 'none'; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'",
+    return render_page(
+        "template.html",
         r=report,
+        data_file="report.json",
+        headlines=report.headline,
+        without_originals=report.run.deployment,
         what_was_run=summary.what_was_run(report),
         how_it_ran=summary.how_it_ran(report),
         sites_missed=any(site.missed for site in report.run.sites),
@@ -45,12 +45,40 @@ def render_html(report: Report) -> str:
     )
 
 
+def render_page(template: str, **content: Any) -> str:
+    """One of the package's pages, with its style sheet inside and a policy that allows nothing else."""
+    style = _asset("style.css")
+    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
+    return (
+        _environment()
+        .get_template(template)
+        .render(
+            style=Markup(style),  # noqa: S704 - our own file
+            policy=f"default-src 'none'; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'",
+            **content,
+        )
+    )
+
+
+def draw_forests(rows: Sequence[AuditRow]) -> dict[str, Markup | None]:
+    """The plot of all attackers of each modality."""
+    return {
+        modality: _drawn(
+            forest.forest_plot(
+                [row for row in rows if row.modality == modality],
+                name=f"forest-{index}",
+                title=f"Re-identification from {modality}, by attacker",
+            )
+        )
+        for index, modality in enumerate(dict.fromkeys(row.modality for row in rows))
+    }
+
+
 def _drawings(report: Report) -> dict[str, Any]:
     gate = report.run.study.get("gate")
     limit = gate.get("max_epsilon") if isinstance(gate, dict) else None
     limit = float(limit) if isinstance(limit, int | float) and not isinstance(limit, bool) else None
     results = {m: result for m, result in report.emotion.by_modality().items() if result is not None}
-    modalities = dict.fromkeys(row.modality for row in report.audit)
     return {
         "confusions": {
             modality: _drawn(
@@ -60,16 +88,7 @@ def _drawings(report: Report) -> dict[str, Any]:
             )
             for modality, result in results.items()
         },
-        "forests": {
-            modality: _drawn(
-                forest.forest_plot(
-                    [row for row in report.audit if row.modality == modality],
-                    name=f"forest-{index}",
-                    title=f"Re-identification from {modality}, by attacker",
-                )
-            )
-            for index, modality in enumerate(modalities)
-        },
+        "forests": draw_forests(report.audit),
         "tradeoff": _drawn(tradeoff.tradeoff_plot(report.emotion, report.audit, name="tradeoff-plot")),
         "epsilon_plot": _drawn(figures.epsilon_over_rounds(report.privacy, name="epsilon-plot", limit=limit)),
     }
@@ -81,7 +100,9 @@ def _drawn(drawing: str | None) -> Markup | None:
 
 @cache
 def _environment() -> Environment:
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment = Environment(
+        loader=FunctionLoader(_asset), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
     environment.filters.update(
         percent=words.percent,
         figure=words.figure,

@@ -60,7 +60,8 @@ def how_it_ran(report: Report) -> str:
 
 def findings(report: Report) -> tuple[str, ...]:
     """One sentence for each thing a reader should take away, worst news included."""
-    sentences = [*(_identity(headline, deployment=report.run.deployment) for headline in report.headline)]
+    without = report.run.deployment
+    sentences = [*(identity_sentence(headline, without_originals=without) for headline in report.headline)]
     if (found := beyond_sentence(report.beyond)) is not None:
         sentences.append(found)
     for modality, result in report.emotion.by_modality().items():
@@ -115,7 +116,8 @@ def latest(rows: Sequence[PrivacyRow]) -> tuple[PrivacyRow, ...]:
     return tuple(kept.values())
 
 
-def _identity(headline: Headline, *, deployment: bool) -> str:
+def identity_sentence(headline: Headline, *, without_originals: bool) -> str:
+    """What the strongest attacker did, against chance and unprotected data."""
     label = words.modality_label(headline.modality)
     if not headline.figures:
         return (
@@ -134,7 +136,7 @@ def _identity(headline: Headline, *, deployment: bool) -> str:
     if figure.unprotected is None:
         against.append(
             "unprotected data never left the sites, so there is none to hold this figure against"
-            if deployment
+            if without_originals
             else "no attacker broke the unprotected data, so this figure proves little"
         )
     else:

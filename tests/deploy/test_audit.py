@@ -53,6 +53,7 @@ def test_a_release_is_audited_against_its_originals_by_the_key_beside_it(
     assert {row["scenario"] for row in written["audit"]} == {"unprotected", "ignorant", "semi-informed", "constant"}
     top1 = {r.scenario: r.value for r in found.rows if (r.metric, r.subset, r.pooled) == ("top1", "all", 1)}
     assert top1["unprotected"] == top1["semi-informed"] == top1["ignorant"]  # released as they are, and matched right
+    assert "<h1>anonymized</h1>" in (out / "audit.html").read_text()
     assert "1001" not in (out / "trials-voice.json").read_text()  # pseudonyms only
 
 

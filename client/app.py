@@ -19,6 +19,7 @@ from flwr.clientapp import ClientApp
 
 from moretta.client.policy import PolicyError
 from moretta.client.settings import SiteSettings, deployed_site, simulated_site
+from moretta.client.site_home import SITE_HOME
 from moretta.shared import wire
 from moretta.shared.errors import BudgetError, MorettaError, RefusedError, ReleaseError
 from moretta.shared.exit_codes import ExitCode
@@ -31,8 +32,6 @@ if TYPE_CHECKING:
 
 app = ClientApp()
 
-SITE_HOME = "site-home"
-"""Key of the node's configuration: the folder of an enrolled site."""
 Handler = Callable[[Message, SiteSettings], RecordDict]
 
 

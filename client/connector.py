@@ -12,6 +12,7 @@ import base64
 import binascii
 import logging
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import grpc
 import grpc.aio
@@ -27,7 +28,7 @@ from starlette.routing import Route
 from moretta.client.bundle_gate import BundleGate
 from moretta.client.contact import MAX_MESSAGE_BYTES
 from moretta.client.link import Link, LinkDown
-from moretta.shared.pb.relay_pb2 import FleetCall
+from moretta.shared.pb.relay_pb2 import FleetCall, FleetReply
 from moretta.shared.relay import FLEET_METHODS
 
 _PROTOBUF = "application/protobuf"
@@ -35,6 +36,7 @@ _CALL_SECONDS = 27.0
 """Flower's SuperNode gives a call up after 30 s of silence."""
 _HEARTBEAT, _HEARTBEAT_SECONDS = "send-node-heartbeat", 4.5
 """Of those it gives up after 5 s."""
+_ACTIVATE, _DEACTIVATE = "activate-node", "deactivate-node"
 _MAX_CALLS = 8
 """At once; more wait. Bounds the memory that bodies take."""
 _STATUS = {
@@ -46,6 +48,18 @@ _STATUS = {
 }
 _TOO_LARGE = ("too-large", "answer-too-large", "larger than max")
 _log = logging.getLogger("moretta.site")
+
+
+@dataclass
+class Traffic:
+    """What went through since the start."""
+
+    calls: int = 0
+    failed: int = 0
+    bytes_out: int = 0
+    bytes_in: int = 0
+    online: bool = False
+    """Whether the SuperLink took the node that calls."""
 
 
 class Connector:
@@ -71,6 +85,7 @@ class Connector:
         public = node_key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
         self._header = base64.b64encode(public).decode()
         self._room = asyncio.Semaphore(_MAX_CALLS)
+        self.traffic = Traffic()
 
     def app(self) -> Starlette:
         """The web application. Every path but those of the Fleet API is refused, the Control API's among them."""
@@ -108,9 +123,11 @@ class Connector:
         try:
             reply = await self._link.call(call, seconds=_HEARTBEAT_SECONDS if method == _HEARTBEAT else _CALL_SECONDS)
         except LinkDown:
+            self.traffic.failed += 1
             return _refusal(503, "no connection to the server")
         except grpc.aio.AioRpcError as error:
             return self._failed(method, error)
+        self._count(method, body, reply)
         if reply.status != 200:
             return Response(reply.body, status_code=reply.status or 502, media_type="application/json")
         return Response(self._gate.inspect(method, body, reply.body), media_type=_PROTOBUF)
@@ -120,10 +137,18 @@ class Connector:
         status = _STATUS.get(code, 502)
         if code is grpc.StatusCode.RESOURCE_EXHAUSTED and any(word in details for word in _TOO_LARGE):
             status = 413
+        self.traffic.failed += 1
         _log.warning("%s failed: %s, %s", method, code.name, details[:300])
         if status == 401:
             self._on_refused(details)
         return _refusal(status, details)
+
+    def _count(self, method: str, body: bytes, reply: FleetReply) -> None:
+        self.traffic.calls += 1
+        self.traffic.bytes_out += len(body)
+        self.traffic.bytes_in += len(reply.body)
+        if method in (_ACTIVATE, _DEACTIVATE):
+            self.traffic.online = method == _ACTIVATE and reply.status == 200
 
     def _is_own(self, request: Request) -> bool:
         headers = request.headers

@@ -17,6 +17,9 @@ from moretta.shared.atomic import write_atomic
 from moretta.shared.enrollment.fingerprint import fingerprint
 from moretta.shared.errors import HomeError
 
+BACKDATE = dt.timedelta(minutes=5)
+"""By so much certificates begin before they are made, for clocks that are behind."""
+
 
 class Identity(BaseModel):
     """An enrolled site. Keys never show in a repr."""
@@ -49,9 +52,14 @@ class Identity(BaseModel):
         """When the certificate ends."""
         return self.certificate.not_valid_after_utc
 
-    def lifetime(self) -> dt.timedelta:
-        """From the start to the end of the certificate."""
-        return self.not_after - self.certificate.not_valid_before_utc
+    def renew_at(self, spread: float) -> dt.datetime:
+        """When two thirds of the certificate's life are over, and up to a sixteenth more.
+
+        Args:
+            spread: within [0, 1], so that sites that joined together do not renew together.
+        """
+        start = self.certificate.not_valid_before_utc + BACKDATE
+        return start + (self.not_after - start) * (2 / 3 + spread / 16)
 
     @property
     def node_public_key(self) -> ec.EllipticCurvePublicKey:

@@ -28,6 +28,8 @@ from moretta.shared.errors import HomeError
 from moretta.shared.toml_text import to_toml
 
 HOME_VARIABLE = "MORETTA_SITE"
+SITE_HOME = "site-home"
+"""Key of the configuration that Flower's SuperNode hands to the ClientApp: the site's folder."""
 
 
 class SiteFile(BaseModel):

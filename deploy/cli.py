@@ -9,7 +9,7 @@ from typing import NoReturn
 import click
 import typer
 
-from moretta.deploy.commands import attackers, corpus, server, study
+from moretta.deploy.commands import attackers, corpus, server, site, study
 from moretta.deploy.commands.anonymize import anonymize
 from moretta.deploy.commands.audit import audit
 from moretta.deploy.commands.report import report
@@ -35,6 +35,7 @@ app.command("train-face")(train_face)
 app.add_typer(corpus.app, name="corpus", help="Check a corpus, or make a synthetic one.")
 app.add_typer(server.app, name="server", help="Run the coordinator's server: port, sites, tokens.")
 app.add_typer(study.app, name="study", help="Run a study over the sites that are enrolled at a server.")
+app.add_typer(site.app, name="site", help="Take part in studies over the network, as a site.")
 app.add_typer(attackers.app, name="attackers", help="Fetch and list the pretrained attackers.")
 
 

@@ -1,0 +1,48 @@
+"""All looks, in an order in which the first fault explains the later ones."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from moretta.client.identity import Identity
+from moretta.client.policy import Policy
+from moretta.client.site_home import SiteHome
+from moretta.deploy.site.doctor import here, there
+from moretta.deploy.site.doctor.findings import Finding, Findings
+
+Clock = Callable[[], float]
+
+
+def examine(
+    home: SiteHome, *, clock: Clock = time.time, disk_usage: Callable[[Path], Any] = shutil.disk_usage
+) -> list[Finding]:
+    """Look at everything. Nothing is changed, here or at the server.
+
+    Args:
+        home: the site's folder.
+        clock: seconds since 1970.
+        disk_usage: of the disk a folder is on, with its `free` bytes.
+    """
+    notes = Findings()
+    here.look_at_packages(notes)
+    here.look_at_folder(notes, home, disk_usage)
+    said = notes.tried("settings", home.read, lambda seen: f"clips are in {seen.corpus}")
+    if said is not None:
+        here.look_at_corpus(notes, said)
+    policy = notes.tried("policy", lambda: Policy.load(home.policy_file), here.policy_in_words)
+    identity = notes.tried(
+        "identity", lambda: Identity.load(home.identity_file), lambda seen: f"{seen.site}, enrolled at {seen.address}"
+    )
+    if policy is not None:
+        here.look_at_policy(notes, policy, said, identity)
+    if identity is None:
+        return notes.notes
+    expired = here.certificate_expired(notes, identity, clock())
+    if there.met(notes, identity) and not expired:
+        there.look_at_server(notes, identity, clock)
+    here.look_at_process(notes, home)
+    return notes.notes

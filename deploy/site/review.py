@@ -1,0 +1,108 @@
+"""`moretta site review`: what would be released for a study, made here, for the steward to see and hear.
+
+Nothing leaves, no network is used, and nothing is spent: the release is made in a folder of its own, with noise of its
+own, under the policy that holds for the real one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from moretta.client.held_out import of_released
+from moretta.client.identity import Identity
+from moretta.client.policy import Policy
+from moretta.client.release import make_release, site_corpus
+from moretta.client.settings import SiteSettings
+from moretta.client.site_home import SiteHome
+from moretta.deploy.anonymize import write_media
+from moretta.deploy.simulate import check_names, prepare_folder, without_missing
+from moretta.shared.corpus.clips import Clip
+from moretta.shared.errors import HomeError
+from moretta.shared.public import public_arrays
+from moretta.shared.release import PseudonymKey, Release
+from moretta.shared.study import Study
+from moretta.shared.threads import limit_threads
+
+PAGE = "review.html"
+Step = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Review:
+    """A release that was made to be looked at, and the clips it was made of."""
+
+    study: Study
+    policy: Policy
+    release: Release
+    held_out: frozenset[str]
+    """Pseudonyms."""
+    absent: dict[str, str]
+    """Modalities that the study asks for and the site has not, with the reason."""
+    originals: dict[str, Clip]
+    """By the pseudonym of the released clip."""
+
+
+def review_study(home: SiteHome, study: Study, out: Path, *, shown: int = 6, step: Step | None = None) -> Review:
+    """Make the release in `out/release`, media of all of it in `out/media`, and the page `out/review.html`.
+
+    Args:
+        home: the site's folder; it need not be enrolled.
+        study: as the coordinator sent it.
+        out: a new or empty folder, to be kept as closed as the clips are: the page holds some of them.
+        shown: so many clips are on the page.
+        step: called with clips done and in all.
+
+    Raises:
+        PolicyError: this study would be refused.
+        MorettaError: the folder, the clips or the study cannot be used.
+    """
+    from moretta.deploy.site.review_page import render
+
+    limit_threads(1)
+    check_names(study)
+    settings = _settings(home)
+    if settings.policy is not None:
+        settings.policy.check_study(study)
+    prepare_folder(out)
+    out.chmod(0o700)
+    scratch = replace(settings, home=out / ".site")
+    corpus, clips = site_corpus(scratch, study)
+    there, absent = without_missing(corpus, study)  # no autoencoder is made ready for a site that has no video
+    release = make_release(scratch, there, public_arrays(there), folder=out / "release", progress=step)
+    write_media(release, out / "media", fps=study.face.fps)
+    review = Review(
+        study=study,
+        policy=settings.policy or Policy(),
+        release=release,
+        held_out=of_released(scratch, study, frozenset(clip.speaker for clip in release.clips)),
+        absent=absent,
+        originals=_originals(scratch.pseudonyms(), clips),
+    )
+    page = render(review, out / "media", shown=shown)
+    (out / PAGE).write_text(page, encoding="utf-8")
+    (out / PAGE).chmod(0o600)
+    return review
+
+
+def _settings(home: SiteHome) -> SiteSettings:
+    said, policy = home.read(), Policy.load(home.policy_file)
+    policy.check_noise(seeded=said.simulated_seed is not None)
+    try:
+        name = Identity.load(home.identity_file).site
+    except HomeError:
+        name = "this-site"
+    return SiteSettings(
+        name=name,
+        home=home.root,
+        corpus=said.corpus,
+        speakers=said.speakers,
+        held_out=None if said.held_out is None else frozenset(said.held_out),
+        simulated_seed=said.simulated_seed,
+        policy=policy,
+    )
+
+
+def _originals(key: PseudonymKey, clips: Sequence[Clip]) -> dict[str, Clip]:
+    return {key.clip(str(clip.name)): clip for clip in clips}

@@ -1,0 +1,200 @@
+"""Flower's SuperNode as a child of the site: started, watched, started again, and ended with all that it started.
+
+A SuperNode that was killed is refused by the SuperLink for up to a minute, because there it still counts as online. So
+one that ends is started again after a while, and again, and never given up.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import random
+import socket
+import sys
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from moretta.client.loopback import HOST
+from moretta.client.site_home import SITE_HOME, SiteHome
+from moretta.deploy.runtime import marked
+from moretta.shared.atomic import write_atomic
+from moretta.shared.threads import THREAD_VARIABLES
+
+BASE_SECONDS, CAP_SECONDS = 8.0, 30.0
+_SETTLED_SECONDS = 120.0
+"""A SuperNode that lived so long was well: the next end is counted as a first one."""
+_END_SECONDS = 15.0
+_LOG_BYTES = 10 * 2**20
+_STILL_ONLINE = "[code: 2004]"
+_log = logging.getLogger("moretta.site")
+
+
+@dataclass(frozen=True, slots=True)
+class SuperNodeCommand:
+    """How a SuperNode of this site is started.
+
+    Args:
+        home: the site's folder.
+        connector_port: on loopback.
+        root_certificate: that the connector is known by.
+        node_key: file with the node key in OpenSSH form.
+        trusted_entities: file with the one signer whose bundles are taken.
+    """
+
+    home: SiteHome
+    connector_port: int
+    root_certificate: Path
+    node_key: Path
+    trusted_entities: Path
+
+    def arguments(self) -> list[str]:
+        """The command line. Nothing secret stands in it."""
+        return [
+            str(Path(sys.executable).parent / "flower-supernode"),
+            "--superlink",
+            f"{HOST}:{self.connector_port}",
+            "--root-certificates",
+            str(self.root_certificate),
+            "--auth-supernode-private-key",
+            str(self.node_key),
+            "--trusted-entities",
+            str(self.trusted_entities),
+            "--host",
+            HOST,
+            "--port",
+            str(_free_port()),
+            "--node-config",
+            f"{SITE_HOME}={json.dumps(str(self.home.root.absolute()), ensure_ascii=False)}",
+        ]
+
+    def environment(self, mark: str) -> dict[str, str]:
+        """What the SuperNode and the ClientApps inherit."""
+        binaries = str(Path(sys.executable).parent)
+        return {
+            **os.environ,
+            **dict.fromkeys(THREAD_VARIABLES, "1"),
+            marked.MARK: mark,
+            "PATH": f"{binaries}{os.pathsep}{os.environ.get('PATH', '')}",
+            "FLWR_HOME": str(self.home.flower.absolute()),
+            "FLWR_TELEMETRY_ENABLED": "0",
+            "FLWR_DISABLE_UPDATE_CHECK": "1",
+            "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
+            "CUDA_VISIBLE_DEVICES": os.environ.get("CUDA_VISIBLE_DEVICES", ""),
+            "PYTHONDONTWRITEBYTECODE": "1",
+            "NO_COLOR": "1",
+            "NO_PROXY": HOST,  # a proxy of the house is not asked for loopback
+            "no_proxy": HOST,
+        }
+
+
+class SuperNodeKeeper:
+    """Keeps one SuperNode alive.
+
+    Args:
+        command: how it is started.
+        sleep: between an end and the next start.
+        jitter: uniform in [0, 1).
+        clock: seconds that only go forward.
+    """
+
+    def __init__(
+        self,
+        command: SuperNodeCommand,
+        *,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        jitter: Callable[[], float] = random.random,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._command = command
+        self._sleep, self._jitter, self._clock = sleep, jitter, clock
+        self._log_file = command.home.logs / "supernode.log"
+        self._mark_file = command.home.keys / ".run-mark"
+        self._process: asyncio.subprocess.Process | None = None
+        self.starts = 0
+
+    @property
+    def pid(self) -> int | None:
+        """Of the SuperNode that runs; None while none does."""
+        return None if self._process is None else self._process.pid
+
+    async def keep(self) -> None:
+        """Start it, and start it again, until this is cancelled; then it and all its processes are ended."""
+        failures = 0
+        try:
+            while True:
+                await asyncio.to_thread(self._end_left_over)
+                began = self._clock()
+                code, told = await self._lived()
+                failures = 1 if self._clock() - began > _SETTLED_SECONDS else failures + 1
+                wait = (0.5 + self._jitter() / 2) * min(CAP_SECONDS, BASE_SECONDS * 2 ** min(failures - 1, 8))
+                _log.warning("the SuperNode ended with code %s%s; it starts again in %.0f s", code, told, wait)
+                await self._sleep(wait)
+        finally:
+            await self._stop()
+
+    async def _lived(self) -> tuple[int, str]:
+        mark = marked.new_mark()
+        write_atomic(self._mark_file, mark, mode=0o600)
+        _rotate(self._log_file)
+        start = self._log_file.stat().st_size if self._log_file.exists() else 0
+        with self._log_file.open("ab") as output:
+            self._process = await asyncio.create_subprocess_exec(
+                *self._command.arguments(),
+                env=self._command.environment(mark),
+                cwd=self._command.home.flower,
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,  # Ctrl-C reaches the supervisor alone, which ends all in order
+            )
+        self.starts += 1
+        code = await self._process.wait()
+        self._process = None
+        return code, _explained(self._log_file, start)
+
+    async def _stop(self) -> None:
+        """Ask it to end while the connector still listens: a node that signs off can come back at once."""
+        process, self._process = self._process, None
+        if process is not None and process.returncode is None:
+            process.terminate()
+            try:
+                await asyncio.wait_for(process.wait(), _END_SECONDS)
+            except TimeoutError:
+                process.kill()
+                await process.wait()
+        await asyncio.to_thread(self._end_left_over)
+
+    def _end_left_over(self) -> None:
+        """End what an earlier SuperNode of this site started, one of a killed supervisor included."""
+        try:
+            mark = self._mark_file.read_text(encoding="ascii")
+        except (OSError, UnicodeDecodeError):
+            return
+        if len(mark) >= 32:
+            marked.end_all_for_sure(mark)
+        self._mark_file.unlink(missing_ok=True)
+
+
+def _explained(log: Path, start: int) -> str:
+    with log.open("rb") as file:
+        file.seek(start)
+        text = file.read().decode(errors="replace")
+    if _STILL_ONLINE in text:
+        return " (the server still counts the last one as online, for up to a minute)"
+    told = [line.strip() for line in text.splitlines() if "Exit Code" in line or "Error" in line]
+    return f" ({told[-1][:200]})" if told else ""
+
+
+def _rotate(log: Path) -> None:
+    if log.exists() and log.stat().st_size > _LOG_BYTES:
+        log.replace(log.with_suffix(".log.1"))
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind((HOST, 0))
+        return int(probe.getsockname()[1])

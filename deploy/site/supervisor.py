@@ -1,0 +1,196 @@
+"""`moretta site run`: connector, SuperNode and renewal in one foreground process that ends cleanly."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import moretta.deploy
+from moretta.client.bundle_gate import BundleGate
+from moretta.client.connector import Connector
+from moretta.client.identity import Identity
+from moretta.client.link import Link
+from moretta.client.loopback import LoopbackServer
+from moretta.client.policy import Policy
+from moretta.client.settings import deployed_site
+from moretta.client.site_home import SiteHome
+from moretta.deploy.site.renewal import Renewal
+from moretta.deploy.site.supernode import SuperNodeCommand, SuperNodeKeeper
+from moretta.shared.atomic import write_atomic
+from moretta.shared.bundle import Bundle, read_folder
+from moretta.shared.errors import EnrollmentError
+
+STATE_FILE = "state.json"
+_STATE_SECONDS = 1.0
+_log = logging.getLogger("moretta.site")
+
+
+@dataclass(frozen=True, slots=True)
+class SiteState:
+    """What a running site writes of itself once a second, for `moretta site status` and for health checks."""
+
+    pid: int
+    site: str
+    server: str
+    written: float
+    """Seconds since 1970."""
+    connected: bool
+    """Whether the connection to the server is up."""
+    online: bool
+    """Whether Flower's SuperLink took the node."""
+    supernode: int | None
+    """Its pid; None while none runs."""
+    supernode_starts: int
+    certificate_ends: float
+    """Seconds since 1970."""
+    calls: int
+    failed_calls: int
+    bytes_out: int
+    bytes_in: int
+
+
+def installed_bundle() -> Bundle:
+    """The bundle that belongs to this installation."""
+    return read_folder(Path(moretta.deploy.__file__).parent / "fab")
+
+
+async def run_site(home: SiteHome) -> None:
+    """Serve until SIGTERM or Ctrl-C.
+
+    Raises:
+        HomeError: the folder cannot be used, or another process uses it.
+        PolicyError: the policy refuses the server, the installed code or bundle, or noise from a seed.
+        EnrollmentError: the server does not know this site any more, or the certificate has expired.
+    """
+    deployed_site(home.root)  # what its ClientApp would refuse at each message, it refuses here first
+    bundle = installed_bundle()
+    Policy.load(home.policy_file).check_bundle(bundle.digest)
+    home.prepare()
+    with home.locked(), _stop_signals() as stopped:
+        await _Site(home, bundle).run(stopped)
+
+
+class _Site:
+    """The parts of a running site, and what holds them together."""
+
+    def __init__(self, home: SiteHome, bundle: Bundle) -> None:
+        identity = Identity.load(home.identity_file)
+        gate = BundleGate(bundle)
+        self._home = home
+        self._refused: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self._link = Link(identity)
+        self._connector = Connector(self._link, gate, identity.node_public_key, on_refused=self._note_refusal)
+        self._loopback = LoopbackServer(self._connector.app(), home.keys)
+        self._renewal = Renewal(home, self._link, identity)
+        self._supernode = SuperNodeKeeper(
+            SuperNodeCommand(
+                home=home,
+                connector_port=self._loopback.port,
+                root_certificate=self._loopback.certificate.absolute(),
+                node_key=_written(home.keys / "node", identity.node_key),
+                trusted_entities=_written(home.keys / "trusted.yaml", gate.trusted_entities),
+            )
+        )
+
+    async def run(self, stopped: asyncio.Event) -> None:
+        """Until `stopped`, or until a part ends with an error."""
+        lasting = {
+            asyncio.create_task(part, name=name)
+            for name, part in {
+                "link": self._link.keep(),
+                "connector": self._loopback.serve(),
+                "renewal": self._renewal.keep(),
+                "state": self._tell(),
+                "refusal": self._refusal(),
+            }.items()
+        }
+        supernode = asyncio.create_task(self._supernode.keep(), name="supernode")
+        stop = asyncio.create_task(stopped.wait(), name="stop")
+        _log.info("the site %s serves %s", self._renewal.identity.site, self._renewal.identity.address)
+        done, _ = await asyncio.wait({*lasting, supernode, stop}, return_when=asyncio.FIRST_COMPLETED)
+        await _ended(supernode)  # first, as it signs off through the connector
+        self._loopback.stop()
+        await _ended(stop, *lasting)
+        (self._home.root / STATE_FILE).unlink(missing_ok=True)
+        for task in done - {stop}:
+            task.result()
+
+    def _note_refusal(self, words: str) -> None:
+        if not self._refused.done():
+            self._refused.set_result(words)
+
+    async def _refusal(self) -> None:
+        words = await self._refused
+        raise EnrollmentError(
+            f"the server does not know this site any more: {words}",
+            expected="an enrollment that was not revoked",
+            fix="ask the coordinator for `moretta server token --site NAME --reenroll`, and join again with --replace",
+        )
+
+    async def _tell(self) -> None:
+        while True:
+            write_atomic(self._home.root / STATE_FILE, json.dumps(asdict(self._state())), mode=0o600)
+            await asyncio.sleep(_STATE_SECONDS)
+
+    def _state(self) -> SiteState:
+        identity, traffic = self._renewal.identity, self._connector.traffic
+        return SiteState(
+            pid=os.getpid(),
+            site=identity.site,
+            server=identity.address,
+            written=time.time(),
+            connected=self._link.up,
+            online=traffic.online and self._link.up and self._supernode.pid is not None,
+            supernode=self._supernode.pid,
+            supernode_starts=self._supernode.starts,
+            certificate_ends=identity.not_after.timestamp(),
+            calls=traffic.calls,
+            failed_calls=traffic.failed,
+            bytes_out=traffic.bytes_out,
+            bytes_in=traffic.bytes_in,
+        )
+
+
+def read_state(home: SiteHome, *, oldest_seconds: float = 10.0) -> SiteState | None:
+    """What the running site says of itself; None if none runs, or it does not move any more."""
+    try:
+        content: dict[str, Any] = json.loads((home.root / STATE_FILE).read_text(encoding="utf-8"))
+        state = SiteState(**content)
+    except (OSError, ValueError, TypeError):
+        return None
+    return state if abs(time.time() - state.written) <= oldest_seconds else None
+
+
+def _written(path: Path, content: str) -> Path:
+    """A copy for Flower, which reads files."""
+    write_atomic(path, content, mode=0o600)
+    return path.absolute()
+
+
+async def _ended(*tasks: asyncio.Task[Any]) -> None:
+    for task in tasks:
+        task.cancel()
+    for task in tasks:
+        with suppress(asyncio.CancelledError, Exception):  # errors are raised from those that ended by themselves
+            await task
+
+
+@contextmanager
+def _stop_signals() -> Iterator[asyncio.Event]:
+    loop, stopped = asyncio.get_running_loop(), asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopped.set)
+    try:
+        yield stopped
+    finally:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.remove_signal_handler(number)

@@ -87,6 +87,7 @@ class Renewal:
             _log.warning("the site's identity cannot be read, the present one stays in use: %s", error)
             return
         if found != self.identity:
+            _log.info("a certificate that was renewed beside this process is taken over")
             self._use(found)
 
     def _use(self, identity: Identity) -> None:

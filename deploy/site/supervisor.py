@@ -14,7 +14,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import moretta.deploy
 from moretta.client.bundle_gate import BundleGate
 from moretta.client.connector import Connector
 from moretta.client.identity import Identity
@@ -23,10 +22,11 @@ from moretta.client.loopback import LoopbackServer
 from moretta.client.policy import Policy
 from moretta.client.settings import deployed_site
 from moretta.client.site_home import SiteHome
+from moretta.deploy.bundle import installed_bundle
 from moretta.deploy.site.renewal import Renewal
 from moretta.deploy.site.supernode import SuperNodeCommand, SuperNodeKeeper
 from moretta.shared.atomic import write_atomic
-from moretta.shared.bundle import Bundle, read_folder
+from moretta.shared.bundle import Bundle
 from moretta.shared.errors import EnrollmentError
 
 STATE_FILE = "state.json"
@@ -56,11 +56,6 @@ class SiteState:
     failed_calls: int
     bytes_out: int
     bytes_in: int
-
-
-def installed_bundle() -> Bundle:
-    """The bundle that belongs to this installation."""
-    return read_folder(Path(moretta.deploy.__file__).parent / "fab")
 
 
 async def run_site(home: SiteHome) -> None:

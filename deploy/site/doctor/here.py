@@ -10,8 +10,9 @@ from typing import Any
 from moretta.client.identity import Identity
 from moretta.client.policy import Policy
 from moretta.client.site_home import SiteFile, SiteHome
+from moretta.deploy.bundle import installed_bundle
 from moretta.deploy.site.doctor.findings import Findings
-from moretta.deploy.site.supervisor import installed_bundle, read_state
+from moretta.deploy.site.supervisor import read_state
 from moretta.shared.exit_codes import ExitCode
 from moretta.shared.versions import PACKAGES, code_digest, versions
 

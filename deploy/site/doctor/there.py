@@ -9,8 +9,8 @@ from collections.abc import Callable
 from moretta.client import enrollment
 from moretta.client.contact import look_at_authority
 from moretta.client.identity import Identity
+from moretta.deploy.bundle import installed_bundle
 from moretta.deploy.site.doctor.findings import Findings
-from moretta.deploy.site.supervisor import installed_bundle
 from moretta.shared.enrollment.address import split_address
 from moretta.shared.exit_codes import ExitCode
 from moretta.shared.pb.enrollment_pb2 import InfoReply

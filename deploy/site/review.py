@@ -17,7 +17,8 @@ from moretta.client.release import make_release, site_corpus
 from moretta.client.settings import SiteSettings
 from moretta.client.site_home import SiteHome
 from moretta.deploy.anonymize import write_media
-from moretta.deploy.simulate import check_names, prepare_folder, without_missing
+from moretta.deploy.runs import check_names, prepare_folder
+from moretta.deploy.simulate import without_missing
 from moretta.shared.corpus.clips import Clip
 from moretta.shared.errors import HomeError
 from moretta.shared.public import public_arrays

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import logging
 import os
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,7 +17,6 @@ from moretta.server.audit_log import AuditLog
 from moretta.server.enrollment.authority import CertificateAuthority
 from moretta.server.enrollment.authority_files import load_certificate
 from moretta.server.enrollment.nodes import NodeKeeper
-from moretta.server.enrollment.records import NodeKeyRecord
 from moretta.server.enrollment.registry import Registry
 from moretta.server.home import ServerHome
 from moretta.server.port.credentials import PortCertificates
@@ -51,7 +52,7 @@ class Duties:
     problems: dict[str, str | None]
     started: float = field(default_factory=time.time)
     _answered: float = field(default_factory=time.monotonic)
-    _known_keys: list[NodeKeyRecord] | None = None
+    _known_keys: dict[str, bool] | None = None
     _was_ready: bool = False
     _written: float = 0.0
 
@@ -96,7 +97,8 @@ class Duties:
         """Bring Flower in step with the registry where either has changed."""
         if self.problems["superlink"] is not None or self.problems["registry"] is not None:
             return
-        keys = await asyncio.to_thread(self.registry.node_keys)
+        # As it was before: what is enrolled during the reconciling needs another one
+        keys = {key.public_key: key.current for key in await asyncio.to_thread(self.registry.node_keys)}
         if keys == self._known_keys:
             return
         try:
@@ -104,8 +106,8 @@ class Duties:
                 self.tell("node-problem", {"problem": problem})
         except Refusal as refusal:
             self.tell("node-problem", {"problem": refusal.message})
-            return
-        self._known_keys = await asyncio.to_thread(self.registry.node_keys)
+        else:
+            self._known_keys = keys
 
     async def housekeeping(self) -> None:
         """Renew the port's certificate in time, keep logs short."""
@@ -114,6 +116,7 @@ class Duties:
             self.tell("server-certificate-renewed", {"not_after": self.certificates.issued.not_after})
         self.guard.refusals.flush(only_after_seconds=60.0)
         await asyncio.to_thread(self.flower.trim_logs)
+        await asyncio.to_thread(_give_memory_back)
 
     def _problem_of_authority(self) -> str | None:
         try:
@@ -148,6 +151,12 @@ class Duties:
             problems=dict(self.problems),
             mark=self.flower.mark,
         ).write(self.home)
+
+
+def _give_memory_back() -> None:
+    """Long bodies leave glibc with free memory that it would keep; elsewhere there is nothing to do."""
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 async def _every(seconds: float, duty: Callable[[], Awaitable[None]], stop: asyncio.Event) -> None:

@@ -108,8 +108,9 @@ class Guard:
                     await memory.enter_async_context(self.admission.room(name, size))
 
             await make_room(declared)
-            request = _parsed(method, await _read(requests), max(declared, SMALL_BODY_BYTES) + ENVELOPE_BYTES)
-            reply = await method.run(caller, request, make_room)
+            longest = max(declared, SMALL_BODY_BYTES) + ENVELOPE_BYTES
+            # No name here holds the request, so that what runs may let go of it
+            reply = await method.run(caller, _parsed(method, await _read(requests), longest), make_room)
             await context.write(reply.SerializeToString())
 
     async def _turn_away(

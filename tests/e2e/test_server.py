@@ -105,6 +105,13 @@ def test_an_enrolled_site_is_a_node_of_flower_and_its_calls_reach_the_superlink(
     assert site_names(ServerHome.open(server.folder))[node_id] == "clinic-a"
 
 
+def test_sites_that_enroll_at_once_all_become_nodes(server: ServerProcess) -> None:
+    names = [f"at-once-{number}" for number in range(8)]
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(server.enrolled, names))
+    assert len({server.node_id(name) for name in names}) == 8
+
+
 def test_a_site_cannot_act_for_another_ones_node(server: ServerProcess) -> None:
     one, two = server.enrolled("cross-a"), server.enrolled("cross-b")
     calls, foreign = server.as_site(one), server.node_id("cross-b")

@@ -12,6 +12,7 @@ from moretta.server.audit.views import code_statistics_of
 
 Floats = npt.NDArray[np.float32]
 COMPONENTS = 12
+_FRAMES_PER_COMPONENT = 16
 _MAX_FRAMES = 6000
 
 
@@ -24,7 +25,9 @@ class Movement:
 
         frames = np.concatenate([_flat(clips, i) for i in range(len(clips))])
         chosen = np.random.default_rng(seed).permutation(len(frames))[:_MAX_FRAMES]
-        self._reduce: Any = PCA(min(COMPONENTS, len(chosen) - 1), svd_solver="full").fit(frames[np.sort(chosen)])
+        # More components than the frames can teach are noise of those frames, and smaller in all others.
+        components = min(COMPONENTS, max(1, len(chosen) // _FRAMES_PER_COMPONENT))
+        self._reduce: Any = PCA(components, svd_solver="full").fit(frames[np.sort(chosen)])
         return self
 
     def vectors(self, clips: ClipSet) -> Floats:

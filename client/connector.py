@@ -11,7 +11,7 @@ import asyncio
 import base64
 import binascii
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 import grpc
@@ -26,8 +26,9 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from moretta.client.bundle_gate import BundleGate
-from moretta.client.contact import MAX_MESSAGE_BYTES
+from moretta.client.contact import MAX_MESSAGE_BYTES, explained
 from moretta.client.link import Link, LinkDown
+from moretta.shared.errors import MorettaError, RefusedError
 from moretta.shared.pb.relay_pb2 import FleetCall, FleetReply
 from moretta.shared.relay import FLEET_METHODS
 
@@ -37,6 +38,7 @@ _CALL_SECONDS = 27.0
 _HEARTBEAT, _HEARTBEAT_SECONDS = "send-node-heartbeat", 4.5
 """Of those it gives up after 5 s."""
 _ACTIVATE, _DEACTIVATE = "activate-node", "deactivate-node"
+_LEAVING = frozenset({"push-messages", "push-object"})
 _MAX_CALLS = 8
 """At once; more wait. Bounds the memory that bodies take."""
 _STATUS = {
@@ -69,7 +71,9 @@ class Connector:
         link: to the server.
         gate: looks at code on its way in.
         node_key: whose signature every call must carry.
-        on_refused: told the server's words when it does not know this site any more.
+        before_leaving: done before each call that carries what the site has computed; raises RefusedError where it
+            must stay here.
+        on_end: told why nothing can go on: the server does not know this site any more, or `before_leaving` refused.
     """
 
     def __init__(
@@ -78,9 +82,11 @@ class Connector:
         gate: BundleGate,
         node_key: ec.EllipticCurvePublicKey,
         *,
-        on_refused: Callable[[str], None] = lambda text: None,  # noqa: ARG005
+        before_leaving: Callable[[], Awaitable[None]] | None = None,
+        on_end: Callable[[MorettaError], None] = lambda error: None,  # noqa: ARG005
     ) -> None:
-        self._link, self._gate, self._on_refused = link, gate, on_refused
+        self._link, self._gate = link, gate
+        self._before_leaving, self._on_end = before_leaving, on_end
         self._node_key = node_key
         public = node_key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
         self._header = base64.b64encode(public).decode()
@@ -121,7 +127,12 @@ class Connector:
             timestamp=request.headers["flwr-timestamp"],
         )
         try:
+            if self._before_leaving is not None and method in _LEAVING:
+                await self._before_leaving()
             reply = await self._link.call(call, seconds=_HEARTBEAT_SECONDS if method == _HEARTBEAT else _CALL_SECONDS)
+        except RefusedError as error:
+            self._on_end(error)
+            return _refusal(409, "nothing leaves this site")
         except LinkDown:
             self.traffic.failed += 1
             return _refusal(503, "no connection to the server")
@@ -140,7 +151,7 @@ class Connector:
         self.traffic.failed += 1
         _log.warning("%s failed: %s, %s", method, code.name, details[:300])
         if status == 401:
-            self._on_refused(details)
+            self._on_end(explained(error, self._link.address))
         return _refusal(status, details)
 
     def _count(self, method: str, body: bytes, reply: FleetReply) -> None:

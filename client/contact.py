@@ -27,7 +27,7 @@ _OPTIONS = (
     ("grpc.enable_http_proxy", 0),
     ("grpc.enable_retries", 0),  # a Fleet call is signed for once; who repeats it must sign it again
 )
-_WAY_BACK = "ask the coordinator for `moretta server token --site NAME --reenroll`, and join again"
+WAY_BACK = "ask the coordinator for `moretta server token --site NAME --reenroll`, and join again with --replace"
 
 
 def look_at_authority(address: str, expected_fingerprint: str) -> str:
@@ -69,7 +69,7 @@ def explained(error: grpc.aio.AioRpcError, address: str) -> MorettaError:
             return EnrollmentError(
                 f"the server does not know this site any more: {details}",
                 expected="an enrollment that was not revoked",
-                fix=_WAY_BACK,
+                fix=WAY_BACK,
             )
         case grpc.StatusCode.PERMISSION_DENIED | grpc.StatusCode.ALREADY_EXISTS | grpc.StatusCode.INVALID_ARGUMENT:
             return EnrollmentError(f"the server refuses: {details}", fix="ask the coordinator")

@@ -101,7 +101,7 @@ class Identity(BaseModel):
 
 _WAY_BACK = (
     "restore the file from a backup, or ask the coordinator for `moretta server token --site NAME --reenroll` "
-    "and join again"
+    "and join again with --replace"
 )
 
 

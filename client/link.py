@@ -88,6 +88,11 @@ class Link:
         self._work.set()
 
     @property
+    def address(self) -> str:
+        """Of the server, `host:port`."""
+        return self._wanted.address
+
+    @property
     def up(self) -> bool:
         """Whether there is a connection that is not known to be lost."""
         return self._up.is_set()

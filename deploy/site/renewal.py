@@ -9,6 +9,7 @@ import time
 from collections.abc import Awaitable, Callable
 
 from moretta.client import enrollment
+from moretta.client.contact import WAY_BACK
 from moretta.client.identity import Identity
 from moretta.client.link import Link
 from moretta.client.site_home import SiteHome
@@ -60,8 +61,7 @@ class Renewal:
                 raise EnrollmentError(
                     f"the certificate of {self.identity.site} expired {self.identity.not_after:%Y-%m-%d %H:%M} UTC",
                     expected="a renewal at two thirds of its life",
-                    fix="ask the coordinator for `moretta server token --site NAME --reenroll`, and join again with "
-                    "--replace; if the clock is wrong, set it",
+                    fix=f"{WAY_BACK}; if the clock is wrong, set it",
                 )
             if now >= max(self.identity.renew_at(self._spread).timestamp(), self._not_before):
                 await self._renew()

@@ -16,8 +16,9 @@ from typing import Any
 
 from moretta.client.bundle_gate import BundleGate
 from moretta.client.connector import Connector
+from moretta.client.countersign import Countersigned
 from moretta.client.identity import Identity
-from moretta.client.link import Link
+from moretta.client.link import Link, LinkDown
 from moretta.client.loopback import LoopbackServer
 from moretta.client.policy import Policy
 from moretta.client.settings import deployed_site
@@ -27,7 +28,7 @@ from moretta.deploy.site.renewal import Renewal
 from moretta.deploy.site.supernode import SuperNodeCommand, SuperNodeKeeper
 from moretta.shared.atomic import write_atomic
 from moretta.shared.bundle import Bundle
-from moretta.shared.errors import EnrollmentError
+from moretta.shared.errors import MorettaError
 
 STATE_FILE = "state.json"
 _STATE_SECONDS = 1.0
@@ -65,6 +66,7 @@ async def run_site(home: SiteHome) -> None:
         HomeError: the folder cannot be used, or another process uses it.
         PolicyError: the policy refuses the server, the installed code or bundle, or noise from a seed.
         EnrollmentError: the server does not know this site any more, or the certificate has expired.
+        RefusedError: the privacy ledger is broken, or older than the server knows it.
     """
     deployed_site(home.root)  # what its ClientApp would refuse at each message, it refuses here first
     bundle = installed_bundle()
@@ -81,9 +83,16 @@ class _Site:
         identity = Identity.load(home.identity_file)
         gate = BundleGate(bundle)
         self._home = home
-        self._refused: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self._end: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._link = Link(identity)
-        self._connector = Connector(self._link, gate, identity.node_public_key, on_refused=self._note_refusal)
+        self._ledger = Countersigned(home.root / "ledger.jsonl", identity)
+        self._connector = Connector(
+            self._link,
+            gate,
+            identity.node_public_key,
+            before_leaving=self._have_ledger_signed,
+            on_end=self._note_end,
+        )
         self._loopback = LoopbackServer(self._connector.app(), home.keys)
         self._renewal = Renewal(home, self._link, identity)
         self._supernode = SuperNodeKeeper(
@@ -105,9 +114,9 @@ class _Site:
                 "connector": self._loopback.serve(),
                 "renewal": self._renewal.keep(),
                 "state": self._tell(),
-                "refusal": self._refusal(),
             }.items()
         }
+        lasting.add(asyncio.create_task(_outcome(self._end), name="end"))
         supernode = asyncio.create_task(self._supernode.keep(), name="supernode")
         stop = asyncio.create_task(stopped.wait(), name="stop")
         _log.info("the site %s serves %s", self._renewal.identity.site, self._renewal.identity.address)
@@ -119,17 +128,21 @@ class _Site:
         for task in done - {stop}:
             task.result()
 
-    def _note_refusal(self, words: str) -> None:
-        if not self._refused.done():
-            self._refused.set_result(words)
+    def _note_end(self, error: MorettaError) -> None:
+        if not self._end.done():
+            self._end.set_exception(error)
 
-    async def _refusal(self) -> None:
-        words = await self._refused
-        raise EnrollmentError(
-            f"the server does not know this site any more: {words}",
-            expected="an enrollment that was not revoked",
-            fix="ask the coordinator for `moretta server token --site NAME --reenroll`, and join again with --replace",
-        )
+    async def _have_ledger_signed(self) -> None:
+        """A ledger that was put back to an older state is found out before anything leaves.
+
+        Raises:
+            LinkDown: the server cannot be asked.
+            RefusedError: the server knows a longer ledger of this site.
+        """
+        channel = self._link.channel
+        if channel is None:
+            raise LinkDown
+        await self._ledger.bring_up_to_date(channel)
 
     async def _tell(self) -> None:
         while True:
@@ -169,6 +182,10 @@ def _written(path: Path, content: str) -> Path:
     """A copy for Flower, which reads files."""
     write_atomic(path, content, mode=0o600)
     return path.absolute()
+
+
+async def _outcome(future: asyncio.Future[None]) -> None:
+    await future
 
 
 async def _ended(*tasks: asyncio.Task[Any]) -> None:

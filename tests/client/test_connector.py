@@ -37,6 +37,7 @@ from moretta.client.identity import new_node_key
 from moretta.client.link import Link
 from moretta.client.loopback import LoopbackServer
 from moretta.shared.bundle import read_folder
+from moretta.shared.errors import MorettaError, RefusedError
 from moretta.shared.pb.relay_pb2 import FleetCall, FleetReply
 
 FOLDER = Path(moretta.deploy.__file__).parent / "fab"
@@ -51,7 +52,8 @@ class Node:
     key: Any
     server: MiniServer
     gate: BundleGate
-    refused: list[str] = field(default_factory=list)
+    ended: list[MorettaError] = field(default_factory=list)
+    leaving: list[str] = field(default_factory=list)
 
     def headers(self, key: Any = None) -> dict[str, str]:
         key, timestamp = key or self.key, now().isoformat()
@@ -66,19 +68,26 @@ class Node:
 
 
 @asynccontextmanager
-async def node(tmp_path: Path) -> AsyncIterator[Node]:
+async def node(tmp_path: Path, *, refuses: bool = False) -> AsyncIterator[Node]:
     async with mini_server() as server:
         identity = server.identity()
         link, gate = Link(identity), BundleGate(INSTALLED)
-        refused: list[str] = []
-        connector = Connector(link, gate, identity.node_public_key, on_refused=refused.append)
+        ended: list[MorettaError] = []
+        leaving: list[str] = []
+
+        async def before_leaving() -> None:
+            leaving.append("asked")
+            if refuses:
+                raise RefusedError("the ledger is older than the server knows it")
+
+        connector = Connector(link, gate, identity.node_public_key, before_leaving=before_leaving, on_end=ended.append)
         loopback = LoopbackServer(connector.app(), tmp_path)
         tasks = [asyncio.create_task(link.keep()), asyncio.create_task(loopback.serve())]
         context = ssl.create_default_context(cafile=str(loopback.certificate))
         key = serialization.load_ssh_private_key(identity.node_key.encode(), None)
         url = f"https://127.0.0.1:{loopback.port}"
         async with httpx.AsyncClient(base_url=url, verify=context, trust_env=False, timeout=20) as http:
-            yield Node(http, key, server, gate, refused)
+            yield Node(http, key, server, gate, ended, leaving)
         loopback.stop()
         tasks[0].cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -199,7 +208,32 @@ def test_what_the_server_refuses_becomes_what_the_supernode_copes_with(
             site.server.refuse = refusal
             answer = await site.post("/v1/fleet/pull-messages")
             assert answer.status_code == status
-            assert site.refused == ([refusal[1]] if status == 401 else [])
+            assert [refusal[1] in str(error) for error in site.ended] == ([True] if status == 401 else [])
+
+    run(scene())
+
+
+def test_the_ledger_is_shown_before_what_was_computed_leaves_and_for_nothing_else(tmp_path: Path) -> None:
+    async def scene() -> None:
+        async with node(tmp_path) as site:
+            for method in ("pull-messages", "send-node-heartbeat", "get-run"):
+                await site.post(f"/v1/fleet/{method}")
+            assert not site.leaving
+            for method in ("push-messages", "push-object"):
+                assert (await site.post(f"/v1/fleet/{method}")).status_code == 200
+            assert len(site.leaving) == 2
+
+    run(scene())
+
+
+def test_with_a_ledger_that_is_refused_nothing_computed_leaves_and_the_site_ends(tmp_path: Path) -> None:
+    async def scene() -> None:
+        async with node(tmp_path, refuses=True) as site:
+            for method in ("push-messages", "push-object"):
+                assert (await site.post(f"/v1/fleet/{method}")).status_code == 409
+            assert not site.server.seen
+            assert all(isinstance(error, RefusedError) for error in site.ended)
+            assert len(site.ended) == 2
 
     run(scene())
 

@@ -162,7 +162,8 @@ def test_whoever_is_not_the_server_receives_nothing_but_a_handshake(home: SiteHo
     def serve() -> None:
         plain, _ = listener.accept()
         with context.wrap_socket(plain, server_side=True) as secured:
-            got.append((secured.recv(1000), secured.getpeercert(binary_form=True)))
+            shown = secured.getpeercert(binary_form=True)
+            got.append((secured.recv(1000), shown))
 
     thread = threading.Thread(target=serve)
     thread.start()

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from moretta.client.contact import WAY_BACK
 from moretta.client.identity import Identity
 from moretta.client.policy import Policy
 from moretta.client.site_home import SiteFile, SiteHome
@@ -103,8 +104,7 @@ def certificate_expired(notes: Findings, identity: Identity, now: float) -> bool
     left = dt.timedelta(seconds=int(identity.not_after.timestamp() - now))
     ends = f"{identity.not_after:%Y-%m-%d %H:%M} UTC"
     if left.total_seconds() <= 0:
-        fix = "ask the coordinator for `moretta server token --site NAME --reenroll`, and join again with --replace"
-        notes.fault("certificate", f"expired {ends}", fix=fix, code=ExitCode.ENROLLMENT)
+        notes.fault("certificate", f"expired {ends}", fix=WAY_BACK, code=ExitCode.ENROLLMENT)
         return True
     if now >= identity.renew_at(1.0).timestamp() + _OVERDUE_SECONDS:
         fix = "start the site, which renews it: moretta site run; or renew it now: moretta site renew"

@@ -12,6 +12,7 @@ import typer
 from moretta.deploy.commands import attackers, corpus, server, site, study
 from moretta.deploy.commands.anonymize import anonymize
 from moretta.deploy.commands.audit import audit
+from moretta.deploy.commands.budget import budget
 from moretta.deploy.commands.report import report
 from moretta.deploy.commands.simulate import simulate
 from moretta.deploy.commands.train_face import train_face
@@ -31,6 +32,7 @@ app.command()(simulate)
 app.command()(anonymize)
 app.command()(audit)
 app.command()(report)
+app.command()(budget)
 app.command("train-face")(train_face)
 app.add_typer(corpus.app, name="corpus", help="Check a corpus, or make a synthetic one.")
 app.add_typer(server.app, name="server", help="Run the coordinator's server: port, sites, tokens.")

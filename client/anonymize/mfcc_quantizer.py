@@ -202,6 +202,14 @@ class MfccQuantizer(Anonymizer):
         losses = {unit: self._laplace.loss(values[unit], unit) for unit in LEDGER_UNITS}
         return {unit: () if loss is None else (loss,) for unit, loss in losses.items()}
 
+    @classmethod
+    def planned_losses(cls, study: Study, sizes: dict[str, list[int]]) -> dict[PrivacyUnit, tuple[Mechanism, ...]]:
+        """Public statistics change none of them."""
+        voice = study.voice
+        nothing = np.zeros(voice.coefficients, np.float32)
+        words = np.zeros((voice.codebook_size, voice.coefficients), np.float32)
+        return cls(voice, PublicVoice(nothing, nothing + 1, words), study.seed).losses(sizes)
+
     def _noisy(self, frames: Frames, noise: NoiseSource) -> Frames:
         drawn = noise.laplace(self._laplace.scale, frames.shape)
         bound = self._laplace.bound

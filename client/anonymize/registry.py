@@ -89,6 +89,12 @@ class Anonymizer(ABC):
         stated = self.statement(sizes, "system").privacy
         return {unit: _stated([p for p in stated if p.unit == unit], unit) for unit in LEDGER_UNITS}
 
+    @classmethod
+    def planned_losses(cls, study: Study, sizes: dict[str, list[int]]) -> dict[PrivacyUnit, tuple[Mechanism, ...]]:
+        """What `losses` would say, before anything public or private is there. Default: that nothing is guaranteed."""
+        del study, sizes
+        return {unit: (Unbounded(unit=unit, why="the anonymizer guarantees nothing"),) for unit in LEDGER_UNITS}
+
 
 LEDGER_UNITS: tuple[PrivacyUnit, ...] = ("clip", "speaker")
 

@@ -69,7 +69,7 @@ class SampledGaussian(Mechanism):
         if self.moves:
             return self.steps * _moving_rdp(self.noise_multiplier, self.rate)
         if self.group == 1:
-            return self.steps * _rdp(self.noise_multiplier, self.rate)
+            return self.steps * rdp_of_step(self.noise_multiplier, self.rate)
         return self.steps * _group_rdp(self.noise_multiplier, self.rate, self.group)
 
     def for_group(self, size: int, unit: PrivacyUnit = "speaker") -> SampledGaussian:
@@ -83,7 +83,8 @@ class SampledGaussian(Mechanism):
 
 
 @lru_cache(maxsize=256)  # a round adds steps of a kind that was seen before
-def _rdp(noise_multiplier: float, rate: float, orders: tuple[float, ...] = ORDERS) -> Curve:
+def rdp_of_step(noise_multiplier: float, rate: float, orders: tuple[float, ...] = ORDERS) -> Curve:
+    """Renyi divergences of one step, for one unit that is there or not."""
     from opacus.accountants.analysis.rdp import compute_rdp
 
     return np.asarray(compute_rdp(q=rate, noise_multiplier=noise_multiplier, steps=1, orders=list(orders)), np.float64)
@@ -93,8 +94,8 @@ def _rdp(noise_multiplier: float, rate: float, orders: tuple[float, ...] = ORDER
 def _moving_rdp(noise_multiplier: float, rate: float) -> Curve:
     """From one vector to none and from none to another, by the weak triangle inequality (Mironov, CSF 2017, cor. 4)."""
     orders = np.asarray(ORDERS)
-    away = _rdp(noise_multiplier, rate, tuple(2 * orders))
-    back = _rdp(noise_multiplier, rate, tuple(2 * orders - 1))
+    away = rdp_of_step(noise_multiplier, rate, tuple(2 * orders))
+    back = rdp_of_step(noise_multiplier, rate, tuple(2 * orders - 1))
     curve: Curve = (orders - 0.5) / (orders - 1) * away + back
     return curve
 

@@ -1,0 +1,124 @@
+"""`moretta budget`: what a study will cost and what it buys, before anything is run."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from moretta.client.forecast import Forecast
+
+_NONE = "no finite guarantee"
+
+
+def budget(
+    study: Annotated[Path, typer.Argument(metavar="STUDY", help="Study file (TOML); see docs/study.md.")],
+    *,
+    clips: Annotated[int, typer.Option(min=1, help="Clips of the site that are released and trained on.")] = 820,
+    speakers: Annotated[int, typer.Option(min=1, help="How many people are on them.")] = 10,
+    seconds: Annotated[float, typer.Option(min=0.1, help="Length of the longest clip.")] = 2.6,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")] = False,
+) -> None:
+    """Plan the privacy budget of a study at a site: noise, steps, and epsilon per clip and per speaker.
+
+    Nothing is read but the study file. The ledger of a site adds what other studies have cost the same people.
+
+    Example: moretta budget study.toml --clips 440 --speakers 10
+    """
+    from moretta.client.forecast import forecast
+    from moretta.shared.errors import StudyError
+    from moretta.shared.study import load_study
+
+    if clips < speakers:
+        raise StudyError(
+            f"{clips} clips of {speakers} speakers", expected="at least one clip of each", fix="correct them"
+        )
+    share, rest = divmod(clips, speakers)
+    each = [share + (number < rest) for number in range(speakers)]
+    planned = forecast(load_study(study), each, seconds=seconds)
+    facts = {"clips": clips, "speakers": speakers, "seconds": seconds, **_facts(planned)}
+    typer.echo(json.dumps(facts) if as_json else "\n".join(_lines(facts)))
+
+
+def _facts(planned: Forecast) -> dict[str, Any]:
+    privacy, training = planned.study.privacy, planned.training
+    facts: dict[str, Any] = {
+        "study": planned.study.name,
+        "delta": privacy.delta,
+        "training": None,
+        "releases": {
+            modality: {
+                "anonymizer": planned.study.section(modality).anonymizer,
+                "clip": planned.release_epsilon(modality, "clip"),
+                "speaker": planned.release_epsilon(modality, "speaker"),
+            }
+            for modality in planned.releases
+        },
+        "composed": planned.composed(),
+    }
+    if training is not None:
+        one = training.round
+        facts["training"] = {
+            "unit": one.unit,
+            "accountant": privacy.accountant,
+            "target_epsilon": privacy.epsilon,
+            "noise_multiplier": one.noise_multiplier,
+            "sampling_rate": one.rate,
+            "expected_batch": training.expected_batch,
+            "models": training.models,
+            "rounds": training.rounds,
+            "steps_per_round": one.steps,
+            "steps": one.steps * training.rounds * training.models,
+            "noise_on_mean_gradient": one.noise_multiplier / training.expected_batch,
+            "epsilon": {
+                "clip": [planned.training_epsilon("clip", number) for number in (1, training.rounds)],
+                "speaker": [planned.training_epsilon("speaker", number) for number in (1, training.rounds)],
+            },
+        }
+    return facts
+
+
+def _lines(facts: dict[str, Any]) -> list[str]:
+    lines = [
+        f"Study {facts['study']} at a site with {facts['clips']} clips of {facts['speakers']} speakers, "
+        f"{facts['seconds']:g} s at most. Every epsilon is at delta {facts['delta']:g}.",
+        "",
+        *_training_lines(facts["training"]),
+        "",
+        "Releases",
+    ]
+    for modality, release in facts["releases"].items():
+        lines.append(f"  {modality} by {release['anonymizer']}")
+        lines += [f"    epsilon per {unit:<8} {_figure(release[unit])}" for unit in ("clip", "speaker")]
+    lines += ["", "All of it together, for"]
+    for audience, who in (("server", "the server, which has the releases"), ("model", "who sees the models alone")):
+        composed = facts["composed"][audience]
+        lines.append(f"  {who}")
+        lines += [f"    epsilon per {unit:<8} {_figure(composed[unit])}" for unit in ("clip", "speaker")]
+    return lines
+
+
+def _training_lines(training: dict[str, Any] | None) -> list[str]:
+    if training is None:
+        return ["Training without DP-SGD: models tell as much as the releases do."]
+    share = training["noise_on_mean_gradient"]
+    lines = [
+        f"Training by DP-SGD, each {training['unit']} one example; target epsilon {training['target_epsilon']:g} "
+        f"({training['accountant']} accountant)",
+        f"  noise multiplier     {training['noise_multiplier']:.3f}",
+        f"  sampling             {training['sampling_rate']:.3f} of all, {training['expected_batch']:.1f} on average",
+        f"  steps                {training['steps']}: {training['models']} models x {training['rounds']} rounds x "
+        f"{training['steps_per_round']}",
+        f"  what it buys         every step's mean gradient, cut to 1, carries noise of {share:.3f} in each parameter",
+    ]
+    for unit, epsilon in training["epsilon"].items():
+        first, last = map(_figure, epsilon)
+        lines.append(f"  epsilon per {unit:<8} {last} ({first} after the first round of each model)")
+    return lines
+
+
+def _figure(epsilon: float | None) -> str:
+    return _NONE if epsilon is None else f"{epsilon:,.2f}"

@@ -1,0 +1,63 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from moretta.deploy.cli import app, run
+
+STUDY = """
+face = { enabled = false }
+train = { rounds = 3 }
+privacy = { unit = "speaker", epsilon = 6.0 }
+"""
+
+
+@pytest.fixture
+def study(tmp_path: Path) -> Path:
+    path = tmp_path / "study.toml"
+    path.write_text(STUDY, encoding="utf-8")
+    return path
+
+
+def _json(*arguments: str) -> dict[str, Any]:
+    result = CliRunner().invoke(app, ["budget", *arguments, "--json"])
+    assert result.exit_code == 0, result.output
+    found: dict[str, Any] = json.loads(result.output)
+    return found
+
+
+def test_the_plan_names_noise_steps_and_what_they_cost_at_both_units(study: Path) -> None:
+    found = _json(str(study), "--clips", "40", "--speakers", "4")
+    training = found["training"]
+    assert training["unit"] == "speaker"
+    assert training["expected_batch"] == pytest.approx(4 * training["sampling_rate"])
+    assert training["steps"] == 3 * training["steps_per_round"]
+    assert 0 < training["epsilon"]["speaker"][0] < training["epsilon"]["speaker"][1] <= 6.0
+    assert training["epsilon"]["clip"][1] > training["epsilon"]["speaker"][1]
+    assert found["releases"]["voice"]["speaker"] > 9 * found["releases"]["voice"]["clip"]
+    assert found["composed"]["server"] == {u: found["releases"]["voice"][u] for u in ("clip", "speaker")}
+
+
+def test_more_speakers_buy_less_noise_for_the_same_epsilon(study: Path) -> None:
+    few, many = (_json(str(study), "--clips", "400", "--speakers", n)["training"] for n in ("4", "40"))
+    assert many["noise_on_mean_gradient"] < 0.8 * few["noise_on_mean_gradient"]
+
+
+def test_the_text_has_the_same_figures(study: Path) -> None:
+    figures = _json(str(study), "--clips", "40", "--speakers", "4")
+    text = CliRunner().invoke(app, ["budget", str(study), "--clips", "40", "--speakers", "4"]).output
+    assert f"noise multiplier     {figures['training']['noise_multiplier']:.3f}" in text
+    assert f"{figures['releases']['voice']['clip']:,.2f}" in text
+    assert "each speaker one example" in text
+
+
+def test_fewer_clips_than_speakers_and_bad_studies_are_refused(study: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["budget", str(study), "--clips", "3", "--speakers", "4"]) == 3
+    assert "3 clips of 4 speakers" in capsys.readouterr().err
+    study.write_text("[privacy]\nunit = 'family'\n", encoding="utf-8")
+    assert run(["budget", str(study)]) == 3
+    assert "privacy.unit" in capsys.readouterr().err

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from moretta.deploy.commands.ledger import ledger
 from moretta.shared.exit_codes import ExitCode
 
 if TYPE_CHECKING:
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from moretta.client.site_home import SiteHome
 
 app = typer.Typer(no_args_is_help=True)
+app.command()(ledger)
 Home = Annotated[
     Path | None,
     typer.Option(help="The site's folder; default $MORETTA_SITE, else ~/.moretta/site.", show_default=False),

@@ -55,8 +55,18 @@ class Ranking:
         return order[np.searchsorted(self.gallery, self.speaker, sorter=order)].astype(np.int64)
 
     def rows(self, keep: Bools | Ints) -> Ranking:
-        """Trials chosen by a mask or by indices; the gallery stays."""
-        return Ranking(self.scores[keep], self.gallery, self.speaker[keep])
+        """Trials chosen by a mask or by indices; the gallery stays.
+
+        Raises:
+            RunError: none is chosen.
+        """
+        speaker = self.speaker[keep]
+        if not len(speaker):
+            raise RunError("no identification trial chosen", expected="at least one")
+        part = object.__new__(Ranking)  # a part of what was checked needs no check: bootstraps take thousands
+        for name, value in (("scores", self.scores[keep]), ("gallery", self.gallery), ("speaker", speaker)):
+            object.__setattr__(part, name, value)
+        return part
 
     def trials(self) -> Trials | None:
         """The same scores as verification trials, n * s of them; None of a gallery of one."""

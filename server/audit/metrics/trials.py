@@ -102,7 +102,12 @@ class Trials:
         mated = self.mated[keep]
         if mated.size == 0 or mated.all() or not mated.any():
             return None
-        return Trials(self.scores[keep], mated, self.enrol_speaker[keep], self.trial_speaker[keep])
+        part = object.__new__(Trials)  # a part of what was checked needs no check: bootstraps take thousands
+        object.__setattr__(part, "scores", self.scores[keep])
+        object.__setattr__(part, "mated", mated)
+        object.__setattr__(part, "enrol_speaker", self.enrol_speaker[keep])
+        object.__setattr__(part, "trial_speaker", self.trial_speaker[keep])
+        return part
 
     def of_speaker(self, speaker: int) -> Trials | None:
         """Comparisons of one speaker's trials with everybody's enrolment; None if it lacks mated or non-mated ones."""

@@ -7,7 +7,6 @@ one that ends is started again after a while, and again, and never given up.
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import os
 import random
@@ -22,6 +21,7 @@ from moretta.client.loopback import HOST
 from moretta.client.site_home import SITE_HOME, SiteHome
 from moretta.deploy.runtime import marked
 from moretta.shared.atomic import write_atomic
+from moretta.shared.errors import HomeError
 from moretta.shared.threads import THREAD_VARIABLES
 
 BASE_SECONDS, CAP_SECONDS = 8.0, 30.0
@@ -68,7 +68,7 @@ class SuperNodeCommand:
             "--port",
             str(_free_port()),
             "--node-config",
-            f"{SITE_HOME}={json.dumps(str(self.home.root.absolute()), ensure_ascii=False)}",
+            f"{SITE_HOME}={_quoted(str(self.home.root.absolute()))}",
         ]
 
     def environment(self, mark: str) -> dict[str, str]:
@@ -177,6 +177,23 @@ class SuperNodeKeeper:
         if len(mark) >= 32:
             marked.end_all_for_sure(mark)
         self._mark_file.unlink(missing_ok=True)
+
+
+def _quoted(path: str) -> str:
+    """A path as a value of Flower's `--node-config`, which knows TOML's two kinds of quotes and no escaped ones.
+
+    Raises:
+        HomeError: the path has both kinds in it, or an end of line.
+    """
+    if "'" not in path and path.isprintable():
+        return f"'{path}'"
+    if '"' not in path and "\\" not in path and path.isprintable():
+        return f'"{path}"'
+    raise HomeError(
+        f"a folder whose name Flower cannot read: {path!r}",
+        expected="no line ends, and one kind of quotes at most",
+        fix="choose another --home",
+    )
 
 
 def _explained(log: Path, start: int) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -122,7 +123,7 @@ class MiniServer(EnrollmentServicer, RelayServicer):
 
     async def Info(self, request: Any, context: Any) -> pb.InfoReply:
         await self._admit(request, context)
-        return pb.InfoReply(moretta_version="0.1.0", max_call_bytes=2**27)
+        return pb.InfoReply(moretta_version="0.1.0", unix_time_ms=int(time.time() * 1000), max_call_bytes=2**27)
 
     async def Enroll(self, request: Any, context: Any) -> pb.EnrollReply:
         await self._admit(request, context)

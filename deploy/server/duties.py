@@ -59,11 +59,12 @@ class Duties:
     async def run(self, stop: asyncio.Event) -> None:
         """Do them all, each at its own pace, until `stop` is set."""
         paced: list[tuple[float, Callable[[], Awaitable[None]]]] = [
-            (0.25, self.keep_flower_alive),
-            (0.25, self.look),
-            (0.25, self.keep_nodes),
+            (0.5, self.keep_flower_alive),
+            (0.5, self.look),
+            (0.5, self.keep_nodes),
             (1.0, lambda: asyncio.to_thread(self.audit.sync)),
             (5.0, lambda: asyncio.to_thread(self.relay.keep_counts, self.relay.take_counts())),
+            (5.0, lambda: asyncio.to_thread(_give_memory_back)),
             (30.0, self.housekeeping),
         ]
         await asyncio.gather(*(_every(seconds, duty, stop) for seconds, duty in paced))
@@ -116,7 +117,6 @@ class Duties:
             self.tell("server-certificate-renewed", {"not_after": self.certificates.issued.not_after})
         self.guard.refusals.flush(only_after_seconds=60.0)
         await asyncio.to_thread(self.flower.trim_logs)
-        await asyncio.to_thread(_give_memory_back)
 
     def _problem_of_authority(self) -> str | None:
         try:

@@ -73,7 +73,6 @@ def main() -> None:
         try:
             measure(server)
         finally:
-            print([e for e in server.events if "problem" in e["event"]])
             server.close()
 
 
@@ -91,12 +90,19 @@ def measure(server: ServerProcess) -> None:
     running = running_server(ServerHome.open(server.folder))
     address = SuperLinkAddress(int(running.superlink.rpartition(":")[2]), Path(running.superlink_ca))
     with httpx.Client(base_url=address.url, verify=address.tls(), timeout=120) as direct:
-        measure_calls(calls, direct, site, node_id)
+        measure_calls(calls, direct, site, node_id, process)
         measure_bodies(calls, direct, site, node_id, process)
-    print(f"memory at the end {process.memory_info().rss / 1e6:.0f} MB")
+    time.sleep(6.0)
+    print(f"memory six seconds later {process.memory_info().rss / 1e6:.0f} MB")
 
 
-def measure_calls(calls: Calls, direct: httpx.Client, site: SiteKeys, node_id: int) -> None:
+def cpu_seconds(process: psutil.Process) -> float:
+    """What the server's process has computed; unlike time it does not depend on what else the machine does."""
+    times = process.cpu_times()
+    return float(times.user + times.system)
+
+
+def measure_calls(calls: Calls, direct: httpx.Client, site: SiteKeys, node_id: int, process: psutil.Process) -> None:
     """Small ones."""
     beat = SendNodeHeartbeatRequest(node=Node(node_id=node_id), heartbeat_interval=30).SerializeToString()
 
@@ -109,10 +115,17 @@ def measure_calls(calls: Calls, direct: httpx.Client, site: SiteKeys, node_id: i
     for _ in range(2):
         told("heartbeat straight to the SuperLink", timed(200, straight))
         told("heartbeat through the relay", timed(200, relayed))
-    start = time.perf_counter()
+    before = cpu_seconds(process)
+    time.sleep(10.0)
+    idle = (cpu_seconds(process) - before) / 10.0
+    print(f"idle, the server's process computes {idle * 1000:.0f} ms a second")
+    start, before = time.perf_counter(), cpu_seconds(process)
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda _: relayed(), range(800)))
-    print(f"heartbeats through the relay, 8 at once: {800 / (time.perf_counter() - start):.0f} a second")
+    seconds = time.perf_counter() - start
+    busy = cpu_seconds(process) - before - idle * seconds
+    print(f"heartbeats through the relay, 8 at once: {800 / seconds:.0f} a second")
+    print(f"the server's process computes {busy / 0.8:.2f} ms more for each of them")
 
 
 def measure_bodies(calls: Calls, direct: httpx.Client, site: SiteKeys, node_id: int, process: psutil.Process) -> None:
@@ -124,7 +137,9 @@ def measure_bodies(calls: Calls, direct: httpx.Client, site: SiteKeys, node_id: 
         ("straight", lambda: direct_post(direct, site, "push-object", body)),
         ("relayed", lambda: calls.relayed(site.fleet_call("push-object", body), timeout=120)),
     ):
+        before = cpu_seconds(process)
         milliseconds = statistics.median(timed(5, work))
+        print(f"the server's process computes {(cpu_seconds(process) - before) / 5:.2f} s for each of these:")
         print(f"{size:.0f} MB {name}: {milliseconds / 1000:.2f} s, {size / milliseconds * 1000:.0f} MB/s")
     print(f"memory after {BODY_MB} MB bodies {process.memory_info().rss / 1e6:.0f} MB")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import sys
 import time
 from pathlib import Path
@@ -23,6 +24,7 @@ def run(root: Path, *, passphrase_file: Path | None, tell: Tell) -> None:
         HomeError: the folder cannot be used, the key does not open, another server holds it, or the port is taken.
     """
     shut_out_tls_1_2()
+    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")  # below it, a line for every handshake that junk fails in
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(asctime)s %(name)s %(message)s")
     home = ServerHome.open(root)
     with only_server(home):

@@ -58,12 +58,18 @@ class ServerProcess:
             settings.write_text(settings.read_text().partition("[limits]")[0] + f"[limits]\n{limits}\n")
         return cls(folder, port)
 
+    @property
+    def stderr(self) -> Path:
+        """What the server says besides its events."""
+        return self.folder.with_suffix(".err")
+
     def start(self, *, ready: bool = True) -> ServerProcess:
         self._arrived = queue.Queue()
         environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
         self.process = subprocess.Popen(
             [*MORETTA, "server", "up", str(self.folder), "--json"],
             stdout=subprocess.PIPE,
+            stderr=self.stderr.open("ab"),
             text=True,
             env=environment,
             start_new_session=True,

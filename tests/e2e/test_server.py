@@ -276,6 +276,7 @@ def test_random_bytes_and_fuzzed_protobufs_at_the_port_leave_it_well_and_its_mem
     assert process.memory_info().rss - memory < 16 << 20
     eventually(lambda: process.num_fds() <= files + 10)
     assert _health(server.as_site(site)) == "SERVING"
+    assert server.stderr.stat().st_size < 10_000
     refused = [line for line in server.audit() if line["event"] == "refused" and line["caller"] == "fuzzer"]
     assert 0 < len(refused) < 50
 

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import json
 import math
+import re
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ from moretta.shared.release.format import AnonymizerStatement, PrivacyStatement
 from moretta.shared.study import Study, parse_study
 
 FINGERPRINT = "ab" * 32
+PAGE = Path(__file__).parents[2] / "docs" / "policy.md"
 
 
 def study(**changes: Any) -> Study:
@@ -44,6 +47,17 @@ def test_the_default_file_gives_every_rule_with_its_default_and_pins_the_server(
     assert set(tomllib.loads(text)) == set(Policy.model_fields)
     assert load(tmp_path, text) == Policy(server_fingerprint=FINGERPRINT)
     assert load(tmp_path, "") == Policy()
+
+
+def test_every_rule_and_its_default_stand_on_the_page_of_the_policy() -> None:
+    rows = [line for line in PAGE.read_text(encoding="utf-8").splitlines() if line.startswith("| `")]
+    named = {name for row in rows for name in re.findall(r"`\[?(\w+)\]?`", row.split("|")[1])}
+    assert named == set(Policy.model_fields)
+    for rule, value in Policy().model_dump(exclude={"budget", "server_fingerprint", "bundle_digest"}).items():
+        if value not in ("", ()):
+            (row,) = [r for r in rows if f"`{rule}`" in r.split("|")[1]]
+            shown = json.dumps(value) if isinstance(value, bool | tuple) else str(value)
+            assert shown in row.split("|")[2]
 
 
 @pytest.mark.parametrize(

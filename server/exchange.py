@@ -52,12 +52,32 @@ class Exchange:
             return set(self.grid.get_node_ids())
 
     def ask(
-        self, call: str, content: Content, *, sites: Iterable[str] | None = None, deadline_seconds: float | None = None
+        self,
+        call: str,
+        content: Content,
+        *,
+        sites: Iterable[str] | None = None,
+        deadline_seconds: float | None = None,
+        on_lost_site: Literal["continue", "retry"] | None = None,
     ) -> list[Answer]:
         """Send one message to each site and collect the answers until all are there or the deadline has passed.
+
+        Args:
+            call: name of the call.
+            content: what a site is asked, by its name.
+            sites: whom to ask; None asks all.
+            deadline_seconds: for this question, where it differs.
+            on_lost_site: for this question, where it differs.
 
         Raises:
             LinkLostError: Flower's SuperLink is gone, or has ended this run.
         """
         wanted = self.sites if sites is None else sorted(set(sites) & set(self.nodes.values()))
-        return Inquiry(self, call, content, deadline_seconds or self.deadline_seconds).answers(wanted)
+        inquiry = Inquiry(
+            self,
+            call,
+            content,
+            deadline_seconds=deadline_seconds or self.deadline_seconds,
+            retry=(on_lost_site or self.on_lost_site) == "retry",
+        )
+        return inquiry.answers(wanted)

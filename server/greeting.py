@@ -73,7 +73,8 @@ def greet_enrolled(
     out = {site: gone.get(site, f"it was not there within {wait_seconds:.0f} s") for site in _others(names, here)}
     exchange.nodes = {node: names[node] for node in here}
     greeted: dict[str, RecordDict] = {}
-    for answer in exchange.ask(wire.HELLO, lambda _: _empty()):
+    answers = exchange.ask(wire.HELLO, lambda _: _empty(), deadline_seconds=wait_seconds, on_lost_site="retry")
+    for answer in answers:
         why = answer.failure if answer.content is None else _misnamed(answer.site, answer.content)
         if answer.content is not None and not why:
             greeted[answer.site] = answer.content

@@ -22,10 +22,13 @@ if TYPE_CHECKING:
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.05, 0.5
 LOOK_SECONDS = 1.0
 """Between looks at which nodes are there."""
-OUTAGE_SECONDS = 10.0
+OUTAGE_SECONDS = 5.0
 """A call to the SuperLink that took longer met an outage, in which no site could show that it lives."""
 PATIENCE_SECONDS = 120.0
 """How long sites have after an outage to come back, before a lost one counts as lost."""
+RESEND_SECONDS = 30.0
+"""Who has not answered so long after an outage is asked again: the answer may have been lost on the way. Sites answer
+alike, and spend nothing twice."""
 MAX_TRIES = 4
 """How often one site is asked one question: a process that dies on it would die for ever."""
 
@@ -51,9 +54,11 @@ class Answer:
 class Inquiry:
     """One question on its way. It is asked once."""
 
-    def __init__(self, exchange: Exchange, call: str, content: Content, deadline_seconds: float) -> None:
+    def __init__(
+        self, exchange: Exchange, call: str, content: Content, *, deadline_seconds: float, retry: bool
+    ) -> None:
         self._exchange, self._call, self._content = exchange, call, content
-        self._seconds = deadline_seconds
+        self._seconds, self._retry = deadline_seconds, retry
         self._nodes = {site: node for node, site in exchange.nodes.items()}
         self._answers: dict[str, Answer] = {}
         self._open: dict[str, str] = {}
@@ -64,6 +69,7 @@ class Inquiry:
         self._activated: dict[str, str] = {}
         """When a site's node was last started, as told when it was asked."""
         self._patient_until = float("-inf")
+        self._resend_at = float("inf")
 
     def answers(self, sites: list[str]) -> list[Answer]:
         """Ask and wait; one answer for each site, in order of names."""
@@ -118,7 +124,9 @@ class Inquiry:
         with link():
             replies = list(self._exchange.grid.pull_messages(list(self._open)))
         if clock() - start > OUTAGE_SECONDS:
+            self._exchange.note(f"Flower's SuperLink was away for {clock() - start:.0f} s")
             self._patient_until = clock() + PATIENCE_SECONDS
+            self._resend_at = clock() + RESEND_SECONDS
         for reply in replies:
             site = self._open.pop(reply.metadata.reply_to_message_id, None)
             if site is None or site in self._answers:
@@ -141,6 +149,9 @@ class Inquiry:
                 self._drop(site)
                 self._lose(site, "it was started anew while it was asked", back=True)
         self._send([site for site in sorted(self._away) if site in started])
+        if self._exchange.clock() >= self._resend_at:
+            self._resend_at = float("inf")
+            self._send([site for site in sorted(set(self._open.values())) if self._tries[site] < MAX_TRIES])
 
     def _activations(self) -> dict[str, str]:
         """When the node of each site that is there was started."""
@@ -151,7 +162,7 @@ class Inquiry:
 
     def _lose(self, site: str, why: str, *, back: bool = False) -> None:
         """A site was lost with the question: it is asked again, or done without, as the study says."""
-        patient = back or self._exchange.on_lost_site == "retry" or self._exchange.clock() < self._patient_until
+        patient = back or self._retry or self._exchange.clock() < self._patient_until
         if patient and self._tries[site] < MAX_TRIES:
             self._away[site] = why
             self._exchange.note(f"{site}: {why}; it is asked again when it is back")

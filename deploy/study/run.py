@@ -27,6 +27,8 @@ FRUITLESS_ATTEMPTS = 3
 _LAUNCH_SECONDS = 120.0
 """From submission until a process works on the run."""
 _ASK_SECONDS = 2.0
+_DEAD_SECONDS = 5.0
+"""A run without a process for so long is dead. Flower itself notices after a minute."""
 _T = TypeVar("_T")
 
 
@@ -118,17 +120,22 @@ class StudyRun:
 
     def _follow(self, watch: Watch, run_id: int) -> str | None:
         launched, ask = self.clock(), 0.0
-        at_work = False
+        alive: float | None = None
         while not watch.sites_finished:
-            watch.look(None, *_pids(self.folder))
+            pids = _pids(self.folder)
+            watch.look(None, *pids)
+            if pids:
+                alive = self.clock()
             if self.clock() < ask:
                 continue
             ask = self.clock() + _ASK_SECONDS
             status = self._reached(watch, lambda control: _status(control, run_id))
-            at_work = at_work or status.state == "running"
             if status.state == "finished":
                 return None if self._settled(watch) else _died(status)
-            if not at_work and self.clock() - launched > _LAUNCH_SECONDS:
+            if alive is not None and self.clock() - alive > _DEAD_SECONDS:
+                self._stop(run_id)
+                return None if self._settled(watch) else "its process died"
+            if alive is None and self.clock() - launched > _LAUNCH_SECONDS:
                 self._stop(run_id)
                 return f"no process took up the run within {_LAUNCH_SECONDS:.0f} s"
         return None

@@ -197,6 +197,23 @@ def test_after_an_outage_sites_have_time_to_come_back_before_they_count_as_lost(
     assert all(a.content is not None for a in answers)
 
 
+def test_an_answer_that_was_lost_in_an_outage_is_asked_for_again(three: Any, hello: Any) -> None:
+    exchange = three(lambda node, message: None if node == 2 else hello(node))
+
+    def outage() -> None:
+        exchange.grid.on_pull = lambda: None
+        exchange.clock.sleep(6.0)
+        exchange.grid.answer = lambda node, message: hello(node, again=True)
+
+    exchange.grid.on_pull = outage
+    before = len(exchange.grid.sent)
+    answers = exchange.ask(wire.RELEASE, _content, deadline_seconds=600.0)
+    assert all(a.content is not None for a in answers)
+    assert wire.from_config(answers[1].content, "again")
+    assert len(exchange.grid.sent) - before == 4
+    assert exchange.clock() < 40.0
+
+
 def test_a_superlink_that_is_gone_ends_the_question_with_an_error_of_its_own(three: Any, hello: Any) -> None:
     def refuse() -> None:
         raise httpx.ConnectError("refused")

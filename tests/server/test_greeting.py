@@ -114,6 +114,18 @@ def test_a_site_that_stays_away_is_left_out_when_the_wait_is_over(fake_exchange:
     assert 30.0 < exchange.clock() < 32.0
 
 
+def test_a_site_that_is_lost_while_it_is_greeted_is_greeted_again(fake_exchange: Any, hello: Any, reply: Any) -> None:
+    exchange = fake_exchange(lambda node, message: reply(1, "Node Unavailable", code=5) if node == 1 else hello(node))
+    sleep = exchange.sleep
+
+    def sleeping(seconds: float) -> None:
+        sleep(seconds)
+        exchange.grid.answer = lambda node, message: hello(node)
+
+    exchange.sleep = sleeping
+    assert len(Greeted(exchange).answers) == 3
+
+
 def test_a_revoked_site_is_not_waited_for(fake_exchange: Any, hello: Any) -> None:
     exchange = fake_exchange(lambda node, message: hello(node), nodes=2)
     exchange.gone = lambda: {"site-3": "its enrollment was revoked"}

@@ -155,6 +155,18 @@ def test_a_run_that_no_process_takes_up_is_stopped_and_submitted_again(
     assert any("no process took up the run" in text for text in started.told)
 
 
+def test_a_run_whose_process_died_is_submitted_again_before_flower_notices(
+    started: Any, tmp_path: Path, monkeypatch: Any
+) -> None:
+    monkeypatch.setattr(module, "_DEAD_SECONDS", 0.2)
+    at_work = [(4711,)] * 3
+    monkeypatch.setattr(module, "_pids", lambda folder: at_work.pop() if at_work else ())
+    fake = Fake(([RUNNING], None), ([RUNNING], ends(tmp_path)))
+    assert started(fake).run().code == ExitCode.OK
+    assert fake.stopped == [1]
+    assert any("its process died" in text for text in started.told)
+
+
 def test_a_failure_that_the_run_itself_concluded_is_no_crash(started: Any, tmp_path: Path) -> None:
     fake = Fake(([RUNNING, DIED], ends(tmp_path, ExitCode.RUN_FAILED)))
     assert started(fake).run().code == ExitCode.RUN_FAILED

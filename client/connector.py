@@ -154,6 +154,10 @@ class Connector:
             self._on_end(explained(error, self._link.address))
         return _refusal(status, details)
 
+    def note_start(self) -> None:
+        """A new SuperNode is on its way: until the SuperLink takes it, the site is not online."""
+        self.traffic.online = False
+
     def _count(self, method: str, body: bytes, reply: FleetReply) -> None:
         self.traffic.calls += 1
         self.traffic.bytes_out += len(body)

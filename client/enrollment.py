@@ -6,12 +6,13 @@ one file, so that a kill at any point leaves the old site or the new one.
 
 from __future__ import annotations
 
+import asyncio
 import datetime as dt
 import fcntl
 import os
 import time
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TypeVar
 
@@ -38,12 +39,13 @@ from moretta.client.site_home import SiteFile, SiteHome
 from moretta.shared.atomic import write_atomic
 from moretta.shared.enrollment.bootstrap import derive_bootstrap
 from moretta.shared.enrollment.join_string import JoinString
-from moretta.shared.errors import EnrollmentError, HomeError
+from moretta.shared.errors import EnrollmentError, HomeError, UnreachableError
 from moretta.shared.pb import enrollment_pb2 as pb
 from moretta.shared.pb.enrollment_pb2_grpc import EnrollmentStub
 from moretta.shared.versions import versions
 
 CALL_SECONDS = 30.0
+_LOOK_SECONDS = 0.2
 Reply = TypeVar("Reply")
 _CLOCK_SKEW = dt.timedelta(minutes=5)
 
@@ -102,9 +104,9 @@ async def renew(home: SiteHome, channel: grpc.aio.Channel | None = None) -> Iden
     Raises:
         HomeError: the site is not enrolled.
         EnrollmentError: the server refuses, or answers with what is no certificate for this site.
-        UnreachableError: the server does not answer.
+        UnreachableError: the server does not answer, or another process is at it for long.
     """
-    with _renewing(home):
+    async with _renewing(home):
         identity = Identity.load(home.identity_file)
         key = new_tls_key()
         request = pb.RenewRequest(csr_der=_csr(key, identity.site), moretta_version=versions()["moretta"])
@@ -239,13 +241,28 @@ def _write(home: SiteHome, identity: Identity, said: SiteFile | None) -> None:
     identity.save(home.identity_file)
 
 
-@contextmanager
-def _renewing(home: SiteHome) -> Iterator[None]:
-    """One renewal at a time: of two, the slower would put the older certificate in the place of the newer."""
+@asynccontextmanager
+async def _renewing(home: SiteHome) -> AsyncIterator[None]:
+    """One renewal at a time: of two, the slower would put the older certificate in the place of the newer.
+
+    Raises:
+        UnreachableError: another process is at it, and does not come to an end.
+    """
     path: Path = home.keys / ".renewing"
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        await _taken(descriptor)
         yield
     finally:
         os.close(descriptor)
+
+
+async def _taken(descriptor: int) -> None:
+    for _ in range(int(CALL_SECONDS / _LOOK_SECONDS) + 1):
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            await asyncio.sleep(_LOOK_SECONDS)
+        else:
+            return
+    raise UnreachableError("another process renews this site's certificate and does not finish", fix="try again later")

@@ -6,6 +6,7 @@ import asyncio
 import json
 import logging
 import sys
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -61,7 +62,8 @@ def join(
             corpus=corpus.absolute(), speakers=_numbers(speakers), held_out=_numbers(held_out) if held_out else None
         )
     chosen = _home(home)
-    identity = asyncio.run(enrollment.join(chosen, parse_join_string(_read_string(string)), said, replace=replace))
+    with _held(chosen):
+        identity = asyncio.run(enrollment.join(chosen, parse_join_string(_read_string(string)), said, replace=replace))
     if as_json:
         typer.echo(json.dumps({"home": str(chosen.root), **_facts(identity)}))
         return
@@ -148,10 +150,7 @@ def leave(
     from moretta.client import enrollment
 
     chosen = _home(home)
-    if chosen.root.is_dir():
-        with chosen.locked():
-            asyncio.run(enrollment.leave(chosen, offline=offline))
-    else:
+    with _held(chosen):
         asyncio.run(enrollment.leave(chosen, offline=offline))
     typer.echo("This site has left; its ledger stays, and counts if it joins again")
 
@@ -208,6 +207,11 @@ def _home(folder: Path | None) -> SiteHome:
     from moretta.client.site_home import SiteHome, default_home
 
     return SiteHome(default_home() if folder is None else folder)
+
+
+def _held(home: SiteHome) -> AbstractContextManager[None]:
+    """An enrolled site's folder for this command alone; nothing is written to any other folder."""
+    return home.locked() if home.identity_file.exists() else nullcontext()
 
 
 def _read_string(given: str) -> str:

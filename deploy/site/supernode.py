@@ -99,17 +99,19 @@ class SuperNodeKeeper:
         sleep: between an end and the next start.
         jitter: uniform in [0, 1).
         clock: seconds that only go forward.
+        on_start: called before each start.
     """
 
     def __init__(
         self,
         command: SuperNodeCommand,
         *,
+        on_start: Callable[[], None] = lambda: None,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         jitter: Callable[[], float] = random.random,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._command = command
+        self._command, self._on_start = command, on_start
         self._sleep, self._jitter, self._clock = sleep, jitter, clock
         self._log_file = command.home.logs / "supernode.log"
         self._mark_file = command.home.keys / ".run-mark"
@@ -137,6 +139,7 @@ class SuperNodeKeeper:
             await self._stop()
 
     async def _lived(self) -> tuple[int, str]:
+        self._on_start()
         mark = marked.new_mark()
         write_atomic(self._mark_file, mark, mode=0o600)
         _rotate(self._log_file)

@@ -102,7 +102,8 @@ class _Site:
                 root_certificate=self._loopback.certificate.absolute(),
                 node_key=_written(home.keys / "node", identity.node_key),
                 trusted_entities=_written(home.keys / "trusted.yaml", gate.trusted_entities),
-            )
+            ),
+            on_start=self._connector.note_start,
         )
 
     async def run(self, stopped: asyncio.Event) -> None:

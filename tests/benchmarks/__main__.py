@@ -13,6 +13,7 @@ BENCHMARKS = {
     "Faces: frames a second, two threads": ["bench_face.py", "2"],
     "Expressions, as a network trained elsewhere reads them": ["expressions.py"],
     "Server: enrollment, relay, long bodies": ["bench_server.py"],
+    "Site: joining, renewal, memory": ["bench_site.py"],
 }
 
 

@@ -52,6 +52,7 @@ class Node:
     key: Any
     server: MiniServer
     gate: BundleGate
+    connector: Connector
     ended: list[MorettaError] = field(default_factory=list)
     leaving: list[str] = field(default_factory=list)
 
@@ -87,7 +88,7 @@ async def node(tmp_path: Path, *, refuses: bool = False) -> AsyncIterator[Node]:
         key = serialization.load_ssh_private_key(identity.node_key.encode(), None)
         url = f"https://127.0.0.1:{loopback.port}"
         async with httpx.AsyncClient(base_url=url, verify=context, trust_env=False, timeout=20) as http:
-            yield Node(http, key, server, gate, ended, leaving)
+            yield Node(http, key, server, gate, connector, ended, leaving)
         loopback.stop()
         tasks[0].cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -249,6 +250,27 @@ def test_what_the_superlink_answers_comes_through_as_it_is(tmp_path: Path) -> No
             answer = await site.post("/v1/fleet/activate-node")
             assert answer.status_code == 412
             assert answer.json()["code"] == 2004
+
+    run(scene())
+
+
+@pytest.mark.parametrize(("status", "online"), [(200, True), (412, False)])
+def test_a_site_is_online_once_the_superlink_took_its_node_and_until_the_next_start(
+    tmp_path: Path, status: int, online: bool
+) -> None:
+    async def scene() -> None:
+        async with node(tmp_path) as site:
+
+            async def relay(request: FleetCall, context: Any) -> FleetReply:
+                return FleetReply(status=status, body=b"")
+
+            site.server.relay = relay
+            assert not site.connector.traffic.online
+            await site.post("/v1/fleet/activate-node")
+            assert site.connector.traffic.online is online
+            site.connector.note_start()
+            assert not site.connector.traffic.online
+            assert (site.connector.traffic.calls, site.connector.traffic.bytes_out) == (1, 1)
 
     run(scene())
 

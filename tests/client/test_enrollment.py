@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import signal
 import socket
@@ -242,6 +243,19 @@ def test_a_renewal_has_a_new_tls_key_and_the_old_node_key(home: SiteHome) -> Non
             assert after.tls_key_pem != before.tls_key_pem
             assert after.node_key == before.node_key
             assert server.serials[-1] == before.certificate.serial_number
+
+    run(scene())
+
+
+def test_two_renewals_at_once_come_one_after_the_other(home: SiteHome) -> None:
+    async def scene() -> None:
+        async with mini_server() as server:
+            first = await enrollment.join(home, server.string(), SAID)
+            one, two = await asyncio.gather(enrollment.renew(home), enrollment.renew(home))
+            assert Identity.load(home.identity_file) in (one, two)
+            shown = server.serials[-2:]
+            assert shown[0] == first.certificate.serial_number
+            assert shown[1] in {one.certificate.serial_number, two.certificate.serial_number}
 
     run(scene())
 

@@ -211,22 +211,11 @@ def test_sigterm_ends_all_in_order_and_the_site_can_come_back_at_once(server: Se
     assert "still counts the last one as online" not in site.log
 
 
-def test_a_killed_site_leaves_nothing_behind_once_it_is_back(site: SiteProcess) -> None:
-    site.wait_online()
-    left = site.children()
-    site.kill()
-    assert [p for p in left if p.is_running()]  # the SuperNode outlives its supervisor
-    site.start(online=False)
-    eventually(lambda: not [p for p in left if p.is_running() and p.status() != psutil.STATUS_ZOMBIE], 60)
-    state = site.wait_online(180)  # after the minute for which the server counts the killed one as online
-    assert state["supernode_starts"] >= 1
-    moretta("site", "doctor", "--home", site.folder)
-
-
 def test_two_processes_on_one_folder_are_refused(site: SiteProcess) -> None:
     site.wait_online()
     moretta("site", "run", "--home", site.folder, code=ExitCode.HOME)
     moretta("site", "leave", "--home", site.folder, code=ExitCode.HOME)
+    moretta("site", "join", "x", "--home", site.folder, "--replace", code=ExitCode.HOME)
 
 
 def test_a_policy_that_refuses_the_site_itself_stops_it_before_it_calls(
@@ -253,3 +242,15 @@ def test_a_revoked_site_ends_and_says_why_and_comes_back_with_a_new_string(
     again.write_text(server.token("clinic-a", reenroll=True).encode())
     moretta("site", "join", f"@{again}", "--home", site.folder, "--replace")
     site.start()
+
+
+def test_a_killed_site_leaves_nothing_behind_once_it_is_back(site: SiteProcess) -> None:
+    site.wait_online()
+    left = site.children()
+    site.kill()
+    assert [p for p in left if p.is_running()]  # the SuperNode outlives its supervisor
+    site.start(online=False)
+    eventually(lambda: not [p for p in left if p.is_running() and p.status() != psutil.STATUS_ZOMBIE], 60)
+    state = site.wait_online(180)  # after the minute for which the server counts the killed one as online
+    assert state["supernode_starts"] >= 1
+    moretta("site", "doctor", "--home", site.folder)

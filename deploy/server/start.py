@@ -8,13 +8,16 @@ import os
 import sys
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from moretta.deploy.server.duties import Tell
 from moretta.deploy.server.passphrase import ask_passphrase, read_passphrase_file
 from moretta.server.enrollment.authority_files import is_encrypted, load_authority
 from moretta.server.home import ServerHome
 from moretta.server.port.credentials import shut_out_tls_1_2
 from moretta.server.running import only_server
+
+if TYPE_CHECKING:
+    from moretta.deploy.server.duties import Tell
 
 
 def run(root: Path, *, passphrase_file: Path | None, tell: Tell) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import threading
 from collections.abc import Callable
 
@@ -19,8 +20,13 @@ _RSA_ONLY = "ECDHE-RSA-AES256-GCM-SHA384"
 def shut_out_tls_1_2() -> None:
     """Leave TLS 1.2 no cipher that an EC certificate could be used with; TLS 1.3's are not affected.
 
-    gRPC for Python has no setting for the lowest version. Must run before gRPC opens its first credentials.
+    gRPC for Python has no setting for the lowest version, and reads this one when it is loaded.
+
+    Raises:
+        RuntimeError: gRPC is loaded already.
     """
+    if "grpc" in sys.modules:
+        raise RuntimeError("TLS 1.2 can be shut out only before gRPC is loaded")
     os.environ[_CIPHERS_VARIABLE] = _RSA_ONLY
 
 

@@ -20,7 +20,7 @@ from flwr.proto import fleet_pb2
 from flwr.proto.heartbeat_pb2 import SendNodeHeartbeatRequest
 from flwr.proto.node_pb2 import Node
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from ports import Calls, SiteKeys, refusal
+from ports import Calls, SiteKeys, key_pem, refusal, to_pem
 from servers import ServerProcess, eventually, moretta
 
 from moretta.server.enrollment.node_key import flower_form
@@ -228,6 +228,29 @@ def test_the_python_side_of_a_study_finds_the_superlink_and_flowers_command_line
     assert f'root-certificates = "{running.superlink_ca}"' in config
 
 
+def _context(server: ServerProcess, site: SiteKeys, folder: Path) -> ssl.SSLContext:
+    (folder / "key").write_bytes(key_pem(site.key))
+    (folder / "cert").write_bytes(to_pem(site.certificate))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    context.set_alpn_protocols(["h2"])
+    context.load_cert_chain(folder / "cert", folder / "key")
+    return context
+
+
+def test_tls_1_2_is_refused_even_with_a_good_certificate(server: ServerProcess, tmp_path: Path) -> None:
+    context = _context(server, server.enrolled("modern"), tmp_path)
+
+    def version() -> str | None:
+        with socket.create_connection(("127.0.0.1", server.port)) as plain, context.wrap_socket(plain) as inside:
+            return inside.version()
+
+    assert version() == "TLSv1.3"
+    context.maximum_version = ssl.TLSVersion.TLSv1_2
+    with pytest.raises((ssl.SSLError, ConnectionError)):
+        version()
+
+
 def _junk(port: int, rng: random.Random, trusted: ssl.SSLContext) -> None:
     """One connection that sends rubbish: before, within and after a handshake."""
     with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=5) as plain:
@@ -247,15 +270,8 @@ def _junk(port: int, rng: random.Random, trusted: ssl.SSLContext) -> None:
 def test_random_bytes_and_fuzzed_protobufs_at_the_port_leave_it_well_and_its_memory_flat(
     server: ServerProcess, tmp_path: Path
 ) -> None:
-    from ports import key_pem, to_pem
-
     site, rng = server.enrolled("fuzzer"), random.Random(1)
-    (tmp_path / "key").write_bytes(key_pem(site.key))
-    (tmp_path / "cert").write_bytes(to_pem(site.certificate))
-    trusted = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    trusted.check_hostname, trusted.verify_mode = False, ssl.CERT_NONE
-    trusted.set_alpn_protocols(["h2"])
-    trusted.load_cert_chain(tmp_path / "cert", tmp_path / "key")
+    trusted = _context(server, site, tmp_path)
     channel, process = server.as_site(site).channel, psutil.Process(server.pid)
     paths = ["/moretta.relay.v1.Relay/Call", "/moretta.enrollment.v1.Enrollment/Enroll", "/x/y"]
     paths += ["/moretta.enrollment.v1.Enrollment/Renew", "/grpc.health.v1.Health/Check"]

@@ -32,7 +32,7 @@ from moretta.server.enrollment.database import open_database
 from moretta.server.enrollment.node_key import header_form
 from moretta.server.enrollment.service import EnrollmentService, ServerFacts
 from moretta.server.home import Limits
-from moretta.server.port.credentials import PortCertificates, shut_out_tls_1_2
+from moretta.server.port.credentials import PortCertificates
 from moretta.server.port.guard import Guard
 from moretta.server.port.health import ENROLLMENT, HEALTH, RELAY, health_methods
 from moretta.server.port.listen import open_port
@@ -44,7 +44,6 @@ from moretta.shared.enrollment.join_string import JoinString
 from moretta.shared.pb import enrollment_pb2 as pb
 from moretta.shared.pb.relay_pb2 import FleetCall, FleetReply
 
-shut_out_tls_1_2()
 MIB = 1 << 20
 OPTIONS = [("grpc.max_receive_message_length", 300 * MIB), ("grpc.max_send_message_length", 300 * MIB)]
 

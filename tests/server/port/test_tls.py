@@ -15,7 +15,9 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from ports import Calls, RunningPort, SiteKeys, key_pem, refusal, to_pem
 
+from moretta.server.port.caller import identify
 from moretta.server.port.health import ENROLLMENT, RELAY
+from moretta.server.refusal import Refusal
 from moretta.shared.enrollment.fingerprint import fingerprint
 
 
@@ -46,13 +48,6 @@ def test_the_port_shows_its_chain_with_the_authority_so_that_a_joining_site_can_
     x509.load_der_x509_certificate(own).verify_directly_issued_by(port.office.authority.certificate)
 
 
-def test_tls_1_2_is_refused(port: RunningPort) -> None:
-    context = _blind()
-    context.maximum_version = ssl.TLSVersion.TLSv1_2
-    with pytest.raises((ssl.SSLError, ConnectionError)):
-        _dial(port, context)
-
-
 def _speaks(port: RunningPort, context: ssl.SSLContext) -> bool:
     """Whether HTTP/2 is spoken after the handshake: with TLS 1.3 a client sees only then whether it was let in."""
     try:
@@ -61,6 +56,16 @@ def _speaks(port: RunningPort, context: ssl.SSLContext) -> bool:
             return bool(connection.recv(9))
     except (ssl.SSLError, ConnectionError):
         return False
+
+
+def test_a_call_over_tls_1_2_would_be_refused(port: RunningPort) -> None:
+    """That no handshake gets so far is a test of the real process: gRPC must be told before it is loaded."""
+    presented = {"x509_pem_cert": [to_pem(port.enrolled().certificate)]}
+    assert identify({**presented, "ssl_tls_version": [b"TLSv1.3"]}, port.office.registry, port.clock)
+    for versions in ({"ssl_tls_version": [b"TLSv1.2"]}, {}):
+        with pytest.raises(Refusal) as refused:
+            identify({**presented, **versions}, port.office.registry, port.clock)
+        assert (refused.value.kind, refused.value.reason) == ("UNAUTHENTICATED", "old-tls")
 
 
 def test_nobody_gets_past_the_handshake_without_a_certificate_that_leads_to_the_authority(

@@ -53,6 +53,7 @@ class Duties:
     started: float = field(default_factory=time.time)
     _answered: float = field(default_factory=time.monotonic)
     _known_keys: dict[str, bool] | None = None
+    _node_problems: list[str] = field(default_factory=list)
     _was_ready: bool = False
     _written: float = 0.0
 
@@ -103,12 +104,14 @@ class Duties:
         if keys == self._known_keys:
             return
         try:
-            for problem in await self.nodes.reconcile():
-                self.tell("node-problem", {"problem": problem})
-        except Refusal as refusal:
-            self.tell("node-problem", {"problem": refusal.message})
-        else:
+            problems = await self.nodes.reconcile()
             self._known_keys = keys
+        except Refusal as refusal:  # tried again at the next turn, told once
+            problems = [refusal.message]
+        if problems != self._node_problems:
+            self._node_problems = problems
+            for problem in problems:
+                self.tell("node-problem", {"problem": problem})
 
     async def housekeeping(self) -> None:
         """Renew the port's certificate in time, keep logs short."""

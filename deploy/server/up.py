@@ -61,7 +61,7 @@ async def _start(home: ServerHome, authority: CertificateAuthority, tell: Tell, 
     """Start every part; `stack` ends them in the reverse order."""
     settings = home.settings
     audit = AuditLog(home.audit_log, time.time)
-    last_let_through = audit.last_time
+    last_let_through = min(audit.last_time, time.time())  # a clock that was ahead once must not shut the relay for long
     registry = Registry.open(home.registry)
     stack.callback(registry.close)
     certificates = PortCertificates(

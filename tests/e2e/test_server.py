@@ -356,6 +356,25 @@ def test_sigterm_ends_every_process_and_a_restart_has_the_same_authority_sites_a
     assert {n: s.node_id for n, s in server.sites().items()} == {n: s.node_id for n, s in sites.items()}
 
 
+def test_a_lost_database_of_flower_is_filled_again_from_the_registry(server: ServerProcess) -> None:
+    site = server.enrolled("remembered")
+    before = server.node_id("remembered")
+    server.stop()
+    for path in (server.folder / "superlink").glob("state.db*"):
+        path.unlink()
+    server.start()
+    eventually(lambda: server.sites()["remembered"].node_id != before)
+    calls = server.as_site(site)
+
+    def activated() -> int:
+        with suppress(grpc.RpcError):
+            return _activate(calls, site)
+        return 0
+
+    assert eventually(activated) == server.node_id("remembered") != before
+    assert site_names(ServerHome.open(server.folder))[server.node_id("remembered")] == "remembered"
+
+
 def test_health_tells_that_the_registry_or_the_authority_is_gone(server: ServerProcess) -> None:
     calls = server.as_site(server.enrolled("observer"))
     ca = server.folder / "ca" / "ca.key"

@@ -1,0 +1,241 @@
+"""One server and its sites for all tests of this folder, and the studies that several of them look at.
+
+Starting costs seconds and a study most of a minute, so everything is shared. A study has its own name, hence its own
+digest: sites keep what they released and sent for each apart.
+
+These studies take many minutes on two cores, so they run only where the environment has MORETTA_TEST_DEPLOYMENT=1.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))  # `network`, which the tests share
+
+from network import MORETTA, Network, Site, StudyRun, until
+
+from moretta.deploy.simulate import plan_simulation
+from moretta.shared.corpus.reader import read_corpus
+from moretta.shared.study import parse_study
+
+if not os.environ.get("MORETTA_TEST_DEPLOYMENT"):
+    collect_ignore_glob = ["test_*.py"]
+
+SEED = 4
+"""With it, each of three sites has one speaker to train on and one who is held out."""
+STUDY = f"""
+seed = {SEED}
+sites = 3
+[voice]
+codebook_size = 16
+[face]
+enabled = false
+[split]
+folds = 2
+[train]
+rounds = 2
+deadline_seconds = 600.0
+[stages]
+on_lost_site = "retry"
+"""
+NO_AUDIT = "[audit]\nenabled = false\n"
+AUDIT = '[audit]\nattackers = ["voice-logistic"]\nbootstrap = 0\nbeyond = false\nemotion = false\n'
+SITES = ("site-00", "site-01", "site-02")
+
+
+def chosen(*sites: str) -> list[str]:
+    """Options of `moretta study run`."""
+    return [word for site in sites for word in ("--site", site)]
+
+
+@pytest.fixture(scope="session")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Six speakers: each site gets the two that the simulation deals to the virtual site of its name."""
+    spec = importlib.util.spec_from_file_location("tests_conftest", Path(__file__).parents[2] / "conftest.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    written: Path = module.write_tone_corpus(tmp_path_factory.mktemp("corpus") / "tones", speakers=6)
+    return written
+
+
+@pytest.fixture(scope="session")
+def network(tmp_path_factory: pytest.TempPathFactory, corpus: Path) -> Iterator[Network]:
+    """A server and three sites, online. Their speakers, and whom they hold out, are those of the simulation."""
+    made = Network(tmp_path_factory.mktemp("network"))
+    plan = plan_simulation(read_corpus(corpus), parse_study(tomllib.loads(STUDY)), "moretta simulate")
+    try:
+        made.init()
+        made.start_server()
+        for virtual in plan.sites:
+            held_out = tuple(sorted(set(virtual.speakers) & plan.test_speakers))
+            made.join(virtual.name, corpus, speakers=virtual.speakers, held_out=held_out).start()
+        for site in made.sites:
+            site.wait_online()
+        yield made
+    finally:
+        made.stop()
+
+
+def seed_all(network: Network, number: int | None) -> None:
+    for site in network.sites:
+        site.seed(number)
+        site.sabotage()
+
+
+def training(site: Site, run: StudyRun, number: int) -> bool:
+    """Whether the site's ledger has a round of a study: it is computing, or has just answered."""
+    return len(site.ledger("dp-sgd", run.digest())) >= number
+
+
+@pytest.fixture(scope="session")
+def simulated(network: Network, corpus: Path) -> StudyRun:
+    """The same study in simulation."""
+    path, out = network.root / "simulated.toml", network.root / "simulated"
+    path.write_text(f'name = "undisturbed"\n{STUDY}{AUDIT}', encoding="utf-8")
+    done = subprocess.run(
+        [MORETTA, "simulate", "--corpus", corpus, "--study", path, "--out", out],
+        env=network.environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return StudyRun(None, out)  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="session")
+def undisturbed(network: Network) -> StudyRun:
+    """Noise from the seed, and every certificate renewed in the middle of the first round."""
+    seed_all(network, SEED)
+    run = network.study("undisturbed", STUDY + AUDIT, *chosen(*SITES))
+    run.command.wait_for("train voice ...")
+    until(lambda: any(training(site, run, 1) for site in network.sites), "a site that trains")
+    before = [site.state()["certificate_ends"] for site in network.sites]
+    for site in network.sites:
+        network.moretta("site", "renew", "--home", str(site.home))
+    assert not run.command.told("train voice: 1/2"), "the renewals came too late"
+    until(
+        lambda: all(s.state().get("certificate_ends", 0) > b for s, b in zip(network.sites, before, strict=True)),
+        "renewed certificates in use",
+    )
+    return run.wait()
+
+
+@dataclass
+class Killed:
+    """A study whose server died twice."""
+
+    run: StudyRun
+    twice: str
+    """What became of the answers that a site sent twice."""
+
+
+@pytest.fixture(scope="session")
+def killed(network: Network) -> Killed:
+    """kill -9 of Flower's SuperLink in the first round, of the whole server in the second; one site answers twice."""
+    seed_all(network, SEED)
+    log = network.root / "twice.log"
+    network.sites[1].sabotage(twice=str(log))
+    run = network.study("killed", STUDY + NO_AUDIT, *chosen(*SITES))
+    run.command.wait_for("train voice ...")
+    until(lambda: any(training(site, run, 1) for site in network.sites), "a site that trains")
+    network.kill_superlink()
+    assert not run.command.told("train voice: 1/2"), "the kill came too late"
+    run.command.wait_for("train voice: 1/2")
+    until(lambda: any(training(site, run, 2) for site in network.sites), "a site that trains")
+    network.kill_server()
+    assert not run.command.told("train voice: 2/2"), "the kill came too late"
+    network.start_server()
+    return Killed(run.wait(), log.read_text(encoding="utf-8"))
+
+
+@dataclass
+class Lost:
+    """Two studies at once, during which one site was killed."""
+
+    continued: StudyRun
+    retried: StudyRun
+    site: Site
+
+
+@pytest.fixture(scope="session")
+def lost(network: Network) -> Lost:
+    """kill -9 of a whole site while it trains; one study goes on without it, the other waits for it."""
+    seed_all(network, SEED)
+    site = network.sites[2]
+    text = STUDY.replace("rounds = 2", "rounds = 1") + NO_AUDIT
+    continued = network.study("continued", text.replace('"retry"', '"continue"'), *chosen(*SITES))
+    retried = network.study("retried", text, *chosen(*SITES))
+    for run in (continued, retried):
+        run.command.wait_for("train voice ...")
+    until(lambda: training(site, continued, 1) or training(site, retried, 1), "the site at training", step=0.02)
+    site.kill()
+    assert not continued.command.told("train voice: 1/1") and not retried.command.told("train voice: 1/1")
+    site.start()
+    return Lost(continued.wait(), retried.wait(), site)
+
+
+@pytest.fixture(scope="session")
+def hostile(network: Network) -> StudyRun:
+    """Two sites send what no server may aggregate, another kind in each round. Noise from the operating system."""
+    seed_all(network, None)
+    network.sites[1].sabotage(updates=["nan", "extra", "oversized"])
+    network.sites[2].sabotage(updates=["shape", "truncated", "huge"])
+    run = network.study("hostile", STUDY.replace("rounds = 2", "rounds = 3") + NO_AUDIT, *chosen(*SITES))
+    try:
+        return run.wait()
+    finally:
+        seed_all(network, None)
+
+
+@dataclass
+class ShutOut:
+    """A study that lost one site to a revocation and another to its anonymizer."""
+
+    run: StudyRun
+    sound: Site
+    failing: Site
+    revoked: Site
+    recorded: dict[str, bytes] = field(default_factory=dict)
+    """All that a site sent to its server, by site."""
+    audit: list[dict[str, Any]] = field(default_factory=list)
+    """The server's audit log."""
+
+
+@pytest.fixture(scope="session")
+def shut_out(network: Network, corpus: Path) -> ShutOut:
+    """One site's anonymizer fails on every clip; a fourth site is revoked in the first round."""
+    seed_all(network, None)
+    sound, failing = network.sites[0], network.sites[2]
+    revoked = network.join("site-03", corpus, speakers=(1001, 1002), held_out=(1001,))
+    network.sites.pop()  # it takes part in no other study
+    try:
+        revoked.start()
+        revoked.wait_online()
+        for site in (sound, failing):
+            site.sabotage(record=str(network.root / f"{site.name}.traffic"), anonymizer=site is failing)
+        run = network.study("shut-out", STUDY + NO_AUDIT, *chosen(sound.name, failing.name, revoked.name))
+        run.command.wait_for("train voice ...")
+        until(lambda: training(revoked, run, 1), "the site at training", step=0.02)
+        network.moretta("server", "revoke", revoked.name, "--server", str(network.home))
+        assert not run.command.told("train voice: 1/2"), "the revocation came too late"
+        run.wait()
+    finally:
+        revoked.stop()
+        seed_all(network, None)
+    recorded = {s.name: (network.root / f"{s.name}.traffic").read_bytes() for s in (sound, failing)}
+    log = (network.home / "audit.jsonl").read_text(encoding="utf-8")
+    return ShutOut(run, sound, failing, revoked, recorded, [json.loads(line) for line in log.splitlines()])

@@ -1,0 +1,320 @@
+"""A server and its sites on loopback: real processes, sockets and certificates, each in a folder of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from moretta.deploy.runtime import marked
+from moretta.deploy.server.desk import opened
+from moretta.server.home import ServerHome
+from moretta.server.running import running_server
+from moretta.shared.enrollment.join_string import JoinString
+
+MORETTA = Path(sys.executable).parent / "moretta"
+SABOTAGE = Path(__file__).parent / "sabotage"
+_PATIENCE_SECONDS = 400.0
+
+
+def until(true: Callable[[], Any], what: str, *, seconds: float = _PATIENCE_SECONDS, step: float = 0.1) -> Any:
+    """Wait until something holds, and return what made it hold."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if found := true():
+            return found
+        time.sleep(step)
+    raise AssertionError(f"{what} did not come within {seconds:.0f} s")
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@dataclass
+class Command:
+    """A `moretta` process and all that it told."""
+
+    process: subprocess.Popen[str]
+    lines: list[str] = field(default_factory=list)
+    stdout: str = ""
+
+    @classmethod
+    def start(cls, arguments: list[str], environment: dict[str, str], log: Path | None = None) -> Command:
+        process = subprocess.Popen(
+            [str(MORETTA), *arguments],
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        command = cls(process)
+        threading.Thread(target=command._read, args=(log,), daemon=True).start()
+        threading.Thread(target=command._read_stdout, daemon=True).start()
+        return command
+
+    def wait(self, seconds: float = 900.0) -> int:
+        code = self.process.wait(seconds)
+        time.sleep(0.3)  # the readers reach the end
+        return code
+
+    def told(self, text: str) -> bool:
+        return any(text in line for line in self.lines)
+
+    def wait_for(self, text: str, seconds: float = _PATIENCE_SECONDS) -> None:
+        def seen() -> bool:
+            assert self.process.poll() is None or self.told(text), "\n".join(self.lines)
+            return self.told(text)
+
+        until(seen, text, seconds=seconds, step=0.05)
+
+    def _read(self, log: Path | None) -> None:
+        assert self.process.stderr is not None
+        for line in self.process.stderr:
+            self.lines.append(line.rstrip())
+            if log is not None:
+                with log.open("a", encoding="utf-8") as file:
+                    file.write(line)
+
+    def _read_stdout(self) -> None:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            self.stdout += line
+
+
+@dataclass
+class Site:
+    """One site: its folder, its clips, its process."""
+
+    name: str
+    home: Path
+    corpus: Path
+    environment: dict[str, str]
+    orders_file: Path
+    command: Command | None = None
+
+    def start(self) -> None:
+        self.command = Command.start(
+            ["site", "run", "--home", str(self.home)], self.environment, self.home.with_suffix(".log")
+        )
+
+    def state(self) -> dict[str, Any]:
+        try:
+            content: dict[str, Any] = json.loads((self.home / "state.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return {}
+        return content if abs(time.time() - content["written"]) < 5 else {}
+
+    def wait_online(self, seconds: float = _PATIENCE_SECONDS) -> None:
+        until(lambda: self.state().get("online"), f"{self.name} online", seconds=seconds)
+
+    def sabotage(self, **orders: Any) -> None:
+        self.orders_file.write_text(json.dumps(orders), encoding="utf-8")
+
+    def seed(self, number: int | None) -> None:
+        """Test mode: noise from a seed, or None for the operating system's again. Takes effect at the next message."""
+        path = self.home / "site.toml"
+        lines = [line for line in path.read_text(encoding="utf-8").splitlines() if "simulated_seed" not in line]
+        path.write_text("\n".join([*lines, *([] if number is None else [f"simulated_seed = {number}"]), ""]))
+
+    def ledger(self, kind: str, study: str) -> list[dict[str, Any]]:
+        """Ledger entries of one study."""
+        path = self.home / "ledger.jsonl"
+        if not path.exists():
+            return []
+        entries = [json.loads(line)["entry"] for line in path.read_bytes().splitlines() if line.endswith(b"}")]
+        return [e for e in entries if e["kind"] == kind and e.get("study") == study]
+
+    def processes(self) -> list[psutil.Process]:
+        assert self.command is not None
+        try:
+            top = psutil.Process(self.command.process.pid)
+            return [top, *top.children(recursive=True)]
+        except psutil.Error:
+            return []
+
+    def kill(self) -> None:
+        """As a power cut: every process of the site at once."""
+        kill(self.processes())
+
+    def stop(self) -> None:
+        if self.command is not None and self.command.process.poll() is None:
+            self.command.process.terminate()
+            try:
+                self.command.process.wait(20)
+            except subprocess.TimeoutExpired:
+                self.kill()
+
+
+def kill(processes: list[psutil.Process]) -> None:
+    for process in processes:
+        try:
+            process.send_signal(signal.SIGKILL)
+        except psutil.Error:
+            continue
+    psutil.wait_procs(processes, timeout=10)
+
+
+@dataclass
+class Network:
+    """A server's folder and its sites."""
+
+    root: Path
+    sites: list[Site] = field(default_factory=list)
+    server: Command | None = None
+
+    @property
+    def home(self) -> Path:
+        return self.root / "server"
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return {
+            **os.environ,
+            "MORETTA_CACHE": str(self.root / "cache"),
+            "OMP_NUM_THREADS": "1",
+            "COLUMNS": "200",
+            "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.1",
+        }
+
+    def moretta(self, *arguments: str, code: int = 0) -> str:
+        """Run a command to its end."""
+        done = subprocess.run(
+            [MORETTA, *arguments], env=self.environment, capture_output=True, text=True, check=False, timeout=120
+        )
+        assert done.returncode == code, f"{arguments}: {done.returncode}\n{done.stdout}\n{done.stderr}"
+        return done.stdout
+
+    def init(self) -> None:
+        port = str(free_port())
+        self.moretta("server", "init", str(self.home), "--name", "127.0.0.1", "--listen", "127.0.0.1", "--port", port)
+
+    def start_server(self) -> None:
+        self.server = Command.start(
+            ["server", "up", str(self.home), "--json"], self.environment, self.root / "server.log"
+        )
+        self.wait_healthy()
+
+    def wait_healthy(self) -> None:
+        def healthy() -> bool:
+            try:
+                return running_server(ServerHome.open(self.home)).healthy
+            except Exception:
+                return False
+
+        until(healthy, "a healthy server")
+
+    def flower(self, name: str) -> list[psutil.Process]:
+        """Processes of the server's Flower whose command line names this."""
+        mark = running_server(ServerHome.open(self.home)).mark
+        found = []
+        for process in marked.processes(mark):
+            try:
+                if any(name in part for part in process.cmdline()[:3]):
+                    found.append(process)
+            except psutil.Error:
+                continue
+        return found
+
+    def kill_superlink(self) -> None:
+        kill(self.flower("flower-superlink"))
+
+    def kill_server(self) -> None:
+        """The process that coordinators start, and nothing else."""
+        assert self.server is not None
+        kill([psutil.Process(self.server.process.pid)])
+
+    def token(self, name: str, *, reenroll: bool = False) -> JoinString:
+        with opened(self.home) as desk:
+            return desk.issue_token(site=name, hours=1, reenroll=reenroll)
+
+    def join(self, name: str, corpus: Path, *, speakers: tuple[int, ...], held_out: tuple[int, ...]) -> Site:
+        """Enroll a site by its command, and let its policy allow what tests ask for. Somebody must be held out."""
+        assert held_out
+        home = self.root / name
+        string = self.root / f"{name}.join"
+        string.write_text(self.token(name).encode(), encoding="utf-8")
+        numbers = [",".join(map(str, each)) for each in (speakers, held_out)]
+        self.moretta(
+            "site", "join", f"@{string}", "--home", str(home), "--corpus", str(corpus),
+            "--speakers", numbers[0], "--held-out", numbers[1],
+        )  # fmt: skip
+        policy = home / "policy.toml"
+        text = policy.read_text(encoding="utf-8").replace("allow_seeded_noise = false", "allow_seeded_noise = true")
+        policy.write_text(text, encoding="utf-8")
+        orders = self.root / f"{name}.orders"
+        path = os.pathsep.join([str(SABOTAGE), os.environ.get("PYTHONPATH", "")])
+        environment = {**self.environment, "PYTHONPATH": path, "MORETTA_SABOTAGE": str(orders)}
+        site = Site(name, home, corpus, environment, orders)
+        self.sites.append(site)
+        return site
+
+    def study(self, name: str, text: str, *more: str) -> StudyRun:
+        """Start a study; `text` is the study file without its name."""
+        path = self.root / f"{name}.toml"
+        path.write_text(f'name = "{name}"\n{text}', encoding="utf-8")
+        out = self.root / "studies" / name
+        command = Command.start(
+            ["study", "run", str(path), "--server", str(self.home), "--out", str(out), *more], self.environment
+        )
+        return StudyRun(command, out)
+
+    def stop(self) -> None:
+        for site in self.sites:
+            site.stop()
+        if self.server is not None and self.server.process.poll() is None:
+            self.server.process.terminate()
+            try:
+                self.server.process.wait(20)
+            except subprocess.TimeoutExpired:
+                self.server.process.kill()
+
+
+@dataclass
+class StudyRun:
+    """A study on its way, or at its end."""
+
+    command: Command
+    out: Path
+
+    def wait(self, code: int = 0) -> StudyRun:
+        found = self.command.wait()
+        assert found == code, f"exit code {found}\n" + "\n".join(self.command.lines)
+        return self
+
+    def report(self) -> Any:
+        return json.loads((self.out / "report.json").read_text(encoding="utf-8"))
+
+    def outcome(self) -> Any:
+        return json.loads((self.out / "outcome.json").read_text(encoding="utf-8"))
+
+    def digest(self) -> str:
+        """Of the study, as it stands in the ledgers."""
+        from moretta.shared.plan import load_plan
+
+        return load_plan(self.out).study.digest()
+
+    def weights(self) -> dict[str, bytes]:
+        from safetensors.numpy import load_file
+
+        arrays = load_file(self.out / "server" / "checkpoints" / "voice.safetensors")
+        return {name: array.tobytes() for name, array in arrays.items()}
+
+    def epsilons(self) -> list[tuple[str, int | None, float | None]]:
+        rows = [r for r in self.report()["privacy"] if r["mechanism"] == "dp-sgd"]
+        return [(r["site"], r["round"], r["epsilon"]) for r in rows]

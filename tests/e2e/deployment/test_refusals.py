@@ -1,0 +1,94 @@
+"""What must not be used, must not leave, or must not go on."""
+
+from __future__ import annotations
+
+import base64
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+from network import Network, StudyRun
+
+from moretta.shared.exit_codes import ExitCode
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1800)]
+
+
+def test_bad_updates_of_every_kind_are_refused_with_the_reason_and_the_others_go_on(hostile: StudyRun) -> None:
+    report = hostile.report()
+    assert [(row["sites"], row["failed"]) for row in report["run"]["rounds"]] == [(1, 2)] * 3
+    told = {
+        "site-01": ("not finite", "tensors that are missing or too many: stowaway", "bytes, at most"),
+        "site-02": ("[", "cannot be read", "an update of norm"),
+    }
+    for site, reasons in told.items():
+        for number, reason in enumerate(reasons, start=1):
+            start = f"{site} was left out of round {number} of training voice: "
+            warnings = [w for w in report["run"]["warnings"] if w.startswith(start)]
+            assert len(warnings) == 1, report["run"]["warnings"]
+            assert reason in warnings[0]
+    rounds = {site["site"]: site["rounds"] for site in report["run"]["sites"]}
+    assert rounds == {"site-00": 3, "site-01": 0, "site-02": 0}
+    assert report["emotion"]["voice"] is not None
+
+
+def test_a_site_that_is_revoked_in_a_round_is_refused_at_its_next_call_and_the_round_ends_without_it(
+    shut_out: Any,
+) -> None:
+    report = shut_out.run.report()
+    assert [row["sites"] for row in report["run"]["rounds"]] == [1, 1]
+    warning = "site-03 missed rounds 1-2 of training voice: its enrollment was revoked"
+    assert warning in report["run"]["warnings"]
+    page = (shut_out.run.out / "report.html").read_text(encoding="utf-8")
+    assert "site-03 missed rounds 1-2 of train voice" in page
+    mine = [e["event"] for e in shut_out.audit if "site-03" in (e.get("site"), e.get("caller"))]
+    assert "refused" in mine[mine.index("revoked") :], shut_out.audit[-5:]
+    assert "relay" not in mine[mine.index("refused") :]  # once refused, always refused
+
+
+def _needles(site: Any) -> dict[str, bytes]:
+    """What would give a recording away: stretches of raw samples in several forms, names of files, numbers."""
+    found: dict[str, bytes] = {"path": str(site.corpus).encode(), "demographics": b"VideoDemographics"}
+    for path in sorted((site.corpus / "AudioWAV").iterdir()):
+        found[path.name] = path.stem.encode()
+        samples, _ = soundfile.read(path, dtype="int16")
+        floats, _ = soundfile.read(path, dtype="float32")
+        for start in range(0, len(samples) - 64, 1600):
+            stretch, real = samples[start : start + 32], floats[start : start + 32]
+            found[f"{path.name} pcm {start}"] = stretch.tobytes()
+            found[f"{path.name} float32 {start}"] = real.tobytes()
+            found[f"{path.name} float64 {start}"] = real.astype(np.float64).tobytes()
+            found[f"{path.name} text {start}"] = ", ".join(map(str, real[:6].tolist())).encode()
+    return found
+
+
+def test_with_a_failing_anonymizer_no_raw_byte_is_on_the_wire(shut_out: Any) -> None:
+    """The traffic of the site was recorded where it leaves: every call to the server, whole."""
+    traffic = shut_out.recorded[shut_out.failing.name]
+    assert len(traffic) > 1000
+    for name, needle in _needles(shut_out.failing).items():
+        for form in (needle, base64.b64encode(needle)[4:-4], needle.hex().encode()):
+            assert form not in traffic, name
+    warnings = shut_out.run.report()["run"]["warnings"]
+    assert any(w.startswith(f"{shut_out.failing.name} released nothing: ") for w in warnings), warnings
+
+
+def test_the_recording_would_show_a_raw_byte_since_it_shows_what_was_released(shut_out: Any) -> None:
+    """The test before is worth what this one finds: released arrays of the sound site, byte for byte."""
+    folder = shut_out.run.out / "server" / "releases" / shut_out.sound.name
+    released = (folder / "voice-00000.safetensors").read_bytes()
+    traffic = shut_out.recorded[shut_out.sound.name]
+    stretches = [released[start : start + 128] for start in range(0, len(released) - 128, len(released) // 20)]
+    assert all(stretch in traffic for stretch in stretches)
+
+
+def test_a_study_in_which_all_sites_fail_exits_non_zero_and_names_the_cause(network: Network) -> None:
+    text = '[voice]\nanonymizer = "none"\n[face]\nenabled = false\n[train]\ndeadline_seconds = 600.0\n'
+    run = network.study("all-fail", text).wait(ExitCode.RUN_FAILED)
+    found = run.outcome()
+    assert (found["status"], found["exit_code"]) == ("failed", int(ExitCode.RUN_FAILED))
+    assert "0 of 3 sites finished the stage 'release'" in found["cause"]
+    assert "anonymizers" in found["cause"]  # the rule of the sites' policies that refused
+    assert not (run.out / "report.json").exists()
+    assert run.command.told("0 of 3 sites finished")

@@ -147,7 +147,8 @@ class Link:
 
     async def _present(self, seconds: float) -> _Lane:
         try:
-            await asyncio.wait_for(self._up.wait(), seconds)
+            async with asyncio.timeout(seconds):
+                await self._up.wait()
         except TimeoutError as error:
             raise LinkDown from error
         assert self._lane is not None  # it is set before `_up` is
@@ -169,7 +170,8 @@ class Link:
         channel = self._open_channel(wanted)
         ready = False
         try:
-            ready = await asyncio.wait_for(_ready(channel), _OPEN_SECONDS)
+            async with asyncio.timeout(_OPEN_SECONDS):
+                ready = await _ready(channel)
         except TimeoutError:
             return False
         finally:

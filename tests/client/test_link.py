@@ -236,3 +236,18 @@ def test_a_refusal_by_the_server_is_no_loss_of_the_connection() -> None:
             assert link.channel is before
 
     run(scene())
+
+
+def test_a_link_ends_whenever_it_is_told_to_also_in_the_moment_in_which_it_connects() -> None:
+    """`asyncio.wait_for` of Python 3.11 swallows a cancellation that comes as what it waits for is done."""
+
+    async def scene() -> None:
+        async with mini_server() as server:
+            for number in range(60):
+                task = asyncio.create_task(Link(server.identity()).keep())
+                await asyncio.sleep(number / 4000)
+                task.cancel()
+                done, _ = await asyncio.wait({task}, timeout=10)
+                assert done
+
+    run(scene())

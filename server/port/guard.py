@@ -9,10 +9,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import Any, NoReturn, cast
 
 import grpc
 from google.protobuf.message import DecodeError, Message
@@ -145,12 +145,15 @@ def _declared(context: grpc.aio.ServicerContext[bytes, bytes], longest: int) -> 
 
 
 async def _read(requests: AsyncIterator[bytes]) -> bytes:
+    messages = aiter(requests)
     try:
-        return await asyncio.wait_for(anext(aiter(requests)), _READ_SECONDS)
+        return await asyncio.wait_for(anext(messages), _READ_SECONDS)
     except StopAsyncIteration as error:
         raise Refusal("INVALID_ARGUMENT", "no-message", "a call without a message") from error
     except TimeoutError as error:
         raise Refusal("DEADLINE_EXCEEDED", "too-slow", f"no whole message within {_READ_SECONDS:g} s") from error
+    finally:
+        await cast("AsyncGenerator[bytes]", messages).aclose()  # else gRPC's generator keeps the message for long
 
 
 def _parsed(method: Method, data: bytes, longest: int) -> Message:

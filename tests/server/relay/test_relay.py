@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import base64
+import gc
 import json
 import threading
 import time
@@ -19,6 +20,7 @@ from starlette.responses import Response
 from moretta.server.audit_log import verify_log
 from moretta.server.enrollment.node_key import header_form
 from moretta.server.home import Limits
+from moretta.server.port import guard
 from moretta.server.relay.replay import _P384_ORDER
 from moretta.shared.pb.relay_pb2 import FleetCall
 from moretta.shared.relay import FLEET_METHODS
@@ -197,6 +199,47 @@ def test_a_body_of_100_mb_passes_both_ways(port: RunningPort, echo: Echo) -> Non
     reply = port.as_site(site).relayed(site.fleet_call("push-object", body), timeout=120)
     assert reply.body == body
     assert port.guard.admission.bytes_in_flight == 0
+
+
+def _long_bytes() -> list[int]:
+    held = {id(o): len(o) for owner in gc.get_objects() for o in gc.get_referents(owner) if isinstance(o, bytes)}
+    return [size for size in held.values() if size > 10 * MIB]
+
+
+def test_nothing_holds_a_long_body_after_its_call(port: RunningPort, echo: Echo) -> None:
+    echo.answer = lambda path, body: Response(b"")
+    site = port.enrolled()
+    calls = port.as_site(site)
+    gc.collect()
+    gc.disable()  # what waits to be found by it is held, too
+    try:
+        calls.relayed(site.fleet_call("push-object", bytes(20 * MIB)))
+        end = time.monotonic() + 5
+        while _long_bytes() and time.monotonic() < end:
+            time.sleep(0.05)
+        assert _long_bytes() == []
+    finally:
+        gc.enable()
+
+
+def test_who_opens_a_call_and_sends_nothing_is_ended_and_takes_no_place_for_long(
+    port: RunningPort, echo: Echo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(guard, "_READ_SECONDS", 0.3)
+    site = port.enrolled()
+    calls, never = port.as_site(site), threading.Event()
+
+    def nothing() -> Iterator[bytes]:
+        never.wait(20)
+        yield b""
+
+    for _ in range(port.limits.site_calls_in_flight + 2):
+        waiting = calls.channel.stream_unary("/moretta.relay.v1.Relay/Call").future(nothing(), timeout=20)
+        error = waiting.exception()
+        assert isinstance(error, grpc.RpcError)
+        assert refusal(error) == ("DEADLINE_EXCEEDED", "too-slow")
+    never.set()
+    assert calls.relayed(site.fleet_call()).status == 200
 
 
 def test_a_body_over_the_limit_is_refused_by_its_announcement_and_by_its_size(tmp_path: Path, echo: Echo) -> None:

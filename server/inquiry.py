@@ -26,11 +26,12 @@ OUTAGE_SECONDS = 5.0
 """A call to the SuperLink that took longer met an outage, in which no site could show that it lives."""
 PATIENCE_SECONDS = 120.0
 """How long sites have after an outage to come back, before a lost one counts as lost."""
-RESEND_SECONDS = 30.0
-"""Who has not answered so long after an outage is asked again: the answer may have been lost on the way. Sites answer
-alike, and spend nothing twice."""
+RESEND_SECONDS, RESEND_AFTER_OUTAGE_SECONDS, RESEND_FACTOR = 120.0, 30.0, 4.0
+"""Who is there and has not answered for so long is asked again, and again after a longer time: Flower's SuperNode gives
+up an answer that it could not send, and tells nobody. Sites answer alike, one question after the other, and spend
+nothing twice."""
 MAX_TRIES = 4
-"""How often one site is asked one question: a process that dies on it would die for ever."""
+"""How often a site may be lost with one question: a process that dies on it would die for ever."""
 
 Content = Callable[[str], "RecordDict"]
 """What a site is asked, by its name."""
@@ -65,11 +66,12 @@ class Inquiry:
         """Message id -> site."""
         self._away: dict[str, str] = {}
         """Site that will be asked again when it is back -> why it was lost."""
-        self._tries: Counter[str] = Counter()
+        self._losses: Counter[str] = Counter()
         self._activated: dict[str, str] = {}
         """When a site's node was last started, as told when it was asked."""
         self._patient_until = float("-inf")
-        self._resend_at = float("inf")
+        self._resend_after = RESEND_SECONDS
+        self._resend_at = exchange.clock() + RESEND_SECONDS
 
     def answers(self, sites: list[str]) -> list[Answer]:
         """Ask and wait; one answer for each site, in order of names."""
@@ -108,7 +110,6 @@ class Inquiry:
             ids = list(self._exchange.grid.push_messages(messages))
         if len(ids) != len(messages):
             raise RunError(f"Flower took {len(ids)} of {len(messages)} messages of {self._call}", expected="all")
-        self._tries.update(sites)
         for site, number in zip(sites, ids, strict=True):
             self._away.pop(site, None)
             if number:
@@ -126,7 +127,7 @@ class Inquiry:
         if clock() - start > OUTAGE_SECONDS:
             self._exchange.note(f"Flower's SuperLink was away for {clock() - start:.0f} s")
             self._patient_until = clock() + PATIENCE_SECONDS
-            self._resend_at = clock() + RESEND_SECONDS
+            self._resend_at = min(self._resend_at, clock() + RESEND_AFTER_OUTAGE_SECONDS)
         for reply in replies:
             site = self._open.pop(reply.metadata.reply_to_message_id, None)
             if site is None or site in self._answers:
@@ -150,8 +151,9 @@ class Inquiry:
                 self._lose(site, "it was started anew while it was asked", back=True)
         self._send([site for site in sorted(self._away) if site in started])
         if self._exchange.clock() >= self._resend_at:
-            self._resend_at = float("inf")
-            self._send([site for site in sorted(set(self._open.values())) if self._tries[site] < MAX_TRIES])
+            self._resend_after *= RESEND_FACTOR
+            self._resend_at = self._exchange.clock() + self._resend_after
+            self._send([site for site in sorted(set(self._open.values())) if site in started])
 
     def _activations(self) -> dict[str, str]:
         """When the node of each site that is there was started."""
@@ -162,8 +164,9 @@ class Inquiry:
 
     def _lose(self, site: str, why: str, *, back: bool = False) -> None:
         """A site was lost with the question: it is asked again, or done without, as the study says."""
+        self._losses[site] += 1
         patient = back or self._retry or self._exchange.clock() < self._patient_until
-        if patient and self._tries[site] < MAX_TRIES:
+        if patient and self._losses[site] < MAX_TRIES:
             self._away[site] = why
             self._exchange.note(f"{site}: {why}; it is asked again when it is back")
         else:

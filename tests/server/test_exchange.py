@@ -214,6 +214,24 @@ def test_an_answer_that_was_lost_in_an_outage_is_asked_for_again(three: Any, hel
     assert exchange.clock() < 40.0
 
 
+def test_a_site_that_is_there_and_silent_is_asked_again_now_and_then(three: Any, hello: Any) -> None:
+    """Flower's SuperNode gives up an answer that it could not send, and stays online as if nothing had been."""
+    exchange = three(lambda node, message: None if node == 2 else hello(node))
+    sleep = exchange.sleep
+
+    def sleeping(seconds: float) -> None:
+        sleep(seconds)
+        if exchange.clock() > 130.0:
+            exchange.grid.answer = lambda node, message: hello(node)
+
+    exchange.sleep = sleeping
+    before = len(exchange.grid.sent)
+    answers = exchange.ask(wire.RELEASE, _content, deadline_seconds=3600.0)
+    assert all(a.content is not None for a in answers)
+    assert len(exchange.grid.sent) - before == 3 + 2  # after two minutes, and after eight more
+    assert 600.0 < exchange.clock() < 610.0
+
+
 def test_a_superlink_that_is_gone_ends_the_question_with_an_error_of_its_own(three: Any, hello: Any) -> None:
     def refuse() -> None:
         raise httpx.ConnectError("refused")

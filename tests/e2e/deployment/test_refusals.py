@@ -20,7 +20,7 @@ def test_bad_updates_of_every_kind_are_refused_with_the_reason_and_the_others_go
     assert [(row["sites"], row["failed"]) for row in report["run"]["rounds"]] == [(1, 2)] * 3
     told = {
         "site-01": ("not finite", "tensors that are missing or too many: stowaway", "bytes, at most"),
-        "site-02": ("[", "cannot be read", "an update of norm"),
+        "site-02": (", not float32 [", "cannot be read", "an update of norm"),
     }
     for site, reasons in told.items():
         for number, reason in enumerate(reasons, start=1):

@@ -84,21 +84,30 @@ def _fail_anonymizer(module: Any) -> None:
 
 
 def _send_twice(module: Any) -> None:
+    """Every answer once more when it is whole at the server, signed anew: the relay takes no signature twice."""
     cls = module.FleetHttpClient
-    sound = cls.PushMessages
+    push, pull = cls.PushMessages, cls.PullMessages
+    sent: list[Any] = []
 
-    def twice(self: Any, request: Any) -> Any:
-        answer = sound(self, request)
-        if path := orders().get("twice"):
-            try:
-                told = f"answered {sound(self, request).results}"
-            except Exception as error:
-                told = f"refused {error}"
-            with Path(path).open("a", encoding="utf-8") as log:
-                log.write(f"{told}\n")
+    def pushed(self: Any, request: Any) -> Any:
+        answer = push(self, request)
+        sent.append(request)
         return answer
 
-    cls.PushMessages = twice
+    def pulled(self: Any, request: Any) -> Any:
+        path = orders().get("twice")
+        while sent:
+            again = sent.pop()
+            if path:
+                try:
+                    told = f"answered {push(self, again).results}"
+                except Exception as error:
+                    told = f"refused {error}"
+                with Path(path).open("a", encoding="utf-8") as log:
+                    log.write(f"{told}\n")
+        return pull(self, request)
+
+    cls.PushMessages, cls.PullMessages = pushed, pulled
 
 
 def _record(module: Any) -> None:

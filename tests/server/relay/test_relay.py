@@ -239,7 +239,7 @@ def test_who_opens_a_call_and_sends_nothing_is_ended_and_takes_no_place_for_long
         assert isinstance(error, grpc.RpcError)
         assert refusal(error) == ("DEADLINE_EXCEEDED", "too-slow")
     never.set()
-    assert calls.relayed(site.fleet_call()).status == 200
+    assert calls.relayed(site.fleet_call(at=port.clock())).status == 200  # the port's clock stands still meanwhile
 
 
 def test_a_body_over_the_limit_is_refused_by_its_announcement_and_by_its_size(tmp_path: Path, echo: Echo) -> None:

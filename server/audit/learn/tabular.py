@@ -35,24 +35,36 @@ class VectorIdentifier(Identifier):
 
     def fit(self, clips: ClipSet, *, seed: int) -> None:
         """Choose and train."""
+        self.speakers = clips.speakers
+        x, y = self.vectors(clips), clips.labels
+        model = self.pipeline(seed)
+        if self.grid:
+            model.set_params(**choose(model, self.settings(), x, y, clips))
+        self._model = model.fit(x, y)
+
+    def pipeline(self, seed: int) -> Any:
+        """The classifier behind a scaler, not trained."""
         from sklearn.pipeline import Pipeline
         from sklearn.preprocessing import StandardScaler
 
-        self.speakers = clips.speakers
-        x, y = self.vectors(clips), clips.labels
-        model = Pipeline([("scale", StandardScaler()), ("classify", self.classifier(seed))])
-        if self.grid:
-            model.set_params(**choose(model, {f"classify__{k}": v for k, v in self.grid.items()}, x, y, clips))
-        self._model = model.fit(x, y)
+        return Pipeline([("scale", StandardScaler()), ("classify", self.classifier(seed))])
+
+    def settings(self) -> dict[str, Sequence[Any]]:
+        """The grid by the names that `pipeline` knows."""
+        return {f"classify__{name}": values for name, values in self.grid.items()}
 
     def scores(self, clips: ClipSet) -> Floats:
         """Log-posteriors, [clips, speakers]."""
-        x = self.vectors(clips)
-        if hasattr(self._model, "predict_proba"):
-            posteriors = np.asarray(self._model.predict_proba(x), np.float32)
-            return np.log(np.clip(posteriors, 1e-12, 1))
-        decision = np.asarray(self._model.decision_function(x), np.float32)
-        return np.stack([-decision, decision], 1) if decision.ndim == 1 else decision
+        return log_posteriors(self._model, self.vectors(clips))
+
+
+def log_posteriors(model: Any, x: npt.NDArray[Any]) -> Floats:
+    """[n, classes] of a trained scikit-learn classifier, up to a constant in each row."""
+    if hasattr(model, "predict_proba"):
+        posteriors = np.asarray(model.predict_proba(x), np.float32)
+        return np.log(np.clip(posteriors, 1e-12, 1))
+    decision = np.asarray(model.decision_function(x), np.float32)
+    return np.stack([-decision, decision], 1) if decision.ndim == 1 else decision
 
 
 def choose(
@@ -61,18 +73,36 @@ def choose(
     """The best parameters by cross-validation over sentences, as the attack itself crosses sentences.
 
     Only clips that the attacker has are used. With too few clips to hold any out, the first value of each is taken.
+
+    Raises:
+        NotConvergedError: no setting fits every fold.
+    """
+    tried = held_out_accuracies(model, grid, x, y, clips)
+    if not tried:
+        return {name: values[0] for name, values in grid.items()}
+    return max(tried, key=lambda one: one[1])[0]
+
+
+def held_out_accuracies(
+    model: Any, grid: Mapping[str, Sequence[Any]], x: npt.NDArray[Any], y: Ints, clips: ClipSet
+) -> list[tuple[dict[str, Any], float]]:
+    """Every setting of a grid that trains, and its accuracy on clips held out of `clips`. Empty: too few clips.
+
+    Raises:
+        NotConvergedError: no setting fits every fold.
     """
     from sklearn.model_selection import GridSearchCV
 
     folds = cross_validation(y, clips)
     if folds is None:
-        return {name: values[0] for name, values in grid.items()}
+        return []
     search = GridSearchCV(model, dict(grid), cv=folds, n_jobs=1, refit=False, error_score=np.nan)
     search.fit(x, y)
-    if not np.isfinite(search.best_score_):
+    results = zip(search.cv_results_["params"], search.cv_results_["mean_test_score"], strict=True)
+    found = [(dict(setting), float(accuracy)) for setting, accuracy in results if np.isfinite(accuracy)]
+    if not found:
         raise NotConvergedError("no hyper-parameters that train", expected="one setting that fits every fold")
-    best: dict[str, Any] = search.best_params_
-    return best
+    return found
 
 
 def cross_validation(y: Ints, clips: ClipSet) -> list[tuple[Ints, Ints]] | None:

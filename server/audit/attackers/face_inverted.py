@@ -1,0 +1,21 @@
+"""The least likely person, where a classifier does worse than chance on clips that it has not seen."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from moretta.server.audit.attackers.base import attacker
+from moretta.server.audit.attackers.face_forest import FaceForest
+from moretta.server.audit.attackers.face_knn import FaceNeighbours
+from moretta.server.audit.attackers.face_logistic import FaceLogistic
+from moretta.server.audit.attackers.face_svm import FaceSvm
+from moretta.server.audit.learn.inverted import InvertedIdentifier
+from moretta.server.audit.learn.tabular import VectorIdentifier
+
+
+@attacker("face-inverted", modality="face")
+class FaceInverted(InvertedIdentifier):
+    """The quick classifiers, in every setting."""
+
+    classifiers: ClassVar[tuple[type[VectorIdentifier], ...]] = (FaceForest, FaceNeighbours, FaceLogistic, FaceSvm)
+    cost: ClassVar[int] = 2

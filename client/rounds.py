@@ -8,6 +8,7 @@ import numpy as np
 
 from moretta.client.data import held_out_mask, released_features
 from moretta.client.settings import SiteSettings
+from moretta.client.site_level import hidden_in_the_sum
 from moretta.client.training import TrainingSet, spent_after_round, train_locally
 from moretta.client.updates import Array, Update, UpdateStore, question
 from moretta.shared.errors import RefusedError
@@ -76,13 +77,17 @@ def _trained(
         seed=_round_seed(settings, modality, round_number),
         proximal=proximal,
     )
-    metrics: dict[str, int | float] = {"num-examples": len(training)}
-    if done.loss is not None:
+    arrays = {name: np.asarray(tensor) for name, tensor in done.weights.items()}
+    hidden = study.aggregation.dp == "distributed"
+    if hidden:
+        arrays = hidden_in_the_sum(settings, study, modality, weights, arrays, round_number=round_number)
+    metrics: dict[str, int | float] = {"num-examples": 1 if hidden else len(training)}
+    if done.loss is not None and not hidden:
         metrics["loss"] = done.loss
     if done.epsilon is not None:
         metrics |= {"epsilon": done.epsilon, "noise-multiplier": done.noise_multiplier}
         metrics |= {f"epsilon-{unit}": epsilon for unit, epsilon in done.levels.items()}
-    return Update({name: np.asarray(tensor) for name, tensor in done.weights.items()}, metrics)
+    return Update(arrays, metrics)
 
 
 def _round_seed(settings: SiteSettings, modality: Modality, round_number: int) -> int | None:

@@ -48,6 +48,12 @@ def plan_simulation(corpus: Corpus, study: Study, command: str) -> SimulationPla
             split__folds=len(speakers), split__test_fold=min(study.split.test_fold, len(speakers) - 1)
         )
     study, absent = without_missing(corpus, study)
+    if study.sites < study.min_sites("train"):
+        raise StudyError(
+            f"{study.sites} virtual sites, of which a round of training needs {study.min_sites('train')}",
+            expected="at least as many sites as min_sites asks for",
+            fix="raise sites, or lower min_sites in [train], [stages] or [aggregation]",
+        )
     sites = assign_sites(speakers, study.sites, derive(study.seed, "sites"))
     width = max(2, len(str(len(sites) - 1)))
     return SimulationPlan(

@@ -120,6 +120,40 @@ class PrivacySection(_Section):
     """Opacus' own: `prv` proves the same epsilon with about a tenth less noise, and takes seconds to calibrate it."""
 
 
+AVERAGING = ("FedAvg", "FedAvgM", "FedProx", "FedAdagrad", "FedAdam", "FedYogi")
+"""Flower's strategies that need nothing but the mean of the updates."""
+
+
+class AggregationSection(_Section):
+    """`[aggregation]`: differential privacy of a whole site, by noise on the sum of the sites' updates."""
+
+    dp: Literal["none", "central", "distributed"] = "none"
+    """Who adds the noise: the server, which sees every update, or the sites, each a share of it."""
+    epsilon: Positive = 8.0
+    """Target over all rounds and models, for one site; the noise is calibrated to it."""
+    delta: Annotated[float, Field(gt=0, lt=0.1)] = 1e-3
+    clipping_norm: Positive = 1.0
+    """L2 norm that a site's update is cut to."""
+    min_sites: int = Field(default=3, ge=2)
+    """A round with fewer sites' updates is refused, and the run with it."""
+    curious_sites: int = Field(default=1, ge=0)
+    """`distributed`: how many sites may pool what they know of the noise, and still not lift the guarantee."""
+
+    @property
+    def bounds_sites(self) -> bool:
+        """Whether updates are clipped and all sites weigh the same."""
+        return self.dp != "none"
+
+    @model_validator(mode="after")
+    def _somebody_is_honest(self) -> Self:
+        if self.dp == "distributed" and self.curious_sites > self.min_sites - 2:
+            raise ValueError(
+                f"{self.curious_sites} curious sites of {self.min_sites}: at least two must be left whose shares of "
+                "the noise nobody else knows; raise min_sites or lower curious_sites"
+            )
+        return self
+
+
 class SplitSection(_Section):
     """`[split]`: speakers of `test_fold` are held out of training at every site."""
 
@@ -169,6 +203,7 @@ class Study(_Section):
     train: TrainSection = TrainSection()
     stages: StagesSection = StagesSection()
     privacy: PrivacySection = PrivacySection()
+    aggregation: AggregationSection = AggregationSection()
     split: SplitSection = SplitSection()
     audit: AuditSection = AuditSection()
     gate: GateSection = GateSection()
@@ -177,6 +212,15 @@ class Study(_Section):
     def _something_to_do(self) -> Self:
         if not (self.voice.enabled or self.face.enabled):
             raise ValueError("voice and face are both disabled: nothing is left to study")
+        return self
+
+    @model_validator(mode="after")
+    def _a_mean_is_all_that_is_needed(self) -> Self:
+        if self.aggregation.bounds_sites and self.train.strategy not in AVERAGING:
+            raise ValueError(
+                f"the strategy {self.train.strategy} compares single updates, and [aggregation] hides them in their "
+                f"sum; choose one of: {', '.join(AVERAGING)}"
+            )
         return self
 
     def digest(self) -> str:
@@ -190,7 +234,8 @@ class Study(_Section):
     def min_sites(self, stage: Asked) -> int:
         """How many sites must finish a stage."""
         limits: StageLimits = getattr(self.stages, stage)
-        return limits.min_sites or self.train.min_sites
+        least = limits.min_sites or self.train.min_sites
+        return max(least, self.aggregation.min_sites) if self.aggregation.bounds_sites and stage == "train" else least
 
     def deadline_seconds(self, stage: Asked) -> float:
         """How long the server waits for the answers to one question of a stage."""

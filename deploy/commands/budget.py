@@ -10,6 +10,7 @@ import typer
 
 if TYPE_CHECKING:
     from moretta.client.forecast import Forecast
+    from moretta.shared.study import Study
 
 _NONE = "no finite guarantee"
 
@@ -49,6 +50,7 @@ def _facts(planned: Forecast) -> dict[str, Any]:
         "study": planned.study.name,
         "delta": privacy.delta,
         "training": None,
+        "aggregation": _aggregation(planned.study),
         "releases": {
             modality: {
                 "anonymizer": planned.study.section(modality).anonymizer,
@@ -81,6 +83,25 @@ def _facts(planned: Forecast) -> dict[str, Any]:
     return facts
 
 
+def _aggregation(study: Study) -> dict[str, Any] | None:
+    from moretta.shared.privacy.site_level import plan_site_level
+
+    plan, wanted = plan_site_level(study), study.aggregation
+    if plan is None:
+        return None
+    return {
+        "dp": wanted.dp,
+        "delta": wanted.delta,
+        "epsilon": plan.loss(plan.rounds).epsilon(wanted.delta),
+        "noise_multiplier": plan.noise_multiplier,
+        "min_sites": plan.min_sites,
+        "share": plan.share / plan.clipping_norm if wanted.dp == "distributed" else None,
+        "epsilon_of_share": plan.loss_of_share(plan.rounds).epsilon(wanted.delta)
+        if wanted.dp == "distributed"
+        else None,
+    }
+
+
 def _lines(facts: dict[str, Any]) -> list[str]:
     lines = [
         f"Study {facts['study']} at a site with {facts['clips']} clips of {facts['speakers']} speakers, "
@@ -88,6 +109,7 @@ def _lines(facts: dict[str, Any]) -> list[str]:
         "",
         *_training_lines(facts["training"]),
         "",
+        *_aggregation_lines(facts["aggregation"]),
         "Releases",
     ]
     for modality, release in facts["releases"].items():
@@ -118,6 +140,24 @@ def _training_lines(training: dict[str, Any] | None) -> list[str]:
         first, last = map(_figure, epsilon)
         lines.append(f"  epsilon per {unit:<8} {last} ({first} after the first round of each model)")
     return lines
+
+
+def _aggregation_lines(aggregation: dict[str, Any] | None) -> list[str]:
+    if aggregation is None:
+        return []
+    noise, least = aggregation["noise_multiplier"], aggregation["min_sites"]
+    lines = [
+        f"Aggregation with noise on the sum of the sites' updates ({aggregation['dp']}), for a whole site",
+        f"  noise multiplier     {noise:.3f}, in norms that an update is cut to",
+        f"  what it buys         the mean of {least} updates carries noise of {noise / least:.3f} norms in each value",
+        f"  epsilon per site     {_figure(aggregation['epsilon'])} at delta {aggregation['delta']:g}, all rounds",
+    ]
+    if aggregation["share"] is not None:
+        lines.append(
+            f"  each site adds       {aggregation['share']:.3f} norms; its update alone would have epsilon "
+            f"{_figure(aggregation['epsilon_of_share'])}"
+        )
+    return [*lines, ""]
 
 
 def _figure(epsilon: float | None) -> str:

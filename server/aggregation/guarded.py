@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from flwr.app import Message, MetricRecord, RecordDict
@@ -23,8 +23,15 @@ if TYPE_CHECKING:
     from flwr.serverapp.strategy import FedAvg
 
 WEIGHT = "num-examples"
-_METRICS = (WEIGHT, "loss", "epsilon", "noise-multiplier")
+_METRICS = (WEIGHT, "loss", "epsilon", "epsilon-clip", "epsilon-speaker", "noise-multiplier")
 Weights = dict[str, wire.Array]
+
+
+class Mean(Protocol):
+    """Makes one update of all of them, which the strategy takes in their place."""
+
+    def __call__(self, number: int, sent: Weights, updates: Mapping[str, Weights]) -> Weights:
+        """The weights that stand for those of all sites, in this round."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +65,8 @@ class GuardedStrategy:
     on_round: Callable[[RoundOutcome], None]
     on_update: Callable[[int, str, Callable[[], Weights]], None] | None = None
     """Told of every sound update as it is checked: round, site, and how to get what it changes."""
+    mean: Mean | None = None
+    """Where no single update may be told from the aggregate; else sites weigh by their clips."""
     deadline_seconds: float | None = None
     max_norm: float = MAX_NORM
     _sent: Weights = field(default_factory=dict)
@@ -123,8 +132,7 @@ class GuardedStrategy:
             )
 
     def _aggregated(self, number: int, used: dict[str, RecordDict]) -> Weights:
-        messages = [_bare(used[site], self._metrics[site][WEIGHT]) for site in sorted(used)]
-        arrays, _ = self.inner.aggregate_train(number, messages)
+        arrays, _ = self.inner.aggregate_train(number, self._messages(number, used))
         name = type(self.inner).__name__
         if arrays is None:
             raise RunError(
@@ -140,6 +148,13 @@ class GuardedStrategy:
                 fix="lower the learning rates in [train]",
             )
         return kept_types
+
+    def _messages(self, number: int, used: dict[str, RecordDict]) -> list[Message]:
+        """What the strategy aggregates."""
+        if self.mean is None:
+            return [_bare(used[site][wire.ARRAYS], self._metrics[site][WEIGHT]) for site in sorted(used)]
+        mean = self.mean(number, self._sent, {site: wire.arrays_of(content) for site, content in used.items()})
+        return [_bare(wire.arrays_to_record(mean), 1.0)]
 
     def _change(self, update: Weights) -> Weights:
         return {name: np.asarray(array - self._sent[name]) for name, array in update.items()}
@@ -170,7 +185,7 @@ def _metrics(content: RecordDict) -> dict[str, float]:
     return {name: float(value) for name, value in found.items() if isinstance(value, int | float)}
 
 
-def _bare(content: RecordDict, weight: float) -> Message:
+def _bare(arrays: Any, weight: float) -> Message:
     """Flower's strategies want arrays and metrics and nothing else, with the same names in every reply."""
-    bare = RecordDict({wire.ARRAYS: content[wire.ARRAYS], wire.METRICS: MetricRecord({WEIGHT: weight})})
+    bare = RecordDict({wire.ARRAYS: arrays, wire.METRICS: MetricRecord({WEIGHT: weight})})
     return Message(bare, dst_node_id=1, message_type="train")

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from moretta.server.report.headline import headlines
+from moretta.server.report.privacy import site_level_rows
 from moretta.server.report.schema import CorpusPart, DropCount, Emotion, PrivacyRow, Report, RunPart, SiteRow
 from moretta.server.report.write import write_report
 from moretta.server.run import MEMORY_FILE, Run
@@ -58,6 +59,7 @@ def privacy_rows(run: Run) -> list[PrivacyRow]:
         for statement in run.releases[site].statement.anonymizers:
             rows += _release_rows(site, statement)
         rows += _training_rows(run, site)
+        rows += site_level_rows(run.study, site, run.sites[site].rounds)
     return rows
 
 

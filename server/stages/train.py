@@ -8,8 +8,9 @@ from collections.abc import Callable
 import numpy as np
 from safetensors.numpy import save
 
-from moretta.server.aggregation.guarded import GuardedStrategy, RoundOutcome
+from moretta.server.aggregation.guarded import GuardedStrategy, Mean, RoundOutcome
 from moretta.server.aggregation.memory import remembered, remind
+from moretta.server.aggregation.site_level import SiteLevelMean
 from moretta.server.aggregation.strategies import make_strategy
 from moretta.server.report.schema import RoundRow
 from moretta.server.run import Run, ranges
@@ -17,8 +18,12 @@ from moretta.server.state import load_round, save_round
 from moretta.shared import wire
 from moretta.shared.atomic import write_atomic
 from moretta.shared.errors import RunError
+from moretta.shared.plan import DeploymentPlan
+from moretta.shared.privacy.noise import NoiseSource, SeededNoise, SystemNoise
+from moretta.shared.privacy.site_level import plan_site_level
 from moretta.shared.release.format import Modality
 from moretta.shared.seeds import derive
+from moretta.shared.study import Study
 
 
 def train_voice(run: Run, rates: dict[str, float]) -> None:
@@ -42,10 +47,17 @@ def _train(run: Run, modality: Modality, rates: dict[str, float]) -> None:
     if modality in run.absent or not sites:
         run.absent.setdefault(modality, "no site has a training clip of it")
         return
+    if len(sites) < _floor(study, len(sites)):
+        raise RunError(
+            f"{len(sites)} sites with training clips of {modality}",
+            expected=f"at least {_floor(study, len(sites))}, as min_sites says",
+            fix="let more sites take part, or lower min_sites in [aggregation] and [train]",
+        )
     for site in sorted(run.releases.keys() - set(sites)):
         run.warn(f"{site} trained no {modality} model: all its clips are of held-out speakers, or lack {modality}")
     strategy = _strategy(run, modality, sites)
     first, weights = _start(run, modality, strategy)
+    strategy.mean = _mean(run, modality, weights)
     for number in range(first, study.train.rounds + 1):
         weights = strategy.round(number, weights)
         save_round(run, modality, number, weights, remembered(strategy.inner))
@@ -64,12 +76,39 @@ def _strategy(run: Run, modality: Modality, sites: list[str]) -> GuardedStrategy
         sites=sites,
         call=wire.TRAIN[modality],
         study=study,
-        min_sites=min(study.min_sites("train"), len(sites)),
+        min_sites=_floor(study, len(sites)),
         on_round=lambda outcome: _record(run, modality, outcome),
         on_update=lambda number, site, change: _keep(run, modality, number, site, change),
         deadline_seconds=study.deadline_seconds("train"),
         max_norm=study.train.max_update_norm,
     )
+
+
+def _floor(study: Study, sites: int) -> int:
+    """How many updates a round needs: where not all sites have clips of a modality, no more than those that have; but
+    noise that was shared out for more sites is too little for fewer."""
+    return study.min_sites("train") if study.aggregation.bounds_sites else min(study.min_sites("train"), sites)
+
+
+def _mean(run: Run, modality: Modality, weights: dict[str, wire.Array]) -> Mean | None:
+    from moretta.shared.models.emotion import emotion_model, trained_names
+
+    plan = plan_site_level(run.study)
+    if plan is None:
+        return None
+    trained = trained_names(emotion_model(modality, run.study.section(modality).model), weights)
+    return SiteLevelMean(plan, trained, _noise(run, modality) if run.study.aggregation.dp == "central" else None)
+
+
+def _noise(run: Run, modality: Modality) -> Callable[[int], NoiseSource]:
+    """From the seed in a simulation, so that a round that is made again has the same; else from the system.
+
+    A round's noise is drawn before its checkpoint is written, and nothing leaves before that: a round that was lost to
+    a crash was told to nobody, and is spent once.
+    """
+    if isinstance(run.plan, DeploymentPlan):
+        return lambda _: SystemNoise()
+    return lambda number: SeededNoise(run.study.seed, "site-level noise", modality, number)
 
 
 def _start(run: Run, modality: Modality, strategy: GuardedStrategy) -> tuple[int, dict[str, wire.Array]]:
@@ -91,12 +130,18 @@ def _initial(run: Run, modality: Modality) -> dict[str, wire.Array]:
     inputs = [x for x, clip in model_inputs(run, modality, model) if clip.speaker not in held_out]
     if not inputs:
         raise RunError(f"no released {modality} clip of a speaker who is not held out", expected="at least one")
-    weights = initial_weights(model, np.stack(inputs), seed=derive(run.study.seed, "initial weights", modality))
+    weights = initial_weights(
+        model,
+        np.stack(inputs),
+        seed=derive(run.study.seed, "initial weights", modality),
+        standardise=not run.study.aggregation.bounds_sites,
+    )
     return {name: np.asarray(tensor) for name, tensor in weights.items()}
 
 
 def _record(run: Run, modality: Modality, outcome: RoundOutcome) -> None:
-    losses = [m["loss"] for m in outcome.used.values() if "loss" in m]
+    told = run.study.aggregation.dp == "none"  # a mean loss without noise would be a release of its own
+    losses = [m["loss"] for m in outcome.used.values() if "loss" in m and told]
     run.rounds.append(
         RoundRow(
             stage=f"train {modality}",

@@ -6,7 +6,7 @@ the noise of DP-SGD grows with the number of parameters.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -83,21 +83,31 @@ class Standardise(nn.Module):
         return ((inputs - self.mean) / self.std).clamp(-self.LIMIT, self.LIMIT)
 
 
-def initial_weights(model: EmotionModel, inputs: Floats, *, seed: int) -> dict[str, torch.Tensor]:
+def initial_weights(
+    model: EmotionModel, inputs: Floats, *, seed: int, standardise: bool = True
+) -> dict[str, torch.Tensor]:
     """Seeded initial weights, with the standardisation of some inputs.
 
     Args:
         model: which.
         inputs: [N, ...] features of clips that were released already: looking at them costs nothing more.
         seed: public, since weights before training say nothing.
+        standardise: without it the inputs give nothing but their shape: for models that must not tell of them.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         weights = dict(model.build(inputs.shape[1:]).state_dict())
+    if not standardise:
+        return weights
     mean, std = inputs.mean(axis=0), inputs.std(axis=0)
     weights["0.mean"] = torch.from_numpy(mean.astype(np.float32))
     weights["0.std"] = torch.from_numpy(np.maximum(std, MIN_STD).astype(np.float32))
     return weights
+
+
+def trained_names(model: EmotionModel, weights: Mapping[str, Array]) -> frozenset[str]:
+    """Names of the weights that training changes: all but the standardisation."""
+    return frozenset(name for name, _ in model.build(weights["0.mean"].shape).named_parameters())
 
 
 def _register(model: EmotionModel) -> None:

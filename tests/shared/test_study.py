@@ -156,3 +156,25 @@ def test_the_example_on_the_page_is_a_study() -> None:
     example = re.search(r"```toml\n(.*?)```", PAGE.read_text(encoding="utf-8"), flags=re.DOTALL)
     assert example is not None
     assert parse_study(tomllib.loads(example[1])).gate.max_top1 == 0.2
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        ({"train": {"strategy": "Krum"}, "aggregation": {"dp": "central"}}, "Krum compares single updates"),
+        ({"train": {"strategy": "FedMedian"}, "aggregation": {"dp": "distributed"}}, "FedMedian compares single"),
+        ({"aggregation": {"dp": "distributed", "min_sites": 3, "curious_sites": 2}}, "at least two must be left"),
+        ({"aggregation": {"dp": "central", "min_sites": 1}}, "greater than or equal to 2"),
+        ({"aggregation": {"dp": "central", "clipping_norm": 0}}, "greater than 0"),
+    ],
+)
+def test_an_aggregation_that_cannot_be_had_is_refused_with_the_reason(content: dict[str, Any], why: str) -> None:
+    with pytest.raises(StudyError, match=why):
+        parse_study(content)
+
+
+def test_the_floor_of_site_level_noise_is_that_of_training_and_of_no_other_stage() -> None:
+    study = parse_study({"train": {"min_sites": 2}, "aggregation": {"dp": "central", "min_sites": 5}})
+    assert (study.min_sites("train"), study.min_sites("release"), study.min_sites("evaluate")) == (5, 2, 2)
+    assert study.with_changes(aggregation__dp="none").min_sites("train") == 2
+    assert study.with_changes(train__min_sites=7).min_sites("train") == 7

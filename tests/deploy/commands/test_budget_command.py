@@ -61,3 +61,20 @@ def test_fewer_clips_than_speakers_and_bad_studies_are_refused(study: Path, caps
     study.write_text("[privacy]\nunit = 'family'\n", encoding="utf-8")
     assert run(["budget", str(study)]) == 3
     assert "privacy.unit" in capsys.readouterr().err
+
+
+def test_noise_on_the_aggregate_is_planned_for_a_whole_site(tmp_path: Path) -> None:
+    path = tmp_path / "study.toml"
+    path.write_text(STUDY + 'aggregation = { dp = "distributed", min_sites = 9, epsilon = 2.0 }\n', encoding="utf-8")
+    found = _json(str(path))["aggregation"]
+    assert found["epsilon"] == pytest.approx(2.0, rel=1e-6)
+    assert found["share"] == pytest.approx(found["noise_multiplier"] / 8**0.5)
+    assert found["epsilon_of_share"] > 2 * found["epsilon"]
+    text = CliRunner().invoke(app, ["budget", str(path)]).output
+    assert f"the mean of 9 updates carries noise of {found['noise_multiplier'] / 9:.3f} norms" in text
+    assert "epsilon per site     2.00" in text
+
+
+def test_without_it_nothing_is_said_of_sites(study: Path) -> None:
+    assert _json(str(study))["aggregation"] is None
+    assert "Aggregation" not in CliRunner().invoke(app, ["budget", str(study)]).output

@@ -15,7 +15,7 @@ from moretta.server.stages.train import train_voice
 from moretta.server.state import load_progress, save_progress
 from moretta.shared import wire
 from moretta.shared.corpus.names import EMOTIONS, Level
-from moretta.shared.plan import DeploymentPlan, EnrolledSite
+from moretta.shared.plan import DeploymentPlan, EnrolledSite, Plan, SimulationPlan
 from moretta.shared.release import AnonymizerStatement, ReleasedClip, ReleaseWriter, open_release
 from moretta.shared.study import Study, parse_study
 
@@ -61,15 +61,19 @@ def start(tmp_path: Path, fake_exchange: Any) -> Callable[..., Run]:
         writer.finish(site=f"site-{number}", study=study.digest(), anonymizers=(form,))
         return open_release(folder)
 
-    def make(name: str = "run", **changes: Any) -> Run:
+    def make(name: str = "run", *, simulated: bool = False, **changes: Any) -> Run:
         study = parse_study(STUDY).with_changes(**changes)
         exchange = fake_exchange(_answer, nodes=3)
         exchange.nodes = dict(NODES)
         exchange.on_lost_site = study.stages.on_lost_site
         sites = tuple(EnrolledSite(name=site, node=node) for node, site in NODES.items())
-        plan = DeploymentPlan(
+        plan: Plan = DeploymentPlan(
             corpus_name="c", synthetic=False, study=study, command="c", sites=sites, server_home=tmp_path
         )
+        if simulated:
+            plan = SimulationPlan(
+                corpus_name="c", synthetic=False, study=study, command="c", sites=(), corpus=tmp_path, folds=((),)
+            )
         run = Run(folder=tmp_path / name, plan=plan, connection=exchange, done=["codebook", "release"])
         plan.save(run.folder)
         for number, site in NODES.items():
@@ -89,12 +93,13 @@ def _figures(run: Run) -> Any:
 
 
 @pytest.mark.parametrize("question", range(1, 3 * ROUNDS + 1))
+@pytest.mark.parametrize("dp", ["none", "central"])
 def test_a_server_that_is_killed_in_the_middle_of_any_round_ends_with_the_same_bits(
-    start: Callable[..., Run], question: int
+    start: Callable[..., Run], question: int, dp: str
 ) -> None:
-    undisturbed = start("undisturbed")
+    undisturbed = start("undisturbed", aggregation__dp=dp, simulated=dp == "central")
     train_voice(undisturbed, {})
-    killed = start("killed")
+    killed = start("killed", aggregation__dp=dp, simulated=dp == "central")
     asked = 0
 
     def answer(node: int, message: Any) -> RecordDict:
@@ -152,3 +157,89 @@ def test_a_stage_with_its_own_minimum_fails_when_a_lost_site_leaves_too_few(star
     grid.away = {2}
     with pytest.raises(RunError, match=r"2 usable updates in round 1 .*site-2: it was lost.*at least 3"):
         train_voice(run, {})
+
+
+def test_a_redone_round_is_spent_once_and_a_site_pays_for_the_rounds_it_was_in(start: Callable[..., Run]) -> None:
+    from moretta.server.stages.report import privacy_rows
+    from moretta.shared.privacy.site_level import plan_site_level
+
+    run = start(aggregation={"dp": "central", "min_sites": 2}, simulated=True)
+    plan = plan_site_level(run.study)
+    assert plan is not None
+    grid: Any = run.exchange.grid
+
+    def answer(node: int, message: Any) -> RecordDict:
+        number = wire.number_of(message.content, "server-round")
+        if number == 3 and node == 1 and not grid.started:
+            grid.started = {1: "again"}
+            raise Killed
+        grid.away = {2} if number < 2 else set()
+        return _answer(node, message)
+
+    grid.away, grid.answer = {2}, answer
+    with pytest.raises(Killed):
+        train_voice(run, {})
+    again = load_progress(run.folder)
+    assert again is not None
+    again.connection = run.connection
+    train_voice(again, {})
+    rows = {row.site: row for row in privacy_rows(again) if row.unit == "site"}
+    assert {site: row.epsilon for site, row in rows.items()} == {
+        "site-1": plan.loss(4).epsilon(1e-3),
+        "site-2": plan.loss(3).epsilon(1e-3),
+        "site-3": plan.loss(4).epsilon(1e-3),
+    }
+    assert rows["site-1"].epsilon == pytest.approx(8.0, rel=1e-6)
+    assert "server sees every update" in rows["site-1"].note
+
+
+def test_in_deployment_the_servers_noise_is_the_systems_and_in_a_simulation_the_seeds(
+    start: Callable[..., Run],
+) -> None:
+    """Two runs of the same study: with noise that nobody can replay they differ."""
+
+    def weights(name: str, *, simulated: bool) -> bytes:
+        run = start(name, aggregation__dp="central", simulated=simulated)
+        train_voice(run, {})
+        return run.weights["voice"]["2.weight"].tobytes()
+
+    assert weights("a", simulated=True) == weights("b", simulated=True)
+    assert weights("c", simulated=False) != weights("d", simulated=False)
+
+
+def test_with_site_level_noise_too_few_sites_are_not_even_asked(start: Callable[..., Run]) -> None:
+    from moretta.shared.errors import RunError
+
+    run = start(aggregation={"dp": "central", "min_sites": 4})
+    with pytest.raises(RunError, match="3 sites with training clips of voice; expected at least 4"):
+        train_voice(run, {})
+    assert not run.exchange.grid.sent  # type: ignore[attr-defined]
+
+
+def test_with_site_level_noise_a_round_that_lost_too_many_ends_the_run_before_anything_is_told(
+    start: Callable[..., Run],
+) -> None:
+    from moretta.shared.errors import RunError
+
+    run = start(aggregation__dp="central")
+    grid: Any = run.exchange.grid
+    grid.away = {2}
+    with pytest.raises(RunError, match=r"2 usable updates in round 1.*at least 3"):
+        train_voice(run, {})
+    assert not run.rounds
+
+
+def test_with_site_level_noise_neither_a_loss_nor_a_standardisation_is_told(start: Callable[..., Run]) -> None:
+    def answer(node: int, message: Any) -> RecordDict:
+        content = _answer(node, message)
+        content[wire.METRICS]["loss"] = 0.5
+        return content
+
+    seen = {}
+    for dp in ("none", "central"):
+        run = start(dp, aggregation__dp=dp)
+        run.exchange.grid.answer = answer  # type: ignore[attr-defined]
+        train_voice(run, {})
+        first = wire.arrays_of(run.exchange.grid.sent[0].content)  # type: ignore[attr-defined]
+        seen[dp] = ({row.loss for row in run.rounds}, bool(np.all(first["0.mean"] == 0)))
+    assert seen == {"none": ({0.5}, False), "central": ({None}, True)}

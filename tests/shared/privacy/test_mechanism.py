@@ -13,6 +13,7 @@ from moretta.shared.privacy.gaussian import Gaussian
 from moretta.shared.privacy.laplace import LaplaceVector
 from moretta.shared.privacy.mechanism import _KINDS, Mechanism, Pure, Relation, Unbounded, from_record, mechanism
 from moretta.shared.privacy.randomized_response import RandomizedResponse
+from moretta.shared.privacy.site_level import SiteGaussian
 
 EXAMPLES: list[Mechanism] = [
     LaplaceVector(value_epsilon=0.1, values=13, unit="frame"),
@@ -20,6 +21,7 @@ EXAMPLES: list[Mechanism] = [
     RandomizedResponse(choices=16, token_epsilon=2.0, tokens=4),
     SampledGaussian(noise_multiplier=1.3, rate=0.2, steps=10, unit="speaker"),
     DpLloyd(noise_multiplier=8.0, iterations=4, unit="speaker"),
+    SiteGaussian(noise_multiplier=5.0, rounds=10),
     Unbounded(why="no bound"),
     Pure(total=0.5),
 ]
@@ -35,6 +37,7 @@ BAD: list[tuple[Any, dict[str, Any]]] = [
     (SampledGaussian, {"noise_multiplier": 1.0, "rate": 0.0, "steps": 1}),
     (SampledGaussian, {"noise_multiplier": 1.0, "rate": 0.5, "steps": 1, "group": 2, "moves": True}),
     (DpLloyd, {"noise_multiplier": 1.0, "iterations": 0}),
+    (SiteGaussian, {"noise_multiplier": 1.0, "rounds": 0}),
     (Pure, {"total": -1.0}),
 ]
 
@@ -58,7 +61,7 @@ def test_a_mechanism_survives_the_ledger(example: Mechanism) -> None:
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda e: e.kind)
 def test_a_group_of_one_loses_as_much_and_larger_groups_lose_more(example: Mechanism) -> None:
     one, three = example.for_group(1), example.for_group(3)
-    assert three.unit == "speaker"
+    assert three.unit == ("site" if example.unit == "site" else "speaker")
     np.testing.assert_allclose(one.renyi(), example.renyi())
     assert (three.renyi() >= one.renyi()).all()
     if not isinstance(example, Unbounded):

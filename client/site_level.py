@@ -1,0 +1,52 @@
+"""A site's own part in site-level differential privacy: its update is clipped and carries its share of the noise."""
+
+from __future__ import annotations
+
+from moretta.client.settings import SiteSettings
+from moretta.client.updates import Array
+from moretta.shared.models.emotion import emotion_model, trained_names
+from moretta.shared.privacy.clipping import changed, clipped_change
+from moretta.shared.privacy.noise import NoiseSource, SeededNoise, SystemNoise, on_grid
+from moretta.shared.privacy.site_level import plan_site_level
+from moretta.shared.release.format import Modality
+from moretta.shared.study import Study
+
+
+def hidden_in_the_sum(
+    settings: SiteSettings,
+    study: Study,
+    modality: Modality,
+    sent: dict[str, Array],
+    update: dict[str, Array],
+    *,
+    round_number: int,
+) -> dict[str, Array]:
+    """The weights that leave the site: what training did not change is as it was sent.
+
+    Its own share of the noise hides an update little. All shares together hide it as the study says, so that the sum
+    of the updates may be told and no single one.
+
+    Args:
+        settings: decide where the noise comes from.
+        study: asks for the distributed form.
+        modality: of the model.
+        sent: the global weights.
+        update: what the site's training made of them.
+        round_number: of the round.
+    """
+    plan = plan_site_level(study)
+    assert plan is not None  # who calls this has seen that the study asks for it
+    trained = trained_names(emotion_model(modality, study.section(modality).model), sent)
+    change = clipped_change(sent, update, trained=trained, norm=plan.clipping_norm)
+    noise = _source(settings, modality, round_number)
+    noisy = {
+        name: on_grid(array + noise.private_normal(plan.share, array.shape), plan.share)
+        for name, array in change.items()
+    }
+    return changed(sent, noisy)
+
+
+def _source(settings: SiteSettings, modality: Modality, round_number: int) -> NoiseSource:
+    if settings.simulated_seed is None:
+        return SystemNoise()
+    return SeededNoise(settings.simulated_seed, "site-level noise", settings.name, modality, round_number)

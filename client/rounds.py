@@ -9,7 +9,7 @@ import numpy as np
 from moretta.client.data import held_out_mask, released_features
 from moretta.client.settings import SiteSettings
 from moretta.client.site_level import hidden_in_the_sum
-from moretta.client.training import TrainingSet, spent_after_round, train_locally
+from moretta.client.training import TrainingSet, note_answered, spent_after_round, train_locally
 from moretta.client.updates import Array, Update, UpdateStore, question
 from moretta.shared.errors import RefusedError
 from moretta.shared.models.emotion import emotion_model
@@ -28,19 +28,27 @@ def round_of_training(
 ) -> Update:
     """The site's update; the ledger has its loss before the first step.
 
+    A site that died over the round trains it anew and pays once: its first answer never left, since an answer is kept
+    and noted on the ledger before it may. One question is answered at a time, so that none is paid for by another's.
+
     Raises:
         RefusedError: the study has no such round, or there is nothing to train on.
         PolicyError: the ledger would say more than the site's policy allows; nothing is computed.
     """
     store = UpdateStore.of(settings.updates, study)
     asked = question(study, modality, round_number, weights, proximal)
-    kept = store.find(modality, asked)
-    if kept is not None:
-        return kept
-    if not 1 <= round_number <= study.train.rounds:
-        raise RefusedError(f"round {round_number} of training", expected=f"1 to {study.train.rounds}, by the study")
-    update = _trained(settings, study, modality, weights, round_number=round_number, proximal=proximal)
-    store.keep(modality, asked, update)
+    with store.alone():
+        update = store.find(modality, asked)
+        if update is None:
+            if not 1 <= round_number <= study.train.rounds:
+                raise RefusedError(
+                    f"round {round_number} of training", expected=f"1 to {study.train.rounds}, by the study"
+                )
+            update = _trained(
+                settings, study, modality, weights, round_number=round_number, proximal=proximal, asked=asked
+            )
+            store.keep(modality, asked, update)
+        note_answered(settings.purse().ledger, study, f"{modality}/{study.section(modality).model}", asked)
     return update
 
 
@@ -58,6 +66,7 @@ def _trained(
     *,
     round_number: int,
     proximal: float,
+    asked: str,
 ) -> Update:
     import torch
 
@@ -66,7 +75,7 @@ def _trained(
         raise RefusedError("no training clip of this modality", expected="at least one")
     purse = settings.purse()
     if settings.policy is not None and study.privacy.dp_sgd:
-        settings.policy.check_training(spent_after_round(purse.ledger, study, training))
+        settings.policy.check_training(spent_after_round(purse.ledger, study, training, question=asked))
     done = train_locally(
         emotion_model(modality, study.section(modality).model),
         {name: torch.from_numpy(array) for name, array in weights.items()},
@@ -75,6 +84,7 @@ def _trained(
         purse,
         round_number=round_number,
         seed=_round_seed(settings, modality, round_number),
+        question=asked,
         proximal=proximal,
     )
     arrays = {name: np.asarray(tensor) for name, tensor in done.weights.items()}

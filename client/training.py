@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from moretta.shared.models.emotion import EmotionModel
 
 LEDGER_KIND = "dp-sgd"
+ANSWERED_KIND = "answered"
+"""Of an answer that is kept on disk and may have left. It has no loss of its own."""
 PLAIN_KIND = "training"
 """Of training without DP-SGD: it tells no more than the release that it is made on."""
 
@@ -98,9 +101,14 @@ def levels(ledger: Ledger, study: Study) -> dict[Unit, float]:
     return found
 
 
-def spent_after_round(ledger: Ledger, study: Study, data: TrainingSet) -> float:
-    """What `spent` would say after one more round: asked before it is trained."""
-    return spent(ledger, study, planned=[plan_training(study, data.clips_per_speaker).round])
+def spent_after_round(ledger: Ledger, study: Study, data: TrainingSet, *, question: str = "") -> float:
+    """What `spent` would say after one more round: asked before it is trained.
+
+    Args:
+        question: what the round answers, as `train_locally` has it.
+    """
+    plan = plan_training(study, data.clips_per_speaker)
+    return spent(ledger, study, planned=[] if is_paid(ledger, question, plan.loss(data.cohort)) else [plan.round])
 
 
 def train_locally(
@@ -112,11 +120,14 @@ def train_locally(
     *,
     round_number: int,
     seed: int | None,
+    question: str = "",
     proximal: float = 0.0,
 ) -> LocalUpdate:
     """Train one round. The ledger is written before the first step, so that a crash over-counts.
 
     Args:
+        question: what the round answers, as a digest. A loss that is on the ledger for an answer that never left is
+            not written again.
         seed: for sampling and noise in simulation; None takes both from the operating system.
         proximal: FedProx' mu (Li et al., MLSys 2020): pulls the weights back to the global ones after each step. It
             looks at no clip, so it costs no budget.
@@ -135,10 +146,12 @@ def train_locally(
     name = f"{model.modality}/{model.name}"
     if not study.privacy.dp_sgd:
         _note_plain(purse, study, name, data.cohort, modality=model.modality)
-        loss = _plain_epochs(network, examples, study, randomness, pull)
-        return LocalUpdate(dict(network.state_dict()), loss, None, 0.0)
+        mean = _plain_epochs(network, examples, study, randomness, pull)
+        return LocalUpdate(dict(network.state_dict()), mean, None, 0.0)
     plan = plan_training(study, data.clips_per_speaker)
-    _note_round(purse, study, name, plan.loss(data.cohort), round_number)
+    loss = plan.loss(data.cohort)
+    if not is_paid(purse.ledger, question, loss):
+        _note_round(purse, study, loss, model=name, round_number=round_number, question=question)
     private_steps(
         network,
         examples,
@@ -157,7 +170,26 @@ def train_locally(
     )
 
 
-def _note_round(purse: Purse, study: Study, model: str, loss: Loss, round_number: int) -> None:
+def is_paid(ledger: Ledger, question: str, loss: Loss) -> bool:
+    """Whether the ledger has this very loss for an answer that never left, because the site died over it.
+
+    What nobody saw told nobody anything: training anew for it, with new noise, costs nothing more.
+    """
+    if not question:
+        return False
+    record = json.loads(json.dumps(loss.record()))
+    paid = [e for e in ledger.entries(LEDGER_KIND, question=question) if all(e.get(k) == record[k] for k in record)]
+    return len(paid) > len(ledger.entries(ANSWERED_KIND, question=question))
+
+
+def note_answered(ledger: Ledger, study: Study, model: str, question: str) -> None:
+    """Write that an answer is about to leave: whatever is trained for this question from here on costs again."""
+    paid = ledger.entries(LEDGER_KIND, question=question)
+    if len(paid) > len(ledger.entries(ANSWERED_KIND, question=question)):
+        ledger.spend(ANSWERED_KIND, study=study.digest(), model=model, question=question)
+
+
+def _note_round(purse: Purse, study: Study, loss: Loss, *, model: str, round_number: int, question: str) -> None:
     privacy = study.privacy
     purse.spend(
         LEDGER_KIND,
@@ -165,6 +197,7 @@ def _note_round(purse: Purse, study: Study, model: str, loss: Loss, round_number
         study=study.digest(),
         model=model,
         round=round_number,
+        question=question,
         unit=privacy.unit,
         delta=privacy.delta,
         max_grad_norm=privacy.max_grad_norm,

@@ -1,13 +1,17 @@
 """The last update of each model, kept so that a round that is asked for again is answered alike.
 
-A server that lost a round to a crash asks again. Training again would draw new noise, which is a second loss on the
-ledger and another result; the kept update costs nothing more and makes the redone round exact.
+A server that lost a round to a crash asks again. Training again would draw new noise, which is a second loss and
+another result; the kept update costs nothing more and makes the redone round exact.
 """
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -54,6 +58,17 @@ class UpdateStore:
     def of(cls, root: Path, study: Study) -> UpdateStore:
         """The store of a study under a site's folder of updates."""
         return cls(root / study.digest()[:16])
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """No other process answers questions of this study meanwhile; the lock ends with the process that holds it."""
+        self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        descriptor = os.open(self.folder / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(descriptor)
 
     def find(self, modality: Modality, asked: str) -> Update | None:
         """The kept answer to this question; None if the last one was to another, or none can be read."""

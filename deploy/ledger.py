@@ -15,6 +15,7 @@ from moretta.client.account import AUDIENCES, COHORT, UNITS, Account
 from moretta.client.budget import Budget
 from moretta.client.ledger import Ledger
 from moretta.client.receipts import receipt_path, stored_receipt
+from moretta.client.training import ANSWERED_KIND
 from moretta.shared.privacy.receipt import SignedHead
 
 _WHO = {"server": "all that left", "model": "trained models"}
@@ -81,7 +82,7 @@ class LedgerView:
         rows: dict[tuple[str, str, str], dict[str, Any]] = {}
         times: Counter[tuple[str, str, str]] = Counter()
         for entry in self.ledger.all_entries():
-            if entry["kind"] == COHORT:
+            if entry["kind"] in (COHORT, ANSWERED_KIND):
                 continue
             what = str(entry.get("model") or entry.get("anonymizer") or "")
             key = (str(entry.get("study", "")), entry["kind"], what)

@@ -169,6 +169,7 @@ async def _every(seconds: float, duty: Callable[[], Awaitable[None]], stop: asyn
         except Exception:  # one duty that fails must not end the others
             _log.exception("a duty of the server failed")
         try:
-            await asyncio.wait_for(stop.wait(), seconds)
+            async with asyncio.timeout(seconds):
+                await stop.wait()
         except TimeoutError:
             continue

@@ -147,7 +147,8 @@ def _declared(context: grpc.aio.ServicerContext[bytes, bytes], longest: int) -> 
 async def _read(requests: AsyncIterator[bytes]) -> bytes:
     messages = aiter(requests)
     try:
-        return await asyncio.wait_for(anext(messages), _READ_SECONDS)
+        async with asyncio.timeout(_READ_SECONDS):
+            return await anext(messages)
     except StopAsyncIteration as error:
         raise Refusal("INVALID_ARGUMENT", "no-message", "a call without a message") from error
     except TimeoutError as error:

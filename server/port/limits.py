@@ -56,7 +56,8 @@ class Budget:
         place = (units, future)
         self._waiting.append(place)
         try:
-            await asyncio.wait_for(asyncio.shield(future), patience_seconds)
+            async with asyncio.timeout(patience_seconds):  # 3.11's `wait_for` can swallow a cancellation
+                await asyncio.shield(future)
         except (TimeoutError, asyncio.CancelledError) as error:
             if future.done():  # handed out in the same moment
                 self._free += units

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from enrolled import enrolled
 from flwr.app import Context, Message, RecordDict
 from flwr.app.metadata import Metadata
 from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects
+from killing import Action, Killed, kill_at_every_write
 
 from moretta.client import release as releasing
 from moretta.client.anonymize.mfcc_quantizer import MfccQuantizer
@@ -199,6 +201,56 @@ def test_an_update_that_cannot_be_read_back_is_trained_anew_and_counted(site: Si
     assert kept.stat().st_mode & 0o777 == 0o600
     kept.write_bytes(kept.read_bytes()[:100])
     assert "epsilon" in site.train(1)[wire.METRICS]
+    assert len(Ledger(site.home.root / "ledger.jsonl").entries("dp-sgd")) == 2
+
+
+def test_a_round_that_killed_the_site_at_any_write_is_trained_anew_and_paid_once(site: Site, tmp_path: Path) -> None:
+    """An answer that never left told nobody anything; one that may have left is answered alike, or paid again."""
+    site.release()
+    places = (tmp_path / f"killed-{number}" for number in range(1000))
+
+    def prepare() -> tuple[Action, Any]:
+        folder = next(places)
+        shutil.copytree(site.home.root, folder)
+        doomed = Site(SiteHome(folder), site.study, site.public)
+
+        def train(done: Any) -> None:
+            doomed.train(1)
+            done()
+
+        def check(outcome: Killed) -> None:
+            before = len(Ledger(folder / "ledger.jsonl").entries("dp-sgd"))
+            assert outcome.done <= before <= 1
+            assert "epsilon" in doomed.train(1)[wire.METRICS]
+            ledger = Ledger(folder / "ledger.jsonl")
+            assert (len(ledger.entries("dp-sgd")), len(ledger.entries("answered"))) == (1, 1)
+            (kept,) = (folder / "updates").rglob("*.safetensors")
+            kept.unlink()  # it has left: now another answer is another loss
+            doomed.train(1)
+            assert len(Ledger(folder / "ledger.jsonl").entries("dp-sgd")) == 2
+
+        return train, check
+
+    assert kill_at_every_write(prepare) >= 2 * 5  # the cohort, the loss, the update's name and bytes, the note
+
+
+def test_a_loss_for_others_than_were_paid_for_is_paid(site: Site, tmp_path: Path) -> None:
+    """A site that died over a round and then holds out others trains on others: the old entry is not about them."""
+    site.release()
+
+    def trained() -> None:
+        site.train(1)
+
+    def interrupted(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("moretta.client.updates.UpdateStore.keep", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            trained()
+    path = site.home.root / "site.toml"
+    path.write_text(path.read_text(encoding="utf-8").replace("1001", "1002"), encoding="utf-8")
+    trained()
     assert len(Ledger(site.home.root / "ledger.jsonl").entries("dp-sgd")) == 2
 
 

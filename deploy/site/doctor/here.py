@@ -14,6 +14,7 @@ from moretta.client.site_home import SiteFile, SiteHome
 from moretta.deploy.bundle import installed_bundle
 from moretta.deploy.site.doctor.findings import Findings
 from moretta.deploy.site.supervisor import read_state
+from moretta.shared.corpus.clips import Corpus
 from moretta.shared.exit_codes import ExitCode
 from moretta.shared.versions import PACKAGES, code_digest, versions
 
@@ -60,9 +61,12 @@ def look_at_corpus(notes: Findings, said: SiteFile) -> None:
     """Whether the clips are there, and the speakers whom `site.toml` names."""
     from moretta.shared.corpus.reader import read_corpus
 
-    corpus = notes.tried(
-        "corpus", lambda: read_corpus(said.corpus), lambda seen: f"{len(seen.clips)} clips of {seen.name}"
-    )
+    def told(seen: Corpus) -> str:
+        own = seen.of(said.speakers) if said.speakers else seen.clips
+        words = f"{len(own)} clips of {len({clip.speaker for clip in own})} speakers in {seen.name}"
+        return words if len(own) == len(seen.clips) else f"{words}, which has {len(seen.clips)}"
+
+    corpus = notes.tried("corpus", lambda: read_corpus(said.corpus), told)
     if corpus is None:
         return
     if corpus.dropped:

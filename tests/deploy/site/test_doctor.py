@@ -225,6 +225,15 @@ def test_a_package_that_is_missing_is_found(monkeypatch: pytest.MonkeyPatch) -> 
     assert "torch" in found.found
 
 
+def test_a_site_is_told_of_its_own_clips_and_not_of_others_in_the_same_folder(site: SiteHome) -> None:
+    (whole,) = [f.found for f in examine(site) if f.check == "corpus"]
+    site.write(site.read().model_copy(update={"speakers": (1001, 1002)}))
+    (own,) = [f.found for f in examine(site) if f.check == "corpus"]
+    assert whole.startswith("48 clips of 4 speakers")
+    assert own.startswith("24 clips of 2 speakers")
+    assert own.endswith("which has 48")
+
+
 def test_warnings_of_the_corpus_and_the_policy_are_told(site: SiteHome, tiny_corpus: Path) -> None:
     (tiny_corpus / "AudioWAV" / "nobody.wav").write_bytes(b"x")
     site.write(site.read().model_copy(update={"held_out": (1001, 1002, 1003, 1004)}))

@@ -2,15 +2,12 @@
 
 Starting costs seconds and a study most of a minute, so everything is shared. A study has its own name, hence its own
 digest: sites keep what they released and sent for each apart.
-
-These studies take many minutes on two cores, so they run only where the environment has MORETTA_TEST_DEPLOYMENT=1.
 """
 
 from __future__ import annotations
 
 import importlib.util
 import json
-import os
 import subprocess
 import sys
 import tomllib
@@ -23,14 +20,11 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))  # `network`, which the tests share
 
-from network import MORETTA, Network, Site, StudyRun, until
+from network import MORETTA, Network, Site, StudyRun, chosen, until
 
 from moretta.deploy.simulate import plan_simulation
 from moretta.shared.corpus.reader import read_corpus
 from moretta.shared.study import parse_study
-
-if not os.environ.get("MORETTA_TEST_DEPLOYMENT"):
-    collect_ignore_glob = ["test_*.py"]
 
 SEED = 4
 """With it, each of three sites has one speaker to train on and one who is held out."""
@@ -52,11 +46,9 @@ on_lost_site = "retry"
 NO_AUDIT = "[audit]\nenabled = false\n"
 AUDIT = '[audit]\nattackers = ["voice-logistic"]\nbootstrap = 0\nbeyond = false\nemotion = false\n'
 SITES = ("site-00", "site-01", "site-02")
-
-
-def chosen(*sites: str) -> list[str]:
-    """Options of `moretta study run`."""
-    return [word for site in sites for word in ("--site", site)]
+OPEN_SITES = ("open-00", "open-01", "open-02")
+"""Enrolled from the same clips for studies without a seed: pseudonyms in test mode come from the seed too, and a
+privacy ledger is refused once it is of other pseudonyms than it was begun under."""
 
 
 @pytest.fixture(scope="session")
@@ -75,24 +67,40 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def network(tmp_path_factory: pytest.TempPathFactory, corpus: Path) -> Iterator[Network]:
     """A server and three sites, online. Their speakers, and whom they hold out, are those of the simulation."""
     made = Network(tmp_path_factory.mktemp("network"))
-    plan = plan_simulation(read_corpus(corpus), parse_study(tomllib.loads(STUDY)), "moretta simulate")
     try:
         made.init()
         made.start_server()
-        for virtual in plan.sites:
-            held_out = tuple(sorted(set(virtual.speakers) & plan.test_speakers))
-            made.join(virtual.name, corpus, speakers=virtual.speakers, held_out=held_out).start()
-        for site in made.sites:
-            site.wait_online()
+        for site in _joined(made, corpus, SITES):
+            site.seed(SEED)
         yield made
     finally:
         made.stop()
 
 
-def seed_all(network: Network, number: int | None) -> None:
-    for site in network.sites:
-        site.seed(number)
+@pytest.fixture(scope="session")
+def open_sites(network: Network, corpus: Path) -> list[Site]:
+    """Three more sites, with the same clips, whose noise is the operating system's."""
+    return _joined(network, corpus, OPEN_SITES)
+
+
+def _joined(network: Network, corpus: Path, names: tuple[str, ...]) -> list[Site]:
+    plan = plan_simulation(read_corpus(corpus), parse_study(tomllib.loads(STUDY)), "moretta simulate")
+    joined = []
+    for name, virtual in zip(names, plan.sites, strict=True):
+        held_out = tuple(sorted(set(virtual.speakers) & plan.test_speakers))
+        joined.append(network.join(name, corpus, speakers=virtual.speakers, held_out=held_out))
+        joined[-1].start()
+    for site in joined:
+        site.wait_online()
+    return joined
+
+
+def seeded(network: Network) -> list[Site]:
+    """The sites in test mode, without anything that an earlier study told them to do wrong."""
+    chosen = [site for site in network.sites if site.name in SITES]
+    for site in chosen:
         site.sabotage()
+    return chosen
 
 
 def training(site: Site, run: StudyRun, number: int) -> bool:
@@ -119,16 +127,16 @@ def simulated(network: Network, corpus: Path) -> StudyRun:
 @pytest.fixture(scope="session")
 def undisturbed(network: Network) -> StudyRun:
     """Noise from the seed, and every certificate renewed in the middle of the first round."""
-    seed_all(network, SEED)
+    sites = seeded(network)
     run = network.study("undisturbed", STUDY + AUDIT, *chosen(*SITES))
     run.command.wait_for("train voice ...")
-    until(lambda: any(training(site, run, 1) for site in network.sites), "a site that trains")
-    before = [site.state()["certificate_ends"] for site in network.sites]
-    for site in network.sites:
+    until(lambda: any(training(site, run, 1) for site in sites), "a site that trains")
+    before = [site.state()["certificate_ends"] for site in sites]
+    for site in sites:
         network.moretta("site", "renew", "--home", str(site.home))
     assert not run.command.told("train voice: 1/2"), "the renewals came too late"
     until(
-        lambda: all(s.state().get("certificate_ends", 0) > b for s, b in zip(network.sites, before, strict=True)),
+        lambda: all(s.state().get("certificate_ends", 0) > b for s, b in zip(sites, before, strict=True)),
         "renewed certificates in use",
     )
     return run.wait()
@@ -146,16 +154,16 @@ class Killed:
 @pytest.fixture(scope="session")
 def killed(network: Network) -> Killed:
     """kill -9 of Flower's SuperLink in the first round, of the whole server in the second; one site answers twice."""
-    seed_all(network, SEED)
+    sites = seeded(network)
     log = network.root / "twice.log"
-    network.sites[1].sabotage(twice=str(log))
+    sites[1].sabotage(twice=str(log))
     run = network.study("killed", STUDY + NO_AUDIT, *chosen(*SITES))
     run.command.wait_for("train voice ...")
-    until(lambda: any(training(site, run, 1) for site in network.sites), "a site that trains")
+    until(lambda: any(training(site, run, 1) for site in sites), "a site that trains")
     network.kill_superlink()
     assert not run.command.told("train voice: 1/2"), "the kill came too late"
     run.command.wait_for("train voice: 1/2")
-    until(lambda: any(training(site, run, 2) for site in network.sites), "a site that trains")
+    until(lambda: any(training(site, run, 2) for site in sites), "a site that trains")
     network.kill_server()
     assert not run.command.told("train voice: 2/2"), "the kill came too late"
     network.start_server()
@@ -174,8 +182,7 @@ class Lost:
 @pytest.fixture(scope="session")
 def lost(network: Network) -> Lost:
     """kill -9 of a whole site while it trains; one study goes on without it, the other waits for it."""
-    seed_all(network, SEED)
-    site = network.sites[2]
+    site = seeded(network)[2]
     text = STUDY.replace("rounds = 2", "rounds = 1") + NO_AUDIT
     continued = network.study("continued", text.replace('"retry"', '"continue"'), *chosen(*SITES))
     retried = network.study("retried", text, *chosen(*SITES))
@@ -189,16 +196,16 @@ def lost(network: Network) -> Lost:
 
 
 @pytest.fixture(scope="session")
-def hostile(network: Network) -> StudyRun:
+def hostile(network: Network, open_sites: list[Site]) -> StudyRun:
     """Two sites send what no server may aggregate, another kind in each round. Noise from the operating system."""
-    seed_all(network, None)
-    network.sites[1].sabotage(updates=["nan", "extra", "oversized"])
-    network.sites[2].sabotage(updates=["shape", "truncated", "huge"])
-    run = network.study("hostile", STUDY.replace("rounds = 2", "rounds = 3") + NO_AUDIT, *chosen(*SITES))
+    open_sites[1].sabotage(updates=["nan", "extra", "oversized"])
+    open_sites[2].sabotage(updates=["shape", "truncated", "huge"])
+    run = network.study("hostile", STUDY.replace("rounds = 2", "rounds = 3") + NO_AUDIT, *chosen(*OPEN_SITES))
     try:
         return run.wait()
     finally:
-        seed_all(network, None)
+        for site in open_sites:
+            site.sabotage()
 
 
 @dataclass
@@ -216,12 +223,10 @@ class ShutOut:
 
 
 @pytest.fixture(scope="session")
-def shut_out(network: Network, corpus: Path) -> ShutOut:
+def shut_out(network: Network, open_sites: list[Site], corpus: Path) -> ShutOut:
     """One site's anonymizer fails on every clip; a fourth site is revoked in the first round."""
-    seed_all(network, None)
-    sound, failing = network.sites[0], network.sites[2]
-    revoked = network.join("site-03", corpus, speakers=(1001, 1002), held_out=(1001,))
-    network.sites.pop()  # it takes part in no other study
+    sound, failing = open_sites[0], open_sites[2]
+    revoked = network.join("gone-00", corpus, speakers=(1001, 1002), held_out=(1001,))
     try:
         revoked.start()
         revoked.wait_online()
@@ -235,7 +240,8 @@ def shut_out(network: Network, corpus: Path) -> ShutOut:
         run.wait()
     finally:
         revoked.stop()
-        seed_all(network, None)
+        for site in (sound, failing):
+            site.sabotage()
     recorded = {s.name: (network.root / f"{s.name}.traffic").read_bytes() for s in (sound, failing)}
     log = (network.home / "audit.jsonl").read_text(encoding="utf-8")
     return ShutOut(run, sound, failing, revoked, recorded, [json.loads(line) for line in log.splitlines()])

@@ -318,3 +318,8 @@ class StudyRun:
     def epsilons(self) -> list[tuple[str, int | None, float | None]]:
         rows = [r for r in self.report()["privacy"] if r["mechanism"] == "dp-sgd"]
         return [(r["site"], r["round"], r["epsilon"]) for r in rows]
+
+
+def chosen(*sites: str) -> list[str]:
+    """Options of `moretta study run`."""
+    return [word for site in sites for word in ("--site", site)]

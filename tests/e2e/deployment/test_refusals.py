@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
-from network import Network, StudyRun
+from network import Network, StudyRun, chosen
 
 from moretta.shared.exit_codes import ExitCode
 
@@ -19,8 +19,8 @@ def test_bad_updates_of_every_kind_are_refused_with_the_reason_and_the_others_go
     report = hostile.report()
     assert [(row["sites"], row["failed"]) for row in report["run"]["rounds"]] == [(1, 2)] * 3
     told = {
-        "site-01": ("not finite", "tensors that are missing or too many: stowaway", "bytes, at most"),
-        "site-02": (", not float32 [", "cannot be read", "an update of norm"),
+        "open-01": ("not finite", "tensors that are missing or too many: stowaway", "bytes, at most"),
+        "open-02": (", not float32 [", "cannot be read", "an update of norm"),
     }
     for site, reasons in told.items():
         for number, reason in enumerate(reasons, start=1):
@@ -29,7 +29,7 @@ def test_bad_updates_of_every_kind_are_refused_with_the_reason_and_the_others_go
             assert len(warnings) == 1, report["run"]["warnings"]
             assert reason in warnings[0]
     rounds = {site["site"]: site["rounds"] for site in report["run"]["sites"]}
-    assert rounds == {"site-00": 3, "site-01": 0, "site-02": 0}
+    assert rounds == {"open-00": 3, "open-01": 0, "open-02": 0}
     assert report["emotion"]["voice"] is not None
 
 
@@ -38,11 +38,11 @@ def test_a_site_that_is_revoked_in_a_round_is_refused_at_its_next_call_and_the_r
 ) -> None:
     report = shut_out.run.report()
     assert [row["sites"] for row in report["run"]["rounds"]] == [1, 1]
-    warning = "site-03 missed rounds 1-2 of training voice: its enrollment was revoked"
+    warning = "gone-00 missed rounds 1-2 of training voice: its enrollment was revoked"
     assert warning in report["run"]["warnings"]
     page = (shut_out.run.out / "report.html").read_text(encoding="utf-8")
-    assert "site-03 missed rounds 1-2 of train voice" in page
-    mine = [e["event"] for e in shut_out.audit if "site-03" in (e.get("site"), e.get("caller"))]
+    assert "gone-00 missed rounds 1-2 of train voice" in page
+    mine = [e["event"] for e in shut_out.audit if "gone-00" in (e.get("site"), e.get("caller"))]
     assert "refused" in mine[mine.index("revoked") :], shut_out.audit[-5:]
     assert "relay" not in mine[mine.index("refused") :]  # once refused, always refused
 
@@ -85,7 +85,7 @@ def test_the_recording_would_show_a_raw_byte_since_it_shows_what_was_released(sh
 
 def test_a_study_in_which_all_sites_fail_exits_non_zero_and_names_the_cause(network: Network) -> None:
     text = '[voice]\nanonymizer = "none"\n[face]\nenabled = false\n[train]\ndeadline_seconds = 600.0\n'
-    run = network.study("all-fail", text).wait(ExitCode.RUN_FAILED)
+    run = network.study("all-fail", text, *chosen("site-00", "site-01", "site-02")).wait(ExitCode.RUN_FAILED)
     found = run.outcome()
     assert (found["status"], found["exit_code"]) == ("failed", int(ExitCode.RUN_FAILED))
     assert "0 of 3 sites finished the stage 'release'" in found["cause"]

@@ -165,11 +165,14 @@ class Policy(BaseModel):
         """Refuse a release by what its anonymizers guarantee for one clip, all modalities together.
 
         Raises:
-            PolicyError: rule `anonymizers`, `allow_seeded_noise` or `max_release_epsilon`.
+            PolicyError: rule `anonymizers`, `allow_seeded_noise`, `max_delta` or `max_release_epsilon`.
         """
         for statement in statements:
             self._check_anonymizer(statement.name)
             self.check_noise(seeded=statement.noise == "seeded")
+            delta = max((p.delta for p in statement.privacy), default=0.0)
+            if delta > self.max_delta:
+                raise PolicyError("max_delta", f"a release at delta {delta}", expected=f"at most {self.max_delta}")
         epsilon = math.fsum(map(_epsilon_per_clip, statements))
         if epsilon > self.max_release_epsilon * (1 + 1e-9):
             raise PolicyError(

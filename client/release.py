@@ -49,11 +49,13 @@ class _Channel:
     """Released frames of each clip, by speaker."""
     released: list[tuple[str, str]] = field(default_factory=list)
     """Pseudonyms of speaker and clip of everything that is released."""
+    fitted_on: list[tuple[str, str]] = field(default_factory=list)
+    """Those of every clip that the anonymizer looked at when it was fitted: what is released tells of them too."""
 
     def loss(self) -> Loss:
         """What this release costs whom."""
         losses = self.anonymizer.losses(self.numbered_sizes())
-        return Loss(Cohort.of(self.released), ("server",), losses["clip"], losses["speaker"])
+        return Loss(Cohort.of([*self.released, *self.fitted_on]), ("server",), losses["clip"], losses["speaker"])
 
     def numbered_sizes(self) -> dict[str, list[int]]:
         """The sizes without the numbers of the speakers."""
@@ -103,15 +105,16 @@ def make_release(
         settings.policy.check_study(study)
         settings.policy.check_clips(len(clips), len({clip.speaker for clip in clips}))
     channels = _channels(study, shared)
+    pseudonyms = settings.pseudonyms()
     for modality, channel in channels.items():
-        channel.anonymizer.fit(_raw(channel, clips), _noise(settings, modality, "fit"))
+        channel.anonymizer.fit(_raw(channel, clips, pseudonyms), _noise(settings, modality, "fit"))
     writer = ReleaseWriter(
         folder,
         forms={m: c.anonymizer.form for m, c in channels.items()},
         codebook=channels["voice"].anonymizer.codebook if "voice" in channels else None,
     )
     writer.dropped.update(d.reason for d in _own_drops(corpus, settings))
-    describe = _Describer(corpus, settings.pseudonyms(), attributes=study.audit.attributes)
+    describe = _Describer(corpus, pseudonyms, attributes=study.audit.attributes)
     for start in range(0, len(clips), BATCH_CLIPS):
         batch = clips[start : start + BATCH_CLIPS]
         arrays = {
@@ -230,13 +233,15 @@ def _read_face(clip: Clip, fps: float) -> Array | None:
     return None if clip.video is None else np.stack(list(read_frames(clip.video, fps=fps)))
 
 
-def _raw(channel: _Channel, clips: Iterable[Clip]) -> Iterator[tuple[Speaker, Array]]:
+def _raw(channel: _Channel, clips: Iterable[Clip], pseudonyms: PseudonymKey) -> Iterator[tuple[Speaker, Array]]:
+    """Raw clips, each noted as it is handed out."""
     for clip in clips:
         try:
             raw = channel.read(clip)
         except Exception:  # noqa: S112 - counted when the clip's turn comes
             continue
         if raw is not None:
+            channel.fitted_on.append((pseudonyms.speaker(clip.speaker), pseudonyms.clip(str(clip.name))))
             yield _speaker_key(clip), raw
 
 

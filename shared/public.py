@@ -5,13 +5,16 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy.typing as npt
 
 from moretta.shared.seeds import derive
 from moretta.shared.study import Study
 from moretta.shared.versions import code_digest
+
+if TYPE_CHECKING:
+    from moretta.shared.features.public_voice import PublicVoice
 
 Array = npt.NDArray[Any]
 _BATCH = 8
@@ -33,15 +36,31 @@ def public_arrays(study: Study, tell: Tell = lambda text: None) -> dict[str, Arr
     if study.voice.enabled:
         from moretta.shared.features.public_voice import make_public_voice
 
-        arrays |= make_public_voice(
+        voice = make_public_voice(
             study.voice.coefficients,
             study.voice.codebook_size,
             derive(study.seed, "public voice"),
             study.voice.public_speech,
-        ).to_arrays()
+        )
+        arrays |= voice.to_arrays()
+        if study.voice.budgeted:
+            arrays |= _codes(study, voice)
     if study.face.enabled and study.face.anonymizer == "autoencoder":
         arrays |= _autoencoder(study, tell)
     return arrays
+
+
+def _codes(study: Study, voice: PublicVoice) -> dict[str, Array]:
+    from moretta.shared.features.public_codes import make_public_codes
+    from moretta.shared.privacy.clip_budget import voice_response
+
+    return make_public_codes(
+        voice,
+        size=voice_response(study.voice).choices,
+        segments=study.voice.segments,
+        per_speaker=study.voice.clip_limit is not None,
+        seed=derive(study.seed, "public codes"),
+    ).to_arrays()
 
 
 def _autoencoder(study: Study, tell: Tell) -> dict[str, Array]:

@@ -7,45 +7,17 @@ import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from moretta.shared.errors import StudyError
-from moretta.shared.release.format import Modality, VoiceForm
+from moretta.shared.release.format import Modality
+from moretta.shared.study_base import Fraction, Positive, Section
+from moretta.shared.study_voice import VoiceSection
 
 Accountant = Literal["rdp", "prv"]
 
-Fraction = Annotated[float, Field(ge=0, le=1)]
-Positive = Annotated[float, Field(gt=0)]
 
-
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-class VoiceSection(_Section):
-    """`[voice]`: how voice is anonymized and modelled."""
-
-    enabled: bool = True
-    anonymizer: str = "mfcc-quantizer"
-    preset: Literal["bounded", "original"] = "bounded"
-    form: VoiceForm = "mfcc"
-    epsilon: Positive = 0.8
-    """Nominal, per MFCC value."""
-    sensitivity: Positive = 0.5
-    """Nominal, per MFCC value: the Laplace scale is sensitivity / epsilon."""
-    bound: Positive = 3.0
-    """Preset `bounded`: coefficients are clipped to +- this many public standard deviations."""
-    codebook: Literal["public", "local"] = "public"
-    codebook_size: int = Field(default=64, ge=2, le=4096)
-    coefficients: int = Field(default=13, ge=2, le=40)
-    public_speech: Path | None = None
-    """A folder of wav files that anybody may have; None means synthetic speech."""
-    model: str = "statistics"
-    weight: Fraction = 0.6
-    """Weight of voice in the late fusion; the rest is the face's."""
-
-
-class FaceSection(_Section):
+class FaceSection(Section):
     """`[face]`: how faces are anonymized and modelled."""
 
     enabled: bool = True
@@ -65,7 +37,7 @@ class FaceSection(_Section):
     model: str = "gradients"
 
 
-class TrainSection(_Section):
+class TrainSection(Section):
     """`[train]`: federated training of the emotion models."""
 
     rounds: int = Field(default=10, ge=1, le=10_000)
@@ -86,14 +58,14 @@ Asked = Literal["release", "train", "evaluate"]
 """The stages in which sites are asked something."""
 
 
-class StageLimits(_Section):
+class StageLimits(Section):
     """What one stage asks for where it differs from `[train]`."""
 
     min_sites: int | None = Field(default=None, ge=1)
     deadline_seconds: Positive | None = None
 
 
-class StagesSection(_Section):
+class StagesSection(Section):
     """`[stages]`: how long sites are waited for, and what happens when one is lost."""
 
     wait_seconds: Positive = 600.0
@@ -106,7 +78,7 @@ class StagesSection(_Section):
     evaluate: StageLimits = StageLimits()
 
 
-class PrivacySection(_Section):
+class PrivacySection(Section):
     """`[privacy]`: DP-SGD at every site."""
 
     dp_sgd: bool = True
@@ -124,7 +96,7 @@ AVERAGING = ("FedAvg", "FedAvgM", "FedProx", "FedAdagrad", "FedAdam", "FedYogi")
 """Flower's strategies that need nothing but the mean of the updates."""
 
 
-class AggregationSection(_Section):
+class AggregationSection(Section):
     """`[aggregation]`: differential privacy of a whole site, by noise on the sum of the sites' updates."""
 
     dp: Literal["none", "central", "distributed"] = "none"
@@ -154,7 +126,7 @@ class AggregationSection(_Section):
         return self
 
 
-class SplitSection(_Section):
+class SplitSection(Section):
     """`[split]`: speakers of `test_fold` are held out of training at every site."""
 
     folds: int = Field(default=5, ge=2)
@@ -167,7 +139,7 @@ class SplitSection(_Section):
         return self
 
 
-class AuditSection(_Section):
+class AuditSection(Section):
     """`[audit]`: which attackers run on what was released."""
 
     enabled: bool = True
@@ -182,7 +154,7 @@ class AuditSection(_Section):
     """Judges of emotion on originals and releases: what an anonymizer has left."""
 
 
-class GateSection(_Section):
+class GateSection(Section):
     """`[gate]`: limits that fail the run. None means no limit."""
 
     max_top1: Fraction | None = None
@@ -190,7 +162,7 @@ class GateSection(_Section):
     max_epsilon: Positive | None = None
 
 
-class Study(_Section):
+class Study(Section):
     """A whole study. Every field has a default, so an empty file is a study."""
 
     name: str = Field(default="moretta", pattern=r"^[A-Za-z0-9][A-Za-z0-9 ._-]{0,63}$")
@@ -251,6 +223,8 @@ class Study(_Section):
     def with_changes(self, **changes: Any) -> Study:
         """A copy with top-level or, by `section__key`, nested values changed and checked again."""
         content = self.model_dump()
+        if self.voice.budgeted and changes.get("voice__preset") is not None:
+            content["voice"] = {k: v for k, v in content["voice"].items() if k not in ("anonymizer", "form")}
         for key, value in changes.items():
             if value is None:
                 continue

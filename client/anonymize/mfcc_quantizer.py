@@ -18,7 +18,8 @@ from moretta.shared.privacy.laplace import LaplaceValues, values_per_unit
 from moretta.shared.privacy.mechanism import Mechanism
 from moretta.shared.privacy.noise import NoiseSource, SystemNoise
 from moretta.shared.release.format import CODE_FORMS, AnonymizerStatement, PrivacyUnit
-from moretta.shared.study import Study, VoiceSection
+from moretta.shared.study import Study
+from moretta.shared.study_voice import VoiceSection
 
 MAX_FIT_FRAMES = 200_000
 _FIT_BATCH_CLIPS = 16

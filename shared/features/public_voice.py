@@ -113,18 +113,23 @@ def make_public_voice(
 
 def synthetic_speech(voices: int, seed: int) -> Iterator[Audio]:
     """Seeded voices, each saying one sentence in each emotion, each time at another level."""
+    return (said for said, _, _ in labelled_speech(voices, seed))
+
+
+def labelled_speech(voices: int, seed: int) -> Iterator[tuple[Audio, int, int]]:
+    """The same, with the number of the voice and of the emotion."""
     from moretta.shared.corpus.names import EMOTIONS, SENTENCES
     from moretta.shared.corpus.voice import make_voice, synthesize
 
     generator = np.random.default_rng([seed, 0x501CE])
     sentences = sorted(SENTENCES)
-    for _ in range(voices):
+    for number in range(voices):
         voice = make_voice(int(generator.integers(2**31)))
-        for emotion in EMOTIONS:
+        for label, emotion in enumerate(EMOTIONS):
             sentence = sentences[int(generator.integers(len(sentences)))]
             gain = 10 ** (generator.uniform(QUIETEST_DB, 0) / 20)
             said = synthesize(voice, emotion, sentence, seed=int(generator.integers(2**31)))
-            yield np.asarray(gain * said, np.float32)
+            yield np.asarray(gain * said, np.float32), number, label
 
 
 def folder_speech(folder: Path, seed: int) -> Iterator[Audio]:

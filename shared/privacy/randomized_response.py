@@ -21,6 +21,15 @@ from moretta.shared.release.format import PrivacyUnit
 Tokens = npt.NDArray[np.int32]
 
 
+def most_telling_choices(token_epsilon: float, most: int) -> int:
+    """How many tokens to choose from so that an answer tells most: few are kept truer, many say more.
+
+    >>> [most_telling_choices(epsilon, 64) for epsilon in (1.0, 2.0, 4.0, 8.0)]
+    [3, 5, 18, 64]
+    """
+    return max(range(2, most + 1), key=lambda k: RandomizedResponse(choices=k, token_epsilon=token_epsilon).bits)
+
+
 @mechanism("randomized-response")
 @dataclass(frozen=True, kw_only=True)
 class RandomizedResponse(Mechanism):
@@ -49,6 +58,13 @@ class RandomizedResponse(Mechanism):
         0.7112
         """
         return 1 / (1 + (self.choices - 1) * math.exp(-self.token_epsilon))
+
+    @property
+    def bits(self) -> float:
+        """What one answer tells of its token on average if all tokens come equally often (Shannon's information)."""
+        keep, lie = self.keep, 1 - self.keep
+        lost = -keep * math.log2(keep) + (lie * math.log2((self.choices - 1) / lie) if lie > 0 else 0.0)
+        return math.log2(self.choices) - lost
 
     @property
     def sensitivity(self) -> Sensitivity:

@@ -1,0 +1,98 @@
+"""`[voice]` of the study file, and what its presets stand for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, model_validator
+
+from moretta.shared.release.format import VoiceForm
+from moretta.shared.study_base import Fraction, Positive, Section
+
+VoicePreset = Literal["bounded", "original", "dp-clip", "dp-speaker"]
+BY_VALUE = "mfcc-quantizer"
+"""The anonymizer of the presets `bounded` and `original`, whose budget is a value's."""
+BUDGETED: tuple[str, ...] = ("clip-quantizer", "clip-statistics")
+"""Those of `dp-clip` and `dp-speaker`; the first is meant where none is named."""
+_DP_PRESETS = ("dp-clip", "dp-speaker")
+CLIP_EPSILON = 2.0
+"""Of one clip where a speaker's budget is shared by several. On synthetic speech models learnt most from so many clips
+that each had about as much: fewer are told better than more are, down to this."""
+
+
+class VoiceSection(Section):
+    """`[voice]`: how voice is anonymized and modelled."""
+
+    enabled: bool = True
+    anonymizer: str = BY_VALUE
+    preset: VoicePreset = "bounded"
+    """Of what the guarantee is: `bounded`, a value; `dp-clip`, a clip; `dp-speaker`, a speaker; `original`: nothing."""
+    form: VoiceForm = "mfcc"
+    """Under the `dp-` presets `code`, where nothing else is said."""
+    epsilon: Positive = 0.8
+    """Nominal, per MFCC value."""
+    sensitivity: Positive = 0.5
+    """Nominal, per MFCC value: the Laplace scale is sensitivity / epsilon."""
+    bound: Positive = 3.0
+    """Preset `bounded`: coefficients are clipped to +- this many public standard deviations."""
+    budget_epsilon: Positive = 8.0
+    """Of the `dp-` presets: for all that is released of one clip, or of one speaker."""
+    budget_delta: Annotated[float, Field(gt=0, lt=0.1)] = 1e-5
+    """The delta of that, where the noise is Gaussian."""
+    segments: int = Field(default=1, ge=1, le=16)
+    """Parts of a clip, each of which gives one token."""
+    released_clips: int | None = Field(default=None, ge=1, le=1000)
+    """Preset `dp-speaker`: clips released of a speaker at most; None takes one for every 2 of the budget's epsilon."""
+    codebook: Literal["public", "local"] = "public"
+    codebook_size: int = Field(default=64, ge=2, le=4096)
+    coefficients: int = Field(default=13, ge=2, le=40)
+    public_speech: Path | None = None
+    """A folder of wav files that anybody may have; None means synthetic speech."""
+    model: str = "statistics"
+    weight: Fraction = 0.6
+    """Weight of voice in the late fusion; the rest is the face's."""
+
+    @property
+    def budgeted(self) -> bool:
+        """Whether a clip or a speaker has one budget for all that is released of it."""
+        return self.preset in _DP_PRESETS
+
+    @property
+    def clip_limit(self) -> int | None:
+        """How many clips of a speaker are released at most; None where there is no limit."""
+        if self.preset != "dp-speaker":
+            return None
+        return self.released_clips or max(1, round(self.budget_epsilon / CLIP_EPSILON))
+
+    @model_validator(mode="before")
+    @classmethod
+    def _presets_name_their_anonymizer(cls, content: Any) -> Any:
+        if not isinstance(content, dict):
+            return content
+        content, named = dict(content), content.get("anonymizer", BY_VALUE)
+        if named in BUDGETED:
+            content.setdefault("preset", "dp-clip")
+        if content.get("preset") in _DP_PRESETS:
+            content["anonymizer"] = BUDGETED[0] if named == BY_VALUE else named
+            if content.get("form", "mfcc") == "mfcc":
+                content["form"] = "code"
+        return content
+
+    @model_validator(mode="after")
+    def _preset_fits(self) -> Self:
+        if self.budgeted != (self.anonymizer in BUDGETED):
+            raise ValueError(
+                f"the anonymizer {self.anonymizer} has no preset {self.preset}: dp-clip and dp-speaker are for "
+                f"{' and '.join(BUDGETED)}, and those for nothing else"
+            )
+        if self.released_clips is not None and self.preset != "dp-speaker":
+            raise ValueError(f"released_clips limits what the preset dp-speaker releases; the preset is {self.preset}")
+        if not self.budgeted:
+            return self
+        forms = ("code",) if self.anonymizer == "clip-statistics" else ("code", "code-tokens")
+        if self.form not in forms:
+            raise ValueError(f"{self.anonymizer} releases the form {' or '.join(forms)}, not {self.form}")
+        if self.codebook == "local":
+            raise ValueError(f"a local codebook looks at clips beside the budget of the preset {self.preset}")
+        return self

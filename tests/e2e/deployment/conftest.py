@@ -170,6 +170,20 @@ def killed(network: Network) -> Killed:
     return Killed(run.wait(), log.read_text(encoding="utf-8"))
 
 
+@pytest.fixture(scope="session")
+def power_cut(network: Network) -> StudyRun:
+    """kill -9 of everything on the server's machine in the second round: server, Flower, and the study's command."""
+    sites = seeded(network)
+    text = STUDY + NO_AUDIT
+    run = network.study("power-cut", text, *chosen(*SITES))
+    run.command.wait_for("train voice: 1/2")
+    until(lambda: any(training(site, run, 2) for site in sites), "a site that trains")
+    network.kill_machine(run)
+    assert not run.command.told("train voice: 2/2"), "the kill came too late"
+    network.start_server()
+    return network.study("power-cut", text, *chosen(*SITES), "--resume").wait()
+
+
 @dataclass
 class Lost:
     """Two studies at once, during which one site was killed."""

@@ -239,6 +239,11 @@ class Network:
         assert self.server is not None
         kill([psutil.Process(self.server.process.pid)])
 
+    def kill_machine(self, run: StudyRun) -> None:
+        """All that a power cut at the server ends: the server, Flower with the study in it, and the study's command."""
+        assert self.server is not None
+        kill([psutil.Process(p.pid) for p in (run.command.process, self.server.process)] + self.flower(""))
+
     def token(self, name: str, *, reenroll: bool = False) -> JoinString:
         with opened(self.home) as desk:
             return desk.issue_token(site=name, hours=1, reenroll=reenroll)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -20,6 +21,18 @@ def test_kills_of_superlink_and_server_in_the_middle_of_rounds_change_neither_we
     assert killed.run.report()["emotion"] == undisturbed.report()["emotion"]
     assert killed.run.outcome()["status"] == "completed"
     assert all(row["sites"] == 3 and row["failed"] == 0 for row in killed.run.report()["run"]["rounds"])
+
+
+def test_a_study_goes_on_from_its_last_round_after_a_power_cut_at_the_server(
+    undisturbed: StudyRun, power_cut: StudyRun
+) -> None:
+    assert power_cut.weights() == undisturbed.weights()
+    assert power_cut.epsilons() == undisturbed.epsilons()
+    assert power_cut.report()["emotion"] == undisturbed.report()["emotion"]
+    told = [json.loads(line) for line in (power_cut.out / "progress.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert [line["stage"] for line in told if line["state"] == "started"].count("release") == 1
+    assert [line["after"] for line in told if line["state"] == "resumed"] == ["round 1 of training voice"]
+    assert [row["round"] for row in power_cut.report()["run"]["rounds"]] == [1, 2]
 
 
 def test_a_duplicate_update_counts_once(undisturbed: StudyRun, killed: Any) -> None:

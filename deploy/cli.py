@@ -15,6 +15,7 @@ from moretta.deploy.commands.audit import audit
 from moretta.deploy.commands.budget import budget
 from moretta.deploy.commands.report import report
 from moretta.deploy.commands.simulate import simulate
+from moretta.deploy.commands.sweep import sweep
 from moretta.deploy.commands.train_face import train_face
 from moretta.shared.errors import Interrupted, MorettaError
 from moretta.shared.exit_codes import ExitCode
@@ -33,6 +34,7 @@ app.command()(anonymize)
 app.command()(audit)
 app.command()(report)
 app.command()(budget)
+app.command()(sweep)
 app.command("train-face")(train_face)
 app.add_typer(corpus.app, name="corpus", help="Check a corpus, or make a synthetic one.")
 app.add_typer(server.app, name="server", help="Run the coordinator's server: port, sites, tokens.")

@@ -64,13 +64,22 @@ def _connected(grid: Grid, folder: Path) -> Run:
     else:
         run.tell(stage="the run", state="resumed", after=run.whereabouts)
         run.warn(f"the server's part was interrupted and went on after {run.whereabouts}")
+    connect(run, grid)
+    return run
+
+
+def connect(run: Run, grid: Grid) -> None:
+    """Greet the sites of a run, and note what they say of themselves.
+
+    Raises:
+        RunError: too few of them came or answered.
+    """
     random.seed(run.study.seed)  # Flower's strategies sample with the global generator
     greeted = _greet(run, grid)
     for site, content in greeted.items():
         run.sites.setdefault(site, SiteRecord())
         if wire.from_config(content, "digest") != code_digest():
             run.warn(f"{site} runs another version of Moretta than the server")
-    return run
 
 
 def _greet(run: Run, grid: Grid) -> dict[str, RecordDict]:

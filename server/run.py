@@ -80,6 +80,10 @@ class Run:
     plan: Plan
     connection: Exchange | None = None
     """To the sites; None once their part is over."""
+    workers: int | None = None
+    """Processes of the audit; None takes one for each CPU. No figure depends on it."""
+    embeddings: Path | None = None
+    """Where the audit keeps what encoders made of clips; None means in the run's own folder."""
     started: float = field(default_factory=time.time)
     """Seconds since 1970."""
     sites: dict[str, SiteRecord] = field(default_factory=dict)
@@ -94,6 +98,8 @@ class Run:
     """Modalities that have a model."""
     rounds: list[RoundRow] = field(default_factory=list)
     emotion: dict[str, EmotionResult] = field(default_factory=dict)
+    counts: dict[str, dict[str, npt.NDArray[np.int64]]] = field(default_factory=dict)
+    """What `emotion` was scored from: confusion counts by output and pseudonymous speaker."""
     absent: dict[str, str] = field(default_factory=dict)
     """Why a modality has no result."""
     central: EmotionResult | None = None

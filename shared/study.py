@@ -267,11 +267,16 @@ def load_study(path: Path | None) -> Study:
         raise StudyError(
             f"the study file {path} cannot be read: {error}", expected="a TOML file in UTF-8", fix="see docs/study.md"
         ) from error
+    anchor_paths(content, path.parent)
+    return parse_study(content, source=f"the study file {path}")
+
+
+def anchor_paths(content: dict[str, Any], folder: Path) -> None:
+    """Make paths in the content of a study file absolute, in place: they are relative to the folder it lies in."""
     for section, key in (("voice", "public_speech"), ("face", "weights")):
         table = content.get(section)
         if isinstance(table, dict) and isinstance(table.get(key), str):
-            table[key] = str((path.parent / table[key]).resolve())
-    return parse_study(content, source=f"the study file {path}")
+            table[key] = str((folder / table[key]).resolve())
 
 
 def _short(value: object) -> str:

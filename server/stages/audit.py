@@ -41,6 +41,7 @@ def _audit(run: Run, modality: Modality) -> tuple[ClipSet | None, ClipSet]:
         attackers=run.study.audit.attackers,
         seed=derive(run.study.seed, "audit", modality),
         bootstrap=run.study.audit.bootstrap,
+        workers=run.workers,
         cache_dir=_cache(run),
         progress=lambda what, done, total: run.tell(
             stage=f"audit {modality}", state="step", what=what, done=done, total=total
@@ -62,6 +63,7 @@ def _beyond(run: Run, sets: dict[Modality, tuple[ClipSet | None, ClipSet]]) -> N
         sets,
         seed=derive(run.study.seed, "beyond identity"),
         bootstrap=run.study.audit.bootstrap,
+        workers=run.workers,
         cache_dir=_cache(run),
         progress=lambda what, done, total: run.tell(
             stage="audit beyond identity", state="step", what=what, done=done, total=total
@@ -80,6 +82,7 @@ def _judges(run: Run, sets: dict[Modality, tuple[ClipSet | None, ClipSet]]) -> N
                 original,
                 released,
                 seed=derive(run.study.seed, "judges", modality),
+                workers=run.workers,
                 scratch=Path(scratch),
                 progress=lambda what, done, total: run.tell(
                     stage="emotion that is left", state="step", what=what, done=done, total=total
@@ -88,7 +91,7 @@ def _judges(run: Run, sets: dict[Modality, tuple[ClipSet | None, ClipSet]]) -> N
 
 
 def _cache(run: Run) -> Path:
-    return run.folder / "server" / "embeddings"
+    return run.embeddings or run.folder / "server" / "embeddings"
 
 
 def _originals(run: Run, modality: Modality, released: ClipSet) -> ClipSet | None:

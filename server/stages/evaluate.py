@@ -52,6 +52,7 @@ def evaluate(run: Run, rates: dict[str, float]) -> None:
     run.require_sites(
         [a.site for a in answers if a.site not in failures], "evaluate", "; ".join(sorted(failures.values())[:3])
     )
+    run.counts = tables
     for output in OUTPUTS:
         if output in run.absent:
             continue

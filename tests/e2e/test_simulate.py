@@ -249,6 +249,37 @@ def test_the_same_seed_gives_the_same_figures(finished: Command, gated: Command)
         assert one["run"][part] == two["run"][part], part
 
 
+def test_a_cell_of_a_sweep_has_the_very_figures_of_a_simulation(finished: Command, corpus: Path, home: Path) -> None:
+    """The same stages, exchange and sites, without Flower's runtime, on a release that was made for another study."""
+    from moretta.deploy.sweep.collect import collect
+    from moretta.deploy.sweep.done import Audited, Shelf, Trained
+    from moretta.deploy.sweep.grid import GridFile, make_grid
+    from moretta.deploy.sweep.jobs import plan_sweep
+    from moretta.deploy.sweep.work import do
+
+    (home / "base.toml").write_text(STUDY, encoding="utf-8")
+    plan, out = plan_sweep(make_grid(GridFile(study=home / "base.toml")), [corpus], "c"), home / "cell"
+    for job in plan.jobs:
+        do(job, out)
+    shelf, cell, simulated = Shelf(out), plan.cells[0], report(finished)
+    assert cell.audit is not None
+    trained, audited = shelf.get(cell.training[0], Trained), shelf.get(cell.audit, Audited)
+    assert trained is not None
+    assert audited is not None
+    assert trained.emotion["voice"].model_dump(mode="json") == simulated["emotion"]["voice"]
+    assert [row.model_dump(mode="json") for row in trained.privacy] == simulated["privacy"]
+    assert [row.model_dump(mode="json") for row in audited.rows] == simulated["audit"]
+    assert [row.model_dump(mode="json") for row in audited.judged] == simulated["judged"]
+    (row,) = collect(plan, shelf, {})
+    emotion, figures = simulated["emotion"]["voice"], simulated["headline"][0]["figures"]
+    assert (row.uar, row.uar_low, row.uar_high) == (emotion["uar"], emotion["uar_low"], emotion["uar_high"])
+    assert (row.top1, row.eer) == tuple(figure["value"] for figure in figures)
+    spent = [r for r in simulated["privacy"] if r["mechanism"] == "dp-sgd"]
+    # the report goes by the study's accountant, the ledger by the smallest of several proofs
+    assert 0 < (row.model_clip or 0) <= max(r["epsilon"] for r in spent if r["unit"] == "clip")
+    assert row.model_speaker == max(r["epsilon"] for r in spent if r["unit"] == "speaker")
+
+
 def test_nothing_that_a_site_released_names_a_speaker(finished: Command) -> None:
     releases = finished.out / "server" / "releases"
     content = b"".join(p.read_bytes() for p in releases.rglob("*") if p.is_file())

@@ -1,0 +1,201 @@
+"""From finished work to the rows of a sweep: folds pooled, seeds averaged, intervals over speakers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from moretta.deploy.sweep.done import Audited, Released, Shelf, Spent, Trained
+from moretta.deploy.sweep.jobs import PlannedCell, SweepPlan
+from moretta.server import confusion
+from moretta.server.report.headline import headlines
+from moretta.server.report.pareto import pareto_front
+from moretta.server.report.schema import Headline, PrivacyRow
+from moretta.server.report.sweep_rows import SweepRow
+from moretta.shared.release.format import Modality
+from moretta.shared.seeds import derive
+
+UNITS = ("value", "frame", "clip", "speaker", "site")
+"""Smallest first."""
+Values = dict[str, Any]
+
+
+def collect(plan: SweepPlan, shelf: Shelf, failures: Mapping[str, str]) -> tuple[SweepRow, ...]:
+    """All rows, in the order of the grid.
+
+    Args:
+        plan: what was to be done.
+        shelf: what was.
+        failures: by the key of a job, why it has no result.
+    """
+    groups: dict[tuple[Any, ...], list[PlannedCell]] = {}
+    for planned in plan.cells:
+        key = (str(planned.corpus.root), planned.cell.curve, planned.cell.settings)
+        groups.setdefault(key, []).append(planned)
+    rows = [row for cells in groups.values() for row in _rows(cells, shelf, failures)]
+    return _with_fronts(rows)
+
+
+def _rows(cells: Sequence[PlannedCell], shelf: Shelf, failures: Mapping[str, str]) -> list[SweepRow]:
+    first = cells[0]
+    jobs = [j for c in cells for j in (c.release, *([c.audit] if c.audit else []), *c.training)]
+    why = next((failures[job.key] for job in jobs if job.key in failures), "")
+    rows = []
+    for modality in first.study.modalities:
+        common: Values = {
+            "curve": first.cell.curve,
+            "corpus": first.corpus.name,
+            "modality": modality,
+            "settings": dict(first.cell.settings),
+            "seeds": tuple(dict.fromkeys(c.study.seed for c in cells)),
+        }
+        if not why:
+            common |= _figures(cells, modality, shelf)
+        rows.append(SweepRow(**common, failed=why))
+    return rows
+
+
+def _figures(cells: Sequence[PlannedCell], modality: Modality, shelf: Shelf) -> Values:
+    releases = [r for c in cells if (r := shelf.get(c.release, Released))]
+    audits = [a for c in cells if c.audit and (a := shelf.get(c.audit, Audited))]
+    trained = [[t for job in c.training if (t := shelf.get(job, Trained))] for c in cells]
+    private = cells[0].study.privacy
+    return {
+        "folds": len(trained[0]),
+        "delta": private.delta,
+        "model_nominal": private.epsilon if private.dp_sgd else None,
+        "model_nominal_unit": private.unit if private.dp_sgd else "",
+        **_emotion(trained, modality, seed=cells[0].study.seed),
+        **_judged(audits, modality),
+        **_attacked(audits, modality),
+        **_nominal((row for found in releases for row in found.privacy), modality),
+        **_spent("release", [t.releases for folds in trained for t in folds]),
+        **_spent("model", [t.models for folds in trained for t in folds]),
+        "model_site": _of_sites(row for folds in trained for t in folds for row in t.privacy),
+    }
+
+
+def _emotion(trained: Sequence[Sequence[Trained]], modality: str, *, seed: int) -> Values:
+    """UAR over the clips of all tested folds; the mean over seeds, with speakers drawn once for all of them."""
+    found = [[t for t in folds if modality in t.counts] for folds in trained]
+    if not all(found):
+        return {}
+    by_seed = [_by_speaker(folds, modality) for folds in found]
+    numbers = sorted({number for tables in by_seed for number in tables}, key=_order(found[0]))
+    size = next(iter(by_seed[0].values())).shape
+    nothing = np.zeros(size, np.int64)
+    counts = np.stack([[tables.get(n, nothing) for tables in by_seed] for n in numbers])  # [speakers, seeds, c, c]
+
+    def mean_uar(drawn: npt.ArrayLike) -> npt.NDArray[np.float64]:
+        return np.asarray(confusion.uar(drawn).mean(axis=-1), np.float64)
+
+    whole = counts.sum(axis=0)  # [seeds, c, c]
+    low, high = confusion.bootstrap(counts, mean_uar, seed=derive(seed, "emotion intervals")) or (None, None)
+    return {
+        "uar": float(mean_uar(whole)),
+        "uar_low": low,
+        "uar_high": high,
+        "uar_chance": 1 / int((whole[0].sum(axis=1) > 0).sum()),
+        "test_speakers": len(numbers),
+        "test_clips": int(whole[0].sum()),
+    }
+
+
+def _by_speaker(folds: Sequence[Trained], modality: str) -> dict[int, npt.NDArray[np.int64]]:
+    return {
+        fold.numbers[pseudonym]: np.array(table, np.int64)
+        for fold in folds
+        for pseudonym, table in fold.counts[modality].items()
+    }
+
+
+def _order(folds: Sequence[Trained]) -> Any:
+    """By the first seed's pseudonyms, as a single run draws its intervals; unknown ones last."""
+    names = {number: name for fold in folds for name, number in fold.numbers.items()}
+    return lambda number: (number not in names, names.get(number, ""), number)
+
+
+def _judged(audits: Sequence[Audited], modality: str) -> Values:
+    """The judge that reads most off releases after it was trained on such."""
+    best = []
+    for found in audits:
+        rows = [r for r in found.judged if r.modality == modality and r.judged_on == "released" and r.uar is not None]
+        rows = [r for r in rows if r.trained_on in ("released", "public")]
+        if not rows:
+            return {}
+        best.append(max(rows, key=lambda row: row.uar or 0.0))
+    if not best:
+        return {}
+    return {
+        "judge": _names(row.judge for row in best),
+        "judge_uar": _mean(row.uar for row in best),
+        "judge_low": _outer(min, [row.low for row in best]),
+        "judge_high": _outer(max, [row.high for row in best]),
+    }
+
+
+def _attacked(audits: Sequence[Audited], modality: str) -> Values:
+    """The strongest attacker's figures: the mean over seeds, in the widest of their intervals."""
+    parts: list[Headline] = [p for found in audits for p in headlines(found.rows, None) if p.modality == modality]
+    values: Values = {}
+    for metric in ("top1", "eer"):
+        figures = [figure for part in parts for figure in part.figures if figure.metric == metric]
+        if not figures or len(figures) != len(audits):
+            continue  # of one seed's release nothing is known: neither is of the mean
+        values |= {
+            metric: _mean(f.value for f in figures),
+            f"{metric}_low": _outer(min, [f.low for f in figures]),
+            f"{metric}_high": _outer(max, [f.high for f in figures]),
+            f"{metric}_chance": _mean(f.chance for f in figures),
+            f"{metric}_unprotected": _mean(f.unprotected for f in figures),
+            f"{metric}_by": _names(f"{f.attacker} ({f.scenario})" for f in figures),
+        }
+    return values
+
+
+def _nominal(rows: Iterable[PrivacyRow], modality: str) -> Values:
+    """What the release's own parameters claim, for the smallest unit."""
+    claims = [r for r in rows if r.mechanism.startswith(f"{modality} release") and r.nominal is not None]
+    if not claims:
+        return {}
+    smallest = min(claims, key=lambda row: UNITS.index(row.unit))
+    return {"release_nominal": smallest.nominal, "release_nominal_unit": smallest.unit}
+
+
+def _spent(what: str, spent: Sequence[Spent]) -> Values:
+    """The worst fold and seed."""
+    return {f"{what}_{unit}": _outer(max, [getattr(s, unit) for s in spent]) for unit in ("clip", "speaker")}
+
+
+def _of_sites(rows: Iterable[PrivacyRow]) -> float | None:
+    """What site-level privacy of the aggregate has spent in the end, at the worst site."""
+    return max((row.epsilon for row in rows if row.unit == "site" and row.epsilon is not None), default=None)
+
+
+def _with_fronts(rows: Sequence[SweepRow]) -> tuple[SweepRow, ...]:
+    """Mark the rows that no other of the same corpus and modality beats in emotion and in identity at once."""
+    marked = list(rows)
+    for group in dict.fromkeys((row.corpus, row.modality) for row in rows):
+        for metric, sign in (("top1", -1.0), ("eer", 1.0)):
+            here = [i for i, r in enumerate(marked) if (r.corpus, r.modality) == group]
+            known = [i for i in here if marked[i].uar is not None and getattr(marked[i], metric) is not None]
+            points = [(float(marked[i].uar or 0.0), sign * getattr(marked[i], metric)) for i in known]
+            for index, best in zip(known, pareto_front(points), strict=True):
+                marked[index] = marked[index].model_copy(update={f"best_{metric}": best})
+    return tuple(marked)
+
+
+def _mean(values: Iterable[float | None]) -> float | None:
+    known = list(values)
+    return None if not known or None in known else float(np.mean([v for v in known if v is not None]))
+
+
+def _outer(choose: Any, values: Sequence[float | None]) -> float | None:
+    return None if not values or None in values else float(choose(values))
+
+
+def _names(names: Iterable[str]) -> str:
+    return ", ".join(dict.fromkeys(names))

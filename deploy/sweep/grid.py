@@ -1,0 +1,234 @@
+"""What a sweep goes through: a base study, and curves along which some of its keys take several values."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from moretta.shared.errors import StudyError
+from moretta.shared.study import Study, anchor_paths, load_study, parse_study
+
+Scalar = str | int | float | bool
+Settings = dict[str, Scalar]
+Folds = Literal["one", "all"]
+EPSILON = "privacy.epsilon"
+INFINITY = "inf"
+_FIX = "see docs/sweep.md"
+
+
+class CurveSection(BaseModel):
+    """`[[curve]]`: a line of the plot, or several."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str = ""
+    set: dict[str, Any] = Field(default_factory=dict)
+    """Keys of the study that all its cells share."""
+    axes: dict[str, Any] = Field(default_factory=dict)
+    """Keys and the values they take. The first runs along a line; each choice of the others is a line of its own."""
+
+
+class GridFile(BaseModel):
+    """A whole grid file."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str = Field(default="sweep", pattern=r"^[A-Za-z0-9][A-Za-z0-9 ._-]{0,63}$")
+    study: Path | None = None
+    """The base study, relative to the grid file."""
+    base: dict[str, Any] = Field(default_factory=dict)
+    """The base study's content, in its place."""
+    folds: Folds = "one"
+    seeds: tuple[int, ...] = ()
+    """Empty means the base study's."""
+    set: dict[str, Any] = Field(default_factory=dict)
+    axes: dict[str, Any] = Field(default_factory=dict)
+    curve: tuple[CurveSection, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One study of the grid, for one seed. Its seed is in the study."""
+
+    curve: str
+    settings: tuple[tuple[str, Scalar], ...]
+    """What makes this cell differ from others, in the order of the axes; an epsilon without DP-SGD is `inf`."""
+    study: Study
+
+    @property
+    def label(self) -> str:
+        """In words."""
+        words = ", ".join(f"{key} = {value}" for key, value in self.settings)
+        return f"{self.curve}: {words}" if words and self.curve != words else self.curve or words
+
+
+@dataclass(frozen=True)
+class Grid:
+    """All cells, in order."""
+
+    name: str
+    folds: Folds
+    cells: tuple[Cell, ...]
+    content: dict[str, Any] = field(default_factory=dict)
+    """As it was written, for the report."""
+
+
+def load_grid(path: Path) -> GridFile:
+    """Read a grid file; paths in it are relative to it.
+
+    Raises:
+        StudyError: it is missing, not TOML, or has unknown keys.
+    """
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+        grid = GridFile.model_validate(content)
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, ValidationError) as error:
+        raise StudyError(
+            f"the grid file {path} cannot be used: {error}", expected="a grid in TOML", fix=_FIX
+        ) from error
+    anchor_paths(grid.base, path.parent)
+    return grid if grid.study is None else grid.model_copy(update={"study": (path.parent / grid.study).resolve()})
+
+
+def make_grid(grid: GridFile) -> Grid:
+    """All cells of a grid: every study in it is checked before anything is computed.
+
+    Raises:
+        StudyError: a key or value that no study can have, an empty axis, or nothing to sweep.
+    """
+    if grid.study is not None and grid.base:
+        raise StudyError("a grid with both `study` and [base]", expected="one of them", fix=_FIX)
+    if grid.curve and grid.axes:
+        raise StudyError("a grid with both [axes] and [[curve]]", expected="one of them", fix=_FIX)
+    base = load_study(grid.study) if grid.study is not None else parse_study(grid.base, source="[base] of the grid")
+    curves = grid.curve or (CurveSection(axes=grid.axes),)
+    cells: dict[tuple[Any, ...], Cell] = {}
+    for curve in curves:
+        fixed = {**_flat(grid.set), **_flat(curve.set)}
+        for seed in grid.seeds or (base.seed,):
+            for name, settings in _combinations(curve):
+                study = _study(base, {**fixed, **settings, "seed": seed}, name)
+                cells.setdefault((name, tuple(settings.items()), seed), Cell(name, tuple(settings.items()), study))
+    content = grid.model_dump(mode="json", exclude_defaults=True)
+    return Grid(grid.name, grid.folds, tuple(cells.values()), _without_infinity(content))
+
+
+def parse_axis(text: str) -> tuple[str, list[Scalar]]:
+    """`KEY=V1,V2` of the command line; values are TOML, or text.
+
+    >>> parse_axis("privacy.epsilon=1,2.5,inf")
+    ('privacy.epsilon', [1, 2.5, inf])
+    >>> parse_axis("privacy.unit=clip,speaker")
+    ('privacy.unit', ['clip', 'speaker'])
+
+    Raises:
+        StudyError: no key or no value.
+    """
+    key, values = _split(text)
+    return key, [parse_value(value.strip()) for value in values.split(",")]
+
+
+def parse_setting(text: str) -> tuple[str, Any]:
+    """`KEY=VALUE` of the command line; the value is TOML, or text.
+
+    Raises:
+        StudyError: no key or no value.
+    """
+    key, value = _split(text)
+    return key, parse_value(value)
+
+
+def parse_value(text: str) -> Any:
+    """A TOML value, or the text itself.
+
+    >>> parse_value("true"), parse_value("0.5"), parse_value("dp-clip")
+    (True, 0.5, 'dp-clip')
+    """
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except (tomllib.TOMLDecodeError, KeyError):
+        return text
+
+
+def _split(text: str) -> tuple[str, str]:
+    key, found, value = text.partition("=")
+    if not (found and key.strip() and value.strip()):
+        raise StudyError(f"{text!r}", expected="KEY=VALUE, such as privacy.epsilon=1,2,4", fix=_FIX)
+    return key.strip(), value.strip()
+
+
+def _combinations(curve: CurveSection) -> Iterator[tuple[str, Settings]]:
+    """Name of the line and settings of each cell of a curve, line by line."""
+    axes = {key: _values(key, values) for key, values in _flat(curve.axes).items()}
+    if not axes:
+        yield curve.name or "base", {}
+        return
+    (along, steps), *others = axes.items()
+    for chosen in itertools.product(*(values for _, values in others)):
+        rest = dict(zip((key for key, _ in others), chosen, strict=True))
+        words = ", ".join(f"{key.rpartition('.')[2]} {value}" for key, value in rest.items())
+        name = ", ".join(part for part in (curve.name, words) if part) or along
+        for step in steps:
+            yield name, {along: step, **rest}
+
+
+def _values(key: str, values: Any) -> list[Scalar]:
+    listed = values if isinstance(values, list) else [values]
+    if not listed or not all(isinstance(value, str | int | float | bool) for value in listed):
+        raise StudyError(f"the axis {key} = {values!r}", expected="a list of numbers, texts or truth values", fix=_FIX)
+    if key in ("seed", "split.test_fold"):
+        raise StudyError(f"an axis of {key}", expected="`seeds` or `folds`: figures are pooled over them", fix=_FIX)
+    return [INFINITY if key == EPSILON and _infinite(value) else value for value in listed]
+
+
+def _flat(content: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested tables as dotted keys: TOML reads `a.b = 1` and `"a.b" = 1` differently, and both are meant alike."""
+    flat: dict[str, Any] = {}
+    for key, value in content.items():
+        if isinstance(value, Mapping):
+            flat |= _flat(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def _without_infinity(content: Any) -> Any:
+    """For JSON, which has none."""
+    if isinstance(content, dict):
+        return {key: _without_infinity(value) for key, value in content.items()}
+    if isinstance(content, list):
+        return [_without_infinity(value) for value in content]
+    return INFINITY if _infinite(content) else content
+
+
+def _infinite(value: Any) -> bool:
+    return value == INFINITY or (isinstance(value, float) and math.isinf(value))
+
+
+def _study(base: Study, settings: Mapping[str, Any], name: str) -> Study:
+    """The base study with keys changed. An infinite epsilon means training without DP-SGD."""
+    content = base.model_dump()
+    if "voice.preset" in settings and base.voice.budgeted:  # its preset has chosen these for itself
+        content["voice"] = {k: v for k, v in content["voice"].items() if k not in ("anonymizer", "form")}
+    for key, value in settings.items():
+        if key == EPSILON and _infinite(value):
+            _put(content, ["privacy", "dp_sgd"], False)
+        else:
+            _put(content, key.split("."), value)
+    return parse_study(content, source=f"the cell {name!r} ({', '.join(f'{k} = {v}' for k, v in settings.items())})")
+
+
+def _put(content: dict[str, Any], path: Sequence[str], value: Any) -> None:
+    *sections, last = path
+    for section in sections:
+        content = content.setdefault(section, {})
+        if not isinstance(content, dict):
+            raise StudyError(f"the key {'.'.join(path)}", expected="a key of the study file", fix="see docs/study.md")
+    content[last] = value

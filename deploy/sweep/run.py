@@ -1,0 +1,135 @@
+"""A whole sweep: what is there already is taken, the rest is done in parallel, and everything is put together."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from moretta.deploy.runs import Tell, interruptible
+from moretta.deploy.sweep.collect import collect
+from moretta.deploy.sweep.done import Shelf
+from moretta.deploy.sweep.jobs import WORK, Job, SweepPlan
+from moretta.deploy.sweep.pool import Pool
+from moretta.deploy.sweep.work import is_made
+from moretta.server.report.sweep_page import write_sweep
+from moretta.server.report.sweep_rows import SweepReport, SweepRow
+from moretta.shared.errors import RunError, StudyError
+from moretta.shared.versions import versions
+
+_MARKER = ".sweep"
+"""In the folder of a sweep: another folder that is not empty is left alone."""
+
+
+@dataclass(frozen=True)
+class Swept:
+    """What a sweep came to."""
+
+    folder: Path
+    report: SweepReport
+    done: int
+    """Jobs that were done now."""
+    reused: int
+    """Jobs whose results were there."""
+    failures: dict[str, str]
+    """By what failed: why."""
+
+    @property
+    def failed_rows(self) -> tuple[SweepRow, ...]:
+        """Cells without figures."""
+        return tuple(row for row in self.report.rows if row.failed)
+
+
+def sweep(plan: SweepPlan, out: Path, *, jobs: int, command: str, tell: Tell) -> Swept:
+    """Do what is not done yet, and write `sweep.json`, `sweep.csv`, `sweep.html` and the curves into `out`.
+
+    Args:
+        plan: what is to be done.
+        out: a new or empty folder, or that of an earlier sweep, whose results are used again where they still hold.
+        jobs: processes.
+        command: how to do it again, for the page.
+        tell: told of every finished job.
+
+    Raises:
+        StudyError: the folder holds something else.
+        RunError: another sweep works in the folder.
+        Interrupted: Ctrl-C or SIGTERM; what was finished is kept, and no process is left.
+    """
+    started = time.monotonic()
+    with _alone(out), interruptible(fix="run the same command again: it goes on where it stopped"):
+        shutil.rmtree(out / WORK, ignore_errors=True)  # what an interrupted sweep was at
+        shelf = Shelf(out)
+        todo, have = _missing(plan, shelf, out)
+        reused = len(plan.jobs) - len(todo)
+        if reused:
+            tell(f"{reused} of {len(plan.jobs)} results are there already")
+        failures = _do(todo, have, out, jobs=jobs, tell=tell)
+        rows = collect(plan, shelf, failures)
+        report = SweepReport(
+            name=plan.grid.name,
+            synthetic=any(planned.corpus.synthetic for planned in plan.cells),
+            rows=rows,
+            grid=plan.grid.content,
+            command=command,
+            versions=versions(),
+            finished=datetime.now(UTC).isoformat(timespec="seconds"),
+            seconds=round(time.monotonic() - started, 2),
+            work=dict(Counter(job.kind for job in plan.jobs)),
+            warnings=plan.warnings,
+        )
+        write_sweep(report, out)
+    labels = {job.key: job.label for job in plan.jobs}
+    return Swept(out, report, len(todo), reused, {labels[key]: why for key, why in failures.items()})
+
+
+def _missing(plan: SweepPlan, shelf: Shelf, out: Path) -> tuple[list[Job], set[str]]:
+    """Jobs without a result, with the releases that they need; and keys of the releases that are there."""
+    lacking = [job for job in plan.jobs if job.kind != "release" and shelf.find(job) is None]
+    needed = {job.release for job in lacking}
+    releases = [job for job in plan.jobs if job.kind == "release"]
+    have = {job.release for job in releases if shelf.find(job) is not None and is_made(job, out)}
+    anew = [job for job in releases if job.release not in have and (job.release in needed or shelf.find(job) is None)]
+    return [*anew, *lacking], have
+
+
+def _do(todo: list[Job], have: set[str], out: Path, *, jobs: int, tell: Tell) -> dict[str, str]:
+    """Do all jobs; returns why those that failed did, by key."""
+    failures: dict[str, str] = {}
+    start = time.monotonic()
+    if not todo:
+        return failures
+    with Pool(min(jobs, len(todo)), out) as pool:
+        for done, ended in enumerate(pool.run(todo, have=have), start=1):
+            what = ended.job.label
+            if ended.failure:
+                failures[ended.job.key] = ended.failure
+                what = f"{what} FAILED: {ended.failure}"
+            tell(f"{done}/{len(todo)} {what} ({time.monotonic() - start:.0f} s)")
+    return failures
+
+
+@contextmanager
+def _alone(out: Path) -> Iterator[None]:
+    """Hold the folder of a sweep for this process."""
+    marker = out / _MARKER
+    if out.exists() and not marker.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise StudyError(
+            f"{out} is neither empty nor the folder of a sweep", expected="a new or empty folder", fix="choose another"
+        )
+    out.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(marker, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise RunError(f"another sweep works in {out}", fix="wait for its end, or choose another --out") from None
+        yield
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,53 @@
+"""What a sweep found, as a table for docs/measured.md: `python tests/benchmarks/curve_table.py OUT/sweep.json`."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from moretta.server.report import words
+from moretta.server.report.sweep_rows import SweepReport, SweepRow
+from moretta.server.report.sweep_view import cell_words, epsilon_words
+
+HEAD = """| curve | | emotion UAR, federated model | ... best judge of releases | strongest top-1 | EER \
+| release: nominal | per clip | per speaker | model: nominal | per clip | per speaker |
+|---|---|---|---|---|---|---|---|---|---|---|---|"""
+
+
+def line(row: SweepRow) -> str:
+    """One row; fractions, intervals behind them."""
+    if row.failed:
+        return f"| {row.curve} | {cell_words(row)} | failed: {row.failed} |" + " |" * 9
+    cells = [
+        row.curve,
+        cell_words(row),
+        _figure(row.uar, row.uar_low, row.uar_high),
+        _figure(row.judge_uar, row.judge_low, row.judge_high, row.judge),
+        _figure(row.top1, row.top1_low, row.top1_high, row.top1_by),
+        _figure(row.eer, row.eer_low, row.eer_high, row.eer_by),
+        *epsilon_words(row, "release"),
+        *epsilon_words(row, "model"),
+    ]
+    return "| " + " | ".join(cells) + " |"
+
+
+def _figure(value: float | None, low: float | None, high: float | None, by: str = "") -> str:
+    if value is None:
+        return "–"
+    interval = "" if low is None or high is None else f" [{low:.2f}, {high:.2f}]"
+    return f"{value:.2f}{interval} {by.replace(' (semi-informed)', '')}".strip()
+
+
+def main() -> None:
+    """Read, print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("sweep", type=Path)
+    report = SweepReport.model_validate_json(parser.parse_args().sweep.read_bytes())
+    print(HEAD)
+    for row in report.rows:
+        print(line(row))
+    print(f"\n{words.seconds_words(report.seconds)}; {report.work}")
+
+
+if __name__ == "__main__":
+    main()

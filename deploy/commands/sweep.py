@@ -100,12 +100,15 @@ def _print(found: Swept) -> None:
     table = Table(box=None)
     lines = table_lines(found.report.rows)
     for heading in lines.headings:
-        table.add_column(heading, overflow="fold")
+        table.add_column(heading, no_wrap=bool(heading))
     for line in lines.lines:
         table.add_row(*line.cells)
     console = Console()
     if not console.is_terminal:
         console.width = _FILE_COLUMNS
     console.print(table)
-    typer.echo(f"Page: {found.folder / 'sweep.html'}; curves: {found.folder / 'curves.png'}, curves.svg; ")
-    typer.echo(f"figures: {found.folder / 'sweep.csv'}, sweep.json")
+    for line in lines.lines:
+        if line.why:
+            typer.echo(f"{line.cells[0]}, {line.cells[1]} ({line.cells[2]}): {line.why}")
+    typer.echo(f"Page: {found.folder / 'sweep.html'}; curves: {found.folder / 'curves.png'}, curves.svg")
+    typer.echo(f"All figures: {found.folder / 'sweep.csv'}, sweep.json")

@@ -42,36 +42,44 @@ def collect(plan: SweepPlan, shelf: Shelf, failures: Mapping[str, str]) -> tuple
 def _rows(cells: Sequence[PlannedCell], shelf: Shelf, failures: Mapping[str, str]) -> list[SweepRow]:
     first = cells[0]
     jobs = [j for c in cells for j in (c.release, *([c.audit] if c.audit else []), *c.training)]
-    why = next((failures[job.key] for job in jobs if job.key in failures), "")
-    rows = []
-    for modality in first.study.modalities:
-        common: Values = {
-            "curve": first.cell.curve,
-            "corpus": first.corpus.name,
-            "modality": modality,
-            "settings": dict(first.cell.settings),
-            "seeds": tuple(dict.fromkeys(c.study.seed for c in cells)),
-        }
-        if not why:
-            common |= _figures(cells, modality, shelf)
-        rows.append(SweepRow(**common, failed=why))
-    return rows
+    why = "; ".join(dict.fromkeys(failures[job.key] for job in jobs if job.key in failures))
+    return [
+        SweepRow(
+            curve=first.cell.curve,
+            corpus=first.corpus.name,
+            modality=modality,
+            settings=dict(first.cell.settings),
+            seeds=tuple(dict.fromkeys(c.study.seed for c in cells)),
+            failed=why,
+            **_figures(cells, modality, shelf),
+        )
+        for modality in first.study.modalities
+    ]
 
 
 def _figures(cells: Sequence[PlannedCell], modality: Modality, shelf: Shelf) -> Values:
-    releases = [r for c in cells if (r := shelf.get(c.release, Released))]
-    audits = [a for c in cells if c.audit and (a := shelf.get(c.audit, Audited))]
-    trained = [[t for job in c.training if (t := shelf.get(job, Trained))] for c in cells]
+    """Whatever all seeds and folds have: of a part the mean would be another figure."""
     private = cells[0].study.privacy
-    return {
-        "folds": len(trained[0]),
+    releases = [shelf.get(c.release, Released) for c in cells]
+    audits = [shelf.get(c.audit, Audited) for c in cells if c.audit]
+    trained = [[shelf.get(job, Trained) for job in c.training] for c in cells]
+    found: Values = {
         "delta": private.delta,
         "model_nominal": private.epsilon if private.dp_sgd else None,
         "model_nominal_unit": private.unit if private.dp_sgd else "",
-        **_emotion(trained, modality, seed=cells[0].study.seed),
-        **_judged(audits, modality),
-        **_attacked(audits, modality),
-        **_nominal((row for found in releases for row in found.privacy), modality),
+        **_nominal((row for each in releases if each for row in each.privacy), modality),
+    }
+    if None not in audits:
+        found |= _attacked([each for each in audits if each], modality)
+    if not any(None in folds for folds in trained):
+        found |= _trained([[each for each in folds if each] for folds in trained], modality, seed=cells[0].study.seed)
+    return found
+
+
+def _trained(trained: Sequence[Sequence[Trained]], modality: Modality, *, seed: int) -> Values:
+    return {
+        "folds": len(trained[0]),
+        **_emotion(trained, modality, seed=seed),
         **_spent("release", [t.releases for folds in trained for t in folds]),
         **_spent("model", [t.models for folds in trained for t in folds]),
         "model_site": _of_sites(row for folds in trained for t in folds for row in t.privacy),
@@ -138,9 +146,10 @@ def _judged(audits: Sequence[Audited], modality: str) -> Values:
 
 
 def _attacked(audits: Sequence[Audited], modality: str) -> Values:
-    """The strongest attacker's figures: the mean over seeds, in the widest of their intervals."""
+    """The strongest attacker's and the best judge's figures: the mean over seeds, in the widest of their intervals."""
     parts: list[Headline] = [p for found in audits for p in headlines(found.rows, None) if p.modality == modality]
-    values: Values = {}
+    why = dict.fromkeys(found.unasked[modality] for found in audits if modality in found.unasked)
+    values: Values = {"note": "; ".join(why), **_judged(audits, modality)}
     for metric in ("top1", "eer"):
         figures = [figure for part in parts for figure in part.figures if figure.metric == metric]
         if not figures or len(figures) != len(audits):
@@ -157,12 +166,13 @@ def _attacked(audits: Sequence[Audited], modality: str) -> Values:
 
 
 def _nominal(rows: Iterable[PrivacyRow], modality: str) -> Values:
-    """What the release's own parameters claim, for the smallest unit."""
+    """What the release's own parameters claim for the smallest unit; of equal claims that for the largest unit."""
     claims = [r for r in rows if r.mechanism.startswith(f"{modality} release") and r.nominal is not None]
     if not claims:
         return {}
     smallest = min(claims, key=lambda row: UNITS.index(row.unit))
-    return {"release_nominal": smallest.nominal, "release_nominal_unit": smallest.unit}
+    meant = max((r for r in claims if r.nominal == smallest.nominal), key=lambda row: UNITS.index(row.unit))
+    return {"release_nominal": meant.nominal, "release_nominal_unit": meant.unit}
 
 
 def _spent(what: str, spent: Sequence[Spent]) -> Values:

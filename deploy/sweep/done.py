@@ -36,6 +36,8 @@ class Audited(Done):
 
     rows: tuple[AuditRow, ...]
     judged: tuple[EmotionRow, ...]
+    unasked: dict[str, str] = {}
+    """By modality, why nobody could be asked."""
     warnings: tuple[str, ...] = ()
 
 

@@ -66,9 +66,8 @@ def findings(report: SweepReport) -> list[str]:
         best = max(known, key=lambda row: row.uar or 0.0)
         sentences.append(
             f"{label}: emotion is recognised best by {_named(best)}, with a UAR of "
-            f"{_told(best.uar, best.uar_low, best.uar_high)} where guessing gives {words.percent(best.uar_chance)}; "
-            f"the strongest attacker then names the right person in "
-            f"{_told(best.top1, best.top1_low, best.top1_high)} of trials."
+            f"{_told(best.uar, best.uar_low, best.uar_high)} where guessing gives {words.percent(best.uar_chance)}"
+            f"{_of_trials(best)}."
         )
         hidden = [row for row in known if row.eer is not None and row.eer_chance is not None]
         safest = max(hidden, key=lambda row: row.eer or 0.0, default=None)
@@ -81,9 +80,16 @@ def findings(report: SweepReport) -> list[str]:
             )
     if failed := [row for row in report.rows if row.failed]:
         sentences.append(
-            f"{words.count_words(len(failed), 'row')} failed and {'has' if len(failed) == 1 else 'have'} no figures."
+            f"{words.count_words(len(failed), 'row')} failed: what figures are missing, and why, is below the table."
         )
     return sentences
+
+
+def _of_trials(row: SweepRow) -> str:
+    if row.top1 is None:
+        return "; nothing is known of how well people are then re-identified"
+    shown = _told(row.top1, row.top1_low, row.top1_high)
+    return f"; the strongest attacker then names the right person in {shown} of trials"
 
 
 def _above_chance(row: SweepRow) -> bool:

@@ -15,7 +15,7 @@ Scalar = str | int | float | bool
 
 
 class SweepRow(Record):
-    """One cell, over all its seeds and tested folds. What is unknown is null; a failed cell has the reason and no more.
+    """One cell, over all its seeds and tested folds. What is unknown is null, with the reason in `note` or `failed`.
 
     Every epsilon is that of the clip or the speaker that loses most, at the worst site, composed by the sites' ledgers;
     null is no finite guarantee. `release_...` is what leaves the sites, `model_...` what the trained models alone tell.
@@ -28,7 +28,7 @@ class SweepRow(Record):
     """What makes this cell differ from others, by key of the study."""
     seeds: tuple[int, ...]
     folds: Count = 0
-    """Tested folds."""
+    """Tested folds; 0 where training failed, and with it all that the ledgers tell."""
     uar: Fraction | None = None
     """Of the federated model, on speakers it was not trained on; the mean over seeds."""
     uar_low: Fraction | None = None
@@ -72,8 +72,10 @@ class SweepRow(Record):
     """On the Pareto front of emotion UAR and top-1."""
     best_eer: bool = False
     """On the Pareto front of emotion UAR and EER."""
+    note: str = ""
+    """Why nobody was attacked, where that cannot be."""
     failed: str = ""
-    """Why the cell has no figures."""
+    """What went wrong: figures that come from it are null."""
 
     @property
     def words(self) -> str:

@@ -14,7 +14,7 @@ INFINITE = "∞"
 _SIGNS = {"epsilon": "ε", "budget_epsilon": "ε", "codebook_size": "k"}
 """Of keys whose values are bare numbers."""
 HEADINGS = (
-    "", "modality", "emotion UAR", "judge's UAR", "top-1", "EER",
+    "curve", "", "modality", "emotion UAR", "judge's UAR", "top-1", "EER",
     "release: nominal", "per clip", "per speaker", "model: nominal", "per clip", "per speaker",
 )  # fmt: skip
 
@@ -23,11 +23,9 @@ HEADINGS = (
 class Line:
     """One row as text."""
 
-    curve: str
     cells: tuple[str, ...]
-    best: bool
-    """On one of the two fronts."""
-    failed: str
+    why: str
+    """Why figures are missing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +61,7 @@ class Series:
 
 
 def table_lines(rows: Sequence[SweepRow]) -> Lines:
-    """Every row, in the order of the grid."""
+    """Every row, in the order of the grid, without intervals: a terminal is narrow."""
     return Lines(HEADINGS, tuple(_line(row) for row in rows))
 
 
@@ -106,6 +104,8 @@ def cell_words(row: SweepRow) -> str:
 
 def epsilon_words(row: SweepRow, what: str) -> tuple[str, str, str]:
     """Nominal with its unit, composed per clip, composed per speaker. `what` is `release` or `model`."""
+    if not row.folds:
+        return "–", "–", "–"
     nominal, unit = getattr(row, f"{what}_nominal"), getattr(row, f"{what}_nominal_unit")
     claimed = "–" if nominal is None else f"{words.epsilon(nominal)} per {unit}"
     clip, speaker = (words.epsilon(getattr(row, f"{what}_{u}"), missing="none") for u in ("clip", "speaker"))
@@ -113,27 +113,9 @@ def epsilon_words(row: SweepRow, what: str) -> tuple[str, str, str]:
 
 
 def _line(row: SweepRow) -> Line:
-    name = cell_words(row)
-    if row.failed:
-        return Line(row.curve, (f"{row.curve}: {name}", row.modality, row.failed), False, row.failed)
-    figures = (
-        _figure(row.uar, row.uar_low, row.uar_high),
-        _figure(row.judge_uar, row.judge_low, row.judge_high),
-        _figure(row.top1, row.top1_low, row.top1_high),
-        _figure(row.eer, row.eer_low, row.eer_high),
-    )
-    cells = (
-        f"{row.curve}: {name}",
-        row.modality,
-        *figures,
-        *epsilon_words(row, "release"),
-        *epsilon_words(row, "model"),
-    )
-    return Line(row.curve, cells, row.best_top1 or row.best_eer, "")
-
-
-def _figure(value: float | None, low: float | None, high: float | None) -> str:
-    return f"{words.percent(value, sign=False)} {words.interval(low, high)}".strip()
+    figures = (words.percent(value, sign=False) for value in (row.uar, row.judge_uar, row.top1, row.eer))
+    cells = (row.curve, cell_words(row), row.modality, *figures)
+    return Line((*cells, *epsilon_words(row, "release"), *epsilon_words(row, "model")), row.failed or row.note)
 
 
 def _point(row: SweepRow, metric: str) -> Point | None:

@@ -16,11 +16,10 @@ HEAD = """| curve | | emotion UAR, federated model | ... best judge of releases 
 
 def line(row: SweepRow) -> str:
     """One row; fractions, intervals behind them."""
-    if row.failed:
-        return f"| {row.curve} | {cell_words(row)} | failed: {row.failed} |" + " |" * 9
+    why = row.failed or row.note
     cells = [
         row.curve,
-        cell_words(row),
+        f"{cell_words(row)}{f' ({why})' if why else ''}",
         _figure(row.uar, row.uar_low, row.uar_high),
         _figure(row.judge_uar, row.judge_low, row.judge_high, row.judge),
         _figure(row.top1, row.top1_low, row.top1_high, row.top1_by),

@@ -44,7 +44,7 @@ def trained(job: Job, right: float, *, clip: float | None = 1.0) -> Trained:
         numbers={keys[n].speaker(n): n for n in job.plan.test_speakers},
         absent={},
         privacy=(),
-        releases=Spent(clip=100.0, speaker=None),
+        releases=Spent(clip=100.0 + 20 * (clip or 0), speaker=None),
         models=Spent(clip=clip, speaker=9.0),
     )
 
@@ -122,7 +122,7 @@ def test_nominal_and_composed_budgets_stand_beside_each_other(tiny_corpus: Path,
     shelf.keep(plan.cells[0].training[1], trained(plan.cells[0].training[1], 0.5, clip=3.0))
     (row,) = collect(plan, shelf, {})
     assert (row.release_nominal, row.release_nominal_unit) == (0.8, "value")
-    assert (row.release_clip, row.release_speaker) == (100.0, None)
+    assert (row.release_clip, row.release_speaker) == (160.0, None)  # the worst fold
     assert (row.model_nominal, row.model_nominal_unit) == (8.0, "clip")
     assert (row.model_clip, row.model_speaker) == (3.0, 9.0)  # the worst fold
 
@@ -137,10 +137,35 @@ def test_without_dp_sgd_there_is_no_nominal_budget(tiny_corpus: Path, tmp_path: 
 def test_a_failed_job_fails_the_cells_that_need_it_and_no_other(tiny_corpus: Path, tmp_path: Path) -> None:
     plan, shelf = plan_of(tiny_corpus, axes={"privacy.epsilon": [1, 2]}), Shelf(tmp_path)
     fill(plan, shelf)
-    rows = collect(plan, shelf, {plan.cells[0].training[0].key: "the disk is full"})
+    failed = plan.cells[0].training[0]
+    (tmp_path / "done" / f"train-{failed.key}.json").unlink()
+    rows = collect(plan, shelf, {failed.key: "the disk is full"})
     assert [row.failed for row in rows] == ["the disk is full", ""]
-    assert (rows[0].uar, rows[0].top1, rows[0].best_top1) == (None, None, False)
+    assert (rows[0].uar, rows[0].folds, rows[0].model_clip, rows[0].best_top1) == (None, 0, None, False)
+    assert rows[0].top1 == 0.6  # what is known is told
     assert rows[1].best_top1
+
+
+def test_where_nobody_can_be_attacked_the_row_says_why_and_keeps_its_emotion(tiny_corpus: Path, tmp_path: Path) -> None:
+    plan, shelf = plan_of(tiny_corpus), Shelf(tmp_path)
+    fill(plan, shelf)
+    assert plan.cells[0].audit is not None
+    shelf.keep(plan.cells[0].audit, Audited(rows=(), judged=(), unasked={"voice": "one clip each"}))
+    (row,) = collect(plan, shelf, {})
+    assert (row.note, row.failed, row.top1, row.best_top1) == ("one clip each", "", None, False)
+    assert row.uar is not None
+
+
+def test_of_equal_claims_that_for_the_largest_unit_is_meant(tiny_corpus: Path, tmp_path: Path) -> None:
+    plan, shelf = plan_of(tiny_corpus), Shelf(tmp_path)
+    fill(plan, shelf)
+    claims = tuple(
+        PrivacyRow(site="s", mechanism="voice release: x", unit=unit, epsilon=4.0, nominal=4.0)
+        for unit in ("clip", "speaker")
+    )
+    shelf.keep(plan.cells[0].release, Released(privacy=claims, clips=48, speakers=4))
+    (row,) = collect(plan, shelf, {})
+    assert (row.release_nominal, row.release_nominal_unit) == (4.0, "speaker")
 
 
 def test_an_audit_that_is_switched_off_leaves_its_columns_empty(tiny_corpus: Path, tmp_path: Path) -> None:

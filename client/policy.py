@@ -170,10 +170,25 @@ class Policy(BaseModel):
         for statement in statements:
             self._check_anonymizer(statement.name)
             self.check_noise(seeded=statement.noise == "seeded")
-            delta = max((p.delta for p in statement.privacy), default=0.0)
-            if delta > self.max_delta:
-                raise PolicyError("max_delta", f"a release at delta {delta}", expected=f"at most {self.max_delta}")
-        epsilon = math.fsum(map(_epsilon_per_clip, statements))
+            self.check_delta(max((p.delta for p in statement.privacy), default=0.0))
+        self.check_epsilon(math.fsum(map(_epsilon_per_clip, statements)))
+
+    def check_delta(self, delta: float) -> None:
+        """Refuse a release whose epsilon holds at too large a delta.
+
+        Raises:
+            PolicyError: rule `max_delta`.
+        """
+        if delta > self.max_delta:
+            raise PolicyError("max_delta", f"a release at delta {delta}", expected=f"at most {self.max_delta}")
+
+    def check_epsilon(self, epsilon: float | None) -> None:
+        """Refuse a loss by release, per clip; None is no finite one.
+
+        Raises:
+            PolicyError: rule `max_release_epsilon`.
+        """
+        epsilon = math.inf if epsilon is None else epsilon
         if epsilon > self.max_release_epsilon * (1 + 1e-9):
             raise PolicyError(
                 "max_release_epsilon",

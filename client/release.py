@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from moretta.client.account import Cohort, Loss
+from moretta.client.account import Audience, Cohort, Loss
 from moretta.client.anonymize.registry import Anonymizer, Speaker, get_anonymizer
 from moretta.client.held_out import of_released
 from moretta.client.settings import SiteSettings
@@ -53,9 +53,11 @@ class _Channel:
     """Those of every clip that the anonymizer looked at when it was fitted: what is released tells of them too."""
 
     def loss(self) -> Loss:
-        """What this release costs whom."""
+        """What this release costs whom. DP-SGD accounts for a clip's own part in training, not for what it has moved in
+        other clips' releases: where the anonymizer was fitted, models may tell that, too."""
         losses = self.anonymizer.losses(self.numbered_sizes())
-        return Loss(Cohort.of([*self.released, *self.fitted_on]), ("server",), losses["clip"], losses["speaker"])
+        audiences: tuple[Audience, ...] = ("server", "model") if self.fitted_on else ("server",)
+        return Loss(Cohort.of([*self.released, *self.fitted_on]), audiences, losses["clip"], losses["speaker"])
 
     def numbered_sizes(self) -> dict[str, list[int]]:
         """The sizes without the numbers of the speakers."""

@@ -6,10 +6,11 @@ import hashlib
 
 import numpy as np
 
+from moretta.client.answered import note_answered
 from moretta.client.data import held_out_mask, released_features
 from moretta.client.settings import SiteSettings
 from moretta.client.site_level import hidden_in_the_sum
-from moretta.client.training import TrainingSet, note_answered, spent_after_round, train_locally
+from moretta.client.training import LEDGER_KIND, TrainingSet, spent_after_round, train_locally
 from moretta.client.updates import Array, Update, UpdateStore, question
 from moretta.shared.errors import RefusedError
 from moretta.shared.models.emotion import emotion_model
@@ -48,7 +49,8 @@ def round_of_training(
                 settings, study, modality, weights, round_number=round_number, proximal=proximal, asked=asked
             )
             store.keep(modality, asked, update)
-        note_answered(settings.purse().ledger, study, f"{modality}/{study.section(modality).model}", asked)
+        model = f"{modality}/{study.section(modality).model}"
+        note_answered(settings.purse().ledger, LEDGER_KIND, study, model, asked)
     return update
 
 

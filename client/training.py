@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -11,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from moretta.client.account import UNITS, Cohort, Loss, Unit
+from moretta.client.answered import is_paid
 from moretta.client.budget import Purse
 from moretta.client.dp_sgd import Examples, private_steps
 from moretta.client.ledger import Ledger
@@ -28,8 +28,6 @@ if TYPE_CHECKING:
     from moretta.shared.models.emotion import EmotionModel
 
 LEDGER_KIND = "dp-sgd"
-ANSWERED_KIND = "answered"
-"""Of an answer that is kept on disk and may have left. It has no loss of its own."""
 PLAIN_KIND = "training"
 """Of training without DP-SGD: it tells no more than the release that it is made on."""
 
@@ -108,7 +106,9 @@ def spent_after_round(ledger: Ledger, study: Study, data: TrainingSet, *, questi
         question: what the round answers, as `train_locally` has it.
     """
     plan = plan_training(study, data.clips_per_speaker)
-    return spent(ledger, study, planned=[] if is_paid(ledger, question, plan.loss(data.cohort)) else [plan.round])
+    return spent(
+        ledger, study, planned=[] if is_paid(ledger, LEDGER_KIND, question, plan.loss(data.cohort)) else [plan.round]
+    )
 
 
 def train_locally(
@@ -150,7 +150,7 @@ def train_locally(
         return LocalUpdate(dict(network.state_dict()), mean, None, 0.0)
     plan = plan_training(study, data.clips_per_speaker)
     loss = plan.loss(data.cohort)
-    if not is_paid(purse.ledger, question, loss):
+    if not is_paid(purse.ledger, LEDGER_KIND, question, loss):
         _note_round(purse, study, loss, model=name, round_number=round_number, question=question)
     private_steps(
         network,
@@ -168,25 +168,6 @@ def train_locally(
         plan.round.noise_multiplier,
         levels(purse.ledger, study),
     )
-
-
-def is_paid(ledger: Ledger, question: str, loss: Loss) -> bool:
-    """Whether the ledger has this very loss for an answer that never left, because the site died over it.
-
-    What nobody saw told nobody anything: training anew for it, with new noise, costs nothing more.
-    """
-    if not question:
-        return False
-    record = json.loads(json.dumps(loss.record()))
-    paid = [e for e in ledger.entries(LEDGER_KIND, question=question) if all(e.get(k) == record[k] for k in record)]
-    return len(paid) > len(ledger.entries(ANSWERED_KIND, question=question))
-
-
-def note_answered(ledger: Ledger, study: Study, model: str, question: str) -> None:
-    """Write that an answer is about to leave: whatever is trained for this question from here on costs again."""
-    paid = ledger.entries(LEDGER_KIND, question=question)
-    if len(paid) > len(ledger.entries(ANSWERED_KIND, question=question)):
-        ledger.spend(ANSWERED_KIND, study=study.digest(), model=model, question=question)
 
 
 def _note_round(purse: Purse, study: Study, loss: Loss, *, model: str, round_number: int, question: str) -> None:

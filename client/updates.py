@@ -1,4 +1,4 @@
-"""The last update of each model, kept so that a round that is asked for again is answered alike.
+"""Answers with noise of their own, kept so that a question that is asked again is answered alike.
 
 A server that lost a round to a crash asks again. Training again would draw new noise, which is a second loss and
 another result; the kept update costs nothing more and makes the redone round exact.
@@ -31,7 +31,7 @@ Metrics = dict[str, int | float]
 
 @dataclass(frozen=True, slots=True)
 class Update:
-    """What one round of local training answered."""
+    """What was answered, such as to one round of local training."""
 
     arrays: dict[str, Array]
     metrics: Metrics
@@ -40,9 +40,14 @@ class Update:
 def question(study: Study, modality: Modality, round_number: int, weights: dict[str, Array], proximal: float) -> str:
     """SHA-256 over everything that one round of training depends on, hexadecimal."""
     model = study.section(modality).model
-    digest = hashlib.sha256(f"{study.digest()} {modality}/{model} {round_number} {proximal!r}".encode())
-    for name in sorted(weights):
-        array = np.ascontiguousarray(weights[name])
+    return digest_of(f"{study.digest()} {modality}/{model} {round_number} {proximal!r}", weights)
+
+
+def digest_of(text: str, arrays: dict[str, Array]) -> str:
+    """SHA-256 of a text and of arrays with their names, hexadecimal."""
+    digest = hashlib.sha256(text.encode())
+    for name in sorted(arrays):
+        array = np.ascontiguousarray(arrays[name])
         digest.update(f"\n{name} {array.dtype} {array.shape} ".encode())
         digest.update(array.tobytes())
     return digest.hexdigest()
@@ -50,7 +55,7 @@ def question(study: Study, modality: Modality, round_number: int, weights: dict[
 
 @dataclass(frozen=True, slots=True)
 class UpdateStore:
-    """The updates of one study: one file a modality, replaced by every new round."""
+    """The answers of one study, by name: the last round of each modality, every iteration of a codebook."""
 
     folder: Path
 
@@ -70,22 +75,22 @@ class UpdateStore:
         finally:
             os.close(descriptor)
 
-    def find(self, modality: Modality, asked: str) -> Update | None:
-        """The kept answer to this question; None if the last one was to another, or none can be read."""
+    def find(self, name: str, asked: str) -> Update | None:
+        """The kept answer of this name to this question; None if it was to another, or none can be read."""
         try:
-            with safe_open(self._path(modality), framework="numpy") as file:
+            with safe_open(self._path(name), framework="numpy") as file:
                 said = file.metadata() or {}
                 if said.get("question") != asked:
                     return None
-                return Update({name: file.get_tensor(name) for name in file.keys()}, json.loads(said["metrics"]))  # noqa: SIM118
+                return Update({key: file.get_tensor(key) for key in file.keys()}, json.loads(said["metrics"]))  # noqa: SIM118
         except (OSError, SafetensorError, ValueError, KeyError):
             return None
 
-    def keep(self, modality: Modality, asked: str, update: Update) -> None:
-        """Keep an answer in the place of the last one."""
+    def keep(self, name: str, asked: str, update: Update) -> None:
+        """Keep an answer in the place of the last one of this name."""
         said = {"question": asked, "metrics": json.dumps(update.metrics)}
-        arrays = {name: np.ascontiguousarray(array) for name, array in update.arrays.items()}
-        write_atomic(self._path(modality), save(arrays, metadata=said), mode=0o600)
+        arrays = {key: np.ascontiguousarray(array) for key, array in update.arrays.items()}
+        write_atomic(self._path(name), save(arrays, metadata=said), mode=0o600)
 
-    def _path(self, modality: Modality) -> Path:
-        return self.folder / f"{modality}.safetensors"
+    def _path(self, name: str) -> Path:
+        return self.folder / f"{name}.safetensors"

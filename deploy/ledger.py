@@ -12,10 +12,10 @@ from typing import Any
 from cryptography import x509
 
 from moretta.client.account import AUDIENCES, COHORT, UNITS, Account
+from moretta.client.answered import ANSWERED_KIND
 from moretta.client.budget import Budget
 from moretta.client.ledger import Ledger
 from moretta.client.receipts import receipt_path, stored_receipt
-from moretta.client.training import ANSWERED_KIND
 from moretta.shared.privacy.receipt import SignedHead
 
 _WHO = {"server": "all that left", "model": "trained models"}

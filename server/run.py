@@ -207,12 +207,14 @@ class Stage:
 
     name: str
     work: Callable[[Run, dict[str, float]], None]
+    wanted: Callable[[Run], bool] = lambda _: True
+    """Whether the study has it."""
 
 
 def run_stages(run: Run, stages: list[Stage], *, after_each: Callable[[Run], None] | None = None) -> None:
     """Run stages in order, but for those that are over; an error stops the run and carries the stage's name."""
     for stage in stages:
-        if stage.name in run.done:
+        if stage.name in run.done or not stage.wanted(run):
             continue
         with run.timed(stage.name) as rates:
             try:

@@ -54,7 +54,7 @@ class TrainSection(Section):
     """L2 norm of an update beyond which it is taken for damage or an attack."""
 
 
-Asked = Literal["release", "train", "evaluate"]
+Asked = Literal["codebook", "release", "train", "evaluate"]
 """The stages in which sites are asked something."""
 
 
@@ -73,6 +73,7 @@ class StagesSection(Section):
     on_lost_site: Literal["continue", "retry"] = "continue"
     """`continue`: a stage or round ends without a site that was lost in it. `retry`: the site is asked again when it
     is back, up to the deadline."""
+    codebook: StageLimits = StageLimits()
     release: StageLimits = StageLimits()
     train: StageLimits = StageLimits()
     evaluate: StageLimits = StageLimits()

@@ -44,7 +44,11 @@ class VoiceSection(Section):
     """Parts of a clip, each of which gives one token."""
     released_clips: int | None = Field(default=None, ge=1, le=1000)
     """Preset `dp-speaker`: clips released of a speaker at most; None takes one for every 2 of the budget's epsilon."""
-    codebook: Literal["public", "local"] = "public"
+    codebook: Literal["public", "local", "federated"] = "public"
+    codebook_epsilon: Positive = 4.0
+    """Of a federated codebook, for a speaker, over all iterations, at `budget_delta`."""
+    codebook_iterations: int = Field(default=3, ge=1, le=50)
+    """Of a federated codebook."""
     codebook_size: int = Field(default=64, ge=2, le=4096)
     coefficients: int = Field(default=13, ge=2, le=40)
     public_speech: Path | None = None
@@ -86,6 +90,10 @@ class VoiceSection(Section):
                 f"the anonymizer {self.anonymizer} has no preset {self.preset}: dp-clip and dp-speaker are for "
                 f"{' and '.join(BUDGETED)}, and those for nothing else"
             )
+        if self.codebook == "federated" and (
+            self.preset == "original" or self.anonymizer not in (BY_VALUE, BUDGETED[0])
+        ):
+            raise ValueError(f"{self.anonymizer} with the preset {self.preset} has no codebook that could be federated")
         if self.released_clips is not None and self.preset != "dp-speaker":
             raise ValueError(f"released_clips limits what the preset dp-speaker releases; the preset is {self.preset}")
         if not self.budgeted:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from flwr.app import ArrayRecord, ConfigRecord, RecordDict
 
 HELLO = "query.hello"
+CODEBOOK = "query.codebook"
 RELEASE = "query.release"
 FETCH = "query.fetch"
 TRAIN = {"voice": "train.voice", "face": "train.face"}

@@ -14,6 +14,7 @@ from moretta.shared.errors import ClipError
 from moretta.shared.features.mfcc import Audio, check_samples, mfcc
 from moretta.shared.features.public_codes import Matrix, PublicCodes, pooled
 from moretta.shared.features.public_voice import PublicVoice
+from moretta.shared.privacy.codebook_budget import codebook_statements
 from moretta.shared.privacy.mechanism import Mechanism
 from moretta.shared.privacy.noise import NoiseSource
 from moretta.shared.release.format import AnonymizerStatement, PrivacyStatement, PrivacyUnit
@@ -92,6 +93,11 @@ class BudgetedVoice(Anonymizer):
             self._shares = SpeakerShares(self._section.clip_limit, noise.uniform((4,)).tobytes())
             self._shares.learn(self._usable(clips))
 
+    @classmethod
+    def is_fitted(cls, study: Study) -> bool:
+        """Under `dp-speaker`."""
+        return study.voice.clip_limit is not None
+
     def release(
         self, clips: Sequence[Array], noise: Sequence[NoiseSource], speakers: Sequence[Speaker]
     ) -> list[Array | Exception]:
@@ -121,7 +127,7 @@ class BudgetedVoice(Anonymizer):
             version=self.version,
             form=self.form,
             parameters=self._parameters(),
-            privacy=self._privacy(sizes),
+            privacy=self._privacy(sizes) + codebook_statements(self._section, sizes),
             noise=noise,
             counts={} if self._shares is None else {"clips_over_budget": self._shares.left_out},
         )

@@ -33,6 +33,8 @@ class Anonymizer(ABC):
     modality: ClassVar[Modality]
     name: ClassVar[str]
     version: ClassVar[str]
+    federated_words: ClassVar[str | None] = None
+    """Name of the shared array [k, d] that a federated codebook moves; None if there is no such codebook."""
 
     @classmethod
     @abstractmethod
@@ -56,6 +58,15 @@ class Anonymizer(ABC):
     def fit(self, clips: Iterable[tuple[Speaker, Array]], noise: NoiseSource) -> None:  # noqa: B027 - most fit nothing
         """Fit what is fitted on the site's own clips, each with whose it is. Default: nothing, which costs nothing."""
 
+    def points(self, samples: Array, speaker: Speaker) -> Array:
+        """What a federated codebook is made of: float32 [n, d] of one clip, without noise. Nothing of it may leave.
+
+        Raises:
+            ClipError: the clip cannot be used.
+        """
+        del samples, speaker
+        raise NotImplementedError(f"{self.name} has no codebook")
+
     @abstractmethod
     def release(
         self, clips: Sequence[Array], noise: Sequence[NoiseSource], speakers: Sequence[Speaker]
@@ -67,6 +78,12 @@ class Anonymizer(ABC):
             noise: one source a clip.
             speakers: whose each clip is, by the keys that `fit` was told.
         """
+
+    @classmethod
+    def is_fitted(cls, study: Study) -> bool:
+        """Whether `fit` looks at the site's clips, so that a clip moves what is released of others. Default: no."""
+        del study
+        return False
 
     @abstractmethod
     def statement(self, sizes: dict[str, list[int]], noise: Literal["system", "seeded"]) -> AnonymizerStatement:

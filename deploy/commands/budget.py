@@ -59,6 +59,9 @@ def _facts(planned: Forecast) -> dict[str, Any]:
             }
             for modality in planned.releases
         },
+        "codebook": None
+        if planned.codebook is None
+        else {unit: planned.codebook_epsilon(unit) for unit in ("clip", "speaker")},
         "composed": planned.composed(),
     }
     if training is not None:
@@ -115,6 +118,9 @@ def _lines(facts: dict[str, Any]) -> list[str]:
     for modality, release in facts["releases"].items():
         lines.append(f"  {modality} by {release['anonymizer']}")
         lines += [f"    epsilon per {unit:<8} {_figure(release[unit])}" for unit in ("clip", "speaker")]
+    if facts["codebook"] is not None:
+        lines.append("  voice, for the federated codebook")
+        lines += [f"    epsilon per {unit:<8} {_figure(epsilon)}" for unit, epsilon in facts["codebook"].items()]
     lines += ["", "All of it together, for"]
     for audience, who in (("server", "the server, which has the releases"), ("model", "who sees the models alone")):
         composed = facts["composed"][audience]

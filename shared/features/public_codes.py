@@ -31,6 +31,7 @@ _SHRINKAGE = 0.3
 _PRIOR_CLIPS = 2.0
 """A speaker's own statistics count as if so many clips of public speech were among the speaker's."""
 _NAMES = ("center", "spread", "projection", "words")
+WORDS = "voice/codes/words"
 
 
 def pooled(frames: Frames, voice: PublicVoice, segments: int) -> Matrix:

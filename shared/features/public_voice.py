@@ -29,7 +29,8 @@ QUIETEST_DB = -36.0
 """Synthetic speech is heard at levels down to this: the levels that corpora are recorded at differ by about as much
 (CREMA-D and RAVDESS by 20 dB), and bounds made from one level would cut the others off."""
 
-_MEAN, _STD, _CODEBOOK = "voice/mean", "voice/std", "voice/codebook"
+CODEBOOK = "voice/codebook"
+_MEAN, _STD = "voice/mean", "voice/std"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -53,7 +54,7 @@ class PublicVoice:
 
     def to_arrays(self) -> dict[str, npt.NDArray[Any]]:
         """As the coordinator sends it."""
-        return {_MEAN: self.mean, _STD: self.std, _CODEBOOK: self.codebook}
+        return {_MEAN: self.mean, _STD: self.std, CODEBOOK: self.codebook}
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, npt.NDArray[Any]]) -> Self:
@@ -62,14 +63,14 @@ class PublicVoice:
         Raises:
             StudyError: an array is missing, of another shape, or holds values that cannot be.
         """
-        missing = [name for name in (_MEAN, _STD, _CODEBOOK) if name not in arrays]
+        missing = [name for name in (_MEAN, _STD, CODEBOOK) if name not in arrays]
         if missing:
             raise StudyError(
                 f"public voice arrays without {', '.join(missing)}",
                 expected="what the coordinator's codebook stage makes",
                 fix="run that stage first",
             )
-        mean, std, codebook = (np.ascontiguousarray(arrays[name], np.float32) for name in (_MEAN, _STD, _CODEBOOK))
+        mean, std, codebook = (np.ascontiguousarray(arrays[name], np.float32) for name in (_MEAN, _STD, CODEBOOK))
         fits = mean.ndim == 1 and std.shape == mean.shape and codebook.ndim == 2 and codebook.shape[1:] == mean.shape
         finite = all(np.isfinite(array).all() for array in (mean, std, codebook))
         if not fits or not len(codebook) or not finite or not (std > 0).all():

@@ -22,12 +22,12 @@ class DpLloyd(Mechanism):
     """`iterations` releases of noisy sums and counts, to which one unit adds a vector of L2 norm 1 at most.
 
     Counts and sums are scaled so that a unit's whole contribution, the shares of its frames in each cluster and their
-    bounded sums, has norm 1; the noise's standard deviation is `noise_multiplier` in the same scale.
+    bounded sums, has norm 1 (`lloyd_sums`); the noise's standard deviation is `noise_multiplier` in the same scale.
     """
 
     relation: ClassVar[Relation] = "add-or-remove"
     voided_by: ClassVar[tuple[str, ...]] = (
-        "a unit's frames are not weighted to a sum of one, or a frame is not cut to its ball",
+        "a unit's whole contribution is not cut to norm 1",
         "the first codebook, or what frames are standardised by, is taken from the clips themselves",
         "more iterations are made than were counted, as when one waits for it to converge",
         "the noise is seeded",
@@ -43,6 +43,11 @@ class DpLloyd(Mechanism):
     def sensitivity(self) -> Sensitivity:
         """Of one iteration, in norms of one unit's contribution."""
         return Sensitivity(float(self.group), "L2")
+
+    @property
+    def ratio(self) -> float:
+        """Reach of all iterations together over the noise's standard deviation."""
+        return self._as_gaussian().ratio
 
     def renyi(self) -> Curve:
         """That of one Gaussian with root `iterations` the reach."""

@@ -1,0 +1,31 @@
+"""Which losses are paid for answers that never left, and which answers may have left: so a redone one is paid once."""
+
+from __future__ import annotations
+
+import json
+
+from moretta.client.account import Loss
+from moretta.client.ledger import Ledger
+from moretta.shared.study import Study
+
+ANSWERED_KIND = "answered"
+"""Of an answer that is kept on disk and may have left. It has no loss of its own."""
+
+
+def is_paid(ledger: Ledger, kind: str, question: str, loss: Loss) -> bool:
+    """Whether the ledger has this very loss for an answer that never left, because the site died over it.
+
+    What nobody saw told nobody anything: computing it anew, with new noise, costs nothing more.
+    """
+    if not question:
+        return False
+    record = json.loads(json.dumps(loss.record()))
+    paid = [e for e in ledger.entries(kind, question=question) if all(e.get(k) == record[k] for k in record)]
+    return len(paid) > len(ledger.entries(ANSWERED_KIND, question=question))
+
+
+def note_answered(ledger: Ledger, kind: str, study: Study, model: str, question: str) -> None:
+    """Write that an answer is about to leave: whatever is computed for this question from here on costs again."""
+    paid = ledger.entries(kind, question=question)
+    if len(paid) > len(ledger.entries(ANSWERED_KIND, question=question)):
+        ledger.spend(ANSWERED_KIND, study=study.digest(), model=model, question=question)

@@ -128,6 +128,8 @@ def simulated(network: Network, corpus: Path) -> StudyRun:
 def undisturbed(network: Network) -> StudyRun:
     """Noise from the seed, and every certificate renewed in the middle of the first round."""
     sites = seeded(network)
+    for site in sites:
+        site.sabotage(slow=8.0)
     run = network.study("undisturbed", STUDY + AUDIT, *chosen(*SITES))
     run.command.wait_for("train voice ...")
     until(lambda: any(training(site, run, 1) for site in sites), "a site that trains")
@@ -139,6 +141,7 @@ def undisturbed(network: Network) -> StudyRun:
         lambda: all(s.state().get("certificate_ends", 0) > b for s, b in zip(sites, before, strict=True)),
         "renewed certificates in use",
     )
+    seeded(network)
     return run.wait()
 
 
@@ -197,6 +200,7 @@ class Lost:
 def lost(network: Network) -> Lost:
     """kill -9 of a whole site while it trains; one study goes on without it, the other waits for it."""
     site = seeded(network)[2]
+    site.sabotage(slow=5.0)
     text = STUDY.replace("rounds = 2", "rounds = 1") + NO_AUDIT
     continued = network.study("continued", text.replace('"retry"', '"continue"'), *chosen(*SITES))
     retried = network.study("retried", text, *chosen(*SITES))
@@ -205,6 +209,7 @@ def lost(network: Network) -> Lost:
     until(lambda: training(site, continued, 1) or training(site, retried, 1), "the site at training", step=0.02)
     site.kill()
     assert not continued.command.told("train voice: 1/1") and not retried.command.told("train voice: 1/1")
+    site.sabotage()
     site.start()
     return Lost(continued.wait(), retried.wait(), site)
 
@@ -246,6 +251,7 @@ def shut_out(network: Network, open_sites: list[Site], corpus: Path) -> ShutOut:
         revoked.wait_online()
         for site in (sound, failing):
             site.sabotage(record=str(network.root / f"{site.name}.traffic"), anonymizer=site is failing)
+        revoked.sabotage(slow=10.0)
         run = network.study("shut-out", STUDY + NO_AUDIT, *chosen(sound.name, failing.name, revoked.name))
         run.command.wait_for("train voice ...")
         until(lambda: training(revoked, run, 1), "the site at training", step=0.02)

@@ -1,9 +1,10 @@
 """Makes a site misbehave, for tests: Python imports this in every process of a site whose PYTHONPATH leads here.
 
 The installed code is untouched. What to do stands in a JSON file that the environment names, and is read anew at every
-call: `updates` spoils updates by round, `anonymizer` makes every anonymizer fail with raw samples in its error, `twice`
-sends every answer twice, `record` names a file that gets all that the site sends to its server. One thing is always
-done: heartbeats come more often, so that tests of kills need not wait a minute.
+call: `updates` spoils updates by round, `slow` keeps every update back for so many seconds, `anonymizer` makes every
+anonymizer fail with raw samples in its error, `twice` sends every answer twice, `record` names a file that gets all
+that the site sends to its server. One thing is always done: heartbeats come more often, so that tests of kills need not
+wait a minute.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import importlib.util
 import json
 import os
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -33,6 +35,7 @@ def _spoil_updates(module: Any) -> None:
 
     def spoilt(*arguments: Any, round_number: int, **more: Any) -> Any:
         update = sound(*arguments, round_number=round_number, **more)
+        time.sleep(orders().get("slow", 0.0))
         kinds = orders().get("updates", [])
         kind = kinds[round_number - 1] if round_number <= len(kinds) else ""
         arrays = dict(update.arrays)

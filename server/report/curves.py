@@ -69,15 +69,14 @@ def staircase(lines: Sequence[Series], metric: str) -> list[tuple[float, float]]
 
 
 def levels(rows: Sequence[SweepRow], metric: str) -> list[tuple[float, str]]:
-    """Values of the horizontal lines, with their words."""
-    found: dict[float, str] = {}
-    for row in rows:
-        unprotected, chance = getattr(row, f"{metric}_unprotected"), getattr(row, f"{metric}_chance")
-        if unprotected is not None:
-            found.setdefault(round(unprotected, 3), "unprotected")
-        if chance is not None:
-            found.setdefault(round(chance, 3), f"chance {words.percent(chance)}")
-    return list(found.items())
+    """Values of the horizontal lines, with their words.
+
+    Of attacks on unprotected recordings the strongest: where few clips were released, it had few to learn from.
+    """
+    chances = {round(value, 3) for row in rows if (value := getattr(row, f"{metric}_chance")) is not None}
+    found = [(chance, f"chance {words.percent(chance)}") for chance in sorted(chances)]
+    unprotected = [value for row in rows if (value := getattr(row, f"{metric}_unprotected")) is not None]
+    return found if not unprotected else [(HEADLINE_METRICS[metric](unprotected), "unprotected"), *found]
 
 
 def placed_labels(lines: Sequence[Series], metric: str, span: tuple[float, float]) -> list[tuple[Series, Point, bool]]:

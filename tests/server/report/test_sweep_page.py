@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from moretta.server.report.curves import curve_plot, staircase
+from moretta.server.report.curves import curve_plot, levels, staircase
 from moretta.server.report.sweep_page import render_sweep, write_sweep
 from moretta.server.report.sweep_rows import SweepReport, SweepRow, as_csv
 from moretta.server.report.sweep_view import series_of
@@ -158,3 +158,9 @@ def test_an_attack_that_is_void_is_drawn_in_no_panel_of_its_metric() -> None:
 def test_steps_of_the_front_go_up_to_the_right() -> None:
     lines = series_of(ROWS, "top1")
     assert staircase(lines, "top1") == [(0.2, 0.3), (0.5, 0.8)]
+
+
+def test_of_unprotected_recordings_the_strongest_attack_is_drawn_and_no_other() -> None:
+    rows = (row(top1_unprotected=0.4, eer_unprotected=0.3), row(), row(top1_unprotected=None))
+    assert levels(rows, "top1") == [(1.0, "unprotected"), (0.083, "chance 8.3 %")]
+    assert levels(rows, "eer")[0] == (0.0, "unprotected")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -17,14 +16,12 @@ from moretta.deploy.sweep.done import Audited, Done, Released, Shelf, Spent, Tra
 from moretta.deploy.sweep.jobs import Job, folder_of
 from moretta.server.run import Run, Stage, run_stages
 from moretta.server.stages import SITE_STAGES
-from moretta.server.stages.audit import audit
+from moretta.server.stages.audit import TOO_FEW, audit, can_be_attacked
 from moretta.server.stages.report import privacy_rows
 from moretta.server.state import RESUME_FILE, load_progress, save_progress
 from moretta.shared.errors import RunError
-from moretta.shared.release.format import Modality
 
 _RELEASE = "release"
-_TOO_FEW = "fewer than two people have two released clips: there is nothing to compare"
 _BEFORE_RELEASE = [stage.name for stage in SITE_STAGES[: [s.name for s in SITE_STAGES].index(_RELEASE)]]
 
 
@@ -64,22 +61,11 @@ def _audit(job: Job, folder: Path, out: Path) -> Done:
     run = Run(folder=folder, plan=job.plan, sites=before.sites, releases=before.releases, absent=before.absent)
     run.workers, run.embeddings = 1, out / "embeddings"
     unasked: dict[str, str] = {
-        m: _TOO_FEW for m in run.study.modalities if m not in run.absent and not _can_be_attacked(run, m)
+        m: TOO_FEW for m in run.study.modalities if m not in run.absent and not can_be_attacked(run, m)
     }
     run.absent = run.absent | unasked
     run_stages(run, [Stage("audit", audit)])
     return Audited(rows=tuple(run.audit), judged=tuple(run.judged), unasked=unasked, warnings=tuple(run.warnings))
-
-
-def _can_be_attacked(run: Run, modality: Modality) -> bool:
-    """Whether two people have two clips each: one to know them by, one to recognise. A small budget releases fewer."""
-    clips = Counter(
-        clip.speaker
-        for release in run.releases.values()
-        for clip in release.clips
-        if getattr(clip, modality) is not None
-    )
-    return sum(count > 1 for count in clips.values()) > 1
 
 
 def _train(job: Job, folder: Path, out: Path) -> Done:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections import Counter
 from pathlib import Path
 
 from moretta.server.audit.clipset import ClipSet
@@ -12,6 +13,7 @@ from moretta.shared.corpus.reader import read_corpus
 from moretta.shared.release.format import Modality
 from moretta.shared.seeds import derive
 
+TOO_FEW = "fewer than two people have two released clips: there is nothing to compare"
 _FACE_SIDE = 128
 """Pixels of the original crops, where no release tells a size."""
 
@@ -21,12 +23,27 @@ def audit(run: Run, rates: dict[str, float]) -> None:
     if not run.study.audit.enabled:
         run.warn("the study switched the audit off: nothing is known of what the releases leak")
         return
-    sets = {m: _audit(run, m) for m in run.study.modalities if m not in run.absent}
+    there = [m for m in run.study.modalities if m not in run.absent]
+    for modality in there:
+        if not can_be_attacked(run, modality):
+            run.warn(f"nobody can be re-identified by {modality}: {TOO_FEW}")
+    sets = {m: _audit(run, m) for m in there if can_be_attacked(run, m)}
     if run.study.audit.beyond:
         _beyond(run, sets)
     if run.study.audit.emotion:
         _judges(run, sets)
     rates["clips"] = sum(r.clips for r in run.sites.values())
+
+
+def can_be_attacked(run: Run, modality: Modality) -> bool:
+    """Whether two people have two released clips each: one to know them by, one to recognise."""
+    clips = Counter(
+        clip.speaker
+        for release in run.releases.values()
+        for clip in release.clips
+        if getattr(clip, modality) is not None
+    )
+    return sum(count > 1 for count in clips.values()) > 1
 
 
 def _audit(run: Run, modality: Modality) -> tuple[ClipSet | None, ClipSet]:

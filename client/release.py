@@ -109,6 +109,7 @@ def make_release(
     channels = _channels(study, shared)
     pseudonyms = settings.pseudonyms()
     for modality, channel in channels.items():
+        channel.anonymizer.keep_in(settings.remembered)
         channel.anonymizer.fit(_raw(channel, clips, pseudonyms), _noise(settings, modality, "fit"))
     writer = ReleaseWriter(
         folder,

@@ -40,6 +40,11 @@ class SiteSettings:
         return self.home / "release"
 
     @property
+    def remembered(self) -> Path:
+        """Where anonymizers keep what they must know of this site's speakers at the next release."""
+        return self.home / "speakers"
+
+    @property
     def updates(self) -> Path:
         """Where this site keeps the last update of each model."""
         return self.home / "updates"

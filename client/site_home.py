@@ -6,6 +6,7 @@ keys/            identity.json, the one file that says who this site is, and cop
 pseudonym.key    turns speakers into pseudonyms; never leaves
 ledger.jsonl     every privacy loss
 release/         what was released, by study
+speakers/        what anonymizers must know of the speakers at the next release; never leaves
 updates/         the last update of each model, so that a round asked for twice is answered alike
 flower/          Flower's own files
 logs/, site.log  what the processes and the handlers said

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from moretta.shared.seeds import derive
 from moretta.shared.study import Study
+from moretta.shared.study_voice import SPEAKER_NORMALISED
 from moretta.shared.versions import code_digest
 
 if TYPE_CHECKING:
@@ -45,6 +46,8 @@ def public_arrays(study: Study, tell: Tell = lambda text: None) -> dict[str, Arr
         arrays |= voice.to_arrays()
         if study.voice.budgeted:
             arrays |= _codes(study, voice)
+        if study.voice.anonymizer == SPEAKER_NORMALISED:
+            arrays |= _speaker_code(study)
     if study.face.enabled and study.face.anonymizer == "autoencoder":
         arrays |= _autoencoder(study, tell)
     return arrays
@@ -60,6 +63,20 @@ def _codes(study: Study, voice: PublicVoice) -> dict[str, Array]:
         segments=study.voice.segments,
         per_speaker=study.voice.clip_limit is not None,
         seed=derive(study.seed, "public codes"),
+    ).to_arrays()
+
+
+def _speaker_code(study: Study) -> dict[str, Array]:
+    from moretta.shared.features.public_people import recorded_people, synthetic_people
+    from moretta.shared.features.speaker_code import make_speaker_code
+
+    voice, seed = study.voice, derive(study.seed, "speaker code")
+    return make_speaker_code(
+        synthetic_people(seed) if voice.public_speech is None else recorded_people(voice.public_speech, seed),
+        size=voice.code_size,
+        codebook_size=voice.codebook_size,
+        in_steps=voice.form != "code",
+        seed=seed,
     ).to_arrays()
 
 

@@ -15,6 +15,7 @@ BY_VALUE = "mfcc-quantizer"
 """The anonymizer of the presets `bounded` and `original`, whose budget is a value's."""
 BUDGETED: tuple[str, ...] = ("clip-quantizer", "clip-statistics")
 """Those of `dp-clip` and `dp-speaker`; the first is meant where none is named."""
+SPEAKER_NORMALISED = "speaker-normalised"
 _DP_PRESETS = ("dp-clip", "dp-speaker")
 CLIP_EPSILON = 2.0
 """Of one clip where a speaker's budget is shared by several. On synthetic speech models learnt most from so many clips
@@ -51,6 +52,10 @@ class VoiceSection(Section):
     """Of a federated codebook."""
     codebook_size: int = Field(default=64, ge=2, le=4096)
     coefficients: int = Field(default=13, ge=2, le=40)
+    code_size: int = Field(default=5, ge=2, le=64)
+    """Values in a code of `speaker-normalised`."""
+    code_noise: Annotated[float, Field(ge=0, le=100)] = 0.5
+    """Standard deviation of the noise on these values, which vary by 1 within a speaker."""
     public_speech: Path | None = None
     """A folder of wav files that anybody may have; None means synthetic speech."""
     model: str = "statistics"
@@ -79,8 +84,9 @@ class VoiceSection(Section):
             content.setdefault("preset", "dp-clip")
         if content.get("preset") in _DP_PRESETS:
             content["anonymizer"] = BUDGETED[0] if named == BY_VALUE else named
-            if content.get("form", "mfcc") == "mfcc":
-                content["form"] = "code"
+        coded = content.get("preset") in _DP_PRESETS or named == SPEAKER_NORMALISED
+        if coded and content.get("form", "mfcc") == "mfcc":
+            content["form"] = "code"
         return content
 
     @model_validator(mode="after")

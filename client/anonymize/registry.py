@@ -6,6 +6,7 @@ import importlib
 import pkgutil
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeVar
 
 import numpy as np
@@ -54,6 +55,12 @@ class Anonymizer(ABC):
     def frames(self, released: Array) -> int:
         """Frames in one released array: the size that privacy is composed over. Default: its first axis."""
         return len(released)
+
+    def keep_in(self, folder: Path) -> None:  # noqa: B027 - most keep nothing
+        """Told before `fit` where at the site to keep what must be known at the next release. Default: nothing is kept.
+
+        Nothing there ever leaves the site; files in it must be readable by their owner only.
+        """
 
     def fit(self, clips: Iterable[tuple[Speaker, Array]], noise: NoiseSource) -> None:  # noqa: B027 - most fit nothing
         """Fit what is fitted on the site's own clips, each with whose it is. Default: nothing, which costs nothing."""

@@ -17,6 +17,8 @@ from moretta.client.ledger import Ledger
 from moretta.client.release import make_release
 from moretta.shared.corpus.media import write_video
 from moretta.shared.errors import ClipError, CorpusError, RefusedError
+from moretta.shared.features.public_people import synthetic_people
+from moretta.shared.features.speaker_code import make_speaker_code
 from moretta.shared.release import AnonymizerStatement, Release, ReleaseWriter, open_release
 from moretta.shared.study import Study, parse_study
 
@@ -106,6 +108,23 @@ def test_a_clip_whose_anonymization_fails_stays_at_the_site_and_is_counted(
     assert _clips(release) == release.statement.clips == 23
     assert release.statement.dropped == {reason: 1, "clip-without-release": 1}
     assert site.pseudonyms().clip(names[2]).encode() not in _all_bytes(release.folder)
+
+
+def test_what_is_remembered_of_speakers_stays_at_the_site_and_readable_by_its_owner_only(
+    simulated: Any, study: Study
+) -> None:
+    people = list(synthetic_people(1, voices=3, clips=12))
+    code = make_speaker_code(people, size=5, codebook_size=16, in_steps=False, seed=1)
+    wanted = study.with_changes(voice__anonymizer="speaker-normalised", voice__form="code")
+    site = simulated.site()
+    release = make_release(site, wanted, code.to_arrays())
+    assert _clips(release) == 24
+    (kept,) = site.remembered.iterdir()
+    assert kept.stat().st_mode & 0o777 == 0o600 and site.remembered.stat().st_mode & 0o777 == 0o700
+    assert not release.folder.is_relative_to(site.remembered) and not site.remembered.is_relative_to(release.folder)
+    again = make_release(site, wanted.with_changes(name="later"), code.to_arrays())
+    for (_, first), (_, second) in zip(release.arrays("voice"), again.arrays("voice"), strict=True):
+        assert np.abs(first - second).max() < 1e-5  # seeded noise, and the same memory
 
 
 def test_an_anonymizer_that_raises_costs_its_batch_and_no_more(simulated: Any, study: Study, faulty: Any) -> None:

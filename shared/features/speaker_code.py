@@ -1,0 +1,186 @@
+"""The code of a voice that is told relative to its person: learnt on public speech, the same for everybody.
+
+The first values are discriminants of the emotions (Fisher), of which six have five; what more values are asked for are
+principal components of what these leave. Nothing here has seen a clip of any site.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from moretta.shared.errors import StudyError
+from moretta.shared.features.codebook import fit_codebook
+from moretta.shared.features.delivery import MEASUREMENTS, delivery_batch
+from moretta.shared.features.mfcc import Audio
+from moretta.shared.features.person_ranks import PersonRanks
+from moretta.shared.features.person_whitening import PersonWhitening
+from moretta.shared.features.public_people import Recording
+from moretta.shared.features.spoken_steps import spoken_steps
+
+Matrix = npt.NDArray[np.float32]
+Floats = npt.NDArray[np.float64]
+
+CODE_LIMIT = 3.0
+"""No value of a code is farther from 0."""
+MIN_SPREAD = 1e-3
+_SHRINKAGE = 0.3
+_BATCH = 16
+_NAMES = ("spread", "projection", "words")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SpeakerCode:
+    """From measurements told relative to the person to a code."""
+
+    spread: npt.NDArray[np.float32]
+    """[n], of the measurements: public standard deviations within a person."""
+    projection: Matrix
+    """[n, d]; codes of public speech have unit covariance within a person."""
+    words: Matrix
+    """[k, d], a codebook of codes."""
+
+    @property
+    def size(self) -> int:
+        """Values in a code."""
+        return int(self.projection.shape[1])
+
+    def to_arrays(self) -> dict[str, npt.NDArray[Any]]:
+        """As the coordinator sends it."""
+        return {f"voice/speaker/{name}": getattr(self, name) for name in _NAMES}
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, npt.NDArray[Any]]) -> Self:
+        """Check and take what the coordinator sent.
+
+        Raises:
+            StudyError: an array is missing, of another shape, or holds values that cannot be.
+        """
+        try:
+            spread, projection, words = (
+                np.ascontiguousarray(arrays[f"voice/speaker/{name}"], np.float32) for name in _NAMES
+            )
+        except KeyError as error:
+            raise StudyError(
+                f"public voice arrays without {error}",
+                expected="what the coordinator's codebook stage makes for this anonymizer",
+                fix="run that stage first",
+            ) from error
+        width = len(MEASUREMENTS)
+        fits = spread.shape == (width,) and projection.ndim == words.ndim == 2
+        fits = fits and projection.shape == (width, words.shape[1]) and len(words) > 1
+        if not fits or not all(np.isfinite(a).all() for a in (spread, projection, words)) or spread.min() <= 0:
+            raise StudyError(
+                f"a speaker code of spread {list(spread.shape)}, projection {list(projection.shape)}, words "
+                f"{list(words.shape)}",
+                expected=f"finite arrays [{width}], [{width}, d] and [k, d]",
+            )
+        return cls(spread, projection, words)
+
+
+@dataclass(frozen=True)
+class PersonScale:
+    """All that codes of one person are told relative to. It is made of the person's clips and never leaves the site."""
+
+    ranks: PersonRanks
+    whitening: PersonWhitening
+    code: SpeakerCode
+
+    @classmethod
+    def of(cls, values: npt.NDArray[Any], weights: npt.NDArray[Any], code: SpeakerCode) -> PersonScale:
+        """From measurements [clips, n] and weights [clips]."""
+        ranks = PersonRanks.of(values, weights, code.spread)
+        return cls(ranks, PersonWhitening.of(ranks(values) @ code.projection, weights), code)
+
+    def __call__(self, values: npt.NDArray[Any]) -> Floats:
+        """[m, n] of this person's clips, known or new, to codes [m, d] within +- `CODE_LIMIT`."""
+        codes = self.whitening(self.ranks(values) @ self.code.projection)
+        return np.clip(codes, -CODE_LIMIT, CODE_LIMIT)
+
+
+def measured(clips: Iterable[Audio], *, in_steps: bool) -> list[Matrix]:
+    """float32 [1, n] of each clip, or [steps, n]: see `moretta.shared.features.delivery`."""
+    parts = [spoken_steps(clip) if in_steps else [clip] for clip in clips]
+    rows = iter(delivery_batch([part for steps in parts for part in steps]))
+    return [np.stack([next(rows) for _ in steps]) for steps in parts]
+
+
+def make_speaker_code(
+    people: Iterable[Recording], *, size: int, codebook_size: int, in_steps: bool, seed: int
+) -> SpeakerCode:
+    """Learn a code on public speech.
+
+    Args:
+        people: several clips of each person.
+        size: values in a code.
+        codebook_size: words of the codebook.
+        in_steps: whether sequences will be coded.
+        seed: of the codebook. Not secret.
+
+    Raises:
+        StudyError: fewer clips than words.
+    """
+    values, person, emotion = _gathered(people, in_steps)
+    if len(values) <= max(codebook_size, size):
+        raise StudyError(f"{len(values)} rows of public speech", expected=f"more than {max(codebook_size, size)}")
+    groups = [np.flatnonzero(person == one) for one in np.unique(person)]
+    centred = np.concatenate([values[rows] - values[rows].mean(axis=0) for rows in groups])
+    spread = np.maximum(centred.std(axis=0), MIN_SPREAD).astype(np.float32)
+    places = np.empty_like(values)
+    for rows in groups:
+        places[rows] = PersonRanks.of(values[rows], np.ones(len(rows)), spread)(values[rows])
+    projection = _scaled(_directions(places, emotion, size), places, groups).astype(np.float32)
+    code = SpeakerCode(spread, projection, np.zeros((2, size), np.float32))
+    codes = np.concatenate([PersonScale.of(values[r], np.ones(len(r)), code)(values[r]) for r in groups])
+    return SpeakerCode(spread, projection, fit_codebook(codes, codebook_size, seed=seed))
+
+
+def _gathered(
+    people: Iterable[Recording], in_steps: bool
+) -> tuple[Floats, npt.NDArray[np.str_], npt.NDArray[np.int64]]:
+    values: list[Floats] = []
+    person: list[str] = []
+    emotion: list[int] = []
+    batch: list[Recording] = []
+
+    def take() -> None:
+        for one, rows in zip(batch, measured([r.samples for r in batch], in_steps=in_steps), strict=True):
+            values.append(rows.astype(np.float64))
+            person.extend([one.person] * len(rows))
+            emotion.extend([one.emotion] * len(rows))
+        batch.clear()
+
+    for recording in people:
+        batch.append(recording)
+        if len(batch) == _BATCH:
+            take()
+    if batch:
+        take()
+    rows = np.concatenate(values) if values else np.empty((0, len(MEASUREMENTS)))
+    return rows, np.array(person), np.array(emotion, np.int64)
+
+
+def _directions(places: Floats, emotion: npt.NDArray[np.int64], size: int) -> Floats:
+    """[n, size]: discriminants, then principal components of what lies beside them."""
+    from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+
+    found: Floats = np.empty((places.shape[1], 0))
+    if len(np.unique(emotion)) > 1:
+        fitted = LinearDiscriminantAnalysis(solver="eigen", shrinkage=_SHRINKAGE).fit(places, emotion)
+        found = fitted.scalings_[:, : min(size, len(fitted.classes_) - 1)]
+    basis = np.linalg.qr(found)[0]
+    rest = places - places @ basis @ basis.T
+    vectors = np.linalg.eigh(np.cov(rest.T))[1][:, ::-1]
+    return np.hstack([found, vectors[:, : size - found.shape[1]]])
+
+
+def _scaled(directions: Floats, places: Floats, groups: list[npt.NDArray[np.int64]]) -> Floats:
+    """The same, turned as little as can be, with unit covariance of codes within a person on average."""
+    codes = places @ directions
+    covariance = np.mean([np.cov(codes[rows].T, ddof=0) for rows in groups], axis=0).reshape(codes.shape[1], -1)
+    values, vectors = np.linalg.eigh(covariance)
+    return np.asarray(directions @ (vectors / np.sqrt(np.maximum(values, 1e-9)) @ vectors.T))

@@ -1,0 +1,197 @@
+"""What `speaker-normalised` keeps and leaks: `python tests/benchmarks/speakers_table.py CORPUS [--only TABLES]`.
+
+Every line is one release of a corpus of real voices, attacked semi-informed by every adaptive attacker that is not a
+network (networks are in the lines of audit_table.py), and judged by every judge. `other half` means that the code was
+learnt on the recordings of half of the people, and only the others are released; both halves take their turn, and the
+line is their mean. `apart` means that the clips an attacker enrols and those it attacks were normalised by themselves,
+as by two sites. No speaker has 30 trial clips in a corpus of 44 each, so 20 are pooled at most.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from moretta.client.anonymize.registry import get_anonymizer
+from moretta.server.audit import measure
+from moretta.server.audit.attackers import attacker_names
+from moretta.server.audit.clipset import ClipSet
+from moretta.server.audit.emotion import judge_emotion
+from moretta.server.audit.run import run_audit
+from moretta.server.audit.trials import make_plan
+from moretta.shared.corpus.clips import Clip
+from moretta.shared.corpus.media import read_audio
+from moretta.shared.corpus.names import EMOTIONS
+from moretta.shared.corpus.reader import read_corpus
+from moretta.shared.features.public_people import Recording, synthetic_people
+from moretta.shared.features.speaker_code import make_speaker_code
+from moretta.shared.privacy.noise import SeededNoise
+from moretta.shared.release import PseudonymKey, ReleasedClip
+from moretta.shared.study import Study
+
+NETWORKS = ("voice-cnn", "voice-tdnn")
+POOLED = (10, 20)
+ATTACKERS = tuple(n for n in attacker_names("voice", "adaptive") if "+" not in n and n not in NETWORKS)
+KEY = PseudonymKey.seeded(0, "speakers")
+
+
+@dataclass(frozen=True)
+class Line:
+    """One way of releasing."""
+
+    size: int = 5
+    noise: float = 0.5
+    form: str = "code"
+    public: str = "synthetic"
+    apart: bool = False
+    clips: int | None = None
+    """Of each speaker; None takes all."""
+    monotone: bool = False
+    """Every third speaker is left in one emotion only."""
+
+
+def tables() -> dict[str, list[Line]]:
+    """Lines by the name of their table."""
+    half = Line(public="other half")
+    sizes = [Line(size=size, noise=noise) for size in (4, 5, 16, 32, 64) for noise in (0.0, 0.5)]
+    forms = [Line(form="code-sequence"), Line(form="code-tokens"), Line(noise=1.0)]
+    halves = [replace(half, size=s, noise=n) for s, n in ((5, 0.0), (5, 0.25), (5, 0.5), (5, 1.0), (16, 0.5))]
+    apart = [replace(line, apart=True) for line in (Line(), Line(size=32, noise=0.0), half, replace(half, noise=0.0))]
+    few = [replace(half, clips=clips) for clips in (2, 5, 10, 30)] + [replace(half, monotone=True)]
+    return {"sizes": sizes, "forms": forms, "halves": halves, "apart": apart, "few": few}
+
+
+HEAD = """| code | noise | form | public speech | clips | emotion UAR | strongest top-1 | inverted | likeness | EER | \
+top-1, 10 pooled | 20 pooled | chance |
+|---|---|---|---|---|---|---|---|---|---|---|---|---|"""
+
+
+def main() -> None:
+    """Make, attack, print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("corpus", type=Path)
+    parser.add_argument("--only", nargs="*", default=list(tables()))
+    options = parser.parse_args()
+    measure.POOLED = POOLED
+    everybody = read_corpus(options.corpus).clips
+    sound = {clip: read_audio(clip.audio) for clip in everybody if clip.audio is not None}
+    print(HEAD, flush=True)
+    for name in options.only:
+        for line in tables()[name]:
+            start = time.perf_counter()
+            print(row(line, [figures(line, *sides) for sides in parts(line, sound)]), flush=True)
+            print(f"<!-- {time.perf_counter() - start:.0f} s -->", flush=True)
+
+
+Sound = dict[Clip, np.ndarray]
+
+
+def parts(line: Line, sound: Sound) -> Iterator[tuple[Iterable[Recording], Sound]]:
+    """What the code is learnt on, and whose clips are released."""
+    if line.public == "synthetic":
+        yield synthetic_people(1), sound
+        return
+    people = sorted({clip.speaker for clip in sound})
+    for known in (people[: len(people) // 2], people[len(people) // 2 :]):
+        public = [Recording(s, str(c.speaker), c.label.class_index) for c, s in sound.items() if c.speaker in known]
+        yield public, {clip: s for clip, s in sound.items() if clip.speaker not in known}
+
+
+def figures(line: Line, public: Iterable[Recording], sound: Sound) -> dict[str, Any]:
+    """Everything measured about one release."""
+    chosen = _chosen(line, sound)
+    section = {
+        "anonymizer": "speaker-normalised",
+        "form": line.form,
+        "code_size": line.size,
+        "code_noise": line.noise,
+    }
+    study = Study().with_changes(voice=section)
+    steps = line.form != "code"
+    code = make_speaker_code(public, size=line.size, codebook_size=64, in_steps=steps, seed=1).to_arrays()
+    described = {clip: _described(clip) for clip in chosen}
+    plan = make_plan(list(described.values()), seed=0)
+    sides = [set(plan.enrol), set(plan.trial)] if line.apart else [{c.clip for c in described.values()}]
+    arrays: dict[Clip, np.ndarray] = {}
+    for number, side in enumerate(sides):
+        anonymizer = get_anonymizer("voice", "speaker-normalised").from_study(study, code)
+        mine = [clip for clip in chosen if described[clip].clip in side]
+        anonymizer.fit([(str(clip.speaker), sound[clip]) for clip in mine], SeededNoise(1, "fit", number))
+        noise = [SeededNoise(1, str(clip.name)) for clip in mine]
+        released = anonymizer.release([sound[c] for c in mine], noise, [str(c.speaker) for c in mine])
+        arrays |= {clip: a for clip, a in zip(mine, released, strict=True) if isinstance(a, np.ndarray)}
+    clips = ClipSet.from_arrays(
+        [described[clip] for clip in arrays],
+        list(arrays.values()),
+        modality="voice",
+        form=line.form,  # type: ignore[arg-type]
+        codebook=anonymizer.codebook,
+    )
+    return _measured(clips)
+
+
+def _measured(clips: ClipSet) -> dict[str, Any]:
+    rows = run_audit(None, clips, attackers=ATTACKERS, seed=0, bootstrap=0, workers=1)
+    sound_rows = [r for r in rows if r.scenario == "semi-informed" and r.subset == "all" and r.value is not None]
+    with tempfile.TemporaryDirectory() as scratch:
+        judged = judge_emotion(None, clips, seed=0, draws=0, workers=1, scratch=Path(scratch))
+
+    def best(metric: str, pooled: int = 1, attackers: tuple[str, ...] = ATTACKERS) -> float:
+        found = [r.value for r in sound_rows if (r.metric, r.pooled) == (metric, pooled) and r.attacker in attackers]
+        values = [v for v in found if v is not None]
+        return (min if metric == "eer" else max)(values, default=float("nan"))
+
+    return {
+        "clips": len(clips),
+        "uar": max((r.uar for r in judged if r.uar is not None), default=float("nan")),
+        "top1": best("top1"),
+        "inverted": best("top1", attackers=("voice-inverted",)),
+        "likeness": best("top1", attackers=("voice-likeness",)),
+        "eer": best("eer"),
+        "pooled10": best("top1", 10),
+        "pooled20": best("top1", 20),
+        "chance": 1 / len(clips.speakers),
+    }
+
+
+def row(line: Line, found: list[dict[str, Any]]) -> str:
+    """One line of a table: means over the parts."""
+    mean = {name: float(np.mean([one[name] for one in found])) for name in found[0]}
+    public = line.public + (", apart" if line.apart else "") + (", a third in one emotion" if line.monotone else "")
+    clips = "all" if line.clips is None else str(line.clips)
+    names = ("uar", "top1", "inverted", "likeness", "eer", "pooled10", "pooled20", "chance")
+    values = ["-" if np.isnan(mean[name]) else f"{mean[name]:.3f}" for name in names]
+    return "| " + " | ".join([str(line.size), f"{line.noise:g}", line.form, public, clips, *values]) + " |"
+
+
+def _chosen(line: Line, sound: Sound) -> list[Clip]:
+    """The clips of each speaker that are there: spread over sentences and emotions, or in one emotion only."""
+    chosen: list[Clip] = []
+    for number, speaker in enumerate(sorted({clip.speaker for clip in sound})):
+        mine = [clip for clip in sound if clip.speaker == speaker]
+        if line.monotone and number % 3 == 0:
+            mine = [clip for clip in mine if clip.label == EMOTIONS[number // 3 % len(EMOTIONS)]]
+        order = np.random.default_rng([7, speaker]).permutation(len(mine))
+        chosen += [mine[i] for i in sorted(order[: line.clips])]
+    return chosen
+
+
+def _described(clip: Clip) -> ReleasedClip:
+    return ReleasedClip(
+        clip=KEY.clip(str(clip.name)),
+        speaker=KEY.speaker(clip.speaker),
+        emotion=clip.label,
+        sentence=clip.name.sentence,
+        level=clip.name.level,
+    )
+
+
+if __name__ == "__main__":
+    main()

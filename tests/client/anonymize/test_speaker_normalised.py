@@ -1,0 +1,197 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from moretta.client.anonymize.registry import get_anonymizer
+from moretta.client.anonymize.speaker_normalised import SpeakerNormalised
+from moretta.shared.corpus.names import EMOTIONS
+from moretta.shared.corpus.voice import make_voice, synthesize
+from moretta.shared.errors import ClipError, HomeError, StudyError
+from moretta.shared.features.public_people import synthetic_people
+from moretta.shared.features.speaker_code import CODE_LIMIT, make_speaker_code
+from moretta.shared.privacy.gaussian import Gaussian
+from moretta.shared.privacy.mechanism import Unbounded
+from moretta.shared.privacy.noise import SeededNoise
+from moretta.shared.release.format import check_array
+from moretta.shared.study import Study
+
+FORMS = ("code", "code-sequence", "code-tokens")
+FILE = "speaker-normalised-clips.safetensors"
+Clips = list[tuple[str, np.ndarray]]
+
+
+@pytest.fixture(scope="module")
+def shared() -> dict[str, dict[str, Any]]:
+    people = list(synthetic_people(1, voices=4, clips=12))
+    return {
+        form: make_speaker_code(people, size=5, codebook_size=16, in_steps=form != "code", seed=1).to_arrays()
+        for form in FORMS
+    }
+
+
+@pytest.fixture(scope="module")
+def spoken() -> Clips:
+    """Twelve clips of each of three speakers."""
+    return [
+        (str(number), synthesize(make_voice(50 + number), EMOTIONS[clip % 6], "DFA", seed=100 * number + clip))
+        for number in range(3)
+        for clip in range(12)
+    ]
+
+
+def build(shared: dict[str, dict[str, Any]], form: str = "code", noise: float = 0.0) -> SpeakerNormalised:
+    study = Study().with_changes(
+        voice={"anonymizer": "speaker-normalised", "form": form, "code_noise": noise, "codebook_size": 16}
+    )
+    made = get_anonymizer("voice", "speaker-normalised").from_study(study, shared[form])
+    assert isinstance(made, SpeakerNormalised)
+    return made
+
+
+def fitted(shared: dict[str, dict[str, Any]], clips: Clips, **how: Any) -> SpeakerNormalised:
+    made = build(shared, **how)
+    made.fit(clips, SeededNoise(1, "fit"))
+    return made
+
+
+def released(made: SpeakerNormalised, clips: Clips, seed: int = 1) -> list[Any]:
+    noise = [SeededNoise(seed, index) for index in range(len(clips))]
+    return made.release([clip for _, clip in clips], noise, [speaker for speaker, _ in clips])
+
+
+def test_the_name_alone_makes_codes() -> None:
+    assert Study().with_changes(voice={"anonymizer": "speaker-normalised"}).voice.form == "code"
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_every_form_keeps_the_format(shared: Any, spoken: Clips, form: str) -> None:
+    made = fitted(shared, spoken, form=form, noise=0.5)
+    for array in released(made, spoken):
+        check_array("voice", form, array, codebook_size=16)
+        assert made.frames(array) == (1 if form == "code" else len(array))
+    assert (made.codebook is None) == (form != "code-tokens")
+
+
+def test_what_is_the_same_in_all_of_a_speakers_clips_is_not_released(shared: Any, spoken: Clips) -> None:
+    """A whole octave and 20 dB apart, and told alike: only differences between a speaker's clips are left."""
+    mine = [(speaker, clip) for speaker, clip in spoken if speaker == "0"]
+    louder = [("loud", np.clip(3 * clip, -1, 1)) for _, clip in mine]
+    here = np.stack(released(fitted(shared, mine), mine))
+    there = np.stack(released(fitted(shared, louder), louder))
+    assert np.abs(here - there).mean() < 0.15
+    assert here.std() > 0.7
+
+
+def test_the_only_clip_of_a_speaker_is_told_as_nothing(shared: Any, spoken: Clips) -> None:
+    for clip in (spoken[0], spoken[20]):
+        (code,) = released(fitted(shared, [clip]), [clip])
+        np.testing.assert_allclose(code, 0.0, atol=1e-6)
+        (noisy,) = released(fitted(shared, [clip], noise=0.5), [clip])
+        assert 0 < np.abs(noisy).max() < 3
+
+
+@pytest.mark.parametrize("clips", [2, 3, 5])
+def test_few_clips_are_told_small_and_finite(shared: Any, spoken: Clips, clips: int) -> None:
+    codes = np.stack(released(fitted(shared, spoken[:clips]), spoken[:clips]))
+    assert np.isfinite(codes).all()
+    assert np.abs(codes).max() <= CODE_LIMIT
+    assert np.abs(codes.mean(axis=0)).max() < 1.5
+
+
+def test_one_emotion_only_looks_like_any_speaker(shared: Any, spoken: Clips) -> None:
+    """Angry all the time: that is no difference between this speaker's clips."""
+    angry = [("angry", synthesize(make_voice(9), EMOTIONS[0], "DFA", seed=seed)) for seed in range(12)]
+    made = fitted(shared, [*spoken, *angry])
+    codes, others = np.stack(released(made, angry)), np.stack(released(made, spoken[:12]))
+    assert np.abs(codes.mean(axis=0) - others.mean(axis=0)).max() < 1.0
+    assert 0.3 < codes.std() / others.std() < 1.5
+
+
+def test_other_speakers_change_nothing_of_a_speakers_codes(shared: Any, spoken: Clips) -> None:
+    """However many clips they have."""
+    mine = spoken[:12]
+    alone = released(fitted(shared, mine), mine)
+    among = released(fitted(shared, [*mine, *spoken[12:15], *spoken[24:]]), mine)
+    for first, second in zip(alone, among, strict=True):
+        np.testing.assert_array_equal(first, second)
+
+
+def test_new_clips_are_told_relative_to_the_known_ones_and_change_nothing_released(
+    shared: Any, spoken: Clips, tmp_path: Path
+) -> None:
+    known, new = spoken[:10], spoken[10:12]
+    first = build(shared)
+    first.keep_in(tmp_path)
+    first.fit(known, SeededNoise(1, "first"))
+    before = released(first, known)
+    assert (tmp_path / FILE).stat().st_mode & 0o777 == 0o600
+    later = build(shared)
+    later.keep_in(tmp_path)
+    later.fit(new, SeededNoise(2, "later"))
+    codes = released(later, new)
+    alone = released(fitted(shared, new), new)
+    assert np.abs(np.stack(codes) - np.stack(alone)).max() > 0.3  # not relative to each other only
+    for old, again in zip(before, released(first, known), strict=True):
+        np.testing.assert_array_equal(old, again)
+
+
+def test_a_clip_that_is_known_does_not_count_twice(shared: Any, spoken: Clips, tmp_path: Path) -> None:
+    codes = []
+    for _ in range(2):
+        made = build(shared)
+        made.keep_in(tmp_path)
+        made.fit(spoken[:12], SeededNoise(1, "fit"))
+        codes.append(released(made, spoken[:12]))
+    np.testing.assert_array_equal(codes[0], codes[1])
+
+
+def test_a_damaged_memory_is_an_error_and_not_forgotten(shared: Any, tmp_path: Path) -> None:
+    (tmp_path / FILE).write_bytes(b"nothing of the kind")
+    with pytest.raises(HomeError, match="remembers"):
+        build(shared).keep_in(tmp_path)
+
+
+def test_who_was_not_fitted_and_what_is_no_clip_are_not_released(shared: Any, spoken: Clips) -> None:
+    made = fitted(shared, [*spoken[:12], ("0", np.zeros(5, np.float32))])
+    unknown, broken, good = released(made, [("7", spoken[0][1]), ("0", np.zeros(5, np.float32)), spoken[0]])
+    assert isinstance(unknown, ClipError) and unknown.reason == "unknown-speaker"
+    assert isinstance(broken, ClipError)
+    assert isinstance(good, np.ndarray)
+
+
+def test_noise_is_the_clips_own_and_as_large_as_the_study_says(shared: Any, spoken: Clips) -> None:
+    made, plain = fitted(shared, spoken, noise=0.8), fitted(shared, spoken)
+    off = np.stack(released(made, spoken)) - np.stack(released(plain, spoken))
+    assert off.std() == pytest.approx(0.8, rel=0.2)
+    assert np.abs(np.corrcoef(off)[np.triu_indices(len(off), 1)]).mean() < 0.6
+
+
+def test_the_statement_says_what_noise_guarantees_and_that_normalising_guarantees_nothing(shared: Any) -> None:
+    sizes = {"0": [1] * 12, "1": [1] * 3}
+    said = build(shared, noise=0.5).statement(sizes, "seeded")
+    assert {p.unit for p in said.privacy} == {"clip", "speaker"}
+    for stated in said.privacy:
+        loss = Gaussian(sigma=0.5, distance=2 * CODE_LIMIT * np.sqrt(12 * 5))
+        assert stated.epsilon == pytest.approx(loss.epsilon(stated.delta))
+        assert "guarantees nothing by itself" in stated.note
+    bare = build(shared)
+    assert all(p.epsilon is None for p in bare.statement(sizes, "seeded").privacy)
+    assert all(isinstance(m, Unbounded) for losses in bare.losses(sizes).values() for m in losses)
+
+
+def test_the_budget_can_be_planned_before_anything_is_there(shared: Any) -> None:
+    study = Study().with_changes(voice={"anonymizer": "speaker-normalised"})
+    sizes = {"0": [1] * 4}
+    assert SpeakerNormalised.planned_losses(study, sizes) == build(shared, noise=0.5).losses(sizes)
+    assert SpeakerNormalised.planned_losses(study, {}) == {"clip": (), "speaker": ()}
+
+
+def test_sound_and_codes_of_another_size_are_refused(shared: Any) -> None:
+    for changes, found in ({"form": "waveform"}, "waveform"), ({"code_size": 9}, "5 values"):
+        study = Study().with_changes(voice={"anonymizer": "speaker-normalised", **changes})
+        with pytest.raises(StudyError, match=found):
+            SpeakerNormalised.from_study(study, shared["code"])

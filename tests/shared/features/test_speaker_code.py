@@ -1,0 +1,94 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from moretta.shared.corpus.media import write_wav
+from moretta.shared.errors import StudyError
+from moretta.shared.features.person_ranks import PersonRanks
+from moretta.shared.features.public_people import Recording, recorded_people, synthetic_people
+from moretta.shared.features.speaker_code import CODE_LIMIT, PersonScale, SpeakerCode, make_speaker_code, measured
+
+
+@pytest.fixture(scope="module")
+def people() -> list[Recording]:
+    return list(synthetic_people(1, voices=4, clips=12))
+
+
+def code_of(people: list[Recording], size: int = 5, *, in_steps: bool = False) -> SpeakerCode:
+    return make_speaker_code(people, size=size, codebook_size=16, in_steps=in_steps, seed=1)
+
+
+def test_public_people_are_the_same_for_the_same_seed_and_speak_in_every_emotion(people: list[Recording]) -> None:
+    again = next(synthetic_people(1, voices=1, clips=1))
+    np.testing.assert_array_equal(again.samples, people[0].samples)
+    assert {r.emotion for r in people} == set(range(6))
+    assert len({r.person for r in people}) == 4
+
+
+@pytest.mark.parametrize("size", [2, 5, 16, 32])
+def test_a_code_of_every_size_varies_by_one_within_a_person(people: list[Recording], size: int) -> None:
+    code = code_of(people, size)
+    assert code.size == size
+    rows = np.concatenate(measured([r.samples for r in people], in_steps=False))
+    person = np.array([r.person for r in people])
+    codes = [PersonRanks.of(rows[person == p], np.ones(12), code.spread)(rows[person == p]) for p in np.unique(person)]
+    variance = np.mean([(c @ code.projection).var(axis=0) for c in codes], axis=0)
+    assert variance.mean() == pytest.approx(1.0, abs=0.35)
+
+
+def test_the_first_values_tell_emotion(people: list[Recording]) -> None:
+    """On voices that the code was not learnt on."""
+    from sklearn.linear_model import LogisticRegression
+
+    code = code_of(people)
+    others = list(synthetic_people(7, voices=4, clips=12))
+    rows = np.concatenate(measured([r.samples for r in others], in_steps=False))
+    person, emotion = np.array([r.person for r in others]), np.array([r.emotion for r in others])
+    codes = np.empty((len(rows), 5))
+    for one in np.unique(person):
+        mine = person == one
+        codes[mine] = PersonScale.of(rows[mine], np.ones(mine.sum()), code)(rows[mine])
+    known = np.isin(person, np.unique(person)[:2])
+    right = LogisticRegression().fit(codes[known], emotion[known]).predict(codes[~known]) == emotion[~known]
+    assert right.mean() > 0.4
+    assert np.abs(codes).max() <= CODE_LIMIT
+
+
+def test_what_is_sent_is_what_was_made_and_what_cannot_be_is_refused(people: list[Recording]) -> None:
+    arrays = code_of(people).to_arrays()
+    again = SpeakerCode.from_arrays(arrays)
+    np.testing.assert_array_equal(again.projection, arrays["voice/speaker/projection"])
+    for name, bad in (("projection", np.zeros((3, 5))), ("spread", np.zeros(95)), ("words", np.full((4, 5), np.nan))):
+        with pytest.raises(StudyError, match="speaker code"):
+            SpeakerCode.from_arrays({**arrays, f"voice/speaker/{name}": bad})
+    with pytest.raises(StudyError, match="spread"):
+        SpeakerCode.from_arrays({})
+
+
+def test_steps_are_coded_too(people: list[Recording]) -> None:
+    assert code_of(people[:24], in_steps=True).size == 5
+
+
+def test_too_little_speech_is_an_error(people: list[Recording]) -> None:
+    with pytest.raises(StudyError, match="public speech"):
+        code_of(people[:10])
+
+
+def test_recordings_are_taken_with_whole_people_by_their_names(tmp_path: Path) -> None:
+    sound = 0.1 * np.random.default_rng(0).normal(size=8_000).astype(np.float32)
+    for speaker in (1001, 1002, 1003):
+        for emotion in ("ANG", "SAD"):
+            write_wav(tmp_path / "deep" / f"{speaker}_DFA_{emotion}_XX.wav", sound)
+    (tmp_path / "1003_IEO_SAD_LO.wav").write_bytes(b"no sound")
+    write_wav(tmp_path / "unnamed.wav", sound)
+    found = list(recorded_people(tmp_path, 1))
+    assert sorted((r.person, r.emotion) for r in found) == [(p, e) for p in ("1001", "1002", "1003") for e in (0, 5)]
+
+
+def test_a_folder_whose_names_do_not_tell_who_speaks_is_an_error(tmp_path: Path) -> None:
+    write_wav(tmp_path / "anybody.wav", np.zeros(8_000, np.float32))
+    with pytest.raises(StudyError, match="named as CREMA-D"):
+        list(recorded_people(tmp_path, 1))

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from flwr.app import Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 
+from moretta.client import secure_answers
 from moretta.client.policy import PolicyError
 from moretta.client.settings import SiteSettings, deployed_site, simulated_site
 from moretta.client.site_home import SITE_HOME
@@ -182,6 +183,8 @@ def _train(modality: Modality) -> Handler:
         from moretta.client.rounds import round_of_training
 
         study = _study(message, settings)
+        if study.aggregation.secure:
+            return secure_answers.masked_update(message.content, settings, study, modality)
         round_number = int(wire.number_of(message.content, "server-round"))
         update = round_of_training(
             settings,
@@ -205,6 +208,27 @@ def _train(modality: Modality) -> Handler:
 
 train_voice = app.train("voice")(_answers(_train("voice")))
 train_face = app.train("face")(_answers(_train("face")))
+
+
+@app.query("secure_keys")
+@_answers
+def secure_keys(message: Message, settings: SiteSettings) -> RecordDict:
+    """Public keys for a round of secure aggregation."""
+    return secure_answers.keys(message.content, settings, _study(message, settings))
+
+
+@app.query("secure_shares")
+@_answers
+def secure_shares(message: Message, settings: SiteSettings) -> RecordDict:
+    """Shares of this site's secrets, for the others to read."""
+    return secure_answers.shares(message.content, settings, _study(message, settings))
+
+
+@app.query("secure_unmask")
+@_answers
+def secure_unmask(message: Message, settings: SiteSettings) -> RecordDict:
+    """What takes the masks off the sum."""
+    return secure_answers.unmask(message.content, settings, _study(message, settings))
 
 
 @app.evaluate("emotion")

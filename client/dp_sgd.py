@@ -9,13 +9,14 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from moretta.client.randomness import Randomness
 from moretta.client.training_plan import TrainingPlan
+from moretta.shared.study import Clipping
 
 if TYPE_CHECKING:
     import torch
@@ -42,21 +43,21 @@ def private_steps(
     max_grad_norm: float,
     learning_rate: float,
     after_step: Callable[[], None],
+    clipping: Clipping = "per-example",
 ) -> None:
     """Make one round's steps on `network`, in place."""
     import torch
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Opacus warns of its own non-cryptographic generator on every import
-        from opacus import GradSampleModule
-        from opacus.optimizers import DPOptimizer
-    private = GradSampleModule(network)
-    optimizer = DPOptimizer(
-        torch.optim.SGD(private.parameters(), lr=learning_rate),
-        noise_multiplier=plan.round.noise_multiplier,
-        max_grad_norm=max_grad_norm,
-        expected_batch_size=plan.expected_batch,
-    )
+        make = _ghost if clipping == "ghost" else _per_example
+        private, optimizer, fill = make(
+            network,
+            torch.optim.SGD(network.parameters(), lr=learning_rate),
+            noise_multiplier=plan.round.noise_multiplier,
+            max_grad_norm=max_grad_norm,
+            expected_batch_size=plan.expected_batch,
+        )
     scale = plan.round.noise_multiplier * max_grad_norm
     optimizer.add_noise = lambda: _disturb(optimizer, scale, randomness)
     owners = torch.from_numpy(examples.owners)
@@ -64,12 +65,47 @@ def private_steps(
         sampled = randomness.chosen(plan.units, plan.round.rate)
         batch = sampled[owners]  # bool [clips]
         optimizer.zero_grad()
-        _example_gradients(private, examples, batch)
+        fill(examples, batch)
         if plan.round.unit == "speaker":
             _average_over_owners(private, owners[batch])
         optimizer.step()
         after_step()
     private.to_standard_module()
+
+
+Fill = Callable[[Examples, "torch.Tensor"], None]
+"""Leaves the gradients of a batch, bool [clips], where the optimizer looks for them."""
+
+
+def _per_example(network: torch.nn.Module, inner: torch.optim.Optimizer, **options: Any) -> tuple[Any, Any, Fill]:
+    """Opacus' module and optimizer with the gradient of every example at hand."""
+    from opacus import GradSampleModule
+    from opacus.optimizers import DPOptimizer
+
+    private = GradSampleModule(network)
+    return private, DPOptimizer(inner, **options), lambda examples, batch: _example_gradients(private, examples, batch)
+
+
+def _ghost(network: torch.nn.Module, inner: torch.optim.Optimizer, **options: Any) -> tuple[Any, Any, Fill]:
+    """The same with the norms of the gradients alone (Li et al., ICLR 2022): a second pass sums them, cut."""
+    from opacus.grad_sample import GradSampleModuleFastGradientClipping
+    from opacus.optimizers import DPOptimizerFastGradientClipping
+    from opacus.utils.fast_gradient_clipping_utils import DPTensorFastGradientClipping
+    from torch.nn.functional import cross_entropy
+
+    private = GradSampleModuleFastGradientClipping(network, max_grad_norm=options["max_grad_norm"])
+    optimizer = DPOptimizerFastGradientClipping(inner, **options)
+
+    def fill(examples: Examples, batch: torch.Tensor) -> None:
+        if not bool(batch.any()):
+            for parameter in network.parameters():
+                parameter.grad = parameter.new_zeros(parameter.shape)
+            return
+        features = examples.features[batch].requires_grad_()
+        losses = cross_entropy(private(features), examples.labels[batch], reduction="none")
+        DPTensorFastGradientClipping(private, optimizer, losses).backward()
+
+    return private, optimizer, fill
 
 
 def _example_gradients(network: torch.nn.Module, examples: Examples, batch: torch.Tensor) -> None:

@@ -10,8 +10,8 @@ from moretta.client.answered import note_answered
 from moretta.client.data import held_out_mask, released_features
 from moretta.client.settings import SiteSettings
 from moretta.client.site_level import hidden_in_the_sum
-from moretta.client.training import LEDGER_KIND, TrainingSet, spent_after_round, train_locally
-from moretta.client.updates import Array, Update, UpdateStore, question
+from moretta.client.training import LEDGER_KIND, LocalUpdate, TrainingSet, spent_after_round, train_locally
+from moretta.client.updates import Array, Metrics, Update, UpdateStore, question
 from moretta.shared.errors import RefusedError
 from moretta.shared.models.emotion import emotion_model
 from moretta.shared.release.format import Modality
@@ -90,16 +90,21 @@ def _trained(
         proximal=proximal,
     )
     arrays = {name: np.asarray(tensor) for name, tensor in done.weights.items()}
-    hidden = study.aggregation.dp == "distributed"
-    if hidden:
+    if study.aggregation.dp == "distributed" or study.aggregation.secure:
         arrays = hidden_in_the_sum(settings, study, modality, weights, arrays, round_number=round_number)
-    metrics: dict[str, int | float] = {"num-examples": 1 if hidden else len(training)}
+    return Update(arrays, _metrics(study, done, clips=len(training)))
+
+
+def _metrics(study: Study, done: LocalUpdate, *, clips: int) -> Metrics:
+    """What is told beside an update: where it is hidden in a sum, nothing that comes of the clips themselves."""
+    hidden = study.aggregation.dp == "distributed" or study.aggregation.secure
+    metrics: Metrics = {} if study.aggregation.secure else {"num-examples": 1 if hidden else clips}
     if done.loss is not None and not hidden:
         metrics["loss"] = done.loss
     if done.epsilon is not None:
-        metrics |= {"epsilon": done.epsilon, "noise-multiplier": done.noise_multiplier}
-        metrics |= {f"epsilon-{unit}": epsilon for unit, epsilon in done.levels.items()}
-    return Update(arrays, metrics)
+        metrics |= {"epsilon": done.epsilon, **{f"epsilon-{unit}": value for unit, value in done.levels.items()}}
+        metrics |= {} if hidden else {"noise-multiplier": done.noise_multiplier}  # it tells how many clips there are
+    return metrics
 
 
 def _round_seed(settings: SiteSettings, modality: Modality, round_number: int) -> int | None:

@@ -1,4 +1,4 @@
-"""A site's own part in site-level differential privacy: its update is clipped and carries its share of the noise."""
+"""What a site does to its update before it leaves: it is clipped, and carries the site's share of the noise."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from moretta.shared.privacy.clipping import changed, clipped_change
 from moretta.shared.privacy.noise import NoiseSource, SeededNoise, SystemNoise, on_grid
 from moretta.shared.privacy.site_level import plan_site_level
 from moretta.shared.release.format import Modality
+from moretta.shared.secure_aggregation import quantised
 from moretta.shared.study import Study
 
 
@@ -21,29 +22,29 @@ def hidden_in_the_sum(
     *,
     round_number: int,
 ) -> dict[str, Array]:
-    """The weights that leave the site: what training did not change is as it was sent.
+    """What leaves the site of an update: the weights, or, under secure aggregation, their change in whole numbers.
 
     Its own share of the noise hides an update little. All shares together hide it as the study says, so that the sum
-    of the updates may be told and no single one.
+    of the updates may be told and no single one. What training did not change is as it was sent.
 
     Args:
         settings: decide where the noise comes from.
-        study: asks for the distributed form.
+        study: asks for the distributed form, for secure aggregation, or for both.
         modality: of the model.
         sent: the global weights.
         update: what the site's training made of them.
         round_number: of the round.
     """
-    plan = plan_site_level(study)
-    assert plan is not None  # who calls this has seen that the study asks for it
     trained = trained_names(emotion_model(modality, study.section(modality).model), sent)
-    change = clipped_change(sent, update, trained=trained, norm=plan.clipping_norm)
-    noise = _source(settings, modality, round_number)
-    noisy = {
-        name: on_grid(array + noise.private_normal(plan.share, array.shape), plan.share)
-        for name, array in change.items()
-    }
-    return changed(sent, noisy)
+    change = clipped_change(sent, update, trained=trained, norm=study.aggregation.clipping_norm)
+    plan = plan_site_level(study)
+    if plan is not None:
+        noise = _source(settings, modality, round_number)
+        change = {name: array + noise.private_normal(plan.share, array.shape) for name, array in change.items()}
+    if study.aggregation.secure:
+        return {**quantised(change, study)}
+    assert plan is not None  # who calls this has seen that the study asks for one of the two
+    return changed(sent, {name: on_grid(array, plan.share) for name, array in change.items()})
 
 
 def _source(settings: SiteSettings, modality: Modality, round_number: int) -> NoiseSource:

@@ -160,6 +160,7 @@ def train_locally(
         max_grad_norm=study.privacy.max_grad_norm,
         learning_rate=study.train.learning_rate,
         after_step=pull,
+        clipping=study.privacy.clipping,
     )
     return LocalUpdate(
         dict(network.state_dict()),

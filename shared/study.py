@@ -11,10 +11,12 @@ from pydantic import Field, ValidationError, model_validator
 
 from moretta.shared.errors import StudyError
 from moretta.shared.release.format import Modality
+from moretta.shared.study_aggregation import AVERAGING, AggregationSection
 from moretta.shared.study_base import Fraction, Positive, Section
 from moretta.shared.study_voice import VoiceSection
 
 Accountant = Literal["rdp", "prv"]
+Clipping = Literal["per-example", "ghost"]
 
 
 class FaceSection(Section):
@@ -89,40 +91,17 @@ class PrivacySection(Section):
     """Target over all rounds and models, for one unit; the noise is calibrated to it at each site."""
     delta: Annotated[float, Field(gt=0, lt=0.1)] = 1e-3
     max_grad_norm: Positive = 1.0
+    clipping: Clipping = "per-example"
+    """How Opacus cuts gradients of clips: from all of them, or `ghost`, from their norms in two passes."""
     accountant: Accountant = "rdp"
     """Opacus' own: `prv` proves the same epsilon with about a tenth less noise, and takes seconds to calibrate it."""
 
-
-AVERAGING = ("FedAvg", "FedAvgM", "FedProx", "FedAdagrad", "FedAdam", "FedYogi")
-"""Flower's strategies that need nothing but the mean of the updates."""
-
-
-class AggregationSection(Section):
-    """`[aggregation]`: differential privacy of a whole site, by noise on the sum of the sites' updates."""
-
-    dp: Literal["none", "central", "distributed"] = "none"
-    """Who adds the noise: the server, which sees every update, or the sites, each a share of it."""
-    epsilon: Positive = 8.0
-    """Target over all rounds and models, for one site; the noise is calibrated to it."""
-    delta: Annotated[float, Field(gt=0, lt=0.1)] = 1e-3
-    clipping_norm: Positive = 1.0
-    """L2 norm that a site's update is cut to."""
-    min_sites: int = Field(default=3, ge=2)
-    """A round with fewer sites' updates is refused, and the run with it."""
-    curious_sites: int = Field(default=1, ge=0)
-    """`distributed`: how many sites may pool what they know of the noise, and still not lift the guarantee."""
-
-    @property
-    def bounds_sites(self) -> bool:
-        """Whether updates are clipped and all sites weigh the same."""
-        return self.dp != "none"
-
     @model_validator(mode="after")
-    def _somebody_is_honest(self) -> Self:
-        if self.dp == "distributed" and self.curious_sites > self.min_sites - 2:
+    def _ghosts_are_clips(self) -> Self:
+        if self.clipping == "ghost" and self.unit == "speaker":
             raise ValueError(
-                f"{self.curious_sites} curious sites of {self.min_sites}: at least two must be left whose shares of "
-                "the noise nobody else knows; raise min_sites or lower curious_sites"
+                "ghost clipping knows the norm of each clip's gradient; what is cut for a speaker is the mean of "
+                'several, whose norm does not follow from theirs; choose clipping = "per-example", or unit = "clip"'
             )
         return self
 
@@ -150,7 +129,9 @@ class AuditSection(Section):
     attributes: bool = True
     """Sites state sex and age group of pseudonymous speakers, so that attribute inference can be scored."""
     beyond: bool = True
-    """Attacks beyond identity: attributes, inversion, membership, updates, voice to face. Keeps the last updates."""
+    """Attacks beyond identity: attributes, inversion, membership, updates, voice to face."""
+    updates: bool = True
+    """Those on updates, as part of `beyond`: the server keeps each site's last one for them."""
     emotion: bool = True
     """Judges of emotion on originals and releases: what an anonymizer has left."""
 
@@ -193,6 +174,30 @@ class Study(Section):
             raise ValueError(
                 f"the strategy {self.train.strategy} compares single updates, and [aggregation] hides them in their "
                 f"sum; choose one of: {', '.join(AVERAGING)}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _no_site_moves_the_others(self) -> Self:
+        if self.aggregation.dp != "none" and self.voice.enabled and self.voice.codebook == "federated":
+            raise ValueError(
+                "a federated codebook carries what a site has into the other sites' updates, which noise on their sum "
+                'does not count; choose codebook = "public", or dp = "none" in [aggregation]'
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _no_single_update_is_asked_for(self) -> Self:
+        if not self.aggregation.secure:
+            return self
+        if self.audit.enabled and self.audit.beyond and self.audit.updates:
+            raise ValueError(
+                "secure aggregation hides the single updates that audit.updates attacks; set updates = false in [audit]"
+            )
+        if self.stages.on_lost_site == "retry":
+            raise ValueError(
+                'secure aggregation takes the masks of a lost site off and goes on; stages.on_lost_site = "retry" '
+                'would wait for it in each of the four steps of a round; leave it at "continue"'
             )
         return self
 

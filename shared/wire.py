@@ -23,8 +23,12 @@ RELEASE = "query.release"
 FETCH = "query.fetch"
 TRAIN = {"voice": "train.voice", "face": "train.face"}
 EVALUATE = "evaluate.emotion"
+SECURE_KEYS, SECURE_SHARES, SECURE_UNMASK = "query.secure_keys", "query.secure_shares", "query.secure_unmask"
+"""Before and after the training of a round under secure aggregation."""
 
 ARRAYS, CONFIG, METRICS = "arrays", "config", "metrics"
+MASKED = "masked"
+"""The one array of an update under masks: uint32 [values]."""
 CHUNK_BYTES = 8 * 2**20
 """Most bytes of a release that one message carries."""
 

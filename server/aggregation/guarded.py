@@ -80,7 +80,15 @@ class GuardedStrategy:
         """
         since = time.monotonic()
         self._sent, self._metrics = weights, {}
-        question = self._question(number)
+        used, refused, lost = self._asked(number, self._question(number))
+        self._require(used, refused | lost, number)
+        new = self._aggregated(number, used)
+        metrics = {site: self._metrics[site] for site in used}
+        self.on_round(RoundOutcome(number, metrics, refused, lost, time.monotonic() - since))
+        return new
+
+    def _asked(self, number: int, question: RecordDict) -> tuple[dict[str, RecordDict], dict[str, str], dict[str, str]]:
+        """Usable answers, why others are not usable, and why some are not there, each by site."""
         answers = self.exchange.ask(
             self.call, lambda _: question, sites=self.sites, deadline_seconds=self.deadline_seconds
         )
@@ -92,12 +100,7 @@ class GuardedStrategy:
                 used[answer.site] = answer.content
             elif not answer.lost:
                 refused[answer.site] = problem
-        lost = {answer.site: answer.failure for answer in answers if answer.lost}
-        self._require(used, refused | lost, number)
-        new = self._aggregated(number, used)
-        metrics = {site: self._metrics[site] for site in used}
-        self.on_round(RoundOutcome(number, metrics, refused, lost, time.monotonic() - since))
-        return new
+        return used, refused, {answer.site: answer.failure for answer in answers if answer.lost}
 
     def _question(self, number: int) -> RecordDict:
         """What the inner strategy would send, with its options."""
@@ -115,7 +118,7 @@ class GuardedStrategy:
                 return problem
             update = wire.arrays_of(answer.content)
             problem = update_problem(self._sent, update, max_norm=self.max_norm)
-            self._metrics[answer.site] = _metrics(answer.content)
+            self._metrics[answer.site] = _weighed(answer.content)
         except (MorettaError, ValueError) as error:
             return str(error)
         if problem is None and self.on_update is not None:
@@ -152,9 +155,9 @@ class GuardedStrategy:
     def _messages(self, number: int, used: dict[str, RecordDict]) -> list[Message]:
         """What the strategy aggregates."""
         if self.mean is None:
-            return [_bare(used[site][wire.ARRAYS], self._metrics[site][WEIGHT]) for site in sorted(used)]
+            return [bare(used[site][wire.ARRAYS], self._metrics[site][WEIGHT]) for site in sorted(used)]
         mean = self.mean(number, self._sent, {site: wire.arrays_of(content) for site, content in used.items()})
-        return [_bare(wire.arrays_to_record(mean), 1.0)]
+        return [bare(wire.arrays_to_record(mean), 1.0)]
 
     def _change(self, update: Weights) -> Weights:
         return {name: np.asarray(array - self._sent[name]) for name, array in update.items()}
@@ -174,18 +177,28 @@ class _Nodes:
         return self._ids
 
 
-def _metrics(content: RecordDict) -> dict[str, float]:
+def known_metrics(content: RecordDict) -> dict[str, float]:
+    """What an answer says of itself, as far as it is known.
+
+    Raises:
+        ReleaseError: a number that is not finite, or below 0.
+    """
     record = content.get(wire.METRICS)
     found = {name: record[name] for name in _METRICS if name in record} if isinstance(record, MetricRecord) else {}
     for name, value in found.items():
         if not isinstance(value, int | float) or not math.isfinite(value) or value < 0:
             raise ReleaseError(f"the metric {name} = {str(value)[:40]}", expected="a finite number, 0 or more")
-    if not found.get(WEIGHT):
-        raise ReleaseError(f"an update without {WEIGHT}", expected="at least 1")
     return {name: float(value) for name, value in found.items() if isinstance(value, int | float)}
 
 
-def _bare(arrays: Any, weight: float) -> Message:
+def _weighed(content: RecordDict) -> dict[str, float]:
+    found = known_metrics(content)
+    if not found.get(WEIGHT):
+        raise ReleaseError(f"an update without {WEIGHT}", expected="at least 1")
+    return found
+
+
+def bare(arrays: Any, weight: float) -> Message:
     """Flower's strategies want arrays and metrics and nothing else, with the same names in every reply."""
     bare = RecordDict({wire.ARRAYS: arrays, wire.METRICS: MetricRecord({WEIGHT: weight})})
     return Message(bare, dst_node_id=1, message_type="train")

@@ -63,8 +63,8 @@ class SiteLevelMean:
         return changed(sent, {name: array * share for name, array in self._disturbed(number, total).items()})
 
     def _disturbed(self, number: int, total: dict[str, Floats]) -> Mapping[str, Floats]:
-        if self.noise is None:
-            return total
+        if self.noise is None:  # what is finer than the grid comes of single weights that were rounded to float32
+            return {name: on_grid(array, self.plan.share).astype(np.float64) for name, array in total.items()}
         source, sigma = self.noise(number), self.plan.sigma
         return {
             name: on_grid(array + source.private_normal(sigma, array.shape), sigma).astype(np.float64)

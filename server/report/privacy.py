@@ -24,6 +24,7 @@ def site_level_rows(study: Study, site: str, rounds: int) -> list[PrivacyRow]:
     plan, wanted = plan_site_level(study), study.aggregation
     if plan is None or rounds == 0:
         return []
+    who = _WHO[wanted.dp] + (", and the server, which sees the sum alone" if wanted.secure else "")
     rows = [
         PrivacyRow(
             site=site,
@@ -32,10 +33,10 @@ def site_level_rows(study: Study, site: str, rounds: int) -> list[PrivacyRow]:
             epsilon=plan.loss(rounds).epsilon(wanted.delta),
             delta=wanted.delta,
             nominal=wanted.epsilon,
-            note=f"for {_WHO[wanted.dp]}; {rounds} rounds of all models together",
+            note=f"for {who}; {rounds} rounds of all models together",
         )
     ]
-    if wanted.dp == "distributed":
+    if wanted.dp == "distributed" and not wanted.secure:
         rows.append(
             PrivacyRow(
                 site=site,

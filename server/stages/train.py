@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from safetensors.numpy import save
 
 from moretta.server.aggregation.guarded import GuardedStrategy, Mean, RoundOutcome
 from moretta.server.aggregation.memory import remembered, remind
+from moretta.server.aggregation.secure import SecureStrategy
 from moretta.server.aggregation.site_level import SiteLevelMean
 from moretta.server.aggregation.strategies import make_strategy
 from moretta.server.report.schema import RoundRow
@@ -55,9 +57,10 @@ def _train(run: Run, modality: Modality, rates: dict[str, float]) -> None:
         )
     for site in sorted(run.releases.keys() - set(sites)):
         run.warn(f"{site} trained no {modality} model: all its clips are of held-out speakers, or lack {modality}")
-    strategy = _strategy(run, modality, sites)
-    first, weights = _start(run, modality, strategy)
-    strategy.mean = _mean(run, modality, weights)
+    first, weights = _start(run, modality)
+    strategy = _strategy(run, modality, sites, weights)
+    if modality in run.last_round:
+        remind(strategy.inner, load_round(run, modality)[1])
     for number in range(first, study.train.rounds + 1):
         weights = strategy.round(number, weights)
         save_round(run, modality, number, weights, remembered(strategy.inner))
@@ -68,20 +71,26 @@ def _train(run: Run, modality: Modality, rates: dict[str, float]) -> None:
     rates["clips"] = study.train.rounds * study.train.local_epochs * sum(run.sites[s].training[modality] for s in sites)
 
 
-def _strategy(run: Run, modality: Modality, sites: list[str]) -> GuardedStrategy:
+def _strategy(run: Run, modality: Modality, sites: list[str], weights: dict[str, wire.Array]) -> GuardedStrategy:
+    from moretta.shared.models.emotion import emotion_model, trained_names
+
     study = run.study
-    return GuardedStrategy(
-        inner=make_strategy(study.train.strategy, dict(study.train.strategy_options)),
-        exchange=run.exchange,
-        sites=sites,
-        call=wire.TRAIN[modality],
-        study=study,
-        min_sites=_floor(study, len(sites)),
-        on_round=lambda outcome: _record(run, modality, outcome),
-        on_update=lambda number, site, change: _keep(run, modality, number, site, change),
-        deadline_seconds=study.deadline_seconds("train"),
-        max_norm=study.train.max_update_norm,
-    )
+    trained = trained_names(emotion_model(modality, study.section(modality).model), weights)
+    options: dict[str, Any] = {
+        "inner": make_strategy(study.train.strategy, dict(study.train.strategy_options)),
+        "exchange": run.exchange,
+        "sites": sites,
+        "call": wire.TRAIN[modality],
+        "study": study,
+        "min_sites": _floor(study, len(sites)),
+        "on_round": lambda outcome: _record(run, modality, outcome),
+        "on_update": lambda number, site, change: _keep(run, modality, number, site, change),
+        "deadline_seconds": study.deadline_seconds("train"),
+        "max_norm": study.train.max_update_norm,
+    }
+    if study.aggregation.secure:
+        return SecureStrategy(**options, modality=modality, trained=trained)
+    return GuardedStrategy(**options, mean=_mean(run, modality, trained))
 
 
 def _floor(study: Study, sites: int) -> int:
@@ -90,13 +99,10 @@ def _floor(study: Study, sites: int) -> int:
     return study.min_sites("train") if study.aggregation.bounds_sites else min(study.min_sites("train"), sites)
 
 
-def _mean(run: Run, modality: Modality, weights: dict[str, wire.Array]) -> Mean | None:
-    from moretta.shared.models.emotion import emotion_model, trained_names
-
+def _mean(run: Run, modality: Modality, trained: frozenset[str]) -> Mean | None:
     plan = plan_site_level(run.study)
     if plan is None:
         return None
-    trained = trained_names(emotion_model(modality, run.study.section(modality).model), weights)
     return SiteLevelMean(plan, trained, _noise(run, modality) if run.study.aggregation.dp == "central" else None)
 
 
@@ -111,13 +117,11 @@ def _noise(run: Run, modality: Modality) -> Callable[[int], NoiseSource]:
     return lambda number: SeededNoise(run.study.seed, "site-level noise", modality, number)
 
 
-def _start(run: Run, modality: Modality, strategy: GuardedStrategy) -> tuple[int, dict[str, wire.Array]]:
+def _start(run: Run, modality: Modality) -> tuple[int, dict[str, wire.Array]]:
     """The first round to do, and the weights it starts from."""
     if modality not in run.last_round:
         return 1, _initial(run, modality)
-    weights, memory = load_round(run, modality)
-    remind(strategy.inner, memory)
-    return run.last_round[modality] + 1, weights
+    return run.last_round[modality] + 1, load_round(run, modality)[0]
 
 
 def _initial(run: Run, modality: Modality) -> dict[str, wire.Array]:
@@ -134,13 +138,13 @@ def _initial(run: Run, modality: Modality) -> dict[str, wire.Array]:
         model,
         np.stack(inputs),
         seed=derive(run.study.seed, "initial weights", modality),
-        standardise=not run.study.aggregation.bounds_sites,
+        standardise=run.study.aggregation.dp == "none",
     )
     return {name: np.asarray(tensor) for name, tensor in weights.items()}
 
 
 def _record(run: Run, modality: Modality, outcome: RoundOutcome) -> None:
-    told = run.study.aggregation.dp == "none"  # a mean loss without noise would be a release of its own
+    told = not run.study.aggregation.bounds_sites  # a mean loss without noise would be a release of its own
     losses = [m["loss"] for m in outcome.used.values() if "loss" in m and told]
     run.rounds.append(
         RoundRow(
@@ -181,5 +185,5 @@ def _warn_of_lost(run: Run, modality: Modality) -> None:
 def _keep(run: Run, modality: Modality, number: int, site: str, change: Callable[[], dict[str, wire.Array]]) -> None:
     """The last round's updates, each on its own, are what the audit attacks; without it they are not kept."""
     audit = run.study.audit
-    if number == run.study.train.rounds and audit.enabled and audit.beyond:
+    if number == run.study.train.rounds and audit.enabled and audit.beyond and audit.updates:
         write_atomic(run.update(modality, site), save(change()))

@@ -220,6 +220,26 @@ def test_epsilon_grows_over_rounds_and_stays_within_the_budget(finished: Command
     assert all(text.count('"kind": "dp-sgd"') == 2 and text.count('"kind": "release"') == 1 for text in ledgers)
 
 
+def test_a_study_under_secure_aggregation_with_the_sites_own_noise_trains_and_tells_what_it_guarantees(
+    start: Any, home: Path
+) -> None:
+    """Through Flower's messages: the server's folder has models, and no update of any site."""
+    study = "sites = 4\nface = { enabled = false }\nvoice = { codebook_size = 16 }\ntrain = { rounds = 2 }\n"
+    study += 'audit = { enabled = false }\naggregation = { dp = "distributed", secure = true, epsilon = 5.0 }\n'
+    command = start("secure", study, write_tones(home / "more-tones", speakers=8))
+    assert command.wait() == ExitCode.OK, command.stderr
+    found = report(command)
+    assert [(r["sites"], r["failed"], r["loss"]) for r in found["run"]["rounds"]] == [(4, 0, None)] * 2
+    rows = [r for r in found["privacy"] if r["unit"] == "site"]
+    assert len(rows) == 4
+    assert all(r["epsilon"] == pytest.approx(5.0, rel=1e-6) and "sees the sum alone" in r["note"] for r in rows)
+    assert not (command.out / "server" / "updates").exists()
+    for site in (command.out / "sites").iterdir():
+        sessions = list(site.glob("secure/*/voice.json"))
+        assert len(sessions) == 1
+        assert json.loads(sessions[0].read_text(encoding="utf-8"))["seed"] == ""  # gone with the end of the round
+
+
 def test_no_process_and_no_scratch_folder_is_left(finished: Command, gated: Command) -> None:
     for command in (finished, gated):
         assert len(command.marks) == 2  # Flower's part and the desk's

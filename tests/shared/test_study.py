@@ -165,12 +165,39 @@ def test_the_example_on_the_page_is_a_study() -> None:
         ({"train": {"strategy": "FedMedian"}, "aggregation": {"dp": "distributed"}}, "FedMedian compares single"),
         ({"aggregation": {"dp": "distributed", "min_sites": 3, "curious_sites": 2}}, "at least two must be left"),
         ({"aggregation": {"dp": "central", "min_sites": 1}}, "greater than or equal to 2"),
+        ({"audit": {"updates": False}, "aggregation": {"secure": True, "dp": "central"}}, "would have to clip"),
+        ({"audit": {"updates": False}, "aggregation": {"secure": True, "min_sites": 2}}, "let it be at least 3"),
+        (
+            {"voice": {"codebook": "federated"}, "aggregation": {"dp": "central"}},
+            "into the other sites' updates",
+        ),
+        ({"aggregation": {"secure": True}}, r"audit.updates attacks; set updates = false in \[audit\]"),
+        (
+            {"train": {"strategy": "Bulyan"}, "audit": {"updates": False}, "aggregation": {"secure": True}},
+            "Bulyan compares single updates",
+        ),
+        (
+            {
+                "stages": {"on_lost_site": "retry"},
+                "audit": {"updates": False},
+                "aggregation": {"secure": True},
+            },
+            "would wait for it in each of the four steps",
+        ),
         ({"aggregation": {"dp": "central", "clipping_norm": 0}}, "greater than 0"),
     ],
 )
 def test_an_aggregation_that_cannot_be_had_is_refused_with_the_reason(content: dict[str, Any], why: str) -> None:
     with pytest.raises(StudyError, match=why):
         parse_study(content)
+
+
+@pytest.mark.parametrize("audit", [{"updates": False}, {"beyond": False}, {"enabled": False}])
+@pytest.mark.parametrize("dp", ["none", "distributed"])
+def test_secure_aggregation_can_be_had_where_no_single_update_is_asked_for(dp: str, audit: dict[str, Any]) -> None:
+    study = parse_study({"audit": audit, "aggregation": {"secure": True, "dp": dp}})
+    assert study.aggregation.bounds_sites
+    assert study.min_sites("train") == 3
 
 
 def test_the_floor_of_site_level_noise_is_that_of_training_and_of_no_other_stage() -> None:

@@ -56,6 +56,8 @@ def attack_training(run: Run) -> list[Finding]:
             ("updates", "sex", "updates", _updates),
         )
         for attack, target, source, function in attacks:
+            if attack == "updates" and not run.study.audit.updates:
+                continue
             try:
                 found += function(run, modality)
             except Exception as error:

@@ -1,0 +1,191 @@
+"""A round under secure aggregation: four questions, after which there is a sum of updates and no single one.
+
+Flower 1.41 has SecAgg+ as `SecAggPlusWorkflow` for its older strategies: that waits in its own way for sites that are
+lost, sends each site's metrics in the clear, and makes its masks as `moretta.shared.secure_aggregation` tells. Its
+building blocks are used here over the same exchange as all other questions.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from flwr.app import Message, RecordDict
+
+from moretta.server.aggregation.checks import packed_problem, update_problem
+from moretta.server.aggregation.guarded import GuardedStrategy, bare, known_metrics
+from moretta.shared import wire
+from moretta.shared.errors import MorettaError, RunError
+from moretta.shared.privacy.clipping import changed
+from moretta.shared.release.format import Modality
+from moretta.shared.secure_aggregation import Words, mask, mean_of_sum, shared_mask, signed, threshold
+
+if TYPE_CHECKING:
+    from moretta.server.inquiry import Answer
+
+Step = Callable[[str], RecordDict]
+
+
+@dataclass
+class Attempt:
+    """What a round has brought so far. Sites are known by name."""
+
+    number: int
+    session: str
+    question: RecordDict
+    keys: dict[str, list[str]] = field(default_factory=dict)
+    """Public keys of who takes part, hexadecimal."""
+    shares: dict[str, dict[str, str]] = field(default_factory=dict)
+    """From -> to -> what only the receiver can read."""
+    refused: dict[str, str] = field(default_factory=dict)
+    lost: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass
+class SecureStrategy(GuardedStrategy):
+    """As `GuardedStrategy`, over a sum. What a single update is cannot be checked: sites clip their own."""
+
+    modality: Modality = "voice"
+    trained: frozenset[str] = frozenset()
+    """Names of the arrays that training changes: only they are aggregated."""
+    _total: Words = field(default_factory=lambda: np.zeros(0, np.uint32))
+
+    def _asked(self, number: int, question: RecordDict) -> tuple[dict[str, RecordDict], dict[str, str], dict[str, str]]:
+        attempt = Attempt(number, secrets.token_hex(16), question)
+        self._share_keys(attempt)
+        masked = self._masked(attempt)
+        self._total = self._unmasked(attempt, masked)
+        others = [{s: why for s, why in told.items() if s not in masked} for told in (attempt.refused, attempt.lost)]
+        return masked, others[0], others[1]
+
+    def _messages(self, number: int, used: dict[str, RecordDict]) -> list[Message]:
+        del number
+        shapes = {name: self._sent[name].shape for name in self.trained}
+        mean = mean_of_sum(self._total, shapes, sites=len(used), study=self.study)
+        return [bare(wire.arrays_to_record(changed(self._sent, mean)), 1.0)]
+
+    def _share_keys(self, attempt: Attempt) -> None:
+        """Who takes part agrees on keys: `attempt.keys`, and `attempt.shares` of who is still there after it."""
+        least = self.study.aggregation.min_sites
+        answers = self._step(wire.SECURE_KEYS, lambda _: self._content(attempt, round=attempt.number))
+        attempt.keys = self._read(attempt, answers, lambda _, content: _keys(content))
+        self._enough(attempt, attempt.keys, least, "gave keys")
+        answers = self._step(
+            wire.SECURE_SHARES, lambda _: self._content(attempt, keys=attempt.keys), sites=list(attempt.keys)
+        )
+        attempt.shares = self._read(attempt, answers, lambda site, content: _shares(content, attempt.keys, site))
+        self._enough(attempt, attempt.shares, self._threshold(attempt), "shared their keys")
+
+    def _masked(self, attempt: Attempt) -> dict[str, RecordDict]:
+        """The answers to the training question, whose arrays are covered."""
+
+        def content(site: str) -> RecordDict:
+            told = {source: shares[site] for source, shares in attempt.shares.items() if source != site}
+            config = wire.json_config(session=attempt.session, shares=told)
+            config.update(attempt.question.config_records[wire.CONFIG])
+            return RecordDict({wire.ARRAYS: attempt.question[wire.ARRAYS], wire.CONFIG: config})
+
+        expected = {wire.MASKED: np.zeros(sum(self._sent[name].size for name in self.trained), np.uint32)}
+
+        def checked(site: str, answer: RecordDict) -> RecordDict:
+            problem = packed_problem(expected, answer)
+            problem = problem or update_problem(expected, wire.arrays_of(answer), max_norm=np.inf)
+            if problem is not None:
+                raise MorettaError(problem)
+            self._metrics[site] = known_metrics(answer)
+            return answer
+
+        answers = self._step(self.call, content, sites=list(attempt.shares))
+        masked = self._read(attempt, answers, checked)
+        self._enough(attempt, masked, self._threshold(attempt), "sent an update")
+        return masked
+
+    def _unmasked(self, attempt: Attempt, masked: dict[str, RecordDict]) -> Words:
+        """uint32 [values]: the sum of the updates, modulo 2^32."""
+        survivors, away = sorted(masked), sorted(attempt.shares.keys() - masked)
+        owners = set(attempt.shares)
+        answers = self._step(wire.SECURE_UNMASK, lambda _: self._content(attempt, survivors=survivors), sites=survivors)
+        told = self._read(attempt, answers, lambda _, content: _shares(content, owners, None))
+        least = self._threshold(attempt)
+        self._enough(attempt, told, least, "took the masks off")
+        vectors = [wire.arrays_of(masked[site])[wire.MASKED] for site in survivors]
+        total: Words = np.sum(vectors, axis=0, dtype=np.uint32)
+        secret = {site: _combined([told[other][site] for other in sorted(told)[:least]], site) for site in owners}
+        for site in survivors:
+            total = total - mask(secret[site], len(total))
+        for site in away:  # its masks in common with the others are in their updates and not in one of its own
+            for other in survivors:
+                common = shared_mask(secret[site], bytes.fromhex(attempt.keys[other][0]), len(total))
+                total = total - signed(common, other, site)
+        return total
+
+    def _threshold(self, attempt: Attempt) -> int:
+        return threshold(len(attempt.keys), self.study.aggregation.min_sites)
+
+    def _content(self, attempt: Attempt, **values: Any) -> RecordDict:
+        config = wire.study_config(self.study, session=attempt.session, modality=self.modality, **values)
+        return RecordDict({wire.CONFIG: config})
+
+    def _step(self, call: str, content: Step, *, sites: list[str] | None = None) -> list[Answer]:
+        return self.exchange.ask(
+            call, content, sites=self.sites if sites is None else sites, deadline_seconds=self.deadline_seconds
+        )
+
+    def _read(self, attempt: Attempt, answers: list[Answer], read: Callable[[str, RecordDict], Any]) -> dict[str, Any]:
+        """What usable answers say, by site; the others are noted."""
+        found = {}
+        for answer in answers:
+            if answer.content is None:
+                (attempt.lost if answer.lost else attempt.refused)[answer.site] = answer.failure
+                continue
+            try:
+                found[answer.site] = read(answer.site, answer.content)
+            except (MorettaError, ValueError) as error:
+                attempt.refused[answer.site] = str(error)
+        return found
+
+    def _enough(self, attempt: Attempt, sites: dict[str, Any], least: int, did: str) -> None:
+        if len(sites) >= least:
+            return
+        others = sorted((attempt.refused | attempt.lost).items())
+        why = "; ".join(f"{site}: {reason}" for site, reason in others[:3])
+        raise RunError(
+            f"{len(sites)} of {len(self.sites)} sites {did} in round {attempt.number} of {self.call} ({why})",
+            expected=f"at least {least}, or the masks stay on the sum",
+            fix="let the sites named come back and resume the run; more sites tolerate more losses",
+        )
+
+
+def _keys(content: RecordDict) -> list[str]:
+    """Two public keys, hexadecimal: a bad one would fail everybody who has to use it."""
+    from flwr.supercore.primitives.asymmetric import bytes_to_public_key
+
+    found = wire.from_config(content, "keys")
+    if not (isinstance(found, list) and len(found) == 2 and all(isinstance(key, str) for key in found)):
+        raise ValueError("keys that are not two")
+    for key in found:
+        bytes_to_public_key(bytes.fromhex(key))
+    return found
+
+
+def _shares(content: RecordDict, sites: Any, sender: str | None) -> dict[str, str]:
+    """Shares for everybody but the sender: names and hexadecimal text, and nothing else."""
+    found = wire.from_config(content, "shares")
+    wanted = set(sites) - {sender}
+    if not isinstance(found, dict) or set(found) != wanted or not all(isinstance(text, str) for text in found.values()):
+        raise ValueError("shares that are not one for each site")
+    return found
+
+
+def _combined(shares: list[str], site: str) -> bytes:
+    from flwr.common.secure_aggregation.crypto.shamir import combine_shares
+
+    try:
+        return combine_shares([bytes.fromhex(share) for share in shares])
+    except ValueError as error:
+        raise RunError(
+            f"the masks of {site} cannot be taken off: {error}", expected="shares of one secret", fix="resume the run"
+        ) from error

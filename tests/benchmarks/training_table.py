@@ -1,0 +1,99 @@
+"""What secure aggregation and ghost clipping cost, as tables: `python tests/benchmarks/training_table.py`.
+
+Times are of one process on one thread. Secure aggregation is timed at the functions that answer the four questions,
+with keys on disk as ever, and without training and Flower's messages.
+"""
+
+from __future__ import annotations
+
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+TESTS = Path(__file__).parents[1]
+sys.path[:0] = [str(TESTS / "deploy"), str(TESTS / "client")]
+
+
+def secure_table() -> None:
+    """Milliseconds and bytes of a round, by numbers of sites and values."""
+    import test_secure_aggregation as secure
+    from flwr.supercore.task_identity import TaskIdentity
+
+    from moretta.client import secure_answers
+    from moretta.client.updates import Update
+
+    for name in ("_run_id", "_node_id", "_task_id"):
+        setattr(TaskIdentity, name, 1)
+    print("| sites | values | a site: keys | shares | masks | unmasking | the server | bytes that a site tells |")
+    print("|---|---|---|---|---|---|---|---|")
+    for sites, values in ((3, 474), (8, 474), (32, 474), (4, 500_000)):
+        answer = Update({"2.weight": np.random.default_rng(1).integers(0, 1000, values).astype(np.int32)}, {})
+        secure_answers.round_of_training = lambda *_, given=answer, **__: given
+        with tempfile.TemporaryDirectory() as folder:
+            network = secure.Network(Path(folder), secure.secure_study(), [f"site-{n:03d}" for n in range(sites)])
+            spent = _timed(network)
+            strategy = secure.strategy(network)
+            strategy.trained = frozenset({"2.weight"})
+            start = time.perf_counter()
+            strategy.round(1, {"2.weight": np.zeros(values, np.float32)})
+            server = time.perf_counter() - start - sum(spent.values())
+            told = sum(len(secure._everything(content)) for content in network.heard) // sites
+        each = " | ".join(f"{1000 * seconds / sites:.0f} ms" for seconds in spent.values())
+        print(f"| {sites} | {values:,} | {each} | {1000 * server:.0f} ms | {told:,} |", flush=True)
+
+
+def _timed(network: Any) -> dict[str, float]:
+    spent: dict[str, float] = {}
+    answered = network.answered
+
+    def timed(call: str, content: Any, name: str) -> Any:
+        start = time.perf_counter()
+        answer = answered(call, content, name)
+        spent[call] = spent.get(call, 0.0) + time.perf_counter() - start
+        return answer
+
+    network.answered = timed
+    return spent
+
+
+def ghost_table() -> None:
+    """Milliseconds of a step of DP-SGD in both ways, by model and batch."""
+    import test_ghost_clipping as ghost
+
+    print("\n| model | batch | example by example | ghost | ratio |\n|---|---|---|---|---|")
+    for batch in (16, 64):
+        ghost.CLIPS = 2 * batch
+        for model in ghost.SHAPES:
+            plain, other = (
+                statistics.median(_step(ghost, model, clipping) for _ in range(3))
+                for clipping in ("per-example", "ghost")
+            )
+            print(
+                f"| {'/'.join(model)} | {batch} | {plain:.2f} ms | {other:.2f} ms | {other / plain:.2f} |", flush=True
+            )
+
+
+def _step(ghost: Any, model: Any, clipping: str) -> float:
+    """Milliseconds of processor time, without what the first steps do once."""
+    spent = []
+    for steps in (2, 22):
+        start = time.process_time()
+        ghost.trained(model, clipping, steps=steps)
+        spent.append(time.process_time() - start)
+    return 1000 * (spent[1] - spent[0]) / 20
+
+
+if __name__ == "__main__":
+    import logging
+
+    from moretta.shared.threads import limit_threads
+
+    limit_threads(1)
+    logging.disable(logging.CRITICAL)
+    secure_table()
+    ghost_table()

@@ -58,16 +58,7 @@ class AutoencoderFaceAnonymizer(FaceAnonymizer):
             StudyError: there are no weights, or they are of another size than the study's preset.
             ReleaseError: the coordinator's arrays are not an autoencoder.
         """
-        from moretta.shared.models.autoencoder import AutoencoderSpec
-
-        model = _weights(study, shared)
-        wanted = AutoencoderSpec.preset(study.face.preset)
-        if model.spec != wanted:
-            raise StudyError(
-                f"an autoencoder of {model.spec}",
-                expected=f"{wanted}, the preset {study.face.preset!r}",
-                fix="train one with `moretta train-face --preset`, or change face.preset",
-            )
+        model = trained_autoencoder(study, shared)
         return cls(FaceCropper(model.spec.side), model, noise=study.face.noise)
 
     def hide(self, pictures: Pictures, noise: NoiseSource) -> Pictures:
@@ -89,6 +80,26 @@ class AutoencoderFaceAnonymizer(FaceAnonymizer):
         """Sizes, corruption and arithmetic."""
         latent, precision = self._reconstruct.spec.latent, self._reconstruct.precision
         return {"latent": latent, "noise": self._noise, "precision": precision}
+
+
+def trained_autoencoder(study: Study, shared: dict[str, Array]) -> Autoencoder:
+    """The study's autoencoder: the coordinator's, or else the one in the study's file.
+
+    Raises:
+        StudyError: there are no weights, or they are of another size than the study's preset.
+        ReleaseError: the coordinator's arrays are not an autoencoder.
+    """
+    from moretta.shared.models.autoencoder import AutoencoderSpec
+
+    model = _weights(study, shared)
+    wanted = AutoencoderSpec.preset(study.face.preset)
+    if model.spec != wanted:
+        raise StudyError(
+            f"an autoencoder of {model.spec}",
+            expected=f"{wanted}, the preset {study.face.preset!r}",
+            fix="train one with `moretta train-face --preset`, or change face.preset",
+        )
+    return model
 
 
 def _weights(study: Study, shared: dict[str, Array]) -> Autoencoder:

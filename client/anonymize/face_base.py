@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from moretta.client.anonymize.registry import Anonymizer, Array, Speaker
-from moretta.shared.features.faces import FaceCropper
+from moretta.shared.features.faces import CroppedClip, FaceCropper
 from moretta.shared.privacy.noise import NoiseSource
 from moretta.shared.release.format import AnonymizerStatement, PrivacyStatement
 from moretta.shared.study import Study
@@ -23,8 +23,8 @@ SIDES = {"exact": 128, "small": 64}
 """Height and width in pixels of released faces, by the study's preset."""
 
 
-class FaceAnonymizer(Anonymizer):
-    """Crops the face out of every frame, then hides it.
+class CroppedFaceAnonymizer(Anonymizer):
+    """Crops the face out of every frame, then hides it in a way that may depend on whose it is.
 
     Args:
         cropper: finds and cuts faces.
@@ -52,13 +52,13 @@ class FaceAnonymizer(Anonymizer):
         self,
         clips: Sequence[Array],
         noise: Sequence[NoiseSource],
-        speakers: Sequence[Speaker],  # noqa: ARG002
+        speakers: Sequence[Speaker],
     ) -> list[Array | Exception]:
         """uint8 [frames, side, side, 3] for each clip; in the place of a clip that failed, its error."""
         out: list[Array | Exception] = []
-        for frames, source in zip(clips, noise, strict=True):
+        for frames, source, speaker in zip(clips, noise, speakers, strict=True):
             try:
-                out.append(self._released(frames, source))
+                out.append(self._released(frames, source, speaker))
             except Exception as error:  # whatever it is, the clip stays here and is counted
                 out.append(error)
         return out
@@ -87,12 +87,24 @@ class FaceAnonymizer(Anonymizer):
         return False
 
     @abstractmethod
+    def hidden(self, frames: Array, noise: NoiseSource, speaker: Speaker) -> tuple[Pictures, CroppedClip]:
+        """What is released in place of a clip, and how its faces were found."""
+
+    def _released(self, frames: Array, noise: NoiseSource, speaker: Speaker) -> Pictures:
+        pictures, found = self.hidden(frames, noise, speaker)
+        missing = len(frames) if found.centred else found.borrowed
+        self._counts.update(frames=len(frames), frames_without_face=missing, clips_without_face=int(found.centred))
+        return pictures
+
+
+class FaceAnonymizer(CroppedFaceAnonymizer):
+    """Hides the crops of a clip without regard to whose they are."""
+
+    @abstractmethod
     def hide(self, pictures: Pictures, noise: NoiseSource) -> Pictures:
         """What is released in place of the crops of one clip."""
 
-    def _released(self, frames: Array, noise: NoiseSource) -> Pictures:
-        cropped = self._cropper.crop_clip(frames)
-        hidden = self.hide(cropped.pictures, noise)
-        missing = len(frames) if cropped.centred else cropped.borrowed
-        self._counts.update(frames=len(frames), frames_without_face=missing, clips_without_face=int(cropped.centred))
-        return hidden
+    def hidden(self, frames: Array, noise: NoiseSource, speaker: Speaker) -> tuple[Pictures, CroppedClip]:  # noqa: ARG002
+        """Crop, then hide."""
+        found = self._cropper.crop_clip(frames)
+        return self.hide(found.pictures, noise), found

@@ -10,8 +10,10 @@ from functools import partial
 import numpy as np
 
 from moretta.client.anonymize.autoencoder import AutoencoderFaceAnonymizer
+from moretta.client.anonymize.expression_track import ExpressionTrack
 from moretta.shared.corpus.head import make_identity, render_frame
 from moretta.shared.corpus.names import Emotion
+from moretta.shared.features.face_track import CROP_SIDE
 from moretta.shared.features.faces import FaceCropper
 from moretta.shared.models.autoencoder import Autoencoder, AutoencoderSpec, Preset
 from moretta.shared.models.reconstruct import Precision, Reconstructor, fastest_precision
@@ -62,7 +64,14 @@ def main(threads: int) -> None:
             tell(f"autoencoder {preset}, {precision}", partial(Reconstructor(model, precision), values))
         anonymizer = AutoencoderFaceAnonymizer(FaceCropper(side), model, noise=0.1)
         for noise in (SeededNoise(1), SystemNoise()):
-            tell(f"whole anonymizer {preset}, {noise.kind} noise", partial(anonymizer.release, [frames], [noise]))
+            tell(
+                f"whole anonymizer {preset}, {noise.kind} noise",
+                partial(anonymizer.release, [frames], [noise], ["nobody"]),
+            )
+    track = ExpressionTrack(FaceCropper(CROP_SIDE), side=64, fps=5.0)
+    track.fit([("somebody", frames[:6])], SystemNoise())  # other frames than those released: each is measured anew
+    whole = partial(track.release, [frames], [SystemNoise()], ["somebody"])
+    tell("whole anonymizer expression-track, 64 x 64", whole)
 
 
 if __name__ == "__main__":

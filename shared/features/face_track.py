@@ -1,0 +1,130 @@
+"""Expression tracks: crops of a face in, its movement out, frame by frame.
+
+Each frame's face is found by five points of the skull, laid onto the same place, and read by a small network. Both
+networks come with the package, so nothing has to be fetched.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from moretta.shared.features.person_scale import PublicMeasures
+from moretta.shared.models.expression_nets import (
+    FACE_SIDE,
+    POINT_SIDE,
+    POINTS,
+    ChannelNet,
+    PointNet,
+    filled,
+    shipped_arrays,
+    standardised,
+)
+
+CROP_SIDE = 96
+"""Pixels of the crops that tracks are read from, whatever the size of the release."""
+BATCH = 16
+"""Frames at once. It is fixed, and the last batch is filled up, so that a frame's track does not depend on others."""
+PIXELS_PER_DECIMETRE = 34.0
+_EYES = (32.0, 20.0)
+SKULL = np.array([[0.308, 0.0], [-0.308, 0.0], [0.0, 0.375], [0.0, 0.667], [0.0, 0.93]])
+"""The points of an average skull from the front, (right in the picture, down) from between the eyes, in decimetres."""
+PLACES = SKULL * PIXELS_PER_DECIMETRE + _EYES
+"""Where an aligned face has the points, in pixels."""
+
+Track = npt.NDArray[np.float32]
+"""[frames, channels], in the order of `moretta.shared.corpus.head.channels.CHANNELS`."""
+Points = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class TrackReader:
+    """Reads tracks with two trained networks.
+
+    Attributes:
+        points: finds the skull's points.
+        channels: reads an aligned face.
+        spread: what its answers are multiplied by, [channels].
+    """
+
+    points: PointNet
+    channels: ChannelNet
+    spread: npt.NDArray[np.float32]
+
+    def __call__(self, pictures: npt.NDArray[np.uint8]) -> Track:
+        """The track of the crops of one clip, uint8 [frames, side, side, 3] RGB, of any side."""
+        grey = np.stack([cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY) for picture in pictures])
+        places = _smoothed(self.find_points(grey))
+        faces = np.stack([aligned(picture, own) for picture, own in zip(grey, places, strict=True)])
+        return np.asarray(_run(self.channels, faces) * self.spread, np.float32)
+
+    def find_points(self, grey: npt.NDArray[np.uint8]) -> Points:
+        """Where the skull's points are, uint8 [frames, side, side] -> [frames, points, 2] in pixels (right, down)."""
+        side = grey.shape[1]
+        small = np.stack([cv2.resize(g, (POINT_SIDE, POINT_SIDE), interpolation=cv2.INTER_AREA) for g in grey])
+        found = _run(self.points, small).reshape(-1, POINTS, 2)
+        inside = (found + 1) * POINT_SIDE / 2
+        return np.asarray((inside + 0.5) * side / POINT_SIDE - 0.5, np.float64)
+
+
+@cache
+def shipped_reader() -> TrackReader:
+    """The reader that comes with the package."""
+    return reader_from(shipped_arrays())
+
+
+def reader_from(arrays: Mapping[str, npt.NDArray[Any]]) -> TrackReader:
+    """A reader with the tensors of both networks."""
+    points, channels = filled(PointNet(), "points.", arrays), filled(ChannelNet(), "channels.", arrays)
+    return TrackReader(points, channels, np.asarray(arrays["spread"], np.float32))
+
+
+@cache
+def public_tracks() -> PublicMeasures:
+    """How the tracks of public people are distributed."""
+    return PublicMeasures.from_arrays(shipped_arrays(), "public.")
+
+
+def aligned(picture: npt.NDArray[np.uint8], points: Points) -> npt.NDArray[np.uint8]:
+    """One grey picture turned, moved and scaled so that its points [5, 2] lie where all faces have them."""
+    matrix = similarity(points, PLACES)
+    scale = float(np.hypot(matrix[0, 0], matrix[1, 0]))
+    # A picture that is made much smaller would otherwise lose pixels between the samples.
+    source = cv2.GaussianBlur(picture, (0, 0), 0.35 / scale) if scale < 0.8 else picture
+    size = (FACE_SIDE, FACE_SIDE)
+    turned = cv2.warpAffine(source, matrix, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    return np.asarray(turned, np.uint8)
+
+
+def similarity(source: npt.NDArray[Any], target: npt.NDArray[Any]) -> Points:
+    """The turn, scale and shift that best take points [n, 2] to others, as a matrix [2, 3] (least squares)."""
+    middle, wanted = source.mean(0), target.mean(0)
+    a, b = source - middle, target - wanted
+    power = max(float((a**2).sum()), 1e-9)
+    along, across = (a * b).sum() / power, (a[:, 0] * b[:, 1] - a[:, 1] * b[:, 0]).sum() / power
+    turn = np.array([[along, -across], [across, along]])
+    return np.hstack([turn, (wanted - turn @ middle)[:, None]])
+
+
+def _smoothed(points: Points) -> Points:
+    """Averaged with the neighbouring frames: a head moves less than the network's answers jitter."""
+    padded = np.pad(points, ((1, 1), (0, 0), (0, 0)), mode="edge")
+    return np.asarray(0.25 * padded[:-2] + 0.5 * padded[1:-1] + 0.25 * padded[2:])
+
+
+@torch.inference_mode()
+def _run(net: torch.nn.Module, pictures: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+    parts = []
+    for start in range(0, len(pictures), BATCH):
+        part = pictures[start : start + BATCH]
+        filled = np.zeros((BATCH, *part.shape[1:]), np.uint8)
+        filled[: len(part)] = part
+        parts.append(net(standardised(filled)).numpy()[: len(part)])
+    return np.concatenate(parts)

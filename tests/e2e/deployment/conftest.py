@@ -215,6 +215,19 @@ def lost(network: Network) -> Lost:
 
 
 @pytest.fixture(scope="session")
+def secure(network: Network, open_sites: list[Site]) -> StudyRun:
+    """Secure aggregation, with noise from every site. What one of them sends is recorded."""
+    open_sites[0].sabotage(record=str(network.root / "secure.traffic"))
+    more = '[aggregation]\nsecure = true\ndp = "distributed"\n'
+    text = STUDY.replace("rounds = 2", "rounds = 1").replace('"retry"', '"continue"') + NO_AUDIT + more
+    run = network.study("secure", text, *chosen(*OPEN_SITES))
+    try:
+        return run.wait()
+    finally:
+        open_sites[0].sabotage()
+
+
+@pytest.fixture(scope="session")
 def hostile(network: Network, open_sites: list[Site]) -> StudyRun:
     """Two sites send what no server may aggregate, another kind in each round. Noise from the operating system."""
     open_sites[1].sabotage(updates=["nan", "extra", "oversized"])

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import soundfile
 from network import Network, StudyRun, chosen
+from safetensors.numpy import load_file
 
 from moretta.shared.exit_codes import ExitCode
 
@@ -31,6 +32,25 @@ def test_bad_updates_of_every_kind_are_refused_with_the_reason_and_the_others_go
     rounds = {site["site"]: site["rounds"] for site in report["run"]["sites"]}
     assert rounds == {"open-00": 3, "open-01": 0, "open-02": 0}
     assert report["emotion"]["voice"] is not None
+
+
+def test_under_secure_aggregation_no_update_is_on_the_wire_and_the_server_has_their_mean(
+    network: Network, open_sites: Any, secure: StudyRun
+) -> None:
+    report = secure.report()
+    assert [(row["sites"], row["failed"]) for row in report["run"]["rounds"]] == [(3, 0)]
+    assert report["emotion"]["voice"] is not None
+    assert {row["mechanism"] for row in report["privacy"]} >= {
+        "dp-sgd",
+        "site-level noise (distributed)",
+    }
+    (kept,) = (open_sites[0].home / "updates" / secure.digest()[:16]).glob("voice.safetensors")
+    update = max(load_file(kept).values(), key=lambda array: array.size).tobytes()
+    traffic = (network.root / "secure.traffic").read_bytes()
+    assert len(traffic) > len(update)
+    stretches = [update[start : start + 16] for start in range(0, len(update) - 16, 16)]
+    assert len(stretches) > 50
+    assert not any(stretch in traffic for stretch in stretches)
 
 
 def test_a_site_that_is_revoked_in_a_round_is_refused_at_its_next_call_and_the_round_ends_without_it(

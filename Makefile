@@ -16,8 +16,10 @@ demo: $(STAMP)
 	rm -rf demo
 	$(BIN)/moretta simulate --study deploy/studies/demo.toml --speakers 8 --clips 12 --out demo
 
+# Those of tests/e2e start processes by the dozen and share them: one after the other.
 test: $(STAMP)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --ignore tests/e2e
+	$(BIN)/python -m pytest tests/e2e
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -33,6 +33,10 @@ def voice_studies() -> dict[str, str]:
                 lines[f"{preset} k={size} {form}"] = (
                     f'[voice]\npreset = "{preset}"\ncodebook_size = {size}\nform = "{form}"\n'
                 )
+    for noise in (0.0, 0.5):
+        lines[f"speaker-normalised noise={noise:g}"] = (
+            f'[voice]\nanonymizer = "speaker-normalised"\ncode_noise = {noise}\n'
+        )
     return {name: text + "[face]\nenabled = false\n" for name, text in lines.items()}
 
 

@@ -4,7 +4,8 @@ Every line is one release of a corpus of real voices, attacked semi-informed by 
 network (networks are in the lines of audit_table.py), and judged by every judge. `other half` means that the code was
 learnt on the recordings of half of the people, and only the others are released; both halves take their turn, and the
 line is their mean. `apart` means that the clips an attacker enrols and those it attacks were normalised by themselves,
-as by two sites. No speaker has 30 trial clips in a corpus of 44 each, so 20 are pooled at most.
+as by two sites. The form `mfcc` is unprotected speech. No speaker has 30 trial clips in a corpus of 44 each, so 20 are
+pooled at most.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from moretta.shared.corpus.clips import Clip
 from moretta.shared.corpus.media import read_audio
 from moretta.shared.corpus.names import EMOTIONS
 from moretta.shared.corpus.reader import read_corpus
+from moretta.shared.features.mfcc import mfcc_batch
 from moretta.shared.features.public_people import Recording, synthetic_people
 from moretta.shared.features.speaker_code import make_speaker_code
 from moretta.shared.privacy.noise import SeededNoise
@@ -66,7 +68,9 @@ def tables() -> dict[str, list[Line]]:
     halves = [replace(half, size=s, noise=n) for s, n in ((5, 0.0), (5, 0.25), (5, 0.5), (5, 0.7), (5, 1.0), (16, 0.5))]
     apart = [replace(line, apart=True) for line in (Line(), Line(size=32, noise=0.0), half, replace(half, noise=0.0))]
     few = [replace(half, clips=clips) for clips in (2, 5, 10, 30)] + [replace(half, monotone=True)]
-    return {"sizes": sizes, "forms": forms, "halves": halves, "apart": apart, "few": few}
+    plain = Line(form="mfcc", noise=0.0, size=13)
+    open_speech = [plain, replace(plain, public="other half")]
+    return {"unprotected": open_speech, "sizes": sizes, "forms": forms, "halves": halves, "apart": apart, "few": few}
 
 
 HEAD = """| code | noise | form | public speech | clips | emotion UAR | strongest top-1 | inverted | likeness | EER | \
@@ -113,6 +117,9 @@ def _synthetic() -> tuple[Recording, ...]:
 def figures(line: Line, public: Iterable[Recording], sound: Sound) -> dict[str, Any]:
     """Everything measured about one release."""
     chosen = _chosen(line, sound)
+    if line.form == "mfcc":
+        frames = mfcc_batch([sound[clip] for clip in chosen])
+        return _measured(_clip_set([_described(clip) for clip in chosen], frames, line.form))
     section = {
         "anonymizer": "speaker-normalised",
         "form": line.form,
@@ -133,14 +140,12 @@ def figures(line: Line, public: Iterable[Recording], sound: Sound) -> dict[str, 
         noise = [SeededNoise(1, str(clip.name)) for clip in mine]
         released = anonymizer.release([sound[c] for c in mine], noise, [str(c.speaker) for c in mine])
         arrays |= {clip: a for clip, a in zip(mine, released, strict=True) if isinstance(a, np.ndarray)}
-    clips = ClipSet.from_arrays(
-        [described[clip] for clip in arrays],
-        list(arrays.values()),
-        modality="voice",
-        form=line.form,  # type: ignore[arg-type]
-        codebook=anonymizer.codebook,
-    )
-    return _measured(clips)
+    released_clips = [described[clip] for clip in arrays]
+    return _measured(_clip_set(released_clips, list(arrays.values()), line.form, anonymizer.codebook))
+
+
+def _clip_set(clips: list[ReleasedClip], arrays: list[np.ndarray], form: Any, codebook: Any = None) -> ClipSet:
+    return ClipSet.from_arrays(clips, arrays, modality="voice", form=form, codebook=codebook)
 
 
 def _measured(clips: ClipSet) -> dict[str, Any]:

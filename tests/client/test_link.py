@@ -120,14 +120,24 @@ def test_calls_go_on_without_a_loss_while_certificates_change_under_them() -> No
     run(scene())
 
 
+async def until_down(link: Link) -> None:
+    """Until the link has noticed: calls on a connection that is just breaking may fail by themselves."""
+    while True:
+        try:
+            await link.call(call(), seconds=0.3)
+        except LinkDown:
+            return
+        except grpc.aio.AioRpcError:
+            await asyncio.sleep(0.01)
+
+
 def test_a_server_that_comes_back_is_found_again_and_a_waiting_call_goes_through() -> None:
     async def scene() -> None:
         slept = Slept()
         async with mini_server() as server, linked(server, sleep=slept) as link:
             await link.call(call(), seconds=5)
             await server.stop()
-            with pytest.raises((grpc.aio.AioRpcError, LinkDown)):
-                await link.call(call(), seconds=0.3)
+            await until_down(link)
             waiting = asyncio.create_task(link.call(call(b"kept"), seconds=30))
             await asyncio.sleep(0.1)
             assert not waiting.done()

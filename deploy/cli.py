@@ -13,6 +13,7 @@ from moretta.deploy.commands import attackers, corpus, server, site, study
 from moretta.deploy.commands.anonymize import anonymize
 from moretta.deploy.commands.audit import audit
 from moretta.deploy.commands.budget import budget
+from moretta.deploy.commands.choose import choose
 from moretta.deploy.commands.report import report
 from moretta.deploy.commands.simulate import simulate
 from moretta.deploy.commands.sweep import sweep
@@ -35,6 +36,7 @@ app.command()(audit)
 app.command()(report)
 app.command()(budget)
 app.command()(sweep)
+app.command()(choose)
 app.command("train-face")(train_face)
 app.add_typer(corpus.app, name="corpus", help="Check a corpus, or make a synthetic one.")
 app.add_typer(server.app, name="server", help="Run the coordinator's server: port, sites, tokens.")

@@ -29,6 +29,23 @@ _MARKER = ".sweep"
 
 
 @dataclass(frozen=True)
+class Worked:
+    """What became of the jobs of a plan."""
+
+    done: int
+    """Jobs that were done now."""
+    reused: int
+    """Jobs whose results were there."""
+    failures: dict[str, str]
+    """By the key of a job, why it has no result."""
+
+    def told(self, plan: SweepPlan) -> dict[str, str]:
+        """The failures by what failed, in words."""
+        labels = {job.key: job.label for job in plan.jobs}
+        return {labels[key]: why for key, why in self.failures.items()}
+
+
+@dataclass(frozen=True)
 class Swept:
     """What a sweep came to."""
 
@@ -63,15 +80,9 @@ def sweep(plan: SweepPlan, out: Path, *, jobs: int, command: str, tell: Tell) ->
         Interrupted: Ctrl-C or SIGTERM; what was finished is kept, and no process is left.
     """
     started = time.monotonic()
-    with _alone(out), interruptible(fix="run the same command again: it goes on where it stopped"):
-        shutil.rmtree(out / WORK, ignore_errors=True)  # what an interrupted sweep was at
-        shelf = Shelf(out)
-        todo, have = _missing(plan, shelf, out)
-        reused = len(plan.jobs) - len(todo)
-        if reused:
-            tell(f"{reused} of {len(plan.jobs)} results are there already")
-        failures = _do(todo, have, out, jobs=jobs, tell=tell)
-        rows = collect(plan, shelf, failures)
+    with at_work(out):
+        worked = do_missing(plan, out, jobs=jobs, tell=tell)
+        rows = collect(plan, Shelf(out), worked.failures)
         report = SweepReport(
             name=plan.grid.name,
             synthetic=any(planned.corpus.synthetic for planned in plan.cells),
@@ -85,8 +96,30 @@ def sweep(plan: SweepPlan, out: Path, *, jobs: int, command: str, tell: Tell) ->
             warnings=plan.warnings,
         )
         write_sweep(report, out)
-    labels = {job.key: job.label for job in plan.jobs}
-    return Swept(out, report, len(todo), reused, {labels[key]: why for key, why in failures.items()})
+    return Swept(out, report, worked.done, worked.reused, worked.told(plan))
+
+
+@contextmanager
+def at_work(out: Path) -> Iterator[None]:
+    """Hold the folder of a sweep for this process, until its results are put together.
+
+    Raises:
+        StudyError: the folder holds something else.
+        RunError: another sweep works in the folder.
+        Interrupted: Ctrl-C or SIGTERM.
+    """
+    with _alone(out), interruptible(fix="run the same command again: it goes on where it stopped"):
+        shutil.rmtree(out / WORK, ignore_errors=True)  # what an interrupted sweep was at
+        yield
+
+
+def do_missing(plan: SweepPlan, out: Path, *, jobs: int, tell: Tell) -> Worked:
+    """Do what has no result in `out` yet, `at_work` there; results are then on its shelf."""
+    todo, have = _missing(plan, Shelf(out), out)
+    reused = len(plan.jobs) - len(todo)
+    if reused:
+        tell(f"{reused} of {len(plan.jobs)} results are there already")
+    return Worked(len(todo), reused, _do(todo, have, out, jobs=jobs, tell=tell))
 
 
 def _missing(plan: SweepPlan, shelf: Shelf, out: Path) -> tuple[list[Job], set[str]]:

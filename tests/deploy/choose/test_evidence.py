@@ -1,0 +1,102 @@
+"""What of an audit counts for a choice, and what makes a candidate impossible."""
+
+from __future__ import annotations
+
+import tomllib
+from typing import Any
+
+import pytest
+
+from moretta.deploy.choose.evidence import (
+    ALL_VOID,
+    BELOW_CHANCE,
+    FEWER_EMOTIONS,
+    UNJUDGED,
+    section_of,
+    weigh,
+)
+from moretta.deploy.choose.plan import _base
+from moretta.deploy.choose.rule import Candidate
+from moretta.deploy.choose.write import study_text
+from moretta.deploy.sweep.done import Audited
+from moretta.deploy.sweep.grid import load_grid, make_grid
+from moretta.server.audit.emotion import EmotionRow
+from moretta.server.audit.rows import AuditRow
+from moretta.shared.study import Study, parse_study
+
+
+def attack(value: float, high: float | None, *, attacker: str = "voice-svm", **more: Any) -> AuditRow:
+    content = {"scenario": "semi-informed", "metric": "top1", "chance": 0.25} | more
+    return AuditRow(
+        modality="voice", attacker=attacker, kind="adaptive", value=value, low=0.0, high=high, speakers=4, clips=24,
+        **content,
+    )  # fmt: skip
+
+
+def judged(judge: str, uar: float | None, trained_on: Any = "released", chance: float = 1 / 6) -> EmotionRow:
+    return EmotionRow(
+        modality="voice", judge=judge, kind="trained", trained_on=trained_on, judged_on="released", uar=uar,
+        chance=chance, speakers=4, clips=48,
+    )  # fmt: skip
+
+
+def weighed(rows: list[AuditRow], emotion: list[EmotionRow], **more: Any) -> Candidate:
+    audited = Audited(rows=tuple(rows), judged=tuple(emotion), **more)
+    return weigh("one", Study(), audited, modality="voice", emotions=6)
+
+
+def test_the_largest_upper_end_of_any_attacker_counts_even_where_another_has_the_largest_figure() -> None:
+    rows = [
+        attack(0.4, 0.45),
+        attack(0.3, 0.6, attacker="voice-wccn"),
+        attack(0.9, 0.95, attacker="weak", void=True),
+        attack(1.0, 1.0, attacker="open", scenario="unprotected"),
+        attack(0.8, 0.9, pooled=10),
+        attack(0.9, 0.9, subset="worst"),
+        attack(0.31, 0.4, metric="eer"),
+    ]
+    found = weighed(rows, [judged("a", 0.3), judged("b", 0.4), judged("c", 0.9, "original"), judged("d", None)])
+    assert (found.top1, found.top1_upper, found.top1_by) == (0.4, 0.6, "voice-svm (semi-informed)")
+    assert (found.top1_pooled, found.pooled, found.eer, found.attackers) == (0.8, 10, 0.31, 2)
+    assert (found.uar, found.judge, found.excluded) == (0.4, "b", "")
+
+
+def test_without_an_interval_the_figure_counts() -> None:
+    assert weighed([attack(0.4, None)], [judged("a", 0.3)]).top1_upper == 0.4
+
+
+@pytest.mark.parametrize(
+    ("rows", "emotion", "why"),
+    [
+        ([attack(0.2, 0.3, void=True)], [judged("a", 0.5)], ALL_VOID),
+        ([], [judged("a", 0.5)], ALL_VOID),
+        ([attack(0.05, 0.1), attack(0.0, 0.2, attacker="voice-wccn")], [judged("a", 0.5)], BELOW_CHANCE),
+        ([attack(0.2, 0.3)], [judged("a", 0.9, "original")], UNJUDGED),
+        ([attack(0.2, 0.3)], [judged("a", 0.9, chance=0.5)], FEWER_EMOTIONS),
+    ],
+)
+def test_what_cannot_be_chosen_says_why(rows: list[AuditRow], emotion: list[EmotionRow], why: str) -> None:
+    assert weighed(rows, emotion).excluded == why
+
+
+def test_who_could_not_be_attacked_or_failed_cannot_be_chosen() -> None:
+    assert weighed([], [], unasked={"voice": "nothing to compare"}).excluded == "nothing to compare"
+    assert weigh("one", Study(), None, modality="voice", emotions=6, why="out of memory").excluded == "out of memory"
+
+
+@pytest.mark.parametrize("modality", ["voice", "face"])
+def test_every_candidate_that_is_shipped_is_a_study_and_its_section_gives_the_same_one_again(modality: Any) -> None:
+    from moretta.deploy.choose import plan
+    from moretta.deploy.runs import check_names
+
+    grid = load_grid(plan.SHIPPED / f"{modality}.toml")
+    cells = make_grid(grid.model_copy(update={"base": _base(Study(), modality, ())})).cells
+    assert len({str(section_of(cell.study, modality)) for cell in cells}) == len(cells) > 3
+    for cell in cells:
+        check_names(cell.study)
+        assert cell.study.modalities == (modality,) or list(cell.study.modalities) == [modality]
+        made = Candidate(
+            name="x", modality=modality, section=section_of(cell.study, modality), uar=0.5, top1_upper=0.1, attackers=3
+        )
+        again = parse_study(tomllib.loads(study_text(made)))
+        assert again.section(modality) == cell.study.section(modality)

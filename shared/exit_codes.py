@@ -28,7 +28,7 @@ class ExitCode(IntEnum):
     RUN_FAILED = 7
     """A stage of the run failed: all sites failed, or the server did. The outcome file names the cause."""
     GATE = 8
-    """The run finished, and broke a limit that the study's gate sets."""
+    """The run finished, and broke a limit that the study's gate sets; or no candidate of a choice keeps the cap."""
     ATTACKERS = 9
     """An attacker's weights could not be fetched, or are not what was pinned."""
     ENROLLMENT = 10

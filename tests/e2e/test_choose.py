@@ -1,0 +1,86 @@
+"""A choice through the installed command: the proposal, its proof, exit codes, and nothing done twice."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from moretta.shared.exit_codes import ExitCode
+from moretta.shared.study import load_study
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
+
+CANDIDATES = """
+[[curve]]
+name = "budget"
+set = { voice.preset = "dp-clip" }
+axes = { voice.budget_epsilon = [2] }
+
+[[curve]]
+name = "open"
+set = { voice.anonymizer = "none", voice.form = "waveform" }
+"""
+
+
+def run(place: Path, *more: str, code: ExitCode) -> tuple[str, str]:
+    arguments = ["--corpus", place / "tones", "--candidates", place / "mine.toml", "--out", place / "out"]
+    done = subprocess.run(
+        [sys.executable, "-m", "moretta.deploy.cli", "choose", *map(str, arguments), "--jobs", "1", *more],
+        env={**os.environ, "MORETTA_CACHE": str(place / "cache"), "OMP_NUM_THREADS": "1"},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == code, done.stderr
+    return done.stdout, done.stderr
+
+
+def choose(place: Path, cap: float, *more: str, code: ExitCode) -> dict[str, Any]:
+    told, _ = run(place, "--max-top1", str(cap), "--attackers", "voice-logistic", "--json", *more, code=code)
+    found: dict[str, Any] = json.loads(told)
+    assert found.get("exit_code") == code
+    return found
+
+
+def test_the_choice_comes_with_its_proof_and_a_section_and_a_cap_that_none_keeps_ends_with_the_gates_code(
+    tmp_path: Path, tiny_corpus: Path
+) -> None:
+    assert tiny_corpus == tmp_path / "tones"
+    (tmp_path / "mine.toml").write_text(CANDIDATES, encoding="utf-8")
+    out = tmp_path / "out"
+
+    first = choose(tmp_path, 1.0, code=ExitCode.OK)
+    assert (first["done"], first["reused"], first["failures"]) == (4, 0, {})
+    assert [c["name"] for c in first["candidates"]] == ["budget: voice.budget_epsilon = 2", "open"]
+    assert all(c["excluded"] == "" for c in first["candidates"])
+    assert first["chosen"]["uar"] == max(c["uar"] for c in first["candidates"])
+    proof = json.loads((out / "audit.json").read_text(encoding="utf-8"))
+    assert proof["candidate"] == first["chosen"]["name"]
+    assert any(row["metric"] == "top1" and row["value"] == first["chosen"]["top1"] for row in proof["audit"])
+    assert "voice-logistic" in (out / "audit.html").read_text(encoding="utf-8")
+    section = tomllib.loads((out / "study.toml").read_text(encoding="utf-8"))
+    assert section == {"voice": first["chosen"]["section"]}
+    assert load_study(out / "study.toml").voice.anonymizer == first["chosen"]["section"]["anonymizer"]
+    assert "Audit a release of people who had no part" in (out / "study.toml").read_text(encoding="utf-8")
+
+    lowest = min(c["top1_upper"] for c in first["candidates"])
+    cap = (0.25 + lowest) / 2  # what guessing gives among four people is 0.25
+    assert 0.25 <= cap < lowest
+    none = choose(tmp_path, cap, code=ExitCode.GATE)
+    assert (none["done"], none["reused"], none["chosen"]) == (0, 4, None)
+    assert none["nearest"]["top1_upper"] == lowest
+    assert not (out / "study.toml").exists()
+    assert json.loads((out / "audit.json").read_text(encoding="utf-8"))["candidate"] == none["nearest"]["name"]
+    assert len((out / "choice.csv").read_text(encoding="utf-8").splitlines()) == 3
+
+    told, _ = run(tmp_path, "--max-top1", str(cap), "--attackers", "voice-logistic", code=ExitCode.GATE)
+    assert "No candidate keeps top-1" in told
+    assert "Nearest: “" in told
+
+    refused = choose(tmp_path, 0.1, code=ExitCode.STUDY)
+    assert "a cap of 0.1 on top-1 among 4 people" in refused["error"]

@@ -59,7 +59,7 @@ def plan_choice(
             expected="curves and axes alone",
             fix="name the study with --study",
         )
-    made = make_grid(grid.model_copy(update={"base": _base(base, modality, attackers)}))
+    made = make_grid(grid.model_copy(update={"base": base_of(base, modality, attackers)}))
     plan = plan_sweep(made, [corpus], command)
     return replace(plan, cells=tuple(replace(cell, training=()) for cell in plan.cells))
 
@@ -69,7 +69,8 @@ def of_modality(corpus: Corpus, modality: Modality) -> list[Clip]:
     return [clip for clip in corpus.clips if (clip.audio if modality == "voice" else clip.video) is not None]
 
 
-def _base(study: Study, modality: Modality, attackers: Sequence[str]) -> dict[str, Any]:
+def base_of(study: Study, modality: Modality, attackers: Sequence[str]) -> dict[str, Any]:
+    """What all candidates share, as the base of a grid: one site, one modality, and what of a study is not tried."""
     content = study.model_dump(exclude_unset=True)
     other = "face" if modality == "voice" else "voice"
     kept = {key: value for key, value in content.get(modality, {}).items() if key in _KEPT[modality]}

@@ -100,9 +100,11 @@ class Pool:
         return idle
 
     def _await(self) -> list[Ended]:
-        """Wait until at least one job has ended."""
+        """Wait until at least one job has ended; returns at once if none is being done."""
         busy = {worker.link: worker for worker in self._workers if worker.job is not None}
-        ended = []
+        ended: list[Ended] = []
+        if not busy:  # all that was left has failed with its release: nobody would ever answer
+            return ended
         for ready in connection.wait(list(busy)):
             worker = busy[ready]  # type: ignore[index]
             job = worker.job

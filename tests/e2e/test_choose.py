@@ -84,3 +84,19 @@ def test_the_choice_comes_with_its_proof_and_a_section_and_a_cap_that_none_keeps
 
     refused = choose(tmp_path, 0.1, code=ExitCode.STUDY)
     assert "a cap of 0.1 on top-1 among 4 people" in refused["error"]
+
+
+@pytest.mark.timeout(120)
+def test_where_every_release_fails_the_reason_is_told_and_the_command_ends(tmp_path: Path, tiny_corpus: Path) -> None:
+    assert tiny_corpus.exists()
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "clip.wav").write_bytes(b"no sound")
+    (tmp_path / "study.toml").write_text('[voice]\npublic_speech = "broken"\n', encoding="utf-8")
+    (tmp_path / "mine.toml").write_text(
+        '[[curve]]\nname = "coded"\nset = { voice.anonymizer = "speaker-normalised" }\n', encoding="utf-8"
+    )
+    failed = choose(tmp_path, 1.0, "--study", str(tmp_path / "study.toml"), code=ExitCode.RUN_FAILED)
+    assert failed["chosen"] is failed["nearest"] is None
+    assert "no usable speech" in failed["candidates"][0]["excluded"]
+    assert len(failed["failures"]) == 2
+    assert not (tmp_path / "out" / "study.toml").exists()

@@ -15,9 +15,10 @@ from moretta.deploy.choose.evidence import (
     section_of,
     weigh,
 )
-from moretta.deploy.choose.plan import _base
+from moretta.deploy.choose.plan import SHIPPED, base_of
 from moretta.deploy.choose.rule import Candidate
 from moretta.deploy.choose.write import study_text
+from moretta.deploy.runs import check_names
 from moretta.deploy.sweep.done import Audited
 from moretta.deploy.sweep.grid import load_grid, make_grid
 from moretta.server.audit.emotion import EmotionRow
@@ -86,15 +87,12 @@ def test_who_could_not_be_attacked_or_failed_cannot_be_chosen() -> None:
 
 @pytest.mark.parametrize("modality", ["voice", "face"])
 def test_every_candidate_that_is_shipped_is_a_study_and_its_section_gives_the_same_one_again(modality: Any) -> None:
-    from moretta.deploy.choose import plan
-    from moretta.deploy.runs import check_names
-
-    grid = load_grid(plan.SHIPPED / f"{modality}.toml")
-    cells = make_grid(grid.model_copy(update={"base": _base(Study(), modality, ())})).cells
+    grid = load_grid(SHIPPED / f"{modality}.toml")
+    cells = make_grid(grid.model_copy(update={"base": base_of(Study(), modality, ())})).cells
     assert len({str(section_of(cell.study, modality)) for cell in cells}) == len(cells) > 3
     for cell in cells:
         check_names(cell.study)
-        assert cell.study.modalities == (modality,) or list(cell.study.modalities) == [modality]
+        assert list(cell.study.modalities) == [modality]
         made = Candidate(
             name="x", modality=modality, section=section_of(cell.study, modality), uar=0.5, top1_upper=0.1, attackers=3
         )

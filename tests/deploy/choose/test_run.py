@@ -31,6 +31,7 @@ def audited(*, void: bool) -> Audited:
     return Audited(rows=(row,), judged=(emotion,))
 
 
+@pytest.mark.usefixtures("tiny_corpus")
 @pytest.mark.parametrize(
     ("broken", "chosen", "code"),
     [
@@ -40,8 +41,7 @@ def audited(*, void: bool) -> Audited:
         ("void", None, ExitCode.GATE),
     ],
 )
-def test_who_failed_stops_no_choice_among_the_others_and_what_was_not_tried_is_no_broken_cap(  # noqa: PLR0917
-    tiny_corpus: Path,
+def test_who_failed_stops_no_choice_among_the_others_and_what_was_not_tried_is_no_broken_cap(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     broken: str,
@@ -65,7 +65,7 @@ def test_who_failed_stops_no_choice_among_the_others_and_what_was_not_tried_is_n
     out = tmp_path / "out"
     (tmp_path / "mine.toml").write_text(CANDIDATES, encoding="utf-8")
     plan = plan_choice(
-        tiny_corpus, modality="voice", max_top1=0.5, candidates=tmp_path / "mine.toml", study=None, attackers=(),
+        tmp_path / "tones", modality="voice", max_top1=0.5, candidates=tmp_path / "mine.toml", study=None, attackers=(),
         command="c",
     )  # fmt: skip
     found = choose_anonymizer(plan, out, modality="voice", max_top1=0.5, jobs=1, command="c", tell=lambda text: None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -45,12 +46,16 @@ def test_under_secure_aggregation_no_update_is_on_the_wire_and_the_server_has_th
         "site-level noise (distributed)",
     }
     (kept,) = (open_sites[0].home / "updates" / secure.digest()[:16]).glob("voice.safetensors")
-    update = max(load_file(kept).values(), key=lambda array: array.size).tobytes()
-    traffic = (network.root / "secure.traffic").read_bytes()
-    assert len(traffic) > len(update)
-    stretches = [update[start : start + 16] for start in range(0, len(update) - 16, 16)]
+    traffic, stretches = (network.root / "secure.traffic").read_bytes(), _stretches(kept)
     assert len(stretches) > 50
+    assert len(traffic) > 16 * len(stretches)
     assert not any(stretch in traffic for stretch in stretches)
+
+
+def _stretches(kept: Path) -> list[bytes]:
+    """Pieces of the largest array of an update as the site keeps it, which is as it would leave."""
+    update = max(load_file(kept).values(), key=lambda array: array.size).tobytes()
+    return [update[start : start + 16] for start in range(0, len(update) - 16, 16)]
 
 
 def test_a_site_that_is_revoked_in_a_round_is_refused_at_its_next_call_and_the_round_ends_without_it(
@@ -101,6 +106,8 @@ def test_the_recording_would_show_a_raw_byte_since_it_shows_what_was_released(sh
     traffic = shut_out.recorded[shut_out.sound.name]
     stretches = [released[start : start + 128] for start in range(0, len(released) - 128, len(released) // 20)]
     assert all(stretch in traffic for stretch in stretches)
+    (kept,) = (shut_out.sound.home / "updates" / shut_out.run.digest()[:16]).glob("voice.safetensors")
+    assert all(stretch in traffic for stretch in _stretches(kept))  # nor is an update hidden where nothing hides it
 
 
 def test_a_study_in_which_all_sites_fail_exits_non_zero_and_names_the_cause(network: Network) -> None:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import copy
-
 import numpy as np
 import numpy.typing as npt
 import torch
 
 from moretta.shared.errors import RunError
 from moretta.shared.models.autoencoder import Autoencoder
-from moretta.shared.models.reconstruct import BATCH, Precision, fastest_precision
+from moretta.shared.models.reconstruct import BATCH, Precision, fastest_precision, frozen
 
 Codes = npt.NDArray[np.float32]
 """[N, latent]."""
@@ -27,9 +25,7 @@ class Codec:
     def __init__(self, model: Autoencoder, precision: Precision | None = None) -> None:
         self.spec = model.spec
         self.precision: Precision = precision or fastest_precision()
-        self._dtype = torch.bfloat16 if self.precision == "bfloat16" else torch.float32
-        network = copy.deepcopy(model).eval().requires_grad_(False)
-        network = network.to(self._dtype).to(memory_format=torch.channels_last)
+        network, self._dtype = frozen(model, self.precision)
         *layers, self._activation = network.decoder
         self._encoder, self._logits = network.encoder, torch.nn.Sequential(*layers)
 

@@ -27,6 +27,14 @@ def fastest_precision() -> Precision:
     return "bfloat16" if any(ask is not None and ask() for ask in asked) else "float32"
 
 
+def frozen(model: Autoencoder, precision: Precision) -> tuple[Autoencoder, torch.dtype]:
+    """A copy that is only computed with, and the type that it computes in."""
+    dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
+    network = copy.deepcopy(model).eval().requires_grad_(False)
+    # Channels last, as the CPU's convolutions want them: otherwise every layer reorders its input.
+    return network.to(dtype).to(memory_format=torch.channels_last), dtype
+
+
 class Reconstructor:
     """A frozen autoencoder.
 
@@ -38,10 +46,7 @@ class Reconstructor:
     def __init__(self, model: Autoencoder, precision: Precision | None = None) -> None:
         self.spec = model.spec
         self.precision: Precision = precision or fastest_precision()
-        dtype = torch.bfloat16 if self.precision == "bfloat16" else torch.float32
-        network = copy.deepcopy(model).eval().requires_grad_(False)
-        # Channels last, as the CPU's convolutions want them: otherwise every layer reorders its input.
-        network = network.to(dtype).to(memory_format=torch.channels_last)
+        network, dtype = frozen(model, self.precision)
         *layers, self._activation = network.decoder
         self._logits = torch.nn.Sequential(network.encoder, *layers)
         self._dtype = dtype

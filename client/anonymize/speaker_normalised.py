@@ -38,7 +38,7 @@ _NOTE = (
 _NO_NOISE = "no noise is added: what hides people is the normalisation, which guarantees nothing; see the audit"
 
 
-@anonymizer("speaker-normalised", modality="voice", version="1")
+@anonymizer("speaker-normalised", modality="voice", version="2")
 class SpeakerNormalised(Anonymizer):
     """Codes of a clip relative to the other clips of the same speaker at this site.
 
@@ -160,8 +160,7 @@ class SpeakerNormalised(Anonymizer):
         if speaker not in self._scales:
             if speaker not in self._references:
                 raise ClipError("unknown-speaker", "a speaker of whom nothing was fitted", fix="call `fit` first")
-            known = self._references[speaker]
-            self._scales[speaker] = PersonScale.of(known.values, known.weights, self._code)
+            self._scales[speaker] = self._references[speaker].scale(self._code)
         return self._scales[speaker]
 
     def _released(self, codes: np.ndarray, noise: NoiseSource) -> Array:

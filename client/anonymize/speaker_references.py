@@ -17,6 +17,8 @@ from moretta.client.anonymize.registry import Speaker
 from moretta.shared.atomic import write_atomic
 from moretta.shared.errors import HomeError
 from moretta.shared.features.person_ranks import Floats, secret_weights
+from moretta.shared.features.person_whitening import secret_shift
+from moretta.shared.features.speaker_code import PersonScale, SpeakerCode
 from moretta.shared.privacy.noise import NoiseSource
 
 Rows = npt.NDArray[np.float32]
@@ -29,7 +31,15 @@ class Reference:
     values: Rows
     """[rows, n]: one row for each clip, or for each of its steps."""
     weights: Floats
-    """[rows], secret, positive. The rows of a clip share its weight."""
+    """[rows], secret, positive. The rows of a clip share its weight, and no two clips have the same."""
+    normals: Floats
+    """[n], secret, drawn once: `secret_shift` makes the person's own shift of them."""
+
+    def scale(self, code: SpeakerCode) -> PersonScale:
+        """What the person's codes are told relative to."""
+        _, clip, rows = np.unique(self.weights, return_inverse=True, return_counts=True)
+        shift = secret_shift(self.normals[: code.size], len(rows), in_steps=len(clip) > len(rows))
+        return PersonScale.of(self.values, self.weights, code, counts=1 / rows[clip], shift=shift)
 
 
 class SpeakerReferences:
@@ -55,14 +65,17 @@ class SpeakerReferences:
 
         What is known keeps its weight: a new clip changes what later ones are told relative to, and nothing else.
         """
-        known = self._known.get(speaker, Reference(np.empty((0, self._width), np.float32), np.empty(0)))
+        nobody = Reference(np.empty((0, self._width), np.float32), np.empty(0), np.empty(0))
+        known = self._known.get(speaker, nobody)
         seen = {row.tobytes() for row in known.values}
         new = [clip for clip in clips if clip[0].tobytes() not in seen]
         if not new:
             return
         weights = secret_weights(len(new), noise)
         shared = [np.full(len(clip), weight / len(clip)) for clip, weight in zip(new, weights, strict=True)]
-        self._known[speaker] = Reference(np.concatenate([known.values, *new]), np.concatenate([known.weights, *shared]))
+        normals = known.normals if len(known.normals) else noise.normal(1.0, (self._width,))
+        values, weights = np.concatenate([known.values, *new]), np.concatenate([known.weights, *shared])
+        self._known[speaker] = Reference(values, weights, normals)
 
     def save(self) -> None:
         """Write the file, readable by its owner only."""
@@ -74,6 +87,7 @@ class SpeakerReferences:
         for number, reference in enumerate(self._known.values()):
             arrays[f"{number}/values"] = np.ascontiguousarray(reference.values)
             arrays[f"{number}/weights"] = np.ascontiguousarray(reference.weights)
+            arrays[f"{number}/normals"] = np.ascontiguousarray(reference.normals)
         self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         write_atomic(self._path, save(arrays, {"speakers": json.dumps(list(self._known))}), mode=0o600)
 
@@ -85,10 +99,14 @@ def _read(path: Path, width: int) -> Iterator[tuple[Speaker, Reference]]:
         with safe_open(path, framework="numpy") as file:
             speakers = json.loads(file.metadata()["speakers"])
             for number, speaker in enumerate(speakers):
-                values, weights = (file.get_tensor(f"{number}/{name}") for name in ("values", "weights"))
-                if values.shape != (len(weights), width) or not (weights > 0).all() or not np.isfinite(values).all():
-                    raise ValueError(f"speaker {number} has {values.shape} measurements and {weights.shape} weights")
-                yield str(speaker), Reference(values.astype(np.float32), weights.astype(np.float64))
+                names = ("values", "weights", "normals")
+                values, weights, normals = (file.get_tensor(f"{number}/{name}") for name in names)
+                fits = values.shape == (len(weights), width) and normals.shape == (width,) and (weights > 0).all()
+                if not fits or not (np.isfinite(values).all() and np.isfinite(normals).all()):
+                    shapes = f"{values.shape} measurements, {weights.shape} weights and {normals.shape} normals"
+                    raise ValueError(f"speaker {number} has {shapes}")
+                exact = weights.astype(np.float64), normals.astype(np.float64)
+                yield str(speaker), Reference(values.astype(np.float32), *exact)
     except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
         raise HomeError(
             f"what this site remembers of its speakers cannot be read: {type(error).__name__}: {error}",

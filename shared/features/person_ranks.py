@@ -7,7 +7,8 @@ differs from the person's others. Two details decide what it hides:
   where the person lies. Only the spread is shrunk towards the public one. So a person's only clip comes out as zeros.
 * Clips count with secret random weights (Rubin's Bayesian bootstrap, Annals of Statistics 9, 1981). With equal
   weights the normalised clips of a person add up to nothing, and who has half of them knows the sum of the others.
-  Under these weights any two of a person's clips are uncorrelated.
+  Under these weights any two of many clips are uncorrelated; of few, a second secret sees to it
+  (`moretta.shared.features.person_whitening`).
 """
 
 from __future__ import annotations

@@ -5,6 +5,10 @@ people apart. Whitened within the person, codes have nothing left that a mean or
 the covariance is the symmetric one, which turns codes the least: what a code means stays the same from person to
 person.
 
+Codes of few clips that were centred together lie opposite one another: those of two exactly, whatever is in them. So
+the mean that is taken away is shifted by a secret offset (`secret_shift`), as large as the mean of so many clips is
+uncertain by; then two clips of one person are no more alike, or unlike, than those of two.
+
 It must not be asked to do more. In many dimensions it pushes a person's few clips apart from one another, which hides
 them from attackers who look for likeness while the likeness stays (docs/measured.md tells how much was found).
 """
@@ -21,6 +25,18 @@ Floats = npt.NDArray[np.float64]
 
 PRIOR_CLIPS_PER_VALUE = 1.0
 """Clips, for each value of a code, that count as much as the public covariance, which is the unit matrix."""
+CLIP_VARIANCE = 0.5
+"""How much of the variance of steps is one of their clips: on real speech, steps of a second."""
+
+
+def secret_shift(normals: npt.NDArray[Any], clips: int, *, in_steps: bool = False) -> Floats:
+    """Of the mean of a person's codes, [d]: standard normals [d], drawn once for the person, in the size for `clips`.
+
+    Ranks of n clips, drawn towards the public spread, vary by about n / (n + 1), and the mean of n by an n-th of that.
+    Of the only clip there is nothing to hide: it is told as zeros.
+    """
+    variance = (CLIP_VARIANCE if in_steps else 1.0) / (clips + 1)
+    return np.asarray(normals, np.float64) * (variance**0.5 if clips > 1 else 0.0)
 
 
 @dataclass(frozen=True)
@@ -33,17 +49,32 @@ class PersonWhitening:
     """[d, d], symmetric."""
 
     @classmethod
-    def of(cls, codes: npt.NDArray[Any], weights: npt.NDArray[Any]) -> PersonWhitening:
-        """From one person's codes [clips, d], scaled so that public codes have unit covariance within a person."""
+    def of(
+        cls,
+        codes: npt.NDArray[Any],
+        weights: npt.NDArray[Any],
+        *,
+        counts: npt.NDArray[Any] | None = None,
+        shift: npt.NDArray[Any] | float = 0.0,
+    ) -> PersonWhitening:
+        """From one person's codes, scaled so that public codes have unit covariance within a person.
+
+        Args:
+            codes: [clips, d].
+            weights: [clips], of the covariance.
+            counts: [clips], what each counts in the mean; None takes the weights. A shift has the right size where
+                every clip counts alike.
+            shift: [d], added to the mean.
+        """
         exact, share = np.asarray(codes, np.float64), np.asarray(weights, np.float64) / np.sum(weights)
-        mean = share @ exact
-        centred = exact - mean
+        centred = exact - share @ exact
         covariance = (share[:, None] * centred).T @ centred
         clips, size = exact.shape
         prior = PRIOR_CLIPS_PER_VALUE * size
         shrunk = (clips * covariance + prior * np.eye(size)) / (clips + prior)
         values, vectors = np.linalg.eigh(shrunk)
-        return cls(mean, vectors / np.sqrt(values) @ vectors.T)
+        alike = share if counts is None else np.asarray(counts, np.float64) / np.sum(counts)
+        return cls(alike @ exact + shift, vectors / np.sqrt(values) @ vectors.T)
 
     def __call__(self, codes: npt.NDArray[Any]) -> Floats:
         """[m, d] of clips of this person, known or new."""

@@ -91,10 +91,19 @@ class PersonScale:
     code: SpeakerCode
 
     @classmethod
-    def of(cls, values: npt.NDArray[Any], weights: npt.NDArray[Any], code: SpeakerCode) -> PersonScale:
-        """From measurements [clips, n] and weights [clips]."""
+    def of(
+        cls,
+        values: npt.NDArray[Any],
+        weights: npt.NDArray[Any],
+        code: SpeakerCode,
+        *,
+        counts: npt.NDArray[Any] | None = None,
+        shift: npt.NDArray[Any] | float = 0.0,
+    ) -> PersonScale:
+        """From measurements [clips, n] and weights [clips]; `counts` and `shift` as of `PersonWhitening.of`."""
         ranks = PersonRanks.of(values, weights, code.spread)
-        return cls(ranks, PersonWhitening.of(ranks(values) @ code.projection, weights), code)
+        codes = ranks(values) @ code.projection
+        return cls(ranks, PersonWhitening.of(codes, weights, counts=counts, shift=shift), code)
 
     def __call__(self, values: npt.NDArray[Any]) -> Floats:
         """[m, n] of this person's clips, known or new, to codes [m, d] within +- `CODE_LIMIT`."""

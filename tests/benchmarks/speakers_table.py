@@ -1,4 +1,4 @@
-"""What `speaker-normalised` keeps and leaks: `python tests/benchmarks/speakers_table.py CORPUS [--only TABLES]`.
+"""What `speaker-normalised` keeps and leaks: `speakers_table.py CORPUS [--only TABLES] [--noise SIZES]`.
 
 Every line is one release of a corpus of real voices, attacked semi-informed by every adaptive attacker that is not a
 network (networks are in the lines of audit_table.py), and judged by every judge. `other half` means that the code was
@@ -13,7 +13,7 @@ from __future__ import annotations
 import argparse
 import tempfile
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -30,7 +30,6 @@ from moretta.server.audit.run import run_audit
 from moretta.server.audit.trials import make_plan
 from moretta.shared.corpus.clips import Clip
 from moretta.shared.corpus.media import read_audio
-from moretta.shared.corpus.names import EMOTIONS
 from moretta.shared.corpus.reader import read_corpus
 from moretta.shared.features.mfcc import mfcc_batch
 from moretta.shared.features.public_people import Recording, synthetic_people
@@ -54,10 +53,6 @@ class Line:
     form: str = "code"
     public: str = "synthetic"
     apart: bool = False
-    clips: int | None = None
-    """Of each speaker; None takes all."""
-    monotone: bool = False
-    """Every third speaker is left in one emotion only."""
 
 
 def tables() -> dict[str, list[Line]]:
@@ -67,15 +62,14 @@ def tables() -> dict[str, list[Line]]:
     forms = [Line(form="code-sequence"), Line(form="code-tokens"), Line(noise=1.0)]
     halves = [replace(half, size=s, noise=n) for s, n in ((5, 0.0), (5, 0.25), (5, 0.5), (5, 0.7), (5, 1.0), (16, 0.5))]
     apart = [replace(line, apart=True) for line in (Line(), Line(size=32, noise=0.0), half, replace(half, noise=0.0))]
-    few = [replace(half, clips=clips) for clips in (2, 5, 10, 30)] + [replace(half, monotone=True)]
     plain = Line(form="mfcc", noise=0.0, size=13)
     open_speech = [plain, replace(plain, public="other half")]
-    return {"unprotected": open_speech, "sizes": sizes, "forms": forms, "halves": halves, "apart": apart, "few": few}
+    return {"unprotected": open_speech, "sizes": sizes, "forms": forms, "halves": halves, "apart": apart}
 
 
-HEAD = """| code | noise | form | public speech | clips | emotion UAR | strongest top-1 | inverted | likeness | EER | \
+HEAD = """| code | noise | form | public speech | emotion UAR | strongest top-1 | inverted | likeness | EER | \
 top-1, 10 pooled | 20 pooled | chance |
-|---|---|---|---|---|---|---|---|---|---|---|---|---|"""
+|---|---|---|---|---|---|---|---|---|---|---|---|"""
 
 
 def main() -> None:
@@ -83,19 +77,25 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("corpus", type=Path)
     parser.add_argument("--only", nargs="*", default=list(tables()), choices=list(tables()))
+    parser.add_argument("--noise", nargs="*", type=float, default=[], help="lines with this much noise alone")
     options = parser.parse_args()
     measure.POOLED = POOLED
-    everybody = read_corpus(options.corpus).clips
-    sound = {clip: read_audio(clip.audio) for clip in everybody if clip.audio is not None}
+    sound = sound_of(options.corpus)
     print(HEAD, flush=True)
     for name in options.only:
-        for line in tables()[name]:
+        for line in (one for one in tables()[name] if not options.noise or one.noise in options.noise):
             start = time.perf_counter()
-            print(row(line, [figures(line, *sides) for sides in parts(line, sound)]), flush=True)
+            found = [release(line, code_of(line, public), mine, list(mine)) for public, mine in parts(line, sound)]
+            print(row(line, [_measured(clips) for clips in found]), flush=True)
             print(f"<!-- {time.perf_counter() - start:.0f} s -->", flush=True)
 
 
 Sound = dict[Clip, np.ndarray]
+
+
+def sound_of(corpus: Path) -> Sound:
+    """The samples of every clip."""
+    return {clip: read_audio(clip.audio) for clip in read_corpus(corpus).clips if clip.audio is not None}
 
 
 def parts(line: Line, sound: Sound) -> Iterator[tuple[Iterable[Recording], Sound]]:
@@ -114,12 +114,22 @@ def _synthetic() -> tuple[Recording, ...]:
     return tuple(synthetic_people(1))
 
 
-def figures(line: Line, public: Iterable[Recording], sound: Sound) -> dict[str, Any]:
-    """Everything measured about one release."""
-    chosen = _chosen(line, sound)
+Code = dict[str, np.ndarray]
+
+
+def code_of(line: Line, public: Iterable[Recording]) -> Code:
+    """What a coordinator would send; unprotected speech needs nothing."""
+    if line.form == "mfcc":
+        return {}
+    steps = line.form != "code"
+    return make_speaker_code(public, size=line.size, codebook_size=64, in_steps=steps, seed=1).to_arrays()
+
+
+def release(line: Line, code: Code, sound: Sound, chosen: Sequence[Clip], seed: int = 1) -> ClipSet:
+    """What a site that has the chosen clips, and no others, releases."""
     if line.form == "mfcc":
         frames = mfcc_batch([sound[clip] for clip in chosen])
-        return _measured(_clip_set([_described(clip) for clip in chosen], frames, line.form))
+        return _clip_set([_described(clip) for clip in chosen], frames, line.form)
     section = {
         "anonymizer": "speaker-normalised",
         "form": line.form,
@@ -127,8 +137,6 @@ def figures(line: Line, public: Iterable[Recording], sound: Sound) -> dict[str, 
         "code_noise": line.noise,
     }
     study = Study().with_changes(voice=section)
-    steps = line.form != "code"
-    code = make_speaker_code(public, size=line.size, codebook_size=64, in_steps=steps, seed=1).to_arrays()
     described = {clip: _described(clip) for clip in chosen}
     plan = make_plan(list(described.values()), seed=0)
     sides = [set(plan.enrol), set(plan.trial)] if line.apart else [{c.clip for c in described.values()}]
@@ -136,12 +144,12 @@ def figures(line: Line, public: Iterable[Recording], sound: Sound) -> dict[str, 
     for number, side in enumerate(sides):
         anonymizer = get_anonymizer("voice", "speaker-normalised").from_study(study, code)
         mine = [clip for clip in chosen if described[clip].clip in side]
-        anonymizer.fit([(str(clip.speaker), sound[clip]) for clip in mine], SeededNoise(1, "fit", number))
-        noise = [SeededNoise(1, str(clip.name)) for clip in mine]
+        anonymizer.fit([(str(clip.speaker), sound[clip]) for clip in mine], SeededNoise(seed, "fit", number))
+        noise = [SeededNoise(seed, str(clip.name)) for clip in mine]
         released = anonymizer.release([sound[c] for c in mine], noise, [str(c.speaker) for c in mine])
         arrays |= {clip: a for clip, a in zip(mine, released, strict=True) if isinstance(a, np.ndarray)}
     released_clips = [described[clip] for clip in arrays]
-    return _measured(_clip_set(released_clips, list(arrays.values()), line.form, anonymizer.codebook))
+    return _clip_set(released_clips, list(arrays.values()), line.form, anonymizer.codebook)
 
 
 def _clip_set(clips: list[ReleasedClip], arrays: list[np.ndarray], form: Any, codebook: Any = None) -> ClipSet:
@@ -175,23 +183,10 @@ def _measured(clips: ClipSet) -> dict[str, Any]:
 def row(line: Line, found: list[dict[str, Any]]) -> str:
     """One line of a table: means over the parts."""
     mean = {name: float(np.mean([one[name] for one in found])) for name in found[0]}
-    public = line.public + (", apart" if line.apart else "") + (", a third in one emotion" if line.monotone else "")
-    clips = "all" if line.clips is None else str(line.clips)
+    public = line.public + (", apart" if line.apart else "")
     names = ("uar", "top1", "inverted", "likeness", "eer", "pooled10", "pooled20", "chance")
     values = ["-" if np.isnan(mean[name]) else f"{mean[name]:.3f}" for name in names]
-    return "| " + " | ".join([str(line.size), f"{line.noise:g}", line.form, public, clips, *values]) + " |"
-
-
-def _chosen(line: Line, sound: Sound) -> list[Clip]:
-    """The clips of each speaker that are there: spread over sentences and emotions, or in one emotion only."""
-    chosen: list[Clip] = []
-    for number, speaker in enumerate(sorted({clip.speaker for clip in sound})):
-        mine = [clip for clip in sound if clip.speaker == speaker]
-        if line.monotone and number % 3 == 0:
-            mine = [clip for clip in mine if clip.label == EMOTIONS[number // 3 % len(EMOTIONS)]]
-        order = np.random.default_rng([7, speaker]).permutation(len(mine))
-        chosen += [mine[i] for i in sorted(order[: line.clips])]
-    return chosen
+    return "| " + " | ".join([str(line.size), f"{line.noise:g}", line.form, public, *values]) + " |"
 
 
 def _described(clip: Clip) -> ReleasedClip:

@@ -17,5 +17,5 @@ from moretta.server.audit.learn.tabular import VectorIdentifier
 class FaceInverted(InvertedIdentifier):
     """The quick classifiers, in every setting."""
 
-    classifiers: ClassVar[tuple[type[VectorIdentifier], ...]] = (FaceForest, FaceNeighbours, FaceLogistic, FaceSvm)
+    classifiers: ClassVar[tuple[type[VectorIdentifier], ...]] = (FaceForest, FaceNeighbours, FaceSvm, FaceLogistic)
     cost: ClassVar[int] = 2

@@ -17,5 +17,5 @@ from moretta.server.audit.learn.tabular import VectorIdentifier
 class VoiceInverted(InvertedIdentifier):
     """The quick classifiers, in every setting."""
 
-    classifiers: ClassVar[tuple[type[VectorIdentifier], ...]] = (VoiceForest, VoiceNeighbours, VoiceLogistic, VoiceSvm)
+    classifiers: ClassVar[tuple[type[VectorIdentifier], ...]] = (VoiceForest, VoiceNeighbours, VoiceSvm, VoiceLogistic)
     cost: ClassVar[int] = 2

@@ -31,7 +31,8 @@ class _Tried:
 class InvertedIdentifier(Identifier):
     """Of all settings of several classifiers, the one most often wrong about clips held out of enrolment, inverted.
 
-    If none is right less often than chance the best one is taken as it is. Trial clips have no say in it.
+    If none is right less often than chance the best one is taken as it is. Trial clips have no say in it. Where nothing
+    can be held out, nobody having two clips, the last one is inverted: as they are, others ask them all.
     """
 
     classifiers: ClassVar[tuple[type[VectorIdentifier], ...]]
@@ -39,13 +40,17 @@ class InvertedIdentifier(Identifier):
     def fit(self, clips: ClipSet, *, seed: int) -> None:
         """Try every classifier in every setting, choose, train."""
         self.speakers = clips.speakers
-        tried = [found for cls in self.classifiers for found in _try(cls(), clips, seed)]
+        tried = [found for cls in self.classifiers for found in _try(cls(), clips, seed)] or [self._untried()]
         worst, best = (choice(tried, key=lambda t: t.accuracy) for choice in (min, max))
         self._inverts = worst.accuracy < 1 / len(self.speakers)
         chosen = worst if self._inverts else best
         self._one = chosen.one
         model = chosen.one.pipeline(seed).set_params(**chosen.setting)
         self._model = model.fit(chosen.one.vectors(clips), clips.labels)
+
+    def _untried(self) -> _Tried:
+        one = self.classifiers[-1]()
+        return _Tried(0.0, one, {name: values[0] for name, values in one.settings().items()})
 
     def scores(self, clips: ClipSet) -> Floats:
         """Log-posteriors, or their opposite, [clips, speakers]."""
@@ -56,6 +61,4 @@ class InvertedIdentifier(Identifier):
 def _try(one: VectorIdentifier, clips: ClipSet, seed: int) -> list[_Tried]:
     grid = one.settings()
     tried = held_out_accuracies(one.pipeline(seed), grid, one.vectors(clips), clips.labels, clips)
-    if not tried:  # nothing could be held out: nothing speaks for inverting
-        return [_Tried(1.0, one, {name: values[0] for name, values in grid.items()})]
     return [_Tried(accuracy, one, setting) for setting, accuracy in tried]

@@ -106,7 +106,10 @@ def held_out_accuracies(
 
 
 def cross_validation(y: Ints, clips: ClipSet) -> list[tuple[Ints, Ints]] | None:
-    """Up to three folds, disjoint in sentence if every fold's training part still has every speaker."""
+    """Up to three folds, disjoint in sentence if every fold's training part still has every speaker.
+
+    None where no speaker has two clips.
+    """
     sentences = np.array([clip.sentence for clip in clips.clips])
     names = np.unique(sentences)
     folds = min(3, len(names))
@@ -115,9 +118,11 @@ def cross_validation(y: Ints, clips: ClipSet) -> list[tuple[Ints, Ints]] | None:
         splits = [(np.flatnonzero(fold_of != f), np.flatnonzero(fold_of == f)) for f in range(folds)]
         if all(len(np.unique(y[train])) == len(np.unique(y)) for train, _ in splits):
             return splits
-    fewest = int(np.bincount(y).min())
-    if fewest < 2:
+    own = np.bincount(y)
+    many = np.flatnonzero(own[y] > 1)  # the only clip of a speaker is never held out
+    if not len(many):
         return None
     from sklearn.model_selection import StratifiedKFold
 
-    return list(StratifiedKFold(min(3, fewest)).split(y, y))
+    held_out = [many[test] for _, test in StratifiedKFold(min(3, int(own[own > 1].min()))).split(many, y[many])]
+    return [(np.setdiff1d(np.arange(len(y)), test), test) for test in held_out]

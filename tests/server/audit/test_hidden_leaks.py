@@ -7,6 +7,7 @@ import pytest
 from people import KEY, SENTENCES, codes, faces, voices
 
 from moretta.server.audit.clipset import ClipSet
+from moretta.server.audit.learn.tabular import cross_validation
 from moretta.server.audit.rows import AuditRow
 from moretta.server.audit.run import run_audit
 from moretta.shared.corpus.names import EMOTIONS, Level
@@ -94,6 +95,28 @@ def test_the_least_likely_person_is_the_one_where_clips_were_centred_together(fo
     assert ordinary < 1.5 * CHANCE
     assert inverted > 1.6 * CHANCE
     assert top1(rows, f"{rows[0].modality}-inverted", pooled=10) > 0.5
+
+
+def test_of_two_clips_that_lie_opposite_each_other_one_names_the_other() -> None:
+    """One clip of each person is all there is to learn from: nothing can be held out to find that inverting helps."""
+    first = np.random.default_rng(1).normal(size=(SPEAKERS, 1, 40))
+    pairs = np.concatenate([first, -first], axis=1) + 0.3 * np.random.default_rng(2).normal(size=(SPEAKERS, 2, 40))
+    mine = [clip for number, clip in enumerate(described()) if number % CLIPS in {0, CLIPS - 1}]  # two sentences
+    clips = ClipSet.from_arrays(mine, list(pairs.reshape(-1, 40).astype(np.float32)), modality="voice", form="code")
+    ordinary, inverted, _ = attacked(clips, "inverted")
+    assert ordinary < 2 * CHANCE
+    assert inverted > 0.8
+
+
+def test_a_speaker_with_one_clip_keeps_nobody_elses_from_being_held_out() -> None:
+    everything = released(centred(), "code")
+    first = everything.labels[0]
+    only = everything.subset([0, *np.flatnonzero(everything.labels != first)])
+    folds = cross_validation(only.labels, only)
+    assert folds is not None
+    held_out = np.concatenate([test for _, test in folds])
+    assert sorted(held_out) == list(range(1, len(only)))
+    assert all(0 in train and not set(train) & set(test) for train, test in folds)
 
 
 @pytest.mark.parametrize("form", ["code", "code-sequence", "mfcc", "frames"])

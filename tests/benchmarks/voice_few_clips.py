@@ -1,0 +1,180 @@
+"""Voice told relative to a speaker with few clips, or in one emotion: `voice_few_clips.py CORPUS [--only] [--noise]`.
+
+Every line is a corpus in which people have so many clips, released by `speaker-normalised` as it is by default, with a
+code learnt on the other half of the people: both halves take their turn, and clips are drawn several times. Attacked is
+semi-informed, by every adaptive attacker that is not a network. The strongest is who does best over all draws and both
+halves, because with two clips each there are six trials a draw, and the best of thirteen would be lucky; an attacker
+who is always wrong counts as one who is always right. Emotion is read by judges that learned from the other people of
+the same corpus, or from the same other people with all their clips, as somebody who reads the few would.
+`--noise 100` releases nothing but noise: what these figures are where there is nothing to find.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections import defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from speakers_table import ATTACKERS, KEY, Line, Sound, code_of, parts, release, sound_of
+
+from moretta.server.audit.clipset import ClipSet
+from moretta.server.audit.emotion import Judge, get_judge, judge_names
+from moretta.server.audit.run import run_audit
+from moretta.server.confusion import confusion_by_speaker, uar
+from moretta.shared.corpus.clips import Clip
+from moretta.shared.corpus.names import EMOTIONS
+
+ALL = 44
+JUDGES = [name for name in judge_names("voice") if get_judge(name).missing() is None]
+HEAD = """| noise | clips of each person | whose figures | emotion UAR, judge of the same corpus | ... of whole ones \
+| strongest top-1 | EER |
+|---|---|---|---|---|---|---|"""
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """How many clips the people of a corpus have."""
+
+    counts: tuple[int, ...]
+    """In turn; the turn moves on with every draw."""
+    draws: int
+    monotone: bool = False
+    """Every third speaker is left in one emotion only."""
+
+    def group(self, number: int, draw: int) -> str:
+        """What is said of the speaker with this number."""
+        if self.monotone:
+            return "one emotion" if (number + draw) % 3 == 0 else "six emotions"
+        return f"{self.counts[(number + draw) % len(self.counts)]} clips"
+
+    def chosen(self, sound: Sound, draw: int) -> tuple[list[Clip], dict[int, str]]:
+        """The clips that are there, and the group of each speaker."""
+        chosen: list[Clip] = []
+        groups = {speaker: self.group(n, draw) for n, speaker in enumerate(sorted({clip.speaker for clip in sound}))}
+        for number, (speaker, group) in enumerate(groups.items()):
+            mine = [clip for clip in sound if clip.speaker == speaker]
+            if group == "one emotion":
+                mine = [clip for clip in mine if clip.label == EMOTIONS[(number // 3 + draw) % len(EMOTIONS)]]
+            order = np.random.default_rng([7, draw, speaker]).permutation(len(mine))
+            count = self.counts[(number + draw) % len(self.counts)]
+            chosen += [mine[i] for i in sorted(order[:count])]
+        return chosen, groups
+
+
+CORPORA = {
+    "2 each": Corpus((2,), 8),
+    "5 each": Corpus((5,), 4),
+    "10 each": Corpus((10,), 3),
+    "30 each": Corpus((30,), 2),
+    "44 each": Corpus((ALL,), 2),
+    "2, 5 and 44": Corpus((2, 5, ALL), 6),
+    "a third in one emotion": Corpus((ALL,), 3, monotone=True),
+}
+
+
+class Found:
+    """What was found of each group, over draws and halves."""
+
+    def __init__(self) -> None:
+        self.rates: dict[tuple[str, str, str], list[float]] = defaultdict(list)
+        """By group, metric and attacker: of each speaker."""
+        self.counts: dict[tuple[str, str, str], np.ndarray] = defaultdict(lambda: np.zeros((6, 6), np.int64))
+        """By group, what the judge learned from, and judge: confusions."""
+
+    @property
+    def groups(self) -> list[str]:
+        """`everybody` first."""
+        return sorted({key[0] for key in self.counts}, key=lambda g: (g != "everybody", len(g), g))
+
+    def strongest(self, group: str, metric: str) -> float:
+        """Of all attackers, by what it reaches on average."""
+        means = [np.mean(rates) for (g, m, _), rates in self.rates.items() if (g, m) == (group, metric)]
+        return float(max(means) if metric == "top1" else min(min(m, 1 - m) for m in means))
+
+    def emotion(self, group: str, learned: str) -> float:
+        """Of all judges, the best."""
+        return max(float(uar(counts)) for (g, kind, _), counts in self.counts.items() if (g, kind) == (group, learned))
+
+
+def main() -> None:
+    """Make, attack, judge, print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("corpus", type=Path)
+    parser.add_argument("--only", nargs="*", default=list(CORPORA), choices=list(CORPORA))
+    parser.add_argument("--noise", type=float, default=Line.noise)
+    options = parser.parse_args()
+    sound, line = sound_of(options.corpus), Line(public="other half", noise=options.noise)
+    print(HEAD, flush=True)
+    for name in options.only:
+        start, found = time.perf_counter(), Found()
+        for public, mine in parts(line, sound):
+            code = code_of(line, public)
+            whole = _learned(release(line, code, mine, list(mine)))
+            for draw in range(CORPORA[name].draws):
+                chosen, groups = CORPORA[name].chosen(mine, draw)
+                clips = release(line, code, mine, chosen, seed=draw + 2)
+                called = {KEY.speaker(speaker): group for speaker, group in groups.items()}
+                _attack(found, clips, called)
+                _judge(found, clips, {"same": _learned(clips), "whole": whole}, called)
+        for group in found.groups if len(found.groups) > 2 else ["everybody"]:
+            print(_row(line, name, group, found), flush=True)
+        print(f"<!-- {time.perf_counter() - start:.0f} s -->", flush=True)
+
+
+def _attack(found: Found, clips: ClipSet, groups: dict[str, str]) -> None:
+    rows = run_audit(None, clips, attackers=ATTACKERS, seed=0, bootstrap=0, workers=1)
+    for row in rows:
+        if row.scenario != "semi-informed" or row.pooled > 1 or row.value is None or row.metric not in {"top1", "eer"}:
+            continue
+        if group := "everybody" if row.subset == "all" else groups.get(row.subset):
+            found.rates[group, row.metric, row.attacker].append(row.value)
+
+
+Judges = dict[tuple[str, str], Judge]
+"""By name and by the speaker whose clips they have not seen."""
+
+
+def _learned(clips: ClipSet) -> Judges:
+    made: Judges = {}
+    for name in JUDGES:
+        vectors, emotions = get_judge(name)().vectors(clips), _emotions(clips)
+        for speaker in clips.speakers:
+            others = _rows(clips, speaker, same=False)
+            made[name, speaker] = get_judge(name)()
+            made[name, speaker].fit(vectors[others], emotions[others], seed=0)
+    return made
+
+
+def _judge(found: Found, clips: ClipSet, learned: dict[str, Judges], groups: dict[str, str]) -> None:
+    vectors = {name: get_judge(name)().vectors(clips) for name in JUDGES}
+    for kind, judges in learned.items():
+        for (name, speaker), judge in judges.items():
+            mine = _rows(clips, speaker, same=True)
+            said, truth = judge.scores(vectors[name][mine]).argmax(1), _emotions(clips)[mine]
+            counts = confusion_by_speaker(truth, said, [0] * len(mine), classes=len(EMOTIONS))[0]
+            for group in {"everybody", groups[speaker]}:
+                found.counts[group, kind, name] += counts
+
+
+def _rows(clips: ClipSet, speaker: str, *, same: bool) -> np.ndarray:
+    return np.flatnonzero([(clip.speaker == speaker) is same for clip in clips.clips])
+
+
+def _emotions(clips: ClipSet) -> np.ndarray:
+    return np.array([clip.emotion.class_index for clip in clips.clips], np.int64)
+
+
+def _row(line: Line, corpus: str, group: str, found: Found) -> str:
+    values = (found.emotion(group, "same"), found.emotion(group, "whole"), *_leak(group, found))
+    return f"| {line.noise:g} | {corpus} | {group} | " + " | ".join(f"{value:.2f}" for value in values) + " |"
+
+
+def _leak(group: str, found: Found) -> tuple[float, float]:
+    return found.strongest(group, "top1"), found.strongest(group, "eer")
+
+
+if __name__ == "__main__":
+    main()

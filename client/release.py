@@ -111,6 +111,8 @@ def make_release(
     for modality, channel in channels.items():
         channel.anonymizer.keep_in(settings.remembered)
         channel.anonymizer.fit(_raw(channel, clips, pseudonyms), _noise(settings, modality, "fit"))
+        if channel.anonymizer.learns_emotions:
+            channel.anonymizer.learn_emotions(_labelled(channel, clips))
     writer = ReleaseWriter(
         folder,
         forms={m: c.anonymizer.form for m, c in channels.items()},
@@ -246,6 +248,17 @@ def _raw(channel: _Channel, clips: Iterable[Clip], pseudonyms: PseudonymKey) -> 
         if raw is not None:
             channel.fitted_on.append((pseudonyms.speaker(clip.speaker), pseudonyms.clip(str(clip.name))))
             yield _speaker_key(clip), raw
+
+
+def _labelled(channel: _Channel, clips: Iterable[Clip]) -> Iterator[tuple[Speaker, Array, int]]:
+    """The same clips with their emotions, which a release tells of anyway."""
+    for clip in clips:
+        try:
+            raw = channel.read(clip)
+        except Exception:  # noqa: S112 - counted when the clip's turn comes
+            continue
+        if raw is not None:
+            yield _speaker_key(clip), raw, clip.label.class_index
 
 
 def _speaker_key(clip: Clip) -> Speaker:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,10 +11,11 @@ import numpy.typing as npt
 
 from moretta.shared.seeds import derive
 from moretta.shared.study import Study
-from moretta.shared.study_voice import SPEAKER_NORMALISED
+from moretta.shared.study_voice import EMOTION_WORDS, SPEAKER_NORMALISED
 from moretta.shared.versions import code_digest
 
 if TYPE_CHECKING:
+    from moretta.shared.features.public_people import Recording
     from moretta.shared.features.public_voice import PublicVoice
     from moretta.shared.models.autoencoder import Autoencoder
     from moretta.shared.models.expression_code import ExpressionCode
@@ -56,6 +57,8 @@ def public_arrays(study: Study, tell: Tell = lambda text: None) -> dict[str, Arr
             arrays |= _codes(study, voice)
         if study.voice.anonymizer == SPEAKER_NORMALISED:
             arrays |= _speaker_code(study)
+        if study.voice.anonymizer == EMOTION_WORDS:
+            arrays |= _emotion_words(study)
     if study.face.enabled and study.face.anonymizer in AUTOENCODERS:
         arrays |= _autoencoder(study, tell)
     return arrays
@@ -74,13 +77,25 @@ def _codes(study: Study, voice: PublicVoice) -> dict[str, Array]:
     ).to_arrays()
 
 
-def _speaker_code(study: Study) -> dict[str, Array]:
+def _public_people(study: Study, seed: int) -> Iterator[Recording]:
     from moretta.shared.features.public_people import recorded_people, synthetic_people
+
+    folder = study.voice.public_speech
+    return synthetic_people(seed) if folder is None else recorded_people(folder, seed)
+
+
+def _emotion_words(study: Study) -> dict[str, Array]:
+    from moretta.shared.features.emotion_words import make_emotion_words
+
+    return make_emotion_words(_public_people(study, derive(study.seed, "emotion words"))).to_arrays()
+
+
+def _speaker_code(study: Study) -> dict[str, Array]:
     from moretta.shared.features.speaker_code import make_speaker_code
 
     voice, seed = study.voice, derive(study.seed, "speaker code")
     return make_speaker_code(
-        synthetic_people(seed) if voice.public_speech is None else recorded_people(voice.public_speech, seed),
+        _public_people(study, seed),
         size=voice.code_size,
         codebook_size=voice.codebook_size,
         in_steps=voice.form != "code",

@@ -16,6 +16,9 @@ BY_VALUE = "mfcc-quantizer"
 BUDGETED: tuple[str, ...] = ("clip-quantizer", "clip-statistics")
 """Those of `dp-clip` and `dp-speaker`; the first is meant where none is named."""
 SPEAKER_NORMALISED = "speaker-normalised"
+EMOTION_WORDS = "emotion-words"
+WORD_FORMS: tuple[VoiceForm, ...] = ("code", "code-tokens")
+"""Of a clip that is told in words."""
 _DP_PRESETS = ("dp-clip", "dp-speaker")
 CLIP_EPSILON = 2.0
 """Of one clip where a speaker's budget is shared by several. On synthetic speech models learnt most from so many clips
@@ -56,6 +59,10 @@ class VoiceSection(Section):
     """Values in a code of `speaker-normalised`."""
     code_noise: Annotated[float, Field(ge=0, le=100)] = 0.5
     """Standard deviation of the noise on these values, which vary by 1 within a speaker."""
+    words_from: Literal["site", "public"] = "site"
+    """Who teaches the words of `emotion-words`: the site's other people, or public speech."""
+    word_epsilon: Positive = 3.5
+    """Of one word of `emotion-words`, which a clip is told in."""
     public_speech: Path | None = None
     """A folder of wav files that anybody may have; None means synthetic speech."""
     model: str = "statistics"
@@ -84,7 +91,7 @@ class VoiceSection(Section):
             content.setdefault("preset", "dp-clip")
         if content.get("preset") in _DP_PRESETS:
             content["anonymizer"] = BUDGETED[0] if named == BY_VALUE else named
-        coded = content.get("preset") in _DP_PRESETS or named == SPEAKER_NORMALISED
+        coded = content.get("preset") in _DP_PRESETS or named in (SPEAKER_NORMALISED, EMOTION_WORDS)
         if coded and content.get("form", "mfcc") == "mfcc":
             content["form"] = "code"
         return content
@@ -102,9 +109,11 @@ class VoiceSection(Section):
             raise ValueError(f"{self.anonymizer} with the preset {self.preset} has no codebook that could be federated")
         if self.released_clips is not None and self.preset != "dp-speaker":
             raise ValueError(f"released_clips limits what the preset dp-speaker releases; the preset is {self.preset}")
+        if self.anonymizer == EMOTION_WORDS and self.form not in WORD_FORMS:
+            raise ValueError(f"{EMOTION_WORDS} releases the form {' or '.join(WORD_FORMS)}, not {self.form}")
         if not self.budgeted:
             return self
-        forms = ("code",) if self.anonymizer == "clip-statistics" else ("code", "code-tokens")
+        forms = ("code",) if self.anonymizer == "clip-statistics" else WORD_FORMS
         if self.form not in forms:
             raise ValueError(f"{self.anonymizer} releases the form {' or '.join(forms)}, not {self.form}")
         if self.codebook == "local":

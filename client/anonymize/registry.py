@@ -65,6 +65,20 @@ class Anonymizer(ABC):
     def fit(self, clips: Iterable[tuple[Speaker, Array]], noise: NoiseSource) -> None:  # noqa: B027 - most fit nothing
         """Fit what is fitted on the site's own clips, each with whose it is. Default: nothing, which costs nothing."""
 
+    @property
+    def learns_emotions(self) -> bool:
+        """Whether `learn_emotions` must be called between `fit` and `release`. Default: no."""
+        return False
+
+    def learn_emotions(self, clips: Iterable[tuple[Speaker, Array, int]]) -> None:
+        """Learn from the site's clips, each with whose it is and the class index of its emotion label.
+
+        Raises:
+            StudyError: they are too few to learn from.
+        """
+        del clips
+        raise NotImplementedError(f"{self.name} learns no emotions")
+
     def points(self, samples: Array, speaker: Speaker) -> Array:
         """What a federated codebook is made of: float32 [n, d] of one clip, without noise. Nothing of it may leave.
 

@@ -37,6 +37,10 @@ def voice_studies() -> dict[str, str]:
         lines[f"speaker-normalised noise={noise:g}"] = (
             f'[voice]\nanonymizer = "speaker-normalised"\ncode_noise = {noise}\n'
         )
+    for epsilon in (2, 3.5, 5, 20):
+        lines[f"emotion-words epsilon={epsilon:g}"] = (
+            f'[voice]\nanonymizer = "emotion-words"\nword_epsilon = {epsilon}\n'
+        )
     return {name: text + "[face]\nenabled = false\n" for name, text in lines.items()}
 
 

@@ -49,7 +49,7 @@ def test_a_study_gives_its_seed_and_attackers_and_not_its_anonymizer_or_its_site
     assert {c.study.seed for c in made.cells} == {7}
     assert {c.study.audit.attackers for c in made.cells} == {("voice-wccn",)}
     assert [c.release.key for c in made.cells] == [c.release.key for c in plan(tiny_corpus, study=study).cells]
-    assert made.cells[0].study.voice.anonymizer == "speaker-normalised"
+    assert made.cells[0].study.voice.anonymizer == "emotion-words"
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,74 @@
+"""What a site's other people teach: a model for each speaker that was learnt on none of that speaker's clips.
+
+A model that had learnt on a speaker's own clips would know their emotions by heart, and its words would flatter whoever
+measures how well emotion is told.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+
+import numpy as np
+import numpy.typing as npt
+
+from moretta.client.anonymize.registry import Speaker
+from moretta.shared.errors import ClipError, StudyError
+from moretta.shared.features.emotion_words import EmotionWords
+
+FEWEST_PEOPLE = 3
+"""Of whom two teach the third."""
+_GROUPS = 12
+"""Speakers are taught in so many groups at most, which bounds how many models there are."""
+
+
+class OtherPeople:
+    """Labelled places by speaker, and the words learnt from them.
+
+    Args:
+        spread: float32 [n], which the places were made with.
+    """
+
+    def __init__(self, spread: npt.NDArray[np.float32]) -> None:
+        self._spread = spread
+        self._places: dict[Speaker, list[npt.NDArray[np.float64]]] = defaultdict(list)
+        self._emotions: dict[Speaker, list[int]] = defaultdict(list)
+        self._words: dict[Speaker, EmotionWords] = {}
+
+    def add(self, speaker: Speaker, places: npt.NDArray[np.float64], emotion: int) -> None:
+        """One clip: places [1, n] and a class index."""
+        self._places[speaker].append(places)
+        self._emotions[speaker].append(emotion)
+
+    def learn(self) -> None:
+        """Learn each speaker's words on those of the other groups.
+
+        Raises:
+            StudyError: too few people, or fewer than two emotions beside somebody's own.
+        """
+        people = sorted(self._places)
+        if len(people) < FEWEST_PEOPLE:
+            raise StudyError(
+                f"emotion words to be learnt from {len(people)} people at this site",
+                expected=f"at least {FEWEST_PEOPLE}: nobody teaches the words that their own clips are told in",
+                fix='set `words_from = "public"` in [voice], or bring more people',
+            )
+        groups = min(_GROUPS, len(people))
+        for first in range(groups):
+            taught = people[first::groups]
+            words = self._learnt([one for one in people if one not in taught])
+            self._words.update(dict.fromkeys(taught, words))
+
+    def words_for(self, speaker: Speaker) -> EmotionWords:
+        """Words that were learnt on none of this speaker's clips.
+
+        Raises:
+            ClipError: nothing was learnt for such a speaker.
+        """
+        if speaker not in self._words:
+            raise ClipError("not-taught", "a speaker for whom nobody taught words", fix="call `learn_emotions` first")
+        return self._words[speaker]
+
+    def _learnt(self, teachers: list[Speaker]) -> EmotionWords:
+        places = np.concatenate([row for one in teachers for row in self._places[one]])
+        emotions = np.array([label for one in teachers for label in self._emotions[one]], np.int64)
+        return EmotionWords.learn(places, emotions, self._spread)

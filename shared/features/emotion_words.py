@@ -1,0 +1,153 @@
+"""Which of six emotions a clip sounds like, told relative to its person: the words of the anonymizer `emotion-words`.
+
+A linear model over the places of a clip's measurements among the person's other clips. It is learnt on people who are
+not the one whose clips are told: on public speech, or on the other people of a site.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from moretta.shared.corpus.names import EMOTIONS
+from moretta.shared.errors import StudyError
+from moretta.shared.features.delivery import MEASUREMENTS
+from moretta.shared.features.person_ranks import PersonRanks
+from moretta.shared.features.public_people import Recording
+from moretta.shared.features.speaker_code import MIN_SPREAD, measured
+
+Floats = npt.NDArray[np.float64]
+Matrix = npt.NDArray[np.float32]
+
+WORDS = len(EMOTIONS)
+_STRENGTH = 0.01
+"""Inverse of the penalty on squared weights: measurements are many, and people who teach are few."""
+_BATCH = 16
+_NAMES = ("spread", "weights", "bias")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class EmotionWords:
+    """From places among a person's clips to a word.
+
+    Args:
+        spread: float32 [n], of the measurements: public standard deviations within a person.
+        weights: float32 [n, 6].
+        bias: float32 [6].
+    """
+
+    spread: Matrix
+    weights: Matrix
+    bias: Matrix
+
+    def __call__(self, places: npt.NDArray[Any]) -> npt.NDArray[np.int32]:
+        """int32 [m], class indices in the order of `EMOTIONS`, of places [m, n]."""
+        return np.asarray(np.argmax(places @ self.weights + self.bias, axis=1), np.int32)
+
+    def to_arrays(self) -> dict[str, npt.NDArray[Any]]:
+        """As the coordinator sends it."""
+        return {f"voice/emotion-words/{name}": getattr(self, name) for name in _NAMES}
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, npt.NDArray[Any]]) -> Self:
+        """Check and take what the coordinator sent.
+
+        Raises:
+            StudyError: an array is missing, of another shape, or holds values that cannot be.
+        """
+        try:
+            spread, weights, bias = (
+                np.ascontiguousarray(arrays[f"voice/emotion-words/{name}"], np.float32) for name in _NAMES
+            )
+        except KeyError as error:
+            raise StudyError(
+                f"public voice arrays without {error}",
+                expected="what the coordinator's codebook stage makes for this anonymizer",
+                fix="run that stage first",
+            ) from error
+        width = len(MEASUREMENTS)
+        fits = spread.shape == (width,) and weights.shape == (width, WORDS) and bias.shape == (WORDS,)
+        if not fits or not all(np.isfinite(a).all() for a in (spread, weights, bias)) or spread.min() <= 0:
+            raise StudyError(
+                f"emotion words of spread {list(spread.shape)}, weights {list(weights.shape)}, bias {list(bias.shape)}",
+                expected=f"finite arrays [{width}], [{width}, {WORDS}] and [{WORDS}]",
+            )
+        return cls(spread, weights, bias)
+
+    @classmethod
+    def learn(cls, places: npt.NDArray[Any], emotions: npt.NDArray[np.int64], spread: Matrix) -> Self:
+        """Logistic regression, all emotions alike however many clips each has.
+
+        Args:
+            places: [clips, n], of each clip among its person's.
+            emotions: int64 [clips], class indices. One that nobody showed is never told.
+            spread: float32 [n], which the places were made with.
+
+        Raises:
+            StudyError: fewer than two emotions.
+        """
+        from sklearn.linear_model import LogisticRegression
+
+        shown = np.unique(emotions)
+        if len(shown) < 2:
+            raise StudyError(
+                f"clips of {len(shown)} emotions to learn emotion words from", expected="clips of several emotions"
+            )
+        fitted = LogisticRegression(C=_STRENGTH, class_weight="balanced", max_iter=5_000).fit(places, emotions)
+        rows, offsets = fitted.coef_, fitted.intercept_
+        if len(shown) == 2:  # then there is one row, for the second against the first
+            rows, offsets = np.vstack([-rows, rows]), np.concatenate([-offsets, offsets])
+        weights, bias = np.zeros((len(spread), WORDS), np.float32), np.full(WORDS, -np.float32(1e6))
+        weights[:, shown], bias[shown] = rows.T, offsets
+        return cls(spread, weights, bias)
+
+
+def make_emotion_words(people: Iterable[Recording]) -> EmotionWords:
+    """Learn on public speech.
+
+    Args:
+        people: several clips of each person, in several emotions.
+    """
+    values, person, emotions = _gathered(people)
+    groups = [np.flatnonzero(person == one) for one in np.unique(person)]
+    centred = np.concatenate([values[rows] - values[rows].mean(axis=0) for rows in groups])
+    spread = np.maximum(centred.std(axis=0), MIN_SPREAD).astype(np.float32)
+    places = np.empty_like(values)
+    for rows in groups:
+        places[rows] = places_among(values[rows], values[rows], spread)
+    return EmotionWords.learn(places, emotions, spread)
+
+
+def places_among(known: npt.NDArray[Any], values: npt.NDArray[Any], spread: npt.NDArray[Any]) -> Floats:
+    """[m, n]: where a person's measurements [m, n] lie among those that are known of the person, [clips, n].
+
+    All known clips count alike. Weights of their own, which `speaker-normalised` gives them, cost emotion, and what
+    they hide is how places add up, which no word tells.
+    """
+    return PersonRanks.of(known, np.ones(len(known)), spread)(values)
+
+
+def _gathered(people: Iterable[Recording]) -> tuple[Floats, npt.NDArray[np.str_], npt.NDArray[np.int64]]:
+    rows: list[Matrix] = []
+    person: list[str] = []
+    emotions: list[int] = []
+    batch: list[Recording] = []
+
+    def take() -> None:
+        rows.extend(measured([one.samples for one in batch], in_steps=False))
+        batch.clear()
+
+    for recording in people:
+        batch.append(recording)
+        person.append(recording.person)
+        emotions.append(recording.emotion)
+        if len(batch) == _BATCH:
+            take()
+    if batch:
+        take()
+    values = np.concatenate(rows).astype(np.float64) if rows else np.empty((0, len(MEASUREMENTS)))
+    return values, np.array(person), np.array(emotions, np.int64)

@@ -1,0 +1,208 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from moretta.client.anonymize.emotion_words import EmotionWordsVoice
+from moretta.client.anonymize.registry import get_anonymizer
+from moretta.client.release import make_release
+from moretta.shared.corpus.names import EMOTIONS
+from moretta.shared.corpus.voice import make_voice, synthesize
+from moretta.shared.errors import ClipError, StudyError
+from moretta.shared.features.emotion_words import WORDS, EmotionWords, make_emotion_words
+from moretta.shared.features.public_people import synthetic_people
+from moretta.shared.privacy.noise import SeededNoise
+from moretta.shared.privacy.randomized_response import RandomizedResponse
+from moretta.shared.release.format import check_array
+from moretta.shared.study import Study
+
+NEARLY_ALWAYS = 20.0
+"""Of such an epsilon no answer among hundreds is another."""
+Clips = list[tuple[str, np.ndarray, int]]
+
+
+@pytest.fixture(scope="module")
+def shared() -> dict[str, Any]:
+    return make_emotion_words(synthetic_people(1, voices=4, clips=12)).to_arrays()
+
+
+@pytest.fixture(scope="module")
+def spoken() -> Clips:
+    """Twelve clips of each of four speakers, two in each emotion."""
+    return [
+        (
+            str(number),
+            synthesize(make_voice(50 + number), EMOTIONS[clip % 6], "DFA", seed=100 * number + clip),
+            clip % 6,
+        )
+        for number in range(4)
+        for clip in range(12)
+    ]
+
+
+def build(shared: dict[str, Any], **voice: Any) -> EmotionWordsVoice:
+    changes = {"anonymizer": "emotion-words", "word_epsilon": NEARLY_ALWAYS, **voice}
+    made = get_anonymizer("voice", "emotion-words").from_study(Study().with_changes(voice=changes), shared)
+    assert isinstance(made, EmotionWordsVoice)
+    return made
+
+
+def fitted(shared: dict[str, Any], clips: Clips, folder: Path | None = None, **voice: Any) -> EmotionWordsVoice:
+    made = build(shared, **voice)
+    if folder is not None:
+        made.keep_in(folder)
+    made.fit([(speaker, clip) for speaker, clip, _ in clips], SeededNoise(1, "fit"))
+    if made.learns_emotions:
+        made.learn_emotions(clips)
+    return made
+
+
+def released(made: EmotionWordsVoice, clips: Clips, seed: int = 1) -> list[Any]:
+    noise = [SeededNoise(seed, index) for index in range(len(clips))]
+    return made.release([clip for _, clip, _ in clips], noise, [speaker for speaker, _, _ in clips])
+
+
+def words(made: EmotionWordsVoice, clips: Clips, seed: int = 1) -> list[int]:
+    return [int(array[0] if made.form == "code-tokens" else array.argmax()) for array in released(made, clips, seed)]
+
+
+@pytest.mark.parametrize("form", ["code", "code-tokens"])
+@pytest.mark.parametrize("source", ["site", "public"])
+def test_every_form_keeps_the_format_and_is_one_word(shared: Any, spoken: Clips, form: str, source: str) -> None:
+    made = fitted(shared, spoken, form=form, words_from=source)
+    for array in released(made, spoken):
+        check_array("voice", form, array, codebook_size=WORDS)
+        assert made.frames(array) == 1
+        assert array.shape == ((1,) if form == "code-tokens" else (WORDS,))
+    assert (made.codebook is None) == (form != "code-tokens")
+
+
+def test_the_sites_other_people_teach_words_that_tell_emotions(shared: Any, spoken: Clips) -> None:
+    told = words(fitted(shared, spoken), spoken)
+    assert np.mean([word == label for word, (_, _, label) in zip(told, spoken, strict=True)]) > 0.6
+
+
+def test_nobody_teaches_their_own_words(shared: Any, spoken: Clips) -> None:
+    """One's own labels, however wrong, change nothing of one's own words; others' labels do."""
+    mine = [clip for clip in spoken if clip[0] == "0"]
+    others = [clip for clip in spoken if clip[0] != "0"]
+    wrong = [(speaker, clip, (label + 1) % 6) for speaker, clip, label in mine]
+    truth = words(fitted(shared, spoken), mine)
+    assert words(fitted(shared, [*wrong, *others]), mine) == truth
+    lied = [(speaker, clip, (label + 1) % 6) for speaker, clip, label in others]
+    assert np.mean(np.array(words(fitted(shared, [*mine, *lied]), mine)) == (np.array(truth) + 1) % 6) > 0.8
+
+
+def test_what_is_the_same_in_all_of_a_speakers_clips_changes_no_word(shared: Any, spoken: Clips) -> None:
+    mine = [clip for clip in spoken if clip[0] == "0"]
+    louder = [("0", np.clip(3 * clip, -1, 1), label) for _, clip, label in mine]
+    for source in ("site", "public"):
+        here, there = (words(fitted(shared, [*own, *spoken[12:]], words_from=source), own) for own in (mine, louder))
+        assert np.mean(np.array(here) == np.array(there)) > 0.9
+
+
+def test_answers_are_kept_as_often_as_the_study_says(shared: Any, spoken: Clips) -> None:
+    truth = np.array(words(fitted(shared, spoken), spoken))
+    made = fitted(shared, spoken, word_epsilon=2.0)
+    kept = np.mean([np.array(words(made, spoken, seed)) == truth for seed in range(20)])
+    assert abs(kept - RandomizedResponse(choices=WORDS, token_epsilon=2.0).keep) < 0.04
+
+
+def test_a_word_costs_its_speaker_as_often_as_it_may_change_others(shared: Any, spoken: Clips) -> None:
+    sizes = {"a": [1] * 12, "b": [1] * 30}
+    one = RandomizedResponse(choices=WORDS, token_epsilon=3.0)
+    for source, tokens in (("public", 30), ("site", 42)):
+        made = build(shared, words_from=source, word_epsilon=3.0)
+        for unit in ("clip", "speaker"):
+            (loss,) = made.losses(sizes)[unit]
+            assert loss == one.for_group(tokens, unit)
+            assert (loss,) == made.planned_losses(Study().with_changes(voice=made._section.model_dump()), sizes)[unit]
+        statement = made.statement(sizes, "system")
+        assert {p.unit for p in statement.privacy} == {"value", "frame", "clip", "speaker"}
+        assert all(p.epsilon == pytest.approx(one.for_group(tokens).epsilon(1e-5)) for p in statement.privacy)
+    assert build(shared).losses({}) == {"clip": (), "speaker": ()}
+
+
+def test_who_is_alone_or_nearly_so_cannot_be_taught(shared: Any, spoken: Clips) -> None:
+    with pytest.raises(StudyError, match=r"2 people at this site.*at least 3.*words_from"):
+        fitted(shared, spoken[:24])
+    assert len(words(fitted(shared, spoken[:12], words_from="public"), spoken[:12])) == 12
+    with pytest.raises(StudyError, match="1 emotions"):
+        fitted(shared, [(speaker, clip, 0) for speaker, clip, _ in spoken])
+
+
+def test_the_only_clip_of_a_speaker_is_told_as_anybodys(shared: Any, spoken: Clips) -> None:
+    only = [("only", clip, label) for _, clip, label in (spoken[0], spoken[20])]
+    told = [words(fitted(shared, [one, *spoken[24:]], words_from="public"), [one])[0] for one in only]
+    assert told[0] == told[1]
+
+
+def test_two_emotions_are_told_and_no_other(shared: Any, spoken: Clips) -> None:
+    some = [clip for clip in spoken if clip[2] in (1, 4)]
+    assert set(words(fitted(shared, some), some)) == {1, 4}
+
+
+def test_clips_that_cannot_be_used_are_no_bodys_teachers_and_fail_when_released(shared: Any, spoken: Clips) -> None:
+    broken = ("0", np.full(16_000, np.nan, np.float32), 2)
+    made = fitted(shared, [broken, *spoken])
+    out = released(made, [broken, spoken[0], ("unknown", spoken[0][1], 0)])
+    assert isinstance(out[0], ClipError) and isinstance(out[1], np.ndarray) and isinstance(out[2], ClipError)
+    assert words(made, spoken) == words(fitted(shared, spoken), spoken)
+
+
+def test_new_clips_are_told_relative_to_the_known_ones(shared: Any, spoken: Clips, tmp_path: Path) -> None:
+    known = [clip for clip in spoken if clip[:1] != ("0",) or clip[2] != 3]
+    new = [clip for clip in spoken if clip[0] == "0" and clip[2] == 3]
+    fitted(shared, known, tmp_path)
+    assert (tmp_path / "emotion-words.safetensors").stat().st_mode & 0o777 == 0o600
+    later = fitted(shared, [*new, *spoken[12:]], tmp_path)
+    at_once, alone = fitted(shared, spoken), fitted(shared, [*new, *spoken[12:]])
+    assert words(later, new) == words(at_once, new)
+    for speaker, clip, _ in new:
+        np.testing.assert_allclose(later._places(speaker, clip), at_once._places(speaker, clip))
+        assert np.abs(later._places(speaker, clip) - alone._places(speaker, clip)).max() > 0.5
+
+
+def test_before_it_was_taught_nothing_is_released(shared: Any, spoken: Clips) -> None:
+    made = build(shared)
+    made.fit([(speaker, clip) for speaker, clip, _ in spoken], SeededNoise(1, "fit"))
+    (error,) = released(made, spoken[:1])
+    assert isinstance(error, ClipError) and error.reason == "not-taught"
+
+
+@pytest.mark.parametrize("broken", ["missing", "narrow", "nan", "no spread"])
+def test_damaged_words_are_refused(shared: Any, broken: str) -> None:
+    arrays = {name: array.copy() for name, array in shared.items()}
+    if broken == "missing":
+        del arrays["voice/emotion-words/bias"]
+    elif broken == "narrow":
+        arrays["voice/emotion-words/weights"] = arrays["voice/emotion-words/weights"][:, :5]
+    elif broken == "nan":
+        arrays["voice/emotion-words/weights"][0, 0] = np.nan
+    else:
+        arrays["voice/emotion-words/spread"][0] = 0
+    with pytest.raises(StudyError):
+        EmotionWords.from_arrays(arrays)
+
+
+def test_the_study_refuses_forms_that_are_no_words() -> None:
+    assert Study().with_changes(voice={"anonymizer": "emotion-words"}).voice.form == "code"
+    with pytest.raises(StudyError, match="code or code-tokens"):
+        Study().with_changes(voice={"anonymizer": "emotion-words", "form": "waveform"})
+
+
+def test_a_site_releases_words_and_pays_for_them(simulated: Any, study: Study, shared: Any) -> None:
+    wanted = study.with_changes(voice__anonymizer="emotion-words", voice__form="code-tokens")
+    wanted = wanted.with_changes(voice__words_from="public")
+    site = simulated.site()
+    release = make_release(site, wanted, shared)
+    tokens = [array for _, array in release.arrays("voice")]
+    assert len(tokens) == 24 and all(token.shape == (1,) for token in tokens)
+    (entry,) = site.purse().ledger.entries("release")
+    assert entry["anonymizer"] == "emotion-words"
+    with pytest.raises(StudyError, match="people at this site"):
+        make_release(site, wanted.with_changes(voice__words_from="site"), shared)
+    assert len(site.purse().ledger.entries("release")) == 1

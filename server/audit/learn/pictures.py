@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
+from moretta.server.audit.attackers.base import NotConvergedError
 from moretta.server.audit.clipset import ClipSet
 from moretta.server.audit.learn.convergence import check_learned
 from moretta.server.audit.learn.margin import Schedule, train_with_margin
@@ -16,7 +19,11 @@ if TYPE_CHECKING:
     from torch import nn
 
 Floats = npt.NDArray[np.float32]
+Frames = npt.NDArray[np.uint8]
 Ints = npt.NDArray[np.int64]
+FrameOf = Callable[[Frames, np.random.Generator], Frames]
+"""Takes one of a clip's frames."""
+_LONGER = 4
 _SHIFT = 3  # pixels by which training frames are moved
 _BATCH = 32
 
@@ -28,14 +35,28 @@ class PictureModel:
         self._network, self._dimensions, self._schedule = network, dimensions, schedule
 
     def fit(self, clips: ClipSet, *, seed: int) -> None:
-        """Train on one frame of each clip at a time, mirrored and shifted at random."""
+        """Train on one frame of each clip at a time, mirrored and shifted at random.
+
+        Where a release hides people so well that nothing is left which still holds of a mirrored frame, that is not
+        learned. Then training goes on with frames as they are, longer: an attacker who has learned what it was shown,
+        and fails, says something.
+
+        Raises:
+            NotConvergedError: that was not learned either.
+        """
+        try:
+            self._train(clips, _varied, self._schedule, seed)
+        except NotConvergedError:
+            self._train(clips, _any, replace(self._schedule, epochs=_LONGER * self._schedule.epochs), seed)
+
+    def _train(self, clips: ClipSet, frame_of: FrameOf, schedule: Schedule, seed: int) -> None:
         import torch
 
         def batch_of(chosen: Ints, rng: np.random.Generator) -> torch.Tensor:
-            return _tensor(np.stack([_varied(clips.thumbnails(int(i)), rng) for i in chosen]))
+            return _tensor(np.stack([frame_of(clips.thumbnails(int(i)), rng) for i in chosen]))
 
         centres = train_with_margin(
-            self._network, self._dimensions, batch_of, clips.labels, schedule=self._schedule, seed=seed
+            self._network, self._dimensions, batch_of, clips.labels, schedule=schedule, seed=seed
         )
         with torch.inference_mode():
             self._centres = torch.nn.functional.normalize(centres.detach()).numpy()
@@ -66,8 +87,12 @@ class PictureModel:
         return self._schedule.scale
 
 
-def _varied(frames: npt.NDArray[np.uint8], rng: np.random.Generator) -> npt.NDArray[np.uint8]:
-    frame = frames[int(rng.integers(len(frames)))]
+def _any(frames: Frames, rng: np.random.Generator) -> Frames:
+    return np.asarray(frames[int(rng.integers(len(frames)))])
+
+
+def _varied(frames: Frames, rng: np.random.Generator) -> Frames:
+    frame = _any(frames, rng)
     if rng.random() < 0.5:
         frame = frame[:, ::-1]
     down, right = rng.integers(0, 2 * _SHIFT + 1, 2)
@@ -75,7 +100,7 @@ def _varied(frames: npt.NDArray[np.uint8], rng: np.random.Generator) -> npt.NDAr
     return padded[down : down + frame.shape[0], right : right + frame.shape[1]]
 
 
-def _tensor(frames: npt.NDArray[np.uint8]) -> torch.Tensor:
+def _tensor(frames: Frames) -> torch.Tensor:
     import torch
 
     scaled = frames.astype(np.float32) / 127.5 - 1  # [n, 48, 48, 3], in [-1, 1]

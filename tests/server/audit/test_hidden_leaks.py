@@ -142,6 +142,12 @@ def test_plain_identity_is_found_by_each_and_none_where_there_is_none(special: s
         assert top1(run_audit(None, gone, attackers=[name], seed=1, bootstrap=0, workers=1), name) < 0.35
 
 
+def test_a_network_learns_what_it_is_shown_even_where_nothing_of_it_is_a_person() -> None:
+    """Only so is its failure a finding: one that did not learn would be void."""
+    found = run_audit(None, faces(apart=0.0, speakers=8), attackers=["face-cnn"], seed=1, bootstrap=0, workers=1)
+    assert top1(found, "face-cnn") < 0.35
+
+
 def test_whether_to_invert_is_decided_without_the_trial_clips() -> None:
     """Trial clips that are like the enrolment clips do not turn an attacker back that has learnt to invert."""
     from moretta.server.audit.attackers.voice_inverted import VoiceInverted

@@ -51,7 +51,7 @@ def face_studies() -> dict[str, str]:
     return {"unprotected" if name == "none" else name: text for name, text in lines.items()}
 
 
-def audited(name: str, study: str, corpus: Path, out: Path) -> dict[str, Any]:
+def audited(name: str, study: str, corpus: Path, out: Path, workers: int | None = None) -> dict[str, Any]:
     """The content of `audit.json` of one line, made if it is not there."""
     folder = out / name.replace(" ", "-").replace("=", "")
     report = folder / "audit" / "audit.json"
@@ -60,7 +60,8 @@ def audited(name: str, study: str, corpus: Path, out: Path) -> dict[str, Any]:
         (folder / "study.toml").write_text(study, encoding="utf-8")
         if not (folder / "made" / "release").exists():
             _run("anonymize", "--corpus", corpus, "--study", folder / "study.toml", "--out", folder / "made")
-        _run("audit", folder / "made", "--corpus", corpus, "--out", folder / "audit", "--no-beyond")
+        count = () if workers is None else ("--workers", str(workers))
+        _run("audit", folder / "made", "--corpus", corpus, "--out", folder / "audit", "--no-beyond", *count)
     content: dict[str, Any] = json.loads(report.read_text(encoding="utf-8"))
     return content
 
@@ -89,11 +90,12 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("--faces", action="store_true", help="face anonymizers instead of voice ones")
     parser.add_argument("--only", nargs="*", default=[], help="lines whose name begins so")
+    parser.add_argument("--workers", type=int, help="processes; default one for each CPU")
     options = parser.parse_args()
     print(HEAD, flush=True)
     for name, study in (face_studies() if options.faces else voice_studies()).items():
         if not options.only or name.startswith(tuple(options.only)):
-            print(line(name, audited(name, study, options.corpus, options.out)), flush=True)
+            print(line(name, audited(name, study, options.corpus, options.out, options.workers)), flush=True)
 
 
 def _run(*arguments: str | Path) -> None:

@@ -91,16 +91,14 @@ def _emotion_words(study: Study) -> dict[str, Array]:
 
 
 def _speaker_code(study: Study) -> dict[str, Array]:
-    from moretta.shared.features.speaker_code import make_speaker_code
+    from moretta.shared.features.code_voice import learn_code_voice
+    from moretta.shared.features.speaker_code import learn_speaker_code, public_rows
 
     voice, seed = study.voice, derive(study.seed, "speaker code")
-    return make_speaker_code(
-        _public_people(study, seed),
-        size=voice.code_size,
-        codebook_size=voice.codebook_size,
-        in_steps=voice.form != "code",
-        seed=seed,
-    ).to_arrays()
+    rows = public_rows(_public_people(study, seed), in_steps=voice.form != "code")
+    code = learn_speaker_code(rows, size=voice.code_size, codebook_size=voice.codebook_size, seed=seed)
+    heard = learn_code_voice(rows, code).to_arrays() if voice.form == "waveform" else {}
+    return code.to_arrays() | heard
 
 
 def _autoencoder(study: Study, tell: Tell) -> dict[str, Array]:

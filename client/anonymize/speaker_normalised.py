@@ -1,7 +1,8 @@
 """How something was said, told relative to how this person says things: what only a site that knows its people can do.
 
 Measurements of pitch, level, spectrum and rhythm -> ranks among the person's own clips -> code learnt on public speech
--> the person's own mean and covariance taken away -> noise -> code, sequence of codes, or tokens.
+-> the person's own mean and covariance taken away -> noise -> code, sequence of codes, tokens, or the sequence heard in
+one public voice.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import numpy as np
 from moretta.client.anonymize.registry import LEDGER_UNITS, Anonymizer, Array, Speaker, anonymizer
 from moretta.client.anonymize.speaker_references import Rows, SpeakerReferences
 from moretta.shared.errors import ClipError, StudyError
+from moretta.shared.features.code_voice import CONTROLS, CodeVoice, steps_of
 from moretta.shared.features.codebook import nearest
 from moretta.shared.features.delivery import MEASUREMENTS
 from moretta.shared.features.mfcc import check_samples
@@ -28,6 +30,7 @@ from moretta.shared.release.format import CODE_FORMS, AnonymizerStatement, Priva
 from moretta.shared.study import Study
 from moretta.shared.study_voice import VoiceSection
 
+FORMS = (*CODE_FORMS, "waveform")
 DELTA = 1e-5
 _MECHANISM = "Gaussian noise on bounded codes"
 _NOTE = (
@@ -45,13 +48,17 @@ class SpeakerNormalised(Anonymizer):
     A speaker's only clip is told relative to itself: its code is noise around 0. What all clips of a speaker have in
     common cannot be told, so of somebody who was recorded in one emotion only, that emotion cannot be read.
 
+    A waveform is a sequence of codes, as it would be released, heard in one public voice that murmurs the same
+    syllables for everybody. Nothing of the clip goes into it but these codes and how many they are.
+
     Args:
         section: the study's `[voice]`.
         code: learnt on public speech.
+        voice: the public one, of waveforms.
     """
 
-    def __init__(self, section: VoiceSection, code: SpeakerCode) -> None:
-        self._section, self._code = section, code
+    def __init__(self, section: VoiceSection, code: SpeakerCode, voice: CodeVoice | None = None) -> None:
+        self._section, self._code, self._voice = section, code, voice
         self._references = SpeakerReferences(None, len(MEASUREMENTS))
         self._scales: dict[Speaker, PersonScale] = {}
 
@@ -60,22 +67,23 @@ class SpeakerNormalised(Anonymizer):
         """Build from the study and the code that the coordinator learnt on public speech.
 
         Raises:
-            StudyError: there is no such code, or one of another size; the study wants sound.
+            StudyError: there is no such code, or one of another size; for waveforms, no public voice; the study wants
+                MFCC or their tokens.
         """
         voice, code = study.voice, SpeakerCode.from_arrays(shared)
-        if voice.form not in CODE_FORMS:
+        if voice.form not in FORMS:
             raise StudyError(
                 f"the voice anonymizer {cls.name!r} with the form {voice.form}",
-                expected=f"one of {', '.join(CODE_FORMS)}",
+                expected=f"one of {', '.join(FORMS)}",
                 fix="set `form` in [voice]",
             )
         if code.size != voice.code_size:
             raise StudyError(f"a public code of {code.size} values", expected=f"{voice.code_size}, as the study says")
-        return cls(voice, code)
+        return cls(voice, code, CodeVoice.from_arrays(shared, code.size) if voice.form == "waveform" else None)
 
     @property
     def form(self) -> str:
-        """`code`, `code-sequence` or `code-tokens`."""
+        """`code`, `code-sequence`, `code-tokens` or `waveform`."""
         return self._section.form
 
     @property
@@ -84,8 +92,8 @@ class SpeakerNormalised(Anonymizer):
         return self._code.words if self.form == "code-tokens" else None
 
     def frames(self, released: Array) -> int:
-        """Steps of a sequence; a code is one."""
-        return frame_count(self.form, released)
+        """Steps of a sequence, heard or not; a code is one."""
+        return steps_of(released) if self.form == "waveform" else frame_count(self.form, released)
 
     def keep_in(self, folder: Path) -> None:
         """Remember speakers there, so that clips recorded later are told relative to those that are known now."""
@@ -130,6 +138,7 @@ class SpeakerNormalised(Anonymizer):
                 "limit": CODE_LIMIT,
                 "measurements": len(MEASUREMENTS),
                 "codebook_size": len(self._code.words) if self.form == "code-tokens" else None,
+                "public_voice": self._voice and {"follows": [control.name for control in CONTROLS], "words": False},
             },
             privacy=tuple(_stated(unit, losses[unit]) for unit in LEDGER_UNITS),
             noise=noise,  # the weights of a speaker's clips are secret too, so it matters where codes have no noise
@@ -164,12 +173,14 @@ class SpeakerNormalised(Anonymizer):
         return self._scales[speaker]
 
     def _released(self, codes: np.ndarray, noise: NoiseSource) -> Array:
-        """What leaves: codes with noise, on a grid that hides the low bits; or the words nearest to them."""
+        """What leaves: codes with noise, on a grid that hides the low bits; or their sound, or the nearest words."""
         sigma = self._section.code_noise
         noisy = on_grid(codes + noise.private_normal(sigma, codes.shape), sigma) if sigma else codes
         if self.form == "code-tokens":
             return nearest(noisy, self._code.words)
         exact = np.asarray(noisy, np.float32)
+        if self._voice is not None:
+            return self._voice(exact)
         return exact[0] if self.form == "code" else exact
 
 

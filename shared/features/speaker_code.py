@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -111,6 +111,21 @@ class PersonScale:
         return np.clip(codes, -CODE_LIMIT, CODE_LIMIT)
 
 
+class PublicRows(NamedTuple):
+    """Measurements of public speech, a row for each clip or step."""
+
+    values: Floats
+    """[rows, n]"""
+    person: npt.NDArray[np.str_]
+    """[rows]"""
+    emotion: npt.NDArray[np.int64]
+    """[rows]"""
+
+    def groups(self) -> list[npt.NDArray[np.int64]]:
+        """Which rows are whose."""
+        return [np.flatnonzero(self.person == one) for one in np.unique(self.person)]
+
+
 def measured(clips: Iterable[Audio], *, in_steps: bool) -> list[Matrix]:
     """float32 [1, n] of each clip, or [steps, n]: see `moretta.shared.features.delivery`."""
     parts = [spoken_steps(clip) if in_steps else [clip] for clip in clips]
@@ -133,10 +148,15 @@ def make_speaker_code(
     Raises:
         StudyError: fewer clips than words.
     """
-    values, person, emotion = _gathered(people, in_steps)
+    return learn_speaker_code(public_rows(people, in_steps=in_steps), size=size, codebook_size=codebook_size, seed=seed)
+
+
+def learn_speaker_code(rows_of_people: PublicRows, *, size: int, codebook_size: int, seed: int) -> SpeakerCode:
+    """`make_speaker_code` from what was measured."""
+    values, emotion = rows_of_people.values, rows_of_people.emotion
     if len(values) <= max(codebook_size, size):
         raise StudyError(f"{len(values)} rows of public speech", expected=f"more than {max(codebook_size, size)}")
-    groups = [np.flatnonzero(person == one) for one in np.unique(person)]
+    groups = rows_of_people.groups()
     centred = np.concatenate([values[rows] - values[rows].mean(axis=0) for rows in groups])
     spread = np.maximum(centred.std(axis=0), MIN_SPREAD).astype(np.float32)
     places = np.empty_like(values)
@@ -148,9 +168,8 @@ def make_speaker_code(
     return SpeakerCode(spread, projection, fit_codebook(codes, codebook_size, seed=seed))
 
 
-def _gathered(
-    people: Iterable[Recording], in_steps: bool
-) -> tuple[Floats, npt.NDArray[np.str_], npt.NDArray[np.int64]]:
+def public_rows(people: Iterable[Recording], *, in_steps: bool) -> PublicRows:
+    """Measure public speech, see `measured`."""
     values: list[Floats] = []
     person: list[str] = []
     emotion: list[int] = []
@@ -170,7 +189,7 @@ def _gathered(
     if batch:
         take()
     rows = np.concatenate(values) if values else np.empty((0, len(MEASUREMENTS)))
-    return rows, np.array(person), np.array(emotion, np.int64)
+    return PublicRows(rows, np.array(person), np.array(emotion, np.int64))
 
 
 def _directions(places: Floats, emotion: npt.NDArray[np.int64], size: int) -> Floats:

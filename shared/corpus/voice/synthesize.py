@@ -10,17 +10,14 @@ from moretta.shared.corpus.names import Emotion
 from moretta.shared.corpus.voice.articulation import FRAME_MILLISECONDS, Score, Track, Turbulence, articulate
 from moretta.shared.corpus.voice.prosody import DELIVERIES, Delivery
 from moretta.shared.corpus.voice.speaker import Voice
+from moretta.shared.corpus.voice.tract import HOP_SAMPLES, SAMPLE_RATE, glottal_pulses, resonators
 
-SAMPLE_RATE = 16_000
-_HOP = SAMPLE_RATE * FRAME_MILLISECONDS // 1000
 _MARGIN_SAMPLES = SAMPLE_RATE // 10
 _SPEECH_LEVEL = 0.03
 """Root mean square of neutral speech, full scale 1: about -30 dBFS, so that shouted peaks are not clipped."""
 _HIGHEST_PEAK = 0.95
 _ROOM_LEVEL = 2e-4
 _NOISE_LEVEL = 0.16
-_BANDWIDTHS_HZ = np.array([60.0, 90.0, 150.0, 200.0, 250.0])
-_HIGHEST_RESONANCE_HZ = 7400.0
 _TREMOR_HZ = 7.0
 
 
@@ -74,46 +71,33 @@ def _pitch_track(voice: Voice, delivery: Delivery, frames: int, generator: np.ra
 def _glottal_source(
     voice: Voice, delivery: Delivery, score: Score, pitch_hz: Track, generator: np.random.Generator
 ) -> Track:
-    """[samples]: flow of Rosenberg's pulse C (JASA 49, 1971), differentiated; jitter, shimmer, breath and tilt."""
+    """[samples]: pulses with jitter and shimmer, breath and tilt."""
     frames = len(pitch_hz)
     roughness = voice.jitter_factor * delivery.jitter
-    jitter = np.repeat(generator.normal(0, 0.008 * roughness, frames), _HOP)
-    pitch = np.repeat(pitch_hz, _HOP)
+    jitter = np.repeat(generator.normal(0, 0.008 * roughness, frames), HOP_SAMPLES)
+    pitch = np.repeat(pitch_hz, HOP_SAMPLES)
     phase = np.cumsum(pitch * (1 + jitter) / SAMPLE_RATE) % 1
     open_share = np.clip(voice.open_quotient - 0.012 * delivery.brightness_db, 0.3, 0.85)
-    opening, closing = open_share * 0.67, open_share * 0.33
-    flow = np.select(
-        [phase < opening, phase < open_share],
-        [0.5 * (1 - np.cos(np.pi * phase / opening)), np.cos(np.pi / 2 * (phase - opening) / closing)],
-    )
-    pulses = np.diff(flow, prepend=flow[0]) * SAMPLE_RATE / np.maximum(pitch, 50) / 20
-    shimmer = np.repeat(1 + generator.normal(0, 0.05 * delivery.jitter, frames), _HOP)
+    pulses = glottal_pulses(phase, pitch, float(open_share))
+    shimmer = np.repeat(1 + generator.normal(0, 0.05 * delivery.jitter, frames), HOP_SAMPLES)
     breath = 0.018 * voice.breath_factor * delivery.breath * (0.3 + (phase < open_share))
-    source = (pulses * shimmer + breath * generator.normal(size=len(phase))) * np.repeat(score.voicing, _HOP)
+    source = (pulses * shimmer + breath * generator.normal(size=len(phase))) * np.repeat(score.voicing, HOP_SAMPLES)
     pole = np.clip(0.25 - 0.03 * voice.tilt_db - 0.035 * delivery.brightness_db, -0.2, 0.85)
     tilted: Track = lfilter([1 - abs(pole)], [1, -pole], source)
     return tilted
 
 
 def _resonate(voice: Voice, delivery: Delivery, score: Score, source: Track) -> Track:
-    """Send [samples] through five two-pole resonances in cascade (Klatt 1980, section II.A) that move every frame."""
+    """Send [samples] through this voice's five resonances."""
     tract = voice.formant_factor * delivery.formants
     upper = np.array([voice.fourth_formant_hz, voice.fifth_formant_hz]) * tract
     frames = len(score.formants_hz)
-    centres = np.minimum(
-        np.concatenate([score.formants_hz, np.broadcast_to(upper, (frames, 2))], axis=1), _HIGHEST_RESONANCE_HZ
-    )  # [frames, 5]
-    bandwidths = _BANDWIDTHS_HZ * np.array([voice.bandwidth_factor] * 3 + [1, 1])
-    radius = np.exp(-np.pi * bandwidths / SAMPLE_RATE)
-    a1 = -2 * radius * np.cos(2 * np.pi * centres / SAMPLE_RATE)
-    a2 = np.broadcast_to(radius**2, a1.shape)
-    zero, one = np.zeros_like(a1), np.ones_like(a1)
-    sections = np.stack([1 + a1 + a2, zero, zero, one, a1, a2], axis=2)  # [frames, 5, 6]
+    centres = np.concatenate([score.formants_hz, np.broadcast_to(upper, (frames, 2))], axis=1)  # [frames, 5]
     filtered = np.empty_like(source)
     state = np.zeros((5, 2))
-    for frame in range(frames):
-        span = slice(frame * _HOP, (frame + 1) * _HOP)
-        filtered[span], state = sosfilt(sections[frame], source[span], zi=state)
+    for frame, sections in enumerate(resonators(centres, voice.bandwidth_factor)):
+        span = slice(frame * HOP_SAMPLES, (frame + 1) * HOP_SAMPLES)
+        filtered[span], state = sosfilt(sections, source[span], zi=state)
     return filtered
 
 
@@ -122,14 +106,14 @@ def _add_turbulence(
 ) -> None:
     """Add the noise of a fricative or burst to [samples] in place."""
     noise = turbulence.noise
-    samples = turbulence.frames * _HOP
+    samples = turbulence.frames * HOP_SAMPLES
     tract = voice.formant_factor * delivery.formants
     centre = min(noise.centre_hz * (0.5 + 0.5 * tract) * voice.noise_factor, 7600.0)
     radius = np.exp(-np.pi * noise.bandwidth_hz / SAMPLE_RATE)
     poles = [1, -2 * radius * np.cos(2 * np.pi * centre / SAMPLE_RATE), radius**2]
     hiss = lfilter([1 - radius], poles, generator.normal(size=samples))
     gain = _NOISE_LEVEL * noise.level * (0.6 + 0.4 * delivery.breath)
-    start = turbulence.start * _HOP
+    start = turbulence.start * HOP_SAMPLES
     speech[start : start + samples] += gain * np.sqrt(np.hanning(samples)) * hiss
 
 

@@ -64,8 +64,10 @@ class Cell:
 
     @property
     def label(self) -> str:
-        """In words."""
-        words = ", ".join(f"{key} = {value}" for key, value in self.settings)
+        """In words; what the curve's name says of it already is not said again."""
+        said = self.curve.split(", ")
+        left = [(key, value) for key, value in self.settings if f"{key.rpartition('.')[2]} {value}" not in said]
+        words = ", ".join(f"{key} = {value}" for key, value in left)
         return f"{self.curve}: {words}" if words and self.curve != words else self.curve or words
 
 

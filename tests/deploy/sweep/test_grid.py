@@ -127,3 +127,9 @@ def test_the_grid_that_is_shipped_is_one() -> None:
     assert {c.study.voice.preset for c in made.cells} == {"original", "bounded", "dp-clip", "dp-speaker"}
     assert made.folds == "all"
     assert all(parse_study(cell.study.model_dump()) == cell.study for cell in made.cells)
+
+
+def test_a_label_says_every_setting_once() -> None:
+    made = grid('[[curve]]\nname = "a"\naxes = { voice.code_size = [3, 5], voice.code_noise = [0.5, 1.0] }\n')
+    assert made.cells[0].label == "a, code_noise 0.5: voice.code_size = 3"
+    assert len({cell.label for cell in made.cells}) == 4

@@ -53,6 +53,11 @@ class Cohort:
         return sum(len(clips) for _, clips in self.speakers)
 
     @property
+    def clips_per_speaker(self) -> list[int]:
+        """In order of pseudonyms."""
+        return [len(clips) for _, clips in self.speakers]
+
+    @property
     def most_clips(self) -> int:
         """Clips of the speaker who has most."""
         return max((len(clips) for _, clips in self.speakers), default=0)

@@ -12,7 +12,6 @@ import traceback
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from flwr.app import Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
@@ -25,11 +24,9 @@ from moretta.shared import wire
 from moretta.shared.errors import BudgetError, MorettaError, RefusedError, ReleaseError
 from moretta.shared.exit_codes import ExitCode
 from moretta.shared.release import Release, open_release
-from moretta.shared.release.format import CLIPS_FILE, CODEBOOK_FILE, STATEMENT_FILE, Modality
+from moretta.shared.release.format import CLIPS_FILE, CODEBOOK_FILE, STATEMENT_FILE
 from moretta.shared.study import Study
-
-if TYPE_CHECKING:
-    import torch
+from moretta.shared.study_fusion import ModelKind
 
 app = ClientApp()
 
@@ -132,6 +129,7 @@ def release(message: Message, settings: SiteSettings) -> RecordDict:
     from moretta.client.data import save_public_scale
     from moretta.client.held_out import held_out
     from moretta.client.release import make_release
+    from moretta.client.training_sets import training_clips
     from moretta.shared.corpus.reader import is_synthetic
 
     study = _study(message, settings)
@@ -145,7 +143,7 @@ def release(message: Message, settings: SiteSettings) -> RecordDict:
                 site=settings.name,
                 files=files,
                 statement=made.statement.model_dump(mode="json"),
-                training=_training_clips(settings, study),
+                training=training_clips(settings, study),
                 held_out=sorted(held_out(settings, study)),
                 synthetic=is_synthetic(settings.corpus),
             )
@@ -177,22 +175,23 @@ def _part(folder: Path, known: set[str], part: wire.Part) -> bytes:
         return file.read(part.length)
 
 
-def _train(modality: Modality) -> Handler:
+def _train(kind: ModelKind) -> Handler:
     def train(message: Message, settings: SiteSettings) -> RecordDict:
         """One round of local training."""
-        from moretta.client.rounds import round_of_training
+        from moretta.client.rounds import models_beside, round_of_training
 
         study = _study(message, settings)
         if study.aggregation.secure:
-            return secure_answers.masked_update(message.content, settings, study, modality)
+            return secure_answers.masked_update(message.content, settings, study, kind)
         round_number = int(wire.number_of(message.content, "server-round"))
         update = round_of_training(
             settings,
             study,
-            modality,
+            kind,
             wire.arrays_of(message.content),
             round_number=round_number,
             proximal=wire.number_of(message.content, "proximal-mu", 0.0),
+            beside=models_beside(message.content, study, kind),
         )
         metrics: dict[str, int | float | list[int] | list[float]] = {**update.metrics}
         return RecordDict(
@@ -208,6 +207,7 @@ def _train(modality: Modality) -> Handler:
 
 train_voice = app.train("voice")(_answers(_train("voice")))
 train_face = app.train("face")(_answers(_train("face")))
+train_fusion = app.train("fusion")(_answers(_train("fusion")))
 
 
 @app.query("secure_keys")
@@ -234,16 +234,14 @@ def secure_unmask(message: Message, settings: SiteSettings) -> RecordDict:
 @app.evaluate("emotion")
 @_answers
 def evaluate(message: Message, settings: SiteSettings) -> RecordDict:
-    """Confusion counts of the global models on held-out speakers."""
+    """Confusion counts of the global models on held-out speakers, and how far their confidence can be trusted."""
     from moretta.client.evaluation import evaluate_site
 
     study = _study(message, settings)
-    weights = {
-        m: _tensors(message, f"{wire.ARRAYS}-{m}") for m in study.modalities if f"{wire.ARRAYS}-{m}" in message.content
-    }
-    counts = evaluate_site(settings, study, weights)
-    tables = {output: {speaker: table.tolist() for speaker, table in c.items()} for output, c in counts.items()}
-    return RecordDict({wire.CONFIG: wire.json_config(site=settings.name, counts=tables)})
+    found = evaluate_site(settings, study, wire.models_of(message.content, study.models))
+    tables = {output: {speaker: table.tolist() for speaker, table in c.items()} for output, c in found.counts.items()}
+    bins = {output: table.tolist() for output, table in found.reliability.items()}
+    return RecordDict({wire.CONFIG: wire.json_config(site=settings.name, counts=tables, reliability=bins)})
 
 
 def _study(message: Message, settings: SiteSettings) -> Study:
@@ -270,15 +268,3 @@ def _release_files(folder: Path) -> list[Path]:
 
 def _is_face(path: Path) -> bool:
     return path.match("face-*.safetensors")
-
-
-def _training_clips(settings: SiteSettings, study: Study) -> dict[str, int]:
-    from moretta.client.rounds import training_set
-
-    return {modality: len(training_set(settings, study, modality)) for modality in study.modalities}
-
-
-def _tensors(message: Message, key: str) -> dict[str, torch.Tensor]:
-    import torch
-
-    return {name: torch.from_numpy(array) for name, array in wire.arrays_of(message.content, key).items()}

@@ -13,6 +13,8 @@ from moretta.shared.privacy.codebook_budget import codebook_losses
 from moretta.shared.release.format import Modality
 from moretta.shared.study import Study
 
+_NOBODY = Cohort(())
+
 
 @dataclass(frozen=True, slots=True)
 class Forecast:
@@ -25,6 +27,12 @@ class Forecast:
     """Of a federated codebook."""
     training: TrainingPlan | None
     """None where the study trains without DP-SGD: models then tell no more than the releases do."""
+    trained: Cohort
+    """Whom these models learn on."""
+    fusion: TrainingPlan | None = None
+    """Of a fusion that learns on clips of its own; where it shares theirs it is one of the models above."""
+    held_back: Cohort = _NOBODY
+    """Whom it learns on."""
 
     def release_epsilon(self, modality: Modality, unit: Unit) -> float | None:
         """Of one modality's release."""
@@ -40,14 +48,21 @@ class Forecast:
         """Of all models after so many rounds of each."""
         if self.training is None:
             return None
-        loss = self.training.loss(self.cohort, rounds * self.training.models)
-        return Account([loss]).epsilon(unit, "model", delta=self.study.privacy.delta)
+        return Account(self._training(rounds)).epsilon(unit, "model", delta=self.study.privacy.delta)
+
+    def _training(self, rounds: int) -> list[Loss]:
+        found = []
+        if self.training is not None:
+            found.append(self.training.loss(self.trained, rounds * self.training.models))
+        if self.fusion is not None:
+            found.append(self.fusion.loss(self.held_back, rounds * self.fusion.models))
+        return found
 
     def composed(self) -> dict[Audience, dict[Unit, float | None]]:
         """All of it together, for whoever learns everything, and for whoever sees the models alone."""
         losses = [*self.releases.values(), *([self.codebook] if self.codebook is not None else [])]
         if self.training is not None:
-            losses.append(self.training.loss(self.cohort, self.training.rounds * self.training.models))
+            losses += self._training(self.training.rounds)
         else:
             known = [loss for loss in losses if "model" not in loss.audiences]
             losses += [Loss(loss.cohort, ("model",), loss.clip, loss.speaker) for loss in known]
@@ -62,7 +77,8 @@ def forecast(study: Study, clips_per_speaker: Sequence[int], *, seconds: float) 
     """Plan a study at a site.
 
     Args:
-        study: what is asked for.
+        study: what is asked for. Which clips are held back for a fusion hangs on pseudonyms that are not known here:
+            it is taken for their share, in whole clips of every speaker, or in whole speakers.
         clips_per_speaker: clips that would be released and trained on, one number a speaker.
         seconds: of the longest clip.
     """
@@ -79,8 +95,35 @@ def forecast(study: Study, clips_per_speaker: Sequence[int], *, seconds: float) 
         losses = anonymizer.planned_losses(study, sizes)
         audiences: tuple[Audience, ...] = ("server", "model") if anonymizer.is_fitted(study) else ("server",)
         releases[modality] = Loss(cohort, audiences, losses["clip"], losses["speaker"])
-    training = plan_training(study, clips_per_speaker) if study.privacy.dp_sgd else None
-    return Forecast(study, cohort, releases, _codebook(study, cohort), training)
+    first, *others = _split(study, cohort)
+    private = study.privacy.dp_sgd
+    return Forecast(
+        study,
+        cohort,
+        releases,
+        _codebook(study, cohort),
+        plan_training(study, first.clips_per_speaker) if private else None,
+        first,
+        plan_training(study, others[0].clips_per_speaker, "fusion") if private and others else None,
+        others[0] if others else _NOBODY,
+    )
+
+
+def _split(study: Study, cohort: Cohort) -> list[Cohort]:
+    """The clips of each group of models."""
+    if len(study.sharing_clips) == 1:
+        return [cohort]
+    share, parts = study.fusion.held_back, cohort.speakers
+    if study.privacy.unit == "speaker":
+        kept = min(round(share * len(parts)), len(parts) - 1)
+        pairs = [Cohort(parts[kept:]), Cohort(parts[:kept])]
+    else:
+        counts = [min(round(share * len(clips)), len(clips) - 1) for _, clips in parts]
+        pairs = [
+            Cohort(tuple((s, clips[n:]) for (s, clips), n in zip(parts, counts, strict=True))),
+            Cohort(tuple((s, clips[:n]) for (s, clips), n in zip(parts, counts, strict=True) if n)),
+        ]
+    return [part for part in pairs if part.clips]
 
 
 def _codebook(study: Study, cohort: Cohort) -> Loss | None:

@@ -19,7 +19,7 @@ from moretta.client.account import Audience, Cohort, Loss
 from moretta.client.anonymize.registry import Anonymizer, Speaker, get_anonymizer
 from moretta.client.held_out import of_released
 from moretta.client.settings import SiteSettings
-from moretta.client.training_plan import plan_training
+from moretta.client.training_plan import cohorts, plan_training
 from moretta.shared.corpus.clips import Clip, Corpus
 from moretta.shared.errors import ClipError, CorpusError, ReleaseError
 from moretta.shared.privacy.noise import NoiseSource, SeededNoise, SystemNoise
@@ -33,6 +33,7 @@ from moretta.shared.release import (
 )
 from moretta.shared.release.format import STATEMENT_FILE, Modality, age_group, check_array
 from moretta.shared.study import Study
+from moretta.shared.study_fusion import ModelKind
 
 Array = npt.NDArray[Any]
 BATCH_CLIPS = 8
@@ -206,13 +207,13 @@ def _training(settings: SiteSettings, study: Study, channels: Sequence[_Channel]
     """What training on this release will cost by the study's last round."""
     if not study.privacy.dp_sgd:
         return
+    pairs: dict[ModelKind, list[tuple[str, str]]] = {}
     for channel in channels:
-        speakers = frozenset(speaker for speaker, _ in channel.released)
-        tested = of_released(settings, study, speakers)
-        cohort = Cohort.of(pair for pair in channel.released if pair[0] not in tested)
+        tested = of_released(settings, study, frozenset(speaker for speaker, _ in channel.released))
+        pairs[channel.anonymizer.modality] = [pair for pair in channel.released if pair[0] not in tested]
+    for kind, cohort in cohorts(study, pairs).items():
         if cohort.clips:
-            plan = plan_training(study, [len(clips) for _, clips in cohort.speakers])
-            yield plan.loss(cohort, study.train.rounds)
+            yield plan_training(study, cohort.clips_per_speaker, kind).loss(cohort, study.train.rounds)
 
 
 def _channels(study: Study, shared: dict[str, Array]) -> dict[Modality, _Channel]:

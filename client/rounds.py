@@ -3,68 +3,95 @@
 from __future__ import annotations
 
 import hashlib
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from moretta.client.answered import note_answered
-from moretta.client.data import held_out_mask, released_features
+from moretta.client.opinions import Models
 from moretta.client.settings import SiteSettings
 from moretta.client.site_level import hidden_in_the_sum
 from moretta.client.training import LEDGER_KIND, LocalUpdate, TrainingSet, spent_after_round, train_locally
+from moretta.client.training_sets import fusion_set, training_set, whole_cohorts
 from moretta.client.updates import Array, Metrics, Update, UpdateStore, question
+from moretta.shared import wire
 from moretta.shared.errors import RefusedError
 from moretta.shared.models.emotion import emotion_model
-from moretta.shared.release.format import Modality
+from moretta.shared.privacy.noise import SeededNoise, SystemNoise
 from moretta.shared.study import Study
+from moretta.shared.study_fusion import ModelKind
+
+if TYPE_CHECKING:
+    from flwr.app import RecordDict
 
 
 def round_of_training(
     settings: SiteSettings,
     study: Study,
-    modality: Modality,
+    kind: ModelKind,
     weights: dict[str, Array],
     *,
     round_number: int,
     proximal: float = 0.0,
+    beside: Models | None = None,
 ) -> Update:
     """The site's update; the ledger has its loss before the first step.
 
     A site that died over the round trains it anew and pays once: its first answer never left, since an answer is kept
     and noted on the ledger before it may. One question is answered at a time, so that none is paid for by another's.
 
+    Args:
+        settings: of the site.
+        study: which.
+        kind: the model.
+        weights: its global ones.
+        round_number: from 1.
+        proximal: FedProx' mu.
+        beside: for the fusion, the finished voice and face models, whose opinions it weighs.
+
     Raises:
         RefusedError: the study has no such round, or there is nothing to train on.
         PolicyError: the ledger would say more than the site's policy allows; nothing is computed.
     """
     store = UpdateStore.of(settings.updates, study)
-    asked = question(study, modality, round_number, weights, proximal)
+    asked = question(study, kind, round_number, weights, proximal, beside=beside)
     with store.alone():
-        update = store.find(modality, asked)
+        update = store.find(kind, asked)
         if update is None:
             if not 1 <= round_number <= study.train.rounds:
                 raise RefusedError(
                     f"round {round_number} of training", expected=f"1 to {study.train.rounds}, by the study"
                 )
+            training = _training_set(settings, study, kind, beside or {}, round_number)
             update = _trained(
-                settings, study, modality, weights, round_number=round_number, proximal=proximal, asked=asked
+                settings, study, kind, weights, training, round_number=round_number, proximal=proximal, asked=asked
             )
-            store.keep(modality, asked, update)
-        model = f"{modality}/{study.section(modality).model}"
+            store.keep(kind, asked, update)
+        model = f"{kind}/{study.model_of(kind)}"
         note_answered(settings.purse().ledger, LEDGER_KIND, study, model, asked)
     return update
 
 
-def training_set(settings: SiteSettings, study: Study, modality: Modality) -> TrainingSet:
-    """Released clips of the speakers who are not held out."""
-    data = released_features(settings, study, modality)
-    return data.chosen(~held_out_mask(settings, study, data.speakers))
+def models_beside(content: RecordDict, study: Study, kind: ModelKind) -> Models | None:
+    """The finished models that a question about the fusion carries."""
+    return wire.models_of(content, study.modalities) if kind == "fusion" else None
+
+
+def _training_set(
+    settings: SiteSettings, study: Study, kind: ModelKind, beside: Models, round_number: int
+) -> TrainingSet:
+    if kind != "fusion":
+        return training_set(settings, study, kind)
+    seed = _round_seed(settings, kind, round_number)
+    return fusion_set(settings, study, beside, SystemNoise() if seed is None else SeededNoise(seed, "dropout"))
 
 
 def _trained(
     settings: SiteSettings,
     study: Study,
-    modality: Modality,
+    kind: ModelKind,
     weights: dict[str, Array],
+    training: TrainingSet,
     *,
     round_number: int,
     proximal: float,
@@ -72,26 +99,27 @@ def _trained(
 ) -> Update:
     import torch
 
-    training = training_set(settings, study, modality)
     if len(training) == 0:
         raise RefusedError("no training clip of this modality", expected="at least one")
     purse = settings.purse()
     if settings.policy is not None and study.privacy.dp_sgd:
-        settings.policy.check_training(spent_after_round(purse.ledger, study, training, question=asked))
+        settings.policy.check_training(spent_after_round(purse.ledger, study, training, question=asked, kind=kind))
+    whole = whole_cohorts(settings, study)
     done = train_locally(
-        emotion_model(modality, study.section(modality).model),
+        emotion_model(kind, study.model_of(kind)),
         {name: torch.from_numpy(array) for name, array in weights.items()},
         training,
         study,
         purse,
         round_number=round_number,
-        seed=_round_seed(settings, modality, round_number),
+        seed=_round_seed(settings, kind, round_number),
         question=asked,
         proximal=proximal,
+        whole=whole if kind == "fusion" else {kind: whole[kind]},
     )
     arrays = {name: np.asarray(tensor) for name, tensor in done.weights.items()}
     if study.aggregation.dp == "distributed" or study.aggregation.secure:
-        arrays = hidden_in_the_sum(settings, study, modality, weights, arrays, round_number=round_number)
+        arrays = hidden_in_the_sum(settings, study, kind, weights, arrays, round_number=round_number)
     return Update(arrays, _metrics(study, done, clips=len(training)))
 
 
@@ -107,8 +135,8 @@ def _metrics(study: Study, done: LocalUpdate, *, clips: int) -> Metrics:
     return metrics
 
 
-def _round_seed(settings: SiteSettings, modality: Modality, round_number: int) -> int | None:
+def _round_seed(settings: SiteSettings, kind: ModelKind, round_number: int) -> int | None:
     if settings.simulated_seed is None:
         return None
-    text = f"{settings.simulated_seed} {settings.name} {modality} {round_number}"
+    text = f"{settings.simulated_seed} {settings.name} {kind} {round_number}"
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "little") >> 1

@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from moretta.client import secure
-from moretta.client.rounds import round_of_training
+from moretta.client.rounds import models_beside, round_of_training
 from moretta.client.secure_state import SessionStore
 from moretta.client.settings import SiteSettings
 from moretta.client.updates import question
 from moretta.shared import wire
 from moretta.shared.errors import RefusedError, ReleaseError
-from moretta.shared.release.format import Modality
 from moretta.shared.secure_aggregation import packed, texts
 from moretta.shared.study import Study
+from moretta.shared.study_fusion import ModelKind
 
 if TYPE_CHECKING:
     from flwr.app import RecordDict
@@ -43,24 +43,27 @@ def shares(content: RecordDict, settings: SiteSettings, study: Study) -> RecordD
     return _answer(settings, shares=texts(sent))
 
 
-def masked_update(content: RecordDict, settings: SiteSettings, study: Study, modality: Modality) -> RecordDict:
+def masked_update(content: RecordDict, settings: SiteSettings, study: Study, kind: ModelKind) -> RecordDict:
     """Answers the third: trains, if this round was not trained before, and covers what came out.
 
     Neither the number of clips nor a loss goes with it.
     """
     from flwr.app import MetricRecord, RecordDict
 
-    store, number = _session(content, settings, study, modality)
+    store, number = _session(content, settings, study, kind)
     received = _bytes(_mapping(content, "shares"))
     session = secure.take_shares(store, number, settings.name, received, min_sites=study.aggregation.min_sites)
     weights, round_number = wire.arrays_of(content), int(wire.number_of(content, "server-round"))
     proximal = wire.number_of(content, "proximal-mu", 0.0)
-    asked = question(study, modality, round_number, weights, proximal)
+    beside = models_beside(content, study, kind)
+    asked = question(study, kind, round_number, weights, proximal, beside=beside)
     if round_number != session.round or session.question not in ("", asked):
         raise RefusedError("secure aggregation: masks of one round for another's update")
     session.question = asked
     store.keep(session)
-    update = round_of_training(settings, study, modality, weights, round_number=round_number, proximal=proximal)
+    update = round_of_training(
+        settings, study, kind, weights, round_number=round_number, proximal=proximal, beside=beside
+    )
     covered = secure.masked(session, settings.name, packed(update.arrays))
     told: dict[str, int | float | list[int] | list[float]] = {**update.metrics}
     return RecordDict(
@@ -83,11 +86,11 @@ def unmask(content: RecordDict, settings: SiteSettings, study: Study) -> RecordD
 
 
 def _session(
-    content: RecordDict, settings: SiteSettings, study: Study, modality: Modality | None = None
+    content: RecordDict, settings: SiteSettings, study: Study, kind: ModelKind | None = None
 ) -> tuple[SessionStore, str]:
-    named = modality or wire.from_config(content, "modality")
+    named = kind or wire.from_config(content, "modality")
     number = wire.from_config(content, "session")
-    if named not in study.modalities or not study.aggregation.secure or not isinstance(number, str) or not number:
+    if named not in study.models or not study.aggregation.secure or not isinstance(number, str) or not number:
         raise RefusedError("a step of secure aggregation that the study does not have")
     return SessionStore.of(settings.home, study, named), number
 

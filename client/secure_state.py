@@ -11,8 +11,8 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from moretta.shared.atomic import write_atomic
 from moretta.shared.errors import RefusedError
-from moretta.shared.release.format import Modality
 from moretta.shared.study import Study
+from moretta.shared.study_fusion import ModelKind
 
 Pair = tuple[str, str]
 
@@ -55,12 +55,12 @@ class SessionStore:
     """The sessions of one model in one study, one at a time, and which rounds were unmasked."""
 
     folder: Path
-    modality: Modality
+    kind: ModelKind
 
     @classmethod
-    def of(cls, home: Path, study: Study, modality: Modality) -> SessionStore:
+    def of(cls, home: Path, study: Study, kind: ModelKind) -> SessionStore:
         """Under a site's home."""
-        return cls(home / "secure" / study.digest()[:16], modality)
+        return cls(home / "secure" / study.digest()[:16], kind)
 
     def find(self, number: Any) -> Session | None:
         """The session of this number; None if there is none, or another one."""
@@ -107,8 +107,8 @@ class SessionStore:
 
     @property
     def _session(self) -> Path:
-        return self.folder / f"{self.modality}.json"
+        return self.folder / f"{self.kind}.json"
 
     @property
     def _rounds(self) -> Path:
-        return self.folder / f"{self.modality}-unmasked.json"
+        return self.folder / f"{self.kind}-unmasked.json"

@@ -8,15 +8,15 @@ from moretta.shared.models.emotion import emotion_model, trained_names
 from moretta.shared.privacy.clipping import changed, clipped_change
 from moretta.shared.privacy.noise import NoiseSource, SeededNoise, SystemNoise, on_grid
 from moretta.shared.privacy.site_level import plan_site_level
-from moretta.shared.release.format import Modality
 from moretta.shared.secure_aggregation import quantised
 from moretta.shared.study import Study
+from moretta.shared.study_fusion import ModelKind
 
 
 def hidden_in_the_sum(
     settings: SiteSettings,
     study: Study,
-    modality: Modality,
+    kind: ModelKind,
     sent: dict[str, Array],
     update: dict[str, Array],
     *,
@@ -30,16 +30,16 @@ def hidden_in_the_sum(
     Args:
         settings: decide where the noise comes from.
         study: asks for the distributed form, for secure aggregation, or for both.
-        modality: of the model.
+        kind: of the model.
         sent: the global weights.
         update: what the site's training made of them.
         round_number: of the round.
     """
-    trained = trained_names(emotion_model(modality, study.section(modality).model), sent)
+    trained = trained_names(emotion_model(kind, study.model_of(kind)), sent)
     change = clipped_change(sent, update, trained=trained, norm=study.aggregation.clipping_norm)
     plan = plan_site_level(study)
     if plan is not None:
-        noise = _source(settings, modality, round_number)
+        noise = _source(settings, kind, round_number)
         change = {name: array + noise.private_normal(plan.share, array.shape) for name, array in change.items()}
     if study.aggregation.secure:
         return {**quantised(change, study)}
@@ -47,7 +47,7 @@ def hidden_in_the_sum(
     return changed(sent, {name: on_grid(array, plan.share) for name, array in change.items()})
 
 
-def _source(settings: SiteSettings, modality: Modality, round_number: int) -> NoiseSource:
+def _source(settings: SiteSettings, kind: ModelKind, round_number: int) -> NoiseSource:
     if settings.simulated_seed is None:
         return SystemNoise()
-    return SeededNoise(settings.simulated_seed, "site-level noise", settings.name, modality, round_number)
+    return SeededNoise(settings.simulated_seed, "site-level noise", settings.name, kind, round_number)

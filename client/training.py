@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -19,8 +19,9 @@ from moretta.client.training_plan import plan_training
 from moretta.shared.privacy.accounting import epsilon_spent
 from moretta.shared.privacy.composition import composed_epsilon
 from moretta.shared.privacy.dp_sgd import SampledGaussian
-from moretta.shared.privacy.mechanism import from_record
+from moretta.shared.privacy.mechanism import Mechanism, from_record
 from moretta.shared.study import Study
+from moretta.shared.study_fusion import ModelKind
 
 if TYPE_CHECKING:
     import torch
@@ -52,7 +53,7 @@ class TrainingSet:
     @property
     def clips_per_speaker(self) -> list[int]:
         """In order of pseudonyms."""
-        return [len(clips) for _, clips in self.cohort.speakers]
+        return self.cohort.clips_per_speaker
 
     def owners(self, unit: str) -> npt.NDArray[np.int64]:
         """int64 [clips]: the number of the unit that each clip belongs to."""
@@ -75,40 +76,63 @@ class LocalUpdate:
     """The same at every unit that has a finite figure, whatever the study's unit is."""
 
 
-def spent(ledger: Ledger, study: Study, *, planned: Sequence[SampledGaussian] = ()) -> float:
+def spent(
+    ledger: Ledger, study: Study, *, planned: Sequence[SampledGaussian] = (), kind: ModelKind | None = None
+) -> float:
     """Epsilon that DP-SGD has spent at this site for this study, over all models, rounds and restarts.
 
+    Models that learn on the same clips add up; of those that have no clip in common the largest sum counts.
+
     Args:
+        ledger: the site's.
+        study: which.
         planned: rounds that are to be counted as if they had been made.
+        kind: what they would train; None is the first of the study's models.
     """
-    entries = ledger.entries(LEDGER_KIND, study=study.digest())
-    history = [from_record(record) for e in entries for record in e["losses"][study.privacy.unit]]
-    steps = [part for part in history if isinstance(part, SampledGaussian) and part.is_plain]
-    return epsilon_spent([*steps, *planned], delta=study.privacy.delta, accountant=study.privacy.accountant)
+    found = [0.0]
+    for group in study.sharing_clips:
+        losses = _losses(ledger, study, group, study.privacy.unit)
+        steps = [part for part in losses if isinstance(part, SampledGaussian) and part.is_plain]
+        steps += planned if (kind or study.models[0]) in group else ()
+        found.append(epsilon_spent(steps, delta=study.privacy.delta, accountant=study.privacy.accountant))
+    return max(found)
 
 
 def levels(ledger: Ledger, study: Study) -> dict[Unit, float]:
     """What DP-SGD has spent of a clip and of a speaker, as far as there is a finite figure."""
-    entries = ledger.entries(LEDGER_KIND, study=study.digest())
     found: dict[Unit, float] = {}
     for unit in UNITS:
-        losses = [from_record(record) for e in entries for record in e["losses"][unit]]
-        epsilon = composed_epsilon(losses, delta=study.privacy.delta)
-        if epsilon is not None:
-            found[unit] = epsilon
+        apart = unit == "clip" or study.privacy.unit == "speaker"  # a speaker may have clips in both parts
+        groups = study.sharing_clips if apart else (study.models,)
+        sums = [composed_epsilon(_losses(ledger, study, g, unit), delta=study.privacy.delta) for g in groups]
+        known = [epsilon for epsilon in sums if epsilon is not None]
+        if len(known) == len(sums):
+            found[unit] = max(known)
     return found
 
 
-def spent_after_round(ledger: Ledger, study: Study, data: TrainingSet, *, question: str = "") -> float:
+def _losses(ledger: Ledger, study: Study, kinds: Iterable[ModelKind], unit: Unit) -> list[Mechanism]:
+    """What DP-SGD of these models has cost one unit."""
+    kinds = set(kinds)
+    entries = ledger.entries(LEDGER_KIND, study=study.digest())
+    return [from_record(r) for e in entries if e["model"].split("/")[0] in kinds for r in e["losses"][unit]]
+
+
+def spent_after_round(
+    ledger: Ledger, study: Study, data: TrainingSet, *, question: str = "", kind: ModelKind | None = None
+) -> float:
     """What `spent` would say after one more round: asked before it is trained.
 
     Args:
+        ledger: the site's.
+        study: which.
+        data: what would be trained on.
         question: what the round answers, as `train_locally` has it.
+        kind: what would be trained; None is the first of the study's models.
     """
-    plan = plan_training(study, data.clips_per_speaker)
-    return spent(
-        ledger, study, planned=[] if is_paid(ledger, LEDGER_KIND, question, plan.loss(data.cohort)) else [plan.round]
-    )
+    plan = plan_training(study, data.clips_per_speaker, kind)
+    paid = is_paid(ledger, LEDGER_KIND, question, plan.loss(data.cohort))
+    return spent(ledger, study, planned=[] if paid else [plan.round], kind=kind)
 
 
 def train_locally(
@@ -122,6 +146,7 @@ def train_locally(
     seed: int | None,
     question: str = "",
     proximal: float = 0.0,
+    whole: Mapping[ModelKind, Cohort] | None = None,
 ) -> LocalUpdate:
     """Train one round. The ledger is written before the first step, so that a crash over-counts.
 
@@ -131,6 +156,8 @@ def train_locally(
         seed: for sampling and noise in simulation; None takes both from the operating system.
         proximal: FedProx' mu (Li et al., MLSys 2020): pulls the weights back to the global ones after each step. It
             looks at no clip, so it costs no budget.
+        whole: of each modality that the model has to do with, everybody whom any of the study's models learns on;
+            None is this model's modality and `data`. Without DP-SGD their releases' losses are noted, once.
 
     Raises:
         BudgetError: the round would lead beyond the site's budget; nothing is computed or written then.
@@ -145,10 +172,12 @@ def train_locally(
     examples = Examples(torch.from_numpy(data.features), torch.from_numpy(data.labels), data.owners(study.privacy.unit))
     name = f"{model.modality}/{model.name}"
     if not study.privacy.dp_sgd:
-        _note_plain(purse, study, name, data.cohort, modality=model.modality)
+        for modality, cohort in (whole or {model.modality: data.cohort}).items():
+            if cohort.clips:
+                _note_plain(purse, study, f"{modality}/{study.model_of(modality)}", cohort, modality=modality)
         mean = _plain_epochs(network, examples, study, randomness, pull)
         return LocalUpdate(dict(network.state_dict()), mean, None, 0.0)
-    plan = plan_training(study, data.clips_per_speaker)
+    plan = plan_training(study, data.clips_per_speaker, model.modality)
     loss = plan.loss(data.cohort)
     if not is_paid(purse.ledger, LEDGER_KIND, question, loss):
         _note_round(purse, study, loss, model=name, round_number=round_number, question=question)
@@ -187,7 +216,7 @@ def _note_round(purse: Purse, study: Study, loss: Loss, *, model: str, round_num
 
 
 def _note_plain(purse: Purse, study: Study, model: str, cohort: Cohort, *, modality: str) -> None:
-    """All rounds without DP-SGD together are one function of the release: its losses, once."""
+    """All rounds without DP-SGD together, of every model, are one function of the releases: their losses, once."""
     if purse.ledger.entries(PLAIN_KIND, study=study.digest(), model=model):
         return
     releases = purse.ledger.entries("release", study=study.digest(), modality=modality)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from moretta.client.account import Cohort, Loss
@@ -10,6 +10,7 @@ from moretta.shared.privacy.accounting import calibrated_noise
 from moretta.shared.privacy.dp_sgd import SampledGaussian
 from moretta.shared.privacy.mechanism import Mechanism
 from moretta.shared.study import Study
+from moretta.shared.study_fusion import ModelKind
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +23,7 @@ class TrainingPlan:
     """How many of them there are."""
     rounds: int
     models: int
+    """That learn on these clips and share their budget."""
     most_clips: int
     """Clips of the speaker who has most."""
 
@@ -45,21 +47,23 @@ class TrainingPlan:
         return Loss(cohort, ("model",), self.clip_loss(rounds), self.speaker_loss(rounds))
 
 
-def plan_training(study: Study, clips_per_speaker: Sequence[int]) -> TrainingPlan:
+def plan_training(study: Study, clips_per_speaker: Sequence[int], kind: ModelKind | None = None) -> TrainingPlan:
     """Plan all rounds, with noise calibrated to the study's target.
 
-    The budget is shared by the voice and the face model: noise is calibrated as if all their steps were of one model.
+    The budget is shared by the models that learn on the same clips, voice and face: noise is calibrated as if all
+    their steps were of one model. A fusion that has clips of its own has its own: a clip is in one of the two parts.
     Batches are as large as the study says, in clips; where speakers are sampled, one is expected at least.
 
     Args:
         study: `[privacy]` and `[train]` count.
         clips_per_speaker: clips that are trained on, one number a speaker, none of them 0.
+        kind: what is trained; None is the first of the study's models.
     """
     clips, speakers = sum(clips_per_speaker), len(clips_per_speaker)
     units = clips if study.privacy.unit == "clip" else speakers
     rate = max(min(study.train.batch_size, clips) / clips, 1 / units)
     steps = max(1, round(study.train.local_epochs / rate))
-    models = len(study.modalities)
+    models = len(_together(study, kind or study.models[0]))
     noise = calibrated_noise(
         epsilon=study.privacy.epsilon,
         delta=study.privacy.delta,
@@ -69,3 +73,22 @@ def plan_training(study: Study, clips_per_speaker: Sequence[int]) -> TrainingPla
     )
     one_round = SampledGaussian(noise_multiplier=noise, rate=rate, steps=steps, unit=study.privacy.unit)
     return TrainingPlan(one_round, units, study.train.rounds, models, max(clips_per_speaker))
+
+
+def cohorts(study: Study, pairs: Mapping[ModelKind, Collection[tuple[str, str]]]) -> dict[ModelKind, Cohort]:
+    """Whom each of a study's models learns on.
+
+    Args:
+        study: says what it trains, and what is held back for the fusion.
+        pairs: pseudonyms of speaker and clip by modality, without the speakers who are held out.
+    """
+    found: dict[ModelKind, Cohort] = {}
+    for kind in study.models:
+        modalities = study.modalities if kind == "fusion" else (kind,)
+        theirs = [pair for modality in modalities for pair in pairs.get(modality, ())]
+        found[kind] = Cohort.of((s, c) for s, c in theirs if study.learns(kind, speaker=s, clip=c))
+    return found
+
+
+def _together(study: Study, kind: ModelKind) -> tuple[ModelKind, ...]:
+    return next(group for group in study.sharing_clips if kind in group)

@@ -10,7 +10,7 @@ import fcntl
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +24,7 @@ from safetensors.numpy import save
 from moretta.shared.atomic import write_atomic
 from moretta.shared.release.format import Modality
 from moretta.shared.study import Study
+from moretta.shared.study_fusion import ModelKind
 
 Array = npt.NDArray[Any]
 Metrics = dict[str, int | float]
@@ -37,10 +38,21 @@ class Update:
     metrics: Metrics
 
 
-def question(study: Study, modality: Modality, round_number: int, weights: dict[str, Array], proximal: float) -> str:
+def question(
+    study: Study,
+    kind: ModelKind,
+    round_number: int,
+    weights: Mapping[str, Array],
+    proximal: float,
+    *,
+    beside: Mapping[Modality, Mapping[str, Array]] | None = None,
+) -> str:
     """SHA-256 over everything that one round of training depends on, hexadecimal."""
-    model = study.section(modality).model
-    return digest_of(f"{study.digest()} {modality}/{model} {round_number} {proximal!r}", weights)
+    others = {
+        f"{modality}:{name}": array for modality, model in (beside or {}).items() for name, array in model.items()
+    }
+    text = f"{study.digest()} {kind}/{study.model_of(kind)} {round_number} {proximal!r}"
+    return digest_of(text, {**weights, **others})
 
 
 def digest_of(text: str, arrays: dict[str, Array]) -> str:
@@ -55,7 +67,7 @@ def digest_of(text: str, arrays: dict[str, Array]) -> str:
 
 @dataclass(frozen=True, slots=True)
 class UpdateStore:
-    """The answers of one study, by name: the last round of each modality, every iteration of a codebook."""
+    """The answers of one study, by name: the last round of each model, every iteration of a codebook."""
 
     folder: Path
 

@@ -22,8 +22,8 @@ from moretta.server.report.schema import EmotionResult, GatePart, RoundRow, Stag
 from moretta.shared.errors import RunError
 from moretta.shared.plan import Plan
 from moretta.shared.release import Release
-from moretta.shared.release.format import Modality
 from moretta.shared.study import Asked, Study
+from moretta.shared.study_fusion import ModelKind
 
 PROGRESS_FILE = "progress.jsonl"
 MEMORY_FILE = ".peak-memory"
@@ -51,7 +51,7 @@ class SiteRecord:
     speakers: int = 0
     dropped: dict[str, int] = field(default_factory=dict)
     training: dict[str, int] = field(default_factory=dict)
-    """Training clips by modality."""
+    """Training clips by model."""
     rounds: int = 0
     epsilon: dict[int, float] = field(default_factory=dict)
     """Spent by DP-SGD after each round, all models together, for one unit of the study."""
@@ -89,17 +89,19 @@ class Run:
     sites: dict[str, SiteRecord] = field(default_factory=dict)
     public: dict[str, Array] = field(default_factory=dict)
     releases: dict[str, Release] = field(default_factory=dict)
-    weights: dict[Modality, dict[str, Array]] = field(default_factory=dict)
+    weights: dict[ModelKind, dict[str, Array]] = field(default_factory=dict)
     done: list[str] = field(default_factory=list)
     """Names of the stages that are over."""
-    last_round: dict[Modality, int] = field(default_factory=dict)
+    last_round: dict[ModelKind, int] = field(default_factory=dict)
     """The last checkpointed round of a model whose training is not over."""
     trained: tuple[str, ...] = ()
-    """Modalities that have a model."""
+    """Models that are there: of modalities, and the fusion."""
     rounds: list[RoundRow] = field(default_factory=list)
     emotion: dict[str, EmotionResult] = field(default_factory=dict)
     counts: dict[str, dict[str, npt.NDArray[np.int64]]] = field(default_factory=dict)
     """What `emotion` was scored from: confusion counts by output and pseudonymous speaker."""
+    reliability: dict[str, npt.NDArray[np.int64]] = field(default_factory=dict)
+    """The same for its calibration, by output, of all sites together."""
     absent: dict[str, str] = field(default_factory=dict)
     """Why a modality has no result."""
     central: EmotionResult | None = None
@@ -128,17 +130,17 @@ class Run:
         """The study of this run."""
         return self.plan.study
 
-    def checkpoint(self, modality: Modality) -> Path:
+    def checkpoint(self, kind: ModelKind) -> Path:
         """Where a global model is kept."""
-        return self.folder / "server" / "checkpoints" / f"{modality}.safetensors"
+        return self.folder / "server" / "checkpoints" / f"{kind}.safetensors"
 
-    def update(self, modality: Modality, site: str) -> Path:
+    def update(self, kind: ModelKind, site: str) -> Path:
         """Where a site's update of the last round is kept, if the study attacks updates."""
-        return self.folder / "server" / "updates" / modality / f"{site}.safetensors"
+        return self.folder / "server" / "updates" / kind / f"{site}.safetensors"
 
-    def round_checkpoint(self, modality: Modality, number: int) -> Path:
+    def round_checkpoint(self, kind: ModelKind, number: int) -> Path:
         """Where a round's weights are kept until the next round's are, with what the strategy remembers."""
-        return self.folder / "server" / "checkpoints" / f"{modality}-round-{number:05d}.safetensors"
+        return self.folder / "server" / "checkpoints" / f"{kind}-round-{number:05d}.safetensors"
 
     def held_out(self) -> frozenset[str]:
         """Pseudonyms of the speakers who are held out of training."""
@@ -157,8 +159,8 @@ class Run:
     def whereabouts(self) -> str:
         """The last thing that is over, in words."""
         if rounds := {m: n for m, n in self.last_round.items() if f"train {m}" not in self.done}:
-            modality, number = next(iter(rounds.items()))
-            return f"round {number} of training {modality}"
+            kind, number = next(iter(rounds.items()))
+            return f"round {number} of training {kind}"
         return f"the stage {self.done[-1]!r}" if self.done else "the start"
 
     def miss(self, site: str, stage: str, why: str, *, round_number: int | None = None, lost: bool = False) -> None:

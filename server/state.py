@@ -20,7 +20,7 @@ from moretta.shared.atomic import write_atomic
 from moretta.shared.errors import ReleaseError
 from moretta.shared.plan import load_plan
 from moretta.shared.release import open_release
-from moretta.shared.release.format import Modality
+from moretta.shared.study_fusion import ModelKind
 
 STATE_FILE = Path("server") / "state.json"
 """There only when the sites' part is over."""
@@ -45,7 +45,7 @@ class _State(BaseModel):
     stages: tuple[StageRow, ...]
     warnings: tuple[str, ...]
     done: tuple[str, ...]
-    last_round: dict[Modality, int]
+    last_round: dict[ModelKind, int]
 
 
 def save_state(run: Run, file: Path = STATE_FILE) -> None:
@@ -59,27 +59,27 @@ def save_progress(run: Run) -> None:
     save_state(run, RESUME_FILE)
 
 
-def save_round(run: Run, modality: Modality, number: int, weights: Arrays, memory: Arrays) -> None:
+def save_round(run: Run, kind: ModelKind, number: int, weights: Arrays, memory: Arrays) -> None:
     """Checkpoint one round: weights, what the strategy remembers, and all that the run knows.
 
     The state names the round whose file holds: a crash between the two leaves the round before.
     """
     content = weights | {f"{_MEMORY}{name}": array for name, array in memory.items()}
-    before = run.last_round.get(modality)
-    write_atomic(run.round_checkpoint(modality, number), save(content))
-    run.last_round[modality] = number
+    before = run.last_round.get(kind)
+    write_atomic(run.round_checkpoint(kind, number), save(content))
+    run.last_round[kind] = number
     _write_state(run, RESUME_FILE)
     if before is not None and before != number:
-        run.round_checkpoint(modality, before).unlink(missing_ok=True)
+        run.round_checkpoint(kind, before).unlink(missing_ok=True)
 
 
-def load_round(run: Run, modality: Modality) -> tuple[Arrays, Arrays]:
+def load_round(run: Run, kind: ModelKind) -> tuple[Arrays, Arrays]:
     """Weights after the last checkpointed round, and what the strategy remembered.
 
     Raises:
         ReleaseError: they cannot be read.
     """
-    path = run.round_checkpoint(modality, run.last_round[modality])
+    path = run.round_checkpoint(kind, run.last_round[kind])
     content = _arrays(path)
     weights = {name: array for name, array in content.items() if not name.startswith(_MEMORY)}
     memory = {name.removeprefix(_MEMORY): array for name, array in content.items() if name.startswith(_MEMORY)}
@@ -115,7 +115,7 @@ def load_state(folder: Path, file: Path = STATE_FILE) -> Run:
         last_round=state.last_round,
     )
     if file == RESUME_FILE:
-        run.weights = {m: _arrays(run.checkpoint(m)) for m in plan.study.modalities if m in state.trained}
+        run.weights = {m: _arrays(run.checkpoint(m)) for m in plan.study.models if m in state.trained}
     return run
 
 

@@ -13,6 +13,7 @@ from moretta.shared.errors import StudyError
 from moretta.shared.release.format import Modality
 from moretta.shared.study_aggregation import AVERAGING, AggregationSection
 from moretta.shared.study_base import Fraction, Positive, Section
+from moretta.shared.study_fusion import FUSION_MODEL, FusionSection, ModelKind, is_held_back
 from moretta.shared.study_voice import VoiceSection
 
 Accountant = Literal["rdp", "prv"]
@@ -154,6 +155,7 @@ class Study(Section):
     """Virtual sites in simulation."""
     voice: VoiceSection = VoiceSection()
     face: FaceSection = FaceSection()
+    fusion: FusionSection = FusionSection()
     train: TrainSection = TrainSection()
     stages: StagesSection = StagesSection()
     privacy: PrivacySection = PrivacySection()
@@ -225,6 +227,34 @@ class Study(Section):
         """The modalities that are studied, voice first."""
         both: tuple[Modality, ...] = ("voice", "face")
         return tuple(m for m in both if self.section(m).enabled)
+
+    @property
+    def learns_fusion(self) -> bool:
+        """Whether a fusion is trained: it is asked for, and there are two modalities to weigh."""
+        return self.fusion.kind == "learned" and len(self.modalities) > 1
+
+    @property
+    def models(self) -> tuple[ModelKind, ...]:
+        """What is trained, in this order."""
+        return (*self.modalities, *(("fusion",) if self.learns_fusion else ()))
+
+    @property
+    def sharing_clips(self) -> tuple[tuple[ModelKind, ...], ...]:
+        """The models by the clips they learn on: of what DP-SGD protects, nothing is in the clips of two groups."""
+        if not self.learns_fusion or self.fusion.held_back == 0:
+            return (self.models,)
+        return (self.modalities, ("fusion",))
+
+    def model_of(self, kind: ModelKind) -> str:
+        """The name of the model of this kind."""
+        return FUSION_MODEL if kind == "fusion" else self.section(kind).model
+
+    def learns(self, kind: ModelKind, *, speaker: str, clip: str) -> bool:
+        """Whether a model learns on this training clip, by the pseudonyms of speaker and clip."""
+        if len(self.sharing_clips) == 1:
+            return True
+        kept = is_held_back(self.fusion, self.seed, clip if self.privacy.unit == "clip" else speaker)
+        return kept == (kind == "fusion")
 
     def with_changes(self, **changes: Any) -> Study:
         """A copy with top-level or, by `section__key`, nested values changed and checked again."""

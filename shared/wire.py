@@ -6,13 +6,15 @@ Records cannot hold nested values, so structured content travels as JSON text in
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from moretta.shared.errors import ReleaseError
 from moretta.shared.study import Study, parse_study
+from moretta.shared.study_fusion import ModelKind
 
 if TYPE_CHECKING:
     from flwr.app import ArrayRecord, ConfigRecord, RecordDict
@@ -21,7 +23,7 @@ HELLO = "query.hello"
 CODEBOOK = "query.codebook"
 RELEASE = "query.release"
 FETCH = "query.fetch"
-TRAIN = {"voice": "train.voice", "face": "train.face"}
+TRAIN: dict[ModelKind, str] = {"voice": "train.voice", "face": "train.face", "fusion": "train.fusion"}
 EVALUATE = "evaluate.emotion"
 SECURE_KEYS, SECURE_SHARES, SECURE_UNMASK = "query.secure_keys", "query.secure_shares", "query.secure_unmask"
 """Before and after the training of a round under secure aggregation."""
@@ -33,6 +35,7 @@ CHUNK_BYTES = 8 * 2**20
 """Most bytes of a release that one message carries."""
 
 Array = npt.NDArray[Any]
+_Kind = TypeVar("_Kind", bound=ModelKind)
 
 
 class Part(NamedTuple):
@@ -72,6 +75,20 @@ def arrays_of(content: RecordDict, key: str = ARRAYS) -> dict[str, Array]:
             raise ReleaseError(f"{type(array).__name__} in place of the array {name[:80]!r}", expected="a NumPy array")
         arrays[name] = array
     return arrays
+
+
+def models_to_records(models: Mapping[Any, dict[str, Array]]) -> dict[str, ArrayRecord]:
+    """Whole models beside each other in one message, each under its own key."""
+    return {f"{ARRAYS}-{kind}": arrays_to_record(arrays) for kind, arrays in models.items()}
+
+
+def models_of(content: RecordDict, kinds: Iterable[_Kind]) -> dict[_Kind, dict[str, Array]]:
+    """Those of these models that a message carries.
+
+    Raises:
+        ReleaseError: one cannot be read.
+    """
+    return {kind: arrays_of(content, f"{ARRAYS}-{kind}") for kind in kinds if f"{ARRAYS}-{kind}" in content}
 
 
 def number_of(content: RecordDict, key: str, default: float | None = None) -> float:

@@ -65,7 +65,7 @@ def _facts(planned: Forecast) -> dict[str, Any]:
         "composed": planned.composed(),
     }
     if training is not None:
-        one = training.round
+        one, fusion = training.round, planned.fusion
         facts["training"] = {
             "unit": one.unit,
             "accountant": privacy.accountant,
@@ -78,6 +78,14 @@ def _facts(planned: Forecast) -> dict[str, Any]:
             "steps_per_round": one.steps,
             "steps": one.steps * training.rounds * training.models,
             "noise_on_mean_gradient": one.noise_multiplier / training.expected_batch,
+            "fusion": None
+            if fusion is None
+            else {
+                "clips": planned.held_back.clips,
+                "noise_multiplier": fusion.round.noise_multiplier,
+                "sampling_rate": fusion.round.rate,
+                "steps": fusion.round.steps * fusion.rounds,
+            },
             "epsilon": {
                 "clip": [planned.training_epsilon("clip", number) for number in (1, training.rounds)],
                 "speaker": [planned.training_epsilon("speaker", number) for number in (1, training.rounds)],
@@ -142,6 +150,11 @@ def _training_lines(training: dict[str, Any] | None) -> list[str]:
         f"{training['steps_per_round']}",
         f"  what it buys         every step's mean gradient, cut to 1, carries noise of {share:.3f} in each parameter",
     ]
+    if (fusion := training["fusion"]) is not None:
+        lines.append(
+            f"  fusion               {fusion['steps']} steps on {fusion['clips']} clips held back for it, "
+            f"noise multiplier {fusion['noise_multiplier']:.3f}, sampling {fusion['sampling_rate']:.3f}"
+        )
     for unit, epsilon in training["epsilon"].items():
         first, last = map(_figure, epsilon)
         lines.append(f"  epsilon per {unit:<8} {last} ({first} after the first round of each model)")

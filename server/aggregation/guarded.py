@@ -18,6 +18,7 @@ from moretta.server.inquiry import Answer
 from moretta.shared import wire
 from moretta.shared.errors import MorettaError, ReleaseError, RunError
 from moretta.shared.study import Study
+from moretta.shared.study_fusion import ModelKind
 
 if TYPE_CHECKING:
     from flwr.serverapp.strategy import FedAvg
@@ -69,6 +70,8 @@ class GuardedStrategy:
     """Where no single update may be told from the aggregate; else sites weigh by their clips."""
     deadline_seconds: float | None = None
     max_norm: float = MAX_NORM
+    beside: Mapping[ModelKind, Weights] = field(default_factory=dict)
+    """Other models, finished, that the sites need for this one."""
     _sent: Weights = field(default_factory=dict)
     _metrics: dict[str, dict[str, float]] = field(default_factory=dict)
 
@@ -106,7 +109,9 @@ class GuardedStrategy:
         """What the inner strategy would send, with its options."""
         nodes: Any = _Nodes(self.exchange)
         arrays, config = wire.arrays_to_record(self._sent), wire.study_config(self.study)
-        return next(iter(self.inner.configure_train(number, arrays, config, nodes))).content
+        question = next(iter(self.inner.configure_train(number, arrays, config, nodes))).content
+        question.update(wire.models_to_records(self.beside))
+        return question
 
     def _problem(self, number: int, answer: Answer) -> str:
         """Why an answer cannot be aggregated; empty if it can."""

@@ -20,8 +20,8 @@ from moretta.server.aggregation.guarded import GuardedStrategy, bare, known_metr
 from moretta.shared import wire
 from moretta.shared.errors import MorettaError, RunError
 from moretta.shared.privacy.clipping import changed
-from moretta.shared.release.format import Modality
 from moretta.shared.secure_aggregation import Words, mask, mean_of_sum, shared_mask, signed, threshold
+from moretta.shared.study_fusion import ModelKind
 
 if TYPE_CHECKING:
     from moretta.server.inquiry import Answer
@@ -48,7 +48,7 @@ class Attempt:
 class SecureStrategy(GuardedStrategy):
     """As `GuardedStrategy`, over a sum. What a single update is cannot be checked: sites clip their own."""
 
-    modality: Modality = "voice"
+    kind: ModelKind = "voice"
     trained: frozenset[str] = frozenset()
     """Names of the arrays that training changes: only they are aggregated."""
     _total: Words = field(default_factory=lambda: np.zeros(0, np.uint32))
@@ -86,7 +86,7 @@ class SecureStrategy(GuardedStrategy):
             told = {source: shares[site] for source, shares in attempt.shares.items() if source != site}
             config = wire.json_config(session=attempt.session, shares=told)
             config.update(attempt.question.config_records[wire.CONFIG])
-            return RecordDict({wire.ARRAYS: attempt.question[wire.ARRAYS], wire.CONFIG: config})
+            return RecordDict({**attempt.question, wire.CONFIG: config})
 
         expected = {wire.MASKED: np.zeros(sum(self._sent[name].size for name in self.trained), np.uint32)}
 
@@ -126,7 +126,7 @@ class SecureStrategy(GuardedStrategy):
         return threshold(len(attempt.keys), self.study.aggregation.min_sites)
 
     def _content(self, attempt: Attempt, **values: Any) -> RecordDict:
-        config = wire.study_config(self.study, session=attempt.session, modality=self.modality, **values)
+        config = wire.study_config(self.study, session=attempt.session, modality=self.kind, **values)
         return RecordDict({wire.CONFIG: config})
 
     def _step(self, call: str, content: Step, *, sites: list[str] | None = None) -> list[Answer]:

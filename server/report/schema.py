@@ -41,7 +41,7 @@ __all__ = [
 FORMAT_VERSION: Literal[1] = 1
 """Changes when a name of the contract changes its meaning or goes away, not when one is added."""
 
-Modality = Literal["voice", "face", "fused"]
+Modality = Literal["voice", "face", "fused", "learned"]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=0)]
 Seconds = Annotated[float, Field(ge=0)]
@@ -98,6 +98,8 @@ class EmotionResult(EmotionTable):
     """The six-class table, and the ANG/HAP/SAD table of the original study."""
 
     three_class: EmotionTable | None = None
+    ece: Fraction | None = None
+    """Expected calibration error of the six-class probabilities: how far confidence is from being right."""
 
 
 class Emotion(Record):
@@ -106,6 +108,9 @@ class Emotion(Record):
     voice: EmotionResult | None = None
     face: EmotionResult | None = None
     fused: EmotionResult | None = None
+    """The vote: a weighted mean of probabilities."""
+    learned: EmotionResult | None = None
+    """Learned fusion; null without a reason in `absent` where the study asks for none."""
     absent: dict[Modality, str] = Field(default_factory=dict)
 
     @model_validator(mode="after")
@@ -116,8 +121,11 @@ class Emotion(Record):
         return self
 
     def by_modality(self) -> dict[Modality, EmotionResult | None]:
-        """Voice, face, fused, in this order."""
-        return {"voice": self.voice, "face": self.face, "fused": self.fused}
+        """Voice, face, fused, and learned where it was asked for, in this order."""
+        found: dict[Modality, EmotionResult | None] = {"voice": self.voice, "face": self.face, "fused": self.fused}
+        if self.learned is not None or "learned" in self.absent:
+            found["learned"] = self.learned
+        return found
 
 
 class PrivacyRow(Record):

@@ -60,7 +60,12 @@ SCENARIOS: dict[str, str] = {
     "constant": "Anchor: every clip replaced by the same one. Must be at chance, or the trials leak.",
 }
 
-MODALITIES: dict[str, str] = {"voice": "Voice", "face": "Face", "fused": "Voice and face, fused"}
+MODALITIES: dict[str, str] = {
+    "voice": "Voice",
+    "face": "Face",
+    "fused": "Voice and face, fused",
+    "learned": "Voice and face, learned fusion",
+}
 
 DROP_REASONS: dict[str, str] = {
     "bad-name": "file name outside the corpus grammar",

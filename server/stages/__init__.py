@@ -9,7 +9,7 @@ from moretta.server.stages.evaluate import evaluate
 from moretta.server.stages.public import make_public
 from moretta.server.stages.release import collect_releases
 from moretta.server.stages.report import report
-from moretta.server.stages.train import train_face, train_voice
+from moretta.server.stages.train import train_face, train_fusion, train_voice
 from moretta.server.stages.utility import central_check
 
 SITE_STAGES: list[Stage] = [
@@ -18,6 +18,7 @@ SITE_STAGES: list[Stage] = [
     Stage("release", collect_releases),
     Stage("train voice", train_voice),
     Stage("train face", train_face),
+    Stage("train fusion", train_fusion, lambda run: run.study.fusion.kind == "learned"),
     Stage("evaluate", evaluate),
 ]
 """These talk with the sites."""

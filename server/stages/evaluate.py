@@ -8,29 +8,30 @@ import numpy as np
 import numpy.typing as npt
 
 from moretta.server.report.emotion import ORIGINAL_CLASSES, table_from_counts
-from moretta.server.report.schema import EmotionResult
+from moretta.server.report.schema import EmotionResult, Modality
 from moretta.server.run import Run
 from moretta.shared import wire
 from moretta.shared.corpus.names import EMOTIONS
 from moretta.shared.errors import MorettaError, ReleaseError
+from moretta.shared.reliability import check_reliability, expected_calibration_error
 from moretta.shared.seeds import derive
 
 if TYPE_CHECKING:
     from flwr.app import RecordDict
 
-OUTPUTS = ("voice", "face", "fused")
+OUTPUTS: tuple[Modality, ...] = ("voice", "face", "fused", "learned")
 _Tables = dict[str, npt.NDArray[np.int64]]
 
 
 def evaluate(run: Run, rates: dict[str, float]) -> None:
-    """Gather confusion counts by pseudonymous speaker and score voice, face and fused.
+    """Gather confusion counts by pseudonymous speaker and score voice, face, the vote and the learned fusion.
 
     Raises:
         RunError: fewer sites than the study asks for answered.
     """
     from flwr.app import RecordDict
 
-    content = {f"{wire.ARRAYS}-{m}": wire.arrays_to_record(w) for m, w in run.weights.items()}
+    content = wire.models_to_records(run.weights)
     answers = run.ask(
         "evaluate",
         wire.EVALUATE,
@@ -43,8 +44,12 @@ def evaluate(run: Run, rates: dict[str, float]) -> None:
         try:
             if answer.content is None:
                 raise ReleaseError(answer.failure)
-            for output, found in _counts(answer.content, known=_speakers(run, answer.site)).items():
+            counted = _counts(answer.content, known=_speakers(run, answer.site))
+            bins = _reliability(answer.content, counted)
+            for output, found in counted.items():
                 tables.setdefault(output, {}).update(found)
+            for output, table in bins.items():
+                run.reliability[output] = run.reliability.get(output, 0) + table
         except (MorettaError, ValueError, TypeError, AttributeError) as error:
             failures[answer.site] = str(error)
             run.warn(f"{answer.site} did not evaluate: {error}")
@@ -54,7 +59,7 @@ def evaluate(run: Run, rates: dict[str, float]) -> None:
     )
     run.counts = tables
     for output in OUTPUTS:
-        if output in run.absent:
+        if output in run.absent or (output == "learned" and not run.study.learns_fusion):
             continue
         if tables.get(output):
             run.emotion[output] = _result(run, output, tables)
@@ -83,19 +88,43 @@ def _counts(content: RecordDict, *, known: frozenset[str]) -> dict[str, _Tables]
     return checked
 
 
+def _reliability(content: RecordDict, counted: dict[str, _Tables]) -> _Tables:
+    """How sure the models were on one site's clips, by output, as far as that agrees with its confusion counts.
+
+    Raises:
+        ReleaseError: it does not.
+    """
+    told = wire.from_config(content, "reliability")
+    checked: _Tables = {}
+    for output, rows in told.items():
+        if output not in OUTPUTS:
+            raise ReleaseError(f"confidences for {str(output)[:40]!r}", expected=f"one of {', '.join(OUTPUTS)}")
+        tables = list(counted.get(output, {}).values())
+        clips, right = (sum(int(each) for each in (f(t) for t in tables)) for f in (np.sum, np.trace))
+        checked[output] = check_reliability(np.asarray(rows), clips=clips, right=right)
+    return checked
+
+
 def _result(run: Run, output: str, tables: dict[str, _Tables]) -> EmotionResult:
     seed = derive(run.study.seed, "emotion intervals")
-    model = {"voice": run.study.voice.model, "face": run.study.face.model, "fused": _fusion(run)}[output]
+    model = _model(run, output)
     whole = table_from_counts(_stack(tables[output]), EMOTIONS, seed=seed, model=model)
     three = tables.get(f"{output}/3")
     original = table_from_counts(_stack(three), ORIGINAL_CLASSES, seed=seed, model=model) if three else None
-    return EmotionResult(**whole.model_dump(), three_class=original)
+    bins = run.reliability.get(output)
+    ece = None if bins is None else expected_calibration_error(bins)
+    return EmotionResult(**whole.model_dump(), three_class=original, ece=ece)
 
 
 def _stack(tables: _Tables) -> npt.NDArray[np.int64]:
     return np.stack([tables[speaker] for speaker in sorted(tables)])
 
 
-def _fusion(run: Run) -> str:
-    share = run.study.voice.weight
-    return f"{share:.0%} voice, {1 - share:.0%} face"
+def _model(run: Run, output: str) -> str:
+    study, share = run.study, run.study.voice.weight
+    return {
+        "voice": study.voice.model,
+        "face": study.face.model,
+        "fused": f"{share:.0%} voice, {1 - share:.0%} face",
+        "learned": f"{study.model_of('fusion')}, trained on releases",
+    }[output]

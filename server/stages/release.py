@@ -172,7 +172,9 @@ def _check_told(record: SiteRecord, release: Release) -> None:
     """A site speaks of its own speakers only, and has no more training clips than it released."""
     record.held_out = tuple(sorted(set(record.held_out) & {clip.speaker for clip in release.clips}))
     for modality, told in record.training.items():
-        here = sum(getattr(c, modality, None) is not None and c.speaker not in record.held_out for c in release.clips)
+        modalities = ("voice", "face") if modality == "fusion" else (modality,)
+        there = [c for c in release.clips if any(getattr(c, m, None) is not None for m in modalities)]
+        here = sum(c.speaker not in record.held_out for c in there)
         record.training[modality] = max(0, min(told, here))
 
 
@@ -205,6 +207,8 @@ def _note_absent(run: Run) -> None:
     missing = [m for m in ("voice", "face") if m in run.absent]
     if missing:
         run.absent["fused"] = f"fusion needs both modalities; absent: {', '.join(missing)}"
+        if run.study.fusion.kind == "learned":
+            run.absent["learned"] = run.absent["fused"]
 
 
 def _note_faces(run: Run) -> None:

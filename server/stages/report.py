@@ -26,6 +26,7 @@ def report(run: Run, rates: dict[str, float]) -> None:
         voice=run.emotion.get("voice"),
         face=run.emotion.get("face"),
         fused=run.emotion.get("fused"),
+        learned=run.emotion.get("learned"),
         absent={m: why for m, why in run.absent.items() if m not in run.emotion},  # type: ignore[misc]
     )
     privacy = privacy_rows(run)
@@ -82,7 +83,7 @@ def _training_rows(run: Run, site: str) -> list[PrivacyRow]:
     study, record = run.study, run.sites[site]
     if not study.privacy.dp_sgd or not record.epsilon:
         return []
-    note = "voice and face model together" if len(run.trained) > 1 else ""
+    note = _together(run)
     numbers = sorted(record.epsilon)
     rows = [
         PrivacyRow(
@@ -109,6 +110,17 @@ def _training_rows(run: Run, site: str) -> list[PrivacyRow]:
         )
     )
     return rows
+
+
+def _together(run: Run) -> str:
+    """Whose steps an epsilon counts."""
+    if len(run.trained) < 2:
+        return ""
+    if "fusion" not in run.trained:
+        return "voice and face model together"
+    if len(run.study.sharing_clips) == 1:
+        return "voice, face and fusion model together"
+    return "voice and face model together; or the fusion, on clips that they did not see, if that is more"
 
 
 _OTHER_UNIT = {

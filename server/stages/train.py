@@ -1,4 +1,4 @@
-"""Stages train voice and train face: federated rounds of one of Flower's strategies, DP-SGD at the sites."""
+"""Stages train voice, face and fusion: federated rounds of one of Flower's strategies, DP-SGD at the sites."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from moretta.server.aggregation.memory import remembered, remind
 from moretta.server.aggregation.secure import SecureStrategy
 from moretta.server.aggregation.site_level import SiteLevelMean
 from moretta.server.aggregation.strategies import make_strategy
+from moretta.server.report.schema import Modality as Output
 from moretta.server.report.schema import RoundRow
 from moretta.server.run import Run, ranges
 from moretta.server.state import load_round, save_round
@@ -26,6 +27,7 @@ from moretta.shared.privacy.site_level import plan_site_level
 from moretta.shared.release.format import Modality
 from moretta.shared.seeds import derive
 from moretta.shared.study import Study
+from moretta.shared.study_fusion import ModelKind
 
 
 def train_voice(run: Run, rates: dict[str, float]) -> None:
@@ -38,59 +40,81 @@ def train_face(run: Run, rates: dict[str, float]) -> None:
     _train(run, "face", rates)
 
 
-def _train(run: Run, modality: Modality, rates: dict[str, float]) -> None:
+def train_fusion(run: Run, rates: dict[str, float]) -> None:
+    """Train the gate that weighs both models' opinions; needs both."""
+    _train(run, "fusion", rates)
+
+
+def _train(run: Run, kind: ModelKind, rates: dict[str, float]) -> None:
     """All rounds of one model, from the last one that was checkpointed.
 
     Raises:
         RunError: a round brought fewer usable updates than the study asks for.
     """
     study = run.study
-    sites = [s for s in sorted(run.releases) if run.sites[s].training.get(modality, 0) > 0]
-    if modality in run.absent or not sites:
-        run.absent.setdefault(modality, "no site has a training clip of it")
+    sites = [s for s in sorted(run.releases) if run.sites[s].training.get(kind, 0) > 0]
+    if why := _cannot_be_trained(run, kind, sites):
+        run.absent.setdefault(OUTPUTS[kind], why)
         return
     if len(sites) < _floor(study, len(sites)):
         raise RunError(
-            f"{len(sites)} sites with training clips of {modality}",
+            f"{len(sites)} sites with training clips of {kind}",
             expected=f"at least {_floor(study, len(sites))}, as min_sites says",
             fix="let more sites take part, or lower min_sites in [aggregation] and [train]",
         )
     for site in sorted(run.releases.keys() - set(sites)):
-        run.warn(f"{site} trained no {modality} model: all its clips are of held-out speakers, or lack {modality}")
-    first, weights = _start(run, modality)
-    strategy = _strategy(run, modality, sites, weights)
-    if modality in run.last_round:
-        remind(strategy.inner, load_round(run, modality)[1])
+        run.warn(f"{site} trained no {kind} model: {_LACKS.get(kind, f'{_HELD_OUT}, or lack {kind}')}")
+    first, weights = _start(run, kind)
+    strategy = _strategy(run, kind, sites, weights)
+    if kind in run.last_round:
+        remind(strategy.inner, load_round(run, kind)[1])
     for number in range(first, study.train.rounds + 1):
         weights = strategy.round(number, weights)
-        save_round(run, modality, number, weights, remembered(strategy.inner))
-    write_atomic(run.checkpoint(modality), save(weights))
-    run.weights[modality] = weights
-    run.trained = (*run.trained, modality)
-    _warn_of_lost(run, modality)
-    rates["clips"] = study.train.rounds * study.train.local_epochs * sum(run.sites[s].training[modality] for s in sites)
+        save_round(run, kind, number, weights, remembered(strategy.inner))
+    write_atomic(run.checkpoint(kind), save(weights))
+    run.weights[kind] = weights
+    run.trained = (*run.trained, kind)
+    _warn_of_lost(run, kind)
+    rates["clips"] = study.train.rounds * study.train.local_epochs * sum(run.sites[s].training[kind] for s in sites)
 
 
-def _strategy(run: Run, modality: Modality, sites: list[str], weights: dict[str, wire.Array]) -> GuardedStrategy:
+OUTPUTS: dict[ModelKind, Output] = {"voice": "voice", "face": "face", "fusion": "learned"}
+"""What a model gives in the evaluation."""
+_HELD_OUT = "all its clips are of held-out speakers"
+_LACKS = {"fusion": f"{_HELD_OUT}, or none was held back for it"}
+
+
+def _cannot_be_trained(run: Run, kind: ModelKind, sites: list[str]) -> str:
+    """Why there will be no such model; empty if there can be one."""
+    if (known := run.absent.get(OUTPUTS[kind])) is not None:
+        return known
+    missing = [m for m in run.study.modalities if kind == "fusion" and m not in run.weights]
+    if missing:
+        return f"fusion needs the models of both modalities; absent: {', '.join(missing)}"
+    return "" if sites else "no site has a training clip of it"
+
+
+def _strategy(run: Run, kind: ModelKind, sites: list[str], weights: dict[str, wire.Array]) -> GuardedStrategy:
     from moretta.shared.models.emotion import emotion_model, trained_names
 
     study = run.study
-    trained = trained_names(emotion_model(modality, study.section(modality).model), weights)
+    trained = trained_names(emotion_model(kind, study.model_of(kind)), weights)
     options: dict[str, Any] = {
         "inner": make_strategy(study.train.strategy, dict(study.train.strategy_options)),
         "exchange": run.exchange,
         "sites": sites,
-        "call": wire.TRAIN[modality],
+        "call": wire.TRAIN[kind],
         "study": study,
         "min_sites": _floor(study, len(sites)),
-        "on_round": lambda outcome: _record(run, modality, outcome),
-        "on_update": lambda number, site, change: _keep(run, modality, number, site, change),
+        "on_round": lambda outcome: _record(run, kind, outcome),
+        "on_update": lambda number, site, change: _keep(run, kind, number, site, change),
         "deadline_seconds": study.deadline_seconds("train"),
         "max_norm": study.train.max_update_norm,
+        "beside": {m: run.weights[m] for m in study.modalities} if kind == "fusion" else {},
     }
     if study.aggregation.secure:
-        return SecureStrategy(**options, modality=modality, trained=trained)
-    return GuardedStrategy(**options, mean=_mean(run, modality, trained))
+        return SecureStrategy(**options, kind=kind, trained=trained)
+    return GuardedStrategy(**options, mean=_mean(run, kind, trained))
 
 
 def _floor(study: Study, sites: int) -> int:
@@ -99,14 +123,14 @@ def _floor(study: Study, sites: int) -> int:
     return study.min_sites("train") if study.aggregation.bounds_sites else min(study.min_sites("train"), sites)
 
 
-def _mean(run: Run, modality: Modality, trained: frozenset[str]) -> Mean | None:
+def _mean(run: Run, kind: ModelKind, trained: frozenset[str]) -> Mean | None:
     plan = plan_site_level(run.study)
     if plan is None:
         return None
-    return SiteLevelMean(plan, trained, _noise(run, modality) if run.study.aggregation.dp == "central" else None)
+    return SiteLevelMean(plan, trained, _noise(run, kind) if run.study.aggregation.dp == "central" else None)
 
 
-def _noise(run: Run, modality: Modality) -> Callable[[int], NoiseSource]:
+def _noise(run: Run, kind: ModelKind) -> Callable[[int], NoiseSource]:
     """From the seed in a simulation, so that a round that is made again has the same; else from the system.
 
     A round's noise is drawn before its checkpoint is written, and nothing leaves before that: a round that was lost to
@@ -114,24 +138,32 @@ def _noise(run: Run, modality: Modality) -> Callable[[int], NoiseSource]:
     """
     if isinstance(run.plan, DeploymentPlan):
         return lambda _: SystemNoise()
-    return lambda number: SeededNoise(run.study.seed, "site-level noise", modality, number)
+    return lambda number: SeededNoise(run.study.seed, "site-level noise", kind, number)
 
 
-def _start(run: Run, modality: Modality) -> tuple[int, dict[str, wire.Array]]:
+def _start(run: Run, kind: ModelKind) -> tuple[int, dict[str, wire.Array]]:
     """The first round to do, and the weights it starts from."""
-    if modality not in run.last_round:
-        return 1, _initial(run, modality)
-    return run.last_round[modality] + 1, load_round(run, modality)[0]
+    if kind in run.last_round:
+        return run.last_round[kind] + 1, load_round(run, kind)[0]
+    if kind == "fusion":
+        from moretta.shared.models.gate import first_gate
+
+        return 1, {name: np.asarray(tensor) for name, tensor in first_gate(run.study.voice.weight).items()}
+    return 1, _initial(run, kind)
 
 
 def _initial(run: Run, modality: Modality) -> dict[str, wire.Array]:
-    """Seeded initial weights. Inputs are standardised by released clips of speakers who are not held out."""
+    """Seeded initial weights. Inputs are standardised by released clips that the model may learn on."""
     from moretta.server.features import model_inputs
     from moretta.shared.models.emotion import emotion_model, initial_weights
 
     model = emotion_model(modality, run.study.section(modality).model)
     held_out = run.held_out()
-    inputs = [x for x, clip in model_inputs(run, modality, model) if clip.speaker not in held_out]
+    inputs = [
+        x
+        for x, clip in model_inputs(run, modality, model)
+        if clip.speaker not in held_out and run.study.learns(modality, speaker=clip.speaker, clip=clip.clip)
+    ]
     if not inputs:
         raise RunError(f"no released {modality} clip of a speaker who is not held out", expected="at least one")
     weights = initial_weights(
@@ -143,12 +175,12 @@ def _initial(run: Run, modality: Modality) -> dict[str, wire.Array]:
     return {name: np.asarray(tensor) for name, tensor in weights.items()}
 
 
-def _record(run: Run, modality: Modality, outcome: RoundOutcome) -> None:
+def _record(run: Run, kind: ModelKind, outcome: RoundOutcome) -> None:
     told = not run.study.aggregation.bounds_sites  # a mean loss without noise would be a release of its own
     losses = [m["loss"] for m in outcome.used.values() if "loss" in m and told]
     run.rounds.append(
         RoundRow(
-            stage=f"train {modality}",
+            stage=f"train {kind}",
             round=outcome.round,
             sites=len(outcome.used),
             failed=len(outcome.refused) + len(outcome.lost),
@@ -165,25 +197,25 @@ def _record(run: Run, modality: Modality, outcome: RoundOutcome) -> None:
             if f"epsilon-{unit}" in metrics:
                 record.levels[unit] = metrics[f"epsilon-{unit}"]
     for site, why in outcome.lost.items():
-        run.miss(site, f"train {modality}", why, round_number=outcome.round, lost=True)
+        run.miss(site, f"train {kind}", why, round_number=outcome.round, lost=True)
     for site, why in outcome.refused.items():
-        run.miss(site, f"train {modality}", why, round_number=outcome.round)
-        run.warn(f"{site} was left out of round {outcome.round} of training {modality}: {why}")
+        run.miss(site, f"train {kind}", why, round_number=outcome.round)
+        run.warn(f"{site} was left out of round {outcome.round} of training {kind}: {why}")
         logging.getLogger("moretta").warning("%s refused: %s", site, why)
-    run.tell(stage=f"train {modality}", state="round", done=outcome.round, total=run.study.train.rounds)
+    run.tell(stage=f"train {kind}", state="round", done=outcome.round, total=run.study.train.rounds)
 
 
-def _warn_of_lost(run: Run, modality: Modality) -> None:
+def _warn_of_lost(run: Run, kind: ModelKind) -> None:
     """One warning for each site that sent nothing, with the rounds it missed."""
     for site, record in sorted(run.sites.items()):
-        lost = [m for m in record.missed if m.stage == f"train {modality}" and m.lost]
+        lost = [m for m in record.missed if m.stage == f"train {kind}" and m.lost]
         if lost:
             rounds = ranges([m.round for m in lost if m.round is not None])
-            run.warn(f"{site} missed {rounds} of training {modality}: {'; '.join(dict.fromkeys(m.why for m in lost))}")
+            run.warn(f"{site} missed {rounds} of training {kind}: {'; '.join(dict.fromkeys(m.why for m in lost))}")
 
 
-def _keep(run: Run, modality: Modality, number: int, site: str, change: Callable[[], dict[str, wire.Array]]) -> None:
+def _keep(run: Run, kind: ModelKind, number: int, site: str, change: Callable[[], dict[str, wire.Array]]) -> None:
     """The last round's updates, each on its own, are what the audit attacks; without it they are not kept."""
     audit = run.study.audit
     if number == run.study.train.rounds and audit.enabled and audit.beyond and audit.updates:
-        write_atomic(run.update(modality, site), save(change()))
+        write_atomic(run.update(kind, site), save(change()))

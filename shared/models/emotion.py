@@ -17,7 +17,8 @@ from torch import nn
 
 from moretta.shared.corpus.names import EMOTIONS
 from moretta.shared.errors import StudyError
-from moretta.shared.release.format import Modality
+from moretta.shared.models.gate import Gate
+from moretta.shared.study_fusion import FUSION_MODEL, ModelKind
 
 Array = npt.NDArray[Any]
 Floats = npt.NDArray[np.float32]
@@ -40,16 +41,16 @@ class EmotionModel:
     The array is a `moretta.shared.features.voice_forms.model_input` or frames; the scale is None for codes.
     """
 
-    modality: Modality
+    modality: ModelKind
     name: str
     features: Callable[[Array, PublicScale | None], Floats]
     build: Callable[[tuple[int, ...]], nn.Module]
 
 
-_MODELS: dict[tuple[Modality, str], EmotionModel] = {}
+_MODELS: dict[tuple[ModelKind, str], EmotionModel] = {}
 
 
-def emotion_model(modality: Modality, name: str) -> EmotionModel:
+def emotion_model(modality: ModelKind, name: str) -> EmotionModel:
     """Find a model by name.
 
     Raises:
@@ -106,8 +107,9 @@ def initial_weights(
 
 
 def trained_names(model: EmotionModel, weights: Mapping[str, Array]) -> frozenset[str]:
-    """Names of the weights that training changes: all but the standardisation."""
-    return frozenset(name for name, _ in model.build(weights["0.mean"].shape).named_parameters())
+    """Names of the weights that training changes: all but the standardisation, which the fusion has none of."""
+    shape = weights["0.mean"].shape if "0.mean" in weights else ()
+    return frozenset(name for name, _ in model.build(shape).named_parameters())
 
 
 def _register(model: EmotionModel) -> None:
@@ -236,3 +238,4 @@ _register(EmotionModel("voice", "layered", voice_statistics, _layered))
 _register(EmotionModel("voice", "cnn", voice_window, _voice_cnn))
 _register(EmotionModel("face", "gradients", face_gradients, _linear))
 _register(EmotionModel("face", "cnn", face_picture, _face_cnn))
+_register(EmotionModel("fusion", FUSION_MODEL, lambda row, _: np.asarray(row, np.float32), lambda _: Gate()))

@@ -116,7 +116,7 @@ def plan_site_level(study: Study) -> SitePlan | None:
     wanted = study.aggregation
     if wanted.dp == "none":
         return None
-    rounds = study.train.rounds * len(study.modalities)
+    rounds = study.train.rounds * len(study.models)
     noise = calibrated_sigma(epsilon=wanted.epsilon, delta=wanted.delta, sensitivity=math.sqrt(rounds))
     curious = wanted.curious_sites if wanted.dp == "distributed" else 0
     return SitePlan(noise, wanted.clipping_norm, wanted.min_sites, curious, rounds)

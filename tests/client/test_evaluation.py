@@ -36,7 +36,8 @@ def evaluate(monkeypatch: pytest.MonkeyPatch) -> Any:
         monkeypatch.setattr(evaluation, "held_out_mask", _marked)
         monkeypatch.setattr(evaluation, "_predict", lambda m, name, state, features: features.astype(np.float64))
         settings: Any = None
-        return evaluation.evaluate_site(settings, Study(), {m: {} for m in by_modality})  # type: ignore[misc]
+        models: Any = {m: {} for m in by_modality}
+        return evaluation.evaluate_site(settings, Study(), models).counts
 
     return run
 

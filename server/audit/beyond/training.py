@@ -221,7 +221,10 @@ def _examples(run: Run, modality: Modality, model: EmotionModel) -> Examples:
     inputs, clips = zip(*model_inputs(run, modality, model), strict=True)
     labels = np.array([EMOTIONS.index(clip.emotion) for clip in clips], np.int64)
     _, speaker = np.unique([clip.speaker for clip in clips], return_inverse=True)
-    member = np.array([clip.speaker not in held_out for clip in clips])
+    learns = run.study.learns
+    member = np.array(
+        [c.speaker not in held_out and learns(modality, speaker=c.speaker, clip=c.clip) for c in clips], bool
+    )
     return Examples(np.stack(inputs).astype(np.float32), labels, speaker.astype(np.int64), member)
 
 
@@ -302,7 +305,13 @@ def _sex_of_sites(run: Run, modality: Modality) -> dict[str, str]:
     held_out = run.held_out()
     found: dict[str, str] = {}
     for site in sorted(run.releases):
-        clips = [c for c in run.releases[site].clips if getattr(c, modality) is not None and c.speaker not in held_out]
+        clips = [
+            c
+            for c in run.releases[site].clips
+            if getattr(c, modality) is not None
+            and c.speaker not in held_out
+            and run.study.learns(modality, speaker=c.speaker, clip=c.clip)
+        ]
         female, male = (sum(clip.sex == sex for clip in clips) for sex in ("female", "male"))
         if female != male:
             found[site] = "female" if female > male else "male"

@@ -1,0 +1,283 @@
+"""A whole small study with both modalities, over virtual sites in this process: three models, and a report with both
+ways of fusing."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from moretta.client.account import UNITS, Account
+from moretta.client.forecast import forecast
+from moretta.client.ledger import Ledger
+from moretta.client.rounds import round_of_training
+from moretta.client.settings import SiteSettings, simulated_site
+from moretta.client.training import LEDGER_KIND, PLAIN_KIND, spent
+from moretta.client.training_sets import fusion_set, training_clips, training_set
+from moretta.deploy.runtime.local import connect_locally
+from moretta.deploy.simulate import plan_simulation
+from moretta.server.run import Run, run_stages
+from moretta.server.stages import SITE_STAGES
+from moretta.server.stages.report import report
+from moretta.server.state import load_progress, save_progress
+from moretta.shared.corpus.media import write_video
+from moretta.shared.corpus.reader import read_corpus
+from moretta.shared.errors import RefusedError
+from moretta.shared.features.public_voice import PublicVoice
+from moretta.shared.models.gate import first_gate
+from moretta.shared.privacy.noise import SeededNoise
+from moretta.shared.study import Study, parse_study
+
+EMOTIONS = ("ANG", "DIS", "FEA", "HAP", "NEU", "SAD")
+SILENT, UNSEEN = "1004_TIE_SAD_XX", "1004_TIE_ANG_XX"
+
+
+def corpus_of_two_modalities(tiny_corpus: Path) -> Path:
+    """The tones, and for each clip a film of stripes whose direction is the emotion; one clip lacks either."""
+    folder = tiny_corpus / "VideoFlash"
+    folder.mkdir()
+    rng = np.random.default_rng(4)
+    x, y = np.meshgrid(np.arange(64), np.arange(64))
+    for path in sorted((tiny_corpus / "AudioWAV").iterdir()):
+        angle = np.pi * EMOTIONS.index(path.stem.split("_")[2]) / 6
+        stripes = 127 + 100 * np.sin((np.cos(angle) * x + np.sin(angle) * y) / 3)
+        picture = np.clip(stripes[..., None] + rng.normal(0, 40, (64, 64, 3)), 0, 255).astype(np.uint8)
+        write_video(folder / f"{path.stem}.mp4", [picture] * 2, 5.0, None)
+    (tiny_corpus / "AudioWAV" / f"{SILENT}.wav").unlink()
+    (folder / f"{UNSEEN}.mp4").unlink()
+    return tiny_corpus
+
+
+@dataclass(frozen=True)
+class Ground:
+    """Where a study can be run as often as asked, on one corpus."""
+
+    corpus: Path
+    out: Path
+
+    def run(self, name: str = "run", *, until: str = "evaluate", **changes: Any) -> Run:
+        study = study_of(**changes)
+        plan = plan_simulation(read_corpus(self.corpus), study, "moretta simulate")
+        folder = self.out / name
+        shutil.rmtree(folder, ignore_errors=True)
+        plan.save(folder)
+        run = Run(folder=folder, plan=plan, done=["codebook"])
+        run.public |= _public()
+        connect_locally(run, len(plan.sites))
+        names = [stage.name for stage in SITE_STAGES]
+        run_stages(run, SITE_STAGES[: names.index(until) + 1])
+        return run
+
+
+def study_of(**changes: Any) -> Study:
+    content: dict[str, Any] = {
+        "sites": 2,
+        "voice": {"codebook_size": 16, "epsilon": 50.0},
+        "face": {"anonymizer": "none"},
+        "train": {"rounds": 2},
+        "split": {"folds": 2},
+        "fusion": {"kind": "learned", "held_back": 0.4},
+        "audit": {"enabled": False},
+    }
+    return parse_study(content).with_changes(**changes)
+
+
+def _public() -> dict[str, Any]:
+    rng = np.random.default_rng(1)
+    words = rng.standard_normal((16, 13)).astype(np.float32)
+    return PublicVoice(np.zeros(13, np.float32), np.full(13, 20, np.float32), words).to_arrays()
+
+
+@pytest.fixture
+def ground(tiny_corpus: Path, tmp_path: Path) -> Ground:
+    return Ground(corpus_of_two_modalities(tiny_corpus), tmp_path / "runs")
+
+
+def _sites(run: Run) -> list[SiteSettings]:
+    return [simulated_site(run.folder, number) for number in range(2)]
+
+
+def _models(run: Run) -> Any:
+    return {modality: run.weights[modality] for modality in ("voice", "face")}
+
+
+def _gate() -> dict[str, Any]:
+    return {name: np.asarray(tensor) for name, tensor in first_gate(0.6).items()}
+
+
+def test_the_report_has_the_vote_and_the_learned_fusion_with_intervals_and_calibration(ground: Ground) -> None:
+    run = ground.run()
+    report(run, {})
+    content = json.loads((run.folder / "report.json").read_text(encoding="utf-8"))
+    emotion = content["emotion"]
+    assert emotion["absent"] == {}
+    for output in ("voice", "face", "fused", "learned"):
+        row = emotion[output]
+        assert row["speakers"] == 2
+        assert row["uar_low"] <= row["uar"] <= row["uar_high"]
+        assert 0 <= row["ece"] <= 1
+        assert row["three_class"]["clips"] > 0
+    assert emotion["learned"]["clips"] == emotion["fused"]["clips"] == 24
+    assert emotion["learned"]["model"].startswith("gate")
+    assert [row["stage"] for row in content["run"]["rounds"]] == [
+        *["train voice"] * 2,
+        *["train face"] * 2,
+        *["train fusion"] * 2,
+    ]
+    page = (run.folder / "report.html").read_text(encoding="utf-8")
+    assert "Voice and face, learned fusion" in page
+    assert "ECE" in page
+    notes = {row["note"] for row in content["privacy"] if row["mechanism"] == "dp-sgd" and row["round"]}
+    assert notes == {"voice and face model together; or the fusion, on clips that they did not see, if that is more"}
+
+
+def test_a_study_that_says_nothing_has_no_third_model_and_no_row(ground: Ground) -> None:
+    run = ground.run(fusion__kind="vote")
+    report(run, {})
+    content = json.loads((run.folder / "report.json").read_text(encoding="utf-8"))
+    assert content["emotion"]["learned"] is None
+    assert content["emotion"]["absent"] == {}
+    assert "train fusion" not in [stage["name"] for stage in content["run"]["stages"]]
+    assert "learned fusion" not in (run.folder / "report.html").read_text(encoding="utf-8")
+
+
+def test_with_one_modality_alone_the_row_says_why_it_is_not_there(ground: Ground) -> None:
+    run = ground.run(face__enabled=False)
+    report(run, {})
+    emotion = json.loads((run.folder / "report.json").read_text(encoding="utf-8"))["emotion"]
+    assert emotion["learned"] is None
+    assert emotion["absent"]["learned"] == "fusion needs both modalities; absent: face"
+    assert run.trained == ("voice",)
+
+
+def test_a_run_is_the_same_again_and_goes_on_after_a_crash_as_if_there_had_been_none(ground: Ground) -> None:
+    whole = ground.run()
+    before = {name: array.tobytes() for name, array in whole.weights["fusion"].items()}
+    table = whole.emotion["learned"]
+    stopped = ground.run(until="train face")
+    save_progress(stopped)
+    again = load_progress(stopped.folder)
+    assert again is not None
+    connect_locally(again, 2)
+    run_stages(again, SITE_STAGES)
+    assert {name: array.tobytes() for name, array in again.weights["fusion"].items()} == before
+    assert again.emotion["learned"] == table
+
+
+@pytest.mark.parametrize("unit", ["clip", "speaker"])
+def test_the_fusion_learns_on_clips_of_its_own_of_nobody_who_is_held_out(ground: Ground, unit: str) -> None:
+    run = ground.run(until="train face", privacy__dp_sgd=False, privacy__unit=unit, seed=3, split__folds=4)
+    column = 1 if unit == "clip" else 0
+    told = 0
+    for site in _sites(run):
+        theirs = fusion_set(site, run.study, _models(run), SeededNoise(1))
+        others = [training_set(site, run.study, modality) for modality in ("voice", "face")]  # type: ignore[arg-type]
+        seen = {(s, c)[column] for each in others for s, c in zip(each.speakers, each.clips, strict=True)}
+        own = {(s, c)[column] for s, c in zip(theirs.speakers, theirs.clips, strict=True)}
+        assert not own & seen
+        assert not {*theirs.speakers} & run.held_out()
+        assert not {*others[0].speakers, *others[1].speakers} & run.held_out()
+        assert training_clips(site, run.study) == {
+            "voice": len(others[0]),
+            "face": len(others[1]),
+            "fusion": len(theirs),
+        }
+        told += len(theirs)
+    assert told > 0
+
+
+def _all_rounds(run: Run) -> SiteSettings:
+    """Of the fusion, at a site that has trained the others."""
+    site = _sites(run)[0]
+    for number in (1, 2):
+        round_of_training(site, run.study, "fusion", _gate(), round_number=number, beside=_models(run))
+    return site
+
+
+@pytest.mark.parametrize("held_back", [0.0, 0.4])
+def test_dp_sgd_of_all_three_models_ends_at_the_target_and_the_ledger_has_it(ground: Ground, held_back: float) -> None:
+    run = ground.run(until="train face", fusion__held_back=held_back, privacy__epsilon=4.0)
+    site = _all_rounds(run)
+    ledger = Ledger(site.ledger)
+    entries = ledger.entries(LEDGER_KIND, study=run.study.digest())
+    assert [e["model"].split("/")[0] for e in entries] == ["voice"] * 2 + ["face"] * 2 + ["fusion"] * 2
+    assert 3.8 < spent(ledger, run.study) <= 4.05
+    per_clip = Account.read(ledger).epsilon("clip", "model", delta=run.study.privacy.delta)
+    assert per_clip == pytest.approx(spent(ledger, run.study), rel=0.02)  # no clip is in both parts
+
+
+@pytest.mark.parametrize("held_back", [0.0, 0.4])
+@pytest.mark.parametrize("unit", ["clip", "speaker"])
+def test_the_forecast_is_what_the_ledger_charges(ground: Ground, held_back: float, unit: str) -> None:
+    """Of one clip; of a speaker as near as the share of the clips that chance has held back of theirs."""
+    run = ground.run(until="train face", fusion__held_back=held_back, privacy__unit=unit, split__folds=4, seed=3)
+    clips = training_clips(_sites(run)[0], run.study)
+    if held_back and not clips["fusion"]:
+        pytest.skip("chance held nobody back")
+    site = _all_rounds(run)
+    account = Account.read(Ledger(site.ledger))
+    data = [training_set(site, run.study, "voice"), fusion_set(site, run.study, _models(run), SeededNoise(1))]
+    people = {s: 0 for each in data for s in each.speakers}
+    pairs = {pair for each in data for pair in zip(each.speakers, each.clips, strict=True)}
+    planned = forecast(run.study, [sum(s == who for s, _ in pairs) for who in people], seconds=0.6)
+    for level in UNITS:
+        told = account.epsilon(level, "model", delta=run.study.privacy.delta)
+        expected = planned.composed()["model"][level]
+        exact = level == unit
+        assert told == pytest.approx(expected, rel=0.03 if exact else 0.5)
+
+
+def test_without_dp_sgd_the_fusion_costs_nothing_beyond_the_two_releases(ground: Ground) -> None:
+    run = ground.run(until="train face", privacy__dp_sgd=False)
+    site = _sites(run)[0]
+    before = [e["model"] for e in Ledger(site.ledger).entries(PLAIN_KIND)]
+    _all_rounds(run)
+    assert (
+        before
+        == [e["model"] for e in Ledger(site.ledger).entries(PLAIN_KIND)]
+        == ["voice/statistics", "face/gradients"]
+    )
+
+
+def test_a_round_that_is_asked_again_is_answered_alike_and_paid_once(ground: Ground) -> None:
+    run = ground.run(until="train face")
+    site = _sites(run)[0]
+    first, second = (
+        round_of_training(site, run.study, "fusion", _gate(), round_number=1, beside=_models(run)) for _ in range(2)
+    )
+    assert all(np.array_equal(first.arrays[name], second.arrays[name]) for name in first.arrays)
+    fusion = [e for e in Ledger(site.ledger).entries(LEDGER_KIND) if e["model"] == "fusion/gate"]
+    assert len(fusion) == 1
+    other = {m: {n: a + np.float32(0.1) for n, a in w.items()} for m, w in _models(run).items()}
+    changed = round_of_training(site, run.study, "fusion", _gate(), round_number=1, beside=other)
+    assert any(not np.array_equal(first.arrays[name], changed.arrays[name]) for name in first.arrays)
+    assert len([e for e in Ledger(site.ledger).entries(LEDGER_KIND) if e["model"] == "fusion/gate"]) == 2
+
+
+def test_a_fusion_without_the_models_that_it_weighs_is_refused_and_costs_nothing(ground: Ground) -> None:
+    run = ground.run(until="train face")
+    site = _sites(run)[0]
+    before = len(Ledger(site.ledger).entries(LEDGER_KIND))
+    with pytest.raises(RefusedError, match="without the models"):
+        round_of_training(site, run.study, "fusion", _gate(), round_number=1, beside={"voice": run.weights["voice"]})
+    assert len(Ledger(site.ledger).entries(LEDGER_KIND)) == before
+
+
+def test_under_site_level_noise_and_secure_aggregation_the_fusion_is_trained_like_the_others(ground: Ground) -> None:
+    run = ground.run(
+        "secure",
+        sites=4,
+        aggregation={"secure": True, "dp": "distributed", "min_sites": 3},
+        audit__updates=False,
+        split__folds=4,
+        fusion__held_back=0.5,
+    )
+    assert run.trained == ("voice", "face", "fusion")
+    assert {row.sites for row in run.rounds} == {3}
+    assert all(row.loss is None for row in run.rounds)
+    assert run.emotion["learned"].clips > 0

@@ -113,7 +113,17 @@ class Network:
 def network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Network]:
     made: list[Network] = []
 
-    def train(settings: SiteSettings, study: Study, modality: Any, weights: Any, *, round_number: int, proximal: float):
+    def train(
+        settings: SiteSettings,
+        study: Study,
+        modality: Any,
+        weights: Any,
+        *,
+        round_number: int,
+        proximal: float,
+        beside: Any,
+    ):
+        assert beside is None
         store, asked = (
             UpdateStore.of(settings.updates, study),
             question(study, modality, round_number, weights, proximal),
@@ -147,7 +157,7 @@ def strategy(network: Network, outcomes: list[RoundOutcome] | None = None, name:
         study=network.study,
         min_sites=network.study.min_sites("train"),
         on_round=(outcomes if outcomes is not None else []).append,
-        modality="voice",
+        kind="voice",
         trained=TRAINED,
     )
 

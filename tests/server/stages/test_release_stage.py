@@ -65,7 +65,7 @@ class Site:
                 values = {"chunk": chunk, "sha256": hashlib.sha256(chunk).hexdigest()}
                 self.spoil_chunk(values)
             case _:
-                values = {"counts": self.counts}
+                values = {"counts": self.counts, "reliability": {}}
         return RecordDict({wire.CONFIG: wire.json_config(site=self.name, **values)})
 
 

@@ -20,6 +20,11 @@ Accountant = Literal["rdp", "prv"]
 Clipping = Literal["per-example", "ghost"]
 
 
+CLIP_NOISE, FRAME_NOISE = 0.7, 0.4
+"""Of faces told relative to their person, in standard normal values."""
+NoiseSize = Annotated[float, Field(ge=0, le=100)]
+
+
 class FaceSection(Section):
     """`[face]`: how faces are anonymized and modelled."""
 
@@ -29,6 +34,10 @@ class FaceSection(Section):
     """`exact` is the 128x128 autoencoder of the design; `small` the same at 64x64 with latent size 300."""
     noise: Fraction = 0.1
     """Standard deviation of the Gaussian corruption of frames in [0, 1]."""
+    clip_noise: NoiseSize = CLIP_NOISE
+    """Of `expression-track` and `normalised-autoencoder`: deviation of noise that is alike in a whole clip."""
+    frame_noise: NoiseSize = FRAME_NOISE
+    """The same of noise that changes within a clip."""
     fps: Positive = 5.0
     """Frames released per second of clip."""
     weights: Path | None = None

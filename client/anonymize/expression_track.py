@@ -54,8 +54,6 @@ class ExpressionTrack(PersonalFaceAnonymizer):
         "attack, not by proof; of a person with one or two clips part of the usual look is released too"
     )
 
-    clip_noise, frame_noise = 0.7, 0.4
-
     def __init__(self, cropper: FaceCropper, *, side: int, fps: float) -> None:
         tracks = public_tracks()
         super().__init__(cropper, tracks.only(_COLUMNS), fps=fps)
@@ -65,8 +63,9 @@ class ExpressionTrack(PersonalFaceAnonymizer):
 
     @classmethod
     def from_study(cls, study: Study, shared: dict[str, Array]) -> Self:  # noqa: ARG003 - everything is in the package
-        """Pictures of the size that the study's preset has."""
-        return cls(FaceCropper(CROP_SIDE), side=SIDES[study.face.preset], fps=study.face.fps)
+        """Pictures of the size that the study's preset has, and the study's noise."""
+        made = cls(FaceCropper(CROP_SIDE), side=SIDES[study.face.preset], fps=study.face.fps)
+        return made.with_noise_of(study.face)
 
     def measured(self, pictures: Pictures) -> Measures:
         """The released channels of the crops' track."""

@@ -10,7 +10,7 @@ from abc import abstractmethod
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +21,7 @@ from moretta.shared.errors import ClipError
 from moretta.shared.features.faces import CroppedClip, FaceCropper
 from moretta.shared.features.person_scale import PUBLIC_CLIPS, WIDEST, Measures, PersonScale, PublicMeasures
 from moretta.shared.privacy.noise import NoiseSource
+from moretta.shared.study import CLIP_NOISE, FRAME_NOISE, FaceSection
 
 REMEMBERED_CLIPS = 20_000
 """Measures kept from `fit` to `release`, so that no clip is searched for faces twice: some 2 kB each."""
@@ -46,9 +47,9 @@ class PersonalFaceAnonymizer(CroppedFaceAnonymizer):
         fps: frames per second of the clips.
     """
 
-    clip_noise: ClassVar[float]
+    clip_noise: float = CLIP_NOISE
     """Standard deviation, in normal values, of noise that is alike in a whole clip."""
-    frame_noise: ClassVar[float]
+    frame_noise: float = FRAME_NOISE
     """The same of noise that changes within a clip."""
 
     def __init__(self, cropper: FaceCropper, public: PublicMeasures, *, fps: float) -> None:
@@ -66,6 +67,11 @@ class PersonalFaceAnonymizer(CroppedFaceAnonymizer):
     @abstractmethod
     def drawn(self, normal: Measures) -> Pictures:
         """Normal values of a clip, [frames, dimensions], as the public face shows them."""
+
+    def with_noise_of(self, section: FaceSection) -> Self:
+        """With as much noise as the study says."""
+        self.clip_noise, self.frame_noise = section.clip_noise, section.frame_noise
+        return self
 
     def fit(self, clips: Iterable[tuple[Speaker, Array]], noise: NoiseSource) -> None:
         """Measure everybody's clips, and draw everybody's offset."""

@@ -41,8 +41,6 @@ class NormalisedAutoencoder(PersonalFaceAnonymizer):
         "clip was chosen by attack, not by proof"
     )
 
-    clip_noise, frame_noise = 0.7, 0.4
-
     def __init__(self, cropper: FaceCropper, model: Autoencoder, code: ExpressionCode, *, fps: float) -> None:
         from moretta.shared.models.codec import Codec
 
@@ -68,7 +66,8 @@ class NormalisedAutoencoder(PersonalFaceAnonymizer):
                 fix="let the coordinator make what is public for this study",
             )
         code = ExpressionCode.from_arrays(shared, CODE_PREFIX, latent=model.spec.latent)
-        return cls(FaceCropper(model.spec.side), model, code, fps=study.face.fps)
+        made = cls(FaceCropper(model.spec.side), model, code, fps=study.face.fps)
+        return made.with_noise_of(study.face)
 
     def measured(self, pictures: Pictures) -> Measures:
         """The codes' few directions of expression."""

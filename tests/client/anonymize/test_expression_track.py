@@ -15,7 +15,7 @@ from moretta.shared.features.face_track import CROP_SIDE, PLACES, public_tracks,
 from moretta.shared.features.faces import FaceCropper
 from moretta.shared.privacy.noise import SeededNoise
 from moretta.shared.release.format import check_array
-from moretta.shared.study import parse_study
+from moretta.shared.study import Study, parse_study
 
 FIRST_STRANGER = 7_000_000
 """Seeds of people whom the networks have not seen."""
@@ -153,3 +153,11 @@ def test_a_mirror_turns_the_sideways_gaze_alone() -> None:
     turned = mirrored(row)
     changed = [name for name, a, b in zip(CHANNELS, row, turned, strict=True) if a != b]
     assert changed == ["eyes left"]
+
+
+def test_the_studys_noise_is_what_is_drawn_with_and_what_is_stated() -> None:
+    study = Study().with_changes(face={"anonymizer": "expression-track", "clip_noise": 1.25, "frame_noise": 0.0})
+    said = get_anonymizer("face", "expression-track").from_study(study, {}).statement({}, "seeded").parameters
+    assert (said["clip_noise"], said["frame_noise"]) == (1.25, 0.0)
+    usual = get_anonymizer("face", "expression-track").from_study(Study(), {}).statement({}, "seeded").parameters
+    assert (usual["clip_noise"], usual["frame_noise"]) == (0.7, 0.4)

@@ -13,6 +13,7 @@ from moretta.shared.features.faces import FaceCropper
 from moretta.shared.features.person_scale import Measures, PublicMeasures
 from moretta.shared.privacy.noise import SeededNoise
 from moretta.shared.release.format import check_array
+from moretta.shared.study import Study
 
 SIDE = 16
 
@@ -194,3 +195,21 @@ def test_smoothing_spares_a_blink_and_takes_jitter() -> None:
 def test_few_frames_a_second_are_not_smoothed_away(fps: float) -> None:
     step = np.array([[0.0], [1.0], [0.0]])
     assert smoothed(step, fps).max() > 0.85
+
+
+def test_the_noise_is_as_large_as_the_study_says_and_stated() -> None:
+    section = Study().with_changes(face={"clip_noise": 1.5, "frame_noise": 0.25}).face
+    made, _, _ = fitted()
+    still, loud = (steps_in_level(made.with_noise_of(s)) for s in (section.model_copy(update=QUIET), section))
+    assert loud > 5 and still < 1e-9
+    assert {name: made.parameters()[name] for name in QUIET} == {"clip_noise": 1.5, "frame_noise": 0.25}
+
+
+QUIET = {"clip_noise": 0.0, "frame_noise": 0.0}
+
+
+def steps_in_level(made: Brightness) -> float:
+    """Standard deviation over releases of one clip of its mean grey, noise and all."""
+    one = clip(60, 100)
+    grey = [made.release([one], [SeededNoise(9, draw)], ["dark"])[0] for draw in range(30)]
+    return float(np.std([picture.mean() for picture in grey if isinstance(picture, np.ndarray)]))

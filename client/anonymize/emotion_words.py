@@ -18,7 +18,7 @@ import numpy.typing as npt
 from moretta.client.anonymize.measured_clips import MeasuredClips
 from moretta.client.anonymize.other_people import OtherPeople
 from moretta.client.anonymize.registry import LEDGER_UNITS, Anonymizer, Array, Speaker, anonymizer
-from moretta.client.anonymize.speaker_references import Rows, SpeakerReferences
+from moretta.client.anonymize.speaker_references import Heard, Rows, SpeakerReferences, clip_digest, forget
 from moretta.shared.errors import ClipError
 from moretta.shared.features.delivery import MEASUREMENTS
 from moretta.shared.features.emotion_words import WORDS, EmotionWords, places_among
@@ -84,20 +84,22 @@ class EmotionWordsVoice(Anonymizer):
         return 1
 
     def keep_in(self, folder: Path) -> None:
-        """Remember speakers there, so that clips recorded later are told relative to those that are known now."""
-        self._references = SpeakerReferences(folder / f"{self.name}.safetensors", len(MEASUREMENTS))
+        """Keep nothing; what earlier versions kept goes."""
+        forget(folder, f"{self.name}.safetensors")
 
     def fit(self, clips: Iterable[tuple[Speaker, Array]], noise: NoiseSource) -> None:
-        """Learn what each speaker's clips are told relative to. Clips that cannot be used are passed over."""
-        new: dict[Speaker, list[Rows]] = defaultdict(list)
+        """Learn what each speaker's clips are told relative to: these clips, and no others.
+
+        Nothing of them is kept for the next release. Clips that cannot be used are passed over.
+        """
+        there: dict[Speaker, list[Heard]] = defaultdict(list)
         for speaker, clip in clips:
             try:
-                new[speaker].append(self._measured(clip))
+                rows = self._measured(clip)
             except ClipError:
                 continue  # counted when its turn comes
-        for speaker in sorted(new):
-            self._references.learn(speaker, new[speaker], noise)
-        self._references.save()
+            there[speaker].append((clip_digest(clip), rows))
+        self._references.learn(there, noise)
 
     @property
     def learns_emotions(self) -> bool:

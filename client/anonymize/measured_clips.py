@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
-
 import numpy as np
 
 from moretta.client.anonymize.registry import Array
-from moretta.client.anonymize.speaker_references import Rows
+from moretta.client.anonymize.speaker_references import Rows, clip_digest
 from moretta.shared.features.mfcc import check_samples
 from moretta.shared.features.speaker_code import measured
 
@@ -25,7 +23,7 @@ class MeasuredClips:
             ClipError: the clip cannot be used.
         """
         samples = np.ascontiguousarray(check_samples(clip))
-        heard = hashlib.blake2b(samples.tobytes(), digest_size=32).digest()
+        heard = clip_digest(samples)
         if heard not in self._known:
             (self._known[heard],) = measured([samples], in_steps=False)
         return self._known[heard]

@@ -15,13 +15,14 @@ from typing import Literal
 import numpy as np
 
 from moretta.client.anonymize.registry import LEDGER_UNITS, Anonymizer, Array, Speaker, anonymizer
-from moretta.client.anonymize.speaker_references import Rows, SpeakerReferences
+from moretta.client.anonymize.speaker_references import Heard, Rows, SpeakerReferences, clip_digest, forget
 from moretta.shared.errors import ClipError, StudyError
 from moretta.shared.features.code_voice import CONTROLS, CodeVoice, steps_of
 from moretta.shared.features.codebook import nearest
 from moretta.shared.features.delivery import MEASUREMENTS
 from moretta.shared.features.mfcc import check_samples
 from moretta.shared.features.speaker_code import CODE_LIMIT, PersonScale, SpeakerCode, measured
+from moretta.shared.features.spoken_steps import most_steps
 from moretta.shared.features.voice_forms import frame_count
 from moretta.shared.privacy.gaussian import Gaussian
 from moretta.shared.privacy.mechanism import Mechanism, Unbounded
@@ -96,17 +97,19 @@ class SpeakerNormalised(Anonymizer):
         return steps_of(released) if self.form == "waveform" else frame_count(self.form, released)
 
     def keep_in(self, folder: Path) -> None:
-        """Remember speakers there, so that clips recorded later are told relative to those that are known now."""
-        kind = "clips" if self.form == "code" else "steps"
-        self._references = SpeakerReferences(folder / f"{self.name}-{kind}.safetensors", len(MEASUREMENTS))
+        """Keep secret weights and shifts there, so that a clip counts as much in a later release as in this one."""
+        forget(folder, f"{self.name}-clips.safetensors", f"{self.name}-steps.safetensors")
+        self._references = SpeakerReferences(folder / f"{self.name}.safetensors", len(MEASUREMENTS))
 
     def fit(self, clips: Iterable[tuple[Speaker, Array]], noise: NoiseSource) -> None:
-        """Learn what each speaker's clips are told relative to. Clips that cannot be used are passed over."""
-        new: dict[Speaker, list[Rows]] = defaultdict(list)
-        for speaker, rows in self._measured(clips):
-            new[speaker].append(rows)
-        for speaker in sorted(new):
-            self._references.learn(speaker, new[speaker], noise)
+        """Learn what each speaker's clips are told relative to: these clips, and no others.
+
+        Clips that cannot be used are passed over.
+        """
+        there: dict[Speaker, list[Heard]] = defaultdict(list)
+        for speaker, heard in self._measured(clips):
+            there[speaker].append(heard)
+        self._references.learn(there, noise)
         self._scales.clear()
         self._references.save()
 
@@ -149,21 +152,35 @@ class SpeakerNormalised(Anonymizer):
         return _losses(self._section, sizes)
 
     @classmethod
+    def is_fitted(cls, study: Study) -> bool:
+        """Always: a clip moves what the speaker's others are told relative to."""
+        del study
+        return True
+
+    @classmethod
     def planned_losses(cls, study: Study, sizes: dict[str, list[int]]) -> dict[PrivacyUnit, tuple[Mechanism, ...]]:
-        """One Gaussian over all codes of the speaker who has most of them."""
-        return _losses(study.voice, sizes)
+        """One Gaussian over all codes of the speaker who has most of them: a clip is one, or one for each step.
+
+        Args:
+            study: says which.
+            sizes: MFCC frames of each clip.
+        """
+        whole = study.voice.form == "code"
+        rows = {who: [1 if whole else most_steps(frames) for frames in clips] for who, clips in sizes.items()}
+        return _losses(study.voice, rows)
 
     @property
     def _in_steps(self) -> bool:
         return self.form != "code"
 
-    def _measured(self, clips: Iterable[tuple[Speaker, Array]]) -> Iterator[tuple[Speaker, Rows]]:
+    def _measured(self, clips: Iterable[tuple[Speaker, Array]]) -> Iterator[tuple[Speaker, Heard]]:
         for speaker, clip in clips:
             try:
-                (rows,) = measured([check_samples(clip)], in_steps=self._in_steps)
+                samples = check_samples(clip)
+                (rows,) = measured([samples], in_steps=self._in_steps)
             except ClipError:
                 continue  # counted when its turn comes
-            yield speaker, rows
+            yield speaker, (clip_digest(samples), rows)
 
     def _scale(self, speaker: Speaker) -> PersonScale:
         if speaker not in self._scales:

@@ -21,6 +21,11 @@ def spoken_steps(samples: Audio) -> list[Audio]:
     return [spoken[start : start + STEP_SAMPLES] for start in starts]
 
 
+def most_steps(frames: int) -> int:
+    """Of a clip of so many MFCC frames, which speaks from its start to its end."""
+    return max(1, ((frames - 1) * HOP_SAMPLES - STEP_SAMPLES) // HOP_OF_STEPS + 1)
+
+
 def _spoken(samples: Audio) -> Audio:
     """Without silence at either end, but at least a step long if the clip is."""
     frames = len(samples) // HOP_SAMPLES

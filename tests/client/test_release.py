@@ -11,11 +11,13 @@ import numpy as np
 import pytest
 
 from moretta.client import release as releasing
+from moretta.client.account import COHORT
 from moretta.client.anonymize import registry
 from moretta.client.anonymize.registry import Anonymizer, anonymizer
+from moretta.client.anonymize.speaker_references import clip_digest
 from moretta.client.ledger import Ledger
 from moretta.client.release import make_release
-from moretta.shared.corpus.media import write_video
+from moretta.shared.corpus.media import read_audio, write_video
 from moretta.shared.errors import ClipError, CorpusError, RefusedError
 from moretta.shared.features.public_people import synthetic_people
 from moretta.shared.features.speaker_code import make_speaker_code
@@ -125,6 +127,29 @@ def test_what_is_remembered_of_speakers_stays_at_the_site_and_readable_by_its_ow
     again = make_release(site, wanted.with_changes(name="later"), code.to_arrays())
     for (_, first), (_, second) in zip(release.arrays("voice"), again.arrays("voice"), strict=True):
         assert np.abs(first - second).max() < 1e-5  # seeded noise, and the same memory
+
+
+def test_a_clip_that_was_deleted_has_no_part_in_later_releases_and_is_not_charged_for_them(
+    simulated: Any, study: Study
+) -> None:
+    people = list(synthetic_people(1, voices=3, clips=12))
+    code = make_speaker_code(people, size=5, codebook_size=16, in_steps=False, seed=1).to_arrays()
+    wanted = study.with_changes(voice__anonymizer="speaker-normalised", voice__form="code")
+    site = simulated.site()
+    clips = releasing.site_corpus(site, study)[1]
+    make_release(site, wanted, code)
+    deleted = clips[0]
+    assert deleted.audio is not None
+    sample, pseudonym = clip_digest(read_audio(deleted.audio)), site.pseudonyms().clip(str(deleted.name))
+    (kept,) = site.remembered.iterdir()
+    assert sample in kept.read_bytes()
+    deleted.audio.unlink()
+    make_release(site, wanted.with_changes(name="later"), code)
+    assert sample not in kept.read_bytes()
+    cohorts = [entry["speakers"] for entry in Ledger(site.ledger).all_entries() if entry["kind"] == COHORT]
+    charged = [{clip for _, theirs in speakers for clip in theirs} for speakers in cohorts]
+    assert [len(one) for one in charged] == [24, 23]
+    assert pseudonym in charged[0] and charged[1] == charged[0] - {pseudonym}
 
 
 def test_an_anonymizer_that_raises_costs_its_batch_and_no_more(simulated: Any, study: Study, faulty: Any) -> None:

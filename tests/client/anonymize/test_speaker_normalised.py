@@ -8,6 +8,7 @@ import pytest
 
 from moretta.client.anonymize.registry import get_anonymizer
 from moretta.client.anonymize.speaker_normalised import SpeakerNormalised
+from moretta.client.anonymize.speaker_references import clip_digest
 from moretta.shared.corpus.names import EMOTIONS
 from moretta.shared.corpus.voice import make_voice, synthesize
 from moretta.shared.errors import ClipError, HomeError, StudyError
@@ -21,7 +22,7 @@ from moretta.shared.release.format import check_array
 from moretta.shared.study import Study
 
 FORMS = ("code", "code-sequence", "code-tokens", "waveform")
-FILE = "speaker-normalised-clips.safetensors"
+FILE = "speaker-normalised.safetensors"
 Clips = list[tuple[str, np.ndarray]]
 
 
@@ -165,7 +166,7 @@ def test_new_clips_are_told_relative_to_the_known_ones_and_change_nothing_releas
     assert (tmp_path / FILE).stat().st_mode & 0o777 == 0o600
     later = build(shared)
     later.keep_in(tmp_path)
-    later.fit(new, SeededNoise(2, "later"))
+    later.fit([*known, *new], SeededNoise(2, "later"))
     codes = released(later, new)
     alone = released(fitted(shared, new), new)
     assert np.abs(np.stack(codes) - np.stack(alone)).max() > 0.3  # not relative to each other only
@@ -181,6 +182,36 @@ def test_a_clip_that_is_known_does_not_count_twice(shared: Any, spoken: Clips, t
         made.fit(spoken[:12], SeededNoise(1, "fit"))
         codes.append(released(made, spoken[:12]))
     np.testing.assert_array_equal(codes[0], codes[1])
+
+
+@pytest.mark.parametrize("form", ["code", "code-sequence"])
+def test_after_a_clip_was_deleted_the_others_are_told_as_if_it_had_never_been(
+    shared: Any, spoken: Clips, tmp_path: Path, form: str
+) -> None:
+    """And differently from before: it did move them."""
+    made = build(shared, form)
+    made.keep_in(tmp_path)
+    made.fit(spoken[:12], SeededNoise(1, "fit"))
+    before, left = released(made, spoken[:12])[1:], spoken[1:12]
+    later = build(shared, form)
+    later.keep_in(tmp_path)
+    later.fit(left, SeededNoise(2, "later"))
+    after = released(later, left)
+    assert np.abs(np.concatenate(before) - np.concatenate(after)).max() > 0.01
+    kept = (tmp_path / FILE).read_bytes()
+    assert clip_digest(spoken[0][1]) not in kept and clip_digest(spoken[1][1]) in kept
+    again = build(shared, form)
+    again.keep_in(tmp_path)  # has never heard of the deleted clip
+    again.fit(left, SeededNoise(3, "again"))
+    for one, other in zip(after, released(again, left), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_measurements_that_earlier_versions_kept_are_removed(shared: Any, tmp_path: Path) -> None:
+    for rows in ("clips", "steps"):
+        (tmp_path / f"speaker-normalised-{rows}.safetensors").write_bytes(b"measurements")
+    build(shared).keep_in(tmp_path)
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_damaged_memory_is_an_error_and_not_forgotten(shared: Any, tmp_path: Path) -> None:
@@ -222,6 +253,17 @@ def test_the_budget_can_be_planned_before_anything_is_there(shared: Any) -> None
     sizes = {"0": [1] * 4}
     assert SpeakerNormalised.planned_losses(study, sizes) == build(shared, noise=0.5).losses(sizes)
     assert SpeakerNormalised.planned_losses(study, {}) == {"clip": (), "speaker": ()}
+    assert SpeakerNormalised.is_fitted(study)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_what_is_planned_for_a_clip_by_its_length_is_what_it_costs(shared: Any, form: str) -> None:
+    """Spoken from start to end; where there is silence, it costs less."""
+    clips = [("0", 0.1 * np.random.default_rng(clip).normal(size=41_600).astype(np.float32)) for clip in range(3)]
+    made = fitted(shared, clips, form=form, noise=0.5)
+    sizes = {"0": [made.frames(array) for array in released(made, clips)]}
+    study = Study().with_changes(voice={"anonymizer": "speaker-normalised", "form": form})
+    assert SpeakerNormalised.planned_losses(study, {"0": [261] * 3}) == made.losses(sizes)
 
 
 def test_mfcc_tokens_sound_without_a_public_voice_and_codes_of_another_size_are_refused(shared: Any) -> None:

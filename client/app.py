@@ -1,4 +1,4 @@
-"""The Flower ClientApp of a site: hello, codebook, release, fetch, train, evaluate.
+"""The Flower ClientApp of a site: hello, codebook, code, release, fetch, train, evaluate.
 
 The site's policy is asked first, in every answer. Errors stay at the site: the server learns only their kind, or the
 rule that refused, because their texts may name files. The site's own log has the whole.
@@ -20,6 +20,7 @@ from moretta.client import secure_answers
 from moretta.client.policy import PolicyError
 from moretta.client.settings import SiteSettings, deployed_site, simulated_site
 from moretta.client.site_home import SITE_HOME
+from moretta.client.updates import Update
 from moretta.shared import wire
 from moretta.shared.errors import BudgetError, MorettaError, RefusedError, ReleaseError
 from moretta.shared.exit_codes import ExitCode
@@ -122,6 +123,18 @@ def codebook(message: Message, settings: SiteSettings) -> RecordDict:
     )
 
 
+@app.train("code")
+@_answers
+def code(message: Message, settings: SiteSettings) -> RecordDict:
+    """One round of training the code of `speaker-normalised`."""
+    from moretta.client.code_training import round_of_code
+
+    study = _study(message, settings)
+    round_number = int(wire.number_of(message.content, "server-round"))
+    update = round_of_code(settings, study, wire.arrays_of(message.content), round_number=round_number)
+    return _update_record(settings, update, round_number)
+
+
 @app.query("release")
 @_answers
 def release(message: Message, settings: SiteSettings) -> RecordDict:
@@ -193,16 +206,20 @@ def _train(kind: ModelKind) -> Handler:
             proximal=wire.number_of(message.content, "proximal-mu", 0.0),
             beside=models_beside(message.content, study, kind),
         )
-        metrics: dict[str, int | float | list[int] | list[float]] = {**update.metrics}
-        return RecordDict(
-            {
-                wire.ARRAYS: wire.arrays_to_record(update.arrays),
-                wire.METRICS: MetricRecord(metrics),
-                wire.CONFIG: wire.json_config(site=settings.name, round=round_number),
-            }
-        )
+        return _update_record(settings, update, round_number)
 
     return train
+
+
+def _update_record(settings: SiteSettings, update: Update, round_number: int) -> RecordDict:
+    metrics: dict[str, int | float | list[int] | list[float]] = {**update.metrics}
+    return RecordDict(
+        {
+            wire.ARRAYS: wire.arrays_to_record(update.arrays),
+            wire.METRICS: MetricRecord(metrics),
+            wire.CONFIG: wire.json_config(site=settings.name, round=round_number),
+        }
+    )
 
 
 train_voice = app.train("voice")(_answers(_train("voice")))

@@ -66,7 +66,7 @@ def private_steps(
         batch = sampled[owners]  # bool [clips]
         optimizer.zero_grad()
         fill(examples, batch)
-        if plan.round.unit == "speaker":
+        if plan.units < len(owners):
             _average_over_owners(private, owners[batch])
         optimizer.step()
         after_step()

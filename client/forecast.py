@@ -9,6 +9,7 @@ from moretta.client.account import AUDIENCES, UNITS, Account, Audience, Cohort, 
 from moretta.client.anonymize.registry import get_anonymizer
 from moretta.client.training_plan import TrainingPlan, plan_training
 from moretta.shared.features.mfcc import HOP_SAMPLES, SAMPLE_RATE
+from moretta.shared.privacy.code_budget import code_losses, is_federated
 from moretta.shared.privacy.codebook_budget import codebook_losses
 from moretta.shared.release.format import Modality
 from moretta.shared.study import Study
@@ -25,6 +26,8 @@ class Forecast:
     releases: dict[Modality, Loss]
     codebook: Loss | None
     """Of a federated codebook."""
+    code: Loss | None
+    """Of a federated code, as if nobody were held out."""
     training: TrainingPlan | None
     """None where the study trains without DP-SGD: models then tell no more than the releases do."""
     trained: Cohort
@@ -44,6 +47,12 @@ class Forecast:
             return 0.0
         return Account([self.codebook]).epsilon(unit, "server", delta=self.study.privacy.delta)
 
+    def code_epsilon(self, unit: Unit) -> float | None:
+        """Of all rounds of a federated code."""
+        if self.code is None:
+            return 0.0
+        return Account([self.code]).epsilon(unit, "server", delta=self.study.privacy.delta)
+
     def training_epsilon(self, unit: Unit, rounds: int) -> float | None:
         """Of all models after so many rounds of each."""
         if self.training is None:
@@ -60,7 +69,7 @@ class Forecast:
 
     def composed(self) -> dict[Audience, dict[Unit, float | None]]:
         """All of it together, for whoever learns everything, and for whoever sees the models alone."""
-        losses = [*self.releases.values(), *([self.codebook] if self.codebook is not None else [])]
+        losses = [*self.releases.values(), *(made for made in (self.codebook, self.code) if made is not None)]
         if self.training is not None:
             losses += self._training(self.training.rounds)
         else:
@@ -102,6 +111,7 @@ def forecast(study: Study, clips_per_speaker: Sequence[int], *, seconds: float) 
         cohort,
         releases,
         _codebook(study, cohort),
+        _code(study, cohort),
         plan_training(study, first.clips_per_speaker) if private else None,
         first,
         plan_training(study, others[0].clips_per_speaker, "fusion") if private and others else None,
@@ -130,4 +140,11 @@ def _codebook(study: Study, cohort: Cohort) -> Loss | None:
     if not study.voice.enabled or study.voice.codebook != "federated":
         return None
     losses = codebook_losses(study.voice, min(len(clips) for _, clips in cohort.speakers))
+    return Loss(cohort, AUDIENCES, (losses["clip"],), (losses["speaker"],))
+
+
+def _code(study: Study, cohort: Cohort) -> Loss | None:
+    if not is_federated(study.voice):
+        return None
+    losses = code_losses(study.voice, cohort.most_clips)
     return Loss(cohort, AUDIENCES, (losses["clip"],), (losses["speaker"],))

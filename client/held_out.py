@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 
+from moretta.client.account import COHORT
 from moretta.client.settings import SiteSettings
+from moretta.shared.corpus.clips import Clip
 from moretta.shared.errors import RunError
+from moretta.shared.privacy.code_budget import is_federated
 from moretta.shared.release import open_release
 from moretta.shared.release.format import STATEMENT_FILE
 from moretta.shared.release.pseudonym import PseudonymKey
 from moretta.shared.study import Study
+
+CODE_KIND = "code"
+"""Ledger entries of those who teach a federated code."""
 
 
 def held_out(settings: SiteSettings, study: Study) -> frozenset[str]:
@@ -26,11 +33,29 @@ def held_out(settings: SiteSettings, study: Study) -> frozenset[str]:
 
 
 def of_released(settings: SiteSettings, study: Study, released: frozenset[str]) -> frozenset[str]:
-    """The same for speakers, given by pseudonym, of a release that is not finished yet."""
+    """The same for speakers, given by pseudonym, of a release that is not finished yet.
+
+    Who has taught the study's code is not held out: where a speaker had no usable clip, the rule chooses anew.
+    """
     key = settings.pseudonyms()
     if settings.held_out is not None:
         return released & {key.speaker(number) for number in settings.held_out}
-    return by_rule(key, released, study)
+    return by_rule(key, released, study) - _teachers(settings, study)
+
+
+def of_corpus(settings: SiteSettings, study: Study, clips: Sequence[Clip]) -> frozenset[str]:
+    """The same before anything is released, as if all clips will be."""
+    key = settings.pseudonyms()
+    return of_released(settings, study, frozenset(key.speaker(clip.speaker) for clip in clips))
+
+
+def _teachers(settings: SiteSettings, study: Study) -> frozenset[str]:
+    if not is_federated(study.voice):
+        return frozenset()
+    ledger = settings.purse().ledger
+    taught = {entry["cohort"] for entry in ledger.entries(CODE_KIND, study=study.digest())}
+    cohorts = [entry for entry in ledger.entries(COHORT) if entry["cohort"] in taught]
+    return frozenset(speaker for entry in cohorts for speaker, _ in entry["speakers"])
 
 
 def by_rule(key: PseudonymKey, speakers: frozenset[str], study: Study) -> frozenset[str]:

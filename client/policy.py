@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from moretta.client.budget import Budget
 from moretta.shared.errors import HomeError, RefusedError
+from moretta.shared.privacy.code_budget import is_federated
 from moretta.shared.release.format import AnonymizerStatement, Modality
 from moretta.shared.study import Study
 
@@ -136,6 +137,9 @@ class Policy(BaseModel):
         if study.privacy.dp_sgd and study.privacy.delta > self.max_delta:
             raise PolicyError("max_delta", f"delta {study.privacy.delta}", expected=f"at most {self.max_delta}")
         self.check_training(study.privacy.epsilon if study.privacy.dp_sgd else math.inf)
+        if is_federated(study.voice):
+            self.check_delta(study.voice.budget_delta)
+            self.check_training(study.voice.code_epsilon or math.inf)
 
     def check_training(self, epsilon: float) -> None:
         """Refuse a loss by training, per clip, over all rounds and models of one study.

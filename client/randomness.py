@@ -79,3 +79,25 @@ class SystemRandomness:
         import torch
 
         return torch.from_numpy(self._noise.uniform((size,)).argsort())
+
+
+class Noiseless:
+    """Everybody, and no noise: for training that guarantees nothing, and says so."""
+
+    def chosen(self, units: int, rate: float) -> torch.Tensor:
+        """All of them."""
+        import torch
+
+        del rate
+        return torch.ones(units, dtype=torch.bool)
+
+    def noisy(self, gradient: torch.Tensor, scale: float) -> torch.Tensor:
+        """As it is."""
+        del scale
+        return gradient
+
+    def order(self, size: int) -> torch.Tensor:
+        """As they come."""
+        import torch
+
+        return torch.arange(size)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,7 @@ from moretta.shared.versions import code_digest
 if TYPE_CHECKING:
     from moretta.shared.features.public_people import Recording
     from moretta.shared.features.public_voice import PublicVoice
+    from moretta.shared.features.speaker_code import PublicRows, SpeakerCode
     from moretta.shared.models.autoencoder import Autoencoder
     from moretta.shared.models.expression_code import ExpressionCode
 
@@ -77,28 +79,52 @@ def _codes(study: Study, voice: PublicVoice) -> dict[str, Array]:
     ).to_arrays()
 
 
-def _public_people(study: Study, seed: int) -> Iterator[Recording]:
+def _public_people(folder: Path | None, seed: int) -> Iterator[Recording]:
     from moretta.shared.features.public_people import recorded_people, synthetic_people
 
-    folder = study.voice.public_speech
     return synthetic_people(seed) if folder is None else recorded_people(folder, seed)
 
 
 def _emotion_words(study: Study) -> dict[str, Array]:
     from moretta.shared.features.emotion_words import make_emotion_words
 
-    return make_emotion_words(_public_people(study, derive(study.seed, "emotion words"))).to_arrays()
+    people = _public_people(study.voice.public_speech, derive(study.seed, "emotion words"))
+    return make_emotion_words(people).to_arrays()
 
 
 def _speaker_code(study: Study) -> dict[str, Array]:
-    from moretta.shared.features.code_voice import learn_code_voice
-    from moretta.shared.features.speaker_code import learn_speaker_code, public_rows
+    from moretta.shared.features.speaker_code import learn_speaker_code
+
+    voice, rows, seed = study.voice, measured_people(study), derive(study.seed, "speaker code")
+    code = learn_speaker_code(rows, size=voice.code_size, codebook_size=voice.codebook_size, seed=seed)
+    return code.to_arrays() | _heard(study, rows, code)
+
+
+def measured_people(study: Study) -> PublicRows:
+    """Measurements of the public speech that teaches the code of `speaker-normalised`."""
+    return _measured_people(derive(study.seed, "speaker code"), study.voice.public_speech, study.voice.form != "code")
+
+
+@lru_cache(maxsize=1)  # a federated code asks for what the public one was made of
+def _measured_people(seed: int, folder: Path | None, in_steps: bool) -> PublicRows:
+    from moretta.shared.features.speaker_code import public_rows
+
+    return public_rows(_public_people(folder, seed), in_steps=in_steps)
+
+
+def taught_arrays(study: Study, rows: PublicRows, directions: npt.NDArray[Any]) -> dict[str, Array]:
+    """The code along directions [n, d] that the study's sites have found, as `public_arrays` has the public one."""
+    from moretta.shared.features.speaker_code import code_along
 
     voice, seed = study.voice, derive(study.seed, "speaker code")
-    rows = public_rows(_public_people(study, seed), in_steps=voice.form != "code")
-    code = learn_speaker_code(rows, size=voice.code_size, codebook_size=voice.codebook_size, seed=seed)
-    heard = learn_code_voice(rows, code).to_arrays() if voice.form == "waveform" else {}
-    return code.to_arrays() | heard
+    code = code_along(rows, directions, codebook_size=voice.codebook_size, seed=seed, rounds=voice.code_rounds)
+    return code.to_arrays() | _heard(study, rows, code)
+
+
+def _heard(study: Study, rows: PublicRows, code: SpeakerCode) -> dict[str, Array]:
+    from moretta.shared.features.code_voice import learn_code_voice
+
+    return learn_code_voice(rows, code).to_arrays() if study.voice.form == "waveform" else {}
 
 
 def _autoencoder(study: Study, tell: Tell) -> dict[str, Array]:

@@ -198,6 +198,15 @@ class Study(Section):
         return self
 
     @model_validator(mode="after")
+    def _a_code_is_trained_in_the_open(self) -> Self:
+        if self.aggregation.bounds_sites and self.voice.enabled and self.voice.code_training == "federated":
+            raise ValueError(
+                "a federated code is trained by updates that the server sees one by one, and carries what a site has "
+                'into all releases; choose code_training = "public", or dp = "none" and secure = false in [aggregation]'
+            )
+        return self
+
+    @model_validator(mode="after")
     def _no_single_update_is_asked_for(self) -> Self:
         if not self.aggregation.secure:
             return self

@@ -59,6 +59,14 @@ class VoiceSection(Section):
     """Values in a code of `speaker-normalised`."""
     code_noise: Annotated[float, Field(ge=0, le=100)] = 0.5
     """Standard deviation of the noise on these values, which vary by 1 within a speaker."""
+    code_training: Literal["public", "federated"] = "public"
+    """What teaches the code of `speaker-normalised`: public speech, or, from there on, the sites' own."""
+    code_unit: Literal["clip", "speaker"] = "speaker"
+    """Of a federated code: whom the guarantee is for, as `unit` in `[privacy]` says."""
+    code_epsilon: Annotated[float, Field(ge=0, le=1000)] = 4.0
+    """Of a federated code, for one unit, over all rounds, at `budget_delta`; 0 trains without noise or guarantee."""
+    code_rounds: int = Field(default=20, ge=1, le=1000)
+    """Of a federated code: one step each."""
     words_from: Literal["site", "public"] = "site"
     """Who teaches the words of `emotion-words`: the site's other people, or public speech."""
     word_epsilon: Positive = 3.5
@@ -107,6 +115,8 @@ class VoiceSection(Section):
             self.preset == "original" or self.anonymizer not in (BY_VALUE, BUDGETED[0])
         ):
             raise ValueError(f"{self.anonymizer} with the preset {self.preset} has no codebook that could be federated")
+        if self.code_training == "federated" and self.anonymizer != SPEAKER_NORMALISED:
+            raise ValueError(f"{self.anonymizer} has no code that sites could train; {SPEAKER_NORMALISED} has")
         if self.released_clips is not None and self.preset != "dp-speaker":
             raise ValueError(f"released_clips limits what the preset dp-speaker releases; the preset is {self.preset}")
         if self.anonymizer == EMOTION_WORDS and self.form not in WORD_FORMS:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 HELLO = "query.hello"
 CODEBOOK = "query.codebook"
+CODE = "train.code"
 RELEASE = "query.release"
 FETCH = "query.fetch"
 TRAIN: dict[ModelKind, str] = {"voice": "train.voice", "face": "train.face", "fusion": "train.fusion"}

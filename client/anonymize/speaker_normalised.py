@@ -1,8 +1,8 @@
 """How something was said, told relative to how this person says things: what only a site that knows its people can do.
 
-Measurements of pitch, level, spectrum and rhythm -> ranks among the person's own clips -> code learnt on public speech
--> the person's own mean and covariance taken away -> noise -> code, sequence of codes, tokens, or the sequence heard in
-one public voice.
+Measurements of pitch, level, spectrum and rhythm -> ranks among the person's own clips -> code that is the same for
+everybody -> the person's own mean and covariance taken away -> noise -> code, sequence of codes, tokens, or the
+sequence heard in one public voice.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from moretta.shared.features.mfcc import check_samples
 from moretta.shared.features.speaker_code import CODE_LIMIT, PersonScale, SpeakerCode, measured
 from moretta.shared.features.spoken_steps import most_steps
 from moretta.shared.features.voice_forms import frame_count
+from moretta.shared.privacy.code_budget import code_statements
 from moretta.shared.privacy.gaussian import Gaussian
 from moretta.shared.privacy.mechanism import Mechanism, Unbounded
 from moretta.shared.privacy.noise import NoiseSource, on_grid
@@ -54,7 +55,7 @@ class SpeakerNormalised(Anonymizer):
 
     Args:
         section: the study's `[voice]`.
-        code: learnt on public speech.
+        code: learnt on public speech, or, from there on, on the sites' own.
         voice: the public one, of waveforms.
     """
 
@@ -65,7 +66,7 @@ class SpeakerNormalised(Anonymizer):
 
     @classmethod
     def from_study(cls, study: Study, shared: dict[str, Array]) -> SpeakerNormalised:
-        """Build from the study and the code that the coordinator learnt on public speech.
+        """Build from the study and the code that the coordinator learnt on public speech, or had the sites train.
 
         Raises:
             StudyError: there is no such code, or one of another size; for waveforms, no public voice; the study wants
@@ -127,7 +128,7 @@ class SpeakerNormalised(Anonymizer):
         return out
 
     def statement(self, sizes: dict[str, list[int]], noise: Literal["system", "seeded"]) -> AnonymizerStatement:
-        """Parameters, and the little that the noise guarantees."""
+        """Parameters, the little that the noise guarantees, and what training the code cost."""
         section = self._section
         losses = self.losses(sizes)
         return AnonymizerStatement(
@@ -138,17 +139,18 @@ class SpeakerNormalised(Anonymizer):
             parameters={
                 "code_size": section.code_size,
                 "code_noise": section.code_noise,
+                "code_rounds": self._code.rounds,
                 "limit": CODE_LIMIT,
                 "measurements": len(MEASUREMENTS),
                 "codebook_size": len(self._code.words) if self.form == "code-tokens" else None,
                 "public_voice": self._voice and {"follows": [control.name for control in CONTROLS], "words": False},
             },
-            privacy=tuple(_stated(unit, losses[unit]) for unit in LEDGER_UNITS),
+            privacy=tuple(_stated(unit, losses[unit]) for unit in LEDGER_UNITS) + code_statements(section, sizes),
             noise=noise,  # the weights of a speaker's clips are secret too, so it matters where codes have no noise
         )
 
     def losses(self, sizes: dict[str, list[int]]) -> dict[PrivacyUnit, tuple[Mechanism, ...]]:
-        """See `planned_losses`: nothing public changes it."""
+        """See `planned_losses`: nothing public changes it. What training the code cost is on the ledger by itself."""
         return _losses(self._section, sizes)
 
     @classmethod

@@ -62,6 +62,7 @@ def _facts(planned: Forecast) -> dict[str, Any]:
         "codebook": None
         if planned.codebook is None
         else {unit: planned.codebook_epsilon(unit) for unit in ("clip", "speaker")},
+        "code": _code(planned),
         "composed": planned.composed(),
     }
     if training is not None:
@@ -92,6 +93,22 @@ def _facts(planned: Forecast) -> dict[str, Any]:
             },
         }
     return facts
+
+
+def _code(planned: Forecast) -> dict[str, Any] | None:
+    from moretta.shared.privacy.code_budget import code_step
+
+    if planned.code is None:
+        return None
+    voice, step = planned.study.voice, code_step(planned.study.voice)
+    units = planned.cohort.clips if voice.code_unit == "clip" else len(planned.cohort.speakers)
+    return {
+        "unit": voice.code_unit,
+        "rounds": voice.code_rounds,
+        "noise_multiplier": None if step is None else step.noise_multiplier,
+        "noise_on_mean_gradient": None if step is None else step.noise_multiplier / units,
+        "epsilon": {unit: planned.code_epsilon(unit) for unit in ("clip", "speaker")},
+    }
 
 
 def _aggregation(study: Study) -> dict[str, Any] | None:
@@ -129,12 +146,24 @@ def _lines(facts: dict[str, Any]) -> list[str]:
     if facts["codebook"] is not None:
         lines.append("  voice, for the federated codebook")
         lines += [f"    epsilon per {unit:<8} {_figure(epsilon)}" for unit, epsilon in facts["codebook"].items()]
+    if facts["code"] is not None:
+        lines += _code_lines(facts["code"])
     lines += ["", "All of it together, for"]
     for audience, who in (("server", "the server, which has the releases"), ("model", "who sees the models alone")):
         composed = facts["composed"][audience]
         lines.append(f"  {who}")
         lines += [f"    epsilon per {unit:<8} {_figure(composed[unit])}" for unit in ("clip", "speaker")]
     return lines
+
+
+def _code_lines(code: dict[str, Any]) -> list[str]:
+    lines = [f"  voice, for the federated code: {code['rounds']} rounds, each {code['unit']} one example"]
+    if code["noise_multiplier"] is not None:
+        share = code["noise_on_mean_gradient"]
+        lines.append(
+            f"    noise multiplier {code['noise_multiplier']:.3f}: {share:.3f} in each value of a mean gradient"
+        )
+    return lines + [f"    epsilon per {unit:<8} {_figure(epsilon)}" for unit, epsilon in code["epsilon"].items()]
 
 
 def _training_lines(training: dict[str, Any] | None) -> list[str]:

@@ -1,7 +1,8 @@
 """The code of a voice that is told relative to its person: learnt on public speech, the same for everybody.
 
 The first values are discriminants of the emotions (Fisher), of which six have five; what more values are asked for are
-principal components of what these leave. Nothing here has seen a clip of any site.
+principal components of what these leave. Nothing here has seen a clip of any site; where a study has sites train the
+code (`taught_code`), they start from it.
 """
 
 from __future__ import annotations
@@ -28,9 +29,11 @@ Floats = npt.NDArray[np.float64]
 CODE_LIMIT = 3.0
 """No value of a code is farther from 0."""
 MIN_SPREAD = 1e-3
+MAX_ROUNDS = 1_000
 _SHRINKAGE = 0.3
 _BATCH = 16
 _NAMES = ("spread", "projection", "words")
+_ROUNDS = "voice/speaker/rounds"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -43,6 +46,8 @@ class SpeakerCode:
     """[n, d]; codes of public speech have unit covariance within a person."""
     words: Matrix
     """[k, d], a codebook of codes."""
+    rounds: int = 0
+    """Of training at the sites; 0 means that public speech alone has taught it."""
 
     @property
     def size(self) -> int:
@@ -51,7 +56,8 @@ class SpeakerCode:
 
     def to_arrays(self) -> dict[str, npt.NDArray[Any]]:
         """As the coordinator sends it."""
-        return {f"voice/speaker/{name}": getattr(self, name) for name in _NAMES}
+        arrays = {f"voice/speaker/{name}": getattr(self, name) for name in _NAMES}
+        return arrays | ({_ROUNDS: np.array([self.rounds], np.int64)} if self.rounds else {})
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, npt.NDArray[Any]]) -> Self:
@@ -79,7 +85,10 @@ class SpeakerCode:
                 f"{list(words.shape)}",
                 expected=f"finite arrays [{width}], [{width}, d] and [k, d]",
             )
-        return cls(spread, projection, words)
+        rounds = arrays.get(_ROUNDS, np.zeros(1, np.int64))
+        if rounds.shape != (1,) or not 0 <= int(rounds[0]) <= MAX_ROUNDS:
+            raise StudyError(f"a speaker code of rounds {rounds.shape}", expected=f"one number up to {MAX_ROUNDS}")
+        return cls(spread, projection, words, int(rounds[0]))
 
 
 @dataclass(frozen=True)
@@ -125,6 +134,27 @@ class PublicRows(NamedTuple):
         """Which rows are whose."""
         return [np.flatnonzero(self.person == one) for one in np.unique(self.person)]
 
+    def spread(self) -> npt.NDArray[np.float32]:
+        """[n], standard deviations within a person."""
+        centred = np.concatenate([self.values[rows] - self.values[rows].mean(axis=0) for rows in self.groups()])
+        return np.maximum(centred.std(axis=0), MIN_SPREAD).astype(np.float32)
+
+    def places(self) -> Floats:
+        """[rows, n], ranks within the person as places of a Gaussian."""
+        places, spread = np.empty_like(self.values), self.spread()
+        for rows in self.groups():
+            places[rows] = PersonRanks.of(self.values[rows], np.ones(len(rows)), spread)(self.values[rows])
+        return places
+
+    def require(self, least: int) -> None:
+        """Check that there are more rows than that.
+
+        Raises:
+            StudyError: there are not.
+        """
+        if len(self.values) <= least:
+            raise StudyError(f"{len(self.values)} rows of public speech", expected=f"more than {least}")
+
 
 def measured(clips: Iterable[Audio], *, in_steps: bool) -> list[Matrix]:
     """float32 [1, n] of each clip, or [steps, n]: see `moretta.shared.features.delivery`."""
@@ -151,21 +181,26 @@ def make_speaker_code(
     return learn_speaker_code(public_rows(people, in_steps=in_steps), size=size, codebook_size=codebook_size, seed=seed)
 
 
-def learn_speaker_code(rows_of_people: PublicRows, *, size: int, codebook_size: int, seed: int) -> SpeakerCode:
+def learn_speaker_code(rows: PublicRows, *, size: int, codebook_size: int, seed: int) -> SpeakerCode:
     """`make_speaker_code` from what was measured."""
-    values, emotion = rows_of_people.values, rows_of_people.emotion
-    if len(values) <= max(codebook_size, size):
-        raise StudyError(f"{len(values)} rows of public speech", expected=f"more than {max(codebook_size, size)}")
-    groups = rows_of_people.groups()
-    centred = np.concatenate([values[rows] - values[rows].mean(axis=0) for rows in groups])
-    spread = np.maximum(centred.std(axis=0), MIN_SPREAD).astype(np.float32)
-    places = np.empty_like(values)
-    for rows in groups:
-        places[rows] = PersonRanks.of(values[rows], np.ones(len(rows)), spread)(values[rows])
-    projection = _scaled(_directions(places, emotion, size), places, groups).astype(np.float32)
-    code = SpeakerCode(spread, projection, np.zeros((2, size), np.float32))
-    codes = np.concatenate([PersonScale.of(values[r], np.ones(len(r)), code)(values[r]) for r in groups])
-    return SpeakerCode(spread, projection, fit_codebook(codes, codebook_size, seed=seed))
+    rows.require(max(codebook_size, size))
+    return code_along(rows, _directions(rows.places(), rows.emotion, size), codebook_size=codebook_size, seed=seed)
+
+
+def code_along(
+    rows: PublicRows, directions: npt.NDArray[Any], *, codebook_size: int, seed: int, rounds: int = 0
+) -> SpeakerCode:
+    """The code along directions [n, d], scaled, with a codebook.
+
+    Args:
+        rounds: of training at the sites, which found the directions.
+    """
+    groups, spread = rows.groups(), rows.spread()
+    projection = _scaled(np.asarray(directions, np.float64), rows.places(), groups).astype(np.float32)
+    code = SpeakerCode(spread, projection, np.zeros((2, projection.shape[1]), np.float32))
+    scales = [(PersonScale.of(rows.values[mine], np.ones(len(mine)), code), mine) for mine in groups]
+    codes = np.concatenate([scale(rows.values[mine]) for scale, mine in scales])
+    return SpeakerCode(spread, projection, fit_codebook(codes, codebook_size, seed=seed), rounds)
 
 
 def public_rows(people: Iterable[Recording], *, in_steps: bool) -> PublicRows:

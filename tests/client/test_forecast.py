@@ -53,3 +53,31 @@ def test_a_face_release_has_no_figure_and_neither_has_the_whole() -> None:
     assert planned.release_epsilon("face", "clip") is None
     assert planned.composed()["server"] == {"clip": None, "speaker": None}
     assert planned.composed()["model"]["clip"] is not None
+
+
+@pytest.mark.parametrize("unit", ["clip", "speaker"])
+@pytest.mark.parametrize("epsilon", [0.0, 3.0])
+def test_a_code_that_sites_train_is_part_of_the_forecast(unit: Any, epsilon: float) -> None:
+    voice = {
+        "anonymizer": "speaker-normalised",
+        "code_training": "federated",
+        "code_unit": unit,
+        "code_epsilon": epsilon,
+        "code_noise": 50.0,
+    }
+    study = Study().with_changes(face__enabled=False, voice=voice)
+    planned = forecast(study, [12] * 4, seconds=2.6)
+    without = forecast(study.with_changes(voice__code_training="public"), [12] * 4, seconds=2.6)
+    assert without.code is None
+    assert without.code_epsilon("clip") == 0.0
+    whole, less = planned.composed(), without.composed()
+    for audience in AUDIENCES:
+        for level in UNITS:
+            if epsilon:
+                assert (whole[audience][level] or 0) > (less[audience][level] or 0)
+            else:
+                assert whole[audience][level] is None
+    if epsilon:
+        assert 0 < (planned.code_epsilon(unit) or 0) <= epsilon  # at a larger delta
+    else:
+        assert planned.code_epsilon("clip") is None

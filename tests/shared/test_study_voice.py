@@ -42,6 +42,10 @@ def test_an_anonymizer_with_a_budget_alone_means_a_budget_for_each_clip(name: st
         ({"preset": "dp-clip", "budget_delta": 0.5}, "budget_delta"),
         ({"preset": "dp-clip", "segments": 0}, "segments"),
         ({"preset": "dp-speaker", "released_clips": 0}, "released_clips"),
+        ({"code_training": "federated"}, "mfcc-quantizer has no code that sites could train"),
+        ({"anonymizer": "speaker-normalised", "code_epsilon": -1}, "code_epsilon"),
+        ({"anonymizer": "speaker-normalised", "code_rounds": 0}, "code_rounds"),
+        ({"anonymizer": "speaker-normalised", "code_unit": "site"}, "code_unit"),
     ],
 )
 def test_what_no_budget_can_be_kept_for_is_refused_and_named(content: dict[str, Any], named: str) -> None:
@@ -69,3 +73,15 @@ def test_a_grid_may_go_through_all_presets() -> None:
 def test_what_a_preset_stands_for_survives_the_wire() -> None:
     study = parse_study({"voice": {"preset": "dp-speaker", "form": "code-tokens"}})
     assert parse_study(study.model_dump(mode="json")) == study
+
+
+@pytest.mark.parametrize("aggregation", [{"dp": "central"}, {"dp": "distributed"}, {"secure": True}])
+def test_a_code_that_sites_train_goes_with_nothing_that_hides_their_updates(aggregation: dict[str, Any]) -> None:
+    said = {
+        "voice": {"anonymizer": "speaker-normalised", "code_training": "federated"},
+        "aggregation": aggregation,
+        "audit": {"updates": False},
+    }
+    with pytest.raises(StudyError, match="updates that the server sees one by one"):
+        parse_study(said)
+    parse_study({**said, "aggregation": {}})

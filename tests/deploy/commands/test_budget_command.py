@@ -78,3 +78,15 @@ def test_noise_on_the_aggregate_is_planned_for_a_whole_site(tmp_path: Path) -> N
 def test_without_it_nothing_is_said_of_sites(study: Path) -> None:
     assert _json(str(study))["aggregation"] is None
     assert "Aggregation" not in CliRunner().invoke(app, ["budget", str(study)]).output
+
+
+def test_a_code_that_sites_train_is_planned_with_its_noise(tmp_path: Path) -> None:
+    path = tmp_path / "study.toml"
+    voice = '{ anonymizer = "speaker-normalised", code_training = "federated", code_epsilon = 3.0 }'
+    path.write_text(f"{STUDY}voice = {voice}", encoding="utf-8")
+    found = _json(str(path), "--clips", "40", "--speakers", "4")["code"]
+    assert found["epsilon"]["speaker"] <= 3.0 < found["epsilon"]["clip"]
+    assert found["noise_on_mean_gradient"] == pytest.approx(found["noise_multiplier"] / 4)
+    text = CliRunner().invoke(app, ["budget", str(path), "--clips", "40", "--speakers", "4"]).output
+    assert "voice, for the federated code: 20 rounds, each speaker one example" in text
+    assert f"noise multiplier {found['noise_multiplier']:.3f}: {found['noise_on_mean_gradient']:.3f}" in text

@@ -1,0 +1,204 @@
+"""A site's part in training a speaker code: one step of DP-SGD a round, on the ledger before it is made.
+
+Held-out speakers have no part in it: who tests models that read the code has not taught it. Everything that is
+released afterwards is told in this code, so what it cost counts for whoever sees releases and for whoever sees models.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from moretta.client.account import AUDIENCES, Cohort, Loss
+from moretta.client.answered import is_paid, note_answered
+from moretta.client.budget import Purse
+from moretta.client.dp_sgd import Examples, private_steps
+from moretta.client.held_out import CODE_KIND, of_corpus
+from moretta.client.randomness import Noiseless, Randomness, SeededRandomness, SystemRandomness
+from moretta.client.release import site_corpus
+from moretta.client.settings import SiteSettings
+from moretta.client.training_plan import TrainingPlan
+from moretta.client.updates import Array, Update, UpdateStore, digest_of
+from moretta.shared.corpus.clips import Clip
+from moretta.shared.errors import RefusedError
+from moretta.shared.features.mfcc import check_samples
+from moretta.shared.features.speaker_code import measured
+from moretta.shared.features.taught_code import CLIPPING_NORM, LEARNING_RATE, TaughtCode
+from moretta.shared.privacy.code_budget import code_losses, code_step, is_federated
+from moretta.shared.privacy.dp_sgd import SampledGaussian
+from moretta.shared.study import Study
+
+if TYPE_CHECKING:
+    from moretta.shared.study_voice import VoiceSection
+
+LEDGER_KIND = CODE_KIND
+MODEL = "voice/code"
+
+
+def round_of_code(settings: SiteSettings, study: Study, weights: dict[str, Array], *, round_number: int) -> Update:
+    """One round's answer: the same arrays, as this site's clips move them.
+
+    Asked again it is answered alike, and a site that died over it pays once, as for a round of training. Asked with
+    other weights it refuses: a study has one answer for each round.
+
+    Args:
+        weights: the code in training, as the server has it before this round.
+        round_number: from 1.
+
+    Raises:
+        StudyError: the arrays are no code in training.
+        RefusedError: the study has no such round, it was asked before with other weights, or nobody can be trained on.
+        PolicyError: the site's policy refuses it.
+        BudgetError: all rounds together would lead beyond a limit; nothing is computed.
+    """
+    store, name = UpdateStore.of(settings.updates, study), f"code-{round_number}"
+    asked = digest_of(f"{study.digest()} {name}", weights)
+    with store.alone():
+        kept = store.find(name, asked)
+        if kept is None:
+            _check_asked(settings.purse(), study, round_number, asked)
+            kept = _trained(settings, study, weights, round_number=round_number, asked=asked)
+            store.keep(name, asked, kept)
+        note_answered(settings.purse().ledger, LEDGER_KIND, study, MODEL, asked)
+    return kept
+
+
+def _check_asked(purse: Purse, study: Study, round_number: int, asked: str) -> None:
+    voice = study.voice
+    if not is_federated(voice) or not 1 <= round_number <= voice.code_rounds:
+        raise RefusedError(
+            f"round {round_number} of a {voice.code_training} code",
+            expected=f"1 to {voice.code_rounds} of a federated one, by the study",
+        )
+    before = purse.ledger.entries(LEDGER_KIND, study=study.digest(), round=round_number)
+    if any(entry["question"] != asked for entry in before):
+        raise RefusedError(f"round {round_number} asked with other weights than before", expected="the same question")
+
+
+@dataclass(frozen=True)
+class _Lesson:
+    """What a site's speakers teach a code with."""
+
+    features: npt.NDArray[np.float32]
+    """[rows, n]; several of each clip where a code is made for each of its steps."""
+    labels: npt.NDArray[np.int64]
+    owners: npt.NDArray[np.int64]
+    """[rows], the unit that each is of."""
+    cohort: Cohort
+
+    @property
+    def units(self) -> int:
+        """How many of them there are."""
+        return int(self.owners.max()) + 1
+
+
+def _trained(
+    settings: SiteSettings, study: Study, weights: dict[str, Array], *, round_number: int, asked: str
+) -> Update:
+    import torch
+
+    code = TaughtCode.from_arrays(weights, size=study.voice.code_size)
+    lesson = _lesson(settings, study, code)
+    _pay(settings, study, lesson, round_number=round_number, asked=asked)
+    network = code.network().train()
+    private_steps(
+        network,
+        Examples(torch.from_numpy(lesson.features), torch.from_numpy(lesson.labels), lesson.owners),
+        _plan(study.voice, lesson),
+        _randomness(settings, study.voice, round_number),
+        max_grad_norm=CLIPPING_NORM,
+        learning_rate=LEARNING_RATE,
+        after_step=lambda: None,
+    )
+    return Update(code.after(network), {"num-examples": lesson.units})
+
+
+def _pay(settings: SiteSettings, study: Study, lesson: _Lesson, *, round_number: int, asked: str) -> None:
+    cohort, purse = lesson.cohort, settings.purse()
+    if settings.policy is not None:
+        settings.policy.check_study(study)
+        settings.policy.check_clips(cohort.clips, len(cohort.speakers))
+    one, left = (_loss(study.voice, cohort, rounds=n) for n in (1, study.voice.code_rounds - round_number + 1))
+    if not is_paid(purse.ledger, LEDGER_KIND, asked, one):
+        purse.check([left])
+        purse.spend(LEDGER_KIND, one, study=study.digest(), model=MODEL, round=round_number, question=asked)
+
+
+def _loss(section: VoiceSection, cohort: Cohort, *, rounds: int) -> Loss:
+    losses = code_losses(section, cohort.most_clips, rounds=rounds)
+    return Loss(cohort, AUDIENCES, (losses["clip"],), (losses["speaker"],))
+
+
+def _plan(section: VoiceSection, lesson: _Lesson) -> TrainingPlan:
+    """The step that `private_steps` makes; without noise its multiplier is not looked at."""
+    step = code_step(section) or SampledGaussian(noise_multiplier=1.0, rate=1.0, steps=1, unit=section.code_unit)
+    return TrainingPlan(step, lesson.units, section.code_rounds, models=1, most_clips=lesson.cohort.most_clips)
+
+
+def _randomness(settings: SiteSettings, section: VoiceSection, round_number: int) -> Randomness:
+    if not section.code_epsilon:
+        return Noiseless()
+    if settings.simulated_seed is None:
+        return SystemRandomness()
+    text = f"{settings.simulated_seed} {settings.name} {MODEL} {round_number}"
+    return SeededRandomness(int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "little") >> 1)
+
+
+def _lesson(settings: SiteSettings, study: Study, code: TaughtCode) -> _Lesson:
+    """Measurements of the usable clips of all speakers who are not held out.
+
+    Raises:
+        RefusedError: there is none.
+    """
+    section, pseudonyms = study.voice, settings.pseudonyms()
+    clips = site_corpus(settings, study)[1]
+    tested = of_corpus(settings, study, clips)
+    people: dict[str, list[tuple[Clip, Array]]] = defaultdict(list)
+    for clip in clips:
+        speaker = pseudonyms.speaker(clip.speaker)
+        rows = None if speaker in tested else _rows(clip, in_steps=section.form != "code")
+        if rows is not None:
+            people[speaker].append((clip, rows))
+    if not people:
+        raise RefusedError("no clip that a code could be trained on", expected="at least one of a training speaker")
+    taught = [(speaker, clip, rows) for speaker in sorted(people) for clip, rows in people[speaker]]
+    told = [code.told(np.concatenate([rows for _, rows in people[s]]), unit=section.code_unit) for s in sorted(people)]
+    lengths = [len(rows) for _, _, rows in taught]
+    units = [speaker if section.code_unit == "speaker" else str(clip.name) for speaker, clip, _ in taught]
+    return _Lesson(
+        features=np.concatenate(told),
+        labels=np.repeat([clip.label.class_index for _, clip, _ in taught], lengths).astype(np.int64),
+        owners=np.repeat(_numbered(units), lengths),
+        cohort=Cohort.of((speaker, pseudonyms.clip(str(clip.name))) for speaker, clip, _ in taught),
+    )
+
+
+def _numbered(names: Sequence[str]) -> npt.NDArray[np.int64]:
+    return np.unique(np.array(names), return_inverse=True)[1].astype(np.int64)
+
+
+def _rows(clip: Clip, *, in_steps: bool) -> Array | None:
+    if clip.audio is None:
+        return None
+    try:
+        found = clip.audio.stat()
+        return _measurements(clip.audio, found.st_mtime_ns, found.st_size, in_steps)
+    except Exception:  # fail closed: this clip has no part in the code
+        return None
+
+
+@lru_cache(maxsize=4096)  # every round asks for the same clips; a few hundred bytes each
+def _measurements(path: Path, changed: int, size: int, in_steps: bool) -> Array:
+    from moretta.shared.corpus.media import read_audio
+
+    del changed, size
+    (rows,) = measured([check_samples(read_audio(path))], in_steps=in_steps)
+    return rows

@@ -1,0 +1,91 @@
+"""Stage federated code: the code of voices told relative to their speaker, from where public speech leaves it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from moretta.server.aggregation.guarded import WEIGHT, GuardedStrategy, RoundOutcome
+from moretta.server.aggregation.strategies import make_strategy
+from moretta.server.run import Run
+from moretta.shared import wire
+from moretta.shared.features.speaker_code import SpeakerCode
+from moretta.shared.features.taught_code import CLIPPING_NORM, CODE, LEARNING_RATE, first_arrays, is_clear
+from moretta.shared.privacy.code_budget import code_step, is_federated
+from moretta.shared.public import measured_people, taught_arrays
+
+STAGE = "federated code"
+
+
+def code_wanted(run: Run) -> bool:
+    """Whether the study has such a code."""
+    return is_federated(run.study.voice)
+
+
+def federate_code(run: Run, rates: dict[str, float]) -> None:
+    """Make all rounds, and a code of the last one: scaled by public speech, with words for public speech.
+
+    Everything after the sites' noise is made of nothing else, so it costs nothing more. Where the noise drowned what
+    the sites' clips say, the public code stays as it is. A server that died over it asks all rounds again, and the
+    sites answer as before.
+
+    Raises:
+        RunError: fewer sites than the study asks for have answered.
+    """
+    del rates
+    study, rows = run.study, measured_people(run.study)
+    public = SpeakerCode.from_arrays(run.public)
+    first, noise = first_arrays(rows, public), _Noise()
+    strategy = GuardedStrategy(
+        inner=make_strategy("FedAvg", {}),
+        exchange=run.exchange,
+        sites=sorted(run.exchange.sites),
+        call=wire.CODE,
+        study=study,
+        min_sites=study.min_sites("train"),
+        on_round=lambda outcome: _record(run, noise, outcome),
+        deadline_seconds=study.deadline_seconds("train"),
+        max_norm=study.train.max_update_norm,
+    )
+    weights = first
+    for number in range(1, study.voice.code_rounds + 1):
+        weights = strategy.round(number, weights)
+    step = code_step(study.voice)
+    deviation = 0.0 if step is None else step.noise_multiplier * noise.deviation
+    clear = is_clear(first[CODE], weights[CODE], noise=deviation)
+    if not clear:
+        run.warn(
+            f"the noise of {study.voice.code_rounds} rounds drowned what the sites' clips taught the code: it stays "
+            "what public speech has made it, and the budget is spent"
+        )
+    taught = weights[CODE].T.astype(np.float64) if clear else public.projection
+    run.public |= taught_arrays(study, rows, taught)
+
+
+@dataclass
+class _Noise:
+    """What the sites' noise adds up to in each value of the code, for a noise multiplier of 1; and who had no part."""
+
+    variance: float = 0.0
+    told: set[tuple[str, str]] = field(default_factory=set)
+
+    def add(self, units: list[float]) -> None:
+        """One round's: every site adds noise of one clipping norm to the sum over all units."""
+        self.variance += len(units) * (LEARNING_RATE * CLIPPING_NORM / sum(units)) ** 2
+
+    @property
+    def deviation(self) -> float:
+        """Of all rounds."""
+        return float(np.sqrt(self.variance))
+
+
+def _record(run: Run, noise: _Noise, outcome: RoundOutcome) -> None:
+    noise.add([metrics[WEIGHT] for metrics in outcome.used.values()])
+    for failures, lost in ((outcome.refused, False), (outcome.lost, True)):
+        for site, why in failures.items():
+            run.miss(site, STAGE, why, round_number=outcome.round, lost=lost)
+            if (site, why) not in noise.told:
+                noise.told.add((site, why))
+                run.warn(f"{site} had no part in training the code, from round {outcome.round} on: {why}")
+    run.tell(stage=STAGE, state="step", done=outcome.round, total=run.study.voice.code_rounds)

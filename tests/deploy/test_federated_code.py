@@ -1,0 +1,129 @@
+"""Both sides of a federated code together: the real ClientApp answers the server's stage, and releases in the code."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from flwr.app import Context, Message, RecordDict
+from flwr.app.metadata import Metadata
+from flwr.supercore.task_identity import TaskIdentity
+
+from moretta.client.account import Account
+from moretta.client.app import app
+from moretta.client.ledger import Ledger
+from moretta.client.settings import simulated_site
+from moretta.server.inquiry import Answer
+from moretta.server.run import Run, SiteRecord
+from moretta.server.stages.code import federate_code
+from moretta.server.stages.public import make_public
+from moretta.shared import public, wire
+from moretta.shared.features.public_people import synthetic_people
+from moretta.shared.features.speaker_code import SpeakerCode, public_rows
+from moretta.shared.plan import PlannedSite, SimulationPlan
+from moretta.shared.study import parse_study
+
+SITES = ("site-00", "site-01")
+
+
+@pytest.fixture(autouse=True)
+def _quickly(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("_run_id", "_node_id", "_task_id"):
+        monkeypatch.setattr(TaskIdentity, name, 1)
+    few = public_rows(synthetic_people(1, voices=4, clips=12), in_steps=False)
+    monkeypatch.setattr(public, "_measured_people", lambda *_: few)
+
+
+@dataclass
+class Network:
+    """An exchange whose sites are the real ClientApp, one call each."""
+
+    folder: Path
+    asked: list[tuple[str, str]] = field(default_factory=list)
+
+    @property
+    def nodes(self) -> dict[int, str]:
+        return dict(enumerate(SITES))
+
+    @property
+    def sites(self) -> list[str]:
+        return list(SITES)
+
+    def ask(self, call: str, content: Any, *, sites: Iterable[str], deadline_seconds: float | None) -> list[Answer]:
+        del deadline_seconds
+        return [self.answered(call, content(name), name) for name in sorted(sites)]
+
+    def answered(self, call: str, content: RecordDict, name: str) -> Answer:
+        self.asked.append((call, name))
+        metadata = Metadata(1, "m", 0, 5, "", "", 1e9, 1e9, call)
+        config = {"partition-id": SITES.index(name), "num-partitions": 2}
+        context = Context(1, 5, config, RecordDict(), {"run-dir": str(self.folder)})
+        reply = app(Message(content, metadata=metadata), context).content
+        if "failure" in reply[wire.CONFIG]:  # type: ignore[operator]
+            return Answer(name, None, wire.from_config(reply, "failure"))
+        return Answer(name, reply)
+
+
+@pytest.fixture
+def folder(tmp_path: Path, tiny_corpus: Path) -> Path:
+    voice = {"anonymizer": "speaker-normalised", "code_training": "federated", "code_rounds": 3, "codebook_size": 16}
+    study = parse_study({"sites": 2, "face": {"enabled": False}, "split": {"folds": 2}, "voice": voice})
+    plan = SimulationPlan(
+        corpus=tiny_corpus,
+        corpus_name="tones",
+        synthetic=False,
+        study=study.with_changes(voice__code_epsilon=0.0),
+        sites=tuple(
+            PlannedSite(name=name, speakers=(1001 + 2 * number, 1002 + 2 * number)) for number, name in enumerate(SITES)
+        ),
+        folds=((1001, 1003), (1002, 1004)),
+        command="moretta simulate",
+    )
+    plan.save(tmp_path / "run")
+    return tmp_path / "run"
+
+
+def trained(folder: Path, network: Network) -> Run:
+    connection: Any = network
+    run = Run(folder=folder, plan=SimulationPlan.load(folder), connection=connection)
+    run.sites |= {name: SiteRecord() for name in SITES}
+    make_public(run, {})
+    federate_code(run, {})
+    return run
+
+
+def test_two_sites_train_the_code_of_their_releases(folder: Path) -> None:
+    network = Network(folder)
+    run = trained(folder, network)
+    assert network.asked == [(wire.CODE, name) for _ in range(3) for name in SITES]
+    assert not run.warnings
+    code = SpeakerCode.from_arrays(run.public)
+    assert code.rounds == 3
+    before = public.public_arrays(run.study)["voice/speaker/projection"]
+    assert not np.allclose(code.projection, before, atol=0.05)
+    content = RecordDict(
+        {
+            wire.ARRAYS: wire.arrays_to_record({k: a for k, a in run.public.items() if k.startswith("voice/")}),
+            wire.CONFIG: wire.study_config(run.study),
+        }
+    )
+    for name in SITES:
+        answer = network.answered(wire.RELEASE, content, name).content
+        assert answer is not None
+        [statement] = wire.from_config(answer, "statement")["anonymizers"]
+        assert statement["parameters"]["code_rounds"] == 3
+        assert {p["unit"] for p in statement["privacy"] if "federated code" in p["mechanism"]} == {"clip", "speaker"}
+        account = Account.read(Ledger(simulated_site(folder, SITES.index(name)).ledger))
+        assert account.epsilon("speaker", "model", delta=1e-3) is None  # trained without noise, and said so
+
+
+def test_a_server_that_died_over_it_asks_again_and_gets_the_same_code_at_no_cost(folder: Path) -> None:
+    once = trained(folder, Network(folder)).public
+    written = [Ledger(simulated_site(folder, number).ledger).length for number in (0, 1)]
+    again = trained(folder, Network(folder)).public
+    np.testing.assert_array_equal(again["voice/speaker/projection"], once["voice/speaker/projection"])
+    assert [Ledger(simulated_site(folder, number).ledger).length for number in (0, 1)] == written

@@ -86,7 +86,7 @@ def main() -> None:
         for line in (one for one in tables()[name] if not options.noise or one.noise in options.noise):
             start = time.perf_counter()
             found = [release(line, code_of(line, public), mine, list(mine)) for public, mine in parts(line, sound)]
-            print(row(line, [_measured(clips) for clips in found]), flush=True)
+            print(row(line, [measured(clips) for clips in found]), flush=True)
             print(f"<!-- {time.perf_counter() - start:.0f} s -->", flush=True)
 
 
@@ -156,7 +156,7 @@ def _clip_set(clips: list[ReleasedClip], arrays: list[np.ndarray], form: Any, co
     return ClipSet.from_arrays(clips, arrays, modality="voice", form=form, codebook=codebook)
 
 
-def _measured(clips: ClipSet) -> dict[str, Any]:
+def measured(clips: ClipSet) -> dict[str, Any]:
     rows = run_audit(None, clips, attackers=ATTACKERS, seed=0, bootstrap=0, workers=1)
     sound_rows = [r for r in rows if r.scenario == "semi-informed" and r.subset == "all" and r.value is not None]
     with tempfile.TemporaryDirectory() as scratch:

@@ -1,0 +1,160 @@
+"""What a code that sites train keeps and leaks: `python tests/benchmarks/code_training_table.py CORPUS`.
+
+Half of a corpus' people are the training speakers of sites with two people each; the code that their sites' rounds and
+the server's stage make is the code in which the other half is released. Both halves take their turn, and a line is
+their mean. Releases are judged and attacked as in speakers_table.py. Noise comes from the operating system.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import speakers_table
+from flwr.app import MetricRecord, RecordDict
+from flwr.supercore.task_identity import TaskIdentity
+
+from moretta.client.code_training import round_of_code
+from moretta.client.settings import SiteSettings
+from moretta.server.audit import measure
+from moretta.server.inquiry import Answer
+from moretta.server.run import Run, SiteRecord
+from moretta.server.stages.code import federate_code
+from moretta.shared import wire
+from moretta.shared.features.speaker_code import learn_speaker_code
+from moretta.shared.plan import PlannedSite, SimulationPlan
+from moretta.shared.public import measured_people
+from moretta.shared.study import Study
+
+EACH = 2
+"""People of a site."""
+LINES: tuple[tuple[str, float | None], ...] = (
+    ("speaker", None),
+    ("speaker", 0.0),
+    ("clip", 0.0),
+    ("clip", 8.0),
+    ("clip", 4.0),
+    ("clip", 1.0),
+    ("speaker", 8.0),
+    ("speaker", 4.0),
+    ("speaker", 1.0),
+)
+"""Unit and epsilon; None takes the code of public speech."""
+HEAD = """| code taught by | unit | epsilon | change taken | emotion UAR | strongest top-1 | likeness | EER | \
+top-1, 10 pooled | 20 pooled | chance |
+|---|---|---|---|---|---|---|---|---|---|---|"""
+_FIGURES = ("uar", "top1", "likeness", "eer", "pooled10", "pooled20", "chance")
+
+
+def main() -> None:
+    """Train, release, attack, print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("corpus", type=Path)
+    options = parser.parse_args()
+    measure.POOLED = speakers_table.POOLED
+    for name in ("_run_id", "_node_id", "_task_id"):  # Flower's messages want to know who makes them
+        setattr(TaskIdentity, name, 1)
+    sound = speakers_table.sound_of(options.corpus)
+    people = sorted({clip.speaker for clip in sound})
+    half = len(people) // 2
+    halves = [(people[:half], people[half:]), (people[half:], people[:half])]
+    unchanged: dict[int, dict[str, Any]] = {}
+    print(HEAD, flush=True)
+    for unit, epsilon in LINES:
+        found, taken = [], 0
+        for number, (teachers, others) in enumerate(halves):
+            code, changed = _taught(options.corpus, teachers, unit, epsilon)
+            taken += changed
+            if changed or number not in unchanged:
+                mine = {clip: samples for clip, samples in sound.items() if clip.speaker in others}
+                figures = speakers_table.measured(speakers_table.release(speakers_table.Line(), code, mine, list(mine)))
+            else:
+                figures = unchanged[number]
+            if not changed:
+                unchanged[number] = figures
+            found.append(figures)
+        print(_row(unit, epsilon, taken, found), flush=True)
+
+
+def _row(unit: str, epsilon: float | None, taken: int, found: list[dict[str, Any]]) -> str:
+    means = [f"{np.mean([one[name] for one in found]):.3f}" for name in _FIGURES]
+    if epsilon is None:
+        return "| " + " | ".join(["synthetic speech", "-", "-", "-", *means]) + " |"
+    figure = f"{epsilon:g}" if epsilon else "none, no noise"
+    return "| " + " | ".join(["sites", unit, figure, f"{taken} of {len(found)}", *means]) + " |"
+
+
+@dataclass
+class _Sites:
+    """An exchange whose sites compute their answers on the spot."""
+
+    study: Study
+    settings: dict[str, SiteSettings]
+
+    @property
+    def nodes(self) -> dict[int, str]:
+        return dict(enumerate(self.sites))
+
+    @property
+    def sites(self) -> list[str]:
+        return sorted(self.settings)
+
+    def ask(self, call: str, content: Any, *, sites: Iterable[str], deadline_seconds: float | None) -> list[Answer]:
+        del call, deadline_seconds
+        return [self._answered(name, content(name)) for name in sorted(sites)]
+
+    def _answered(self, name: str, content: RecordDict) -> Answer:
+        number = int(wire.number_of(content, "server-round"))
+        update = round_of_code(self.settings[name], self.study, wire.arrays_of(content), round_number=number)
+        metrics = MetricRecord({**update.metrics})
+        return Answer(name, RecordDict({wire.ARRAYS: wire.arrays_to_record(update.arrays), wire.METRICS: metrics}))
+
+
+def _taught(corpus: Path, teachers: list[int], unit: str, epsilon: float | None) -> tuple[speakers_table.Code, bool]:
+    """The code, and whether it is another than public speech alone makes."""
+    voice = {
+        "anonymizer": "speaker-normalised",
+        "code_training": "public" if epsilon is None else "federated",
+        "code_unit": unit,
+        "code_epsilon": epsilon or 0.0,
+    }
+    study = Study().with_changes(face__enabled=False, voice=voice)
+    public = learn_speaker_code(measured_people(study), size=5, codebook_size=64, seed=1).to_arrays()
+    if epsilon is None:
+        return public, False
+    with tempfile.TemporaryDirectory() as scratch:
+        settings = {
+            f"site-{start}": SiteSettings(
+                name=f"site-{start}",
+                home=Path(scratch) / f"site-{start}",
+                corpus=corpus,
+                speakers=tuple(teachers[start : start + EACH]),
+                held_out=frozenset(),
+                simulated_seed=None,
+            )
+            for start in range(0, len(teachers), EACH)
+        }
+        plan = SimulationPlan(
+            corpus=corpus,
+            corpus_name=corpus.name,
+            synthetic=False,
+            study=study,
+            sites=tuple(PlannedSite(name=s.name, speakers=s.speakers) for s in settings.values()),
+            folds=(),
+            command="",
+        )
+        connection: Any = _Sites(study, settings)
+        run = Run(folder=Path(scratch), plan=plan, connection=connection)
+        run.sites |= {name: SiteRecord() for name in settings}
+        run.public |= public
+        federate_code(run, {})
+    return run.public, not run.warnings
+
+
+if __name__ == "__main__":
+    main()

@@ -75,7 +75,7 @@ def _check_asked(purse: Purse, study: Study, round_number: int, asked: str) -> N
     voice = study.voice
     if not is_federated(voice) or not 1 <= round_number <= voice.code_rounds:
         raise RefusedError(
-            f"round {round_number} of a {voice.code_training} code",
+            f"round {round_number} of a code in training",
             expected=f"1 to {voice.code_rounds} of a federated one, by the study",
         )
     before = purse.ledger.entries(LEDGER_KIND, study=study.digest(), round=round_number)
@@ -164,7 +164,7 @@ def _lesson(settings: SiteSettings, study: Study, code: TaughtCode) -> _Lesson:
     people: dict[str, list[tuple[Clip, Array]]] = defaultdict(list)
     for clip in clips:
         speaker = pseudonyms.speaker(clip.speaker)
-        rows = None if speaker in tested else _rows(clip, in_steps=section.form != "code")
+        rows = None if speaker in tested else _rows(clip, in_steps=section.told_in_steps)
         if rows is not None:
             people[speaker].append((clip, rows))
     if not people:

@@ -60,7 +60,9 @@ def public_arrays(study: Study, tell: Tell = lambda text: None) -> dict[str, Arr
         if study.voice.anonymizer == SPEAKER_NORMALISED:
             arrays |= _speaker_code(study)
         if study.voice.anonymizer == EMOTION_WORDS:
-            arrays |= _emotion_words(study)
+            from moretta.shared.features.emotion_words import EmotionWords
+
+            arrays |= EmotionWords.of_public(measured_people(study)).to_arrays()
     if study.face.enabled and study.face.anonymizer in AUTOENCODERS:
         arrays |= _autoencoder(study, tell)
     return arrays
@@ -85,13 +87,6 @@ def _public_people(folder: Path | None, seed: int) -> Iterator[Recording]:
     return synthetic_people(seed) if folder is None else recorded_people(folder, seed)
 
 
-def _emotion_words(study: Study) -> dict[str, Array]:
-    from moretta.shared.features.emotion_words import make_emotion_words
-
-    people = _public_people(study.voice.public_speech, derive(study.seed, "emotion words"))
-    return make_emotion_words(people).to_arrays()
-
-
 def _speaker_code(study: Study) -> dict[str, Array]:
     from moretta.shared.features.speaker_code import learn_speaker_code
 
@@ -101,8 +96,8 @@ def _speaker_code(study: Study) -> dict[str, Array]:
 
 
 def measured_people(study: Study) -> PublicRows:
-    """Measurements of the public speech that teaches the code of `speaker-normalised`."""
-    return _measured_people(derive(study.seed, "speaker code"), study.voice.public_speech, study.voice.form != "code")
+    """Measurements of the public speech that teaches what is told relative to its speaker."""
+    return _measured_people(derive(study.seed, "speaker code"), study.voice.public_speech, study.voice.told_in_steps)
 
 
 @lru_cache(maxsize=1)  # a federated code asks for what the public one was made of

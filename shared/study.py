@@ -199,7 +199,7 @@ class Study(Section):
 
     @model_validator(mode="after")
     def _a_code_is_trained_in_the_open(self) -> Self:
-        if self.aggregation.bounds_sites and self.voice.enabled and self.voice.code_training == "federated":
+        if self.aggregation.bounds_sites and self.voice.enabled and self.voice.trains_code:
             raise ValueError(
                 "a federated code is trained by updates that the server sees one by one, and carries what a site has "
                 'into all releases; choose code_training = "public", or dp = "none" and secure = false in [aggregation]'

@@ -67,8 +67,8 @@ class VoiceSection(Section):
     """Of a federated code, for one unit, over all rounds, at `budget_delta`; 0 trains without noise or guarantee."""
     code_rounds: int = Field(default=20, ge=1, le=1000)
     """Of a federated code: one step each."""
-    words_from: Literal["site", "public"] = "site"
-    """Who teaches the words of `emotion-words`: the site's other people, or public speech."""
+    words_from: Literal["site", "public", "federated"] = "site"
+    """Who teaches the words of `emotion-words`: the site's other people, public speech, or all sites together."""
     word_epsilon: Positive = 3.5
     """Of one word of `emotion-words`, which a clip is told in."""
     public_speech: Path | None = None
@@ -81,6 +81,18 @@ class VoiceSection(Section):
     def budgeted(self) -> bool:
         """Whether a clip or a speaker has one budget for all that is released of it."""
         return self.preset in _DP_PRESETS
+
+    @property
+    def trains_code(self) -> bool:
+        """Whether sites train a code together before they release."""
+        return self.code_training == "federated" or (
+            self.anonymizer == EMOTION_WORDS and self.words_from == "federated"
+        )
+
+    @property
+    def told_in_steps(self) -> bool:
+        """Whether a clip is told step by step relative to its speaker, and not as a whole."""
+        return self.anonymizer == SPEAKER_NORMALISED and self.form != "code"
 
     @property
     def clip_limit(self) -> int | None:

@@ -22,6 +22,7 @@ from moretta.client.anonymize.speaker_references import Heard, Rows, SpeakerRefe
 from moretta.shared.errors import ClipError
 from moretta.shared.features.delivery import MEASUREMENTS
 from moretta.shared.features.emotion_words import WORDS, EmotionWords, places_among
+from moretta.shared.privacy.code_budget import code_statements
 from moretta.shared.privacy.mechanism import Mechanism
 from moretta.shared.privacy.noise import NoiseSource
 from moretta.shared.privacy.randomized_response import RandomizedResponse
@@ -32,9 +33,13 @@ from moretta.shared.study_voice import VoiceSection
 DELTA = 1e-5
 _MECHANISM = "randomized response among emotions"
 _UNITS: tuple[PrivacyUnit, ...] = ("value", "frame", *LEDGER_UNITS)
+_AMONG_OWN = (
+    "between any two people with as many clips, whatever they said: every clip changes what the speaker's others are "
+    "told relative to, so any part of it loses as much as its speaker"
+)
 _NOTE = {
-    "public": "between any two people with as many clips, whatever they said: every clip changes what the speaker's "
-    "others are told relative to, so any part of it loses as much as its speaker",
+    "public": _AMONG_OWN,
+    "federated": f"{_AMONG_OWN}; the training of the words is accounted for by itself",
     "site": "between any two people with as many clips, whatever they said and whatever emotions they were said in: "
     "clips teach the words that the site's other speakers are told in, so every word of the site may change with them",
 }
@@ -49,7 +54,7 @@ class EmotionWordsVoice(Anonymizer):
 
     Args:
         section: the study's `[voice]`.
-        public: learnt on public speech.
+        public: learnt on public speech, or by all sites.
     """
 
     def __init__(self, section: VoiceSection, public: EmotionWords) -> None:
@@ -61,7 +66,7 @@ class EmotionWordsVoice(Anonymizer):
 
     @classmethod
     def from_study(cls, study: Study, shared: dict[str, Array]) -> EmotionWordsVoice:
-        """Build from the study and the words that the coordinator learnt on public speech.
+        """Build from the study and the words that the coordinator has, from public speech or from all sites.
 
         Raises:
             StudyError: there are none.
@@ -160,7 +165,8 @@ class EmotionWordsVoice(Anonymizer):
                     note=f"{_NOTE[section.words_from]}; the labels of released clips are not covered",
                 )
                 for unit in _UNITS
-            ),
+            )
+            + code_statements(section, sizes),
             noise=noise,
         )
 

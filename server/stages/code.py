@@ -1,4 +1,4 @@
-"""Stage federated code: the code of voices told relative to their speaker, from where public speech leaves it."""
+"""Stage federated code: what voices are told in relative to their speaker, from where public speech leaves it."""
 
 from __future__ import annotations
 
@@ -10,10 +10,21 @@ from moretta.server.aggregation.guarded import WEIGHT, GuardedStrategy, RoundOut
 from moretta.server.aggregation.strategies import make_strategy
 from moretta.server.run import Run
 from moretta.shared import wire
-from moretta.shared.features.speaker_code import SpeakerCode
-from moretta.shared.features.taught_code import CLIPPING_NORM, CODE, LEARNING_RATE, first_arrays, is_clear
+from moretta.shared.features.emotion_words import EmotionWords
+from moretta.shared.features.speaker_code import PublicRows, SpeakerCode, learn_speaker_code
+from moretta.shared.features.taught_code import (
+    BIAS,
+    CLIPPING_NORM,
+    CODE,
+    HEAD,
+    LEARNING_RATE,
+    Arrays,
+    first_arrays,
+    is_clear,
+)
 from moretta.shared.privacy.code_budget import code_step, is_federated
 from moretta.shared.public import measured_people, taught_arrays
+from moretta.shared.study_voice import EMOTION_WORDS
 
 STAGE = "federated code"
 
@@ -35,7 +46,7 @@ def federate_code(run: Run, rates: dict[str, float]) -> None:
     """
     del rates
     study, rows = run.study, measured_people(run.study)
-    public = SpeakerCode.from_arrays(run.public)
+    public = _public_code(run, rows)
     first, noise = first_arrays(rows, public), _Noise()
     strategy = GuardedStrategy(
         inner=make_strategy("FedAvg", {}),
@@ -59,8 +70,23 @@ def federate_code(run: Run, rates: dict[str, float]) -> None:
             f"the noise of {study.voice.code_rounds} rounds drowned what the sites' clips taught the code: it stays "
             "what public speech has made it, and the budget is spent"
         )
-    taught = weights[CODE].T.astype(np.float64) if clear else public.projection
-    run.public |= taught_arrays(study, rows, taught)
+    if study.voice.anonymizer == EMOTION_WORDS:
+        run.public |= _words(weights, rows).to_arrays() if clear else {}
+    else:
+        taught = weights[CODE].T.astype(np.float64) if clear else public.projection
+        run.public |= taught_arrays(study, rows, taught)
+
+
+def _public_code(run: Run, rows: PublicRows) -> SpeakerCode:
+    """What training starts from: what was sent already, where releases will be told in a code."""
+    if run.study.voice.anonymizer == EMOTION_WORDS:
+        return learn_speaker_code(rows, size=run.study.voice.code_size, codebook_size=2, seed=run.study.seed)
+    return SpeakerCode.from_arrays(run.public)
+
+
+def _words(weights: Arrays, rows: PublicRows) -> EmotionWords:
+    """What the trained layers say together of places, without the code between them."""
+    return EmotionWords(rows.spread(), np.ascontiguousarray((weights[HEAD] @ weights[CODE]).T), weights[BIAS])
 
 
 @dataclass

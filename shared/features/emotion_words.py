@@ -6,7 +6,7 @@ not the one whose clips are told: on public speech, or on the other people of a 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -17,8 +17,7 @@ from moretta.shared.corpus.names import EMOTIONS
 from moretta.shared.errors import StudyError
 from moretta.shared.features.delivery import MEASUREMENTS
 from moretta.shared.features.person_ranks import PersonRanks
-from moretta.shared.features.public_people import Recording
-from moretta.shared.features.speaker_code import MIN_SPREAD, measured
+from moretta.shared.features.speaker_code import PublicRows
 
 Floats = npt.NDArray[np.float64]
 Matrix = npt.NDArray[np.float32]
@@ -26,7 +25,6 @@ Matrix = npt.NDArray[np.float32]
 WORDS = len(EMOTIONS)
 _STRENGTH = 0.01
 """Inverse of the penalty on squared weights: measurements are many, and people who teach are few."""
-_BATCH = 16
 _NAMES = ("spread", "weights", "bias")
 
 
@@ -105,21 +103,10 @@ class EmotionWords:
         weights[:, shown], bias[shown] = rows.T, offsets
         return cls(spread, weights, bias)
 
-
-def make_emotion_words(people: Iterable[Recording]) -> EmotionWords:
-    """Learn on public speech.
-
-    Args:
-        people: several clips of each person, in several emotions.
-    """
-    values, person, emotions = _gathered(people)
-    groups = [np.flatnonzero(person == one) for one in np.unique(person)]
-    centred = np.concatenate([values[rows] - values[rows].mean(axis=0) for rows in groups])
-    spread = np.maximum(centred.std(axis=0), MIN_SPREAD).astype(np.float32)
-    places = np.empty_like(values)
-    for rows in groups:
-        places[rows] = places_among(values[rows], values[rows], spread)
-    return EmotionWords.learn(places, emotions, spread)
+    @classmethod
+    def of_public(cls, rows: PublicRows) -> Self:
+        """Learn on public speech."""
+        return cls.learn(rows.places(), rows.emotion, rows.spread())
 
 
 def places_among(known: npt.NDArray[Any], values: npt.NDArray[Any], spread: npt.NDArray[Any]) -> Floats:
@@ -129,25 +116,3 @@ def places_among(known: npt.NDArray[Any], values: npt.NDArray[Any], spread: npt.
     they hide is how places add up, which no word tells.
     """
     return PersonRanks.of(known, np.ones(len(known)), spread)(values)
-
-
-def _gathered(people: Iterable[Recording]) -> tuple[Floats, npt.NDArray[np.str_], npt.NDArray[np.int64]]:
-    rows: list[Matrix] = []
-    person: list[str] = []
-    emotions: list[int] = []
-    batch: list[Recording] = []
-
-    def take() -> None:
-        rows.extend(measured([one.samples for one in batch], in_steps=False))
-        batch.clear()
-
-    for recording in people:
-        batch.append(recording)
-        person.append(recording.person)
-        emotions.append(recording.emotion)
-        if len(batch) == _BATCH:
-            take()
-    if batch:
-        take()
-    values = np.concatenate(rows).astype(np.float64) if rows else np.empty((0, len(MEASUREMENTS)))
-    return values, np.array(person), np.array(emotions, np.int64)

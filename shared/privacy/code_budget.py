@@ -26,7 +26,7 @@ _NOTES = {
 
 def is_federated(section: VoiceSection) -> bool:
     """Whether sites train the code."""
-    return section.enabled and section.code_training == "federated"
+    return section.enabled and section.trains_code
 
 
 def code_step(section: VoiceSection) -> SampledGaussian | None:

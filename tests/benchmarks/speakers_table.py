@@ -129,7 +129,7 @@ def release(line: Line, code: Code, sound: Sound, chosen: Sequence[Clip], seed: 
     """What a site that has the chosen clips, and no others, releases."""
     if line.form == "mfcc":
         frames = mfcc_batch([sound[clip] for clip in chosen])
-        return _clip_set([_described(clip) for clip in chosen], frames, line.form)
+        return clip_set([described_as(clip) for clip in chosen], frames, line.form)
     section = {
         "anonymizer": "speaker-normalised",
         "form": line.form,
@@ -137,7 +137,7 @@ def release(line: Line, code: Code, sound: Sound, chosen: Sequence[Clip], seed: 
         "code_noise": line.noise,
     }
     study = Study().with_changes(voice=section)
-    described = {clip: _described(clip) for clip in chosen}
+    described = {clip: described_as(clip) for clip in chosen}
     plan = make_plan(list(described.values()), seed=0)
     sides = [set(plan.enrol), set(plan.trial)] if line.apart else [{c.clip for c in described.values()}]
     arrays: dict[Clip, np.ndarray] = {}
@@ -149,10 +149,10 @@ def release(line: Line, code: Code, sound: Sound, chosen: Sequence[Clip], seed: 
         released = anonymizer.release([sound[c] for c in mine], noise, [str(c.speaker) for c in mine])
         arrays |= {clip: a for clip, a in zip(mine, released, strict=True) if isinstance(a, np.ndarray)}
     released_clips = [described[clip] for clip in arrays]
-    return _clip_set(released_clips, list(arrays.values()), line.form, anonymizer.codebook)
+    return clip_set(released_clips, list(arrays.values()), line.form, anonymizer.codebook)
 
 
-def _clip_set(clips: list[ReleasedClip], arrays: list[np.ndarray], form: Any, codebook: Any = None) -> ClipSet:
+def clip_set(clips: list[ReleasedClip], arrays: list[np.ndarray], form: Any, codebook: Any = None) -> ClipSet:
     return ClipSet.from_arrays(clips, arrays, modality="voice", form=form, codebook=codebook)
 
 
@@ -189,7 +189,7 @@ def row(line: Line, found: list[dict[str, Any]]) -> str:
     return "| " + " | ".join([str(line.size), f"{line.noise:g}", line.form, public, *values]) + " |"
 
 
-def _described(clip: Clip) -> ReleasedClip:
+def described_as(clip: Clip) -> ReleasedClip:
     return ReleasedClip(
         clip=KEY.clip(str(clip.name)),
         speaker=KEY.speaker(clip.speaker),

@@ -12,8 +12,9 @@ from moretta.client.release import make_release
 from moretta.shared.corpus.names import EMOTIONS
 from moretta.shared.corpus.voice import make_voice, synthesize
 from moretta.shared.errors import ClipError, StudyError
-from moretta.shared.features.emotion_words import WORDS, EmotionWords, make_emotion_words
+from moretta.shared.features.emotion_words import WORDS, EmotionWords
 from moretta.shared.features.public_people import synthetic_people
+from moretta.shared.features.speaker_code import public_rows
 from moretta.shared.privacy.noise import SeededNoise
 from moretta.shared.privacy.randomized_response import RandomizedResponse
 from moretta.shared.release.format import check_array
@@ -26,7 +27,7 @@ Clips = list[tuple[str, np.ndarray, int]]
 
 @pytest.fixture(scope="module")
 def shared() -> dict[str, Any]:
-    return make_emotion_words(synthetic_people(1, voices=4, clips=12)).to_arrays()
+    return EmotionWords.of_public(public_rows(synthetic_people(1, voices=4, clips=12), in_steps=False)).to_arrays()
 
 
 @pytest.fixture(scope="module")
@@ -114,7 +115,7 @@ def test_answers_are_kept_as_often_as_the_study_says(shared: Any, spoken: Clips)
 def test_a_word_costs_its_speaker_as_often_as_it_may_change_others(shared: Any, spoken: Clips) -> None:
     sizes = {"a": [1] * 12, "b": [1] * 30}
     one = RandomizedResponse(choices=WORDS, token_epsilon=3.0)
-    for source, tokens in (("public", 30), ("site", 42)):
+    for source, tokens in (("public", 30), ("site", 42), ("federated", 30)):
         made = build(shared, words_from=source, word_epsilon=3.0)
         for unit in ("clip", "speaker"):
             (loss,) = made.losses(sizes)[unit]
@@ -122,7 +123,9 @@ def test_a_word_costs_its_speaker_as_often_as_it_may_change_others(shared: Any, 
             assert (loss,) == made.planned_losses(Study().with_changes(voice=made._section.model_dump()), sizes)[unit]
         statement = made.statement(sizes, "system")
         assert {p.unit for p in statement.privacy} == {"value", "frame", "clip", "speaker"}
-        assert all(p.epsilon == pytest.approx(one.for_group(tokens).epsilon(1e-5)) for p in statement.privacy)
+        words = [p for p in statement.privacy if "randomized response" in p.mechanism]
+        assert all(p.epsilon == pytest.approx(one.for_group(tokens).epsilon(1e-5)) for p in words)
+        assert (len(words) < len(statement.privacy)) == (source == "federated")  # which has its training beside it
     assert build(shared).losses({}) == {"clip": (), "speaker": ()}
 
 

@@ -15,6 +15,7 @@ from moretta.server.stages import code as stage
 from moretta.server.stages.code import code_wanted, federate_code
 from moretta.shared import wire
 from moretta.shared.errors import RunError
+from moretta.shared.features.emotion_words import EmotionWords
 from moretta.shared.features.public_people import synthetic_people
 from moretta.shared.features.speaker_code import PublicRows, SpeakerCode, learn_speaker_code, public_rows
 from moretta.shared.features.taught_code import CODE, LEARNING_RATE, TRAINED
@@ -220,3 +221,27 @@ def test_only_a_study_that_asks_for_it_has_the_stage(run_of: Any) -> None:
     run_stages(run, [found, Stage("after", lambda run, rates: None)])
     assert run.done == ["after"]
     assert code_wanted(run_of(honest))
+
+
+def test_words_of_emotion_come_out_of_the_same_rounds(run_of: Callable[..., Run]) -> None:
+    """All sites' layers together, told of places; where noise drowned them, the public words stay."""
+    words = {"anonymizer": "emotion-words", "words_from": "federated", "code_training": "public"}
+    run = run_of(honest, study(voice=words))
+    assert code_wanted(run)
+    run.public |= EmotionWords.of_public(public()).to_arrays()
+    before = EmotionWords.from_arrays(run.public)
+    federate_code(run, {})
+    after = EmotionWords.from_arrays(run.public)
+    assert np.linalg.matrix_rank(after.weights) <= 5
+    assert np.abs(after.weights - before.weights).max() > 0.1
+    reached = np.linalg.lstsq(TRUE.T, after.weights, rcond=None)[0]
+    assert np.linalg.norm(TRUE.T @ reached) > 0.95 * np.linalg.norm(after.weights)  # in the space that sites asked for
+    np.testing.assert_array_equal(after.spread, before.spread)
+
+    noisy = study(voice={**words, "code_epsilon": 1.0})
+    step = code_step(noisy.voice)
+    assert step is not None
+    drowned = run_of(noise_alone(step.noise_multiplier), noisy)
+    drowned.public |= EmotionWords.of_public(public()).to_arrays()
+    federate_code(drowned, {})
+    np.testing.assert_array_equal(EmotionWords.from_arrays(drowned.public).weights, before.weights)

@@ -32,7 +32,7 @@ def test_calibration_and_epsilon_are_inverse_and_err_on_the_safe_side(
     delta = 10**log_delta
     sigma = calibrated_sigma(epsilon=epsilon, delta=delta, sensitivity=reach)
     assert Gaussian(sigma=sigma, distance=reach).epsilon(delta) == pytest.approx(epsilon, rel=1e-6, abs=1e-9)
-    assert gaussian_delta(epsilon, reach / sigma) <= delta
+    assert gaussian_delta(epsilon, reach / sigma) <= delta * (1 + 1e-9)  # it is a difference, and rounded
 
 
 def test_known_values() -> None:

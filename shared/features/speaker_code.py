@@ -137,7 +137,7 @@ class PublicRows(NamedTuple):
     def spread(self) -> npt.NDArray[np.float32]:
         """[n], standard deviations within a person."""
         centred = np.concatenate([self.values[rows] - self.values[rows].mean(axis=0) for rows in self.groups()])
-        return np.maximum(centred.std(axis=0), MIN_SPREAD).astype(np.float32)
+        return np.asarray(np.maximum(centred.std(axis=0), MIN_SPREAD), np.float32)
 
     def places(self) -> Floats:
         """[rows, n], ranks within the person as places of a Gaussian."""

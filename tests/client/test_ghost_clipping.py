@@ -23,6 +23,7 @@ SHAPES: dict[tuple[Any, str], tuple[int, ...]] = {
     ("voice", "cnn"): (13, 256),
     ("face", "gradients"): (576,),
     ("face", "cnn"): (3, 48, 48),
+    ("fusion", "gate"): (14,),
 }
 CLIPS = 12
 

@@ -90,3 +90,18 @@ def test_a_code_that_sites_train_is_planned_with_its_noise(tmp_path: Path) -> No
     text = CliRunner().invoke(app, ["budget", str(path), "--clips", "40", "--speakers", "4"]).output
     assert "voice, for the federated code: 20 rounds, each speaker one example" in text
     assert f"noise multiplier {found['noise_multiplier']:.3f}: {found['noise_on_mean_gradient']:.3f}" in text
+
+
+def test_a_fusion_on_clips_of_its_own_is_planned_beside_the_two_models(tmp_path: Path) -> None:
+    path = tmp_path / "fusion.toml"
+    path.write_text('[fusion]\nkind = "learned"\nheld_back = 0.2\n[privacy]\nepsilon = 4.0\n', encoding="utf-8")
+    training = _json(str(path), "--clips", "400", "--speakers", "10")["training"]
+    assert training["models"] == 2
+    assert training["fusion"]["clips"] == 80
+    assert 3.3 < training["epsilon"]["clip"][1] <= 4.05
+    assert training["epsilon"]["speaker"][1] > 10  # a speaker has clips on both sides
+    text = CliRunner().invoke(app, ["budget", str(path), "--clips", "400", "--speakers", "10"]).output
+    assert "steps on 80 clips held back for it" in text
+    path.write_text('[fusion]\nkind = "learned"\nheld_back = 0\n', encoding="utf-8")
+    shared = _json(str(path), "--clips", "400", "--speakers", "10")["training"]
+    assert (shared["models"], shared["fusion"]) == (3, None)

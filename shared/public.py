@@ -88,10 +88,12 @@ def _public_people(folder: Path | None, seed: int) -> Iterator[Recording]:
 
 
 def _speaker_code(study: Study) -> dict[str, Array]:
+    from moretta.shared.features.encoder_options import EncoderOptions
     from moretta.shared.features.speaker_code import learn_speaker_code
 
     voice, rows, seed = study.voice, measured_people(study), derive(study.seed, "speaker code")
-    code = learn_speaker_code(rows, size=voice.code_size, codebook_size=voice.codebook_size, seed=seed)
+    network = EncoderOptions.of(voice)
+    code = learn_speaker_code(rows, size=voice.code_size, codebook_size=voice.codebook_size, seed=seed, network=network)
     return code.to_arrays() | _heard(study, rows, code)
 
 

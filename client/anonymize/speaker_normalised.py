@@ -81,6 +81,9 @@ class SpeakerNormalised(Anonymizer):
             )
         if code.size != voice.code_size:
             raise StudyError(f"a public code of {code.size} values", expected=f"{voice.code_size}, as the study says")
+        if (code.hidden is None) != (voice.code_encoder == "directions"):
+            made = "directions" if code.hidden is None else "a network"
+            raise StudyError(f"a public code of {made}", expected=f"{voice.code_encoder}, as the study says")
         return cls(voice, code, CodeVoice.from_arrays(shared, code.size) if voice.form == "waveform" else None)
 
     @property
@@ -129,8 +132,8 @@ class SpeakerNormalised(Anonymizer):
 
     def statement(self, sizes: dict[str, list[int]], noise: Literal["system", "seeded"]) -> AnonymizerStatement:
         """Parameters, the little that the noise guarantees, and what training the code cost."""
-        section = self._section
-        losses = self.losses(sizes)
+        section, losses = self._section, self.losses(sizes)
+        opposed = section.code_adversary != "none"
         return AnonymizerStatement(
             modality="voice",
             name=self.name,
@@ -140,6 +143,9 @@ class SpeakerNormalised(Anonymizer):
                 "code_size": section.code_size,
                 "code_noise": section.code_noise,
                 "code_rounds": self._code.rounds,
+                "code_encoder": section.code_encoder,
+                "code_adversary": section.code_adversary,
+                "code_adversary_weight": section.code_adversary_weight if opposed else None,
                 "limit": CODE_LIMIT,
                 "measurements": len(MEASUREMENTS),
                 "codebook_size": len(self._code.words) if self.form == "code-tokens" else None,

@@ -1,15 +1,16 @@
 """The code of a voice that is told relative to its person: learnt on public speech, the same for everybody.
 
-The first values are discriminants of the emotions (Fisher), of which six have five; what more values are asked for are
-principal components of what these leave. Nothing here has seen a clip of any site; where a study has sites train the
-code (`taught_code`), they start from it.
+Of directions, the first are discriminants of the emotions (Fisher), of which six have five; what more values are asked
+for are principal components of what these leave. A network has hidden units, and directions in these: it is trained in
+`moretta.shared.models.train_speaker_net`. Nothing here has seen a clip of any site; where a study has
+sites train directions (`taught_code`), they start from it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from typing import Any, NamedTuple, Self
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -17,11 +18,15 @@ import numpy.typing as npt
 from moretta.shared.errors import StudyError
 from moretta.shared.features.codebook import fit_codebook
 from moretta.shared.features.delivery import MEASUREMENTS, delivery_batch
+from moretta.shared.features.hidden_units import HiddenUnits
 from moretta.shared.features.mfcc import Audio
 from moretta.shared.features.person_ranks import PersonRanks
 from moretta.shared.features.person_whitening import PersonWhitening
 from moretta.shared.features.public_people import Recording
 from moretta.shared.features.spoken_steps import spoken_steps
+
+if TYPE_CHECKING:
+    from moretta.shared.features.encoder_options import EncoderOptions
 
 Matrix = npt.NDArray[np.float32]
 Floats = npt.NDArray[np.float64]
@@ -33,7 +38,8 @@ MAX_ROUNDS = 1_000
 _SHRINKAGE = 0.3
 _BATCH = 16
 _NAMES = ("spread", "projection", "words")
-_ROUNDS = "voice/speaker/rounds"
+_PREFIX = "voice/speaker/"
+_ROUNDS = _PREFIX + "rounds"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -43,21 +49,29 @@ class SpeakerCode:
     spread: npt.NDArray[np.float32]
     """[n], of the measurements: public standard deviations within a person."""
     projection: Matrix
-    """[n, d]; codes of public speech have unit covariance within a person."""
+    """[n, d], so that public codes have unit covariance within a person; or [h, d] of h hidden units, as a network has
+    learnt it: what varies little there is whitened little, and drowns in the noise."""
     words: Matrix
     """[k, d], a codebook of codes."""
     rounds: int = 0
     """Of training at the sites; 0 means that public speech alone has taught it."""
+    hidden: HiddenUnits | None = None
+    """Of a network; None where codes are made of the measurements themselves."""
 
     @property
     def size(self) -> int:
         """Values in a code."""
         return int(self.projection.shape[1])
 
+    def raw(self, places: Floats) -> Floats:
+        """Places [m, n] relative to the person to codes [m, d], of which nothing was taken away yet."""
+        return np.asarray((places if self.hidden is None else self.hidden(places)) @ self.projection)
+
     def to_arrays(self) -> dict[str, npt.NDArray[Any]]:
         """As the coordinator sends it."""
-        arrays = {f"voice/speaker/{name}": getattr(self, name) for name in _NAMES}
-        return arrays | ({_ROUNDS: np.array([self.rounds], np.int64)} if self.rounds else {})
+        arrays = {_PREFIX + name: getattr(self, name) for name in _NAMES}
+        arrays |= {_ROUNDS: np.array([self.rounds], np.int64)} if self.rounds else {}
+        return arrays if self.hidden is None else arrays | self.hidden.to_arrays(_PREFIX)
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, npt.NDArray[Any]]) -> Self:
@@ -67,9 +81,7 @@ class SpeakerCode:
             StudyError: an array is missing, of another shape, or holds values that cannot be.
         """
         try:
-            spread, projection, words = (
-                np.ascontiguousarray(arrays[f"voice/speaker/{name}"], np.float32) for name in _NAMES
-            )
+            spread, projection, words = (np.ascontiguousarray(arrays[_PREFIX + name], np.float32) for name in _NAMES)
         except KeyError as error:
             raise StudyError(
                 f"public voice arrays without {error}",
@@ -77,18 +89,20 @@ class SpeakerCode:
                 fix="run that stage first",
             ) from error
         width = len(MEASUREMENTS)
+        hidden = HiddenUnits.from_arrays(arrays, _PREFIX, width=width)
+        units = width if hidden is None else len(hidden.bias)
         fits = spread.shape == (width,) and projection.ndim == words.ndim == 2
-        fits = fits and projection.shape == (width, words.shape[1]) and len(words) > 1
+        fits = fits and projection.shape == (units, words.shape[1]) and len(words) > 1
         if not fits or not all(np.isfinite(a).all() for a in (spread, projection, words)) or spread.min() <= 0:
             raise StudyError(
                 f"a speaker code of spread {list(spread.shape)}, projection {list(projection.shape)}, words "
                 f"{list(words.shape)}",
-                expected=f"finite arrays [{width}], [{width}, d] and [k, d]",
+                expected=f"finite arrays [{width}], [{units}, d] and [k, d]",
             )
         rounds = arrays.get(_ROUNDS, np.zeros(1, np.int64))
         if rounds.shape != (1,) or not 0 <= int(rounds[0]) <= MAX_ROUNDS:
             raise StudyError(f"a speaker code of rounds {rounds.shape}", expected=f"one number up to {MAX_ROUNDS}")
-        return cls(spread, projection, words, int(rounds[0]))
+        return cls(spread, projection, words, int(rounds[0]), hidden)
 
 
 @dataclass(frozen=True)
@@ -111,12 +125,12 @@ class PersonScale:
     ) -> PersonScale:
         """From measurements [clips, n] and weights [clips]; `counts` and `shift` as of `PersonWhitening.of`."""
         ranks = PersonRanks.of(values, weights, code.spread)
-        codes = ranks(values) @ code.projection
+        codes = code.raw(ranks(values))
         return cls(ranks, PersonWhitening.of(codes, weights, counts=counts, shift=shift), code)
 
     def __call__(self, values: npt.NDArray[Any]) -> Floats:
         """[m, n] of this person's clips, known or new, to codes [m, d] within +- `CODE_LIMIT`."""
-        codes = self.whitening(self.ranks(values) @ self.code.projection)
+        codes = self.whitening(self.code.raw(self.ranks(values)))
         return np.clip(codes, -CODE_LIMIT, CODE_LIMIT)
 
 
@@ -164,7 +178,13 @@ def measured(clips: Iterable[Audio], *, in_steps: bool) -> list[Matrix]:
 
 
 def make_speaker_code(
-    people: Iterable[Recording], *, size: int, codebook_size: int, in_steps: bool, seed: int
+    people: Iterable[Recording],
+    *,
+    size: int,
+    codebook_size: int,
+    in_steps: bool,
+    seed: int,
+    network: EncoderOptions | None = None,
 ) -> SpeakerCode:
     """Learn a code on public speech.
 
@@ -173,18 +193,29 @@ def make_speaker_code(
         size: values in a code.
         codebook_size: words of the codebook.
         in_steps: whether sequences will be coded.
-        seed: of the codebook. Not secret.
+        seed: of the codebook and the network. Not secret.
+        network: to be trained; None for directions.
 
     Raises:
-        StudyError: fewer clips than words.
+        StudyError: fewer clips than words, or too few people for a network.
     """
-    return learn_speaker_code(public_rows(people, in_steps=in_steps), size=size, codebook_size=codebook_size, seed=seed)
+    rows = public_rows(people, in_steps=in_steps)
+    return learn_speaker_code(rows, size=size, codebook_size=codebook_size, seed=seed, network=network)
 
 
-def learn_speaker_code(rows: PublicRows, *, size: int, codebook_size: int, seed: int) -> SpeakerCode:
+def learn_speaker_code(
+    rows: PublicRows, *, size: int, codebook_size: int, seed: int, network: EncoderOptions | None = None
+) -> SpeakerCode:
     """`make_speaker_code` from what was measured."""
     rows.require(max(codebook_size, size))
-    return code_along(rows, _directions(rows.places(), rows.emotion, size), codebook_size=codebook_size, seed=seed)
+    places = rows.places()
+    if network is None:
+        return code_along(rows, _directions(places, rows.emotion, size), codebook_size=codebook_size, seed=seed)
+    from moretta.shared.models.train_speaker_net import train_speaker_net
+
+    hidden, learnt = train_speaker_net(places, rows.person, rows.emotion, size=size, options=network, seed=seed)
+    code = SpeakerCode(rows.spread(), learnt.astype(np.float32), np.zeros((2, size), np.float32), hidden=hidden)
+    return _with_words(code, rows, codebook_size, seed)
 
 
 def code_along(
@@ -195,12 +226,15 @@ def code_along(
     Args:
         rounds: of training at the sites, which found the directions.
     """
-    groups, spread = rows.groups(), rows.spread()
-    projection = _scaled(np.asarray(directions, np.float64), rows.places(), groups).astype(np.float32)
-    code = SpeakerCode(spread, projection, np.zeros((2, projection.shape[1]), np.float32))
-    scales = [(PersonScale.of(rows.values[mine], np.ones(len(mine)), code), mine) for mine in groups]
+    projection = _scaled(np.asarray(directions, np.float64), rows.places(), rows.groups()).astype(np.float32)
+    code = SpeakerCode(rows.spread(), projection, np.zeros((2, projection.shape[1]), np.float32), rounds)
+    return _with_words(code, rows, codebook_size, seed)
+
+
+def _with_words(code: SpeakerCode, rows: PublicRows, codebook_size: int, seed: int) -> SpeakerCode:
+    scales = [(PersonScale.of(rows.values[mine], np.ones(len(mine)), code), mine) for mine in rows.groups()]
     codes = np.concatenate([scale(rows.values[mine]) for scale, mine in scales])
-    return SpeakerCode(spread, projection, fit_codebook(codes, codebook_size, seed=seed), rounds)
+    return replace(code, words=fit_codebook(codes, codebook_size, seed=seed))
 
 
 def public_rows(people: Iterable[Recording], *, in_steps: bool) -> PublicRows:

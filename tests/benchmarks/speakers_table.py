@@ -17,7 +17,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
@@ -31,12 +31,14 @@ from moretta.server.audit.trials import make_plan
 from moretta.shared.corpus.clips import Clip
 from moretta.shared.corpus.media import read_audio
 from moretta.shared.corpus.reader import read_corpus
+from moretta.shared.features.encoder_options import EncoderOptions
 from moretta.shared.features.mfcc import mfcc_batch
 from moretta.shared.features.public_people import Recording, synthetic_people
 from moretta.shared.features.speaker_code import make_speaker_code
 from moretta.shared.privacy.noise import SeededNoise
 from moretta.shared.release import PseudonymKey, ReleasedClip
 from moretta.shared.study import Study
+from moretta.shared.study_voice import CodeAdversary
 
 NETWORKS = ("voice-cnn", "voice-tdnn")
 POOLED = (10, 20)
@@ -53,6 +55,8 @@ class Line:
     form: str = "code"
     public: str = "synthetic"
     apart: bool = False
+    encoder: str = "directions"
+    adversary: str = "none"
 
 
 def tables() -> dict[str, list[Line]]:
@@ -64,7 +68,16 @@ def tables() -> dict[str, list[Line]]:
     apart = [replace(line, apart=True) for line in (Line(), Line(size=32, noise=0.0), half, replace(half, noise=0.0))]
     plain = Line(form="mfcc", noise=0.0, size=13)
     open_speech = [plain, replace(plain, public="other half")]
-    return {"unprotected": open_speech, "sizes": sizes, "forms": forms, "halves": halves, "apart": apart}
+    made = [replace(half, encoder="network", adversary=adversary) for adversary in get_args(CodeAdversary)]
+    encoders = [replace(line, size=s, noise=n) for s in (5, 16) for n in (0.0, 0.5) for line in (half, *made)]
+    return {
+        "unprotected": open_speech,
+        "sizes": sizes,
+        "forms": forms,
+        "halves": halves,
+        "apart": apart,
+        "encoders": encoders,
+    }
 
 
 HEAD = """| code | noise | form | public speech | emotion UAR | strongest top-1 | inverted | likeness | EER | \
@@ -121,8 +134,21 @@ def code_of(line: Line, public: Iterable[Recording]) -> Code:
     """What a coordinator would send; unprotected speech needs nothing."""
     if line.form == "mfcc":
         return {}
-    steps = line.form != "code"
-    return make_speaker_code(public, size=line.size, codebook_size=64, in_steps=steps, seed=1).to_arrays()
+    steps, network = line.form != "code", EncoderOptions.of(_study(line).voice)
+    made = make_speaker_code(public, size=line.size, codebook_size=64, in_steps=steps, seed=1, network=network)
+    return made.to_arrays()
+
+
+def _study(line: Line) -> Study:
+    section = {
+        "anonymizer": "speaker-normalised",
+        "form": line.form,
+        "code_size": line.size,
+        "code_noise": line.noise,
+        "code_encoder": line.encoder,
+        "code_adversary": line.adversary,
+    }
+    return Study().with_changes(voice=section)
 
 
 def release(line: Line, code: Code, sound: Sound, chosen: Sequence[Clip], seed: int = 1) -> ClipSet:
@@ -130,13 +156,7 @@ def release(line: Line, code: Code, sound: Sound, chosen: Sequence[Clip], seed: 
     if line.form == "mfcc":
         frames = mfcc_batch([sound[clip] for clip in chosen])
         return clip_set([described_as(clip) for clip in chosen], frames, line.form)
-    section = {
-        "anonymizer": "speaker-normalised",
-        "form": line.form,
-        "code_size": line.size,
-        "code_noise": line.noise,
-    }
-    study = Study().with_changes(voice=section)
+    study = _study(line)
     described = {clip: described_as(clip) for clip in chosen}
     plan = make_plan(list(described.values()), seed=0)
     sides = [set(plan.enrol), set(plan.trial)] if line.apart else [{c.clip for c in described.values()}]
@@ -184,9 +204,10 @@ def row(line: Line, found: list[dict[str, Any]]) -> str:
     """One line of a table: means over the parts."""
     mean = {name: float(np.mean([one[name] for one in found])) for name in found[0]}
     public = line.public + (", apart" if line.apart else "")
+    size = " ".join([str(line.size), *(w for w in (line.encoder, line.adversary) if w not in ("directions", "none"))])
     names = ("uar", "top1", "inverted", "likeness", "eer", "pooled10", "pooled20", "chance")
     values = ["-" if np.isnan(mean[name]) else f"{mean[name]:.3f}" for name in names]
-    return "| " + " | ".join([str(line.size), f"{line.noise:g}", line.form, public, *values]) + " |"
+    return "| " + " | ".join([size, f"{line.noise:g}", line.form, public, *values]) + " |"
 
 
 def described_as(clip: Clip) -> ReleasedClip:

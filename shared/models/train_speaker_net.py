@@ -1,0 +1,178 @@
+"""Trains the network of a learnt code on public speech: it tells emotions, and little of who speaks.
+
+Measurements relative to the person -> hidden units -> code -> the person's own mean and covariance taken away -> noise,
+as it is released -> a linear head for emotions, and adversaries. When to stop is found on people who are held out, in
+turns; then all of them are trained on for as long.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from moretta.shared.errors import StudyError
+from moretta.shared.features.encoder_options import EncoderOptions
+from moretta.shared.features.hidden_units import HiddenUnits
+from moretta.shared.models.code_adversaries import AdversaryRound, Told, new_adversaries
+from moretta.shared.models.speaker_net import SpeakerNet
+from moretta.shared.models.whitened_codes import whitened_codes
+
+Floats = npt.NDArray[np.float64]
+
+LEARNING_RATE, HEAD_RATE, DECAY = 2e-3, 5e-3, 1e-2
+ROUNDS, ROUND_STEPS = 20, 10
+"""At most so many rounds of so many steps. A round has people and adversaries of its own."""
+ROUND_ROWS = 2_000
+"""People are added to a round until it has so many rows: what a step costs does not grow with the corpus."""
+FOLDS = 3
+MIN_PEOPLE = 3
+
+
+class PublicSpeech:
+    """Places, people and emotions as tensors, a person's rows beside one another.
+
+    Args:
+        places: [n, m]
+        person: [n], any names.
+        emotion: int [n], from 0 to `emotions` exclusive.
+        emotions: that there are, if not all of them among these rows.
+    """
+
+    def __init__(
+        self,
+        places: npt.NDArray[Any],
+        person: npt.NDArray[Any],
+        emotion: npt.NDArray[np.int64],
+        emotions: int,
+    ) -> None:
+        order = np.argsort(person, kind="stable")
+        _, number, counts = np.unique(person[order], return_inverse=True, return_counts=True)
+        self.places = torch.tensor(places[order], dtype=torch.float32)
+        self.person, self.emotion = torch.tensor(number), torch.tensor(emotion[order])
+        self.clips, self.emotions = [int(count) for count in counts], emotions
+
+    def some(self, people: npt.NDArray[np.int64]) -> PublicSpeech:
+        """Of these people only."""
+        rows = np.isin(self.person.numpy(), people)
+        places, person, emotion = (part.numpy()[rows] for part in (self.places, self.person, self.emotion))
+        return PublicSpeech(places, person, emotion, self.emotions)
+
+    def in_random_rounds(self, generator: np.random.Generator) -> Iterator[PublicSpeech]:
+        """Whole people by chance, up to `ROUND_ROWS` rows or two people, for `ROUNDS` rounds."""
+        counts = np.array(self.clips)
+        for _ in range(ROUNDS):
+            people = generator.permutation(len(counts))
+            taken = max(2, int(np.searchsorted(np.cumsum(counts[people]), ROUND_ROWS)))
+            yield self if taken >= len(counts) else self.some(people[:taken])
+
+
+def train_speaker_net(
+    places: npt.NDArray[Any],
+    person: npt.NDArray[Any],
+    emotion: npt.NDArray[np.int64],
+    *,
+    size: int,
+    options: EncoderOptions,
+    seed: int,
+) -> tuple[HiddenUnits, Floats]:
+    """Learn hidden units, and directions [units, size] in them. The same seed gives the same network.
+
+    Args:
+        places: [n, m], relative to each person.
+        person: [n], any names.
+        emotion: [n], any numbers.
+        size: values in a code.
+        options: adversary and noise.
+        seed: of weights, noise and the order of people. Not secret.
+
+    Raises:
+        StudyError: fewer than `MIN_PEOPLE` people, or one emotion only.
+    """
+    known, labels = np.unique(emotion, return_inverse=True)
+    speech = PublicSpeech(places, person, labels, len(known))
+    if len(speech.clips) < MIN_PEOPLE or len(known) < 2:
+        raise StudyError(
+            f"public speech of {len(speech.clips)} people in {len(known)} emotions",
+            expected=f"at least {MIN_PEOPLE} people, of whom some are held out, and 2 emotions",
+            fix='name more of it as `public_speech`, or take `code_encoder = "directions"`',
+        )
+    with _one_thread():
+        rounds = _best_rounds(speech, size, options, seed)
+        *_, last = islice(_trained(speech, size, options, seed), rounds)
+        return last.net.arrays()
+
+
+class _Training:
+    """A network, its head and their optimizer."""
+
+    def __init__(self, width: int, size: int, options: EncoderOptions, balance: Tensor) -> None:
+        self.net, self.head = SpeakerNet(width, size), nn.Linear(size, len(balance))
+        self._options, self._size, self._balance = options, size, balance
+        groups = [{"params": self.net.parameters()}, {"params": self.head.parameters(), "lr": HEAD_RATE}]
+        self._optimizer = torch.optim.AdamW(groups, lr=LEARNING_RATE, weight_decay=DECAY)
+
+    def round(self, speech: PublicSpeech) -> None:
+        """`ROUND_STEPS` steps on all of this speech, against adversaries that are new."""
+        self.net.train()
+        options, people = self._options, len(speech.clips)
+        hunt = None
+        if options.adversary != "none" and options.weight:
+            adversaries = new_adversaries(options.adversary, self._size, people, len(self._balance))
+            hunt = AdversaryRound(adversaries, len(speech.places))
+        for _ in range(ROUND_STEPS):
+            codes = whitened_codes(self.net(speech.places), speech.clips)
+            codes = codes + options.noise * torch.randn_like(codes)
+            loss = functional.cross_entropy(self.head(codes), speech.emotion, weight=self._balance)
+            if hunt is not None:
+                loss = loss + options.weight * hunt.leak(Told(codes, speech.person, speech.emotion))
+            self._optimizer.zero_grad()
+            loss.backward()
+            self._optimizer.step()
+
+    @torch.no_grad()
+    def loss(self, speech: PublicSpeech) -> float:
+        """Cross-entropy of emotions, each counting alike, of people who may not have been trained on."""
+        self.net.eval()
+        codes = whitened_codes(self.net(speech.places), speech.clips)
+        return functional.cross_entropy(self.head(codes), speech.emotion, weight=self._balance).item()
+
+
+def _trained(speech: PublicSpeech, size: int, options: EncoderOptions, seed: int) -> Iterator[_Training]:
+    """The training after each round."""
+    torch.manual_seed(seed)
+    generator = np.random.default_rng([seed, 0xC0DE])
+    counts = torch.bincount(speech.emotion, minlength=speech.emotions).float().clamp(min=1)
+    training = _Training(speech.places.shape[1], size, options, counts.mean() / counts)
+    for part in speech.in_random_rounds(generator):
+        training.round(part)
+        yield training
+
+
+def _best_rounds(speech: PublicSpeech, size: int, options: EncoderOptions, seed: int) -> int:
+    """After how many rounds people who are held out are told best, on average over folds of people."""
+    people = np.random.default_rng([seed, 0xF01D]).permutation(len(speech.clips))
+    curves = []
+    for held in np.array_split(people, FOLDS):
+        left, others = speech.some(np.setdiff1d(people, held)), speech.some(held)
+        curves.append([t.loss(others) for t in _trained(left, size, options, seed)])
+    return 1 + int(np.argmin(np.mean(curves, axis=0)))
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Sums in the same order everywhere; the process keeps its own random numbers and threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with torch.random.fork_rng(devices=[]):
+            yield
+    finally:
+        torch.set_num_threads(before)

@@ -108,7 +108,8 @@ class InformationBound:
 
     def leak(self, told: Told) -> Tensor:
         """The bound; by chance it may lie below 0."""
-        return club(*self._model(self._condition(told)), told.codes, given=told.emotion)
+        mean, log_variance = self._model(self._condition(told))
+        return club(mean, log_variance, told.codes, given=told.emotion)
 
     def _condition(self, told: Told) -> Tensor:
         people, emotions = self._counts

@@ -39,7 +39,8 @@ class ConditionalGaussian(nn.Module):
     def log_likelihood(self, x: Tensor, y: Tensor) -> Tensor:
         """log q(y | x) of pairs, [n], up to a constant."""
         mean, log_variance = self(x)
-        return -0.5 * ((y - mean).square() / log_variance.exp() + log_variance).sum(dim=1)
+        gain: Tensor = -0.5 * ((y - mean).square() / log_variance.exp() + log_variance).sum(dim=1)
+        return gain
 
 
 def club(mean: Tensor, log_variance: Tensor, y: Tensor, given: Tensor | None = None) -> Tensor:

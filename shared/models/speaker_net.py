@@ -35,7 +35,8 @@ class SpeakerNet(nn.Module):
     def forward(self, places: Tensor) -> Tensor:
         """Inputs and units are dropped in training."""
         dropped = functional.dropout(places, DROPOUT, self.training)
-        return self.code(functional.dropout(torch.relu(self.hidden(dropped)), DROPOUT, self.training))
+        codes: Tensor = self.code(functional.dropout(torch.relu(self.hidden(dropped)), DROPOUT, self.training))
+        return codes
 
     def arrays(self) -> tuple[HiddenUnits, Floats]:
         """The hidden units, and the directions [units, d] in them: together what `forward` is out of training."""

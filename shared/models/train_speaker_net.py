@@ -116,7 +116,10 @@ class _Training:
     def __init__(self, width: int, size: int, options: EncoderOptions, balance: Tensor) -> None:
         self.net, self.head = SpeakerNet(width, size), nn.Linear(size, len(balance))
         self._options, self._size, self._balance = options, size, balance
-        groups = [{"params": self.net.parameters()}, {"params": self.head.parameters(), "lr": HEAD_RATE}]
+        groups: list[dict[str, Any]] = [
+            {"params": self.net.parameters()},
+            {"params": self.head.parameters(), "lr": HEAD_RATE},
+        ]
         self._optimizer = torch.optim.AdamW(groups, lr=LEARNING_RATE, weight_decay=DECAY)
 
     def round(self, speech: PublicSpeech) -> None:
@@ -134,7 +137,7 @@ class _Training:
             if hunt is not None:
                 loss = loss + options.weight * hunt.leak(Told(codes, speech.person, speech.emotion))
             self._optimizer.zero_grad()
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             self._optimizer.step()
 
     @torch.no_grad()

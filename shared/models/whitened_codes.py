@@ -27,7 +27,8 @@ class _InverseRoot(torch.autograd.Function):
     def forward(ctx: Any, symmetric: Tensor) -> Tensor:
         values, vectors = torch.linalg.eigh(symmetric)
         ctx.save_for_backward(values.sqrt(), vectors)
-        return vectors / values.sqrt().unsqueeze(-2) @ vectors.mT
+        root: Tensor = vectors / values.sqrt().unsqueeze(-2) @ vectors.mT
+        return root
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Tensor:
@@ -35,12 +36,13 @@ class _InverseRoot(torch.autograd.Function):
         first, second = roots.unsqueeze(-1), roots.unsqueeze(-2)
         (gradient,) = gradients
         inside = vectors.mT @ ((gradient + gradient.mT) / 2) @ vectors
-        return vectors @ (-inside / (first * second * (first + second))) @ vectors.mT
+        back: Tensor = vectors @ (-inside / (first * second * (first + second))) @ vectors.mT
+        return back
 
 
 def inverse_root(symmetric: Tensor) -> Tensor:
     """The symmetric inverse root of positive definite matrices [..., d, d]."""
-    root: Tensor = _InverseRoot.apply(symmetric)  # type: ignore[no-untyped-call]
+    root: Tensor = _InverseRoot.apply(symmetric)
     return root
 
 
@@ -55,7 +57,7 @@ def whitened_codes(codes: Tensor, clips: Sequence[int]) -> Tensor:
         [n, d], in the same order.
     """
     unit = torch.eye(codes.shape[1], dtype=codes.dtype)
-    centred = [own - own.mean(dim=0) for own in codes.split(list(clips))]
+    centred = [own - own.mean(dim=0) for own in torch.split(codes, list(clips))]
     covariances = torch.stack([own.mT @ own / len(own) for own in centred])  # [people, d, d]
     count = torch.tensor(clips, dtype=codes.dtype)[:, None, None]
     prior = PRIOR_CLIPS_PER_VALUE * codes.shape[1]

@@ -37,6 +37,14 @@ def test_an_anonymizer_with_a_budget_alone_means_a_budget_for_each_clip(name: st
         ({"preset": "dp-speaker", "codebook": "local"}, "beside the budget"),
         ({"preset": "dp-clip", "released_clips": 4}, "released_clips limits"),
         ({"preset": "dp-everyone"}, "preset"),
+        ({"anonymizer": "speaker-normalised", "code_adversary": "gradient-reversal"}, "set code_encoder to network"),
+        (
+            {"anonymizer": "speaker-normalised", "code_encoder": "network", "code_training": "federated"},
+            "sites train directions",
+        ),
+        ({"code_encoder": "network", "code_adversary": "mirror"}, "code_adversary"),
+        ({"code_encoder": "network", "code_adversary_weight": -0.1}, "code_adversary_weight"),
+        ({"code_encoder": "network", "code_adversary_weight": 11}, "code_adversary_weight"),
         ({"preset": "dp-clip", "budget_epsilon": 0}, "budget_epsilon"),
         ({"preset": "dp-clip", "budget_epsilon": float("inf")}, "budget_epsilon"),
         ({"preset": "dp-clip", "budget_delta": 0.5}, "budget_delta"),
@@ -48,7 +56,7 @@ def test_an_anonymizer_with_a_budget_alone_means_a_budget_for_each_clip(name: st
         ({"anonymizer": "speaker-normalised", "code_unit": "site"}, "code_unit"),
     ],
 )
-def test_what_no_budget_can_be_kept_for_is_refused_and_named(content: dict[str, Any], named: str) -> None:
+def test_what_cannot_be_kept_is_refused_and_named(content: dict[str, Any], named: str) -> None:
     with pytest.raises(StudyError, match=named):
         voice(**content)
 

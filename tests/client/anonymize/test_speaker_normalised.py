@@ -9,6 +9,7 @@ import pytest
 from moretta.client.anonymize.registry import get_anonymizer
 from moretta.client.anonymize.speaker_normalised import SpeakerNormalised
 from moretta.client.anonymize.speaker_references import clip_digest
+from moretta.shared.corpus.media import write_wav
 from moretta.shared.corpus.names import EMOTIONS
 from moretta.shared.corpus.voice import make_voice, synthesize
 from moretta.shared.errors import ClipError, HomeError, StudyError
@@ -18,6 +19,7 @@ from moretta.shared.features.speaker_code import CODE_LIMIT, learn_speaker_code,
 from moretta.shared.privacy.gaussian import Gaussian
 from moretta.shared.privacy.mechanism import Unbounded
 from moretta.shared.privacy.noise import SeededNoise
+from moretta.shared.public import public_arrays
 from moretta.shared.release.format import check_array
 from moretta.shared.study import Study
 
@@ -271,3 +273,36 @@ def test_mfcc_tokens_sound_without_a_public_voice_and_codes_of_another_size_are_
         study = Study().with_changes(voice={"anonymizer": "speaker-normalised", **changes})
         with pytest.raises(StudyError, match=found):
             SpeakerNormalised.from_study(study, shared["code"])
+
+
+@pytest.mark.parametrize("form", ["code", "code-sequence"])
+def test_a_network_learnt_on_a_folder_makes_codes_at_a_site_and_the_statement_names_it(
+    spoken: Clips, tmp_path: Path, form: str
+) -> None:
+    """As a coordinator makes it for the study, and a site uses it."""
+    for number, one in enumerate(synthetic_people(1, voices=3, clips=12)):
+        name = f"{1001 + int(one.person)}_DFA_{EMOTIONS[number % 6].value}_XX.wav"
+        write_wav(tmp_path / str(number) / name, one.samples)
+    voice = {"anonymizer": "speaker-normalised", "form": form, "codebook_size": 16, "public_speech": tmp_path}
+    network = {"code_encoder": "network", "code_adversary": "gradient-reversal", "code_size": 4}
+    study = Study().with_changes(voice={**voice, **network}, face={"enabled": False})
+    arrays = public_arrays(study)
+    made = SpeakerNormalised.from_study(study, arrays)
+    made.fit(spoken, SeededNoise(1, "fit"))
+    for array in released(made, spoken):
+        check_array("voice", form, array, codebook_size=16)
+        assert array.shape[-1] == 4
+    said = made.statement({"0": [1] * 12}, "seeded").parameters
+    assert (said["code_encoder"], said["code_adversary"]) == ("network", "gradient-reversal")
+    assert said["code_adversary_weight"] == 0.3
+    with pytest.raises(StudyError, match="a network"):
+        SpeakerNormalised.from_study(
+            study.with_changes(voice__code_encoder="directions", voice__code_adversary="none"), arrays
+        )
+
+
+def test_directions_are_not_taken_for_a_network(shared: Any) -> None:
+    study = Study().with_changes(voice={"anonymizer": "speaker-normalised", "code_encoder": "network"})
+    with pytest.raises(StudyError, match="directions"):
+        SpeakerNormalised.from_study(study, shared["code"])
+    assert build(shared).statement({}, "seeded").parameters["code_adversary_weight"] is None

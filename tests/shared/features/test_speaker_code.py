@@ -7,6 +7,7 @@ import pytest
 
 from moretta.shared.corpus.media import write_wav
 from moretta.shared.errors import StudyError
+from moretta.shared.features.encoder_options import EncoderOptions
 from moretta.shared.features.person_ranks import PersonRanks
 from moretta.shared.features.public_people import Recording, recorded_people, synthetic_people
 from moretta.shared.features.speaker_code import CODE_LIMIT, PersonScale, SpeakerCode, make_speaker_code, measured
@@ -66,6 +67,24 @@ def test_what_is_sent_is_what_was_made_and_what_cannot_be_is_refused(people: lis
             SpeakerCode.from_arrays({**arrays, f"voice/speaker/{name}": bad})
     with pytest.raises(StudyError, match="spread"):
         SpeakerCode.from_arrays({})
+
+
+def test_a_network_is_sent_as_plain_arrays_and_what_does_not_fit_together_is_refused(people: list[Recording]) -> None:
+    options = EncoderOptions(adversary="mutual-information", weight=0.3, noise=0.5)
+    code = make_speaker_code(people, size=4, codebook_size=16, in_steps=False, seed=1, network=options)
+    arrays = code.to_arrays()
+    assert {array.dtype.name for array in arrays.values()} == {"float32"}
+    again = SpeakerCode.from_arrays(arrays)
+    places = np.random.default_rng(0).normal(size=(7, 95))
+    np.testing.assert_array_equal(again.raw(places), code.raw(places))
+    assert again.hidden is not None and again.size == 4
+    for name, bad in (
+        ("projection", arrays["voice/speaker/projection"][:-1]),
+        ("hidden-bias", arrays["voice/speaker/hidden-bias"][:-1]),
+        ("hidden-weight", np.full_like(arrays["voice/speaker/hidden-weight"], np.nan)),
+    ):
+        with pytest.raises(StudyError, match=r"speaker code|hidden units"):
+            SpeakerCode.from_arrays({**arrays, f"voice/speaker/{name}": bad})
 
 
 def test_steps_are_coded_too(people: list[Recording]) -> None:

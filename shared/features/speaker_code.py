@@ -126,6 +126,9 @@ class PersonScale:
         """From measurements [clips, n] and weights [clips]; `counts` and `shift` as of `PersonWhitening.of`."""
         ranks = PersonRanks.of(values, weights, code.spread)
         codes = code.raw(ranks(values))
+        if code.hidden is not None:  # a network's codes have no unit covariance: the mean is as uncertain as they vary
+            variances, vectors = np.linalg.eigh(np.cov(codes.T, ddof=0))
+            shift = (vectors * np.sqrt(np.maximum(variances, 0.0)) @ vectors.T) @ np.broadcast_to(shift, code.size)
         return cls(ranks, PersonWhitening.of(codes, weights, counts=counts, shift=shift), code)
 
     def __call__(self, values: npt.NDArray[Any]) -> Floats:

@@ -7,7 +7,9 @@ import pytest
 
 from moretta.shared.corpus.media import write_wav
 from moretta.shared.errors import StudyError
+from moretta.shared.features.delivery import MEASUREMENTS
 from moretta.shared.features.encoder_options import EncoderOptions
+from moretta.shared.features.hidden_units import HiddenUnits
 from moretta.shared.features.person_ranks import PersonRanks
 from moretta.shared.features.public_people import Recording, recorded_people, synthetic_people
 from moretta.shared.features.speaker_code import CODE_LIMIT, PersonScale, SpeakerCode, make_speaker_code, measured
@@ -85,6 +87,20 @@ def test_a_network_is_sent_as_plain_arrays_and_what_does_not_fit_together_is_ref
     ):
         with pytest.raises(StudyError, match=r"speaker code|hidden units"):
             SpeakerCode.from_arrays({**arrays, f"voice/speaker/{name}": bad})
+
+
+@pytest.mark.parametrize("scale", [1.0, 0.05])
+def test_a_secret_shift_is_as_large_as_a_networks_codes_vary(scale: float) -> None:
+    """A larger one would tell by itself whose codes they are."""
+    drawn = np.random.default_rng(3)
+    width = len(MEASUREMENTS)
+    hidden = HiddenUnits(np.hstack([np.eye(width), -np.eye(width)]).astype(np.float32), np.zeros(2 * width, np.float32))
+    directions = np.linalg.qr(drawn.normal(size=(width, 4)))[0] * scale
+    projection = np.vstack([directions, -directions]).astype(np.float32)
+    code = SpeakerCode(np.ones(width, np.float32), projection, np.zeros((2, 4), np.float32), hidden=hidden)
+    values = drawn.normal(size=(200, width))
+    codes = PersonScale.of(values, np.ones(200), code, shift=np.full(4, 0.15))(values)
+    np.testing.assert_allclose(np.abs(codes.mean(axis=0)) / codes.std(axis=0), 0.15, atol=0.06)
 
 
 def test_steps_are_coded_too(people: list[Recording]) -> None:

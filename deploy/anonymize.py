@@ -9,7 +9,7 @@ from moretta.client.release import make_release
 from moretta.client.settings import SiteSettings
 from moretta.deploy.runs import check_names, prepare_folder
 from moretta.deploy.simulate import without_missing
-from moretta.shared.errors import ClipError
+from moretta.shared.errors import ClipError, StudyError
 from moretta.shared.public import public_arrays
 from moretta.shared.release import Release
 from moretta.shared.study import Study
@@ -29,6 +29,7 @@ def anonymize_corpus(
     """
     from moretta.shared.corpus.reader import read_corpus
 
+    _check_alone(study)
     limit_threads(1)  # two threads that wait for a busy core are slower than one that works
     check_names(study)
     study, _ = without_missing(read_corpus(corpus, labels=study.labels), study)
@@ -45,6 +46,16 @@ def anonymize_corpus(
     if media:
         write_media(release, out / "media", fps=study.face.fps)
     return release
+
+
+def _check_alone(study: Study) -> None:
+    voice = study.voice
+    if voice.enabled and (voice.trains_code or voice.codebook == "federated"):
+        raise StudyError(
+            "a study whose sites learn together before they release",
+            expected="one that a site alone can release by",
+            fix="run `moretta simulate`, or name another source in [voice]: `codebook`, `code_training`, `words_from`",
+        )
 
 
 def write_media(release: Release, folder: Path, *, fps: float) -> int:

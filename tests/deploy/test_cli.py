@@ -210,6 +210,25 @@ def test_a_corpus_without_what_the_study_asks_for_is_told(told: Any, tiny_corpus
 
 
 @pytest.mark.parametrize(
+    "voice",
+    [
+        'codebook = "federated"',
+        'anonymizer = "speaker-normalised"\ncode_training = "federated"',
+        'anonymizer = "emotion-words"\nwords_from = "federated"',
+    ],
+)
+def test_a_site_alone_releases_nothing_that_sites_would_have_to_learn_together(
+    told: Any, tiny_corpus: Path, tmp_path: Path, voice: str
+) -> None:
+    path = tmp_path / "together.toml"
+    path.write_text(f"[face]\nenabled = false\n[voice]\n{voice}\n", encoding="utf-8")
+    code, _, err = told("anonymize", "--corpus", tiny_corpus, "--study", path, "--out", tmp_path / "out")
+    assert code == ExitCode.STUDY
+    assert "sites learn together" in err and "moretta simulate" in err
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
     ("line", "code"),
     [
         (("simulate", "--study", "absent.toml", "--json"), ExitCode.STUDY),

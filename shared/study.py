@@ -20,7 +20,7 @@ Accountant = Literal["rdp", "prv"]
 Clipping = Literal["per-example", "ghost"]
 
 
-CLIP_NOISE, FRAME_NOISE = 0.85, 0.45
+CLIP_NOISE, FRAME_NOISE = 0.7, 0.7
 """Of faces told relative to their person, in standard normal values."""
 NoiseSize = Annotated[float, Field(ge=0, le=100)]
 

@@ -258,7 +258,7 @@ def test_more_rounds_than_the_study_has_are_refused(simulated: Any, asked: Study
 
 
 def test_a_study_whose_code_is_public_trains_none(simulated: Any, asked: Study) -> None:
-    with pytest.raises(RefusedError, match="of a public code"):
+    with pytest.raises(RefusedError, match="of a code in training; expected 1 to"):
         taught(simulated.site(), asked.with_changes(voice__code_training="public"))
 
 

@@ -160,4 +160,4 @@ def test_the_studys_noise_is_what_is_drawn_with_and_what_is_stated() -> None:
     said = get_anonymizer("face", "expression-track").from_study(study, {}).statement({}, "seeded").parameters
     assert (said["clip_noise"], said["frame_noise"]) == (1.25, 0.0)
     usual = get_anonymizer("face", "expression-track").from_study(Study(), {}).statement({}, "seeded").parameters
-    assert (usual["clip_noise"], usual["frame_noise"]) == (0.85, 0.45)
+    assert (usual["clip_noise"], usual["frame_noise"]) == (0.7, 0.7)

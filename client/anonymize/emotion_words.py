@@ -2,14 +2,13 @@
 emotion can be learnt from.
 
 Measurements of how a clip was said -> places among the speaker's own clips -> the likeliest emotion, by a model that
-was learnt on other people -> k-ary randomized response.
+was learnt on the site's other people, on public speech, or by all sites together -> k-ary randomized response.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -18,7 +17,7 @@ import numpy.typing as npt
 from moretta.client.anonymize.measured_clips import MeasuredClips
 from moretta.client.anonymize.other_people import OtherPeople
 from moretta.client.anonymize.registry import LEDGER_UNITS, Anonymizer, Array, Speaker, anonymizer
-from moretta.client.anonymize.speaker_references import Heard, Rows, SpeakerReferences, clip_digest, forget
+from moretta.client.anonymize.speaker_references import ClipDigest, Rows, clip_digest
 from moretta.shared.errors import ClipError
 from moretta.shared.features.delivery import MEASUREMENTS
 from moretta.shared.features.emotion_words import WORDS, EmotionWords, places_among
@@ -60,7 +59,7 @@ class EmotionWordsVoice(Anonymizer):
     def __init__(self, section: VoiceSection, public: EmotionWords) -> None:
         self._section, self._public = section, public
         self._response = RandomizedResponse(choices=WORDS, token_epsilon=section.word_epsilon, unit="clip")
-        self._references = SpeakerReferences(None, len(MEASUREMENTS))
+        self._known: dict[Speaker, Rows] = {}
         self._measured = MeasuredClips()
         self._taught: OtherPeople | None = None
 
@@ -88,23 +87,20 @@ class EmotionWordsVoice(Anonymizer):
         del released
         return 1
 
-    def keep_in(self, folder: Path) -> None:
-        """Keep nothing; what earlier versions kept goes."""
-        forget(folder, f"{self.name}.safetensors")
-
     def fit(self, clips: Iterable[tuple[Speaker, Array]], noise: NoiseSource) -> None:
         """Learn what each speaker's clips are told relative to: these clips, and no others.
 
         Nothing of them is kept for the next release. Clips that cannot be used are passed over.
         """
-        there: dict[Speaker, list[Heard]] = defaultdict(list)
+        del noise
+        there: dict[Speaker, dict[ClipDigest, Rows]] = defaultdict(dict)
         for speaker, clip in clips:
             try:
                 rows = self._measured(clip)
             except ClipError:
                 continue  # counted when its turn comes
-            there[speaker].append((clip_digest(clip), rows))
-        self._references.learn(there, noise)
+            there[speaker][clip_digest(clip)] = rows  # the same samples count once
+        self._known = {speaker: np.concatenate(list(heard.values())) for speaker, heard in there.items()}
 
     @property
     def learns_emotions(self) -> bool:
@@ -186,9 +182,9 @@ class EmotionWordsVoice(Anonymizer):
         return _losses(study.voice, sizes)
 
     def _places(self, speaker: Speaker, clip: Array) -> npt.NDArray[np.float64]:
-        if speaker not in self._references:
+        if speaker not in self._known:
             raise ClipError("unknown-speaker", "a speaker of whom nothing was fitted", fix="call `fit` first")
-        return places_among(self._references[speaker].values, self._measured(clip), self._public.spread)
+        return places_among(self._known[speaker], self._measured(clip), self._public.spread)
 
     def _words_of(self, speaker: Speaker) -> EmotionWords:
         if not self.learns_emotions:

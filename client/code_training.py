@@ -18,15 +18,14 @@ import numpy as np
 import numpy.typing as npt
 
 from moretta.client.account import AUDIENCES, Cohort, Loss
-from moretta.client.answered import is_paid, note_answered
-from moretta.client.budget import Purse
+from moretta.client.asked_once import Step
 from moretta.client.dp_sgd import Examples, private_steps
 from moretta.client.held_out import CODE_KIND, of_corpus
 from moretta.client.randomness import Noiseless, Randomness, SeededRandomness, SystemRandomness
 from moretta.client.release import site_corpus
 from moretta.client.settings import SiteSettings
 from moretta.client.training_plan import TrainingPlan
-from moretta.client.updates import Array, Update, UpdateStore, digest_of
+from moretta.client.updates import Array, Update
 from moretta.shared.corpus.clips import Clip
 from moretta.shared.errors import RefusedError
 from moretta.shared.features.mfcc import check_samples
@@ -59,28 +58,22 @@ def round_of_code(settings: SiteSettings, study: Study, weights: dict[str, Array
         PolicyError: the site's policy refuses it.
         BudgetError: all rounds together would lead beyond a limit; nothing is computed.
     """
-    store, name = UpdateStore.of(settings.updates, study), f"code-{round_number}"
-    asked = digest_of(f"{study.digest()} {name}", weights)
-    with store.alone():
-        kept = store.find(name, asked)
-        if kept is None:
-            _check_asked(settings.purse(), study, round_number, asked)
-            kept = _trained(settings, study, weights, round_number=round_number, asked=asked)
-            store.keep(name, asked, kept)
-        note_answered(settings.purse().ledger, LEDGER_KIND, study, MODEL, asked)
-    return kept
+    step = Step(LEDGER_KIND, MODEL, "round", round_number)
+
+    def make(asked: str) -> Update:
+        _check_planned(study, round_number)
+        return _trained(settings, study, weights, step, asked)
+
+    return step.answer(settings, study, weights, make)
 
 
-def _check_asked(purse: Purse, study: Study, round_number: int, asked: str) -> None:
+def _check_planned(study: Study, round_number: int) -> None:
     voice = study.voice
     if not is_federated(voice) or not 1 <= round_number <= voice.code_rounds:
         raise RefusedError(
             f"round {round_number} of a code in training",
             expected=f"1 to {voice.code_rounds} of a federated one, by the study",
         )
-    before = purse.ledger.entries(LEDGER_KIND, study=study.digest(), round=round_number)
-    if any(entry["question"] != asked for entry in before):
-        raise RefusedError(f"round {round_number} asked with other weights than before", expected="the same question")
 
 
 @dataclass(frozen=True)
@@ -100,20 +93,18 @@ class _Lesson:
         return int(self.owners.max()) + 1
 
 
-def _trained(
-    settings: SiteSettings, study: Study, weights: dict[str, Array], *, round_number: int, asked: str
-) -> Update:
+def _trained(settings: SiteSettings, study: Study, weights: dict[str, Array], step: Step, asked: str) -> Update:
     import torch
 
     code = TaughtCode.from_arrays(weights, size=study.voice.code_size)
     lesson = _lesson(settings, study, code)
-    _pay(settings, study, lesson, round_number=round_number, asked=asked)
+    _pay(settings, study, lesson, step, asked)
     network = code.network().train()
     private_steps(
         network,
         Examples(torch.from_numpy(lesson.features), torch.from_numpy(lesson.labels), lesson.owners),
         _plan(study.voice, lesson),
-        _randomness(settings, study.voice, round_number),
+        _randomness(settings, study.voice, step.number),
         max_grad_norm=CLIPPING_NORM,
         learning_rate=LEARNING_RATE,
         after_step=lambda: None,
@@ -121,15 +112,13 @@ def _trained(
     return Update(code.after(network), {"num-examples": lesson.units})
 
 
-def _pay(settings: SiteSettings, study: Study, lesson: _Lesson, *, round_number: int, asked: str) -> None:
-    cohort, purse = lesson.cohort, settings.purse()
+def _pay(settings: SiteSettings, study: Study, lesson: _Lesson, step: Step, asked: str) -> None:
+    cohort = lesson.cohort
     if settings.policy is not None:
         settings.policy.check_study(study)
         settings.policy.check_clips(cohort.clips, len(cohort.speakers))
-    one, left = (_loss(study.voice, cohort, rounds=n) for n in (1, study.voice.code_rounds - round_number + 1))
-    if not is_paid(purse.ledger, LEDGER_KIND, asked, one):
-        purse.check([left])
-        purse.spend(LEDGER_KIND, one, study=study.digest(), model=MODEL, round=round_number, question=asked)
+    one, left = (_loss(study.voice, cohort, rounds=n) for n in (1, study.voice.code_rounds - step.number + 1))
+    step.pay(settings, study, asked, one=one, left=left)
 
 
 def _loss(section: VoiceSection, cohort: Cohort, *, rounds: int) -> Loss:

@@ -13,11 +13,10 @@ import numpy as np
 
 from moretta.client.account import AUDIENCES, Cohort, Loss
 from moretta.client.anonymize.registry import Anonymizer, Speaker, get_anonymizer
-from moretta.client.answered import is_paid, note_answered
-from moretta.client.budget import Purse
+from moretta.client.asked_once import Step
 from moretta.client.release import site_corpus
 from moretta.client.settings import SiteSettings
-from moretta.client.updates import Array, Update, UpdateStore, digest_of
+from moretta.client.updates import Array, Update
 from moretta.shared.corpus.clips import Clip
 from moretta.shared.errors import RefusedError, StudyError
 from moretta.shared.privacy.codebook_budget import codebook_losses, lloyd_noise
@@ -46,28 +45,22 @@ def codebook_sums(settings: SiteSettings, study: Study, shared: dict[str, Array]
         PolicyError: the site's policy refuses it.
         BudgetError: all iterations together would lead beyond a limit; nothing is computed.
     """
-    store, name = UpdateStore.of(settings.updates, study), f"codebook-{iteration}"
-    asked = digest_of(f"{study.digest()} {name}", shared)
-    with store.alone():
-        kept = store.find(name, asked)
-        if kept is None:
-            _check_asked(settings.purse(), study, iteration, asked)
-            kept = Update({SUMS: _sums(settings, study, shared, iteration, asked)}, {})
-            store.keep(name, asked, kept)
-        note_answered(settings.purse().ledger, LEDGER_KIND, study, "voice/codebook", asked)
-    return kept
+    step = Step(LEDGER_KIND, "voice/codebook", "iteration", iteration)
+
+    def make(asked: str) -> Update:
+        _check_planned(study, iteration)
+        return Update({SUMS: _sums(settings, study, shared, step, asked)}, {})
+
+    return step.answer(settings, study, shared, make)
 
 
-def _check_asked(purse: Purse, study: Study, iteration: int, asked: str) -> None:
+def _check_planned(study: Study, iteration: int) -> None:
     voice = study.voice
     if voice.codebook != "federated" or not 1 <= iteration <= voice.codebook_iterations:
         raise RefusedError(
             f"iteration {iteration} of a {voice.codebook} codebook",
             expected=f"1 to {voice.codebook_iterations} of a federated one, by the study",
         )
-    before = purse.ledger.entries(LEDGER_KIND, study=study.digest(), iteration=iteration)
-    if any(entry["question"] != asked for entry in before):
-        raise RefusedError(f"iteration {iteration} asked with other words than before", expected="the same question")
 
 
 @dataclass(frozen=True)
@@ -83,19 +76,16 @@ class _Contribution:
         return min(len(clips) for _, clips in self.cohort.speakers)
 
 
-def _sums(settings: SiteSettings, study: Study, shared: dict[str, Array], iteration: int, asked: str) -> Array:
+def _sums(settings: SiteSettings, study: Study, shared: dict[str, Array], step: Step, asked: str) -> Array:
     radius = float(shared[RADIUS][0]) if RADIUS in shared and shared[RADIUS].shape == (1,) else 0.0
     if not (np.isfinite(radius) and radius > 0):
         raise StudyError("a question for a codebook without a usable radius", expected=f"a positive {RADIUS!r}")
     found = _contribution(settings, study, shared, radius)
-    losses = [codebook_losses(study.voice, found.fewest_clips, iterations=n) for n in (1, _left(study, iteration))]
+    losses = [codebook_losses(study.voice, found.fewest_clips, iterations=n) for n in (1, _left(study, step.number))]
     one, left = (Loss(found.cohort, AUDIENCES, (each["clip"],), (each["speaker"],)) for each in losses)
     _check_policy(settings, study, found)
-    purse = settings.purse()
-    if not is_paid(purse.ledger, LEDGER_KIND, asked, one):
-        purse.check([left])
-        purse.spend(LEDGER_KIND, one, study=study.digest(), model="voice/codebook", iteration=iteration, question=asked)
-    return noisy_sums(found.speakers, lloyd_noise(study.voice), _noise(settings, iteration))
+    step.pay(settings, study, asked, one=one, left=left)
+    return noisy_sums(found.speakers, lloyd_noise(study.voice), _noise(settings, step.number))
 
 
 def _left(study: Study, iteration: int) -> int:

@@ -16,6 +16,7 @@ import numpy.typing as npt
 from moretta.shared.errors import StudyError
 from moretta.shared.features.delivery import MEASUREMENTS
 from moretta.shared.features.mfcc import SAMPLE_RATE, Audio
+from moretta.shared.features.public_arrays import are_finite, taken
 from moretta.shared.features.speaker_code import CODE_LIMIT, PersonScale, PublicRows, SpeakerCode
 from moretta.shared.features.spoken_steps import HOP_OF_STEPS, STEP_SAMPLES
 
@@ -98,20 +99,14 @@ class CodeVoice:
         Raises:
             StudyError: it is missing, of another shape, or holds values that cannot be.
         """
-        found = arrays.get(_ARRAY)
-        if found is None:
-            raise StudyError(
-                f"public voice arrays without {_ARRAY}",
-                expected="the voice that sequences of codes are heard in",
-                fix="let the coordinator make what is public for this study",
-            )
+        (found,) = taken(arrays, _ARRAY)
         expected = (size, len(CONTROLS))
-        if found.shape != expected or not np.isfinite(found).all() or np.abs(found).max() > _LARGEST_WEIGHT:
+        if found.shape != expected or not are_finite(found) or np.abs(found).max() > _LARGEST_WEIGHT:
             raise StudyError(
                 f"a public voice of weights {list(found.shape)}",
                 expected=f"finite {list(expected)} within +- {_LARGEST_WEIGHT:g}",
             )
-        return cls(np.ascontiguousarray(found, np.float32))
+        return cls(found)
 
 
 def learn_code_voice(rows: PublicRows, code: SpeakerCode) -> CodeVoice:

@@ -17,6 +17,7 @@ from moretta.shared.corpus.names import EMOTIONS
 from moretta.shared.errors import StudyError
 from moretta.shared.features.delivery import MEASUREMENTS
 from moretta.shared.features.person_ranks import PersonRanks
+from moretta.shared.features.public_arrays import are_finite, taken
 from moretta.shared.features.speaker_code import PublicRows
 
 Floats = npt.NDArray[np.float64]
@@ -57,19 +58,10 @@ class EmotionWords:
         Raises:
             StudyError: an array is missing, of another shape, or holds values that cannot be.
         """
-        try:
-            spread, weights, bias = (
-                np.ascontiguousarray(arrays[f"voice/emotion-words/{name}"], np.float32) for name in _NAMES
-            )
-        except KeyError as error:
-            raise StudyError(
-                f"public voice arrays without {error}",
-                expected="what the coordinator's codebook stage makes for this anonymizer",
-                fix="run that stage first",
-            ) from error
+        spread, weights, bias = taken(arrays, *(f"voice/emotion-words/{name}" for name in _NAMES))
         width = len(MEASUREMENTS)
         fits = spread.shape == (width,) and weights.shape == (width, WORDS) and bias.shape == (WORDS,)
-        if not fits or not all(np.isfinite(a).all() for a in (spread, weights, bias)) or spread.min() <= 0:
+        if not fits or not are_finite(spread, weights, bias) or spread.min() <= 0:
             raise StudyError(
                 f"emotion words of spread {list(spread.shape)}, weights {list(weights.shape)}, bias {list(bias.shape)}",
                 expected=f"finite arrays [{width}], [{width}, {WORDS}] and [{WORDS}]",

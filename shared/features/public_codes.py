@@ -16,6 +16,7 @@ import numpy.typing as npt
 from moretta.shared.errors import StudyError
 from moretta.shared.features.codebook import fit_codebook, nearest
 from moretta.shared.features.mfcc import Frames, mfcc_batch
+from moretta.shared.features.public_arrays import are_finite, taken
 from moretta.shared.features.public_voice import PublicVoice, labelled_speech
 
 Matrix = npt.NDArray[np.float32]
@@ -104,16 +105,7 @@ class PublicCodes:
         Raises:
             StudyError: an array is missing, of another shape, or holds values that cannot be.
         """
-        try:
-            center, spread, projection, words = (
-                np.ascontiguousarray(arrays[f"voice/codes/{name}"], np.float32) for name in _NAMES
-            )
-        except KeyError as error:
-            raise StudyError(
-                f"public voice arrays without {error}",
-                expected="what the coordinator's codebook stage makes for this preset",
-                fix="run that stage first",
-            ) from error
+        center, spread, projection, words = taken(arrays, *(f"voice/codes/{name}" for name in _NAMES))
         fits = (
             center.ndim == 1
             and spread.shape == center.shape
@@ -121,7 +113,7 @@ class PublicCodes:
             and projection.shape == (len(center), words.shape[1])
             and len(words) > 1
         )
-        if not fits or not all(np.isfinite(a).all() for a in (center, spread, projection, words)) or spread.min() <= 0:
+        if not fits or not are_finite(center, spread, projection, words) or spread.min() <= 0:
             raise StudyError(
                 f"public codes of center {list(center.shape)}, projection {list(projection.shape)}, words "
                 f"{list(words.shape)}",

@@ -18,6 +18,7 @@ import numpy.typing as npt
 from moretta.shared.errors import ClipError, StudyError
 from moretta.shared.features.codebook import fit_codebook
 from moretta.shared.features.mfcc import COEFFICIENTS, Audio, Frames, mfcc_batch
+from moretta.shared.features.public_arrays import are_finite, taken
 
 Vector = npt.NDArray[np.float32]
 
@@ -63,17 +64,9 @@ class PublicVoice:
         Raises:
             StudyError: an array is missing, of another shape, or holds values that cannot be.
         """
-        missing = [name for name in (_MEAN, _STD, CODEBOOK) if name not in arrays]
-        if missing:
-            raise StudyError(
-                f"public voice arrays without {', '.join(missing)}",
-                expected="what the coordinator's codebook stage makes",
-                fix="run that stage first",
-            )
-        mean, std, codebook = (np.ascontiguousarray(arrays[name], np.float32) for name in (_MEAN, _STD, CODEBOOK))
+        mean, std, codebook = taken(arrays, _MEAN, _STD, CODEBOOK)
         fits = mean.ndim == 1 and std.shape == mean.shape and codebook.ndim == 2 and codebook.shape[1:] == mean.shape
-        finite = all(np.isfinite(array).all() for array in (mean, std, codebook))
-        if not fits or not len(codebook) or not finite or not (std > 0).all():
+        if not fits or not len(codebook) or not are_finite(mean, std, codebook) or not (std > 0).all():
             raise StudyError(
                 f"a public voice of mean {list(mean.shape)}, std {list(std.shape)}, codebook {list(codebook.shape)}",
                 expected="finite arrays [n], [n] with positive values, and [k, n]",

@@ -22,6 +22,7 @@ from moretta.shared.features.hidden_units import HiddenUnits
 from moretta.shared.features.mfcc import Audio
 from moretta.shared.features.person_ranks import PersonRanks
 from moretta.shared.features.person_whitening import PersonWhitening
+from moretta.shared.features.public_arrays import are_finite, taken
 from moretta.shared.features.public_people import Recording
 from moretta.shared.features.spoken_steps import spoken_steps
 
@@ -80,20 +81,13 @@ class SpeakerCode:
         Raises:
             StudyError: an array is missing, of another shape, or holds values that cannot be.
         """
-        try:
-            spread, projection, words = (np.ascontiguousarray(arrays[_PREFIX + name], np.float32) for name in _NAMES)
-        except KeyError as error:
-            raise StudyError(
-                f"public voice arrays without {error}",
-                expected="what the coordinator's codebook stage makes for this anonymizer",
-                fix="run that stage first",
-            ) from error
+        spread, projection, words = taken(arrays, *(_PREFIX + name for name in _NAMES))
         width = len(MEASUREMENTS)
         hidden = HiddenUnits.from_arrays(arrays, _PREFIX, width=width)
         units = width if hidden is None else len(hidden.bias)
         fits = spread.shape == (width,) and projection.ndim == words.ndim == 2
         fits = fits and projection.shape == (units, words.shape[1]) and len(words) > 1
-        if not fits or not all(np.isfinite(a).all() for a in (spread, projection, words)) or spread.min() <= 0:
+        if not fits or not are_finite(spread, projection, words) or spread.min() <= 0:
             raise StudyError(
                 f"a speaker code of spread {list(spread.shape)}, projection {list(projection.shape)}, words "
                 f"{list(words.shape)}",

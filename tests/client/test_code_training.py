@@ -246,7 +246,7 @@ def test_a_round_asked_with_other_weights_is_refused(simulated: Any, asked: Stud
     """Else a server could ask as often as it likes."""
     site = simulated.site()
     taught(site, asked)
-    with pytest.raises(RefusedError, match="other weights"):
+    with pytest.raises(RefusedError, match="other arrays"):
         taught(site, asked, **{CODE: first(asked)[CODE] + 1})
     assert len(entries(site)) == 1
 

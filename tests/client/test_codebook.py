@@ -128,7 +128,7 @@ def test_an_iteration_asked_with_other_words_is_refused(simulated: Any, asked: S
     """Else a server could ask as often as it likes."""
     site = simulated.site()
     sums(simulated, site, asked)
-    with pytest.raises(RefusedError, match="other words"):
+    with pytest.raises(RefusedError, match="other arrays"):
         sums(simulated, site, asked, **{"voice/codebook": simulated.public["voice/codebook"] + 1})
     assert len(entries(site)) == 1
 

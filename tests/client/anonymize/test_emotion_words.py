@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -207,3 +208,17 @@ def test_a_site_releases_words_and_pays_for_them(simulated: Any, study: Study, s
     with pytest.raises(StudyError, match="people at this site"):
         make_release(site, wanted.with_changes(voice__words_from="site"), shared)
     assert len(site.purse().ledger.entries("release")) == 1
+
+
+def test_a_whole_release_is_told_in_words_that_the_sites_own_people_taught(
+    simulated: Any, study: Study, shared: Any
+) -> None:
+    wanted = study.with_changes(voice__anonymizer="emotion-words", voice__form="code-tokens", voice__word_epsilon=20.0)
+    site = replace(simulated.site(), speakers=(1001, 1002, 1003, 1004))
+    release = make_release(site, wanted, shared)
+    told = [int(array[0]) for _, array in release.arrays("voice")]
+    assert len(told) == 48
+    labels = {clip.emotion.class_index for clip, _ in release.arrays("voice")}
+    assert set(told) <= labels  # a word that nobody at the site taught is never told
+    public = make_release(site, wanted.with_changes(name="by the public", voice__words_from="public"), shared)
+    assert told != [int(array[0]) for _, array in public.arrays("voice")]

@@ -269,7 +269,11 @@ def test_what_is_planned_for_a_clip_by_its_length_is_what_it_costs(shared: Any, 
 
 
 def test_mfcc_tokens_sound_without_a_public_voice_and_codes_of_another_size_are_refused(shared: Any) -> None:
-    for changes, found in ({"form": "tokens"}, "tokens"), ({"form": "waveform"}, "heard"), ({"code_size": 9}, "5 val"):
+    for changes, found in (
+        ({"form": "tokens"}, "tokens"),
+        ({"form": "waveform"}, "speaker/delivery"),
+        ({"code_size": 9}, "5 val"),
+    ):
         study = Study().with_changes(voice={"anonymizer": "speaker-normalised", **changes})
         with pytest.raises(StudyError, match=found):
             SpeakerNormalised.from_study(study, shared["code"])

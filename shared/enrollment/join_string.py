@@ -99,7 +99,7 @@ def parse_join_string(text: str) -> JoinString:
     parts = text.split(".")
     if parts[0] != PREFIX:
         _refuse("a text that is no join string of this version", f"one that begins with {PREFIX}")
-    if len(parts) != 3 or _sealed(f"{PREFIX}.{parts[1]}") != text:
+    if not text.isascii() or len(parts) != 3 or _sealed(f"{PREFIX}.{parts[1]}") != text:
         _refuse("a join string that was cut or changed on the way", "all of it, exactly as it was printed")
     content = _content(parts[1])
     return JoinString(

@@ -64,6 +64,13 @@ def test_a_string_changed_in_any_one_character_is_refused(data: st.DataObject) -
         parse_join_string(text[:at] + other + text[at + 1 :] if not other.isspace() else text[:at] + text[at + 1 :])
 
 
+def test_a_string_with_a_byte_that_is_no_text_is_refused() -> None:
+    """A terminal hands it on as half of a character, which nothing can encode."""
+    text = EXAMPLE.encode()
+    with pytest.raises(EnrollmentError, match="cut or changed"):
+        parse_join_string(text[:20] + b"\xff".decode("utf-8", "surrogateescape") + text[21:])
+
+
 @given(st.integers(0, len(EXAMPLE.encode()) - 1))
 def test_a_string_cut_anywhere_is_refused(length: int) -> None:
     with pytest.raises(EnrollmentError):

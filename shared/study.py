@@ -14,6 +14,7 @@ from moretta.shared.release.format import Modality
 from moretta.shared.study_aggregation import AVERAGING, AggregationSection
 from moretta.shared.study_base import Fraction, Positive, Section
 from moretta.shared.study_fusion import FUSION_MODEL, FusionSection, ModelKind, is_held_back
+from moretta.shared.study_removed import refuse_removed
 from moretta.shared.study_voice import VoiceSection
 
 Accountant = Literal["rdp", "prv"]
@@ -291,8 +292,9 @@ def parse_study(content: dict[str, Any], *, source: str = "the study") -> Study:
     """Check the content of a study file.
 
     Raises:
-        StudyError: every problem in one message, each with its key.
+        StudyError: every problem in one message, each with its key; what was removed, before any other.
     """
+    refuse_removed(content, source=source)
     try:
         return Study.model_validate(content)
     except ValidationError as error:

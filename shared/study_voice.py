@@ -10,7 +10,6 @@ from pydantic import Field, model_validator
 from moretta.shared.release.format import VoiceForm
 from moretta.shared.study_base import Fraction, Positive, Section
 
-CodeAdversary = Literal["none", "gradient-reversal", "mutual-information"]
 VoicePreset = Literal["bounded", "original", "dp-clip", "dp-speaker"]
 BY_VALUE = "mfcc-quantizer"
 """The anonymizer of the presets `bounded` and `original`, whose budget is a value's."""
@@ -62,10 +61,6 @@ class VoiceSection(Section):
     """Standard deviation of the noise on these values, which vary by 1 within a speaker."""
     code_encoder: Literal["directions", "network"] = "directions"
     """What makes that code of measurements: directions in closed form, or a network trained on public speech."""
-    code_adversary: CodeAdversary = "none"
-    """What the network is trained against."""
-    code_adversary_weight: Annotated[float, Field(ge=0, le=10)] = 0.3
-    """Of what the adversary tells of who speaks, beside the cross-entropy of emotions."""
     code_training: Literal["public", "federated"] = "public"
     """What teaches the code of `speaker-normalised`: public speech, or, from there on, the sites' own."""
     code_unit: Literal["clip", "speaker"] = "speaker"
@@ -136,11 +131,6 @@ class VoiceSection(Section):
             raise ValueError(f"{self.anonymizer} with the preset {self.preset} has no codebook that could be federated")
         if self.code_training == "federated" and self.anonymizer != SPEAKER_NORMALISED:
             raise ValueError(f"{self.anonymizer} has no code that sites could train; {SPEAKER_NORMALISED} has")
-        if self.code_adversary != "none" and self.code_encoder != "network":
-            raise ValueError(
-                f"the adversary {self.code_adversary} is for what is trained: set code_encoder to network, "
-                f"not {self.code_encoder}"
-            )
         if self.code_training == "federated" and self.code_encoder != "directions":
             raise ValueError("sites train directions: set code_training to public, or code_encoder to directions")
         if self.released_clips is not None and self.preset != "dp-speaker":

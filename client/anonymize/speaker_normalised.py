@@ -133,7 +133,6 @@ class SpeakerNormalised(Anonymizer):
     def statement(self, sizes: dict[str, list[int]], noise: Literal["system", "seeded"]) -> AnonymizerStatement:
         """Parameters, the little that the noise guarantees, and what training the code cost."""
         section, losses = self._section, self.losses(sizes)
-        opposed = section.code_adversary != "none"
         return AnonymizerStatement(
             modality="voice",
             name=self.name,
@@ -144,8 +143,6 @@ class SpeakerNormalised(Anonymizer):
                 "code_noise": section.code_noise,
                 "code_rounds": self._code.rounds,
                 "code_encoder": section.code_encoder,
-                "code_adversary": section.code_adversary,
-                "code_adversary_weight": section.code_adversary_weight if opposed else None,
                 "limit": CODE_LIMIT,
                 "measurements": len(MEASUREMENTS),
                 "codebook_size": len(self._code.words) if self.form == "code-tokens" else None,

@@ -1,7 +1,7 @@
-"""Trains the network of a learnt code on public speech: it tells emotions, and little of who speaks.
+"""Trains the network of a learnt code on public speech: it tells emotions.
 
 Measurements relative to the person -> hidden units -> code -> the person's own mean and covariance taken away -> noise,
-as it is released -> a linear head for emotions, and adversaries. When to stop is found on people who are held out, in
+as it is released -> a linear head for emotions. When to stop is found on people who are held out, in
 turns; then all of them are trained on for as long.
 """
 
@@ -21,7 +21,6 @@ from torch.nn import functional
 from moretta.shared.errors import StudyError
 from moretta.shared.features.encoder_options import EncoderOptions
 from moretta.shared.features.hidden_units import HiddenUnits
-from moretta.shared.models.code_adversaries import AdversaryRound, Told, new_adversaries
 from moretta.shared.models.speaker_net import SpeakerNet
 from moretta.shared.models.whitened_codes import whitened_codes
 
@@ -29,7 +28,7 @@ Floats = npt.NDArray[np.float64]
 
 LEARNING_RATE, HEAD_RATE, DECAY = 2e-3, 5e-3, 1e-2
 ROUNDS, ROUND_STEPS = 20, 10
-"""At most so many rounds of so many steps. A round has people and adversaries of its own."""
+"""At most so many rounds of so many steps. A round has people of its own."""
 ROUND_ROWS = 2_000
 """People are added to a round until it has so many rows: what a step costs does not grow with the corpus."""
 FOLDS = 3
@@ -90,7 +89,7 @@ def train_speaker_net(
         person: [n], any names.
         emotion: [n], any numbers.
         size: values in a code.
-        options: adversary and noise.
+        options: the noise.
         seed: of weights, noise and the order of people. Not secret.
 
     Raises:
@@ -115,7 +114,7 @@ class _Training:
 
     def __init__(self, width: int, size: int, options: EncoderOptions, balance: Tensor) -> None:
         self.net, self.head = SpeakerNet(width, size), nn.Linear(size, len(balance))
-        self._options, self._size, self._balance = options, size, balance
+        self._noise, self._balance = options.noise, balance
         groups: list[dict[str, Any]] = [
             {"params": self.net.parameters()},
             {"params": self.head.parameters(), "lr": HEAD_RATE},
@@ -123,19 +122,12 @@ class _Training:
         self._optimizer = torch.optim.AdamW(groups, lr=LEARNING_RATE, weight_decay=DECAY)
 
     def round(self, speech: PublicSpeech) -> None:
-        """`ROUND_STEPS` steps on all of this speech, against adversaries that are new."""
+        """`ROUND_STEPS` steps on all of this speech."""
         self.net.train()
-        options, people = self._options, len(speech.clips)
-        hunt = None
-        if options.adversary != "none" and options.weight:
-            adversaries = new_adversaries(options.adversary, self._size, people, len(self._balance))
-            hunt = AdversaryRound(adversaries, len(speech.places))
         for _ in range(ROUND_STEPS):
             codes = whitened_codes(self.net(speech.places), speech.clips)
-            codes = codes + options.noise * torch.randn_like(codes)
+            codes = codes + self._noise * torch.randn_like(codes)
             loss = functional.cross_entropy(self.head(codes), speech.emotion, weight=self._balance)
-            if hunt is not None:
-                loss = loss + options.weight * hunt.leak(Told(codes, speech.person, speech.emotion))
             self._optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             self._optimizer.step()

@@ -1,7 +1,7 @@
 """Codes in training as they are released: every person's own mean and covariance taken away.
 
 The same as `moretta.shared.features.person_whitening` with equal weights, but gradients pass through it: whatever a
-network makes of a voice, its judges and adversaries see what would leave the site.
+network makes of a voice, the layer that learns emotions sees what would leave the site.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 
@@ -38,7 +38,6 @@ from moretta.shared.features.speaker_code import make_speaker_code
 from moretta.shared.privacy.noise import SeededNoise
 from moretta.shared.release import PseudonymKey, ReleasedClip
 from moretta.shared.study import Study
-from moretta.shared.study_voice import CodeAdversary
 
 NETWORKS = ("voice-cnn", "voice-tdnn")
 POOLED = (10, 20)
@@ -56,7 +55,6 @@ class Line:
     public: str = "synthetic"
     apart: bool = False
     encoder: str = "directions"
-    adversary: str = "none"
 
 
 def tables() -> dict[str, list[Line]]:
@@ -68,8 +66,8 @@ def tables() -> dict[str, list[Line]]:
     apart = [replace(line, apart=True) for line in (Line(), Line(size=32, noise=0.0), half, replace(half, noise=0.0))]
     plain = Line(form="mfcc", noise=0.0, size=13)
     open_speech = [plain, replace(plain, public="other half")]
-    made = [replace(half, encoder="network", adversary=adversary) for adversary in get_args(CodeAdversary)]
-    encoders = [replace(line, size=s, noise=n) for s in (5, 16) for n in (0.0, 0.5) for line in (half, *made)]
+    made = (half, replace(half, encoder="network"))
+    encoders = [replace(line, size=s, noise=n) for s in (5, 16) for n in (0.0, 0.5) for line in made]
     return {
         "unprotected": open_speech,
         "sizes": sizes,
@@ -146,7 +144,6 @@ def _study(line: Line) -> Study:
         "code_size": line.size,
         "code_noise": line.noise,
         "code_encoder": line.encoder,
-        "code_adversary": line.adversary,
     }
     return Study().with_changes(voice=section)
 
@@ -204,7 +201,7 @@ def row(line: Line, found: list[dict[str, Any]]) -> str:
     """One line of a table: means over the parts."""
     mean = {name: float(np.mean([one[name] for one in found])) for name in found[0]}
     public = line.public + (", apart" if line.apart else "")
-    size = " ".join([str(line.size), *(w for w in (line.encoder, line.adversary) if w not in ("directions", "none"))])
+    size = " ".join([str(line.size), *([line.encoder] if line.encoder != "directions" else [])])
     names = ("uar", "top1", "inverted", "likeness", "eer", "pooled10", "pooled20", "chance")
     values = ["-" if np.isnan(mean[name]) else f"{mean[name]:.3f}" for name in names]
     return "| " + " | ".join([size, f"{line.noise:g}", line.form, public, *values]) + " |"

@@ -288,7 +288,7 @@ def test_a_network_learnt_on_a_folder_makes_codes_at_a_site_and_the_statement_na
         name = f"{1001 + int(one.person)}_DFA_{EMOTIONS[number % 6].value}_XX.wav"
         write_wav(tmp_path / str(number) / name, one.samples)
     voice = {"anonymizer": "speaker-normalised", "form": form, "codebook_size": 16, "public_speech": tmp_path}
-    network = {"code_encoder": "network", "code_adversary": "gradient-reversal", "code_size": 4}
+    network = {"code_encoder": "network", "code_size": 4}
     study = Study().with_changes(voice={**voice, **network}, face={"enabled": False})
     arrays = public_arrays(study)
     made = SpeakerNormalised.from_study(study, arrays)
@@ -297,16 +297,12 @@ def test_a_network_learnt_on_a_folder_makes_codes_at_a_site_and_the_statement_na
         check_array("voice", form, array, codebook_size=16)
         assert array.shape[-1] == 4
     said = made.statement({"0": [1] * 12}, "seeded").parameters
-    assert (said["code_encoder"], said["code_adversary"]) == ("network", "gradient-reversal")
-    assert said["code_adversary_weight"] == 0.3
+    assert said["code_encoder"] == "network"
     with pytest.raises(StudyError, match="a network"):
-        SpeakerNormalised.from_study(
-            study.with_changes(voice__code_encoder="directions", voice__code_adversary="none"), arrays
-        )
+        SpeakerNormalised.from_study(study.with_changes(voice__code_encoder="directions"), arrays)
 
 
 def test_directions_are_not_taken_for_a_network(shared: Any) -> None:
     study = Study().with_changes(voice={"anonymizer": "speaker-normalised", "code_encoder": "network"})
     with pytest.raises(StudyError, match="directions"):
         SpeakerNormalised.from_study(study, shared["code"])
-    assert build(shared).statement({}, "seeded").parameters["code_adversary_weight"] is None

@@ -72,7 +72,7 @@ def test_what_is_sent_is_what_was_made_and_what_cannot_be_is_refused(people: lis
 
 
 def test_a_network_is_sent_as_plain_arrays_and_what_does_not_fit_together_is_refused(people: list[Recording]) -> None:
-    options = EncoderOptions(adversary="mutual-information", weight=0.3, noise=0.5)
+    options = EncoderOptions(noise=0.5)
     code = make_speaker_code(people, size=4, codebook_size=16, in_steps=False, seed=1, network=options)
     arrays = code.to_arrays()
     assert {array.dtype.name for array in arrays.values()} == {"float32"}

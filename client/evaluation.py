@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -75,11 +75,14 @@ def _add(tested: _Tested, settings: SiteSettings, study: Study, modality: Modali
 
 
 def _vote(tested: _Tested, share: float) -> None:
-    both = {"voice": share, "face": 1.0 - share}
-    tested.rows["fused"] = {
-        clip: _normal(np.sum([both[m] * p[clip] for m, p in tested.rows.items() if clip in p], axis=0))
-        for clip in tested.truth
-    }
+    """Weights count between two modalities only: a clip that has one keeps its probabilities, whatever the weight."""
+    weights = {"voice": share, "face": 1.0 - share}
+    tested.rows["fused"] = {}
+    for clip in tested.truth:
+        there = {m: rows[clip] for m, rows in tested.rows.items() if m in weights and clip in rows}
+        alone = len(there) == 1
+        parts = [row if alone else weights[m] * row for m, row in there.items()]
+        tested.rows["fused"][clip] = np.asarray(np.sum(parts, axis=0), np.float64)
 
 
 def _gated(tested: _Tested, study: Study, weights: Weights) -> Rows:
@@ -98,12 +101,6 @@ def _gated(tested: _Tested, study: Study, weights: Weights) -> Rows:
 
 _LEAST = 1e-37
 """Probability whose logarithm float32 still holds."""
-
-
-def _normal(row: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
-    """Of one modality with its weight alone, again a probability."""
-    whole = float(row.sum())
-    return np.asarray(row / whole if whole > 0 else row, np.float64)
 
 
 def _predict(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import warnings
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -58,7 +59,8 @@ class Inputs:
         names = self.clips.speakers
         numbers = {name: number for number, name in enumerate(names)}
         half_of = {numbers[s]: half for half, members in enumerate(self.plan.halves) for s in members}
-        return People(names, sexes([(clip.speaker, clip.sex) for clip in self.clips.clips]), half_of)
+        tried = Counter(self.clips.labels[self.rows_of(self.plan.trial)].tolist())
+        return People(names, sexes([(clip.speaker, clip.sex) for clip in self.clips.clips]), half_of, tried)
 
 
 @dataclass(frozen=True)

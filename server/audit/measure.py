@@ -41,6 +41,8 @@ class People:
     """Pseudonyms by number."""
     sex_of: Mapping[int, str]
     half_of: Mapping[int, int]
+    clips_of: Mapping[int, int]
+    """Trial clips."""
 
     @property
     def numbers(self) -> dict[str, int]:
@@ -75,8 +77,9 @@ class Subject:
         subset: str = "all",
         reason: str = NO_VALUE,
         by_speaker: dict[str, float] | None = None,
+        clips_of: Mapping[int, int] | None = None,
     ) -> AuditRow:
-        """One row; without a value it is void, for `reason`."""
+        """One row; without a value it is void, for `reason`. A part's row counts the part's speakers and clips."""
         interval = summary.interval
         return AuditRow(
             modality=self.attacker.modality,
@@ -88,8 +91,8 @@ class Subject:
             low=None if interval is None else interval.low,
             high=None if interval is None else interval.high,
             chance=chance,
-            speakers=self.speakers,
-            clips=self.clips,
+            speakers=self.speakers if summary.speakers is None else len(summary.speakers),
+            clips=self.clips if summary.speakers is None else sum((clips_of or {}).get(s, 0) for s in summary.speakers),
             void=summary.value is None,
             reason="" if summary.value is not None else reason,
             subset=subset,
@@ -162,10 +165,11 @@ def _rows(subject: Subject, found: Mapping[str, Measured], people: People) -> It
         for subset, summary in {"all": m.overall, **m.by_sex, "worst": m.worst}.items():
             if summary.value is not None or subset == "all":
                 folded = by_speaker if subset == "all" and not own_rows else None
-                yield subject.row(m.name, m.chance, summary, subset=subset, by_speaker=folded)
+                yield subject.row(m.name, m.chance, summary, subset=subset, by_speaker=folded, clips_of=people.clips_of)
         if own_rows:
-            for name, value in by_speaker.items():
-                yield subject.row(m.name, m.chance, Summary(value), subset=name)
+            for speaker, value in m.per_speaker.items():
+                alone, name = Summary(value, speakers=(speaker,)), people.names[speaker]
+                yield subject.row(m.name, m.chance, alone, subset=name, clips_of=people.clips_of)
 
 
 def _tag(metric: str, value: float | None) -> str:

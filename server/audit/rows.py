@@ -31,9 +31,10 @@ class AuditRow(BaseModel):
     high: float | None = None
     chance: float
     speakers: int = Field(ge=0)
-    """Enrolled speakers, for identification; speakers among the trials, for verification."""
+    """Enrolled speakers, for identification; speakers among the trials, for verification. In a row of a subset: those
+    in it, while an identification still chooses among all who are enrolled, and `chance` says so."""
     clips: int = Field(ge=0)
-    """Trial clips."""
+    """Their trial clips."""
     void: bool = False
     reason: str = ""
     subset: str = "all"

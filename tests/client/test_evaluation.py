@@ -31,13 +31,14 @@ def _marked(settings: Any, study: Study, speakers: tuple[str, ...]) -> Any:
 def evaluate(monkeypatch: pytest.MonkeyPatch) -> Any:
     """Evaluates fake releases: features are the probabilities, every speaker called h... is held out."""
 
-    def run(**by_modality: dict[str, tuple[str, int, list[float]]]) -> Any:
+    def run(weight: float = 0.6, **by_modality: dict[str, tuple[str, int, list[float]]]) -> Any:
         monkeypatch.setattr(evaluation, "released_features", lambda s, study, m: _features(by_modality[m]))
         monkeypatch.setattr(evaluation, "held_out_mask", _marked)
         monkeypatch.setattr(evaluation, "_predict", lambda m, name, state, features: features.astype(np.float64))
         settings: Any = None
         models: Any = {m: {} for m in by_modality}
-        return evaluation.evaluate_site(settings, Study(), models).counts
+        study = Study().with_changes(voice__weight=weight)
+        return evaluation.evaluate_site(settings, study, models).counts
 
     return run
 
@@ -69,6 +70,23 @@ def test_a_clip_with_one_modality_is_decided_by_it(evaluate: Any) -> None:
     assert counts["fused"]["h1"][DIS, DIS] == 1
     assert counts["fused"]["h2"][FEA, NEU] == 1
     assert "h2" not in counts["voice"]
+
+
+@pytest.mark.parametrize("weight", [0.0, 5e-324, 1e-9, 0.5, 1 - 1e-16, 1.0])
+def test_a_clip_with_one_modality_is_decided_by_it_whatever_the_weight(evaluate: Any, weight: float) -> None:
+    counts = evaluate(
+        weight,
+        voice={"c": ("h1", HAP, _sure(HAP)), "sound-only": ("h1", DIS, _sure(DIS))},
+        face={"c": ("h1", HAP, _sure(HAP)), "silent-film": ("h2", FEA, _sure(NEU))},
+    )
+    assert counts["fused"]["h1"][DIS, DIS] == counts["fused"]["h1"][HAP, HAP] == 1
+    assert counts["fused"]["h2"][FEA, NEU] == 1
+
+
+def test_at_a_weight_of_0_or_1_one_modality_decides_alone(evaluate: Any) -> None:
+    voice, face = {"c": ("h1", SAD, _sure(SAD))}, {"c": ("h1", SAD, _sure(NEU))}
+    assert evaluate(1.0, voice=voice, face=face)["fused"]["h1"][SAD, SAD] == 1
+    assert evaluate(0.0, voice=voice, face=face)["fused"]["h1"][SAD, NEU] == 1
 
 
 def test_one_model_alone_gives_no_fused_counts(evaluate: Any) -> None:

@@ -73,11 +73,15 @@ def bootstrap_rows(
 ) -> Interval | None:
     """Interval of a statistic of rows (trials of an identification, clips of a classifier), resampling their speakers.
 
+    None for fewer than two speakers, of whom every resample is the same.
+
     Args:
         statistic: maps the int indices of the drawn rows, repeats included, to a value or None.
         speaker: int [n], the speaker of each row.
     """
     speakers, of_row = np.unique(speaker, return_inverse=True)
+    if len(speakers) < 2:
+        return None
     rows = np.arange(len(of_row))
     found = [
         value

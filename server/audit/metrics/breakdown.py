@@ -27,6 +27,8 @@ class Summary:
 
     value: float | None
     interval: Interval | None = None
+    speakers: tuple[int, ...] | None = None
+    """Of a part: whose trials it is of. None for the whole."""
 
 
 @dataclass(frozen=True)
@@ -72,16 +74,17 @@ def measure_trials(
     chosen = [m for m in (metrics_of("trials") if metrics is None else metrics) if llr or not m.needs_llr]
     functions = {m.name: m.function for m in chosen}
 
-    def summarise(part: Trials | None) -> dict[str, Summary]:
+    def summarise(part: Trials | None, *, whole: bool = False) -> dict[str, Summary]:
         if part is None:
             return {name: Summary(None) for name in functions}
+        speakers = None if whole else tuple(int(s) for s in part.speakers)
         intervals = bootstrap_trials(functions, part, resamples=resamples, level=level, seed=seed)
-        return {name: Summary(function(part), intervals[name]) for name, function in functions.items()}
+        return {name: Summary(function(part), intervals[name], speakers) for name, function in functions.items()}
 
     sexes = sorted(set(sex_of.values())) if sex_of else []
     by_sex = {sex: summarise(trials.of_sex(sex_of or {}, sex)) for sex in sexes}
     parts = {int(s): part for s in np.unique(trials.trial_speaker) if (part := trials.of_speaker(s)) is not None}
-    overall = summarise(trials)
+    overall = summarise(trials, whole=True)
 
     def worst_interval(m: Metric, speaker: int) -> Interval | None:
         one = {m.name: m.function}
@@ -116,16 +119,16 @@ def measure_ranking(
     chosen = metrics_of("ranking") if metrics is None else metrics
     sexes = sorted(set(sex_of.values())) if sex_of else []
 
-    def summarise(m: Metric, part: Ranking) -> Summary:
+    def summarise(m: Metric, part: Ranking, *, whole: bool = False) -> Summary:
         if not len(part):
             return Summary(None)
 
         def statistic(rows: Ints) -> float | None:
             return m.function(part.rows(rows))
 
-        return Summary(
-            m.function(part), bootstrap_rows(statistic, part.speaker, resamples=resamples, level=level, seed=seed)
-        )
+        speakers = None if whole else tuple(int(s) for s in np.unique(part.speaker))
+        interval = bootstrap_rows(statistic, part.speaker, resamples=resamples, level=level, seed=seed)
+        return Summary(m.function(part), interval, speakers)
 
     def of_sex(sex: str) -> Ints:
         return np.flatnonzero([(sex_of or {}).get(int(s)) == sex for s in ranking.speaker])
@@ -144,7 +147,7 @@ def measure_ranking(
         m.name: _measured(
             m,
             speakers=len(ranking.gallery),
-            overall=summarise(m, ranking),
+            overall=summarise(m, ranking, whole=True),
             by_sex={
                 sex: summarise(m, ranking.rows(rows)) if len(rows := of_sex(sex)) else Summary(None) for sex in sexes
             },
@@ -170,10 +173,11 @@ def measure_similarity(
     def value(dominance: Dominance | None) -> float | None:
         return None if dominance is None else m.function(dominance)
 
-    def summarise(part: Similarity) -> Summary:
+    def summarise(part: Similarity, *, whole: bool = False) -> Summary:
+        speakers = None if whole else tuple(int(n) for n in part.speakers)
         drawn = (part.dominance(counts) for counts in speaker_counts(len(part.speakers), resamples, seed))
         found = [v for v in map(value, drawn) if v is not None]
-        return Summary(value(part.dominance()), percentile_interval(found, resamples, level))
+        return Summary(value(part.dominance()), percentile_interval(found, resamples, level), speakers)
 
     sexes = sorted(set(sex_of.values())) if sex_of else []
     of_sex = {s: similarity.of(np.array([(sex_of or {}).get(int(n)) == s for n in similarity.speakers])) for s in sexes}
@@ -183,7 +187,7 @@ def measure_similarity(
     return _measured(
         m,
         speakers=len(similarity.speakers),
-        overall=summarise(similarity),
+        overall=summarise(similarity, whole=True),
         by_sex={sex: summarise(part) for sex, part in of_sex.items() if len(part.speakers) > 1},
         per_speaker=per_speaker,
         worst_interval=lambda _, __: None,
@@ -209,5 +213,5 @@ def _measured(
         by_sex=by_sex,
         per_speaker=per_speaker,
         worst_speaker=worst,
-        worst=Summary(None) if worst is None else Summary(per_speaker[worst], worst_interval(m, worst)),
+        worst=Summary(None) if worst is None else Summary(per_speaker[worst], worst_interval(m, worst), (worst,)),
     )

@@ -182,6 +182,21 @@ def test_rows_cover_pools_sexes_speakers_and_the_worst_speaker() -> None:
     assert value(next(row for row in mine if row.subset == "worst")) == max(by_speaker)
 
 
+def test_rows_of_a_subset_count_its_own_speakers_and_trial_clips() -> None:
+    clips = voices(speakers=5, clips=8)  # three men, two women
+    rows = [row for row in audit(clips, voices(speakers=5, clips=8, apart=0.4), "voice-logistic") if not row.void]
+    for metric in ("top1", "eer", "d_sys", "mean_rank"):
+        mine = [r for r in rows if (r.scenario, r.metric, r.pooled) == ("semi-informed", metric, 1)]
+        found = {row.subset: (row.speakers, row.clips) for row in mine}
+        whole, each = found.pop("all"), next(row for row in mine if row.subset == "all").clips // 5
+        assert whole == (5, 5 * each)
+        assert found.pop("male") == (3, 3 * each)
+        assert found.pop("female") == (2, 2 * each)
+        assert set(found.values()) == {(1, each)}, "the worst-off speaker, and each speaker alone"
+    chances = {row.chance for row in rows if row.metric == "top1"}
+    assert chances == {1 / 5}, "everybody who is enrolled can be named, whoever is tried"
+
+
 def test_pooled_rows_come_by_sex_and_name_every_speakers_figure() -> None:
     rows = audit(voices(), voices(apart=0.4), "voice-logistic")
     mine = [r for r in rows if (r.scenario, r.metric, r.pooled) == ("semi-informed", "top1", 3)]

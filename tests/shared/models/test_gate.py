@@ -78,6 +78,17 @@ def test_before_training_all_clips_are_weighed_as_the_vote_weighs_them(rng: np.r
     assert np.allclose(_probabilities(gate, _rows(voice, face)), expected, atol=1e-6)
 
 
+@pytest.mark.parametrize("share", [0.0, 1.0])
+def test_at_the_ends_of_the_weight_a_clip_with_one_modality_is_decided_by_it(
+    rng: np.random.Generator, share: float
+) -> None:
+    gate = Gate()
+    gate.load_state_dict(first_gate(share))
+    logs = _logs(rng, 20)
+    for rows in (_rows(logs, None), _rows(None, logs)):
+        assert np.allclose(_probabilities(gate, rows), np.exp(logs), atol=1e-6)
+
+
 def test_there_are_few_parameters_for_noise_to_drown() -> None:
     model = emotion_model("fusion", "gate")
     assert sum(parameter.numel() for parameter in model.build(()).parameters()) == 19

@@ -84,6 +84,16 @@ def test_rows_are_resampled_by_speaker() -> None:
     assert found.high - found.low == pytest.approx(2 * 1.96 * values.std() / np.sqrt(10), rel=0.2)
 
 
+def test_one_speaker_has_no_interval_over_speakers() -> None:
+    """Every resample of one speaker is the same: it would look like a figure that is known exactly."""
+    speaker = np.array([0, 0, 1, 1, 2, 2])
+    ranking = Ranking(np.eye(3)[speaker] + np.random.default_rng(1).normal(size=(6, 3)), np.arange(3), speaker)
+    found = measure_ranking(ranking, sex_of={0: "male", 1: "female", 2: "female"}, resamples=20)["top1"]
+    assert found.by_sex["male"].value is not None and found.by_sex["male"].interval is None
+    assert found.by_sex["male"].speakers == (0,) and found.by_sex["female"].speakers == (1, 2)
+    assert bootstrap_rows(lambda rows: float(len(rows)), np.zeros(4, np.int64)) is None
+
+
 def test_every_breakdown_is_measured_and_the_worst_off_speaker_named() -> None:
     trials = speakers_with_own_ease(12, 6, seed=3)
     sexes = {i: "female" if i % 2 else "male" for i in range(12)}

@@ -1,4 +1,4 @@
-"""The Flower ClientApp of a site: hello, codebook, code, release, fetch, train, evaluate.
+"""The Flower ClientApp of a site: hello, code, release, fetch, train, evaluate.
 
 The site's policy is asked first, in every answer. Errors stay at the site: the server learns only their kind, or the
 rule that refused, because their texts may name files. The site's own log has the whole.
@@ -104,23 +104,6 @@ def hello(message: Message, settings: SiteSettings) -> RecordDict:
 
     del message
     return RecordDict({wire.CONFIG: wire.json_config(site=settings.name, versions=versions(), digest=code_digest())})
-
-
-@app.query("codebook")
-@_answers
-def codebook(message: Message, settings: SiteSettings) -> RecordDict:
-    """Bounded, noisy sums of this site's speakers, for one iteration of a federated codebook."""
-    from moretta.client.codebook import codebook_sums
-
-    study = _study(message, settings)
-    iteration = int(wire.from_config(message.content, "iteration"))
-    answer = codebook_sums(settings, study, wire.arrays_of(message.content), iteration=iteration)
-    return RecordDict(
-        {
-            wire.ARRAYS: wire.arrays_to_record(answer.arrays),
-            wire.CONFIG: wire.json_config(site=settings.name, iteration=iteration),
-        }
-    )
 
 
 @app.train("code")

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
 
 from moretta.client.account import Loss
 from moretta.client.answered import is_paid, note_answered
@@ -25,13 +24,11 @@ class Step:
     Args:
         kind: of its entries in the ledger.
         model: what is learnt, as entries name it.
-        called: what they call the number.
-        number: from 1.
+        number: of the round, from 1.
     """
 
     kind: str
     model: str
-    called: Literal["iteration", "round"]
     number: int
 
     def answer(
@@ -69,13 +66,12 @@ class Step:
         purse = settings.purse()
         if not is_paid(purse.ledger, self.kind, asked, one):
             purse.check([left])
-            number = {self.called: self.number}
-            purse.spend(self.kind, one, study=study.digest(), model=self.model, question=asked, **number)
+            purse.spend(self.kind, one, study=study.digest(), model=self.model, question=asked, round=self.number)
 
     def _refuse_another(self, settings: SiteSettings, study: Study, asked: str) -> None:
-        entries = settings.purse().ledger.entries(self.kind, study=study.digest(), **{self.called: self.number})
+        entries = settings.purse().ledger.entries(self.kind, study=study.digest(), round=self.number)
         if any(entry["question"] != asked for entry in entries):
             raise RefusedError(
-                f"{self.called} {self.number} of {self.model} asked with other arrays than before",
+                f"round {self.number} of {self.model} asked with other arrays than before",
                 expected="the same question",
             )

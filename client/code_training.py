@@ -58,7 +58,7 @@ def round_of_code(settings: SiteSettings, study: Study, weights: dict[str, Array
         PolicyError: the site's policy refuses it.
         BudgetError: all rounds together would lead beyond a limit; nothing is computed.
     """
-    step = Step(LEDGER_KIND, MODEL, "round", round_number)
+    step = Step(LEDGER_KIND, MODEL, round_number)
 
     def make(asked: str) -> Update:
         _check_planned(study, round_number)

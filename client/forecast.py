@@ -10,7 +10,6 @@ from moretta.client.anonymize.registry import get_anonymizer
 from moretta.client.training_plan import TrainingPlan, plan_training
 from moretta.shared.features.mfcc import HOP_SAMPLES, SAMPLE_RATE
 from moretta.shared.privacy.code_budget import code_losses, is_federated
-from moretta.shared.privacy.codebook_budget import codebook_losses
 from moretta.shared.release.format import Modality
 from moretta.shared.study import Study
 
@@ -24,8 +23,6 @@ class Forecast:
     study: Study
     cohort: Cohort
     releases: dict[Modality, Loss]
-    codebook: Loss | None
-    """Of a federated codebook."""
     code: Loss | None
     """Of a federated code, as if nobody were held out."""
     training: TrainingPlan | None
@@ -40,12 +37,6 @@ class Forecast:
     def release_epsilon(self, modality: Modality, unit: Unit) -> float | None:
         """Of one modality's release."""
         return Account([self.releases[modality]]).epsilon(unit, "server", delta=self.study.privacy.delta)
-
-    def codebook_epsilon(self, unit: Unit) -> float | None:
-        """Of all iterations of a federated codebook."""
-        if self.codebook is None:
-            return 0.0
-        return Account([self.codebook]).epsilon(unit, "server", delta=self.study.privacy.delta)
 
     def code_epsilon(self, unit: Unit) -> float | None:
         """Of all rounds of a federated code."""
@@ -69,7 +60,7 @@ class Forecast:
 
     def composed(self) -> dict[Audience, dict[Unit, float | None]]:
         """All of it together, for whoever learns everything, and for whoever sees the models alone."""
-        losses = [*self.releases.values(), *(made for made in (self.codebook, self.code) if made is not None)]
+        losses = [*self.releases.values(), *(() if self.code is None else (self.code,))]
         if self.training is not None:
             losses += self._training(self.training.rounds)
         else:
@@ -110,7 +101,6 @@ def forecast(study: Study, clips_per_speaker: Sequence[int], *, seconds: float) 
         study,
         cohort,
         releases,
-        _codebook(study, cohort),
         _code(study, cohort),
         plan_training(study, first.clips_per_speaker) if private else None,
         first,
@@ -134,13 +124,6 @@ def _split(study: Study, cohort: Cohort) -> list[Cohort]:
             Cohort(tuple((s, clips[:n]) for (s, clips), n in zip(parts, counts, strict=True) if n)),
         ]
     return [part for part in pairs if part.clips]
-
-
-def _codebook(study: Study, cohort: Cohort) -> Loss | None:
-    if not study.voice.enabled or study.voice.codebook != "federated":
-        return None
-    losses = codebook_losses(study.voice, min(len(clips) for _, clips in cohort.speakers))
-    return Loss(cohort, AUDIENCES, (losses["clip"],), (losses["speaker"],))
 
 
 def _code(study: Study, cohort: Cohort) -> Loss | None:

@@ -67,7 +67,7 @@ def digest_of(text: str, arrays: dict[str, Array]) -> str:
 
 @dataclass(frozen=True, slots=True)
 class UpdateStore:
-    """The answers of one study, by name: the last round of each model, every iteration of a codebook."""
+    """The answers of one study, by name: the last round of each model, every round of a code."""
 
     folder: Path
 

@@ -50,11 +50,11 @@ def anonymize_corpus(
 
 def _check_alone(study: Study) -> None:
     voice = study.voice
-    if voice.enabled and (voice.trains_code or voice.codebook == "federated"):
+    if voice.enabled and voice.trains_code:
         raise StudyError(
             "a study whose sites learn together before they release",
             expected="one that a site alone can release by",
-            fix="run `moretta simulate`, or name another source in [voice]: `codebook`, `code_training`, `words_from`",
+            fix="run `moretta simulate`, or name another source in [voice]: `code_training`, `words_from`",
         )
 
 

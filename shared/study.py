@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, ValidationError, model_validator
 
@@ -67,7 +68,7 @@ class TrainSection(Section):
     """L2 norm of an update beyond which it is taken for damage or an attack."""
 
 
-Asked = Literal["codebook", "release", "train", "evaluate"]
+Asked = Literal["release", "train", "evaluate"]
 """The stages in which sites are asked something."""
 
 
@@ -81,12 +82,12 @@ class StageLimits(Section):
 class StagesSection(Section):
     """`[stages]`: how long sites are waited for, and what happens when one is lost."""
 
+    removed: ClassVar[Mapping[str, str]] = {"codebook": "sites are not asked for a codebook; leave the key out"}
     wait_seconds: Positive = 600.0
     """How long enrolled sites are waited for before the study starts with those that are there."""
     on_lost_site: Literal["continue", "retry"] = "continue"
     """`continue`: a stage or round ends without a site that was lost in it. `retry`: the site is asked again when it
     is back, up to the deadline."""
-    codebook: StageLimits = StageLimits()
     release: StageLimits = StageLimits()
     train: StageLimits = StageLimits()
     evaluate: StageLimits = StageLimits()
@@ -186,15 +187,6 @@ class Study(Section):
             raise ValueError(
                 f"the strategy {self.train.strategy} compares single updates, and [aggregation] hides them in their "
                 f"sum; choose one of: {', '.join(AVERAGING)}"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _no_site_moves_the_others(self) -> Self:
-        if self.aggregation.dp != "none" and self.voice.enabled and self.voice.codebook == "federated":
-            raise ValueError(
-                "a federated codebook carries what a site has into the other sites' updates, which noise on their sum "
-                'does not count; choose codebook = "public", or dp = "none" in [aggregation]'
             )
         return self
 

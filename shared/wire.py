@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from flwr.app import ArrayRecord, ConfigRecord, RecordDict
 
 HELLO = "query.hello"
-CODEBOOK = "query.codebook"
 CODE = "train.code"
 RELEASE = "query.release"
 FETCH = "query.fetch"

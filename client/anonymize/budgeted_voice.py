@@ -14,7 +14,6 @@ from moretta.shared.errors import ClipError
 from moretta.shared.features.mfcc import Audio, check_samples, mfcc
 from moretta.shared.features.public_codes import Matrix, PublicCodes, pooled
 from moretta.shared.features.public_voice import PublicVoice
-from moretta.shared.privacy.codebook_budget import codebook_statements
 from moretta.shared.privacy.mechanism import Mechanism
 from moretta.shared.privacy.noise import NoiseSource
 from moretta.shared.release.format import AnonymizerStatement, PrivacyStatement, PrivacyUnit
@@ -127,7 +126,7 @@ class BudgetedVoice(Anonymizer):
             version=self.version,
             form=self.form,
             parameters=self._parameters(),
-            privacy=self._privacy(sizes) + codebook_statements(self._section, sizes),
+            privacy=self._privacy(sizes),
             noise=noise,
             counts={} if self._shares is None else {"clips_over_budget": self._shares.left_out},
         )

@@ -5,10 +5,9 @@ from __future__ import annotations
 from typing import Any, Self
 
 from moretta.client.anonymize.budgeted_voice import BudgetedVoice
-from moretta.client.anonymize.registry import Array, Speaker, anonymizer
+from moretta.client.anonymize.registry import Array, anonymizer
 from moretta.shared.errors import StudyError
-from moretta.shared.features.mfcc import check_samples
-from moretta.shared.features.public_codes import WORDS, Matrix, PublicCodes
+from moretta.shared.features.public_codes import Matrix, PublicCodes
 from moretta.shared.features.public_voice import PublicVoice
 from moretta.shared.privacy.clip_budget import voice_response
 from moretta.shared.privacy.noise import NoiseSource
@@ -27,7 +26,6 @@ class ClipQuantizer(BudgetedVoice):
     """
 
     mechanism = "randomized response among public words"
-    federated_words = WORDS
 
     def __init__(self, section: VoiceSection, public: PublicVoice, codes: PublicCodes) -> None:
         super().__init__(section, public, codes)
@@ -51,10 +49,6 @@ class ClipQuantizer(BudgetedVoice):
     def codebook(self) -> Matrix | None:
         """float32 [k, d], where tokens are released."""
         return self._codes.words if self.form == "code-tokens" else None
-
-    def points(self, samples: Array, speaker: Speaker) -> Matrix:
-        """float32 [segments, d] of one clip, without noise."""
-        return self.codes_of(check_samples(samples), speaker)
 
     def answer(self, codes: Matrix, noise: NoiseSource) -> Array:
         """int32 [segments], or the words that the answers name, float32 [segments * d]."""

@@ -11,10 +11,9 @@ from moretta.client.anonymize.registry import LEDGER_UNITS, Anonymizer, Array, S
 from moretta.shared.errors import ClipError, StudyError
 from moretta.shared.features.codebook import fit_codebook, nearest
 from moretta.shared.features.mfcc import Frames, check_samples, mfcc_batch
-from moretta.shared.features.public_voice import CODEBOOK, PublicVoice
+from moretta.shared.features.public_voice import PublicVoice
 from moretta.shared.features.sampling import FrameSample
 from moretta.shared.features.voice_forms import as_waveform, frame_count
-from moretta.shared.privacy.codebook_budget import codebook_statements
 from moretta.shared.privacy.laplace import LaplaceValues, values_per_unit
 from moretta.shared.privacy.mechanism import Mechanism
 from moretta.shared.privacy.noise import NoiseSource, SystemNoise
@@ -27,7 +26,6 @@ _FIT_BATCH_CLIPS = 16
 
 _NOTES = {
     ("bounded", "public"): "values are clipped to public bounds; the codebook is public",
-    ("bounded", "federated"): "values are clipped to public bounds; the codebook is federated, and accounted by itself",
     ("bounded", "local"): (
         "values are clipped to public bounds; noise is drawn twice, for the codebook and for the tokens, "
         "and both are counted"
@@ -62,8 +60,6 @@ class MfccQuantizer(Anonymizer):
         public: statistics, and the codebook unless the study wants a local one.
         seed: of the choice of frames that a local codebook is fitted on, and of its k-means; never of noise.
     """
-
-    federated_words = CODEBOOK
 
     def __init__(self, section: VoiceSection, public: PublicVoice, seed: int) -> None:
         self._section = section
@@ -160,11 +156,6 @@ class MfccQuantizer(Anonymizer):
                 out[index] = error
         return out
 
-    def points(self, samples: Array, speaker: Speaker) -> Frames:  # noqa: ARG002
-        """float32 [frames, coefficients] of one clip, bounded and without noise."""
-        frames = mfcc_batch([check_samples(samples)], self._section.coefficients)[0]
-        return np.clip(self._public.standardise(frames), -self._section.bound, self._section.bound)
-
     def tokens(self, frames: Frames, noise: NoiseSource) -> Array:
         """Noisy tokens of one clip's MFCC.
 
@@ -206,8 +197,7 @@ class MfccQuantizer(Anonymizer):
                 section.coefficients,
                 mechanism="Laplace on bounded MFCC values" if self._bounded else "Laplace on raw MFCC values",
                 note=_NOTES[section.preset, codebook] + _LENGTH_NOTE,
-            )
-            + codebook_statements(section, sizes),
+            ),
             noise=noise,
             counts={"codebook_frames": self._fitted_frames} if self._local else {},
         )

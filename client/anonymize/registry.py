@@ -34,8 +34,6 @@ class Anonymizer(ABC):
     modality: ClassVar[Modality]
     name: ClassVar[str]
     version: ClassVar[str]
-    federated_words: ClassVar[str | None] = None
-    """Name of the shared array [k, d] that a federated codebook moves; None if there is no such codebook."""
 
     @classmethod
     @abstractmethod
@@ -78,15 +76,6 @@ class Anonymizer(ABC):
         """
         del clips
         raise NotImplementedError(f"{self.name} learns no emotions")
-
-    def points(self, samples: Array, speaker: Speaker) -> Array:
-        """What a federated codebook is made of: float32 [n, d] of one clip, without noise. Nothing of it may leave.
-
-        Raises:
-            ClipError: the clip cannot be used.
-        """
-        del samples, speaker
-        raise NotImplementedError(f"{self.name} has no codebook")
 
     @abstractmethod
     def release(

@@ -59,9 +59,6 @@ def _facts(planned: Forecast) -> dict[str, Any]:
             }
             for modality in planned.releases
         },
-        "codebook": None
-        if planned.codebook is None
-        else {unit: planned.codebook_epsilon(unit) for unit in ("clip", "speaker")},
         "code": _code(planned),
         "composed": planned.composed(),
     }
@@ -143,9 +140,6 @@ def _lines(facts: dict[str, Any]) -> list[str]:
     for modality, release in facts["releases"].items():
         lines.append(f"  {modality} by {release['anonymizer']}")
         lines += [f"    epsilon per {unit:<8} {_figure(release[unit])}" for unit in ("clip", "speaker")]
-    if facts["codebook"] is not None:
-        lines.append("  voice, for the federated codebook")
-        lines += [f"    epsilon per {unit:<8} {_figure(epsilon)}" for unit, epsilon in facts["codebook"].items()]
     if facts["code"] is not None:
         lines += _code_lines(facts["code"])
     lines += ["", "All of it together, for"]

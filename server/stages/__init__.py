@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from moretta.server.run import Stage
 from moretta.server.stages.audit import audit
-from moretta.server.stages.code import STAGE as CODE_STAGE
-from moretta.server.stages.code import code_wanted, federate_code
-from moretta.server.stages.codebook import STAGE, federate_codebook, wanted
+from moretta.server.stages.code import STAGE, code_wanted, federate_code
 from moretta.server.stages.evaluate import evaluate
 from moretta.server.stages.public import make_public
 from moretta.server.stages.release import collect_releases
@@ -16,8 +14,7 @@ from moretta.server.stages.utility import central_check
 
 SITE_STAGES: list[Stage] = [
     Stage("codebook", make_public),
-    Stage(STAGE, federate_codebook, wanted),
-    Stage(CODE_STAGE, federate_code, code_wanted),
+    Stage(STAGE, federate_code, code_wanted),
     Stage("release", collect_releases),
     Stage("train voice", train_voice),
     Stage("train face", train_face),

@@ -10,14 +10,11 @@ from dataclasses import replace
 import numpy as np
 
 from moretta.shared.privacy.accounting import epsilon_spent
-from moretta.shared.privacy.dp_lloyd import DpLloyd
 from moretta.shared.privacy.dp_sgd import SampledGaussian
 from moretta.shared.privacy.gaussian import Gaussian, gaussian_epsilon
 from moretta.shared.privacy.mechanism import Mechanism
 from moretta.shared.privacy.renyi import ORDERS, epsilon_of
 
-_GAUSSIANS = (Gaussian, DpLloyd)
-"""Those that tell exactly as much as one Gaussian does."""
 _PRV_LIMIT = 50.0
 """Where the Renyi accountant finds more, the PRV accountant's grid gets large and says little that is new."""
 
@@ -79,14 +76,14 @@ def _pure(counts: Counter[Mechanism]) -> float | None:
 def _pure_beside_renyi(counts: Counter[Mechanism], delta: float) -> float | None:
     pure = Counter({loss: times for loss, times in counts.items() if loss.pure_epsilon is not None})
     rest = Counter({loss: times for loss, times in counts.items() if loss.pure_epsilon is None})
-    beside = _gaussians(rest, delta) if all(isinstance(loss, _GAUSSIANS) for loss in rest) else _by_renyi(rest, delta)
+    beside = _gaussians(rest, delta) if all(isinstance(loss, Gaussian) for loss in rest) else _by_renyi(rest, delta)
     alone = _pure(pure)
     return None if beside is None or alone is None else beside + alone
 
 
 def _gaussians(counts: Counter[Mechanism], delta: float) -> float | None:
     """Gaussians compose to a Gaussian (Dong, Roth and Su 2022, corollary 3.3)."""
-    ratios = [(loss.ratio, times) for loss, times in counts.items() if isinstance(loss, _GAUSSIANS)]
+    ratios = [(loss.ratio, times) for loss, times in counts.items() if isinstance(loss, Gaussian)]
     if delta <= 0 or len(ratios) != len(counts):
         return None
     return gaussian_epsilon(delta, math.sqrt(sum(times * ratio**2 for ratio, times in ratios)))

@@ -8,7 +8,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from moretta.shared.privacy.mechanism import Mechanism, Relation, Sensitivity, check_positive, mechanism
+from moretta.shared.privacy.mechanism import Mechanism, Relation, Sensitivity, check_positive, mechanism, retired
 from moretta.shared.privacy.renyi import ORDERS, Curve
 from moretta.shared.privacy.search import least
 from moretta.shared.release.format import PrivacyUnit
@@ -93,3 +93,11 @@ class Gaussian(Mechanism):
     def for_group(self, size: int, unit: PrivacyUnit = "speaker") -> Gaussian:
         """Each unit moves its own vector by `distance`: together they move by root `size` as far."""
         return replace(self, distance=self.distance * math.sqrt(size), unit=unit)
+
+
+@retired("dp-lloyd")
+def _of_lloyd(*, noise_multiplier: float, iterations: int, group: int, unit: PrivacyUnit) -> Gaussian:
+    """The sums of a federated codebook, which there is no more: as much as one Gaussian of root `iterations` the
+    reach."""
+    check_positive("DP Lloyd", iterations=iterations, group=group)
+    return Gaussian(sigma=noise_multiplier, distance=group * math.sqrt(iterations), unit=unit)

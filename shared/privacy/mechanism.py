@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from typing import Any, ClassVar, Literal, NamedTuple, Self, TypeVar
 
@@ -74,7 +75,9 @@ class Mechanism(ABC):
 
 
 _KINDS: dict[str, type[Mechanism]] = {}
+_RETIRED: dict[str, Callable[..., Mechanism]] = {}
 M = TypeVar("M", bound=type[Mechanism])
+R = TypeVar("R", bound=Callable[..., Mechanism])
 
 
 def mechanism(kind: str) -> Any:
@@ -90,6 +93,16 @@ def mechanism(kind: str) -> Any:
     return register
 
 
+def retired(kind: str) -> Callable[[R], R]:
+    """Register how to read a mechanism of earlier versions: what a ledger has of it stays spent."""
+
+    def register(read: R) -> R:
+        _RETIRED[kind] = read
+        return read
+
+    return register
+
+
 def from_record(record: dict[str, Any]) -> Mechanism:
     """Read what `record` wrote.
 
@@ -97,13 +110,14 @@ def from_record(record: dict[str, Any]) -> Mechanism:
         ReleaseError: an unknown kind, or numbers that it does not take.
     """
     _load_all()
-    known = _KINDS.get(str(record.get("kind")))
+    kind = str(record.get("kind"))
+    known = _KINDS.get(kind) or _RETIRED.get(kind)
     if known is None:
         raise ReleaseError(f"the privacy mechanism {record.get('kind')!r}", expected=f"one of: {', '.join(_KINDS)}")
     try:
         return known(**{name: value for name, value in record.items() if name != "kind"})
     except (TypeError, ValueError) as error:
-        raise ReleaseError(f"a privacy mechanism {known.kind} that cannot be: {error}") from error
+        raise ReleaseError(f"a privacy mechanism {kind} that cannot be: {error}") from error
 
 
 def _load_all() -> None:

@@ -212,7 +212,6 @@ def test_a_corpus_without_what_the_study_asks_for_is_told(told: Any, tiny_corpus
 @pytest.mark.parametrize(
     "voice",
     [
-        'codebook = "federated"',
         'anonymizer = "speaker-normalised"\ncode_training = "federated"',
         'anonymizer = "emotion-words"\nwords_from = "federated"',
     ],

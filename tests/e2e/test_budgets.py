@@ -1,4 +1,4 @@
-"""Whole studies by clip and by speaker, over a federated codebook: what the report says is what the ledgers have."""
+"""Whole studies by clip and by speaker, by a budget: what the report says is what the ledgers have."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -24,10 +23,7 @@ sites = 2
 [voice]
 preset = "{preset}"
 form = "{form}"
-codebook = "federated"
 codebook_size = 16
-codebook_epsilon = 3.0
-codebook_iterations = 2
 [face]
 enabled = false
 [train]
@@ -38,10 +34,7 @@ folds = 2
 attackers = ["voice-logistic", "voice-wccn"]
 bootstrap = 20
 """
-RELEASE, CODEBOOK = (
-    "voice release: randomized response among public words",
-    "voice release: DP Lloyd for the federated codebook",
-)
+RELEASE = "voice release: randomized response among public words"
 
 
 @pytest.mark.parametrize(
@@ -64,25 +57,20 @@ def test_a_study_tells_at_both_units_what_its_ledgers_hold(
     assert done.returncode == ExitCode.OK, done.stderr
     report = json.loads((out / "report.json").read_text(encoding="utf-8"))
     assert report["corpus"]["clips"] == clips
-    assert [row["name"] for row in report["run"]["stages"]][:3] == ["codebook", "federated codebook", "release"]
+    assert [row["name"] for row in report["run"]["stages"]][:2] == ["codebook", "release"]
     rows = {(row["site"], row["mechanism"], row["unit"]): row for row in report["privacy"]}
     for site in ("site-00", "site-01"):
-        found = {u: {m: rows[site, m, u]["epsilon"] for m in (RELEASE, CODEBOOK)} for u in ("clip", "speaker")}
-        assert {unit: parts[RELEASE] for unit, parts in found.items()} == pytest.approx(released)
-        assert found["speaker"][CODEBOOK] == pytest.approx(3.0, rel=1e-4)
-        assert rows[site, CODEBOOK, "speaker"]["nominal"] == 3.0
+        found = {unit: rows[site, RELEASE, unit]["epsilon"] for unit in ("clip", "speaker")}
+        assert found == pytest.approx(released)
         assert rows[site, RELEASE, "clip"]["nominal"] == 8.0
         _check_ledger(out / "sites" / site / "ledger.jsonl", found)
     page = (out / "report.html").read_text(encoding="utf-8")
     assert "randomized response among public words" in page
-    assert "DP Lloyd for the federated codebook" in page
 
 
-def _check_ledger(path: Path, found: dict[str, dict[str, Any]]) -> None:
+def _check_ledger(path: Path, found: dict[str, float]) -> None:
     ledger = Ledger(path)
-    assert [e["iteration"] for e in ledger.entries("codebook")] == [1, 2]
     assert len(ledger.entries("release")) == 1
     account = Account.read(ledger)
-    for unit, parts in found.items():
-        spent = account.epsilon(unit, "server", delta=DELTA)  # type: ignore[arg-type]
-        assert max(parts.values()) < (spent or 0) <= sum(parts.values()) * (1 + 1e-6)
+    for unit, epsilon in found.items():
+        assert account.epsilon(unit, "server", delta=DELTA) == pytest.approx(epsilon)  # type: ignore[arg-type]

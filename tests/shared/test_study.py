@@ -167,10 +167,6 @@ def test_the_example_on_the_page_is_a_study() -> None:
         ({"aggregation": {"dp": "central", "min_sites": 1}}, "greater than or equal to 2"),
         ({"audit": {"updates": False}, "aggregation": {"secure": True, "dp": "central"}}, "would have to clip"),
         ({"audit": {"updates": False}, "aggregation": {"secure": True, "min_sites": 2}}, "let it be at least 3"),
-        (
-            {"voice": {"codebook": "federated"}, "aggregation": {"dp": "central"}},
-            "into the other sites' updates",
-        ),
         ({"aggregation": {"secure": True}}, r"audit.updates attacks; set updates = false in \[audit\]"),
         (
             {"train": {"strategy": "Bulyan"}, "audit": {"updates": False}, "aggregation": {"secure": True}},

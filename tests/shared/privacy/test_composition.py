@@ -5,7 +5,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from moretta.shared.privacy.composition import composed_epsilon, group_privacy
-from moretta.shared.privacy.dp_lloyd import DpLloyd, calibrated_lloyd_noise
 from moretta.shared.privacy.dp_sgd import SampledGaussian
 from moretta.shared.privacy.gaussian import Gaussian
 from moretta.shared.privacy.laplace import LaplaceVector
@@ -76,12 +75,6 @@ def test_steps_of_dp_sgd_in_many_entries_are_the_same_as_in_one() -> None:
     rounds = [SampledGaussian(noise_multiplier=2.0, rate=0.2, steps=5)] * 10
     at_once = SampledGaussian(noise_multiplier=2.0, rate=0.2, steps=50)
     assert composed_epsilon(rounds, delta=1e-3) == pytest.approx(composed_epsilon([at_once], delta=1e-3))
-
-
-def test_lloyd_iterations_are_gaussians_of_a_speakers_whole_contribution() -> None:
-    noise = calibrated_lloyd_noise(epsilon=2.0, delta=1e-4, iterations=5)
-    assert DpLloyd(noise_multiplier=noise, iterations=5).epsilon(1e-4) == pytest.approx(2.0)
-    assert Gaussian(sigma=noise, distance=5**0.5).epsilon(1e-4) == pytest.approx(2.0)
 
 
 def test_the_lemma_on_groups() -> None:

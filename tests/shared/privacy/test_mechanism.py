@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 
 from moretta.shared.errors import ReleaseError
-from moretta.shared.privacy.dp_lloyd import DpLloyd
 from moretta.shared.privacy.dp_sgd import SampledGaussian
 from moretta.shared.privacy.gaussian import Gaussian
 from moretta.shared.privacy.laplace import LaplaceVector
@@ -20,7 +19,6 @@ EXAMPLES: list[Mechanism] = [
     Gaussian(sigma=2.0, distance=1.5),
     RandomizedResponse(choices=16, token_epsilon=2.0, tokens=4),
     SampledGaussian(noise_multiplier=1.3, rate=0.2, steps=10, unit="speaker"),
-    DpLloyd(noise_multiplier=8.0, iterations=4, unit="speaker"),
     SiteGaussian(noise_multiplier=5.0, rounds=10),
     Unbounded(why="no bound"),
     Pure(total=0.5),
@@ -36,7 +34,6 @@ BAD: list[tuple[Any, dict[str, Any]]] = [
     (SampledGaussian, {"noise_multiplier": 1.0, "rate": 1.1, "steps": 1}),
     (SampledGaussian, {"noise_multiplier": 1.0, "rate": 0.0, "steps": 1}),
     (SampledGaussian, {"noise_multiplier": 1.0, "rate": 0.5, "steps": 1, "group": 2, "moves": True}),
-    (DpLloyd, {"noise_multiplier": 1.0, "iterations": 0}),
     (SiteGaussian, {"noise_multiplier": 1.0, "rounds": 0}),
     (Pure, {"total": -1.0}),
 ]
@@ -95,6 +92,13 @@ def test_a_ledger_line_of_an_unknown_or_impossible_mechanism_is_refused() -> Non
         from_record({"kind": "laplace", "values": 3})
     with pytest.raises(ReleaseError, match="rate"):
         from_record({"kind": "sampled-gaussian", "noise_multiplier": 1.0, "rate": 2.0, "steps": 1})
+
+
+def test_what_a_federated_codebook_cost_stays_spent_though_there_is_none_any_more() -> None:
+    record = {"kind": "dp-lloyd", "unit": "speaker", "noise_multiplier": 8.0, "iterations": 4, "group": 3}
+    assert from_record(record) == Gaussian(sigma=8.0, distance=6.0, unit="speaker")
+    with pytest.raises(ReleaseError, match="dp-lloyd"):
+        from_record({**record, "iterations": 0})
 
 
 def test_two_mechanisms_of_one_name_are_a_defect() -> None:

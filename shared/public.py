@@ -19,19 +19,13 @@ if TYPE_CHECKING:
     from moretta.shared.features.public_people import Recording
     from moretta.shared.features.public_voice import PublicVoice
     from moretta.shared.features.speaker_code import PublicRows, SpeakerCode
-    from moretta.shared.models.autoencoder import Autoencoder
-    from moretta.shared.models.expression_code import ExpressionCode
 
 Array = npt.NDArray[Any]
 _BATCH = 8
 """Small: with few synthetic faces more steps gain more than smoother ones (21.9 dB after 8 epochs, 20.5 with 32)."""
 Tell = Callable[[str], None]
-AUTOENCODERS = ("autoencoder", "normalised-autoencoder")
-"""Face anonymizers that need a trained network."""
-CODE_PREFIX = "face-code/"
-"""Before the names of the arrays of an expression code."""
-_CODE_PEOPLE, _CODE_EACH, _CODE_HOME = 150, 10, 150
-"""Public people who teach the expression code, pictures of each, and pictures of the person whose face all wear."""
+AUTOENCODER = "autoencoder"
+"""The face anonymizer that needs a trained network."""
 
 
 def public_arrays(study: Study, tell: Tell = lambda text: None) -> dict[str, Array]:  # noqa: ARG005
@@ -63,7 +57,7 @@ def public_arrays(study: Study, tell: Tell = lambda text: None) -> dict[str, Arr
             from moretta.shared.features.emotion_words import EmotionWords
 
             arrays |= EmotionWords.of_public(measured_people(study)).to_arrays()
-    if study.face.enabled and study.face.anonymizer in AUTOENCODERS:
+    if study.face.enabled and study.face.anonymizer == AUTOENCODER:
         arrays |= _autoencoder(study, tell)
     return arrays
 
@@ -129,26 +123,7 @@ def _autoencoder(study: Study, tell: Tell) -> dict[str, Array]:
 
     weights = study.face.weights
     model = load_autoencoder(weights if weights is not None else _trained(study, tell))
-    arrays = {f"face/{name}": array for name, array in autoencoder_arrays(model).items()}
-    if study.face.anonymizer == "normalised-autoencoder":
-        tell("learning on drawn people in which directions of a code a face moves")
-        arrays |= expression_code(model, seed=derive(study.seed, "expression code")).to_arrays(CODE_PREFIX)
-    return arrays
-
-
-def expression_code(
-    model: Autoencoder, *, seed: int, people: int = _CODE_PEOPLE, shots: int = _CODE_HOME
-) -> ExpressionCode:
-    """The directions of expression in an autoencoder's code, from people drawn for the purpose."""
-    from moretta.shared.corpus.moving_faces import draw_moving_people, draw_public_person
-    from moretta.shared.models.codec import Codec
-    from moretta.shared.models.expression_code import learn_expression_code
-
-    codec, side = Codec(model), model.spec.side
-    faces = draw_moving_people(people, _CODE_EACH, side, seed=seed)
-    home = draw_public_person(shots, side, seed=seed)
-    codes = [codec.encode(pictures) for pictures in faces.pictures]
-    return learn_expression_code(codes, list(faces.values), codec.encode(home.pictures[0]))
+    return {f"face/{name}": array for name, array in autoencoder_arrays(model).items()}
 
 
 def _trained(study: Study, tell: Tell) -> Path:

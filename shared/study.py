@@ -37,7 +37,7 @@ class FaceSection(Section):
     noise: Fraction = 0.1
     """Standard deviation of the Gaussian corruption of frames in [0, 1]."""
     clip_noise: NoiseSize = CLIP_NOISE
-    """Of `expression-track` and `normalised-autoencoder`: deviation of noise that is alike in a whole clip."""
+    """Of `expression-track`: deviation of noise that is alike in a whole clip."""
     frame_noise: NoiseSize = FRAME_NOISE
     """The same of noise that changes within a clip."""
     fps: Positive = 5.0

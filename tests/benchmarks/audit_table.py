@@ -46,7 +46,7 @@ def voice_studies() -> dict[str, str]:
 
 def face_studies() -> dict[str, str]:
     """The same for faces."""
-    names = ("none", "constant", "blur", "pixelate", "autoencoder", "expression-track", "normalised-autoencoder")
+    names = ("none", "constant", "blur", "pixelate", "autoencoder", "expression-track")
     lines = {name: f'[face]\nanonymizer = "{name}"\n[voice]\nenabled = false\n' for name in names}
     return {"unprotected" if name == "none" else name: text for name, text in lines.items()}
 

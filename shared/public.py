@@ -18,7 +18,7 @@ from moretta.shared.versions import code_digest
 if TYPE_CHECKING:
     from moretta.shared.features.public_people import Recording
     from moretta.shared.features.public_voice import PublicVoice
-    from moretta.shared.features.speaker_code import PublicRows, SpeakerCode
+    from moretta.shared.features.speaker_code import PublicRows
 
 Array = npt.NDArray[Any]
 _BATCH = 8
@@ -88,7 +88,7 @@ def _speaker_code(study: Study) -> dict[str, Array]:
     voice, rows, seed = study.voice, measured_people(study), derive(study.seed, "speaker code")
     network = EncoderOptions.of(voice)
     code = learn_speaker_code(rows, size=voice.code_size, codebook_size=voice.codebook_size, seed=seed, network=network)
-    return code.to_arrays() | _heard(study, rows, code)
+    return code.to_arrays()
 
 
 def measured_people(study: Study) -> PublicRows:
@@ -109,13 +109,7 @@ def taught_arrays(study: Study, rows: PublicRows, directions: npt.NDArray[Any]) 
 
     voice, seed = study.voice, derive(study.seed, "speaker code")
     code = code_along(rows, directions, codebook_size=voice.codebook_size, seed=seed, rounds=voice.code_rounds)
-    return code.to_arrays() | _heard(study, rows, code)
-
-
-def _heard(study: Study, rows: PublicRows, code: SpeakerCode) -> dict[str, Array]:
-    from moretta.shared.features.code_voice import learn_code_voice
-
-    return learn_code_voice(rows, code).to_arrays() if study.voice.form == "waveform" else {}
+    return code.to_arrays()
 
 
 def _autoencoder(study: Study, tell: Tell) -> dict[str, Array]:

@@ -34,6 +34,11 @@ _NO_ADVERSARY = 'remove the key; `code_encoder = "network"` stays, and hides as 
 REMOVED = (
     Removed("voice", {"code_adversary": None}, _NO_ADVERSARY),
     Removed("voice", {"code_adversary_weight": None}, _NO_ADVERSARY),
+    Removed(
+        "voice",
+        {"anonymizer": "speaker-normalised", "form": "waveform"},
+        'set `form = "code-sequence"` in [voice]: the sound was made of that sequence alone',
+    ),
     Removed("face", {"anonymizer": "normalised-autoencoder"}, 'set `anonymizer = "expression-track"` in [face]'),
 )
 """Their figures are in docs/measured.md, under "Tried and rejected"."""

@@ -1,8 +1,7 @@
 """How something was said, told relative to how this person says things: what only a site that knows its people can do.
 
 Measurements of pitch, level, spectrum and rhythm -> ranks among the person's own clips -> code that is the same for
-everybody -> the person's own mean and covariance taken away -> noise -> code, sequence of codes, tokens, or the
-sequence heard in one public voice.
+everybody -> the person's own mean and covariance taken away -> noise -> code, sequence of codes, or tokens.
 """
 
 from __future__ import annotations
@@ -17,7 +16,6 @@ import numpy as np
 from moretta.client.anonymize.registry import LEDGER_UNITS, Anonymizer, Array, Speaker, anonymizer
 from moretta.client.anonymize.speaker_references import Heard, Rows, SpeakerReferences, clip_digest, forget
 from moretta.shared.errors import ClipError, StudyError
-from moretta.shared.features.code_voice import CONTROLS, CodeVoice, steps_of
 from moretta.shared.features.codebook import nearest
 from moretta.shared.features.delivery import MEASUREMENTS
 from moretta.shared.features.mfcc import check_samples
@@ -32,7 +30,6 @@ from moretta.shared.release.format import CODE_FORMS, AnonymizerStatement, Priva
 from moretta.shared.study import Study
 from moretta.shared.study_voice import VoiceSection
 
-FORMS = (*CODE_FORMS, "waveform")
 DELTA = 1e-5
 _MECHANISM = "Gaussian noise on bounded codes"
 _NOTE = (
@@ -50,17 +47,13 @@ class SpeakerNormalised(Anonymizer):
     A speaker's only clip is told relative to itself: its code is noise around 0. What all clips of a speaker have in
     common cannot be told, so of somebody who was recorded in one emotion only, that emotion cannot be read.
 
-    A waveform is a sequence of codes, as it would be released, heard in one public voice that murmurs the same
-    syllables for everybody. Nothing of the clip goes into it but these codes and how many they are.
-
     Args:
         section: the study's `[voice]`.
         code: learnt on public speech, or, from there on, on the sites' own.
-        voice: the public one, of waveforms.
     """
 
-    def __init__(self, section: VoiceSection, code: SpeakerCode, voice: CodeVoice | None = None) -> None:
-        self._section, self._code, self._voice = section, code, voice
+    def __init__(self, section: VoiceSection, code: SpeakerCode) -> None:
+        self._section, self._code = section, code
         self._references = SpeakerReferences(None, len(MEASUREMENTS))
         self._scales: dict[Speaker, PersonScale] = {}
 
@@ -69,14 +62,13 @@ class SpeakerNormalised(Anonymizer):
         """Build from the study and the code that the coordinator learnt on public speech, or had the sites train.
 
         Raises:
-            StudyError: there is no such code, or one of another size; for waveforms, no public voice; the study wants
-                MFCC or their tokens.
+            StudyError: there is no such code, or one of another size; the study wants a form that is no code.
         """
         voice, code = study.voice, SpeakerCode.from_arrays(shared)
-        if voice.form not in FORMS:
+        if voice.form not in CODE_FORMS:
             raise StudyError(
                 f"the voice anonymizer {cls.name!r} with the form {voice.form}",
-                expected=f"one of {', '.join(FORMS)}",
+                expected=f"one of {', '.join(CODE_FORMS)}",
                 fix="set `form` in [voice]",
             )
         if code.size != voice.code_size:
@@ -84,11 +76,11 @@ class SpeakerNormalised(Anonymizer):
         if (code.hidden is None) != (voice.code_encoder == "directions"):
             made = "directions" if code.hidden is None else "a network"
             raise StudyError(f"a public code of {made}", expected=f"{voice.code_encoder}, as the study says")
-        return cls(voice, code, CodeVoice.from_arrays(shared, code.size) if voice.form == "waveform" else None)
+        return cls(voice, code)
 
     @property
     def form(self) -> str:
-        """`code`, `code-sequence`, `code-tokens` or `waveform`."""
+        """`code`, `code-sequence` or `code-tokens`."""
         return self._section.form
 
     @property
@@ -97,8 +89,8 @@ class SpeakerNormalised(Anonymizer):
         return self._code.words if self.form == "code-tokens" else None
 
     def frames(self, released: Array) -> int:
-        """Steps of a sequence, heard or not; a code is one."""
-        return steps_of(released) if self.form == "waveform" else frame_count(self.form, released)
+        """Steps of a sequence; a code is one."""
+        return frame_count(self.form, released)
 
     def keep_in(self, folder: Path) -> None:
         """Keep secret weights and shifts there, so that a clip counts as much in a later release as in this one."""
@@ -146,7 +138,6 @@ class SpeakerNormalised(Anonymizer):
                 "limit": CODE_LIMIT,
                 "measurements": len(MEASUREMENTS),
                 "codebook_size": len(self._code.words) if self.form == "code-tokens" else None,
-                "public_voice": self._voice and {"follows": [control.name for control in CONTROLS], "words": False},
             },
             privacy=tuple(_stated(unit, losses[unit]) for unit in LEDGER_UNITS) + code_statements(section, sizes),
             noise=noise,  # the weights of a speaker's clips are secret too, so it matters where codes have no noise
@@ -195,14 +186,12 @@ class SpeakerNormalised(Anonymizer):
         return self._scales[speaker]
 
     def _released(self, codes: np.ndarray, noise: NoiseSource) -> Array:
-        """What leaves: codes with noise, on a grid that hides the low bits; or their sound, or the nearest words."""
+        """What leaves: codes with noise, on a grid that hides the low bits; or the nearest words."""
         sigma = self._section.code_noise
         noisy = on_grid(codes + noise.private_normal(sigma, codes.shape), sigma) if sigma else codes
         if self.form == "code-tokens":
             return nearest(noisy, self._code.words)
         exact = np.asarray(noisy, np.float32)
-        if self._voice is not None:
-            return self._voice(exact)
         return exact[0] if self.form == "code" else exact
 
 

@@ -13,7 +13,6 @@ from moretta.shared.corpus.media import write_wav
 from moretta.shared.corpus.names import EMOTIONS
 from moretta.shared.corpus.voice import make_voice, synthesize
 from moretta.shared.errors import ClipError, HomeError, StudyError
-from moretta.shared.features.code_voice import CodeVoice, learn_code_voice
 from moretta.shared.features.public_people import synthetic_people
 from moretta.shared.features.speaker_code import CODE_LIMIT, learn_speaker_code, public_rows
 from moretta.shared.privacy.gaussian import Gaussian
@@ -23,7 +22,7 @@ from moretta.shared.public import public_arrays
 from moretta.shared.release.format import check_array
 from moretta.shared.study import Study
 
-FORMS = ("code", "code-sequence", "code-tokens", "waveform")
+FORMS = ("code", "code-sequence", "code-tokens")
 FILE = "speaker-normalised.safetensors"
 Clips = list[tuple[str, np.ndarray]]
 
@@ -33,8 +32,7 @@ def shared() -> dict[str, dict[str, Any]]:
     people = list(synthetic_people(1, voices=4, clips=12))
     clips, steps = (public_rows(people, in_steps=in_steps) for in_steps in (False, True))
     of_clips, of_steps = (learn_speaker_code(rows, size=5, codebook_size=16, seed=1) for rows in (clips, steps))
-    in_steps = of_steps.to_arrays() | learn_code_voice(steps, of_steps).to_arrays()
-    return {form: of_clips.to_arrays() if form == "code" else in_steps for form in FORMS}
+    return {form: (of_clips if form == "code" else of_steps).to_arrays() for form in FORMS}
 
 
 @pytest.fixture(scope="module")
@@ -76,41 +74,8 @@ def test_every_form_keeps_the_format(shared: Any, spoken: Clips, form: str) -> N
     made = fitted(shared, spoken, form=form, noise=0.5)
     for array in released(made, spoken):
         check_array("voice", form, array, codebook_size=16)
-        steps = {"code": 1, "waveform": len(array) // 8_000 - 1}.get(form, len(array))
-        assert made.frames(array) == steps
+        assert made.frames(array) == (1 if form == "code" else len(array))
     assert (made.codebook is None) == (form != "code-tokens")
-
-
-def test_a_waveform_is_made_of_the_released_codes_and_of_nothing_else(shared: Any, spoken: Clips) -> None:
-    """The very samples that anybody makes of the sequence of codes, noise and all."""
-    sounds = released(fitted(shared, spoken, form="waveform", noise=0.5), spoken)
-    codes = released(fitted(shared, spoken, form="code-sequence", noise=0.5), spoken)
-    public = CodeVoice.from_arrays(shared["waveform"], 5)
-    for sound, sequence in zip(sounds, codes, strict=True):
-        np.testing.assert_array_equal(sound, public(sequence))
-
-
-def test_two_people_whose_codes_are_the_same_sound_the_same_to_the_last_bit(shared: Any, spoken: Clips) -> None:
-    """A second of each, their only one, of which nothing can be told."""
-    clips = [("one", spoken[0][1][:16_000]), ("other", spoken[30][1][4_000:20_000])]
-    first, second = released(fitted(shared, clips, form="waveform"), clips)
-    np.testing.assert_array_equal(first, second)
-
-
-def test_being_heard_costs_as_much_as_being_told(shared: Any, spoken: Clips) -> None:
-    """It is made of the noisy codes, after the noise."""
-    stated = []
-    for form in ("code-sequence", "waveform"):
-        made = fitted(shared, spoken, form=form, noise=0.5)
-        sizes = {"0": [made.frames(array) for array in released(made, spoken[:12])]}
-        stated.append((made.losses(sizes), made.statement(sizes, "seeded").privacy))
-    assert stated[0] == stated[1]
-
-
-def test_the_statement_of_sound_says_what_the_public_voice_follows_and_that_words_are_gone(shared: Any) -> None:
-    said = build(shared, form="waveform").statement({"0": [2]}, "seeded").parameters["public_voice"]
-    assert "pitch median" in said["follows"] and said["words"] is False
-    assert build(shared).statement({"0": [1]}, "seeded").parameters["public_voice"] is None
 
 
 def test_what_is_the_same_in_all_of_a_speakers_clips_is_not_released(shared: Any, spoken: Clips) -> None:
@@ -268,10 +233,9 @@ def test_what_is_planned_for_a_clip_by_its_length_is_what_it_costs(shared: Any, 
     assert SpeakerNormalised.planned_losses(study, {"0": [261] * 3}) == made.losses(sizes)
 
 
-def test_mfcc_tokens_sound_without_a_public_voice_and_codes_of_another_size_are_refused(shared: Any) -> None:
+def test_mfcc_tokens_and_codes_of_another_size_are_refused(shared: Any) -> None:
     for changes, found in (
         ({"form": "tokens"}, "tokens"),
-        ({"form": "waveform"}, "speaker/delivery"),
         ({"code_size": 9}, "5 val"),
     ):
         study = Study().with_changes(voice={"anonymizer": "speaker-normalised", **changes})

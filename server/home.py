@@ -52,6 +52,9 @@ class Limits(_Section):
     burst_calls: int = Field(default=400, ge=1, le=100_000)
     """Calls that one site may make at once after a pause."""
     site_calls_in_flight: int = Field(default=16, ge=1, le=1000)
+    """Of one site. As many more may wait; further ones are refused at once."""
+    calls_open: int = Field(default=512, ge=16, le=10_000)
+    """Of all callers together, those that wait included. An eighth is kept for callers that have none open."""
     site_bytes_in_flight: int = Field(default=256 * MIB, ge=MIB)
     bytes_in_flight: int = Field(default=1024 * MIB, ge=MIB)
     """Of all sites together: bounds the memory of the relay."""
@@ -172,6 +175,7 @@ max_call_bytes = {limits.max_call_bytes}
 calls_per_second = {limits.calls_per_second}   # of one site
 burst_calls = {limits.burst_calls}
 site_calls_in_flight = {limits.site_calls_in_flight}
+calls_open = {limits.calls_open}         # of all callers together
 site_bytes_in_flight = {limits.site_bytes_in_flight}
 bytes_in_flight = {limits.bytes_in_flight}  # of all sites together
 patience_seconds = {limits.patience_seconds}    # how long a call waits for room before it is refused

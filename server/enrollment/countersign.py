@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import base64
-from dataclasses import dataclass
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import cast
 
 from cryptography import x509
@@ -18,7 +20,8 @@ from moretta.server.enrollment.database import Database
 from moretta.server.enrollment.models import LedgerHead
 from moretta.server.enrollment.records import KnownCertificate
 from moretta.server.port.credentials import PortCertificates
-from moretta.server.port.guard import MakeRoom, Method
+from moretta.server.port.guard import ENVELOPE_BYTES, MakeRoom, Method
+from moretta.server.port.limits import Pace
 from moretta.server.refusal import Refusal
 from moretta.shared.errors import RefusedError
 from moretta.shared.pb.enrollment_pb2 import CountersignHeadReply, CountersignHeadRequest
@@ -26,6 +29,10 @@ from moretta.shared.privacy.chain import START
 from moretta.shared.privacy.receipt import SignedHead, judged_head, sign_head
 
 _DIGEST_BYTES = 32
+MOST_ENTRIES = 1 << 18
+"""Of a ledger that is countersigned: decades of studies, and 8 MiB of digests."""
+_CALLS_PER_MINUTE = 30
+"""Of one site: a site asks before something leaves, and only if its ledger has grown."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,23 +42,35 @@ class Countersigner:
     Args:
         database: the registry's file.
         certificates: whose current key signs.
-        audit: is told of every head that was signed, and of every one that was refused.
+        audit: is told of every head that was signed. Refusals are counted by the port, as all are.
         clock: seconds since 1970.
+        monotonic: seconds, for the pace of each site.
     """
 
     database: Database
     certificates: PortCertificates
     audit: AuditLog
     clock: Clock
+    monotonic: Callable[[], float] = time.monotonic
+    _turn: asyncio.Lock = field(default_factory=asyncio.Lock)
+    _paces: dict[str, Pace] = field(default_factory=dict)
 
     def methods(self) -> list[Method]:
         """For the port: a part of the Enrollment service. Long ledgers make long messages."""
+        longest = MOST_ENTRIES * _DIGEST_BYTES + ENVELOPE_BYTES
+        return [Method("CountersignHead", CountersignHeadRequest, self._call, longest=longest)]
 
-        async def call(site: KnownCertificate, request: CountersignHeadRequest, room: MakeRoom) -> CountersignHeadReply:
-            del room
+    async def _call(
+        self, site: KnownCertificate, request: CountersignHeadRequest, room: MakeRoom
+    ) -> CountersignHeadReply:
+        """One at a time: hashing a long ledger takes a processor, and every other call needs one, too."""
+        del room
+        pace = self._paces.setdefault(
+            site.site, Pace(_CALLS_PER_MINUTE / 60, 2 * _CALLS_PER_MINUTE, monotonic=self.monotonic)
+        )
+        await pace.step(0.0)
+        async with self._turn:
             return _reply(await asyncio.to_thread(self.countersign, site.site, request.entry_digests))
-
-        return [Method("CountersignHead", CountersignHeadRequest, call, large=True)]
 
     def countersign(self, site: str, entry_digests: bytes) -> SignedHead:
         """The server's signature under the head that these digests lead to; the head is on disk before it is given.
@@ -59,15 +78,17 @@ class Countersigner:
         Raises:
             Refusal: the ledger is older than one that was signed, or another one, or the digests are none.
         """
-        if len(entry_digests) % _DIGEST_BYTES:
-            raise Refusal("INVALID_ARGUMENT", "bad-digests", f"digests of entries have {_DIGEST_BYTES} bytes each")
+        if len(entry_digests) % _DIGEST_BYTES or len(entry_digests) > MOST_ENTRIES * _DIGEST_BYTES:
+            text = f"digests of entries have {_DIGEST_BYTES} bytes each, and there are {MOST_ENTRIES} at most"
+            raise Refusal("INVALID_ARGUMENT", "bad-digests", text)
+        known_head, known_length = self._known(site)
         digests = [entry_digests[at : at + _DIGEST_BYTES].hex() for at in range(0, len(entry_digests), _DIGEST_BYTES)]
         try:
-            head, length, changed = self._advance(site, digests)
+            head, length = judged_head(digests, known_head=known_head, known_length=known_length)
         except RefusedError as error:
-            self.audit.add("ledger-refused", site=site, length=len(digests), why=error.found)
             raise Refusal("FAILED_PRECONDITION", "old-ledger", error.message) from error
-        if changed:
+        if length > known_length:
+            self._advance(site, head, length, known_head)
             self.audit.add("ledger-countersigned", site=site, head=head, length=length)
         key, chain, _ = self.certificates.now()
         return sign_head(
@@ -79,19 +100,22 @@ class Countersigner:
             unix_time=int(self.clock()),
         )
 
-    def _advance(self, site: str, digests: list[str]) -> tuple[str, int, bool]:
+    def _known(self, site: str) -> tuple[str, int]:
+        with self.database.read() as connection:
+            row = connection.execute(select(LedgerHead.head, LedgerHead.length).where(LedgerHead.site == site)).first()
+        return (row.head, row.length) if row else (START, 0)
+
+    def _advance(self, site: str, head: str, length: int, known_head: str) -> None:
+        """Put a head in the place of the one that it was found to continue: all that the database waits for."""
+        values = {"head": head, "length": length, "signed_at": int(self.clock())}
         with self.database.write() as connection:
-            known = connection.execute(
-                select(LedgerHead.head, LedgerHead.length).where(LedgerHead.site == site)
-            ).first()
-            known_head, known_length = (known.head, known.length) if known else (START, 0)
-            head, length = judged_head(digests, known_head=known_head, known_length=known_length)
-            values = {"head": head, "length": length, "signed_at": int(self.clock())}
-            if known is None:
+            before = connection.scalar(select(LedgerHead.head).where(LedgerHead.site == site))
+            if (before or START) != known_head:
+                raise Refusal("UNAVAILABLE", "ledger-changed", "another call was countersigned meanwhile: try again")
+            if before is None:
                 connection.execute(insert(LedgerHead).values(site=site, **values))
-            elif length > known_length:
+            else:
                 connection.execute(update(LedgerHead).where(LedgerHead.site == site).values(**values))
-        return head, length, length > known_length
 
 
 def _reply(signed: SignedHead) -> CountersignHeadReply:

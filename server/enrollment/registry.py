@@ -166,12 +166,15 @@ class Registry:
 
         Raises:
             EnrollmentError: there is no such site.
+            Refusal: a site that was revoked leaves: that would make its name free again.
         """
         now = self._now()
         with self._database.write() as connection:
             before = connection.scalar(select(Site.state).where(Site.name == site))
             if before is None:
                 raise EnrollmentError(f"no site is called {site}", fix="moretta server sites lists them")
+            if state == "left" and before == "revoked":
+                raise Refusal("UNAUTHENTICATED", "revoked", "this site's enrollment was revoked")
             connection.execute(update(Site).where(Site.name == site).values(state=state, changed_at=now))
             revoke_certificates(connection, site, now)
             change_node_key(connection, site, None, now)

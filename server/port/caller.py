@@ -16,6 +16,8 @@ from moretta.shared.enrollment.fingerprint import fingerprint
 
 Caller = KnownCertificate | KnownToken
 """A site, or somebody with a join string."""
+GUEST_PREFIX = "token:"
+"""Begins the name of who has only a join string. No site's name has a colon."""
 
 
 def identify(auth: Mapping[str, Iterable[bytes]], registry: Registry, clock: Clock) -> Caller:
@@ -49,7 +51,7 @@ def identify(auth: Mapping[str, Iterable[bytes]], registry: Registry, clock: Clo
 
 def name_of(caller: Caller) -> str:
     """How the audit log calls a caller."""
-    return caller.site if isinstance(caller, KnownCertificate) else f"token:{caller.token_id}"
+    return caller.site if isinstance(caller, KnownCertificate) else f"{GUEST_PREFIX}{caller.token_id}"
 
 
 def _presented(auth: Mapping[str, Iterable[bytes]]) -> bytes:

@@ -19,10 +19,10 @@ from google.protobuf.message import DecodeError, Message
 
 from moretta.server.audit_log import AuditLog
 from moretta.server.enrollment.authority import Clock
-from moretta.server.enrollment.records import KnownCertificate, KnownToken
+from moretta.server.enrollment.records import KnownToken
 from moretta.server.enrollment.registry import Registry
 from moretta.server.home import Limits
-from moretta.server.port.caller import Caller, identify, name_of
+from moretta.server.port.caller import GUEST_PREFIX, Caller, identify, name_of
 from moretta.server.port.limits import Admission
 from moretta.server.port.refusals import RefusalNotes
 from moretta.server.refusal import Refusal
@@ -30,7 +30,9 @@ from moretta.shared.relay import BODY_BYTES_KEY, SMALL_BODY_BYTES
 
 ENVELOPE_BYTES = 16 << 10
 """What a message may be longer than the body in it."""
-_READ_SECONDS = 60.0
+_READ_SECONDS, _MOST_READ_SECONDS = 10.0, 30.0
+_SLOWEST_BYTES_PER_SECOND = 128 << 10
+"""A body is given the first, and the time that it takes at this rate, and never more than the second."""
 _log = logging.getLogger(__name__)
 
 
@@ -49,7 +51,8 @@ class Method:
         sites: whether sites may call it.
         tokens: whether who has only a join string may.
         revoked: whether a revoked site may.
-        large: whether its messages may be longer than a small body.
+        longest: bytes that its messages may have; None for as many as the server's settings say. Longer ones than a
+            small body wait for room in memory.
     """
 
     name: str
@@ -58,15 +61,17 @@ class Method:
     sites: bool = True
     tokens: bool = False
     revoked: bool = False
-    large: bool = False
+    longest: int | None = SMALL_BODY_BYTES
 
 
 class Guard:
     """Stands before the methods of one port."""
 
-    def __init__(self, registry: Registry, limits: Limits, audit: AuditLog, clock: Clock) -> None:
+    def __init__(
+        self, registry: Registry, limits: Limits, audit: AuditLog, clock: Clock, admission: Admission | None = None
+    ) -> None:
         self._registry, self._limits, self._clock = registry, limits, clock
-        self.admission = Admission(limits)
+        self.admission = admission or Admission(limits)
         self.refusals = RefusalNotes(audit, time.monotonic)
 
     def handler(self, method: Method) -> grpc.RpcMethodHandler[bytes, bytes]:
@@ -78,7 +83,7 @@ class Guard:
                 known = identify(context.auth_context(), self._registry, self._clock)
                 caller = name_of(known)
                 _allow(method, known)
-                await self._serve(method, known, requests, context)
+                await self._serve(method, caller, requests, context)
             except Refusal as refusal:
                 await self._turn_away(context, caller, method, refusal)
             except asyncio.CancelledError:
@@ -93,14 +98,14 @@ class Guard:
     async def _serve(
         self,
         method: Method,
-        caller: Caller,
+        name: str,
         requests: AsyncIterator[bytes],
         context: grpc.aio.ServicerContext[bytes, bytes],
     ) -> None:
-        name = caller.site if isinstance(caller, KnownCertificate) else "tokens"
-        longest = self._limits.max_call_bytes if method.large else SMALL_BODY_BYTES
-        declared = _declared(context, longest) if method.large else 0
-        async with self.admission.enter(name), AsyncExitStack() as memory:
+        longest = self._limits.max_call_bytes if method.longest is None else method.longest
+        declared = _declared(context, longest) if longest > SMALL_BODY_BYTES else 0
+        guest = name.startswith(GUEST_PREFIX)
+        async with self.admission.enter(name, guest=guest), AsyncExitStack() as memory:
 
             async def make_room(size: int) -> None:
                 await memory.aclose()
@@ -109,8 +114,12 @@ class Guard:
 
             await make_room(declared)
             longest = max(declared, SMALL_BODY_BYTES) + ENVELOPE_BYTES
+            request = [_parsed(method, await _read(requests, declared), longest)]
+            # Who was allowed when the call was opened may have been revoked while it waited
+            caller = identify(context.auth_context(), self._registry, self._clock)
+            _allow(method, caller)
             # No name here holds the request, so that what runs may let go of it
-            reply = await method.run(caller, _parsed(method, await _read(requests), longest), make_room)
+            reply = await method.run(caller, request.pop(), make_room)
             await context.write(reply.SerializeToString())
 
     async def _turn_away(
@@ -144,15 +153,16 @@ def _declared(context: grpc.aio.ServicerContext[bytes, bytes], longest: int) -> 
     return int(text)
 
 
-async def _read(requests: AsyncIterator[bytes]) -> bytes:
+async def _read(requests: AsyncIterator[bytes], declared: int) -> bytes:
     messages = aiter(requests)
+    seconds = min(_READ_SECONDS + declared / _SLOWEST_BYTES_PER_SECOND, _MOST_READ_SECONDS)
     try:
-        async with asyncio.timeout(_READ_SECONDS):
+        async with asyncio.timeout(seconds):
             return await anext(messages)
     except StopAsyncIteration as error:
         raise Refusal("INVALID_ARGUMENT", "no-message", "a call without a message") from error
     except TimeoutError as error:
-        raise Refusal("DEADLINE_EXCEEDED", "too-slow", f"no whole message within {_READ_SECONDS:g} s") from error
+        raise Refusal("DEADLINE_EXCEEDED", "too-slow", f"no whole message within {seconds:.0f} s") from error
     finally:
         await cast("AsyncGenerator[bytes]", messages).aclose()  # else gRPC's generator keeps the message for long
 

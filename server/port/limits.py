@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections import Counter, deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 
 from moretta.server.home import Limits
 from moretta.server.refusal import Refusal
 
 Sleep = Callable[[float], Awaitable[None]]
+_GUEST_CALLS = 4
+"""Open calls of one join string: it is used with one call after the other."""
 
 
 class Budget:
@@ -108,15 +110,66 @@ class Pace:
             await self._sleep(wait)
 
 
+class Places:
+    """Open calls, counted before anything waits: who has too many is refused at once.
+
+    The last places are kept for callers that have none, so that no few callers can shut the others out.
+
+    Args:
+        most: places of all callers together.
+        kept: of them, for callers that have none.
+    """
+
+    def __init__(self, most: int, kept: int) -> None:
+        self._most, self._kept = most, kept
+        self._of: Counter[str] = Counter()
+
+    @property
+    def taken(self) -> int:
+        """By all callers together."""
+        return self._of.total()
+
+    @contextmanager
+    def hold(self, name: str, own: int) -> Iterator[None]:
+        """One place of a caller, for as long as the block lasts.
+
+        Args:
+            name: of the caller.
+            own: places that this caller may have.
+
+        Raises:
+            Refusal: there is none.
+        """
+        if self._of[name] >= own:
+            raise Refusal("RESOURCE_EXHAUSTED", "too-many-calls", f"{own} calls of this caller are open: wait for them")
+        if self.taken >= self._most - (self._kept if self._of[name] else 0):
+            raise Refusal("RESOURCE_EXHAUSTED", "no-room", "the server is busy with other callers: try again later")
+        self._of[name] += 1
+        try:
+            yield
+        finally:
+            self._of[name] -= 1
+            if not self._of[name]:
+                del self._of[name]
+
+
 class Admission:
     """The limits of each caller and of all together.
 
     State is kept per name, and names come from the registry alone: strangers cannot make it grow.
+
+    Args:
+        limits: of a site, and of all sites together.
+        monotonic: seconds.
+        sleep: of callers that are slowed down.
     """
 
-    def __init__(self, limits: Limits) -> None:
-        self._limits = limits
+    def __init__(
+        self, limits: Limits, *, monotonic: Callable[[], float] = time.monotonic, sleep: Sleep = asyncio.sleep
+    ) -> None:
+        self._limits, self._monotonic, self._sleep = limits, monotonic, sleep
         self._all = Budget(limits.bytes_in_flight, "bytes in flight")
+        self._places = Places(limits.calls_open, limits.calls_open // 8)
         self._of: dict[str, tuple[Pace, Budget, Budget]] = {}
 
     @property
@@ -124,17 +177,27 @@ class Admission:
         """Of all callers together."""
         return self._all.taken
 
+    @property
+    def calls_open(self) -> int:
+        """Of all callers together, those that wait included."""
+        return self._places.taken
+
     @asynccontextmanager
-    async def enter(self, name: str) -> AsyncIterator[None]:
+    async def enter(self, name: str, *, guest: bool = False) -> AsyncIterator[None]:
         """One call of this caller: waits until its pace and its calls in flight allow it.
 
+        Args:
+            name: of the caller. Each site and each join string has limits of its own.
+            guest: it has only a join string, which takes a few calls to use.
+
         Raises:
-            Refusal: they do not in time.
+            Refusal: they do not in time, or too many of its calls are open.
         """
-        pace, calls, _ = self._gates(name)
-        await pace.step(self._limits.patience_seconds)
-        async with calls.hold(1, self._limits.patience_seconds):
-            yield
+        with self._places.hold(name, _GUEST_CALLS if guest else 2 * self._limits.site_calls_in_flight):
+            pace, calls, _ = self._gates(name)
+            await pace.step(self._limits.patience_seconds)
+            async with calls.hold(1, self._limits.patience_seconds):
+                yield
 
     @asynccontextmanager
     async def room(self, name: str, size: int) -> AsyncIterator[None]:
@@ -152,7 +215,7 @@ class Admission:
         if name not in self._of:
             limits = self._limits
             self._of[name] = (
-                Pace(limits.calls_per_second, limits.burst_calls),
+                Pace(limits.calls_per_second, limits.burst_calls, monotonic=self._monotonic, sleep=self._sleep),
                 Budget(limits.site_calls_in_flight, "calls at once"),
                 Budget(limits.site_bytes_in_flight, "bytes in flight"),
             )

@@ -12,8 +12,10 @@ from moretta.server.home import Limits
 from moretta.server.port.credentials import PortCertificates, changes
 from moretta.server.port.guard import ENVELOPE_BYTES, Guard, Method
 
-_MOST_CALLS = 512
-"""At once, of all callers; gRPC itself refuses more."""
+_SPARE_CALLS = 512
+"""gRPC itself refuses calls beyond the limit and so many more: those are looked at only to be refused at once."""
+_IDENTITY_ALONE = 1
+"""Bits of the compression algorithms that are taken: the one that is none."""
 _log = logging.getLogger(__name__)
 
 
@@ -37,7 +39,7 @@ def open_port(
     Raises:
         OSError: the address cannot be had.
     """
-    server = grpc.aio.server(maximum_concurrent_rpcs=_MOST_CALLS, options=_options(limits))
+    server = grpc.aio.server(maximum_concurrent_rpcs=limits.calls_open + _SPARE_CALLS, options=_options(limits))
     for service, methods in services.items():
         handlers = {method.name: guard.handler(method) for method in methods}
         server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, handlers),))
@@ -76,7 +78,11 @@ def _options(limits: Limits) -> list[tuple[str, int]]:
         ("grpc.so_reuseport", 0),  # a second server on this port must fail, not share it
         ("grpc.max_receive_message_length", longest),
         ("grpc.max_send_message_length", longest),
+        # A compressed message is refused, and never unpacked: one of 1.3 MB became 620 MB, which no other limit stops
+        ("grpc.compression_enabled_algorithms_bitset", _IDENTITY_ALONE),
+        ("grpc.per_message_decompression", 0),
         ("grpc.max_concurrent_streams", 64),  # of one connection
+        ("grpc.max_connection_idle_ms", 300_000),  # a connection without calls: sites call every few seconds
         ("grpc.server_handshake_timeout_ms", 10_000),
         ("grpc.max_metadata_size", 8 << 10),
         # A site's one connection is pinged so that middleboxes keep it open, and so that a dead one is noticed

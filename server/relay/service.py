@@ -42,7 +42,7 @@ class RelayService:
 
     def methods(self) -> Sequence[Method]:
         """All of it, for the port."""
-        return [Method("Call", FleetCall, self.call, large=True)]
+        return [Method("Call", FleetCall, self.call, longest=None)]
 
     async def call(self, site: KnownCertificate, request: FleetCall, make_room: MakeRoom) -> FleetReply:
         """Pass one call on.
@@ -68,6 +68,9 @@ class RelayService:
         del request  # it holds another copy of the body
         self.audit.add("relay", sync=False, site=site.site, serial=site.serial, method=method, bytes=len(body))
         answer = await self.superlink.post(f"/v1/fleet/{method}", body, headers=headers, make_room=make_room)
+        known = self.registry.certificate(site.fingerprint)
+        if known is None or known.revoked:  # while Flower was asked
+            raise Refusal("UNAUTHENTICATED", "revoked", "this site's enrollment was revoked")
         self._count(site.site, len(body), len(answer.body))
         return FleetReply(status=answer.status, body=answer.body)
 

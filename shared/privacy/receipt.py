@@ -107,14 +107,15 @@ def judged_head(digests: Sequence[str], *, known_head: str = START, known_length
             expected=f"at least {known_length}: this server has countersigned as many",
             fix="restore the newest copy of the ledger; what it does not show has been spent all the same",
         )
-    chain = list(heads(digests))
-    if chain[known_length] != known_head:
-        raise RefusedError(
-            f"a privacy ledger whose entry {known_length} is not the one that was countersigned",
-            expected=f"the head {known_head}",
-            fix="restore the newest copy of the ledger; what it does not show has been spent all the same",
-        )
-    return chain[-1], len(digests)
+    head = START
+    for length, head in enumerate(heads(digests)):
+        if length == known_length and head != known_head:
+            raise RefusedError(
+                f"a privacy ledger whose entry {known_length} is not the one that was countersigned",
+                expected=f"the head {known_head}",
+                fix="restore the newest copy of the ledger; what it does not show has been spent all the same",
+            )
+    return head, len(digests)
 
 
 def _message(site: str, head: str, length: int, unix_time: int) -> bytes:

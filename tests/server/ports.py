@@ -35,6 +35,7 @@ from moretta.server.home import Limits
 from moretta.server.port.credentials import PortCertificates
 from moretta.server.port.guard import Guard
 from moretta.server.port.health import ENROLLMENT, HEALTH, RELAY, health_methods
+from moretta.server.port.limits import Admission
 from moretta.server.port.listen import open_port
 from moretta.server.relay.replay import SeenSignatures
 from moretta.server.relay.service import RelayService
@@ -166,7 +167,15 @@ class SiteKeys:
 class RunningPort:
     """A port, its office, and clients of it."""
 
-    def __init__(self, folder: Path, echo: Echo | None, *, clock: Clock | None = None, limits: Limits | None = None):
+    def __init__(
+        self,
+        folder: Path,
+        echo: Echo | None,
+        *,
+        clock: Clock | None = None,
+        limits: Limits | None = None,
+        admission: Admission | None = None,
+    ):
         self.limits = limits or Limits()
         self.clock = clock or Clock(time.time())
         self.office = Office.at(folder, self.clock)
@@ -175,7 +184,7 @@ class RunningPort:
         self.certificates = PortCertificates(
             self.office.authority, self.office.registry, names=("127.0.0.1",), hours=24, clock=self.clock
         )
-        self.guard = Guard(self.office.registry, self.limits, self.audit, self.clock)
+        self.guard = Guard(self.office.registry, self.limits, self.audit, self.clock, admission)
         self._loop = Loop()
         self._channels: list[grpc.Channel] = []
         address = echo.address if echo else None
@@ -195,7 +204,7 @@ class RunningPort:
             ).methods(),
             HEALTH: health_methods(lambda: self.problems),
         }
-        countersigner = Countersigner(self.heads, self.certificates, self.audit, self.clock)
+        countersigner = Countersigner(self.heads, self.certificates, self.audit, self.clock, lambda: 0.0)
         services[ENROLLMENT] = [*services[ENROLLMENT], *countersigner.methods()]
         self.superlink = SuperLinkClient(address, max_answer_bytes=self.limits.max_call_bytes) if address else None
         if self.superlink:

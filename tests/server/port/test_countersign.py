@@ -18,6 +18,8 @@ from moretta.client.identity import Identity, openssh_private
 from moretta.client.ledger import Ledger
 from moretta.client.receipts import receipt_path, stored_receipt
 from moretta.server.audit_log import verify_log
+from moretta.server.enrollment import countersign
+from moretta.server.enrollment.countersign import MOST_ENTRIES, Countersigner
 from moretta.shared.errors import RefusedError
 from moretta.shared.pb.enrollment_pb2 import CountersignHeadRequest
 from moretta.shared.relay import BODY_BYTES_KEY
@@ -97,7 +99,7 @@ def _events(folder: Path, event: str) -> list[dict[str, Any]]:
 
 
 def test_a_restored_backup_is_refused_even_if_the_receipt_was_restored_with_it(
-    sign: Sign, ledger: Path, tmp_path: Path
+    port: RunningPort, sign: Sign, ledger: Path, tmp_path: Path
 ) -> None:
     _spend(ledger, 2)
     sign()
@@ -111,7 +113,9 @@ def test_a_restored_backup_is_refused_even_if_the_receipt_was_restored_with_it(
     _spend(ledger, 7)  # the site itself cannot tell, but longer is not enough
     with pytest.raises(RefusedError, match="entry 5 is not the one that was countersigned"):
         sign()
-    assert len(_events(tmp_path, "ledger-refused")) == 2
+    port.guard.refusals.flush()
+    refused = [(e["reason"], e.get("more")) for e in _events(tmp_path, "refused")]
+    assert refused == [("old-ledger", None), ("old-ledger", 1)]
 
 
 def test_a_lost_ledger_is_refused(sign: Sign, ledger: Path) -> None:
@@ -171,7 +175,67 @@ def test_digests_that_are_none_are_refused(port: RunningPort, site: SiteKeys) ->
 
 
 def test_a_ledger_of_many_entries_fits_into_one_call(port: RunningPort, site: SiteKeys) -> None:
-    request = CountersignHeadRequest(entry_digests=b"\x07" * (32 * 50_000))
-    metadata = ((BODY_BYTES_KEY, str(request.ByteSize())),)
-    reply = port.as_site(site).enrollment.CountersignHead(request, timeout=60, metadata=metadata)
-    assert reply.length == 50_000
+    assert _countersigned(port, site, bytes(32 * 50_000)).length == 50_000
+
+
+def _countersigned(port: RunningPort, site: SiteKeys, digests: bytes, declared: int | None = None) -> Any:
+    request = CountersignHeadRequest(entry_digests=digests)
+    metadata = ((BODY_BYTES_KEY, str(request.ByteSize() if declared is None else declared)),)
+    return port.as_site(site).enrollment.CountersignHead(request, timeout=60, metadata=metadata)
+
+
+def test_a_ledger_longer_than_any_can_be_is_refused_before_it_is_read(port: RunningPort, site: SiteKeys) -> None:
+    """Ledgers of 80 MB took 2.3 GB and kept the database locked."""
+    for declared in (80 << 20, 0):
+        with pytest.raises(grpc.RpcError) as error:
+            _countersigned(port, site, bytes(32 * (MOST_ENTRIES + 1024)), declared)
+        assert refusal(error.value) == ("RESOURCE_EXHAUSTED", "too-large")
+    with pytest.raises(grpc.RpcError) as error:
+        _countersigned(port, site, bytes(32 * (MOST_ENTRIES + 1)))
+    assert refusal(error.value) == ("INVALID_ARGUMENT", "bad-digests")
+
+
+def test_the_database_is_free_while_a_ledger_is_hashed(
+    port: RunningPort, site: SiteKeys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Others enroll while a ledger is looked at."""
+    judged = countersign.judged_head
+
+    def enrolling(*arguments: Any, **named: Any) -> tuple[str, int]:
+        port.office.enroll(port.office.token("meanwhile"))
+        return judged(*arguments, **named)
+
+    monkeypatch.setattr(countersign, "judged_head", enrolling)
+    assert _countersigned(port, site, bytes(32)).length == 1
+    assert "meanwhile" in {s.name for s in port.office.registry.sites()}
+
+
+def test_of_two_ledgers_that_are_looked_at_at_once_one_is_countersigned(
+    port: RunningPort, site: SiteKeys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    judged = countersign.judged_head
+    other = Countersigner(port.heads, port.certificates, port.audit, port.clock)
+
+    def overtaken(*arguments: Any, **named: Any) -> tuple[str, int]:
+        monkeypatch.setattr(countersign, "judged_head", judged)
+        other.countersign(site.name, b"\x01" * 64)
+        return judged(*arguments, **named)
+
+    monkeypatch.setattr(countersign, "judged_head", overtaken)
+    with pytest.raises(grpc.RpcError) as error:
+        _countersigned(port, site, b"\x02" * 64)
+    assert refusal(error.value) == ("UNAVAILABLE", "ledger-changed")
+    with pytest.raises(grpc.RpcError) as error:
+        _countersigned(port, site, b"\x02" * 64)
+    assert refusal(error.value) == ("FAILED_PRECONDITION", "old-ledger")
+
+
+def test_a_site_that_has_its_ledger_signed_without_end_is_slowed_down(port: RunningPort, site: SiteKeys) -> None:
+    """Each costs a processor's time and a line of the log."""
+    outcomes = set()
+    for _ in range(61):
+        try:
+            _countersigned(port, site, bytes(32))
+        except grpc.RpcError as error:
+            outcomes.add(refusal(error))
+    assert outcomes == {("RESOURCE_EXHAUSTED", "too-fast")}

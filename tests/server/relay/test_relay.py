@@ -21,6 +21,7 @@ from moretta.server.audit_log import verify_log
 from moretta.server.enrollment.node_key import header_form
 from moretta.server.home import Limits
 from moretta.server.port import guard
+from moretta.server.port.limits import Admission
 from moretta.server.relay.replay import _P384_ORDER
 from moretta.shared.pb.relay_pb2 import FleetCall
 from moretta.shared.relay import FLEET_METHODS
@@ -225,7 +226,7 @@ def test_nothing_holds_a_long_body_after_its_call(port: RunningPort, echo: Echo)
 def test_who_opens_a_call_and_sends_nothing_is_ended_and_takes_no_place_for_long(
     port: RunningPort, echo: Echo, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(guard, "_READ_SECONDS", 0.3)
+    monkeypatch.setattr(guard, "_MOST_READ_SECONDS", 0.3)
     site = port.enrolled()
     calls, never = port.as_site(site), threading.Event()
 
@@ -267,22 +268,27 @@ def test_an_answer_over_the_limit_is_not_passed(tmp_path: Path, echo: Echo) -> N
 
 def test_a_site_that_calls_too_fast_is_slowed_down_then_refused_and_others_are_not(tmp_path: Path, echo: Echo) -> None:
     limits = Limits(calls_per_second=5, burst_calls=3, patience_seconds=0.5)
-    port = RunningPort(tmp_path, echo, limits=limits)
+    waits: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        waits.append(seconds)
+
+    admission = Admission(limits, monotonic=lambda: 0.0, sleep=sleep)  # all calls come at once
+    port = RunningPort(tmp_path, echo, limits=limits, admission=admission)
     fast, calm = port.enrolled("fast"), port.enrolled("calm")
     calls = port.as_site(fast)
-    outcomes: list[str] = []
 
-    def hurry(_: int) -> None:
+    def hurry(_: int) -> str:
         try:
             calls.relayed(fast.fleet_call())
-            outcomes.append("passed")
         except grpc.RpcError as error:
-            outcomes.append("/".join(refusal(error)))
+            return "/".join(refusal(error))
+        return "passed"
 
     with ThreadPoolExecutor(12) as pool:
-        list(pool.map(hurry, range(12)))
-    assert set(outcomes) == {"passed", "RESOURCE_EXHAUSTED/too-fast"}
-    assert 3 <= outcomes.count("passed") <= 7
+        outcomes = sorted(pool.map(hurry, range(12)))
+    assert outcomes == ["RESOURCE_EXHAUSTED/too-fast"] * 7 + ["passed"] * 5
+    assert sorted(waits) == pytest.approx([0.2, 0.4])
     assert port.as_site(calm).relayed(calm.fleet_call()).status == 200
     port.close()
 

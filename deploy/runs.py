@@ -67,15 +67,17 @@ def read_outcome(folder: Path) -> Outcome:
 
 
 def check_names(study: Study) -> None:
-    """Look up everything that a study names, before any site spends budget on it.
+    """Look up everything that a study names, and hold its limits together, before any site spends budget on it.
 
     Raises:
-        StudyError: an anonymizer, a model, a strategy or one of its options, or an attacker that does not exist.
+        StudyError: an anonymizer, a model, a strategy or one of its options, or an attacker that does not exist; or
+            limits that contradict each other.
     """
     from moretta.client.anonymize.registry import get_anonymizer
     from moretta.server.aggregation.strategies import make_strategy
     from moretta.server.audit.attackers.base import attacker_names
     from moretta.shared.models.emotion import emotion_model
+    from moretta.shared.study_limits import check_limits
 
     for modality in study.modalities:
         section = study.section(modality)
@@ -90,6 +92,22 @@ def check_names(study: Study) -> None:
             expected=f"one or more of: {', '.join(known)}",
             fix="correct [audit]",
         )
+    check_limits(study)
+    _check_attacked(study)
+
+
+def _check_attacked(study: Study) -> None:
+    from moretta.server.audit.attackers.base import attacker_names
+
+    if not study.audit.attackers or (study.gate.max_top1 is None and study.gate.min_eer is None):
+        return
+    for modality in study.modalities:
+        if not set(study.audit.attackers) & set(attacker_names(modality)):
+            raise StudyError(
+                f"audit.attackers names none of {modality}, whose releases [gate] limits",
+                expected=f"one or more of: {', '.join(attacker_names(modality))}",
+                fix="correct [audit]",
+            )
 
 
 def prepare_folder(folder: Path) -> None:

@@ -14,8 +14,10 @@ from moretta.shared.corpus.clips import Corpus
 from moretta.shared.corpus.splits import assign_sites, make_folds
 from moretta.shared.errors import RunError, StudyError
 from moretta.shared.plan import PlannedSite, SimulationPlan
+from moretta.shared.release.format import Modality
 from moretta.shared.seeds import derive
 from moretta.shared.study import Study
+from moretta.shared.study_limits import check_limits, check_training_sites
 
 _LAUNCH_SECONDS = 90.0
 
@@ -25,7 +27,7 @@ def plan_simulation(corpus: Corpus, study: Study, command: str) -> SimulationPla
 
     Raises:
         StudyError: the corpus has too few speakers for the study's sites or folds, or only one emotion; or the study
-            names something that does not exist.
+            names something that does not exist, or its limits cannot be kept.
     """
     check_names(study)
     present = {clip.speaker for clip in corpus.clips}
@@ -48,26 +50,35 @@ def plan_simulation(corpus: Corpus, study: Study, command: str) -> SimulationPla
             split__folds=len(speakers), split__test_fold=min(study.split.test_fold, len(speakers) - 1)
         )
     study, absent = without_missing(corpus, study)
-    if study.sites < study.min_sites("train"):
-        raise StudyError(
-            f"{study.sites} virtual sites, of which a round of training needs {study.min_sites('train')}",
-            expected="at least as many sites as min_sites asks for",
-            fix="raise sites, or lower min_sites in [train], [stages] or [aggregation]",
-        )
+    check_limits(study, sites=study.sites)
+    least = min(1.0, 1 / len(speakers))
+    if study.gate.max_top1 is not None and study.gate.max_top1 < least:
+        warnings.append(f"gate.max_top1 {study.gate.max_top1:g} lies below chance, {least:.3g}: the gate will break")
     sites = assign_sites(speakers, study.sites, derive(study.seed, "sites"))
     width = max(2, len(str(len(sites) - 1)))
+    folds = make_folds(speakers, study.split.folds, derive(study.seed, "folds"))
+    _check_training(corpus, study, sites, held_out=frozenset(folds[study.split.test_fold]))
     return SimulationPlan(
         corpus=corpus.root.resolve(),
         corpus_name=corpus.name,
         synthetic=corpus.synthetic,
         study=study,
         sites=tuple(PlannedSite(name=f"site-{i:0{width}d}", speakers=tuple(s)) for i, s in enumerate(sites)),
-        folds=make_folds(speakers, study.split.folds, derive(study.seed, "folds")),
+        folds=folds,
         command=command,
         absent=absent,
         dropped=_of_no_site(corpus, present),
         warnings=tuple(warnings),
     )
+
+
+def _check_training(corpus: Corpus, study: Study, sites: list[list[int]], *, held_out: frozenset[int]) -> None:
+    there: dict[int, set[Modality]] = {}
+    for clip in corpus.clips:
+        found = there.setdefault(clip.speaker, set())
+        found.update(m for m, file in (("voice", clip.audio), ("face", clip.video)) if file is not None)
+    training = [{m for n in site if n not in held_out for m in there.get(n, ())} for site in sites]
+    check_training_sites(study, [sorted(modalities) for modalities in training])
 
 
 def without_missing(corpus: Corpus, study: Study) -> tuple[Study, dict[str, str]]:

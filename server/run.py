@@ -178,12 +178,14 @@ class Run:
         Raises:
             RunError: naming the stage, the numbers and the first cause.
         """
-        least = self.study.min_sites(stage)
+        least, there = self.study.min_sites(stage), len(self.exchange.sites)
         if len(left) < least:
             raise RunError(
-                f"{len(left)} of {len(self.exchange.sites)} sites finished the stage {stage!r}: {why}",
+                f"{len(left)} of {there} sites finished the stage {stage!r}: {why or 'no more take part in it'}",
                 expected=f"at least {least}",
-                fix="look into the logs of the sites named; a simulation keeps them in its folder under sites/",
+                fix="look into site.log of the sites named, which a simulation keeps under sites/ in its folder"
+                if why
+                else "let more sites take part, or lower min_sites",
             )
 
     def tell(self, **event: Any) -> None:

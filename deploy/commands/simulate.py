@@ -31,9 +31,11 @@ def simulate(  # noqa: PLR0917 - typer reads the options from the signature
     from moretta.deploy.simulate import simulate as start
     from moretta.shared.corpus.reader import read_corpus
     from moretta.shared.study import load_study
+    from moretta.shared.study_limits import check_limits
 
     chosen = load_study(study).with_changes(sites=sites, train__rounds=rounds, seed=seed)
     check_names(chosen)
+    check_limits(chosen, sites=chosen.sites)  # before a corpus is made
     prepare_folder(out)
     if corpus is None:
         corpus = out / "corpus"

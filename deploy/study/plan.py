@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import get_args
 
 from moretta.deploy.runs import check_names
 from moretta.server.enrollment.records import SiteRecord
@@ -10,7 +11,8 @@ from moretta.server.enrollment.registry import Registry
 from moretta.server.home import ServerHome
 from moretta.shared.errors import StudyError
 from moretta.shared.plan import DeploymentPlan, EnrolledSite, load_plan
-from moretta.shared.study import Study
+from moretta.shared.study import Asked, Study
+from moretta.shared.study_limits import check_limits
 
 CORPUS_NAME = "the sites' own"
 
@@ -28,8 +30,8 @@ def plan_deployment(
         sites: names of those that shall take part; empty means all that are enrolled.
 
     Raises:
-        StudyError: the study names something that does not exist, or a site that is not enrolled, or there are fewer
-            sites than it asks for.
+        StudyError: the study names something that does not exist, or a site that is not enrolled, or its limits
+            cannot be kept by the sites there are.
     """
     check_names(study)
     known = {site.name: site for site in registered(home)}
@@ -43,13 +45,14 @@ def plan_deployment(
             )
     wanted = [known[name] for name in sites] if sites else [s for s in known.values() if s.state == "enrolled"]
     taking_part = [site for site in wanted if site.node_id is not None]
-    least = max(study.train.min_sites, *(study.min_sites(stage) for stage in ("release", "train", "evaluate")))
+    least = max(study.train.min_sites, *(study.min_sites(stage) for stage in get_args(Asked)))
     if len(taking_part) < least:
         raise StudyError(
             f"{len(taking_part)} enrolled sites that could take part",
             expected=f"at least {least}, as the study says",
             fix="let more sites join (`moretta server token`), or lower min_sites",
         )
+    check_limits(study, sites=len(taking_part))
     return DeploymentPlan(
         corpus_name=corpus_name or CORPUS_NAME,
         synthetic=False,

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from moretta.deploy.cli import run
 from moretta.deploy.runs import interruptible, reproduce_command
 from moretta.deploy.simulate import plan_simulation
 from moretta.shared.corpus.reader import read_corpus
@@ -90,3 +91,24 @@ def test_a_second_ctrl_c_does_not_stop_the_cleaning_up(number: signal.Signals) -
             cleaned = True
     assert cleaned
     assert signal.getsignal(number) == before
+
+
+@pytest.mark.parametrize("stage", ["release", "train", "evaluate"])
+def test_a_stage_that_asks_for_more_sites_than_there_are_is_refused_before_anything_is_made(
+    tiny_corpus: Path, stage: str
+) -> None:
+    with pytest.raises(StudyError, match=rf"2 sites take part, and stages\.{stage}\.min_sites is 3"):
+        plan(tiny_corpus, STUDY.with_changes(**{f"stages__{stage}": {"min_sites": 3}}))
+
+
+def test_contradicting_limits_end_a_simulation_before_its_corpus_is_made(tmp_path: Path) -> None:
+    study, out = tmp_path / "study.toml", tmp_path / "out"
+    study.write_text("sites = 2\n[stages]\nevaluate = { min_sites = 3 }\n")
+    assert run(["simulate", "--study", str(study), "--out", str(out)]) == 3
+    assert not out.exists()
+
+
+def test_a_gate_on_a_modality_that_no_attacker_looks_at_is_refused(tiny_corpus: Path) -> None:
+    study = parse_study({"gate": {"max_top1": 0.5}, "audit": {"attackers": ["voice-logistic"]}})
+    with pytest.raises(StudyError, match=r"audit\.attackers names none of face"):
+        plan(tiny_corpus, study)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 
+from moretta.deploy.runtime.proxies import proxies_ignored
 from moretta.shared.errors import RunError
 
 if TYPE_CHECKING:
@@ -112,12 +113,13 @@ class Control:
         from flwr.supercore.control import ControlHttpClient
         from flwr.supercore.interceptors import RuntimeVersionHttpInterceptor
 
-        client = ControlHttpClient.from_server_address(
-            self._address,
-            insecure=self._ca is None,
-            root_certificates=self._ca,
-            interceptors=[RuntimeVersionHttpInterceptor(component_name="moretta")],
-        )
+        with proxies_ignored():
+            client = ControlHttpClient.from_server_address(
+                self._address,
+                insecure=self._ca is None,
+                root_certificates=self._ca,
+                interceptors=[RuntimeVersionHttpInterceptor(component_name="moretta")],
+            )
         try:
             yield client
         except httpx.HTTPStatusError as error:

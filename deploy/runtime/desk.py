@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from moretta.deploy.runtime import marked
+from moretta.deploy.runtime.proxies import without_proxies
 from moretta.shared.threads import THREAD_VARIABLES
 
 
@@ -29,7 +30,7 @@ def desk_process(folder: Path) -> Iterator[DeskProcess]:
     mark = marked.new_mark()
     log = folder / "server" / "desk.log"
     environment = {
-        **os.environ,
+        **without_proxies(os.environ),
         **dict.fromkeys(THREAD_VARIABLES, "1"),
         marked.MARK: mark,
         "CUDA_VISIBLE_DEVICES": os.environ.get("CUDA_VISIBLE_DEVICES", ""),

@@ -22,6 +22,7 @@ import psutil
 
 from moretta.deploy.runtime import marked
 from moretta.deploy.runtime.control import Control
+from moretta.deploy.runtime.proxies import without_proxies
 from moretta.shared.errors import RunError
 from moretta.shared.threads import THREAD_VARIABLES, cpu_count
 
@@ -143,7 +144,7 @@ def simulation_runtime(log_folder: Path) -> Iterator[SimulationRuntime]:
 def _environment(mark: str, scratch: Path) -> dict[str, str]:
     binaries = str(Path(sys.executable).parent)
     return {
-        **os.environ,
+        **without_proxies(os.environ),
         **dict.fromkeys(THREAD_VARIABLES, "1"),
         marked.MARK: mark,
         "PATH": f"{binaries}{os.pathsep}{os.environ.get('PATH', '')}",
@@ -174,7 +175,7 @@ def _wait_healthy(port: int, superlink: subprocess.Popen[bytes], log: Path) -> N
     end = time.monotonic() + _START_SECONDS
     while time.monotonic() < end and superlink.poll() is None:
         try:
-            if httpx.get(f"http://127.0.0.1:{port}/health", timeout=1.0).is_success:
+            if httpx.get(f"http://127.0.0.1:{port}/health", timeout=1.0, trust_env=False).is_success:
                 return
         except httpx.HTTPError:
             time.sleep(0.1)

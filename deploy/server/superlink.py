@@ -17,6 +17,7 @@ from pathlib import Path
 from cryptography import x509
 
 from moretta.deploy.runtime import marked
+from moretta.deploy.runtime.proxies import without_proxies
 from moretta.server.enrollment.authority_files import new_authority
 from moretta.server.relay.superlink import SuperLinkAddress
 from moretta.server.running import CONNECTION
@@ -127,7 +128,7 @@ def superexec_command(files: SuperLinkFiles, port: int) -> list[str]:
 
 def flower_environment(files: SuperLinkFiles, mark: str) -> dict[str, str]:
     """Environment of both, and of the ServerApps that they start."""
-    inherited = {key: value for key, value in os.environ.items() if key != _GRPC_CIPHERS}
+    inherited = {key: value for key, value in without_proxies(os.environ).items() if key != _GRPC_CIPHERS}
     binaries = str(Path(sys.executable).parent)
     return {
         **inherited,

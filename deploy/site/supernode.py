@@ -20,6 +20,7 @@ from pathlib import Path
 from moretta.client.loopback import HOST
 from moretta.client.site_home import SITE_HOME, SiteHome
 from moretta.deploy.runtime import marked
+from moretta.deploy.runtime.proxies import without_proxies
 from moretta.shared.atomic import write_atomic
 from moretta.shared.errors import HomeError
 from moretta.shared.threads import THREAD_VARIABLES
@@ -75,7 +76,7 @@ class SuperNodeCommand:
         """What the SuperNode and the ClientApps inherit."""
         binaries = str(Path(sys.executable).parent)
         return {
-            **os.environ,
+            **without_proxies(os.environ),
             **dict.fromkeys(THREAD_VARIABLES, "1"),
             marked.MARK: mark,
             "PATH": f"{binaries}{os.pathsep}{os.environ.get('PATH', '')}",
@@ -86,8 +87,6 @@ class SuperNodeCommand:
             "CUDA_VISIBLE_DEVICES": os.environ.get("CUDA_VISIBLE_DEVICES", ""),
             "PYTHONDONTWRITEBYTECODE": "1",
             "NO_COLOR": "1",
-            "NO_PROXY": HOST,  # a proxy of the house is not asked for loopback
-            "no_proxy": HOST,
         }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 from collections.abc import Callable
 
@@ -10,6 +11,7 @@ from moretta.client import enrollment
 from moretta.client.contact import look_at_authority
 from moretta.client.identity import Identity
 from moretta.deploy.bundle import installed_bundle
+from moretta.deploy.runtime.proxies import named_proxies
 from moretta.deploy.site.doctor.findings import Findings
 from moretta.shared.enrollment.address import split_address
 from moretta.shared.exit_codes import ExitCode
@@ -25,6 +27,8 @@ _CONNECT_SECONDS = 5.0
 def met(notes: Findings, identity: Identity) -> bool:
     """Name, port, authority; whether the server that was joined answers."""
     host, port = split_address(identity.address)
+    if proxies := named_proxies(os.environ):
+        notes.ok("proxy", f"{', '.join(proxies)} named in the environment, and not used: this site dials the server")
     try:
         socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except OSError as error:
@@ -35,7 +39,9 @@ def met(notes: Findings, identity: Identity) -> bool:
     try:
         socket.create_connection((host, port), timeout=_CONNECT_SECONDS).close()
     except OSError as error:
-        fix = f"let this machine open TCP connections to {identity.address}; ask whether the server runs"
+        fix = (
+            f"let this machine open TCP connections to {identity.address} without a proxy; ask whether the server runs"
+        )
         notes.fault("port", f"no connection to {identity.address}: {error}", fix=fix, code=ExitCode.UNREACHABLE)
         return False
     notes.ok("port", f"{identity.address} takes connections")

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import tomllib
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, ValidationError, model_validator
 
@@ -82,7 +81,6 @@ class StageLimits(Section):
 class StagesSection(Section):
     """`[stages]`: how long sites are waited for, and what happens when one is lost."""
 
-    removed: ClassVar[Mapping[str, str]] = {"codebook": "sites are not asked for a codebook; leave the key out"}
     wait_seconds: Positive = 600.0
     """How long enrolled sites are waited for before the study starts with those that are there."""
     on_lost_site: Literal["continue", "retry"] = "continue"

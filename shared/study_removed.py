@@ -31,7 +31,16 @@ class Removed(NamedTuple):
 
 _NO_ADVERSARY = 'remove the key; `code_encoder = "network"` stays, and hides as much without an adversary'
 
+_NO_FEDERATED_CODEBOOK = (
+    'set `codebook = "public"` in [voice] and leave out its other keys: a federated codebook moved nothing that noise '
+    "would not have moved, and a coordinator could read clips through it"
+)
+
 REMOVED = (
+    Removed("voice", {"codebook": "federated"}, _NO_FEDERATED_CODEBOOK),
+    Removed("voice", {"codebook_epsilon": None}, _NO_FEDERATED_CODEBOOK),
+    Removed("voice", {"codebook_iterations": None}, _NO_FEDERATED_CODEBOOK),
+    Removed("stages", {"codebook": None}, "leave it out: sites are not asked for a codebook"),
     Removed("voice", {"code_adversary": None}, _NO_ADVERSARY),
     Removed("voice", {"code_adversary_weight": None}, _NO_ADVERSARY),
     Removed(
@@ -53,7 +62,7 @@ def refuse_removed(content: Mapping[str, Any], *, source: str) -> None:
     found = [one for one in REMOVED if one.is_in(content)]
     if found:
         raise StudyError(
-            f"{source} cannot be used: {', '.join(map(str, found))}: removed from Moretta",
+            f"{source} cannot be used: {'; '.join(f'{one} was removed' for one in found)}",
             expected="what docs/study.md lists; docs/measured.md has what the removed keys measured",
             fix="; ".join(dict.fromkeys(one.instead for one in found)),
         )

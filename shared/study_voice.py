@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -26,19 +25,8 @@ CLIP_EPSILON = 2.0
 that each had about as much: fewer are told better than more are, down to this."""
 
 
-_NO_FEDERATED_CODEBOOK = (
-    "with a budget a speaker it moved no codeword that noise would not have moved, and a coordinator could read clips "
-    'through it (docs/measured.md); set codebook = "public"'
-)
-
-
 class VoiceSection(Section):
     """`[voice]`: how voice is anonymized and modelled."""
-
-    removed: ClassVar[Mapping[str, str]] = {
-        "codebook_epsilon": f"there is no federated codebook, {_NO_FEDERATED_CODEBOOK}",
-        "codebook_iterations": f"there is no federated codebook, {_NO_FEDERATED_CODEBOOK}",
-    }
 
     enabled: bool = True
     anonymizer: str = BY_VALUE
@@ -110,13 +98,6 @@ class VoiceSection(Section):
         if self.preset != "dp-speaker":
             return None
         return self.released_clips or max(1, round(self.budget_epsilon / CLIP_EPSILON))
-
-    @model_validator(mode="before")
-    @classmethod
-    def _no_federated_codebook(cls, content: Any) -> Any:
-        if isinstance(content, dict) and content.get("codebook") == "federated":
-            raise ValueError(f"the federated codebook was removed: {_NO_FEDERATED_CODEBOOK}")
-        return content
 
     @model_validator(mode="before")
     @classmethod

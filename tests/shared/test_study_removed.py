@@ -24,7 +24,7 @@ def test_no_study_that_can_be_made_holds_what_was_removed(removed: Removed) -> N
 
 
 def test_everything_that_was_removed_is_named_at_once() -> None:
-    with pytest.raises(StudyError, match=r"code_adversary, voice\.code_adversary_weight"):
+    with pytest.raises(StudyError, match=r"code_adversary was removed; voice\.code_adversary_weight"):
         parse_study({"voice": {"code_adversary": "none", "code_adversary_weight": 0.3}})
 
 

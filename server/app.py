@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from pathlib import Path
 
-from flwr.app import Context, RecordDict
+from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
 from moretta.server.attempt import only_attempt
@@ -17,9 +17,9 @@ from moretta.server.registered import sites_gone
 from moretta.server.run import Run, SiteRecord, run_stages
 from moretta.server.stages import DESK_STAGES, SITE_STAGES
 from moretta.server.state import load_progress, save_progress, save_state
-from moretta.shared import wire
 from moretta.shared.errors import RunError
 from moretta.shared.exit_codes import ExitCode
+from moretta.shared.messages.responses import Hello
 from moretta.shared.plan import DeploymentPlan, load_plan
 from moretta.shared.threads import limit_threads
 from moretta.shared.versions import code_digest
@@ -76,13 +76,13 @@ def connect(run: Run, grid: Grid) -> None:
     """
     random.seed(run.study.seed)  # Flower's strategies sample with the global generator
     greeted = _greet(run, grid)
-    for site, content in greeted.items():
+    for site, hello in greeted.items():
         run.sites.setdefault(site, SiteRecord())
-        if wire.from_config(content, "digest") != code_digest():
+        if hello.digest != code_digest():
             run.warn(f"{site} runs another version of Moretta than the server")
 
 
-def _greet(run: Run, grid: Grid) -> dict[str, RecordDict]:
+def _greet(run: Run, grid: Grid) -> dict[str, Hello]:
     plan = run.plan
     run.connection = Exchange(grid, run.study.train.deadline_seconds, on_lost_site=run.study.stages.on_lost_site)
     if not isinstance(plan, DeploymentPlan):

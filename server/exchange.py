@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 from moretta.server.inquiry import Answer, Content, Inquiry, link
+from moretta.shared.messages import RESPONSES, Message
 
 if TYPE_CHECKING:
     from flwr.serverapp import Grid
@@ -34,6 +35,8 @@ class Exchange:
     """Sites that are not asked and not waited for any more, with the reason, such as a revoked certificate."""
     note: Callable[[str], None] = _unheard
     """Told in words when a site is lost or asked again."""
+    responses: Mapping[str, type[Message]] = field(default_factory=lambda: RESPONSES)
+    """What sites may send back, by the name of the call: anything else is a failure of that site."""
     clock: Callable[[], float] = time.monotonic
     sleep: Callable[[float], None] = time.sleep
 

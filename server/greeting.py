@@ -6,23 +6,22 @@ another's.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from moretta.server.exchange import Exchange
 from moretta.shared import wire
-from moretta.shared.errors import MorettaError, RunError
+from moretta.shared.errors import RunError
+from moretta.shared.messages.responses import Hello
 
 if TYPE_CHECKING:
     from flwr.app import RecordDict
 
 _POLL_SECONDS = 0.1
 _REAL_POLL_SECONDS = 0.5
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
-def greet_virtual(exchange: Exchange, expected: int) -> dict[str, RecordDict]:
+def greet_virtual(exchange: Exchange, expected: int) -> dict[str, Hello]:
     """Wait until `expected` sites are there, and learn their names.
 
     Raises:
@@ -31,19 +30,19 @@ def greet_virtual(exchange: Exchange, expected: int) -> dict[str, RecordDict]:
     ids = _awaited(exchange, expected)
     exchange.nodes = {node: f"node-{node}" for node in ids}
     answers = exchange.ask(wire.HELLO, lambda _: _empty())
-    greeted = {a.site: a.content for a in answers if a.content is not None}
-    failures = [a for a in answers if a.content is None]
+    greeted = {a.site: a.of(Hello) for a in answers if a.message is not None}
+    failures = [a for a in answers if a.message is None]
     if failures:
         raise RunError(
             f"{len(failures)} of {len(ids)} sites did not answer the greeting: {failures[0].failure}",
             expected="every site to answer",
             fix="look into the log of that site",
         )
-    renamed = {old: _name(content) for old, content in greeted.items()}
+    renamed = {old: hello.site for old, hello in greeted.items()}
     if len(set(renamed.values())) != len(renamed):
         raise RunError("two sites have one name", expected="each name once")
     exchange.nodes = {node: renamed[exchange.nodes[node]] for node in ids}
-    return {renamed[old]: content for old, content in greeted.items()}
+    return {renamed[old]: hello for old, hello in greeted.items()}
 
 
 def greet_enrolled(
@@ -54,7 +53,7 @@ def greet_enrolled(
     min_sites: int,
     left_out: Callable[[str, str], None],
     seen: Callable[[int, int], None],
-) -> dict[str, RecordDict]:
+) -> dict[str, Hello]:
     """Wait for the enrolled sites, and greet those that came.
 
     Args:
@@ -72,14 +71,15 @@ def greet_enrolled(
     gone = exchange.gone()
     out = {site: gone.get(site, f"it was not there within {wait_seconds:.0f} s") for site in _others(names, here)}
     exchange.nodes = {node: names[node] for node in here}
-    greeted: dict[str, RecordDict] = {}
+    greeted: dict[str, Hello] = {}
     answers = exchange.ask(wire.HELLO, lambda _: _empty(), deadline_seconds=wait_seconds, on_lost_site="retry")
     for answer in answers:
-        why = answer.failure if answer.content is None else _misnamed(answer.site, answer.content)
-        if answer.content is not None and not why:
-            greeted[answer.site] = answer.content
+        if answer.message is None:
+            out[answer.site] = answer.failure
+        elif (hello := answer.of(Hello)).site != answer.site:
+            out[answer.site] = f"it takes itself for {hello.site!r}"
         else:
-            out[answer.site] = why
+            greeted[answer.site] = hello
     exchange.nodes = {node: site for node, site in exchange.nodes.items() if site in greeted}
     for site, why in sorted(out.items()):
         left_out(site, why)
@@ -126,28 +126,6 @@ def _enrolled_here(
         if here == wanted or exchange.clock() > end:
             return here
         exchange.sleep(_REAL_POLL_SECONDS)
-
-
-def _misnamed(site: str, content: RecordDict) -> str:
-    """What is wrong with the name that a real site takes itself to have; empty if nothing is."""
-    try:
-        told = wire.from_config(content, "site")
-    except MorettaError as error:
-        return str(error)
-    return "" if told == site else f"it takes itself for {str(told)[:80]!r}"
-
-
-def _name(content: RecordDict) -> str:
-    """A virtual site's name as it gives it. Releases are kept in a folder of that name, so it must be a plain one."""
-    try:
-        name = wire.from_config(content, "site")
-    except MorettaError as error:
-        raise RunError(f"a site without a name: {error}", fix="look into the log of that site") from error
-    if not isinstance(name, str) or not _NAME.fullmatch(name):
-        raise RunError(
-            f"a site of the name {str(name)[:80]!r}", expected="up to 64 letters, digits, dots, dashes and underscores"
-        )
-    return name
 
 
 def _empty() -> RecordDict:

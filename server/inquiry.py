@@ -9,10 +9,12 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
-from moretta.shared import wire
-from moretta.shared.errors import MorettaError, RunError
+from moretta.server.arrivals import Arrivals, Reply
+from moretta.shared import messages
+from moretta.shared.errors import MessageError, ReleaseError, RunError
+from moretta.shared.messages import failure_of, printable
 
 if TYPE_CHECKING:
     from flwr.app import Message, RecordDict
@@ -41,15 +43,33 @@ class LinkLostError(RunError):
     """Flower's SuperLink is gone, or has ended this run. The study may go on in a new run, from its last checkpoint."""
 
 
+M = TypeVar("M", bound=messages.Message)
+
+
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """One site's answer: its content, or why there is none."""
+    """One site's answer, checked, or why there is none."""
 
     site: str
     content: RecordDict | None
+    """As it came: for its arrays, which are checked where it is known what they must be."""
     failure: str = ""
     lost: bool = False
     """The site gave no answer at all: it is away, and did not refuse."""
+    message: messages.Message | None = None
+    """Everything else in it."""
+
+    def of(self, kind: type[M]) -> M:
+        """The message, which is of the kind that its call has.
+
+        Raises:
+            ReleaseError: there is none; the reason is the site's failure.
+        """
+        if self.message is None:
+            raise ReleaseError(self.failure)
+        if not isinstance(self.message, kind):
+            raise TypeError(f"{type(self.message).__name__} where {kind.__name__} is looked for")
+        return self.message
 
 
 class Inquiry:
@@ -60,6 +80,8 @@ class Inquiry:
     ) -> None:
         self._exchange, self._call, self._content = exchange, call, content
         self._seconds, self._retry = deadline_seconds, retry
+        self._kind = exchange.responses[call]
+        self._arrivals = Arrivals(exchange.grid, max_bytes=self._kind.max_bytes())
         self._nodes = {site: node for node, site in exchange.nodes.items()}
         self._answers: dict[str, Answer] = {}
         self._open: dict[str, str] = {}
@@ -123,21 +145,33 @@ class Inquiry:
         clock = self._exchange.clock
         start = clock()
         with link():
-            replies = list(self._exchange.grid.pull_messages(list(self._open)))
+            replies = self._arrivals.look(list(self._open))
         if clock() - start > OUTAGE_SECONDS:
             self._exchange.note(f"Flower's SuperLink was away for {clock() - start:.0f} s")
             self._patient_until = clock() + PATIENCE_SECONDS
             self._resend_at = min(self._resend_at, clock() + RESEND_AFTER_OUTAGE_SECONDS)
         for reply in replies:
-            site = self._open.pop(reply.metadata.reply_to_message_id, None)
+            site = self._open.get(reply.to)
             if site is None or site in self._answers:
                 continue
-            if reply.has_error() and reply.error.code in _lost_codes():
-                self._lose(site, f"it was lost ({reply.error.reason})")
-            elif not reply.has_error() and reply.metadata.src_node_id != self._nodes[site]:
-                self._settle(Answer(site, None, "an answer that came from another node"))
+            told_by_flower = reply.message is None or reply.message.has_error()
+            if not told_by_flower and reply.source != self._nodes[site]:
+                self._exchange.note(f"{site}: a reply in its name came from another node, and was passed over")
+                continue
+            del self._open[reply.to]
+            self._take(site, reply)
+
+    def _take(self, site: str, reply: Reply) -> None:
+        message = reply.message
+        if message is None:
+            if reply.lost:
+                self._lose(site, reply.problem)
             else:
-                self._settle(_answer(site, reply))
+                self._settle(Answer(site, None, reply.problem))
+        elif message.has_error() and message.error.code in _lost_codes():
+            self._lose(site, f"it was lost ({printable(message.error.reason)})")
+        else:
+            self._settle(_answer(site, message, self._kind))
 
     def _look_around(self) -> None:
         """Which sites are gone for good, which came back, and which were started anew and lost the question."""
@@ -208,14 +242,16 @@ def _lost_codes() -> frozenset[int]:
     )
 
 
-def _answer(site: str, reply: Message) -> Answer:
+def _answer(site: str, reply: Message, kind: type[messages.Message]) -> Answer:
     if reply.has_error():
-        return Answer(site, None, f"Flower error {reply.error.code}: {reply.error.reason}")
-    content = reply.content
+        return Answer(site, None, f"Flower error {reply.error.code}: {printable(reply.error.reason)}")
     try:
-        if "failure" in content[wire.CONFIG]:
-            failure = wire.from_config(content, "failure")
+        content = reply.content
+        failure = failure_of(content)
+        if failure is not None:
             return Answer(site, None, f"{failure} (see the site's own log)")
-    except (KeyError, MorettaError):
-        return Answer(site, None, "an answer that cannot be read")
-    return Answer(site, content)
+        return Answer(site, content, message=messages.read(kind, content))
+    except MessageError as error:
+        return Answer(site, None, error.message)
+    except Exception as error:  # Flower's own objects, as a site made them
+        return Answer(site, None, f"an answer that cannot be read ({type(error).__name__})")

@@ -5,6 +5,7 @@ MorettaError                 exit 1
 ├── CorpusError              exit 4   the folder of clips
 │   └── ClipError            exit 4   one clip: callers drop and count it
 ├── ReleaseError             exit 5   a release, on disk or in a message
+│   └── MessageError         exit 5   ... a message that is not what its call asks for
 ├── RefusedError             exit 6   a site says no
 │   └── BudgetError          exit 6   ... because the privacy budget would be exceeded
 ├── RunError                 exit 7   a stage failed
@@ -86,6 +87,10 @@ class ReleaseError(MorettaError):
     """A release is damaged, forged, or of another format."""
 
     exit_code = ExitCode.RELEASE
+
+
+class MessageError(ReleaseError):
+    """A message is too large, too deep, or has other fields than its call asks for. Its text repeats no content."""
 
 
 class RefusedError(MorettaError):

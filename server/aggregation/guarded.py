@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,10 +12,12 @@ import numpy as np
 from flwr.app import Message, MetricRecord, RecordDict
 
 from moretta.server.aggregation.checks import MAX_NORM, packed_problem, update_problem
+from moretta.server.blame import at_the_cost_of
 from moretta.server.exchange import Exchange
 from moretta.server.inquiry import Answer
 from moretta.shared import wire
-from moretta.shared.errors import MorettaError, ReleaseError, RunError
+from moretta.shared.errors import ReleaseError, RunError
+from moretta.shared.messages.responses import Update
 from moretta.shared.study import Study
 from moretta.shared.study_fusion import ModelKind
 
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     from flwr.serverapp.strategy import FedAvg
 
 WEIGHT = "num-examples"
-_METRICS = (WEIGHT, "loss", "epsilon", "epsilon-clip", "epsilon-speaker", "noise-multiplier")
 Weights = dict[str, wire.Array]
 
 
@@ -115,20 +115,20 @@ class GuardedStrategy:
 
     def _problem(self, number: int, answer: Answer) -> str:
         """Why an answer cannot be aggregated; empty if it can."""
-        if answer.content is None:
-            return answer.failure
-        try:
-            problem = packed_problem(self._sent, answer.content)
+        failures: dict[str, str] = {}
+        with at_the_cost_of(answer.site, failures):
+            metrics = _weighed(answer.of(Update))
+            content = answer.content or RecordDict()
+            problem = packed_problem(self._sent, content)
+            if problem is None:
+                update = wire.arrays_of(content)
+                problem = update_problem(self._sent, update, max_norm=self.max_norm)
             if problem is not None:
                 return problem
-            update = wire.arrays_of(answer.content)
-            problem = update_problem(self._sent, update, max_norm=self.max_norm)
-            self._metrics[answer.site] = _weighed(answer.content)
-        except (MorettaError, ValueError) as error:
-            return str(error)
-        if problem is None and self.on_update is not None:
-            self.on_update(number, answer.site, partial(self._change, update))
-        return problem or ""
+            self._metrics[answer.site] = metrics
+            if self.on_update is not None:
+                self.on_update(number, answer.site, partial(self._change, update))
+        return failures.get(answer.site, "")
 
     def _require(self, used: dict[str, RecordDict], others: dict[str, str], number: int) -> None:
         if len(used) < self.min_sites:
@@ -182,22 +182,8 @@ class _Nodes:
         return self._ids
 
 
-def known_metrics(content: RecordDict) -> dict[str, float]:
-    """What an answer says of itself, as far as it is known.
-
-    Raises:
-        ReleaseError: a number that is not finite, or below 0.
-    """
-    record = content.get(wire.METRICS)
-    found = {name: record[name] for name in _METRICS if name in record} if isinstance(record, MetricRecord) else {}
-    for name, value in found.items():
-        if not isinstance(value, int | float) or not math.isfinite(value) or value < 0:
-            raise ReleaseError(f"the metric {name} = {str(value)[:40]}", expected="a finite number, 0 or more")
-    return {name: float(value) for name, value in found.items() if isinstance(value, int | float)}
-
-
-def _weighed(content: RecordDict) -> dict[str, float]:
-    found = known_metrics(content)
+def _weighed(update: Update) -> dict[str, float]:
+    found = update.metrics.figures()
     if not found.get(WEIGHT):
         raise ReleaseError(f"an update without {WEIGHT}", expected="at least 1")
     return found

@@ -8,7 +8,7 @@ building blocks are used here over the same exchange as all other questions.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -16,9 +16,11 @@ import numpy as np
 from flwr.app import Message, RecordDict
 
 from moretta.server.aggregation.checks import packed_problem, update_problem
-from moretta.server.aggregation.guarded import GuardedStrategy, bare, known_metrics
+from moretta.server.aggregation.guarded import GuardedStrategy, bare
+from moretta.server.blame import at_the_cost_of
 from moretta.shared import wire
-from moretta.shared.errors import MorettaError, RunError
+from moretta.shared.errors import ReleaseError, RunError
+from moretta.shared.messages.responses import PublicKeys, Shares, Update
 from moretta.shared.privacy.clipping import changed
 from moretta.shared.secure_aggregation import Words, mask, mean_of_sum, shared_mask, signed, threshold
 from moretta.shared.study_fusion import ModelKind
@@ -71,12 +73,14 @@ class SecureStrategy(GuardedStrategy):
         """Who takes part agrees on keys: `attempt.keys`, and `attempt.shares` of who is still there after it."""
         least = self.study.aggregation.min_sites
         answers = self._step(wire.SECURE_KEYS, lambda _: self._content(attempt, round=attempt.number))
-        attempt.keys = self._read(attempt, answers, lambda _, content: _keys(content))
+        attempt.keys = self._read(attempt, answers, lambda answer: _keys(answer.of(PublicKeys)))
         self._enough(attempt, attempt.keys, least, "gave keys")
         answers = self._step(
             wire.SECURE_SHARES, lambda _: self._content(attempt, keys=attempt.keys), sites=list(attempt.keys)
         )
-        attempt.shares = self._read(attempt, answers, lambda site, content: _shares(content, attempt.keys, site))
+        attempt.shares = self._read(
+            attempt, answers, lambda answer: _shares(answer.of(Shares), attempt.keys, answer.site)
+        )
         self._enough(attempt, attempt.shares, self._threshold(attempt), "shared their keys")
 
     def _masked(self, attempt: Attempt) -> dict[str, RecordDict]:
@@ -90,13 +94,14 @@ class SecureStrategy(GuardedStrategy):
 
         expected = {wire.MASKED: np.zeros(sum(self._sent[name].size for name in self.trained), np.uint32)}
 
-        def checked(site: str, answer: RecordDict) -> RecordDict:
-            problem = packed_problem(expected, answer)
-            problem = problem or update_problem(expected, wire.arrays_of(answer), max_norm=np.inf)
+        def checked(answer: Answer) -> RecordDict:
+            metrics, content = answer.of(Update).metrics.figures(), answer.content or RecordDict()
+            problem = packed_problem(expected, content)
+            problem = problem or update_problem(expected, wire.arrays_of(content), max_norm=np.inf)
             if problem is not None:
-                raise MorettaError(problem)
-            self._metrics[site] = known_metrics(answer)
-            return answer
+                raise ReleaseError(problem)
+            self._metrics[answer.site] = metrics
+            return content
 
         answers = self._step(self.call, content, sites=list(attempt.shares))
         masked = self._read(attempt, answers, checked)
@@ -108,7 +113,7 @@ class SecureStrategy(GuardedStrategy):
         survivors, away = sorted(masked), sorted(attempt.shares.keys() - masked)
         owners = set(attempt.shares)
         answers = self._step(wire.SECURE_UNMASK, lambda _: self._content(attempt, survivors=survivors), sites=survivors)
-        told = self._read(attempt, answers, lambda _, content: _shares(content, owners, None))
+        told = self._read(attempt, answers, lambda answer: _shares(answer.of(Shares), owners, None))
         least = self._threshold(attempt)
         self._enough(attempt, told, least, "took the masks off")
         vectors = [wire.arrays_of(masked[site])[wire.MASKED] for site in survivors]
@@ -134,17 +139,12 @@ class SecureStrategy(GuardedStrategy):
             call, content, sites=self.sites if sites is None else sites, deadline_seconds=self.deadline_seconds
         )
 
-    def _read(self, attempt: Attempt, answers: list[Answer], read: Callable[[str, RecordDict], Any]) -> dict[str, Any]:
+    def _read(self, attempt: Attempt, answers: list[Answer], read: Callable[[Answer], Any]) -> dict[str, Any]:
         """What usable answers say, by site; the others are noted."""
         found = {}
         for answer in answers:
-            if answer.content is None:
-                (attempt.lost if answer.lost else attempt.refused)[answer.site] = answer.failure
-                continue
-            try:
-                found[answer.site] = read(answer.site, answer.content)
-            except (MorettaError, ValueError) as error:
-                attempt.refused[answer.site] = str(error)
+            with at_the_cost_of(answer.site, attempt.lost if answer.lost else attempt.refused):
+                found[answer.site] = read(answer)
         return found
 
     def _enough(self, attempt: Attempt, sites: dict[str, Any], least: int, did: str) -> None:
@@ -159,25 +159,20 @@ class SecureStrategy(GuardedStrategy):
         )
 
 
-def _keys(content: RecordDict) -> list[str]:
+def _keys(told: PublicKeys) -> list[str]:
     """Two public keys, hexadecimal: a bad one would fail everybody who has to use it."""
     from flwr.supercore.primitives.asymmetric import bytes_to_public_key
 
-    found = wire.from_config(content, "keys")
-    if not (isinstance(found, list) and len(found) == 2 and all(isinstance(key, str) for key in found)):
-        raise ValueError("keys that are not two")
-    for key in found:
+    for key in told.keys:
         bytes_to_public_key(bytes.fromhex(key))
-    return found
+    return list(told.keys)
 
 
-def _shares(content: RecordDict, sites: Any, sender: str | None) -> dict[str, str]:
-    """Shares for everybody but the sender: names and hexadecimal text, and nothing else."""
-    found = wire.from_config(content, "shares")
-    wanted = set(sites) - {sender}
-    if not isinstance(found, dict) or set(found) != wanted or not all(isinstance(text, str) for text in found.values()):
-        raise ValueError("shares that are not one for each site")
-    return found
+def _shares(told: Shares, sites: Collection[str], sender: str | None) -> dict[str, str]:
+    """Shares for everybody but the sender, and nothing else."""
+    if set(told.shares) != set(sites) - {sender}:
+        raise ReleaseError("shares that are not one for each site")
+    return dict(told.shares)
 
 
 def _combined(shares: list[str], site: str) -> bytes:

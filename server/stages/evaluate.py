@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 import numpy.typing as npt
 
+from moretta.server.blame import at_the_cost_of
 from moretta.server.report.emotion import ORIGINAL_CLASSES, table_from_counts
 from moretta.server.report.schema import EmotionResult, Modality
 from moretta.server.run import Run
 from moretta.shared import wire
 from moretta.shared.corpus.names import EMOTIONS
-from moretta.shared.errors import MorettaError, ReleaseError
+from moretta.shared.errors import ReleaseError
+from moretta.shared.messages.responses import Evaluated
 from moretta.shared.reliability import check_reliability, expected_calibration_error
 from moretta.shared.seeds import derive
-
-if TYPE_CHECKING:
-    from flwr.app import RecordDict
 
 OUTPUTS: tuple[Modality, ...] = ("voice", "face", "fused", "learned")
 _Tables = dict[str, npt.NDArray[np.int64]]
@@ -41,19 +38,17 @@ def evaluate(run: Run, rates: dict[str, float]) -> None:
     tables: dict[str, _Tables] = {}
     failures: dict[str, str] = {}
     for answer in answers:
-        try:
-            if answer.content is None:
-                raise ReleaseError(answer.failure)
-            counted = _counts(answer.content, known=_speakers(run, answer.site))
-            bins = _reliability(answer.content, counted)
+        with at_the_cost_of(answer.site, failures):
+            told = answer.of(Evaluated)
+            counted = _counts(told, known=_speakers(run, answer.site))
+            bins = _reliability(told, counted)
             for output, found in counted.items():
                 tables.setdefault(output, {}).update(found)
             for output, table in bins.items():
                 run.reliability[output] = run.reliability.get(output, 0) + table
-        except (MorettaError, ValueError, TypeError, AttributeError) as error:
-            failures[answer.site] = str(error)
-            run.warn(f"{answer.site} did not evaluate: {error}")
-            run.miss(answer.site, "evaluate", str(error))
+    for site, why in failures.items():
+        run.warn(f"{site} did not evaluate: {why}")
+        run.miss(site, "evaluate", why)
     run.require_sites(
         [a.site for a in answers if a.site not in failures], "evaluate", "; ".join(sorted(failures.values())[:3])
     )
@@ -72,36 +67,32 @@ def _speakers(run: Run, site: str) -> frozenset[str]:
     return frozenset(clip.speaker for clip in run.releases[site].clips)
 
 
-def _counts(content: RecordDict, *, known: frozenset[str]) -> dict[str, _Tables]:
-    """Counts of one site, checked: only known outputs, its own speakers, square tables of non-negative integers."""
+def _counts(told: Evaluated, *, known: frozenset[str]) -> dict[str, _Tables]:
+    """Counts of one site, checked: its own speakers, square tables of the size that the output has."""
     sizes = {o: len(EMOTIONS) for o in OUTPUTS} | {f"{o}/3": len(ORIGINAL_CLASSES) for o in OUTPUTS}
     checked: dict[str, _Tables] = {}
-    for output, by_speaker in wire.from_config(content, "counts").items():
-        size = sizes.get(output)
+    for output, by_speaker in told.counts.items():
+        size = sizes[output]
         for speaker, rows in by_speaker.items():
             if speaker not in known:
                 raise ReleaseError("counts of a speaker whom this site has not released", expected="its own speakers")
-            table = np.asarray(rows)
-            if size is None or table.shape != (size, size) or table.dtype.kind != "i" or table.min() < 0:
-                raise ReleaseError(f"counts of shape {list(table.shape)} for {output!r}", expected=f"{size} x {size}")
-            checked.setdefault(output, {})[speaker] = table.astype(np.int64)
+            if {len(rows), *map(len, rows)} != {size}:
+                raise ReleaseError(f"a table of {len(rows)} rows for {output!r}", expected=f"{size} x {size}")
+            checked.setdefault(output, {})[speaker] = np.array(rows, np.int64)
     return checked
 
 
-def _reliability(content: RecordDict, counted: dict[str, _Tables]) -> _Tables:
+def _reliability(told: Evaluated, counted: dict[str, _Tables]) -> _Tables:
     """How sure the models were on one site's clips, by output, as far as that agrees with its confusion counts.
 
     Raises:
         ReleaseError: it does not.
     """
-    told = wire.from_config(content, "reliability")
     checked: _Tables = {}
-    for output, rows in told.items():
-        if output not in OUTPUTS:
-            raise ReleaseError(f"confidences for {str(output)[:40]!r}", expected=f"one of {', '.join(OUTPUTS)}")
+    for output, rows in told.reliability.items():
         tables = list(counted.get(output, {}).values())
         clips, right = (sum(int(each) for each in (f(t) for t in tables)) for f in (np.sum, np.trace))
-        checked[output] = check_reliability(np.asarray(rows), clips=clips, right=right)
+        checked[output] = check_reliability(np.array(rows, np.int64), clips=clips, right=right)
     return checked
 
 

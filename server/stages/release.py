@@ -3,26 +3,26 @@
 from __future__ import annotations
 
 import hashlib
-import re
+import shutil
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy.typing as npt
-from pydantic import ValidationError
 
+from moretta.server.blame import at_the_cost_of
 from moretta.server.run import Run, SiteRecord
 from moretta.shared import wire
-from moretta.shared.errors import MorettaError, ReleaseError
-from moretta.shared.release import Release, ReleaseStatement, open_release
-from moretta.shared.release.format import CLIPS_FILE, CODEBOOK_FILE, MAX_SHARD_BYTES, STATEMENT_FILE
+from moretta.shared.errors import ReleaseError
+from moretta.shared.messages.responses import Announced, Fetched
+from moretta.shared.release import Release, open_release
 
 if TYPE_CHECKING:
     from flwr.app import RecordDict
 
-_MAX_FILES = 10_000
-_SHARD = re.compile(r"(voice|face)-\d{5}\.safetensors")
+_DISK_SHARE = 0.9
+"""Of the free disk that releases may fill."""
 
 
 def collect_releases(run: Run, rates: dict[str, float]) -> None:
@@ -39,22 +39,17 @@ def collect_releases(run: Run, rates: dict[str, float]) -> None:
         wire.RELEASE,
         lambda _: RecordDict({wire.ARRAYS: public, wire.CONFIG: wire.study_config(run.study)}),
     )
-    failures = {a.site: a.failure for a in answers if a.content is None}
-    pending: dict[str, _Download] = {}
+    failures: dict[str, str] = {}
+    announced: dict[str, Announced] = {}
     for answer in answers:
-        if answer.content is not None:
-            try:
-                pending[answer.site] = _Download.start(run.folder / "server" / "releases" / answer.site, answer.content)
-                _note_told(run.sites[answer.site], answer.content)
-            except (MorettaError, ValidationError, ValueError, AttributeError) as error:
-                failures[answer.site] = str(error)
+        with at_the_cost_of(answer.site, failures):
+            announced[answer.site] = answer.of(Announced)
+    pending = _accepted(run, announced, failures)
     _download_all(run, pending, failures)
     for site, download in sorted(pending.items()):
         if site not in failures:
-            try:
+            with at_the_cost_of(site, failures):
                 _keep(run, site, open_release(download.folder))
-            except ReleaseError as error:
-                failures[site] = str(error)
     for site, why in sorted(failures.items()):
         run.warn(f"{site} released nothing: {why}")
         run.miss(site, "release", why)
@@ -64,35 +59,38 @@ def collect_releases(run: Run, rates: dict[str, float]) -> None:
     _note_faces(run)
 
 
-def _note_told(record: SiteRecord, content: RecordDict) -> None:
+def _accepted(run: Run, announced: Mapping[str, Announced], failures: dict[str, str]) -> dict[str, _Download]:
+    """What is fetched: small releases first, as long as the disk has room, so that a huge one costs no other site."""
+    folder = run.folder / "server" / "releases"
+    folder.mkdir(parents=True, exist_ok=True)
+    left = int(shutil.disk_usage(folder).free * _DISK_SHARE)
+    pending: dict[str, _Download] = {}
+    for site, told in sorted(announced.items(), key=lambda item: (sum(item[1].files.values()), item[0])):
+        size = sum(told.files.values())
+        if size > left:
+            failures[site] = f"it announced a release of {size} bytes, and the server's disk has room for {left}"
+            continue
+        left -= size
+        pending[site] = _Download(folder / site, told.files)
+        _note_told(run.sites[site], told)
+    return pending
+
+
+def _note_told(record: SiteRecord, told: Announced) -> None:
     """What a site tells beside its release: training clips, whom it holds out, and whether its clips are synthetic."""
-    record.training = {m: int(n) for m, n in wire.from_config(content, "training").items()}
-    config: Any = content[wire.CONFIG]
-    if "held_out" in config:
-        record.held_out = tuple(sorted(str(pseudonym) for pseudonym in wire.from_config(content, "held_out")))
-    if "synthetic" in config:
-        record.synthetic = bool(wire.from_config(content, "synthetic"))
+    record.training = {str(kind): count for kind, count in told.training.items()}
+    record.held_out = tuple(sorted(told.held_out))
+    record.synthetic = told.synthetic
 
 
 class _Download:
     """The files of one site's release on their way to the server's disk."""
 
-    def __init__(self, folder: Path, sizes: dict[str, int]) -> None:
+    def __init__(self, folder: Path, sizes: Mapping[str, int]) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
         self._left = list(_in_parts(sizes))
         self._asked: list[wire.Part] = []
-
-    @classmethod
-    def start(cls, folder: Path, content: RecordDict) -> _Download:
-        """Check what a site announces before a byte of it is fetched."""
-        ReleaseStatement.model_validate(wire.from_config(content, "statement"))
-        sizes = {str(name): int(size) for name, size in wire.from_config(content, "files").items()}
-        if len(sizes) > _MAX_FILES or not all(
-            _allowed(name) and 0 <= size <= 2 * MAX_SHARD_BYTES for name, size in sizes.items()
-        ):
-            raise ReleaseError("an announcement of files that no release has", expected="the files of a release")
-        folder.mkdir(parents=True, exist_ok=True)
-        return cls(folder, sizes)
 
     @property
     def finished(self) -> bool:
@@ -108,16 +106,15 @@ class _Download:
             self._asked.append(part)
         return self._asked
 
-    def take(self, content: RecordDict) -> None:
+    def take(self, fetched: Fetched) -> None:
         """Write the parts that were asked for.
 
         Raises:
             ReleaseError: they are not those, or they were damaged on the way.
         """
-        chunk = wire.from_config(content, "chunk")
+        chunk = fetched.chunk
         expected = sum(part.length for part in self._asked)
-        whole = isinstance(chunk, bytes) and len(chunk) == expected
-        if not whole or hashlib.sha256(chunk).hexdigest() != wire.from_config(content, "sha256"):
+        if len(chunk) != expected or hashlib.sha256(chunk).hexdigest() != fetched.sha256:
             raise ReleaseError(f"damaged parts of {self._asked[0].file}", expected=f"{expected} intact bytes")
         start = 0
         for part in self._asked:
@@ -127,7 +124,7 @@ class _Download:
         self._left = self._left[len(self._asked) :]
 
 
-def _in_parts(sizes: dict[str, int]) -> Iterator[wire.Part]:
+def _in_parts(sizes: Mapping[str, int]) -> Iterator[wire.Part]:
     for name, size in sorted(sizes.items()):
         for offset in range(0, size, wire.CHUNK_BYTES) or (0,):
             yield wire.Part(name, offset, min(wire.CHUNK_BYTES, size - offset))
@@ -141,12 +138,8 @@ def _download_all(run: Run, pending: dict[str, _Download], failures: dict[str, s
 
     while open_sites := [s for s, d in pending.items() if not d.finished and s not in failures]:
         for answer in run.ask("release", wire.FETCH, request, sites=open_sites):
-            try:
-                if answer.content is None:
-                    raise ReleaseError(answer.failure)
-                pending[answer.site].take(answer.content)
-            except MorettaError as error:
-                failures[answer.site] = str(error)
+            with at_the_cost_of(answer.site, failures):
+                pending[answer.site].take(answer.of(Fetched))
 
 
 def _keep(run: Run, site: str, release: Release) -> None:
@@ -221,7 +214,3 @@ def _note_faces(run: Run) -> None:
             f"no face was found in {counts['frames_without_face']} of {counts['frames']} pictures "
             f"({counts['clips_without_face']} clips show none at all): their centre was taken"
         )
-
-
-def _allowed(name: str) -> bool:
-    return name in {STATEMENT_FILE, CLIPS_FILE, CODEBOOK_FILE} or _SHARD.fullmatch(name) is not None

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+import json
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from moretta.shared.corpus.names import Emotion, Level
 from moretta.shared.errors import ReleaseError
@@ -26,6 +27,13 @@ MAX_COEFFICIENTS = 128
 MAX_CODEBOOK = 65_536
 MAX_CODE = 2_048
 """Values in one code."""
+MAX_FILES = 10_000
+"""Of one release."""
+MAX_CLIPS = 1_000_000
+MAX_CLIP_LINE = 1_024
+"""Bytes of one line of the clip list."""
+_MAX_PARAMETERS = 16_384
+"""Characters of an anonymizer's parameters as JSON."""
 
 Modality = Literal["voice", "face"]
 VoiceForm = Literal["tokens", "mfcc", "waveform", "code", "code-sequence", "code-tokens"]
@@ -51,9 +59,16 @@ _PSEUDONYM_PATTERN = r"^[0-9a-f]{16}$"
 
 
 class Strict(BaseModel):
-    """Base of all records that cross a border: frozen, and unknown keys are errors."""
+    """Base of all records that cross a border: frozen, of exact types, and unknown keys are errors."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+_Line = Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f-\x9f\u2028\u2029]*$", max_length=200)]
+"""One line: it may stand in a report or in a log."""
+_Note = Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f-\x9f\u2028\u2029]*$", max_length=2_000)]
+_Key = Annotated[str, Field(pattern=r"^[A-Za-z0-9 _./-]{1,100}$")]
+_Count = Annotated[int, Field(ge=0, le=1_000_000_000)]
 
 
 class PrivacyStatement(Strict):
@@ -63,40 +78,47 @@ class PrivacyStatement(Strict):
     parameters claim when composed to the same unit.
     """
 
-    mechanism: str
+    mechanism: _Line
     unit: PrivacyUnit
     epsilon: float | None = Field(ge=0)
     delta: float = Field(default=0.0, ge=0, lt=1)
     nominal: float | None = Field(default=None, ge=0)
-    note: str = ""
+    note: _Note = ""
 
 
 class AnonymizerStatement(Strict):
     """How one modality was anonymized."""
 
     modality: Modality
-    name: str
-    version: str
-    form: str
-    parameters: dict[str, Any]
-    privacy: tuple[PrivacyStatement, ...] = ()
+    name: _Line
+    version: _Line
+    form: _Line
+    parameters: Annotated[dict[str, Any], Field(max_length=100)]
+    privacy: Annotated[tuple[PrivacyStatement, ...], Field(max_length=50)] = ()
     noise: Literal["system", "seeded", "none"]
     """`seeded` noise can be subtracted by who knows the seed: simulation and tests only."""
-    counts: dict[str, int] = Field(default_factory=dict)
+    counts: Annotated[dict[_Key, _Count], Field(max_length=100)] = Field(default_factory=dict)
     """Facts for the report, such as frames in which no face was found."""
+
+    @field_validator("parameters")
+    @classmethod
+    def _few_finite_values(cls, value: dict[str, Any]) -> dict[str, Any]:
+        if len(json.dumps(value, allow_nan=False)) > _MAX_PARAMETERS:
+            raise ValueError(f"parameters of more than {_MAX_PARAMETERS} characters")
+        return value
 
 
 class ReleaseStatement(Strict):
     """What a site says of its release."""
 
     format: Literal[1] = FORMAT_VERSION
-    site: str
-    study: str = ""
+    site: _Line
+    study: _Line = ""
     """Digest of the study file the release was made for."""
-    anonymizers: tuple[AnonymizerStatement, ...]
-    clips: int = Field(ge=0)
-    speakers: int = Field(ge=0)
-    dropped: dict[str, int] = Field(default_factory=dict)
+    anonymizers: Annotated[tuple[AnonymizerStatement, ...], Field(max_length=2)]
+    clips: _Count
+    speakers: _Count
+    dropped: Annotated[dict[_Key, _Count], Field(max_length=1_000)] = Field(default_factory=dict)
     """Clips or modalities that were not released, counted by reason."""
 
 
@@ -108,9 +130,9 @@ class ReleasedClip(Strict):
     emotion: Emotion
     sentence: str = Field(pattern=r"^[A-Z]{3}$")
     level: Level
-    voice: int | None = Field(default=None, ge=0)
+    voice: int | None = Field(default=None, ge=0, lt=MAX_FILES)
     """Index of the voice shard, None if this clip has no released voice."""
-    face: int | None = Field(default=None, ge=0)
+    face: int | None = Field(default=None, ge=0, lt=MAX_FILES)
     sex: Literal["female", "male"] | None = None
     age_group: AgeGroup | None = None
 

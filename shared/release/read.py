@@ -18,6 +18,8 @@ from moretta.shared.release.format import (
     CLIPS_FILE,
     CODEBOOK_FILE,
     CODEBOOK_FORMS,
+    MAX_CLIP_LINE,
+    MAX_CLIPS,
     MAX_CODE,
     MAX_CODEBOOK,
     STATEMENT_FILE,
@@ -27,6 +29,9 @@ from moretta.shared.release.format import (
     ReleaseStatement,
     check_array,
 )
+from moretta.shared.release.header import check_header
+
+_MAX_STATEMENT_BYTES = 1 << 20
 
 
 class Release:
@@ -89,12 +94,11 @@ def open_release(folder: Path) -> Release:
             fix="name the release folder itself, or write the release again",
         )
     try:
-        statement = ReleaseStatement.model_validate_json((folder / STATEMENT_FILE).read_bytes())
-        with (folder / CLIPS_FILE).open("rb") as file:
-            clips = tuple(ReleasedClip.model_validate_json(line) for line in file if line.strip())
-    except (ValidationError, OSError) as error:
+        statement = ReleaseStatement.model_validate_json(_text(folder / STATEMENT_FILE))
+        clips = tuple(_clips(folder / CLIPS_FILE))
+    except (ValidationError, OSError, ValueError, RecursionError) as error:
         raise ReleaseError(
-            f"a release in {folder} that breaks the format: {error}", expected="format version 1"
+            f"a release in {folder} that breaks the format: {_why(error)}", expected="format version 1"
         ) from error
     if len({c.clip for c in clips}) != len(clips):
         raise ReleaseError(f"two clips of one pseudonym in {folder}", expected="each clip once")
@@ -105,10 +109,41 @@ def open_release(folder: Path) -> Release:
     return release
 
 
+def _text(path: Path) -> bytes:
+    with path.open("rb") as file:
+        text = file.read(_MAX_STATEMENT_BYTES + 1)
+    if len(text) > _MAX_STATEMENT_BYTES:
+        raise ValueError(f"{path.name} of more than {_MAX_STATEMENT_BYTES} bytes")
+    return text
+
+
+def _clips(path: Path) -> Iterator[ReleasedClip]:
+    with path.open("rb") as file:
+        for number in range(1, MAX_CLIPS + 2):
+            line = file.readline(MAX_CLIP_LINE + 1)
+            if not line:
+                return
+            if len(line) > MAX_CLIP_LINE or number > MAX_CLIPS:
+                raise ValueError(f"more than {MAX_CLIPS} clips, or one of more than {MAX_CLIP_LINE} bytes")
+            if line.strip():
+                yield ReleasedClip.model_validate_json(line)
+
+
+def _why(error: Exception) -> str:
+    """Without what was found there: it may be anything, and this goes into reports."""
+    if isinstance(error, ValidationError):
+        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+        return f"{'.'.join(str(part) for part in first['loc'][:6])[:80]!a}: {first['msg']}"
+    return str(error)[:200]
+
+
 def _read_tensor(path: Path, key: str) -> npt.NDArray[Any]:
     try:
+        check_header(path)
         with safe_open(path, framework="numpy") as file:
             tensor: npt.NDArray[Any] = file.get_tensor(key)
             return tensor
-    except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
-        raise ReleaseError(f"{path.name} cannot be read: {error}", expected=f"a safetensors file with {key}") from error
+    except (SafetensorError, OSError, ValueError, KeyError, TypeError, AttributeError, MemoryError) as error:
+        raise ReleaseError(
+            f"{path.name} cannot be read: {str(error)[:200]}", expected=f"a safetensors file with {key}"
+        ) from error

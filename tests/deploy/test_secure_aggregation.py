@@ -26,6 +26,7 @@ from moretta.server.aggregation.strategies import make_strategy
 from moretta.server.inquiry import Answer
 from moretta.shared import wire
 from moretta.shared.errors import RefusedError, RunError
+from moretta.shared.messages import RESPONSES, read
 from moretta.shared.secure_aggregation import mask, quantum
 from moretta.shared.study import Study, parse_study
 
@@ -106,7 +107,7 @@ class Network:
         except RefusedError as error:
             return Answer(name, None, str(error))
         self.heard.append(found)
-        return Answer(name, found)
+        return Answer(name, found, message=read(RESPONSES[call], found))
 
 
 @pytest.fixture

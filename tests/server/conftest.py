@@ -100,7 +100,9 @@ class FakeClock:
 
 
 def named(node: int, **values: Any) -> RecordDict:
-    return RecordDict({wire.CONFIG: wire.json_config(site=f"site-{node}", **values)})
+    """What a site says to a greeting, with more, or instead that it failed."""
+    hello = {} if "failure" in values else {"versions": {"python": "3"}, "digest": "0" * 64}
+    return RecordDict({wire.CONFIG: wire.json_config(site=f"site-{node}", **hello, **values)})
 
 
 @pytest.fixture(autouse=True)

@@ -164,15 +164,14 @@ def test_bytes_that_are_no_array_cost_one_site_only(exchange: Any, reply: Any) -
     assert "cannot be read" in rounds.outcomes[0].refused["site-2"]
 
 
-def test_metrics_that_others_have_not_do_not_stop_the_round(exchange: Any, reply: Any) -> None:
+def test_metrics_that_no_update_has_cost_that_site_alone(exchange: Any, reply: Any) -> None:
     rounds = Round(exchange)
     odd = content(update(2), epsilon=1.5, surprise=[1.0, 2.0])
-    odd["second"] = MetricRecord({"more": 1})
-    rounds.run([reply(1, content(update(1), loss=0.5)), reply(2, odd)])
-    assert rounds.outcomes[0].used == {
-        "site-1": {"num-examples": 10.0, "loss": 0.5},
-        "site-2": {"num-examples": 10.0, "epsilon": 1.5},
-    }
+    more = content(update(3))
+    more["second"] = MetricRecord({"more": 1})
+    rounds.run([reply(1, content(update(1), loss=0.5)), reply(2, odd), reply(3, more), reply(4, content(update(4)))])
+    assert rounds.outcomes[0].used == {"site-1": {"num-examples": 10.0, "loss": 0.5}, "site-4": {"num-examples": 10.0}}
+    assert sorted(rounds.outcomes[0].refused) == ["site-2", "site-3"]
 
 
 def test_a_site_that_answers_twice_counts_once_and_a_stranger_not_at_all(exchange: Any, reply: Any) -> None:

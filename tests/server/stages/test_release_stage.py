@@ -200,7 +200,7 @@ def test_what_a_site_says_of_itself_is_counted_again(run: Run, sites: dict[int, 
 
 def test_no_site_left_ends_the_run_with_the_causes(run: Run, sites: dict[int, Site]) -> None:
     for site in sites.values():
-        site.spoil_release = _set("failure", value="CorpusError")
+        site.spoil_release = lambda values: (values.clear(), values.update(failure="CorpusError"))[0]
     with pytest.raises(RunError, match=r"0 of 2 sites finished the stage 'release': site-1: CorpusError") as caught:
         collect_releases(run, {})
     assert "at least 1" in caught.value.message

@@ -1,0 +1,179 @@
+"""What sites send back, by the name of the call."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+
+from pydantic import Field
+
+from moretta.shared import wire
+from moretta.shared.errors import MessageError
+from moretta.shared.messages.base import (
+    ARRAYS,
+    CONFIG,
+    KIB,
+    MIB,
+    Count,
+    Figure,
+    Hex,
+    Message,
+    Name,
+    Pseudonym,
+    Round,
+    Sha256,
+    Word,
+    printable,
+    read,
+)
+from moretta.shared.release.format import MAX_FILES, MAX_SHARD_BYTES, ReleaseStatement
+from moretta.shared.reliability import BINS
+from moretta.shared.secure_aggregation import MAX_SITES
+from moretta.shared.study_fusion import ModelKind
+
+if TYPE_CHECKING:
+    from flwr.app import RecordDict
+
+MAX_MODEL_BYTES = 512 * MIB
+"""Of the arrays of one update. No model of a study is larger than a tenth of it."""
+
+
+class Failed(Message):
+    """The site did not do what it was asked, and says why in a word."""
+
+    max_text_bytes: ClassVar[int] = 16 * KIB
+    site: Annotated[str, Field(max_length=200)]
+    failure: Annotated[str, Field(max_length=4000)]
+    code: Annotated[int, Field(ge=0, le=255)] = 1
+
+
+class Hello(Message):
+    """Who is there, and what it runs."""
+
+    site: Name
+    versions: Annotated[dict[Word, Word], Field(max_length=64)]
+    digest: Sha256
+
+
+FileName = Annotated[
+    str, Field(pattern=r"^(statement\.json|clips\.jsonl|codebook\.safetensors|(voice|face)-\d{5}\.safetensors)$")
+]
+"""The only files that a release has."""
+
+
+class Announced(Message):
+    """What a site has released: the files can be fetched."""
+
+    max_text_bytes: ClassVar[int] = 4 * MIB
+    site: Name
+    files: Annotated[
+        dict[FileName, Annotated[int, Field(ge=0, le=2 * MAX_SHARD_BYTES)]], Field(min_length=1, max_length=MAX_FILES)
+    ]
+    """Bytes of each."""
+    statement: ReleaseStatement
+    training: Annotated[dict[ModelKind, Count], Field(max_length=3)]
+    """Training clips by model."""
+    held_out: Annotated[tuple[Pseudonym, ...], Field(max_length=100_000)] = ()
+    synthetic: bool = False
+
+
+class Fetched(Message):
+    """Parts of files of a release, one after the other."""
+
+    blobs: ClassVar[Mapping[str, int]] = {"chunk": wire.CHUNK_BYTES}
+    site: Name
+    chunk: bytes = b""
+    sha256: Sha256
+
+
+class Metrics(Message):
+    """What a site says of an update beside its arrays."""
+
+    num_examples: Annotated[int | None, Field(alias="num-examples", ge=1, le=10_000_000)] = None
+    loss: Figure | None = None
+    epsilon: Figure | None = None
+    epsilon_clip: Annotated[Figure | None, Field(alias="epsilon-clip")] = None
+    epsilon_speaker: Annotated[Figure | None, Field(alias="epsilon-speaker")] = None
+    noise_multiplier: Annotated[Figure | None, Field(alias="noise-multiplier")] = None
+
+    def figures(self) -> dict[str, float]:
+        """Those that are there, by the names they travel under."""
+        return {name: float(value) for name, value in self.model_dump(by_alias=True).items() if value is not None}
+
+
+class Update(Message):
+    """One round of local training: arrays of the names and shapes that were sent."""
+
+    max_array_bytes: ClassVar[int] = MAX_MODEL_BYTES
+    arrays: ClassVar[frozenset[str]] = frozenset({ARRAYS})
+    site: Name
+    round: Round | None = None
+    metrics: Metrics = Metrics()
+
+
+OutputName = Annotated[str, Field(pattern=r"^(voice|face|fused|learned)(/3)?$")]
+Table = Annotated[
+    tuple[Annotated[tuple[Count, ...], Field(min_length=3, max_length=6)], ...], Field(min_length=3, max_length=6)
+]
+"""Confusion counts, [true][predicted]."""
+Bin = tuple[Count, Count, Annotated[int, Field(ge=0, le=10_000_000_000)]]
+
+
+class Evaluated(Message):
+    """Confusion counts of the global models on held-out speakers, and how far their confidence can be trusted."""
+
+    max_text_bytes: ClassVar[int] = 16 * MIB
+    site: Name
+    counts: Annotated[
+        dict[OutputName, Annotated[dict[Pseudonym, Table], Field(max_length=100_000)]], Field(max_length=8)
+    ]
+    """By output and pseudonymous speaker."""
+    reliability: Annotated[
+        dict[
+            Literal["voice", "face", "fused", "learned"],
+            Annotated[tuple[Bin, ...], Field(min_length=BINS, max_length=BINS)],
+        ],
+        Field(max_length=4),
+    ]
+
+
+class PublicKeys(Message):
+    """A site's two public keys for a round of secure aggregation, PEM."""
+
+    site: Name
+    keys: tuple[Hex, Hex]
+
+
+class Shares(Message):
+    """Shares for other sites, or of other sites' secrets, by site."""
+
+    max_text_bytes: ClassVar[int] = 4 * MIB
+    site: Name
+    shares: Annotated[dict[Name, Hex], Field(max_length=MAX_SITES)]
+
+
+RESPONSES: dict[str, type[Message]] = {
+    wire.HELLO: Hello,
+    wire.CODE: Update,
+    wire.RELEASE: Announced,
+    wire.FETCH: Fetched,
+    **dict.fromkeys(wire.TRAIN.values(), Update),
+    wire.EVALUATE: Evaluated,
+    wire.SECURE_KEYS: PublicKeys,
+    wire.SECURE_SHARES: Shares,
+    wire.SECURE_UNMASK: Shares,
+}
+"""Kind of the response to each call."""
+
+
+def failure_of(content: RecordDict) -> str | None:
+    """What a site says went wrong, as it may stand in a report; None where it does not say that anything did."""
+    from flwr.app import ConfigRecord
+
+    config = content.get(CONFIG)
+    if not isinstance(config, ConfigRecord) or "failure" not in config:
+        return None
+    try:
+        return printable(read(Failed, content).failure, 1000)
+    except MessageError as error:
+        return error.message

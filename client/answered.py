@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 from moretta.client.account import Loss
 from moretta.client.ledger import Ledger
@@ -10,6 +11,16 @@ from moretta.shared.study import Study
 
 ANSWERED_KIND = "answered"
 """Of an answer that is kept on disk and may have left. It has no loss of its own."""
+REMOVED_KIND = "removed"
+"""Of what was made for a study and is used no more, since its clips have changed. It has no loss: what was lost stays
+lost."""
+
+
+def since_removal(ledger: Ledger, kind: str, study: Study) -> list[dict[str, Any]]:
+    """Entries of a kind about what is still in use for a study, oldest first."""
+    entries = [e for e in ledger.all_entries() if e.get("study") == study.digest()]
+    removed = [number for number, entry in enumerate(entries) if entry["kind"] == REMOVED_KIND]
+    return [entry for entry in entries[removed[-1] + 1 if removed else 0 :] if entry["kind"] == kind]
 
 
 def is_paid(ledger: Ledger, kind: str, question: str, loss: Loss) -> bool:

@@ -17,7 +17,10 @@ from flwr.app import Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 
 from moretta.client import secure_answers
+from moretta.client.current import on_current_clips
+from moretta.client.origin import ChangedError
 from moretta.client.policy import PolicyError
+from moretta.client.sent import What
 from moretta.client.settings import SiteSettings, deployed_site, simulated_site
 from moretta.client.site_home import SITE_HOME
 from moretta.client.updates import Update
@@ -76,11 +79,33 @@ def _answers(handler: Handler) -> Callable[[Message, Context], Message]:
         except Exception as error:
             code = error.exit_code if isinstance(error, MorettaError) else ExitCode.INTERNAL
             _log_failure(home, message.metadata.message_type)
-            told = error.told if isinstance(error, PolicyError | BudgetError) else type(error).__name__
+            open_texts = PolicyError | BudgetError | ChangedError
+            told = error.told if isinstance(error, open_texts) else type(error).__name__
             content = RecordDict({wire.CONFIG: wire.json_config(site=name, failure=told, code=int(code))})
         return Message(content, reply_to=message)
 
     return answer
+
+
+def _of_clips(what: What | None, *, releasing: bool = False) -> Callable[[Handler], Handler]:
+    """Wraps a handler whose answers come of clips: the clips must be as they were, before and after it.
+
+    Args:
+        what: leaves with the answer; None where nothing that comes of clips does.
+        releasing: it is asked for a release, which can be made anew.
+    """
+
+    def wrap(handler: Handler) -> Handler:
+        @wraps(handler)
+        def answer(message: Message, settings: SiteSettings) -> RecordDict:
+            study, run = _study(message, settings), message.metadata.run_id
+            number = int(wire.number_of(message.content, "server-round", 0.0))
+            with on_current_clips(settings, study, what, run=run, round_number=number, releasing=releasing):
+                return handler(message, settings)
+
+        return answer
+
+    return wrap
 
 
 def _log_failure(home: Path | None, call: str) -> None:
@@ -108,6 +133,7 @@ def hello(message: Message, settings: SiteSettings) -> RecordDict:
 
 @app.train("code")
 @_answers
+@_of_clips("code")
 def code(message: Message, settings: SiteSettings) -> RecordDict:
     """One round of training the code of `speaker-normalised`."""
     from moretta.client.code_training import round_of_code
@@ -120,6 +146,7 @@ def code(message: Message, settings: SiteSettings) -> RecordDict:
 
 @app.query("release")
 @_answers
+@_of_clips("release", releasing=True)
 def release(message: Message, settings: SiteSettings) -> RecordDict:
     """Anonymize this site's clips and tell what was released; the files are fetched one by one."""
     from moretta.client.data import save_public_scale
@@ -149,6 +176,7 @@ def release(message: Message, settings: SiteSettings) -> RecordDict:
 
 @app.query("fetch")
 @_answers
+@_of_clips("release")
 def fetch(message: Message, settings: SiteSettings) -> RecordDict:
     """Parts of files of the release of this study, one after the other: a message costs more than its bytes."""
     study = _study(message, settings)
@@ -191,7 +219,7 @@ def _train(kind: ModelKind) -> Handler:
         )
         return _update_record(settings, update, round_number)
 
-    return train
+    return _of_clips(kind)(train)
 
 
 def _update_record(settings: SiteSettings, update: Update, round_number: int) -> RecordDict:
@@ -212,6 +240,7 @@ train_fusion = app.train("fusion")(_answers(_train("fusion")))
 
 @app.query("secure_keys")
 @_answers
+@_of_clips(None)
 def secure_keys(message: Message, settings: SiteSettings) -> RecordDict:
     """Public keys for a round of secure aggregation."""
     return secure_answers.keys(message.content, settings, _study(message, settings))
@@ -219,6 +248,7 @@ def secure_keys(message: Message, settings: SiteSettings) -> RecordDict:
 
 @app.query("secure_shares")
 @_answers
+@_of_clips(None)
 def secure_shares(message: Message, settings: SiteSettings) -> RecordDict:
     """Shares of this site's secrets, for the others to read."""
     return secure_answers.shares(message.content, settings, _study(message, settings))
@@ -226,6 +256,7 @@ def secure_shares(message: Message, settings: SiteSettings) -> RecordDict:
 
 @app.query("secure_unmask")
 @_answers
+@_of_clips(None)
 def secure_unmask(message: Message, settings: SiteSettings) -> RecordDict:
     """What takes the masks off the sum."""
     return secure_answers.unmask(message.content, settings, _study(message, settings))
@@ -233,6 +264,7 @@ def secure_unmask(message: Message, settings: SiteSettings) -> RecordDict:
 
 @app.evaluate("emotion")
 @_answers
+@_of_clips("counts")
 def evaluate(message: Message, settings: SiteSettings) -> RecordDict:
     """Confusion counts of the global models on held-out speakers, and how far their confidence can be trusted."""
     from moretta.client.evaluation import evaluate_site

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from moretta.client.account import Loss
-from moretta.client.answered import is_paid, note_answered
+from moretta.client.answered import is_paid, note_answered, since_removal
 from moretta.client.settings import SiteSettings
 from moretta.client.updates import Array, Update, UpdateStore, digest_of
 from moretta.shared.errors import RefusedError
@@ -69,8 +69,8 @@ class Step:
             purse.spend(self.kind, one, study=study.digest(), model=self.model, question=asked, round=self.number)
 
     def _refuse_another(self, settings: SiteSettings, study: Study, asked: str) -> None:
-        entries = settings.purse().ledger.entries(self.kind, study=study.digest(), round=self.number)
-        if any(entry["question"] != asked for entry in entries):
+        entries = since_removal(settings.purse().ledger, self.kind, study)
+        if any(entry["question"] != asked for entry in entries if entry["round"] == self.number):
             raise RefusedError(
                 f"round {self.number} of {self.model} asked with other arrays than before",
                 expected="the same question",

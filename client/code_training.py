@@ -21,11 +21,12 @@ from moretta.client.account import AUDIENCES, Cohort, Loss
 from moretta.client.asked_once import Step
 from moretta.client.dp_sgd import Examples, private_steps
 from moretta.client.held_out import CODE_KIND, of_corpus
+from moretta.client.origin import Origin, check_unchanged
+from moretta.client.own_clips import site_corpus
 from moretta.client.randomness import Noiseless, Randomness, SeededRandomness, SystemRandomness
-from moretta.client.release import site_corpus
 from moretta.client.settings import SiteSettings
 from moretta.client.training_plan import TrainingPlan
-from moretta.client.updates import Array, Update
+from moretta.client.updates import Array, Update, UpdateStore
 from moretta.shared.corpus.clips import Clip
 from moretta.shared.errors import RefusedError
 from moretta.shared.features.mfcc import check_samples
@@ -97,7 +98,8 @@ def _trained(settings: SiteSettings, study: Study, weights: dict[str, Array], st
     import torch
 
     code = TaughtCode.from_arrays(weights, size=study.voice.code_size)
-    lesson = _lesson(settings, study, code)
+    origin, clips = _taught_by(settings, study)
+    lesson = _lesson(settings, study, clips, code)
     _pay(settings, study, lesson, step, asked)
     network = code.network().train()
     private_steps(
@@ -109,7 +111,20 @@ def _trained(settings: SiteSettings, study: Study, weights: dict[str, Array], st
         learning_rate=LEARNING_RATE,
         after_step=lambda: None,
     )
+    if origin is not None:
+        check_unchanged(origin, settings)
+        origin.save(UpdateStore.of(settings.updates, study).folder)
     return Update(code.after(network), {"num-examples": lesson.units})
+
+
+def _taught_by(settings: SiteSettings, study: Study) -> tuple[Origin | None, tuple[Clip, ...]]:
+    """The site's clips, without those that came after the first round, and the record of them."""
+    corpus, clips = site_corpus(settings, study)
+    if settings.policy is None:
+        return None, clips
+    kept = Origin.load(UpdateStore.of(settings.updates, study).folder)
+    origin = kept or Origin.take(settings, study, corpus, clips, ("voice",))
+    return origin, tuple(clip for clip in clips if str(clip.name) in origin.clips)
 
 
 def _pay(settings: SiteSettings, study: Study, lesson: _Lesson, step: Step, asked: str) -> None:
@@ -141,14 +156,13 @@ def _randomness(settings: SiteSettings, section: VoiceSection, round_number: int
     return SeededRandomness(int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "little") >> 1)
 
 
-def _lesson(settings: SiteSettings, study: Study, code: TaughtCode) -> _Lesson:
+def _lesson(settings: SiteSettings, study: Study, clips: Sequence[Clip], code: TaughtCode) -> _Lesson:
     """Measurements of the usable clips of all speakers who are not held out.
 
     Raises:
         RefusedError: there is none.
     """
     section, pseudonyms = study.voice, settings.pseudonyms()
-    clips = site_corpus(settings, study)[1]
     tested = of_corpus(settings, study, clips)
     people: dict[str, list[tuple[Clip, Array]]] = defaultdict(list)
     for clip in clips:

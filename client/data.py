@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from moretta.client.held_out import held_out
+from moretta.client.held_out import MadeAt, held_out, made_at
 from moretta.client.settings import SiteSettings
 from moretta.client.training import TrainingSet
 from moretta.shared.errors import RunError
@@ -54,11 +54,12 @@ def released_features(settings: SiteSettings, study: Study, modality: Modality) 
     folder = settings.releases / study.digest()[:16]
     if not (folder / STATEMENT_FILE).exists():
         raise RunError("training was asked for before this site released", fix="run the release stage first")
-    return _features(folder, study.section(modality).model, modality)
+    return _features(folder, made_at(folder), study.section(modality).model, modality)
 
 
 @lru_cache(maxsize=64)  # one process serves many rounds, in simulation of many sites
-def _features(folder: Path, model_name: str, modality: Modality) -> ReleasedFeatures:
+def _features(folder: Path, made: MadeAt, model_name: str, modality: Modality) -> ReleasedFeatures:
+    del made
     release = open_release(folder)
     model = emotion_model(modality, model_name)
     scale = public_scale(folder) if modality == "voice" and not _holds_codes(release) else None
@@ -72,6 +73,11 @@ def _features(folder: Path, model_name: str, modality: Modality) -> ReleasedFeat
         speakers=tuple(c.speaker for c in clips),
         clips=tuple(c.clip for c in clips),
     )
+
+
+def forget_features() -> None:
+    """Let go of what this process holds of any release: one of them is used no more."""
+    _features.cache_clear()
 
 
 def held_out_mask(settings: SiteSettings, study: Study, speakers: tuple[str, ...]) -> npt.NDArray[np.bool_]:

@@ -16,6 +16,7 @@ from moretta.shared.release.format import STATEMENT_FILE
 from moretta.shared.release.pseudonym import PseudonymKey
 from moretta.shared.study import Study
 
+MadeAt = tuple[int, int]
 CODE_KIND = "code"
 """Ledger entries of those who teach a federated code."""
 
@@ -29,7 +30,7 @@ def held_out(settings: SiteSettings, study: Study) -> frozenset[str]:
     folder = settings.releases / study.digest()[:16]
     if not (folder / STATEMENT_FILE).exists():
         raise RunError("training was asked for before this site released", fix="run the release stage first")
-    return of_released(settings, study, _speakers(folder))
+    return of_released(settings, study, _speakers(folder, made_at(folder)))
 
 
 def of_released(settings: SiteSettings, study: Study, released: frozenset[str]) -> frozenset[str]:
@@ -73,6 +74,13 @@ def by_rule(key: PseudonymKey, speakers: frozenset[str], study: Study) -> frozen
     return frozenset(ranked[chosen % folds :: folds])
 
 
+def made_at(folder: Path) -> MadeAt:
+    """Tells a release from one that was made later in its place."""
+    found = (folder / STATEMENT_FILE).stat()
+    return found.st_mtime_ns, found.st_ino
+
+
 @lru_cache(maxsize=64)
-def _speakers(folder: Path) -> frozenset[str]:
+def _speakers(folder: Path, made: MadeAt) -> frozenset[str]:
+    del made
     return frozenset(clip.speaker for clip in open_release(folder).clips)

@@ -18,10 +18,12 @@ import numpy.typing as npt
 from moretta.client.account import Audience, Cohort, Loss
 from moretta.client.anonymize.registry import Anonymizer, Speaker, get_anonymizer
 from moretta.client.held_out import of_released
+from moretta.client.origin import Origin, check_unchanged
+from moretta.client.own_clips import site_corpus
 from moretta.client.settings import SiteSettings
 from moretta.client.training_plan import cohorts, plan_training
 from moretta.shared.corpus.clips import Clip, Corpus
-from moretta.shared.errors import ClipError, CorpusError, ReleaseError
+from moretta.shared.errors import ClipError, ReleaseError
 from moretta.shared.privacy.noise import NoiseSource, SeededNoise, SystemNoise
 from moretta.shared.release import (
     AnonymizerStatement,
@@ -52,6 +54,8 @@ class _Channel:
     """Pseudonyms of speaker and clip of everything that is released."""
     fitted_on: list[tuple[str, str]] = field(default_factory=list)
     """Those of every clip that the anonymizer looked at when it was fitted: what is released tells of them too."""
+    readable: set[str] = field(default_factory=set)
+    """Names of the clips that could be read: these may show in what is released."""
 
     def loss(self) -> Loss:
         """What this release costs whom. DP-SGD accounts for a clip's own part in training, not for what it has moved in
@@ -63,21 +67,6 @@ class _Channel:
     def numbered_sizes(self) -> dict[str, list[int]]:
         """The sizes without the numbers of the speakers."""
         return {str(number): frames for number, frames in enumerate(self.sizes.values())}
-
-
-def site_corpus(settings: SiteSettings, study: Study) -> tuple[Corpus, tuple[Clip, ...]]:
-    """The corpus this site reads, and the clips of its own speakers in it.
-
-    Raises:
-        CorpusError: the folder cannot be used, or none of its clips belongs to this site.
-    """
-    from moretta.shared.corpus.reader import read_corpus
-
-    corpus = read_corpus(settings.corpus, labels=study.labels)
-    clips = corpus.of(settings.speakers) if settings.speakers else corpus.clips
-    if not clips:
-        raise CorpusError("no clip of this site's speakers in its corpus", fix="check the site's speakers and folder")
-    return corpus, clips
 
 
 def make_release(
@@ -98,6 +87,7 @@ def make_release(
     Raises:
         PolicyError: the site's policy refuses it; nothing is on the ledger then, and nothing can be opened.
     """
+    is_kept = settings.policy is not None and folder is None
     folder = folder or settings.releases / study.digest()[:16]
     if (folder / STATEMENT_FILE).exists():
         return open_release(folder)
@@ -109,6 +99,7 @@ def make_release(
         settings.policy.check_clips(len(clips), len({clip.speaker for clip in clips}))
     channels = _channels(study, shared)
     pseudonyms = settings.pseudonyms()
+    origin = Origin.take(settings, study, corpus, clips, tuple(channels)) if is_kept else None
     for modality, channel in channels.items():
         channel.anonymizer.keep_in(settings.remembered)
         channel.anonymizer.fit(_raw(channel, clips, pseudonyms), _noise(settings, modality, "fit"))
@@ -135,6 +126,9 @@ def make_release(
     if settings.policy is not None:
         settings.policy.check_clips(writer.clips, writer.speakers)
         settings.policy.check_release(statements)
+    if origin is not None:
+        check_unchanged(origin, settings)
+        origin.of_those({modality: channel.readable for modality, channel in channels.items()}).save(folder)
     _account(settings, study, list(zip(channels.values(), statements, strict=True)))
     writer.finish(site=settings.name, study=study.digest(), anonymizers=statements)
     return open_release(folder)
@@ -247,6 +241,7 @@ def _raw(channel: _Channel, clips: Iterable[Clip], pseudonyms: PseudonymKey) -> 
         except Exception:  # noqa: S112 - counted when the clip's turn comes
             continue
         if raw is not None:
+            channel.readable.add(str(clip.name))
             channel.fitted_on.append((pseudonyms.speaker(clip.speaker), pseudonyms.clip(str(clip.name))))
             yield _speaker_key(clip), raw
 
@@ -287,6 +282,7 @@ def _anonymized(
         if raw is None:
             dropped[f"{modality}-missing"] += 1
         else:
+            channel.readable.add(str(clip.name))
             readable.append((index, raw))
     out: list[Array | None] = [None] * len(clips)
     if not readable:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from moretta.client.budget import Budget, Purse
@@ -10,6 +10,7 @@ from moretta.client.identity import Identity
 from moretta.client.ledger import Ledger
 from moretta.client.policy import Policy
 from moretta.client.site_home import SiteHome
+from moretta.client.withdrawn import NOBODY, Withdrawn
 from moretta.shared.errors import StudyError
 from moretta.shared.plan import SimulationPlan
 from moretta.shared.release.pseudonym import PseudonymKey
@@ -33,6 +34,10 @@ class SiteSettings:
     simulated_seed: int | None
     policy: Policy | None = None
     """None where whoever runs the study holds the clips: in simulation, and in `moretta anonymize`."""
+    withdrawn: Withdrawn = NOBODY
+    """People whose clips are not read any more."""
+    server: tuple[str, str] = ("", "")
+    """Address of the server this site is enrolled at, and the fingerprint of its authority."""
 
     @property
     def releases(self) -> Path:
@@ -83,15 +88,27 @@ def deployed_site(folder: Path) -> SiteSettings:
     policy.check_server(identity.ca_fingerprint)
     policy.check_code(code_digest())
     policy.check_noise(seeded=said.simulated_seed is not None)
-    return SiteSettings(
-        name=identity.site,
-        home=folder,
+    return of_folder(home, name=identity.site, policy=policy, server=(identity.address, identity.ca_fingerprint))
+
+
+def of_folder(home: SiteHome, *, name: str, policy: Policy | None, server: tuple[str, str] = ("", "")) -> SiteSettings:
+    """What a site's folder says of its clips, whoever the site is.
+
+    Raises:
+        HomeError: `site.toml` or the list of people who have withdrawn cannot be used.
+    """
+    said = home.read()
+    settings = SiteSettings(
+        name=name,
+        home=home.root,
         corpus=said.corpus,
         speakers=said.speakers,
         held_out=None if said.held_out is None else frozenset(said.held_out),
         simulated_seed=said.simulated_seed,
         policy=policy,
+        server=server,
     )
+    return replace(settings, withdrawn=Withdrawn.load(home.root, settings.pseudonyms))
 
 
 def simulated_site(run_folder: Path, partition: int) -> SiteSettings:

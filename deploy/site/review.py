@@ -12,9 +12,10 @@ from pathlib import Path
 
 from moretta.client.held_out import of_released
 from moretta.client.identity import Identity
+from moretta.client.own_clips import site_corpus
 from moretta.client.policy import Policy
-from moretta.client.release import make_release, site_corpus
-from moretta.client.settings import SiteSettings
+from moretta.client.release import make_release
+from moretta.client.settings import SiteSettings, of_folder
 from moretta.client.site_home import SiteHome
 from moretta.deploy.anonymize import write_media
 from moretta.deploy.runs import check_names, prepare_folder
@@ -94,15 +95,7 @@ def _settings(home: SiteHome) -> SiteSettings:
         name = Identity.load(home.identity_file).site
     except HomeError:
         name = "this-site"
-    return SiteSettings(
-        name=name,
-        home=home.root,
-        corpus=said.corpus,
-        speakers=said.speakers,
-        held_out=None if said.held_out is None else frozenset(said.held_out),
-        simulated_seed=said.simulated_seed,
-        policy=policy,
-    )
+    return of_folder(home, name=name, policy=policy)
 
 
 def _originals(key: PseudonymKey, clips: Sequence[Clip]) -> dict[str, Clip]:

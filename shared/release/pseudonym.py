@@ -56,6 +56,10 @@ class PseudonymKey:
         """A number of 256 bits that orders things in a way only this site knows."""
         return int.from_bytes(self._digest(f"rank {purpose}"), "big")
 
+    def digest(self, text: str) -> str:
+        """64 hexadecimal digits, for records that stay at this site: without the key nobody can tell what of."""
+        return self._digest(f"record {text}").hex()
+
     @property
     def fingerprint(self) -> str:
         """16 hexadecimal digits that tell keys apart and give nothing of them away."""

@@ -18,6 +18,7 @@ from moretta.client.budget import Budget
 from moretta.client.code_training import LEDGER_KIND, round_of_code
 from moretta.client.held_out import held_out
 from moretta.client.ledger import Ledger
+from moretta.client.own_clips import site_corpus
 from moretta.client.policy import Policy, PolicyError
 from moretta.client.randomness import Noiseless
 from moretta.client.release import make_release
@@ -118,7 +119,7 @@ def test_without_noise_the_code_moves_down_the_gradient_of_the_sites_own_clips(
 
 
 def loss(site: SiteSettings, study: Study, arrays: dict[str, Any]) -> float:
-    lesson = code_training._lesson(site, study, code_training.TaughtCode(arrays))
+    lesson = code_training._lesson(site, study, site_corpus(site, study)[1], code_training.TaughtCode(arrays))
     logits = lesson.features @ arrays[CODE].T @ arrays["emotion.weight"].T + arrays["emotion.bias"]
     logits = logits - logits.max(axis=1, keepdims=True)
     return float((np.log(np.exp(logits).sum(axis=1)) - logits[np.arange(len(logits)), lesson.labels]).mean())

@@ -1,0 +1,57 @@
+"""Answers only about clips that are at the site now, and a note of every one that leaves."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from moretta.client.held_out import held_out
+from moretta.client.kept import check_kept, kept_origins
+from moretta.client.sent import Sent, What
+from moretta.client.settings import SiteSettings, deployed_site
+from moretta.shared.study import Study
+
+
+@contextmanager
+def on_current_clips(
+    settings: SiteSettings,
+    study: Study,
+    what: What | None,
+    *,
+    run: int,
+    round_number: int = 0,
+    releasing: bool = False,
+) -> Iterator[None]:
+    """Everything that is answered within is of clips that are as they were, before and after.
+
+    A person may withdraw while a model is trained: what was made meanwhile is removed and does not leave.
+
+    Args:
+        settings: of the site.
+        study: which.
+        what: would leave; None where nothing that comes of clips does.
+        run: Flower's number of the run that asks.
+        round_number: of training; 0 for what has no rounds.
+        releasing: a release is asked for, which can be made anew; its clips are read again as a whole.
+
+    Raises:
+        ChangedError: they are not.
+        CorpusError: the corpus cannot be used.
+    """
+    check_kept(settings, study, run=run, releasing=releasing)
+    yield
+    if settings.policy is None:
+        return
+    if what is not None:
+        _note(settings, study, what, run, round_number)
+    check_kept(deployed_site(settings.home), study, run=run)
+
+
+def _note(settings: SiteSettings, study: Study, what: What, run: int, round_number: int) -> None:
+    key = settings.pseudonyms()
+    origins = kept_origins(settings, study.digest()).values()
+    people = {n: key.speaker(n) for origin in origins if origin is not None for n in origin.speakers}
+    if what in ("voice", "face", "fusion", "counts"):
+        tested = held_out(settings, study)
+        people = {n: pseudonym for n, pseudonym in people.items() if (pseudonym in tested) == (what == "counts")}
+    Sent.of(settings, study.digest()).note(what, study, run=run, speakers=people, round_number=round_number)

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
@@ -78,6 +78,8 @@ class Loss:
     clip: tuple[Mechanism, ...]
     """All of them together happen to one clip, the one that loses most."""
     speaker: tuple[Mechanism, ...]
+    released_by: tuple[str, str] | None = None
+    """Modality and anonymizer of a release; None of any other loss."""
 
     def of(self, unit: Unit) -> tuple[Mechanism, ...]:
         """The mechanisms at one unit."""
@@ -121,6 +123,19 @@ class Account:
                     fix="install the version of Moretta that wrote it, or a newer one",
                 ) from error
         return cls(losses)
+
+    def without(self, anonymizers: Collection[str]) -> Account:
+        """The account but for the releases by these anonymizers."""
+        kept = (loss for loss in self._losses if loss.released_by is None or loss.released_by[1] not in anonymizers)
+        return Account(tuple(kept))
+
+    def most_releases(self, anonymizers: Collection[str]) -> int:
+        """How often the clip that was released most, in one modality, was released by any of these anonymizers."""
+        times = Counter[tuple[str, str]]()
+        for loss in self._losses:
+            if loss.released_by is not None and loss.released_by[1] in anonymizers:
+                times.update((loss.released_by[0], clip) for clip in loss.cohort.members("clip"))
+        return max(times.values(), default=0)
 
     def with_planned(self, planned: Iterable[Loss]) -> Account:
         """The account as it would be."""
@@ -175,4 +190,7 @@ def note_cohort(ledger: Ledger, cohort: Cohort, *, key: str) -> None:
 
 def _loss(entry: dict[str, Any], cohorts: dict[str, Cohort]) -> Loss:
     clip, speaker = (tuple(from_record(record) for record in entry["losses"][unit]) for unit in UNITS)
-    return Loss(cohorts[entry["cohort"]], tuple(entry["audiences"]), clip, speaker)
+    released_by = (
+        (str(entry["modality"]), str(entry["anonymizer"])) if {"modality", "anonymizer"} <= entry.keys() else None
+    )
+    return Loss(cohorts[entry["cohort"]], tuple(entry["audiences"]), clip, speaker, released_by)

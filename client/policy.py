@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Self
@@ -39,6 +39,41 @@ class PolicyError(RefusedError):
         return f"refused by the rule {self.rule} of the site's policy"
 
 
+class Mechanisms(BaseModel):
+    """Numbers beyond which an anonymizer hides nothing, whatever it is called. Each anonymizer tells its own
+    (`Anonymizer.strength`); every rule is `max_` or `min_` and the name of such a number.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    max_value_epsilon: Limit = 20.0
+    max_word_epsilon: Limit = 5.0
+    max_codebook_size: Limit = 256.0
+    max_code_size: Limit = 16.0
+    min_code_noise: Limit = 0.3
+    min_face_noise: Limit = 0.3
+
+    def check(self, name: str, strength: Mapping[str, float]) -> None:
+        """Refuse an anonymizer that a study leaves with too little to hide behind.
+
+        Raises:
+            PolicyError: naming the number's rule.
+        """
+        for number, value in strength.items():
+            most, least = getattr(self, f"max_{number}", math.inf), getattr(self, f"min_{number}", -math.inf)
+            if not least <= value <= most * (1 + 1e-9):
+                rule, limit = (
+                    (f"min_{number}", f"at least {least:g}")
+                    if value < least
+                    else (f"max_{number}", f"at most {most:g}")
+                )
+                raise PolicyError(
+                    rule,
+                    f"{name!r} with {number.replace('_', ' ')} {value:g}: it would hide next to nothing",
+                    expected=limit,
+                )
+
+
 class Policy(BaseModel):
     """The rules of one site. A rule that the file does not give has the value shown here; an unknown one is an error.
 
@@ -51,7 +86,8 @@ class Policy(BaseModel):
     studies: tuple[Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")], ...] = ()
     modalities: tuple[Modality, ...] = ("voice", "face")
     anonymizers: tuple[str, ...] = ()
-    max_release_epsilon: Limit = math.inf
+    without_guarantee: tuple[str, ...] = ()
+    max_release_epsilon: Limit = 10.0
     max_training_epsilon: Limit = 10.0
     max_delta: Limit = 0.01
     min_clips: int = Field(default=10, ge=1)
@@ -59,6 +95,7 @@ class Policy(BaseModel):
     allow_attributes: bool = True
     allow_seeded_noise: bool = False
     budget: Budget = Budget()
+    mechanisms: Mechanisms = Mechanisms()
     bundle_digest: str = Field(default="", pattern=r"^([0-9a-f]{64})?$")
     code_digest: str = Field(default="", pattern=r"^([0-9a-f]{64})?$")
 
@@ -123,8 +160,8 @@ class Policy(BaseModel):
         """Refuse a study by what it says.
 
         Raises:
-            PolicyError: rule `studies`, `modalities`, `anonymizers`, `allow_attributes`, `max_delta` or
-                `max_training_epsilon`.
+            PolicyError: rule `studies`, `modalities`, `anonymizers`, `max_release_epsilon`, one of `[mechanisms]`,
+                `allow_attributes`, `max_delta` or `max_training_epsilon`.
         """
         if self.studies and study.digest() not in self.studies:
             raise PolicyError("studies", f"the study {study.digest()}", expected="one that the policy lists")
@@ -140,6 +177,8 @@ class Policy(BaseModel):
         if is_federated(study.voice):
             self.check_delta(study.voice.budget_delta)
             self.check_training(study.voice.code_epsilon or math.inf)
+        for modality in study.modalities:
+            self._check_mechanism(study, modality)
 
     def check_training(self, epsilon: float) -> None:
         """Refuse a loss by training, per clip, over all rounds and models of one study.
@@ -168,6 +207,8 @@ class Policy(BaseModel):
     def check_release(self, statements: Sequence[AnonymizerStatement]) -> None:
         """Refuse a release by what its anonymizers guarantee for one clip, all modalities together.
 
+        Those of `without_guarantee` are passed over: what they hide was measured and not proven.
+
         Raises:
             PolicyError: rule `anonymizers`, `allow_seeded_noise`, `max_delta` or `max_release_epsilon`.
         """
@@ -175,7 +216,7 @@ class Policy(BaseModel):
             self._check_anonymizer(statement.name)
             self.check_noise(seeded=statement.noise == "seeded")
             self.check_delta(max((p.delta for p in statement.privacy), default=0.0))
-        self.check_epsilon(math.fsum(map(_epsilon_per_clip, statements)))
+        self.check_epsilon(math.fsum(_epsilon_per_clip(s) for s in statements if s.name not in self.without_guarantee))
 
     def check_delta(self, delta: float) -> None:
         """Refuse a release whose epsilon holds at too large a delta.
@@ -197,8 +238,35 @@ class Policy(BaseModel):
             raise PolicyError(
                 "max_release_epsilon",
                 f"a release with epsilon {epsilon:.3f} per clip",
-                expected=f"at most {self.max_release_epsilon}",
+                expected=f"at most {self.max_release_epsilon}, or an anonymizer that without_guarantee names",
             )
+
+    def check_codebook(self, study: Study, clips: int) -> None:
+        """Refuse a codebook that a site would fit on its own clips with more words than there are clips.
+
+        A word that stands for less than a clip is next to a copy of it.
+
+        Raises:
+            PolicyError: rule `max_codebook_size`.
+        """
+        voice = study.voice
+        local = voice.enabled and (voice.codebook == "local" or voice.preset == "original")
+        if local and voice.codebook_size > clips:
+            raise PolicyError(
+                "max_codebook_size", f"a codebook of {voice.codebook_size} words from {clips} clips", expected="no more"
+            )
+
+    def _check_mechanism(self, study: Study, modality: Modality) -> None:
+        from moretta.client.anonymize.registry import Anonymizer, get_anonymizer
+        from moretta.shared.privacy.mechanism import Unbounded
+
+        anonymizer = get_anonymizer(modality, study.section(modality).anonymizer)
+        self.mechanisms.check(anonymizer.name, anonymizer.strength(study))
+        undeclared = anonymizer.planned_losses.__func__ is Anonymizer.planned_losses.__func__  # type: ignore[attr-defined]
+        if anonymizer.name in self.without_guarantee or undeclared:  # then the statement of its release decides
+            return
+        if any(isinstance(loss, Unbounded) for loss in anonymizer.planned_losses(study, {"one": [1]})["clip"]):
+            self.check_epsilon(None)
 
     def _check_anonymizer(self, name: str) -> None:
         if name not in self.anonymizers and (self.anonymizers or name == _OPEN):

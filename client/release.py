@@ -62,7 +62,8 @@ class _Channel:
         other clips' releases: where the anonymizer was fitted, models may tell that, too."""
         losses = self.anonymizer.losses(self.numbered_sizes())
         audiences: tuple[Audience, ...] = ("server", "model") if self.fitted_on else ("server",)
-        return Loss(Cohort.of([*self.released, *self.fitted_on]), audiences, losses["clip"], losses["speaker"])
+        named = (self.anonymizer.modality, self.anonymizer.name)
+        return Loss(Cohort.of([*self.released, *self.fitted_on]), audiences, losses["clip"], losses["speaker"], named)
 
     def numbered_sizes(self) -> dict[str, list[int]]:
         """The sizes without the numbers of the speakers."""
@@ -97,6 +98,7 @@ def make_release(
     if settings.policy is not None:
         settings.policy.check_study(study)
         settings.policy.check_clips(len(clips), len({clip.speaker for clip in clips}))
+        settings.policy.check_codebook(study, len(clips))
     channels = _channels(study, shared)
     pseudonyms = settings.pseudonyms()
     origin = Origin.take(settings, study, corpus, clips, tuple(channels)) if is_kept else None

@@ -65,8 +65,10 @@ class SiteSettings:
         Raises:
             RefusedError: the ledger is broken, or older than the server knows.
         """
-        budget = Budget() if self.policy is None else self.policy.budget
-        return Purse(Ledger(self.ledger), self.pseudonyms().fingerprint, budget)
+        ledger, key = Ledger(self.ledger), self.pseudonyms().fingerprint
+        if self.policy is None:
+            return Purse(ledger, key, Budget.unlimited())
+        return Purse(ledger, key, self.policy.budget, self.policy.without_guarantee)
 
     def pseudonyms(self) -> PseudonymKey:
         """The site's pseudonym key: from its own disk in deployment, from the seed in simulation."""

@@ -23,6 +23,8 @@ Clipping = Literal["per-example", "ghost"]
 
 CLIP_NOISE, FRAME_NOISE = 0.7, 0.7
 """Of faces told relative to their person, in standard normal values."""
+_PATHS = (("voice", "public_speech"), ("face", "weights"))
+"""Sections and keys that name a file or a folder."""
 NoiseSize = Annotated[float, Field(ge=0, le=100)]
 
 
@@ -213,8 +215,27 @@ class Study(Section):
         return self
 
     def digest(self) -> str:
-        """SHA-256 of the study's content, hexadecimal: what a site compares before it takes part."""
-        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()
+        """SHA-256 of the study's content, hexadecimal: what a site compares before it takes part.
+
+        Files that the study names are the coordinator's own. What is made of them counts by its content, among the
+        public arrays, so their paths are no part of the digest.
+        """
+        return hashlib.sha256(self.without_paths().model_dump_json().encode()).hexdigest()
+
+    @property
+    def paths(self) -> dict[str, Path]:
+        """Files and folders that the study names, by key: they are on the coordinator's machine."""
+        named = {f"{section}.{key}": getattr(getattr(self, section), key) for section, key in _PATHS}
+        return {key: path for key, path in named.items() if path is not None}
+
+    def without_paths(self) -> Study:
+        """The study as a site may see it: no file is named in it."""
+        if not self.paths:
+            return self
+        content = self.model_dump()
+        for section, key in _PATHS:
+            content[section][key] = None
+        return parse_study(content)
 
     def section(self, modality: Modality) -> VoiceSection | FaceSection:
         """The section of one modality."""
@@ -319,7 +340,7 @@ def load_study(path: Path | None) -> Study:
 
 def anchor_paths(content: dict[str, Any], folder: Path) -> None:
     """Make paths in the content of a study file absolute, in place: they are relative to the folder it lies in."""
-    for section, key in (("voice", "public_speech"), ("face", "weights")):
+    for section, key in _PATHS:
         table = content.get(section)
         if isinstance(table, dict) and isinstance(table.get(key), str):
             table[key] = str((folder / table[key]).resolve())

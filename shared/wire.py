@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from moretta.shared.errors import ReleaseError
+from moretta.shared.errors import ReleaseError, StudyError
 from moretta.shared.study import Study, parse_study
 from moretta.shared.study_fusion import ModelKind
 
@@ -157,10 +157,20 @@ def parts_of(content: RecordDict) -> list[Part]:
 
 
 def study_config(study: Study, **values: Any) -> ConfigRecord:
-    """A config record that carries the study, so that a site always knows what it is asked for."""
-    return json_config(study=study.model_dump(mode="json"), **values)
+    """A config record that carries the study, without the files it names, so that a site knows what it is asked for."""
+    return json_config(study=study.without_paths().model_dump(mode="json"), **values)
 
 
 def study_of(content: RecordDict) -> Study:
-    """The study that a message carries, checked as a study file is."""
-    return parse_study(from_config(content, "study"), source="the study in a message")
+    """The study that a message carries, checked as a study file is.
+
+    Raises:
+        StudyError: it breaks the schema, or names a file: no path of a message is ever opened.
+    """
+    study = parse_study(from_config(content, "study"), source="the study in a message")
+    if study.paths:
+        raise StudyError(
+            f"a study in a message that names files by {', '.join(study.paths)}",
+            expected="arrays made of them, and no path",
+        )
+    return study

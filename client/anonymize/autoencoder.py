@@ -52,7 +52,7 @@ class AutoencoderFaceAnonymizer(FaceAnonymizer):
 
     @classmethod
     def from_study(cls, study: Study, shared: dict[str, Array]) -> Self:
-        """Weights from the coordinator's arrays, or else from the study's file.
+        """Weights from the coordinator's arrays.
 
         Raises:
             StudyError: there are no weights, or they are of another size than the study's preset.
@@ -83,7 +83,7 @@ class AutoencoderFaceAnonymizer(FaceAnonymizer):
 
 
 def trained_autoencoder(study: Study, shared: dict[str, Array]) -> Autoencoder:
-    """The study's autoencoder: the coordinator's, or else the one in the study's file.
+    """The study's autoencoder, by its arrays: a file that the study names is read by who has the file, and by no site.
 
     Raises:
         StudyError: there are no weights, or they are of another size than the study's preset.
@@ -91,7 +91,7 @@ def trained_autoencoder(study: Study, shared: dict[str, Array]) -> Autoencoder:
     """
     from moretta.shared.models.autoencoder import AutoencoderSpec
 
-    model = _weights(study, shared)
+    model = _weights(shared)
     wanted = AutoencoderSpec.preset(study.face.preset)
     if model.spec != wanted:
         raise StudyError(
@@ -102,16 +102,14 @@ def trained_autoencoder(study: Study, shared: dict[str, Array]) -> Autoencoder:
     return model
 
 
-def _weights(study: Study, shared: dict[str, Array]) -> Autoencoder:
-    from moretta.shared.models.autoencoder_file import autoencoder_from_arrays, load_autoencoder
+def _weights(shared: dict[str, Array]) -> Autoencoder:
+    from moretta.shared.models.autoencoder_file import autoencoder_from_arrays
 
     ours = {name.removeprefix(SHARED_PREFIX): array for name, array in shared.items() if name.startswith(SHARED_PREFIX)}
     if ours:
         return autoencoder_from_arrays(ours)
-    if study.face.weights is not None:
-        return load_autoencoder(study.face.weights)
     raise StudyError(
         "no trained autoencoder for faces",
-        expected="face.weights in the study, or weights from the coordinator",
+        expected="weights from the coordinator",
         fix="train one with `moretta train-face`",
     )

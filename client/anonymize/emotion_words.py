@@ -171,6 +171,11 @@ class EmotionWordsVoice(Anonymizer):
         return _losses(self._section, sizes)
 
     @classmethod
+    def strength(cls, study: Study) -> dict[str, float]:
+        """How often a word is true."""
+        return {"word_epsilon": study.voice.word_epsilon}
+
+    @classmethod
     def is_fitted(cls, study: Study) -> bool:
         """Always: a clip moves the places of the speaker's others."""
         del study

@@ -10,10 +10,11 @@ from typing import Any, ClassVar, Literal, Self
 import numpy as np
 import numpy.typing as npt
 
-from moretta.client.anonymize.registry import Anonymizer, Array, Speaker
+from moretta.client.anonymize.registry import LEDGER_UNITS, Anonymizer, Array, Speaker
 from moretta.shared.features.faces import CroppedClip, FaceCropper
+from moretta.shared.privacy.mechanism import Mechanism
 from moretta.shared.privacy.noise import NoiseSource
-from moretta.shared.release.format import AnonymizerStatement, PrivacyStatement
+from moretta.shared.release.format import AnonymizerStatement, PrivacyStatement, PrivacyUnit
 from moretta.shared.study import Study
 
 Pictures = npt.NDArray[np.uint8]
@@ -76,6 +77,11 @@ class CroppedFaceAnonymizer(Anonymizer):
             noise=noise if self.uses_noise else "none",
             counts=dict(self._counts),
         )
+
+    @classmethod
+    def planned_losses(cls, study: Study, sizes: dict[str, list[int]]) -> dict[PrivacyUnit, tuple[Mechanism, ...]]:
+        """Nothing where the picture does not depend on the clip; else no guarantee."""
+        return dict.fromkeys(LEDGER_UNITS, ()) if cls.epsilon == 0 else super().planned_losses(study, sizes)
 
     def parameters(self) -> dict[str, Any]:
         """What the statement says besides the crops' size and the detector."""

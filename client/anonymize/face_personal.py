@@ -21,7 +21,7 @@ from moretta.shared.errors import ClipError
 from moretta.shared.features.faces import CroppedClip, FaceCropper
 from moretta.shared.features.person_scale import PUBLIC_CLIPS, WIDEST, Measures, PersonScale, PublicMeasures
 from moretta.shared.privacy.noise import NoiseSource
-from moretta.shared.study import CLIP_NOISE, FRAME_NOISE, FaceSection
+from moretta.shared.study import CLIP_NOISE, FRAME_NOISE, FaceSection, Study
 
 REMEMBERED_CLIPS = 20_000
 """Measures kept from `fit` to `release`, so that no clip is searched for faces twice: some 2 kB each."""
@@ -67,6 +67,11 @@ class PersonalFaceAnonymizer(CroppedFaceAnonymizer):
     @abstractmethod
     def drawn(self, normal: Measures) -> Pictures:
         """Normal values of a clip, [frames, dimensions], as the public face shows them."""
+
+    @classmethod
+    def strength(cls, study: Study) -> dict[str, float]:
+        """The smaller of both noises."""
+        return {"face_noise": min(study.face.clip_noise, study.face.frame_noise)}
 
     def with_noise_of(self, section: FaceSection) -> Self:
         """With as much noise as the study says."""

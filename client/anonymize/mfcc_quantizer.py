@@ -135,6 +135,14 @@ class MfccQuantizer(Anonymizer):
             self._codewords = fit_codebook(kept, self._section.codebook_size, seed=self._seed)
 
     @classmethod
+    def strength(cls, study: Study) -> dict[str, float]:
+        """Epsilon of a value as if it kept to the bound, both uses counted, and words, of which many tell values."""
+        voice = study.voice
+        local = voice.codebook == "local" and voice.preset == "bounded"
+        epsilon = 2 * voice.bound * voice.epsilon / voice.sensitivity * (2 if local else 1)
+        return {"value_epsilon": epsilon, "codebook_size": float(voice.codebook_size)}
+
+    @classmethod
     def is_fitted(cls, study: Study) -> bool:
         """With a local codebook, which `original` always has."""
         return study.voice.codebook == "local" or study.voice.preset == "original"

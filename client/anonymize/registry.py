@@ -95,6 +95,16 @@ class Anonymizer(ABC):
         del study
         return False
 
+    @classmethod
+    def strength(cls, study: Study) -> dict[str, float]:
+        """The numbers that decide how much the study has this anonymizer hide, by name. Default: none.
+
+        A site's policy bounds them (`max_NAME` or `min_NAME` in `[mechanisms]`): with noise of size zero the strongest
+        mechanism is none.
+        """
+        del study
+        return {}
+
     @abstractmethod
     def statement(self, sizes: dict[str, list[int]], noise: Literal["system", "seeded"]) -> AnonymizerStatement:
         """Parameters, privacy at every unit, counts.

@@ -122,6 +122,11 @@ class SpeakerNormalised(Anonymizer):
                 out.append(error)
         return out
 
+    @classmethod
+    def strength(cls, study: Study) -> dict[str, float]:
+        """How many values are told, and with what noise."""
+        return {"code_size": float(study.voice.code_size), "code_noise": study.voice.code_noise}
+
     def statement(self, sizes: dict[str, list[int]], noise: Literal["system", "seeded"]) -> AnonymizerStatement:
         """Parameters, the little that the noise guarantees, and what training the code cost."""
         section, losses = self._section, self.losses(sizes)

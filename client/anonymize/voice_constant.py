@@ -7,12 +7,13 @@ from typing import Literal
 
 import numpy as np
 
-from moretta.client.anonymize.registry import Anonymizer, Array, Speaker, anonymizer
+from moretta.client.anonymize.registry import LEDGER_UNITS, Anonymizer, Array, Speaker, anonymizer
 from moretta.client.anonymize.voice_waveform import UNITS, each_clip
 from moretta.shared.features.mfcc import MELS, Frames
 from moretta.shared.features.voice_forms import as_waveform, frame_count
+from moretta.shared.privacy.mechanism import Mechanism
 from moretta.shared.privacy.noise import NoiseSource
-from moretta.shared.release.format import CODEBOOK_FORMS, AnonymizerStatement, PrivacyStatement, VoiceForm
+from moretta.shared.release.format import CODEBOOK_FORMS, AnonymizerStatement, PrivacyStatement, PrivacyUnit, VoiceForm
 from moretta.shared.study import Study
 
 FRAMES = 260
@@ -62,6 +63,12 @@ class ConstantVoice(Anonymizer):
     ) -> list[Array | Exception]:
         """The same array for each clip."""
         return each_clip(clips, lambda _: self._array.copy())
+
+    @classmethod
+    def planned_losses(cls, study: Study, sizes: dict[str, list[int]]) -> dict[PrivacyUnit, tuple[Mechanism, ...]]:
+        """None: what is released does not depend on the clips."""
+        del study, sizes
+        return dict.fromkeys(LEDGER_UNITS, ())
 
     def statement(
         self,

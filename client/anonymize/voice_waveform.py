@@ -10,6 +10,7 @@ from moretta.client.anonymize.registry import Anonymizer, Array, Speaker
 from moretta.shared.errors import StudyError
 from moretta.shared.features.mfcc import check_samples, mfcc
 from moretta.shared.features.voice_forms import frame_count
+from moretta.shared.privacy.mechanism import Mechanism
 from moretta.shared.privacy.noise import NoiseSource
 from moretta.shared.release.format import AnonymizerStatement, PrivacyStatement, PrivacyUnit, VoiceForm
 from moretta.shared.study import Study
@@ -93,6 +94,11 @@ class NoiselessVoice(Anonymizer):
     ) -> list[Array | Exception]:
         """The transformed clips, or their MFCC."""
         return each_clip(clips, self._release)
+
+    @classmethod
+    def planned_losses(cls, study: Study, sizes: dict[str, list[int]]) -> dict[PrivacyUnit, tuple[Mechanism, ...]]:
+        """That nothing is guaranteed, told before a clip is read."""
+        return super().planned_losses(study, sizes)
 
     def statement(
         self,

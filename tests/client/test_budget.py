@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -30,7 +31,7 @@ BOB = Cohort.of([("bob", "b1")])
 
 
 def purse(path: Path, key: str = "key", **limits: float) -> Purse:
-    return Purse(Ledger(path), key, Budget(**limits))
+    return Purse(Ledger(path), key, Budget.unlimited().model_copy(update=limits))
 
 
 def released(cohort: Cohort, epsilon: float) -> Loss:
@@ -152,7 +153,8 @@ def test_an_entry_that_cannot_be_understood_is_not_passed_over(tmp_path: Path, b
 
 
 def _limited(site: SiteSettings, **limits: float) -> SiteSettings:
-    policy = Policy(budget=Budget(**limits), allow_seeded_noise=True, min_clips=1)
+    budget = Budget.unlimited().model_copy(update=limits)
+    policy = Policy(budget=budget, allow_seeded_noise=True, min_clips=1, max_release_epsilon=math.inf)
     return replace(site, policy=policy)
 
 
@@ -270,6 +272,38 @@ def test_killed_at_any_write_of_a_round_nothing_is_answered_that_is_not_on_the_l
         return train, check
 
     assert kill_at_every_write(prepare) >= 2 * 2 * 5
+
+
+def test_releases_without_a_guarantee_are_counted_and_not_added_up(tmp_path: Path) -> None:
+    """With an epsilon of their own none would pass a finite budget; uncounted, studies with other seeds have no end."""
+    path, nothing = tmp_path / "ledger.jsonl", (Unbounded(unit="clip", why="measured"),)
+    site = Purse(Ledger(path), "key", Budget(unguaranteed=2), ("track",))
+
+    def release(cohort: Cohort, modality: str = "face", name: str = "track") -> None:
+        loss = Loss(cohort, ("server", "model"), nothing, nothing, (modality, name))
+        site.check([loss])
+        site.spend("release", loss, modality=modality, anonymizer=name)
+
+    release(ANN)
+    release(ALL)
+    release(BOB)
+    release(ALL, "voice")
+    for cohort in (ANN, ALL):
+        with pytest.raises(BudgetError, match=r"released 3 times without a guarantee, after 2 .*budget.unguaranteed"):
+            release(cohort)
+    with pytest.raises(BudgetError, match="server_clip"):
+        release(BOB, name="of no list")
+    site.spend("release", released(BOB, 1.0))
+
+
+def test_the_default_budget_is_finite_and_lets_a_usual_study_through(tmp_path: Path) -> None:
+    default = Budget()
+    assert all(default.limit(unit, who) < math.inf for unit in ("clip", "speaker") for who in ("server", "model"))
+    many = Cohort.of([("ann", f"a{clip}") for clip in range(82)])
+    site = Purse(Ledger(tmp_path / "ledger.jsonl"), "key", default)
+    site.spend("release", released(many, 8.0))
+    with pytest.raises(BudgetError, match="server_speaker"):
+        site.spend("release", released(many, 8.0))
 
 
 def test_the_policy_reads_its_budget_and_refuses_limits_that_cannot_be(tmp_path: Path) -> None:

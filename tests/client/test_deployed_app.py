@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from enrolled import enrolled
+from enrolled import TRUSTED, enrolled
 from flwr.app import Context, Message, RecordDict
 from flwr.app.metadata import Metadata
 from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects
@@ -26,7 +26,7 @@ from moretta.shared import wire
 from moretta.shared.exit_codes import ExitCode
 from moretta.shared.study import Study, parse_study
 
-OPEN = "allow_seeded_noise = true\nmax_training_epsilon = inf\n"
+OPEN = f"allow_seeded_noise = true\nmax_training_epsilon = inf\n{TRUSTED}"
 CONTENT = {"sites": 2, "face": {"enabled": False}, "train": {"rounds": 2}, "split": {"folds": 2}}
 WEIGHTS = {
     "0.mean": np.zeros(78, np.float32),
@@ -128,6 +128,7 @@ def test_seeded_noise_is_refused_unless_the_policy_allows_it(site: Site) -> None
 @pytest.mark.parametrize(
     ("rule", "text"),
     [
+        ("max_release_epsilon", ""),
         ("server_fingerprint", f'server_fingerprint = "{"ab" * 32}"'),
         ("code_digest", f'code_digest = "{"ab" * 32}"'),
         ("studies", f'studies = ["{"ab" * 32}"]'),
@@ -139,6 +140,8 @@ def test_seeded_noise_is_refused_unless_the_policy_allows_it(site: Site) -> None
         ("min_clips", "min_clips = 49"),
         ("min_speakers", "min_speakers = 5"),
         ("max_release_epsilon", "max_release_epsilon = 8.0"),
+        ("max_value_epsilon", f"{TRUSTED}[mechanisms]\nmax_value_epsilon = 9.0"),
+        ("max_codebook_size", f"{TRUSTED}[mechanisms]\nmax_codebook_size = 15"),
     ],
 )
 def test_a_refusal_names_its_rule_and_leaves_no_trace_of_a_loss(site: Site, rule: str, text: str) -> None:
@@ -162,7 +165,7 @@ def test_what_can_be_refused_beforehand_is_refused_before_a_clip_is_read(
 
 def test_a_policy_that_was_tightened_holds_for_what_was_released_before(site: Site) -> None:
     site.release()
-    site.home.policy_file.write_text("max_release_epsilon = 1.0\n", encoding="utf-8")
+    site.home.policy_file.write_text("without_guarantee = []\n", encoding="utf-8")
     asked = site.ask(wire.FETCH, parts=[["clips.jsonl", 0, 9]])
     assert failure(asked) == "refused by the rule max_release_epsilon of the site's policy"
 
@@ -262,7 +265,7 @@ def test_a_round_that_the_study_has_not_is_refused_and_spends_nothing(site: Site
 
 
 def test_the_policy_s_budget_holds_against_a_server_that_asks_again_and_again(site: Site) -> None:
-    site.home.policy_file.write_text("max_training_epsilon = 9.0\n", encoding="utf-8")
+    site.home.policy_file.write_text(f"max_training_epsilon = 9.0\n{TRUSTED}", encoding="utf-8")
     site.release()
     answers = [site.train(1, {**WEIGHTS, "2.bias": np.full(6, i, np.float32)}) for i in range(6)]
     spent = [float(a[wire.METRICS]["epsilon"]) for a in answers if wire.METRICS in a]  # type: ignore[arg-type]
@@ -318,13 +321,13 @@ def test_with_a_whole_anonymizer_no_raw_byte_is_in_any_answer(site: Site, tiny_c
 
 def test_the_search_would_find_raw_bytes(site: Site, tiny_corpus: Path) -> None:
     """The control of the two tests above: a study that releases voices as they are, and a policy that lets it."""
-    site.home.policy_file.write_text('anonymizers = ["none"]\n', encoding="utf-8")
+    site.home.policy_file.write_text(f'anonymizers = ["none"]\n{TRUSTED}', encoding="utf-8")
     site.study = site.study.with_changes(voice__anonymizer="none", voice__form="waveform")
     site.everything()
     assert sum(piece in site.sent for piece in _raw(tiny_corpus)) >= 48
 
 
-def test_the_default_policy_of_a_new_site_lets_the_default_study_run(site: Site) -> None:
+def test_the_default_policy_and_the_name_of_the_anonymizer_let_the_default_study_run(site: Site) -> None:
     assert tomllib.loads(site.home.policy_file.read_text("utf-8"))["server_fingerprint"]
     site.everything()
     assert b"failure" not in site.sent

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import os
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,7 +12,7 @@ from hypothesis import strategies as st
 
 from moretta.shared import wire
 from moretta.shared.errors import ReleaseError, StudyError
-from moretta.shared.study import Study
+from moretta.shared.study import Study, parse_study
 
 Json = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
@@ -78,6 +80,20 @@ def test_a_study_crosses_whole_and_is_checked_on_arrival() -> None:
     assert wire.study_of(RecordDict({wire.CONFIG: wire.study_config(study)})).digest() == study.digest()
     with pytest.raises(StudyError, match="in a message"):
         wire.study_of(RecordDict({wire.CONFIG: wire.json_config(study={"sites": 0})}))
+
+
+@pytest.mark.parametrize("path", ["/dev/zero", "pipe", "face.safetensors"])
+@pytest.mark.parametrize(("section", "key"), [("face", "weights"), ("voice", "public_speech")])
+def test_no_path_of_a_message_is_opened_and_none_is_sent(tmp_path: Path, path: str, section: str, key: str) -> None:
+    """As found: `/dev/zero` fills the memory of a site that opens it, and a pipe keeps it for ever."""
+    os.mkfifo(tmp_path / "pipe")
+    named = {section: {key: path if path.startswith("/") else str(tmp_path / path)}}
+    with pytest.raises(StudyError, match=f"names files by {section}.{key}"):
+        wire.study_of(RecordDict({wire.CONFIG: wire.json_config(study=named)}))
+    study = parse_study(named)
+    sent = RecordDict({wire.CONFIG: wire.study_config(study)})
+    assert wire.study_of(sent).paths == {}
+    assert wire.study_of(sent).digest() == study.digest() == Study().digest()
 
 
 def test_a_number_of_the_strategy_is_read_or_defaults() -> None:

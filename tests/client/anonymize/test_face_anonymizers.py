@@ -1,3 +1,6 @@
+import os
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -150,12 +153,15 @@ def test_network_that_gives_nonsense_releases_nothing(model):
     assert isinstance(result, RunError)
 
 
-def test_weights_are_taken_from_the_studys_file(tmp_path, model):
-    save_autoencoder(model, tmp_path / "face.safetensors")
-    from_file = AutoencoderFaceAnonymizer.from_study(
-        study("autoencoder", weights=str(tmp_path / "face.safetensors")), {}
-    )
-    np.testing.assert_array_equal(released(from_file, clip())[0], released(built("autoencoder", model), clip())[0])
+@pytest.mark.parametrize("kind", ["file", "endless", "pipe"])
+def test_no_weights_are_read_from_a_file_that_the_study_names(tmp_path, model, kind):
+    path = {"file": tmp_path / "face.safetensors", "endless": Path("/dev/zero"), "pipe": tmp_path / "pipe"}[kind]
+    if kind == "file":
+        save_autoencoder(model, path)
+    if kind == "pipe":
+        os.mkfifo(path)
+    with pytest.raises(StudyError, match="weights from the coordinator"):
+        AutoencoderFaceAnonymizer.from_study(study("autoencoder", weights=str(path)), {})
 
 
 def test_autoencoder_without_weights_is_refused():

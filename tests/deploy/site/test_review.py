@@ -121,7 +121,9 @@ def test_a_modality_that_the_site_has_not_is_told(site: SiteHome, tmp_path: Path
 
 
 def test_texts_of_the_study_are_escaped(site: SiteHome, study: Study, tmp_path: Path) -> None:
-    (site.policy_file).write_text('anonymizers = ["<b>x</b>", "mfcc-quantizer"]\n')
+    (site.policy_file).write_text(
+        'anonymizers = ["<b>x</b>", "mfcc-quantizer"]\nwithout_guarantee = ["mfcc-quantizer"]\n'
+    )
     review_study(site, study, tmp_path / "review")
     assert "<b>x</b>" not in (tmp_path / "review" / "review.html").read_text(encoding="utf-8")
 

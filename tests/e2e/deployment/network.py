@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -23,6 +24,8 @@ from moretta.server.home import ServerHome
 from moretta.server.running import running_server
 from moretta.shared.enrollment.join_string import JoinString
 
+TRUSTED = ["mfcc-quantizer", "autoencoder", "speaker-normalised", "emotion-words", "expression-track"]
+"""Anonymizers that the stewards of these sites let release without a guarantee."""
 MORETTA = Path(sys.executable).parent / "moretta"
 SABOTAGE = Path(__file__).parent / "sabotage"
 _PATIENCE_SECONDS = 400.0
@@ -261,6 +264,8 @@ class Network:
         )  # fmt: skip
         policy = home / "policy.toml"
         text = policy.read_text(encoding="utf-8").replace("allow_seeded_noise = false", "allow_seeded_noise = true")
+        text = text.replace("without_guarantee = []", f"without_guarantee = {json.dumps(TRUSTED)}")
+        text = re.sub(r"((server|model)_(clip|speaker)) = .*", r"\1 = inf", text).replace(" = 5\n", " = 1000\n")
         policy.write_text(text, encoding="utf-8")
         orders = self.root / f"{name}.orders"
         path = os.pathsep.join([str(SABOTAGE), os.environ.get("PYTHONPATH", "")])

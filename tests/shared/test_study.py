@@ -129,7 +129,8 @@ def _page() -> dict[str, dict[str, Any]]:
         title = re.fullmatch(r"`\[(\w+)\]`", block.splitlines()[0])
         rows = re.findall(r"^\| `(\w+)` \| (.+?) \| .+ \|$", block, flags=re.MULTILINE)
         values = {k: None if d == "none" else tomllib.loads(f"x = {d.strip('`')}")["x"] for k, d in rows}
-        sections[title[1] if title else ""] = values
+        if title or block.startswith("Top level"):
+            sections[title[1] if title else ""] = values
     return sections
 
 

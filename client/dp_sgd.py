@@ -2,6 +2,9 @@
 
 Abadi et al., CCS 2016. Where the unit is the speaker, all clips of a sampled speaker are in the batch and the mean of
 their gradients is what is clipped: a speaker is one example, as a user is in McMahan et al., ICLR 2018.
+
+A norm cut passes NaN on, and noise does too. So a unit whose gradient is not finite, or too large for its norm to be
+computed, adds nothing to the sum: whatever the weights are, each unit adds a vector of the clipping norm at most.
 """
 
 from __future__ import annotations
@@ -20,6 +23,10 @@ from moretta.shared.study import Clipping
 
 if TYPE_CHECKING:
     import torch
+
+
+LARGEST_GRADIENT = 1e15
+"""Of one value. The squares of so many add up within float32, and the factor that cuts them keeps its precision."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +75,8 @@ def private_steps(
         fill(examples, batch)
         if plan.units < len(owners):
             _average_over_owners(private, owners[batch])
+        if clipping == "per-example":
+            _leave_out_failed(private)
         optimizer.step()
         after_step()
     private.to_standard_module()
@@ -104,6 +113,12 @@ def _ghost(network: torch.nn.Module, inner: torch.optim.Optimizer, **options: An
         features = examples.features[batch].requires_grad_()
         losses = cross_entropy(private(features), examples.labels[batch], reduction="none")
         DPTensorFastGradientClipping(private, optimizer, losses).backward()
+        sound = private.per_sample_gradient_norms <= LARGEST_GRADIENT  # false for NaN
+        if not bool(sound.all()):  # their place in the sum is taken by nothing
+            optimizer.zero_grad()
+            kept = batch.clone()
+            kept[batch] = sound
+            fill(examples, kept)
 
     return private, optimizer, fill
 
@@ -122,6 +137,19 @@ def _example_gradients(network: torch.nn.Module, examples: Examples, batch: torc
     # Opacus' hooks see the gradient of a layer only where its input asks for one
     features = examples.features[batch].requires_grad_()
     cross_entropy(network(features), examples.labels[batch]).backward()  # type: ignore[no-untyped-call]
+
+
+def _leave_out_failed(network: torch.nn.Module) -> None:
+    """Zeros in the place of all gradients, [units in the batch, ...], of a unit of which one value cannot be."""
+    import torch
+
+    grads = [parameter.grad_sample for parameter in network.parameters()]  # type: ignore[attr-defined]
+    sound = torch.stack([grad.flatten(1).abs().amax(dim=1) <= LARGEST_GRADIENT for grad in grads]).all(dim=0)
+    if bool(sound.all()):
+        return
+    for parameter, grad in zip(network.parameters(), grads, strict=True):
+        kept = sound.reshape(-1, *(1,) * parameter.dim())
+        parameter.grad_sample = torch.where(kept, grad, torch.zeros_like(grad))  # type: ignore[attr-defined]
 
 
 def _average_over_owners(network: torch.nn.Module, owners: torch.Tensor) -> None:

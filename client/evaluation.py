@@ -14,6 +14,7 @@ from moretta.client.settings import SiteSettings
 from moretta.shared.corpus.names import EMOTIONS, Emotion
 from moretta.shared.models.emotion import emotion_model
 from moretta.shared.models.gate import Opinion, gate_input
+from moretta.shared.models.global_weights import checked_weights
 from moretta.shared.release.format import Modality
 from moretta.shared.reliability import reliability_counts
 from moretta.shared.study import Study
@@ -47,7 +48,12 @@ def evaluate_site(settings: SiteSettings, study: Study, models: Mapping[ModelKin
     """Test `voice`, `face`, `fused` and `learned`, as far as there are models, on this site's held-out clips.
 
     The vote, `fused`, is a weighted mean of probabilities; a clip with one modality alone is decided by that one.
+
+    Raises:
+        RefusedError: weights that cannot be those of the study's models.
     """
+    for kind, weights in models.items():  # by themselves, before a clip is looked at
+        checked_weights(emotion_model(kind, study.model_of(kind)), weights)
     tested = _Tested({}, {})
     for modality in study.modalities:
         if modality in models:

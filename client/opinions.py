@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,9 +11,11 @@ import numpy.typing as npt
 
 from moretta.client.data import ReleasedFeatures, released_features
 from moretta.client.settings import SiteSettings
+from moretta.shared.corpus.names import EMOTIONS
 from moretta.shared.errors import RefusedError
 from moretta.shared.models.emotion import EmotionModel, emotion_model
 from moretta.shared.models.gate import Opinion, gate_input
+from moretta.shared.models.global_weights import checked_weights
 from moretta.shared.release.format import Modality
 from moretta.shared.study import Study
 
@@ -20,15 +23,27 @@ Weights = Mapping[str, npt.NDArray[Any]]
 Models = Mapping[Modality, Weights]
 
 
+_LEAST_LOG = -1e4
+"""Of a probability: what is computed with it further stays finite."""
+_UNSURE = -math.log(len(EMOTIONS))
+"""Of a clip of which a model says nothing finite: every class alike."""
+
+
 def log_probabilities(model: EmotionModel, weights: Weights, features: npt.NDArray[np.float32]) -> npt.NDArray[Any]:
-    """float32 [clips, ...] -> float32 [clips, classes]."""
+    """float32 [clips, ...] -> float32 [clips, classes], finite.
+
+    Raises:
+        RefusedError: the weights cannot be this model's.
+    """
     import torch
 
     network = model.build(features.shape[1:])
-    network.load_state_dict({name: torch.from_numpy(np.array(array)) for name, array in weights.items()})
+    network.load_state_dict(checked_weights(model, weights, features.shape[1:]))
     network.eval()
     with torch.inference_mode():
-        return np.asarray(torch.log_softmax(network(torch.from_numpy(features)), dim=1))
+        found = np.asarray(torch.log_softmax(network(torch.from_numpy(features)), dim=1))
+    sure = np.isfinite(found).all(axis=1, keepdims=True)
+    return np.where(sure, np.clip(found, _LEAST_LOG, 0.0), _UNSURE).astype(np.float32)
 
 
 def opinions_on_releases(settings: SiteSettings, study: Study, models: Models) -> ReleasedFeatures:

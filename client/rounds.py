@@ -15,14 +15,17 @@ from moretta.client.training import LEDGER_KIND, LocalUpdate, TrainingSet, spent
 from moretta.client.training_sets import fusion_set, training_set, whole_cohorts
 from moretta.client.updates import Array, Metrics, Update, UpdateStore, question
 from moretta.shared import wire
-from moretta.shared.errors import RefusedError
+from moretta.shared.errors import RefusedError, RunError
 from moretta.shared.models.emotion import emotion_model
+from moretta.shared.models.global_weights import checked_weights
 from moretta.shared.privacy.noise import SeededNoise, SystemNoise
 from moretta.shared.study import Study
 from moretta.shared.study_fusion import ModelKind
 
 if TYPE_CHECKING:
     from flwr.app import RecordDict
+
+MAX_PROXIMAL = 1e6
 
 
 def round_of_training(
@@ -50,7 +53,7 @@ def round_of_training(
         beside: for the fusion, the finished voice and face models, whose opinions it weighs.
 
     Raises:
-        RefusedError: the study has no such round, or there is nothing to train on.
+        RefusedError: the study has no such round, what was sent cannot be its models', or there is nothing to train on.
         PolicyError: the ledger would say more than the site's policy allows; nothing is computed.
     """
     store = UpdateStore.of(settings.updates, study)
@@ -62,6 +65,7 @@ def round_of_training(
                 raise RefusedError(
                     f"round {round_number} of training", expected=f"1 to {study.train.rounds}, by the study"
                 )
+            _check_question(study, kind, weights, proximal, beside or {})
             training = _training_set(settings, study, kind, beside or {}, round_number)
             update = _trained(
                 settings, study, kind, weights, training, round_number=round_number, proximal=proximal, asked=asked
@@ -70,6 +74,15 @@ def round_of_training(
         model = f"{kind}/{study.model_of(kind)}"
         note_answered(settings.purse().ledger, LEDGER_KIND, study, model, asked)
     return update
+
+
+def _check_question(study: Study, kind: ModelKind, weights: dict[str, Array], proximal: float, beside: Models) -> None:
+    """Refuse numbers that cannot be, before a clip is looked at: the error depends on what was sent alone."""
+    if not 0 <= proximal <= MAX_PROXIMAL:  # false for NaN
+        raise RefusedError(f"a proximal mu of {proximal}", expected=f"0 to {MAX_PROXIMAL:g}")
+    checked_weights(emotion_model(kind, study.model_of(kind)), weights)
+    for modality, sent in beside.items():
+        checked_weights(emotion_model(modality, study.model_of(modality)), sent)
 
 
 def models_beside(content: RecordDict, study: Study, kind: ModelKind) -> Models | None:
@@ -97,8 +110,6 @@ def _trained(
     proximal: float,
     asked: str,
 ) -> Update:
-    import torch
-
     if len(training) == 0:
         raise RefusedError("no training clip of this modality", expected="at least one")
     purse = settings.purse()
@@ -107,7 +118,7 @@ def _trained(
     whole = whole_cohorts(settings, study)
     done = train_locally(
         emotion_model(kind, study.model_of(kind)),
-        {name: torch.from_numpy(array) for name, array in weights.items()},
+        checked_weights(emotion_model(kind, study.model_of(kind)), weights, training.features.shape[1:]),
         training,
         study,
         purse,
@@ -120,6 +131,10 @@ def _trained(
     arrays = {name: np.asarray(tensor) for name, tensor in done.weights.items()}
     if study.aggregation.dp == "distributed" or study.aggregation.secure:
         arrays = hidden_in_the_sum(settings, study, kind, weights, arrays, round_number=round_number)
+    elif not all(np.isfinite(array).all() for array in arrays.values()):  # under DP-SGD this tells of the noise alone
+        raise RunError(
+            "weights that are not finite after this round", fix="lower learning_rate in [train], or raise epsilon"
+        )
     return Update(arrays, _metrics(study, done, clips=len(training)))
 
 

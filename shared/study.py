@@ -12,7 +12,7 @@ from pydantic import Field, ValidationError, model_validator
 from moretta.shared.errors import StudyError
 from moretta.shared.release.format import Modality
 from moretta.shared.study_aggregation import AVERAGING, AggregationSection
-from moretta.shared.study_base import Fraction, Positive, Section
+from moretta.shared.study_base import Computable, Fraction, Positive, Section
 from moretta.shared.study_fusion import FUSION_MODEL, FusionSection, ModelKind, is_held_back
 from moretta.shared.study_removed import refuse_removed
 from moretta.shared.study_voice import VoiceSection
@@ -60,7 +60,7 @@ class TrainSection(Section):
     strategy_options: dict[str, float | int | bool] = Field(default_factory=dict)
     local_epochs: int = Field(default=1, ge=1, le=100)
     batch_size: int = Field(default=16, ge=1, le=4096)
-    learning_rate: Positive = 0.3
+    learning_rate: Computable = 0.3
     min_sites: int = Field(default=1, ge=1)
     """A stage or round with fewer sites' answers fails, and the run with it."""
     deadline_seconds: Positive = 3600.0
@@ -102,7 +102,7 @@ class PrivacySection(Section):
     epsilon: Positive = 8.0
     """Target over all rounds and models, for one unit; the noise is calibrated to it at each site."""
     delta: Annotated[float, Field(gt=0, lt=0.1)] = 1e-3
-    max_grad_norm: Positive = 1.0
+    max_grad_norm: Computable = 1.0
     clipping: Clipping = "per-example"
     """How Opacus cuts gradients of clips: from all of them, or `ghost`, from their norms in two passes."""
     accountant: Accountant = "rdp"

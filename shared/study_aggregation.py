@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from moretta.shared.study_base import Positive, Section
+from moretta.shared.study_base import Computable, Positive, Section
 
 AVERAGING = ("FedAvg", "FedAvgM", "FedProx", "FedAdagrad", "FedAdam", "FedYogi")
 """Flower's strategies that need nothing but the mean of the updates."""
@@ -20,7 +20,7 @@ class AggregationSection(Section):
     epsilon: Positive = 8.0
     """Target over all rounds and models, for one site; the noise is calibrated to it."""
     delta: Annotated[float, Field(gt=0, lt=0.1)] = 1e-3
-    clipping_norm: Positive = 1.0
+    clipping_norm: Computable = 1.0
     """L2 norm that a site's update is cut to."""
     min_sites: int = Field(default=3, ge=2)
     """A round with fewer sites' updates is refused, and the run with it."""

@@ -8,6 +8,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
+Computable = Annotated[float, Field(ge=1e-6, le=1e6)]
+"""What gradients are cut to and multiplied by: below and above, float32 cannot hold what comes of it."""
 
 
 class Section(BaseModel):

@@ -81,15 +81,15 @@ class TaughtCode:
         """
         width, classes = len(MEASUREMENTS), len(EMOTIONS)
         shapes = {CODE: (size, width), HEAD: (classes, size), BIAS: (classes,)} | dict.fromkeys(_REFERENCE, (width,))
-        found = {name: array.shape for name, array in arrays.items()}
-        if found != shapes:
-            raise StudyError(f"a code in training of {found}", expected=f"{shapes}")
-        taken = {name: np.ascontiguousarray(array, np.float32) for name, array in arrays.items()}
-        positive = taken[_SPREAD].min() > 0 and taken[_DEVIATION].min() > 0
-        if not positive or not all(float(np.abs(array).max()) <= _MOST for array in taken.values()):  # false for NaN
+        found = {name: (str(array.dtype), array.shape) for name, array in arrays.items()}
+        if found != {name: ("float32", shape) for name, shape in shapes.items()}:
+            raise StudyError(f"a code in training of {found}", expected=f"float32 {shapes}")
+        taken = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+        spread = taken[_SPREAD].min() >= MIN_SPREAD / 2 and taken[_DEVIATION].min() >= MIN_SPREAD / 2
+        if not spread or not all(float(np.abs(array).max()) <= _MOST for array in taken.values()):  # false for NaN
             raise StudyError(
                 "a code in training with values that cannot be",
-                expected=f"finite, up to {_MOST:g}; spreads above 0",
+                expected=f"finite, up to {_MOST:g}; spreads from {MIN_SPREAD / 2:g}",
             )
         return cls(taken)
 

@@ -22,19 +22,19 @@ def clipped_change(
 ) -> dict[str, Floats]:
     """What an update changes, float64, with an L2 norm of all its arrays together of `norm` at most.
 
+    An update with a value that is not finite changes nothing: scaled it would stay so, and noise would not hide it.
+    To refuse it would tell as much.
+
     Args:
         sent: the global weights.
         update: what they have become at a site.
         trained: names of the arrays that training changes; what a site says of others is not looked at.
         norm: to cut to.
-
-    Raises:
-        ValueError: a value is not finite: scaled, it would stay so.
     """
     change = {name: update[name].astype(np.float64) - sent[name].astype(np.float64) for name in sorted(trained)}
     size = float(np.sqrt(sum(float(np.square(array).sum()) for array in change.values())))
     if not np.isfinite(size):
-        raise ValueError("an update with values that are not finite, or too large to be clipped")
+        return {name: np.zeros(array.shape) for name, array in change.items()}
     scale = 1.0 if size <= norm * (1 - _MARGIN) else norm * (1 - _MARGIN) / size
     return {name: array * scale for name, array in change.items()}
 

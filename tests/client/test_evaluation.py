@@ -34,6 +34,7 @@ def evaluate(monkeypatch: pytest.MonkeyPatch) -> Any:
     def run(weight: float = 0.6, **by_modality: dict[str, tuple[str, int, list[float]]]) -> Any:
         monkeypatch.setattr(evaluation, "released_features", lambda s, study, m: _features(by_modality[m]))
         monkeypatch.setattr(evaluation, "held_out_mask", _marked)
+        monkeypatch.setattr(evaluation, "checked_weights", lambda model, weights: {})
         monkeypatch.setattr(evaluation, "_predict", lambda m, name, state, features: features.astype(np.float64))
         settings: Any = None
         models: Any = {m: {} for m in by_modality}

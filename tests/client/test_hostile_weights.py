@@ -1,0 +1,244 @@
+"""Weights of a hostile coordinator: what training tells of a clip stays under noise, whatever they are.
+
+The attack as it was found: weights, or a standardisation, that make the gradient of some clips NaN. Norm cuts and noise
+pass NaN on, so whether a clip is one of them was told exactly, at any epsilon.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from moretta.client import evaluation, rounds
+from moretta.client.code_training import round_of_code
+from moretta.client.dp_sgd import Examples, private_steps
+from moretta.client.rounds import round_of_training
+from moretta.client.site_level import hidden_in_the_sum
+from moretta.client.training_plan import TrainingPlan
+from moretta.shared.errors import RefusedError, StudyError
+from moretta.shared.features.delivery import MEASUREMENTS
+from moretta.shared.features.taught_code import TaughtCode
+from moretta.shared.models.emotion import emotion_model, initial_weights
+from moretta.shared.models.gate import first_gate
+from moretta.shared.models.global_weights import checked_weights
+from moretta.shared.privacy.dp_sgd import SampledGaussian
+from moretta.shared.study import Study, parse_study
+
+SHAPES: dict[tuple[Any, str], tuple[int, ...]] = {
+    ("voice", "statistics"): (12,),
+    ("voice", "layered"): (12,),
+    ("voice", "cnn"): (4, 256),
+    ("face", "gradients"): (24,),
+    ("face", "cnn"): (3, 48, 48),
+    ("fusion", "gate"): (14,),
+}
+CLIPS, NORM = 6, 0.7
+BAD = (np.nan, np.inf, -np.inf, 3.4e38, -3.4e38, 1e30, 1e-45, 0.0)
+VALUES = st.sampled_from(BAD)
+
+
+@dataclass
+class Recorded:
+    """Everybody in every batch; remembers what noise would be added to, and adds none."""
+
+    sums: list[np.ndarray] = field(default_factory=list)
+
+    def chosen(self, units: int, rate: float) -> torch.Tensor:
+        del rate
+        return torch.ones(units, dtype=torch.bool)
+
+    def noisy(self, gradient: torch.Tensor, scale: float) -> torch.Tensor:
+        del scale
+        self.sums.append(gradient.detach().double().numpy().ravel())
+        return gradient
+
+    def order(self, size: int) -> torch.Tensor:
+        return torch.arange(size)
+
+
+def weights_of(model: tuple[Any, str]) -> dict[str, np.ndarray]:
+    if model[0] == "fusion":
+        return {name: np.asarray(tensor) for name, tensor in first_gate(0.6).items()}
+    inputs = np.random.default_rng(1).normal(size=(4, *SHAPES[model])).astype(np.float32)
+    return {n: np.asarray(t) for n, t in initial_weights(emotion_model(*model), inputs, seed=1).items()}
+
+
+def spoiled(weights: dict[str, np.ndarray], data: st.DataObject) -> dict[str, np.ndarray]:
+    """With some values, or whole arrays, that no training comes to."""
+    made = {name: array.copy() for name, array in weights.items()}
+    for name in data.draw(st.lists(st.sampled_from(sorted(made)), min_size=1, max_size=3, unique=True)):
+        flat = made[name].reshape(-1)
+        if data.draw(st.booleans()):
+            flat[:] = np.float32(data.draw(VALUES))
+        else:
+            flat[data.draw(st.integers(0, len(flat) - 1))] = np.float32(data.draw(VALUES))
+    return made
+
+
+def before_noise(
+    model: tuple[Any, str], weights: dict[str, np.ndarray], features: np.ndarray, *, clipping: Any, speakers: bool
+) -> np.ndarray:
+    """The sum of clipped gradients of the first step, flat."""
+    network = emotion_model(*model).build(SHAPES[model])
+    network.load_state_dict({name: torch.from_numpy(array.copy()) for name, array in weights.items()})
+    network.train()
+    owners = np.repeat(np.arange(CLIPS // 2), 2) if speakers else np.arange(CLIPS)
+    claim = SampledGaussian(noise_multiplier=1.0, rate=1.0, steps=1, unit="speaker" if speakers else "clip")
+    recorded = Recorded()
+    private_steps(
+        network,
+        Examples(torch.from_numpy(features), torch.arange(CLIPS) % 6, owners),
+        TrainingPlan(claim, int(owners.max()) + 1, rounds=1, models=1, most_clips=2),
+        recorded,
+        max_grad_norm=NORM,
+        learning_rate=0.1,
+        after_step=lambda: None,
+        clipping=clipping,
+    )
+    return np.concatenate(recorded.sums)
+
+
+@pytest.mark.parametrize("how", ["per-example", "ghost", "speaker"])
+@pytest.mark.parametrize("model", SHAPES, ids="/".join)
+@given(data=st.data())
+@settings(max_examples=8, deadline=None)
+def test_whatever_the_weights_are_one_unit_moves_the_sum_by_its_clipping_norms(
+    model: tuple[Any, str], how: str, data: st.DataObject
+) -> None:
+    weights = spoiled(weights_of(model), data)
+    one = np.random.default_rng(data.draw(st.integers(0, 99))).normal(size=(CLIPS, *SHAPES[model])).astype(np.float32)
+    one[:, -2:] = 1.0 if model[0] == "fusion" else one[:, -2:]
+    other = one.copy()
+    other[0] = data.draw(st.sampled_from([0.0, 1.0, -30.0, 1e30]))
+    how_made: dict[str, Any] = {"clipping": "ghost" if how == "ghost" else "per-example", "speakers": how == "speaker"}
+    first, second = (before_noise(model, weights, features, **how_made) for features in (one, other))
+    assert np.isfinite(first).all()
+    assert np.isfinite(second).all()
+    assert np.linalg.norm(first - second) <= 2 * NORM * (1 + 1e-5)
+
+
+def test_an_infinite_deviation_told_exactly_whether_a_clip_equals_a_guess() -> None:
+    """As it was found: x - mean is 0 for the clip that was guessed alone, and 0 over a deviation of 0 is NaN."""
+    model = ("voice", "statistics")
+    features = np.random.default_rng(3).normal(size=(CLIPS, 12)).astype(np.float32)
+    hostile = {**weights_of(model), "0.mean": features[2].copy(), "0.std": np.zeros(12, np.float32)}
+    with_guess = before_noise(model, hostile, features, clipping="per-example", speakers=False)
+    features[2] += 1
+    without = before_noise(model, hostile, features, clipping="per-example", speakers=False)
+    assert np.isfinite(with_guess).all()
+    assert np.linalg.norm(with_guess - without) <= NORM * (1 + 1e-5)  # the one clip, there or not
+    with pytest.raises(RefusedError, match=r"0\.std"):
+        checked_weights(emotion_model(*model), hostile)
+
+
+@pytest.mark.parametrize("model", SHAPES, ids="/".join)
+@given(data=st.data())
+@settings(max_examples=15, deadline=None)
+def test_weights_are_refused_by_themselves_or_give_finite_opinions(model: tuple[Any, str], data: st.DataObject) -> None:
+    from moretta.client.opinions import log_probabilities
+
+    weights = spoiled(weights_of(model), data)
+    try:
+        checked_weights(emotion_model(*model), weights)
+    except RefusedError:
+        return
+    features = np.random.default_rng(1).normal(scale=30, size=(5, *SHAPES[model])).astype(np.float32)
+    found = log_probabilities(emotion_model(*model), weights, features)
+    assert np.isfinite(found).all()
+    assert (found <= 0).all()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"0.std": np.full(12, 5e-324)},
+        {"0.std": np.ones(13, np.float32)},
+        {"0.mean": np.ones((), np.float32)},
+        {"2.weight": None},
+        {"more": np.zeros(1, np.float32)},
+        {"2.weight": np.zeros((6, 12), np.int64)},
+        {"2.bias": np.array(["x"] * 6)},
+    ],
+    ids=str,
+)
+def test_weights_of_other_names_types_or_shapes_are_refused(change: dict[str, Any]) -> None:
+    weights = {n: a for n, a in {**weights_of(("voice", "statistics")), **change}.items() if a is not None}
+    with pytest.raises(RefusedError):
+        checked_weights(emotion_model("voice", "statistics"), weights)
+
+
+def nobody_reads(*_: Any, **__: Any) -> Any:
+    raise AssertionError("a clip was looked at")
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, 3.4e38], ids=str)
+def test_a_round_with_weights_that_cannot_be_is_refused_before_a_clip_is_looked_at(
+    simulated: Any, study: Study, monkeypatch: pytest.MonkeyPatch, bad: float
+) -> None:
+    site, weights = simulated.site(), weights_of(("voice", "statistics"))
+    monkeypatch.setattr(rounds, "training_set", nobody_reads)
+    monkeypatch.setattr(evaluation, "released_features", nobody_reads)
+    hostile = {**weights, "2.bias": np.full(6, bad, np.float32)}
+    with pytest.raises(RefusedError, match=r"2\.bias"):
+        round_of_training(site, study, "voice", hostile, round_number=1)
+    with pytest.raises(RefusedError, match=r"2\.bias"):
+        evaluation.evaluate_site(site, study, {"voice": hostile})
+    with pytest.raises(RefusedError, match="proximal"):
+        round_of_training(site, study, "voice", weights, round_number=1, proximal=bad)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, 3.4e38, 1e-45], ids=str)
+def test_a_code_in_training_that_cannot_be_is_refused(bad: float) -> None:
+    width = len(MEASUREMENTS)
+    shapes = {"code.weight": (5, width), "emotion.weight": (6, 5), "emotion.bias": (6,)}
+    shapes |= dict.fromkeys(("public.spread", "public.center", "public.deviation"), (width,))
+    arrays = {name: np.ones(shape, np.float32) for name, shape in shapes.items()}
+    TaughtCode.from_arrays(arrays, size=5)
+    for name in shapes if bad != 1e-45 else ("public.spread", "public.deviation"):
+        with pytest.raises(StudyError):
+            TaughtCode.from_arrays({**arrays, name: np.full(shapes[name], bad, np.float32)}, size=5)
+    with pytest.raises(StudyError):
+        TaughtCode.from_arrays({**arrays, "emotion.bias": np.zeros(6, np.float64)}, size=5)
+
+
+@pytest.mark.parametrize("aggregation", [{"dp": "distributed"}, {"dp": "distributed", "secure": True}], ids=str)
+@given(bad=VALUES)
+@settings(max_examples=8, deadline=None)
+def test_an_update_that_is_not_finite_leaves_as_noise_alone(aggregation: dict[str, Any], bad: float) -> None:
+    """Plain training may overflow; to refuse the round, or to send NaN, would tell of the site without noise."""
+    study = parse_study({"aggregation": aggregation, "audit": {"updates": False}, "face": {"enabled": False}})
+    sent = weights_of(("voice", "statistics"))
+    update = {**sent, "2.bias": np.full(6, bad, np.float32)}
+    settings_of = type("Site", (), {"simulated_seed": 1, "name": "site"})()
+    left = hidden_in_the_sum(settings_of, study, "voice", sent, update, round_number=1)
+    alone = hidden_in_the_sum(settings_of, study, "voice", sent, sent, round_number=1)
+    assert all(np.isfinite(array).all() for array in left.values())
+    if not np.isfinite(bad):
+        assert all(np.array_equal(left[name], alone[name]) for name in left)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [{"privacy": {"max_grad_norm": 1e38}}, {"privacy": {"max_grad_norm": 1e-40}}, {"train": {"learning_rate": 1e30}}]
+    + [{"aggregation": {"clipping_norm": value}} for value in (1e-40, 1e38)],
+    ids=str,
+)
+def test_numbers_of_a_study_that_gradients_cannot_be_computed_with_are_refused(content: dict[str, Any]) -> None:
+    with pytest.raises(StudyError, match=r"max_grad_norm|learning_rate|clipping_norm"):
+        parse_study(content)
+
+
+def test_a_round_of_code_is_refused_before_a_clip_is_looked_at(simulated: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    from moretta.client import code_training
+
+    voice = {"anonymizer": "speaker-normalised", "code_training": "federated"}
+    study = simulated.study.with_changes(**{f"voice__{k}": v for k, v in voice.items()}, voice__form="code")
+    monkeypatch.setattr(code_training, "site_corpus", nobody_reads)
+    with pytest.raises(StudyError, match="code in training"):
+        round_of_code(simulated.site(), study, {"x": np.zeros(1, np.float32)}, round_number=1)

@@ -28,8 +28,9 @@ from moretta.client.settings import SiteSettings
 from moretta.client.training_plan import TrainingPlan
 from moretta.client.updates import Array, Update, UpdateStore
 from moretta.shared.corpus.clips import Clip
-from moretta.shared.errors import RefusedError
+from moretta.shared.errors import RefusedError, RunError
 from moretta.shared.features.mfcc import check_samples
+from moretta.shared.features.public_arrays import are_finite
 from moretta.shared.features.speaker_code import measured
 from moretta.shared.features.taught_code import CLIPPING_NORM, LEARNING_RATE, TaughtCode
 from moretta.shared.privacy.code_budget import code_losses, code_step, is_federated
@@ -114,7 +115,10 @@ def _trained(settings: SiteSettings, study: Study, weights: dict[str, Array], st
     if origin is not None:
         check_unchanged(origin, settings)
         origin.save(UpdateStore.of(settings.updates, study).folder)
-    return Update(code.after(network), {"num-examples": lesson.units})
+    arrays = code.after(network)
+    if not are_finite(*arrays.values()):  # this tells of the noise alone
+        raise RunError("a code that is not finite after this round", fix="raise code_epsilon in [voice]")
+    return Update(arrays, {"num-examples": lesson.units})
 
 
 def _taught_by(settings: SiteSettings, study: Study) -> tuple[Origin | None, tuple[Clip, ...]]:

@@ -163,8 +163,8 @@ def test_evaluation_answers_with_counts_of_held_out_pseudonyms(simulated: Any) -
 FAILURES = [
     (wire.RELEASE, "StudyError"),  # a study without the arrays that its anonymizer needs
     (wire.FETCH, "ReleaseError"),
-    (wire.TRAIN["voice"], "RunError"),
-    (wire.TRAIN["face"], "RunError"),
+    (wire.TRAIN["voice"], "RefusedError"),
+    (wire.TRAIN["face"], "RefusedError"),
 ]
 
 

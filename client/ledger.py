@@ -6,6 +6,7 @@ each appends under a lock, behind what the others have written, so the chain nev
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
@@ -102,9 +103,12 @@ class Ledger:
         try:
             written = os.write(descriptor, line)
             if written != len(line):
-                raise OSError(f"{written} of {len(line)} bytes written to the privacy ledger: the disk is full")
+                raise OSError(
+                    errno.ENOSPC, f"{written} of {len(line)} bytes written to the privacy ledger: the disk is full"
+                )
             os.fsync(descriptor)
-        except OSError:
+        except OSError as error:
+            error.filename = str(self._path)
             os.ftruncate(descriptor, self._bytes)
             raise
         self._records.append(record)

@@ -145,9 +145,18 @@ class SiteHome:
 
 
 def default_home() -> Path:
-    """The folder that `MORETTA_SITE` names, else `~/.moretta/site`."""
+    """The folder that `MORETTA_SITE` names, else `~/.moretta/site`.
+
+    Raises:
+        HomeError: neither is there.
+    """
     named = os.environ.get(HOME_VARIABLE)
-    return Path(named) if named else Path.home() / ".moretta" / "site"
+    try:
+        return Path(named) if named else Path.home() / ".moretta" / "site"
+    except RuntimeError as error:
+        raise HomeError(
+            "this account has no home folder", fix=f"name the site's folder with --home, or in {HOME_VARIABLE}"
+        ) from error
 
 
 def _first_line(error: Exception) -> str:

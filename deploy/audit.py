@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from moretta.deploy.foreign import read_foreign
+from moretta.deploy.runs import prepare_output
 from moretta.server.audit.beyond.findings import Finding
 from moretta.server.audit.clipset import ClipSet
 from moretta.server.audit.emotion import EmotionRow, judge_emotion
@@ -98,6 +99,7 @@ def audit_folder(
     Raises:
         MorettaError: nothing to attack, or originals that do not belong to the releases.
     """
+    prepare_output(out)
     sets = _load(releases, corpus, key, seed)
     done = Audited(out)
     for modality, pair in sets.items():

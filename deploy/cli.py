@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import sys
+from contextlib import suppress
+from pathlib import Path
+from types import FrameType
 from typing import NoReturn
 
 import click
@@ -18,8 +23,10 @@ from moretta.deploy.commands.report import report
 from moretta.deploy.commands.simulate import simulate
 from moretta.deploy.commands.sweep import sweep
 from moretta.deploy.commands.train_face import train_face
+from moretta.shared.atomic import naming
 from moretta.shared.errors import Interrupted, MorettaError
 from moretta.shared.exit_codes import ExitCode
+from moretta.shared.storage import storage_error
 
 app = typer.Typer(
     name="moretta",
@@ -59,29 +66,80 @@ def version() -> None:
 def main(arguments: list[str] | None = None) -> NoReturn:
     """Run the command line and exit with a documented code."""
     arguments = sys.argv[1:] if arguments is None else arguments
+    if sys.stdout is not None and hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(errors="replace")  # a terminal without UTF-8 shows what it can
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) == signal.SIG_DFL:  # under `nohup` SIGHUP is ignored, and stays so
+            signal.signal(number, _interrupt)
     sys.exit(run(arguments))
+
+
+class _EndedError(BaseException):
+    """SIGTERM or SIGHUP came."""
+
+
+def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
+    """Everything is cleaned up as after Ctrl-C; nothing that catches errors takes it for one."""
+    del frame
+    raise _EndedError(signal.Signals(number).name)
 
 
 def run(arguments: list[str]) -> int:
     """Run the command line; returns the exit code. Errors are told on standard error, or as JSON with `--json`."""
     try:
         code = app(args=arguments, standalone_mode=False)
-    except MorettaError as error:
-        return _tell(error.message, error.exit_code, as_json="--json" in arguments)
+        _flush()
     except click.exceptions.Exit as ended:
-        return int(ended.exit_code)
+        code = ended.exit_code
     except click.UsageError as error:
         error.show()
-        return ExitCode.USAGE
-    except (KeyboardInterrupt, click.Abort):
-        return _tell(Interrupted("ended by Ctrl-C").message, ExitCode.INTERRUPTED, as_json="--json" in arguments)
+        code = ExitCode.USAGE
+    except SystemExit as ended:  # Typer's own answer to a closed pipe, of which it tells nothing
+        if not isinstance(ended.__context__, BrokenPipeError):
+            raise
+        code = _output_closed()
+    except BrokenPipeError:
+        code = _output_closed()
+    except BaseException as error:
+        known = _known(error)
+        if known is None:
+            raise
+        code = _tell(known.message, known.exit_code, as_json="--json" in arguments)
     return int(code or ExitCode.OK)
 
 
+def _known(error: BaseException) -> MorettaError | None:
+    """What a person is told of an error; None for a defect."""
+    if isinstance(error, _EndedError):
+        return Interrupted(f"ended by {error}")
+    if isinstance(error, KeyboardInterrupt | click.Abort):
+        return Interrupted("ended by Ctrl-C")
+    return storage_error(error) or (error if isinstance(error, MorettaError) else None)
+
+
+def _flush() -> None:
+    """What is still on its way out, so that a full disk or a closed pipe behind it is noticed here."""
+    if sys.stdout is not None:
+        with naming(Path("standard output")):
+            sys.stdout.flush()
+
+
+def _output_closed() -> int:
+    """Nothing more can be written to standard output, and Python's own last flush must not fail."""
+    with suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    return ExitCode.OUTPUT_CLOSED
+
+
 def _tell(message: str, code: ExitCode, *, as_json: bool) -> int:
-    if as_json:
-        typer.echo(json.dumps({"error": message, "exit_code": int(code)}))
-    typer.echo(f"moretta: {message}", err=True)
+    try:
+        if as_json:
+            typer.echo(json.dumps({"error": message, "exit_code": int(code)}))
+        _flush()
+    except OSError:
+        _output_closed()
+    with suppress(OSError):
+        typer.echo(f"moretta: {message}", err=True)
     return int(code)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 import signal
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,12 +14,14 @@ from types import FrameType
 
 from moretta.server.outcome import OUTCOME_FILE
 from moretta.server.run import MEMORY_FILE
-from moretta.shared.atomic import write_atomic
+from moretta.shared.atomic import naming, write_atomic
 from moretta.shared.errors import Interrupted, StudyError
 from moretta.shared.exit_codes import ExitCode
 from moretta.shared.study import Study
 
 Tell = Callable[[str], None]
+_PROBE_BYTES = 4096
+"""That a place for results must have room for; a block of most file systems."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +126,18 @@ def prepare_folder(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
 
 
+def prepare_output(folder: Path) -> None:
+    """Make a folder for results and try to write into it: hours of work must not end in one that takes none.
+
+    Raises:
+        OSError: it cannot be made or written.
+    """
+    with naming(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder, buffering=0) as probe:
+            probe.write(bytes(_PROBE_BYTES))
+
+
 def reproduce_command(arguments: list[str]) -> str:
     """The command line as a person would type it again."""
     return shlex.join(["moretta", *arguments])
@@ -130,7 +145,10 @@ def reproduce_command(arguments: list[str]) -> str:
 
 @contextmanager
 def interruptible(fix: str = "run the command again in a new folder") -> Iterator[None]:
-    """Turn SIGINT and SIGTERM into `Interrupted`, so that everything is cleaned up on the way out."""
+    """Turn SIGINT, SIGTERM and SIGHUP into `Interrupted`, so that everything is cleaned up on the way out.
+
+    Where SIGHUP is ignored, as under `nohup`, it stays so.
+    """
 
     def stop(number: int, frame: FrameType | None) -> None:
         del frame
@@ -138,7 +156,8 @@ def interruptible(fix: str = "run the command again in a new folder") -> Iterato
             signal.signal(each, signal.SIG_IGN)
         raise Interrupted(f"ended by {signal.Signals(number).name}", fix=fix)
 
-    old = {s: signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)}
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    old = {s: handler for s in numbers if (handler := signal.getsignal(s)) != signal.SIG_IGN or s != signal.SIGHUP}
     for number in old:
         signal.signal(number, stop)
     try:

@@ -11,6 +11,7 @@ second of them. Syncing each would cost more than the call itself.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import json
@@ -23,7 +24,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from moretta.shared.atomic import sync_folder
+from moretta.shared.atomic import naming, sync_folder
 from moretta.shared.errors import HomeError
 
 START = "0" * 64
@@ -78,7 +79,7 @@ class AuditLog:
             record = {"time": time, "event": event, **entry, "previous": self.head}
             record["hash"] = digest(record)
             line = (_canonical(record) + "\n").encode()
-            os.write(descriptor, line)
+            _append(descriptor, line, self._path)
             self._seen = (self._seen[0], self._seen[1] + len(line))
             self._last = record
             self._unsynced = not sync
@@ -190,6 +191,15 @@ def digest(record: dict[str, Any]) -> str:
 
 def _canonical(record: dict[str, Any]) -> str:
     return json.dumps(record, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def _append(descriptor: int, line: bytes, path: Path) -> None:
+    """Write a whole line or none: what is told to have happened stands in the log."""
+    before = os.fstat(descriptor).st_size
+    with naming(path):
+        if (written := os.write(descriptor, line)) != len(line):
+            os.ftruncate(descriptor, before)
+            raise OSError(errno.ENOSPC, f"{written} of {len(line)} bytes of a line written")
 
 
 def _sync_file(path: Path) -> None:

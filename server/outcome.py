@@ -12,6 +12,7 @@ from pathlib import Path
 from moretta.shared.atomic import write_atomic
 from moretta.shared.errors import MorettaError
 from moretta.shared.exit_codes import ExitCode
+from moretta.shared.storage import storage_error
 
 OUTCOME_FILE = "outcome.json"
 _STATUS = {ExitCode.OK: "completed", ExitCode.GATE: "gate-broken"}
@@ -45,8 +46,9 @@ def concluding(folder: Path, *, but_for: tuple[type[Exception], ...] = ()) -> It
         (folder / "server" / "server.log").write_text(traceback.format_exc(), encoding="utf-8")
         raise
     except Exception as error:
-        ending.code = error.exit_code if isinstance(error, MorettaError) else ExitCode.INTERNAL
-        cause = str(error) if isinstance(error, MorettaError) else f"{type(error).__name__}: {error}"
+        known = storage_error(error) or error
+        ending.code = known.exit_code if isinstance(known, MorettaError) else ExitCode.INTERNAL
+        cause = str(known) if isinstance(known, MorettaError) else f"{type(error).__name__}: {error}"
         (folder / "server").mkdir(parents=True, exist_ok=True)
         (folder / "server" / "server.log").write_text(traceback.format_exc(), encoding="utf-8")
         write_outcome(folder, code=ending.code, stage=" ".join(getattr(error, "__notes__", [])), cause=cause)

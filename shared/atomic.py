@@ -12,8 +12,25 @@ from pathlib import Path
 def write_atomic(path: Path, data: bytes | str, *, mode: int = 0o644) -> None:
     """Write `data` to `path` through a temporary file beside it, fsync, and rename."""
     payload = data.encode() if isinstance(data, str) else data
+    with naming(path):
+        _write(path, payload, mode)
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Errors of the disk name this path, whether they named none or a temporary one."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is not None:
+            error.filename = str(path)
+        raise
+
+
+def _write(path: Path, payload: bytes, mode: int) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    # The prefix is cut: the name itself may be as long as a name can be
+    descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name[:100]}.", dir=path.parent)
     try:
         with os.fdopen(descriptor, "wb") as file:
             os.fchmod(file.fileno(), mode)
@@ -43,10 +60,16 @@ def atomic_path(path: Path) -> Iterator[Path]:
     The temporary name is hidden, so a reader of the folder does not take it for a clip, and keeps the ending, which
     writers of media go by.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    with naming(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
     try:
         yield temporary
-        os.replace(temporary, path)  # noqa: PTH105 - the one call that POSIX and Windows promise to be atomic
+        with naming(path):
+            os.replace(temporary, path)  # noqa: PTH105 - the one call that POSIX and Windows promise to be atomic
+    except OSError as error:
+        if error.filename == str(temporary):
+            error.filename = str(path)
+        raise
     finally:
         temporary.unlink(missing_ok=True)

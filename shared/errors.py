@@ -14,6 +14,7 @@ MorettaError                 exit 1
 ├── EnrollmentError          exit 10  a join string, token or certificate
 ├── HomeError                exit 11  the folder of a server or of a site
 ├── UnreachableError         exit 12  the server does not answer
+├── StorageError             exit 13  a disk or a file that cannot be written or read
 └── Interrupted              exit 130
 """
 
@@ -142,7 +143,13 @@ class UnreachableError(MorettaError):
     exit_code = ExitCode.UNREACHABLE
 
 
+class StorageError(MorettaError):
+    """A disk is full, read-only or broken, or a file or folder cannot be used by this account."""
+
+    exit_code = ExitCode.STORAGE
+
+
 class Interrupted(MorettaError):  # noqa: N818 - an interrupt is not an error of the program
-    """Ended by Ctrl-C or SIGTERM."""
+    """Ended by Ctrl-C, SIGTERM or SIGHUP."""
 
     exit_code = ExitCode.INTERRUPTED

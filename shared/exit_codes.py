@@ -37,5 +37,9 @@ class ExitCode(IntEnum):
     """The folder of a server or of a site cannot be used: absent, damaged, or in use by another process."""
     UNREACHABLE = 12
     """The server cannot be reached, or does not answer in time."""
+    STORAGE = 13
+    """A disk is full, read-only or broken, or this account may not use a file or folder."""
     INTERRUPTED = 130
-    """Ended by Ctrl-C or SIGTERM; nothing half-written is left."""
+    """Ended by Ctrl-C, SIGTERM or SIGHUP; nothing half-written is left."""
+    OUTPUT_CLOSED = 141
+    """Whoever read the output stopped reading, as `head` does (128 + SIGPIPE)."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -85,12 +84,14 @@ def train_face(
 
 def _check_writable(out: Path) -> None:
     """Hours of training must not end in a file that cannot be written."""
+    from moretta.deploy.runs import prepare_output
+
     try:
-        out.parent.mkdir(parents=True, exist_ok=True)
+        if out.is_dir():
+            raise IsADirectoryError(f"{out} is a folder")
+        prepare_output(out.parent)
     except OSError as error:
         raise StudyError(f"--out {out} cannot be written: {error}", fix="name a file in a folder of yours") from error
-    if out.is_dir() or not os.access(out.parent, os.W_OK):
-        raise StudyError(f"--out {out} cannot be written", expected="a file in a folder of yours")
 
 
 def _images(folder: Path | None, side: int, synthetic: int, seed: int) -> FaceImages:

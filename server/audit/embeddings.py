@@ -135,7 +135,10 @@ class _Store:
             return
         buffer = io.BytesIO()
         np.save(buffer, vector, allow_pickle=False)
-        write_atomic(path, buffer.getvalue(), mode=0o600)  # of originals it is a biometric template
+        try:
+            write_atomic(path, buffer.getvalue(), mode=0o600)  # of originals it is a biometric template
+        except OSError:  # a cache on a full or read-only disk costs time, not the audit
+            self._folder = None
 
     def _path(self, encoder: str, key: str) -> Path | None:
         if self._folder is None:

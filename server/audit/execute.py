@@ -28,6 +28,7 @@ from moretta.server.audit.scoring import (
 )
 from moretta.server.audit.similarity import voice_similarities
 from moretta.server.audit.trials import TrialPlan
+from moretta.shared.storage import disk_failed
 
 MIN_SPEAKERS = {"identifier": 2, "embedder": 4}
 """An embedder trains on one half of the speakers and attacks the other: two speakers make a half."""
@@ -138,6 +139,8 @@ def _run_scenarios(cls: type[Attacker], inputs: Inputs, unit: Unit, scenarios: l
                 warnings.simplefilter("ignore")  # of degenerate data, which the anchors judge better
                 return _run(cls, inputs, unit, scenarios)
         except Exception as error:
+            if disk_failed(error):
+                raise
             reason = f"{type(error).__name__}: {error}"
     return [row for s in scenarios for row in _subject(cls, s, inputs).void(reason)]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from fractions import Fraction
@@ -113,8 +114,10 @@ def write_wav(path: Path, samples: Audio) -> None:
     """Write [samples] in [-1, 1] at 16 kHz as 16-bit mono WAV. Louder samples are clipped."""
     import soundfile
 
+    written = io.BytesIO()  # of a full disk soundfile would say no more than "System error."
+    soundfile.write(written, np.clip(samples, -1, 1), SAMPLE_RATE, subtype="PCM_16", format="WAV")
     with atomic_path(path) as temporary:
-        soundfile.write(temporary, np.clip(samples, -1, 1), SAMPLE_RATE, subtype="PCM_16", format="WAV")
+        temporary.write_bytes(written.getvalue())
 
 
 def write_video(path: Path, frames: Iterable[Frame], fps: float, audio: Audio | None) -> None:

@@ -27,6 +27,7 @@ from moretta.server.audit.beyond.sets import Pair, prepare_pair
 from moretta.server.audit.clipset import ClipSet
 from moretta.server.audit.workers import Workers, one_thread
 from moretta.shared.release.format import Modality
+from moretta.shared.storage import disk_failed
 
 Progress = Callable[[str, int, int], None]
 NO_ORIGINALS = "no originals were given: there is nothing to train a decoder on, and no anchor"
@@ -111,6 +112,8 @@ def attack_beyond(
             tasks = attribute_tasks(pair, seed=seed, bootstrap=bootstrap)
             tasks += _inversion_tasks(pair, folder, cache_dir, ready, seed=seed, bootstrap=bootstrap)
         except Exception as error:
+            if disk_failed(error):
+                raise
             return [void_finding("attribute", modality, "attributes and inversion", "released", what_failed(error))]
         found = run_tasks(tasks, ready, progress)
     return judged_by_anchor(list(dict.fromkeys(found)))  # decoders share their anchors
@@ -130,6 +133,8 @@ def attack_crossmodal(
                 return [void_finding("cross-modal", "both", "face of the voice", "released", reason)]
             features = [_principal(clips) for clips in sets]
         except Exception as error:
+            if disk_failed(error):
+                raise
             return [void_finding("cross-modal", "both", "face of the voice", "released", what_failed(error))]
         bootstrap = max(MIN_RESAMPLES, bootstrap)
         number = {name: i for i, name in enumerate(sorted(both))}
@@ -174,6 +179,8 @@ def _run(task: Task) -> list[Finding]:
             warnings.simplefilter("ignore")  # of degenerate data, which the figures show
             found = task.function(*task.arguments)
     except Exception as error:
+        if disk_failed(error):
+            raise
         return [void_finding(task.attack, task.modality, task.target, task.source, what_failed(error))]
     return [f.model_copy(update={"note": "; ".join(filter(None, (f.note, task.note)))}) for f in found]
 

@@ -21,6 +21,7 @@ from moretta.server.audit.metrics.trials import Trials
 from moretta.shared.corpus.names import EMOTIONS
 from moretta.shared.release.format import Modality
 from moretta.shared.seeds import derive
+from moretta.shared.storage import disk_failed
 
 if TYPE_CHECKING:
     from torch import nn
@@ -61,6 +62,8 @@ def attack_training(run: Run) -> list[Finding]:
             try:
                 found += function(run, modality)
             except Exception as error:
+                if disk_failed(error):
+                    raise
                 found.append(void_finding(attack, modality, target, source, what_failed(error)))
     return found
 

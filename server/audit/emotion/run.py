@@ -14,6 +14,7 @@ from moretta.server.audit.run import Progress, matched
 from moretta.server.audit.workers import Workers, one_thread
 from moretta.server.confusion import bootstrap, confusion_by_speaker, uar
 from moretta.shared.corpus.names import EMOTIONS
+from moretta.shared.storage import disk_failed
 
 FOLDS = 5
 OTHER_FORM = "codes were released: a judge that was trained on sound cannot read them"
@@ -107,6 +108,8 @@ def _ask(name: str, sets: dict[SetName, ClipSet], seed: int, draws: int) -> list
             value = float(uar(counts.sum(axis=0)))
             found.append(row((train, test), value, bootstrap(counts, uar, seed=seed, draws=draws)))
         except Exception as error:
+            if disk_failed(error):
+                raise
             found.append(row((train, test), None, None, f"{type(error).__name__}: {error}"))
     return found
 

@@ -1,0 +1,149 @@
+"""A disk that is full or read-only ends every command with a sentence and exit code 13, and leaves what was there."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from moretta.deploy.cli import run
+from moretta.shared.exit_codes import ExitCode
+
+STUDY = 'name = "x"\nsites = 2\n[face]\nenabled = false\n[audit]\nenabled = false\n'
+AUDIT = ("--attackers", "voice-logistic", "--no-beyond", "--no-emotion", "--bootstrap", "0", "--workers", "1")
+Told = Callable[..., tuple[int, str]]
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 700 kB of its own."""
+    if os.geteuid() != 0 or shutil.which("mount") is None:
+        pytest.skip("a file system of its own needs root and mount")
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    made = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=700k", "tmpfs", str(folder)], check=False)
+    if made.returncode != 0:
+        pytest.skip("no file system can be mounted here")
+    yield folder
+    subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+@pytest.fixture
+def study(tmp_path: Path) -> Path:
+    path = tmp_path / "study.toml"
+    path.write_text(STUDY)
+    return path
+
+
+@pytest.fixture
+def told(capsys: pytest.CaptureFixture[str]) -> Told:
+    def call(*arguments: object) -> tuple[int, str]:
+        code = run([str(a) for a in arguments])
+        return code, capsys.readouterr().err.strip().splitlines()[-1]
+
+    return call
+
+
+def fill(disk: Path) -> None:
+    with (disk / "fill").open("wb", buffering=0) as file:
+        try:
+            while file.write(b"x" * 1024):
+                pass
+        except OSError:
+            return
+
+
+def read_only(disk: Path) -> None:
+    subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
+
+
+@pytest.mark.parametrize("how", [(fill, "no space"), (read_only, "read-only")])
+def test_commands_that_write_say_so(
+    disk: Path, study: Path, tiny_corpus: Path, told: Told, how: tuple[Callable[[Path], None], str]
+) -> None:
+    break_, words = how
+    break_(disk)
+    for line in (
+        ("anonymize", "--corpus", tiny_corpus, "--study", study, "--out", disk / "a"),
+        ("simulate", "--corpus", tiny_corpus, "--study", study, "--out", disk / "b"),
+        ("audit", tiny_corpus, *AUDIT, "--out", disk / "c"),
+        ("corpus", "synth", disk / "d", "--speakers", "2", "--clips", "2", "--no-video"),
+        ("server", "init", disk / "e", "--name", "localhost"),
+        ("train-face", "--out", disk / "f" / "face.safetensors", "--synthetic", "20", "--epochs", "1"),
+    ):
+        code, message = told(*line)
+        assert code == ExitCode.STORAGE, (line, message)
+        assert words in message and "backup" not in message
+
+
+@pytest.mark.parametrize("break_", [fill, read_only])
+def test_a_server_that_could_write_nothing_is_as_it_was(
+    disk: Path, told: Told, capsys: pytest.CaptureFixture[str], break_: Callable[[Path], None]
+) -> None:
+    server = disk / "server"
+    assert run(["server", "init", str(server), "--name", "localhost"]) == 0
+    before = (server / "audit.jsonl").read_bytes()
+    break_(disk)
+    code, message = told("server", "token", "--server", server, "--site", "x")
+    assert code == ExitCode.STORAGE and "backup" not in message
+    assert _moretta("server", "up", str(server), stdout=None).returncode == ExitCode.STORAGE
+    subprocess.run(["mount", "-o", "remount,rw", str(disk)], check=True)
+    (disk / "fill").unlink(missing_ok=True)
+    assert (server / "audit.jsonl").read_bytes() == before
+    assert run(["server", "token", "--server", str(server), "--site", "x"]) == 0
+    assert capsys.readouterr().out.splitlines()[-1].startswith("moretta-join-")
+    assert run(["server", "log", "verify", "--server", str(server)]) == 0
+
+
+def test_places_that_cannot_be_are_named(tmp_path: Path, study: Path, tiny_corpus: Path, told: Told) -> None:
+    file = tmp_path / "file"
+    file.touch()
+    for out in (file / "x", tmp_path / ("n" * 300)):
+        code, message = told("anonymize", "--corpus", tiny_corpus, "--study", study, "--out", out)
+        assert code == ExitCode.STORAGE and "Traceback" not in message
+    assert told("audit", tiny_corpus, *AUDIT, "--out", file)[0] == ExitCode.STORAGE
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="the system has no /dev/full")
+def test_a_full_disk_behind_standard_output_is_noticed() -> None:
+    with Path("/dev/full").open("w") as full:
+        done = _moretta("version", stdout=full)
+    assert done.returncode == ExitCode.STORAGE
+    assert "Traceback" not in done.stderr and "no space is left" in done.stderr
+
+
+def test_a_reader_who_stops_reading_is_no_defect() -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = _moretta("attackers", "list", stdout=writing)
+    os.close(writing)
+    assert done.returncode == ExitCode.OUTPUT_CLOSED
+    assert done.stderr == ""
+
+
+def test_a_terminal_without_utf_8_shows_what_it_can(tmp_path: Path) -> None:
+    broken = tmp_path / "é–中"
+    environment = {"PYTHONIOENCODING": "ascii", "LC_ALL": "C"}
+    done = _moretta("corpus", "check", str(broken), "--json", stdout=subprocess.PIPE, environment=environment)
+    assert done.returncode == ExitCode.CORPUS and "Traceback" not in done.stderr
+    assert json.loads(done.stdout)["exit_code"] == ExitCode.CORPUS
+
+
+def _moretta(
+    *arguments: str, stdout: object, environment: dict[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "moretta.deploy.cli", *arguments],
+        stdout=stdout,  # type: ignore[call-overload]
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
+        timeout=120,
+        env={**os.environ, **(environment or {})},
+    )

@@ -11,7 +11,6 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -28,6 +27,7 @@ from moretta.client.settings import SiteSettings
 from moretta.client.training_plan import TrainingPlan
 from moretta.client.updates import Array, Update, UpdateStore
 from moretta.shared.corpus.clips import Clip
+from moretta.shared.corpus.recordings import sound_file
 from moretta.shared.errors import RefusedError, RunError
 from moretta.shared.features.mfcc import check_samples
 from moretta.shared.features.public_arrays import are_finite
@@ -193,19 +193,23 @@ def _numbered(names: Sequence[str]) -> npt.NDArray[np.int64]:
 
 
 def _rows(clip: Clip, *, in_steps: bool) -> Array | None:
-    if clip.audio is None:
-        return None
     try:
-        found = clip.audio.stat()
-        return _measurements(clip.audio, found.st_mtime_ns, found.st_size, in_steps)
+        path = sound_file(clip)
+        if path is None:
+            return None
+        found = path.stat()
+        return _measurements(clip, found.st_mtime_ns, found.st_size, in_steps)
     except Exception:  # fail closed: this clip has no part in the code
         return None
 
 
 @lru_cache(maxsize=4096)  # every round asks for the same clips; a few hundred bytes each
-def _measurements(path: Path, changed: int, size: int, in_steps: bool) -> Array:
-    from moretta.shared.corpus.media import read_audio
+def _measurements(clip: Clip, changed: int, size: int, in_steps: bool) -> Array | None:
+    from moretta.shared.corpus.recordings import read_sound
 
     del changed, size
-    (rows,) = measured([check_samples(read_audio(path))], in_steps=in_steps)
+    sound = read_sound(clip)
+    if sound is None:
+        return None
+    (rows,) = measured([check_samples(sound)], in_steps=in_steps)
     return rows

@@ -224,15 +224,15 @@ def _channels(study: Study, shared: dict[str, Array]) -> dict[Modality, _Channel
 
 
 def _read_voice(clip: Clip) -> Array | None:
-    from moretta.shared.corpus.media import read_audio
+    from moretta.shared.corpus.recordings import read_sound
 
-    return None if clip.audio is None else read_audio(clip.audio)
+    return read_sound(clip)
 
 
 def _read_face(clip: Clip, fps: float) -> Array | None:
-    from moretta.shared.corpus.media import read_frames
+    from moretta.shared.corpus.recordings import read_pictures
 
-    return None if clip.video is None else np.stack(list(read_frames(clip.video, fps=fps)))
+    return read_pictures(clip, fps=fps)
 
 
 def _raw(channel: _Channel, clips: Iterable[Clip], pseudonyms: PseudonymKey) -> Iterator[tuple[Speaker, Array]]:

@@ -11,6 +11,7 @@ from moretta.deploy.runtime.desk import desk_process
 from moretta.deploy.runtime.flower import SimulationRuntime, simulation_runtime
 from moretta.deploy.watch import Watch
 from moretta.shared.corpus.clips import Corpus
+from moretta.shared.corpus.recordings import has_sound
 from moretta.shared.corpus.splits import assign_sites, make_folds
 from moretta.shared.errors import RunError, StudyError
 from moretta.shared.plan import PlannedSite, SimulationPlan
@@ -92,7 +93,7 @@ def without_missing(corpus: Corpus, study: Study) -> tuple[Study, dict[str, str]
         StudyError: nothing is left to study.
     """
     absent = {}
-    if study.voice.enabled and not any(clip.audio for clip in corpus.clips):
+    if study.voice.enabled and not any(has_sound(clip) for clip in corpus.clips):
         absent["voice"] = "no clip of the corpus has sound"
     if study.face.enabled and not any(clip.video for clip in corpus.clips):
         absent["face"] = "no clip of the corpus has video"

@@ -13,6 +13,7 @@ from moretta.deploy.sweep.grid import load_grid, make_grid
 from moretta.deploy.sweep.jobs import SweepPlan, plan_sweep
 from moretta.shared.corpus.clips import Clip, Corpus
 from moretta.shared.corpus.reader import read_corpus
+from moretta.shared.corpus.recordings import has_sound
 from moretta.shared.errors import StudyError
 from moretta.shared.release.format import Modality
 from moretta.shared.study import Study, load_study
@@ -66,7 +67,7 @@ def plan_choice(
 
 def of_modality(corpus: Corpus, modality: Modality) -> list[Clip]:
     """The clips that have sound, or video."""
-    return [clip for clip in corpus.clips if (clip.audio if modality == "voice" else clip.video) is not None]
+    return [clip for clip in corpus.clips if (has_sound(clip) if modality == "voice" else clip.video is not None)]
 
 
 def base_of(study: Study, modality: Modality, attackers: Sequence[str]) -> dict[str, Any]:

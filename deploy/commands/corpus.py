@@ -98,6 +98,8 @@ def _lines(report: CheckReport) -> list[str]:
         f"emotions  {_counts(report.emotions)} ({report.labels} labels)",
         f"levels    {_counts(report.levels)}",
     ]
+    if report.inside_videos:
+        lines.append(f"sound     of {report.inside_videos} clips without a sound file is that of their video")
     if report.converted:
         lines.append(f"converted {_counts(report.converted)}")
     lines += ["", f"{'speaker':>8} {'sex':>7} {'age':>4} {'clips':>6} {'audio':>6} {'video':>6}  emotions"]
@@ -108,7 +110,11 @@ def _lines(report: CheckReport) -> list[str]:
     ]
     if report.published:
         lines += ["", *_published_lines(report.published)]
-    lines += ["", *(f"warning: {warning}" for warning in report.warnings)] if report.warnings else []
+    told = [
+        *(f"warning: {warning}" for warning in report.warnings),
+        *(f"{'fault' if same.fault else 'warning'}: {same}" for same in report.repeated),
+    ]
+    lines += ["", *told] if told else []
     lines += [
         "",
         f"{len(report.unusable)} files cannot be used" + (f": {_counts(report.reasons)}" * bool(report.unusable)),

@@ -19,7 +19,8 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from moretta.shared.corpus.clips import Clip
-from moretta.shared.corpus.media import SAMPLE_RATE, read_audio, read_frames
+from moretta.shared.corpus.media import SAMPLE_RATE
+from moretta.shared.corpus.recordings import read_pictures, read_sound
 from moretta.shared.errors import ClipError
 from moretta.shared.release import ReleasedClip
 
@@ -97,11 +98,11 @@ def _shown(review: Review, clip: ReleasedClip, media: Path) -> Shown:
 def _original_sound(clip: Clip) -> str:
     import soundfile
 
-    if clip.audio is None:
-        return ""
     try:
-        samples = read_audio(clip.audio)
+        samples = read_sound(clip)
     except ClipError:
+        return ""
+    if samples is None:
         return ""
     target = io.BytesIO()
     soundfile.write(target, samples, SAMPLE_RATE, subtype="PCM_16", format="WAV")
@@ -109,12 +110,11 @@ def _original_sound(clip: Clip) -> str:
 
 
 def _original_pictures(clip: Clip, fps: float) -> list[str]:
-    if clip.video is None:
-        return []
     try:
-        return _pictures(list(read_frames(clip.video, fps=fps)))
+        frames = read_pictures(clip, fps=fps)
     except ClipError:
         return []
+    return [] if frames is None else _pictures(list(frames))
 
 
 def _pictures(frames: list[npt.NDArray[Any]]) -> list[str]:

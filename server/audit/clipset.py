@@ -34,6 +34,7 @@ from moretta.server.audit.views import (
     thumbnails_view,
 )
 from moretta.shared.corpus.clips import Clip, Corpus
+from moretta.shared.corpus.recordings import has_sound
 from moretta.shared.errors import ClipError, ReleaseError
 from moretta.shared.release.format import Modality, ReleasedClip, age_group
 from moretta.shared.release.pseudonym import PseudonymKey
@@ -261,18 +262,18 @@ class ClipSet:
             pseudonyms: one key, or the key of each speaker's site by speaker number.
             loader: reads the faces of one video; needed for faces.
         """
-        chosen = [clip for clip in corpus.clips if (clip.audio if modality == "voice" else clip.video) is not None]
+        chosen = [clip for clip in corpus.clips if (has_sound(clip) if modality == "voice" else clip.video is not None)]
         meta = []
         for clip in chosen:
             key = pseudonyms if isinstance(pseudonyms, PseudonymKey) else pseudonyms[clip.speaker]
             meta.append(_describe(clip, corpus, key))
         source: Source
         if modality == "voice":
-            source = AudioFiles(tuple(clip.audio for clip in chosen if clip.audio is not None))
+            source = AudioFiles(tuple(chosen))
         else:
             if loader is None:
                 raise ValueError("faces of a corpus need a loader that crops them")
-            source = VideoFiles(tuple(clip.video for clip in chosen if clip.video is not None), loader)
+            source = VideoFiles(tuple(chosen), loader)
         return cls(tuple(meta), modality, source, tuple(range(len(meta))))
 
 

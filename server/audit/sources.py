@@ -10,7 +10,8 @@ from typing import Any, Literal, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from moretta.shared.errors import ReleaseError
+from moretta.shared.corpus.clips import Clip
+from moretta.shared.errors import ClipError, ReleaseError
 from moretta.shared.release.format import VoiceForm
 
 Form = VoiceForm | Literal["frames"]
@@ -116,9 +117,9 @@ class ReleaseSource:
 
 @dataclass(frozen=True)
 class AudioFiles:
-    """Sound files, decoded to 16 kHz mono when asked for."""
+    """The sound of clips that have some, decoded to 16 kHz mono when asked for."""
 
-    paths: tuple[Path, ...]
+    clips: tuple[Clip, ...]
 
     def form(self, index: int) -> Form:  # noqa: ARG002
         """Always `waveform`."""
@@ -126,9 +127,13 @@ class AudioFiles:
 
     def array(self, index: int) -> Array:
         """float32 [samples] at 16 kHz."""
-        from moretta.shared.corpus.media import read_audio
+        from moretta.shared.corpus.recordings import read_sound
 
-        return read_audio(self.paths[index])
+        clip = self.clips[index]
+        sound = read_sound(clip)
+        if sound is None:
+            raise ClipError("no-audio", f"{clip.name} has no sound")
+        return sound
 
     def codebook(self, index: int) -> None:
         """Sound needs none."""
@@ -136,9 +141,9 @@ class AudioFiles:
 
 @dataclass(frozen=True)
 class VideoFiles:
-    """Video files, read by a loader that finds and crops the faces."""
+    """The videos of clips that have one, read by a loader that finds and crops the faces."""
 
-    paths: tuple[Path, ...]
+    clips: tuple[Clip, ...]
     loader: FrameLoader = field(repr=False)
 
     def form(self, index: int) -> Form:  # noqa: ARG002
@@ -147,7 +152,13 @@ class VideoFiles:
 
     def array(self, index: int) -> Array:
         """uint8 [frames, height, width, 3]."""
-        return self.loader(self.paths[index])
+        from moretta.shared.corpus.recordings import check_length
+
+        clip = self.clips[index]
+        if clip.video is None:
+            raise ClipError("no-video", f"{clip.name} has no video")
+        check_length(clip, "pictures")
+        return self.loader(clip.video)
 
     def codebook(self, index: int) -> None:
         """Frames need none."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field
@@ -11,11 +12,19 @@ from typing import Any
 import numpy as np
 
 from moretta.shared.corpus.clips import Clip, Corpus, Drop
-from moretta.shared.corpus.media import SAMPLE_RATE, read_audio, read_frames
+from moretta.shared.corpus.media import CONTAINERS, SAMPLE_RATE
+from moretta.shared.corpus.names import ClipName
 from moretta.shared.corpus.published import PublishedComparison, compare_with_published
 from moretta.shared.corpus.reader import Labels, read_corpus
+from moretta.shared.corpus.recordings import Kind, picture_seconds, read_pictures, read_sound, sound_file
+from moretta.shared.corpus.repeated import Repeated, Seen, find_repeated, listed
+from moretta.shared.corpus.sound_checks import OVERDRIVEN_SHARE, is_overdriven
 from moretta.shared.corpus.workers import map_files
 from moretta.shared.errors import ClipError
+
+_KINDS: tuple[Kind, ...] = ("sound", "pictures")
+_FACE_FPS = 5.0
+"""As studies sample videos unless they say otherwise."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,13 +77,16 @@ class CheckReport:
     unusable: list[Drop]
     converted: dict[str, int]
     """Sound files that are not mono at 16 kHz, and are converted as they are read, by what they are."""
+    inside_videos: int
+    """Clips whose sound is that of their video, because they have no sound file."""
+    repeated: list[Repeated]
     warnings: list[str]
     published: PublishedComparison | None = field(default=None)
 
     @property
     def ok(self) -> bool:
-        """Whether every file can be used."""
-        return not self.unusable
+        """Whether every file can be used, and no recording stands under two speakers."""
+        return not self.unusable and not any(same.fault for same in self.repeated)
 
     @property
     def reasons(self) -> dict[str, int]:
@@ -88,18 +100,30 @@ class CheckReport:
 
 @dataclass(frozen=True, slots=True)
 class _Finding:
-    """What decoding one file showed: its length, or why it cannot be used."""
+    """What decoding the sound or the pictures of one clip showed."""
 
+    file: str = ""
+    """What was decoded, relative to the corpus; empty if the clip has none."""
     seconds: float = 0.0
+    digest: str = ""
     form: str = ""
+    overdriven: bool = False
     drop: Drop | None = None
+    """Why it cannot be used."""
+
+    @property
+    def usable(self) -> bool:
+        return bool(self.file) and self.drop is None
 
 
 @dataclass(frozen=True, slots=True)
 class _Task:
     root: Path
-    path: Path
-    modality: str
+    clip: Clip
+    kind: Kind
+
+
+_Found = dict[tuple[ClipName, Kind], _Finding]
 
 
 def check_corpus(
@@ -124,77 +148,92 @@ def check_corpus(
     """
     corpus = read_corpus(root, labels=labels)
     published = compare_with_published(corpus, names) if names is not None else None
-    tasks = [
-        _Task(root, path, modality)
-        for clip in corpus.clips
-        for modality, path in (("audio", clip.audio), ("video", clip.video))
-        if path is not None
-    ]
+    tasks = [_Task(root, clip, kind) for clip in corpus.clips for kind in _KINDS if kind == "sound" or clip.video]
     tick = progress(len(tasks)) if progress else None
-    found = dict(
-        zip((task.path for task in tasks), map_files(_decode, tasks, workers=workers, progress=tick), strict=True)
-    )
+    findings = map_files(_decode, tasks, workers=workers, progress=tick)
+    found = {(task.clip.name, task.kind): finding for task, finding in zip(tasks, findings, strict=True)}
     return _report(corpus, labels, found, published)
 
 
 def _decode(task: _Task) -> _Finding:
+    path = sound_file(task.clip) if task.kind == "sound" else task.clip.video
+    if path is None:
+        return _Finding()
+    file = path.relative_to(task.root).as_posix()
     try:
-        return _decode_audio(task.path) if task.modality == "audio" else _decode_video(task.path)
+        return _decode_sound(task.clip, path, file) if task.kind == "sound" else _decode_pictures(task.clip, file)
     except ClipError as error:
-        return _Finding(drop=Drop(task.path.relative_to(task.root).as_posix(), error.reason, error.message))
+        return _Finding(file, drop=Drop(file, error.reason, error.message))
 
 
-def _decode_audio(path: Path) -> _Finding:
+def _decode_sound(clip: Clip, path: Path, file: str) -> _Finding:
     import soundfile
 
-    seconds = len(read_audio(path)) / SAMPLE_RATE
-    info = soundfile.info(path)
-    converted = info.samplerate != SAMPLE_RATE or info.channels != 1
-    return _Finding(seconds, f"{info.samplerate} Hz, {info.channels} channels" if converted else "")
+    samples = read_sound(clip)
+    if samples is None:
+        return _Finding()
+    form = ""
+    if path == clip.audio and path.suffix.lower() not in CONTAINERS:
+        info = soundfile.info(path)
+        if info.samplerate != SAMPLE_RATE or info.channels != 1:
+            form = f"{info.samplerate} Hz, {info.channels} channels"
+    digest = hashlib.sha256(samples.tobytes()).hexdigest()
+    return _Finding(file, len(samples) / SAMPLE_RATE, digest, form, is_overdriven(samples))
 
 
-def _decode_video(path: Path) -> _Finding:
-    import av
+def _decode_pictures(clip: Clip, file: str) -> _Finding:
+    frames = read_pictures(clip, fps=_FACE_FPS)
+    if frames is None:
+        return _Finding()
+    digest = hashlib.sha256(str(frames.shape).encode())
+    digest.update(frames.tobytes())
+    return _Finding(file, picture_seconds(clip), digest.hexdigest())
 
-    frames = sum(1 for _ in read_frames(path, fps=None))
-    with av.open(str(path)) as container:
-        rate = container.streams.video[0].average_rate
-    return _Finding(frames / float(rate) if rate else 0.0)
 
+def _report(corpus: Corpus, labels: Labels, found: _Found, published: PublishedComparison | None) -> CheckReport:
+    def usable(clip: Clip, kind: Kind) -> bool:
+        return (clip.name, kind) in found and found[clip.name, kind].usable
 
-def _report(
-    corpus: Corpus, labels: Labels, found: dict[Path, _Finding], published: PublishedComparison | None
-) -> CheckReport:
-    def usable(path: Path | None) -> bool:
-        return path is not None and found[path].drop is None
-
-    kept = [clip for clip in corpus.clips if usable(clip.audio) or usable(clip.video)]
-    audio = [found[clip.audio] for clip in kept if clip.audio is not None and usable(clip.audio)]
-    video = [found[clip.video] for clip in kept if clip.video is not None and usable(clip.video)]
-    drops = [finding.drop for finding in found.values() if finding.drop is not None]
+    kept = [clip for clip in corpus.clips if usable(clip, "sound") or usable(clip, "pictures")]
+    sound = [found[clip.name, "sound"] for clip in kept if usable(clip, "sound")]
+    pictures = [found[clip.name, "pictures"] for clip in kept if usable(clip, "pictures")]
+    drops = {(drop.file, drop.reason): drop for f in found.values() if (drop := f.drop) is not None}
     return CheckReport(
         root=str(corpus.root),
         name=corpus.name,
         synthetic=corpus.synthetic,
         labels=labels,
         clips=len(kept),
-        audio=Durations.of(finding.seconds for finding in audio),
-        video=Durations.of(finding.seconds for finding in video),
+        audio=Durations.of(finding.seconds for finding in sound),
+        video=Durations.of(finding.seconds for finding in pictures),
         emotions=_count(clip.label for clip in kept),
         levels=_count(clip.name.level for clip in kept),
         speakers=[
             _speaker_counts(corpus, speaker, [clip for clip in kept if clip.speaker == speaker], usable)
             for speaker in corpus.speakers
         ],
-        unusable=sorted([*corpus.dropped, *drops], key=lambda drop: (drop.file, drop.reason)),
-        converted=_count(finding.form for finding in audio if finding.form),
-        warnings=list(corpus.warnings),
+        unusable=sorted([*corpus.dropped, *drops.values()], key=lambda drop: (drop.file, drop.reason)),
+        converted=_count(finding.form for finding in sound if finding.form),
+        inside_videos=sum(clip.audio is None and usable(clip, "sound") for clip in kept),
+        repeated=find_repeated(
+            Seen(clip, kind, found[clip.name, kind].file, found[clip.name, kind].digest)
+            for clip in kept
+            for kind in _KINDS
+            if usable(clip, kind)
+        ),
+        warnings=[*corpus.warnings, *_overdriven(sound)],
         published=published,
     )
 
 
+def _overdriven(sound: Iterable[_Finding]) -> list[str]:
+    files = [finding.file for finding in sound if finding.overdriven]
+    share = f"{OVERDRIVEN_SHARE:.0%}"
+    return [f"recorded too loud, with over {share} of samples at full scale: {listed(files)}"] if files else []
+
+
 def _speaker_counts(
-    corpus: Corpus, speaker: int, clips: list[Clip], usable: Callable[[Path | None], bool]
+    corpus: Corpus, speaker: int, clips: list[Clip], usable: Callable[[Clip, Kind], bool]
 ) -> SpeakerCounts:
     person = corpus.speakers[speaker]
     return SpeakerCounts(
@@ -202,8 +241,8 @@ def _speaker_counts(
         sex=person.sex,
         age=person.age,
         clips=len(clips),
-        audio=sum(usable(clip.audio) for clip in clips),
-        video=sum(usable(clip.video) for clip in clips),
+        audio=sum(usable(clip, "sound") for clip in clips),
+        video=sum(usable(clip, "pictures") for clip in clips),
         emotions=_count(clip.label for clip in clips),
     )
 

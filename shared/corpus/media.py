@@ -4,85 +4,109 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from fractions import Fraction
 from math import gcd
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from moretta.shared.atomic import atomic_path
+from moretta.shared.corpus.decoding import (
+    MAX_SECONDS,
+    Frame,
+    as_seen,
+    decoded_frames,
+    open_container,
+    picture_stream,
+    pixel_ratio,
+    reading,
+)
+from moretta.shared.corpus.sound_checks import (
+    MIN_SECONDS,
+    SAMPLE_RATE,
+    SILENCE_DBFS,
+    Audio,
+    check_rate,
+    check_wav_is_whole,
+    checked_sound,
+)
 from moretta.shared.errors import ClipError
 
-SAMPLE_RATE = 16_000
-"""Samples per second of all sound inside Moretta, as CREMA-D has it."""
-MIN_SECONDS = 0.2
-"""Shorter clips hold no vowel and next to no MFCC frames."""
-MAX_SECONDS = 600.0
-"""A clip is one sentence. The limit bounds memory, not taste."""
-SILENCE_DBFS = -70.0
-"""Root mean square level, relative to full scale, below which a clip counts as silent. Soft sad speech of RAVDESS was
-measured at -64 dBFS over the whole clip; the rounding noise of 16 bits lies at -101 dBFS."""
+__all__ = [
+    "CONTAINERS",
+    "MAX_SECONDS",
+    "MIN_SECONDS",
+    "SAMPLE_RATE",
+    "SILENCE_DBFS",
+    "Audio",
+    "Frame",
+    "read_audio",
+    "read_frames",
+    "read_video_audio",
+    "resample",
+    "write_video",
+    "write_wav",
+]
 
 _FLV_AUDIO_RATE = 22_050  # FLV's header knows 11,025, 22,050 and 44,100 Hz only
 _CLOCK_SECONDS = 0.002  # FLV rounds the time of a frame to milliseconds
-_GIT_LFS = b"version https://git-lfs"
-
-Audio = NDArray[np.float32]
-Frame = NDArray[np.uint8]
+CONTAINERS = (".m4a", ".flv", ".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi")
+"""Endings of files whose sound libsndfile does not read."""
 
 
 def read_audio(path: Path) -> Audio:
-    """Decode a sound file.
+    """Decode a sound file, or the first sound track of a video.
 
     Returns:
         [samples], mono at 16 kHz, in [-1, 1]. Channels are averaged, other rates resampled.
 
     Raises:
-        ClipError: reason `unreadable`, `empty`, `not-finite`, `too-short`, `too-long` or `silent`.
+        ClipError: reason `unreadable`, `truncated`, `empty`, `bad-rate`, `not-finite`, `too-short`, `too-long`,
+            `out-of-range` or `silent`; of a video also `no-audio`.
     """
     import soundfile
 
-    _check_file(path)
-    try:
+    if path.suffix.lower() in CONTAINERS:
+        return read_video_audio(path)
+    with reading(path):
         with soundfile.SoundFile(path) as sound:
             rate = int(sound.samplerate)
-            if sound.frames > MAX_SECONDS * rate:
+            if sound.frames > MAX_SECONDS * max(rate, 1):
                 raise ClipError("too-long", f"{path.name} has {sound.frames / rate:.0f} s", expected="one sentence")
+            check_rate(rate, path)
             samples = sound.read(dtype="float32", always_2d=True)
-    except (soundfile.SoundFileError, RuntimeError) as error:
-        raise ClipError("unreadable", f"{path.name} is not a sound file ({error})") from error
-    return _checked(resample(samples.mean(axis=1), rate), path)
+        check_wav_is_whole(path)
+        return checked_sound(resample(samples.mean(axis=1), rate), path)
 
 
 def read_frames(path: Path, *, fps: float | None) -> Iterator[Frame]:
-    """Decode the pictures of a clip, one at a time.
+    """Decode the pictures of a clip, one at a time, as they are meant to be seen: upright, with square pixels.
 
     Args:
         path: a video file.
         fps: at most about this many frames per second are kept, none is made up; None keeps all.
 
     Yields:
-        [H, W, 3], RGB.
+        [H, W, 3], RGB, all of one size.
 
     Raises:
-        ClipError: reason `unreadable`, `empty` or `no-video`, possibly after some frames.
+        ClipError: reason `unreadable`, `truncated`, `damaged`, `empty`, `too-long`, `size-changes` or `no-video`,
+            possibly after some frames.
     """
     last_slot = -1
-    with _open_container(path) as container:
-        if not container.streams.video:
+    with open_container(path) as container:
+        stream = picture_stream(container)
+        if stream is None:
             raise ClipError("no-video", f"{path.name} has no pictures")
-        stream = container.streams.video[0]
-        stream.codec_context.thread_count = 1
-        for index, frame in enumerate(container.decode(stream)):
+        ratio = pixel_ratio(stream, path)
+        for index, frame in enumerate(decoded_frames(container, stream, path)):
             slot = index
             if fps is not None and frame.time is not None:
                 slot = int((frame.time + _CLOCK_SECONDS) * fps)
             if slot > last_slot:
                 last_slot = slot
-                yield frame.to_ndarray(format="rgb24")
+                yield as_seen(frame, ratio)
     if last_slot < 0:
         raise ClipError("no-video", f"{path.name} has a picture track without a picture")
 
@@ -97,17 +121,18 @@ def read_video_audio(path: Path) -> Audio:
 
     parts: list[Audio] = []
     samples = 0
-    with _open_container(path) as container:
+    with open_container(path) as container:
         if not container.streams.audio:
             raise ClipError("no-audio", f"{path.name} has no sound")
         resampler = av.AudioResampler(format="flt", layout="mono", rate=SAMPLE_RATE)
         for frame in container.decode(container.streams.audio[0]):
+            check_rate(frame.sample_rate, path)
             parts += [part.to_ndarray()[0] for part in resampler.resample(frame)]
             samples += frame.samples
             if samples > MAX_SECONDS * frame.sample_rate:
                 raise ClipError("too-long", f"{path.name} has over {MAX_SECONDS:.0f} s of sound")
         parts += [part.to_ndarray()[0] for part in resampler.resample(None)]
-    return _checked(np.concatenate(parts) if parts else np.zeros(0, np.float32), path)
+        return checked_sound(np.concatenate(parts) if parts else np.zeros(0, np.float32), path)
 
 
 def write_wav(path: Path, samples: Audio) -> None:
@@ -185,44 +210,3 @@ def _encode_sound(container: Any, stream: Any, samples: Audio, rate: int) -> Non
     frame.sample_rate = rate
     container.mux(stream.encode(frame))
     container.mux(stream.encode(None))
-
-
-@contextmanager
-def _open_container(path: Path) -> Iterator[Any]:
-    """Turns every decoding error inside the block into a ClipError."""
-    import av
-
-    _check_file(path)
-    try:
-        with av.open(str(path)) as container:
-            yield container
-    except (av.FFmpegError, EOFError, ValueError) as error:
-        raise ClipError("unreadable", f"{path.name} cannot be decoded ({error})") from error
-
-
-def _check_file(path: Path) -> None:
-    try:
-        with path.open("rb") as file:
-            head = file.read(len(_GIT_LFS))
-    except OSError as error:
-        raise ClipError("unreadable", f"{path.name} cannot be opened ({error.strerror})") from error
-    if not head:
-        raise ClipError("empty", f"{path.name} has no byte")
-    if head == _GIT_LFS:
-        raise ClipError("unreadable", f"{path.name} is a Git LFS pointer", fix="run `git lfs pull` in the corpus")
-
-
-def _checked(samples: Audio, path: Path) -> Audio:
-    if not len(samples):
-        raise ClipError("empty", f"{path.name} has no sample")
-    if not np.isfinite(samples).all():
-        raise ClipError("not-finite", f"{path.name} has samples that are not numbers")
-    if len(samples) < MIN_SECONDS * SAMPLE_RATE:
-        raise ClipError(
-            "too-short", f"{path.name} lasts {len(samples) / SAMPLE_RATE:.2f} s", expected=f"at least {MIN_SECONDS} s"
-        )
-    power = float(np.mean(np.square(samples, dtype=np.float64)))
-    level = 10 * np.log10(max(power, 1e-20))
-    if level < SILENCE_DBFS:
-        raise ClipError("silent", f"{path.name} has a level of {level:.0f} dBFS", expected=f"above {SILENCE_DBFS:.0f}")
-    return np.clip(samples, -1, 1)

@@ -59,7 +59,7 @@ def not_numbers(path: Path) -> None:
         (lambda path: path.write_bytes(b"RIFF garbage" * 50), "unreadable"),
         (lambda path: path.write_bytes(b"version https://git-lfs.github.com/spec/v1\n"), "unreadable"),
         (lambda path: write_wav(path, tone(0.1)), "too-short"),
-        (lambda path: soundfile.write(path, np.zeros(200, np.int16), 100, subtype="PCM_U8"), "silent"),
+        (lambda path: soundfile.write(path, np.zeros(2_000, np.int16), 8_000, subtype="PCM_U8"), "silent"),
         (lambda path: soundfile.write(path, np.full(70_000, 9, np.int16), 100), "too-long"),
         (silence, "silent"),
         (not_numbers, "not-finite"),

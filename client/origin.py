@@ -154,6 +154,11 @@ class Origin(BaseModel):
         """Everybody on these clips."""
         return frozenset(clip.speaker for clip in self.clips.values())
 
+    @property
+    def digests(self) -> frozenset[str]:
+        """Of the content of all files."""
+        return frozenset(source.digest for clip in self.clips.values() for source in clip.files.values())
+
     def files_of(self, speaker: int) -> frozenset[WithdrawnFile]:
         """Of one person, as the list of those who have withdrawn holds them."""
         sources = (s for c in self.clips.values() if c.speaker == speaker for s in c.files.values())

@@ -42,6 +42,38 @@ def forget(folder: Path, *names: str) -> None:
         (folder / name).unlink(missing_ok=True)
 
 
+def forget_speaker(folder: Path, speaker: Speaker) -> int:
+    """Remove one person's secrets from every file of a folder; how many files they were in.
+
+    A file that cannot be read is removed as a whole: its secrets are then drawn anew.
+    """
+    from safetensors import SafetensorError, safe_open
+    from safetensors.numpy import save
+
+    found = 0
+    for path in sorted(folder.glob("*.safetensors")):
+        try:
+            with safe_open(path, framework="numpy") as file:
+                speakers = json.loads(file.metadata()["speakers"])
+                arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        except (SafetensorError, OSError, ValueError, KeyError, TypeError):
+            path.unlink()
+            found += 1
+            continue
+        if speaker not in speakers:
+            continue
+        left = [number for number, other in enumerate(speakers) if other != speaker]
+        kept = {
+            f"{new}/{name.partition('/')[2]}": array
+            for new, old in enumerate(left)
+            for name, array in arrays.items()
+            if name.startswith(f"{old}/")
+        }
+        write_atomic(path, save(kept, {"speakers": json.dumps([speakers[number] for number in left])}), mode=0o600)
+        found += 1
+    return found
+
+
 @dataclass(frozen=True)
 class Reference:
     """One speaker's clips."""

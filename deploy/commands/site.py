@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from moretta.deploy.commands.ledger import ledger
+from moretta.deploy.commands.withdraw import withdraw
 from moretta.shared.exit_codes import ExitCode
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(no_args_is_help=True)
 app.command()(ledger)
+app.command()(withdraw)
 Home = Annotated[
     Path | None,
     typer.Option(help="The site's folder; default $MORETTA_SITE, else ~/.moretta/site.", show_default=False),

@@ -10,9 +10,11 @@ from typing import Any
 
 from moretta.client.identity import Identity
 from moretta.client.policy import Policy
+from moretta.client.settings import of_folder
 from moretta.client.site_home import SiteHome
 from moretta.deploy.site.doctor import here, there
 from moretta.deploy.site.doctor.findings import Finding, Findings
+from moretta.deploy.site.doctor.releases import look_at_releases
 
 Clock = Callable[[], float]
 
@@ -32,7 +34,14 @@ def examine(
     here.look_at_folder(notes, home, disk_usage)
     said = notes.tried("settings", home.read, lambda seen: f"clips are in {seen.corpus}")
     if said is not None:
-        here.look_at_corpus(notes, said)
+        settings = notes.tried(
+            "withdrawn",
+            lambda: of_folder(home, name="", policy=None),
+            lambda seen: f"{len(seen.withdrawn.people)} people have withdrawn",
+        )
+        if settings is not None:
+            here.look_at_corpus(notes, said, settings.withdrawn)
+            look_at_releases(notes, settings)
     policy = notes.tried("policy", lambda: Policy.load(home.policy_file), here.policy_in_words)
     identity = notes.tried(
         "identity", lambda: Identity.load(home.identity_file), lambda seen: f"{seen.site}, enrolled at {seen.address}"

@@ -9,8 +9,10 @@ from typing import Any
 
 from moretta.client.contact import WAY_BACK
 from moretta.client.identity import Identity
+from moretta.client.own_clips import without
 from moretta.client.policy import Policy
 from moretta.client.site_home import SiteFile, SiteHome
+from moretta.client.withdrawn import Withdrawn
 from moretta.deploy.bundle import installed_bundle
 from moretta.deploy.site.doctor.findings import Findings
 from moretta.deploy.site.supervisor import read_state
@@ -57,8 +59,8 @@ def look_at_folder(notes: Findings, home: SiteHome, disk_usage: Callable[[Path],
         notes.ok("disk", words)
 
 
-def look_at_corpus(notes: Findings, said: SiteFile) -> None:
-    """Whether the clips are there, and the speakers whom `site.toml` names."""
+def look_at_corpus(notes: Findings, said: SiteFile, withdrawn: Withdrawn) -> None:
+    """Whether the clips are there, and the speakers whom `site.toml` names, but for those who have withdrawn."""
     from moretta.shared.corpus.reader import read_corpus
 
     def told(seen: Corpus) -> str:
@@ -66,7 +68,7 @@ def look_at_corpus(notes: Findings, said: SiteFile) -> None:
         words = f"{len(own)} clips of {len({clip.speaker for clip in own})} speakers in {seen.name}"
         return words if len(own) == len(seen.clips) else f"{words}, which has {len(seen.clips)}"
 
-    corpus = notes.tried("corpus", lambda: read_corpus(said.corpus), told)
+    corpus = notes.tried("corpus", lambda: without(read_corpus(said.corpus), withdrawn), told)
     if corpus is None:
         return
     if corpus.dropped:
@@ -74,7 +76,7 @@ def look_at_corpus(notes: Findings, said: SiteFile) -> None:
         notes.warning("corpus", f"{len(corpus.dropped)} files cannot be used", fix=fix)
     present = {clip.speaker for clip in corpus.clips}
     for key, named in (("speakers", said.speakers), ("held_out", said.held_out or ())):
-        absent = sorted(set(named) - present)
+        absent = sorted(set(named) - present - withdrawn.numbers)
         if absent:
             fix = f"correct {key} in site.toml"
             notes.fault("corpus", f"{key} names {absent[:5]}, who have no clip", fix=fix, code=ExitCode.CORPUS)

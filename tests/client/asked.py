@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from enrolled import TRUSTED
 from flwr.app import Context, Message, RecordDict
 from flwr.app.metadata import Metadata
 
@@ -15,7 +16,7 @@ from moretta.client.site_home import SiteHome
 from moretta.shared import wire
 from moretta.shared.study import Study, parse_study
 
-POLICY = "max_training_epsilon = inf\nmax_release_epsilon = inf\nmin_clips = 1\n"
+POLICY = f"max_training_epsilon = inf\nmin_clips = 1\n{TRUSTED}[budget]\nmodel_clip = inf\nmodel_speaker = inf\n"
 WEIGHTS = {
     "0.mean": np.zeros(78, np.float32),
     "0.std": np.ones(78, np.float32),

@@ -25,8 +25,9 @@ from moretta.client.settings import SiteSettings, deployed_site, simulated_site
 from moretta.client.site_home import SITE_HOME
 from moretta.client.updates import Update
 from moretta.shared import wire
-from moretta.shared.errors import BudgetError, MorettaError, RefusedError, ReleaseError
+from moretta.shared.errors import BudgetError, MessageError, MorettaError, RefusedError, ReleaseError
 from moretta.shared.exit_codes import ExitCode
+from moretta.shared.messages import REQUESTS, printable, read
 from moretta.shared.release import Release, open_release
 from moretta.shared.release.format import CLIPS_FILE, CODEBOOK_FILE, STATEMENT_FILE
 from moretta.shared.study import Study
@@ -75,12 +76,13 @@ def _answers(handler: Handler) -> Callable[[Message, Context], Message]:
         try:
             settings = site_settings(context)
             name, home = settings.name, settings.home
+            call = message.metadata.message_type
+            read(REQUESTS[call], message.content)  # whole and bounded, before any of it is used
             content = handler(message, settings)
         except Exception as error:
             code = error.exit_code if isinstance(error, MorettaError) else ExitCode.INTERNAL
-            _log_failure(home, message.metadata.message_type)
-            open_texts = PolicyError | BudgetError | ChangedError
-            told = error.told if isinstance(error, open_texts) else type(error).__name__
+            _log_failure(home, message.metadata.message_type, error)
+            told = _told(error)
             content = RecordDict({wire.CONFIG: wire.json_config(site=name, failure=told, code=int(code))})
         return Message(content, reply_to=message)
 
@@ -108,16 +110,24 @@ def _of_clips(what: What | None, *, releasing: bool = False) -> Callable[[Handle
     return wrap
 
 
-def _log_failure(home: Path | None, call: str) -> None:
-    text = f"{call} failed\n{traceback.format_exc()}\n"
+def _told(error: Exception) -> str:
+    """What the server learns of an error: the rule that refused, what was wrong with its request, or only the kind."""
+    if isinstance(error, PolicyError | BudgetError | ChangedError):
+        return error.told
+    return error.message if isinstance(error, MessageError) else type(error).__name__
+
+
+def _log_failure(home: Path | None, call: str, error: Exception) -> None:
+    why = f"{error.message}\n" if isinstance(error, MessageError) else traceback.format_exc()
+    text = f"{printable(call)} failed\n{why}\n"
     try:
         if home is not None:
             home.mkdir(parents=True, exist_ok=True)
             with (home / "site.log").open("a", encoding="utf-8") as log:
                 log.write(text)
             return
-    except OSError as error:  # Flower would tell the server of an error that came out of here, path and all
-        text += f"and the site's log cannot be written: {error}\n"
+    except OSError as disk:  # Flower would tell the server of an error that came out of here, path and all
+        text += f"and the site's log cannot be written: {disk}\n"
     logging.getLogger("moretta").error(text)
 
 

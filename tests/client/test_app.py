@@ -92,7 +92,7 @@ def test_nothing_but_files_of_the_release_is_handed_out(simulated: Any, name: An
     released(simulated)
     answer = call(simulated.folder, wire.FETCH, asked(simulated.study, parts=[(name, 0, 10)]))
     assert "chunk" not in answer[wire.CONFIG]
-    assert wire.from_config(answer, "failure") in ("ReleaseError", "TypeError")
+    assert "a message that is no PartsWanted: parts.0.0" in wire.from_config(answer, "failure")
 
 
 @pytest.mark.parametrize(
@@ -110,7 +110,8 @@ def test_a_request_for_parts_that_make_no_sense_or_are_too_many_is_refused(simul
     released(simulated)
     answer = call(simulated.folder, wire.FETCH, asked(simulated.study, parts=parts))
     assert "chunk" not in answer[wire.CONFIG]
-    assert wire.from_config(answer, "failure") == "ReleaseError"
+    told = wire.from_config(answer, "failure")
+    assert told == "ReleaseError" or "a message that is no PartsWanted: parts" in told
 
 
 def test_files_of_an_unfinished_release_are_not_handed_out(simulated: Any) -> None:
@@ -172,8 +173,12 @@ FAILURES = [
 def test_a_failure_tells_its_kind_and_nothing_else_and_the_log_has_the_rest(
     simulated: Any, kind: str, failure: str
 ) -> None:
-    content = asked(simulated.study, {}, parts=[("x", 0, 10)])
-    content[wire.CONFIG]["server-round"] = 1  # type: ignore[index]
+    content = asked(simulated.study, {} if kind != wire.FETCH else None)
+    config: Any = content[wire.CONFIG]
+    if kind == wire.FETCH:
+        config["parts"] = '[["voice-00000.safetensors", 0, 10]]'
+    if kind.startswith("train"):
+        config["server-round"] = 1
     answer = call(simulated.folder, kind, content)
     assert set(answer) == {wire.CONFIG}
     assert set(answer[wire.CONFIG]) == {"site", "failure", "code"}
@@ -195,7 +200,8 @@ def test_a_missing_corpus_is_told_without_its_path(simulated: Any, tiny_corpus: 
 @pytest.mark.parametrize("content", [RecordDict(), RecordDict({wire.CONFIG: wire.json_config(study={"sites": 0})})])
 def test_a_message_that_makes_no_sense_is_answered_too(simulated: Any, content: RecordDict) -> None:
     for kind in (wire.RELEASE, wire.FETCH, *wire.TRAIN.values(), wire.EVALUATE):
-        assert wire.from_config(call(simulated.folder, kind, content), "failure") in ("ReleaseError", "StudyError")
+        told = wire.from_config(call(simulated.folder, kind, content), "failure")
+        assert told == "StudyError" or told.startswith("a message that is no ")
 
 
 def test_a_site_that_is_not_configured_refuses(simulated: Any) -> None:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 MAX_OBJECTS = 20_000
 """Parts of one reply, as Flower takes it apart: an array has one for each 5 MB, and each record and array is one."""
-_AT_ONCE = 16
+_AT_ONCE = 4
 """Parts that are asked for before it is looked whether they were there."""
 _WORKERS = 2
 

@@ -1,4 +1,7 @@
-"""What the Relay service does: one Fleet call of the site that calls goes on to the SuperLink, nothing interpreted."""
+"""What the Relay service does: one Fleet call of the site that calls goes on to the SuperLink.
+
+Of what is in it only a reply is looked at: whose it says it is, and how large its kind may be.
+"""
 
 from __future__ import annotations
 
@@ -14,9 +17,12 @@ from moretta.server.enrollment.registry import Registry
 from moretta.server.port.guard import MakeRoom, Method
 from moretta.server.refusal import Refusal
 from moretta.server.relay.replay import SeenSignatures
+from moretta.server.relay.replies import PushedReplies
 from moretta.server.relay.superlink import SuperLinkClient
 from moretta.shared.pb.relay_pb2 import FleetCall, FleetReply
 from moretta.shared.relay import FLEET_METHODS
+
+_OK = 200
 
 
 @dataclass(slots=True)
@@ -38,6 +44,7 @@ class RelayService:
     audit: AuditLog
     seen: SeenSignatures
     clock: Clock
+    replies: PushedReplies = field(default_factory=PushedReplies)
     _traffic: dict[str, Traffic] = field(default_factory=dict)
 
     def methods(self) -> Sequence[Method]:
@@ -49,7 +56,8 @@ class RelayService:
 
         Raises:
             Refusal: for another path than the twelve, another node key than the enrolled one, a signature that was
-                seen or is out of time, or a SuperLink that does not answer.
+                seen or is out of time, a reply in another node's name or larger than its kind may be, or a SuperLink
+                that does not answer.
         """
         if request.method not in FLEET_METHODS:
             raise Refusal("PERMISSION_DENIED", "not-fleet", "only Flower's Fleet calls are relayed")
@@ -60,6 +68,7 @@ class RelayService:
             raise Refusal("PERMISSION_DENIED", "foreign-node-key", "the node key is not the one enrolled by this site")
         self.seen.let_through_once(site.site, timestamp=request.timestamp, signature=request.signature)
         method, body = request.method, request.body
+        allowed = self.replies.check(method, body)
         headers = {
             "flwr-public-key": request.public_key,
             "flwr-signature": request.signature,
@@ -71,6 +80,8 @@ class RelayService:
         known = self.registry.certificate(site.fingerprint)
         if known is None or known.revoked:  # while Flower was asked
             raise Refusal("UNAUTHENTICATED", "revoked", "this site's enrollment was revoked")
+        if allowed and answer.status == _OK:
+            self.replies.pushed(answer.body, allowed)
         self._count(site.site, len(body), len(answer.body))
         return FleetReply(status=answer.status, body=answer.body)
 

@@ -164,7 +164,7 @@ def test_places_are_never_overdrawn_all_come_back_and_the_last_are_for_who_has_n
 def test_a_compressed_message_is_refused_and_never_unpacked(port: RunningPort, echo: Echo) -> None:
     """One of 1.3 MB became 620 MB: gRPC's limit of length is of the packed message."""
     site = port.enrolled()
-    packed = site.fleet_call("push-object", bytes(64 * MIB)).SerializeToString()
+    packed = site.fleet_call("get-fab", bytes(64 * MIB)).SerializeToString()
 
     async def scene() -> None:
         async with connection(port, of_site(site)) as channel:
@@ -202,7 +202,7 @@ def test_a_call_that_was_opened_before_a_revocation_is_not_served_after_it(port:
         async with opened(port, of_site(site), RELAY) as send:
             port.office.registry.end_site(site.name, "revoked")
             with pytest.raises(grpc.aio.AioRpcError) as error:
-                await send(site.fleet_call("push-messages", b"body").SerializeToString())
+                await send(site.fleet_call("get-run", b"body").SerializeToString())
             assert refusal(error.value) == ("UNAUTHENTICATED", "revoked")
 
     port.run(scene())

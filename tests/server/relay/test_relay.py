@@ -12,6 +12,9 @@ from pathlib import Path
 import grpc
 import pytest
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature, encode_dss_signature
+from flwr.proto.fleet_pb2 import PushMessagesRequest, PushMessagesResponse
+from flwr.proto.message_pb2 import Metadata, ObjectTree, PushObjectRequest
+from flwr.proto.node_pb2 import Node
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from ports import MIB, Echo, RunningPort, SiteKeys, echo_superlink, refusal
@@ -22,9 +25,29 @@ from moretta.server.enrollment.node_key import header_form
 from moretta.server.home import Limits
 from moretta.server.port import guard
 from moretta.server.port.limits import Admission
+from moretta.server.refusal import Refusal
 from moretta.server.relay.replay import _P384_ORDER
+from moretta.server.relay.replies import PushedReplies, _session_and_size
 from moretta.shared.pb.relay_pb2 import FleetCall
 from moretta.shared.relay import FLEET_METHODS
+
+
+def pushed_reply(node: int, source: int, kind: str = "train.voice") -> bytes:
+    """As a SuperNode announces a reply."""
+    request = PushMessagesRequest(node=Node(node_id=node))
+    request.messages_list.add().metadata.MergeFrom(Metadata(src_node_id=source, message_type=kind))
+    request.message_object_trees.add().object_id = "0" * 64
+    return request.SerializeToString()
+
+
+def pushed_part(content: bytes, session: str = "s") -> bytes:
+    """As it sends a part of one."""
+    return PushObjectRequest(
+        node=Node(node_id=7), run_id=1, object_id="0" * 64, object_content=content, session_id=session
+    ).SerializeToString()
+
+
+PUSHED = {"push-messages": pushed_reply(7, 7), "push-object": pushed_part(b"part")}
 
 
 @pytest.fixture(scope="module")
@@ -57,11 +80,12 @@ def test_each_of_the_twelve_fleet_calls_goes_on_with_its_headers_and_comes_back(
 ) -> None:
     echo.answer = lambda path, body: Response(b"answer", status_code=418)
     site = port.enrolled()
-    call = site.fleet_call(method, b"\x00body\xff")
+    sent = PUSHED.get(method, b"\x00body\xff")
+    call = site.fleet_call(method, sent)
     reply = port.as_site(site).relayed(call)
     assert (reply.status, reply.body) == (418, b"answer")
     ((path, body, headers),) = echo.calls
-    assert (path, body) == (f"/v1/fleet/{method}", b"\x00body\xff")
+    assert (path, body) == (f"/v1/fleet/{method}", sent)
     assert headers["flwr-public-key"] == call.public_key
     assert headers["flwr-signature"] == call.signature
     assert headers["flwr-timestamp"] == call.timestamp
@@ -182,11 +206,11 @@ def test_every_relayed_call_is_one_line_of_the_log_written_before_it_goes_on(
     echo.answer = answer
     calls = port.as_site(site)
     for size in (0, 10, 300_000):
-        calls.relayed(site.fleet_call("push-object", bytes(size)))
+        calls.relayed(site.fleet_call("get-fab", bytes(size)))
     assert lines == [1, 2, 3]
     records = [json.loads(line) for line in (tmp_path / "audit.jsonl").read_text().splitlines()]
     relayed = [(r["site"], r["method"], r["bytes"]) for r in records if r["event"] == "relay"]
-    assert relayed == [("clinic-a", "push-object", size) for size in (0, 10, 300_000)]
+    assert relayed == [("clinic-a", "get-fab", size) for size in (0, 10, 300_000)]
     verify_log(tmp_path / "audit.jsonl")
     port.relay.keep_counts(port.relay.take_counts())
     record = port.office.registry.sites()[0]
@@ -197,7 +221,7 @@ def test_every_relayed_call_is_one_line_of_the_log_written_before_it_goes_on(
 def test_a_body_of_100_mb_passes_both_ways(port: RunningPort, echo: Echo) -> None:
     site = port.enrolled()
     body = bytes(1 << 10) * (100 << 10)
-    reply = port.as_site(site).relayed(site.fleet_call("push-object", body), timeout=120)
+    reply = port.as_site(site).relayed(site.fleet_call("get-fab", body), timeout=120)
     assert reply.body == body
     assert port.guard.admission.bytes_in_flight == 0
 
@@ -214,7 +238,7 @@ def test_nothing_holds_a_long_body_after_its_call(port: RunningPort, echo: Echo)
     gc.collect()
     gc.disable()  # what waits to be found by it is held, too
     try:
-        calls.relayed(site.fleet_call("push-object", bytes(20 * MIB)))
+        calls.relayed(site.fleet_call("get-fab", bytes(20 * MIB)))
         end = time.monotonic() + 5
         while _long_bytes() and time.monotonic() < end:
             time.sleep(0.05)
@@ -308,8 +332,8 @@ def test_large_bodies_wait_for_room_and_heartbeats_do_not_wait_for_them(tmp_path
     echo.answer = answer
     calls = port.as_site(site)
     with ThreadPoolExecutor(4) as pool:
-        pushes = [pool.submit(calls.relayed, site.fleet_call("push-object", bytes(MIB))) for _ in range(3)]
-        while not any(path.endswith("push-object") for path, _, _ in echo.calls[-1:]):
+        pushes = [pool.submit(calls.relayed, site.fleet_call("get-fab", bytes(MIB))) for _ in range(3)]
+        while not any(path.endswith("get-fab") for path, _, _ in echo.calls[-1:]):
             time.sleep(0.01)
         assert calls.relayed(site.fleet_call("send-node-heartbeat"), timeout=5).status == 200
         assert not any(push.done() for push in pushes)
@@ -369,3 +393,55 @@ def fuzzed(tmp_path_factory: pytest.TempPathFactory, echo: Echo) -> Iterator[tup
     port = RunningPort(tmp_path_factory.mktemp("fuzz"), echo, limits=Limits(calls_per_second=10_000))
     yield port, port.enrolled(), echo
     port.close()
+
+
+def test_a_reply_in_another_node_s_name_does_not_go_on(port: RunningPort, echo: Echo) -> None:
+    """Flower's SuperLink checks who calls, and not whose name a reply bears."""
+    site = port.enrolled()
+    found = _refused(port, site, site.fleet_call("push-messages", pushed_reply(7, 8)), echo)
+    assert found == ("PERMISSION_DENIED", "foreign-reply")
+
+
+def test_one_reply_at_a_time_and_of_no_more_parts_than_one_can_have(port: RunningPort, echo: Echo) -> None:
+    site = port.enrolled()
+    two = PushMessagesRequest.FromString(pushed_reply(7, 7))
+    two.messages_list.add().metadata.src_node_id = 8
+    many = PushMessagesRequest.FromString(pushed_reply(7, 7))
+    many.message_object_trees[0].children.extend(ObjectTree(object_id="0") for _ in range(20_001))
+    for body, why in (
+        (two.SerializeToString(), "bad-reply"),
+        (many.SerializeToString(), "reply-too-large"),
+        (b"\xff", "bad-reply"),
+        (b"", "bad-reply"),
+        (bytes(5 * MIB), "reply-too-large"),
+    ):
+        assert _refused(port, site, site.fleet_call("push-messages", body), echo)[1] == why
+
+
+def test_a_greeting_of_more_bytes_than_one_can_have_is_not_stored(port: RunningPort, echo: Echo) -> None:
+    site = port.enrolled()
+    calls = port.as_site(site)
+    echo.answer = lambda path, body: Response(PushMessagesResponse(session_id="s").SerializeToString())
+    calls.relayed(site.fleet_call("push-messages", pushed_reply(7, 7, "query.hello")))
+    calls.relayed(site.fleet_call("push-object", pushed_part(bytes(MIB))))
+    for _ in range(2):
+        found = _refused(port, site, site.fleet_call("push-object", pushed_part(bytes(MIB))), echo)
+        assert found == ("RESOURCE_EXHAUSTED", "reply-too-large")
+    calls.relayed(site.fleet_call("push-messages", pushed_reply(7, 7)))  # an update may have them
+    calls.relayed(site.fleet_call("push-object", pushed_part(bytes(3 * MIB))))
+
+
+@settings(max_examples=60, deadline=None)
+@given(content=st.binary(max_size=300), session=st.text(max_size=20), run=st.integers(0, 2**63 - 1))
+def test_the_length_of_a_part_is_found_without_reading_it(content: bytes, session: str, run: int) -> None:
+    request = PushObjectRequest(run_id=run, object_content=content, session_id=session, object_id="x")
+    assert _session_and_size(request.SerializeToString()) == (session, len(content))
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.sampled_from(["push-messages", "push-object"]), st.binary(max_size=200))
+def test_a_push_of_any_bytes_is_let_through_or_refused(method: str, body: bytes) -> None:
+    try:
+        PushedReplies().check(method, body)
+    except Refusal as refusal:
+        assert refusal.reason in ("bad-reply", "foreign-reply")

@@ -2,7 +2,8 @@
 emotion can be learnt from.
 
 Measurements of how a clip was said -> places among the speaker's own clips -> the likeliest emotion, by a model that
-was learnt on the site's other people, on public speech, or by all sites together -> k-ary randomized response.
+was learnt on the site's other people, on public speech, or by all sites together -> an emotion that is not the clip's
+label is replaced by another such one at random -> k-ary randomized response.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from moretta.client.anonymize.registry import LEDGER_UNITS, Anonymizer, Array, S
 from moretta.client.anonymize.speaker_references import ClipDigest, Rows, clip_digest
 from moretta.shared.errors import ClipError
 from moretta.shared.features.delivery import MEASUREMENTS
-from moretta.shared.features.emotion_words import WORDS, EmotionWords, places_among
+from moretta.shared.features.emotion_words import WORDS, EmotionWords, mistakes_hidden, places_among
 from moretta.shared.privacy.code_budget import code_statements
 from moretta.shared.privacy.mechanism import Mechanism
 from moretta.shared.privacy.noise import NoiseSource
@@ -44,12 +45,15 @@ _NOTE = {
 }
 
 
-@anonymizer("emotion-words", modality="voice", version="1")
+@anonymizer("emotion-words", modality="voice", version="2")
 class EmotionWordsVoice(Anonymizer):
     """One of six words for each clip.
 
     A speaker's only clip is in no place among others: its word tells nothing. What all clips of a speaker have in
     common cannot be told, so of somebody who was recorded in one emotion only, that emotion cannot be read.
+
+    The release states each clip's label beside its word. So a word tells one thing alone: whether the clip sounded like
+    its label. What a person's clips are mistaken for identifies people, and is not released.
 
     Args:
         section: the study's `[voice]`.
@@ -61,6 +65,7 @@ class EmotionWordsVoice(Anonymizer):
         self._response = RandomizedResponse(choices=WORDS, token_epsilon=section.word_epsilon, unit="clip")
         self._known: dict[Speaker, Rows] = {}
         self._measured = MeasuredClips()
+        self._labels: dict[tuple[Speaker, ClipDigest], int] = {}
         self._taught: OtherPeople | None = None
 
     @classmethod
@@ -104,14 +109,15 @@ class EmotionWordsVoice(Anonymizer):
 
     @property
     def learns_emotions(self) -> bool:
-        """Where words come from the site."""
-        return self._section.words_from == "site"
+        """Always: a word is released as its clip's label or as none; and the labels teach where words come from the
+        site."""
+        return True
 
     def learn_emotions(self, clips: Iterable[tuple[Speaker, Array, int]]) -> None:
-        """Learn the words that each speaker is told in on the site's other speakers.
+        """Take each clip's label; and learn the words that each speaker is told in on the site's other speakers.
 
         Raises:
-            StudyError: too few people, or emotions, at this site.
+            StudyError: too few people, or emotions, at this site to learn from.
         """
         taught = OtherPeople(self._public.spread)
         for speaker, clip, emotion in clips:
@@ -119,8 +125,10 @@ class EmotionWordsVoice(Anonymizer):
                 taught.add(speaker, self._places(speaker, clip), emotion)
             except ClipError:
                 continue  # counted when its turn comes
-        taught.learn()
-        self._taught = taught
+            self._labels[speaker, clip_digest(clip)] = emotion
+        if self._are_taught_here:
+            taught.learn()
+            self._taught = taught
 
     def release(
         self, clips: Sequence[Array], noise: Sequence[NoiseSource], speakers: Sequence[Speaker]
@@ -129,8 +137,7 @@ class EmotionWordsVoice(Anonymizer):
         out: list[Array | Exception] = []
         for clip, source, speaker in zip(clips, noise, speakers, strict=True):
             try:
-                word = self._words_of(speaker)(self._places(speaker, clip))
-                out.append(self._released(self._response.answer(word, source)))
+                out.append(self._released(self._response.answer(self._word(speaker, clip, source), source)))
             except Exception as error:  # fail closed: whatever went wrong, this clip has no release
                 out.append(error)
         return out
@@ -148,6 +155,7 @@ class EmotionWordsVoice(Anonymizer):
                 "words_from": section.words_from,
                 "word_epsilon": section.word_epsilon,
                 "choices": WORDS,
+                "mistakes": "uniform",
                 "kept": self._response.keep,
                 "measurements": len(MEASUREMENTS),
             },
@@ -191,8 +199,20 @@ class EmotionWordsVoice(Anonymizer):
             raise ClipError("unknown-speaker", "a speaker of whom nothing was fitted", fix="call `fit` first")
         return places_among(self._known[speaker], self._measured(clip), self._public.spread)
 
+    def _word(self, speaker: Speaker, clip: Array, noise: NoiseSource) -> npt.NDArray[np.int32]:
+        """int32 [1]: the clip's label if it sounds like it, else one of the others, whichever it sounds like."""
+        sounds_like = self._words_of(speaker)(self._places(speaker, clip))
+        label = self._labels.get((speaker, clip_digest(clip)))
+        if label is None:
+            raise ClipError("not-taught", "a clip whose label is not known", fix="call `learn_emotions` first")
+        return mistakes_hidden(sounds_like, np.array([label]), noise.uniform((1,)))
+
+    @property
+    def _are_taught_here(self) -> bool:
+        return self._section.words_from == "site"
+
     def _words_of(self, speaker: Speaker) -> EmotionWords:
-        if not self.learns_emotions:
+        if not self._are_taught_here:
             return self._public
         if self._taught is None:
             raise ClipError("not-taught", "words that nobody taught", fix="call `learn_emotions` first")

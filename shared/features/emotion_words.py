@@ -101,6 +101,23 @@ class EmotionWords:
         return cls.learn(rows.places(), rows.emotion, rows.spread())
 
 
+def mistakes_hidden(
+    words: npt.NDArray[np.int32], labels: npt.NDArray[np.int64], uniform: npt.NDArray[np.float64]
+) -> npt.NDArray[np.int32]:
+    """Words that are their clip's label as they are; in place of any other, one of the five others at random.
+
+    Which emotion a clip is mistaken for is the person's own, and says nothing of the emotion that it is in. No word
+    becomes right or wrong by it.
+
+    Args:
+        words: int32 [m], class indices.
+        labels: int64 [m], as the release states them beside the words.
+        uniform: float64 [m], secret random numbers in [0, 1).
+    """
+    step = 1 + np.minimum(np.floor(uniform * (WORDS - 1)), WORDS - 2).astype(np.int64)
+    return np.where(words == labels, words, (labels + step) % WORDS).astype(np.int32)
+
+
 def places_among(known: npt.NDArray[Any], values: npt.NDArray[Any], spread: npt.NDArray[Any]) -> Floats:
     """[m, n]: where a person's measurements [m, n] lie among those that are known of the person, [clips, n].
 

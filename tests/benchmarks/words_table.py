@@ -139,8 +139,7 @@ def _released(
         mine = [clip for clip in chosen if clip.speaker in people[site :: words.sites]]
         made = get_anonymizer("voice", "emotion-words").from_study(study, arrays)
         made.fit([(str(clip.speaker), sound[clip]) for clip in mine], SeededNoise(draw, "fit", site))
-        if made.learns_emotions:
-            made.learn_emotions((str(c.speaker), sound[c], c.label.class_index) for c in mine)
+        made.learn_emotions((str(c.speaker), sound[c], c.label.class_index) for c in mine)
         noise = [SeededNoise(draw, str(clip.name)) for clip in mine]
         out = made.release([sound[clip] for clip in mine], noise, [str(clip.speaker) for clip in mine])
         yield from ((clip, word) for clip, word in zip(mine, out, strict=True) if isinstance(word, np.ndarray))

@@ -13,7 +13,7 @@ from moretta.client.release import make_release
 from moretta.shared.corpus.names import EMOTIONS
 from moretta.shared.corpus.voice import make_voice, synthesize
 from moretta.shared.errors import ClipError, StudyError
-from moretta.shared.features.emotion_words import WORDS, EmotionWords
+from moretta.shared.features.emotion_words import WORDS, EmotionWords, mistakes_hidden
 from moretta.shared.features.public_people import synthetic_people
 from moretta.shared.features.speaker_code import public_rows
 from moretta.shared.privacy.noise import SeededNoise
@@ -57,8 +57,7 @@ def fitted(shared: dict[str, Any], clips: Clips, folder: Path | None = None, **v
     if folder is not None:
         made.keep_in(folder)
     made.fit([(speaker, clip) for speaker, clip, _ in clips], SeededNoise(1, "fit"))
-    if made.learns_emotions:
-        made.learn_emotions(clips)
+    made.learn_emotions(clips)
     return made
 
 
@@ -69,6 +68,11 @@ def released(made: EmotionWordsVoice, clips: Clips, seed: int = 1) -> list[Any]:
 
 def words(made: EmotionWordsVoice, clips: Clips, seed: int = 1) -> list[int]:
     return [int(array[0] if made.form == "code-tokens" else array.argmax()) for array in released(made, clips, seed)]
+
+
+def sounds_like(made: EmotionWordsVoice, clips: Clips) -> list[int]:
+    """What the site's model says, which is not released as it is."""
+    return [int(made._words_of(speaker)(made._places(speaker, clip))[0]) for speaker, clip, _ in clips]
 
 
 @pytest.mark.parametrize("form", ["code", "code-tokens"])
@@ -88,28 +92,74 @@ def test_the_sites_other_people_teach_words_that_tell_emotions(shared: Any, spok
 
 
 def test_nobody_teaches_their_own_words(shared: Any, spoken: Clips) -> None:
-    """One's own labels, however wrong, change nothing of one's own words; others' labels do."""
+    """One's own labels, however wrong, change nothing of what one's clips sound like; others' labels do."""
     mine = [clip for clip in spoken if clip[0] == "0"]
     others = [clip for clip in spoken if clip[0] != "0"]
     wrong = [(speaker, clip, (label + 1) % 6) for speaker, clip, label in mine]
-    truth = words(fitted(shared, spoken), mine)
-    assert words(fitted(shared, [*wrong, *others]), mine) == truth
+    truth = sounds_like(fitted(shared, spoken), mine)
+    assert sounds_like(fitted(shared, [*wrong, *others]), mine) == truth
     lied = [(speaker, clip, (label + 1) % 6) for speaker, clip, label in others]
-    assert np.mean(np.array(words(fitted(shared, [*mine, *lied]), mine)) == (np.array(truth) + 1) % 6) > 0.8
+    assert np.mean(np.array(sounds_like(fitted(shared, [*mine, *lied]), mine)) == (np.array(truth) + 1) % 6) > 0.8
+
+
+def test_of_what_a_clip_sounds_like_its_word_tells_whether_it_is_its_label_and_nothing_else() -> None:
+    """The same draws make the same words of clips that sound like any emotion but their label."""
+    labels = np.arange(WORDS).repeat(WORDS)
+    heard = np.tile(np.arange(WORDS, dtype=np.int32), WORDS)
+    for seed in range(50):
+        uniform = np.random.default_rng(seed).random(WORDS).repeat(WORDS)  # the same for clips of one label
+        told = mistakes_hidden(heard, labels, uniform)
+        np.testing.assert_array_equal(told == labels, heard == labels)
+        for label in range(WORDS):
+            assert len(set(told[(labels == label) & (heard != label)])) == 1
+
+
+@pytest.mark.parametrize("source", ["site", "public"])
+def test_a_word_is_right_for_the_clips_that_sound_like_their_label_and_for_no_others(
+    shared: Any, spoken: Clips, source: str
+) -> None:
+    """So hiding mistakes makes nobody's emotion better known than it was."""
+    made = fitted(shared, spoken, words_from=source)
+    heard = sounds_like(made, spoken)
+    for seed in range(3):
+        for word, sound, (_, _, label) in zip(words(made, spoken, seed), heard, spoken, strict=True):
+            assert (word == label) == (sound == label)
+
+
+def test_mistaken_clips_get_each_of_the_other_words_as_often() -> None:
+    wrong = np.zeros(60_000, np.int32)
+    told = mistakes_hidden(wrong, np.full(len(wrong), 2), np.random.default_rng(1).random(len(wrong)))
+    share = np.bincount(told, minlength=WORDS) / len(wrong)
+    np.testing.assert_allclose(share, [0.2, 0.2, 0, 0.2, 0.2, 0.2], atol=0.01)
+    edges = mistakes_hidden(np.zeros(2, np.int32), np.full(2, 2), np.array([0.0, np.nextafter(1, 0)]))
+    assert edges.tolist() == [3, 1]
+
+
+def test_two_people_who_are_mistaken_differently_but_as_often_are_released_alike() -> None:
+    """One's fear is taken for sadness, the other's for anger: an attacker who pools all clips saw that before."""
+    labels = np.arange(6_000) % WORDS
+    right = np.random.default_rng(1).random(len(labels)) < 0.6
+    uniform = np.random.default_rng(2).random(len(labels))
+    one, other = (
+        mistakes_hidden(np.where(right, labels, (labels + taken_for) % WORDS).astype(np.int32), labels, uniform)
+        for taken_for in (1, 4)
+    )
+    np.testing.assert_array_equal(one, other)
 
 
 def test_what_is_the_same_in_all_of_a_speakers_clips_changes_no_word(shared: Any, spoken: Clips) -> None:
     mine = [clip for clip in spoken if clip[0] == "0"]
     louder = [("0", np.clip(3 * clip, -1, 1), label) for _, clip, label in mine]
     for source in ("site", "public"):
-        here, there = (words(fitted(shared, [*own, *spoken[12:]], words_from=source), own) for own in (mine, louder))
+        here, there = (
+            sounds_like(fitted(shared, [*own, *spoken[12:]], words_from=source), own) for own in (mine, louder)
+        )
         assert np.mean(np.array(here) == np.array(there)) > 0.9
 
 
 def test_answers_are_kept_as_often_as_the_study_says(shared: Any, spoken: Clips) -> None:
-    truth = np.array(words(fitted(shared, spoken), spoken))
-    made = fitted(shared, spoken, word_epsilon=2.0)
-    kept = np.mean([np.array(words(made, spoken, seed)) == truth for seed in range(20)])
+    sure, made = fitted(shared, spoken), fitted(shared, spoken, word_epsilon=2.0)
+    kept = np.mean([np.array(words(made, spoken, s)) == np.array(words(sure, spoken, s)) for s in range(20)])
     assert abs(kept - RandomizedResponse(choices=WORDS, token_epsilon=2.0).keep) < 0.04
 
 
@@ -140,13 +190,13 @@ def test_who_is_alone_or_nearly_so_cannot_be_taught(shared: Any, spoken: Clips) 
 
 def test_the_only_clip_of_a_speaker_is_told_as_anybodys(shared: Any, spoken: Clips) -> None:
     only = [("only", clip, label) for _, clip, label in (spoken[0], spoken[20])]
-    told = [words(fitted(shared, [one, *spoken[24:]], words_from="public"), [one])[0] for one in only]
+    told = [sounds_like(fitted(shared, [one, *spoken[24:]], words_from="public"), [one])[0] for one in only]
     assert told[0] == told[1]
 
 
-def test_two_emotions_are_told_and_no_other(shared: Any, spoken: Clips) -> None:
+def test_two_emotions_are_heard_and_no_other(shared: Any, spoken: Clips) -> None:
     some = [clip for clip in spoken if clip[2] in (1, 4)]
-    assert set(words(fitted(shared, some), some)) == {1, 4}
+    assert set(sounds_like(fitted(shared, some), some)) == {1, 4}
 
 
 def test_clips_that_cannot_be_used_are_no_bodys_teachers_and_fail_when_released(shared: Any, spoken: Clips) -> None:
@@ -169,10 +219,11 @@ def test_clips_are_told_relative_to_those_that_are_there_and_nothing_of_them_is_
 
 
 def test_before_it_was_taught_nothing_is_released(shared: Any, spoken: Clips) -> None:
-    made = build(shared)
-    made.fit([(speaker, clip) for speaker, clip, _ in spoken], SeededNoise(1, "fit"))
-    (error,) = released(made, spoken[:1])
-    assert isinstance(error, ClipError) and error.reason == "not-taught"
+    for source in ("site", "public"):
+        made = build(shared, words_from=source)
+        made.fit([(speaker, clip) for speaker, clip, _ in spoken], SeededNoise(1, "fit"))
+        (error,) = released(made, spoken[:1])
+        assert isinstance(error, ClipError) and error.reason == "not-taught"
 
 
 @pytest.mark.parametrize("broken", ["missing", "narrow", "nan", "no spread"])
@@ -218,7 +269,5 @@ def test_a_whole_release_is_told_in_words_that_the_sites_own_people_taught(
     release = make_release(site, wanted, shared)
     told = [int(array[0]) for _, array in release.arrays("voice")]
     assert len(told) == 48
-    labels = {clip.emotion.class_index for clip, _ in release.arrays("voice")}
-    assert set(told) <= labels  # a word that nobody at the site taught is never told
     public = make_release(site, wanted.with_changes(name="by the public", voice__words_from="public"), shared)
     assert told != [int(array[0]) for _, array in public.arrays("voice")]

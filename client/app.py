@@ -177,7 +177,7 @@ def release(message: Message, settings: SiteSettings) -> RecordDict:
                 files=files,
                 statement=made.statement.model_dump(mode="json"),
                 training=training_clips(settings, study),
-                held_out=sorted(held_out(settings, study)),
+                held_out=sorted(map(settings.names(study).released, held_out(settings, study))),
                 synthetic=is_synthetic(settings.corpus),
             )
         }

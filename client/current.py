@@ -48,10 +48,11 @@ def on_current_clips(
 
 
 def _note(settings: SiteSettings, study: Study, what: What, run: int, round_number: int) -> None:
-    key = settings.pseudonyms()
+    key, names = settings.pseudonyms(), settings.names(study)
     origins = kept_origins(settings, study.digest()).values()
     people = {n: key.speaker(n) for origin in origins if origin is not None for n in origin.speakers}
     if what in ("voice", "face", "fusion", "counts"):
         tested = held_out(settings, study)
         people = {n: pseudonym for n, pseudonym in people.items() if (pseudonym in tested) == (what == "counts")}
-    Sent.of(settings, study.digest()).note(what, study, run=run, speakers=people, round_number=round_number)
+    told = {number: names.released(pseudonym) for number, pseudonym in people.items()}
+    Sent.of(settings, study.digest()).note(what, study, run=run, speakers=told, round_number=round_number)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from moretta.client.held_out import MadeAt, held_out, made_at
+from moretta.client.ledger import Ledger
 from moretta.client.settings import SiteSettings
 from moretta.client.training import TrainingSet
 from moretta.shared.errors import RunError
@@ -31,9 +32,9 @@ class ReleasedFeatures:
     """[clips, ...]"""
     labels: npt.NDArray[np.int64]
     speakers: tuple[str, ...]
-    """Pseudonyms, one a clip."""
+    """The site's own pseudonyms, one a clip."""
     clips: tuple[str, ...]
-    """Pseudonyms, one a clip."""
+    """The site's own pseudonyms, one a clip."""
 
     def chosen(self, keep: npt.NDArray[np.bool_]) -> TrainingSet:
         """The clips where `keep` is true."""
@@ -54,7 +55,9 @@ def released_features(settings: SiteSettings, study: Study, modality: Modality) 
     folder = settings.releases / study.digest()[:16]
     if not (folder / STATEMENT_FILE).exists():
         raise RunError("training was asked for before this site released", fix="run the release stage first")
-    return _features(folder, made_at(folder), study.section(modality).model, modality)
+    found = _features(folder, made_at(folder), study.section(modality).model, modality)
+    names, ledger = settings.names(study), Ledger(settings.ledger)
+    return replace(found, speakers=names.as_own(found.speakers, ledger), clips=names.as_own(found.clips, ledger))
 
 
 @lru_cache(maxsize=64)  # one process serves many rounds, in simulation of many sites

@@ -75,9 +75,9 @@ def _add(tested: _Tested, settings: SiteSettings, study: Study, modality: Modali
     if not keep.any():
         return
     scores = _predict(modality, study.model_of(modality), weights, data.features[keep])
-    rows = np.flatnonzero(keep)
+    rows, named = np.flatnonzero(keep), settings.names(study).released
     tested.rows[modality] = {data.clips[i]: row for i, row in zip(rows, scores, strict=True)}
-    tested.truth.update({data.clips[i]: (data.speakers[i], int(data.labels[i])) for i in rows})
+    tested.truth.update({data.clips[i]: (named(data.speakers[i]), int(data.labels[i])) for i in rows})
 
 
 def _vote(tested: _Tested, share: float) -> None:

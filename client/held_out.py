@@ -7,6 +7,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from moretta.client.account import COHORT
+from moretta.client.ledger import Ledger
 from moretta.client.settings import SiteSettings
 from moretta.shared.corpus.clips import Clip
 from moretta.shared.errors import RunError
@@ -21,20 +22,26 @@ CODE_KIND = "code"
 """Ledger entries of those who teach a federated code."""
 
 
-def held_out(settings: SiteSettings, study: Study) -> frozenset[str]:
-    """Pseudonyms of this site's released speakers who are held out of training.
+def held_out(settings: SiteSettings, study: Study, folder: Path | None = None) -> frozenset[str]:
+    """The site's own pseudonyms of its released speakers who are held out of training.
+
+    Args:
+        settings: of the site.
+        study: which.
+        folder: of the release, where it is not in the site's own place for this study.
 
     Raises:
         RunError: nothing was released yet.
     """
-    folder = settings.releases / study.digest()[:16]
+    folder = folder or settings.releases / study.digest()[:16]
     if not (folder / STATEMENT_FILE).exists():
         raise RunError("training was asked for before this site released", fix="run the release stage first")
-    return of_released(settings, study, _speakers(folder, made_at(folder)))
+    released = tuple(sorted(_speakers(folder, made_at(folder))))
+    return of_released(settings, study, frozenset(settings.names(study).as_own(released, Ledger(settings.ledger))))
 
 
 def of_released(settings: SiteSettings, study: Study, released: frozenset[str]) -> frozenset[str]:
-    """The same for speakers, given by pseudonym, of a release that is not finished yet.
+    """The same for speakers, by the site's own pseudonyms, of a release that is not finished yet.
 
     Who has taught the study's code is not held out: where a speaker had no usable clip, the rule chooses anew.
     """
@@ -70,7 +77,7 @@ def by_rule(key: PseudonymKey, speakers: frozenset[str], study: Study) -> frozen
     ranked = sorted(speakers, key=lambda speaker: key.rank(f"fold {study.seed} {speaker}"))
     if len(ranked) == 1:
         return speakers if key.rank(f"fold {study.seed}") % folds == chosen else frozenset()
-    folds = min(folds, len(ranked))
+    folds = max(1, min(folds, len(ranked)))
     return frozenset(ranked[chosen % folds :: folds])
 
 

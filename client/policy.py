@@ -93,6 +93,7 @@ class Policy(BaseModel):
     min_clips: int = Field(default=10, ge=1)
     min_speakers: int = Field(default=1, ge=1)
     allow_attributes: bool = True
+    allow_linkage: bool = False
     allow_seeded_noise: bool = False
     budget: Budget = Budget()
     mechanisms: Mechanisms = Mechanisms()
@@ -161,7 +162,7 @@ class Policy(BaseModel):
 
         Raises:
             PolicyError: rule `studies`, `modalities`, `anonymizers`, `max_release_epsilon`, one of `[mechanisms]`,
-                `allow_attributes`, `max_delta` or `max_training_epsilon`.
+                `allow_attributes`, `allow_linkage`, `max_delta` or `max_training_epsilon`.
         """
         if self.studies and study.digest() not in self.studies:
             raise PolicyError("studies", f"the study {study.digest()}", expected="one that the policy lists")
@@ -171,6 +172,8 @@ class Policy(BaseModel):
             self._check_anonymizer(study.section(modality).anonymizer)
         if study.audit.attributes and not self.allow_attributes:
             raise PolicyError("allow_attributes", "a study that asks for sex and age group")
+        if study.linkage == "site" and not self.allow_linkage:
+            raise PolicyError("allow_linkage", "a study that asks for the same pseudonyms as other studies")
         if study.privacy.dp_sgd and study.privacy.delta > self.max_delta:
             raise PolicyError("max_delta", f"delta {study.privacy.delta}", expected=f"at most {self.max_delta}")
         self.check_training(study.privacy.epsilon if study.privacy.dp_sgd else math.inf)

@@ -18,6 +18,7 @@ import numpy.typing as npt
 from moretta.client.account import Audience, Cohort, Loss
 from moretta.client.anonymize.registry import Anonymizer, Speaker, get_anonymizer
 from moretta.client.held_out import of_released
+from moretta.client.names import StudyNames
 from moretta.client.origin import Origin, check_unchanged
 from moretta.client.own_clips import site_corpus
 from moretta.client.settings import SiteSettings
@@ -27,13 +28,13 @@ from moretta.shared.errors import ClipError, ReleaseError
 from moretta.shared.privacy.noise import NoiseSource, SeededNoise, SystemNoise
 from moretta.shared.release import (
     AnonymizerStatement,
-    PseudonymKey,
     Release,
     ReleasedClip,
     ReleaseWriter,
     open_release,
 )
 from moretta.shared.release.format import STATEMENT_FILE, Modality, age_group, check_array
+from moretta.shared.release.pseudonym import PseudonymKey
 from moretta.shared.study import Study
 from moretta.shared.study_fusion import ModelKind
 
@@ -51,7 +52,7 @@ class _Channel:
     sizes: dict[int, list[int]] = field(default_factory=lambda: defaultdict(list))
     """Released frames of each clip, by speaker."""
     released: list[tuple[str, str]] = field(default_factory=list)
-    """Pseudonyms of speaker and clip of everything that is released."""
+    """Speaker and clip of everything that is released, as the ledger calls them."""
     fitted_on: list[tuple[str, str]] = field(default_factory=list)
     """Those of every clip that the anonymizer looked at when it was fitted: what is released tells of them too."""
     readable: set[str] = field(default_factory=set)
@@ -113,7 +114,7 @@ def make_release(
         codebook=channels["voice"].anonymizer.codebook if "voice" in channels else None,
     )
     writer.dropped.update(d.reason for d in _own_drops(corpus, settings))
-    describe = _Describer(corpus, pseudonyms, attributes=study.audit.attributes)
+    describe = _Describer(corpus, settings.names(study), attributes=study.audit.attributes)
     for start in range(0, len(clips), BATCH_CLIPS):
         batch = clips[start : start + BATCH_CLIPS]
         arrays = {
@@ -121,7 +122,7 @@ def make_release(
             for m, c in channels.items()
         }
         for index, clip in enumerate(batch):
-            _write(writer, channels, clip, describe(clip), {m: out[index] for m, out in arrays.items()})
+            _write(writer, channels, clip, describe, {m: out[index] for m, out in arrays.items()})
         if progress is not None:
             progress(min(start + BATCH_CLIPS, len(clips)), len(clips))
     statements = tuple(_statement(c, settings) for c in channels.values())
@@ -141,14 +142,15 @@ class _Describer:
     """What is told of a clip: pseudonyms, labels and, if the study audits them, sex and age group."""
 
     corpus: Corpus
-    pseudonyms: PseudonymKey
+    names: StudyNames
     attributes: bool
 
     def __call__(self, clip: Clip) -> ReleasedClip:
         speaker = self.corpus.speakers.get(clip.speaker) if self.attributes else None
+        who, what = map(self.names.released, self.own(clip))
         return ReleasedClip(
-            clip=self.pseudonyms.clip(str(clip.name)),
-            speaker=self.pseudonyms.speaker(clip.speaker),
+            clip=what,
+            speaker=who,
             emotion=clip.label,
             sentence=clip.name.sentence,
             level=clip.name.level,
@@ -156,12 +158,16 @@ class _Describer:
             age_group=age_group(speaker.age) if speaker else None,
         )
 
+    def own(self, clip: Clip) -> tuple[str, str]:
+        """The ledger's names of the speaker and of the clip."""
+        return self.names.key.speaker(clip.speaker), self.names.key.clip(str(clip.name))
+
 
 def _write(
     writer: ReleaseWriter,
     channels: dict[Modality, _Channel],
     clip: Clip,
-    described: ReleasedClip,
+    describe: _Describer,
     arrays: dict[Modality, Array | None],
 ) -> None:
     """Add one clip to the release, or count it if no modality of it came through."""
@@ -169,10 +175,10 @@ def _write(
     if not usable:
         writer.dropped["clip-without-release"] += 1
         return
-    writer.add(described, usable)
+    writer.add(describe(clip), usable)
     for modality, array in usable.items():
         channels[modality].sizes[clip.speaker].append(channels[modality].anonymizer.frames(array))
-        channels[modality].released.append((described.speaker, described.clip))
+        channels[modality].released.append(describe.own(clip))
 
 
 def _account(settings: SiteSettings, study: Study, made: Sequence[tuple[_Channel, AnonymizerStatement]]) -> None:
@@ -207,7 +213,7 @@ def _training(settings: SiteSettings, study: Study, channels: Sequence[_Channel]
     for channel in channels:
         tested = of_released(settings, study, frozenset(speaker for speaker, _ in channel.released))
         pairs[channel.anonymizer.modality] = [pair for pair in channel.released if pair[0] not in tested]
-    for kind, cohort in cohorts(study, pairs).items():
+    for kind, cohort in cohorts(study, pairs, settings.names(study).released).items():
         if cohort.clips:
             yield plan_training(study, cohort.clips_per_speaker, kind).loss(cohort, study.train.rounds)
 

@@ -8,12 +8,14 @@ from pathlib import Path
 from moretta.client.budget import Budget, Purse
 from moretta.client.identity import Identity
 from moretta.client.ledger import Ledger
+from moretta.client.names import StudyNames
 from moretta.client.policy import Policy
 from moretta.client.site_home import SiteHome
 from moretta.client.withdrawn import NOBODY, Withdrawn
 from moretta.shared.errors import StudyError
 from moretta.shared.plan import SimulationPlan
 from moretta.shared.release.pseudonym import PseudonymKey
+from moretta.shared.study import Study
 from moretta.shared.versions import code_digest
 
 
@@ -69,6 +71,11 @@ class SiteSettings:
         if self.policy is None:
             return Purse(ledger, key, Budget.unlimited())
         return Purse(ledger, key, self.policy.budget, self.policy.without_guarantee)
+
+    def names(self, study: Study) -> StudyNames:
+        """What a release for this study calls clips and speakers."""
+        own = self.simulated_seed is not None or study.linkage == "site"
+        return StudyNames(self.pseudonyms(), None if own else study.digest())
 
     def pseudonyms(self) -> PseudonymKey:
         """The site's pseudonym key: from its own disk in deployment, from the seed in simulation."""

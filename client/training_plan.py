@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from moretta.client.account import Cohort, Loss
@@ -75,18 +75,21 @@ def plan_training(study: Study, clips_per_speaker: Sequence[int], kind: ModelKin
     return TrainingPlan(one_round, units, study.train.rounds, models, max(clips_per_speaker))
 
 
-def cohorts(study: Study, pairs: Mapping[ModelKind, Collection[tuple[str, str]]]) -> dict[ModelKind, Cohort]:
+def cohorts(
+    study: Study, pairs: Mapping[ModelKind, Collection[tuple[str, str]]], named: Callable[[str], str]
+) -> dict[ModelKind, Cohort]:
     """Whom each of a study's models learns on.
 
     Args:
         study: says what it trains, and what is held back for the fusion.
-        pairs: pseudonyms of speaker and clip by modality, without the speakers who are held out.
+        pairs: the site's own pseudonyms of speaker and clip by modality, without the speakers who are held out.
+        named: what a pseudonym is in the study, by which it holds clips back.
     """
     found: dict[ModelKind, Cohort] = {}
     for kind in study.models:
         modalities = study.modalities if kind == "fusion" else (kind,)
         theirs = [pair for modality in modalities for pair in pairs.get(modality, ())]
-        found[kind] = Cohort.of((s, c) for s, c in theirs if study.learns(kind, speaker=s, clip=c))
+        found[kind] = Cohort.of((s, c) for s, c in theirs if study.learns(kind, speaker=named(s), clip=named(c)))
     return found
 
 

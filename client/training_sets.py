@@ -35,7 +35,7 @@ def fusion_set(settings: SiteSettings, study: Study, models: Models, chances: No
 def training_clips(settings: SiteSettings, study: Study) -> dict[str, int]:
     """How many clips every model of a study learns on here."""
     pairs = {modality: _pairs(cohort) for modality, cohort in whole_cohorts(settings, study).items()}
-    return {kind: cohort.clips for kind, cohort in cohorts(study, pairs).items()}
+    return {kind: cohort.clips for kind, cohort in cohorts(study, pairs, settings.names(study).released).items()}
 
 
 def whole_cohorts(settings: SiteSettings, study: Study) -> dict[ModelKind, Cohort]:
@@ -49,7 +49,8 @@ def whole_cohorts(settings: SiteSettings, study: Study) -> dict[ModelKind, Cohor
 
 def _learnt(settings: SiteSettings, study: Study, kind: ModelKind, data: ReleasedFeatures) -> npt.NDArray[np.bool_]:
     pairs = zip(data.speakers, data.clips, strict=True)
-    kept = np.array([study.learns(kind, speaker=speaker, clip=clip) for speaker, clip in pairs], bool)
+    named = settings.names(study).released
+    kept = np.array([study.learns(kind, speaker=named(speaker), clip=named(clip)) for speaker, clip in pairs], bool)
     chosen: npt.NDArray[np.bool_] = ~held_out_mask(settings, study, data.speakers) & kept
     return chosen
 

@@ -164,6 +164,8 @@ class Study(Section):
     labels: Literal["intended", "vote"] = "intended"
     sites: int = Field(default=6, ge=1, le=10_000)
     """Virtual sites in simulation."""
+    linkage: Literal["study", "site"] = "study"
+    """How far real sites' pseudonyms reach: for this study alone, or the same in all studies that ask for `site`."""
     voice: VoiceSection = VoiceSection()
     face: FaceSection = FaceSection()
     fusion: FusionSection = FusionSection()

@@ -42,7 +42,7 @@ def ledger(
     if file is not None:
         if not file.is_file():
             raise HomeError(f"no privacy ledger {file}", expected="a file ledger.jsonl", fix="correct --file")
-        view = LedgerView.opened(file, site=file.parent.name or ".", ca=None, budget=Budget(), delta=delta)
+        view = LedgerView.opened(file, site=file.parent.name or ".", ca=None, budget=Budget.unlimited(), delta=delta)
     else:
         chosen = SiteHome(home or default_home())
         identity = Identity.load(chosen.identity_file)

@@ -10,8 +10,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from moretta.client.held_out import of_released
+from moretta.client.held_out import held_out
 from moretta.client.identity import Identity
+from moretta.client.names import StudyNames
 from moretta.client.own_clips import site_corpus
 from moretta.client.policy import Policy
 from moretta.client.release import make_release
@@ -23,7 +24,7 @@ from moretta.deploy.simulate import without_missing
 from moretta.shared.corpus.clips import Clip
 from moretta.shared.errors import HomeError
 from moretta.shared.public import public_arrays
-from moretta.shared.release import PseudonymKey, Release
+from moretta.shared.release import Release
 from moretta.shared.study import Study
 from moretta.shared.threads import limit_threads
 
@@ -78,9 +79,9 @@ def review_study(home: SiteHome, study: Study, out: Path, *, shown: int = 6, ste
         study=study,
         policy=settings.policy or Policy(),
         release=release,
-        held_out=of_released(scratch, study, frozenset(clip.speaker for clip in release.clips)),
+        held_out=frozenset(map(scratch.names(there).released, held_out(scratch, there, release.folder))),
         absent=absent,
-        originals=_originals(scratch.pseudonyms(), clips),
+        originals=_originals(scratch.names(there), clips),
     )
     page = render(review, out / "media", shown=shown)
     (out / PAGE).write_text(page, encoding="utf-8")
@@ -98,5 +99,5 @@ def _settings(home: SiteHome) -> SiteSettings:
     return of_folder(home, name=name, policy=policy)
 
 
-def _originals(key: PseudonymKey, clips: Sequence[Clip]) -> dict[str, Clip]:
-    return {key.clip(str(clip.name)): clip for clip in clips}
+def _originals(names: StudyNames, clips: Sequence[Clip]) -> dict[str, Clip]:
+    return {names.released(names.key.clip(str(clip.name))): clip for clip in clips}

@@ -52,6 +52,10 @@ class PseudonymKey:
         """Pseudonym of a clip: 16 hexadecimal digits."""
         return self._of(f"clip {name}")
 
+    def renamed(self, pseudonym: str, study: str) -> str:
+        """The name that one study has for what this key calls `pseudonym`: 16 hexadecimal digits."""
+        return self._of(f"in {study} {pseudonym}")
+
     def rank(self, purpose: str) -> int:
         """A number of 256 bits that orders things in a way only this site knows."""
         return int.from_bytes(self._digest(f"rank {purpose}"), "big")

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -7,7 +8,9 @@ import pytest
 
 from moretta.client import evaluation
 from moretta.client.data import ReleasedFeatures
+from moretta.client.names import StudyNames
 from moretta.shared.corpus.names import Emotion
+from moretta.shared.release.pseudonym import PseudonymKey
 from moretta.shared.study import Study
 
 ANG, DIS, FEA, HAP, NEU, SAD = range(6)
@@ -36,7 +39,7 @@ def evaluate(monkeypatch: pytest.MonkeyPatch) -> Any:
         monkeypatch.setattr(evaluation, "held_out_mask", _marked)
         monkeypatch.setattr(evaluation, "checked_weights", lambda model, weights: {})
         monkeypatch.setattr(evaluation, "_predict", lambda m, name, state, features: features.astype(np.float64))
-        settings: Any = None
+        settings: Any = SimpleNamespace(names=lambda _: StudyNames(PseudonymKey(bytes(32)), None))
         models: Any = {m: {} for m in by_modality}
         study = Study().with_changes(voice__weight=weight)
         return evaluation.evaluate_site(settings, study, models).counts

@@ -37,7 +37,7 @@ def _data(speakers: list[str], seed: int = 1) -> TrainingSet:
 
 
 def _train(data: TrainingSet, study: Study, path: Path, *, seed: int | None = 5) -> LocalUpdate:
-    purse = Purse(Ledger(path / "ledger.jsonl"), "key", Budget())
+    purse = Purse(Ledger(path / "ledger.jsonl"), "key", Budget.unlimited())
     weights = dict(MODEL.build((24,)).state_dict())
     return train_locally(MODEL, weights, data, study, purse, round_number=1, seed=seed)
 

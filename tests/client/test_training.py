@@ -44,7 +44,7 @@ def _set(features: np.ndarray, labels: np.ndarray, speakers: int = 6) -> Trainin
 
 
 def _purse(path: Path, **limits: float) -> Purse:
-    return Purse(Ledger(path), "key", Budget(**limits))
+    return Purse(Ledger(path), "key", Budget.unlimited().model_copy(update=limits))
 
 
 def _plan(study: Study, clips: int) -> TrainingPlan:

@@ -18,7 +18,7 @@ from moretta.shared.privacy.mechanism import Pure, Unbounded
 def path(tmp_path: Path) -> Path:
     """Two studies of two speakers; the second trains them for two rounds."""
     path = tmp_path / "clinic" / "ledger.jsonl"
-    purse = Purse(Ledger(path, clock=lambda: 1_800_000_000.0), "key", Budget())
+    purse = Purse(Ledger(path, clock=lambda: 1_800_000_000.0), "key", Budget.unlimited())
     everybody = Cohort.of([("ann", "a1"), ("ann", "a2"), ("bob", "b1")])
     once, twice = (Pure(total=1.0),), (Pure(total=2.0, unit="speaker"),)
     for study in ("one", "two"):
@@ -31,7 +31,8 @@ def path(tmp_path: Path) -> Path:
 
 
 def _view(path: Path, **limits: float) -> LedgerView:
-    return LedgerView.opened(path, site="clinic", ca=None, budget=Budget(**limits), delta=1e-9)
+    budget = Budget.unlimited().model_copy(update=limits)
+    return LedgerView.opened(path, site="clinic", ca=None, budget=budget, delta=1e-9)
 
 
 def test_the_view_composes_all_studies_at_both_units_and_for_both_audiences(path: Path) -> None:
@@ -60,7 +61,7 @@ def test_the_text_shows_figures_limits_and_whether_the_server_has_signed(path: P
 
 def test_what_has_no_guarantee_is_called_unbounded(path: Path) -> None:
     nothing = (Unbounded(why="raw"),)
-    Purse(Ledger(path), "key", Budget()).spend(
+    Purse(Ledger(path), "key", Budget.unlimited()).spend(
         "release", Loss(Cohort.of([("ann", "a1")]), ("server",), nothing, nothing)
     )
     assert "unbounded" in "\n".join(ledger_lines(_view(path).facts()))

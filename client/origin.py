@@ -8,6 +8,7 @@ comparison costs one look at each file; a whole comparison reads everything.
 from __future__ import annotations
 
 import os
+from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -269,12 +270,14 @@ def _unclear(origin: Origin, settings: SiteSettings, corpus: Corpus, there: Mapp
     unknown = sorted((set(origin.described) & left) - _described(corpus))
     if unknown:
         return f"{DEMOGRAPHICS_FILE} says nothing any more of {_listed(unknown)}, whose clips are still there"
-    for speaker in sorted(origin.speakers & left):
-        was = {m for c in origin.clips.values() if c.speaker == speaker for m in c.files}
-        now = {m for c in there.values() if c.speaker == speaker for m, _ in _paths(c, origin.modalities)}
-        if now and was - now:
-            gone = " and ".join(_CALLED[m] for m in sorted(was - now))
-            return f"of speaker {speaker} all {gone} is gone, and the rest is still there"
+    halved: dict[tuple[int, Modality], list[Source]] = defaultdict(list)
+    for name, clip in origin.clips.items():
+        for modality, source in clip.files.items() if name in there else ():
+            halved[clip.speaker, modality].append(source)
+    for (speaker, modality), sources in sorted(halved.items()):
+        if not any((settings.corpus / source.path).exists() for source in sources):
+            kind = _CALLED[modality]
+            return f"all files of {kind} of speaker {speaker} are gone, and other files of the same clips are there"
     return ""
 
 
@@ -301,8 +304,9 @@ def _described(corpus: Corpus) -> set[int]:
 
 
 def _paths(clip: Clip, modalities: Sequence[Modality]) -> Iterator[tuple[Modality, Path]]:
-    if "voice" in modalities and clip.audio is not None:
-        yield "voice", clip.audio
+    sound = clip.audio or clip.video  # a video's own sound stands in for a sound file
+    if "voice" in modalities and sound is not None:
+        yield "voice", sound
     if "face" in modalities and clip.video is not None:
         yield "face", clip.video
 

@@ -210,7 +210,15 @@ def _no_table(site: Asked) -> None:
     (site.corpus / "VideoDemographics.csv").unlink()
 
 
-@pytest.mark.parametrize("lose", [_unmounted, _empty, _another_folder, _row_only, _no_table])
+def _sound_only(site: Asked) -> None:
+    """The person's sound files are deleted, and their videos forgotten."""
+    (site.corpus / "VideoFlash").mkdir()
+    for path in site.clips("1004"):
+        shutil.copy(path, site.corpus / "VideoFlash" / f"{path.stem}.flv")
+        path.unlink()
+
+
+@pytest.mark.parametrize("lose", [_sound_only, _unmounted, _empty, _another_folder, _row_only, _no_table])
 def test_a_folder_that_is_not_there_or_a_person_deleted_by_half_is_no_withdrawal(site: Asked, lose: Any) -> None:
     """Nothing is answered, nothing is removed, and once the folder is back the release holds as before."""
     site.release()

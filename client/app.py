@@ -89,12 +89,13 @@ def _answers(handler: Handler) -> Callable[[Message, Context], Message]:
     return answer
 
 
-def _of_clips(what: What | None, *, releasing: bool = False) -> Callable[[Handler], Handler]:
+def _of_clips(what: What | None, *, releasing: bool = False, at_once: bool = False) -> Callable[[Handler], Handler]:
     """Wraps a handler whose answers come of clips: the clips must be as they were, before and after it.
 
     Args:
         what: leaves with the answer; None where nothing that comes of clips does.
         releasing: it is asked for a release, which can be made anew.
+        at_once: nothing is made for the answer.
     """
 
     def wrap(handler: Handler) -> Handler:
@@ -102,7 +103,9 @@ def _of_clips(what: What | None, *, releasing: bool = False) -> Callable[[Handle
         def answer(message: Message, settings: SiteSettings) -> RecordDict:
             study, run = _study(message, settings), message.metadata.run_id
             number = int(wire.number_of(message.content, "server-round", 0.0))
-            with on_current_clips(settings, study, what, run=run, round_number=number, releasing=releasing):
+            with on_current_clips(
+                settings, study, what, run=run, round_number=number, releasing=releasing, at_once=at_once
+            ):
                 return handler(message, settings)
 
         return answer
@@ -186,7 +189,7 @@ def release(message: Message, settings: SiteSettings) -> RecordDict:
 
 @app.query("fetch")
 @_answers
-@_of_clips("release")
+@_of_clips("release", at_once=True)
 def fetch(message: Message, settings: SiteSettings) -> RecordDict:
     """Parts of files of the release of this study, one after the other: a message costs more than its bytes."""
     study = _study(message, settings)

@@ -11,6 +11,7 @@ import os
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
@@ -127,8 +128,8 @@ class Origin(BaseModel):
                 kept[name] = clip.model_copy(update={"files": files})
         return self.model_copy(update={"clips": kept})
 
-    @classmethod
-    def load(cls, folder: Path) -> Self | None:
+    @staticmethod
+    def load(folder: Path) -> Origin | None:
         """Of what is kept in a folder; None if there is none.
 
         Raises:
@@ -136,7 +137,7 @@ class Origin(BaseModel):
         """
         path = folder / ORIGIN_FILE
         try:
-            return cls.model_validate_json(path.read_bytes())
+            return _loaded(path, _stat(path))
         except FileNotFoundError:
             return None
         except (OSError, ValidationError) as error:
@@ -164,6 +165,12 @@ class Origin(BaseModel):
         """Of one person, as the list of those who have withdrawn holds them."""
         sources = (s for c in self.clips.values() if c.speaker == speaker for s in c.files.values())
         return frozenset(WithdrawnFile(size=source.stat[0], digest=source.digest) for source in sources)
+
+
+@lru_cache(maxsize=4)  # it is asked for before and after every response, and thousands of clips take a while
+def _loaded(path: Path, stat: Stat | None) -> Origin:
+    del stat
+    return Origin.model_validate_json(path.read_bytes())
 
 
 @dataclass

@@ -274,11 +274,11 @@ class Network:
         self.sites.append(site)
         return site
 
-    def study(self, name: str, text: str, *more: str) -> StudyRun:
-        """Start a study; `text` is the study file without its name."""
+    def study(self, name: str, text: str, *more: str, again: str = "") -> StudyRun:
+        """Start a study; `text` is the study file without its name, `again` marks the folder of another run of it."""
         path = self.root / f"{name}.toml"
         path.write_text(f'name = "{name}"\n{text}', encoding="utf-8")
-        out = self.root / "studies" / name
+        out = self.root / "studies" / f"{name}{again}"
         command = Command.start(
             ["study", "run", str(path), "--server", str(self.home), "--out", str(out), *more], self.environment
         )

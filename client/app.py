@@ -162,7 +162,6 @@ def code(message: Message, settings: SiteSettings) -> RecordDict:
 @_of_clips("release", releasing=True)
 def release(message: Message, settings: SiteSettings) -> RecordDict:
     """Anonymize this site's clips and tell what was released; the files are fetched one by one."""
-    from moretta.client.data import save_public_scale
     from moretta.client.held_out import held_out
     from moretta.client.release import make_release
     from moretta.client.training_sets import training_clips
@@ -171,7 +170,6 @@ def release(message: Message, settings: SiteSettings) -> RecordDict:
     study = _study(message, settings)
     shared = wire.arrays_of(message.content)
     made = _approved(make_release(settings, study, shared), settings)
-    save_public_scale(made.folder, shared)
     files = {path.name: path.stat().st_size for path in _release_files(made.folder)}
     return RecordDict(
         {

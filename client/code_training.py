@@ -31,7 +31,7 @@ from moretta.shared.corpus.recordings import sound_file
 from moretta.shared.errors import RefusedError, RunError
 from moretta.shared.features.mfcc import check_samples
 from moretta.shared.features.public_arrays import are_finite
-from moretta.shared.features.speaker_code import measured
+from moretta.shared.features.speaker_code import measured_clip
 from moretta.shared.features.taught_code import CLIPPING_NORM, LEARNING_RATE, TaughtCode
 from moretta.shared.privacy.code_budget import code_losses, code_step, is_federated
 from moretta.shared.privacy.dp_sgd import SampledGaussian
@@ -209,7 +209,4 @@ def _measurements(clip: Clip, changed: int, size: int, in_steps: bool) -> Array 
 
     del changed, size
     sound = read_sound(clip)
-    if sound is None:
-        return None
-    (rows,) = measured([check_samples(sound)], in_steps=in_steps)
-    return rows
+    return None if sound is None else measured_clip(check_samples(sound), in_steps=in_steps)

@@ -90,12 +90,12 @@ def held_out_mask(settings: SiteSettings, study: Study, speakers: tuple[str, ...
 
 
 def save_public_scale(folder: Path, shared: dict[str, Array]) -> None:
-    """Keep the public statistics beside the release: training needs the same."""
+    """Keep the public statistics that a release was made with beside it: training needs the same, and no later ones."""
     from safetensors.numpy import save_file
 
-    names = [name for name in ("voice/mean", "voice/std") if name in shared]
-    arrays: dict[str, Array] = {name: np.ascontiguousarray(shared[name]) for name in names}
-    if arrays:
+    names = ("voice/mean", "voice/std")
+    if all(name in shared for name in names):
+        arrays: dict[str, Array] = {name: np.ascontiguousarray(shared[name]) for name in names}
         save_file(arrays, folder / "public.safetensors")
 
 

@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from moretta.client.account import Audience, Cohort, Loss
 from moretta.client.anonymize.registry import Anonymizer, Speaker, get_anonymizer
+from moretta.client.data import save_public_scale
 from moretta.client.held_out import of_released
 from moretta.client.names import StudyNames
 from moretta.client.origin import Origin, check_unchanged
@@ -25,6 +26,10 @@ from moretta.client.settings import SiteSettings
 from moretta.client.training_plan import cohorts, plan_training
 from moretta.shared.corpus.clips import Clip, Corpus
 from moretta.shared.errors import ClipError, ReleaseError
+from moretta.shared.features.faces import check_frames
+from moretta.shared.features.mfcc import check_samples
+from moretta.shared.features.public_arrays import Rule, Rules, check_public
+from moretta.shared.features.public_voice import PublicVoice
 from moretta.shared.privacy.noise import NoiseSource, SeededNoise, SystemNoise
 from moretta.shared.release import (
     AnonymizerStatement,
@@ -87,6 +92,7 @@ def make_release(
         progress: called with clips done and in all.
 
     Raises:
+        StudyError: public arrays that the study's anonymizers do not take, or with values that cannot be.
         PolicyError: the site's policy refuses it; nothing is on the ledger then, and nothing can be opened.
     """
     is_kept = settings.policy is not None and folder is None
@@ -95,12 +101,13 @@ def make_release(
         return open_release(folder)
     if folder.exists():
         shutil.rmtree(folder)  # half of a release, from a run that was ended
-    corpus, clips = site_corpus(settings, study)
     if settings.policy is not None:
         settings.policy.check_study(study)
+    channels = _channels(study, shared)  # refuses arrays that cannot be, before a clip is read
+    corpus, clips = site_corpus(settings, study)
+    if settings.policy is not None:
         settings.policy.check_clips(len(clips), len({clip.speaker for clip in clips}))
         settings.policy.check_codebook(study, len(clips))
-    channels = _channels(study, shared)
     pseudonyms = settings.pseudonyms()
     origin = Origin.take(settings, study, corpus, clips, tuple(channels)) if is_kept else None
     for modality, channel in channels.items():
@@ -133,6 +140,7 @@ def make_release(
         check_unchanged(origin, settings)
         origin.of_those({modality: channel.readable for modality, channel in channels.items()}).save(folder)
     _account(settings, study, list(zip(channels.values(), statements, strict=True)))
+    save_public_scale(folder, shared)
     writer.finish(site=settings.name, study=study.digest(), anonymizers=statements)
     return open_release(folder)
 
@@ -218,7 +226,21 @@ def _training(settings: SiteSettings, study: Study, channels: Sequence[_Channel]
             yield plan_training(study, cohort.clips_per_speaker, kind).loss(cohort, study.train.rounds)
 
 
+def public_rules(study: Study) -> Rules:
+    """What each public array of a request for a release may be; no other may be in it.
+
+    MFCC of a public voice are sent for every voice: emotion models are scaled by them.
+    """
+    rules: dict[str, Rule] = {}
+    for modality in study.modalities:
+        rules |= get_anonymizer(modality, study.section(modality).anonymizer).public_rules(study)
+    if study.voice.enabled:
+        rules = {**PublicVoice.rules(study.voice.coefficients, optional=True), **rules}
+    return rules
+
+
 def _channels(study: Study, shared: dict[str, Array]) -> dict[Modality, _Channel]:
+    check_public(shared, public_rules(study))
     channels: dict[Modality, _Channel] = {}
     if study.voice.enabled:
         voice = get_anonymizer("voice", study.voice.anonymizer).from_study(study, shared)
@@ -232,13 +254,17 @@ def _channels(study: Study, shared: dict[str, Array]) -> dict[Modality, _Channel
 def _read_voice(clip: Clip) -> Array | None:
     from moretta.shared.corpus.recordings import read_sound
 
-    return read_sound(clip)
+    sound = read_sound(clip)
+    return None if sound is None else check_samples(sound)
 
 
 def _read_face(clip: Clip, fps: float) -> Array | None:
     from moretta.shared.corpus.recordings import read_pictures
 
-    return read_pictures(clip, fps=fps)
+    frames = read_pictures(clip, fps=fps)
+    if frames is not None:
+        check_frames(frames)
+    return frames
 
 
 def _raw(channel: _Channel, clips: Iterable[Clip], pseudonyms: PseudonymKey) -> Iterator[tuple[Speaker, Array]]:

@@ -14,6 +14,7 @@ from moretta.client.anonymize.face_base import FaceAnonymizer, Pictures
 from moretta.client.anonymize.registry import Array, anonymizer
 from moretta.shared.errors import StudyError
 from moretta.shared.features.faces import FaceCropper
+from moretta.shared.features.public_arrays import Rules
 from moretta.shared.privacy.noise import NoiseSource
 from moretta.shared.study import Study
 
@@ -49,6 +50,14 @@ class AutoencoderFaceAnonymizer(FaceAnonymizer):
         super().__init__(cropper)
         self._noise = noise
         self._reconstruct = Reconstructor(model)
+
+    @classmethod
+    def public_rules(cls, study: Study) -> Rules:
+        """The network's weights, of the preset's size."""
+        from moretta.shared.models.autoencoder import AutoencoderSpec
+        from moretta.shared.models.autoencoder_file import autoencoder_rules
+
+        return autoencoder_rules(AutoencoderSpec.preset(study.face.preset), SHARED_PREFIX)
 
     @classmethod
     def from_study(cls, study: Study, shared: dict[str, Array]) -> Self:

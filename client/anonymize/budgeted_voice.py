@@ -7,11 +7,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
+import numpy.typing as npt
 
 from moretta.client.anonymize.registry import LEDGER_UNITS, Anonymizer, Array, Speaker
 from moretta.client.anonymize.speaker_shares import SpeakerShares, Told
 from moretta.shared.errors import ClipError
 from moretta.shared.features.mfcc import Audio, check_samples, mfcc
+from moretta.shared.features.public_arrays import Rules
 from moretta.shared.features.public_codes import Matrix, PublicCodes, pooled
 from moretta.shared.features.public_voice import PublicVoice
 from moretta.shared.privacy.mechanism import Mechanism
@@ -56,6 +58,12 @@ class BudgetedVoice(Anonymizer):
         self._shares: SpeakerShares | None = None
 
     @classmethod
+    def public_rules(cls, study: Study) -> Rules:
+        """The public voice, and the codes of its pooled MFCC."""
+        voice = study.voice
+        return {**PublicVoice.rules(voice.coefficients), **PublicCodes.rules(voice.coefficients)}
+
+    @classmethod
     def from_study(cls, study: Study, shared: dict[str, Array]) -> Self:
         """Build from the study and what the coordinator made of synthetic speech.
 
@@ -70,8 +78,8 @@ class BudgetedVoice(Anonymizer):
         """What releasing one clip costs it."""
 
     @abstractmethod
-    def answer(self, codes: Matrix, noise: NoiseSource) -> Array:
-        """What is released in place of the codes of a clip, float32 [segments, d]."""
+    def answer(self, codes: npt.NDArray[np.float64], noise: NoiseSource) -> Array:
+        """What is released in place of the codes of a clip, [segments, d], whatever they are."""
 
     @abstractmethod
     def facts(self) -> dict[str, Any]:
@@ -109,8 +117,8 @@ class BudgetedVoice(Anonymizer):
                 out.append(error)
         return out
 
-    def codes_of(self, samples: Audio, speaker: Speaker) -> Matrix:
-        """float32 [segments, d] of a clip, without noise: nothing of it may leave."""
+    def codes_of(self, samples: Audio, speaker: Speaker) -> npt.NDArray[np.float64]:
+        """float64 [segments, d] of a clip, without noise: nothing of it may leave."""
         vectors = self._vectors(samples)
         if self._section.clip_limit is not None:
             if self._shares is None:
@@ -196,9 +204,12 @@ class BudgetedVoice(Anonymizer):
         return self.answer(codes, noise)
 
     def _vectors(self, samples: Audio) -> Matrix:
-        """[segments, 2 n] of one clip, in public units."""
-        frames = mfcc(samples, self._section.coefficients)
-        return self._codes.vectors(pooled(frames, self._public, self._section.segments))
+        """[segments, 2 n] of one clip, in public units; zeros where that fails, so that no clip is left out for it."""
+        try:
+            frames = mfcc(samples, self._section.coefficients)
+            return self._codes.vectors(pooled(frames, self._public, self._section.segments))
+        except Exception:
+            return np.zeros((self._section.segments, len(self._codes.center)), np.float32)
 
     def _usable(self, clips: Iterable[tuple[Speaker, Array]]) -> Iterator[Told]:
         for speaker, clip in clips:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import Any, Self
 
+import numpy as np
+import numpy.typing as npt
+
 from moretta.client.anonymize.budgeted_voice import BudgetedVoice
 from moretta.client.anonymize.registry import Array, anonymizer
 from moretta.shared.errors import StudyError
@@ -50,7 +53,7 @@ class ClipQuantizer(BudgetedVoice):
         """float32 [k, d], where tokens are released."""
         return self._codes.words if self.form == "code-tokens" else None
 
-    def answer(self, codes: Matrix, noise: NoiseSource) -> Array:
+    def answer(self, codes: npt.NDArray[np.float64], noise: NoiseSource) -> Array:
         """int32 [segments], or the words that the answers name, float32 [segments * d]."""
         answers = self._response.answer(self._codes.tokens(codes), noise)
         return answers if self.form == "code-tokens" else self._codes.words[answers].ravel()

@@ -5,11 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from moretta.client.anonymize.budgeted_voice import BudgetedVoice
 from moretta.client.anonymize.registry import Array, anonymizer
-from moretta.shared.features.public_codes import Matrix, PublicCodes
+from moretta.shared.features.public_codes import PublicCodes
 from moretta.shared.features.public_voice import PublicVoice
+from moretta.shared.privacy.bounded import in_ball
 from moretta.shared.privacy.clip_budget import voice_gaussian
 from moretta.shared.privacy.gaussian import Gaussian
 from moretta.shared.privacy.noise import NoiseSource, on_grid
@@ -42,13 +44,11 @@ class ClipStatistics(BudgetedVoice):
         """One Gaussian over all values of the clip."""
         return voice_gaussian(section, radius=RADIUS)
 
-    def answer(self, codes: Matrix, noise: NoiseSource) -> Array:
+    def answer(self, codes: npt.NDArray[np.float64], noise: NoiseSource) -> Array:
         """float32 [segments * 2]: all of a clip's values lie in one ball before the noise."""
         sigma = self._gaussian.sigma
-        values = np.asarray(codes[:, :VALUES], np.float64).ravel()
-        length = float(np.linalg.norm(values))
-        bounded = values if length <= RADIUS else values * (RADIUS / length)
-        return on_grid(bounded + noise.private_normal(sigma, bounded.shape), sigma)
+        inside = in_ball(codes[:, :VALUES].ravel(), RADIUS)
+        return on_grid(inside + noise.private_normal(sigma, inside.shape), sigma)
 
     def facts(self) -> dict[str, Any]:
         """The ball and the noise."""

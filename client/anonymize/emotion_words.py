@@ -22,6 +22,7 @@ from moretta.client.anonymize.speaker_references import ClipDigest, Rows, clip_d
 from moretta.shared.errors import ClipError
 from moretta.shared.features.delivery import MEASUREMENTS
 from moretta.shared.features.emotion_words import WORDS, EmotionWords, mistakes_hidden, places_among
+from moretta.shared.features.public_arrays import Rules
 from moretta.shared.privacy.code_budget import code_statements
 from moretta.shared.privacy.mechanism import Mechanism
 from moretta.shared.privacy.noise import NoiseSource
@@ -67,6 +68,12 @@ class EmotionWordsVoice(Anonymizer):
         self._measured = MeasuredClips()
         self._labels: dict[tuple[Speaker, ClipDigest], int] = {}
         self._taught: OtherPeople | None = None
+
+    @classmethod
+    def public_rules(cls, study: Study) -> Rules:
+        """The words."""
+        del study
+        return EmotionWords.rules()
 
     @classmethod
     def from_study(cls, study: Study, shared: dict[str, Array]) -> EmotionWordsVoice:

@@ -7,7 +7,7 @@ import numpy as np
 from moretta.client.anonymize.registry import Array
 from moretta.client.anonymize.speaker_references import Rows, clip_digest
 from moretta.shared.features.mfcc import check_samples
-from moretta.shared.features.speaker_code import measured
+from moretta.shared.features.speaker_code import measured_clip
 
 
 class MeasuredClips:
@@ -25,5 +25,5 @@ class MeasuredClips:
         samples = np.ascontiguousarray(check_samples(clip))
         heard = clip_digest(samples)
         if heard not in self._known:
-            (self._known[heard],) = measured([samples], in_steps=False)
+            self._known[heard] = measured_clip(samples, in_steps=False)
         return self._known[heard]

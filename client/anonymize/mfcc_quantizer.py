@@ -11,9 +11,11 @@ from moretta.client.anonymize.registry import LEDGER_UNITS, Anonymizer, Array, S
 from moretta.shared.errors import ClipError, StudyError
 from moretta.shared.features.codebook import fit_codebook, nearest
 from moretta.shared.features.mfcc import Frames, check_samples, mfcc_batch
+from moretta.shared.features.public_arrays import Rules
 from moretta.shared.features.public_voice import PublicVoice
 from moretta.shared.features.sampling import FrameSample
 from moretta.shared.features.voice_forms import as_waveform, frame_count
+from moretta.shared.privacy.bounded import bounded
 from moretta.shared.privacy.laplace import LaplaceValues, values_per_unit
 from moretta.shared.privacy.mechanism import Mechanism
 from moretta.shared.privacy.noise import NoiseSource, SystemNoise
@@ -76,6 +78,11 @@ class MfccQuantizer(Anonymizer):
         self._codewords: Frames | None = None if self._local else public.codebook
         """[k, coefficients] in the units of noisy values: standardised if bounded, raw if not."""
         self._fitted_frames = 0
+
+    @classmethod
+    def public_rules(cls, study: Study) -> Rules:
+        """The public voice, of the study's sizes."""
+        return PublicVoice.rules(study.voice.coefficients, study.voice.codebook_size)
 
     @classmethod
     def from_study(cls, study: Study, shared: dict[str, Array]) -> MfccQuantizer:
@@ -229,8 +236,8 @@ class MfccQuantizer(Anonymizer):
         bound = self._laplace.bound
         if bound is None:
             return np.asarray(frames + drawn, np.float32)
-        bounded = np.clip(self._public.standardise(frames), -bound, bound)
-        return np.asarray(np.clip(bounded + drawn, -bound, bound), np.float32)
+        inside = bounded(self._public.standardise(frames), bound)
+        return np.asarray(bounded(inside + drawn, bound), np.float32)
 
     def _release(self, frames: Frames, noise: NoiseSource) -> Array:
         tokens = self.tokens(frames, noise)

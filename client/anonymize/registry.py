@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from moretta.shared.errors import StudyError
+from moretta.shared.features.public_arrays import Rules
 from moretta.shared.privacy.mechanism import Mechanism, Pure, Unbounded
 from moretta.shared.privacy.noise import NoiseSource
 from moretta.shared.release.format import AnonymizerStatement, Modality, PrivacyStatement, PrivacyUnit
@@ -27,8 +28,11 @@ class Anonymizer(ABC):
     """Turns clips of one modality into their released form.
 
     A voice anonymizer takes float32 [samples] at 16 kHz in [-1, 1]; a face anonymizer takes uint8 [frames, height,
-    width, 3] RGB, whole pictures at the study's frame rate. It raises `ClipError` for a clip that it cannot release:
-    the caller drops and counts it (fail closed).
+    width, 3] RGB, whole pictures at the study's frame rate. What it is given was decoded and checked (`check_samples`,
+    `check_frames`): clips that were not are dropped and counted before, by who knows nothing of public arrays.
+
+    With a finite guarantee it gives an array for every clip: to leave one out for what is in it would tell of it
+    beside the guarantee. Without any it may raise `ClipError`, and the caller drops and counts the clip (fail closed).
     """
 
     modality: ClassVar[Modality]
@@ -39,6 +43,15 @@ class Anonymizer(ABC):
     @abstractmethod
     def from_study(cls, study: Study, shared: dict[str, Array]) -> Anonymizer:
         """Build from the study and from what the coordinator made in public (codebook, autoencoder), by array name."""
+
+    @classmethod
+    def public_rules(cls, study: Study) -> Rules:
+        """The arrays that `from_study` takes of `shared`, and what each may be. Default: none.
+
+        A request with any other, or with values beyond these, is refused before a clip is read.
+        """
+        del study
+        return {}
 
     @property
     @abstractmethod

@@ -19,7 +19,8 @@ from moretta.shared.errors import ClipError, StudyError
 from moretta.shared.features.codebook import nearest
 from moretta.shared.features.delivery import MEASUREMENTS
 from moretta.shared.features.mfcc import check_samples
-from moretta.shared.features.speaker_code import CODE_LIMIT, PersonScale, SpeakerCode, measured
+from moretta.shared.features.public_arrays import Rules
+from moretta.shared.features.speaker_code import CODE_LIMIT, PersonScale, SpeakerCode, measured_clip
 from moretta.shared.features.spoken_steps import most_steps
 from moretta.shared.features.voice_forms import frame_count
 from moretta.shared.privacy.code_budget import code_statements
@@ -56,6 +57,11 @@ class SpeakerNormalised(Anonymizer):
         self._section, self._code = section, code
         self._references = SpeakerReferences(None, len(MEASUREMENTS))
         self._scales: dict[Speaker, PersonScale] = {}
+
+    @classmethod
+    def public_rules(cls, study: Study) -> Rules:
+        """The code, of the study's size and encoder."""
+        return SpeakerCode.rules(study.voice.code_size, is_network=study.voice.code_encoder == "network")
 
     @classmethod
     def from_study(cls, study: Study, shared: dict[str, Array]) -> SpeakerNormalised:
@@ -116,7 +122,7 @@ class SpeakerNormalised(Anonymizer):
         out: list[Array | Exception] = []
         for clip, source, speaker in zip(clips, noise, speakers, strict=True):
             try:
-                (rows,) = measured([check_samples(clip)], in_steps=self._in_steps)
+                rows = measured_clip(check_samples(clip), in_steps=self._in_steps)
                 out.append(self._released(self._scale(speaker)(rows), source))
             except Exception as error:  # fail closed: whatever went wrong, this clip has no release
                 out.append(error)
@@ -178,7 +184,7 @@ class SpeakerNormalised(Anonymizer):
         for speaker, clip in clips:
             try:
                 samples = check_samples(clip)
-                (rows,) = measured([samples], in_steps=self._in_steps)
+                rows = measured_clip(samples, in_steps=self._in_steps)
             except ClipError:
                 continue  # counted when its turn comes
             yield speaker, (clip_digest(samples), rows)

@@ -17,7 +17,7 @@ from moretta.shared.corpus.names import EMOTIONS
 from moretta.shared.errors import StudyError
 from moretta.shared.features.delivery import MEASUREMENTS
 from moretta.shared.features.person_ranks import PersonRanks
-from moretta.shared.features.public_arrays import are_finite, taken
+from moretta.shared.features.public_arrays import LEAST_SPREAD, Rule, Rules, taken
 from moretta.shared.features.speaker_code import PublicRows
 
 Floats = npt.NDArray[np.float64]
@@ -26,6 +26,9 @@ Matrix = npt.NDArray[np.float32]
 WORDS = len(EMOTIONS)
 _STRENGTH = 0.01
 """Inverse of the penalty on squared weights: measurements are many, and people who teach are few."""
+_NEVER = -1e6
+"""Bias of an emotion that nobody showed."""
+_LARGEST_WEIGHT = 1e4
 _NAMES = ("spread", "weights", "bias")
 
 
@@ -45,11 +48,23 @@ class EmotionWords:
 
     def __call__(self, places: npt.NDArray[Any]) -> npt.NDArray[np.int32]:
         """int32 [m], class indices in the order of `EMOTIONS`, of places [m, n]."""
-        return np.asarray(np.argmax(places @ self.weights + self.bias, axis=1), np.int32)
+        scores = np.asarray(places, np.float64) @ self.weights.astype(np.float64) + self.bias
+        return np.asarray(np.argmax(scores, axis=1), np.int32)
 
     def to_arrays(self) -> dict[str, npt.NDArray[Any]]:
         """As the coordinator sends it."""
         return {f"voice/emotion-words/{name}": getattr(self, name) for name in _NAMES}
+
+    @classmethod
+    def rules(cls) -> Rules:
+        """What each array may be."""
+        width = len(MEASUREMENTS)
+        rules = (
+            Rule((width,), _LARGEST_WEIGHT, LEAST_SPREAD),
+            Rule((width, WORDS), _LARGEST_WEIGHT),
+            Rule((WORDS,), -_NEVER),
+        )
+        return {f"voice/emotion-words/{name}": rule for name, rule in zip(_NAMES, rules, strict=True)}
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, npt.NDArray[Any]]) -> Self:
@@ -58,15 +73,7 @@ class EmotionWords:
         Raises:
             StudyError: an array is missing, of another shape, or holds values that cannot be.
         """
-        spread, weights, bias = taken(arrays, *(f"voice/emotion-words/{name}" for name in _NAMES))
-        width = len(MEASUREMENTS)
-        fits = spread.shape == (width,) and weights.shape == (width, WORDS) and bias.shape == (WORDS,)
-        if not fits or not are_finite(spread, weights, bias) or spread.min() <= 0:
-            raise StudyError(
-                f"emotion words of spread {list(spread.shape)}, weights {list(weights.shape)}, bias {list(bias.shape)}",
-                expected=f"finite arrays [{width}], [{width}, {WORDS}] and [{WORDS}]",
-            )
-        return cls(spread, weights, bias)
+        return cls(*taken(arrays, cls.rules()))
 
     @classmethod
     def learn(cls, places: npt.NDArray[Any], emotions: npt.NDArray[np.int64], spread: Matrix) -> Self:
@@ -91,7 +98,7 @@ class EmotionWords:
         rows, offsets = fitted.coef_, fitted.intercept_
         if len(shown) == 2:  # then there is one row, for the second against the first
             rows, offsets = np.vstack([-rows, rows]), np.concatenate([-offsets, offsets])
-        weights, bias = np.zeros((len(spread), WORDS), np.float32), np.full(WORDS, -np.float32(1e6))
+        weights, bias = np.zeros((len(spread), WORDS), np.float32), np.full(WORDS, np.float32(_NEVER))
         weights[:, shown], bias[shown] = rows.T, offsets
         return cls(spread, weights, bias)
 

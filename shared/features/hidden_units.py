@@ -9,12 +9,13 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from moretta.shared.errors import StudyError
+from moretta.shared.features.delivery import MEASUREMENTS
+from moretta.shared.features.public_arrays import Rule, Rules
 
 Matrix = npt.NDArray[np.float32]
 Floats = npt.NDArray[np.float64]
 
-MAX_UNITS = 1024
+LARGEST_WEIGHT = 1e6
 _NAMES = ("hidden-weight", "hidden-bias")
 
 
@@ -36,20 +37,12 @@ class HiddenUnits:
         return {prefix + name: array for name, array in zip(_NAMES, (self.weight, self.bias), strict=True)}
 
     @classmethod
-    def from_arrays(cls, arrays: Mapping[str, npt.NDArray[Any]], prefix: str, *, width: int) -> Self | None:
-        """What `to_arrays` made, for `width` values; None where nothing of the kind was sent.
+    def rules(cls, prefix: str, width: int = len(MEASUREMENTS)) -> Rules:
+        """What each array may be, of units that look at `width` values."""
+        shapes: tuple[tuple[int | str, ...], ...] = ((width, "units"), ("units",))
+        return {prefix + name: Rule(shape, LARGEST_WEIGHT) for name, shape in zip(_NAMES, shapes, strict=True)}
 
-        Raises:
-            StudyError: one array without the other, or of another shape, or with values that cannot be.
-        """
-        sent = [arrays.get(prefix + name) for name in _NAMES]
-        if all(array is None for array in sent):
-            return None
-        weight, bias = (np.ascontiguousarray([] if array is None else array, np.float32) for array in sent)
-        fits = bias.ndim == 1 and 1 <= len(bias) <= MAX_UNITS and weight.shape == (width, len(bias))
-        if not fits or not (np.isfinite(weight).all() and np.isfinite(bias).all()):
-            raise StudyError(
-                f"hidden units of weight {list(weight.shape)}, bias {list(bias.shape)}",
-                expected=f"finite arrays [{width}, h] and [h], h up to {MAX_UNITS}",
-            )
-        return cls(weight, bias)
+    @classmethod
+    def of(cls, arrays: Mapping[str, npt.NDArray[Any]], prefix: str) -> Self:
+        """From arrays that were checked."""
+        return cls(*(arrays[prefix + name] for name in _NAMES))

@@ -73,6 +73,7 @@ class PersonWhitening:
         prior = PRIOR_CLIPS_PER_VALUE * size
         shrunk = (clips * covariance + prior * np.eye(size)) / (clips + prior)
         values, vectors = np.linalg.eigh(shrunk)
+        values = np.maximum(values, 0.5 * prior / (clips + prior))  # twice that by the line above, but for rounding
         alike = share if counts is None else np.asarray(counts, np.float64) / np.sum(counts)
         return cls(alike @ exact + shift, vectors / np.sqrt(values) @ vectors.T)
 

@@ -1,30 +1,99 @@
-"""Arrays that the coordinator makes in public and every site takes, by name."""
+"""Arrays that the coordinator makes in public and every site takes, by name: what each may be.
+
+A site trusts none of them. It checks each by itself, before any clip is read, so that an error depends on the arrays
+alone; and the ranges are such that what anonymizers compute stays finite in float64.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from moretta.shared.errors import StudyError
 
+LEAST_SPREAD = 0.5e-3
+"""Of what is divided by: public deviations are 1e-3 at least, as float32."""
+MAX_VALUES = 2**28
 
-def taken(arrays: Mapping[str, npt.NDArray[Any]], *names: str) -> list[npt.NDArray[np.float32]]:
-    """Some of them, in this order, as float32. Their shapes and values are for the caller to check.
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """What one public array may be. Every value is finite, from `least` to `largest`."""
+
+    shape: tuple[int | str, ...]
+    """Sizes; a name stands for any size from 1 on, the same wherever it is named in one request."""
+    largest: float
+    least: float | None = None
+    """None means minus the largest. What is divided by has a positive one."""
+    dtype: Literal["float32", "int64"] = "float32"
+    optional: bool = False
+
+    def __str__(self) -> str:
+        sizes = ", ".join(map(str, self.shape))
+        return f"{self.dtype} [{sizes}] within {self.lowest:g} and {self.largest:g}"
+
+    @property
+    def lowest(self) -> float:
+        """The least value."""
+        return -self.largest if self.least is None else self.least
+
+
+Rules = Mapping[str, Rule]
+
+
+def check_public(arrays: Mapping[str, npt.NDArray[Any]], rules: Rules) -> None:
+    """Check all public arrays of a request.
 
     Raises:
-        StudyError: some are missing.
+        StudyError: an array is missing or not named by the rules, of another type or shape, or holds values that
+            cannot be.
     """
-    missing = [name for name in names if name not in arrays]
+    unknown = sorted(arrays.keys() - rules.keys())
+    if unknown:
+        raise StudyError(
+            f"public arrays that nothing here takes: {', '.join(unknown)[:200]}",
+            expected=f"only {', '.join(rules) or 'none'}",
+            fix="let the coordinator send what the study's anonymizers declare",
+        )
+    named(arrays, rules)
+
+
+def taken(arrays: Mapping[str, npt.NDArray[Any]], rules: Rules) -> list[npt.NDArray[Any]]:
+    """Those that the rules name, checked and in their order; others are not looked at. Errors: see `named`."""
+    return list(named(arrays, rules).values())
+
+
+def named(arrays: Mapping[str, npt.NDArray[Any]], rules: Rules) -> dict[str, npt.NDArray[Any]]:
+    """The same with their names.
+
+    Raises:
+        StudyError: as `check_public`.
+    """
+    missing = [name for name, rule in rules.items() if name not in arrays and not rule.optional]
     if missing:
         raise StudyError(
-            f"public voice arrays without {', '.join(missing)}",
-            expected="what the coordinator's codebook stage makes for this study",
-            fix="run that stage first",
+            f"public arrays without {', '.join(missing)}",
+            expected="what the coordinator makes for this study",
+            fix="let the coordinator make what is public for this study",
         )
-    return [np.ascontiguousarray(arrays[name], np.float32) for name in names]
+    sizes: dict[str, int] = {}
+    return {name: _checked(name, arrays[name], rule, sizes) for name, rule in rules.items() if name in arrays}
+
+
+def _checked(name: str, array: npt.NDArray[Any], rule: Rule, sizes: dict[str, int]) -> npt.NDArray[Any]:
+    found = f"{array.dtype} {list(array.shape)}"
+    known = len(array.shape) == len(rule.shape) and 0 < array.size <= MAX_VALUES
+    for size, wanted in zip(array.shape, rule.shape, strict=False):
+        known = known and size == (sizes.setdefault(wanted, size) if isinstance(wanted, str) else wanted)
+    if not known or str(array.dtype) != rule.dtype:
+        raise StudyError(f"the public array {name} of {found}", expected=f"{rule}")
+    if not ((array >= rule.lowest) & (array <= rule.largest)).all():  # false for NaN
+        raise StudyError(f"the public array {name} with values that cannot be", expected=f"{rule}")
+    return np.ascontiguousarray(array)
 
 
 def are_finite(*arrays: npt.NDArray[Any]) -> bool:

@@ -13,11 +13,11 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from moretta.shared.errors import StudyError
 from moretta.shared.features.codebook import fit_codebook, nearest
 from moretta.shared.features.mfcc import Frames, mfcc_batch
-from moretta.shared.features.public_arrays import are_finite, taken
+from moretta.shared.features.public_arrays import LEAST_SPREAD, Rule, Rules, taken
 from moretta.shared.features.public_voice import PublicVoice, labelled_speech
+from moretta.shared.privacy.bounded import bounded
 
 Matrix = npt.NDArray[np.float32]
 Vector = npt.NDArray[np.float32]
@@ -31,6 +31,7 @@ FRAME_LIMIT, VECTOR_LIMIT = 3.0, 4.0
 _SHRINKAGE = 0.3
 _PRIOR_CLIPS = 2.0
 """A speaker's own statistics count as if so many clips of public speech were among the speaker's."""
+_LARGEST_WEIGHT = 1e6
 _NAMES = ("center", "spread", "projection", "words")
 WORDS = "voice/codes/words"
 
@@ -43,9 +44,9 @@ def pooled(frames: Frames, voice: PublicVoice, segments: int) -> Matrix:
         voice: public statistics.
         segments: parts of equal length; a shorter clip is stretched to as many frames.
     """
-    bounded = np.clip(voice.standardise(frames), -FRAME_LIMIT, FRAME_LIMIT)
-    bounded = np.repeat(bounded, -(-segments // len(bounded)), axis=0)
-    parts = [np.concatenate([part.mean(axis=0), part.std(axis=0)]) for part in np.array_split(bounded, segments)]
+    inside = bounded(voice.standardise(frames), FRAME_LIMIT).astype(np.float32)
+    inside = np.repeat(inside, -(-segments // len(inside)), axis=0)
+    parts = [np.concatenate([part.mean(axis=0), part.std(axis=0)]) for part in np.array_split(inside, segments)]
     return np.asarray(parts, np.float32)
 
 
@@ -66,7 +67,7 @@ class OwnScale:
 
     def apply(self, vectors: npt.NDArray[Any]) -> Matrix:
         """Vectors in this speaker's own deviations from the speaker's own mean."""
-        return np.asarray(np.clip((vectors - self.mean) / self.std, -VECTOR_LIMIT, VECTOR_LIMIT), np.float32)
+        return bounded((vectors - self.mean) / self.std, VECTOR_LIMIT).astype(np.float32)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -84,11 +85,11 @@ class PublicCodes:
 
     def vectors(self, pooled_clip: npt.NDArray[Any]) -> Matrix:
         """Pooled vectors in public units, cut to +- `VECTOR_LIMIT`."""
-        return np.asarray(np.clip((pooled_clip - self.center) / self.spread, -VECTOR_LIMIT, VECTOR_LIMIT), np.float32)
+        return bounded((pooled_clip - self.center) / self.spread, VECTOR_LIMIT).astype(np.float32)
 
-    def codes(self, vectors: npt.NDArray[Any]) -> Matrix:
-        """[segments, 2 n] in public units, or a speaker's own -> float32 [segments, d]."""
-        return np.asarray(vectors @ self.projection, np.float32)
+    def codes(self, vectors: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+        """[segments, 2 n] in public units, or a speaker's own -> float64 [segments, d], finite."""
+        return bounded(vectors, VECTOR_LIMIT) @ self.projection.astype(np.float64)
 
     def tokens(self, codes: npt.NDArray[Any]) -> npt.NDArray[np.int32]:
         """The nearest words, int32 [segments]."""
@@ -99,27 +100,25 @@ class PublicCodes:
         return {f"voice/codes/{name}": getattr(self, name) for name in _NAMES}
 
     @classmethod
+    def rules(cls, coefficients: int | None = None, size: int | str = "words") -> Rules:
+        """What each array may be."""
+        pooled_size: int | str = "pooled" if coefficients is None else 2 * coefficients
+        rules = (
+            Rule((pooled_size,), 2 * FRAME_LIMIT),
+            Rule((pooled_size,), 2 * FRAME_LIMIT, LEAST_SPREAD),
+            Rule((pooled_size, "values"), _LARGEST_WEIGHT),
+            Rule((size, "values"), _LARGEST_WEIGHT),
+        )
+        return {f"voice/codes/{name}": rule for name, rule in zip(_NAMES, rules, strict=True)}
+
+    @classmethod
     def from_arrays(cls, arrays: Mapping[str, npt.NDArray[Any]]) -> Self:
         """Check and take what the coordinator sent.
 
         Raises:
             StudyError: an array is missing, of another shape, or holds values that cannot be.
         """
-        center, spread, projection, words = taken(arrays, *(f"voice/codes/{name}" for name in _NAMES))
-        fits = (
-            center.ndim == 1
-            and spread.shape == center.shape
-            and projection.ndim == words.ndim == 2
-            and projection.shape == (len(center), words.shape[1])
-            and len(words) > 1
-        )
-        if not fits or not are_finite(center, spread, projection, words) or spread.min() <= 0:
-            raise StudyError(
-                f"public codes of center {list(center.shape)}, projection {list(projection.shape)}, words "
-                f"{list(words.shape)}",
-                expected="finite arrays [n], [n, d] and [k, d]",
-            )
-        return cls(center, spread, projection, words)
+        return cls(*taken(arrays, cls.rules()))
 
 
 def make_public_codes(

@@ -18,7 +18,7 @@ import numpy.typing as npt
 from moretta.shared.errors import ClipError, StudyError
 from moretta.shared.features.codebook import fit_codebook
 from moretta.shared.features.mfcc import COEFFICIENTS, Audio, Frames, mfcc_batch
-from moretta.shared.features.public_arrays import are_finite, taken
+from moretta.shared.features.public_arrays import LEAST_SPREAD, Rule, Rules, taken
 
 Vector = npt.NDArray[np.float32]
 
@@ -26,6 +26,8 @@ SYNTHETIC_VOICES = 16
 MAX_PUBLIC_FILES = 500
 MIN_STD = 1e-3
 """Keeps standardised values finite where public speech does not vary."""
+LARGEST_MFCC = 250.0
+"""No MFCC of sound that `check_samples` lets pass is larger: root 40 times the largest logarithm of a band's energy."""
 QUIETEST_DB = -36.0
 """Synthetic speech is heard at levels down to this: the levels that corpora are recorded at differ by about as much
 (CREMA-D and RAVDESS by 20 dB), and bounds made from one level would cut the others off."""
@@ -58,20 +60,24 @@ class PublicVoice:
         return {_MEAN: self.mean, _STD: self.std, CODEBOOK: self.codebook}
 
     @classmethod
+    def rules(
+        cls, coefficients: int | str = "coefficients", size: int | str = "codewords", *, optional: bool = False
+    ) -> Rules:
+        """What each array may be."""
+        return {
+            _MEAN: Rule((coefficients,), LARGEST_MFCC, optional=optional),
+            _STD: Rule((coefficients,), LARGEST_MFCC, LEAST_SPREAD, optional=optional),
+            CODEBOOK: Rule((size, coefficients), LARGEST_MFCC / LEAST_SPREAD, optional=optional),
+        }
+
+    @classmethod
     def from_arrays(cls, arrays: Mapping[str, npt.NDArray[Any]]) -> Self:
         """Check and take what the coordinator sent.
 
         Raises:
             StudyError: an array is missing, of another shape, or holds values that cannot be.
         """
-        mean, std, codebook = taken(arrays, _MEAN, _STD, CODEBOOK)
-        fits = mean.ndim == 1 and std.shape == mean.shape and codebook.ndim == 2 and codebook.shape[1:] == mean.shape
-        if not fits or not len(codebook) or not are_finite(mean, std, codebook) or not (std > 0).all():
-            raise StudyError(
-                f"a public voice of mean {list(mean.shape)}, std {list(std.shape)}, codebook {list(codebook.shape)}",
-                expected="finite arrays [n], [n] with positive values, and [k, n]",
-            )
-        return cls(mean, std, codebook)
+        return cls(*taken(arrays, cls.rules()))
 
 
 def make_public_voice(

@@ -22,9 +22,10 @@ from moretta.shared.features.hidden_units import HiddenUnits
 from moretta.shared.features.mfcc import Audio
 from moretta.shared.features.person_ranks import PersonRanks
 from moretta.shared.features.person_whitening import PersonWhitening
-from moretta.shared.features.public_arrays import are_finite, taken
+from moretta.shared.features.public_arrays import LEAST_SPREAD, Rule, Rules, named
 from moretta.shared.features.public_people import Recording
 from moretta.shared.features.spoken_steps import spoken_steps
+from moretta.shared.privacy.bounded import bounded
 
 if TYPE_CHECKING:
     from moretta.shared.features.encoder_options import EncoderOptions
@@ -36,6 +37,7 @@ CODE_LIMIT = 3.0
 """No value of a code is farther from 0."""
 MIN_SPREAD = 1e-3
 MAX_ROUNDS = 1_000
+_LARGEST_WEIGHT = _LARGEST_MEASUREMENT = 1e6
 _SHRINKAGE = 0.3
 _BATCH = 16
 _NAMES = ("spread", "projection", "words")
@@ -66,7 +68,8 @@ class SpeakerCode:
 
     def raw(self, places: Floats) -> Floats:
         """Places [m, n] relative to the person to codes [m, d], of which nothing was taken away yet."""
-        return np.asarray((places if self.hidden is None else self.hidden(places)) @ self.projection)
+        units = np.asarray(places if self.hidden is None else self.hidden(places), np.float64)
+        return units @ self.projection.astype(np.float64)
 
     def to_arrays(self) -> dict[str, npt.NDArray[Any]]:
         """As the coordinator sends it."""
@@ -75,28 +78,30 @@ class SpeakerCode:
         return arrays if self.hidden is None else arrays | self.hidden.to_arrays(_PREFIX)
 
     @classmethod
+    def rules(cls, size: int | str = "values", *, is_network: bool) -> Rules:
+        """What each array may be."""
+        width = len(MEASUREMENTS)
+        hidden = HiddenUnits.rules(_PREFIX) if is_network else {}
+        return {
+            _PREFIX + "spread": Rule((width,), _LARGEST_WEIGHT, LEAST_SPREAD),
+            **hidden,
+            _PREFIX + "projection": Rule(("units" if is_network else width, size), _LARGEST_WEIGHT),
+            _PREFIX + "words": Rule(("words", size), CODE_LIMIT + 1e-3),
+            _ROUNDS: Rule((1,), MAX_ROUNDS, 0, dtype="int64", optional=True),
+        }
+
+    @classmethod
     def from_arrays(cls, arrays: Mapping[str, npt.NDArray[Any]]) -> Self:
         """Check and take what the coordinator sent.
 
         Raises:
             StudyError: an array is missing, of another shape, or holds values that cannot be.
         """
-        spread, projection, words = taken(arrays, *(_PREFIX + name for name in _NAMES))
-        width = len(MEASUREMENTS)
-        hidden = HiddenUnits.from_arrays(arrays, _PREFIX, width=width)
-        units = width if hidden is None else len(hidden.bias)
-        fits = spread.shape == (width,) and projection.ndim == words.ndim == 2
-        fits = fits and projection.shape == (units, words.shape[1]) and len(words) > 1
-        if not fits or not are_finite(spread, projection, words) or spread.min() <= 0:
-            raise StudyError(
-                f"a speaker code of spread {list(spread.shape)}, projection {list(projection.shape)}, words "
-                f"{list(words.shape)}",
-                expected=f"finite arrays [{width}], [{units}, d] and [k, d]",
-            )
-        rounds = arrays.get(_ROUNDS, np.zeros(1, np.int64))
-        if rounds.shape != (1,) or not 0 <= int(rounds[0]) <= MAX_ROUNDS:
-            raise StudyError(f"a speaker code of rounds {rounds.shape}", expected=f"one number up to {MAX_ROUNDS}")
-        return cls(spread, projection, words, int(rounds[0]), hidden)
+        is_network = any(name in arrays for name in HiddenUnits.rules(_PREFIX))
+        found = named(arrays, cls.rules(is_network=is_network))
+        spread, projection, words = (found[_PREFIX + name] for name in _NAMES)
+        rounds = int(found[_ROUNDS][0]) if _ROUNDS in found else 0
+        return cls(spread, projection, words, rounds, HiddenUnits.of(found, _PREFIX) if is_network else None)
 
 
 @dataclass(frozen=True)
@@ -127,8 +132,7 @@ class PersonScale:
 
     def __call__(self, values: npt.NDArray[Any]) -> Floats:
         """[m, n] of this person's clips, known or new, to codes [m, d] within +- `CODE_LIMIT`."""
-        codes = self.whitening(self.code.raw(self.ranks(values)))
-        return np.clip(codes, -CODE_LIMIT, CODE_LIMIT)
+        return bounded(self.whitening(self.code.raw(self.ranks(values))), CODE_LIMIT)
 
 
 class PublicRows(NamedTuple):
@@ -172,6 +176,15 @@ def measured(clips: Iterable[Audio], *, in_steps: bool) -> list[Matrix]:
     parts = [spoken_steps(clip) if in_steps else [clip] for clip in clips]
     rows = iter(delivery_batch([part for steps in parts for part in steps]))
     return [np.stack([next(rows) for _ in steps]) for steps in parts]
+
+
+def measured_clip(samples: Audio, *, in_steps: bool) -> Matrix:
+    """The same of one clip at a site, bounded; zeros where measuring fails: no clip is left out for what is in it."""
+    try:
+        (rows,) = measured([samples], in_steps=in_steps)
+    except Exception:
+        rows = np.zeros((len(spoken_steps(samples)) if in_steps else 1, len(MEASUREMENTS)), np.float32)
+    return bounded(rows, _LARGEST_MEASUREMENT).astype(np.float32)
 
 
 def make_speaker_code(

@@ -13,6 +13,7 @@ import torch
 
 from moretta.shared.atomic import write_atomic
 from moretta.shared.errors import ReleaseError, StudyError
+from moretta.shared.features.public_arrays import Rule, Rules
 from moretta.shared.models.autoencoder import Autoencoder, AutoencoderSpec, stored_tensors
 
 FORMAT = "moretta-autoencoder-1"
@@ -20,6 +21,7 @@ SPEC_ARRAY = "spec"
 """int64 [side, latent], sent along with the weights."""
 _MAX_FILE_BYTES = 2 * 2**30
 _MAX_HEADER_BYTES = 2**20
+_LARGEST_WEIGHT, _LARGEST_STATISTIC = 1e3, 1e8
 
 Array = npt.NDArray[Any]
 
@@ -88,6 +90,18 @@ def autoencoder_from_arrays(arrays: Mapping[str, Array]) -> Autoencoder:
     return _built(spec, weights)
 
 
+def autoencoder_rules(spec: AutoencoderSpec, prefix: str) -> Rules:
+    """What each array of a network of this size may be."""
+    with torch.device("meta"):
+        shapes = {name: tuple(tensor.shape) for name, tensor in stored_tensors(Autoencoder(spec)).items()}
+    rules = {prefix + SPEC_ARRAY: Rule((2,), 2**16, 1, dtype="int64")}
+    for name, shape in shapes.items():
+        is_statistic = "running" in name
+        least = 0.0 if name.endswith("running_var") else None
+        rules[prefix + name] = Rule(shape, _LARGEST_STATISTIC if is_statistic else _LARGEST_WEIGHT, least)
+    return rules
+
+
 def _metadata(data: bytes) -> dict[str, str]:
     length = int.from_bytes(data[:8], "little")
     if length > min(_MAX_HEADER_BYTES, len(data) - 8):
@@ -103,17 +117,16 @@ def _spec_of(metadata: dict[str, str]) -> AutoencoderSpec:
 
 
 def _problem(spec: AutoencoderSpec, arrays: Mapping[str, Array]) -> str:
-    with torch.device("meta"):
-        wanted = {name: tuple(tensor.shape) for name, tensor in stored_tensors(Autoencoder(spec)).items()}
+    rules = {name: rule for name, rule in autoencoder_rules(spec, "").items() if name != SPEC_ARRAY}
+    wanted = {name: rule.shape for name, rule in rules.items()}
     if set(arrays) != set(wanted):
         return f"other tensors than the network ({', '.join(sorted(set(arrays) ^ set(wanted))[:4])})"
     for name, array in arrays.items():
         if array.dtype != np.float32 or array.shape != wanted[name]:
             return f"{name} of {array.dtype} {list(array.shape)} instead of float32 {list(wanted[name])}"
-        if not np.isfinite(array).all():
-            return f"{name} that is not finite everywhere"
-        if name.endswith("running_var") and (array < 0).any():
-            return f"{name} below zero"
+        rule = rules[name]
+        if not ((array >= rule.lowest) & (array <= rule.largest)).all():  # false for NaN
+            return f"{name} with values that cannot be; expected {rule}"
     return ""
 
 

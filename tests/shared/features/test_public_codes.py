@@ -85,5 +85,5 @@ def test_codes_that_cannot_be_are_refused(codes: PublicCodes, name: str, damage:
 
 
 def test_a_deviation_that_is_not_positive_is_refused(codes: PublicCodes) -> None:
-    with pytest.raises(StudyError, match="finite"):
+    with pytest.raises(StudyError, match="spread with values that cannot be"):
         PublicCodes.from_arrays(codes.to_arrays() | {"voice/codes/spread": np.zeros(26, np.float32)})

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import traceback
+import sys
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
@@ -28,6 +28,7 @@ from moretta.shared import wire
 from moretta.shared.errors import BudgetError, MessageError, MorettaError, RefusedError, ReleaseError
 from moretta.shared.exit_codes import ExitCode
 from moretta.shared.messages import REQUESTS, printable, read
+from moretta.shared.printable import log_printable, printable_traceback
 from moretta.shared.release import Release, open_release
 from moretta.shared.release.format import CLIPS_FILE, CODEBOOK_FILE, STATEMENT_FILE
 from moretta.shared.study import Study
@@ -72,6 +73,7 @@ def _answers(handler: Handler) -> Callable[[Message, Context], Message]:
         from moretta.shared.threads import limit_threads
 
         limit_threads(1)
+        log_printable()
         name, home = f"partition-{context.node_config.get('partition-id', '?')}", _home(context)
         try:
             settings = site_settings(context)
@@ -121,7 +123,7 @@ def _told(error: Exception) -> str:
 
 
 def _log_failure(home: Path | None, call: str, error: Exception) -> None:
-    why = f"{error.message}\n" if isinstance(error, MessageError) else traceback.format_exc()
+    why = f"{error.message}\n" if isinstance(error, MessageError) else printable_traceback(*sys.exc_info())
     text = f"{printable(call)} failed\n{why}\n"
     try:
         if home is not None:

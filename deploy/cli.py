@@ -26,6 +26,7 @@ from moretta.deploy.commands.train_face import train_face
 from moretta.shared.atomic import naming
 from moretta.shared.errors import Interrupted, MorettaError
 from moretta.shared.exit_codes import ExitCode
+from moretta.shared.printable import log_printable, printable
 from moretta.shared.storage import storage_error
 
 app = typer.Typer(
@@ -64,7 +65,12 @@ def version() -> None:
 
 
 def main(arguments: list[str] | None = None) -> NoReturn:
-    """Run the command line and exit with a documented code."""
+    """Run the command line and exit with a documented code.
+
+    Whatever this process and its children write is for this account alone, wherever it is written.
+    """
+    os.umask(0o077)
+    log_printable()
     arguments = sys.argv[1:] if arguments is None else arguments
     if sys.stdout is not None and hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="replace")  # a terminal without UTF-8 shows what it can
@@ -139,7 +145,7 @@ def _tell(message: str, code: ExitCode, *, as_json: bool) -> int:
     except OSError:
         _output_closed()
     with suppress(OSError):
-        typer.echo(f"moretta: {message}", err=True)
+        typer.echo(f"moretta: {printable(message, lines=True)}", err=True)
     return int(code)
 
 

@@ -15,6 +15,7 @@ from moretta.server.run import MEMORY_FILE, PROGRESS_FILE
 from moretta.server.state import STATE_FILE
 from moretta.shared.atomic import write_atomic
 from moretta.shared.errors import RunError
+from moretta.shared.printable import printable
 
 _WATCH_SECONDS = 0.25
 _MEMORY_SECONDS = 2.0
@@ -84,7 +85,11 @@ class Watch:
 
 
 def in_words(event: dict[str, Any]) -> str:
-    """One line of the progress file, for a person."""
+    """One line of the progress file, for a person. Sites' words may stand in it, and begin no line of their own."""
+    return printable(_words(event))
+
+
+def _words(event: dict[str, Any]) -> str:
     match event["state"]:
         case "started":
             return f"{event['stage']} ..."

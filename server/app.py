@@ -21,6 +21,7 @@ from moretta.shared.errors import RunError
 from moretta.shared.exit_codes import ExitCode
 from moretta.shared.messages.responses import Hello
 from moretta.shared.plan import DeploymentPlan, load_plan
+from moretta.shared.printable import log_printable
 from moretta.shared.threads import limit_threads
 from moretta.shared.versions import code_digest
 
@@ -39,6 +40,7 @@ def main(grid: Grid, context: Context) -> None:
         LinkLostError: Flower's SuperLink is gone. A deployment writes no outcome then: it can be submitted again.
     """
     limit_threads(1)
+    log_printable()
     folder = Path(str(context.run_config["run-dir"]))
     attempt = int(str(context.run_config.get("attempt", 0)))
     real = isinstance(load_plan(folder), DeploymentPlan)

@@ -179,6 +179,19 @@ def verify_log(path: Path, *, noted_head: str | None = None) -> Verified:
     return Verified(len(files), lines, previous)
 
 
+def entries(path: Path, event: str) -> Iterator[dict[str, Any]]:
+    """Lines of one event, oldest first. The chain is not checked.
+
+    Raises:
+        HomeError: a file cannot be read.
+    """
+    for file in [*older_files(path), path]:
+        for line in _lines(file):
+            record = _parsed(line)
+            if record.get("event") == event:
+                yield record
+
+
 def older_files(path: Path) -> list[Path]:
     """Files that were put aside, oldest first."""
     return sorted(path.parent.glob("audit-[0-9][0-9][0-9][0-9][0-9][0-9].jsonl"))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import traceback
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,6 +12,7 @@ from pathlib import Path
 from moretta.shared.atomic import write_atomic
 from moretta.shared.errors import MorettaError
 from moretta.shared.exit_codes import ExitCode
+from moretta.shared.printable import printable, printable_traceback
 from moretta.shared.storage import storage_error
 
 OUTCOME_FILE = "outcome.json"
@@ -43,14 +44,14 @@ def concluding(folder: Path, *, but_for: tuple[type[Exception], ...] = ()) -> It
         yield ending
     except but_for:
         (folder / "server").mkdir(parents=True, exist_ok=True)
-        (folder / "server" / "server.log").write_text(traceback.format_exc(), encoding="utf-8")
+        (folder / "server" / "server.log").write_text(printable_traceback(*sys.exc_info()), encoding="utf-8")
         raise
     except Exception as error:
         known = storage_error(error) or error
         ending.code = known.exit_code if isinstance(known, MorettaError) else ExitCode.INTERNAL
-        cause = str(known) if isinstance(known, MorettaError) else f"{type(error).__name__}: {error}"
+        cause = printable(known if isinstance(known, MorettaError) else f"{type(error).__name__}: {error}")
         (folder / "server").mkdir(parents=True, exist_ok=True)
-        (folder / "server" / "server.log").write_text(traceback.format_exc(), encoding="utf-8")
+        (folder / "server" / "server.log").write_text(printable_traceback(*sys.exc_info()), encoding="utf-8")
         write_outcome(folder, code=ending.code, stage=" ".join(getattr(error, "__notes__", [])), cause=cause)
         return
     ending.code = ExitCode.OK if ending.gate_passed else ExitCode.GATE

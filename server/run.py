@@ -21,6 +21,7 @@ from moretta.server.inquiry import Answer, Content
 from moretta.server.report.schema import EmotionResult, GatePart, RoundRow, StageRow
 from moretta.shared.errors import RunError
 from moretta.shared.plan import Plan
+from moretta.shared.printable import printable
 from moretta.shared.release import Release
 from moretta.shared.study import Asked, Study
 from moretta.shared.study_fusion import ModelKind
@@ -169,6 +170,7 @@ class Run:
 
     def warn(self, text: str) -> None:
         """Note something that the report must tell."""
+        text = printable(text)
         if text not in self.warnings:
             self.warnings.append(text)
 

@@ -9,8 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 
-def write_atomic(path: Path, data: bytes | str, *, mode: int = 0o644) -> None:
-    """Write `data` to `path` through a temporary file beside it, fsync, and rename."""
+def write_atomic(path: Path, data: bytes | str, *, mode: int = 0o600) -> None:
+    """Write `data` to `path`, for its owner alone, through a temporary file beside it, fsync, and rename."""
     payload = data.encode() if isinstance(data, str) else data
     with naming(path):
         _write(path, payload, mode)

@@ -23,6 +23,7 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 from moretta.shared.exit_codes import ExitCode
+from moretta.shared.printable import printable
 
 
 class MorettaError(Exception):
@@ -37,9 +38,8 @@ class MorettaError(Exception):
     exit_code: ClassVar[ExitCode] = ExitCode.INTERNAL
 
     def __init__(self, found: str, *, expected: str = "", fix: str = "") -> None:
-        self.found = found
-        self.expected = expected
-        self.fix = fix
+        # What was found is often what somebody else wrote
+        self.found, self.expected, self.fix = (printable(part, lines=True) for part in (found, expected, fix))
         super().__init__(self.message)
 
     def __reduce__(self) -> tuple[Any, ...]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NoReturn
 import typer
 
 from moretta.shared.exit_codes import ExitCode
+from moretta.shared.printable import printable
 
 if TYPE_CHECKING:
     from moretta.deploy.runs import Outcome
@@ -25,5 +26,5 @@ def tell_outcome(outcome: Outcome, *, as_json: bool) -> NoReturn:
             typer.echo("moretta: the run broke a limit of the study's gate; the report names it", err=True)
         case _:
             stage = f" {outcome.stage}" if outcome.stage else ""
-            typer.echo(f"moretta: the run failed{stage}: {outcome.cause}", err=True)
+            typer.echo(f"moretta: the run failed{stage}: {printable(outcome.cause)}", err=True)
     raise typer.Exit(int(outcome.code))

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from moretta.shared.exit_codes import ExitCode
+from moretta.shared.printable import printable
 
 DEFAULT_HOME = Path("moretta-server")
 
@@ -135,6 +137,35 @@ def revoke(
         typer.echo(f"{site} is revoked" + ("" if changed else " (it was already)"))
 
 
+@app.command("reset-ledger")
+def reset_ledger(
+    site: Annotated[str, typer.Argument(metavar="NAME", help="The site.")],
+    home: HomeOption = DEFAULT_HOME,
+    *,
+    length: Annotated[
+        int,
+        typer.Option(min=0, help="Entries of the ledger that must be continued; 0 takes any, even an empty one."),
+    ],
+    as_json: AsJson = False,
+) -> None:
+    """After a site's keys were stolen: take its privacy ledger back to a length that it truly had.
+
+    The server refuses a ledger that does not continue the last one it countersigned, so a thief with a site's keys can
+    shut the site out. Revoke the site and let it join anew first. Until what length its ledger was its own is in the
+    audit log (ledger-countersigned). This is written to the log.
+
+    Example: moretta server reset-ledger clinic-a --length 41
+    """
+    from moretta.deploy.server.desk import opened
+
+    with opened(home) as office:
+        done = office.reset_ledger(site, length)
+    if as_json:
+        typer.echo(json.dumps(asdict(done)))
+    else:
+        typer.echo(f"the ledger of {site} goes on from {done.length} entries (it had {done.was_length} countersigned)")
+
+
 @app.command()
 def status(home: HomeOption = DEFAULT_HOME, *, as_json: AsJson = False) -> None:
     """Tell whether the server runs and everything it needs is there. Exits with 0 if so, with 12 if not.
@@ -180,5 +211,5 @@ def _told(event: str, fields: dict[str, Any]) -> str:
         case "ready":
             return f"Ready after {fields['seconds']} s; Flower's SuperLink on 127.0.0.1:{fields['superlink']} only"
         case _:
-            more = ", ".join(f"{key} {value}" for key, value in fields.items() if value is not None)
+            more = ", ".join(f"{key} {printable(value)}" for key, value in fields.items() if value is not None)
             return f"{event.replace('-', ' ')}{': ' * bool(more)}{more}"

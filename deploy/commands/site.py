@@ -15,6 +15,7 @@ import typer
 from moretta.deploy.commands.ledger import ledger
 from moretta.deploy.commands.withdraw import withdraw
 from moretta.shared.exit_codes import ExitCode
+from moretta.shared.printable import printable
 
 if TYPE_CHECKING:
     from moretta.client.identity import Identity
@@ -171,9 +172,9 @@ def doctor(*, home: Home = None, as_json: AsJson = False) -> None:
         typer.echo(json.dumps({"findings": [f.to_json() for f in findings], "exit_code": int(code)}))
     else:
         for finding in findings:
-            typer.echo(f"{_MARKS[finding.verdict]} {finding.check}: {finding.found}")
+            typer.echo(f"{_MARKS[finding.verdict]} {finding.check}: {printable(finding.found)}")
             if finding.fix:
-                typer.echo(f"        to fix it: {finding.fix}")
+                typer.echo(f"        to fix it: {printable(finding.fix)}")
     raise typer.Exit(code)
 
 

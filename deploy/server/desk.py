@@ -12,7 +12,7 @@ from typing import Any
 
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from moretta.server.audit_log import AuditLog
+from moretta.server.audit_log import AuditLog, entries
 from moretta.server.enrollment.authority_files import load_certificate
 from moretta.server.enrollment.records import SiteRecord
 from moretta.server.enrollment.registry import Registry
@@ -20,6 +20,8 @@ from moretta.server.enrollment.tokens import issue_token
 from moretta.server.home import ServerHome
 from moretta.shared.enrollment.fingerprint import fingerprint
 from moretta.shared.enrollment.join_string import JoinString
+from moretta.shared.errors import EnrollmentError
+from moretta.shared.privacy.chain import START
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +59,47 @@ class Desk:
         changed = self.registry.end_site(site, "revoked")
         self.audit.add("revoked", site=site, changed=changed)
         return changed
+
+    def reset_ledger(self, site: str, length: int) -> LedgerReset:
+        """Let a site's privacy ledger go on from an earlier entry than the last that was countersigned.
+
+        Whoever had a site's keys could have had a ledger of their own countersigned, which the site's own does not
+        continue: nothing could leave the site any more.
+
+        Raises:
+            EnrollmentError: no ledger of such a site was countersigned, or none of this length.
+        """
+        head = self._signed_head(site, length)
+        was_head, was_length = self.registry.reset_ledger(site, head=head, length=length)
+        done = LedgerReset(site, was_length=was_length, was_head=was_head, length=length, head=head)
+        self.audit.add("ledger-reset", **asdict(done))
+        return done
+
+    def _signed_head(self, site: str, length: int) -> str:
+        if not length:
+            return START
+        signed = {
+            e["length"]: e["head"] for e in entries(self.home.audit_log, "ledger-countersigned") if e["site"] == site
+        }
+        if length not in signed:
+            last = ", ".join(map(str, sorted(signed)[-10:])) or "none"
+            raise EnrollmentError(
+                f"the audit log has no countersigned ledger of {site} with {length} entries",
+                expected=f"a length that was countersigned; the last ones are {last}",
+                fix="look for ledger-countersigned in audit.jsonl, and for the day on which the keys were lost",
+            )
+        return str(signed[length])
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerReset:
+    """What the server now takes for the last head of a site's privacy ledger, and what it took before."""
+
+    site: str
+    was_length: int
+    was_head: str
+    length: int
+    head: str
 
 
 @contextmanager

@@ -22,6 +22,7 @@ from moretta.shared.corpus.clips import Clip
 from moretta.shared.corpus.media import SAMPLE_RATE
 from moretta.shared.corpus.recordings import read_pictures, read_sound
 from moretta.shared.errors import ClipError
+from moretta.shared.printable import shown
 from moretta.shared.release import ReleasedClip
 
 if TYPE_CHECKING:
@@ -139,7 +140,9 @@ def _data(kind: str, content: bytes) -> str:
 
 @cache
 def _environment() -> Environment:
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment = Environment(
+        autoescape=True, finalize=shown, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
     environment.filters["number"] = lambda value: "no finite guarantee" if value is None else f"{value:,.4g}"
     return environment
 

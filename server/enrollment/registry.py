@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from sqlalchemy import ColumnElement, Select, and_, func, insert, or_, select, update
+from sqlalchemy import ColumnElement, Select, and_, delete, func, insert, or_, select, update
 
 from moretta.server.enrollment.authority import Clock, Issued
 from moretta.server.enrollment.changes import (
@@ -21,7 +21,7 @@ from moretta.server.enrollment.changes import (
     withdraw_tokens,
 )
 from moretta.server.enrollment.database import Database, create_database, open_database
-from moretta.server.enrollment.models import Certificate, NodeKey, Site, Token
+from moretta.server.enrollment.models import Certificate, LedgerHead, NodeKey, Site, Token
 from moretta.server.enrollment.records import Enrolled, KnownCertificate, KnownToken, NodeKeyRecord, SiteRecord
 from moretta.server.refusal import Refusal
 from moretta.shared.errors import EnrollmentError
@@ -221,6 +221,30 @@ class Registry:
                     last_call=func.max(Site.last_call, last_call),
                 )
             )
+
+    def reset_ledger(self, site: str, *, head: str, length: int) -> tuple[str, int]:
+        """Let a site's privacy ledger go on from an earlier head; returns the head and length before.
+
+        Args:
+            site: its name.
+            head: that its next ledger must continue.
+            length: entries up to that head; 0 lets any ledger be its next.
+
+        Raises:
+            EnrollmentError: no ledger of such a site was countersigned.
+        """
+        of_site = LedgerHead.site == site
+        with self._database.write() as connection:
+            row = connection.execute(select(LedgerHead.head, LedgerHead.length).where(of_site)).first()
+            if row is None:
+                raise EnrollmentError(
+                    f"no privacy ledger of a site {site} was countersigned", fix="moretta server sites lists the sites"
+                )
+            if length:
+                connection.execute(update(LedgerHead).where(of_site).values(head=head, length=length))
+            else:
+                connection.execute(delete(LedgerHead).where(of_site))
+        return row.head, row.length
 
     def sites(self) -> list[SiteRecord]:
         """Every site there was, by name."""

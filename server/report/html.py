@@ -14,6 +14,7 @@ from markupsafe import Markup
 
 from moretta.server.report import beyond, figures, forest, judges, summary, tradeoff, view, words
 from moretta.server.report.schema import AuditRow, Report
+from moretta.shared.printable import shown
 from moretta.shared.toml_text import to_toml
 
 
@@ -101,7 +102,12 @@ def _drawn(drawing: str | None) -> Markup | None:
 @cache
 def _environment() -> Environment:
     environment = Environment(
-        loader=FunctionLoader(_asset), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=FunctionLoader(_asset),
+        autoescape=True,
+        finalize=shown,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
     environment.filters.update(
         percent=words.percent,

@@ -7,6 +7,12 @@ from __future__ import annotations
 
 from html import escape
 
+from moretta.shared.printable import printable
+
+
+def _safe(text: str) -> str:
+    return escape(printable(text, lines=True))
+
 
 def number(value: float) -> str:
     """A coordinate, short."""
@@ -20,13 +26,13 @@ def attributes(**values: str | float | None) -> str:
         if value is None or value == "":
             continue
         name = key.rstrip("_").replace("_", "-")
-        parts.append(f' {name}="{number(value) if isinstance(value, int | float) else escape(value, quote=True)}"')
+        parts.append(f' {name}="{number(value) if isinstance(value, int | float) else _safe(value)}"')
     return "".join(parts)
 
 
 def text(x: float, y: float, words: str, *, class_: str = "", anchor: str = "start") -> str:
     """Text with its baseline at (x, y)."""
-    return f"<text{attributes(x=x, y=y, class_=class_, text_anchor=anchor)}>{escape(words)}</text>"
+    return f"<text{attributes(x=x, y=y, class_=class_, text_anchor=anchor)}>{_safe(words)}</text>"
 
 
 def line(x1: float, y1: float, x2: float, y2: float, *, class_: str) -> str:
@@ -52,7 +58,7 @@ def polygon(points: list[tuple[float, float]], *, class_: str) -> str:
 
 def marker(x: float, y: float, *, shape: str, class_: str, tip: str = "", size: float = 5.0) -> str:
     """A mark: `circle`, `square`, `diamond` or `triangle`, with words that show on hover."""
-    title = f"<title>{escape(tip)}</title>" if tip else ""
+    title = f"<title>{_safe(tip)}</title>" if tip else ""
     if shape == "circle":
         return f"<circle{attributes(cx=x, cy=y, r=size, class_=class_)}>{title}</circle>"
     s = size * 1.15
@@ -82,7 +88,7 @@ def figure(width: float, height: float, body: list[str], *, name: str, title: st
         role="img",
         aria_labelledby=f"{name}-title {name}-desc",
     )
-    words = f'<title id="{name}-title">{escape(title)}</title><desc id="{name}-desc">{escape(description)}</desc>'
+    words = f'<title id="{name}-title">{_safe(title)}</title><desc id="{name}-desc">{_safe(description)}</desc>'
     return f"<svg{head}>{words}{''.join(body)}</svg>"
 
 

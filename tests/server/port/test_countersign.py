@@ -17,10 +17,12 @@ from moretta.client.countersign import Countersigned
 from moretta.client.identity import Identity, openssh_private
 from moretta.client.ledger import Ledger
 from moretta.client.receipts import receipt_path, stored_receipt
+from moretta.deploy.server.desk import Desk
 from moretta.server.audit_log import verify_log
 from moretta.server.enrollment import countersign
 from moretta.server.enrollment.countersign import MOST_ENTRIES, Countersigner
-from moretta.shared.errors import RefusedError
+from moretta.server.home import ServerHome, ServerSettings
+from moretta.shared.errors import EnrollmentError, RefusedError
 from moretta.shared.pb.enrollment_pb2 import CountersignHeadRequest
 from moretta.shared.relay import BODY_BYTES_KEY
 
@@ -239,3 +241,28 @@ def test_a_site_that_has_its_ledger_signed_without_end_is_slowed_down(port: Runn
         except grpc.RpcError as error:
             outcomes.add(refusal(error))
     assert outcomes == {("RESOURCE_EXHAUSTED", "too-fast")}
+
+
+def test_a_thief_s_ledger_that_shut_a_site_out_is_taken_back_by_the_operator_and_the_log_says_so(
+    tmp_path: Path, sign: Sign, ledger: Path, port: RunningPort, site: SiteKeys
+) -> None:
+    _spend(ledger, 2)
+    sign()
+    known = b"".join(bytes.fromhex(digest) for digest in Ledger(ledger).digests)
+    _countersigned(port, site, known + bytes(32))  # by somebody with the site's key
+    _spend(ledger, 2)
+    with pytest.raises(RefusedError, match="entry 3 is not the one that was countersigned"):
+        sign()
+    settings = ServerSettings(address="a:1", listen="a:1", names=("a",))
+    desk = Desk(ServerHome(tmp_path, settings), port.office.registry, port.audit)
+    with pytest.raises(EnrollmentError, match=r"no countersigned ledger of clinic-a with 1 entries; .* 2, 3"):
+        desk.reset_ledger("clinic-a", 1)
+    with pytest.raises(EnrollmentError, match="no privacy ledger of a site ghost"):
+        desk.reset_ledger("ghost", 0)
+    done = desk.reset_ledger("clinic-a", 2)
+    assert (done.was_length, done.length) == (3, 2)
+    sign()
+    (line,) = _events(tmp_path, "ledger-reset")
+    assert (line["site"], line["was_length"], line["was_head"], line["length"]) == ("clinic-a", 3, done.was_head, 2)
+    assert desk.reset_ledger("clinic-a", 0).was_length == 4
+    _countersigned(port, site, bytes(32))

@@ -43,7 +43,7 @@ class LoopbackServer:
     def __init__(self, app: ASGIApp, folder: Path, *, port: int = 0) -> None:
         self.certificate = folder / "connector.pem"
         key_file = folder / ".connector.key"
-        certificate, key = _self_signed()
+        certificate, key = self_signed()
         write_atomic(self.certificate, certificate, mode=0o600)
         write_atomic(key_file, key, mode=0o600)
         config = uvicorn.Config(
@@ -77,9 +77,10 @@ class LoopbackServer:
         self._server.should_exit = True
 
 
-def _self_signed() -> tuple[str, str]:
+def self_signed() -> tuple[str, str]:
+    """A certificate for 127.0.0.1 that nobody but its holder can use, and its key, both PEM."""
     key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "moretta connector")])
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "moretta loopback")])
     now = dt.datetime.now(dt.UTC)
     certificate = (
         x509.CertificateBuilder()

@@ -1,4 +1,8 @@
-"""Flower's SuperNode as a child of the site: started, watched, started again, and ended with all that it started.
+"""Flower's SuperNode and its executor as children of the site: started, watched, started again, and ended.
+
+The executor takes the SuperNode's tasks and starts a ClientApp for each. It is a process of our own beside the
+SuperNode (`--isolation process`), since only then does Flower ask it for a secret: a SuperNode that starts its executor
+itself gives its tasks to any local account that asks for them.
 
 A SuperNode that was killed is refused by the SuperLink for up to a minute, because there it still counts as online. So
 one that ends is started again after a while, and again, and never given up.
@@ -10,14 +14,16 @@ import asyncio
 import logging
 import os
 import random
+import secrets
 import socket
 import sys
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
-from moretta.client.loopback import HOST
+from moretta.client.loopback import HOST, self_signed
 from moretta.client.site_home import SITE_HOME, SiteHome
 from moretta.deploy.runtime import marked
 from moretta.deploy.runtime.proxies import without_proxies
@@ -32,6 +38,29 @@ _END_SECONDS = 15.0
 _LOG_BYTES = 10 * 2**20
 _STILL_ONLINE = "[code: 2004]"
 _log = logging.getLogger("moretta.site")
+
+
+@dataclass(frozen=True, slots=True)
+class Runtime:
+    """Where a SuperNode gives its tasks out, and what both ends of that prove themselves with; new at each start."""
+
+    port: int
+    """On loopback."""
+    certificate: Path
+    """That the SuperNode is known by: a task is what code a ClientApp runs, so not everybody may give it one."""
+    key: Path
+    secret: Path
+    """Of the executor: who does not know it is given no task."""
+
+    @classmethod
+    def new(cls, folder: Path) -> Runtime:
+        """With a free port, and files in `folder` that only this account can read."""
+        folder = folder.absolute()
+        made = cls(_free_port(), folder / "runtime.pem", folder / "runtime.key", folder / "runtime.secret")
+        certificate, key = self_signed()
+        for path, content in ((made.certificate, certificate), (made.key, key), (made.secret, secrets.token_hex(32))):
+            write_atomic(path, content, mode=0o600)
+        return made
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +81,8 @@ class SuperNodeCommand:
     node_key: Path
     trusted_entities: Path
 
-    def arguments(self) -> list[str]:
-        """The command line. Nothing secret stands in it."""
+    def arguments(self, runtime: Runtime) -> list[str]:
+        """The SuperNode's command line. Nothing secret stands in it."""
         return [
             str(Path(sys.executable).parent / "flower-supernode"),
             "--superlink",
@@ -67,13 +96,33 @@ class SuperNodeCommand:
             "--host",
             HOST,
             "--port",
-            str(_free_port()),
+            str(runtime.port),
+            "--ssl-ca-certfile",
+            str(runtime.certificate),
+            "--ssl-certfile",
+            str(runtime.certificate),
+            "--ssl-keyfile",
+            str(runtime.key),
+            "--isolation",
+            "process",
+            "--superexec-auth-secret-file",
+            str(runtime.secret),
             "--node-config",
             f"{SITE_HOME}={_quoted(str(self.home.root.absolute()))}",
         ]
 
+    def executor_arguments(self, runtime: Runtime, supernode: int) -> list[str]:
+        """The executor's command line; it ends when the SuperNode of this pid has."""
+        return [
+            *(sys.executable, "-P", "-m", "moretta.deploy.site.executor"),  # -P: nothing is imported from its folder
+            *("--runtime-api-address", f"{HOST}:{runtime.port}"),
+            *("--root-certificates", str(runtime.certificate)),
+            *("--superexec-auth-secret-file", str(runtime.secret)),
+            *("--parent-pid", str(supernode)),
+        ]
+
     def environment(self, mark: str) -> dict[str, str]:
-        """What the SuperNode and the ClientApps inherit."""
+        """What the SuperNode, its executor and the ClientApps inherit."""
         binaries = str(Path(sys.executable).parent)
         return {
             **without_proxies(os.environ),
@@ -143,32 +192,33 @@ class SuperNodeKeeper:
         write_atomic(self._mark_file, mark, mode=0o600)
         _rotate(self._log_file)
         start = self._log_file.stat().st_size if self._log_file.exists() else 0
+        runtime = Runtime.new(self._command.home.keys)
         with self._log_file.open("ab") as output:
-            self._process = await asyncio.create_subprocess_exec(
-                *self._command.arguments(),
-                env=self._command.environment(mark),
-                cwd=self._command.home.flower,
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-                start_new_session=True,  # Ctrl-C reaches the supervisor alone, which ends all in order
-            )
+            supernode = await self._started(self._command.arguments(runtime), mark, output)
+            self._process = supernode
+            arguments = self._command.executor_arguments(runtime, supernode.pid)
+            executor = await self._started(arguments, mark, output)
         self.starts += 1
-        code = await self._process.wait()
+        code, told = await _first_end(supernode, executor)
         self._process = None
-        return code, _explained(self._log_file, start)
+        return code, told or _explained(self._log_file, start)
+
+    async def _started(self, arguments: list[str], mark: str, output: BinaryIO) -> asyncio.subprocess.Process:
+        return await asyncio.create_subprocess_exec(
+            *arguments,
+            env=self._command.environment(mark),
+            cwd=self._command.home.flower,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,  # Ctrl-C reaches the supervisor alone, which ends all in order
+        )
 
     async def _stop(self) -> None:
         """Ask it to end while the connector still listens: a node that signs off can come back at once."""
         process, self._process = self._process, None
-        if process is not None and process.returncode is None:
-            process.terminate()
-            try:
-                async with asyncio.timeout(_END_SECONDS):
-                    await process.wait()
-            except TimeoutError:
-                process.kill()
-                await process.wait()
+        if process is not None:
+            await _end(process)
         await asyncio.to_thread(self._end_left_over)
 
     def _end_left_over(self) -> None:
@@ -180,6 +230,32 @@ class SuperNodeKeeper:
         if len(mark) >= 32:
             marked.end_all_for_sure(mark)
         self._mark_file.unlink(missing_ok=True)
+
+
+async def _first_end(supernode: asyncio.subprocess.Process, executor: asyncio.subprocess.Process) -> tuple[int, str]:
+    """Wait until one of the two ends; without its executor a SuperNode is of no use, and signs off."""
+    waiting = [asyncio.create_task(process.wait()) for process in (supernode, executor)]
+    try:
+        await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in waiting:
+            task.cancel()
+    if supernode.returncode is None:
+        await _end(supernode)
+        return executor.returncode or 0, " (its executor ended)"
+    return supernode.returncode, ""
+
+
+async def _end(process: asyncio.subprocess.Process) -> None:
+    if process.returncode is not None:
+        return
+    process.terminate()
+    try:
+        async with asyncio.timeout(_END_SECONDS):
+            await process.wait()
+    except TimeoutError:
+        process.kill()
+        await process.wait()
 
 
 def _quoted(path: str) -> str:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from moretta.shared.errors import MessageError
+from moretta.shared.printable import printable as escaped
 from moretta.shared.wire import ARRAYS, CONFIG, METRICS
 
 if TYPE_CHECKING:
@@ -92,14 +93,9 @@ def read(kind: type[M], content: RecordDict) -> M:
 
 
 def printable(text: object, limit: int = _SHOWN) -> str:
-    """What somebody sent, as it may stand in a log: one line of visible characters, cut to a length.
-
-    >>> printable("a" + chr(27) + "[2J" + chr(10) + "b")
-    'a?[2J?b'
-    """
+    """What somebody sent, as it may stand in a log: one line of visible characters, cut to a length."""
     cut = str(text)[: limit + 1]
-    shown = "".join(c if c.isprintable() else "?" for c in cut[:limit])
-    return shown + "..." if len(cut) > limit else shown
+    return escaped(cut[:limit]) + "..." if len(cut) > limit else escaped(cut)
 
 
 def _refused(kind: type[Message], why: str) -> MessageError:

@@ -109,6 +109,21 @@ def test_the_control_api_cannot_be_reached_through_the_connector(server: ServerP
     assert seen <= {"pull-messages", "send-node-heartbeat"}
 
 
+def test_another_account_of_the_machine_can_take_no_task_and_see_no_secret(site: SiteProcess) -> None:
+    """It can reach the SuperNode's port on loopback, and read every command line."""
+    site.wait_online()
+    commands = [process.cmdline() for process in site.children()]
+    (supernode,) = [line for line in commands if "--superexec-auth-secret-file" in line and "--superlink" in line]
+    assert [line for line in commands if "moretta.deploy.site.executor" in line]
+    url = f"https://127.0.0.1:{supernode[supernode.index('--port') + 1]}/v1/runtime"
+    headers = {"content-type": "application/protobuf", "accept": "application/protobuf"}
+    with httpx.Client(verify=False, trust_env=False, headers=headers) as http:  # noqa: S501 - an intruder's choice
+        for path in ("acquire-task", "pull-task-input", "pull-object"):
+            assert http.post(f"{url}/{path}", content=b"").status_code in (400, 401)
+    secret = (site.folder / "keys" / "runtime.secret").read_text()
+    assert not [line for line in commands if secret in " ".join(line)]
+
+
 def test_a_renewal_beside_the_running_site_is_taken_over_and_no_call_is_lost(
     server: ServerProcess, site: SiteProcess
 ) -> None:

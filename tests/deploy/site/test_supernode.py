@@ -15,10 +15,11 @@ import pytest
 
 from moretta.client.site_home import SiteHome
 from moretta.deploy.runtime import marked
-from moretta.deploy.site.supernode import BASE_SECONDS, CAP_SECONDS, SuperNodeCommand, SuperNodeKeeper
+from moretta.deploy.site.supernode import BASE_SECONDS, CAP_SECONDS, Runtime, SuperNodeCommand, SuperNodeKeeper
 from moretta.shared.errors import HomeError
 
 FOR_EVER = "import time; time.sleep(60)"
+_RUNTIME = Runtime(1, Path("/r.pem"), Path("/r.key"), Path("/r.secret"))
 
 
 @dataclass
@@ -27,9 +28,13 @@ class Program:
 
     home: SiteHome
     code: str
+    executor: str = FOR_EVER
 
-    def arguments(self) -> list[str]:
+    def arguments(self, runtime: Runtime | None = None) -> list[str]:
         return [sys.executable, "-S", "-c", self.code]
+
+    def executor_arguments(self, runtime: Runtime, supernode: int) -> list[str]:
+        return [sys.executable, "-S", "-c", self.executor]
 
     def environment(self, mark: str) -> dict[str, str]:
         return {**os.environ, marked.MARK: mark}
@@ -165,6 +170,24 @@ def test_what_a_killed_supervisor_left_is_ended_before_a_new_one_starts(home: Si
     scene(body)
 
 
+def test_an_executor_that_ends_takes_the_supernode_along_and_both_start_again(
+    home: SiteHome, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def body() -> list[str]:
+        program: Any = Program(home, FOR_EVER, executor="raise SystemExit(3)")
+        keeper = SuperNodeKeeper(program, sleep=Slept())
+        secrets: list[str] = []
+        keeper._on_start = lambda: secrets.extend(p.read_text() for p in home.keys.glob("runtime.secret"))
+        task = asyncio.create_task(keeper.keep())
+        await until(lambda: keeper.starts >= 3)
+        await ended(task)
+        return secrets
+
+    first, second = scene(body)[:2]
+    assert first != second
+    assert "ended with code 3 (its executor ended)" in caplog.text
+
+
 def test_a_long_log_is_put_aside(home: SiteHome, monkeypatch: pytest.MonkeyPatch) -> None:
     from moretta.deploy.site import supernode
 
@@ -183,12 +206,19 @@ def test_a_long_log_is_put_aside(home: SiteHome, monkeypatch: pytest.MonkeyPatch
 
 def test_nothing_secret_stands_on_the_command_line_and_all_stays_on_loopback(home: SiteHome) -> None:
     command = SuperNodeCommand(home, 4711, Path("/c.pem"), home.keys / "node", home.keys / "trusted.yaml")
-    arguments = command.arguments()
+    runtime = Runtime.new(home.keys)
+    arguments = command.arguments(runtime)
     said = dict(zip(arguments[1::2], arguments[2::2], strict=True))
     assert said["--superlink"] == "127.0.0.1:4711"
     assert said["--host"] == "127.0.0.1"
     assert said["--trusted-entities"] == str(home.keys / "trusted.yaml")
-    assert "--insecure" not in arguments
+    assert (said["--isolation"], said["--superexec-auth-secret-file"]) == ("process", str(home.keys / "runtime.secret"))
+    executor = command.executor_arguments(runtime, 4712)
+    assert executor[executor.index("--runtime-api-address") + 1] == f"127.0.0.1:{said['--port']}"
+    assert "--insecure" not in [*arguments, *executor]
+    secrets = [path.read_text() for path in (runtime.secret, runtime.key)]
+    assert not [text for text in secrets if text in " ".join([*arguments, *executor])]
+    assert {path.stat().st_mode & 0o077 for path in home.keys.iterdir()} == {0}
     environment = command.environment("mark")
     assert environment["FLWR_HOME"].startswith(str(home.root))
     assert environment["FLWR_TELEMETRY_ENABLED"] == "0"
@@ -200,7 +230,7 @@ def test_flower_reads_the_site_s_folder_from_the_command_line_whatever_it_is_cal
     from flwr.common.config import parse_config_args
 
     home = SiteHome(tmp_path / name)
-    arguments = SuperNodeCommand(home, 1, Path("/c"), Path("/n"), Path("/t")).arguments()
+    arguments = SuperNodeCommand(home, 1, Path("/c"), Path("/n"), Path("/t")).arguments(_RUNTIME)
     said = arguments[arguments.index("--node-config") + 1]
     assert parse_config_args([said]) == {"site-home": str(home.root)}
 
@@ -208,4 +238,4 @@ def test_flower_reads_the_site_s_folder_from_the_command_line_whatever_it_is_cal
 @pytest.mark.parametrize("name", ["both ' and \"", "two\nlines"])
 def test_a_name_that_flower_cannot_read_is_refused(tmp_path: Path, name: str) -> None:
     with pytest.raises(HomeError, match="a folder whose name Flower cannot read"):
-        SuperNodeCommand(SiteHome(tmp_path / name), 1, Path("/c"), Path("/n"), Path("/t")).arguments()
+        SuperNodeCommand(SiteHome(tmp_path / name), 1, Path("/c"), Path("/n"), Path("/t")).arguments(_RUNTIME)

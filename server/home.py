@@ -51,6 +51,10 @@ class Limits(_Section):
     """Of one site, in the long run. Faster ones are slowed down before they are refused."""
     burst_calls: int = Field(default=400, ge=1, le=100_000)
     """Calls that one site may make at once after a pause."""
+    site_calls_per_day: int = Field(default=250_000, ge=1000)
+    """Of one site: each is a line of the audit log, of about 400 bytes. An idle site makes 32,000."""
+    site_bytes_per_day: int = Field(default=64 * 1024 * MIB, ge=MIB)
+    """Of one site's bodies: Flower's state grows with them, and does not shrink."""
     site_calls_in_flight: int = Field(default=16, ge=1, le=1000)
     """Of one site. As many more may wait; further ones are refused at once."""
     calls_open: int = Field(default=512, ge=16, le=10_000)
@@ -174,6 +178,8 @@ token_hours = {lifetimes.token_hours}    # a join string
 max_call_bytes = {limits.max_call_bytes}
 calls_per_second = {limits.calls_per_second}   # of one site
 burst_calls = {limits.burst_calls}
+site_calls_per_day = {limits.site_calls_per_day}  # an idle site makes 32,000
+site_bytes_per_day = {limits.site_bytes_per_day}
 site_calls_in_flight = {limits.site_calls_in_flight}
 calls_open = {limits.calls_open}         # of all callers together
 site_bytes_in_flight = {limits.site_bytes_in_flight}

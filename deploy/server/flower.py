@@ -108,7 +108,7 @@ def _flowers(mark: str) -> list[psutil.Process]:
     found = []
     for process in marked.processes(mark):
         with suppress(psutil.Error):
-            if any(f"flower-{name}" in part for part in process.cmdline()[:3] for name in ("superlink", "superexec")):
+            if any(f"flower-{name}" in part for part in process.cmdline()[:5] for name in ("superlink", "superexec")):
                 found.append(process)
     return found
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import resource
 import sys
 import time
 from pathlib import Path
@@ -20,6 +21,17 @@ if TYPE_CHECKING:
     from moretta.deploy.server.duties import Tell
 
 
+_MOST_FILES = 1 << 16
+
+
+def _allow_connections() -> None:
+    """Open as many files as the system lets this account: strangers' connections, which last 10 s, are files, too."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _MOST_FILES if hard == resource.RLIM_INFINITY else min(hard, _MOST_FILES)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
 def run(root: Path, *, passphrase_file: Path | None, tell: Tell) -> None:
     """Run the server of a folder until it is told to stop.
 
@@ -27,6 +39,7 @@ def run(root: Path, *, passphrase_file: Path | None, tell: Tell) -> None:
         HomeError: the folder cannot be used, the key does not open, another server holds it, or the port is taken.
     """
     shut_out_tls_1_2()
+    _allow_connections()
     os.environ.setdefault("GRPC_VERBOSITY", "ERROR")  # below it, a line for every handshake that junk fails in
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(asctime)s %(name)s %(message)s")
     home = ServerHome.open(root)

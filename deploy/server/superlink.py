@@ -16,7 +16,7 @@ from pathlib import Path
 
 from cryptography import x509
 
-from moretta.deploy.runtime import marked
+from moretta.deploy.runtime import flower_program, marked
 from moretta.deploy.runtime.proxies import without_proxies
 from moretta.server.enrollment.authority_files import new_authority
 from moretta.server.relay.superlink import SuperLinkAddress
@@ -108,7 +108,7 @@ class SuperLinkFiles:
 def superlink_command(files: SuperLinkFiles, port: int) -> list[str]:
     """How the SuperLink is started."""
     return [
-        _script("flower-superlink"),
+        *flower_program.command("flower-superlink"),
         *("--host", "127.0.0.1", "--port", str(port)),
         *("--ssl-ca-certfile", str(files.ca), "--ssl-certfile", str(files.certificate)),
         *("--ssl-keyfile", str(files.key), "--database", str(files.database)),
@@ -120,7 +120,7 @@ def superlink_command(files: SuperLinkFiles, port: int) -> list[str]:
 def superexec_command(files: SuperLinkFiles, port: int) -> list[str]:
     """How the SuperExec is started."""
     return [
-        _script("flower-superexec"),
+        *flower_program.command("flower-superexec"),
         *("--runtime-api-address", f"127.0.0.1:{port}", "--root-certificates", str(files.ca)),
         *("--superexec-auth-secret-file", str(files.secret)),
     ]
@@ -155,7 +155,3 @@ def free_port(wanted: int) -> int:
                 continue
             return int(probe.getsockname()[1])
     return 0
-
-
-def _script(name: str) -> str:
-    return str(Path(sys.executable).parent / name)

@@ -18,6 +18,8 @@ from flwr.supercore.constant import TASK_TYPE_TO_APPIO_API_ADDRESS_ARG, TASK_TYP
 from flwr.supercore.superexec.executor import LaunchResult, factory
 from flwr.supercore.superexec.executor.subprocess_executor import SubprocessExecutor
 
+from moretta.shared.printable import log_printable
+
 if TYPE_CHECKING:
     from flwr.supercore.superexec.executor import ExecutionSpec
 
@@ -60,6 +62,7 @@ def main() -> None:
     """Flower's SuperExec, with this executor."""
     from flwr.supercore.cli import flower_superexec
 
+    log_printable()
     factory.SubprocessExecutor = ClientAppExecutor  # type: ignore[attr-defined]
     flower_superexec()
 

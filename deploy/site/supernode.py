@@ -25,7 +25,7 @@ from typing import BinaryIO
 
 from moretta.client.loopback import HOST, self_signed
 from moretta.client.site_home import SITE_HOME, SiteHome
-from moretta.deploy.runtime import marked
+from moretta.deploy.runtime import flower_program, marked
 from moretta.deploy.runtime.proxies import without_proxies
 from moretta.shared.atomic import write_atomic
 from moretta.shared.errors import HomeError
@@ -84,7 +84,7 @@ class SuperNodeCommand:
     def arguments(self, runtime: Runtime) -> list[str]:
         """The SuperNode's command line. Nothing secret stands in it."""
         return [
-            str(Path(sys.executable).parent / "flower-supernode"),
+            *flower_program.command("flower-supernode"),
             "--superlink",
             f"{HOST}:{self.connector_port}",
             "--root-certificates",

@@ -6,6 +6,7 @@ import os
 import sys
 import threading
 from collections.abc import Callable
+from functools import lru_cache
 
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
@@ -78,5 +79,7 @@ def changes(certificates: PortCertificates) -> Callable[[], tuple[bytes, bytes, 
     return fetch
 
 
+@lru_cache(maxsize=1024)
 def _pem(der: bytes) -> bytes:
+    """Kept, since every handshake asks for it, those of strangers too."""
     return x509.load_der_x509_certificate(der).public_bytes(Encoding.PEM)

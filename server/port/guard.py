@@ -114,7 +114,9 @@ class Guard:
 
             await make_room(declared)
             longest = max(declared, SMALL_BODY_BYTES) + ENVELOPE_BYTES
-            request = [_parsed(method, await _read(requests, declared), longest)]
+            request = [_parsed(method, data := await _read(requests, declared), longest)]
+            await self.admission.count(name, len(data))
+            del data
             # Who was allowed when the call was opened may have been revoked while it waited
             caller = identify(context.auth_context(), self._registry, self._clock)
             _allow(method, caller)

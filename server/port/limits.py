@@ -7,6 +7,7 @@ import time
 from collections import Counter, deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
 
 from moretta.server.home import Limits
 from moretta.server.refusal import Refusal
@@ -78,34 +79,45 @@ class Budget:
 
 
 class Pace:
-    """A token bucket: so many calls a second in the long run, so many at once after a pause."""
+    """A token bucket: so many units a second in the long run, so many at once after a pause.
+
+    Args:
+        per_second: units in the long run.
+        burst: units at once.
+        what: names them in a refusal.
+        monotonic: seconds.
+        sleep: of who is slowed down.
+    """
 
     def __init__(
         self,
-        calls_per_second: float,
+        per_second: float,
         burst: int,
+        what: str = "calls",
         *,
         monotonic: Callable[[], float] = time.monotonic,
         sleep: Sleep = asyncio.sleep,
     ) -> None:
-        self._rate, self._burst = calls_per_second, float(burst)
+        self._rate, self._burst, self._what = per_second, float(burst), what
         self._monotonic, self._sleep = monotonic, sleep
         self._tokens, self._at = float(burst), monotonic()
 
-    async def step(self, patience_seconds: float) -> None:
-        """Wait for this call's turn.
+    async def step(self, patience_seconds: float, units: int = 1) -> None:
+        """Wait for the turn of so many units; more than a burst wait for a whole one.
 
         Raises:
             Refusal: it would have to wait longer than `patience_seconds`.
         """
         now = self._monotonic()
         tokens = min(self._burst, self._tokens + (now - self._at) * self._rate)
-        wait = max(0.0, (1.0 - tokens) / self._rate)
+        wait = max(0.0, (min(units, self._burst) - tokens) / self._rate)
         self._at = now
         if wait > patience_seconds:
             self._tokens = tokens
-            raise Refusal("RESOURCE_EXHAUSTED", "too-fast", f"more than {self._rate:g} calls a second: slow down")
-        self._tokens = tokens - 1.0
+            raise Refusal(
+                "RESOURCE_EXHAUSTED", "too-fast", f"more than {self._rate:g} {self._what} a second: slow down"
+            )
+        self._tokens = tokens - units
         if wait:
             await self._sleep(wait)
 
@@ -170,7 +182,7 @@ class Admission:
         self._limits, self._monotonic, self._sleep = limits, monotonic, sleep
         self._all = Budget(limits.bytes_in_flight, "bytes in flight")
         self._places = Places(limits.calls_open, limits.calls_open // 8)
-        self._of: dict[str, tuple[Pace, Budget, Budget]] = {}
+        self._of: dict[str, _Gates] = {}
 
     @property
     def bytes_in_flight(self) -> int:
@@ -194,10 +206,19 @@ class Admission:
             Refusal: they do not in time, or too many of its calls are open.
         """
         with self._places.hold(name, _GUEST_CALLS if guest else 2 * self._limits.site_calls_in_flight):
-            pace, calls, _ = self._gates(name)
-            await pace.step(self._limits.patience_seconds)
-            async with calls.hold(1, self._limits.patience_seconds):
+            gates = self._gates(name)
+            await gates.day.step(0.0)
+            await gates.pace.step(self._limits.patience_seconds)
+            async with gates.calls.hold(1, self._limits.patience_seconds):
                 yield
+
+    async def count(self, name: str, size: int) -> None:
+        """Count the bytes that a caller has sent against what it may send in a day.
+
+        Raises:
+            Refusal: it has sent as many.
+        """
+        await self._gates(name).bytes_of_day.step(0.0, size)
 
     @asynccontextmanager
     async def room(self, name: str, size: int) -> AsyncIterator[None]:
@@ -206,17 +227,34 @@ class Admission:
         Raises:
             Refusal: there is none in time.
         """
-        _, _, own = self._gates(name)
+        own = self._gates(name).bytes
         patience = self._limits.patience_seconds
         async with own.hold(size, patience), self._all.hold(size, patience):
             yield
 
-    def _gates(self, name: str) -> tuple[Pace, Budget, Budget]:
+    def _gates(self, name: str) -> _Gates:
         if name not in self._of:
             limits = self._limits
-            self._of[name] = (
-                Pace(limits.calls_per_second, limits.burst_calls, monotonic=self._monotonic, sleep=self._sleep),
-                Budget(limits.site_calls_in_flight, "calls at once"),
-                Budget(limits.site_bytes_in_flight, "bytes in flight"),
+            self._of[name] = _Gates(
+                pace=Pace(limits.calls_per_second, limits.burst_calls, monotonic=self._monotonic, sleep=self._sleep),
+                day=_day(limits.site_calls_per_day, "calls", self._monotonic),
+                bytes_of_day=_day(limits.site_bytes_per_day, "bytes", self._monotonic),
+                calls=Budget(limits.site_calls_in_flight, "calls at once"),
+                bytes=Budget(limits.site_bytes_in_flight, "bytes in flight"),
             )
         return self._of[name]
+
+
+@dataclass(frozen=True, slots=True)
+class _Gates:
+    """Of one caller."""
+
+    pace: Pace
+    day: Pace
+    bytes_of_day: Pace
+    calls: Budget
+    bytes: Budget
+
+
+def _day(units: int, what: str, monotonic: Callable[[], float]) -> Pace:
+    return Pace(units / 86_400, units, what, monotonic=monotonic)

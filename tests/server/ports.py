@@ -135,6 +135,8 @@ class SiteKeys:
     key: ec.EllipticCurvePrivateKey
     node_key: ec.EllipticCurvePrivateKey
     certificate: bytes = b""
+    clock: Callable[[], float] = time.time
+    """The port's, once enrolled: it stands still in tests, however long they take."""
 
     @classmethod
     def new(cls, name: str) -> SiteKeys:
@@ -150,8 +152,8 @@ class SiteKeys:
         return request.sign(key or self.key, hashes.SHA256()).public_bytes(serialization.Encoding.DER)
 
     def fleet_call(self, method: str = "pull-messages", body: bytes = b"", **changes: Any) -> FleetCall:
-        """As Flower's SuperNode signs it, now; `changes` replace what it would send."""
-        at = changes.pop("at", None) or time.time()
+        """As Flower's SuperNode signs it, now by the site's clock; `changes` replace what it would send."""
+        at = changes.pop("at", None) or self.clock()
         timestamp = changes.pop("timestamp", dt.datetime.fromtimestamp(at, tz=dt.UTC).isoformat())
         signature = self.node_key.sign(timestamp.encode(), ec.ECDSA(hashes.SHA256()))
         content = {
@@ -247,6 +249,7 @@ class RunningPort:
 
     def enrolled(self, name: str = "clinic-a") -> SiteKeys:
         site = SiteKeys.new(name)
+        site.clock = self.clock
         site.certificate = self.with_token(self.office.join(name, hours=48)).enroll(site).certificate_der
         return site
 

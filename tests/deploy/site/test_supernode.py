@@ -208,7 +208,8 @@ def test_nothing_secret_stands_on_the_command_line_and_all_stays_on_loopback(hom
     command = SuperNodeCommand(home, 4711, Path("/c.pem"), home.keys / "node", home.keys / "trusted.yaml")
     runtime = Runtime.new(home.keys)
     arguments = command.arguments(runtime)
-    said = dict(zip(arguments[1::2], arguments[2::2], strict=True))
+    assert arguments[4] == "flower-supernode"
+    said = dict(zip(arguments[5::2], arguments[6::2], strict=True))
     assert said["--superlink"] == "127.0.0.1:4711"
     assert said["--host"] == "127.0.0.1"
     assert said["--trusted-entities"] == str(home.keys / "trusted.yaml")

@@ -228,7 +228,7 @@ class Network:
         found = []
         for process in marked.processes(mark):
             try:
-                if any(name in part for part in process.cmdline()[:3]):
+                if any(name in part for part in process.cmdline()[:5]):
                     found.append(process)
             except psutil.Error:
                 continue

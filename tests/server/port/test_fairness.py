@@ -17,7 +17,7 @@ from starlette.responses import Response
 
 from moretta.server.home import Limits
 from moretta.server.port import guard
-from moretta.server.port.limits import Places
+from moretta.server.port.limits import Admission, Places
 from moretta.server.refusal import Refusal
 from moretta.shared.enrollment.bootstrap import derive_bootstrap
 from moretta.shared.enrollment.join_string import JoinString
@@ -253,3 +253,45 @@ def test_a_join_string_that_was_withdrawn_while_its_call_was_open_enrolls_nobody
 
     port.run(scene())
     assert port.office.registry.sites() == []
+
+
+def test_a_site_that_fills_the_log_or_flower_s_state_is_stopped_for_the_day_and_others_are_not(
+    tmp_path: Path, echo: Echo
+) -> None:
+    echo.answer = lambda path, body: Response(b"")
+    limits = Limits(site_calls_per_day=1000, site_bytes_per_day=MIB)
+    now = [0.0]
+    port = RunningPort(tmp_path, echo, limits=limits, admission=Admission(limits, monotonic=lambda: now[0]))
+    site, calm = port.enrolled("hostile"), port.enrolled("calm")
+    calls = port.as_site(site)
+    assert calls.relayed(site.fleet_call("push-object", bytes(MIB // 2))).status == 200
+    for _ in range(2):
+        before = len(echo.calls)
+        with pytest.raises(grpc.RpcError) as error:
+            calls.relayed(site.fleet_call("push-object", bytes(MIB // 2 + 1)))
+        assert refusal(error.value) == ("RESOURCE_EXHAUSTED", "too-fast")
+        assert len(echo.calls) == before
+    assert port.as_site(calm).relayed(calm.fleet_call("push-object", bytes(MIB // 2))).status == 200
+    now[0] += 86_400
+    assert calls.relayed(site.fleet_call("push-object", bytes(MIB // 2 + 1))).status == 200
+    port.close()
+
+
+def test_a_day_has_so_many_calls_of_a_site() -> None:
+    async def scene() -> None:
+        now = [0.0]
+        admission = Admission(Limits(site_calls_per_day=1000, burst_calls=10_000), monotonic=lambda: now[0])
+
+        async def call(name: str) -> None:
+            async with admission.enter(name):
+                pass
+
+        for _ in range(1000):
+            await call("hostile")
+        with pytest.raises(Refusal, match="calls a second: slow down"):
+            await call("hostile")
+        await call("calm")
+        now[0] += 87
+        await call("hostile")
+
+    asyncio.run(scene())

@@ -1,0 +1,34 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from moretta.deploy.runtime.flower_program import command
+
+SAYS = """
+import logging, sys
+from unittest.mock import MagicMock
+from moretta.deploy.runtime import flower_program
+program = MagicMock()
+program.load.return_value = lambda: logging.getLogger("flwr").error("fab %s", sys.argv[1])
+flower_program.metadata = MagicMock()
+flower_program.metadata.distribution.return_value.entry_points.select.return_value = [program]
+sys.argv = ["x", "flower-superlink", "a\\x1b[2J\\n2026 all is well"]
+flower_program.main()
+"""
+
+
+@pytest.mark.parametrize("name", ["flower-superlink", "flower-superexec", "flower-supernode"])
+def test_flower_s_programs_start_through_ours(name: str, tmp_path: Path) -> None:
+    (tmp_path / "flwr.py").write_text("raise SystemExit('imported from the folder that it was started in')")
+    done = subprocess.run([*command(name), "--version"], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("Flower version: ")
+
+
+def test_what_flower_logs_of_a_site_s_words_is_one_printable_line() -> None:
+    """Such as the hash of a bundle that a site asks for."""
+    done = subprocess.run([sys.executable, "-c", SAYS], capture_output=True, text=True, check=True)
+    assert done.stderr.splitlines() == [r"fab a\x1b[2J\n2026 all is well"]

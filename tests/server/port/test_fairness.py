@@ -264,16 +264,16 @@ def test_a_site_that_fills_the_log_or_flower_s_state_is_stopped_for_the_day_and_
     port = RunningPort(tmp_path, echo, limits=limits, admission=Admission(limits, monotonic=lambda: now[0]))
     site, calm = port.enrolled("hostile"), port.enrolled("calm")
     calls = port.as_site(site)
-    assert calls.relayed(site.fleet_call("push-object", bytes(MIB // 2))).status == 200
+    assert calls.relayed(site.fleet_call("get-fab", bytes(MIB // 2))).status == 200
     for _ in range(2):
         before = len(echo.calls)
         with pytest.raises(grpc.RpcError) as error:
-            calls.relayed(site.fleet_call("push-object", bytes(MIB // 2 + 1)))
+            calls.relayed(site.fleet_call("get-fab", bytes(MIB // 2 + 1)))
         assert refusal(error.value) == ("RESOURCE_EXHAUSTED", "too-fast")
         assert len(echo.calls) == before
-    assert port.as_site(calm).relayed(calm.fleet_call("push-object", bytes(MIB // 2))).status == 200
+    assert port.as_site(calm).relayed(calm.fleet_call("get-fab", bytes(MIB // 2))).status == 200
     now[0] += 86_400
-    assert calls.relayed(site.fleet_call("push-object", bytes(MIB // 2 + 1))).status == 200
+    assert calls.relayed(site.fleet_call("get-fab", bytes(MIB // 2 + 1))).status == 200
     port.close()
 
 

@@ -76,3 +76,36 @@ def status(
 
     found = study_status(folder)
     typer.echo(json.dumps(found.to_json(), indent=1) if as_json else "\n".join(status_lines(found)))
+
+
+@app.command()
+def withdraw(
+    folder: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run that is over.")],
+    *,
+    site: Annotated[str, typer.Option(help="The site whose notice it is.")],
+    speaker: Annotated[str, typer.Option(help="The person's pseudonym, as the site's notice has it.")],
+    models: Annotated[bool, typer.Option("--models", help="Remove the trained models, too.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask whether it is meant.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Remove a person who has withdrawn from a run: released clips, and what was made of them alone; mark its report.
+
+    Example: moretta study withdraw run1 --site clinic-a --speaker 0a1b2c3d4e5f6071
+    """
+    from dataclasses import asdict
+
+    from moretta.server.withdrawal import forget_person
+
+    if not yes:
+        typer.confirm(f"Remove the released clips of {speaker} from {folder}?", abort=True)
+    done = forget_person(folder, site, speaker, models=models)
+    if as_json:
+        typer.echo(json.dumps(asdict(done)))
+        return
+    typer.echo(
+        f"{done.clips} released clips are removed; {'the report says so' if done.report else 'there is no report'}"
+    )
+    if done.models:
+        state = "removed" if done.models_removed else "still there, and were trained with these clips (--models)"
+        typer.echo(f"The models {', '.join(done.models)} are {state}")
+    typer.echo("Copies elsewhere, of the run or of its models, are yours to find")

@@ -53,6 +53,8 @@ class SiteRecord:
     dropped: dict[str, int] = field(default_factory=dict)
     training: dict[str, int] = field(default_factory=dict)
     """Training clips by model."""
+    taught: int = 0
+    """What its updates weighed in training the code, in clips or speakers as the study says, before it released."""
     rounds: int = 0
     epsilon: dict[int, float] = field(default_factory=dict)
     """Spent by DP-SGD after each round, all models together, for one unit of the study."""

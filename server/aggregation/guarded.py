@@ -12,6 +12,7 @@ import numpy as np
 from flwr.app import Message, MetricRecord, RecordDict
 
 from moretta.server.aggregation.checks import MAX_NORM, packed_problem, update_problem
+from moretta.server.aggregation.outlying import FEWEST, outlying
 from moretta.server.blame import at_the_cost_of
 from moretta.server.exchange import Exchange
 from moretta.server.inquiry import Answer
@@ -47,6 +48,8 @@ class RoundOutcome:
     lost: dict[str, str]
     """Sites that sent none, and why."""
     seconds: float
+    outlying: Mapping[str, str] = field(default_factory=dict)
+    """Sites whose updates lie far outside those of the others, and how. They are aggregated all the same."""
 
 
 @dataclass
@@ -70,6 +73,8 @@ class GuardedStrategy:
     """Where no single update may be told from the aggregate; else sites weigh by their clips."""
     deadline_seconds: float | None = None
     max_norm: float = MAX_NORM
+    most: Mapping[str, int] | None = None
+    """What an update may weigh at most, by site; None where nobody knows."""
     beside: Mapping[ModelKind, Weights] = field(default_factory=dict)
     """Other models, finished, that the sites need for this one."""
     _sent: Weights = field(default_factory=dict)
@@ -85,10 +90,31 @@ class GuardedStrategy:
         self._sent, self._metrics = weights, {}
         used, refused, lost = self._asked(number, self._question(number))
         self._require(used, refused | lost, number)
+        outside = self._outlying(used)  # before the strategy, which may take the updates apart
         new = self._aggregated(number, used)
         metrics = {site: self._metrics[site] for site in used}
-        self.on_round(RoundOutcome(number, metrics, refused, lost, time.monotonic() - since))
+        self.on_round(RoundOutcome(number, metrics, refused, lost, time.monotonic() - since, outside))
         return new
+
+    def _outlying(self, used: dict[str, RecordDict]) -> dict[str, str]:
+        """None where no single update may be told from the aggregate."""
+        if self.mean is not None or len(used) < FEWEST:
+            return {}
+        return outlying((site, self._change(wire.arrays_of(used[site]))) for site in sorted(used))
+
+    def _weighed(self, site: str, update: Update) -> dict[str, float]:
+        """What an update says of itself.
+
+        Raises:
+            ReleaseError: it weighs nothing, or more than the site has released.
+        """
+        found = update.metrics.figures()
+        weight, most = found.get(WEIGHT, 0), None if self.most is None else self.most.get(site, 0)
+        if not weight:
+            raise ReleaseError(f"an update without {WEIGHT}", expected="at least 1")
+        if most is not None and weight > most:
+            raise ReleaseError(f"an update of {weight:.0f} training clips", expected=f"at most {most}, as released")
+        return found
 
     def _asked(self, number: int, question: RecordDict) -> tuple[dict[str, RecordDict], dict[str, str], dict[str, str]]:
         """Usable answers, why others are not usable, and why some are not there, each by site."""
@@ -117,7 +143,7 @@ class GuardedStrategy:
         """Why an answer cannot be aggregated; empty if it can."""
         failures: dict[str, str] = {}
         with at_the_cost_of(answer.site, failures):
-            metrics = _weighed(answer.of(Update))
+            metrics = self._weighed(answer.site, answer.of(Update))
             content = answer.content or RecordDict()
             problem = packed_problem(self._sent, content)
             if problem is None:
@@ -180,13 +206,6 @@ class _Nodes:
 
     def get_node_ids(self) -> Sequence[int]:
         return self._ids
-
-
-def _weighed(update: Update) -> dict[str, float]:
-    found = update.metrics.figures()
-    if not found.get(WEIGHT):
-        raise ReleaseError(f"an update without {WEIGHT}", expected="at least 1")
-    return found
 
 
 def bare(arrays: Any, weight: float) -> Message:

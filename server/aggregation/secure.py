@@ -69,6 +69,10 @@ class SecureStrategy(GuardedStrategy):
         mean = mean_of_sum(self._total, shapes, sites=len(used), study=self.study)
         return [bare(wire.arrays_to_record(changed(self._sent, mean)), 1.0)]
 
+    def _outlying(self, used: dict[str, RecordDict]) -> dict[str, str]:
+        del used  # only their sum is known
+        return {}
+
     def _share_keys(self, attempt: Attempt) -> None:
         """Who takes part agrees on keys: `attempt.keys`, and `attempt.shares` of who is still there after it."""
         least = self.study.aggregation.min_sites

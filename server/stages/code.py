@@ -108,6 +108,12 @@ class _Noise:
 
 def _record(run: Run, noise: _Noise, outcome: RoundOutcome) -> None:
     noise.add([metrics[WEIGHT] for metrics in outcome.used.values()])
+    for site, metrics in outcome.used.items():
+        run.sites[site].taught = max(run.sites[site].taught, int(metrics[WEIGHT]))
+    for site, how in outcome.outlying.items():
+        far = f"{site}'s updates of the code lie far outside those of the others"
+        if not any(warning.startswith(far) for warning in run.warnings):
+            run.warn(f"{far}, first in round {outcome.round}: one {how}")
     for failures, lost in ((outcome.refused, False), (outcome.lost, True)):
         for site, why in failures.items():
             run.miss(site, STAGE, why, round_number=outcome.round, lost=lost)

@@ -6,6 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from moretta.server.blame import at_the_cost_of
+from moretta.server.claims import check_counts, tested_clips
 from moretta.server.report.emotion import ORIGINAL_CLASSES, table_from_counts
 from moretta.server.report.schema import EmotionResult, Modality
 from moretta.server.run import Run
@@ -40,8 +41,11 @@ def evaluate(run: Run, rates: dict[str, float]) -> None:
     for answer in answers:
         with at_the_cost_of(answer.site, failures):
             told = answer.of(Evaluated)
-            counted = _counts(told, known=_speakers(run, answer.site))
+            counted = _counts(told)
             bins = _reliability(told, counted)
+            left_out = _held_against_release(run, answer.site, counted)
+            for output, clips in left_out.items():
+                run.warn(f"{answer.site} left {clips} of its held-out clips out of the test of {output}")
             for output, found in counted.items():
                 tables.setdefault(output, {}).update(found)
             for output, table in bins.items():
@@ -63,19 +67,29 @@ def evaluate(run: Run, rates: dict[str, float]) -> None:
     rates["clips"] = sum(int(t.sum()) for o in OUTPUTS for t in tables.get(o, {}).values())
 
 
-def _speakers(run: Run, site: str) -> frozenset[str]:
-    return frozenset(clip.speaker for clip in run.releases[site].clips)
+def _held_against_release(run: Run, site: str, counted: dict[str, _Tables]) -> dict[str, int]:
+    """Check that counts are of released clips of held-out speakers; gives how many of these were left out, by output.
+
+    Raises:
+        ReleaseError: they are of others, or of more.
+    """
+    left_out = {}
+    tested = [m for m in run.study.modalities if m in run.weights]
+    whole = {*tested, *(("fused",) if len(tested) > 1 else ())}
+    for output in sorted(whole | counted.keys()):
+        left = check_counts(tested_clips(run, site, output), output, counted.get(output, {}))
+        if left and output in whole:
+            left_out[output] = left
+    return left_out
 
 
-def _counts(told: Evaluated, *, known: frozenset[str]) -> dict[str, _Tables]:
-    """Counts of one site, checked: its own speakers, square tables of the size that the output has."""
+def _counts(told: Evaluated) -> dict[str, _Tables]:
+    """Square tables of the size that the output has."""
     sizes = {o: len(EMOTIONS) for o in OUTPUTS} | {f"{o}/3": len(ORIGINAL_CLASSES) for o in OUTPUTS}
     checked: dict[str, _Tables] = {}
     for output, by_speaker in told.counts.items():
         size = sizes[output]
         for speaker, rows in by_speaker.items():
-            if speaker not in known:
-                raise ReleaseError("counts of a speaker whom this site has not released", expected="its own speakers")
             if {len(rows), *map(len, rows)} != {size}:
                 raise ReleaseError(f"a table of {len(rows)} rows for {output!r}", expected=f"{size} x {size}")
             checked.setdefault(output, {})[speaker] = np.array(rows, np.int64)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy.typing as npt
 
 from moretta.server.blame import at_the_cost_of
+from moretta.server.claims import check_others, check_statement, check_told
 from moretta.server.run import Run, SiteRecord
 from moretta.shared import wire
 from moretta.shared.errors import ReleaseError
@@ -147,9 +148,11 @@ def _keep(run: Run, site: str, release: Release) -> None:
         raise ReleaseError(f"a release of {release.statement.site!r} from {site!r}", expected="the site's own")
     if release.statement.study != run.study.digest():
         raise ReleaseError("a release that was made for another study", expected="this study's digest")
+    check_statement(run.study, release)
+    check_others(run, release)
     _check_arrays(run, release)
     record = run.sites[site]
-    _check_told(record, release)
+    check_told(run, site, release)
     record.clips, record.speakers = len(release.clips), len({clip.speaker for clip in release.clips})
     record.dropped = dict(release.statement.dropped)
     for reason, count in release.damaged.items():
@@ -159,16 +162,6 @@ def _keep(run: Run, site: str, release: Release) -> None:
         reasons = ", ".join(f"{reason} {count}" for reason, count in sorted(record.dropped.items()))
         raise ReleaseError(f"a release without a clip (dropped: {reasons or 'none'})", expected="at least one")
     run.releases[site] = release
-
-
-def _check_told(record: SiteRecord, release: Release) -> None:
-    """A site speaks of its own speakers only, and has no more training clips than it released."""
-    record.held_out = tuple(sorted(set(record.held_out) & {clip.speaker for clip in release.clips}))
-    for modality, told in record.training.items():
-        modalities = ("voice", "face") if modality == "fusion" else (modality,)
-        there = [c for c in release.clips if any(getattr(c, m, None) is not None for m in modalities)]
-        here = sum(c.speaker not in record.held_out for c in there)
-        record.training[modality] = max(0, min(told, here))
 
 
 def _check_arrays(run: Run, release: Release) -> None:

@@ -110,11 +110,17 @@ def _strategy(run: Run, kind: ModelKind, sites: list[str], weights: dict[str, wi
         "on_update": lambda number, site, change: _keep(run, kind, number, site, change),
         "deadline_seconds": study.deadline_seconds("train"),
         "max_norm": study.train.max_update_norm,
+        "most": {site: _most(run, kind, site) for site in sites},
         "beside": {m: run.weights[m] for m in study.modalities} if kind == "fusion" else {},
     }
     if study.aggregation.secure:
         return SecureStrategy(**options, kind=kind, trained=trained)
     return GuardedStrategy(**options, mean=_mean(run, kind, trained))
+
+
+def _most(run: Run, kind: ModelKind, site: str) -> int:
+    """What its updates may weigh: all its training clips; one where all sites weigh alike."""
+    return 1 if run.study.aggregation.bounds_sites else run.sites[site].training[kind]
 
 
 def _floor(study: Study, sites: int) -> int:
@@ -202,6 +208,11 @@ def _record(run: Run, kind: ModelKind, outcome: RoundOutcome) -> None:
         run.miss(site, f"train {kind}", why, round_number=outcome.round)
         run.warn(f"{site} was left out of round {outcome.round} of training {kind}: {why}")
         logging.getLogger("moretta").warning("%s refused: %s", site, why)
+    for site, how in outcome.outlying.items():
+        far = f"{site}'s updates of the {kind} model lie far outside those of the others"
+        logging.getLogger("moretta").warning("%s in round %d: %s", far, outcome.round, how)
+        if not any(warning.startswith(far) for warning in run.warnings):
+            run.warn(f"{far}, first in round {outcome.round}: one {how}")
     run.tell(stage=f"train {kind}", state="round", done=outcome.round, total=run.study.train.rounds)
 
 

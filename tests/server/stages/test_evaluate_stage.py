@@ -13,7 +13,8 @@ from flwr.app import RecordDict
 from moretta.server.run import Run, SiteRecord
 from moretta.server.stages.evaluate import evaluate
 from moretta.shared import wire
-from moretta.shared.plan import SimulationPlan
+from moretta.shared.corpus.names import EMOTIONS
+from moretta.shared.plan import DeploymentPlan, EnrolledSite
 from moretta.shared.reliability import reliability_counts
 from moretta.shared.study import Study, parse_study
 
@@ -44,14 +45,26 @@ def _run(tmp_path: Path, fake_exchange: Any, study: Study, spoil: Any = lambda a
 
     exchange = fake_exchange(answer, nodes=2)
     exchange.nodes = {1: "site-1", 2: "site-2"}
-    plan = SimulationPlan(
-        corpus_name="c", synthetic=False, study=study, command="c", sites=(), corpus=tmp_path, folds=((),)
-    )
+    sites = tuple(EnrolledSite(name=site, node=node) for node, site in exchange.nodes.items())
+    plan = DeploymentPlan(corpus_name="c", synthetic=False, study=study, command="c", sites=sites, server_home=tmp_path)
     run = Run(folder=tmp_path, plan=plan, connection=exchange)
     for node, site in exchange.nodes.items():
-        clips: Any = SimpleNamespace(clips=[SimpleNamespace(speaker=f"{node:016x}")])
-        run.releases[site], run.sites[site] = clips, SiteRecord()
+        run.releases[site] = _released(f"{node:016x}")
+        run.sites[site] = SiteRecord(held_out=(f"{node:016x}",))
+    run.weights = {"voice": {}, "face": {}}
     return run
+
+
+def _released(speaker: str, clips: int = 12) -> Any:
+    """The clips that `_answer` counts."""
+    found = [SimpleNamespace(speaker=speaker, emotion=EMOTIONS[i], voice=0, face=0) for i in _labels(clips)]
+    return SimpleNamespace(clips=found)
+
+
+def _labels(clips: int) -> Any:
+    rng = np.random.default_rng(clips)
+    rng.dirichlet(np.ones(6), clips)
+    return rng.integers(0, 6, clips)
 
 
 def test_every_output_is_scored_with_its_calibration_over_all_sites(tmp_path: Path, fake_exchange: Any) -> None:
@@ -110,3 +123,61 @@ def test_a_site_whose_confidences_do_not_hang_together_is_left_out_whole(
     assert [w for w in run.warnings if w.startswith("site-2 did not evaluate")]
     assert run.emotion["voice"].clips == run.emotion["learned"].clips == 12
     assert run.reliability["voice"][:, 0].sum() == 12
+
+
+def _times(factor: int) -> Any:
+    """The same table, many times."""
+
+    def spoil(told: dict[str, Any]) -> None:
+        for output, tables in told["counts"].items():
+            told["counts"][output] = {s: [[factor * n for n in row] for row in t] for s, t in tables.items()}
+            told["reliability"][output] = [[factor * n for n in row] for row in told["reliability"][output]]
+
+    return spoil
+
+
+def _one_more(told: dict[str, Any]) -> None:
+    """One clip of another emotion than was released, decided right."""
+    for output, tables in told["counts"].items():
+        (table,) = tables.values()
+        row = next(i for i in range(6) if table[i][i])
+        table[row][row] -= 1
+        table[(row + 1) % 6][(row + 1) % 6] += 1
+        del output
+
+
+@pytest.mark.parametrize("spoil", [_times(2), _times(500_000), _one_more], ids=["twice", "6 million", "other emotion"])
+def test_counts_of_more_clips_than_were_released_write_no_headline(
+    tmp_path: Path, fake_exchange: Any, spoil: Any
+) -> None:
+    run = _run(tmp_path, fake_exchange, LEARNED, spoil)
+    evaluate(run, {})
+    assert run.emotion["voice"].clips == 12
+    assert [w for w in run.warnings if w.startswith("site-2 did not evaluate") and "those that were released, 12" in w]
+
+
+def test_counts_of_speakers_who_were_trained_on_are_refused(tmp_path: Path, fake_exchange: Any) -> None:
+    run = _run(tmp_path, fake_exchange, LEARNED)
+    run.sites["site-2"].held_out = ()
+    evaluate(run, {})
+    assert run.emotion["voice"].clips == 12
+    assert any("whom this site does not hold out" in w for w in run.warnings)
+
+
+def test_a_site_that_leaves_clips_out_of_the_test_is_named_with_their_number(
+    tmp_path: Path, fake_exchange: Any
+) -> None:
+    def wrong_ones(told: dict[str, Any]) -> None:
+        """Only what the models got right."""
+        for output in told["counts"]:
+            (table,) = told["counts"][output].values()
+            told["counts"][output] = {
+                f"{2:016x}": [[n * (i == j) for j, n in enumerate(r)] for i, r in enumerate(table)]
+            }
+        told["reliability"] = {}
+
+    run = _run(tmp_path, fake_exchange, Study(), wrong_ones)
+    evaluate(run, {})
+    named = [w for w in run.warnings if w.startswith("site-2 left ")]
+    assert len(named) == 3
+    assert all("of its held-out clips out of the test of" in w for w in named)

@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from moretta.server.stages.release import collect_releases
 from moretta.shared import wire
 from moretta.shared.corpus.names import Emotion, Level
 from moretta.shared.errors import RunError
-from moretta.shared.plan import PlannedSite, SimulationPlan
+from moretta.shared.plan import DeploymentPlan, EnrolledSite, PlannedSite, SimulationPlan
 from moretta.shared.release import AnonymizerStatement, ReleasedClip, ReleaseWriter
 from moretta.shared.study import Study, parse_study
 
@@ -27,7 +28,16 @@ Spoil = Callable[[dict[str, Any]], None]
 class Site:
     """Answers `release` and `fetch` from files on disk; `spoil` changes what it sends."""
 
-    def __init__(self, folder: Path, number: int, *, coefficients: int = 13, study: Study = STUDY) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        number: int,
+        *,
+        coefficients: int = 13,
+        study: Study = STUDY,
+        people: int | None = None,
+        parameters: dict[str, Any] | None = None,
+    ) -> None:
         self.folder, self.name, self.clips = folder, f"site-{number}", 3
         self.spoil_release: Spoil = lambda values: None
         self.spoil_chunk: Spoil = lambda values: None
@@ -38,14 +48,16 @@ class Site:
             writer.add(
                 ReleasedClip(
                     clip=f"{number:08x}{index:08x}",
-                    speaker=f"{number:016x}",
+                    speaker=f"{number if people is None else people:016x}",
                     emotion=Emotion.SAD,
                     sentence="IEO",
                     level=Level.XX,
                 ),
                 {"voice": np.full((20, coefficients), index, np.float32)},
             )
-        form = AnonymizerStatement(modality="voice", name="n", version="1", form="mfcc", parameters={}, noise="none")
+        form = AnonymizerStatement(
+            modality="voice", name="mfcc-quantizer", version="1", form="mfcc", parameters=parameters or {}, noise="none"
+        )
         writer.dropped["voice-silent"] = 1
         self.statement = writer.finish(site=self.name, study=study.digest(), anonymizers=(form,))
 
@@ -206,8 +218,17 @@ def test_no_site_left_ends_the_run_with_the_causes(run: Run, sites: dict[int, Si
     assert "at least 1" in caught.value.message
 
 
-def _table(value: Any = 1) -> list[list[Any]]:
-    return [[value] * 6 for _ in range(6)]
+def _deployed(run: Run, tmp_path: Path) -> None:
+    """The same sites as real ones, which tell whom they hold out."""
+    sites = tuple(EnrolledSite(name=f"site-{n}", node=n) for n in (1, 2))
+    run.plan = DeploymentPlan(
+        corpus_name="c", synthetic=False, study=STUDY, command="c", sites=sites, server_home=tmp_path
+    )
+
+
+def _table(value: Any = 3) -> list[list[Any]]:
+    """Of three clips, all of the last emotion, as were released."""
+    return [*([[0] * 6] * 5), [0, 0, 0, 0, 0, value]]
 
 
 @pytest.mark.parametrize(
@@ -217,18 +238,90 @@ def _table(value: Any = 1) -> list[list[Any]]:
         {"voice": {"1001": _table()}},
         {"voice": {f"{1:016x}": _table(-1)}},
         {"voice": {f"{1:016x}": _table(0.5)}},
+        {"voice": {f"{1:016x}": _table(4)}},
+        {"voice": {f"{1:016x}": _table(10**12)}},
+        {"voice": {f"{1:016x}": _table(2**63)}},
         {"voice": {f"{1:016x}": _table()[:5]}},
         {"voice/3": {f"{1:016x}": _table()}},
         {"identity": {f"{1:016x}": _table()}},
         {"voice": [1]},
         [1],
+        None,
     ],
-    ids=["another site's speaker", "a number", "negative", "fractions", "shape", "wrong table", "output", "list", "no"],
 )
-def test_counts_that_a_site_cannot_have_are_left_out(run: Run, sites: dict[int, Site], counts: Any) -> None:
+def test_counts_that_a_site_cannot_have_are_left_out(
+    run: Run, sites: dict[int, Site], counts: Any, tmp_path: Path
+) -> None:
+    _deployed(run, tmp_path)
+    for number, site in sites.items():
+        site.spoil_release = _set("held_out", value=[f"{number:016x}"])
     collect_releases(run, {})
     sites[1].counts = counts
-    sites[2].counts = {"voice": {f"{2:016x}": _table(2)}, "voice/3": {f"{2:016x}": [[1] * 3] * 3}}
+    sites[2].counts = {"voice": {f"{2:016x}": _table()}, "voice/3": {f"{2:016x}": [[0] * 3, [0] * 3, [0, 0, 3]]}}
     evaluate(run, {})
-    assert np.array_equal(run.emotion["voice"].confusion, np.array(_table(2)))
+    assert np.array_equal(run.emotion["voice"].confusion, np.array(_table()))
     assert any("site-1 did not evaluate" in warning for warning in run.warnings)
+
+
+@pytest.mark.parametrize(
+    "parameters", [{"epsilon": 0.1}, {"preset": "original"}, {"coefficients": 20}, {"sensitivity": None}]
+)
+def test_a_release_that_was_made_otherwise_than_the_study_says_is_refused(
+    run: Run, sites: dict[int, Site], tmp_path: Path, parameters: dict[str, Any]
+) -> None:
+    sites[1] = Site(tmp_path / "odd", 1, parameters=parameters)
+    collect_releases(run, {})
+    assert sorted(run.releases) == ["site-2"]
+    assert any("as the study says" in warning for warning in run.warnings)
+
+
+def test_a_site_that_releases_another_s_people_is_left_out_and_both_are_named(
+    run: Run, sites: dict[int, Site], tmp_path: Path
+) -> None:
+    sites[2] = Site(tmp_path / "copy", 2, people=1)
+    collect_releases(run, {})
+    assert sorted(run.releases) == ["site-1"]
+    assert any("site-2" in w and "pseudonyms that site-1 has released" in w for w in run.warnings)
+
+
+def test_more_training_clips_than_were_released_weigh_no_more_and_are_named(run: Run, sites: dict[int, Site]) -> None:
+    sites[1].spoil_release = _set("training", value={"voice": 10**7})
+    collect_releases(run, {})
+    assert run.sites["site-1"].training == {"voice": 3}
+    assert any("site-1 told of 10000000 training clips of voice and released 3" in w for w in run.warnings)
+
+
+def test_a_site_that_weighed_more_in_the_code_than_it_released_is_left_out(run: Run, sites: dict[int, Site]) -> None:
+    run.sites["site-1"].taught, run.sites["site-2"].taught = 10**6, 1
+    collect_releases(run, {})
+    assert sorted(run.releases) == ["site-2"]
+    assert any("site-1 released nothing: 1000000 speakers in training the code" in w for w in run.warnings)
+
+
+@pytest.mark.parametrize("held_out", [[], [f"{n:08x}{0:08x}" for n in range(4)]], ids=["nobody", "everybody"])
+def test_a_site_that_chooses_its_own_part_of_the_test_is_named(
+    run: Run, sites: dict[int, Site], tmp_path: Path, held_out: list[str]
+) -> None:
+    _deployed(run, tmp_path)
+    writer = ReleaseWriter(tmp_path / "four", forms={"voice": "mfcc"})
+    for n in range(4):
+        clip = ReleasedClip(
+            clip=f"{n:016x}", speaker=f"{n:08x}{0:08x}", emotion=Emotion.SAD, sentence="IEO", level=Level.XX
+        )
+        writer.add(clip, {"voice": np.zeros((20, 13), np.float32)})
+    sites[1].statement = writer.finish(site="site-1", study=STUDY.digest(), anonymizers=sites[1].statement.anonymizers)
+    sites[1].folder = tmp_path / "four"
+    sites[1].spoil_release = _set("held_out", value=held_out)
+    collect_releases(run, {})
+    assert any(f"site-1 holds out {len(held_out)} of its 4 speakers" in w for w in run.warnings)
+
+
+def test_a_release_that_the_disk_has_no_room_for_costs_no_other_site(
+    run: Run, sites: dict[int, Site], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    free = SimpleNamespace(free=10 * 2**20)
+    monkeypatch.setattr("moretta.server.stages.release.shutil.disk_usage", lambda _: free)
+    sites[1].spoil_release = _set("files", "voice-00001.safetensors", value=100 * 2**20)
+    collect_releases(run, {})
+    assert sorted(run.releases) == ["site-2"]
+    assert any("disk has room for" in w for w in run.warnings)

@@ -35,7 +35,8 @@ def _answer(node: int, message: Any) -> RecordDict:
         name: (0.9 * array + 0.1 * generator.standard_normal(array.shape)).astype(array.dtype)
         for name, array in wire.arrays_of(message.content).items()
     }
-    metrics = MetricRecord({"num-examples": 3 * node, "epsilon": float(number)})
+    hidden = wire.study_of(message.content).aggregation.bounds_sites
+    metrics = MetricRecord({"num-examples": 1 if hidden else node, "epsilon": float(number)})
     return RecordDict(
         {wire.ARRAYS: wire.arrays_to_record(moved), wire.METRICS: metrics, wire.CONFIG: wire.json_config(site="x")}
     )
@@ -243,3 +244,38 @@ def test_with_site_level_noise_neither_a_loss_nor_a_standardisation_is_told(star
         first = wire.arrays_of(run.exchange.grid.sent[0].content)  # type: ignore[attr-defined]
         seen[dp] = ({row.loss for row in run.rounds}, bool(np.all(first["0.mean"] == 0)))
     assert seen == {"none": ({0.5}, False), "central": ({None}, True)}
+
+
+@pytest.mark.parametrize("told", [10**7, 4])
+def test_an_update_that_weighs_more_than_was_released_is_refused_by_name(start: Callable[..., Run], told: int) -> None:
+    run = start()
+
+    def answer(node: int, message: Any) -> RecordDict:
+        content = _answer(node, message)
+        if node == 2:
+            content[wire.METRICS] = MetricRecord({"num-examples": told})
+        return content
+
+    grid: Any = run.exchange.grid
+    grid.answer = answer
+    train_voice(run, {})
+    assert [row.sites for row in run.rounds] == [2] * ROUNDS
+    assert any(w.startswith("site-2 was left out of round 1") and "at most 3, as released" in w for w in run.warnings)
+
+
+def test_an_update_far_outside_the_others_is_named_once_with_its_round(start: Callable[..., Run]) -> None:
+    run = start()
+
+    def answer(node: int, message: Any) -> RecordDict:
+        content = _answer(node, message)
+        if node == 2 and wire.number_of(message.content, "server-round") > 1:
+            sent, moved = wire.arrays_of(message.content), wire.arrays_of(content)
+            far = {name: (sent[name] - 500 * (array - sent[name])).astype(array.dtype) for name, array in moved.items()}
+            content[wire.ARRAYS] = wire.arrays_to_record(far)
+        return content
+
+    grid: Any = run.exchange.grid
+    grid.answer = answer
+    train_voice(run, {})
+    (named,) = [w for w in run.warnings if "lie far outside" in w]
+    assert named.startswith("site-2's updates of the voice model lie far outside those of the others, first in round 2")

@@ -23,6 +23,9 @@ Pictures = npt.NDArray[np.uint8]
 SIDES = {"exact": 128, "small": 64}
 """Height and width in pixels of released faces, by the study's preset."""
 
+COUNTED = ("frames", "frames_without_face", "frames_with_other_faces", "clips_without_face")
+"""What a statement counts, beside clips that were dropped, such as for `several-faces`."""
+
 
 class CroppedFaceAnonymizer(Anonymizer):
     """Crops the face out of every frame, then hides it in a way that may depend on whose it is.
@@ -37,7 +40,7 @@ class CroppedFaceAnonymizer(Anonymizer):
 
     def __init__(self, cropper: FaceCropper) -> None:
         self._cropper = cropper
-        self._counts: Counter[str] = Counter(frames=0, frames_without_face=0, clips_without_face=0)
+        self._counts: Counter[str] = Counter(dict.fromkeys(COUNTED, 0))
 
     @classmethod
     def from_study(cls, study: Study, shared: dict[str, Array]) -> Self:  # noqa: ARG003 - the baselines share nothing
@@ -99,7 +102,12 @@ class CroppedFaceAnonymizer(Anonymizer):
     def _released(self, frames: Array, noise: NoiseSource, speaker: Speaker) -> Pictures:
         pictures, found = self.hidden(frames, noise, speaker)
         missing = len(frames) if found.centred else found.borrowed
-        self._counts.update(frames=len(frames), frames_without_face=missing, clips_without_face=int(found.centred))
+        self._counts.update(
+            frames=len(frames),
+            frames_without_face=missing,
+            frames_with_other_faces=found.with_others,
+            clips_without_face=int(found.centred),
+        )
         return pictures
 
 

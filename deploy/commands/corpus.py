@@ -100,6 +100,9 @@ def _lines(report: CheckReport) -> list[str]:
     ]
     if report.inside_videos:
         lines.append(f"sound     of {report.inside_videos} clips without a sound file is that of their video")
+    if report.faces:
+        seen = ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in report.faces.items() if count)
+        lines.append(f"faces     {seen}")
     if report.converted:
         lines.append(f"converted {_counts(report.converted)}")
     lines += ["", f"{'speaker':>8} {'sex':>7} {'age':>4} {'clips':>6} {'audio':>6} {'video':>6}  emotions"]

@@ -207,3 +207,8 @@ def _note_faces(run: Run) -> None:
             f"no face was found in {counts['frames_without_face']} of {counts['frames']} pictures "
             f"({counts['clips_without_face']} clips show none at all): their centre was taken"
         )
+    if counts["frames_with_other_faces"]:
+        run.warn(
+            f"{counts['frames_with_other_faces']} of {counts['frames']} pictures show somebody else's face, too: "
+            "the largest over the clip was taken"
+        )

@@ -12,19 +12,22 @@ from typing import Any
 import numpy as np
 
 from moretta.shared.corpus.clips import Clip, Corpus, Drop
+from moretta.shared.corpus.listing import listed
 from moretta.shared.corpus.media import CONTAINERS, SAMPLE_RATE
 from moretta.shared.corpus.names import ClipName
 from moretta.shared.corpus.published import PublishedComparison, compare_with_published
 from moretta.shared.corpus.reader import Labels, read_corpus
 from moretta.shared.corpus.recordings import Kind, picture_seconds, read_pictures, read_sound, sound_file
-from moretta.shared.corpus.repeated import Repeated, Seen, find_repeated, listed
+from moretta.shared.corpus.repeated import Repeated, Seen, find_repeated
 from moretta.shared.corpus.sound_checks import OVERDRIVEN_SHARE, is_overdriven
 from moretta.shared.corpus.workers import map_files
 from moretta.shared.errors import ClipError
+from moretta.shared.features.faces import FaceCropper
 
 _KINDS: tuple[Kind, ...] = ("sound", "pictures")
 _FACE_FPS = 5.0
 """As studies sample videos unless they say otherwise."""
+_FACE_SIDE = 16  # nobody looks at these crops
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +82,8 @@ class CheckReport:
     """Sound files that are not mono at 16 kHz, and are converted as they are read, by what they are."""
     inside_videos: int
     """Clips whose sound is that of their video, because they have no sound file."""
+    faces: dict[str, int]
+    """Pictures that were looked at, those without a face, and those in which somebody else is seen, too."""
     repeated: list[Repeated]
     warnings: list[str]
     published: PublishedComparison | None = field(default=None)
@@ -108,6 +113,7 @@ class _Finding:
     digest: str = ""
     form: str = ""
     overdriven: bool = False
+    faces: Counter[str] = field(default_factory=Counter)
     drop: Drop | None = None
     """Why it cannot be used."""
 
@@ -185,9 +191,15 @@ def _decode_pictures(clip: Clip, file: str) -> _Finding:
     frames = read_pictures(clip, fps=_FACE_FPS)
     if frames is None:
         return _Finding()
+    seen = FaceCropper(_FACE_SIDE).crop_clip(frames)
     digest = hashlib.sha256(str(frames.shape).encode())
     digest.update(frames.tobytes())
-    return _Finding(file, picture_seconds(clip), digest.hexdigest())
+    faces = Counter(
+        frames=len(frames),
+        without_face=len(frames) if seen.centred else seen.borrowed,
+        with_other_faces=seen.with_others,
+    )
+    return _Finding(file, picture_seconds(clip), digest.hexdigest(), faces=faces)
 
 
 def _report(corpus: Corpus, labels: Labels, found: _Found, published: PublishedComparison | None) -> CheckReport:
@@ -215,6 +227,7 @@ def _report(corpus: Corpus, labels: Labels, found: _Found, published: PublishedC
         unusable=sorted([*corpus.dropped, *drops.values()], key=lambda drop: (drop.file, drop.reason)),
         converted=_count(finding.form for finding in sound if finding.form),
         inside_videos=sum(clip.audio is None and usable(clip, "sound") for clip in kept),
+        faces=dict(sum((finding.faces for finding in pictures), Counter[str]())),
         repeated=find_repeated(
             Seen(clip, kind, found[clip.name, kind].file, found[clip.name, kind].digest)
             for clip in kept

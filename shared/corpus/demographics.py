@@ -1,73 +1,102 @@
-"""CREMA-D's tables: who the speakers are, and what the crowd heard."""
+"""CREMA-D's tables, and those that people keep like them: who the speakers are, and what the crowd heard.
+
+A value that is not understood counts as unknown and is named in a warning; of rows that contradict each other none
+is believed.
+"""
 
 from __future__ import annotations
 
-import csv
-import io
+import re
+from collections import defaultdict
+from collections.abc import Mapping
 from pathlib import Path
+from typing import TypeVar
 
 from moretta.shared.corpus.clips import Speaker
-from moretta.shared.corpus.names import VOTE_LETTERS, Emotion
-from moretta.shared.errors import CorpusError
+from moretta.shared.corpus.listing import listed
+from moretta.shared.corpus.names import VOTE_LETTERS, ClipName, Emotion
+from moretta.shared.corpus.tables import not_understood, read_table
+from moretta.shared.errors import ClipError, CorpusError
+from moretta.shared.release.format import age_group
 
 DEMOGRAPHICS_FILE = "VideoDemographics.csv"
 VOTES_FILE = "summaryTable.csv"
 SEXES = ("female", "male")
-_MAX_TABLE_BYTES = 16 * 1024 * 1024  # CREMA-D's largest table has 0.5 MB
+MIN_AGE, MAX_AGE = 1, 120
+"""Years. Tables write 0, 99 or 999 for ages that nobody asked for."""
 
-
-def read_table(path: Path, columns: tuple[str, ...]) -> list[dict[str, str]]:
-    """The rows of a comma-separated UTF-8 file (with or without byte order mark) that has at least `columns`.
-
-    Raises:
-        CorpusError: the file cannot be read, is not UTF-8, is not comma-separated, or lacks a column.
-    """
-    try:
-        if path.stat().st_size > _MAX_TABLE_BYTES:
-            raise CorpusError(f"{path} is larger than {_MAX_TABLE_BYTES} bytes", expected="a table of CREMA-D")
-        text = path.read_bytes().decode("utf-8-sig")
-    except OSError as error:
-        raise CorpusError(f"{path} cannot be read ({error.strerror})", fix="check its rights") from error
-    except UnicodeDecodeError as error:
-        raise CorpusError(
-            f"{path} holds byte 0x{error.object[error.start]:02x} at offset {error.start}, which is not UTF-8",
-            expected="a CSV file in UTF-8",
-            fix=f"convert it, for instance with `iconv -f latin1 -t utf-8 {path.name}`",
-        ) from error
-    try:
-        reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
-        header = [name.strip() for name in reader.fieldnames or ()]
-        reader.fieldnames = header
-        rows = [{key: (value or "").strip() for key, value in row.items() if isinstance(key, str)} for row in reader]
-    except csv.Error as error:
-        raise CorpusError(f"{path} is not a CSV file ({error})", expected=f"columns {', '.join(columns)}") from error
-    missing = [column for column in columns if column not in header]
-    if missing:
-        raise CorpusError(
-            f"{path} has the columns {', '.join(header) or '(none)'}", expected=f"also {', '.join(missing)}"
-        )
-    return rows
+_PEOPLE = {
+    "ActorID": ("actor", "actorno", "actornumber", "speaker", "speakerid", "subject", "subjectid", "participant", "id"),
+    "Age": ("ageyears", "ageinyears", "agegroup", "agerange"),
+    "Sex": ("gender",),
+}
+_VOTES = {"FileName": ("file", "clip", "clipname"), "MultiModalVote": ("multimodal",)}
+_SEX_WORDS = {
+    "female": ("f", "female", "females", "fem", "w", "woman", "women", "girl", "weiblich", "frau", "femme", "feminin"),
+    "male": ("m", "male", "males", "man", "men", "boy", "maennlich", "männlich", "mann", "homme", "masculin"),
+}
+_SEX_OF = {word: sex for sex, words in _SEX_WORDS.items() for word in words}
+_EMOTION_WORDS = {
+    Emotion.ANG: ("anger", "angry"),
+    Emotion.DIS: ("disgust", "disgusted"),
+    Emotion.FEA: ("fear", "fearful", "afraid"),
+    Emotion.HAP: ("happiness", "happy", "joy"),
+    Emotion.NEU: ("neutral", "neutrality"),
+    Emotion.SAD: ("sadness", "sad"),
+}
+_EMOTION_OF = {
+    **{letter.lower(): emotion for letter, emotion in VOTE_LETTERS.items()},
+    **{emotion.value.lower(): emotion for emotion in Emotion},
+    **{word: emotion for emotion, words in _EMOTION_WORDS.items() for word in words},
+}
+_UNKNOWN = {"", "?", "-", ".", "na", "n/a", "nan", "none", "null", "unknown", "not known", "missing", "not available"}
+_Value = TypeVar("_Value", str, int)
+_ACTOR = re.compile(r"(?:actor|speaker|subject|participant|id)?[ _-]*0*(\d{1,9})(?:[.,]0*)?", re.IGNORECASE)
+_AGE = re.compile(r"(\d{1,3})(?:[.,]\d*)?\s*(?:y|yr|yrs|years?)?(?: old)?", re.IGNORECASE)
+_AGES = re.compile(r"[\[(]?(\d{1,3})\s*(?:-|\u2013|\u2014|to|\.\.)\s*(\d{1,3})[\])]?", re.IGNORECASE)
 
 
 def read_demographics(path: Path) -> tuple[dict[int, Speaker], list[str]]:
-    """Speakers by number, and warnings about rows that say nothing usable.
+    """Speakers by number, and a warning for each value that says nothing usable.
 
     Raises:
         CorpusError: see `read_table`.
     """
-    speakers: dict[int, Speaker] = {}
-    warnings: list[str] = []
-    for line, row in enumerate(read_table(path, ("ActorID", "Age", "Sex")), start=2):
-        number = _whole_number(row["ActorID"])
+    sexes: dict[int, set[str]] = defaultdict(set)
+    ages: dict[int, set[int]] = defaultdict(set)
+    odd: dict[str, dict[str, list[int]]] = {column: defaultdict(list) for column in _PEOPLE}
+    numbers: list[tuple[int, int]] = []
+    rows = read_table(path, _PEOPLE)
+    words = {row["Sex"].casefold() for row in rows}
+    for row in rows:
+        number = _actor(row["ActorID"])
         if number is None:
-            warnings.append(f"{path.name} line {line}: ActorID {row['ActorID']!r} is not a number; the row is ignored")
+            odd["ActorID"][row["ActorID"]].append(row.line)
             continue
-        if number in speakers:
-            warnings.append(f"{path.name} line {line}: speaker {number} stands twice; the first row is used")
-            continue
-        sex, age = row["Sex"].lower(), _whole_number(row["Age"])
-        speakers[number] = Speaker(number, sex if sex in SEXES else None, age)
-    return speakers, warnings
+        numbers.append((number, row.line))
+        sex, age = _sex(row["Sex"], words), _age(row["Age"])
+        if sex is not None:
+            sexes[number].add(sex)
+        elif row["Sex"].casefold() not in _UNKNOWN:
+            odd["Sex"][row["Sex"]].append(row.line)
+        if age is not None:
+            ages[number].add(age)
+        elif row["Age"].casefold() not in _UNKNOWN:
+            odd["Age"][row["Age"]].append(row.line)
+    people = {number: Speaker(number, _only(sexes[number]), _only(ages[number])) for number, _ in numbers}
+    warnings = [
+        *not_understood(path, "ActorID", odd["ActorID"], "a number; the row is ignored"),
+        *not_understood(path, "sex", odd["Sex"], "female or male"),
+        *not_understood(path, "age", odd["Age"], f"years from {MIN_AGE} to {MAX_AGE}, or a range within one age group"),
+        *_contradicting(path, "sex", sexes),
+        *_contradicting(path, "age", ages),
+    ]
+    for column, found, told in (("sex", sexes, odd["Sex"]), ("age", ages, odd["Age"])):
+        named = {line for lines in told.values() for line in lines}
+        silent = sorted({n for n, line in numbers if not found[n] and line not in named})
+        if silent:
+            warnings.append(f"{path.name} gives no {column} of {len(silent)} speakers: {listed(silent)}")
+    return people, warnings
 
 
 def find_votes(root: Path) -> Path:
@@ -81,15 +110,72 @@ def find_votes(root: Path) -> Path:
     )
 
 
-def read_votes(path: Path) -> dict[str, Emotion | None]:
-    """What most people recognised in face and voice together, by clip name; None where they were tied.
+def read_votes(path: Path) -> tuple[dict[str, Emotion | None], list[str]]:
+    """What most people recognised in face and voice together, by clip name; None where they were tied; and warnings.
 
     Raises:
         CorpusError: see `read_table`.
     """
-    rows = read_table(path, ("FileName", "MultiModalVote"))
-    return {row["FileName"]: VOTE_LETTERS.get(row["MultiModalVote"]) for row in rows}
+    found: dict[str, set[Emotion | None]] = defaultdict(set)
+    strange: dict[str, list[int]] = defaultdict(list)
+    odd: dict[str, list[int]] = defaultdict(list)
+    for row in read_table(path, _VOTES):
+        name = _clip(row["FileName"])
+        if name is None:
+            strange[row["FileName"]].append(row.line)
+            continue
+        votes = [_EMOTION_OF.get(part.strip().casefold()) for part in re.split(r"[:/,;|+]", row["MultiModalVote"])]
+        if None in votes and row["MultiModalVote"].casefold() not in _UNKNOWN:
+            odd[row["MultiModalVote"]].append(row.line)
+        found[name].add(votes[0] if len(set(votes)) == 1 else None)
+    contradicting = [name for name, votes in found.items() if len(votes) > 1]
+    warnings = [
+        *not_understood(path, "file name", strange, "a clip's name, such as 1001_IEO_ANG_HI"),
+        *not_understood(path, "vote", odd, "a letter of A, D, F, H, N, S, or the emotion's name"),
+    ]
+    if contradicting:
+        warnings.append(
+            f"{path.name} has contradicting votes of {len(contradicting)} clips, which count as without a vote: "
+            f"{listed(contradicting)}"
+        )
+    return {name: next(iter(votes)) if len(votes) == 1 else None for name, votes in found.items()}, warnings
 
 
-def _whole_number(text: str) -> int | None:
-    return int(text) if text.isascii() and text.isdigit() else None
+def _only(values: set[_Value]) -> _Value | None:
+    return next(iter(values)) if len(values) == 1 else None
+
+
+def _contradicting(path: Path, column: str, found: Mapping[int, set[_Value]]) -> list[str]:
+    several = [number for number, values in found.items() if len(values) > 1]
+    words = f"{path.name} has contradicting rows of {len(several)} speakers, whose {column} counts as unknown"
+    return [f"{words}: {listed(several)}"] if several else []
+
+
+def _actor(text: str) -> int | None:
+    match = _ACTOR.fullmatch(text)
+    return int(match[1]) if match else None
+
+
+def _sex(text: str, words: set[str]) -> str | None:
+    """`M` is a woman's in a column that has `H` too: mujer and hombre."""
+    word = text.casefold()
+    return None if word == "m" and "h" in words else _SEX_OF.get(word)
+
+
+def _age(text: str) -> int | None:
+    """In years; of a range its middle, if all of it is in one of the groups that are told of."""
+    if match := _AGES.fullmatch(text):
+        low, high = int(match[1]), int(match[2])
+        inside = MIN_AGE <= low <= high <= MAX_AGE and age_group(low) == age_group(high)
+        return (low + high) // 2 if inside else None
+    match = _AGE.fullmatch(text)
+    return int(match[1]) if match and MIN_AGE <= int(match[1]) <= MAX_AGE else None
+
+
+def _clip(text: str) -> str | None:
+    """With or without a folder and an ending, in any case."""
+    stem = re.split(r"[/\\]", text)[-1].split(".", 1)[0]
+    try:
+        return str(ClipName.parse(stem.strip().upper()))
+    except ClipError:
+        return None

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from moretta.shared.corpus.clips import Corpus, Speaker
-from moretta.shared.corpus.demographics import DEMOGRAPHICS_FILE, VOTES_FILE, find_votes, read_demographics, read_table
+from moretta.shared.corpus.demographics import DEMOGRAPHICS_FILE, VOTES_FILE, find_votes, read_demographics
 from moretta.shared.corpus.names import ClipName
+from moretta.shared.corpus.tables import read_table
 from moretta.shared.errors import ClipError, CorpusError
 
 NAMES_FILE = "SentenceFilenames.csv"
@@ -45,7 +46,7 @@ def compare_with_published(corpus: Corpus, lists: Path) -> PublishedComparison:
             raise CorpusError(f"no {file} in {lists}", expected=f"{NAMES_FILE}, {DEMOGRAPHICS_FILE}, {VOTES_FILE}")
     listed, outside = _listed_names(lists / NAMES_FILE)
     people, _ = read_demographics(lists / DEMOGRAPHICS_FILE)
-    votes = read_table(find_votes(lists), ("FileName", "MultiModalVote"))
+    votes = read_table(find_votes(lists), ("FileName", "MultiModalVote"))  # as published, its ties are `A:S`
     present = {clip.name for clip in corpus.clips}
     here = corpus.speakers.keys()
     return PublishedComparison(

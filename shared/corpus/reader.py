@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Literal
 
 from moretta.shared.corpus.clips import Clip, Corpus, Drop, Speaker
-from moretta.shared.corpus.demographics import DEMOGRAPHICS_FILE, find_votes, read_demographics, read_votes
+from moretta.shared.corpus.demographics import DEMOGRAPHICS_FILE, VOTES_FILE, find_votes, read_demographics, read_votes
 from moretta.shared.corpus.names import ClipName
 from moretta.shared.errors import ClipError, CorpusError
 
@@ -22,8 +22,11 @@ Labels = Literal["intended", "vote"]
 SYNTHETIC_MARKER = "SYNTHETIC.json"
 AUDIO_FOLDER = "AudioWAV"
 VIDEO_FOLDER = "VideoFlash"
-AUDIO_ENDINGS = (".wav",)
-VIDEO_ENDINGS = (".flv", ".mp4")
+AUDIO_ENDINGS = (".wav", ".flac", ".mp3", ".ogg", ".opus", ".m4a")
+VIDEO_ENDINGS = (".flv", ".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi")
+"""The published form first: it is used where a clip has several."""
+LITTER = ("thumbs.db", "desktop.ini", "icon\r", "@eadir")
+"""What Windows, macOS and Synology leave in folders, beside hidden files: no part of a corpus."""
 KNOWN_DEFECTS = {"1076_MTI_SAD_XX": "CREMA-D published it with a broken video and next to no sound"}
 _LAYOUT = f"a folder with {AUDIO_FOLDER}/*.wav, {VIDEO_FOLDER}/*.flv (or .mp4), or both"
 
@@ -41,6 +44,15 @@ def read_corpus(root: Path, *, labels: Labels = "intended") -> Corpus:
     Raises:
         CorpusError: no such folder, no usable clip in it, or a table that cannot be read.
     """
+    try:
+        return _read(root, labels)
+    except OSError as error:
+        raise CorpusError(
+            f"{error.filename or root} cannot be read ({error.strerror})", fix="check its rights"
+        ) from error
+
+
+def _read(root: Path, labels: Labels) -> Corpus:
     if not root.is_dir():
         raise CorpusError(f"no folder {root}", expected=_LAYOUT)
     folders = [folder for folder in (AUDIO_FOLDER, VIDEO_FOLDER) if (root / folder).is_dir()]
@@ -50,7 +62,7 @@ def read_corpus(root: Path, *, labels: Labels = "intended") -> Corpus:
     video = _list_files(root, VIDEO_FOLDER, VIDEO_ENDINGS)
     drops = audio.dropped + video.dropped
     names = sorted(audio.kept.keys() | video.kept.keys())
-    voted = read_votes(find_votes(root)) if labels == "vote" else None
+    voted, vote_warnings = read_votes(find_votes(root)) if labels == "vote" else (None, [])
     clips = []
     for name in names:
         label = name.emotion if voted is None else voted.get(str(name))
@@ -59,11 +71,7 @@ def read_corpus(root: Path, *, labels: Labels = "intended") -> Corpus:
         else:
             clips.append(Clip(name, label, audio.kept.get(name), video.kept.get(name)))
     if not clips:
-        raise CorpusError(
-            f"no usable clip in {root} ({len(drops)} files dropped{_counted(drops)})",
-            expected=_LAYOUT,
-            fix="files are named <actor>_<sentence>_<emotion>_<level>, such as 1001_IEO_ANG_HI.wav",
-        )
+        raise _no_clip(root, drops, vote_warnings)
     speakers, warnings = _speakers(root, {clip.speaker for clip in clips})
     name_, synthetic, marker_warnings = _read_marker(root)
     return Corpus(
@@ -73,7 +81,22 @@ def read_corpus(root: Path, *, labels: Labels = "intended") -> Corpus:
         clips=tuple(clips),
         speakers=speakers,
         dropped=tuple(sorted(drops, key=lambda drop: (drop.file, drop.reason))),
-        warnings=(*marker_warnings, *warnings),
+        warnings=(*marker_warnings, *warnings, *vote_warnings),
+    )
+
+
+def _no_clip(root: Path, drops: list[Drop], vote_warnings: list[str]) -> CorpusError:
+    found = f"no usable clip in {root} ({len(drops)} files dropped{_counted(drops)})"
+    if any(drop.reason == "no-vote" for drop in drops):
+        return CorpusError(
+            f"{found}; {'; '.join(vote_warnings)}" if vote_warnings else found,
+            expected=f"a vote for its clips in {VOTES_FILE}",
+            fix=f"correct FileName and MultiModalVote in {VOTES_FILE}, or use the labels `intended`",
+        )
+    return CorpusError(
+        found,
+        expected=_LAYOUT,
+        fix="files are named <actor>_<sentence>_<emotion>_<level>, such as 1001_IEO_ANG_HI.wav",
     )
 
 
@@ -86,17 +109,21 @@ class _Files:
 
 
 def _list_files(root: Path, folder: str, endings: tuple[str, ...]) -> _Files:
-    """Hidden files (`.DS_Store`, half-written ones) are no part of a corpus and are not counted."""
+    """Hidden files (`.DS_Store`, half-written ones) and litter are no part of a corpus and are not counted."""
     files = _Files()
     if not (root / folder).is_dir():
         return files
     candidates: dict[ClipName, list[Path]] = {}
     for path in sorted((root / folder).iterdir()):
-        if path.name.startswith("."):
+        if path.name.startswith(".") or path.name.casefold() in LITTER:
             continue
         relative = f"{folder}/{path.name}"
         if not path.is_file() or path.suffix.lower() not in endings:
-            files.dropped.append(Drop(relative, "wrong-kind", f"expected a file ending in {' or '.join(endings)}"))
+            what = "a folder" if path.is_dir() else "a link to nothing" if path.is_symlink() else "no such file"
+            found = what if not path.is_file() else f"a file ending in {path.suffix or 'nothing'}"
+            files.dropped.append(
+                Drop(relative, "wrong-kind", f"{found}; expected a file ending in {' or '.join(endings)}")
+            )
             continue
         try:
             name = _parse(path.stem)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from moretta.shared.corpus.clips import Clip
+from moretta.shared.corpus.listing import listed
 from moretta.shared.corpus.recordings import Kind
 
 
@@ -56,13 +57,3 @@ def find_repeated(seen: Iterable[Seen]) -> list[Repeated]:
         for (kind, _), several in same.items()
         if len(several) > 1
     ]
-
-
-def listed(items: Sequence[object], most: int = 10) -> str:
-    """The first of many, and how many more there are.
-
-    >>> listed([1, 2, 3], most=2)
-    '1, 2 and 1 more'
-    """
-    more = f" and {len(items) - most} more" if len(items) > most else ""
-    return ", ".join(map(str, items[:most])) + more

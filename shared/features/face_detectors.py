@@ -36,12 +36,12 @@ class FaceBox:
 
 
 class FaceDetector(Protocol):
-    """Finds the largest face of a frame."""
+    """Finds the faces of a frame."""
 
     name: str
 
-    def find(self, frame: Frame) -> FaceBox | None:
-        """The box around the largest face, with margin for forehead and chin; None if there is no face."""
+    def find_all(self, frame: Frame) -> list[FaceBox]:
+        """The boxes around faces, with margin for forehead and chin, the largest first."""
 
 
 class YuNet:
@@ -60,16 +60,18 @@ class YuNet:
         self._weights = str(weights)
         self._networks: dict[tuple[int, int], Any] = {}
 
-    def find(self, frame: Frame) -> FaceBox | None:
+    def find_all(self, frame: Frame) -> list[FaceBox]:
         """See `FaceDetector`."""
         for long_side in self._LONG_SIDES:
             picture, scale = _resized(frame, long_side)
             _, faces = self._network(picture.shape[1], picture.shape[0]).detect(picture[:, :, ::-1].copy())
             if faces is not None and len(faces):
-                x, y, width, height = max((face[:4] for face in faces), key=lambda face: float(face[2] * face[3]))
-                size = self._MARGIN * max(float(width), float(height))
-                return FaceBox(float(x + width / 2) / scale, float(y + height / 2) / scale, size / scale)
-        return None
+                boxes = []
+                for x, y, width, height in sorted((face[:4] for face in faces), key=lambda f: -float(f[2] * f[3])):
+                    size = self._MARGIN * max(float(width), float(height))
+                    boxes.append(FaceBox(float(x + width / 2) / scale, float(y + height / 2) / scale, size / scale))
+                return boxes
+        return []
 
     def _network(self, width: int, height: int) -> Any:
         if (width, height) not in self._networks:
@@ -85,23 +87,31 @@ class Hog:
     name = "hog"
     _MARGIN = 1.5  # its boxes reach from the brows to the chin
     _LONG_SIDES = (256, 640)  # no face below 80 pixels is found, so small frames are enlarged
+    _SMALLEST = 80
 
     def __init__(self) -> None:
         import dlib
 
         self._detect = dlib.get_frontal_face_detector()
 
-    def find(self, frame: Frame) -> FaceBox | None:
-        """See `FaceDetector`."""
-        for long_side in self._LONG_SIDES:
-            picture, scale = _resized(frame, long_side)
-            faces = self._detect(cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY), 0)
-            if len(faces):
-                face = max(faces, key=lambda face: int(face.area()))
-                size = self._MARGIN * max(face.width(), face.height())
-                x, y = (face.left() + face.right() + 1) / 2, (face.top() + face.bottom() + 1) / 2
-                return FaceBox(x / scale, y / scale, size / scale)
-        return None
+    def find_all(self, frame: Frame) -> list[FaceBox]:
+        """See `FaceDetector`. Where the largest is small, a face three fifths its size is looked for, too."""
+        small, large = self._LONG_SIDES
+        boxes = self._at(frame, small)
+        if not boxes:
+            return self._at(frame, large)
+        share = boxes[0].size / self._MARGIN / max(frame.shape[:2])
+        enough = round(self._SMALLEST / (0.6 * share))
+        return [*boxes, *self._at(frame, min(large, enough))] if enough > small else boxes
+
+    def _at(self, frame: Frame, long_side: int) -> list[FaceBox]:
+        picture, scale = _resized(frame, long_side)
+        boxes = []
+        for face in self._detect(cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY), 0):
+            size = self._MARGIN * max(face.width(), face.height())
+            x, y = (face.left() + face.right() + 1) / 2, (face.top() + face.bottom() + 1) / 2
+            boxes.append(FaceBox(x / scale, y / scale, size / scale))
+        return sorted(boxes, key=lambda box: -box.size)
 
 
 class NoDetector:
@@ -109,9 +119,9 @@ class NoDetector:
 
     name = "none"
 
-    def find(self, frame: Frame) -> FaceBox | None:  # noqa: ARG002 - the protocol's argument
+    def find_all(self, frame: Frame) -> list[FaceBox]:  # noqa: ARG002 - the protocol's argument
         """None."""
-        return None
+        return []
 
 
 def best_detector() -> FaceDetector:

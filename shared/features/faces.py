@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from moretta.shared.errors import ClipError
 from moretta.shared.features.face_detectors import FaceBox, FaceDetector, Frame, best_detector
+from moretta.shared.features.face_people import check_shown, find_people, shows
 
 MIN_FRAME_SIDE = 16
 """Pixels. A smaller picture shows no face that could be anonymized."""
@@ -25,9 +26,11 @@ class CroppedClip:
     pictures: npt.NDArray[np.uint8]
     """[frames, side, side, 3], RGB."""
     borrowed: int
-    """Frames without a face of their own, cut where the neighbouring frame had one."""
+    """Frames without a usable face of their own: cut where the neighbouring frame had one, or replaced by it."""
     centred: bool
     """No frame showed a face: all are centre crops."""
+    with_others: int = 0
+    """Frames in which somebody else's face was seen, too; it is in no crop."""
 
 
 class FaceCropper:
@@ -57,24 +60,38 @@ class FaceCropper:
             ClipError: not a picture.
         """
         check_frames(frame[None] if isinstance(frame, np.ndarray) else frame)
-        box = self._detector.find(frame)
-        return cut(frame, box or _centre(frame), self.side), box is not None
+        boxes = self._detector.find_all(frame)
+        return cut(frame, boxes[0] if boxes else _centre(frame), self.side), bool(boxes)
 
     def crop_clip(self, frames: npt.NDArray[np.uint8]) -> CroppedClip:
-        """Cut the face out of each frame of a clip, [frames, height, width, 3] of RGB.
+        """Cut the speaker's face out of each frame of a clip, [frames, height, width, 3] of RGB.
 
         The crops have one size, and their path is smoothed, so that the detector's jitter does not show in the video.
+        Where somebody else's face would be in a crop, the nearest frame's takes its place.
 
         Raises:
-            ClipError: not a clip of pictures.
+            ClipError: not a clip of pictures; or reason `several-faces`, see `find_people`.
         """
         check_frames(frames)
-        found = [self._detector.find(frame) for frame in frames]
-        missing = sum(box is None for box in found)
-        centred = missing == len(found)
-        path = [_centre(frames[0])] * len(found) if centred else _smooth(_filled(found))
-        pictures = np.stack([cut(frame, box, self.side) for frame, box in zip(frames, path, strict=True)])
-        return CroppedClip(pictures, borrowed=0 if centred else missing, centred=centred)
+        count, height, width = frames.shape[:3]
+        people = find_people([self._detector.find_all(frame) for frame in frames], width=width, height=height)
+        if people is None:
+            pictures = np.stack([cut(frame, _centre(frame), self.side) for frame in frames])
+            return CroppedClip(pictures, borrowed=0, centred=True)
+        own = [people.speaker.boxes.get(number) for number in range(count)]
+        path = _smooth(_filled(own))
+        doubtful = people.speaker.doubtful
+        others = [people.others_at(number) for number in range(count)]
+        clean = [n for n in range(count) if n not in doubtful and not any(shows(path[n], b) for b in others[n])]
+        check_shown(count - len(clean), count)
+        nearest = [min(clean, key=lambda n: abs(n - number)) for number in range(count)]
+        pictures = np.stack([cut(frames[n], path[n], self.side) for n in nearest])
+        return CroppedClip(
+            pictures,
+            borrowed=sum(box is None or n not in clean for n, box in enumerate(own)),
+            centred=False,
+            with_others=sum(map(bool, others)),
+        )
 
 
 def check_frames(frames: npt.NDArray[np.uint8]) -> None:

@@ -27,11 +27,11 @@ class MiddleDetector:
 
     name = "middle"
 
-    def find(self, frame):
+    def find_all(self, frame):
         from moretta.shared.features.face_detectors import FaceBox
 
         height, width = frame.shape[:2]
-        return FaceBox(width / 2, 0.5 * height, 0.69 * height)
+        return [FaceBox(width / 2, 0.5 * height, 0.69 * height)]
 
 
 def frame(seed: int, light: float = 0.3, **values: float) -> np.ndarray:

@@ -26,11 +26,11 @@ class CountingDetector:
     def __init__(self) -> None:
         self.asked = 0
 
-    def find(self, frame: np.ndarray) -> FaceBox | None:
+    def find_all(self, frame: np.ndarray) -> list[FaceBox]:
         self.asked += 1
         if not frame.any():
-            return None
-        return FaceBox(frame.shape[1] / 2, frame.shape[0] / 2, 20)
+            return []
+        return [FaceBox(frame.shape[1] / 2, frame.shape[0] / 2, 20)]
 
 
 class Brightness(PersonalFaceAnonymizer):

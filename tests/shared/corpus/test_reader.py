@@ -98,10 +98,47 @@ def test_a_folder_that_is_not_there_is_an_error(tmp_path: Path) -> None:
         read_corpus(tmp_path / "nowhere")
 
 
-def test_demographics_that_are_not_utf8_are_an_error_that_says_where(make_corpus: MakeCorpus) -> None:
-    latin1 = "ActorID,Age,Sex\n1001,51,Männlich\n".encode("latin1")
-    with pytest.raises(CorpusError, match=r"0xe4 at offset 25.*UTF-8"):
-        read_corpus(make_corpus("AudioWAV/1001_IEO_ANG_HI.wav", demographics=latin1))
+def test_votes_that_fit_no_clip_are_an_error_about_the_table(make_corpus: MakeCorpus) -> None:
+    root = make_corpus("AudioWAV/1001_IEO_ANG_HI.wav")
+    (root / "summaryTable.csv").write_text("FileName,MultiModalVote\n1001_IEO_ANG_HI,Cross\n")
+    with pytest.raises(CorpusError, match=r"'Cross' is not understood.*MultiModalVote in summaryTable\.csv"):
+        read_corpus(root, labels="vote")
+
+
+def test_what_systems_leave_in_folders_is_no_part_of_a_corpus(make_corpus: MakeCorpus) -> None:
+    litter = ("Thumbs.db", "desktop.ini", "._1001_IEO_ANG_HI.wav", ".DS_Store")
+    root = make_corpus("AudioWAV/1001_IEO_ANG_HI.wav", *(f"AudioWAV/{name}" for name in litter))
+    assert not read_corpus(root).dropped
+
+
+def test_folders_links_and_strange_names_are_dropped_and_told_apart(make_corpus: MakeCorpus) -> None:
+    root = make_corpus("AudioWAV/1001_IEO_ANG_HI.WAV", "AudioWAV/1001_IEO_SAD_HI (1).wav", "AudioWAV/Jose\u0301.wav")
+    audio = root / "AudioWAV"
+    (audio / "1001_IEO_FEA_HI.wav").mkdir()
+    (audio / "1001_IEO_DIS_HI.wav").symlink_to("1001_IEO_DIS_HI.wav")
+    (audio / "1001_IEO_HAP_HI.wav").symlink_to("nowhere")
+    corpus = read_corpus(root)
+    assert [str(clip.name) for clip in corpus.clips] == ["1001_IEO_ANG_HI"]
+    found = {Path(drop.file).stem: drop.detail.split(";")[0] for drop in corpus.dropped if drop.reason == "wrong-kind"}
+    assert found == {
+        "1001_IEO_FEA_HI": "a folder",
+        "1001_IEO_DIS_HI": "a link to nothing",
+        "1001_IEO_HAP_HI": "a link to nothing",
+    }
+    assert sum(drop.reason == "bad-name" for drop in corpus.dropped) == 2
+
+
+def test_a_folder_that_may_not_be_read_is_an_error_that_names_it(
+    make_corpus: MakeCorpus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = make_corpus("AudioWAV/1001_IEO_ANG_HI.wav")
+
+    def refuse(self: Path) -> None:
+        raise PermissionError(13, "Permission denied", str(self))
+
+    monkeypatch.setattr(Path, "iterdir", refuse)
+    with pytest.raises(CorpusError, match=r"AudioWAV cannot be read \(Permission denied\)"):
+        read_corpus(root)
 
 
 def test_demographics_without_the_columns_are_an_error(make_corpus: MakeCorpus) -> None:

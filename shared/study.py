@@ -12,7 +12,7 @@ from pydantic import Field, ValidationError, model_validator
 from moretta.shared.errors import StudyError
 from moretta.shared.release.format import Modality
 from moretta.shared.study_aggregation import AVERAGING, AggregationSection
-from moretta.shared.study_base import Computable, Fraction, Positive, Section
+from moretta.shared.study_base import Computable, Delta, Epsilon, Fraction, Positive, Section
 from moretta.shared.study_fusion import FUSION_MODEL, FusionSection, ModelKind, is_held_back
 from moretta.shared.study_removed import refuse_removed
 from moretta.shared.study_voice import VoiceSection
@@ -99,9 +99,9 @@ class PrivacySection(Section):
     dp_sgd: bool = True
     unit: Literal["clip", "speaker"] = "clip"
     """What is sampled and whose gradient is clipped: a clip, or all clips of a speaker at a site as one example."""
-    epsilon: Positive = 8.0
+    epsilon: Epsilon = 8.0
     """Target over all rounds and models, for one unit; the noise is calibrated to it at each site."""
-    delta: Annotated[float, Field(gt=0, lt=0.1)] = 1e-3
+    delta: Delta = 1e-3
     max_grad_norm: Computable = 1.0
     clipping: Clipping = "per-example"
     """How Opacus cuts gradients of clips: from all of them, or `ghost`, from their norms in two passes."""

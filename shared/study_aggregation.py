@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from moretta.shared.study_base import Computable, Positive, Section
+from moretta.shared.study_base import Computable, Delta, Epsilon, Section
 
 AVERAGING = ("FedAvg", "FedAvgM", "FedProx", "FedAdagrad", "FedAdam", "FedYogi")
 """Flower's strategies that need nothing but the mean of the updates."""
@@ -17,9 +17,9 @@ class AggregationSection(Section):
 
     dp: Literal["none", "central", "distributed"] = "none"
     """Who adds the noise: the server, which sees every update, or the sites, each a share of it."""
-    epsilon: Positive = 8.0
+    epsilon: Epsilon = 8.0
     """Target over all rounds and models, for one site; the noise is calibrated to it."""
-    delta: Annotated[float, Field(gt=0, lt=0.1)] = 1e-3
+    delta: Delta = 1e-3
     clipping_norm: Computable = 1.0
     """L2 norm that a site's update is cut to."""
     min_sites: int = Field(default=3, ge=2)

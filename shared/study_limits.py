@@ -6,11 +6,14 @@ from collections.abc import Iterator, Sequence
 from typing import get_args
 
 from moretta.shared.errors import StudyError
+from moretta.shared.privacy.renyi import least_epsilon
 from moretta.shared.release.format import Modality
 from moretta.shared.secure_aggregation import MAX_SITES
 from moretta.shared.study import Asked, Study
 
 _CHANCE_EER = 0.5
+_MARGIN = 1.1
+"""Between what nothing at all would cost by the orders of the accountant, and what can be asked for."""
 
 
 def check_limits(study: Study, *, sites: int | None = None) -> None:
@@ -60,6 +63,7 @@ def _in_itself(study: Study) -> Iterator[str]:
         yield f"gate.max_epsilon is {gate.max_epsilon:g}, and privacy.dp_sgd is off: no epsilon is spent to judge"
     elif gate.max_epsilon is not None and gate.max_epsilon < privacy.epsilon:
         yield f"gate.max_epsilon is {gate.max_epsilon:g}, below the {privacy.epsilon:g} that privacy.epsilon spends"
+    yield from _beyond_accounting(study)
     limits = {"gate.max_top1": gate.max_top1, "gate.min_eer": gate.min_eer}
     for key, value in limits.items():
         if value is not None and not study.audit.enabled:
@@ -69,6 +73,18 @@ def _in_itself(study: Study) -> Iterator[str]:
     norm, cut = study.train.max_update_norm, study.aggregation.clipping_norm
     if study.aggregation.bounds_sites and cut > norm:
         yield f"aggregation.clipping_norm is {cut:g}, above train.max_update_norm {norm:g}, beyond which it is refused"
+
+
+def _beyond_accounting(study: Study) -> Iterator[str]:
+    """Targets that no noise reaches, by the accountants there are."""
+    wanted = []
+    if study.privacy.dp_sgd:
+        wanted.append(("privacy.epsilon", study.privacy.epsilon, study.privacy.delta))
+    if study.voice.enabled and study.voice.trains_code and study.voice.code_epsilon:
+        wanted.append(("voice.code_epsilon", study.voice.code_epsilon, study.voice.budget_delta))
+    for key, epsilon, delta in wanted:
+        if epsilon <= (least := _MARGIN * least_epsilon(delta)):
+            yield f"{key} is {epsilon:g}, and no noise keeps less than {least:.3g} at a delta of {delta:g}"
 
 
 def _with_sites(study: Study, sites: int) -> Iterator[str]:

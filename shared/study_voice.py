@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, model_validator
 
 from moretta.shared.release.format import VoiceForm
-from moretta.shared.study_base import Fraction, Positive, Section
+from moretta.shared.study_base import Computable, Delta, Epsilon, Fraction, Section
 
 VoicePreset = Literal["bounded", "original", "dp-clip", "dp-speaker"]
 BY_VALUE = "mfcc-quantizer"
@@ -34,15 +34,15 @@ class VoiceSection(Section):
     """Of what the guarantee is: `bounded`, a value; `dp-clip`, a clip; `dp-speaker`, a speaker; `original`: nothing."""
     form: VoiceForm = "mfcc"
     """Under the `dp-` presets `code`, where nothing else is said."""
-    epsilon: Positive = 0.8
+    epsilon: Epsilon = 0.8
     """Nominal, per MFCC value."""
-    sensitivity: Positive = 0.5
+    sensitivity: Computable = 0.5
     """Nominal, per MFCC value: the Laplace scale is sensitivity / epsilon."""
-    bound: Positive = 3.0
+    bound: Computable = 3.0
     """Preset `bounded`: coefficients are clipped to +- this many public standard deviations."""
-    budget_epsilon: Positive = 8.0
+    budget_epsilon: Epsilon = 8.0
     """Of the `dp-` presets: for all that is released of one clip, or of one speaker."""
-    budget_delta: Annotated[float, Field(gt=0, lt=0.1)] = 1e-5
+    budget_delta: Delta = 1e-5
     """The delta of that, where the noise is Gaussian."""
     segments: int = Field(default=1, ge=1, le=16)
     """Parts of a clip, each of which gives one token."""
@@ -67,7 +67,7 @@ class VoiceSection(Section):
     """Of a federated code: one step each."""
     words_from: Literal["site", "public", "federated"] = "site"
     """Who teaches the words of `emotion-words`: the site's other people, public speech, or all sites together."""
-    word_epsilon: Positive = 3.5
+    word_epsilon: Epsilon = 3.5
     """Of one word of `emotion-words`, which a clip is told in."""
     public_speech: Path | None = None
     """A folder of wav files that anybody may have; None means synthetic speech."""

@@ -6,6 +6,7 @@ RDP: Mironov et al. 2019, "RDP of the sampled Gaussian mechanism". PRV: Gopi, Le
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections import Counter
 from collections.abc import Iterable
@@ -13,8 +14,10 @@ from functools import lru_cache
 
 import numpy as np
 
+from moretta.shared.errors import StudyError
 from moretta.shared.privacy.dp_sgd import SampledGaussian, rdp_of_step
-from moretta.shared.privacy.renyi import ORDERS, epsilon_of
+from moretta.shared.privacy.gaussian import gaussian_epsilon
+from moretta.shared.privacy.renyi import ORDERS, epsilon_of, least_epsilon
 from moretta.shared.privacy.search import least
 from moretta.shared.study import Accountant
 
@@ -40,20 +43,53 @@ def _spent(steps: tuple[tuple[tuple[float, float], int], ...], delta: float, acc
     for (noise_multiplier, rate), number in steps:
         total += SampledGaussian(noise_multiplier=noise_multiplier, rate=rate, steps=number).renyi()
     epsilon = epsilon_of(total, delta=delta)
-    assert epsilon is not None  # delta is positive and every order is finite
-    if accountant == "prv" and epsilon > 0:
+    if epsilon is None:
+        return math.inf
+    if accountant == "prv" and 0 < epsilon < _PRV_EPSILON and delta >= _PRV_DELTA:
         return min(epsilon, _by_prv(steps, delta))  # both are bounds, and PRV adds its own error to what it finds
     return epsilon
 
 
-def _by_prv(steps: tuple[tuple[tuple[float, float], int], ...], delta: float) -> float:
-    from opacus.accountants import PRVAccountant
+_PRV_EPSILON = 50.0
+"""Where the Renyi accountant finds more, the PRV accountant's grid gets large and says little that is new."""
+_PRV_DELTA = 1e-8
+"""Below it, the Fourier transforms' own rounding is no longer small beside delta: the bound is no bound."""
+_PRV_ROUNDING = 1e-11
+"""How much of delta those may have lost."""
+_PRV_POINTS = 2**24
+"""A grid of more takes minutes and gigabytes."""
 
+
+def _by_prv(steps: tuple[tuple[tuple[float, float], int], ...], delta: float) -> float:
+    """Infinity where Opacus' accountant cannot tell."""
+    if all(rate == 1.0 for (_, rate), _ in steps):
+        return gaussian_epsilon(delta, math.sqrt(sum(number / sigma**2 for (sigma, _), number in steps)))
+    from opacus.accountants import PRVAccountant
+    from opacus.accountants.analysis.prv import PoissonSubsampledGaussianPRV
+
+    if any(rate == 1.0 for (_, rate), _ in steps):
+        return math.inf  # its random variable has a density only where a unit may be left out
     accountant = PRVAccountant()
     accountant.history = [(noise_multiplier, rate, number) for (noise_multiplier, rate), number in steps]
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), np.errstate(all="ignore"):
         warnings.simplefilter("ignore")  # of integrals over the far tails, which count for nothing
-        return float(accountant.get_epsilon(delta))
+        try:
+            domain = accountant._get_domain(
+                prvs=[PoissonSubsampledGaussianPRV(rate, sigma) for (sigma, rate), _ in steps],
+                num_self_compositions=[number for _, number in steps],
+                eps_error=_PRV_ERROR,
+                delta_error=delta / 1000,
+            )
+            if domain.size > _PRV_POINTS:
+                return math.inf
+            found = float(accountant.get_epsilon(delta - _PRV_ROUNDING, eps_error=_PRV_ERROR))
+        except (ValueError, RuntimeError, ArithmeticError, MemoryError, IndexError, AssertionError):
+            return math.inf
+    return found if math.isfinite(found) and found >= 0 else math.inf
+
+
+_PRV_ERROR = 0.01
+"""Opacus' own choice, of epsilon."""
 
 
 _FEW_ORDERS = ORDERS[::4]
@@ -62,7 +98,11 @@ _FEW_ORDERS = ORDERS[::4]
 
 @lru_cache(maxsize=256)
 def calibrated_noise(*, epsilon: float, delta: float, rate: float, steps: int, accountant: Accountant = "rdp") -> float:
-    """The least noise multiplier, to half a percent, with which `steps` steps spend at most `epsilon` at `delta`."""
+    """The least noise multiplier, to half a percent, with which `steps` steps spend at most `epsilon` at `delta`.
+
+    Raises:
+        StudyError: no noise keeps so little at this delta by the accountants there are.
+    """
 
     def by_rdp(noise_multiplier: float) -> bool:
         curve = steps * rdp_of_step(noise_multiplier, rate, _FEW_ORDERS)
@@ -74,6 +114,12 @@ def calibrated_noise(*, epsilon: float, delta: float, rate: float, steps: int, a
         return epsilon_spent([step], delta=delta, accountant="prv") <= epsilon
 
     noise = least(by_rdp, start=1.0, precision=_PRECISION["rdp"])
+    if not math.isfinite(noise):
+        raise StudyError(
+            f"no noise of DP-SGD keeps epsilon {epsilon:g} at delta {delta:g} over {steps} steps",
+            expected=f"an epsilon of more than {least_epsilon(delta, _FEW_ORDERS):.3g} at this delta",
+            fix="raise epsilon or delta in the study",
+        )
     if accountant == "rdp":
         return noise
     return least(by_prv, start=noise, factor=1.1, precision=_PRECISION["prv"])

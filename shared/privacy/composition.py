@@ -15,9 +15,6 @@ from moretta.shared.privacy.gaussian import Gaussian, gaussian_epsilon
 from moretta.shared.privacy.mechanism import Mechanism
 from moretta.shared.privacy.renyi import ORDERS, epsilon_of
 
-_PRV_LIMIT = 50.0
-"""Where the Renyi accountant finds more, the PRV accountant's grid gets large and says little that is new."""
-
 
 def composed_epsilon(losses: Iterable[Mechanism], *, delta: float) -> float | None:
     """The least epsilon that is proven for all losses together; 0.0 for none, None if there is no finite one.
@@ -37,11 +34,8 @@ def composed_epsilon(losses: Iterable[Mechanism], *, delta: float) -> float | No
     if not counts:
         return 0.0
     found = [_by_renyi(counts, delta), _pure(counts), _pure_beside_renyi(counts, delta), _gaussians(counts, delta)]
-    best = min((epsilon for epsilon in found if epsilon is not None), default=None)
-    if best is not None and best < _PRV_LIMIT:
-        numerical = _dp_sgd(counts, delta)
-        best = best if numerical is None else min(best, numerical)
-    return best
+    found.append(_dp_sgd(counts, delta))
+    return min((epsilon for epsilon in found if epsilon is not None and math.isfinite(epsilon)), default=None)
 
 
 def group_privacy(epsilon: float, delta: float, size: int) -> tuple[float, float]:

@@ -5,6 +5,7 @@ Abadi et al., CCS 2016; Mironov, Talwar and Zhang 2019, "Renyi Differential Priv
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import ClassVar
@@ -13,13 +14,15 @@ import numpy as np
 import numpy.typing as npt
 
 from moretta.shared.privacy.mechanism import Mechanism, Relation, Sensitivity, check_positive, mechanism
-from moretta.shared.privacy.renyi import ORDERS, Curve
+from moretta.shared.privacy.renyi import ORDERS, Curve, rounded_up
 from moretta.shared.release.format import PrivacyUnit
 
 _MAX_GROUP_ORDER = 64.0
 _MAX_TERMS = 4_000_000
 """Of a numerical integral: points times components. Where it would take more, large orders are left out: they matter
 for small losses only."""
+_MAX_TERMS_OF_ALL = 100_000_000
+"""Beyond it, with next to no noise, nothing is integrated: sampling hides nothing that counts there."""
 _TAIL_SIGMAS = 14.0
 
 
@@ -85,9 +88,22 @@ class SampledGaussian(Mechanism):
 @lru_cache(maxsize=256)  # a round adds steps of a kind that was seen before
 def rdp_of_step(noise_multiplier: float, rate: float, orders: tuple[float, ...] = ORDERS) -> Curve:
     """Renyi divergences of one step, for one unit that is there or not."""
+    curve = _computed(noise_multiplier, rate, orders)
+    return curve if rate == 1.0 else rounded_up(np.where(np.isnan(curve), np.inf, curve), orders)
+
+
+def _computed(noise_multiplier: float, rate: float, orders: tuple[float, ...]) -> Curve:
+    """By Opacus, whose series for orders between integers loses itself in rounding here and there, with an error. The
+    divergence grows with the order, so that of the next integer holds as well."""
     from opacus.accountants.analysis.rdp import compute_rdp
 
-    return np.asarray(compute_rdp(q=rate, noise_multiplier=noise_multiplier, steps=1, orders=list(orders)), np.float64)
+    def of(some: list[float]) -> Curve:
+        return np.asarray(compute_rdp(q=rate, noise_multiplier=noise_multiplier, steps=1, orders=some), np.float64)
+
+    try:
+        return of(list(orders))
+    except ValueError:
+        return of([float(max(2, math.ceil(order))) for order in orders])
 
 
 @lru_cache(maxsize=64)
@@ -107,9 +123,9 @@ def _group_rdp(noise_multiplier: float, rate: float, group: int) -> Curve:
     Neighbours differ at most as N(0, s^2) and the mixture over i, binomial, of N(i, s^2) do (the paper, theorem 3.1).
     """
     orders = np.asarray(ORDERS)
-    if rate == 1.0:
-        gaussian: Curve = orders * group**2 / (2 * noise_multiplier**2)
-        return gaussian
+    gaussian: Curve = orders * group**2 / (2 * noise_multiplier**2)
+    if rate == 1.0 or _points(noise_multiplier, group) * (group + 1) > _MAX_TERMS_OF_ALL:
+        return gaussian  # that all are sampled always is the worst case
     curve = np.full(len(orders), np.inf)
     grid, step, max_order = _grid(noise_multiplier, group)
     log_with, log_without = _log_densities(grid, noise_multiplier, rate, group)
@@ -118,7 +134,13 @@ def _group_rdp(noise_multiplier: float, rate: float, group: int) -> Curve:
             there = _log_integral(order * log_with + (1 - order) * log_without, step)
             back = _log_integral(order * log_without + (1 - order) * log_with, step)
             curve[index] = max(there, back, 0.0) / (order - 1)
-    return curve
+    return rounded_up(curve)
+
+
+def _points(sigma: float, group: int) -> float:
+    """How many points `_grid` will have, without making them."""
+    step, max_order = _step(sigma, group)
+    return (max_order * group + 2 * _TAIL_SIGMAS * sigma) / step
 
 
 def _grid(sigma: float, group: int) -> tuple[npt.NDArray[np.float64], float, float]:
@@ -127,10 +149,14 @@ def _grid(sigma: float, group: int) -> tuple[npt.NDArray[np.float64], float, flo
     The trapezoid rule's error on functions like these falls as exp(-2 pi d / step), where d, here pi sigma^2, is how
     far from the real line the mixture of neighbouring components has its zeros.
     """
-    step = min(sigma / 8, sigma**2 / 2)
-    max_order = min(_MAX_GROUP_ORDER, max(2.0, _MAX_TERMS / (group + 1) * step / group))
+    step, max_order = _step(sigma, group)
     low, high = -_TAIL_SIGMAS * sigma, max_order * group + _TAIL_SIGMAS * sigma
     return np.arange(low, high, step), step, max_order
+
+
+def _step(sigma: float, group: int) -> tuple[float, float]:
+    step = min(sigma / 8, sigma**2 / 2)
+    return step, min(_MAX_GROUP_ORDER, max(2.0, _MAX_TERMS / (group + 1) * step / group))
 
 
 def _log_densities(

@@ -13,9 +13,15 @@ from moretta.shared.privacy.renyi import ORDERS, Curve
 from moretta.shared.privacy.search import least
 from moretta.shared.release.format import PrivacyUnit
 
+_ROUNDING = 2.0**-50
+"""Four times that of a float64: of each step between the arguments and the two probabilities."""
+
 
 def gaussian_delta(epsilon: float, ratio: float) -> float:
-    """The least delta at `epsilon` (theorem 8 of the paper).
+    """The least delta at `epsilon` (theorem 8 of the paper), rounded up.
+
+    It is the difference of two numbers that are nearly equal where delta is small: each is moved by as much as float64
+    may have lost of it, to the side that makes delta larger.
 
     Args:
         epsilon: at least 0.
@@ -25,9 +31,12 @@ def gaussian_delta(epsilon: float, ratio: float) -> float:
 
     if ratio == 0:
         return 0.0
-    first = ndtr(ratio / 2 - epsilon / ratio)
-    second = math.exp(min(epsilon + float(log_ndtr(-ratio / 2 - epsilon / ratio)), 0.0))
-    return max(float(first - second), 0.0)
+    half, tilt = ratio / 2, epsilon / ratio
+    lost = _ROUNDING * (half + tilt)
+    first = float(ndtr(half - tilt + lost)) * (1 + _ROUNDING)
+    tail = float(log_ndtr(-half - tilt - lost))
+    second = math.exp(min(epsilon + tail - _ROUNDING * (epsilon - tail), 0.0)) * (1 - _ROUNDING)
+    return max(first - second, 0.0)
 
 
 def gaussian_epsilon(delta: float, ratio: float) -> float:

@@ -20,7 +20,7 @@ from moretta.shared.privacy.mechanism import (
     check_positive,
     mechanism,
 )
-from moretta.shared.privacy.renyi import ORDERS, Curve
+from moretta.shared.privacy.renyi import ORDERS, Curve, rounded_up
 from moretta.shared.release.format import PrivacyStatement, PrivacyUnit
 
 
@@ -57,8 +57,8 @@ class LaplaceVector(Mechanism):
         orders, shift = np.asarray(ORDERS), self.value_epsilon
         up = np.log(orders / (2 * orders - 1)) + (orders - 1) * shift
         down = np.log((orders - 1) / (2 * orders - 1)) - orders * shift
-        curve: Curve = self.values * np.logaddexp(up, down) / (orders - 1)
-        return np.clip(curve, 0.0, self.pure_epsilon)
+        curve: Curve = rounded_up(np.logaddexp(up, down) / (orders - 1))
+        return np.minimum(self.values * curve, self.pure_epsilon)
 
     def for_group(self, size: int, unit: PrivacyUnit = "speaker") -> LaplaceVector:
         """As many more values."""

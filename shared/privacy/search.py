@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-_SMALLEST, _LARGEST = 1e-9, 1e9
+_SMALLEST, _LARGEST = 1e-18, 1e18
 
 
 def least(holds: Callable[[float], bool], *, start: float, factor: float = 2.0, precision: float = 1e-12) -> float:
@@ -18,7 +18,7 @@ def least(holds: Callable[[float], bool], *, start: float, factor: float = 2.0, 
         precision: relative.
 
     Returns:
-        infinity if `holds` is false at 1e9 times the start.
+        infinity if `holds` is false at 1e18 times the start.
 
     >>> round(least(lambda x: x * x >= 2, start=1.0), 9)
     1.414213562

@@ -40,7 +40,7 @@ def run(root: Path, *, passphrase_file: Path | None, tell: Tell) -> None:
     """
     shut_out_tls_1_2()
     _allow_connections()
-    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")  # below it, a line for every handshake that junk fails in
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # else a line for every handshake that fails, and every odd message
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(asctime)s %(name)s %(message)s")
     home = ServerHome.open(root)
     with only_server(home):

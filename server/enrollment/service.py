@@ -124,7 +124,7 @@ class EnrollmentService:
             Refusal: to a revoked site from the second time on.
         """
         del request
-        if site.revoked and not self.registry.tell_revocation(site.fingerprint):
+        if site.revoked and (site.revocation_told or not self.registry.tell_revocation(site.fingerprint)):
             raise Refusal("UNAUTHENTICATED", "revoked", "this site's enrollment was revoked")
         state = StatusReply.STATE_REVOKED if site.revoked else StatusReply.STATE_ENROLLED
         return StatusReply(site=site.site, state=state, not_after=site.not_after, last_call=site.last_call)

@@ -39,6 +39,8 @@ def open_port(
     Raises:
         OSError: the address cannot be had.
     """
+    # gRPC would log a traceback for each call that its caller cancels at a bad moment; refusals are in the audit log
+    logging.getLogger("grpc").setLevel(logging.CRITICAL)
     server = grpc.aio.server(maximum_concurrent_rpcs=limits.calls_open + _SPARE_CALLS, options=_options(limits))
     for service, methods in services.items():
         handlers = {method.name: guard.handler(method) for method in methods}

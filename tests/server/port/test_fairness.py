@@ -295,3 +295,23 @@ def test_a_day_has_so_many_calls_of_a_site() -> None:
         await call("hostile")
 
     asyncio.run(scene())
+
+
+def test_calls_that_their_caller_cancels_write_nothing_to_the_server_s_log(
+    port: RunningPort, caplog: pytest.LogCaptureFixture
+) -> None:
+    site = port.enrolled()
+
+    async def scene() -> None:
+        async with connection(port, of_site(site)) as channel:
+            await channel.channel_ready()
+            for number in range(60):
+                call = channel.stream_unary(RELAY)()
+                await asyncio.sleep(0.001 * (number % 12))  # in every state that a call can be in
+                call.cancel()
+        while port.guard.admission.calls_open:
+            await asyncio.sleep(0.001)
+
+    port.run(scene())
+    assert port.as_site(site).status().site == site.name
+    assert [record for record in caplog.records if record.name.startswith("grpc")] == []

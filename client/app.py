@@ -91,12 +91,12 @@ def _answers(handler: Handler) -> Callable[[Message, Context], Message]:
     return answer
 
 
-def _of_clips(what: What | None, *, releasing: bool = False, at_once: bool = False) -> Callable[[Handler], Handler]:
+def _of_clips(what: What | None, *, making: bool = False, at_once: bool = False) -> Callable[[Handler], Handler]:
     """Wraps a handler whose answers come of clips: the clips must be as they were, before and after it.
 
     Args:
         what: leaves with the answer; None where nothing that comes of clips does.
-        releasing: it is asked for a release, which can be made anew.
+        making: it is asked for what can be made anew.
         at_once: nothing is made for the answer.
     """
 
@@ -105,9 +105,7 @@ def _of_clips(what: What | None, *, releasing: bool = False, at_once: bool = Fal
         def answer(message: Message, settings: SiteSettings) -> RecordDict:
             study, run = _study(message, settings), message.metadata.run_id
             number = int(wire.number_of(message.content, "server-round", 0.0))
-            with on_current_clips(
-                settings, study, what, run=run, round_number=number, releasing=releasing, at_once=at_once
-            ):
+            with on_current_clips(settings, study, what, run=run, round_number=number, making=making, at_once=at_once):
                 return handler(message, settings)
 
         return answer
@@ -148,7 +146,7 @@ def hello(message: Message, settings: SiteSettings) -> RecordDict:
 
 @app.train("code")
 @_answers
-@_of_clips("code")
+@_of_clips("code", making=True)
 def code(message: Message, settings: SiteSettings) -> RecordDict:
     """One round of training the code of `speaker-normalised`."""
     from moretta.client.code_training import round_of_code
@@ -161,7 +159,7 @@ def code(message: Message, settings: SiteSettings) -> RecordDict:
 
 @app.query("release")
 @_answers
-@_of_clips("release", releasing=True)
+@_of_clips("release", making=True)
 def release(message: Message, settings: SiteSettings) -> RecordDict:
     """Anonymize this site's clips and tell what was released; the files are fetched one by one."""
     from moretta.client.held_out import held_out

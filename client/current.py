@@ -20,7 +20,7 @@ def on_current_clips(
     *,
     run: int,
     round_number: int = 0,
-    releasing: bool = False,
+    making: bool = False,
     at_once: bool = False,
 ) -> Iterator[None]:
     """Everything that is answered within is of clips that are as they were, before and after.
@@ -33,14 +33,14 @@ def on_current_clips(
         what: would leave; None where nothing that comes of clips does.
         run: Flower's number of the run that asks.
         round_number: of training; 0 for what has no rounds.
-        releasing: a release is asked for, which can be made anew; its clips are read again as a whole.
+        making: it is asked for what can be made anew.
         at_once: nothing is made for the answer, so nothing can change meanwhile.
 
     Raises:
         ChangedError: they are not.
         CorpusError: the corpus cannot be used.
     """
-    check_kept(settings, study, run=run, releasing=releasing)
+    check_kept(settings, study, run=run, making=making, whole=making and what == "release")
     yield
     if settings.policy is None:
         return

@@ -23,14 +23,15 @@ _SECRET_SESSIONS = ("voice.json", "face.json", "fusion.json")
 _UNRECORDED = "there is no record of what it was made of"
 
 
-def check_kept(settings: SiteSettings, study: Study, *, run: int, releasing: bool = False) -> None:
+def check_kept(settings: SiteSettings, study: Study, *, run: int, making: bool = False, whole: bool = False) -> None:
     """Refuse to go on with what was made of other clips than the corpus holds now, and remove it.
 
     Args:
         settings: of the site, as they are now.
         study: which.
         run: Flower's number of the run that asks.
-        releasing: a release is asked for: where this run has had none before, it can be made anew.
+        making: a release is asked for, or a part in a code: where this run has had none before, it can be made anew.
+        whole: read every clip again. So does the first request of a run for anything that is made.
 
     Raises:
         ChangedError: this run cannot go on.
@@ -42,13 +43,13 @@ def check_kept(settings: SiteSettings, study: Study, *, run: int, releasing: boo
     sent = Sent.of(settings, study.digest())
     if run in sent.runs_before_removal():
         raise ChangedError(f"run {run} was answered from clips that have changed since", fix="start the study again")
-    why = _why_unusable(settings, study, whole=releasing)
+    runs = sent.runs_now()
+    why = _why_unusable(settings, study, whole=whole or (making and run not in runs))
     if why:
-        runs = sent.runs_now()
         remove_kept(settings, study.digest(), why)
-        if run in runs or not releasing:
+        if run in runs or not making:
             raise ChangedError(f"what was made for the study {study.digest()[:16]} is used no more: {why}")
-    elif sent.waits_for_release and not releasing:
+    elif sent.waits_for_release and not making:
         raise ChangedError(
             f"what was made for the study {study.digest()[:16]} was removed", fix="start the study again"
         )

@@ -131,7 +131,10 @@ def still_out(settings: SiteSettings, speaker: int) -> Iterator[StillOut]:
         sent_then: dict[str, tuple[int, ...]] = {
             str(e.get("model") or e["kind"]).partition("/")[0]: () for e in entries
         }
-        yield StillOut(study, first=entries[0]["at"], last=entries[-1]["at"], sent=sent_then)
+        key = settings.pseudonyms()
+        own = key.speaker(speaker)  # earlier versions released it as it is
+        names = (own, key.renamed(own, study))
+        yield StillOut(study, pseudonyms=names, first=entries[0]["at"], last=entries[-1]["at"], sent=sent_then)
 
 
 def _out(lines: list[Line], speaker: int) -> StillOut:

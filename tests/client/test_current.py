@@ -11,11 +11,13 @@ import pytest
 import soundfile
 from asked import CHANGED, POLICY, Asked
 from enrolled import enrolled
+from flwr.app import RecordDict
 
 from moretta.client import release as releasing
 from moretta.client.ledger import Ledger
 from moretta.client.origin import ORIGIN_FILE, find_changes
 from moretta.client.settings import deployed_site
+from moretta.shared import wire
 
 UNCLEAR = "the site cannot tell whether its clips have changed since its release"
 
@@ -271,3 +273,26 @@ def test_the_look_before_a_response_reads_no_clip(site: Asked, monkeypatch: pyte
     changes = find_changes(origin, settings)
     assert not changes
     assert changes.now is None
+
+
+def test_no_step_of_secure_aggregation_goes_on_after_a_change(site: Asked) -> None:
+    """Else the masks would be taken off a sum that has the person in it, with this site's help."""
+    site.study = site.study.with_changes(
+        sites=3, aggregation={"secure": True, "min_sites": 3}, audit={"updates": False}
+    )
+    site.release()
+
+    def step(kind: str, **values: Any) -> dict[str, Any]:
+        config = wire.study_config(site.study, session="0" * 32, modality="voice", **values)
+        return site.call(kind, RecordDict({wire.CONFIG: config}))
+
+    begun = step(wire.SECURE_KEYS, round=1)
+    assert len(begun["keys"]) == 2, begun
+    site.delete("1004")
+    for kind, values in (
+        (wire.SECURE_KEYS, {"round": 1}),
+        (wire.SECURE_SHARES, {"keys": {"clinic-a": ["aa", "bb"]}}),
+        (wire.SECURE_UNMASK, {"survivors": ["clinic-a"]}),
+    ):
+        assert step(kind, **values)["failure"] == CHANGED
+    assert not (site.home.root / "secure" / site.study.digest()[:16] / "voice.json").exists()

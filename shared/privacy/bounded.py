@@ -23,7 +23,8 @@ def bounded(values: npt.NDArray[Any], limit: float) -> Floats:
 def in_ball(values: npt.NDArray[Any], radius: float) -> Floats:
     """A vector cut to an L2 norm of `radius`; zeros where it has no norm, as of a value that is not finite."""
     exact = np.asarray(values, np.float64)
-    length = float(np.linalg.norm(exact))
+    with np.errstate(over="ignore"):
+        length = float(np.linalg.norm(exact))
     if not np.isfinite(length):
         return np.zeros(exact.shape)
     return exact if length <= radius else exact * (radius / length)

@@ -40,6 +40,10 @@ of them one draw cannot give (Mironov's attack); to undo a sum of 2 n draws take
 Braghin, ESORICS 2021, "Secure Random Sampling in Differential Privacy", section 5.1; as Opacus' secure mode does)."""
 
 
+_LEAST_STEP = -120.0
+"""As a power of two: a finer grid would be none in float32, and dividing by it would overflow."""
+
+
 def on_grid(values: npt.NDArray[np.float64], scale: float) -> npt.NDArray[np.float32]:
     """Noisy values rounded to a fixed grid of 2^-12 scales of their noise, as float32: no bit finer than that leaves.
 
@@ -47,7 +51,7 @@ def on_grid(values: npt.NDArray[np.float64], scale: float) -> npt.NDArray[np.flo
         values: with noise of `scale` added, at most about 4,000 scales in size.
         scale: of the noise; the grid depends on nothing else.
     """
-    step = 2.0 ** np.floor(np.log2(scale) - 12)
+    step = 2.0 ** max(np.floor(np.log2(scale) - 12), _LEAST_STEP)
     return np.asarray(np.round(values / step) * step, np.float32)
 
 

@@ -19,6 +19,9 @@ from moretta.shared.privacy.renyi import Curve, renyi_of_table
 from moretta.shared.release.format import PrivacyUnit
 
 Tokens = npt.NDArray[np.int32]
+LARGEST_EPSILON = 27.0
+"""Of one token, as it is answered. Chance comes in steps of 2^-52: a lie that is rarer would never be told, and there
+would be no finite epsilon. So whatever is promised beyond, no more is spent."""
 
 
 def most_telling_choices(token_epsilon: float, most: int) -> int:
@@ -57,7 +60,7 @@ class RandomizedResponse(Mechanism):
         >>> round(RandomizedResponse(choices=4, token_epsilon=2.0).keep, 4)
         0.7112
         """
-        return 1 / (1 + (self.choices - 1) * math.exp(-self.token_epsilon))
+        return 1 / (1 + (self.choices - 1) * math.exp(-min(self.token_epsilon, LARGEST_EPSILON)))
 
     @property
     def bits(self) -> float:

@@ -64,3 +64,9 @@ def test_what_leaves_lies_on_a_grid_that_the_data_does_not_move() -> None:
         steps = rounded.astype(np.float64) / step
         np.testing.assert_array_equal(steps, np.round(steps))
         assert np.abs(rounded - values).max() <= step / 2
+
+
+@pytest.mark.parametrize("scale", [5e-324, 1e-300, 1e-30, 1.0, 1e30])
+def test_values_on_a_grid_are_finite_however_small_the_noise_is(scale: float) -> None:
+    values = np.array([0.0, 3.0, -3.0, 1e-9])
+    assert np.isfinite(on_grid(values, scale)).all()

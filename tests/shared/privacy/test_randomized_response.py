@@ -79,3 +79,14 @@ def test_tokens_that_are_no_choice_are_refused() -> None:
 def test_no_token_gives_none() -> None:
     answer = RandomizedResponse(choices=4, token_epsilon=1.0).answer(np.empty(0, np.int32), SystemNoise())
     assert answer.shape == (0,)
+
+
+@pytest.mark.parametrize("epsilon", [27.0, 40.0, 800.0, 1e6])
+def test_however_large_an_epsilon_is_promised_lies_are_told_and_figures_are_finite(epsilon: float) -> None:
+    """Chance comes in steps of 2^-52: a lie rarer than that is none, and whoever sees the answer is certain."""
+    response = RandomizedResponse(choices=64, token_epsilon=epsilon)
+    lie = (1 - response.keep) / 63
+    assert lie > 1_000 * 2.0**-52
+    assert np.log(response.keep / lie) <= epsilon + 1e-3
+    assert np.isfinite(response.renyi()).all()
+    assert 0 < (response.epsilon(1e-5) or 0) <= epsilon

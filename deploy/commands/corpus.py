@@ -13,6 +13,7 @@ import typer
 
 from moretta.deploy.progress import progress
 from moretta.shared.exit_codes import ExitCode
+from moretta.shared.printable import printable
 
 if TYPE_CHECKING:
     from moretta.shared.corpus.check import CheckReport, Durations
@@ -57,7 +58,7 @@ def check(
             return stack.enter_context(progress("Decoding", total))
 
         report = check_corpus(folder, labels=labels.value, names=names, progress=start)
-    typer.echo(json.dumps(report.to_json(), indent=1) if as_json else "\n".join(_lines(report)))
+    typer.echo(json.dumps(report.to_json(), indent=1) if as_json else "\n".join(map(printable, _lines(report))))
     if not report.ok:
         raise typer.Exit(ExitCode.CORPUS)
 

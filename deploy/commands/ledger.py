@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from moretta.shared.printable import printable
+
 
 def ledger(
     *,
@@ -54,4 +56,4 @@ def ledger(
             delta=delta,
         )
     facts = view.facts()
-    typer.echo(json.dumps(facts) if as_json else "\n".join(ledger_lines(facts)))
+    typer.echo(json.dumps(facts) if as_json else "\n".join(map(printable, ledger_lines(facts))))

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from moretta.shared.printable import printable
+
 if TYPE_CHECKING:
     from moretta.server.report import Report
 
@@ -34,7 +36,7 @@ def report(
         typer.echo(json.dumps(headline, indent=1, allow_nan=False))
         return
     for line in headline_lines(found):
-        typer.echo(line)
+        typer.echo(printable(line))
     typer.echo(f"Report: {page}")
 
 

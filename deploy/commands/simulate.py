@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from moretta.deploy.commands.outcome import tell_outcome
+from moretta.shared.printable import printable
 
 
 def simulate(  # noqa: PLR0917 - typer reads the options from the signature
@@ -41,7 +42,7 @@ def simulate(  # noqa: PLR0917 - typer reads the options from the signature
         corpus = out / "corpus"
         _synthesize(corpus, speakers=speakers, clips=clips, seed=chosen.seed, video=chosen.face.enabled)
     plan = plan_simulation(read_corpus(corpus, labels=chosen.labels), chosen, reproduce_command(sys.argv[1:]))
-    outcome = start(plan, out, lambda text: typer.echo(text, err=True))
+    outcome = start(plan, out, lambda text: typer.echo(printable(text), err=True))
     tell_outcome(outcome, as_json=json_output)
 
 

@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from moretta.deploy.commands.outcome import tell_outcome
+from moretta.shared.printable import printable
 
 app = typer.Typer(no_args_is_help=True, help="Run a study over the sites that are enrolled at a server.")
 
@@ -58,7 +59,9 @@ def run(
         )
         connect(home)  # before the folder is made: without a server there is nothing to do
         prepare_folder(folder)
-    started = StudyRun(plan, folder, tell=lambda text: typer.echo(text, err=True), control=lambda: connect(home))
+    started = StudyRun(
+        plan, folder, tell=lambda text: typer.echo(printable(text), err=True), control=lambda: connect(home)
+    )
     tell_outcome(started.run(), as_json=as_json)
 
 
@@ -75,7 +78,7 @@ def status(
     from moretta.deploy.study.status import status_lines, study_status
 
     found = study_status(folder)
-    typer.echo(json.dumps(found.to_json(), indent=1) if as_json else "\n".join(status_lines(found)))
+    typer.echo(json.dumps(found.to_json(), indent=1) if as_json else "\n".join(map(printable, status_lines(found))))
 
 
 @app.command()

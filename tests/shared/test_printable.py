@@ -6,6 +6,7 @@ import io
 import logging
 import unicodedata
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -110,3 +111,15 @@ def test_pages_and_figures_show_no_mark_that_turns_text_around() -> None:
     page = _environment().from_string("<p>{{ text }}</p>{{ 3 }}").render(text="a\u202eb\x1b<")
     assert page == r"<p>a\u202eb\x1b&lt;</p>3"
     assert r"a\u202eb" in svg.text(0, 0, "a\u202eb")
+
+
+def test_a_corpus_check_shows_a_hostile_file_name_as_escapes(tiny_corpus: Path) -> None:
+    from typer.testing import CliRunner
+
+    from moretta.deploy.cli import app
+
+    (tiny_corpus / "AudioWAV" / "1001_\x1b[2J\nfault: none_XX.wav").write_bytes(b"")
+    said = CliRunner().invoke(app, ["corpus", "check", str(tiny_corpus)]).output
+    assert r"\x1b[2J\nfault" in said
+    assert "\x1b" not in said
+    assert "\nfault: none_XX" not in said

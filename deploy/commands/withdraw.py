@@ -132,7 +132,7 @@ def _tell_all(settings: SiteSettings, *, as_json: bool) -> None:
 def _lines(settings: SiteSettings, done: Withdrawal) -> list[str]:
     lines = [
         f"Speaker {done.speaker} has withdrawn: no clip of theirs is read again ({done.files} files known by content)",
-        f"Removed here: what was kept of {len(done.removed)} studies{''.join(f' {short}' for short in done.removed)}",
+        f"Removed here, of studies: {', '.join(done.removed) or 'nothing, for nothing with their clips was kept'}",
     ]
     if done.note:
         lines.append(f"WARNING: {done.note}")
@@ -162,10 +162,11 @@ def _letter(site: str, out: Sequence[StillOut]) -> list[str]:
     ]
     lines += ["  delete their part of these studies, and tell whoever has copies or the models:"]
     for each in out:
-        named = ", ".join(p for p in each.pseudonyms if p) or "(see our ledger)"
+        named = " or ".join(each.pseudonyms)
         when = f"{_day(each.first)} to {_day(each.last)}"
         lines.append(f"  - study {each.name} {each.study}, pseudonym {named}: {_what(each)}, {when}")
-        lines.append(f"    at the server: moretta study withdraw RUN --site {site} --speaker {named}")
+        for pseudonym in each.pseudonyms:
+            lines.append(f"    at the server: moretta study withdraw RUN --site {site} --speaker {pseudonym}")
     return lines
 
 

@@ -233,3 +233,14 @@ def test_what_anonymizers_remember_of_the_person_is_removed_and_of_others_kept(t
     again.learn({"1003": [(clip_digest(r), r) for r in rows[1003]]}, SeededNoise(2))
     np.testing.assert_array_equal(again["1003"].normals, known["1003"].normals)
     assert forget_speaker(tmp_path, "1004") == 0
+
+
+def test_the_ledger_can_be_shown_afterwards(site: Asked) -> None:
+    site.release()
+    withdraw(site, 1004, "--yes")
+    withdraw(site, "--undo", 1004)
+    told = CliRunner().invoke(app, ["ledger", "--home", str(site.home.root)])
+    assert told.exit_code == 0, told.output
+    assert "the chain is whole" in told.stdout
+    for kind in ("removed", "withdrawn", "consent-again"):
+        assert kind in told.stdout

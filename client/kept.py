@@ -67,7 +67,6 @@ def remove_kept(settings: SiteSettings, study: str, why: str) -> None:
     """
     logging.getLogger("moretta").warning("%s: the release for the study %s is removed: %s", settings.name, study, why)
     Sent.of(settings, study).note_removal(why)
-    Ledger(settings.ledger).spend(REMOVED_KIND, study=study, why=why)
     folder = settings.releases / study[:16]
     (folder / STATEMENT_FILE).unlink(missing_ok=True)  # from here on it cannot be opened
     for each in (folder, settings.updates / study[:16]):
@@ -75,6 +74,7 @@ def remove_kept(settings: SiteSettings, study: str, why: str) -> None:
     for name in _SECRET_SESSIONS:  # but not which rounds were unmasked
         (settings.home / "secure" / study[:16] / name).unlink(missing_ok=True)
     forget_features()
+    Ledger(settings.ledger).spend(REMOVED_KIND, study=study, why=why)
 
 
 def kept_origins(settings: SiteSettings, study: str) -> dict[Path, Origin | None]:

@@ -21,7 +21,7 @@ from moretta.client.origin import Origin
 from moretta.client.sent import Line, about, all_sent
 from moretta.client.settings import SiteSettings
 from moretta.client.withdrawn import Withdrawn, WithdrawnFile, content_digest
-from moretta.shared.errors import CorpusError, MorettaError
+from moretta.shared.errors import CorpusError, HomeError, MorettaError
 from moretta.shared.release.format import STATEMENT_FILE
 
 WITHDRAWN_KIND = "withdrawn"
@@ -78,7 +78,7 @@ def withdraw(settings: SiteSettings, speaker: int) -> Withdrawal:
         RefusedError: the ledger is broken. All else has been done then.
     """
     files, note = _files_now(settings, speaker)
-    origins = {short: kept_origins(settings, short) for short in kept_studies(settings)}
+    origins = {short: _kept(settings, short) for short in kept_studies(settings)}
     for kept in origins.values():
         for origin in kept.values():
             files |= origin.files_of(speaker) if origin is not None else frozenset()
@@ -165,6 +165,14 @@ def _files_now(settings: SiteSettings, speaker: int) -> tuple[frozenset[Withdraw
     except (MorettaError, OSError) as error:
         why = error.message if isinstance(error, MorettaError) else str(error)
         return frozenset(), f"the corpus was not read ({why}): withdraw again when it can be"
+
+
+def _kept(settings: SiteSettings, short: str) -> dict[Path, Origin | None]:
+    """What is kept of a study; a record that cannot be read says nothing."""
+    try:
+        return kept_origins(settings, short)
+    except HomeError:
+        return {settings.releases / short: None}
 
 
 def kept_studies(settings: SiteSettings) -> list[str]:

@@ -19,7 +19,7 @@ from moretta.client.settings import deployed_site
 from moretta.deploy.commands.site import app
 from moretta.deploy.site.doctor.examine import examine
 from moretta.deploy.site.review import review_study
-from moretta.shared.errors import CorpusError, HomeError
+from moretta.shared.errors import CorpusError, HomeError, RefusedError
 from moretta.shared.features.delivery import MEASUREMENTS
 from moretta.shared.privacy.noise import SeededNoise
 from moretta.shared.study import parse_study
@@ -202,10 +202,12 @@ def test_review_and_doctor_leave_the_person_out(site: Asked, tmp_path: Path) -> 
     withdraw(site, 1004, "--yes")
     study = parse_study({"sites": 2, "face": {"enabled": False}, "voice": {"codebook_size": 16}})
     assert review_study(site.home, study, tmp_path / "review").release.statement.speakers == 3
-    found = {f.check: f for f in examine(site.home) if f.check in ("corpus", "withdrawn", "release")}
-    assert found["corpus"].found.startswith("36 clips of 3 speakers")
-    assert found["corpus"].verdict == "ok"  # although site.toml still names the person
-    assert found["withdrawn"].found == "1 people have withdrawn"
+    findings = examine(site.home)
+    corpus = [f for f in findings if f.check == "corpus"]
+    assert corpus[0].found.startswith("36 clips of 3 speakers")
+    assert [f.verdict for f in corpus] == ["ok", "warning"]  # no fault, although site.toml still names the person
+    assert "everybody who was held out has withdrawn" in corpus[1].found
+    assert "1 people have withdrawn" in [f.found for f in findings]
 
 
 def test_the_doctor_tells_of_a_release_that_is_not_used_any_more(site: Asked) -> None:
@@ -244,3 +246,13 @@ def test_the_ledger_can_be_shown_afterwards(site: Asked) -> None:
     assert "the chain is whole" in told.stdout
     for kind in ("removed", "withdrawn", "consent-again"):
         assert kind in told.stdout
+
+
+def test_damaged_records_keep_no_release_of_the_person(site: Asked) -> None:
+    site.release()
+    (site.folder / "origin.json").write_text("{", "utf-8")
+    (site.home.root / "ledger.jsonl").write_text("no ledger\n", "utf-8")
+    with pytest.raises(RefusedError):
+        withdraw(site, 1004, "--yes")
+    assert not site.folder.exists()
+    assert deployed_site(site.home.root).withdrawn.numbers == {1004}

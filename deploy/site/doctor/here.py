@@ -80,6 +80,9 @@ def look_at_corpus(notes: Findings, said: SiteFile, withdrawn: Withdrawn) -> Non
         if absent:
             fix = f"correct {key} in site.toml"
             notes.fault("corpus", f"{key} names {absent[:5]}, who have no clip", fix=fix, code=ExitCode.CORPUS)
+    if said.held_out and not present & set(said.held_out) and withdrawn.numbers & set(said.held_out):
+        fix = "name others in held_out of site.toml"
+        notes.warning("corpus", "everybody who was held out has withdrawn: nobody here tests the models", fix=fix)
     own = present & set(said.speakers) if said.speakers else present
     if own and own <= set(said.held_out or ()):
         fix = "shorten held_out in site.toml"

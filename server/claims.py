@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,9 @@ from moretta.shared.release.format import AnonymizerStatement, Modality, Release
 from moretta.shared.study import Study
 
 Table = npt.NDArray[np.int64]
+Restate = Callable[[Study, Mapping[str, npt.NDArray[Any]], Release], AnonymizerStatement]
+"""What the study's voice anonymizer states of a release, by the study, the public arrays and the release's sizes."""
+_ROUNDING = 1e-3
 _OF: dict[str, tuple[Modality, ...]] = {"voice": ("voice",), "face": ("face",)}
 _THREE = (Emotion.ANG, Emotion.HAP, Emotion.SAD)
 _AS_IN_STUDY = (
@@ -55,6 +58,40 @@ def _compared(study: Study, statement: AnonymizerStatement) -> list[tuple[str, A
         if name in statement.parameters and hasattr(section, name):
             pairs.append((name, statement.parameters[name], getattr(section, name)))
     return pairs
+
+
+class _Restating:
+    """How statements are computed again; nothing where the anonymizers are not installed."""
+
+    how: Restate | None = None
+
+
+def restate_with(how: Restate) -> None:
+    """Have statements of voice releases computed again by this."""
+    _Restating.how = how
+
+
+def note_epsilons(run: Run, site: str, release: Release) -> None:
+    """Compute the epsilons of a voice release again. Where the site states less, what was computed counts."""
+    stated = release.anonymizer("voice")
+    if stated is None or _Restating.how is None:
+        return
+    try:
+        again = _Restating.how(run.study, run.public, release)
+    except Exception as error:  # an anonymizer that this server cannot build, such as a plug-in of the sites
+        run.warn(f"the epsilons that {site} states were not computed again ({type(error).__name__})")
+        return
+    told = {(row.mechanism, row.unit): row.epsilon for row in stated.privacy}
+    run.sites[site].restated = {}
+    for row in again.privacy:
+        found, wanted = told.get((row.mechanism, row.unit), 0.0), row.epsilon
+        if found is None or (wanted is not None and found >= wanted * (1 - _ROUNDING)):
+            continue
+        run.sites[site].restated[f"{row.mechanism}/{row.unit}"] = wanted
+        run.warn(
+            f"{site} states epsilon {found:.4g} of a {row.unit} for {row.mechanism}, which by the study and the sizes "
+            f"of its release is {'not bounded' if wanted is None else f'{wanted:.4g}'}: the report has that"
+        )
 
 
 def check_others(run: Run, release: Release) -> None:

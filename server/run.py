@@ -60,6 +60,8 @@ class SiteRecord:
     """Spent by DP-SGD after each round, all models together, for one unit of the study."""
     levels: dict[str, float] = field(default_factory=dict)
     """Spent in the end of a clip and of a speaker, as far as there is a finite figure."""
+    restated: dict[str, float | None] = field(default_factory=dict)
+    """Epsilons of its voice release that the server computed and that are larger than stated, by mechanism/unit."""
     held_out: tuple[str, ...] = ()
     """Pseudonyms that the site holds out of training, as it told."""
     synthetic: bool = False

@@ -79,5 +79,7 @@ def connect_locally(run: Run, sites: int) -> None:
     """
     from flwr.supercore.task_identity import TaskIdentity
 
+    import moretta.deploy.runtime.restate  # noqa: F401 - epsilons that sites state are computed again
+
     TaskIdentity.task_id = TaskIdentity.run_id = TaskIdentity.node_id = 1  # without them no message can be written
     connect(run, cast("Grid", LocalGrid(run.folder, sites)))

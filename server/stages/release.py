@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy.typing as npt
 
 from moretta.server.blame import at_the_cost_of
-from moretta.server.claims import check_others, check_statement, check_told
+from moretta.server.claims import check_others, check_statement, check_told, note_epsilons
 from moretta.server.run import Run, SiteRecord
 from moretta.shared import wire
 from moretta.shared.errors import ReleaseError
@@ -153,6 +153,7 @@ def _keep(run: Run, site: str, release: Release) -> None:
     _check_arrays(run, release)
     record = run.sites[site]
     check_told(run, site, release)
+    note_epsilons(run, site, release)
     record.clips, record.speakers = len(release.clips), len({clip.speaker for clip in release.clips})
     record.dropped = dict(release.statement.dropped)
     for reason, count in release.damaged.items():

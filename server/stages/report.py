@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
@@ -58,25 +59,45 @@ def privacy_rows(run: Run) -> list[PrivacyRow]:
     rows: list[PrivacyRow] = []
     for site in sorted(run.releases):
         for statement in run.releases[site].statement.anonymizers:
-            rows += _release_rows(site, statement)
+            rows += _release_rows(site, statement, run.sites[site].restated)
         rows += _training_rows(run, site)
         rows += site_level_rows(run.study, site, run.sites[site].rounds)
     return rows
 
 
-def _release_rows(site: str, statement: AnonymizerStatement) -> list[PrivacyRow]:
-    return [
-        PrivacyRow(
-            site=site,
-            mechanism=f"{statement.modality} release: {p.mechanism}",
-            unit=p.unit,
-            epsilon=p.epsilon,
-            delta=p.delta,
-            nominal=p.nominal,
-            note=p.note,
+def _release_rows(site: str, statement: AnonymizerStatement, restated: Mapping[str, float | None]) -> list[PrivacyRow]:
+    """As the site states them; where the server computed more, that, with what was stated beside it."""
+    again = dict(restated) if statement.modality == "voice" else {}
+    rows = []
+    for p in statement.privacy:
+        key = f"{p.mechanism}/{p.unit}"
+        note = f"the site states {p.epsilon:g}; {p.note}" if key in again else p.note
+        rows.append(
+            PrivacyRow(
+                site=site,
+                mechanism=f"{statement.modality} release: {p.mechanism}",
+                unit=p.unit,
+                epsilon=again.pop(key, p.epsilon),
+                delta=p.delta,
+                nominal=p.nominal,
+                note=note,
+            )
         )
-        for p in statement.privacy
-    ]
+    for key, epsilon in again.items():
+        mechanism, _, unit = key.rpartition("/")
+        rows.append(
+            PrivacyRow.model_validate(
+                {
+                    "site": site,
+                    "mechanism": f"{statement.modality} release: {mechanism}",
+                    "unit": unit,
+                    "epsilon": epsilon,
+                    "delta": 0.0,
+                    "note": "the site states nothing",
+                }
+            )
+        )
+    return rows
 
 
 def _training_rows(run: Run, site: str) -> list[PrivacyRow]:

@@ -12,11 +12,13 @@ from releasing import STUDY, Site, Spoil
 from moretta.server.run import Run, SiteRecord
 from moretta.server.stages.evaluate import evaluate
 from moretta.server.stages.release import collect_releases
+from moretta.server.stages.report import privacy_rows
 from moretta.shared import wire
 from moretta.shared.corpus.names import Emotion, Level
 from moretta.shared.errors import RunError
 from moretta.shared.plan import DeploymentPlan, EnrolledSite, PlannedSite, SimulationPlan
-from moretta.shared.release import ReleasedClip, ReleaseWriter
+from moretta.shared.release import AnonymizerStatement, ReleasedClip, ReleaseWriter
+from moretta.shared.release.format import PrivacyStatement
 
 
 @pytest.fixture
@@ -263,3 +265,25 @@ def test_a_release_that_the_disk_has_no_room_for_costs_no_other_site(
     collect_releases(run, {})
     assert sorted(run.releases) == ["site-2"]
     assert any("disk has room for" in w for w in run.warnings)
+
+
+@pytest.mark.parametrize(("stated", "named"), [(0.1, True), (None, False), (9.0, False), (12.0, False)])
+def test_an_epsilon_that_a_site_states_too_small_is_named_and_the_computed_one_is_reported(
+    run: Run, sites: dict[int, Site], monkeypatch: pytest.MonkeyPatch, stated: float | None, named: bool
+) -> None:
+    made = sites[1].statement.anonymizers[0]
+
+    def statement(epsilon: float | None) -> AnonymizerStatement:
+        row = PrivacyStatement(mechanism="noise", unit="clip", epsilon=epsilon)
+        return made.model_copy(update={"privacy": (row,)})
+
+    monkeypatch.setattr("moretta.server.claims._Restating.how", lambda study, public, release: statement(9.0))
+    told = sites[1].statement.model_copy(update={"anonymizers": (statement(stated),)})
+    (sites[1].folder / "statement.json").write_text(told.model_dump_json())
+    collect_releases(run, {})
+    rows = [row for row in privacy_rows(run) if row.site == "site-1"]
+    assert [row.epsilon for row in rows] == [9.0 if named else stated]
+    assert any("site-1 states epsilon 0.1 of a clip for noise" in w for w in run.warnings) == named
+    assert ("the site states 0.1" in rows[0].note) == named
+    (silent,) = [row for row in privacy_rows(run) if row.site == "site-2"]
+    assert (silent.epsilon, silent.note) == (9.0, "the site states nothing")

@@ -1,0 +1,151 @@
+"""What hiding mistakes takes from those who pool words: `mistakes_table.py CORPUS [--speakers FIRST LAST] [--draws N]`.
+
+The words of one site, released twice: as a clip sounds, which is what version 1 of `emotion-words` released, and with
+mistakes hidden, which version 2 does. Each is answered at random by several draws and attacked, semi-informed, by those
+who learn from words and pool many of one person's. Figures are means over draws, of the strongest attacker of each
+draw, and in brackets the lowest and the highest draw. `sex` is told from all clips of a person by the attackers of the
+audit, `sex, labels known` by the same from words and labels together. `right` is how often the word is the label.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from speakers_table import Sound, clip_set, described_as, sound_of
+
+from moretta.client.anonymize.emotion_words import EmotionWordsVoice
+from moretta.client.anonymize.registry import get_anonymizer
+from moretta.server.audit import measure
+from moretta.server.audit.beyond.attributes import infer_attribute
+from moretta.server.audit.emotion import judge_emotion
+from moretta.server.audit.run import run_audit
+from moretta.shared.corpus.clips import Clip
+from moretta.shared.corpus.names import EMOTIONS
+from moretta.shared.corpus.reader import read_corpus
+from moretta.shared.privacy.noise import SeededNoise
+from moretta.shared.privacy.randomized_response import RandomizedResponse
+from moretta.shared.public import public_arrays
+from moretta.shared.study import Study
+
+ATTACKERS = ("voice-logistic", "voice-knn", "voice-given-emotion", "voice-likeness", "voice-inverted")
+POOLED = (10, 20, 30)
+Words = dict[Clip, np.ndarray]
+"""One-hot, float32 [6] each."""
+COLUMNS = ("right", "uar", "top1", "eer", "top1 of 10", "top1 of 20", "top1 of 30", "eer of 30", "sex", "sex given")
+HEAD = """| epsilon of a word | mistakes | right | emotion UAR | top-1 | EER | top-1, 10 pooled | 20 | 30 \
+| EER, 30 pooled | sex | sex, labels known |
+|---|---|---|---|---|---|---|---|---|---|---|---|"""
+
+
+def main() -> None:
+    """Release, attack, print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("corpus", type=Path)
+    parser.add_argument("--speakers", nargs=2, type=int, default=(0, 10_000), help="the first and the last")
+    parser.add_argument("--draws", type=int, default=5)
+    parser.add_argument("--epsilons", nargs="*", type=float, default=[3.5])
+    options = parser.parse_args()
+    measure.POOLED = POOLED
+    first, last = options.speakers
+    sound = {clip: s for clip, s in sound_of(options.corpus).items() if first <= clip.speaker <= last}
+    sex = {number: person.sex for number, person in read_corpus(options.corpus).speakers.items()}
+    print(HEAD, flush=True)
+    for epsilon in options.epsilons:
+        made = taught(epsilon, sound)
+        for name, release in (("as heard", as_heard), ("hidden", hidden)):
+            start = time.perf_counter()
+            found = [figures(release(made, epsilon, sound, draw), sex) for draw in range(options.draws)]
+            print(f"| {epsilon:g} | {name} | " + " | ".join(cells(found)) + " |", flush=True)
+            print(f"<!-- {time.perf_counter() - start:.0f} s -->", flush=True)
+
+
+def taught(epsilon: float, sound: Sound) -> EmotionWordsVoice:
+    """The words of a site that has all these clips."""
+    study = Study().with_changes(
+        voice={"anonymizer": "emotion-words", "word_epsilon": epsilon}, face={"enabled": False}
+    )
+    made = get_anonymizer("voice", "emotion-words").from_study(study, public_arrays(study))
+    assert isinstance(made, EmotionWordsVoice)
+    made.fit([(str(clip.speaker), samples) for clip, samples in sound.items()], SeededNoise(0, "fit"))
+    made.learn_emotions((str(clip.speaker), samples, clip.label.class_index) for clip, samples in sound.items())
+    return made
+
+
+def hidden(made: EmotionWordsVoice, epsilon: float, sound: Sound, draw: int) -> Words:
+    """As it is released."""
+    del epsilon
+    noise = [SeededNoise(draw, str(clip.name)) for clip in sound]
+    out = made.release(list(sound.values()), noise, [str(clip.speaker) for clip in sound])
+    return {clip: word for clip, word in zip(sound, out, strict=True) if isinstance(word, np.ndarray)}
+
+
+def as_heard(made: EmotionWordsVoice, epsilon: float, sound: Sound, draw: int) -> Words:
+    """What the site's model says, answered at random."""
+    response = RandomizedResponse(choices=len(EMOTIONS), token_epsilon=epsilon, unit="clip")
+
+    def word(clip: Clip) -> np.ndarray:
+        speaker = str(clip.speaker)
+        heard = made._words_of(speaker)(made._places(speaker, sound[clip]))
+        answered = response.answer(heard, SeededNoise(draw, str(clip.name)))
+        return np.eye(len(EMOTIONS), dtype=np.float32)[answered[0]]
+
+    return {clip: word(clip) for clip in hidden(made, epsilon, sound, draw)}
+
+
+def figures(words: Words, sex: dict[int, Any]) -> dict[str, float]:
+    """Of one draw."""
+    clips = clip_set([described_as(clip) for clip in words], list(words.values()), "code")
+    rows = run_audit(None, clips, attackers=ATTACKERS, seed=0, bootstrap=0, workers=1)
+    whole = [r for r in rows if r.scenario == "semi-informed" and r.subset == "all" and not r.void]
+
+    def best(metric: str, pooled: int) -> float:
+        found = [float(r.value or 0) for r in whole if (r.metric, r.pooled) == (metric, pooled)]
+        return (min if metric == "eer" else max)(found, default=float("nan"))
+
+    with tempfile.TemporaryDirectory() as scratch:
+        judged = judge_emotion(None, clips, seed=0, draws=0, workers=1, scratch=Path(scratch))
+    label = np.array([clip.label.class_index for clip in words])
+    word = np.stack(list(words.values()))
+    right = np.mean([np.mean(word[label == e].argmax(axis=1) == e) for e in np.unique(label)])
+    return {
+        "right": float(right),
+        "uar": max((r.uar for r in judged if r.uar is not None), default=float("nan")),
+        "top1": best("top1", 1),
+        "eer": best("eer", 1),
+        **{f"top1 of {many}": best("top1", many) for many in POOLED},
+        "eer of 30": best("eer", 30),
+        "sex": max(sex_from(word, words, sex)),
+        "sex given": max(sex_from(with_label(word, label), words, sex)),
+    }
+
+
+def with_label(word: np.ndarray, label: np.ndarray) -> np.ndarray:
+    """[clips, 36]: the word at the place of its clip's label."""
+    own = label[:, None] == np.arange(len(EMOTIONS))
+    return (own[:, :, None] * word[:, None]).reshape(len(word), -1)
+
+
+def sex_from(features: np.ndarray, words: Words, sex: dict[int, Any]) -> Iterator[float]:
+    """Balanced accuracy of each attacker, from all clips of a person."""
+    speaker = np.array([clip.speaker for clip in words])
+    known = np.array([str(sex[one]) for one in speaker])
+    for leak in infer_attribute(features, known, speaker, target="sex", resamples=0):
+        if leak.value is not None and leak.attacker.endswith("all clips"):
+            yield leak.value
+
+
+def cells(found: list[dict[str, float]]) -> Iterator[str]:
+    """Mean, lowest and highest draw of each figure."""
+    for name in COLUMNS:
+        values = [one[name] for one in found]
+        yield "-" if np.isnan(values).all() else f"{np.mean(values):.2f} [{min(values):.2f}, {max(values):.2f}]"
+
+
+if __name__ == "__main__":
+    main()

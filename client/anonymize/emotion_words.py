@@ -3,7 +3,8 @@ emotion can be learnt from.
 
 Measurements of how a clip was said -> places among the speaker's own clips -> the likeliest emotion, by a model that
 was learnt on the site's other people, on public speech, or by all sites together -> an emotion that is not the clip's
-label is replaced by another such one at random -> k-ary randomized response.
+label is replaced by another such one at random, and so are some that are, of people who are told more easily than
+others -> k-ary randomized response.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from moretta.client.anonymize.measured_clips import MeasuredClips
-from moretta.client.anonymize.other_people import OtherPeople
+from moretta.client.anonymize.other_people import CEILING, OtherPeople
 from moretta.client.anonymize.registry import LEDGER_UNITS, Anonymizer, Array, Speaker, anonymizer
 from moretta.client.anonymize.speaker_references import ClipDigest, Rows, clip_digest
 from moretta.shared.errors import ClipError
@@ -54,7 +55,8 @@ class EmotionWordsVoice(Anonymizer):
     common cannot be told, so of somebody who was recorded in one emotion only, that emotion cannot be read.
 
     The release states each clip's label beside its word. So a word tells one thing alone: whether the clip sounded like
-    its label. What a person's clips are mistaken for identifies people, and is not released.
+    its label. What a person's clips are mistaken for identifies people, and is not released. Where words come from the
+    site, nobody's sound like it much more often than others' do, see `moretta.client.anonymize.other_people.CEILING`.
 
     Args:
         section: the study's `[voice]`.
@@ -163,6 +165,7 @@ class EmotionWordsVoice(Anonymizer):
                 "word_epsilon": section.word_epsilon,
                 "choices": WORDS,
                 "mistakes": "uniform",
+                "ceiling": CEILING if self._are_taught_here else None,
                 "kept": self._response.keep,
                 "measurements": len(MEASUREMENTS),
             },
@@ -207,12 +210,15 @@ class EmotionWordsVoice(Anonymizer):
         return places_among(self._known[speaker], self._measured(clip), self._public.spread)
 
     def _word(self, speaker: Speaker, clip: Array, noise: NoiseSource) -> npt.NDArray[np.int32]:
-        """int32 [1]: the clip's label if it sounds like it, else one of the others, whichever it sounds like."""
+        """int32 [1]: the clip's label if it sounds like it and may stay, else one of the others at random."""
         sounds_like = self._words_of(speaker)(self._places(speaker, clip))
         label = self._labels.get((speaker, clip_digest(clip)))
         if label is None:
             raise ClipError("not-taught", "a clip whose label is not known", fix="call `learn_emotions` first")
-        return mistakes_hidden(sounds_like, np.array([label]), noise.uniform((1,)))
+        stays, which = noise.uniform((2,))
+        if self._taught is not None and stays >= self._taught.stays(speaker, label):
+            sounds_like = (sounds_like + 1) % WORDS if sounds_like[0] == label else sounds_like
+        return mistakes_hidden(sounds_like, np.array([label]), np.array([which]))
 
     @property
     def _are_taught_here(self) -> bool:

@@ -17,6 +17,8 @@ from moretta.shared.features.emotion_words import EmotionWords
 
 FEWEST_PEOPLE = 3
 """Of whom two teach the third."""
+CEILING = 0.75
+"""Nobody's clips of an emotion are told right more often than those of this share of the others."""
 _GROUPS = 12
 """Speakers are taught in so many groups at most, which bounds how many models there are."""
 
@@ -33,6 +35,7 @@ class OtherPeople:
         self._places: dict[Speaker, list[npt.NDArray[np.float64]]] = defaultdict(list)
         self._emotions: dict[Speaker, list[int]] = defaultdict(list)
         self._words: dict[Speaker, EmotionWords] = {}
+        self._stays: dict[tuple[Speaker, int], float] = {}
 
     def add(self, speaker: Speaker, places: npt.NDArray[np.float64], emotion: int) -> None:
         """One clip: places [1, n] and a class index."""
@@ -57,6 +60,7 @@ class OtherPeople:
             taught = people[first::groups]
             words = self._learnt([one for one in people if one not in taught])
             self._words.update(dict.fromkeys(taught, words))
+        self._find_ceilings()
 
     def words_for(self, speaker: Speaker) -> EmotionWords:
         """Words that were learnt on none of this speaker's clips.
@@ -67,6 +71,26 @@ class OtherPeople:
         if speaker not in self._words:
             raise ClipError("not-taught", "a speaker for whom nobody taught words", fix="call `learn_emotions` first")
         return self._words[speaker]
+
+    def stays(self, speaker: Speaker, emotion: int) -> float:
+        """With what probability a right word of this speaker and emotion may be released as right.
+
+        How often one's clips of an emotion sound like it tells who one is to whoever pools many words. Whoever is told
+        more easily than others is brought down to what is usual; nobody is brought up.
+        """
+        return self._stays.get((speaker, emotion), 1.0)
+
+    def _find_ceilings(self) -> None:
+        rates: dict[int, dict[Speaker, float]] = defaultdict(dict)
+        for speaker, places in self._places.items():
+            words, labels = self._words[speaker](np.concatenate(places)), np.array(self._emotions[speaker])
+            for emotion in np.unique(labels):
+                rates[int(emotion)][speaker] = float(np.mean(words[labels == emotion] == emotion))
+        for emotion, of_people in rates.items():
+            for speaker, rate in of_people.items():
+                others = [other for one, other in of_people.items() if one != speaker]
+                if others and rate:
+                    self._stays[speaker, emotion] = min(1.0, float(np.quantile(others, CEILING)) / rate)
 
     def _learnt(self, teachers: list[Speaker]) -> EmotionWords:
         places = np.concatenate([row for one in teachers for row in self._places[one]])

@@ -1,10 +1,11 @@
-"""What hiding mistakes takes from those who pool words: `mistakes_table.py CORPUS [--speakers FIRST LAST] [--draws N]`.
+"""What `emotion-words` takes from those who pool words: `mistakes_table.py CORPUS [--speakers FIRST LAST] [--draws N]`.
 
-The words of one site, released twice: as a clip sounds, which is what version 1 of `emotion-words` released, and with
-mistakes hidden, which version 2 does. Each is answered at random by several draws and attacked, semi-informed, by those
-who learn from words and pool many of one person's. Figures are means over draws, of the strongest attacker of each
-draw, and in brackets the lowest and the highest draw. `sex` is told from all clips of a person by the attackers of the
-audit, `sex, labels known` by the same from words and labels together. `right` is how often the word is the label.
+The words of one site, released twice: as a clip sounds, which is what version 1 of `emotion-words` released, and as
+they are released now, with mistakes hidden and a ceiling on how often people are told right. Each is answered at random
+by several draws and attacked, semi-informed, by those who learn from words and pool many of one person's. Figures are
+means over draws, of the strongest attacker of each draw, and in brackets the lowest and the highest draw. `sex` is told
+from all clips of a person by the attackers of the audit, `sex, labels known` by the same from words and labels
+together. `right` is how often the word is the label.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ POOLED = (10, 20, 30)
 Words = dict[Clip, np.ndarray]
 """One-hot, float32 [6] each."""
 COLUMNS = ("right", "uar", "top1", "eer", "top1 of 10", "top1 of 20", "top1 of 30", "eer of 30", "sex", "sex given")
-HEAD = """| epsilon of a word | mistakes | right | emotion UAR | top-1 | EER | top-1, 10 pooled | 20 | 30 \
+HEAD = """| epsilon of a word | words | right | emotion UAR | top-1 | EER | top-1, 10 pooled | 20 | 30 \
 | EER, 30 pooled | sex | sex, labels known |
 |---|---|---|---|---|---|---|---|---|---|---|---|"""
 
@@ -58,7 +59,7 @@ def main() -> None:
     print(HEAD, flush=True)
     for epsilon in options.epsilons:
         made = taught(epsilon, sound)
-        for name, release in (("as heard", as_heard), ("hidden", hidden)):
+        for name, release in (("as heard", as_heard), ("as released", as_released)):
             start = time.perf_counter()
             found = [figures(release(made, epsilon, sound, draw), sex) for draw in range(options.draws)]
             print(f"| {epsilon:g} | {name} | " + " | ".join(cells(found)) + " |", flush=True)
@@ -77,8 +78,8 @@ def taught(epsilon: float, sound: Sound) -> EmotionWordsVoice:
     return made
 
 
-def hidden(made: EmotionWordsVoice, epsilon: float, sound: Sound, draw: int) -> Words:
-    """As it is released."""
+def as_released(made: EmotionWordsVoice, epsilon: float, sound: Sound, draw: int) -> Words:
+    """By the anonymizer itself."""
     del epsilon
     noise = [SeededNoise(draw, str(clip.name)) for clip in sound]
     out = made.release(list(sound.values()), noise, [str(clip.speaker) for clip in sound])
@@ -95,7 +96,7 @@ def as_heard(made: EmotionWordsVoice, epsilon: float, sound: Sound, draw: int) -
         answered = response.answer(heard, SeededNoise(draw, str(clip.name)))
         return np.eye(len(EMOTIONS), dtype=np.float32)[answered[0]]
 
-    return {clip: word(clip) for clip in hidden(made, epsilon, sound, draw)}
+    return {clip: word(clip) for clip in as_released(made, epsilon, sound, draw)}
 
 
 def figures(words: Words, sex: dict[int, Any]) -> dict[str, float]:

@@ -71,12 +71,15 @@ def unsure_at_random(site: Site, rng: np.random.Generator) -> np.ndarray:
 
 
 def hidden(site: Site, rng: np.random.Generator) -> np.ndarray:
-    """As it is released."""
+    """A word that is not the label is any other that is not, as likely."""
     return mistakes_hidden(as_heard(site, rng).astype(np.int32), site.label, rng.random(len(site.label)))
 
 
 def ceiling(quantile: float) -> Defence:
-    """Mistakes hidden, and nobody's clips of an emotion right more often than this quantile of the others' are."""
+    """Mistakes hidden, and nobody's clips of an emotion right more often than this quantile of the others' are.
+
+    At 0.75 it is what is released.
+    """
 
     def defence(site: Site, rng: np.random.Generator) -> np.ndarray:
         right = as_heard(site, rng) == site.label

@@ -39,7 +39,7 @@ class MorettaError(Exception):
 
     def __init__(self, found: str, *, expected: str = "", fix: str = "") -> None:
         # What was found is often what somebody else wrote
-        self.found, self.expected, self.fix = (printable(part, lines=True) for part in (found, expected, fix))
+        self.found, self.expected, self.fix = map(printable, (found, expected, fix))
         super().__init__(self.message)
 
     def __reduce__(self) -> tuple[Any, ...]:

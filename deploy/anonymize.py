@@ -20,9 +20,18 @@ Step = Callable[[int, int], None]
 
 
 def anonymize_corpus(
-    corpus: Path, out: Path, study: Study, *, media: bool = False, seeded: bool = False, step: Step | None = None
+    corpus: Path,
+    out: Path,
+    study: Study,
+    *,
+    media: bool = False,
+    seeded: bool = False,
+    step: Step | None = None,
+    note: Callable[[str], None] = lambda _: None,
 ) -> Release:
     """Write the release of all clips of a corpus to `out/release`; key and ledger stay beside it in `out`.
+
+    `note` is called with what the study asks for and the corpus has not.
 
     Raises:
         MorettaError: the corpus, the study or the folder cannot be used.
@@ -32,7 +41,9 @@ def anonymize_corpus(
     _check_alone(study)
     limit_threads(1)  # two threads that wait for a busy core are slower than one that works
     check_names(study)
-    study, _ = without_missing(read_corpus(corpus, labels=study.labels), study)
+    study, absent = without_missing(read_corpus(corpus, labels=study.labels), study)
+    for modality, why in absent.items():
+        note(f"no {modality} is released: {why}")
     prepare_folder(out)
     settings = SiteSettings(
         name=SITE,

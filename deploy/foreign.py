@@ -8,7 +8,14 @@ from pathlib import Path
 from moretta.shared.corpus.clips import Clip, Corpus, Drop, Speaker
 from moretta.shared.corpus.demographics import DEMOGRAPHICS_FILE, read_demographics
 from moretta.shared.corpus.names import ClipName
-from moretta.shared.corpus.reader import AUDIO_ENDINGS, AUDIO_FOLDER, VIDEO_ENDINGS, VIDEO_FOLDER, read_corpus
+from moretta.shared.corpus.reader import (
+    AUDIO_ENDINGS,
+    AUDIO_FOLDER,
+    VIDEO_ENDINGS,
+    VIDEO_FOLDER,
+    parse_stem,
+    read_corpus,
+)
 from moretta.shared.errors import ClipError, CorpusError
 
 
@@ -47,10 +54,10 @@ def _files(folder: Path) -> tuple[dict[ClipName, Path], dict[ClipName, Path], li
     dropped: list[Drop] = []
     for path in sorted(folder.iterdir()):
         ending = path.suffix.lower()
-        if not path.is_file() or ending not in (*AUDIO_ENDINGS, *VIDEO_ENDINGS):
+        if path.name.startswith(".") or not path.is_file() or ending not in (*AUDIO_ENDINGS, *VIDEO_ENDINGS):
             continue
         try:
-            name = ClipName.parse(path.stem)
+            name = parse_stem(path.stem)
         except ClipError as error:
             dropped.append(Drop(path.name, error.reason, error.message))
             continue

@@ -27,7 +27,15 @@ def anonymize(  # noqa: PLR0917 - typer reads the options from the signature
     from moretta.shared.study import load_study
 
     with ProgressOfClips("Anonymizing") as step:
-        made = anonymize_corpus(corpus, out, load_study(study), media=media, seeded=seeded, step=step)
+        made = anonymize_corpus(
+            corpus,
+            out,
+            load_study(study),
+            media=media,
+            seeded=seeded,
+            step=step,
+            note=lambda text: typer.echo(f"moretta: {text}", err=True),
+        )
     statement = made.statement
     if json_output:
         typer.echo(statement.model_dump_json(indent=1))

@@ -126,7 +126,7 @@ def _list_files(root: Path, folder: str, endings: tuple[str, ...]) -> _Files:
             )
             continue
         try:
-            name = _parse(path.stem)
+            name = parse_stem(path.stem)
         except ClipError as error:
             files.dropped.append(Drop(relative, error.reason, error.message))
             continue
@@ -141,7 +141,7 @@ def _list_files(root: Path, folder: str, endings: tuple[str, ...]) -> _Files:
     return files
 
 
-def _parse(stem: str) -> ClipName:
+def parse_stem(stem: str) -> ClipName:
     """Names are read without regard to case: some unpackers change it, and Windows and macOS do not tell it apart."""
     return ClipName.parse(stem.upper() if stem.isascii() else stem)
 

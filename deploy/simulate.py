@@ -77,8 +77,8 @@ def _check_training(corpus: Corpus, study: Study, sites: list[list[int]], *, hel
     there: dict[int, set[Modality]] = {}
     for clip in corpus.clips:
         found = there.setdefault(clip.speaker, set())
-        files: tuple[tuple[Modality, Path | None], ...] = (("voice", clip.audio), ("face", clip.video))
-        found.update(modality for modality, file in files if file is not None)
+        kinds: tuple[tuple[Modality, bool], ...] = (("voice", has_sound(clip)), ("face", clip.video is not None))
+        found.update(modality for modality, has in kinds if has)
     training = [{m for n in site if n not in held_out for m in there.get(n, ())} for site in sites]
     check_training_sites(study, [sorted(modalities) for modalities in training])
 

@@ -242,3 +242,47 @@ def test_a_round_of_code_is_refused_before_a_clip_is_looked_at(simulated: Any, m
     monkeypatch.setattr(code_training, "site_corpus", nobody_reads)
     with pytest.raises(StudyError, match="code in training"):
         round_of_code(simulated.site(), study, {"x": np.zeros(1, np.float32)}, round_number=1)
+
+
+CODE_SHAPES: dict[str, tuple[int, ...]] = {
+    "code.weight": (5, len(MEASUREMENTS)),
+    "emotion.weight": (6, 5),
+    "emotion.bias": (6,),
+    **dict.fromkeys(("public.spread", "public.center", "public.deviation"), (len(MEASUREMENTS),)),
+}
+
+
+@pytest.mark.parametrize("unit", ["clip", "speaker"])
+@given(data=st.data())
+@settings(max_examples=25, deadline=None)
+def test_a_code_in_training_is_refused_or_one_unit_moves_the_sum_by_its_clipping_norms(
+    unit: Any, data: st.DataObject
+) -> None:
+    generator = np.random.default_rng(data.draw(st.integers(0, 99)))
+    arrays = {name: np.abs(generator.normal(size=shape)).astype(np.float32) for name, shape in CODE_SHAPES.items()}
+    for name in data.draw(st.lists(st.sampled_from(sorted(arrays)), min_size=1, max_size=4, unique=True)):
+        arrays[name][...] = np.float32(data.draw(st.sampled_from([*BAD, 1e6, -1e6, 5.1e-4])))
+    try:
+        code = TaughtCode.from_arrays(arrays, size=5)
+    except StudyError:
+        return
+    one = generator.normal(size=(CLIPS, len(MEASUREMENTS))).astype(np.float32)
+    other = one.copy()
+    other[0] = data.draw(st.sampled_from([0.0, 1e6, -1e6]))
+    sums = []
+    for values in (one, other):
+        recorded, owners = Recorded(), np.arange(CLIPS) if unit == "clip" else np.zeros(CLIPS, np.int64)
+        private_steps(
+            code.network().train(),
+            Examples(torch.from_numpy(code.told(values, unit=unit)), torch.arange(CLIPS) % 6, owners),
+            TrainingPlan(
+                SampledGaussian(noise_multiplier=1.0, rate=1.0, steps=1, unit=unit), int(owners.max()) + 1, 1, 1, 1
+            ),
+            recorded,
+            max_grad_norm=1.0,
+            learning_rate=0.5,
+            after_step=lambda: None,
+        )
+        sums.append(np.concatenate(recorded.sums))
+    assert all(np.isfinite(found).all() for found in sums)
+    assert np.linalg.norm(sums[0] - sums[1]) <= 2 * (1 + 1e-5)

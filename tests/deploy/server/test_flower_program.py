@@ -1,12 +1,17 @@
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
+import psutil
 import pytest
 
+from moretta.deploy.runtime import marked
 from moretta.deploy.runtime.flower_program import command
+from moretta.deploy.server.flower import _flowers
 
 SAYS = """
 import logging, sys
@@ -32,3 +37,19 @@ def test_what_flower_logs_of_a_site_s_words_is_one_printable_line() -> None:
     """Such as the hash of a bundle that a site asks for."""
     done = subprocess.run([sys.executable, "-c", SAYS], capture_output=True, text=True, check=True)
     assert done.stderr.splitlines() == [r"fab a\x1b[2J\n2026 all is well"]
+
+
+@pytest.mark.parametrize("name", ["flower-superlink", "flower-superexec"])
+def test_what_a_killed_server_left_running_is_found_by_how_it_was_started(name: str) -> None:
+    mark = marked.new_mark()
+    line = command(name)
+    sleeping = [line[0], "-S", "-c", "import time; time.sleep(600)", *line[line.index(name) :]]
+    assert sleeping.index(name) == line.index(name)
+    process = subprocess.Popen(sleeping, env={**os.environ, marked.MARK: mark})
+    try:
+        while sleeping != psutil.Process(process.pid).cmdline():
+            time.sleep(0.01)
+        assert [found.pid for found in _flowers(mark)] == [process.pid]
+    finally:
+        process.kill()
+        process.wait()

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from moretta.client.release import make_release
 from moretta.client.settings import SiteSettings
-from moretta.deploy.runs import check_names, prepare_folder
+from moretta.deploy.runs import Tell, check_names, prepare_folder
 from moretta.deploy.simulate import without_missing
 from moretta.shared.errors import ClipError, StudyError
 from moretta.shared.public import public_arrays
@@ -28,10 +28,12 @@ def anonymize_corpus(
     seeded: bool = False,
     step: Step | None = None,
     note: Callable[[str], None] = lambda _: None,
+    tell: Tell = lambda _: None,
 ) -> Release:
     """Write the release of all clips of a corpus to `out/release`; key and ledger stay beside it in `out`.
 
-    `note` is called with what the study asks for and the corpus has not.
+    `note` is called with what the study asks for and the corpus has not, `step` with clips done and in all, `tell` with
+    lines about what comes before the first clip.
 
     Raises:
         MorettaError: the corpus, the study or the folder cannot be used.
@@ -53,7 +55,7 @@ def anonymize_corpus(
         held_out=frozenset(),
         simulated_seed=study.seed if seeded else None,
     )
-    release = make_release(settings, study, public_arrays(study), folder=out / "release", progress=step)
+    release = make_release(settings, study, public_arrays(study, tell), folder=out / "release", progress=step)
     if media:
         write_media(release, out / "media", fps=study.face.fps)
     return release

@@ -17,12 +17,13 @@ from moretta.server.audit.clipset import ClipSet
 from moretta.server.audit.emotion import EmotionRow, judge_emotion
 from moretta.server.audit.loaders import VideoFaces
 from moretta.server.audit.rows import AuditRow, Headline, headline
-from moretta.server.audit.run import Progress, audit
+from moretta.server.audit.run import audit
 from moretta.server.report.audit_page import AuditFacts, render_audit
 from moretta.shared.atomic import write_atomic
 from moretta.shared.corpus.clips import Clip, Corpus
 from moretta.shared.corpus.reader import read_corpus
 from moretta.shared.errors import ReleaseError, RunError
+from moretta.shared.pace import Progress
 from moretta.shared.release import PseudonymKey, Release, open_release
 from moretta.shared.release.format import STATEMENT_FILE, Modality
 from moretta.shared.versions import versions

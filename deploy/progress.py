@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -46,6 +47,30 @@ class _Lines:
             seconds = time.monotonic() - self._started
             self._stream.write(f"{self._title}: {self._done}/{self._total} ({seconds:.0f} s)\n")
             self._stream.flush()
+
+
+def line_on_stderr(text: str) -> None:
+    """A line about what is at work."""
+    sys.stderr.write(f"{text}\n")
+    sys.stderr.flush()
+
+
+@contextmanager
+def heartbeat(tell: Callable[[], None], *, seconds: float = 60.0) -> Iterator[None]:
+    """Call `tell` now and then while others work, so that long jobs are not taken for hanging ones."""
+    over = threading.Event()
+
+    def beat() -> None:
+        while not over.wait(seconds):
+            tell()
+
+    thread = threading.Thread(target=beat, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
 
 
 class ProgressOfClips:

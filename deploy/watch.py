@@ -19,6 +19,7 @@ from moretta.shared.printable import printable
 
 _WATCH_SECONDS = 0.25
 _MEMORY_SECONDS = 2.0
+_SILENT_SECONDS = 30.0
 
 
 class Watch:
@@ -28,6 +29,7 @@ class Watch:
         self.peak = 0
         self.folder, self.tell = folder, tell
         self._seen, self._next_look = 0, 0.0
+        self._stage, self._began, self._spoke = "", time.monotonic(), time.monotonic()
 
     @property
     def ended(self) -> bool:
@@ -63,6 +65,7 @@ class Watch:
             pids: of more of them.
         """
         self._pass_on()
+        self._break_silence()
         time.sleep(_WATCH_SECONDS)
         if time.monotonic() < self._next_look:
             return False
@@ -80,8 +83,19 @@ class Watch:
             data = file.read()
         whole = data[: data.rfind(b"\n") + 1]
         for line in whole.splitlines():
-            self.tell(in_words(json.loads(line)))
+            event = json.loads(line)
+            if event["state"] in ("started", "finished"):
+                self._stage, self._began = (event["stage"] if event["state"] == "started" else ""), time.monotonic()
+            self._spoke = time.monotonic()
+            self.tell(in_words(event))
         self._seen += len(whole)
+
+    def _break_silence(self) -> None:
+        """A stage that tells nothing for long is alive all the same."""
+        now = time.monotonic()
+        if now - self._spoke >= _SILENT_SECONDS:
+            self._spoke = now
+            self.tell(f"{self._stage or 'the run'}: at work for {now - self._began:.0f} s")
 
 
 def in_words(event: dict[str, Any]) -> str:

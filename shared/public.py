@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy.typing as npt
 
+from moretta.shared.pace import Pace, in_lines
 from moretta.shared.seeds import derive
 from moretta.shared.study import Study
 from moretta.shared.study_voice import EMOTION_WORDS, SPEAKER_NORMALISED
@@ -42,6 +43,7 @@ def public_arrays(study: Study, tell: Tell = lambda text: None) -> dict[str, Arr
     if study.voice.enabled:
         from moretta.shared.features.public_voice import make_public_voice
 
+        tell("measuring public speech")
         voice = make_public_voice(
             study.voice.coefficients,
             study.voice.codebook_size,
@@ -125,7 +127,7 @@ def _trained(study: Study, tell: Tell) -> Path:
     from moretta.shared.corpus.face_images import PICTURES_PER_PERSON, render_face_images
     from moretta.shared.models.autoencoder import AutoencoderSpec
     from moretta.shared.models.autoencoder_file import save_autoencoder
-    from moretta.shared.models.train_autoencoder import TrainOptions, train_autoencoder
+    from moretta.shared.models.train_autoencoder import TrainOptions, train_autoencoder, training_steps
     from moretta.shared.pretrained.cache import cache_folder
 
     face = study.face
@@ -136,7 +138,10 @@ def _trained(study: Study, tell: Tell) -> Path:
     key = hashlib.sha256(f"{options} {face.training_faces} {code_digest()}".encode()).hexdigest()[:16]
     path = cache_folder() / "autoencoders" / f"{face.preset}-{key}.safetensors"
     if not path.exists():
-        tell("training the face autoencoder on synthetic faces")
-        images = render_face_images(-(-face.training_faces // PICTURES_PER_PERSON), options.spec.side, seed=seed)
-        save_autoencoder(train_autoencoder(images.pictures, options).model, path)
+        people = -(-face.training_faces // PICTURES_PER_PERSON)
+        tell(f"rendering {people} synthetic faces, once, to train the face autoencoder on")
+        images = render_face_images(people, options.spec.side, seed=seed)
+        steps = training_steps(options, len(images.pictures))
+        pace = Pace(in_lines(tell), "training the face autoencoder", steps)
+        save_autoencoder(train_autoencoder(images.pictures, options, step=pace.step).model, path)
     return path

@@ -23,7 +23,7 @@ def anonymize(  # noqa: PLR0917 - typer reads the options from the signature
     Example: moretta anonymize --corpus CREMA-D --out anonymized --media
     """
     from moretta.deploy.anonymize import anonymize_corpus
-    from moretta.deploy.progress import ProgressOfClips
+    from moretta.deploy.progress import ProgressOfClips, line_on_stderr
     from moretta.shared.study import load_study
 
     with ProgressOfClips("Anonymizing") as step:
@@ -35,6 +35,7 @@ def anonymize(  # noqa: PLR0917 - typer reads the options from the signature
             seeded=seeded,
             step=step,
             note=lambda text: typer.echo(f"moretta: {text}", err=True),
+            tell=line_on_stderr,
         )
     statement = made.statement
     if json_output:

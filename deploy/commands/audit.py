@@ -52,6 +52,7 @@ def audit(  # noqa: PLR0917 - typer reads the options from the signature
     def tell(what: str, done: int, total: int) -> None:
         typer.echo(f"{done}/{total} {what}", err=True)
 
+    typer.echo("reading the releases", err=True)
     found = audit_folder(
         releases,
         corpus=corpus,

@@ -51,6 +51,7 @@ def choose(  # noqa: PLR0917 - typer reads the options from the signature
     from moretta.shared.threads import cpu_count
 
     command = reproduce_command(sys.argv[1:])
+    typer.echo("reading the corpus and planning the candidates", err=True)
     plan = plan_choice(
         corpus,
         modality=modality.value,

@@ -191,13 +191,13 @@ def review(
 
     Example: moretta site review study.toml --home clinic-a --out review
     """
-    from moretta.deploy.progress import ProgressOfClips
+    from moretta.deploy.progress import ProgressOfClips, line_on_stderr
     from moretta.deploy.site.review import PAGE, review_study
     from moretta.shared.study import load_study
 
     chosen = load_study(study)
     with ProgressOfClips("Anonymizing") as step:
-        made = review_study(_home(home), chosen, out, shown=clips, step=step)
+        made = review_study(_home(home), chosen, out, shown=clips, step=step, tell=line_on_stderr)
     statement = made.release.statement
     if as_json:
         typer.echo(json.dumps({"study": chosen.digest(), "statement": statement.model_dump(mode="json")}))

@@ -73,6 +73,7 @@ def train_face(
         noise=noise,
         seed=seed,
     )
+    typer.echo("rendering synthetic faces" if folder is None else f"reading the faces in {folder}", err=True)
     images = _images(folder, options.spec.side, synthetic, seed)
     limit_threads(cpu_count())  # nothing else runs now
     with progress("Training", training_steps(options, len(images.pictures))) as step:

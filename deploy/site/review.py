@@ -19,7 +19,7 @@ from moretta.client.release import make_release
 from moretta.client.settings import SiteSettings, of_folder
 from moretta.client.site_home import SiteHome
 from moretta.deploy.anonymize import write_media
-from moretta.deploy.runs import check_names, prepare_folder
+from moretta.deploy.runs import Tell, check_names, prepare_folder
 from moretta.deploy.simulate import without_missing
 from moretta.shared.corpus.clips import Clip
 from moretta.shared.errors import HomeError
@@ -47,7 +47,9 @@ class Review:
     """By the pseudonym of the released clip."""
 
 
-def review_study(home: SiteHome, study: Study, out: Path, *, shown: int = 6, step: Step | None = None) -> Review:
+def review_study(
+    home: SiteHome, study: Study, out: Path, *, shown: int = 6, step: Step | None = None, tell: Tell | None = None
+) -> Review:
     """Make the release in `out/release`, media of all of it in `out/media`, and the page `out/review.html`.
 
     Args:
@@ -56,6 +58,7 @@ def review_study(home: SiteHome, study: Study, out: Path, *, shown: int = 6, ste
         out: a new or empty folder, to be kept as closed as the clips are: the page holds some of them.
         shown: so many clips are on the page.
         step: called with clips done and in all.
+        tell: called with lines about what comes before the first clip.
 
     Raises:
         PolicyError: this study would be refused.
@@ -73,7 +76,8 @@ def review_study(home: SiteHome, study: Study, out: Path, *, shown: int = 6, ste
     scratch = replace(settings, home=out / ".site")
     corpus, clips = site_corpus(scratch, study)
     there, absent = without_missing(corpus, study)  # no autoencoder is made ready for a site that has no video
-    release = make_release(scratch, there, public_arrays(there), folder=out / "release", progress=step)
+    public = public_arrays(there) if tell is None else public_arrays(there, tell)
+    release = make_release(scratch, there, public, folder=out / "release", progress=step)
     write_media(release, out / "media", fps=study.face.fps)
     review = Review(
         study=study,

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from moretta.deploy.progress import heartbeat
 from moretta.deploy.runs import Tell, interruptible
 from moretta.deploy.sweep.collect import collect
 from moretta.deploy.sweep.done import Shelf
@@ -138,7 +139,13 @@ def _do(todo: list[Job], have: set[str], out: Path, *, jobs: int, tell: Tell) ->
     start = time.monotonic()
     if not todo:
         return failures
-    with Pool(min(jobs, len(todo)), out) as pool:
+    done = 0
+
+    def alive() -> None:
+        tell(f"{done}/{len(todo)} done, at work for {time.monotonic() - start:.0f} s")
+
+    tell(f"0/{len(todo)} done: {len(todo)} jobs on {min(jobs, len(todo))} processes, releases first")
+    with heartbeat(alive), Pool(min(jobs, len(todo)), out) as pool:
         for done, ended in enumerate(pool.run(todo, have=have), start=1):
             what = ended.job.label
             if ended.failure:

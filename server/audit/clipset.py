@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -158,10 +158,13 @@ class ClipSet:
             digest.update(np.ascontiguousarray(codebook).data)
         return digest.hexdigest()
 
-    def with_views(self, folder: Path, *, coefficients: int | None = None) -> ClipSet:
+    def with_views(
+        self, folder: Path, *, coefficients: int | None = None, step: Callable[[], None] = lambda: None
+    ) -> ClipSet:
         """The same set with its small views computed once and mapped from `folder`.
 
         Clips that cannot be read are left out and counted in `damaged`. `coefficients`: how many MFCC of waveforms.
+        `step` is called for each clip that was read.
         """
         failed: Counter[str] = Counter(self.damaged)
         kept: list[int] = []
@@ -171,6 +174,7 @@ class ClipSet:
         def readable() -> Iterator[npt.NDArray[Any]]:
             nonlocal size
             for index, row in enumerate(self.rows):
+                step()
                 try:
                     frames = None if self.modality == "voice" else self.source.array(row)
                     view = mfcc_view(self.source, row, coefficients) if frames is None else thumbnails_of(frames)

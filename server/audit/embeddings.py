@@ -17,6 +17,7 @@ from moretta.server.audit.scenarios import SetName
 from moretta.server.audit.workers import Workers
 from moretta.shared.atomic import write_atomic
 from moretta.shared.errors import MorettaError
+from moretta.shared.pace import Pace, Progress
 
 CHUNK_CLIPS = 32
 
@@ -38,7 +39,13 @@ def encoders_for(attackers: Iterable[type[Attacker]]) -> list[str]:
 
 
 def embed_once(
-    encoders: list[str], sets: dict[SetName, ClipSet], scratch: Path, cache_dir: Path | None, pool: Workers
+    encoders: list[str],
+    sets: dict[SetName, ClipSet],
+    scratch: Path,
+    cache_dir: Path | None,
+    pool: Workers,
+    *,
+    progress: Progress | None = None,
 ) -> dict[SetName, ClipSet]:
     """The sets with a view of each encoder's embeddings.
 
@@ -62,12 +69,14 @@ def embed_once(
             if lacking:
                 tasks.append((tuple(lacking), distinct.subset(rows)))
                 places.append((name, keys[start : start + CHUNK_CLIPS], rows))
+    pace = Pace(progress, f"clips embedded by {', '.join(encoders)}", sum(len(rows) for _, _, rows in places))
     for index, by_encoder in pool.run(_embed, tasks):
         name, own_keys, rows = places[index]
         for encoder, vectors in by_encoder.items():
             found[name, encoder][rows[0] : rows[-1] + 1] = list(vectors)
             for key, vector in zip(own_keys, vectors, strict=True) if own_keys else ():
                 store.put(encoder, key, vector)
+        pace.step(len(rows))
     return {name: _with_views(clips, name, encoders, found, scratch) for name, clips in sets.items()}
 
 

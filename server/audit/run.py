@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -19,12 +19,10 @@ from moretta.server.audit.scenarios import SetName
 from moretta.server.audit.trials import TrialPlan, make_plan
 from moretta.server.audit.workers import Workers, one_thread
 from moretta.shared.errors import ReleaseError, RunError
+from moretta.shared.pace import Pace, Progress
 
 CONSTANT_CLIPS = 8
 """Clips of each speaker in the constant anchor: equal clips have nothing more to teach."""
-
-Progress = Callable[[str, int, int], None]
-"""Told what was finished, how many steps are done, and of how many."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +88,7 @@ def audit(
     """
     chosen = _chosen(attackers, released)
     with one_thread(), tempfile.TemporaryDirectory(prefix="moretta-audit-") as scratch, Workers(workers) as pool:
-        both, unused = matched(original, released, Path(scratch))
+        both, unused = matched(original, released, Path(scratch), progress=progress)
         sets: dict[SetName, ClipSet] = {name: clips for name, clips in both.items()}  # noqa: C416 - a wider key type
         plan = make_plan(sets["released"].clips, seed=seed)
         if not plan.enrol:
@@ -98,12 +96,14 @@ def audit(
         sets["constant"] = ClipSet.constant(sets["released"])
         unfit = {cls: reason for cls in chosen if (reason := _unfit(cls, sets["released"])) is not None}
         here = [cls for cls in chosen if cls not in unfit]
-        sets = embed_once(encoders_for(here), sets, Path(scratch), cache_dir, pool)
+        sets = embed_once(encoders_for(here), sets, Path(scratch), cache_dir, pool, progress=progress)
         inputs = Inputs(sets, plan, seed, bootstrap)
         small = _constant_inputs(inputs)
         units = [unit for cls in here for unit in units_of(cls, set(sets))]
         tasks = [(small if unit.train == "constant" else inputs, unit) for unit in _slow_first(units)]
         rows: list[AuditRow] = [row for cls, reason in unfit.items() for row in _missing(cls, inputs, reason)]
+        if progress is not None and tasks:
+            progress("attackers done", 0, len(tasks))
         for done, (unit, found) in enumerate(_each(pool, tasks), start=1):
             rows += found
             if progress is not None:
@@ -121,7 +121,7 @@ def _chosen(names: Sequence[str], released: ClipSet) -> list[type[Attacker]]:
 
 
 def matched(
-    original: ClipSet | None, released: ClipSet, scratch: Path
+    original: ClipSet | None, released: ClipSet, scratch: Path, *, progress: Progress | None = None
 ) -> tuple[dict[Literal["original", "released"], ClipSet], dict[str, int]]:
     """Both sets with their small views, cut to the clips that both have, in the order of the pseudonyms.
 
@@ -132,7 +132,8 @@ def matched(
         ReleaseError: no released clip can be read.
         RunError: no original has the pseudonym of a released clip.
     """
-    released = _ordered(released).with_views(scratch)
+    pace = Pace(progress, f"released {released.modality} clips read", len(released))
+    released = _ordered(released).with_views(scratch, step=pace.step)
     if not len(released):
         raise ReleaseError(f"no readable {released.modality} clip in the release: {dict(released.damaged)}")
     unused = dict(released.damaged)
@@ -148,7 +149,8 @@ def matched(
         )
     likened = released.modality == "voice" and not released.holds_codes
     coefficients = released.mfcc(0).shape[1] if likened else None
-    matching = matching.with_views(scratch, coefficients=coefficients)
+    pace = Pace(progress, f"original {released.modality} clips read", len(matching))
+    matching = matching.with_views(scratch, coefficients=coefficients, step=pace.step)
     common = {clip.clip for clip in matching.clips}
     both = released.subset(i for i, clip in enumerate(released.clips) if clip.clip in common)
     if lost := len(released) - len(both):

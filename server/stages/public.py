@@ -9,4 +9,4 @@ from moretta.shared.public import public_arrays
 def make_public(run: Run, rates: dict[str, float]) -> None:
     """Make the codebook, the voice statistics and the face autoencoder that every site will use."""
     del rates
-    run.public |= public_arrays(run.study)
+    run.public |= public_arrays(run.study, lambda text: run.tell(stage="public arrays", state="note", what=text))

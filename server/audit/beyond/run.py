@@ -26,10 +26,10 @@ from moretta.server.audit.beyond.restoring import DECODERS_OF, invert_with, with
 from moretta.server.audit.beyond.sets import Pair, prepare_pair
 from moretta.server.audit.clipset import ClipSet
 from moretta.server.audit.workers import Workers, one_thread
+from moretta.shared.pace import Progress
 from moretta.shared.release.format import Modality
 from moretta.shared.storage import disk_failed
 
-Progress = Callable[[str, int, int], None]
 NO_ORIGINALS = "no originals were given: there is nothing to train a decoder on, and no anchor"
 MIN_PER_CLASS = 4
 """People of each class that attribute inference must have."""
@@ -166,6 +166,8 @@ def attribute_tasks(pair: Pair, *, seed: int, bootstrap: int) -> list[Task]:
 def run_tasks(tasks: Sequence[Task], pool: Workers, progress: Progress | None) -> list[Finding]:
     """Findings of all tasks, in their order whatever finished first."""
     found: list[list[Finding]] = [[] for _ in tasks]
+    if progress is not None and tasks:
+        progress("attacks beyond identity done", 0, len(tasks))
     for done, (index, result) in enumerate(pool.run(_run, [(task,) for task in tasks]), start=1):
         found[index] = result
         if progress is not None:

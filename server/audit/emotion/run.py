@@ -10,10 +10,11 @@ import numpy as np
 from moretta.server.audit.clipset import ClipSet
 from moretta.server.audit.emotion.base import Floats, Ints, get_judge, judge_names
 from moretta.server.audit.emotion.rows import EmotionRow, SetName
-from moretta.server.audit.run import Progress, matched
+from moretta.server.audit.run import matched
 from moretta.server.audit.workers import Workers, one_thread
 from moretta.server.confusion import bootstrap, confusion_by_speaker, uar
 from moretta.shared.corpus.names import EMOTIONS
+from moretta.shared.pace import Progress
 from moretta.shared.storage import disk_failed
 
 FOLDS = 5
@@ -53,8 +54,10 @@ def judge_emotion(
     names = [n for n in (judges or judge_names()) if get_judge(n).modality == released.modality]
     rows: dict[str, list[EmotionRow]] = {}
     with one_thread(), Workers(workers) as pool:
-        sets, _ = matched(original, released, scratch)
+        sets, _ = matched(original, released, scratch, progress=progress)
         tasks = [(name, sets, seed, draws) for name in names]
+        if progress is not None and tasks:
+            progress("utility evaluators done", 0, len(tasks))
         for done, (index, found) in enumerate(pool.run(_ask, tasks), start=1):
             rows[names[index]] = found
             if progress is not None:

@@ -261,6 +261,22 @@ def test_two_attackers_of_one_name_are_a_defect(registry: None) -> None:
         attacker("voice-logistic", modality="voice")(type("Twice", (Identifier,), {}))
 
 
+def test_every_part_of_an_audit_tells_how_far_it_is(tmp_path: Path) -> None:
+    told: list[tuple[str, int, int]] = []
+    run_audit(
+        voices(speakers=4, clips=4),
+        voices(speakers=4, clips=4),
+        attackers=("voice-logistic",),
+        bootstrap=0,
+        workers=1,
+        progress=lambda *event: told.append(event),
+    )
+    parts = {what.partition(",")[0] for what, _, _ in told}
+    assert {"released voice clips read", "original voice clips read", "attackers done"} <= parts
+    assert all(0 <= done <= total for _, done, total in told)
+    assert told[0][1] == 0, "from the very start"
+
+
 def test_embeddings_are_computed_once_and_kept_by_content(registry: None, tmp_path: Path) -> None:
     asked: list[int] = []
 

@@ -181,7 +181,10 @@ def test_the_example_on_the_page_is_a_study() -> None:
             },
             "would wait for it in each of the four steps",
         ),
-        ({"aggregation": {"dp": "central", "clipping_norm": 0}}, "greater than or equal to 1e-06"),
+        (
+            {"aggregation": {"dp": "central", "clipping_norm": 0}},
+            "clipping_norm: Input should be greater than or equal to",
+        ),
     ],
 )
 def test_an_aggregation_that_cannot_be_had_is_refused_with_the_reason(content: dict[str, Any], why: str) -> None:

@@ -1,4 +1,4 @@
-"""The Flower ClientApp of a site: hello, code, release, fetch, train, evaluate.
+"""The Flower ClientApp of a site: hello, offer, code, release, fetch, train, evaluate.
 
 The site's policy is asked first, in every answer. Errors stay at the site: the server learns only their kind, or the
 rule that refused, because their texts may name files. The site's own log has the whole.
@@ -18,6 +18,7 @@ from flwr.clientapp import ClientApp
 
 from moretta.client import secure_answers
 from moretta.client.current import on_current_clips
+from moretta.client.offers import NotApprovedError, Offers
 from moretta.client.origin import ChangedError
 from moretta.client.policy import PolicyError
 from moretta.client.sent import What
@@ -115,7 +116,7 @@ def _of_clips(what: What | None, *, making: bool = False, at_once: bool = False)
 
 def _told(error: Exception) -> str:
     """What the server learns of an error: the rule that refused, what was wrong with its request, or only the kind."""
-    if isinstance(error, PolicyError | BudgetError | ChangedError):
+    if isinstance(error, PolicyError | BudgetError | ChangedError | NotApprovedError):
         return error.told
     return error.message if isinstance(error, MessageError) else type(error).__name__
 
@@ -144,6 +145,19 @@ def hello(message: Message, settings: SiteSettings) -> RecordDict:
     return RecordDict({wire.CONFIG: wire.json_config(site=settings.name, versions=versions(), digest=code_digest())})
 
 
+@app.query("offer")
+@_answers
+def offer(message: Message, settings: SiteSettings) -> RecordDict:
+    """A study and its public arrays, for the steward to approve; nothing of the clips is read."""
+    from moretta.client.approval import answer_offer
+
+    study = _permitted(message, settings)
+    arrays = wire.arrays_of(message.content) if wire.ARRAYS in message.content else None
+    digest = str(wire.from_config(message.content, "approval"))
+    state = answer_offer(settings, study, digest, arrays)
+    return RecordDict({wire.CONFIG: wire.json_config(site=settings.name, state=state)})
+
+
 @app.train("code")
 @_answers
 @_of_clips("code", making=True)
@@ -162,13 +176,17 @@ def code(message: Message, settings: SiteSettings) -> RecordDict:
 @_of_clips("release", making=True)
 def release(message: Message, settings: SiteSettings) -> RecordDict:
     """Anonymize this site's clips and tell what was released; the files are fetched one by one."""
+    from moretta.client.approval import arrays_for
     from moretta.client.held_out import held_out
     from moretta.client.release import make_release
     from moretta.client.training_sets import training_clips
     from moretta.shared.corpus.reader import is_synthetic
 
     study = _study(message, settings)
-    shared = wire.arrays_of(message.content)
+    sent = wire.arrays_of(message.content) if wire.ARRAYS in message.content else {}
+    config = message.content[wire.CONFIG]
+    digest = str(wire.from_config(message.content, "approval")) if "approval" in config else ""
+    shared = arrays_for(settings, study, digest, sent)
     made = _approved(make_release(settings, study, shared), settings)
     files = {path.name: path.stat().st_size for path in _release_files(made.folder)}
     return RecordDict(
@@ -288,7 +306,14 @@ def evaluate(message: Message, settings: SiteSettings) -> RecordDict:
 
 
 def _study(message: Message, settings: SiteSettings) -> Study:
-    """The study a message carries, if the site's policy lets it take part."""
+    """The study a message carries, if the steward has approved it and the site's policy lets it take part."""
+    study = _permitted(message, settings)
+    if settings.policy is not None:
+        Offers(settings.home).approved(study)
+    return study
+
+
+def _permitted(message: Message, settings: SiteSettings) -> Study:
     study = wire.study_of(message.content)
     if settings.policy is not None:
         settings.policy.check_study(study)

@@ -18,6 +18,7 @@ from moretta.shared.release.format import AnonymizerStatement, Modality
 from moretta.shared.study import Study
 
 Limit = Annotated[float, Field(ge=0, allow_inf_nan=True)]
+Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 _OPEN = "none"
 """The anonymizer of either modality that anonymizes nothing."""
 
@@ -52,6 +53,7 @@ class Mechanisms(BaseModel):
     max_code_size: Limit = 16.0
     min_code_noise: Limit = 0.3
     min_face_noise: Limit = 0.3
+    min_face_error: Limit = 0.04
 
     def check(self, name: str, strength: Mapping[str, float]) -> None:
         """Refuse an anonymizer that a study leaves with too little to hide behind.
@@ -83,7 +85,10 @@ class Policy(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     server_fingerprint: str = Field(default="", pattern=r"^([0-9a-f]{64})?$")
-    studies: tuple[Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")], ...] = ()
+    studies: tuple[Digest, ...] = ()
+    auto_approve: bool = False
+    public_arrays: tuple[Digest, ...] = ()
+    max_pending: int = Field(default=8, ge=0)
     modalities: tuple[Modality, ...] = ("voice", "face")
     anonymizers: tuple[str, ...] = ()
     without_guarantee: tuple[str, ...] = ()
@@ -161,11 +166,9 @@ class Policy(BaseModel):
         """Refuse a study by what it says.
 
         Raises:
-            PolicyError: rule `studies`, `modalities`, `anonymizers`, `max_release_epsilon`, one of `[mechanisms]`,
+            PolicyError: rule `modalities`, `anonymizers`, `max_release_epsilon`, one of `[mechanisms]`,
                 `allow_attributes`, `allow_linkage`, `max_delta` or `max_training_epsilon`.
         """
-        if self.studies and study.digest() not in self.studies:
-            raise PolicyError("studies", f"the study {study.digest()}", expected="one that the policy lists")
         for modality in study.modalities:
             if modality not in self.modalities:
                 raise PolicyError("modalities", f"a study of {modality}", expected=", ".join(self.modalities) or "none")
@@ -182,6 +185,16 @@ class Policy(BaseModel):
             self.check_training(study.voice.code_epsilon or math.inf)
         for modality in study.modalities:
             self._check_mechanism(study, modality)
+
+    def check_pending(self, pending: int) -> None:
+        """Refuse another study that somebody must look at.
+
+        Raises:
+            PolicyError: rule `max_pending`.
+        """
+        if pending >= self.max_pending:
+            waiting = f"a study beside {pending} that wait for the steward"
+            raise PolicyError("max_pending", waiting, expected=f"at most {self.max_pending}")
 
     def check_training(self, epsilon: float) -> None:
         """Refuse a loss by training, per clip, over all rounds and models of one study.

@@ -239,6 +239,16 @@ def public_rules(study: Study) -> Rules:
     return rules
 
 
+def fits(study: Study, shared: dict[str, Array]) -> None:
+    """Whether public arrays are those that a study's anonymizers need.
+
+    Raises:
+        StudyError: they are not.
+        ReleaseError: they are no arrays of this kind.
+    """
+    _channels(study, shared)
+
+
 def _channels(study: Study, shared: dict[str, Array]) -> dict[Modality, _Channel]:
     check_public(shared, public_rules(study))
     channels: dict[Modality, _Channel] = {}

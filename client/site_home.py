@@ -6,6 +6,8 @@ keys/            identity.json, the one file that says who this site is, and cop
 pseudonym.key    turns speakers into pseudonyms; never leaves
 ledger.jsonl     every privacy loss
 release/         what was released, by study
+offers/          studies that were offered, with their public arrays (moretta.client.offers)
+approvals/       what the steward decided; approvals.jsonl has every decision ever
 speakers/        what anonymizers must know of the speakers at the next release; never leaves
 updates/         the last update of each model, so that a round asked for twice is answered alike
 flower/          Flower's own files

@@ -93,6 +93,10 @@ class Run:
     """Seconds since 1970."""
     sites: dict[str, SiteRecord] = field(default_factory=dict)
     public: dict[str, Array] = field(default_factory=dict)
+    approval: str = ""
+    """Digest of the study with the public arrays that real sites were offered; empty in a simulation."""
+    offered: dict[str, str] = field(default_factory=dict)
+    """SHA-256 of each of these arrays: those that have changed since were trained by the sites."""
     releases: dict[str, Release] = field(default_factory=dict)
     weights: dict[ModelKind, dict[str, Array]] = field(default_factory=dict)
     done: list[str] = field(default_factory=list)

@@ -46,6 +46,8 @@ class _State(BaseModel):
     warnings: tuple[str, ...]
     done: tuple[str, ...]
     last_round: dict[ModelKind, int]
+    approval: str = ""
+    offered: dict[str, str] = {}
 
 
 def save_state(run: Run, file: Path = STATE_FILE) -> None:
@@ -113,6 +115,8 @@ def load_state(folder: Path, file: Path = STATE_FILE) -> Run:
         warnings=list(state.warnings),
         done=list(state.done),
         last_round=state.last_round,
+        approval=state.approval,
+        offered=state.offered,
     )
     if file == RESUME_FILE:
         run.weights = {m: _arrays(run.checkpoint(m)) for m in plan.study.models if m in state.trained}
@@ -141,6 +145,8 @@ def _write_state(run: Run, file: Path) -> None:
         warnings=tuple(run.warnings),
         done=tuple(run.done),
         last_round=run.last_round,
+        approval=run.approval,
+        offered=run.offered,
     )
     write_atomic(run.folder / file, state.model_dump_json(indent=1))
 

@@ -39,6 +39,14 @@ def public_arrays(study: Study, tell: Tell = lambda text: None) -> dict[str, Arr
     Returns:
         Arrays by name, as the anonymizers ask for them.
     """
+    arrays = public_voice_arrays(study, tell)
+    if study.face.enabled and study.face.anonymizer == AUTOENCODER:
+        arrays |= _autoencoder(study, tell)
+    return arrays
+
+
+def public_voice_arrays(study: Study, tell: Tell = lambda text: None) -> dict[str, Array]:  # noqa: ARG005
+    """Those of voice alone: they follow from the study, so that a site can make them again."""
     arrays: dict[str, Array] = {}
     if study.voice.enabled:
         from moretta.shared.features.public_voice import make_public_voice
@@ -59,8 +67,6 @@ def public_arrays(study: Study, tell: Tell = lambda text: None) -> dict[str, Arr
             from moretta.shared.features.emotion_words import EmotionWords
 
             arrays |= EmotionWords.of_public(measured_people(study)).to_arrays()
-    if study.face.enabled and study.face.anonymizer == AUTOENCODER:
-        arrays |= _autoencoder(study, tell)
     return arrays
 
 

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 HELLO = "query.hello"
 CODE = "train.code"
+OFFER = "query.offer"
 RELEASE = "query.release"
 FETCH = "query.fetch"
 TRAIN: dict[ModelKind, str] = {"voice": "train.voice", "face": "train.face", "fusion": "train.fusion"}

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from moretta.deploy.commands.approval import approve, pending, refuse
 from moretta.deploy.commands.ledger import ledger
 from moretta.deploy.commands.withdraw import withdraw
 from moretta.shared.exit_codes import ExitCode
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
 app = typer.Typer(no_args_is_help=True)
 app.command()(ledger)
+for command in (pending, approve, refuse):
+    app.command()(command)
 app.command()(withdraw)
 Home = Annotated[
     Path | None,
@@ -180,7 +183,9 @@ def doctor(*, home: Home = None, as_json: AsJson = False) -> None:
 
 @app.command()
 def review(
-    study: Annotated[Path, typer.Argument(help="The study file, as the coordinator sent it.")],
+    study: Annotated[
+        Path, typer.Argument(help="Digest of an offer, or the beginning of it; or a study file, before it is offered.")
+    ],
     *,
     home: Home = None,
     out: Annotated[Path, typer.Option(help="New or empty folder; keep it as closed as the clips.")] = Path("review"),
@@ -189,20 +194,28 @@ def review(
 ) -> None:
     """Make what would be released for a study, here, to see and hear it. Nothing leaves and nothing is spent.
 
+    Of an offer it uses the very arrays that were offered. Of a study file it makes arrays of its own: what it shows is
+    preliminary, since the coordinator's may be others.
+
     Example: moretta site review study.toml --home clinic-a --out review
     """
     from moretta.deploy.progress import ProgressOfClips, line_on_stderr
+    from moretta.deploy.site.approvals import offer_named
     from moretta.deploy.site.review import PAGE, review_study
     from moretta.shared.study import load_study
 
-    chosen = load_study(study)
+    offer = None if study.exists() else offer_named(_home(home), str(study))
+    chosen = load_study(study) if offer is None else offer.study
+    arrays = None if offer is None else offer.arrays()
     with ProgressOfClips("Anonymizing") as step:
-        made = review_study(_home(home), chosen, out, shown=clips, step=step, tell=line_on_stderr)
+        made = review_study(_home(home), chosen, out, arrays=arrays, shown=clips, step=step, tell=line_on_stderr)
     statement = made.release.statement
     if as_json:
         typer.echo(json.dumps({"study": chosen.digest(), "statement": statement.model_dump(mode="json")}))
         return
     typer.echo(f"{statement.clips} clips of {statement.speakers} speakers would be released for {chosen.digest()}")
+    if offer is None:
+        typer.echo("Preliminary: made with arrays of this machine. Review the offer before you approve it")
     typer.echo(f"Look at {out / PAGE}, and listen to {out / 'media'}")
 
 

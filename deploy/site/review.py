@@ -9,6 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
+
+import numpy.typing as npt
 
 from moretta.client.held_out import held_out
 from moretta.client.identity import Identity
@@ -29,6 +32,7 @@ from moretta.shared.study import Study
 from moretta.shared.threads import limit_threads
 
 PAGE = "review.html"
+Arrays = dict[str, npt.NDArray[Any]]
 Step = Callable[[int, int], None]
 
 
@@ -48,7 +52,14 @@ class Review:
 
 
 def review_study(
-    home: SiteHome, study: Study, out: Path, *, shown: int = 6, step: Step | None = None, tell: Tell | None = None
+    home: SiteHome,
+    study: Study,
+    out: Path,
+    *,
+    arrays: Arrays | None = None,
+    shown: int = 6,
+    step: Step | None = None,
+    tell: Tell | None = None,
 ) -> Review:
     """Make the release in `out/release`, media of all of it in `out/media`, and the page `out/review.html`.
 
@@ -56,6 +67,7 @@ def review_study(
         home: the site's folder; it need not be enrolled.
         study: as the coordinator sent it.
         out: a new or empty folder, to be kept as closed as the clips are: the page holds some of them.
+        arrays: the public ones that were offered; None makes them here, as the coordinator may or may not.
         shown: so many clips are on the page.
         step: called with clips done and in all.
         tell: called with lines about what comes before the first clip.
@@ -76,7 +88,9 @@ def review_study(
     scratch = replace(settings, home=out / ".site")
     corpus, clips = site_corpus(scratch, study)
     there, absent = without_missing(corpus, study)  # no autoencoder is made ready for a site that has no video
-    public = public_arrays(there) if tell is None else public_arrays(there, tell)
+    public = arrays
+    if public is None:
+        public = public_arrays(there) if tell is None else public_arrays(there, tell)
     release = make_release(scratch, there, public, folder=out / "release", progress=step)
     write_media(release, out / "media", fps=study.face.fps)
     review = Review(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from moretta.server.run import Stage
+from moretta.server.stages.approval import STAGE as APPROVAL
+from moretta.server.stages.approval import approval_wanted, wait_for_approval
 from moretta.server.stages.audit import audit
 from moretta.server.stages.code import STAGE, code_wanted, federate_code
 from moretta.server.stages.evaluate import evaluate
@@ -14,6 +16,7 @@ from moretta.server.stages.utility import central_check
 
 SITE_STAGES: list[Stage] = [
     Stage("codebook", make_public),
+    Stage(APPROVAL, wait_for_approval, approval_wanted),
     Stage(STAGE, federate_code, code_wanted),
     Stage("release", collect_releases),
     Stage("train voice", train_voice),

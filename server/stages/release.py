@@ -14,6 +14,7 @@ import numpy.typing as npt
 from moretta.server.blame import at_the_cost_of
 from moretta.server.claims import check_others, check_statement, check_told, note_epsilons
 from moretta.server.run import Run, SiteRecord
+from moretta.server.stages.approval import not_approved
 from moretta.shared import wire
 from moretta.shared.errors import ReleaseError
 from moretta.shared.messages.responses import Announced, Fetched
@@ -34,12 +35,11 @@ def collect_releases(run: Run, rates: dict[str, float]) -> None:
     """
     from flwr.app import RecordDict
 
-    public = wire.arrays_to_record(run.public)
-    answers = run.ask(
-        "release",
-        wire.RELEASE,
-        lambda _: RecordDict({wire.ARRAYS: public, wire.CONFIG: wire.study_config(run.study)}),
-    )
+    arrays, approval = not_approved(run), {"approval": run.approval} if run.approval else {}
+    content = RecordDict({wire.CONFIG: wire.study_config(run.study, **approval)})
+    if arrays:
+        content[wire.ARRAYS] = wire.arrays_to_record(arrays)
+    answers = run.ask("release", wire.RELEASE, lambda _: content)
     failures: dict[str, str] = {}
     announced: dict[str, Announced] = {}
     for answer in answers:

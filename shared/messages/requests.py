@@ -10,7 +10,7 @@ from typing import Annotated, Any, ClassVar
 from pydantic import Field
 
 from moretta.shared import wire
-from moretta.shared.messages.base import ARRAYS, KIB, MIB, Hex, Message, Name, Round
+from moretta.shared.messages.base import ARRAYS, KIB, MIB, Hex, Message, Name, Round, Sha256
 from moretta.shared.messages.responses import MAX_MODEL_BYTES, FileName
 from moretta.shared.secure_aggregation import MAX_SITES
 from moretta.shared.study_fusion import ModelKind
@@ -33,11 +33,21 @@ class OfStudy(Message):
     study: Annotated[dict[str, Any], Field(max_length=100)]
 
 
-class ReleaseWanted(OfStudy):
-    """Asks for a release; carries the public arrays that it needs."""
+class OfferMade(OfStudy):
+    """Offers a study with its public arrays; without them it asks again about an offer that was made."""
 
     max_array_bytes: ClassVar[int] = MAX_MODEL_BYTES
     arrays: ClassVar[frozenset[str]] = frozenset({ARRAYS})
+    approval: Sha256
+
+
+class ReleaseWanted(OfStudy):
+    """Asks for a release by public arrays that the site has approved; carries those that sites have trained since, and
+    in a simulation, where nobody need approve anything, all of them."""
+
+    max_array_bytes: ClassVar[int] = MAX_MODEL_BYTES
+    arrays: ClassVar[frozenset[str]] = frozenset({ARRAYS})
+    approval: Sha256 | None = None
 
 
 class PartsWanted(OfStudy):
@@ -102,6 +112,7 @@ class UnmaskingWanted(OfSession):
 REQUESTS: dict[str, type[Message]] = {
     wire.HELLO: Greeting,
     wire.CODE: TrainingWanted,
+    wire.OFFER: OfferMade,
     wire.RELEASE: ReleaseWanted,
     wire.FETCH: PartsWanted,
     **dict.fromkeys(wire.TRAIN.values(), TrainingWanted),

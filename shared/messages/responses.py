@@ -55,6 +55,13 @@ class Hello(Message):
     digest: Sha256
 
 
+class Offered(Message):
+    """What a site's steward says of an offer. `unknown`: the site does not have it, and must be sent all of it."""
+
+    site: Name
+    state: Literal["approved", "pending", "refused", "unknown"]
+
+
 FileName = Annotated[
     str, Field(pattern=r"^(statement\.json|clips\.jsonl|codebook\.safetensors|(voice|face)-\d{5}\.safetensors)$")
 ]
@@ -155,6 +162,7 @@ class Shares(Message):
 RESPONSES: dict[str, type[Message]] = {
     wire.HELLO: Hello,
     wire.CODE: Update,
+    wire.OFFER: Offered,
     wire.RELEASE: Announced,
     wire.FETCH: Fetched,
     **dict.fromkeys(wire.TRAIN.values(), Update),

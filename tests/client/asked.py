@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from enrolled import TRUSTED
+from enrolled import TRUSTED, approve
 from flwr.app import Context, Message, RecordDict
 from flwr.app.metadata import Metadata
 
@@ -47,9 +47,8 @@ class Asked:
         return {key: wire.from_config(RecordDict({wire.CONFIG: config}), key) for key in config}  # type: ignore[dict-item]
 
     def release(self) -> dict[str, Any]:
-        content = RecordDict({wire.CONFIG: wire.study_config(self.study)})
-        content[wire.ARRAYS] = wire.arrays_to_record(self.public)
-        return self.call(wire.RELEASE, content)
+        digest = approve(self.home, self.study, self.public)
+        return self.call(wire.RELEASE, RecordDict({wire.CONFIG: wire.study_config(self.study, approval=digest)}))
 
     def fetch(self, name: str = "clips.jsonl") -> dict[str, Any]:
         return self.call(wire.FETCH, RecordDict({wire.CONFIG: wire.study_config(self.study, parts=[[name, 0, 9]])}))

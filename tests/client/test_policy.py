@@ -171,7 +171,6 @@ def test_what_products_recommend_can_be_let_through_by_name() -> None:
 @pytest.mark.parametrize(
     ("rules", "changes", "rule"),
     [
-        ({"studies": ("0" * 64,)}, {}, "studies"),
         ({"modalities": ("voice",)}, {}, "modalities"),
         ({"modalities": ()}, {}, "modalities"),
         ({}, {"voice": {"anonymizer": "none"}}, "anonymizers"),

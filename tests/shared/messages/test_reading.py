@@ -44,6 +44,8 @@ VALUES: dict[str, dict[str, Any]] = {
     "PublicKeys": {"keys": ["00", "01"]},
     "Shares": {"shares": {"b": "00"}},
     "Greeting": {"version": 1},
+    "OfferMade": {"study": STUDY, "approval": "0" * 64},
+    "Offered": {"site": "site-1", "state": "pending"},
     "ReleaseWanted": {"study": STUDY},
     "PartsWanted": {"study": STUDY, "parts": [["clips.jsonl", 0, 3]]},
     "TrainingWanted": {"study": STUDY, "server-round": 1},

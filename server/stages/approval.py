@@ -1,0 +1,90 @@
+"""Stage approval: real sites' stewards are asked before anything else, and waited for."""
+
+from __future__ import annotations
+
+from flwr.app import RecordDict
+
+from moretta.server.blame import at_the_cost_of
+from moretta.server.run import Run
+from moretta.shared import wire
+from moretta.shared.messages.responses import Offered
+from moretta.shared.offer import Array, approval_digest, described
+from moretta.shared.plan import DeploymentPlan
+
+STAGE = "approval"
+FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 3.0, 30.0
+"""Between two questions to a site whose steward has not answered."""
+
+
+def approval_wanted(run: Run) -> bool:
+    """In a simulation whoever runs the study holds the clips."""
+    return isinstance(run.plan, DeploymentPlan)
+
+
+def not_approved(run: Run) -> dict[str, Array]:
+    """Public arrays that sites do not have from the offer: all in a simulation, else what sites have trained since."""
+    facts = described(run.public)
+    return {name: array for name, array in run.public.items() if facts[name]["sha256"] != run.offered.get(name)}
+
+
+def wait_for_approval(run: Run, rates: dict[str, float]) -> None:
+    """Offer study and arrays, wait for those who have not decided, and go on with the sites that have approved.
+
+    Raises:
+        RunError: fewer have than a release needs.
+    """
+    del rates
+    facts = described(run.public)
+    run.approval = approval_digest(run.study, facts)
+    run.offered = {name: fact["sha256"] for name, fact in facts.items()}
+    end, pause = run.exchange.clock() + run.study.stages.wait_seconds, FIRST_PAUSE_SECONDS
+    failures: dict[str, str] = {}
+    states: dict[str, str] = dict.fromkeys(run.exchange.sites, "unknown")
+    while True:
+        for whole in (True, False):
+            asked = [site for site, state in states.items() if state == ("unknown" if whole else "pending")]
+            _ask(run, asked, states, failures, whole=whole)
+            if whole:
+                _tell(run, states)
+        pending = sorted(site for site, state in states.items() if state == "pending")
+        left = end - run.exchange.clock()
+        if not pending or left <= 0:
+            break
+        run.exchange.sleep(min(pause, left))
+        pause = min(pause * 1.5, LONGEST_PAUSE_SECONDS)
+    late = f"its steward has not approved the study within {run.study.stages.wait_seconds:.0f} s"
+    failures |= dict.fromkeys(pending, late)
+    _go_on_without(run, failures)
+
+
+def _ask(run: Run, sites: list[str], states: dict[str, str], failures: dict[str, str], *, whole: bool) -> None:
+    if not sites:
+        return
+    content = RecordDict({wire.CONFIG: wire.study_config(run.study, approval=run.approval)})
+    if whole:
+        content[wire.ARRAYS] = wire.arrays_to_record(run.public)
+    for answer in run.ask("release", wire.OFFER, lambda _: content, sites=sites):
+        states[answer.site] = "failed"
+        with at_the_cost_of(answer.site, failures):
+            states[answer.site] = answer.of(Offered).state
+            if states[answer.site] == "refused":
+                failures[answer.site] = "its steward has refused the study"
+    if whole:
+        for site in [site for site in sites if states[site] == "unknown"]:
+            states[site], failures[site] = "failed", "it did not keep the offer"
+
+
+def _tell(run: Run, states: dict[str, str]) -> None:
+    waiting = sorted(site for site, state in states.items() if state == "pending")
+    if waiting:
+        what = f"waiting for the stewards of {', '.join(waiting)} to approve {run.approval[:16]}"
+        run.tell(stage=STAGE, state="note", what=what)
+
+
+def _go_on_without(run: Run, failures: dict[str, str]) -> None:
+    for site, why in sorted(failures.items()):
+        run.warn(f"{site} takes no part: {why}")
+        run.miss(site, STAGE, why)
+    left = [site for site in run.exchange.sites if site not in failures]
+    run.require_sites(left, "release", "; ".join(f"{s}: {w}" for s, w in sorted(failures.items())[:3]))
+    run.exchange.nodes = {node: site for node, site in run.exchange.nodes.items() if site not in failures}

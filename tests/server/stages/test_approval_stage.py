@@ -1,0 +1,117 @@
+"""Stewards are asked before anything else about a study, waited for, and never passed over."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from flwr.app import RecordDict
+
+from moretta.server.run import Run, SiteRecord
+from moretta.server.stages import SITE_STAGES
+from moretta.server.stages.approval import STAGE, approval_wanted, not_approved, wait_for_approval
+from moretta.shared import wire
+from moretta.shared.errors import RunError
+from moretta.shared.offer import approval_digest, described
+from moretta.shared.plan import DeploymentPlan, EnrolledSite
+from moretta.shared.study import Study, parse_study
+
+ARRAYS = {"voice/mean": np.zeros(13, np.float32), "voice/codebook": np.ones((64, 13), np.float32)}
+
+
+class Stewards:
+    """Answers by a list of states for each site; the last one stays."""
+
+    def __init__(self, **states: list[Any]) -> None:
+        self.states = states
+        self.asked: list[tuple[str, bool]] = []
+
+    def __call__(self, node: int, message: Any) -> RecordDict:
+        site, content = f"site-{node}", message.content
+        assert message.metadata.message_type == wire.OFFER
+        assert wire.from_config(content, "approval") == approval_digest(wire.study_of(content), described(ARRAYS))
+        self.asked.append((site, wire.ARRAYS in content))
+        queue = self.states[f"site_{node}"]
+        state = queue.pop(0) if len(queue) > 1 else queue[0]
+        values = {"failure": state, "code": 6} if " " in state else {"state": state}
+        return RecordDict({wire.CONFIG: wire.json_config(site=site, **values)})
+
+
+@pytest.fixture
+def run(tmp_path: Path, fake_exchange: Any, hello: Any, greeted: Any) -> Any:
+    def make(stewards: Stewards, **changes: Any) -> Run:
+        nodes = len(stewards.states)
+        exchange = greeted(fake_exchange(lambda node, message: hello(node), nodes=nodes), nodes)
+        exchange.grid.answer = stewards
+        plan = DeploymentPlan(
+            corpus_name="c",
+            synthetic=False,
+            study=parse_study({"face": {"weights": "/nowhere"}, "stages": {"wait_seconds": 60.0}, **changes}),
+            command="moretta study run",
+            sites=tuple(EnrolledSite(name=f"site-{n}", node=n) for n in range(1, nodes + 1)),
+            server_home=tmp_path,
+        )
+        made = Run(folder=tmp_path, plan=plan, connection=exchange, public=dict(ARRAYS))
+        made.sites |= {name: SiteRecord() for name in exchange.sites}
+        return made
+
+    return make
+
+
+def test_the_offer_comes_before_anything_else_about_a_study() -> None:
+    names = [stage.name for stage in SITE_STAGES]
+    assert names.index(STAGE) == 1
+    assert names[0] == "codebook"  # made of public data, at the server
+
+
+def test_a_steward_who_takes_time_is_waited_for_and_told_of(run: Any) -> None:
+    stewards = Stewards(site_1=["approved"], site_2=["pending", "pending", "pending", "approved"])
+    made = run(stewards)
+    wait_for_approval(made, {})
+    assert made.exchange.sites == ["site-1", "site-2"]
+    assert stewards.asked == [("site-1", True), ("site-2", True), *[("site-2", False)] * 3]  # arrays travel once
+    told = [json.loads(line) for line in (made.folder / "progress.jsonl").read_text().splitlines()]
+    assert any("stewards of site-2" in line.get("what", "") for line in told)
+
+
+def test_a_study_goes_on_without_those_who_refuse_or_say_nothing(run: Any) -> None:
+    rule = "refused by the rule max_pending of the site's policy"
+    made = run(Stewards(site_1=["approved"], site_2=["refused"], site_3=["pending"], site_4=[rule], site_5=["unknown"]))
+    wait_for_approval(made, {})
+    assert made.exchange.sites == ["site-1"]
+    text = " ".join(made.warnings)
+    for why in ("site-2 takes no part: its steward has refused", "site-3 takes no part: its steward has not", rule):
+        assert why in text
+    assert made.exchange.clock() == pytest.approx(60.0, abs=10.0)
+
+
+def test_too_few_who_approve_end_the_run(run: Any) -> None:
+    made = run(Stewards(site_1=["approved"], site_2=["refused"]), train={"min_sites": 2})
+    with pytest.raises(RunError, match="1 of 2 sites finished the stage 'release': site-2: its steward has refused"):
+        wait_for_approval(made, {})
+
+
+def test_after_the_offer_only_what_sites_have_trained_travels_again(run: Any) -> None:
+    made = run(Stewards(site_1=["approved"]))
+    assert approval_wanted(made)
+    assert set(not_approved(made)) == set(ARRAYS)
+    wait_for_approval(made, {})
+    assert not_approved(made) == {}
+    made.public["voice/codebook"] = made.public["voice/codebook"] + 1
+    assert set(not_approved(made)) == {"voice/codebook"}
+
+
+def test_one_digest_stands_for_one_study_with_its_arrays() -> None:
+    facts = described(ARRAYS)
+    digest = approval_digest(Study(), facts)
+    assert digest == approval_digest(
+        parse_study({"face": {"weights": "/any"}}), described(dict(reversed(ARRAYS.items())))
+    )
+    others = [ARRAYS | {"voice/mean": ARRAYS["voice/mean"] + 1}, {"voice/mean": ARRAYS["voice/mean"]}]
+    others += [ARRAYS | {"voice/mean": ARRAYS["voice/mean"].reshape(1, 13)}]
+    digests = {approval_digest(Study(), described(arrays)) for arrays in others}
+    digests |= {approval_digest(Study().with_changes(audit__bootstrap=9), facts), digest}
+    assert len(digests) == 5

@@ -13,9 +13,12 @@ from moretta.shared.errors import RefusedError
 from moretta.shared.models.emotion import MIN_STD, EmotionModel
 
 LARGEST_WEIGHT = 1e6
-LARGEST_SHARPNESS = 20.0
+LARGEST_SHARPNESS = 60.0
 """Of a temperature, as the logarithm of its inverse: its exponential stays within float32."""
+LARGEST_INPUT = 1e15
+"""Of the standardisation: what is released with much noise is as large as the noise."""
 _LEAST_STD = MIN_STD / 2
+_LARGEST = {"sharpness": LARGEST_SHARPNESS, "mean": LARGEST_INPUT, "std": LARGEST_INPUT}
 
 
 def checked_weights(
@@ -43,7 +46,7 @@ def checked_weights(
             expected="those of the model that the study names, float32",
         )
     for name, array in weights.items():
-        largest = LARGEST_SHARPNESS if name.endswith(".sharpness") else LARGEST_WEIGHT
+        largest = _LARGEST.get(name.rpartition(".")[2], LARGEST_WEIGHT)
         least = _LEAST_STD if name == "0.std" else -largest
         if not (array >= least).all() or not (array <= largest).all():  # false for NaN
             raise RefusedError(

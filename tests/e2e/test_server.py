@@ -71,7 +71,7 @@ def _children(server: ServerProcess) -> dict[str, psutil.Process]:
         with suppress(psutil.Error):
             if process.environ().get("MORETTA_RUN_MARK") == server.state["mark"]:
                 for name in ("superlink", "superexec"):
-                    if any(f"flower-{name}" in part for part in process.cmdline()[:3]):
+                    if any(f"flower-{name}" in part for part in process.cmdline()[:5]):
                         found[name] = process
     return found
 

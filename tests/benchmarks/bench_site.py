@@ -59,9 +59,7 @@ def measure(server: ServerProcess, scratch: Path) -> None:
     assert site.process is not None
     for process in [psutil.Process(site.process.pid), *site.children()]:
         full = process.memory_full_info()
-        name = next(
-            (part for part in ("supernode", "superexec") if part in " ".join(process.cmdline()[:3])), "site run"
-        )
+        name = next((part for part in ("supernode", "executor") if part in " ".join(process.cmdline()[:5])), "site run")
         print(f"memory of {name:<42} {full.rss / 2**20:8.0f} MiB resident, {full.pss / 2**20:.0f} MiB of its own (PSS)")
     site.close()
 

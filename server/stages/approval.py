@@ -47,13 +47,14 @@ def wait_for_approval(run: Run, rates: dict[str, float]) -> None:
             if whole:
                 _tell(run, states)
         pending = sorted(site for site, state in states.items() if state == "pending")
+        forgotten = [site for site, state in states.items() if state == "unknown"]  # they are sent all of it again
         left = end - run.exchange.clock()
-        if not pending or left <= 0:
+        if not (pending or forgotten) or left <= 0:
             break
         run.exchange.sleep(min(pause, left))
         pause = min(pause * 1.5, LONGEST_PAUSE_SECONDS)
     late = f"its steward has not approved the study within {run.study.stages.wait_seconds:.0f} s"
-    failures |= dict.fromkeys(pending, late)
+    failures |= dict.fromkeys([*pending, *forgotten], late)
     _go_on_without(run, failures)
 
 

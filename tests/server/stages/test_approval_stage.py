@@ -88,6 +88,18 @@ def test_a_study_goes_on_without_those_who_refuse_or_say_nothing(run: Any) -> No
     assert made.exchange.clock() == pytest.approx(60.0, abs=10.0)
 
 
+def test_a_site_that_has_lost_the_offer_is_sent_it_again_and_is_never_taken_for_one_that_approved(run: Any) -> None:
+    stewards = Stewards(site_1=["approved"], site_2=["pending", "unknown", "pending", "approved"])
+    made = run(stewards)
+    wait_for_approval(made, {})
+    assert stewards.asked[1:] == [("site-2", True), ("site-2", False), ("site-2", True), ("site-2", False)]
+    assert made.exchange.sites == ["site-1", "site-2"]
+
+    lost = run(Stewards(site_1=["approved"], site_2=["pending", "unknown"]))
+    wait_for_approval(lost, {})
+    assert lost.exchange.sites == ["site-1"]
+
+
 def test_too_few_who_approve_end_the_run(run: Any) -> None:
     made = run(Stewards(site_1=["approved"], site_2=["refused"]), train={"min_sites": 2})
     with pytest.raises(RunError, match="1 of 2 sites finished the stage 'release': site-2: its steward has refused"):

@@ -21,7 +21,7 @@ from moretta.client.origin import Origin
 from moretta.client.sent import Line, about, all_sent
 from moretta.client.settings import SiteSettings
 from moretta.client.withdrawn import Withdrawn, WithdrawnFile, content_digest
-from moretta.shared.errors import CorpusError, HomeError, MorettaError
+from moretta.shared.errors import CorpusError, HomeError, MorettaError, RefusedError
 from moretta.shared.release.format import STATEMENT_FILE
 
 WITHDRAWN_KIND = "withdrawn"
@@ -91,13 +91,17 @@ def withdraw(settings: SiteSettings, speaker: int) -> Withdrawal:
         )
     listed = withdrawn.add(settings.home, settings.pseudonyms(), speaker, files)
     removed = tuple(short for short, kept in origins.items() if _concerns(settings, short, kept, listed))
+    broken: RefusedError | None = None
     for short in removed:
         study = next((origin.study for origin in origins[short].values() if origin is not None), short)
-        remove_kept(settings, study, "a person has withdrawn")
+        try:
+            remove_kept(settings, study, "a person has withdrawn")
+        except RefusedError as error:  # of the ledger, which is written last: other studies are removed all the same
+            broken = error
     forgotten = forget_speaker(settings.remembered, str(speaker))
-    entry = settings.pseudonyms().speaker(speaker)
-    if speaker not in settings.withdrawn.numbers:
-        Ledger(settings.ledger).spend(WITHDRAWN_KIND, speaker=entry)
+    if broken is not None:
+        raise broken
+    _note_withdrawn(Ledger(settings.ledger), settings.pseudonyms().speaker(speaker))
     return Withdrawal(speaker, len(files), removed, forgotten, note, tuple(still_out(settings, speaker)))
 
 
@@ -151,6 +155,14 @@ def _out(lines: list[Line], speaker: int) -> StillOut:
         last=lines[-1]["at"],
         sent={what: tuple(sorted(numbers)) for what, numbers in rounds.items()},
     )
+
+
+def _note_withdrawn(ledger: Ledger, speaker: str) -> None:
+    """Once for each withdrawal, also where the command was killed over it or the ledger was broken."""
+    kinds = (WITHDRAWN_KIND, CONSENT_KIND)
+    before = [e["kind"] for e in ledger.all_entries() if e["kind"] in kinds and e.get("speaker") == speaker]
+    if before[-1:] != [WITHDRAWN_KIND]:
+        ledger.spend(WITHDRAWN_KIND, speaker=speaker)
 
 
 def _files_now(settings: SiteSettings, speaker: int) -> tuple[frozenset[WithdrawnFile], str]:

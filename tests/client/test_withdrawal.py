@@ -248,6 +248,24 @@ def test_the_ledger_can_be_shown_afterwards(site: Asked) -> None:
         assert kind in told.stdout
 
 
+def test_a_broken_ledger_keeps_no_study_s_release_and_gets_its_entry_once_it_is_put_back(site: Asked) -> None:
+    folders = []
+    for site.run, seed in ((1, 1), (2, 2)):
+        site.study = site.study.with_changes(seed=seed)
+        site.release()
+        folders.append(site.folder)
+    ledger = site.home.root / "ledger.jsonl"
+    whole = ledger.read_bytes()
+    ledger.write_text("no ledger\n", "utf-8")
+    with pytest.raises(RefusedError):
+        withdraw(site, 1004, "--yes")
+    assert not any(folder.exists() for folder in folders)
+    ledger.write_bytes(whole)
+    for _ in range(2):
+        withdraw(site, 1004, "--yes")
+        assert len(Ledger(ledger).entries("withdrawn")) == 1
+
+
 def test_damaged_records_keep_no_release_of_the_person(site: Asked) -> None:
     site.release()
     (site.folder / "origin.json").write_text("{", "utf-8")

@@ -20,6 +20,7 @@ MAX_OBJECTS = 20_000
 """Parts of one reply."""
 _OTHER_BYTES = 1 << 20
 """Of a reply of a kind that Moretta does not have, such as an error of Flower's own."""
+_LARGEST_BYTES = max(kind.max_bytes() for kind in RESPONSES.values())
 _SESSIONS = 4096
 _SESSION_FIELD, _CONTENT_FIELD, _MOST_FIELDS = 5, 4, 16
 """Of Flower's `PushObjectRequest`."""
@@ -56,9 +57,7 @@ class PushedReplies:
         except DecodeError:
             return
         if session:
-            self._left[session] = allowed
-            while len(self._left) > _SESSIONS:
-                self._left.popitem(last=False)
+            self._keep(session, allowed)
 
     def _announced(self, body: bytes) -> int:
         from flwr.proto.fleet_pb2 import PushMessagesRequest
@@ -81,13 +80,17 @@ class PushedReplies:
 
     def _part(self, body: bytes) -> None:
         session, size = _session_and_size(body)
-        left = self._left.get(session)
-        if left is None:  # of before a restart, or made up: Flower's SuperLink knows which
-            return
+        # Of before a restart, forgotten, or made up: Flower's SuperLink knows which, and none is without a limit
+        left = self._left.get(session, _LARGEST_BYTES)
         if size > left:
-            self._left[session] = 0
+            self._keep(session, 0)
             raise Refusal("RESOURCE_EXHAUSTED", "reply-too-large", "more bytes than a reply of this kind can have")
-        self._left[session] = left - size
+        self._keep(session, left - size)
+
+    def _keep(self, session: str, left: int) -> None:
+        self._left[session] = left
+        while len(self._left) > _SESSIONS:
+            self._left.popitem(last=False)
 
 
 def _size(tree: Any) -> int:

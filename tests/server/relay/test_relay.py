@@ -431,6 +431,17 @@ def test_a_greeting_of_more_bytes_than_one_can_have_is_not_stored(port: RunningP
     calls.relayed(site.fleet_call("push-object", pushed_part(bytes(3 * MIB))))
 
 
+def test_no_reply_is_without_a_limit_because_its_beginning_was_forgotten() -> None:
+    replies = PushedReplies()
+    for number in range(9000):  # more than are kept count of
+        replies.pushed(PushMessagesResponse(session_id=str(number)).SerializeToString(), 1)
+    part, left = pushed_part(bytes(64 * MIB)), 64
+    with pytest.raises(Refusal, match="more bytes"):
+        while left:
+            replies.check("push-object", part)
+            left -= 1
+
+
 @settings(max_examples=60, deadline=None)
 @given(content=st.binary(max_size=300), session=st.text(max_size=20), run=st.integers(0, 2**63 - 1))
 def test_the_length_of_a_part_is_found_without_reading_it(content: bytes, session: str, run: int) -> None:

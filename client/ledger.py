@@ -6,7 +6,6 @@ each appends under a lock, behind what the others have written, so the chain nev
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import json
 import os
@@ -18,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from moretta.client.receipts import receipt_path, stored_receipt
-from moretta.shared.atomic import sync_folder
+from moretta.shared.atomic import append_line, naming, sync_folder
 from moretta.shared.errors import RefusedError
 from moretta.shared.privacy.chain import START, entry_digest, linked
 
@@ -99,20 +98,15 @@ class Ledger:
             sync_folder(self._path.parent)
 
     def _append(self, descriptor: int, record: Record) -> None:
-        line = (json.dumps(record, sort_keys=True, allow_nan=False) + "\n").encode()
         try:
-            written = os.write(descriptor, line)
-            if written != len(line):
-                raise OSError(
-                    errno.ENOSPC, f"{written} of {len(line)} bytes written to the privacy ledger: the disk is full"
-                )
-            os.fsync(descriptor)
-        except OSError as error:
-            error.filename = str(self._path)
+            with naming(self._path):
+                written = append_line(descriptor, json.dumps(record, sort_keys=True, allow_nan=False))
+                os.fsync(descriptor)
+        except OSError:
             os.ftruncate(descriptor, self._bytes)
             raise
         self._records.append(record)
-        self._bytes += len(line)
+        self._bytes += written
 
     @contextmanager
     def _opened(self, flags: int, lock: int) -> Iterator[int]:

@@ -7,6 +7,7 @@ not approved. Everything is readable by its owner only, and bounded.
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import shutil
@@ -21,8 +22,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
-from moretta.shared.atomic import sync_folder, write_atomic
-from moretta.shared.errors import HomeError, RefusedError
+from moretta.shared.atomic import append_line, naming, sync_folder, write_atomic
+from moretta.shared.errors import HomeError, RefusedError, StudyError
 from moretta.shared.offer import Array, approval_digest, arrays_digest, described
 from moretta.shared.study import Study, parse_study
 
@@ -112,7 +113,7 @@ class Offers:
             return Offer(folder, parse_study(content["study"]), content["arrays"], int(content["at"]))
         except FileNotFoundError:
             return None
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, StudyError) as error:
             raise _damaged(folder) from error
 
     def all(self) -> Iterator[Offer]:
@@ -204,8 +205,10 @@ class Offers:
     def _log(self, made: Decision) -> None:
         descriptor = os.open(self.home / LOG, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
         try:
-            os.write(descriptor, (made.model_dump_json() + "\n").encode())
-            os.fsync(descriptor)
+            fcntl.flock(descriptor, fcntl.LOCK_EX)  # the steward's command and the running site both write
+            with naming(self.home / LOG):
+                append_line(descriptor, made.model_dump_json())
+                os.fsync(descriptor)
         finally:
             os.close(descriptor)
         sync_folder(self.home)

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from moretta.client.settings import SiteSettings
-from moretta.shared.atomic import sync_folder
+from moretta.shared.atomic import append_line, naming, sync_folder
 from moretta.shared.errors import HomeError
 from moretta.shared.study import Study
 
@@ -114,8 +114,9 @@ class Sent:
             fcntl.flock(descriptor, fcntl.LOCK_EX)
             content = os.pread(descriptor, os.fstat(descriptor).st_size, 0)
             os.ftruncate(descriptor, content.rfind(b"\n") + 1)  # what a kill left of a line: its answer never left
-            os.write(descriptor, (json.dumps({"at": int(time.time()), **line}) + "\n").encode())
-            os.fsync(descriptor)
+            with naming(self.path):
+                append_line(descriptor, json.dumps({"at": int(time.time()), **line}))
+                os.fsync(descriptor)
         finally:
             os.close(descriptor)
         sync_folder(self.path.parent)

@@ -11,7 +11,6 @@ second of them. Syncing each would cost more than the call itself.
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import hashlib
 import json
@@ -24,7 +23,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from moretta.shared.atomic import naming, sync_folder
+from moretta.shared.atomic import append_line, naming, sync_folder
 from moretta.shared.errors import HomeError
 
 START = "0" * 64
@@ -78,9 +77,9 @@ class AuditLog:
             self._catch_up(descriptor)
             record = {"time": time, "event": event, **entry, "previous": self.head}
             record["hash"] = digest(record)
-            line = (_canonical(record) + "\n").encode()
-            _append(descriptor, line, self._path)
-            self._seen = (self._seen[0], self._seen[1] + len(line))
+            with naming(self._path):
+                written = append_line(descriptor, _canonical(record))
+            self._seen = (self._seen[0], self._seen[1] + written)
             self._last = record
             self._unsynced = not sync
             if sync:
@@ -204,15 +203,6 @@ def digest(record: dict[str, Any]) -> str:
 
 def _canonical(record: dict[str, Any]) -> str:
     return json.dumps(record, sort_keys=True, separators=(",", ":"), allow_nan=False)
-
-
-def _append(descriptor: int, line: bytes, path: Path) -> None:
-    """Write a whole line or none: what is told to have happened stands in the log."""
-    before = os.fstat(descriptor).st_size
-    with naming(path):
-        if (written := os.write(descriptor, line)) != len(line):
-            os.ftruncate(descriptor, before)
-            raise OSError(errno.ENOSPC, f"{written} of {len(line)} bytes of a line written")
 
 
 def _sync_file(path: Path) -> None:

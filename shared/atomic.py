@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import tempfile
 from collections.abc import Iterator
@@ -42,6 +43,26 @@ def _write(path: Path, payload: bytes, mode: int) -> None:
         Path(temporary).unlink(missing_ok=True)
         raise
     sync_folder(path.parent)
+
+
+def append_line(descriptor: int, line: str) -> int:
+    """Append a whole line or none to a file that nobody else writes to meanwhile.
+
+    Args:
+        descriptor: of the file, open for appending.
+        line: without its end.
+
+    Returns:
+        Bytes written.
+
+    Raises:
+        OSError: the disk took a part of it, as a full one does; that part is removed.
+    """
+    data, before = (line + "\n").encode(), os.fstat(descriptor).st_size
+    if (written := os.write(descriptor, data)) != len(data):
+        os.ftruncate(descriptor, before)
+        raise OSError(errno.ENOSPC, f"{written} of {len(data)} bytes of a line written: the disk is full")
+    return written
 
 
 def sync_folder(folder: Path) -> None:

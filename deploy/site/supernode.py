@@ -35,7 +35,8 @@ BASE_SECONDS, CAP_SECONDS = 8.0, 30.0
 _SETTLED_SECONDS = 120.0
 """A SuperNode that lived so long was well: the next end is counted as a first one."""
 _END_SECONDS = 15.0
-_LOG_BYTES = 10 * 2**20
+_LOG_BYTES, _TAIL_BYTES = 10 * 2**20, 64 * 2**10
+"""A longer log is put aside at a start; so much of its end is looked through for why a SuperNode has ended."""
 _STILL_ONLINE = "[code: 2004]"
 _log = logging.getLogger("moretta.site")
 
@@ -277,8 +278,8 @@ def _quoted(path: str) -> str:
 
 def _explained(log: Path, start: int) -> str:
     with log.open("rb") as file:
-        file.seek(start)
-        text = file.read().decode(errors="replace")
+        file.seek(max(start, log.stat().st_size - _TAIL_BYTES))
+        text = file.read(_TAIL_BYTES).decode(errors="replace")
     if _STILL_ONLINE in text:
         return " (the server still counts the last one as online, for up to a minute)"
     told = [line.strip() for line in text.splitlines() if "Exit Code" in line or "Error" in line]

@@ -21,6 +21,7 @@ from moretta.client.offers import Offers
 from moretta.client.site_home import SiteHome
 from moretta.deploy.site.approvals import facts_of, in_words
 from moretta.shared import wire
+from moretta.shared.errors import HomeError
 from moretta.shared.features.public_voice import make_public_voice
 from moretta.shared.models.autoencoder import Autoencoder, AutoencoderSpec
 from moretta.shared.models.autoencoder_file import autoencoder_arrays
@@ -200,6 +201,28 @@ def test_offers_are_few_and_their_owner_s_alone(home: SiteHome, honest: Arrays) 
     for root in ("offers", "approvals"):
         for path in (home.root / root).rglob("*"):
             assert path.stat().st_mode & 0o077 == 0
+
+
+def test_an_offer_whose_study_this_version_does_not_know_is_named(home: SiteHome, honest: Arrays) -> None:
+    offer(home, a_study(), honest)
+    (path,) = (home.root / "offers").glob("*/offer.json")
+    path.write_text(path.read_text("utf-8").replace('"seed"', '"a_key_of_another_version"'), "utf-8")
+    with pytest.raises(HomeError, match=path.parent.name):
+        Offers(home.root).pending()
+
+
+def test_a_decision_that_the_disk_does_not_take_is_none(
+    home: SiteHome, honest: Arrays, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    offer(home, a_study(), honest)
+    offers, real = Offers(home.root), os.write
+    (waiting,) = offers.pending()
+    monkeypatch.setattr(os, "write", lambda descriptor, data: real(descriptor, data[:10]))
+    with pytest.raises(OSError, match="disk is full"):
+        offers.decide(waiting, "approved", "steward")
+    monkeypatch.undo()
+    assert offers.decision(waiting.digest) is None
+    assert (home.root / "approvals.jsonl").read_bytes() == b""
 
 
 @pytest.mark.parametrize(("section", "key"), [("face", "weights"), ("voice", "public_speech")])

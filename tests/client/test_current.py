@@ -275,6 +275,22 @@ def test_the_look_before_a_response_reads_no_clip(site: Asked, monkeypatch: pyte
     assert changes.now is None
 
 
+def test_nothing_leaves_of_which_the_disk_takes_half_a_record(site: Asked, monkeypatch: pytest.MonkeyPatch) -> None:
+    site.release()
+    (record,) = (site.home.root / "sent").glob("*.jsonl")
+    before, real = record.read_bytes(), os.write
+
+    def half(descriptor: int, data: bytes) -> int:
+        return real(descriptor, data[:10] if b'"what": "release"' in data else data)
+
+    site.run = 2
+    monkeypatch.setattr(os, "write", half)
+    answer = site.release()
+    monkeypatch.undo()
+    assert answer["failure"] == "OSError" and "statement" not in answer
+    assert record.read_bytes() == before
+
+
 def test_no_step_of_secure_aggregation_goes_on_after_a_change(site: Asked) -> None:
     """Else the masks would be taken off a sum that has the person in it, with this site's help."""
     site.study = site.study.with_changes(

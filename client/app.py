@@ -24,7 +24,7 @@ from moretta.client.policy import PolicyError
 from moretta.client.sent import What
 from moretta.client.settings import SiteSettings, deployed_site, simulated_site
 from moretta.client.site_home import SITE_HOME
-from moretta.client.updates import Update
+from moretta.client.updates import Update, exclusively
 from moretta.shared import wire
 from moretta.shared.errors import BudgetError, MessageError, MorettaError, RefusedError, ReleaseError
 from moretta.shared.exit_codes import ExitCode
@@ -38,6 +38,8 @@ from moretta.shared.study_fusion import ModelKind
 app = ClientApp()
 
 Handler = Callable[[Message, SiteSettings], RecordDict]
+MAX_LOG_BYTES = 16 * 2**20
+"""Of the site's log, and of the one before it: messages without end must not fill the disk."""
 
 
 def site_settings(context: Context) -> SiteSettings:
@@ -127,7 +129,10 @@ def _log_failure(home: Path | None, call: str, error: Exception) -> None:
     try:
         if home is not None:
             home.mkdir(parents=True, exist_ok=True)
-            with (home / "site.log").open("a", encoding="utf-8") as log:
+            path = home / "site.log"
+            if path.exists() and path.stat().st_size > MAX_LOG_BYTES:  # every refused message adds to it
+                path.replace(path.with_name("site.log.1"))
+            with path.open("a", encoding="utf-8") as log:
                 log.write(text)
             return
     except OSError as disk:  # Flower would tell the server of an error that came out of here, path and all
@@ -187,7 +192,8 @@ def release(message: Message, settings: SiteSettings) -> RecordDict:
     config = message.content[wire.CONFIG]
     digest = str(wire.from_config(message.content, "approval")) if "approval" in config else ""
     shared = arrays_for(settings, study, digest, sent)
-    made = _approved(make_release(settings, study, shared), settings)
+    with exclusively(settings.releases / f"{study.digest()[:16]}.lock"):  # two at once would draw noise twice
+        made = _approved(make_release(settings, study, shared), settings)
     files = {path.name: path.stat().st_size for path in _release_files(made.folder)}
     return RecordDict(
         {

@@ -65,6 +65,18 @@ def digest_of(text: str, arrays: dict[str, Array]) -> str:
     return digest.hexdigest()
 
 
+@contextmanager
+def exclusively(path: Path) -> Iterator[None]:
+    """No other process is in here with this file meanwhile; the lock ends with the process that holds it."""
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
 @dataclass(frozen=True, slots=True)
 class UpdateStore:
     """The answers of one study, by name: the last round of each model, every round of a code."""
@@ -79,13 +91,8 @@ class UpdateStore:
     @contextmanager
     def alone(self) -> Iterator[None]:
         """No other process answers questions of this study meanwhile; the lock ends with the process that holds it."""
-        self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        descriptor = os.open(self.folder / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        with exclusively(self.folder / ".lock"):
             yield
-        finally:
-            os.close(descriptor)
 
     def find(self, name: str, asked: str) -> Update | None:
         """The kept answer of this name to this question; None if it was to another, or none can be read."""

@@ -8,6 +8,7 @@ from moretta.client.comparison import compared_once, reconstruction_error
 from moretta.client.offers import Offer, Offers
 from moretta.client.site_home import SiteHome
 from moretta.shared.errors import HomeError
+from moretta.shared.printable import printable
 
 _WORDS = {
     "equal": "made here again: equal",
@@ -15,6 +16,7 @@ _WORDS = {
     "different": "DIFFERENT from what this study gives here: look at it, or ask where it comes from",
     "unknown": "cannot be made here: what it does is not known",
 }
+_SHOWN = 80
 
 
 def offer_named(home: SiteHome, named: str) -> Offer:
@@ -71,7 +73,7 @@ def in_words(facts: dict[str, Any]) -> list[str]:
         error = facts["face_error"]
         lines.append(f"  the autoencoder gives public faces back with an error of {error}: 0 hides nothing")
     lines.append(f"  all arrays together: {facts['arrays_digest']}")
-    return lines
+    return [printable(line) for line in lines]
 
 
 def _content(offer: Offer) -> dict[str, Any]:
@@ -85,8 +87,13 @@ def _changed_keys(before: dict[str, Any], now: dict[str, Any], prefix: str = "")
         if isinstance(old, dict) and isinstance(new, dict):
             found += _changed_keys(old, new, f"{prefix}{key}.")
         elif old != new:
-            found.append(f"{prefix}{key} ({old!r} -> {new!r})")
+            found.append(f"{prefix}{_short(key)} ({_short(repr(old))} -> {_short(repr(new))})")
     return found
+
+
+def _short(text: str) -> str:
+    """What a coordinator wrote, at a length that pushes nothing else off a screen."""
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
 
 
 def _changed(before: dict[str, Any], now: dict[str, Any]) -> list[str]:

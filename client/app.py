@@ -192,7 +192,7 @@ def release(message: Message, settings: SiteSettings) -> RecordDict:
     config = message.content[wire.CONFIG]
     digest = str(wire.from_config(message.content, "approval")) if "approval" in config else ""
     shared = arrays_for(settings, study, digest, sent)
-    with exclusively(settings.releases / f"{study.digest()[:16]}.lock"):  # two at once would draw noise twice
+    with exclusively(settings.home / "locks" / f"{study.digest()[:16]}-release"):  # two at once would draw noise twice
         made = _approved(make_release(settings, study, shared), settings)
     files = {path.name: path.stat().st_size for path in _release_files(made.folder)}
     return RecordDict(

@@ -70,7 +70,11 @@ def check_autoencoder(study: Study, arrays: Mapping[str, Array], policy: Policy)
 
 
 def reconstruction_error(study: Study, arrays: Mapping[str, Array]) -> float:
-    """Root mean square difference, for values in [0, 1], between public drawn faces and what is made of them."""
+    """Root mean square difference, for values in [0, 1], between public drawn faces and what is made of them.
+
+    Other colours, contrast or a negative hide nobody: what is made of the faces is first brought as near to them as a
+    linear map of colours can.
+    """
     from moretta.client.anonymize.autoencoder import trained_autoencoder
     from moretta.shared.corpus.face_images import render_face_images
     from moretta.shared.models.reconstruct import Reconstructor
@@ -78,7 +82,15 @@ def reconstruction_error(study: Study, arrays: Mapping[str, Array]) -> float:
     model = trained_autoencoder(study, dict(arrays))
     pictures = np.asarray(render_face_images(_FACES, model.spec.side, seed=_SEED, workers=1).pictures)
     values = pictures.astype(np.float32) / np.float32(255)
-    return rms(values, Reconstructor(model)(values).astype(np.float32) / np.float32(255))
+    return _unlike(values, Reconstructor(model)(values).astype(np.float64) / 255)
+
+
+def _unlike(faces: Array, made: Array) -> float:
+    """[pictures, height, width, 3] each."""
+    shown, wanted = np.ones((made.size // 3, 4)), faces.reshape(-1, 3).astype(np.float64)
+    shown[:, :3] = made.reshape(-1, 3)
+    solved = np.linalg.lstsq(shown, wanted, rcond=None)[0]
+    return min(rms(faces, made), rms(wanted, shown @ solved))
 
 
 def rms(one: Array, other: Array) -> float:

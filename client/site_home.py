@@ -10,6 +10,7 @@ offers/          studies that were offered, with their public arrays (moretta.cl
 approvals/       what the steward decided; approvals.jsonl has every decision ever
 speakers/        what anonymizers must know of the speakers at the next release; never leaves
 updates/         the last update of each model, so that a round asked for twice is answered alike
+locks/           empty files: one release of a study is made at a time
 flower/          Flower's own files
 logs/, site.log  what the processes and the handlers said
 """

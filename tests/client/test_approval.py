@@ -257,6 +257,18 @@ def test_an_autoencoder_that_gives_faces_back_is_refused_and_any_other_waits_for
     assert "rule min_face_error" in offer(home, study, _network(2))["failure"]
 
 
+@pytest.mark.parametrize(
+    "shown", [lambda x: 1 - x, lambda x: x[..., ::-1], lambda x: 0.2 + x / 4], ids=["negative", "swapped", "pale"]
+)
+def test_a_network_that_gives_faces_back_in_other_colours_hides_no_more(
+    home: SiteHome, monkeypatch: pytest.MonkeyPatch, shown: Any
+) -> None:
+    """As found: a negative is as far from the face as can be, and is the face."""
+    study = parse_study({"voice": {"enabled": False}, "sites": 2})
+    monkeypatch.setattr("moretta.shared.models.reconstruct.Reconstructor.__call__", lambda s, p: _identity(s, shown(p)))
+    assert "rule min_face_error" in offer(home, study, _network())["failure"]
+
+
 def _identity(self: object, pictures: np.ndarray) -> np.ndarray:
     return np.asarray(np.rint(pictures * 255), np.uint8)
 

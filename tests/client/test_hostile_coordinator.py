@@ -58,7 +58,7 @@ def test_the_shards_of_a_release_tell_nothing_of_the_order_of_a_corpus(
         asked.study = asked.study.with_changes(seed=seed)
         asked.release()
         settings = site_app.deployed_site(asked.home.root)
-        corpus, clips = releasing.site_corpus(settings, asked.study)
+        _, clips = releasing.site_corpus(settings, asked.study)
         names, key = settings.names(asked.study), settings.pseudonyms()
         shard = {clip.clip: clip.voice for clip in open_release(asked.folder).clips}
         orders.append([shard[names.released(key.clip(str(clip.name)))] for clip in clips])

@@ -66,7 +66,7 @@ class Answer:
             ReleaseError: there is none; the reason is the site's failure.
         """
         if self.message is None:
-            raise ReleaseError(self.failure)
+            raise ReleaseError(self.failure or "a response that nobody has read")
         if not isinstance(self.message, kind):
             raise TypeError(f"{type(self.message).__name__} where {kind.__name__} is looked for")
         return self.message

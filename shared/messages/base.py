@@ -94,8 +94,8 @@ def read(kind: type[M], content: RecordDict) -> M:
 
 def printable(text: object, limit: int = _SHOWN) -> str:
     """What somebody sent, as it may stand in a log: one line of visible characters, cut to a length."""
-    cut = str(text)[: limit + 1]
-    return escaped(cut[:limit]) + "..." if len(cut) > limit else escaped(cut)
+    shown = escaped(str(text)[: limit + 1])
+    return shown if len(shown) <= limit else shown[:limit] + "..."
 
 
 def _refused(kind: type[Message], why: str) -> MessageError:

@@ -27,6 +27,7 @@ from moretta.server.run import Run, SiteRecord
 from moretta.server.stages.code import federate_code
 from moretta.shared import wire
 from moretta.shared.features.speaker_code import learn_speaker_code
+from moretta.shared.messages import RESPONSES, read
 from moretta.shared.plan import PlannedSite, SimulationPlan
 from moretta.shared.public import measured_people
 from moretta.shared.study import Study
@@ -111,8 +112,14 @@ class _Sites:
     def _answered(self, name: str, content: RecordDict) -> Answer:
         number = int(wire.number_of(content, "server-round"))
         update = round_of_code(self.settings[name], self.study, wire.arrays_of(content), round_number=number)
-        metrics = MetricRecord({**update.metrics})
-        return Answer(name, RecordDict({wire.ARRAYS: wire.arrays_to_record(update.arrays), wire.METRICS: metrics}))
+        content = RecordDict(
+            {
+                wire.ARRAYS: wire.arrays_to_record(update.arrays),
+                wire.METRICS: MetricRecord({**update.metrics}),
+                wire.CONFIG: wire.json_config(site=name, round=number),
+            }
+        )
+        return Answer(name, content, message=read(RESPONSES[wire.CODE], content))
 
 
 def _taught(corpus: Path, teachers: list[int], unit: str, epsilon: float | None) -> tuple[speakers_table.Code, bool]:

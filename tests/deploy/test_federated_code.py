@@ -24,6 +24,7 @@ from moretta.server.stages.public import make_public
 from moretta.shared import public, wire
 from moretta.shared.features.public_people import synthetic_people
 from moretta.shared.features.speaker_code import SpeakerCode, public_rows
+from moretta.shared.messages import RESPONSES, read
 from moretta.shared.plan import PlannedSite, SimulationPlan
 from moretta.shared.study import parse_study
 
@@ -65,7 +66,7 @@ class Network:
         reply = app(Message(content, metadata=metadata), context).content
         if "failure" in reply[wire.CONFIG]:  # type: ignore[operator]
             return Answer(name, None, wire.from_config(reply, "failure"))
-        return Answer(name, reply)
+        return Answer(name, reply, message=read(RESPONSES[call], reply))
 
 
 @pytest.fixture

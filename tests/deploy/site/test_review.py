@@ -103,7 +103,7 @@ def test_pictures_are_shown_before_and_after(site: SiteHome, tiny_corpus: Path, 
     rng = np.random.default_rng(1)
     (tiny_corpus / "VideoFlash").mkdir()
     for clip in ("1001_IEO_ANG_XX", "1002_TIE_SAD_XX"):
-        frames = rng.integers(0, 255, (6, 96, 128, 3), np.uint8)
+        frames = rng.integers(0, 255, (5, 96, 128, 3), np.uint8)  # 1 s, beside 0.6 s of sound
         write_video(tiny_corpus / "VideoFlash" / f"{clip}.mp4", frames, 5.0, None)
     study = parse_study({**CONTENT, "face": {"anonymizer": "pixelate"}})
     review_study(site, study, tmp_path / "review", shown=48)

@@ -28,8 +28,8 @@ from moretta.client.updates import Update, exclusively
 from moretta.shared import wire
 from moretta.shared.errors import BudgetError, MessageError, MorettaError, RefusedError, ReleaseError
 from moretta.shared.exit_codes import ExitCode
-from moretta.shared.messages import REQUESTS, printable, read
-from moretta.shared.printable import log_printable, printable_traceback
+from moretta.shared.messages import REQUESTS, SHOWN, read
+from moretta.shared.printable import log_printable, printable, printable_traceback
 from moretta.shared.release import Release, open_release
 from moretta.shared.release.format import CLIPS_FILE, CODEBOOK_FILE, STATEMENT_FILE
 from moretta.shared.study import Study
@@ -125,7 +125,7 @@ def _told(error: Exception) -> str:
 
 def _log_failure(home: Path | None, call: str, error: Exception) -> None:
     why = f"{error.message}\n" if isinstance(error, MessageError) else printable_traceback(*sys.exc_info())
-    text = f"{printable(call)} failed\n{why}\n"
+    text = f"{printable(call, most=SHOWN)} failed\n{why}\n"
     try:
         if home is not None:
             home.mkdir(parents=True, exist_ok=True)

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 from moretta.server.inquiry import LinkLostError
 from moretta.shared.errors import MorettaError
-from moretta.shared.messages import printable
+from moretta.shared.printable import printable
 
 _SHOWN = 1000
 """Characters of a reason that a report repeats."""
@@ -29,7 +29,7 @@ def at_the_cost_of(site: str, failures: dict[str, str]) -> Iterator[None]:
     except (LinkLostError, OSError):
         raise
     except MorettaError as error:
-        failures[site] = printable(error.message, _SHOWN) or type(error).__name__
+        failures[site] = printable(error.message, most=_SHOWN) or type(error).__name__
     except Exception as error:  # no check is complete: what was not foreseen must cost no other site
         logging.getLogger("moretta").exception("what %s sent was not foreseen", site)
         failures[site] = f"what it sent cannot be used ({type(error).__name__})"

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, TypeVar
 from moretta.server.arrivals import Arrivals, Reply
 from moretta.shared import messages
 from moretta.shared.errors import MessageError, ReleaseError, RunError
-from moretta.shared.messages import failure_of, printable
+from moretta.shared.messages import failure_of
+from moretta.shared.printable import printable
 
 if TYPE_CHECKING:
     from flwr.app import Message, RecordDict
@@ -169,7 +170,7 @@ class Inquiry:
             else:
                 self._settle(Answer(site, None, reply.problem))
         elif message.has_error() and message.error.code in _lost_codes():
-            self._lose(site, f"it was lost ({printable(message.error.reason)})")
+            self._lose(site, f"it was lost ({printable(message.error.reason, most=messages.SHOWN)})")
         else:
             self._settle(_answer(site, message, self._kind))
 
@@ -244,7 +245,9 @@ def _lost_codes() -> frozenset[int]:
 
 def _answer(site: str, reply: Message, kind: type[messages.Message]) -> Answer:
     if reply.has_error():
-        return Answer(site, None, f"Flower error {reply.error.code}: {printable(reply.error.reason)}")
+        return Answer(
+            site, None, f"Flower error {reply.error.code}: {printable(reply.error.reason, most=messages.SHOWN)}"
+        )
     try:
         content = reply.content
         failure = failure_of(content)

@@ -13,18 +13,20 @@ from typing import Any
 from unicodedata import category
 
 
-def printable(text: object, *, lines: bool = False) -> str:
+def printable(text: object, *, lines: bool = False, most: int | None = None) -> str:
     r"""The text with everything escaped that is no visible character or space.
 
     Args:
         text: anything; `str` of it is taken.
         lines: whether line ends and tabs stay as they are.
+        most: characters that are shown; dots stand for the rest.
 
     >>> print(printable("a\x1b[2Jb\nsite-b: all is well"))
     a\x1b[2Jb\nsite-b: all is well
     """
-    kept = "\n\t" if lines else ""
-    return "".join(c if c.isprintable() or c in kept or category(c) == "Zs" else _escaped(c) for c in str(text))
+    whole, kept = str(text), "\n\t" if lines else ""
+    shown = "".join(c if c.isprintable() or c in kept or category(c) == "Zs" else _escaped(c) for c in whole[:most])
+    return shown if most is None or max(len(whole), len(shown)) <= most else f"{shown[:most]}..."
 
 
 class PrintableRecord(logging.LogRecord):

@@ -4,8 +4,8 @@
 of the other's before `read` has checked the whole message.
 """
 
-from moretta.shared.messages.base import Message, printable, read
+from moretta.shared.messages.base import SHOWN, Message, read
 from moretta.shared.messages.requests import REQUESTS
 from moretta.shared.messages.responses import RESPONSES, Failed, failure_of
 
-__all__ = ["REQUESTS", "RESPONSES", "Failed", "Message", "failure_of", "printable", "read"]
+__all__ = ["REQUESTS", "RESPONSES", "SHOWN", "Failed", "Message", "failure_of", "read"]

@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from moretta.shared.errors import MessageError
-from moretta.shared.printable import printable as escaped
+from moretta.shared.printable import printable
 from moretta.shared.wire import ARRAYS, CONFIG, METRICS
 
 if TYPE_CHECKING:
     from flwr.app import ConfigRecord, RecordDict
 
-__all__ = ["ARRAYS", "CONFIG", "METRICS", "Message", "parse_json", "printable", "read"]
+__all__ = ["ARRAYS", "CONFIG", "METRICS", "SHOWN", "Message", "parse_json", "read"]
 
 KIB, MIB = 1 << 10, 1 << 20
 MAX_DEPTH = 16
@@ -31,8 +31,8 @@ MAX_ARRAYS = 4096
 """Arrays under one name."""
 _MAX_DIGITS = 20
 """Of a whole number: no count needs more."""
-_SHOWN = 200
-"""Characters of what was found that an error repeats."""
+SHOWN = 200
+"""Characters of what somebody sent that an error or a log repeats."""
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 """Of a site. Releases are kept in folders of these names."""
@@ -92,21 +92,15 @@ def read(kind: type[M], content: RecordDict) -> M:
         raise _refused(kind, f"it cannot be read ({type(error).__name__})") from error
 
 
-def printable(text: object, limit: int = _SHOWN) -> str:
-    """What somebody sent, as it may stand in a log: one line of visible characters, cut to a length."""
-    shown = escaped(str(text)[: limit + 1])
-    return shown if len(shown) <= limit else shown[:limit] + "..."
-
-
 def _refused(kind: type[Message], why: str) -> MessageError:
     return MessageError(f"a message that is no {kind.__name__}: {why}", expected="a message of this version")
 
 
 def _first_problem(error: ValidationError) -> str:
     first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-    place = ".".join(printable(part, 40) for part in first["loc"][:6])
+    place = ".".join(printable(part, most=40) for part in first["loc"][:6])
     more = "" if error.error_count() == 1 else f", and {error.error_count() - 1} more"
-    return f"{place or 'the whole'}: {printable(first['msg'])}{more}"
+    return f"{place or 'the whole'}: {printable(first['msg'], most=SHOWN)}{more}"
 
 
 def _values(kind: type[Message], content: RecordDict) -> tuple[dict[str, Any], dict[str, bytes]]:
@@ -115,7 +109,7 @@ def _values(kind: type[Message], content: RecordDict) -> tuple[dict[str, Any], d
 
     for name in content:
         if name not in (CONFIG, METRICS) and name not in kind.arrays:
-            raise _refused(kind, f"a record {printable(name, 40)!r}")
+            raise _refused(kind, f"a record {printable(name, most=40)!r}")
     _check_arrays(kind, content)
     config = content.get(CONFIG)
     if not isinstance(config, ConfigRecord):
@@ -130,7 +124,7 @@ def _values(kind: type[Message], content: RecordDict) -> tuple[dict[str, Any], d
         raise _refused(kind, "metrics in two places")
     for name, value in metrics.items():
         if not isinstance(value, int | float) or (isinstance(value, float) and not math.isfinite(value)):
-            raise _refused(kind, f"the metric {printable(name, 40)} is no finite number")
+            raise _refused(kind, f"the metric {printable(name, most=40)} is no finite number")
     return {**values, METRICS: dict(metrics)}, blobs
 
 
@@ -151,7 +145,7 @@ def _config(kind: type[Message], config: ConfigRecord) -> tuple[dict[str, Any], 
         elif isinstance(value, bool | int | float):  # as Flower's strategies send numbers
             values[name] = value
         else:
-            raise _refused(kind, f"{printable(name, 40)} is {type(value).__name__}, not text")
+            raise _refused(kind, f"{printable(name, most=40)} is {type(value).__name__}, not text")
     if missing := kind.blobs.keys() - blobs.keys():
         raise _refused(kind, f"no {', '.join(sorted(missing))}")
     return values, blobs

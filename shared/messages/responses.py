@@ -23,9 +23,9 @@ from moretta.shared.messages.base import (
     Round,
     Sha256,
     Word,
-    printable,
     read,
 )
+from moretta.shared.printable import printable
 from moretta.shared.release.format import MAX_FILES, MAX_SHARD_BYTES, ReleaseStatement
 from moretta.shared.reliability import BINS
 from moretta.shared.secure_aggregation import MAX_SITES
@@ -182,6 +182,6 @@ def failure_of(content: RecordDict) -> str | None:
     if not isinstance(config, ConfigRecord) or "failure" not in config:
         return None
     try:
-        return printable(read(Failed, content).failure, 1000)
+        return printable(read(Failed, content).failure, most=1000)
     except MessageError as error:
         return error.message

@@ -15,9 +15,10 @@ from hypothesis import strategies as st
 
 from moretta.shared import wire
 from moretta.shared.errors import MessageError
-from moretta.shared.messages import REQUESTS, RESPONSES, Message, failure_of, printable, read
+from moretta.shared.messages import REQUESTS, RESPONSES, Message, failure_of, read
 from moretta.shared.messages.base import MAX_DEPTH, depth_of, parse_json
 from moretta.shared.messages.responses import Announced, Evaluated, Hello
+from moretta.shared.printable import printable
 from moretta.shared.study import Study
 
 STUDY = Study().model_dump(mode="json")
@@ -220,7 +221,7 @@ def is_shown(text: str) -> bool:
 @settings(max_examples=60, deadline=None)
 @given(st.text(max_size=300))
 def test_what_is_shown_is_one_line_of_bounded_length(text: str) -> None:
-    shown = printable(text, 50)
+    shown = printable(text, most=50)
     assert is_shown(shown)
     assert len(shown) <= 53
 

@@ -137,5 +137,5 @@ def _damaged(path: Path) -> HomeError:
     return HomeError(
         f"the record of what has left, {path}, cannot be read",
         expected="one line of JSON for each answer",
-        fix="put it back from a backup, or move it away: what it told of can then be seen in the ledger only",
+        fix="put it back from a backup, or move it away: what has left can then be seen in the ledger only",
     )

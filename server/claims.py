@@ -127,7 +127,7 @@ def check_told(run: Run, site: str, release: Release) -> None:
     for kind, told in record.training.items():
         there = _training_clips(release, record, kind)
         if told > there:
-            run.warn(f"{site} told of {told} training clips of {kind} and released {there}: it weighs as {there}")
+            run.warn(f"{site} states {told} training clips of {kind} and released {there}: it weighs as {there}")
         record.training[kind] = min(told, there)
     most = len(speakers) if run.study.voice.code_unit == "speaker" else len(release.clips)
     if record.taught > most:

@@ -121,8 +121,8 @@ def _without(path: Path, listed: frozenset[str]) -> None:
 def _in_words(note: _Note) -> str:
     day = time.strftime("%Y-%m-%d", time.gmtime(note.at))
     return (
-        f"{note.site} told that a person has withdrawn: {note.clips} released clips were removed on {day}. Figures and "
-        "models that are older still come of them"
+        f"{note.site} reported that a person has withdrawn: {note.clips} released clips were removed on {day}. "
+        "Figures and models that are older still come of them"
     )
 
 

@@ -35,7 +35,7 @@ def withdraw(
     ] = None,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask whether it is meant.")] = False,
     show: Annotated[
-        bool, typer.Option("--list", help="Show who has withdrawn, and what of them is still out.")
+        bool, typer.Option("--list", help="Show who has withdrawn, and what of them has left the site.")
     ] = False,
     undo: Annotated[
         bool, typer.Option("--undo", help="The person has consented again: read their clips again.")
@@ -46,7 +46,7 @@ def withdraw(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
-    """Withdraw a person: never read their clips again, remove what was made with them, and tell what is still out.
+    """Withdraw a person: never read their clips again, remove what was made with them, and list what has left.
 
     The site may be running. The ledger keeps what was lost. What a server has cannot be called back from here: send its
     coordinator the text that is printed.

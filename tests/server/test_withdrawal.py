@@ -115,5 +115,5 @@ def test_the_report_says_first_that_it_is_older_than_the_deletion(run: Path, mon
     example = importlib.import_module("example")
     write_report(example.report(), run)
     assert forget_person(run, SITE, PERSON).report
-    assert "clinic-a told that a person has withdrawn" in load_report(run).run.warnings[0]
+    assert "clinic-a reported that a person has withdrawn" in load_report(run).run.warnings[0]
     assert "3 released clips were removed" in (run / "report.html").read_text("utf-8")

@@ -228,7 +228,7 @@ def test_more_training_clips_than_were_released_weigh_no_more_and_are_named(run:
     sites[1].spoil_release = _set("training", value={"voice": 10**7})
     collect_releases(run, {})
     assert run.sites["site-1"].training == {"voice": 3}
-    assert any("site-1 told of 10000000 training clips of voice and released 3" in w for w in run.warnings)
+    assert any("site-1 states 10000000 training clips of voice and released 3" in w for w in run.warnings)
 
 
 def test_a_site_that_weighed_more_in_the_code_than_it_released_is_left_out(run: Run, sites: dict[int, Site]) -> None:

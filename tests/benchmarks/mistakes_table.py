@@ -59,7 +59,7 @@ def main() -> None:
     print(HEAD, flush=True)
     for epsilon in options.epsilons:
         made = taught(epsilon, sound)
-        for name, release in (("as heard", as_heard), ("as released", as_released)):
+        for name, release in (("as it sounds", as_heard), ("as released", as_released)):
             start = time.perf_counter()
             found = [figures(release(made, epsilon, sound, draw), sex) for draw in range(options.draws)]
             print(f"| {epsilon:g} | {name} | " + " | ".join(cells(found)) + " |", flush=True)

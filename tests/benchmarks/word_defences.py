@@ -99,7 +99,7 @@ def ceiling(quantile: float) -> Defence:
 
 
 DEFENCES: dict[str, Defence] = {
-    "as heard": as_heard,
+    "as it sounds": as_heard,
     "as many of each word for everybody": equal_counts,
     "the least sure fifth at random": unsure_at_random,
     "mistakes hidden": hidden,

@@ -67,7 +67,7 @@ def read_demographics(path: Path) -> tuple[dict[int, Speaker], list[str]]:
     odd: dict[str, dict[str, list[int]]] = {column: defaultdict(list) for column in _PEOPLE}
     numbers: list[tuple[int, int]] = []
     rows = read_table(path, _PEOPLE)
-    words = {row["Sex"].casefold() for row in rows}
+    words = {row["Sex"].casefold().rstrip(".") for row in rows}
     for row in rows:
         number = _actor(row["ActorID"])
         if number is None:
@@ -85,7 +85,7 @@ def read_demographics(path: Path) -> tuple[dict[int, Speaker], list[str]]:
             odd["Age"][row["Age"]].append(row.line)
     people = {number: Speaker(number, _only(sexes[number]), _only(ages[number])) for number, _ in numbers}
     warnings = [
-        *not_understood(path, "ActorID", odd["ActorID"], "a number; the row is ignored"),
+        *not_understood(path, "ActorID", odd["ActorID"], "a number", "the row is ignored"),
         *not_understood(path, "sex", odd["Sex"], "female or male"),
         *not_understood(path, "age", odd["Age"], f"years from {MIN_AGE} to {MAX_AGE}, or a range within one age group"),
         *_contradicting(path, "sex", sexes),
@@ -130,7 +130,7 @@ def read_votes(path: Path) -> tuple[dict[str, Emotion | None], list[str]]:
         found[name].add(votes[0] if len(set(votes)) == 1 else None)
     contradicting = [name for name, votes in found.items() if len(votes) > 1]
     warnings = [
-        *not_understood(path, "file name", strange, "a clip's name, such as 1001_IEO_ANG_HI"),
+        *not_understood(path, "file name", strange, "a clip's name, such as 1001_IEO_ANG_HI", "the row is ignored"),
         *not_understood(path, "vote", odd, "a letter of A, D, F, H, N, S, or the emotion's name"),
     ]
     if contradicting:
@@ -158,7 +158,7 @@ def _actor(text: str) -> int | None:
 
 def _sex(text: str, words: set[str]) -> str | None:
     """`M` is a woman's in a column that has `H` too: mujer and hombre."""
-    word = text.casefold()
+    word = text.casefold().rstrip(".")
     return None if word == "m" and "h" in words else _SEX_OF.get(word)
 
 

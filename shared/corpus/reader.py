@@ -119,7 +119,7 @@ def _list_files(root: Path, folder: str, endings: tuple[str, ...]) -> _Files:
             continue
         relative = f"{folder}/{path.name}"
         if not path.is_file() or path.suffix.lower() not in endings:
-            what = "a folder" if path.is_dir() else "a link to nothing" if path.is_symlink() else "no such file"
+            what = "a folder" if path.is_dir() else "a link to nothing" if not path.exists() else "a device or a pipe"
             found = what if not path.is_file() else f"a file ending in {path.suffix or 'nothing'}"
             files.dropped.append(
                 Drop(relative, "wrong-kind", f"{found}; expected a file ending in {' or '.join(endings)}")

@@ -14,6 +14,7 @@ from moretta.shared.errors import CorpusError
 
 _MAX_TABLE_BYTES = 16 * 1024 * 1024  # CREMA-D's largest table has 0.5 MB
 _DELIMITERS = (",", ";", "\t", "|")
+_LINES_BEFORE = 20  # titles and comments may stand above the names of the columns
 _SAID = re.compile(r"sep=.\r?\n", re.IGNORECASE)  # as Excel writes which delimiter follows
 _MARKS = ((b"\xef\xbb\xbf", "utf-8-sig"), (b"\xff\xfe", "utf-16"), (b"\xfe\xff", "utf-16"))
 
@@ -36,39 +37,52 @@ def read_table(path: Path, columns: Columns | Sequence[str]) -> list[Row]:
     """The rows of a table with at least `columns`, their values without spaces around them.
 
     UTF-8 and UTF-16 are told by their marks; what is no UTF-8 is read as Windows-1252. Columns may be divided by
-    commas, semicolons, tabs or bars, and be spelt in any case.
+    commas, semicolons, tabs or bars, and be spelt in any case. Titles and comments above the names of the columns are
+    passed over.
 
     Raises:
-        CorpusError: the file cannot be read, is no table, or lacks a column.
+        CorpusError: the file cannot be read, is no table, lacks a column, or has one twice.
     """
     known = columns if isinstance(columns, Mapping) else dict.fromkeys(columns, ())
     text = _decoded(path)
     said = _SAID.match(text)
-    header = text[said.end() if said else 0 :].lstrip("\r\n").split("\n", 1)[0]
-    delimiter = max(_DELIMITERS, key=lambda mark: (_columns(header.split(mark), known), header.count(mark)))
+    top = [line for line in text[said.end() if said else 0 :].splitlines() if line.strip()][:_LINES_BEFORE] or [""]
+    delimiter = max(
+        _DELIMITERS, key=lambda mark: max((_columns(line.split(mark), known), line.count(mark)) for line in top)
+    )
     try:
         reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
         lines = [(reader.line_num, [cell.strip() for cell in cells]) for cells in reader]
     except csv.Error as error:
         raise CorpusError(f"{path} is not a table ({error})", expected=f"columns {', '.join(known)}") from error
     filled = [(line, cells) for line, cells in lines[1 if said else 0 :] if any(cells)]
-    names = filled[0][1] if filled else []
+    complete = (
+        place for place, (_, cells) in enumerate(filled[:_LINES_BEFORE]) if _columns(cells, known) == len(known)
+    )
+    header = next(complete, 0)
+    names = filled[header][1] if filled else []
     places = {column: place for column in known if (place := _place(names, column, known)) is not None}
     missing = [column for column in known if column not in places]
     if missing:
         found = f"{path} has the columns {', '.join(name for name in names if name) or '(none)'}"
         raise CorpusError(found, expected=f"also {', '.join(missing)}")
+    spelt = [_plain(name) for name in names]
+    if twice := [names[place] for place in places.values() if spelt.count(spelt[place]) > 1]:
+        found = f"{path} has more than one column {', '.join(twice)}"
+        raise CorpusError(found, expected="one of each", fix="take out the columns that do not count")
     return [
         Row(line, {column: cells[place] if place < len(cells) else "" for column, place in places.items()})
-        for line, cells in filled[1:]
+        for line, cells in filled[header + 1 :]
     ]
 
 
-def not_understood(path: Path, column: str, found: Mapping[str, Sequence[int]], expected: str) -> list[str]:
+def not_understood(
+    path: Path, column: str, found: Mapping[str, Sequence[int]], expected: str, then: str = "it counts as unknown"
+) -> list[str]:
     """One warning for each value that was not understood, with the lines where it stands."""
     return [
         f"{path.name} line{'s' if len(lines) > 1 else ''} {listed(lines)}: "
-        f"the {column} {value!r} is not understood; expected {expected}; it counts as unknown"
+        f"the {column} {value!r} is not understood; expected {expected}; {then}"
         for value, lines in found.items()
     ]
 

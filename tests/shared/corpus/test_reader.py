@@ -1,4 +1,5 @@
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -117,6 +118,8 @@ def test_folders_links_and_strange_names_are_dropped_and_told_apart(make_corpus:
     (audio / "1001_IEO_FEA_HI.wav").mkdir()
     (audio / "1001_IEO_DIS_HI.wav").symlink_to("1001_IEO_DIS_HI.wav")
     (audio / "1001_IEO_HAP_HI.wav").symlink_to("nowhere")
+    (audio / "1001_IEO_SAD_HI.wav").symlink_to("/dev/zero")
+    os.mkfifo(audio / "1001_IEO_ANG_LO.wav")
     corpus = read_corpus(root)
     assert [str(clip.name) for clip in corpus.clips] == ["1001_IEO_ANG_HI"]
     found = {Path(drop.file).stem: drop.detail.split(";")[0] for drop in corpus.dropped if drop.reason == "wrong-kind"}
@@ -124,6 +127,8 @@ def test_folders_links_and_strange_names_are_dropped_and_told_apart(make_corpus:
         "1001_IEO_FEA_HI": "a folder",
         "1001_IEO_DIS_HI": "a link to nothing",
         "1001_IEO_HAP_HI": "a link to nothing",
+        "1001_IEO_SAD_HI": "a device or a pipe",
+        "1001_IEO_ANG_LO": "a device or a pipe",
     }
     assert sum(drop.reason == "bad-name" for drop in corpus.dropped) == 2
 

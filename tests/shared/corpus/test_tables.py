@@ -91,12 +91,33 @@ TABLE = "ActorID,Age,Sex,Race\n1001,51,Male,Weiß\n1002,21,Female,\n"
         (TABLE + "\n\n,,,\n  \n").encode(),
         TABLE.replace("1001,51,Male", '"1001", 51.0 ,"Male"').replace('"1001", ', '"1001",').encode(),
         TABLE.replace("1001", "Actor_1001").encode(),
+        ("# exported on 1 May; by hand\n# ages, in years\n\n" + TABLE).encode(),
+        ("People of the study\n\n" + TABLE.replace(",", ";")).encode(),
+        TABLE.replace("\n", "\r").encode(),
+        TABLE.replace("Male", "M.").replace("Female", "f.").encode(),
+        TABLE.replace("Weiß", '"Weiß, ""or so"",\nand so on"').encode(),
         TABLE.replace(",Race", "").replace(",Weiß", "").encode(),
     ],
 )
 def test_a_table_is_read_however_it_was_saved(tmp_path: Path, content: bytes) -> None:
     found, warnings = people(tmp_path, content)
     assert found == {1001: ("male", 51), 1002: ("female", 21)} and not warnings
+
+
+def test_a_column_twice_is_refused_by_name(tmp_path: Path) -> None:
+    with pytest.raises(CorpusError, match="more than one column age"):
+        people(tmp_path, "ActorID,age,Sex,Age\n1001,51,Male,9\n")
+
+
+def test_a_table_without_names_of_columns_is_refused_with_what_was_found(tmp_path: Path) -> None:
+    with pytest.raises(CorpusError, match="1001, 51, Male"):
+        people(tmp_path, "1001,51,Male\n1002,21,Female\n")
+
+
+def test_a_row_that_is_no_persons_is_ignored_and_named(tmp_path: Path) -> None:
+    found, (warning,) = people(tmp_path, "ActorID,Age,Sex\n1001,51,Male\n# mean,36,\n")
+    assert found == {1001: ("male", 51)}
+    assert warning.endswith("the ActorID '# mean' is not understood; expected a number; the row is ignored")
 
 
 def test_a_decimal_comma_is_read_where_columns_are_divided_otherwise(tmp_path: Path) -> None:

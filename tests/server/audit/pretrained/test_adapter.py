@@ -13,6 +13,7 @@ from moretta.server.audit.attackers.base import Embedder
 from moretta.server.audit.clipset import ClipSet
 from moretta.server.audit.pretrained import adapter
 from moretta.server.audit.pretrained.encoder import Clips, Embeddings, Encoder
+from moretta.shared.corpus.names import Emotion, Level
 from moretta.shared.release.format import ReleasedClip
 
 
@@ -44,7 +45,7 @@ class LengthsAttacker(adapter.PretrainedAttacker):
 
 def voices(count: int) -> ClipSet:
     clips = [
-        ReleasedClip(clip=f"{i:016x}", speaker=f"{i % 3:016x}", emotion="ANG", sentence="IEO", level="HI")  # type: ignore[arg-type]
+        ReleasedClip(clip=f"{i:016x}", speaker=f"{i % 3:016x}", emotion=Emotion.ANG, sentence="IEO", level=Level.HI)
         for i in range(count)
     ]
     arrays = [np.zeros(4000 + i, np.float32) for i in range(count)]

@@ -11,11 +11,14 @@ from moretta.client.offers import How, NotApprovedError, Offer, Offers
 from moretta.client.policy import Policy
 from moretta.client.settings import SiteSettings
 from moretta.shared.errors import RefusedError
+from moretta.shared.features.speaker_code import ROUNDS
 from moretta.shared.offer import Array, approval_digest, described
 from moretta.shared.privacy.code_budget import is_federated
 from moretta.shared.study import Study
 
 State = Literal["approved", "pending", "refused", "unknown"]
+_TRAINED = ("voice/speaker/", "voice/emotion-words/")
+"""What the arrays of codes that sites train are called."""
 
 
 def answer_offer(settings: SiteSettings, study: Study, digest: str, arrays: dict[str, Array] | None) -> State:
@@ -69,11 +72,19 @@ def arrays_for(settings: SiteSettings, study: Study, digest: str, sent: dict[str
     if sent and not is_federated(study.voice):
         raise NotApprovedError(f"{len(sent)} arrays in a request for a release", expected="those that were approved")
     for name, array in sent.items():
-        known = approved.get(name)
-        fits = known is not None and (known.dtype, known.shape) == (array.dtype, array.shape)
-        if not fits or not name.startswith("voice/") or not np.isfinite(array).all():
+        if not _may_replace(study, name, array, approved.get(name)):
             raise RefusedError("arrays that sites cannot have trained", expected="those of the code that was approved")
     return approved | sent
+
+
+def _may_replace(study: Study, name: str, array: Array, known: Array | None) -> bool:
+    """Whether training at the sites can have made this of an approved array. It changes the code alone: statistics of
+    public speech, and what measurements are divided by, stay as they were."""
+    if name == ROUNDS:  # public speech alone takes none
+        return array.dtype == np.int64 and np.array_equal(array, [study.voice.code_rounds])
+    if known is None or (known.dtype, known.shape) != (array.dtype, array.shape) or not np.isfinite(array).all():
+        return False
+    return (name.startswith(_TRAINED) and not name.endswith("/spread")) or np.array_equal(array, known)
 
 
 def _kept(offers: Offers, policy: Policy, study: Study, digest: str, arrays: dict[str, Array]) -> Offer:

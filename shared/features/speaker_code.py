@@ -42,7 +42,7 @@ _SHRINKAGE = 0.3
 _BATCH = 16
 _NAMES = ("spread", "projection", "words")
 _PREFIX = "voice/speaker/"
-_ROUNDS = _PREFIX + "rounds"
+ROUNDS = _PREFIX + "rounds"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -74,7 +74,7 @@ class SpeakerCode:
     def to_arrays(self) -> dict[str, npt.NDArray[Any]]:
         """As the coordinator sends it."""
         arrays = {_PREFIX + name: getattr(self, name) for name in _NAMES}
-        arrays |= {_ROUNDS: np.array([self.rounds], np.int64)} if self.rounds else {}
+        arrays |= {ROUNDS: np.array([self.rounds], np.int64)} if self.rounds else {}
         return arrays if self.hidden is None else arrays | self.hidden.to_arrays(_PREFIX)
 
     @classmethod
@@ -87,7 +87,7 @@ class SpeakerCode:
             **hidden,
             _PREFIX + "projection": Rule(("units" if is_network else width, size), _LARGEST_WEIGHT),
             _PREFIX + "words": Rule(("words", size), CODE_LIMIT + 1e-3),
-            _ROUNDS: Rule((1,), MAX_ROUNDS, 0, dtype="int64", optional=True),
+            ROUNDS: Rule((1,), MAX_ROUNDS, 0, dtype="int64", optional=True),
         }
 
     @classmethod
@@ -100,7 +100,7 @@ class SpeakerCode:
         is_network = any(name in arrays for name in HiddenUnits.rules(_PREFIX))
         found = named(arrays, cls.rules(is_network=is_network))
         spread, projection, words = (found[_PREFIX + name] for name in _NAMES)
-        rounds = int(found[_ROUNDS][0]) if _ROUNDS in found else 0
+        rounds = int(found[ROUNDS][0]) if ROUNDS in found else 0
         return cls(spread, projection, words, rounds, HiddenUnits.of(found, _PREFIX) if is_network else None)
 
 

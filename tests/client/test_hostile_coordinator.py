@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,17 @@ from enrolled import approve, enrolled
 
 from moretta.client import app as site_app
 from moretta.client import release as releasing
+from moretta.client.approval import arrays_for
 from moretta.client.ledger import Ledger
 from moretta.client.offers import Offers
 from moretta.deploy.site.approvals import facts_of, in_words
+from moretta.shared.errors import RefusedError
+from moretta.shared.features.delivery import MEASUREMENTS
 from moretta.shared.features.public_voice import make_public_voice
+from moretta.shared.features.speaker_code import SpeakerCode
 from moretta.shared.release import open_release, write
 from moretta.shared.seeds import derive
+from moretta.shared.study import parse_study
 
 
 @pytest.fixture(scope="module")
@@ -92,3 +98,40 @@ def test_what_a_study_says_forges_no_line_of_what_a_steward_reads(asked: Asked) 
     assert all(line.isprintable() for line in lines)
     assert "train.strategy_options" in lines[1]
     assert max(map(len, lines)) < 1_000
+
+
+def _codes(asked: Asked, public: dict[str, Any]) -> tuple[SpeakerCode, dict[str, Any]]:
+    """A public code, and all arrays of a study whose sites train it on."""
+    content = asked.study.model_dump(exclude={"voice"}) | {
+        "voice": {"anonymizer": "speaker-normalised", "code_training": "federated", "codebook_size": 16}
+    }
+    asked.study = parse_study(content)
+    width, generator = len(MEASUREMENTS), np.random.default_rng(1)
+    projection, words = generator.normal(size=(width, 5)), generator.normal(size=(16, 5)).clip(-3, 3)
+    code = SpeakerCode(np.ones(width, np.float32), projection.astype(np.float32), words.astype(np.float32))
+    return code, public | code.to_arrays()
+
+
+def test_a_code_that_sites_have_trained_is_taken_with_its_rounds_and_nothing_else_is(
+    asked: Asked, public: dict[str, Any]
+) -> None:
+    """As found: the number of rounds comes with a trained code and was in no offer, so every such study was refused;
+    and statistics of public speech, which nobody trains, could be replaced."""
+    code, arrays = _codes(asked, public)
+    digest = approve(asked.home, asked.study, arrays)
+    settings = site_app.deployed_site(asked.home.root)
+    trained = replace(code, projection=code.projection * 2, rounds=asked.study.voice.code_rounds).to_arrays()
+    taken = arrays_for(settings, asked.study, digest, trained)
+    np.testing.assert_array_equal(taken["voice/speaker/projection"], trained["voice/speaker/projection"])
+    np.testing.assert_array_equal(taken["voice/mean"], arrays["voice/mean"])
+    for name, array in {
+        "voice/mean": public["voice/mean"] + 1,
+        "voice/codebook": public["voice/codebook"] * 2,
+        "voice/speaker/spread": code.spread * 2,
+        "voice/speaker/rounds": np.array([1], np.int64),
+        "voice/speaker/projection": code.projection * np.float32(np.nan),
+        "voice/speaker/words": code.words.astype(np.float64),
+        "voice/speaker/hidden-weight": np.zeros((7, 7), np.float32),
+    }.items():
+        with pytest.raises(RefusedError, match="cannot have trained"):
+            arrays_for(settings, asked.study, digest, {**trained, name: array})

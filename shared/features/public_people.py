@@ -56,7 +56,7 @@ def recorded_people(folder: Path, seed: int) -> Iterator[Recording]:
     from moretta.shared.corpus.names import ClipName
 
     named: dict[int, list[tuple[Path, int]]] = {}
-    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() == ".wav")
+    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() == ".wav" and path.is_file())
     for path in paths:
         try:
             name = ClipName.parse(path.stem)

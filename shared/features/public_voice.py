@@ -138,7 +138,7 @@ def folder_speech(folder: Path, seed: int) -> Iterator[Audio]:
     Raises:
         StudyError: there is none.
     """
-    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() == ".wav")
+    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() == ".wav" and path.is_file())
     order = np.random.default_rng([seed, 0xF01DE]).permutation(len(paths))
     clips = islice(_readable(paths[index] for index in order), MAX_PUBLIC_FILES)
     first = next(clips, None)

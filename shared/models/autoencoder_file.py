@@ -46,6 +46,8 @@ def load_autoencoder(path: Path) -> Autoencoder:
 
     expected = f"a file that `moretta train-face` wrote ({FORMAT})"
     try:
+        if path.exists() and not path.is_file():  # a device has no end, and a pipe no beginning
+            raise StudyError(f"{path}, which is no file", expected=expected, fix="correct `weights` in [face]")
         if path.stat().st_size > _MAX_FILE_BYTES:
             raise StudyError(f"{path} has {path.stat().st_size} bytes", expected=f"at most {_MAX_FILE_BYTES}")
         data = path.read_bytes()

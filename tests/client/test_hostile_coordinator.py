@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from dataclasses import replace
 from pathlib import Path
@@ -18,10 +19,11 @@ from moretta.client.approval import arrays_for
 from moretta.client.ledger import Ledger
 from moretta.client.offers import Offers
 from moretta.deploy.site.approvals import facts_of, in_words
-from moretta.shared.errors import RefusedError
+from moretta.shared.errors import RefusedError, StudyError
 from moretta.shared.features.delivery import MEASUREMENTS
 from moretta.shared.features.public_voice import make_public_voice
 from moretta.shared.features.speaker_code import SpeakerCode
+from moretta.shared.public import public_arrays
 from moretta.shared.release import open_release, write
 from moretta.shared.seeds import derive
 from moretta.shared.study import parse_study
@@ -135,3 +137,16 @@ def test_a_code_that_sites_have_trained_is_taken_with_its_rounds_and_nothing_els
     }.items():
         with pytest.raises(RefusedError, match="cannot have trained"):
             arrays_for(settings, asked.study, digest, {**trained, name: array})
+
+
+def test_a_study_file_by_mail_opens_no_device_and_no_pipe(tmp_path: Path) -> None:
+    """As found: `moretta site review STUDY.toml` read /dev/zero until memory ended, and waited at a pipe for ever."""
+    (tmp_path / "speech").mkdir()
+    for pipe in ("pipe", "speech/one.wav"):
+        os.mkfifo(tmp_path / pipe)
+    for path in ("/dev/zero", tmp_path / "pipe"):
+        with pytest.raises(StudyError, match="which is no file"):
+            public_arrays(parse_study({"voice": {"enabled": False}, "face": {"weights": str(path)}}))
+    for path in ("/dev/zero", tmp_path / "pipe", tmp_path / "speech"):
+        with pytest.raises(StudyError, match="no usable speech among 0"):
+            public_arrays(parse_study({"face": {"enabled": False}, "voice": {"public_speech": str(path)}}))

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from asked import CHANGED, POLICY, Asked
-from enrolled import TRUSTED, enrolled
+from enrolled import TRUSTED, approve, enrolled
 from flwr.app import RecordDict
 
 from moretta.client.ledger import Ledger
@@ -39,6 +39,7 @@ def site(tmp_path: Path, tiny_corpus: Path) -> Asked:
     policy = POLICY.replace(TRUSTED, 'without_guarantee = ["speaker-normalised"]\n')
     home = enrolled(tmp_path / "site", tiny_corpus, policy=f"{policy}server_clip = inf\n", held_out=(1001,))
     study = parse_study({"sites": 2, "face": {"enabled": False}, "voice": VOICE})
+    approve(home, study, {})
     return Asked(home, tiny_corpus, {}, study=study)
 
 

@@ -40,13 +40,16 @@ def wait_for_approval(run: Run, rates: dict[str, float]) -> None:
     end, pause = run.exchange.clock() + run.study.stages.wait_seconds, FIRST_PAUSE_SECONDS
     failures: dict[str, str] = {}
     states: dict[str, str] = dict.fromkeys(run.exchange.sites, "unknown")
+    lost: dict[str, str] = {}
+    named: list[str] = []
     while True:
         for whole in (True, False):
             asked = [site for site, state in states.items() if state == ("unknown" if whole else "pending")]
-            _ask(run, asked, states, failures, whole=whole)
-            if whole:
-                _tell(run, states)
+            _ask(run, asked, states, failures, lost, whole=whole)
         pending = sorted(site for site, state in states.items() if state == "pending")
+        if pending and pending != named:
+            _tell(run, pending)
+            named = pending
         forgotten = [site for site, state in states.items() if state == "unknown"]  # they are sent all of it again
         left = end - run.exchange.clock()
         if not (pending or forgotten) or left <= 0:
@@ -54,32 +57,38 @@ def wait_for_approval(run: Run, rates: dict[str, float]) -> None:
         run.exchange.sleep(min(pause, left))
         pause = min(pause * 1.5, LONGEST_PAUSE_SECONDS)
     late = f"its steward has not approved the study within {run.study.stages.wait_seconds:.0f} s"
-    failures |= dict.fromkeys([*pending, *forgotten], late)
+    failures |= {site: lost.get(site, late) for site in (*pending, *forgotten)}
     _go_on_without(run, failures)
 
 
-def _ask(run: Run, sites: list[str], states: dict[str, str], failures: dict[str, str], *, whole: bool) -> None:
+def _ask(
+    run: Run, sites: list[str], states: dict[str, str], failures: dict[str, str], lost: dict[str, str], *, whole: bool
+) -> None:
+    """A site that is lost with a question has not decided: it is asked again, unless it is gone for good."""
     if not sites:
         return
     content = RecordDict({wire.CONFIG: wire.study_config(run.study, approval=run.approval)})
     if whole:
         content[wire.ARRAYS] = wire.arrays_to_record(run.public)
     for answer in run.ask("release", wire.OFFER, lambda _: content, sites=sites):
+        lost.pop(answer.site, None)
+        if answer.lost and answer.site not in run.exchange.gone():
+            lost[answer.site] = answer.failure
+            continue
         states[answer.site] = "failed"
         with at_the_cost_of(answer.site, failures):
             states[answer.site] = answer.of(Offered).state
             if states[answer.site] == "refused":
                 failures[answer.site] = "its steward has refused the study"
     if whole:
-        for site in [site for site in sites if states[site] == "unknown"]:
+        for site in [site for site in sites if states[site] == "unknown" and site not in lost]:
             states[site], failures[site] = "failed", "it did not keep the offer"
 
 
-def _tell(run: Run, states: dict[str, str]) -> None:
-    waiting = sorted(site for site, state in states.items() if state == "pending")
-    if waiting:
-        what = f"waiting for the stewards of {', '.join(waiting)} to approve {run.approval[:16]}"
-        run.tell(stage=STAGE, state="note", what=what)
+def _tell(run: Run, pending: list[str]) -> None:
+    approve = f"moretta site approve {run.approval[:16]}"
+    what = f"waiting for the stewards of {', '.join(pending)}, who run: moretta site pending, and then: {approve}"
+    run.tell(stage=STAGE, state="note", what=what)
 
 
 def _go_on_without(run: Run, failures: dict[str, str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 from flwr.app import RecordDict
 
+from moretta.server.inquiry import Answer
 from moretta.server.run import Run, SiteRecord
 from moretta.server.stages import SITE_STAGES
 from moretta.server.stages.approval import STAGE, approval_wanted, not_approved, wait_for_approval
@@ -74,7 +76,8 @@ def test_a_steward_who_takes_time_is_waited_for_and_told_of(run: Any) -> None:
     assert made.exchange.sites == ["site-1", "site-2"]
     assert stewards.asked == [("site-1", True), ("site-2", True), *[("site-2", False)] * 3]  # arrays travel once
     told = [json.loads(line) for line in (made.folder / "progress.jsonl").read_text().splitlines()]
-    assert any("stewards of site-2" in line.get("what", "") for line in told)
+    (what,) = [line["what"] for line in told if "stewards of site-2" in line.get("what", "")]  # once, not at each turn
+    assert f"moretta site approve {made.approval[:16]}" in what
 
 
 def test_a_study_goes_on_without_those_who_refuse_or_say_nothing(run: Any) -> None:
@@ -98,6 +101,38 @@ def test_a_site_that_has_lost_the_offer_is_sent_it_again_and_is_never_taken_for_
     lost = run(Stewards(site_1=["approved"], site_2=["pending", "unknown"]))
     wait_for_approval(lost, {})
     assert lost.exchange.sites == ["site-1"]
+
+
+def test_a_site_that_is_away_for_a_moment_while_its_steward_decides_is_asked_again(
+    run: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = run(Stewards(site_1=["approved"], site_2=["pending", "approved"], site_3=["approved"]))
+    turns, ask = itertools.count(), Run.ask
+
+    def away(self: Run, *args: Any, sites: list[str], **kwargs: Any) -> list[Answer]:
+        turn, found = next(turns), ask(self, *args, sites=sites, **kwargs)
+        gone = {0: {"site-3"}, 1: {"site-2"}}.get(turn, set()) if sites else set()
+        return [Answer(each.site, None, "it was lost", lost=True) if each.site in gone else each for each in found]
+
+    monkeypatch.setattr(Run, "ask", away)
+    wait_for_approval(made, {})
+    assert made.exchange.sites == ["site-1", "site-2", "site-3"] and not made.warnings
+
+
+def test_a_site_that_stays_away_is_waited_for_as_long_as_its_steward_is(
+    run: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = run(Stewards(site_1=["approved"], site_2=["pending"]))
+    ask = Run.ask
+
+    def away(self: Run, *args: Any, **kwargs: Any) -> list[Answer]:
+        found = ask(self, *args, **kwargs)
+        return [Answer("site-2", None, "it was lost", lost=True) if a.site == "site-2" else a for a in found]
+
+    monkeypatch.setattr(Run, "ask", away)
+    wait_for_approval(made, {})
+    assert made.exchange.sites == ["site-1"] and any("site-2 takes no part: it was lost" in w for w in made.warnings)
+    assert made.exchange.clock() == pytest.approx(60.0, abs=10.0)
 
 
 def test_too_few_who_approve_end_the_run(run: Any) -> None:

@@ -95,6 +95,8 @@ def run(arguments: list[str]) -> int:
     try:
         code = app(args=arguments, standalone_mode=False)
         _flush()
+        if code == ExitCode.INTERRUPTED:  # Typer's own answer to Ctrl-C, of which it tells nothing
+            raise KeyboardInterrupt
     except click.exceptions.Exit as ended:
         code = ended.exit_code
     except click.UsageError as error:
@@ -118,6 +120,8 @@ def _known(error: BaseException) -> MorettaError | None:
     """What a person is told of an error; None for a defect."""
     if isinstance(error, _EndedError):
         return Interrupted(f"ended by {error}")
+    if isinstance(error, click.Abort) and not isinstance(error.__context__, KeyboardInterrupt):
+        return Interrupted("not confirmed, so nothing was done", fix="answer y, or add --yes where nobody can answer")
     if isinstance(error, KeyboardInterrupt | click.Abort):
         return Interrupted("ended by Ctrl-C")
     return storage_error(error) or (error if isinstance(error, MorettaError) else None)

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import click
 import pytest
 import typer
 
@@ -248,12 +247,44 @@ def test_with_json_errors_are_json(
     assert found == code or (code is None and found not in (ExitCode.OK, ExitCode.INTERNAL))
 
 
-@pytest.mark.parametrize("error", [KeyboardInterrupt, click.Abort])
-def test_ctrl_c_has_its_own_code(told: Any, monkeypatch: pytest.MonkeyPatch, error: type[BaseException]) -> None:
+def test_ctrl_c_has_its_own_code(told: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupted(*_: Any, **__: Any) -> None:
-        raise error
+        raise KeyboardInterrupt
 
     monkeypatch.setattr("moretta.deploy.cli.app", interrupted)
     code, _, err = told("simulate")
     assert code == ExitCode.INTERRUPTED == 130
     assert "Ctrl-C" in err
+
+
+def test_ctrl_c_inside_a_command_is_told_in_a_sentence(told: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stop() -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("moretta.shared.versions.versions", stop)
+    code, _, err = told("version")
+    assert code == ExitCode.INTERRUPTED and err.strip() == "moretta: ended by Ctrl-C"
+
+
+@pytest.mark.parametrize("keys", ["n\n", "", KeyboardInterrupt])
+def test_a_question_that_is_not_answered_by_yes_ends_in_a_sentence_that_fits(
+    told: Any, monkeypatch: pytest.MonkeyPatch, keys: str | type[BaseException]
+) -> None:
+    def typed(_: str) -> str:
+        if not isinstance(keys, str):
+            raise keys
+        if not keys:
+            raise EOFError
+        return keys.strip()
+
+    monkeypatch.setattr("click.termui.visible_prompt_func", typed)
+    monkeypatch.setattr("moretta.shared.versions.versions", lambda: typer.confirm("Go on?", abort=True))
+    code, _, err = told("version")
+    assert code == ExitCode.INTERRUPTED
+    assert (
+        err.strip()
+        .splitlines()[-1]
+        .startswith(
+            "moretta: not confirmed, so nothing was done" if isinstance(keys, str) else "moretta: ended by Ctrl-C"
+        )
+    )

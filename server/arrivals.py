@@ -7,7 +7,7 @@ the others for up to two hours, one that cannot be put together ends them all, a
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -76,8 +76,9 @@ class Arrivals:
         if not hasattr(self._grid, "_runtime_client"):  # a grid within this process: its messages are whole
             found = self._grid.pull_messages(list(message_ids))
             return [Reply(m.metadata.reply_to_message_id, m.metadata.src_node_id, m) for m in found]
-        replies = list(self._announced(message_ids))
         wanted = set(message_ids)
+        # The SuperLink forgets a message once its reply is announced: asked again, it would call the message lost.
+        replies = list(self._announced(wanted - {coming.to for coming in self._coming}))
         self._coming = [coming for coming in self._coming if coming.to in wanted]
         for coming in list(self._coming):
             reply = self._fetched(coming)
@@ -86,11 +87,13 @@ class Arrivals:
                 replies.append(reply)
         return replies
 
-    def _announced(self, message_ids: Iterable[str]) -> Iterator[Reply]:
+    def _announced(self, message_ids: Collection[str]) -> Iterator[Reply]:
         """Take note of new replies; gives those that are refused at once."""
         from flwr.proto.runtime_pb2 import PullAppMessagesRequest
 
-        answer = self._grid._runtime_client.PullMessages(PullAppMessagesRequest(message_ids=list(message_ids)))
+        if not message_ids:
+            return
+        answer = self._grid._runtime_client.PullMessages(PullAppMessagesRequest(message_ids=sorted(message_ids)))
         for proto, tree in zip(answer.messages_list, answer.message_object_trees, strict=True):
             meta = proto.metadata
             try:

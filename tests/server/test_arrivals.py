@@ -27,8 +27,12 @@ class SuperLink:
     """Empty: announced, and not there yet."""
     fetched: list[str] = field(default_factory=list)
     confirmed: list[str] = field(default_factory=list)
+    forgotten: set[str] = field(default_factory=set)
+    """Messages whose replies were announced: Flower deletes them then, and calls them unavailable afterwards."""
 
     def PullMessages(self, request: Any) -> Any:  # noqa: N802 - Flower's name
+        assert not self.forgotten & set(request.message_ids), "a message is asked for that the SuperLink has forgotten"
+        self.forgotten |= self.replies.keys() & set(request.message_ids)
         found = [self.replies.pop(i) for i in request.message_ids if i in self.replies]
         return SimpleNamespace(messages_list=[m for m, _ in found], message_object_trees=[t for _, t in found])
 
@@ -94,7 +98,7 @@ def test_a_reply_whose_parts_are_not_there_yet_holds_up_nobody(superlink: SuperL
     superlink.push("m2", reply(note="quick"))
     coming = Arrivals(grid(superlink), max_bytes=1 << 20)
     assert [r.to for r in coming.look(["m1", "m2"])] == ["m2"]
-    assert coming.look(["m1"]) == []
+    assert coming.look(["m1", "m3"]) == []
     superlink.objects.update(kept)
     (found,) = coming.look(["m1"])
     assert found.message is not None

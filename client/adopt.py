@@ -10,6 +10,7 @@ import os
 import shutil
 from pathlib import Path
 
+from moretta.client.data import SCALE_FILE
 from moretta.client.ledger import Ledger
 from moretta.client.settings import SiteSettings
 from moretta.shared.atomic import write_atomic
@@ -52,7 +53,7 @@ def adopt_release(origin: SiteSettings, made_for: Study, heir: SiteSettings, stu
     target.mkdir(parents=True)
     for path in sorted(folder.iterdir()):
         if (
-            path.name in (CLIPS_FILE, CODEBOOK_FILE)
+            path.name in (CLIPS_FILE, CODEBOOK_FILE, SCALE_FILE)
             or path.match("voice-*.safetensors")
             or path.match("face-*.safetensors")
         ):

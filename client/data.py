@@ -22,6 +22,8 @@ from moretta.shared.release.format import STATEMENT_FILE, Modality
 from moretta.shared.study import Study
 
 Array = npt.NDArray[Any]
+SCALE_FILE = "public.safetensors"
+"""Beside a release: the public statistics that its training needs. It is never sent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,14 +98,14 @@ def save_public_scale(folder: Path, shared: dict[str, Array]) -> None:
     names = ("voice/mean", "voice/std")
     if all(name in shared for name in names):
         arrays: dict[str, Array] = {name: np.ascontiguousarray(shared[name]) for name in names}
-        save_file(arrays, folder / "public.safetensors")
+        save_file(arrays, folder / SCALE_FILE)
 
 
 def public_scale(folder: Path) -> PublicScale | None:
     """What `save_public_scale` kept."""
     from safetensors.numpy import load_file
 
-    path = folder / "public.safetensors"
+    path = folder / SCALE_FILE
     if not path.exists():
         return None
     arrays = load_file(path)

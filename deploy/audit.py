@@ -206,7 +206,8 @@ def _keys(releases: list[Release], corpus: Corpus, key: Path | None, seed: int) 
     for release in releases:
         site_key = _site_key(release, key, seed)
         speakers = {clip.speaker for clip in release.clips}
-        keys |= {number: site_key for number in corpus.speakers if site_key.speaker(number) in speakers}
+        for named in (site_key.in_study(release.statement.study), site_key):  # names are a study's, or the site's own
+            keys |= {number: named for number in corpus.speakers if named.speaker(number) in speakers}
     if not keys:
         raise ReleaseError(
             "no speaker of the corpus has a pseudonym of these releases",

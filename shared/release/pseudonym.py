@@ -56,6 +56,10 @@ class PseudonymKey:
         """The name that one study has for what this key calls `pseudonym`: 16 hexadecimal digits."""
         return self._of(f"in {study} {pseudonym}")
 
+    def in_study(self, study: str) -> PseudonymKey:
+        """A key whose names of speakers and clips are those of one study, by its digest."""
+        return _KeyOfStudy(self._key, study)
+
     def rank(self, purpose: str) -> int:
         """A number of 256 bits that orders things in a way only this site knows."""
         return int.from_bytes(self._digest(f"rank {purpose}"), "big")
@@ -74,3 +78,17 @@ class PseudonymKey:
 
     def _digest(self, text: str) -> bytes:
         return hmac.new(self._key, text.encode(), hashlib.sha256).digest()
+
+
+class _KeyOfStudy(PseudonymKey):
+    __slots__ = ("_study",)
+
+    def __init__(self, key: bytes, study: str) -> None:
+        super().__init__(key)
+        self._study = study
+
+    def speaker(self, speaker: int) -> str:
+        return self.renamed(super().speaker(speaker), self._study)
+
+    def clip(self, name: str) -> str:
+        return self.renamed(super().clip(name), self._study)

@@ -55,3 +55,11 @@ def test_a_key_file_that_was_cut_short_is_refused(tmp_path: Path) -> None:
     (tmp_path / "k").write_bytes(b"short")
     with pytest.raises(ReleaseError, match="expected 32 bytes"):
         PseudonymKey.load_or_create(tmp_path / "k")
+
+
+def test_names_in_a_study_are_those_that_a_site_gives_its_own_names_there() -> None:
+    key = PseudonymKey.seeded(1, "a")
+    there, elsewhere = key.in_study("0" * 64), key.in_study("1" * 64)
+    assert there.speaker(1001) == key.renamed(key.speaker(1001), "0" * 64) != key.speaker(1001)
+    assert there.clip("1001_IEO_ANG_HI") == key.renamed(key.clip("1001_IEO_ANG_HI"), "0" * 64)
+    assert there.speaker(1001) != elsewhere.speaker(1001)

@@ -124,7 +124,7 @@ def test_an_interrupt_ends_every_process_and_leaves_no_half_of_a_report(place: P
 def test_a_cell_that_fails_is_recorded_with_its_reason_and_the_others_are_finished(place: Path) -> None:
     (place / "grid.toml").write_text(
         GRID
-        + '[[curve]]\nname = "rate"\nset = { privacy.dp_sgd = false }\naxes = { train.learning_rate = [0.3, 1e38] }\n',
+        + '[[curve]]\nname = "rate"\nset = { privacy.dp_sgd = false }\naxes = { train.learning_rate = [0.3, 1e6] }\n',
         encoding="utf-8",
     )
     found = finish(place, code=ExitCode.RUN_FAILED)
@@ -133,7 +133,7 @@ def test_a_cell_that_fails_is_recorded_with_its_reason_and_the_others_are_finish
     assert good["uar"] is not None
     assert "usable updates in round 1" in bad["failed"]
     assert bad["uar"] is None
-    assert list(found["failures"]) == ["training of rate: train.learning_rate = 1e+38, fold 1 of 2"]
+    assert list(found["failures"]) == ["training of rate: train.learning_rate = 1000000.0, fold 1 of 2"]
     assert "usable updates" in (place / "out" / "sweep.csv").read_text(encoding="utf-8")
     assert "usable updates" in (place / "out" / "sweep.html").read_text(encoding="utf-8")
     assert finish(place, code=ExitCode.RUN_FAILED)["done"] == 1  # it is tried again, and nothing else is

@@ -16,24 +16,23 @@ from pathlib import Path
 from flwr.app import Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 
-from moretta.client import secure_answers
-from moretta.client.current import on_current_clips
-from moretta.client.offers import NotApprovedError, Offers
-from moretta.client.origin import ChangedError
+from moretta.client.approval.offers import NotApprovedError, Offers
+from moretta.client.clips.current import on_current_clips
+from moretta.client.clips.origin import ChangedError
+from moretta.client.clips.sent import What
 from moretta.client.policy import PolicyError
-from moretta.client.sent import What
+from moretta.client.secure_aggregation import messages as secure_answers
 from moretta.client.settings import SiteSettings, deployed_site, simulated_site
 from moretta.client.site_home import SITE_HOME
-from moretta.client.updates import Update, exclusively
-from moretta.shared import wire
-from moretta.shared.errors import BudgetError, MessageError, MorettaError, RefusedError, ReleaseError
-from moretta.shared.exit_codes import ExitCode
-from moretta.shared.messages import REQUESTS, SHOWN, read
-from moretta.shared.printable import log_printable, printable, printable_traceback
+from moretta.client.training.updates import Update, exclusively
+from moretta.shared.core.errors import BudgetError, MessageError, MorettaError, RefusedError, ReleaseError
+from moretta.shared.core.exit_codes import ExitCode
+from moretta.shared.core.printable import log_printable, printable, printable_traceback
+from moretta.shared.messages import REQUESTS, SHOWN, read, wire
 from moretta.shared.release import Release, open_release
 from moretta.shared.release.format import CLIPS_FILE, CODEBOOK_FILE, STATEMENT_FILE
-from moretta.shared.study import Study
-from moretta.shared.study_fusion import ModelKind
+from moretta.shared.study.fusion import ModelKind
+from moretta.shared.study.schema import Study
 
 app = ClientApp()
 
@@ -73,7 +72,7 @@ def _answers(handler: Handler) -> Callable[[Message, Context], Message]:
 
     @wraps(handler)
     def answer(message: Message, context: Context) -> Message:
-        from moretta.shared.threads import limit_threads
+        from moretta.shared.core.threads import limit_threads
 
         limit_threads(1)
         log_printable()
@@ -144,7 +143,7 @@ def _log_failure(home: Path | None, call: str, error: Exception) -> None:
 @_answers
 def hello(message: Message, settings: SiteSettings) -> RecordDict:
     """Who is there, and what it runs. Nothing of the clips is read."""
-    from moretta.shared.versions import code_digest, versions
+    from moretta.shared.core.versions import code_digest, versions
 
     del message
     return RecordDict({wire.CONFIG: wire.json_config(site=settings.name, versions=versions(), digest=code_digest())})
@@ -154,7 +153,7 @@ def hello(message: Message, settings: SiteSettings) -> RecordDict:
 @_answers
 def offer(message: Message, settings: SiteSettings) -> RecordDict:
     """A study and its public arrays, for the steward to approve; nothing of the clips is read."""
-    from moretta.client.approval import answer_offer
+    from moretta.client.approval.approval import answer_offer
 
     study = _permitted(message, settings)
     arrays = wire.arrays_of(message.content) if wire.ARRAYS in message.content else None
@@ -168,7 +167,7 @@ def offer(message: Message, settings: SiteSettings) -> RecordDict:
 @_of_clips("code", making=True)
 def code(message: Message, settings: SiteSettings) -> RecordDict:
     """One round of training the code of `speaker-normalised`."""
-    from moretta.client.code_training import round_of_code
+    from moretta.client.training.code_training import round_of_code
 
     study = _study(message, settings)
     round_number = int(wire.number_of(message.content, "server-round"))
@@ -181,11 +180,11 @@ def code(message: Message, settings: SiteSettings) -> RecordDict:
 @_of_clips("release", making=True)
 def release(message: Message, settings: SiteSettings) -> RecordDict:
     """Anonymize this site's clips and tell what was released; the files are fetched one by one."""
-    from moretta.client.approval import arrays_for
-    from moretta.client.held_out import held_out
-    from moretta.client.release import make_release
-    from moretta.client.training_sets import training_clips
-    from moretta.shared.corpus.reader import is_synthetic
+    from moretta.client.approval.approval import arrays_for
+    from moretta.client.clips.release import make_release
+    from moretta.client.training.held_out import held_out
+    from moretta.client.training.training_sets import training_clips
+    from moretta.shared.data.reader import is_synthetic
 
     study = _study(message, settings)
     sent = wire.arrays_of(message.content) if wire.ARRAYS in message.content else {}
@@ -237,7 +236,7 @@ def _part(folder: Path, known: set[str], part: wire.Part) -> bytes:
 def _train(kind: ModelKind) -> Handler:
     def train(message: Message, settings: SiteSettings) -> RecordDict:
         """One round of local training."""
-        from moretta.client.rounds import models_beside, round_of_training
+        from moretta.client.training.rounds import models_beside, round_of_training
 
         study = _study(message, settings)
         if study.aggregation.secure:
@@ -302,7 +301,7 @@ def secure_unmask(message: Message, settings: SiteSettings) -> RecordDict:
 @_of_clips("counts")
 def evaluate(message: Message, settings: SiteSettings) -> RecordDict:
     """Confusion counts of the global models on held-out speakers, and how far their confidence can be trusted."""
-    from moretta.client.evaluation import evaluate_site
+    from moretta.client.training.evaluation import evaluate_site
 
     study = _study(message, settings)
     found = evaluate_site(settings, study, wire.models_of(message.content, study.models))

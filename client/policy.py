@@ -11,11 +11,11 @@ from typing import Annotated, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from moretta.client.budget import Budget
-from moretta.shared.errors import HomeError, RefusedError
+from moretta.client.accounting.budget import Budget
+from moretta.shared.core.errors import HomeError, RefusedError
 from moretta.shared.privacy.code_budget import is_federated
 from moretta.shared.release.format import AnonymizerStatement, Modality
-from moretta.shared.study import Study
+from moretta.shared.study.schema import Study
 
 Limit = Annotated[float, Field(ge=0, allow_inf_nan=True)]
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
@@ -273,7 +273,7 @@ class Policy(BaseModel):
             )
 
     def _check_mechanism(self, study: Study, modality: Modality) -> None:
-        from moretta.client.anonymize.registry import Anonymizer, get_anonymizer
+        from moretta.client.anonymizers.registry import Anonymizer, get_anonymizer
         from moretta.shared.privacy.mechanism import Unbounded
 
         anonymizer = get_anonymizer(modality, study.section(modality).anonymizer)

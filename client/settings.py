@@ -5,18 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from moretta.client.budget import Budget, Purse
-from moretta.client.identity import Identity
-from moretta.client.ledger import Ledger
-from moretta.client.names import StudyNames
+from moretta.client.accounting.budget import Budget, Purse
+from moretta.client.accounting.ledger import Ledger
+from moretta.client.clips.names import StudyNames
+from moretta.client.clips.withdrawn import NOBODY, Withdrawn
 from moretta.client.policy import Policy
 from moretta.client.site_home import SiteHome
-from moretta.client.withdrawn import NOBODY, Withdrawn
-from moretta.shared.errors import StudyError
-from moretta.shared.plan import SimulationPlan
+from moretta.client.transport.identity import Identity
+from moretta.shared.core.errors import StudyError
+from moretta.shared.core.versions import code_digest
 from moretta.shared.release.pseudonym import PseudonymKey
-from moretta.shared.study import Study
-from moretta.shared.versions import code_digest
+from moretta.shared.study.plan import SimulationPlan
+from moretta.shared.study.schema import Study
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +32,7 @@ class SiteSettings:
     speakers: tuple[int, ...]
     """Empty means everybody in the corpus."""
     held_out: frozenset[int] | None
-    """Speakers who are never trained on; None lets the keyed rule choose (moretta.client.held_out)."""
+    """Speakers who are never trained on; None lets the keyed rule choose (moretta.client.training.held_out)."""
     simulated_seed: int | None
     policy: Policy | None = None
     """None where whoever runs the study holds the clips: in simulation, and in `moretta anonymize`."""

@@ -6,7 +6,7 @@ keys/            identity.json, the one file that says who this site is, and cop
 pseudonym.key    turns speakers into pseudonyms; never leaves
 ledger.jsonl     every privacy loss
 release/         what was released, by study
-offers/          studies that were offered, with their public arrays (moretta.client.offers)
+offers/          studies that were offered, with their public arrays (moretta.client.approval.offers)
 approvals/       what the steward decided; approvals.jsonl has every decision ever
 speakers/        what anonymizers must know of the speakers at the next release; never leaves
 updates/         the last update of each model, so that a round asked for twice is answered alike
@@ -27,9 +27,9 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from moretta.shared.atomic import write_atomic
-from moretta.shared.errors import HomeError
-from moretta.shared.toml_text import to_toml
+from moretta.shared.core.atomic import write_atomic
+from moretta.shared.core.errors import HomeError
+from moretta.shared.core.toml_text import to_toml
 
 HOME_VARIABLE = "MORETTA_SITE"
 SITE_HOME = "site-home"

@@ -6,19 +6,19 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from moretta.deploy.runs import Outcome, Tell, check_names, conclude, interruptible
+from moretta.deploy.cli.runs import Outcome, Tell, check_names, conclude, interruptible
+from moretta.deploy.cli.watch import Watch
 from moretta.deploy.runtime.desk import desk_process
 from moretta.deploy.runtime.flower import SimulationRuntime, simulation_runtime
-from moretta.deploy.watch import Watch
-from moretta.shared.corpus.clips import Corpus
-from moretta.shared.corpus.recordings import has_sound
-from moretta.shared.corpus.splits import assign_sites, make_folds
-from moretta.shared.errors import RunError, StudyError
-from moretta.shared.plan import PlannedSite, SimulationPlan
+from moretta.shared.core.errors import RunError, StudyError
+from moretta.shared.core.seeds import derive
+from moretta.shared.data.clips import Corpus
+from moretta.shared.data.recordings import has_sound
+from moretta.shared.data.splits import assign_sites, make_folds
 from moretta.shared.release.format import Modality
-from moretta.shared.seeds import derive
-from moretta.shared.study import Study
-from moretta.shared.study_limits import check_limits, check_training_sites
+from moretta.shared.study.limits import check_limits, check_training_sites
+from moretta.shared.study.plan import PlannedSite, SimulationPlan
+from moretta.shared.study.schema import Study
 
 _LAUNCH_SECONDS = 90.0
 

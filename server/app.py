@@ -8,22 +8,22 @@ from pathlib import Path
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
-from moretta.server.attempt import only_attempt
-from moretta.server.exchange import Exchange
-from moretta.server.greeting import greet_enrolled, greet_virtual
-from moretta.server.inquiry import LinkLostError
-from moretta.server.outcome import concluding
+from moretta.server.grid.exchange import Exchange
+from moretta.server.grid.greeting import greet_enrolled, greet_virtual
+from moretta.server.grid.inquiry import LinkLostError
 from moretta.server.registered import sites_gone
-from moretta.server.run import Run, SiteRecord, run_stages
 from moretta.server.stages import DESK_STAGES, SITE_STAGES
-from moretta.server.state import load_progress, save_progress, save_state
-from moretta.shared.errors import RunError
-from moretta.shared.exit_codes import ExitCode
+from moretta.server.stages.attempt import only_attempt
+from moretta.server.stages.context import Run, SiteRecord, run_stages
+from moretta.server.stages.outcome import concluding
+from moretta.server.stages.state import load_progress, save_progress, save_state
+from moretta.shared.core.errors import RunError
+from moretta.shared.core.exit_codes import ExitCode
+from moretta.shared.core.printable import log_printable
+from moretta.shared.core.threads import limit_threads
+from moretta.shared.core.versions import code_digest
 from moretta.shared.messages.responses import Hello
-from moretta.shared.plan import DeploymentPlan, load_plan
-from moretta.shared.printable import log_printable
-from moretta.shared.threads import limit_threads
-from moretta.shared.versions import code_digest
+from moretta.shared.study.plan import DeploymentPlan, load_plan
 
 app = ServerApp()
 

@@ -23,8 +23,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from moretta.shared.atomic import append_line, naming, sync_folder
-from moretta.shared.errors import HomeError
+from moretta.shared.core.atomic import append_line, naming, sync_folder
+from moretta.shared.core.errors import HomeError
 
 START = "0" * 64
 """What the first line has for the hash of the one before."""

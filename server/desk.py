@@ -5,11 +5,11 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from moretta.server.outcome import concluding
-from moretta.server.run import run_stages
 from moretta.server.stages import DESK_STAGES
-from moretta.server.state import load_state
-from moretta.shared.threads import limit_threads
+from moretta.server.stages.context import run_stages
+from moretta.server.stages.outcome import concluding
+from moretta.server.stages.state import load_state
+from moretta.shared.core.threads import limit_threads
 
 
 def main(folder: Path) -> int:

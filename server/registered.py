@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 
 from moretta.server.enrollment.registry import Registry
 from moretta.server.home import ServerHome
-from moretta.shared.plan import DeploymentPlan
+from moretta.shared.study.plan import DeploymentPlan
 
 _WHY = {"revoked": "its enrollment was revoked", "left": "it gave up its enrollment"}
 

@@ -16,8 +16,8 @@ from typing import Any
 
 from moretta.server.enrollment.registry import Registry
 from moretta.server.home import ServerHome
-from moretta.shared.atomic import write_atomic
-from moretta.shared.errors import HomeError
+from moretta.shared.core.atomic import write_atomic
+from moretta.shared.core.errors import HomeError
 
 CONNECTION = "moretta"
 """Name of the SuperLink's connection in the FLWR_HOME that the server keeps."""

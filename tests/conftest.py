@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from moretta.shared.threads import limit_threads
+from moretta.shared.core.threads import limit_threads
 
 limit_threads(1)
 

@@ -7,11 +7,11 @@ from typing import Any
 
 from moretta.deploy.choose.rule import Candidate
 from moretta.deploy.sweep.done import Audited
-from moretta.server.audit.emotion import EmotionRow
-from moretta.server.audit.rows import AuditRow, headline
-from moretta.server.audit.scenarios import get_scenario
+from moretta.shared.audit.rows import AuditRow, headline
+from moretta.shared.audit.scenarios import get_scenario
+from moretta.shared.audit.utility import EmotionRow
 from moretta.shared.release.format import Modality
-from moretta.shared.study import Study
+from moretta.shared.study.schema import Study
 
 ALL_VOID = "every attacker is void: nothing is known of what it leaks"
 UNJUDGED = "no judge that was trained on releases could be asked"

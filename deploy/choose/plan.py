@@ -11,12 +11,12 @@ from typing import Any
 
 from moretta.deploy.sweep.grid import load_grid, make_grid
 from moretta.deploy.sweep.jobs import SweepPlan, plan_sweep
-from moretta.shared.corpus.clips import Clip, Corpus
-from moretta.shared.corpus.reader import read_corpus
-from moretta.shared.corpus.recordings import has_sound
-from moretta.shared.errors import StudyError
+from moretta.shared.core.errors import StudyError
+from moretta.shared.data.clips import Clip, Corpus
+from moretta.shared.data.reader import read_corpus
+from moretta.shared.data.recordings import has_sound
 from moretta.shared.release.format import Modality
-from moretta.shared.study import Study, load_study
+from moretta.shared.study.schema import Study, load_study
 
 SHIPPED = Path(__file__).parent
 """Folder of the candidates that come with Moretta, one file for each modality."""
@@ -87,7 +87,7 @@ def base_of(study: Study, modality: Modality, attackers: Sequence[str]) -> dict[
 
 
 def _check_attackers(names: Sequence[str], modality: Modality) -> None:
-    from moretta.server.audit.attackers.base import attacker_names, get_attacker
+    from moretta.shared.audit.attackers.base import attacker_names, get_attacker
 
     known = [name for name in attacker_names() if get_attacker(name).modality == modality]
     if unknown := [name for name in names if name not in known]:

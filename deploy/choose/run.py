@@ -9,11 +9,11 @@ from moretta.deploy.choose.evidence import weigh
 from moretta.deploy.choose.plan import of_modality
 from moretta.deploy.choose.rule import Choice, choose
 from moretta.deploy.choose.write import write_choice
-from moretta.deploy.runs import Tell
+from moretta.deploy.cli.runs import Tell
 from moretta.deploy.sweep.done import Audited, Shelf
 from moretta.deploy.sweep.jobs import PlannedCell, SweepPlan
 from moretta.deploy.sweep.run import at_work, do_missing
-from moretta.shared.exit_codes import ExitCode
+from moretta.shared.core.exit_codes import ExitCode
 from moretta.shared.release.format import Modality
 
 

@@ -11,10 +11,10 @@ from pathlib import Path
 from moretta.deploy.choose.rule import Candidate, Choice
 from moretta.deploy.sweep.done import Audited
 from moretta.deploy.sweep.jobs import SweepPlan
-from moretta.server.report.audit_page import AuditFacts, render_audit
-from moretta.shared.atomic import write_atomic
-from moretta.shared.toml_text import to_toml
-from moretta.shared.versions import versions
+from moretta.shared.audit.report.audit_page import AuditFacts, render_audit
+from moretta.shared.core.atomic import write_atomic
+from moretta.shared.core.toml_text import to_toml
+from moretta.shared.core.versions import versions
 
 CHOICE_JSON, CHOICE_CSV, STUDY_FILE = "choice.json", "choice.csv", "study.toml"
 AUDIT_JSON, AUDIT_PAGE = "audit.json", "audit.html"

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import httpx
 
 from moretta.deploy.runtime.proxies import proxies_ignored
-from moretta.shared.errors import RunError
+from moretta.shared.core.errors import RunError
 
 if TYPE_CHECKING:
     from flwr.supercore.control import ControlHttpClient

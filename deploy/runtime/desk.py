@@ -12,7 +12,7 @@ from pathlib import Path
 
 from moretta.deploy.runtime import marked
 from moretta.deploy.runtime.proxies import without_proxies
-from moretta.shared.threads import THREAD_VARIABLES
+from moretta.shared.core.threads import THREAD_VARIABLES
 
 
 @dataclass(frozen=True, slots=True)

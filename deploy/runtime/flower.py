@@ -23,8 +23,8 @@ import psutil
 from moretta.deploy.runtime import marked
 from moretta.deploy.runtime.control import Control
 from moretta.deploy.runtime.proxies import without_proxies
-from moretta.shared.errors import RunError
-from moretta.shared.threads import THREAD_VARIABLES, cpu_count
+from moretta.shared.core.errors import RunError
+from moretta.shared.core.threads import THREAD_VARIABLES, cpu_count
 
 _START_SECONDS = 60.0
 _COMMAND_SECONDS = 120.0

@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 from importlib import metadata
 
-from moretta.shared.printable import log_printable
+from moretta.shared.core.printable import log_printable
 
 
 def command(name: str) -> list[str]:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from moretta.server.app import connect
-from moretta.server.run import Run
+from moretta.server.stages.context import Run
 
 if TYPE_CHECKING:
     from flwr.app import Message

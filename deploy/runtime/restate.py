@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy.typing as npt
 
-from moretta.client.anonymize.registry import get_anonymizer
-from moretta.server.claims import restate_with
+from moretta.client.anonymizers.registry import get_anonymizer
+from moretta.server.stages.claims import restate_with
 from moretta.shared.release import AnonymizerStatement, Release
-from moretta.shared.study import Study
+from moretta.shared.study.schema import Study
 
 
 def restated_voice(study: Study, public: Mapping[str, npt.NDArray[Any]], release: Release) -> AnonymizerStatement:

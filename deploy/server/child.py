@@ -17,7 +17,7 @@ from pathlib import Path
 
 import psutil
 
-from moretta.shared.atomic import write_atomic
+from moretta.shared.core.atomic import write_atomic
 
 _FIRST_BACKOFF_SECONDS = 0.5
 _MOST_BACKOFF_SECONDS = 30.0

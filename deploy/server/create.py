@@ -13,9 +13,9 @@ from moretta.server.enrollment.authority import CertificateAuthority
 from moretta.server.enrollment.authority_files import create_authority
 from moretta.server.enrollment.registry import Registry
 from moretta.server.home import SETTINGS_FILE, ServerHome, settings_toml
-from moretta.shared.atomic import write_atomic
+from moretta.shared.core.atomic import write_atomic
+from moretta.shared.core.errors import EnrollmentError, HomeError, MorettaError
 from moretta.shared.enrollment.address import split_address
-from moretta.shared.errors import EnrollmentError, HomeError, MorettaError
 
 
 def create_home(

@@ -18,9 +18,9 @@ from moretta.server.enrollment.records import SiteRecord
 from moretta.server.enrollment.registry import Registry
 from moretta.server.enrollment.tokens import issue_token
 from moretta.server.home import ServerHome
+from moretta.shared.core.errors import EnrollmentError
 from moretta.shared.enrollment.fingerprint import fingerprint
 from moretta.shared.enrollment.join_string import JoinString
-from moretta.shared.errors import EnrollmentError
 from moretta.shared.privacy.chain import START
 
 

@@ -25,7 +25,7 @@ from moretta.server.refusal import Refusal
 from moretta.server.relay.service import RelayService
 from moretta.server.relay.superlink import SuperLinkClient
 from moretta.server.running import RunningServer
-from moretta.shared.errors import HomeError
+from moretta.shared.core.errors import HomeError
 
 _HANGS_SECONDS = 60.0
 """A SuperLink that lives and has not answered for so long is ended and started again."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from moretta.deploy.bundle import installed_bundle
 from moretta.server.enrollment.service import ServerFacts
-from moretta.shared.versions import code_digest, versions
+from moretta.shared.core.versions import code_digest, versions
 
 
 def server_facts(*, max_call_bytes: int) -> ServerFacts:

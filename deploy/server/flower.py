@@ -20,8 +20,8 @@ from moretta.deploy.server.superlink import (
     superlink_command,
 )
 from moretta.server.relay.superlink import SuperLinkAddress
-from moretta.shared.atomic import write_atomic
-from moretta.shared.versions import code_digest, versions
+from moretta.shared.core.atomic import write_atomic
+from moretta.shared.core.versions import code_digest, versions
 
 _FULL_LOG_BYTES = 32 << 20
 Tell = Callable[[str, dict[str, object]], None]

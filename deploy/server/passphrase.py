@@ -7,7 +7,7 @@ import os
 import sys
 from pathlib import Path
 
-from moretta.shared.errors import HomeError
+from moretta.shared.core.errors import HomeError
 
 VARIABLE = "MORETTA_CA_PASSPHRASE_FILE"
 _LEAST_CHARACTERS = 8

@@ -12,7 +12,7 @@ import httpx
 
 from moretta.server.home import ServerHome
 from moretta.server.running import RunningServer, running_pid, running_server
-from moretta.shared.errors import HomeError
+from moretta.shared.core.errors import HomeError
 
 _STALE_SECONDS = 15.0
 

@@ -21,8 +21,8 @@ from moretta.deploy.runtime.proxies import without_proxies
 from moretta.server.enrollment.authority_files import new_authority
 from moretta.server.relay.superlink import SuperLinkAddress
 from moretta.server.running import CONNECTION
-from moretta.shared.atomic import write_atomic
-from moretta.shared.threads import THREAD_VARIABLES
+from moretta.shared.core.atomic import write_atomic
+from moretta.shared.core.threads import THREAD_VARIABLES
 
 _CERTIFICATE_HOURS = 24.0 * 365 * 2
 _GRPC_CIPHERS = "GRPC_SSL_CIPHER_SUITES"

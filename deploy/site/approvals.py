@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from moretta.client.comparison import compared_once, reconstruction_error
-from moretta.client.offers import Offer, Offers
+from moretta.client.approval.comparison import compared_once, reconstruction_error
+from moretta.client.approval.offers import Offer, Offers
 from moretta.client.site_home import SiteHome
-from moretta.shared.errors import HomeError
-from moretta.shared.printable import printable
+from moretta.shared.core.errors import HomeError
+from moretta.shared.core.printable import printable
 
 _WORDS = {
     "equal": "made here again: equal",

@@ -18,7 +18,7 @@ from flwr.supercore.constant import TASK_TYPE_TO_APPIO_API_ADDRESS_ARG, TASK_TYP
 from flwr.supercore.superexec.executor import LaunchResult, factory
 from flwr.supercore.superexec.executor.subprocess_executor import SubprocessExecutor
 
-from moretta.shared.printable import log_printable
+from moretta.shared.core.printable import log_printable
 
 if TYPE_CHECKING:
     from flwr.supercore.superexec.executor import ExecutionSpec

@@ -8,12 +8,12 @@ import random
 import time
 from collections.abc import Awaitable, Callable
 
-from moretta.client import enrollment
-from moretta.client.contact import WAY_BACK
-from moretta.client.identity import Identity
-from moretta.client.link import Link
 from moretta.client.site_home import SiteHome
-from moretta.shared.errors import EnrollmentError, MorettaError
+from moretta.client.transport import enrollment
+from moretta.client.transport.contact import WAY_BACK
+from moretta.client.transport.identity import Identity
+from moretta.client.transport.link import Link
+from moretta.shared.core.errors import EnrollmentError, MorettaError
 
 WATCH_SECONDS = 2.0
 _BASE_SECONDS, _CAP_SECONDS = 2.0, 300.0

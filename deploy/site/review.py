@@ -13,23 +13,23 @@ from typing import Any
 
 import numpy.typing as npt
 
-from moretta.client.held_out import held_out
-from moretta.client.identity import Identity
-from moretta.client.names import StudyNames
-from moretta.client.own_clips import site_corpus
+from moretta.client.clips.names import StudyNames
+from moretta.client.clips.own_clips import site_corpus
+from moretta.client.clips.release import make_release
 from moretta.client.policy import Policy
-from moretta.client.release import make_release
 from moretta.client.settings import SiteSettings, of_folder
 from moretta.client.site_home import SiteHome
-from moretta.deploy.anonymize import write_media
-from moretta.deploy.runs import Tell, check_names, prepare_folder
+from moretta.client.training.held_out import held_out
+from moretta.client.transport.identity import Identity
+from moretta.deploy.cli.anonymize_folder import write_media
+from moretta.deploy.cli.runs import Tell, check_names, prepare_folder
 from moretta.deploy.simulate import without_missing
-from moretta.shared.corpus.clips import Clip
-from moretta.shared.errors import HomeError
-from moretta.shared.public import public_arrays
+from moretta.shared.core.errors import HomeError
+from moretta.shared.core.threads import limit_threads
+from moretta.shared.data.clips import Clip
+from moretta.shared.models.public_arrays import public_arrays
 from moretta.shared.release import Release
-from moretta.shared.study import Study
-from moretta.shared.threads import limit_threads
+from moretta.shared.study.schema import Study
 
 PAGE = "review.html"
 Arrays = dict[str, npt.NDArray[Any]]

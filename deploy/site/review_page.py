@@ -18,11 +18,11 @@ import numpy.typing as npt
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
-from moretta.shared.corpus.clips import Clip
-from moretta.shared.corpus.media import SAMPLE_RATE
-from moretta.shared.corpus.recordings import read_pictures, read_sound
-from moretta.shared.errors import ClipError
-from moretta.shared.printable import shown
+from moretta.shared.core.errors import ClipError
+from moretta.shared.core.printable import shown
+from moretta.shared.data.clips import Clip
+from moretta.shared.data.media import SAMPLE_RATE
+from moretta.shared.data.recordings import read_pictures, read_sound
 from moretta.shared.release import ReleasedClip
 
 if TYPE_CHECKING:

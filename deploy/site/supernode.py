@@ -23,13 +23,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from moretta.client.loopback import HOST, self_signed
 from moretta.client.site_home import SITE_HOME, SiteHome
+from moretta.client.transport.loopback import HOST, self_signed
 from moretta.deploy.runtime import flower_program, marked
 from moretta.deploy.runtime.proxies import without_proxies
-from moretta.shared.atomic import write_atomic
-from moretta.shared.errors import HomeError
-from moretta.shared.threads import THREAD_VARIABLES
+from moretta.shared.core.atomic import write_atomic
+from moretta.shared.core.errors import HomeError
+from moretta.shared.core.threads import THREAD_VARIABLES
 
 BASE_SECONDS, CAP_SECONDS = 8.0, 30.0
 _SETTLED_SECONDS = 120.0

@@ -14,21 +14,21 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from moretta.client.bundle_gate import BundleGate
-from moretta.client.connector import Connector
-from moretta.client.countersign import Countersigned
-from moretta.client.identity import Identity
-from moretta.client.link import Link, LinkDown
-from moretta.client.loopback import LoopbackServer
+from moretta.client.accounting.countersign import Countersigned
 from moretta.client.policy import Policy
 from moretta.client.settings import deployed_site
 from moretta.client.site_home import SiteHome
+from moretta.client.transport.bundle_gate import BundleGate
+from moretta.client.transport.connector import Connector
+from moretta.client.transport.identity import Identity
+from moretta.client.transport.link import Link, LinkDown
+from moretta.client.transport.loopback import LoopbackServer
 from moretta.deploy.bundle import installed_bundle
 from moretta.deploy.site.renewal import Renewal
 from moretta.deploy.site.supernode import SuperNodeCommand, SuperNodeKeeper
-from moretta.shared.atomic import write_atomic
-from moretta.shared.bundle import Bundle
-from moretta.shared.errors import MorettaError
+from moretta.shared.core.atomic import write_atomic
+from moretta.shared.core.errors import MorettaError
+from moretta.shared.messages.bundle import Bundle
 
 STATE_FILE = "state.json"
 _STATE_SECONDS = 1.0

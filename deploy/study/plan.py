@@ -5,14 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import get_args
 
-from moretta.deploy.runs import check_names
+from moretta.deploy.cli.runs import check_names
 from moretta.server.enrollment.records import SiteRecord
 from moretta.server.enrollment.registry import Registry
 from moretta.server.home import ServerHome
-from moretta.shared.errors import StudyError
-from moretta.shared.plan import DeploymentPlan, EnrolledSite, load_plan
-from moretta.shared.study import Asked, Study
-from moretta.shared.study_limits import check_limits
+from moretta.shared.core.errors import StudyError
+from moretta.shared.study.limits import check_limits
+from moretta.shared.study.plan import DeploymentPlan, EnrolledSite, load_plan
+from moretta.shared.study.schema import Asked, Study
 
 CORPUS_NAME = "the sites' own"
 

@@ -9,18 +9,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from moretta.deploy.runs import Outcome, Tell, conclude, interruptible
+from moretta.deploy.cli.runs import Outcome, Tell, conclude, interruptible
+from moretta.deploy.cli.watch import Watch
 from moretta.deploy.runtime.control import Control, ControlError, RunStatus
 from moretta.deploy.runtime.desk import desk_process
-from moretta.deploy.watch import Watch
-from moretta.server.attempt import announce_attempt, newest_attempt, working_pid
 from moretta.server.home import ServerHome
-from moretta.server.outcome import OUTCOME_FILE, write_outcome
 from moretta.server.running import running_server
-from moretta.server.state import RESUME_FILE
-from moretta.shared.errors import HomeError
-from moretta.shared.exit_codes import ExitCode
-from moretta.shared.plan import DeploymentPlan
+from moretta.server.stages.attempt import announce_attempt, newest_attempt, working_pid
+from moretta.server.stages.outcome import OUTCOME_FILE, write_outcome
+from moretta.server.stages.state import RESUME_FILE
+from moretta.shared.core.errors import HomeError
+from moretta.shared.core.exit_codes import ExitCode
+from moretta.shared.study.plan import DeploymentPlan
 
 FRUITLESS_ATTEMPTS = 3
 """So many in a row that came no further end the study."""

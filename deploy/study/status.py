@@ -7,12 +7,12 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from moretta.server.attempt import newest_attempt, working_pid
-from moretta.server.outcome import OUTCOME_FILE
-from moretta.server.run import PROGRESS_FILE, Run
-from moretta.server.state import STATE_FILE, load_progress
-from moretta.shared.exit_codes import ExitCode
-from moretta.shared.plan import load_plan
+from moretta.server.stages.attempt import newest_attempt, working_pid
+from moretta.server.stages.context import PROGRESS_FILE, Run
+from moretta.server.stages.outcome import OUTCOME_FILE
+from moretta.server.stages.state import STATE_FILE, load_progress
+from moretta.shared.core.exit_codes import ExitCode
+from moretta.shared.study.plan import load_plan
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,13 +10,13 @@ import numpy.typing as npt
 
 from moretta.deploy.sweep.done import Audited, Released, Shelf, Spent, Trained
 from moretta.deploy.sweep.jobs import PlannedCell, SweepPlan
-from moretta.server import confusion
-from moretta.server.report.headline import headlines
-from moretta.server.report.pareto import pareto_front
-from moretta.server.report.schema import Headline, PrivacyRow
-from moretta.server.report.sweep_rows import SweepRow
+from moretta.shared.audit.metrics import confusion
+from moretta.shared.audit.report.headline import headlines
+from moretta.shared.audit.report.pareto import pareto_front
+from moretta.shared.audit.report.schema import Headline, PrivacyRow
+from moretta.shared.audit.report.sweep_rows import SweepRow
+from moretta.shared.core.seeds import derive
 from moretta.shared.release.format import Modality
-from moretta.shared.seeds import derive
 
 UNITS = ("value", "frame", "clip", "speaker", "site")
 """Smallest first."""

@@ -8,10 +8,10 @@ from typing import TypeVar
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from moretta.deploy.sweep.jobs import Job
-from moretta.server.audit.emotion import EmotionRow
-from moretta.server.audit.rows import AuditRow
-from moretta.server.report.schema import EmotionResult, PrivacyRow
-from moretta.shared.atomic import write_atomic
+from moretta.shared.audit.report.schema import EmotionResult, PrivacyRow
+from moretta.shared.audit.rows import AuditRow
+from moretta.shared.audit.utility import EmotionRow
+from moretta.shared.core.atomic import write_atomic
 
 
 class Done(BaseModel):

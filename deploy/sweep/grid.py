@@ -12,8 +12,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from moretta.shared.errors import StudyError
-from moretta.shared.study import Study, anchor_paths, load_study, parse_study
+from moretta.shared.core.errors import StudyError
+from moretta.shared.study.schema import Study, anchor_paths, load_study, parse_study
 
 Scalar = str | int | float | bool
 Settings = dict[str, Scalar]

@@ -20,10 +20,10 @@ from moretta.deploy.sweep.keys import (
     release_study,
     training_study,
 )
-from moretta.shared.corpus.clips import Corpus
-from moretta.shared.corpus.reader import read_corpus
-from moretta.shared.plan import SimulationPlan
-from moretta.shared.study import Study
+from moretta.shared.data.clips import Corpus
+from moretta.shared.data.reader import read_corpus
+from moretta.shared.study.plan import SimulationPlan
+from moretta.shared.study.schema import Study
 
 Kind = Literal["release", "audit", "train"]
 WORK = "work"

@@ -8,10 +8,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from moretta.shared.corpus.clips import Corpus
-from moretta.shared.study import AuditSection, FaceSection, PrivacySection, Study
-from moretta.shared.study_voice import VoiceSection
-from moretta.shared.versions import code_digest, versions
+from moretta.shared.core.versions import code_digest, versions
+from moretta.shared.data.clips import Corpus
+from moretta.shared.study.schema import AuditSection, FaceSection, PrivacySection, Study
+from moretta.shared.study.voice import VoiceSection
 
 MODEL_KEYS = ("model", "weight")
 """Of `[voice]` and `[face]`: they say how a release is used, not how it is made."""
@@ -78,8 +78,8 @@ def named_digest(path: Path | None) -> str:
 
 def instruments() -> str:
     """Which attackers and judges can be asked on this machine: with weights fetched since, an audit says more."""
-    from moretta.server.audit.attackers.base import attacker_names, get_attacker
-    from moretta.server.audit.emotion import get_judge, judge_names
+    from moretta.shared.audit.attackers.base import attacker_names, get_attacker
+    from moretta.shared.audit.utility import get_judge, judge_names
 
     attackers = {name: get_attacker(name).missing() is None for name in attacker_names()}
     judges = {name: get_judge(name).missing() is None for name in judge_names()}

@@ -15,8 +15,8 @@ from types import TracebackType
 from typing import Self
 
 from moretta.deploy.sweep.jobs import Job
-from moretta.shared.errors import MorettaError
-from moretta.shared.threads import end_with_parent, limit_threads
+from moretta.shared.core.errors import MorettaError
+from moretta.shared.core.threads import end_with_parent, limit_threads
 
 _JOIN_SECONDS = 5.0
 

@@ -13,17 +13,17 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from moretta.deploy.progress import heartbeat
-from moretta.deploy.runs import Tell, interruptible
+from moretta.deploy.cli.progress import heartbeat
+from moretta.deploy.cli.runs import Tell, interruptible
 from moretta.deploy.sweep.collect import collect
 from moretta.deploy.sweep.done import Shelf
 from moretta.deploy.sweep.jobs import WORK, Job, SweepPlan
 from moretta.deploy.sweep.pool import Pool
 from moretta.deploy.sweep.work import is_made
-from moretta.server.report.sweep_page import write_sweep
-from moretta.server.report.sweep_rows import SweepReport, SweepRow
-from moretta.shared.errors import RunError, StudyError
-from moretta.shared.versions import versions
+from moretta.shared.audit.report.sweep_page import write_sweep
+from moretta.shared.audit.report.sweep_rows import SweepReport, SweepRow
+from moretta.shared.core.errors import RunError, StudyError
+from moretta.shared.core.versions import versions
 
 _MARKER = ".sweep"
 """In the folder of a sweep: another folder that is not empty is left alone."""

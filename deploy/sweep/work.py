@@ -7,19 +7,19 @@ import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from moretta.client.account import Account, Audience, Unit
-from moretta.client.adopt import adopt_release
-from moretta.client.ledger import Ledger
+from moretta.client.accounting.account import Account, Audience, Unit
+from moretta.client.accounting.adopt import adopt_release
+from moretta.client.accounting.ledger import Ledger
 from moretta.client.settings import SiteSettings, simulated_site
 from moretta.deploy.runtime.local import connect_locally
 from moretta.deploy.sweep.done import Audited, Done, Released, Shelf, Spent, Trained
 from moretta.deploy.sweep.jobs import Job, folder_of
-from moretta.server.run import Run, Stage, run_stages
 from moretta.server.stages import SITE_STAGES
 from moretta.server.stages.audit import TOO_FEW, audit, can_be_attacked
+from moretta.server.stages.context import Run, Stage, run_stages
 from moretta.server.stages.report import privacy_rows
-from moretta.server.state import RESUME_FILE, load_progress, save_progress
-from moretta.shared.errors import RunError
+from moretta.server.stages.state import RESUME_FILE, load_progress, save_progress
+from moretta.shared.core.errors import RunError
 
 _RELEASE = "release"
 _BEFORE_RELEASE = [stage.name for stage in SITE_STAGES[: [s.name for s in SITE_STAGES].index(_RELEASE)]]

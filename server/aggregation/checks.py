@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from moretta.shared import wire
+from moretta.shared.messages import wire
 
 if TYPE_CHECKING:
     from flwr.app import RecordDict

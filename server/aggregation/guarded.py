@@ -13,14 +13,14 @@ from flwr.app import Message, MetricRecord, RecordDict
 
 from moretta.server.aggregation.checks import MAX_NORM, packed_problem, update_problem
 from moretta.server.aggregation.outlying import FEWEST, outlying
-from moretta.server.blame import at_the_cost_of
-from moretta.server.exchange import Exchange
-from moretta.server.inquiry import Answer
-from moretta.shared import wire
-from moretta.shared.errors import ReleaseError, RunError
+from moretta.server.grid.exchange import Exchange
+from moretta.server.grid.inquiry import Answer
+from moretta.server.stages.blame import at_the_cost_of
+from moretta.shared.core.errors import ReleaseError, RunError
+from moretta.shared.messages import wire
 from moretta.shared.messages.responses import Update
-from moretta.shared.study import Study
-from moretta.shared.study_fusion import ModelKind
+from moretta.shared.study.fusion import ModelKind
+from moretta.shared.study.schema import Study
 
 if TYPE_CHECKING:
     from flwr.serverapp.strategy import FedAvg

@@ -1,7 +1,8 @@
 """A round under secure aggregation: four questions, after which there is a sum of updates and no single one.
 
 Flower 1.41 has SecAgg+ as `SecAggPlusWorkflow` for its older strategies: that waits in its own way for sites that are
-lost, sends each site's metrics in the clear, and makes its masks as `moretta.shared.secure_aggregation` tells. Its
+lost, sends each site's metrics in the clear, and makes its masks as `moretta.shared.privacy.secure_aggregation`
+describes. Its
 building blocks are used here over the same exchange as all other questions.
 """
 
@@ -17,16 +18,16 @@ from flwr.app import Message, RecordDict
 
 from moretta.server.aggregation.checks import packed_problem, update_problem
 from moretta.server.aggregation.guarded import GuardedStrategy, bare
-from moretta.server.blame import at_the_cost_of
-from moretta.shared import wire
-from moretta.shared.errors import ReleaseError, RunError
+from moretta.server.stages.blame import at_the_cost_of
+from moretta.shared.core.errors import ReleaseError, RunError
+from moretta.shared.messages import wire
 from moretta.shared.messages.responses import PublicKeys, Shares, Update
 from moretta.shared.privacy.clipping import changed
-from moretta.shared.secure_aggregation import Words, mask, mean_of_sum, shared_mask, signed, threshold
-from moretta.shared.study_fusion import ModelKind
+from moretta.shared.privacy.secure_aggregation import Words, mask, mean_of_sum, shared_mask, signed, threshold
+from moretta.shared.study.fusion import ModelKind
 
 if TYPE_CHECKING:
-    from moretta.server.inquiry import Answer
+    from moretta.server.grid.inquiry import Answer
 
 Step = Callable[[str], RecordDict]
 

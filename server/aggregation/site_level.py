@@ -15,11 +15,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from moretta.shared.errors import RunError
+from moretta.shared.core.errors import RunError
+from moretta.shared.messages.wire import Array
 from moretta.shared.privacy.clipping import Floats, changed, clipped_change
 from moretta.shared.privacy.noise import NoiseSource, on_grid
 from moretta.shared.privacy.site_level import SitePlan, mean_sensitivity
-from moretta.shared.wire import Array
 
 Weights = dict[str, Array]
 

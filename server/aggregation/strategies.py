@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
-from moretta.shared.errors import StudyError
+from moretta.shared.core.errors import StudyError
 
 if TYPE_CHECKING:
     from flwr.serverapp.strategy import FedAvg

@@ -13,8 +13,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from moretta.server.enrollment.authority import BACKDATE, CertificateAuthority, Clock, common_name, key_usage
-from moretta.shared.atomic import write_atomic
-from moretta.shared.errors import HomeError
+from moretta.shared.core.atomic import write_atomic
+from moretta.shared.core.errors import HomeError
 
 _CA_YEARS = 10
 _SALT_LINE = b"Moretta-Scrypt-Salt: "

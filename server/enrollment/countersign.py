@@ -23,7 +23,7 @@ from moretta.server.port.credentials import PortCertificates
 from moretta.server.port.guard import ENVELOPE_BYTES, MakeRoom, Method
 from moretta.server.port.limits import Pace
 from moretta.server.refusal import Refusal
-from moretta.shared.errors import RefusedError
+from moretta.shared.core.errors import RefusedError
 from moretta.shared.pb.enrollment_pb2 import CountersignHeadReply, CountersignHeadRequest
 from moretta.shared.privacy.chain import START
 from moretta.shared.privacy.receipt import SignedHead, judged_head, sign_head

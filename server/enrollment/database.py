@@ -13,7 +13,7 @@ from sqlalchemy import Connection, Engine, create_engine, event, text
 from sqlalchemy.exc import DatabaseError
 
 from moretta.server.enrollment.migrations import HEAD, upgrade
-from moretta.shared.errors import HomeError
+from moretta.shared.core.errors import HomeError
 
 _BUSY_SECONDS = 10.0
 """How long a writer waits for another process, such as `moretta server token` beside a running server."""

@@ -24,7 +24,7 @@ from moretta.server.enrollment.database import Database, create_database, open_d
 from moretta.server.enrollment.models import Certificate, LedgerHead, NodeKey, Site, Token
 from moretta.server.enrollment.records import Enrolled, KnownCertificate, KnownToken, NodeKeyRecord, SiteRecord
 from moretta.server.refusal import Refusal
-from moretta.shared.errors import EnrollmentError
+from moretta.shared.core.errors import EnrollmentError
 
 
 class Registry:

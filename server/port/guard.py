@@ -26,7 +26,7 @@ from moretta.server.port.caller import GUEST_PREFIX, Caller, identify, name_of
 from moretta.server.port.limits import Admission
 from moretta.server.port.refusals import RefusalNotes
 from moretta.server.refusal import Refusal
-from moretta.shared.relay import BODY_BYTES_KEY, SMALL_BODY_BYTES
+from moretta.shared.messages.relay import BODY_BYTES_KEY, SMALL_BODY_BYTES
 
 ENVELOPE_BYTES = 16 << 10
 """What a message may be longer than the body in it."""

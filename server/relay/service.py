@@ -19,8 +19,8 @@ from moretta.server.refusal import Refusal
 from moretta.server.relay.replay import SeenSignatures
 from moretta.server.relay.replies import PushedReplies
 from moretta.server.relay.superlink import SuperLinkClient
+from moretta.shared.messages.relay import FLEET_METHODS
 from moretta.shared.pb.relay_pb2 import FleetCall, FleetReply
-from moretta.shared.relay import FLEET_METHODS
 
 _OK = 200
 

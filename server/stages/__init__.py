@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from moretta.server.run import Stage
 from moretta.server.stages.approval import STAGE as APPROVAL
 from moretta.server.stages.approval import approval_wanted, wait_for_approval
 from moretta.server.stages.audit import audit
 from moretta.server.stages.code import STAGE, code_wanted, federate_code
+from moretta.server.stages.context import Stage
 from moretta.server.stages.evaluate import evaluate
 from moretta.server.stages.public import make_public
 from moretta.server.stages.release import collect_releases

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from flwr.app import RecordDict
 
-from moretta.server.blame import at_the_cost_of
-from moretta.server.run import Run
-from moretta.shared import wire
+from moretta.server.stages.blame import at_the_cost_of
+from moretta.server.stages.context import Run
+from moretta.shared.messages import wire
 from moretta.shared.messages.responses import Offered
-from moretta.shared.offer import Array, approval_digest, described
-from moretta.shared.plan import DeploymentPlan
+from moretta.shared.study.offer import Array, approval_digest, described
+from moretta.shared.study.plan import DeploymentPlan
 
 STAGE = "approval"
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 3.0, 30.0

@@ -6,12 +6,12 @@ import tempfile
 from collections import Counter
 from pathlib import Path
 
-from moretta.server.audit.clipset import ClipSet
-from moretta.server.audit.loaders import VideoFaces
-from moretta.server.run import Run
-from moretta.shared.corpus.reader import read_corpus
+from moretta.server.stages.context import Run
+from moretta.shared.audit.clipset import ClipSet
+from moretta.shared.audit.loaders import VideoFaces
+from moretta.shared.core.seeds import derive
+from moretta.shared.data.reader import read_corpus
 from moretta.shared.release.format import Modality
-from moretta.shared.seeds import derive
 
 TOO_FEW = "fewer than two people have two released clips: there is nothing to compare"
 _FACE_SIDE = 128
@@ -48,7 +48,7 @@ def can_be_attacked(run: Run, modality: Modality) -> bool:
 
 def _audit(run: Run, modality: Modality) -> tuple[ClipSet | None, ClipSet]:
     """Attacks identity; returns originals and releases, for the attacks that follow."""
-    from moretta.server.audit.run import audit as attack
+    from moretta.shared.audit.run import audit as attack
 
     released = ClipSet.from_releases([run.releases[site] for site in sorted(run.releases)], modality)
     original = _originals(run, modality, released)
@@ -73,8 +73,8 @@ def _audit(run: Run, modality: Modality) -> tuple[ClipSet | None, ClipSet]:
 
 def _beyond(run: Run, sets: dict[Modality, tuple[ClipSet | None, ClipSet]]) -> None:
     """What else releases, models and updates give away."""
-    from moretta.server.audit.beyond.run import attack_all
-    from moretta.server.audit.beyond.training import attack_training
+    from moretta.server.stages.training_attacks import attack_training
+    from moretta.shared.audit.beyond.run import attack_all
 
     run.findings += attack_all(
         sets,
@@ -91,7 +91,7 @@ def _beyond(run: Run, sets: dict[Modality, tuple[ClipSet | None, ClipSet]]) -> N
 
 def _judges(run: Run, sets: dict[Modality, tuple[ClipSet | None, ClipSet]]) -> None:
     """How much emotion an outsider still reads: an anonymizer that leaves none hides people for nothing."""
-    from moretta.server.audit.emotion import judge_emotion
+    from moretta.shared.audit.utility import judge_emotion
 
     with tempfile.TemporaryDirectory(prefix="moretta-emotion-") as scratch:
         for modality, (original, released) in sets.items():

@@ -8,8 +8,7 @@ import numpy as np
 
 from moretta.server.aggregation.guarded import WEIGHT, GuardedStrategy, RoundOutcome
 from moretta.server.aggregation.strategies import make_strategy
-from moretta.server.run import Run
-from moretta.shared import wire
+from moretta.server.stages.context import Run
 from moretta.shared.features.emotion_words import EmotionWords
 from moretta.shared.features.speaker_code import PublicRows, SpeakerCode, learn_speaker_code
 from moretta.shared.features.taught_code import (
@@ -22,9 +21,10 @@ from moretta.shared.features.taught_code import (
     first_arrays,
     is_clear,
 )
+from moretta.shared.messages import wire
+from moretta.shared.models.public_arrays import measured_people, taught_arrays
 from moretta.shared.privacy.code_budget import code_step, is_federated
-from moretta.shared.public import measured_people, taught_arrays
-from moretta.shared.study_voice import EMOTION_WORDS
+from moretta.shared.study.voice import EMOTION_WORDS
 
 STAGE = "federated code"
 

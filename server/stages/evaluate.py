@@ -5,17 +5,17 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from moretta.server.blame import at_the_cost_of
-from moretta.server.claims import check_counts, tested_clips
-from moretta.server.report.emotion import ORIGINAL_CLASSES, table_from_counts
-from moretta.server.report.schema import EmotionResult, Modality
-from moretta.server.run import Run
-from moretta.shared import wire
-from moretta.shared.corpus.names import EMOTIONS
-from moretta.shared.errors import ReleaseError
+from moretta.server.stages.blame import at_the_cost_of
+from moretta.server.stages.claims import check_counts, tested_clips
+from moretta.server.stages.context import Run
+from moretta.shared.audit.metrics.reliability import check_reliability, expected_calibration_error
+from moretta.shared.audit.report.emotion import ORIGINAL_CLASSES, table_from_counts
+from moretta.shared.audit.report.schema import EmotionResult, Modality
+from moretta.shared.core.errors import ReleaseError
+from moretta.shared.core.seeds import derive
+from moretta.shared.data.names import EMOTIONS
+from moretta.shared.messages import wire
 from moretta.shared.messages.responses import Evaluated
-from moretta.shared.reliability import check_reliability, expected_calibration_error
-from moretta.shared.seeds import derive
 
 OUTPUTS: tuple[Modality, ...] = ("voice", "face", "fused", "learned")
 _Tables = dict[str, npt.NDArray[np.int64]]

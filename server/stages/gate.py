@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Literal
 
-from moretta.server.report.schema import GatePart, Headline, PrivacyRow
-from moretta.shared.study import GateSection
+from moretta.shared.audit.report.schema import GatePart, Headline, PrivacyRow
+from moretta.shared.study.schema import GateSection
 
 
 def judge(

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from moretta.server.run import Run
-from moretta.shared.public import public_arrays
+from moretta.server.stages.context import Run
+from moretta.shared.models.public_arrays import public_arrays
 
 
 def make_public(run: Run, rates: dict[str, float]) -> None:

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy.typing as npt
 
-from moretta.server.blame import at_the_cost_of
-from moretta.server.claims import check_others, check_statement, check_told, note_epsilons
-from moretta.server.run import Run, SiteRecord
 from moretta.server.stages.approval import not_approved
-from moretta.shared import wire
-from moretta.shared.errors import ReleaseError
+from moretta.server.stages.blame import at_the_cost_of
+from moretta.server.stages.claims import check_others, check_statement, check_told, note_epsilons
+from moretta.server.stages.context import Run, SiteRecord
+from moretta.shared.core.errors import ReleaseError
+from moretta.shared.messages import wire
 from moretta.shared.messages.responses import Announced, Fetched
 from moretta.shared.release import Release, open_release
 

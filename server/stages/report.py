@@ -8,16 +8,16 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
-from moretta.server.report.headline import headlines
-from moretta.server.report.privacy import site_level_rows
-from moretta.server.report.schema import CorpusPart, DropCount, Emotion, PrivacyRow, Report, RunPart, SiteRow
-from moretta.server.report.write import write_report
-from moretta.server.run import MEMORY_FILE, Run
+from moretta.server.stages.context import MEMORY_FILE, Run
 from moretta.server.stages.gate import judge
-from moretta.shared.plan import DeploymentPlan
+from moretta.shared.audit.report.headline import headlines
+from moretta.shared.audit.report.privacy import site_level_rows
+from moretta.shared.audit.report.schema import CorpusPart, DropCount, Emotion, PrivacyRow, Report, RunPart, SiteRow
+from moretta.shared.audit.report.write import write_report
+from moretta.shared.core.versions import versions
 from moretta.shared.release.format import AnonymizerStatement
-from moretta.shared.study import FaceSection
-from moretta.shared.versions import versions
+from moretta.shared.study.plan import DeploymentPlan
+from moretta.shared.study.schema import FaceSection
 
 
 def report(run: Run, rates: dict[str, float]) -> None:

@@ -14,20 +14,20 @@ from moretta.server.aggregation.memory import remembered, remind
 from moretta.server.aggregation.secure import SecureStrategy
 from moretta.server.aggregation.site_level import SiteLevelMean
 from moretta.server.aggregation.strategies import make_strategy
-from moretta.server.report.schema import Modality as Output
-from moretta.server.report.schema import RoundRow
-from moretta.server.run import Run, ranges
-from moretta.server.state import load_round, save_round
-from moretta.shared import wire
-from moretta.shared.atomic import write_atomic
-from moretta.shared.errors import RunError
-from moretta.shared.plan import DeploymentPlan
+from moretta.server.stages.context import Run, ranges
+from moretta.server.stages.state import load_round, save_round
+from moretta.shared.audit.report.schema import Modality as Output
+from moretta.shared.audit.report.schema import RoundRow
+from moretta.shared.core.atomic import write_atomic
+from moretta.shared.core.errors import RunError
+from moretta.shared.core.seeds import derive
+from moretta.shared.messages import wire
 from moretta.shared.privacy.noise import NoiseSource, SeededNoise, SystemNoise
 from moretta.shared.privacy.site_level import plan_site_level
 from moretta.shared.release.format import Modality
-from moretta.shared.seeds import derive
-from moretta.shared.study import Study
-from moretta.shared.study_fusion import ModelKind
+from moretta.shared.study.fusion import ModelKind
+from moretta.shared.study.plan import DeploymentPlan
+from moretta.shared.study.schema import Study
 
 
 def train_voice(run: Run, rates: dict[str, float]) -> None:
@@ -160,7 +160,7 @@ def _start(run: Run, kind: ModelKind) -> tuple[int, dict[str, wire.Array]]:
 
 def _initial(run: Run, modality: Modality) -> dict[str, wire.Array]:
     """Seeded initial weights. Inputs are standardised by released clips that the model may learn on."""
-    from moretta.server.features import model_inputs
+    from moretta.server.stages.features import model_inputs
     from moretta.shared.models.emotion import emotion_model, initial_weights
 
     model = emotion_model(modality, run.study.section(modality).model)

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from moretta.server.features import model_inputs
-from moretta.server.report.emotion import emotion_result
-from moretta.server.run import Run
-from moretta.shared.corpus.names import EMOTIONS
-from moretta.shared.seeds import derive
+from moretta.server.stages.context import Run
+from moretta.server.stages.features import model_inputs
+from moretta.shared.audit.report.emotion import emotion_result
+from moretta.shared.core.seeds import derive
+from moretta.shared.data.names import EMOTIONS
 
 TREES = 300
 

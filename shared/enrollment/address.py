@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 import re
 
-from moretta.shared.errors import EnrollmentError
+from moretta.shared.core.errors import EnrollmentError
 
 _HOST = re.compile(r"(?=.{1,253}\Z)[a-z0-9_](?:[a-z0-9_.-]*[a-z0-9_])?", re.ASCII | re.IGNORECASE)
 _PORT = re.compile(r"[1-9][0-9]{0,4}", re.ASCII)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from moretta.shared.errors import EnrollmentError
+from moretta.shared.core.errors import EnrollmentError
 
 _SITE_NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?", re.ASCII)
 

@@ -13,8 +13,8 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from moretta.shared.corpus.names import EMOTIONS
-from moretta.shared.errors import StudyError
+from moretta.shared.core.errors import StudyError
+from moretta.shared.data.names import EMOTIONS
 from moretta.shared.features.delivery import MEASUREMENTS
 from moretta.shared.features.person_ranks import PersonRanks
 from moretta.shared.features.public_arrays import LEAST_SPREAD, Rule, Rules, taken

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from moretta.shared.study_voice import VoiceSection
+from moretta.shared.study.voice import VoiceSection
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,7 +11,7 @@ from math import hypot
 
 import numpy as np
 
-from moretta.shared.errors import ClipError
+from moretta.shared.core.errors import ClipError
 from moretta.shared.features.face_detectors import FaceBox
 
 REACH, REACH_PER_GAP, MAX_REACH = 0.6, 0.2, 1.2

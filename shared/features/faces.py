@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from moretta.shared.errors import ClipError
+from moretta.shared.core.errors import ClipError
 from moretta.shared.features.face_detectors import FaceBox, FaceDetector, Frame, best_detector
 from moretta.shared.features.face_people import check_shown, find_people, shows
 

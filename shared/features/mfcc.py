@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from moretta.shared.errors import ClipError
+from moretta.shared.core.errors import ClipError
 from moretta.shared.release.format import MAX_SAMPLES
 
 if TYPE_CHECKING:

@@ -22,7 +22,7 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from moretta.shared.errors import ReleaseError
+from moretta.shared.core.errors import ReleaseError
 from moretta.shared.privacy.noise import NoiseSource
 
 Measures = npt.NDArray[np.floating[Any]]

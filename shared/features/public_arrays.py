@@ -13,7 +13,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from moretta.shared.errors import StudyError
+from moretta.shared.core.errors import StudyError
 
 LEAST_SPREAD = 0.5e-3
 """Of what is divided by: public deviations are 1e-3 at least, as float32."""

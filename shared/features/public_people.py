@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from moretta.shared.errors import ClipError, StudyError
+from moretta.shared.core.errors import ClipError, StudyError
 from moretta.shared.features.mfcc import Audio, check_samples
 
 VOICES = 24
@@ -31,8 +31,8 @@ class Recording:
 
 def synthetic_people(seed: int, *, voices: int = VOICES, clips: int = CLIPS_PER_VOICE) -> Iterator[Recording]:
     """Seeded voices in all emotions, more and less strongly, each recorded at a level of its own."""
-    from moretta.shared.corpus.names import EMOTIONS, SENTENCES
-    from moretta.shared.corpus.voice import make_voice, synthesize
+    from moretta.shared.data.names import EMOTIONS, SENTENCES
+    from moretta.shared.models.speech import make_voice, synthesize
 
     generator = np.random.default_rng([seed, 0x9E0])
     sentences = sorted(SENTENCES)
@@ -53,7 +53,7 @@ def recorded_people(folder: Path, seed: int) -> Iterator[Recording]:
     Raises:
         StudyError: fewer than `MIN_PEOPLE` people are named as CREMA-D names its clips.
     """
-    from moretta.shared.corpus.names import ClipName
+    from moretta.shared.data.names import ClipName
 
     named: dict[int, list[tuple[Path, int]]] = {}
     paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() == ".wav" and path.is_file())
@@ -79,7 +79,7 @@ def recorded_people(folder: Path, seed: int) -> Iterator[Recording]:
 
 
 def _readable(clips: list[tuple[Path, int]], person: str) -> Iterator[Recording]:
-    from moretta.shared.corpus.media import read_audio
+    from moretta.shared.data.media import read_audio
 
     for path, emotion in clips:
         try:

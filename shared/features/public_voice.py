@@ -15,7 +15,7 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from moretta.shared.errors import ClipError, StudyError
+from moretta.shared.core.errors import ClipError, StudyError
 from moretta.shared.features.codebook import fit_codebook
 from moretta.shared.features.mfcc import COEFFICIENTS, Audio, Frames, mfcc_batch
 from moretta.shared.features.public_arrays import LEAST_SPREAD, Rule, Rules, taken
@@ -118,8 +118,8 @@ def synthetic_speech(voices: int, seed: int) -> Iterator[Audio]:
 
 def labelled_speech(voices: int, seed: int) -> Iterator[tuple[Audio, int, int]]:
     """The same, with the number of the voice and of the emotion."""
-    from moretta.shared.corpus.names import EMOTIONS, SENTENCES
-    from moretta.shared.corpus.voice import make_voice, synthesize
+    from moretta.shared.data.names import EMOTIONS, SENTENCES
+    from moretta.shared.models.speech import make_voice, synthesize
 
     generator = np.random.default_rng([seed, 0x501CE])
     sentences = sorted(SENTENCES)
@@ -153,7 +153,7 @@ def folder_speech(folder: Path, seed: int) -> Iterator[Audio]:
 
 
 def _readable(paths: Iterator[Path]) -> Iterator[Audio]:
-    from moretta.shared.corpus.media import read_audio
+    from moretta.shared.data.media import read_audio
     from moretta.shared.features.mfcc import check_samples
 
     for path in paths:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self
 import numpy as np
 import numpy.typing as npt
 
-from moretta.shared.errors import StudyError
+from moretta.shared.core.errors import StudyError
 from moretta.shared.features.codebook import fit_codebook
 from moretta.shared.features.delivery import MEASUREMENTS, delivery_batch
 from moretta.shared.features.hidden_units import HiddenUnits

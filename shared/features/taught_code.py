@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 import numpy as np
 import numpy.typing as npt
 
-from moretta.shared.corpus.names import EMOTIONS
-from moretta.shared.errors import StudyError
+from moretta.shared.core.errors import StudyError
+from moretta.shared.data.names import EMOTIONS
 from moretta.shared.features.delivery import MEASUREMENTS
 from moretta.shared.features.person_ranks import RANK_LIMIT, PersonRanks
 from moretta.shared.features.speaker_code import MIN_SPREAD, PublicRows, SpeakerCode

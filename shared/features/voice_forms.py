@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from moretta.shared.errors import ReleaseError
+from moretta.shared.core.errors import ReleaseError
 from moretta.shared.features.mfcc import COEFFICIENTS, HOP_SAMPLES, Audio, Frames, mfcc, waveform_from_mfcc
 from moretta.shared.release.format import CODE_FORMS
 

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from moretta.shared.errors import MessageError
-from moretta.shared.printable import printable
-from moretta.shared.wire import ARRAYS, CONFIG, METRICS
+from moretta.shared.core.errors import MessageError
+from moretta.shared.core.printable import printable
+from moretta.shared.messages.wire import ARRAYS, CONFIG, METRICS
 
 if TYPE_CHECKING:
     from flwr.app import ConfigRecord, RecordDict

@@ -9,11 +9,11 @@ from typing import Annotated, Any, ClassVar
 
 from pydantic import Field
 
-from moretta.shared import wire
+from moretta.shared.messages import wire
 from moretta.shared.messages.base import ARRAYS, KIB, MIB, Hex, Message, Name, Round, Sha256
 from moretta.shared.messages.responses import MAX_MODEL_BYTES, FileName
-from moretta.shared.secure_aggregation import MAX_SITES
-from moretta.shared.study_fusion import ModelKind
+from moretta.shared.privacy.secure_aggregation import MAX_SITES
+from moretta.shared.study.fusion import ModelKind
 
 MODELS = frozenset(f"{ARRAYS}-{kind}" for kind in ("voice", "face", "fusion"))
 """Names under which finished models travel."""

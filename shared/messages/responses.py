@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from moretta.shared import wire
-from moretta.shared.errors import MessageError
+from moretta.shared.audit.metrics.reliability import BINS
+from moretta.shared.core.errors import MessageError
+from moretta.shared.core.printable import printable
+from moretta.shared.messages import wire
 from moretta.shared.messages.base import (
     ARRAYS,
     CONFIG,
@@ -25,11 +27,9 @@ from moretta.shared.messages.base import (
     Word,
     read,
 )
-from moretta.shared.printable import printable
+from moretta.shared.privacy.secure_aggregation import MAX_SITES
 from moretta.shared.release.format import MAX_FILES, MAX_SHARD_BYTES, ReleaseStatement
-from moretta.shared.reliability import BINS
-from moretta.shared.secure_aggregation import MAX_SITES
-from moretta.shared.study_fusion import ModelKind
+from moretta.shared.study.fusion import ModelKind
 
 if TYPE_CHECKING:
     from flwr.app import RecordDict

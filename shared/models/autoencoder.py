@@ -8,7 +8,7 @@ from typing import Literal, Self
 import torch
 from torch import Tensor, nn
 
-from moretta.shared.errors import StudyError
+from moretta.shared.core.errors import StudyError
 
 _STRIDE = 16
 """Two convolutions of stride 2, each followed by pooling by 2, shrink the picture this much."""

@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from moretta.shared.atomic import write_atomic
-from moretta.shared.errors import ReleaseError, StudyError
+from moretta.shared.core.atomic import write_atomic
+from moretta.shared.core.errors import ReleaseError, StudyError
 from moretta.shared.features.public_arrays import Rule, Rules
 from moretta.shared.models.autoencoder import Autoencoder, AutoencoderSpec, stored_tensors
 

@@ -15,10 +15,10 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from moretta.shared.corpus.names import EMOTIONS
-from moretta.shared.errors import StudyError
+from moretta.shared.core.errors import StudyError
+from moretta.shared.data.names import EMOTIONS
 from moretta.shared.models.gate import Gate
-from moretta.shared.study_fusion import FUSION_MODEL, ModelKind
+from moretta.shared.study.fusion import FUSION_MODEL, ModelKind
 
 Array = npt.NDArray[Any]
 Floats = npt.NDArray[np.float32]

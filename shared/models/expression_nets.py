@@ -1,6 +1,6 @@
 """Two small networks that read a face's movement, and the file they are shipped in.
 
-They were trained on drawn people alone (`deploy/assets/build_expression.py`), so the file may be given to anybody.
+They were trained on drawn people alone (`deploy/synth/build_expression.py`), so the file may be given to anybody.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from moretta.shared.corpus.head.channels import CHANNELS
+from moretta.shared.models.head.channels import CHANNELS
 
 FILE = "expression.safetensors"
 POINT_SIDE = 48

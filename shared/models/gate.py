@@ -15,7 +15,7 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from moretta.shared.corpus.names import EMOTIONS
+from moretta.shared.data.names import EMOTIONS
 from moretta.shared.release.format import Modality
 
 Floats = npt.NDArray[np.float32]

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from moretta.shared.errors import RefusedError
+from moretta.shared.core.errors import RefusedError
 from moretta.shared.models.emotion import MIN_STD, EmotionModel
 
 LARGEST_WEIGHT = 1e6

@@ -15,7 +15,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from moretta.shared.errors import CorpusError, RunError, StudyError
+from moretta.shared.core.errors import CorpusError, RunError, StudyError
 from moretta.shared.models.autoencoder import Autoencoder, AutoencoderSpec
 from moretta.shared.models.reconstruct import fastest_precision
 

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from moretta.shared.errors import StudyError
+from moretta.shared.core.errors import StudyError
 from moretta.shared.features.encoder_options import EncoderOptions
 from moretta.shared.features.hidden_units import HiddenUnits
 from moretta.shared.models.speaker_net import SpeakerNet

@@ -9,7 +9,7 @@ import zlib
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
-from moretta.shared.errors import AttackersError
+from moretta.shared.core.errors import AttackersError
 from moretta.shared.pretrained.manifest import PretrainedFile
 
 

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
-from moretta.shared.atomic import write_atomic
-from moretta.shared.errors import AttackersError
+from moretta.shared.core.atomic import write_atomic
+from moretta.shared.core.errors import AttackersError
 from moretta.shared.pretrained.manifest import WEIGHTS, PretrainedFile, fetch_command, get_file
 
 CACHE_VARIABLE = "MORETTA_CACHE"

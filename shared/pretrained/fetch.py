@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from moretta.shared.errors import AttackersError
+from moretta.shared.core.errors import AttackersError
 from moretta.shared.pretrained.archives import matches, read_member
 from moretta.shared.pretrained.cache import keep, path_of, state_of
 from moretta.shared.pretrained.manifest import WEIGHTS, PretrainedFile, with_needs

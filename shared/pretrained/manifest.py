@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Literal
 
-from moretta.shared.errors import AttackersError
+from moretta.shared.core.errors import AttackersError
 
 PackageKind = Literal["wheel", "npm"]
 """`wheel` comes through pip, `npm` is a tarball that comes through npm."""

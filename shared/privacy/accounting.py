@@ -14,12 +14,12 @@ from functools import lru_cache
 
 import numpy as np
 
-from moretta.shared.errors import StudyError
+from moretta.shared.core.errors import StudyError
 from moretta.shared.privacy.dp_sgd import SampledGaussian, rdp_of_step
 from moretta.shared.privacy.gaussian import gaussian_epsilon
 from moretta.shared.privacy.renyi import ORDERS, epsilon_of, least_epsilon
 from moretta.shared.privacy.search import least
-from moretta.shared.study import Accountant
+from moretta.shared.study.schema import Accountant
 
 _PRECISION: dict[Accountant, float] = {"rdp": 1e-3, "prv": 5e-3}
 """Relative, of calibrated noise: each trial of the PRV accountant takes a good part of a second."""

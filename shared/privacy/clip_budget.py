@@ -6,7 +6,7 @@ import math
 
 from moretta.shared.privacy.gaussian import Gaussian, calibrated_sigma
 from moretta.shared.privacy.randomized_response import RandomizedResponse, most_telling_choices
-from moretta.shared.study_voice import VoiceSection
+from moretta.shared.study.voice import VoiceSection
 
 
 def voice_response(section: VoiceSection) -> RandomizedResponse:

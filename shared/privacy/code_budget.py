@@ -13,7 +13,7 @@ from moretta.shared.privacy.composition import composed_epsilon
 from moretta.shared.privacy.dp_sgd import SampledGaussian
 from moretta.shared.privacy.mechanism import Mechanism, Unbounded
 from moretta.shared.release.format import PrivacyStatement
-from moretta.shared.study_voice import VoiceSection
+from moretta.shared.study.voice import VoiceSection
 
 _NO_NOISE = "the code was trained on the sites' clips without noise, which guarantees nothing"
 _NOTES = {

@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Literal, NamedTuple, Self, TypeVar
 
 import numpy as np
 
-from moretta.shared.errors import ReleaseError
+from moretta.shared.core.errors import ReleaseError
 from moretta.shared.privacy.renyi import ORDERS, Curve, epsilon_of, renyi_of_table
 from moretta.shared.release.format import PrivacyUnit
 

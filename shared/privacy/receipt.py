@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID
 from pydantic import BaseModel, ConfigDict, Field
 
-from moretta.shared.errors import RefusedError
+from moretta.shared.core.errors import RefusedError
 from moretta.shared.privacy.chain import START, heads
 
 _PURPOSE = "moretta ledger head, version 1"

@@ -16,7 +16,7 @@ from moretta.shared.privacy.gaussian import Gaussian, calibrated_sigma
 from moretta.shared.privacy.mechanism import Mechanism, Relation, Sensitivity, check_positive, mechanism
 from moretta.shared.privacy.renyi import Curve
 from moretta.shared.release.format import PrivacyUnit
-from moretta.shared.study import Study
+from moretta.shared.study.schema import Study
 
 
 @mechanism("site-gaussian")

@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from moretta.shared.corpus.names import Emotion, Level
-from moretta.shared.errors import ReleaseError
+from moretta.shared.core.errors import ReleaseError
+from moretta.shared.data.names import Emotion, Level
 
 FORMAT_VERSION: Literal[1] = 1
 STATEMENT_FILE = "statement.json"

@@ -13,7 +13,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from moretta.shared.errors import ReleaseError
+from moretta.shared.core.errors import ReleaseError
 
 MAX_HEADER_BYTES = 8 << 20
 MAX_TENSORS = 65_536

@@ -8,7 +8,7 @@ import os
 import secrets
 from pathlib import Path
 
-from moretta.shared.errors import ReleaseError
+from moretta.shared.core.errors import ReleaseError
 
 KEY_BYTES = 32
 

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
 
-from moretta.shared.errors import ReleaseError
+from moretta.shared.core.errors import ReleaseError
 from moretta.shared.release.format import (
     CLIPS_FILE,
     CODEBOOK_FILE,

@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 from safetensors.numpy import save
 
-from moretta.shared.atomic import write_atomic
-from moretta.shared.errors import ReleaseError
+from moretta.shared.core.atomic import write_atomic
+from moretta.shared.core.errors import ReleaseError
 from moretta.shared.release.format import (
     CLIPS_FILE,
     CODEBOOK_FILE,

@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-MORETTA = [sys.executable, "-m", "moretta.deploy.cli"]
+MORETTA = [sys.executable, "-m", "moretta.deploy.cli.main"]
 SIZES = (16, 64, 256)
 FORMS = ("tokens", "mfcc", "waveform")
 

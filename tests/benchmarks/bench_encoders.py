@@ -11,13 +11,13 @@ import time
 
 import numpy as np
 
-from moretta.server.audit.attackers.base import Embedder, attacker_names, get_attacker
-from moretta.server.audit.clipset import ClipSet
-from moretta.shared.corpus.face_images import render_face_images
-from moretta.shared.corpus.names import Emotion, Level
+from moretta.shared.audit.attackers.base import Embedder, attacker_names, get_attacker
+from moretta.shared.audit.clipset import ClipSet
+from moretta.shared.core.threads import limit_threads
+from moretta.shared.data.names import Emotion, Level
 from moretta.shared.features.public_voice import synthetic_speech
+from moretta.shared.models.face_images import render_face_images
 from moretta.shared.release import PseudonymKey, ReleasedClip
-from moretta.shared.threads import limit_threads
 
 KEY = PseudonymKey.seeded(0, "benchmark")
 VOICE_SAMPLES, FACE_FRAMES, FACE_SIDE = int(2.6 * 16_000), 13, 128

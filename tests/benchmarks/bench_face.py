@@ -9,16 +9,16 @@ from functools import partial
 
 import numpy as np
 
-from moretta.client.anonymize.autoencoder import AutoencoderFaceAnonymizer
-from moretta.client.anonymize.expression_track import ExpressionTrack
-from moretta.shared.corpus.head import make_identity, render_frame
-from moretta.shared.corpus.names import Emotion
+from moretta.client.anonymizers.autoencoder import AutoencoderFaceAnonymizer
+from moretta.client.anonymizers.expression_track import ExpressionTrack
+from moretta.shared.core.threads import limit_threads
+from moretta.shared.data.names import Emotion
 from moretta.shared.features.face_track import CROP_SIDE
 from moretta.shared.features.faces import FaceCropper
 from moretta.shared.models.autoencoder import Autoencoder, AutoencoderSpec, Preset
+from moretta.shared.models.head import make_identity, render_frame
 from moretta.shared.models.reconstruct import Precision, Reconstructor, fastest_precision
 from moretta.shared.privacy.noise import SeededNoise, SystemNoise
-from moretta.shared.threads import limit_threads
 
 FRAMES = 48
 REPEATS = 5

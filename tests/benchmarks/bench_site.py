@@ -18,8 +18,8 @@ import psutil  # noqa: E402
 from servers import ServerProcess  # noqa: E402
 from sites import SiteProcess  # noqa: E402
 
-from moretta.client import enrollment  # noqa: E402
 from moretta.client.site_home import SiteFile, SiteHome  # noqa: E402
+from moretta.client.transport import enrollment  # noqa: E402
 from tests.conftest import write_tone_corpus  # noqa: E402
 
 TIMES = 10

@@ -12,13 +12,13 @@ from collections.abc import Callable
 
 import numpy as np
 
-from moretta.client.anonymize.mcadams import McAdams
-from moretta.client.anonymize.mfcc_quantizer import MfccQuantizer
+from moretta.client.anonymizers.mcadams import McAdams
+from moretta.client.anonymizers.mfcc_quantizer import MfccQuantizer
+from moretta.shared.core.threads import limit_threads
 from moretta.shared.features.mfcc import SAMPLE_RATE, mfcc_batch
 from moretta.shared.features.public_voice import make_public_voice, synthetic_speech
 from moretta.shared.privacy.noise import NoiseSource, SeededNoise, SystemNoise
-from moretta.shared.study import Study
-from moretta.shared.threads import limit_threads
+from moretta.shared.study.schema import Study
 
 CLIP_SECONDS = 2.6
 TARGET = 200.0

@@ -19,18 +19,17 @@ import speakers_table
 from flwr.app import MetricRecord, RecordDict
 from flwr.supercore.task_identity import TaskIdentity
 
-from moretta.client.code_training import round_of_code
 from moretta.client.settings import SiteSettings
-from moretta.server.audit import measure
-from moretta.server.inquiry import Answer
-from moretta.server.run import Run, SiteRecord
+from moretta.client.training.code_training import round_of_code
+from moretta.server.grid.inquiry import Answer
 from moretta.server.stages.code import federate_code
-from moretta.shared import wire
+from moretta.server.stages.context import Run, SiteRecord
+from moretta.shared.audit import measure
 from moretta.shared.features.speaker_code import learn_speaker_code
-from moretta.shared.messages import RESPONSES, read
-from moretta.shared.plan import PlannedSite, SimulationPlan
-from moretta.shared.public import measured_people
-from moretta.shared.study import Study
+from moretta.shared.messages import RESPONSES, read, wire
+from moretta.shared.models.public_arrays import measured_people
+from moretta.shared.study.plan import PlannedSite, SimulationPlan
+from moretta.shared.study.schema import Study
 
 EACH = 2
 """People of a site."""

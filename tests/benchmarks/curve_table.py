@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from moretta.server.report import words
-from moretta.server.report.sweep_rows import SweepReport, SweepRow
-from moretta.server.report.sweep_view import cell_words, epsilon_words
+from moretta.shared.audit.report import words
+from moretta.shared.audit.report.sweep_rows import SweepReport, SweepRow
+from moretta.shared.audit.report.sweep_view import cell_words, epsilon_words
 
 HEAD = """| curve | | emotion UAR, federated model | ... best judge of releases | strongest top-1 | EER \
 | release: nominal | per clip | per speaker | model: nominal | per clip | per speaker |

@@ -15,14 +15,14 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from moretta.server.audit.pretrained.expression import NAMES, ExpressionJudge
-from moretta.server.audit.pretrained.faces import FoundFace, cut_square
-from moretta.server.audit.pretrained.nets.expression import CLASSES, SIDE
-from moretta.server.audit.pretrained.sface import SFaceEncoder
-from moretta.shared.corpus.head import make_identity, render_frame
-from moretta.shared.corpus.names import EMOTIONS, Emotion
+from moretta.shared.audit.pretrained.expression import NAMES, ExpressionJudge
+from moretta.shared.audit.pretrained.faces import FoundFace, cut_square
+from moretta.shared.audit.pretrained.nets.expression import CLASSES, SIDE
+from moretta.shared.audit.pretrained.sface import SFaceEncoder
+from moretta.shared.core.threads import limit_threads
+from moretta.shared.data.names import EMOTIONS, Emotion
+from moretta.shared.models.head import make_identity, render_frame
 from moretta.shared.pretrained.cache import CACHE_VARIABLE
-from moretta.shared.threads import limit_threads
 
 FIRST_UNSEEN = 5000
 """Recipes were tuned on seeds below 1000."""

@@ -18,13 +18,13 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from moretta.client.anonymize.expression_track import ExpressionTrack
-from moretta.shared.corpus.media import read_frames
-from moretta.shared.corpus.reader import read_corpus
+from moretta.client.anonymizers.expression_track import ExpressionTrack
+from moretta.shared.core.threads import limit_threads
+from moretta.shared.data.media import read_frames
+from moretta.shared.data.reader import read_corpus
 from moretta.shared.features.face_track import CROP_SIDE
 from moretta.shared.features.faces import FaceCropper
 from moretta.shared.privacy.noise import SeededNoise
-from moretta.shared.threads import limit_threads
 
 COUNTS = (1, 2, 5, 10, 24)
 NOISES = ((0.0, 0.0), (0.5, 0.3), (0.7, 0.4), (1.0, 0.5), (1.3, 0.7))

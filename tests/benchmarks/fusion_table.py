@@ -17,19 +17,19 @@ from typing import Any
 
 import numpy as np
 
-from moretta.client.adopt import adopt_release
+from moretta.client.accounting.adopt import adopt_release
 from moretta.client.settings import simulated_site
 from moretta.deploy.runtime.local import connect_locally
 from moretta.deploy.simulate import plan_simulation
-from moretta.server import confusion
-from moretta.server.run import Run, run_stages
 from moretta.server.stages import SITE_STAGES
-from moretta.server.state import load_progress, save_progress
-from moretta.shared.corpus.reader import read_corpus
+from moretta.server.stages.context import Run, run_stages
+from moretta.server.stages.state import load_progress, save_progress
+from moretta.shared.audit.metrics import confusion
+from moretta.shared.audit.metrics.reliability import expected_calibration_error
+from moretta.shared.core.threads import limit_threads
+from moretta.shared.data.reader import read_corpus
 from moretta.shared.models import emotion
-from moretta.shared.reliability import expected_calibration_error
-from moretta.shared.study import Study, parse_study
-from moretta.shared.threads import limit_threads
+from moretta.shared.study.schema import Study, parse_study
 
 RELEASES: dict[str, dict[str, Any]] = {
     "speaker-normalised, expression-track": {

@@ -20,19 +20,19 @@ from typing import Any
 import numpy as np
 from speakers_table import Sound, clip_set, described_as, sound_of
 
-from moretta.client.anonymize.emotion_words import EmotionWordsVoice
-from moretta.client.anonymize.registry import get_anonymizer
-from moretta.server.audit import measure
-from moretta.server.audit.beyond.attributes import infer_attribute
-from moretta.server.audit.emotion import judge_emotion
-from moretta.server.audit.run import run_audit
-from moretta.shared.corpus.clips import Clip
-from moretta.shared.corpus.names import EMOTIONS
-from moretta.shared.corpus.reader import read_corpus
+from moretta.client.anonymizers.emotion_words import EmotionWordsVoice
+from moretta.client.anonymizers.registry import get_anonymizer
+from moretta.shared.audit import measure
+from moretta.shared.audit.beyond.attributes import infer_attribute
+from moretta.shared.audit.run import run_audit
+from moretta.shared.audit.utility import judge_emotion
+from moretta.shared.data.clips import Clip
+from moretta.shared.data.names import EMOTIONS
+from moretta.shared.data.reader import read_corpus
+from moretta.shared.models.public_arrays import public_arrays
 from moretta.shared.privacy.noise import SeededNoise
 from moretta.shared.privacy.randomized_response import RandomizedResponse
-from moretta.shared.public import public_arrays
-from moretta.shared.study import Study
+from moretta.shared.study.schema import Study
 
 ATTACKERS = ("voice-logistic", "voice-knn", "voice-given-emotion", "voice-likeness", "voice-inverted")
 POOLED = (10, 20, 30)

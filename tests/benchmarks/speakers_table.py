@@ -21,23 +21,23 @@ from typing import Any
 
 import numpy as np
 
-from moretta.client.anonymize.registry import get_anonymizer
-from moretta.server.audit import measure
-from moretta.server.audit.attackers import attacker_names
-from moretta.server.audit.clipset import ClipSet
-from moretta.server.audit.emotion import judge_emotion
-from moretta.server.audit.run import run_audit
-from moretta.server.audit.trials import make_plan
-from moretta.shared.corpus.clips import Clip
-from moretta.shared.corpus.media import read_audio
-from moretta.shared.corpus.reader import read_corpus
+from moretta.client.anonymizers.registry import get_anonymizer
+from moretta.shared.audit import measure
+from moretta.shared.audit.attackers import attacker_names
+from moretta.shared.audit.clipset import ClipSet
+from moretta.shared.audit.run import run_audit
+from moretta.shared.audit.trials import make_plan
+from moretta.shared.audit.utility import judge_emotion
+from moretta.shared.data.clips import Clip
+from moretta.shared.data.media import read_audio
+from moretta.shared.data.reader import read_corpus
 from moretta.shared.features.encoder_options import EncoderOptions
 from moretta.shared.features.mfcc import mfcc_batch
 from moretta.shared.features.public_people import Recording, synthetic_people
 from moretta.shared.features.speaker_code import make_speaker_code
 from moretta.shared.privacy.noise import SeededNoise
 from moretta.shared.release import PseudonymKey, ReleasedClip
-from moretta.shared.study import Study
+from moretta.shared.study.schema import Study
 
 NETWORKS = ("voice-cnn", "voice-tdnn")
 POOLED = (10, 20)

@@ -24,8 +24,8 @@ def secure_table() -> None:
     import test_secure_aggregation as secure
     from flwr.supercore.task_identity import TaskIdentity
 
-    from moretta.client import secure_answers
-    from moretta.client.updates import Update
+    from moretta.client.secure_aggregation import messages as secure_answers
+    from moretta.client.training.updates import Update
 
     for name in ("_run_id", "_node_id", "_task_id"):
         setattr(TaskIdentity, name, 1)
@@ -91,7 +91,7 @@ def _step(ghost: Any, model: Any, clipping: str) -> float:
 if __name__ == "__main__":
     import logging
 
-    from moretta.shared.threads import limit_threads
+    from moretta.shared.core.threads import limit_threads
 
     limit_threads(1)
     logging.disable(logging.CRITICAL)

@@ -21,12 +21,12 @@ from pathlib import Path
 import numpy as np
 from speakers_table import ATTACKERS, KEY, Line, Sound, code_of, parts, release, sound_of
 
-from moretta.server.audit.clipset import ClipSet
-from moretta.server.audit.emotion import Judge, get_judge, judge_names
-from moretta.server.audit.run import run_audit
-from moretta.server.confusion import confusion_by_speaker, uar
-from moretta.shared.corpus.clips import Clip
-from moretta.shared.corpus.names import EMOTIONS
+from moretta.shared.audit.clipset import ClipSet
+from moretta.shared.audit.metrics.confusion import confusion_by_speaker, uar
+from moretta.shared.audit.run import run_audit
+from moretta.shared.audit.utility import Judge, get_judge, judge_names
+from moretta.shared.data.clips import Clip
+from moretta.shared.data.names import EMOTIONS
 
 ALL = 44
 JUDGES = [name for name in judge_names("voice") if get_judge(name).missing() is None]

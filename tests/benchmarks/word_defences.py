@@ -18,9 +18,9 @@ from scipy.optimize import linear_sum_assignment
 from scipy.special import log_softmax
 from speakers_table import sound_of
 
-from moretta.server.audit.metrics.eer import eer
-from moretta.server.audit.metrics.trials import Trials
-from moretta.shared.corpus.names import EMOTIONS
+from moretta.shared.audit.metrics.eer import eer
+from moretta.shared.audit.metrics.trials import Trials
+from moretta.shared.data.names import EMOTIONS
 from moretta.shared.features.emotion_words import mistakes_hidden
 from moretta.shared.privacy.noise import SeededNoise
 from moretta.shared.privacy.randomized_response import RandomizedResponse

@@ -21,14 +21,14 @@ from typing import Any
 import numpy as np
 from speakers_table import POOLED, Line, Sound, clip_set, described_as, measured, parts, sound_of
 
-from moretta.client.anonymize.registry import get_anonymizer
-from moretta.server.audit import measure
-from moretta.shared.corpus.clips import Clip
-from moretta.shared.corpus.names import EMOTIONS
+from moretta.client.anonymizers.registry import get_anonymizer
+from moretta.shared.audit import measure
+from moretta.shared.data.clips import Clip
+from moretta.shared.data.names import EMOTIONS
 from moretta.shared.features.emotion_words import EmotionWords
 from moretta.shared.features.speaker_code import public_rows
 from moretta.shared.privacy.noise import SeededNoise
-from moretta.shared.study import Study
+from moretta.shared.study.schema import Study
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,8 @@ from flwr.app.metadata import Metadata
 
 from moretta.client.app import app
 from moretta.client.site_home import SiteHome
-from moretta.shared import wire
-from moretta.shared.study import Study, parse_study
+from moretta.shared.messages import wire
+from moretta.shared.study.schema import Study, parse_study
 
 POLICY = f"max_training_epsilon = inf\nmin_clips = 1\n{TRUSTED}[budget]\nmodel_clip = inf\nmodel_speaker = inf\n"
 WEIGHTS = {

@@ -21,7 +21,7 @@ import grpc
 import grpc.aio
 from enrolled import certificate, pem
 
-from moretta.client.identity import Identity, key_pem, new_node_key, new_tls_key, openssh_private
+from moretta.client.transport.identity import Identity, key_pem, new_node_key, new_tls_key, openssh_private
 from moretta.shared.enrollment.bootstrap import derive_bootstrap
 from moretta.shared.enrollment.fingerprint import fingerprint
 from moretta.shared.enrollment.join_string import JoinString, new_secret, new_token_id

@@ -6,7 +6,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 from enrolled import NOW, certificate
 
-from moretta.client.identity import new_tls_key
+from moretta.client.transport.identity import new_tls_key
 from moretta.shared.privacy.receipt import SignedHead, sign_head
 
 

@@ -9,14 +9,14 @@ import pytest
 from flwr.app import Context, Message, RecordDict
 from flwr.app.metadata import Metadata
 
+from moretta.client.accounting.ledger import Ledger
 from moretta.client.app import app
-from moretta.client.ledger import Ledger
-from moretta.shared import wire
-from moretta.shared.exit_codes import ExitCode
-from moretta.shared.plan import SimulationPlan
+from moretta.shared.core.exit_codes import ExitCode
+from moretta.shared.core.versions import code_digest
+from moretta.shared.messages import wire
 from moretta.shared.release import open_release
-from moretta.shared.study import Study
-from moretta.shared.versions import code_digest
+from moretta.shared.study.plan import SimulationPlan
+from moretta.shared.study.schema import Study
 
 
 def call(folder: Path | None, kind: str, content: RecordDict | None = None, *, partition: int = 0) -> RecordDict:

@@ -17,14 +17,14 @@ from flwr.app.metadata import Metadata
 from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects
 from killing import Action, Killed, kill_at_every_write
 
-from moretta.client import release as releasing
-from moretta.client.anonymize.mfcc_quantizer import MfccQuantizer
+from moretta.client.accounting.ledger import Ledger
+from moretta.client.anonymizers.mfcc_quantizer import MfccQuantizer
 from moretta.client.app import app
-from moretta.client.ledger import Ledger
+from moretta.client.clips import release as releasing
 from moretta.client.site_home import SiteHome
-from moretta.shared import wire
-from moretta.shared.exit_codes import ExitCode
-from moretta.shared.study import Study, parse_study
+from moretta.shared.core.exit_codes import ExitCode
+from moretta.shared.messages import wire
+from moretta.shared.study.schema import Study, parse_study
 
 OPEN = f"allow_seeded_noise = true\nmax_training_epsilon = inf\n{TRUSTED}"
 CONTENT = {"sites": 2, "face": {"enabled": False}, "train": {"rounds": 2}, "split": {"folds": 2}}
@@ -247,7 +247,7 @@ def test_a_loss_for_others_than_were_paid_for_is_paid(site: Site, tmp_path: Path
         raise KeyboardInterrupt
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("moretta.client.updates.UpdateStore.keep", interrupted)
+        patch.setattr("moretta.client.training.updates.UpdateStore.keep", interrupted)
         with pytest.raises(KeyboardInterrupt):
             trained()
     path = site.home.root / "site.toml"

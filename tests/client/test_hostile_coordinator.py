@@ -14,19 +14,19 @@ from asked import POLICY, Asked
 from enrolled import approve, enrolled
 
 from moretta.client import app as site_app
-from moretta.client import release as releasing
-from moretta.client.approval import arrays_for
-from moretta.client.ledger import Ledger
-from moretta.client.offers import Offers
+from moretta.client.accounting.ledger import Ledger
+from moretta.client.approval.approval import arrays_for
+from moretta.client.approval.offers import Offers
+from moretta.client.clips import release as releasing
 from moretta.deploy.site.approvals import facts_of, in_words
-from moretta.shared.errors import RefusedError, StudyError
+from moretta.shared.core.errors import RefusedError, StudyError
+from moretta.shared.core.seeds import derive
 from moretta.shared.features.delivery import MEASUREMENTS
 from moretta.shared.features.public_voice import make_public_voice
 from moretta.shared.features.speaker_code import SpeakerCode
-from moretta.shared.public import public_arrays
+from moretta.shared.models.public_arrays import public_arrays
 from moretta.shared.release import open_release, write
-from moretta.shared.seeds import derive
-from moretta.shared.study import parse_study
+from moretta.shared.study.schema import parse_study
 
 
 @pytest.fixture(scope="module")

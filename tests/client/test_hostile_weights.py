@@ -15,20 +15,20 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from moretta.client import evaluation, rounds
-from moretta.client.code_training import round_of_code
-from moretta.client.dp_sgd import Examples, private_steps
-from moretta.client.rounds import round_of_training
-from moretta.client.site_level import hidden_in_the_sum
-from moretta.client.training_plan import TrainingPlan
-from moretta.shared.errors import RefusedError, StudyError
+from moretta.client.training import evaluation, rounds
+from moretta.client.training.code_training import round_of_code
+from moretta.client.training.dp_sgd import Examples, private_steps
+from moretta.client.training.rounds import round_of_training
+from moretta.client.training.site_level import hidden_in_the_sum
+from moretta.client.training.training_plan import TrainingPlan
+from moretta.shared.core.errors import RefusedError, StudyError
 from moretta.shared.features.delivery import MEASUREMENTS
 from moretta.shared.features.taught_code import TaughtCode
 from moretta.shared.models.emotion import emotion_model, initial_weights
 from moretta.shared.models.gate import first_gate
 from moretta.shared.models.global_weights import checked_weights
 from moretta.shared.privacy.dp_sgd import SampledGaussian
-from moretta.shared.study import Study, parse_study
+from moretta.shared.study.schema import Study, parse_study
 
 SHAPES: dict[tuple[Any, str], tuple[int, ...]] = {
     ("voice", "statistics"): (12,),
@@ -141,7 +141,7 @@ def test_an_infinite_deviation_told_exactly_whether_a_clip_equals_a_guess() -> N
 @given(data=st.data())
 @settings(max_examples=15, deadline=None)
 def test_weights_are_refused_by_themselves_or_give_finite_opinions(model: tuple[Any, str], data: st.DataObject) -> None:
-    from moretta.client.opinions import log_probabilities
+    from moretta.client.training.opinions import log_probabilities
 
     weights = spoiled(weights_of(model), data)
     try:
@@ -235,7 +235,7 @@ def test_numbers_of_a_study_that_gradients_cannot_be_computed_with_are_refused(c
 
 
 def test_a_round_of_code_is_refused_before_a_clip_is_looked_at(simulated: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    from moretta.client import code_training
+    from moretta.client.training import code_training
 
     voice = {"anonymizer": "speaker-normalised", "code_training": "federated"}
     study = simulated.study.with_changes(**{f"voice__{k}": v for k, v in voice.items()}, voice__form="code")

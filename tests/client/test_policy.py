@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from moretta.client.budget import Budget
+from moretta.client.accounting.budget import Budget
 from moretta.client.policy import Mechanisms, Policy, PolicyError, default_policy
-from moretta.shared.errors import HomeError
+from moretta.shared.core.errors import HomeError
 from moretta.shared.release.format import AnonymizerStatement, PrivacyStatement
-from moretta.shared.study import Study, parse_study
+from moretta.shared.study.schema import Study, parse_study
 
 TRUSTING = Policy(
     without_guarantee=("mfcc-quantizer", "emotion-words", "speaker-normalised", "autoencoder", "expression-track")

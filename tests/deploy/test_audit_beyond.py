@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from moretta.deploy.audit import audit_folder
-from moretta.deploy.cli import app
-from moretta.deploy.commands.audit import void_targets
-from moretta.server.audit.beyond import restoring
-from moretta.server.audit.beyond.findings import void_finding
+from moretta.deploy.cli.audit import void_targets
+from moretta.deploy.cli.audit_folder import audit_folder
+from moretta.deploy.cli.main import app
+from moretta.shared.audit.beyond import restoring
+from moretta.shared.audit.beyond.findings import void_finding
 
 
 @pytest.fixture(autouse=True)

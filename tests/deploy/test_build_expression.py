@@ -1,4 +1,4 @@
-"""Promises of `moretta.deploy.assets.build_expression`: the shipped networks come from drawn people, as documented."""
+"""Promises of `moretta.deploy.synth.build_expression`: the shipped networks come from drawn people, as documented."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from moretta.deploy.assets.build_expression import train_channels, train_points, write
-from moretta.deploy.assets.expression_samples import aligned, boxed, poorly_taken
-from moretta.deploy.assets.expression_scenes import SIDE, Scenes, draw_scenes
-from moretta.shared.corpus.head.channels import ACTIONS, CHANNELS
-from moretta.shared.corpus.head.moves import random_actions
+from moretta.deploy.synth.build_expression import train_channels, train_points, write
+from moretta.deploy.synth.expression_samples import aligned, boxed, poorly_taken
+from moretta.deploy.synth.expression_scenes import SIDE, Scenes, draw_scenes
 from moretta.shared.features.face_track import PLACES, TrackReader
 from moretta.shared.models.expression_nets import ChannelNet, PointNet, shipped_arrays
+from moretta.shared.models.head.channels import ACTIONS, CHANNELS
+from moretta.shared.models.head.moves import random_actions
 
 MAX_ASSET_BYTES = 1_500_000
 

@@ -1,4 +1,4 @@
-"""Promises of `moretta.deploy.assets.build_head`: the head is derived from its source as documented."""
+"""Promises of `moretta.deploy.synth.build_head`: the head is derived from its source as documented."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import cv2
 import numpy as np
 import pytest
 
-from moretta.deploy.assets import build_head
-from moretta.shared.corpus.head.asset import Part
+from moretta.deploy.synth import build_head
+from moretta.shared.models.head.asset import Part
 
 OBJ = """# a quad of skin, a triangle of an eye, one far below
 v 0 6 1

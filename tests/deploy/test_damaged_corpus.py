@@ -11,16 +11,16 @@ import numpy as np
 import pytest
 import soundfile
 
-sys.path.insert(0, str(Path(__file__).parent.parent / "shared" / "corpus"))
+sys.path.insert(0, str(Path(__file__).parent.parent / "shared" / "data"))
 from videos import corners, encode
 
-from moretta.deploy.anonymize import anonymize_corpus
-from moretta.deploy.cli import run
-from moretta.shared.corpus.check import CheckReport, check_corpus
-from moretta.shared.corpus.media import write_video, write_wav
-from moretta.shared.exit_codes import ExitCode
+from moretta.deploy.cli.anonymize_folder import anonymize_corpus
+from moretta.deploy.cli.main import run
+from moretta.shared.core.exit_codes import ExitCode
+from moretta.shared.data.check import CheckReport, check_corpus
+from moretta.shared.data.media import write_video, write_wav
 from moretta.shared.release import Release
-from moretta.shared.study import parse_study
+from moretta.shared.study.schema import parse_study
 
 
 def tone(seconds: float, hertz: float) -> np.ndarray:

@@ -13,20 +13,20 @@ from flwr.app import Context, Message, RecordDict
 from flwr.app.metadata import Metadata
 from flwr.supercore.task_identity import TaskIdentity
 
-from moretta.client.account import Account
+from moretta.client.accounting.account import Account
+from moretta.client.accounting.ledger import Ledger
 from moretta.client.app import app
-from moretta.client.ledger import Ledger
 from moretta.client.settings import simulated_site
-from moretta.server.inquiry import Answer
-from moretta.server.run import Run, SiteRecord
+from moretta.server.grid.inquiry import Answer
 from moretta.server.stages.code import federate_code
+from moretta.server.stages.context import Run, SiteRecord
 from moretta.server.stages.public import make_public
-from moretta.shared import public, wire
 from moretta.shared.features.public_people import synthetic_people
 from moretta.shared.features.speaker_code import SpeakerCode, public_rows
-from moretta.shared.messages import RESPONSES, read
-from moretta.shared.plan import PlannedSite, SimulationPlan
-from moretta.shared.study import parse_study
+from moretta.shared.messages import RESPONSES, read, wire
+from moretta.shared.models import public_arrays as public
+from moretta.shared.study.plan import PlannedSite, SimulationPlan
+from moretta.shared.study.schema import parse_study
 
 SITES = ("site-00", "site-01")
 

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from moretta.deploy.cli import run
-from moretta.shared.exit_codes import ExitCode
+from moretta.deploy.cli.main import run
+from moretta.shared.core.exit_codes import ExitCode
 
 STUDY = 'name = "x"\nsites = 2\n[face]\nenabled = false\n[audit]\nenabled = false\n'
 AUDIT = ("--attackers", "voice-logistic", "--no-beyond", "--no-emotion", "--bootstrap", "0", "--workers", "1")
@@ -139,7 +139,7 @@ def _moretta(
     *arguments: str, stdout: object, environment: dict[str, str] | None = None
 ) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "moretta.deploy.cli", *arguments],
+        [sys.executable, "-m", "moretta.deploy.cli.main", *arguments],
         stdout=stdout,  # type: ignore[call-overload]
         stderr=subprocess.PIPE,
         text=True,

@@ -13,27 +13,27 @@ from typing import Any
 import numpy as np
 import pytest
 
-from moretta.client.account import UNITS, Account
-from moretta.client.adopt import adopt_release
-from moretta.client.forecast import forecast
-from moretta.client.ledger import Ledger
-from moretta.client.rounds import round_of_training
+from moretta.client.accounting.account import UNITS, Account
+from moretta.client.accounting.adopt import adopt_release
+from moretta.client.accounting.forecast import forecast
+from moretta.client.accounting.ledger import Ledger
 from moretta.client.settings import SiteSettings, simulated_site
-from moretta.client.training import LEDGER_KIND, PLAIN_KIND, spent
-from moretta.client.training_sets import fusion_set, training_clips, training_set
+from moretta.client.training.local import LEDGER_KIND, PLAIN_KIND, spent
+from moretta.client.training.rounds import round_of_training
+from moretta.client.training.training_sets import fusion_set, training_clips, training_set
 from moretta.deploy.runtime.local import connect_locally
 from moretta.deploy.simulate import plan_simulation
-from moretta.server.run import Run, Stage, run_stages
 from moretta.server.stages import SITE_STAGES
+from moretta.server.stages.context import Run, Stage, run_stages
 from moretta.server.stages.report import report
-from moretta.server.state import load_progress, save_progress
-from moretta.shared.corpus.media import write_video
-from moretta.shared.corpus.reader import read_corpus
-from moretta.shared.errors import RefusedError
+from moretta.server.stages.state import load_progress, save_progress
+from moretta.shared.core.errors import RefusedError
+from moretta.shared.data.media import write_video
+from moretta.shared.data.reader import read_corpus
 from moretta.shared.features.public_voice import PublicVoice
 from moretta.shared.models.gate import first_gate
 from moretta.shared.privacy.noise import SeededNoise
-from moretta.shared.study import Study, parse_study
+from moretta.shared.study.schema import Study, parse_study
 
 EMOTIONS = ("ANG", "DIS", "FEA", "HAP", "NEU", "SAD")
 SILENT, UNSEEN = "1004_TIE_SAD_XX", "1004_TIE_ANG_XX"

@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from moretta.client.account import Cohort, Loss
-from moretta.client.budget import Budget, Purse
-from moretta.client.ledger import Ledger
-from moretta.deploy.commands.ledger import ledger as command
-from moretta.deploy.ledger import LedgerView, ledger_lines
-from moretta.shared.errors import HomeError, RefusedError
+from moretta.client.accounting.account import Cohort, Loss
+from moretta.client.accounting.budget import Budget, Purse
+from moretta.client.accounting.ledger import Ledger
+from moretta.deploy.cli.ledger import ledger as command
+from moretta.deploy.cli.ledger_view import LedgerView, ledger_lines
+from moretta.shared.core.errors import HomeError, RefusedError
 from moretta.shared.privacy.mechanism import Pure, Unbounded
 
 

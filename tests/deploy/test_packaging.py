@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
-from moretta.deploy.cli import run as moretta
+from moretta.deploy.cli.main import run as moretta
 
 ROOT = Path(__file__).parents[2]
 COMPOSE = ROOT / "deploy" / "compose"

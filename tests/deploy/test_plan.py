@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from moretta.deploy.cli import run
-from moretta.deploy.runs import interruptible, reproduce_command
+from moretta.deploy.cli.main import run
+from moretta.deploy.cli.runs import interruptible, reproduce_command
 from moretta.deploy.simulate import plan_simulation
-from moretta.shared.corpus.reader import read_corpus
-from moretta.shared.errors import Interrupted, StudyError
-from moretta.shared.plan import SimulationPlan
-from moretta.shared.study import Study, parse_study
+from moretta.shared.core.errors import Interrupted, StudyError
+from moretta.shared.data.reader import read_corpus
+from moretta.shared.study.plan import SimulationPlan
+from moretta.shared.study.schema import Study, parse_study
 
 STUDY = parse_study({"sites": 2, "split": {"folds": 2}})
 

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from moretta.shared.atomic import write_atomic
+from moretta.shared.core.atomic import write_atomic
 
 
 def _moretta(*arguments: object, folder: Path) -> None:
-    command = [sys.executable, "-m", "moretta.deploy.cli", *map(str, arguments)]
+    command = [sys.executable, "-m", "moretta.deploy.cli.main", *map(str, arguments)]
     done = subprocess.run(command, cwd=folder, umask=0o022, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
 

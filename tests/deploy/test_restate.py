@@ -8,14 +8,14 @@ from typing import Any
 
 import pytest
 
-from moretta.client.release import make_release
+from moretta.client.clips.release import make_release
 from moretta.client.settings import simulated_site
 from moretta.deploy.runtime.restate import restated_voice
-from moretta.server.claims import check_statement, note_epsilons
-from moretta.server.run import SiteRecord
-from moretta.shared.plan import PlannedSite, SimulationPlan
-from moretta.shared.public import public_arrays
-from moretta.shared.study import parse_study
+from moretta.server.stages.claims import check_statement, note_epsilons
+from moretta.server.stages.context import SiteRecord
+from moretta.shared.models.public_arrays import public_arrays
+from moretta.shared.study.plan import PlannedSite, SimulationPlan
+from moretta.shared.study.schema import parse_study
 
 VOICES: dict[str, dict[str, Any]] = {
     "bounded": {},

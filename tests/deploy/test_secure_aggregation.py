@@ -15,20 +15,19 @@ import pytest
 from flwr.app import RecordDict
 from flwr.supercore.task_identity import TaskIdentity
 
-from moretta.client import secure_answers
-from moretta.client.secure_state import Session, SessionStore
+from moretta.client.secure_aggregation import messages as secure_answers
+from moretta.client.secure_aggregation.state import Session, SessionStore
 from moretta.client.settings import SiteSettings
-from moretta.client.site_level import hidden_in_the_sum
-from moretta.client.updates import Update, UpdateStore, question
+from moretta.client.training.site_level import hidden_in_the_sum
+from moretta.client.training.updates import Update, UpdateStore, question
 from moretta.server.aggregation.guarded import RoundOutcome
 from moretta.server.aggregation.secure import SecureStrategy
 from moretta.server.aggregation.strategies import make_strategy
-from moretta.server.inquiry import Answer
-from moretta.shared import wire
-from moretta.shared.errors import RefusedError, RunError
-from moretta.shared.messages import RESPONSES, read
-from moretta.shared.secure_aggregation import mask, quantum
-from moretta.shared.study import Study, parse_study
+from moretta.server.grid.inquiry import Answer
+from moretta.shared.core.errors import RefusedError, RunError
+from moretta.shared.messages import RESPONSES, read, wire
+from moretta.shared.privacy.secure_aggregation import mask, quantum
+from moretta.shared.study.schema import Study, parse_study
 
 SENT = {
     "0.mean": np.zeros(78, np.float32),

@@ -22,7 +22,7 @@ from moretta.server.enrollment.records import SiteRecord
 from moretta.shared.enrollment.bootstrap import derive_bootstrap
 from moretta.shared.enrollment.join_string import JoinString
 
-MORETTA = [sys.executable, "-m", "moretta.deploy.cli"]
+MORETTA = [sys.executable, "-m", "moretta.deploy.cli.main"]
 OPTIONS = [
     ("grpc.max_receive_message_length", 300 << 20),
     ("grpc.max_send_message_length", 300 << 20),

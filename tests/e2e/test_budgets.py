@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from moretta.client.account import Account
-from moretta.client.ledger import Ledger
-from moretta.shared.exit_codes import ExitCode
+from moretta.client.accounting.account import Account
+from moretta.client.accounting.ledger import Ledger
+from moretta.shared.core.exit_codes import ExitCode
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(400)]
 

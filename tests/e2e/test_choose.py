@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from moretta.shared.exit_codes import ExitCode
-from moretta.shared.study import load_study
+from moretta.shared.core.exit_codes import ExitCode
+from moretta.shared.study.schema import load_study
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 
@@ -32,7 +32,7 @@ set = { voice.anonymizer = "none", voice.form = "waveform" }
 def run(place: Path, *more: str, code: ExitCode) -> tuple[str, str]:
     arguments = ["--corpus", place / "tones", "--candidates", place / "mine.toml", "--out", place / "out"]
     done = subprocess.run(
-        [sys.executable, "-m", "moretta.deploy.cli", "choose", *map(str, arguments), "--jobs", "1", *more],
+        [sys.executable, "-m", "moretta.deploy.cli.main", "choose", *map(str, arguments), "--jobs", "1", *more],
         env={**os.environ, "MORETTA_CACHE": str(place / "cache"), "OMP_NUM_THREADS": "1"},
         capture_output=True, text=True, check=False,
     )  # fmt: skip

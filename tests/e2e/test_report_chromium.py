@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 import pytest
 
-from moretta.server.report import write_report
+from moretta.shared.audit.report import write_report
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 pytestmark = [
@@ -42,7 +42,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _example() -> ModuleType:
-    path = Path(__file__).parents[1] / "server" / "report" / "example.py"
+    path = Path(__file__).parents[1] / "shared" / "audit" / "report" / "example.py"
     spec = importlib.util.spec_from_file_location("report_example", path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)

@@ -20,7 +20,7 @@ import psutil
 import pytest
 
 from moretta.deploy.runtime import marked
-from moretta.shared.exit_codes import ExitCode
+from moretta.shared.core.exit_codes import ExitCode
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 
@@ -347,7 +347,7 @@ def test_a_run_whose_sites_all_fail_says_why(start: Any, home: Path) -> None:
 def test_bad_files_of_every_kind_are_counted_and_the_study_finishes(start: Any, home: Path) -> None:
     import soundfile
 
-    from moretta.shared.corpus.media import write_video
+    from moretta.shared.data.media import write_video
 
     bad = write_tones(home / "bad")
     audio, video = bad / "AudioWAV", bad / "VideoFlash"

@@ -24,10 +24,10 @@ from flwr.supercore.primitives.asymmetric import public_key_to_bytes, sign_messa
 from servers import ServerProcess, eventually, moretta
 from sites import SiteProcess
 
-from moretta.client.identity import Identity
+from moretta.client.transport.identity import Identity
 from moretta.deploy.bundle import FOLDER
 from moretta.server.running import CONNECTION
-from moretta.shared.exit_codes import ExitCode
+from moretta.shared.core.exit_codes import ExitCode
 from tests.conftest import write_tone_corpus
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]

@@ -14,7 +14,7 @@ from typing import Any
 import psutil
 import pytest
 
-from moretta.shared.exit_codes import ExitCode
+from moretta.shared.core.exit_codes import ExitCode
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 
@@ -30,7 +30,7 @@ audit = { attackers = ["voice-logistic"], bootstrap = 10 }
 """
 AXES = "[axes]\nprivacy.epsilon = [2, 8]\n"
 """A release, an audit and two trainings."""
-COMMAND = [sys.executable, "-m", "moretta.deploy.cli", "sweep"]
+COMMAND = [sys.executable, "-m", "moretta.deploy.cli.main", "sweep"]
 
 
 @pytest.fixture

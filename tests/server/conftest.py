@@ -13,9 +13,9 @@ from flwr.app import Error, Message, RecordDict
 from flwr.app.metadata import Metadata
 from flwr.supercore.task_identity import TaskIdentity
 
-from moretta.server.exchange import Exchange
-from moretta.server.greeting import greet_virtual
-from moretta.shared import wire
+from moretta.server.grid.exchange import Exchange
+from moretta.server.grid.greeting import greet_virtual
+from moretta.shared.messages import wire
 
 sys.path.insert(0, str(Path(__file__).parent))  # `offices` and `ports`, which the network's tests share
 

@@ -290,7 +290,7 @@ class Calls:
         return self.enrollment.Leave(pb.LeaveRequest(), timeout=20)
 
     def relayed(self, call: FleetCall, *, declared: int | None = None, timeout: float = 30) -> FleetReply:
-        from moretta.shared.relay import BODY_BYTES_KEY
+        from moretta.shared.messages.relay import BODY_BYTES_KEY
 
         size = len(call.body) if declared is None else declared
         return self.relay.Call(call, timeout=timeout, metadata=((BODY_BYTES_KEY, str(size)),))

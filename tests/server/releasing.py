@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 from flwr.app import RecordDict
 
-from moretta.shared import wire
-from moretta.shared.corpus.names import Emotion, Level
+from moretta.shared.data.names import Emotion, Level
+from moretta.shared.messages import wire
 from moretta.shared.release import AnonymizerStatement, ReleasedClip, ReleaseWriter
-from moretta.shared.study import Study, parse_study
+from moretta.shared.study.schema import Study, parse_study
 
 STUDY = parse_study({"face": {"enabled": False}})
 Spoil = Callable[[dict[str, Any]], None]

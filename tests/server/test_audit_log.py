@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from moretta.server.audit_log import AuditLog, verify_log
-from moretta.shared.errors import HomeError
+from moretta.shared.core.errors import HomeError
 
 NOW = 1_800_000_000.0
 

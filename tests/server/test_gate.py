@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
-from moretta.server.report.schema import Headline, HeadlineFigure, PrivacyRow
 from moretta.server.stages.gate import judge
-from moretta.shared.study import GateSection
+from moretta.shared.audit.report.schema import Headline, HeadlineFigure, PrivacyRow
+from moretta.shared.study.schema import GateSection
 
 
 def headline(modality: str = "voice", **figures: float) -> Headline:

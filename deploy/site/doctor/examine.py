@@ -8,10 +8,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from moretta.client.identity import Identity
 from moretta.client.policy import Policy
 from moretta.client.settings import of_folder
 from moretta.client.site_home import SiteHome
+from moretta.client.transport.identity import Identity
 from moretta.deploy.site.doctor import here, there
 from moretta.deploy.site.doctor.findings import Finding, Findings
 from moretta.deploy.site.doctor.releases import look_at_releases

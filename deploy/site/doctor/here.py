@@ -7,18 +7,18 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from moretta.client.contact import WAY_BACK
-from moretta.client.identity import Identity
-from moretta.client.own_clips import without
+from moretta.client.clips.own_clips import without
+from moretta.client.clips.withdrawn import Withdrawn
 from moretta.client.policy import Policy
 from moretta.client.site_home import SiteFile, SiteHome
-from moretta.client.withdrawn import Withdrawn
+from moretta.client.transport.contact import WAY_BACK
+from moretta.client.transport.identity import Identity
 from moretta.deploy.bundle import installed_bundle
 from moretta.deploy.site.doctor.findings import Findings
 from moretta.deploy.site.supervisor import read_state
-from moretta.shared.corpus.clips import Corpus
-from moretta.shared.exit_codes import ExitCode
-from moretta.shared.versions import PACKAGES, code_digest, versions
+from moretta.shared.core.exit_codes import ExitCode
+from moretta.shared.core.versions import PACKAGES, code_digest, versions
+from moretta.shared.data.clips import Corpus
 
 _LEAST_BYTES, _FEW_BYTES = 200 * 2**20, 2 * 2**30
 _OVERDUE_SECONDS = 60.0
@@ -61,7 +61,7 @@ def look_at_folder(notes: Findings, home: SiteHome, disk_usage: Callable[[Path],
 
 def look_at_corpus(notes: Findings, said: SiteFile, withdrawn: Withdrawn) -> None:
     """Whether the clips are there, and the speakers whom `site.toml` names, but for those who have withdrawn."""
-    from moretta.shared.corpus.reader import read_corpus
+    from moretta.shared.data.reader import read_corpus
 
     def told(seen: Corpus) -> str:
         own = seen.of(said.speakers) if said.speakers else seen.clips

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from moretta.client.kept import kept_origins
-from moretta.client.origin import Origin, find_changes
+from moretta.client.clips.kept import kept_origins
+from moretta.client.clips.origin import Origin, find_changes
+from moretta.client.clips.withdrawal import kept_studies
 from moretta.client.settings import SiteSettings
-from moretta.client.withdrawal import kept_studies
 from moretta.deploy.site.doctor.findings import Findings
-from moretta.shared.errors import MorettaError
+from moretta.shared.core.errors import MorettaError
 
 _CHECK = "release"
 

@@ -7,16 +7,16 @@ import os
 import socket
 from collections.abc import Callable
 
-from moretta.client import enrollment
-from moretta.client.contact import look_at_authority
-from moretta.client.identity import Identity
+from moretta.client.transport import enrollment
+from moretta.client.transport.contact import look_at_authority
+from moretta.client.transport.identity import Identity
 from moretta.deploy.bundle import installed_bundle
 from moretta.deploy.runtime.proxies import named_proxies
 from moretta.deploy.site.doctor.findings import Findings
+from moretta.shared.core.exit_codes import ExitCode
+from moretta.shared.core.versions import code_digest, versions
 from moretta.shared.enrollment.address import split_address
-from moretta.shared.exit_codes import ExitCode
 from moretta.shared.pb.enrollment_pb2 import InfoReply
-from moretta.shared.versions import code_digest, versions
 
 _AHEAD_SECONDS, _BEHIND_SECONDS = 4.0, 290.0
 """The server takes what was signed up to 5 s ahead of its clock, or 300 s behind it."""

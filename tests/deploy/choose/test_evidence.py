@@ -18,12 +18,12 @@ from moretta.deploy.choose.evidence import (
 from moretta.deploy.choose.plan import SHIPPED, base_of
 from moretta.deploy.choose.rule import Candidate
 from moretta.deploy.choose.write import study_text
-from moretta.deploy.runs import check_names
+from moretta.deploy.cli.runs import check_names
 from moretta.deploy.sweep.done import Audited
 from moretta.deploy.sweep.grid import load_grid, make_grid
-from moretta.server.audit.emotion import EmotionRow
-from moretta.server.audit.rows import AuditRow
-from moretta.shared.study import Study, parse_study
+from moretta.shared.audit.rows import AuditRow
+from moretta.shared.audit.utility import EmotionRow
+from moretta.shared.study.schema import Study, parse_study
 
 
 def attack(value: float, high: float | None, *, attacker: str = "voice-svm", **more: Any) -> AuditRow:

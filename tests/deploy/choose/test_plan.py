@@ -9,7 +9,7 @@ import pytest
 
 from moretta.deploy.choose.plan import plan_choice
 from moretta.deploy.sweep.jobs import SweepPlan
-from moretta.shared.errors import StudyError
+from moretta.shared.core.errors import StudyError
 
 
 def plan(corpus: Path, **changes: Any) -> SweepPlan:

@@ -12,9 +12,9 @@ from moretta.deploy.choose.run import choose_anonymizer
 from moretta.deploy.sweep import run as sweeping
 from moretta.deploy.sweep.done import Audited, Released, Shelf
 from moretta.deploy.sweep.jobs import Job
-from moretta.server.audit.emotion import EmotionRow
-from moretta.server.audit.rows import AuditRow
-from moretta.shared.exit_codes import ExitCode
+from moretta.shared.audit.rows import AuditRow
+from moretta.shared.audit.utility import EmotionRow
+from moretta.shared.core.exit_codes import ExitCode
 
 CANDIDATES = '[[curve]]\nname = "a"\n[[curve]]\nname = "b"\nset = { voice.codebook_size = 16 }\n'
 

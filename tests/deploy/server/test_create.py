@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
-from moretta.deploy.cli import run
+from moretta.deploy.cli.main import run
 from moretta.server.enrollment.authority_files import is_encrypted, load_authority
 from moretta.server.home import ServerHome
 from moretta.server.running import only_server, running_pid, running_server
+from moretta.shared.core.errors import HomeError
+from moretta.shared.core.exit_codes import ExitCode
 from moretta.shared.enrollment.join_string import parse_join_string
-from moretta.shared.errors import HomeError
-from moretta.shared.exit_codes import ExitCode
 
 
 @pytest.fixture

@@ -12,14 +12,14 @@ from typing import Any
 import grpc
 import pytest
 
-from moretta.client.identity import Identity
 from moretta.client.site_home import SiteHome
+from moretta.client.transport.identity import Identity
 from moretta.deploy import bundle
-from moretta.deploy.cli import run
+from moretta.deploy.cli.main import run
 from moretta.deploy.site.doctor import Finding, examine, here, there, worst
 from moretta.deploy.site.doctor.findings import Findings
-from moretta.shared import versions
-from moretta.shared.exit_codes import ExitCode
+from moretta.shared.core import versions
+from moretta.shared.core.exit_codes import ExitCode
 from moretta.shared.pb import enrollment_pb2 as pb
 
 GIB = 2**30

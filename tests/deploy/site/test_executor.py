@@ -23,10 +23,10 @@ from flwr.supercore.runtime import RuntimeHttpClient
 from flwr.supercore.superexec.executor import ExecutionSpec, LaunchResultStatus, factory
 from flwr.supercore.superexec.executor.subprocess_executor import SubprocessExecutor
 
-from moretta.client.bundle_gate import BundleGate
-from moretta.client.identity import openssh_private
-from moretta.client.loopback import self_signed
 from moretta.client.site_home import SiteHome
+from moretta.client.transport.bundle_gate import BundleGate
+from moretta.client.transport.identity import openssh_private
+from moretta.client.transport.loopback import self_signed
 from moretta.deploy.bundle import installed_bundle
 from moretta.deploy.site.executor import ClientAppExecutor
 from moretta.deploy.site.supernode import Runtime, SuperNodeCommand

@@ -10,12 +10,12 @@ import grpc
 import pytest
 from mini_server import MiniServer, mini_server, run
 
-from moretta.client import enrollment
-from moretta.client.identity import Identity
-from moretta.client.link import Link
 from moretta.client.site_home import SiteFile, SiteHome
+from moretta.client.transport import enrollment
+from moretta.client.transport.identity import Identity
+from moretta.client.transport.link import Link
 from moretta.deploy.site.renewal import Renewal
-from moretta.shared.errors import EnrollmentError
+from moretta.shared.core.errors import EnrollmentError
 from moretta.shared.pb.relay_pb2 import FleetCall
 
 SAID = SiteFile(corpus=Path("/corpus"))

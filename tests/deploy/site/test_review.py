@@ -12,19 +12,19 @@ from typing import Any
 import numpy as np
 import pytest
 
-from moretta.client.ledger import Ledger
+from moretta.client.accounting.ledger import Ledger
+from moretta.client.clips.release import make_release
 from moretta.client.policy import PolicyError
-from moretta.client.release import make_release
 from moretta.client.settings import deployed_site
 from moretta.client.site_home import SiteHome
-from moretta.deploy.cli import run
+from moretta.deploy.cli.main import run
 from moretta.deploy.site import review as reviewing
 from moretta.deploy.site.review import review_study
-from moretta.shared.errors import StudyError
-from moretta.shared.exit_codes import ExitCode
+from moretta.shared.core.errors import StudyError
+from moretta.shared.core.exit_codes import ExitCode
 from moretta.shared.features.public_voice import PublicVoice
 from moretta.shared.release import open_release
-from moretta.shared.study import Study, parse_study
+from moretta.shared.study.schema import Study, parse_study
 
 CONTENT = {"name": "two clinics", "face": {"enabled": False}, "voice": {"codebook_size": 16}, "split": {"folds": 2}}
 
@@ -98,7 +98,7 @@ def test_the_page_shows_clips_before_and_after_and_loads_nothing(site: SiteHome,
 
 
 def test_pictures_are_shown_before_and_after(site: SiteHome, tiny_corpus: Path, tmp_path: Path) -> None:
-    from moretta.shared.corpus.media import write_video
+    from moretta.shared.data.media import write_video
 
     rng = np.random.default_rng(1)
     (tiny_corpus / "VideoFlash").mkdir()

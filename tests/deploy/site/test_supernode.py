@@ -16,7 +16,7 @@ import pytest
 from moretta.client.site_home import SiteHome
 from moretta.deploy.runtime import marked
 from moretta.deploy.site.supernode import BASE_SECONDS, CAP_SECONDS, Runtime, SuperNodeCommand, SuperNodeKeeper
-from moretta.shared.errors import HomeError
+from moretta.shared.core.errors import HomeError
 
 FOR_EVER = "import time; time.sleep(60)"
 _RUNTIME = Runtime(1, Path("/r.pem"), Path("/r.key"), Path("/r.secret"))

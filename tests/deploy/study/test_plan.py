@@ -9,9 +9,9 @@ from moretta.deploy.server.desk import opened
 from moretta.deploy.study.plan import plan_again, plan_deployment
 from moretta.server.home import ServerHome
 from moretta.server.registered import sites_gone
-from moretta.shared.errors import StudyError
-from moretta.shared.plan import DeploymentPlan, SimulationPlan, load_plan
-from moretta.shared.study import Study, parse_study
+from moretta.shared.core.errors import StudyError
+from moretta.shared.study.plan import DeploymentPlan, SimulationPlan, load_plan
+from moretta.shared.study.schema import Study, parse_study
 
 STUDY = parse_study({"face": {"enabled": False}})
 

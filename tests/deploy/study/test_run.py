@@ -15,14 +15,14 @@ import pytest
 from moretta.deploy.runtime.control import ControlError, RunStatus
 from moretta.deploy.study import run as module
 from moretta.deploy.study.run import FRUITLESS_ATTEMPTS, StudyRun, reopen
-from moretta.server.attempt import newest_attempt
-from moretta.server.outcome import write_outcome
-from moretta.server.state import RESUME_FILE
-from moretta.shared.atomic import write_atomic
-from moretta.shared.errors import Interrupted
-from moretta.shared.exit_codes import ExitCode
-from moretta.shared.plan import DeploymentPlan, EnrolledSite
-from moretta.shared.study import parse_study
+from moretta.server.stages.attempt import newest_attempt
+from moretta.server.stages.outcome import write_outcome
+from moretta.server.stages.state import RESUME_FILE
+from moretta.shared.core.atomic import write_atomic
+from moretta.shared.core.errors import Interrupted
+from moretta.shared.core.exit_codes import ExitCode
+from moretta.shared.study.plan import DeploymentPlan, EnrolledSite
+from moretta.shared.study.schema import parse_study
 
 RUNNING = RunStatus("running", "", "")
 DIED = RunStatus("finished", "failed", "Task failed with unknown error.")
@@ -62,7 +62,7 @@ class Fake:
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_ASK_SECONDS", 0.0)
-    monkeypatch.setattr("moretta.deploy.watch._WATCH_SECONDS", 0.01)
+    monkeypatch.setattr("moretta.deploy.cli.watch._WATCH_SECONDS", 0.01)
 
 
 @pytest.fixture

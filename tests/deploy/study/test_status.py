@@ -5,15 +5,15 @@ from pathlib import Path
 
 import pytest
 
-from moretta.deploy.cli import run as moretta
+from moretta.deploy.cli.main import run as moretta
 from moretta.deploy.study.status import status_lines, study_status
-from moretta.server.attempt import announce_attempt, only_attempt
-from moretta.server.outcome import write_outcome
-from moretta.server.run import Run, SiteRecord
-from moretta.server.state import save_progress
-from moretta.shared.exit_codes import ExitCode
-from moretta.shared.plan import DeploymentPlan, EnrolledSite
-from moretta.shared.study import Study
+from moretta.server.stages.attempt import announce_attempt, only_attempt
+from moretta.server.stages.context import Run, SiteRecord
+from moretta.server.stages.outcome import write_outcome
+from moretta.server.stages.state import save_progress
+from moretta.shared.core.exit_codes import ExitCode
+from moretta.shared.study.plan import DeploymentPlan, EnrolledSite
+from moretta.shared.study.schema import Study
 
 
 @pytest.fixture

@@ -12,11 +12,11 @@ from moretta.deploy.sweep.collect import collect
 from moretta.deploy.sweep.done import Audited, Released, Shelf, Spent, Trained
 from moretta.deploy.sweep.grid import GridFile, make_grid
 from moretta.deploy.sweep.jobs import Job, SweepPlan, plan_sweep
-from moretta.server import confusion
-from moretta.server.audit.emotion import EmotionRow
-from moretta.server.audit.rows import AuditRow
-from moretta.server.report.schema import PrivacyRow
-from moretta.shared.seeds import derive
+from moretta.shared.audit.metrics import confusion
+from moretta.shared.audit.report.schema import PrivacyRow
+from moretta.shared.audit.rows import AuditRow
+from moretta.shared.audit.utility import EmotionRow
+from moretta.shared.core.seeds import derive
 
 
 def plan_of(corpus: Path, **grid: Any) -> SweepPlan:

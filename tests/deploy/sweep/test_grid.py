@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from moretta.deploy.sweep.grid import Grid, GridFile, load_grid, make_grid, parse_axis, parse_setting
-from moretta.shared.errors import StudyError
-from moretta.shared.study import parse_study
+from moretta.shared.core.errors import StudyError
+from moretta.shared.study.schema import parse_study
 
 
 def grid(text: str) -> Grid:

@@ -10,7 +10,7 @@ import pytest
 from moretta.deploy.sweep import keys
 from moretta.deploy.sweep.grid import GridFile, make_grid
 from moretta.deploy.sweep.jobs import Kind, SweepPlan, plan_sweep
-from moretta.shared.study import Study
+from moretta.shared.study.schema import Study
 
 
 def plan(corpus: Path, *, folds: Any = "one", axes: dict[str, Any] | None = None, **base: Any) -> SweepPlan:
@@ -90,7 +90,7 @@ def test_other_code_and_other_versions_change_everything(tiny_corpus: Path, monk
 def test_an_attacker_whose_weights_were_fetched_since_is_asked(
     tiny_corpus: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from moretta.server.audit.attackers.base import get_attacker
+    from moretta.shared.audit.attackers.base import get_attacker
 
     before = plan(tiny_corpus).jobs
     monkeypatch.setattr(get_attacker("voice-svm"), "missing", classmethod(lambda cls: "no weights"))

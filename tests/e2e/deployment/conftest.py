@@ -23,8 +23,8 @@ sys.path.insert(0, str(Path(__file__).parent))  # `network`, which the tests sha
 from network import MORETTA, Network, Site, StudyRun, chosen, until
 
 from moretta.deploy.simulate import plan_simulation
-from moretta.shared.corpus.reader import read_corpus
-from moretta.shared.study import parse_study
+from moretta.shared.data.reader import read_corpus
+from moretta.shared.study.schema import parse_study
 
 SEED = 4
 """With it, each of three sites has one speaker to train on and one who is held out."""

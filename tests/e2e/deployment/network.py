@@ -18,7 +18,7 @@ from typing import Any
 
 import psutil
 
-from moretta.client.offers import Offers
+from moretta.client.approval.offers import Offers
 from moretta.deploy.runtime import marked
 from moretta.deploy.server.desk import opened
 from moretta.server.home import ServerHome
@@ -326,7 +326,7 @@ class StudyRun:
 
     def digest(self) -> str:
         """Of the study, as it stands in the ledgers."""
-        from moretta.shared.plan import load_plan
+        from moretta.shared.study.plan import load_plan
 
         return load_plan(self.out).study.digest()
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from network import StudyRun
 
-from moretta.client.ledger import Ledger
+from moretta.client.accounting.ledger import Ledger
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1800)]
 

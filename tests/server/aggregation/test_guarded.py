@@ -9,9 +9,9 @@ from flwr.app import Message, MetricRecord, RecordDict
 from moretta.server.aggregation.checks import MAX_NORM, update_problem
 from moretta.server.aggregation.guarded import GuardedStrategy, RoundOutcome
 from moretta.server.aggregation.strategies import STRATEGIES, make_strategy
-from moretta.shared import wire
-from moretta.shared.errors import RunError, StudyError
-from moretta.shared.study import Study
+from moretta.shared.core.errors import RunError, StudyError
+from moretta.shared.messages import wire
+from moretta.shared.study.schema import Study
 
 START = {"w": np.zeros((2, 3), np.float32), "b": np.zeros(2, np.float32)}
 Arrays = dict[str, Any]

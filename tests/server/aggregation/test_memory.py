@@ -12,8 +12,8 @@ from safetensors.numpy import load, save
 from moretta.server.aggregation.guarded import GuardedStrategy
 from moretta.server.aggregation.memory import remembered, remind
 from moretta.server.aggregation.strategies import STRATEGIES, make_strategy
-from moretta.shared import wire
-from moretta.shared.study import Study
+from moretta.shared.messages import wire
+from moretta.shared.study.schema import Study
 
 START = {"w": np.zeros((2, 3), np.float32), "b": np.zeros(2, np.float32)}
 OPTIONS: dict[str, dict[str, Any]] = {

@@ -18,13 +18,13 @@ from moretta.server.aggregation import site_level
 from moretta.server.aggregation.guarded import GuardedStrategy
 from moretta.server.aggregation.site_level import SiteLevelMean
 from moretta.server.aggregation.strategies import make_strategy
-from moretta.shared import wire
-from moretta.shared.errors import RunError
+from moretta.shared.core.errors import RunError
+from moretta.shared.messages import wire
 from moretta.shared.privacy.auditing import Trials, gaussian_lower_bound
 from moretta.shared.privacy.noise import Floats, SeededNoise
 from moretta.shared.privacy.site_level import SitePlan
-from moretta.shared.study import Study
-from moretta.shared.study_aggregation import AVERAGING
+from moretta.shared.study.aggregation import AVERAGING
+from moretta.shared.study.schema import Study
 
 CANARIES, DELTA, CONFIDENCE, SIZE = 400, 1e-5, 0.999, 30.0
 PLAN = SitePlan(noise_multiplier=1.5, clipping_norm=1.0, min_sites=2, curious_sites=0, rounds=1)

@@ -7,8 +7,8 @@ from flwr.app import MetricRecord, RecordDict
 
 from moretta.server.aggregation.guarded import GuardedStrategy
 from moretta.server.aggregation.strategies import make_strategy
-from moretta.shared import wire
-from moretta.shared.study import Study
+from moretta.shared.messages import wire
+from moretta.shared.study.schema import Study
 
 START = {"w": np.full(3, 5.0, np.float32)}
 

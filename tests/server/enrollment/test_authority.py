@@ -11,7 +11,7 @@ from offices import Clock
 
 from moretta.server.enrollment.authority import CertificateAuthority
 from moretta.server.enrollment.authority_files import create_authority, is_encrypted, load_authority
-from moretta.shared.errors import HomeError
+from moretta.shared.core.errors import HomeError
 
 
 def _key() -> ec.EllipticCurvePublicKey:

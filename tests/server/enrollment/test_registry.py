@@ -17,8 +17,8 @@ from moretta.server.enrollment.migrations import HEAD
 from moretta.server.enrollment.models import Base
 from moretta.server.enrollment.registry import Registry
 from moretta.server.refusal import Refusal
+from moretta.shared.core.errors import EnrollmentError, HomeError
 from moretta.shared.enrollment.bootstrap import derive_bootstrap
-from moretta.shared.errors import EnrollmentError, HomeError
 
 
 def _reason(refused: pytest.ExceptionInfo[Refusal]) -> tuple[str, str]:

@@ -12,19 +12,19 @@ import grpc
 import pytest
 from ports import RunningPort, SiteKeys, key_pem, refusal, to_pem
 
-from moretta.client.contact import site_channel
-from moretta.client.countersign import Countersigned
-from moretta.client.identity import Identity, openssh_private
-from moretta.client.ledger import Ledger
-from moretta.client.receipts import receipt_path, stored_receipt
+from moretta.client.accounting.countersign import Countersigned
+from moretta.client.accounting.ledger import Ledger
+from moretta.client.accounting.receipts import receipt_path, stored_receipt
+from moretta.client.transport.contact import site_channel
+from moretta.client.transport.identity import Identity, openssh_private
 from moretta.deploy.server.desk import Desk
 from moretta.server.audit_log import verify_log
 from moretta.server.enrollment import countersign
 from moretta.server.enrollment.countersign import MOST_ENTRIES, Countersigner
 from moretta.server.home import ServerHome, ServerSettings
-from moretta.shared.errors import EnrollmentError, RefusedError
+from moretta.shared.core.errors import EnrollmentError, RefusedError
+from moretta.shared.messages.relay import BODY_BYTES_KEY
 from moretta.shared.pb.enrollment_pb2 import CountersignHeadRequest
-from moretta.shared.relay import BODY_BYTES_KEY
 
 
 @pytest.fixture

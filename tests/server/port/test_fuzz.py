@@ -18,8 +18,8 @@ from ports import Calls, Echo, RunningPort, echo_superlink, refusal
 from starlette.responses import Response
 
 from moretta.server.home import Limits
+from moretta.shared.messages.relay import BODY_BYTES_KEY
 from moretta.shared.pb import enrollment_pb2, relay_pb2
-from moretta.shared.relay import BODY_BYTES_KEY
 
 SERVICES = [
     *enrollment_pb2.DESCRIPTOR.services_by_name.values(),

@@ -28,8 +28,8 @@ from moretta.server.port.limits import Admission
 from moretta.server.refusal import Refusal
 from moretta.server.relay.replay import _P384_ORDER
 from moretta.server.relay.replies import PushedReplies, _session_and_size
+from moretta.shared.messages.relay import FLEET_METHODS
 from moretta.shared.pb.relay_pb2 import FleetCall
-from moretta.shared.relay import FLEET_METHODS
 
 
 def pushed_reply(node: int, source: int, kind: str = "train.voice") -> bytes:

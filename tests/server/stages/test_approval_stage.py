@@ -11,15 +11,15 @@ import numpy as np
 import pytest
 from flwr.app import RecordDict
 
-from moretta.server.inquiry import Answer
-from moretta.server.run import Run, SiteRecord
+from moretta.server.grid.inquiry import Answer
 from moretta.server.stages import SITE_STAGES
 from moretta.server.stages.approval import STAGE, approval_wanted, not_approved, wait_for_approval
-from moretta.shared import wire
-from moretta.shared.errors import RunError
-from moretta.shared.offer import approval_digest, described
-from moretta.shared.plan import DeploymentPlan, EnrolledSite
-from moretta.shared.study import Study, parse_study
+from moretta.server.stages.context import Run, SiteRecord
+from moretta.shared.core.errors import RunError
+from moretta.shared.messages import wire
+from moretta.shared.study.offer import approval_digest, described
+from moretta.shared.study.plan import DeploymentPlan, EnrolledSite
+from moretta.shared.study.schema import Study, parse_study
 
 ARRAYS = {"voice/mean": np.zeros(13, np.float32), "voice/codebook": np.ones((64, 13), np.float32)}
 

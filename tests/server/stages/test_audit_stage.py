@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from moretta.server.run import Run
 from moretta.server.stages.audit import audit, can_be_attacked
-from moretta.shared.corpus.names import EMOTIONS, Level
-from moretta.shared.plan import PlannedSite, SimulationPlan
+from moretta.server.stages.context import Run
+from moretta.shared.data.names import EMOTIONS, Level
 from moretta.shared.release import AnonymizerStatement, ReleasedClip, ReleaseWriter, open_release
-from moretta.shared.study import Study
+from moretta.shared.study.plan import PlannedSite, SimulationPlan
+from moretta.shared.study.schema import Study
 
 
 def released(folder: Path, *clips_of: int) -> Run:

@@ -6,17 +6,17 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from moretta.server.audit.beyond import training
-from moretta.server.audit.beyond.findings import Finding
-from moretta.server.audit.beyond.training import Recipe, attack_training
-from moretta.server.features import model_inputs
-from moretta.server.run import Run
+from moretta.server.stages import training_attacks as training
+from moretta.server.stages.context import Run
+from moretta.server.stages.features import model_inputs
 from moretta.server.stages.train import _keep
-from moretta.shared.corpus.names import EMOTIONS, Level
+from moretta.server.stages.training_attacks import Recipe, attack_training
+from moretta.shared.audit.beyond.findings import Finding
+from moretta.shared.data.names import EMOTIONS, Level
 from moretta.shared.models.emotion import emotion_model, initial_weights
-from moretta.shared.plan import PlannedSite, SimulationPlan
 from moretta.shared.release import AnonymizerStatement, ReleasedClip, ReleaseWriter, open_release
-from moretta.shared.study import Study
+from moretta.shared.study.plan import PlannedSite, SimulationPlan
+from moretta.shared.study.schema import Study
 
 SITES, SPEAKERS, CLIPS = 8, 2, 8
 

@@ -9,19 +9,19 @@ import numpy as np
 import pytest
 from flwr.app import MetricRecord, RecordDict
 
-from moretta.server.run import Run, SiteRecord, Stage, run_stages
 from moretta.server.stages import SITE_STAGES
 from moretta.server.stages import code as stage
 from moretta.server.stages.code import code_wanted, federate_code
-from moretta.shared import wire
-from moretta.shared.errors import RunError
+from moretta.server.stages.context import Run, SiteRecord, Stage, run_stages
+from moretta.shared.core.errors import RunError
 from moretta.shared.features.emotion_words import EmotionWords
 from moretta.shared.features.public_people import synthetic_people
 from moretta.shared.features.speaker_code import PublicRows, SpeakerCode, learn_speaker_code, public_rows
 from moretta.shared.features.taught_code import CODE, LEARNING_RATE, TRAINED
-from moretta.shared.plan import PlannedSite, SimulationPlan
+from moretta.shared.messages import wire
 from moretta.shared.privacy.code_budget import code_step
-from moretta.shared.study import Study, parse_study
+from moretta.shared.study.plan import PlannedSite, SimulationPlan
+from moretta.shared.study.schema import Study, parse_study
 
 TRUE = np.random.default_rng(5).normal(size=(5, 95)).astype(np.float32)
 """What the sites' clips would have the code be."""

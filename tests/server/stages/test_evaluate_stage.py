@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 from flwr.app import RecordDict
 
-from moretta.server.run import Run, SiteRecord
+from moretta.server.stages.context import Run, SiteRecord
 from moretta.server.stages.evaluate import evaluate
-from moretta.shared import wire
-from moretta.shared.corpus.names import EMOTIONS
-from moretta.shared.plan import DeploymentPlan, EnrolledSite
-from moretta.shared.reliability import reliability_counts
-from moretta.shared.study import Study, parse_study
+from moretta.shared.audit.metrics.reliability import reliability_counts
+from moretta.shared.data.names import EMOTIONS
+from moretta.shared.messages import wire
+from moretta.shared.study.plan import DeploymentPlan, EnrolledSite
+from moretta.shared.study.schema import Study, parse_study
 
 LEARNED = parse_study({"fusion": {"kind": "learned"}})
 

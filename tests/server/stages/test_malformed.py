@@ -15,12 +15,12 @@ from safetensors.torch import save_file
 
 from moretta.server.aggregation.guarded import GuardedStrategy, RoundOutcome
 from moretta.server.aggregation.strategies import make_strategy
-from moretta.server.run import Run, SiteRecord
+from moretta.server.stages.context import Run, SiteRecord
 from moretta.server.stages.evaluate import evaluate
 from moretta.server.stages.release import collect_releases
-from moretta.shared import wire
-from moretta.shared.errors import RunError
-from moretta.shared.plan import DeploymentPlan, EnrolledSite
+from moretta.shared.core.errors import RunError
+from moretta.shared.messages import wire
+from moretta.shared.study.plan import DeploymentPlan, EnrolledSite
 
 Spoil = Callable[[RecordDict], RecordDict]
 SENT = {"w": np.zeros(4, np.float32)}

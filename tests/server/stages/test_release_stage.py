@@ -9,16 +9,16 @@ import numpy as np
 import pytest
 from releasing import STUDY, Site, Spoil
 
-from moretta.server.run import Run, SiteRecord
+from moretta.server.stages.context import Run, SiteRecord
 from moretta.server.stages.evaluate import evaluate
 from moretta.server.stages.release import collect_releases
 from moretta.server.stages.report import privacy_rows
-from moretta.shared import wire
-from moretta.shared.corpus.names import Emotion, Level
-from moretta.shared.errors import RunError
-from moretta.shared.plan import DeploymentPlan, EnrolledSite, PlannedSite, SimulationPlan
+from moretta.shared.core.errors import RunError
+from moretta.shared.data.names import Emotion, Level
+from moretta.shared.messages import wire
 from moretta.shared.release import AnonymizerStatement, ReleasedClip, ReleaseWriter
 from moretta.shared.release.format import PrivacyStatement
+from moretta.shared.study.plan import DeploymentPlan, EnrolledSite, PlannedSite, SimulationPlan
 
 
 @pytest.fixture
@@ -277,7 +277,7 @@ def test_an_epsilon_that_a_site_states_too_small_is_named_and_the_computed_one_i
         row = PrivacyStatement(mechanism="noise", unit="clip", epsilon=epsilon)
         return made.model_copy(update={"privacy": (row,)})
 
-    monkeypatch.setattr("moretta.server.claims._Restating.how", lambda study, public, release: statement(9.0))
+    monkeypatch.setattr("moretta.server.stages.claims._Restating.how", lambda study, public, release: statement(9.0))
     told = sites[1].statement.model_copy(update={"anonymizers": (statement(stated),)})
     (sites[1].folder / "statement.json").write_text(told.model_dump_json())
     collect_releases(run, {})

@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 from flwr.app import MetricRecord, RecordDict
 
-from moretta.server.run import Run, SiteRecord
+from moretta.server.stages.context import Run, SiteRecord
+from moretta.server.stages.state import load_progress, save_progress
 from moretta.server.stages.train import train_voice
-from moretta.server.state import load_progress, save_progress
-from moretta.shared import wire
-from moretta.shared.corpus.names import EMOTIONS, Level
-from moretta.shared.plan import DeploymentPlan, EnrolledSite, Plan, SimulationPlan
+from moretta.shared.data.names import EMOTIONS, Level
+from moretta.shared.messages import wire
 from moretta.shared.release import AnonymizerStatement, ReleasedClip, ReleaseWriter, open_release
-from moretta.shared.study import Study, parse_study
+from moretta.shared.study.plan import DeploymentPlan, EnrolledSite, Plan, SimulationPlan
+from moretta.shared.study.schema import Study, parse_study
 
 ROUNDS = 4
 STUDY = {"face": {"enabled": False}, "train": {"rounds": ROUNDS, "strategy": "FedAdam"}}
@@ -151,7 +151,7 @@ def test_a_site_that_is_revoked_during_a_round_is_done_without_and_named(start: 
 
 
 def test_a_stage_with_its_own_minimum_fails_when_a_lost_site_leaves_too_few(start: Callable[..., Run]) -> None:
-    from moretta.shared.errors import RunError
+    from moretta.shared.core.errors import RunError
 
     run = start(stages__train={"min_sites": 3})
     grid: Any = run.exchange.grid
@@ -209,7 +209,7 @@ def test_in_deployment_the_servers_noise_is_the_systems_and_in_a_simulation_the_
 
 
 def test_with_site_level_noise_too_few_sites_are_not_even_asked(start: Callable[..., Run]) -> None:
-    from moretta.shared.errors import RunError
+    from moretta.shared.core.errors import RunError
 
     run = start(aggregation={"dp": "central", "min_sites": 4})
     with pytest.raises(RunError, match="3 sites with training clips of voice; expected at least 4"):
@@ -220,7 +220,7 @@ def test_with_site_level_noise_too_few_sites_are_not_even_asked(start: Callable[
 def test_with_site_level_noise_a_round_that_lost_too_many_ends_the_run_before_anything_is_told(
     start: Callable[..., Run],
 ) -> None:
-    from moretta.shared.errors import RunError
+    from moretta.shared.core.errors import RunError
 
     run = start(aggregation__dp="central")
     grid: Any = run.exchange.grid

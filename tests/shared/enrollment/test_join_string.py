@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from moretta.shared.core.errors import EnrollmentError
 from moretta.shared.enrollment.join_string import (
     PREFIX,
     JoinString,
@@ -16,7 +17,6 @@ from moretta.shared.enrollment.join_string import (
     new_token_id,
     parse_join_string,
 )
-from moretta.shared.errors import EnrollmentError
 
 EXAMPLE = JoinString(
     address="moretta.example.org:8443",

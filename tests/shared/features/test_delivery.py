@@ -3,12 +3,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from moretta.shared.corpus.names import Emotion
-from moretta.shared.corpus.voice import make_voice, synthesize
-from moretta.shared.errors import ClipError
+from moretta.shared.core.errors import ClipError
+from moretta.shared.data.names import Emotion
 from moretta.shared.features.delivery import MEASUREMENTS, delivery, delivery_batch
 from moretta.shared.features.pitch import pitch_track
 from moretta.shared.features.spoken_steps import HOP_OF_STEPS, STEP_SAMPLES, spoken_steps
+from moretta.shared.models.speech import make_voice, synthesize
 
 VOICE = make_voice(3)
 

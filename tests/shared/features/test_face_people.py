@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from moretta.shared.errors import ClipError
+from moretta.shared.core.errors import ClipError
 from moretta.shared.features.face_detectors import FaceBox
 from moretta.shared.features.face_people import find_people
 from moretta.shared.features.faces import FaceCropper

@@ -6,12 +6,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from moretta.shared.corpus.head import make_identity, render_frame
-from moretta.shared.corpus.names import Emotion
-from moretta.shared.errors import ClipError
+from moretta.shared.core.errors import ClipError
+from moretta.shared.data.names import Emotion
 from moretta.shared.features import face_detectors
 from moretta.shared.features.face_detectors import FaceBox, Hog, NoDetector, best_detector
 from moretta.shared.features.faces import FaceCropper, cut
+from moretta.shared.models.head import make_identity, render_frame
 
 
 class Scripted:

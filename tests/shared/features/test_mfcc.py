@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from moretta.shared.errors import ClipError
+from moretta.shared.core.errors import ClipError
 from moretta.shared.features.mfcc import COEFFICIENTS, OUTPUT_RMS, mfcc, mfcc_batch, waveform_from_mfcc
 from moretta.shared.release.format import MAX_SAMPLES
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from moretta.shared.errors import StudyError
+from moretta.shared.core.errors import StudyError
 from moretta.shared.features.public_codes import VECTOR_LIMIT, OwnScale, PublicCodes, make_public_codes, pooled
 from moretta.shared.features.public_voice import PublicVoice, make_public_voice
 

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from moretta.shared.corpus.media import write_wav
-from moretta.shared.errors import StudyError
+from moretta.shared.core.errors import StudyError
+from moretta.shared.data.media import write_wav
 from moretta.shared.features.mfcc import mfcc
 from moretta.shared.features.public_voice import PublicVoice, make_public_voice
 
@@ -36,8 +36,8 @@ def test_restore_undoes_standardise(public):
 
 
 def test_speech_at_any_recording_level_is_mostly_within_three_deviations(public):
-    from moretta.shared.corpus.names import Emotion
-    from moretta.shared.corpus.voice import make_voice, synthesize
+    from moretta.shared.data.names import Emotion
+    from moretta.shared.models.speech import make_voice, synthesize
 
     speech = synthesize(make_voice(99), Emotion.NEU, "IEO", seed=5)
     for gain in (1.0, 0.1, 0.03):

@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from moretta.shared.corpus.media import write_wav
-from moretta.shared.errors import StudyError
+from moretta.shared.core.errors import StudyError
+from moretta.shared.data.media import write_wav
 from moretta.shared.features.delivery import MEASUREMENTS
 from moretta.shared.features.encoder_options import EncoderOptions
 from moretta.shared.features.hidden_units import HiddenUnits

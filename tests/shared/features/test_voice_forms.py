@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from moretta.shared.errors import ReleaseError
+from moretta.shared.core.errors import ReleaseError
 from moretta.shared.features.mfcc import mfcc
 from moretta.shared.features.voice_forms import as_mfcc, as_sequence, as_waveform, frame_count, model_input
 

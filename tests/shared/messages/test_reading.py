@@ -13,13 +13,12 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from moretta.shared import wire
-from moretta.shared.errors import MessageError
-from moretta.shared.messages import REQUESTS, RESPONSES, Message, failure_of, read
+from moretta.shared.core.errors import MessageError
+from moretta.shared.core.printable import printable
+from moretta.shared.messages import REQUESTS, RESPONSES, Message, failure_of, read, wire
 from moretta.shared.messages.base import MAX_DEPTH, depth_of, parse_json
 from moretta.shared.messages.responses import Announced, Evaluated, Hello
-from moretta.shared.printable import printable
-from moretta.shared.study import Study
+from moretta.shared.study.schema import Study
 
 STUDY = Study().model_dump(mode="json")
 STATEMENT = {

@@ -5,7 +5,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from moretta.shared.errors import ReleaseError, StudyError
+from moretta.shared.core.errors import ReleaseError, StudyError
 from moretta.shared.models.autoencoder import (
     Autoencoder,
     AutoencoderSpec,

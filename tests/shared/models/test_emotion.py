@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from moretta.shared.errors import StudyError
+from moretta.shared.core.errors import StudyError
 from moretta.shared.models.emotion import (
     CLASSES,
     MIN_STD,

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 import torch
 
-from moretta.shared.errors import CorpusError, RunError, StudyError
+from moretta.shared.core.errors import CorpusError, RunError, StudyError
 from moretta.shared.models.autoencoder import AutoencoderSpec
 from moretta.shared.models.train_autoencoder import TrainOptions, train_autoencoder, training_steps
 

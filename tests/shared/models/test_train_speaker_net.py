@@ -10,7 +10,7 @@ import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
 
-from moretta.shared.errors import StudyError
+from moretta.shared.core.errors import StudyError
 from moretta.shared.features.encoder_options import EncoderOptions
 from moretta.shared.features.hidden_units import HiddenUnits
 from moretta.shared.features.person_whitening import PersonWhitening

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from moretta.shared.errors import AttackersError
+from moretta.shared.core.errors import AttackersError
 from moretta.shared.pretrained import WEIGHTS, PretrainedFile, cached, fetch, state_of
 from moretta.shared.pretrained import fetch as fetch_package
 from moretta.shared.pretrained.archives import matches, read_member

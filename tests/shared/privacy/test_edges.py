@@ -10,15 +10,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from moretta.shared.errors import StudyError
+from moretta.shared.core.errors import StudyError
 from moretta.shared.privacy.accounting import Accountant, calibrated_noise, epsilon_spent
 from moretta.shared.privacy.composition import composed_epsilon
 from moretta.shared.privacy.dp_sgd import SampledGaussian
 from moretta.shared.privacy.gaussian import Gaussian, calibrated_sigma, gaussian_delta
 from moretta.shared.privacy.laplace import LaplaceVector
 from moretta.shared.privacy.randomized_response import RandomizedResponse
-from moretta.shared.study import parse_study
-from moretta.shared.study_limits import check_limits
+from moretta.shared.study.limits import check_limits
+from moretta.shared.study.schema import parse_study
 
 BOUNDED = settings(max_examples=40, deadline=None)
 

@@ -6,7 +6,7 @@ from typing import Any, get_args
 import numpy as np
 import pytest
 
-from moretta.shared.errors import ReleaseError
+from moretta.shared.core.errors import ReleaseError
 from moretta.shared.privacy.dp_sgd import SampledGaussian
 from moretta.shared.privacy.gaussian import Gaussian
 from moretta.shared.privacy.laplace import LaplaceVector

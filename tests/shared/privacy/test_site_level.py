@@ -15,7 +15,7 @@ from scipy.stats import norm
 from moretta.shared.privacy.clipping import changed, clipped_change
 from moretta.shared.privacy.mechanism import from_record
 from moretta.shared.privacy.site_level import SiteGaussian, SitePlan, mean_sensitivity, plan_site_level
-from moretta.shared.study import parse_study
+from moretta.shared.study.schema import parse_study
 
 
 def planned(rounds: int = 10, **aggregation: Any) -> SitePlan:

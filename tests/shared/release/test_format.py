@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from moretta.shared.errors import ReleaseError
+from moretta.shared.core.errors import ReleaseError
 from moretta.shared.release import format as limits
 from moretta.shared.release.format import check_array
 

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from moretta.shared.corpus.names import Emotion, Level
-from moretta.shared.errors import ReleaseError
+from moretta.shared.core.errors import ReleaseError
+from moretta.shared.data.names import Emotion, Level
 from moretta.shared.release import AnonymizerStatement, Release, ReleasedClip, ReleaseWriter, open_release
 from moretta.shared.release import write as writing
 

@@ -61,7 +61,7 @@ def _spoil_updates(module: Any) -> None:
 def _truncate(name: str) -> None:
     from flwr.app import Array, ArrayRecord
 
-    from moretta.shared import wire
+    from moretta.shared.messages import wire
 
     packed = wire.arrays_to_record
 
@@ -132,11 +132,11 @@ def _hurry(module: Any) -> None:
 
 
 PATCHES: dict[str, Callable[[Any], None]] = {
-    "moretta.client.rounds": _spoil_updates,
-    "moretta.client.anonymize.mfcc_quantizer": _fail_anonymizer,
+    "moretta.client.training.rounds": _spoil_updates,
+    "moretta.client.anonymizers.mfcc_quantizer": _fail_anonymizer,
     "flwr.supernode.fleet_http_client": _send_twice,
     "flwr.supernode.fleet_http_connection": _hurry,
-    "moretta.client.link": _record,
+    "moretta.client.transport.link": _record,
 }
 
 

@@ -1,0 +1,196 @@
+"""What a site's ledger amounts to: losses composed for each clip and each speaker, over studies, rounds, anonymizers.
+
+A loss on the ledger names its cohort, the clips and speakers it is about, under the site's own pseudonyms. Every clip
+and speaker adds up what it was part of; the figures are those of the one that lost most.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Literal
+
+from moretta.client.accounting.ledger import Ledger
+from moretta.shared.core.errors import RefusedError, ReleaseError
+from moretta.shared.privacy.composition import composed_epsilon
+from moretta.shared.privacy.mechanism import Mechanism, from_record
+
+Unit = Literal["clip", "speaker"]
+UNITS: tuple[Unit, ...] = ("clip", "speaker")
+Audience = Literal["server", "model"]
+"""Who learns: `server`, all that leaves, which is the releases and what is trained on anything else than a release;
+`model`, the trained models alone. Training on a release tells whoever has the release nothing more."""
+AUDIENCES: tuple[Audience, ...] = ("server", "model")
+COHORT = "cohort"
+
+
+@dataclass(frozen=True)
+class Cohort:
+    """Which clips of which speakers a loss is about: pseudonyms, sorted."""
+
+    speakers: tuple[tuple[str, tuple[str, ...]], ...]
+
+    @classmethod
+    def of(cls, pairs: Iterable[tuple[str, str]]) -> Cohort:
+        """From pairs of a speaker's and a clip's pseudonym."""
+        clips: dict[str, set[str]] = defaultdict(set)
+        for speaker, clip in pairs:
+            clips[speaker].add(clip)
+        return cls(tuple((speaker, tuple(sorted(clips[speaker]))) for speaker in sorted(clips)))
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of its content, 64 hexadecimal digits."""
+        return hashlib.sha256(json.dumps(self.speakers).encode()).hexdigest()
+
+    @property
+    def clips(self) -> int:
+        """How many clips there are."""
+        return sum(len(clips) for _, clips in self.speakers)
+
+    @property
+    def clips_per_speaker(self) -> list[int]:
+        """In order of pseudonyms."""
+        return [len(clips) for _, clips in self.speakers]
+
+    @property
+    def most_clips(self) -> int:
+        """Clips of the speaker who has most."""
+        return max((len(clips) for _, clips in self.speakers), default=0)
+
+    def members(self, unit: Unit) -> list[str]:
+        """Pseudonyms of all clips, or of all speakers."""
+        if unit == "speaker":
+            return [speaker for speaker, _ in self.speakers]
+        return [clip for _, clips in self.speakers for clip in clips]
+
+
+@dataclass(frozen=True)
+class Loss:
+    """One loss: what it was or would be, about whom, and who learns."""
+
+    cohort: Cohort
+    audiences: tuple[Audience, ...]
+    clip: tuple[Mechanism, ...]
+    """All of them together happen to one clip, the one that loses most."""
+    speaker: tuple[Mechanism, ...]
+    released_by: tuple[str, str] | None = None
+    """Modality and anonymizer of a release; None of any other loss."""
+
+    def of(self, unit: Unit) -> tuple[Mechanism, ...]:
+        """The mechanisms at one unit."""
+        return self.clip if unit == "clip" else self.speaker
+
+    def record(self) -> dict[str, Any]:
+        """The part of a ledger entry that accounts go by."""
+        return {
+            "cohort": self.cohort.digest,
+            "audiences": list(self.audiences),
+            "losses": {unit: [m.record() for m in self.of(unit)] for unit in UNITS},
+        }
+
+
+class Account:
+    """The losses of a ledger, ready to be composed."""
+
+    def __init__(self, losses: Sequence[Loss]) -> None:
+        self._losses = tuple(losses)
+
+    @classmethod
+    def read(cls, ledger: Ledger) -> Account:
+        """All losses of a ledger.
+
+        Raises:
+            RefusedError: an entry that cannot be understood: a loss must not be passed over.
+        """
+        cohorts: dict[str, Cohort] = {}
+        losses: list[Loss] = []
+        for number, entry in enumerate(ledger.all_entries(), start=1):
+            try:
+                if entry["kind"] == COHORT:
+                    cohort = Cohort(tuple((speaker, tuple(clips)) for speaker, clips in entry["speakers"]))
+                    cohorts[cohort.digest] = cohort
+                elif "losses" in entry:
+                    losses.append(_loss(entry, cohorts))
+            except (KeyError, TypeError, ValueError, ReleaseError) as error:
+                raise RefusedError(
+                    f"entry {number} of the privacy ledger cannot be understood ({type(error).__name__})",
+                    expected="an entry of this version or an older one",
+                    fix="install the version of Moretta that wrote it, or a newer one",
+                ) from error
+        return cls(losses)
+
+    def without(self, anonymizers: Collection[str]) -> Account:
+        """The account but for the releases by these anonymizers."""
+        kept = (loss for loss in self._losses if loss.released_by is None or loss.released_by[1] not in anonymizers)
+        return Account(tuple(kept))
+
+    def most_releases(self, anonymizers: Collection[str]) -> int:
+        """How often the clip that was released most, in one modality, was released by any of these anonymizers."""
+        times = Counter[tuple[str, str]]()
+        for loss in self._losses:
+            if loss.released_by is not None and loss.released_by[1] in anonymizers:
+                times.update((loss.released_by[0], clip) for clip in loss.cohort.members("clip"))
+        return max(times.values(), default=0)
+
+    def with_planned(self, planned: Iterable[Loss]) -> Account:
+        """The account as it would be."""
+        return Account((*self._losses, *planned))
+
+    def members(self, unit: Unit) -> int:
+        """How many clips or speakers have lost anything."""
+        return len({member for loss in self._losses for member in loss.cohort.members(unit)})
+
+    def epsilon(self, unit: Unit, audience: Audience, *, delta: float) -> float | None:
+        """What the clip or speaker that lost most has lost; 0.0 if none has, None if there is no finite figure."""
+        worst = 0.0
+        for together in self._together(unit, audience):
+            epsilon = composed_epsilon((m for loss in together for m in loss.of(unit)), delta=delta)
+            if epsilon is None:
+                return None
+            worst = max(worst, epsilon)
+        return worst
+
+    def _together(self, unit: Unit, audience: Audience) -> list[list[Loss]]:
+        """The different sets of losses that single members have: many members share one."""
+        losses = [loss for loss in self._losses if audience in loss.audiences]
+        member_of: dict[str, list[str]] = defaultdict(list)
+        for cohort in {loss.cohort.digest: loss.cohort for loss in losses}.values():
+            for member in cohort.members(unit):
+                member_of[member].append(cohort.digest)
+        patterns = {frozenset(digests) for digests in member_of.values()}
+        return [[loss for loss in losses if loss.cohort.digest in pattern] for pattern in patterns]
+
+
+def note_cohort(ledger: Ledger, cohort: Cohort, *, key: str) -> None:
+    """Write a cohort to the ledger if it is not there yet: losses then name it by its digest.
+
+    Args:
+        key: fingerprint of the key that made the pseudonyms. Under another key the same clip would have another name,
+            and what it has lost so far would be forgotten.
+
+    Raises:
+        RefusedError: the ledger was written under another key.
+    """
+    known = ledger.entries(COHORT)
+    others = {entry["key"] for entry in known} - {key}
+    if others:
+        raise RefusedError(
+            "a pseudonym key that is not the one this privacy ledger was written under",
+            expected=f"the key of fingerprint {sorted(others)[0]}",
+            fix="restore pseudonym.key from the same copy as the ledger: they belong together",
+        )
+    if all(entry["cohort"] != cohort.digest for entry in known):
+        ledger.spend(COHORT, cohort=cohort.digest, key=key, speakers=[[s, list(clips)] for s, clips in cohort.speakers])
+
+
+def _loss(entry: dict[str, Any], cohorts: dict[str, Cohort]) -> Loss:
+    clip, speaker = (tuple(from_record(record) for record in entry["losses"][unit]) for unit in UNITS)
+    released_by = (
+        (str(entry["modality"]), str(entry["anonymizer"])) if {"modality", "anonymizer"} <= entry.keys() else None
+    )
+    return Loss(cohorts[entry["cohort"]], tuple(entry["audiences"]), clip, speaker, released_by)

@@ -1,0 +1,136 @@
+"""How much a site lets its clips and speakers lose in all, over every study: checked before anything is written."""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from moretta.client.accounting.account import AUDIENCES, UNITS, Account, Audience, Loss, Unit, note_cohort
+from moretta.client.accounting.ledger import Ledger
+from moretta.shared.core.errors import BudgetError
+
+Limit = Annotated[float, Field(gt=0, allow_inf_nan=True)]
+
+
+class Budget(BaseModel):
+    """Limits on epsilon, at `delta`, for the clip and for the speaker that lose most. `inf` means no limit.
+
+    `server` counts all that leaves the site, releases above all; `model` counts what the trained models alone tell.
+    Releases by anonymizers that the policy lets out without a guarantee have no epsilon that says anything; for these
+    `unguaranteed` counts how often one clip is released, in one modality. A study that is run again, or goes on after a
+    crash, sends the release it has, and counts once.
+
+    The defaults let some studies of the usual size through and none without end: an epsilon of 30 is still a
+    statement about a clip, one of 1,000 about a speaker with 80 clips is only a brake.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    server_clip: Limit = 30.0
+    server_speaker: Limit = 1000.0
+    model_clip: Limit = 30.0
+    model_speaker: Limit = 10000.0
+    unguaranteed: Annotated[int, Field(ge=0)] = 5
+    delta: Annotated[float, Field(gt=0, lt=1)] = 1e-3
+
+    def limit(self, unit: Unit, audience: Audience) -> float:
+        """One of the four limits."""
+        value: float = getattr(self, f"{audience}_{unit}")
+        return value
+
+    @classmethod
+    def unlimited(cls) -> Budget:
+        """No limit at all: where whoever runs the study holds the clips."""
+        return cls(
+            server_clip=math.inf,
+            server_speaker=math.inf,
+            model_clip=math.inf,
+            model_speaker=math.inf,
+            unguaranteed=sys.maxsize,
+        )
+
+    def check(self, account: Account, planned: Sequence[Loss], *, without_guarantee: Collection[str] = ()) -> None:
+        """Refuse losses that would lead beyond a limit.
+
+        Args:
+            account: what was lost so far.
+            planned: what comes to it.
+            without_guarantee: anonymizers whose releases are counted, and not added up.
+
+        Raises:
+            BudgetError: naming the limit, what has been spent and what it would become.
+        """
+        after = account.with_planned(planned)
+        self._check_count(account, after, without_guarantee)
+        account, after = account.without(without_guarantee), after.without(without_guarantee)
+        planned = [loss for loss in planned if loss.released_by is None or loss.released_by[1] not in without_guarantee]
+        for audience in AUDIENCES:
+            for unit in UNITS:
+                limit = self.limit(unit, audience)
+                if limit == math.inf or not any(audience in loss.audiences for loss in planned):
+                    continue
+                epsilon = after.epsilon(unit, audience, delta=self.delta)
+                if epsilon is None or epsilon > limit * (1 + 1e-9):
+                    before = account.epsilon(unit, audience, delta=self.delta)
+                    raise BudgetError(
+                        f"a {unit} would lose {_figure(epsilon)} to the {audience}, after {_figure(before)} so far",
+                        expected=f"at most {limit:g} at delta {self.delta:g} (budget.{audience}_{unit})",
+                        fix="take part in a study that asks for less, or raise the limit in policy.toml, as those on "
+                        "the recordings agree",
+                    )
+
+    def _check_count(self, account: Account, after: Account, anonymizers: Collection[str]) -> None:
+        times, before = after.most_releases(anonymizers), account.most_releases(anonymizers)
+        if times > self.unguaranteed and times > before:
+            raise BudgetError(
+                f"a clip would be released {times} times without a guarantee, after {before} so far",
+                expected=f"at most {self.unguaranteed} times (budget.unguaranteed)",
+                fix="take part in a study whose anonymizers guarantee something, or raise the limit in policy.toml, as "
+                "those on the recordings agree",
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class Purse:
+    """A site's ledger with the limits on it: the one way to spend."""
+
+    ledger: Ledger
+    key: str
+    """Fingerprint of the key that made the pseudonyms of clips and speakers."""
+    budget: Budget
+    without_guarantee: tuple[str, ...] = ()
+    """Anonymizers that the policy lets release beyond its limit on epsilon."""
+
+    def spend(self, kind: str, loss: Loss, **entry: Any) -> None:
+        """Write a loss to the ledger and return only when it is on disk.
+
+        No other process can spend between the look at the limits and the entry.
+
+        Raises:
+            BudgetError: the loss would lead beyond a limit; it is not written then.
+            RefusedError: the ledger is broken, older than the server knows, or of another key.
+        """
+        note_cohort(self.ledger, loss.cohort, key=self.key)
+        self.ledger.spend(
+            kind, check=lambda ledger: self._check(Account.read(ledger), [loss]), **entry, **loss.record()
+        )
+
+    def check(self, planned: Sequence[Loss]) -> None:
+        """Refuse what is planned if it would lead beyond a limit; nothing is written.
+
+        Raises:
+            BudgetError: it would.
+        """
+        self._check(Account.read(self.ledger), planned)
+
+    def _check(self, account: Account, planned: Sequence[Loss]) -> None:
+        self.budget.check(account, planned, without_guarantee=self.without_guarantee)
+
+
+def _figure(epsilon: float | None) -> str:
+    return "more than any epsilon" if epsilon is None else f"epsilon {epsilon:.3f}"

@@ -1,0 +1,169 @@
+"""The privacy ledger of a site: every loss on disk before the data leaves, append-only, hash-chained.
+
+A crash between writing an entry and sending the data over-counts; nothing under-counts. Several processes may write:
+each appends under a lock, behind what the others have written, so the chain never forks.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import secrets
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from moretta.client.accounting.receipts import receipt_path, stored_receipt
+from moretta.shared.core.atomic import append_line, naming, sync_folder
+from moretta.shared.core.errors import RefusedError
+from moretta.shared.privacy.chain import START, entry_digest, linked
+
+Record = dict[str, Any]
+Check = Callable[["Ledger"], None]
+
+
+class Ledger:
+    """An append-only JSON-lines file in which every line carries the hash of the one before.
+
+    Args:
+        path: of the file; it need not be there yet. The server's last receipt lies beside it.
+        clock: seconds since 1970, for the time of an entry.
+
+    Raises:
+        RefusedError: on opening, if the chain is broken or ends before the last head that the server countersigned;
+            the site then releases nothing.
+    """
+
+    def __init__(self, path: Path, *, clock: Callable[[], float] = time.time) -> None:
+        self._path = path
+        self._clock = clock
+        self._records: list[Record] = []
+        self._bytes = 0
+        """Of the whole lines that were read."""
+        if path.exists():
+            with self._opened(os.O_RDONLY, fcntl.LOCK_SH) as descriptor:
+                self._read_on(descriptor)
+        self._check_receipt()
+
+    @property
+    def head(self) -> str:
+        """Hash of the last entry, 64 hexadecimal digits."""
+        return str(self._records[-1]["hash"]) if self._records else START
+
+    @property
+    def length(self) -> int:
+        """Number of entries."""
+        return len(self._records)
+
+    @property
+    def digests(self) -> list[str]:
+        """SHA-256 of each entry, oldest first: with them, and without the entries, anybody can recompute the head."""
+        return [entry_digest(record["entry"]) for record in self._records]
+
+    def all_entries(self) -> list[dict[str, Any]]:
+        """Every entry, oldest first."""
+        return [record["entry"] for record in self._records]
+
+    def entries(self, kind: str, **match: Any) -> list[dict[str, Any]]:
+        """Entries of one kind whose fields equal `match`, oldest first."""
+        return [e for e in self.all_entries() if e["kind"] == kind and all(e.get(k) == v for k, v in match.items())]
+
+    def spend(self, kind: str, *, check: Check | None = None, **entry: Any) -> None:
+        """Write one entry and return only when it is on disk.
+
+        Args:
+            kind: of the entry.
+            check: called with this ledger while no other process can write, behind all that others have written; what
+                it raises keeps the entry from being written.
+            entry: plain JSON.
+        """
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        new = not self._path.exists()
+        with self._opened(os.O_RDWR | os.O_CREAT | os.O_APPEND, fcntl.LOCK_EX) as descriptor:
+            self._read_on(descriptor)
+            self._check_receipt()
+            if os.fstat(descriptor).st_size > self._bytes:
+                # A kill during a write left a line without its end. Its data never left: it is cut off.
+                os.ftruncate(descriptor, self._bytes)
+            if check is not None:
+                check(self)
+            salt = secrets.token_hex(16)  # equal losses must not make equal entries, nor digests tell what they are of
+            content = {"kind": kind, "at": int(self._clock()), "salt": salt, **entry}
+            record = {"entry": content, "previous": self.head, "hash": linked(self.head, entry_digest(content))}
+            self._append(descriptor, record)
+        if new:
+            sync_folder(self._path.parent)
+
+    def _append(self, descriptor: int, record: Record) -> None:
+        try:
+            with naming(self._path):
+                written = append_line(descriptor, json.dumps(record, sort_keys=True, allow_nan=False))
+                os.fsync(descriptor)
+        except OSError:
+            os.ftruncate(descriptor, self._bytes)
+            raise
+        self._records.append(record)
+        self._bytes += written
+
+    @contextmanager
+    def _opened(self, flags: int, lock: int) -> Iterator[int]:
+        descriptor = os.open(self._path, flags | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(descriptor, lock)  # ends with the descriptor, and with the process
+            yield descriptor
+        finally:
+            os.close(descriptor)
+
+    def _read_on(self, descriptor: int) -> None:
+        """Read what was appended since. A last line without its end is left alone: nobody writes while this reads."""
+        size = os.fstat(descriptor).st_size
+        if size < self._bytes:
+            raise RefusedError(f"the privacy ledger {self._path} has become shorter", fix=_WAY_BACK)
+        data = b""
+        while len(data) < size - self._bytes:
+            data += os.pread(descriptor, size - self._bytes - len(data), self._bytes + len(data))
+        whole = data[: data.rfind(b"\n") + 1]
+        for line in whole.splitlines():
+            self._records.append(self._checked(line))
+        self._bytes += len(whole)
+
+    def _checked(self, line: bytes) -> Record:
+        try:
+            record: Record = json.loads(line)
+            intact = (
+                record["previous"] == self.head
+                and record["hash"] == linked(self.head, entry_digest(record["entry"]))
+                and isinstance(record["entry"]["kind"], str)
+            )
+        except (ValueError, KeyError, TypeError):
+            intact = False
+        if not intact:
+            raise RefusedError(
+                f"the privacy ledger {self._path} is broken at line {self.length + 1}",
+                expected="an unchanged chain of entries",
+                fix=_WAY_BACK,
+            )
+        return record
+
+    def _check_receipt(self) -> None:
+        receipt = stored_receipt(receipt_path(self._path))
+        if receipt is None:
+            return
+        if self.length < receipt.length:
+            raise RefusedError(
+                f"the privacy ledger {self._path} has {self.length} entries",
+                expected=f"at least {receipt.length}, which the server has countersigned",
+                fix=_WAY_BACK,
+            )
+        if receipt.length and self._records[receipt.length - 1]["hash"] != receipt.head:
+            raise RefusedError(
+                f"the privacy ledger {self._path} is not the one whose head the server has countersigned",
+                expected=f"the head {receipt.head} at entry {receipt.length}",
+                fix=_WAY_BACK,
+            )
+
+
+_WAY_BACK = "restore the ledger from a copy that is not older; never delete or shorten it"

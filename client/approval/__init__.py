@@ -1,0 +1,1 @@
+"""What the steward approves before a site responds."""

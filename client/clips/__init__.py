@@ -1,0 +1,1 @@
+"""A site's clips: names, release, records of what left, withdrawal."""

@@ -1,0 +1,398 @@
+"""A site makes its release: read, anonymize, account, write. Nothing that failed on the way is in it.
+
+The ledger has the loss before the release has a statement, and without a statement a release cannot be opened.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from moretta.client.accounting.account import Audience, Cohort, Loss
+from moretta.client.anonymizers.registry import Anonymizer, Speaker, get_anonymizer
+from moretta.client.clips.names import StudyNames
+from moretta.client.clips.origin import Origin, check_unchanged
+from moretta.client.clips.own_clips import site_corpus
+from moretta.client.settings import SiteSettings
+from moretta.client.training.data import save_public_scale
+from moretta.client.training.held_out import of_released
+from moretta.client.training.training_plan import cohorts, plan_training
+from moretta.shared.core.errors import ClipError, ReleaseError
+from moretta.shared.data.clips import Clip, Corpus
+from moretta.shared.features.faces import check_frames
+from moretta.shared.features.mfcc import check_samples
+from moretta.shared.features.public_arrays import Rule, Rules, check_public
+from moretta.shared.features.public_voice import PublicVoice
+from moretta.shared.privacy.noise import NoiseSource, SeededNoise, SystemNoise
+from moretta.shared.release import (
+    AnonymizerStatement,
+    Release,
+    ReleasedClip,
+    ReleaseWriter,
+    open_release,
+)
+from moretta.shared.release.format import STATEMENT_FILE, Modality, age_group, check_array
+from moretta.shared.release.pseudonym import PseudonymKey
+from moretta.shared.study.fusion import ModelKind
+from moretta.shared.study.schema import Study
+
+Array = npt.NDArray[Any]
+BATCH_CLIPS = 8
+
+
+@dataclass
+class _Channel:
+    """One modality on its way out."""
+
+    anonymizer: Anonymizer
+    read: Callable[[Clip], Array | None]
+    """Reads the raw clip; None if it has not this modality."""
+    sizes: dict[int, list[int]] = field(default_factory=lambda: defaultdict(list))
+    """Released frames of each clip, by speaker."""
+    released: list[tuple[str, str]] = field(default_factory=list)
+    """Speaker and clip of everything that is released, as the ledger calls them."""
+    fitted_on: list[tuple[str, str]] = field(default_factory=list)
+    """Those of every clip that the anonymizer looked at when it was fitted: what is released tells of them too."""
+    readable: set[str] = field(default_factory=set)
+    """Names of the clips that could be read: these may show in what is released."""
+
+    def loss(self) -> Loss:
+        """What this release costs whom. DP-SGD accounts for a clip's own part in training, not for what it has moved in
+        other clips' releases: where the anonymizer was fitted, models may tell that, too."""
+        losses = self.anonymizer.losses(self.numbered_sizes())
+        audiences: tuple[Audience, ...] = ("server", "model") if self.fitted_on else ("server",)
+        named = (self.anonymizer.modality, self.anonymizer.name)
+        return Loss(Cohort.of([*self.released, *self.fitted_on]), audiences, losses["clip"], losses["speaker"], named)
+
+    def numbered_sizes(self) -> dict[str, list[int]]:
+        """The sizes without the numbers of the speakers."""
+        return {str(number): frames for number, frames in enumerate(self.sizes.values())}
+
+
+def make_release(
+    settings: SiteSettings,
+    study: Study,
+    shared: dict[str, Array],
+    *,
+    folder: Path | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Release:
+    """Make this site's release for a study, or open the one that was made before: noise is drawn once.
+
+    Args:
+        shared: what the coordinator made in public, by name.
+        folder: where to; default the site's own place for this study.
+        progress: called with clips done and in all.
+
+    Raises:
+        StudyError: public arrays that the study's anonymizers do not take, or with values that cannot be.
+        PolicyError: the site's policy refuses it; nothing is on the ledger then, and nothing can be opened.
+    """
+    is_kept = settings.policy is not None and folder is None
+    folder = folder or settings.releases / study.digest()[:16]
+    if (folder / STATEMENT_FILE).exists():
+        return open_release(folder)
+    if folder.exists():
+        shutil.rmtree(folder)  # half of a release, from a run that was ended
+    if settings.policy is not None:
+        settings.policy.check_study(study)
+    channels = _channels(study, shared)  # refuses arrays that cannot be, before a clip is read
+    corpus, clips = site_corpus(settings, study)
+    if settings.policy is not None:
+        settings.policy.check_clips(len(clips), len({clip.speaker for clip in clips}))
+        settings.policy.check_codebook(study, len(clips))
+    pseudonyms = settings.pseudonyms()
+    origin = Origin.take(settings, study, corpus, clips, tuple(channels)) if is_kept else None
+    for modality, channel in channels.items():
+        channel.anonymizer.keep_in(settings.remembered)
+        channel.anonymizer.fit(_raw(channel, clips, pseudonyms), _noise(settings, modality, "fit"))
+        if channel.anonymizer.learns_emotions:
+            channel.anonymizer.learn_emotions(_labelled(channel, clips))
+    writer = ReleaseWriter(
+        folder,
+        forms={m: c.anonymizer.form for m, c in channels.items()},
+        codebook=channels["voice"].anonymizer.codebook if "voice" in channels else None,
+    )
+    writer.dropped.update(d.reason for d in _own_drops(corpus, settings))
+    describe = _Describer(corpus, settings.names(study), attributes=study.audit.attributes)
+    ordered = _ordered(clips, settings, study)
+    for start in range(0, len(ordered), BATCH_CLIPS):
+        batch = ordered[start : start + BATCH_CLIPS]
+        arrays = {
+            m: _anonymized(c, batch, [_noise(settings, m, str(clip.name)) for clip in batch], writer.dropped, m)
+            for m, c in channels.items()
+        }
+        for index, clip in enumerate(batch):
+            _write(writer, channels, clip, describe, {m: out[index] for m, out in arrays.items()})
+        if progress is not None:
+            progress(min(start + BATCH_CLIPS, len(ordered)), len(ordered))
+    statements = tuple(_statement(c, settings) for c in channels.values())
+    if settings.policy is not None:
+        settings.policy.check_clips(writer.clips, writer.speakers)
+        settings.policy.check_release(statements)
+    if origin is not None:
+        check_unchanged(origin, settings)
+        origin.of_those({modality: channel.readable for modality, channel in channels.items()}).save(folder)
+    _account(settings, study, list(zip(channels.values(), statements, strict=True)))
+    save_public_scale(folder, shared)
+    writer.finish(site=settings.name, study=study.digest(), anonymizers=statements)
+    return open_release(folder)
+
+
+def _ordered(clips: Sequence[Clip], settings: SiteSettings, study: Study) -> Sequence[Clip]:
+    """Clips in an order that the site's key gives for this study alone. Which shard a clip is in would else tell where
+    in the corpus it comes, in every study alike. A seeded site hides nothing, and keeps the order of its corpus."""
+    if settings.simulated_seed is not None:
+        return clips
+    key = settings.pseudonyms()
+    return sorted(clips, key=lambda clip: key.rank(f"order {study.digest()} {clip.name}"))
+
+
+@dataclass(frozen=True, slots=True)
+class _Describer:
+    """What is told of a clip: pseudonyms, labels and, if the study audits them, sex and age group."""
+
+    corpus: Corpus
+    names: StudyNames
+    attributes: bool
+
+    def __call__(self, clip: Clip) -> ReleasedClip:
+        speaker = self.corpus.speakers.get(clip.speaker) if self.attributes else None
+        who, what = map(self.names.released, self.own(clip))
+        return ReleasedClip(
+            clip=what,
+            speaker=who,
+            emotion=clip.label,
+            sentence=clip.name.sentence,
+            level=clip.name.level,
+            sex=speaker.sex if speaker and speaker.sex in ("female", "male") else None,  # type: ignore[arg-type]
+            age_group=age_group(speaker.age) if speaker else None,
+        )
+
+    def own(self, clip: Clip) -> tuple[str, str]:
+        """The ledger's names of the speaker and of the clip."""
+        return self.names.key.speaker(clip.speaker), self.names.key.clip(str(clip.name))
+
+
+def _write(
+    writer: ReleaseWriter,
+    channels: dict[Modality, _Channel],
+    clip: Clip,
+    describe: _Describer,
+    arrays: dict[Modality, Array | None],
+) -> None:
+    """Add one clip to the release, or count it if no modality of it came through."""
+    usable: dict[Modality, Array] = {m: a for m, a in arrays.items() if a is not None}
+    if not usable:
+        writer.dropped["clip-without-release"] += 1
+        return
+    writer.add(describe(clip), usable)
+    for modality, array in usable.items():
+        channels[modality].sizes[clip.speaker].append(channels[modality].anonymizer.frames(array))
+        channels[modality].released.append(describe.own(clip))
+
+
+def _account(settings: SiteSettings, study: Study, made: Sequence[tuple[_Channel, AnonymizerStatement]]) -> None:
+    """Write what is released to the ledger, if that and the training that follows keep within the site's budget.
+
+    Raises:
+        BudgetError: they would not; nothing is on the ledger then.
+    """
+    purse = settings.purse()
+    losses = [channel.loss() for channel, _ in made if channel.released]
+    purse.check([*losses, *_training(settings, study, [channel for channel, _ in made])])
+    for channel, statement in made:
+        if not channel.released:
+            continue
+        purse.spend(
+            "release",
+            channel.loss(),
+            study=study.digest(),
+            modality=statement.modality,
+            anonymizer=statement.name,
+            version=statement.version,
+            noise=statement.noise,
+            privacy=[p.model_dump() for p in statement.privacy],
+        )
+
+
+def _training(settings: SiteSettings, study: Study, channels: Sequence[_Channel]) -> Iterator[Loss]:
+    """What training on this release will cost by the study's last round."""
+    if not study.privacy.dp_sgd:
+        return
+    pairs: dict[ModelKind, list[tuple[str, str]]] = {}
+    for channel in channels:
+        tested = of_released(settings, study, frozenset(speaker for speaker, _ in channel.released))
+        pairs[channel.anonymizer.modality] = [pair for pair in channel.released if pair[0] not in tested]
+    for kind, cohort in cohorts(study, pairs, settings.names(study).released).items():
+        if cohort.clips:
+            yield plan_training(study, cohort.clips_per_speaker, kind).loss(cohort, study.train.rounds)
+
+
+def public_rules(study: Study) -> Rules:
+    """What each public array of a request for a release may be; no other may be in it.
+
+    MFCC of a public voice are sent for every voice: emotion models are scaled by them.
+    """
+    rules: dict[str, Rule] = {}
+    for modality in study.modalities:
+        rules |= get_anonymizer(modality, study.section(modality).anonymizer).public_rules(study)
+    if study.voice.enabled:
+        rules = {**PublicVoice.rules(study.voice.coefficients, optional=True), **rules}
+    return rules
+
+
+def fits(study: Study, shared: dict[str, Array]) -> None:
+    """Whether public arrays are those that a study's anonymizers need.
+
+    Raises:
+        StudyError: they are not.
+        ReleaseError: they are no arrays of this kind.
+    """
+    _channels(study, shared)
+
+
+def _channels(study: Study, shared: dict[str, Array]) -> dict[Modality, _Channel]:
+    check_public(shared, public_rules(study))
+    channels: dict[Modality, _Channel] = {}
+    if study.voice.enabled:
+        voice = get_anonymizer("voice", study.voice.anonymizer).from_study(study, shared)
+        channels["voice"] = _Channel(voice, _read_voice)
+    if study.face.enabled:
+        face = get_anonymizer("face", study.face.anonymizer).from_study(study, shared)
+        channels["face"] = _Channel(face, lambda clip: _read_face(clip, study.face.fps))
+    return channels
+
+
+def _read_voice(clip: Clip) -> Array | None:
+    from moretta.shared.data.recordings import read_sound
+
+    sound = read_sound(clip)
+    return None if sound is None else check_samples(sound)
+
+
+def _read_face(clip: Clip, fps: float) -> Array | None:
+    from moretta.shared.data.recordings import read_pictures
+
+    frames = read_pictures(clip, fps=fps)
+    if frames is not None:
+        check_frames(frames)
+    return frames
+
+
+def _raw(channel: _Channel, clips: Iterable[Clip], pseudonyms: PseudonymKey) -> Iterator[tuple[Speaker, Array]]:
+    """Raw clips, each noted as it is handed out."""
+    for clip in clips:
+        try:
+            raw = channel.read(clip)
+        except Exception:  # noqa: S112 - counted when the clip's turn comes
+            continue
+        if raw is not None:
+            channel.readable.add(str(clip.name))
+            channel.fitted_on.append((pseudonyms.speaker(clip.speaker), pseudonyms.clip(str(clip.name))))
+            yield _speaker_key(clip), raw
+
+
+def _labelled(channel: _Channel, clips: Iterable[Clip]) -> Iterator[tuple[Speaker, Array, int]]:
+    """The same clips with their emotions, which a release tells of anyway."""
+    for clip in clips:
+        try:
+            raw = channel.read(clip)
+        except Exception:  # noqa: S112 - counted when the clip's turn comes
+            continue
+        if raw is not None:
+            yield _speaker_key(clip), raw, clip.label.class_index
+
+
+def _speaker_key(clip: Clip) -> Speaker:
+    return str(clip.speaker)
+
+
+def _anonymized(
+    channel: _Channel,
+    clips: Sequence[Clip],
+    noise: Sequence[NoiseSource],
+    dropped: Counter[str],
+    modality: Modality,
+) -> list[Array | None]:
+    """Released arrays of a batch; None where the clip lacks the modality or failed (counted)."""
+    readable: list[tuple[int, Array]] = []
+    for index, clip in enumerate(clips):
+        try:
+            raw = channel.read(clip)
+        except ClipError as error:
+            dropped[f"{modality}-{error.reason}"] += 1
+            continue
+        except Exception:  # a decoder's own defect must not cost the site its other clips
+            dropped[f"{modality}-unreadable"] += 1
+            continue
+        if raw is None:
+            dropped[f"{modality}-missing"] += 1
+        else:
+            channel.readable.add(str(clip.name))
+            readable.append((index, raw))
+    out: list[Array | None] = [None] * len(clips)
+    if not readable:
+        return out
+    try:
+        rows = [i for i, _ in readable]
+        released = channel.anonymizer.release(
+            [raw for _, raw in readable], [noise[i] for i in rows], [_speaker_key(clips[i]) for i in rows]
+        )
+        results = list(zip(readable, released, strict=True))
+    except Exception:
+        dropped[f"{modality}-anonymizer-failed"] += len(readable)
+        return out
+    for (index, _), result in results:
+        try:
+            out[index] = _checked(channel.anonymizer, result)
+        except ClipError as error:
+            dropped[f"{modality}-{error.reason}"] += 1
+    return out
+
+
+def _checked(anonymizer: Anonymizer, result: Array | Exception) -> Array:
+    """What an anonymizer gave for one clip, if it may be released.
+
+    Raises:
+        ClipError: the anonymizer's own, or reason `anonymizer-failed` or `check-failed`.
+    """
+    if isinstance(result, ClipError):
+        raise result
+    if not isinstance(result, np.ndarray):
+        raise ClipError("anonymizer-failed", f"{type(result).__name__} in place of an array")
+    codebook = anonymizer.codebook
+    try:
+        check_array(
+            anonymizer.modality, anonymizer.form, result, codebook_size=None if codebook is None else len(codebook)
+        )
+    except ReleaseError as error:
+        raise ClipError("check-failed", error.message) from error
+    return result
+
+
+def _noise(settings: SiteSettings, modality: Modality, purpose: str) -> NoiseSource:
+    if settings.simulated_seed is None:
+        return SystemNoise()
+    return SeededNoise(settings.simulated_seed, settings.name, modality, purpose)
+
+
+def _statement(channel: _Channel, settings: SiteSettings) -> AnonymizerStatement:
+    return channel.anonymizer.statement(
+        channel.numbered_sizes(), "system" if settings.simulated_seed is None else "seeded"
+    )
+
+
+def _own_drops(corpus: Corpus, settings: SiteSettings) -> Iterator[Any]:
+    """Files the reader could not use, as far as their names tell that they are this site's."""
+    prefixes = tuple(f"{speaker:04d}_" for speaker in settings.speakers)
+    for drop in corpus.dropped:
+        if not prefixes or Path(drop.file).name.startswith(prefixes):
+            yield drop

@@ -1,0 +1,214 @@
+"""A person withdraws: their clips are not read again, what was made with them is removed, and the records say so.
+
+What has left cannot be called back from here. `still_out` says where it is.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from moretta.client.accounting.account import COHORT
+from moretta.client.accounting.ledger import Ledger
+from moretta.client.anonymizers.speaker_references import forget_speaker
+from moretta.client.clips import withdrawn
+from moretta.client.clips.kept import kept_origins, remove_kept
+from moretta.client.clips.origin import Origin
+from moretta.client.clips.sent import Line, about, all_sent
+from moretta.client.clips.withdrawn import Withdrawn, WithdrawnFile, content_digest
+from moretta.client.settings import SiteSettings
+from moretta.shared.core.errors import CorpusError, HomeError, MorettaError, RefusedError
+from moretta.shared.release.format import STATEMENT_FILE
+
+WITHDRAWN_KIND = "withdrawn"
+CONSENT_KIND = "consent-again"
+"""Ledger entries that name a person by pseudonym. They have no loss: what was lost stays lost."""
+
+
+@dataclass(frozen=True)
+class StillOut:
+    """What left for one study, about one person, as far as this site knows."""
+
+    study: str
+    """Digest."""
+    name: str = ""
+    """What the study is called; empty if that was not recorded."""
+    server: str = ""
+    """Address; empty if that was not recorded."""
+    ca_fingerprint: str = ""
+    pseudonyms: tuple[str, ...] = ()
+    """Of the person, as the server has them."""
+    first: int = 0
+    """Seconds since 1970, of the first and the last answer."""
+    last: int = 0
+    sent: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    """What was sent -> its rounds; none where there are no rounds."""
+
+
+@dataclass(frozen=True)
+class Withdrawal:
+    """What was done for one person."""
+
+    speaker: int
+    files: int
+    """Known by their content from now on."""
+    removed: tuple[str, ...]
+    """Studies whose release or updates were removed, by the start of their digest."""
+    forgotten: int
+    """Files of anonymizers that the person was in."""
+    note: str
+    """What could not be done; empty if all was."""
+    out: tuple[StillOut, ...]
+
+
+def withdraw(settings: SiteSettings, speaker: int) -> Withdrawal:
+    """Do everything for a person who withdraws. Killed on the way, it is done again by the same call.
+
+    Args:
+        settings: of the site, which may be running.
+        speaker: number of the person in the corpus.
+
+    Raises:
+        CorpusError: this site has no trace of such a person.
+        HomeError: a record of the site cannot be read.
+        RefusedError: the ledger is broken. All else has been done then.
+    """
+    files, note = _files_now(settings, speaker)
+    origins = {short: _kept(settings, short) for short in kept_studies(settings)}
+    for kept in origins.values():
+        for origin in kept.values():
+            files |= origin.files_of(speaker) if origin is not None else frozenset()
+    known = speaker in settings.withdrawn.numbers or bool(files) or _on_ledger(settings, speaker)
+    if not known and not any(about(sent.lines(), speaker) for sent in all_sent(settings)):
+        raise CorpusError(
+            f"no clip of speaker {speaker} in this site's corpus, and no record of one",
+            expected="the number of a person whose clips this site has or had",
+            fix="see who is on record: moretta site doctor, and the names of the files",
+        )
+    listed = withdrawn.add(settings.home, settings.pseudonyms(), speaker, files)
+    removed = tuple(short for short, kept in origins.items() if _concerns(settings, short, kept, listed))
+    broken: RefusedError | None = None
+    for short in removed:
+        study = next((origin.study for origin in origins[short].values() if origin is not None), short)
+        try:
+            remove_kept(settings, study, "a person has withdrawn")
+        except RefusedError as error:  # of the ledger, which is written last: other studies are removed all the same
+            broken = error
+    forgotten = forget_speaker(settings.remembered, str(speaker))
+    if broken is not None:
+        raise broken
+    _note_withdrawn(Ledger(settings.ledger), settings.pseudonyms().speaker(speaker))
+    return Withdrawal(speaker, len(files), removed, forgotten, note, tuple(still_out(settings, speaker)))
+
+
+def give_back(settings: SiteSettings, speaker: int) -> None:
+    """A person has consented again: their clips are read again from the next release on.
+
+    Raises:
+        HomeError: the person has not withdrawn.
+    """
+    withdrawn.remove(settings.home, settings.pseudonyms(), speaker)
+    Ledger(settings.ledger).spend(CONSENT_KIND, speaker=settings.pseudonyms().speaker(speaker))
+
+
+def still_out(settings: SiteSettings, speaker: int) -> Iterator[StillOut]:
+    """What left about a person, one for each study and server; of earlier versions as far as the ledger tells."""
+    recorded: set[str] = set()
+    for sent in all_sent(settings):
+        by_server: dict[tuple[str, str], list[Line]] = defaultdict(list)
+        for line in about(sent.lines(), speaker):
+            by_server[line["server"], line["ca_fingerprint"]].append(line)
+        for lines in by_server.values():
+            recorded.add(lines[0]["study"])
+            yield _out(lines, speaker)
+    ledger = Ledger(settings.ledger)
+    older: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    cohorts = _cohorts(settings, ledger, speaker)
+    for entry in ledger.all_entries():
+        if entry.get("cohort") in cohorts and entry.get("study") and entry["study"] not in recorded:
+            older[entry["study"]].append(entry)
+    for study, entries in older.items():
+        sent_then: dict[str, tuple[int, ...]] = {
+            str(e.get("model") or e["kind"]).partition("/")[0]: () for e in entries
+        }
+        key = settings.pseudonyms()
+        own = key.speaker(speaker)  # earlier versions released it as it is
+        names = (own, key.renamed(own, study))
+        yield StillOut(study, pseudonyms=names, first=entries[0]["at"], last=entries[-1]["at"], sent=sent_then)
+
+
+def _out(lines: list[Line], speaker: int) -> StillOut:
+    rounds: dict[str, set[int]] = defaultdict(set)
+    for line in lines:
+        rounds[line["what"]] |= {line["round"]} - {0}
+    return StillOut(
+        study=lines[0]["study"],
+        name=lines[0]["name"],
+        server=lines[0]["server"],
+        ca_fingerprint=lines[0]["ca_fingerprint"],
+        pseudonyms=tuple(dict.fromkeys(line["speakers"][str(speaker)] for line in lines)),
+        first=lines[0]["at"],
+        last=lines[-1]["at"],
+        sent={what: tuple(sorted(numbers)) for what, numbers in rounds.items()},
+    )
+
+
+def _note_withdrawn(ledger: Ledger, speaker: str) -> None:
+    """Once for each withdrawal, also where the command was killed over it or the ledger was broken."""
+    kinds = (WITHDRAWN_KIND, CONSENT_KIND)
+    before = [e["kind"] for e in ledger.all_entries() if e["kind"] in kinds and e.get("speaker") == speaker]
+    if before[-1:] != [WITHDRAWN_KIND]:
+        ledger.spend(WITHDRAWN_KIND, speaker=speaker)
+
+
+def _files_now(settings: SiteSettings, speaker: int) -> tuple[frozenset[WithdrawnFile], str]:
+    """The person's files in the corpus, and what kept them from being read."""
+    from moretta.shared.data.reader import read_corpus
+
+    try:
+        clips = read_corpus(settings.corpus).of([speaker])
+        paths = [path for clip in clips for path in (clip.audio, clip.video) if path is not None]
+        key = settings.pseudonyms()
+        return frozenset(WithdrawnFile(size=p.stat().st_size, digest=content_digest(key, p)) for p in paths), ""
+    except (MorettaError, OSError) as error:
+        why = error.message if isinstance(error, MorettaError) else str(error)
+        return frozenset(), f"the corpus was not read ({why}): withdraw again when it can be"
+
+
+def _kept(settings: SiteSettings, short: str) -> dict[Path, Origin | None]:
+    """What is kept of a study; a record that cannot be read says nothing."""
+    try:
+        return kept_origins(settings, short)
+    except HomeError:
+        return {settings.releases / short: None}
+
+
+def kept_studies(settings: SiteSettings) -> list[str]:
+    """The starts of the digests of all studies of which something is kept."""
+    folders = (path for root in (settings.releases, settings.updates) if root.is_dir() for path in root.iterdir())
+    return sorted({path.name for path in folders if path.is_dir()})
+
+
+def _concerns(settings: SiteSettings, short: str, kept: dict[Path, Origin | None], listed: Withdrawn) -> bool:
+    """Whether what is kept of a study may hold anything of those who have withdrawn; what has no record may."""
+    release = settings.releases / short
+    if release.exists() and not (release / STATEMENT_FILE).exists():
+        shutil.rmtree(release, ignore_errors=True)  # half of one, from a process that was ended
+    if not kept:
+        return any((settings.updates / short).glob("*.safetensors"))
+    origins = [origin for origin in kept.values() if origin is not None]
+    known = [listed.numbers & origin.speakers or listed.digests & origin.digests for origin in origins]
+    return len(origins) < len(kept) or any(known)
+
+
+def _cohorts(settings: SiteSettings, ledger: Ledger, speaker: int) -> set[str]:
+    pseudonym = settings.pseudonyms().speaker(speaker)
+    return {e["cohort"] for e in ledger.entries(COHORT) if any(pseudonym == known for known, _ in e["speakers"])}
+
+
+def _on_ledger(settings: SiteSettings, speaker: int) -> bool:
+    return bool(_cohorts(settings, Ledger(settings.ledger), speaker))

@@ -1,0 +1,171 @@
+"""The steps of DP-SGD, on Opacus: per-example gradients, clipped for each sampled unit, summed, and disturbed.
+
+Abadi et al., CCS 2016. Where the unit is the speaker, all clips of a sampled speaker are in the batch and the mean of
+their gradients is what is clipped: a speaker is one example, as a user is in McMahan et al., ICLR 2018.
+
+A norm cut passes NaN on, and noise does too. So a unit whose gradient is not finite, or too large for its norm to be
+computed, adds nothing to the sum: whatever the weights are, each unit adds a vector of the clipping norm at most.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from moretta.client.training.randomness import Randomness
+from moretta.client.training.training_plan import TrainingPlan
+from moretta.shared.study.schema import Clipping
+
+if TYPE_CHECKING:
+    import torch
+
+
+LARGEST_GRADIENT = 1e15
+"""Of one value. The squares of so many add up within float32, and the factor that cuts them keeps its precision."""
+
+
+@dataclass(frozen=True, slots=True)
+class Examples:
+    """What is trained on, as tensors."""
+
+    features: torch.Tensor
+    """[clips, ...]"""
+    labels: torch.Tensor
+    """int64 [clips]"""
+    owners: npt.NDArray[np.int64]
+    """[clips]: the unit that each clip belongs to, counted from 0."""
+
+
+def private_steps(
+    network: torch.nn.Module,
+    examples: Examples,
+    plan: TrainingPlan,
+    randomness: Randomness,
+    *,
+    max_grad_norm: float,
+    learning_rate: float,
+    after_step: Callable[[], None],
+    clipping: Clipping = "per-example",
+) -> None:
+    """Make one round's steps on `network`, in place."""
+    import torch
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Opacus warns of its own non-cryptographic generator on every import
+        make = _ghost if clipping == "ghost" else _per_example
+        private, optimizer, fill = make(
+            network,
+            torch.optim.SGD(network.parameters(), lr=learning_rate),
+            noise_multiplier=plan.round.noise_multiplier,
+            max_grad_norm=max_grad_norm,
+            expected_batch_size=plan.expected_batch,
+        )
+    scale = plan.round.noise_multiplier * max_grad_norm
+    optimizer.add_noise = lambda: _disturb(optimizer, scale, randomness)
+    owners = torch.from_numpy(examples.owners)
+    for _ in range(plan.round.steps):
+        sampled = randomness.chosen(plan.units, plan.round.rate)
+        batch = sampled[owners]  # bool [clips]
+        optimizer.zero_grad()
+        fill(examples, batch)
+        if plan.units < len(owners):
+            _average_over_owners(private, owners[batch])
+        if clipping == "per-example":
+            _leave_out_failed(private)
+        optimizer.step()
+        after_step()
+    private.to_standard_module()
+
+
+Fill = Callable[[Examples, "torch.Tensor"], None]
+"""Leaves the gradients of a batch, bool [clips], where the optimizer looks for them."""
+
+
+def _per_example(network: torch.nn.Module, inner: torch.optim.Optimizer, **options: Any) -> tuple[Any, Any, Fill]:
+    """Opacus' module and optimizer with the gradient of every example at hand."""
+    from opacus import GradSampleModule
+    from opacus.optimizers import DPOptimizer
+
+    private = GradSampleModule(network)
+    return private, DPOptimizer(inner, **options), lambda examples, batch: _example_gradients(private, examples, batch)
+
+
+def _ghost(network: torch.nn.Module, inner: torch.optim.Optimizer, **options: Any) -> tuple[Any, Any, Fill]:
+    """The same with the norms of the gradients alone (Li et al., ICLR 2022): a second pass sums them, cut."""
+    from opacus.grad_sample import GradSampleModuleFastGradientClipping
+    from opacus.optimizers import DPOptimizerFastGradientClipping
+    from opacus.utils.fast_gradient_clipping_utils import DPTensorFastGradientClipping
+    from torch.nn.functional import cross_entropy
+
+    private = GradSampleModuleFastGradientClipping(network, max_grad_norm=options["max_grad_norm"])
+    optimizer = DPOptimizerFastGradientClipping(inner, **options)
+
+    def fill(examples: Examples, batch: torch.Tensor) -> None:
+        if not bool(batch.any()):
+            for parameter in network.parameters():
+                parameter.grad = parameter.new_zeros(parameter.shape)
+            return
+        features = examples.features[batch].requires_grad_()
+        losses = cross_entropy(private(features), examples.labels[batch], reduction="none")
+        DPTensorFastGradientClipping(private, optimizer, losses).backward()
+        sound = private.per_sample_gradient_norms <= LARGEST_GRADIENT  # false for NaN
+        if not bool(sound.all()):  # their place in the sum is taken by nothing
+            optimizer.zero_grad()
+            kept = batch.clone()
+            kept[batch] = sound
+            fill(examples, kept)
+
+    return private, optimizer, fill
+
+
+def _example_gradients(network: torch.nn.Module, examples: Examples, batch: torch.Tensor) -> None:
+    """Fill `grad_sample`, [clips in the batch, ...], of every parameter.
+
+    An empty Poisson batch still releases noise: leaving the step out would tell that the batch was empty.
+    """
+    from torch.nn.functional import cross_entropy
+
+    if not bool(batch.any()):
+        for parameter in network.parameters():
+            parameter.grad_sample = parameter.new_zeros((0, *parameter.shape))  # type: ignore[attr-defined]
+        return
+    # Opacus' hooks see the gradient of a layer only where its input asks for one
+    features = examples.features[batch].requires_grad_()
+    cross_entropy(network(features), examples.labels[batch]).backward()  # type: ignore[no-untyped-call]
+
+
+def _leave_out_failed(network: torch.nn.Module) -> None:
+    """Zeros in the place of all gradients, [units in the batch, ...], of a unit of which one value cannot be."""
+    import torch
+
+    grads = [parameter.grad_sample for parameter in network.parameters()]  # type: ignore[attr-defined]
+    sound = torch.stack([grad.flatten(1).abs().amax(dim=1) <= LARGEST_GRADIENT for grad in grads]).all(dim=0)
+    if bool(sound.all()):
+        return
+    for parameter, grad in zip(network.parameters(), grads, strict=True):
+        kept = sound.reshape(-1, *(1,) * parameter.dim())
+        parameter.grad_sample = torch.where(kept, grad, torch.zeros_like(grad))  # type: ignore[attr-defined]
+
+
+def _average_over_owners(network: torch.nn.Module, owners: torch.Tensor) -> None:
+    """Per-clip gradients, [clips, ...], to the mean of each owner's, [owners in the batch, ...]."""
+    import torch
+
+    _, places, counts = torch.unique(owners, return_inverse=True, return_counts=True)
+    for parameter in network.parameters():
+        of_clips = parameter.grad_sample  # type: ignore[attr-defined]
+        sums = of_clips.new_zeros((len(counts), *parameter.shape)).index_add_(0, places, of_clips)
+        shape = (-1, *(1,) * parameter.dim())
+        parameter.grad_sample = sums / counts.reshape(shape)  # type: ignore[attr-defined]
+
+
+def _disturb(optimizer: torch.optim.Optimizer, scale: float, randomness: Randomness) -> None:
+    """In the place of Opacus' own: its secure mode needs a package that there is not, and noise is drawn once here."""
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            parameter.grad = randomness.noisy(parameter.summed_grad, scale).view_as(parameter)

@@ -1,0 +1,132 @@
+"""A site tests the global models on its held-out speakers, and tells counts by pseudonymous speaker only."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from moretta.client.settings import SiteSettings
+from moretta.client.training.data import held_out_mask, released_features
+from moretta.client.training.opinions import Weights, log_probabilities
+from moretta.shared.audit.metrics.reliability import reliability_counts
+from moretta.shared.data.names import EMOTIONS, Emotion
+from moretta.shared.models.emotion import emotion_model
+from moretta.shared.models.gate import Opinion, gate_input
+from moretta.shared.models.global_weights import checked_weights
+from moretta.shared.release.format import Modality
+from moretta.shared.study.fusion import ModelKind
+from moretta.shared.study.schema import Study
+
+Output = Literal["voice", "face", "fused", "learned"]
+THREE = tuple(e.class_index for e in (Emotion.ANG, Emotion.HAP, Emotion.SAD))
+Counts = dict[str, npt.NDArray[np.int64]]
+"""Pseudonymous speaker -> confusion counts [true, predicted]."""
+Rows = dict[str, npt.NDArray[np.float64]]
+"""Clip -> probability of each class."""
+
+
+class Evaluation(NamedTuple):
+    """What a site tells of the models, by output."""
+
+    counts: dict[str, Counts]
+    """Also by output suffixed `/3`: on ANG, HAP, SAD alone."""
+    reliability: dict[str, npt.NDArray[np.int64]]
+    """Of all clips together, as `reliability_counts` has them."""
+
+
+class _Tested(NamedTuple):
+    """Held-out clips: their probabilities by output, and whose they are with the true class."""
+
+    rows: dict[str, Rows]
+    truth: dict[str, tuple[str, int]]
+
+
+def evaluate_site(settings: SiteSettings, study: Study, models: Mapping[ModelKind, Weights]) -> Evaluation:
+    """Test `voice`, `face`, `fused` and `learned`, as far as there are models, on this site's held-out clips.
+
+    The vote, `fused`, is a weighted mean of probabilities; a clip with one modality alone is decided by that one.
+
+    Raises:
+        RefusedError: weights that cannot be those of the study's models.
+    """
+    for kind, weights in models.items():  # by themselves, before a clip is looked at
+        checked_weights(emotion_model(kind, study.model_of(kind)), weights)
+    tested = _Tested({}, {})
+    for modality in study.modalities:
+        if modality in models:
+            _add(tested, settings, study, modality, models[modality])
+    if "voice" in models and "face" in models:
+        _vote(tested, study.voice.weight)
+        if "fusion" in models:
+            tested.rows["learned"] = _gated(tested, study, models["fusion"])
+    counts: dict[str, Counts] = {}
+    for output, by_clip in tested.rows.items():
+        counts[output] = _count(by_clip, tested.truth, tuple(range(len(EMOTIONS))))
+        counts[f"{output}/3"] = _count(by_clip, tested.truth, THREE)
+    return Evaluation(counts, {output: _reliability(rows, tested.truth) for output, rows in tested.rows.items()})
+
+
+def _add(tested: _Tested, settings: SiteSettings, study: Study, modality: Modality, weights: Weights) -> None:
+    data = released_features(settings, study, modality)
+    keep = held_out_mask(settings, study, data.speakers)
+    if not keep.any():
+        return
+    scores = _predict(modality, study.model_of(modality), weights, data.features[keep])
+    rows, named = np.flatnonzero(keep), settings.names(study).released
+    tested.rows[modality] = {data.clips[i]: row for i, row in zip(rows, scores, strict=True)}
+    tested.truth.update({data.clips[i]: (named(data.speakers[i]), int(data.labels[i])) for i in rows})
+
+
+def _vote(tested: _Tested, share: float) -> None:
+    """Weights count between two modalities only: a clip that has one keeps its probabilities, whatever the weight."""
+    weights = {"voice": share, "face": 1.0 - share}
+    tested.rows["fused"] = {}
+    for clip in tested.truth:
+        there = {m: rows[clip] for m, rows in tested.rows.items() if m in weights and clip in rows}
+        alone = len(there) == 1
+        parts = [row if alone else weights[m] * row for m, row in there.items()]
+        tested.rows["fused"][clip] = np.asarray(np.sum(parts, axis=0), np.float64)
+
+
+def _gated(tested: _Tested, study: Study, weights: Weights) -> Rows:
+    clips = tuple(sorted(tested.truth))
+    opinions = {
+        modality: Opinion(tuple(rows), np.log(np.maximum(np.stack(list(rows.values())), _LEAST)).astype(np.float32))
+        for modality, rows in tested.rows.items()
+        if modality in study.modalities and rows
+    }
+    if not clips:
+        return {}
+    return dict(
+        zip(clips, _predict("fusion", study.model_of("fusion"), weights, gate_input(clips, opinions)), strict=True)
+    )
+
+
+_LEAST = 1e-37
+"""Probability whose logarithm float32 still holds."""
+
+
+def _predict(
+    kind: ModelKind, name: str, weights: Weights, features: npt.NDArray[np.float32]
+) -> npt.NDArray[np.float64]:
+    return np.exp(log_probabilities(emotion_model(kind, name), weights, features).astype(np.float64))
+
+
+def _count(scores: Rows, truth: dict[str, tuple[str, int]], classes: tuple[int, ...]) -> Counts:
+    """Confusion counts over the clips whose class is in `classes`, deciding among these alone."""
+    counts: Counts = {}
+    for clip, row in sorted(scores.items()):
+        speaker, label = truth[clip]
+        if label in classes:
+            table = counts.setdefault(speaker, np.zeros((len(classes), len(classes)), np.int64))
+            table[classes.index(label), int(row[list(classes)].argmax())] += 1
+    return counts
+
+
+def _reliability(rows: Rows, truth: dict[str, tuple[str, int]]) -> npt.NDArray[np.int64]:
+    clips = sorted(rows)
+    labels = np.array([truth[clip][1] for clip in clips], np.int64)
+    return reliability_counts(np.stack([rows[clip] for clip in clips]) if clips else np.zeros((0, 6)), labels)

@@ -1,0 +1,1 @@
+"""The one connection from a site to its server."""

@@ -1,0 +1,99 @@
+"""Only the installed bundle reaches the SuperNode: the replies that bring code are looked at on their way in.
+
+The SuperNode is started with one trusted signer, whose key is made here and lives as long as this process. The gate
+signs the bundle that equals the installed one. Of any other it passes on an empty shell without a signature, so the
+SuperNode refuses it on its own account and tells the server so at once.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import logging
+import time
+
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ed25519
+from flwr.proto.fab_pb2 import Fab, GetFabRequest, GetFabResponse
+from flwr.proto.run_pb2 import GetRunResponse
+from flwr.supercore.constant import TaskType
+from flwr.supercore.primitives.asymmetric_ed25519 import create_message_to_sign
+from google.protobuf.message import DecodeError
+
+from moretta.shared.core.errors import RefusedError
+from moretta.shared.messages.bundle import Bundle, read_bundle
+
+GET_RUN, GET_FAB = "get-run", "get-fab"
+SIGNER = "moretta-connector"
+_REFUSED = "refused"
+_log = logging.getLogger("moretta.site")
+
+
+class BundleGate:
+    """Checks what the SuperLink hands out as code.
+
+    Args:
+        installed: the bundle of the Moretta that is installed here.
+    """
+
+    def __init__(self, installed: Bundle) -> None:
+        self._installed = installed
+        self._key = ed25519.Ed25519PrivateKey.generate()
+
+    @property
+    def trusted_entities(self) -> str:
+        """The file that the SuperNode is told its one trusted signer by; JSON is YAML."""
+        public = self._key.public_key().public_bytes(serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH)
+        return json.dumps({SIGNER: public.decode()})
+
+    def answer(self, method: str, request: bytes) -> bytes | None:
+        """The reply to a call that need not reach the server, because what it asks for was refused before."""
+        if method != GET_FAB:
+            return None
+        try:
+            refused = GetFabRequest.FromString(request).hash_str == _REFUSED
+        except DecodeError:
+            return None
+        return GetFabResponse(fab=Fab()).SerializeToString() if refused else None
+
+    def inspect(self, method: str, request: bytes, reply: bytes) -> bytes:
+        """The reply as the SuperNode may have it. Replies that bring no code are passed on as they are."""
+        try:
+            if method == GET_RUN:
+                return self._run(GetRunResponse.FromString(reply))
+            if method == GET_FAB:
+                return self._fab(GetFabRequest.FromString(request), GetFabResponse.FromString(reply))
+        except DecodeError:
+            _log.error("refused a reply to %s that cannot be read", method)
+            return b""
+        return reply
+
+    def _run(self, response: GetRunResponse) -> bytes:
+        run, own = response.run, self._installed
+        said = (run.fab_id, run.fab_version, run.primary_task_type)
+        if said != (own.app, own.version, TaskType.SERVER_APP):
+            _log.error("refused run %d of the app %r %r, kind %r", run.run_id, *said)
+            run.fab_hash = _REFUSED
+        return response.SerializeToString()
+
+    def _fab(self, request: GetFabRequest, response: GetFabResponse) -> bytes:
+        fab = response.fab
+        try:
+            digest = read_bundle(fab.content).digest
+            if digest != self._installed.digest:
+                raise RefusedError(f"a bundle of the digest {digest}", expected=self._installed.digest)
+            if not fab.hash_str == request.hash_str == hashlib.sha256(fab.content).hexdigest():
+                raise RefusedError("a bundle under another hash than its own")
+        except RefusedError as error:
+            _log.error("refused the code of run %d: %s", request.run_id, error)
+            return GetFabResponse(fab=Fab()).SerializeToString()
+        signed_at = int(time.time())
+        signature = self._key.sign(create_message_to_sign(hashlib.sha256(fab.content).digest(), signed_at))
+        told = {"signed_at": signed_at, "signature": base64.urlsafe_b64encode(signature).decode()}
+        own = Fab(
+            hash_str=fab.hash_str,
+            content=fab.content,
+            verifications={"valid_license": "installed", SIGNER: json.dumps(told)},
+        )
+        return GetFabResponse(fab=own).SerializeToString()

@@ -1,0 +1,268 @@
+"""How a site becomes known to a server, and stays known: keys are made here and never leave.
+
+Nothing is written until the server has answered and its answer was checked; then the identity is written last and as
+one file, so that a kill at any point leaves the old site or the new one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import datetime as dt
+import fcntl
+import os
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import TypeVar
+
+import grpc
+import grpc.aio
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+from moretta.client.policy import Policy, default_policy
+from moretta.client.site_home import SiteFile, SiteHome
+from moretta.client.transport.contact import bootstrap_channel, explained, look_at_authority, site_channel
+from moretta.client.transport.identity import (
+    Identity,
+    key_pem,
+    new_node_key,
+    new_tls_key,
+    openssh_private,
+    openssh_public,
+    pem_of,
+)
+from moretta.shared.core.atomic import write_atomic
+from moretta.shared.core.errors import EnrollmentError, HomeError, UnreachableError
+from moretta.shared.core.versions import versions
+from moretta.shared.enrollment.bootstrap import derive_bootstrap
+from moretta.shared.enrollment.join_string import JoinString
+from moretta.shared.pb import enrollment_pb2 as pb
+from moretta.shared.pb.enrollment_pb2_grpc import EnrollmentStub
+
+CALL_SECONDS = 30.0
+_LOOK_SECONDS = 0.2
+Reply = TypeVar("Reply")
+_CLOCK_SKEW = dt.timedelta(minutes=5)
+
+
+async def join(
+    home: SiteHome,
+    string: JoinString,
+    said: SiteFile | None,
+    *,
+    replace: bool = False,
+    clock: Callable[[], float] = time.time,
+) -> Identity:
+    """Enroll a site.
+
+    Args:
+        said: for `site.toml`; None keeps the one that is there.
+        replace: join again in the place of an enrollment that is there. Node and TLS key are new ones; ledger,
+            pseudonyms and releases stay.
+        clock: seconds since 1970.
+
+    Raises:
+        HomeError: the folder cannot be used, or holds an enrolled site already.
+        PolicyError: the policy that is there names another server.
+        EnrollmentError: the string has expired, or either side refuses the other.
+        UnreachableError: nobody answers.
+    """
+    _check_home(home, said, replace=replace)
+    if home.policy_file.exists():
+        Policy.load(home.policy_file).check_server(string.ca_fingerprint)
+    if clock() >= string.expires:
+        raise EnrollmentError(
+            f"a join string that expired {dt.datetime.fromtimestamp(string.expires, dt.UTC):%Y-%m-%d %H:%M} UTC",
+            fix="ask the coordinator for a new one; if that time is still to come, this machine's clock is wrong",
+        )
+    ca_pem = look_at_authority(string.address, string.ca_fingerprint)
+    tls_key, node_key = new_tls_key(), new_node_key()
+    reply = await _enroll(string, ca_pem, tls_key, openssh_public(node_key.public_key()))
+    identity = Identity(
+        site=string.site,
+        address=string.address,
+        ca_pem=ca_pem,
+        certificate_pem=_checked(reply.certificate_der, tls_key, string.site, ca_pem),
+        tls_key_pem=key_pem(tls_key),
+        node_key=openssh_private(node_key),
+    )
+    _write(home, identity, said)
+    return identity
+
+
+async def renew(home: SiteHome, channel: grpc.aio.Channel | None = None) -> Identity:
+    """Get a new certificate for a new TLS key under the present one. The node key stays.
+
+    Args:
+        channel: an open channel under the present certificate; None opens one.
+
+    Raises:
+        HomeError: the site is not enrolled.
+        EnrollmentError: the server refuses, or answers with what is no certificate for this site.
+        UnreachableError: the server does not answer, or another process is at it for long.
+    """
+    async with _renewing(home):
+        identity = Identity.load(home.identity_file)
+        key = new_tls_key()
+        request = pb.RenewRequest(csr_der=_csr(key, identity.site), moretta_version=versions()["moretta"])
+        reply = await _call(identity, lambda stub: stub.Renew(request, timeout=CALL_SECONDS), channel)
+        _checked(reply.certificate_der, key, identity.site, identity.ca_pem)
+        renewed = identity.renewed(reply.certificate_der, key)
+        renewed.save(home.identity_file)
+    return renewed
+
+
+async def info(identity: Identity) -> pb.InfoReply:
+    """What the server runs.
+
+    Raises:
+        EnrollmentError, UnreachableError: as `renew`.
+    """
+    return await _call(identity, lambda stub: stub.Info(pb.InfoRequest(), timeout=CALL_SECONDS))
+
+
+async def status(identity: Identity) -> pb.StatusReply:
+    """How the server sees this site.
+
+    Raises:
+        EnrollmentError, UnreachableError: as `renew`.
+    """
+    return await _call(identity, lambda stub: stub.Status(pb.StatusRequest(), timeout=CALL_SECONDS))
+
+
+async def leave(home: SiteHome, *, offline: bool = False) -> None:
+    """Give the enrollment up, at the server first. Ledger, pseudonyms, releases and policy stay.
+
+    Args:
+        offline: forget the keys without telling the server, which then goes on trusting them until they are revoked
+            there or expire.
+
+    Raises:
+        HomeError, EnrollmentError, UnreachableError: as `renew`; the site is as it was.
+    """
+    identity = Identity.load(home.identity_file)
+    if not offline:
+        await _call(identity, lambda stub: stub.Leave(pb.LeaveRequest(), timeout=CALL_SECONDS))
+    for path in (home.identity_file, *home.keys.glob("node*")):
+        path.unlink(missing_ok=True)
+
+
+async def _call(
+    identity: Identity,
+    ask: Callable[[EnrollmentStub], Awaitable[Reply]],
+    channel: grpc.aio.Channel | None = None,
+) -> Reply:
+    used = channel or site_channel(identity)
+    try:
+        return await ask(EnrollmentStub(used))  # type: ignore[no-untyped-call]
+    except grpc.aio.AioRpcError as error:
+        raise explained(error, identity.address) from error
+    finally:
+        if channel is None:
+            await used.close()
+
+
+async def _enroll(
+    string: JoinString, ca_pem: str, tls_key: ec.EllipticCurvePrivateKey, node_public_key: str
+) -> pb.EnrollReply:
+    bootstrap = derive_bootstrap(string.secret, token_id=string.token_id, expires=string.expires)
+    request = pb.EnrollRequest(
+        site=string.site,
+        csr_der=_csr(tls_key, string.site),
+        node_public_key=node_public_key,
+        moretta_version=versions()["moretta"],
+    )
+    async with bootstrap_channel(string.address, ca_pem, bootstrap) as channel:
+        try:
+            reply: pb.EnrollReply = await EnrollmentStub(channel).Enroll(request, timeout=CALL_SECONDS)  # type: ignore[no-untyped-call]
+        except grpc.aio.AioRpcError as error:
+            if error.code() is grpc.StatusCode.UNAVAILABLE:  # it answered a moment ago: it does not take the token
+                raise EnrollmentError(
+                    "the server does not take this join string: it was used, withdrawn, or has expired",
+                    fix="ask the coordinator for a new one: moretta server token --site NAME",
+                ) from error
+            raise explained(error, string.address) from error
+    return reply
+
+
+def _csr(key: ec.EllipticCurvePrivateKey, name: str) -> bytes:
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+    request = x509.CertificateSigningRequestBuilder().subject_name(subject).sign(key, hashes.SHA256())
+    return request.public_bytes(serialization.Encoding.DER)
+
+
+def _checked(der: bytes, key: ec.EllipticCurvePrivateKey, site: str, ca_pem: str) -> str:
+    """A certificate from the server, PEM, if it is the one that was asked for."""
+    now = dt.datetime.now(dt.UTC)
+    try:
+        certificate = x509.load_der_x509_certificate(der)
+        certificate.verify_directly_issued_by(x509.load_pem_x509_certificate(ca_pem.encode()))
+        names = [str(a.value) for a in certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)]
+        usage = certificate.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
+    except (ValueError, TypeError, InvalidSignature, x509.ExtensionNotFound) as error:
+        raise _odd(f"none of its authority ({type(error).__name__})") from error
+    if certificate.public_key() != key.public_key():
+        raise _odd("another key's")
+    if names != [site] or ExtendedKeyUsageOID.CLIENT_AUTH not in usage:
+        raise _odd(f"one for {names}")
+    if not certificate.not_valid_before_utc - _CLOCK_SKEW <= now < certificate.not_valid_after_utc:
+        raise _odd(f"one that is not valid now, {now:%Y-%m-%d %H:%M} UTC: this clock or the server's is wrong")
+    return pem_of(der)
+
+
+def _odd(found: str) -> EnrollmentError:
+    return EnrollmentError(f"in the place of a certificate the server gave {found}", fix="tell the coordinator")
+
+
+def _check_home(home: SiteHome, said: SiteFile | None, *, replace: bool) -> None:
+    if home.identity_file.exists() and not replace:
+        raise HomeError(
+            f"{home.root} holds an enrolled site already",
+            fix="choose another --home; or --replace, with a join string that the coordinator made with --reenroll",
+        )
+    if said is None:
+        home.read()
+    parent = next(folder for folder in (home.root, *home.root.absolute().parents) if folder.exists())
+    if not parent.is_dir() or not os.access(parent, os.W_OK):
+        raise HomeError(f"{parent} cannot be written to", expected="a folder for the site", fix="choose another --home")
+
+
+def _write(home: SiteHome, identity: Identity, said: SiteFile | None) -> None:
+    home.prepare()
+    if not home.policy_file.exists():
+        write_atomic(home.policy_file, default_policy(identity.ca_fingerprint), mode=0o600)
+    if said is not None:
+        home.write(said)
+    identity.save(home.identity_file)
+
+
+@asynccontextmanager
+async def _renewing(home: SiteHome) -> AsyncIterator[None]:
+    """One renewal at a time: of two, the slower would put the older certificate in the place of the newer.
+
+    Raises:
+        UnreachableError: another process is at it, and does not come to an end.
+    """
+    path: Path = home.keys / ".renewing"
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        await _taken(descriptor)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+async def _taken(descriptor: int) -> None:
+    for _ in range(int(CALL_SECONDS / _LOOK_SECONDS) + 1):
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            await asyncio.sleep(_LOOK_SECONDS)
+        else:
+            return
+    raise UnreachableError("another process renews this site's certificate and does not finish", fix="try again later")

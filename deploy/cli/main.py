@@ -1,0 +1,157 @@
+"""The `moretta` command: every command, and the one place where errors become exit codes."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from contextlib import suppress
+from pathlib import Path
+from types import FrameType
+from typing import NoReturn
+
+import click
+import typer
+
+from moretta.deploy.cli import attackers, corpus, server, site, study
+from moretta.deploy.cli.anonymize import anonymize
+from moretta.deploy.cli.audit import audit
+from moretta.deploy.cli.budget import budget
+from moretta.deploy.cli.choose import choose
+from moretta.deploy.cli.report import report
+from moretta.deploy.cli.simulate import simulate
+from moretta.deploy.cli.sweep import sweep
+from moretta.deploy.cli.train_face import train_face
+from moretta.shared.core.atomic import naming
+from moretta.shared.core.errors import Interrupted, MorettaError
+from moretta.shared.core.exit_codes import ExitCode
+from moretta.shared.core.printable import log_printable, printable
+from moretta.shared.core.storage import storage_error
+
+app = typer.Typer(
+    name="moretta",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+    help="Federated emotion recognition without exposing who is heard and seen, and the audit that proves it.\n\n"
+    "Exit codes are listed in docs/exit-codes.md.",
+)
+app.command()(simulate)
+app.command()(anonymize)
+app.command()(audit)
+app.command()(report)
+app.command()(budget)
+app.command()(sweep)
+app.command()(choose)
+app.command("train-face")(train_face)
+app.add_typer(corpus.app, name="corpus", help="Check a corpus, or make a synthetic one.")
+app.add_typer(server.app, name="server", help="Run the coordinator's server: port, sites, tokens.")
+app.add_typer(study.app, name="study", help="Run a study over the sites that are enrolled at a server.")
+app.add_typer(site.app, name="site", help="Take part in studies over the network, as a site.")
+app.add_typer(attackers.app, name="attackers", help="Fetch and list the pretrained attackers.")
+
+
+@app.command()
+def version() -> None:
+    """Print the version.
+
+    Example: moretta version
+    """
+    from moretta.shared.core.versions import versions
+
+    typer.echo(versions()["moretta"])
+
+
+def main(arguments: list[str] | None = None) -> NoReturn:
+    """Run the command line and exit with a documented code.
+
+    Whatever this process and its children write is for this account alone, wherever it is written.
+    """
+    os.umask(0o077)
+    log_printable()
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if sys.stdout is not None and hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(errors="replace")  # a terminal without UTF-8 shows what it can
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) == signal.SIG_DFL:  # under `nohup` SIGHUP is ignored, and stays so
+            signal.signal(number, _interrupt)
+    sys.exit(run(arguments))
+
+
+class _EndedError(BaseException):
+    """SIGTERM or SIGHUP came."""
+
+
+def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
+    """Everything is cleaned up as after Ctrl-C; nothing that catches errors takes it for one."""
+    del frame
+    raise _EndedError(signal.Signals(number).name)
+
+
+def run(arguments: list[str]) -> int:
+    """Run the command line; returns the exit code. Errors are told on standard error, or as JSON with `--json`."""
+    try:
+        code = app(args=arguments, standalone_mode=False)
+        _flush()
+        if code == ExitCode.INTERRUPTED:  # Typer's own answer to Ctrl-C, of which it tells nothing
+            raise KeyboardInterrupt
+    except click.exceptions.Exit as ended:
+        code = ended.exit_code
+    except click.UsageError as error:
+        error.show()
+        code = ExitCode.USAGE
+    except SystemExit as ended:  # Typer's own answer to a closed pipe, of which it tells nothing
+        if not isinstance(ended.__context__, BrokenPipeError):
+            raise
+        code = _output_closed()
+    except BrokenPipeError:
+        code = _output_closed()
+    except BaseException as error:
+        known = _known(error)
+        if known is None:
+            raise
+        code = _tell(known.message, known.exit_code, as_json="--json" in arguments)
+    return int(code or ExitCode.OK)
+
+
+def _known(error: BaseException) -> MorettaError | None:
+    """What a person is told of an error; None for a defect."""
+    if isinstance(error, _EndedError):
+        return Interrupted(f"ended by {error}")
+    if isinstance(error, click.Abort) and not isinstance(error.__context__, KeyboardInterrupt):
+        return Interrupted("not confirmed, so nothing was done", fix="answer y, or add --yes where nobody can answer")
+    if isinstance(error, KeyboardInterrupt | click.Abort):
+        return Interrupted("ended by Ctrl-C")
+    return storage_error(error) or (error if isinstance(error, MorettaError) else None)
+
+
+def _flush() -> None:
+    """What is still on its way out, so that a full disk or a closed pipe behind it is noticed here."""
+    if sys.stdout is not None:
+        with naming(Path("standard output")):
+            sys.stdout.flush()
+
+
+def _output_closed() -> int:
+    """Nothing more can be written to standard output, and Python's own last flush must not fail."""
+    with suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    return ExitCode.OUTPUT_CLOSED
+
+
+def _tell(message: str, code: ExitCode, *, as_json: bool) -> int:
+    try:
+        if as_json:
+            typer.echo(json.dumps({"error": message, "exit_code": int(code)}))
+        _flush()
+    except OSError:
+        _output_closed()
+    with suppress(OSError):
+        typer.echo(f"moretta: {printable(message, lines=True)}", err=True)
+    return int(code)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,172 @@
+"""Train the networks that read expressions, on drawn people alone, and write `expression.safetensors`.
+
+    python -m moretta.deploy.synth.build_expression --out expression.safetensors --work build
+
+Seeds are fixed. Drawing 5,040 pictures takes about 90 seconds of one core, training 210, public tracks 50. An
+interrupted build goes on after the last step that it finished.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from safetensors.numpy import load, save
+
+from moretta.deploy.synth.expression_samples import aligned, boxed
+from moretta.deploy.synth.expression_scenes import Scenes, draw_scenes
+from moretta.shared.core.atomic import write_atomic
+from moretta.shared.core.threads import limit_threads
+from moretta.shared.data.names import EMOTIONS
+from moretta.shared.features.face_detectors import Hog
+from moretta.shared.features.face_track import CROP_SIDE, Track, TrackReader, reader_from
+from moretta.shared.features.faces import FaceCropper
+from moretta.shared.features.person_scale import PublicMeasures
+from moretta.shared.models.expression_nets import ChannelNet, PointNet, net_arrays, standardised
+from moretta.shared.models.head import make_identity, render_clip
+
+FIRST_SCENE, FIRST_PUBLIC = 2_000_000, 4_000_000
+"""Seeds of the people who are learned from, and of those whose tracks are public. Corpora and autoencoders draw theirs
+from 30 bits and more, so that nobody of them is likely to be somebody here."""
+PEOPLE, EACH = 360, 14
+PUBLIC_PEOPLE, PUBLIC_CLIPS, PUBLIC_FRAMES, PUBLIC_FPS = 30, 12, 7, 3
+STRONGEST = 1.2
+"""To which values of the channels are cut before they are learned."""
+LEVELS = (0.65, 1.0, 1.0, 1.0, 1.3)
+RELATIVE = 0.7
+"""Share of the loss that compares a person's pictures with each other, as the release will."""
+
+Told = Callable[[str], None]
+Arrays = dict[str, npt.NDArray[Any]]
+
+
+def train_points(scenes: Scenes, tell: Told, *, epochs: int = 5, batch: int = 64) -> PointNet:
+    """Learn where the skull's points are."""
+    torch.manual_seed(0)
+    net, rng = PointNet(), np.random.default_rng(0)
+    steps = epochs * len(scenes) // batch
+    optimizer = torch.optim.Adam(net.parameters(), 2e-3)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3e-3, total_steps=steps)
+    for step in range(steps):
+        samples = [boxed(scenes, int(row), rng) for row in rng.integers(0, len(scenes), batch)]
+        wanted = np.stack([points for _, points, _ in samples]).reshape(batch, -1).astype(np.float32)
+        found = net(standardised(np.stack([picture for picture, _, _ in samples])))
+        loss = torch.nn.functional.smooth_l1_loss(found, torch.from_numpy(wanted), beta=0.05)
+        _step(loss, optimizer, schedule)
+        if step % 250 == 0:
+            tell(f"points {step} of {steps}: {loss.item():.6f}")
+    return net.eval()
+
+
+def train_channels(
+    scenes: Scenes, tell: Told, *, epochs: int = 12, people: int = 16, each: int = 6
+) -> tuple[ChannelNet, npt.NDArray[np.float32]]:
+    """Learn what each channel does, mostly from how pictures of one person differ; and the channels' spreads."""
+    values = np.clip(scenes.values, -0.6, STRONGEST)
+    weights = (1 / values.std(0)).astype(np.float32)
+    clipped = Scenes(scenes.pictures, values, scenes.points, scenes.people)
+    rows = [np.flatnonzero(scenes.people == person) for person in np.unique(scenes.people)]
+    torch.manual_seed(0)
+    net, rng = ChannelNet(), np.random.default_rng(0)
+    steps = epochs * len(scenes) // (people * each)
+    optimizer = torch.optim.AdamW(net.parameters(), 2e-3, weight_decay=1e-3)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 4e-3, total_steps=steps)
+    for step in range(steps):
+        chosen = rng.choice(len(rows), people, replace=False)
+        picked = np.concatenate([rng.choice(rows[person], each, replace=False) for person in chosen])
+        samples = [aligned(clipped, int(row), rng) for row in picked]
+        wanted = torch.from_numpy(np.stack([own for _, own in samples]).astype(np.float32) * weights)
+        error = net(standardised(np.stack([picture for picture, _ in samples]))) - wanted
+        loss = _loss(error, people, each)
+        _step(loss, optimizer, schedule)
+        if step % 250 == 0:
+            tell(f"channels {step} of {steps}: {loss.item():.6f}")
+    return net.eval(), np.asarray(1 / weights, np.float32)
+
+
+def public_tracks(read: TrackReader, people: int) -> list[list[Track]]:
+    """Tracks of public people who say sentences in all emotions, a list for each person."""
+    cropper, tracks = FaceCropper(CROP_SIDE, Hog()), []
+    for person in range(people):
+        identity = make_identity(FIRST_PUBLIC + person)
+        own = []
+        for number in range(PUBLIC_CLIPS):
+            rng = np.random.default_rng([person, number, 5])
+            frames = render_clip(
+                identity,
+                EMOTIONS[number % len(EMOTIONS)],
+                _speech(rng),
+                fps=PUBLIC_FPS,
+                intensity=float(rng.choice(LEVELS) * np.exp(rng.normal(0, 0.15))),
+                seed=int(rng.integers(1 << 30)),
+            )
+            own.append(read(cropper.crop_clip(np.stack(list(frames))).pictures))
+        tracks.append(own)
+    return tracks
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Draw, train, write."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--work", type=Path, required=True, help="keeps each finished step; the next run goes on there")
+    options = parser.parse_args(arguments)
+    limit_threads(1)
+    options.work.mkdir(parents=True, exist_ok=True)
+    tell: Told = lambda text: print(text, flush=True)  # noqa: E731, T201 - a program for a terminal
+    scenes = Scenes(**_kept(options.work / "scenes", lambda: asdict(draw_scenes(FIRST_SCENE, PEOPLE, EACH))))
+    points = _kept(options.work / "points", lambda: net_arrays(train_points(scenes, tell), "points."))
+    channels = _kept(options.work / "channels", lambda: _channel_arrays(*train_channels(scenes, tell)))
+    reader = reader_from({**points, **channels})
+    tell("tracks of public people")
+    write(options.out, reader, public_tracks(reader, PUBLIC_PEOPLE))
+
+
+def write(path: Path, reader: TrackReader, tracks: list[list[Track]]) -> None:
+    """Everything a site needs, as one file."""
+    arrays: Arrays = {**PublicMeasures.of(tracks).to_arrays("public.")}
+    arrays |= {**net_arrays(reader.points, "points."), **_channel_arrays(reader.channels, reader.spread)}
+    path.write_bytes(save(arrays))
+
+
+def _channel_arrays(net: ChannelNet, spread: npt.NDArray[np.float32]) -> Arrays:
+    return {**net_arrays(net, "channels."), "spread": spread}
+
+
+def _kept(path: Path, make: Callable[[], Arrays]) -> Arrays:
+    """What a file holds; made and written if it is not there."""
+    if not path.exists():
+        write_atomic(path, save(make()))
+    return load(path.read_bytes())
+
+
+def _loss(error: torch.Tensor, people: int, each: int) -> torch.Tensor:
+    by_person = error.view(people, each, -1)
+    apart = by_person - by_person.mean(1, keepdim=True)
+    relative = apart.square().mean() * each / (each - 1)
+    return RELATIVE * relative + (1 - RELATIVE) * error.square().mean()
+
+
+def _step(loss: torch.Tensor, optimizer: torch.optim.Optimizer, schedule: Any) -> None:
+    optimizer.zero_grad()
+    torch.autograd.backward(loss)
+    optimizer.step()
+    schedule.step()
+
+
+def _speech(rng: np.random.Generator) -> npt.NDArray[np.float64]:
+    """How loud somebody is who speaks, at each frame, 0 to 1."""
+    seconds = np.arange(PUBLIC_FRAMES) / PUBLIC_FPS
+    sentence = np.clip(np.sin(np.pi * seconds / seconds[-1]), 0, 1) ** 0.3
+    syllables = 0.45 + 0.4 * np.sin(2 * np.pi * rng.uniform(3, 5) * seconds + rng.uniform(0, 6))
+    return np.asarray(np.clip(sentence * syllables + 0.1 * rng.standard_normal(PUBLIC_FRAMES), 0, 1))
+
+
+if __name__ == "__main__":
+    main()

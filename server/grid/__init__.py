@@ -1,0 +1,1 @@
+"""Requests to sites and their responses over Flower's Grid."""

@@ -1,0 +1,28 @@
+"""Nearest neighbours on statistics of a clip's MFCC: nothing is learned, so nothing can fail to converge."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from moretta.shared.audit.attackers.base import Floats, attacker
+from moretta.shared.audit.clipset import ClipSet
+from moretta.shared.audit.learn.features import voice_statistics
+from moretta.shared.audit.learn.tabular import VectorIdentifier
+
+
+@attacker("voice-knn", modality="voice")
+class VoiceNeighbours(VectorIdentifier):
+    """Votes weighted by nearness; their number chosen by cross-validation."""
+
+    grid: ClassVar[dict[str, tuple[Any, ...]]] = {"n_neighbors": (5, 1, 3)}
+
+    def vectors(self, clips: ClipSet) -> Floats:
+        """Statistics of MFCC."""
+        return voice_statistics(clips)
+
+    def classifier(self, seed: int) -> Any:
+        """Nearest neighbours."""
+        from sklearn.neighbors import KNeighborsClassifier
+
+        del seed  # nothing is drawn
+        return KNeighborsClassifier(weights="distance")

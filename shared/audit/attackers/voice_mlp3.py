@@ -1,0 +1,15 @@
+"""A perceptron on statistics of a clip's MFCC: three hidden layers."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from moretta.shared.audit.attackers.base import attacker
+from moretta.shared.audit.learn.layered import LayeredIdentifier
+
+
+@attacker("voice-mlp3", modality="voice")
+class VoicePerceptronThree(LayeredIdentifier):
+    """Three hidden layers."""
+
+    hidden: ClassVar[tuple[int, ...]] = (128, 128, 64)

@@ -1,0 +1,157 @@
+"""Embeddings of encoders used as they are: computed once a clip, shared by all attackers, kept by content."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from moretta.shared.audit.attackers.base import Attacker, Embedder, Floats, get_attacker
+from moretta.shared.audit.clipset import ClipSet
+from moretta.shared.audit.learn.heads import HeadOn
+from moretta.shared.audit.packed import Packed
+from moretta.shared.audit.scenarios import SetName
+from moretta.shared.audit.workers import Workers
+from moretta.shared.core.atomic import write_atomic
+from moretta.shared.core.errors import MorettaError
+from moretta.shared.core.pace import Pace, Progress
+
+CHUNK_CLIPS = 32
+
+
+def view_name(encoder: str) -> str:
+    """Under which name a clip set keeps the embeddings of an encoder."""
+    return f"embedding {encoder}"
+
+
+def encoders_for(attackers: Iterable[type[Attacker]]) -> list[str]:
+    """Names of the untrained encoders that these attackers are or stand on."""
+    names: dict[str, None] = {}
+    for cls in attackers:
+        if issubclass(cls, HeadOn):
+            names[cls.encoder] = None
+        elif issubclass(cls, Embedder) and not cls.trainable:
+            names[cls.name] = None
+    return list(names)
+
+
+def embed_once(
+    encoders: list[str],
+    sets: dict[SetName, ClipSet],
+    scratch: Path,
+    cache_dir: Path | None,
+    pool: Workers,
+    *,
+    progress: Progress | None = None,
+) -> dict[SetName, ClipSet]:
+    """The sets with a view of each encoder's embeddings.
+
+    An encoder that fails on a chunk of clips gets no view: it is asked again when it attacks, and its rows tell why.
+    """
+    if not encoders:
+        return sets
+    store = _Store(cache_dir)
+    found: dict[tuple[str, str], list[Floats | None]] = {}
+    tasks: list[tuple[tuple[str, ...], ClipSet]] = []
+    places: list[tuple[SetName, list[str], list[int]]] = []
+    for name, clips in sets.items():
+        distinct = clips.subset([0]) if name == "constant" else clips
+        keys = [distinct.content_key(i) for i in range(len(distinct))] if cache_dir is not None else []
+        for encoder in encoders:
+            found[name, encoder] = [store.get(encoder, key) for key in keys] or [None] * len(distinct)
+        for start in range(0, len(distinct), CHUNK_CLIPS):
+            rows = list(range(start, min(start + CHUNK_CLIPS, len(distinct))))
+            # All encoders of a chunk together: sound that must be resynthesized is made once.
+            lacking = [e for e in encoders if any(found[name, e][row] is None for row in rows)]
+            if lacking:
+                tasks.append((tuple(lacking), distinct.subset(rows)))
+                places.append((name, keys[start : start + CHUNK_CLIPS], rows))
+    pace = Pace(progress, f"clips embedded by {', '.join(encoders)}", sum(len(rows) for _, _, rows in places))
+    for index, by_encoder in pool.run(_embed, tasks):
+        name, own_keys, rows = places[index]
+        for encoder, vectors in by_encoder.items():
+            found[name, encoder][rows[0] : rows[-1] + 1] = list(vectors)
+            for key, vector in zip(own_keys, vectors, strict=True) if own_keys else ():
+                store.put(encoder, key, vector)
+        pace.step(len(rows))
+    return {name: _with_views(clips, name, encoders, found, scratch) for name, clips in sets.items()}
+
+
+def _with_views(
+    clips: ClipSet,
+    name: SetName,
+    encoders: list[str],
+    found: dict[tuple[str, str], list[Floats | None]],
+    scratch: Path,
+) -> ClipSet:
+    views = dict(clips.views)
+    for encoder in encoders:
+        vectors = [vector for vector in found[name, encoder] if vector is not None]
+        if len(vectors) != len(found[name, encoder]):
+            continue
+        rows = [0] if name == "constant" else list(clips.rows)
+
+        def row_numbers(rows: list[int] = rows) -> list[int]:
+            return rows
+
+        views[view_name(encoder)] = Packed.write(
+            scratch, f"embedding-{name}", (vector[None] for vector in vectors), rows=row_numbers
+        )
+    return replace(clips, views=views)
+
+
+def _embed(encoders: tuple[str, ...], clips: ClipSet) -> dict[str, Floats]:
+    """What each encoder makes of a chunk; one that fails is left out, and tells why when it attacks."""
+    made: dict[str, Floats] = {}
+    try:
+        decoded = clips.decoded()
+    except MorettaError:
+        return made
+    for encoder in encoders:
+        cls = get_attacker(encoder)
+        assert issubclass(cls, Embedder)
+        try:
+            vectors = np.asarray(cls().embed(decoded), np.float32)
+        except Exception:  # noqa: S112 - reported when the attacker itself runs
+            continue
+        if vectors.shape[:1] == (len(clips),) and vectors.ndim == 2 and np.isfinite(vectors).all():
+            made[encoder] = vectors
+    return made
+
+
+class _Store:
+    """One small file for each embedding, named by encoder, version and content."""
+
+    def __init__(self, folder: Path | None) -> None:
+        self._folder = folder
+
+    def get(self, encoder: str, key: str) -> Floats | None:
+        path = self._path(encoder, key)
+        if path is None or not path.is_file():
+            return None
+        try:
+            vector = np.load(path, allow_pickle=False)
+        except (OSError, ValueError):
+            return None
+        return vector.astype(np.float32) if vector.ndim == 1 and np.isfinite(vector).all() else None
+
+    def put(self, encoder: str, key: str, vector: Floats) -> None:
+        path = self._path(encoder, key)
+        if path is None:
+            return
+        buffer = io.BytesIO()
+        np.save(buffer, vector, allow_pickle=False)
+        try:
+            write_atomic(path, buffer.getvalue(), mode=0o600)  # of originals it is a biometric template
+        except OSError:  # a cache on a full or read-only disk costs time, not the audit
+            self._folder = None
+
+    def _path(self, encoder: str, key: str) -> Path | None:
+        if self._folder is None:
+            return None
+        cls = get_attacker(encoder)
+        version = cls.version if issubclass(cls, Embedder) else "1"
+        return self._folder / "embeddings" / f"{encoder}-{version}" / key[:2] / f"{key}.npy"

@@ -1,0 +1,272 @@
+"""One attacker, trained in one way, in every scenario that this training serves: the unit of work of an audit."""
+
+from __future__ import annotations
+
+import hashlib
+import warnings
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from moretta.shared.audit.attackers.base import Attacker, Embedder, Floats, Identifier, get_attacker
+from moretta.shared.audit.clipset import ClipSet
+from moretta.shared.audit.learn.heads import embeddings_of
+from moretta.shared.audit.measure import Bootstrap, People, Subject, ranking_rows, sexes, similarity_rows, trial_rows
+from moretta.shared.audit.metrics import Ranking, Trials
+from moretta.shared.audit.rows import AuditRow
+from moretta.shared.audit.scenarios import SCENARIOS, Scenario, ScenarioName, SetName
+from moretta.shared.audit.scoring import (
+    COHORT,
+    Cohort,
+    claims,
+    paired_cosines,
+    ranking_by_centroids,
+    ranking_of_posteriors,
+)
+from moretta.shared.audit.similarity import voice_similarities
+from moretta.shared.audit.trials import TrialPlan
+from moretta.shared.core.storage import disk_failed
+
+MIN_SPEAKERS = {"identifier": 2, "embedder": 4}
+"""An embedder trains on one half of the speakers and attacks the other: two speakers make a half."""
+OTHER_FORM = "codes were released: an attacker that was trained on sound, or enrolled with it, cannot read them"
+Ints = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What every unit of one audit works on: sets with the same clips in the same order."""
+
+    sets: dict[SetName, ClipSet]
+    plan: TrialPlan
+    seed: int
+    bootstrap: int
+
+    @property
+    def clips(self) -> ClipSet:
+        """Any set: for what they share, names and labels."""
+        return self.sets["released"]
+
+    def rows_of(self, pseudonyms: Sequence[str]) -> Ints:
+        """Positions of clips."""
+        position = {clip.clip: index for index, clip in enumerate(self.clips.clips)}
+        return np.array([position[name] for name in pseudonyms], np.int64)
+
+    def people(self) -> People:
+        """The speakers by number."""
+        names = self.clips.speakers
+        numbers = {name: number for number, name in enumerate(names)}
+        half_of = {numbers[s]: half for half, members in enumerate(self.plan.halves) for s in members}
+        tried = Counter(self.clips.labels[self.rows_of(self.plan.trial)].tolist())
+        return People(names, sexes([(clip.speaker, clip.sex) for clip in self.clips.clips]), half_of, tried)
+
+
+@dataclass(frozen=True)
+class Unit:
+    """One attacker and what it is trained on; `public` for encoders used as they are."""
+
+    attacker: str
+    train: SetName | str
+
+
+def units_of(cls: type[Attacker], sets: set[SetName]) -> list[Unit]:
+    """The trainings that the sets at hand allow."""
+    if is_untrained(cls):
+        return [Unit(cls.name, "public")]
+    return [Unit(cls.name, train) for train in ("original", "released", "constant") if train in sets]
+
+
+def scenarios_of(cls: type[Attacker], unit: Unit, sets: set[SetName]) -> list[Scenario]:
+    """The scenarios that one training serves."""
+    found = [s for s in SCENARIOS if {s.enrol, s.trial} <= sets]
+    if is_untrained(cls):
+        return [s for s in found if s.name != "semi-informed"]
+    found = [s for s in found if s.train == unit.train]
+    if issubclass(cls, Identifier):
+        found = [s for s in found if s.enrol == s.train]
+    return found
+
+
+def across_forms(scenarios: list[Scenario], sets: dict[SetName, ClipSet]) -> list[Scenario]:
+    """Those in which what learnt on sound would have to read codes, or the other way round: nobody can.
+
+    The attacker who makes codes of recordings of its own, as he must, is the semi-informed one.
+    """
+    codes = {name for name, clips in sets.items() if clips.holds_codes}
+    return [s for s in scenarios if len({name in codes for name in (s.enrol, s.trial, s.train)}) > 1]
+
+
+def is_untrained(cls: type[Attacker]) -> bool:
+    """Whether this is an encoder used as it is."""
+    return issubclass(cls, Embedder) and not cls.trainable
+
+
+def seed_of(*parts: object) -> int:
+    """A seed that depends on its parts only: never on which worker runs, or when."""
+    return int.from_bytes(hashlib.sha256(repr(parts).encode()).digest()[:4]) >> 1
+
+
+def run_unit(inputs: Inputs, unit: Unit) -> list[AuditRow]:
+    """Train, attack and measure. Whatever goes wrong becomes void rows, never an exception of the audit."""
+    cls = get_attacker(unit.attacker)
+    wanted = scenarios_of(cls, unit, set(inputs.sets))
+    barred = across_forms(wanted, inputs.sets)
+    scenarios = [s for s in wanted if s not in barred]
+    apart = [row for s in barred for row in _subject(cls, s, inputs).void(OTHER_FORM)]
+    return apart + (_run_scenarios(cls, inputs, unit, scenarios) if scenarios else [])
+
+
+def _subject(cls: type[Attacker], scenario: Scenario, inputs: Inputs) -> Subject:
+    return Subject(cls, scenario.name, _enrolled(inputs), len(inputs.plan.trial))
+
+
+def _enrolled(inputs: Inputs) -> int:
+    return len({s for half in inputs.plan.halves for s in half})
+
+
+def _run_scenarios(cls: type[Attacker], inputs: Inputs, unit: Unit, scenarios: list[Scenario]) -> list[AuditRow]:
+    trainable = issubclass(cls, Embedder) and cls.trainable
+    needed = MIN_SPEAKERS["embedder" if trainable else "identifier"]
+    speakers = _enrolled(inputs)
+    if speakers < needed:
+        reason = f"{speakers} speakers with two clips or more, at least {needed} are needed"
+    else:
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of degenerate data, which the anchors judge better
+                return _run(cls, inputs, unit, scenarios)
+        except Exception as error:
+            if disk_failed(error):
+                raise
+            reason = f"{type(error).__name__}: {error}"
+    return [row for s in scenarios for row in _subject(cls, s, inputs).void(reason)]
+
+
+def _run(cls: type[Attacker], inputs: Inputs, unit: Unit, scenarios: list[Scenario]) -> list[AuditRow]:
+    seed = seed_of(inputs.seed, unit.attacker, unit.train)
+    if issubclass(cls, Identifier):
+        scored = _identify(cls, inputs, unit, scenarios, seed)
+    elif issubclass(cls, Embedder):
+        scored = _embed(cls, inputs, unit, scenarios, seed)
+    else:
+        raise TypeError(f"{cls.__name__} is neither an Identifier nor an Embedder")
+    people, bootstrap = inputs.people(), Bootstrap(inputs.bootstrap, inputs.seed)
+    clips = len(inputs.plan.trial)
+    rows: list[AuditRow] = []
+    for scenario, ranking, trials in scored:
+        rows += ranking_rows(Subject(cls, scenario.name, len(ranking.gallery), clips), ranking, people, bootstrap)
+        if trials is not None:
+            rows += trial_rows(Subject(cls, scenario.name, len(trials.speakers), clips), trials, people, bootstrap)
+    if is_untrained(cls) and cls.modality == "voice" and "original" in inputs.sets:
+        rows += _distinctiveness(cls, inputs, {s.name: t for s, _, t in scored if t is not None}, people, bootstrap)
+    return rows
+
+
+def _distinctiveness(
+    cls: type[Attacker],
+    inputs: Inputs,
+    trials: dict[ScenarioName, Trials],
+    people: People,
+    bootstrap: Bootstrap,
+) -> list[AuditRow]:
+    """How distinct voices still are, by an encoder used as it is: one that learnt on releases would have two scales."""
+    enrol, trial = inputs.rows_of(inputs.plan.enrol), inputs.rows_of(inputs.plan.trial)
+    vectors: dict[SetName, tuple[Floats, Floats]] = {
+        name: (embeddings_of(cls.name, clips.subset(enrol)), embeddings_of(cls.name, clips.subset(trial)))
+        for name, clips in inputs.sets.items()
+        if name != "constant"
+    }
+    labels = inputs.clips.labels
+    found = voice_similarities(vectors, labels[enrol], labels[trial], trials["unprotected"])
+    rows: list[AuditRow] = []
+    for scenario, metric, similarity in found:
+        subject = Subject(cls, scenario, len(similarity.speakers), len(trial))
+        rows += similarity_rows(subject, metric, similarity, people, bootstrap)
+    return rows
+
+
+_Scored = list[tuple[Scenario, Ranking, Trials | None]]
+
+
+def _identify(cls: type[Identifier], inputs: Inputs, unit: Unit, scenarios: list[Scenario], seed: int) -> _Scored:
+    enrol, trial = inputs.rows_of(inputs.plan.enrol), inputs.rows_of(inputs.plan.trial)
+    numbers = inputs.people().numbers
+    attacker = cls()
+    attacker.fit(_set(inputs, unit.train).subset(enrol), seed=seed)
+    scored: _Scored = []
+    for scenario in scenarios:
+        scores = attacker.scores(inputs.sets[scenario.trial].subset(trial))
+        ranking = ranking_of_posteriors(scores, attacker.speakers, numbers, inputs.clips.labels[trial])
+        scored.append((scenario, ranking, claims(ranking, seed=seed)))
+    return scored
+
+
+def _embed(cls: type[Embedder], inputs: Inputs, unit: Unit, scenarios: list[Scenario], seed: int) -> _Scored:
+    """Identification with a model that knows the enrolment; verification with models of other speakers only."""
+    enrol, trial = inputs.rows_of(inputs.plan.enrol), inputs.rows_of(inputs.plan.trial)
+    labels = inputs.clips.labels
+    model = cls()
+    if cls.trainable:
+        model.fit(_set(inputs, unit.train).subset(enrol), seed=seed)
+    rankings = {}
+    for s in scenarios:
+        enrolled = _vectors(model, inputs.sets[s.enrol].subset(enrol))
+        tried = _vectors(model, inputs.sets[s.trial].subset(trial))
+        rankings[s.name] = ranking_by_centroids(enrolled, labels[enrol], tried, labels[trial])
+    pairs = np.stack([inputs.rows_of(side) for side in zip(*inputs.plan.pairs, strict=True)], axis=1)  # [n, 2]
+    if cls.trainable:
+        trials = _crossfit(cls, inputs, _set(inputs, unit.train), scenarios, pairs, seed=seed)
+    else:
+        trials = {s.name: _compare(model, None, inputs, s, pairs) for s in scenarios}
+    return [(s, rankings[s.name], _trials(trials[s.name], labels)) for s in scenarios]
+
+
+_Compared = tuple[npt.NDArray[np.float64], Ints]
+"""Scores [n] and pairs [n, 2]."""
+
+
+def _crossfit(
+    cls: type[Embedder], inputs: Inputs, own: ClipSet, scenarios: list[Scenario], pairs: Ints, *, seed: int
+) -> dict[str, _Compared]:
+    found: dict[str, list[_Compared]] = {s.name: [] for s in scenarios}
+    labels, numbers = inputs.clips.labels, inputs.people().numbers
+    for half, members in enumerate(inputs.plan.halves):
+        known = np.isin(labels, [numbers[s] for s in members])
+        model, train = cls(), own.subset(np.flatnonzero(known))
+        model.fit(train, seed=seed_of(seed, half))
+        few = np.random.default_rng(seed).permutation(len(train))[:COHORT]
+        cohort = Cohort(_vectors(model, train.subset(np.sort(few))))
+        foreign = pairs[~known[pairs].any(axis=1)]
+        for s in scenarios:
+            found[s.name].append(_compare(model, cohort, inputs, s, foreign))
+    return {
+        name: (np.concatenate([scores for scores, _ in parts]), np.concatenate([rows for _, rows in parts]))
+        for name, parts in found.items()
+    }
+
+
+def _compare(model: Embedder, cohort: Cohort | None, inputs: Inputs, scenario: Scenario, pairs: Ints) -> _Compared:
+    sides: list[Floats] = []
+    local = np.empty_like(pairs)
+    for column, name in enumerate((scenario.enrol, scenario.trial)):
+        rows, local[:, column] = np.unique(pairs[:, column], return_inverse=True)
+        sides.append(_vectors(model, inputs.sets[name].subset(rows)))
+    enrol, trial = sides
+    scores = paired_cosines(enrol[local[:, 0]], trial[local[:, 1]])
+    return (scores if cohort is None else cohort.normalise(scores, enrol, trial, local)), pairs
+
+
+def _vectors(model: Embedder, clips: ClipSet) -> Floats:
+    return model.embed(clips) if model.trainable else embeddings_of(model.name, clips)
+
+
+def _trials(compared: _Compared, labels: Ints) -> Trials:
+    scores, pairs = compared
+    return Trials.of_speakers(scores, labels[pairs[:, 0]], labels[pairs[:, 1]])
+
+
+def _set(inputs: Inputs, name: str) -> ClipSet:
+    return next(clips for key, clips in inputs.sets.items() if key == name)

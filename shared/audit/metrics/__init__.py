@@ -1,0 +1,44 @@
+"""Metrics of re-identification: pure functions of scores, each with its source, unit, range and chance value.
+
+A score is larger the more alike an enrolment and a trial look. Metrics of three kinds are registered by name: those of
+`Trials` (verification: one score a comparison), those of `Ranking` (identification: one row a trial, one column an
+enrolled speaker), and those of `Similarity` (how alike the voices of every two speakers are, before and after). A new
+metric is one file in this package with the `metric` decorator.
+"""
+
+from __future__ import annotations
+
+from moretta.shared.audit.metrics.bootstrap import Interval, bootstrap_rows, bootstrap_trials
+from moretta.shared.audit.metrics.breakdown import (
+    Measured,
+    Summary,
+    measure_ranking,
+    measure_similarity,
+    measure_trials,
+)
+from moretta.shared.audit.metrics.distinctiveness import Similarity, similarity_matrix
+from moretta.shared.audit.metrics.pooling import Linkage, linkage
+from moretta.shared.audit.metrics.ranking import Ranking
+from moretta.shared.audit.metrics.registry import Metric, get_metric, metric, metrics_of
+from moretta.shared.audit.metrics.trials import Trials
+
+__all__ = [
+    "Interval",
+    "Linkage",
+    "Measured",
+    "Metric",
+    "Ranking",
+    "Similarity",
+    "Summary",
+    "Trials",
+    "bootstrap_rows",
+    "bootstrap_trials",
+    "get_metric",
+    "linkage",
+    "measure_ranking",
+    "measure_similarity",
+    "measure_trials",
+    "metric",
+    "metrics_of",
+    "similarity_matrix",
+]

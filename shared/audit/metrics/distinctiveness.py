@@ -1,0 +1,127 @@
+"""Gain of voice distinctiveness and de-identification (Noe et al., Interspeech 2020 and 2022).
+
+Both come from voice similarity matrices: `oo` original against original, `op` original against released, `pp` released
+against released, each [speakers, speakers] in one order of speakers.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from moretta.shared.audit.metrics.registry import metric
+from moretta.shared.audit.metrics.trials import Floats, Ints
+from moretta.shared.core.errors import RunError
+
+Integers = npt.NDArray[np.integer]
+LEAST_GAIN_DECIBEL = -60.0
+"""Voices that are all alike would have a gain of minus infinity: a millionth of the dominance is called the same."""
+
+
+def similarity_matrix(llr: Floats, row_speaker: Integers, column_speaker: Integers) -> Floats:
+    """Voice similarity of every two speakers, in (0, 1): the logistic of the mean log-likelihood ratio of their clips.
+
+    Args:
+        llr: float64 [n, m], natural log-likelihood ratios of clips on one side against other clips on the other.
+        row_speaker: int [n].
+        column_speaker: int [m], of the same speakers.
+
+    Returns:
+        float64 [speakers, speakers], by ascending speaker.
+
+    Raises:
+        RunError: the two sides have different speakers.
+    """
+    from scipy.special import expit
+
+    speakers = np.unique(row_speaker)
+    if not np.array_equal(speakers, np.unique(column_speaker)):
+        raise RunError("similarity of two different sets of speakers", expected="the same speakers on both sides")
+    rows = (row_speaker[None] == speakers[:, None]).astype(np.float64)  # [speakers, n]
+    columns = (column_speaker[None] == speakers[:, None]).astype(np.float64)
+    pairs = rows.sum(axis=1)[:, None] * columns.sum(axis=1)
+    return np.asarray(expit(rows @ llr @ columns.T / pairs), dtype=np.float64)
+
+
+def diagonal_dominance(similarity: Floats, draws: Integers | None = None) -> float:
+    """|mean of the diagonal - mean off it| of a square matrix, in [0, 1]: how much speakers resemble themselves.
+
+    Args:
+        similarity: float64 [speakers, speakers].
+        draws: int [speakers], how often a resample has drawn each; two copies of one speaker make no pair. None: once.
+
+    Raises:
+        RunError: not square, or fewer than two speakers.
+    """
+    n = len(similarity)
+    weight = np.ones(n) if draws is None else np.asarray(draws, np.float64)
+    if similarity.shape != (n, n) or (weight > 0).sum() < 2:
+        raise RunError(f"a similarity matrix of shape {similarity.shape}", expected="square, of two speakers or more")
+    both = np.outer(weight, weight)
+    np.fill_diagonal(both, 0)
+    own = float(weight @ np.diagonal(similarity) / weight.sum())
+    return abs(own - float((both * similarity).sum() / both.sum()))
+
+
+@dataclass(frozen=True)
+class Dominance:
+    """Diagonal dominance of two similarity matrices of the same speakers."""
+
+    original: float
+    """Of `oo`."""
+    attacked: float
+    """Of `pp` for the gain of distinctiveness, of `op` for de-identification."""
+
+
+@dataclass(frozen=True, eq=False)
+class Similarity:
+    """Two similarity matrices [speakers, speakers] of the same speakers, whose numbers are int [speakers]."""
+
+    original: Floats
+    attacked: Floats
+    speakers: Ints
+
+    def dominance(self, draws: Ints | None = None) -> Dominance | None:
+        """Of all speakers, or of a resample of them; None if that has fewer than two."""
+        if len(self.speakers) < 2 or (draws is not None and (draws > 0).sum() < 2):
+            return None
+        return Dominance(diagonal_dominance(self.original, draws), diagonal_dominance(self.attacked, draws))
+
+    def of(self, keep: npt.NDArray[np.bool_]) -> Similarity:
+        """Some of the speakers."""
+        block = np.ix_(keep, keep)
+        return Similarity(self.original[block], self.attacked[block], self.speakers[keep])
+
+    def of_speaker(self, row: int) -> Dominance:
+        """How much one speaker resembles itself more than others resemble it, in both matrices."""
+        return Dominance(_own_dominance(self.original, row), _own_dominance(self.attacked, row))
+
+
+@metric("voice_distinctiveness_gain", kind="similarity", unit="dB", chance=LEAST_GAIN_DECIBEL, private="low")
+def voice_distinctiveness_gain(dominance: Dominance) -> float | None:
+    """G_VD in decibel: 0 where released voices are as distinct as the originals, `LEAST_GAIN_DECIBEL` if all alike.
+
+    10 log10 of the ratio of diagonal dominances of `pp` and `oo`. None of these voices need resemble its original: this
+    is a figure of utility (can speakers be told apart?) that leaks when clips of one speaker can be linked. None where
+    the originals are not distinct at all.
+    """
+    if dominance.original == 0:
+        return None
+    share = dominance.attacked / dominance.original
+    return max(LEAST_GAIN_DECIBEL, float(10 * np.log10(share))) if share > 0 else LEAST_GAIN_DECIBEL
+
+
+@metric("deidentification", kind="similarity", unit="", chance=1.0, private="high")
+def deidentification(dominance: Dominance) -> float | None:
+    """DeID, at most 1: 1 where released voices resemble no original more than another, 0 where as much as before.
+
+    From the dominances of `op` and `oo`; None where the originals are not distinct at all.
+    """
+    return None if dominance.original == 0 else 1 - dominance.attacked / dominance.original
+
+
+def _own_dominance(similarity: Floats, row: int) -> float:
+    others = np.arange(len(similarity)) != row
+    return abs(float(similarity[row, row] - (similarity[row, others].mean() + similarity[others, row].mean()) / 2))

@@ -1,0 +1,125 @@
+"""What `sweep.json` and `sweep.csv` hold: one row for each cell of the grid and modality."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+from typing import Any
+
+from pydantic import Field
+
+from moretta.shared.audit.report.schema import Count, Fraction, Record, Seconds
+
+Scalar = str | int | float | bool
+
+
+class SweepRow(Record):
+    """One cell, over all its seeds and tested folds. What is unknown is null, with the reason in `note` or `failed`.
+
+    Every epsilon is that of the clip or the speaker that loses most, at the worst site, composed by the sites' ledgers;
+    null is no finite guarantee. `release_...` is what leaves the sites, `model_...` what the trained models alone tell.
+    """
+
+    curve: str
+    corpus: str
+    modality: str
+    settings: dict[str, Scalar]
+    """What makes this cell differ from others, by key of the study."""
+    seeds: tuple[int, ...]
+    folds: Count = 0
+    """Tested folds; 0 where training failed, and with it all that the ledgers tell."""
+    uar: Fraction | None = None
+    """Of the federated model, on speakers it was not trained on; the mean over seeds."""
+    uar_low: Fraction | None = None
+    uar_high: Fraction | None = None
+    uar_chance: Fraction | None = None
+    test_speakers: Count = 0
+    test_clips: Count = 0
+    judge: str = ""
+    """The judge that reads most emotion off releases."""
+    judge_uar: Fraction | None = None
+    judge_low: Fraction | None = None
+    judge_high: Fraction | None = None
+    top1: Fraction | None = None
+    """Of the strongest attacker."""
+    top1_low: Fraction | None = None
+    top1_high: Fraction | None = None
+    top1_chance: Fraction | None = None
+    top1_unprotected: Fraction | None = None
+    """Of the strongest attacker on the original recordings."""
+    top1_by: str = ""
+    eer: Fraction | None = None
+    eer_low: Fraction | None = None
+    eer_high: Fraction | None = None
+    eer_chance: Fraction | None = None
+    eer_unprotected: Fraction | None = None
+    eer_by: str = ""
+    release_nominal: float | None = Field(default=None, ge=0)
+    """What the anonymizer's own parameters claim, for the smallest unit it names."""
+    release_nominal_unit: str = ""
+    release_clip: float | None = Field(default=None, ge=0)
+    release_speaker: float | None = Field(default=None, ge=0)
+    model_nominal: float | None = Field(default=None, ge=0)
+    """The target of DP-SGD; null without it."""
+    model_nominal_unit: str = ""
+    model_clip: float | None = Field(default=None, ge=0)
+    model_speaker: float | None = Field(default=None, ge=0)
+    model_site: float | None = Field(default=None, ge=0)
+    """Of a whole site, where the study bounds that."""
+    delta: float = Field(default=0.0, ge=0, lt=1)
+    best_top1: bool = False
+    """On the Pareto front of emotion UAR and top-1."""
+    best_eer: bool = False
+    """On the Pareto front of emotion UAR and EER."""
+    note: str = ""
+    """Why nobody was attacked, where that cannot be."""
+    failed: str = ""
+    """What went wrong: figures that come from it are null."""
+
+    @property
+    def words(self) -> str:
+        """The settings, short: the last part of each key."""
+        return ", ".join(f"{key.rpartition('.')[2]} {value}" for key, value in self.settings.items())
+
+
+class SweepReport(Record):
+    """The whole of `sweep.json`."""
+
+    format: int = 1
+    name: str
+    synthetic: bool
+    """Some of the clips were made by a program."""
+    rows: tuple[SweepRow, ...]
+    grid: dict[str, Any]
+    """As it was written."""
+    command: str
+    versions: dict[str, str]
+    finished: str
+    """UTC, ISO 8601."""
+    seconds: Seconds
+    work: dict[str, Count]
+    """How many releases, audits and trainings the figures stand on."""
+    warnings: tuple[str, ...] = ()
+
+
+def as_csv(rows: Sequence[SweepRow]) -> str:
+    """The same rows with a column for every key that is swept; empty is null, yes and no are `true` and `false`."""
+    keys = list(dict.fromkeys(key for row in rows for key in row.settings))
+    fields = [name for name in SweepRow.model_fields if name not in ("settings", "seeds")]
+    head, rest = fields[:3], fields[3:]
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow([*head, *keys, "seeds", *rest])
+    for row in rows:
+        content = row.model_dump()
+        swept = [_cell(row.settings.get(key)) for key in keys]
+        seeds = " ".join(map(str, row.seeds))
+        writer.writerow([*(_cell(content[n]) for n in head), *swept, seeds, *(_cell(content[n]) for n in rest)])
+    return buffer.getvalue()
+
+
+def _cell(value: object) -> str:
+    if value is None:
+        return ""
+    return str(value).lower() if isinstance(value, bool) else str(value)

@@ -1,0 +1,127 @@
+"""From a trained attacker to scores: rankings of enrolled speakers, and scored comparisons."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from moretta.shared.audit.attackers.base import Floats, NotConvergedError
+from moretta.shared.audit.metrics import Ranking, Trials
+from moretta.shared.audit.metrics.cllr import affine_calibration
+
+COHORT = 300
+"""Clips of the attacker's own training speakers that scores are normalised by."""
+NEAREST = 100
+"""Of these, the most alike that adaptive normalisation uses."""
+_DECIMALS = 6  # cosines of equal vectors differ in the seventh digit, and must tie
+_MIN_DEVIATION = 1e-3
+CLAIMS = 10
+"""False claims scored for each trial of an identifier."""
+
+
+def unit_length(vectors: npt.NDArray[np.floating]) -> npt.NDArray[np.float64]:
+    """[n, d], each of length 1; a vector of zeros stays one.
+
+    Raises:
+        NotConvergedError: a value is not finite.
+    """
+    exact = np.asarray(vectors, np.float64)
+    if exact.ndim != 2 or not np.isfinite(exact).all():
+        raise NotConvergedError(f"embeddings of shape {exact.shape}, not all finite", expected="finite [n, d]")
+    unit: npt.NDArray[np.float64] = exact / np.maximum(np.linalg.norm(exact, axis=1, keepdims=True), 1e-12)
+    return unit
+
+
+def cosines(left: npt.NDArray[np.floating], right: npt.NDArray[np.floating]) -> npt.NDArray[np.float64]:
+    """float64 [n, m], rounded so that equal vectors tie."""
+    product: npt.NDArray[np.float64] = np.round(unit_length(left) @ unit_length(right).T, _DECIMALS)
+    return product
+
+
+def paired_cosines(left: npt.NDArray[np.floating], right: npt.NDArray[np.floating]) -> npt.NDArray[np.float64]:
+    """float64 [n], row by row."""
+    product: npt.NDArray[np.float64] = np.round(np.sum(unit_length(left) * unit_length(right), axis=1), _DECIMALS)
+    return product
+
+
+@dataclass(frozen=True)
+class Cohort:
+    """Adaptive symmetric score normalisation (Matejka et al., Interspeech 2017, section 2).
+
+    Brings the scores of two models, trained on two halves of the speakers, to one scale, and sharpens both.
+    """
+
+    embeddings: Floats
+    """[clips, d] of the attacker's own training speakers."""
+
+    def normalise(
+        self, scores: npt.NDArray[np.float64], enrol: Floats, trial: Floats, pairs: npt.NDArray[np.int64]
+    ) -> npt.NDArray[np.float64]:
+        """Scores [n] of `pairs` [n, 2], rows of `enrol` and `trial`."""
+        normalised = np.zeros(len(scores))
+        for side, column in ((enrol, 0), (trial, 1)):
+            nearest = np.sort(cosines(side, self.embeddings), axis=1)[:, -NEAREST:]  # [clips, nearest]
+            mean, deviation = nearest.mean(axis=1), np.maximum(nearest.std(axis=1), _MIN_DEVIATION)
+            rows = pairs[:, column]
+            normalised += (scores - mean[rows]) / deviation[rows] / 2
+        return normalised
+
+
+def ranking_by_centroids(
+    enrol: Floats, enrol_speaker: npt.NDArray[np.int64], trial: Floats, trial_speaker: npt.NDArray[np.int64]
+) -> Ranking:
+    """Every trial against the mean of each speaker's enrolment embeddings, by cosine."""
+    gallery = np.unique(enrol_speaker)
+    unit = unit_length(enrol)
+    centroids = np.stack([unit[enrol_speaker == speaker].mean(axis=0) for speaker in gallery])
+    return Ranking(cosines(trial, centroids), gallery, trial_speaker)
+
+
+def ranking_of_posteriors(
+    scores: Floats, columns: Sequence[str], numbers: Mapping[str, int], trial_speaker: npt.NDArray[np.int64]
+) -> Ranking:
+    """An identifier's log-posteriors as log-odds, which are comparable between trials."""
+    log = np.asarray(scores, np.float64)
+    if log.shape != (len(trial_speaker), len(columns)) or not np.isfinite(log).all():
+        raise NotConvergedError(
+            f"scores of shape {log.shape}, not all finite", expected=f"finite [{len(trial_speaker)}, {len(columns)}]"
+        )
+    posterior = np.exp(log - log.max(axis=1, keepdims=True))
+    posterior = np.clip(posterior / posterior.sum(axis=1, keepdims=True), 1e-12, 1 - 1e-12)
+    odds = np.round(np.log(posterior) - np.log1p(-posterior), _DECIMALS)
+    return Ranking(odds, np.array([numbers[s] for s in columns], np.int64), trial_speaker)
+
+
+def claims(ranking: Ranking, *, seed: int) -> Trials | None:
+    """Verification from identification: each trial claims its own speaker and, falsely, some of the others."""
+    count, enrolled = ranking.scores.shape
+    if enrolled < 2:
+        return None
+    rng = np.random.default_rng([seed, count])
+    others = min(CLAIMS, enrolled - 1)
+    truth = ranking.truth
+    # The n-th best of random keys without the truth: distinct others, drawn for all trials at once.
+    keys = rng.random((count, enrolled))
+    keys[np.arange(count), truth] = -1.0
+    columns = np.argsort(keys, axis=1)[:, : others + 1]  # [trials, 1 + others], the truth first
+    scores = np.take_along_axis(ranking.scores, columns, axis=1)
+    return Trials.of_speakers(scores.ravel(), ranking.gallery[columns].ravel(), np.repeat(ranking.speaker, others + 1))
+
+
+def calibrated(trials: Trials, half_of: Mapping[int, int]) -> Trials | None:
+    """Scores as log-likelihood ratios: one half of the speakers by a map fitted on the other half's trials.
+
+    The attacker who knows one half is the one who attacks the other. None where a half has no trials of both classes.
+    """
+    half = np.array([half_of[int(s)] for s in trials.trial_speaker])
+    enrol_half = np.array([half_of[int(s)] for s in trials.enrol_speaker])
+    scores = np.empty(len(trials))
+    for mine, other in ((0, 1), (1, 0)):
+        known = trials.subset((half == other) & (enrol_half == other))
+        if known is None:
+            return None
+        scores[half == mine] = affine_calibration(known)(trials.scores[half == mine])
+    return Trials(scores, trials.mated, trials.enrol_speaker, trials.trial_speaker)

@@ -1,0 +1,1 @@
+"""What everything rests on: errors, exit codes, atomic files, seeds, threads."""

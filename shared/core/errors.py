@@ -1,0 +1,155 @@
+"""One tree of errors. Each says what was found, what was expected and what to do, and knows its exit code.
+
+MorettaError                 exit 1
+├── StudyError               exit 3   the study file, or a study that does not fit the corpus
+├── CorpusError              exit 4   the folder of clips
+│   └── ClipError            exit 4   one clip: callers drop and count it
+├── ReleaseError             exit 5   a release, on disk or in a message
+│   └── MessageError         exit 5   ... a message that is not what its call asks for
+├── RefusedError             exit 6   a site says no
+│   └── BudgetError          exit 6   ... because the privacy budget would be exceeded
+├── RunError                 exit 7   a stage failed
+├── GateError                exit 8   a limit of the gate is broken
+├── AttackersError           exit 9   pretrained weights
+├── EnrollmentError          exit 10  a join string, token or certificate
+├── HomeError                exit 11  the folder of a server or of a site
+├── UnreachableError         exit 12  the server does not answer
+├── StorageError             exit 13  a disk or a file that cannot be written or read
+└── Interrupted              exit 130
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from moretta.shared.core.exit_codes import ExitCode
+from moretta.shared.core.printable import printable
+
+
+class MorettaError(Exception):
+    """Base of all errors that a user can meet.
+
+    Args:
+        found: what was there, with the offending value.
+        expected: what should have been there.
+        fix: what the reader can do about it.
+    """
+
+    exit_code: ClassVar[ExitCode] = ExitCode.INTERNAL
+
+    def __init__(self, found: str, *, expected: str = "", fix: str = "") -> None:
+        # What was found is often what somebody else wrote
+        self.found, self.expected, self.fix = map(printable, (found, expected, fix))
+        super().__init__(self.message)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Errors cross the borders of worker processes whole."""
+        return _rebuilt, (type(self), self.__dict__.copy(), str(self))
+
+    @property
+    def message(self) -> str:
+        """The whole sentence, in the order found, expected, fix."""
+        parts = [self.found]
+        if self.expected:
+            parts.append(f"expected {self.expected}")
+        if self.fix:
+            parts.append(f"to fix it: {self.fix}")
+        return "; ".join(parts)
+
+
+def _rebuilt(kind: type[MorettaError], state: dict[str, Any], text: str) -> MorettaError:
+    error = kind.__new__(kind, text)
+    error.__dict__.update(state)
+    error.args = (text,)
+    return error
+
+
+class StudyError(MorettaError):
+    """The study file cannot be used."""
+
+    exit_code = ExitCode.STUDY
+
+
+class CorpusError(MorettaError):
+    """The folder of clips cannot be used."""
+
+    exit_code = ExitCode.CORPUS
+
+
+class ClipError(CorpusError):
+    """One clip cannot be used. `reason` is a stable code that drops are counted by."""
+
+    def __init__(self, reason: str, found: str, *, expected: str = "", fix: str = "") -> None:
+        self.reason = reason
+        super().__init__(found, expected=expected, fix=fix)
+
+
+class ReleaseError(MorettaError):
+    """A release is damaged, forged, or of another format."""
+
+    exit_code = ExitCode.RELEASE
+
+
+class MessageError(ReleaseError):
+    """A message is too large, too deep, or has other fields than its call asks for. Its text repeats no content."""
+
+
+class RefusedError(MorettaError):
+    """A site's policy refuses what was asked."""
+
+    exit_code = ExitCode.REFUSED
+
+
+class BudgetError(RefusedError):
+    """The privacy budget would be exceeded."""
+
+    told: ClassVar[str] = "the site's privacy budget would be exceeded"
+    """What the server is told: the figures are the site's own."""
+
+
+class RunError(MorettaError):
+    """A stage of the run failed."""
+
+    exit_code = ExitCode.RUN_FAILED
+
+
+class GateError(MorettaError):
+    """The run broke a limit of the study's gate."""
+
+    exit_code = ExitCode.GATE
+
+
+class AttackersError(MorettaError):
+    """An attacker's weights cannot be had or are not what was pinned."""
+
+    exit_code = ExitCode.ATTACKERS
+
+
+class EnrollmentError(MorettaError):
+    """A join string, token, name or certificate cannot be used, or was refused."""
+
+    exit_code = ExitCode.ENROLLMENT
+
+
+class HomeError(MorettaError):
+    """The folder of a server or of a site cannot be used."""
+
+    exit_code = ExitCode.HOME
+
+
+class UnreachableError(MorettaError):
+    """The server cannot be reached. Trying again may help."""
+
+    exit_code = ExitCode.UNREACHABLE
+
+
+class StorageError(MorettaError):
+    """A disk is full, read-only or broken, or a file or folder cannot be used by this account."""
+
+    exit_code = ExitCode.STORAGE
+
+
+class Interrupted(MorettaError):  # noqa: N818 - an interrupt is not an error of the program
+    """Ended by Ctrl-C, SIGTERM or SIGHUP."""
+
+    exit_code = ExitCode.INTERRUPTED

@@ -1,0 +1,139 @@
+"""The sound and the pictures of a clip: which file holds them, and whether the two belong together.
+
+Where a clip has no sound file, the sound track of its video is its sound.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from moretta.shared.core.errors import ClipError
+from moretta.shared.data.clips import Clip
+from moretta.shared.data.decoding import open_container, picture_stream, reading, whole_packets
+from moretta.shared.data.media import CONTAINERS, Audio, read_audio, read_frames
+from moretta.shared.data.sound_checks import check_wav_is_whole
+
+LONGER_SHARE, LONGER_SECONDS = 0.2, 0.5
+"""How much longer than the other, and at least how much, sound or pictures may be. In CREMA-D as published they differ
+by 0.04 s; its 1064_IEO_DIS_MD has 4 s of sound and 61 s of pictures, of several emotions."""
+
+Kind = Literal["sound", "pictures"]
+
+
+def sound_file(clip: Clip) -> Path | None:
+    """The file that holds the sound of a clip, if any does: its sound file, else its video."""
+    if clip.audio is not None or clip.video is None:
+        return clip.audio
+    return clip.video if "sound" in _seconds_of(clip.video) else None
+
+
+def has_sound(clip: Clip) -> bool:
+    """Whether a clip has sound, be it in its video. Looks into the video if there is no sound file."""
+    return sound_file(clip) is not None
+
+
+def read_sound(clip: Clip) -> Audio | None:
+    """Decode the sound of a clip; None if it has none.
+
+    Returns:
+        [samples], mono at 16 kHz, in [-1, 1].
+
+    Raises:
+        ClipError: those of `read_audio`, or reason `other-length`.
+    """
+    path = sound_file(clip)
+    if path is None:
+        return None
+    check_length(clip, "sound")
+    return read_audio(path)
+
+
+def read_pictures(clip: Clip, *, fps: float) -> NDArray[np.uint8] | None:
+    """Decode the pictures of a clip; None if it has no video.
+
+    Args:
+        clip: of a corpus.
+        fps: at most about this many frames per second are kept.
+
+    Returns:
+        [frames, height, width, 3], RGB.
+
+    Raises:
+        ClipError: those of `read_frames`, or reason `other-length`.
+    """
+    if clip.video is None:
+        return None
+    check_length(clip, "pictures")
+    return np.stack(list(read_frames(clip.video, fps=fps)))
+
+
+def picture_seconds(clip: Clip) -> float:
+    """How long the pictures of a clip last."""
+    return 0.0 if clip.video is None else _seconds_of(clip.video).get("pictures", 0.0)
+
+
+def check_length(clip: Clip, kind: Kind) -> None:
+    """Check that sound and pictures last about as long as each other.
+
+    What lasts much longer holds something else than the clip, and is not used; nor are pictures that hardly move.
+
+    Raises:
+        ClipError: reason `other-length`.
+    """
+    if clip.video is None:
+        return
+    pictures = _seconds_of(clip.video).get("pictures")
+    sound = _seconds_of(clip.audio or clip.video).get("sound")
+    if pictures is None or sound is None:
+        return
+    at_fault = "sound" if LONGER_SECONDS < pictures < sound else "pictures"
+    if kind == at_fault and abs(sound - pictures) > max(LONGER_SECONDS, LONGER_SHARE * min(sound, pictures)):
+        path = clip.video if kind == "pictures" else clip.audio or clip.video
+        found = f"{path.name}: the clip has {sound:.1f} s of sound and {pictures:.1f} s of pictures"
+        raise ClipError("other-length", found, expected="one sentence in both", fix="cut it, or take it out")
+
+
+def _seconds_of(path: Path) -> dict[Kind, float]:
+    """How long the sound and the pictures of a file last, as far as it can be read."""
+    try:
+        found = path.stat()
+        return _measured(path, found.st_mtime_ns, found.st_size)
+    except (ClipError, OSError):  # told when the file itself is read
+        return {}
+
+
+@lru_cache(maxsize=8192)  # each file is asked for by both modalities, and by every round
+def _measured(path: Path, changed: int, size: int) -> dict[Kind, float]:
+    import soundfile
+
+    del changed, size
+    if path.suffix.lower() not in CONTAINERS:
+        with reading(path):
+            check_wav_is_whole(path)
+            return {"sound": float(soundfile.info(path).duration)}
+    spans: dict[Kind, list[tuple[float, float]]] = {}
+    with open_container(path) as container:
+        pictures = picture_stream(container)
+        sound = container.streams.audio[0] if container.streams.audio else None
+        kinds: dict[int, Kind] = {}
+        if pictures is not None:
+            kinds[pictures.index] = "pictures"
+        if sound is not None:
+            kinds[sound.index] = "sound"
+        for packet in whole_packets(container, path):
+            kind = kinds.get(packet.stream_index)
+            if kind is not None and packet.pts is not None:
+                start = float(packet.pts * packet.time_base)
+                spans.setdefault(kind, []).append((start, float((packet.duration or 0) * packet.time_base)))
+    return {kind: _spanned(sorted(each)) for kind, each in spans.items()}
+
+
+def _spanned(packets: list[tuple[float, float]]) -> float:
+    """From the first start to the last end; a last packet that does not say how long it is lasts as the others do."""
+    (first, _), (last, duration) = packets[0], packets[-1]
+    return last - first + (duration or (last - first) / max(1, len(packets) - 1))

@@ -1,0 +1,177 @@
+"""How stages and sites talk over Flower messages: names of the calls, keys of the records, arrays in and out.
+
+Records cannot hold nested values, so structured content travels as JSON text in a `ConfigRecord`.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Mapping
+from io import BytesIO
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from moretta.shared.core.errors import ReleaseError, StudyError
+from moretta.shared.study.fusion import ModelKind
+from moretta.shared.study.schema import Study, parse_study
+
+if TYPE_CHECKING:
+    from flwr.app import ArrayRecord, ConfigRecord, RecordDict
+
+HELLO = "query.hello"
+CODE = "train.code"
+OFFER = "query.offer"
+RELEASE = "query.release"
+FETCH = "query.fetch"
+TRAIN: dict[ModelKind, str] = {"voice": "train.voice", "face": "train.face", "fusion": "train.fusion"}
+EVALUATE = "evaluate.emotion"
+SECURE_KEYS, SECURE_SHARES, SECURE_UNMASK = "query.secure_keys", "query.secure_shares", "query.secure_unmask"
+"""Before and after the training of a round under secure aggregation."""
+
+ARRAYS, CONFIG, METRICS = "arrays", "config", "metrics"
+MASKED = "masked"
+"""The one array of an update under masks: uint32 [values]."""
+CHUNK_BYTES = 8 * 2**20
+"""Most bytes of a release that one message carries."""
+
+Array = npt.NDArray[Any]
+_Kind = TypeVar("_Kind", bound=ModelKind)
+
+
+class Part(NamedTuple):
+    """Part of a file of a release, in bytes."""
+
+    file: str
+    offset: int
+    length: int
+
+
+def arrays_to_record(arrays: dict[str, Array]) -> ArrayRecord:
+    """NumPy arrays as a Flower record, in order of their names."""
+    from flwr.app import Array as FlowerArray
+    from flwr.app import ArrayRecord
+
+    return ArrayRecord({name: FlowerArray(np.ascontiguousarray(arrays[name])) for name in sorted(arrays)})
+
+
+def arrays_of(content: RecordDict, key: str = ARRAYS) -> dict[str, Array]:
+    """The arrays under one key of a message. Flower reads them with pickling off.
+
+    Raises:
+        ReleaseError: there are none, or one cannot be read.
+    """
+    from flwr.app import ArrayRecord
+
+    record = content.get(key)
+    if not isinstance(record, ArrayRecord):
+        raise ReleaseError(f"a message without arrays under {key!r}", expected="a message of this version")
+    arrays: dict[str, Array] = {}
+    for name, packed in record.items():
+        try:
+            arrays[name] = _unpacked(packed.stype, packed.data)
+        except Exception as error:  # NumPy raises many kinds for bytes that are no array
+            raise ReleaseError(f"an array {name[:80]!a} that cannot be read", expected="a NumPy array") from error
+    return arrays
+
+
+def _unpacked(stype: str, data: bytes) -> Array:
+    """NumPy's own format, of numbers alone and of the length that it says: NumPy would make room before it looks."""
+    file = BytesIO(data)
+    if stype != "numpy.ndarray" or np.lib.format.read_magic(file) != (1, 0):
+        raise ValueError("no NumPy array of format 1.0")
+    shape, by_column, dtype = np.lib.format.read_array_header_1_0(file)
+    start = file.tell()
+    if dtype.kind not in "fiub" or math.prod(shape) * dtype.itemsize != len(data) - start:
+        raise ValueError("an array of another type or length than it says")
+    flat = np.frombuffer(data, dtype, offset=start)
+    return flat.reshape(shape, order="F" if by_column else "C").copy()
+
+
+def models_to_records(models: Mapping[Any, dict[str, Array]]) -> dict[str, ArrayRecord]:
+    """Whole models beside each other in one message, each under its own key."""
+    return {f"{ARRAYS}-{kind}": arrays_to_record(arrays) for kind, arrays in models.items()}
+
+
+def models_of(content: RecordDict, kinds: Iterable[_Kind]) -> dict[_Kind, dict[str, Array]]:
+    """Those of these models that a message carries.
+
+    Raises:
+        ReleaseError: one cannot be read.
+    """
+    return {kind: arrays_of(content, f"{ARRAYS}-{kind}") for kind in kinds if f"{ARRAYS}-{kind}" in content}
+
+
+def number_of(content: RecordDict, key: str, default: float | None = None) -> float:
+    """A plain number that a Flower strategy put into the config.
+
+    Raises:
+        ReleaseError: it is missing and there is no default.
+    """
+    from flwr.app import ConfigRecord
+
+    record = content.get(CONFIG)
+    value = record.get(key, default) if isinstance(record, ConfigRecord) else default
+    if not isinstance(value, int | float):
+        raise ReleaseError(f"a message without the number {key!r}", expected="a message of this version")
+    return value
+
+
+def json_config(**values: Any) -> ConfigRecord:
+    """A config record in which every value is JSON text, except bytes, which stay bytes."""
+    from flwr.app import ConfigRecord
+
+    return ConfigRecord(
+        {k: v if isinstance(v, bytes) else json.dumps(v, sort_keys=True, allow_nan=False) for k, v in values.items()}
+    )
+
+
+def from_config(content: RecordDict, key: str) -> Any:
+    """One value that `json_config` packed.
+
+    Raises:
+        ReleaseError: it is missing or not JSON.
+    """
+    try:
+        value: Any = content[CONFIG][key]
+        return value if isinstance(value, bytes) else json.loads(value)
+    except (KeyError, TypeError, ValueError) as error:
+        raise ReleaseError(f"a message without a readable {key!r}", expected="a message of this version") from error
+
+
+def parts_of(content: RecordDict) -> list[Part]:
+    """The parts of files that a message asks for.
+
+    Raises:
+        ReleaseError: they make no sense, or are more than one message may carry.
+    """
+    try:
+        parts = [Part(str(file), int(offset), int(length)) for file, offset, length in from_config(content, "parts")]
+    except (TypeError, ValueError) as error:
+        raise ReleaseError("a request for parts that cannot be read", expected="file, offset and length") from error
+    whole = sum(part.length for part in parts)
+    if not parts or min(min(p.offset, p.length) for p in parts) < 0 or whole > CHUNK_BYTES:
+        raise ReleaseError(f"a request for {len(parts)} parts, {whole} bytes", expected=f"at most {CHUNK_BYTES} bytes")
+    return parts
+
+
+def study_config(study: Study, **values: Any) -> ConfigRecord:
+    """A config record that carries the study, without the files it names, so that a site knows what it is asked for."""
+    return json_config(study=study.without_paths().model_dump(mode="json"), **values)
+
+
+def study_of(content: RecordDict) -> Study:
+    """The study that a message carries, checked as a study file is.
+
+    Raises:
+        StudyError: it breaks the schema, or names a file: no path of a message is ever opened.
+    """
+    study = parse_study(from_config(content, "study"), source="the study in a message")
+    if study.paths:
+        raise StudyError(
+            f"a study in a message that names files by {', '.join(study.paths)}",
+            expected="arrays made of them, and no path",
+        )
+    return study

@@ -1,0 +1,122 @@
+"""Where colours lie: one texture per identity, addressed by angle and height around the head.
+
+The skin is unrolled onto a cylinder round the head's vertical axis, so that brows, lips and hairline can be painted as
+plain functions of position. Below the unrolled skin lie strips for hair, eyes, teeth, tongue and the mouth's inside.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from moretta.shared.models.head.asset import Floats, HeadAsset, Part, load_asset
+from moretta.shared.models.head.raster import rasterise
+
+WIDTH = 384
+"""Texels round the head; twice as dense in front as on average."""
+SKIN_ROWS = 384
+STRIP_ROWS = 64
+HEIGHT = SKIN_ROWS + STRIP_ROWS
+AXIS_Z = 0.35
+"""Where the cylinder's axis stands, in decimetres in front of the mesh's origin."""
+LOW_Y, HIGH_Y = 4.95, 8.75
+HAIR_COLUMNS = 160
+"""Columns of the strip's hair; eyes, teeth, tongue and mouth follow, one square each."""
+EYE_SQUARE, TEETH_SQUARE, TONGUE_SQUARE, MOUTH_SQUARE = (HAIR_COLUMNS + 56 * k for k in range(4))
+SQUARE = 56
+EYE_REACH = 1.15
+"""The eye's square spans this many eyeball radii to each side of its middle."""
+
+
+@dataclass(frozen=True, eq=False)
+class SkinMap:
+    """What the base mesh has at each texel of the unrolled skin, [SKIN_ROWS, WIDTH].
+
+    `covered` says where there is skin at all; `x`, `y` and `z` are positions in the base mesh, `theta` the angle from
+    the front, and the rest are the asset's masks.
+    """
+
+    x: Floats
+    y: Floats
+    z: Floats
+    theta: Floats
+    lips: Floats
+    eyelids: Floats
+    ears: Floats
+    covered: NDArray[np.bool_]
+
+
+def column(theta: Floats) -> Floats:
+    """Texture column of an angle in radians from the front, positive to the subject's left."""
+    turn = theta / np.pi
+    return np.asarray((WIDTH - 1) * (0.5 + 0.5 * turn * (2 - np.abs(turn))))
+
+
+def row(y: Floats) -> Floats:
+    """Texture row of a height in decimetres."""
+    return (SKIN_ROWS - 1) * (HIGH_Y - y) / (HIGH_Y - LOW_Y)
+
+
+def angle(points: Floats) -> Floats:
+    """Angle of points [..., 3] round the head's axis, in radians from the front."""
+    return np.asarray(np.arctan2(points[..., 0], points[..., 2] - AXIS_Z))
+
+
+def is_mouth(asset: HeadAsset) -> NDArray[np.bool_]:
+    """Triangles of the mouth's inside, [F]."""
+    return np.asarray((asset.part == Part.SKIN) & (asset.masks["inside-mouth"][asset.faces] > 0.5).all(1))
+
+
+@cache
+def corner_places() -> Floats:
+    """Texture place (column, row) of each corner of each triangle of the asset, [F, 3, 2]."""
+    asset = load_asset()
+    points = asset.rest[asset.faces]
+    theta = angle(points)
+    # A triangle across the back would smear over the whole texture: lay it on one side.
+    theta = np.where((np.ptp(theta, axis=1) > np.pi)[:, None] & (theta < 0), np.pi, theta)
+    places = np.stack([column(theta), row(points[..., 1])], axis=-1)
+    middle = STRIP_ROWS / 2
+    for eye in asset.eye_rows:
+        own = np.isin(asset.faces, eye).all(1)
+        centre = asset.rest[eye].mean(0)
+        radius = np.ptp(asset.rest[eye, 0]) / 2
+        turned = (points[own, :, :2] - centre[:2]) * (1, -1) / radius / EYE_REACH
+        places[own] = (EYE_SQUARE + SQUARE / 2, SKIN_ROWS + middle) + turned * (SQUARE / 2 - 1)
+    for part, square in ((Part.TEETH, TEETH_SQUARE), (Part.TONGUE, TONGUE_SQUARE)):
+        places[asset.part == part] = (square + SQUARE / 2, SKIN_ROWS + middle)
+    places[is_mouth(asset)] = (MOUTH_SQUARE + SQUARE / 2, SKIN_ROWS + middle)
+    return places.astype(np.float32)
+
+
+@cache
+def skin_map() -> SkinMap:
+    """Unroll the base mesh's skin."""
+    asset = load_asset()
+    shown = (asset.part == Part.SKIN) & ~is_mouth(asset)
+    points = asset.rest[asset.faces]
+    radius = np.hypot(points[..., 0], points[..., 2] - AXIS_Z)
+    seen = rasterise(corner_places(), -radius, shown, WIDTH, SKIN_ROWS)
+
+    def spread(values: Floats) -> Floats:
+        flat = np.zeros(SKIN_ROWS * WIDTH, np.float32)
+        flat[seen.pixel] = seen.mix(values[asset.faces, None])[:, 0]
+        return flat.reshape(SKIN_ROWS, WIDTH)
+
+    covered = np.zeros(SKIN_ROWS * WIDTH, bool)
+    covered[seen.pixel] = True
+    turn = np.linspace(-1, 1, WIDTH, dtype=np.float32)
+    theta = np.sign(turn) * np.pi * (1 - np.sqrt(1 - np.abs(turn)))
+    return SkinMap(
+        x=spread(asset.rest[:, 0]),
+        y=np.repeat(np.linspace(HIGH_Y, LOW_Y, SKIN_ROWS, dtype=np.float32)[:, None], WIDTH, axis=1),
+        z=spread(asset.rest[:, 2]),
+        theta=np.repeat(theta[None], SKIN_ROWS, axis=0).astype(np.float32),
+        lips=spread(asset.masks["lips"]),
+        eyelids=spread(asset.masks["eyelids"]),
+        ears=spread(asset.masks["ears"]),
+        covered=covered.reshape(SKIN_ROWS, WIDTH),
+    )

@@ -1,0 +1,113 @@
+"""Limits of a study that contradict each other, or the number of sites: found before a site spends anything."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import get_args
+
+from moretta.shared.core.errors import StudyError
+from moretta.shared.privacy.renyi import least_epsilon
+from moretta.shared.privacy.secure_aggregation import MAX_SITES
+from moretta.shared.release.format import Modality
+from moretta.shared.study.schema import Asked, Study
+
+_CHANCE_EER = 0.5
+_MARGIN = 1.1
+"""Between what nothing at all would cost by the orders of the accountant, and what can be asked for."""
+
+
+def check_limits(study: Study, *, sites: int | None = None) -> None:
+    """Refuse a study that cannot come to a good end, whatever the sites' clips are.
+
+    Args:
+        study: what shall run.
+        sites: how many take part; None where that is not known yet.
+
+    Raises:
+        StudyError: all contradictions in one message, each with its keys.
+    """
+    found = [*_in_itself(study), *(() if sites is None else _with_sites(study, sites))]
+    if found:
+        raise StudyError(
+            "; ".join(found),
+            expected="limits that can be kept together",
+            fix="correct the keys named; nothing was made or spent",
+        )
+
+
+def check_training_sites(study: Study, training: Sequence[Sequence[Modality]]) -> None:
+    """Refuse a study whose noise is shared out for more sites than have clips to train on.
+
+    Args:
+        study: what shall run.
+        training: for each site, the modalities of its clips of speakers who are not held out.
+
+    Raises:
+        StudyError: naming the modality and the numbers.
+    """
+    if not study.aggregation.bounds_sites:
+        return
+    least = study.min_sites("train")
+    for modality in study.modalities:
+        if (able := sum(modality in there for there in training)) < least:
+            raise StudyError(
+                f"{able} of {len(training)} sites have clips of {modality} of speakers who are not held out",
+                expected=f"at least {least}, as min_sites of [aggregation] or of training says",
+                fix="raise folds in [split], give each site more speakers, or lower min_sites",
+            )
+
+
+def _in_itself(study: Study) -> Iterator[str]:
+    gate, privacy = study.gate, study.privacy
+    if gate.max_epsilon is not None and not privacy.dp_sgd:
+        yield f"gate.max_epsilon is {gate.max_epsilon:g}, and privacy.dp_sgd is off: no epsilon is spent to judge"
+    elif gate.max_epsilon is not None and gate.max_epsilon < privacy.epsilon:
+        yield f"gate.max_epsilon is {gate.max_epsilon:g}, below the {privacy.epsilon:g} that privacy.epsilon spends"
+    yield from _beyond_accounting(study)
+    limits = {"gate.max_top1": gate.max_top1, "gate.min_eer": gate.min_eer}
+    for key, value in limits.items():
+        if value is not None and not study.audit.enabled:
+            yield f"{key} is {value:g}, and audit.enabled is off: nothing is attacked to judge"
+    if gate.min_eer is not None and gate.min_eer > _CHANCE_EER:
+        yield f"gate.min_eer is {gate.min_eer:g}, above {_CHANCE_EER:g}, the rate of an attacker who only guesses"
+    norm, cut = study.train.max_update_norm, study.aggregation.clipping_norm
+    if study.aggregation.bounds_sites and cut > norm:
+        yield f"aggregation.clipping_norm is {cut:g}, above train.max_update_norm {norm:g}, beyond which it is refused"
+
+
+def _beyond_accounting(study: Study) -> Iterator[str]:
+    """Targets that no noise reaches, by the accountants there are."""
+    wanted = []
+    if study.privacy.dp_sgd:
+        wanted.append(("privacy.epsilon", study.privacy.epsilon, study.privacy.delta))
+    if study.voice.enabled and study.voice.trains_code and study.voice.code_epsilon:
+        wanted.append(("voice.code_epsilon", study.voice.code_epsilon, study.voice.budget_delta))
+    for key, epsilon, delta in wanted:
+        if epsilon <= (least := _MARGIN * least_epsilon(delta)):
+            yield f"{key} is {epsilon:g}, and no noise keeps less than {least:.3g} at a delta of {delta:g}"
+
+
+def _with_sites(study: Study, sites: int) -> Iterator[str]:
+    stages: tuple[Asked, ...] = get_args(Asked)
+    if study.train.min_sites > sites:
+        yield f"{sites} sites take part, and train.min_sites is {study.train.min_sites}"
+    else:
+        for stage in stages:
+            if (least := study.min_sites(stage)) > sites:
+                own = getattr(study.stages, stage).min_sites == least
+                yield f"{sites} sites take part, and {f'stages.{stage}' if own else 'aggregation'}.min_sites is {least}"
+    if study.aggregation.secure and sites > MAX_SITES:
+        yield f"{sites} sites take part, and aggregation.secure adds up {MAX_SITES} at most"
+    yield from _strategy(study, sites)
+
+
+def _strategy(study: Study, sites: int) -> Iterator[str]:
+    """What Blanchard et al. (Krum, NeurIPS 2017) and El Mhamdi et al. (Bulyan, ICML 2018) ask for."""
+    train = study.train
+    bad = train.strategy_options.get("num_malicious_nodes", 0)
+    needed = {"Bulyan": 4 * bad + 3, "Krum": 2 * bad + 3, "MultiKrum": 2 * bad + 3}.get(train.strategy, 0)
+    if needed > sites and (bad > 0 or train.strategy == "Bulyan"):
+        yield f"{sites} sites take part, and train.strategy {train.strategy} needs {needed:g}"
+    chosen = train.strategy_options.get("num_nodes_to_select", 1)
+    if train.strategy == "MultiKrum" and chosen > sites:
+        yield f"{sites} sites take part, and strategy_options.num_nodes_to_select is {chosen:g}"

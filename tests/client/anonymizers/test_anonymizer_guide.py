@@ -1,0 +1,49 @@
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from moretta.client.anonymizers import registry
+from moretta.client.anonymizers.registry import anonymizer_names
+from moretta.client.clips.release import make_release
+from moretta.shared.audit.clipset import ClipSet
+from moretta.shared.audit.run import run_audit
+from moretta.shared.study.schema import Study
+
+GUIDE = Path(__file__).parents[3] / "docs" / "anonymizers.md"
+
+
+@pytest.fixture(autouse=True)
+def _forgotten() -> Iterator[None]:
+    """What the guide registers is gone after its test."""
+    anonymizer_names("voice")
+    before = dict(registry._REGISTRY)
+    yield
+    registry._REGISTRY.clear()
+    registry._REGISTRY.update(before)
+
+
+def test_the_anonymizer_that_the_guide_writes_is_released_and_attacked(simulated: Any, study: Study) -> None:
+    (code,) = re.findall(r"```python\n(.*?)```", GUIDE.read_text("utf-8"), re.DOTALL)
+    written = [line for line in code.splitlines() if line.strip()]
+    assert len(written) <= 30
+    exec(compile(code, str(GUIDE), "exec"), {"__name__": "guide"})  # noqa: S102
+    wanted = study.with_changes(voice__anonymizer="two-levels", voice__form="code", voice__epsilon=4.0)
+    release = make_release(simulated.site(), wanted, {})
+    assert release.statement.clips == 24 and not release.statement.dropped
+    stated = release.anonymizer("voice")
+    assert stated is not None and stated.privacy[0].epsilon == 8.0
+    rows = run_audit(None, ClipSet.from_release(release, "voice"), attackers=["voice-logistic"], workers=1, bootstrap=0)
+    top1 = [r for r in rows if (r.scenario, r.metric, r.subset, r.pooled) == ("semi-informed", "top1", "all", 1)]
+    assert top1 and top1[0].value is not None and not top1[0].void
+
+
+def test_the_guide_names_every_anonymizer() -> None:
+    text = GUIDE.read_text("utf-8")
+    for modality in ("voice", "face"):
+        for name in anonymizer_names(modality):  # type: ignore[arg-type]
+            assert f"`{name}`" in text, name

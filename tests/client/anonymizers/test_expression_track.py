@@ -1,0 +1,163 @@
+"""Expression tracks: what a drawn face does is read, and the public person shows it, whoever did it."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from moretta.client.anonymizers.expression_track import RELEASED, ExpressionTrack
+from moretta.client.anonymizers.registry import get_anonymizer
+from moretta.shared.features.face_track import CROP_SIDE, PLACES, public_tracks, shipped_reader, similarity
+from moretta.shared.features.faces import FaceCropper
+from moretta.shared.models.head import make_identity
+from moretta.shared.models.head.channels import ACTIONS, CHANNELS, action_weights, mirrored
+from moretta.shared.models.head.portrait import Portrait
+from moretta.shared.models.head.render import View, draw
+from moretta.shared.privacy.noise import SeededNoise
+from moretta.shared.release.format import check_array
+from moretta.shared.study.schema import Study, parse_study
+
+FIRST_STRANGER = 7_000_000
+"""Seeds of people whom the networks have not seen."""
+READABLE = ("brows lowered", "lids closed", "lip corners up", "jaw open")
+
+
+class MiddleDetector:
+    """The square that a detector finds around the heads drawn here."""
+
+    name = "middle"
+
+    def find_all(self, frame):
+        from moretta.shared.features.face_detectors import FaceBox
+
+        height, width = frame.shape[:2]
+        return [FaceBox(width / 2, 0.5 * height, 0.69 * height)]
+
+
+def frame(seed: int, light: float = 0.3, **values: float) -> np.ndarray:
+    row = np.array([values.get(name.replace(" ", "_"), 0.0) for name in CHANNELS])
+    view = View(light=(light, 0.5, 1.0))
+    weights = action_weights(row)
+    return draw(make_identity(seed), weights, view, width=160, height=120, supersample=1, rng=None)
+
+
+def track(*frames: np.ndarray) -> np.ndarray:
+    crops = FaceCropper(CROP_SIDE, MiddleDetector()).crop_clip(np.stack(frames)).pictures
+    return shipped_reader()(crops)
+
+
+class Quiet(ExpressionTrack):
+    """Without noise on clips; what is left of it is each person's offset."""
+
+    clip_noise = frame_noise = 0.0
+
+
+def made() -> ExpressionTrack:
+    return ExpressionTrack(FaceCropper(CROP_SIDE, MiddleDetector()), side=64, fps=5.0)
+
+
+def test_it_is_found_by_name_and_needs_nothing_from_anybody() -> None:
+    study = parse_study({"face": {"anonymizer": "expression-track", "preset": "small"}})
+    assert isinstance(get_anonymizer("face", "expression-track").from_study(study, {}), ExpressionTrack)
+
+
+@pytest.mark.parametrize("name", READABLE)
+def test_a_strangers_movement_is_read(name: str) -> None:
+    at_rest, moved = [], []
+    for seed in range(FIRST_STRANGER, FIRST_STRANGER + 4):
+        rows = track(frame(seed), frame(seed), frame(seed, **{name.replace(" ", "_"): 1.0}))
+        # The middle frame borrows a quarter of its points from the last: they stand still here.
+        at_rest.append(rows[0, CHANNELS.index(name)])
+        moved.append(rows[2, CHANNELS.index(name)])
+    assert np.mean(np.subtract(moved, at_rest)) > 0.4
+    assert min(np.subtract(moved, at_rest)) > 0
+
+
+def test_brightness_and_size_of_the_picture_hardly_matter() -> None:
+    plain = frame(FIRST_STRANGER, lip_corners_up=0.8)
+    (row,) = track(plain)
+    (dim,) = track((plain * 0.5).astype(np.uint8))
+    assert np.abs(row - dim).max() < 0.25
+
+
+def test_a_frames_track_does_not_depend_on_later_clips() -> None:
+    frames = np.stack([frame(FIRST_STRANGER), frame(FIRST_STRANGER, jaw_open=0.7)])
+    reader, crops = shipped_reader(), FaceCropper(CROP_SIDE, MiddleDetector()).crop_clip(frames).pictures
+    np.testing.assert_array_equal(reader(crops), reader(crops))
+    np.testing.assert_allclose(reader(np.concatenate([crops, crops]))[:1], reader(crops)[:1], atol=1e-5)
+
+
+def test_two_people_who_do_the_same_are_released_alike() -> None:
+    anonymizer, noise = Quiet(FaceCropper(CROP_SIDE, MiddleDetector()), side=64, fps=5.0), SeededNoise(1, "fit")
+    people = {}
+    for seed in (FIRST_STRANGER, FIRST_STRANGER + 1):
+        rest = [np.stack([frame(seed, jaw_open=0.1 * k)] * 3) for k in range(4)]
+        smile = [np.stack([frame(seed, lip_corners_up=0.7 + 0.1 * k)] * 3) for k in range(4)]
+        people[str(seed)] = rest + smile
+    anonymizer.fit([(name, clip) for name, clips in people.items() for clip in clips], noise)
+    shown = []
+    for name, clips in people.items():
+        results = anonymizer.release(clips, [noise] * 8, [name] * 8)
+        for result in results:
+            assert isinstance(result, np.ndarray)
+            check_array("face", "frames", result)
+        shown.append(np.stack([result[1] for result in results if isinstance(result, np.ndarray)]).astype(float))
+    own = np.mean([np.abs(one[:4].mean(0) - one[4:].mean(0)).mean() for one in shown])
+    other = np.abs(shown[0].mean(0) - shown[1].mean(0)).mean()
+    assert other < own, "a smile changes the public face more than another person does"
+
+
+def test_only_the_public_person_is_drawn() -> None:
+    anonymizer = made()
+    (picture,) = anonymizer.drawn(np.zeros((1, len(RELEASED))))
+    expected = Portrait(64)(public_tracks().values(np.zeros((1, len(CHANNELS))))[0])
+    np.testing.assert_array_equal(picture, expected)
+
+
+def test_the_statement_names_every_channel_and_promises_nothing() -> None:
+    statement = made().statement({}, "system")
+    assert statement.parameters["channels"] == list(RELEASED)
+    assert statement.privacy[0].epsilon is None
+    assert "no formal guarantee" in statement.privacy[0].note
+
+
+def test_every_channel_moves_the_portrait() -> None:
+    portrait = Portrait(64)
+    rest = portrait(np.zeros(len(CHANNELS))).astype(int)
+    for number, name in enumerate(CHANNELS):
+        values = np.zeros(len(CHANNELS))
+        values[number] = 1.0 if name in ACTIONS else 0.3
+        assert np.abs(portrait(values) - rest).max() > 20, name
+
+
+def test_a_window_of_a_frame_is_that_part_of_the_frame() -> None:
+    from moretta.shared.models.head.render import Window
+
+    person, view = make_identity(1), View()
+    whole = draw(person, {}, view, width=80, height=60, supersample=2, rng=None)
+    window = Window(20, 10, 40, 30)
+    part = draw(person, {}, view, width=80, height=60, supersample=2, rng=None, window=window)
+    np.testing.assert_array_equal(part, whole[10:40, 20:60])
+
+
+def test_points_that_were_moved_are_moved_back() -> None:
+    angle = 0.3
+    turn = 1.7 * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    moved = PLACES @ turn.T + (5, -3)
+    matrix = similarity(moved, PLACES)
+    np.testing.assert_allclose(moved @ matrix[:, :2].T + matrix[:, 2], PLACES, atol=1e-9)
+
+
+def test_a_mirror_turns_the_sideways_gaze_alone() -> None:
+    row = np.arange(len(CHANNELS), dtype=np.float32)
+    turned = mirrored(row)
+    changed = [name for name, a, b in zip(CHANNELS, row, turned, strict=True) if a != b]
+    assert changed == ["eyes left"]
+
+
+def test_the_studys_noise_is_what_is_drawn_with_and_what_is_stated() -> None:
+    study = Study().with_changes(face={"anonymizer": "expression-track", "clip_noise": 1.25, "frame_noise": 0.0})
+    said = get_anonymizer("face", "expression-track").from_study(study, {}).statement({}, "seeded").parameters
+    assert (said["clip_noise"], said["frame_noise"]) == (1.25, 0.0)
+    usual = get_anonymizer("face", "expression-track").from_study(Study(), {}).statement({}, "seeded").parameters
+    assert (usual["clip_noise"], usual["frame_noise"]) == (0.7, 0.7)

@@ -1,0 +1,54 @@
+from __future__ import annotations
+
+import re
+from types import ModuleType
+
+from moretta.shared.audit.report.audit_page import AuditFacts, render_audit
+
+HOSTILE = "<script>alert(1)</script>"
+
+
+def facts(**changes: object) -> AuditFacts:
+    content: dict[str, object] = {
+        "name": "releases",
+        "seed": 1,
+        "originals": True,
+        "command": "moretta audit releases",
+        "version": "0.1.0",
+        "finished": "2026-01-01T00:00:00+00:00",
+    }
+    return AuditFacts(**(content | changes))  # type: ignore[arg-type]
+
+
+def page(example: ModuleType, **changes: object) -> str:
+    return render_audit(facts(**changes), tuple(example.audit()), tuple(example.beyond()), tuple(example.judged()))
+
+
+def test_the_page_leads_with_the_strongest_attacker_beside_chance_and_unprotected(example: ModuleType) -> None:
+    summary = page(example).partition('<section id="summary">')[2].partition("</section>")[0]
+    assert "56.2 %" in summary
+    assert "chance is 8.3 %" in summary
+    assert "unprotected it is 97.0 %" in summary
+    assert "voice-forest reads it from releases" in summary
+
+
+def test_without_originals_the_page_says_that_nothing_is_shown(example: ModuleType) -> None:
+    assert "No originals were given" in page(example, originals=False)
+    assert "No originals were given" not in page(example)
+
+
+def test_what_was_left_out_is_counted(example: ModuleType) -> None:
+    assert "voice damaged 3" in page(example, unused=(("voice damaged", 3),))
+
+
+def test_hostile_text_stays_text_and_nothing_is_loaded(example: ModuleType) -> None:
+    made = page(example, name=HOSTILE, command=HOSTILE)
+    assert HOSTILE not in made
+    assert not re.findall(r"""(?:src|href)\s*=\s*["'](?!#)""", made)
+
+
+def test_an_audit_without_judges_and_findings_is_still_a_page(example: ModuleType) -> None:
+    made = render_audit(facts(), tuple(example.audit()), (), ())
+    assert 'id="beyond"' not in made
+    assert 'id="judged"' not in made
+    assert 'id="identity"' in made

@@ -1,0 +1,112 @@
+"""Names that others read from report.json: a change here breaks them."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+from pydantic import ValidationError
+
+from moretta.shared.audit.report import ReportError, headlines, load_report, write_report
+from moretta.shared.audit.report.schema import AuditRow, Emotion, Report
+from moretta.shared.core.errors import MorettaError
+from moretta.shared.core.exit_codes import ExitCode
+from moretta.shared.core.toml_text import to_toml
+from moretta.shared.study.schema import Study
+
+EMOTION = {"accuracy", "uar", "classes", "per_class", "confusion", "clips", "speakers", "three_class"}
+AUDIT = {"modality", "attacker", "kind", "scenario", "metric", "value", "low", "high", "chance", "speakers", "void"}
+PRIVACY = {"site", "mechanism", "unit", "epsilon", "delta", "nominal"}
+CORPUS = {"name", "synthetic", "clips", "speakers", "dropped"}
+RUN = {"seed", "versions", "command", "seconds"}
+
+
+def test_contract_of_names(example: ModuleType, tmp_path: Path) -> None:
+    write_report(example.report(), tmp_path)
+    content = json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))
+    assert content["format"] == 1
+    for modality in ("voice", "face", "fused"):
+        assert content["emotion"][modality].keys() >= EMOTION
+    assert content["audit"] and all(row.keys() >= AUDIT for row in content["audit"])
+    assert content["privacy"] and all(row.keys() >= PRIVACY for row in content["privacy"])
+    assert content["corpus"].keys() >= CORPUS
+    assert content["run"].keys() >= RUN
+    assert content["gate"].keys() >= {"passed", "broken"}
+
+
+def test_what_is_written_is_read_back_the_same(example: ModuleType, tmp_path: Path) -> None:
+    report = example.report()
+    write_report(report, tmp_path)
+    assert load_report(tmp_path) == report
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["report.html", "report.json"]
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_not_a_number_never_reaches_the_json(example: ModuleType, value: float) -> None:
+    row = next(example.audit())
+    with pytest.raises(ValidationError):
+        AuditRow.model_validate(row.model_dump() | {"value": value})
+    study = Study().model_dump(mode="json") | {"odd": value}
+    with pytest.raises(ValueError, match="JSON"):
+        Report.model_validate(example.report().model_dump() | {"run": example.run(study=study).model_dump()})
+
+
+@pytest.mark.parametrize("version", [0, 2, "1", None, True])
+def test_another_format_is_refused_by_name(example: ModuleType, tmp_path: Path, version: object) -> None:
+    content = json.loads(example.report().model_dump_json()) | {"format": version}
+    (tmp_path / "report.json").write_text(json.dumps(content), encoding="utf-8")
+    with pytest.raises(ReportError, match="format"):
+        load_report(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [b"", b"{", b"[]", b"\xff\xfe", b'{"format": 1}', b'{"format": NaN}', b"[" * 100_000],
+    ids=["empty", "cut", "list", "not-utf8", "nothing", "nan", "deep"],
+)
+def test_damaged_report_is_a_clear_error(tmp_path: Path, text: bytes) -> None:
+    (tmp_path / "report.json").write_bytes(text)
+    with pytest.raises(MorettaError, match=r"report\.json") as caught:
+        load_report(tmp_path)
+    assert caught.value.exit_code == ExitCode.RELEASE
+    assert caught.value.fix
+
+
+def test_missing_report_is_a_clear_error(tmp_path: Path) -> None:
+    with pytest.raises(ReportError, match="cannot be read"):
+        load_report(tmp_path)
+
+
+def test_absent_modality_needs_a_reason(example: ModuleType) -> None:
+    with pytest.raises(ValidationError, match="reason"):
+        Emotion(voice=example.emotion(1, 0.4))
+
+
+def test_headline_is_the_strongest_that_is_not_void(example: ModuleType) -> None:
+    voice, face = example.report().headline
+    top1, eer = voice.figures
+    assert (top1.attacker, top1.scenario, top1.value, top1.unprotected) == (
+        "logistic-regression", "semi-informed", 0.562, 0.97,
+    )  # fmt: skip
+    assert eer.attacker == "logistic-regression"  # the void one with an EER of 2 % is not
+    assert face.figures[0].attacker == "small-resnet"
+
+
+def test_all_void_leaves_no_headline_figure(example: ModuleType) -> None:
+    rows = [row.model_copy(update={"void": True}) for row in example.audit(("face",))]
+    (face,) = headlines(rows, Emotion(absent=dict.fromkeys(("voice", "face", "fused"), "no")))
+    assert face.figures == ()
+
+
+def test_study_file_of_the_report_defines_the_same_study() -> None:
+    study = Study(name="Pilot 2", gate={"max_top1": 0.5}, train={"strategy_options": {"tau": 1e-9, "on": True}})
+    content = tomllib.loads(to_toml(study.model_dump(mode="json")))
+    assert Study.model_validate(content) == study
+
+
+@pytest.mark.parametrize("text", ['a"b', "a\\b", "tab\tline\n", "\x7f\x00", "Ω 𝄞", "]\n[gate]\nmax_top1 = 1"])
+def test_odd_text_survives_toml(text: str) -> None:
+    assert tomllib.loads(to_toml({"a": {text: text, "list": [text, 1]}})) == {"a": {text: text, "list": [text, 1]}}

@@ -13,8 +13,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from moretta.client.accounting.budget import Budget
 from moretta.shared.core.errors import HomeError, RefusedError
+from moretta.shared.core.terms import Modality
 from moretta.shared.privacy.code_budget import is_federated
-from moretta.shared.release.format import AnonymizerStatement, Modality
+from moretta.shared.release.format import AnonymizerStatement
 from moretta.shared.study.schema import Study
 
 Limit = Annotated[float, Field(ge=0, allow_inf_nan=True)]

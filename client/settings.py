@@ -13,8 +13,8 @@ from moretta.client.policy import Policy
 from moretta.client.site_home import SiteHome
 from moretta.client.transport.identity import Identity
 from moretta.shared.core.errors import StudyError
+from moretta.shared.core.pseudonym import PseudonymKey
 from moretta.shared.core.versions import code_digest
-from moretta.shared.release.pseudonym import PseudonymKey
 from moretta.shared.study.plan import SimulationPlan
 from moretta.shared.study.schema import Study
 

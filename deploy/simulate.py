@@ -12,10 +12,10 @@ from moretta.deploy.runtime.desk import desk_process
 from moretta.deploy.runtime.flower import SimulationRuntime, simulation_runtime
 from moretta.shared.core.errors import RunError, StudyError
 from moretta.shared.core.seeds import derive
+from moretta.shared.core.terms import Modality
 from moretta.shared.data.clips import Corpus
 from moretta.shared.data.recordings import has_sound
 from moretta.shared.data.splits import assign_sites, make_folds
-from moretta.shared.release.format import Modality
 from moretta.shared.study.limits import check_limits, check_training_sites
 from moretta.shared.study.plan import PlannedSite, SimulationPlan
 from moretta.shared.study.schema import Study

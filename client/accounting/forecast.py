@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from moretta.client.accounting.account import AUDIENCES, UNITS, Account, Audience, Cohort, Loss, Unit
 from moretta.client.anonymizers.registry import get_anonymizer
 from moretta.client.training.training_plan import TrainingPlan, plan_training
+from moretta.shared.core.terms import Modality
 from moretta.shared.features.mfcc import HOP_SAMPLES, SAMPLE_RATE
 from moretta.shared.privacy.code_budget import code_losses, is_federated
-from moretta.shared.release.format import Modality
 from moretta.shared.study.schema import Study
 
 _NOBODY = Cohort(())

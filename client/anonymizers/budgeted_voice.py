@@ -12,13 +12,14 @@ import numpy.typing as npt
 from moretta.client.anonymizers.registry import LEDGER_UNITS, Anonymizer, Array, Speaker
 from moretta.client.anonymizers.speaker_shares import SpeakerShares, Told
 from moretta.shared.core.errors import ClipError
+from moretta.shared.core.terms import PrivacyStatement, PrivacyUnit
 from moretta.shared.features.mfcc import Audio, check_samples, mfcc
 from moretta.shared.features.public_arrays import Rules
 from moretta.shared.features.public_codes import Matrix, PublicCodes, pooled
 from moretta.shared.features.public_voice import PublicVoice
 from moretta.shared.privacy.mechanism import Mechanism
 from moretta.shared.privacy.noise import NoiseSource
-from moretta.shared.release.format import AnonymizerStatement, PrivacyStatement, PrivacyUnit
+from moretta.shared.release.format import AnonymizerStatement
 from moretta.shared.study.schema import Study
 from moretta.shared.study.voice import VoiceSection
 

@@ -21,6 +21,7 @@ from moretta.client.anonymizers.other_people import CEILING, OtherPeople
 from moretta.client.anonymizers.registry import LEDGER_UNITS, Anonymizer, Array, Speaker, anonymizer
 from moretta.client.anonymizers.speaker_references import ClipDigest, Rows, clip_digest
 from moretta.shared.core.errors import ClipError
+from moretta.shared.core.terms import PrivacyStatement, PrivacyUnit
 from moretta.shared.features.delivery import MEASUREMENTS
 from moretta.shared.features.emotion_words import WORDS, EmotionWords, mistakes_hidden, places_among
 from moretta.shared.features.public_arrays import Rules
@@ -28,7 +29,7 @@ from moretta.shared.privacy.code_budget import code_statements
 from moretta.shared.privacy.mechanism import Mechanism
 from moretta.shared.privacy.noise import NoiseSource
 from moretta.shared.privacy.randomized_response import RandomizedResponse
-from moretta.shared.release.format import AnonymizerStatement, PrivacyStatement, PrivacyUnit
+from moretta.shared.release.format import AnonymizerStatement
 from moretta.shared.study.schema import Study
 from moretta.shared.study.voice import VoiceSection
 

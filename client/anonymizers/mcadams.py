@@ -14,8 +14,8 @@ import numpy.typing as npt
 
 from moretta.client.anonymizers.registry import Array, anonymizer
 from moretta.client.anonymizers.voice_waveform import NoiselessVoice
+from moretta.shared.core.terms import VoiceForm
 from moretta.shared.features.mfcc import Audio
-from moretta.shared.release.format import VoiceForm
 
 ALPHA = 0.8
 """The paper's coefficient. Below 1 it spreads the angles of poles below 1 radian (2.5 kHz) upwards."""

@@ -13,10 +13,11 @@ import numpy as np
 import numpy.typing as npt
 
 from moretta.shared.core.errors import StudyError
+from moretta.shared.core.terms import Modality, PrivacyStatement, PrivacyUnit
 from moretta.shared.features.public_arrays import Rules
 from moretta.shared.privacy.mechanism import Mechanism, Pure, Unbounded
 from moretta.shared.privacy.noise import NoiseSource
-from moretta.shared.release.format import AnonymizerStatement, Modality, PrivacyStatement, PrivacyUnit
+from moretta.shared.release.format import AnonymizerStatement
 from moretta.shared.study.schema import Study
 
 Array = npt.NDArray[Any]

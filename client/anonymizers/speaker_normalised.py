@@ -16,6 +16,7 @@ import numpy as np
 from moretta.client.anonymizers.registry import LEDGER_UNITS, Anonymizer, Array, Speaker, anonymizer
 from moretta.client.anonymizers.speaker_references import Heard, Rows, SpeakerReferences, clip_digest, forget
 from moretta.shared.core.errors import ClipError, StudyError
+from moretta.shared.core.terms import CODE_FORMS, PrivacyStatement, PrivacyUnit
 from moretta.shared.features.codebook import nearest
 from moretta.shared.features.delivery import MEASUREMENTS
 from moretta.shared.features.mfcc import check_samples
@@ -27,7 +28,7 @@ from moretta.shared.privacy.code_budget import code_statements
 from moretta.shared.privacy.gaussian import Gaussian
 from moretta.shared.privacy.mechanism import Mechanism, Unbounded
 from moretta.shared.privacy.noise import NoiseSource, on_grid
-from moretta.shared.release.format import CODE_FORMS, AnonymizerStatement, PrivacyStatement, PrivacyUnit
+from moretta.shared.release.format import AnonymizerStatement
 from moretta.shared.study.schema import Study
 from moretta.shared.study.voice import VoiceSection
 

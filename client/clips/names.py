@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from moretta.client.accounting.account import COHORT
 from moretta.client.accounting.ledger import Ledger
 from moretta.shared.core.errors import RefusedError
-from moretta.shared.release.pseudonym import PseudonymKey
+from moretta.shared.core.pseudonym import PseudonymKey
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,10 +22,11 @@ from moretta.client.clips.withdrawn import WithdrawnFile, content_digest
 from moretta.client.settings import SiteSettings
 from moretta.shared.core.atomic import write_atomic
 from moretta.shared.core.errors import HomeError, RefusedError
+from moretta.shared.core.pseudonym import PseudonymKey
+from moretta.shared.core.terms import Modality
 from moretta.shared.data.clips import Clip, Corpus
 from moretta.shared.data.demographics import DEMOGRAPHICS_FILE, VOTES_FILE
-from moretta.shared.release.format import Modality, age_group
-from moretta.shared.release.pseudonym import PseudonymKey
+from moretta.shared.release.format import age_group
 
 if TYPE_CHECKING:
     from moretta.shared.study.schema import Study

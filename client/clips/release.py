@@ -25,6 +25,8 @@ from moretta.client.training.data import save_public_scale
 from moretta.client.training.held_out import of_released
 from moretta.client.training.training_plan import cohorts, plan_training
 from moretta.shared.core.errors import ClipError, ReleaseError
+from moretta.shared.core.pseudonym import PseudonymKey
+from moretta.shared.core.terms import Modality
 from moretta.shared.data.clips import Clip, Corpus
 from moretta.shared.features.faces import check_frames
 from moretta.shared.features.mfcc import check_samples
@@ -38,8 +40,7 @@ from moretta.shared.release import (
     ReleaseWriter,
     open_release,
 )
-from moretta.shared.release.format import STATEMENT_FILE, Modality, age_group, check_array
-from moretta.shared.release.pseudonym import PseudonymKey
+from moretta.shared.release.format import STATEMENT_FILE, age_group, check_array
 from moretta.shared.study.fusion import ModelKind
 from moretta.shared.study.schema import Study
 

@@ -17,8 +17,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from moretta.shared.core.atomic import write_atomic
 from moretta.shared.core.errors import CorpusError, HomeError
+from moretta.shared.core.pseudonym import PseudonymKey
 from moretta.shared.data.clips import Clip
-from moretta.shared.release.pseudonym import PseudonymKey
 
 WITHDRAWN_FILE = "withdrawn.json"
 

@@ -11,12 +11,12 @@ import numpy.typing as npt
 from moretta.client.settings import SiteSettings
 from moretta.client.training.data import held_out_mask, released_features
 from moretta.client.training.opinions import Weights, log_probabilities
-from moretta.shared.audit.metrics.reliability import reliability_counts
+from moretta.shared.core.terms import Modality
 from moretta.shared.data.names import EMOTIONS, Emotion
 from moretta.shared.models.emotion import emotion_model
 from moretta.shared.models.gate import Opinion, gate_input
 from moretta.shared.models.global_weights import checked_weights
-from moretta.shared.release.format import Modality
+from moretta.shared.models.reliability import reliability_counts
 from moretta.shared.study.fusion import ModelKind
 from moretta.shared.study.schema import Study
 

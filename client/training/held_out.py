@@ -10,11 +10,11 @@ from moretta.client.accounting.account import COHORT
 from moretta.client.accounting.ledger import Ledger
 from moretta.client.settings import SiteSettings
 from moretta.shared.core.errors import RunError
+from moretta.shared.core.pseudonym import PseudonymKey
 from moretta.shared.data.clips import Clip
 from moretta.shared.privacy.code_budget import is_federated
 from moretta.shared.release import open_release
 from moretta.shared.release.format import STATEMENT_FILE
-from moretta.shared.release.pseudonym import PseudonymKey
 from moretta.shared.study.schema import Study
 
 MadeAt = tuple[int, int]

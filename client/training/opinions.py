@@ -12,11 +12,11 @@ import numpy.typing as npt
 from moretta.client.settings import SiteSettings
 from moretta.client.training.data import ReleasedFeatures, released_features
 from moretta.shared.core.errors import RefusedError
+from moretta.shared.core.terms import Modality
 from moretta.shared.data.names import EMOTIONS
 from moretta.shared.models.emotion import EmotionModel, emotion_model
 from moretta.shared.models.gate import Opinion, gate_input
 from moretta.shared.models.global_weights import checked_weights
-from moretta.shared.release.format import Modality
 from moretta.shared.study.schema import Study
 
 Weights = Mapping[str, npt.NDArray[Any]]

@@ -11,9 +11,9 @@ from moretta.client.training.data import ReleasedFeatures, held_out_mask, releas
 from moretta.client.training.local import TrainingSet
 from moretta.client.training.opinions import Models, opinions_on_releases
 from moretta.client.training.training_plan import cohorts
+from moretta.shared.core.terms import Modality
 from moretta.shared.models.gate import hide_some
 from moretta.shared.privacy.noise import NoiseSource
-from moretta.shared.release.format import Modality
 from moretta.shared.study.fusion import ModelKind
 from moretta.shared.study.schema import Study
 

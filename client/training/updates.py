@@ -22,7 +22,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from moretta.shared.core.atomic import write_atomic
-from moretta.shared.release.format import Modality
+from moretta.shared.core.terms import Modality
 from moretta.shared.study.fusion import ModelKind
 from moretta.shared.study.schema import Study
 

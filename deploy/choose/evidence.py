@@ -10,7 +10,7 @@ from moretta.deploy.sweep.done import Audited
 from moretta.shared.audit.rows import AuditRow, headline
 from moretta.shared.audit.scenarios import get_scenario
 from moretta.shared.audit.utility import EmotionRow
-from moretta.shared.release.format import Modality
+from moretta.shared.core.terms import Modality
 from moretta.shared.study.schema import Study
 
 ALL_VOID = "every attacker is void: nothing is known of what it leaks"

@@ -12,10 +12,10 @@ from typing import Any
 from moretta.deploy.sweep.grid import load_grid, make_grid
 from moretta.deploy.sweep.jobs import SweepPlan, plan_sweep
 from moretta.shared.core.errors import StudyError
+from moretta.shared.core.terms import Modality
 from moretta.shared.data.clips import Clip, Corpus
 from moretta.shared.data.reader import read_corpus
 from moretta.shared.data.recordings import has_sound
-from moretta.shared.release.format import Modality
 from moretta.shared.study.schema import Study, load_study
 
 SHIPPED = Path(__file__).parent

@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from moretta.shared.release.format import Modality
+from moretta.shared.core.terms import Modality
 
 
 class Candidate(BaseModel):

@@ -14,7 +14,7 @@ from moretta.deploy.sweep.done import Audited, Shelf
 from moretta.deploy.sweep.jobs import PlannedCell, SweepPlan
 from moretta.deploy.sweep.run import at_work, do_missing
 from moretta.shared.core.exit_codes import ExitCode
-from moretta.shared.release.format import Modality
+from moretta.shared.core.terms import Modality
 
 
 @dataclass(frozen=True)

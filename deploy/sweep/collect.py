@@ -16,7 +16,7 @@ from moretta.shared.audit.report.pareto import pareto_front
 from moretta.shared.audit.report.schema import Headline, PrivacyRow
 from moretta.shared.audit.report.sweep_rows import SweepRow
 from moretta.shared.core.seeds import derive
-from moretta.shared.release.format import Modality
+from moretta.shared.core.terms import Modality
 
 UNITS = ("value", "frame", "clip", "speaker", "site")
 """Smallest first."""

@@ -10,8 +10,8 @@ from moretta.server.stages.context import Run
 from moretta.shared.audit.clipset import ClipSet
 from moretta.shared.audit.loaders import VideoFaces
 from moretta.shared.core.seeds import derive
+from moretta.shared.core.terms import Modality
 from moretta.shared.data.reader import read_corpus
-from moretta.shared.release.format import Modality
 
 TOO_FEW = "fewer than two people have two released clips: there is nothing to compare"
 _FACE_SIDE = 128

@@ -11,9 +11,10 @@ import numpy.typing as npt
 
 from moretta.server.stages.context import Run, SiteRecord
 from moretta.shared.core.errors import ReleaseError
+from moretta.shared.core.terms import Modality
 from moretta.shared.data.names import EMOTIONS, Emotion
 from moretta.shared.release import Release
-from moretta.shared.release.format import AnonymizerStatement, Modality, ReleasedClip
+from moretta.shared.release.format import AnonymizerStatement, ReleasedClip
 from moretta.shared.study.plan import DeploymentPlan
 from moretta.shared.study.schema import Study
 

@@ -8,7 +8,6 @@ import numpy.typing as npt
 from moretta.server.stages.blame import at_the_cost_of
 from moretta.server.stages.claims import check_counts, tested_clips
 from moretta.server.stages.context import Run
-from moretta.shared.audit.metrics.reliability import check_reliability, expected_calibration_error
 from moretta.shared.audit.report.emotion import ORIGINAL_CLASSES, table_from_counts
 from moretta.shared.audit.report.schema import EmotionResult, Modality
 from moretta.shared.core.errors import ReleaseError
@@ -16,6 +15,7 @@ from moretta.shared.core.seeds import derive
 from moretta.shared.data.names import EMOTIONS
 from moretta.shared.messages import wire
 from moretta.shared.messages.responses import Evaluated
+from moretta.shared.models.reliability import check_reliability, expected_calibration_error
 
 OUTPUTS: tuple[Modality, ...] = ("voice", "face", "fused", "learned")
 _Tables = dict[str, npt.NDArray[np.int64]]

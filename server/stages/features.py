@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from moretta.shared.core.terms import Modality
 from moretta.shared.features.voice_forms import is_code, model_input
 from moretta.shared.release import ReleasedClip
-from moretta.shared.release.format import Modality
 
 if TYPE_CHECKING:
     from moretta.server.stages.context import Run

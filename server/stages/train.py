@@ -21,10 +21,10 @@ from moretta.shared.audit.report.schema import RoundRow
 from moretta.shared.core.atomic import write_atomic
 from moretta.shared.core.errors import RunError
 from moretta.shared.core.seeds import derive
+from moretta.shared.core.terms import Modality
 from moretta.shared.messages import wire
 from moretta.shared.privacy.noise import NoiseSource, SeededNoise, SystemNoise
 from moretta.shared.privacy.site_level import plan_site_level
-from moretta.shared.release.format import Modality
 from moretta.shared.study.fusion import ModelKind
 from moretta.shared.study.plan import DeploymentPlan
 from moretta.shared.study.schema import Study

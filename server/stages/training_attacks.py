@@ -20,8 +20,8 @@ from moretta.shared.audit.metrics.rates import resolution_note, tpr_at_fpr
 from moretta.shared.audit.metrics.trials import Trials
 from moretta.shared.core.seeds import derive
 from moretta.shared.core.storage import disk_failed
+from moretta.shared.core.terms import Modality
 from moretta.shared.data.names import EMOTIONS
-from moretta.shared.release.format import Modality
 
 if TYPE_CHECKING:
     from torch import nn

@@ -34,10 +34,11 @@ from moretta.shared.audit.views import (
     thumbnails_view,
 )
 from moretta.shared.core.errors import ClipError, ReleaseError
+from moretta.shared.core.pseudonym import PseudonymKey
+from moretta.shared.core.terms import Modality
 from moretta.shared.data.clips import Clip, Corpus
 from moretta.shared.data.recordings import has_sound
-from moretta.shared.release.format import Modality, ReleasedClip, age_group
-from moretta.shared.release.pseudonym import PseudonymKey
+from moretta.shared.release.format import ReleasedClip, age_group
 
 if TYPE_CHECKING:
     from moretta.shared.release.read import Release

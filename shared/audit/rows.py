@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from moretta.shared.audit.attackers.base import Kind
 from moretta.shared.audit.scenarios import ScenarioName, get_scenario
-from moretta.shared.release.format import Modality
+from moretta.shared.core.terms import Modality
 
 
 class AuditRow(BaseModel):

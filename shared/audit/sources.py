@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from moretta.shared.core.errors import ClipError, ReleaseError
+from moretta.shared.core.terms import VoiceForm
 from moretta.shared.data.clips import Clip
-from moretta.shared.release.format import VoiceForm
 
 Form = VoiceForm | Literal["frames"]
 Array = npt.NDArray[Any]

@@ -8,8 +8,8 @@ import numpy as np
 import numpy.typing as npt
 
 from moretta.shared.core.errors import ReleaseError
+from moretta.shared.core.terms import CODE_FORMS
 from moretta.shared.features.mfcc import COEFFICIENTS, HOP_SAMPLES, Audio, Frames, mfcc, waveform_from_mfcc
-from moretta.shared.release.format import CODE_FORMS
 
 Codebook = npt.NDArray[np.float32]
 Sequence = npt.NDArray[np.float32]

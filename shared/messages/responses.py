@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from moretta.shared.audit.metrics.reliability import BINS
 from moretta.shared.core.errors import MessageError
 from moretta.shared.core.printable import printable
 from moretta.shared.messages import wire
@@ -27,6 +26,7 @@ from moretta.shared.messages.base import (
     Word,
     read,
 )
+from moretta.shared.models.reliability import BINS
 from moretta.shared.privacy.secure_aggregation import MAX_SITES
 from moretta.shared.release.format import MAX_FILES, MAX_SHARD_BYTES, ReleaseStatement
 from moretta.shared.study.fusion import ModelKind

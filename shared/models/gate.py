@@ -15,8 +15,8 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
+from moretta.shared.core.terms import Modality
 from moretta.shared.data.names import EMOTIONS
-from moretta.shared.release.format import Modality
 
 Floats = npt.NDArray[np.float32]
 CLASSES = len(EMOTIONS)

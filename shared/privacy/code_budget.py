@@ -8,11 +8,11 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Literal
 
+from moretta.shared.core.terms import PrivacyStatement
 from moretta.shared.privacy.accounting import calibrated_noise
 from moretta.shared.privacy.composition import composed_epsilon
 from moretta.shared.privacy.dp_sgd import SampledGaussian
 from moretta.shared.privacy.mechanism import Mechanism, Unbounded
-from moretta.shared.release.format import PrivacyStatement
 from moretta.shared.study.voice import VoiceSection
 
 _NO_NOISE = "the code was trained on the sites' clips without noise, which guarantees nothing"

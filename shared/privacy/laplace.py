@@ -12,6 +12,7 @@ from typing import ClassVar
 
 import numpy as np
 
+from moretta.shared.core.terms import PrivacyStatement, PrivacyUnit
 from moretta.shared.privacy.mechanism import (
     Mechanism,
     Relation,
@@ -21,7 +22,6 @@ from moretta.shared.privacy.mechanism import (
     mechanism,
 )
 from moretta.shared.privacy.renyi import ORDERS, Curve, rounded_up
-from moretta.shared.release.format import PrivacyStatement, PrivacyUnit
 
 
 @mechanism("laplace")

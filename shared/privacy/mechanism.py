@@ -12,8 +12,8 @@ from typing import Any, ClassVar, Literal, NamedTuple, Self, TypeVar
 import numpy as np
 
 from moretta.shared.core.errors import ReleaseError
+from moretta.shared.core.terms import PrivacyUnit
 from moretta.shared.privacy.renyi import ORDERS, Curve, epsilon_of, renyi_of_table
-from moretta.shared.release.format import PrivacyUnit
 
 Relation = Literal["replace", "zero-out", "add-or-remove"]
 """Which two data sets are neighbours. `replace`: one unit's content is any other content. `zero-out`: its content

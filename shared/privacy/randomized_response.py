@@ -13,10 +13,10 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
+from moretta.shared.core.terms import PrivacyUnit
 from moretta.shared.privacy.mechanism import Mechanism, Relation, Sensitivity, check_positive, mechanism
 from moretta.shared.privacy.noise import NoiseSource
 from moretta.shared.privacy.renyi import Curve, renyi_of_table
-from moretta.shared.release.format import PrivacyUnit
 
 Tokens = npt.NDArray[np.int32]
 LARGEST_EPSILON = 27.0

@@ -12,10 +12,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
+from moretta.shared.core.terms import PrivacyUnit
 from moretta.shared.privacy.gaussian import Gaussian, calibrated_sigma
 from moretta.shared.privacy.mechanism import Mechanism, Relation, Sensitivity, check_positive, mechanism
 from moretta.shared.privacy.renyi import Curve
-from moretta.shared.release.format import PrivacyUnit
 from moretta.shared.study.schema import Study
 
 

@@ -9,15 +9,9 @@ A release is a folder::
     face-00000.safetensors
 """
 
-from moretta.shared.release.format import (
-    FORMAT_VERSION,
-    AnonymizerStatement,
-    PrivacyStatement,
-    ReleasedClip,
-    ReleaseStatement,
-    VoiceForm,
-)
-from moretta.shared.release.pseudonym import PseudonymKey
+from moretta.shared.core.pseudonym import PseudonymKey
+from moretta.shared.core.terms import PrivacyStatement, VoiceForm
+from moretta.shared.release.format import FORMAT_VERSION, AnonymizerStatement, ReleasedClip, ReleaseStatement
 from moretta.shared.release.read import Release, open_release
 from moretta.shared.release.write import ReleaseWriter
 

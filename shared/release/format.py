@@ -7,9 +7,16 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import Field, field_validator
 
 from moretta.shared.core.errors import ReleaseError
+from moretta.shared.core.terms import (
+    CODEBOOK_FORMS,
+    Line,
+    Modality,
+    PrivacyStatement,
+    Strict,
+)
 from moretta.shared.data.names import Emotion, Level
 
 FORMAT_VERSION: Literal[1] = 1
@@ -35,64 +42,25 @@ MAX_CLIP_LINE = 1_024
 _MAX_PARAMETERS = 16_384
 """Characters of an anonymizer's parameters as JSON."""
 
-Modality = Literal["voice", "face"]
-VoiceForm = Literal["tokens", "mfcc", "waveform", "code", "code-sequence", "code-tokens"]
-"""tokens: int32 [frames]; mfcc: float32 [frames, coefficients]; waveform: float32 [samples] at 16 kHz in [-1, 1].
-
-A code is a vector of any meaning: a learned one, or statistics. code: float32 [d], one a clip; code-sequence: float32
-[steps, d]; code-tokens: int32 [steps], entries of a codebook of codes, one step where one token stands for a clip.
-"""
-CODE_FORMS: tuple[VoiceForm, ...] = ("code", "code-sequence", "code-tokens")
-"""Forms that no sound can be made of."""
-CODEBOOK_FORMS: tuple[VoiceForm, ...] = ("tokens", "code-tokens")
-"""Forms that cannot be read without a codebook."""
-FaceForm = Literal["frames"]
-"""frames: uint8 [frames, height, width, 3], RGB."""
-
 AgeGroup = Literal["young", "middle", "old"]
 _AGE_GROUPS: tuple[tuple[int, AgeGroup], ...] = ((30, "young"), (50, "middle"))
 """Upper age in years (exclusive) of each group; beyond is old."""
 
-PrivacyUnit = Literal["value", "frame", "clip", "speaker", "site"]
 Pseudonym = str
 _PSEUDONYM_PATTERN = r"^[0-9a-f]{16}$"
 
 
-class Strict(BaseModel):
-    """Base of all records that cross a border: frozen, of exact types, and unknown keys are errors."""
-
-    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-_Line = Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f-\x9f\u2028\u2029]*$", max_length=200)]
-"""One line: it may stand in a report or in a log."""
-_Note = Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f-\x9f\u2028\u2029]*$", max_length=2_000)]
 _Key = Annotated[str, Field(pattern=r"^[A-Za-z0-9 _./-]{1,100}$")]
 _Count = Annotated[int, Field(ge=0, le=1_000_000_000)]
-
-
-class PrivacyStatement(Strict):
-    """One privacy figure and its unit.
-
-    `epsilon` is what the mechanism guarantees, None where it guarantees nothing finite; `nominal` is what its own
-    parameters claim when composed to the same unit.
-    """
-
-    mechanism: _Line
-    unit: PrivacyUnit
-    epsilon: float | None = Field(ge=0)
-    delta: float = Field(default=0.0, ge=0, lt=1)
-    nominal: float | None = Field(default=None, ge=0)
-    note: _Note = ""
 
 
 class AnonymizerStatement(Strict):
     """How one modality was anonymized."""
 
     modality: Modality
-    name: _Line
-    version: _Line
-    form: _Line
+    name: Line
+    version: Line
+    form: Line
     parameters: Annotated[dict[str, Any], Field(max_length=100)]
     privacy: Annotated[tuple[PrivacyStatement, ...], Field(max_length=50)] = ()
     noise: Literal["system", "seeded", "none"]
@@ -112,8 +80,8 @@ class ReleaseStatement(Strict):
     """What a site says of its release."""
 
     format: Literal[1] = FORMAT_VERSION
-    site: _Line
-    study: _Line = ""
+    site: Line
+    study: Line = ""
     """Digest of the study file the release was made for."""
     anonymizers: Annotated[tuple[AnonymizerStatement, ...], Field(max_length=2)]
     clips: _Count

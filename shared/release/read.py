@@ -14,17 +14,16 @@ from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
 
 from moretta.shared.core.errors import ReleaseError
+from moretta.shared.core.terms import CODEBOOK_FORMS, Modality
 from moretta.shared.release.format import (
     CLIPS_FILE,
     CODEBOOK_FILE,
-    CODEBOOK_FORMS,
     MAX_CLIP_LINE,
     MAX_CLIPS,
     MAX_CODE,
     MAX_CODEBOOK,
     STATEMENT_FILE,
     AnonymizerStatement,
-    Modality,
     ReleasedClip,
     ReleaseStatement,
     check_array,

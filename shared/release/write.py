@@ -12,13 +12,13 @@ from safetensors.numpy import save
 
 from moretta.shared.core.atomic import write_atomic
 from moretta.shared.core.errors import ReleaseError
+from moretta.shared.core.terms import Modality
 from moretta.shared.release.format import (
     CLIPS_FILE,
     CODEBOOK_FILE,
     SHARD_BYTES,
     STATEMENT_FILE,
     AnonymizerStatement,
-    Modality,
     ReleasedClip,
     ReleaseStatement,
     check_array,

@@ -6,9 +6,9 @@ from collections.abc import Iterator, Sequence
 from typing import get_args
 
 from moretta.shared.core.errors import StudyError
+from moretta.shared.core.terms import Modality
 from moretta.shared.privacy.renyi import least_epsilon
 from moretta.shared.privacy.secure_aggregation import MAX_SITES
-from moretta.shared.release.format import Modality
 from moretta.shared.study.schema import Asked, Study
 
 _CHANCE_EER = 0.5

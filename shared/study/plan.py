@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from moretta.shared.core.atomic import write_atomic
 from moretta.shared.core.errors import StudyError
-from moretta.shared.release.pseudonym import PseudonymKey
+from moretta.shared.core.pseudonym import PseudonymKey
 from moretta.shared.study.schema import Study
 
 PLAN_FILE = "plan.json"

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, ValidationError, model_validator
 
 from moretta.shared.core.errors import StudyError
-from moretta.shared.release.format import Modality
+from moretta.shared.core.terms import Modality
 from moretta.shared.study.aggregation import AVERAGING, AggregationSection
 from moretta.shared.study.fusion import FUSION_MODEL, FusionSection, ModelKind, is_held_back
 from moretta.shared.study.removed import refuse_removed

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from moretta.shared.release.format import VoiceForm
+from moretta.shared.core.terms import VoiceForm
 from moretta.shared.study.sections import Computable, Delta, Epsilon, Fraction, Section
 
 VoicePreset = Literal["bounded", "original", "dp-clip", "dp-speaker"]

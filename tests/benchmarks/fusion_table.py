@@ -25,10 +25,10 @@ from moretta.server.stages import SITE_STAGES
 from moretta.server.stages.context import Run, run_stages
 from moretta.server.stages.state import load_progress, save_progress
 from moretta.shared.audit.metrics import confusion
-from moretta.shared.audit.metrics.reliability import expected_calibration_error
 from moretta.shared.core.threads import limit_threads
 from moretta.shared.data.reader import read_corpus
 from moretta.shared.models import emotion
+from moretta.shared.models.reliability import expected_calibration_error
 from moretta.shared.study.schema import Study, parse_study
 
 RELEASES: dict[str, dict[str, Any]] = {

@@ -12,7 +12,8 @@ import pytest
 from moretta.client.accounting.budget import Budget
 from moretta.client.policy import Mechanisms, Policy, PolicyError, default_policy
 from moretta.shared.core.errors import HomeError
-from moretta.shared.release.format import AnonymizerStatement, PrivacyStatement
+from moretta.shared.core.terms import PrivacyStatement
+from moretta.shared.release.format import AnonymizerStatement
 from moretta.shared.study.schema import Study, parse_study
 
 TRUSTING = Policy(

@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from moretta.shared.core.errors import AttackersError, MorettaError
-from moretta.shared.release.format import Modality
+from moretta.shared.core.terms import Modality
 
 if TYPE_CHECKING:
     from moretta.shared.audit.clipset import ClipSet

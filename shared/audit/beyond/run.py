@@ -28,7 +28,7 @@ from moretta.shared.audit.clipset import ClipSet
 from moretta.shared.audit.workers import Workers, one_thread
 from moretta.shared.core.pace import Progress
 from moretta.shared.core.storage import disk_failed
-from moretta.shared.release.format import Modality
+from moretta.shared.core.terms import Modality
 
 NO_ORIGINALS = "no originals were given: there is nothing to train a decoder on, and no anchor"
 MIN_PER_CLASS = 4

@@ -8,7 +8,7 @@ import numpy as np
 
 from moretta.shared.audit.pretrained.encoder import Clips, Embeddings, Encoder, load_state, weights_path
 from moretta.shared.audit.pretrained.sound import speech_only, unit_length
-from moretta.shared.release.format import Modality
+from moretta.shared.core.terms import Modality
 
 if TYPE_CHECKING:
     from moretta.shared.audit.pretrained.nets.campplus import CamPlusPlus

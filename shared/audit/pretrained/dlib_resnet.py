@@ -12,7 +12,7 @@ import numpy as np
 from moretta.shared.audit.pretrained.encoder import Availability, Clips, Embeddings, Encoder, weights_path
 from moretta.shared.audit.pretrained.faces import Frame, spread
 from moretta.shared.audit.pretrained.sound import unit_length
-from moretta.shared.release.format import Modality
+from moretta.shared.core.terms import Modality
 
 _CHIP_SIDE, _CHIP_PADDING = 150, 0.25
 _FRAMES = 3

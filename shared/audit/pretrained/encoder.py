@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from moretta.shared.core.errors import AttackersError
+from moretta.shared.core.terms import Modality
 from moretta.shared.pretrained import cached, fetch_command
-from moretta.shared.release.format import Modality
 
 Embeddings = npt.NDArray[np.float32]
 Clips = Sequence[npt.NDArray[Any]]

@@ -15,7 +15,7 @@ import numpy as np
 from moretta.shared.audit.pretrained.encoder import Availability, Clips, Embeddings, Encoder
 from moretta.shared.audit.pretrained.sound import speech_only, unit_length
 from moretta.shared.core.errors import AttackersError
-from moretta.shared.release.format import Modality
+from moretta.shared.core.terms import Modality
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

@@ -11,7 +11,7 @@ import numpy as np
 from moretta.shared.audit.pretrained.encoder import Clips, Embeddings, Encoder, weights_path
 from moretta.shared.audit.pretrained.faces import FaceFinder, Frame, quietly, spread, whole_frame
 from moretta.shared.audit.pretrained.sound import unit_length
-from moretta.shared.release.format import Modality
+from moretta.shared.core.terms import Modality
 
 _SIDE = 112
 _FRAMES = 5

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from moretta.shared.audit.clipset import ClipSet
 from moretta.shared.core.errors import AttackersError
-from moretta.shared.release.format import Modality
+from moretta.shared.core.terms import Modality
 
 Kind = Literal["trained", "pretrained"]
 Floats = npt.NDArray[np.float32]

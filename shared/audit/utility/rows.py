@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from moretta.shared.audit.utility.base import Kind
-from moretta.shared.release.format import Modality
+from moretta.shared.core.terms import Modality
 
 SetName = Literal["original", "released"]
 

@@ -9,8 +9,8 @@ import pytest
 from moretta.client.clips.names import StudyNames
 from moretta.client.training import evaluation
 from moretta.client.training.data import ReleasedFeatures
+from moretta.shared.core.pseudonym import PseudonymKey
 from moretta.shared.data.names import Emotion
-from moretta.shared.release.pseudonym import PseudonymKey
 from moretta.shared.study.schema import Study
 
 ANG, DIS, FEA, HAP, NEU, SAD = range(6)

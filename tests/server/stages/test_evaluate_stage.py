@@ -12,9 +12,9 @@ from flwr.app import RecordDict
 
 from moretta.server.stages.context import Run, SiteRecord
 from moretta.server.stages.evaluate import evaluate
-from moretta.shared.audit.metrics.reliability import reliability_counts
 from moretta.shared.data.names import EMOTIONS
 from moretta.shared.messages import wire
+from moretta.shared.models.reliability import reliability_counts
 from moretta.shared.study.plan import DeploymentPlan, EnrolledSite
 from moretta.shared.study.schema import Study, parse_study
 

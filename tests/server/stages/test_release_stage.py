@@ -14,10 +14,10 @@ from moretta.server.stages.evaluate import evaluate
 from moretta.server.stages.release import collect_releases
 from moretta.server.stages.report import privacy_rows
 from moretta.shared.core.errors import RunError
+from moretta.shared.core.terms import PrivacyStatement
 from moretta.shared.data.names import Emotion, Level
 from moretta.shared.messages import wire
 from moretta.shared.release import AnonymizerStatement, ReleasedClip, ReleaseWriter
-from moretta.shared.release.format import PrivacyStatement
 from moretta.shared.study.plan import DeploymentPlan, EnrolledSite, PlannedSite, SimulationPlan
 
 

@@ -5,13 +5,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from moretta.shared.audit.metrics.reliability import (
+from moretta.shared.core.errors import ReleaseError
+from moretta.shared.models.reliability import (
     BINS,
     check_reliability,
     expected_calibration_error,
     reliability_counts,
 )
-from moretta.shared.core.errors import ReleaseError
 
 
 def _drawn(rng: np.random.Generator, clips: int, *, boast: float) -> tuple[Any, Any]:

@@ -37,7 +37,8 @@ def test_what_is_written_by_name_is_private_whatever_the_umask(tmp_path: Path) -
 @pytest.mark.parametrize("command", ["simulate", "study run", "audit", "anonymize", "site review", "sweep", "choose"])
 def test_every_command_begins_in_the_one_place_that_closes_files_to_others(command: str) -> None:
     """Children inherit it: Flower's processes, Ray's, and the jobs of a sweep."""
-    code = "import os; from moretta.deploy import cli; cli.run = lambda _: print(oct(os.umask(0))) or 0; cli.main(%r)"
+    code = "import os; from moretta.deploy.cli import main as cli; "
+    code += "cli.run = lambda _: print(oct(os.umask(0))) or 0; cli.main(%r)"
     made = subprocess.run(
         [sys.executable, "-c", code % command.split()], umask=0, capture_output=True, text=True, check=True, timeout=60
     )

@@ -17,20 +17,20 @@ from flwr.app import Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 
 from moretta.client.approval.offers import NotApprovedError, Offers
-from moretta.client.clips.current import on_current_clips
-from moretta.client.clips.origin import ChangedError
-from moretta.client.clips.sent import What
+from moretta.client.clips.current_clips import on_current_clips
+from moretta.client.clips.provenance import ChangedError
+from moretta.client.clips.sent_log import What
 from moretta.client.policy import PolicyError
-from moretta.client.secure_aggregation import messages as secure_answers
+from moretta.client.secure_aggregation import secure_responses as secure_answers
 from moretta.client.settings import SiteSettings, deployed_site, simulated_site
 from moretta.client.site_home import SITE_HOME
-from moretta.client.training.updates import Update, exclusively
+from moretta.client.training.update_store import StoredResponse, exclusively
 from moretta.shared.core.errors import BudgetError, MessageError, MorettaError, RefusedError, ReleaseError
 from moretta.shared.core.exit_codes import ExitCode
 from moretta.shared.core.printable import log_printable, printable, printable_traceback
 from moretta.shared.messages import REQUESTS, SHOWN, read, wire
 from moretta.shared.release import Release, open_release
-from moretta.shared.release.format import CLIPS_FILE, CODEBOOK_FILE, STATEMENT_FILE
+from moretta.shared.release.release_format import CLIPS_FILE, CODEBOOK_FILE, STATEMENT_FILE
 from moretta.shared.study.fusion import ModelKind
 from moretta.shared.study.schema import Study
 
@@ -67,11 +67,11 @@ def _home(context: Context) -> Path | None:
     return None if folder is None else Path(str(folder))
 
 
-def _answers(handler: Handler) -> Callable[[Message, Context], Message]:
+def _responds(handler: Handler) -> Callable[[Message, Context], Message]:
     """Wraps a handler so that a failure becomes an answer that tells its kind and nothing else."""
 
     @wraps(handler)
-    def answer(message: Message, context: Context) -> Message:
+    def response(message: Message, context: Context) -> Message:
         from moretta.shared.core.threads import limit_threads
 
         limit_threads(1)
@@ -86,11 +86,11 @@ def _answers(handler: Handler) -> Callable[[Message, Context], Message]:
         except Exception as error:
             code = error.exit_code if isinstance(error, MorettaError) else ExitCode.INTERNAL
             _log_failure(home, message.metadata.message_type, error)
-            told = _told(error)
-            content = RecordDict({wire.CONFIG: wire.json_config(site=name, failure=told, code=int(code))})
+            failure = _summary(error)
+            content = RecordDict({wire.CONFIG: wire.json_config(site=name, failure=failure, code=int(code))})
         return Message(content, reply_to=message)
 
-    return answer
+    return response
 
 
 def _of_clips(what: What | None, *, making: bool = False, at_once: bool = False) -> Callable[[Handler], Handler]:
@@ -104,21 +104,21 @@ def _of_clips(what: What | None, *, making: bool = False, at_once: bool = False)
 
     def wrap(handler: Handler) -> Handler:
         @wraps(handler)
-        def answer(message: Message, settings: SiteSettings) -> RecordDict:
+        def response(message: Message, settings: SiteSettings) -> RecordDict:
             study, run = _study(message, settings), message.metadata.run_id
             number = int(wire.number_of(message.content, "server-round", 0.0))
             with on_current_clips(settings, study, what, run=run, round_number=number, making=making, at_once=at_once):
                 return handler(message, settings)
 
-        return answer
+        return response
 
     return wrap
 
 
-def _told(error: Exception) -> str:
+def _summary(error: Exception) -> str:
     """What the server learns of an error: the rule that refused, what was wrong with its request, or only the kind."""
     if isinstance(error, PolicyError | BudgetError | ChangedError | NotApprovedError):
-        return error.told
+        return error.public_message
     return error.message if isinstance(error, MessageError) else type(error).__name__
 
 
@@ -140,7 +140,7 @@ def _log_failure(home: Path | None, call: str, error: Exception) -> None:
 
 
 @app.query("hello")
-@_answers
+@_responds
 def hello(message: Message, settings: SiteSettings) -> RecordDict:
     """Who is there, and what it runs. Nothing of the clips is read."""
     from moretta.shared.core.versions import code_digest, versions
@@ -150,23 +150,23 @@ def hello(message: Message, settings: SiteSettings) -> RecordDict:
 
 
 @app.query("offer")
-@_answers
+@_responds
 def offer(message: Message, settings: SiteSettings) -> RecordDict:
     """A study and its public arrays, for the steward to approve; nothing of the clips is read."""
-    from moretta.client.approval.approval import answer_offer
+    from moretta.client.approval.offer_approval import respond_to_offer
 
     study = _permitted(message, settings)
     arrays = wire.arrays_of(message.content) if wire.ARRAYS in message.content else None
     digest = str(wire.from_config(message.content, "approval"))
-    state = answer_offer(settings, study, digest, arrays)
+    state = respond_to_offer(settings, study, digest, arrays)
     return RecordDict({wire.CONFIG: wire.json_config(site=settings.name, state=state)})
 
 
 @app.train("code")
-@_answers
+@_responds
 @_of_clips("code", making=True)
 def code(message: Message, settings: SiteSettings) -> RecordDict:
-    """One round of training the code of `speaker-normalised`."""
+    """One round of training the code of `speaker-normalized`."""
     from moretta.client.training.code_training import round_of_code
 
     study = _study(message, settings)
@@ -176,11 +176,11 @@ def code(message: Message, settings: SiteSettings) -> RecordDict:
 
 
 @app.query("release")
-@_answers
+@_responds
 @_of_clips("release", making=True)
 def release(message: Message, settings: SiteSettings) -> RecordDict:
     """Anonymize this site's clips and tell what was released; the files are fetched one by one."""
-    from moretta.client.approval.approval import arrays_for
+    from moretta.client.approval.offer_approval import arrays_for
     from moretta.client.clips.release import make_release
     from moretta.client.training.held_out import held_out
     from moretta.client.training.training_sets import training_clips
@@ -209,7 +209,7 @@ def release(message: Message, settings: SiteSettings) -> RecordDict:
 
 
 @app.query("fetch")
-@_answers
+@_responds
 @_of_clips("release", at_once=True)
 def fetch(message: Message, settings: SiteSettings) -> RecordDict:
     """Parts of files of the release of this study, one after the other: a message costs more than its bytes."""
@@ -225,7 +225,7 @@ def fetch(message: Message, settings: SiteSettings) -> RecordDict:
     return RecordDict({wire.CONFIG: wire.json_config(site=settings.name, chunk=chunk, sha256=digest)})
 
 
-def _part(folder: Path, known: set[str], part: wire.Part) -> bytes:
+def _part(folder: Path, known: set[str], part: wire.FilePart) -> bytes:
     if part.file not in known:
         raise ReleaseError(f"a request for {part.file!r}", expected="a file of the release")
     with (folder / part.file).open("rb") as file:
@@ -256,7 +256,7 @@ def _train(kind: ModelKind) -> Handler:
     return _of_clips(kind)(train)
 
 
-def _update_record(settings: SiteSettings, update: Update, round_number: int) -> RecordDict:
+def _update_record(settings: SiteSettings, update: StoredResponse, round_number: int) -> RecordDict:
     metrics: dict[str, int | float | list[int] | list[float]] = {**update.metrics}
     return RecordDict(
         {
@@ -267,13 +267,13 @@ def _update_record(settings: SiteSettings, update: Update, round_number: int) ->
     )
 
 
-train_voice = app.train("voice")(_answers(_train("voice")))
-train_face = app.train("face")(_answers(_train("face")))
-train_fusion = app.train("fusion")(_answers(_train("fusion")))
+train_voice = app.train("voice")(_responds(_train("voice")))
+train_face = app.train("face")(_responds(_train("face")))
+train_fusion = app.train("fusion")(_responds(_train("fusion")))
 
 
 @app.query("secure_keys")
-@_answers
+@_responds
 @_of_clips(None)
 def secure_keys(message: Message, settings: SiteSettings) -> RecordDict:
     """Public keys for a round of secure aggregation."""
@@ -281,7 +281,7 @@ def secure_keys(message: Message, settings: SiteSettings) -> RecordDict:
 
 
 @app.query("secure_shares")
-@_answers
+@_responds
 @_of_clips(None)
 def secure_shares(message: Message, settings: SiteSettings) -> RecordDict:
     """Shares of this site's secrets, for the others to read."""
@@ -289,7 +289,7 @@ def secure_shares(message: Message, settings: SiteSettings) -> RecordDict:
 
 
 @app.query("secure_unmask")
-@_answers
+@_responds
 @_of_clips(None)
 def secure_unmask(message: Message, settings: SiteSettings) -> RecordDict:
     """What takes the masks off the sum."""
@@ -297,7 +297,7 @@ def secure_unmask(message: Message, settings: SiteSettings) -> RecordDict:
 
 
 @app.evaluate("emotion")
-@_answers
+@_responds
 @_of_clips("counts")
 def evaluate(message: Message, settings: SiteSettings) -> RecordDict:
     """Confusion counts of the global models on held-out speakers, and how far their confidence can be trusted."""

@@ -11,11 +11,12 @@ from typing import Annotated, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from moretta.client.accounting.budget import Budget
+from moretta.client.accounting.budget import BudgetLimits
 from moretta.shared.core.errors import HomeError, RefusedError
 from moretta.shared.core.terms import Modality
 from moretta.shared.privacy.code_budget import is_federated
-from moretta.shared.release.format import AnonymizerStatement
+from moretta.shared.release.release_format import AnonymizerStatement
+from moretta.shared.study.former_names import current_policy
 from moretta.shared.study.schema import Study
 
 Limit = Annotated[float, Field(ge=0, allow_inf_nan=True)]
@@ -36,7 +37,7 @@ class PolicyError(RefusedError):
         )
 
     @property
-    def told(self) -> str:
+    def public_message(self) -> str:
         """What the server is told."""
         return f"refused by the rule {self.rule} of the site's policy"
 
@@ -49,7 +50,7 @@ class Mechanisms(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     max_value_epsilon: Limit = 20.0
-    max_word_epsilon: Limit = 5.0
+    max_label_epsilon: Limit = 5.0
     max_codebook_size: Limit = 256.0
     max_code_size: Limit = 16.0
     min_code_noise: Limit = 0.3
@@ -101,7 +102,7 @@ class Policy(BaseModel):
     allow_attributes: bool = True
     allow_linkage: bool = False
     allow_seeded_noise: bool = False
-    budget: Budget = Budget()
+    budget: BudgetLimits = BudgetLimits()
     mechanisms: Mechanisms = Mechanisms()
     bundle_digest: str = Field(default="", pattern=r"^([0-9a-f]{64})?$")
     code_digest: str = Field(default="", pattern=r"^([0-9a-f]{64})?$")
@@ -114,7 +115,7 @@ class Policy(BaseModel):
             HomeError: it is missing, not TOML, or has an unknown rule or an impossible value.
         """
         try:
-            return cls.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
+            return cls.model_validate(current_policy(tomllib.loads(path.read_text(encoding="utf-8")), source=str(path)))
         except FileNotFoundError as error:
             raise HomeError(
                 f"no policy at {path}",
@@ -274,7 +275,7 @@ class Policy(BaseModel):
             )
 
     def _check_mechanism(self, study: Study, modality: Modality) -> None:
-        from moretta.client.anonymizers.registry import Anonymizer, get_anonymizer
+        from moretta.client.anonymizers.anonymizer_registry import Anonymizer, get_anonymizer
         from moretta.shared.privacy.mechanism import Unbounded
 
         anonymizer = get_anonymizer(modality, study.section(modality).anonymizer)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from moretta.client.accounting.budget import Budget, Purse
+from moretta.client.accounting.budget import BudgetLimits, SiteBudget
 from moretta.client.accounting.ledger import Ledger
-from moretta.client.clips.names import StudyNames
+from moretta.client.clips.study_pseudonyms import StudyPseudonyms
 from moretta.client.clips.withdrawn import NOBODY, Withdrawn
 from moretta.client.policy import Policy
 from moretta.client.site_home import SiteHome
@@ -15,7 +15,7 @@ from moretta.client.transport.identity import Identity
 from moretta.shared.core.errors import StudyError
 from moretta.shared.core.pseudonym import PseudonymKey
 from moretta.shared.core.versions import code_digest
-from moretta.shared.study.plan import SimulationPlan
+from moretta.shared.study.run_plan import SimulationPlan
 from moretta.shared.study.schema import Study
 
 
@@ -61,7 +61,7 @@ class SiteSettings:
         """The site's privacy ledger."""
         return self.home / "ledger.jsonl"
 
-    def purse(self) -> Purse:
+    def site_budget(self) -> SiteBudget:
         """The site's ledger with the limits of its policy.
 
         Raises:
@@ -69,13 +69,13 @@ class SiteSettings:
         """
         ledger, key = Ledger(self.ledger), self.pseudonyms().fingerprint
         if self.policy is None:
-            return Purse(ledger, key, Budget.unlimited())
-        return Purse(ledger, key, self.policy.budget, self.policy.without_guarantee)
+            return SiteBudget(ledger, key, BudgetLimits.unlimited())
+        return SiteBudget(ledger, key, self.policy.budget, self.policy.without_guarantee)
 
-    def names(self, study: Study) -> StudyNames:
+    def names(self, study: Study) -> StudyPseudonyms:
         """What a release for this study calls clips and speakers."""
         own = self.simulated_seed is not None or study.linkage == "site"
-        return StudyNames(self.pseudonyms(), None if own else study.digest())
+        return StudyPseudonyms(self.pseudonyms(), None if own else study.digest())
 
     def pseudonyms(self) -> PseudonymKey:
         """The site's pseudonym key: from its own disk in deployment, from the seed in simulation."""

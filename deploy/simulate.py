@@ -6,10 +6,10 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from moretta.deploy.cli.runs import Outcome, Tell, check_names, conclude, interruptible
-from moretta.deploy.cli.watch import Watch
-from moretta.deploy.runtime.desk import desk_process
-from moretta.deploy.runtime.flower import SimulationRuntime, simulation_runtime
+from moretta.deploy.cli.progress_monitor import Watch
+from moretta.deploy.cli.runs import Notify, Outcome, check_names, conclude, interruptible
+from moretta.deploy.runtime.central_process import central_process
+from moretta.deploy.runtime.simulation_runtime import SimulationRuntime, simulation_runtime
 from moretta.shared.core.errors import RunError, StudyError
 from moretta.shared.core.seeds import derive
 from moretta.shared.core.terms import Modality
@@ -17,7 +17,7 @@ from moretta.shared.data.clips import Corpus
 from moretta.shared.data.recordings import has_sound
 from moretta.shared.data.splits import assign_sites, make_folds
 from moretta.shared.study.limits import check_limits, check_training_sites
-from moretta.shared.study.plan import PlannedSite, SimulationPlan
+from moretta.shared.study.run_plan import PlannedSite, SimulationPlan
 from moretta.shared.study.schema import Study
 
 _LAUNCH_SECONDS = 90.0
@@ -110,7 +110,7 @@ def _of_no_site(corpus: Corpus, speakers: set[int]) -> dict[str, int]:
     return dict(Counter(d.reason for d in corpus.dropped if not Path(d.file).name.startswith(prefixes)))
 
 
-def simulate(plan: SimulationPlan, folder: Path, tell: Tell) -> Outcome:
+def simulate(plan: SimulationPlan, folder: Path, notify: Notify) -> Outcome:
     """Run a planned study in `folder`, which `prepare_folder` made, and wait for its end.
 
     Raises:
@@ -120,19 +120,19 @@ def simulate(plan: SimulationPlan, folder: Path, tell: Tell) -> Outcome:
     folder = folder.resolve()
     plan.save(folder)
     start = time.monotonic()
-    watch = _SimulationWatch(folder, tell)
+    monitor = _SimulationMonitor(folder, notify)
     with interruptible():
         with simulation_runtime(folder / "server") as runtime:
-            tell("Starting Flower's simulation runtime")
+            notify("Starting Flower's simulation runtime")
             run_id = runtime.submit(sites=len(plan.sites), run_folder=folder)
-            watch.until_sites_finish(runtime, run_id)
-        if not watch.ended:
-            with desk_process(folder) as desk:
-                watch.until_desk_finishes(desk)
-    return conclude(folder, seconds=time.monotonic() - start, peak=watch.peak)
+            monitor.until_sites_finish(runtime, run_id)
+        if not monitor.ended:
+            with central_process(folder) as central:
+                monitor.until_central_stages_finish(central)
+    return conclude(folder, seconds=time.monotonic() - start, peak=monitor.peak)
 
 
-class _SimulationWatch(Watch):
+class _SimulationMonitor(Watch):
     def until_sites_finish(self, runtime: SimulationRuntime, run_id: str) -> None:
         """Wait for the sites' part.
 

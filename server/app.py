@@ -8,14 +8,14 @@ from pathlib import Path
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
-from moretta.server.grid.exchange import Exchange
-from moretta.server.grid.greeting import greet_enrolled, greet_virtual
-from moretta.server.grid.inquiry import LinkLostError
+from moretta.server.grid.hello import hello_enrolled, hello_virtual
+from moretta.server.grid.pending_request import SuperLinkLostError
+from moretta.server.grid.site_grid import SiteGrid
 from moretta.server.registered import sites_gone
-from moretta.server.stages import DESK_STAGES, SITE_STAGES
-from moretta.server.stages.attempt import only_attempt
-from moretta.server.stages.context import Run, SiteRecord, run_stages
+from moretta.server.stages import CENTRAL_STAGES, SITE_STAGES
 from moretta.server.stages.outcome import concluding
+from moretta.server.stages.run_attempt import only_attempt
+from moretta.server.stages.run_context import Run, RunSite, run_stages
 from moretta.server.stages.state import load_progress, save_progress, save_state
 from moretta.shared.core.errors import RunError
 from moretta.shared.core.exit_codes import ExitCode
@@ -23,7 +23,7 @@ from moretta.shared.core.printable import log_printable
 from moretta.shared.core.threads import limit_threads
 from moretta.shared.core.versions import code_digest
 from moretta.shared.messages.responses import Hello
-from moretta.shared.study.plan import DeploymentPlan, load_plan
+from moretta.shared.study.run_plan import DeploymentPlan, load_plan
 
 app = ServerApp()
 
@@ -33,24 +33,24 @@ def main(grid: Grid, context: Context) -> None:
     """Run the study whose folder the run configuration names, and write the outcome.
 
     A run that was interrupted goes on after its last whole stage or round. With `desk = "later"` the stages that need
-    no site are left to `moretta.server.desk`.
+    no site are left to `moretta.server.central_stages`.
 
     Raises:
         RunError: the run failed; the outcome file has the cause.
-        LinkLostError: Flower's SuperLink is gone. A deployment writes no outcome then: it can be submitted again.
+        SuperLinkLostError: Flower's SuperLink is gone. A deployment writes no outcome then: it can be submitted again.
     """
     limit_threads(1)
     log_printable()
     folder = Path(str(context.run_config["run-dir"]))
     attempt = int(str(context.run_config.get("attempt", 0)))
     real = isinstance(load_plan(folder), DeploymentPlan)
-    with only_attempt(folder, attempt), concluding(folder, but_for=(LinkLostError,) if real else ()) as ending:
+    with only_attempt(folder, attempt), concluding(folder, but_for=(SuperLinkLostError,) if real else ()) as ending:
         run = _connected(grid, folder)
         run_stages(run, SITE_STAGES, after_each=save_progress)
         save_state(run)
         ending.finished = context.run_config.get("desk") != "later"
         if ending.finished:
-            run_stages(run, DESK_STAGES)
+            run_stages(run, CENTRAL_STAGES)
             ending.gate_passed = run.gate is None or run.gate.passed
     if ending.code not in (ExitCode.OK, ExitCode.GATE):
         raise RunError(f"the run failed with exit code {int(ending.code)}", fix="see outcome.json")
@@ -64,7 +64,7 @@ def _connected(grid: Grid, folder: Path) -> Run:
         run = Run(folder=folder, plan=plan)
         run.warnings.extend(plan.warnings)
     else:
-        run.tell(stage="the run", state="resumed", after=run.whereabouts)
+        run.notify(stage="the run", state="resumed", after=run.whereabouts)
         run.warn(f"the server's part was interrupted and went on after {run.whereabouts}")
     connect(run, grid)
     return run
@@ -77,29 +77,29 @@ def connect(run: Run, grid: Grid) -> None:
         RunError: too few of them came or answered.
     """
     random.seed(run.study.seed)  # Flower's strategies sample with the global generator
-    greeted = _greet(run, grid)
-    for site, hello in greeted.items():
-        run.sites.setdefault(site, SiteRecord())
+    hellos = _hello(run, grid)
+    for site, hello in hellos.items():
+        run.sites.setdefault(site, RunSite())
         if hello.digest != code_digest():
             run.warn(f"{site} runs another version of Moretta than the server")
 
 
-def _greet(run: Run, grid: Grid) -> dict[str, Hello]:
+def _hello(run: Run, grid: Grid) -> dict[str, Hello]:
     plan = run.plan
-    run.connection = Exchange(grid, run.study.train.deadline_seconds, on_lost_site=run.study.stages.on_lost_site)
+    run.connection = SiteGrid(grid, run.study.train.deadline_seconds, on_lost_site=run.study.stages.on_lost_site)
     if not isinstance(plan, DeploymentPlan):
-        return greet_virtual(run.connection, len(plan.sites))
+        return hello_virtual(run.connection, len(plan.sites))
     run.connection.gone = sites_gone(plan)
-    run.connection.note = lambda text: run.tell(stage="sites", state="note", what=text)
+    run.connection.note = lambda text: run.notify(stage="sites", state="note", what=text)
     taking_part = {s.node: s.name for s in plan.sites if not run.done or s.name in run.sites}
     with run.timed("wait for sites"):
-        return greet_enrolled(
+        return hello_enrolled(
             run.connection,
             taking_part,
             wait_seconds=run.study.stages.wait_seconds,
             min_sites=run.study.train.min_sites,
             left_out=lambda site, why: _left_out(run, site, why),
-            seen=lambda here, all_: run.tell(stage="wait for sites", state="step", done=here, total=all_),
+            seen=lambda here, all_: run.notify(stage="wait for sites", state="step", done=here, total=all_),
         )
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from moretta.server.enrollment.registry import Registry
+from moretta.server.enrollment.site_registry import Registry
 from moretta.server.home import ServerHome
-from moretta.shared.study.plan import DeploymentPlan
+from moretta.shared.study.run_plan import DeploymentPlan
 
 _WHY = {"revoked": "its enrollment was revoked", "left": "it gave up its enrollment"}
 

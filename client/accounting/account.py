@@ -18,6 +18,7 @@ from moretta.client.accounting.ledger import Ledger
 from moretta.shared.core.errors import RefusedError, ReleaseError
 from moretta.shared.privacy.composition import composed_epsilon
 from moretta.shared.privacy.mechanism import Mechanism, from_record
+from moretta.shared.study.former_names import current_anonymizer
 
 Unit = Literal["clip", "speaker"]
 UNITS: tuple[Unit, ...] = ("clip", "speaker")
@@ -191,6 +192,8 @@ def note_cohort(ledger: Ledger, cohort: Cohort, *, key: str) -> None:
 def _loss(entry: dict[str, Any], cohorts: dict[str, Cohort]) -> Loss:
     clip, speaker = (tuple(from_record(record) for record in entry["losses"][unit]) for unit in UNITS)
     released_by = (
-        (str(entry["modality"]), str(entry["anonymizer"])) if {"modality", "anonymizer"} <= entry.keys() else None
+        (str(entry["modality"]), current_anonymizer(str(entry["anonymizer"])))
+        if {"modality", "anonymizer"} <= entry.keys()
+        else None
     )
     return Loss(cohorts[entry["cohort"]], tuple(entry["audiences"]), clip, speaker, released_by)

@@ -17,7 +17,7 @@ from moretta.shared.core.errors import BudgetError
 Limit = Annotated[float, Field(gt=0, allow_inf_nan=True)]
 
 
-class Budget(BaseModel):
+class BudgetLimits(BaseModel):
     """Limits on epsilon, at `delta`, for the clip and for the speaker that lose most. `inf` means no limit.
 
     `server` counts all that leaves the site, releases above all; `model` counts what the trained models alone tell.
@@ -44,7 +44,7 @@ class Budget(BaseModel):
         return value
 
     @classmethod
-    def unlimited(cls) -> Budget:
+    def unlimited(cls) -> BudgetLimits:
         """No limit at all: where whoever runs the study holds the clips."""
         return cls(
             server_clip=math.inf,
@@ -96,13 +96,13 @@ class Budget(BaseModel):
 
 
 @dataclass(frozen=True, slots=True)
-class Purse:
+class SiteBudget:
     """A site's ledger with the limits on it: the one way to spend."""
 
     ledger: Ledger
     key: str
     """Fingerprint of the key that made the pseudonyms of clips and speakers."""
-    budget: Budget
+    budget: BudgetLimits
     without_guarantee: tuple[str, ...] = ()
     """Anonymizers that the policy lets release beyond its limit on epsilon."""
 

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
+from moretta.client.anonymizers.anonymizer_registry import Array, anonymizer
 from moretta.client.anonymizers.face_base import FaceAnonymizer, Pictures
-from moretta.client.anonymizers.registry import Array, anonymizer
 from moretta.shared.core.errors import StudyError
 from moretta.shared.features.faces import FaceCropper
 from moretta.shared.features.public_arrays import Rules

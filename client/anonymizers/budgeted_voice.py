@@ -9,8 +9,8 @@ from typing import Any, ClassVar, Literal, Self
 import numpy as np
 import numpy.typing as npt
 
-from moretta.client.anonymizers.registry import LEDGER_UNITS, Anonymizer, Array, Speaker
-from moretta.client.anonymizers.speaker_shares import SpeakerShares, Told
+from moretta.client.anonymizers.anonymizer_registry import LEDGER_UNITS, Anonymizer, Array, Speaker
+from moretta.client.anonymizers.clip_selection import ClipSelection, PooledClip
 from moretta.shared.core.errors import ClipError
 from moretta.shared.core.terms import PrivacyStatement, PrivacyUnit
 from moretta.shared.features.mfcc import Audio, check_samples, mfcc
@@ -19,7 +19,7 @@ from moretta.shared.features.public_codes import Matrix, PublicCodes, pooled
 from moretta.shared.features.public_voice import PublicVoice
 from moretta.shared.privacy.mechanism import Mechanism
 from moretta.shared.privacy.noise import NoiseSource
-from moretta.shared.release.format import AnonymizerStatement
+from moretta.shared.release.release_format import AnonymizerStatement
 from moretta.shared.study.schema import Study
 from moretta.shared.study.voice import VoiceSection
 
@@ -56,7 +56,7 @@ class BudgetedVoice(Anonymizer):
         self._section = section
         self._public = public
         self._codes = codes
-        self._shares: SpeakerShares | None = None
+        self._shares: ClipSelection | None = None
 
     @classmethod
     def public_rules(cls, study: Study) -> Rules:
@@ -79,11 +79,11 @@ class BudgetedVoice(Anonymizer):
         """What releasing one clip costs it."""
 
     @abstractmethod
-    def answer(self, codes: npt.NDArray[np.float64], noise: NoiseSource) -> Array:
+    def randomize(self, codes: npt.NDArray[np.float64], noise: NoiseSource) -> Array:
         """What is released in place of the codes of a clip, [segments, d], whatever they are."""
 
     @abstractmethod
-    def facts(self) -> dict[str, Any]:
+    def mechanism_parameters(self) -> dict[str, Any]:
         """What the statement tells of how the noise was made."""
 
     @property
@@ -98,7 +98,7 @@ class BudgetedVoice(Anonymizer):
     def fit(self, clips: Iterable[tuple[Speaker, Array]], noise: NoiseSource) -> None:
         """Preset `dp-speaker`: learn every speaker's own units, and choose whose clips are released."""
         if self._section.clip_limit is not None:
-            self._shares = SpeakerShares(self._section.clip_limit, noise.uniform((4,)).tobytes())
+            self._shares = ClipSelection(self._section.clip_limit, noise.uniform((4,)).tobytes())
             self._shares.learn(self._usable(clips))
 
     @classmethod
@@ -124,7 +124,7 @@ class BudgetedVoice(Anonymizer):
         if self._section.clip_limit is not None:
             if self._shares is None:
                 raise ClipError("not-fitted", "a speaker's budget that was not shared out", fix="call `fit` first")
-            vectors = self._shares.told(speaker, vectors)
+            vectors = self._shares.in_speaker_units(speaker, vectors)
         return self._codes.codes(vectors)
 
     def statement(self, sizes: dict[str, list[int]], noise: Literal["system", "seeded"]) -> AnonymizerStatement:
@@ -195,14 +195,14 @@ class BudgetedVoice(Anonymizer):
             "released_clips": section.clip_limit,
             "coefficients": section.coefficients,
             "codebook": section.codebook,
-            **self.facts(),
+            **self.mechanism_parameters(),
         }
 
     def _release(self, samples: Audio, noise: NoiseSource, speaker: Speaker) -> Array:
         codes = self.codes_of(samples, speaker)
         if self._shares is not None:
             self._shares.take(speaker, samples)
-        return self.answer(codes, noise)
+        return self.randomize(codes, noise)
 
     def _vectors(self, samples: Audio) -> Matrix:
         """[segments, 2 n] of one clip, in public units; zeros where that fails, so that no clip is left out for it."""
@@ -212,7 +212,7 @@ class BudgetedVoice(Anonymizer):
         except Exception:
             return np.zeros((self._section.segments, len(self._codes.center)), np.float32)
 
-    def _usable(self, clips: Iterable[tuple[Speaker, Array]]) -> Iterator[Told]:
+    def _usable(self, clips: Iterable[tuple[Speaker, Array]]) -> Iterator[PooledClip]:
         for speaker, clip in clips:
             try:
                 samples = np.ascontiguousarray(check_samples(clip))

@@ -7,8 +7,8 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
+from moretta.client.anonymizers.anonymizer_registry import Array, anonymizer
 from moretta.client.anonymizers.budgeted_voice import BudgetedVoice
-from moretta.client.anonymizers.registry import Array, anonymizer
 from moretta.shared.core.errors import StudyError
 from moretta.shared.features.public_codes import Matrix, PublicCodes
 from moretta.shared.features.public_voice import PublicVoice
@@ -38,7 +38,7 @@ class ClipQuantizer(BudgetedVoice):
     def from_study(cls, study: Study, shared: dict[str, Array]) -> Self:
         """As for all, and the number of words must be what the budget asks for."""
         made = super().from_study(study, shared)
-        found, expected = len(made._codes.words), made._response.choices
+        found, expected = len(made._codes.codewords), made._response.choices
         if found != expected:
             raise StudyError(f"{found} public words", expected=f"{expected}, as the study's budget asks")
         return made
@@ -51,14 +51,14 @@ class ClipQuantizer(BudgetedVoice):
     @property
     def codebook(self) -> Matrix | None:
         """float32 [k, d], where tokens are released."""
-        return self._codes.words if self.form == "code-tokens" else None
+        return self._codes.codewords if self.form == "code-tokens" else None
 
-    def answer(self, codes: npt.NDArray[np.float64], noise: NoiseSource) -> Array:
+    def randomize(self, codes: npt.NDArray[np.float64], noise: NoiseSource) -> Array:
         """int32 [segments], or the words that the answers name, float32 [segments * d]."""
-        answers = self._response.answer(self._codes.tokens(codes), noise)
-        return answers if self.form == "code-tokens" else self._codes.words[answers].ravel()
+        randomized = self._response.randomize(self._codes.tokens(codes), noise)
+        return randomized if self.form == "code-tokens" else self._codes.codewords[randomized].ravel()
 
-    def facts(self) -> dict[str, Any]:
+    def mechanism_parameters(self) -> dict[str, Any]:
         """The response's numbers."""
         response = self._response
         return {"choices": response.choices, "token_epsilon": response.token_epsilon, "kept": response.keep}

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from moretta.client.anonymizers.anonymizer_registry import Array, anonymizer
 from moretta.client.anonymizers.budgeted_voice import BudgetedVoice
-from moretta.client.anonymizers.registry import Array, anonymizer
 from moretta.shared.features.public_codes import PublicCodes
 from moretta.shared.features.public_voice import PublicVoice
 from moretta.shared.privacy.bounded import in_ball
@@ -44,12 +44,12 @@ class ClipStatistics(BudgetedVoice):
         """One Gaussian over all values of the clip."""
         return voice_gaussian(section, radius=RADIUS)
 
-    def answer(self, codes: npt.NDArray[np.float64], noise: NoiseSource) -> Array:
+    def randomize(self, codes: npt.NDArray[np.float64], noise: NoiseSource) -> Array:
         """float32 [segments * 2]: all of a clip's values lie in one ball before the noise."""
         sigma = self._gaussian.sigma
         inside = in_ball(codes[:, :VALUES].ravel(), RADIUS)
         return on_grid(inside + noise.private_normal(sigma, inside.shape), sigma)
 
-    def facts(self) -> dict[str, Any]:
+    def mechanism_parameters(self) -> dict[str, Any]:
         """The ball and the noise."""
         return {"values": VALUES * self._section.segments, "radius": RADIUS, "sigma": self._gaussian.sigma}

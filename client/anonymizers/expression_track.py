@@ -11,12 +11,12 @@ from typing import Any, Self
 
 import numpy as np
 
+from moretta.client.anonymizers.anonymizer_registry import Array, anonymizer
 from moretta.client.anonymizers.face_base import SIDES, Pictures
 from moretta.client.anonymizers.face_personal import PersonalFaceAnonymizer
-from moretta.client.anonymizers.registry import Array, anonymizer
 from moretta.shared.features.face_track import CROP_SIDE, public_tracks, shipped_reader
 from moretta.shared.features.faces import FaceCropper
-from moretta.shared.features.person_scale import Measures
+from moretta.shared.features.speaker_scale import Measures
 from moretta.shared.models.head.channels import CHANNELS
 from moretta.shared.models.head.portrait import PUBLIC_PERSON, Portrait
 from moretta.shared.study.schema import Study

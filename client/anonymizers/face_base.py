@@ -10,12 +10,12 @@ from typing import Any, ClassVar, Literal, Self
 import numpy as np
 import numpy.typing as npt
 
-from moretta.client.anonymizers.registry import LEDGER_UNITS, Anonymizer, Array, Speaker
+from moretta.client.anonymizers.anonymizer_registry import LEDGER_UNITS, Anonymizer, Array, Speaker
 from moretta.shared.core.terms import PrivacyStatement, PrivacyUnit
 from moretta.shared.features.faces import CroppedClip, FaceCropper
 from moretta.shared.privacy.mechanism import Mechanism
 from moretta.shared.privacy.noise import NoiseSource
-from moretta.shared.release.format import AnonymizerStatement
+from moretta.shared.release.release_format import AnonymizerStatement
 from moretta.shared.study.schema import Study
 
 Pictures = npt.NDArray[np.uint8]

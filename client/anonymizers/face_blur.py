@@ -7,8 +7,8 @@ from typing import Any
 import cv2
 import numpy as np
 
+from moretta.client.anonymizers.anonymizer_registry import anonymizer
 from moretta.client.anonymizers.face_base import FaceAnonymizer, Pictures
-from moretta.client.anonymizers.registry import anonymizer
 from moretta.shared.privacy.noise import NoiseSource
 
 SIGMA = 1 / 16

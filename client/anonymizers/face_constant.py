@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from moretta.client.anonymizers.anonymizer_registry import Array, Speaker, anonymizer
 from moretta.client.anonymizers.face_base import FaceAnonymizer, Pictures
-from moretta.client.anonymizers.registry import Array, Speaker, anonymizer
 from moretta.shared.features.faces import check_frames
 from moretta.shared.privacy.noise import NoiseSource
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from moretta.client.anonymizers.anonymizer_registry import anonymizer
 from moretta.client.anonymizers.face_base import FaceAnonymizer, Pictures
-from moretta.client.anonymizers.registry import anonymizer
 from moretta.shared.privacy.noise import NoiseSource
 
 

@@ -15,11 +15,11 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
+from moretta.client.anonymizers.anonymizer_registry import Array, Speaker
 from moretta.client.anonymizers.face_base import CroppedFaceAnonymizer, Pictures
-from moretta.client.anonymizers.registry import Array, Speaker
 from moretta.shared.core.errors import ClipError
 from moretta.shared.features.faces import CroppedClip, FaceCropper
-from moretta.shared.features.person_scale import PUBLIC_CLIPS, WIDEST, Measures, PersonScale, PublicMeasures
+from moretta.shared.features.speaker_scale import PUBLIC_CLIPS, WIDEST, Measures, PublicMeasures, SpeakerScale
 from moretta.shared.privacy.noise import NoiseSource
 from moretta.shared.study.schema import CLIP_NOISE, FRAME_NOISE, FaceSection, Study
 
@@ -56,7 +56,7 @@ class PersonalFaceAnonymizer(CroppedFaceAnonymizer):
         super().__init__(cropper)
         self._public = public
         self._fps = fps
-        self._people: dict[Speaker, PersonScale] = {}
+        self._people: dict[Speaker, SpeakerScale] = {}
         self._clips_of: dict[Speaker, int] = {}
         self._remembered: dict[bytes, _Measured] = {}
 
@@ -92,7 +92,7 @@ class PersonalFaceAnonymizer(CroppedFaceAnonymizer):
             own[speaker].append(measured.measures)
             if len(self._remembered) < REMEMBERED_CLIPS:
                 self._remembered[key] = measured
-        self._people = {speaker: PersonScale(measures, self._public, noise=noise) for speaker, measures in own.items()}
+        self._people = {speaker: SpeakerScale(measures, self._public, noise=noise) for speaker, measures in own.items()}
         self._clips_of = {speaker: len(measures) for speaker, measures in own.items()}
 
     def hidden(self, frames: Array, noise: NoiseSource, speaker: Speaker) -> tuple[Pictures, CroppedClip]:

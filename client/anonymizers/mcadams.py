@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from moretta.client.anonymizers.registry import Array, anonymizer
+from moretta.client.anonymizers.anonymizer_registry import Array, anonymizer
 from moretta.client.anonymizers.voice_waveform import NoiselessVoice
 from moretta.shared.core.terms import VoiceForm
 from moretta.shared.features.mfcc import Audio

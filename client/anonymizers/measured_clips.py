@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from moretta.client.anonymizers.registry import Array
+from moretta.client.anonymizers.anonymizer_registry import Array
 from moretta.client.anonymizers.speaker_references import Rows, clip_digest
 from moretta.shared.features.mfcc import check_samples
 from moretta.shared.features.speaker_code import measured_clip
@@ -23,7 +23,7 @@ class MeasuredClips:
             ClipError: the clip cannot be used.
         """
         samples = np.ascontiguousarray(check_samples(clip))
-        heard = clip_digest(samples)
-        if heard not in self._known:
-            self._known[heard] = measured_clip(samples, in_steps=False)
-        return self._known[heard]
+        digest = clip_digest(samples)
+        if digest not in self._known:
+            self._known[digest] = measured_clip(samples, in_windows=False)
+        return self._known[digest]

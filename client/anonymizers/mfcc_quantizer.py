@@ -7,7 +7,7 @@ from typing import Literal
 
 import numpy as np
 
-from moretta.client.anonymizers.registry import LEDGER_UNITS, Anonymizer, Array, Speaker, anonymizer
+from moretta.client.anonymizers.anonymizer_registry import LEDGER_UNITS, Anonymizer, Array, Speaker, anonymizer
 from moretta.shared.core.errors import ClipError, StudyError
 from moretta.shared.core.terms import CODE_FORMS, PrivacyUnit
 from moretta.shared.features.codebook import fit_codebook, nearest
@@ -20,7 +20,7 @@ from moretta.shared.privacy.bounded import bounded
 from moretta.shared.privacy.laplace import LaplaceValues, values_per_unit
 from moretta.shared.privacy.mechanism import Mechanism
 from moretta.shared.privacy.noise import NoiseSource, SystemNoise
-from moretta.shared.release.format import AnonymizerStatement
+from moretta.shared.release.release_format import AnonymizerStatement
 from moretta.shared.study.schema import Study
 from moretta.shared.study.voice import VoiceSection
 

@@ -16,17 +16,17 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from moretta.client.anonymizers.registry import Array, Speaker
+from moretta.client.anonymizers.anonymizer_registry import Array, Speaker
 from moretta.shared.core.atomic import write_atomic
 from moretta.shared.core.errors import HomeError
-from moretta.shared.features.person_ranks import Floats, secret_weights
-from moretta.shared.features.person_whitening import secret_shift
-from moretta.shared.features.speaker_code import PersonScale, SpeakerCode
+from moretta.shared.features.speaker_code import CodeReference, SpeakerCode
+from moretta.shared.features.speaker_ranks import Floats, secret_weights
+from moretta.shared.features.speaker_whitening import secret_shift
 from moretta.shared.privacy.noise import NoiseSource
 
 Rows = npt.NDArray[np.float32]
 ClipDigest = bytes
-Heard = tuple[ClipDigest, Rows]
+MeasuredClip = tuple[ClipDigest, Rows]
 """Which clip it is, and its measurements, [1, n] or [steps, n]."""
 _DIGEST_BYTES = 32
 
@@ -85,11 +85,11 @@ class Reference:
     normals: Floats
     """[n], secret, drawn once: `secret_shift` makes the person's own shift of them."""
 
-    def scale(self, code: SpeakerCode) -> PersonScale:
+    def scale(self, code: SpeakerCode) -> CodeReference:
         """What the person's codes are told relative to."""
         _, clip, rows = np.unique(self.weights, return_inverse=True, return_counts=True)
-        shift = secret_shift(self.normals[: code.size], len(rows), in_steps=len(clip) > len(rows))
-        return PersonScale.of(self.values, self.weights, code, counts=1 / rows[clip], shift=shift)
+        shift = secret_shift(self.normals[: code.size], len(rows), in_windows=len(clip) > len(rows))
+        return CodeReference.of(self.values, self.weights, code, counts=1 / rows[clip], shift=shift)
 
 
 @dataclass(frozen=True)
@@ -119,14 +119,14 @@ class SpeakerReferences:
     def __getitem__(self, speaker: Speaker) -> Reference:
         return self._known[speaker]
 
-    def learn(self, clips: Mapping[Speaker, Sequence[Heard]], noise: NoiseSource) -> None:
+    def learn(self, clips: Mapping[Speaker, Sequence[MeasuredClip]], noise: NoiseSource) -> None:
         """Take all clips that are at the site, in place of those that were; the same samples count once.
 
         A clip that was there before keeps its weight, and a speaker the shift; what is gone is forgotten.
         """
-        there = {speaker: dict(clips[speaker]) for speaker in sorted(clips) if clips[speaker]}
-        self._secrets = {speaker: self._secrets_of(speaker, list(heard), noise) for speaker, heard in there.items()}
-        self._known = {speaker: _reference(heard, self._secrets[speaker]) for speaker, heard in there.items()}
+        measured = {speaker: dict(clips[speaker]) for speaker in sorted(clips) if clips[speaker]}
+        self._secrets = {speaker: self._secrets_of(speaker, list(clips), noise) for speaker, clips in measured.items()}
+        self._known = {speaker: _reference(clips, self._secrets[speaker]) for speaker, clips in measured.items()}
 
     def save(self) -> None:
         """Write the secrets, readable by their owner only."""
@@ -152,9 +152,9 @@ class SpeakerReferences:
         return _Secrets({clip: float((weights | drawn)[clip]) for clip in clips}, normals)
 
 
-def _reference(heard: Mapping[ClipDigest, Rows], secrets: _Secrets) -> Reference:
-    shared = [np.full(len(rows), secrets.weights[clip] / len(rows)) for clip, rows in heard.items()]
-    return Reference(np.concatenate(list(heard.values())), np.concatenate(shared), secrets.normals)
+def _reference(clips: Mapping[ClipDigest, Rows], secrets: _Secrets) -> Reference:
+    shared = [np.full(len(rows), secrets.weights[clip] / len(rows)) for clip, rows in clips.items()]
+    return Reference(np.concatenate(list(clips.values())), np.concatenate(shared), secrets.normals)
 
 
 def _read(path: Path, width: int) -> Iterator[tuple[Speaker, _Secrets]]:

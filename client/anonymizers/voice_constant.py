@@ -7,14 +7,14 @@ from typing import Literal
 
 import numpy as np
 
-from moretta.client.anonymizers.registry import LEDGER_UNITS, Anonymizer, Array, Speaker, anonymizer
+from moretta.client.anonymizers.anonymizer_registry import LEDGER_UNITS, Anonymizer, Array, Speaker, anonymizer
 from moretta.client.anonymizers.voice_waveform import UNITS, each_clip
 from moretta.shared.core.terms import CODEBOOK_FORMS, PrivacyStatement, PrivacyUnit, VoiceForm
 from moretta.shared.features.mfcc import MELS, Frames
 from moretta.shared.features.voice_forms import as_waveform, frame_count
 from moretta.shared.privacy.mechanism import Mechanism
 from moretta.shared.privacy.noise import NoiseSource
-from moretta.shared.release.format import AnonymizerStatement
+from moretta.shared.release.release_format import AnonymizerStatement
 from moretta.shared.study.schema import Study
 
 FRAMES = 260

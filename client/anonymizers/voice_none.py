@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from moretta.client.anonymizers.registry import Array, anonymizer
+from moretta.client.anonymizers.anonymizer_registry import Array, anonymizer
 from moretta.client.anonymizers.voice_waveform import NoiselessVoice
 
 

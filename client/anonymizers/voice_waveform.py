@@ -6,14 +6,14 @@ from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, Literal, Self
 
-from moretta.client.anonymizers.registry import Anonymizer, Array, Speaker
+from moretta.client.anonymizers.anonymizer_registry import Anonymizer, Array, Speaker
 from moretta.shared.core.errors import StudyError
 from moretta.shared.core.terms import PrivacyStatement, PrivacyUnit, VoiceForm
 from moretta.shared.features.mfcc import check_samples, mfcc
 from moretta.shared.features.voice_forms import frame_count
 from moretta.shared.privacy.mechanism import Mechanism
 from moretta.shared.privacy.noise import NoiseSource
-from moretta.shared.release.format import AnonymizerStatement
+from moretta.shared.release.release_format import AnonymizerStatement
 from moretta.shared.study.schema import Study
 
 UNITS: tuple[PrivacyUnit, ...] = ("value", "frame", "clip", "speaker")

@@ -38,7 +38,7 @@ _Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 class NotApprovedError(RefusedError):
     """Nobody at the site has approved the study, or these arrays for it."""
 
-    told: ClassVar[str] = "the site's steward has not approved this study with these arrays"
+    public_message: ClassVar[str] = "the site's steward has not approved this study with these arrays"
 
 
 class Decision(BaseModel):

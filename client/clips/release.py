@@ -16,10 +16,10 @@ import numpy as np
 import numpy.typing as npt
 
 from moretta.client.accounting.account import Audience, Cohort, Loss
-from moretta.client.anonymizers.registry import Anonymizer, Speaker, get_anonymizer
-from moretta.client.clips.names import StudyNames
-from moretta.client.clips.origin import Origin, check_unchanged
-from moretta.client.clips.own_clips import site_corpus
+from moretta.client.anonymizers.anonymizer_registry import Anonymizer, Speaker, get_anonymizer
+from moretta.client.clips.provenance import Provenance, check_unchanged
+from moretta.client.clips.site_clips import site_corpus
+from moretta.client.clips.study_pseudonyms import StudyPseudonyms
 from moretta.client.settings import SiteSettings
 from moretta.client.training.data import save_public_scale
 from moretta.client.training.held_out import of_released
@@ -40,7 +40,7 @@ from moretta.shared.release import (
     ReleaseWriter,
     open_release,
 )
-from moretta.shared.release.format import STATEMENT_FILE, age_group, check_array
+from moretta.shared.release.release_format import STATEMENT_FILE, age_group, check_array
 from moretta.shared.study.fusion import ModelKind
 from moretta.shared.study.schema import Study
 
@@ -110,12 +110,12 @@ def make_release(
         settings.policy.check_clips(len(clips), len({clip.speaker for clip in clips}))
         settings.policy.check_codebook(study, len(clips))
     pseudonyms = settings.pseudonyms()
-    origin = Origin.take(settings, study, corpus, clips, tuple(channels)) if is_kept else None
+    provenance = Provenance.take(settings, study, corpus, clips, tuple(channels)) if is_kept else None
     for modality, channel in channels.items():
         channel.anonymizer.keep_in(settings.remembered)
         channel.anonymizer.fit(_raw(channel, clips, pseudonyms), _noise(settings, modality, "fit"))
-        if channel.anonymizer.learns_emotions:
-            channel.anonymizer.learn_emotions(_labelled(channel, clips))
+        if channel.anonymizer.trains_on_emotions:
+            channel.anonymizer.train_on_emotions(_labelled(channel, clips))
     writer = ReleaseWriter(
         folder,
         forms={m: c.anonymizer.form for m, c in channels.items()},
@@ -138,9 +138,9 @@ def make_release(
     if settings.policy is not None:
         settings.policy.check_clips(writer.clips, writer.speakers)
         settings.policy.check_release(statements)
-    if origin is not None:
-        check_unchanged(origin, settings)
-        origin.of_those({modality: channel.readable for modality, channel in channels.items()}).save(folder)
+    if provenance is not None:
+        check_unchanged(provenance, settings)
+        provenance.of_those({modality: channel.readable for modality, channel in channels.items()}).save(folder)
     _account(settings, study, list(zip(channels.values(), statements, strict=True)))
     save_public_scale(folder, shared)
     writer.finish(site=settings.name, study=study.digest(), anonymizers=statements)
@@ -161,7 +161,7 @@ class _Describer:
     """What is told of a clip: pseudonyms, labels and, if the study audits them, sex and age group."""
 
     corpus: Corpus
-    names: StudyNames
+    names: StudyPseudonyms
     attributes: bool
 
     def __call__(self, clip: Clip) -> ReleasedClip:
@@ -206,13 +206,13 @@ def _account(settings: SiteSettings, study: Study, made: Sequence[tuple[_Channel
     Raises:
         BudgetError: they would not; nothing is on the ledger then.
     """
-    purse = settings.purse()
+    site_budget = settings.site_budget()
     losses = [channel.loss() for channel, _ in made if channel.released]
-    purse.check([*losses, *_training(settings, study, [channel for channel, _ in made])])
+    site_budget.check([*losses, *_training(settings, study, [channel for channel, _ in made])])
     for channel, statement in made:
         if not channel.released:
             continue
-        purse.spend(
+        site_budget.spend(
             "release",
             channel.loss(),
             study=study.digest(),

@@ -16,13 +16,13 @@ from moretta.client.accounting.account import COHORT
 from moretta.client.accounting.ledger import Ledger
 from moretta.client.anonymizers.speaker_references import forget_speaker
 from moretta.client.clips import withdrawn
-from moretta.client.clips.kept import kept_origins, remove_kept
-from moretta.client.clips.origin import Origin
-from moretta.client.clips.sent import Line, about, all_sent
+from moretta.client.clips.provenance import Provenance
+from moretta.client.clips.sent_log import Line, about, all_sent
+from moretta.client.clips.stored_state import remove_stored, stored_provenances
 from moretta.client.clips.withdrawn import Withdrawn, WithdrawnFile, content_digest
 from moretta.client.settings import SiteSettings
 from moretta.shared.core.errors import CorpusError, HomeError, MorettaError, RefusedError
-from moretta.shared.release.format import STATEMENT_FILE
+from moretta.shared.release.release_format import STATEMENT_FILE
 
 WITHDRAWN_KIND = "withdrawn"
 CONSENT_KIND = "consent-again"
@@ -78,10 +78,10 @@ def withdraw(settings: SiteSettings, speaker: int) -> Withdrawal:
         RefusedError: the ledger is broken. All else has been done then.
     """
     files, note = _files_now(settings, speaker)
-    origins = {short: _kept(settings, short) for short in kept_studies(settings)}
-    for kept in origins.values():
-        for origin in kept.values():
-            files |= origin.files_of(speaker) if origin is not None else frozenset()
+    provenances = {short: _kept(settings, short) for short in stored_studies(settings)}
+    for kept in provenances.values():
+        for provenance in kept.values():
+            files |= provenance.files_of(speaker) if provenance is not None else frozenset()
     known = speaker in settings.withdrawn.numbers or bool(files) or _on_ledger(settings, speaker)
     if not known and not any(about(sent.lines(), speaker) for sent in all_sent(settings)):
         raise CorpusError(
@@ -90,12 +90,12 @@ def withdraw(settings: SiteSettings, speaker: int) -> Withdrawal:
             fix="see who is on record: moretta site doctor, and the names of the files",
         )
     listed = withdrawn.add(settings.home, settings.pseudonyms(), speaker, files)
-    removed = tuple(short for short, kept in origins.items() if _concerns(settings, short, kept, listed))
+    removed = tuple(short for short, kept in provenances.items() if _concerns(settings, short, kept, listed))
     broken: RefusedError | None = None
     for short in removed:
-        study = next((origin.study for origin in origins[short].values() if origin is not None), short)
+        study = next((provenance.study for provenance in provenances[short].values() if provenance is not None), short)
         try:
-            remove_kept(settings, study, "a person has withdrawn")
+            remove_stored(settings, study, "a person has withdrawn")
         except RefusedError as error:  # of the ledger, which is written last: other studies are removed all the same
             broken = error
     forgotten = forget_speaker(settings.remembered, str(speaker))
@@ -179,30 +179,30 @@ def _files_now(settings: SiteSettings, speaker: int) -> tuple[frozenset[Withdraw
         return frozenset(), f"the corpus was not read ({why}): withdraw again when it can be"
 
 
-def _kept(settings: SiteSettings, short: str) -> dict[Path, Origin | None]:
+def _kept(settings: SiteSettings, short: str) -> dict[Path, Provenance | None]:
     """What is kept of a study; a record that cannot be read says nothing."""
     try:
-        return kept_origins(settings, short)
+        return stored_provenances(settings, short)
     except HomeError:
         return {settings.releases / short: None}
 
 
-def kept_studies(settings: SiteSettings) -> list[str]:
+def stored_studies(settings: SiteSettings) -> list[str]:
     """The starts of the digests of all studies of which something is kept."""
     folders = (path for root in (settings.releases, settings.updates) if root.is_dir() for path in root.iterdir())
     return sorted({path.name for path in folders if path.is_dir()})
 
 
-def _concerns(settings: SiteSettings, short: str, kept: dict[Path, Origin | None], listed: Withdrawn) -> bool:
+def _concerns(settings: SiteSettings, short: str, kept: dict[Path, Provenance | None], listed: Withdrawn) -> bool:
     """Whether what is kept of a study may hold anything of those who have withdrawn; what has no record may."""
     release = settings.releases / short
     if release.exists() and not (release / STATEMENT_FILE).exists():
         shutil.rmtree(release, ignore_errors=True)  # half of one, from a process that was ended
     if not kept:
         return any((settings.updates / short).glob("*.safetensors"))
-    origins = [origin for origin in kept.values() if origin is not None]
-    known = [listed.numbers & origin.speakers or listed.digests & origin.digests for origin in origins]
-    return len(origins) < len(kept) or any(known)
+    provenances = [provenance for provenance in kept.values() if provenance is not None]
+    known = [listed.numbers & provenance.speakers or listed.digests & provenance.digests for provenance in provenances]
+    return len(provenances) < len(kept) or any(known)
 
 
 def _cohorts(settings: SiteSettings, ledger: Ledger, speaker: int) -> set[str]:

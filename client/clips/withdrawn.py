@@ -34,7 +34,7 @@ class WithdrawnFile(BaseModel):
     """As `content_digest` has it."""
 
 
-class Person(BaseModel):
+class WithdrawnSpeaker(BaseModel):
     """One person who has withdrawn."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -45,10 +45,10 @@ class Person(BaseModel):
     files: tuple[WithdrawnFile, ...] = ()
 
 
-class _People(BaseModel):
+class _WithdrawnSpeakers(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    people: tuple[Person, ...] = ()
+    people: tuple[WithdrawnSpeaker, ...] = ()
 
 
 def content_digest(key: PseudonymKey, path: Path) -> str:
@@ -69,7 +69,7 @@ def content_digest(key: PseudonymKey, path: Path) -> str:
 class Withdrawn:
     """Everybody who has withdrawn from one site."""
 
-    people: tuple[Person, ...] = ()
+    people: tuple[WithdrawnSpeaker, ...] = ()
     key: PseudonymKey | None = None
     """The site's, under which digests were made."""
 
@@ -82,7 +82,7 @@ class Withdrawn:
         """
         path = home / WITHDRAWN_FILE
         try:
-            return cls(_People.model_validate_json(path.read_bytes()).people, key())
+            return cls(_WithdrawnSpeakers.model_validate_json(path.read_bytes()).people, key())
         except FileNotFoundError:
             return cls()
         except (OSError, ValidationError) as error:
@@ -138,7 +138,7 @@ def add(home: Path, key: PseudonymKey, speaker: int, files: frozenset[WithdrawnF
     at = int(time.time()) if before is None else before.at
     files_now = tuple(sorted(kept | files, key=lambda file: file.digest))
     others = tuple(person for person in known if person.speaker != speaker)
-    return _save(home, key, (*others, Person(speaker=speaker, at=at, files=files_now)))
+    return _save(home, key, (*others, WithdrawnSpeaker(speaker=speaker, at=at, files=files_now)))
 
 
 def remove(home: Path, key: PseudonymKey, speaker: int) -> Withdrawn:
@@ -157,6 +157,6 @@ def remove(home: Path, key: PseudonymKey, speaker: int) -> Withdrawn:
     return _save(home, key, others)
 
 
-def _save(home: Path, key: PseudonymKey, people: tuple[Person, ...]) -> Withdrawn:
-    write_atomic(home / WITHDRAWN_FILE, _People(people=people).model_dump_json(indent=1), mode=0o600)
+def _save(home: Path, key: PseudonymKey, people: tuple[WithdrawnSpeaker, ...]) -> Withdrawn:
+    write_atomic(home / WITHDRAWN_FILE, _WithdrawnSpeakers(people=people).model_dump_json(indent=1), mode=0o600)
     return Withdrawn(people, key)

@@ -13,13 +13,13 @@ import numpy.typing as npt
 from moretta.client.accounting.ledger import Ledger
 from moretta.client.settings import SiteSettings
 from moretta.client.training.held_out import MadeAt, held_out, made_at
-from moretta.client.training.local import TrainingSet
+from moretta.client.training.local_training import TrainingSet
 from moretta.shared.core.errors import RunError
 from moretta.shared.core.terms import Modality
 from moretta.shared.features.voice_forms import is_code, model_input
 from moretta.shared.models.emotion import PublicScale, emotion_model
 from moretta.shared.release import Release, open_release
-from moretta.shared.release.format import STATEMENT_FILE
+from moretta.shared.release.release_format import STATEMENT_FILE
 from moretta.shared.study.schema import Study
 
 Array = npt.NDArray[Any]

@@ -30,7 +30,7 @@ LARGEST_GRADIENT = 1e15
 
 
 @dataclass(frozen=True, slots=True)
-class Examples:
+class TrainingExamples:
     """What is trained on, as tensors."""
 
     features: torch.Tensor
@@ -43,7 +43,7 @@ class Examples:
 
 def private_steps(
     network: torch.nn.Module,
-    examples: Examples,
+    examples: TrainingExamples,
     plan: TrainingPlan,
     randomness: Randomness,
     *,
@@ -82,7 +82,7 @@ def private_steps(
     private.to_standard_module()
 
 
-Fill = Callable[[Examples, "torch.Tensor"], None]
+Fill = Callable[[TrainingExamples, "torch.Tensor"], None]
 """Leaves the gradients of a batch, bool [clips], where the optimizer looks for them."""
 
 
@@ -105,7 +105,7 @@ def _ghost(network: torch.nn.Module, inner: torch.optim.Optimizer, **options: An
     private = GradSampleModuleFastGradientClipping(network, max_grad_norm=options["max_grad_norm"])
     optimizer = DPOptimizerFastGradientClipping(inner, **options)
 
-    def fill(examples: Examples, batch: torch.Tensor) -> None:
+    def fill(examples: TrainingExamples, batch: torch.Tensor) -> None:
         if not bool(batch.any()):
             for parameter in network.parameters():
                 parameter.grad = parameter.new_zeros(parameter.shape)
@@ -123,7 +123,7 @@ def _ghost(network: torch.nn.Module, inner: torch.optim.Optimizer, **options: An
     return private, optimizer, fill
 
 
-def _example_gradients(network: torch.nn.Module, examples: Examples, batch: torch.Tensor) -> None:
+def _example_gradients(network: torch.nn.Module, examples: TrainingExamples, batch: torch.Tensor) -> None:
     """Fill `grad_sample`, [clips in the batch, ...], of every parameter.
 
     An empty Poisson batch still releases noise: leaving the step out would tell that the batch was empty.

@@ -10,11 +10,11 @@ import numpy.typing as npt
 
 from moretta.client.settings import SiteSettings
 from moretta.client.training.data import held_out_mask, released_features
-from moretta.client.training.opinions import Weights, log_probabilities
+from moretta.client.training.release_predictions import Weights, log_probabilities
 from moretta.shared.core.terms import Modality
-from moretta.shared.data.names import EMOTIONS, Emotion
+from moretta.shared.data.clip_names import EMOTIONS, Emotion
 from moretta.shared.models.emotion import emotion_model
-from moretta.shared.models.gate import Opinion, gate_input
+from moretta.shared.models.fusion_gate import Prediction, gate_input
 from moretta.shared.models.global_weights import checked_weights
 from moretta.shared.models.reliability import reliability_counts
 from moretta.shared.study.fusion import ModelKind
@@ -93,15 +93,15 @@ def _vote(tested: _Tested, share: float) -> None:
 
 def _gated(tested: _Tested, study: Study, weights: Weights) -> Rows:
     clips = tuple(sorted(tested.truth))
-    opinions = {
-        modality: Opinion(tuple(rows), np.log(np.maximum(np.stack(list(rows.values())), _LEAST)).astype(np.float32))
+    predictions = {
+        modality: Prediction(tuple(rows), np.log(np.maximum(np.stack(list(rows.values())), _LEAST)).astype(np.float32))
         for modality, rows in tested.rows.items()
         if modality in study.modalities and rows
     }
     if not clips:
         return {}
     return dict(
-        zip(clips, _predict("fusion", study.model_of("fusion"), weights, gate_input(clips, opinions)), strict=True)
+        zip(clips, _predict("fusion", study.model_of("fusion"), weights, gate_input(clips, predictions)), strict=True)
     )
 
 

@@ -14,7 +14,7 @@ from moretta.shared.core.pseudonym import PseudonymKey
 from moretta.shared.data.clips import Clip
 from moretta.shared.privacy.code_budget import is_federated
 from moretta.shared.release import open_release
-from moretta.shared.release.format import STATEMENT_FILE
+from moretta.shared.release.release_format import STATEMENT_FILE
 from moretta.shared.study.schema import Study
 
 MadeAt = tuple[int, int]
@@ -48,7 +48,7 @@ def of_released(settings: SiteSettings, study: Study, released: frozenset[str]) 
     key = settings.pseudonyms()
     if settings.held_out is not None:
         return released & {key.speaker(number) for number in settings.held_out}
-    return by_rule(key, released, study) - _teachers(settings, study)
+    return by_rule(key, released, study) - _trained_speakers_of(settings, study)
 
 
 def of_corpus(settings: SiteSettings, study: Study, clips: Sequence[Clip]) -> frozenset[str]:
@@ -57,12 +57,12 @@ def of_corpus(settings: SiteSettings, study: Study, clips: Sequence[Clip]) -> fr
     return of_released(settings, study, frozenset(key.speaker(clip.speaker) for clip in clips))
 
 
-def _teachers(settings: SiteSettings, study: Study) -> frozenset[str]:
+def _trained_speakers_of(settings: SiteSettings, study: Study) -> frozenset[str]:
     if not is_federated(study.voice):
         return frozenset()
-    ledger = settings.purse().ledger
-    taught = {entry["cohort"] for entry in ledger.entries(CODE_KIND, study=study.digest())}
-    cohorts = [entry for entry in ledger.entries(COHORT) if entry["cohort"] in taught]
+    ledger = settings.site_budget().ledger
+    trained_speakers = {entry["cohort"] for entry in ledger.entries(CODE_KIND, study=study.digest())}
+    cohorts = [entry for entry in ledger.entries(COHORT) if entry["cohort"] in trained_speakers]
     return frozenset(speaker for entry in cohorts for speaker, _ in entry["speakers"])
 
 

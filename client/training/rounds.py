@@ -8,12 +8,18 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from moretta.client.settings import SiteSettings
-from moretta.client.training.answered import note_answered
-from moretta.client.training.local import LEDGER_KIND, LocalUpdate, TrainingSet, spent_after_round, train_locally
-from moretta.client.training.opinions import Models
-from moretta.client.training.site_level import hidden_in_the_sum
+from moretta.client.training.local_training import (
+    LEDGER_KIND,
+    LocalUpdate,
+    TrainingSet,
+    spent_after_round,
+    train_locally,
+)
+from moretta.client.training.release_predictions import Models
+from moretta.client.training.response_ledger import note_response
 from moretta.client.training.training_sets import fusion_set, training_set, whole_cohorts
-from moretta.client.training.updates import Array, Metrics, Update, UpdateStore, question
+from moretta.client.training.update_noise import noisy_update
+from moretta.client.training.update_store import Array, Metrics, StoredResponse, UpdateStore, question
 from moretta.shared.core.errors import RefusedError, RunError
 from moretta.shared.messages import wire
 from moretta.shared.models.emotion import emotion_model
@@ -37,7 +43,7 @@ def round_of_training(
     round_number: int,
     proximal: float = 0.0,
     beside: Models | None = None,
-) -> Update:
+) -> StoredResponse:
     """The site's update; the ledger has its loss before the first step.
 
     A site that died over the round trains it anew and pays once: its first answer never left, since an answer is kept
@@ -57,9 +63,9 @@ def round_of_training(
         PolicyError: the ledger would say more than the site's policy allows; nothing is computed.
     """
     store = UpdateStore.of(settings.updates, study)
-    asked = question(study, kind, round_number, weights, proximal, beside=beside)
+    request_digest = question(study, kind, round_number, weights, proximal, beside=beside)
     with store.alone():
-        update = store.find(kind, asked)
+        update = store.find(kind, request_digest)
         if update is None:
             if not 1 <= round_number <= study.train.rounds:
                 raise RefusedError(
@@ -68,11 +74,18 @@ def round_of_training(
             _check_question(study, kind, weights, proximal, beside or {})
             training = _training_set(settings, study, kind, beside or {}, round_number)
             update = _trained(
-                settings, study, kind, weights, training, round_number=round_number, proximal=proximal, asked=asked
+                settings,
+                study,
+                kind,
+                weights,
+                training,
+                round_number=round_number,
+                proximal=proximal,
+                request_digest=request_digest,
             )
-            store.keep(kind, asked, update)
+            store.keep(kind, request_digest, update)
         model = f"{kind}/{study.model_of(kind)}"
-        note_answered(settings.purse().ledger, LEDGER_KIND, study, model, asked)
+        note_response(settings.site_budget().ledger, LEDGER_KIND, study, model, request_digest)
     return update
 
 
@@ -108,34 +121,36 @@ def _trained(
     *,
     round_number: int,
     proximal: float,
-    asked: str,
-) -> Update:
+    request_digest: str,
+) -> StoredResponse:
     if len(training) == 0:
         raise RefusedError("no training clip of this modality", expected="at least one")
-    purse = settings.purse()
+    site_budget = settings.site_budget()
     if settings.policy is not None and study.privacy.dp_sgd:
-        settings.policy.check_training(spent_after_round(purse.ledger, study, training, question=asked, kind=kind))
+        settings.policy.check_training(
+            spent_after_round(site_budget.ledger, study, training, question=request_digest, kind=kind)
+        )
     whole = whole_cohorts(settings, study)
     done = train_locally(
         emotion_model(kind, study.model_of(kind)),
         checked_weights(emotion_model(kind, study.model_of(kind)), weights, training.features.shape[1:]),
         training,
         study,
-        purse,
+        site_budget,
         round_number=round_number,
         seed=_round_seed(settings, kind, round_number),
-        question=asked,
+        question=request_digest,
         proximal=proximal,
         whole=whole if kind == "fusion" else {kind: whole[kind]},
     )
     arrays = {name: np.asarray(tensor) for name, tensor in done.weights.items()}
     if study.aggregation.dp == "distributed" or study.aggregation.secure:
-        arrays = hidden_in_the_sum(settings, study, kind, weights, arrays, round_number=round_number)
+        arrays = noisy_update(settings, study, kind, weights, arrays, round_number=round_number)
     elif not all(np.isfinite(array).all() for array in arrays.values()):  # under DP-SGD this tells of the noise alone
         raise RunError(
             "weights that are not finite after this round", fix="lower learning_rate in [train], or raise epsilon"
         )
-    return Update(arrays, _metrics(study, done, clips=len(training)))
+    return StoredResponse(arrays, _metrics(study, done, clips=len(training)))
 
 
 def _metrics(study: Study, done: LocalUpdate, *, clips: int) -> Metrics:

@@ -8,11 +8,11 @@ import numpy.typing as npt
 from moretta.client.accounting.account import Cohort
 from moretta.client.settings import SiteSettings
 from moretta.client.training.data import ReleasedFeatures, held_out_mask, released_features
-from moretta.client.training.local import TrainingSet
-from moretta.client.training.opinions import Models, opinions_on_releases
+from moretta.client.training.local_training import TrainingSet
+from moretta.client.training.release_predictions import Models, predictions_on_releases
 from moretta.client.training.training_plan import cohorts
 from moretta.shared.core.terms import Modality
-from moretta.shared.models.gate import hide_some
+from moretta.shared.models.fusion_gate import hide_some
 from moretta.shared.privacy.noise import NoiseSource
 from moretta.shared.study.fusion import ModelKind
 from moretta.shared.study.schema import Study
@@ -21,13 +21,13 @@ from moretta.shared.study.schema import Study
 def training_set(settings: SiteSettings, study: Study, modality: Modality) -> TrainingSet:
     """Released clips of one modality, of speakers who are not held out, that its model learns on."""
     data = released_features(settings, study, modality)
-    return data.chosen(_learnt(settings, study, modality, data))
+    return data.chosen(_trained_on(settings, study, modality, data))
 
 
 def fusion_set(settings: SiteSettings, study: Study, models: Models, chances: NoiseSource) -> TrainingSet:
     """The same for the fusion, with a modality hidden here and there: it must know how to do without."""
-    data = opinions_on_releases(settings, study, models)
-    chosen = data.chosen(_learnt(settings, study, "fusion", data))
+    data = predictions_on_releases(settings, study, models)
+    chosen = data.chosen(_trained_on(settings, study, "fusion", data))
     hidden = hide_some(chosen.features, chances.uniform((len(chosen),)), study.fusion.dropout)
     return TrainingSet(hidden, chosen.labels, chosen.speakers, chosen.clips)
 
@@ -47,7 +47,7 @@ def whole_cohorts(settings: SiteSettings, study: Study) -> dict[ModelKind, Cohor
     return found
 
 
-def _learnt(settings: SiteSettings, study: Study, kind: ModelKind, data: ReleasedFeatures) -> npt.NDArray[np.bool_]:
+def _trained_on(settings: SiteSettings, study: Study, kind: ModelKind, data: ReleasedFeatures) -> npt.NDArray[np.bool_]:
     pairs = zip(data.speakers, data.clips, strict=True)
     named = settings.names(study).released
     kept = np.array([study.learns(kind, speaker=named(speaker), clip=named(clip)) for speaker, clip in pairs], bool)

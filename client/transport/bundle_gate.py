@@ -47,7 +47,7 @@ class BundleGate:
         public = self._key.public_key().public_bytes(serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH)
         return json.dumps({SIGNER: public.decode()})
 
-    def answer(self, method: str, request: bytes) -> bytes | None:
+    def response(self, method: str, request: bytes) -> bytes | None:
         """The reply to a call that need not reach the server, because what it asks for was refused before."""
         if method != GET_FAB:
             return None
@@ -90,10 +90,10 @@ class BundleGate:
             return GetFabResponse(fab=Fab()).SerializeToString()
         signed_at = int(time.time())
         signature = self._key.sign(create_message_to_sign(hashlib.sha256(fab.content).digest(), signed_at))
-        told = {"signed_at": signed_at, "signature": base64.urlsafe_b64encode(signature).decode()}
+        verification = {"signed_at": signed_at, "signature": base64.urlsafe_b64encode(signature).decode()}
         own = Fab(
             hash_str=fab.hash_str,
             content=fab.content,
-            verifications={"valid_license": "installed", SIGNER: json.dumps(told)},
+            verifications={"valid_license": "installed", SIGNER: json.dumps(verification)},
         )
         return GetFabResponse(fab=own).SerializeToString()

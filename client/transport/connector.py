@@ -26,8 +26,8 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from moretta.client.transport.bundle_gate import BundleGate
-from moretta.client.transport.contact import MAX_MESSAGE_BYTES, explained
-from moretta.client.transport.link import Link, LinkDown
+from moretta.client.transport.server_channel import ChannelDown, Link
+from moretta.client.transport.tls_channel import MAX_MESSAGE_BYTES, explained
 from moretta.shared.core.errors import MorettaError, RefusedError
 from moretta.shared.messages.relay import FLEET_METHODS
 from moretta.shared.pb.relay_pb2 import FleetCall, FleetReply
@@ -48,12 +48,12 @@ _STATUS = {
     grpc.StatusCode.UNAVAILABLE: 503,
     grpc.StatusCode.DEADLINE_EXCEEDED: 504,
 }
-_TOO_LARGE = ("too-large", "answer-too-large", "larger than max")
+_TOO_LARGE = ("too-large", "response-too-large", "larger than max")
 _log = logging.getLogger("moretta.site")
 
 
 @dataclass
-class Traffic:
+class TrafficCounters:
     """What went through since the start."""
 
     calls: int = 0
@@ -78,20 +78,20 @@ class Connector:
 
     def __init__(
         self,
-        link: Link,
+        channel: Link,
         gate: BundleGate,
         node_key: ec.EllipticCurvePublicKey,
         *,
         before_leaving: Callable[[], Awaitable[None]] | None = None,
         on_end: Callable[[MorettaError], None] = lambda error: None,  # noqa: ARG005
     ) -> None:
-        self._link, self._gate = link, gate
+        self._channel, self._gate = channel, gate
         self._before_leaving, self._on_end = before_leaving, on_end
         self._node_key = node_key
         public = node_key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
         self._header = base64.b64encode(public).decode()
         self._room = asyncio.Semaphore(_MAX_CALLS)
-        self.traffic = Traffic()
+        self.traffic = TrafficCounters()
 
     def app(self) -> Starlette:
         """The web application. Every path but those of the Fleet API is refused, the Control API's among them."""
@@ -113,9 +113,9 @@ class Connector:
                 return _refusal(400, "the call was cut")
             if body is None:
                 return _refusal(413, f"a call of more than {MAX_MESSAGE_BYTES} bytes")
-            answered = self._gate.answer(method, body)
-            if answered is not None:
-                return Response(answered, media_type=_PROTOBUF)
+            responded = self._gate.response(method, body)
+            if responded is not None:
+                return Response(responded, media_type=_PROTOBUF)
             return await self._relayed(method, body, request)
 
     async def _relayed(self, method: str, body: bytes, request: Request) -> Response:
@@ -129,11 +129,13 @@ class Connector:
         try:
             if self._before_leaving is not None and method in _LEAVING:
                 await self._before_leaving()
-            reply = await self._link.call(call, seconds=_HEARTBEAT_SECONDS if method == _HEARTBEAT else _CALL_SECONDS)
+            reply = await self._channel.call(
+                call, seconds=_HEARTBEAT_SECONDS if method == _HEARTBEAT else _CALL_SECONDS
+            )
         except RefusedError as error:
             self._on_end(error)
             return _refusal(409, "nothing leaves this site")
-        except LinkDown:
+        except ChannelDown:
             self.traffic.failed += 1
             return _refusal(503, "no connection to the server")
         except grpc.aio.AioRpcError as error:
@@ -151,7 +153,7 @@ class Connector:
         self.traffic.failed += 1
         _log.warning("%s failed: %s, %s", method, code.name, details[:300])
         if status == 401:
-            self._on_end(explained(error, self._link.address))
+            self._on_end(explained(error, self._channel.address))
         return _refusal(status, details)
 
     def note_start(self) -> None:

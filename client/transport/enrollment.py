@@ -26,7 +26,6 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from moretta.client.policy import Policy, default_policy
 from moretta.client.site_home import SiteFile, SiteHome
-from moretta.client.transport.contact import bootstrap_channel, explained, look_at_authority, site_channel
 from moretta.client.transport.identity import (
     Identity,
     key_pem,
@@ -36,10 +35,11 @@ from moretta.client.transport.identity import (
     openssh_public,
     pem_of,
 )
+from moretta.client.transport.tls_channel import bootstrap_channel, explained, look_at_authority, site_channel
 from moretta.shared.core.atomic import write_atomic
 from moretta.shared.core.errors import EnrollmentError, HomeError, UnreachableError
 from moretta.shared.core.versions import versions
-from moretta.shared.enrollment.bootstrap import derive_bootstrap
+from moretta.shared.enrollment.bootstrap_certificate import derive_bootstrap
 from moretta.shared.enrollment.join_string import JoinString
 from moretta.shared.pb import enrollment_pb2 as pb
 from moretta.shared.pb.enrollment_pb2_grpc import EnrollmentStub

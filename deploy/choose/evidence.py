@@ -6,15 +6,15 @@ from collections.abc import Sequence
 from typing import Any
 
 from moretta.deploy.choose.rule import Candidate
-from moretta.deploy.sweep.done import Audited
-from moretta.shared.audit.rows import AuditRow, headline
+from moretta.deploy.sweep.done import CellAudit
+from moretta.shared.audit.audit_row import AuditRow, headline
 from moretta.shared.audit.scenarios import get_scenario
 from moretta.shared.audit.utility import EmotionRow
 from moretta.shared.core.terms import Modality
 from moretta.shared.study.schema import Study
 
-ALL_VOID = "every attacker is void: nothing is known of what it leaks"
-UNJUDGED = "no judge that was trained on releases could be asked"
+ALL_INVALID = "every attacker is invalid: nothing is known of what it leaks"
+NOT_EVALUATED = "no judge that was trained on releases could be asked"
 BELOW_CHANCE = (
     "every attacker is wrong more often than guessing is, intervals included: "
     "that is a leak which an attacker that turns answers round would find"
@@ -24,7 +24,7 @@ _Values = dict[str, Any]
 
 
 def weigh(
-    name: str, study: Study, audited: Audited | None, *, modality: Modality, emotions: int, why: str = ""
+    name: str, study: Study, audited: CellAudit | None, *, modality: Modality, emotions: int, why: str = ""
 ) -> Candidate:
     """Put a candidate together.
 
@@ -39,9 +39,9 @@ def weigh(
     section = section_of(study, modality)
     if audited is None:
         return Candidate(name=name, modality=modality, section=section, excluded=why or "its audit failed")
-    if unasked := audited.unasked.get(modality):
-        return Candidate(name=name, modality=modality, section=section, excluded=unasked)
-    found = {**_attacked(audited.rows, modality), **_judged(audited.judged, modality)}
+    if not_run := audited.not_run.get(modality):
+        return Candidate(name=name, modality=modality, section=section, excluded=not_run)
+    found = {**_attacked(audited.rows, modality), **_utility(audited.utility, modality)}
     return Candidate(name=name, modality=modality, section=section, excluded=_excluded(found, emotions), **found)
 
 
@@ -54,11 +54,11 @@ def section_of(study: Study, modality: Modality) -> dict[str, Any]:
 
 def _excluded(found: _Values, emotions: int) -> str:
     if found.get("top1") is None:
-        return ALL_VOID
+        return ALL_INVALID
     if found["top1_upper"] < found["top1_chance"]:
         return BELOW_CHANCE
     if found.get("uar") is None:
-        return UNJUDGED
+        return NOT_EVALUATED
     return FEWER_EMOTIONS if found["uar_chance"] > 1.001 / emotions else ""
 
 
@@ -84,8 +84,8 @@ def _attacked(rows: Sequence[AuditRow], modality: Modality) -> _Values:
 
 
 def _counted(rows: Sequence[AuditRow], modality: Modality) -> list[AuditRow]:
-    """Attacks on releases, of all people, that are not void."""
-    whole = [r for r in rows if r.modality == modality and r.subset == "all" and not r.void and r.value is not None]
+    """Attacks on releases, of all people, that are not invalid."""
+    whole = [r for r in rows if r.modality == modality and r.subset == "all" and not r.invalid and r.value is not None]
     return [row for row in whole if not get_scenario(row.scenario).anchor]
 
 
@@ -95,8 +95,8 @@ def _upper(row: AuditRow) -> float:
     return row.value if row.high is None else max(row.high, row.value)
 
 
-def _judged(rows: Sequence[EmotionRow], modality: Modality) -> _Values:
-    there = [r for r in rows if r.modality == modality and r.trained_on == r.judged_on == "released"]
+def _utility(rows: Sequence[EmotionRow], modality: Modality) -> _Values:
+    there = [r for r in rows if r.modality == modality and r.trained_on == r.evaluated_on == "released"]
     best = max((r for r in there if r.uar is not None), key=lambda row: row.uar or 0.0, default=None)
     if best is None:
         return {}
@@ -105,7 +105,7 @@ def _judged(rows: Sequence[EmotionRow], modality: Modality) -> _Values:
         "uar_low": best.low,
         "uar_high": best.high,
         "uar_chance": best.chance,
-        "judge": best.judge,
+        "evaluator": best.evaluator,
     }
 
 

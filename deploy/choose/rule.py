@@ -24,15 +24,15 @@ class Candidate(BaseModel):
     uar_low: float | None = None
     uar_high: float | None = None
     uar_chance: float | None = None
-    judge: str = ""
+    evaluator: str = ""
     top1: float | None = None
-    """Of the strongest attacker on single clips that is not void."""
+    """Of the strongest attacker on single clips that is not invalid."""
     top1_upper: float | None = None
-    """What is held against the cap: the largest upper end of the intervals of all attackers that are not void."""
+    """What is held against the cap: the largest upper end of the intervals of all attackers that are not invalid."""
     top1_chance: float | None = None
     top1_by: str = ""
     attackers: int = 0
-    """Which were not void."""
+    """Which were not invalid."""
     top1_pooled: float | None = None
     """Of the strongest attacker that knows `pooled` clips to be of one person. No cap is held against it."""
     pooled: int | None = None

@@ -35,7 +35,7 @@ def anonymize(  # noqa: PLR0917 - typer reads the options from the signature
             seeded=seeded,
             step=step,
             note=lambda text: typer.echo(f"moretta: {text}", err=True),
-            tell=line_on_stderr,
+            notify=line_on_stderr,
         )
     statement = made.statement
     if json_output:

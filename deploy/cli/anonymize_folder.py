@@ -7,7 +7,7 @@ from pathlib import Path
 
 from moretta.client.clips.release import make_release
 from moretta.client.settings import SiteSettings
-from moretta.deploy.cli.runs import Tell, check_names, prepare_folder
+from moretta.deploy.cli.runs import Notify, check_names, prepare_folder
 from moretta.deploy.simulate import without_missing
 from moretta.shared.core.errors import ClipError, StudyError
 from moretta.shared.core.threads import limit_threads
@@ -28,7 +28,7 @@ def anonymize_corpus(
     seeded: bool = False,
     step: Step | None = None,
     note: Callable[[str], None] = lambda _: None,
-    tell: Tell = lambda _: None,
+    notify: Notify = lambda _: None,
 ) -> Release:
     """Write the release of all clips of a corpus to `out/release`; key and ledger stay beside it in `out`.
 
@@ -55,7 +55,7 @@ def anonymize_corpus(
         held_out=frozenset(),
         simulated_seed=study.seed if seeded else None,
     )
-    release = make_release(settings, study, public_arrays(study, tell), folder=out / "release", progress=step)
+    release = make_release(settings, study, public_arrays(study, notify), folder=out / "release", progress=step)
     if media:
         write_media(release, out / "media", fps=study.face.fps)
     return release
@@ -67,7 +67,7 @@ def _check_alone(study: Study) -> None:
         raise StudyError(
             "a study whose sites learn together before they release",
             expected="one that a site alone can release by",
-            fix="run `moretta simulate`, or name another source in [voice]: `code_training`, `words_from`",
+            fix="run `moretta simulate`, or name another source in [voice]: `code_training`, `labels_from`",
         )
 
 
@@ -85,8 +85,8 @@ def write_media(release: Release, folder: Path, *, fps: float) -> int:
     folder.mkdir(parents=True, exist_ok=True)
     written = 0
     voice = release.anonymizer("voice")
-    heard = voice is not None and not is_code(voice.form)
-    for clip, array in release.arrays("voice") if heard else ():
+    audible = voice is not None and not is_code(voice.form)
+    for clip, array in release.arrays("voice") if audible else ():
         assert voice is not None
         write_wav(folder / f"{clip.clip}.wav", as_waveform(voice.form, array, release.codebook))
         written += 1

@@ -30,7 +30,7 @@ def pending(
     Example: moretta site pending --home clinic-a
     """
     from moretta.client.approval.offers import Offers
-    from moretta.deploy.site.approvals import facts_of, in_words
+    from moretta.deploy.site.approvals import as_text, facts_of
 
     chosen = _home(home)
     offers = Offers(chosen.root)
@@ -38,7 +38,7 @@ def pending(
     if as_json:
         typer.echo(json.dumps({"offers": found}))
     else:
-        typer.echo("\n".join(line for facts in found for line in in_words(facts)) or "No study waits")
+        typer.echo("\n".join(line for facts in found for line in as_text(facts)) or "No study waits")
 
 
 def approve(
@@ -53,13 +53,13 @@ def approve(
     from moretta.client.approval.comparison import check_autoencoder
     from moretta.client.approval.offers import Offers
     from moretta.client.policy import Policy
-    from moretta.deploy.site.approvals import facts_of, in_words, offer_named
+    from moretta.deploy.site.approvals import as_text, facts_of, offer_named
 
     chosen = _home(home)
     offer, policy = offer_named(chosen, digest), Policy.load(chosen.policy_file)
     policy.check_study(offer.study)
     check_autoencoder(offer.study, offer.arrays(), policy)
-    typer.echo("\n".join(in_words(facts_of(chosen, offer))))
+    typer.echo("\n".join(as_text(facts_of(chosen, offer))))
     if not yes:
         typer.confirm("Answer this study?", abort=True)
     Offers(chosen.root).decide(offer, "approved", "steward")

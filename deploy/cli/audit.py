@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from moretta.deploy.cli.audit_folder import Audited
-    from moretta.shared.audit.beyond.findings import Finding
-    from moretta.shared.audit.rows import AuditRow
+    from moretta.deploy.cli.audit_folder import AuditedFolder
+    from moretta.shared.audit.audit_row import AuditRow
+    from moretta.shared.audit.inference.findings import InferenceFinding
     from moretta.shared.audit.utility import EmotionRow
 
 _FILE_COLUMNS = 160
@@ -32,11 +32,12 @@ def audit(  # noqa: PLR0917 - typer reads the options from the signature
     out: Annotated[Path, typer.Option(help="Folder for audit.json and the trial lists.")] = Path("audit"),
     seed: Annotated[int, typer.Option(min=0, help="Of trials and training; for simulated sites, the study's.")] = 1,
     bootstrap: Annotated[int, typer.Option(min=0, help="Resamples of each interval.")] = 200,
-    beyond: Annotated[
-        bool, typer.Option("--beyond/--no-beyond", help="Attack sex, age, inversion and links of voice and face too.")
+    inference: Annotated[
+        bool,
+        typer.Option("--inference/--no-inference", help="Attack sex, age, inversion and links of voice and face too."),
     ] = True,
-    emotion: Annotated[
-        bool, typer.Option("--emotion/--no-emotion", help="Tell how much emotion judges still read.")
+    utility: Annotated[
+        bool, typer.Option("--utility/--no-utility", help="Tell how much emotion judges still read.")
     ] = True,
     workers: Annotated[int | None, typer.Option(min=1, help="Processes; default one for each CPU.")] = None,
     json_output: Annotated[bool, typer.Option("--json", help="Print the headline as JSON.")] = False,
@@ -46,10 +47,10 @@ def audit(  # noqa: PLR0917 - typer reads the options from the signature
     Example: moretta audit anonymized --corpus CREMA-D --attackers voice-logistic,voice-wccn
     """
     from moretta.deploy.cli.audit_folder import PAGE_FILE, audit_folder
-    from moretta.shared.audit.beyond.findings import strongest_of
+    from moretta.shared.audit.inference.findings import strongest_of
     from moretta.shared.pretrained import cache_folder
 
-    def tell(what: str, done: int, total: int) -> None:
+    def notify(what: str, done: int, total: int) -> None:
         typer.echo(f"{done}/{total} {what}", err=True)
 
     typer.echo("reading the releases", err=True)
@@ -63,32 +64,32 @@ def audit(  # noqa: PLR0917 - typer reads the options from the signature
         bootstrap=bootstrap,
         workers=workers,
         cache_dir=cache_folder(),
-        beyond=beyond,
-        emotion=emotion,
+        inference=inference,
+        utility=utility,
         command=shlex.join(["moretta", *sys.argv[1:]]),
-        progress=tell,
+        progress=notify,
     )
     if json_output:
         parts = [part.model_dump(mode="json") for part in found.headline]
         strongest = [finding.model_dump(mode="json") for finding in strongest_of(found.findings)]
         content = {
             "headline": parts,
-            "beyond": strongest,
-            "emotion": [row.model_dump(mode="json") for row in found.emotion],
+            "inference": strongest,
+            "utility": [row.model_dump(mode="json") for row in found.utility],
             "unused": found.unused,
             "audit": str(out / "audit.json"),
         }
         typer.echo(json.dumps(content, indent=1))
         return
     _print(found)
-    _print_beyond(found.findings)
-    _print_emotion(found.emotion)
+    _print_inference(found.findings)
+    _print_utility(found.utility)
     typer.echo(f"Page: {out / PAGE_FILE}; all figures: {out / 'audit.json'}")
     for line in headline_lines(found):
         typer.echo(line)
 
 
-def headline_lines(found: Audited) -> list[str]:
+def headline_lines(found: AuditedFolder) -> list[str]:
     """What the strongest attackers reached, one sentence each; last, because it is what to remember."""
     lines = [
         f"{count} {modality} clips could not be used: {reason}"
@@ -96,7 +97,7 @@ def headline_lines(found: Audited) -> list[str]:
         for reason, count in sorted(reasons.items())
     ]
     if not found.headline:
-        lines.append("Every attacker is void: nothing is known of what these releases leak.")
+        lines.append("Every attacker is invalid: nothing is known of what these releases leak.")
     for part in found.headline:
         for row in (part.top1, part.eer):
             if row is not None:
@@ -107,21 +108,21 @@ def headline_lines(found: Audited) -> list[str]:
     return lines
 
 
-def _print(found: Audited) -> None:
+def _print(found: AuditedFolder) -> None:
     from rich.console import Console
     from rich.table import Table
 
     table = Table(box=None)
     for heading in ("modality", "attacker", "scenario", "top-1", "EER"):
         table.add_column(heading, no_wrap=True)
-    table.add_column("void because", overflow="fold")
+    table.add_column("invalid because", overflow="fold")
     figures: dict[tuple[str, str, str], dict[str, AuditRow]] = {}
     for row in found.rows:
         if row.subset == "all" and row.pooled == 1:
             figures.setdefault((row.modality, row.attacker, row.scenario), {})[row.metric] = row
     for names, by_metric in figures.items():
         top1, eer = by_metric.get("top1"), by_metric.get("eer")
-        reason = next((row.reason for row in (top1, eer) if row is not None and row.void), "")
+        reason = next((row.reason for row in (top1, eer) if row is not None and row.invalid), "")
         table.add_row(*names, _figure(top1), _figure(eer), reason)
     console = Console()
     if not console.is_terminal:
@@ -129,55 +130,59 @@ def _print(found: Audited) -> None:
     console.print(table)
 
 
-def _print_beyond(findings: Sequence[Finding]) -> None:
+def _print_inference(findings: Sequence[InferenceFinding]) -> None:
     """The strongest attack on each target; what has none that counts, with the first reason."""
     from rich.console import Console
     from rich.table import Table
 
-    from moretta.shared.audit.beyond.findings import strongest_of
+    from moretta.shared.audit.inference.findings import strongest_of
 
     if not findings:
         return
-    table = Table("attack", "modality", "target", "strongest by", "metric", "value", "chance", "void because", box=None)
+    table = Table(
+        "attack", "modality", "target", "strongest by", "metric", "value", "chance", "invalid because", box=None
+    )
     shown = strongest_of(findings)
     for f in shown:
         table.add_row(f.attack, f.modality, f.target, f.attacker, f.metric, _figure(f), f"{f.chance:.3g}", "")
     counted = {(f.attack, f.modality, f.target) for f in shown}
-    for (attack, modality, target), reason in void_targets(findings).items():
+    for (attack, modality, target), reason in invalid_targets(findings).items():
         if (attack, modality, target) not in counted:
             table.add_row(attack, modality, target, "-", "-", "-", "-", reason)
     Console().print(table)
 
 
-def _print_emotion(rows: Sequence[EmotionRow]) -> None:
+def _print_utility(rows: Sequence[EmotionRow]) -> None:
     """What judges read, and why one could not be asked."""
     from rich.console import Console
     from rich.table import Table
 
     if not rows:
         return
-    table = Table("emotion", "judge", "trained on", "judged on", "UAR", "chance", "no figure because", box=None)
+    table = Table("emotion", "evaluator", "trained on", "evaluated on", "UAR", "chance", "no figure because", box=None)
     for row in rows:
         value = "-" if row.uar is None else f"{row.uar:.3f}"
         if row.low is not None and row.high is not None:
             value += f" [{row.low:.3f}, {row.high:.3f}]"
-        table.add_row(row.modality, row.judge, row.trained_on, row.judged_on, value, f"{row.chance:.3f}", row.reason)
+        table.add_row(
+            row.modality, row.evaluator, row.trained_on, row.evaluated_on, value, f"{row.chance:.3f}", row.reason
+        )
     console = Console()
     if not console.is_terminal:
         console.width = _FILE_COLUMNS
     console.print(table)
 
 
-def void_targets(findings: Sequence[Finding]) -> dict[tuple[str, str, str], str]:
-    """By attack, modality and target: the first reason for which a figure of it is void."""
+def invalid_targets(findings: Sequence[InferenceFinding]) -> dict[tuple[str, str, str], str]:
+    """By attack, modality and target: the first reason for which a figure of it is invalid."""
     reasons: dict[tuple[str, str, str], str] = {}
     for f in findings:
-        if f.void and f.source != "original":
+        if f.invalid and f.source != "original":
             reasons.setdefault((f.attack, f.modality, f.target), f.reason)
     return reasons
 
 
-def _figure(row: AuditRow | Finding | None) -> str:
+def _figure(row: AuditRow | InferenceFinding | None) -> str:
     if row is None or row.value is None:
         return "-"
     interval = "" if row.low is None or row.high is None else f" [{row.low:.3f}, {row.high:.3f}]"

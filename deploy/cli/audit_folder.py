@@ -10,15 +10,15 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from moretta.deploy.cli.foreign import read_foreign
+from moretta.deploy.cli.other_tools import read_foreign
 from moretta.deploy.cli.runs import prepare_output
-from moretta.shared.audit.beyond.findings import Finding
+from moretta.shared.audit.audit_row import AuditRow, StrongestAttacks, headline
 from moretta.shared.audit.clipset import ClipSet
+from moretta.shared.audit.inference.findings import InferenceFinding
 from moretta.shared.audit.loaders import VideoFaces
-from moretta.shared.audit.report.audit_page import AuditFacts, render_audit
-from moretta.shared.audit.rows import AuditRow, Headline, headline
-from moretta.shared.audit.run import audit
-from moretta.shared.audit.utility import EmotionRow, judge_emotion
+from moretta.shared.audit.modality_audit import audit
+from moretta.shared.audit.report.audit_page import AuditPageInfo, render_audit
+from moretta.shared.audit.utility import EmotionRow, evaluate_utility
 from moretta.shared.core.atomic import write_atomic
 from moretta.shared.core.errors import ReleaseError, RunError
 from moretta.shared.core.pace import Progress
@@ -27,7 +27,7 @@ from moretta.shared.core.versions import versions
 from moretta.shared.data.clips import Clip, Corpus
 from moretta.shared.data.reader import read_corpus
 from moretta.shared.release import PseudonymKey, Release, open_release
-from moretta.shared.release.format import STATEMENT_FILE
+from moretta.shared.release.release_format import STATEMENT_FILE
 
 KEY_FILE = "pseudonym.key"
 PAGE_FILE = "audit.html"
@@ -39,20 +39,20 @@ MODALITIES: tuple[Modality, ...] = ("voice", "face")
 
 
 @dataclass
-class Audited:
+class AuditedFolder:
     """What `audit_folder` found and wrote."""
 
     folder: Path
     rows: list[AuditRow] = field(default_factory=list)
-    findings: list[Finding] = field(default_factory=list)
+    findings: list[InferenceFinding] = field(default_factory=list)
     """Of the attacks beyond identity."""
-    emotion: list[EmotionRow] = field(default_factory=list)
+    utility: list[EmotionRow] = field(default_factory=list)
     """What judges of emotion still read."""
     unused: dict[str, dict[str, int]] = field(default_factory=dict)
     """Clips that could not be used, by modality and reason."""
 
     @property
-    def headline(self) -> list[Headline]:
+    def headline(self) -> list[StrongestAttacks]:
         """The strongest attackers, by modality."""
         return headline(self.rows)
 
@@ -74,12 +74,12 @@ def audit_folder(
     bootstrap: int = 200,
     workers: int | None = None,
     cache_dir: Path | None = None,
-    beyond: bool = True,
-    emotion: bool = True,
+    inference: bool = True,
+    utility: bool = True,
     name: str = "",
     command: str = "",
     progress: Progress | None = None,
-) -> Audited:
+) -> AuditedFolder:
     """Attack everything in a folder; writes `audit.json`, `audit.html` and the trial lists to `out`.
 
     Args:
@@ -103,7 +103,7 @@ def audit_folder(
     """
     prepare_output(out)
     sets = _load(releases, corpus, key, seed)
-    done = Audited(out)
+    done = AuditedFolder(out)
     for modality, pair in sets.items():
         result = audit(
             pair.original,
@@ -120,8 +120,8 @@ def audit_folder(
         result.plan.save(out / f"trials-{modality}.json")
     if not done.rows:
         raise RunError("no attacker of the ones named works on what is there", expected=f"one for {', '.join(sets)}")
-    if beyond:
-        from moretta.shared.audit.beyond.run import attack_all
+    if inference:
+        from moretta.shared.audit.inference.inference_attacks import attack_all
 
         done.findings = attack_all(
             {modality: (pair.original, pair.released) for modality, pair in sets.items()},
@@ -131,18 +131,18 @@ def audit_folder(
             cache_dir=cache_dir,
             progress=progress,
         )
-    if emotion:
-        done.emotion = _emotion(sets, seed=seed, workers=workers, progress=progress)
+    if utility:
+        done.utility = _utility(sets, seed=seed, workers=workers, progress=progress)
     content = {
         "seed": seed,
         "originals": corpus is not None,
         "unused": done.unused,
         "headline": [part.model_dump(mode="json") for part in done.headline],
         "audit": [row.model_dump(mode="json") for row in done.rows],
-        "beyond": [finding.model_dump(mode="json") for finding in done.findings],
-        "emotion": [row.model_dump(mode="json") for row in done.emotion],
+        "inference": [finding.model_dump(mode="json") for finding in done.findings],
+        "utility": [row.model_dump(mode="json") for row in done.utility],
     }
-    facts = AuditFacts(
+    facts = AuditPageInfo(
         name=name or releases.resolve().name,
         seed=seed,
         originals=corpus is not None,
@@ -151,18 +151,18 @@ def audit_folder(
         finished=datetime.now(UTC).isoformat(timespec="seconds"),
         unused=tuple((f"{m} {why}", n) for m, reasons in done.unused.items() for why, n in sorted(reasons.items())),
     )
-    write_atomic(out / PAGE_FILE, render_audit(facts, done.rows, done.findings, done.emotion))
+    write_atomic(out / PAGE_FILE, render_audit(facts, done.rows, done.findings, done.utility))
     write_atomic(out / "audit.json", json.dumps(content, indent=1, allow_nan=False) + "\n")
     return done
 
 
-def _emotion(
+def _utility(
     sets: dict[Modality, _Sets], *, seed: int, workers: int | None, progress: Progress | None
 ) -> list[EmotionRow]:
     rows: list[EmotionRow] = []
     with tempfile.TemporaryDirectory(prefix="moretta-emotion-") as scratch:
         for pair in sets.values():
-            rows += judge_emotion(
+            rows += evaluate_utility(
                 pair.original, pair.released, seed=seed, workers=workers, scratch=Path(scratch), progress=progress
             )
     return rows

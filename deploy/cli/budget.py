@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from moretta.client.accounting.forecast import Forecast
+    from moretta.client.accounting.cost_estimate import CostEstimate
     from moretta.shared.study.schema import Study
 
 _NONE = "no finite guarantee"
@@ -29,7 +29,7 @@ def budget(
 
     Example: moretta budget study.toml --clips 440 --speakers 10
     """
-    from moretta.client.accounting.forecast import forecast
+    from moretta.client.accounting.cost_estimate import estimate_cost
     from moretta.shared.core.errors import StudyError
     from moretta.shared.study.schema import load_study
 
@@ -39,12 +39,12 @@ def budget(
         )
     share, rest = divmod(clips, speakers)
     each = [share + (number < rest) for number in range(speakers)]
-    planned = forecast(load_study(study), each, seconds=seconds)
+    planned = estimate_cost(load_study(study), each, seconds=seconds)
     facts = {"clips": clips, "speakers": speakers, "seconds": seconds, **_facts(planned)}
     typer.echo(json.dumps(facts) if as_json else "\n".join(_lines(facts)))
 
 
-def _facts(planned: Forecast) -> dict[str, Any]:
+def _facts(planned: CostEstimate) -> dict[str, Any]:
     privacy, training = planned.study.privacy, planned.training
     facts: dict[str, Any] = {
         "study": planned.study.name,
@@ -92,7 +92,7 @@ def _facts(planned: Forecast) -> dict[str, Any]:
     return facts
 
 
-def _code(planned: Forecast) -> dict[str, Any] | None:
+def _code(planned: CostEstimate) -> dict[str, Any] | None:
     from moretta.shared.privacy.code_budget import code_step
 
     if planned.code is None:

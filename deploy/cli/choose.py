@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
+    from moretta.deploy.choose.choose_anonymizer import Chosen
     from moretta.deploy.choose.rule import Candidate, Choice
-    from moretta.deploy.choose.run import Chosen
 
 _FILE_COLUMNS = 180
 
@@ -45,8 +45,8 @@ def choose(  # noqa: PLR0917 - typer reads the options from the signature
 
     Example: moretta choose --corpus CREMA-D --max-top1 0.2 --out choice
     """
-    from moretta.deploy.choose.plan import plan_choice
-    from moretta.deploy.choose.run import choose_anonymizer
+    from moretta.deploy.choose.choice_plan import plan_choice
+    from moretta.deploy.choose.choose_anonymizer import choose_anonymizer
     from moretta.deploy.cli.runs import reproduce_command
     from moretta.shared.core.threads import cpu_count
 
@@ -68,7 +68,7 @@ def choose(  # noqa: PLR0917 - typer reads the options from the signature
         max_top1=max_top1,
         jobs=jobs or cpu_count(),
         command=command,
-        tell=lambda text: typer.echo(text, err=True),
+        notify=lambda text: typer.echo(text, err=True),
     )
     if json_output:
         typer.echo(json.dumps(_facts(found), indent=1))
@@ -97,7 +97,7 @@ def _print(found: Chosen) -> None:
     table = Table("candidate", "emotion UAR", "top-1", "upper end", "EER", "strongest by", "verdict", box=None)
     for c in found.choice.candidates:
         eer = "-" if c.eer is None else f"{c.eer:.3f}"
-        figures = (f"{_told(c.uar)}{_between(c)}", _told(c.top1), _told(c.top1_upper), eer)
+        figures = (f"{_summary(c.uar)}{_between(c)}", _summary(c.top1), _summary(c.top1_upper), eer)
         table.add_row(c.name, *figures, c.top1_by, _verdict(c, found.choice))
     console = Console()
     if not console.is_terminal:
@@ -107,7 +107,7 @@ def _print(found: Chosen) -> None:
 
 
 def _print_verdict(found: Chosen) -> None:
-    from moretta.deploy.choose.write import AUDIT_PAGE, CAUTION, CHOICE_CSV, CHOICE_JSON, study_text
+    from moretta.deploy.choose.choice_files import AUDIT_PAGE, CAUTION, CHOICE_CSV, CHOICE_JSON, study_text
 
     choice = found.choice
     typer.echo(f"All figures: {found.folder / CHOICE_JSON}, {found.folder / CHOICE_CSV}")
@@ -122,8 +122,8 @@ def _print_verdict(found: Chosen) -> None:
     if choice.nearest is not None:
         near = choice.nearest
         typer.echo(
-            f"Nearest: “{near.name}”, top-1 {_told(near.top1)} with an upper end of {_told(near.top1_upper)}, "
-            f"emotion UAR {_told(near.uar)}. {CAUTION}"
+            f"Nearest: “{near.name}”, top-1 {_summary(near.top1)} with an upper end of {_summary(near.top1_upper)}, "
+            f"emotion UAR {_summary(near.uar)}. {CAUTION}"
         )
 
 
@@ -134,7 +134,7 @@ def cautions(chosen: Candidate) -> list[str]:
         lines.append(f"“{chosen.name}” keeps no emotion that can be told from guessing.")
     if chosen.top1_pooled is not None:
         lines.append(
-            f"Who knows {chosen.pooled} clips to be of one person names {_told(chosen.top1_pooled)} of people: "
+            f"Who knows {chosen.pooled} clips to be of one person names {_summary(chosen.top1_pooled)} of people: "
             "the cap is on one clip."
         )
     return lines
@@ -148,7 +148,7 @@ def _verdict(candidate: Candidate, choice: Choice) -> str:
     return "above the cap" if (candidate.top1_upper or 0.0) > choice.max_top1 else "keeps the cap"
 
 
-def _told(value: float | None) -> str:
+def _summary(value: float | None) -> str:
     return "-" if value is None else f"{value:.3f}"
 
 

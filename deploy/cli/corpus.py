@@ -114,11 +114,11 @@ def _lines(report: CheckReport) -> list[str]:
     ]
     if report.published:
         lines += ["", *_published_lines(report.published)]
-    told = [
+    entries = [
         *(f"warning: {warning}" for warning in report.warnings),
         *(f"{'fault' if same.fault else 'warning'}: {same}" for same in report.repeated),
     ]
-    lines += ["", *told] if told else []
+    lines += ["", *entries] if entries else []
     lines += [
         "",
         f"{len(report.unusable)} files cannot be used" + (f": {_counts(report.reasons)}" * bool(report.unusable)),

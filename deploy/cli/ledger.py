@@ -34,7 +34,7 @@ def ledger(
     """
     from cryptography import x509
 
-    from moretta.client.accounting.budget import Budget
+    from moretta.client.accounting.budget import BudgetLimits
     from moretta.client.policy import Policy
     from moretta.client.site_home import SiteHome, default_home
     from moretta.client.transport.identity import Identity
@@ -44,7 +44,9 @@ def ledger(
     if file is not None:
         if not file.is_file():
             raise HomeError(f"no privacy ledger {file}", expected="a file ledger.jsonl", fix="correct --file")
-        view = LedgerView.opened(file, site=file.parent.name or ".", ca=None, budget=Budget.unlimited(), delta=delta)
+        view = LedgerView.opened(
+            file, site=file.parent.name or ".", ca=None, budget=BudgetLimits.unlimited(), delta=delta
+        )
     else:
         chosen = SiteHome(home or default_home())
         identity = Identity.load(chosen.identity_file)

@@ -12,10 +12,10 @@ from typing import Any
 from cryptography import x509
 
 from moretta.client.accounting.account import AUDIENCES, COHORT, UNITS, Account
-from moretta.client.accounting.budget import Budget
+from moretta.client.accounting.budget import BudgetLimits
 from moretta.client.accounting.ledger import Ledger
 from moretta.client.accounting.receipts import receipt_path, stored_receipt
-from moretta.client.training.answered import ANSWERED_KIND
+from moretta.client.training.response_ledger import RESPONSE_KIND
 from moretta.shared.privacy.receipt import SignedHead
 
 _WHO = {"server": "all that left", "model": "trained models"}
@@ -29,12 +29,12 @@ class LedgerView:
     site: str
     ledger: Ledger
     receipt: SignedHead | None
-    budget: Budget
+    budget: BudgetLimits
     delta: float
 
     @classmethod
     def opened(
-        cls, path: Path, *, site: str, ca: x509.Certificate | None, budget: Budget, delta: float | None = None
+        cls, path: Path, *, site: str, ca: x509.Certificate | None, budget: BudgetLimits, delta: float | None = None
     ) -> LedgerView:
         """Open and check a ledger.
 
@@ -82,7 +82,7 @@ class LedgerView:
         rows: dict[tuple[str, str, str], dict[str, Any]] = {}
         times: Counter[tuple[str, str, str]] = Counter()
         for entry in self.ledger.all_entries():
-            if entry["kind"] in (COHORT, ANSWERED_KIND):
+            if entry["kind"] in (COHORT, RESPONSE_KIND):
                 continue
             what = str(entry.get("model") or entry.get("anonymizer") or "")
             key = (str(entry.get("study", "")), entry["kind"], what)

@@ -112,7 +112,7 @@ def run(arguments: list[str]) -> int:
         known = _known(error)
         if known is None:
             raise
-        code = _tell(known.message, known.exit_code, as_json="--json" in arguments)
+        code = _print_error(known.message, known.exit_code, as_json="--json" in arguments)
     return int(code or ExitCode.OK)
 
 
@@ -141,7 +141,7 @@ def _output_closed() -> int:
     return ExitCode.OUTPUT_CLOSED
 
 
-def _tell(message: str, code: ExitCode, *, as_json: bool) -> int:
+def _print_error(message: str, code: ExitCode, *, as_json: bool) -> int:
     try:
         if as_json:
             typer.echo(json.dumps({"error": message, "exit_code": int(code)}))

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from moretta.deploy.cli.runs import Outcome
 
 
-def tell_outcome(outcome: Outcome, *, as_json: bool) -> NoReturn:
+def print_outcome(outcome: Outcome, *, as_json: bool) -> NoReturn:
     """Print where the report is or what went wrong, and exit with the outcome's code."""
     if as_json:
         typer.echo(json.dumps(outcome.to_json()))

@@ -56,13 +56,13 @@ def line_on_stderr(text: str) -> None:
 
 
 @contextmanager
-def heartbeat(tell: Callable[[], None], *, seconds: float = 60.0) -> Iterator[None]:
+def heartbeat(notify: Callable[[], None], *, seconds: float = 60.0) -> Iterator[None]:
     """Call `tell` now and then while others work, so that long jobs are not taken for hanging ones."""
     over = threading.Event()
 
     def beat() -> None:
         while not over.wait(seconds):
-            tell()
+            notify()
 
     thread = threading.Thread(target=beat, daemon=True)
     thread.start()

@@ -12,14 +12,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
-from moretta.server.stages.context import MEMORY_FILE
 from moretta.server.stages.outcome import OUTCOME_FILE
+from moretta.server.stages.run_context import MEMORY_FILE
 from moretta.shared.core.atomic import naming, write_atomic
 from moretta.shared.core.errors import Interrupted, StudyError
 from moretta.shared.core.exit_codes import ExitCode
 from moretta.shared.study.schema import Study
 
-Tell = Callable[[str], None]
+Notify = Callable[[str], None]
 _PROBE_BYTES = 4096
 """That a place for results must have room for; a block of most file systems."""
 
@@ -76,9 +76,9 @@ def check_names(study: Study) -> None:
         StudyError: an anonymizer, a model, a strategy or one of its options, or an attacker that does not exist; or
             limits that contradict each other.
     """
-    from moretta.client.anonymizers.registry import get_anonymizer
+    from moretta.client.anonymizers.anonymizer_registry import get_anonymizer
     from moretta.server.aggregation.strategies import make_strategy
-    from moretta.shared.audit.attackers.base import attacker_names
+    from moretta.shared.audit.attackers.attacker_registry import attacker_names
     from moretta.shared.models.emotion import emotion_model
     from moretta.shared.study.limits import check_limits
 
@@ -100,7 +100,7 @@ def check_names(study: Study) -> None:
 
 
 def _check_attacked(study: Study) -> None:
-    from moretta.shared.audit.attackers.base import attacker_names
+    from moretta.shared.audit.attackers.attacker_registry import attacker_names
 
     if not study.audit.attackers or (study.gate.max_top1 is None and study.gate.min_eer is None):
         return

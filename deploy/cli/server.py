@@ -73,11 +73,11 @@ def up(home: Home = DEFAULT_HOME, *, passphrase_file: PassphraseFile = None, as_
     """
     from moretta.deploy.server.start import run
 
-    def tell(event: str, fields: dict[str, Any]) -> None:
-        text = json.dumps({"event": event, **fields}) if as_json else _told(event, fields)
+    def notify(event: str, fields: dict[str, Any]) -> None:
+        text = json.dumps({"event": event, **fields}) if as_json else _summary(event, fields)
         typer.echo(text)
 
-    run(home, passphrase_file=passphrase_file, tell=tell)
+    run(home, passphrase_file=passphrase_file, notify=notify)
 
 
 @app.command()
@@ -93,7 +93,7 @@ def token(
 
     Example: moretta server token --site clinic-a
     """
-    from moretta.deploy.server.desk import opened
+    from moretta.deploy.server.server_admin import opened
 
     with opened(home) as office:
         join = office.issue_token(site=site, hours=hours, reenroll=reenroll)
@@ -109,7 +109,7 @@ def sites(home: HomeOption = DEFAULT_HOME, *, as_json: AsJson = False) -> None:
 
     Example: moretta server sites --json
     """
-    from moretta.deploy.server.desk import opened, site_facts, site_lines
+    from moretta.deploy.server.server_admin import opened, site_facts, site_lines
 
     with opened(home) as office:
         records = office.registry.sites()
@@ -127,7 +127,7 @@ def revoke(
 
     Example: moretta server revoke clinic-a
     """
-    from moretta.deploy.server.desk import opened
+    from moretta.deploy.server.server_admin import opened
 
     with opened(home) as office:
         changed = office.revoke(site)
@@ -156,7 +156,7 @@ def reset_ledger(
 
     Example: moretta server reset-ledger clinic-a --length 41
     """
-    from moretta.deploy.server.desk import opened
+    from moretta.deploy.server.server_admin import opened
 
     with opened(home) as office:
         done = office.reset_ledger(site, length)
@@ -201,7 +201,7 @@ def verify(
         typer.echo(f"{verified.lines} lines in {verified.files} files, chain unbroken\nhead {verified.head}")
 
 
-def _told(event: str, fields: dict[str, Any]) -> str:
+def _summary(event: str, fields: dict[str, Any]) -> str:
     match event:
         case "listening":
             return (

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from moretta.deploy.cli.outcome import tell_outcome
+from moretta.deploy.cli.outcome import print_outcome
 from moretta.shared.core.printable import printable
 
 
@@ -43,7 +43,7 @@ def simulate(  # noqa: PLR0917 - typer reads the options from the signature
         _synthesize(corpus, speakers=speakers, clips=clips, seed=chosen.seed, video=chosen.face.enabled)
     plan = plan_simulation(read_corpus(corpus, labels=chosen.labels), chosen, reproduce_command(sys.argv[1:]))
     outcome = start(plan, out, lambda text: typer.echo(printable(text), err=True))
-    tell_outcome(outcome, as_json=json_output)
+    print_outcome(outcome, as_json=json_output)
 
 
 def _synthesize(folder: Path, *, speakers: int, clips: int, seed: int, video: bool) -> None:

@@ -208,7 +208,7 @@ def review(
     chosen = load_study(study) if offer is None else offer.study
     arrays = None if offer is None else offer.arrays()
     with ProgressOfClips("Anonymizing") as step:
-        made = review_study(_home(home), chosen, out, arrays=arrays, shown=clips, step=step, tell=line_on_stderr)
+        made = review_study(_home(home), chosen, out, arrays=arrays, shown=clips, step=step, notify=line_on_stderr)
     statement = made.release.statement
     if as_json:
         typer.echo(json.dumps({"study": chosen.digest(), "statement": statement.model_dump(mode="json")}))

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from moretta.deploy.cli.outcome import tell_outcome
+from moretta.deploy.cli.outcome import print_outcome
 from moretta.shared.core.printable import printable
 
 app = typer.Typer(no_args_is_help=True, help="Run a study over the sites that are enrolled at a server.")
@@ -38,8 +38,8 @@ def run(
     Example: moretta study run study.toml --server moretta-server --out run1
     """
     from moretta.deploy.cli.runs import prepare_folder, read_outcome, reproduce_command
-    from moretta.deploy.study.plan import plan_again, plan_deployment
-    from moretta.deploy.study.run import StudyRun, connect, reopen
+    from moretta.deploy.study.participants import plan_again, plan_deployment
+    from moretta.deploy.study.study_run import StudyRun, connect, reopen
     from moretta.server.home import ServerHome
     from moretta.shared.study.schema import load_study
 
@@ -48,7 +48,7 @@ def run(
     if resume:
         plan = plan_again(folder, home, chosen)
         if not reopen(folder):
-            tell_outcome(read_outcome(folder), as_json=as_json)
+            print_outcome(read_outcome(folder), as_json=as_json)
     else:
         plan = plan_deployment(
             home,
@@ -60,9 +60,9 @@ def run(
         connect(home)  # before the folder is made: without a server there is nothing to do
         prepare_folder(folder)
     started = StudyRun(
-        plan, folder, tell=lambda text: typer.echo(printable(text), err=True), control=lambda: connect(home)
+        plan, folder, notify=lambda text: typer.echo(printable(text), err=True), control=lambda: connect(home)
     )
-    tell_outcome(started.run(), as_json=as_json)
+    print_outcome(started.run(), as_json=as_json)
 
 
 @app.command()
@@ -75,7 +75,7 @@ def status(
 
     Example: moretta study status run1
     """
-    from moretta.deploy.study.status import status_lines, study_status
+    from moretta.deploy.study.study_status import status_lines, study_status
 
     found = study_status(folder)
     typer.echo(json.dumps(found.to_json(), indent=1) if as_json else "\n".join(map(printable, status_lines(found))))
@@ -97,7 +97,7 @@ def withdraw(
     """
     from dataclasses import asdict
 
-    from moretta.server.stages.withdrawal import forget_person
+    from moretta.server.stages.run_withdrawal import forget_person
 
     if not yes:
         typer.confirm(f"Remove the released clips of {speaker} from {folder}?", abort=True)

@@ -11,7 +11,7 @@ import typer
 
 if TYPE_CHECKING:
     from moretta.deploy.sweep.grid import GridFile
-    from moretta.deploy.sweep.run import Swept
+    from moretta.deploy.sweep.run_sweep import Swept
 
 _FILE_COLUMNS = 180
 
@@ -39,7 +39,7 @@ def sweep(  # noqa: PLR0917 - typer reads the options from the signature
     from moretta.deploy.cli.runs import reproduce_command
     from moretta.deploy.sweep.grid import GridFile, load_grid, make_grid
     from moretta.deploy.sweep.jobs import plan_sweep
-    from moretta.deploy.sweep.run import sweep as start
+    from moretta.deploy.sweep.run_sweep import sweep as start
     from moretta.shared.core.exit_codes import ExitCode
     from moretta.shared.core.threads import cpu_count
 
@@ -47,7 +47,7 @@ def sweep(  # noqa: PLR0917 - typer reads the options from the signature
     made = make_grid(_changed(written, study=study, axes=axis or [], fixed=set_ or [], seeds=seeds, folds=folds))
     command = reproduce_command(sys.argv[1:])
     plan = plan_sweep(made, corpus, command)
-    found = start(plan, out, jobs=jobs or cpu_count(), command=command, tell=lambda text: typer.echo(text, err=True))
+    found = start(plan, out, jobs=jobs or cpu_count(), command=command, notify=lambda text: typer.echo(text, err=True))
     if json_output:
         typer.echo(json.dumps(_facts(found), indent=1))
     else:

@@ -80,7 +80,7 @@ def train_face(
         trained = train_autoencoder(images.pictures, options, step=step)
     save_autoencoder(trained.model, out)
     facts = _facts(out, images, trained, options, source="synthetic" if folder is None else str(folder))
-    typer.echo(json.dumps(facts, indent=1) if as_json else _told(facts))
+    typer.echo(json.dumps(facts, indent=1) if as_json else _summary(facts))
 
 
 def _check_writable(out: Path) -> None:
@@ -131,7 +131,7 @@ def _facts(
     }
 
 
-def _told(facts: dict[str, Any]) -> str:
+def _summary(facts: dict[str, Any]) -> str:
     lines = [
         f"{facts['file']}: {facts['side']} x {facts['side']} pixels, latent size {facts['latent']}",
         f"trained on {facts['trained_on']} pictures ({facts['source']}), {facts['psnr_db']} dB PSNR on "

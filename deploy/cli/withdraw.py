@@ -54,21 +54,21 @@ def withdraw(
     Example: moretta site withdraw 1004 --home clinic-a
     """
     from moretta.client.clips import withdrawal
-    from moretta.client.clips.kept import remove_kept
+    from moretta.client.clips.stored_state import remove_stored
 
     settings = _settings(home)
     if sum((show, study is not None, speaker is not None)) != 1 or (undo and speaker is None):
         raise typer.BadParameter("expected the number of one speaker, or --list, or --study DIGEST")
     if show:
-        _tell_all(settings, as_json=as_json)
+        _print_all(settings, as_json=as_json)
     elif study is not None:
-        found = _kept_study(settings, study)
-        remove_kept(settings, found, "the steward removed it")
+        found = _stored_study(settings, study)
+        remove_stored(settings, found, "the steward removed it")
         typer.echo(json.dumps({"study": found}) if as_json else f"What was kept of the study {found} is removed")
     elif speaker is not None and undo:
         withdrawal.give_back(settings, speaker)
-        told = {"speaker": speaker, "withdrawn": False}
-        typer.echo(json.dumps(told) if as_json else f"The clips of speaker {speaker} are read again from now on")
+        outcome = {"speaker": speaker, "withdrawn": False}
+        typer.echo(json.dumps(outcome) if as_json else f"The clips of speaker {speaker} are read again from now on")
     elif speaker is not None:
         if not yes:
             typer.confirm(
@@ -93,23 +93,23 @@ def _settings(folder: Path | None) -> SiteSettings:
     return of_folder(home, name=name, policy=None)
 
 
-def _kept_study(settings: SiteSettings, start: str) -> str:
+def _stored_study(settings: SiteSettings, start: str) -> str:
     """The digest of a study of which something is kept, by its first digits."""
-    from moretta.client.clips.kept import kept_origins
-    from moretta.client.clips.withdrawal import kept_studies
+    from moretta.client.clips.stored_state import stored_provenances
+    from moretta.client.clips.withdrawal import stored_studies
     from moretta.shared.core.errors import StudyError
 
-    matching = [short for short in kept_studies(settings) if len(start) >= 4 and short.startswith(start[:16])]
+    matching = [short for short in stored_studies(settings) if len(start) >= 4 and short.startswith(start[:16])]
     if len(matching) != 1:
         raise StudyError(
             f"{len(matching)} studies that begin with {start!r}, of which this site keeps anything",
-            expected=f"one of {', '.join(kept_studies(settings)) or 'none'}",
+            expected=f"one of {', '.join(stored_studies(settings)) or 'none'}",
         )
-    origins = kept_origins(settings, matching[0]).values()
-    return next((origin.study for origin in origins if origin is not None), matching[0])
+    provenances = stored_provenances(settings, matching[0]).values()
+    return next((provenance.study for provenance in provenances if provenance is not None), matching[0])
 
 
-def _tell_all(settings: SiteSettings, *, as_json: bool) -> None:
+def _print_all(settings: SiteSettings, *, as_json: bool) -> None:
     from moretta.client.clips.withdrawal import still_out
 
     people = [(person, tuple(still_out(settings, person.speaker))) for person in settings.withdrawn.people]

@@ -73,10 +73,10 @@ class Control:
             override_federation_config=None if federation is None else SimulationConfig(**federation),
         )
         with self._client() as client:
-            answer = client.StartRun(request)
-        if not answer.HasField("run_id"):
+            response = client.StartRun(request)
+        if not response.HasField("run_id"):
             raise ControlError("Flower's SuperLink took no run", expected="a run id", fix="see the SuperLink's log")
-        return int(answer.run_id)
+        return int(response.run_id)
 
     def status(self, run_id: int) -> RunStatus | None:
         """How a run is; None if the SuperLink knows no such run.

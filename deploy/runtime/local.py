@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from moretta.server.app import connect
-from moretta.server.stages.context import Run
+from moretta.server.stages.run_context import Run
 
 if TYPE_CHECKING:
     from flwr.app import Message
@@ -53,7 +53,7 @@ class LocalGrid:
             self._sent += 1
             number = str(self._sent)
             message.metadata.__dict__["_message_id"] = number  # as Flower's own grid gives numbers
-            self._replies[number] = self._answer(message)
+            self._replies[number] = self._respond(message)
             numbers.append(number)
         return numbers
 
@@ -61,7 +61,7 @@ class LocalGrid:
         """The answers to these messages."""
         return [self._replies.pop(number) for number in list(message_ids) if number in self._replies]
 
-    def _answer(self, message: Message) -> Message:
+    def _respond(self, message: Message) -> Message:
         from flwr.app import Context, RecordDict
 
         from moretta.client.app import app
@@ -79,7 +79,7 @@ def connect_locally(run: Run, sites: int) -> None:
     """
     from flwr.supercore.task_identity import TaskIdentity
 
-    import moretta.deploy.runtime.restate  # noqa: F401 - epsilons that sites state are computed again
+    import moretta.deploy.runtime.recompute_statement  # noqa: F401 - epsilons that sites state are computed again
 
     TaskIdentity.task_id = TaskIdentity.run_id = TaskIdentity.node_id = 1  # without them no message can be written
     connect(run, cast("Grid", LocalGrid(run.folder, sites)))

@@ -69,12 +69,12 @@ class Child:
         log: Path,
         record: Path,
         identity: str,
-        tell: Callable[[str, dict[str, object]], None],
+        notify: Callable[[str, dict[str, object]], None],
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self.name, self._command, self._environment = name, command, environment
         self._folder, self._log, self._record, self._identity = folder, log, record, identity
-        self._tell, self._monotonic = tell, monotonic
+        self._notify, self._monotonic = notify, monotonic
         self._popen: subprocess.Popen[bytes] | None = None
         self._process: psutil.Process | None = None
         self._started = 0.0
@@ -105,7 +105,7 @@ class Child:
         if known is None or process is None or known.identity != self._identity:
             return False
         self._process, self._started = process, self._monotonic()
-        self._tell(f"{self.name}-taken-over", {"pid": process.pid})
+        self._notify(f"{self.name}-taken-over", {"pid": process.pid})
         return True
 
     def keep_alive(self) -> bool:
@@ -163,7 +163,7 @@ class Child:
         self._process = psutil.Process(self._popen.pid)
         self._started = now
         _write(self._record, self.name, Known(self._popen.pid, self._process.create_time(), self._identity))
-        self._tell(f"{self.name}-started", {"pid": self._popen.pid})
+        self._notify(f"{self.name}-started", {"pid": self._popen.pid})
 
     def _note_end(self, now: float) -> None:
         code = self._popen.returncode if self._popen is not None else None
@@ -172,7 +172,7 @@ class Child:
             self._backoff = _FIRST_BACKOFF_SECONDS
         self._not_before = now + self._backoff
         self._backoff = min(_MOST_BACKOFF_SECONDS, self._backoff * 2)
-        self._tell(f"{self.name}-ended", {"code": code})
+        self._notify(f"{self.name}-ended", {"code": code})
 
 
 def _read(record: Path) -> dict[str, Known]:

@@ -15,10 +15,10 @@ from moretta.deploy.server.passphrase import ask_passphrase, read_passphrase_fil
 from moretta.server.enrollment.authority_files import is_encrypted, load_authority
 from moretta.server.home import ServerHome
 from moretta.server.port.credentials import shut_out_tls_1_2
-from moretta.server.running import only_server
+from moretta.server.running_server import only_server
 
 if TYPE_CHECKING:
-    from moretta.deploy.server.duties import Tell
+    from moretta.deploy.server.maintenance import Notify
 
 
 _MOST_FILES = 1 << 16
@@ -32,7 +32,7 @@ def _allow_connections() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
-def run(root: Path, *, passphrase_file: Path | None, tell: Tell) -> None:
+def run(root: Path, *, passphrase_file: Path | None, notify: Notify) -> None:
     """Run the server of a folder until it is told to stop.
 
     Raises:
@@ -51,4 +51,4 @@ def run(root: Path, *, passphrase_file: Path | None, tell: Tell) -> None:
         del passphrase
         from moretta.deploy.server.up import serve  # gRPC is loaded here
 
-        asyncio.run(serve(home, authority, tell))
+        asyncio.run(serve(home, authority, notify))

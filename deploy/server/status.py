@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 
 from moretta.server.home import ServerHome
-from moretta.server.running import RunningServer, running_pid, running_server
+from moretta.server.running_server import RunningServer, running_pid, running_server
 from moretta.shared.core.errors import HomeError
 
 _STALE_SECONDS = 15.0
@@ -61,7 +61,7 @@ def server_status(root: Path) -> Status:
     stale = time.time() - server.updated
     hangs = f"it has said nothing for {stale:.0f} s" if stale > _STALE_SECONDS else None
     problems = {"server": hangs, **server.problems}
-    if problems.get("superlink") is None and not _answers(server):
+    if problems.get("superlink") is None and not _responds(server):
         problems["superlink"] = "Flower's SuperLink does not answer"
     return Status(home.root, server, problems)
 
@@ -78,7 +78,7 @@ def status_lines(status: Status) -> list[str]:
     return [*lines, *(f"{part:<10} {problem or 'well'}" for part, problem in status.problems.items())]
 
 
-def _answers(server: RunningServer) -> bool:
+def _responds(server: RunningServer) -> bool:
     try:
         tls = ssl.create_default_context(cafile=server.superlink_ca)
         return httpx.get(f"https://{server.superlink}/health", verify=tls, timeout=3.0, trust_env=False).is_success

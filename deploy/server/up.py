@@ -12,16 +12,16 @@ from typing import Any
 
 import grpc
 
-from moretta.deploy.server.duties import Duties, Tell
-from moretta.deploy.server.facts import server_facts
-from moretta.deploy.server.flower import Flower
+from moretta.deploy.server.flower_processes import Flower
+from moretta.deploy.server.maintenance import Maintenance, Notify
+from moretta.deploy.server.server_info import server_info
 from moretta.server.audit_log import AuditLog
 from moretta.server.enrollment.authority import CertificateAuthority
 from moretta.server.enrollment.countersign import Countersigner
 from moretta.server.enrollment.database import open_database
 from moretta.server.enrollment.nodes import NodeKeeper
-from moretta.server.enrollment.registry import Registry
 from moretta.server.enrollment.service import EnrollmentService
+from moretta.server.enrollment.site_registry import Registry
 from moretta.server.home import ServerHome
 from moretta.server.port.credentials import PortCertificates
 from moretta.server.port.guard import Guard, Method
@@ -29,7 +29,7 @@ from moretta.server.port.health import ENROLLMENT, HEALTH, RELAY, health_methods
 from moretta.server.port.listen import open_port
 from moretta.server.relay.replay import SeenSignatures
 from moretta.server.relay.service import RelayService
-from moretta.server.relay.superlink import SuperLinkClient
+from moretta.server.relay.superlink_client import SuperLinkClient
 from moretta.shared.core.errors import HomeError
 from moretta.shared.enrollment.address import join_address, split_address
 
@@ -37,7 +37,7 @@ _GRACE_SECONDS = 3.0
 """How long calls in flight may go on after the port has closed."""
 
 
-async def serve(home: ServerHome, authority: CertificateAuthority, tell: Tell) -> None:
+async def serve(home: ServerHome, authority: CertificateAuthority, notify: Notify) -> None:
     """Run a server until SIGTERM or SIGINT.
 
     Args:
@@ -52,12 +52,14 @@ async def serve(home: ServerHome, authority: CertificateAuthority, tell: Tell) -
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     async with AsyncExitStack() as stack:
-        duties = await _start(home, authority, tell, stack)
-        await duties.run(stop)
-        tell("stopping", {})
+        maintenance = await _start(home, authority, notify, stack)
+        await maintenance.run(stop)
+        notify("stopping", {})
 
 
-async def _start(home: ServerHome, authority: CertificateAuthority, tell: Tell, stack: AsyncExitStack) -> Duties:
+async def _start(
+    home: ServerHome, authority: CertificateAuthority, notify: Notify, stack: AsyncExitStack
+) -> Maintenance:
     """Start every part; `stack` ends them in the reverse order."""
     settings = home.settings
     audit = AuditLog(home.audit_log, time.time)
@@ -71,16 +73,16 @@ async def _start(home: ServerHome, authority: CertificateAuthority, tell: Tell, 
 
     def note(event: str, fields: dict[str, Any]) -> None:
         audit.add(event, **fields)
-        tell(event, fields)
+        notify(event, fields)
 
-    flower = Flower(home.superlink, port=settings.superlink_port, tell=note)
+    flower = Flower(home.superlink, port=settings.superlink_port, notify=note)
     superlink = await stack.enter_async_context(
-        SuperLinkClient(flower.address, max_answer_bytes=settings.limits.max_call_bytes)
+        SuperLinkClient(flower.address, max_response_bytes=settings.limits.max_call_bytes)
     )
     relay = RelayService(
         superlink, registry, audit, SeenSignatures(time.time, last_let_through=last_let_through), time.time
     )
-    facts = partial(server_facts, max_call_bytes=settings.limits.max_call_bytes)
+    facts = partial(server_info, max_call_bytes=settings.limits.max_call_bytes)
     enrollment = EnrollmentService(
         authority, registry, audit, facts, site_hours=settings.lifetimes.site_hours, clock=time.time
     )
@@ -101,10 +103,10 @@ async def _start(home: ServerHome, authority: CertificateAuthority, tell: Tell, 
     stack.push_async_callback(asyncio.to_thread, flower.stop)
     stack.push_async_callback(server.stop, _GRACE_SECONDS)
     await server.start()
-    tell("listening", {"listen": listen, "address": settings.address, "ca": authority.fingerprint})
+    notify("listening", {"listen": listen, "address": settings.address, "ca": authority.fingerprint})
     await asyncio.to_thread(flower.start)
     asyncio.get_running_loop().run_in_executor(None, facts)  # so that the first Info need not wait
-    return Duties(
+    return Maintenance(
         home=home,
         authority=authority,
         registry=registry,
@@ -116,7 +118,7 @@ async def _start(home: ServerHome, authority: CertificateAuthority, tell: Tell, 
         flower=flower,
         nodes=NodeKeeper(superlink, registry, audit),
         listen=listen,
-        tell=tell,
+        notify=notify,
         problems=problems,
     )
 

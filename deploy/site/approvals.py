@@ -10,7 +10,7 @@ from moretta.client.site_home import SiteHome
 from moretta.shared.core.errors import HomeError
 from moretta.shared.core.printable import printable
 
-_WORDS = {
+_TEXTS = {
     "equal": "made here again: equal",
     "close": "made here again: equal but for rounding",
     "different": "DIFFERENT from what this study gives here: look at it, or ask where it comes from",
@@ -58,13 +58,13 @@ def facts_of(home: SiteHome, offer: Offer) -> dict[str, Any]:
     return facts
 
 
-def in_words(facts: dict[str, Any]) -> list[str]:
+def as_text(facts: dict[str, Any]) -> list[str]:
     """The same for a person to read."""
     lines = [f"{facts['digest']}  {facts['name']}: {facts['decision'] or 'waits for your decision'}"]
     if facts["approved_before"]:
         changed = [*facts["changed_keys"], *(f"the array {name}" for name in facts["changed_arrays"])]
         lines.append(f"  not as it was approved before: {', '.join(changed) or 'nothing that shows'}")
-    for verdict, words in _WORDS.items():
+    for verdict, words in _TEXTS.items():
         names = [name for name, found in facts["arrays"].items() if found == verdict]
         if names:
             shown = ", ".join(names[:6]) + (f" and {len(names) - 6} more" if len(names) > 6 else "")

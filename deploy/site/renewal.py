@@ -10,9 +10,9 @@ from collections.abc import Awaitable, Callable
 
 from moretta.client.site_home import SiteHome
 from moretta.client.transport import enrollment
-from moretta.client.transport.contact import WAY_BACK
 from moretta.client.transport.identity import Identity
-from moretta.client.transport.link import Link
+from moretta.client.transport.server_channel import Link
+from moretta.client.transport.tls_channel import WAY_BACK
 from moretta.shared.core.errors import EnrollmentError, MorettaError
 
 WATCH_SECONDS = 2.0
@@ -34,14 +34,14 @@ class Renewal:
     def __init__(
         self,
         home: SiteHome,
-        link: Link,
+        channel: Link,
         identity: Identity,
         *,
         clock: Callable[[], float] = time.time,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         jitter: Callable[[], float] = random.random,
     ) -> None:
-        self._home, self._link, self.identity = home, link, identity
+        self._home, self._channel, self.identity = home, channel, identity
         self._clock, self._sleep, self._jitter = clock, sleep, jitter
         self._spread = jitter()
         self._failures = 0
@@ -69,7 +69,7 @@ class Renewal:
 
     async def _renew(self) -> None:
         try:
-            self._use(await enrollment.renew(self._home, self._link.channel))
+            self._use(await enrollment.renew(self._home, self._channel.channel))
         except MorettaError as error:
             self._failures += 1
             wait = self._jitter() * min(_CAP_SECONDS, _BASE_SECONDS * 2 ** min(self._failures, 16))
@@ -93,4 +93,4 @@ class Renewal:
     def _use(self, identity: Identity) -> None:
         self.identity = identity
         self._spread = self._jitter()
-        self._link.swap(identity)
+        self._channel.swap(identity)

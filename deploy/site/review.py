@@ -13,16 +13,16 @@ from typing import Any
 
 import numpy.typing as npt
 
-from moretta.client.clips.names import StudyNames
-from moretta.client.clips.own_clips import site_corpus
 from moretta.client.clips.release import make_release
+from moretta.client.clips.site_clips import site_corpus
+from moretta.client.clips.study_pseudonyms import StudyPseudonyms
 from moretta.client.policy import Policy
 from moretta.client.settings import SiteSettings, of_folder
 from moretta.client.site_home import SiteHome
 from moretta.client.training.held_out import held_out
 from moretta.client.transport.identity import Identity
 from moretta.deploy.cli.anonymize_folder import write_media
-from moretta.deploy.cli.runs import Tell, check_names, prepare_folder
+from moretta.deploy.cli.runs import Notify, check_names, prepare_folder
 from moretta.deploy.simulate import without_missing
 from moretta.shared.core.errors import HomeError
 from moretta.shared.core.threads import limit_threads
@@ -59,7 +59,7 @@ def review_study(
     arrays: Arrays | None = None,
     shown: int = 6,
     step: Step | None = None,
-    tell: Tell | None = None,
+    notify: Notify | None = None,
 ) -> Review:
     """Make the release in `out/release`, media of all of it in `out/media`, and the page `out/review.html`.
 
@@ -90,7 +90,7 @@ def review_study(
     there, absent = without_missing(corpus, study)  # no autoencoder is made ready for a site that has no video
     public = arrays
     if public is None:
-        public = public_arrays(there) if tell is None else public_arrays(there, tell)
+        public = public_arrays(there) if notify is None else public_arrays(there, notify)
     release = make_release(scratch, there, public, folder=out / "release", progress=step)
     write_media(release, out / "media", fps=study.face.fps)
     review = Review(
@@ -117,5 +117,5 @@ def _settings(home: SiteHome) -> SiteSettings:
     return of_folder(home, name=name, policy=policy)
 
 
-def _originals(names: StudyNames, clips: Sequence[Clip]) -> dict[str, Clip]:
+def _originals(names: StudyPseudonyms, clips: Sequence[Clip]) -> dict[str, Clip]:
     return {names.released(names.key.clip(str(clip.name))): clip for clip in clips}

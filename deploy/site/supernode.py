@@ -25,7 +25,7 @@ from typing import BinaryIO
 
 from moretta.client.site_home import SITE_HOME, SiteHome
 from moretta.client.transport.loopback import HOST, self_signed
-from moretta.deploy.runtime import flower_program, marked
+from moretta.deploy.runtime import flower_program, process_marks
 from moretta.deploy.runtime.proxies import without_proxies
 from moretta.shared.core.atomic import write_atomic
 from moretta.shared.core.errors import HomeError
@@ -128,7 +128,7 @@ class SuperNodeCommand:
         return {
             **without_proxies(os.environ),
             **dict.fromkeys(THREAD_VARIABLES, "1"),
-            marked.MARK: mark,
+            process_marks.MARK: mark,
             "PATH": f"{binaries}{os.pathsep}{os.environ.get('PATH', '')}",
             "FLWR_HOME": str(self.home.flower.absolute()),
             "FLWR_TELEMETRY_ENABLED": "0",
@@ -179,17 +179,17 @@ class SuperNodeKeeper:
             while True:
                 await asyncio.to_thread(self._end_left_over)
                 began = self._clock()
-                code, told = await self._lived()
+                code, cause = await self._lived()
                 failures = 1 if self._clock() - began > _SETTLED_SECONDS else failures + 1
                 wait = (0.5 + self._jitter() / 2) * min(CAP_SECONDS, BASE_SECONDS * 2 ** min(failures - 1, 8))
-                _log.warning("the SuperNode ended with code %s%s; it starts again in %.0f s", code, told, wait)
+                _log.warning("the SuperNode ended with code %s%s; it starts again in %.0f s", code, cause, wait)
                 await self._sleep(wait)
         finally:
             await self._stop()
 
     async def _lived(self) -> tuple[int, str]:
         self._on_start()
-        mark = marked.new_mark()
+        mark = process_marks.new_mark()
         write_atomic(self._mark_file, mark, mode=0o600)
         _rotate(self._log_file)
         start = self._log_file.stat().st_size if self._log_file.exists() else 0
@@ -200,9 +200,9 @@ class SuperNodeKeeper:
             arguments = self._command.executor_arguments(runtime, supernode.pid)
             executor = await self._started(arguments, mark, output)
         self.starts += 1
-        code, told = await _first_end(supernode, executor)
+        code, cause = await _first_end(supernode, executor)
         self._process = None
-        return code, told or _explained(self._log_file, start)
+        return code, cause or _explained(self._log_file, start)
 
     async def _started(self, arguments: list[str], mark: str, output: BinaryIO) -> asyncio.subprocess.Process:
         return await asyncio.create_subprocess_exec(
@@ -229,7 +229,7 @@ class SuperNodeKeeper:
         except (OSError, UnicodeDecodeError):
             return
         if len(mark) >= 32:
-            marked.end_all_for_sure(mark)
+            process_marks.end_all_for_sure(mark)
         self._mark_file.unlink(missing_ok=True)
 
 
@@ -282,8 +282,8 @@ def _explained(log: Path, start: int) -> str:
         text = file.read(_TAIL_BYTES).decode(errors="replace")
     if _STILL_ONLINE in text:
         return " (the server still counts the last one as online, for up to a minute)"
-    told = [line.strip() for line in text.splitlines() if "Exit Code" in line or "Error" in line]
-    return f" ({told[-1][:200]})" if told else ""
+    errors = [line.strip() for line in text.splitlines() if "Exit Code" in line or "Error" in line]
+    return f" ({errors[-1][:200]})" if errors else ""
 
 
 def _rotate(log: Path) -> None:

@@ -21,8 +21,8 @@ from moretta.client.site_home import SiteHome
 from moretta.client.transport.bundle_gate import BundleGate
 from moretta.client.transport.connector import Connector
 from moretta.client.transport.identity import Identity
-from moretta.client.transport.link import Link, LinkDown
 from moretta.client.transport.loopback import LoopbackServer
+from moretta.client.transport.server_channel import ChannelDown, Link
 from moretta.deploy.bundle import installed_bundle
 from moretta.deploy.site.renewal import Renewal
 from moretta.deploy.site.supernode import SuperNodeCommand, SuperNodeKeeper
@@ -84,17 +84,17 @@ class _Site:
         gate = BundleGate(bundle)
         self._home = home
         self._end: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._link = Link(identity)
+        self._channel = Link(identity)
         self._ledger = Countersigned(home.root / "ledger.jsonl", identity)
         self._connector = Connector(
-            self._link,
+            self._channel,
             gate,
             identity.node_public_key,
             before_leaving=self._have_ledger_signed,
             on_end=self._note_end,
         )
         self._loopback = LoopbackServer(self._connector.app(), home.keys)
-        self._renewal = Renewal(home, self._link, identity)
+        self._renewal = Renewal(home, self._channel, identity)
         self._supernode = SuperNodeKeeper(
             SuperNodeCommand(
                 home=home,
@@ -111,10 +111,10 @@ class _Site:
         lasting = {
             asyncio.create_task(part, name=name)
             for name, part in {
-                "link": self._link.keep(),
+                "link": self._channel.keep(),
                 "connector": self._loopback.serve(),
                 "renewal": self._renewal.keep(),
-                "state": self._tell(),
+                "state": self._notify(),
             }.items()
         }
         lasting.add(asyncio.create_task(_outcome(self._end), name="end"))
@@ -137,15 +137,15 @@ class _Site:
         """A ledger that was put back to an older state is found out before anything leaves.
 
         Raises:
-            LinkDown: the server cannot be asked.
+            ChannelDown: the server cannot be asked.
             RefusedError: the server knows a longer ledger of this site.
         """
-        channel = self._link.channel
+        channel = self._channel.channel
         if channel is None:
-            raise LinkDown
+            raise ChannelDown
         await self._ledger.bring_up_to_date(channel)
 
-    async def _tell(self) -> None:
+    async def _notify(self) -> None:
         while True:
             write_atomic(self._home.root / STATE_FILE, json.dumps(asdict(self._state())), mode=0o600)
             await asyncio.sleep(_STATE_SECONDS)
@@ -157,8 +157,8 @@ class _Site:
             site=identity.site,
             server=identity.address,
             written=time.time(),
-            connected=self._link.up,
-            online=traffic.online and self._link.up and self._supernode.pid is not None,
+            connected=self._channel.up,
+            online=traffic.online and self._channel.up and self._supernode.pid is not None,
             supernode=self._supernode.pid,
             supernode_starts=self._supernode.starts,
             certificate_ends=identity.not_after.timestamp(),

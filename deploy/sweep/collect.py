@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from moretta.deploy.sweep.done import Audited, Released, Shelf, Spent, Trained
+from moretta.deploy.sweep.done import CellAudit, Released, ResultFolder, Spent, Trained
 from moretta.deploy.sweep.jobs import PlannedCell, SweepPlan
 from moretta.shared.audit.metrics import confusion
 from moretta.shared.audit.report.headline import headlines
 from moretta.shared.audit.report.pareto import pareto_front
-from moretta.shared.audit.report.schema import Headline, PrivacyRow
+from moretta.shared.audit.report.report_schema import Headline, PrivacyRow
 from moretta.shared.audit.report.sweep_rows import SweepRow
 from moretta.shared.core.seeds import derive
 from moretta.shared.core.terms import Modality
@@ -23,7 +23,7 @@ UNITS = ("value", "frame", "clip", "speaker", "site")
 Values = dict[str, Any]
 
 
-def collect(plan: SweepPlan, shelf: Shelf, failures: Mapping[str, str]) -> tuple[SweepRow, ...]:
+def collect(plan: SweepPlan, shelf: ResultFolder, failures: Mapping[str, str]) -> tuple[SweepRow, ...]:
     """All rows, in the order of the grid.
 
     Args:
@@ -39,7 +39,7 @@ def collect(plan: SweepPlan, shelf: Shelf, failures: Mapping[str, str]) -> tuple
     return _with_fronts(rows)
 
 
-def _rows(cells: Sequence[PlannedCell], shelf: Shelf, failures: Mapping[str, str]) -> list[SweepRow]:
+def _rows(cells: Sequence[PlannedCell], shelf: ResultFolder, failures: Mapping[str, str]) -> list[SweepRow]:
     first = cells[0]
     jobs = [j for c in cells for j in (c.release, *([c.audit] if c.audit else []), *c.training)]
     why = "; ".join(dict.fromkeys(failures[job.key] for job in jobs if job.key in failures))
@@ -57,11 +57,11 @@ def _rows(cells: Sequence[PlannedCell], shelf: Shelf, failures: Mapping[str, str
     ]
 
 
-def _figures(cells: Sequence[PlannedCell], modality: Modality, shelf: Shelf) -> Values:
+def _figures(cells: Sequence[PlannedCell], modality: Modality, shelf: ResultFolder) -> Values:
     """Whatever all seeds and folds have: of a part the mean would be another figure."""
     private = cells[0].study.privacy
     releases = [shelf.get(c.release, Released) for c in cells]
-    audits = [shelf.get(c.audit, Audited) for c in cells if c.audit]
+    audits = [shelf.get(c.audit, CellAudit) for c in cells if c.audit]
     trained = [[shelf.get(job, Trained) for job in c.training] for c in cells]
     found: Values = {
         "delta": private.delta,
@@ -126,11 +126,13 @@ def _order(folds: Sequence[Trained]) -> Any:
     return lambda number: (number not in names, names.get(number, ""), number)
 
 
-def _judged(audits: Sequence[Audited], modality: str) -> Values:
+def _best_utility(audits: Sequence[CellAudit], modality: str) -> Values:
     """The judge that reads most off releases after it was trained on such."""
     best = []
     for found in audits:
-        rows = [r for r in found.judged if r.modality == modality and r.judged_on == "released" and r.uar is not None]
+        rows = [
+            r for r in found.utility if r.modality == modality and r.evaluated_on == "released" and r.uar is not None
+        ]
         rows = [r for r in rows if r.trained_on in ("released", "public")]
         if not rows:
             return {}
@@ -138,18 +140,18 @@ def _judged(audits: Sequence[Audited], modality: str) -> Values:
     if not best:
         return {}
     return {
-        "judge": _names(row.judge for row in best),
-        "judge_uar": _mean(row.uar for row in best),
-        "judge_low": _outer(min, [row.low for row in best]),
-        "judge_high": _outer(max, [row.high for row in best]),
+        "evaluator": _names(row.evaluator for row in best),
+        "evaluator_uar": _mean(row.uar for row in best),
+        "evaluator_low": _outer(min, [row.low for row in best]),
+        "evaluator_high": _outer(max, [row.high for row in best]),
     }
 
 
-def _attacked(audits: Sequence[Audited], modality: str) -> Values:
+def _attacked(audits: Sequence[CellAudit], modality: str) -> Values:
     """The strongest attacker's and the best judge's figures: the mean over seeds, in the widest of their intervals."""
     parts: list[Headline] = [p for found in audits for p in headlines(found.rows, None) if p.modality == modality]
-    why = dict.fromkeys(found.unasked[modality] for found in audits if modality in found.unasked)
-    values: Values = {"note": "; ".join(why), **_judged(audits, modality)}
+    why = dict.fromkeys(found.not_run[modality] for found in audits if modality in found.not_run)
+    values: Values = {"note": "; ".join(why), **_best_utility(audits, modality)}
     for metric in ("top1", "eer"):
         figures = [figure for part in parts for figure in part.figures if figure.metric == metric]
         if not figures or len(figures) != len(audits):

@@ -8,8 +8,8 @@ from typing import TypeVar
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from moretta.deploy.sweep.jobs import Job
-from moretta.shared.audit.report.schema import EmotionResult, PrivacyRow
-from moretta.shared.audit.rows import AuditRow
+from moretta.shared.audit.audit_row import AuditRow
+from moretta.shared.audit.report.report_schema import EmotionResult, PrivacyRow
 from moretta.shared.audit.utility import EmotionRow
 from moretta.shared.core.atomic import write_atomic
 
@@ -31,12 +31,12 @@ class Released(Done):
     warnings: tuple[str, ...] = ()
 
 
-class Audited(Done):
+class CellAudit(Done):
     """What attackers and judges found."""
 
     rows: tuple[AuditRow, ...]
-    judged: tuple[EmotionRow, ...]
-    unasked: dict[str, str] = {}
+    utility: tuple[EmotionRow, ...]
+    not_run: dict[str, str] = {}
     """By modality, why nobody could be asked."""
     warnings: tuple[str, ...] = ()
 
@@ -68,10 +68,10 @@ class Trained(Done):
 
 
 D = TypeVar("D", bound=Done)
-_KINDS: dict[str, type[Done]] = {"release": Released, "audit": Audited, "train": Trained}
+_KINDS: dict[str, type[Done]] = {"release": Released, "audit": CellAudit, "train": Trained}
 
 
-class Shelf:
+class ResultFolder:
     """The results of a folder."""
 
     def __init__(self, out: Path) -> None:

@@ -54,7 +54,7 @@ class GridFile(BaseModel):
 
 
 @dataclass(frozen=True, slots=True)
-class Cell:
+class GridCell:
     """One study of the grid, for one seed. Its seed is in the study."""
 
     curve: str
@@ -67,8 +67,8 @@ class Cell:
         """In words; what the curve's name says of it already is not said again."""
         said = self.curve.split(", ")
         left = [(key, value) for key, value in self.settings if f"{key.rpartition('.')[2]} {value}" not in said]
-        words = ", ".join(f"{key} = {value}" for key, value in left)
-        return f"{self.curve}: {words}" if words and self.curve != words else self.curve or words
+        text = ", ".join(f"{key} = {value}" for key, value in left)
+        return f"{self.curve}: {text}" if text and self.curve != text else self.curve or text
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ class Grid:
 
     name: str
     folds: Folds
-    cells: tuple[Cell, ...]
+    cells: tuple[GridCell, ...]
     content: dict[str, Any] = field(default_factory=dict)
     """As it was written, for the report."""
 
@@ -111,13 +111,13 @@ def make_grid(grid: GridFile) -> Grid:
         raise StudyError("a grid with both [axes] and [[curve]]", expected="one of them", fix=_FIX)
     base = load_study(grid.study) if grid.study is not None else parse_study(grid.base, source="[base] of the grid")
     curves = grid.curve or (CurveSection(axes=grid.axes),)
-    cells: dict[tuple[Any, ...], Cell] = {}
+    cells: dict[tuple[Any, ...], GridCell] = {}
     for curve in curves:
         fixed = {**_flat(grid.set), **_flat(curve.set)}
         for seed in grid.seeds or (base.seed,):
             for name, settings in _combinations(curve):
                 study = _study(base, {**fixed, **settings, "seed": seed}, name)
-                cells.setdefault((name, tuple(settings.items()), seed), Cell(name, tuple(settings.items()), study))
+                cells.setdefault((name, tuple(settings.items()), seed), GridCell(name, tuple(settings.items()), study))
     content = grid.model_dump(mode="json", exclude_defaults=True)
     return Grid(grid.name, grid.folds, tuple(cells.values()), _without_infinity(content))
 
@@ -175,8 +175,8 @@ def _combinations(curve: CurveSection) -> Iterator[tuple[str, Settings]]:
     (along, steps), *others = axes.items()
     for chosen in itertools.product(*(values for _, values in others)):
         rest = dict(zip((key for key, _ in others), chosen, strict=True))
-        words = ", ".join(f"{key.rpartition('.')[2]} {value}" for key, value in rest.items())
-        name = ", ".join(part for part in (curve.name, words) if part) or along
+        text = ", ".join(f"{key.rpartition('.')[2]} {value}" for key, value in rest.items())
+        name = ", ".join(part for part in (curve.name, text) if part) or along
         for step in steps:
             yield name, {along: step, **rest}
 

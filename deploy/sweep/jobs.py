@@ -11,7 +11,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict
 
 from moretta.deploy.simulate import plan_simulation
-from moretta.deploy.sweep.grid import Cell, Folds, Grid
+from moretta.deploy.sweep.grid import Folds, Grid, GridCell
 from moretta.deploy.sweep.keys import (
     audit_study,
     corpus_digest,
@@ -22,7 +22,7 @@ from moretta.deploy.sweep.keys import (
 )
 from moretta.shared.data.clips import Corpus
 from moretta.shared.data.reader import read_corpus
-from moretta.shared.study.plan import SimulationPlan
+from moretta.shared.study.run_plan import SimulationPlan
 from moretta.shared.study.schema import Study
 
 Kind = Literal["release", "audit", "train"]
@@ -48,7 +48,7 @@ class Job(BaseModel):
 class PlannedCell:
     """A cell on one corpus, with the work that its figures come from."""
 
-    cell: Cell
+    cell: GridCell
     corpus: Corpus
     study: Study
     """Of the cell, as the corpus can carry it."""
@@ -96,9 +96,9 @@ def plan_sweep(grid: Grid, folders: Sequence[Path], command: str) -> SweepPlan:
         for cell in grid.cells:
             which = (folder, cell.study.labels)
             ground = _Ground(read(*which), digest(*which), command, seen)
-            planned, told = _planned(cell, ground, grid.folds)
+            planned, notes = _planned(cell, ground, grid.folds)
             cells.append(planned)
-            warnings |= dict.fromkeys(told)
+            warnings |= dict.fromkeys(notes)
     return SweepPlan(grid, tuple(cells), tuple(warnings))
 
 
@@ -112,7 +112,7 @@ class _Ground:
     instruments: str
 
 
-def _planned(cell: Cell, ground: _Ground, folds: Folds) -> tuple[PlannedCell, tuple[str, ...]]:
+def _planned(cell: GridCell, ground: _Ground, folds: Folds) -> tuple[PlannedCell, tuple[str, ...]]:
     plan = plan_simulation(ground.corpus, cell.study, ground.command)
     study = plan.study
     wanted = release_study(study)

@@ -46,7 +46,7 @@ def training_study(study: Study) -> Study:
 
 def audit_study(study: Study) -> Study:
     """What attackers are told, beside the release. Attacks beyond identity are no part of a sweep."""
-    audit = study.audit.model_copy(update={"beyond": False})
+    audit = study.audit.model_copy(update={"inference": False})
     return release_study(study).model_copy(update={"audit": audit})
 
 
@@ -78,12 +78,12 @@ def named_digest(path: Path | None) -> str:
 
 def instruments() -> str:
     """Which attackers and judges can be asked on this machine: with weights fetched since, an audit says more."""
-    from moretta.shared.audit.attackers.base import attacker_names, get_attacker
-    from moretta.shared.audit.utility import get_judge, judge_names
+    from moretta.shared.audit.attackers.attacker_registry import attacker_names, get_attacker
+    from moretta.shared.audit.utility import evaluator_names, get_evaluator
 
     attackers = {name: get_attacker(name).missing() is None for name in attacker_names()}
-    judges = {name: get_judge(name).missing() is None for name in judge_names()}
-    return json.dumps([attackers, judges], sort_keys=True)
+    evaluators = {name: get_evaluator(name).missing() is None for name in evaluator_names()}
+    return json.dumps([attackers, evaluators], sort_keys=True)
 
 
 def _defaults(section: VoiceSection | FaceSection) -> dict[str, Any]:

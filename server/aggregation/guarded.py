@@ -13,9 +13,9 @@ from flwr.app import Message, MetricRecord, RecordDict
 
 from moretta.server.aggregation.checks import MAX_NORM, packed_problem, update_problem
 from moretta.server.aggregation.outlying import FEWEST, outlying
-from moretta.server.grid.exchange import Exchange
-from moretta.server.grid.inquiry import Answer
-from moretta.server.stages.blame import at_the_cost_of
+from moretta.server.grid.pending_request import SiteResponse
+from moretta.server.grid.site_grid import SiteGrid
+from moretta.server.stages.site_failures import noting_failure_of
 from moretta.shared.core.errors import ReleaseError, RunError
 from moretta.shared.messages import wire
 from moretta.shared.messages.responses import Update
@@ -61,7 +61,7 @@ class GuardedStrategy:
     """
 
     inner: FedAvg
-    exchange: Exchange
+    site_grid: SiteGrid
     sites: list[str]
     call: str
     study: Study
@@ -88,7 +88,7 @@ class GuardedStrategy:
         """
         since = time.monotonic()
         self._sent, self._metrics = weights, {}
-        used, refused, lost = self._asked(number, self._question(number))
+        used, refused, lost = self._requested(number, self._question(number))
         self._require(used, refused | lost, number)
         outside = self._outlying(used)  # before the strategy, which may take the updates apart
         new = self._aggregated(number, used)
@@ -116,45 +116,47 @@ class GuardedStrategy:
             raise ReleaseError(f"an update of {weight:.0f} training clips", expected=f"at most {most}, as released")
         return found
 
-    def _asked(self, number: int, question: RecordDict) -> tuple[dict[str, RecordDict], dict[str, str], dict[str, str]]:
+    def _requested(
+        self, number: int, question: RecordDict
+    ) -> tuple[dict[str, RecordDict], dict[str, str], dict[str, str]]:
         """Usable answers, why others are not usable, and why some are not there, each by site."""
-        answers = self.exchange.ask(
+        responses = self.site_grid.ask(
             self.call, lambda _: question, sites=self.sites, deadline_seconds=self.deadline_seconds
         )
         used: dict[str, RecordDict] = {}
         refused: dict[str, str] = {}
-        for answer in answers:
-            problem = self._problem(number, answer)
-            if answer.content is not None and not problem:
-                used[answer.site] = answer.content
-            elif not answer.lost:
-                refused[answer.site] = problem
-        return used, refused, {answer.site: answer.failure for answer in answers if answer.lost}
+        for response in responses:
+            problem = self._problem(number, response)
+            if response.content is not None and not problem:
+                used[response.site] = response.content
+            elif not response.lost:
+                refused[response.site] = problem
+        return used, refused, {response.site: response.failure for response in responses if response.lost}
 
     def _question(self, number: int) -> RecordDict:
         """What the inner strategy would send, with its options."""
-        nodes: Any = _Nodes(self.exchange)
+        nodes: Any = _Nodes(self.site_grid)
         arrays, config = wire.arrays_to_record(self._sent), wire.study_config(self.study)
         question = next(iter(self.inner.configure_train(number, arrays, config, nodes))).content
         question.update(wire.models_to_records(self.beside))
         return question
 
-    def _problem(self, number: int, answer: Answer) -> str:
+    def _problem(self, number: int, response: SiteResponse) -> str:
         """Why an answer cannot be aggregated; empty if it can."""
         failures: dict[str, str] = {}
-        with at_the_cost_of(answer.site, failures):
-            metrics = self._weighed(answer.site, answer.of(Update))
-            content = answer.content or RecordDict()
+        with noting_failure_of(response.site, failures):
+            metrics = self._weighed(response.site, response.of(Update))
+            content = response.content or RecordDict()
             problem = packed_problem(self._sent, content)
             if problem is None:
                 update = wire.arrays_of(content)
                 problem = update_problem(self._sent, update, max_norm=self.max_norm)
             if problem is not None:
                 return problem
-            self._metrics[answer.site] = metrics
+            self._metrics[response.site] = metrics
             if self.on_update is not None:
-                self.on_update(number, answer.site, partial(self._change, update))
-        return failures.get(answer.site, "")
+                self.on_update(number, response.site, partial(self._change, update))
+        return failures.get(response.site, "")
 
     def _require(self, used: dict[str, RecordDict], others: dict[str, str], number: int) -> None:
         if len(used) < self.min_sites:
@@ -201,8 +203,8 @@ class GuardedStrategy:
 class _Nodes:
     """As much of a grid as Flower's sampling asks for: who takes part, whether or not they are there at this moment."""
 
-    def __init__(self, exchange: Exchange) -> None:
-        self._ids = list(exchange.nodes)
+    def __init__(self, site_grid: SiteGrid) -> None:
+        self._ids = list(site_grid.nodes)
 
     def get_node_ids(self) -> Sequence[int]:
         return self._ids

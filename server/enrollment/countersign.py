@@ -21,12 +21,12 @@ from moretta.server.enrollment.models import LedgerHead
 from moretta.server.enrollment.records import KnownCertificate
 from moretta.server.port.credentials import PortCertificates
 from moretta.server.port.guard import ENVELOPE_BYTES, MakeRoom, Method
-from moretta.server.port.limits import Pace
+from moretta.server.port.limits import TokenBucket
 from moretta.server.refusal import Refusal
 from moretta.shared.core.errors import RefusedError
 from moretta.shared.pb.enrollment_pb2 import CountersignHeadReply, CountersignHeadRequest
 from moretta.shared.privacy.chain import START
-from moretta.shared.privacy.receipt import SignedHead, judged_head, sign_head
+from moretta.shared.privacy.receipt import SignedHead, sign_head, verified_head
 
 _DIGEST_BYTES = 32
 MOST_ENTRIES = 1 << 18
@@ -53,7 +53,7 @@ class Countersigner:
     clock: Clock
     monotonic: Callable[[], float] = time.monotonic
     _turn: asyncio.Lock = field(default_factory=asyncio.Lock)
-    _paces: dict[str, Pace] = field(default_factory=dict)
+    _paces: dict[str, TokenBucket] = field(default_factory=dict)
 
     def methods(self) -> list[Method]:
         """For the port: a part of the Enrollment service. Long ledgers make long messages."""
@@ -66,7 +66,7 @@ class Countersigner:
         """One at a time: hashing a long ledger takes a processor, and every other call needs one, too."""
         del room
         pace = self._paces.setdefault(
-            site.site, Pace(_CALLS_PER_MINUTE / 60, 2 * _CALLS_PER_MINUTE, monotonic=self.monotonic)
+            site.site, TokenBucket(_CALLS_PER_MINUTE / 60, 2 * _CALLS_PER_MINUTE, monotonic=self.monotonic)
         )
         await pace.step(0.0)
         async with self._turn:
@@ -84,7 +84,7 @@ class Countersigner:
         known_head, known_length = self._known(site)
         digests = [entry_digests[at : at + _DIGEST_BYTES].hex() for at in range(0, len(entry_digests), _DIGEST_BYTES)]
         try:
-            head, length = judged_head(digests, known_head=known_head, known_length=known_length)
+            head, length = verified_head(digests, known_head=known_head, known_length=known_length)
         except RefusedError as error:
             raise Refusal("FAILED_PRECONDITION", "old-ledger", error.message) from error
         if length > known_length:

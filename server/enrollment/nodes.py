@@ -15,9 +15,9 @@ from google.protobuf.message import Message
 from moretta.server.audit_log import AuditLog
 from moretta.server.enrollment.node_key import flower_form
 from moretta.server.enrollment.records import NodeKeyRecord
-from moretta.server.enrollment.registry import Registry
+from moretta.server.enrollment.site_registry import Registry
 from moretta.server.refusal import Refusal
-from moretta.server.relay.superlink import SuperLinkClient
+from moretta.server.relay.superlink_client import SuperLinkClient
 
 if TYPE_CHECKING:
     from flwr.proto.node_pb2 import NodeInfo
@@ -81,10 +81,10 @@ class NodeKeeper:
         self.audit.add("node-unregistered", site=site, node_id=str(node.node_id))
 
     async def _control(self, call: str, request: Message, reply: type[_Reply]) -> _Reply:
-        answer = await self.superlink.post(f"/v1/control/{call}", request.SerializeToString())
-        if answer.status != 200:
-            raise Refusal("UNAVAILABLE", "flower-refused", f"Flower refuses {call}: {_said(answer.body)}")
-        return reply.FromString(answer.body)
+        response = await self.superlink.post(f"/v1/control/{call}", request.SerializeToString())
+        if response.status != 200:
+            raise Refusal("UNAVAILABLE", "flower-refused", f"Flower refuses {call}: {_said(response.body)}")
+        return reply.FromString(response.body)
 
 
 def _said(body: bytes) -> str:

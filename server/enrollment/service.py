@@ -14,7 +14,7 @@ from moretta.server.enrollment.authority import CertificateAuthority, Clock, Iss
 from moretta.server.enrollment.csr import public_key_of_request
 from moretta.server.enrollment.node_key import canonical_node_key
 from moretta.server.enrollment.records import KnownCertificate, KnownToken
-from moretta.server.enrollment.registry import Registry
+from moretta.server.enrollment.site_registry import Registry
 from moretta.server.port.guard import MakeRoom, Method
 from moretta.server.refusal import Refusal
 from moretta.shared.pb.enrollment_pb2 import (
@@ -34,7 +34,7 @@ _MAX_VERSION_CHARACTERS = 64
 
 
 @dataclass(frozen=True, slots=True)
-class ServerFacts:
+class ServerInfo:
     """What Info tells."""
 
     moretta_version: str
@@ -60,7 +60,7 @@ class EnrollmentService:
     authority: CertificateAuthority
     registry: Registry
     audit: AuditLog
-    facts: Callable[[], ServerFacts]
+    facts: Callable[[], ServerInfo]
     site_hours: float
     clock: Clock
 
@@ -124,7 +124,7 @@ class EnrollmentService:
             Refusal: to a revoked site from the second time on.
         """
         del request
-        if site.revoked and (site.revocation_told or not self.registry.tell_revocation(site.fingerprint)):
+        if site.revoked and (site.revocation_told or not self.registry.note_revocation(site.fingerprint)):
             raise Refusal("UNAUTHENTICATED", "revoked", "this site's enrollment was revoked")
         state = StatusReply.STATE_REVOKED if site.revoked else StatusReply.STATE_ENROLLED
         return StatusReply(site=site.site, state=state, not_after=site.not_after, last_call=site.last_call)

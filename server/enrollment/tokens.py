@@ -5,11 +5,11 @@ from __future__ import annotations
 import time
 
 from moretta.server.enrollment.authority import Clock
-from moretta.server.enrollment.registry import Registry
-from moretta.shared.enrollment.bootstrap import derive_bootstrap
+from moretta.server.enrollment.site_registry import Registry
+from moretta.shared.enrollment.bootstrap_certificate import derive_bootstrap
 from moretta.shared.enrollment.fingerprint import fingerprint
 from moretta.shared.enrollment.join_string import JoinString, new_secret, new_token_id
-from moretta.shared.enrollment.names import check_site_name
+from moretta.shared.enrollment.site_names import check_site_name
 
 
 def issue_token(

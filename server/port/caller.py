@@ -10,7 +10,7 @@ from sqlalchemy.exc import DatabaseError
 
 from moretta.server.enrollment.authority import Clock
 from moretta.server.enrollment.records import KnownCertificate, KnownToken
-from moretta.server.enrollment.registry import Registry
+from moretta.server.enrollment.site_registry import Registry
 from moretta.server.refusal import Refusal
 from moretta.shared.enrollment.fingerprint import fingerprint
 

@@ -12,7 +12,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from moretta.server.enrollment.authority import CertificateAuthority, Clock, Issued
-from moretta.server.enrollment.registry import Registry
+from moretta.server.enrollment.site_registry import Registry
 
 _CIPHERS_VARIABLE = "GRPC_SSL_CIPHER_SUITES"
 _RSA_ONLY = "ECDHE-RSA-AES256-GCM-SHA384"

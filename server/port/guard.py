@@ -20,7 +20,7 @@ from google.protobuf.message import DecodeError, Message
 from moretta.server.audit_log import AuditLog
 from moretta.server.enrollment.authority import Clock
 from moretta.server.enrollment.records import KnownToken
-from moretta.server.enrollment.registry import Registry
+from moretta.server.enrollment.site_registry import Registry
 from moretta.server.home import Limits
 from moretta.server.port.caller import GUEST_PREFIX, Caller, identify, name_of
 from moretta.server.port.limits import Admission

@@ -17,7 +17,7 @@ _GUEST_CALLS = 4
 """Open calls of one join string: it is used with one call after the other."""
 
 
-class Budget:
+class UnitPool:
     """So many units at once, first come first served.
 
     Args:
@@ -78,7 +78,7 @@ class Budget:
             future.set_result(None)
 
 
-class Pace:
+class TokenBucket:
     """A token bucket: so many units a second in the long run, so many at once after a pause.
 
     Args:
@@ -180,7 +180,7 @@ class Admission:
         self, limits: Limits, *, monotonic: Callable[[], float] = time.monotonic, sleep: Sleep = asyncio.sleep
     ) -> None:
         self._limits, self._monotonic, self._sleep = limits, monotonic, sleep
-        self._all = Budget(limits.bytes_in_flight, "bytes in flight")
+        self._all = UnitPool(limits.bytes_in_flight, "bytes in flight")
         self._places = Places(limits.calls_open, limits.calls_open // 8)
         self._of: dict[str, _Gates] = {}
 
@@ -236,11 +236,13 @@ class Admission:
         if name not in self._of:
             limits = self._limits
             self._of[name] = _Gates(
-                pace=Pace(limits.calls_per_second, limits.burst_calls, monotonic=self._monotonic, sleep=self._sleep),
+                pace=TokenBucket(
+                    limits.calls_per_second, limits.burst_calls, monotonic=self._monotonic, sleep=self._sleep
+                ),
                 day=_day(limits.site_calls_per_day, "calls", self._monotonic),
                 bytes_of_day=_day(limits.site_bytes_per_day, "bytes", self._monotonic),
-                calls=Budget(limits.site_calls_in_flight, "calls at once"),
-                bytes=Budget(limits.site_bytes_in_flight, "bytes in flight"),
+                calls=UnitPool(limits.site_calls_in_flight, "calls at once"),
+                bytes=UnitPool(limits.site_bytes_in_flight, "bytes in flight"),
             )
         return self._of[name]
 
@@ -249,12 +251,12 @@ class Admission:
 class _Gates:
     """Of one caller."""
 
-    pace: Pace
-    day: Pace
-    bytes_of_day: Pace
-    calls: Budget
-    bytes: Budget
+    pace: TokenBucket
+    day: TokenBucket
+    bytes_of_day: TokenBucket
+    calls: UnitPool
+    bytes: UnitPool
 
 
-def _day(units: int, what: str, monotonic: Callable[[], float]) -> Pace:
-    return Pace(units / 86_400, units, what, monotonic=monotonic)
+def _day(units: int, what: str, monotonic: Callable[[], float]) -> TokenBucket:
+    return TokenBucket(units / 86_400, units, what, monotonic=monotonic)

@@ -48,12 +48,12 @@ class PushedReplies:
             self._part(body)
         return 0
 
-    def pushed(self, answer: bytes, allowed: int) -> None:
+    def pushed(self, response: bytes, allowed: int) -> None:
         """Take note of a reply that Flower's SuperLink has taken, and whose parts come now."""
         from flwr.proto.fleet_pb2 import PushMessagesResponse
 
         try:
-            session = PushMessagesResponse.FromString(answer).session_id
+            session = PushMessagesResponse.FromString(response).session_id
         except DecodeError:
             return
         if session:

@@ -13,12 +13,12 @@ from moretta.server.audit_log import AuditLog
 from moretta.server.enrollment.authority import Clock
 from moretta.server.enrollment.node_key import header_form
 from moretta.server.enrollment.records import KnownCertificate
-from moretta.server.enrollment.registry import Registry
+from moretta.server.enrollment.site_registry import Registry
 from moretta.server.port.guard import MakeRoom, Method
 from moretta.server.refusal import Refusal
 from moretta.server.relay.replay import SeenSignatures
 from moretta.server.relay.replies import PushedReplies
-from moretta.server.relay.superlink import SuperLinkClient
+from moretta.server.relay.superlink_client import SuperLinkClient
 from moretta.shared.messages.relay import FLEET_METHODS
 from moretta.shared.pb.relay_pb2 import FleetCall, FleetReply
 
@@ -76,14 +76,14 @@ class RelayService:
         }
         del request  # it holds another copy of the body
         self.audit.add("relay", sync=False, site=site.site, serial=site.serial, method=method, bytes=len(body))
-        answer = await self.superlink.post(f"/v1/fleet/{method}", body, headers=headers, make_room=make_room)
+        response = await self.superlink.post(f"/v1/fleet/{method}", body, headers=headers, make_room=make_room)
         known = self.registry.certificate(site.fingerprint)
         if known is None or known.revoked:  # while Flower was asked
             raise Refusal("UNAUTHENTICATED", "revoked", "this site's enrollment was revoked")
-        if allowed and answer.status == _OK:
-            self.replies.pushed(answer.body, allowed)
-        self._count(site.site, len(body), len(answer.body))
-        return FleetReply(status=answer.status, body=answer.body)
+        if allowed and response.status == _OK:
+            self.replies.pushed(response.body, allowed)
+        self._count(site.site, len(body), len(response.body))
+        return FleetReply(status=response.status, body=response.body)
 
     def take_counts(self) -> dict[str, Traffic]:
         """What was counted since the last time."""

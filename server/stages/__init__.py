@@ -6,11 +6,11 @@ from moretta.server.stages.approval import STAGE as APPROVAL
 from moretta.server.stages.approval import approval_wanted, wait_for_approval
 from moretta.server.stages.audit import audit
 from moretta.server.stages.code import STAGE, code_wanted, federate_code
-from moretta.server.stages.context import Stage
 from moretta.server.stages.evaluate import evaluate
 from moretta.server.stages.public import make_public
 from moretta.server.stages.release import collect_releases
 from moretta.server.stages.report import report
+from moretta.server.stages.run_context import Stage
 from moretta.server.stages.train import train_face, train_fusion, train_voice
 from moretta.server.stages.utility import central_check
 
@@ -26,7 +26,7 @@ SITE_STAGES: list[Stage] = [
 ]
 """These talk with the sites."""
 
-DESK_STAGES: list[Stage] = [
+CENTRAL_STAGES: list[Stage] = [
     Stage("central check", central_check),
     Stage("audit", audit),
     Stage("report", report),

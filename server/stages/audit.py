@@ -6,7 +6,7 @@ import tempfile
 from collections import Counter
 from pathlib import Path
 
-from moretta.server.stages.context import Run
+from moretta.server.stages.run_context import Run
 from moretta.shared.audit.clipset import ClipSet
 from moretta.shared.audit.loaders import VideoFaces
 from moretta.shared.core.seeds import derive
@@ -28,10 +28,10 @@ def audit(run: Run, rates: dict[str, float]) -> None:
         if not can_be_attacked(run, modality):
             run.warn(f"nobody can be re-identified by {modality}: {TOO_FEW}")
     sets = {m: _audit(run, m) for m in there if can_be_attacked(run, m)}
-    if run.study.audit.beyond:
-        _beyond(run, sets)
-    if run.study.audit.emotion:
-        _judges(run, sets)
+    if run.study.audit.inference:
+        _inference(run, sets)
+    if run.study.audit.utility:
+        _utility(run, sets)
     rates["clips"] = sum(r.clips for r in run.sites.values())
 
 
@@ -48,7 +48,7 @@ def can_be_attacked(run: Run, modality: Modality) -> bool:
 
 def _audit(run: Run, modality: Modality) -> tuple[ClipSet | None, ClipSet]:
     """Attacks identity; returns originals and releases, for the attacks that follow."""
-    from moretta.shared.audit.run import audit as attack
+    from moretta.shared.audit.modality_audit import audit as attack
 
     released = ClipSet.from_releases([run.releases[site] for site in sorted(run.releases)], modality)
     original = _originals(run, modality, released)
@@ -60,7 +60,7 @@ def _audit(run: Run, modality: Modality) -> tuple[ClipSet | None, ClipSet]:
         bootstrap=run.study.audit.bootstrap,
         workers=run.workers,
         cache_dir=_cache(run),
-        progress=lambda what, done, total: run.tell(
+        progress=lambda what, done, total: run.notify(
             stage=f"audit {modality}", state="step", what=what, done=done, total=total
         ),
     )
@@ -71,10 +71,10 @@ def _audit(run: Run, modality: Modality) -> tuple[ClipSet | None, ClipSet]:
     return original, released
 
 
-def _beyond(run: Run, sets: dict[Modality, tuple[ClipSet | None, ClipSet]]) -> None:
+def _inference(run: Run, sets: dict[Modality, tuple[ClipSet | None, ClipSet]]) -> None:
     """What else releases, models and updates give away."""
-    from moretta.server.stages.training_attacks import attack_training
-    from moretta.shared.audit.beyond.run import attack_all
+    from moretta.server.stages.training_inference import attack_training
+    from moretta.shared.audit.inference.inference_attacks import attack_all
 
     run.findings += attack_all(
         sets,
@@ -82,26 +82,26 @@ def _beyond(run: Run, sets: dict[Modality, tuple[ClipSet | None, ClipSet]]) -> N
         bootstrap=run.study.audit.bootstrap,
         workers=run.workers,
         cache_dir=_cache(run),
-        progress=lambda what, done, total: run.tell(
+        progress=lambda what, done, total: run.notify(
             stage="audit beyond identity", state="step", what=what, done=done, total=total
         ),
     )
     run.findings += attack_training(run)
 
 
-def _judges(run: Run, sets: dict[Modality, tuple[ClipSet | None, ClipSet]]) -> None:
+def _utility(run: Run, sets: dict[Modality, tuple[ClipSet | None, ClipSet]]) -> None:
     """How much emotion an outsider still reads: an anonymizer that leaves none hides people for nothing."""
-    from moretta.shared.audit.utility import judge_emotion
+    from moretta.shared.audit.utility import evaluate_utility
 
     with tempfile.TemporaryDirectory(prefix="moretta-emotion-") as scratch:
         for modality, (original, released) in sets.items():
-            run.judged += judge_emotion(
+            run.utility += evaluate_utility(
                 original,
                 released,
                 seed=derive(run.study.seed, "judges", modality),
                 workers=run.workers,
                 scratch=Path(scratch),
-                progress=lambda what, done, total: run.tell(
+                progress=lambda what, done, total: run.notify(
                     stage="emotion that is left", state="step", what=what, done=done, total=total
                 ),
             )

@@ -8,10 +8,9 @@ import numpy as np
 
 from moretta.server.aggregation.guarded import WEIGHT, GuardedStrategy, RoundOutcome
 from moretta.server.aggregation.strategies import make_strategy
-from moretta.server.stages.context import Run
-from moretta.shared.features.emotion_words import EmotionWords
-from moretta.shared.features.speaker_code import PublicRows, SpeakerCode, learn_speaker_code
-from moretta.shared.features.taught_code import (
+from moretta.server.stages.run_context import Run
+from moretta.shared.features.emotion_labeler import EmotionLabeler
+from moretta.shared.features.federated_encoder import (
     BIAS,
     CLIPPING_NORM,
     CODE,
@@ -21,10 +20,11 @@ from moretta.shared.features.taught_code import (
     first_arrays,
     is_clear,
 )
+from moretta.shared.features.speaker_code import PublicRows, SpeakerCode, train_speaker_code
 from moretta.shared.messages import wire
-from moretta.shared.models.public_arrays import measured_people, taught_arrays
+from moretta.shared.models.public_arrays import initial_encoder_arrays, measured_speakers
 from moretta.shared.privacy.code_budget import code_step, is_federated
-from moretta.shared.study.voice import EMOTION_WORDS
+from moretta.shared.study.voice import EMOTION_LABEL_RR
 
 STAGE = "federated code"
 
@@ -45,13 +45,13 @@ def federate_code(run: Run, rates: dict[str, float]) -> None:
         RunError: fewer sites than the study asks for have answered.
     """
     del rates
-    study, rows = run.study, measured_people(run.study)
+    study, rows = run.study, measured_speakers(run.study)
     public = _public_code(run, rows)
     first, noise = first_arrays(rows, public), _Noise()
     strategy = GuardedStrategy(
         inner=make_strategy("FedAvg", {}),
-        exchange=run.exchange,
-        sites=sorted(run.exchange.sites),
+        site_grid=run.site_grid,
+        sites=sorted(run.site_grid.sites),
         call=wire.CODE,
         study=study,
         min_sites=study.min_sites("train"),
@@ -70,23 +70,23 @@ def federate_code(run: Run, rates: dict[str, float]) -> None:
             f"the noise of {study.voice.code_rounds} rounds drowned what the sites' clips taught the code: it stays "
             "what public speech has made it, and the budget is spent"
         )
-    if study.voice.anonymizer == EMOTION_WORDS:
-        run.public |= _words(weights, rows).to_arrays() if clear else {}
+    if study.voice.anonymizer == EMOTION_LABEL_RR:
+        run.public |= _labeler(weights, rows).to_arrays() if clear else {}
     else:
-        taught = weights[CODE].T.astype(np.float64) if clear else public.projection
-        run.public |= taught_arrays(study, rows, taught)
+        encoder = weights[CODE].T.astype(np.float64) if clear else public.projection
+        run.public |= initial_encoder_arrays(study, rows, encoder)
 
 
 def _public_code(run: Run, rows: PublicRows) -> SpeakerCode:
     """What training starts from: what was sent already, where releases will be told in a code."""
-    if run.study.voice.anonymizer == EMOTION_WORDS:
-        return learn_speaker_code(rows, size=run.study.voice.code_size, codebook_size=2, seed=run.study.seed)
+    if run.study.voice.anonymizer == EMOTION_LABEL_RR:
+        return train_speaker_code(rows, size=run.study.voice.code_size, codebook_size=2, seed=run.study.seed)
     return SpeakerCode.from_arrays(run.public)
 
 
-def _words(weights: Arrays, rows: PublicRows) -> EmotionWords:
+def _labeler(weights: Arrays, rows: PublicRows) -> EmotionLabeler:
     """What the trained layers say together of places, without the code between them."""
-    return EmotionWords(rows.spread(), np.ascontiguousarray((weights[HEAD] @ weights[CODE]).T), weights[BIAS])
+    return EmotionLabeler(rows.spread(), np.ascontiguousarray((weights[HEAD] @ weights[CODE]).T), weights[BIAS])
 
 
 @dataclass
@@ -94,7 +94,7 @@ class _Noise:
     """What the sites' noise adds up to in each value of the code, for a noise multiplier of 1; and who had no part."""
 
     variance: float = 0.0
-    told: set[tuple[str, str]] = field(default_factory=set)
+    reported: set[tuple[str, str]] = field(default_factory=set)
 
     def add(self, units: list[float]) -> None:
         """One round's: every site adds noise of one clipping norm to the sum over all units."""
@@ -109,7 +109,7 @@ class _Noise:
 def _record(run: Run, noise: _Noise, outcome: RoundOutcome) -> None:
     noise.add([metrics[WEIGHT] for metrics in outcome.used.values()])
     for site, metrics in outcome.used.items():
-        run.sites[site].taught = max(run.sites[site].taught, int(metrics[WEIGHT]))
+        run.sites[site].code_weight = max(run.sites[site].code_weight, int(metrics[WEIGHT]))
     for site, how in outcome.outlying.items():
         far = f"{site}'s updates of the code lie far outside those of the others"
         if not any(warning.startswith(far) for warning in run.warnings):
@@ -117,7 +117,7 @@ def _record(run: Run, noise: _Noise, outcome: RoundOutcome) -> None:
     for failures, lost in ((outcome.refused, False), (outcome.lost, True)):
         for site, why in failures.items():
             run.miss(site, STAGE, why, round_number=outcome.round, lost=lost)
-            if (site, why) not in noise.told:
-                noise.told.add((site, why))
+            if (site, why) not in noise.reported:
+                noise.reported.add((site, why))
                 run.warn(f"{site} had no part in training the code, from round {outcome.round} on: {why}")
-    run.tell(stage=STAGE, state="step", done=outcome.round, total=run.study.voice.code_rounds)
+    run.notify(stage=STAGE, state="step", done=outcome.round, total=run.study.voice.code_rounds)

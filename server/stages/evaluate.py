@@ -5,14 +5,14 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from moretta.server.stages.blame import at_the_cost_of
-from moretta.server.stages.claims import check_counts, tested_clips
-from moretta.server.stages.context import Run
+from moretta.server.stages.run_context import Run
+from moretta.server.stages.site_failures import noting_failure_of
+from moretta.server.stages.statement_checks import check_counts, tested_clips
 from moretta.shared.audit.report.emotion import ORIGINAL_CLASSES, table_from_counts
-from moretta.shared.audit.report.schema import EmotionResult, Modality
+from moretta.shared.audit.report.report_schema import EmotionResult, Modality
 from moretta.shared.core.errors import ReleaseError
 from moretta.shared.core.seeds import derive
-from moretta.shared.data.names import EMOTIONS
+from moretta.shared.data.clip_names import EMOTIONS
 from moretta.shared.messages import wire
 from moretta.shared.messages.responses import Evaluated
 from moretta.shared.models.reliability import check_reliability, expected_calibration_error
@@ -30,7 +30,7 @@ def evaluate(run: Run, rates: dict[str, float]) -> None:
     from flwr.app import RecordDict
 
     content = wire.models_to_records(run.weights)
-    answers = run.ask(
+    responses = run.ask(
         "evaluate",
         wire.EVALUATE,
         lambda _: RecordDict({**content, wire.CONFIG: wire.study_config(run.study)}),
@@ -38,14 +38,14 @@ def evaluate(run: Run, rates: dict[str, float]) -> None:
     )
     tables: dict[str, _Tables] = {}
     failures: dict[str, str] = {}
-    for answer in answers:
-        with at_the_cost_of(answer.site, failures):
-            told = answer.of(Evaluated)
-            counted = _counts(told)
-            bins = _reliability(told, counted)
-            left_out = _held_against_release(run, answer.site, counted)
+    for response in responses:
+        with noting_failure_of(response.site, failures):
+            evaluated = response.of(Evaluated)
+            counted = _counts(evaluated)
+            bins = _reliability(evaluated, counted)
+            left_out = _held_against_release(run, response.site, counted)
             for output, clips in left_out.items():
-                run.warn(f"{answer.site} left {clips} of its held-out clips out of the test of {output}")
+                run.warn(f"{response.site} left {clips} of its held-out clips out of the test of {output}")
             for output, found in counted.items():
                 tables.setdefault(output, {}).update(found)
             for output, table in bins.items():
@@ -54,7 +54,7 @@ def evaluate(run: Run, rates: dict[str, float]) -> None:
         run.warn(f"{site} did not evaluate: {why}")
         run.miss(site, "evaluate", why)
     run.require_sites(
-        [a.site for a in answers if a.site not in failures], "evaluate", "; ".join(sorted(failures.values())[:3])
+        [a.site for a in responses if a.site not in failures], "evaluate", "; ".join(sorted(failures.values())[:3])
     )
     run.counts = tables
     for output in OUTPUTS:
@@ -83,11 +83,11 @@ def _held_against_release(run: Run, site: str, counted: dict[str, _Tables]) -> d
     return left_out
 
 
-def _counts(told: Evaluated) -> dict[str, _Tables]:
+def _counts(evaluated: Evaluated) -> dict[str, _Tables]:
     """Square tables of the size that the output has."""
     sizes = {o: len(EMOTIONS) for o in OUTPUTS} | {f"{o}/3": len(ORIGINAL_CLASSES) for o in OUTPUTS}
     checked: dict[str, _Tables] = {}
-    for output, by_speaker in told.counts.items():
+    for output, by_speaker in evaluated.counts.items():
         size = sizes[output]
         for speaker, rows in by_speaker.items():
             if {len(rows), *map(len, rows)} != {size}:
@@ -96,14 +96,14 @@ def _counts(told: Evaluated) -> dict[str, _Tables]:
     return checked
 
 
-def _reliability(told: Evaluated, counted: dict[str, _Tables]) -> _Tables:
+def _reliability(evaluated: Evaluated, counted: dict[str, _Tables]) -> _Tables:
     """How sure the models were on one site's clips, by output, as far as that agrees with its confusion counts.
 
     Raises:
         ReleaseError: it does not.
     """
     checked: _Tables = {}
-    for output, rows in told.reliability.items():
+    for output, rows in evaluated.reliability.items():
         tables = list(counted.get(output, {}).values())
         clips, right = (sum(int(each) for each in (f(t) for t in tables)) for f in (np.sum, np.trace))
         checked[output] = check_reliability(np.array(rows, np.int64), clips=clips, right=right)

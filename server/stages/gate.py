@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Literal
 
-from moretta.shared.audit.report.schema import GatePart, Headline, PrivacyRow
+from moretta.shared.audit.report.report_schema import GatePart, Headline, PrivacyRow
 from moretta.shared.study.schema import GateSection
 
 
-def judge(
+def check_gate(
     gate: GateSection,
     headline: Sequence[Headline],
     privacy: Iterable[PrivacyRow],

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 import numpy.typing as npt
 
 from moretta.server.stages.approval import not_approved
-from moretta.server.stages.blame import at_the_cost_of
-from moretta.server.stages.claims import check_others, check_statement, check_told, note_epsilons
-from moretta.server.stages.context import Run, SiteRecord
+from moretta.server.stages.run_context import Run, RunSite
+from moretta.server.stages.site_failures import noting_failure_of
+from moretta.server.stages.statement_checks import check_announced, check_others, check_statement, note_epsilons
 from moretta.shared.core.errors import ReleaseError
 from moretta.shared.messages import wire
 from moretta.shared.messages.responses import Announced, Fetched
@@ -39,17 +39,17 @@ def collect_releases(run: Run, rates: dict[str, float]) -> None:
     content = RecordDict({wire.CONFIG: wire.study_config(run.study, **approval)})
     if arrays:
         content[wire.ARRAYS] = wire.arrays_to_record(arrays)
-    answers = run.ask("release", wire.RELEASE, lambda _: content)
+    responses = run.ask("release", wire.RELEASE, lambda _: content)
     failures: dict[str, str] = {}
     announced: dict[str, Announced] = {}
-    for answer in answers:
-        with at_the_cost_of(answer.site, failures):
-            announced[answer.site] = answer.of(Announced)
+    for response in responses:
+        with noting_failure_of(response.site, failures):
+            announced[response.site] = response.of(Announced)
     pending = _accepted(run, announced, failures)
     _download_all(run, pending, failures)
     for site, download in sorted(pending.items()):
         if site not in failures:
-            with at_the_cost_of(site, failures):
+            with noting_failure_of(site, failures):
                 _keep(run, site, open_release(download.folder))
     for site, why in sorted(failures.items()):
         run.warn(f"{site} released nothing: {why}")
@@ -66,22 +66,22 @@ def _accepted(run: Run, announced: Mapping[str, Announced], failures: dict[str, 
     folder.mkdir(parents=True, exist_ok=True)
     left = int(shutil.disk_usage(folder).free * _DISK_SHARE)
     pending: dict[str, _Download] = {}
-    for site, told in sorted(announced.items(), key=lambda item: (sum(item[1].files.values()), item[0])):
-        size = sum(told.files.values())
+    for site, statement in sorted(announced.items(), key=lambda item: (sum(item[1].files.values()), item[0])):
+        size = sum(statement.files.values())
         if size > left:
             failures[site] = f"it announced a release of {size} bytes, and the server's disk has room for {left}"
             continue
         left -= size
-        pending[site] = _Download(folder / site, told.files)
-        _note_told(run.sites[site], told)
+        pending[site] = _Download(folder / site, statement.files)
+        _note_announced(run.sites[site], statement)
     return pending
 
 
-def _note_told(record: SiteRecord, told: Announced) -> None:
+def _note_announced(record: RunSite, announced: Announced) -> None:
     """What a site tells beside its release: training clips, whom it holds out, and whether its clips are synthetic."""
-    record.training = {str(kind): count for kind, count in told.training.items()}
-    record.held_out = tuple(sorted(told.held_out))
-    record.synthetic = told.synthetic
+    record.training = {str(kind): count for kind, count in announced.training.items()}
+    record.held_out = tuple(sorted(announced.held_out))
+    record.synthetic = announced.synthetic
 
 
 class _Download:
@@ -91,21 +91,21 @@ class _Download:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
         self._left = list(_in_parts(sizes))
-        self._asked: list[wire.Part] = []
+        self._requested: list[wire.FilePart] = []
 
     @property
     def finished(self) -> bool:
         return not self._left
 
-    def request(self) -> list[wire.Part]:
+    def request(self) -> list[wire.FilePart]:
         """The next parts, as many as one message carries."""
-        self._asked, size = [], 0
+        self._requested, size = [], 0
         for part in self._left:
             size += part.length
-            if self._asked and size > wire.CHUNK_BYTES:
+            if self._requested and size > wire.CHUNK_BYTES:
                 break
-            self._asked.append(part)
-        return self._asked
+            self._requested.append(part)
+        return self._requested
 
     def take(self, fetched: Fetched) -> None:
         """Write the parts that were asked for.
@@ -114,21 +114,21 @@ class _Download:
             ReleaseError: they are not those, or they were damaged on the way.
         """
         chunk = fetched.chunk
-        expected = sum(part.length for part in self._asked)
+        expected = sum(part.length for part in self._requested)
         if len(chunk) != expected or hashlib.sha256(chunk).hexdigest() != fetched.sha256:
-            raise ReleaseError(f"damaged parts of {self._asked[0].file}", expected=f"{expected} intact bytes")
+            raise ReleaseError(f"damaged parts of {self._requested[0].file}", expected=f"{expected} intact bytes")
         start = 0
-        for part in self._asked:
+        for part in self._requested:
             with (self.folder / part.file).open("ab" if part.offset else "wb") as file:
                 file.write(chunk[start : start + part.length])
             start += part.length
-        self._left = self._left[len(self._asked) :]
+        self._left = self._left[len(self._requested) :]
 
 
-def _in_parts(sizes: Mapping[str, int]) -> Iterator[wire.Part]:
+def _in_parts(sizes: Mapping[str, int]) -> Iterator[wire.FilePart]:
     for name, size in sorted(sizes.items()):
         for offset in range(0, size, wire.CHUNK_BYTES) or (0,):
-            yield wire.Part(name, offset, min(wire.CHUNK_BYTES, size - offset))
+            yield wire.FilePart(name, offset, min(wire.CHUNK_BYTES, size - offset))
 
 
 def _download_all(run: Run, pending: dict[str, _Download], failures: dict[str, str]) -> None:
@@ -138,9 +138,9 @@ def _download_all(run: Run, pending: dict[str, _Download], failures: dict[str, s
         return RecordDict({wire.CONFIG: wire.study_config(run.study, parts=pending[site].request())})
 
     while open_sites := [s for s, d in pending.items() if not d.finished and s not in failures]:
-        for answer in run.ask("release", wire.FETCH, request, sites=open_sites):
-            with at_the_cost_of(answer.site, failures):
-                pending[answer.site].take(answer.of(Fetched))
+        for response in run.ask("release", wire.FETCH, request, sites=open_sites):
+            with noting_failure_of(response.site, failures):
+                pending[response.site].take(response.of(Fetched))
 
 
 def _keep(run: Run, site: str, release: Release) -> None:
@@ -152,7 +152,7 @@ def _keep(run: Run, site: str, release: Release) -> None:
     check_others(run, release)
     _check_arrays(run, release)
     record = run.sites[site]
-    check_told(run, site, release)
+    check_announced(run, site, release)
     note_epsilons(run, site, release)
     record.clips, record.speakers = len(release.clips), len({clip.speaker for clip in release.clips})
     record.dropped = dict(release.statement.dropped)

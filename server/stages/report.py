@@ -8,22 +8,30 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
-from moretta.server.stages.context import MEMORY_FILE, Run
-from moretta.server.stages.gate import judge
+from moretta.server.stages.gate import check_gate
+from moretta.server.stages.run_context import MEMORY_FILE, Run
 from moretta.shared.audit.report.headline import headlines
 from moretta.shared.audit.report.privacy import site_level_rows
-from moretta.shared.audit.report.schema import CorpusPart, DropCount, Emotion, PrivacyRow, Report, RunPart, SiteRow
-from moretta.shared.audit.report.write import write_report
+from moretta.shared.audit.report.report_files import write_report
+from moretta.shared.audit.report.report_schema import (
+    CorpusPart,
+    DropCount,
+    EmotionResults,
+    PrivacyRow,
+    Report,
+    RunPart,
+    SiteRow,
+)
 from moretta.shared.core.versions import versions
-from moretta.shared.release.format import AnonymizerStatement
-from moretta.shared.study.plan import DeploymentPlan
+from moretta.shared.release.release_format import AnonymizerStatement
+from moretta.shared.study.run_plan import DeploymentPlan
 from moretta.shared.study.schema import FaceSection
 
 
 def report(run: Run, rates: dict[str, float]) -> None:
     """Put the report together and write it."""
     del rates
-    emotion = Emotion(
+    emotion = EmotionResults(
         voice=run.emotion.get("voice"),
         face=run.emotion.get("face"),
         fused=run.emotion.get("fused"),
@@ -34,7 +42,7 @@ def report(run: Run, rates: dict[str, float]) -> None:
     headline = headlines(run.audit, emotion)
     made = Report(
         headline=headline,
-        gate=judge(
+        gate=check_gate(
             run.study.gate,
             headline,
             privacy,
@@ -44,8 +52,8 @@ def report(run: Run, rates: dict[str, float]) -> None:
         emotion=emotion,
         emotion_central=run.central,
         audit=tuple(run.audit),
-        beyond=tuple(run.findings),
-        judged=tuple(run.judged),
+        inference=tuple(run.findings),
+        utility=tuple(run.utility),
         privacy=tuple(privacy),
         corpus=_corpus(run),
         run=_run(run),
@@ -59,15 +67,17 @@ def privacy_rows(run: Run) -> list[PrivacyRow]:
     rows: list[PrivacyRow] = []
     for site in sorted(run.releases):
         for statement in run.releases[site].statement.anonymizers:
-            rows += _release_rows(site, statement, run.sites[site].restated)
+            rows += _release_rows(site, statement, run.sites[site].recomputed)
         rows += _training_rows(run, site)
         rows += site_level_rows(run.study, site, run.sites[site].rounds)
     return rows
 
 
-def _release_rows(site: str, statement: AnonymizerStatement, restated: Mapping[str, float | None]) -> list[PrivacyRow]:
+def _release_rows(
+    site: str, statement: AnonymizerStatement, recomputed: Mapping[str, float | None]
+) -> list[PrivacyRow]:
     """As the site states them; where the server computed more, that, with what was stated beside it."""
-    again = dict(restated) if statement.modality == "voice" else {}
+    again = dict(recomputed) if statement.modality == "voice" else {}
     rows = []
     for p in statement.privacy:
         key = f"{p.mechanism}/{p.unit}"
@@ -187,7 +197,7 @@ def _run(run: Run) -> RunPart:
                 clips=record.clips,
                 rounds=record.rounds,
                 dropped=sum(record.dropped.values()),
-                missed=record.missed_in_words(),
+                missed=record.missed_as_text(),
             )
             for site, record in sorted(run.sites.items())
         ),

@@ -14,13 +14,13 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
-from moretta.server.stages.context import Run, SiteRecord
-from moretta.shared.audit.report.schema import EmotionResult, RoundRow, StageRow
+from moretta.server.stages.run_context import Run, RunSite
+from moretta.shared.audit.report.report_schema import EmotionResult, RoundRow, StageRow
 from moretta.shared.core.atomic import write_atomic
 from moretta.shared.core.errors import ReleaseError
 from moretta.shared.release import open_release
 from moretta.shared.study.fusion import ModelKind
-from moretta.shared.study.plan import load_plan
+from moretta.shared.study.run_plan import load_plan
 
 STATE_FILE = Path("server") / "state.json"
 """There only when the sites' part is over."""
@@ -36,7 +36,7 @@ class _State(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     started: float
-    sites: dict[str, SiteRecord]
+    sites: dict[str, RunSite]
     released: tuple[str, ...]
     trained: tuple[str, ...]
     rounds: tuple[RoundRow, ...]

@@ -11,13 +11,13 @@ from safetensors.numpy import save
 
 from moretta.server.aggregation.guarded import GuardedStrategy, Mean, RoundOutcome
 from moretta.server.aggregation.memory import remembered, remind
-from moretta.server.aggregation.secure import SecureStrategy
-from moretta.server.aggregation.site_level import SiteLevelMean
+from moretta.server.aggregation.secure_strategy import SecureStrategy
+from moretta.server.aggregation.site_level_mean import SiteLevelMean
 from moretta.server.aggregation.strategies import make_strategy
-from moretta.server.stages.context import Run, ranges
+from moretta.server.stages.run_context import Run, ranges
 from moretta.server.stages.state import load_round, save_round
-from moretta.shared.audit.report.schema import Modality as Output
-from moretta.shared.audit.report.schema import RoundRow
+from moretta.shared.audit.report.report_schema import Modality as Output
+from moretta.shared.audit.report.report_schema import RoundRow
 from moretta.shared.core.atomic import write_atomic
 from moretta.shared.core.errors import RunError
 from moretta.shared.core.seeds import derive
@@ -26,7 +26,7 @@ from moretta.shared.messages import wire
 from moretta.shared.privacy.noise import NoiseSource, SeededNoise, SystemNoise
 from moretta.shared.privacy.site_level import plan_site_level
 from moretta.shared.study.fusion import ModelKind
-from moretta.shared.study.plan import DeploymentPlan
+from moretta.shared.study.run_plan import DeploymentPlan
 from moretta.shared.study.schema import Study
 
 
@@ -101,7 +101,7 @@ def _strategy(run: Run, kind: ModelKind, sites: list[str], weights: dict[str, wi
     trained = trained_names(emotion_model(kind, study.model_of(kind)), weights)
     options: dict[str, Any] = {
         "inner": make_strategy(study.train.strategy, dict(study.train.strategy_options)),
-        "exchange": run.exchange,
+        "exchange": run.site_grid,
         "sites": sites,
         "call": wire.TRAIN[kind],
         "study": study,
@@ -152,7 +152,7 @@ def _start(run: Run, kind: ModelKind) -> tuple[int, dict[str, wire.Array]]:
     if kind in run.last_round:
         return run.last_round[kind] + 1, load_round(run, kind)[0]
     if kind == "fusion":
-        from moretta.shared.models.gate import first_gate
+        from moretta.shared.models.fusion_gate import first_gate
 
         return 1, {name: np.asarray(tensor) for name, tensor in first_gate(run.study.voice.weight).items()}
     return 1, _initial(run, kind)
@@ -160,7 +160,7 @@ def _start(run: Run, kind: ModelKind) -> tuple[int, dict[str, wire.Array]]:
 
 def _initial(run: Run, modality: Modality) -> dict[str, wire.Array]:
     """Seeded initial weights. Inputs are standardised by released clips that the model may learn on."""
-    from moretta.server.stages.features import model_inputs
+    from moretta.server.stages.model_inputs import model_inputs
     from moretta.shared.models.emotion import emotion_model, initial_weights
 
     model = emotion_model(modality, run.study.section(modality).model)
@@ -182,8 +182,8 @@ def _initial(run: Run, modality: Modality) -> dict[str, wire.Array]:
 
 
 def _record(run: Run, kind: ModelKind, outcome: RoundOutcome) -> None:
-    told = not run.study.aggregation.bounds_sites  # a mean loss without noise would be a release of its own
-    losses = [m["loss"] for m in outcome.used.values() if "loss" in m and told]
+    public_loss = not run.study.aggregation.bounds_sites  # a mean loss without noise would be a release of its own
+    losses = [m["loss"] for m in outcome.used.values() if "loss" in m and public_loss]
     run.rounds.append(
         RoundRow(
             stage=f"train {kind}",
@@ -213,7 +213,7 @@ def _record(run: Run, kind: ModelKind, outcome: RoundOutcome) -> None:
         logging.getLogger("moretta").warning("%s in round %d: %s", far, outcome.round, how)
         if not any(warning.startswith(far) for warning in run.warnings):
             run.warn(f"{far}, first in round {outcome.round}: one {how}")
-    run.tell(stage=f"train {kind}", state="round", done=outcome.round, total=run.study.train.rounds)
+    run.notify(stage=f"train {kind}", state="round", done=outcome.round, total=run.study.train.rounds)
 
 
 def _warn_of_lost(run: Run, kind: ModelKind) -> None:
@@ -228,5 +228,5 @@ def _warn_of_lost(run: Run, kind: ModelKind) -> None:
 def _keep(run: Run, kind: ModelKind, number: int, site: str, change: Callable[[], dict[str, wire.Array]]) -> None:
     """The last round's updates, each on its own, are what the audit attacks; without it they are not kept."""
     audit = run.study.audit
-    if number == run.study.train.rounds and audit.enabled and audit.beyond and audit.updates:
+    if number == run.study.train.rounds and audit.enabled and audit.inference and audit.updates:
         write_atomic(run.update(kind, site), save(change()))

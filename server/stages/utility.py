@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from moretta.server.stages.context import Run
-from moretta.server.stages.features import model_inputs
+from moretta.server.stages.model_inputs import model_inputs
+from moretta.server.stages.run_context import Run
 from moretta.shared.audit.report.emotion import emotion_result
 from moretta.shared.core.seeds import derive
-from moretta.shared.data.names import EMOTIONS
+from moretta.shared.data.clip_names import EMOTIONS
 
 TREES = 300
 

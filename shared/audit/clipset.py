@@ -14,14 +14,14 @@ import numpy.typing as npt
 
 from moretta.shared.audit.packed import Packed
 from moretta.shared.audit.sources import (
+    ArraySource,
     AudioFiles,
     ConstantSource,
     Form,
     FrameLoader,
     MemorySource,
+    ReleaseFolder,
     ReleaseSource,
-    Shelf,
-    Source,
     VideoFiles,
 )
 from moretta.shared.audit.views import (
@@ -38,10 +38,10 @@ from moretta.shared.core.pseudonym import PseudonymKey
 from moretta.shared.core.terms import Modality
 from moretta.shared.data.clips import Clip, Corpus
 from moretta.shared.data.recordings import has_sound
-from moretta.shared.release.format import ReleasedClip, age_group
+from moretta.shared.release.release_format import ReleasedClip, age_group
 
 if TYPE_CHECKING:
-    from moretta.shared.release.read import Release
+    from moretta.shared.release.read_release import Release
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class ClipSet:
 
     clips: tuple[ReleasedClip, ...]
     modality: Modality
-    source: Source = field(repr=False)
+    source: ArraySource = field(repr=False)
     rows: tuple[int, ...] = field(repr=False)
     """Where each clip is in the source and in the packed views."""
     views: Mapping[str, Packed] = field(default_factory=dict, repr=False)
@@ -233,7 +233,7 @@ class ClipSet:
     @classmethod
     def from_releases(cls, releases: Sequence[Release], modality: Modality) -> ClipSet:
         """Several sites' releases. Every array is read once to check it; damaged ones are left out and counted."""
-        shelves: list[Shelf] = []
+        shelves: list[ReleaseFolder] = []
         entries: list[tuple[int, str, str]] = []
         clips: list[ReleasedClip] = []
         damaged: Counter[str] = Counter()
@@ -245,7 +245,7 @@ class ClipSet:
             for clip, _ in release.arrays(modality):
                 clips.append(clip)
                 entries.append((len(shelves), f"{modality}-{getattr(clip, modality):05d}.safetensors", clip.clip))
-            shelves.append(Shelf(release.folder, form, release.codebook if modality == "voice" else None))
+            shelves.append(ReleaseFolder(release.folder, form, release.codebook if modality == "voice" else None))
             damaged.update(release.damaged)
         source = ReleaseSource(tuple(shelves), tuple(entries))
         return cls(tuple(clips), modality, source, tuple(range(len(clips))), damaged=dict(damaged))
@@ -272,7 +272,7 @@ class ClipSet:
         for clip in chosen:
             key = pseudonyms if isinstance(pseudonyms, PseudonymKey) else pseudonyms[clip.speaker]
             meta.append(_describe(clip, corpus, key))
-        source: Source
+        source: ArraySource
         if modality == "voice":
             source = AudioFiles(tuple(chosen))
         else:

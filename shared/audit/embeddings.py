@@ -9,12 +9,12 @@ from pathlib import Path
 
 import numpy as np
 
-from moretta.shared.audit.attackers.base import Attacker, Embedder, Floats, get_attacker
+from moretta.shared.audit.attackers.attacker_registry import Attacker, Embedder, Floats, get_attacker
 from moretta.shared.audit.clipset import ClipSet
 from moretta.shared.audit.learn.heads import HeadOn
 from moretta.shared.audit.packed import Packed
 from moretta.shared.audit.scenarios import SetName
-from moretta.shared.audit.workers import Workers
+from moretta.shared.audit.worker_pool import Workers
 from moretta.shared.core.atomic import write_atomic
 from moretta.shared.core.errors import MorettaError
 from moretta.shared.core.pace import Pace, Progress

@@ -11,23 +11,31 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from moretta.shared.audit.attackers.base import Attacker, Embedder, Floats, Identifier, get_attacker
+from moretta.shared.audit.attackers.attacker_registry import Attacker, Embedder, Floats, Identifier, get_attacker
+from moretta.shared.audit.audit_row import AuditRow
 from moretta.shared.audit.clipset import ClipSet
 from moretta.shared.audit.learn.heads import embeddings_of
-from moretta.shared.audit.measure import Bootstrap, People, Subject, ranking_rows, sexes, similarity_rows, trial_rows
+from moretta.shared.audit.measure import (
+    AuditSpeakers,
+    BootstrapSettings,
+    Subject,
+    ranking_rows,
+    sexes,
+    similarity_rows,
+    trial_rows,
+)
 from moretta.shared.audit.metrics import Ranking, Trials
-from moretta.shared.audit.rows import AuditRow
 from moretta.shared.audit.scenarios import SCENARIOS, Scenario, ScenarioName, SetName
 from moretta.shared.audit.scoring import (
     COHORT,
-    Cohort,
-    claims,
+    NormalizationCohort,
+    identity_claims,
     paired_cosines,
     ranking_by_centroids,
     ranking_of_posteriors,
 )
 from moretta.shared.audit.similarity import voice_similarities
-from moretta.shared.audit.trials import TrialPlan
+from moretta.shared.audit.trial_plan import TrialPlan
 from moretta.shared.core.storage import disk_failed
 
 MIN_SPEAKERS = {"identifier": 2, "embedder": 4}
@@ -55,13 +63,13 @@ class Inputs:
         position = {clip.clip: index for index, clip in enumerate(self.clips.clips)}
         return np.array([position[name] for name in pseudonyms], np.int64)
 
-    def people(self) -> People:
+    def speakers(self) -> AuditSpeakers:
         """The speakers by number."""
         names = self.clips.speakers
         numbers = {name: number for number, name in enumerate(names)}
         half_of = {numbers[s]: half for half, members in enumerate(self.plan.halves) for s in members}
         tried = Counter(self.clips.labels[self.rows_of(self.plan.trial)].tolist())
-        return People(names, sexes([(clip.speaker, clip.sex) for clip in self.clips.clips]), half_of, tried)
+        return AuditSpeakers(names, sexes([(clip.speaker, clip.sex) for clip in self.clips.clips]), half_of, tried)
 
 
 @dataclass(frozen=True)
@@ -110,12 +118,12 @@ def seed_of(*parts: object) -> int:
 
 
 def run_unit(inputs: Inputs, unit: Unit) -> list[AuditRow]:
-    """Train, attack and measure. Whatever goes wrong becomes void rows, never an exception of the audit."""
+    """Train, attack and measure. Whatever goes wrong becomes invalid rows, never an exception of the audit."""
     cls = get_attacker(unit.attacker)
     wanted = scenarios_of(cls, unit, set(inputs.sets))
     barred = across_forms(wanted, inputs.sets)
     scenarios = [s for s in wanted if s not in barred]
-    apart = [row for s in barred for row in _subject(cls, s, inputs).void(OTHER_FORM)]
+    apart = [row for s in barred for row in _subject(cls, s, inputs).invalid(OTHER_FORM)]
     return apart + (_run_scenarios(cls, inputs, unit, scenarios) if scenarios else [])
 
 
@@ -142,7 +150,7 @@ def _run_scenarios(cls: type[Attacker], inputs: Inputs, unit: Unit, scenarios: l
             if disk_failed(error):
                 raise
             reason = f"{type(error).__name__}: {error}"
-    return [row for s in scenarios for row in _subject(cls, s, inputs).void(reason)]
+    return [row for s in scenarios for row in _subject(cls, s, inputs).invalid(reason)]
 
 
 def _run(cls: type[Attacker], inputs: Inputs, unit: Unit, scenarios: list[Scenario]) -> list[AuditRow]:
@@ -153,15 +161,15 @@ def _run(cls: type[Attacker], inputs: Inputs, unit: Unit, scenarios: list[Scenar
         scored = _embed(cls, inputs, unit, scenarios, seed)
     else:
         raise TypeError(f"{cls.__name__} is neither an Identifier nor an Embedder")
-    people, bootstrap = inputs.people(), Bootstrap(inputs.bootstrap, inputs.seed)
+    speakers, bootstrap = inputs.speakers(), BootstrapSettings(inputs.bootstrap, inputs.seed)
     clips = len(inputs.plan.trial)
     rows: list[AuditRow] = []
     for scenario, ranking, trials in scored:
-        rows += ranking_rows(Subject(cls, scenario.name, len(ranking.gallery), clips), ranking, people, bootstrap)
+        rows += ranking_rows(Subject(cls, scenario.name, len(ranking.gallery), clips), ranking, speakers, bootstrap)
         if trials is not None:
-            rows += trial_rows(Subject(cls, scenario.name, len(trials.speakers), clips), trials, people, bootstrap)
+            rows += trial_rows(Subject(cls, scenario.name, len(trials.speakers), clips), trials, speakers, bootstrap)
     if is_untrained(cls) and cls.modality == "voice" and "original" in inputs.sets:
-        rows += _distinctiveness(cls, inputs, {s.name: t for s, _, t in scored if t is not None}, people, bootstrap)
+        rows += _distinctiveness(cls, inputs, {s.name: t for s, _, t in scored if t is not None}, speakers, bootstrap)
     return rows
 
 
@@ -169,8 +177,8 @@ def _distinctiveness(
     cls: type[Attacker],
     inputs: Inputs,
     trials: dict[ScenarioName, Trials],
-    people: People,
-    bootstrap: Bootstrap,
+    speakers: AuditSpeakers,
+    bootstrap: BootstrapSettings,
 ) -> list[AuditRow]:
     """How distinct voices still are, by an encoder used as it is: one that learnt on releases would have two scales."""
     enrol, trial = inputs.rows_of(inputs.plan.enrol), inputs.rows_of(inputs.plan.trial)
@@ -184,7 +192,7 @@ def _distinctiveness(
     rows: list[AuditRow] = []
     for scenario, metric, similarity in found:
         subject = Subject(cls, scenario, len(similarity.speakers), len(trial))
-        rows += similarity_rows(subject, metric, similarity, people, bootstrap)
+        rows += similarity_rows(subject, metric, similarity, speakers, bootstrap)
     return rows
 
 
@@ -193,14 +201,14 @@ _Scored = list[tuple[Scenario, Ranking, Trials | None]]
 
 def _identify(cls: type[Identifier], inputs: Inputs, unit: Unit, scenarios: list[Scenario], seed: int) -> _Scored:
     enrol, trial = inputs.rows_of(inputs.plan.enrol), inputs.rows_of(inputs.plan.trial)
-    numbers = inputs.people().numbers
+    numbers = inputs.speakers().numbers
     attacker = cls()
     attacker.fit(_set(inputs, unit.train).subset(enrol), seed=seed)
     scored: _Scored = []
     for scenario in scenarios:
         scores = attacker.scores(inputs.sets[scenario.trial].subset(trial))
         ranking = ranking_of_posteriors(scores, attacker.speakers, numbers, inputs.clips.labels[trial])
-        scored.append((scenario, ranking, claims(ranking, seed=seed)))
+        scored.append((scenario, ranking, identity_claims(ranking, seed=seed)))
     return scored
 
 
@@ -232,13 +240,13 @@ def _crossfit(
     cls: type[Embedder], inputs: Inputs, own: ClipSet, scenarios: list[Scenario], pairs: Ints, *, seed: int
 ) -> dict[str, _Compared]:
     found: dict[str, list[_Compared]] = {s.name: [] for s in scenarios}
-    labels, numbers = inputs.clips.labels, inputs.people().numbers
+    labels, numbers = inputs.clips.labels, inputs.speakers().numbers
     for half, members in enumerate(inputs.plan.halves):
         known = np.isin(labels, [numbers[s] for s in members])
         model, train = cls(), own.subset(np.flatnonzero(known))
         model.fit(train, seed=seed_of(seed, half))
         few = np.random.default_rng(seed).permutation(len(train))[:COHORT]
-        cohort = Cohort(_vectors(model, train.subset(np.sort(few))))
+        cohort = NormalizationCohort(_vectors(model, train.subset(np.sort(few))))
         foreign = pairs[~known[pairs].any(axis=1)]
         for s in scenarios:
             found[s.name].append(_compare(model, cohort, inputs, s, foreign))
@@ -248,7 +256,9 @@ def _crossfit(
     }
 
 
-def _compare(model: Embedder, cohort: Cohort | None, inputs: Inputs, scenario: Scenario, pairs: Ints) -> _Compared:
+def _compare(
+    model: Embedder, cohort: NormalizationCohort | None, inputs: Inputs, scenario: Scenario, pairs: Ints
+) -> _Compared:
     sides: list[Floats] = []
     local = np.empty_like(pairs)
     for column, name in enumerate((scenario.enrol, scenario.trial)):
@@ -256,7 +266,7 @@ def _compare(model: Embedder, cohort: Cohort | None, inputs: Inputs, scenario: S
         sides.append(_vectors(model, inputs.sets[name].subset(rows)))
     enrol, trial = sides
     scores = paired_cosines(enrol[local[:, 0]], trial[local[:, 1]])
-    return (scores if cohort is None else cohort.normalise(scores, enrol, trial, local)), pairs
+    return (scores if cohort is None else cohort.normalize(scores, enrol, trial, local)), pairs
 
 
 def _vectors(model: Embedder, clips: ClipSet) -> Floats:

@@ -8,14 +8,14 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from moretta.shared.audit.attackers.base import Floats, NotConvergedError
+from moretta.shared.audit.attackers.attacker_registry import Floats, NotConvergedError
 from moretta.shared.audit.metrics import Ranking, Trials
 from moretta.shared.audit.metrics.cllr import affine_calibration
 
 COHORT = 300
-"""Clips of the attacker's own training speakers that scores are normalised by."""
+"""Clips of the attacker's own training speakers that scores are normalized by."""
 NEAREST = 100
-"""Of these, the most alike that adaptive normalisation uses."""
+"""Of these, the most alike that adaptive normalization uses."""
 _DECIMALS = 6  # cosines of equal vectors differ in the seventh digit, and must tie
 _MIN_DEVIATION = 1e-3
 CLAIMS = 10
@@ -48,8 +48,8 @@ def paired_cosines(left: npt.NDArray[np.floating], right: npt.NDArray[np.floatin
 
 
 @dataclass(frozen=True)
-class Cohort:
-    """Adaptive symmetric score normalisation (Matejka et al., Interspeech 2017, section 2).
+class NormalizationCohort:
+    """Adaptive symmetric score normalization (Matejka et al., Interspeech 2017, section 2).
 
     Brings the scores of two models, trained on two halves of the speakers, to one scale, and sharpens both.
     """
@@ -57,17 +57,17 @@ class Cohort:
     embeddings: Floats
     """[clips, d] of the attacker's own training speakers."""
 
-    def normalise(
+    def normalize(
         self, scores: npt.NDArray[np.float64], enrol: Floats, trial: Floats, pairs: npt.NDArray[np.int64]
     ) -> npt.NDArray[np.float64]:
         """Scores [n] of `pairs` [n, 2], rows of `enrol` and `trial`."""
-        normalised = np.zeros(len(scores))
+        normalized = np.zeros(len(scores))
         for side, column in ((enrol, 0), (trial, 1)):
             nearest = np.sort(cosines(side, self.embeddings), axis=1)[:, -NEAREST:]  # [clips, nearest]
             mean, deviation = nearest.mean(axis=1), np.maximum(nearest.std(axis=1), _MIN_DEVIATION)
             rows = pairs[:, column]
-            normalised += (scores - mean[rows]) / deviation[rows] / 2
-        return normalised
+            normalized += (scores - mean[rows]) / deviation[rows] / 2
+        return normalized
 
 
 def ranking_by_centroids(
@@ -95,7 +95,7 @@ def ranking_of_posteriors(
     return Ranking(odds, np.array([numbers[s] for s in columns], np.int64), trial_speaker)
 
 
-def claims(ranking: Ranking, *, seed: int) -> Trials | None:
+def identity_claims(ranking: Ranking, *, seed: int) -> Trials | None:
     """Verification from identification: each trial claims its own speaker and, falsely, some of the others."""
     count, enrolled = ranking.scores.shape
     if enrolled < 2:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 import numpy.typing as npt
 
-from moretta.shared.audit.attackers.base import Floats
+from moretta.shared.audit.attackers.attacker_registry import Floats
 from moretta.shared.audit.metrics import Similarity, Trials, similarity_matrix
 from moretta.shared.audit.metrics.cllr import affine_calibration
 from moretta.shared.audit.scenarios import ScenarioName, SetName

@@ -21,7 +21,7 @@ FrameLoader = Callable[[Path], npt.NDArray[np.uint8]]
 it reaches worker processes."""
 
 
-class Source(Protocol):
+class ArraySource(Protocol):
     """Arrays by number, read when asked for, in the form that was released."""
 
     def form(self, index: int) -> Form:
@@ -77,7 +77,7 @@ class ConstantSource:
 
 
 @dataclass(frozen=True)
-class Shelf:
+class ReleaseFolder:
     """One release folder, as far as reading arrays needs it."""
 
     folder: Path
@@ -89,7 +89,7 @@ class Shelf:
 class ReleaseSource:
     """Arrays in the shards of one or many release folders."""
 
-    shelves: tuple[Shelf, ...]
+    shelves: tuple[ReleaseFolder, ...]
     entries: tuple[tuple[int, str, str], ...]
     """Shelf, shard file and key of each array."""
 

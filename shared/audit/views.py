@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from moretta.shared.audit.sources import Source
+from moretta.shared.audit.sources import ArraySource
 
 Floats = npt.NDArray[np.float32]
 Frames = npt.NDArray[np.uint8]
@@ -19,7 +19,7 @@ MAX_MOVEMENT_FRAMES = 300
 _PERCENTILES = (5, 25, 50, 75, 95)
 
 
-def mfcc_view(source: Source, row: int, coefficients: int | None = None) -> Floats:
+def mfcc_view(source: ArraySource, row: int, coefficients: int | None = None) -> Floats:
     """float32 [frames, coefficients] of one voice clip, whatever its form; of codes float32 [steps, d].
 
     `coefficients` is for waveforms; None takes the default number.
@@ -29,7 +29,7 @@ def mfcc_view(source: Source, row: int, coefficients: int | None = None) -> Floa
     return as_sequence(source.form(row), source.array(row), source.codebook(row), coefficients=coefficients)
 
 
-def statistics_view(source: Source, row: int, sequence: Floats) -> Floats:
+def statistics_view(source: ArraySource, row: int, sequence: Floats) -> Floats:
     """float32 [d] of one voice clip whose `mfcc_view` is at hand: of its MFCC, or of its codes."""
     from moretta.shared.features.voice_forms import is_code
 
@@ -39,7 +39,7 @@ def statistics_view(source: Source, row: int, sequence: Floats) -> Floats:
     return code_statistics_of(sequence) if is_code(form) else statistics_of(sequence)
 
 
-def thumbnails_view(source: Source, row: int) -> Frames:
+def thumbnails_view(source: ArraySource, row: int) -> Frames:
     """See `thumbnails_of`."""
     return thumbnails_of(source.array(row))
 

@@ -103,7 +103,7 @@ class RefusedError(MorettaError):
 class BudgetError(RefusedError):
     """The privacy budget would be exceeded."""
 
-    told: ClassVar[str] = "the site's privacy budget would be exceeded"
+    public_message: ClassVar[str] = "the site's privacy budget would be exceeded"
     """What the server is told: the figures are the site's own."""
 
 

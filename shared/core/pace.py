@@ -22,9 +22,9 @@ class Pace:
     """
 
     def __init__(
-        self, tell: Progress | None, what: str, total: int, *, clock: Callable[[], float] = time.monotonic
+        self, notify: Progress | None, what: str, total: int, *, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        self._tell, self._what, self._total, self._clock = tell, what, total, clock
+        self._notify, self._what, self._total, self._clock = notify, what, total, clock
         self._done, self._started = 0, clock()
         self._last = self._started
         if total > 0:
@@ -39,18 +39,18 @@ class Pace:
 
     def _say(self) -> None:
         now = self._last = self._clock()
-        if self._tell is None:
+        if self._notify is None:
             return
         left = (now - self._started) / self._done * (self._total - self._done) if self._done else 0.0
         words = f"{self._what}, about {left:.0f} s left" if left >= 1 else self._what
-        self._tell(words, self._done, self._total)
+        self._notify(words, self._done, self._total)
 
 
-def in_lines(tell: Callable[[str], None]) -> Progress:
+def in_lines(notify: Callable[[str], None]) -> Progress:
     """Progress as lines of text: `rendering faces: 60/600, about 12 s left`."""
 
     def line(what: str, done: int, total: int) -> None:
         name, comma, rest = what.partition(", about ")
-        tell(f"{name}: {done}/{total}{comma}{rest}")
+        notify(f"{name}: {done}/{total}{comma}{rest}")
 
     return line

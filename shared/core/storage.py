@@ -11,7 +11,7 @@ from moretta.shared.core.errors import StorageError
 
 _FREE = "free some space, or choose another place, and run the command again"
 _RIGHTS = "give this account the rights, or choose another place"
-_WORDS: dict[int, tuple[str, str]] = {
+_TEXTS: dict[int, tuple[str, str]] = {
     errno.ENOSPC: ("no space is left on the disk of {path}", _FREE),
     errno.EDQUOT: ("the disk quota of this account at {path} is used up", _FREE),
     errno.EFBIG: ("{path} would be larger than a file may be there", "choose another place, or raise ulimit -f"),
@@ -76,7 +76,7 @@ def disk_failed(error: BaseException) -> bool:
 def _explained(number: int, error: BaseException) -> StorageError:
     path = getattr(error, "filename", None) or ("the registry" if _is_of_sqlite(error) else None)
     said = getattr(error, "strerror", None) or str(error)
-    words, fix = _WORDS.get(number, (f"{{path}} cannot be used: {said}", "choose another place"))
+    words, fix = _TEXTS.get(number, (f"{{path}} cannot be used: {said}", "choose another place"))
     return StorageError(words.format(path="a file that was in use" if path is None else _short(path)), fix=fix)
 
 

@@ -13,10 +13,10 @@ import numpy as np
 
 from moretta.shared.core.errors import ClipError
 from moretta.shared.core.workers import map_files
+from moretta.shared.data.clip_names import ClipName
 from moretta.shared.data.clips import Clip, Corpus, Drop
 from moretta.shared.data.listing import listed
 from moretta.shared.data.media import CONTAINERS, SAMPLE_RATE
-from moretta.shared.data.names import ClipName
 from moretta.shared.data.published import PublishedComparison, compare_with_published
 from moretta.shared.data.reader import Labels, read_corpus
 from moretta.shared.data.recordings import Kind, picture_seconds, read_pictures, read_sound, sound_file

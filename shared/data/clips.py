@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from moretta.shared.data.names import ClipName, Emotion
+from moretta.shared.data.clip_names import ClipName, Emotion
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import TypeVar
 
 from moretta.shared.core.errors import ClipError, CorpusError
+from moretta.shared.data.clip_names import VOTE_LETTERS, ClipName, Emotion
 from moretta.shared.data.clips import Speaker
 from moretta.shared.data.listing import listed
-from moretta.shared.data.names import VOTE_LETTERS, ClipName, Emotion
 from moretta.shared.data.tables import not_understood, read_table
-from moretta.shared.release.format import age_group
+from moretta.shared.release.release_format import age_group
 
 DEMOGRAPHICS_FILE = "VideoDemographics.csv"
 VOTES_FILE = "summaryTable.csv"
@@ -91,8 +91,8 @@ def read_demographics(path: Path) -> tuple[dict[int, Speaker], list[str]]:
         *_contradicting(path, "sex", sexes),
         *_contradicting(path, "age", ages),
     ]
-    for column, found, told in (("sex", sexes, odd["Sex"]), ("age", ages, odd["Age"])):
-        named = {line for lines in told.values() for line in lines}
+    for column, found, stated in (("sex", sexes, odd["Sex"]), ("age", ages, odd["Age"])):
+        named = {line for lines in stated.values() for line in lines}
         silent = sorted({n for n, line in numbers if not found[n] and line not in named})
         if silent:
             warnings.append(f"{path.name} gives no {column} of {len(silent)} speakers: {listed(silent)}")

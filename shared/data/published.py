@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from moretta.shared.core.errors import ClipError, CorpusError
+from moretta.shared.data.clip_names import ClipName
 from moretta.shared.data.clips import Corpus, Speaker
 from moretta.shared.data.demographics import DEMOGRAPHICS_FILE, VOTES_FILE, find_votes, read_demographics
-from moretta.shared.data.names import ClipName
 from moretta.shared.data.tables import read_table
 
 NAMES_FILE = "SentenceFilenames.csv"

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Literal
 
 from moretta.shared.core.errors import ClipError, CorpusError
+from moretta.shared.data.clip_names import ClipName
 from moretta.shared.data.clips import Clip, Corpus, Drop, Speaker
 from moretta.shared.data.demographics import DEMOGRAPHICS_FILE, VOTES_FILE, find_votes, read_demographics, read_votes
-from moretta.shared.data.names import ClipName
 
 Labels = Literal["intended", "vote"]
 

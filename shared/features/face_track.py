@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from moretta.shared.features.person_scale import PublicMeasures
+from moretta.shared.features.speaker_scale import PublicMeasures
 from moretta.shared.models.expression_nets import (
     FACE_SIDE,
     POINT_SIDE,

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from moretta.shared.core.errors import ClipError
-from moretta.shared.release.format import MAX_SAMPLES
+from moretta.shared.release.release_format import MAX_SAMPLES
 
 if TYPE_CHECKING:
     import torch

@@ -32,8 +32,8 @@ _SHRINKAGE = 0.3
 _PRIOR_CLIPS = 2.0
 """A speaker's own statistics count as if so many clips of public speech were among the speaker's."""
 _LARGEST_WEIGHT = 1e6
-_NAMES = ("center", "spread", "projection", "words")
-WORDS = "voice/codes/words"
+_NAMES = ("center", "spread", "projection", "codewords")
+CODEWORDS = "voice/codes/codewords"
 
 
 def pooled(frames: Frames, voice: PublicVoice, segments: int) -> Matrix:
@@ -51,7 +51,7 @@ def pooled(frames: Frames, voice: PublicVoice, segments: int) -> Matrix:
 
 
 @dataclass(frozen=True, slots=True)
-class OwnScale:
+class SpeakerUnits:
     """What a speaker's clips have in common, drawn towards public speech where there are few of them."""
 
     mean: Vector
@@ -80,7 +80,7 @@ class PublicCodes:
     """[2 n], positive."""
     projection: Matrix
     """[2 n, d]; the first directions tell most."""
-    words: Matrix
+    codewords: Matrix
     """[k, d]: a codebook of codes."""
 
     def vectors(self, pooled_clip: npt.NDArray[Any]) -> Matrix:
@@ -93,14 +93,14 @@ class PublicCodes:
 
     def tokens(self, codes: npt.NDArray[Any]) -> npt.NDArray[np.int32]:
         """The nearest words, int32 [segments]."""
-        return nearest(codes, self.words)
+        return nearest(codes, self.codewords)
 
     def to_arrays(self) -> dict[str, npt.NDArray[Any]]:
         """As the coordinator sends it."""
         return {f"voice/codes/{name}": getattr(self, name) for name in _NAMES}
 
     @classmethod
-    def rules(cls, coefficients: int | None = None, size: int | str = "words") -> Rules:
+    def rules(cls, coefficients: int | None = None, size: int | str = "codewords") -> Rules:
         """What each array may be."""
         pooled_size: int | str = "pooled" if coefficients is None else 2 * coefficients
         rules = (
@@ -141,18 +141,18 @@ def make_public_codes(
     center, spread = raw.mean(axis=0), np.maximum(raw.std(axis=0), 1e-3)
     vectors = np.clip((raw - center) / spread, -VECTOR_LIMIT, VECTOR_LIMIT)
     if per_speaker:
-        vectors = _in_own_units(vectors, whose)
+        vectors = _in_speaker_units(vectors, whose)
     projection = _emotion_directions(vectors, labels)
-    words = fit_codebook(vectors @ projection, size, seed=seed)
-    return PublicCodes(center.astype(np.float32), spread.astype(np.float32), projection, words)
+    codewords = fit_codebook(vectors @ projection, size, seed=seed)
+    return PublicCodes(center.astype(np.float32), spread.astype(np.float32), projection, codewords)
 
 
-def _in_own_units(vectors: npt.NDArray[Any], whose: Iterable[int]) -> npt.NDArray[Any]:
+def _in_speaker_units(vectors: npt.NDArray[Any], whose: Iterable[int]) -> npt.NDArray[Any]:
     owners = np.asarray(whose)
     own = np.empty_like(vectors)
     for speaker in np.unique(owners):
         mine = owners == speaker
-        own[mine] = OwnScale.of(vectors[mine]).apply(vectors[mine])
+        own[mine] = SpeakerUnits.of(vectors[mine]).apply(vectors[mine])
     return own
 
 

@@ -17,14 +17,14 @@ import numpy.typing as npt
 
 from moretta.shared.core.errors import StudyError
 from moretta.shared.features.codebook import fit_codebook
-from moretta.shared.features.delivery import MEASUREMENTS, delivery_batch
-from moretta.shared.features.hidden_units import HiddenUnits
+from moretta.shared.features.hidden_layer import HiddenLayer
 from moretta.shared.features.mfcc import Audio
-from moretta.shared.features.person_ranks import PersonRanks
-from moretta.shared.features.person_whitening import PersonWhitening
+from moretta.shared.features.prosodic_features import MEASUREMENTS, delivery_batch
 from moretta.shared.features.public_arrays import LEAST_SPREAD, Rule, Rules, named
-from moretta.shared.features.public_people import Recording
-from moretta.shared.features.spoken_steps import spoken_steps
+from moretta.shared.features.public_speakers import Recording
+from moretta.shared.features.speaker_ranks import SpeakerRanks
+from moretta.shared.features.speaker_whitening import SpeakerWhitening
+from moretta.shared.features.speech_windows import speech_windows
 from moretta.shared.privacy.bounded import bounded
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ MAX_ROUNDS = 1_000
 _LARGEST_WEIGHT = _LARGEST_MEASUREMENT = 1e6
 _SHRINKAGE = 0.3
 _BATCH = 16
-_NAMES = ("spread", "projection", "words")
+_NAMES = ("spread", "projection", "codewords")
 _PREFIX = "voice/speaker/"
 ROUNDS = _PREFIX + "rounds"
 
@@ -54,11 +54,11 @@ class SpeakerCode:
     projection: Matrix
     """[n, d], so that public codes have unit covariance within a person; or [h, d] of h hidden units, as a network has
     learnt it: what varies little there is whitened little, and drowns in the noise."""
-    words: Matrix
+    codewords: Matrix
     """[k, d], a codebook of codes."""
     rounds: int = 0
     """Of training at the sites; 0 means that public speech alone has taught it."""
-    hidden: HiddenUnits | None = None
+    hidden: HiddenLayer | None = None
     """Of a network; None where codes are made of the measurements themselves."""
 
     @property
@@ -81,12 +81,12 @@ class SpeakerCode:
     def rules(cls, size: int | str = "values", *, is_network: bool) -> Rules:
         """What each array may be."""
         width = len(MEASUREMENTS)
-        hidden = HiddenUnits.rules(_PREFIX) if is_network else {}
+        hidden = HiddenLayer.rules(_PREFIX) if is_network else {}
         return {
             _PREFIX + "spread": Rule((width,), _LARGEST_WEIGHT, LEAST_SPREAD),
             **hidden,
             _PREFIX + "projection": Rule(("units" if is_network else width, size), _LARGEST_WEIGHT),
-            _PREFIX + "words": Rule(("words", size), CODE_LIMIT + 1e-3),
+            _PREFIX + "codewords": Rule(("codewords", size), CODE_LIMIT + 1e-3),
             ROUNDS: Rule((1,), MAX_ROUNDS, 0, dtype="int64", optional=True),
         }
 
@@ -97,19 +97,19 @@ class SpeakerCode:
         Raises:
             StudyError: an array is missing, of another shape, or holds values that cannot be.
         """
-        is_network = any(name in arrays for name in HiddenUnits.rules(_PREFIX))
+        is_network = any(name in arrays for name in HiddenLayer.rules(_PREFIX))
         found = named(arrays, cls.rules(is_network=is_network))
-        spread, projection, words = (found[_PREFIX + name] for name in _NAMES)
+        spread, projection, codewords = (found[_PREFIX + name] for name in _NAMES)
         rounds = int(found[ROUNDS][0]) if ROUNDS in found else 0
-        return cls(spread, projection, words, rounds, HiddenUnits.of(found, _PREFIX) if is_network else None)
+        return cls(spread, projection, codewords, rounds, HiddenLayer.of(found, _PREFIX) if is_network else None)
 
 
 @dataclass(frozen=True)
-class PersonScale:
+class CodeReference:
     """All that codes of one person are told relative to. It is made of the person's clips and never leaves the site."""
 
-    ranks: PersonRanks
-    whitening: PersonWhitening
+    ranks: SpeakerRanks
+    whitening: SpeakerWhitening
     code: SpeakerCode
 
     @classmethod
@@ -121,14 +121,14 @@ class PersonScale:
         *,
         counts: npt.NDArray[Any] | None = None,
         shift: npt.NDArray[Any] | float = 0.0,
-    ) -> PersonScale:
-        """From measurements [clips, n] and weights [clips]; `counts` and `shift` as of `PersonWhitening.of`."""
-        ranks = PersonRanks.of(values, weights, code.spread)
+    ) -> CodeReference:
+        """From measurements [clips, n] and weights [clips]; `counts` and `shift` as of `SpeakerWhitening.of`."""
+        ranks = SpeakerRanks.of(values, weights, code.spread)
         codes = code.raw(ranks(values))
         if code.hidden is not None:  # a network's codes have no unit covariance: the mean is as uncertain as they vary
             variances, vectors = np.linalg.eigh(np.cov(codes.T, ddof=0))
             shift = (vectors * np.sqrt(np.maximum(variances, 0.0)) @ vectors.T) @ np.broadcast_to(shift, code.size)
-        return cls(ranks, PersonWhitening.of(codes, weights, counts=counts, shift=shift), code)
+        return cls(ranks, SpeakerWhitening.of(codes, weights, counts=counts, shift=shift), code)
 
     def __call__(self, values: npt.NDArray[Any]) -> Floats:
         """[m, n] of this person's clips, known or new, to codes [m, d] within +- `CODE_LIMIT`."""
@@ -158,7 +158,7 @@ class PublicRows(NamedTuple):
         """[rows, n], ranks within the person as places of a Gaussian."""
         places, spread = np.empty_like(self.values), self.spread()
         for rows in self.groups():
-            places[rows] = PersonRanks.of(self.values[rows], np.ones(len(rows)), spread)(self.values[rows])
+            places[rows] = SpeakerRanks.of(self.values[rows], np.ones(len(rows)), spread)(self.values[rows])
         return places
 
     def require(self, least: int) -> None:
@@ -171,19 +171,19 @@ class PublicRows(NamedTuple):
             raise StudyError(f"{len(self.values)} rows of public speech", expected=f"more than {least}")
 
 
-def measured(clips: Iterable[Audio], *, in_steps: bool) -> list[Matrix]:
-    """float32 [1, n] of each clip, or [steps, n]: see `moretta.shared.features.delivery`."""
-    parts = [spoken_steps(clip) if in_steps else [clip] for clip in clips]
+def measured(clips: Iterable[Audio], *, in_windows: bool) -> list[Matrix]:
+    """float32 [1, n] of each clip, or [steps, n]: see `moretta.shared.features.prosodic_features`."""
+    parts = [speech_windows(clip) if in_windows else [clip] for clip in clips]
     rows = iter(delivery_batch([part for steps in parts for part in steps]))
     return [np.stack([next(rows) for _ in steps]) for steps in parts]
 
 
-def measured_clip(samples: Audio, *, in_steps: bool) -> Matrix:
+def measured_clip(samples: Audio, *, in_windows: bool) -> Matrix:
     """The same of one clip at a site, bounded; zeros where measuring fails: no clip is left out for what is in it."""
     try:
-        (rows,) = measured([samples], in_steps=in_steps)
+        (rows,) = measured([samples], in_windows=in_windows)
     except Exception:
-        rows = np.zeros((len(spoken_steps(samples)) if in_steps else 1, len(MEASUREMENTS)), np.float32)
+        rows = np.zeros((len(speech_windows(samples)) if in_windows else 1, len(MEASUREMENTS)), np.float32)
     return bounded(rows, _LARGEST_MEASUREMENT).astype(np.float32)
 
 
@@ -192,7 +192,7 @@ def make_speaker_code(
     *,
     size: int,
     codebook_size: int,
-    in_steps: bool,
+    in_windows: bool,
     seed: int,
     network: EncoderOptions | None = None,
 ) -> SpeakerCode:
@@ -202,18 +202,18 @@ def make_speaker_code(
         people: several clips of each person.
         size: values in a code.
         codebook_size: words of the codebook.
-        in_steps: whether sequences will be coded.
+        in_windows: whether sequences will be coded.
         seed: of the codebook and the network. Not secret.
         network: to be trained; None for directions.
 
     Raises:
         StudyError: fewer clips than words, or too few people for a network.
     """
-    rows = public_rows(people, in_steps=in_steps)
-    return learn_speaker_code(rows, size=size, codebook_size=codebook_size, seed=seed, network=network)
+    rows = public_rows(people, in_windows=in_windows)
+    return train_speaker_code(rows, size=size, codebook_size=codebook_size, seed=seed, network=network)
 
 
-def learn_speaker_code(
+def train_speaker_code(
     rows: PublicRows, *, size: int, codebook_size: int, seed: int, network: EncoderOptions | None = None
 ) -> SpeakerCode:
     """`make_speaker_code` from what was measured."""
@@ -242,12 +242,12 @@ def code_along(
 
 
 def _with_words(code: SpeakerCode, rows: PublicRows, codebook_size: int, seed: int) -> SpeakerCode:
-    scales = [(PersonScale.of(rows.values[mine], np.ones(len(mine)), code), mine) for mine in rows.groups()]
+    scales = [(CodeReference.of(rows.values[mine], np.ones(len(mine)), code), mine) for mine in rows.groups()]
     codes = np.concatenate([scale(rows.values[mine]) for scale, mine in scales])
-    return replace(code, words=fit_codebook(codes, codebook_size, seed=seed))
+    return replace(code, codewords=fit_codebook(codes, codebook_size, seed=seed))
 
 
-def public_rows(people: Iterable[Recording], *, in_steps: bool) -> PublicRows:
+def public_rows(people: Iterable[Recording], *, in_windows: bool) -> PublicRows:
     """Measure public speech, see `measured`."""
     values: list[Floats] = []
     person: list[str] = []
@@ -255,7 +255,7 @@ def public_rows(people: Iterable[Recording], *, in_steps: bool) -> PublicRows:
     batch: list[Recording] = []
 
     def take() -> None:
-        for one, rows in zip(batch, measured([r.samples for r in batch], in_steps=in_steps), strict=True):
+        for one, rows in zip(batch, measured([r.samples for r in batch], in_windows=in_windows), strict=True):
             values.append(rows.astype(np.float64))
             person.extend([one.person] * len(rows))
             emotion.extend([one.emotion] * len(rows))

@@ -27,7 +27,7 @@ def as_sequence(
     """A released voice array as vectors in time: codes as they are, everything else as MFCC.
 
     Args:
-        form: any of `moretta.shared.release.format.VoiceForm`.
+        form: any of `moretta.shared.release.release_format.VoiceForm`.
         array: as that form has it.
         codebook: [k, d]; needed for both kinds of tokens.
         coefficients: of MFCC of waveforms, see `as_mfcc`.
@@ -60,7 +60,7 @@ def as_mfcc(
 
     Args:
         form: `tokens`, `mfcc` or `waveform`.
-        array: as `moretta.shared.release.format` describes that form.
+        array: as `moretta.shared.release.release_format` describes that form.
         codebook: [k, coefficients] in units of MFCC; needed for tokens.
         coefficients: for waveforms only; default the codebook's number or 13.
 

@@ -4,7 +4,7 @@
 of the other's before `read` has checked the whole message.
 """
 
-from moretta.shared.messages.base import SHOWN, Message, read
+from moretta.shared.messages.message import SHOWN, Message, read
 from moretta.shared.messages.requests import REQUESTS
 from moretta.shared.messages.responses import RESPONSES, Failed, failure_of
 

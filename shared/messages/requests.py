@@ -10,7 +10,7 @@ from typing import Annotated, Any, ClassVar
 from pydantic import Field
 
 from moretta.shared.messages import wire
-from moretta.shared.messages.base import ARRAYS, KIB, MIB, Hex, Message, Name, Round, Sha256
+from moretta.shared.messages.message import ARRAYS, KIB, MIB, Hex, Message, Name, Round, Sha256
 from moretta.shared.messages.responses import MAX_MODEL_BYTES, FileName
 from moretta.shared.privacy.secure_aggregation import MAX_SITES
 from moretta.shared.study.fusion import ModelKind
@@ -20,7 +20,7 @@ MODELS = frozenset(f"{ARRAYS}-{kind}" for kind in ("voice", "face", "fusion"))
 Session = Annotated[str, Field(pattern=r"^[0-9A-Za-z_-]{1,64}$")]
 
 
-class Greeting(Message):
+class HelloRequest(Message):
     """Asks who is there."""
 
     version: Annotated[int, Field(ge=1, le=1)]
@@ -110,7 +110,7 @@ class UnmaskingWanted(OfSession):
 
 
 REQUESTS: dict[str, type[Message]] = {
-    wire.HELLO: Greeting,
+    wire.HELLO: HelloRequest,
     wire.CODE: TrainingWanted,
     wire.OFFER: OfferMade,
     wire.RELEASE: ReleaseWanted,

@@ -10,7 +10,7 @@ from pydantic import Field
 from moretta.shared.core.errors import MessageError
 from moretta.shared.core.printable import printable
 from moretta.shared.messages import wire
-from moretta.shared.messages.base import (
+from moretta.shared.messages.message import (
     ARRAYS,
     CONFIG,
     KIB,
@@ -28,7 +28,7 @@ from moretta.shared.messages.base import (
 )
 from moretta.shared.models.reliability import BINS
 from moretta.shared.privacy.secure_aggregation import MAX_SITES
-from moretta.shared.release.format import MAX_FILES, MAX_SHARD_BYTES, ReleaseStatement
+from moretta.shared.release.release_format import MAX_FILES, MAX_SHARD_BYTES, ReleaseStatement
 from moretta.shared.study.fusion import ModelKind
 
 if TYPE_CHECKING:

@@ -41,7 +41,7 @@ Array = npt.NDArray[Any]
 _Kind = TypeVar("_Kind", bound=ModelKind)
 
 
-class Part(NamedTuple):
+class FilePart(NamedTuple):
     """Part of a file of a release, in bytes."""
 
     file: str
@@ -141,14 +141,16 @@ def from_config(content: RecordDict, key: str) -> Any:
         raise ReleaseError(f"a message without a readable {key!r}", expected="a message of this version") from error
 
 
-def parts_of(content: RecordDict) -> list[Part]:
+def parts_of(content: RecordDict) -> list[FilePart]:
     """The parts of files that a message asks for.
 
     Raises:
         ReleaseError: they make no sense, or are more than one message may carry.
     """
     try:
-        parts = [Part(str(file), int(offset), int(length)) for file, offset, length in from_config(content, "parts")]
+        parts = [
+            FilePart(str(file), int(offset), int(length)) for file, offset, length in from_config(content, "parts")
+        ]
     except (TypeError, ValueError) as error:
         raise ReleaseError("a request for parts that cannot be read", expected="file, offset and length") from error
     whole = sum(part.length for part in parts)

@@ -104,7 +104,7 @@ class UpsampledConvTranspose(nn.ConvTranspose2d):
 class Decoder(nn.Sequential):
     """[N, latent] -> [N, 3, side, side] in [0, 1].
 
-    Upsampling repeats pixels, so it commutes with the leaky ReLU and the normalisation. Here it stands after them
+    Upsampling repeats pixels, so it commutes with the leaky ReLU and the normalization. Here it stands after them
     instead of before: the same function at a quarter of the work.
     """
 

@@ -16,8 +16,8 @@ import torch
 from torch import nn
 
 from moretta.shared.core.errors import StudyError
-from moretta.shared.data.names import EMOTIONS
-from moretta.shared.models.gate import Gate
+from moretta.shared.data.clip_names import EMOTIONS
+from moretta.shared.models.fusion_gate import Gate
 from moretta.shared.study.fusion import FUSION_MODEL, ModelKind
 
 Array = npt.NDArray[Any]
@@ -157,7 +157,7 @@ def _grey(frames: Array, side: int) -> Floats:
 def face_gradients(frames: Array, _scale: PublicScale | None) -> Floats:
     """uint8 [frames, h, w, 3] -> float32 [576]: histograms of oriented gradients, averaged over the clip.
 
-    After Dalal & Triggs, CVPR 2005: 48x48 grey, 6x6 cells, 8 orientations, each cell normalised by its 3x3
+    After Dalal & Triggs, CVPR 2005: 48x48 grey, 6x6 cells, 8 orientations, each cell normalized by its 3x3
     neighbourhood; the mean over frames and half the spread (motion) are kept: 6 x 6 x 8 x 2 = 576 values.
     """
     cells, bins = 6, 8

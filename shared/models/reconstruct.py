@@ -22,8 +22,8 @@ Precision = Literal["bfloat16", "float32"]
 def fastest_precision() -> Precision:
     """`bfloat16` where the CPU computes with it (3 times as fast), `float32` where it would be emulated."""
     native = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
-    asked = (getattr(torch.cpu, name, None) for name in native)
-    return "bfloat16" if any(ask is not None and ask() for ask in asked) else "float32"
+    requested = (getattr(torch.cpu, name, None) for name in native)
+    return "bfloat16" if any(ask is not None and ask() for ask in requested) else "float32"
 
 
 def frozen(model: Autoencoder, precision: Precision) -> tuple[Autoencoder, torch.dtype]:

@@ -1,6 +1,6 @@
 """The network that makes a code of measurements told relative to a person, while it is trained.
 
-What is sent to the sites are its arrays: see `moretta.shared.features.hidden_units`.
+What is sent to the sites are its arrays: see `moretta.shared.features.hidden_layer`.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from moretta.shared.features.hidden_units import HiddenUnits
+from moretta.shared.features.hidden_layer import HiddenLayer
 
 Floats = npt.NDArray[np.float64]
 
@@ -38,9 +38,9 @@ class SpeakerNet(nn.Module):
         codes: Tensor = self.code(functional.dropout(torch.relu(self.hidden(dropped)), DROPOUT, self.training))
         return codes
 
-    def arrays(self) -> tuple[HiddenUnits, Floats]:
+    def arrays(self) -> tuple[HiddenLayer, Floats]:
         """The hidden units, and the directions [units, d] in them: together what `forward` is out of training."""
         weight, bias, directions = (
             tensor.detach().numpy() for tensor in (self.hidden.weight.mT, self.hidden.bias, self.code.weight.mT)
         )
-        return HiddenUnits(np.ascontiguousarray(weight), bias.copy()), np.asarray(directions, np.float64)
+        return HiddenLayer(np.ascontiguousarray(weight), bias.copy()), np.asarray(directions, np.float64)

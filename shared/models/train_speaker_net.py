@@ -20,7 +20,7 @@ from torch.nn import functional
 
 from moretta.shared.core.errors import StudyError
 from moretta.shared.features.encoder_options import EncoderOptions
-from moretta.shared.features.hidden_units import HiddenUnits
+from moretta.shared.features.hidden_layer import HiddenLayer
 from moretta.shared.models.speaker_net import SpeakerNet
 from moretta.shared.models.whitened_codes import whitened_codes
 
@@ -32,7 +32,7 @@ ROUNDS, ROUND_STEPS = 20, 10
 ROUND_ROWS = 2_000
 """People are added to a round until it has so many rows: what a step costs does not grow with the corpus."""
 FOLDS = 3
-MIN_PEOPLE = 3
+MIN_SPEAKERS = 3
 
 
 class PublicSpeech:
@@ -58,9 +58,9 @@ class PublicSpeech:
         self.person, self.emotion = torch.tensor(number), torch.tensor(emotion[order])
         self.clips, self.emotions = [int(count) for count in counts], emotions
 
-    def some(self, people: npt.NDArray[np.int64]) -> PublicSpeech:
+    def some(self, speakers: npt.NDArray[np.int64]) -> PublicSpeech:
         """Of these people only."""
-        rows = np.isin(self.person.numpy(), people)
+        rows = np.isin(self.person.numpy(), speakers)
         places, person, emotion = (part.numpy()[rows] for part in (self.places, self.person, self.emotion))
         return PublicSpeech(places, person, emotion, self.emotions)
 
@@ -68,9 +68,9 @@ class PublicSpeech:
         """Whole people by chance, up to `ROUND_ROWS` rows or two people, for `ROUNDS` rounds."""
         counts = np.array(self.clips)
         for _ in range(ROUNDS):
-            people = generator.permutation(len(counts))
-            taken = max(2, int(np.searchsorted(np.cumsum(counts[people]), ROUND_ROWS)))
-            yield self if taken >= len(counts) else self.some(people[:taken])
+            speakers = generator.permutation(len(counts))
+            taken = max(2, int(np.searchsorted(np.cumsum(counts[speakers]), ROUND_ROWS)))
+            yield self if taken >= len(counts) else self.some(speakers[:taken])
 
 
 def train_speaker_net(
@@ -81,7 +81,7 @@ def train_speaker_net(
     size: int,
     options: EncoderOptions,
     seed: int,
-) -> tuple[HiddenUnits, Floats]:
+) -> tuple[HiddenLayer, Floats]:
     """Learn hidden units, and directions [units, size] in them. The same seed gives the same network.
 
     Args:
@@ -93,14 +93,14 @@ def train_speaker_net(
         seed: of weights, noise and the order of people. Not secret.
 
     Raises:
-        StudyError: fewer than `MIN_PEOPLE` people, or one emotion only.
+        StudyError: fewer than `MIN_SPEAKERS` people, or one emotion only.
     """
     known, labels = np.unique(emotion, return_inverse=True)
     speech = PublicSpeech(places, person, labels, len(known))
-    if len(speech.clips) < MIN_PEOPLE or len(known) < 2:
+    if len(speech.clips) < MIN_SPEAKERS or len(known) < 2:
         raise StudyError(
             f"public speech of {len(speech.clips)} people in {len(known)} emotions",
-            expected=f"at least {MIN_PEOPLE} people, of whom some are held out, and 2 emotions",
+            expected=f"at least {MIN_SPEAKERS} people, of whom some are held out, and 2 emotions",
             fix='name more of it as `public_speech`, or take `code_encoder = "directions"`',
         )
     with _one_thread():
@@ -153,10 +153,10 @@ def _trained(speech: PublicSpeech, size: int, options: EncoderOptions, seed: int
 
 def _best_rounds(speech: PublicSpeech, size: int, options: EncoderOptions, seed: int) -> int:
     """After how many rounds people who are held out are told best, on average over folds of people."""
-    people = np.random.default_rng([seed, 0xF01D]).permutation(len(speech.clips))
+    speakers = np.random.default_rng([seed, 0xF01D]).permutation(len(speech.clips))
     curves = []
-    for held in np.array_split(people, FOLDS):
-        left, others = speech.some(np.setdiff1d(people, held)), speech.some(held)
+    for held in np.array_split(speakers, FOLDS):
+        left, others = speech.some(np.setdiff1d(speakers, held)), speech.some(held)
         curves.append([t.loss(others) for t in _trained(left, size, options, seed)])
     return 1 + int(np.argmin(np.mean(curves, axis=0)))
 

@@ -1,6 +1,6 @@
 """Codes in training as they are released: every person's own mean and covariance taken away.
 
-The same as `moretta.shared.features.person_whitening` with equal weights, but gradients pass through it: whatever a
+The same as `moretta.shared.features.speaker_whitening` with equal weights, but gradients pass through it: whatever a
 network makes of a voice, the layer that learns emotions sees what would leave the site.
 """
 
@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from moretta.shared.features.person_whitening import PRIOR_CLIPS_PER_VALUE
 from moretta.shared.features.speaker_code import CODE_LIMIT
+from moretta.shared.features.speaker_whitening import PRIOR_CLIPS_PER_VALUE
 
 
 class _InverseRoot(torch.autograd.Function):
@@ -62,5 +62,5 @@ def whitened_codes(codes: Tensor, clips: Sequence[int]) -> Tensor:
     count = torch.tensor(clips, dtype=codes.dtype)[:, None, None]
     prior = PRIOR_CLIPS_PER_VALUE * codes.shape[1]
     roots = inverse_root((count * covariances + prior * unit) / (count + prior))
-    told = [own @ root for own, root in zip(centred, roots, strict=True)]
-    return torch.cat(told).clamp(-CODE_LIMIT, CODE_LIMIT)
+    whitened = [own @ root for own, root in zip(centred, roots, strict=True)]
+    return torch.cat(whitened).clamp(-CODE_LIMIT, CODE_LIMIT)

@@ -26,7 +26,7 @@ _THRESHOLDS = 200
 
 
 @dataclass(frozen=True, slots=True)
-class Trials:
+class CanaryTrials:
     """Scores of an attacker, the higher the surer it is that the canary was there. Trials must not touch each other:
     runs of the mechanism with fresh noise, or canaries in one run whose noise has nothing in common."""
 
@@ -36,26 +36,27 @@ class Trials:
     """[trials] without it, or with its neighbour in its place."""
 
 
-def lower_bound(trials: Trials, *, delta: float = 0.0, confidence: float = CONFIDENCE) -> float:
+def lower_bound(trials: CanaryTrials, *, delta: float = 0.0, confidence: float = CONFIDENCE) -> float:
     """Epsilon that the mechanism loses at least, whatever mechanism it is, with this confidence; 0.0 if none is proven.
 
     For every attack that answers by a threshold, (epsilon, delta) bounds its true positives by e^epsilon times its
     false ones, plus delta; and the same with absence for presence. The threshold is chosen on one half of the trials
     and judged, by Clopper and Pearson's limits, on the other: chosen where it is judged it would flatter itself.
     """
-    (learn_in, judge_in), (learn_out, judge_out) = _halves(trials.present), _halves(trials.absent)
+    (learn_in, test_in), (learn_out, test_out) = _halves(trials.present), _halves(trials.absent)
     error = (1 - confidence) / 2
     cuts = np.unique(np.quantile(np.concatenate([learn_in, learn_out]), np.linspace(0, 1, _THRESHOLDS)))
     learned = _by_thresholds(learn_in, learn_out, cuts, delta=delta, error=error)  # [2, cuts]
     direction, best = np.unravel_index(int(learned.argmax()), learned.shape)
-    judged = _by_thresholds(judge_in, judge_out, cuts[best : best + 1], delta=delta, error=error)
-    return max(float(judged[direction, 0]), 0.0)
+    bounds = _by_thresholds(test_in, test_out, cuts[best : best + 1], delta=delta, error=error)
+    return max(float(bounds[direction, 0]), 0.0)
 
 
 def gaussian_lower_bound(
-    trials: Trials, *, delta: float, cut: float | None = None, confidence: float = CONFIDENCE
+    trials: CanaryTrials, *, delta: float, cut: float | None = None, confidence: float = CONFIDENCE
 ) -> float:
-    """The same for a mechanism that claims to tell no more than a Gaussian does: far tighter, and void for any other.
+    """The same for a mechanism that claims to tell no more than a Gaussian does: far tighter, and invalid for any
+    other.
 
     How well two Gaussians are told apart depends on their distance alone, so one threshold's errors give mu, and mu
     gives epsilon (Nasr et al. 2023, section 4.2; Dong, Roth and Su 2022).

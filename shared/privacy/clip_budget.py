@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from moretta.shared.privacy.gaussian import Gaussian, calibrated_sigma
-from moretta.shared.privacy.randomized_response import RandomizedResponse, most_telling_choices
+from moretta.shared.privacy.randomized_response import RandomizedResponse, most_informative_choices
 from moretta.shared.study.voice import VoiceSection
 
 
@@ -14,7 +14,7 @@ def voice_response(section: VoiceSection) -> RandomizedResponse:
     where the budget is a speaker's. Among as many words as an answer tells most with, `codebook_size` at most."""
     tokens = section.segments * (section.clip_limit or 1)
     epsilon = section.budget_epsilon / tokens
-    choices = most_telling_choices(epsilon, section.codebook_size)
+    choices = most_informative_choices(epsilon, section.codebook_size)
     return RandomizedResponse(choices=choices, token_epsilon=epsilon, tokens=section.segments)
 
 

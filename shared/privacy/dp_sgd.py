@@ -36,7 +36,7 @@ class SampledGaussian(Mechanism):
     """
 
     relation: ClassVar[Relation] = "add-or-remove"
-    voided_by: ClassVar[tuple[str, ...]] = (
+    invalidated_by: ClassVar[tuple[str, ...]] = (
         "batches are shuffled or of fixed size: the sampling must be Poisson, and secret",
         "gradients are not clipped for each unit by itself, or batch statistics mix units (BatchNorm)",
         "a loss, an accuracy or a choice of hyper-parameters on the same clips is told without noise",

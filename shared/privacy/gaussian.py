@@ -68,7 +68,7 @@ class Gaussian(Mechanism):
     """Gaussian noise on a vector whose L2 norm is clipped, so that one unit moves it by `distance` at most."""
 
     relation: ClassVar[Relation] = "replace"
-    voided_by: ClassVar[tuple[str, ...]] = (
+    invalidated_by: ClassVar[tuple[str, ...]] = (
         "the vector is not clipped to its ball before the noise is added",
         "the ball, or what the vector is scaled or projected by, is taken from the clips themselves",
         "the noise is seeded, or drawn again for the same clip without being counted",

@@ -30,7 +30,7 @@ class LaplaceVector(Mechanism):
     """Independent Laplace noise on each of `values` numbers, each costing `value_epsilon`."""
 
     relation: ClassVar[Relation] = "replace"
-    voided_by: ClassVar[tuple[str, ...]] = (
+    invalidated_by: ClassVar[tuple[str, ...]] = (
         "a value is not clipped to its bound before the noise is added",
         "the bound, or what values are standardised by, is taken from the clips themselves",
         "the noise is seeded, or drawn again for the same clip without being counted",

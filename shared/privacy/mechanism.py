@@ -39,8 +39,8 @@ class Mechanism(ABC):
     kind: ClassVar[str]
     """Name in ledgers: never changed, never used again for something else."""
     relation: ClassVar[Relation]
-    voided_by: ClassVar[tuple[str, ...]]
-    """What must not happen, or the guarantee is void."""
+    invalidated_by: ClassVar[tuple[str, ...]]
+    """What must not happen, or the guarantee is invalid."""
     unit: PrivacyUnit = "clip"
 
     @property
@@ -132,7 +132,7 @@ class Unbounded(Mechanism):
     """Something left that has no finite guarantee at this unit."""
 
     relation: ClassVar[Relation] = "replace"
-    voided_by: ClassVar[tuple[str, ...]] = ()
+    invalidated_by: ClassVar[tuple[str, ...]] = ()
     why: str
 
     @property
@@ -156,7 +156,7 @@ class Pure(Mechanism):
     """Anything that guarantees `total` at delta 0, and says no more of itself."""
 
     relation: ClassVar[Relation] = "replace"
-    voided_by: ClassVar[tuple[str, ...]] = ("whatever voids the guarantee that was stated",)
+    invalidated_by: ClassVar[tuple[str, ...]] = ("whatever voids the guarantee that was stated",)
     total: float
 
     def __post_init__(self) -> None:

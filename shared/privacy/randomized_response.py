@@ -24,10 +24,10 @@ LARGEST_EPSILON = 27.0
 would be no finite epsilon. So whatever is promised beyond, no more is spent."""
 
 
-def most_telling_choices(token_epsilon: float, most: int) -> int:
+def most_informative_choices(token_epsilon: float, most: int) -> int:
     """How many tokens to choose from so that an answer tells most: few are kept truer, many say more.
 
-    >>> [most_telling_choices(epsilon, 64) for epsilon in (1.0, 2.0, 4.0, 8.0)]
+    >>> [most_informative_choices(epsilon, 64) for epsilon in (1.0, 2.0, 4.0, 8.0)]
     [3, 5, 18, 64]
     """
     return max(range(2, most + 1), key=lambda k: RandomizedResponse(choices=k, token_epsilon=token_epsilon).bits)
@@ -39,7 +39,7 @@ class RandomizedResponse(Mechanism):
     """`tokens` tokens of one unit, each one of `choices`, each answered at `token_epsilon`."""
 
     relation: ClassVar[Relation] = "replace"
-    voided_by: ClassVar[tuple[str, ...]] = (
+    invalidated_by: ClassVar[tuple[str, ...]] = (
         "the codebook is fitted on the clips themselves",
         "a clip gives more tokens than are counted, or how many it gives depends on what was said",
         "the noise is seeded, or drawn again for the same clip without being counted",
@@ -91,7 +91,7 @@ class RandomizedResponse(Mechanism):
         """As many more tokens."""
         return replace(self, tokens=self.tokens * size, unit=unit)
 
-    def answer(self, tokens: npt.NDArray[Any], noise: NoiseSource) -> Tokens:
+    def randomize(self, tokens: npt.NDArray[Any], noise: NoiseSource) -> Tokens:
         """What is released in place of `tokens`.
 
         Args:

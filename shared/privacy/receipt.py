@@ -90,7 +90,7 @@ def sign_head(
     )
 
 
-def judged_head(digests: Sequence[str], *, known_head: str = START, known_length: int = 0) -> tuple[str, int]:
+def verified_head(digests: Sequence[str], *, known_head: str = START, known_length: int = 0) -> tuple[str, int]:
     """The head and length of a ledger, if it continues the one whose head was countersigned before.
 
     Args:

@@ -30,7 +30,7 @@ class SiteGaussian(Mechanism):
     """
 
     relation: ClassVar[Relation] = "add-or-remove"
-    voided_by: ClassVar[tuple[str, ...]] = (
+    invalidated_by: ClassVar[tuple[str, ...]] = (
         "an update is not clipped as a whole, or sites weigh by their number of clips and the noise does not",
         "weights that no noise was added to, such as a standardisation by the sites' clips, are told with the model",
         "distributed: fewer sites answer than the noise was shared out for, or more of them pool what they drew",

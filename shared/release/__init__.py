@@ -11,9 +11,9 @@ A release is a folder::
 
 from moretta.shared.core.pseudonym import PseudonymKey
 from moretta.shared.core.terms import PrivacyStatement, VoiceForm
-from moretta.shared.release.format import FORMAT_VERSION, AnonymizerStatement, ReleasedClip, ReleaseStatement
-from moretta.shared.release.read import Release, open_release
-from moretta.shared.release.write import ReleaseWriter
+from moretta.shared.release.read_release import Release, open_release
+from moretta.shared.release.release_format import FORMAT_VERSION, AnonymizerStatement, ReleasedClip, ReleaseStatement
+from moretta.shared.release.write_release import ReleaseWriter
 
 __all__ = [
     "FORMAT_VERSION",

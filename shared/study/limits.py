@@ -9,7 +9,7 @@ from moretta.shared.core.errors import StudyError
 from moretta.shared.core.terms import Modality
 from moretta.shared.privacy.renyi import least_epsilon
 from moretta.shared.privacy.secure_aggregation import MAX_SITES
-from moretta.shared.study.schema import Asked, Study
+from moretta.shared.study.schema import RequestStage, Study
 
 _CHANCE_EER = 0.5
 _MARGIN = 1.1
@@ -63,7 +63,7 @@ def _in_itself(study: Study) -> Iterator[str]:
         yield f"gate.max_epsilon is {gate.max_epsilon:g}, and privacy.dp_sgd is off: no epsilon is spent to judge"
     elif gate.max_epsilon is not None and gate.max_epsilon < privacy.epsilon:
         yield f"gate.max_epsilon is {gate.max_epsilon:g}, below the {privacy.epsilon:g} that privacy.epsilon spends"
-    yield from _beyond_accounting(study)
+    yield from _unreachable_targets(study)
     limits = {"gate.max_top1": gate.max_top1, "gate.min_eer": gate.min_eer}
     for key, value in limits.items():
         if value is not None and not study.audit.enabled:
@@ -75,7 +75,7 @@ def _in_itself(study: Study) -> Iterator[str]:
         yield f"aggregation.clipping_norm is {cut:g}, above train.max_update_norm {norm:g}, beyond which it is refused"
 
 
-def _beyond_accounting(study: Study) -> Iterator[str]:
+def _unreachable_targets(study: Study) -> Iterator[str]:
     """Targets that no noise reaches, by the accountants there are."""
     wanted = []
     if study.privacy.dp_sgd:
@@ -88,7 +88,7 @@ def _beyond_accounting(study: Study) -> Iterator[str]:
 
 
 def _with_sites(study: Study, sites: int) -> Iterator[str]:
-    stages: tuple[Asked, ...] = get_args(Asked)
+    stages: tuple[RequestStage, ...] = get_args(RequestStage)
     if study.train.min_sites > sites:
         yield f"{sites} sites take part, and train.min_sites is {study.train.min_sites}"
     else:

@@ -12,8 +12,8 @@ from pydantic import Field, ValidationError, model_validator
 from moretta.shared.core.errors import StudyError
 from moretta.shared.core.terms import Modality
 from moretta.shared.study.aggregation import AVERAGING, AggregationSection
+from moretta.shared.study.former_names import refuse_removed, with_current_names
 from moretta.shared.study.fusion import FUSION_MODEL, FusionSection, ModelKind, is_held_back
-from moretta.shared.study.removed import refuse_removed
 from moretta.shared.study.sections import Computable, Delta, Epsilon, Fraction, Positive, Section
 from moretta.shared.study.voice import VoiceSection
 
@@ -69,7 +69,7 @@ class TrainSection(Section):
     """L2 norm of an update beyond which it is taken for damage or an attack."""
 
 
-Asked = Literal["release", "train", "evaluate"]
+RequestStage = Literal["release", "train", "evaluate"]
 """The stages in which sites are asked something."""
 
 
@@ -140,12 +140,12 @@ class AuditSection(Section):
     bootstrap: int = Field(default=200, ge=0, le=100_000)
     attributes: bool = True
     """Sites state sex and age group of pseudonymous speakers, so that attribute inference can be scored."""
-    beyond: bool = True
+    inference: bool = True
     """Attacks beyond identity: attributes, inversion, membership, updates, voice to face."""
     updates: bool = True
-    """Those on updates, as part of `beyond`: the server keeps each site's last one for them."""
-    emotion: bool = True
-    """Judges of emotion on originals and releases: what an anonymizer has left."""
+    """Those on updates, as part of `inference`: the server keeps each site's last one for them."""
+    utility: bool = True
+    """Evaluators of emotion on originals and releases: what an anonymizer has left."""
 
 
 class GateSection(Section):
@@ -205,7 +205,7 @@ class Study(Section):
     def _no_single_update_is_asked_for(self) -> Self:
         if not self.aggregation.secure:
             return self
-        if self.audit.enabled and self.audit.beyond and self.audit.updates:
+        if self.audit.enabled and self.audit.inference and self.audit.updates:
             raise ValueError(
                 "secure aggregation hides the single updates that audit.updates attacks; set updates = false in [audit]"
             )
@@ -243,13 +243,13 @@ class Study(Section):
         """The section of one modality."""
         return self.voice if modality == "voice" else self.face
 
-    def min_sites(self, stage: Asked) -> int:
+    def min_sites(self, stage: RequestStage) -> int:
         """How many sites must finish a stage."""
         limits: StageLimits = getattr(self.stages, stage)
         least = limits.min_sites or self.train.min_sites
         return max(least, self.aggregation.min_sites) if self.aggregation.bounds_sites and stage == "train" else least
 
-    def deadline_seconds(self, stage: Asked) -> float:
+    def deadline_seconds(self, stage: RequestStage) -> float:
         """How long the server waits for the answers to one question of a stage."""
         limits: StageLimits = getattr(self.stages, stage)
         return limits.deadline_seconds or self.train.deadline_seconds
@@ -307,6 +307,7 @@ def parse_study(content: dict[str, Any], *, source: str = "the study") -> Study:
     Raises:
         StudyError: every problem in one message, each with its key; what was removed, before any other.
     """
+    content = with_current_names(content, source=source)
     refuse_removed(content, source=source)
     try:
         return Study.model_validate(content)

@@ -15,9 +15,9 @@ BY_VALUE = "mfcc-quantizer"
 """The anonymizer of the presets `bounded` and `original`, whose budget is a value's."""
 BUDGETED: tuple[str, ...] = ("clip-quantizer", "clip-statistics")
 """Those of `dp-clip` and `dp-speaker`; the first is meant where none is named."""
-SPEAKER_NORMALISED = "speaker-normalised"
-EMOTION_WORDS = "emotion-words"
-WORD_FORMS: tuple[VoiceForm, ...] = ("code", "code-tokens")
+SPEAKER_NORMALIZED = "speaker-normalized"
+EMOTION_LABEL_RR = "emotion-label-rr"
+CODEWORD_FORMS: tuple[VoiceForm, ...] = ("code", "code-tokens")
 """Of a clip that is told in words."""
 _DP_PRESETS = ("dp-clip", "dp-speaker")
 CLIP_EPSILON = 2.0
@@ -52,23 +52,23 @@ class VoiceSection(Section):
     codebook_size: int = Field(default=64, ge=2, le=4096)
     coefficients: int = Field(default=13, ge=2, le=40)
     code_size: int = Field(default=5, ge=2, le=64)
-    """Values in a code of `speaker-normalised`."""
+    """Values in a code of `speaker-normalized`."""
     code_noise: Annotated[float, Field(ge=0, le=100)] = 0.5
     """Standard deviation of the noise on these values, which vary by 1 within a speaker."""
     code_encoder: Literal["directions", "network"] = "directions"
     """What makes that code of measurements: directions in closed form, or a network trained on public speech."""
     code_training: Literal["public", "federated"] = "public"
-    """What teaches the code of `speaker-normalised`: public speech, or, from there on, the sites' own."""
+    """What teaches the code of `speaker-normalized`: public speech, or, from there on, the sites' own."""
     code_unit: Literal["clip", "speaker"] = "speaker"
     """Of a federated code: whom the guarantee is for, as `unit` in `[privacy]` says."""
     code_epsilon: Annotated[float, Field(ge=0, le=1000)] = 4.0
     """Of a federated code, for one unit, over all rounds, at `budget_delta`; 0 trains without noise or guarantee."""
     code_rounds: int = Field(default=20, ge=1, le=1000)
     """Of a federated code: one step each."""
-    words_from: Literal["site", "public", "federated"] = "site"
-    """Who teaches the words of `emotion-words`: the site's other people, public speech, or all sites together."""
-    word_epsilon: Epsilon = 3.5
-    """Of one word of `emotion-words`, which a clip is told in."""
+    labels_from: Literal["site", "public", "federated"] = "site"
+    """Who teaches the words of `emotion-label-rr`: the site's other people, public speech, or all sites together."""
+    label_epsilon: Epsilon = 3.5
+    """Of one word of `emotion-label-rr`, which a clip is told in."""
     public_speech: Path | None = None
     """A folder of wav files that anybody may have; None means synthetic speech."""
     model: str = "statistics"
@@ -84,13 +84,13 @@ class VoiceSection(Section):
     def trains_code(self) -> bool:
         """Whether sites train a code together before they release."""
         return self.code_training == "federated" or (
-            self.anonymizer == EMOTION_WORDS and self.words_from == "federated"
+            self.anonymizer == EMOTION_LABEL_RR and self.labels_from == "federated"
         )
 
     @property
-    def told_in_steps(self) -> bool:
+    def uses_windows(self) -> bool:
         """Whether a clip is told step by step relative to its speaker, and not as a whole."""
-        return self.anonymizer == SPEAKER_NORMALISED and self.form != "code"
+        return self.anonymizer == SPEAKER_NORMALIZED and self.form != "code"
 
     @property
     def clip_limit(self) -> int | None:
@@ -109,7 +109,7 @@ class VoiceSection(Section):
             content.setdefault("preset", "dp-clip")
         if content.get("preset") in _DP_PRESETS:
             content["anonymizer"] = BUDGETED[0] if named == BY_VALUE else named
-        coded = content.get("preset") in _DP_PRESETS or named in (SPEAKER_NORMALISED, EMOTION_WORDS)
+        coded = content.get("preset") in _DP_PRESETS or named in (SPEAKER_NORMALIZED, EMOTION_LABEL_RR)
         if coded and content.get("form", "mfcc") == "mfcc":
             content["form"] = "code"
         return content
@@ -121,17 +121,17 @@ class VoiceSection(Section):
                 f"the anonymizer {self.anonymizer} has no preset {self.preset}: dp-clip and dp-speaker are for "
                 f"{' and '.join(BUDGETED)}, and those for nothing else"
             )
-        if self.code_training == "federated" and self.anonymizer != SPEAKER_NORMALISED:
-            raise ValueError(f"{self.anonymizer} has no code that sites could train; {SPEAKER_NORMALISED} has")
+        if self.code_training == "federated" and self.anonymizer != SPEAKER_NORMALIZED:
+            raise ValueError(f"{self.anonymizer} has no code that sites could train; {SPEAKER_NORMALIZED} has")
         if self.code_training == "federated" and self.code_encoder != "directions":
             raise ValueError("sites train directions: set code_training to public, or code_encoder to directions")
         if self.released_clips is not None and self.preset != "dp-speaker":
             raise ValueError(f"released_clips limits what the preset dp-speaker releases; the preset is {self.preset}")
-        if self.anonymizer == EMOTION_WORDS and self.form not in WORD_FORMS:
-            raise ValueError(f"{EMOTION_WORDS} releases the form {' or '.join(WORD_FORMS)}, not {self.form}")
+        if self.anonymizer == EMOTION_LABEL_RR and self.form not in CODEWORD_FORMS:
+            raise ValueError(f"{EMOTION_LABEL_RR} releases the form {' or '.join(CODEWORD_FORMS)}, not {self.form}")
         if not self.budgeted:
             return self
-        forms = ("code",) if self.anonymizer == "clip-statistics" else WORD_FORMS
+        forms = ("code",) if self.anonymizer == "clip-statistics" else CODEWORD_FORMS
         if self.form not in forms:
             raise ValueError(f"{self.anonymizer} releases the form {' or '.join(forms)}, not {self.form}")
         if self.codebook == "local":

@@ -34,12 +34,12 @@ def voice_studies() -> dict[str, str]:
                     f'[voice]\npreset = "{preset}"\ncodebook_size = {size}\nform = "{form}"\n'
                 )
     for noise in (0.0, 0.5):
-        lines[f"speaker-normalised noise={noise:g}"] = (
-            f'[voice]\nanonymizer = "speaker-normalised"\ncode_noise = {noise}\n'
+        lines[f"speaker-normalized noise={noise:g}"] = (
+            f'[voice]\nanonymizer = "speaker-normalized"\ncode_noise = {noise}\n'
         )
     for epsilon in (2, 3.5, 5, 20):
-        lines[f"emotion-words epsilon={epsilon:g}"] = (
-            f'[voice]\nanonymizer = "emotion-words"\nword_epsilon = {epsilon}\n'
+        lines[f"emotion-label-rr epsilon={epsilon:g}"] = (
+            f'[voice]\nanonymizer = "emotion-label-rr"\nword_epsilon = {epsilon}\n'
         )
     return {name: text + "[face]\nenabled = false\n" for name, text in lines.items()}
 
@@ -61,14 +61,14 @@ def audited(name: str, study: str, corpus: Path, out: Path, workers: int | None 
         if not (folder / "made" / "release").exists():
             _run("anonymize", "--corpus", corpus, "--study", folder / "study.toml", "--out", folder / "made")
         count = () if workers is None else ("--workers", str(workers))
-        _run("audit", folder / "made", "--corpus", corpus, "--out", folder / "audit", "--no-beyond", *count)
+        _run("audit", folder / "made", "--corpus", corpus, "--out", folder / "audit", "--no-inference", *count)
     content: dict[str, Any] = json.loads(report.read_text(encoding="utf-8"))
     return content
 
 
 def line(name: str, content: dict[str, Any]) -> str:
     """One row of the table."""
-    rows = [r for r in content["audit"] if not r["void"] and r["value"] is not None and r["subset"] == "all"]
+    rows = [r for r in content["audit"] if not r["invalid"] and r["value"] is not None and r["subset"] == "all"]
     cells = [name, _emotion(content, "released"), _emotion(content, "original")]
     for scenario in ("ignorant", "semi-informed"):
         cells += [_strongest(rows, scenario, "top1", 1), _strongest(rows, scenario, "eer", 1)]
@@ -106,19 +106,19 @@ def _run(*arguments: str | Path) -> None:
 def _emotion(content: dict[str, Any], trained_on: str) -> str:
     found = [
         (r["uar"], r)
-        for r in content["emotion"]
-        if r["uar"] is not None and (r["trained_on"], r["judged_on"]) == (trained_on, "released")
+        for r in content["utility"]
+        if r["uar"] is not None and (r["trained_on"], r["evaluated_on"]) == (trained_on, "released")
     ]
     if not found:
         return "-"
     value, best = max(found, key=lambda pair: pair[0])
-    return f"{value:.2f} [{best['low']:.2f}, {best['high']:.2f}] {best['judge']}"
+    return f"{value:.2f} [{best['low']:.2f}, {best['high']:.2f}] {best['evaluator']}"
 
 
 def _strongest(rows: list[dict[str, Any]], scenario: str, metric: str, pooled: int) -> str:
     found = [r for r in rows if (r["scenario"], r["metric"], r["pooled"]) == (scenario, metric, pooled)]
     if not found:
-        return "void"
+        return "invalid"
     best = (min if metric == "eer" else max)(found, key=lambda r: r["value"])
     span = f" [{best['low']:.2f}, {best['high']:.2f}]" if best["low"] is not None else ""
     return f"{best['value']:.2f}{span} {best['attacker']}"

@@ -12,7 +12,7 @@ import numpy as np
 from moretta.client.anonymizers.autoencoder import AutoencoderFaceAnonymizer
 from moretta.client.anonymizers.expression_track import ExpressionTrack
 from moretta.shared.core.threads import limit_threads
-from moretta.shared.data.names import Emotion
+from moretta.shared.data.clip_names import Emotion
 from moretta.shared.features.face_track import CROP_SIDE
 from moretta.shared.features.faces import FaceCropper
 from moretta.shared.models.autoencoder import Autoencoder, AutoencoderSpec, Preset
@@ -42,7 +42,7 @@ def clip(width: int, height: int) -> np.ndarray:
     return np.stack([np.roll(frame, number % 4, axis=1) for number in range(FRAMES)])
 
 
-def tell(what: str, work: Callable[[], object]) -> None:
+def notify(what: str, work: Callable[[], object]) -> None:
     """Print one row of the table."""
     print(f"{what:<44}{rate(work):>9.0f} frames/s", flush=True)
 
@@ -55,23 +55,23 @@ def main(threads: int) -> None:
     precisions: tuple[Precision, ...] = ("float32", "bfloat16")
     for width, height in ((480, 360), (160, 120)):
         cropper, frames = FaceCropper(128), clip(width, height)
-        tell(f"crop {width} x {height}, {cropper.detector}", partial(cropper.crop_clip, frames))
+        notify(f"crop {width} x {height}, {cropper.detector}", partial(cropper.crop_clip, frames))
     for preset in presets:
         model = Autoencoder(AutoencoderSpec.preset(preset))
         side = model.spec.side
         values = np.random.default_rng(1).random((FRAMES, side, side, 3), dtype=np.float32)
         for precision in precisions:
-            tell(f"autoencoder {preset}, {precision}", partial(Reconstructor(model, precision), values))
+            notify(f"autoencoder {preset}, {precision}", partial(Reconstructor(model, precision), values))
         anonymizer = AutoencoderFaceAnonymizer(FaceCropper(side), model, noise=0.1)
         for noise in (SeededNoise(1), SystemNoise()):
-            tell(
+            notify(
                 f"whole anonymizer {preset}, {noise.kind} noise",
                 partial(anonymizer.release, [frames], [noise], ["nobody"]),
             )
     track = ExpressionTrack(FaceCropper(CROP_SIDE), side=64, fps=5.0)
     track.fit([("somebody", frames[:6])], SystemNoise())  # other frames than those released: each is measured anew
     whole = partial(track.release, [frames], [SystemNoise()], ["somebody"])
-    tell("whole anonymizer expression-track, 64 x 64", whole)
+    notify("whole anonymizer expression-track, 64 x 64", whole)
 
 
 if __name__ == "__main__":

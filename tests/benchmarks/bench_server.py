@@ -27,8 +27,8 @@ from servers import ServerProcess  # noqa: E402
 
 from moretta.server.enrollment.node_key import flower_form  # noqa: E402
 from moretta.server.home import ServerHome  # noqa: E402
-from moretta.server.relay.superlink import SuperLinkAddress  # noqa: E402
-from moretta.server.running import running_server  # noqa: E402
+from moretta.server.relay.superlink_client import SuperLinkAddress  # noqa: E402
+from moretta.server.running_server import running_server  # noqa: E402
 
 BODY_MB = 100
 
@@ -43,7 +43,7 @@ def timed(times: int, work: Callable[[], object]) -> list[float]:
     return found
 
 
-def told(name: str, milliseconds: list[float]) -> None:
+def reported(name: str, milliseconds: list[float]) -> None:
     median, worst = statistics.median(milliseconds), sorted(milliseconds)[int(len(milliseconds) * 0.95)]
     print(f"{name:<52} median {median:8.2f} ms   95 % {worst:8.2f} ms")
 
@@ -81,12 +81,12 @@ def measure(server: ServerProcess) -> None:
     process = psutil.Process(server.pid)
     print(f"{dt.datetime.now(dt.UTC):%Y-%m-%d}, memory at start {process.memory_info().rss / 1e6:.0f} MB")
     numbers = iter(range(1000))
-    told("enroll: token, handshake, certificate", timed(20, lambda: server.enrolled(f"site-{next(numbers)}")))
+    reported("enroll: token, handshake, certificate", timed(20, lambda: server.enrolled(f"site-{next(numbers)}")))
     site = server.enrolled("bench")
     node_id, calls = server.node_id("bench"), server.as_site(site)
     activate = fleet_pb2.ActivateNodeRequest(public_key=flower_form(site.node_public), heartbeat_interval=30)
     calls.relayed(site.fleet_call("activate-node", activate.SerializeToString()))
-    told("status: one authorised call", timed(200, calls.status))
+    reported("status: one authorised call", timed(200, calls.status))
     running = running_server(ServerHome.open(server.folder))
     address = SuperLinkAddress(int(running.superlink.rpartition(":")[2]), Path(running.superlink_ca))
     with httpx.Client(base_url=address.url, verify=address.tls(), timeout=120) as direct:
@@ -113,8 +113,8 @@ def measure_calls(calls: Calls, direct: httpx.Client, site: SiteKeys, node_id: i
         assert direct_post(direct, site, "send-node-heartbeat", beat).status_code == 200
 
     for _ in range(2):
-        told("heartbeat straight to the SuperLink", timed(200, straight))
-        told("heartbeat through the relay", timed(200, relayed))
+        reported("heartbeat straight to the SuperLink", timed(200, straight))
+        reported("heartbeat through the relay", timed(200, relayed))
     before = cpu_seconds(process)
     time.sleep(10.0)
     idle = (cpu_seconds(process) - before) / 10.0

@@ -47,8 +47,8 @@ def measure(server: ServerProcess, scratch: Path) -> None:
         home, string = SiteHome(scratch / f"home-{number}"), server.token(f"clinic-{number}")
         joins.append(seconds(enrollment.join(home, string, SiteFile(corpus=corpus))))
         renewals.append(seconds(enrollment.renew(home)))
-    told("join: authority looked at, keys, certificate, written", joins)
-    told("renewal: key, certificate, written", renewals)
+    reported("join: authority looked at, keys, certificate, written", joins)
+    reported("renewal: key, certificate, written", renewals)
     start = time.perf_counter()
     site = SiteProcess.join(server, "clinic-x", scratch / "x", corpus)
     print(f"moretta site join, the whole command                 {time.perf_counter() - start:8.2f} s")
@@ -71,7 +71,7 @@ def seconds(work: object) -> float:
     return time.perf_counter() - start
 
 
-def told(name: str, found: list[float]) -> None:
+def reported(name: str, found: list[float]) -> None:
     print(f"{name:<52} median {statistics.median(found):6.3f} s   worst {max(found):6.3f} s")
 
 

@@ -21,14 +21,14 @@ from flwr.supercore.task_identity import TaskIdentity
 
 from moretta.client.settings import SiteSettings
 from moretta.client.training.code_training import round_of_code
-from moretta.server.grid.inquiry import Answer
+from moretta.server.grid.pending_request import SiteResponse
 from moretta.server.stages.code import federate_code
-from moretta.server.stages.context import Run, SiteRecord
+from moretta.server.stages.run_context import Run, RunSite
 from moretta.shared.audit import measure
-from moretta.shared.features.speaker_code import learn_speaker_code
+from moretta.shared.features.speaker_code import train_speaker_code
 from moretta.shared.messages import RESPONSES, read, wire
-from moretta.shared.models.public_arrays import measured_people
-from moretta.shared.study.plan import PlannedSite, SimulationPlan
+from moretta.shared.models.public_arrays import measured_speakers
+from moretta.shared.study.run_plan import PlannedSite, SimulationPlan
 from moretta.shared.study.schema import Study
 
 EACH = 2
@@ -104,11 +104,13 @@ class _Sites:
     def sites(self) -> list[str]:
         return sorted(self.settings)
 
-    def ask(self, call: str, content: Any, *, sites: Iterable[str], deadline_seconds: float | None) -> list[Answer]:
+    def ask(
+        self, call: str, content: Any, *, sites: Iterable[str], deadline_seconds: float | None
+    ) -> list[SiteResponse]:
         del call, deadline_seconds
-        return [self._answered(name, content(name)) for name in sorted(sites)]
+        return [self._responded(name, content(name)) for name in sorted(sites)]
 
-    def _answered(self, name: str, content: RecordDict) -> Answer:
+    def _responded(self, name: str, content: RecordDict) -> SiteResponse:
         number = int(wire.number_of(content, "server-round"))
         update = round_of_code(self.settings[name], self.study, wire.arrays_of(content), round_number=number)
         content = RecordDict(
@@ -118,19 +120,19 @@ class _Sites:
                 wire.CONFIG: wire.json_config(site=name, round=number),
             }
         )
-        return Answer(name, content, message=read(RESPONSES[wire.CODE], content))
+        return SiteResponse(name, content, message=read(RESPONSES[wire.CODE], content))
 
 
 def _taught(corpus: Path, teachers: list[int], unit: str, epsilon: float | None) -> tuple[speakers_table.Code, bool]:
     """The code, and whether it is another than public speech alone makes."""
     voice = {
-        "anonymizer": "speaker-normalised",
+        "anonymizer": "speaker-normalized",
         "code_training": "public" if epsilon is None else "federated",
         "code_unit": unit,
         "code_epsilon": epsilon or 0.0,
     }
     study = Study().with_changes(face__enabled=False, voice=voice)
-    public = learn_speaker_code(measured_people(study), size=5, codebook_size=64, seed=1).to_arrays()
+    public = train_speaker_code(measured_speakers(study), size=5, codebook_size=64, seed=1).to_arrays()
     if epsilon is None:
         return public, False
     with tempfile.TemporaryDirectory() as scratch:
@@ -156,7 +158,7 @@ def _taught(corpus: Path, teachers: list[int], unit: str, epsilon: float | None)
         )
         connection: Any = _Sites(study, settings)
         run = Run(folder=Path(scratch), plan=plan, connection=connection)
-        run.sites |= {name: SiteRecord() for name in settings}
+        run.sites |= {name: RunSite() for name in settings}
         run.public |= public
         federate_code(run, {})
     return run.public, not run.warnings

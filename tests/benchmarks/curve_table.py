@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from moretta.shared.audit.report import words
+from moretta.shared.audit.report import wording
 from moretta.shared.audit.report.sweep_rows import SweepReport, SweepRow
-from moretta.shared.audit.report.sweep_view import cell_words, epsilon_words
+from moretta.shared.audit.report.sweep_view import cell_text, epsilon_text
 
 HEAD = """| curve | | emotion UAR, federated model | ... best judge of releases | strongest top-1 | EER \
 | release: nominal | per clip | per speaker | model: nominal | per clip | per speaker |
@@ -19,13 +19,13 @@ def line(row: SweepRow) -> str:
     why = row.failed or row.note
     cells = [
         row.curve,
-        f"{cell_words(row)}{f' ({why})' if why else ''}",
+        f"{cell_text(row)}{f' ({why})' if why else ''}",
         _figure(row.uar, row.uar_low, row.uar_high),
-        _figure(row.judge_uar, row.judge_low, row.judge_high, row.judge),
+        _figure(row.evaluator_uar, row.evaluator_low, row.evaluator_high, row.evaluator),
         _figure(row.top1, row.top1_low, row.top1_high, row.top1_by),
         _figure(row.eer, row.eer_low, row.eer_high, row.eer_by),
-        *epsilon_words(row, "release"),
-        *epsilon_words(row, "model"),
+        *epsilon_text(row, "release"),
+        *epsilon_text(row, "model"),
     ]
     return "| " + " | ".join(cells) + " |"
 
@@ -45,7 +45,7 @@ def main() -> None:
     print(HEAD)
     for row in report.rows:
         print(line(row))
-    print(f"\n{words.seconds_words(report.seconds)}; {report.work}")
+    print(f"\n{wording.format_seconds(report.seconds)}; {report.work}")
 
 
 if __name__ == "__main__":

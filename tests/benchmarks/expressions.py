@@ -15,12 +15,12 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from moretta.shared.audit.pretrained.expression import NAMES, ExpressionJudge
-from moretta.shared.audit.pretrained.faces import FoundFace, cut_square
-from moretta.shared.audit.pretrained.nets.expression import CLASSES, SIDE
+from moretta.shared.audit.pretrained.expression_evaluator import NAMES, ExpressionEvaluator
+from moretta.shared.audit.pretrained.face_finder import FoundFace, cut_square
+from moretta.shared.audit.pretrained.nets.expression_net import CLASSES, SIDE
 from moretta.shared.audit.pretrained.sface import SFaceEncoder
 from moretta.shared.core.threads import limit_threads
-from moretta.shared.data.names import EMOTIONS, Emotion
+from moretta.shared.data.clip_names import EMOTIONS, Emotion
 from moretta.shared.models.head import make_identity, render_frame
 from moretta.shared.pretrained.cache import CACHE_VARIABLE
 
@@ -59,13 +59,13 @@ def render(first: int, people: int, each: int, supersample: int) -> list[Picture
     return pictures
 
 
-def read(judge: ExpressionJudge, face: FoundFace) -> NDArray[np.float32]:
+def read(evaluator: ExpressionEvaluator, face: FoundFace) -> NDArray[np.float32]:
     """Score of each of the network's seven classes."""
     import torch
 
     crop = cut_square(face.bgr, *face.square, SIDE)[None, :, :, ::-1].astype(np.float32)
     with torch.inference_mode():
-        return np.asarray(judge.net(torch.from_numpy(crop.transpose(0, 3, 1, 2).copy()))[0].numpy(), np.float32)
+        return np.asarray(evaluator.net(torch.from_numpy(crop.transpose(0, 3, 1, 2).copy()))[0].numpy(), np.float32)
 
 
 def report_expressions(pictures: list[Picture], scores: list[NDArray[np.float32]]) -> None:
@@ -117,12 +117,12 @@ def main() -> None:
     limit_threads()
     if options.cache:
         os.environ[CACHE_VARIABLE] = options.cache
-    judge = ExpressionJudge.load()
+    evaluator = ExpressionEvaluator.load()
     start = time.process_time()
     pictures = render(options.first, options.people, options.each, options.supersample)
     took = 1000 * (time.process_time() - start) / len(pictures)
-    found = [judge.finder.find(picture.frame) for picture in pictures]
-    seen = [(picture, read(judge, face)) for picture, face in zip(pictures, found, strict=True) if face is not None]
+    found = [evaluator.finder.find(picture.frame) for picture in pictures]
+    seen = [(picture, read(evaluator, face)) for picture, face in zip(pictures, found, strict=True) if face is not None]
     print(f"{len(pictures)} pictures of {options.people} people from seed {options.first}; {took:.1f} ms of CPU each")
     print(f"YuNet: {len(seen) / len(pictures):.3f} detected")
     report_expressions([picture for picture, _ in seen], [scores for _, scores in seen])

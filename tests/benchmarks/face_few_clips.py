@@ -105,7 +105,7 @@ def measured(corpus: Corpus, rows: Floats, draw: int) -> tuple[float, float, flo
     for fold in range(4):
         held = np.unique(who)[fold::4]
         others, own = ~np.isin(corpus.people, held), np.isin(who, held)
-        predicted[own] = judge().fit(everything[others], corpus.emotions[others]).predict(x[own])
+        predicted[own] = evaluator().fit(everything[others], corpus.emotions[others]).predict(x[own])
     return uar(what, predicted), verification(means, who), verification(centred, who)
 
 
@@ -116,7 +116,7 @@ def one_emotion(corpus: Corpus) -> float:
     right: dict[str, list[float]] = {}
     for number, person in enumerate(np.unique(people)):
         others = people != person
-        judging = judge().fit(everything[others], emotions[others])
+        judging = evaluator().fit(everything[others], emotions[others])
         for emotion in np.unique(emotions):
             rows = np.flatnonzero((people == person) & (emotions == emotion))
             own = values(corpus, rows, number)
@@ -124,7 +124,7 @@ def one_emotion(corpus: Corpus) -> float:
     return float(np.mean([np.mean(r) for r in right.values()]))
 
 
-def judge() -> Any:
+def evaluator() -> Any:
     """Of emotion."""
     return make_pipeline(StandardScaler(), LogisticRegression(C=0.03, max_iter=500))
 

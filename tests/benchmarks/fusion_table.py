@@ -17,12 +17,12 @@ from typing import Any
 
 import numpy as np
 
-from moretta.client.accounting.adopt import adopt_release
+from moretta.client.accounting.take_over_release import take_over_release
 from moretta.client.settings import simulated_site
 from moretta.deploy.runtime.local import connect_locally
 from moretta.deploy.simulate import plan_simulation
 from moretta.server.stages import SITE_STAGES
-from moretta.server.stages.context import Run, run_stages
+from moretta.server.stages.run_context import Run, run_stages
 from moretta.server.stages.state import load_progress, save_progress
 from moretta.shared.audit.metrics import confusion
 from moretta.shared.core.threads import limit_threads
@@ -32,8 +32,8 @@ from moretta.shared.models.reliability import expected_calibration_error
 from moretta.shared.study.schema import Study, parse_study
 
 RELEASES: dict[str, dict[str, Any]] = {
-    "speaker-normalised, expression-track": {
-        "voice": {"anonymizer": "speaker-normalised"},
+    "speaker-normalized, expression-track": {
+        "voice": {"anonymizer": "speaker-normalized"},
         "face": {"anonymizer": "expression-track"},
     },
     "original, autoencoder": {"voice": {"preset": "original"}},
@@ -54,16 +54,16 @@ def main() -> None:
     parser.add_argument("corpus", type=Path)
     parser.add_argument("work", type=Path)
     parser.add_argument("--only", choices=[*RELEASES], help="one of the two releases")
-    asked = parser.parse_args()
+    requested = parser.parse_args()
     limit_threads(1)
     remember_features("face", "gradients")
     started = time.monotonic()
     print(f"{HEAD}\n|{'---|' * 11}")
-    for name in [asked.only] if asked.only else RELEASES:
-        made = released(asked.corpus, asked.work / name.replace(", ", "-"), RELEASES[name])
+    for name in [requested.only] if requested.only else RELEASES:
+        made = released(requested.corpus, requested.work / name.replace(", ", "-"), RELEASES[name])
         for private in (False, True):
             for words, changes in STUDIES.items():
-                cells = figures(made, asked.work / "training", privacy__dp_sgd=private, **changes)
+                cells = figures(made, requested.work / "training", privacy__dp_sgd=private, **changes)
                 print(f"| {name} | {'epsilon 8' if private else 'none'} | {words} | {' | '.join(cells)} |", flush=True)
     print(f"\n{time.monotonic() - started:.0f} s")
 
@@ -126,7 +126,7 @@ def trained(made: Run, folder: Path, study: Study) -> Run:
     plan = made.plan.model_copy(update={"study": study})
     plan.save(folder)
     for number in range(SITES):
-        adopt_release(simulated_site(made.folder, number), made.study, simulated_site(folder, number), study)
+        take_over_release(simulated_site(made.folder, number), made.study, simulated_site(folder, number), study)
     run = Run(folder=folder, plan=plan, public=made.public, done=["codebook"])
     connect_locally(run, SITES)
     run_stages(run, SITE_STAGES)

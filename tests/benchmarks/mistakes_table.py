@@ -1,6 +1,7 @@
-"""What `emotion-words` takes from those who pool words: `mistakes_table.py CORPUS [--speakers FIRST LAST] [--draws N]`.
+"""What `emotion-label-rr` takes from those who pool words: `mistakes_table.py CORPUS [--speakers FIRST LAST] [--draws
+N]`.
 
-The words of one site, released twice: as a clip sounds, which is what version 1 of `emotion-words` released, and as
+The words of one site, released twice: as a clip sounds, which is what version 1 of `emotion-label-rr` released, and as
 they are released now, with mistakes hidden and a ceiling on how often people are told right. Each is answered at random
 by several draws and attacked, semi-informed, by those who learn from words and pool many of one person's. Figures are
 means over draws, of the strongest attacker of each draw, and in brackets the lowest and the highest draw. `sex` is told
@@ -20,14 +21,14 @@ from typing import Any
 import numpy as np
 from speakers_table import Sound, clip_set, described_as, sound_of
 
-from moretta.client.anonymizers.emotion_words import EmotionWordsVoice
-from moretta.client.anonymizers.registry import get_anonymizer
+from moretta.client.anonymizers.anonymizer_registry import get_anonymizer
+from moretta.client.anonymizers.emotion_label_rr import EmotionLabelVoice
 from moretta.shared.audit import measure
-from moretta.shared.audit.beyond.attributes import infer_attribute
-from moretta.shared.audit.run import run_audit
-from moretta.shared.audit.utility import judge_emotion
+from moretta.shared.audit.inference.attributes import infer_attribute
+from moretta.shared.audit.modality_audit import run_audit
+from moretta.shared.audit.utility import evaluate_utility
+from moretta.shared.data.clip_names import EMOTIONS
 from moretta.shared.data.clips import Clip
-from moretta.shared.data.names import EMOTIONS
 from moretta.shared.data.reader import read_corpus
 from moretta.shared.models.public_arrays import public_arrays
 from moretta.shared.privacy.noise import SeededNoise
@@ -66,19 +67,19 @@ def main() -> None:
             print(f"<!-- {time.perf_counter() - start:.0f} s -->", flush=True)
 
 
-def taught(epsilon: float, sound: Sound) -> EmotionWordsVoice:
+def taught(epsilon: float, sound: Sound) -> EmotionLabelVoice:
     """The words of a site that has all these clips."""
     study = Study().with_changes(
-        voice={"anonymizer": "emotion-words", "word_epsilon": epsilon}, face={"enabled": False}
+        voice={"anonymizer": "emotion-label-rr", "label_epsilon": epsilon}, face={"enabled": False}
     )
-    made = get_anonymizer("voice", "emotion-words").from_study(study, public_arrays(study))
-    assert isinstance(made, EmotionWordsVoice)
+    made = get_anonymizer("voice", "emotion-label-rr").from_study(study, public_arrays(study))
+    assert isinstance(made, EmotionLabelVoice)
     made.fit([(str(clip.speaker), samples) for clip, samples in sound.items()], SeededNoise(0, "fit"))
-    made.learn_emotions((str(clip.speaker), samples, clip.label.class_index) for clip, samples in sound.items())
+    made.train_on_emotions((str(clip.speaker), samples, clip.label.class_index) for clip, samples in sound.items())
     return made
 
 
-def as_released(made: EmotionWordsVoice, epsilon: float, sound: Sound, draw: int) -> Words:
+def as_released(made: EmotionLabelVoice, epsilon: float, sound: Sound, draw: int) -> Words:
     """By the anonymizer itself."""
     del epsilon
     noise = [SeededNoise(draw, str(clip.name)) for clip in sound]
@@ -86,15 +87,15 @@ def as_released(made: EmotionWordsVoice, epsilon: float, sound: Sound, draw: int
     return {clip: word for clip, word in zip(sound, out, strict=True) if isinstance(word, np.ndarray)}
 
 
-def as_heard(made: EmotionWordsVoice, epsilon: float, sound: Sound, draw: int) -> Words:
+def as_heard(made: EmotionLabelVoice, epsilon: float, sound: Sound, draw: int) -> Words:
     """What the site's model says, answered at random."""
     response = RandomizedResponse(choices=len(EMOTIONS), token_epsilon=epsilon, unit="clip")
 
     def word(clip: Clip) -> np.ndarray:
         speaker = str(clip.speaker)
-        heard = made._words_of(speaker)(made._places(speaker, sound[clip]))
-        answered = response.answer(heard, SeededNoise(draw, str(clip.name)))
-        return np.eye(len(EMOTIONS), dtype=np.float32)[answered[0]]
+        heard = made._labeler_of(speaker)(made._places(speaker, sound[clip]))
+        responded = response.response(heard, SeededNoise(draw, str(clip.name)))
+        return np.eye(len(EMOTIONS), dtype=np.float32)[responded[0]]
 
     return {clip: word(clip) for clip in as_released(made, epsilon, sound, draw)}
 
@@ -103,14 +104,14 @@ def figures(words: Words, sex: dict[int, Any]) -> dict[str, float]:
     """Of one draw."""
     clips = clip_set([described_as(clip) for clip in words], list(words.values()), "code")
     rows = run_audit(None, clips, attackers=ATTACKERS, seed=0, bootstrap=0, workers=1)
-    whole = [r for r in rows if r.scenario == "semi-informed" and r.subset == "all" and not r.void]
+    whole = [r for r in rows if r.scenario == "semi-informed" and r.subset == "all" and not r.invalid]
 
     def best(metric: str, pooled: int) -> float:
         found = [float(r.value or 0) for r in whole if (r.metric, r.pooled) == (metric, pooled)]
         return (min if metric == "eer" else max)(found, default=float("nan"))
 
     with tempfile.TemporaryDirectory() as scratch:
-        judged = judge_emotion(None, clips, seed=0, draws=0, workers=1, scratch=Path(scratch))
+        judged = evaluate_utility(None, clips, seed=0, draws=0, workers=1, scratch=Path(scratch))
     label = np.array([clip.label.class_index for clip in words])
     word = np.stack(list(words.values()))
     right = np.mean([np.mean(word[label == e].argmax(axis=1) == e) for e in np.unique(label)])

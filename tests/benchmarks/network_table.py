@@ -38,8 +38,8 @@ rounds = {rounds}
 [audit]
 attackers = ["voice-logistic", "voice-forest", "voice-cnn", "voice-wccn", "campplus", "ge2e"]
 bootstrap = 100
-beyond = false
-emotion = false
+inference = false
+utility = false
 """
 KINDS = ("flower-superlink", "flwr-serverapp", "flwr-clientapp", "flower-supernode", "server up", "site run")
 SITES = ("clinic-a", "clinic-b", "clinic-c")
@@ -115,7 +115,7 @@ def enroll(network: Network, corpus: Path, number: int) -> None:
     timed(f"{name}: moretta site run until online", start)
 
 
-def told(name: str, out: Path) -> None:
+def reported(name: str, out: Path) -> None:
     """Stages and rounds of a run, from its report."""
     report: dict[str, Any] = json.loads((out / "report.json").read_text(encoding="utf-8"))
     rounds = [row["seconds"] for row in report["run"]["rounds"]]
@@ -145,7 +145,7 @@ def deployed(network: Network, corpus: Path, study: str) -> None:
         print(
             f"{site['name']}: {site['calls']} calls, {site['bytes_from']} bytes to the server, {site['bytes_to']} back"
         )
-    told("network", run.out)
+    reported("network", run.out)
 
 
 def main() -> None:
@@ -170,7 +170,7 @@ def main() -> None:
     command = [MORETTA, "simulate", "--corpus", arguments.corpus, *words]
     subprocess.run(command, env=network.environment, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     timed("moretta simulate", start)
-    told("simulation", arguments.out / "simulated")
+    reported("simulation", arguments.out / "simulated")
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
-"""What `speaker-normalised` keeps and leaks: `speakers_table.py CORPUS [--only TABLES] [--noise SIZES]`.
+"""What `speaker-normalized` keeps and leaks: `speakers_table.py CORPUS [--only TABLES] [--noise SIZES]`.
 
 Every line is one release of a corpus of real voices, attacked semi-informed by every adaptive attacker that is not a
 network (networks are in the lines of audit_table.py), and judged by every judge. `other half` means that the code was
 learnt on the recordings of half of the people, and only the others are released; both halves take their turn, and the
-line is their mean. `apart` means that the clips an attacker enrols and those it attacks were normalised by themselves,
+line is their mean. `apart` means that the clips an attacker enrols and those it attacks were normalized by themselves,
 as by two sites. The form `mfcc` is unprotected speech. No speaker has 30 trial clips in a corpus of 44 each, so 20 are
 pooled at most.
 """
@@ -21,19 +21,19 @@ from typing import Any
 
 import numpy as np
 
-from moretta.client.anonymizers.registry import get_anonymizer
+from moretta.client.anonymizers.anonymizer_registry import get_anonymizer
 from moretta.shared.audit import measure
 from moretta.shared.audit.attackers import attacker_names
 from moretta.shared.audit.clipset import ClipSet
-from moretta.shared.audit.run import run_audit
-from moretta.shared.audit.trials import make_plan
-from moretta.shared.audit.utility import judge_emotion
+from moretta.shared.audit.modality_audit import run_audit
+from moretta.shared.audit.trial_plan import make_plan
+from moretta.shared.audit.utility import evaluate_utility
 from moretta.shared.data.clips import Clip
 from moretta.shared.data.media import read_audio
 from moretta.shared.data.reader import read_corpus
 from moretta.shared.features.encoder_options import EncoderOptions
 from moretta.shared.features.mfcc import mfcc_batch
-from moretta.shared.features.public_people import Recording, synthetic_people
+from moretta.shared.features.public_speakers import Recording, synthetic_speakers
 from moretta.shared.features.speaker_code import make_speaker_code
 from moretta.shared.privacy.noise import SeededNoise
 from moretta.shared.release import PseudonymKey, ReleasedClip
@@ -122,7 +122,7 @@ def parts(line: Line, sound: Sound) -> Iterator[tuple[Iterable[Recording], Sound
 
 @cache
 def _synthetic() -> tuple[Recording, ...]:
-    return tuple(synthetic_people(1))
+    return tuple(synthetic_speakers(1))
 
 
 Code = dict[str, np.ndarray]
@@ -133,13 +133,13 @@ def code_of(line: Line, public: Iterable[Recording]) -> Code:
     if line.form == "mfcc":
         return {}
     steps, network = line.form != "code", EncoderOptions.of(_study(line).voice)
-    made = make_speaker_code(public, size=line.size, codebook_size=64, in_steps=steps, seed=1, network=network)
+    made = make_speaker_code(public, size=line.size, codebook_size=64, in_windows=steps, seed=1, network=network)
     return made.to_arrays()
 
 
 def _study(line: Line) -> Study:
     section = {
-        "anonymizer": "speaker-normalised",
+        "anonymizer": "speaker-normalized",
         "form": line.form,
         "code_size": line.size,
         "code_noise": line.noise,
@@ -159,7 +159,7 @@ def release(line: Line, code: Code, sound: Sound, chosen: Sequence[Clip], seed: 
     sides = [set(plan.enrol), set(plan.trial)] if line.apart else [{c.clip for c in described.values()}]
     arrays: dict[Clip, np.ndarray] = {}
     for number, side in enumerate(sides):
-        anonymizer = get_anonymizer("voice", "speaker-normalised").from_study(study, code)
+        anonymizer = get_anonymizer("voice", "speaker-normalized").from_study(study, code)
         mine = [clip for clip in chosen if described[clip].clip in side]
         anonymizer.fit([(str(clip.speaker), sound[clip]) for clip in mine], SeededNoise(seed, "fit", number))
         noise = [SeededNoise(seed, str(clip.name)) for clip in mine]
@@ -177,7 +177,7 @@ def measured(clips: ClipSet) -> dict[str, Any]:
     rows = run_audit(None, clips, attackers=ATTACKERS, seed=0, bootstrap=0, workers=1)
     sound_rows = [r for r in rows if r.scenario == "semi-informed" and r.subset == "all" and r.value is not None]
     with tempfile.TemporaryDirectory() as scratch:
-        judged = judge_emotion(None, clips, seed=0, draws=0, workers=1, scratch=Path(scratch))
+        judged = evaluate_utility(None, clips, seed=0, draws=0, workers=1, scratch=Path(scratch))
 
     def best(metric: str, pooled: int = 1, attackers: tuple[str, ...] = ATTACKERS) -> float:
         found = [r.value for r in sound_rows if (r.metric, r.pooled) == (metric, pooled) and r.attacker in attackers]

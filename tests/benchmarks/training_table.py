@@ -24,16 +24,16 @@ def secure_table() -> None:
     import test_secure_aggregation as secure
     from flwr.supercore.task_identity import TaskIdentity
 
-    from moretta.client.secure_aggregation import messages as secure_answers
-    from moretta.client.training.updates import Update
+    from moretta.client.secure_aggregation import secure_responses as secure_answers
+    from moretta.client.training.update_store import StoredResponse
 
     for name in ("_run_id", "_node_id", "_task_id"):
         setattr(TaskIdentity, name, 1)
     print("| sites | values | a site: keys | shares | masks | unmasking | the server | bytes that a site tells |")
     print("|---|---|---|---|---|---|---|---|")
     for sites, values in ((3, 474), (8, 474), (32, 474), (4, 500_000)):
-        answer = Update({"2.weight": np.random.default_rng(1).integers(0, 1000, values).astype(np.int32)}, {})
-        secure_answers.round_of_training = lambda *_, given=answer, **__: given
+        response = StoredResponse({"2.weight": np.random.default_rng(1).integers(0, 1000, values).astype(np.int32)}, {})
+        secure_answers.round_of_training = lambda *_, given=response, **__: given
         with tempfile.TemporaryDirectory() as folder:
             network = secure.Network(Path(folder), secure.secure_study(), [f"site-{n:03d}" for n in range(sites)])
             spent = _timed(network)
@@ -42,22 +42,22 @@ def secure_table() -> None:
             start = time.perf_counter()
             strategy.round(1, {"2.weight": np.zeros(values, np.float32)})
             server = time.perf_counter() - start - sum(spent.values())
-            told = sum(len(secure._everything(content)) for content in network.heard) // sites
+            reported = sum(len(secure._everything(content)) for content in network.heard) // sites
         each = " | ".join(f"{1000 * seconds / sites:.0f} ms" for seconds in spent.values())
-        print(f"| {sites} | {values:,} | {each} | {1000 * server:.0f} ms | {told:,} |", flush=True)
+        print(f"| {sites} | {values:,} | {each} | {1000 * server:.0f} ms | {reported:,} |", flush=True)
 
 
 def _timed(network: Any) -> dict[str, float]:
     spent: dict[str, float] = {}
-    answered = network.answered
+    responded = network.responded
 
     def timed(call: str, content: Any, name: str) -> Any:
         start = time.perf_counter()
-        answer = answered(call, content, name)
+        response = responded(call, content, name)
         spent[call] = spent.get(call, 0.0) + time.perf_counter() - start
-        return answer
+        return response
 
-    network.answered = timed
+    network.responded = timed
     return spent
 
 

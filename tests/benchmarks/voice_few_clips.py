@@ -1,6 +1,6 @@
 """Voice told relative to a speaker with few clips, or in one emotion: `voice_few_clips.py CORPUS [--only] [--noise]`.
 
-Every line is a corpus in which people have so many clips, released by `speaker-normalised` as it is by default, with a
+Every line is a corpus in which people have so many clips, released by `speaker-normalized` as it is by default, with a
 code learnt on the other half of the people: both halves take their turn, and clips are drawn several times. Attacked is
 semi-informed, by every adaptive attacker that is not a network. The strongest is who does best over all draws and both
 halves, because with two clips each there are six trials a draw, and the best of thirteen would be lucky; an attacker
@@ -23,13 +23,13 @@ from speakers_table import ATTACKERS, KEY, Line, Sound, code_of, parts, release,
 
 from moretta.shared.audit.clipset import ClipSet
 from moretta.shared.audit.metrics.confusion import confusion_by_speaker, uar
-from moretta.shared.audit.run import run_audit
-from moretta.shared.audit.utility import Judge, get_judge, judge_names
+from moretta.shared.audit.modality_audit import run_audit
+from moretta.shared.audit.utility import UtilityEvaluator, evaluator_names, get_evaluator
+from moretta.shared.data.clip_names import EMOTIONS
 from moretta.shared.data.clips import Clip
-from moretta.shared.data.names import EMOTIONS
 
 ALL = 44
-JUDGES = [name for name in judge_names("voice") if get_judge(name).missing() is None]
+EVALUATORS = [name for name in evaluator_names("voice") if get_evaluator(name).missing() is None]
 HEAD = """| noise | clips of each person | whose figures | emotion UAR, judge of the same corpus | ... of whole ones \
 | strongest top-1 | EER |
 |---|---|---|---|---|---|---|"""
@@ -134,27 +134,27 @@ def _attack(found: Found, clips: ClipSet, groups: dict[str, str]) -> None:
             found.rates[group, row.metric, row.attacker].append(row.value)
 
 
-Judges = dict[tuple[str, str], Judge]
+Evaluators = dict[tuple[str, str], UtilityEvaluator]
 """By name and by the speaker whose clips they have not seen."""
 
 
-def _learned(clips: ClipSet) -> Judges:
-    made: Judges = {}
-    for name in JUDGES:
-        vectors, emotions = get_judge(name)().vectors(clips), _emotions(clips)
+def _learned(clips: ClipSet) -> Evaluators:
+    made: Evaluators = {}
+    for name in EVALUATORS:
+        vectors, emotions = get_evaluator(name)().vectors(clips), _emotions(clips)
         for speaker in clips.speakers:
             others = _rows(clips, speaker, same=False)
-            made[name, speaker] = get_judge(name)()
+            made[name, speaker] = get_evaluator(name)()
             made[name, speaker].fit(vectors[others], emotions[others], seed=0)
     return made
 
 
-def _judge(found: Found, clips: ClipSet, learned: dict[str, Judges], groups: dict[str, str]) -> None:
-    vectors = {name: get_judge(name)().vectors(clips) for name in JUDGES}
-    for kind, judges in learned.items():
-        for (name, speaker), judge in judges.items():
+def _judge(found: Found, clips: ClipSet, learned: dict[str, Evaluators], groups: dict[str, str]) -> None:
+    vectors = {name: get_evaluator(name)().vectors(clips) for name in EVALUATORS}
+    for kind, evaluators in learned.items():
+        for (name, speaker), evaluator in evaluators.items():
             mine = _rows(clips, speaker, same=True)
-            said, truth = judge.scores(vectors[name][mine]).argmax(1), _emotions(clips)[mine]
+            said, truth = evaluator.scores(vectors[name][mine]).argmax(1), _emotions(clips)[mine]
             counts = confusion_by_speaker(truth, said, [0] * len(mine), classes=len(EMOTIONS))[0]
             for group in {"everybody", groups[speaker]}:
                 found.counts[group, kind, name] += counts
@@ -170,9 +170,9 @@ def _emotions(clips: ClipSet) -> np.ndarray:
 
 def _row(line: Line, corpus: str, group: str, found: Found) -> str:
     values = [found.emotion(group, "same"), found.emotion(group, "whole"), found.strongest(group, "top1")]
-    told = [f"{value:.2f}" for value in values]
-    told.append(f"{found.strongest(group, 'eer'):.2f}" if group == "everybody" else "-")
-    return f"| {line.noise:g} | {corpus} | {group} | " + " | ".join(told) + " |"
+    reported = [f"{value:.2f}" for value in values]
+    reported.append(f"{found.strongest(group, 'eer'):.2f}" if group == "everybody" else "-")
+    return f"| {line.noise:g} | {corpus} | {group} | " + " | ".join(reported) + " |"
 
 
 if __name__ == "__main__":

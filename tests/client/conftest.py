@@ -10,7 +10,7 @@ import pytest
 
 from moretta.client.settings import SiteSettings, simulated_site
 from moretta.shared.features.public_voice import PublicVoice
-from moretta.shared.study.plan import PlannedSite, SimulationPlan
+from moretta.shared.study.run_plan import PlannedSite, SimulationPlan
 from moretta.shared.study.schema import Study, parse_study
 
 sys.path.insert(0, str(Path(__file__).parent))

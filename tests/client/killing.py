@@ -55,14 +55,14 @@ def run_and_kill(action: Action, *, at: int, half: bool) -> Killed:
         half: the kill comes after it instead, or where bytes are written, after half of them.
     """
     read_end, write_end = os.pipe()
-    told = os.fdopen(write_end, "wb", buffering=0)
+    reported = os.fdopen(write_end, "wb", buffering=0)
 
     def doomed() -> None:
         _kill_at(at, half=half)
-        action(lambda: told.write(b"."))
+        action(lambda: reported.write(b"."))
 
     child = forked(doomed)
-    told.close()
+    reported.close()
     with os.fdopen(read_end, "rb") as pipe:
         done = len(pipe.read())
     _, status = os.waitpid(child, 0)

@@ -15,7 +15,7 @@ from moretta.shared.core.exit_codes import ExitCode
 from moretta.shared.core.versions import code_digest
 from moretta.shared.messages import wire
 from moretta.shared.release import open_release
-from moretta.shared.study.plan import SimulationPlan
+from moretta.shared.study.run_plan import SimulationPlan
 from moretta.shared.study.schema import Study
 
 
@@ -30,7 +30,7 @@ def call(folder: Path | None, kind: str, content: RecordDict | None = None, *, p
     return reply.content
 
 
-def asked(study: Study, arrays: dict[str, Any] | None = None, **values: Any) -> RecordDict:
+def requested(study: Study, arrays: dict[str, Any] | None = None, **values: Any) -> RecordDict:
     content = RecordDict({wire.CONFIG: wire.study_config(study, **values)})
     if arrays is not None:
         content[wire.ARRAYS] = wire.arrays_to_record(arrays)
@@ -38,11 +38,11 @@ def asked(study: Study, arrays: dict[str, Any] | None = None, **values: Any) -> 
 
 
 def released(simulated: Any, partition: int = 0) -> RecordDict:
-    return call(simulated.folder, wire.RELEASE, asked(simulated.study, simulated.public), partition=partition)
+    return call(simulated.folder, wire.RELEASE, requested(simulated.study, simulated.public), partition=partition)
 
 
 def trained(simulated: Any, weights: dict[str, Any], number: int) -> RecordDict:
-    content = asked(simulated.study, weights)
+    content = requested(simulated.study, weights)
     content[wire.CONFIG]["server-round"] = number  # type: ignore[index]
     return call(simulated.folder, wire.TRAIN["voice"], content)
 
@@ -74,7 +74,7 @@ def test_a_release_is_fetched_chunk_by_chunk_and_arrives_whole(
         data = b""
         while len(data) < size:
             asked_for = [(name, len(data), 4_000), (name, len(data) + 4_000, 6_000)]
-            part = call(simulated.folder, wire.FETCH, asked(simulated.study, parts=asked_for))
+            part = call(simulated.folder, wire.FETCH, requested(simulated.study, parts=asked_for))
             chunk = wire.from_config(part, "chunk")
             assert hashlib.sha256(chunk).hexdigest() == wire.from_config(part, "sha256")
             data += chunk
@@ -90,7 +90,7 @@ def test_a_release_is_fetched_chunk_by_chunk_and_arrives_whole(
 )
 def test_nothing_but_files_of_the_release_is_handed_out(simulated: Any, name: Any) -> None:
     released(simulated)
-    answer = call(simulated.folder, wire.FETCH, asked(simulated.study, parts=[(name, 0, 10)]))
+    answer = call(simulated.folder, wire.FETCH, requested(simulated.study, parts=[(name, 0, 10)]))
     assert "chunk" not in answer[wire.CONFIG]
     assert "a message that is no PartsWanted: parts.0.0" in wire.from_config(answer, "failure")
 
@@ -108,10 +108,10 @@ def test_nothing_but_files_of_the_release_is_handed_out(simulated: Any, name: An
 )
 def test_a_request_for_parts_that_make_no_sense_or_are_too_many_is_refused(simulated: Any, parts: Any) -> None:
     released(simulated)
-    answer = call(simulated.folder, wire.FETCH, asked(simulated.study, parts=parts))
+    answer = call(simulated.folder, wire.FETCH, requested(simulated.study, parts=parts))
     assert "chunk" not in answer[wire.CONFIG]
-    told = wire.from_config(answer, "failure")
-    assert told == "ReleaseError" or "a message that is no PartsWanted: parts" in told
+    reported = wire.from_config(answer, "failure")
+    assert reported == "ReleaseError" or "a message that is no PartsWanted: parts" in reported
 
 
 def test_files_of_an_unfinished_release_are_not_handed_out(simulated: Any) -> None:
@@ -119,7 +119,7 @@ def test_files_of_an_unfinished_release_are_not_handed_out(simulated: Any) -> No
     released(simulated)
     folder = simulated.site().releases / simulated.study.digest()[:16]
     (folder / "statement.json").unlink()
-    answer = call(simulated.folder, wire.FETCH, asked(simulated.study, parts=[("voice-00000.safetensors", 0, 10)]))
+    answer = call(simulated.folder, wire.FETCH, requested(simulated.study, parts=[("voice-00000.safetensors", 0, 10)]))
     assert "chunk" not in answer[wire.CONFIG]
     assert wire.from_config(answer, "failure") == "ReleaseError"
 
@@ -153,7 +153,7 @@ def test_a_site_whose_speakers_are_all_held_out_refuses_to_train(simulated: Any)
 
 def test_evaluation_answers_with_counts_of_held_out_pseudonyms(simulated: Any) -> None:
     released(simulated)
-    content = asked(simulated.study)
+    content = requested(simulated.study)
     content[f"{wire.ARRAYS}-voice"] = wire.arrays_to_record(WEIGHTS)
     counts = wire.from_config(call(simulated.folder, wire.EVALUATE, content), "counts")
     assert set(counts) == {"voice", "voice/3"}
@@ -173,7 +173,7 @@ FAILURES = [
 def test_a_failure_tells_its_kind_and_nothing_else_and_the_log_has_the_rest(
     simulated: Any, kind: str, failure: str
 ) -> None:
-    content = asked(simulated.study, {} if kind != wire.FETCH else None)
+    content = requested(simulated.study, {} if kind != wire.FETCH else None)
     config: Any = content[wire.CONFIG]
     if kind == wire.FETCH:
         config["parts"] = '[["voice-00000.safetensors", 0, 10]]'
@@ -192,16 +192,16 @@ def test_a_missing_corpus_is_told_without_its_path(simulated: Any, tiny_corpus: 
     tiny_corpus.rename(tiny_corpus.with_name("gone"))
     answer = released(simulated)
     assert wire.from_config(answer, "failure") == "CorpusError"
-    told = repr(dict(answer[wire.CONFIG]))
-    assert str(tiny_corpus) not in told
-    assert "/" not in told
+    reported = repr(dict(answer[wire.CONFIG]))
+    assert str(tiny_corpus) not in reported
+    assert "/" not in reported
 
 
 @pytest.mark.parametrize("content", [RecordDict(), RecordDict({wire.CONFIG: wire.json_config(study={"sites": 0})})])
 def test_a_message_that_makes_no_sense_is_answered_too(simulated: Any, content: RecordDict) -> None:
     for kind in (wire.RELEASE, wire.FETCH, *wire.TRAIN.values(), wire.EVALUATE):
-        told = wire.from_config(call(simulated.folder, kind, content), "failure")
-        assert told == "StudyError" or told.startswith("a message that is no ")
+        reported = wire.from_config(call(simulated.folder, kind, content), "failure")
+        assert reported == "StudyError" or reported.startswith("a message that is no ")
 
 
 def test_a_site_that_is_not_configured_refuses(simulated: Any) -> None:

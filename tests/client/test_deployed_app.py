@@ -49,8 +49,8 @@ class Site:
         metadata = Metadata(1, "m", 0, 5, "", "", 1e9, 1e9, kind)
         node = {"site-home": str(self.home.root), "partition-id": 0}
         context = Context(1, 5, node, RecordDict(), run_config)
-        asked = content or RecordDict({wire.CONFIG: wire.json_config(version=1)})
-        reply = app(Message(asked, metadata=metadata), context)
+        request_digest = content or RecordDict({wire.CONFIG: wire.json_config(version=1)})
+        reply = app(Message(request_digest, metadata=metadata), context)
         self.sent += b"".join(part.deflate() for part in get_all_nested_objects(reply).values())
         return reply.content
 
@@ -71,9 +71,9 @@ class Site:
     def everything(self) -> None:
         """All that a server can ask for."""
         self.call(wire.HELLO)
-        answer = self.release()
-        if "files" in answer[wire.CONFIG]:
-            for name, size in wire.from_config(answer, "files").items():
+        response = self.release()
+        if "files" in response[wire.CONFIG]:
+            for name, size in wire.from_config(response, "files").items():
                 self.ask(wire.FETCH, parts=[[name, 0, size]])
         self.ask(wire.FETCH, parts=[["voice-00000.safetensors", 0, 9]])
         self.train(1)
@@ -88,22 +88,22 @@ def site(tmp_path: Path, tiny_corpus: Path, simulated: Any) -> Site:
     return Site(enrolled(tmp_path / "site", tiny_corpus, held_out=(1001,)), study, simulated.public)
 
 
-def failure(answer: RecordDict) -> str:
-    assert set(answer) == {wire.CONFIG}
-    assert set(answer[wire.CONFIG]) == {"site", "failure", "code"}
-    return str(wire.from_config(answer, "failure"))
+def failure(response: RecordDict) -> str:
+    assert set(response) == {wire.CONFIG}
+    assert set(response[wire.CONFIG]) == {"site", "failure", "code"}
+    return str(wire.from_config(response, "failure"))
 
 
 def test_an_enrolled_site_answers_as_itself_whatever_the_server_says(site: Site, simulated: Any) -> None:
-    answer = site.call(wire.HELLO, **{"run-dir": str(simulated.folder)})
-    assert wire.from_config(answer, "site") == "clinic-a"  # not site-00, which has no policy
+    response = site.call(wire.HELLO, **{"run-dir": str(simulated.folder)})
+    assert wire.from_config(response, "site") == "clinic-a"  # not site-00, which has no policy
 
 
 def test_a_release_tells_who_is_held_out_by_pseudonym(site: Site) -> None:
-    answer = site.release()
-    held_out = wire.from_config(answer, "held_out")
+    response = site.release()
+    held_out = wire.from_config(response, "held_out")
     assert len(held_out) == 1
-    assert wire.from_config(answer, "training") == {"voice": 36}
+    assert wire.from_config(response, "training") == {"voice": 36}
     content = RecordDict({wire.CONFIG: wire.study_config(site.study)})
     content[f"{wire.ARRAYS}-voice"] = wire.arrays_to_record(WEIGHTS)
     assert list(wire.from_config(site.call(wire.EVALUATE, content), "counts")["voice"]) == held_out
@@ -145,9 +145,9 @@ def test_seeded_noise_is_refused_unless_the_policy_allows_it(site: Site) -> None
 )
 def test_a_refusal_names_its_rule_and_leaves_no_trace_of_a_loss(site: Site, rule: str, text: str) -> None:
     site.home.policy_file.write_text(text + "\n", encoding="utf-8")
-    answer = site.release()
-    assert failure(answer) == f"refused by the rule {rule} of the site's policy"
-    assert wire.from_config(answer, "code") == int(ExitCode.REFUSED)
+    response = site.release()
+    assert failure(response) == f"refused by the rule {rule} of the site's policy"
+    assert wire.from_config(response, "code") == int(ExitCode.REFUSED)
     assert not site.home.root.joinpath("ledger.jsonl").exists()
     assert not list(site.home.root.rglob("statement.json"))
     assert f"the rule {rule} of the policy refuses" in (site.home.root / "site.log").read_text("utf-8")
@@ -165,8 +165,8 @@ def test_what_can_be_refused_beforehand_is_refused_before_a_clip_is_read(
 def test_a_policy_that_was_tightened_holds_for_what_was_released_before(site: Site) -> None:
     site.release()
     site.home.policy_file.write_text("without_guarantee = []\n", encoding="utf-8")
-    asked = site.ask(wire.FETCH, parts=[["clips.jsonl", 0, 9]])
-    assert failure(asked) == "refused by the rule max_release_epsilon of the site's policy"
+    request_digest = site.ask(wire.FETCH, parts=[["clips.jsonl", 0, 9]])
+    assert failure(request_digest) == "refused by the rule max_release_epsilon of the site's policy"
 
 
 @pytest.mark.parametrize("text", [None, "min_clip = 1\n", "not toml"])
@@ -247,7 +247,7 @@ def test_a_loss_for_others_than_were_paid_for_is_paid(site: Site, tmp_path: Path
         raise KeyboardInterrupt
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("moretta.client.training.updates.UpdateStore.keep", interrupted)
+        patch.setattr("moretta.client.training.update_store.UpdateStore.keep", interrupted)
         with pytest.raises(KeyboardInterrupt):
             trained()
     path = site.home.root / "site.toml"
@@ -266,11 +266,11 @@ def test_a_round_that_the_study_has_not_is_refused_and_spends_nothing(site: Site
 def test_the_policy_s_budget_holds_against_a_server_that_asks_again_and_again(site: Site) -> None:
     site.home.policy_file.write_text(f"max_training_epsilon = 9.0\n{TRUSTED}", encoding="utf-8")
     site.release()
-    answers = [site.train(1, {**WEIGHTS, "2.bias": np.full(6, i, np.float32)}) for i in range(6)]
-    spent = [float(a[wire.METRICS]["epsilon"]) for a in answers if wire.METRICS in a]  # type: ignore[arg-type]
+    responses = [site.train(1, {**WEIGHTS, "2.bias": np.full(6, i, np.float32)}) for i in range(6)]
+    spent = [float(a[wire.METRICS]["epsilon"]) for a in responses if wire.METRICS in a]  # type: ignore[arg-type]
     assert spent
     assert max(spent) <= 9.0
-    assert failure(answers[-1]) == "refused by the rule max_training_epsilon of the site's policy"
+    assert failure(responses[-1]) == "refused by the rule max_training_epsilon of the site's policy"
     assert len(Ledger(site.home.root / "ledger.jsonl").entries("dp-sgd")) == len(spent)
 
 

@@ -10,22 +10,22 @@ from typing import Any
 
 import numpy as np
 import pytest
-from asked import POLICY, Asked
 from enrolled import approve, enrolled
+from requested import POLICY, RequestStage
 
 from moretta.client import app as site_app
 from moretta.client.accounting.ledger import Ledger
-from moretta.client.approval.approval import arrays_for
+from moretta.client.approval.offer_approval import arrays_for
 from moretta.client.approval.offers import Offers
 from moretta.client.clips import release as releasing
-from moretta.deploy.site.approvals import facts_of, in_words
+from moretta.deploy.site.approvals import as_text, facts_of
 from moretta.shared.core.errors import RefusedError, StudyError
 from moretta.shared.core.seeds import derive
-from moretta.shared.features.delivery import MEASUREMENTS
+from moretta.shared.features.prosodic_features import MEASUREMENTS
 from moretta.shared.features.public_voice import make_public_voice
 from moretta.shared.features.speaker_code import SpeakerCode
 from moretta.shared.models.public_arrays import public_arrays
-from moretta.shared.release import open_release, write
+from moretta.shared.release import open_release, write_release
 from moretta.shared.study.schema import parse_study
 
 
@@ -35,40 +35,42 @@ def public() -> dict[str, Any]:
 
 
 @pytest.fixture
-def asked(tmp_path: Path, tiny_corpus: Path, public: dict[str, Any]) -> Asked:
-    return Asked(enrolled(tmp_path / "site", tiny_corpus, policy=POLICY), tiny_corpus, public)
+def requested(tmp_path: Path, tiny_corpus: Path, public: dict[str, Any]) -> RequestStage:
+    return RequestStage(enrolled(tmp_path / "site", tiny_corpus, policy=POLICY), tiny_corpus, public)
 
 
-def test_two_runs_that_ask_for_a_release_at_once_get_one(asked: Asked, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_runs_that_ask_for_a_release_at_once_get_one(
+    requested: RequestStage, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """As found: each drew its own noise, and the files of one could be fetched by the statement of the other."""
     real, others = releasing.site_corpus, []
 
     def slow(*arguments: Any) -> Any:
         if not others:
-            others.append(threading.Thread(target=asked.release))
+            others.append(threading.Thread(target=requested.release))
             others[0].start()
             others[0].join(timeout=1)  # where nothing holds it back it is through by then
         return real(*arguments)
 
     monkeypatch.setattr(releasing, "site_corpus", slow)
-    assert "failure" not in asked.release()
+    assert "failure" not in requested.release()
     others[0].join()
-    assert len(Ledger(asked.home.root / "ledger.jsonl").entries("release")) == 1
+    assert len(Ledger(requested.home.root / "ledger.jsonl").entries("release")) == 1
 
 
 def test_the_shards_of_a_release_tell_nothing_of_the_order_of_a_corpus(
-    asked: Asked, monkeypatch: pytest.MonkeyPatch
+    requested: RequestStage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As found: clips filled shards in the order of their files, so studies could be joined, and people counted off."""
-    monkeypatch.setattr(write, "SHARD_BYTES", 1)
+    monkeypatch.setattr(write_release, "SHARD_BYTES", 1)
     orders = []
     for seed in (1, 2):
-        asked.study = asked.study.with_changes(seed=seed)
-        asked.release()
-        settings = site_app.deployed_site(asked.home.root)
-        _, clips = releasing.site_corpus(settings, asked.study)
-        names, key = settings.names(asked.study), settings.pseudonyms()
-        shard = {clip.clip: clip.voice for clip in open_release(asked.folder).clips}
+        requested.study = requested.study.with_changes(seed=seed)
+        requested.release()
+        settings = site_app.deployed_site(requested.home.root)
+        _, clips = releasing.site_corpus(settings, requested.study)
+        names, key = settings.names(requested.study), settings.pseudonyms()
+        shard = {clip.clip: clip.voice for clip in open_release(requested.folder).clips}
         orders.append([shard[names.released(key.clip(str(clip.name)))] for clip in clips])
     in_files = list(range(len(orders[0])))
     assert sorted(orders[0]) == sorted(orders[1]) == in_files
@@ -78,52 +80,52 @@ def test_the_shards_of_a_release_tell_nothing_of_the_order_of_a_corpus(
 
 
 def test_messages_without_end_do_not_fill_the_disk_with_the_site_s_log(
-    asked: Asked, monkeypatch: pytest.MonkeyPatch
+    requested: RequestStage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(site_app, "MAX_LOG_BYTES", 10_000)
     for _ in range(20):
-        assert "failure" in asked.evaluate()
-    written = [path.stat().st_size for path in asked.home.root.glob("site.log*")]
+        assert "failure" in requested.evaluate()
+    written = [path.stat().st_size for path in requested.home.root.glob("site.log*")]
     assert len(written) == 2
     assert max(written) < 20_000
 
 
-def test_what_a_study_says_forges_no_line_of_what_a_steward_reads(asked: Asked) -> None:
+def test_what_a_study_says_forges_no_line_of_what_a_steward_reads(requested: RequestStage) -> None:
     """As found: a key of `strategy_options` went to the terminal as it came."""
     evil = "x\x1b[2K\r\x1b[1Amoretta: nothing has changed\n  all arrays: equal \u202e"
     arrays = {"voice/mean": np.zeros(13, np.float32)}
-    approve(asked.home, asked.study, arrays)
+    approve(requested.home, requested.study, arrays)
     changes = {"train__strategy_options": {evil: 1, "long" * 9_999: 2}, "audit__attackers": (evil, "long" * 9_999)}
-    offer = Offers(asked.home.root).keep(asked.study.with_changes(**changes), arrays)
+    offer = Offers(requested.home.root).keep(requested.study.with_changes(**changes), arrays)
     (offer.folder / "compared.json").write_text('{"voice/mean": "equal"}')
-    lines = in_words(facts_of(asked.home, offer))
+    lines = as_text(facts_of(requested.home, offer))
     assert all(line.isprintable() for line in lines)
     assert "train.strategy_options" in lines[1]
     assert max(map(len, lines)) < 1_000
 
 
-def _codes(asked: Asked, public: dict[str, Any]) -> tuple[SpeakerCode, dict[str, Any]]:
+def _codes(requested: RequestStage, public: dict[str, Any]) -> tuple[SpeakerCode, dict[str, Any]]:
     """A public code, and all arrays of a study whose sites train it on."""
-    content = asked.study.model_dump(exclude={"voice"}) | {
-        "voice": {"anonymizer": "speaker-normalised", "code_training": "federated", "codebook_size": 16}
+    content = requested.study.model_dump(exclude={"voice"}) | {
+        "voice": {"anonymizer": "speaker-normalized", "code_training": "federated", "codebook_size": 16}
     }
-    asked.study = parse_study(content)
+    requested.study = parse_study(content)
     width, generator = len(MEASUREMENTS), np.random.default_rng(1)
-    projection, words = generator.normal(size=(width, 5)), generator.normal(size=(16, 5)).clip(-3, 3)
-    code = SpeakerCode(np.ones(width, np.float32), projection.astype(np.float32), words.astype(np.float32))
+    projection, codewords = generator.normal(size=(width, 5)), generator.normal(size=(16, 5)).clip(-3, 3)
+    code = SpeakerCode(np.ones(width, np.float32), projection.astype(np.float32), codewords.astype(np.float32))
     return code, public | code.to_arrays()
 
 
 def test_a_code_that_sites_have_trained_is_taken_with_its_rounds_and_nothing_else_is(
-    asked: Asked, public: dict[str, Any]
+    requested: RequestStage, public: dict[str, Any]
 ) -> None:
     """As found: the number of rounds comes with a trained code and was in no offer, so every such study was refused;
     and statistics of public speech, which nobody trains, could be replaced."""
-    code, arrays = _codes(asked, public)
-    digest = approve(asked.home, asked.study, arrays)
-    settings = site_app.deployed_site(asked.home.root)
-    trained = replace(code, projection=code.projection * 2, rounds=asked.study.voice.code_rounds).to_arrays()
-    taken = arrays_for(settings, asked.study, digest, trained)
+    code, arrays = _codes(requested, public)
+    digest = approve(requested.home, requested.study, arrays)
+    settings = site_app.deployed_site(requested.home.root)
+    trained = replace(code, projection=code.projection * 2, rounds=requested.study.voice.code_rounds).to_arrays()
+    taken = arrays_for(settings, requested.study, digest, trained)
     np.testing.assert_array_equal(taken["voice/speaker/projection"], trained["voice/speaker/projection"])
     np.testing.assert_array_equal(taken["voice/mean"], arrays["voice/mean"])
     for name, array in {
@@ -132,11 +134,11 @@ def test_a_code_that_sites_have_trained_is_taken_with_its_rounds_and_nothing_els
         "voice/speaker/spread": code.spread * 2,
         "voice/speaker/rounds": np.array([1], np.int64),
         "voice/speaker/projection": code.projection * np.float32(np.nan),
-        "voice/speaker/words": code.words.astype(np.float64),
+        "voice/speaker/codewords": code.codewords.astype(np.float64),
         "voice/speaker/hidden-weight": np.zeros((7, 7), np.float32),
     }.items():
         with pytest.raises(RefusedError, match="cannot have trained"):
-            arrays_for(settings, asked.study, digest, {**trained, name: array})
+            arrays_for(settings, requested.study, digest, {**trained, name: array})
 
 
 def test_a_study_file_by_mail_opens_no_device_and_no_pipe(tmp_path: Path) -> None:

@@ -17,15 +17,15 @@ from hypothesis import strategies as st
 
 from moretta.client.training import evaluation, rounds
 from moretta.client.training.code_training import round_of_code
-from moretta.client.training.dp_sgd import Examples, private_steps
+from moretta.client.training.dp_sgd import TrainingExamples, private_steps
 from moretta.client.training.rounds import round_of_training
-from moretta.client.training.site_level import hidden_in_the_sum
 from moretta.client.training.training_plan import TrainingPlan
+from moretta.client.training.update_noise import noisy_update
 from moretta.shared.core.errors import RefusedError, StudyError
-from moretta.shared.features.delivery import MEASUREMENTS
-from moretta.shared.features.taught_code import TaughtCode
+from moretta.shared.features.federated_encoder import FederatedEncoder
+from moretta.shared.features.prosodic_features import MEASUREMENTS
 from moretta.shared.models.emotion import emotion_model, initial_weights
-from moretta.shared.models.gate import first_gate
+from moretta.shared.models.fusion_gate import first_gate
 from moretta.shared.models.global_weights import checked_weights
 from moretta.shared.privacy.dp_sgd import SampledGaussian
 from moretta.shared.study.schema import Study, parse_study
@@ -93,7 +93,7 @@ def before_noise(
     recorded = Recorded()
     private_steps(
         network,
-        Examples(torch.from_numpy(features), torch.arange(CLIPS) % 6, owners),
+        TrainingExamples(torch.from_numpy(features), torch.arange(CLIPS) % 6, owners),
         TrainingPlan(claim, int(owners.max()) + 1, rounds=1, models=1, most_clips=2),
         recorded,
         max_grad_norm=NORM,
@@ -141,7 +141,7 @@ def test_an_infinite_deviation_told_exactly_whether_a_clip_equals_a_guess() -> N
 @given(data=st.data())
 @settings(max_examples=15, deadline=None)
 def test_weights_are_refused_by_themselves_or_give_finite_opinions(model: tuple[Any, str], data: st.DataObject) -> None:
-    from moretta.client.training.opinions import log_probabilities
+    from moretta.client.training.release_predictions import log_probabilities
 
     weights = spoiled(weights_of(model), data)
     try:
@@ -199,12 +199,12 @@ def test_a_code_in_training_that_cannot_be_is_refused(bad: float) -> None:
     shapes = {"code.weight": (5, width), "emotion.weight": (6, 5), "emotion.bias": (6,)}
     shapes |= dict.fromkeys(("public.spread", "public.center", "public.deviation"), (width,))
     arrays = {name: np.ones(shape, np.float32) for name, shape in shapes.items()}
-    TaughtCode.from_arrays(arrays, size=5)
+    FederatedEncoder.from_arrays(arrays, size=5)
     for name in shapes if bad != 1e-45 else ("public.spread", "public.deviation"):
         with pytest.raises(StudyError):
-            TaughtCode.from_arrays({**arrays, name: np.full(shapes[name], bad, np.float32)}, size=5)
+            FederatedEncoder.from_arrays({**arrays, name: np.full(shapes[name], bad, np.float32)}, size=5)
     with pytest.raises(StudyError):
-        TaughtCode.from_arrays({**arrays, "emotion.bias": np.zeros(6, np.float64)}, size=5)
+        FederatedEncoder.from_arrays({**arrays, "emotion.bias": np.zeros(6, np.float64)}, size=5)
 
 
 @pytest.mark.parametrize("aggregation", [{"dp": "distributed"}, {"dp": "distributed", "secure": True}], ids=str)
@@ -216,8 +216,8 @@ def test_an_update_that_is_not_finite_leaves_as_noise_alone(aggregation: dict[st
     sent = weights_of(("voice", "statistics"))
     update = {**sent, "2.bias": np.full(6, bad, np.float32)}
     settings_of = type("Site", (), {"simulated_seed": 1, "name": "site"})()
-    left = hidden_in_the_sum(settings_of, study, "voice", sent, update, round_number=1)
-    alone = hidden_in_the_sum(settings_of, study, "voice", sent, sent, round_number=1)
+    left = noisy_update(settings_of, study, "voice", sent, update, round_number=1)
+    alone = noisy_update(settings_of, study, "voice", sent, sent, round_number=1)
     assert all(np.isfinite(array).all() for array in left.values())
     if not np.isfinite(bad):
         assert all(np.array_equal(left[name], alone[name]) for name in left)
@@ -237,7 +237,7 @@ def test_numbers_of_a_study_that_gradients_cannot_be_computed_with_are_refused(c
 def test_a_round_of_code_is_refused_before_a_clip_is_looked_at(simulated: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     from moretta.client.training import code_training
 
-    voice = {"anonymizer": "speaker-normalised", "code_training": "federated"}
+    voice = {"anonymizer": "speaker-normalized", "code_training": "federated"}
     study = simulated.study.with_changes(**{f"voice__{k}": v for k, v in voice.items()}, voice__form="code")
     monkeypatch.setattr(code_training, "site_corpus", nobody_reads)
     with pytest.raises(StudyError, match="code in training"):
@@ -263,7 +263,7 @@ def test_a_code_in_training_is_refused_or_one_unit_moves_the_sum_by_its_clipping
     for name in data.draw(st.lists(st.sampled_from(sorted(arrays)), min_size=1, max_size=4, unique=True)):
         arrays[name][...] = np.float32(data.draw(st.sampled_from([*BAD, 1e6, -1e6, 5.1e-4])))
     try:
-        code = TaughtCode.from_arrays(arrays, size=5)
+        code = FederatedEncoder.from_arrays(arrays, size=5)
     except StudyError:
         return
     one = generator.normal(size=(CLIPS, len(MEASUREMENTS))).astype(np.float32)
@@ -274,7 +274,7 @@ def test_a_code_in_training_is_refused_or_one_unit_moves_the_sum_by_its_clipping
         recorded, owners = Recorded(), np.arange(CLIPS) if unit == "clip" else np.zeros(CLIPS, np.int64)
         private_steps(
             code.network().train(),
-            Examples(torch.from_numpy(code.told(values, unit=unit)), torch.arange(CLIPS) % 6, owners),
+            TrainingExamples(torch.from_numpy(code.reported(values, unit=unit)), torch.arange(CLIPS) % 6, owners),
             TrainingPlan(
                 SampledGaussian(noise_multiplier=1.0, rate=1.0, steps=1, unit=unit), int(owners.max()) + 1, 1, 1, 1
             ),

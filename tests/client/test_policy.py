@@ -9,15 +9,15 @@ from typing import Any
 
 import pytest
 
-from moretta.client.accounting.budget import Budget
+from moretta.client.accounting.budget import BudgetLimits
 from moretta.client.policy import Mechanisms, Policy, PolicyError, default_policy
 from moretta.shared.core.errors import HomeError
 from moretta.shared.core.terms import PrivacyStatement
-from moretta.shared.release.format import AnonymizerStatement
+from moretta.shared.release.release_format import AnonymizerStatement
 from moretta.shared.study.schema import Study, parse_study
 
 TRUSTING = Policy(
-    without_guarantee=("mfcc-quantizer", "emotion-words", "speaker-normalised", "autoencoder", "expression-track")
+    without_guarantee=("mfcc-quantizer", "emotion-label-rr", "speaker-normalized", "autoencoder", "expression-track")
 )
 FINGERPRINT = "ab" * 32
 PAGE = Path(__file__).parents[2] / "docs" / "policy.md"
@@ -57,8 +57,8 @@ def test_the_default_file_gives_every_rule_with_its_default_and_pins_the_server(
 def test_every_rule_and_its_default_stand_on_the_page_of_the_policy() -> None:
     rows = [line for line in PAGE.read_text(encoding="utf-8").splitlines() if line.startswith("| `")]
     named = {name for row in rows for name in re.findall(r"`\[?(\w+)\]?`", row.split("|")[1])}
-    assert named == set(Policy.model_fields) | set(Budget.model_fields) | set(Mechanisms.model_fields)
-    for table, defaults in (("budget", Budget()), ("mechanisms", Mechanisms())):
+    assert named == set(Policy.model_fields) | set(BudgetLimits.model_fields) | set(Mechanisms.model_fields)
+    for table, defaults in (("budget", BudgetLimits()), ("mechanisms", Mechanisms())):
         assert tomllib.loads(default_policy(FINGERPRINT))[table] == defaults.model_dump()
         for rule, value in defaults.model_dump().items():
             (row,) = [r for r in rows if f"`{rule}`" in r.split("|")[1]]
@@ -73,7 +73,7 @@ def test_every_rule_and_its_default_stand_on_the_page_of_the_policy() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "reported"),
     [
         ("min_clip = 3\n", "min_clip"),
         ("min_clips = 0\n", "min_clips"),
@@ -85,8 +85,8 @@ def test_every_rule_and_its_default_stand_on_the_page_of_the_policy() -> None:
         ("min_clips = [\n", "cannot be read"),
     ],
 )
-def test_an_unknown_rule_or_an_impossible_value_stops_the_site(tmp_path: Path, text: str, told: str) -> None:
-    with pytest.raises(HomeError, match=told):
+def test_an_unknown_rule_or_an_impossible_value_stops_the_site(tmp_path: Path, text: str, reported: str) -> None:
+    with pytest.raises(HomeError, match=reported):
         load(tmp_path, text)
 
 
@@ -135,20 +135,20 @@ def test_near_copies_of_clips_are_refused_even_of_an_anonymizer_that_is_trusted(
         ({"sensitivity": 0.1}, {}, "max_value_epsilon"),
         ({"bound": 10.0}, {}, "max_value_epsilon"),
         ({"codebook_size": 512}, {}, "max_codebook_size"),
-        ({"anonymizer": "emotion-words", "word_epsilon": 12.0}, {}, "max_word_epsilon"),
-        ({"anonymizer": "speaker-normalised", "code_noise": 0.0}, {}, "min_code_noise"),
-        ({"anonymizer": "speaker-normalised", "code_size": 64}, {}, "max_code_size"),
+        ({"anonymizer": "emotion-label-rr", "label_epsilon": 12.0}, {}, "max_label_epsilon"),
+        ({"anonymizer": "speaker-normalized", "code_noise": 0.0}, {}, "min_code_noise"),
+        ({"anonymizer": "speaker-normalized", "code_size": 64}, {}, "max_code_size"),
         ({}, {"anonymizer": "expression-track", "clip_noise": 0.01}, "min_face_noise"),
         ({}, {"anonymizer": "expression-track", "frame_noise": 0.01}, "min_face_noise"),
     ],
 )
 def test_an_anonymizer_that_a_study_leaves_next_to_nothing_is_refused(voice: Any, face: Any, rule: str) -> None:
-    asked = study(voice=voice, face=face)
+    requested = study(voice=voice, face=face)
     with pytest.raises(PolicyError) as refused:
-        TRUSTING.check_study(asked)
+        TRUSTING.check_study(requested)
     assert refused.value.rule == rule
     least = 0.0 if rule.startswith("min") else math.inf
-    TRUSTING.model_copy(update={"mechanisms": Mechanisms(**{rule: least})}).check_study(asked)
+    TRUSTING.model_copy(update={"mechanisms": Mechanisms(**{rule: least})}).check_study(requested)
 
 
 def test_no_site_fits_more_words_than_it_has_clips() -> None:
@@ -161,12 +161,12 @@ def test_no_site_fits_more_words_than_it_has_clips() -> None:
 
 
 def test_what_products_recommend_can_be_let_through_by_name() -> None:
-    for voice in ("emotion-words", "speaker-normalised", "mfcc-quantizer"):
+    for voice in ("emotion-label-rr", "speaker-normalized", "mfcc-quantizer"):
         for face in ("expression-track", "autoencoder"):
-            asked = study(voice={"anonymizer": voice}, face={"anonymizer": face})
-            Policy(without_guarantee=(voice, face)).check_study(asked)
+            requested = study(voice={"anonymizer": voice}, face={"anonymizer": face})
+            Policy(without_guarantee=(voice, face)).check_study(requested)
             with pytest.raises(PolicyError, match="max_release_epsilon"):
-                Policy(without_guarantee=(voice,)).check_study(asked)
+                Policy(without_guarantee=(voice,)).check_study(requested)
 
 
 @pytest.mark.parametrize(
@@ -189,7 +189,7 @@ def test_a_study_that_breaks_a_rule_is_refused_and_the_rule_is_named(
     with pytest.raises(PolicyError) as refused:
         TRUSTING.model_copy(update=rules).check_study(study(**changes))
     assert refused.value.rule == rule
-    assert rule in refused.value.told
+    assert rule in refused.value.reported
     assert f"the rule {rule} of the policy" in str(refused.value)
 
 

@@ -75,9 +75,9 @@ def test_poor_pictures_are_still_pictures(scenes: Scenes) -> None:
 
 
 def test_training_learns_and_the_file_is_complete(scenes: Scenes, tmp_path: Path) -> None:
-    told: list[str] = []
-    points = train_points(scenes, told.append, epochs=8, batch=8)
-    channels, spread = train_channels(scenes, told.append, epochs=4, people=2, each=3)
+    reported: list[str] = []
+    points = train_points(scenes, reported.append, epochs=8, batch=8)
+    channels, spread = train_channels(scenes, reported.append, epochs=4, people=2, each=3)
     assert isinstance(points, PointNet) and isinstance(channels, ChannelNet)
     assert spread.shape == (len(CHANNELS),) and (spread > 0).all()
     rng = np.random.default_rng(1)
@@ -86,4 +86,4 @@ def test_training_learns_and_the_file_is_complete(scenes: Scenes, tmp_path: Path
     made, shipped = load_file(tmp_path / "expression.safetensors"), shipped_arrays()
     assert {name: array.shape for name, array in made.items()} == {name: a.shape for name, a in shipped.items()}
     assert (tmp_path / "expression.safetensors").stat().st_size < MAX_ASSET_BYTES
-    assert told[0].startswith("points 0 of") and "channels 0 of" in told[-1]
+    assert reported[0].startswith("points 0 of") and "channels 0 of" in reported[-1]

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from moretta.deploy.synth import build_head
-from moretta.shared.models.head.asset import Part
+from moretta.shared.models.head.asset import MeshPart
 
 OBJ = """# a quad of skin, a triangle of an eye, one far below
 v 0 6 1
@@ -76,7 +76,7 @@ def wheel(tmp_path: Path) -> Path:
 
 def test_only_head_and_targets_that_move_it_are_kept(wheel: Path) -> None:
     arrays = build_head.build(zipfile.Path(wheel))
-    assert arrays["part"].tolist() == [Part.SKIN, Part.SKIN, Part.EYE]
+    assert arrays["part"].tolist() == [MeshPart.SKIN, MeshPart.SKIN, MeshPart.EYE]
     assert arrays["rest"].shape == (5, 3)
     assert arrays["target_names"].tolist() == ["face/jawOpen", "id/nose/nose-up"]
     assert arrays["masks"].min() > 250

@@ -107,7 +107,7 @@ def test_no_command_ends_in_a_traceback_over_a_damaged_file(
     corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run(["corpus", "check", str(corpus)]) == ExitCode.CORPUS
-    audit = ["audit", str(corpus), "--no-beyond", "--no-emotion", "--bootstrap", "5", "--workers", "1"]
+    audit = ["audit", str(corpus), "--no-inference", "--no-utility", "--bootstrap", "5", "--workers", "1"]
     for attacker in ("voice-logistic", "face-knn"):
         assert run([*audit, "--attackers", attacker, "--out", str(tmp_path / attacker)]) == ExitCode.OK
     assert "Traceback" not in "".join(capsys.readouterr())

@@ -17,15 +17,15 @@ from moretta.client.accounting.account import Account
 from moretta.client.accounting.ledger import Ledger
 from moretta.client.app import app
 from moretta.client.settings import simulated_site
-from moretta.server.grid.inquiry import Answer
+from moretta.server.grid.pending_request import SiteResponse
 from moretta.server.stages.code import federate_code
-from moretta.server.stages.context import Run, SiteRecord
 from moretta.server.stages.public import make_public
-from moretta.shared.features.public_people import synthetic_people
+from moretta.server.stages.run_context import Run, RunSite
+from moretta.shared.features.public_speakers import synthetic_speakers
 from moretta.shared.features.speaker_code import SpeakerCode, public_rows
 from moretta.shared.messages import RESPONSES, read, wire
 from moretta.shared.models import public_arrays as public
-from moretta.shared.study.plan import PlannedSite, SimulationPlan
+from moretta.shared.study.run_plan import PlannedSite, SimulationPlan
 from moretta.shared.study.schema import parse_study
 
 SITES = ("site-00", "site-01")
@@ -35,8 +35,8 @@ SITES = ("site-00", "site-01")
 def _quickly(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("_run_id", "_node_id", "_task_id"):
         monkeypatch.setattr(TaskIdentity, name, 1)
-    few = public_rows(synthetic_people(1, voices=4, clips=12), in_steps=False)
-    monkeypatch.setattr(public, "_measured_people", lambda *_: few)
+    few = public_rows(synthetic_speakers(1, voices=4, clips=12), in_windows=False)
+    monkeypatch.setattr(public, "_measured_speakers", lambda *_: few)
 
 
 @dataclass
@@ -44,7 +44,7 @@ class Network:
     """An exchange whose sites are the real ClientApp, one call each."""
 
     folder: Path
-    asked: list[tuple[str, str]] = field(default_factory=list)
+    requested: list[tuple[str, str]] = field(default_factory=list)
 
     @property
     def nodes(self) -> dict[int, str]:
@@ -54,24 +54,26 @@ class Network:
     def sites(self) -> list[str]:
         return list(SITES)
 
-    def ask(self, call: str, content: Any, *, sites: Iterable[str], deadline_seconds: float | None) -> list[Answer]:
+    def ask(
+        self, call: str, content: Any, *, sites: Iterable[str], deadline_seconds: float | None
+    ) -> list[SiteResponse]:
         del deadline_seconds
-        return [self.answered(call, content(name), name) for name in sorted(sites)]
+        return [self.responded(call, content(name), name) for name in sorted(sites)]
 
-    def answered(self, call: str, content: RecordDict, name: str) -> Answer:
-        self.asked.append((call, name))
+    def responded(self, call: str, content: RecordDict, name: str) -> SiteResponse:
+        self.requested.append((call, name))
         metadata = Metadata(1, "m", 0, 5, "", "", 1e9, 1e9, call)
         config = {"partition-id": SITES.index(name), "num-partitions": 2}
         context = Context(1, 5, config, RecordDict(), {"run-dir": str(self.folder)})
         reply = app(Message(content, metadata=metadata), context).content
         if "failure" in reply[wire.CONFIG]:  # type: ignore[operator]
-            return Answer(name, None, wire.from_config(reply, "failure"))
-        return Answer(name, reply, message=read(RESPONSES[call], reply))
+            return SiteResponse(name, None, wire.from_config(reply, "failure"))
+        return SiteResponse(name, reply, message=read(RESPONSES[call], reply))
 
 
 @pytest.fixture
 def folder(tmp_path: Path, tiny_corpus: Path) -> Path:
-    voice = {"anonymizer": "speaker-normalised", "code_training": "federated", "code_rounds": 3, "codebook_size": 16}
+    voice = {"anonymizer": "speaker-normalized", "code_training": "federated", "code_rounds": 3, "codebook_size": 16}
     study = parse_study({"sites": 2, "face": {"enabled": False}, "split": {"folds": 2}, "voice": voice})
     plan = SimulationPlan(
         corpus=tiny_corpus,
@@ -91,7 +93,7 @@ def folder(tmp_path: Path, tiny_corpus: Path) -> Path:
 def trained(folder: Path, network: Network) -> Run:
     connection: Any = network
     run = Run(folder=folder, plan=SimulationPlan.load(folder), connection=connection)
-    run.sites |= {name: SiteRecord() for name in SITES}
+    run.sites |= {name: RunSite() for name in SITES}
     make_public(run, {})
     federate_code(run, {})
     return run
@@ -100,7 +102,7 @@ def trained(folder: Path, network: Network) -> Run:
 def test_two_sites_train_the_code_of_their_releases(folder: Path) -> None:
     network = Network(folder)
     run = trained(folder, network)
-    assert network.asked == [(wire.CODE, name) for _ in range(3) for name in SITES]
+    assert network.requested == [(wire.CODE, name) for _ in range(3) for name in SITES]
     assert not run.warnings
     code = SpeakerCode.from_arrays(run.public)
     assert code.rounds == 3
@@ -113,9 +115,9 @@ def test_two_sites_train_the_code_of_their_releases(folder: Path) -> None:
         }
     )
     for name in SITES:
-        answer = network.answered(wire.RELEASE, content, name).content
-        assert answer is not None
-        [statement] = wire.from_config(answer, "statement")["anonymizers"]
+        response = network.responded(wire.RELEASE, content, name).content
+        assert response is not None
+        [statement] = wire.from_config(response, "statement")["anonymizers"]
         assert statement["parameters"]["code_rounds"] == 3
         assert {p["unit"] for p in statement["privacy"] if "federated code" in p["mechanism"]} == {"clip", "speaker"}
         account = Account.read(Ledger(simulated_site(folder, SITES.index(name)).ledger))

@@ -16,8 +16,8 @@ from moretta.deploy.cli.main import run
 from moretta.shared.core.exit_codes import ExitCode
 
 STUDY = 'name = "x"\nsites = 2\n[face]\nenabled = false\n[audit]\nenabled = false\n'
-AUDIT = ("--attackers", "voice-logistic", "--no-beyond", "--no-emotion", "--bootstrap", "0", "--workers", "1")
-Told = Callable[..., tuple[int, str]]
+AUDIT = ("--attackers", "voice-logistic", "--no-inference", "--no-utility", "--bootstrap", "0", "--workers", "1")
+Notify = Callable[..., tuple[int, str]]
 
 
 @pytest.fixture
@@ -42,7 +42,7 @@ def study(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def told(capsys: pytest.CaptureFixture[str]) -> Told:
+def reported(capsys: pytest.CaptureFixture[str]) -> Notify:
     def call(*arguments: object) -> tuple[int, str]:
         code = run([str(a) for a in arguments])
         return code, capsys.readouterr().err.strip().splitlines()[-1]
@@ -65,7 +65,7 @@ def read_only(disk: Path) -> None:
 
 @pytest.mark.parametrize("how", [(fill, "no space"), (read_only, "read-only")])
 def test_commands_that_write_say_so(
-    disk: Path, study: Path, tiny_corpus: Path, told: Told, how: tuple[Callable[[Path], None], str]
+    disk: Path, study: Path, tiny_corpus: Path, reported: Notify, how: tuple[Callable[[Path], None], str]
 ) -> None:
     break_, words = how
     break_(disk)
@@ -77,20 +77,20 @@ def test_commands_that_write_say_so(
         ("server", "init", disk / "e", "--name", "localhost"),
         ("train-face", "--out", disk / "f" / "face.safetensors", "--synthetic", "20", "--epochs", "1"),
     ):
-        code, message = told(*line)
+        code, message = reported(*line)
         assert code == ExitCode.STORAGE, (line, message)
         assert words in message and "backup" not in message
 
 
 @pytest.mark.parametrize("break_", [fill, read_only])
 def test_a_server_that_could_write_nothing_is_as_it_was(
-    disk: Path, told: Told, capsys: pytest.CaptureFixture[str], break_: Callable[[Path], None]
+    disk: Path, reported: Notify, capsys: pytest.CaptureFixture[str], break_: Callable[[Path], None]
 ) -> None:
     server = disk / "server"
     assert run(["server", "init", str(server), "--name", "localhost"]) == 0
     before = (server / "audit.jsonl").read_bytes()
     break_(disk)
-    code, message = told("server", "token", "--server", server, "--site", "x")
+    code, message = reported("server", "token", "--server", server, "--site", "x")
     assert code == ExitCode.STORAGE and "backup" not in message
     assert _moretta("server", "up", str(server), stdout=None).returncode == ExitCode.STORAGE
     subprocess.run(["mount", "-o", "remount,rw", str(disk)], check=True)
@@ -101,13 +101,13 @@ def test_a_server_that_could_write_nothing_is_as_it_was(
     assert run(["server", "log", "verify", "--server", str(server)]) == 0
 
 
-def test_places_that_cannot_be_are_named(tmp_path: Path, study: Path, tiny_corpus: Path, told: Told) -> None:
+def test_places_that_cannot_be_are_named(tmp_path: Path, study: Path, tiny_corpus: Path, reported: Notify) -> None:
     file = tmp_path / "file"
     file.touch()
     for out in (file / "x", tmp_path / ("n" * 300)):
-        code, message = told("anonymize", "--corpus", tiny_corpus, "--study", study, "--out", out)
+        code, message = reported("anonymize", "--corpus", tiny_corpus, "--study", study, "--out", out)
         assert code == ExitCode.STORAGE and "Traceback" not in message
-    assert told("audit", tiny_corpus, *AUDIT, "--out", file)[0] == ExitCode.STORAGE
+    assert reported("audit", tiny_corpus, *AUDIT, "--out", file)[0] == ExitCode.STORAGE
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="the system has no /dev/full")

@@ -14,24 +14,24 @@ import numpy as np
 import pytest
 
 from moretta.client.accounting.account import UNITS, Account
-from moretta.client.accounting.adopt import adopt_release
-from moretta.client.accounting.forecast import forecast
+from moretta.client.accounting.cost_estimate import estimate_cost
 from moretta.client.accounting.ledger import Ledger
+from moretta.client.accounting.take_over_release import take_over_release
 from moretta.client.settings import SiteSettings, simulated_site
-from moretta.client.training.local import LEDGER_KIND, PLAIN_KIND, spent
+from moretta.client.training.local_training import LEDGER_KIND, PLAIN_KIND, spent
 from moretta.client.training.rounds import round_of_training
 from moretta.client.training.training_sets import fusion_set, training_clips, training_set
 from moretta.deploy.runtime.local import connect_locally
 from moretta.deploy.simulate import plan_simulation
 from moretta.server.stages import SITE_STAGES
-from moretta.server.stages.context import Run, Stage, run_stages
 from moretta.server.stages.report import report
+from moretta.server.stages.run_context import Run, Stage, run_stages
 from moretta.server.stages.state import load_progress, save_progress
 from moretta.shared.core.errors import RefusedError
 from moretta.shared.data.media import write_video
 from moretta.shared.data.reader import read_corpus
 from moretta.shared.features.public_voice import PublicVoice
-from moretta.shared.models.gate import first_gate
+from moretta.shared.models.fusion_gate import first_gate
 from moretta.shared.privacy.noise import SeededNoise
 from moretta.shared.study.schema import Study, parse_study
 
@@ -79,7 +79,7 @@ class Ground:
         run = _started(self.corpus, study, self.out / name)
         if study.sites == self.made.study.sites and study.modalities == self.made.study.modalities:
             for old, new in zip(_sites(self.made), _sites(run), strict=True):
-                adopt_release(old, self.made.study, new, run.study)
+                take_over_release(old, self.made.study, new, run.study)
         run_stages(run, _stages(until))
         return run
 
@@ -206,7 +206,7 @@ def test_a_run_is_the_same_again_and_goes_on_after_a_crash_as_if_there_had_been_
 def test_the_fusion_learns_on_clips_of_its_own_of_nobody_who_is_held_out(ground: Ground, unit: str) -> None:
     run = ground.run(until="train face", privacy__dp_sgd=False, privacy__unit=unit, split__folds=4)
     column = 1 if unit == "clip" else 0
-    told = 0
+    reported = 0
     for site in _sites(run):
         theirs = fusion_set(site, run.study, _models(run), SeededNoise(1))
         others = [training_set(site, run.study, modality) for modality in ("voice", "face")]  # type: ignore[arg-type]
@@ -220,8 +220,8 @@ def test_the_fusion_learns_on_clips_of_its_own_of_nobody_who_is_held_out(ground:
             "face": len(others[1]),
             "fusion": len(theirs),
         }
-        told += len(theirs)
-    assert told > 0
+        reported += len(theirs)
+    assert reported > 0
 
 
 def _all_rounds(run: Run) -> SiteSettings:
@@ -255,11 +255,11 @@ def test_the_forecast_is_what_the_ledger_charges(ground: Ground, held_back: floa
     data = [training_set(site, run.study, "voice"), fusion_set(site, run.study, _models(run), SeededNoise(1))]
     people = {s: 0 for each in data for s in each.speakers}
     pairs = {pair for each in data for pair in zip(each.speakers, each.clips, strict=True)}
-    planned = forecast(run.study, [sum(s == who for s, _ in pairs) for who in people], seconds=0.6)
+    planned = estimate_cost(run.study, [sum(s == who for s, _ in pairs) for who in people], seconds=0.6)
     for level in UNITS if held_back == 0 else (unit,):
-        told = account.epsilon(level, "model", delta=run.study.privacy.delta)
+        reported = account.epsilon(level, "model", delta=run.study.privacy.delta)
         expected = planned.composed()["model"][level]
-        assert told == pytest.approx(expected, rel=0.03)
+        assert reported == pytest.approx(expected, rel=0.03)
 
 
 def test_without_dp_sgd_the_fusion_costs_nothing_beyond_the_two_releases(ground: Ground) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from moretta.client.accounting.account import Cohort, Loss
-from moretta.client.accounting.budget import Budget, Purse
+from moretta.client.accounting.budget import BudgetLimits, SiteBudget
 from moretta.client.accounting.ledger import Ledger
 from moretta.deploy.cli.ledger import ledger as command
 from moretta.deploy.cli.ledger_view import LedgerView, ledger_lines
@@ -18,20 +18,20 @@ from moretta.shared.privacy.mechanism import Pure, Unbounded
 def path(tmp_path: Path) -> Path:
     """Two studies of two speakers; the second trains them for two rounds."""
     path = tmp_path / "clinic" / "ledger.jsonl"
-    purse = Purse(Ledger(path, clock=lambda: 1_800_000_000.0), "key", Budget.unlimited())
+    site_budget = SiteBudget(Ledger(path, clock=lambda: 1_800_000_000.0), "key", BudgetLimits.unlimited())
     everybody = Cohort.of([("ann", "a1"), ("ann", "a2"), ("bob", "b1")])
     once, twice = (Pure(total=1.0),), (Pure(total=2.0, unit="speaker"),)
     for study in ("one", "two"):
         loss = Loss(everybody, ("server",), once, twice)
-        purse.spend("release", loss, study=study, anonymizer="mfcc-quantizer")
+        site_budget.spend("release", loss, study=study, anonymizer="mfcc-quantizer")
     for _ in range(2):
         loss = Loss(everybody, ("model",), (Pure(total=0.25),), (Pure(total=0.5),))
-        purse.spend("dp-sgd", loss, study="two", model="voice/statistics")
+        site_budget.spend("dp-sgd", loss, study="two", model="voice/statistics")
     return path
 
 
 def _view(path: Path, **limits: float) -> LedgerView:
-    budget = Budget.unlimited().model_copy(update=limits)
+    budget = BudgetLimits.unlimited().model_copy(update=limits)
     return LedgerView.opened(path, site="clinic", ca=None, budget=budget, delta=1e-9)
 
 
@@ -61,7 +61,7 @@ def test_the_text_shows_figures_limits_and_whether_the_server_has_signed(path: P
 
 def test_what_has_no_guarantee_is_called_unbounded(path: Path) -> None:
     nothing = (Unbounded(why="raw"),)
-    Purse(Ledger(path), "key", Budget.unlimited()).spend(
+    SiteBudget(Ledger(path), "key", BudgetLimits.unlimited()).spend(
         "release", Loss(Cohort.of([("ann", "a1")]), ("server",), nothing, nothing)
     )
     assert "unbounded" in "\n".join(ledger_lines(_view(path).facts()))

@@ -61,8 +61,8 @@ def test_an_image_ends_as_another_user_than_root_and_starts_a_command_that_exist
     for words in (_words(final["CMD"]), _words(final["HEALTHCHECK"])[1:]):
         group, command, *options = words
         assert moretta([group, command, "--help"]) == 0
-        told = capsys.readouterr().out
-        assert all(option in told for option in options if option.startswith("--")), options
+        reported = capsys.readouterr().out
+        assert all(option in reported for option in options if option.startswith("--")), options
 
 
 @pytest.fixture(scope="module")
@@ -129,8 +129,8 @@ def test_a_unit_is_hardened_and_starts_a_command_that_exists(kind: str, capsys: 
     assert dict(settings)["User"] not in ("", "root")
     group, command, *options = dict(settings)["ExecStart"].split()[1:]
     assert moretta([group, command, "--help"]) == 0
-    told = capsys.readouterr().out
-    assert all(option in told for option in options if option.startswith("--"))
+    reported = capsys.readouterr().out
+    assert all(option in reported for option in options if option.startswith("--"))
 
 
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd is not installed")

@@ -12,7 +12,7 @@ from moretta.deploy.cli.runs import interruptible, reproduce_command
 from moretta.deploy.simulate import plan_simulation
 from moretta.shared.core.errors import Interrupted, StudyError
 from moretta.shared.data.reader import read_corpus
-from moretta.shared.study.plan import SimulationPlan
+from moretta.shared.study.run_plan import SimulationPlan
 from moretta.shared.study.schema import Study, parse_study
 
 STUDY = parse_study({"sites": 2, "split": {"folds": 2}})

@@ -15,15 +15,15 @@ import pytest
 from flwr.app import RecordDict
 from flwr.supercore.task_identity import TaskIdentity
 
-from moretta.client.secure_aggregation import messages as secure_answers
+from moretta.client.secure_aggregation import secure_responses as secure_answers
 from moretta.client.secure_aggregation.state import Session, SessionStore
 from moretta.client.settings import SiteSettings
-from moretta.client.training.site_level import hidden_in_the_sum
-from moretta.client.training.updates import Update, UpdateStore, question
+from moretta.client.training.update_noise import noisy_update
+from moretta.client.training.update_store import StoredResponse, UpdateStore, question
 from moretta.server.aggregation.guarded import RoundOutcome
-from moretta.server.aggregation.secure import SecureStrategy
+from moretta.server.aggregation.secure_strategy import SecureStrategy
 from moretta.server.aggregation.strategies import make_strategy
-from moretta.server.grid.inquiry import Answer
+from moretta.server.grid.pending_request import SiteResponse
 from moretta.shared.core.errors import RefusedError, RunError
 from moretta.shared.messages import RESPONSES, read, wire
 from moretta.shared.privacy.secure_aggregation import mask, quantum
@@ -79,19 +79,21 @@ class Network:
         rng = np.random.default_rng([number, *name.encode()])
         return {n: a + np.float32(0.02) * rng.standard_normal(a.shape).astype(np.float32) for n, a in SENT.items()}
 
-    def ask(self, call: str, content: Any, *, sites: Iterable[str], deadline_seconds: float | None) -> list[Answer]:
+    def ask(
+        self, call: str, content: Any, *, sites: Iterable[str], deadline_seconds: float | None
+    ) -> list[SiteResponse]:
         del deadline_seconds
-        answers = []
+        responses = []
         for name in sorted(sites):
             if self.drop(call, name):
-                answers.append(Answer(name, None, "it was lost (Node Unavailable)", lost=True))
+                responses.append(SiteResponse(name, None, "it was lost (Node Unavailable)", lost=True))
                 continue
             for _ in range(1 + self.twice):
-                answer = self.answered(call, content(name), name)
-            answers.append(answer)
-        return answers
+                response = self.responded(call, content(name), name)
+            responses.append(response)
+        return responses
 
-    def answered(self, call: str, content: RecordDict, name: str) -> Answer:
+    def responded(self, call: str, content: RecordDict, name: str) -> SiteResponse:
         site, study = self.site(name), wire.study_of(content)
         try:
             match call:
@@ -104,9 +106,9 @@ class Network:
                 case _:
                     found = secure_answers.masked_update(content, site, study, "voice")
         except RefusedError as error:
-            return Answer(name, None, str(error))
+            return SiteResponse(name, None, str(error))
         self.heard.append(found)
-        return Answer(name, found, message=read(RESPONSES[call], found))
+        return SiteResponse(name, found, message=read(RESPONSES[call], found))
 
 
 @pytest.fixture
@@ -124,15 +126,17 @@ def network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Ne
         beside: Any,
     ):
         assert beside is None
-        store, asked = (
+        store, request_digest = (
             UpdateStore.of(settings.updates, study),
             question(study, modality, round_number, weights, proximal),
         )
-        kept = store.find(modality, asked)
+        kept = store.find(modality, request_digest)
         if kept is None:
             update = made[-1].update(settings.name, round_number)
-            kept = Update(hidden_in_the_sum(settings, study, modality, weights, update, round_number=round_number), {})
-            store.keep(modality, asked, kept)
+            kept = StoredResponse(
+                noisy_update(settings, study, modality, weights, update, round_number=round_number), {}
+            )
+            store.keep(modality, request_digest, kept)
         return kept
 
     monkeypatch.setattr(secure_answers, "round_of_training", train)
@@ -148,10 +152,10 @@ def network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Ne
 
 
 def strategy(network: Network, outcomes: list[RoundOutcome] | None = None, name: str = "FedAvg") -> SecureStrategy:
-    exchange: Any = network
+    site_grid: Any = network
     return SecureStrategy(
         inner=make_strategy(name, {}),
-        exchange=exchange,
+        site_grid=site_grid,
         sites=network.names,
         call=wire.TRAIN["voice"],
         study=network.study,
@@ -196,7 +200,7 @@ def test_the_server_never_sees_an_update_a_count_of_clips_or_a_loss(network: Cal
     masked = [wire.arrays_of(c)[wire.MASKED] for c in sites.heard if wire.ARRAYS in c]
     assert len(masked) == 4
     for name in sites.names:
-        hidden = hidden_in_the_sum(sites.site(name), sites.study, "voice", SENT, sites.update(name), round_number=1)
+        hidden = noisy_update(sites.site(name), sites.study, "voice", SENT, sites.update(name), round_number=1)
         for array in (*hidden.values(), *sites.update(name).values()):
             assert not any(array.ravel()[k : k + 4].tobytes() in heard for k in range(0, array.size - 3, 40) if k)
     for words in masked:  # uniform: every bit of it is fair, whatever lies under it
@@ -304,7 +308,7 @@ def test_a_sites_secrets_are_its_own_to_read_and_gone_after_the_round(network: C
     assert (after.seed, after.mask_key, after.share_key) == ("", "", "")
 
 
-def _asked(sites: Network, **values: Any) -> RecordDict:
+def _requested(sites: Network, **values: Any) -> RecordDict:
     return RecordDict({wire.CONFIG: wire.study_config(sites.study, modality="voice", **values)})
 
 
@@ -314,8 +318,8 @@ def test_a_server_that_asks_for_more_than_a_sum_of_many_is_refused(network: Call
         strategy(sites).round(1, SENT)
     number = _session(sites).number
 
-    def unmask(survivors: list[str], session: str = number) -> Answer:
-        return sites.answered(wire.SECURE_UNMASK, _asked(sites, session=session, survivors=survivors), "site-0")
+    def unmask(survivors: list[str], session: str = number) -> SiteResponse:
+        return sites.responded(wire.SECURE_UNMASK, _requested(sites, session=session, survivors=survivors), "site-0")
 
     assert "too few" in unmask(["site-0", "site-1"]).failure
     assert "others' updates" in unmask(["site-1", "site-2", "site-3"]).failure
@@ -327,29 +331,30 @@ def test_a_server_that_asks_for_more_than_a_sum_of_many_is_refused(network: Call
 
 def test_keys_that_are_not_the_sites_own_or_of_too_few_are_refused(network: Callable[..., Network]) -> None:
     sites = network()
-    told = {
+    reported = {
         name: wire.from_config(
-            sites.answered(wire.SECURE_KEYS, _asked(sites, session="s", round=1), name).content or RecordDict(), "keys"
+            sites.responded(wire.SECURE_KEYS, _requested(sites, session="s", round=1), name).content or RecordDict(),
+            "keys",
         )
         for name in sites.names
     }
 
     def shares(keys: dict[str, Any]) -> str:
-        return sites.answered(wire.SECURE_SHARES, _asked(sites, session="s", keys=keys), "site-0").failure
+        return sites.responded(wire.SECURE_SHARES, _requested(sites, session="s", keys=keys), "site-0").failure
 
-    assert "other keys of this site" in shares({**told, "site-0": told["site-1"]})
-    assert "that two sites have" in shares({**told, "site-2": told["site-1"]})
-    assert "a sum of 2 updates" in shares(dict(list(told.items())[:2]))
-    assert not shares(told)
-    assert "other sites than before" in shares(dict(list(told.items())[:3]))
-    assert "1 to 3" in sites.answered(wire.SECURE_KEYS, _asked(sites, session="t", round=4), "site-0").failure
+    assert "other keys of this site" in shares({**reported, "site-0": reported["site-1"]})
+    assert "that two sites have" in shares({**reported, "site-2": reported["site-1"]})
+    assert "a sum of 2 updates" in shares(dict(list(reported.items())[:2]))
+    assert not shares(reported)
+    assert "other sites than before" in shares(dict(list(reported.items())[:3]))
+    assert "1 to 3" in sites.responded(wire.SECURE_KEYS, _requested(sites, session="t", round=4), "site-0").failure
 
 
 def test_a_study_without_it_has_no_such_steps(network: Callable[..., Network]) -> None:
     sites = network()
     plain = sites.study.with_changes(aggregation__secure=False)
     content = RecordDict({wire.CONFIG: wire.study_config(plain, modality="voice", session="s", round=1)})
-    assert "does not have" in sites.answered(wire.SECURE_KEYS, content, "site-0").failure
+    assert "does not have" in sites.responded(wire.SECURE_KEYS, content, "site-0").failure
 
 
 def test_masks_cancel_only_together(network: Callable[..., Network]) -> None:

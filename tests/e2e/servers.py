@@ -17,9 +17,9 @@ from typing import Any
 import grpc
 from ports import Calls, SiteKeys, key_pem, to_pem
 
-from moretta.deploy.server.desk import opened
+from moretta.deploy.server.server_admin import opened
 from moretta.server.enrollment.records import SiteRecord
-from moretta.shared.enrollment.bootstrap import derive_bootstrap
+from moretta.shared.enrollment.bootstrap_certificate import derive_bootstrap
 from moretta.shared.enrollment.join_string import JoinString
 
 MORETTA = [sys.executable, "-m", "moretta.deploy.cli.main"]
@@ -91,11 +91,11 @@ class ServerProcess:
         end = time.monotonic() + seconds
         while True:
             try:
-                told = self._arrived.get(timeout=max(0.01, end - time.monotonic()))
+                reported = self._arrived.get(timeout=max(0.01, end - time.monotonic()))
             except queue.Empty:
                 raise AssertionError(f"no {event} within {seconds} s: {self.events}") from None
-            if told["event"] == event and all(told.get(key) == value for key, value in fields.items()):
-                return told
+            if reported["event"] == event and all(reported.get(key) == value for key, value in fields.items()):
+                return reported
 
     @property
     def pid(self) -> int:
@@ -128,16 +128,16 @@ class ServerProcess:
         return content
 
     def sites(self) -> dict[str, SiteRecord]:
-        with opened(self.folder) as desk:
-            return {site.name: site for site in desk.registry.sites()}
+        with opened(self.folder) as admin:
+            return {site.name: site for site in admin.registry.sites()}
 
     def audit(self) -> list[dict[str, Any]]:
         return [json.loads(line) for line in (self.folder / "audit.jsonl").read_text().splitlines()]
 
     def token(self, site: str, *, reenroll: bool = False) -> JoinString:
         """As `moretta server token` does, without the time that a command takes to start."""
-        with opened(self.folder) as desk:
-            return desk.issue_token(site=site, hours=None, reenroll=reenroll)
+        with opened(self.folder) as admin:
+            return admin.issue_token(site=site, hours=None, reenroll=reenroll)
 
     def channel(self, key: bytes, certificate: bytes) -> grpc.Channel:
         roots = (self.folder / "ca" / "ca.pem").read_bytes()

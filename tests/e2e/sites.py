@@ -13,7 +13,7 @@ from typing import Any
 import psutil
 from servers import MORETTA, ServerProcess, eventually, moretta
 
-from moretta.deploy.runtime.marked import MARK
+from moretta.deploy.runtime.process_marks import MARK
 
 
 @dataclass

@@ -41,8 +41,8 @@ def run(place: Path, *more: str, code: ExitCode) -> tuple[str, str]:
 
 
 def choose(place: Path, cap: float, *more: str, code: ExitCode) -> dict[str, Any]:
-    told, _ = run(place, "--max-top1", str(cap), "--attackers", "voice-logistic", "--json", *more, code=code)
-    found: dict[str, Any] = json.loads(told)
+    reported, _ = run(place, "--max-top1", str(cap), "--attackers", "voice-logistic", "--json", *more, code=code)
+    found: dict[str, Any] = json.loads(reported)
     assert found.get("exit_code") == code
     return found
 
@@ -78,9 +78,9 @@ def test_the_choice_comes_with_its_proof_and_a_section_and_a_cap_that_none_keeps
     assert json.loads((out / "audit.json").read_text(encoding="utf-8"))["candidate"] == none["nearest"]["name"]
     assert len((out / "choice.csv").read_text(encoding="utf-8").splitlines()) == 3
 
-    told, _ = run(tmp_path, "--max-top1", str(cap), "--attackers", "voice-logistic", code=ExitCode.GATE)
-    assert "No candidate keeps top-1" in told
-    assert "Nearest: “" in told
+    reported, _ = run(tmp_path, "--max-top1", str(cap), "--attackers", "voice-logistic", code=ExitCode.GATE)
+    assert "No candidate keeps top-1" in reported
+    assert "Nearest: “" in reported
 
     refused = choose(tmp_path, 0.1, code=ExitCode.STUDY)
     assert "a cap of 0.1 on top-1 among 4 people" in refused["error"]
@@ -93,7 +93,7 @@ def test_where_every_release_fails_the_reason_is_told_and_the_command_ends(tmp_p
     (tmp_path / "broken" / "clip.wav").write_bytes(b"no sound")
     (tmp_path / "study.toml").write_text('[voice]\npublic_speech = "broken"\n', encoding="utf-8")
     (tmp_path / "mine.toml").write_text(
-        '[[curve]]\nname = "coded"\nset = { voice.anonymizer = "speaker-normalised" }\n', encoding="utf-8"
+        '[[curve]]\nname = "coded"\nset = { voice.anonymizer = "speaker-normalized" }\n', encoding="utf-8"
     )
     failed = choose(tmp_path, 1.0, "--study", str(tmp_path / "study.toml"), code=ExitCode.RUN_FAILED)
     assert failed["chosen"] is failed["nearest"] is None

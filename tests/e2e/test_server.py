@@ -25,7 +25,7 @@ from servers import ServerProcess, eventually, moretta
 
 from moretta.server.enrollment.node_key import flower_form
 from moretta.server.home import ServerHome
-from moretta.server.running import CONNECTION, running_server, site_names
+from moretta.server.running_server import CONNECTION, running_server, site_names
 from moretta.shared.core.exit_codes import ExitCode
 from moretta.shared.enrollment.join_string import parse_join_string
 

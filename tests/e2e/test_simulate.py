@@ -19,7 +19,7 @@ import numpy as np
 import psutil
 import pytest
 
-from moretta.deploy.runtime import marked
+from moretta.deploy.runtime import process_marks
 from moretta.shared.core.exit_codes import ExitCode
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
@@ -93,7 +93,7 @@ class Command:
 
     def left_behind(self) -> list[str]:
         """Command lines of living processes that belong to this run."""
-        left = {p.pid: p for mark in self.marks for p in marked.processes(mark)}
+        left = {p.pid: p for mark in self.marks for p in process_marks.processes(mark)}
         words = [str(self.out), *map(str, self.scratch)]
         for process in psutil.process_iter():
             try:
@@ -118,8 +118,8 @@ class Command:
             try:
                 for child in psutil.Process(self.process.pid).children():
                     environment = child.environ()
-                    if marked.MARK in environment:
-                        self.marks.add(environment[marked.MARK])
+                    if process_marks.MARK in environment:
+                        self.marks.add(environment[process_marks.MARK])
                     if "FLWR_HOME" in environment:
                         self.scratch.add(Path(environment["FLWR_HOME"]).parent)
             except psutil.Error:
@@ -148,7 +148,7 @@ def start(home: Path) -> Iterator[Callable[..., Command]]:
         if each.process.poll() is None:
             each.process.kill()
         for mark in each.marks:
-            marked.end_all(mark)
+            process_marks.end_all(mark)
 
 
 @pytest.fixture(scope="module")
@@ -188,7 +188,19 @@ def test_a_study_ends_with_a_report_in_the_names_agreed_on(finished: Command) ->
     assert voice["three_class"]["clips"] == 12
     assert found["emotion"]["face"] is None
     assert found["emotion"]["absent"]["face"] == "the study does not ask for it"
-    row = {"modality", "attacker", "kind", "scenario", "metric", "value", "low", "high", "chance", "speakers", "void"}
+    row = {
+        "modality",
+        "attacker",
+        "kind",
+        "scenario",
+        "metric",
+        "value",
+        "low",
+        "high",
+        "chance",
+        "speakers",
+        "invalid",
+    }
     assert all(row <= set(r) for r in found["audit"])
     assert {r["attacker"] for r in found["audit"]} == {"voice-logistic", "voice-wccn"}
     scenarios = {r["scenario"] for r in found["audit"]}
@@ -204,9 +216,9 @@ def test_a_study_ends_with_a_report_in_the_names_agreed_on(finished: Command) ->
 
 
 def test_the_outcome_is_told_as_json_and_says_that_all_went_well(finished: Command) -> None:
-    told = json.loads(finished.stdout)
-    assert (told["exit_code"], told["cause"]) == (0, "")
-    assert told["out"] == str(finished.out)
+    reported = json.loads(finished.stdout)
+    assert (reported["exit_code"], reported["cause"]) == (0, "")
+    assert reported["out"] == str(finished.out)
     assert outcome(finished)["status"] == "completed"
 
 
@@ -273,7 +285,7 @@ def test_the_same_seed_gives_the_same_figures(finished: Command, gated: Command)
 def test_a_cell_of_a_sweep_has_the_very_figures_of_a_simulation(finished: Command, corpus: Path, home: Path) -> None:
     """The same stages, exchange and sites, without Flower's runtime, on a release that was made for another study."""
     from moretta.deploy.sweep.collect import collect
-    from moretta.deploy.sweep.done import Audited, Shelf, Trained
+    from moretta.deploy.sweep.done import CellAudit, ResultFolder, Trained
     from moretta.deploy.sweep.grid import GridFile, make_grid
     from moretta.deploy.sweep.jobs import plan_sweep
     from moretta.deploy.sweep.work import do
@@ -282,15 +294,15 @@ def test_a_cell_of_a_sweep_has_the_very_figures_of_a_simulation(finished: Comman
     plan, out = plan_sweep(make_grid(GridFile(study=home / "base.toml")), [corpus], "c"), home / "cell"
     for job in plan.jobs:
         do(job, out)
-    shelf, cell, simulated = Shelf(out), plan.cells[0], report(finished)
+    shelf, cell, simulated = ResultFolder(out), plan.cells[0], report(finished)
     assert cell.audit is not None
-    trained, audited = shelf.get(cell.training[0], Trained), shelf.get(cell.audit, Audited)
+    trained, audited = shelf.get(cell.training[0], Trained), shelf.get(cell.audit, CellAudit)
     assert trained is not None
     assert audited is not None
     assert trained.emotion["voice"].model_dump(mode="json") == simulated["emotion"]["voice"]
     assert [row.model_dump(mode="json") for row in trained.privacy] == simulated["privacy"]
     assert [row.model_dump(mode="json") for row in audited.rows] == simulated["audit"]
-    assert [row.model_dump(mode="json") for row in audited.judged] == simulated["judged"]
+    assert [row.model_dump(mode="json") for row in audited.utility] == simulated["utility"]
     (row,) = collect(plan, shelf, {})
     emotion, figures = simulated["emotion"]["voice"], simulated["headline"][0]["figures"]
     assert (row.uar, row.uar_low, row.uar_high) == (emotion["uar"], emotion["uar_low"], emotion["uar_high"])

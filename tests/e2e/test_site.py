@@ -26,7 +26,7 @@ from sites import SiteProcess
 
 from moretta.client.transport.identity import Identity
 from moretta.deploy.bundle import FOLDER
-from moretta.server.running import CONNECTION
+from moretta.server.running_server import CONNECTION
 from moretta.shared.core.exit_codes import ExitCode
 from tests.conftest import write_tone_corpus
 
@@ -207,8 +207,8 @@ def test_a_tampered_bundle_is_refused_by_the_site_and_the_server_is_told_at_once
     marker, answers = tmp_path / "marker", tmp_path / "answers.json"
     client = TAMPERED_CLIENT.format(marker=str(marker)) if part == "client" else ""
     _submit(server, tmp_path, client=client, answers=answers)
-    told = json.loads(eventually(lambda: answers.exists() and answers.read_text(), 120))
-    assert told == ["The FAB could not be verified."]
+    reported = json.loads(eventually(lambda: answers.exists() and answers.read_text(), 120))
+    assert reported == ["The FAB could not be verified."]
     assert not marker.exists()
     assert "refused the code of run" in site.log
     assert not list((site.folder / "flower").rglob("client_app.py"))

@@ -51,9 +51,9 @@ def start(place: Path, *more: str, jobs: int = 1) -> subprocess.Popen[str]:
 
 def finish(place: Path, *more: str, code: ExitCode = ExitCode.OK, jobs: int = 1) -> dict[str, Any]:
     process = start(place, *more, jobs=jobs)
-    told, errors = process.communicate()
+    reported, errors = process.communicate()
     assert process.returncode == code, errors
-    found: dict[str, Any] = json.loads(told)
+    found: dict[str, Any] = json.loads(reported)
     return found
 
 
@@ -113,9 +113,9 @@ def test_an_interrupt_ends_every_process_and_leaves_no_half_of_a_report(place: P
     children = psutil.Process(process.pid).children(recursive=True)
     process.send_signal(signal.SIGINT)
     time.sleep(0.2)
-    told, _ = process.communicate()
+    reported, _ = process.communicate()
     assert process.returncode == ExitCode.INTERRUPTED
-    assert json.loads(told)["exit_code"] == ExitCode.INTERRUPTED
+    assert json.loads(reported)["exit_code"] == ExitCode.INTERRUPTED
     assert alive(children) == []
     assert not list((place / "out").glob("sweep.*"))
     assert not list((place / "out").glob("curves.*"))
@@ -144,9 +144,9 @@ def test_a_worker_that_is_killed_fails_its_cell_and_no_other(place: Path) -> Non
     wait_for(process, "1/4 ")
     (worker,) = [c for c in psutil.Process(process.pid).children() if "spawn_main" in " ".join(c.cmdline())]
     worker.kill()
-    told, _ = process.communicate()
+    reported, _ = process.communicate()
     assert process.returncode == ExitCode.RUN_FAILED
-    failures = json.loads(told)["failures"]
+    failures = json.loads(reported)["failures"]
     assert len(failures) == 1
     assert "SIGKILL" in next(iter(failures.values()))
     assert finish(place)["done"] == 1

@@ -13,8 +13,8 @@ from flwr.app import Error, Message, RecordDict
 from flwr.app.metadata import Metadata
 from flwr.supercore.task_identity import TaskIdentity
 
-from moretta.server.grid.exchange import Exchange
-from moretta.server.grid.greeting import greet_virtual
+from moretta.server.grid.hello import hello_virtual
+from moretta.server.grid.site_grid import SiteGrid
 from moretta.shared.messages import wire
 
 sys.path.insert(0, str(Path(__file__).parent))  # `offices` and `ports`, which the network's tests share
@@ -46,7 +46,7 @@ class Node:
 class FakeGrid:
     """Answers as told: `answer(node, message)` gives one reply, several, or none."""
 
-    answer: Callable[[int, Message], Reply | list[Reply]]
+    response: Callable[[int, Message], Reply | list[Reply]]
     nodes: list[int]
     order: Callable[[list[Message]], list[Message]] = lambda replies: replies
     sent: list[Message] = field(default_factory=list)
@@ -72,7 +72,7 @@ class FakeGrid:
             if node in self.away:
                 replies = [reply_from(node, "Node Unavailable", number, NODE_UNAVAILABLE)]
             else:
-                given = self.answer(node, message)
+                given = self.response(node, message)
                 every = given if isinstance(given, list) else [given]
                 replies = [r if isinstance(r, Message) else reply_from(node, r, number) for r in every if r is not None]
                 for reply in replies:
@@ -118,20 +118,20 @@ def fake_grid() -> type[FakeGrid]:
 
 
 @pytest.fixture
-def fake_exchange() -> Callable[..., Exchange]:
-    def make(answer: Any, *, nodes: int = 3, deadline: float = 60.0, **grid: Any) -> Exchange:
+def fake_site_grid() -> Callable[..., SiteGrid]:
+    def make(response: Any, *, nodes: int = 3, deadline: float = 60.0, **grid: Any) -> SiteGrid:
         clock = FakeClock()
-        fake: Any = FakeGrid(answer, list(range(1, nodes + 1)), **grid)
-        return Exchange(fake, deadline, clock=clock, sleep=clock.sleep)
+        fake: Any = FakeGrid(response, list(range(1, nodes + 1)), **grid)
+        return SiteGrid(fake, deadline, clock=clock, sleep=clock.sleep)
 
     return make
 
 
 @pytest.fixture
-def greeted() -> Callable[[Exchange, int], Exchange]:
-    def greet(exchange: Exchange, expected: int) -> Exchange:
-        greet_virtual(exchange, expected)
-        return exchange
+def hellos() -> Callable[[SiteGrid, int], SiteGrid]:
+    def greet(site_grid: SiteGrid, expected: int) -> SiteGrid:
+        hello_virtual(site_grid, expected)
+        return site_grid
 
     return greet
 

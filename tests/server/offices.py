@@ -11,9 +11,9 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from moretta.server.enrollment.authority import CertificateAuthority, Issued
 from moretta.server.enrollment.authority_files import create_authority
 from moretta.server.enrollment.records import KnownToken
-from moretta.server.enrollment.registry import Registry
+from moretta.server.enrollment.site_registry import Registry
 from moretta.server.enrollment.tokens import issue_token
-from moretta.shared.enrollment.bootstrap import derive_bootstrap
+from moretta.shared.enrollment.bootstrap_certificate import derive_bootstrap
 from moretta.shared.enrollment.fingerprint import fingerprint
 from moretta.shared.enrollment.join_string import JoinString
 

@@ -30,7 +30,7 @@ from moretta.server.audit_log import AuditLog
 from moretta.server.enrollment.countersign import Countersigner
 from moretta.server.enrollment.database import open_database
 from moretta.server.enrollment.node_key import header_form
-from moretta.server.enrollment.service import EnrollmentService, ServerFacts
+from moretta.server.enrollment.service import EnrollmentService, ServerInfo
 from moretta.server.home import Limits
 from moretta.server.port.credentials import PortCertificates
 from moretta.server.port.guard import Guard
@@ -39,8 +39,8 @@ from moretta.server.port.limits import Admission
 from moretta.server.port.listen import open_port
 from moretta.server.relay.replay import SeenSignatures
 from moretta.server.relay.service import RelayService
-from moretta.server.relay.superlink import SuperLinkAddress, SuperLinkClient
-from moretta.shared.enrollment.bootstrap import derive_bootstrap
+from moretta.server.relay.superlink_client import SuperLinkAddress, SuperLinkClient
+from moretta.shared.enrollment.bootstrap_certificate import derive_bootstrap
 from moretta.shared.enrollment.join_string import JoinString
 from moretta.shared.pb import enrollment_pb2 as pb
 from moretta.shared.pb.relay_pb2 import FleetCall, FleetReply
@@ -75,12 +75,12 @@ class Echo:
 
     address: SuperLinkAddress
     calls: list[tuple[str, bytes, dict[str, str]]] = field(default_factory=list)
-    answer: Callable[[str, bytes], Response] = lambda path, body: Response(body)
+    response: Callable[[str, bytes], Response] = lambda path, body: Response(body)
 
     async def __call__(self, request: Request) -> Response:
         body = await request.body()
         self.calls.append((request.url.path, body if len(body) < MIB else b"(long)", dict(request.headers)))
-        return await asyncio.to_thread(self.answer, request.url.path, body)
+        return await asyncio.to_thread(self.response, request.url.path, body)
 
 
 @contextmanager
@@ -200,7 +200,7 @@ class RunningPort:
                 self.office.authority,
                 self.office.registry,
                 self.audit,
-                lambda: ServerFacts("1", "2", "c", "b", self.limits.max_call_bytes),
+                lambda: ServerInfo("1", "2", "c", "b", self.limits.max_call_bytes),
                 24,
                 self.clock,
             ).methods(),
@@ -208,7 +208,7 @@ class RunningPort:
         }
         countersigner = Countersigner(self.heads, self.certificates, self.audit, self.clock, lambda: 0.0)
         services[ENROLLMENT] = [*services[ENROLLMENT], *countersigner.methods()]
-        self.superlink = SuperLinkClient(address, max_answer_bytes=self.limits.max_call_bytes) if address else None
+        self.superlink = SuperLinkClient(address, max_response_bytes=self.limits.max_call_bytes) if address else None
         if self.superlink:
             self.relay = RelayService(
                 self.superlink, self.office.registry, self.audit, SeenSignatures(self.clock), self.clock

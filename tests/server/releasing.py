@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from flwr.app import RecordDict
 
-from moretta.shared.data.names import Emotion, Level
+from moretta.shared.data.clip_names import Emotion, Level
 from moretta.shared.messages import wire
 from moretta.shared.release import AnonymizerStatement, ReleasedClip, ReleaseWriter
 from moretta.shared.study.schema import Study, parse_study

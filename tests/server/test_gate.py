@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from moretta.server.stages.gate import judge
-from moretta.shared.audit.report.schema import Headline, HeadlineFigure, PrivacyRow
+from moretta.server.stages.gate import check_gate
+from moretta.shared.audit.report.report_schema import Headline, HeadlineFigure, PrivacyRow
 from moretta.shared.study.schema import GateSection
 
 
@@ -26,7 +26,7 @@ def spent(*epsilons: float, site: str = "site-00", **changes: Any) -> list[Priva
 
 
 def test_no_limit_is_never_broken() -> None:
-    assert judge(GateSection(), [headline(top1=1.0, eer=0.0)], spent(1e9), released=("voice",)).passed
+    assert check_gate(GateSection(), [headline(top1=1.0, eer=0.0)], spent(1e9), released=("voice",)).passed
 
 
 @pytest.mark.parametrize(
@@ -43,13 +43,15 @@ def test_no_limit_is_never_broken() -> None:
     ],
 )
 def test_a_limit_is_kept_at_its_value_and_broken_beyond_it(limits: dict[str, float], passed: bool) -> None:
-    found = judge(GateSection(**limits), [headline(top1=0.5, eer=0.2)], spent(3.0, 8.0), released=("voice",))
+    found = check_gate(GateSection(**limits), [headline(top1=0.5, eer=0.2)], spent(3.0, 8.0), released=("voice",))
     assert found.passed is passed
 
 
 def test_every_broken_limit_is_named_with_its_figure() -> None:
     limits = GateSection(max_top1=0.1, min_eer=0.4, max_epsilon=1.0)
-    found = judge(limits, [headline(top1=0.5, eer=0.2)], spent(2.0) + spent(0.5, site="site-01"), released=("voice",))
+    found = check_gate(
+        limits, [headline(top1=0.5, eer=0.2)], spent(2.0) + spent(0.5, site="site-01"), released=("voice",)
+    )
     assert found.broken == (
         "voice: strongest top-1 0.500, limit 0.100",
         "voice: strongest EER 0.200, limit 0.400",
@@ -59,7 +61,7 @@ def test_every_broken_limit_is_named_with_its_figure() -> None:
 
 def test_every_modality_must_keep_the_limits() -> None:
     both = [headline("voice", top1=0.1), headline("face", top1=0.9)]
-    assert judge(GateSection(max_top1=0.5), both, [], released=("voice", "face")).broken == (
+    assert check_gate(GateSection(max_top1=0.5), both, [], released=("voice", "face")).broken == (
         "face: strongest top-1 0.900, limit 0.500",
     )
 
@@ -67,19 +69,19 @@ def test_every_modality_must_keep_the_limits() -> None:
 @pytest.mark.parametrize("limits", [{"max_top1": 1.0}, {"min_eer": 0.0}])
 def test_silence_is_not_privacy(limits: dict[str, float]) -> None:
     gate = GateSection(**limits)
-    assert not judge(gate, [headline()], [], released=("voice",)).passed  # every attacker was void
-    assert not judge(gate, [], [], released=("voice",)).passed  # no audit was made
-    one = judge(gate, [headline("voice", top1=0.0, eer=1.0)], [], released=("voice", "face"))
+    assert not check_gate(gate, [headline()], [], released=("voice",)).passed  # every attacker was invalid
+    assert not check_gate(gate, [], [], released=("voice",)).passed  # no audit was made
+    one = check_gate(gate, [headline("voice", top1=0.0, eer=1.0)], [], released=("voice", "face"))
     assert [text.split(":")[0] for text in one.broken] == ["face"]  # no attacker looked at faces
 
 
 def test_a_budget_that_was_not_spent_by_dp_sgd_cannot_be_judged() -> None:
     other = spent(1.0, mechanism="voice release") + spent(1.0, unit="value")
-    assert not judge(GateSection(max_epsilon=100.0), [], other, released=("voice",)).passed
+    assert not check_gate(GateSection(max_epsilon=100.0), [], other, released=("voice",)).passed
 
 
 def test_the_budget_is_judged_for_the_unit_that_the_study_protects() -> None:
     rows = spent(3.0, unit="speaker") + spent(400.0, unit="clip")
-    assert judge(GateSection(max_epsilon=8.0), [], rows, released=(), unit="speaker").passed
-    broken = judge(GateSection(max_epsilon=2.0), [], rows, released=(), unit="speaker").broken
+    assert check_gate(GateSection(max_epsilon=8.0), [], rows, released=(), unit="speaker").passed
+    broken = check_gate(GateSection(max_epsilon=2.0), [], rows, released=(), unit="speaker").broken
     assert broken == ("site-00: DP-SGD spent epsilon 3.00 per speaker, limit 2.00",)

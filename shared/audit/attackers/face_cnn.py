@@ -6,7 +6,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from moretta.shared.audit.attackers.base import Floats, Identifier, attacker
+from moretta.shared.audit.attackers.attacker_registry import Floats, Identifier, attacker
 from moretta.shared.audit.clipset import ClipSet
 from moretta.shared.audit.learn.margin import Schedule
 from moretta.shared.audit.learn.pictures import PictureModel

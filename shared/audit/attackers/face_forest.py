@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from moretta.shared.audit.attackers.base import Floats, attacker
+from moretta.shared.audit.attackers.attacker_registry import Floats, attacker
 from moretta.shared.audit.clipset import ClipSet
-from moretta.shared.audit.learn.features import face_pixels
 from moretta.shared.audit.learn.tabular import VectorIdentifier
+from moretta.shared.audit.learn.vectors import face_pixels
 
 
 @attacker("face-forest", modality="face")

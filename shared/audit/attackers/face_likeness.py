@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from moretta.shared.audit.attackers.base import Floats, attacker
+from moretta.shared.audit.attackers.attacker_registry import Floats, attacker
 from moretta.shared.audit.clipset import ClipSet
-from moretta.shared.audit.learn.features import face_gradients, face_pixels
 from moretta.shared.audit.learn.likeness import LikenessIdentifier
+from moretta.shared.audit.learn.vectors import face_gradients, face_pixels
 
 
 @attacker("face-likeness", modality="face")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from moretta.shared.audit.attackers.base import Floats, attacker
+from moretta.shared.audit.attackers.attacker_registry import Floats, attacker
 from moretta.shared.audit.clipset import ClipSet
 from moretta.shared.audit.learn.movement import Movement
 from moretta.shared.audit.learn.tabular import VectorIdentifier

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from moretta.shared.audit.attackers.base import Embedder, Floats, attacker
+from moretta.shared.audit.attackers.attacker_registry import Embedder, Floats, attacker
 from moretta.shared.audit.clipset import ClipSet
 from moretta.shared.audit.learn.margin import Schedule
 from moretta.shared.audit.learn.pictures import PictureModel

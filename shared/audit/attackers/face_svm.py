@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from moretta.shared.audit.attackers.base import Floats, attacker
+from moretta.shared.audit.attackers.attacker_registry import Floats, attacker
 from moretta.shared.audit.clipset import ClipSet
-from moretta.shared.audit.learn.features import face_gradients
 from moretta.shared.audit.learn.tabular import VectorIdentifier
+from moretta.shared.audit.learn.vectors import face_gradients
 
 
 @attacker("face-svm", modality="face")

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from moretta.shared.audit.attackers.base import Embedder, Floats, attacker
+from moretta.shared.audit.attackers.attacker_registry import Embedder, Floats, attacker
 from moretta.shared.audit.clipset import ClipSet
 from moretta.shared.audit.learn.compensation import WithinClass, choose_shrinkage
-from moretta.shared.audit.learn.features import face_gradients, face_pixels
+from moretta.shared.audit.learn.vectors import face_gradients, face_pixels
 
 _COMPONENTS = 150
 

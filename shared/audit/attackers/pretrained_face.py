@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from moretta.shared.audit.attackers.base import attacker
+from moretta.shared.audit.attackers.attacker_registry import attacker
 from moretta.shared.audit.pretrained.adapter import PretrainedAttacker
 from moretta.shared.audit.pretrained.dlib_resnet import DlibEncoder
 from moretta.shared.audit.pretrained.sface import SFaceEncoder

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from moretta.shared.audit.attackers.base import attacker
+from moretta.shared.audit.attackers.attacker_registry import attacker
 from moretta.shared.audit.pretrained.adapter import PretrainedAttacker
 from moretta.shared.audit.pretrained.campplus import CamPlusPlusEncoder
 from moretta.shared.audit.pretrained.ge2e import Ge2eEncoder

@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from moretta.shared.audit.attackers.base import Floats, attacker
+from moretta.shared.audit.attackers.attacker_registry import Floats, attacker
 from moretta.shared.audit.clipset import ClipSet
 from moretta.shared.audit.learn.tabular import VectorIdentifier
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from moretta.shared.audit.attackers.base import Floats, attacker
+from moretta.shared.audit.attackers.attacker_registry import Floats, attacker
 from moretta.shared.audit.clipset import ClipSet
-from moretta.shared.audit.learn.features import voice_statistics
 from moretta.shared.audit.learn.likeness import LikenessIdentifier
+from moretta.shared.audit.learn.vectors import voice_statistics
 
 
 @attacker("voice-likeness", modality="voice")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from moretta.shared.audit.attackers.base import attacker
+from moretta.shared.audit.attackers.attacker_registry import attacker
 from moretta.shared.audit.learn.layered import LayeredIdentifier
 
 

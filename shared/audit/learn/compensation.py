@@ -1,4 +1,4 @@
-"""Vectors in which clips of one speaker lie together: within-class covariance normalisation."""
+"""Vectors in which clips of one speaker lie together: within-class covariance normalization."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from moretta.shared.audit.attackers.base import Floats
+from moretta.shared.audit.attackers.attacker_registry import Floats
 
 SHRINKAGES = (0.1, 0.3, 0.6)
 

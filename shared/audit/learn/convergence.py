@@ -1,4 +1,4 @@
-"""Did an attacker learn what it was shown? One that did not is void: its failure says nothing about the release."""
+"""Did an attacker learn what it was shown? One that did not is invalid: its failure says nothing about the release."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from moretta.shared.audit.attackers.base import NotConvergedError
+from moretta.shared.audit.attackers.attacker_registry import NotConvergedError
 
 MIN_TRAINING_GAIN = 0.25
 """Least training accuracy, as the share of the way from chance to the best that there is."""

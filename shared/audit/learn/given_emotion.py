@@ -13,10 +13,10 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from moretta.shared.audit.attackers.base import Floats
+from moretta.shared.audit.attackers.attacker_registry import Floats
 from moretta.shared.audit.clipset import ClipSet
 from moretta.shared.audit.learn.tabular import VectorIdentifier
-from moretta.shared.data.names import EMOTIONS
+from moretta.shared.data.clip_names import EMOTIONS
 
 _COMPONENTS = 256
 _PRIOR_CLIPS = 2.0

@@ -6,7 +6,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from moretta.shared.audit.attackers.base import Embedder, Floats, attacker, get_attacker, registered
+from moretta.shared.audit.attackers.attacker_registry import Embedder, Floats, attacker, get_attacker, registered
 from moretta.shared.audit.clipset import ClipSet
 from moretta.shared.audit.learn.compensation import WithinClass, choose_shrinkage
 

@@ -1,6 +1,6 @@
 """An attacker that learns when to believe the opposite.
 
-Where all clips of a person were normalised together, those that an attacker has not seen lie on the far side of those
+Where all clips of a person were normalized together, those that an attacker has not seen lie on the far side of those
 it has: a classifier then does worse than chance, and who it finds least likely is the right one. An audit that only
 looks for accuracy above chance would call such a release private.
 """
@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from moretta.shared.audit.attackers.base import Floats, Identifier
+from moretta.shared.audit.attackers.attacker_registry import Floats, Identifier
 from moretta.shared.audit.clipset import ClipSet
 from moretta.shared.audit.learn.tabular import VectorIdentifier, held_out_accuracies, log_posteriors
 

@@ -7,8 +7,8 @@ from typing import Any, ClassVar
 
 from moretta.shared.audit.clipset import ClipSet
 from moretta.shared.audit.learn.convergence import check_learned
-from moretta.shared.audit.learn.features import voice_statistics
 from moretta.shared.audit.learn.tabular import VectorIdentifier
+from moretta.shared.audit.learn.vectors import voice_statistics
 from moretta.shared.audit.views import Floats
 
 

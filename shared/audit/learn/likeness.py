@@ -1,7 +1,7 @@
 """Who it is by likeness to each clip that is known, and what kind of likeness counts is learnt.
 
 A release can pull a person's clips together where they share an emotion and push them apart everywhere else, as
-normalising few clips in many dimensions does: the two cancel for a classifier that looks at all clips alike. Here they
+normalizing few clips in many dimensions does: the two cancel for a classifier that looks at all clips alike. Here they
 are told apart, and weighed by a handful of numbers that are the same for all people, so that few clips teach them.
 """
 
@@ -12,10 +12,10 @@ from abc import abstractmethod
 import numpy as np
 import numpy.typing as npt
 
-from moretta.shared.audit.attackers.base import Floats, Identifier
+from moretta.shared.audit.attackers.attacker_registry import Floats, Identifier
 from moretta.shared.audit.clipset import ClipSet
 from moretta.shared.audit.learn.given_emotion import emotions_of
-from moretta.shared.data.names import EMOTIONS
+from moretta.shared.data.clip_names import EMOTIONS
 
 Doubles = npt.NDArray[np.float64]
 Flags = npt.NDArray[np.bool_]
@@ -73,8 +73,8 @@ class Gallery:
         return same / np.maximum(of_same, 1), other / np.maximum(of_other, 1)
 
     def _mean(self, alike: Doubles, looked_at: Flags) -> Doubles:
-        people = self._cells.reshape(len(self._x), self._people, len(EMOTIONS)).sum(axis=2)
-        return np.asarray(((alike * looked_at) @ people) / np.maximum(looked_at @ people, 1))
+        speakers = self._cells.reshape(len(self._x), self._people, len(EMOTIONS)).sum(axis=2)
+        return np.asarray(((alike * looked_at) @ speakers) / np.maximum(looked_at @ speakers, 1))
 
     def _greatest(self, alike: Doubles, looked_at: Flags) -> Doubles:
         seen = np.where(looked_at, alike, _NOBODY)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from moretta.shared.audit.attackers.base import NotConvergedError
+from moretta.shared.audit.attackers.attacker_registry import NotConvergedError
 
 if TYPE_CHECKING:
     import torch

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from moretta.shared.audit.attackers.base import NotConvergedError
+from moretta.shared.audit.attackers.attacker_registry import NotConvergedError
 from moretta.shared.audit.clipset import ClipSet
 from moretta.shared.audit.learn.convergence import check_learned
 from moretta.shared.audit.learn.margin import Schedule, train_with_margin

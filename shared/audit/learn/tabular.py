@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from moretta.shared.audit.attackers.base import Floats, Identifier, NotConvergedError
+from moretta.shared.audit.attackers.attacker_registry import Floats, Identifier, NotConvergedError
 from moretta.shared.audit.clipset import ClipSet
 
 Ints = npt.NDArray[np.int64]

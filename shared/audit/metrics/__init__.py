@@ -17,9 +17,9 @@ from moretta.shared.audit.metrics.breakdown import (
     measure_trials,
 )
 from moretta.shared.audit.metrics.distinctiveness import Similarity, similarity_matrix
+from moretta.shared.audit.metrics.metric_registry import Metric, get_metric, metric, metrics_of
 from moretta.shared.audit.metrics.pooling import Linkage, linkage
 from moretta.shared.audit.metrics.ranking import Ranking
-from moretta.shared.audit.metrics.registry import Metric, get_metric, metric, metrics_of
 from moretta.shared.audit.metrics.trials import Trials
 
 __all__ = [

@@ -16,8 +16,8 @@ from moretta.shared.audit.metrics.bootstrap import (
     speaker_counts,
 )
 from moretta.shared.audit.metrics.distinctiveness import Dominance, Similarity
+from moretta.shared.audit.metrics.metric_registry import Metric, get_metric, metrics_of
 from moretta.shared.audit.metrics.ranking import Ranking
-from moretta.shared.audit.metrics.registry import Metric, get_metric, metrics_of
 from moretta.shared.audit.metrics.trials import Ints, Trials
 
 

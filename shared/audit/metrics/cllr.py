@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 import numpy as np
 
+from moretta.shared.audit.metrics.metric_registry import metric
 from moretta.shared.audit.metrics.pav import pav
-from moretta.shared.audit.metrics.registry import metric
 from moretta.shared.audit.metrics.trials import Floats, Trials
 
 

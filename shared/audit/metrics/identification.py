@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from moretta.shared.audit.metrics.metric_registry import metric
 from moretta.shared.audit.metrics.ranking import Ranking, tie_span
-from moretta.shared.audit.metrics.registry import metric
 from moretta.shared.audit.metrics.trials import Floats
 
 

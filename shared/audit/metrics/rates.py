@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from moretta.shared.audit.metrics.registry import metric
+from moretta.shared.audit.metrics.metric_registry import metric
 from moretta.shared.audit.metrics.trials import Trials
 
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from moretta.shared.audit.attackers.base import Embedder, Floats
-from moretta.shared.audit.pretrained.encoder import Encoder
+from moretta.shared.audit.attackers.attacker_registry import Embedder, Floats
+from moretta.shared.audit.pretrained.encoder import PretrainedEncoder
 
 if TYPE_CHECKING:
     from moretta.shared.audit.clipset import ClipSet
@@ -19,10 +19,10 @@ _CHUNK = 32
 
 
 class PretrainedAttacker(Embedder):
-    """An encoder used as it is. Without its weights it is absent: a void row with the command that gets them."""
+    """An encoder used as it is. Without its weights it is absent: an invalid row with the command that gets them."""
 
     trainable: ClassVar[bool] = False
-    encoder: ClassVar[type[Encoder]]
+    encoder: ClassVar[type[PretrainedEncoder]]
 
     @classmethod
     def missing(cls) -> str | None:
@@ -47,6 +47,6 @@ class PretrainedAttacker(Embedder):
 
 
 @cache
-def _loaded(encoder: type[Encoder]) -> Encoder:
+def _loaded(encoder: type[PretrainedEncoder]) -> PretrainedEncoder:
     """Loaded once per process: an audit asks for a few clips at a time."""
     return encoder.load()

@@ -6,15 +6,15 @@ from typing import TYPE_CHECKING, ClassVar, Self
 
 import numpy as np
 
-from moretta.shared.audit.pretrained.encoder import Clips, Embeddings, Encoder, load_state, weights_path
+from moretta.shared.audit.pretrained.encoder import Clips, Embeddings, PretrainedEncoder, load_state, weights_path
 from moretta.shared.audit.pretrained.sound import speech_only, unit_length
 from moretta.shared.core.terms import Modality
 
 if TYPE_CHECKING:
-    from moretta.shared.audit.pretrained.nets.campplus import CamPlusPlus
+    from moretta.shared.audit.pretrained.nets.campplus_net import CamPlusPlus
 
 
-class CamPlusPlusEncoder(Encoder):
+class CamPlusPlusEncoder(PretrainedEncoder):
     """One pass over the whole clip. Clips differ in length, so they go one by one: padding would change the result."""
 
     name: ClassVar[str] = "campplus"
@@ -30,7 +30,7 @@ class CamPlusPlusEncoder(Encoder):
     @classmethod
     def load(cls) -> Self:
         """Read the weights from the cache."""
-        from moretta.shared.audit.pretrained.nets.campplus import CamPlusPlus
+        from moretta.shared.audit.pretrained.nets.campplus_net import CamPlusPlus
 
         net = CamPlusPlus()
         net.load_state_dict(load_state(weights_path("campplus")))

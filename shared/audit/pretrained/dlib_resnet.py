@@ -9,8 +9,8 @@ from typing import Any, ClassVar, Self
 import cv2
 import numpy as np
 
-from moretta.shared.audit.pretrained.encoder import Availability, Clips, Embeddings, Encoder, weights_path
-from moretta.shared.audit.pretrained.faces import Frame, spread
+from moretta.shared.audit.pretrained.encoder import Availability, Clips, Embeddings, PretrainedEncoder, weights_path
+from moretta.shared.audit.pretrained.face_finder import Frame, spread
 from moretta.shared.audit.pretrained.sound import unit_length
 from moretta.shared.core.terms import Modality
 
@@ -19,7 +19,7 @@ _FRAMES = 3
 _LONG_SIDES = (256, 480)  # the detector finds no face below 80 pixels
 
 
-class DlibEncoder(Encoder):
+class DlibEncoder(PretrainedEncoder):
     """A ResNet of 29 layers (King, dlib, 2017) with dlib's own detector and landmarks.
 
     A clip is the mean of up to three frames; one without a face is looked at as it is, unaligned.

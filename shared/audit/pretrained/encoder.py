@@ -25,7 +25,7 @@ class Availability(NamedTuple):
     reason: str = ""
 
 
-class Encoder(ABC):
+class PretrainedEncoder(ABC):
     """A network trained by others, used as it is. Compute threads are the caller's: one per worker process."""
 
     name: ClassVar[str]
@@ -36,7 +36,7 @@ class Encoder(ABC):
     weights: ClassVar[tuple[str, ...]]
     """Entries of the manifest it needs."""
     threshold: ClassVar[float]
-    """EER on unprotected clips above which the encoder counts as broken: its rows are void, not "private"."""
+    """EER on unprotected clips above which the encoder counts as broken: its rows are invalid, not "private"."""
 
     @classmethod
     def availability(cls) -> Availability:

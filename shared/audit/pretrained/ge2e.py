@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING, ClassVar, Self
 
 import numpy as np
 
-from moretta.shared.audit.pretrained.encoder import Clips, Embeddings, Encoder, load_state, weights_path
+from moretta.shared.audit.pretrained.encoder import Clips, Embeddings, PretrainedEncoder, load_state, weights_path
 from moretta.shared.audit.pretrained.sound import Audio, speech_only, unit_length
 from moretta.shared.core.terms import Modality
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from moretta.shared.audit.pretrained.nets.ge2e import Ge2e
+    from moretta.shared.audit.pretrained.nets.ge2e_net import Ge2e
 
 _LOUDNESS_DBFS = -30.0
 _WINDOW, _STEP = 160, 77  # frames of 10 ms: 1.6 s windows, 1.3 of them per second
@@ -21,7 +21,7 @@ _LEAST_REST = 0.25
 _BATCH = 64
 
 
-class Ge2eEncoder(Encoder):
+class Ge2eEncoder(PretrainedEncoder):
     """The mean over windows of 1.6 s. Short clips are padded with silence, as the network was trained."""
 
     name: ClassVar[str] = "ge2e"
@@ -37,7 +37,7 @@ class Ge2eEncoder(Encoder):
     @classmethod
     def load(cls) -> Self:
         """Read the weights from the cache."""
-        from moretta.shared.audit.pretrained.nets.ge2e import Ge2e
+        from moretta.shared.audit.pretrained.nets.ge2e_net import Ge2e
 
         net = Ge2e()
         state = load_state(weights_path("ge2e"))["model_state"]
@@ -55,14 +55,14 @@ class Ge2eEncoder(Encoder):
     def _embed_batch(self, clips: Clips) -> Embeddings:
         import torch
 
-        windows = [_windows(normalise_loudness(speech_only(clip))) for clip in clips]
+        windows = [_windows(normalize_loudness(speech_only(clip))) for clip in clips]
         with torch.inference_mode():
             embedded = self._net(torch.cat(windows)).numpy()  # [windows of all clips, 256]
         ends = np.cumsum([len(window) for window in windows])
         return unit_length(np.stack([part.mean(axis=0) for part in np.split(embedded, ends[:-1])]))
 
 
-def normalise_loudness(samples: Audio) -> Audio:
+def normalize_loudness(samples: Audio) -> Audio:
     """Raise a quiet clip to -30 dBFS. Loud ones stay: the network heard them so, and its mel is not logarithmic."""
     level = float(np.sqrt(np.mean(np.square(samples, dtype=np.float64))))
     gain = 10 ** (_LOUDNESS_DBFS / 20) / max(level, 1e-6)

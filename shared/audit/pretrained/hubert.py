@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 
-from moretta.shared.audit.pretrained.encoder import Availability, Clips, Embeddings, Encoder
+from moretta.shared.audit.pretrained.encoder import Availability, Clips, Embeddings, PretrainedEncoder
 from moretta.shared.audit.pretrained.sound import speech_only, unit_length
 from moretta.shared.core.errors import AttackersError
 from moretta.shared.core.terms import Modality
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 
-class SelfSupervisedEncoder(Encoder):
+class SelfSupervisedEncoder(PretrainedEncoder):
     """Mean and standard deviation over time of one hidden layer. Low layers carry the speaker (Yang et al., SUPERB).
 
     A subclass names the pipeline; `summarise` is also what an emotion judge trains a small classifier on.
@@ -85,7 +85,7 @@ class SelfSupervisedEncoder(Encoder):
         return unit_length(self.summarise(clips, layer=self.speaker_layer))
 
     def summarise(self, clips: Clips, *, layer: int) -> Embeddings:
-        """Mean and standard deviation over time of a layer: float32 [clips, 2 * width], not normalised.
+        """Mean and standard deviation over time of a layer: float32 [clips, 2 * width], not normalized.
 
         Args:
             clips: [samples] each, float32 at 16 kHz.

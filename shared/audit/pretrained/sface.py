@@ -8,8 +8,8 @@ from typing import ClassVar, Self
 import cv2
 import numpy as np
 
-from moretta.shared.audit.pretrained.encoder import Clips, Embeddings, Encoder, weights_path
-from moretta.shared.audit.pretrained.faces import FaceFinder, Frame, quietly, spread, whole_frame
+from moretta.shared.audit.pretrained.encoder import Clips, Embeddings, PretrainedEncoder, weights_path
+from moretta.shared.audit.pretrained.face_finder import FaceFinder, Frame, quietly, spread, whole_frame
 from moretta.shared.audit.pretrained.sound import unit_length
 from moretta.shared.core.terms import Modality
 
@@ -17,7 +17,7 @@ _SIDE = 112
 _FRAMES = 5
 
 
-class SFaceEncoder(Encoder):
+class SFaceEncoder(PretrainedEncoder):
     """Zhong et al., "SFace: Sigmoid-Constrained Hypersphere Loss for Robust Face Recognition", IEEE TIP 2021.
 
     A clip is the mean of up to five frames. Where any frame shows a face, frames without one are left out; a clip

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from moretta.shared.audit.report.emotion import emotion_result, table_from_counts
 from moretta.shared.audit.report.headline import headlines
-from moretta.shared.audit.report.load import ReportError, load_report
-from moretta.shared.audit.report.schema import Report
-from moretta.shared.audit.report.write import write_html, write_report
+from moretta.shared.audit.report.load_report import ReportError, load_report
+from moretta.shared.audit.report.report_files import write_html, write_report
+from moretta.shared.audit.report.report_schema import Report
 
 __all__ = [
     "Report",

@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from moretta.shared.audit.beyond.findings import Finding
-from moretta.shared.audit.report import beyond, judges, view, words
+from moretta.shared.audit.audit_row import AuditRow
+from moretta.shared.audit.inference.findings import InferenceFinding
+from moretta.shared.audit.report import inference_view, utility_view, view, wording
 from moretta.shared.audit.report.headline import headlines
 from moretta.shared.audit.report.html import draw_forests, render_page
 from moretta.shared.audit.report.summary import identity_sentence
-from moretta.shared.audit.rows import AuditRow
-from moretta.shared.audit.utility.rows import EmotionRow
+from moretta.shared.audit.utility.emotion_row import EmotionRow
 
 
 @dataclass(frozen=True, slots=True)
-class AuditFacts:
+class AuditPageInfo:
     """How the audit came about."""
 
     name: str
@@ -32,15 +32,15 @@ class AuditFacts:
 
 
 def render_audit(
-    facts: AuditFacts, rows: Sequence[AuditRow], findings: Sequence[Finding], judged: Sequence[EmotionRow]
+    facts: AuditPageInfo, rows: Sequence[AuditRow], findings: Sequence[InferenceFinding], utility: Sequence[EmotionRow]
 ) -> str:
     """One HTML file that loads nothing."""
     parts = headlines(rows, None)
-    leaks = beyond.beyond_sentence(tuple(findings))
+    leaks = inference_view.inference_sentence(tuple(findings))
     sentences = [
         *(identity_sentence(part, without_originals=not facts.originals) for part in parts),
         *([leaks] if leaks else []),
-        *_emotion_sentences(judged),
+        *_emotion_sentences(utility),
     ]
     return render_page(
         "audit.html",
@@ -50,25 +50,26 @@ def render_audit(
         without_originals=not facts.originals,
         findings=sentences,
         audit=view.audit_view(tuple(rows)),
-        beyond=beyond.beyond_view(tuple(findings)),
-        judged=judges.judge_lines(judged),
+        inference=inference_view.inference_view(tuple(findings)),
+        utility=utility_view.evaluator_lines(utility),
         forests=draw_forests(rows),
     )
 
 
-def _emotion_sentences(judged: Sequence[EmotionRow]) -> list[str]:
+def _emotion_sentences(utility: Sequence[EmotionRow]) -> list[str]:
     """The best judge of releases of each modality, beside what the same judge reads off originals."""
     sentences = []
-    for modality in dict.fromkeys(row.modality for row in judged):
-        mine = [row for row in judged if row.modality == modality and row.uar is not None]
-        released = [row for row in mine if row.judged_on == "released"]
+    for modality in dict.fromkeys(row.modality for row in utility):
+        mine = [row for row in utility if row.modality == modality and row.uar is not None]
+        released = [row for row in mine if row.evaluated_on == "released"]
         if not released:
             continue
         best = max(released, key=lambda row: row.uar or 0.0)
-        before = [row for row in mine if row.judged_on == "original" and row.judge == best.judge]
-        beside = f", {words.percent(before[0].uar)} on originals" if before else ""
+        before = [row for row in mine if row.evaluated_on == "original" and row.evaluator == best.evaluator]
+        beside = f", {wording.percent(before[0].uar)} on originals" if before else ""
         sentences.append(
-            f"{words.modality_label(modality)}, emotion: {best.judge} reads it from releases with an unweighted "
-            f"average recall of {words.percent(best.uar)}{beside}, where guessing gives {words.percent(best.chance)}."
+            f"{wording.modality_label(modality)}, emotion: {best.evaluator} reads it from releases with an unweighted "
+            f"average recall of {wording.percent(best.uar)}{beside}, where guessing gives "
+            f"{wording.percent(best.chance)}."
         )
     return sentences

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from moretta.shared.audit.report import svg, words
+from moretta.shared.audit.report import svg, wording
 from moretta.shared.audit.report.headline import HEADLINE_METRICS
 from moretta.shared.audit.report.pareto import pareto_front
 from moretta.shared.audit.report.sweep_rows import SweepRow
@@ -40,12 +40,14 @@ def curve_plot(rows: Sequence[SweepRow], *, name: str, title: str) -> str | None
     pitch = LEFT + WIDTH + LABELS + GAP
     body: list[str] = []
     for index, metric in enumerate(metrics):
-        body.extend(_Panel(metric, LEFT + index * pitch, span).marks(drawn[metric], rows))
+        body.extend(_CurvePanel(metric, LEFT + index * pitch, span).marks(drawn[metric], rows))
     width = len(metrics) * pitch - GAP
     lines = {line.name: line for metric in metrics for line in drawn[metric]}
     key, height = _key(list(lines.values()), width)
-    told = "; ".join(point.tip for metric in metrics for line in drawn[metric] for point in line.points)
-    return svg.figure(width, TOP + HEIGHT + BOTTOM + height, [*body, *key], name=name, title=title, description=told)
+    description = "; ".join(point.tip for metric in metrics for line in drawn[metric] for point in line.points)
+    return svg.figure(
+        width, TOP + HEIGHT + BOTTOM + height, [*body, *key], name=name, title=title, description=description
+    )
 
 
 def axis_range(rows: Sequence[SweepRow]) -> tuple[float, float]:
@@ -74,7 +76,7 @@ def levels(rows: Sequence[SweepRow], metric: str) -> list[tuple[float, str]]:
     Of attacks on unprotected recordings the strongest: where few clips were released, it had few to learn from.
     """
     chances = {round(value, 3) for row in rows if (value := getattr(row, f"{metric}_chance")) is not None}
-    found = [(chance, f"chance {words.percent(chance)}") for chance in sorted(chances)]
+    found = [(chance, f"chance {wording.percent(chance)}") for chance in sorted(chances)]
     unprotected = [value for row in rows if (value := getattr(row, f"{metric}_unprotected")) is not None]
     return found if not unprotected else [(HEADLINE_METRICS[metric](unprotected), "unprotected"), *found]
 
@@ -106,7 +108,7 @@ def _meet(one: tuple[float, float, float, float], other: tuple[float, float, flo
     return abs(one[0] - other[0]) < (one[2] + other[2]) / 2 and abs(one[1] - other[1]) < (one[3] + other[3]) / 2
 
 
-class _Panel:
+class _CurvePanel:
     """One metric's plot, with its left edge at `left`."""
 
     def __init__(self, metric: str, left: float, span: tuple[float, float]) -> None:
@@ -135,7 +137,7 @@ class _Panel:
         return marks
 
     def _frame(self) -> list[str]:
-        label = words.metric_words(self.metric).label
+        label = wording.metric_label(self.metric).label
         marks = [
             svg.text(self.left, 14, f"{label} of the strongest attacker", class_="axis"),
             svg.text(self.left, 31, "↑ more leakage", class_="hint"),

@@ -6,7 +6,7 @@ import io
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from moretta.shared.audit.report import words
+from moretta.shared.audit.report import wording
 from moretta.shared.audit.report.curves import FULL, axis_range, levels, placed_labels, staircase
 from moretta.shared.audit.report.headline import HEADLINE_METRICS
 from moretta.shared.audit.report.sweep_rows import SweepRow
@@ -45,7 +45,7 @@ def draw_curves(rows: Sequence[SweepRow], *, title: str) -> dict[str, bytes]:
             axes = figure.subplots(len(parts), len(HEADLINE_METRICS), squeeze=False)
             for row, ((corpus, modality), part) in zip(axes, parts.items(), strict=True):
                 for panel, metric in zip(row, HEADLINE_METRICS, strict=True):
-                    _panel(panel, part, metric, f"{words.modality_label(modality)}, {corpus}")
+                    _panel(panel, part, metric, f"{wording.modality_label(modality)}, {corpus}")
             figure.legend(
                 handles=[_handle(line) for line in lines.values()],
                 loc="outside lower left", ncols=columns, frameon=False,
@@ -56,7 +56,7 @@ def draw_curves(rows: Sequence[SweepRow], *, title: str) -> dict[str, bytes]:
 
 
 def _panel(axes: Axes, rows: Sequence[SweepRow], metric: str, where: str) -> None:
-    label = words.metric_words(metric).label
+    label = wording.metric_label(metric).label
     drawn = series_of(rows, metric)
     span = axis_range(rows)
     axes.set_title(f"{label} of the strongest attacker: {where}", loc="left", fontsize=10)

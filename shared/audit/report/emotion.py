@@ -8,9 +8,9 @@ import numpy as np
 import numpy.typing as npt
 
 from moretta.shared.audit.metrics import confusion
-from moretta.shared.audit.report.schema import ClassScore, EmotionResult, EmotionTable
+from moretta.shared.audit.report.report_schema import ClassScore, EmotionResult, EmotionTable
 from moretta.shared.core.errors import RunError
-from moretta.shared.data.names import EMOTIONS, Emotion
+from moretta.shared.data.clip_names import EMOTIONS, Emotion
 
 ORIGINAL_CLASSES: tuple[Emotion, ...] = (Emotion.ANG, Emotion.HAP, Emotion.SAD)
 """The classes of the original study."""

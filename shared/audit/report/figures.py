@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 
-from moretta.shared.audit.report import svg, words
-from moretta.shared.audit.report.schema import EmotionTable, PrivacyRow
+from moretta.shared.audit.report import svg, wording
+from moretta.shared.audit.report.report_schema import EmotionTable, PrivacyRow
 
 CELL = 41.0
 """Side of a confusion cell, in px."""
@@ -41,7 +41,7 @@ def confusion_matrix(table: EmotionTable, *, name: str, title: str) -> str:
             emphasis = "cell-true" if row == column else "cell"
             body.append(svg.text(x + CELL / 2, y + CELL / 2 + 4.5, label, class_=emphasis, anchor="middle"))
     described = "; ".join(
-        f"{label} is recognised in {words.percent(score.recall)} of {words.count_words(score.clips, 'clip')}"
+        f"{label} is recognised in {wording.percent(score.recall)} of {wording.format_count(score.clips, 'clip')}"
         for label, score in zip(table.classes, table.per_class, strict=True)
     )
     return svg.figure(
@@ -104,8 +104,8 @@ def epsilon_over_rounds(rows: Sequence[PrivacyRow], *, name: str, limit: float |
     for y, (label, class_) in zip(svg.spread(ends, gap=16, low=top, high=height - bottom), labels, strict=True):
         body.append(svg.text(width - right + 10, y, label, class_=class_))
     described = "; ".join(
-        f"{mechanism} per {unit}: {words.epsilon(max(rounds[min(rounds)]))} after round {min(rounds)}, "
-        f"{words.epsilon(max(rounds[max(rounds)]))} after round {max(rounds)}"
+        f"{mechanism} per {unit}: {wording.epsilon(max(rounds[min(rounds)]))} after round {min(rounds)}, "
+        f"{wording.epsilon(max(rounds[max(rounds)]))} after round {max(rounds)}"
         for (mechanism, unit), rounds in sorted(series.items())
     )
     return svg.figure(width, height, body, name=name, title="Privacy loss over rounds", description=described)

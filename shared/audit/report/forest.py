@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from moretta.shared.audit.report import svg, words
+from moretta.shared.audit.report import svg, wording
 from moretta.shared.audit.report.headline import ALL, ANCHORS, HEADLINE_METRICS, strongest, whole
-from moretta.shared.audit.report.schema import AuditRow
-from moretta.shared.audit.report.words import SCENARIOS
+from moretta.shared.audit.report.report_schema import AuditRow
+from moretta.shared.audit.report.wording import SCENARIOS
 
 ROW = 21.0
 """Height of one attacker, in px."""
@@ -17,7 +17,7 @@ LEFT, PANEL, GAP, TOP, BOTTOM = 226.0, 360.0, 60.0, 34.0, 40.0
 def forest_plot(rows: Sequence[AuditRow], *, name: str, title: str) -> str | None:
     """Draw the attackers of one modality; one panel for each headline metric that occurs.
 
-    Void attackers are hollow and grey; the strongest that counts is emphasised; the dashed line is chance.
+    Invalid attackers are hollow and grey; the strongest that counts is emphasised; the dashed line is chance.
 
     Returns:
         The drawing, or None if no row has a headline metric.
@@ -42,17 +42,19 @@ def forest_plot(rows: Sequence[AuditRow], *, name: str, title: str) -> str | Non
         y += ROW
         for attacker in attackers:
             found = [row for row in shown if row.scenario == scenario and row.attacker == attacker]
-            void = all(row.void for row in found)
+            invalid = all(row.invalid for row in found)
             body.append(
-                svg.text(14, y + 4, attacker + (" (void)" if void else ""), class_="void-label" if void else "")
+                svg.text(
+                    14, y + 4, attacker + (" (invalid)" if invalid else ""), class_="invalid-label" if invalid else ""
+                )
             )
             for row in found:
                 left = LEFT + metrics.index(row.metric) * (PANEL + GAP)
                 body.extend(_mark(row, left, y, emphasised=row is best[row.metric]))
             y += ROW
     described = "; ".join(
-        f"{row.attacker}, {row.scenario}: {words.metric_words(row.metric).label} "
-        f"{words.figure(row.value, row.metric)}{' (void)' if row.void else ''}"
+        f"{row.attacker}, {row.scenario}: {wording.metric_label(row.metric).label} "
+        f"{wording.figure(row.value, row.metric)}{' (invalid)' if row.invalid else ''}"
         for row in shown
     )
     return svg.figure(width, height, body, name=name, title=title, description=described)
@@ -101,19 +103,27 @@ def _panel_frame(rows: Sequence[AuditRow], metric: str, left: float, height: flo
     for chance in sorted({row.chance for row in rows if row.metric == metric and row.chance is not None}):
         x = _x(chance, metric, left)
         marks.append(svg.line(x, TOP - 10, x, end, class_="chance"))
-        marks.append(svg.text(x, end + 32, f"chance {words.percent(chance)}", class_="hint", anchor="middle"))
+        marks.append(svg.text(x, end + 32, f"chance {wording.percent(chance)}", class_="hint", anchor="middle"))
     return marks
 
 
 def _mark(row: AuditRow, left: float, y: float, *, emphasised: bool) -> list[str]:
     value = row.value or 0.0
-    state = "void" if row.void else "strongest" if emphasised else row.kind if row.kind == "pretrained" else "adaptive"
+    state = (
+        "invalid"
+        if row.invalid
+        else "strongest"
+        if emphasised
+        else row.kind
+        if row.kind == "pretrained"
+        else "adaptive"
+    )
     marks = []
     if row.low is not None and row.high is not None:
         marks.append(
             svg.line(_x(row.low, row.metric, left), y, _x(row.high, row.metric, left), y, class_=f"whisker {state}")
         )
-    shown = f"{words.figure(value, row.metric)} {words.interval(row.low, row.high, row.metric)}"
+    shown = f"{wording.figure(value, row.metric)} {wording.interval(row.low, row.high, row.metric)}"
     tip = f"{row.attacker}, {row.scenario}: {shown}"
     shape = "diamond" if row.kind == "pretrained" else "circle"
     marks.append(svg.marker(_x(value, row.metric, left), y, shape=shape, class_=f"mark {state}", tip=tip, size=4.5))

@@ -12,8 +12,8 @@ from typing import Any
 from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
 
-from moretta.shared.audit.report import beyond, figures, forest, judges, summary, tradeoff, view, words
-from moretta.shared.audit.report.schema import AuditRow, Report
+from moretta.shared.audit.report import figures, forest, inference_view, summary, tradeoff, utility_view, view, wording
+from moretta.shared.audit.report.report_schema import AuditRow, Report
 from moretta.shared.core.printable import shown
 from moretta.shared.core.toml_text import to_toml
 
@@ -36,8 +36,8 @@ def render_html(report: Report) -> str:
         findings=summary.findings(report),
         key_figures=summary.key_figures(report),
         audit=view.audit_view(report.audit),
-        beyond=beyond.beyond_view(report.beyond),
-        judged=judges.judge_lines(report.judged),
+        inference=inference_view.inference_view(report.inference),
+        utility=utility_view.evaluator_lines(report.utility),
         budget=view.budget_view(report.privacy),
         study_toml=to_toml(report.run.study),
         has_three_class=any(x and x.three_class for x in report.emotion.by_modality().values()),
@@ -84,7 +84,7 @@ def _drawings(report: Report) -> dict[str, Any]:
         "confusions": {
             modality: _drawn(
                 figures.confusion_matrix(
-                    result, name=f"confusion-{modality}", title=f"Confusion matrix, {words.modality_label(modality)}"
+                    result, name=f"confusion-{modality}", title=f"Confusion matrix, {wording.modality_label(modality)}"
                 )
             )
             for modality, result in results.items()
@@ -110,15 +110,15 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     environment.filters.update(
-        percent=words.percent,
-        figure=words.figure,
-        interval=words.interval,
-        epsilon=words.epsilon,
-        memory=words.bytes_words,
-        seconds=words.seconds_words,
-        modality=words.modality_label,
-        metric=lambda name: words.metric_words(name).label,
-        drop_reason=lambda code: words.DROP_REASONS.get(code, ""),
+        percent=wording.percent,
+        figure=wording.figure,
+        interval=wording.interval,
+        epsilon=wording.epsilon,
+        memory=wording.format_bytes,
+        seconds=wording.format_seconds,
+        modality=wording.modality_label,
+        metric=lambda name: wording.metric_label(name).label,
+        drop_reason=lambda code: wording.DROP_REASONS.get(code, ""),
     )
     return environment
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from moretta.shared.audit.report.schema import PrivacyRow
+from moretta.shared.audit.report.report_schema import PrivacyRow
 from moretta.shared.privacy.site_level import plan_site_level
 from moretta.shared.study.schema import Study
 

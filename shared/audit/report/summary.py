@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from moretta.shared.audit.report import words
-from moretta.shared.audit.report.beyond import beyond_sentence
-from moretta.shared.audit.report.schema import Headline, HeadlineFigure, PrivacyRow, Report
+from moretta.shared.audit.report import wording
+from moretta.shared.audit.report.inference_view import inference_sentence
+from moretta.shared.audit.report.report_schema import Headline, HeadlineFigure, PrivacyRow, Report
 
 Tone = Literal["plain", "good", "bad"]
 
@@ -31,12 +31,13 @@ def what_was_run(report: Report) -> str:
     """One sentence on the run."""
     corpus, run = report.corpus, report.run
     rounds = max((row.round for row in run.rounds), default=0)
-    sites = f"{words.count_words(len(run.sites), 'site')}, " if run.sites else ""
-    trained = f" Emotion models were trained for {words.count_words(rounds, 'round')}." if rounds else ""
+    sites = f"{wording.format_count(len(run.sites), 'site')}, " if run.sites else ""
+    trained = f" Emotion models were trained for {wording.format_count(rounds, 'round')}." if rounds else ""
     dropped = sum(drop.count for drop in corpus.dropped)
-    drops = f" {words.count_words(dropped, 'drop')} counted by reason below." if dropped else " Nothing was dropped."
+    drops = f" {wording.format_count(dropped, 'drop')} counted by reason below." if dropped else " Nothing was dropped."
     return (
-        f"{words.count_words(corpus.clips, 'clip')} of {words.count_words(corpus.speakers, 'speaker')} from the corpus "
+        f"{wording.format_count(corpus.clips, 'clip')} of {wording.format_count(corpus.speakers, 'speaker')} from the "
+        f"corpus "
         f"“{corpus.name}” ({corpus.labels} labels), held by {sites}were anonymized where they lay; only the anonymized "
         f"form was used for training and attacked here.{trained}{drops}"
     )
@@ -49,7 +50,7 @@ def how_it_ran(report: Report) -> str:
         return "The sites were simulated on one machine, which held all original recordings."
     source = "the study's seed" if run.seeded_noise else "the operating system's generator at each site"
     sentences = [
-        f"This study ran over the network with {words.count_words(len(run.sites), 'enrolled site')}. No original "
+        f"This study ran over the network with {wording.format_count(len(run.sites), 'enrolled site')}. No original "
         f"recording left its site, so nothing could be measured here on unprotected data. Privacy noise came from "
         f"{source}."
     ]
@@ -62,18 +63,18 @@ def findings(report: Report) -> tuple[str, ...]:
     """One sentence for each thing a reader should take away, worst news included."""
     without = report.run.deployment
     sentences = [*(identity_sentence(headline, without_originals=without) for headline in report.headline)]
-    if (found := beyond_sentence(report.beyond)) is not None:
+    if (found := inference_sentence(report.inference)) is not None:
         sentences.append(found)
     for modality, result in report.emotion.by_modality().items():
-        label = words.modality_label(modality)
+        label = wording.modality_label(modality)
         if result is None:
             sentences.append(f"{label}, emotion: no result ({report.emotion.absent[modality].rstrip('.')}).")
             continue
         sentences.append(
             f"{label}, emotion: recognised with an unweighted average recall of "
             f"{_with_interval(result.uar, result.uar_low, result.uar_high)}, where guessing gives "
-            f"{words.percent(result.chance)}, on {words.count_words(result.clips, 'clip')} of "
-            f"{words.count_words(result.speakers, 'speaker')} who were not trained on."
+            f"{wording.percent(result.chance)}, on {wording.format_count(result.clips, 'clip')} of "
+            f"{wording.format_count(result.speakers, 'speaker')} who were not trained on."
         )
     return (*sentences, *_privacy(report.privacy))
 
@@ -89,10 +90,10 @@ def key_figures(report: Report) -> tuple[KeyFigure, ...]:
         if result is not None:
             cards.append(
                 KeyFigure(
-                    f"{words.modality_label(modality)}: emotion UAR",
-                    words.percent(result.uar),
-                    words.interval(result.uar_low, result.uar_high),
-                    (f"chance {words.percent(result.chance)}",),
+                    f"{wording.modality_label(modality)}: emotion UAR",
+                    wording.percent(result.uar),
+                    wording.interval(result.uar_low, result.uar_high),
+                    (f"chance {wording.percent(result.chance)}",),
                 )
             )
     return tuple(cards)
@@ -118,10 +119,11 @@ def latest(rows: Sequence[PrivacyRow]) -> tuple[PrivacyRow, ...]:
 
 def identity_sentence(headline: Headline, *, without_originals: bool) -> str:
     """What the strongest attacker did, against chance and unprotected data."""
-    label = words.modality_label(headline.modality)
+    label = wording.modality_label(headline.modality)
     if not headline.figures:
         return (
-            f"{label}, identity: no attacker's figure counts (every attacker is void or absent), so nothing is known "
+            f"{label}, identity: no attacker's figure counts (every attacker is invalid or absent), so nothing is "
+            f"known "
             "about re-identification. This is not evidence of privacy."
         )
     figure = headline.figures[0]
@@ -132,7 +134,7 @@ def identity_sentence(headline: Headline, *, without_originals: bool) -> str:
         if figure.metric == "top1"
         else f"tells speakers apart with an equal error rate of {shown}"
     )
-    against = [f"chance is {words.figure(figure.chance, figure.metric)}"] if figure.chance is not None else []
+    against = [f"chance is {wording.figure(figure.chance, figure.metric)}"] if figure.chance is not None else []
     if figure.unprotected is None:
         against.append(
             "unprotected data never left the sites, so there is none to hold this figure against"
@@ -140,7 +142,7 @@ def identity_sentence(headline: Headline, *, without_originals: bool) -> str:
             else "no attacker broke the unprotected data, so this figure proves little"
         )
     else:
-        against.append(f"unprotected it is {words.figure(figure.unprotected, figure.metric)}")
+        against.append(f"unprotected it is {wording.figure(figure.unprotected, figure.metric)}")
     verdict = {
         True: " Identity still leaks.",
         False: " That is not distinguishable from guessing with this many speakers.",
@@ -150,16 +152,16 @@ def identity_sentence(headline: Headline, *, without_originals: bool) -> str:
 
 
 def _attack_card(modality: str, figure: HeadlineFigure, *, deployment: bool) -> KeyFigure:
-    name = f"{words.modality_label(modality)}: strongest {words.metric_words(figure.metric).label}"
-    beside = [f"chance {words.figure(figure.chance, figure.metric)}"] if figure.chance is not None else []
+    name = f"{wording.modality_label(modality)}: strongest {wording.metric_label(figure.metric).label}"
+    beside = [f"chance {wording.figure(figure.chance, figure.metric)}"] if figure.chance is not None else []
     unknown = "unknown here" if deployment else "not broken"
     known = figure.unprotected is not None
-    beside.append(f"unprotected {words.figure(figure.unprotected, figure.metric) if known else unknown}")
+    beside.append(f"unprotected {wording.figure(figure.unprotected, figure.metric) if known else unknown}")
     beside.append(f"{figure.attacker}, {figure.scenario}")
     return KeyFigure(
         name,
-        words.figure(figure.value, figure.metric),
-        words.interval(figure.low, figure.high, figure.metric),
+        wording.figure(figure.value, figure.metric),
+        wording.interval(figure.low, figure.high, figure.metric),
         tuple(beside),
         "bad" if leaks(figure) else "plain",
     )
@@ -169,7 +171,7 @@ def _privacy(rows: Sequence[PrivacyRow]) -> list[str]:
     sentences = []
     for mechanism in dict.fromkeys(row.mechanism for row in rows):
         mine = [row for row in latest(rows) if row.mechanism == mechanism]
-        parts = [f"{words.epsilon(_worst_nominal(mine, 'value'))} per value"] if _worst_nominal(mine, "value") else []
+        parts = [f"{wording.epsilon(_worst_nominal(mine, 'value'))} per value"] if _worst_nominal(mine, "value") else []
         for unit in MECHANISM_UNITS:
             of_unit = [row for row in mine if row.unit == unit]
             if of_unit:
@@ -187,15 +189,15 @@ def _worst_nominal(rows: Sequence[PrivacyRow], unit: str) -> float | None:
 def _guaranteed(rows: Sequence[PrivacyRow]) -> str:
     if any(row.epsilon is None for row in rows):
         claimed = max((row.nominal for row in rows if row.nominal is not None), default=None)
-        claim = f" ({words.epsilon(claimed)} composed, if its assumptions held)" if claimed is not None else ""
-        return f"{words.NO_GUARANTEE}{claim}"
+        claim = f" ({wording.epsilon(claimed)} composed, if its assumptions held)" if claimed is not None else ""
+        return f"{wording.NO_GUARANTEE}{claim}"
     worst = max(rows, key=lambda row: row.epsilon or 0.0)
     delta = f" at delta {worst.delta:g}" if worst.delta else ""
-    return f"{words.epsilon(worst.epsilon)} composed{delta}"
+    return f"{wording.epsilon(worst.epsilon)} composed{delta}"
 
 
 def _with_interval(value: float, low: float | None, high: float | None) -> str:
-    shown = words.percent(value)
+    shown = wording.percent(value)
     if low is None or high is None:
         return f"{shown} (too few speakers for an interval)"
-    return f"{shown} (95 % interval {words.percent(low, sign=False)} to {words.percent(high, sign=False)})"
+    return f"{shown} (95 % interval {wording.percent(low, sign=False)} to {wording.percent(high, sign=False)})"

@@ -30,9 +30,9 @@ def attributes(**values: str | float | None) -> str:
     return "".join(parts)
 
 
-def text(x: float, y: float, words: str, *, class_: str = "", anchor: str = "start") -> str:
+def text(x: float, y: float, label: str, *, class_: str = "", anchor: str = "start") -> str:
     """Text with its baseline at (x, y)."""
-    return f"<text{attributes(x=x, y=y, class_=class_, text_anchor=anchor)}>{_safe(words)}</text>"
+    return f"<text{attributes(x=x, y=y, class_=class_, text_anchor=anchor)}>{_safe(label)}</text>"
 
 
 def line(x1: float, y1: float, x2: float, y2: float, *, class_: str) -> str:
@@ -88,8 +88,8 @@ def figure(width: float, height: float, body: list[str], *, name: str, title: st
         role="img",
         aria_labelledby=f"{name}-title {name}-desc",
     )
-    words = f'<title id="{name}-title">{_safe(title)}</title><desc id="{name}-desc">{_safe(description)}</desc>'
-    return f"<svg{head}>{words}{''.join(body)}</svg>"
+    described = f'<title id="{name}-title">{_safe(title)}</title><desc id="{name}-desc">{_safe(description)}</desc>'
+    return f"<svg{head}>{described}{''.join(body)}</svg>"
 
 
 def spread(positions: list[float], *, gap: float, low: float, high: float) -> list[float]:

@@ -7,12 +7,12 @@ from pathlib import Path
 
 from markupsafe import Markup
 
-from moretta.shared.audit.report import words
+from moretta.shared.audit.report import wording
 from moretta.shared.audit.report.curves import curve_plot
 from moretta.shared.audit.report.curves_file import draw_curves
 from moretta.shared.audit.report.html import render_page
 from moretta.shared.audit.report.sweep_rows import SweepReport, SweepRow, as_csv
-from moretta.shared.audit.report.sweep_view import cell_words, epsilon_words, groups
+from moretta.shared.audit.report.sweep_view import cell_text, epsilon_text, groups
 from moretta.shared.core.atomic import write_atomic
 from moretta.shared.core.toml_text import to_toml
 
@@ -35,7 +35,7 @@ def render_sweep(report: SweepReport) -> str:
     """One HTML file that loads nothing."""
     parts = []
     for number, ((corpus, modality), rows) in enumerate(groups(report.rows).items()):
-        label = f"{words.modality_label(modality)}, {corpus}"
+        label = f"{wording.modality_label(modality)}, {corpus}"
         plot = curve_plot(rows, name=f"curves-{number}", title=f"Emotion recognition and re-identification: {label}")
         drawing = None if plot is None else Markup(plot)  # noqa: S704 - svg.py escapes every text and attribute
         curves = {name: [r for r in rows if r.curve == name] for name in dict.fromkeys(r.curve for r in rows)}
@@ -45,9 +45,9 @@ def render_sweep(report: SweepReport) -> str:
         s=report,
         findings=findings(report),
         parts=parts,
-        epsilon_words=epsilon_words,
-        cell_words=cell_words,
-        count_words=words.count_words,
+        epsilon_text=epsilon_text,
+        cell_text=cell_text,
+        format_count=wording.format_count,
         failed=[row for row in report.rows if row.failed],
         grid_toml=to_toml(report.grid),
         seeds=sorted({seed for row in report.rows for seed in row.seeds}),
@@ -58,7 +58,7 @@ def findings(report: SweepReport) -> list[str]:
     """What a reader should take away, worst news included."""
     sentences = []
     for (corpus, modality), rows in groups(report.rows).items():
-        label = f"{words.modality_label(modality)}, {corpus}"
+        label = f"{wording.modality_label(modality)}, {corpus}"
         known = [row for row in rows if row.uar is not None]
         if not known:
             sentences.append(f"{label}: no cell has an emotion figure.")
@@ -66,7 +66,7 @@ def findings(report: SweepReport) -> list[str]:
         best = max(known, key=lambda row: row.uar or 0.0)
         sentences.append(
             f"{label}: emotion is recognised best by {_named(best)}, with a UAR of "
-            f"{_told(best.uar, best.uar_low, best.uar_high)} where guessing gives {words.percent(best.uar_chance)}"
+            f"{_summary(best.uar, best.uar_low, best.uar_high)} where guessing gives {wording.percent(best.uar_chance)}"
             f"{_of_trials(best)}."
         )
         hidden = [row for row in known if row.eer is not None and row.eer_chance is not None]
@@ -75,12 +75,13 @@ def findings(report: SweepReport) -> list[str]:
             verdict = "" if _above_chance(safest) else " That is not distinguishable from guessing the emotion."
             sentences.append(
                 f"{label}: people are hidden best by {_named(safest)}, with an EER of "
-                f"{_told(safest.eer, safest.eer_low, safest.eer_high)} where 50 % is no information; emotion is then "
-                f"recognised with a UAR of {_told(safest.uar, safest.uar_low, safest.uar_high)}.{verdict}"
+                f"{_summary(safest.eer, safest.eer_low, safest.eer_high)} where 50 % is no information; emotion is "
+                f"then "
+                f"recognised with a UAR of {_summary(safest.uar, safest.uar_low, safest.uar_high)}.{verdict}"
             )
     if failed := [row for row in report.rows if row.failed]:
         sentences.append(
-            f"{words.count_words(len(failed), 'row')} failed: what figures are missing, and why, is below the table."
+            f"{wording.format_count(len(failed), 'row')} failed: what figures are missing, and why, is below the table."
         )
     return sentences
 
@@ -88,7 +89,7 @@ def findings(report: SweepReport) -> list[str]:
 def _of_trials(row: SweepRow) -> str:
     if row.top1 is None:
         return "; nothing is known of how well people are then re-identified"
-    shown = _told(row.top1, row.top1_low, row.top1_high)
+    shown = _summary(row.top1, row.top1_low, row.top1_high)
     return f"; the strongest attacker then names the right person in {shown} of trials"
 
 
@@ -97,11 +98,11 @@ def _above_chance(row: SweepRow) -> bool:
 
 
 def _named(row: SweepRow) -> str:
-    return f"“{row.curve}”{f' at {cell_words(row)}' if row.settings else ''}"
+    return f"“{row.curve}”{f' at {cell_text(row)}' if row.settings else ''}"
 
 
-def _told(value: float | None, low: float | None, high: float | None) -> str:
-    return f"{words.percent(value)} {words.interval(low, high)}".strip()
+def _summary(value: float | None, low: float | None, high: float | None) -> str:
+    return f"{wording.percent(value)} {wording.interval(low, high)}".strip()
 
 
 def _chances(rows: Sequence[SweepRow]) -> str:
@@ -109,8 +110,11 @@ def _chances(rows: Sequence[SweepRow]) -> str:
     row = next((r for r in rows if r.uar_chance is not None), None)
     if row is None:
         return ""
-    parts = [f"emotion {words.percent(row.uar_chance)}"]
-    parts += [f"top-1 {words.percent(row.top1_chance)}"] if row.top1_chance is not None else []
-    parts += [f"EER {words.percent(row.eer_chance)}"] if row.eer_chance is not None else []
-    people, clips = words.count_words(row.test_speakers, "tested speaker"), words.count_words(row.test_clips, "clip")
+    parts = [f"emotion {wording.percent(row.uar_chance)}"]
+    parts += [f"top-1 {wording.percent(row.top1_chance)}"] if row.top1_chance is not None else []
+    parts += [f"EER {wording.percent(row.eer_chance)}"] if row.eer_chance is not None else []
+    people, clips = (
+        wording.format_count(row.test_speakers, "tested speaker"),
+        wording.format_count(row.test_clips, "clip"),
+    )
     return f"Guessing gives {', '.join(parts)}. {people}, {clips}."

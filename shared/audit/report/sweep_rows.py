@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import Field
 
-from moretta.shared.audit.report.schema import Count, Fraction, Record, Seconds
+from moretta.shared.audit.report.report_schema import Count, Fraction, Record, Seconds
 
 Scalar = str | int | float | bool
 
@@ -36,11 +36,11 @@ class SweepRow(Record):
     uar_chance: Fraction | None = None
     test_speakers: Count = 0
     test_clips: Count = 0
-    judge: str = ""
+    evaluator: str = ""
     """The judge that reads most emotion off releases."""
-    judge_uar: Fraction | None = None
-    judge_low: Fraction | None = None
-    judge_high: Fraction | None = None
+    evaluator_uar: Fraction | None = None
+    evaluator_low: Fraction | None = None
+    evaluator_high: Fraction | None = None
     top1: Fraction | None = None
     """Of the strongest attacker."""
     top1_low: Fraction | None = None
@@ -78,7 +78,7 @@ class SweepRow(Record):
     """What went wrong: figures that come from it are null."""
 
     @property
-    def words(self) -> str:
+    def settings_text(self) -> str:
         """The settings, short: the last part of each key."""
         return ", ".join(f"{key.rpartition('.')[2]} {value}" for key, value in self.settings.items())
 

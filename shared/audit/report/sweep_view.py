@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from moretta.shared.audit.report import words
+from moretta.shared.audit.report import wording
 from moretta.shared.audit.report.sweep_rows import SweepRow
 
 SHAPES = ("circle", "square", "diamond", "triangle")
@@ -96,26 +96,26 @@ def step_label(row: SweepRow) -> str:
     return f"{_SIGNS.get(key.rpartition('.')[2], '')} {shown}".strip()
 
 
-def cell_words(row: SweepRow) -> str:
+def cell_text(row: SweepRow) -> str:
     """The step, with its key's name; what else is set is in the name of the curve."""
     key, value = next(iter(row.settings.items()), ("", ""))
     return f"{key.rpartition('.')[2]} {INFINITE if value == 'inf' else value}" if key else "as it is"
 
 
-def epsilon_words(row: SweepRow, what: str) -> tuple[str, str, str]:
+def epsilon_text(row: SweepRow, what: str) -> tuple[str, str, str]:
     """Nominal with its unit, composed per clip, composed per speaker. `what` is `release` or `model`."""
     if not row.folds:
         return "–", "–", "–"
     nominal, unit = getattr(row, f"{what}_nominal"), getattr(row, f"{what}_nominal_unit")
-    claimed = "–" if nominal is None else f"{words.epsilon(nominal)} per {unit}"
-    clip, speaker = (words.epsilon(getattr(row, f"{what}_{u}"), missing="none") for u in ("clip", "speaker"))
+    claimed = "–" if nominal is None else f"{wording.epsilon(nominal)} per {unit}"
+    clip, speaker = (wording.epsilon(getattr(row, f"{what}_{u}"), missing="none") for u in ("clip", "speaker"))
     return claimed, clip, speaker
 
 
 def _line(row: SweepRow) -> Line:
-    figures = (words.percent(value, sign=False) for value in (row.uar, row.judge_uar, row.top1, row.eer))
-    cells = (row.curve, cell_words(row), row.modality, *figures)
-    return Line((*cells, *epsilon_words(row, "release"), *epsilon_words(row, "model")), row.failed or row.note)
+    figures = (wording.percent(value, sign=False) for value in (row.uar, row.evaluator_uar, row.top1, row.eer))
+    cells = (row.curve, cell_text(row), row.modality, *figures)
+    return Line((*cells, *epsilon_text(row, "release"), *epsilon_text(row, "model")), row.failed or row.note)
 
 
 def _point(row: SweepRow, metric: str) -> Point | None:
@@ -123,7 +123,9 @@ def _point(row: SweepRow, metric: str) -> Point | None:
     if row.uar is None or value is None:
         return None
     low, high = getattr(row, f"{metric}_low"), getattr(row, f"{metric}_high")
-    told = f"{row.curve}{', ' if row.words else ''}{row.words}: emotion UAR {words.percent(row.uar)}, "
+    description = (
+        f"{row.curve}{', ' if row.settings_text else ''}{row.settings_text}: emotion UAR {wording.percent(row.uar)}, "
+    )
     return Point(
         uar=row.uar,
         uar_interval=None if row.uar_low is None or row.uar_high is None else (row.uar_low, row.uar_high),
@@ -131,5 +133,8 @@ def _point(row: SweepRow, metric: str) -> Point | None:
         interval=None if low is None or high is None else (low, high),
         label=step_label(row),
         best=getattr(row, f"best_{metric}"),
-        tip=f"{told}{words.metric_words(metric).label} {words.percent(value)} by {getattr(row, f'{metric}_by')}",
+        tip=(
+            f"{description}{wording.metric_label(metric).label} {wording.percent(value)} "
+            f"by {getattr(row, f'{metric}_by')}"
+        ),
     )

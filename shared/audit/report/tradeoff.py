@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from moretta.shared.audit.report import svg, words
+from moretta.shared.audit.report import svg, wording
 from moretta.shared.audit.report.forest import scenario_order
 from moretta.shared.audit.report.headline import ANCHORS, HEADLINE_METRICS, UNPROTECTED, strongest, whole
-from moretta.shared.audit.report.schema import AuditRow, Emotion, EmotionResult
+from moretta.shared.audit.report.report_schema import AuditRow, EmotionResult, EmotionResults
 
 SIDE, LEFT, TOP, BOTTOM, LABELS, GAP = 300.0, 52.0, 40.0, 48.0, 128.0, 16.0
 SHAPES = {"ignorant": "circle", "lazy-informed": "triangle", "semi-informed": "square"}
 TONES = {"voice": "tone-0", "face": "tone-1"}
 
 
-def tradeoff_plot(emotion: Emotion, rows: Sequence[AuditRow], *, name: str) -> str | None:
+def tradeoff_plot(emotion: EmotionResults, rows: Sequence[AuditRow], *, name: str) -> str | None:
     """Emotion UAR across, the strongest attacker of each scenario up; one panel for top-1, one for EER.
 
     Up is more leakage in both panels: the EER axis runs downwards. Good releases lie low and to the right. Dashed lines
@@ -30,13 +30,13 @@ def tradeoff_plot(emotion: Emotion, rows: Sequence[AuditRow], *, name: str) -> s
         return None
     pitch = LEFT + SIDE + LABELS + GAP
     body: list[str] = []
-    told: list[str] = []
+    descriptions: list[str] = []
     for index, metric in enumerate(metrics):
-        panel = _Panel(metric, LEFT + index * pitch)
+        panel = _TradeoffPanel(metric, LEFT + index * pitch)
         body.extend(panel.frame())
         marks, sentences = panel.content({str(m): r for m, r in results.items()}, attacked)
         body.extend(marks)
-        told.extend(sentences)
+        descriptions.extend(sentences)
     shown = [s for s in SHAPES if any(row.scenario == s for row in attacked)]
     for index, scenario in enumerate(shown):
         x = LEFT + 8 + index * 130
@@ -48,11 +48,11 @@ def tradeoff_plot(emotion: Emotion, rows: Sequence[AuditRow], *, name: str) -> s
         body,
         name=name,
         title="Trade-off between emotion recognition and re-identification",
-        description="; ".join(told),
+        description="; ".join(descriptions),
     )
 
 
-class _Panel:
+class _TradeoffPanel:
     """One metric's square, with its left edge at `left`."""
 
     def __init__(self, metric: str, left: float) -> None:
@@ -67,7 +67,7 @@ class _Panel:
         return TOP + (1 - min(max(leak, 0.0), 1.0)) * SIDE
 
     def frame(self) -> list[str]:
-        label = words.metric_words(self.metric).label
+        label = wording.metric_label(self.metric).label
         marks = [
             svg.text(self.left, 14, f"{label} of the strongest attacker", class_="axis"),
             svg.text(self.left, 30, "↑ more leakage", class_="hint"),
@@ -89,11 +89,11 @@ class _Panel:
 
     def content(self, results: dict[str, EmotionResult], rows: Sequence[AuditRow]) -> tuple[list[str], list[str]]:
         marks: list[str] = []
-        told: list[str] = []
+        descriptions: list[str] = []
         labels: list[tuple[float, str, str]] = []
         mine = [row for row in rows if row.metric == self.metric]
         for chance in sorted({row.chance for row in mine if row.chance is not None}):
-            labels.append((self.y(chance), f"chance {words.percent(chance)}", "hint"))
+            labels.append((self.y(chance), f"chance {wording.percent(chance)}", "hint"))
             marks.append(svg.line(self.left, self.y(chance), self.left + SIDE, self.y(chance), class_="chance"))
         for chance in sorted({results[row.modality].chance for row in mine}):
             marks.append(svg.line(self.x(chance), TOP, self.x(chance), TOP + SIDE, class_="chance"))
@@ -106,18 +106,20 @@ class _Panel:
                 labels.append((y, f"{modality} unprotected", f"label {tone}"))
             for row in self._strongest_by_scenario(mine, modality):
                 marks.extend(self._point(row, result, tone))
-                told.append(
-                    f"{modality}, {row.scenario}: emotion UAR {words.percent(result.uar)}, "
-                    f"{words.metric_words(row.metric).label} {words.figure(row.value, row.metric)}"
+                descriptions.append(
+                    f"{modality}, {row.scenario}: emotion UAR {wording.percent(result.uar)}, "
+                    f"{wording.metric_label(row.metric).label} {wording.figure(row.value, row.metric)}"
                 )
             released = [r for r in mine if r.modality == modality and r.scenario not in ANCHORS]
             found = strongest(released, self.metric)
             if found is not None and found.value is not None:
-                labels.append((self.y(found.value), f"{modality} {words.percent(found.value)}", f"label strong {tone}"))
+                labels.append(
+                    (self.y(found.value), f"{modality} {wording.percent(found.value)}", f"label strong {tone}")
+                )
         placed = svg.spread([y for y, _, _ in labels], gap=15, low=TOP, high=TOP + SIDE)
         for y, (_, label, class_) in zip(placed, labels, strict=True):
             marks.append(svg.text(self.left + SIDE + 8, y + 4, label, class_=class_))
-        return marks, told
+        return marks, descriptions
 
     def _strongest_by_scenario(self, rows: Sequence[AuditRow], modality: str) -> list[AuditRow]:
         scenarios = {r.scenario for r in rows if r.modality == modality and r.scenario not in ANCHORS}
@@ -135,6 +137,6 @@ class _Panel:
             marks.append(svg.line(self.x(result.uar_low), y, self.x(result.uar_high), y, class_=f"whisker {tone}"))
         if row.low is not None and row.high is not None:
             marks.append(svg.line(x, self.y(row.low), x, self.y(row.high), class_=f"whisker {tone}"))
-        tip = f"{row.modality}, {row.scenario}, {row.attacker}: {words.figure(value, row.metric)}"
+        tip = f"{row.modality}, {row.scenario}, {row.attacker}: {wording.figure(value, row.metric)}"
         marks.append(svg.marker(x, y, shape=SHAPES.get(row.scenario, "diamond"), class_=f"mark {tone}", tip=tip))
         return marks

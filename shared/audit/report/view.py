@@ -6,10 +6,10 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from moretta.shared.audit.report import words
+from moretta.shared.audit.report import wording
 from moretta.shared.audit.report.forest import scenario_order
 from moretta.shared.audit.report.headline import ALL, HEADLINE_METRICS
-from moretta.shared.audit.report.schema import AuditRow, PrivacyRow
+from moretta.shared.audit.report.report_schema import AuditRow, PrivacyRow
 from moretta.shared.audit.report.summary import latest
 
 METRICS_PER_TABLE = 5
@@ -18,13 +18,13 @@ UNITS = ("value", "frame", "clip", "speaker", "site")
 
 
 @dataclass(frozen=True, slots=True)
-class Cell:
+class TableCell:
     """One figure, with its interval and its chance level."""
 
     value: str = "–"
     interval: str = ""
     chance: str = ""
-    void: bool = False
+    invalid: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,8 +34,8 @@ class AttackerLine:
     attacker: str
     kind: str
     extent: str
-    cells: tuple[Cell, ...]
-    void: bool
+    cells: tuple[TableCell, ...]
+    invalid: bool
     reason: str
 
 
@@ -45,7 +45,7 @@ class ScenarioTable:
 
     scenario: str
     meaning: str
-    metrics: tuple[words.MetricWords, ...]
+    metrics: tuple[wording.MetricLabel, ...]
     lines: tuple[AttackerLine, ...]
 
 
@@ -76,7 +76,7 @@ class BudgetLine:
 
 
 @dataclass(frozen=True, slots=True)
-class Budget:
+class PrivacyTables:
     """The privacy tables."""
 
     units: tuple[str, ...]
@@ -92,7 +92,7 @@ def audit_view(rows: Sequence[AuditRow]) -> tuple[ModalityAudit, ...]:
     )
 
 
-def budget_view(rows: Sequence[PrivacyRow]) -> Budget:
+def budget_view(rows: Sequence[PrivacyRow]) -> PrivacyTables:
     """Nominal and composed figures side by side, for the worst site and for each."""
     final = latest(rows)
     units = tuple(unit for unit in UNITS if any(row.unit == unit for row in final))
@@ -105,7 +105,7 @@ def budget_view(rows: Sequence[PrivacyRow]) -> Budget:
         worst.append(_budget_line(mechanism, "all" if len(names) != 1 else names[0], mine, units))
         for site in names:
             sites.append(_budget_line(mechanism, site, [row for row in mine if row.site == site], units))
-    return Budget(units, tuple(worst), tuple(sites))
+    return PrivacyTables(units, tuple(worst), tuple(sites))
 
 
 def _modality(modality: str, rows: Sequence[AuditRow]) -> ModalityAudit:
@@ -118,7 +118,7 @@ def _modality(modality: str, rows: Sequence[AuditRow]) -> ModalityAudit:
         tables.extend(_scenario_tables(scenario, [row for row in whole if row.scenario == scenario]))
     return ModalityAudit(
         modality,
-        words.modality_label(modality),
+        wording.modality_label(modality),
         tuple(tables),
         tuple(breakdown),
         sum(map(_is_one_speaker, present)),
@@ -143,40 +143,40 @@ def _once(rows: Sequence[AuditRow]) -> list[AuditRow]:
 
 
 def _scenario_tables(scenario: str, rows: Sequence[AuditRow]) -> list[ScenarioTable]:
-    known = [*HEADLINE_METRICS, *words.METRICS]
+    known = [*HEADLINE_METRICS, *wording.METRICS]
     names = sorted({row.metric for row in rows}, key=lambda m: (known.index(m) if m in known else len(known), m))
     tables = []
     for start in range(0, len(names), METRICS_PER_TABLE):
         chunk = names[start : start + METRICS_PER_TABLE]
         attackers = dict.fromkeys(row.attacker for row in rows if row.metric in chunk)
         lines = tuple(_line([row for row in rows if row.attacker == attacker], chunk) for attacker in attackers)
-        meaning = words.SCENARIOS.get(scenario, "") if start == 0 else ""
-        tables.append(ScenarioTable(scenario, meaning, tuple(words.metric_words(m) for m in chunk), lines))
+        meaning = wording.SCENARIOS.get(scenario, "") if start == 0 else ""
+        tables.append(ScenarioTable(scenario, meaning, tuple(wording.metric_label(m) for m in chunk), lines))
     return tables
 
 
 def _line(rows: Sequence[AuditRow], metrics: Sequence[str]) -> AttackerLine:
     by_metric = {row.metric: row for row in rows}
-    cells = tuple(_cell(by_metric[metric]) if metric in by_metric else Cell() for metric in metrics)
+    cells = tuple(_cell(by_metric[metric]) if metric in by_metric else TableCell() for metric in metrics)
     shown = [row for row in rows if row.metric in metrics]
-    reasons = dict.fromkeys(row.reason for row in shown if row.void and row.reason)
+    reasons = dict.fromkeys(row.reason for row in shown if row.invalid and row.reason)
     speakers, clips = max(row.speakers for row in shown), max(row.clips for row in shown)
     return AttackerLine(
         rows[0].attacker,
         rows[0].kind,
         f"{speakers} / {clips:,}" if clips else str(speakers),
         cells,
-        all(row.void for row in shown),
+        all(row.invalid for row in shown),
         "; ".join(reasons),
     )
 
 
-def _cell(row: AuditRow) -> Cell:
-    return Cell(
-        words.figure(row.value, row.metric, sign=False),
-        words.interval(row.low, row.high, row.metric),
-        words.figure(row.chance, row.metric, sign=False) if row.chance is not None else "",
-        row.void,
+def _cell(row: AuditRow) -> TableCell:
+    return TableCell(
+        wording.figure(row.value, row.metric, sign=False),
+        wording.interval(row.low, row.high, row.metric),
+        wording.figure(row.chance, row.metric, sign=False) if row.chance is not None else "",
+        row.invalid,
     )
 
 
@@ -197,4 +197,4 @@ def _budget_cell(rows: Sequence[PrivacyRow]) -> tuple[str, str]:
     nominal = max((row.nominal for row in rows if row.nominal is not None), default=None)
     unbounded = any(row.epsilon is None for row in rows)
     guaranteed = None if unbounded else max(row.epsilon for row in rows if row.epsilon is not None)
-    return words.epsilon(nominal, missing="–"), words.epsilon(guaranteed, missing="none")
+    return wording.epsilon(nominal, missing="–"), wording.epsilon(guaranteed, missing="none")

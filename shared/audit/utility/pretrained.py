@@ -1,4 +1,5 @@
-"""Judges that others have trained: face-api's expression network, and self-supervised speech with a linear model."""
+"""Evaluators that others have trained: face-api's expression network, and self-supervised speech with a linear
+model."""
 
 from __future__ import annotations
 
@@ -7,9 +8,9 @@ from typing import ClassVar
 import numpy as np
 
 from moretta.shared.audit.clipset import ClipSet
-from moretta.shared.audit.pretrained.expression import ExpressionJudge
+from moretta.shared.audit.pretrained.expression_evaluator import ExpressionEvaluator
 from moretta.shared.audit.pretrained.hubert import HubertEncoder, SelfSupervisedEncoder, Wav2Vec2Encoder
-from moretta.shared.audit.utility.base import Floats, Ints, Judge, judge
+from moretta.shared.audit.utility.evaluator_registry import Floats, Ints, UtilityEvaluator, utility_evaluator
 from moretta.shared.audit.utility.trained import Linear
 
 EMOTION_LAYER = 9
@@ -17,19 +18,19 @@ EMOTION_LAYER = 9
 _CHUNK = 16
 
 
-@judge("face-api-expression", modality="face", kind="pretrained")
-class Expression(Judge):
+@utility_evaluator("face-api-expression", modality="face", kind="pretrained")
+class Expression(UtilityEvaluator):
     """An outsider's view: the network has seen neither these people nor any released picture."""
 
     @classmethod
     def missing(cls) -> str | None:
         """Its weights."""
-        found = ExpressionJudge.availability()
+        found = ExpressionEvaluator.availability()
         return None if found.present else found.reason
 
     def vectors(self, clips: ClipSet) -> Floats:
         """Its six probabilities, [clips, 6]."""
-        network = ExpressionJudge.load()
+        network = ExpressionEvaluator.load()
         return np.concatenate([network.probabilities([clips.frames(i)]) for i in range(len(clips))])
 
     def fit(self, vectors: Floats, emotions: Ints, *, seed: int) -> None:
@@ -59,14 +60,14 @@ class SelfSupervised(Linear):
         return np.concatenate([network.summarise(chunk, layer=EMOTION_LAYER) for chunk in chunks])
 
 
-@judge("hubert-emotion", modality="voice")
+@utility_evaluator("hubert-emotion", modality="voice")
 class Hubert(SelfSupervised):
     """On HuBERT."""
 
     encoder = HubertEncoder
 
 
-@judge("wav2vec2-emotion", modality="voice")
+@utility_evaluator("wav2vec2-emotion", modality="voice")
 class Wav2Vec2(SelfSupervised):
     """On wav2vec 2.0."""
 

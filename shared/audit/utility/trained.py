@@ -1,4 +1,5 @@
-"""Judges trained on the clips at hand: a forest as in the original project, and a linear model, for voice and face."""
+"""Evaluators trained on the clips at hand: a forest as in the original project, and a linear model, for voice and
+face."""
 
 from __future__ import annotations
 
@@ -8,14 +9,14 @@ from typing import Any
 import numpy as np
 
 from moretta.shared.audit.clipset import ClipSet
-from moretta.shared.audit.learn.features import face_gradients, face_pixels, voice_statistics
-from moretta.shared.audit.utility.base import Floats, Ints, Judge, judge
-from moretta.shared.data.names import EMOTIONS
+from moretta.shared.audit.learn.vectors import face_gradients, face_pixels, voice_statistics
+from moretta.shared.audit.utility.evaluator_registry import Floats, Ints, UtilityEvaluator, utility_evaluator
+from moretta.shared.data.clip_names import EMOTIONS
 
 _TREES = 300
 
 
-class ClassifierJudge(Judge):
+class ClassifierEvaluator(UtilityEvaluator):
     """Standardise, then a scikit-learn classifier with probabilities."""
 
     @abstractmethod
@@ -36,7 +37,7 @@ class ClassifierJudge(Judge):
         return found
 
 
-class Forest(ClassifierJudge):
+class Forest(ClassifierEvaluator):
     """Random forest."""
 
     def classifier(self, seed: int) -> Any:
@@ -46,7 +47,7 @@ class Forest(ClassifierJudge):
         return RandomForestClassifier(_TREES, random_state=seed, n_jobs=1)
 
 
-class Linear(ClassifierJudge):
+class Linear(ClassifierEvaluator):
     """Multinomial logistic regression, strongly regularised: there are more features than people."""
 
     def classifier(self, seed: int) -> Any:
@@ -56,8 +57,8 @@ class Linear(ClassifierJudge):
         return LogisticRegression(C=0.01, max_iter=2000, random_state=seed)
 
 
-@judge("voice-forest", modality="voice")
-class VoiceForest(Forest):
+@utility_evaluator("voice-forest", modality="voice")
+class VoiceForestEvaluator(Forest):
     """On statistics of MFCC over a clip."""
 
     def vectors(self, clips: ClipSet) -> Floats:
@@ -65,7 +66,7 @@ class VoiceForest(Forest):
         return voice_statistics(clips)
 
 
-@judge("voice-logistic", modality="voice")
+@utility_evaluator("voice-logistic", modality="voice")
 class VoiceLinear(Linear):
     """On statistics of MFCC over a clip."""
 
@@ -74,8 +75,8 @@ class VoiceLinear(Linear):
         return voice_statistics(clips)
 
 
-@judge("face-forest", modality="face")
-class FaceForest(Forest):
+@utility_evaluator("face-forest", modality="face")
+class FaceForestEvaluator(Forest):
     """On the mean picture of a clip and how much each pixel moves."""
 
     def vectors(self, clips: ClipSet) -> Floats:
@@ -83,7 +84,7 @@ class FaceForest(Forest):
         return face_pixels(clips)
 
 
-@judge("face-logistic", modality="face")
+@utility_evaluator("face-logistic", modality="face")
 class FaceLinear(Linear):
     """On oriented gradients of the mean picture of a clip."""
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 Floats = NDArray[np.floating[Any]]
 
 
-class Part(IntEnum):
+class MeshPart(IntEnum):
     """What a triangle belongs to."""
 
     SKIN = 0
@@ -52,7 +52,7 @@ class HeadAsset:
     neighbours: sp.csr_matrix
     eye_rows: tuple[NDArray[np.int64], NDArray[np.int64]]
 
-    def rows_of(self, part: Part) -> NDArray[np.int64]:
+    def rows_of(self, part: MeshPart) -> NDArray[np.int64]:
         """Vertices used by the triangles of `part`."""
         return np.unique(self.faces[self.part == part])
 
@@ -87,7 +87,7 @@ def load_asset() -> HeadAsset:
     with files(__package__).joinpath("head.npz").open("rb") as file, np.load(file, allow_pickle=False) as data:
         arrays = {name: data[name] for name in data.files}
     rest, faces, part = arrays["rest"], arrays["faces"].astype(np.int32), arrays["part"]
-    eyes = np.unique(faces[part == Part.EYE])
+    eyes = np.unique(faces[part == MeshPart.EYE])
     left = rest[eyes, 0] > 0
     return HeadAsset(
         rest=rest,

@@ -12,7 +12,7 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
-from moretta.shared.models.head.asset import Floats, HeadAsset, Part, load_asset
+from moretta.shared.models.head.asset import Floats, HeadAsset, MeshPart, load_asset
 from moretta.shared.models.head.raster import rasterise
 
 WIDTH = 384
@@ -67,7 +67,7 @@ def angle(points: Floats) -> Floats:
 
 def is_mouth(asset: HeadAsset) -> NDArray[np.bool_]:
     """Triangles of the mouth's inside, [F]."""
-    return np.asarray((asset.part == Part.SKIN) & (asset.masks["inside-mouth"][asset.faces] > 0.5).all(1))
+    return np.asarray((asset.part == MeshPart.SKIN) & (asset.masks["inside-mouth"][asset.faces] > 0.5).all(1))
 
 
 @cache
@@ -86,7 +86,7 @@ def corner_places() -> Floats:
         radius = np.ptp(asset.rest[eye, 0]) / 2
         turned = (points[own, :, :2] - centre[:2]) * (1, -1) / radius / EYE_REACH
         places[own] = (EYE_SQUARE + SQUARE / 2, SKIN_ROWS + middle) + turned * (SQUARE / 2 - 1)
-    for part, square in ((Part.TEETH, TEETH_SQUARE), (Part.TONGUE, TONGUE_SQUARE)):
+    for part, square in ((MeshPart.TEETH, TEETH_SQUARE), (MeshPart.TONGUE, TONGUE_SQUARE)):
         places[asset.part == part] = (square + SQUARE / 2, SKIN_ROWS + middle)
     places[is_mouth(asset)] = (MOUTH_SQUARE + SQUARE / 2, SKIN_ROWS + middle)
     return places.astype(np.float32)
@@ -96,7 +96,7 @@ def corner_places() -> Floats:
 def skin_map() -> SkinMap:
     """Unroll the base mesh's skin."""
     asset = load_asset()
-    shown = (asset.part == Part.SKIN) & ~is_mouth(asset)
+    shown = (asset.part == MeshPart.SKIN) & ~is_mouth(asset)
     points = asset.rest[asset.faces]
     radius = np.hypot(points[..., 0], points[..., 2] - AXIS_Z)
     seen = rasterise(corner_places(), -radius, shown, WIDTH, SKIN_ROWS)

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from moretta.shared.data.names import Emotion
+from moretta.shared.data.clip_names import Emotion
 from moretta.shared.models.head.expression import showing
-from moretta.shared.models.head.identity import FaceIdentity
+from moretta.shared.models.head.head_identity import FaceIdentity
 from moretta.shared.models.head.render import View, draw, speaking
 
 JAW_REACH = 0.42

@@ -11,7 +11,7 @@ from functools import cache
 
 import numpy as np
 
-from moretta.shared.data.names import Emotion
+from moretta.shared.data.clip_names import Emotion
 from moretta.shared.models.head.asset import load_asset
 
 Recipe = dict[str, float]

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from moretta.shared.models.head.asset import Floats, Part, load_asset
+from moretta.shared.models.head.asset import Floats, MeshPart, load_asset
 from moretta.shared.models.head.atlas import (
     AXIS_Z,
     HAIR_COLUMNS,
@@ -107,7 +107,7 @@ def _skull(vertices: Floats) -> Floats:
     theta = np.where((np.ptp(theta, axis=1) > np.pi)[:, None] & (theta < 0), np.pi, theta)
     places = np.stack([column(theta), row(points[..., 1])], axis=-1) / _MAP_SCALE
     width, height = WIDTH // _MAP_SCALE, SKIN_ROWS // _MAP_SCALE
-    seen = rasterise(places, -radius, (asset.part == Part.SKIN) & ~is_mouth(asset) & ~ears, width, height)
+    seen = rasterise(places, -radius, (asset.part == MeshPart.SKIN) & ~is_mouth(asset) & ~ears, width, height)
     flat = np.zeros(width * height, np.float32)
     flat[seen.pixel] = seen.mix(radius[..., None])[:, 0]
     return flat.reshape(height, width)

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moretta.shared.models.head.channels import ACTIONS, action_weights
-from moretta.shared.models.head.identity import make_identity
+from moretta.shared.models.head.head_identity import make_identity
 from moretta.shared.models.head.render import View, Window, draw
 
 PUBLIC_PERSON = 1_000_011

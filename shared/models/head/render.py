@@ -9,11 +9,11 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from moretta.shared.data.names import Emotion
+from moretta.shared.data.clip_names import Emotion
 from moretta.shared.models.head import atlas
-from moretta.shared.models.head.asset import Floats, Part, load_asset
+from moretta.shared.models.head.asset import Floats, MeshPart, load_asset
 from moretta.shared.models.head.expression import crease_depths, showing
-from moretta.shared.models.head.identity import FaceIdentity
+from moretta.shared.models.head.head_identity import FaceIdentity
 from moretta.shared.models.head.paint import Texture
 from moretta.shared.models.head.raster import Fragments, rasterise
 
@@ -97,7 +97,7 @@ def _mouth_depth() -> Floats:
     """Light left at each of the asset's vertices, [V]: less for teeth and tongue, the deeper the less."""
     asset = load_asset()
     left = np.ones(len(asset.rest), np.float32)
-    inner = np.concatenate([asset.rows_of(Part.TEETH), asset.rows_of(Part.TONGUE)])
+    inner = np.concatenate([asset.rows_of(MeshPart.TEETH), asset.rows_of(MeshPart.TONGUE)])
     left[inner] = np.clip((asset.rest[inner, 2] - 1.05) / 0.42, 0.12, 0.9)
     return left
 
@@ -144,7 +144,7 @@ def _fragments(identity: FaceIdentity, points: Floats, width: int, height: int, 
     corners = screen[identity.faces]
     ab, ac = corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]
     facing = ab[:, 0] * ac[:, 1] - ab[:, 1] * ac[:, 0] < 0
-    shown = facing | (identity.part == Part.HAIR)
+    shown = facing | (identity.part == MeshPart.HAIR)
     return rasterise(corners, depth[identity.faces], shown, window.width, window.height)
 
 
@@ -167,7 +167,7 @@ def draw(
     lit = _lit(identity, points, view.light)
     lit = seen.mix(lit[identity.faces])
     places = seen.mix(identity.places)
-    eyes = identity.part[seen.triangle] == Part.EYE
+    eyes = identity.part[seen.triangle] == MeshPart.EYE
     reach = EYE_GAIN * (atlas.SQUARE / 2 - 1) / atlas.EYE_REACH
     places[eyes] += (-np.sin(view.gaze[0]) * reach, np.sin(view.gaze[1]) * reach)
     colour, gloss = _sample(identity.texture, places, np.array(crease_depths(weights), np.float32))

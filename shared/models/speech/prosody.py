@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from moretta.shared.data.names import Emotion
+from moretta.shared.data.clip_names import Emotion
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.signal import lfilter, sosfilt
 
-from moretta.shared.data.names import Emotion
+from moretta.shared.data.clip_names import Emotion
 from moretta.shared.models.speech.articulation import FRAME_MILLISECONDS, Score, Track, Turbulence, articulate
 from moretta.shared.models.speech.prosody import DELIVERIES, Delivery
 from moretta.shared.models.speech.speaker import Voice

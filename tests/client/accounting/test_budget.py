@@ -13,7 +13,7 @@ import pytest
 from killing import Action, Killed, forked, kill_at_every_write
 
 from moretta.client.accounting.account import Account, Cohort, Loss
-from moretta.client.accounting.budget import Budget, Purse
+from moretta.client.accounting.budget import BudgetLimits, SiteBudget
 from moretta.client.accounting.ledger import Ledger
 from moretta.client.clips.release import make_release
 from moretta.client.policy import Policy
@@ -30,8 +30,8 @@ ANN = Cohort.of([("ann", "a1"), ("ann", "a2")])
 BOB = Cohort.of([("bob", "b1")])
 
 
-def purse(path: Path, key: str = "key", **limits: float) -> Purse:
-    return Purse(Ledger(path), key, Budget.unlimited().model_copy(update=limits))
+def site_budget(path: Path, key: str = "key", **limits: float) -> SiteBudget:
+    return SiteBudget(Ledger(path), key, BudgetLimits.unlimited().model_copy(update=limits))
 
 
 def released(cohort: Cohort, epsilon: float) -> Loss:
@@ -45,11 +45,11 @@ def lost(path: Path, unit: Any, audience: Any = "server") -> float | None:
 
 def test_the_same_clips_in_two_studies_lose_twice_and_other_clips_do_not_add(tmp_path: Path) -> None:
     path = tmp_path / "ledger.jsonl"
-    purse(path).spend("release", released(ANN, 0.5), study="one")
-    purse(path).spend("release", released(BOB, 0.7), study="one")
+    site_budget(path).spend("release", released(ANN, 0.5), study="one")
+    site_budget(path).spend("release", released(BOB, 0.7), study="one")
     assert lost(path, "clip") == pytest.approx(0.7, rel=0.01)
     assert lost(path, "speaker") == pytest.approx(2 * 0.5, rel=0.01)
-    purse(path).spend("release", released(ALL, 0.5), study="two")
+    site_budget(path).spend("release", released(ALL, 0.5), study="two")
     assert lost(path, "clip") == pytest.approx(0.5 + 0.7, rel=0.01)
     assert lost(path, "speaker") == pytest.approx(2 * 2 * 0.5, rel=0.01)
 
@@ -57,15 +57,15 @@ def test_the_same_clips_in_two_studies_lose_twice_and_other_clips_do_not_add(tmp
 def test_losses_of_different_anonymizers_compose_by_mechanism_and_not_by_their_epsilons(tmp_path: Path) -> None:
     path, gaussian = tmp_path / "ledger.jsonl", Gaussian(sigma=4.0, distance=1.0)
     for modality in ("voice", "face", "voice", "face"):
-        purse(path).spend("release", Loss(BOB, ("server",), (gaussian,), (gaussian,)), modality=modality)
+        site_budget(path).spend("release", Loss(BOB, ("server",), (gaussian,), (gaussian,)), modality=modality)
     assert lost(path, "clip") == pytest.approx(Gaussian(sigma=4.0, distance=2.0).epsilon(DELTA))
     assert (lost(path, "clip") or 0) < 4 * (gaussian.epsilon(DELTA) or 0)
 
 
 def test_training_on_a_release_costs_whoever_sees_models_and_not_whoever_has_the_release(tmp_path: Path) -> None:
     path = tmp_path / "ledger.jsonl"
-    purse(path).spend("release", released(BOB, 2.0))
-    purse(path).spend("dp-sgd", Loss(BOB, ("model",), (Pure(total=0.3),), (Pure(total=0.4),)))
+    site_budget(path).spend("release", released(BOB, 2.0))
+    site_budget(path).spend("dp-sgd", Loss(BOB, ("model",), (Pure(total=0.3),), (Pure(total=0.4),)))
     assert lost(path, "clip", "server") == pytest.approx(2.0, rel=0.01)
     assert lost(path, "clip", "model") == pytest.approx(0.3, rel=0.01)
     assert lost(path, "speaker", "model") == pytest.approx(0.4, rel=0.01)
@@ -73,8 +73,8 @@ def test_training_on_a_release_costs_whoever_sees_models_and_not_whoever_has_the
 
 def test_one_release_without_a_guarantee_leaves_no_figure(tmp_path: Path) -> None:
     path, nothing = tmp_path / "ledger.jsonl", Unbounded(why="raw")
-    purse(path).spend("release", Loss(BOB, ("server",), (nothing,), (nothing,)))
-    purse(path).spend("release", released(ALL, 0.1))
+    site_budget(path).spend("release", Loss(BOB, ("server",), (nothing,), (nothing,)))
+    site_budget(path).spend("release", released(ALL, 0.1))
     assert lost(path, "clip") is None
     assert lost(path, "clip", "model") == 0.0
 
@@ -82,7 +82,7 @@ def test_one_release_without_a_guarantee_leaves_no_figure(tmp_path: Path) -> Non
 def test_a_cohort_is_written_once_and_found_again(tmp_path: Path) -> None:
     path = tmp_path / "ledger.jsonl"
     for _ in range(3):
-        purse(path).spend("release", released(ALL, 0.1))
+        site_budget(path).spend("release", released(ALL, 0.1))
     assert len(Ledger(path).entries("cohort")) == 1
     assert Account.read(Ledger(path)).members("clip") == 3
     assert Account.read(Ledger(path)).members("speaker") == 2
@@ -92,25 +92,25 @@ def test_a_cohort_is_written_once_and_found_again(tmp_path: Path) -> None:
 def test_a_loss_beyond_a_limit_is_refused_with_the_figures_and_nothing_is_written(tmp_path: Path, limit: str) -> None:
     path = tmp_path / "ledger.jsonl"
     loss = Loss(BOB, ("server", "model"), (Pure(total=0.6),), (Pure(total=0.6),))
-    purse(path, **{limit: 1.0}).spend("release", loss)
+    site_budget(path, **{limit: 1.0}).spend("release", loss)
     before = path.read_bytes()
     audience, unit = limit.split("_")
     with pytest.raises(BudgetError) as caught:
-        purse(path, **{limit: 1.0}).spend("release", loss)
+        site_budget(path, **{limit: 1.0}).spend("release", loss)
     assert caught.value.found == f"a {unit} would lose epsilon 1.198 to the {audience}, after epsilon 0.598 so far"
     assert caught.value.expected == f"at most 1 at delta 0.001 (budget.{limit})"
     assert path.read_bytes() == before
-    purse(path, **{limit: 1.2}).spend("release", loss)
+    site_budget(path, **{limit: 1.2}).spend("release", loss)
 
 
 def test_a_limit_refuses_what_has_no_finite_guarantee(tmp_path: Path) -> None:
     nothing = Unbounded(why="raw")
     with pytest.raises(BudgetError, match="more than any epsilon"):
-        purse(tmp_path / "l", server_clip=1e9).spend("release", Loss(BOB, ("server",), (nothing,), (nothing,)))
+        site_budget(tmp_path / "l", server_clip=1e9).spend("release", Loss(BOB, ("server",), (nothing,), (nothing,)))
 
 
 def test_a_limit_on_models_leaves_releases_alone(tmp_path: Path) -> None:
-    purse(tmp_path / "l", model_clip=0.1).spend("release", released(BOB, 5.0))
+    site_budget(tmp_path / "l", model_clip=0.1).spend("release", released(BOB, 5.0))
 
 
 def test_processes_that_spend_at_once_do_not_pass_the_limit_together(tmp_path: Path) -> None:
@@ -121,7 +121,7 @@ def test_processes_that_spend_at_once_do_not_pass_the_limit_together(tmp_path: P
     def race() -> None:
         with pytest.raises(BudgetError):
             while True:
-                purse(path, server_clip=5.0, delta=1e-12).spend("release", loss)
+                site_budget(path, server_clip=5.0, delta=1e-12).spend("release", loss)
 
     racing = [forked(race) for _ in range(3)]
     assert [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in racing] == [0, 0, 0]
@@ -130,9 +130,9 @@ def test_processes_that_spend_at_once_do_not_pass_the_limit_together(tmp_path: P
 
 def test_a_ledger_goes_on_only_under_the_key_it_was_written_under(tmp_path: Path) -> None:
     path = tmp_path / "ledger.jsonl"
-    purse(path).spend("release", released(ALL, 0.1))
+    site_budget(path).spend("release", released(ALL, 0.1))
     with pytest.raises(RefusedError, match="a pseudonym key that is not the one"):
-        purse(path, key="other").spend("release", released(BOB, 0.1))
+        site_budget(path, key="other").spend("release", released(BOB, 0.1))
     assert lost(path, "clip") == pytest.approx(0.1, rel=0.05)
 
 
@@ -146,14 +146,14 @@ def test_a_ledger_goes_on_only_under_the_key_it_was_written_under(tmp_path: Path
 )
 def test_an_entry_that_cannot_be_understood_is_not_passed_over(tmp_path: Path, bad: dict[str, Any]) -> None:
     path = tmp_path / "ledger.jsonl"
-    purse(path).spend("release", released(ALL, 0.1))
+    site_budget(path).spend("release", released(ALL, 0.1))
     Ledger(path).spend("release", **bad)
     with pytest.raises(RefusedError, match="entry 3 of the privacy ledger cannot be understood"):
         Account.read(Ledger(path))
 
 
 def _limited(site: SiteSettings, **limits: float) -> SiteSettings:
-    budget = Budget.unlimited().model_copy(update=limits)
+    budget = BudgetLimits.unlimited().model_copy(update=limits)
     policy = Policy(budget=budget, allow_seeded_noise=True, min_clips=1, max_release_epsilon=math.inf)
     return replace(site, policy=policy)
 
@@ -277,7 +277,7 @@ def test_killed_at_any_write_of_a_round_nothing_is_answered_that_is_not_on_the_l
 def test_releases_without_a_guarantee_are_counted_and_not_added_up(tmp_path: Path) -> None:
     """With an epsilon of their own none would pass a finite budget; uncounted, studies with other seeds have no end."""
     path, nothing = tmp_path / "ledger.jsonl", (Unbounded(unit="clip", why="measured"),)
-    site = Purse(Ledger(path), "key", Budget(unguaranteed=2), ("track",))
+    site = SiteBudget(Ledger(path), "key", BudgetLimits(unguaranteed=2), ("track",))
 
     def release(cohort: Cohort, modality: str = "face", name: str = "track") -> None:
         loss = Loss(cohort, ("server", "model"), nothing, nothing, (modality, name))
@@ -297,10 +297,10 @@ def test_releases_without_a_guarantee_are_counted_and_not_added_up(tmp_path: Pat
 
 
 def test_the_default_budget_is_finite_and_lets_a_usual_study_through(tmp_path: Path) -> None:
-    default = Budget()
+    default = BudgetLimits()
     assert all(default.limit(unit, who) < math.inf for unit in ("clip", "speaker") for who in ("server", "model"))
     many = Cohort.of([("ann", f"a{clip}") for clip in range(82)])
-    site = Purse(Ledger(tmp_path / "ledger.jsonl"), "key", default)
+    site = SiteBudget(Ledger(tmp_path / "ledger.jsonl"), "key", default)
     site.spend("release", released(many, 8.0))
     with pytest.raises(BudgetError, match="server_speaker"):
         site.spend("release", released(many, 8.0))
@@ -312,9 +312,9 @@ def test_the_policy_reads_its_budget_and_refuses_limits_that_cannot_be(tmp_path:
 
     path = tmp_path / "policy.toml"
     path.write_text(default_policy("a" * 64), encoding="utf-8")
-    assert Policy.load(path).budget == Budget()
+    assert Policy.load(path).budget == BudgetLimits()
     path.write_text("[budget]\nmodel_clip = 8.0\ndelta = 1e-5\n", encoding="utf-8")
-    assert Policy.load(path).budget == Budget(model_clip=8.0, delta=1e-5)
+    assert Policy.load(path).budget == BudgetLimits(model_clip=8.0, delta=1e-5)
     for bad in ("model_clip = 0.0", "model_clip = -1.0", "delta = 0.0", "delta = 1.0", "clips = 3"):
         path.write_text(f"[budget]\n{bad}\n", encoding="utf-8")
         with pytest.raises(HomeError, match=f"budget.{bad.split()[0]}"):
@@ -324,7 +324,7 @@ def test_the_policy_reads_its_budget_and_refuses_limits_that_cannot_be(tmp_path:
 def test_mechanisms_are_what_they_were_when_read_again(tmp_path: Path) -> None:
     path = tmp_path / "ledger.jsonl"
     kinds: tuple[Mechanism, ...] = (Pure(total=0.5), Gaussian(sigma=3.0, distance=1.0))
-    purse(path).spend("release", Loss(ALL, ("server",), kinds, kinds))
+    site_budget(path).spend("release", Loss(ALL, ("server",), kinds, kinds))
     (read,) = Account.read(Ledger(path))._losses
     assert read.clip == kinds
     assert read.cohort == ALL

@@ -14,7 +14,7 @@ from moretta.client.accounting.ledger import Ledger
 from moretta.client.accounting.receipts import keep_receipt, receipt_path, stored_receipt
 from moretta.shared.core.errors import RefusedError
 from moretta.shared.privacy.chain import START, heads
-from moretta.shared.privacy.receipt import SignedHead, judged_head
+from moretta.shared.privacy.receipt import SignedHead, verified_head
 
 
 def _filled(path: Path) -> Ledger:
@@ -311,22 +311,22 @@ def test_a_receipt_that_cannot_be_read_stops_the_site(countersigned: Path) -> No
 def test_the_server_countersigns_what_continues_and_refuses_what_does_not(tmp_path: Path) -> None:
     path = tmp_path / "ledger.jsonl"
     ledger = _filled(path)
-    head, length = judged_head(ledger.digests)
+    head, length = verified_head(ledger.digests)
     assert (head, length) == (ledger.head, 3)
-    assert judged_head(ledger.digests, known_head=head, known_length=length) == (head, length)
+    assert verified_head(ledger.digests, known_head=head, known_length=length) == (head, length)
     backup = tmp_path / "backup.jsonl"
     shutil.copy(path, backup)
     ledger.spend("dp-sgd", steps=3)
-    newer = judged_head(ledger.digests, known_head=head, known_length=length)
+    newer = verified_head(ledger.digests, known_head=head, known_length=length)
     assert newer == (ledger.head, 4)
     restored = Ledger(backup)
     with pytest.raises(RefusedError, match="of 3 entries; expected at least 4"):
-        judged_head(restored.digests, known_head=newer[0], known_length=4)
+        verified_head(restored.digests, known_head=newer[0], known_length=4)
     for number in range(3):
         restored.spend("dp-sgd", steps=50 + number)
     with pytest.raises(RefusedError, match="entry 4 is not the one"):
-        judged_head(restored.digests, known_head=newer[0], known_length=4)
-    assert judged_head([]) == (START, 0)
+        verified_head(restored.digests, known_head=newer[0], known_length=4)
+    assert verified_head([]) == (START, 0)
 
 
 def test_equal_losses_do_not_make_equal_entries(tmp_path: Path) -> None:

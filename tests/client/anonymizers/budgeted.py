@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from moretta.client.anonymizers.anonymizer_registry import get_anonymizer
 from moretta.client.anonymizers.budgeted_voice import BudgetedVoice
-from moretta.client.anonymizers.registry import get_anonymizer
 from moretta.shared.features.mfcc import mfcc
 from moretta.shared.features.public_codes import PublicCodes, pooled
 from moretta.shared.features.public_voice import PublicVoice
@@ -41,8 +41,8 @@ def public_of(study: Study) -> dict[str, Any]:
     center, spread = others.mean(axis=0), others.std(axis=0)
     projection = generator.normal(size=(26, d)).astype(np.float32)
     codes = ((others - center) / spread) @ projection
-    words = codes[: voice_response(study.voice).choices]
-    return {**voice.to_arrays(), **PublicCodes(center, spread, projection, words).to_arrays()}
+    codewords = codes[: voice_response(study.voice).choices]
+    return {**voice.to_arrays(), **PublicCodes(center, spread, projection, codewords).to_arrays()}
 
 
 @lru_cache

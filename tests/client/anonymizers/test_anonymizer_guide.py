@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from moretta.client.anonymizers import registry
-from moretta.client.anonymizers.registry import anonymizer_names
+from moretta.client.anonymizers import anonymizer_registry
+from moretta.client.anonymizers.anonymizer_registry import anonymizer_names
 from moretta.client.clips.release import make_release
 from moretta.shared.audit.clipset import ClipSet
-from moretta.shared.audit.run import run_audit
+from moretta.shared.audit.modality_audit import run_audit
 from moretta.shared.study.schema import Study
 
 GUIDE = Path(__file__).parents[3] / "docs" / "anonymizers.md"
@@ -21,10 +21,10 @@ GUIDE = Path(__file__).parents[3] / "docs" / "anonymizers.md"
 def _forgotten() -> Iterator[None]:
     """What the guide registers is gone after its test."""
     anonymizer_names("voice")
-    before = dict(registry._REGISTRY)
+    before = dict(anonymizer_registry._REGISTRY)
     yield
-    registry._REGISTRY.clear()
-    registry._REGISTRY.update(before)
+    anonymizer_registry._REGISTRY.clear()
+    anonymizer_registry._REGISTRY.update(before)
 
 
 def test_the_anonymizer_that_the_guide_writes_is_released_and_attacked(simulated: Any, study: Study) -> None:
@@ -39,7 +39,7 @@ def test_the_anonymizer_that_the_guide_writes_is_released_and_attacked(simulated
     assert stated is not None and stated.privacy[0].epsilon == 8.0
     rows = run_audit(None, ClipSet.from_release(release, "voice"), attackers=["voice-logistic"], workers=1, bootstrap=0)
     top1 = [r for r in rows if (r.scenario, r.metric, r.subset, r.pooled) == ("semi-informed", "top1", "all", 1)]
-    assert top1 and top1[0].value is not None and not top1[0].void
+    assert top1 and top1[0].value is not None and not top1[0].invalid
 
 
 def test_the_guide_names_every_anonymizer() -> None:

@@ -16,11 +16,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from moretta.client.anonymizers import clip_statistics, speaker_shares
+from moretta.client.anonymizers import clip_selection, clip_statistics
 from moretta.client.anonymizers.budgeted_voice import BudgetedVoice
 from moretta.client.anonymizers.clip_quantizer import ClipQuantizer
 from moretta.client.anonymizers.clip_statistics import ClipStatistics
-from moretta.shared.privacy.auditing import Trials, gaussian_lower_bound, lower_bound
+from moretta.shared.privacy.auditing import CanaryTrials, gaussian_lower_bound, lower_bound
 from moretta.shared.privacy.noise import SeededNoise
 from moretta.shared.privacy.randomized_response import RandomizedResponse
 
@@ -81,7 +81,7 @@ def released(anonymizer: BudgetedVoice, person: Person, label: str, trials: int)
 
 def audited(
     name: str, preset: str, broken: Callable[[BudgetedVoice], None] = lambda _: None, *, times: int = 1
-) -> Trials:
+) -> CanaryTrials:
     anonymizer = anonymizer_of(name, preset)
     pair = worst_pair(anonymizer, CLIPS_EACH if preset == "dp-speaker" else 1, times)
     truths = [noiseless(anonymizer, person) for person in pair]
@@ -94,10 +94,10 @@ def audited(
             scores.append(((tokens == truths[0][None]) * 1.0 - (tokens == truths[1][None])).sum(axis=1))
         else:
             scores.append(((seen - (truths[0] + truths[1])[None] / 2) * (truths[0] - truths[1])[None]).sum(axis=(1, 2)))
-    return Trials(*scores)
+    return CanaryTrials(*scores)
 
 
-def proven(name: str, trials: Trials) -> float:
+def proven(name: str, trials: CanaryTrials) -> float:
     if name == "clip-quantizer":
         return lower_bound(trials, confidence=CONFIDENCE)
     return gaussian_lower_bound(trials, delta=DELTA, cut=0.0, confidence=CONFIDENCE)
@@ -136,7 +136,7 @@ def test_statistics_that_are_not_cut_to_their_ball_are_caught(monkeypatch: pytes
 
 @pytest.mark.parametrize("name", EPSILON)
 def test_more_clips_of_a_speaker_than_the_budget_is_for_are_caught(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(speaker_shares.SpeakerShares, "take", lambda *_: None)
+    monkeypatch.setattr(clip_selection.ClipSelection, "take", lambda *_: None)
     assert proven(name, audited(name, "dp-speaker", times=8)) > EPSILON[name]
 
 
@@ -160,5 +160,5 @@ def test_noise_from_a_known_seed_is_caught(name: str) -> None:
             [seen] = anonymizer.release(list(said), [SeededNoise(trial)], ["x"])
             [made_again] = anonymizer.release(list(one), [SeededNoise(trial)], ["x"])
             scores[truth].append(-float(np.abs(np.asarray(seen, float) - np.asarray(made_again, float)).sum()))
-    trials = Trials(np.array(scores[0]), np.array(scores[1]))
+    trials = CanaryTrials(np.array(scores[0]), np.array(scores[1]))
     assert lower_bound(trials, delta=DELTA, confidence=CONFIDENCE) > EPSILON[name]

@@ -19,7 +19,7 @@ from moretta.client.anonymizers.clip_quantizer import ClipQuantizer
 from moretta.client.anonymizers.clip_statistics import RADIUS, ClipStatistics
 from moretta.shared.core.errors import ClipError, StudyError
 from moretta.shared.privacy.noise import SeededNoise, SystemNoise
-from moretta.shared.release.format import check_array
+from moretta.shared.release.release_format import check_array
 
 sys.path.insert(0, str(Path(__file__).parent))
 from budgeted import ANONYMIZERS, PRESETS, clip, clips, made, public_of, study_of
@@ -47,8 +47,8 @@ class Silence(SeededNoise):
 def distribution(quantizer: ClipQuantizer, codes: np.ndarray) -> np.ndarray:
     """[words], how likely each answer to one code is, by going through all that the noise may be."""
     kept, others = 4_000, quantizer._response.choices - 1
-    answers = quantizer.answer(np.repeat(codes, kept * others, axis=0), Grid(kept, others))
-    return np.bincount(answers, minlength=others + 1) / len(answers)
+    randomized = quantizer.randomize(np.repeat(codes, kept * others, axis=0), Grid(kept, others))
+    return np.bincount(randomized, minlength=others + 1) / len(randomized)
 
 
 @pytest.mark.parametrize("epsilon", [0.5, 1.0, 3.0])
@@ -114,7 +114,7 @@ def test_gaussian_noise_keeps_the_budget_by_numerical_integration_and_is_no_larg
 @settings(deadline=None)
 def test_statistics_lie_in_their_ball_before_the_noise_whatever_was_said(values: list[float]) -> None:
     anonymizer = made(preset="dp-clip", anonymizer="clip-statistics", segments=2)
-    bounded = anonymizer.answer(np.array(values, np.float32).reshape(2, 5), Silence(1))
+    bounded = anonymizer.randomize(np.array(values, np.float32).reshape(2, 5), Silence(1))
     assert bounded.shape == (4,)
     assert np.linalg.norm(bounded) <= RADIUS * (1 + 1e-3)
 
@@ -122,7 +122,7 @@ def test_statistics_lie_in_their_ball_before_the_noise_whatever_was_said(values:
 def test_gaussian_noise_has_the_spread_that_was_calibrated() -> None:
     anonymizer = made(preset="dp-clip", anonymizer="clip-statistics")
     code = anonymizer.codes_of(clip(1), "x")
-    drawn = np.stack([anonymizer.answer(code, SeededNoise(1, n)) for n in range(2_000)])
+    drawn = np.stack([anonymizer.randomize(code, SeededNoise(1, n)) for n in range(2_000)])
     sigma = anonymizer.loss_of_clip(study_of(preset="dp-clip", anonymizer="clip-statistics").voice).sigma
     np.testing.assert_allclose(drawn.std(axis=0), sigma, rtol=0.06)
     assert np.linalg.norm(drawn.mean(axis=0)) == pytest.approx(RADIUS, abs=0.1)

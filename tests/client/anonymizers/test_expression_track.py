@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from moretta.client.anonymizers.anonymizer_registry import get_anonymizer
 from moretta.client.anonymizers.expression_track import RELEASED, ExpressionTrack
-from moretta.client.anonymizers.registry import get_anonymizer
 from moretta.shared.features.face_track import CROP_SIDE, PLACES, public_tracks, shipped_reader, similarity
 from moretta.shared.features.faces import FaceCropper
 from moretta.shared.models.head import make_identity
@@ -14,7 +14,7 @@ from moretta.shared.models.head.channels import ACTIONS, CHANNELS, action_weight
 from moretta.shared.models.head.portrait import Portrait
 from moretta.shared.models.head.render import View, draw
 from moretta.shared.privacy.noise import SeededNoise
-from moretta.shared.release.format import check_array
+from moretta.shared.release.release_format import check_array
 from moretta.shared.study.schema import Study, parse_study
 
 FIRST_STRANGER = 7_000_000

@@ -17,10 +17,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from moretta.client.anonymizers.anonymizer_registry import Anonymizer, anonymizer_names, get_anonymizer
 from moretta.client.anonymizers.autoencoder import AutoencoderFaceAnonymizer, trained_autoencoder
 from moretta.client.anonymizers.clip_statistics import RADIUS, ClipStatistics
 from moretta.client.anonymizers.mfcc_quantizer import MfccQuantizer
-from moretta.client.anonymizers.registry import Anonymizer, anonymizer_names, get_anonymizer
 from moretta.client.clips import release as release_module
 from moretta.client.clips.release import make_release, public_rules
 from moretta.client.training.data import public_scale
@@ -34,7 +34,7 @@ from moretta.shared.models.autoencoder import Autoencoder, AutoencoderSpec
 from moretta.shared.models.autoencoder_file import autoencoder_arrays
 from moretta.shared.privacy.bounded import bounded, in_ball
 from moretta.shared.privacy.noise import SeededNoise
-from moretta.shared.release.format import check_array
+from moretta.shared.release.release_format import check_array
 from moretta.shared.study.schema import Study, parse_study
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -48,10 +48,10 @@ STUDIES: dict[str, dict[str, Any]] = {
     "clip-quantizer of a speaker": {"preset": "dp-speaker", "anonymizer": "clip-quantizer", "segments": 2},
     "clip-statistics": {"preset": "dp-clip", "anonymizer": "clip-statistics", "segments": 2},
     "clip-statistics of a speaker": {"preset": "dp-speaker", "anonymizer": "clip-statistics"},
-    "emotion-words": {"anonymizer": "emotion-words", "words_from": "public"},
-    "speaker-normalised": {"anonymizer": "speaker-normalised"},
-    "speaker-normalised in steps": {"anonymizer": "speaker-normalised", "form": "code-sequence"},
-    "speaker-normalised by a network": {"anonymizer": "speaker-normalised", "code_encoder": "network"},
+    "emotion-label-rr": {"anonymizer": "emotion-label-rr", "labels_from": "public"},
+    "speaker-normalized": {"anonymizer": "speaker-normalized"},
+    "speaker-normalized in steps": {"anonymizer": "speaker-normalized", "form": "code-sequence"},
+    "speaker-normalized by a network": {"anonymizer": "speaker-normalized", "code_encoder": "network"},
 }
 BAD = (np.nan, np.inf, -np.inf, 3.4e38, -3.4e38, 5e-324, 1e-45, 0.0, -1.0)
 SAMPLES = 3_200
@@ -109,8 +109,8 @@ def released(made: Anonymizer, clips: list[np.ndarray], noise: int) -> list[Any]
     """Of two speakers, one half of the clips each."""
     whose = ["a" if number % 2 else "b" for number in range(len(clips))]
     made.fit(list(zip(whose, clips, strict=True)), SeededNoise(noise, "fit"))
-    if made.learns_emotions:
-        made.learn_emotions((who, sound, n % 6) for n, (who, sound) in enumerate(zip(whose, clips, strict=True)))
+    if made.trains_on_emotions:
+        made.train_on_emotions((who, sound, n % 6) for n, (who, sound) in enumerate(zip(whose, clips, strict=True)))
     out = made.release(clips, [SeededNoise(noise, n) for n in range(len(clips))], whose)
     over_budget = [result for result in out if getattr(result, "reason", "") == "over-budget"]
     assert len(over_budget) == sum(max(0, whose.count(who) - (_limit(made) or 99)) for who in ("a", "b"))
@@ -143,9 +143,9 @@ def test_hostile_arrays_are_refused_by_themselves_or_every_clip_is_released_unde
     first, second = released(made, chosen, 1), released(kind.from_study(study, hostile), other, 1)
     for result in (*first, *second):
         assert isinstance(result, np.ndarray), result
-        words = made.codebook
-        check_array("voice", made.form, result, codebook_size=None if words is None else len(words))
-    if made.form == "code" and study.voice.anonymizer in ("clip-statistics", "speaker-normalised"):
+        codewords = made.codebook
+        check_array("voice", made.form, result, codebook_size=None if codewords is None else len(codewords))
+    if made.form == "code" and study.voice.anonymizer in ("clip-statistics", "speaker-normalized"):
         _stays_within_the_sensitivity(study, first, second)
 
 
@@ -153,7 +153,7 @@ def _stays_within_the_sensitivity(study: Study, first: list[Any], second: list[A
     """The noise is the same in both, so what differs is what was there before it; up to the grid, a 4096th of sigma."""
     for one, other in zip(first, second, strict=True):
         apart = np.abs(one.astype(np.float64) - other)
-        if study.voice.anonymizer == "speaker-normalised":
+        if study.voice.anonymizer == "speaker-normalized":
             assert apart.max() <= 2 * CODE_LIMIT + 0.01
         elif study.voice.clip_limit is None:
             assert np.linalg.norm(apart) <= 2 * RADIUS + 0.01
@@ -182,23 +182,23 @@ def test_a_projection_that_overflows_above_a_threshold_drops_no_clip() -> None:
         check_public(hostile, rules)
     made = ClipStatistics.from_study(study, arrays)
     old = made._codes
-    made._codes = PublicCodes(old.center, old.spread, hostile["voice/codes/projection"], old.words)
+    made._codes = PublicCodes(old.center, old.spread, hostile["voice/codes/projection"], old.codewords)
     out = made.release(list(said()), [SeededNoise(n) for n in range(len(said()))], ["a"] * len(said()))
     assert all(isinstance(result, np.ndarray) and np.isfinite(result).all() for result in out)
 
 
 def test_a_network_whose_codes_are_huge_and_alike_does_not_break_the_persons_covariance() -> None:
     """Rounding made its smallest eigenvalues negative, their root NaN, and who was dropped for it told of the clips."""
-    study, arrays, rules = honest("speaker-normalised by a network")
+    study, arrays, rules = honest("speaker-normalized by a network")
     hostile = {name: np.full_like(array, min(rules[name].largest, 1e6)) for name, array in arrays.items()}
     hostile["voice/speaker/spread"][:] = 5e-4
-    hostile["voice/speaker/words"] = arrays["voice/speaker/words"]
+    hostile["voice/speaker/codewords"] = arrays["voice/speaker/codewords"]
     hostile["voice/speaker/rounds"] = np.zeros(1, np.int64)
     generator = np.random.default_rng(1)
     for name in ("voice/speaker/projection", "voice/speaker/hidden-weight"):
         hostile[name] *= np.sign(generator.normal(size=hostile[name].shape)).astype(np.float32)
     check_public(hostile, rules)
-    made = get_anonymizer("voice", "speaker-normalised").from_study(study, hostile)
+    made = get_anonymizer("voice", "speaker-normalized").from_study(study, hostile)
     assert all(isinstance(result, np.ndarray) for result in released(made, list(said()), 3))
 
 

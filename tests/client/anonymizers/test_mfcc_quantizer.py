@@ -1,15 +1,15 @@
 import numpy as np
 import pytest
 
+from moretta.client.anonymizers.anonymizer_registry import get_anonymizer
 from moretta.client.anonymizers.mfcc_quantizer import MfccQuantizer
-from moretta.client.anonymizers.registry import get_anonymizer
 from moretta.shared.core.errors import ClipError, StudyError
 from moretta.shared.features.codebook import nearest
 from moretta.shared.features.mfcc import mfcc
 from moretta.shared.features.public_voice import PublicVoice
 from moretta.shared.features.voice_forms import as_mfcc
 from moretta.shared.privacy.noise import SeededNoise, SystemNoise
-from moretta.shared.release.format import check_array
+from moretta.shared.release.release_format import check_array
 from moretta.shared.study.schema import Study
 
 K = 16
@@ -109,12 +109,12 @@ def test_noise_has_one_value_for_each_mfcc_value_at_the_scale_of_the_study(prese
 def test_bounded_clips_before_noise_whatever_was_said():
     """The guarantee rests on this: a value beyond the bound is as noisy as the bound itself, not pinned to it."""
     anonymizer = quantizer(bound=1.0)
-    at_bound, beyond = PUBLIC.restore(np.full((50, 13), 1.0)), PUBLIC.restore(np.full((50, 13), 1e6))
-    noisy = anonymizer._noisy(beyond, SeededNoise(1))
+    at_bound, inference = PUBLIC.restore(np.full((50, 13), 1.0)), PUBLIC.restore(np.full((50, 13), 1e6))
+    noisy = anonymizer._noisy(inference, SeededNoise(1))
     np.testing.assert_allclose(noisy, anonymizer._noisy(at_bound, SeededNoise(1)), atol=1e-5)
     assert (noisy < 1.0).mean() == pytest.approx(0.5, abs=0.1)
     np.testing.assert_array_equal(
-        anonymizer.tokens(beyond, SeededNoise(1)), nearest(noisy, PUBLIC.codebook), strict=True
+        anonymizer.tokens(inference, SeededNoise(1)), nearest(noisy, PUBLIC.codebook), strict=True
     )
 
 

@@ -10,9 +10,9 @@ from moretta.client.anonymizers.face_personal import PersonalFaceAnonymizer, slo
 from moretta.shared.core.errors import ClipError
 from moretta.shared.features.face_detectors import FaceBox
 from moretta.shared.features.faces import FaceCropper
-from moretta.shared.features.person_scale import Measures, PublicMeasures
+from moretta.shared.features.speaker_scale import Measures, PublicMeasures
 from moretta.shared.privacy.noise import SeededNoise
-from moretta.shared.release.format import check_array
+from moretta.shared.release.release_format import check_array
 from moretta.shared.study.schema import Study
 
 SIDE = 16
@@ -24,10 +24,10 @@ class CountingDetector:
     name = "counting"
 
     def __init__(self) -> None:
-        self.asked = 0
+        self.requested = 0
 
     def find_all(self, frame: np.ndarray) -> list[FaceBox]:
-        self.asked += 1
+        self.requested += 1
         if not frame.any():
             return []
         return [FaceBox(frame.shape[1] / 2, frame.shape[0] / 2, 20)]
@@ -113,9 +113,9 @@ def test_a_clip_that_came_after_the_fit_is_released() -> None:
 def test_faces_are_searched_once_for_fit_and_release_together() -> None:
     detector = CountingDetector()
     made, dark, _ = fitted(detector)
-    asked = detector.asked
+    requested = detector.requested
     released(made, "dark", dark)
-    assert detector.asked == asked == 2 * 20 * 6
+    assert detector.requested == requested == 2 * 20 * 6
 
 
 def test_a_clip_is_released_alike_alone_and_in_company() -> None:

@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from moretta.client.anonymizers.speaker_references import Heard, SpeakerReferences, clip_digest
+from moretta.client.anonymizers.speaker_references import MeasuredClip, SpeakerReferences, clip_digest
 from moretta.shared.core.errors import HomeError
-from moretta.shared.features.delivery import MEASUREMENTS
+from moretta.shared.features.prosodic_features import MEASUREMENTS
 from moretta.shared.features.speaker_code import SpeakerCode
 from moretta.shared.privacy.noise import SeededNoise
 
@@ -28,12 +28,12 @@ def clips_of(speaker: int, clips: int, steps: int = 1) -> list[np.ndarray]:
     return [(one + within * rng.normal(size=(steps, WIDTH))).astype(np.float32) for one in own]
 
 
-def heard(rows: list[np.ndarray]) -> list[Heard]:
+def heard(rows: list[np.ndarray]) -> list[MeasuredClip]:
     """As if the measurements were the samples."""
     return [(clip_digest(one), one) for one in rows]
 
 
-def told(speaker: int, clips: int, steps: int = 1) -> np.ndarray:
+def reported(speaker: int, clips: int, steps: int = 1) -> np.ndarray:
     """[clips, 5], means over steps of the codes of one speaker's clips."""
     known = SpeakerReferences(None, WIDTH)
     rows = clips_of(speaker, clips, steps)
@@ -47,7 +47,7 @@ def test_clips_of_a_speaker_do_not_lie_opposite_each_other_however_few_they_are(
     """Told relative to each other alone, two would be each other's mirror image, which links them for certain."""
     products, squares = [], []
     for speaker in range(300):
-        codes = told(speaker, clips, steps)
+        codes = reported(speaker, clips, steps)
         products.append((codes.sum(axis=0) ** 2 - (codes**2).sum(axis=0)) / (clips * (clips - 1)))
         squares.append((codes**2).mean(axis=0))
     assert abs(np.mean(products) / np.mean(squares)) < 0.12

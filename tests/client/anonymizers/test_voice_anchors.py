@@ -1,12 +1,12 @@
 import numpy as np
 import pytest
 
-from moretta.client.anonymizers.registry import anonymizer_names, get_anonymizer
+from moretta.client.anonymizers.anonymizer_registry import anonymizer_names, get_anonymizer
 from moretta.shared.core.errors import ClipError, StudyError
 from moretta.shared.features.mfcc import mfcc
 from moretta.shared.features.voice_forms import as_mfcc
 from moretta.shared.privacy.noise import SeededNoise
-from moretta.shared.release.format import check_array
+from moretta.shared.release.release_format import check_array
 from moretta.shared.study.schema import Study
 
 CLIPS = [(0.1 * np.random.default_rng(seed).standard_normal(6_000 + seed)).astype(np.float32) for seed in range(3)]

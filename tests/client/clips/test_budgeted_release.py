@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from moretta.client.accounting.account import Account
-from moretta.client.accounting.budget import Budget
+from moretta.client.accounting.budget import BudgetLimits
 from moretta.client.accounting.ledger import Ledger
 from moretta.client.clips.release import make_release
 from moretta.client.policy import Policy, PolicyError
@@ -85,8 +85,8 @@ def test_budgets_add_up_over_studies(simulated: Any, study: Study, name: str) ->
     """Also where another few of a speaker's clips are chosen: the speaker is the same."""
     site = replace(simulated.site(), simulated_seed=None)
     for number in range(3):
-        asked = study_with(study, preset="dp-speaker", anonymizer=name, budget_epsilon=2.0)
-        released(site, asked.with_changes(name=f"study {number}"))
+        requested = study_with(study, preset="dp-speaker", anonymizer=name, budget_epsilon=2.0)
+        released(site, requested.with_changes(name=f"study {number}"))
     once, delta = 2.0, 0.0 if name == "clip-quantizer" else 1e-5
     total = spent(site, "speaker", delta)
     if name == "clip-quantizer":
@@ -98,12 +98,14 @@ def test_budgets_add_up_over_studies(simulated: Any, study: Study, name: str) ->
 def test_a_second_study_is_refused_where_the_steward_has_limited_what_a_speaker_may_lose(
     simulated: Any, study: Study
 ) -> None:
-    policy = Policy(budget=Budget(server_speaker=10.0), allow_seeded_noise=True, min_clips=1, max_training_epsilon=1e9)
+    policy = Policy(
+        budget=BudgetLimits(server_speaker=10.0), allow_seeded_noise=True, min_clips=1, max_training_epsilon=1e9
+    )
     site = replace(simulated.site(), policy=policy)
-    asked = study_with(study, preset="dp-speaker", budget_epsilon=8.0)
-    released(site, asked)
+    requested = study_with(study, preset="dp-speaker", budget_epsilon=8.0)
+    released(site, requested)
     with pytest.raises(BudgetError, match="a speaker would lose"):
-        released(site, asked.with_changes(name="again"))
+        released(site, requested.with_changes(name="again"))
     assert len(Ledger(site.ledger).entries("release")) == 1
 
 
@@ -135,14 +137,14 @@ def test_nothing_that_is_released_is_as_long_as_its_clip(
     soundfile.write(path, np.tile(samples, 5), rate)
     release = released(simulated.site(), study_with(study, preset=preset, form=form))
     assert len({(array.shape, array.dtype) for _, array in release.arrays("voice")}) == 1
-    words = public_of(study_with(study, preset=preset, form=form))["voice/codes/words"]
+    words = public_of(study_with(study, preset=preset, form=form))["voice/codes/codewords"]
     if form == "code":  # and nothing but public words is released
         assert {array.tobytes() for _, array in release.arrays("voice")} <= {word.tobytes() for word in words}
 
 
 def test_a_release_of_the_same_study_is_made_once(simulated: Any, study: Study) -> None:
     site = replace(simulated.site(), simulated_seed=None)  # system noise, and another choice of clips, each time
-    asked = study_with(study, preset="dp-speaker")
-    first = {c.clip for c in released(site, asked).clips}
-    assert {c.clip for c in released(site, asked).clips} == first
+    requested = study_with(study, preset="dp-speaker")
+    first = {c.clip for c in released(site, requested).clips}
+    assert {c.clip for c in released(site, requested).clips} == first
     assert len(Ledger(site.ledger).entries("release")) == 1

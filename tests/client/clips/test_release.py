@@ -12,14 +12,14 @@ import pytest
 
 from moretta.client.accounting.account import COHORT
 from moretta.client.accounting.ledger import Ledger
-from moretta.client.anonymizers import registry
-from moretta.client.anonymizers.registry import Anonymizer, anonymizer
+from moretta.client.anonymizers import anonymizer_registry
+from moretta.client.anonymizers.anonymizer_registry import Anonymizer, anonymizer
 from moretta.client.anonymizers.speaker_references import clip_digest
 from moretta.client.clips import release as releasing
 from moretta.client.clips.release import make_release
 from moretta.shared.core.errors import ClipError, CorpusError, RefusedError
 from moretta.shared.data.media import read_audio, write_video
-from moretta.shared.features.public_people import synthetic_people
+from moretta.shared.features.public_speakers import synthetic_speakers
 from moretta.shared.features.speaker_code import make_speaker_code
 from moretta.shared.release import AnonymizerStatement, Release, ReleaseWriter, open_release
 from moretta.shared.study.schema import Study, parse_study
@@ -35,8 +35,8 @@ def _good(samples: Any) -> Any:
 @pytest.fixture
 def faulty() -> Iterator[Callable[[Change], None]]:
     """Registers a voice anonymizer called `faulty` that does what the test says."""
-    registry.anonymizer_names("voice")  # all are loaded, and stay
-    before = dict(registry._REGISTRY)
+    anonymizer_registry.anonymizer_names("voice")  # all are loaded, and stay
+    before = dict(anonymizer_registry._REGISTRY)
 
     def register(change: Change) -> None:
         @anonymizer("faulty", modality="voice", version="1")
@@ -65,8 +65,8 @@ def faulty() -> Iterator[Callable[[Change], None]]:
                 )
 
     yield register
-    registry._REGISTRY.clear()
-    registry._REGISTRY.update(before)
+    anonymizer_registry._REGISTRY.clear()
+    anonymizer_registry._REGISTRY.update(before)
 
 
 def _faulty_study(study: Study) -> Study:
@@ -115,9 +115,9 @@ def test_a_clip_whose_anonymization_fails_stays_at_the_site_and_is_counted(
 def test_what_is_remembered_of_speakers_stays_at_the_site_and_readable_by_its_owner_only(
     simulated: Any, study: Study
 ) -> None:
-    people = list(synthetic_people(1, voices=3, clips=12))
-    code = make_speaker_code(people, size=5, codebook_size=16, in_steps=False, seed=1)
-    wanted = study.with_changes(voice__anonymizer="speaker-normalised", voice__form="code")
+    people = list(synthetic_speakers(1, voices=3, clips=12))
+    code = make_speaker_code(people, size=5, codebook_size=16, in_windows=False, seed=1)
+    wanted = study.with_changes(voice__anonymizer="speaker-normalized", voice__form="code")
     site = simulated.site()
     release = make_release(site, wanted, code.to_arrays())
     assert _clips(release) == 24
@@ -132,9 +132,9 @@ def test_what_is_remembered_of_speakers_stays_at_the_site_and_readable_by_its_ow
 def test_a_clip_that_was_deleted_has_no_part_in_later_releases_and_is_not_charged_for_them(
     simulated: Any, study: Study
 ) -> None:
-    people = list(synthetic_people(1, voices=3, clips=12))
-    code = make_speaker_code(people, size=5, codebook_size=16, in_steps=False, seed=1).to_arrays()
-    wanted = study.with_changes(voice__anonymizer="speaker-normalised", voice__form="code")
+    people = list(synthetic_speakers(1, voices=3, clips=12))
+    code = make_speaker_code(people, size=5, codebook_size=16, in_windows=False, seed=1).to_arrays()
+    wanted = study.with_changes(voice__anonymizer="speaker-normalized", voice__form="code")
     site = simulated.site()
     clips = releasing.site_corpus(site, study)[1]
     make_release(site, wanted, code)
@@ -169,7 +169,7 @@ def test_an_anonymizer_that_loses_a_clip_of_a_batch_releases_none_of_it(
     simulated: Any, study: Study, faulty: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     faulty(lambda number, samples: _good(samples))
-    cls: Any = registry.get_anonymizer("voice", "faulty")
+    cls: Any = anonymizer_registry.get_anonymizer("voice", "faulty")
     whole = cls.release
     monkeypatch.setattr(cls, "release", lambda self, *batch: whole(self, *batch)[1:])
     release = make_release(simulated.site(), _faulty_study(study), {})
@@ -330,9 +330,9 @@ def test_a_clip_with_one_modality_is_released_with_that_one(simulated: Any, tiny
 
 
 def test_attributes_are_stated_only_if_the_study_audits_them(simulated: Any, study: Study) -> None:
-    told = make_release(simulated.site(), study, simulated.public)
+    reported = make_release(simulated.site(), study, simulated.public)
     untold = make_release(simulated.site(), study.with_changes(audit__attributes=False), simulated.public)
-    assert {c.sex for c in told.clips} == {"female", "male"}
+    assert {c.sex for c in reported.clips} == {"female", "male"}
     assert {(c.sex, c.age_group) for c in untold.clips} == {(None, None)}
 
 
@@ -342,7 +342,7 @@ def test_a_site_without_clips_says_so(simulated: Any, study: Study) -> None:
 
 
 def test_progress_is_told_to_the_end(simulated: Any, study: Study) -> None:
-    told: list[tuple[int, int]] = []
-    make_release(simulated.site(), study, simulated.public, progress=lambda done, total: told.append((done, total)))
-    assert told == [(8, 24), (16, 24), (24, 24)]
+    reported: list[tuple[int, int]] = []
+    make_release(simulated.site(), study, simulated.public, progress=lambda done, total: reported.append((done, total)))
+    assert reported == [(8, 24), (16, 24), (24, 24)]
     assert open_release(simulated.site().releases / study.digest()[:16]).statement.clips == 24

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from asked import CHANGED, POLICY, Asked
 from enrolled import enrolled
+from requested import CHANGED, POLICY, RequestStage
 from typer.testing import CliRunner
 
 from moretta.client.accounting.ledger import Ledger
@@ -20,33 +20,33 @@ from moretta.deploy.cli.site import app
 from moretta.deploy.site.doctor.examine import examine
 from moretta.deploy.site.review import review_study
 from moretta.shared.core.errors import CorpusError, HomeError, RefusedError
-from moretta.shared.features.delivery import MEASUREMENTS
+from moretta.shared.features.prosodic_features import MEASUREMENTS
 from moretta.shared.privacy.noise import SeededNoise
 from moretta.shared.study.schema import parse_study
 
 
 @pytest.fixture
-def site(tmp_path: Path, tiny_corpus: Path, simulated: Any) -> Asked:
+def site(tmp_path: Path, tiny_corpus: Path, simulated: Any) -> RequestStage:
     home = enrolled(tmp_path / "site", tiny_corpus, policy=POLICY, held_out=(1001,))
-    return Asked(home, tiny_corpus, simulated.public)
+    return RequestStage(home, tiny_corpus, simulated.public)
 
 
-def withdraw(site: Asked, *arguments: object) -> dict[str, Any]:
-    told = CliRunner().invoke(app, ["withdraw", *map(str, arguments), "--home", str(site.home.root), "--json"])
-    if told.exception is not None and not isinstance(told.exception, SystemExit):
-        raise told.exception
-    assert told.exit_code == 0, told.output
-    found: dict[str, Any] = json.loads(told.stdout)
+def withdraw(site: RequestStage, *arguments: object) -> dict[str, Any]:
+    outcome = CliRunner().invoke(app, ["withdraw", *map(str, arguments), "--home", str(site.home.root), "--json"])
+    if outcome.exception is not None and not isinstance(outcome.exception, SystemExit):
+        raise outcome.exception
+    assert outcome.exit_code == 0, outcome.output
+    found: dict[str, Any] = json.loads(outcome.stdout)
     return found
 
 
-def in_words(site: Asked, *arguments: object) -> str:
-    told = CliRunner().invoke(app, ["withdraw", *map(str, arguments), "--home", str(site.home.root)])
-    assert told.exit_code == 0, told.output
-    return told.stdout
+def as_text(site: RequestStage, *arguments: object) -> str:
+    reported = CliRunner().invoke(app, ["withdraw", *map(str, arguments), "--home", str(site.home.root)])
+    assert reported.exit_code == 0, reported.output
+    return reported.stdout
 
 
-def test_clips_of_a_person_who_withdrew_are_read_no_more_although_they_are_still_there(site: Asked) -> None:
+def test_clips_of_a_person_who_withdrew_are_read_no_more_although_they_are_still_there(site: RequestStage) -> None:
     site.release()
     withdraw(site, 1004, "--yes")
     assert not site.folder.exists()
@@ -56,7 +56,7 @@ def test_clips_of_a_person_who_withdrew_are_read_no_more_although_they_are_still
     assert len(site.clips("1004")) == 12
 
 
-def test_everything_that_was_made_with_the_person_is_removed_and_the_ledger_only_grows(site: Asked) -> None:
+def test_everything_that_was_made_with_the_person_is_removed_and_the_ledger_only_grows(site: RequestStage) -> None:
     site.release()
     site.train(1)
     before = Ledger(site.home.root / "ledger.jsonl").all_entries()
@@ -71,7 +71,7 @@ def test_everything_that_was_made_with_the_person_is_removed_and_the_ledger_only
     assert "1004" not in json.dumps(entry["speaker"])
 
 
-def test_the_steward_is_told_what_is_still_out_and_where(site: Asked) -> None:
+def test_the_steward_is_told_what_is_still_out_and_where(site: RequestStage) -> None:
     site.release()
     site.train(1)
     site.train(2)
@@ -87,20 +87,20 @@ def test_the_steward_is_told_what_is_still_out_and_where(site: Asked) -> None:
     assert len(pseudonyms) == 1
     (tested,) = withdraw(site, 1001, "--yes")["out"]  # who is held out tests the models and is in no update
     assert tested["sent"] == {"release": [], "counts": []}
-    text = in_words(site, "--list")
+    text = as_text(site, "--list")
     assert "Speaker 1004 withdrew on" in text
     assert "updates of the voice model (rounds 1, 2)" in text
-    again = in_words(site, 1004, "--yes")
+    again = as_text(site, 1004, "--yes")
     assert f"pseudonym {pseudonyms[0]}" in again
     assert "1004" not in again.partition("Text for the coordinators")[2]
 
 
-def test_who_was_never_sent_is_told_so(site: Asked) -> None:
+def test_who_was_never_sent_is_told_so(site: RequestStage) -> None:
     assert withdraw(site, 1004, "--yes")["out"] == []
-    assert "Nothing of theirs has left this site" in in_words(site, 1004, "--yes")
+    assert "Nothing of theirs has left this site" in as_text(site, 1004, "--yes")
 
 
-def test_what_left_before_there_were_records_is_told_from_the_ledger(site: Asked) -> None:
+def test_what_left_before_there_were_records_is_told_from_the_ledger(site: RequestStage) -> None:
     site.release()
     site.train(1)
     shutil.rmtree(site.home.root / "sent")
@@ -108,14 +108,16 @@ def test_what_left_before_there_were_records_is_told_from_the_ledger(site: Asked
     assert (out["study"], out["server"], sorted(out["sent"])) == (site.study.digest(), "", ["release", "voice"])
 
 
-def test_clips_moved_to_another_number_or_put_back_from_a_backup_stay_out(site: Asked) -> None:
+def test_clips_moved_to_another_number_or_put_back_from_a_backup_stay_out(site: RequestStage) -> None:
     withdraw(site, 1004, "--yes")
     for path in site.clips("1004"):
         shutil.copy(path, path.with_name(path.name.replace("1004", "1007")))
     assert site.count() == (36, 3)
 
 
-def test_clips_that_were_deleted_before_are_known_by_what_was_released_of_them(site: Asked, tmp_path: Path) -> None:
+def test_clips_that_were_deleted_before_are_known_by_what_was_released_of_them(
+    site: RequestStage, tmp_path: Path
+) -> None:
     site.release()
     backup = shutil.copytree(site.corpus, tmp_path / "backup")
     site.delete("1004")
@@ -126,7 +128,7 @@ def test_clips_that_were_deleted_before_are_known_by_what_was_released_of_them(s
     assert site.count() == (36, 3)
 
 
-def test_a_release_that_has_the_clips_under_another_number_is_removed_too(site: Asked) -> None:
+def test_a_release_that_has_the_clips_under_another_number_is_removed_too(site: RequestStage) -> None:
     for path in site.clips("1004"):
         shutil.copy(path, path.with_name(path.name.replace("1004", "1007")))
     assert site.count() == (60, 5)
@@ -135,7 +137,7 @@ def test_a_release_that_has_the_clips_under_another_number_is_removed_too(site: 
     assert site.count() == (36, 3)  # the same recordings, under both numbers
 
 
-def test_consent_that_is_given_again_is_on_the_ledger_and_the_clips_are_read_again(site: Asked) -> None:
+def test_consent_that_is_given_again_is_on_the_ledger_and_the_clips_are_read_again(site: RequestStage) -> None:
     withdraw(site, 1004, "--yes")
     withdraw(site, "--undo", 1004)
     assert site.count() == (48, 4)
@@ -144,13 +146,13 @@ def test_consent_that_is_given_again_is_on_the_ledger_and_the_clips_are_read_aga
         withdraw(site, "--undo", 1004)
 
 
-def test_a_number_that_nobody_has_or_had_is_refused_and_nothing_is_written(site: Asked) -> None:
+def test_a_number_that_nobody_has_or_had_is_refused_and_nothing_is_written(site: RequestStage) -> None:
     with pytest.raises(CorpusError, match="no clip of speaker 1044"):
         withdraw(site, 1044, "--yes")
     assert not (site.home.root / "withdrawn.json").exists()
 
 
-def test_without_yes_the_steward_is_asked(site: Asked) -> None:
+def test_without_yes_the_steward_is_asked(site: RequestStage) -> None:
     arguments = ["withdraw", "1004", "--home", str(site.home.root)]
     assert CliRunner().invoke(app, arguments, input="n\n").exit_code == 1
     assert not (site.home.root / "withdrawn.json").exists()
@@ -158,7 +160,7 @@ def test_without_yes_the_steward_is_asked(site: Asked) -> None:
     assert (site.home.root / "withdrawn.json").stat().st_mode & 0o777 == 0o600
 
 
-def test_with_a_list_that_cannot_be_read_nothing_is_answered(site: Asked) -> None:
+def test_with_a_list_that_cannot_be_read_nothing_is_answered(site: RequestStage) -> None:
     site.release()
     withdraw(site, 1004, "--yes")
     (site.home.root / "withdrawn.json").write_text("{", "utf-8")
@@ -167,7 +169,7 @@ def test_with_a_list_that_cannot_be_read_nothing_is_answered(site: Asked) -> Non
         assert answer["failure"] == "HomeError"
 
 
-def test_everybody_may_withdraw(site: Asked) -> None:
+def test_everybody_may_withdraw(site: RequestStage) -> None:
     site.release()
     for speaker in (1001, 1002, 1003, 1004):
         withdraw(site, speaker, "--yes")
@@ -176,7 +178,7 @@ def test_everybody_may_withdraw(site: Asked) -> None:
     assert not list((site.home.root / "release").rglob("*"))
 
 
-def test_the_corpus_need_not_be_there(site: Asked) -> None:
+def test_the_corpus_need_not_be_there(site: RequestStage) -> None:
     site.release()
     site.corpus.rename(site.corpus.with_name("elsewhere"))
     done = withdraw(site, 1004, "--yes")
@@ -187,7 +189,7 @@ def test_the_corpus_need_not_be_there(site: Asked) -> None:
     assert site.count() == (36, 3)
 
 
-def test_a_study_whose_release_the_corpus_contradicts_can_be_made_anew_by_the_steward(site: Asked) -> None:
+def test_a_study_whose_release_the_corpus_contradicts_can_be_made_anew_by_the_steward(site: RequestStage) -> None:
     site.release()
     (site.corpus / "VideoDemographics.csv").unlink()
     site.run = 2
@@ -196,7 +198,7 @@ def test_a_study_whose_release_the_corpus_contradicts_can_be_made_anew_by_the_st
     assert site.count() == (48, 4)
 
 
-def test_review_and_doctor_leave_the_person_out(site: Asked, tmp_path: Path) -> None:
+def test_review_and_doctor_leave_the_person_out(site: RequestStage, tmp_path: Path) -> None:
     site.home.write(site.home.read().model_copy(update={"speakers": (1001, 1002, 1003, 1004), "held_out": (1004,)}))
     site.release()
     withdraw(site, 1004, "--yes")
@@ -210,7 +212,7 @@ def test_review_and_doctor_leave_the_person_out(site: Asked, tmp_path: Path) -> 
     assert "1 people have withdrawn" in [f.found for f in findings]
 
 
-def test_the_doctor_tells_of_a_release_that_is_not_used_any_more(site: Asked) -> None:
+def test_the_doctor_tells_of_a_release_that_is_not_used_any_more(site: RequestStage) -> None:
     site.release()
     (release,) = [f for f in examine(site.home) if f.check == "release"]
     assert release.verdict == "ok"
@@ -237,18 +239,18 @@ def test_what_anonymizers_remember_of_the_person_is_removed_and_of_others_kept(t
     assert forget_speaker(tmp_path, "1004") == 0
 
 
-def test_the_ledger_can_be_shown_afterwards(site: Asked) -> None:
+def test_the_ledger_can_be_shown_afterwards(site: RequestStage) -> None:
     site.release()
     withdraw(site, 1004, "--yes")
     withdraw(site, "--undo", 1004)
-    told = CliRunner().invoke(app, ["ledger", "--home", str(site.home.root)])
-    assert told.exit_code == 0, told.output
-    assert "the chain is whole" in told.stdout
+    reported = CliRunner().invoke(app, ["ledger", "--home", str(site.home.root)])
+    assert reported.exit_code == 0, reported.output
+    assert "the chain is whole" in reported.stdout
     for kind in ("removed", "withdrawn", "consent-again"):
-        assert kind in told.stdout
+        assert kind in reported.stdout
 
 
-def test_a_broken_ledger_keeps_no_study_s_release_and_gets_its_entry_once_it_is_put_back(site: Asked) -> None:
+def test_a_broken_ledger_keeps_no_study_s_release_and_gets_its_entry_once_it_is_put_back(site: RequestStage) -> None:
     folders = []
     for site.run, seed in ((1, 1), (2, 2)):
         site.study = site.study.with_changes(seed=seed)
@@ -266,7 +268,7 @@ def test_a_broken_ledger_keeps_no_study_s_release_and_gets_its_entry_once_it_is_
         assert len(Ledger(ledger).entries("withdrawn")) == 1
 
 
-def test_damaged_records_keep_no_release_of_the_person(site: Asked) -> None:
+def test_damaged_records_keep_no_release_of_the_person(site: RequestStage) -> None:
     site.release()
     (site.folder / "origin.json").write_text("{", "utf-8")
     (site.home.root / "ledger.jsonl").write_text("no ledger\n", "utf-8")

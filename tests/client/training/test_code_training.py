@@ -12,32 +12,32 @@ import pytest
 from killing import Action, Killed, kill_at_every_write
 
 from moretta.client.accounting.account import Account
-from moretta.client.accounting.budget import Budget
+from moretta.client.accounting.budget import BudgetLimits
 from moretta.client.accounting.ledger import Ledger
-from moretta.client.clips.own_clips import site_corpus
 from moretta.client.clips.release import make_release
+from moretta.client.clips.site_clips import site_corpus
 from moretta.client.policy import Policy, PolicyError
 from moretta.client.settings import SiteSettings
 from moretta.client.training import code_training
-from moretta.client.training.answered import ANSWERED_KIND
 from moretta.client.training.code_training import LEDGER_KIND, round_of_code
 from moretta.client.training.held_out import held_out
 from moretta.client.training.randomness import Noiseless
+from moretta.client.training.response_ledger import RESPONSE_KIND
 from moretta.shared.core.errors import BudgetError, RefusedError, StudyError
-from moretta.shared.features.public_people import synthetic_people
+from moretta.shared.features.federated_encoder import CODE, LEARNING_RATE, TRAINED, first_arrays
+from moretta.shared.features.public_speakers import synthetic_speakers
 from moretta.shared.features.speaker_code import (
     PublicRows,
     SpeakerCode,
     code_along,
-    learn_speaker_code,
     public_rows,
+    train_speaker_code,
 )
-from moretta.shared.features.taught_code import CODE, LEARNING_RATE, TRAINED, first_arrays
 from moretta.shared.study.schema import Study
 
 DELTA = 1e-5
 FEDERATED = {
-    "anonymizer": "speaker-normalised",
+    "anonymizer": "speaker-normalized",
     "code_training": "federated",
     "code_epsilon": 3.0,
     "code_rounds": 2,
@@ -46,27 +46,27 @@ FEDERATED = {
 
 
 @pytest.fixture
-def asked(study: Study) -> Study:
+def requested(study: Study) -> Study:
     return study.with_changes(voice=FEDERATED)
 
 
 @cache
-def public(*, in_steps: bool = False) -> PublicRows:
-    return public_rows(synthetic_people(1, voices=4, clips=12), in_steps=in_steps)
+def public(*, in_windows: bool = False) -> PublicRows:
+    return public_rows(synthetic_speakers(1, voices=4, clips=12), in_windows=in_windows)
 
 
 @cache
-def public_code(*, in_steps: bool = False) -> SpeakerCode:
-    return learn_speaker_code(public(in_steps=in_steps), size=5, codebook_size=16, seed=1)
+def public_code(*, in_windows: bool = False) -> SpeakerCode:
+    return train_speaker_code(public(in_windows=in_windows), size=5, codebook_size=16, seed=1)
 
 
 @cache
-def _first(*, in_steps: bool) -> dict[str, Any]:
-    return first_arrays(public(in_steps=in_steps), public_code(in_steps=in_steps))
+def _first(*, in_windows: bool) -> dict[str, Any]:
+    return first_arrays(public(in_windows=in_windows), public_code(in_windows=in_windows))
 
 
 def first(study: Study) -> dict[str, Any]:
-    return dict(_first(in_steps=study.voice.form != "code"))
+    return dict(_first(in_windows=study.voice.form != "code"))
 
 
 def taught(site: SiteSettings, study: Study, number: int = 1, **changes: Any) -> dict[str, np.ndarray]:
@@ -77,9 +77,9 @@ def taught(site: SiteSettings, study: Study, number: int = 1, **changes: Any) ->
 def summed(site: SiteSettings, study: Study) -> np.ndarray:
     """The sum of cut gradients that an answer tells, without noise, as one vector."""
     weights = first(study)
-    answer = round_of_code(site, study, weights, round_number=1)
-    moved = np.concatenate([(weights[name] - answer.arrays[name]).ravel() for name in TRAINED])
-    return moved / LEARNING_RATE * answer.metrics["num-examples"]
+    response = round_of_code(site, study, weights, round_number=1)
+    moved = np.concatenate([(weights[name] - response.arrays[name]).ravel() for name in TRAINED])
+    return moved / LEARNING_RATE * response.metrics["num-examples"]
 
 
 def entries(site: SiteSettings) -> list[dict[str, Any]]:
@@ -104,10 +104,10 @@ def everybody(simulated: Any, tmp_path: Path, name: str) -> SiteSettings:
 @pytest.mark.parametrize("form", ["code", "code-sequence"])
 @pytest.mark.parametrize("unit", ["clip", "speaker"])
 def test_without_noise_the_code_moves_down_the_gradient_of_the_sites_own_clips(
-    simulated: Any, asked: Study, tmp_path: Path, unit: str, form: str
+    simulated: Any, requested: Study, tmp_path: Path, unit: str, form: str
 ) -> None:
     """Told by another formula: the loss of all training clips goes down, and the arrays that are public stay."""
-    study = asked.with_changes(voice__code_epsilon=0.0, voice__code_unit=unit, voice__form=form)
+    study = requested.with_changes(voice__code_epsilon=0.0, voice__code_unit=unit, voice__form=form)
     site = everybody(simulated, tmp_path, "all")
     weights = first(study)
     after = taught(site, study)
@@ -119,7 +119,7 @@ def test_without_noise_the_code_moves_down_the_gradient_of_the_sites_own_clips(
 
 
 def loss(site: SiteSettings, study: Study, arrays: dict[str, Any]) -> float:
-    lesson = code_training._lesson(site, study, site_corpus(site, study)[1], code_training.TaughtCode(arrays))
+    lesson = code_training._lesson(site, study, site_corpus(site, study)[1], code_training.FederatedEncoder(arrays))
     logits = lesson.features @ arrays[CODE].T @ arrays["emotion.weight"].T + arrays["emotion.bias"]
     logits = logits - logits.max(axis=1, keepdims=True)
     return float((np.log(np.exp(logits).sum(axis=1)) - logits[np.arange(len(logits)), lesson.labels]).mean())
@@ -128,9 +128,9 @@ def loss(site: SiteSettings, study: Study, arrays: dict[str, Any]) -> float:
 @pytest.mark.usefixtures("noiseless")
 @pytest.mark.parametrize("form", ["code", "code-sequence"])
 def test_by_clip_no_clip_moves_the_sum_by_more_than_the_norm(
-    simulated: Any, asked: Study, tmp_path: Path, tiny_corpus: Path, form: str
+    simulated: Any, requested: Study, tmp_path: Path, tiny_corpus: Path, form: str
 ) -> None:
-    study = asked.with_changes(voice__code_unit="clip", voice__form=form)
+    study = requested.with_changes(voice__code_unit="clip", voice__form=form)
     whole = summed(everybody(simulated, tmp_path, "whole"), study)
     for number, gone in enumerate(sorted((tiny_corpus / "AudioWAV").glob("100[13]_*_ANG_*.wav"))):
         content = gone.read_bytes()
@@ -142,13 +142,13 @@ def test_by_clip_no_clip_moves_the_sum_by_more_than_the_norm(
 
 @pytest.mark.usefixtures("noiseless")
 def test_told_relative_to_the_speaker_one_clip_moves_more_than_the_norm_so_no_clip_is_an_example_then(
-    simulated: Any, asked: Study, tmp_path: Path, tiny_corpus: Path, monkeypatch: pytest.MonkeyPatch
+    simulated: Any, requested: Study, tmp_path: Path, tiny_corpus: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Ranks within the speaker under a guarantee for clips: the measure above sees that broken."""
-    study = asked.with_changes(voice__code_unit="clip")
-    told = code_training.TaughtCode.told
+    study = requested.with_changes(voice__code_unit="clip")
+    reported = code_training.FederatedEncoder.reported
     monkeypatch.setattr(
-        code_training.TaughtCode, "told", lambda self, values, *, unit: told(self, values, unit="speaker")
+        code_training.FederatedEncoder, "reported", lambda self, values, *, unit: reported(self, values, unit="speaker")
     )
     whole = summed(everybody(simulated, tmp_path, "whole"), study)
     far = []
@@ -163,9 +163,9 @@ def test_told_relative_to_the_speaker_one_clip_moves_more_than_the_norm_so_no_cl
 @pytest.mark.usefixtures("noiseless")
 @pytest.mark.parametrize("form", ["code", "code-sequence"])
 def test_by_speaker_nobody_moves_the_sum_by_more_than_the_norm_and_no_clip_by_more_than_twice_that(
-    simulated: Any, asked: Study, tmp_path: Path, tiny_corpus: Path, form: str
+    simulated: Any, requested: Study, tmp_path: Path, tiny_corpus: Path, form: str
 ) -> None:
-    study = asked.with_changes(voice__form=form)
+    study = requested.with_changes(voice__form=form)
     whole = summed(everybody(simulated, tmp_path, "whole"), study)
     for speaker in (1001, 1003):
         site = everybody(simulated, tmp_path, f"without {speaker}")
@@ -177,9 +177,9 @@ def test_by_speaker_nobody_moves_the_sum_by_more_than_the_norm_and_no_clip_by_mo
 
 
 @pytest.mark.parametrize("unit", ["clip", "speaker"])
-def test_the_noise_of_an_answer_is_what_the_study_asks_for(simulated: Any, asked: Study, unit: str) -> None:
+def test_the_noise_of_an_answer_is_what_the_study_asks_for(simulated: Any, requested: Study, unit: str) -> None:
     """Half of it is caught: system noise, over all values of the answer."""
-    study = asked.with_changes(voice__code_unit=unit)
+    study = requested.with_changes(voice__code_unit=unit)
     quiet = summed(
         replace(simulated.site(), home=simulated.folder / "quiet"), study.with_changes(voice__code_epsilon=0.0)
     )
@@ -189,20 +189,20 @@ def test_the_noise_of_an_answer_is_what_the_study_asks_for(simulated: Any, asked
     assert (noisy - quiet).std() == pytest.approx(claim.noise_multiplier, rel=0.15)
 
 
-def test_held_out_speakers_have_no_part_in_the_code(simulated: Any, asked: Study) -> None:
+def test_held_out_speakers_have_no_part_in_the_code(simulated: Any, requested: Study) -> None:
     """1001 is held out everywhere; who is tested has not taught the code that the tested models read."""
     site = simulated.site()
-    taught(site, asked)
+    taught(site, requested)
     [cohort] = Ledger(site.ledger).entries("cohort")
     assert [speaker for speaker, _ in cohort["speakers"]] == [site.pseudonyms().speaker(1002)]
 
 
 def test_who_taught_the_code_is_not_held_out_though_the_rule_would_choose_anew(
-    simulated: Any, asked: Study, tiny_corpus: Path, tmp_path: Path
+    simulated: Any, requested: Study, tiny_corpus: Path, tmp_path: Path
 ) -> None:
     """By the keyed rule, among three where one had no clip in the end."""
     site = replace(everybody(simulated, tmp_path, "rule"), held_out=None, speakers=())
-    taught(site, asked)
+    taught(site, requested)
     teachers = {speaker for cohort in Ledger(site.ledger).entries("cohort") for speaker, _ in cohort["speakers"]}
     assert len(teachers) == 2
     for number in (1001, 1002, 1003, 1004):
@@ -210,15 +210,15 @@ def test_who_taught_the_code_is_not_held_out_though_the_rule_would_choose_anew(
             for path in (tiny_corpus / "AudioWAV").glob(f"{number}_*.wav"):
                 path.unlink()
             break
-    make_release(site, asked, public_code().to_arrays())
-    assert not held_out(site, asked) & teachers
+    make_release(site, requested, public_code().to_arrays())
+    assert not held_out(site, requested) & teachers
 
 
 @pytest.mark.parametrize("unit", ["clip", "speaker"])
 def test_all_rounds_together_cost_the_budget_and_models_may_tell_it_too(
-    simulated: Any, asked: Study, unit: str
+    simulated: Any, requested: Study, unit: str
 ) -> None:
-    site, study = simulated.site(), asked.with_changes(voice__code_unit=unit)
+    site, study = simulated.site(), requested.with_changes(voice__code_unit=unit)
     for number in (1, 2):
         taught(site, study, number)
     assert spent(site, unit) == spent(site, unit, "model")
@@ -229,38 +229,38 @@ def test_all_rounds_together_cost_the_budget_and_models_may_tell_it_too(
     assert len(entries(site)) == 2
 
 
-def test_without_noise_nothing_finite_is_claimed(simulated: Any, asked: Study) -> None:
-    site, study = simulated.site(), asked.with_changes(voice__code_epsilon=0.0)
+def test_without_noise_nothing_finite_is_claimed(simulated: Any, requested: Study) -> None:
+    site, study = simulated.site(), requested.with_changes(voice__code_epsilon=0.0)
     taught(site, study)
     assert spent(site, "clip") is spent(site, "speaker") is spent(site, "speaker", "model") is None
 
 
-def test_a_round_asked_again_is_answered_alike_and_paid_once(simulated: Any, asked: Study) -> None:
+def test_a_round_asked_again_is_answered_alike_and_paid_once(simulated: Any, requested: Study) -> None:
     site = replace(simulated.site(), simulated_seed=None)  # system noise: drawn again, it would differ
-    answers = [taught(site, asked, number) for number in (1, 2)]
-    for number, answer in enumerate(answers, start=1):
-        np.testing.assert_array_equal(taught(site, asked, number)[CODE], answer[CODE])
-    assert len(entries(site)) == len(Ledger(site.ledger).entries(ANSWERED_KIND)) == 2
+    responses = [taught(site, requested, number) for number in (1, 2)]
+    for number, response in enumerate(responses, start=1):
+        np.testing.assert_array_equal(taught(site, requested, number)[CODE], response[CODE])
+    assert len(entries(site)) == len(Ledger(site.ledger).entries(RESPONSE_KIND)) == 2
 
 
-def test_a_round_asked_with_other_weights_is_refused(simulated: Any, asked: Study) -> None:
+def test_a_round_asked_with_other_weights_is_refused(simulated: Any, requested: Study) -> None:
     """Else a server could ask as often as it likes."""
     site = simulated.site()
-    taught(site, asked)
+    taught(site, requested)
     with pytest.raises(RefusedError, match="other arrays"):
-        taught(site, asked, **{CODE: first(asked)[CODE] + 1})
+        taught(site, requested, **{CODE: first(requested)[CODE] + 1})
     assert len(entries(site)) == 1
 
 
 @pytest.mark.parametrize("number", [0, 3])
-def test_more_rounds_than_the_study_has_are_refused(simulated: Any, asked: Study, number: int) -> None:
+def test_more_rounds_than_the_study_has_are_refused(simulated: Any, requested: Study, number: int) -> None:
     with pytest.raises(RefusedError, match="1 to 2 of a federated"):
-        taught(simulated.site(), asked, number)
+        taught(simulated.site(), requested, number)
 
 
-def test_a_study_whose_code_is_public_trains_none(simulated: Any, asked: Study) -> None:
+def test_a_study_whose_code_is_public_trains_none(simulated: Any, requested: Study) -> None:
     with pytest.raises(RefusedError, match="of a code in training; expected 1 to"):
-        taught(simulated.site(), asked.with_changes(voice__code_training="public"))
+        taught(simulated.site(), requested.with_changes(voice__code_training="public"))
 
 
 @pytest.mark.parametrize(
@@ -275,61 +275,61 @@ def test_a_study_whose_code_is_public_trains_none(simulated: Any, asked: Study) 
     ids=["shape", "not finite", "huge", "no spread", "more"],
 )
 def test_arrays_that_cannot_be_are_refused_before_anything_is_spent(
-    simulated: Any, asked: Study, bad: dict[str, Any]
+    simulated: Any, requested: Study, bad: dict[str, Any]
 ) -> None:
     site = simulated.site()
     with pytest.raises(StudyError, match="code in training"):
-        taught(site, asked, **bad)
+        taught(site, requested, **bad)
     assert Ledger(site.ledger).length == 0
 
 
 def test_clips_that_cannot_be_read_have_no_part_and_a_site_without_any_refuses(
-    simulated: Any, asked: Study, tiny_corpus: Path
+    simulated: Any, requested: Study, tiny_corpus: Path
 ) -> None:
     clips = sorted((tiny_corpus / "AudioWAV").glob("1002_*.wav"))
     clips[0].write_bytes(b"not a sound")
     site = simulated.site()
-    taught(site, asked)
+    taught(site, requested)
     [cohort] = Ledger(site.ledger).entries("cohort")
     assert sum(len(each) for _, each in cohort["speakers"]) == len(clips) - 1
     for path in clips:
         path.write_bytes(b"not a sound")
     with pytest.raises(RefusedError, match="no clip"):
-        taught(replace(site, home=site.home / "other"), asked)
+        taught(replace(site, home=site.home / "other"), requested)
 
 
-def test_rounds_that_would_lead_beyond_the_budget_are_refused_at_the_first(simulated: Any, asked: Study) -> None:
+def test_rounds_that_would_lead_beyond_the_budget_are_refused_at_the_first(simulated: Any, requested: Study) -> None:
     """The first alone would keep within it."""
-    policy = Policy(budget=Budget(server_speaker=2.5, delta=DELTA), allow_seeded_noise=True, min_clips=1)
+    policy = Policy(budget=BudgetLimits(server_speaker=2.5, delta=DELTA), allow_seeded_noise=True, min_clips=1)
     site = replace(simulated.site(), policy=policy)
     with pytest.raises(BudgetError, match="a speaker would lose"):
-        taught(site, asked)
+        taught(site, requested)
     assert Ledger(site.ledger).length == 0
 
 
 @pytest.mark.parametrize(
     ("rule", "value"), [("max_training_epsilon", 2.0), ("max_delta", 1e-6), ("min_clips", 13), ("min_speakers", 2)]
 )
-def test_the_policy_holds_for_a_code(simulated: Any, asked: Study, rule: str, value: float) -> None:
-    study = asked.with_changes(privacy__epsilon=1.0)
+def test_the_policy_holds_for_a_code(simulated: Any, requested: Study, rule: str, value: float) -> None:
+    study = requested.with_changes(privacy__epsilon=1.0)
     site = replace(simulated.site(), policy=Policy.model_validate({"allow_seeded_noise": True, rule: value}))
     with pytest.raises(PolicyError, match=rule):
         taught(site, study)
     assert Ledger(site.ledger).length == 0
 
 
-def test_the_default_policy_refuses_a_code_that_is_trained_without_noise(simulated: Any, asked: Study) -> None:
+def test_the_default_policy_refuses_a_code_that_is_trained_without_noise(simulated: Any, requested: Study) -> None:
     site = replace(simulated.site(), policy=Policy(allow_seeded_noise=True))
     with pytest.raises(PolicyError, match="max_training_epsilon"):
-        taught(site, asked.with_changes(voice__code_epsilon=0.0))
+        taught(site, requested.with_changes(voice__code_epsilon=0.0))
 
 
-def test_the_release_says_how_the_code_was_trained_and_what_it_cost(simulated: Any, asked: Study) -> None:
+def test_the_release_says_how_the_code_was_trained_and_what_it_cost(simulated: Any, requested: Study) -> None:
     site = simulated.site()
     for number in (1, 2):
-        taught(site, asked, number)
-    code = code_along(public(), first(asked)[CODE].T, codebook_size=16, seed=1, rounds=2)
-    statement = make_release(site, asked, code.to_arrays()).anonymizer("voice")
+        taught(site, requested, number)
+    code = code_along(public(), first(requested)[CODE].T, codebook_size=16, seed=1, rounds=2)
+    statement = make_release(site, requested, code.to_arrays()).anonymizer("voice")
     assert statement is not None
     assert statement.parameters["code_rounds"] == 2
     [by_speaker] = [p for p in statement.privacy if "federated code" in p.mechanism and p.unit == "speaker"]
@@ -346,24 +346,24 @@ def spent_by_code(site: SiteSettings) -> float | None:
 
 
 def test_killed_at_any_write_nothing_is_answered_that_is_not_on_the_ledger_and_it_is_paid_once(
-    simulated: Any, asked: Study, tmp_path: Path, tiny_corpus: Path
+    simulated: Any, requested: Study, tmp_path: Path, tiny_corpus: Path
 ) -> None:
     homes = (tmp_path / "homes" / str(number) for number in range(1000))
 
     def prepare() -> tuple[Action, Any]:
         site = replace(simulated.site(), home=next(homes))
 
-        def answer(done: Any) -> None:
+        def response(done: Any) -> None:
             for number in (1, 2):
-                taught(site, asked, number)
+                taught(site, requested, number)
                 done()
 
         def check(outcome: Killed) -> None:
             assert outcome.done <= len(entries(site)) <= outcome.done + 1
             for number in (1, 2):
-                taught(site, asked, number)
+                taught(site, requested, number)
             assert len(entries(site)) == 2
 
-        return answer, check
+        return response, check
 
     assert kill_at_every_write(prepare) >= 20

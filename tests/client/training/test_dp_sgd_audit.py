@@ -16,10 +16,10 @@ import torch
 from opacus.optimizers import DPOptimizer
 
 from moretta.client.training import dp_sgd
-from moretta.client.training.dp_sgd import Examples, private_steps
+from moretta.client.training.dp_sgd import TrainingExamples, private_steps
 from moretta.client.training.randomness import Randomness, SeededRandomness
 from moretta.client.training.training_plan import TrainingPlan
-from moretta.shared.privacy.auditing import Trials, gaussian_lower_bound, lower_bound, one_run_lower_bound
+from moretta.shared.privacy.auditing import CanaryTrials, gaussian_lower_bound, lower_bound, one_run_lower_bound
 from moretta.shared.privacy.dp_sgd import SampledGaussian
 
 CANARIES, CLASSES, DELTA, CONFIDENCE = 500, 6, 1e-5, 0.999
@@ -69,7 +69,7 @@ def scores(
     rate = 1e-3  # so small that gradients of later steps point the same way
     private_steps(
         network,
-        Examples(features, torch.zeros(len(who), dtype=torch.int64), owners.astype(np.int64)),
+        TrainingExamples(features, torch.zeros(len(who), dtype=torch.int64), owners.astype(np.int64)),
         plan,
         randomness,
         max_grad_norm=1.0,
@@ -88,18 +88,18 @@ def audited(
     *,
     runs: int = 6,
     **options: Any,
-) -> Trials:
+) -> CanaryTrials:
     """Trials of some runs, in each of which a fair coin decides over every canary."""
     found: list[tuple[np.ndarray, np.ndarray]] = []
     for run in range(runs):
         included = np.random.default_rng(run).random(CANARIES) < 0.5
         found.append((scores(claim, included, source(run), **options), included))
-    return Trials(
+    return CanaryTrials(
         np.concatenate([s[inside] for s, inside in found]), np.concatenate([s[~inside] for s, inside in found])
     )
 
 
-def proven(trials: Trials) -> float:
+def proven(trials: CanaryTrials) -> float:
     """A canary is worth 1, so half of it is the threshold, whatever the scores say."""
     return gaussian_lower_bound(trials, delta=DELTA, cut=0.5, confidence=CONFIDENCE)
 
@@ -146,7 +146,7 @@ def test_noise_from_a_known_seed_is_caught() -> None:
     pull = torch.full((CLASSES,), -1 / CLASSES)
     pull[0] += 1
     without = seen + np.asarray((drawn * (pull / pull.norm())[:, None]).sum(dim=0), np.float64)
-    trials = Trials(without[included], without[~included])
+    trials = CanaryTrials(without[included], without[~included])
     assert proven(trials) > (claim or 0)
 
 

@@ -6,11 +6,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from moretta.client.clips.names import StudyNames
+from moretta.client.clips.study_pseudonyms import StudyPseudonyms
 from moretta.client.training import evaluation
 from moretta.client.training.data import ReleasedFeatures
 from moretta.shared.core.pseudonym import PseudonymKey
-from moretta.shared.data.names import Emotion
+from moretta.shared.data.clip_names import Emotion
 from moretta.shared.study.schema import Study
 
 ANG, DIS, FEA, HAP, NEU, SAD = range(6)
@@ -39,7 +39,7 @@ def evaluate(monkeypatch: pytest.MonkeyPatch) -> Any:
         monkeypatch.setattr(evaluation, "held_out_mask", _marked)
         monkeypatch.setattr(evaluation, "checked_weights", lambda model, weights: {})
         monkeypatch.setattr(evaluation, "_predict", lambda m, name, state, features: features.astype(np.float64))
-        settings: Any = SimpleNamespace(names=lambda _: StudyNames(PseudonymKey(bytes(32)), None))
+        settings: Any = SimpleNamespace(names=lambda _: StudyPseudonyms(PseudonymKey(bytes(32)), None))
         models: Any = {m: {} for m in by_modality}
         study = Study().with_changes(voice__weight=weight)
         return evaluation.evaluate_site(settings, study, models).counts

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch.nn.functional import cross_entropy
 
-from moretta.shared.models.gate import CLASSES, INPUTS, Gate
+from moretta.shared.models.fusion_gate import CLASSES, INPUTS, Gate
 
 
 def _clips() -> tuple[torch.Tensor, torch.Tensor]:

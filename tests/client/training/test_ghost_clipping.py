@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from moretta.client.training.dp_sgd import Examples, private_steps
+from moretta.client.training.dp_sgd import TrainingExamples, private_steps
 from moretta.client.training.randomness import SeededRandomness
 from moretta.client.training.training_plan import TrainingPlan
 from moretta.shared.core.errors import StudyError
@@ -39,7 +39,7 @@ def trained(model: tuple[Any, str], clipping: Any, *, steps: int = 3, rate: floa
     plan = TrainingPlan(replace(claim, **changes), CLIPS, rounds=1, models=1, most_clips=1)
     private_steps(
         network,
-        Examples(features, labels, np.arange(CLIPS)),
+        TrainingExamples(features, labels, np.arange(CLIPS)),
         plan,
         SeededRandomness(3),
         max_grad_norm=0.7,

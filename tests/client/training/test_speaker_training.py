@@ -11,10 +11,10 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from moretta.client.accounting.account import Account
-from moretta.client.accounting.budget import Budget, Purse
+from moretta.client.accounting.budget import BudgetLimits, SiteBudget
 from moretta.client.accounting.ledger import Ledger
 from moretta.client.training import randomness
-from moretta.client.training.local import LocalUpdate, TrainingSet, train_locally
+from moretta.client.training.local_training import LocalUpdate, TrainingSet, train_locally
 from moretta.client.training.training_plan import plan_training
 from moretta.shared.models.emotion import emotion_model
 from moretta.shared.privacy.dp_sgd import SampledGaussian
@@ -37,9 +37,9 @@ def _data(speakers: list[str], seed: int = 1) -> TrainingSet:
 
 
 def _train(data: TrainingSet, study: Study, path: Path, *, seed: int | None = 5) -> LocalUpdate:
-    purse = Purse(Ledger(path / "ledger.jsonl"), "key", Budget.unlimited())
+    site_budget = SiteBudget(Ledger(path / "ledger.jsonl"), "key", BudgetLimits.unlimited())
     weights = dict(MODEL.build((24,)).state_dict())
-    return train_locally(MODEL, weights, data, study, purse, round_number=1, seed=seed)
+    return train_locally(MODEL, weights, data, study, site_budget, round_number=1, seed=seed)
 
 
 def _flat(update: LocalUpdate) -> torch.Tensor:

@@ -34,8 +34,8 @@ from moretta.client.transport import connector as connecting
 from moretta.client.transport.bundle_gate import BundleGate
 from moretta.client.transport.connector import Connector
 from moretta.client.transport.identity import new_node_key
-from moretta.client.transport.link import Link
 from moretta.client.transport.loopback import LoopbackServer
+from moretta.client.transport.server_channel import Link
 from moretta.shared.core.errors import MorettaError, RefusedError
 from moretta.shared.messages.bundle import read_folder
 from moretta.shared.pb.relay_pb2 import FleetCall, FleetReply
@@ -72,18 +72,20 @@ class Node:
 async def node(tmp_path: Path, *, refuses: bool = False) -> AsyncIterator[Node]:
     async with mini_server() as server:
         identity = server.identity()
-        link, gate = Link(identity), BundleGate(INSTALLED)
+        channel, gate = Link(identity), BundleGate(INSTALLED)
         ended: list[MorettaError] = []
         leaving: list[str] = []
 
         async def before_leaving() -> None:
-            leaving.append("asked")
+            leaving.append("requested")
             if refuses:
                 raise RefusedError("the ledger is older than the server knows it")
 
-        connector = Connector(link, gate, identity.node_public_key, before_leaving=before_leaving, on_end=ended.append)
+        connector = Connector(
+            channel, gate, identity.node_public_key, before_leaving=before_leaving, on_end=ended.append
+        )
         loopback = LoopbackServer(connector.app(), tmp_path)
-        tasks = [asyncio.create_task(link.keep()), asyncio.create_task(loopback.serve())]
+        tasks = [asyncio.create_task(channel.keep()), asyncio.create_task(loopback.serve())]
         context = ssl.create_default_context(cafile=str(loopback.certificate))
         key = serialization.load_ssh_private_key(identity.node_key.encode(), None)
         url = f"https://127.0.0.1:{loopback.port}"
@@ -345,8 +347,8 @@ async def fetched(site: Node) -> Any:
     """What the SuperNode gets as code, asked for as it does."""
     answer = await site.post("/v1/fleet/get-run", GetRunRequest(run_id=7).SerializeToString())
     said = GetRunResponse.FromString(answer.content).run
-    asked = GetFabRequest(hash_str=said.fab_hash, run_id=7).SerializeToString()
-    return GetFabResponse.FromString((await site.post("/v1/fleet/get-fab", asked)).content).fab
+    requested = GetFabRequest(hash_str=said.fab_hash, run_id=7).SerializeToString()
+    return GetFabResponse.FromString((await site.post("/v1/fleet/get-fab", requested)).content).fab
 
 
 def accepted(site: Node, fab: Any) -> bool:

@@ -122,7 +122,7 @@ async def _nonsense(server: Any) -> Any:
 
 
 @pytest.mark.parametrize(
-    ("spoil", "error", "told"),
+    ("spoil", "error", "reported"),
     [
         (_wrong_authority, EnrollmentError, "none with the fingerprint of the join string"),
         (_expired, EnrollmentError, "expired 2024-03-09"),
@@ -137,12 +137,12 @@ async def _nonsense(server: Any) -> Any:
     ],
 )
 def test_a_refusal_says_why_and_leaves_nothing_written(
-    home: SiteHome, spoil: Any, error: type[MorettaError], told: str
+    home: SiteHome, spoil: Any, error: type[MorettaError], reported: str
 ) -> None:
     async def scene() -> None:
         async with mini_server() as server:
             string = await spoil(server)
-            with pytest.raises(error, match=told):
+            with pytest.raises(error, match=reported):
                 await enrollment.join(home, string, SAID)
 
     run(scene())

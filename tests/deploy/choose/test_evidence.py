@@ -7,21 +7,21 @@ from typing import Any
 
 import pytest
 
+from moretta.deploy.choose.choice_files import study_text
+from moretta.deploy.choose.choice_plan import SHIPPED, base_of
 from moretta.deploy.choose.evidence import (
-    ALL_VOID,
+    ALL_INVALID,
     BELOW_CHANCE,
     FEWER_EMOTIONS,
-    UNJUDGED,
+    NOT_EVALUATED,
     section_of,
     weigh,
 )
-from moretta.deploy.choose.plan import SHIPPED, base_of
 from moretta.deploy.choose.rule import Candidate
-from moretta.deploy.choose.write import study_text
 from moretta.deploy.cli.runs import check_names
-from moretta.deploy.sweep.done import Audited
+from moretta.deploy.sweep.done import CellAudit
 from moretta.deploy.sweep.grid import load_grid, make_grid
-from moretta.shared.audit.rows import AuditRow
+from moretta.shared.audit.audit_row import AuditRow
 from moretta.shared.audit.utility import EmotionRow
 from moretta.shared.study.schema import Study, parse_study
 
@@ -34,15 +34,15 @@ def attack(value: float, high: float | None, *, attacker: str = "voice-svm", **m
     )  # fmt: skip
 
 
-def judged(judge: str, uar: float | None, trained_on: Any = "released", chance: float = 1 / 6) -> EmotionRow:
+def utility(evaluator: str, uar: float | None, trained_on: Any = "released", chance: float = 1 / 6) -> EmotionRow:
     return EmotionRow(
-        modality="voice", judge=judge, kind="trained", trained_on=trained_on, judged_on="released", uar=uar,
+        modality="voice", evaluator=evaluator, kind="trained", trained_on=trained_on, evaluated_on="released", uar=uar,
         chance=chance, speakers=4, clips=48,
     )  # fmt: skip
 
 
 def weighed(rows: list[AuditRow], emotion: list[EmotionRow], **more: Any) -> Candidate:
-    audited = Audited(rows=tuple(rows), judged=tuple(emotion), **more)
+    audited = CellAudit(rows=tuple(rows), utility=tuple(emotion), **more)
     return weigh("one", Study(), audited, modality="voice", emotions=6)
 
 
@@ -50,30 +50,30 @@ def test_the_largest_upper_end_of_any_attacker_counts_even_where_another_has_the
     rows = [
         attack(0.4, 0.45),
         attack(0.3, 0.6, attacker="voice-wccn"),
-        attack(0.9, 0.95, attacker="weak", void=True),
+        attack(0.9, 0.95, attacker="weak", invalid=True),
         attack(1.0, 1.0, attacker="open", scenario="unprotected"),
         attack(0.8, 0.9, pooled=10),
         attack(0.9, 0.9, subset="worst"),
         attack(0.31, 0.4, metric="eer"),
     ]
-    found = weighed(rows, [judged("a", 0.3), judged("b", 0.4), judged("c", 0.9, "original"), judged("d", None)])
+    found = weighed(rows, [utility("a", 0.3), utility("b", 0.4), utility("c", 0.9, "original"), utility("d", None)])
     assert (found.top1, found.top1_upper, found.top1_by) == (0.4, 0.6, "voice-svm (semi-informed)")
     assert (found.top1_pooled, found.pooled, found.eer, found.attackers) == (0.8, 10, 0.31, 2)
-    assert (found.uar, found.judge, found.excluded) == (0.4, "b", "")
+    assert (found.uar, found.evaluator, found.excluded) == (0.4, "b", "")
 
 
 def test_without_an_interval_the_figure_counts() -> None:
-    assert weighed([attack(0.4, None)], [judged("a", 0.3)]).top1_upper == 0.4
+    assert weighed([attack(0.4, None)], [utility("a", 0.3)]).top1_upper == 0.4
 
 
 @pytest.mark.parametrize(
     ("rows", "emotion", "why"),
     [
-        ([attack(0.2, 0.3, void=True)], [judged("a", 0.5)], ALL_VOID),
-        ([], [judged("a", 0.5)], ALL_VOID),
-        ([attack(0.05, 0.1), attack(0.0, 0.2, attacker="voice-wccn")], [judged("a", 0.5)], BELOW_CHANCE),
-        ([attack(0.2, 0.3)], [judged("a", 0.9, "original")], UNJUDGED),
-        ([attack(0.2, 0.3)], [judged("a", 0.9, chance=0.5)], FEWER_EMOTIONS),
+        ([attack(0.2, 0.3, invalid=True)], [utility("a", 0.5)], ALL_INVALID),
+        ([], [utility("a", 0.5)], ALL_INVALID),
+        ([attack(0.05, 0.1), attack(0.0, 0.2, attacker="voice-wccn")], [utility("a", 0.5)], BELOW_CHANCE),
+        ([attack(0.2, 0.3)], [utility("a", 0.9, "original")], NOT_EVALUATED),
+        ([attack(0.2, 0.3)], [utility("a", 0.9, chance=0.5)], FEWER_EMOTIONS),
     ],
 )
 def test_what_cannot_be_chosen_says_why(rows: list[AuditRow], emotion: list[EmotionRow], why: str) -> None:
@@ -81,7 +81,7 @@ def test_what_cannot_be_chosen_says_why(rows: list[AuditRow], emotion: list[Emot
 
 
 def test_who_could_not_be_attacked_or_failed_cannot_be_chosen() -> None:
-    assert weighed([], [], unasked={"voice": "nothing to compare"}).excluded == "nothing to compare"
+    assert weighed([], [], not_run={"voice": "nothing to compare"}).excluded == "nothing to compare"
     assert weigh("one", Study(), None, modality="voice", emotions=6, why="out of memory").excluded == "out of memory"
 
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from moretta.deploy.choose.rule import Candidate, choose
 
 STEPS = st.integers(0, 8).map(lambda n: n / 8)  # coarse, so that ties are common
-EXCLUDED = st.sampled_from(["", "", "", "every attacker is void"])
+EXCLUDED = st.sampled_from(["", "", "", "every attacker is invalid"])
 
 
 def candidate(name: str, uar: float | None, upper: float | None, top1: float | None = None, **more: Any) -> Candidate:

@@ -20,17 +20,17 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_list_names_the_command_for_what_is_absent() -> None:
-    told = CliRunner().invoke(app, ["list"]).stdout
-    assert "moretta attackers fetch ge2e campplus" in told
-    assert "Apache-2.0" in told
+    reported = CliRunner().invoke(app, ["list"]).stdout
+    assert "moretta attackers fetch ge2e campplus" in reported
+    assert "Apache-2.0" in reported
 
 
 def test_list_as_json(cache: Path) -> None:
-    told = json.loads(CliRunner().invoke(app, ["list", "--json"]).stdout)
-    assert told["cache"] == str(cache)
-    assert [row["name"] for row in told["weights"]] == list(WEIGHTS)
-    assert {row["state"] for row in told["weights"]} == {"absent"}
-    assert told["weights"][0]["get"] == "moretta attackers fetch ge2e"
+    reported = json.loads(CliRunner().invoke(app, ["list", "--json"]).stdout)
+    assert reported["cache"] == str(cache)
+    assert [row["name"] for row in reported["weights"]] == list(WEIGHTS)
+    assert {row["state"] for row in reported["weights"]} == {"absent"}
+    assert reported["weights"][0]["get"] == "moretta attackers fetch ge2e"
 
 
 def test_what_cannot_be_had_is_an_error_that_names_it(tmp_path: Path) -> None:

@@ -72,7 +72,7 @@ def test_another_tools_wav_folder_with_a_corrupt_file_finishes_and_counts_it(tin
         flat, corpus=None, key=None, out=tmp_path / "out", attackers=["voice-logistic"], bootstrap=0, workers=1
     )
     assert found.unused["voice"] == {"bad-name": 1, "unreadable": 1}
-    assert not next(r for r in found.rows if r.scenario == "semi-informed" and r.metric == "top1").void
+    assert not next(r for r in found.rows if r.scenario == "semi-informed" and r.metric == "top1").invalid
 
 
 def test_a_release_with_a_clip_of_nan_finishes_and_counts_it(anonymized: Path, tmp_path: Path) -> None:
@@ -84,7 +84,7 @@ def test_a_release_with_a_clip_of_nan_finishes_and_counts_it(anonymized: Path, t
         anonymized, corpus=None, key=None, out=tmp_path / "out", attackers=["voice-logistic"], bootstrap=0, workers=1
     )
     assert found.unused["voice"] == {"voice-damaged": 1}
-    assert not next(r for r in found.rows if r.scenario == "semi-informed" and r.metric == "top1").void
+    assert not next(r for r in found.rows if r.scenario == "semi-informed" and r.metric == "top1").invalid
 
 
 def test_a_truncated_file_of_one_site_is_counted_and_the_other_sites_are_attacked(
@@ -101,7 +101,7 @@ def test_a_truncated_file_of_one_site_is_counted_and_the_other_sites_are_attacke
     )
     assert found.unused["voice"] == {"voice-damaged": lost}
     top1 = next(r for r in found.rows if r.scenario == "semi-informed" and r.metric == "top1")
-    assert not top1.void
+    assert not top1.invalid
     assert top1.speakers == 2
 
 

@@ -82,7 +82,7 @@ def test_without_it_nothing_is_said_of_sites(study: Path) -> None:
 
 def test_a_code_that_sites_train_is_planned_with_its_noise(tmp_path: Path) -> None:
     path = tmp_path / "study.toml"
-    voice = '{ anonymizer = "speaker-normalised", code_training = "federated", code_epsilon = 3.0 }'
+    voice = '{ anonymizer = "speaker-normalized", code_training = "federated", code_epsilon = 3.0 }'
     path.write_text(f"{STUDY}voice = {voice}", encoding="utf-8")
     found = _json(str(path), "--clips", "40", "--speakers", "4")["code"]
     assert found["epsilon"]["speaker"] <= 3.0 < found["epsilon"]["clip"]

@@ -32,7 +32,7 @@ def _wide(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def told(capsys: pytest.CaptureFixture[str]) -> Any:
+def reported(capsys: pytest.CaptureFixture[str]) -> Any:
     """Runs a command line; returns code, stdout and stderr."""
 
     def call(*arguments: Any) -> tuple[int, str, str]:
@@ -56,15 +56,15 @@ def test_the_commands_that_were_promised_are_there() -> None:
 
 
 @pytest.mark.parametrize("path", ALL, ids=" ".join)
-def test_every_command_has_help_with_an_example(told: Any, path: tuple[str, ...]) -> None:
-    code, out, _ = told(*path, "--help")
+def test_every_command_has_help_with_an_example(reported: Any, path: tuple[str, ...]) -> None:
+    code, out, _ = reported(*path, "--help")
     assert code == ExitCode.OK
     assert "Example" in out
     assert f"moretta {' '.join(path)}" in " ".join(out.split())
 
 
-def test_help_of_the_whole_names_every_command(told: Any) -> None:
-    code, out, _ = told("--help")
+def test_help_of_the_whole_names_every_command(reported: Any) -> None:
+    code, out, _ = reported("--help")
     assert code == ExitCode.OK
     for path in ALL:
         assert path[0] in out
@@ -81,8 +81,8 @@ def test_help_of_the_whole_names_every_command(told: Any) -> None:
     ],
     ids=" ".join,
 )
-def test_an_unknown_command_option_or_value_is_a_usage_error(told: Any, line: tuple[str, ...]) -> None:
-    code, _, err = told(*line)
+def test_an_unknown_command_option_or_value_is_a_usage_error(reported: Any, line: tuple[str, ...]) -> None:
+    code, _, err = reported(*line)
     assert code == ExitCode.USAGE
     assert "Usage" in err
 
@@ -94,10 +94,10 @@ def _speakers(corpus: Path, keep: int) -> Path:
     return corpus
 
 
-def test_a_study_file_with_problems_names_them_all(told: Any, tmp_path: Path) -> None:
+def test_a_study_file_with_problems_names_them_all(reported: Any, tmp_path: Path) -> None:
     path = tmp_path / "s.toml"
     path.write_text("sites = 0\ncolour = 1\n", encoding="utf-8")
-    code, _, err = told("simulate", "--study", path, "--out", tmp_path / "out")
+    code, _, err = reported("simulate", "--study", path, "--out", tmp_path / "out")
     assert code == ExitCode.STUDY
     for part in ("sites", "colour", "(got 0)", "expected", "to fix it"):
         assert part in err
@@ -115,19 +115,19 @@ def test_a_study_file_with_problems_names_them_all(told: Any, tmp_path: Path) ->
     ],
 )
 def test_a_name_that_does_not_exist_is_told_before_anything_is_made(
-    told: Any, tmp_path: Path, content: str, expected: str
+    reported: Any, tmp_path: Path, content: str, expected: str
 ) -> None:
     path = tmp_path / "s.toml"
     path.write_text(content, encoding="utf-8")
     for command in (("simulate",), ("anonymize", "--corpus", tmp_path)):
-        code, _, err = told(*command, "--study", path, "--out", tmp_path / "out")
+        code, _, err = reported(*command, "--study", path, "--out", tmp_path / "out")
         assert code == ExitCode.STUDY
         assert expected in err
         assert not (tmp_path / "out").exists()
 
 
 def test_a_missing_folder_an_empty_one_and_wrong_names_are_corpus_errors(
-    told: Any, tmp_path: Path, study: Path
+    reported: Any, tmp_path: Path, study: Path
 ) -> None:
     empty, layout, wrong = tmp_path / "empty", tmp_path / "layout", tmp_path / "wrong"
     empty.mkdir()
@@ -143,7 +143,7 @@ def test_a_missing_folder_an_empty_one_and_wrong_names_are_corpus_errors(
     }
     for folder, found in cases.items():
         for command in ("simulate", "anonymize"):
-            code, _, err = told(command, "--corpus", folder, "--study", study, "--out", tmp_path / f"out-{command}")
+            code, _, err = reported(command, "--corpus", folder, "--study", study, "--out", tmp_path / f"out-{command}")
             assert code == ExitCode.CORPUS, folder
             assert found in err
             assert "expected" in err
@@ -151,58 +151,64 @@ def test_a_missing_folder_an_empty_one_and_wrong_names_are_corpus_errors(
 
 
 def test_a_table_that_cannot_be_decoded_is_an_error_that_says_where(
-    told: Any, tiny_corpus: Path, study: Path, tmp_path: Path
+    reported: Any, tiny_corpus: Path, study: Path, tmp_path: Path
 ) -> None:
     (tiny_corpus / "VideoDemographics.csv").write_bytes("ActorID,Age,Sex\n".encode("utf-16")[:-1])
-    code, _, err = told("simulate", "--corpus", tiny_corpus, "--study", study, "--out", tmp_path / "out")
+    code, _, err = reported("simulate", "--corpus", tiny_corpus, "--study", study, "--out", tmp_path / "out")
     assert code == ExitCode.CORPUS
     assert "VideoDemographics.csv" in err and "utf-16" in err and "export it again" in err
 
 
-def test_more_sites_than_speakers_is_a_study_error(told: Any, tiny_corpus: Path, study: Path, tmp_path: Path) -> None:
-    code, _, err = told("simulate", "--corpus", tiny_corpus, "--study", study, "--sites", 5, "--out", tmp_path / "out")
+def test_more_sites_than_speakers_is_a_study_error(
+    reported: Any, tiny_corpus: Path, study: Path, tmp_path: Path
+) -> None:
+    code, _, err = reported(
+        "simulate", "--corpus", tiny_corpus, "--study", study, "--sites", 5, "--out", tmp_path / "out"
+    )
     assert code == ExitCode.STUDY
     assert (
         "5 sites over 4 speakers; expected at least one speaker at each site; to fix it: set sites to at most 4" in err
     )
 
 
-def test_one_speaker_only_is_a_study_error(told: Any, tiny_corpus: Path, study: Path, tmp_path: Path) -> None:
+def test_one_speaker_only_is_a_study_error(reported: Any, tiny_corpus: Path, study: Path, tmp_path: Path) -> None:
     corpus = _speakers(tiny_corpus, 1)
-    code, _, err = told("simulate", "--corpus", corpus, "--study", study, "--sites", 1, "--out", tmp_path / "out")
+    code, _, err = reported("simulate", "--corpus", corpus, "--study", study, "--sites", 1, "--out", tmp_path / "out")
     assert code == ExitCode.STUDY
     assert "a corpus of 1 speaker; expected at least 2" in err
     assert "to fix it" in err
 
 
-def test_one_emotion_only_is_a_study_error(told: Any, tiny_corpus: Path, study: Path, tmp_path: Path) -> None:
+def test_one_emotion_only_is_a_study_error(reported: Any, tiny_corpus: Path, study: Path, tmp_path: Path) -> None:
     for path in (tiny_corpus / "AudioWAV").iterdir():
         if "_SAD_" not in path.name:
             path.unlink()
-    code, _, err = told("simulate", "--corpus", tiny_corpus, "--study", study, "--sites", 2, "--out", tmp_path / "out")
+    code, _, err = reported(
+        "simulate", "--corpus", tiny_corpus, "--study", study, "--sites", 2, "--out", tmp_path / "out"
+    )
     assert code == ExitCode.STUDY
     assert "a corpus of one emotion (SAD); expected at least 2" in err
 
 
 @pytest.mark.parametrize("command", ["simulate", "anonymize"])
 def test_a_folder_that_is_not_empty_is_left_as_it_is(
-    told: Any, tiny_corpus: Path, study: Path, tmp_path: Path, command: str
+    reported: Any, tiny_corpus: Path, study: Path, tmp_path: Path, command: str
 ) -> None:
     out = tmp_path / "out"
     out.mkdir()
     (out / "thesis.txt").write_text("years of work")
-    code, _, err = told(command, "--corpus", tiny_corpus, "--study", study, "--out", out)
+    code, _, err = reported(command, "--corpus", tiny_corpus, "--study", study, "--out", out)
     assert code == ExitCode.STUDY
     assert "is not an empty folder" in err
     assert "choose another --out" in err
     assert [p.name for p in out.iterdir()] == ["thesis.txt"]
 
 
-def test_a_corpus_without_what_the_study_asks_for_is_told(told: Any, tiny_corpus: Path, tmp_path: Path) -> None:
+def test_a_corpus_without_what_the_study_asks_for_is_told(reported: Any, tiny_corpus: Path, tmp_path: Path) -> None:
     path = tmp_path / "faces.toml"
     path.write_text("[voice]\nenabled = false\n", encoding="utf-8")
     for command in ("simulate", "anonymize"):
-        code, _, err = told(command, "--corpus", tiny_corpus, "--study", path, "--out", tmp_path / command)
+        code, _, err = reported(command, "--corpus", tiny_corpus, "--study", path, "--out", tmp_path / command)
         assert code == ExitCode.STUDY
         assert "no clip of the corpus has video" in err
 
@@ -210,16 +216,16 @@ def test_a_corpus_without_what_the_study_asks_for_is_told(told: Any, tiny_corpus
 @pytest.mark.parametrize(
     "voice",
     [
-        'anonymizer = "speaker-normalised"\ncode_training = "federated"',
-        'anonymizer = "emotion-words"\nwords_from = "federated"',
+        'anonymizer = "speaker-normalized"\ncode_training = "federated"',
+        'anonymizer = "emotion-label-rr"\nwords_from = "federated"',
     ],
 )
 def test_a_site_alone_releases_nothing_that_sites_would_have_to_learn_together(
-    told: Any, tiny_corpus: Path, tmp_path: Path, voice: str
+    reported: Any, tiny_corpus: Path, tmp_path: Path, voice: str
 ) -> None:
     path = tmp_path / "together.toml"
     path.write_text(f"[face]\nenabled = false\n[voice]\n{voice}\n", encoding="utf-8")
-    code, _, err = told("anonymize", "--corpus", tiny_corpus, "--study", path, "--out", tmp_path / "out")
+    code, _, err = reported("anonymize", "--corpus", tiny_corpus, "--study", path, "--out", tmp_path / "out")
     assert code == ExitCode.STUDY
     assert "sites learn together" in err and "moretta simulate" in err
     assert not (tmp_path / "out").exists()
@@ -237,38 +243,38 @@ def test_a_site_alone_releases_nothing_that_sites_would_have_to_learn_together(
     ids=lambda value: value[0] if isinstance(value, tuple) else "",
 )
 def test_with_json_errors_are_json(
-    told: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, line: Any, code: Any
+    reported: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, line: Any, code: Any
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    found, out, err = told(*line)
+    found, out, err = reported(*line)
     content = json.loads(out)
     assert content["exit_code"] == found
     assert content["error"] in err
     assert found == code or (code is None and found not in (ExitCode.OK, ExitCode.INTERNAL))
 
 
-def test_ctrl_c_has_its_own_code(told: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ctrl_c_has_its_own_code(reported: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupted(*_: Any, **__: Any) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr("moretta.deploy.cli.main.app", interrupted)
-    code, _, err = told("simulate")
+    code, _, err = reported("simulate")
     assert code == ExitCode.INTERRUPTED == 130
     assert "Ctrl-C" in err
 
 
-def test_ctrl_c_inside_a_command_is_told_in_a_sentence(told: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ctrl_c_inside_a_command_is_told_in_a_sentence(reported: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     def stop() -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr("moretta.shared.core.versions.versions", stop)
-    code, _, err = told("version")
+    code, _, err = reported("version")
     assert code == ExitCode.INTERRUPTED and err.strip() == "moretta: ended by Ctrl-C"
 
 
 @pytest.mark.parametrize("keys", ["n\n", "", KeyboardInterrupt])
 def test_a_question_that_is_not_answered_by_yes_ends_in_a_sentence_that_fits(
-    told: Any, monkeypatch: pytest.MonkeyPatch, keys: str | type[BaseException]
+    reported: Any, monkeypatch: pytest.MonkeyPatch, keys: str | type[BaseException]
 ) -> None:
     def typed(_: str) -> str:
         if not isinstance(keys, str):
@@ -279,7 +285,7 @@ def test_a_question_that_is_not_answered_by_yes_ends_in_a_sentence_that_fits(
 
     monkeypatch.setattr("click.termui.visible_prompt_func", typed)
     monkeypatch.setattr("moretta.shared.core.versions.versions", lambda: typer.confirm("Go on?", abort=True))
-    code, _, err = told("version")
+    code, _, err = reported("version")
     assert code == ExitCode.INTERRUPTED
     assert (
         err.strip()

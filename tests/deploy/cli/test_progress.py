@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from moretta.deploy.cli import watch as watching
+from moretta.deploy.cli import progress_monitor as watching
 from moretta.deploy.cli.progress import heartbeat, progress
 
 
@@ -50,9 +50,9 @@ def test_a_stage_that_tells_nothing_is_told_to_be_at_work(tmp_path: Path, monkey
     monkeypatch.setattr(watching.time, "monotonic", lambda: clock[0])
     monkeypatch.setattr(watching.time, "sleep", lambda seconds: None)
     lines: list[str] = []
-    watch = watching.Watch(tmp_path, lines.append)
+    monitor = watching.Watch(tmp_path, lines.append)
     (tmp_path / "progress.jsonl").write_text('{"stage": "release", "state": "started"}\n')
     for seconds in (1.0, 20.0, 40.0, 41.0, 80.0):
         clock[0] = seconds
-        watch.look(None)
+        monitor.look(None)
     assert lines == ["release ...", "release: at work for 39 s", "release: at work for 79 s"]

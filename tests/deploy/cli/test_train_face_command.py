@@ -40,8 +40,8 @@ def test_autoencoder_is_written_and_the_figures_told(faces: Path, tmp_path: Path
 
 
 def test_faces_are_drawn_if_there_is_no_folder(tmp_path: Path) -> None:
-    told = run("--out", str(tmp_path / "face.safetensors"), "--synthetic", "3")
-    assert "trained on 2 pictures (synthetic)" in told
+    reported = run("--out", str(tmp_path / "face.safetensors"), "--synthetic", "3")
+    assert "trained on 2 pictures (synthetic)" in reported
 
 
 def test_interrupted_training_leaves_no_file(faces: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

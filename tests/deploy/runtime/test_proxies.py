@@ -11,10 +11,10 @@ from pathlib import Path
 import httpx
 import pytest
 
-from moretta.deploy.runtime import flower
+from moretta.deploy.runtime import simulation_runtime
 from moretta.deploy.runtime.control import Control, ControlError
 from moretta.deploy.runtime.proxies import named_proxies, proxies_ignored, without_proxies
-from moretta.deploy.server.superlink import SuperLinkFiles, flower_environment
+from moretta.deploy.server.superlink_process import SuperLinkFiles, flower_environment
 
 NOBODY = "http://127.0.0.1:9"
 NAMES = ("http_proxy", "HTTP_PROXY", "https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY", "grpc_proxy")
@@ -59,7 +59,10 @@ def test_the_control_api_is_asked_without_a_proxy(proxied: dict[str, str], refus
 
 
 def test_children_inherit_no_proxy(proxied: dict[str, str], tmp_path: Path) -> None:
-    for made in (flower._environment("mark", tmp_path), flower_environment(SuperLinkFiles(tmp_path), "mark")):
+    for made in (
+        simulation_runtime._environment("mark", tmp_path),
+        flower_environment(SuperLinkFiles(tmp_path), "mark"),
+    ):
         assert named_proxies(made) == []
         assert made["NO_PROXY"] == made["no_proxy"] == "*"
         assert made["PATH"]
@@ -79,5 +82,5 @@ def test_values_of_proxies_are_not_named() -> None:
 def test_flowers_superlink_is_found_on_loopback(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for name in NAMES:
         monkeypatch.setenv(name, NOBODY)
-    with flower.simulation_runtime(tmp_path / "server") as runtime:
+    with simulation_runtime.simulation_runtime(tmp_path / "server") as runtime:
         assert runtime.superlink.poll() is None

@@ -21,22 +21,22 @@ class Watch:
 
     def __init__(self) -> None:
         self.now = 0.0
-        self.told: list[tuple[str, dict[str, object]]] = []
+        self.reported: list[tuple[str, dict[str, object]]] = []
 
     def monotonic(self) -> float:
         return self.now
 
-    def tell(self, event: str, fields: dict[str, object]) -> None:
-        self.told.append((event, fields))
+    def notify(self, event: str, fields: dict[str, object]) -> None:
+        self.reported.append((event, fields))
 
 
 @pytest.fixture
-def watch() -> Watch:
+def monitor() -> Watch:
     return Watch()
 
 
 @pytest.fixture
-def make(tmp_path: Path, watch: Watch) -> Iterator[Callable[..., Child]]:
+def make(tmp_path: Path, monitor: Watch) -> Iterator[Callable[..., Child]]:
     made: list[Child] = []
 
     def child(command: list[str] = SLEEP, identity: str = "v1") -> Child:
@@ -49,8 +49,8 @@ def make(tmp_path: Path, watch: Watch) -> Iterator[Callable[..., Child]]:
                 log=tmp_path / "flower.log",
                 record=tmp_path / "children.json",
                 identity=identity,
-                tell=watch.tell,
-                monotonic=watch.monotonic,
+                notify=monitor.notify,
+                monotonic=monitor.monotonic,
             )
         )
         return made[-1]
@@ -68,33 +68,33 @@ def _ended(child: Child) -> None:
 
 
 def test_a_process_that_ended_is_started_again_after_a_pause_that_grows(
-    make: Callable[..., Child], watch: Watch
+    make: Callable[..., Child], monitor: Watch
 ) -> None:
     child = make(FAIL)
     starts = []
     for _ in range(200):
         if child.keep_alive():
-            starts.append(watch.now)
+            starts.append(monitor.now)
             _ended(child)
-        watch.now += 0.25
+        monitor.now += 0.25
     pauses = [later - earlier for earlier, later in pairwise(starts)]
     looks = 0.25  # an end is noticed at the next look
     assert pauses[:4] == [0.5 + looks, 1.0 + looks, 2.0 + looks, 4.0 + looks]
-    assert watch.told[1] == ("flower-ended", {"code": 3})
+    assert monitor.reported[1] == ("flower-ended", {"code": 3})
 
 
-def test_a_process_that_ran_for_long_is_started_again_soon(make: Callable[..., Child], watch: Watch) -> None:
+def test_a_process_that_ran_for_long_is_started_again_soon(make: Callable[..., Child], monitor: Watch) -> None:
     child = make()
     for _ in range(3):
         assert child.keep_alive()
-        watch.now += 100
+        monitor.now += 100
         child.kill()
         _ended(child)
         assert not child.keep_alive()
-        watch.now += 0.5
+        monitor.now += 0.5
 
 
-def test_a_process_of_a_killed_server_is_taken_over_and_watched(make: Callable[..., Child], watch: Watch) -> None:
+def test_a_process_of_a_killed_server_is_taken_over_and_watched(make: Callable[..., Child], monitor: Watch) -> None:
     first = make()
     first.keep_alive()
     heir = make()
@@ -105,7 +105,7 @@ def test_a_process_of_a_killed_server_is_taken_over_and_watched(make: Callable[.
     first._popen.wait()  # type: ignore[union-attr] - in the place of the init process, whose child it would be
     assert not heir.alive()
     heir.keep_alive()
-    watch.now += 1
+    monitor.now += 1
     assert heir.keep_alive()
     assert heir.alive()
 

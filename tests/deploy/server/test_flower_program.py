@@ -9,9 +9,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from moretta.deploy.runtime import marked
+from moretta.deploy.runtime import process_marks
 from moretta.deploy.runtime.flower_program import command
-from moretta.deploy.server.flower import _flowers
+from moretta.deploy.server.flower_processes import _flowers
 
 SAYS = """
 import logging, sys
@@ -41,11 +41,11 @@ def test_what_flower_logs_of_a_site_s_words_is_one_printable_line() -> None:
 
 @pytest.mark.parametrize("name", ["flower-superlink", "flower-superexec"])
 def test_what_a_killed_server_left_running_is_found_by_how_it_was_started(name: str) -> None:
-    mark = marked.new_mark()
+    mark = process_marks.new_mark()
     line = command(name)
     sleeping = [line[0], "-S", "-c", "import time; time.sleep(600)", *line[line.index(name) :]]
     assert sleeping.index(name) == line.index(name)
-    process = subprocess.Popen(sleeping, env={**os.environ, marked.MARK: mark})
+    process = subprocess.Popen(sleeping, env={**os.environ, process_marks.MARK: mark})
     try:
         while sleeping != psutil.Process(process.pid).cmdline():
             time.sleep(0.01)

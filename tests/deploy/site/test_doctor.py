@@ -16,8 +16,8 @@ from moretta.client.site_home import SiteHome
 from moretta.client.transport.identity import Identity
 from moretta.deploy import bundle
 from moretta.deploy.cli.main import run
-from moretta.deploy.site.doctor import Finding, examine, here, there, worst
-from moretta.deploy.site.doctor.findings import Findings
+from moretta.deploy.site.doctor import Finding, examine, local_checks, server_checks, worst
+from moretta.deploy.site.doctor.doctor_findings import Findings
 from moretta.shared.core import versions
 from moretta.shared.core.exit_codes import ExitCode
 from moretta.shared.pb import enrollment_pb2 as pb
@@ -197,7 +197,7 @@ def test_a_renewal_that_is_overdue_is_found(site: SiteHome) -> None:
 )
 def test_other_software_at_the_server_is_found(reply: pb.InfoReply, check: str, verdict: str) -> None:
     notes = Findings()
-    there.look_at_code(notes, reply)
+    server_checks.look_at_code(notes, reply)
     (found,) = notes.notes
     assert (found.check, found.verdict) == (check, verdict)
     assert found.fix
@@ -211,15 +211,15 @@ def test_the_same_software_at_the_server_is_no_finding() -> None:
         code_digest=versions.code_digest(),
         bundle_digest=bundle.installed_bundle().digest,
     )
-    there.look_at_code(notes, same)
+    server_checks.look_at_code(notes, same)
     assert not notes.notes
 
 
 def test_a_package_that_is_missing_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(here, "PACKAGES", ("moretta", "torch"))
-    monkeypatch.setattr(here, "versions", lambda: {"moretta": "0.1.0", "torch": "absent", "python": "3.11"})
+    monkeypatch.setattr(local_checks, "PACKAGES", ("moretta", "torch"))
+    monkeypatch.setattr(local_checks, "versions", lambda: {"moretta": "0.1.0", "torch": "absent", "python": "3.11"})
     notes = Findings()
-    here.look_at_packages(notes)
+    local_checks.look_at_packages(notes)
     (found,) = notes.notes
     assert (found.verdict, found.code) == ("fault", ExitCode.INTERNAL)
     assert "torch" in found.found

@@ -13,7 +13,7 @@ from mini_server import MiniServer, mini_server, run
 from moretta.client.site_home import SiteFile, SiteHome
 from moretta.client.transport import enrollment
 from moretta.client.transport.identity import Identity
-from moretta.client.transport.link import Link
+from moretta.client.transport.server_channel import Link
 from moretta.deploy.site.renewal import Renewal
 from moretta.shared.core.errors import EnrollmentError
 from moretta.shared.pb.relay_pb2 import FleetCall
@@ -45,13 +45,13 @@ async def _lived(
 ) -> tuple[Renewal, Link, Time, asyncio.Task[None]]:
     identity = Identity.load(home.identity_file)
     begun = identity.not_after.timestamp() - 24 * HOUR
-    time, link = Time(begun, hours), Link(identity)
-    renewal = Renewal(home, link, identity, clock=time, sleep=time.sleep, jitter=lambda: jitter)
+    time, channel = Time(begun, hours), Link(identity)
+    renewal = Renewal(home, channel, identity, clock=time, sleep=time.sleep, jitter=lambda: jitter)
     task = asyncio.create_task(renewal.keep())
     over = asyncio.create_task(time.over.wait())
     await asyncio.wait({task, over}, return_when=asyncio.FIRST_COMPLETED)
     over.cancel()
-    return renewal, link, time, task
+    return renewal, channel, time, task
 
 
 @pytest.mark.parametrize(
@@ -64,12 +64,12 @@ def test_a_certificate_is_renewed_at_two_thirds_of_its_life_with_jitter(
         home = SiteHome(tmp_path / "site")
         async with mini_server() as server:
             before = await enrollment.join(home, server.string(), SAID)
-            renewal, link, _, task = await _lived(home, hours, jitter=jitter)
+            renewal, channel, _, task = await _lived(home, hours, jitter=jitter)
             task.cancel()
             assert len(server.seen) - 1 >= renewals
             assert (len(server.seen) - 1 > 0) == (renewals > 0)
             assert (renewal.identity != before) == (renewals > 0)
-            assert link._wanted == renewal.identity == Identity.load(home.identity_file)
+            assert channel._wanted == renewal.identity == Identity.load(home.identity_file)
 
     run(scene())
 
@@ -79,15 +79,15 @@ def test_a_renewal_is_shown_by_the_link_and_costs_no_call(tmp_path: Path) -> Non
         home = SiteHome(tmp_path / "site")
         async with mini_server() as server:
             identity = await enrollment.join(home, server.string(), SAID)
-            link = Link(identity)
-            keeping = asyncio.create_task(link.keep())
+            channel = Link(identity)
+            keeping = asyncio.create_task(channel.keep())
             call = FleetCall(method="pull-messages", body=b"x")
-            await link.call(call, seconds=5)
+            await channel.call(call, seconds=5)
             time = Time(identity.not_after.timestamp() - 7 * HOUR, 24)
-            renewal = Renewal(home, link, identity, clock=time, sleep=asyncio.sleep, jitter=lambda: 0.0)
+            renewal = Renewal(home, channel, identity, clock=time, sleep=asyncio.sleep, jitter=lambda: 0.0)
             renewing = asyncio.create_task(renewal.keep())
             while server.serials[-1] == identity.certificate.serial_number:
-                assert (await link.call(call, seconds=5)).body == b"x"
+                assert (await channel.call(call, seconds=5)).body == b"x"
             assert server.serials[-1] == renewal.identity.certificate.serial_number
             renewing.cancel()
             keeping.cancel()
@@ -101,7 +101,7 @@ def test_what_another_process_renewed_is_taken_over(tmp_path: Path) -> None:
         home = SiteHome(tmp_path / "site")
         async with mini_server() as server:
             await enrollment.join(home, server.string(), SAID)
-            renewal, link, time, task = await _lived(home, 0.1)
+            renewal, channel, time, task = await _lived(home, 0.1)
             after = await enrollment.renew(home)
             time._end += HOUR
             time.over.clear()
@@ -109,7 +109,7 @@ def test_what_another_process_renewed_is_taken_over(tmp_path: Path) -> None:
             again = asyncio.create_task(renewal.keep())
             await time.over.wait()
             again.cancel()
-            assert renewal.identity == link._wanted == after
+            assert renewal.identity == channel._wanted == after
 
     run(scene())
 

@@ -8,9 +8,9 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from moretta.deploy.server.create import create_home
-from moretta.deploy.server.desk import opened
+from moretta.deploy.server.server_admin import opened
 from moretta.server.home import ServerHome
-from moretta.shared.enrollment.bootstrap import derive_bootstrap
+from moretta.shared.enrollment.bootstrap_certificate import derive_bootstrap
 from moretta.shared.enrollment.fingerprint import fingerprint
 
 NODES = {"clinic-a": 11, "clinic-b": 22, "clinic-c": 33}
@@ -38,18 +38,18 @@ def enroll() -> Callable[[ServerHome, str, int | None], None]:
         node_key = ec.generate_private_key(ec.SECP384R1()).public_key()
         node_key_text = node_key.public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).decode()
         tls_key = ec.generate_private_key(ec.SECP256R1()).public_key()
-        with opened(home.root) as desk:
-            join = desk.issue_token(site=site, hours=1, reenroll=reenroll)
+        with opened(home.root) as admin:
+            join = admin.issue_token(site=site, hours=1, reenroll=reenroll)
             made = derive_bootstrap(join.secret, token_id=join.token_id, expires=join.expires)
-            token = desk.registry.token(fingerprint(made.certificate_der))
+            token = admin.registry.token(fingerprint(made.certificate_der))
             assert token is not None
-            desk.registry.enroll(
+            admin.registry.enroll(
                 token,
                 node_key=node_key_text,
                 moretta_version="1",
                 issue=lambda: authority.issue_site(site, tls_key, hours=24),
             )
             if node is not None:
-                desk.registry.set_node_id(node_key_text, node)
+                admin.registry.set_node_id(node_key_text, node)
 
     return enroll

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 
 from moretta.deploy.sweep.collect import collect
-from moretta.deploy.sweep.done import Audited, Released, Shelf, Spent, Trained
+from moretta.deploy.sweep.done import CellAudit, Released, ResultFolder, Spent, Trained
 from moretta.deploy.sweep.grid import GridFile, make_grid
 from moretta.deploy.sweep.jobs import Job, SweepPlan, plan_sweep
+from moretta.shared.audit.audit_row import AuditRow
 from moretta.shared.audit.metrics import confusion
-from moretta.shared.audit.report.schema import PrivacyRow
-from moretta.shared.audit.rows import AuditRow
+from moretta.shared.audit.report.report_schema import PrivacyRow
 from moretta.shared.audit.utility import EmotionRow
 from moretta.shared.core.seeds import derive
 
@@ -49,36 +49,37 @@ def trained(job: Job, right: float, *, clip: float | None = 1.0) -> Trained:
     )
 
 
-def attack(metric: str, value: float, *, void: bool = False, attacker: str = "voice-svm") -> AuditRow:
+def attack(metric: str, value: float, *, invalid: bool = False, attacker: str = "voice-svm") -> AuditRow:
     return AuditRow(
         modality="voice", attacker=attacker, kind="adaptive", scenario="semi-informed", metric=metric, value=value,
-        low=value - 0.1, high=value + 0.1, chance=0.25, speakers=4, clips=24, void=void,
+        low=value - 0.1, high=value + 0.1, chance=0.25, speakers=4, clips=24, invalid=invalid,
     )  # fmt: skip
 
 
-def judged(judge: str, uar: float, trained_on: Any = "released") -> EmotionRow:
+def utility(evaluator: str, uar: float, trained_on: Any = "released") -> EmotionRow:
     return EmotionRow(
-        modality="voice", judge=judge, kind="trained", trained_on=trained_on, judged_on="released", uar=uar, low=uar,
+        modality="voice", evaluator=evaluator, kind="trained", trained_on=trained_on, evaluated_on="released",
+        uar=uar, low=uar,
         high=uar, chance=1 / 6, speakers=4, clips=48,
     )  # fmt: skip
 
 
-def fill(plan: SweepPlan, shelf: Shelf, right: Any = lambda job: 0.5, top1: Any = lambda job: 0.6) -> None:
+def fill(plan: SweepPlan, shelf: ResultFolder, right: Any = lambda job: 0.5, top1: Any = lambda job: 0.6) -> None:
     claim = PrivacyRow(site="s", mechanism="voice release: x", unit="value", epsilon=6.0, nominal=0.8)
     whole = PrivacyRow(site="s", mechanism="voice release: x", unit="clip", epsilon=600.0, nominal=80.0)
     for job in plan.jobs:
         if job.kind == "release":
             shelf.keep(job, Released(privacy=(whole, claim), clips=48, speakers=4))
         elif job.kind == "audit":
-            rows = (attack("top1", top1(job)), attack("top1", 0.1, attacker="weak"), attack("top1", 0.9, void=True))
-            emotion = (judged("a", 0.3), judged("b", 0.4), judged("c", 0.9, "original"))
-            shelf.keep(job, Audited(rows=(*rows, attack("eer", 0.2)), judged=emotion))
+            rows = (attack("top1", top1(job)), attack("top1", 0.1, attacker="weak"), attack("top1", 0.9, invalid=True))
+            emotion = (utility("a", 0.3), utility("b", 0.4), utility("c", 0.9, "original"))
+            shelf.keep(job, CellAudit(rows=(*rows, attack("eer", 0.2)), utility=emotion))
         else:
             shelf.keep(job, trained(job, right(job)))
 
 
 def test_folds_are_pooled_and_the_interval_is_over_speakers(tiny_corpus: Path, tmp_path: Path) -> None:
-    plan, shelf = plan_of(tiny_corpus, folds="all"), Shelf(tmp_path)
+    plan, shelf = plan_of(tiny_corpus, folds="all"), ResultFolder(tmp_path)
     fill(plan, shelf, right=lambda job: 0.3 if job.plan.study.split.test_fold else 0.7)
     (row,) = collect(plan, shelf, {})
     by_speaker: dict[str, list[list[int]]] = {}
@@ -93,7 +94,7 @@ def test_folds_are_pooled_and_the_interval_is_over_speakers(tiny_corpus: Path, t
 
 
 def test_seeds_are_averaged_and_speakers_are_drawn_once_for_all_of_them(tiny_corpus: Path, tmp_path: Path) -> None:
-    plan, shelf = plan_of(tiny_corpus, folds="all", seeds=(1, 2)), Shelf(tmp_path)
+    plan, shelf = plan_of(tiny_corpus, folds="all", seeds=(1, 2)), ResultFolder(tmp_path)
     fill(plan, shelf, right=lambda job: 0.2 * job.plan.study.seed, top1=lambda job: 0.3 * job.plan.study.seed)
     (row,) = collect(plan, shelf, {})
     (one,) = collect(plan_of(tiny_corpus, folds="all"), shelf, {})
@@ -109,15 +110,15 @@ def test_seeds_are_averaged_and_speakers_are_drawn_once_for_all_of_them(tiny_cor
 def test_the_strongest_attacker_that_counts_and_the_best_judge_of_releases_stand_in_the_row(
     tiny_corpus: Path, tmp_path: Path
 ) -> None:
-    plan, shelf = plan_of(tiny_corpus), Shelf(tmp_path)
+    plan, shelf = plan_of(tiny_corpus), ResultFolder(tmp_path)
     fill(plan, shelf)
     (row,) = collect(plan, shelf, {})
-    assert (row.top1, row.top1_by) == (0.6, "voice-svm (semi-informed)")  # 0.9 is void
-    assert (row.judge, row.judge_uar) == ("b", 0.4)  # 0.9 was read by one that was trained on originals
+    assert (row.top1, row.top1_by) == (0.6, "voice-svm (semi-informed)")  # 0.9 is invalid
+    assert (row.evaluator, row.evaluator_uar) == ("b", 0.4)  # 0.9 was read by one that was trained on originals
 
 
 def test_nominal_and_composed_budgets_stand_beside_each_other(tiny_corpus: Path, tmp_path: Path) -> None:
-    plan, shelf = plan_of(tiny_corpus, folds="all"), Shelf(tmp_path)
+    plan, shelf = plan_of(tiny_corpus, folds="all"), ResultFolder(tmp_path)
     fill(plan, shelf)
     shelf.keep(plan.cells[0].training[1], trained(plan.cells[0].training[1], 0.5, clip=3.0))
     (row,) = collect(plan, shelf, {})
@@ -128,14 +129,14 @@ def test_nominal_and_composed_budgets_stand_beside_each_other(tiny_corpus: Path,
 
 
 def test_without_dp_sgd_there_is_no_nominal_budget(tiny_corpus: Path, tmp_path: Path) -> None:
-    plan, shelf = plan_of(tiny_corpus, axes={"privacy.epsilon": ["inf"]}), Shelf(tmp_path)
+    plan, shelf = plan_of(tiny_corpus, axes={"privacy.epsilon": ["inf"]}), ResultFolder(tmp_path)
     fill(plan, shelf)
     (row,) = collect(plan, shelf, {})
     assert (row.model_nominal, row.model_nominal_unit, row.settings) == (None, "", {"privacy.epsilon": "inf"})
 
 
 def test_a_failed_job_fails_the_cells_that_need_it_and_no_other(tiny_corpus: Path, tmp_path: Path) -> None:
-    plan, shelf = plan_of(tiny_corpus, axes={"privacy.epsilon": [1, 2]}), Shelf(tmp_path)
+    plan, shelf = plan_of(tiny_corpus, axes={"privacy.epsilon": [1, 2]}), ResultFolder(tmp_path)
     fill(plan, shelf)
     failed = plan.cells[0].training[0]
     (tmp_path / "done" / f"train-{failed.key}.json").unlink()
@@ -147,17 +148,17 @@ def test_a_failed_job_fails_the_cells_that_need_it_and_no_other(tiny_corpus: Pat
 
 
 def test_where_nobody_can_be_attacked_the_row_says_why_and_keeps_its_emotion(tiny_corpus: Path, tmp_path: Path) -> None:
-    plan, shelf = plan_of(tiny_corpus), Shelf(tmp_path)
+    plan, shelf = plan_of(tiny_corpus), ResultFolder(tmp_path)
     fill(plan, shelf)
     assert plan.cells[0].audit is not None
-    shelf.keep(plan.cells[0].audit, Audited(rows=(), judged=(), unasked={"voice": "one clip each"}))
+    shelf.keep(plan.cells[0].audit, CellAudit(rows=(), utility=(), not_run={"voice": "one clip each"}))
     (row,) = collect(plan, shelf, {})
     assert (row.note, row.failed, row.top1, row.best_top1) == ("one clip each", "", None, False)
     assert row.uar is not None
 
 
 def test_of_equal_claims_that_for_the_largest_unit_is_meant(tiny_corpus: Path, tmp_path: Path) -> None:
-    plan, shelf = plan_of(tiny_corpus), Shelf(tmp_path)
+    plan, shelf = plan_of(tiny_corpus), ResultFolder(tmp_path)
     fill(plan, shelf)
     claims = tuple(
         PrivacyRow(site="s", mechanism="voice release: x", unit=unit, epsilon=4.0, nominal=4.0)
@@ -169,15 +170,15 @@ def test_of_equal_claims_that_for_the_largest_unit_is_meant(tiny_corpus: Path, t
 
 
 def test_an_audit_that_is_switched_off_leaves_its_columns_empty(tiny_corpus: Path, tmp_path: Path) -> None:
-    plan, shelf = plan_of(tiny_corpus, set={"audit.enabled": False}), Shelf(tmp_path)
+    plan, shelf = plan_of(tiny_corpus, set={"audit.enabled": False}), ResultFolder(tmp_path)
     fill(plan, shelf)
     (row,) = collect(plan, shelf, {})
-    assert (row.top1, row.eer, row.judge, row.best_top1) == (None, None, "", False)
+    assert (row.top1, row.eer, row.evaluator, row.best_top1) == (None, None, "", False)
     assert row.uar is not None
 
 
 def test_fronts_are_of_cells_that_may_be_compared(tiny_corpus: Path, tmp_path: Path) -> None:
-    plan, shelf = plan_of(tiny_corpus, axes={"privacy.epsilon": [1, 2]}), Shelf(tmp_path)
+    plan, shelf = plan_of(tiny_corpus, axes={"privacy.epsilon": [1, 2]}), ResultFolder(tmp_path)
     fill(plan, shelf, right=lambda job: 0.3 if job.plan.study.privacy.epsilon == 1 else 0.6)
     rows = collect(plan, shelf, {})
     assert [row.best_top1 for row in rows] == [False, True]  # as hidden, and less is recognised

@@ -64,7 +64,7 @@ def test_presets_bring_their_own_anonymizer_in_either_direction() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "reported"),
     [
         ("[axes]\nprivacy.epsilom = [1]\n", "privacy.epsilom"),
         ("[axes]\nprivacy.epsilon = [-1]\n", "privacy.epsilon"),
@@ -77,8 +77,8 @@ def test_presets_bring_their_own_anonymizer_in_either_direction() -> None:
         ('study = "x.toml"\n[base]\nsites = 2\n', "one of them"),
     ],
 )
-def test_what_no_study_can_have_is_refused_and_named(text: str, told: str) -> None:
-    with pytest.raises(StudyError, match=told.replace(".", r"\.").replace("[", r"\[")):
+def test_what_no_study_can_have_is_refused_and_named(text: str, reported: str) -> None:
+    with pytest.raises(StudyError, match=reported.replace(".", r"\.").replace("[", r"\[")):
         grid(text)
 
 

@@ -51,7 +51,7 @@ def test_what_anonymizes_makes_another_release(tiny_corpus: Path) -> None:
         ({"seed": 2}, {"release": False, "audit": False, "train": False}),
         ({"sites": 4}, {"release": False, "audit": False, "train": False}),
         ({"name": "another", "gate": {"max_top1": 0.5}}, {"release": True, "audit": True, "train": True}),
-        ({"audit": {"beyond": False}}, {"release": True, "audit": True, "train": True}),
+        ({"audit": {"inference": False}}, {"release": True, "audit": True, "train": True}),
     ],
 )
 def test_each_key_of_a_study_changes_what_depends_on_it(
@@ -90,7 +90,7 @@ def test_other_code_and_other_versions_change_everything(tiny_corpus: Path, monk
 def test_an_attacker_whose_weights_were_fetched_since_is_asked(
     tiny_corpus: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from moretta.shared.audit.attackers.base import get_attacker
+    from moretta.shared.audit.attackers.attacker_registry import get_attacker
 
     before = plan(tiny_corpus).jobs
     monkeypatch.setattr(get_attacker("voice-svm"), "missing", classmethod(lambda cls: "no weights"))

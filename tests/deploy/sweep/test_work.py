@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from moretta.deploy.sweep.done import Audited, Released, Shelf
+from moretta.deploy.sweep.done import CellAudit, Released, ResultFolder
 from moretta.deploy.sweep.grid import GridFile, make_grid
 from moretta.deploy.sweep.jobs import folder_of, plan_sweep
 from moretta.deploy.sweep.work import do, is_made
@@ -20,26 +20,26 @@ def test_who_is_released_by_one_clip_cannot_be_attacked_and_the_result_says_so(
         "voice": {"preset": "dp-speaker", "budget_epsilon": 1.0},
     }
     plan, out = plan_sweep(make_grid(GridFile(base=base)), [tiny_corpus], "c"), tmp_path / "out"
-    shelf = Shelf(out)
+    shelf = ResultFolder(out)
     release, audit = plan.cells[0].release, plan.cells[0].audit
     assert audit is not None
     assert not is_made(audit, out)
     do(release, out)
     do(audit, out)
     assert is_made(audit, out)
-    made, found = shelf.get(release, Released), shelf.get(audit, Audited)
+    made, found = shelf.get(release, Released), shelf.get(audit, CellAudit)
     assert made is not None
     assert made.clips == 4
     assert found is not None
     assert found.rows == ()
-    assert "nothing to compare" in found.unasked["voice"]
+    assert "nothing to compare" in found.not_run["voice"]
     assert folder_of(out, release).exists()
     assert not folder_of(out, audit).exists()
 
 
 def test_a_result_that_was_damaged_is_made_again(tiny_corpus: Path, tmp_path: Path) -> None:
     plan = plan_sweep(make_grid(GridFile(base={"sites": 2, "face": {"enabled": False}})), [tiny_corpus], "c")
-    release, shelf = plan.cells[0].release, Shelf(tmp_path)
+    release, shelf = plan.cells[0].release, ResultFolder(tmp_path)
     shelf.keep(release, Released(privacy=(), clips=1, speakers=1))
     assert shelf.find(release) is not None
     (path,) = (tmp_path / "done").iterdir()

@@ -44,7 +44,7 @@ deadline_seconds = 600.0
 on_lost_site = "retry"
 """
 NO_AUDIT = "[audit]\nenabled = false\n"
-AUDIT = '[audit]\nattackers = ["voice-logistic"]\nbootstrap = 0\nbeyond = false\nemotion = false\n'
+AUDIT = '[audit]\nattackers = ["voice-logistic"]\nbootstrap = 0\ninference = false\nutility = false\n'
 SITES = ("site-00", "site-01", "site-02")
 OPEN_SITES = ("open-00", "open-01", "open-02")
 """Enrolled from the same clips for studies without a seed: pseudonyms in test mode come from the seed too, and a
@@ -136,7 +136,7 @@ def undisturbed(network: Network) -> StudyRun:
     before = [site.state()["certificate_ends"] for site in sites]
     for site in sites:
         network.moretta("site", "renew", "--home", str(site.home))
-    assert not run.command.told("train voice: 1/2"), "the renewals came too late"
+    assert not run.command.reported("train voice: 1/2"), "the renewals came too late"
     until(
         lambda: all(s.state().get("certificate_ends", 0) > b for s, b in zip(sites, before, strict=True)),
         "renewed certificates in use",
@@ -164,11 +164,11 @@ def killed(network: Network) -> Killed:
     run.command.wait_for("train voice ...")
     until(lambda: any(training(site, run, 1) for site in sites), "a site that trains")
     network.kill_superlink()
-    assert not run.command.told("train voice: 1/2"), "the kill came too late"
+    assert not run.command.reported("train voice: 1/2"), "the kill came too late"
     run.command.wait_for("train voice: 1/2")
     until(lambda: any(training(site, run, 2) for site in sites), "a site that trains")
     network.kill_server()
-    assert not run.command.told("train voice: 2/2"), "the kill came too late"
+    assert not run.command.reported("train voice: 2/2"), "the kill came too late"
     network.start_server()
     return Killed(run.wait(), log.read_text(encoding="utf-8"))
 
@@ -182,7 +182,7 @@ def power_cut(network: Network) -> StudyRun:
     run.command.wait_for("train voice: 1/2")
     until(lambda: any(training(site, run, 2) for site in sites), "a site that trains")
     network.kill_machine(run)
-    assert not run.command.told("train voice: 2/2"), "the kill came too late"
+    assert not run.command.reported("train voice: 2/2"), "the kill came too late"
     network.start_server()
     return network.study("power-cut", text, *chosen(*SITES), "--resume").wait()
 
@@ -208,7 +208,7 @@ def lost(network: Network) -> Lost:
         run.command.wait_for("train voice ...")
     until(lambda: training(site, continued, 1) or training(site, retried, 1), "the site at training", step=0.02)
     site.kill()
-    assert not continued.command.told("train voice: 1/1") and not retried.command.told("train voice: 1/1")
+    assert not continued.command.reported("train voice: 1/1") and not retried.command.reported("train voice: 1/1")
     site.sabotage()
     site.start()
     return Lost(continued.wait(), retried.wait(), site)
@@ -269,7 +269,7 @@ def shut_out(network: Network, open_sites: list[Site], corpus: Path) -> ShutOut:
         run.command.wait_for("train voice ...")
         until(lambda: training(revoked, run, 1), "the site at training", step=0.02)
         network.moretta("server", "revoke", revoked.name, "--server", str(network.home))
-        assert not run.command.told("train voice: 1/2"), "the revocation came too late"
+        assert not run.command.reported("train voice: 1/2"), "the revocation came too late"
         run.wait()
     finally:
         revoked.stop()

@@ -19,13 +19,13 @@ from typing import Any
 import psutil
 
 from moretta.client.approval.offers import Offers
-from moretta.deploy.runtime import marked
-from moretta.deploy.server.desk import opened
+from moretta.deploy.runtime import process_marks
+from moretta.deploy.server.server_admin import opened
 from moretta.server.home import ServerHome
-from moretta.server.running import running_server
+from moretta.server.running_server import running_server
 from moretta.shared.enrollment.join_string import JoinString
 
-TRUSTED = ["mfcc-quantizer", "autoencoder", "speaker-normalised", "emotion-words", "expression-track"]
+TRUSTED = ["mfcc-quantizer", "autoencoder", "speaker-normalized", "emotion-label-rr", "expression-track"]
 """Anonymizers that the stewards of these sites let release without a guarantee."""
 MORETTA = Path(sys.executable).parent / "moretta"
 SABOTAGE = Path(__file__).parent / "sabotage"
@@ -86,13 +86,13 @@ class Command:
         time.sleep(0.3)  # the readers reach the end
         return code
 
-    def told(self, text: str) -> bool:
+    def reported(self, text: str) -> bool:
         return any(text in line for line in self.lines)
 
     def wait_for(self, text: str, seconds: float = _PATIENCE_SECONDS) -> None:
         def seen() -> bool:
-            assert self.process.poll() is None or self.told(text), "\n".join(self.lines)
-            return self.told(text)
+            assert self.process.poll() is None or self.reported(text), "\n".join(self.lines)
+            return self.reported(text)
 
         until(seen, text, seconds=seconds, step=0.05)
 
@@ -236,7 +236,7 @@ class Network:
         """Processes of the server's Flower whose command line names this."""
         mark = running_server(ServerHome.open(self.home)).mark
         found = []
-        for process in marked.processes(mark):
+        for process in process_marks.processes(mark):
             try:
                 if any(name in part for part in process.cmdline()[:5]):
                     found.append(process)
@@ -258,8 +258,8 @@ class Network:
         kill([psutil.Process(p.pid) for p in (run.command.process, self.server.process)] + self.flower(""))
 
     def token(self, name: str, *, reenroll: bool = False) -> JoinString:
-        with opened(self.home) as desk:
-            return desk.issue_token(site=name, hours=1, reenroll=reenroll)
+        with opened(self.home) as admin:
+            return admin.issue_token(site=name, hours=1, reenroll=reenroll)
 
     def join(self, name: str, corpus: Path, *, speakers: tuple[int, ...], held_out: tuple[int, ...]) -> Site:
         """Enroll a site by its command, and let its policy allow what tests ask for. Somebody must be held out."""
@@ -326,7 +326,7 @@ class StudyRun:
 
     def digest(self) -> str:
         """Of the study, as it stands in the ledgers."""
-        from moretta.shared.study.plan import load_plan
+        from moretta.shared.study.run_plan import load_plan
 
         return load_plan(self.out).study.digest()
 

@@ -29,9 +29,11 @@ def test_a_study_goes_on_from_its_last_round_after_a_power_cut_at_the_server(
     assert power_cut.weights() == undisturbed.weights()
     assert power_cut.epsilons() == undisturbed.epsilons()
     assert power_cut.report()["emotion"] == undisturbed.report()["emotion"]
-    told = [json.loads(line) for line in (power_cut.out / "progress.jsonl").read_text(encoding="utf-8").splitlines()]
-    assert [line["stage"] for line in told if line["state"] == "started"].count("release") == 1
-    assert [line["after"] for line in told if line["state"] == "resumed"] == ["round 1 of training voice"]
+    reported = [
+        json.loads(line) for line in (power_cut.out / "progress.jsonl").read_text(encoding="utf-8").splitlines()
+    ]
+    assert [line["stage"] for line in reported if line["state"] == "started"].count("release") == 1
+    assert [line["after"] for line in reported if line["state"] == "resumed"] == ["round 1 of training voice"]
     assert [row["round"] for row in power_cut.report()["run"]["rounds"]] == [1, 2]
 
 

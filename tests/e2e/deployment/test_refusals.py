@@ -20,11 +20,11 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1800)]
 def test_bad_updates_of_every_kind_are_refused_with_the_reason_and_the_others_go_on(hostile: StudyRun) -> None:
     report = hostile.report()
     assert [(row["sites"], row["failed"]) for row in report["run"]["rounds"]] == [(1, 2)] * 3
-    told = {
+    reported = {
         "open-01": ("not finite", "tensors that are missing or too many: stowaway", "bytes, at most"),
         "open-02": (", not float32 [", "cannot be read", "an update of norm"),
     }
-    for site, reasons in told.items():
+    for site, reasons in reported.items():
         for number, reason in enumerate(reasons, start=1):
             start = f"{site} was left out of round {number} of training voice: "
             warnings = [w for w in report["run"]["warnings"] if w.startswith(start)]
@@ -118,4 +118,4 @@ def test_a_study_in_which_all_sites_fail_exits_non_zero_and_names_the_cause(netw
     assert "0 of 3 sites finished the stage 'release'" in found["cause"]
     assert "anonymizers" in found["cause"]  # the rule of the sites' policies that refused
     assert not (run.out / "report.json").exists()
-    assert run.command.told("0 of 3 sites finished")
+    assert run.command.reported("0 of 3 sites finished")

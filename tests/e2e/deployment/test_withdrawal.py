@@ -59,11 +59,11 @@ def left(network: Network, corpus: Path, tmp_path_factory: pytest.TempPathFactor
         rows = table.read_text("utf-8").splitlines()
         table.write_text("\n".join(row for row in rows if not row.startswith("1004")) + "\n", "utf-8")
         second = network.study("leaving", STUDY, *chosen("left-00", "left-01"), again="-again").wait()
-        told = network.moretta("site", "withdraw", "1005", "--home", str(sites[1].home), "--yes", "--json")
+        reported = network.moretta("site", "withdraw", "1005", "--home", str(sites[1].home), "--yes", "--json")
     finally:
         for site in sites:
             site.stop()
-    return Left(first, second, sites[1], json.loads(told))
+    return Left(first, second, sites[1], json.loads(reported))
 
 
 def _released(run: StudyRun) -> tuple[int, int]:

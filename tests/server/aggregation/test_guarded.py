@@ -35,26 +35,26 @@ def content(arrays: Arrays, **metrics: Any) -> RecordDict:
 class Round:
     """Runs rounds of a strategy over fake sites and keeps what happened."""
 
-    def __init__(self, exchange: Any, name: str = "FedAvg", *, min_sites: int = 1, **options: Any) -> None:
+    def __init__(self, site_grid: Any, name: str = "FedAvg", *, min_sites: int = 1, **options: Any) -> None:
         self.outcomes: list[RoundOutcome] = []
         self.strategy = GuardedStrategy(
             inner=make_strategy(name, options),
-            exchange=exchange,
-            sites=exchange.sites,
+            site_grid=site_grid,
+            sites=site_grid.sites,
             call=wire.TRAIN["voice"],
             study=Study(),
             min_sites=min_sites,
             on_round=self.outcomes.append,
         )
-        self.exchange = exchange
+        self.site_grid = site_grid
 
     def run(self, replies: list[Message], weights: Arrays | None = None, number: int = 1) -> Arrays:
         """One round, in which the nodes give these replies, in this order."""
         by_node: dict[int, list[Message]] = {}
         for each in replies:
             by_node.setdefault(each.metadata.src_node_id, []).append(each)
-        grid = self.exchange.grid
-        grid.answer = lambda node, message: by_node.get(node, [])
+        grid = self.site_grid.grid
+        grid.response = lambda node, message: by_node.get(node, [])
         grid.order = lambda pulled: sorted(pulled, key=lambda m: replies.index(m) if m in replies else 0)
         before = len(grid.sent)
         try:
@@ -64,12 +64,12 @@ class Round:
 
 
 @pytest.fixture
-def exchange(fake_exchange: Any, hello: Any, greeted: Any) -> Any:
-    return greeted(fake_exchange(lambda node, message: hello(node), nodes=4), 4)
+def site_grid(fake_site_grid: Any, hello: Any, hellos: Any) -> Any:
+    return hellos(fake_site_grid(lambda node, message: hello(node), nodes=4), 4)
 
 
-def test_a_round_is_addressed_to_every_site_with_the_weights_and_its_number(exchange: Any, reply: Any) -> None:
-    rounds = Round(exchange)
+def test_a_round_is_addressed_to_every_site_with_the_weights_and_its_number(site_grid: Any, reply: Any) -> None:
+    rounds = Round(site_grid)
     rounds.run([reply(n, content(update(n))) for n in (1, 2, 3, 4)], number=7)
     assert [m.metadata.dst_node_id for m in rounds.sent] == [1, 2, 3, 4]
     assert {m.metadata.message_type for m in rounds.sent} == {"train.voice"}
@@ -77,16 +77,16 @@ def test_a_round_is_addressed_to_every_site_with_the_weights_and_its_number(exch
     assert all(np.array_equal(wire.arrays_of(m.content)["w"], START["w"]) for m in rounds.sent)
 
 
-def test_fedavg_weighs_by_clips(exchange: Any, reply: Any) -> None:
+def test_fedavg_weighs_by_clips(site_grid: Any, reply: Any) -> None:
     ones = {n: np.ones_like(a) for n, a in START.items()}
-    found = Round(exchange).run([reply(1, content(START)), reply(2, content(ones, **{"num-examples": 30}))])
+    found = Round(site_grid).run([reply(1, content(START)), reply(2, content(ones, **{"num-examples": 30}))])
     assert np.allclose(found["w"], 0.75)
 
 
-def test_the_order_of_answers_changes_no_bit(exchange: Any, reply: Any) -> None:
+def test_the_order_of_answers_changes_no_bit(site_grid: Any, reply: Any) -> None:
     def aggregated(order: list[int]) -> bytes:
         replies = [reply(n, content(update(n), **{"num-examples": 7 * n})) for n in order]
-        return Round(exchange).run(replies)["w"].tobytes()
+        return Round(site_grid).run(replies)["w"].tobytes()
 
     assert len({aggregated(order) for order in ([1, 2, 3, 4], [4, 3, 2, 1], [3, 1, 4, 2])}) == 1
 
@@ -146,9 +146,9 @@ BAD: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("bad", BAD.values(), ids=BAD.keys())
-def test_a_bad_update_is_left_out_and_the_others_are_aggregated(exchange: Any, reply: Any, bad: Any) -> None:
+def test_a_bad_update_is_left_out_and_the_others_are_aggregated(site_grid: Any, reply: Any, bad: Any) -> None:
     good = [reply(n, content(update(n))) for n in (1, 3, 4)]
-    rounds = Round(exchange)
+    rounds = Round(site_grid)
     found = rounds.run([good[0], reply(2, bad), *good[1:]])
     assert set(rounds.outcomes[0].used) == {"site-1", "site-3", "site-4"}
     assert set(rounds.outcomes[0].refused) == {"site-2"}
@@ -156,16 +156,16 @@ def test_a_bad_update_is_left_out_and_the_others_are_aggregated(exchange: Any, r
     assert np.allclose(found["w"], np.mean([update(n)["w"] for n in (1, 3, 4)], axis=0), atol=1e-6)
 
 
-def test_bytes_that_are_no_array_cost_one_site_only(exchange: Any, reply: Any) -> None:
+def test_bytes_that_are_no_array_cost_one_site_only(site_grid: Any, reply: Any) -> None:
     bad = content(update(2))
     bad[wire.ARRAYS] = _pickled("w")
-    rounds = Round(exchange)
+    rounds = Round(site_grid)
     rounds.run([reply(1, content(update(1))), reply(2, bad)])
     assert "cannot be read" in rounds.outcomes[0].refused["site-2"]
 
 
-def test_metrics_that_no_update_has_cost_that_site_alone(exchange: Any, reply: Any) -> None:
-    rounds = Round(exchange)
+def test_metrics_that_no_update_has_cost_that_site_alone(site_grid: Any, reply: Any) -> None:
+    rounds = Round(site_grid)
     odd = content(update(2), epsilon=1.5, surprise=[1.0, 2.0])
     more = content(update(3))
     more["second"] = MetricRecord({"more": 1})
@@ -174,21 +174,21 @@ def test_metrics_that_no_update_has_cost_that_site_alone(exchange: Any, reply: A
     assert sorted(rounds.outcomes[0].refused) == ["site-2", "site-3"]
 
 
-def test_a_site_that_answers_twice_counts_once_and_a_stranger_not_at_all(exchange: Any, reply: Any) -> None:
-    found = Round(exchange).run(
+def test_a_site_that_answers_twice_counts_once_and_a_stranger_not_at_all(site_grid: Any, reply: Any) -> None:
+    found = Round(site_grid).run(
         [reply(1, content(update(1))), reply(1, content(update(2))), reply(99, content(update(3)))]
     )
     assert np.allclose(found["w"], update(1)["w"])
 
 
-def test_an_oversized_update_is_refused_by_its_size_before_it_is_unpacked(exchange: Any, reply: Any) -> None:
-    rounds = Round(exchange)
+def test_an_oversized_update_is_refused_by_its_size_before_it_is_unpacked(site_grid: Any, reply: Any) -> None:
+    rounds = Round(site_grid)
     rounds.run([reply(1, content(update(1))), reply(2, BAD["oversized"])])
     assert "at most 4120 were expected" in rounds.outcomes[0].refused["site-2"]
 
 
-def test_the_study_sets_the_norm_that_an_update_may_have(exchange: Any, reply: Any) -> None:
-    rounds = Round(exchange)
+def test_the_study_sets_the_norm_that_an_update_may_have(site_grid: Any, reply: Any) -> None:
+    rounds = Round(site_grid)
     rounds.strategy.max_norm = 1.0
     small = {n: np.full_like(a, 0.1) for n, a in START.items()}
     rounds.run([reply(1, content(small)), reply(2, content(update(2)))])
@@ -196,23 +196,23 @@ def test_the_study_sets_the_norm_that_an_update_may_have(exchange: Any, reply: A
     assert "above 1" in rounds.outcomes[0].refused["site-2"]
 
 
-def test_a_site_that_is_away_is_told_apart_from_one_whose_update_was_refused(exchange: Any, reply: Any) -> None:
-    rounds = Round(exchange)
-    exchange.grid.away = {3}
+def test_a_site_that_is_away_is_told_apart_from_one_whose_update_was_refused(site_grid: Any, reply: Any) -> None:
+    rounds = Round(site_grid)
+    site_grid.grid.away = {3}
     rounds.run([reply(1, content(update(1))), reply(2, BAD["NaN"]), reply(4, content(update(4)))])
     assert set(rounds.outcomes[0].refused) == {"site-2"}
     assert set(rounds.outcomes[0].lost) == {"site-3"}
 
 
-def test_no_site_there_at_all_ends_the_run_rather_than_wait_for_ever(exchange: Any) -> None:
-    exchange.grid.away = {1, 2, 3, 4}
+def test_no_site_there_at_all_ends_the_run_rather_than_wait_for_ever(site_grid: Any) -> None:
+    site_grid.grid.away = {1, 2, 3, 4}
     with pytest.raises(RunError, match=r"0 usable updates in round 1 .*it was lost"):
-        Round(exchange).run([])
-    assert exchange.clock() < 5.0
+        Round(site_grid).run([])
+    assert site_grid.clock() < 5.0
 
 
-def test_too_few_updates_end_the_run_and_name_the_causes(exchange: Any, reply: Any) -> None:
-    rounds = Round(exchange, min_sites=2)
+def test_too_few_updates_end_the_run_and_name_the_causes(site_grid: Any, reply: Any) -> None:
+    rounds = Round(site_grid, min_sites=2)
     replies = [reply(1, content(update(1))), reply(2, BAD["NaN"]), reply(3, BAD["a failure"])]
     with pytest.raises(RunError, match=r"1 usable updates in round 1 .*not finite.*RunError.*at least 2") as caught:
         rounds.run(replies)
@@ -225,9 +225,9 @@ OPTIONS: dict[str, dict[str, Any]] = {"FedTrimmedAvg": {"beta": 0.2}, "FedProx":
 
 @pytest.mark.parametrize("name", STRATEGIES)
 def test_every_strategy_aggregates_over_rounds_in_the_types_that_sites_expect(
-    exchange: Any, reply: Any, name: str
+    site_grid: Any, reply: Any, name: str
 ) -> None:
-    rounds = Round(exchange, name, **OPTIONS.get(name, {}))
+    rounds = Round(site_grid, name, **OPTIONS.get(name, {}))
     weights: Arrays = START
     for number in (1, 2, 3):
         moved = {n: {name: weights[name] + step for name, step in update(n).items()} for n in (1, 2, 3, 4)}
@@ -240,8 +240,8 @@ def test_every_strategy_aggregates_over_rounds_in_the_types_that_sites_expect(
     assert all(len(o.used) == 4 for o in rounds.outcomes)
 
 
-def test_a_strategy_with_too_few_sites_ends_the_run_rather_than_stand_still(exchange: Any, reply: Any) -> None:
-    rounds = Round(exchange, "Bulyan", num_malicious_nodes=1)
+def test_a_strategy_with_too_few_sites_ends_the_run_rather_than_stand_still(site_grid: Any, reply: Any) -> None:
+    rounds = Round(site_grid, "Bulyan", num_malicious_nodes=1)
     with pytest.raises(RunError, match="Bulyan cannot aggregate 4 updates"):
         rounds.run([reply(n, content(update(n))) for n in (1, 2, 3, 4)])
 

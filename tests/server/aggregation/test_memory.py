@@ -45,16 +45,16 @@ def _answer(node: int, message: Any) -> RecordDict:
 
 @pytest.mark.parametrize("name", STRATEGIES)
 def test_a_strategy_that_is_stopped_and_reminded_gives_the_same_bits(
-    fake_exchange: Any, hello: Any, greeted: Any, name: str
+    fake_site_grid: Any, hello: Any, hellos: Any, name: str
 ) -> None:
-    exchange = greeted(fake_exchange(lambda node, message: hello(node), nodes=4), 4)
-    exchange.grid.answer = _answer
+    site_grid = hellos(fake_site_grid(lambda node, message: hello(node), nodes=4), 4)
+    site_grid.grid.response = _answer
 
     def strategy() -> GuardedStrategy:
         return GuardedStrategy(
             inner=make_strategy(name, OPTIONS.get(name, {})),
-            exchange=exchange,
-            sites=exchange.sites,
+            site_grid=site_grid,
+            sites=site_grid.sites,
             call=wire.TRAIN["voice"],
             study=Study(),
             min_sites=1,

@@ -20,21 +20,21 @@ def content(value: float) -> RecordDict:
 
 
 def test_every_sound_update_is_handed_over_as_a_change_with_its_site_and_round(
-    fake_exchange: Any, hello: Any, greeted: Any
+    fake_site_grid: Any, hello: Any, hellos: Any
 ) -> None:
-    exchange = greeted(fake_exchange(lambda node, message: hello(node), nodes=3), 3)
+    site_grid = hellos(fake_site_grid(lambda node, message: hello(node), nodes=3), 3)
     values = {1: 7.0, 2: float("nan"), 3: 4.0}
-    exchange.grid.answer = lambda node, message: content(values[node])
-    told: dict[tuple[int, str], list[float]] = {}
+    site_grid.grid.response = lambda node, message: content(values[node])
+    reported: dict[tuple[int, str], list[float]] = {}
     strategy = GuardedStrategy(
         inner=make_strategy("FedAvg", {}),
-        exchange=exchange,
-        sites=exchange.sites,
+        site_grid=site_grid,
+        sites=site_grid.sites,
         call=wire.TRAIN["voice"],
         study=Study(),
         min_sites=1,
         on_round=lambda _: None,
-        on_update=lambda number, site, change: told.setdefault((number, site), change()["w"].tolist()),
+        on_update=lambda number, site, change: reported.setdefault((number, site), change()["w"].tolist()),
     )
     strategy.round(4, START)
-    assert told == {(4, exchange.nodes[1]): [2.0] * 3, (4, exchange.nodes[3]): [-1.0] * 3}
+    assert reported == {(4, site_grid.nodes[1]): [2.0] * 3, (4, site_grid.nodes[3]): [-1.0] * 3}

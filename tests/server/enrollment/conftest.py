@@ -7,7 +7,7 @@ import pytest
 from offices import Clock, Office
 
 from moretta.server.enrollment.authority import CertificateAuthority
-from moretta.server.enrollment.registry import Registry
+from moretta.server.enrollment.site_registry import Registry
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from moretta.server.audit_log import AuditLog
 from moretta.server.enrollment.node_key import flower_form
 from moretta.server.enrollment.nodes import NodeKeeper
 from moretta.server.refusal import Refusal
-from moretta.server.relay.superlink import SuperLinkAddress, SuperLinkClient
+from moretta.server.relay.superlink_client import SuperLinkAddress, SuperLinkClient
 
 
 class Flower:
@@ -60,7 +60,7 @@ def _reply(message: object) -> Response:
 def flower_address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[SuperLinkAddress, list[Flower]]]:
     current = [Flower()]
     with echo_superlink(tmp_path_factory.mktemp("flower")) as echo:
-        echo.answer = lambda path, body: current[0](path, body)  # noqa: PLW0108 - another one for each test
+        echo.response = lambda path, body: current[0](path, body)  # noqa: PLW0108 - another one for each test
         yield echo.address, current
 
 
@@ -71,7 +71,7 @@ class Keeper:
 
     def reconcile(self) -> list[str]:
         async def once() -> list[str]:
-            async with SuperLinkClient(self._address, max_answer_bytes=1 << 20) as client:
+            async with SuperLinkClient(self._address, max_response_bytes=1 << 20) as client:
                 return await NodeKeeper(client, self.office.registry, self._audit).reconcile()
 
         return asyncio.run(once())

@@ -15,9 +15,9 @@ from ports import RunningPort, SiteKeys, key_pem, refusal, to_pem
 from moretta.client.accounting.countersign import Countersigned
 from moretta.client.accounting.ledger import Ledger
 from moretta.client.accounting.receipts import receipt_path, stored_receipt
-from moretta.client.transport.contact import site_channel
 from moretta.client.transport.identity import Identity, openssh_private
-from moretta.deploy.server.desk import Desk
+from moretta.client.transport.tls_channel import site_channel
+from moretta.deploy.server.server_admin import ServerAdmin
 from moretta.server.audit_log import verify_log
 from moretta.server.enrollment import countersign
 from moretta.server.enrollment.countersign import MOST_ENTRIES, Countersigner
@@ -201,13 +201,13 @@ def test_the_database_is_free_while_a_ledger_is_hashed(
     port: RunningPort, site: SiteKeys, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Others enroll while a ledger is looked at."""
-    judged = countersign.judged_head
+    verified = countersign.verified_head
 
     def enrolling(*arguments: Any, **named: Any) -> tuple[str, int]:
         port.office.enroll(port.office.token("meanwhile"))
-        return judged(*arguments, **named)
+        return verified(*arguments, **named)
 
-    monkeypatch.setattr(countersign, "judged_head", enrolling)
+    monkeypatch.setattr(countersign, "verified_head", enrolling)
     assert _countersigned(port, site, bytes(32)).length == 1
     assert "meanwhile" in {s.name for s in port.office.registry.sites()}
 
@@ -215,15 +215,15 @@ def test_the_database_is_free_while_a_ledger_is_hashed(
 def test_of_two_ledgers_that_are_looked_at_at_once_one_is_countersigned(
     port: RunningPort, site: SiteKeys, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    judged = countersign.judged_head
+    verified = countersign.verified_head
     other = Countersigner(port.heads, port.certificates, port.audit, port.clock)
 
     def overtaken(*arguments: Any, **named: Any) -> tuple[str, int]:
-        monkeypatch.setattr(countersign, "judged_head", judged)
+        monkeypatch.setattr(countersign, "verified_head", verified)
         other.countersign(site.name, b"\x01" * 64)
-        return judged(*arguments, **named)
+        return verified(*arguments, **named)
 
-    monkeypatch.setattr(countersign, "judged_head", overtaken)
+    monkeypatch.setattr(countersign, "verified_head", overtaken)
     with pytest.raises(grpc.RpcError) as error:
         _countersigned(port, site, b"\x02" * 64)
     assert refusal(error.value) == ("UNAVAILABLE", "ledger-changed")
@@ -254,15 +254,15 @@ def test_a_thief_s_ledger_that_shut_a_site_out_is_taken_back_by_the_operator_and
     with pytest.raises(RefusedError, match="entry 3 is not the one that was countersigned"):
         sign()
     settings = ServerSettings(address="a:1", listen="a:1", names=("a",))
-    desk = Desk(ServerHome(tmp_path, settings), port.office.registry, port.audit)
+    admin = ServerAdmin(ServerHome(tmp_path, settings), port.office.registry, port.audit)
     with pytest.raises(EnrollmentError, match=r"no countersigned ledger of clinic-a with 1 entries; .* 2, 3"):
-        desk.reset_ledger("clinic-a", 1)
+        admin.reset_ledger("clinic-a", 1)
     with pytest.raises(EnrollmentError, match="no privacy ledger of a site ghost"):
-        desk.reset_ledger("ghost", 0)
-    done = desk.reset_ledger("clinic-a", 2)
+        admin.reset_ledger("ghost", 0)
+    done = admin.reset_ledger("clinic-a", 2)
     assert (done.was_length, done.length) == (3, 2)
     sign()
     (line,) = _events(tmp_path, "ledger-reset")
     assert (line["site"], line["was_length"], line["was_head"], line["length"]) == ("clinic-a", 3, done.was_head, 2)
-    assert desk.reset_ledger("clinic-a", 0).was_length == 4
+    assert admin.reset_ledger("clinic-a", 0).was_length == 4
     _countersigned(port, site, bytes(32))

@@ -19,7 +19,7 @@ from moretta.server.home import Limits
 from moretta.server.port import guard
 from moretta.server.port.limits import Admission, Places
 from moretta.server.refusal import Refusal
-from moretta.shared.enrollment.bootstrap import derive_bootstrap
+from moretta.shared.enrollment.bootstrap_certificate import derive_bootstrap
 from moretta.shared.enrollment.join_string import JoinString
 from moretta.shared.pb.enrollment_pb2 import LeaveRequest
 
@@ -43,7 +43,7 @@ def port(tmp_path: Path, echo: Echo, monkeypatch: pytest.MonkeyPatch) -> Iterato
     monkeypatch.setattr(guard, "_READ_SECONDS", 60.0)  # what is open stays open for as long as a test looks
     monkeypatch.setattr(guard, "_MOST_READ_SECONDS", 60.0)
     echo.calls.clear()
-    echo.answer = lambda path, body: Response(body)
+    echo.response = lambda path, body: Response(body)
     port = RunningPort(tmp_path, echo, limits=Limits(patience_seconds=60))
     yield port
     port.close()
@@ -214,11 +214,11 @@ def test_what_flower_answers_to_a_site_that_was_revoked_meanwhile_is_not_passed_
 ) -> None:
     site = port.enrolled()
 
-    def answer(path: str, body: bytes) -> Response:
+    def response(path: str, body: bytes) -> Response:
         port.office.registry.end_site(site.name, "revoked")
         return Response(b"the model")
 
-    echo.answer = answer
+    echo.response = response
     with pytest.raises(grpc.RpcError) as error:
         port.as_site(site).relayed(site.fleet_call("pull-object"))
     assert refusal(error.value) == ("UNAUTHENTICATED", "revoked")
@@ -258,7 +258,7 @@ def test_a_join_string_that_was_withdrawn_while_its_call_was_open_enrolls_nobody
 def test_a_site_that_fills_the_log_or_flower_s_state_is_stopped_for_the_day_and_others_are_not(
     tmp_path: Path, echo: Echo
 ) -> None:
-    echo.answer = lambda path, body: Response(b"")
+    echo.response = lambda path, body: Response(b"")
     limits = Limits(site_calls_per_day=1000, site_bytes_per_day=MIB)
     now = [0.0]
     port = RunningPort(tmp_path, echo, limits=limits, admission=Admission(limits, monotonic=lambda: now[0]))

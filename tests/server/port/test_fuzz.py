@@ -60,7 +60,7 @@ class Fuzzed:
 @pytest.fixture(scope="module")
 def fuzzed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fuzzed]:
     with echo_superlink(tmp_path_factory.mktemp("echo")) as echo:
-        echo.answer = lambda path, body: Response(body)
+        echo.response = lambda path, body: Response(body)
         port = RunningPort(tmp_path_factory.mktemp("fuzz"), echo, limits=Limits(calls_per_second=100_000))
         site, string = port.enrolled(), port.office.join("unused")
         yield Fuzzed(port, echo, {"site": port.as_site(site), "string": port.with_token(string)})

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from moretta.server.port.limits import Budget, Pace
+from moretta.server.port.limits import TokenBucket, UnitPool
 from moretta.server.refusal import Refusal
 
 
@@ -22,7 +22,7 @@ def run(work: Awaitable[Any]) -> Any:
 @given(st.lists(st.integers(1, 12), max_size=20), st.integers(1, 10))
 def test_a_budget_is_never_overdrawn_and_all_of_it_comes_back(sizes: list[int], capacity: int) -> None:
     async def scenario() -> None:
-        budget, most = Budget(capacity, "units"), [0]
+        budget, most = UnitPool(capacity, "units"), [0]
 
         async def user(size: int) -> None:
             try:
@@ -42,7 +42,7 @@ def test_a_budget_is_never_overdrawn_and_all_of_it_comes_back(sizes: list[int], 
 
 def test_who_waits_is_served_in_order_and_a_large_one_is_not_passed_by() -> None:
     async def scenario() -> list[str]:
-        budget, order = Budget(3, "units"), []
+        budget, order = UnitPool(3, "units"), []
 
         async def user(name: str, size: int) -> None:
             async with budget.hold(size, 5.0):
@@ -57,7 +57,7 @@ def test_who_waits_is_served_in_order_and_a_large_one_is_not_passed_by() -> None
 
 def test_no_room_in_time_is_a_refusal_and_leaves_nothing_behind() -> None:
     async def scenario() -> None:
-        budget = Budget(1, "units")
+        budget = UnitPool(1, "units")
         async with budget.hold(1, 1.0):
             with pytest.raises(Refusal) as refused:
                 async with budget.hold(1, 0.01):
@@ -71,7 +71,7 @@ def test_no_room_in_time_is_a_refusal_and_leaves_nothing_behind() -> None:
 
 def test_a_caller_that_gives_up_waiting_gives_its_place_to_the_next() -> None:
     async def scenario() -> None:
-        budget = Budget(2, "units")
+        budget = UnitPool(2, "units")
 
         async def hold(size: int) -> None:
             async with budget.hold(size, 5.0):
@@ -101,7 +101,7 @@ class FakeTime:
 
 def test_a_burst_passes_at_once_and_then_the_pace_holds() -> None:
     time = FakeTime()
-    pace = Pace(10.0, 3, monotonic=time.monotonic, sleep=time.sleep)
+    pace = TokenBucket(10.0, 3, monotonic=time.monotonic, sleep=time.sleep)
     for _ in range(6):
         run(pace.step(1.0))
     assert time.slept == pytest.approx([0.1, 0.1, 0.1])
@@ -117,7 +117,7 @@ def test_who_would_wait_too_long_is_refused_and_does_not_make_others_wait_longer
     async def no_sleep(seconds: float) -> None:
         time.slept.append(seconds)
 
-    pace = Pace(1.0, 1, monotonic=time.monotonic, sleep=no_sleep)
+    pace = TokenBucket(1.0, 1, monotonic=time.monotonic, sleep=no_sleep)
     run(pace.step(2.0))
     run(pace.step(2.0))
     run(pace.step(2.0))

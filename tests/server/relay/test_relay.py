@@ -59,7 +59,7 @@ def echo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Echo]:
 @pytest.fixture
 def port(tmp_path: Path, echo: Echo) -> Iterator[RunningPort]:
     echo.calls.clear()
-    echo.answer = lambda path, body: Response(body)
+    echo.response = lambda path, body: Response(body)
     port = RunningPort(tmp_path, echo)
     yield port
     port.close()
@@ -78,7 +78,7 @@ def _refused(port: RunningPort, site: SiteKeys, call: FleetCall, echo: Echo, **o
 def test_each_of_the_twelve_fleet_calls_goes_on_with_its_headers_and_comes_back(
     port: RunningPort, echo: Echo, method: str
 ) -> None:
-    echo.answer = lambda path, body: Response(b"answer", status_code=418)
+    echo.response = lambda path, body: Response(b"answer", status_code=418)
     site = port.enrolled()
     sent = PUSHED.get(method, b"\x00body\xff")
     call = site.fleet_call(method, sent)
@@ -199,11 +199,11 @@ def test_every_relayed_call_is_one_line_of_the_log_written_before_it_goes_on(
     site = port.enrolled()
     lines: list[int] = []
 
-    def answer(path: str, body: bytes) -> Response:
+    def response(path: str, body: bytes) -> Response:
         lines.append((tmp_path / "audit.jsonl").read_text().count('"event":"relay"'))
         return Response(body)
 
-    echo.answer = answer
+    echo.response = response
     calls = port.as_site(site)
     for size in (0, 10, 300_000):
         calls.relayed(site.fleet_call("get-fab", bytes(size)))
@@ -232,7 +232,7 @@ def _long_bytes() -> list[int]:
 
 
 def test_nothing_holds_a_long_body_after_its_call(port: RunningPort, echo: Echo) -> None:
-    echo.answer = lambda path, body: Response(b"")
+    echo.response = lambda path, body: Response(b"")
     site = port.enrolled()
     calls = port.as_site(site)
     gc.collect()
@@ -281,12 +281,12 @@ def test_a_body_over_the_limit_is_refused_by_its_announcement_and_by_its_size(tm
 
 
 def test_an_answer_over_the_limit_is_not_passed(tmp_path: Path, echo: Echo) -> None:
-    echo.answer = lambda path, body: Response(bytes(MIB + 1))
+    echo.response = lambda path, body: Response(bytes(MIB + 1))
     port = RunningPort(tmp_path, echo, limits=Limits(max_call_bytes=MIB))
     site = port.enrolled()
     with pytest.raises(grpc.RpcError) as error:
         port.as_site(site).relayed(site.fleet_call())
-    assert refusal(error.value) == ("RESOURCE_EXHAUSTED", "answer-too-large")
+    assert refusal(error.value) == ("RESOURCE_EXHAUSTED", "response-too-large")
     port.close()
 
 
@@ -323,13 +323,13 @@ def test_large_bodies_wait_for_room_and_heartbeats_do_not_wait_for_them(tmp_path
     site = port.enrolled()
     go_on, most = threading.Event(), [0]
 
-    def answer(path: str, body: bytes) -> Response:
+    def response(path: str, body: bytes) -> Response:
         most[0] = max(most[0], port.guard.admission.bytes_in_flight)
         if body:
             go_on.wait(20)
         return Response(b"")
 
-    echo.answer = answer
+    echo.response = response
     calls = port.as_site(site)
     with ThreadPoolExecutor(4) as pool:
         pushes = [pool.submit(calls.relayed, site.fleet_call("get-fab", bytes(MIB))) for _ in range(3)]
@@ -421,7 +421,7 @@ def test_one_reply_at_a_time_and_of_no_more_parts_than_one_can_have(port: Runnin
 def test_a_greeting_of_more_bytes_than_one_can_have_is_not_stored(port: RunningPort, echo: Echo) -> None:
     site = port.enrolled()
     calls = port.as_site(site)
-    echo.answer = lambda path, body: Response(PushMessagesResponse(session_id="s").SerializeToString())
+    echo.response = lambda path, body: Response(PushMessagesResponse(session_id="s").SerializeToString())
     calls.relayed(site.fleet_call("push-messages", pushed_reply(7, 7, "query.hello")))
     calls.relayed(site.fleet_call("push-object", pushed_part(bytes(MIB))))
     for _ in range(2):

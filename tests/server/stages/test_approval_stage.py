@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 from flwr.app import RecordDict
 
-from moretta.server.grid.inquiry import Answer
+from moretta.server.grid.pending_request import SiteResponse
 from moretta.server.stages import SITE_STAGES
 from moretta.server.stages.approval import STAGE, approval_wanted, not_approved, wait_for_approval
-from moretta.server.stages.context import Run, SiteRecord
+from moretta.server.stages.run_context import Run, RunSite
 from moretta.shared.core.errors import RunError
 from moretta.shared.messages import wire
 from moretta.shared.study.offer import approval_digest, described
-from moretta.shared.study.plan import DeploymentPlan, EnrolledSite
+from moretta.shared.study.run_plan import DeploymentPlan, EnrolledSite
 from moretta.shared.study.schema import Study, parse_study
 
 ARRAYS = {"voice/mean": np.zeros(13, np.float32), "voice/codebook": np.ones((64, 13), np.float32)}
@@ -29,13 +29,13 @@ class Stewards:
 
     def __init__(self, **states: list[Any]) -> None:
         self.states = states
-        self.asked: list[tuple[str, bool]] = []
+        self.requested: list[tuple[str, bool]] = []
 
     def __call__(self, node: int, message: Any) -> RecordDict:
         site, content = f"site-{node}", message.content
         assert message.metadata.message_type == wire.OFFER
         assert wire.from_config(content, "approval") == approval_digest(wire.study_of(content), described(ARRAYS))
-        self.asked.append((site, wire.ARRAYS in content))
+        self.requested.append((site, wire.ARRAYS in content))
         queue = self.states[f"site_{node}"]
         state = queue.pop(0) if len(queue) > 1 else queue[0]
         values = {"failure": state, "code": 6} if " " in state else {"state": state}
@@ -43,11 +43,11 @@ class Stewards:
 
 
 @pytest.fixture
-def run(tmp_path: Path, fake_exchange: Any, hello: Any, greeted: Any) -> Any:
+def run(tmp_path: Path, fake_site_grid: Any, hello: Any, hellos: Any) -> Any:
     def make(stewards: Stewards, **changes: Any) -> Run:
         nodes = len(stewards.states)
-        exchange = greeted(fake_exchange(lambda node, message: hello(node), nodes=nodes), nodes)
-        exchange.grid.answer = stewards
+        site_grid = hellos(fake_site_grid(lambda node, message: hello(node), nodes=nodes), nodes)
+        site_grid.grid.response = stewards
         plan = DeploymentPlan(
             corpus_name="c",
             synthetic=False,
@@ -56,8 +56,8 @@ def run(tmp_path: Path, fake_exchange: Any, hello: Any, greeted: Any) -> Any:
             sites=tuple(EnrolledSite(name=f"site-{n}", node=n) for n in range(1, nodes + 1)),
             server_home=tmp_path,
         )
-        made = Run(folder=tmp_path, plan=plan, connection=exchange, public=dict(ARRAYS))
-        made.sites |= {name: SiteRecord() for name in exchange.sites}
+        made = Run(folder=tmp_path, plan=plan, connection=site_grid, public=dict(ARRAYS))
+        made.sites |= {name: RunSite() for name in site_grid.sites}
         return made
 
     return make
@@ -73,10 +73,12 @@ def test_a_steward_who_takes_time_is_waited_for_and_told_of(run: Any) -> None:
     stewards = Stewards(site_1=["approved"], site_2=["pending", "pending", "pending", "approved"])
     made = run(stewards)
     wait_for_approval(made, {})
-    assert made.exchange.sites == ["site-1", "site-2"]
-    assert stewards.asked == [("site-1", True), ("site-2", True), *[("site-2", False)] * 3]  # arrays travel once
-    told = [json.loads(line) for line in (made.folder / "progress.jsonl").read_text().splitlines()]
-    (what,) = [line["what"] for line in told if "stewards of site-2" in line.get("what", "")]  # once, not at each turn
+    assert made.site_grid.sites == ["site-1", "site-2"]
+    assert stewards.requested == [("site-1", True), ("site-2", True), *[("site-2", False)] * 3]  # arrays travel once
+    reported = [json.loads(line) for line in (made.folder / "progress.jsonl").read_text().splitlines()]
+    (what,) = [
+        line["what"] for line in reported if "stewards of site-2" in line.get("what", "")
+    ]  # once, not at each turn
     assert f"moretta site approve {made.approval[:16]}" in what
 
 
@@ -84,23 +86,23 @@ def test_a_study_goes_on_without_those_who_refuse_or_say_nothing(run: Any) -> No
     rule = "refused by the rule max_pending of the site's policy"
     made = run(Stewards(site_1=["approved"], site_2=["refused"], site_3=["pending"], site_4=[rule], site_5=["unknown"]))
     wait_for_approval(made, {})
-    assert made.exchange.sites == ["site-1"]
+    assert made.site_grid.sites == ["site-1"]
     text = " ".join(made.warnings)
     for why in ("site-2 takes no part: its steward has refused", "site-3 takes no part: its steward has not", rule):
         assert why in text
-    assert made.exchange.clock() == pytest.approx(60.0, abs=10.0)
+    assert made.site_grid.clock() == pytest.approx(60.0, abs=10.0)
 
 
 def test_a_site_that_has_lost_the_offer_is_sent_it_again_and_is_never_taken_for_one_that_approved(run: Any) -> None:
     stewards = Stewards(site_1=["approved"], site_2=["pending", "unknown", "pending", "approved"])
     made = run(stewards)
     wait_for_approval(made, {})
-    assert stewards.asked[1:] == [("site-2", True), ("site-2", False), ("site-2", True), ("site-2", False)]
-    assert made.exchange.sites == ["site-1", "site-2"]
+    assert stewards.requested[1:] == [("site-2", True), ("site-2", False), ("site-2", True), ("site-2", False)]
+    assert made.site_grid.sites == ["site-1", "site-2"]
 
     lost = run(Stewards(site_1=["approved"], site_2=["pending", "unknown"]))
     wait_for_approval(lost, {})
-    assert lost.exchange.sites == ["site-1"]
+    assert lost.site_grid.sites == ["site-1"]
 
 
 def test_a_site_that_is_away_for_a_moment_while_its_steward_decides_is_asked_again(
@@ -109,14 +111,16 @@ def test_a_site_that_is_away_for_a_moment_while_its_steward_decides_is_asked_aga
     made = run(Stewards(site_1=["approved"], site_2=["pending", "approved"], site_3=["approved"]))
     turns, ask = itertools.count(), Run.ask
 
-    def away(self: Run, *args: Any, sites: list[str], **kwargs: Any) -> list[Answer]:
+    def away(self: Run, *args: Any, sites: list[str], **kwargs: Any) -> list[SiteResponse]:
         turn, found = next(turns), ask(self, *args, sites=sites, **kwargs)
         gone = {0: {"site-3"}, 1: {"site-2"}}.get(turn, set()) if sites else set()
-        return [Answer(each.site, None, "it was lost", lost=True) if each.site in gone else each for each in found]
+        return [
+            SiteResponse(each.site, None, "it was lost", lost=True) if each.site in gone else each for each in found
+        ]
 
     monkeypatch.setattr(Run, "ask", away)
     wait_for_approval(made, {})
-    assert made.exchange.sites == ["site-1", "site-2", "site-3"] and not made.warnings
+    assert made.site_grid.sites == ["site-1", "site-2", "site-3"] and not made.warnings
 
 
 def test_a_site_that_stays_away_is_waited_for_as_long_as_its_steward_is(
@@ -125,14 +129,14 @@ def test_a_site_that_stays_away_is_waited_for_as_long_as_its_steward_is(
     made = run(Stewards(site_1=["approved"], site_2=["pending"]))
     ask = Run.ask
 
-    def away(self: Run, *args: Any, **kwargs: Any) -> list[Answer]:
+    def away(self: Run, *args: Any, **kwargs: Any) -> list[SiteResponse]:
         found = ask(self, *args, **kwargs)
-        return [Answer("site-2", None, "it was lost", lost=True) if a.site == "site-2" else a for a in found]
+        return [SiteResponse("site-2", None, "it was lost", lost=True) if a.site == "site-2" else a for a in found]
 
     monkeypatch.setattr(Run, "ask", away)
     wait_for_approval(made, {})
-    assert made.exchange.sites == ["site-1"] and any("site-2 takes no part: it was lost" in w for w in made.warnings)
-    assert made.exchange.clock() == pytest.approx(60.0, abs=10.0)
+    assert made.site_grid.sites == ["site-1"] and any("site-2 takes no part: it was lost" in w for w in made.warnings)
+    assert made.site_grid.clock() == pytest.approx(60.0, abs=10.0)
 
 
 def test_too_few_who_approve_end_the_run(run: Any) -> None:

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from moretta.server.stages.audit import audit, can_be_attacked
-from moretta.server.stages.context import Run
-from moretta.shared.data.names import EMOTIONS, Level
+from moretta.server.stages.run_context import Run
+from moretta.shared.data.clip_names import EMOTIONS, Level
 from moretta.shared.release import AnonymizerStatement, ReleasedClip, ReleaseWriter, open_release
-from moretta.shared.study.plan import PlannedSite, SimulationPlan
+from moretta.shared.study.run_plan import PlannedSite, SimulationPlan
 from moretta.shared.study.schema import Study
 
 

@@ -12,15 +12,15 @@ from flwr.app import MetricRecord, RecordDict
 from moretta.server.stages import SITE_STAGES
 from moretta.server.stages import code as stage
 from moretta.server.stages.code import code_wanted, federate_code
-from moretta.server.stages.context import Run, SiteRecord, Stage, run_stages
+from moretta.server.stages.run_context import Run, RunSite, Stage, run_stages
 from moretta.shared.core.errors import RunError
-from moretta.shared.features.emotion_words import EmotionWords
-from moretta.shared.features.public_people import synthetic_people
-from moretta.shared.features.speaker_code import PublicRows, SpeakerCode, learn_speaker_code, public_rows
-from moretta.shared.features.taught_code import CODE, LEARNING_RATE, TRAINED
+from moretta.shared.features.emotion_labeler import EmotionLabeler
+from moretta.shared.features.federated_encoder import CODE, LEARNING_RATE, TRAINED
+from moretta.shared.features.public_speakers import synthetic_speakers
+from moretta.shared.features.speaker_code import PublicRows, SpeakerCode, public_rows, train_speaker_code
 from moretta.shared.messages import wire
 from moretta.shared.privacy.code_budget import code_step
-from moretta.shared.study.plan import PlannedSite, SimulationPlan
+from moretta.shared.study.run_plan import PlannedSite, SimulationPlan
 from moretta.shared.study.schema import Study, parse_study
 
 TRUE = np.random.default_rng(5).normal(size=(5, 95)).astype(np.float32)
@@ -30,7 +30,7 @@ Answer = Callable[[int, Any], Any]
 
 def study(**changes: Any) -> Study:
     voice = {
-        "anonymizer": "speaker-normalised",
+        "anonymizer": "speaker-normalized",
         "code_training": "federated",
         "code_epsilon": 0.0,
         "code_rounds": 3,
@@ -42,14 +42,14 @@ def study(**changes: Any) -> Study:
 
 @cache
 def public() -> PublicRows:
-    return public_rows(synthetic_people(1, voices=4, clips=12), in_steps=False)
+    return public_rows(synthetic_speakers(1, voices=4, clips=12), in_windows=False)
 
 
 def first_code() -> SpeakerCode:
-    return learn_speaker_code(public(), size=5, codebook_size=16, seed=1)
+    return train_speaker_code(public(), size=5, codebook_size=16, seed=1)
 
 
-def answered(arrays: dict[str, Any], units: float = 20) -> RecordDict:
+def responded(arrays: dict[str, Any], units: float = 20) -> RecordDict:
     return RecordDict(
         {
             wire.ARRAYS: wire.arrays_to_record(arrays),
@@ -63,13 +63,13 @@ def honest(node: int, message: Any) -> RecordDict:
     """Half the way to where the sites' clips would have the code."""
     del node
     arrays = wire.arrays_of(message.content)
-    return answered({**arrays, CODE: (arrays[CODE] + TRUE) / 2})
+    return responded({**arrays, CODE: (arrays[CODE] + TRUE) / 2})
 
 
 def noise_alone(deviation: float) -> Answer:
     """What a site answers whose clips say nothing: noise on a sum over 20 units."""
 
-    def answer(node: int, message: Any) -> RecordDict:
+    def response(node: int, message: Any) -> RecordDict:
         arrays = wire.arrays_of(message.content)
         number = int(message.content[wire.CONFIG]["server-round"])
         noise = np.random.default_rng([node, number])
@@ -77,32 +77,32 @@ def noise_alone(deviation: float) -> Answer:
             arrays[name] = arrays[name] + np.float32(
                 LEARNING_RATE * deviation / 20 * noise.normal(size=arrays[name].shape)
             )
-        return answered(arrays)
+        return responded(arrays)
 
-    return answer
+    return response
 
 
 @pytest.fixture
 def run_of(
-    tmp_path: Path, fake_exchange: Any, hello: Any, greeted: Any, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, fake_site_grid: Any, hello: Any, hellos: Any, monkeypatch: pytest.MonkeyPatch
 ) -> Callable[..., Run]:
-    monkeypatch.setattr(stage, "measured_people", lambda _: public())
+    monkeypatch.setattr(stage, "measured_speakers", lambda _: public())
 
-    def make(answer: Answer, asked: Study | None = None) -> Run:
-        exchange = greeted(fake_exchange(lambda node, message: hello(node), nodes=2), 2)
-        exchange.grid.answer = answer
+    def make(response: Answer, requested: Study | None = None) -> Run:
+        site_grid = hellos(fake_site_grid(lambda node, message: hello(node), nodes=2), 2)
+        site_grid.grid.response = response
         plan = SimulationPlan(
             corpus=tmp_path,
             corpus_name="c",
             synthetic=False,
-            study=asked or study(),
+            study=requested or study(),
             sites=(PlannedSite(name="site-1", speakers=(1,)), PlannedSite(name="site-2", speakers=(2,))),
             folds=((1,), (2,)),
             command="moretta simulate",
         )
-        run = Run(folder=tmp_path / "run", plan=plan, connection=exchange)
+        run = Run(folder=tmp_path / "run", plan=plan, connection=site_grid)
         run.folder.mkdir(exist_ok=True)
-        run.sites |= {name: SiteRecord() for name in exchange.sites}
+        run.sites |= {name: RunSite() for name in site_grid.sites}
         run.public |= first_code().to_arrays()
         return run
 
@@ -116,7 +116,7 @@ def likeness(one: Any, other: Any) -> float:
 
 
 def rounds_sent(run: Run) -> list[int]:
-    sent = [m for m in run.exchange.grid.sent if m.metadata.message_type == wire.CODE]
+    sent = [m for m in run.site_grid.grid.sent if m.metadata.message_type == wire.CODE]
     return sorted(int(m.content[wire.CONFIG]["server-round"]) for m in sent)
 
 
@@ -129,20 +129,20 @@ def test_the_code_comes_to_be_what_the_sites_teach_and_public_speech_scales_it(r
     assert likeness(code.projection, TRUE.T) > 0.95
     assert code.rounds == 3
     np.testing.assert_array_equal(code.spread, before.spread)
-    assert not np.array_equal(code.words, before.words)
+    assert not np.array_equal(code.codewords, before.codewords)
     places = public().places()
-    told = np.mean([np.cov((places[r] @ code.projection).T, ddof=0) for r in public().groups()], axis=0)
-    np.testing.assert_allclose(told, np.eye(5), atol=0.01)
+    reported = np.mean([np.cov((places[r] @ code.projection).T, ddof=0) for r in public().groups()], axis=0)
+    np.testing.assert_allclose(reported, np.eye(5), atol=0.01)
     assert rounds_sent(run) == [1, 1, 2, 2, 3, 3]
 
 
 def test_sites_weigh_by_how_many_they_trained_on(run_of: Any) -> None:
-    def answer(node: int, message: Any) -> RecordDict:
+    def response(node: int, message: Any) -> RecordDict:
         arrays = wire.arrays_of(message.content)
         other = np.random.default_rng(6).normal(size=TRUE.shape).astype(np.float32)
-        return answered({**arrays, CODE: TRUE if node == 1 else other}, units=990 if node == 1 else 10)
+        return responded({**arrays, CODE: TRUE if node == 1 else other}, units=990 if node == 1 else 10)
 
-    run = run_of(answer, study(voice={"code_rounds": 1}))
+    run = run_of(response, study(voice={"code_rounds": 1}))
     federate_code(run, {})
     assert likeness(SpeakerCode.from_arrays(run.public).projection, TRUE.T) > 0.95
 
@@ -150,11 +150,11 @@ def test_sites_weigh_by_how_many_they_trained_on(run_of: Any) -> None:
 def test_sites_are_told_the_code_as_it_is_then_and_nothing_of_faces(run_of: Any) -> None:
     seen: list[dict[str, Any]] = []
 
-    def answer(node: int, message: Any) -> RecordDict:
+    def response(node: int, message: Any) -> RecordDict:
         seen.append(wire.arrays_of(message.content))
         return honest(node, message)
 
-    run = run_of(answer)
+    run = run_of(response)
     run.public["face/weights"] = np.zeros(3, np.float32)
     federate_code(run, {})
     assert all(set(arrays) == {*TRAINED, "public.spread", "public.center", "public.deviation"} for arrays in seen)
@@ -163,16 +163,16 @@ def test_sites_are_told_the_code_as_it_is_then_and_nothing_of_faces(run_of: Any)
 
 @pytest.mark.parametrize("epsilon", [1.0, 8.0])
 def test_noise_that_drowns_what_clips_teach_leaves_the_public_code_and_says_so(run_of: Any, epsilon: float) -> None:
-    asked = study(voice={"code_epsilon": epsilon})
-    step = code_step(asked.voice)
+    requested = study(voice={"code_epsilon": epsilon})
+    step = code_step(requested.voice)
     assert step is not None
-    run = run_of(noise_alone(step.noise_multiplier), asked)
+    run = run_of(noise_alone(step.noise_multiplier), requested)
     before = SpeakerCode.from_arrays(run.public)
     federate_code(run, {})
     code = SpeakerCode.from_arrays(run.public)
     assert likeness(code.projection, before.projection) == pytest.approx(1.0, abs=1e-4)
     assert code.rounds == 3  # the budget is spent all the same
-    assert any("drowned" in warning for warning in run.warnings)
+    assert any("noise exceeds update" in warning for warning in run.warnings)
 
 
 def test_what_is_clear_above_the_noise_is_taken(run_of: Any) -> None:
@@ -194,28 +194,28 @@ def test_what_is_clear_above_the_noise_is_taken(run_of: Any) -> None:
     ids=["not finite", "too large", "another shape", "lost", "refused"],
 )
 def test_a_site_that_sends_nothing_usable_is_named_once_and_the_other_goes_on(run_of: Any, bad: Any) -> None:
-    def answer(node: int, message: Any) -> Any:
+    def response(node: int, message: Any) -> Any:
         if node == 1:
             return honest(node, message)
-        return answered({**wire.arrays_of(message.content), CODE: bad}) if isinstance(bad, np.ndarray) else bad
+        return responded({**wire.arrays_of(message.content), CODE: bad}) if isinstance(bad, np.ndarray) else bad
 
-    run = run_of(answer)
+    run = run_of(response)
     federate_code(run, {})
     assert likeness(SpeakerCode.from_arrays(run.public).projection, TRUE.T) > 0.9
     assert len([w for w in run.warnings if "had no part in training the code, from round 1 on" in w]) == 1
-    assert run.sites["site-2"].missed_in_words() == ("rounds 1-3 of federated code",)
+    assert run.sites["site-2"].missed_as_text() == ("rounds 1-3 of federated code",)
 
 
 def test_too_few_sites_fail_the_run(run_of: Any) -> None:
-    asked = study(stages={"train": {"min_sites": 2}})
-    run = run_of(lambda node, message: honest(node, message) if node == 1 else "gone", asked)
+    requested = study(stages={"train": {"min_sites": 2}})
+    run = run_of(lambda node, message: honest(node, message) if node == 1 else "gone", requested)
     with pytest.raises(RunError, match="1 usable updates in round 1"):
         federate_code(run, {})
 
 
 def test_only_a_study_that_asks_for_it_has_the_stage(run_of: Any) -> None:
-    asked = study(voice={"code_training": "public"})
-    run = run_of(honest, asked)
+    requested = study(voice={"code_training": "public"})
+    run = run_of(honest, requested)
     [found] = [one for one in SITE_STAGES if one.work is federate_code]
     assert not code_wanted(run)
     run_stages(run, [found, Stage("after", lambda run, rates: None)])
@@ -225,23 +225,23 @@ def test_only_a_study_that_asks_for_it_has_the_stage(run_of: Any) -> None:
 
 def test_words_of_emotion_come_out_of_the_same_rounds(run_of: Callable[..., Run]) -> None:
     """All sites' layers together, told of places; where noise drowned them, the public words stay."""
-    words = {"anonymizer": "emotion-words", "words_from": "federated", "code_training": "public"}
-    run = run_of(honest, study(voice=words))
+    codewords = {"anonymizer": "emotion-label-rr", "labels_from": "federated", "code_training": "public"}
+    run = run_of(honest, study(voice=codewords))
     assert code_wanted(run)
-    run.public |= EmotionWords.of_public(public()).to_arrays()
-    before = EmotionWords.from_arrays(run.public)
+    run.public |= EmotionLabeler.of_public(public()).to_arrays()
+    before = EmotionLabeler.from_arrays(run.public)
     federate_code(run, {})
-    after = EmotionWords.from_arrays(run.public)
+    after = EmotionLabeler.from_arrays(run.public)
     assert np.linalg.matrix_rank(after.weights) <= 5
     assert np.abs(after.weights - before.weights).max() > 0.1
     reached = np.linalg.lstsq(TRUE.T, after.weights, rcond=None)[0]
     assert np.linalg.norm(TRUE.T @ reached) > 0.95 * np.linalg.norm(after.weights)  # in the space that sites asked for
     np.testing.assert_array_equal(after.spread, before.spread)
 
-    noisy = study(voice={**words, "code_epsilon": 1.0})
+    noisy = study(voice={**codewords, "code_epsilon": 1.0})
     step = code_step(noisy.voice)
     assert step is not None
-    drowned = run_of(noise_alone(step.noise_multiplier), noisy)
-    drowned.public |= EmotionWords.of_public(public()).to_arrays()
-    federate_code(drowned, {})
-    np.testing.assert_array_equal(EmotionWords.from_arrays(drowned.public).weights, before.weights)
+    noise_exceeds_update = run_of(noise_alone(step.noise_multiplier), noisy)
+    noise_exceeds_update.public |= EmotionLabeler.of_public(public()).to_arrays()
+    federate_code(noise_exceeds_update, {})
+    np.testing.assert_array_equal(EmotionLabeler.from_arrays(noise_exceeds_update.public).weights, before.weights)

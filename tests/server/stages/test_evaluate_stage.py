@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 from flwr.app import RecordDict
 
-from moretta.server.stages.context import Run, SiteRecord
 from moretta.server.stages.evaluate import evaluate
-from moretta.shared.data.names import EMOTIONS
+from moretta.server.stages.run_context import Run, RunSite
+from moretta.shared.data.clip_names import EMOTIONS
 from moretta.shared.messages import wire
 from moretta.shared.models.reliability import reliability_counts
-from moretta.shared.study.plan import DeploymentPlan, EnrolledSite
+from moretta.shared.study.run_plan import DeploymentPlan, EnrolledSite
 from moretta.shared.study.schema import Study, parse_study
 
 LEARNED = parse_study({"fusion": {"kind": "learned"}})
@@ -34,23 +34,23 @@ def _answer(outputs: tuple[str, ...], speaker: str, clips: int = 12) -> dict[str
     }
 
 
-def _run(tmp_path: Path, fake_exchange: Any, study: Study, spoil: Any = lambda answer: None) -> Run:
+def _run(tmp_path: Path, fake_site_grid: Any, study: Study, spoil: Any = lambda response: None) -> Run:
     outputs = ("voice", "face", "fused", *(("learned",) if study.learns_fusion else ()))
 
-    def answer(node: int, message: Any) -> RecordDict:
-        told = _answer(outputs, f"{node:016x}")
+    def response(node: int, message: Any) -> RecordDict:
+        reported = _answer(outputs, f"{node:016x}")
         if node == 2:
-            spoil(told)
-        return RecordDict({wire.CONFIG: wire.json_config(site="x", **told)})
+            spoil(reported)
+        return RecordDict({wire.CONFIG: wire.json_config(site="x", **reported)})
 
-    exchange = fake_exchange(answer, nodes=2)
-    exchange.nodes = {1: "site-1", 2: "site-2"}
-    sites = tuple(EnrolledSite(name=site, node=node) for node, site in exchange.nodes.items())
+    site_grid = fake_site_grid(response, nodes=2)
+    site_grid.nodes = {1: "site-1", 2: "site-2"}
+    sites = tuple(EnrolledSite(name=site, node=node) for node, site in site_grid.nodes.items())
     plan = DeploymentPlan(corpus_name="c", synthetic=False, study=study, command="c", sites=sites, server_home=tmp_path)
-    run = Run(folder=tmp_path, plan=plan, connection=exchange)
-    for node, site in exchange.nodes.items():
+    run = Run(folder=tmp_path, plan=plan, connection=site_grid)
+    for node, site in site_grid.nodes.items():
         run.releases[site] = _released(f"{node:016x}")
-        run.sites[site] = SiteRecord(held_out=(f"{node:016x}",))
+        run.sites[site] = RunSite(held_out=(f"{node:016x}",))
     run.weights = {"voice": {}, "face": {}}
     return run
 
@@ -67,8 +67,8 @@ def _labels(clips: int) -> Any:
     return rng.integers(0, 6, clips)
 
 
-def test_every_output_is_scored_with_its_calibration_over_all_sites(tmp_path: Path, fake_exchange: Any) -> None:
-    run = _run(tmp_path, fake_exchange, LEARNED)
+def test_every_output_is_scored_with_its_calibration_over_all_sites(tmp_path: Path, fake_site_grid: Any) -> None:
+    run = _run(tmp_path, fake_site_grid, LEARNED)
     evaluate(run, {})
     assert set(run.emotion) == {"voice", "face", "fused", "learned"}
     assert run.emotion["learned"].clips == 24
@@ -77,48 +77,48 @@ def test_every_output_is_scored_with_its_calibration_over_all_sites(tmp_path: Pa
     assert not run.warnings
 
 
-def test_a_fusion_that_was_not_asked_for_is_no_missing_result(tmp_path: Path, fake_exchange: Any) -> None:
-    run = _run(tmp_path, fake_exchange, Study())
+def test_a_fusion_that_was_not_asked_for_is_no_missing_result(tmp_path: Path, fake_site_grid: Any) -> None:
+    run = _run(tmp_path, fake_site_grid, Study())
     evaluate(run, {})
     assert set(run.emotion) == {"voice", "face", "fused"}
     assert not run.absent
 
 
-def _more_clips(told: dict[str, Any]) -> None:
-    told["reliability"]["learned"][-1] = [5, 5, 4999]
+def _more_clips(reported: dict[str, Any]) -> None:
+    reported["reliability"]["learned"][-1] = [5, 5, 4999]
 
 
-def _not_counts(told: dict[str, Any]) -> None:
-    told["reliability"]["learned"] = "all of them"
+def _not_counts(reported: dict[str, Any]) -> None:
+    reported["reliability"]["learned"] = "all of them"
 
 
-def _another_output(told: dict[str, Any]) -> None:
-    told["reliability"]["oracle"] = told["reliability"]["voice"]
+def _another_output(reported: dict[str, Any]) -> None:
+    reported["reliability"]["oracle"] = reported["reliability"]["voice"]
 
 
-def _of_no_output(told: dict[str, Any]) -> None:
-    del told["counts"]["face"]
+def _of_no_output(reported: dict[str, Any]) -> None:
+    del reported["counts"]["face"]
 
 
-def _none_at_all(told: dict[str, Any]) -> None:
-    del told["reliability"]
+def _none_at_all(reported: dict[str, Any]) -> None:
+    del reported["reliability"]
 
 
-def _halves(told: dict[str, Any]) -> None:
-    told["reliability"]["voice"][0] = [0.5, 0.5, 0.5]
+def _halves(reported: dict[str, Any]) -> None:
+    reported["reliability"]["voice"][0] = [0.5, 0.5, 0.5]
 
 
-def _ragged(told: dict[str, Any]) -> None:
-    told["reliability"]["voice"][0] = [1]
+def _ragged(reported: dict[str, Any]) -> None:
+    reported["reliability"]["voice"][0] = [1]
 
 
 @pytest.mark.parametrize(
     "spoil", [_more_clips, _not_counts, _another_output, _of_no_output, _none_at_all, _halves, _ragged]
 )
 def test_a_site_whose_confidences_do_not_hang_together_is_left_out_whole(
-    tmp_path: Path, fake_exchange: Any, spoil: Any
+    tmp_path: Path, fake_site_grid: Any, spoil: Any
 ) -> None:
-    run = _run(tmp_path, fake_exchange, LEARNED, spoil)
+    run = _run(tmp_path, fake_site_grid, LEARNED, spoil)
     evaluate(run, {})
     assert [w for w in run.warnings if w.startswith("site-2 did not evaluate")]
     assert run.emotion["voice"].clips == run.emotion["learned"].clips == 12
@@ -128,17 +128,17 @@ def test_a_site_whose_confidences_do_not_hang_together_is_left_out_whole(
 def _times(factor: int) -> Any:
     """The same table, many times."""
 
-    def spoil(told: dict[str, Any]) -> None:
-        for output, tables in told["counts"].items():
-            told["counts"][output] = {s: [[factor * n for n in row] for row in t] for s, t in tables.items()}
-            told["reliability"][output] = [[factor * n for n in row] for row in told["reliability"][output]]
+    def spoil(reported: dict[str, Any]) -> None:
+        for output, tables in reported["counts"].items():
+            reported["counts"][output] = {s: [[factor * n for n in row] for row in t] for s, t in tables.items()}
+            reported["reliability"][output] = [[factor * n for n in row] for row in reported["reliability"][output]]
 
     return spoil
 
 
-def _one_more(told: dict[str, Any]) -> None:
+def _one_more(reported: dict[str, Any]) -> None:
     """One clip of another emotion than was released, decided right."""
-    for output, tables in told["counts"].items():
+    for output, tables in reported["counts"].items():
         (table,) = tables.values()
         row = next(i for i in range(6) if table[i][i])
         table[row][row] -= 1
@@ -148,16 +148,16 @@ def _one_more(told: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("spoil", [_times(2), _times(500_000), _one_more], ids=["twice", "6 million", "other emotion"])
 def test_counts_of_more_clips_than_were_released_write_no_headline(
-    tmp_path: Path, fake_exchange: Any, spoil: Any
+    tmp_path: Path, fake_site_grid: Any, spoil: Any
 ) -> None:
-    run = _run(tmp_path, fake_exchange, LEARNED, spoil)
+    run = _run(tmp_path, fake_site_grid, LEARNED, spoil)
     evaluate(run, {})
     assert run.emotion["voice"].clips == 12
     assert [w for w in run.warnings if w.startswith("site-2 did not evaluate") and "those that were released, 12" in w]
 
 
-def test_counts_of_speakers_who_were_trained_on_are_refused(tmp_path: Path, fake_exchange: Any) -> None:
-    run = _run(tmp_path, fake_exchange, LEARNED)
+def test_counts_of_speakers_who_were_trained_on_are_refused(tmp_path: Path, fake_site_grid: Any) -> None:
+    run = _run(tmp_path, fake_site_grid, LEARNED)
     run.sites["site-2"].held_out = ()
     evaluate(run, {})
     assert run.emotion["voice"].clips == 12
@@ -165,18 +165,18 @@ def test_counts_of_speakers_who_were_trained_on_are_refused(tmp_path: Path, fake
 
 
 def test_a_site_that_leaves_clips_out_of_the_test_is_named_with_their_number(
-    tmp_path: Path, fake_exchange: Any
+    tmp_path: Path, fake_site_grid: Any
 ) -> None:
-    def wrong_ones(told: dict[str, Any]) -> None:
+    def wrong_ones(reported: dict[str, Any]) -> None:
         """Only what the models got right."""
-        for output in told["counts"]:
-            (table,) = told["counts"][output].values()
-            told["counts"][output] = {
+        for output in reported["counts"]:
+            (table,) = reported["counts"][output].values()
+            reported["counts"][output] = {
                 f"{2:016x}": [[n * (i == j) for j, n in enumerate(r)] for i, r in enumerate(table)]
             }
-        told["reliability"] = {}
+        reported["reliability"] = {}
 
-    run = _run(tmp_path, fake_exchange, Study(), wrong_ones)
+    run = _run(tmp_path, fake_site_grid, Study(), wrong_ones)
     evaluate(run, {})
     named = [w for w in run.warnings if w.startswith("site-2 left ")]
     assert len(named) == 3

@@ -15,12 +15,12 @@ from safetensors.torch import save_file
 
 from moretta.server.aggregation.guarded import GuardedStrategy, RoundOutcome
 from moretta.server.aggregation.strategies import make_strategy
-from moretta.server.stages.context import Run, SiteRecord
 from moretta.server.stages.evaluate import evaluate
 from moretta.server.stages.release import collect_releases
+from moretta.server.stages.run_context import Run, RunSite
 from moretta.shared.core.errors import RunError
 from moretta.shared.messages import wire
-from moretta.shared.study.plan import DeploymentPlan, EnrolledSite
+from moretta.shared.study.run_plan import DeploymentPlan, EnrolledSite
 
 Spoil = Callable[[RecordDict], RecordDict]
 SENT = {"w": np.zeros(4, np.float32)}
@@ -139,25 +139,25 @@ def sites(tmp_path: Path) -> dict[int, Site]:
 
 
 @pytest.fixture
-def run(tmp_path: Path, fake_exchange: Any, sites: dict[int, Site]) -> Run:
-    exchange = fake_exchange(lambda node, message: sites[node](message), nodes=2)
-    exchange.nodes = {1: "site-1", 2: "site-2"}
+def run(tmp_path: Path, fake_site_grid: Any, sites: dict[int, Site]) -> Run:
+    site_grid = fake_site_grid(lambda node, message: sites[node](message), nodes=2)
+    site_grid.nodes = {1: "site-1", 2: "site-2"}
     enrolled = tuple(EnrolledSite(name=f"site-{n}", node=n) for n in (1, 2))
     plan = DeploymentPlan(
         corpus_name="c", synthetic=False, study=STUDY, command="c", sites=enrolled, server_home=tmp_path
     )
-    made = Run(folder=tmp_path / "run", plan=plan, connection=exchange)
-    made.sites |= {name: SiteRecord() for name in exchange.sites}
+    made = Run(folder=tmp_path / "run", plan=plan, connection=site_grid)
+    made.sites |= {name: RunSite() for name in site_grid.sites}
     return made
 
 
 def _spoilt(run: Run, sites: dict[int, Site], call: str, spoil: Spoil) -> None:
-    def answer(node: int, message: Any) -> RecordDict:
+    def response(node: int, message: Any) -> RecordDict:
         content = sites[node](message)
         return spoil(content) if node == 1 and message.metadata.message_type == call else content
 
-    grid: Any = run.exchange.grid
-    grid.answer = answer
+    grid: Any = run.site_grid.grid
+    grid.response = response
 
 
 @pytest.mark.parametrize("call", [wire.RELEASE, wire.FETCH])
@@ -180,8 +180,8 @@ def test_malformed_counts_cost_their_site_alone(run: Run, sites: dict[int, Site]
 
 
 @pytest.mark.parametrize("call", [wire.CODE, wire.TRAIN["voice"]])
-def test_a_malformed_update_costs_its_site_alone(fake_exchange: Any, call: str, spoil: Spoil) -> None:
-    def answer(node: int, message: Any) -> RecordDict:
+def test_a_malformed_update_costs_its_site_alone(fake_site_grid: Any, call: str, spoil: Spoil) -> None:
+    def response(node: int, message: Any) -> RecordDict:
         del message
         content = RecordDict(
             {
@@ -192,13 +192,13 @@ def test_a_malformed_update_costs_its_site_alone(fake_exchange: Any, call: str, 
         )
         return spoil(content) if node == 1 else content
 
-    exchange = fake_exchange(answer, nodes=2)
-    exchange.nodes = {1: "site-1", 2: "site-2"}
+    site_grid = fake_site_grid(response, nodes=2)
+    site_grid.nodes = {1: "site-1", 2: "site-2"}
     outcomes: list[RoundOutcome] = []
     strategy = GuardedStrategy(
         inner=make_strategy("FedAvg", {}),
-        exchange=exchange,
-        sites=exchange.sites,
+        site_grid=site_grid,
+        sites=site_grid.sites,
         call=call,
         study=STUDY,
         min_sites=1,
@@ -292,7 +292,7 @@ def test_what_nobody_foresaw_costs_its_site_alone(
 
 
 def test_all_malformed_ends_the_stage_with_the_causes(run: Run) -> None:
-    grid: Any = run.exchange.grid
-    grid.answer = lambda node, message: RecordDict()
+    grid: Any = run.site_grid.grid
+    grid.response = lambda node, message: RecordDict()
     with pytest.raises(RunError, match="0 of 2 sites finished the stage 'release'"):
         collect_releases(run, {})

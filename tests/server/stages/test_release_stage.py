@@ -9,16 +9,16 @@ import numpy as np
 import pytest
 from releasing import STUDY, Site, Spoil
 
-from moretta.server.stages.context import Run, SiteRecord
 from moretta.server.stages.evaluate import evaluate
 from moretta.server.stages.release import collect_releases
 from moretta.server.stages.report import privacy_rows
+from moretta.server.stages.run_context import Run, RunSite
 from moretta.shared.core.errors import RunError
 from moretta.shared.core.terms import PrivacyStatement
-from moretta.shared.data.names import Emotion, Level
+from moretta.shared.data.clip_names import Emotion, Level
 from moretta.shared.messages import wire
 from moretta.shared.release import AnonymizerStatement, ReleasedClip, ReleaseWriter
-from moretta.shared.study.plan import DeploymentPlan, EnrolledSite, PlannedSite, SimulationPlan
+from moretta.shared.study.run_plan import DeploymentPlan, EnrolledSite, PlannedSite, SimulationPlan
 
 
 @pytest.fixture
@@ -27,9 +27,9 @@ def sites(tmp_path: Path) -> dict[int, Site]:
 
 
 @pytest.fixture
-def run(tmp_path: Path, fake_exchange: Any, hello: Any, greeted: Any, sites: dict[int, Site]) -> Run:
-    exchange = greeted(fake_exchange(lambda node, message: hello(node), nodes=2), 2)
-    exchange.grid.answer = lambda node, message: sites[node](message)
+def run(tmp_path: Path, fake_site_grid: Any, hello: Any, hellos: Any, sites: dict[int, Site]) -> Run:
+    site_grid = hellos(fake_site_grid(lambda node, message: hello(node), nodes=2), 2)
+    site_grid.grid.response = lambda node, message: sites[node](message)
     plan = SimulationPlan(
         corpus=tmp_path,
         corpus_name="c",
@@ -39,8 +39,8 @@ def run(tmp_path: Path, fake_exchange: Any, hello: Any, greeted: Any, sites: dic
         folds=((1,), (2,)),
         command="moretta simulate",
     )
-    made = Run(folder=tmp_path / "run", plan=plan, connection=exchange)
-    made.sites |= {name: SiteRecord() for name in exchange.sites}
+    made = Run(folder=tmp_path / "run", plan=plan, connection=site_grid)
+    made.sites |= {name: RunSite() for name in site_grid.sites}
     return made
 
 
@@ -232,7 +232,7 @@ def test_more_training_clips_than_were_released_weigh_no_more_and_are_named(run:
 
 
 def test_a_site_that_weighed_more_in_the_code_than_it_released_is_left_out(run: Run, sites: dict[int, Site]) -> None:
-    run.sites["site-1"].taught, run.sites["site-2"].taught = 10**6, 1
+    run.sites["site-1"].code_weight, run.sites["site-2"].code_weight = 10**6, 1
     collect_releases(run, {})
     assert sorted(run.releases) == ["site-2"]
     assert any("site-1 released nothing: 1000000 speakers in training the code" in w for w in run.warnings)
@@ -277,9 +277,11 @@ def test_an_epsilon_that_a_site_states_too_small_is_named_and_the_computed_one_i
         row = PrivacyStatement(mechanism="noise", unit="clip", epsilon=epsilon)
         return made.model_copy(update={"privacy": (row,)})
 
-    monkeypatch.setattr("moretta.server.stages.claims._Restating.how", lambda study, public, release: statement(9.0))
-    told = sites[1].statement.model_copy(update={"anonymizers": (statement(stated),)})
-    (sites[1].folder / "statement.json").write_text(told.model_dump_json())
+    monkeypatch.setattr(
+        "moretta.server.stages.statement_checks._Recomputing.how", lambda study, public, release: statement(9.0)
+    )
+    reported = sites[1].statement.model_copy(update={"anonymizers": (statement(stated),)})
+    (sites[1].folder / "statement.json").write_text(reported.model_dump_json())
     collect_releases(run, {})
     rows = [row for row in privacy_rows(run) if row.site == "site-1"]
     assert [row.epsilon for row in rows] == [9.0 if named else stated]

@@ -8,7 +8,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from moretta.server.stages import state
-from moretta.server.stages.context import Run, SiteRecord, Stage, run_stages
+from moretta.server.stages.run_context import Run, RunSite, Stage, run_stages
 from moretta.server.stages.state import (
     STATE_FILE,
     load_progress,
@@ -18,11 +18,11 @@ from moretta.server.stages.state import (
     save_round,
     save_state,
 )
-from moretta.shared.audit.report.schema import RoundRow
+from moretta.shared.audit.report.report_schema import RoundRow
 from moretta.shared.core.errors import ReleaseError, RunError, StudyError
-from moretta.shared.data.names import Emotion, Level
+from moretta.shared.data.clip_names import Emotion, Level
 from moretta.shared.release import AnonymizerStatement, ReleasedClip, ReleaseWriter, open_release
-from moretta.shared.study.plan import PlannedSite, SimulationPlan
+from moretta.shared.study.run_plan import PlannedSite, SimulationPlan
 from moretta.shared.study.schema import Study
 
 
@@ -45,7 +45,7 @@ def run(tmp_path: Path) -> Run:
     statement = AnonymizerStatement(modality="voice", name="n", version="1", form="mfcc", parameters={}, noise="none")
     writer.finish(site="site-00", study=plan.study.digest(), anonymizers=(statement,))
     made = Run(folder=tmp_path, plan=plan)
-    made.sites["site-00"] = SiteRecord(
+    made.sites["site-00"] = RunSite(
         clips=1, speakers=1, dropped={"voice-silent": 1}, training={"voice": 1}, rounds=2, epsilon={1: 0.5, 2: 0.9}
     )
     made.sites["site-00"].held_out = ("1" * 16,)
@@ -67,7 +67,7 @@ def test_a_run_comes_back_as_it_was_without_its_sites(run: Run) -> None:
     assert np.array_equal(again.public["voice/mean"], run.public["voice/mean"])
     assert [c.clip for c in again.releases["site-00"].clips] == ["0" * 16]
     with pytest.raises(RunError, match="after their part was over"):
-        _ = again.exchange
+        _ = again.site_grid
 
 
 def test_a_run_without_public_arrays_comes_back_too(run: Run) -> None:

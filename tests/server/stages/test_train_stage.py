@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 from flwr.app import MetricRecord, RecordDict
 
-from moretta.server.stages.context import Run, SiteRecord
+from moretta.server.stages.run_context import Run, RunSite
 from moretta.server.stages.state import load_progress, save_progress
 from moretta.server.stages.train import train_voice
-from moretta.shared.data.names import EMOTIONS, Level
+from moretta.shared.data.clip_names import EMOTIONS, Level
 from moretta.shared.messages import wire
 from moretta.shared.release import AnonymizerStatement, ReleasedClip, ReleaseWriter, open_release
-from moretta.shared.study.plan import DeploymentPlan, EnrolledSite, Plan, SimulationPlan
+from moretta.shared.study.run_plan import DeploymentPlan, EnrolledSite, Plan, SimulationPlan
 from moretta.shared.study.schema import Study, parse_study
 
 ROUNDS = 4
@@ -43,7 +43,7 @@ def _answer(node: int, message: Any) -> RecordDict:
 
 
 @pytest.fixture
-def start(tmp_path: Path, fake_exchange: Any) -> Callable[..., Run]:
+def start(tmp_path: Path, fake_site_grid: Any) -> Callable[..., Run]:
     """A run whose three sites have released; each speaker 1 is trained on and each speaker 2 held out."""
 
     def release(folder: Path, number: int, study: Study) -> Any:
@@ -64,9 +64,9 @@ def start(tmp_path: Path, fake_exchange: Any) -> Callable[..., Run]:
 
     def make(name: str = "run", *, simulated: bool = False, **changes: Any) -> Run:
         study = parse_study(STUDY).with_changes(**changes)
-        exchange = fake_exchange(_answer, nodes=3)
-        exchange.nodes = dict(NODES)
-        exchange.on_lost_site = study.stages.on_lost_site
+        site_grid = fake_site_grid(_answer, nodes=3)
+        site_grid.nodes = dict(NODES)
+        site_grid.on_lost_site = study.stages.on_lost_site
         sites = tuple(EnrolledSite(name=site, node=node) for node, site in NODES.items())
         plan: Plan = DeploymentPlan(
             corpus_name="c", synthetic=False, study=study, command="c", sites=sites, server_home=tmp_path
@@ -75,12 +75,12 @@ def start(tmp_path: Path, fake_exchange: Any) -> Callable[..., Run]:
             plan = SimulationPlan(
                 corpus_name="c", synthetic=False, study=study, command="c", sites=(), corpus=tmp_path, folds=((),)
             )
-        run = Run(folder=tmp_path / name, plan=plan, connection=exchange, done=["codebook", "release"])
+        run = Run(folder=tmp_path / name, plan=plan, connection=site_grid, done=["codebook", "release"])
         plan.save(run.folder)
         for number, site in NODES.items():
             run.releases[site] = release(run.folder / "server" / "releases" / site, number, study)
             held_out = (f"{number:015x}2",)
-            run.sites[site] = SiteRecord(clips=6, speakers=2, training={"voice": 3}, held_out=held_out)
+            run.sites[site] = RunSite(clips=6, speakers=2, training={"voice": 3}, held_out=held_out)
         run.public |= {"voice/mean": np.zeros(13, np.float32), "voice/std": np.ones(13, np.float32)}
         save_progress(run)
         return run
@@ -101,17 +101,17 @@ def test_a_server_that_is_killed_in_the_middle_of_any_round_ends_with_the_same_b
     undisturbed = start("undisturbed", aggregation__dp=dp, simulated=dp == "central")
     train_voice(undisturbed, {})
     killed = start("killed", aggregation__dp=dp, simulated=dp == "central")
-    asked = 0
+    requested = 0
 
-    def answer(node: int, message: Any) -> RecordDict:
-        nonlocal asked
-        asked += 1
-        if asked == question:
+    def response(node: int, message: Any) -> RecordDict:
+        nonlocal requested
+        requested += 1
+        if requested == question:
             raise Killed
         return _answer(node, message)
 
-    grid: Any = killed.exchange.grid
-    grid.answer = answer
+    grid: Any = killed.site_grid.grid
+    grid.response = response
     with pytest.raises(Killed):
         train_voice(killed, {})
     again = load_progress(killed.folder)
@@ -128,13 +128,13 @@ def test_held_out_speakers_are_those_that_the_sites_told(start: Callable[..., Ru
 
 def test_a_lost_site_is_named_once_with_the_rounds_it_missed_and_why(start: Callable[..., Run]) -> None:
     run = start()
-    grid: Any = run.exchange.grid
+    grid: Any = run.site_grid.grid
 
-    def answer(node: int, message: Any) -> RecordDict:
+    def response(node: int, message: Any) -> RecordDict:
         grid.away = {2} if wire.number_of(message.content, "server-round") < 3 else set()
         return _answer(node, message)
 
-    grid.away, grid.answer = {2}, answer
+    grid.away, grid.response = {2}, response
     train_voice(run, {})
     assert run.warnings == ["site-2 missed rounds 1-2 of training voice: it was lost (Node Unavailable)"]
     assert [row.sites for row in run.rounds] == [2, 2, 3, 3]
@@ -144,7 +144,7 @@ def test_a_lost_site_is_named_once_with_the_rounds_it_missed_and_why(start: Call
 
 def test_a_site_that_is_revoked_during_a_round_is_done_without_and_named(start: Callable[..., Run]) -> None:
     run = start(stages__on_lost_site="retry")
-    run.exchange.gone = lambda: {"site-3": "its enrollment was revoked"} if len(run.rounds) >= 1 else {}
+    run.site_grid.gone = lambda: {"site-3": "its enrollment was revoked"} if len(run.rounds) >= 1 else {}
     train_voice(run, {})
     assert run.warnings == ["site-3 missed rounds 2-4 of training voice: its enrollment was revoked"]
     assert [row.sites for row in run.rounds] == [3, 2, 2, 2]
@@ -154,7 +154,7 @@ def test_a_stage_with_its_own_minimum_fails_when_a_lost_site_leaves_too_few(star
     from moretta.shared.core.errors import RunError
 
     run = start(stages__train={"min_sites": 3})
-    grid: Any = run.exchange.grid
+    grid: Any = run.site_grid.grid
     grid.away = {2}
     with pytest.raises(RunError, match=r"2 usable updates in round 1 .*site-2: it was lost.*at least 3"):
         train_voice(run, {})
@@ -167,9 +167,9 @@ def test_a_redone_round_is_spent_once_and_a_site_pays_for_the_rounds_it_was_in(s
     run = start(aggregation={"dp": "central", "min_sites": 2}, simulated=True)
     plan = plan_site_level(run.study)
     assert plan is not None
-    grid: Any = run.exchange.grid
+    grid: Any = run.site_grid.grid
 
-    def answer(node: int, message: Any) -> RecordDict:
+    def response(node: int, message: Any) -> RecordDict:
         number = wire.number_of(message.content, "server-round")
         if number == 3 and node == 1 and not grid.started:
             grid.started = {1: "again"}
@@ -177,7 +177,7 @@ def test_a_redone_round_is_spent_once_and_a_site_pays_for_the_rounds_it_was_in(s
         grid.away = {2} if number < 2 else set()
         return _answer(node, message)
 
-    grid.away, grid.answer = {2}, answer
+    grid.away, grid.response = {2}, response
     with pytest.raises(Killed):
         train_voice(run, {})
     again = load_progress(run.folder)
@@ -214,7 +214,7 @@ def test_with_site_level_noise_too_few_sites_are_not_even_asked(start: Callable[
     run = start(aggregation={"dp": "central", "min_sites": 4})
     with pytest.raises(RunError, match="3 sites with training clips of voice; expected at least 4"):
         train_voice(run, {})
-    assert not run.exchange.grid.sent  # type: ignore[attr-defined]
+    assert not run.site_grid.grid.sent  # type: ignore[attr-defined]
 
 
 def test_with_site_level_noise_a_round_that_lost_too_many_ends_the_run_before_anything_is_told(
@@ -223,7 +223,7 @@ def test_with_site_level_noise_a_round_that_lost_too_many_ends_the_run_before_an
     from moretta.shared.core.errors import RunError
 
     run = start(aggregation__dp="central")
-    grid: Any = run.exchange.grid
+    grid: Any = run.site_grid.grid
     grid.away = {2}
     with pytest.raises(RunError, match=r"2 usable updates in round 1.*at least 3"):
         train_voice(run, {})
@@ -231,7 +231,7 @@ def test_with_site_level_noise_a_round_that_lost_too_many_ends_the_run_before_an
 
 
 def test_with_site_level_noise_neither_a_loss_nor_a_standardisation_is_told(start: Callable[..., Run]) -> None:
-    def answer(node: int, message: Any) -> RecordDict:
+    def response(node: int, message: Any) -> RecordDict:
         content = _answer(node, message)
         content[wire.METRICS]["loss"] = 0.5
         return content
@@ -239,25 +239,27 @@ def test_with_site_level_noise_neither_a_loss_nor_a_standardisation_is_told(star
     seen = {}
     for dp in ("none", "central"):
         run = start(dp, aggregation__dp=dp)
-        run.exchange.grid.answer = answer  # type: ignore[attr-defined]
+        run.site_grid.grid.response = response  # type: ignore[attr-defined]
         train_voice(run, {})
-        first = wire.arrays_of(run.exchange.grid.sent[0].content)  # type: ignore[attr-defined]
+        first = wire.arrays_of(run.site_grid.grid.sent[0].content)  # type: ignore[attr-defined]
         seen[dp] = ({row.loss for row in run.rounds}, bool(np.all(first["0.mean"] == 0)))
     assert seen == {"none": ({0.5}, False), "central": ({None}, True)}
 
 
-@pytest.mark.parametrize("told", [10**7, 4])
-def test_an_update_that_weighs_more_than_was_released_is_refused_by_name(start: Callable[..., Run], told: int) -> None:
+@pytest.mark.parametrize("reported", [10**7, 4])
+def test_an_update_that_weighs_more_than_was_released_is_refused_by_name(
+    start: Callable[..., Run], reported: int
+) -> None:
     run = start()
 
-    def answer(node: int, message: Any) -> RecordDict:
+    def response(node: int, message: Any) -> RecordDict:
         content = _answer(node, message)
         if node == 2:
-            content[wire.METRICS] = MetricRecord({"num-examples": told})
+            content[wire.METRICS] = MetricRecord({"num-examples": reported})
         return content
 
-    grid: Any = run.exchange.grid
-    grid.answer = answer
+    grid: Any = run.site_grid.grid
+    grid.response = response
     train_voice(run, {})
     assert [row.sites for row in run.rounds] == [2] * ROUNDS
     assert any(w.startswith("site-2 was left out of round 1") and "at most 3, as released" in w for w in run.warnings)
@@ -266,7 +268,7 @@ def test_an_update_that_weighs_more_than_was_released_is_refused_by_name(start: 
 def test_an_update_far_outside_the_others_is_named_once_with_its_round(start: Callable[..., Run]) -> None:
     run = start()
 
-    def answer(node: int, message: Any) -> RecordDict:
+    def response(node: int, message: Any) -> RecordDict:
         content = _answer(node, message)
         if node == 2 and wire.number_of(message.content, "server-round") > 1:
             sent, moved = wire.arrays_of(message.content), wire.arrays_of(content)
@@ -274,8 +276,8 @@ def test_an_update_far_outside_the_others_is_named_once_with_its_round(start: Ca
             content[wire.ARRAYS] = wire.arrays_to_record(far)
         return content
 
-    grid: Any = run.exchange.grid
-    grid.answer = answer
+    grid: Any = run.site_grid.grid
+    grid.response = response
     train_voice(run, {})
     (named,) = [w for w in run.warnings if "lie far outside" in w]
     assert named.startswith("site-2's updates of the voice model lie far outside those of the others, first in round 2")

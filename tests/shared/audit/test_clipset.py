@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import soundfile
-from people import faces, voices
+from speakers import faces, voices
 
 from moretta.shared.audit.clipset import ClipSet
 from moretta.shared.data.reader import read_corpus

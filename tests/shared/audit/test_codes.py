@@ -6,15 +6,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from people import codes, voices
+from speakers import codes, voices
 
 from moretta.shared.audit.attackers import attacker_names
-from moretta.shared.audit.beyond import restoring
-from moretta.shared.audit.beyond.run import attack_beyond
+from moretta.shared.audit.audit_row import AuditRow
 from moretta.shared.audit.clipset import ClipSet
-from moretta.shared.audit.rows import AuditRow
-from moretta.shared.audit.run import run_audit
-from moretta.shared.audit.utility import judge_emotion
+from moretta.shared.audit.inference import restoring
+from moretta.shared.audit.inference.inference_attacks import run_inference_attacks
+from moretta.shared.audit.modality_audit import run_audit
+from moretta.shared.audit.utility import evaluate_utility
 
 ADAPTIVE = tuple(name for name in attacker_names("voice", "adaptive") if "+" not in name)
 
@@ -29,7 +29,7 @@ def test_every_adaptive_attacker_finds_identity_that_is_in_a_code(name: str) -> 
     rows = run_audit(voices(), codes(), attackers=[name], seed=1, bootstrap=20, workers=1)
     for metric in ("top1", "eer"):
         (row,) = figures(rows, metric).values()
-        assert not row.void, row.reason
+        assert not row.invalid, row.reason
     found = figures(rows, "top1")[name].value
     assert found is not None and found > 0.5
 
@@ -39,13 +39,13 @@ def test_sequences_and_tokens_of_codes_are_attacked_too(form: str) -> None:
     names = ("voice-logistic", "voice-wccn", "voice-bigrams", "voice-gmm")
     rows = run_audit(voices(), codes(form=form), attackers=names, seed=1, bootstrap=20, workers=1)  # type: ignore[arg-type]
     for row in figures(rows, "top1").values():
-        assert not row.void and row.value is not None and row.value > 0.6, row
+        assert not row.invalid and row.value is not None and row.value > 0.6, row
 
 
 def test_codes_without_identity_are_at_chance() -> None:
     rows = run_audit(voices(), codes(apart=0.0), attackers=["voice-logistic", "voice-wccn"], bootstrap=20, workers=1)
     for row in figures(rows, "eer").values():
-        assert not row.void and row.value is not None and 0.38 < row.value < 0.62
+        assert not row.invalid and row.value is not None and 0.38 < row.value < 0.62
 
 
 def test_how_codes_move_together_is_seen_by_a_linear_attacker() -> None:
@@ -67,15 +67,15 @@ def test_attackers_that_listen_are_absent_with_the_reason() -> None:
     names = [n for n in attacker_names("voice") if n not in ADAPTIVE]
     rows = run_audit(voices(), codes(), attackers=names, bootstrap=0, workers=1)
     assert {row.attacker for row in rows} == set(names) >= {"campplus", "ge2e", "campplus+head"}
-    assert all(row.void and "no sound" in row.reason for row in rows)
+    assert all(row.invalid and "no sound" in row.reason for row in rows)
 
 
 def test_what_learnt_on_sound_is_not_asked_about_codes_and_says_so() -> None:
     rows = run_audit(voices(), codes(), attackers=["voice-wccn", "voice-logistic"], bootstrap=0, workers=1)
     for scenario in ("ignorant", "lazy-informed"):
         for row in figures(rows, "eer", scenario).values():
-            assert row.void and "cannot read" in row.reason
-    assert not figures(rows, "eer", "unprotected")["voice-wccn"].void
+            assert row.invalid and "cannot read" in row.reason
+    assert not figures(rows, "eer", "unprotected")["voice-wccn"].invalid
 
 
 def test_clips_of_another_size_are_left_out_and_counted(tmp_path: Path) -> None:
@@ -90,8 +90,8 @@ def test_clips_of_another_size_are_left_out_and_counted(tmp_path: Path) -> None:
 def test_judges_read_emotion_in_codes_beside_their_figure_on_originals(tmp_path: Path) -> None:
     released = codes(lively=3.0, apart=0.0)
     names = ("voice-forest", "voice-logistic")
-    rows = judge_emotion(voices(), released, judges=names, draws=20, workers=1, scratch=tmp_path)
-    found = {(r.judge, r.trained_on, r.judged_on): r for r in rows}
+    rows = evaluate_utility(voices(), released, evaluators=names, draws=20, workers=1, scratch=tmp_path)
+    found = {(r.evaluator, r.trained_on, r.evaluated_on): r for r in rows}
     for name in names:
         row = found[name, "released", "released"]
         assert row.uar is not None and row.uar > 0.8
@@ -109,9 +109,9 @@ def test_codes_that_hold_the_voice_are_inverted(monkeypatch: pytest.MonkeyPatch)
     decoded = {}
     for name, arrays in (("open", open_code), ("nothing", nothing)):
         released = ClipSet.from_arrays(original.clips, arrays, modality="voice", form="code")
-        found = attack_beyond(original, released, bootstrap=50)
+        found = run_inference_attacks(original, released, bootstrap=50)
         eers = [f for f in found if f.attack == "inversion" and f.metric == "eer" and f.source == "decoded"]
-        assert len(eers) == 2 and not any(f.void for f in eers), [f.reason for f in eers]
+        assert len(eers) == 2 and not any(f.invalid for f in eers), [f.reason for f in eers]
         decoded[name] = min(f.value for f in eers if f.value is not None)
     assert decoded["open"] < 0.2
     assert decoded["nothing"] > 0.35

@@ -5,13 +5,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from people import voices
+from speakers import voices
 
 from moretta.shared.audit import utility as emotion
-from moretta.shared.audit.attackers import base
-from moretta.shared.audit.metrics import registry
-from moretta.shared.audit.run import run_audit
-from moretta.shared.audit.utility import judge_emotion
+from moretta.shared.audit.attackers import attacker_registry
+from moretta.shared.audit.metrics import metric_registry
+from moretta.shared.audit.modality_audit import run_audit
+from moretta.shared.audit.utility import evaluate_utility
 
 GUIDE = Path(__file__).parents[3] / "docs" / "attackers.md"
 
@@ -31,10 +31,10 @@ def run_code(heading: str) -> None:
 @pytest.fixture(autouse=True)
 def _forgotten() -> Iterator[None]:
     """What the guide registers is gone after its test."""
-    base.load_attackers()
-    registry.metrics_of("trials")
-    emotion.judge_names()
-    kept = [(r, dict(r)) for r in (base._REGISTRY, registry._REGISTRY, emotion.base._REGISTRY)]
+    attacker_registry.load_attackers()
+    metric_registry.metrics_of("trials")
+    emotion.evaluator_names()
+    kept = [(r, dict(r)) for r in (attacker_registry._REGISTRY, metric_registry._REGISTRY, emotion.base._REGISTRY)]
     yield
     for live, before in kept:
         live.clear()
@@ -63,18 +63,20 @@ def test_the_metric_that_the_guide_writes_is_in_every_row_set() -> None:
 
 def test_the_judge_that_the_guide_writes_is_asked(tmp_path: Path) -> None:
     run_code("Write a judge of emotion")
-    rows = judge_emotion(voices(), voices(), judges=["voice-level"], seed=1, draws=0, workers=1, scratch=tmp_path)
+    rows = evaluate_utility(
+        voices(), voices(), evaluators=["voice-level"], seed=1, draws=0, workers=1, scratch=tmp_path
+    )
     assert len(rows) == 3
     assert all(row.uar is not None for row in rows)
 
 
 def test_the_guide_names_every_attacker_metric_and_judge() -> None:
     text = GUIDE.read_text("utf-8")
-    for name in base.attacker_names():
+    for name in attacker_registry.attacker_names():
         stem = name.removesuffix("+head")
         assert stem in text or re.sub(r"\d$", "1", stem) in text, name
     for kind in ("trials", "ranking", "similarity"):
-        for metric in registry.metrics_of(kind):  # type: ignore[arg-type]
+        for metric in metric_registry.metrics_of(kind):  # type: ignore[arg-type]
             assert f"`{metric.name}`" in text, metric.name
-    for judge in emotion.judge_names():
-        assert f"`{judge}`" in text, judge
+    for evaluator in emotion.evaluator_names():
+        assert f"`{evaluator}`" in text, evaluator

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from people import KEY, SENTENCES, codes, faces, voices
+from speakers import KEY, SENTENCES, codes, faces, voices
 
+from moretta.shared.audit.audit_row import AuditRow
 from moretta.shared.audit.clipset import ClipSet
 from moretta.shared.audit.learn.tabular import cross_validation
-from moretta.shared.audit.rows import AuditRow
-from moretta.shared.audit.run import run_audit
-from moretta.shared.data.names import EMOTIONS, Level
+from moretta.shared.audit.modality_audit import run_audit
+from moretta.shared.data.clip_names import EMOTIONS, Level
 from moretta.shared.release import ReleasedClip
 
 ORDINARY = ("logistic", "svm", "forest", "knn")
@@ -49,7 +49,7 @@ def exchanged(*, seed: int = 0) -> np.ndarray:
 
 
 def balanced(*, seed: int = 0) -> np.ndarray:
-    """[speakers, clips, 40]: a person's clips of one emotion are alike; normalising pushed all the person's apart.
+    """[speakers, clips, 40]: a person's clips of one emotion are alike; normalizing pushed all the person's apart.
 
     Whitened within each person, whose clips are fewer than the values: as alike as they were, and the other way round.
     """
@@ -78,7 +78,7 @@ def released(values: np.ndarray, form: str) -> ClipSet:
 def top1(rows: list[AuditRow], attacker: str, pooled: int = 1) -> float:
     wanted = (attacker, "semi-informed", "top1", "all", pooled)
     (row,) = (r for r in rows if (r.attacker, r.scenario, r.metric, r.subset, r.pooled) == wanted)
-    assert not row.void and row.value is not None, row
+    assert not row.invalid and row.value is not None, row
     return row.value
 
 
@@ -143,7 +143,7 @@ def test_plain_identity_is_found_by_each_and_none_where_there_is_none(special: s
 
 
 def test_a_network_learns_what_it_is_shown_even_where_nothing_of_it_is_a_person() -> None:
-    """Only so is its failure a finding: one that did not learn would be void."""
+    """Only so is its failure a finding: one that did not learn would be invalid."""
     found = run_audit(None, faces(apart=0.0, speakers=8), attackers=["face-cnn"], seed=1, bootstrap=0, workers=1)
     assert top1(found, "face-cnn") < 0.35
 

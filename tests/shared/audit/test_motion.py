@@ -6,11 +6,11 @@ from itertools import combinations
 
 import numpy as np
 import pytest
-from people import describe
+from speakers import describe
 
+from moretta.shared.audit.audit_row import AuditRow
 from moretta.shared.audit.clipset import ClipSet
-from moretta.shared.audit.rows import AuditRow
-from moretta.shared.audit.run import run_audit
+from moretta.shared.audit.modality_audit import run_audit
 
 NAMES = ("face-motion", "face-motion-wccn")
 PLACES = ((10, 10), (10, 30), (30, 10), (30, 30))
@@ -49,12 +49,12 @@ def rows() -> list[AuditRow]:
 def test_people_are_found_by_how_they_move(rows: list[AuditRow]) -> None:
     for name in NAMES:
         row = found(rows, name, "top1")
-        assert not row.void and row.value is not None and row.value > 0.6, row
+        assert not row.invalid and row.value is not None and row.value > 0.6, row
 
 
 def test_strangers_are_told_apart_by_how_they_move(rows: list[AuditRow]) -> None:
     row = found(rows, "face-motion-wccn", "eer")
-    assert not row.void and row.value is not None and row.value < 0.35, row
+    assert not row.invalid and row.value is not None and row.value < 0.35, row
 
 
 def test_an_attacker_of_mean_pictures_does_not_see_it(rows: list[AuditRow]) -> None:

@@ -15,12 +15,12 @@ class Clock:
 
 @pytest.mark.parametrize("total", [1, 7, 10, 1000])
 def test_the_start_and_the_end_are_told_and_no_more_than_each_tenth(total: int) -> None:
-    told: list[tuple[str, int, int]] = []
-    pace = Pace(lambda *event: told.append(event), "reading", total, clock=Clock())
+    reported: list[tuple[str, int, int]] = []
+    pace = Pace(lambda *event: reported.append(event), "reading", total, clock=Clock())
     for _ in range(total):
         pace.step()
-    assert told[0][1] == 0 and told[-1] == ("reading", total, total)
-    assert len(told) <= 11
+    assert reported[0][1] == 0 and reported[-1] == ("reading", total, total)
+    assert len(reported) <= 11
 
 
 def test_slow_steps_are_told_one_by_one_with_the_time_that_is_left() -> None:
@@ -36,7 +36,7 @@ def test_slow_steps_are_told_one_by_one_with_the_time_that_is_left() -> None:
 
 
 def test_nothing_to_do_and_nobody_who_listens_are_silent() -> None:
-    told: list[object] = []
-    Pace(lambda *event: told.append(event), "reading", 0)
+    reported: list[object] = []
+    Pace(lambda *event: reported.append(event), "reading", 0)
     Pace(None, "reading", 3).step()
-    assert told == []
+    assert reported == []

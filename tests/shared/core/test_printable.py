@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from moretta.deploy.cli.watch import in_words
+from moretta.deploy.cli.progress_monitor import as_text
 from moretta.server.stages.outcome import concluding
 from moretta.shared.audit.report import svg
 from moretta.shared.audit.report.html import _environment
@@ -88,8 +88,8 @@ def test_an_error_that_says_hostile_things_begins_no_line_of_its_own_in_its_trac
 
 def test_errors_and_progress_are_printable_lines() -> None:
     assert _is_clean(RefusedError(HOSTILE, expected=HOSTILE, fix="x").message, 1)
-    assert _is_clean(in_words({"state": "note", "what": HOSTILE}), 1)
-    assert _is_clean(in_words({"state": "running", "stage": HOSTILE, "done": 1, "total": 2, "what": HOSTILE}), 1)
+    assert _is_clean(as_text({"state": "note", "what": HOSTILE}), 1)
+    assert _is_clean(as_text({"state": "running", "stage": HOSTILE, "done": 1, "total": 2, "what": HOSTILE}), 1)
 
 
 @pytest.mark.parametrize("error", [RunError(HOSTILE), ValueError(HOSTILE)])

@@ -11,19 +11,19 @@ from sqlalchemy.exc import OperationalError
 
 from moretta.shared.core.atomic import atomic_path, write_atomic
 from moretta.shared.core.errors import HomeError, StorageError, StudyError
-from moretta.shared.core.storage import _WORDS, disk_failed, storage_error
+from moretta.shared.core.storage import _TEXTS, disk_failed, storage_error
 
 
-@pytest.mark.parametrize("number", sorted(_WORDS))
+@pytest.mark.parametrize("number", sorted(_TEXTS))
 def test_every_known_failure_of_a_disk_is_a_sentence_with_the_place_and_what_to_do(number: int) -> None:
-    told = storage_error(OSError(number, os.strerror(number), "/data/out/report.json"))
-    assert isinstance(told, StorageError) and told.exit_code == 13
-    assert "/data/out/report.json" in told.message and told.fix
+    reported = storage_error(OSError(number, os.strerror(number), "/data/out/report.json"))
+    assert isinstance(reported, StorageError) and reported.exit_code == 13
+    assert "/data/out/report.json" in reported.message and reported.fix
 
 
 def test_other_failures_of_files_are_told_in_the_systems_words() -> None:
-    told = storage_error(OSError(errno.EXDEV, "Invalid cross-device link", "/a"))
-    assert told is not None and "/a cannot be used: Invalid cross-device link" in told.message
+    reported = storage_error(OSError(errno.EXDEV, "Invalid cross-device link", "/a"))
+    assert reported is not None and "/a cannot be used: Invalid cross-device link" in reported.message
 
 
 @pytest.mark.parametrize("error", [ConnectionRefusedError(111, "refused"), TimeoutError(), ValueError("x"), OSError()])
@@ -34,8 +34,8 @@ def test_what_is_no_failure_of_storage_is_not_called_one(error: Exception) -> No
 def test_a_full_disk_behind_another_error_is_told_and_not_that_something_is_damaged() -> None:
     wrapped = HomeError("registry.sqlite cannot be opened", fix="restore it from the backup")
     wrapped.__cause__ = OSError(errno.ENOSPC, "No space left on device")
-    told = storage_error(wrapped)
-    assert told is not None and "no space" in told.message and "backup" not in told.message
+    reported = storage_error(wrapped)
+    assert reported is not None and "no space" in reported.message and "backup" not in reported.message
     other = StudyError("the study file cannot be read")
     other.__cause__ = PermissionError(errno.EACCES, "Permission denied", "study.toml")
     assert storage_error(other) is None, "its own message says more"
@@ -57,8 +57,8 @@ def _sqlite_error(code: int) -> OperationalError:
     ],
 )
 def test_what_sqlite_says_of_the_disk_is_understood(code: int, words: str) -> None:
-    told = storage_error(_sqlite_error(code))
-    assert told is not None and words in told.message
+    reported = storage_error(_sqlite_error(code))
+    assert reported is not None and words in reported.message
     assert storage_error(_sqlite_error(sqlite3.SQLITE_CORRUPT)) is None
 
 
@@ -102,5 +102,5 @@ def test_a_name_as_long_as_names_can_be_is_written(tmp_path: Path) -> None:
     assert path.read_text() == "x"
     with pytest.raises(OSError) as raised:
         write_atomic(tmp_path / ("n" * 300), "x")
-    told = storage_error(raised.value)
-    assert told is not None and "longer" in told.message
+    reported = storage_error(raised.value)
+    assert reported is not None and "longer" in reported.message

@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from moretta.shared.core.errors import CorpusError
+from moretta.shared.data.clip_names import Emotion
 from moretta.shared.data.demographics import SEXES, read_demographics, read_votes
-from moretta.shared.data.names import Emotion
 
 
 def people(tmp_path: Path, content: str | bytes) -> tuple[dict[int, tuple[str | None, int | None]], list[str]]:

@@ -97,7 +97,7 @@ def test_a_field_of_another_kind_or_value_is_refused_or_read_as_it_stands(name: 
 
 
 @pytest.mark.parametrize(
-    ("content", "told"),
+    ("content", "reported"),
     [
         (b"no json", "without content"),
         (b"[]", "without content"),
@@ -114,8 +114,8 @@ def test_a_field_of_another_kind_or_value_is_refused_or_read_as_it_stands(name: 
         (_canonical(CONTENT).replace(b",", b", "), "another spelling"),
     ],
 )
-def test_a_string_with_a_wrong_field_says_which(content: bytes, told: str) -> None:
-    with pytest.raises(EnrollmentError, match=told):
+def test_a_string_with_a_wrong_field_says_which(content: bytes, reported: str) -> None:
+    with pytest.raises(EnrollmentError, match=reported):
         parse_join_string(_encoded(content))
 
 

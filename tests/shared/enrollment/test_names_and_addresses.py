@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from moretta.shared.core.errors import EnrollmentError
 from moretta.shared.enrollment.address import join_address, split_address
 from moretta.shared.enrollment.fingerprint import fingerprint, has_fingerprint, is_fingerprint
-from moretta.shared.enrollment.names import check_site_name
+from moretta.shared.enrollment.site_names import check_site_name
 
 
 @pytest.mark.parametrize("name", ["a", "7", "clinic-a", "st-mary-2", "x" * 63])

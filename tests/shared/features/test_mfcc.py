@@ -3,7 +3,7 @@ import pytest
 
 from moretta.shared.core.errors import ClipError
 from moretta.shared.features.mfcc import COEFFICIENTS, OUTPUT_RMS, mfcc, mfcc_batch, waveform_from_mfcc
-from moretta.shared.release.format import MAX_SAMPLES
+from moretta.shared.release.release_format import MAX_SAMPLES
 
 
 def speechlike(seed: int, seconds: float = 1.0) -> np.ndarray:

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from moretta.shared.core.errors import StudyError
-from moretta.shared.features.public_codes import VECTOR_LIMIT, OwnScale, PublicCodes, make_public_codes, pooled
+from moretta.shared.features.public_codes import VECTOR_LIMIT, PublicCodes, SpeakerUnits, make_public_codes, pooled
 from moretta.shared.features.public_voice import PublicVoice, make_public_voice
 
 VOICE = PublicVoice(np.zeros(13, np.float32), np.ones(13, np.float32), np.zeros((4, 13), np.float32))
@@ -31,21 +31,21 @@ def test_no_frame_counts_for_more_than_public_bounds_allow() -> None:
 
 def test_a_speaker_with_few_clips_is_told_in_units_nearer_to_public_ones() -> None:
     far = np.full((1, 26), 3.0, np.float32)
-    few, many = OwnScale.of(far), OwnScale.of(np.repeat(far, 200, axis=0))
+    few, many = SpeakerUnits.of(far), SpeakerUnits.of(np.repeat(far, 200, axis=0))
     assert few.mean[0] == pytest.approx(1.0)
     assert many.mean[0] == pytest.approx(3.0, rel=0.02)
-    none = OwnScale.of(np.empty((0, 26), np.float32))
+    none = SpeakerUnits.of(np.empty((0, 26), np.float32))
     np.testing.assert_allclose(none.apply(far), far)
 
 
 def test_own_units_take_away_what_a_speakers_clips_have_in_common(rng: np.random.Generator) -> None:
     clips = rng.normal(size=(2_000, 26)).astype(np.float32)
-    ours, moved = (OwnScale.of(c).apply(c) for c in (clips, 0.5 * clips + 2.0))
+    ours, moved = (SpeakerUnits.of(c).apply(c) for c in (clips, 0.5 * clips + 2.0))
     np.testing.assert_allclose(moved, ours, atol=0.1)
 
 
 def test_vectors_are_cut_so_that_nothing_stands_out_without_limit() -> None:
-    assert np.abs(OwnScale.of(np.zeros((3, 26))).apply(np.full((1, 26), 1e9))).max() <= VECTOR_LIMIT
+    assert np.abs(SpeakerUnits.of(np.zeros((3, 26))).apply(np.full((1, 26), 1e9))).max() <= VECTOR_LIMIT
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +59,7 @@ def made() -> PublicCodes:
 
 
 def test_codes_are_made_of_synthetic_speech_by_seed_alone(codes: PublicCodes) -> None:
-    assert codes.words.shape == (5, 3)
+    assert codes.codewords.shape == (5, 3)
     assert codes.projection.shape == (26, 3)
     again = made().to_arrays()
     for name, array in codes.to_arrays().items():
@@ -68,10 +68,10 @@ def test_codes_are_made_of_synthetic_speech_by_seed_alone(codes: PublicCodes) ->
 
 def test_codes_survive_the_wire(codes: PublicCodes) -> None:
     again = PublicCodes.from_arrays(codes.to_arrays())
-    np.testing.assert_array_equal(again.words, codes.words)
+    np.testing.assert_array_equal(again.codewords, codes.codewords)
 
 
-@pytest.mark.parametrize("name", ["center", "spread", "projection", "words"])
+@pytest.mark.parametrize("name", ["center", "spread", "projection", "codewords"])
 @pytest.mark.parametrize("damage", ["missing", "shape", "nan"])
 def test_codes_that_cannot_be_are_refused(codes: PublicCodes, name: str, damage: str) -> None:
     arrays = codes.to_arrays()
@@ -79,7 +79,9 @@ def test_codes_that_cannot_be_are_refused(codes: PublicCodes, name: str, damage:
     if damage == "missing":
         del arrays[key]
     else:
-        arrays[key] = arrays[key][:-1] if damage == "shape" and name != "words" else np.full_like(arrays[key], np.nan)
+        arrays[key] = (
+            arrays[key][:-1] if damage == "shape" and name != "codewords" else np.full_like(arrays[key], np.nan)
+        )
     with pytest.raises(StudyError, match="public"):
         PublicCodes.from_arrays(arrays)
 

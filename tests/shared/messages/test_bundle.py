@@ -77,7 +77,7 @@ def _unlisted(built: bytes) -> bytes:
 
 
 @pytest.mark.parametrize(
-    ("spoil", "told"),
+    ("spoil", "reported"),
     [
         (lambda built: b"", "no archive"),
         (lambda built: b"PK\3\4 and so on", "no archive"),
@@ -94,6 +94,6 @@ def _unlisted(built: bytes) -> bytes:
     ],
 )
 @pytest.mark.filterwarnings("ignore:Duplicate name")
-def test_what_is_no_plain_bundle_is_refused(built: bytes, spoil: Any, told: str) -> None:
-    with pytest.raises(RefusedError, match=told):
+def test_what_is_no_plain_bundle_is_refused(built: bytes, spoil: Any, reported: str) -> None:
+    with pytest.raises(RefusedError, match=reported):
         read_bundle(spoil(built))

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from moretta.shared.core.errors import MessageError
 from moretta.shared.core.printable import printable
 from moretta.shared.messages import REQUESTS, RESPONSES, Message, failure_of, read, wire
-from moretta.shared.messages.base import MAX_DEPTH, depth_of, parse_json
+from moretta.shared.messages.message import MAX_DEPTH, depth_of, parse_json
 from moretta.shared.messages.responses import Announced, Evaluated, Hello
 from moretta.shared.study.schema import Study
 
@@ -44,7 +44,7 @@ VALUES: dict[str, dict[str, Any]] = {
     "Evaluated": {"counts": {"voice": {"0" * 16: TABLE}}, "reliability": {"voice": [[0, 0, 0]] * 15}},
     "PublicKeys": {"keys": ["00", "01"]},
     "Shares": {"shares": {"b": "00"}},
-    "Greeting": {"version": 1},
+    "HelloRequest": {"version": 1},
     "OfferMade": {"study": STUDY, "approval": "0" * 64},
     "Offered": {"site": "site-1", "state": "pending"},
     "ReleaseWanted": {"study": STUDY},
@@ -205,8 +205,8 @@ def test_arrays_beyond_what_an_update_may_have_are_refused(monkeypatch: pytest.M
 
 
 def test_a_failure_is_one_visible_line() -> None:
-    told = failure_of(RecordDict({wire.CONFIG: wire.json_config(site="a", failure="no\n\x1b[2Jforged", code=6)}))
-    assert told == r"no\n\x1b[2Jforged"
+    reported = failure_of(RecordDict({wire.CONFIG: wire.json_config(site="a", failure="no\n\x1b[2Jforged", code=6)}))
+    assert reported == r"no\n\x1b[2Jforged"
     spoilt = RecordDict({wire.CONFIG: wire.json_config(site="a", failure=["x"], code=6)})
     assert "no Failed" in (failure_of(spoilt) or "")
     assert failure_of(RecordDict()) is None

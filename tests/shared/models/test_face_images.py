@@ -32,9 +32,9 @@ def test_pictures_are_found_in_any_depth_and_broken_ones_counted(folder):
 
 
 def test_every_file_is_told(folder):
-    told = []
-    read(folder, step=lambda: told.append(1))
-    assert len(told) == 5
+    reported = []
+    read(folder, step=lambda: reported.append(1))
+    assert len(reported) == 5
 
 
 def test_two_processes_give_what_one_gives(folder):

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from moretta.shared.models.head import make_identity
-from moretta.shared.models.head.asset import Part, load_asset
+from moretta.shared.models.head.asset import MeshPart, load_asset
 from moretta.shared.models.head.atlas import HEIGHT, WIDTH
 from moretta.shared.models.head.hair import CUTS
 from moretta.shared.models.head.traits import OLDEST, YOUNGEST, HairStyle, draw_traits
@@ -66,7 +66,7 @@ def test_people_wear_at_least_six_hair_styles() -> None:
 def test_styles_with_volume_grow_a_shell_and_painted_ones_do_not() -> None:
     for seed in range(8):
         person = make_identity(seed)
-        shell = int((person.part == Part.HAIR).sum())
+        shell = int((person.part == MeshPart.HAIR).sum())
         assert (shell > 0) == (person.traits.style in CUTS)
     assert HairStyle.SHAVED not in CUTS
 

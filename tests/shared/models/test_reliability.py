@@ -18,8 +18,8 @@ def _drawn(rng: np.random.Generator, clips: int, *, boast: float) -> tuple[Any, 
     """Two classes; right as often as sure, but for what the model boasts."""
     honest = rng.uniform(0.5, 0.95, clips)
     labels = np.where(rng.random(clips) < honest, 0, 1)
-    told = np.minimum(honest + boast, 1.0)
-    return np.stack([told, 1 - told], axis=1), labels
+    reported = np.minimum(honest + boast, 1.0)
+    return np.stack([reported, 1 - reported], axis=1), labels
 
 
 def test_a_model_that_is_right_as_often_as_it_is_sure_has_next_to_no_error(rng: np.random.Generator) -> None:

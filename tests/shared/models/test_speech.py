@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from moretta.shared.data.names import EMOTIONS, SENTENCES, Emotion
+from moretta.shared.data.clip_names import EMOTIONS, SENTENCES, Emotion
 from moretta.shared.models.speech import Voice, make_voice, synthesize
 from moretta.shared.models.speech.phonemes import DIPHTHONGS, FRICATIVES, SENTENCE_SOUNDS, SONORANTS, STOPS, VOWELS
 

@@ -63,9 +63,9 @@ def test_pictures_are_not_changed():
 
 @pytest.mark.parametrize("count", [2, 17, 40])
 def test_every_step_is_told(count):
-    told = []
-    train_autoencoder(discs(count), options(epochs=2), step=lambda: told.append(1))
-    assert len(told) == training_steps(options(epochs=2), count)
+    reported = []
+    train_autoencoder(discs(count), options(epochs=2), step=lambda: reported.append(1))
+    assert len(reported) == training_steps(options(epochs=2), count)
 
 
 def test_what_step_raises_ends_the_training():

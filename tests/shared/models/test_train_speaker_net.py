@@ -12,8 +12,8 @@ from sklearn.linear_model import LogisticRegression
 
 from moretta.shared.core.errors import StudyError
 from moretta.shared.features.encoder_options import EncoderOptions
-from moretta.shared.features.hidden_units import HiddenUnits
-from moretta.shared.features.person_whitening import PersonWhitening
+from moretta.shared.features.hidden_layer import HiddenLayer
+from moretta.shared.features.speaker_whitening import SpeakerWhitening
 from moretta.shared.models import train_speaker_net as train_module
 from moretta.shared.models.speaker_net import SpeakerNet
 from moretta.shared.models.train_speaker_net import PublicSpeech, train_speaker_net
@@ -32,21 +32,21 @@ def toy(seed: int = 0) -> Toy:
     styles = STYLE * generator.normal(size=(PEOPLE, EMOTIONS, 4))
     person = np.repeat(np.arange(PEOPLE), EMOTIONS * EACH)
     emotion = np.tile(np.arange(EMOTIONS), PEOPLE * EACH)
-    told = np.tile(circle[emotion], 4) * np.repeat(SHOWN, 4) + NOISE * generator.normal(size=(len(person), 8))
-    told[:, 4:] += styles[person, emotion]
-    return told, person, emotion
+    reported = np.tile(circle[emotion], 4) * np.repeat(SHOWN, 4) + NOISE * generator.normal(size=(len(person), 8))
+    reported[:, 4:] += styles[person, emotion]
+    return reported, person, emotion
 
 
-def train(speech: Toy, size: int = 2, seed: int = 1, **options: Any) -> tuple[HiddenUnits, np.ndarray]:
+def train(speech: Toy, size: int = 2, seed: int = 1, **options: Any) -> tuple[HiddenLayer, np.ndarray]:
     return train_speaker_net(*speech, size=size, options=EncoderOptions(**options), seed=seed)
 
 
-def released(net: tuple[HiddenUnits, np.ndarray], speech: Toy) -> np.ndarray:
+def released(net: tuple[HiddenLayer, np.ndarray], speech: Toy) -> np.ndarray:
     raw = net[0](speech[0]) @ net[1]
     codes = np.empty_like(raw)
     for one in range(PEOPLE):
         mine = speech[1] == one
-        codes[mine] = PersonWhitening.of(raw[mine], np.ones(mine.sum()))(raw[mine])
+        codes[mine] = SpeakerWhitening.of(raw[mine], np.ones(mine.sum()))(raw[mine])
     return codes
 
 
@@ -55,12 +55,12 @@ def told_of(codes: np.ndarray, person: np.ndarray, emotion: np.ndarray) -> tuple
     known = np.arange(len(codes)) // EMOTIONS % 2 == 0
     named = []
     for one in range(EMOTIONS):
-        seen, asked = known & (emotion == one), ~known & (emotion == one)
+        seen, requested = known & (emotion == one), ~known & (emotion == one)
         attacker = LogisticRegression(max_iter=500).fit(codes[seen], person[seen])
-        named.append(attacker.score(codes[asked], person[asked]))
+        named.append(attacker.score(codes[requested], person[requested]))
     strangers = person >= PEOPLE // 2
-    judge = LogisticRegression(max_iter=500).fit(codes[~strangers], emotion[~strangers])
-    return float(np.mean(named)), float(judge.score(codes[strangers], emotion[strangers]))
+    evaluator = LogisticRegression(max_iter=500).fit(codes[~strangers], emotion[~strangers])
+    return float(np.mean(named)), float(evaluator.score(codes[strangers], emotion[strangers]))
 
 
 @pytest.fixture
@@ -78,12 +78,12 @@ def test_a_network_tells_the_emotion_of_people_it_was_not_trained_on() -> None:
 def test_training_stops_early_where_people_who_are_held_out_are_told_no_better() -> None:
     places, person, emotion = toy()
     senseless = np.random.default_rng(3).normal(size=(len(person), 95))
-    told, not_told = (
+    reported, not_told = (
         train_module._best_rounds(PublicSpeech(seen, person, emotion, EMOTIONS), 5, EncoderOptions(), 1)
         for seen in (places, senseless)
     )
     assert not_told <= 3
-    assert told >= 8
+    assert reported >= 8
 
 
 @pytest.mark.usefixtures("_all_rounds")

@@ -3,8 +3,8 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from moretta.shared.features.person_whitening import PersonWhitening
 from moretta.shared.features.speaker_code import CODE_LIMIT
+from moretta.shared.features.speaker_whitening import SpeakerWhitening
 from moretta.shared.models.whitened_codes import inverse_root, whitened_codes
 
 
@@ -12,7 +12,7 @@ def test_codes_in_training_are_those_that_are_released_with_equal_weights() -> N
     generator = np.random.default_rng(0)
     people = [generator.normal(size=(clips, 4)) @ generator.normal(size=(4, 4)) + 5 for clips in (3, 9, 20)]
     expected = np.concatenate(
-        [np.clip(PersonWhitening.of(own, np.ones(len(own)))(own), -CODE_LIMIT, CODE_LIMIT) for own in people]
+        [np.clip(SpeakerWhitening.of(own, np.ones(len(own)))(own), -CODE_LIMIT, CODE_LIMIT) for own in people]
     )
     found = whitened_codes(torch.tensor(np.concatenate(people)), [3, 9, 20])
     np.testing.assert_allclose(found.numpy(), expected, atol=1e-9)
@@ -29,7 +29,7 @@ def test_the_gradient_of_the_inverse_root_is_right_even_where_eigenvalues_are_eq
 
 def test_values_that_never_change_are_told_as_nothing_and_break_no_gradient() -> None:
     codes = torch.ones(6, 3, requires_grad=True)
-    told = whitened_codes(codes, [3, 3])
-    told.square().sum().backward()  # type: ignore[no-untyped-call]
-    assert float(told.detach().abs().max()) == 0.0
+    reported = whitened_codes(codes, [3, 3])
+    reported.square().sum().backward()  # type: ignore[no-untyped-call]
+    assert float(reported.detach().abs().max()) == 0.0
     assert codes.grad is not None and bool(torch.isfinite(codes.grad).all())

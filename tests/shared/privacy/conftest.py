@@ -39,8 +39,8 @@ class LossDistribution:
     def delta(self, epsilon: float) -> float:
         """The hockey-stick divergence."""
         losses = self.lowest + self.step * np.arange(len(self.masses))
-        beyond = losses > epsilon
-        return float(((1 - np.exp(epsilon - losses[beyond])) * self.masses[beyond]).sum())
+        inference = losses > epsilon
+        return float(((1 - np.exp(epsilon - losses[inference])) * self.masses[inference]).sum())
 
     def epsilon(self, delta: float) -> float:
         low, high = 0.0, 1000.0

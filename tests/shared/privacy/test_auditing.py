@@ -8,44 +8,44 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from moretta.shared.privacy.auditing import Trials, gaussian_lower_bound, lower_bound, one_run_lower_bound
+from moretta.shared.privacy.auditing import CanaryTrials, gaussian_lower_bound, lower_bound, one_run_lower_bound
 from moretta.shared.privacy.gaussian import Gaussian, calibrated_sigma
 from moretta.shared.privacy.laplace import LaplaceVector
 from moretta.shared.privacy.noise import SeededNoise
 from moretta.shared.privacy.randomized_response import RandomizedResponse
 
-Draw = Callable[[int, float], Trials]
+Draw = Callable[[int, float], CanaryTrials]
 """So many trials of a mechanism with so many times its noise. Seeded, so that a test does not fail by chance."""
 
 
-def laplace(trials: int, noise: float, *, epsilon: float = 1.0) -> Trials:
+def laplace(trials: int, noise: float, *, epsilon: float = 1.0) -> CanaryTrials:
     """The worst pair: a value at one end of its range or at the other, with noise of scale range / epsilon."""
     drawn = SeededNoise(trials, str(noise)).laplace(noise / epsilon, (2, trials))
-    return Trials(1 + drawn[0], drawn[1])
+    return CanaryTrials(1 + drawn[0], drawn[1])
 
 
-def gaussian(trials: int, noise: float, *, epsilon: float = 1.0, delta: float = 1e-5) -> Trials:
+def gaussian(trials: int, noise: float, *, epsilon: float = 1.0, delta: float = 1e-5) -> CanaryTrials:
     sigma = noise * calibrated_sigma(epsilon=epsilon, delta=delta, sensitivity=1.0)
     drawn = SeededNoise(trials, str(noise)).private_normal(sigma, (2, trials))
-    return Trials(1 + drawn[0], drawn[1])
+    return CanaryTrials(1 + drawn[0], drawn[1])
 
 
-def responses(trials: int, noise: float, *, epsilon: float = 1.0) -> Trials:
+def responses(trials: int, noise: float, *, epsilon: float = 1.0) -> CanaryTrials:
     """Half the noise: half as many tokens are replaced."""
     right = RandomizedResponse(choices=16, token_epsilon=epsilon)
     lying = noise * (1 - right.keep)
     used = RandomizedResponse(choices=16, token_epsilon=math.log(15 * (1 - lying) / lying))
-    answers = [used.answer(np.full(trials, token), SeededNoise(trials, str(noise), token)) for token in (0, 1)]
-    return Trials((answers[0] == 0).astype(float), (answers[1] == 0).astype(float))
+    randomized = [used.randomize(np.full(trials, token), SeededNoise(trials, str(noise), token)) for token in (0, 1)]
+    return CanaryTrials((randomized[0] == 0).astype(float), (randomized[1] == 0).astype(float))
 
 
-def laplace_vector(trials: int, noise: float) -> Trials:
+def laplace_vector(trials: int, noise: float) -> CanaryTrials:
     """Ten values of 0.2 each; the attacker looks at the log ratio of densities, the best there is."""
     claim = LaplaceVector(value_epsilon=0.2, values=10)
     drawn = SeededNoise(trials, str(noise)).laplace(noise / claim.value_epsilon, (2, trials, 10))
     outputs = np.stack([1 + drawn[0], drawn[1]])
     ratios = (np.abs(outputs) - np.abs(outputs - 1)).sum(axis=2)
-    return Trials(ratios[0], ratios[1])
+    return CanaryTrials(ratios[0], ratios[1])
 
 
 MECHANISMS: dict[str, tuple[Draw, float, float, int]] = {
@@ -87,9 +87,11 @@ def test_bounds_are_wrong_no_more_often_than_they_say() -> None:
     assert exact is not None
     for _ in range(300):
         drawn = source.laplace(1.0, (2, 400))
-        wrong["threshold"] += lower_bound(Trials(1 + drawn[0], drawn[1]), confidence=0.8) > 1.0
+        wrong["threshold"] += lower_bound(CanaryTrials(1 + drawn[0], drawn[1]), confidence=0.8) > 1.0
         drawn = source.normal(1.0, (2, 400))
-        wrong["gaussian"] += gaussian_lower_bound(Trials(mu + drawn[0], drawn[1]), delta=1e-3, confidence=0.8) > exact
+        wrong["gaussian"] += (
+            gaussian_lower_bound(CanaryTrials(mu + drawn[0], drawn[1]), delta=1e-3, confidence=0.8) > exact
+        )
         included = coin.random(400) < 0.5
         scores = included + source.laplace(1.0, (400,))
         wrong["one run"] += one_run_lower_bound(scores, included, guesses=100, confidence=0.8) > 1.0
@@ -100,7 +102,7 @@ def test_bounds_are_wrong_no_more_often_than_they_say() -> None:
 @pytest.mark.parametrize("trials", [40, 400, 4_000])
 def test_scores_that_never_overlap_prove_what_so_many_trials_can(trials: int) -> None:
     """No error in n trials: the share of errors is at most 1 - (error)^(1/n), by Clopper and Pearson."""
-    found = lower_bound(Trials(np.ones(trials), np.zeros(trials)))
+    found = lower_bound(CanaryTrials(np.ones(trials), np.zeros(trials)))
     limit = 1 - 0.025 ** (1 / (trials / 2))
     assert found == pytest.approx(math.log((1 - limit) / limit))
 
@@ -115,7 +117,7 @@ def test_every_guess_right_in_one_run_proves_what_the_formula_says() -> None:
 
 
 def test_delta_takes_from_what_is_proven() -> None:
-    trials = Trials(np.ones(400), np.zeros(400))
+    trials = CanaryTrials(np.ones(400), np.zeros(400))
     assert lower_bound(trials, delta=0.5) < lower_bound(trials, delta=1e-5) < lower_bound(trials)
     assert lower_bound(trials, delta=0.999) == 0.0
 
@@ -123,6 +125,6 @@ def test_delta_takes_from_what_is_proven() -> None:
 def test_an_attacker_that_guesses_proves_nothing() -> None:
     generator = np.random.default_rng(3)
     scores = generator.random((2, 4_000))
-    assert lower_bound(Trials(scores[0], scores[1])) < 0.15
-    assert gaussian_lower_bound(Trials(scores[0], scores[1]), delta=1e-5) < 0.15
+    assert lower_bound(CanaryTrials(scores[0], scores[1])) < 0.15
+    assert gaussian_lower_bound(CanaryTrials(scores[0], scores[1]), delta=1e-5) < 0.15
     assert one_run_lower_bound(scores[0], generator.random(4_000) < 0.5, guesses=400) < 0.3

@@ -45,18 +45,18 @@ def exact_sampled_delta(epsilon: float, sigma: float, rate: float) -> Any:
     with mpmath.workdps(60):
         e, s, q = mpmath.mpf(epsilon), mpmath.mpf(sigma), mpmath.mpf(rate)
 
-        def beyond(point: Any, mean: int) -> Any:
+        def inference(point: Any, mean: int) -> Any:
             return mpmath.ncdf((mean - point) / s)
 
         def point(ratio: Any) -> Any:
             return s**2 * mpmath.log((ratio - 1 + q) / q) + mpmath.mpf(1) / 2
 
         x = point(mpmath.exp(e))
-        removed = (1 - q) * beyond(x, 0) + q * beyond(x, 1) - mpmath.exp(e) * beyond(x, 0)
+        removed = (1 - q) * inference(x, 0) + q * inference(x, 1) - mpmath.exp(e) * inference(x, 0)
         added = mpmath.mpf(0)
         if mpmath.exp(-e) > 1 - q:
             x = point(mpmath.exp(-e))
-            below = 1 - beyond(x, 0), 1 - beyond(x, 1)
+            below = 1 - inference(x, 0), 1 - inference(x, 1)
             added = below[0] - mpmath.exp(e) * ((1 - q) * below[0] + q * below[1])
         return max(removed, added)
 
@@ -149,7 +149,7 @@ def test_figures_are_never_below_those_of_another_library(
     [
         {"privacy": {"epsilon": 1e-9, "delta": 1e-5}},
         {"privacy": {"epsilon": 0.02, "delta": 1e-15}},
-        {"voice": {"anonymizer": "speaker-normalised", "code_training": "federated", "code_epsilon": 1e-300}},
+        {"voice": {"anonymizer": "speaker-normalized", "code_training": "federated", "code_epsilon": 1e-300}},
     ],
 )
 def test_a_target_that_no_noise_reaches_is_refused_by_its_key(content: dict[str, Any]) -> None:

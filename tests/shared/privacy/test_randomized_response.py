@@ -32,16 +32,16 @@ def test_no_output_is_more_than_exp_epsilon_likelier_for_one_token_than_for_anot
 def test_answers_come_with_the_probabilities_of_the_table(choices: int) -> None:
     response, trials = RandomizedResponse(choices=choices, token_epsilon=1.5), 200_000
     for token in (0, choices - 1):
-        answers = response.answer(np.full(trials, token), SystemNoise())
-        assert answers.dtype == np.int32
-        seen = np.bincount(answers, minlength=choices) / trials
+        randomized = response.randomize(np.full(trials, token), SystemNoise())
+        assert randomized.dtype == np.int32
+        seen = np.bincount(randomized, minlength=choices) / trials
         np.testing.assert_allclose(seen, _table(response)[token], atol=5 * np.sqrt(0.25 / trials))
 
 
 def test_other_tokens_come_equally_often() -> None:
     """A bias among them would be a leak that the keep probability does not show."""
     response, trials = RandomizedResponse(choices=7, token_epsilon=0.01), 350_000
-    seen = np.bincount(response.answer(np.full(trials, 3), SystemNoise()), minlength=7)
+    seen = np.bincount(response.randomize(np.full(trials, 3), SystemNoise()), minlength=7)
     others = np.delete(seen, 3)
     chi_squared = float(((others - others.mean()) ** 2 / others.mean()).sum())
     assert chi_squared < 25  # 5 degrees of freedom: one in seven thousand is beyond
@@ -71,14 +71,14 @@ def test_two_choices_are_warners_coin() -> None:
 
 def test_tokens_that_are_no_choice_are_refused() -> None:
     with pytest.raises(ValueError, match="4 among 4 choices"):
-        RandomizedResponse(choices=4, token_epsilon=1.0).answer(np.array([0, 4]), SeededNoise(1))
+        RandomizedResponse(choices=4, token_epsilon=1.0).randomize(np.array([0, 4]), SeededNoise(1))
     with pytest.raises(ValueError, match="-1"):
-        RandomizedResponse(choices=4, token_epsilon=1.0).answer(np.array([-1]), SeededNoise(1))
+        RandomizedResponse(choices=4, token_epsilon=1.0).randomize(np.array([-1]), SeededNoise(1))
 
 
 def test_no_token_gives_none() -> None:
-    answer = RandomizedResponse(choices=4, token_epsilon=1.0).answer(np.empty(0, np.int32), SystemNoise())
-    assert answer.shape == (0,)
+    randomize = RandomizedResponse(choices=4, token_epsilon=1.0).randomize(np.empty(0, np.int32), SystemNoise())
+    assert randomize.shape == (0,)
 
 
 @pytest.mark.parametrize("epsilon", [27.0, 40.0, 800.0, 1e6])

@@ -10,9 +10,9 @@ import pytest
 from safetensors.numpy import save_file
 
 from moretta.shared.core.errors import ReleaseError
-from moretta.shared.data.names import Emotion, Level
+from moretta.shared.data.clip_names import Emotion, Level
 from moretta.shared.release import AnonymizerStatement, Release, ReleasedClip, ReleaseWriter, open_release
-from moretta.shared.release import write as writing
+from moretta.shared.release import write_release as writing
 
 CODEBOOK = np.arange(12, dtype=np.float32).reshape(4, 3)
 

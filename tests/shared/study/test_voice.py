@@ -38,7 +38,7 @@ def test_an_anonymizer_with_a_budget_alone_means_a_budget_for_each_clip(name: st
         ({"preset": "dp-clip", "released_clips": 4}, "released_clips limits"),
         ({"preset": "dp-everyone"}, "preset"),
         (
-            {"anonymizer": "speaker-normalised", "code_encoder": "network", "code_training": "federated"},
+            {"anonymizer": "speaker-normalized", "code_encoder": "network", "code_training": "federated"},
             "sites train directions",
         ),
         ({"preset": "dp-clip", "budget_epsilon": 0}, "budget_epsilon"),
@@ -51,9 +51,9 @@ def test_an_anonymizer_with_a_budget_alone_means_a_budget_for_each_clip(name: st
         ({"codebook_epsilon": 4.0}, "codebook_epsilon was removed"),
         ({"codebook_iterations": 3}, "codebook_iterations was removed"),
         ({"code_training": "federated"}, "mfcc-quantizer has no code that sites could train"),
-        ({"anonymizer": "speaker-normalised", "code_epsilon": -1}, "code_epsilon"),
-        ({"anonymizer": "speaker-normalised", "code_rounds": 0}, "code_rounds"),
-        ({"anonymizer": "speaker-normalised", "code_unit": "site"}, "code_unit"),
+        ({"anonymizer": "speaker-normalized", "code_epsilon": -1}, "code_epsilon"),
+        ({"anonymizer": "speaker-normalized", "code_rounds": 0}, "code_rounds"),
+        ({"anonymizer": "speaker-normalized", "code_unit": "site"}, "code_unit"),
     ],
 )
 def test_what_cannot_be_kept_is_refused_and_named(content: dict[str, Any], named: str) -> None:
@@ -86,7 +86,7 @@ def test_what_a_preset_stands_for_survives_the_wire() -> None:
 @pytest.mark.parametrize("aggregation", [{"dp": "central"}, {"dp": "distributed"}, {"secure": True}])
 def test_a_code_that_sites_train_goes_with_nothing_that_hides_their_updates(aggregation: dict[str, Any]) -> None:
     said = {
-        "voice": {"anonymizer": "speaker-normalised", "code_training": "federated"},
+        "voice": {"anonymizer": "speaker-normalized", "code_training": "federated"},
         "aggregation": aggregation,
         "audit": {"updates": False},
     }

@@ -103,11 +103,11 @@ def _send_twice(module: Any) -> None:
             again = sent.pop()
             if path:
                 try:
-                    told = f"answered {push(self, again).results}"
+                    reported = f"answered {push(self, again).results}"
                 except Exception as error:
-                    told = f"refused {error}"
+                    reported = f"refused {error}"
                 with Path(path).open("a", encoding="utf-8") as log:
-                    log.write(f"{told}\n")
+                    log.write(f"{reported}\n")
         return pull(self, request)
 
     cls.PushMessages, cls.PullMessages = pushed, pulled
@@ -136,7 +136,7 @@ PATCHES: dict[str, Callable[[Any], None]] = {
     "moretta.client.anonymizers.mfcc_quantizer": _fail_anonymizer,
     "flwr.supernode.fleet_http_client": _send_twice,
     "flwr.supernode.fleet_http_connection": _hurry,
-    "moretta.client.transport.link": _record,
+    "moretta.client.transport.server_channel": _record,
 }
 
 

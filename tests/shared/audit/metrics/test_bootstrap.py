@@ -13,7 +13,7 @@ from moretta.shared.audit.metrics import (
     measure_trials,
 )
 from moretta.shared.audit.metrics.eer import eer
-from moretta.shared.audit.metrics.registry import get_metric, metric
+from moretta.shared.audit.metrics.metric_registry import get_metric, metric
 
 
 def speakers_with_own_ease(speakers: int, clips: int, seed: int) -> Trials:

@@ -8,8 +8,8 @@ from sklearn.metrics import top_k_accuracy_score
 
 from moretta.shared.audit.metrics import Ranking, linkage, metrics_of
 from moretta.shared.audit.metrics.identification import hits, mean_rank, median_rank, ranks, top1, top5
+from moretta.shared.audit.metrics.metric_registry import Metric
 from moretta.shared.audit.metrics.pooling import pool
-from moretta.shared.audit.metrics.registry import Metric
 
 
 def noisy(speakers: int, clips: int, signal: float, seed: int = 0) -> Ranking:

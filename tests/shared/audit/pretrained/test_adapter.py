@@ -9,15 +9,15 @@ import numpy as np
 import pytest
 
 from moretta.shared.audit.attackers import attacker_names, get_attacker
-from moretta.shared.audit.attackers.base import Embedder
+from moretta.shared.audit.attackers.attacker_registry import Embedder
 from moretta.shared.audit.clipset import ClipSet
 from moretta.shared.audit.pretrained import adapter
-from moretta.shared.audit.pretrained.encoder import Clips, Embeddings, Encoder
-from moretta.shared.data.names import Emotion, Level
-from moretta.shared.release.format import ReleasedClip
+from moretta.shared.audit.pretrained.encoder import Clips, Embeddings, PretrainedEncoder
+from moretta.shared.data.clip_names import Emotion, Level
+from moretta.shared.release.release_format import ReleasedClip
 
 
-class Lengths(Encoder):
+class Lengths(PretrainedEncoder):
     """Embeds a clip as its length."""
 
     name: ClassVar[str] = "lengths"

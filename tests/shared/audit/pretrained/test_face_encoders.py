@@ -10,14 +10,14 @@ import pytest
 import torch
 
 from moretta.shared.audit.pretrained.dlib_resnet import DlibEncoder
-from moretta.shared.audit.pretrained.encoder import Encoder
-from moretta.shared.audit.pretrained.expression import NAMES, ExpressionJudge, fill
-from moretta.shared.audit.pretrained.faces import FoundFace, cut_square, spread, whole_frame
-from moretta.shared.audit.pretrained.nets.expression import CLASSES, ExpressionNet
+from moretta.shared.audit.pretrained.encoder import PretrainedEncoder
+from moretta.shared.audit.pretrained.expression_evaluator import NAMES, ExpressionEvaluator, fill
+from moretta.shared.audit.pretrained.face_finder import FoundFace, cut_square, spread, whole_frame
+from moretta.shared.audit.pretrained.nets.expression_net import CLASSES, ExpressionNet
 from moretta.shared.audit.pretrained.sface import SFaceEncoder
 from moretta.shared.audit.pretrained.tfjs import read_tfjs
 from moretta.shared.core.errors import AttackersError, ClipError
-from moretta.shared.data.names import EMOTIONS, Emotion
+from moretta.shared.data.clip_names import EMOTIONS, Emotion
 from moretta.shared.models.head import make_identity, render_clip
 
 
@@ -121,12 +121,12 @@ def test_quantized_weights_are_read_back(tmp_path: Path) -> None:
 
 def test_the_judge_gives_probabilities_of_the_six_emotions() -> None:
     torch.manual_seed(0)
-    judge = ExpressionJudge(ExpressionNet().eval(), NoFaces())  # type: ignore[arg-type]
-    found = judge.probabilities([pictures(0), pictures(1, 9)])
+    evaluator = ExpressionEvaluator(ExpressionNet().eval(), NoFaces())  # type: ignore[arg-type]
+    found = evaluator.probabilities([pictures(0), pictures(1, 9)])
     assert found.shape == (2, 6)
     np.testing.assert_allclose(found.sum(axis=1), 1, atol=1e-5)
-    assert judge.unaligned == 2, "clips without a face are counted"
-    assert judge.probabilities([]).shape == (0, 6)
+    assert evaluator.unaligned == 2, "clips without a face are counted"
+    assert evaluator.probabilities([]).shape == (0, 6)
     assert set(NAMES) == set(CLASSES) - {"surprised"}
 
 
@@ -137,13 +137,13 @@ def test_the_judges_columns_are_in_the_corpus_order(biased: str) -> None:
         net.fc.weight.zero_()
         net.fc.bias.zero_()
         net.fc.bias[CLASSES.index(biased)] = 5.0
-    judge = ExpressionJudge(net, NoFaces())  # type: ignore[arg-type]
-    assert EMOTIONS[int(judge.probabilities([pictures()])[0].argmax())] == NAMES[biased]
+    evaluator = ExpressionEvaluator(net, NoFaces())  # type: ignore[arg-type]
+    assert EMOTIONS[int(evaluator.probabilities([pictures()])[0].argmax())] == NAMES[biased]
 
 
-@pytest.mark.parametrize("cls", [SFaceEncoder, DlibEncoder, ExpressionJudge], ids=lambda cls: cls.name)
+@pytest.mark.parametrize("cls", [SFaceEncoder, DlibEncoder, ExpressionEvaluator], ids=lambda cls: cls.name)
 def test_without_weights_it_is_absent_and_says_how_to_get_it(
-    cls: type[Encoder], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    cls: type[PretrainedEncoder], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MORETTA_CACHE", str(tmp_path))
     present, reason = cls.availability()
@@ -158,7 +158,7 @@ def test_without_dlib_its_encoder_is_absent(monkeypatch: pytest.MonkeyPatch) -> 
 
 @pytest.mark.parametrize("cls", [SFaceEncoder, DlibEncoder], ids=lambda cls: cls.name)
 @pytest.mark.user_cache
-def test_the_real_weights_know_a_face_by_another_emotion(cls: type[Encoder]) -> None:
+def test_the_real_weights_know_a_face_by_another_emotion(cls: type[PretrainedEncoder]) -> None:
     present, reason = cls.availability()
     if not present:
         pytest.skip(reason)
@@ -174,9 +174,11 @@ def test_the_real_weights_know_a_face_by_another_emotion(cls: type[Encoder]) -> 
 
 @pytest.mark.user_cache
 def test_the_real_judge_knows_a_happy_face() -> None:
-    present, reason = ExpressionJudge.availability()
+    present, reason = ExpressionEvaluator.availability()
     if not present:
         pytest.skip(reason)
-    found = ExpressionJudge.load().probabilities([faces(i, e) for i in (1, 2, 3) for e in (Emotion.HAP, Emotion.NEU)])
+    found = ExpressionEvaluator.load().probabilities(
+        [faces(i, e) for i in (1, 2, 3) for e in (Emotion.HAP, Emotion.NEU)]
+    )
     happy = found[:, Emotion.HAP.class_index]
     assert happy[::2].min() > happy[1::2].max()

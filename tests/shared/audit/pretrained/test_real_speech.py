@@ -15,7 +15,7 @@ import torch
 from moretta.shared.audit.metrics.eer import eer
 from moretta.shared.audit.metrics.trials import Trials
 from moretta.shared.audit.pretrained.campplus import CamPlusPlusEncoder
-from moretta.shared.audit.pretrained.encoder import Encoder
+from moretta.shared.audit.pretrained.encoder import PretrainedEncoder
 from moretta.shared.audit.pretrained.ge2e import Ge2eEncoder
 from moretta.shared.data.media import read_audio
 from moretta.shared.data.reader import read_corpus
@@ -23,7 +23,7 @@ from moretta.shared.data.reader import read_corpus
 
 @pytest.mark.parametrize(("cls", "at_most"), [(CamPlusPlusEncoder, 0.16), (Ge2eEncoder, 0.22)])
 @pytest.mark.user_cache
-def test_the_encoders_break_unprotected_speech(cls: type[Encoder], at_most: float) -> None:
+def test_the_encoders_break_unprotected_speech(cls: type[PretrainedEncoder], at_most: float) -> None:
     folder = os.environ.get("MORETTA_REAL_SPEECH")
     if folder is None:
         pytest.skip("MORETTA_REAL_SPEECH names no folder of real speech")

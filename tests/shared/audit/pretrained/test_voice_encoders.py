@@ -9,12 +9,12 @@ import pytest
 import torch
 
 from moretta.shared.audit.pretrained.campplus import CamPlusPlusEncoder
-from moretta.shared.audit.pretrained.encoder import Encoder, load_state
+from moretta.shared.audit.pretrained.encoder import PretrainedEncoder, load_state
 from moretta.shared.audit.pretrained.fbank import kaldi_fbank, slaney_mel
-from moretta.shared.audit.pretrained.ge2e import Ge2eEncoder, normalise_loudness
+from moretta.shared.audit.pretrained.ge2e import Ge2eEncoder, normalize_loudness
 from moretta.shared.audit.pretrained.hubert import HubertEncoder, SelfSupervisedEncoder, Wav2Vec2Encoder
-from moretta.shared.audit.pretrained.nets.campplus import CamPlusPlus
-from moretta.shared.audit.pretrained.nets.ge2e import Ge2e
+from moretta.shared.audit.pretrained.nets.campplus_net import CamPlusPlus
+from moretta.shared.audit.pretrained.nets.ge2e_net import Ge2e
 from moretta.shared.audit.pretrained.sound import speech_only, unit_length
 from moretta.shared.core.errors import AttackersError, ClipError
 
@@ -29,7 +29,7 @@ def voice(f0: float, seconds: float = 1.0, seed: int = 0) -> np.ndarray:
     return (0.05 * buzz + 0.002 * noise).astype(np.float32)
 
 
-def random_encoder(cls: type[Encoder]) -> Encoder:
+def random_encoder(cls: type[PretrainedEncoder]) -> PretrainedEncoder:
     torch.manual_seed(0)
     return CamPlusPlusEncoder(CamPlusPlus()) if cls is CamPlusPlusEncoder else Ge2eEncoder(Ge2e())
 
@@ -40,11 +40,11 @@ def one_thread() -> None:
 
 
 @pytest.fixture(params=[CamPlusPlusEncoder, Ge2eEncoder], ids=lambda cls: cls.name)
-def encoder(request: pytest.FixtureRequest) -> Encoder:
+def encoder(request: pytest.FixtureRequest) -> PretrainedEncoder:
     return random_encoder(request.param)
 
 
-def test_embeddings_have_the_promised_shape(encoder: Encoder) -> None:
+def test_embeddings_have_the_promised_shape(encoder: PretrainedEncoder) -> None:
     clips = [voice(120, 1.0), voice(220, 0.3), voice(150, 3.4), np.zeros(RATE, np.float32), voice(99, 0.01)]
     found = encoder.embed_many(clips)
     assert found.shape == (5, encoder.dimensions)
@@ -53,7 +53,7 @@ def test_embeddings_have_the_promised_shape(encoder: Encoder) -> None:
     assert encoder.embed_many([]).shape == (0, encoder.dimensions)
 
 
-def test_a_clip_has_the_same_embedding_in_any_company(encoder: Encoder) -> None:
+def test_a_clip_has_the_same_embedding_in_any_company(encoder: PretrainedEncoder) -> None:
     clips = [voice(120, 2.0), voice(220, 1.1), voice(150, 0.6)]
     together = encoder.embed_many(clips)
     np.testing.assert_array_equal(together, encoder.embed_many(clips))
@@ -69,7 +69,9 @@ def test_a_clip_has_the_same_embedding_in_any_company(encoder: Encoder) -> None:
         (np.zeros((2, 9)), "empty"),
     ],
 )
-def test_a_clip_that_is_none_is_refused_by_its_reason(encoder: Encoder, clip: np.ndarray, reason: str) -> None:
+def test_a_clip_that_is_none_is_refused_by_its_reason(
+    encoder: PretrainedEncoder, clip: np.ndarray, reason: str
+) -> None:
     with pytest.raises(ClipError) as caught:
         encoder.embed_many([clip])
     assert caught.value.reason == reason
@@ -87,10 +89,10 @@ def test_unit_length_leaves_zeros() -> None:
 
 def test_quiet_clips_are_raised_and_loud_ones_stay() -> None:
     clip = voice(120)
-    level = np.sqrt(np.mean(normalise_loudness(clip * 1e-3) ** 2))
+    level = np.sqrt(np.mean(normalize_loudness(clip * 1e-3) ** 2))
     assert 20 * np.log10(level) == pytest.approx(-30, abs=0.01)
-    assert normalise_loudness(clip * 10) is not None
-    np.testing.assert_array_equal(normalise_loudness(clip * 10), clip * 10)
+    assert normalize_loudness(clip * 10) is not None
+    np.testing.assert_array_equal(normalize_loudness(clip * 10), clip * 10)
 
 
 def test_fbank_does_not_hear_how_loud_a_clip_is() -> None:
@@ -114,7 +116,7 @@ def test_a_tone_lands_in_the_slaney_band_of_its_frequency(hz: float) -> None:
 
 def test_the_context_mask_is_that_of_the_paper() -> None:
     """Equations 2 to 5: global mean plus segment mean at each frame, not at each segment."""
-    from moretta.shared.audit.pretrained.nets.campplus import ContextMask
+    from moretta.shared.audit.pretrained.nets.campplus_net import ContextMask
 
     torch.manual_seed(1)
     layer = ContextMask(dilation=2)
@@ -204,7 +206,7 @@ def test_a_checkpoint_that_would_run_code_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("cls", [CamPlusPlusEncoder, Ge2eEncoder], ids=lambda cls: cls.name)
 def test_without_weights_an_encoder_is_absent_and_says_how_to_get_it(
-    cls: type[Encoder], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    cls: type[PretrainedEncoder], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MORETTA_CACHE", str(tmp_path))
     present, reason = cls.availability()
@@ -214,7 +216,7 @@ def test_without_weights_an_encoder_is_absent_and_says_how_to_get_it(
         cls.load()
 
 
-def real(cls: type[Encoder]) -> Encoder:
+def real(cls: type[PretrainedEncoder]) -> PretrainedEncoder:
     present, reason = cls.availability()
     if not present:
         pytest.skip(reason)
@@ -223,7 +225,7 @@ def real(cls: type[Encoder]) -> Encoder:
 
 @pytest.mark.parametrize("cls", [CamPlusPlusEncoder, Ge2eEncoder], ids=lambda cls: cls.name)
 @pytest.mark.user_cache
-def test_the_real_weights_tell_two_voices_apart(cls: type[Encoder]) -> None:
+def test_the_real_weights_tell_two_voices_apart(cls: type[PretrainedEncoder]) -> None:
     found = real(cls).embed_many([voice(110, 1.5, 0), voice(112, 1.7, 1), voice(230, 1.5, 2), voice(233, 1.7, 3)])
     same = found @ found.T
     assert min(same[0, 1], same[2, 3]) > same[:2, 2:].max()

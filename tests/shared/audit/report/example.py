@@ -8,14 +8,14 @@ import numpy as np
 
 from moretta.shared.audit.report.emotion import emotion_result
 from moretta.shared.audit.report.headline import headlines
-from moretta.shared.audit.report.schema import (
+from moretta.shared.audit.report.report_schema import (
     AuditRow,
     CorpusPart,
     DropCount,
-    Emotion,
     EmotionResult,
-    Finding,
+    EmotionResults,
     GatePart,
+    InferenceFinding,
     PrivacyRow,
     Report,
     RoundRow,
@@ -56,7 +56,7 @@ ATTACKERS = {
         "sface": "pretrained",
     },
 }
-VOID_REASON = "did not break unprotected data: EER 41.2 %, needs at most 30 %"
+INVALID_REASON = "did not break unprotected data: EER 41.2 %, needs at most 30 %"
 
 
 def emotion(seed: int, skill: float, *, speakers: int = 4, clips: int = 24, classes: int = 6) -> EmotionResult:
@@ -98,11 +98,11 @@ def _odd_rows() -> Iterator[AuditRow]:
     for scenario, value in (("unprotected", 0.412), ("semi-informed", 0.02)):
         yield AuditRow(
             modality="voice", attacker="mlp-3", kind="adaptive", scenario=scenario, metric="eer", value=value, low=0.01,
-            high=0.45, chance=0.5, speakers=SPEAKERS, clips=288, void=True, reason=VOID_REASON,
+            high=0.45, chance=0.5, speakers=SPEAKERS, clips=288, invalid=True, reason=INVALID_REASON,
         )  # fmt: skip
     yield AuditRow(
         modality="voice", attacker="ge2e", kind="pretrained", scenario="unprotected", metric="eer", value=None,
-        chance=0.5, speakers=12, clips=0, void=True,
+        chance=0.5, speakers=12, clips=0, invalid=True,
         reason="weights not found; get them with: moretta attackers fetch ge2e",
     )  # fmt: skip
     for subset, pooled, value in (
@@ -120,18 +120,18 @@ def _odd_rows() -> Iterator[AuditRow]:
         )  # fmt: skip
 
 
-def beyond() -> Iterator[Finding]:
-    def finding(**changes: object) -> Finding:
-        common = {"modality": "voice", "chance": 0.5, "people": SPEAKERS, "clips": 288}
-        return Finding.model_validate(common | changes)
+def inference() -> Iterator[InferenceFinding]:
+    def finding(**changes: object) -> InferenceFinding:
+        common = {"modality": "voice", "chance": 0.5, "speakers": SPEAKERS, "clips": 288}
+        return InferenceFinding.model_validate(common | changes)
 
     sex = {"attack": "attribute", "target": "sex", "metric": "balanced_accuracy"}
     yield finding(**sex, attacker="logistic regression", source="original", value=0.96, low=0.93, high=0.99)
     yield finding(**sex, attacker="logistic regression", source="released", value=0.883, low=0.82, high=0.94)
-    void = {"attacker": "none", "metric": "none", "value": None, "chance": None, "clips": 0, "void": True}
+    invalid = {"attacker": "none", "metric": "none", "value": None, "chance": None, "clips": 0, "invalid": True}
     few = "needs 4 people of each of two classes or more, there are: 12 middle"
-    yield finding(attack="attribute", target="age group", source="released", reason=few, **void)
-    eer = {"attack": "inversion", "target": "speaker", "metric": "eer", "people": 6, "clips": 72}
+    yield finding(attack="attribute", target="age group", source="released", reason=few, **invalid)
+    eer = {"attack": "inversion", "target": "speaker", "metric": "eer", "speakers": 6, "clips": 72}
     yield finding(**eer, attacker="campplus", source="original", value=0.014, low=0.0, high=0.04)
     yield finding(**eer, attacker="campplus", source="released", value=0.472, low=0.36, high=0.54)
     decoded = "mlp decoder, read by campplus"
@@ -141,9 +141,9 @@ def beyond() -> Iterator[Finding]:
     member = {"attack": "membership", "target": "membership of training clips", "source": "model", "attacker": "rmia"}
     yield finding(**member, metric="auc", value=0.633, low=0.58, high=0.69, p_value=0.21, note="speaker-level")
     why = "132 clips of other people cannot resolve a false-positive rate of 0.001: at least 1000 are needed"
-    rate = {"metric": "tpr_at_fpr_01pct", "value": None, "chance": 0.001, "void": True, "reason": why}
+    rate = {"metric": "tpr_at_fpr_01pct", "value": None, "chance": 0.001, "invalid": True, "reason": why}
     yield finding(**member | rate)
-    layer = {"attack": "updates", "target": "sex", "source": "updates", "metric": "balanced_accuracy", "people": 6}
+    layer = {"attack": "updates", "target": "sex", "source": "updates", "metric": "balanced_accuracy", "speakers": 6}
     yield finding(**layer, attacker="logistic regression", layer="2.weight", value=0.5, low=0.2, high=0.8)
 
 
@@ -197,27 +197,33 @@ def run(**changes: object) -> RunPart:
     return RunPart.model_validate(content | changes)
 
 
-def judged() -> Iterator[EmotionRow]:
+def utility() -> Iterator[EmotionRow]:
     """A trained judge with three figures, a pretrained one with two, one whose weights are not there."""
     base = {
         "modality": "voice",
-        "judge": "voice-forest",
+        "evaluator": "voice-forest",
         "kind": "trained",
         "chance": 1 / 6,
         "speakers": 12,
         "clips": 288,
     }
-    for trained_on, judged_on, uar in (
+    for trained_on, evaluated_on, uar in (
         ("original", "original", 0.412),
         ("released", "released", 0.344),
         ("original", "released", 0.187),
     ):
-        figures = {"trained_on": trained_on, "judged_on": judged_on, "uar": uar, "low": uar - 0.05, "high": uar + 0.05}
+        figures = {
+            "trained_on": trained_on,
+            "evaluated_on": evaluated_on,
+            "uar": uar,
+            "low": uar - 0.05,
+            "high": uar + 0.05,
+        }
         yield EmotionRow.model_validate(base | figures)
-    face = base | {"modality": "face", "judge": "face-api-expression", "kind": "pretrained", "trained_on": "public"}
-    for judged_on, uar in (("original", 0.671), ("released", 0.298)):
-        yield EmotionRow.model_validate(face | {"judged_on": judged_on, "uar": uar})
-    absent = {"judge": "hubert-emotion", "trained_on": "released", "judged_on": "released", "uar": None}
+    face = base | {"modality": "face", "evaluator": "face-api-expression", "kind": "pretrained", "trained_on": "public"}
+    for evaluated_on, uar in (("original", 0.671), ("released", 0.298)):
+        yield EmotionRow.model_validate(face | {"evaluated_on": evaluated_on, "uar": uar})
+    absent = {"evaluator": "hubert-emotion", "trained_on": "released", "evaluated_on": "released", "uar": None}
     yield EmotionRow.model_validate(base | absent | {"reason": "no weights: run `fetch them`"})
 
 
@@ -225,11 +231,11 @@ def report(**changes: object) -> Report:
     """The example; keyword arguments replace top-level parts, and the headline follows."""
     content: dict[str, object] = {
         "gate": GatePart(passed=True),
-        "emotion": Emotion(voice=emotion(1, 0.30), face=emotion(2, 0.42), fused=emotion(3, 0.47)),
+        "emotion": EmotionResults(voice=emotion(1, 0.30), face=emotion(2, 0.42), fused=emotion(3, 0.47)),
         "emotion_central": emotion(4, 0.35),
         "audit": tuple(audit()),
-        "beyond": tuple(beyond()),
-        "judged": tuple(judged()),
+        "inference": tuple(inference()),
+        "utility": tuple(utility()),
         "privacy": tuple(privacy()),
         "corpus": CorpusPart(
             name="synthetic",

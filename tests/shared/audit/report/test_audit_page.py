@@ -3,12 +3,12 @@ from __future__ import annotations
 import re
 from types import ModuleType
 
-from moretta.shared.audit.report.audit_page import AuditFacts, render_audit
+from moretta.shared.audit.report.audit_page import AuditPageInfo, render_audit
 
 HOSTILE = "<script>alert(1)</script>"
 
 
-def facts(**changes: object) -> AuditFacts:
+def facts(**changes: object) -> AuditPageInfo:
     content: dict[str, object] = {
         "name": "releases",
         "seed": 1,
@@ -17,11 +17,11 @@ def facts(**changes: object) -> AuditFacts:
         "version": "0.1.0",
         "finished": "2026-01-01T00:00:00+00:00",
     }
-    return AuditFacts(**(content | changes))  # type: ignore[arg-type]
+    return AuditPageInfo(**(content | changes))  # type: ignore[arg-type]
 
 
 def page(example: ModuleType, **changes: object) -> str:
-    return render_audit(facts(**changes), tuple(example.audit()), tuple(example.beyond()), tuple(example.judged()))
+    return render_audit(facts(**changes), tuple(example.audit()), tuple(example.inference()), tuple(example.utility()))
 
 
 def test_the_page_leads_with_the_strongest_attacker_beside_chance_and_unprotected(example: ModuleType) -> None:
@@ -49,6 +49,6 @@ def test_hostile_text_stays_text_and_nothing_is_loaded(example: ModuleType) -> N
 
 def test_an_audit_without_judges_and_findings_is_still_a_page(example: ModuleType) -> None:
     made = render_audit(facts(), tuple(example.audit()), (), ())
-    assert 'id="beyond"' not in made
-    assert 'id="judged"' not in made
+    assert 'id="inference"' not in made
+    assert 'id="utility"' not in made
     assert 'id="identity"' in made

@@ -11,14 +11,15 @@ import pytest
 from pydantic import ValidationError
 
 from moretta.shared.audit.report import ReportError, headlines, load_report, write_report
-from moretta.shared.audit.report.schema import AuditRow, Emotion, Report
+from moretta.shared.audit.report.report_schema import AuditRow, EmotionResults, Report
 from moretta.shared.core.errors import MorettaError
 from moretta.shared.core.exit_codes import ExitCode
 from moretta.shared.core.toml_text import to_toml
+from moretta.shared.study.former_names import RENAMED_REPORT_KEYS, RENAMED_REPORT_PARTS
 from moretta.shared.study.schema import Study
 
 EMOTION = {"accuracy", "uar", "classes", "per_class", "confusion", "clips", "speakers", "three_class"}
-AUDIT = {"modality", "attacker", "kind", "scenario", "metric", "value", "low", "high", "chance", "speakers", "void"}
+AUDIT = {"modality", "attacker", "kind", "scenario", "metric", "value", "low", "high", "chance", "speakers", "invalid"}
 PRIVACY = {"site", "mechanism", "unit", "epsilon", "delta", "nominal"}
 CORPUS = {"name", "synthetic", "clips", "speakers", "dropped"}
 RUN = {"seed", "versions", "command", "seconds"}
@@ -27,7 +28,7 @@ RUN = {"seed", "versions", "command", "seconds"}
 def test_contract_of_names(example: ModuleType, tmp_path: Path) -> None:
     write_report(example.report(), tmp_path)
     content = json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))
-    assert content["format"] == 1
+    assert content["format"] == 2
     for modality in ("voice", "face", "fused"):
         assert content["emotion"][modality].keys() >= EMOTION
     assert content["audit"] and all(row.keys() >= AUDIT for row in content["audit"])
@@ -54,7 +55,7 @@ def test_not_a_number_never_reaches_the_json(example: ModuleType, value: float) 
         Report.model_validate(example.report().model_dump() | {"run": example.run(study=study).model_dump()})
 
 
-@pytest.mark.parametrize("version", [0, 2, "1", None, True])
+@pytest.mark.parametrize("version", [0, 3, "1", None, True])
 def test_another_format_is_refused_by_name(example: ModuleType, tmp_path: Path, version: object) -> None:
     content = json.loads(example.report().model_dump_json()) | {"format": version}
     (tmp_path / "report.json").write_text(json.dumps(content), encoding="utf-8")
@@ -82,7 +83,7 @@ def test_missing_report_is_a_clear_error(tmp_path: Path) -> None:
 
 def test_absent_modality_needs_a_reason(example: ModuleType) -> None:
     with pytest.raises(ValidationError, match="reason"):
-        Emotion(voice=example.emotion(1, 0.4))
+        EmotionResults(voice=example.emotion(1, 0.4))
 
 
 def test_headline_is_the_strongest_that_is_not_void(example: ModuleType) -> None:
@@ -91,13 +92,13 @@ def test_headline_is_the_strongest_that_is_not_void(example: ModuleType) -> None
     assert (top1.attacker, top1.scenario, top1.value, top1.unprotected) == (
         "logistic-regression", "semi-informed", 0.562, 0.97,
     )  # fmt: skip
-    assert eer.attacker == "logistic-regression"  # the void one with an EER of 2 % is not
+    assert eer.attacker == "logistic-regression"  # the invalid one with an EER of 2 % is not
     assert face.figures[0].attacker == "small-resnet"
 
 
 def test_all_void_leaves_no_headline_figure(example: ModuleType) -> None:
-    rows = [row.model_copy(update={"void": True}) for row in example.audit(("face",))]
-    (face,) = headlines(rows, Emotion(absent=dict.fromkeys(("voice", "face", "fused"), "no")))
+    rows = [row.model_copy(update={"invalid": True}) for row in example.audit(("face",))]
+    (face,) = headlines(rows, EmotionResults(absent=dict.fromkeys(("voice", "face", "fused"), "no")))
     assert face.figures == ()
 
 
@@ -110,3 +111,19 @@ def test_study_file_of_the_report_defines_the_same_study() -> None:
 @pytest.mark.parametrize("text", ['a"b', "a\\b", "tab\tline\n", "\x7f\x00", "Ω 𝄞", "]\n[gate]\nmax_top1 = 1"])
 def test_odd_text_survives_toml(text: str) -> None:
     assert tomllib.loads(to_toml({"a": {text: text, "list": [text, 1]}})) == {"a": {text: text, "list": [text, 1]}}
+
+
+def test_a_report_of_format_1_is_read_and_said_to_be_one(
+    example: ModuleType, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    report = example.report()
+    content = json.loads(report.model_dump_json()) | {"format": 1}
+    for part, keys in RENAMED_REPORT_KEYS.items():
+        former = {new: old for old, new in keys.items()}
+        content[part] = [{former.get(key, key): value for key, value in row.items()} for row in content[part]]
+    for old, new in RENAMED_REPORT_PARTS.items():
+        content[old] = content.pop(new)
+    (tmp_path / "report.json").write_text(json.dumps(content), encoding="utf-8")
+    caplog.set_level("WARNING", logger="moretta")
+    assert load_report(tmp_path) == report
+    assert "format 1" in caplog.text

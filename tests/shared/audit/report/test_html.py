@@ -13,7 +13,15 @@ import pytest
 
 from moretta.shared.audit.report import figures, svg, write_report
 from moretta.shared.audit.report.html import render_html
-from moretta.shared.audit.report.schema import CorpusPart, DropCount, Emotion, GatePart, Report, RoundRow, SiteRow
+from moretta.shared.audit.report.report_schema import (
+    CorpusPart,
+    DropCount,
+    EmotionResults,
+    GatePart,
+    Report,
+    RoundRow,
+    SiteRow,
+)
 
 HOSTILE = "</style></title><script>alert(1)</script><img src=x onerror=alert(2)>\"'&{{ 7*7 }}"
 ABSENT = "no video in this corpus"
@@ -22,7 +30,7 @@ ABSENT = "no video in this corpus"
 class _Page(HTMLParser):
     """Collects tags, attributes and visible text, and checks that tags close in order."""
 
-    VOID = frozenset({"meta", "link", "img", "br", "hr", "input"})
+    INVALID = frozenset({"meta", "link", "img", "br", "hr", "input"})
 
     def __init__(self, source: str) -> None:
         super().__init__(convert_charrefs=True)
@@ -35,7 +43,7 @@ class _Page(HTMLParser):
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.append(tag)
         self.attributes.extend(attrs)
-        if tag not in self.VOID:
+        if tag not in self.INVALID:
             self.open.append(tag)
 
     def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
@@ -67,7 +75,7 @@ def hostile_report(example: ModuleType) -> Report:
         audit=rows,
         privacy=privacy,
         gate=GatePart(passed=False, broken=(HOSTILE,)),
-        emotion=Emotion(voice=example.emotion(1, 0.3), absent={"face": HOSTILE, "fused": HOSTILE}),
+        emotion=EmotionResults(voice=example.emotion(1, 0.3), absent={"face": HOSTILE, "fused": HOSTILE}),
         corpus=CorpusPart(
             name=HOSTILE, synthetic=True, labels=HOSTILE, clips=1, speakers=1,
             dropped=(DropCount(reason=HOSTILE, count=1),),
@@ -173,14 +181,14 @@ def test_without_originals_no_attacker_is_said_to_have_failed_on_them(example: M
 
 
 def test_missing_modality_is_reported_absent_with_its_reason(example: ModuleType) -> None:
-    emotion = Emotion(voice=example.emotion(1, 0.3), absent={"face": ABSENT, "fused": "needs both"})
+    emotion = EmotionResults(voice=example.emotion(1, 0.3), absent={"face": ABSENT, "fused": "needs both"})
     source = render_html(example.report(emotion=emotion, audit=tuple(example.audit(("voice",)))))
     assert f"Absent: {ABSENT}" in source
     assert "confusion-face" not in source
 
 
 def test_nothing_at_all_is_still_a_report(example: ModuleType, tmp_path: Path) -> None:
-    emotion = Emotion(absent=dict.fromkeys(("voice", "face", "fused"), "no clip was held out"))
+    emotion = EmotionResults(absent=dict.fromkeys(("voice", "face", "fused"), "no clip was held out"))
     bare = example.report(
         emotion=emotion, emotion_central=None, audit=(), privacy=(),
         run=example.run(stages=(), sites=(), rounds=(), warnings=(), study={}, peak_memory_bytes=None),
@@ -193,13 +201,13 @@ def test_nothing_at_all_is_still_a_report(example: ModuleType, tmp_path: Path) -
 
 def test_one_speaker_and_one_emotion_render(example: ModuleType) -> None:
     lone = example.emotion(1, 0.5, speakers=1, clips=6, classes=1)
-    source = render_html(example.report(emotion=Emotion(voice=lone, face=lone, fused=lone)))
+    source = render_html(example.report(emotion=EmotionResults(voice=lone, face=lone, fused=lone)))
     assert "too few speakers for an interval" in source
     assert "nan" not in _Page(source).text.lower().replace("resonan", "")
 
 
 def test_all_void_is_said_not_to_be_privacy(example: ModuleType) -> None:
-    rows = tuple(row.model_copy(update={"void": True, "reason": "did not converge"}) for row in example.audit())
+    rows = tuple(row.model_copy(update={"invalid": True, "reason": "did not converge"}) for row in example.audit())
     text = _Page(render_html(example.report(audit=rows))).text
     assert "This is not evidence of privacy." in text
     assert "Identity still leaks" not in text

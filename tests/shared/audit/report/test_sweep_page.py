@@ -26,7 +26,8 @@ def row(curve: str = "a", epsilon: Any = 1, **changes: Any) -> SweepRow:
         "curve": curve, "corpus": "people", "modality": "voice",
         "settings": {"privacy.epsilon": epsilon}, "seeds": (1,), "folds": 5,
         "uar": 0.4, "uar_low": 0.35, "uar_high": 0.45, "uar_chance": 1 / 6, "test_speakers": 12,
-        "test_clips": 528, "judge": "voice-logistic", "judge_uar": 0.42, "judge_low": 0.4, "judge_high": 0.44,
+        "test_clips": 528, "evaluator": "voice-logistic", "evaluator_uar": 0.42, "evaluator_low": 0.4,
+        "evaluator_high": 0.44,
         "top1": 0.8, "top1_low": 0.7, "top1_high": 0.9, "top1_chance": 1 / 12, "top1_unprotected": 1.0,
         "top1_by": "voice-svm (semi-informed)", "eer": 0.1, "eer_low": 0.05, "eer_high": 0.15, "eer_chance": 0.5,
         "eer_unprotected": 0.0, "eer_by": "voice-svm (semi-informed)", "release_nominal": 0.8,
@@ -62,10 +63,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_csv_and_json_tell_the_same(folder: Path) -> None:
-    told = json.loads((folder / "sweep.json").read_text(encoding="utf-8"))["rows"]
+    reported = json.loads((folder / "sweep.json").read_text(encoding="utf-8"))["rows"]
     read = list(csv.DictReader(io.StringIO((folder / "sweep.csv").read_text(encoding="utf-8"))))
-    assert len(read) == len(told) == len(ROWS)
-    for line, content in zip(read, told, strict=True):
+    assert len(read) == len(reported) == len(ROWS)
+    for line, content in zip(read, reported, strict=True):
         assert line.pop("privacy.epsilon") == str(content.pop("settings")["privacy.epsilon"])
         assert line.pop("seeds") == " ".join(map(str, content.pop("seeds")))
         assert line.keys() == content.keys()
@@ -100,8 +101,8 @@ def test_the_drawing_is_svg_with_every_point_and_every_curve(folder: Path) -> No
         for metric in ("top1", "eer")
         for curve, label in (("DP-SGD <per clip>", "ε 1"), ("DP-SGD <per clip>", "ε ∞"), ("dp-clip", "ε 4"))
     )
-    words = [text.text for text in root.iter(f"{SVG}text")]
-    assert "DP-SGD <per clip>" in words
+    settings_text = [text.text for text in root.iter(f"{SVG}text")]
+    assert "DP-SGD <per clip>" in settings_text
 
 
 def test_the_same_rows_give_the_same_drawing(folder: Path, tmp_path: Path) -> None:

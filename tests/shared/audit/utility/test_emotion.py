@@ -1,4 +1,4 @@
-"""Judges of emotion: they read what is there, nothing where nothing is, and never people they were trained on."""
+"""Evaluators of emotion: they read what is there, nothing where nothing is, and never people they were trained on."""
 
 from __future__ import annotations
 
@@ -7,13 +7,20 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from people import describe
+from speakers import describe
 
 from moretta.shared.audit.clipset import ClipSet
-from moretta.shared.audit.utility import Judge, base, judge, judge_emotion, judge_names, pretrained
-from moretta.shared.audit.utility.base import Floats, Ints
+from moretta.shared.audit.utility import (
+    UtilityEvaluator,
+    evaluate_utility,
+    evaluator_names,
+    evaluator_registry,
+    pretrained,
+    utility_evaluator,
+)
+from moretta.shared.audit.utility.evaluate_utility import EmotionRow
+from moretta.shared.audit.utility.evaluator_registry import Floats, Ints
 from moretta.shared.audit.utility.pretrained import Hubert
-from moretta.shared.audit.utility.run import EmotionRow
 from moretta.shared.core.errors import AttackersError
 
 CHANCE = 1 / 6
@@ -30,25 +37,25 @@ def speech(*, lively: float, seed: int = 0, speakers: int = 6, clips: int = 12) 
 
 
 def rows_of(
-    original: ClipSet | None, released: ClipSet, scratch: Path, *judges: str, workers: int = 1
+    original: ClipSet | None, released: ClipSet, scratch: Path, *evaluators: str, workers: int = 1
 ) -> list[EmotionRow]:
-    names = judges or ("voice-forest", "voice-logistic")
-    return judge_emotion(original, released, judges=names, seed=1, draws=50, workers=workers, scratch=scratch)
+    names = evaluators or ("voice-forest", "voice-logistic")
+    return evaluate_utility(original, released, evaluators=names, seed=1, draws=50, workers=workers, scratch=scratch)
 
 
-def uar(rows: list[EmotionRow], judge: str, trained_on: str, judged_on: str) -> float:
-    (row,) = [r for r in rows if (r.judge, r.trained_on, r.judged_on) == (judge, trained_on, judged_on)]
+def uar(rows: list[EmotionRow], evaluator: str, trained_on: str, evaluated_on: str) -> float:
+    (row,) = [r for r in rows if (r.evaluator, r.trained_on, r.evaluated_on) == (evaluator, trained_on, evaluated_on)]
     assert row.uar is not None
     return row.uar
 
 
 @pytest.fixture
 def registry() -> Iterator[None]:
-    judge_names()
-    before = dict(base._REGISTRY)
+    evaluator_names()
+    before = dict(evaluator_registry._REGISTRY)
     yield
-    base._REGISTRY.clear()
-    base._REGISTRY.update(before)
+    evaluator_registry._REGISTRY.clear()
+    evaluator_registry._REGISTRY.update(before)
 
 
 @pytest.mark.parametrize("name", ["voice-forest", "voice-logistic"])
@@ -61,7 +68,7 @@ def test_emotion_that_is_there_is_read_and_emotion_that_is_gone_is_not(name: str
 
 def test_a_judge_of_open_data_is_asked_about_releases_too(tmp_path: Path) -> None:
     rows = rows_of(speech(lively=1.5), speech(lively=1.5, seed=4), tmp_path)
-    assert {(r.trained_on, r.judged_on) for r in rows} == {
+    assert {(r.trained_on, r.evaluated_on) for r in rows} == {
         ("original", "original"),
         ("released", "released"),
         ("original", "released"),
@@ -71,12 +78,12 @@ def test_a_judge_of_open_data_is_asked_about_releases_too(tmp_path: Path) -> Non
 
 def test_without_originals_only_releases_are_judged(tmp_path: Path) -> None:
     rows = rows_of(None, speech(lively=1.5), tmp_path)
-    assert {(r.trained_on, r.judged_on) for r in rows} == {("released", "released")}
+    assert {(r.trained_on, r.evaluated_on) for r in rows} == {("released", "released")}
 
 
 def test_who_is_judged_was_never_trained_on(registry: None, tmp_path: Path) -> None:
-    @judge("voice-memory", modality="voice")
-    class Memory(Judge):
+    @utility_evaluator("voice-memory", modality="voice")
+    class Memory(UtilityEvaluator):
         """Sees who speaks, and remembers whom it was trained on."""
 
         def vectors(self, clips: ClipSet) -> Floats:
@@ -96,8 +103,8 @@ def test_who_is_judged_was_never_trained_on(registry: None, tmp_path: Path) -> N
 
 
 def test_a_judge_that_fails_is_a_row_with_the_reason_and_the_others_go_on(registry: None, tmp_path: Path) -> None:
-    @judge("voice-broken", modality="voice")
-    class Broken(Judge):
+    @utility_evaluator("voice-broken", modality="voice")
+    class Broken(UtilityEvaluator):
         def vectors(self, clips: ClipSet) -> Floats:
             raise ValueError("no ears")
 
@@ -108,7 +115,7 @@ def test_a_judge_that_fails_is_a_row_with_the_reason_and_the_others_go_on(regist
 
     del Broken
     rows = rows_of(None, speech(lively=1.5), tmp_path, "voice-broken", "voice-logistic")
-    (broken,) = [r for r in rows if r.judge == "voice-broken"]
+    (broken,) = [r for r in rows if r.evaluator == "voice-broken"]
     assert broken.uar is None
     assert "no ears" in broken.reason
     assert uar(rows, "voice-logistic", "released", "released") > 0.8
@@ -175,6 +182,6 @@ def tones() -> ClipSet:
 
 def test_two_judges_of_one_name_are_a_defect_and_an_unknown_one_lists_the_known(registry: None) -> None:
     with pytest.raises(ValueError, match="voice-forest"):
-        judge("voice-forest", modality="voice")(Hubert)
+        utility_evaluator("voice-forest", modality="voice")(Hubert)
     with pytest.raises(AttackersError, match="face-api-expression"):
-        base.get_judge("nobody")
+        evaluator_registry.get_evaluator("nobody")

@@ -1,0 +1,104 @@
+"""Nothing is answered that was not approved: what a site says of an offer, and which arrays it uses afterwards."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+
+from moretta.client.approval.comparison import check_autoencoder, may_pass_unseen
+from moretta.client.approval.offers import How, NotApprovedError, Offer, Offers
+from moretta.client.policy import Policy
+from moretta.client.settings import SiteSettings
+from moretta.shared.core.errors import RefusedError
+from moretta.shared.features.speaker_code import ROUNDS
+from moretta.shared.privacy.code_budget import is_federated
+from moretta.shared.study.offer import Array, approval_digest, described
+from moretta.shared.study.schema import Study
+
+State = Literal["approved", "pending", "refused", "unknown"]
+_TRAINED = ("voice/speaker/", "voice/emotion-labels/")
+"""What the arrays of codes that sites train are called."""
+
+
+def respond_to_offer(settings: SiteSettings, study: Study, digest: str, arrays: dict[str, Array] | None) -> State:
+    """What the steward has said of an offer, which is kept for the steward to see if it is new.
+
+    Args:
+        settings: of the site.
+        study: as it came; the policy lets it take part.
+        digest: of the offer, as the coordinator has it.
+        arrays: public ones; None where the offer was made before.
+
+    Raises:
+        RefusedError: the digest is of another offer, or the arrays cannot be those of the study.
+        PolicyError: rule `max_pending` or `min_face_error`.
+    """
+    if settings.policy is None:  # whoever runs the study holds the clips
+        return "approved"
+    offers = Offers(settings.home)
+    decision = offers.decision(digest)
+    if decision is not None and decision.decision == "refused":
+        return "refused"
+    offer = offers.find(digest)
+    if offer is None:
+        if arrays is None:
+            return "unknown"
+        offer = _kept(offers, settings.policy, study, digest, arrays)
+    if offer.study != study:
+        raise RefusedError("an offer with the digest of another one", expected="one digest of study and arrays")
+    if decision is None and (how := _without_steward(settings.policy, offer)) is not None:
+        offers.decide(offer, "approved", how)
+        return "approved"
+    return "pending" if decision is None else "approved"
+
+
+def arrays_for(settings: SiteSettings, study: Study, digest: str, sent: dict[str, Array]) -> dict[str, Array]:
+    """The public arrays that a release is made by: those that were approved, and nothing else that comes in a message.
+
+    Args:
+        settings: of the site.
+        study: which.
+        digest: of the approved offer.
+        sent: arrays that the study's sites have trained together since, if it has any.
+
+    Raises:
+        NotApprovedError: this offer was not approved for this study.
+        RefusedError: arrays in the message that no site has trained, or others than were approved in type or shape.
+    """
+    if settings.policy is None:
+        return sent
+    approved = Offers(settings.home).approved(study, digest or "0" * 64).arrays()
+    if sent and not is_federated(study.voice):
+        raise NotApprovedError(f"{len(sent)} arrays in a request for a release", expected="those that were approved")
+    for name, array in sent.items():
+        if not _may_replace(study, name, array, approved.get(name)):
+            raise RefusedError("arrays that sites cannot have trained", expected="those of the code that was approved")
+    return approved | sent
+
+
+def _may_replace(study: Study, name: str, array: Array, known: Array | None) -> bool:
+    """Whether training at the sites can have made this of an approved array. It changes the code alone: statistics of
+    public speech, and what measurements are divided by, stay as they were."""
+    if name == ROUNDS:  # public speech alone takes none
+        return array.dtype == np.int64 and np.array_equal(array, [study.voice.code_rounds])
+    if known is None or (known.dtype, known.shape) != (array.dtype, array.shape) or not np.isfinite(array).all():
+        return False
+    return (name.startswith(_TRAINED) and not name.endswith("/spread")) or np.array_equal(array, known)
+
+
+def _kept(offers: Offers, policy: Policy, study: Study, digest: str, arrays: dict[str, Array]) -> Offer:
+    from moretta.client.clips.release import fits
+
+    if approval_digest(study, described(arrays)) != digest:
+        raise RefusedError("an offer with the digest of another one", expected="one digest of study and arrays")
+    policy.check_pending(len(offers.pending()))
+    fits(study, arrays)
+    check_autoencoder(study, arrays, policy)
+    return offers.keep(study, arrays)
+
+
+def _without_steward(policy: Policy, offer: Offer) -> How | None:
+    how: How = "studies" if offer.study.digest() in policy.studies else "auto_approve"
+    wanted = how == "studies" or policy.auto_approve
+    return how if wanted and may_pass_unseen(offer, policy) else None

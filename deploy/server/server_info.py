@@ -1,0 +1,19 @@
+"""What this server tells sites about itself."""
+
+from __future__ import annotations
+
+from moretta.deploy.bundle import installed_bundle
+from moretta.server.enrollment.service import ServerInfo
+from moretta.shared.core.versions import code_digest, versions
+
+
+def server_info(*, max_call_bytes: int) -> ServerInfo:
+    """Versions and digests of what is installed here."""
+    found = versions()
+    return ServerInfo(
+        moretta_version=found["moretta"],
+        flwr_version=found["flwr"],
+        code_digest=code_digest(),
+        bundle_digest=installed_bundle().digest,
+        max_call_bytes=max_call_bytes,
+    )

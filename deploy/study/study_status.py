@@ -1,0 +1,115 @@
+"""How a study is, from the files in its folder: nothing is asked of server or sites."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from moretta.server.stages.outcome import OUTCOME_FILE
+from moretta.server.stages.run_attempt import newest_attempt, working_pid
+from moretta.server.stages.run_context import PROGRESS_FILE, Run
+from moretta.server.stages.state import STATE_FILE, load_progress
+from moretta.shared.core.exit_codes import ExitCode
+from moretta.shared.study.run_plan import load_plan
+
+
+@dataclass(frozen=True, slots=True)
+class SiteStatus:
+    """One site's part so far."""
+
+    name: str
+    clips: int = 0
+    rounds: int = 0
+    missed: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class StudyStatus:
+    """How a study is."""
+
+    state: str
+    """`finished`, `failed`, `at work`, `at the desk` or `stopped`."""
+    stage: str
+    """The stage that was begun last."""
+    done: tuple[str, ...]
+    round: int | None
+    """The last whole round of the model in training."""
+    rounds: int
+    attempts: int
+    exit_code: int | None
+    cause: str
+    sites: tuple[SiteStatus, ...] = field(default=())
+
+    def to_json(self) -> dict[str, Any]:
+        """For scripts."""
+        return asdict(self)
+
+
+def study_status(folder: Path) -> StudyStatus:
+    """How the study in a folder is.
+
+    Raises:
+        StudyError: no run is in the folder.
+        ReleaseError: its state cannot be read.
+    """
+    plan = load_plan(folder)
+    outcome = _outcome(folder)
+    run = load_progress(folder)
+    code = outcome.get("exit_code")
+    return StudyStatus(
+        state=_state(folder, code),
+        stage=str(outcome.get("stage") or _last_stage(folder)),
+        done=() if run is None else tuple(run.done),
+        round=None if run is None else max(run.last_round.values(), default=None),
+        rounds=plan.study.train.rounds,
+        attempts=newest_attempt(folder),
+        exit_code=code,
+        cause=str(outcome.get("cause", "")),
+        sites=tuple(_site(run, site.name) for site in plan.sites),
+    )
+
+
+def status_lines(status: StudyStatus) -> list[str]:
+    """The same for a person."""
+    lines = [f"{status.state}{f': {status.cause}' if status.cause else ''}"]
+    if status.stage:
+        lines.append(f"stage {status.stage}")
+    if status.round is not None:
+        lines.append(f"round {status.round} of {status.rounds}")
+    if status.attempts > 1:
+        lines.append(f"submitted {status.attempts} times")
+    for site in status.sites:
+        missed = f"; missed {', '.join(site.missed)}" if site.missed else ""
+        lines.append(f"  {site.name}: {site.clips} clips, {site.rounds} rounds{missed}")
+    return lines
+
+
+def _state(folder: Path, code: int | None) -> str:
+    if code is not None:
+        return "finished" if code in (ExitCode.OK, ExitCode.GATE) else "failed"
+    if (folder / STATE_FILE).exists():
+        return "at the desk"
+    return "at work" if working_pid(folder) else "stopped"
+
+
+def _outcome(folder: Path) -> dict[str, Any]:
+    path = folder / OUTCOME_FILE
+    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    return content
+
+
+def _last_stage(folder: Path) -> str:
+    path = folder / PROGRESS_FILE
+    if not path.exists():
+        return ""
+    events = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    return next((str(e["stage"]) for e in reversed(events) if e["state"] == "started"), "")
+
+
+def _site(run: Run | None, name: str) -> SiteStatus:
+    record = None if run is None else run.sites.get(name)
+    if record is None:
+        return SiteStatus(name)
+    return SiteStatus(name, record.clips, record.rounds, record.missed_as_text())

@@ -1,0 +1,72 @@
+"""The mean of the sites' updates under differential privacy of whole sites, for Flower's strategies to go on with.
+
+Flower 1.41 has wrappers of its own for this, `DifferentialPrivacyServerSideFixedClipping` and three others. With the
+noise at 0 this one gives what the first of them gives. It is not used because of what else it does: its noise is from
+NumPy's global generator, whose state can be computed from what it gave; it is added after the strategy's own step, so
+that for FedAdam, say, it has nothing to do with the sensitivity; the weights are numbers of clips while the noise is
+for equal ones; fewer answers than expected give a warning and too little noise; and an update of zero ends the run.
+Its adaptive clipping lowers the norm where too many updates are clipped, and raises it where too few are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from moretta.shared.core.errors import RunError
+from moretta.shared.messages.wire import Array
+from moretta.shared.privacy.clipping import Floats, changed, clipped_change
+from moretta.shared.privacy.noise import NoiseSource, on_grid
+from moretta.shared.privacy.site_level import SitePlan, mean_sensitivity
+
+Weights = dict[str, Array]
+
+
+@dataclass(frozen=True)
+class SiteLevelMean:
+    """Clips and disturbs (central), or adds up what the sites have clipped and disturbed (distributed).
+
+    What comes out is one update that stands for all: whatever a strategy makes of it costs nothing more.
+    """
+
+    plan: SitePlan
+    trained: frozenset[str]
+    """Names of the arrays that training changes: only they are aggregated."""
+    noise: Callable[[int], NoiseSource] | None
+    """For a round; None where the sites have added theirs."""
+
+    def __call__(self, number: int, sent: Weights, updates: Mapping[str, Weights]) -> Weights:
+        """The global weights with the mean change.
+
+        Args:
+            number: of the round.
+            sent: the global weights that the updates started from.
+            updates: the weights that each site sent, all finite and of the shapes of `sent`.
+
+        Raises:
+            RunError: too few updates: the noise would not be what it was calibrated to be.
+        """
+        if len(updates) < self.plan.min_sites:
+            raise RunError(
+                f"{len(updates)} updates in round {number}",
+                expected=f"at least {self.plan.min_sites}: below that the site-level guarantee is invalid",
+                fix="wait for more sites, or lower min_sites in [aggregation], which adds noise",
+            )
+        norm = self.plan.clipping_norm if self.noise is not None else float("inf")
+        total: dict[str, Floats] = {name: np.zeros(sent[name].shape) for name in sorted(self.trained)}
+        for site in sorted(updates):  # a sum of floating-point numbers depends on its order
+            for name, array in clipped_change(sent, updates[site], trained=self.trained, norm=norm).items():
+                total[name] += array
+        share = mean_sensitivity([1.0] * len(updates), 1.0)
+        return changed(sent, {name: array * share for name, array in self._disturbed(number, total).items()})
+
+    def _disturbed(self, number: int, total: dict[str, Floats]) -> Mapping[str, Floats]:
+        if self.noise is None:  # what is finer than the grid comes of single weights that were rounded to float32
+            return {name: on_grid(array, self.plan.share).astype(np.float64) for name, array in total.items()}
+        source, sigma = self.noise(number), self.plan.sigma
+        return {
+            name: on_grid(array + source.private_normal(sigma, array.shape), sigma).astype(np.float64)
+            for name, array in total.items()
+        }

@@ -1,0 +1,307 @@
+"""The registry: which sites there are, by which certificates and node keys they are known, and which tokens are out.
+
+The one place that decides over names and keys. Every change is one transaction that is on disk when it returns, and
+holds against other processes on the same file.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from sqlalchemy import ColumnElement, Select, and_, delete, func, insert, or_, select, update
+
+from moretta.server.enrollment.authority import Clock, Issued
+from moretta.server.enrollment.changes import (
+    add_certificate,
+    change_node_key,
+    forget_old_certificates,
+    revoke_certificates,
+    withdraw_tokens,
+)
+from moretta.server.enrollment.database import Database, create_database, open_database
+from moretta.server.enrollment.models import Certificate, LedgerHead, NodeKey, Site, Token
+from moretta.server.enrollment.records import Enrolled, KnownCertificate, KnownToken, NodeKeyRecord, SiteRecord
+from moretta.server.refusal import Refusal
+from moretta.shared.core.errors import EnrollmentError
+
+
+class Registry:
+    """See the module. Thread-safe."""
+
+    def __init__(self, database: Database, clock: Clock = time.time) -> None:
+        self._database = database
+        self._clock = clock
+
+    @classmethod
+    def create(cls, path: Path, clock: Clock = time.time) -> Registry:
+        """Make a new file.
+
+        Raises:
+            HomeError: it is there already.
+        """
+        return cls(create_database(path), clock)
+
+    @classmethod
+    def open(cls, path: Path, clock: Clock = time.time) -> Registry:
+        """Open a file, whatever Moretta it is of.
+
+        Raises:
+            HomeError: it is missing or cannot be used.
+        """
+        return cls(open_database(path), clock)
+
+    def close(self) -> None:
+        """Close the file."""
+        self._database.close()
+
+    def problem(self) -> str | None:
+        """Why the registry cannot be used, or None."""
+        return self._database.problem()
+
+    # --- tokens ---
+
+    def add_token(
+        self, token_id: str, *, site: str, bootstrap_der: bytes, fingerprint: str, expires: int, reenroll: bool
+    ) -> None:
+        """Keep a token that was printed. Earlier ones for the same site stop working.
+
+        Raises:
+            EnrollmentError: the name is taken and `reenroll` is not set.
+        """
+        now = self._now()
+        with self._database.write() as connection:
+            state = connection.scalar(select(Site.state).where(Site.name == site))
+            if state in ("enrolled", "revoked") and not reenroll:
+                raise EnrollmentError(
+                    f"the name {site} is {'taken' if state == 'enrolled' else 'revoked'}",
+                    expected="a name that is free",
+                    fix="choose another, or let the same site come back with --reenroll",
+                )
+            withdraw_tokens(connection, site, now)
+            connection.execute(
+                insert(Token).values(
+                    id=token_id,
+                    site=site,
+                    bootstrap_der=bootstrap_der,
+                    fingerprint=fingerprint,
+                    reenroll=reenroll,
+                    created_at=now,
+                    expires=expires,
+                )
+            )
+
+    def outstanding_tokens(self) -> list[KnownToken]:
+        """Tokens that would be taken now, oldest first."""
+        with self._database.read() as connection:
+            rows = connection.execute(_tokens().where(self._good_token()).order_by(Token.created_at, Token.id))
+            return [KnownToken(**row._mapping) for row in rows]
+
+    def token(self, fingerprint: str) -> KnownToken | None:
+        """The token whose bootstrap certificate this is, if it would be taken now."""
+        with self._database.read() as connection:
+            row = connection.execute(_tokens().where(Token.fingerprint == fingerprint, self._good_token())).first()
+        return KnownToken(**row._mapping) if row else None
+
+    # --- sites ---
+
+    def enroll(
+        self, token: KnownToken, *, node_key: str, moretta_version: str, issue: Callable[[], Issued]
+    ) -> tuple[Issued, Enrolled]:
+        """Use a token up and enroll its site, or change nothing.
+
+        Args:
+            token: as `token` gave it; looked at again here.
+            node_key: canonical, see `node_key.py`.
+            moretta_version: the site's.
+            issue: signs the certificate; called once all else has held.
+
+        Raises:
+            Refusal: the token was used meanwhile, the name is taken, or the node key cannot be had.
+        """
+        now = self._now()
+        with self._database.write() as connection:
+            used = connection.execute(
+                update(Token).where(Token.id == token.token_id, self._good_token()).values(used_at=now)
+            )
+            if used.rowcount != 1:
+                raise Refusal("PERMISSION_DENIED", "token-used", "this join string was used, withdrawn, or has expired")
+            state = connection.scalar(select(Site.state).where(Site.name == token.site))
+            if state in ("enrolled", "revoked") and not token.reenroll:
+                raise Refusal("ALREADY_EXISTS", "name-taken", f"the name {token.site} is taken by another key")
+            values = {"state": "enrolled", "enrolled_at": now, "changed_at": now, "moretta_version": moretta_version}
+            if state is None:
+                connection.execute(insert(Site).values(name=token.site, **values))
+            else:
+                connection.execute(update(Site).where(Site.name == token.site).values(**values))
+            revoke_certificates(connection, token.site, now)
+            change_node_key(connection, token.site, node_key, now)
+            issued = issue()
+            add_certificate(connection, token.site, issued, now)
+        return issued, Enrolled(site=token.site, token_id=token.token_id, again=state is not None)
+
+    def add_certificate(self, site: str, issued: Issued, *, moretta_version: str) -> None:
+        """Keep a renewed certificate; those before it stay good to their end.
+
+        Raises:
+            Refusal: the site was revoked meanwhile, or renews without end.
+        """
+        now = self._now()
+        with self._database.write() as connection:
+            renewed = connection.execute(
+                update(Site)
+                .where(Site.name == site, Site.state == "enrolled")
+                .values(changed_at=now, moretta_version=moretta_version)
+            )
+            if renewed.rowcount != 1:
+                raise Refusal("UNAUTHENTICATED", "revoked", "this site's enrollment was revoked")
+            forget_old_certificates(connection, site, now)
+            add_certificate(connection, site, issued, now)
+
+    def end_site(self, site: str, state: str) -> bool:
+        """Revoke a site (`revoked`) or let it go (`left`): its certificates, node key and tokens stop working.
+
+        False if it was in that state already.
+
+        Raises:
+            EnrollmentError: there is no such site.
+            Refusal: a site that was revoked leaves: that would make its name free again.
+        """
+        now = self._now()
+        with self._database.write() as connection:
+            before = connection.scalar(select(Site.state).where(Site.name == site))
+            if before is None:
+                raise EnrollmentError(f"no site is called {site}", fix="moretta server sites lists them")
+            if state == "left" and before == "revoked":
+                raise Refusal("UNAUTHENTICATED", "revoked", "this site's enrollment was revoked")
+            connection.execute(update(Site).where(Site.name == site).values(state=state, changed_at=now))
+            revoke_certificates(connection, site, now)
+            change_node_key(connection, site, None, now)
+            withdraw_tokens(connection, site, now)
+        return bool(before != state)
+
+    def certificate(self, fingerprint: str) -> KnownCertificate | None:
+        """The certificate with this fingerprint, whatever its state; None if this server never issued it."""
+        query = (
+            select(
+                Certificate.site,
+                Certificate.serial,
+                Certificate.fingerprint,
+                Certificate.not_after,
+                or_(Certificate.revoked_at.is_not(None), Site.state != "enrolled").label("revoked"),
+                Certificate.revocation_told,
+                func.coalesce(NodeKey.public_key, "").label("node_key"),
+                Site.last_call,
+            )
+            .join(Site, Site.name == Certificate.site)
+            .outerjoin(NodeKey, and_(NodeKey.site == Certificate.site, NodeKey.current))
+            .where(Certificate.fingerprint == fingerprint)
+        )
+        with self._database.read() as connection:
+            row = connection.execute(query).first()
+        return KnownCertificate(**row._mapping) if row else None
+
+    def note_revocation(self, fingerprint: str) -> bool:
+        """Note that a site was told of its revocation; False if it was told before."""
+        unseen = and_(Certificate.fingerprint == fingerprint, Certificate.revocation_told.is_(False))
+        with self._database.write() as connection:
+            return connection.execute(update(Certificate).where(unseen).values(revocation_told=True)).rowcount == 1
+
+    def count_calls(self, site: str, *, calls: int, bytes_from: int, bytes_to: int, last_call: int) -> None:
+        """Add to what a site has called so far."""
+        with self._database.write() as connection:
+            connection.execute(
+                update(Site)
+                .where(Site.name == site)
+                .values(
+                    calls=Site.calls + calls,
+                    bytes_from=Site.bytes_from + bytes_from,
+                    bytes_to=Site.bytes_to + bytes_to,
+                    last_call=func.max(Site.last_call, last_call),
+                )
+            )
+
+    def reset_ledger(self, site: str, *, head: str, length: int) -> tuple[str, int]:
+        """Let a site's privacy ledger go on from an earlier head; returns the head and length before.
+
+        Args:
+            site: its name.
+            head: that its next ledger must continue.
+            length: entries up to that head; 0 lets any ledger be its next.
+
+        Raises:
+            EnrollmentError: no ledger of such a site was countersigned.
+        """
+        of_site = LedgerHead.site == site
+        with self._database.write() as connection:
+            row = connection.execute(select(LedgerHead.head, LedgerHead.length).where(of_site)).first()
+            if row is None:
+                raise EnrollmentError(
+                    f"no privacy ledger of a site {site} was countersigned", fix="moretta server sites lists the sites"
+                )
+            if length:
+                connection.execute(update(LedgerHead).where(of_site).values(head=head, length=length))
+            else:
+                connection.execute(delete(LedgerHead).where(of_site))
+        return row.head, row.length
+
+    def sites(self) -> list[SiteRecord]:
+        """Every site there was, by name."""
+        newest = select(func.max(Certificate.not_after)).where(Certificate.site == Site.name).scalar_subquery()
+        query = (
+            select(
+                Site.name,
+                Site.state,
+                Site.enrolled_at,
+                func.coalesce(newest, 0).label("not_after"),
+                func.coalesce(NodeKey.public_key, "").label("node_key"),
+                NodeKey.node_id,
+                Site.moretta_version,
+                Site.last_call,
+                Site.calls,
+                Site.bytes_from,
+                Site.bytes_to,
+            )
+            .outerjoin(NodeKey, and_(NodeKey.site == Site.name, NodeKey.current))
+            .order_by(Site.name)
+        )
+        with self._database.read() as connection:
+            rows = connection.execute(query).all()
+        return [SiteRecord(**{**row._mapping, "node_id": _number(row.node_id)}) for row in rows]
+
+    # --- node keys, as Flower's SuperLink must know them ---
+
+    def node_names(self) -> dict[int, str]:
+        """Flower's node id to the site's name, for every node key that ever was registered."""
+        with self._database.read() as connection:
+            rows = connection.execute(select(NodeKey.node_id, NodeKey.site).where(NodeKey.node_id.is_not(None)))
+            return {int(node_id): site for node_id, site in rows if node_id is not None}
+
+    def node_keys(self) -> list[NodeKeyRecord]:
+        """Every node key that there ever was, oldest first."""
+        query = select(NodeKey.site, NodeKey.public_key, NodeKey.node_id, NodeKey.current)
+        with self._database.read() as connection:
+            rows = connection.execute(query.order_by(NodeKey.added_at, NodeKey.public_key)).all()
+        return [NodeKeyRecord(row.site, row.public_key, _number(row.node_id), row.current) for row in rows]
+
+    def set_node_id(self, public_key: str, node_id: int) -> None:
+        """Keep the node id that Flower gave a key."""
+        with self._database.write() as connection:
+            connection.execute(update(NodeKey).where(NodeKey.public_key == public_key).values(node_id=str(node_id)))
+
+    def _now(self) -> int:
+        return int(self._clock())
+
+    def _good_token(self) -> ColumnElement[bool]:
+        return and_(Token.used_at.is_(None), Token.withdrawn_at.is_(None), Token.expires > self._now())
+
+
+def _tokens() -> Select[str, str, str, bytes, bool, int]:
+    return select(
+        Token.id.label("token_id"), Token.site, Token.fingerprint, Token.bootstrap_der, Token.reenroll, Token.expires
+    )
+
+
+def _number(node_id: str | None) -> int | None:
+    return None if node_id is None else int(node_id)

@@ -1,0 +1,158 @@
+"""A site tells that a person has withdrawn: what a run holds of that person is removed, and its report says so.
+
+Released clips are removed from the release, and with them what was made of single ones: the site's last updates and the
+audit's embeddings. Figures and models that came of them stay, marked, unless the models are to go too.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save
+
+from moretta.server.stages.run_attempt import working_pid
+from moretta.server.stages.state import RESUME_FILE, STATE_FILE
+from moretta.shared.audit.report.load_report import REPORT_JSON, load_report
+from moretta.shared.audit.report.report_files import write_report
+from moretta.shared.core.atomic import write_atomic
+from moretta.shared.core.errors import ReleaseError, RunError
+from moretta.shared.release import Release, open_release
+from moretta.shared.release.release_format import CLIPS_FILE, STATEMENT_FILE
+
+WITHDRAWN_FILE = Path("server") / "withdrawn.jsonl"
+
+
+@dataclass(frozen=True, slots=True)
+class _Note:
+    """One person who has withdrawn."""
+
+    at: int
+    """Seconds since 1970."""
+    site: str
+    speaker: str
+    """Pseudonym."""
+    clips: int
+
+
+@dataclass(frozen=True, slots=True)
+class Forgotten:
+    """What was done."""
+
+    clips: int
+    """Removed from the release."""
+    models: tuple[str, ...]
+    """Models that were trained before: removed, or still there."""
+    models_removed: bool
+    report: bool
+    """Whether there was a report to mark."""
+
+
+def forget_person(folder: Path, site: str, speaker: str, *, models: bool = False) -> Forgotten:
+    """Remove one person from a run that is over. Killed on the way, it is done again by the same call.
+
+    Args:
+        folder: of the run.
+        site: whose notice it is.
+        speaker: the person's pseudonym.
+        models: whether the global models are removed too.
+
+    Raises:
+        RunError: the run is at work.
+        ReleaseError: it has no release of the site, or nobody of this pseudonym in it.
+    """
+    if (pid := working_pid(folder)) is not None:
+        raise RunError(f"process {pid} is at work on this run", fix="wait for its end, or end it")
+    release = open_release(folder / "server" / "releases" / site)
+    theirs = frozenset(clip.clip for clip in release.clips if clip.speaker == speaker)
+    note = next((note for note in _notes(folder) if (note.site, note.speaker) == (site, speaker)), None)
+    if not theirs and note is None:
+        raise ReleaseError(
+            f"no released clip of the pseudonym {speaker!r} from {site!r}",
+            expected="a pseudonym as the site's notice has it",
+            fix="ask the site's steward: moretta site withdraw --list",
+        )
+    if note is None:
+        note = _Note(int(time.time()), site, speaker, len(theirs))
+        _append(folder / WITHDRAWN_FILE, json.dumps(asdict(note)))
+    _shrink(release, speaker)
+    for path in (folder / "server" / "updates").glob(f"*/{site}.safetensors"):
+        path.unlink()
+    shutil.rmtree(folder / "server" / "embeddings", ignore_errors=True)
+    trained = sorted((folder / "server" / "checkpoints").glob("*.safetensors"))
+    for path in trained if models else ():
+        path.unlink()
+    text = _as_text(note)
+    _warn_state(folder, text)
+    return Forgotten(note.clips, tuple(path.stem for path in trained), models, _warn_report(folder, text))
+
+
+def _shrink(release: Release, speaker: str) -> None:
+    """The list first: with it the arrays cannot be found any more, then they are not there either."""
+    kept = [clip for clip in release.clips if clip.speaker != speaker]
+    write_atomic(release.folder / CLIPS_FILE, "".join(clip.model_dump_json() + "\n" for clip in kept))
+    counts = {"clips": len(kept), "speakers": len({clip.speaker for clip in kept})}
+    statement = release.statement.model_copy(update=counts)
+    write_atomic(release.folder / STATEMENT_FILE, statement.model_dump_json(indent=2))
+    listed = frozenset(clip.clip for clip in kept)
+    for pattern in ("voice-*.safetensors", "face-*.safetensors"):
+        for path in sorted(release.folder.glob(pattern)):
+            _without(path, listed)
+
+
+def _without(path: Path, listed: frozenset[str]) -> None:
+    """Only what the list has stays: a command that was killed half-way leaves nothing behind."""
+    try:
+        arrays = load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise ReleaseError(
+            f"{path} cannot be read: {error}", fix="delete the file: its clips are then damaged"
+        ) from error
+    kept = {name: array for name, array in arrays.items() if name in listed}
+    if len(kept) < len(arrays):
+        write_atomic(path, save(kept))
+
+
+def _as_text(note: _Note) -> str:
+    day = time.strftime("%Y-%m-%d", time.gmtime(note.at))
+    return (
+        f"{note.site} reported that a person has withdrawn: {note.clips} released clips were removed on {day}. "
+        "Figures and models that are older still come of them"
+    )
+
+
+def _warn_state(folder: Path, text: str) -> None:
+    """A report that is made later says it, too."""
+    for name in (STATE_FILE, RESUME_FILE):
+        path = folder / name
+        if path.exists():
+            content = json.loads(path.read_text(encoding="utf-8"))
+            if text not in content["warnings"]:
+                content["warnings"].append(text)
+                write_atomic(path, json.dumps(content, indent=1))
+
+
+def _warn_report(folder: Path, text: str) -> bool:
+    if not (folder / REPORT_JSON).exists():
+        return False
+    report = load_report(folder)
+    if text not in report.run.warnings:
+        run = report.run.model_copy(update={"warnings": (text, *report.run.warnings)})
+        write_report(report.model_copy(update={"run": run}), folder)
+    return True
+
+
+def _notes(folder: Path) -> Iterator[_Note]:
+    path = folder / WITHDRAWN_FILE
+    if path.exists():
+        yield from (_Note(**json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines() if line)
+
+
+def _append(path: Path, line: str) -> None:
+    before = path.read_text(encoding="utf-8") if path.exists() else ""
+    write_atomic(path, f"{before}{line}\n", mode=0o600)

@@ -1,0 +1,327 @@
+"""Attacks on what training leaves at the server: the final emotion models, and every site's last update."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from moretta.shared.audit.inference.findings import InferenceFinding, ends, from_leak, invalid_finding, what_failed
+from moretta.shared.audit.inference.inference_attacks import MIN_RESAMPLES
+from moretta.shared.audit.inference.membership import FPRS, METHODS, area_under_roc
+from moretta.shared.audit.inference.shadows import Bools, Floats, Ints, Predict, train_shadows, true_label_probability
+from moretta.shared.audit.inference.update_inference import infer_from_updates
+from moretta.shared.audit.metrics.binomial import exact_interval
+from moretta.shared.audit.metrics.bootstrap import bootstrap_rows
+from moretta.shared.audit.metrics.rates import resolution_note, tpr_at_fpr
+from moretta.shared.audit.metrics.trials import Trials
+from moretta.shared.core.seeds import derive
+from moretta.shared.core.storage import disk_failed
+from moretta.shared.core.terms import Modality
+from moretta.shared.data.clip_names import EMOTIONS
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from moretta.server.stages.run_context import Run
+    from moretta.shared.models.emotion import EmotionModel
+
+TARGET = "membership of training clips"
+MODELS = 32
+"""Shadow models: 16 in and 16 out for every clip."""
+MAX_STEPS = 600
+"""Gradient steps of one shadow model at most."""
+MAX_CLIPS = 2000
+PERMUTATIONS = 399
+MIN_SITES = 6
+METRICS = {0.001: "tpr_at_fpr_01pct", 0.01: "tpr_at_fpr_1pct"}
+NOTE = (
+    "speaker-level: members are clips of the speakers who were trained on, the others are clips of other people, who "
+    "are not like members in all else; the intervals draw speakers. Shadow models see half of the speakers, centrally "
+    "and without noise"
+)
+Array = npt.NDArray[Any]
+
+
+def attack_training(run: Run) -> list[InferenceFinding]:
+    """Membership and update leakage of every modality that has a model. What fails is an invalid finding."""
+    found: list[InferenceFinding] = []
+    for modality in run.study.modalities:
+        if modality not in run.trained:
+            continue
+        attacks: tuple[tuple[Any, str, Any, Callable[[Run, Modality], list[InferenceFinding]]], ...] = (
+            ("membership", TARGET, "model", _membership),
+            ("updates", "sex", "updates", _updates),
+        )
+        for attack, target, source, function in attacks:
+            if attack == "updates" and not run.study.audit.updates:
+                continue
+            try:
+                found += function(run, modality)
+            except Exception as error:
+                if disk_failed(error):
+                    raise
+                found.append(invalid_finding(attack, modality, target, source, what_failed(error)))
+    return found
+
+
+@dataclass(frozen=True)
+class MembershipExamples:
+    """Inputs float32 [n, ...], labels [n], speaker numbers [n], and whether they were trained on."""
+
+    x: npt.NDArray[np.float32]
+    y: Ints
+    speaker: Ints
+    member: Bools
+
+    def some(self, limit: int, seed: int) -> MembershipExamples:
+        """At most so many, drawn at random."""
+        rows = np.sort(np.random.default_rng(seed).permutation(len(self.y))[:limit])
+        return MembershipExamples(self.x[rows], self.y[rows], self.speaker[rows], self.member[rows])
+
+
+def _membership(run: Run, modality: Modality) -> list[InferenceFinding]:
+    from safetensors.numpy import load_file
+
+    from moretta.shared.models.emotion import emotion_model
+
+    model = emotion_model(modality, run.study.section(modality).model)
+    seed = derive(run.study.seed, "membership", modality)
+    examples = _examples(run, modality, model).some(MAX_CLIPS, seed)
+    if reason := _too_few(examples):
+        return [invalid_finding("membership", modality, TARGET, "model", reason, speakers=len(set(examples.speaker)))]
+    weights = load_file(run.checkpoint(modality))
+    attacked = _predictor(model, weights, examples.x.shape[1:])
+    epochs = run.study.train.rounds * run.study.train.local_epochs
+    recipe = Recipe(model, run.study.train.learning_rate, run.study.train.batch_size, epochs)
+    return infer_membership(
+        attacked,
+        recipe,
+        examples,
+        modality=modality,
+        resamples=max(MIN_RESAMPLES, run.study.audit.bootstrap),
+        seed=seed,
+    )
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How shadow models are trained: as the sites train, but centrally and without noise."""
+
+    model: EmotionModel
+    learning_rate: float
+    batch_size: int
+    epochs: int
+
+    def __call__(self, x: Array, y: Ints, seed: int) -> Predict:
+        """Train on features [n, ...] and labels [n]; a `shadows.Train`."""
+        return _predict(self.network(x, y, seed))
+
+    def network(self, x: Array, y: Ints, seed: int) -> nn.Module:
+        """The trained network."""
+        import torch
+        from torch.nn.functional import cross_entropy
+
+        from moretta.shared.models.emotion import initial_weights
+
+        network = self.model.build(x.shape[1:])
+        network.load_state_dict(initial_weights(self.model, x, seed=seed))
+        network.train()
+        optimizer = torch.optim.SGD(network.parameters(), lr=self.learning_rate)
+        features, labels = torch.from_numpy(x), torch.from_numpy(y)
+        rng = np.random.default_rng(seed)
+        for _ in range(min(MAX_STEPS, self.epochs * -(-len(y) // self.batch_size))):
+            rows = torch.from_numpy(rng.permutation(len(y))[: self.batch_size])
+            optimizer.zero_grad()
+            torch.autograd.backward(cross_entropy(network(features[rows]), labels[rows]))
+            optimizer.step()
+        return network
+
+
+def infer_membership(
+    attacked: Predict, recipe: Recipe, examples: MembershipExamples, *, modality: str, resamples: int, seed: int
+) -> list[InferenceFinding]:
+    """Every method of `membership` against one model: AUC, and TPR at 0.1 and 1 % FPR where they can be resolved.
+
+    Args:
+        attacked: the model.
+        recipe: trains shadow models, on halves of the speakers.
+        examples: clips of people who were trained on, and of people who were not.
+        modality: for the findings.
+        resamples: of the bootstrap over speakers.
+        seed: of halves, training and bootstrap.
+    """
+    shadows = train_shadows(recipe, examples.x, examples.y, models=MODELS, seed=seed, group=examples.speaker)
+    probability = true_label_probability(attacked(examples.x), examples.y)
+    found: list[InferenceFinding] = []
+    for name, method in METHODS.items():
+        about = {"modality": modality, "attacker": name}
+        found += _rates(method(probability, shadows), examples, about, resamples=resamples, seed=seed)
+    return found
+
+
+def _rates(
+    score: Floats, examples: MembershipExamples, about: dict[str, str], *, resamples: int, seed: int
+) -> list[InferenceFinding]:
+    common: dict[str, Any] = {**about, "attack": "membership", "target": TARGET, "source": "model"}
+    common |= {"speakers": len(np.unique(examples.speaker)), "clips": len(score)}
+    member = examples.member
+
+    def trials(rows: Ints) -> Trials | None:
+        if member[rows].all() or not member[rows].any():
+            return None
+        return Trials.of_speakers(score[rows], np.zeros(len(rows)), np.where(member[rows], 0, 1))
+
+    def figure(of: Callable[[Trials], float | None]) -> Callable[[Ints], float | None]:
+        return lambda rows: None if (drawn := trials(rows)) is None else of(drawn)
+
+    whole = trials(np.arange(len(score)))
+    assert whole is not None
+    interval = bootstrap_rows(figure(area_under_roc), examples.speaker, resamples=resamples, seed=seed)
+    low, high = ends(interval)
+    auc = area_under_roc(whole)
+    p_value = _by_luck(score, examples, auc, seed)
+    note = f"{NOTE}. So far apart with a random choice of as many speakers: {p_value:.1%} of the time"
+    found = [
+        InferenceFinding(**common, metric="auc", value=auc, low=low, high=high, chance=0.5, p_value=p_value, note=note)
+    ]
+    for fpr in FPRS:
+        rate = tpr_at_fpr(whole, fpr)
+        if rate is None:
+            why = (resolution_note(whole, fpr) or "").replace("non-mated trials", "clips of other people")
+            found.append(
+                InferenceFinding(**common, metric=METRICS[fpr], value=None, chance=fpr, invalid=True, reason=why)
+            )
+            continue
+        members = int(member.sum())
+        exact = exact_interval(round(rate * members), members)
+        found.append(
+            InferenceFinding(
+                **common, metric=METRICS[fpr], value=rate, low=exact.low, high=exact.high, chance=fpr,
+                note="the interval counts clips as independent, so it is too narrow",
+            )
+        )  # fmt: skip
+    return found
+
+
+def _by_luck(score: Floats, examples: MembershipExamples, auc: float, seed: int) -> float:
+    """Permutation test over speakers: how often as many of them, drawn at random, come out as far above the others.
+
+    People differ, and few are held out: an interval that draws speakers cannot tell that from membership, this can.
+    """
+    _, first, of_clip = np.unique(examples.speaker, return_index=True, return_inverse=True)
+    inside = examples.member[first]
+    rng = np.random.default_rng(seed)
+    reached = 0
+    for _ in range(PERMUTATIONS):
+        member = rng.permutation(inside)[of_clip]
+        trials = Trials.of_speakers(score, np.zeros(len(score)), np.where(member, 0, 1))
+        reached += area_under_roc(trials) >= auc
+    return (1 + reached) / (1 + PERMUTATIONS)
+
+
+def _examples(run: Run, modality: Modality, model: EmotionModel) -> MembershipExamples:
+    from moretta.server.stages.model_inputs import model_inputs
+
+    held_out = run.held_out()
+    inputs, clips = zip(*model_inputs(run, modality, model), strict=True)
+    labels = np.array([EMOTIONS.index(clip.emotion) for clip in clips], np.int64)
+    _, speaker = np.unique([clip.speaker for clip in clips], return_inverse=True)
+    learns = run.study.learns
+    member = np.array(
+        [c.speaker not in held_out and learns(modality, speaker=c.speaker, clip=c.clip) for c in clips], bool
+    )
+    return MembershipExamples(np.stack(inputs).astype(np.float32), labels, speaker.astype(np.int64), member)
+
+
+def _too_few(examples: MembershipExamples) -> str:
+    inside = len(np.unique(examples.speaker[examples.member]))
+    outside = len(np.unique(examples.speaker[~examples.member]))
+    if min(inside, outside) >= 2:
+        return ""
+    return f"{inside} speakers were trained on and {outside} held out: at least 2 of each are needed"
+
+
+def _predictor(model: EmotionModel, weights: Mapping[str, Array], shape: tuple[int, ...]) -> Predict:
+    import torch
+
+    network = model.build(shape)
+    network.load_state_dict({name: torch.from_numpy(array) for name, array in weights.items()})
+    return _predict(network)
+
+
+def _predict(network: nn.Module) -> Predict:
+    import torch
+
+    network.eval()
+
+    def predict(x: Array) -> Array:
+        with torch.no_grad():
+            parts = [torch.softmax(network(part).double(), 1) for part in torch.split(torch.from_numpy(x), 256)]
+        return np.asarray(torch.cat(parts).numpy())
+
+    return predict
+
+
+def _updates(run: Run, modality: Modality) -> list[InferenceFinding]:
+    from safetensors.numpy import load_file
+
+    sexes = _sex_of_sites(run, modality)
+    updates = {site: load_file(path) for site in sexes if (path := run.update(modality, site)).is_file()}
+    found = infer_sex(
+        updates, sexes, modality=modality, resamples=max(MIN_RESAMPLES, run.study.audit.bootstrap), seed=run.study.seed
+    )
+    why = "one update of each site is kept, that of the last round: no second one of a speaker to recognise it in"
+    return [*found, invalid_finding("updates", modality, "speaker", "updates", why, speakers=len(updates))]
+
+
+def infer_sex(
+    updates: Mapping[str, Mapping[str, Array]], sexes: Mapping[str, str], *, modality: str, resamples: int, seed: int
+) -> list[InferenceFinding]:
+    """The sex of most training clips of a site from its update, by layer, leaving the site out.
+
+    Args:
+        updates: change of weights by layer, of each site.
+        sexes: of most training clips of each site; sites with as many of both are not in it.
+        modality: for the findings.
+        resamples: of the bootstrap over sites.
+        seed: of projection and bootstrap.
+    """
+    sites = sorted(site for site in updates if site in sexes)
+    if len(sites) < MIN_SITES:
+        reason = f"{len(sites)} sites have an update and mostly speakers of one sex: at least {MIN_SITES} are needed"
+        return [invalid_finding("updates", modality, "sex", "updates", reason, speakers=len(sites))]
+    moved = [name for name in sorted(updates[sites[0]]) if any(np.any(updates[site][name]) for site in sites)]
+    if not moved:
+        return [invalid_finding("updates", modality, "sex", "updates", "no layer was changed by any site")]
+    label = np.array([sexes[site] for site in sites])
+    kept = [{name: updates[site][name] for name in moved} for site in sites]
+    leaks = infer_from_updates(kept, label, np.array(sites), target="sex", resamples=resamples, seed=seed)
+    note = "people are sites; the sex of a site is that of most of its training clips"
+    return [
+        from_leak(leak, "updates", modality, "updates", metric="balanced_accuracy", clips=0, layer=True).model_copy(
+            update={"note": note}
+        )
+        for leak in leaks
+    ]
+
+
+def _sex_of_sites(run: Run, modality: Modality) -> dict[str, str]:
+    """Of most training clips of each site, as far as there is a majority."""
+    held_out = run.held_out()
+    found: dict[str, str] = {}
+    for site in sorted(run.releases):
+        clips = [
+            c
+            for c in run.releases[site].clips
+            if getattr(c, modality) is not None
+            and c.speaker not in held_out
+            and run.study.learns(modality, speaker=c.speaker, clip=c.clip)
+        ]
+        female, male = (sum(clip.sex == sex for clip in clips) for sex in ("female", "male"))
+        if female != male:
+            found[site] = "female" if female > male else "male"
+    return found

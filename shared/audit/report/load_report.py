@@ -1,0 +1,68 @@
+"""Read `report.json` back, or say why it cannot be."""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+from typing import Any, NoReturn
+
+from pydantic import ValidationError
+
+from moretta.shared.audit.report.report_schema import FORMAT_VERSION, Report
+from moretta.shared.core.errors import ReleaseError
+from moretta.shared.study.former_names import current_report
+
+REPORT_JSON = "report.json"
+MAX_REPORT_BYTES = 256 * 2**20
+
+
+class ReportError(ReleaseError):
+    """A report is missing, damaged, or of another format."""
+
+
+def load_report(folder: Path) -> Report:
+    """Read and check `folder/report.json`.
+
+    Raises:
+        ReportError: there is none, it is damaged, or it was written in another format.
+    """
+    path = folder / REPORT_JSON
+    content = _parse(path)
+    version = content.get("format") if isinstance(content, dict) else None
+    if version == 1 and not isinstance(version, bool):
+        logging.getLogger("moretta").warning("%s is in report format 1, with names of an earlier version", path)
+        content, version = current_report(content), FORMAT_VERSION
+    if version != FORMAT_VERSION or isinstance(version, bool):
+        raise ReportError(
+            f"{path} is in report format {version!r}",
+            expected=f"format {FORMAT_VERSION}",
+            fix="render it with the version of Moretta that wrote it (run.versions names it), or run the study again",
+        )
+    try:
+        return Report.model_validate(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise ReportError(
+            f"{path} breaks the report format in {error.error_count()} places, first at "
+            f"{'.'.join(str(part) for part in first['loc']) or 'the top'}: {first['msg']}",
+            expected=f"a report.json of format {FORMAT_VERSION} as Moretta wrote it",
+            fix="restore the file, or run the study again",
+        ) from error
+
+
+def _parse(path: Path) -> Any:
+    fix = "name the folder given to `moretta simulate --out`"
+    try:
+        size = path.stat().st_size
+        if size > MAX_REPORT_BYTES:
+            raise ReportError(f"{path} has {size} bytes", expected=f"at most {MAX_REPORT_BYTES}", fix=fix)
+        return json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse_constant)
+    except OSError as error:
+        raise ReportError(f"{path} cannot be read: {error.strerror}", expected="a finished study", fix=fix) from error
+    except (ValueError, RecursionError) as error:
+        raise ReportError(f"{path} is not valid JSON: {error}", expected="JSON in UTF-8", fix=fix) from error
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not a JSON value")

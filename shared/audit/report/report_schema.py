@@ -1,0 +1,287 @@
+"""What `report.json` holds: the contract of names that scripts, the HTML and later versions read.
+
+All records are frozen, refuse unknown keys and hold no NaN or infinity: what is unknown or undefined is null.
+Fractions are in [0, 1], never percent. `low` and `high` are the ends of a 95 % interval over speakers, null where
+fewer than two speakers were there to draw from.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from moretta.shared.audit.audit_row import AuditRow
+from moretta.shared.audit.inference.findings import InferenceFinding
+from moretta.shared.audit.utility.emotion_row import EmotionRow
+
+__all__ = [
+    "FORMAT_VERSION",
+    "AuditRow",
+    "ClassScore",
+    "CorpusPart",
+    "DropCount",
+    "EmotionResult",
+    "EmotionResults",
+    "EmotionTable",
+    "GatePart",
+    "Headline",
+    "HeadlineFigure",
+    "InferenceFinding",
+    "PrivacyRow",
+    "Record",
+    "Report",
+    "RoundRow",
+    "RunPart",
+    "SiteRow",
+    "StageRow",
+]
+
+FORMAT_VERSION: Literal[2] = 2
+"""Changes when a name of the contract changes its meaning or goes away, not when one is added."""
+
+Modality = Literal["voice", "face", "fused", "learned"]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Count = Annotated[int, Field(ge=0)]
+Seconds = Annotated[float, Field(ge=0)]
+
+
+class Record(BaseModel):
+    """Base of all parts of a report."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class ClassScore(Record):
+    """Scores of one emotion. Null where nothing divides: precision of a class never predicted, recall of one absent."""
+
+    emotion: str
+    precision: Fraction | None
+    recall: Fraction | None
+    f1: Fraction | None
+    clips: Count
+    """Clips that truly have this emotion."""
+
+
+class EmotionTable(Record):
+    """How well emotion was recognised on clips of speakers who were not trained on."""
+
+    classes: tuple[str, ...] = Field(min_length=1)
+    accuracy: Fraction
+    accuracy_low: Fraction | None = None
+    accuracy_high: Fraction | None = None
+    uar: Fraction
+    """Unweighted average recall, over the classes that occur."""
+    uar_low: Fraction | None = None
+    uar_high: Fraction | None = None
+    chance: Fraction
+    """UAR of guessing: 1 / number of classes that occur."""
+    per_class: tuple[ClassScore, ...]
+    confusion: tuple[tuple[Count, ...], ...]
+    """[true class, predicted class], in clips, in the order of `classes`."""
+    clips: Count
+    speakers: Count
+    model: str = ""
+
+    @model_validator(mode="after")
+    def _shapes_agree(self) -> Self:
+        size = len(self.classes)
+        if len(self.confusion) != size or any(len(row) != size for row in self.confusion):
+            raise ValueError(f"the confusion matrix is not {size} x {size}, as its {size} classes ask")
+        if tuple(score.emotion for score in self.per_class) != self.classes:
+            raise ValueError("per_class does not list the classes in their order")
+        return self
+
+
+class EmotionResult(EmotionTable):
+    """The six-class table, and the ANG/HAP/SAD table of the original study."""
+
+    three_class: EmotionTable | None = None
+    ece: Fraction | None = None
+    """Expected calibration error of the six-class probabilities: how far confidence is from being right."""
+
+
+class EmotionResults(Record):
+    """Emotion by modality; null where the modality is absent, with the reason in `absent`."""
+
+    voice: EmotionResult | None = None
+    face: EmotionResult | None = None
+    fused: EmotionResult | None = None
+    """The vote: a weighted mean of probabilities."""
+    learned: EmotionResult | None = None
+    """Learned fusion; null without a reason in `absent` where the study asks for none."""
+    absent: dict[Modality, str] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _absence_is_explained(self) -> Self:
+        for modality, result in self.by_modality().items():
+            if (result is None) != (modality in self.absent):
+                raise ValueError(f"{modality} must have either a result or a reason in `absent`")
+        return self
+
+    def by_modality(self) -> dict[Modality, EmotionResult | None]:
+        """Voice, face, fused, and learned where it was asked for, in this order."""
+        found: dict[Modality, EmotionResult | None] = {"voice": self.voice, "face": self.face, "fused": self.fused}
+        if self.learned is not None or "learned" in self.absent:
+            found["learned"] = self.learned
+        return found
+
+
+class PrivacyRow(Record):
+    """One privacy figure of one mechanism at one site, with its unit."""
+
+    site: str
+    mechanism: str
+    unit: Literal["value", "frame", "clip", "speaker", "site"]
+    epsilon: float | None = Field(ge=0)
+    """What is guaranteed, composed to the unit; null is no finite guarantee."""
+    delta: float = Field(default=0.0, ge=0, lt=1)
+    nominal: float | None = Field(default=None, ge=0)
+    """What the mechanism's own parameters claim at this unit, whether or not its assumptions hold."""
+    note: str = ""
+    round: int | None = Field(default=None, ge=0)
+    """Spent up to and including this round; null for what does not grow with rounds."""
+
+
+class DropCount(Record):
+    """Clips or files not used, by reason."""
+
+    reason: str
+    count: Count
+
+
+class CorpusPart(Record):
+    """What was studied. No file name and no speaker number appears in a report."""
+
+    name: str
+    synthetic: bool
+    labels: str
+    clips: Count
+    speakers: Count
+    dropped: tuple[DropCount, ...] = ()
+
+
+class StageRow(Record):
+    """One stage of the run and how fast it went."""
+
+    name: str
+    seconds: Seconds
+    clips_per_second: float | None = Field(default=None, ge=0)
+    frames_per_second: float | None = Field(default=None, ge=0)
+    times_real_time: float | None = Field(default=None, ge=0)
+
+
+class SiteRow(Record):
+    """One site's part in the run."""
+
+    site: str
+    speakers: Count
+    clips: Count
+    rounds: Count
+    """Training rounds it took part in."""
+    dropped: Count = 0
+    missed: tuple[str, ...] = ()
+    """What it took no part in, because it was lost, revoked, or sent what could not be used."""
+
+
+class RoundRow(Record):
+    """One round of federated training."""
+
+    stage: str
+    round: Count
+    sites: Count
+    failed: Count = 0
+    loss: float | None = None
+    uar: Fraction | None = None
+    seconds: Seconds | None = None
+
+
+class RunPart(Record):
+    """How the figures came about, enough to get them again."""
+
+    seed: int
+    versions: dict[str, str]
+    command: str
+    seconds: Seconds
+    finished: str = ""
+    """UTC, ISO 8601."""
+    stages: tuple[StageRow, ...] = ()
+    peak_memory_bytes: Count | None = None
+    seeded_noise: bool
+    """Privacy noise came from the seed: who knows the seed can subtract it."""
+    deployment: bool = False
+    """Over enrolled sites, whose original recordings never reached the server; false is a simulation."""
+    study: dict[str, Any]
+    face_preset: str | None = None
+    warnings: tuple[str, ...] = ()
+    sites: tuple[SiteRow, ...] = ()
+    rounds: tuple[RoundRow, ...] = ()
+
+    @field_validator("study")
+    @classmethod
+    def _study_is_plain_json(cls, study: dict[str, Any]) -> dict[str, Any]:
+        json.dumps(study, allow_nan=False)  # raises ValueError for what JSON cannot hold
+        return study
+
+
+class GatePart(Record):
+    """The study's limits, and those the run broke."""
+
+    passed: bool
+    broken: tuple[str, ...] = ()
+
+    @model_validator(mode="after")
+    def _agree(self) -> Self:
+        if self.passed == bool(self.broken):
+            raise ValueError(f"the gate says passed={self.passed} with {len(self.broken)} broken limits")
+        return self
+
+
+class HeadlineFigure(Record):
+    """The strongest attacker by one metric, next to what it is measured against."""
+
+    attacker: str
+    kind: str
+    scenario: str
+    metric: str
+    value: float
+    low: float | None
+    high: float | None
+    chance: float | None
+    unprotected: float | None
+    """The strongest attacker's figure on unprotected data; null if none was able to break it."""
+    speakers: Count
+
+
+class Headline(Record):
+    """What a reader should remember of one modality."""
+
+    modality: str
+    figures: tuple[HeadlineFigure, ...]
+    """By metric: top-1 first, then EER; empty if every attacker was invalid."""
+    attackers: Count
+    """How many attackers the strongest was chosen from."""
+    uar: Fraction | None = None
+    uar_low: Fraction | None = None
+    uar_high: Fraction | None = None
+    uar_chance: Fraction | None = None
+
+
+class Report(Record):
+    """The whole of `report.json`."""
+
+    format: Literal[2] = FORMAT_VERSION
+    headline: tuple[Headline, ...] = ()
+    gate: GatePart
+    emotion: EmotionResults
+    emotion_central: EmotionResult | None = None
+    """The original's random forest, trained centrally on voice releases: a check of what federation costs."""
+    audit: tuple[AuditRow, ...] = ()
+    inference: tuple[InferenceFinding, ...] = ()
+    """Attacks beyond identity."""
+    utility: tuple[EmotionRow, ...] = ()
+    """Emotion that judges read off originals and releases."""
+    privacy: tuple[PrivacyRow, ...] = ()
+    corpus: CorpusPart
+    run: RunPart

@@ -1,0 +1,149 @@
+"""How figures, metrics and scenarios are worded for a reader who is not an engineer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+MINUS = "−"
+NO_GUARANTEE = "no finite guarantee"
+
+
+@dataclass(frozen=True, slots=True)
+class MetricLabel:
+    """How one metric is shown."""
+
+    label: str
+    meaning: str
+    percent: bool = True
+
+
+METRICS: dict[str, MetricLabel] = {
+    "top1": MetricLabel("Top-1", "share of trials in which the right speaker is named first; higher is more leakage"),
+    "eer": MetricLabel("EER", "equal error rate of telling same speaker from different; 50 % is no information"),
+    "top5": MetricLabel("Top-5", "share of trials with the right speaker among the first five; higher is more leakage"),
+    "tpr_at_fpr_1pct": MetricLabel("TPR at 1 % FPR", "matches found while 1 % of non-matches are accepted"),
+    "tpr_at_fpr_01pct": MetricLabel("TPR at 0.1 % FPR", "matches found while 0.1 % of non-matches are accepted"),
+    "d_sys": MetricLabel("D_sys", "linkability, 0 (none) to 1 (full)", percent=False),
+    "min_cllr": MetricLabel(
+        "min Cllr, bit", "cost of the scores at best calibration; 1 is no information", percent=False
+    ),
+    "cllr": MetricLabel("Cllr, bit", "cost of the scores as they are; 1 or more is no information", percent=False),
+    "zebra_expected": MetricLabel("ZEBRA expected, bit", "expected disclosure; 0 is none", percent=False),
+    "zebra_worst": MetricLabel("ZEBRA worst, log10 LR", "worst disclosure of a single trial; 0 is none", percent=False),
+    "voice_distinctiveness_gain": MetricLabel(
+        "G_VD, dB",
+        "gain of voice distinctiveness: 0 is as distinct as the originals, lower is more alike",
+        percent=False,
+    ),
+    "deidentification": MetricLabel("DeID", "1: no released voice resembles its original more than others do"),
+    "mean_rank": MetricLabel(
+        "Mean rank", "average place of the right speaker; 1 is full identification", percent=False
+    ),
+    "median_rank": MetricLabel(
+        "Median rank", "middle place of the right speaker; 1 is full identification", percent=False
+    ),
+    "eer_hull": MetricLabel("EER, convex hull", "EER on the convex hull of the ROC; 50 % is no information"),
+    "d_sys_monotone": MetricLabel("D_sys, monotone", "linkability with a monotone likelihood ratio", percent=False),
+    "uar": MetricLabel("UAR", "unweighted average recall"),
+    "balanced_accuracy": MetricLabel("Balanced accuracy", "average of the classes' recalls; higher is more leakage"),
+    "one_of_two": MetricLabel("One of two", "right choice between its face and another one; 50 % is no information"),
+    "explained_variance": MetricLabel("Restored variance", "share of the variance that a decoder restores; 0 is none"),
+    "none": MetricLabel("–", ""),
+    "auc": MetricLabel("AUC", "area under the ROC curve; 0.5 is no information", percent=False),
+}
+
+SCENARIOS: dict[str, str] = {
+    "unprotected": "Anchor: original recordings against original recordings. Must be easy, or the attacker is broken.",
+    "ignorant": "Knows nothing of the anonymizer: compares originals with what was released.",
+    "lazy-informed": "Anonymizes its own recordings too, but was trained on originals.",
+    "semi-informed": "Anonymizes its own recordings and was trained on releases. The realistic worst case here.",
+    "constant": "Anchor: every clip replaced by the same one. Must be at chance, or the trials leak.",
+}
+
+MODALITIES: dict[str, str] = {
+    "voice": "Voice",
+    "face": "Face",
+    "fused": "Voice and face, fused",
+    "learned": "Voice and face, learned fusion",
+}
+
+DROP_REASONS: dict[str, str] = {
+    "bad-name": "file name outside the corpus grammar",
+    "unreadable": "file cannot be decoded",
+    "silent": "no audible signal",
+    "zero-length": "file or recording without content",
+    "no-audio": "clip without sound",
+    "no-video": "clip without video",
+    "no-face": "no face found in any frame",
+    "duplicate": "two files of one clip name",
+}
+
+
+def metric_label(name: str) -> MetricLabel:
+    """The words for a metric; a metric added by a plug-in is shown by its own name."""
+    return METRICS.get(name, MetricLabel(name, "", percent=False))
+
+
+def modality_label(name: str) -> str:
+    """`Voice` for `voice`; others by their own name."""
+    return MODALITIES.get(name, name)
+
+
+def percent(value: float | None, *, sign: bool = True) -> str:
+    """A fraction as percent with one decimal.
+
+    >>> percent(0.5625), percent(0.5625, sign=False), percent(None)
+    ('56.2 %', '56.2', '–')
+    """
+    if value is None:
+        return "–"
+    return f"{100 * value:.1f}" + (" %" if sign else "")
+
+
+def figure(value: float | None, metric: str, *, sign: bool = True) -> str:
+    """A metric's value in its own unit."""
+    if value is None:
+        return "–"
+    return percent(value, sign=sign) if metric_label(metric).percent else f"{value:.3f}".replace("-", MINUS)
+
+
+def interval(low: float | None, high: float | None, metric: str = "uar") -> str:
+    """`[48.1, 63.9]`, or nothing without an interval."""
+    if low is None or high is None:
+        return ""
+    return f"[{figure(low, metric, sign=False)}, {figure(high, metric, sign=False)}]"
+
+
+def epsilon(value: float | None, *, missing: str = NO_GUARANTEE) -> str:
+    """An epsilon, in digits that a reader can compare down a column.
+
+    >>> epsilon(2704.0), epsilon(7.984), epsilon(0.8), epsilon(None)
+    ('2,704', '7.98', '0.8', 'no finite guarantee')
+    """
+    if value is None:
+        return missing
+    if value >= 1e7:
+        return f"{value:.2e}"
+    if value >= 100:
+        return f"{value:,.0f}"
+    return f"{value:.2f}" if value >= 1 else f"{value:.3g}"
+
+
+def format_bytes(count: int | None) -> str:
+    """Memory in GiB or MiB."""
+    if count is None:
+        return "not measured"
+    return f"{count / 2**30:.2f} GiB" if count >= 2**30 else f"{count / 2**20:.0f} MiB"
+
+
+def format_seconds(seconds: float) -> str:
+    """Seconds, with minutes from 90 s on."""
+    if seconds < 90:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest:02d} s"
+
+
+def format_count(count: int, noun: str) -> str:
+    """`1 clip`, `2,704 clips`."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"

@@ -1,0 +1,148 @@
+"""Read a release and believe nothing in it: every array is checked on arrival, a bad clip is dropped and counted."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import ValidationError
+from safetensors import SafetensorError, safe_open
+
+from moretta.shared.core.errors import ReleaseError
+from moretta.shared.core.terms import CODEBOOK_FORMS, Modality
+from moretta.shared.release.header import check_header
+from moretta.shared.release.release_format import (
+    CLIPS_FILE,
+    CODEBOOK_FILE,
+    MAX_CLIP_LINE,
+    MAX_CLIPS,
+    MAX_CODE,
+    MAX_CODEBOOK,
+    STATEMENT_FILE,
+    AnonymizerStatement,
+    ReleasedClip,
+    ReleaseStatement,
+    check_array,
+)
+
+_MAX_STATEMENT_BYTES = 1 << 20
+
+
+class Release:
+    """A release on disk. Arrays are read one by one; `damaged` counts what could not be used, by reason."""
+
+    def __init__(self, folder: Path, statement: ReleaseStatement, clips: tuple[ReleasedClip, ...]) -> None:
+        self.folder = folder
+        self.statement = statement
+        self.clips = clips
+        self.damaged: Counter[str] = Counter()
+
+    def anonymizer(self, modality: Modality) -> AnonymizerStatement | None:
+        """The statement of one modality, None if nothing of it was released."""
+        return next((a for a in self.statement.anonymizers if a.modality == modality), None)
+
+    @cached_property
+    def codebook(self) -> npt.NDArray[np.float32] | None:
+        """The voice codebook, float32 [k, coefficients], if the release has one."""
+        path = self.folder / CODEBOOK_FILE
+        if not path.exists():
+            return None
+        codebook = _read_tensor(path, "codebook")
+        fits = codebook.dtype == np.float32 and codebook.ndim == 2 and codebook.size > 0
+        if not fits or len(codebook) > MAX_CODEBOOK or codebook.shape[1] > MAX_CODE:
+            raise ReleaseError(f"a codebook of {codebook.dtype} {list(codebook.shape)}", expected="float32 [k, n]")
+        if not np.isfinite(codebook).all():
+            raise ReleaseError("a codebook with values that are not finite", expected="finite values")
+        return codebook
+
+    def arrays(self, modality: Modality) -> Iterator[tuple[ReleasedClip, npt.NDArray[Any]]]:
+        """Every usable array of one modality with its clip; damaged ones are counted and left out."""
+        statement = self.anonymizer(modality)
+        if statement is None:
+            return
+        self.damaged.pop(f"{modality}-damaged", None)  # counted anew on every pass
+        size = None if self.codebook is None else len(self.codebook)
+        for clip in self.clips:
+            shard = getattr(clip, modality)
+            if shard is None:
+                continue
+            try:
+                array = _read_tensor(self.folder / f"{modality}-{shard:05d}.safetensors", clip.clip)
+                check_array(modality, statement.form, array, codebook_size=size)
+            except ReleaseError:
+                self.damaged[f"{modality}-damaged"] += 1
+                continue
+            yield clip, array
+
+
+def open_release(folder: Path) -> Release:
+    """Open a release folder.
+
+    Raises:
+        ReleaseError: no release is there, or its statement or clip list breaks the format.
+    """
+    if not (folder / STATEMENT_FILE).is_file():
+        raise ReleaseError(
+            f"no {STATEMENT_FILE} in {folder}",
+            expected="a folder that `moretta anonymize` or a site finished writing",
+            fix="name the release folder itself, or write the release again",
+        )
+    try:
+        statement = ReleaseStatement.model_validate_json(_text(folder / STATEMENT_FILE))
+        clips = tuple(_clips(folder / CLIPS_FILE))
+    except (ValidationError, OSError, ValueError, RecursionError) as error:
+        raise ReleaseError(
+            f"a release in {folder} that breaks the format: {_why(error)}", expected="format version 1"
+        ) from error
+    if len({c.clip for c in clips}) != len(clips):
+        raise ReleaseError(f"two clips of one pseudonym in {folder}", expected="each clip once")
+    release = Release(folder, statement, clips)
+    coded = any(a.modality == "voice" and a.form in CODEBOOK_FORMS for a in statement.anonymizers)
+    if coded and release.codebook is None:
+        raise ReleaseError(f"tokens without a codebook in {folder}", expected=CODEBOOK_FILE)
+    return release
+
+
+def _text(path: Path) -> bytes:
+    with path.open("rb") as file:
+        text = file.read(_MAX_STATEMENT_BYTES + 1)
+    if len(text) > _MAX_STATEMENT_BYTES:
+        raise ValueError(f"{path.name} of more than {_MAX_STATEMENT_BYTES} bytes")
+    return text
+
+
+def _clips(path: Path) -> Iterator[ReleasedClip]:
+    with path.open("rb") as file:
+        for number in range(1, MAX_CLIPS + 2):
+            line = file.readline(MAX_CLIP_LINE + 1)
+            if not line:
+                return
+            if len(line) > MAX_CLIP_LINE or number > MAX_CLIPS:
+                raise ValueError(f"more than {MAX_CLIPS} clips, or one of more than {MAX_CLIP_LINE} bytes")
+            if line.strip():
+                yield ReleasedClip.model_validate_json(line)
+
+
+def _why(error: Exception) -> str:
+    """Without what was found there: it may be anything, and this goes into reports."""
+    if isinstance(error, ValidationError):
+        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+        return f"{'.'.join(str(part) for part in first['loc'][:6])[:80]!a}: {first['msg']}"
+    return str(error)[:200]
+
+
+def _read_tensor(path: Path, key: str) -> npt.NDArray[Any]:
+    try:
+        check_header(path)
+        with safe_open(path, framework="numpy") as file:
+            tensor: npt.NDArray[Any] = file.get_tensor(key)
+            return tensor
+    except (SafetensorError, OSError, ValueError, KeyError, TypeError, AttributeError, MemoryError) as error:
+        raise ReleaseError(
+            f"{path.name} cannot be read: {str(error)[:200]}", expected=f"a safetensors file with {key}"
+        ) from error

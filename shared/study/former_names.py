@@ -1,0 +1,164 @@
+"""What studies, policies, releases and reports called otherwise before: removed and renamed keys and values."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from moretta.shared.core.errors import StudyError
+
+
+class Removed(NamedTuple):
+    """Keys of one section that cannot be used any more, alone or together."""
+
+    section: str
+    keys: dict[str, str | None]
+    """Each with the value that was removed; None stands for any value."""
+    instead: str
+
+    def is_in(self, content: Mapping[str, Any]) -> bool:
+        """Whether a study says all of it."""
+        said = content.get(self.section)
+        if not isinstance(said, Mapping):
+            return False
+        return all(key in said and value in (None, said[key]) for key, value in self.keys.items())
+
+    def __str__(self) -> str:
+        return " with ".join(
+            f"{self.section}.{key}" + ("" if value is None else f' = "{value}"') for key, value in self.keys.items()
+        )
+
+
+_NO_ADVERSARY = 'remove the key; `code_encoder = "network"` stays, and hides as much without an adversary'
+
+_NO_FEDERATED_CODEBOOK = (
+    'set `codebook = "public"` in [voice] and leave out its other keys: a federated codebook moved nothing that noise '
+    "would not have moved, and a coordinator could read clips through it"
+)
+
+REMOVED = (
+    Removed("voice", {"codebook": "federated"}, _NO_FEDERATED_CODEBOOK),
+    Removed("voice", {"codebook_epsilon": None}, _NO_FEDERATED_CODEBOOK),
+    Removed("voice", {"codebook_iterations": None}, _NO_FEDERATED_CODEBOOK),
+    Removed("stages", {"codebook": None}, "leave it out: sites are not asked for a codebook"),
+    Removed("voice", {"code_adversary": None}, _NO_ADVERSARY),
+    Removed("voice", {"code_adversary_weight": None}, _NO_ADVERSARY),
+    Removed(
+        "voice",
+        {"anonymizer": "speaker-normalized", "form": "waveform"},
+        'set `form = "code-sequence"` in [voice]: the sound was made of that sequence alone',
+    ),
+    Removed("face", {"anonymizer": "normalised-autoencoder"}, 'set `anonymizer = "expression-track"` in [face]'),
+)
+"""Their figures are in docs/measured.md, under "Tried and rejected"."""
+
+
+def refuse_removed(content: Mapping[str, Any], *, source: str) -> None:
+    """Name everything in a study that was removed.
+
+    Raises:
+        StudyError: there is something.
+    """
+    found = [one for one in REMOVED if one.is_in(content)]
+    if found:
+        raise StudyError(
+            f"{source} cannot be used: {'; '.join(f'{one} was removed' for one in found)}",
+            expected="what docs/study.md lists; docs/measured.md has what the removed keys measured",
+            fix="; ".join(dict.fromkeys(one.instead for one in found)),
+        )
+
+
+RENAMED_KEYS = {
+    ("voice", "words_from"): "labels_from",
+    ("voice", "word_epsilon"): "label_epsilon",
+    ("audit", "beyond"): "inference",
+    ("audit", "emotion"): "utility",
+}
+"""Section and key of a study file before, and the key now. Accepted with a warning for one version."""
+RENAMED_ANONYMIZERS = {"emotion-words": "emotion-label-rr", "speaker-normalised": "speaker-normalized"}
+"""Also in policies, on ledgers and in releases that were made before."""
+RENAMED_PARAMETERS = {"words_from": "labels_from", "word_epsilon": "label_epsilon"}
+"""Of an anonymizer, in the statement of a release."""
+RENAMED_RULES = {"max_word_epsilon": "max_label_epsilon"}
+"""Of `[mechanisms]` in a policy."""
+RENAMED_REPORT_PARTS = {"beyond": "inference", "judged": "utility"}
+"""Of a report of format 1."""
+RENAMED_REPORT_KEYS = {
+    "audit": {"void": "invalid"},
+    "inference": {"void": "invalid", "people": "speakers"},
+    "utility": {"judge": "evaluator", "judged_on": "evaluated_on"},
+}
+"""Of the rows of a report's part."""
+
+_log = logging.getLogger("moretta")
+
+
+def with_current_names(content: Mapping[str, Any], *, source: str) -> dict[str, Any]:
+    """A study's content with the names of this version; each former one is warned of.
+
+    Raises:
+        StudyError: a key is given by its former name and by its name.
+    """
+    found = {key: dict(value) if isinstance(value, Mapping) else value for key, value in content.items()}
+    for (section, old), new in RENAMED_KEYS.items():
+        keys = found.get(section)
+        if isinstance(keys, dict) and old in keys:
+            if new in keys:
+                raise StudyError(
+                    f"{source} has {section}.{old} and {section}.{new}, which are one key",
+                    expected=f"{section}.{new}",
+                    fix=f"remove {section}.{old}",
+                )
+            keys[new] = keys.pop(old)
+            _warn(source, f"{section}.{old}", f"{section}.{new}")
+    for section in ("voice", "face"):
+        keys = found.get(section)
+        if isinstance(keys, dict) and keys.get("anonymizer") in tuple(RENAMED_ANONYMIZERS):
+            old = keys["anonymizer"]
+            keys["anonymizer"] = current_anonymizer(old)
+            _warn(source, f"the anonymizer {old}", keys["anonymizer"])
+    return found
+
+
+def current_anonymizer(name: str) -> str:
+    """The name that an anonymizer has now."""
+    return RENAMED_ANONYMIZERS.get(name, name)
+
+
+def current_parameters(content: Mapping[str, Any]) -> dict[str, Any]:
+    """An anonymizer's parameters in a release, with the names of this version."""
+    return {RENAMED_PARAMETERS.get(key, key): value for key, value in content.items()}
+
+
+def current_policy(content: Mapping[str, Any], *, source: str) -> dict[str, Any]:
+    """A policy's content with the names of this version; each former one is warned of."""
+    found = dict(content)
+    for rule in ("anonymizers", "without_guarantee"):
+        names = found.get(rule)
+        if isinstance(names, list):
+            for old in [name for name in names if isinstance(name, str) and name in RENAMED_ANONYMIZERS]:
+                _warn(source, f"the anonymizer {old} in {rule}", current_anonymizer(old))
+            found[rule] = [current_anonymizer(name) if isinstance(name, str) else name for name in names]
+    if isinstance(found.get("mechanisms"), Mapping):
+        found["mechanisms"] = {RENAMED_RULES.get(key, key): value for key, value in found["mechanisms"].items()}
+        for old in RENAMED_RULES.keys() & content["mechanisms"].keys():
+            _warn(source, f"mechanisms.{old}", f"mechanisms.{RENAMED_RULES[old]}")
+    return found
+
+
+def current_report(content: Mapping[str, Any]) -> dict[str, Any]:
+    """The content of a report of format 1, with the names of format 2."""
+    found = {RENAMED_REPORT_PARTS.get(key, key): value for key, value in content.items()} | {"format": 2}
+    for part, keys in RENAMED_REPORT_KEYS.items():
+        rows = found.get(part)
+        if isinstance(rows, list):
+            found[part] = [
+                {keys.get(key, key): value for key, value in row.items()} if isinstance(row, dict) else row
+                for row in rows
+            ]
+    return found
+
+
+def _warn(source: str, old: str, new: str) -> None:
+    _log.warning("%s: %s is called %s now; the former name is accepted in this version only", source, old, new)

@@ -1,0 +1,122 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from moretta.server.stages import training_inference as training
+from moretta.server.stages.model_inputs import model_inputs
+from moretta.server.stages.run_context import Run
+from moretta.server.stages.train import _keep
+from moretta.server.stages.training_inference import Recipe, attack_training
+from moretta.shared.audit.inference.findings import InferenceFinding
+from moretta.shared.data.clip_names import EMOTIONS, Level
+from moretta.shared.models.emotion import emotion_model, initial_weights
+from moretta.shared.release import AnonymizerStatement, ReleasedClip, ReleaseWriter, open_release
+from moretta.shared.study.run_plan import PlannedSite, SimulationPlan
+from moretta.shared.study.schema import Study
+
+SITES, SPEAKERS, CLIPS = 8, 2, 8
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    """Eight sites of two speakers of one sex. Clips and emotions are noise: only what is learnt by heart tells."""
+    sites = tuple(PlannedSite(name=f"site-{i:02d}", speakers=(2 * i, 2 * i + 1)) for i in range(SITES))
+    held_out, rest = tuple(range(1, 2 * SITES, 2)), tuple(range(0, 2 * SITES, 2))
+    plan = SimulationPlan(
+        corpus=tmp_path,
+        corpus_name="c",
+        synthetic=True,
+        study=Study().with_changes(audit__bootstrap=40),
+        sites=sites,
+        folds=(held_out, rest),
+        command="moretta simulate",
+    )
+    made, rng = Run(folder=tmp_path, plan=plan, trained=("voice",)), np.random.default_rng(0)
+    keys = plan.pseudonym_keys()
+    for number, site in enumerate(sites):
+        writer = ReleaseWriter(tmp_path / site.name, forms={"voice": "mfcc"})
+        for speaker in site.speakers:
+            for clip in range(CLIPS):
+                meta = ReleasedClip(
+                    clip=keys[speaker].clip(f"{speaker} {clip}"),
+                    speaker=keys[speaker].speaker(speaker),
+                    emotion=EMOTIONS[rng.integers(6)],
+                    sentence="IEO",
+                    level=Level.XX,
+                    sex="female" if number % 2 else "male",
+                )
+                writer.add(meta, {"voice": rng.normal(size=(20, 13)).astype(np.float32)})
+        statement = AnonymizerStatement(
+            modality="voice", name="n", version="1", form="mfcc", parameters={}, noise="none"
+        )
+        writer.finish(site=site.name, study=plan.study.digest(), anonymizers=(statement,))
+        made.releases[site.name] = open_release(tmp_path / site.name)
+    return made
+
+
+def learn(run: Run, *, epochs: int) -> None:
+    """Put a model at the server that has seen the members' clips so often."""
+    model = emotion_model("voice", run.study.voice.model)
+    examples = training._examples(run, "voice", model)
+    x, y = examples.x[examples.member], examples.y[examples.member]
+    weights = Recipe(model, 0.3, 16, epochs).network(x, y, 1).state_dict()
+    run.checkpoint("voice").parent.mkdir(parents=True)
+    save_file({name: tensor.numpy() for name, tensor in weights.items()}, run.checkpoint("voice"))
+
+
+def auc(found: list[InferenceFinding], attacker: str) -> InferenceFinding:
+    return next(f for f in found if f.metric == "auc" and f.attacker == attacker)
+
+
+def test_a_model_that_learnt_by_heart_gives_its_members_away(run: Run) -> None:
+    learn(run, epochs=60)
+    found = [f for f in attack_training(run) if f.attack == "membership"]
+    best = auc(found, "lira online")
+    assert best.leaks and best.value is not None and best.value > 0.75 and best.speakers == 2 * SITES
+    assert all("speaker-level" in f.note for f in found if f.metric == "auc")
+    rates = [f for f in found if f.metric == "tpr_at_fpr_01pct"]
+    assert rates and all(f.invalid and f.value is None and "1000 are needed" in f.reason for f in rates)
+
+
+def test_a_model_that_learnt_nothing_gives_nobody_away(run: Run) -> None:
+    model = emotion_model("voice", run.study.voice.model)
+    inputs = np.stack([x for x, _ in model_inputs(run, "voice", model)])
+    run.checkpoint("voice").parent.mkdir(parents=True)
+    save_file({n: t.numpy() for n, t in initial_weights(model, inputs, seed=0).items()}, run.checkpoint("voice"))
+    assert not any(f.leaks for f in attack_training(run))
+
+
+def test_the_sex_that_updates_carry_is_found_by_layer(run: Run) -> None:
+    rng = np.random.default_rng(1)
+    for number, site in enumerate(sorted(run.releases)):
+        path = run.update("voice", site)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        reported = rng.normal(size=(6, 40)) + 3 * (number % 2)
+        save_file({"reported": reported, "noise": rng.normal(size=(6, 40)), "fixed": np.zeros(4)}, path)
+    by_layer = {f.layer: f for f in attack_training(run) if f.attack == "updates" and f.target == "sex"}
+    assert by_layer.keys() == {"reported", "noise", "all layers"}  # a layer that nobody changed says nothing
+    assert by_layer["reported"].value == 1.0 and by_layer["reported"].speakers == SITES
+
+
+def test_few_sites_and_a_missing_checkpoint_are_void_findings(run: Run) -> None:
+    found = attack_training(run)
+    reasons = {(f.attack, f.target): f.reason for f in found}
+    assert all(f.invalid for f in found)
+    assert "at least 6 are needed" in reasons["updates", "sex"]
+    assert "one update" in reasons["updates", "speaker"]
+    assert "FileNotFoundError" in reasons["membership", training.TARGET]
+
+
+def test_only_the_last_rounds_updates_are_kept_and_only_to_be_attacked(run: Run) -> None:
+    last, change = run.study.train.rounds, {"w": np.ones(3, np.float32)}
+    _keep(run, "voice", last - 1, "site-00", lambda: change)
+    assert not run.update("voice", "site-00").exists()
+    _keep(run, "voice", last, "site-00", lambda: change)
+    assert np.array_equal(load_file(run.update("voice", "site-00"))["w"], change["w"])
+    run.plan = run.plan.model_copy(update={"study": run.study.with_changes(audit__inference=False)})
+    _keep(run, "voice", last, "site-01", lambda: change)
+    assert not run.update("voice", "site-01").exists()

@@ -1,0 +1,34 @@
+from __future__ import annotations
+
+import re
+from types import ModuleType
+
+from moretta.shared.audit.report.html import render_html
+
+
+def _lines(page: str) -> dict[str, list[str]]:
+    """Figures of each judge's line, by name."""
+    section = re.search(r'<section id="emotion">.*?</section>', page, re.DOTALL)
+    assert section is not None
+    table = section.group().partition("by judges outside the study")[2]
+    found = {}
+    for row in re.findall(r"<tr>.*?</tr>", table, re.DOTALL):
+        name = re.search(r'<th scope="row">([\w-]+)', row)
+        if name is not None:
+            found[name.group(1)] = re.findall(r'<td[^>]*>(?:<span class="value">)?([^<]+)', row)
+    return found
+
+
+def test_every_judge_has_a_line_of_originals_releases_and_transfer(example: ModuleType) -> None:
+    lines = _lines(render_html(example.report()))
+    assert [text.strip() for text in lines["voice-forest"]] == ["41.2", "34.4", "18.7", "16.7"]
+    assert [text.strip() for text in lines["face-api-expression"]] == ["67.1", "29.8", "–", "16.7"]
+
+
+def test_an_absent_judge_tells_how_to_get_it_and_is_no_zero(example: ModuleType) -> None:
+    (cell,) = _lines(render_html(example.report()))["hubert-emotion"]
+    assert "Absent: no weights" in cell
+
+
+def test_without_judges_there_is_no_table(example: ModuleType) -> None:
+    assert "judges outside the study" not in render_html(example.report(utility=()))

@@ -1,0 +1,108 @@
+"""Plug-ins by name: one registry for anonymizers, attackers, metrics, utility evaluators and corpora.
+
+A plug-in is one file: importing it registers its class or function. A registry imports the files of its own package,
+and the modules that other installed packages announce by an entry point of its group:
+
+    [project.entry-points."moretta.attackers"]
+    my-attacker = "my_package.my_attacker"
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from importlib.metadata import EntryPoint, entry_points
+from typing import Generic, TypeVar
+
+from moretta.shared.core.errors import MorettaError
+
+T = TypeVar("T")
+
+
+class Registry(Generic[T]):
+    """Items of one kind by name, and by scope where a name may occur in several (the modality of an anonymizer).
+
+    Args:
+        kind: what an item is called in errors: `attacker`.
+        group: entry point group by which other packages add items.
+        package: dotted name of the package whose modules register the items of Moretta itself.
+        error: what an unknown name raises.
+    """
+
+    def __init__(self, kind: str, *, group: str, package: str, error: type[MorettaError]) -> None:
+        self.kind, self.group = kind, group
+        self._package, self._error = package, error
+        self._items: dict[tuple[str, str], T] = {}
+        self._loaded = False
+
+    def add(self, name: str, item: T, *, scope: str = "") -> None:
+        """Register an item.
+
+        Raises:
+            ValueError: another item has this name: a defect of the code.
+        """
+        if (scope, name) in self._items:
+            first = self._items[scope, name]
+            raise ValueError(f"two {self._described(scope)}s are called {name!r}: {first!r} and {item!r}")
+        self._items[scope, name] = item
+
+    def get(self, name: str, *, scope: str = "") -> T:
+        """Find an item.
+
+        Raises:
+            MorettaError: of the registry's kind, for an unknown name; the message lists the known names.
+        """
+        self.load()
+        if (scope, name) not in self._items:
+            known = ", ".join(self.names(scope)) or "none is installed"
+            raise self._error(
+                f"the {self._described(scope)} {name!r}", expected=f"one of: {known}", fix="correct the name"
+            )
+        return self._items[scope, name]
+
+    def __contains__(self, name: str) -> bool:
+        self.load()
+        return ("", name) in self._items
+
+    def names(self, scope: str = "") -> list[str]:
+        """All names of a scope, sorted."""
+        self.load()
+        return sorted(name for of, name in self._items if of == scope)
+
+    def items(self) -> list[T]:
+        """All items, sorted by scope and name."""
+        self.load()
+        return [self._items[key] for key in sorted(self._items)]
+
+    def load(self) -> None:
+        """Import every module that registers items, once in a process.
+
+        Raises:
+            MorettaError: a package outside announces a module that cannot be imported.
+        """
+        if self._loaded:
+            return
+        self._loaded = True  # first: a module that is imported here may ask for names itself
+        try:
+            package = importlib.import_module(self._package)
+            for module in pkgutil.iter_modules(package.__path__):
+                importlib.import_module(f"{self._package}.{module.name}")
+            for entry in entry_points(group=self.group):
+                self._load_outside(entry)
+        except BaseException:
+            self._loaded = False
+            raise
+
+    def _load_outside(self, entry: EntryPoint) -> None:
+        try:
+            entry.load()
+        except Exception as error:
+            package = "an unknown package" if entry.dist is None else f"{entry.dist.name} {entry.dist.version}"
+            raise self._error(
+                f"the plug-in {entry.name!r} of {package} cannot be imported ({type(error).__name__}: {error})",
+                expected=f"an importable module behind each entry point of {self.group}",
+                fix="repair or uninstall that package",
+            ) from error
+
+    def _described(self, scope: str) -> str:
+        return f"{scope} {self.kind}".strip()

@@ -21,7 +21,7 @@ from moretta.client.clips.current_clips import on_current_clips
 from moretta.client.clips.provenance import ChangedError
 from moretta.client.clips.sent_log import What
 from moretta.client.policy import PolicyError
-from moretta.client.secure_aggregation import secure_responses as secure_answers
+from moretta.client.secure_aggregation import secure_responses
 from moretta.client.settings import SiteSettings, deployed_site, simulated_site
 from moretta.client.site_home import SITE_HOME
 from moretta.client.training.update_store import StoredResponse, exclusively
@@ -240,7 +240,7 @@ def _train(kind: ModelKind) -> Handler:
 
         study = _study(message, settings)
         if study.aggregation.secure:
-            return secure_answers.masked_update(message.content, settings, study, kind)
+            return secure_responses.masked_update(message.content, settings, study, kind)
         round_number = int(wire.number_of(message.content, "server-round"))
         update = round_of_training(
             settings,
@@ -277,7 +277,7 @@ train_fusion = app.train("fusion")(_responds(_train("fusion")))
 @_of_clips(None)
 def secure_keys(message: Message, settings: SiteSettings) -> RecordDict:
     """Public keys for a round of secure aggregation."""
-    return secure_answers.keys(message.content, settings, _study(message, settings))
+    return secure_responses.keys(message.content, settings, _study(message, settings))
 
 
 @app.query("secure_shares")
@@ -285,7 +285,7 @@ def secure_keys(message: Message, settings: SiteSettings) -> RecordDict:
 @_of_clips(None)
 def secure_shares(message: Message, settings: SiteSettings) -> RecordDict:
     """Shares of this site's secrets, for the others to read."""
-    return secure_answers.shares(message.content, settings, _study(message, settings))
+    return secure_responses.shares(message.content, settings, _study(message, settings))
 
 
 @app.query("secure_unmask")
@@ -293,7 +293,7 @@ def secure_shares(message: Message, settings: SiteSettings) -> RecordDict:
 @_of_clips(None)
 def secure_unmask(message: Message, settings: SiteSettings) -> RecordDict:
     """What takes the masks off the sum."""
-    return secure_answers.unmask(message.content, settings, _study(message, settings))
+    return secure_responses.unmask(message.content, settings, _study(message, settings))
 
 
 @app.evaluate("emotion")

@@ -101,7 +101,7 @@ def _strategy(run: Run, kind: ModelKind, sites: list[str], weights: dict[str, wi
     trained = trained_names(emotion_model(kind, study.model_of(kind)), weights)
     options: dict[str, Any] = {
         "inner": make_strategy(study.train.strategy, dict(study.train.strategy_options)),
-        "exchange": run.site_grid,
+        "site_grid": run.site_grid,
         "sites": sites,
         "call": wire.TRAIN[kind],
         "study": study,

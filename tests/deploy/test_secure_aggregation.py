@@ -15,7 +15,7 @@ import pytest
 from flwr.app import RecordDict
 from flwr.supercore.task_identity import TaskIdentity
 
-from moretta.client.secure_aggregation import secure_responses as secure_answers
+from moretta.client.secure_aggregation import secure_responses
 from moretta.client.secure_aggregation.state import Session, SessionStore
 from moretta.client.settings import SiteSettings
 from moretta.client.training.update_noise import noisy_update
@@ -98,13 +98,13 @@ class Network:
         try:
             match call:
                 case wire.SECURE_KEYS:
-                    found = secure_answers.keys(content, site, study)
+                    found = secure_responses.keys(content, site, study)
                 case wire.SECURE_SHARES:
-                    found = secure_answers.shares(content, site, study)
+                    found = secure_responses.shares(content, site, study)
                 case wire.SECURE_UNMASK:
-                    found = secure_answers.unmask(content, site, study)
+                    found = secure_responses.unmask(content, site, study)
                 case _:
-                    found = secure_answers.masked_update(content, site, study, "voice")
+                    found = secure_responses.masked_update(content, site, study, "voice")
         except RefusedError as error:
             return SiteResponse(name, None, str(error))
         self.heard.append(found)
@@ -139,7 +139,7 @@ def network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Ne
             store.keep(modality, request_digest, kept)
         return kept
 
-    monkeypatch.setattr(secure_answers, "round_of_training", train)
+    monkeypatch.setattr(secure_responses, "round_of_training", train)
 
     def make(sites: int = 4, *, drop: Any = None, twice: bool = False, **aggregation: Any) -> Network:
         names = [f"site-{n}" for n in range(sites)]

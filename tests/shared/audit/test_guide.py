@@ -34,7 +34,10 @@ def _forgotten() -> Iterator[None]:
     attacker_registry.load_attackers()
     metric_registry.metrics_of("trials")
     emotion.evaluator_names()
-    kept = [(r, dict(r)) for r in (attacker_registry._REGISTRY, metric_registry._REGISTRY, emotion.base._REGISTRY)]
+    kept = [
+        (r, dict(r))
+        for r in (attacker_registry._REGISTRY, metric_registry._REGISTRY, emotion.evaluator_registry._REGISTRY)
+    ]
     yield
     for live, before in kept:
         live.clear()

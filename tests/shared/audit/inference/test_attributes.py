@@ -6,13 +6,13 @@ from moretta.shared.audit.inference.attributes import infer_attribute
 
 
 def clips(
-    signal: float, *, people: int = 24, each: int = 6, seed: int = 0
+    signal: float, *, speakers: int = 24, each: int = 6, seed: int = 0
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Features with a strong identity, and a sex that shifts them by `signal`."""
     rng = np.random.default_rng(seed)
-    speaker = np.repeat(np.arange(people), each)
+    speaker = np.repeat(np.arange(speakers), each)
     sex = np.where(speaker % 2 == 0, "female", "male")
-    identity = rng.normal(size=(people, 12)) * 1.5
+    identity = rng.normal(size=(speakers, 12)) * 1.5
     features = identity[speaker] + rng.normal(size=(len(speaker), 12))
     features[:, :4] += signal * (sex == "male")[:, None]
     return features, sex, speaker

@@ -9,10 +9,10 @@ from moretta.shared.audit.metrics.eer import eer
 Array = npt.NDArray[np.float64]
 
 
-def speakers(people: int = 16, each: int = 20, size: int = 8) -> tuple[Array, npt.NDArray[np.int64]]:
+def speakers(speakers: int = 16, each: int = 20, size: int = 8) -> tuple[Array, npt.NDArray[np.int64]]:
     rng = np.random.default_rng(0)
-    speaker = np.repeat(np.arange(people), each)
-    return rng.normal(size=(people, size))[speaker] * 2 + rng.normal(size=(len(speaker), size)), speaker
+    speaker = np.repeat(np.arange(speakers), each)
+    return rng.normal(size=(speakers, size))[speaker] * 2 + rng.normal(size=(len(speaker), size)), speaker
 
 
 def scrambled(original: Array) -> Array:

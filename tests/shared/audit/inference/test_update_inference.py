@@ -6,11 +6,11 @@ from moretta.shared.audit.inference.update_inference import ALL_LAYERS, infer_fr
 Update = dict[str, np.ndarray]
 
 
-def updates(signal: float, *, people: int = 20, rounds: int = 5, seed: int = 0) -> tuple[list[Update], ...]:
+def updates(signal: float, *, speakers: int = 20, rounds: int = 5, seed: int = 0) -> tuple[list[Update], ...]:
     """Updates of two layers, of which only the second carries sex and speaker."""
     rng = np.random.default_rng(seed)
-    speaker, round_ = np.repeat(np.arange(people), rounds), np.tile(np.arange(rounds), people)
-    sex_direction, own = rng.normal(size=(30, 20)), rng.normal(size=(people, 30, 20))
+    speaker, round_ = np.repeat(np.arange(speakers), rounds), np.tile(np.arange(rounds), speakers)
+    sex_direction, own = rng.normal(size=(30, 20)), rng.normal(size=(speakers, 30, 20))
     made = [
         {
             "first": rng.normal(size=(10, 30)),

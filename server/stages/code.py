@@ -37,7 +37,7 @@ def code_wanted(run: Run) -> bool:
 def federate_code(run: Run, rates: dict[str, float]) -> None:
     """Make all rounds, and a code of the last one: scaled by public speech, with words for public speech.
 
-    Everything after the sites' noise is made of nothing else, so it costs nothing more. Where the noise drowned what
+    Everything after the sites' noise is made of nothing else, so it costs nothing more. Where the noise exceeds what
     the sites' clips say, the public code stays as it is. A server that died over it asks all rounds again, and the
     sites answer as before.
 
@@ -67,7 +67,7 @@ def federate_code(run: Run, rates: dict[str, float]) -> None:
     clear = is_clear(first[CODE], weights[CODE], noise=deviation)
     if not clear:
         run.warn(
-            f"the noise of {study.voice.code_rounds} rounds drowned what the sites' clips taught the code: it stays "
+            f"the noise of {study.voice.code_rounds} rounds exceeds what the sites' clips taught the code: it stays "
             "what public speech has made it, and the budget is spent"
         )
     if study.voice.anonymizer == EMOTION_LABEL_RR:

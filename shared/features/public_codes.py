@@ -100,7 +100,7 @@ class PublicCodes:
         return {f"voice/codes/{name}": getattr(self, name) for name in _NAMES}
 
     @classmethod
-    def rules(cls, coefficients: int | None = None, size: int | str = "codewords") -> Rules:
+    def rules(cls, coefficients: int | None = None, size: int | str = "words") -> Rules:
         """What each array may be."""
         pooled_size: int | str = "pooled" if coefficients is None else 2 * coefficients
         rules = (

@@ -86,7 +86,7 @@ class SpeakerCode:
             _PREFIX + "spread": Rule((width,), _LARGEST_WEIGHT, LEAST_SPREAD),
             **hidden,
             _PREFIX + "projection": Rule(("units" if is_network else width, size), _LARGEST_WEIGHT),
-            _PREFIX + "codewords": Rule(("codewords", size), CODE_LIMIT + 1e-3),
+            _PREFIX + "codewords": Rule(("words", size), CODE_LIMIT + 1e-3),
             ROUNDS: Rule((1,), MAX_ROUNDS, 0, dtype="int64", optional=True),
         }
 

@@ -274,7 +274,7 @@ def test_a_code_in_training_is_refused_or_one_unit_moves_the_sum_by_its_clipping
         recorded, owners = Recorded(), np.arange(CLIPS) if unit == "clip" else np.zeros(CLIPS, np.int64)
         private_steps(
             code.network().train(),
-            TrainingExamples(torch.from_numpy(code.reported(values, unit=unit)), torch.arange(CLIPS) % 6, owners),
+            TrainingExamples(torch.from_numpy(code.normalized(values, unit=unit)), torch.arange(CLIPS) % 6, owners),
             TrainingPlan(
                 SampledGaussian(noise_multiplier=1.0, rate=1.0, steps=1, unit=unit), int(owners.max()) + 1, 1, 1, 1
             ),

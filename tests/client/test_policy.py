@@ -189,7 +189,7 @@ def test_a_study_that_breaks_a_rule_is_refused_and_the_rule_is_named(
     with pytest.raises(PolicyError) as refused:
         TRUSTING.model_copy(update=rules).check_study(study(**changes))
     assert refused.value.rule == rule
-    assert rule in refused.value.reported
+    assert rule in refused.value.public_message
     assert f"the rule {rule} of the policy" in str(refused.value)
 
 

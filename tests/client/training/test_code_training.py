@@ -146,9 +146,11 @@ def test_told_relative_to_the_speaker_one_clip_moves_more_than_the_norm_so_no_cl
 ) -> None:
     """Ranks within the speaker under a guarantee for clips: the measure above sees that broken."""
     study = requested.with_changes(voice__code_unit="clip")
-    reported = code_training.FederatedEncoder.reported
+    reported = code_training.FederatedEncoder.normalized
     monkeypatch.setattr(
-        code_training.FederatedEncoder, "reported", lambda self, values, *, unit: reported(self, values, unit="speaker")
+        code_training.FederatedEncoder,
+        "normalized",
+        lambda self, values, *, unit: reported(self, values, unit="speaker"),
     )
     whole = summed(everybody(simulated, tmp_path, "whole"), study)
     far = []

@@ -172,7 +172,7 @@ def test_noise_that_drowns_what_clips_teach_leaves_the_public_code_and_says_so(r
     code = SpeakerCode.from_arrays(run.public)
     assert likeness(code.projection, before.projection) == pytest.approx(1.0, abs=1e-4)
     assert code.rounds == 3  # the budget is spent all the same
-    assert any("noise exceeds update" in warning for warning in run.warnings)
+    assert any("exceeds what the sites" in warning for warning in run.warnings)
 
 
 def test_what_is_clear_above_the_noise_is_taken(run_of: Any) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from moretta.deploy.choose.rule import Candidate, Choice
 from moretta.deploy.sweep.done import CellAudit
 from moretta.deploy.sweep.jobs import SweepPlan
-from moretta.shared.audit.report.audit_page import AuditPageInfo, render_audit
+from moretta.shared.audit.report.page import AuditPageInfo, render_audit
 from moretta.shared.core.atomic import write_atomic
 from moretta.shared.core.toml_text import to_toml
 from moretta.shared.core.versions import versions

@@ -17,7 +17,7 @@ from moretta.shared.audit.clipset import ClipSet
 from moretta.shared.audit.inference.findings import InferenceFinding
 from moretta.shared.audit.loaders import VideoFaces
 from moretta.shared.audit.modality_audit import audit
-from moretta.shared.audit.report.audit_page import AuditPageInfo, render_audit
+from moretta.shared.audit.report.page import AuditPageInfo, render_audit
 from moretta.shared.audit.utility import EmotionRow, evaluate_utility
 from moretta.shared.core.atomic import write_atomic
 from moretta.shared.core.errors import ReleaseError, RunError

@@ -11,7 +11,7 @@ import typer
 from moretta.shared.core.printable import printable
 
 if TYPE_CHECKING:
-    from moretta.shared.audit.report import Report
+    from moretta.shared.audit.report.report_schema import Report
 
 
 def report(
@@ -22,7 +22,7 @@ def report(
 
     Example: moretta report out
     """
-    from moretta.shared.audit.report import load_report, write_html
+    from moretta.shared.audit.report.report_file import load_report, write_html
 
     found = load_report(out)
     page = write_html(found, out)

@@ -95,20 +95,19 @@ def _print(found: Swept) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from moretta.shared.audit.report.sweep_view import table_lines
+    from moretta.shared.audit.report.sweep_rows import HEADINGS, cell_text, table_cells
 
     table = Table(box=None)
-    lines = table_lines(found.report.rows)
-    for heading in lines.headings:
+    for heading in HEADINGS:
         table.add_column(heading, no_wrap=bool(heading))
-    for line in lines.lines:
-        table.add_row(*line.cells)
+    for row in found.report.rows:
+        table.add_row(*table_cells(row))
     console = Console()
     if not console.is_terminal:
         console.width = _FILE_COLUMNS
     console.print(table)
-    for line in lines.lines:
-        if line.why:
-            typer.echo(f"{line.cells[0]}, {line.cells[1]} ({line.cells[2]}): {line.why}")
+    for row in found.report.rows:
+        if why := row.failed or row.note:
+            typer.echo(f"{row.curve}, {cell_text(row)} ({row.modality}): {why}")
     typer.echo(f"Page: {found.folder / 'sweep.html'}; curves: {found.folder / 'curves.png'}, curves.svg")
     typer.echo(f"All figures: {found.folder / 'sweep.csv'}, sweep.json")

@@ -12,9 +12,8 @@ from moretta.deploy.sweep.done import CellAudit, Released, ResultFolder, Spent, 
 from moretta.deploy.sweep.jobs import PlannedCell, SweepPlan
 from moretta.shared.audit.metrics import confusion
 from moretta.shared.audit.report.headline import headlines
-from moretta.shared.audit.report.pareto import pareto_front
 from moretta.shared.audit.report.report_schema import Headline, PrivacyRow
-from moretta.shared.audit.report.sweep_rows import SweepRow
+from moretta.shared.audit.report.sweep_rows import SweepRow, with_fronts
 from moretta.shared.core.seeds import derive
 from moretta.shared.core.terms import Modality
 
@@ -36,7 +35,7 @@ def collect(plan: SweepPlan, shelf: ResultFolder, failures: Mapping[str, str]) -
         key = (str(planned.corpus.root), planned.cell.curve, planned.cell.settings)
         groups.setdefault(key, []).append(planned)
     rows = [row for cells in groups.values() for row in _rows(cells, shelf, failures)]
-    return _with_fronts(rows)
+    return with_fronts(rows)
 
 
 def _rows(cells: Sequence[PlannedCell], shelf: ResultFolder, failures: Mapping[str, str]) -> list[SweepRow]:
@@ -185,19 +184,6 @@ def _spent(what: str, spent: Sequence[Spent]) -> Values:
 def _of_sites(rows: Iterable[PrivacyRow]) -> float | None:
     """What site-level privacy of the aggregate has spent in the end, at the worst site."""
     return max((row.epsilon for row in rows if row.unit == "site" and row.epsilon is not None), default=None)
-
-
-def _with_fronts(rows: Sequence[SweepRow]) -> tuple[SweepRow, ...]:
-    """Mark the rows that no other of the same corpus and modality beats in emotion and in identity at once."""
-    marked = list(rows)
-    for group in dict.fromkeys((row.corpus, row.modality) for row in rows):
-        for metric, sign in (("top1", -1.0), ("eer", 1.0)):
-            here = [i for i, r in enumerate(marked) if (r.corpus, r.modality) == group]
-            known = [i for i in here if marked[i].uar is not None and getattr(marked[i], metric) is not None]
-            points = [(float(marked[i].uar or 0.0), sign * getattr(marked[i], metric)) for i in known]
-            for index, best in zip(known, pareto_front(points), strict=True):
-                marked[index] = marked[index].model_copy(update={f"best_{metric}": best})
-    return tuple(marked)
 
 
 def _mean(values: Iterable[float | None]) -> float | None:

@@ -12,7 +12,7 @@ from moretta.server.stages.gate import check_gate
 from moretta.server.stages.run_context import MEMORY_FILE, Run
 from moretta.shared.audit.report.headline import headlines
 from moretta.shared.audit.report.privacy import site_level_rows
-from moretta.shared.audit.report.report_files import write_report
+from moretta.shared.audit.report.report_file import write_report
 from moretta.shared.audit.report.report_schema import (
     CorpusPart,
     DropCount,

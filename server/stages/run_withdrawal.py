@@ -18,8 +18,7 @@ from safetensors.numpy import load_file, save
 
 from moretta.server.stages.run_attempt import working_pid
 from moretta.server.stages.state import RESUME_FILE, STATE_FILE
-from moretta.shared.audit.report.load_report import REPORT_JSON, load_report
-from moretta.shared.audit.report.report_files import write_report
+from moretta.shared.audit.report.report_file import REPORT_JSON, load_report, write_report
 from moretta.shared.core.atomic import write_atomic
 from moretta.shared.core.errors import ReleaseError, RunError
 from moretta.shared.release import Release, open_release

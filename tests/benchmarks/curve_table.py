@@ -6,8 +6,7 @@ import argparse
 from pathlib import Path
 
 from moretta.shared.audit.report import wording
-from moretta.shared.audit.report.sweep_rows import SweepReport, SweepRow
-from moretta.shared.audit.report.sweep_view import cell_text, epsilon_text
+from moretta.shared.audit.report.sweep_rows import SweepReport, SweepRow, cell_text, epsilon_text
 
 HEAD = """| curve | | emotion UAR, federated model | ... best judge of releases | strongest top-1 | EER \
 | release: nominal | per clip | per speaker | model: nominal | per clip | per speaker |

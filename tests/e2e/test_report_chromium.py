@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 import pytest
 
-from moretta.shared.audit.report import write_report
+from moretta.shared.audit.report.report_file import write_report
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 pytestmark = [

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from moretta.shared.audit.report import wording
-from moretta.shared.audit.report.forest import scenario_order
 from moretta.shared.audit.report.headline import ALL, HEADLINE_METRICS
 from moretta.shared.audit.report.report_schema import AuditRow, PrivacyRow
 from moretta.shared.audit.report.summary import latest
+from moretta.shared.audit.report.wording import scenario_order
 
 METRICS_PER_TABLE = 5
 """So many fit beside the attacker's name on a laptop."""

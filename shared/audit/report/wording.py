@@ -84,6 +84,12 @@ def metric_label(name: str) -> MetricLabel:
     return METRICS.get(name, MetricLabel(name, "", percent=False))
 
 
+def scenario_order(scenario: str) -> tuple[int, str]:
+    """Sorts scenarios as the design lists them, unknown ones last."""
+    known = list(SCENARIOS)
+    return (known.index(scenario) if scenario in known else len(known), scenario)
+
+
 def modality_label(name: str) -> str:
     """`Voice` for `voice`; others by their own name."""
     return MODALITIES.get(name, name)

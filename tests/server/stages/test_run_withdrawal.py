@@ -15,8 +15,7 @@ from moretta.deploy.cli.study import app
 from moretta.server.stages import run_withdrawal
 from moretta.server.stages.run_attempt import only_attempt
 from moretta.server.stages.run_withdrawal import forget_person
-from moretta.shared.audit.report.load_report import load_report
-from moretta.shared.audit.report.report_files import write_report
+from moretta.shared.audit.report.report_file import load_report, write_report
 from moretta.shared.core.errors import ReleaseError, RunError
 from moretta.shared.data.clip_names import Emotion, Level
 from moretta.shared.release import AnonymizerStatement, Release, ReleasedClip, ReleaseWriter, open_release

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from moretta.deploy.cli.progress_monitor import as_text
 from moretta.server.stages.outcome import concluding
-from moretta.shared.audit.report import svg
-from moretta.shared.audit.report.html import _environment
+from moretta.shared.audit.report.page import _environment
+from moretta.shared.audit.report.plotting import Chart
 from moretta.shared.core.errors import RefusedError, RunError
 from moretta.shared.core.printable import PrintableRecord, log_printable, printable
 
@@ -110,7 +110,10 @@ def test_the_cause_of_a_failed_run_is_one_printable_line(
 def test_pages_and_figures_show_no_mark_that_turns_text_around() -> None:
     page = _environment().from_string("<p>{{ text }}</p>{{ 3 }}").render(text="a\u202eb\x1b<")
     assert page == r"<p>a\u202eb\x1b&lt;</p>3"
-    assert r"a\u202eb" in svg.text(0, 0, "a\u202eb")
+    chart = Chart("a\u202eb", 100, 100)
+    chart.tip(chart.figure.text(0, 0, "x"), "b\u202ec")
+    assert r"a\u202eb" in chart.inline("x")
+    assert r"b\u202ec" in chart.inline("x")
 
 
 def test_a_corpus_check_shows_a_hostile_file_name_as_escapes(tiny_corpus: Path) -> None:

@@ -3,7 +3,7 @@ from __future__ import annotations
 import re
 from types import ModuleType
 
-from moretta.shared.audit.report.audit_page import AuditPageInfo, render_audit
+from moretta.shared.audit.report.page import AuditPageInfo, render_audit
 
 HOSTILE = "<script>alert(1)</script>"
 

@@ -9,7 +9,7 @@ import typer
 from typer.testing import CliRunner
 
 from moretta.deploy.cli.report import report
-from moretta.shared.audit.report import ReportError, write_report
+from moretta.shared.audit.report.report_file import ReportError, write_report
 
 app = typer.Typer()
 app.command()(report)

@@ -10,7 +10,8 @@ from types import ModuleType
 import pytest
 from pydantic import ValidationError
 
-from moretta.shared.audit.report import ReportError, headlines, load_report, write_report
+from moretta.shared.audit.report.headline import headlines
+from moretta.shared.audit.report.report_file import ReportError, load_report, write_report
 from moretta.shared.audit.report.report_schema import AuditRow, EmotionResults, Report
 from moretta.shared.core.errors import MorettaError
 from moretta.shared.core.exit_codes import ExitCode

@@ -11,8 +11,10 @@ from xml.etree import ElementTree
 
 import pytest
 
-from moretta.shared.audit.report import figures, svg, write_report
-from moretta.shared.audit.report.html import render_html
+from moretta.shared.audit.report import charts
+from moretta.shared.audit.report.page import render_html
+from moretta.shared.audit.report.plotting import spread
+from moretta.shared.audit.report.report_file import write_report
 from moretta.shared.audit.report.report_schema import (
     CorpusPart,
     DropCount,
@@ -235,14 +237,14 @@ def test_report_that_cannot_be_rendered_leaves_the_old_one(
 ) -> None:
     write_report(example.report(), tmp_path)
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
-    monkeypatch.setattr(figures, "confusion_matrix", _fail)
+    monkeypatch.setattr(charts, "confusion_matrix", _fail)
     with pytest.raises(ZeroDivisionError):
         write_report(example.report(gate=GatePart(passed=False, broken=("x",))), tmp_path)
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
 def test_labels_keep_their_distance_inside_the_figure() -> None:
-    placed = svg.spread([99, 99, 98, 5], gap=10, low=0, high=100)
+    placed = spread([99, 99, 98, 5], gap=10, low=0, high=100)
     ordered = sorted(placed)
     assert all(b - a >= 10 for a, b in pairwise(ordered))
     assert ordered[-1] <= 100

@@ -6,9 +6,10 @@ from types import ModuleType
 
 import pytest
 
-from moretta.shared.audit.report import summary, write_report
-from moretta.shared.audit.report.html import render_html
+from moretta.shared.audit.report import summary
 from moretta.shared.audit.report.inference_view import inference_sentence, inference_view
+from moretta.shared.audit.report.page import render_html
+from moretta.shared.audit.report.report_file import write_report
 from moretta.shared.audit.report.report_schema import InferenceFinding, Report
 
 HOSTILE = "<script>alert(1)</script>{{ 7*7 }}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from moretta.shared.audit.report.pareto import pareto_front
+from moretta.shared.audit.report.sweep_rows import pareto_front
 
 COORDINATE = st.sampled_from([0.0, 0.1, 0.25, 0.5, 1.0]) | st.floats(-1, 1)
 

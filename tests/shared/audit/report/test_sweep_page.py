@@ -13,10 +13,16 @@ from typing import Any
 
 import pytest
 
-from moretta.shared.audit.report.curves import curve_plot, levels, staircase
-from moretta.shared.audit.report.sweep_page import render_sweep, write_sweep
+from moretta.shared.audit.report.sweep_page import (
+    draw_curves,
+    drawn,
+    levels,
+    placed_labels,
+    render_sweep,
+    staircase,
+    write_sweep,
+)
 from moretta.shared.audit.report.sweep_rows import SweepReport, SweepRow, as_csv
-from moretta.shared.audit.report.sweep_view import series_of
 
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -134,31 +140,34 @@ def test_synthetic_people_are_announced_before_anything_else() -> None:
 
 
 def test_inline_curves_have_a_mark_for_every_point_and_fill_only_the_front() -> None:
-    drawn = curve_plot(ROWS, name="c", title="t")
-    assert drawn is not None
-    root = ET.fromstring(drawn)  # noqa: S314 - drawn here
-    marks = [m for m in root.iter() if (m.get("class") or "").startswith("mark") and m.find("title") is not None]
+    root = ET.fromstring(draw_curves(ROWS, title="t").inline("c"))  # noqa: S314 - drawn here
+    marks = [group for group in root.iter("g") if group.find("title") is not None]
     assert len(marks) == 2 * DRAWN
-    hollow = [m for m in marks if "behind" in (m.get("class") or "")]
+    hollow = [mark for mark in marks if any(use.get("fill") == "var(--paper)" for use in mark.iter("use"))]
     assert len(hollow) == 3
-    assert "emotion UAR 30.0 %" in "".join(m.findtext("title") or "" for m in marks)
+    assert "emotion UAR 30.0 %" in "".join(mark.findtext("title") or "" for mark in marks)
 
 
 def test_without_a_figure_there_is_nothing_to_draw_and_the_page_says_so(tmp_path: Path) -> None:
     empty = (row(failed="x", uar=None, top1=None, eer=None),)
-    assert curve_plot(empty, name="c", title="t") is None
+    assert draw_curves(empty, title="t").tips == {}
     write_sweep(report(empty), tmp_path)
     assert "nothing to draw" in (tmp_path / "sweep.html").read_text(encoding="utf-8")
 
 
 def test_an_attack_that_is_void_is_drawn_in_no_panel_of_its_metric() -> None:
-    assert series_of((row(eer=None),), "eer") == ()
-    assert len(series_of((row(eer=None),), "top1")) == 1
+    assert drawn((row(eer=None),), "eer") == []
+    assert len(drawn((row(eer=None),), "top1")) == 1
 
 
 def test_steps_of_the_front_go_up_to_the_right() -> None:
-    lines = series_of(ROWS, "top1")
-    assert staircase(lines, "top1") == [(0.2, 0.3), (0.5, 0.8)]
+    assert staircase(ROWS, "top1") == [(0.2, 0.3), (0.5, 0.8)]
+
+
+def test_labels_that_would_meet_are_left_to_the_hover_text() -> None:
+    assert [above for _, above in placed_labels(ROWS, "top1")] == [True] * DRAWN
+    crowd = [row(epsilon=number) for number in range(4)]
+    assert len(placed_labels(crowd, "top1")) == 2
 
 
 def test_of_unprotected_recordings_the_strongest_attack_is_drawn_and_no_other() -> None:

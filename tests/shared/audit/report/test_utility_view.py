@@ -3,7 +3,7 @@ from __future__ import annotations
 import re
 from types import ModuleType
 
-from moretta.shared.audit.report.html import render_html
+from moretta.shared.audit.report.page import render_html
 
 
 def _lines(page: str) -> dict[str, list[str]]:

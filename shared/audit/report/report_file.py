@@ -1,4 +1,4 @@
-"""Read `report.json` back, or say why it cannot be."""
+"""Write a report, and read it back: `report.json` for scripts, `report.html` for people."""
 
 from __future__ import annotations
 
@@ -10,15 +10,41 @@ from typing import Any, NoReturn
 from pydantic import ValidationError
 
 from moretta.shared.audit.report.report_schema import FORMAT_VERSION, Report
+from moretta.shared.core.atomic import write_atomic
 from moretta.shared.core.errors import ReleaseError
 from moretta.shared.study.former_names import current_report
 
-REPORT_JSON = "report.json"
+REPORT_JSON, REPORT_HTML = "report.json", "report.html"
 MAX_REPORT_BYTES = 256 * 2**20
 
 
 class ReportError(ReleaseError):
     """A report is missing, damaged, or of another format."""
+
+
+def write_report(report: Report, folder: Path) -> tuple[Path, Path]:
+    """Write `report.json` and `report.html` into `folder`, each whole or not at all.
+
+    Both are made in memory before either is written, so a report that cannot be rendered leaves the old files alone.
+
+    Returns:
+        The two paths, JSON first.
+    """
+    from moretta.shared.audit.report.page import render_html  # draws with matplotlib, which a reader does not need
+
+    page = render_html(report)
+    content = report.model_dump_json(indent=1) + "\n"
+    write_atomic(folder / REPORT_JSON, content)
+    write_atomic(folder / REPORT_HTML, page)
+    return folder / REPORT_JSON, folder / REPORT_HTML
+
+
+def write_html(report: Report, folder: Path) -> Path:
+    """Write only `report.html`, for a report that was read back."""
+    from moretta.shared.audit.report.page import render_html
+
+    write_atomic(folder / REPORT_HTML, render_html(report))
+    return folder / REPORT_HTML
 
 
 def load_report(folder: Path) -> Report:

@@ -1,0 +1,265 @@
+"""The charts of a study's report: confusion matrices, privacy loss over rounds, all attackers, and the trade-off."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from matplotlib.lines import Line2D
+from matplotlib.patches import Rectangle
+from matplotlib.ticker import MaxNLocator
+
+from moretta.shared.audit.report import wording
+from moretta.shared.audit.report.headline import ANCHORS, UNPROTECTED, strongest, whole
+from moretta.shared.audit.report.plotting import (
+    ALARM,
+    FAINT,
+    HEAT,
+    INK,
+    LINE,
+    PAPER,
+    SMALL,
+    SOFT,
+    TONES,
+    Chart,
+    Level,
+    draw_levels,
+    percent_axis,
+    styled,
+)
+from moretta.shared.audit.report.report_schema import AuditRow, EmotionResult, EmotionResults, EmotionTable, PrivacyRow
+from moretta.shared.core.printable import printable
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+LARGEST = {"top1": 1.0, "eer": 0.6}
+"""Where the axis of each headline metric ends."""
+_STEPS = {"top1": 0.2, "eer": 0.1}
+_CELL = 41.0
+"""Side of a confusion cell, in px."""
+_SCENARIO_MARKS = {"ignorant": "o", "lazy-informed": "^", "semi-informed": "s"}
+_MODALITY_TONES = {"voice": TONES[0], "face": TONES[1]}
+
+
+@styled()
+def confusion_matrix(table: EmotionTable, *, title: str) -> Chart:
+    """Rows are the true emotion, columns the predicted one; shade and figure are percent of the row."""
+    size = len(table.classes)
+    chart = Chart(title, 64 + size * _CELL, 58 + size * _CELL)
+    axes = chart.figure.subplots()
+    axes.set(xlim=(0, size), ylim=(size, 0), xlabel="predicted", ylabel="true", aspect="equal")
+    axes.xaxis.set(label_position="top", ticks_position="top")
+    middles, names = [index + 0.5 for index in range(size)], [printable(name) for name in table.classes]
+    axes.set_xticks(middles, names)
+    axes.set_yticks(middles, names)
+    axes.tick_params(length=0)
+    axes.xaxis.labelpad = axes.yaxis.labelpad = 8
+    axes.grid(visible=False)
+    axes.spines[:].set_visible(False)
+    for row, (label, counts, score) in enumerate(zip(table.classes, table.confusion, table.per_class, strict=True)):
+        total = sum(counts)
+        for column, count in enumerate(counts):
+            share = count / total if total else 0.0
+            shade: dict[str, Any] = {"facecolor": HEAT, "alpha": 0.04 + 0.66 * share}
+            empty: dict[str, Any] = {"facecolor": "none", "edgecolor": LINE, "linestyle": ":"}
+            cell = Rectangle((column + 0.03, row + 0.03), 0.94, 0.94, **shade if total else empty)
+            axes.add_patch(cell)
+            figure, weight = f"{100 * share:.0f}" if total else "–", "bold" if row == column else "normal"
+            axes.text(column + 0.5, row + 0.5, figure, ha="center", va="center", fontweight=weight)
+            if row == column:
+                clips = wording.format_count(score.clips, "clip")
+                chart.tip(cell, f"{label} is recognised in {wording.percent(score.recall)} of {clips}")
+    return chart
+
+
+@styled()
+def epsilon_over_rounds(rows: Sequence[PrivacyRow], *, limit: float | None = None) -> Chart | None:
+    """Guaranteed epsilon after each round: the highest of the sites as a line, all sites as a band.
+
+    Args:
+        rows: those without a round or without a finite epsilon are left out.
+        limit: the gate's `max_epsilon`, drawn if given.
+
+    Returns:
+        The chart, or None if no mechanism has at least one round.
+    """
+    series: dict[tuple[str, str], dict[int, list[float]]] = defaultdict(lambda: defaultdict(list))
+    for row in rows:
+        if row.round is not None and row.epsilon is not None:
+            series[row.mechanism, row.unit][row.round].append(row.epsilon)
+    if not series:
+        return None
+    chart = Chart("Privacy loss over rounds", 880, 300)
+    axes = chart.figure.subplots()
+    for index, ((mechanism, unit), rounds) in enumerate(sorted(series.items())):
+        tone, numbers = TONES[index % len(TONES)], sorted(rounds)
+        highest = [max(rounds[number]) for number in numbers]
+        axes.fill_between(numbers, [min(rounds[n]) for n in numbers], highest, color=tone, alpha=0.16, linewidth=0)
+        name = printable(f"{mechanism}, per {unit}")
+        (line,) = axes.plot(numbers, highest, marker="o", markersize=4, linewidth=2, color=tone, label=name)
+        first, last = (f"{wording.epsilon(max(rounds[n]))} after round {n}" for n in (numbers[0], numbers[-1]))
+        chart.tip(line, f"{name}: {first}, {last}")
+    if limit is not None:
+        axes.axhline(limit, color=ALARM, linewidth=1.4, linestyle=(0, (7, 4)), label=f"gate: {limit:.3g}")
+    axes.set(xlabel="round", ylabel="epsilon spent (guaranteed)")
+    axes.set_ylim(bottom=0)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    chart.figure.legend(loc="outside right upper")
+    return chart
+
+
+@styled()
+def attacker_forest(results: Sequence[AuditRow], *, title: str) -> Chart | None:
+    """Each attacker of one modality with its interval, by scenario; one panel for each headline metric that occurs.
+
+    Invalid attackers are hollow and grey, the strongest is emphasized, the dashed line is chance.
+
+    Returns:
+        The chart, or None if no result has a headline metric.
+    """
+    shown = [r for r in results if r.metric in LARGEST and r.subset == "all" and r.pooled == 1 and r.value is not None]
+    metrics = [metric for metric in LARGEST if any(r.metric == metric for r in shown)]
+    if not metrics:
+        return None
+    places: dict[tuple[str, str], int] = {}
+    for scenario in sorted({r.scenario for r in shown}, key=wording.scenario_order):
+        for attacker in dict.fromkeys(["", *(r.attacker for r in shown if r.scenario == scenario)]):
+            places[scenario, attacker] = len(places)
+    counted = {(r.scenario, r.attacker) for r in shown if not r.invalid}
+    chart = Chart(title, 1050 if len(metrics) == 2 else 640, 95 + 21 * len(places))
+    panels = chart.figure.subplots(1, len(metrics), sharey=True, squeeze=False)[0]
+    panels[0].set_ylim(len(places) - 0.5, -0.5)
+    panels[0].set_yticks(range(len(places)), [_forest_label(line, line in counted) for line in places], ha="left")
+    for label, (_, attacker) in zip(panels[0].get_yticklabels(), places, strict=True):
+        label.set(fontweight="normal" if attacker else "bold", color=INK)
+    panels[0].tick_params(axis="y", pad=190, length=0)
+    for axes, metric in zip(panels, metrics, strict=True):
+        mine = [r for r in shown if r.metric == metric]
+        _forest_frame(axes, metric, mine)
+        best = strongest([r for r in mine if not r.invalid and r.scenario not in ANCHORS], metric)
+        for r in mine:
+            _forest_mark(chart, axes, r, places[r.scenario, r.attacker], emphasized=r is best)
+    return chart
+
+
+def _forest_label(line: tuple[str, str], counts: bool) -> str:
+    scenario, attacker = line
+    return printable(f"   {attacker}{'' if counts else ' (invalid)'}" if attacker else scenario)
+
+
+def _forest_frame(axes: Axes, metric: str, results: Sequence[AuditRow]) -> None:
+    title = {"top1": "Top-1: right speaker named", "eer": "EER: errors in verification"}[metric]
+    axes.set_title(title, pad=22)
+    axes.set_xlabel({"top1": "more leakage →", "eer": "← more leakage"}[metric], loc="right")
+    axes.set_xlim(-0.01, LARGEST[metric])
+    axes.grid(visible=False, axis="y")
+    axes.spines["left"].set_visible(False)
+    percent_axis(axes.xaxis, 0, LARGEST[metric], _STEPS[metric])
+    for chance in sorted({r.chance for r in results if r.chance is not None}):
+        axes.axvline(chance, color=SOFT, linewidth=1.3, linestyle=(0, (4, 4)), zorder=1.5)
+        axes.annotate(
+            f"chance {wording.percent(chance)}", (chance, 1), (0, 4), xycoords=("data", "axes fraction"),
+            textcoords="offset points", ha="center", color=SOFT, fontsize=SMALL,
+        )  # fmt: skip
+
+
+def _forest_mark(chart: Chart, axes: Axes, r: AuditRow, place: int, *, emphasized: bool) -> None:
+    pretrained, largest = r.kind == "pretrained", LARGEST[r.metric]
+    tone = FAINT if r.invalid else ALARM if emphasized else TONES[1 if pretrained else 0]
+    if r.low is not None and r.high is not None:
+        ends, dashes = (min(r.low, largest), min(r.high, largest)), ":" if r.invalid else "-"
+        axes.hlines(place, *ends, color=tone, linewidth=2.6 if emphasized else 1.6, linestyle=dashes)
+    (mark,) = axes.plot(
+        [min(r.value or 0.0, largest)], [place], "D" if pretrained else "o", markersize=8, clip_on=False, zorder=3,
+        markerfacecolor=PAPER if r.invalid else tone, markeredgecolor=tone if r.invalid else PAPER,
+    )  # fmt: skip
+    figure = f"{wording.figure(r.value, r.metric)} {wording.interval(r.low, r.high, r.metric)}"
+    label, invalid = wording.metric_label(r.metric).label, " (invalid)" if r.invalid else ""
+    chart.tip(mark, f"{r.attacker}, {r.scenario}: {label} {figure}{invalid}")
+
+
+def leak_axes(axes: Axes, metric: str, span: tuple[float, float], *, across: str, where: str = "") -> None:
+    """Emotion UAR across, the strongest attacker up: up is more leakage, so the axis of EER runs downwards."""
+    largest, step = LARGEST[metric], _STEPS[metric]
+    axes.set_title(f"{wording.metric_label(metric).label} of the strongest attacker{where}")
+    axes.set_xlabel(f"{across} →", loc="right")
+    axes.set_ylabel("more leakage →", loc="top")
+    axes.set_xlim(*span)
+    axes.set_ylim(*((largest, 0.0) if metric == "eer" else (0.0, largest)))
+    percent_axis(axes.yaxis, 0.0, largest, step)
+    percent_axis(axes.xaxis, *span, 0.2 if span == (0.0, 1.0) else 0.1)
+
+
+def draw_intervals(
+    axes: Axes, x: tuple[float, float | None, float | None], y: tuple[float, float | None, float | None], **style: Any
+) -> None:
+    """Lines across and up through a point, where its interval is known. `x` and `y` are (value, low, high)."""
+    if x[1] is not None and x[2] is not None:
+        axes.hlines(y[0], x[1], x[2], **style)
+    if y[1] is not None and y[2] is not None:
+        axes.vlines(x[0], *sorted(min(end, max(axes.get_ylim())) for end in y[1:] if end is not None), **style)
+
+
+@styled()
+def tradeoff(emotion: EmotionResults, results: Sequence[AuditRow]) -> Chart | None:
+    """Emotion UAR across, the strongest attacker of each scenario up; one panel for each headline metric.
+
+    Good releases lie low and to the right.
+
+    Returns:
+        The chart, or None if no modality has both an emotion result and an attack that counts.
+    """
+    tables = {str(m): table for m, table in emotion.by_modality().items() if table is not None}
+    attacked = [r for r in whole(results) if r.modality in tables]
+    metrics = [m for m in LARGEST if any(r.metric == m and r.scenario not in ANCHORS for r in attacked)]
+    if not metrics:
+        return None
+    chart = Chart(
+        "Trade-off between emotion recognition and re-identification", 1040 if len(metrics) == 2 else 540, 430
+    )
+    for axes, metric in zip(chart.figure.subplots(1, len(metrics), squeeze=False)[0], metrics, strict=True):
+        leak_axes(axes, metric, (0.0, 1.0), across="emotion UAR")
+        _tradeoff_panel(chart, axes, tables, [r for r in attacked if r.metric == metric], metric)
+    marks: list[tuple[str, str, str]] = [
+        (m, "o", _MODALITY_TONES.get(m, TONES[2])) for m in tables if any(r.modality == m for r in attacked)
+    ]
+    marks += [(s, mark, SOFT) for s, mark in _SCENARIO_MARKS.items() if any(r.scenario == s for r in attacked)]
+    handles = [Line2D([], [], linestyle="", marker=mark, color=tone, label=name) for name, mark, tone in marks]
+    chart.figure.legend(handles=handles, loc="outside lower left", ncols=len(handles))
+    return chart
+
+
+def _tradeoff_panel(
+    chart: Chart, axes: Axes, tables: dict[str, EmotionResult], results: Sequence[AuditRow], metric: str
+) -> None:
+    levels = [
+        Level(c, f"chance {wording.percent(c)}") for c in sorted({r.chance for r in results if r.chance is not None})
+    ]
+    for chance in {tables[r.modality].chance for r in results}:
+        axes.axvline(chance, color=SOFT, linewidth=1.3, linestyle=(0, (4, 4)))
+    for modality, table in tables.items():
+        tone, mine = _MODALITY_TONES.get(modality, TONES[2]), [r for r in results if r.modality == modality]
+        anchor = strongest([r for r in mine if r.scenario == UNPROTECTED], metric)
+        if anchor is not None and anchor.value is not None:
+            levels.append(Level(anchor.value, f"{modality} unprotected", tone, (10, 5)))
+        released = [r for r in mine if r.scenario not in ANCHORS]
+        best = strongest(released, metric)
+        if best is not None and best.value is not None:
+            levels.append(Level(best.value, f"{modality} {wording.percent(best.value)}", tone, ()))
+        for scenario in sorted({r.scenario for r in released}, key=wording.scenario_order):
+            r = strongest([r for r in released if r.scenario == scenario], metric)
+            if r is None or r.value is None:
+                continue
+            draw_intervals(axes, (table.uar, table.uar_low, table.uar_high), (r.value, r.low, r.high), color=tone)
+            (mark,) = axes.plot(
+                [table.uar], [min(r.value, LARGEST[metric])], _SCENARIO_MARKS.get(scenario, "D"), color=tone,
+                markersize=9, markeredgecolor=PAPER, clip_on=False, zorder=3,
+            )  # fmt: skip
+            chart.tip(
+                mark,
+                f"{modality}, {scenario}, {r.attacker}: emotion UAR {wording.percent(table.uar)}, "
+                f"{wording.metric_label(metric).label} {wording.figure(r.value, metric)}",
+            )
+    draw_levels(axes, levels)

@@ -1,0 +1,189 @@
+"""Render the report of a study, or of an audit alone, as one HTML file that loads nothing: no script, font or
+address."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+from typing import Any
+
+from jinja2 import Environment, FunctionLoader, StrictUndefined
+from markupsafe import Markup
+
+from moretta.shared.audit.inference.findings import InferenceFinding
+from moretta.shared.audit.report import charts, inference_view, summary, utility_view, view, wording
+from moretta.shared.audit.report.headline import headlines
+from moretta.shared.audit.report.plotting import Chart
+from moretta.shared.audit.report.report_schema import AuditRow, Report
+from moretta.shared.audit.utility.emotion_row import EmotionRow
+from moretta.shared.core.printable import shown
+from moretta.shared.core.toml_text import to_toml
+
+
+@dataclass(frozen=True, slots=True)
+class AuditPageInfo:
+    """How the audit came about."""
+
+    name: str
+    """What was attacked, as the reader knows it."""
+    seed: int
+    originals: bool
+    """Whether there were originals to judge the attackers by."""
+    command: str
+    version: str
+    finished: str
+    """UTC, ISO 8601."""
+    unused: tuple[tuple[str, int], ...] = ()
+    """Clips left out, by reason."""
+
+
+def render_html(report: Report) -> str:
+    """The whole page.
+
+    Every text of the report is escaped by the template or, inside charts, by `plotting`; the content security policy
+    allows one style sheet, by its hash, and nothing else.
+    """
+    return render_page(
+        "template.html",
+        r=report,
+        data_file="report.json",
+        headlines=report.headline,
+        without_originals=report.run.deployment,
+        what_was_run=summary.what_was_run(report),
+        how_it_ran=summary.how_it_ran(report),
+        sites_missed=any(site.missed for site in report.run.sites),
+        findings=summary.findings(report),
+        key_figures=summary.key_figures(report),
+        audit=view.audit_view(report.audit),
+        inference=inference_view.inference_view(report.inference),
+        utility=utility_view.evaluator_lines(report.utility),
+        budget=view.budget_view(report.privacy),
+        study_toml=to_toml(report.run.study),
+        has_three_class=any(x and x.three_class for x in report.emotion.by_modality().values()),
+        dropped=sum(drop.count for drop in report.corpus.dropped),
+        **_draw_study(report),
+    )
+
+
+def render_audit(
+    facts: AuditPageInfo, rows: Sequence[AuditRow], findings: Sequence[InferenceFinding], utility: Sequence[EmotionRow]
+) -> str:
+    """One HTML file that loads nothing."""
+    parts = headlines(rows, None)
+    leaks = inference_view.inference_sentence(tuple(findings))
+    sentences = [
+        *(summary.identity_sentence(part, without_originals=not facts.originals) for part in parts),
+        *([leaks] if leaks else []),
+        *_emotion_sentences(utility),
+    ]
+    return render_page(
+        "audit.html",
+        facts=facts,
+        data_file="audit.json",
+        headlines=parts,
+        without_originals=not facts.originals,
+        findings=sentences,
+        audit=view.audit_view(tuple(rows)),
+        inference=inference_view.inference_view(tuple(findings)),
+        utility=utility_view.evaluator_lines(utility),
+        forests=draw_forests(rows),
+    )
+
+
+def _emotion_sentences(utility: Sequence[EmotionRow]) -> list[str]:
+    """The best judge of releases of each modality, beside what the same judge reads off originals."""
+    sentences = []
+    for modality in dict.fromkeys(row.modality for row in utility):
+        mine = [row for row in utility if row.modality == modality and row.uar is not None]
+        released = [row for row in mine if row.evaluated_on == "released"]
+        if not released:
+            continue
+        best = max(released, key=lambda row: row.uar or 0.0)
+        before = [row for row in mine if row.evaluated_on == "original" and row.evaluator == best.evaluator]
+        beside = f", {wording.percent(before[0].uar)} on originals" if before else ""
+        sentences.append(
+            f"{wording.modality_label(modality)}, emotion: {best.evaluator} reads it from releases with an unweighted "
+            f"average recall of {wording.percent(best.uar)}{beside}, where guessing gives "
+            f"{wording.percent(best.chance)}."
+        )
+    return sentences
+
+
+def render_page(template: str, **content: Any) -> str:
+    """One of the package's pages, with its style sheet inside and a policy that allows nothing else."""
+    style = _asset("style.css")
+    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
+    return (
+        _environment()
+        .get_template(template)
+        .render(
+            style=Markup(style),  # noqa: S704 - our own file
+            policy=f"default-src 'none'; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'",
+            **content,
+        )
+    )
+
+
+def draw_forests(rows: Sequence[AuditRow]) -> dict[str, Markup | None]:
+    """The chart of all attackers of each modality."""
+    found: dict[str, Markup | None] = {}
+    for index, modality in enumerate(dict.fromkeys(row.modality for row in rows)):
+        mine = [row for row in rows if row.modality == modality]
+        chart = charts.attacker_forest(mine, title=f"Re-identification from {modality}, by attacker")
+        found[modality] = _inline(chart, f"forest-{index}")
+    return found
+
+
+def _draw_study(report: Report) -> dict[str, Any]:
+    gate = report.run.study.get("gate")
+    limit = gate.get("max_epsilon") if isinstance(gate, dict) else None
+    limit = float(limit) if isinstance(limit, int | float) and not isinstance(limit, bool) else None
+    results = {m: result for m, result in report.emotion.by_modality().items() if result is not None}
+    return {
+        "confusions": {
+            modality: charts.confusion_matrix(
+                result, title=f"Confusion matrix, {wording.modality_label(modality)}"
+            ).inline(f"confusion-{modality}")
+            for modality, result in results.items()
+        },
+        "forests": draw_forests(report.audit),
+        "tradeoff": _inline(charts.tradeoff(report.emotion, report.audit), "tradeoff-plot"),
+        "epsilon_plot": _inline(charts.epsilon_over_rounds(report.privacy, limit=limit), "epsilon-plot"),
+    }
+
+
+def _inline(chart: Chart | None, name: str) -> Markup | None:
+    return None if chart is None else chart.inline(name)
+
+
+@cache
+def _environment() -> Environment:
+    environment = Environment(
+        loader=FunctionLoader(_asset),
+        autoescape=True,
+        finalize=shown,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(
+        percent=wording.percent,
+        figure=wording.figure,
+        interval=wording.interval,
+        epsilon=wording.epsilon,
+        memory=wording.format_bytes,
+        seconds=wording.format_seconds,
+        modality=wording.modality_label,
+        metric=lambda name: wording.metric_label(name).label,
+        drop_reason=lambda code: wording.DROP_REASONS.get(code, ""),
+    )
+    return environment
+
+
+@cache
+def _asset(name: str) -> str:
+    return resources.files(__package__).joinpath(name).read_text(encoding="utf-8")

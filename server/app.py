@@ -1,22 +1,20 @@
-"""The Flower ServerApp: a study as a visible list of stages."""
+"""The Flower ServerApp, and `python -m moretta.server.app RUN`, which runs the stages that need no site alone."""
 
 from __future__ import annotations
 
 import random
+import sys
 from pathlib import Path
 
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
-from moretta.server.grid.hello import hello_enrolled, hello_virtual
-from moretta.server.grid.pending_request import SuperLinkLostError
-from moretta.server.grid.site_grid import SiteGrid
-from moretta.server.registered import sites_gone
-from moretta.server.stages import CENTRAL_STAGES, SITE_STAGES
-from moretta.server.stages.outcome import concluding
-from moretta.server.stages.run_attempt import only_attempt
-from moretta.server.stages.run_context import Run, RunSite, run_stages
-from moretta.server.stages.state import load_progress, save_progress, save_state
+from moretta.server.grid.hello import hello_enrolled, hello_virtual, sites_gone
+from moretta.server.grid.site_grid import SiteGrid, SuperLinkLostError
+from moretta.server.stages.context import RunContext
+from moretta.server.stages.lifecycle import concluding, only_attempt
+from moretta.server.stages.state import RESUME_FILE, load_progress, load_state, save_state
+from moretta.server.study import CENTRAL_STAGES, SITE_STAGES, Run, run_stages
 from moretta.shared.core.errors import RunError
 from moretta.shared.core.exit_codes import ExitCode
 from moretta.shared.core.printable import log_printable
@@ -33,7 +31,7 @@ def main(grid: Grid, context: Context) -> None:
     """Run the study whose folder the run configuration names, and write the outcome.
 
     A run that was interrupted goes on after its last whole stage or round. With `desk = "later"` the stages that need
-    no site are left to `moretta.server.central_stages`.
+    no site are left to another process, see `run_central_stages`.
 
     Raises:
         RunError: the run failed; the outcome file has the cause.
@@ -45,64 +43,81 @@ def main(grid: Grid, context: Context) -> None:
     attempt = int(str(context.run_config.get("attempt", 0)))
     real = isinstance(load_plan(folder), DeploymentPlan)
     with only_attempt(folder, attempt), concluding(folder, but_for=(SuperLinkLostError,) if real else ()) as ending:
-        run = _connected(grid, folder)
-        run_stages(run, SITE_STAGES, after_each=save_progress)
-        save_state(run)
+        run = _opened(folder)
+        connect(run, grid)
+        run_stages(run, SITE_STAGES, after_each=lambda run: save_state(run.context, run.results, RESUME_FILE))
+        save_state(run.context, run.results)
         ending.finished = context.run_config.get("desk") != "later"
         if ending.finished:
             run_stages(run, CENTRAL_STAGES)
-            ending.gate_passed = run.gate is None or run.gate.passed
+            ending.gate_passed = run.results.gate is None or run.results.gate.passed
     if ending.code not in (ExitCode.OK, ExitCode.GATE):
         raise RunError(f"the run failed with exit code {int(ending.code)}", fix="see outcome.json")
 
 
-def _connected(grid: Grid, folder: Path) -> Run:
-    """The run, new or as far as it had come, with its sites greeted."""
-    run = load_progress(folder)
-    if run is None:
+def run_central_stages(folder: Path) -> int:
+    """Run the stages that need no site, and write the outcome; returns the exit code."""
+    limit_threads(1)
+    with concluding(folder) as ending:
+        run = Run(*load_state(folder))
+        run_stages(run, CENTRAL_STAGES)
+        ending.gate_passed = run.results.gate is None or run.results.gate.passed
+    return int(ending.code)
+
+
+def _opened(folder: Path) -> Run:
+    """The run, new or as far as it had come."""
+    saved = load_progress(folder)
+    if saved is None:
         plan = load_plan(folder)
-        run = Run(folder=folder, plan=plan)
-        run.warnings.extend(plan.warnings)
-    else:
-        run.notify(stage="the run", state="resumed", after=run.whereabouts)
-        run.warn(f"the server's part was interrupted and went on after {run.whereabouts}")
-    connect(run, grid)
+        run = Run(RunContext(folder, plan))
+        run.context.progress.warnings.extend(plan.warnings)
+        return run
+    run = Run(*saved)
+    position = run.context.progress.position
+    run.context.notify(stage="the run", state="resumed", after=position)
+    run.context.warn(f"the server's part was interrupted and went on after {position}")
     return run
 
 
 def connect(run: Run, grid: Grid) -> None:
-    """Greet the sites of a run, and note what they say of themselves.
+    """SiteGrid the first message with the sites of a run, and note what they run.
 
     Raises:
-        RunError: too few of them came or answered.
+        RunError: too few of them came or responded.
     """
-    random.seed(run.study.seed)  # Flower's strategies sample with the global generator
-    hellos = _hello(run, grid)
-    for site, hello in hellos.items():
-        run.sites.setdefault(site, RunSite())
+    context = run.context
+    random.seed(context.study.seed)  # Flower's strategies sample with the global generator
+    run.site_grid = SiteGrid(grid, context.study.train.deadline_seconds, on_lost_site=context.study.stages.on_lost_site)
+    for site, hello in _first_hellos(context, run.site_grid).items():
+        context.progress.missed.setdefault(site, [])
         if hello.digest != code_digest():
-            run.warn(f"{site} runs another version of Moretta than the server")
+            context.warn(f"{site} runs another version of Moretta than the server")
 
 
-def _hello(run: Run, grid: Grid) -> dict[str, Hello]:
-    plan = run.plan
-    run.connection = SiteGrid(grid, run.study.train.deadline_seconds, on_lost_site=run.study.stages.on_lost_site)
+def _first_hellos(context: RunContext, grid: SiteGrid) -> dict[str, Hello]:
+    plan, progress = context.plan, context.progress
     if not isinstance(plan, DeploymentPlan):
-        return hello_virtual(run.connection, len(plan.sites))
-    run.connection.gone = sites_gone(plan)
-    run.connection.note = lambda text: run.notify(stage="sites", state="note", what=text)
-    taking_part = {s.node: s.name for s in plan.sites if not run.done or s.name in run.sites}
-    with run.timed("wait for sites"):
+        return hello_virtual(grid, len(plan.sites))
+
+    def left_out(site: str, why: str) -> None:
+        context.warn(f"{site} took no part: {why}")
+        stage = f"what followed {progress.position}" if progress.done else "the start"
+        context.miss(site, stage, why, lost=True)
+
+    grid.gone = sites_gone(plan)
+    grid.note = lambda text: context.notify(stage="sites", state="note", what=text)
+    taking_part = {s.node: s.name for s in plan.sites if not progress.done or s.name in progress.missed}
+    with context.timed("wait for sites"):
         return hello_enrolled(
-            run.connection,
+            grid,
             taking_part,
-            wait_seconds=run.study.stages.wait_seconds,
-            min_sites=run.study.train.min_sites,
-            left_out=lambda site, why: _left_out(run, site, why),
-            seen=lambda here, all_: run.notify(stage="wait for sites", state="step", done=here, total=all_),
+            wait_seconds=context.study.stages.wait_seconds,
+            min_sites=context.study.train.min_sites,
+            left_out=left_out,
+            seen=lambda online, all_: context.notify(stage="wait for sites", state="step", done=online, total=all_),
         )
 
 
-def _left_out(run: Run, site: str, why: str) -> None:
-    run.warn(f"{site} took no part: {why}")
-    run.miss(site, "the start" if not run.done else f"what followed {run.whereabouts}", why, lost=True)
+if __name__ == "__main__":
+    sys.exit(run_central_stages(Path(sys.argv[1])))

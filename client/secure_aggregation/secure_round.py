@@ -20,7 +20,7 @@ Keys = Mapping[str, tuple[bytes, bytes]]
 
 def make_keys(store: SessionStore, number: str, round_number: int) -> tuple[bytes, bytes]:
     """First answer: two public keys, PEM. A new session takes the place of any other."""
-    from flwr.supercore.primitives.asymmetric import generate_key_pairs, private_key_to_bytes, public_key_to_bytes
+    from moretta.shared.core.flower_private import generate_key_pairs, private_key_to_bytes, public_key_to_bytes
 
     session = store.find(number)
     if session is None:
@@ -49,9 +49,7 @@ def share_keys(store: SessionStore, number: str, site: str, peers: Keys, *, min_
     Raises:
         RefusedError: too few or too many sites, keys that are not this site's, or two that are the same.
     """
-    from flwr.common.secure_aggregation.crypto.shamir import create_shares
-    from flwr.common.secure_aggregation.crypto.symmetric_encryption import encrypt
-    from flwr.common.secure_aggregation.secaggplus_utils import share_keys_plaintext_concat
+    from moretta.shared.core.flower_private import create_shares, encrypt, share_keys_plaintext_concat
 
     session = store.get(number)
     public_keys = {name: (first.hex(), second.hex()) for name, (first, second) in sorted(peers.items())}
@@ -90,8 +88,8 @@ def take_shares(
         RefusedError: too few, from somebody else, or not to be read.
     """
     from cryptography.fernet import InvalidToken
-    from flwr.common.secure_aggregation.crypto.symmetric_encryption import decrypt
-    from flwr.common.secure_aggregation.secaggplus_utils import share_keys_plaintext_separate
+
+    from moretta.shared.core.flower_private import decrypt, share_keys_plaintext_separate
 
     session = store.get(number)
     names = list(session.peers)

@@ -15,13 +15,17 @@ import time
 
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ed25519
-from flwr.proto.fab_pb2 import Fab, GetFabRequest, GetFabResponse
-from flwr.proto.run_pb2 import GetRunResponse
-from flwr.supercore.constant import TaskType
-from flwr.supercore.primitives.asymmetric_ed25519 import create_message_to_sign
 from google.protobuf.message import DecodeError
 
 from moretta.shared.core.errors import RefusedError
+from moretta.shared.core.flower_private import (
+    Fab,
+    GetFabRequest,
+    GetFabResponse,
+    GetRunResponse,
+    TaskType,
+    create_message_to_sign,
+)
 from moretta.shared.messages.bundle import Bundle, read_bundle
 
 GET_RUN, GET_FAB = "get-run", "get-fab"

@@ -10,8 +10,8 @@ from typing import Any
 from moretta.deploy.cli.runs import Notify
 from moretta.deploy.runtime import process_marks
 from moretta.deploy.runtime.central_process import CentralProcess
-from moretta.server.stages.outcome import OUTCOME_FILE
-from moretta.server.stages.run_context import MEMORY_FILE, PROGRESS_FILE
+from moretta.server.stages.context import MEMORY_FILE, PROGRESS_FILE
+from moretta.server.stages.lifecycle import OUTCOME_FILE
 from moretta.server.stages.state import STATE_FILE
 from moretta.shared.core.atomic import write_atomic
 from moretta.shared.core.errors import RunError

@@ -17,7 +17,7 @@ from moretta.shared.core.threads import THREAD_VARIABLES
 
 @dataclass(frozen=True, slots=True)
 class CentralProcess:
-    """A running `moretta.server.central_stages`."""
+    """A running process of `moretta.server.app`."""
 
     process: subprocess.Popen[bytes]
     mark: str
@@ -38,7 +38,7 @@ def central_process(folder: Path) -> Iterator[CentralProcess]:
     try:
         with log.open("ab") as output:
             process = subprocess.Popen(
-                [sys.executable, "-m", "moretta.server.central_stages", str(folder)],
+                [sys.executable, "-m", "moretta.server.app", str(folder)],
                 env=environment,
                 stdin=subprocess.DEVNULL,
                 stdout=output,

@@ -19,7 +19,7 @@ from moretta.deploy.runtime.proxies import proxies_ignored
 from moretta.shared.core.errors import RunError
 
 if TYPE_CHECKING:
-    from flwr.supercore.control import ControlHttpClient
+    from moretta.shared.core.flower_private import ControlHttpClient
 
 BUNDLE = Path(__file__).parent.parent / "fab"
 _IGNORED = "__pycache__"
@@ -61,14 +61,16 @@ class Control:
         Raises:
             ControlError: the SuperLink is not there or refused.
         """
-        from flwr.common.serde import fab_to_proto, user_config_to_proto
-        from flwr.proto.control_pb2 import StartRunRequest
-        from flwr.proto.federation_config_pb2 import SimulationConfig
-        from flwr.supercore.fab import Fab
+        from moretta.shared.core.flower_private import (
+            Fab,
+            SimulationConfig,
+            StartRunRequest,
+            user_config_to_proto,
+        )
 
         content = bundle_bytes()
         request = StartRunRequest(
-            fab=fab_to_proto(Fab(hashlib.sha256(content).hexdigest(), content, {})),
+            fab=Fab(hash_str=hashlib.sha256(content).hexdigest(), content=content),
             override_config=user_config_to_proto({**config}),
             override_federation_config=None if federation is None else SimulationConfig(**federation),
         )
@@ -84,7 +86,7 @@ class Control:
         Raises:
             ControlError: the SuperLink is not there.
         """
-        from flwr.proto.control_pb2 import ListRunsRequest
+        from moretta.shared.core.flower_private import ListRunsRequest
 
         try:
             with self._client() as client:
@@ -100,7 +102,7 @@ class Control:
 
     def stop(self, run_id: int) -> None:
         """End a run, if it is still there."""
-        from flwr.proto.control_pb2 import StopRunRequest
+        from moretta.shared.core.flower_private import StopRunRequest
 
         try:
             with self._client() as client:
@@ -110,8 +112,7 @@ class Control:
 
     @contextmanager
     def _client(self) -> Iterator[ControlHttpClient]:
-        from flwr.supercore.control import ControlHttpClient
-        from flwr.supercore.interceptors import RuntimeVersionHttpInterceptor
+        from moretta.shared.core.flower_private import ControlHttpClient, RuntimeVersionHttpInterceptor
 
         with proxies_ignored():
             client = ControlHttpClient.from_server_address(
@@ -134,7 +135,7 @@ class Control:
 
 def bundle_bytes() -> bytes:
     """The bundle as Flower makes it of the installed folder: equal files give equal bytes."""
-    from flwr.cli.build import build_fab_from_files
+    from moretta.shared.core.flower_private import build_fab_from_files
 
     files = {
         path.relative_to(BUNDLE).as_posix(): path

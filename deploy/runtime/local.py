@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from moretta.server.app import connect
-from moretta.server.stages.run_context import Run
+from moretta.server.study import Run
+from moretta.shared.core.flower_private import set_message_id
 
 if TYPE_CHECKING:
     from flwr.app import Message
@@ -52,7 +53,7 @@ class LocalGrid:
         for message in messages:
             self._sent += 1
             number = str(self._sent)
-            message.metadata.__dict__["_message_id"] = number  # as Flower's own grid gives numbers
+            set_message_id(message, number)
             self._replies[number] = self._respond(message)
             numbers.append(number)
         return numbers
@@ -77,9 +78,8 @@ def connect_locally(run: Run, sites: int) -> None:
     Raises:
         RunError: one did not answer.
     """
-    from flwr.supercore.task_identity import TaskIdentity
-
     import moretta.deploy.runtime.recompute_statement  # noqa: F401 - epsilons that sites state are computed again
+    from moretta.shared.core.flower_private import TaskIdentity
 
     TaskIdentity.task_id = TaskIdentity.run_id = TaskIdentity.node_id = 1  # without them no message can be written
-    connect(run, cast("Grid", LocalGrid(run.folder, sites)))
+    connect(run, cast("Grid", LocalGrid(run.context.folder, sites)))

@@ -14,14 +14,18 @@ import os
 import subprocess
 from typing import TYPE_CHECKING
 
-from flwr.supercore.constant import TASK_TYPE_TO_APPIO_API_ADDRESS_ARG, TASK_TYPE_TO_COMMAND, TaskType
-from flwr.supercore.superexec.executor import LaunchResult, factory
-from flwr.supercore.superexec.executor.subprocess_executor import SubprocessExecutor
-
+from moretta.shared.core.flower_private import (
+    TASK_TYPE_TO_APPIO_API_ADDRESS_ARG,
+    TASK_TYPE_TO_COMMAND,
+    LaunchResult,
+    SubprocessExecutor,
+    TaskType,
+    factory,
+)
 from moretta.shared.core.printable import log_printable
 
 if TYPE_CHECKING:
-    from flwr.supercore.superexec.executor import ExecutionSpec
+    from moretta.shared.core.flower_private import ExecutionSpec
 
 
 class ClientAppExecutor(SubprocessExecutor):
@@ -60,7 +64,7 @@ class ClientAppExecutor(SubprocessExecutor):
 
 def main() -> None:
     """Flower's SuperExec, with this executor."""
-    from flwr.supercore.cli import flower_superexec
+    from moretta.shared.core.flower_private import flower_superexec
 
     log_printable()
     factory.SubprocessExecutor = ClientAppExecutor  # type: ignore[attr-defined]

@@ -7,9 +7,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from moretta.server.stages.outcome import OUTCOME_FILE
-from moretta.server.stages.run_attempt import newest_attempt, working_pid
-from moretta.server.stages.run_context import PROGRESS_FILE, Run
+from moretta.server.stages.context import PROGRESS_FILE, Progress
+from moretta.server.stages.lifecycle import OUTCOME_FILE, newest_attempt, working_pid
+from moretta.server.stages.results import Results, SiteFacts, Spent
 from moretta.server.stages.state import STATE_FILE, load_progress
 from moretta.shared.core.exit_codes import ExitCode
 from moretta.shared.study.run_plan import load_plan
@@ -56,18 +56,18 @@ def study_status(folder: Path) -> StudyStatus:
     """
     plan = load_plan(folder)
     outcome = _outcome(folder)
-    run = load_progress(folder)
+    progress, results = _saved(folder)
     code = outcome.get("exit_code")
     return StudyStatus(
         state=_state(folder, code),
         stage=str(outcome.get("stage") or _last_stage(folder)),
-        done=() if run is None else tuple(run.done),
-        round=None if run is None else max(run.last_round.values(), default=None),
+        done=tuple(progress.done),
+        round=max(progress.last_round.values(), default=None),
         rounds=plan.study.train.rounds,
         attempts=newest_attempt(folder),
         exit_code=code,
         cause=str(outcome.get("cause", "")),
-        sites=tuple(_site(run, site.name) for site in plan.sites),
+        sites=tuple(_site(progress, results, site.name) for site in plan.sites),
     )
 
 
@@ -108,8 +108,11 @@ def _last_stage(folder: Path) -> str:
     return next((str(e["stage"]) for e in reversed(events) if e["state"] == "started"), "")
 
 
-def _site(run: Run | None, name: str) -> SiteStatus:
-    record = None if run is None else run.sites.get(name)
-    if record is None:
-        return SiteStatus(name)
-    return SiteStatus(name, record.clips, record.rounds, record.missed_as_text())
+def _saved(folder: Path) -> tuple[Progress, Results]:
+    saved = load_progress(folder)
+    return (Progress(), Results()) if saved is None else (saved[0].progress, saved[1])
+
+
+def _site(progress: Progress, results: Results, name: str) -> SiteStatus:
+    facts, spent = results.releases.facts.get(name, SiteFacts()), results.training.spent.get(name, Spent())
+    return SiteStatus(name, facts.clips, spent.rounds, progress.missed_as_text(name))

@@ -14,11 +14,12 @@ from moretta.client.settings import SiteSettings, simulated_site
 from moretta.deploy.runtime.local import connect_locally
 from moretta.deploy.sweep.done import CellAudit, Done, Released, ResultFolder, Spent, Trained
 from moretta.deploy.sweep.jobs import Job, folder_of
-from moretta.server.stages import SITE_STAGES
 from moretta.server.stages.audit import TOO_FEW, audit, can_be_attacked
+from moretta.server.stages.context import RunContext
 from moretta.server.stages.report import privacy_rows
-from moretta.server.stages.run_context import Run, Stage, run_stages
-from moretta.server.stages.state import RESUME_FILE, load_progress, save_progress
+from moretta.server.stages.results import AuditLimits, Results
+from moretta.server.stages.state import RESUME_FILE, load_progress, save_state
+from moretta.server.study import SITE_STAGES, Run, Stage, run_stages
 from moretta.shared.core.errors import RunError
 
 _RELEASE = "release"
@@ -46,58 +47,66 @@ def _release(job: Job, folder: Path, out: Path) -> Done:
     del out
     run = _started(job, folder)
     run_stages(run, _stages(up_to=_RELEASE))
-    save_progress(run)
+    save_state(run.context, run.results, RESUME_FILE)
+    facts = run.results.releases.facts.values()
     return Released(
-        privacy=tuple(privacy_rows(run)),
-        clips=sum(record.clips for record in run.sites.values()),
-        speakers=sum(record.speakers for record in run.sites.values()),
-        warnings=tuple(run.warnings),
+        privacy=tuple(privacy_rows(run.context, run.results)),
+        clips=sum(site.clips for site in facts),
+        speakers=sum(site.speakers for site in facts),
+        warnings=tuple(run.context.progress.warnings),
     )
 
 
 def _audit(job: Job, folder: Path, out: Path) -> Done:
-    before = _made(out, job)
+    _, before = _made(out, job)
     job.plan.save(folder)
-    run = Run(folder=folder, plan=job.plan, sites=before.sites, releases=before.releases, absent=before.absent)
-    run.workers, run.embeddings = 1, out / "embeddings"
+    context = RunContext(folder, job.plan)
     not_run: dict[str, str] = {
-        m: TOO_FEW for m in run.study.modalities if m not in run.absent and not can_be_attacked(run, m)
+        m: TOO_FEW
+        for m in context.study.modalities
+        if m not in before.absent and not can_be_attacked(before.releases, m)
     }
-    run.absent = run.absent | not_run
-    run_stages(run, [Stage("audit", audit)])
-    return CellAudit(rows=tuple(run.audit), utility=tuple(run.utility), not_run=not_run, warnings=tuple(run.warnings))
+    results = Results(releases=before.releases, absent=before.absent | not_run)
+    found = audit(context, results, AuditLimits(workers=1, embeddings=out / "embeddings"))
+    return CellAudit(
+        rows=tuple(found.identity),
+        utility=tuple(found.utility),
+        not_run=not_run,
+        warnings=tuple(context.progress.warnings),
+    )
 
 
 def _train(job: Job, folder: Path, out: Path) -> Done:
-    before = _made(out, job)
+    release, before = _made(out, job)
     job.plan.save(folder)
     sites = [simulated_site(folder, number) for number in range(len(job.plan.sites))]
     for number, site in enumerate(sites):
-        take_over_release(simulated_site(before.folder, number), before.study, site, job.plan.study)
+        take_over_release(simulated_site(release.folder, number), release.study, site, job.plan.study)
     run = _started(job, folder)
-    run.public, run.done = before.public, list(_BEFORE_RELEASE)
+    run.results.public, run.context.progress.done[:] = before.public, _BEFORE_RELEASE
     run_stages(run, SITE_STAGES)
+    evaluation = run.results.evaluation
     keys = job.plan.pseudonym_keys()
     return Trained(
-        emotion=run.emotion,
-        counts={o: {s: table.tolist() for s, table in tables.items()} for o, tables in run.counts.items()},
+        emotion=evaluation.emotion,
+        counts={o: {s: table.tolist() for s, table in tables.items()} for o, tables in evaluation.counts.items()},
         numbers={keys[number].speaker(number): number for number in sorted(job.plan.test_speakers)},
-        absent={output: why for output, why in run.absent.items() if output not in run.emotion},
-        privacy=tuple(privacy_rows(run)),
+        absent={output: why for output, why in run.results.absent.items() if output not in evaluation.emotion},
+        privacy=tuple(privacy_rows(run.context, run.results)),
         releases=_spent(sites, "server", delta=job.plan.study.privacy.delta),
         models=_spent(sites, "model", delta=job.plan.study.privacy.delta),
-        warnings=tuple(run.warnings),
+        warnings=tuple(run.context.progress.warnings),
     )
 
 
 def _started(job: Job, folder: Path) -> Run:
     job.plan.save(folder)
-    run = Run(folder=folder, plan=job.plan)
+    run = Run(RunContext(folder, job.plan))
     connect_locally(run, len(job.plan.sites))
     return run
 
 
-def _made(out: Path, job: Job) -> Run:
+def _made(out: Path, job: Job) -> tuple[RunContext, Results]:
     """The run that made a release, with what its sites told."""
     folder = out / "releases" / job.release
     run = load_progress(folder)

@@ -1,1 +1,1 @@
-"""Flower strategies, wrapped: updates are checked, sites counted, and answers taken in one order."""
+"""Flower's strategies, and wrappers around them: checks of every update, site-level privacy, secure aggregation."""

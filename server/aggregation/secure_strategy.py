@@ -1,24 +1,24 @@
-"""A round under secure aggregation: four questions, after which there is a sum of updates and no single one.
+"""A round under secure aggregation: four requests, after which there is a sum of updates and no single one.
 
 Flower 1.41 has SecAgg+ as `SecAggPlusWorkflow` for its older strategies: that waits in its own way for sites that are
-lost, sends each site's metrics in the clear, and makes its masks as `moretta.shared.privacy.secure_aggregation`
-describes. Its
-building blocks are used here over the same exchange as all other questions.
+lost, sends each site's metrics in the clear, and makes its masks as `moretta.shared.privacy.secure_aggregation` says.
+Its building blocks are used here over the same grid as all other requests.
 """
 
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any, TypeVar
 
 import numpy as np
-from flwr.app import Message, RecordDict
+from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
+from flwr.serverapp import Grid
 
-from moretta.server.aggregation.checks import packed_problem, update_problem
-from moretta.server.aggregation.guarded import GuardedStrategy, bare
-from moretta.server.stages.site_failures import noting_failure_of
+from moretta.server.aggregation.checked_strategy import CheckedStrategy, bare_reply, checked_update
+from moretta.server.grid.site_grid import SiteResponse, noting_failure_of
+from moretta.shared.core import flower_private
 from moretta.shared.core.errors import ReleaseError, RunError
 from moretta.shared.messages import wire
 from moretta.shared.messages.responses import PublicKeys, Shares, Update
@@ -26,21 +26,17 @@ from moretta.shared.privacy.clipping import changed
 from moretta.shared.privacy.secure_aggregation import Words, mask, mean_of_sum, shared_mask, signed, threshold
 from moretta.shared.study.fusion import ModelKind
 
-if TYPE_CHECKING:
-    from moretta.server.grid.pending_request import SiteResponse
-
-Step = Callable[[str], RecordDict]
+T = TypeVar("T")
 
 
 @dataclass
-class Attempt:
+class SecureRound:
     """What a round has brought so far. Sites are known by name."""
 
     number: int
     session: str
-    question: RecordDict
     keys: dict[str, list[str]] = field(default_factory=dict)
-    """Public keys of who takes part, hexadecimal."""
+    """Public keys of the sites that take part, hexadecimal."""
     shares: dict[str, dict[str, str]] = field(default_factory=dict)
     """From -> to -> what only the receiver can read."""
     refused: dict[str, str] = field(default_factory=dict)
@@ -48,153 +44,145 @@ class Attempt:
 
 
 @dataclass
-class SecureStrategy(GuardedStrategy):
-    """As `GuardedStrategy`, over a sum. What a single update is cannot be checked: sites clip their own."""
+class SecureStrategy(CheckedStrategy):
+    """As `CheckedStrategy`, over a sum. What a single update is cannot be checked: sites clip their own."""
 
     kind: ModelKind = "voice"
     trained: frozenset[str] = frozenset()
     """Names of the arrays that training changes: only they are aggregated."""
-    _total: Words = field(default_factory=lambda: np.zeros(0, np.uint32))
+    find_outlying: bool = False
+    _round: SecureRound = field(default_factory=lambda: SecureRound(0, ""))
 
-    def _requested(
-        self, number: int, question: RecordDict
-    ) -> tuple[dict[str, RecordDict], dict[str, str], dict[str, str]]:
-        attempt = Attempt(number, secrets.token_hex(16), question)
-        self._share_keys(attempt)
-        masked = self._masked(attempt)
-        self._total = self._unmasked(attempt, masked)
-        others = [
-            {s: why for s, why in missing.items() if s not in masked} for missing in (attempt.refused, attempt.lost)
+    def configure_train(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> list[Message]:
+        """The sites agree on keys; then each gets the weights and what the others have shared with it."""
+        messages = super().configure_train(server_round, arrays, config, grid)
+        self._round = SecureRound(server_round, secrets.token_hex(16))
+        self._agree_on_keys()
+        return [
+            self._with_shares(message)
+            for message in messages
+            if self.grid.nodes[message.metadata.dst_node_id] in self._round.shares
         ]
-        return masked, others[0], others[1]
 
-    def _messages(self, number: int, used: dict[str, RecordDict]) -> list[Message]:
+    def _agree_on_keys(self) -> None:
+        """Fills the round's `keys`, and its `shares` of the sites that are still there after it."""
+        current = self._round
+        current.keys = self._ask(
+            wire.SECURE_KEYS, self.sites, _checked_keys, self.study.aggregation.min_sites, "gave keys",
+            round=current.number,
+        )  # fmt: skip
+        current.shares = self._ask(
+            wire.SECURE_SHARES,
+            list(current.keys),
+            lambda response: _checked_shares(response, current.keys.keys() - {response.site}),
+            self._threshold,
+            "shared their keys",
+            keys=current.keys,
+        )
+
+    def _with_shares(self, message: Message) -> Message:
+        site = self.grid.nodes[message.metadata.dst_node_id]
+        others = {source: shares[site] for source, shares in self._round.shares.items() if source != site}
+        config = wire.json_config(session=self._round.session, shares=others)
+        config.update(message.content.config_records[wire.CONFIG])
+        content = RecordDict({**message.content, wire.CONFIG: config})
+        return Message(content, message.metadata.dst_node_id, self.call)
+
+    def _sound(self, number: int, response: SiteResponse) -> RecordDict:
+        del number
+        metrics, content = response.of(Update).metrics.figures(), response.content or RecordDict()
+        values = sum(self._sent[name].size for name in self.trained)
+        checked_update({wire.MASKED: np.zeros(values, np.uint32)}, content, max_norm=np.inf)
+        self._metrics[response.site] = metrics
+        return content
+
+    def _require(self, number: int, used: dict[str, RecordDict], refused: dict[str, str], lost: dict[str, str]) -> None:
+        for earlier, now in ((self._round.refused, refused), (self._round.lost, lost)):
+            earlier.update(now)
+            now.update({site: why for site, why in earlier.items() if site not in used})
+        self._enough(used, self._threshold, "sent an update")
+        super()._require(number, used, refused, lost)
+
+    def _for_strategy(self, number: int, used: dict[str, RecordDict]) -> list[Message]:
         del number
         shapes = {name: self._sent[name].shape for name in self.trained}
-        mean = mean_of_sum(self._total, shapes, sites=len(used), study=self.study)
-        return [bare(wire.arrays_to_record(changed(self._sent, mean)), 1.0)]
+        mean = mean_of_sum(self._unmasked(used), shapes, sites=len(used), study=self.study)
+        return [bare_reply(wire.arrays_to_record(changed(self._sent, mean)), 1.0)]
 
-    def _outlying(self, used: dict[str, RecordDict]) -> dict[str, str]:
-        del used  # only their sum is known
-        return {}
-
-    def _share_keys(self, attempt: Attempt) -> None:
-        """Who takes part agrees on keys: `attempt.keys`, and `attempt.shares` of who is still there after it."""
-        least = self.study.aggregation.min_sites
-        responses = self._step(wire.SECURE_KEYS, lambda _: self._content(attempt, round=attempt.number))
-        attempt.keys = self._read(attempt, responses, lambda response: _keys(response.of(PublicKeys)))
-        self._enough(attempt, attempt.keys, least, "gave keys")
-        responses = self._step(
-            wire.SECURE_SHARES, lambda _: self._content(attempt, keys=attempt.keys), sites=list(attempt.keys)
-        )
-        attempt.shares = self._read(
-            attempt, responses, lambda response: _shares(response.of(Shares), attempt.keys, response.site)
-        )
-        self._enough(attempt, attempt.shares, self._threshold(attempt), "shared their keys")
-
-    def _masked(self, attempt: Attempt) -> dict[str, RecordDict]:
-        """The answers to the training question, whose arrays are covered."""
-
-        def content(site: str) -> RecordDict:
-            others = {source: shares[site] for source, shares in attempt.shares.items() if source != site}
-            config = wire.json_config(session=attempt.session, shares=others)
-            config.update(attempt.question.config_records[wire.CONFIG])
-            return RecordDict({**attempt.question, wire.CONFIG: config})
-
-        expected = {wire.MASKED: np.zeros(sum(self._sent[name].size for name in self.trained), np.uint32)}
-
-        def checked(response: SiteResponse) -> RecordDict:
-            metrics, content = response.of(Update).metrics.figures(), response.content or RecordDict()
-            problem = packed_problem(expected, content)
-            problem = problem or update_problem(expected, wire.arrays_of(content), max_norm=np.inf)
-            if problem is not None:
-                raise ReleaseError(problem)
-            self._metrics[response.site] = metrics
-            return content
-
-        responses = self._step(self.call, content, sites=list(attempt.shares))
-        masked = self._read(attempt, responses, checked)
-        self._enough(attempt, masked, self._threshold(attempt), "sent an update")
-        return masked
-
-    def _unmasked(self, attempt: Attempt, masked: dict[str, RecordDict]) -> Words:
+    def _unmasked(self, masked: Mapping[str, RecordDict]) -> Words:
         """uint32 [values]: the sum of the updates, modulo 2^32."""
-        survivors, away = sorted(masked), sorted(attempt.shares.keys() - masked)
-        owners = set(attempt.shares)
-        responses = self._step(
-            wire.SECURE_UNMASK, lambda _: self._content(attempt, survivors=survivors), sites=survivors
-        )
-        revealed = self._read(attempt, responses, lambda response: _shares(response.of(Shares), owners, None))
-        least = self._threshold(attempt)
-        self._enough(attempt, revealed, least, "took the masks off")
+        survivors, away = sorted(masked), sorted(self._round.shares.keys() - masked.keys())
+        owners = set(self._round.shares)
+        revealed = self._ask(
+            wire.SECURE_UNMASK, survivors, lambda response: _checked_shares(response, owners), self._threshold,
+            "took the masks off", survivors=survivors,
+        )  # fmt: skip
         vectors = [wire.arrays_of(masked[site])[wire.MASKED] for site in survivors]
         total: Words = np.sum(vectors, axis=0, dtype=np.uint32)
-        secret = {
-            site: _combined([revealed[other][site] for other in sorted(revealed)[:least]], site) for site in owners
-        }
+        helpers = sorted(revealed)[: self._threshold]
+        secret = {site: _combined([revealed[other][site] for other in helpers], site) for site in owners}
         for site in survivors:
             total = total - mask(secret[site], len(total))
         for site in away:  # its masks in common with the others are in their updates and not in one of its own
             for other in survivors:
-                common = shared_mask(secret[site], bytes.fromhex(attempt.keys[other][0]), len(total))
+                common = shared_mask(secret[site], bytes.fromhex(self._round.keys[other][0]), len(total))
                 total = total - signed(common, other, site)
         return total
 
-    def _threshold(self, attempt: Attempt) -> int:
-        return threshold(len(attempt.keys), self.study.aggregation.min_sites)
+    @property
+    def _threshold(self) -> int:
+        return threshold(len(self._round.keys), self.study.aggregation.min_sites)
 
-    def _content(self, attempt: Attempt, **values: Any) -> RecordDict:
-        config = wire.study_config(self.study, session=attempt.session, modality=self.kind, **values)
-        return RecordDict({wire.CONFIG: config})
+    def _ask(
+        self, call: str, sites: list[str], read: Callable[[SiteResponse], T], least: int, did: str, **values: Any
+    ) -> dict[str, T]:
+        """One step of the round: what usable responses hold, by site; failures of the others are noted.
 
-    def _step(self, call: str, content: Step, *, sites: list[str] | None = None) -> list[SiteResponse]:
-        return self.site_grid.ask(
-            call, content, sites=self.sites if sites is None else sites, deadline_seconds=self.deadline_seconds
-        )
-
-    def _read(
-        self, attempt: Attempt, responses: list[SiteResponse], read: Callable[[SiteResponse], Any]
-    ) -> dict[str, Any]:
-        """What usable answers say, by site; the others are noted."""
-        found = {}
-        for response in responses:
-            with noting_failure_of(response.site, attempt.lost if response.lost else attempt.refused):
+        Raises:
+            RunError: fewer than `least` responses are usable.
+        """
+        config = wire.study_config(self.study, session=self._round.session, modality=self.kind, **values)
+        content = RecordDict({wire.CONFIG: config})
+        found: dict[str, T] = {}
+        for response in self.grid.request(call, lambda _: content, sites=sites, deadline_seconds=self.deadline_seconds):
+            with noting_failure_of(response.site, self._round.lost if response.lost else self._round.refused):
                 found[response.site] = read(response)
+        self._enough(found, least, did)
         return found
 
-    def _enough(self, attempt: Attempt, sites: dict[str, Any], least: int, did: str) -> None:
+    def _enough(self, sites: Mapping[str, Any], least: int, did: str) -> None:
         if len(sites) >= least:
             return
-        others = sorted((attempt.refused | attempt.lost).items())
+        others = sorted((self._round.refused | self._round.lost).items())
         why = "; ".join(f"{site}: {reason}" for site, reason in others[:3])
         raise RunError(
-            f"{len(sites)} of {len(self.sites)} sites {did} in round {attempt.number} of {self.call} ({why})",
+            f"{len(sites)} of {len(self.sites)} sites {did} in round {self._round.number} of {self.call} ({why})",
             expected=f"at least {least}, or the masks stay on the sum",
             fix="let the sites named come back and resume the run; more sites tolerate more losses",
         )
 
 
-def _keys(received: PublicKeys) -> list[str]:
-    """Two public keys, hexadecimal: a bad one would fail everybody who has to use it."""
-    from flwr.supercore.primitives.asymmetric import bytes_to_public_key
+def _checked_keys(response: SiteResponse) -> list[str]:
+    """Two public keys, hexadecimal: a bad one would fail every site that has to use it."""
+    keys = list(response.of(PublicKeys).keys)
+    for key in keys:
+        flower_private.bytes_to_public_key(bytes.fromhex(key))
+    return keys
 
-    for key in received.keys:
-        bytes_to_public_key(bytes.fromhex(key))
-    return list(received.keys)
 
-
-def _shares(received: Shares, sites: Collection[str], sender: str | None) -> dict[str, str]:
-    """Shares for everybody but the sender, and nothing else."""
-    if set(received.shares) != set(sites) - {sender}:
+def _checked_shares(response: SiteResponse, sites: Collection[str]) -> dict[str, str]:
+    """One share for each of these sites, and nothing else."""
+    shares = dict(response.of(Shares).shares)
+    if set(shares) != set(sites):
         raise ReleaseError("shares that are not one for each site")
-    return dict(received.shares)
+    return shares
 
 
 def _combined(shares: list[str], site: str) -> bytes:
-    from flwr.common.secure_aggregation.crypto.shamir import combine_shares
-
     try:
-        return combine_shares([bytes.fromhex(share) for share in shares])
+        return flower_private.combine_shares([bytes.fromhex(share) for share in shares])
     except ValueError as error:
         raise RunError(
             f"the masks of {site} cannot be taken off: {error}", expected="shares of one secret", fix="resume the run"

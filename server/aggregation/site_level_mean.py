@@ -1,44 +1,65 @@
-"""The mean of the sites' updates under differential privacy of whole sites, for Flower's strategies to go on with.
+"""The mean of the sites' updates under differential privacy of whole sites, in front of one of Flower's strategies.
 
 Flower 1.41 has wrappers of its own for this, `DifferentialPrivacyServerSideFixedClipping` and three others. With the
-noise at 0 this one gives what the first of them gives. It is not used because of what else it does: its noise is from
-NumPy's global generator, whose state can be computed from what it gave; it is added after the strategy's own step, so
-that for FedAdam, say, it has nothing to do with the sensitivity; the weights are numbers of clips while the noise is
-for equal ones; fewer answers than expected give a warning and too little noise; and an update of zero ends the run.
-Its adaptive clipping lowers the norm where too many updates are clipped, and raises it where too few are.
+noise at 0 this one gives what the first of them gives. They are not used, for these reasons:
+- Their noise is from NumPy's global generator, whose state can be computed from its output.
+- It is added after the strategy's own step, so that for FedAdam, say, it has nothing to do with the sensitivity.
+- The weights are numbers of clips, while the noise is for equal ones.
+- Fewer responses than expected give a warning and too little noise. An update of zero ends the run.
+- Their adaptive clipping lowers the norm where too many updates are clipped, and raises it where too few are.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
+from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
+from flwr.serverapp import Grid
+from flwr.serverapp.strategy import Strategy
 
+from moretta.server.aggregation.checked_strategy import Weights, WrappedStrategy, bare_reply
 from moretta.shared.core.errors import RunError
-from moretta.shared.messages.wire import Array
+from moretta.shared.messages import wire
 from moretta.shared.privacy.clipping import Floats, changed, clipped_change
 from moretta.shared.privacy.noise import NoiseSource, on_grid
 from moretta.shared.privacy.site_level import SitePlan, mean_sensitivity
 
-Weights = dict[str, Array]
 
+@dataclass
+class SiteLevelMean(WrappedStrategy):
+    """Clips and adds noise (central), or adds up what the sites have clipped and given noise (distributed).
 
-@dataclass(frozen=True)
-class SiteLevelMean:
-    """Clips and disturbs (central), or adds up what the sites have clipped and disturbed (distributed).
-
-    What comes out is one update that stands for all: whatever a strategy makes of it costs nothing more.
+    The strategy within gets one update that stands for all: whatever it makes of it costs nothing more.
     """
 
+    strategy: Strategy
     plan: SitePlan
     trained: frozenset[str]
     """Names of the arrays that training changes: only they are aggregated."""
     noise: Callable[[int], NoiseSource] | None
     """For a round; None where the sites have added theirs."""
+    _sent: Weights = field(default_factory=dict)
 
-    def __call__(self, number: int, sent: Weights, updates: Mapping[str, Weights]) -> Weights:
-        """The global weights with the mean change.
+    def configure_train(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        """Keeps the global weights, from which the updates start."""
+        self._sent = {name: packed.numpy() for name, packed in arrays.items()}
+        return self.strategy.configure_train(server_round, arrays, config, grid)
+
+    def aggregate_train(
+        self, server_round: int, replies: Iterable[Message]
+    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
+        """The strategy within, on the private mean."""
+        updates = dict(enumerate(wire.arrays_of(reply.content) for reply in replies))
+        mean = self.mean(server_round, self._sent, updates)
+        return self.strategy.aggregate_train(server_round, [bare_reply(wire.arrays_to_record(mean), 1.0)])
+
+    def mean(self, number: int, sent: Weights, updates: Mapping[Any, Weights]) -> Weights:
+        """The global weights with the private mean change.
 
         Args:
             number: of the round.
@@ -60,9 +81,9 @@ class SiteLevelMean:
             for name, array in clipped_change(sent, updates[site], trained=self.trained, norm=norm).items():
                 total[name] += array
         share = mean_sensitivity([1.0] * len(updates), 1.0)
-        return changed(sent, {name: array * share for name, array in self._disturbed(number, total).items()})
+        return changed(sent, {name: array * share for name, array in self._with_noise(number, total).items()})
 
-    def _disturbed(self, number: int, total: dict[str, Floats]) -> Mapping[str, Floats]:
+    def _with_noise(self, number: int, total: dict[str, Floats]) -> Mapping[str, Floats]:
         if self.noise is None:  # what is finer than the grid comes of single weights that were rounded to float32
             return {name: on_grid(array, self.plan.share).astype(np.float64) for name, array in total.items()}
         source, sigma = self.noise(number), self.plan.sigma

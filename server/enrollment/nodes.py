@@ -20,7 +20,7 @@ from moretta.server.refusal import Refusal
 from moretta.server.relay.superlink_client import SuperLinkClient
 
 if TYPE_CHECKING:
-    from flwr.proto.node_pb2 import NodeInfo
+    from moretta.shared.core.flower_private import NodeInfo
 
 _UNREGISTERED = "unregistered"
 _Reply = TypeVar("_Reply", bound=Message)
@@ -63,19 +63,19 @@ class NodeKeeper:
         return []
 
     async def _listed(self) -> dict[bytes, NodeInfo]:
-        from flwr.proto.control_pb2 import ListNodesRequest, ListNodesResponse
+        from moretta.shared.core.flower_private import ListNodesRequest, ListNodesResponse
 
         reply = await self._control("list-nodes", ListNodesRequest(), ListNodesResponse)
         return {node.public_key: node for node in reply.nodes_info}
 
     async def _register(self, record: NodeKeyRecord) -> int:
-        from flwr.proto.control_pb2 import RegisterNodeRequest, RegisterNodeResponse
+        from moretta.shared.core.flower_private import RegisterNodeRequest, RegisterNodeResponse
 
         request = RegisterNodeRequest(public_key=flower_form(record.public_key), name=record.site)
         return int((await self._control("register-node", request, RegisterNodeResponse)).node_id)
 
     async def _unregister(self, node: NodeInfo, site: str) -> None:
-        from flwr.proto.control_pb2 import UnregisterNodeRequest, UnregisterNodeResponse
+        from moretta.shared.core.flower_private import UnregisterNodeRequest, UnregisterNodeResponse
 
         await self._control("unregister-node", UnregisterNodeRequest(node_id=node.node_id), UnregisterNodeResponse)
         self.audit.add("node-unregistered", site=site, node_id=str(node.node_id))

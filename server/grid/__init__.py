@@ -1,1 +1,1 @@
-"""Requests to sites and their responses over Flower's Grid."""
+"""How the server talks to sites: Flower's Grid, made to survive sites that are lost."""

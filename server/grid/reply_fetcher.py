@@ -12,19 +12,22 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from flwr.app import Message
+
+from moretta.shared.core import flower_private
+
 if TYPE_CHECKING:
-    from flwr.app import Message
     from flwr.serverapp import Grid
 
 MAX_OBJECTS = 20_000
 """Parts of one reply, as Flower takes it apart: an array has one for each 5 MB, and each record and array is one."""
 _AT_ONCE = 4
-"""Parts that are asked for before it is looked whether they were there."""
+"""Parts that are requested before it is checked whether they were there."""
 _WORKERS = 2
 
 
 @dataclass(frozen=True, slots=True)
-class Reply:
+class FetchedReply:
     """A reply that came, or that cannot come any more."""
 
     to: str
@@ -35,7 +38,7 @@ class Reply:
     problem: str = ""
     """Why there is no message."""
     lost: bool = False
-    """It went lost on the way; nothing is wrong with what it said."""
+    """It went lost on the way; nothing is wrong with its content."""
 
 
 class TooLargeError(ValueError):
@@ -43,8 +46,8 @@ class TooLargeError(ValueError):
 
 
 @dataclass
-class _Coming:
-    """A reply that is announced, and what is there of it."""
+class _Announced:
+    """A reply that is announced, and the parts of it that are there."""
 
     to: str
     source: int
@@ -53,9 +56,12 @@ class _Coming:
     contents: dict[str, bytes] = field(default_factory=dict)
     size: int = 0
 
+    def end(self, problem: str, *, lost: bool = False) -> FetchedReply:
+        return FetchedReply(self.to, self.source, None, problem, lost)
+
 
 class ReplyFetcher:
-    """What comes in reply to the messages of one request.
+    """Fetches the replies to the messages of one request.
 
     Args:
         grid: Flower's.
@@ -64,93 +70,84 @@ class ReplyFetcher:
 
     def __init__(self, grid: Grid, *, max_bytes: int) -> None:
         self._grid: Any = grid
+        self._client: Any = flower_private.runtime_client(grid)
         self._max_bytes = max_bytes
-        self._coming: list[_Coming] = []
+        self._announced: list[_Announced] = []
 
-    def look(self, message_ids: Sequence[str]) -> list[Reply]:
-        """Replies to these messages that are whole by now. Nothing is waited for.
+    def look(self, message_ids: Sequence[str]) -> list[FetchedReply]:
+        """Replies to these messages that are whole by now. Does not wait.
 
         Raises:
-            httpx.HTTPError: the SuperLink does not answer.
+            httpx.HTTPError: the SuperLink does not respond.
         """
-        if not hasattr(self._grid, "_runtime_client"):  # a grid within this process: its messages are whole
+        if self._client is None:  # a grid within this process: its messages are whole
             found = self._grid.pull_messages(list(message_ids))
-            return [Reply(m.metadata.reply_to_message_id, m.metadata.src_node_id, m) for m in found]
+            return [FetchedReply(m.metadata.reply_to_message_id, m.metadata.src_node_id, m) for m in found]
         wanted = set(message_ids)
         # The SuperLink forgets a message once its reply is announced: asked again, it would call the message lost.
-        replies = list(self._announced(wanted - {coming.to for coming in self._coming}))
-        self._coming = [coming for coming in self._coming if coming.to in wanted]
-        for coming in list(self._coming):
-            reply = self._fetched(coming)
+        replies = list(self._newly_announced(wanted - {announced.to for announced in self._announced}))
+        self._announced = [announced for announced in self._announced if announced.to in wanted]
+        for announced in list(self._announced):
+            reply = self._fetched(announced)
             if reply is not None:
-                self._coming.remove(coming)
+                self._announced.remove(announced)
                 replies.append(reply)
         return replies
 
-    def _announced(self, message_ids: Collection[str]) -> Iterator[Reply]:
-        """Take note of new replies; gives those that are refused at once."""
-        from flwr.proto.runtime_pb2 import PullAppMessagesRequest
-
+    def _newly_announced(self, message_ids: Collection[str]) -> Iterator[FetchedReply]:
+        """Take note of new replies; yields those that are refused at once."""
         if not message_ids:
             return
-        response = self._grid._runtime_client.PullMessages(PullAppMessagesRequest(message_ids=sorted(message_ids)))
+        request = flower_private.PullAppMessagesRequest(message_ids=sorted(message_ids))
+        response = self._client.PullMessages(request)
         for proto, tree in zip(response.messages_list, response.message_object_trees, strict=True):
             meta = proto.metadata
+            new = _Announced(meta.reply_to_message_id, meta.src_node_id, meta.message_id, [])
             try:
-                parts = list(dict.fromkeys(_parts(tree)))
+                new.missing = list(dict.fromkeys(_parts(tree)))
             except TooLargeError as error:
-                self._confirm(meta.message_id)
-                yield Reply(meta.reply_to_message_id, meta.src_node_id, None, str(error))
+                self._confirm(new)
+                yield new.end(str(error))
             else:
-                self._coming.append(_Coming(meta.reply_to_message_id, meta.src_node_id, meta.message_id, parts))
+                self._announced.append(new)
 
-    def _fetched(self, coming: _Coming) -> Reply | None:
+    def _fetched(self, announced: _Announced) -> FetchedReply | None:
         """The reply if it is whole, or cannot be; None while parts are on their way."""
         with ThreadPoolExecutor(_WORKERS) as pool:
-            while coming.missing:
-                batch = coming.missing[:_AT_ONCE]
+            while announced.missing:
+                batch = announced.missing[:_AT_ONCE]
                 for part, response in zip(batch, pool.map(self._part, batch), strict=True):
                     if not response.object_found:
-                        return Reply(
-                            coming.to, coming.source, None, "parts of its reply were not sent in time", lost=True
-                        )
+                        return announced.end("parts of its reply were not sent in time", lost=True)
                     if not response.object_available:
                         return None
-                    coming.missing.remove(part)
-                    coming.contents[part] = response.object_content
-                    coming.size += len(response.object_content)
-                    if coming.size > self._max_bytes:
-                        return self._refused(coming, f"a reply of more than {self._max_bytes} bytes")
-        self._confirm(coming.message_id)
+                    announced.missing.remove(part)
+                    announced.contents[part] = response.object_content
+                    announced.size += len(response.object_content)
+                    if announced.size > self._max_bytes:
+                        self._confirm(announced)
+                        return announced.end(f"a reply of more than {self._max_bytes} bytes")
+        self._confirm(announced)
         try:
-            return Reply(coming.to, coming.source, put_together(coming.message_id, coming.contents, self._max_bytes))
+            message = put_together(announced.message_id, announced.contents, self._max_bytes)
         except TooLargeError as error:
-            return Reply(coming.to, coming.source, None, str(error))
+            return announced.end(str(error))
         except Exception as error:  # whatever its parts are, they must cost nobody else's reply
-            return Reply(coming.to, coming.source, None, f"a reply that cannot be read ({type(error).__name__})")
-
-    def _refused(self, coming: _Coming, why: str) -> Reply:
-        self._confirm(coming.message_id)
-        return Reply(coming.to, coming.source, None, why)
+            return announced.end(f"a reply that cannot be read ({type(error).__name__})")
+        return FetchedReply(announced.to, announced.source, message)
 
     def _part(self, object_id: str) -> Any:
-        from flwr.proto.message_pb2 import PullObjectRequest
-
-        request = PullObjectRequest(node=self._grid.node, run_id=self._run_id, object_id=object_id)
-        return self._grid._runtime_client.PullObject(request)
-
-    def _confirm(self, message_id: str) -> None:
-        """Let the SuperLink forget the parts."""
-        from flwr.proto.message_pb2 import ConfirmMessageReceivedRequest
-
-        self._grid._runtime_client.ConfirmMessageReceived(
-            ConfirmMessageReceivedRequest(node=self._grid.node, run_id=self._run_id, message_object_id=message_id)
+        request = flower_private.PullObjectRequest(
+            node=self._grid.node, run_id=self._grid.run.run_id, object_id=object_id
         )
+        return self._client.PullObject(request)
 
-    @property
-    def _run_id(self) -> int:
-        run_id: int = self._grid.run.run_id
-        return run_id
+    def _confirm(self, announced: _Announced) -> None:
+        """Let the SuperLink forget the parts."""
+        request = flower_private.ConfirmMessageReceivedRequest(
+            node=self._grid.node, run_id=self._grid.run.run_id, message_object_id=announced.message_id
+        )
+        self._client.ConfirmMessageReceived(request)
 
 
 def put_together(message_id: str, contents: dict[str, bytes], max_bytes: int) -> Message:
@@ -160,25 +157,21 @@ def put_together(message_id: str, contents: dict[str, bytes], max_bytes: int) ->
         TooLargeError: an array names one part many times, so that the whole would be larger than `max_bytes`.
         Exception: of many kinds, where the parts do not make a message.
     """
-    from flwr.app import Message
-    from flwr.supercore.inflatable.inflatable_object import get_object_head_values_from_object_content, get_object_id
-    from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_contents
-
-    if any(get_object_id(content) != name for name, content in contents.items()):
+    if any(flower_private.get_object_id(content) != name for name, content in contents.items()):
         raise ValueError("a part that is not the one announced")
     whole = 0
     for content in contents.values():
-        kind, children, length = get_object_head_values_from_object_content(content)
+        kind, children, length = flower_private.get_object_head_values_from_object_content(content)
         if kind != "Array":
             continue
         used = json.loads(content[len(content) - length :])["arraychunk_ids"]
         whole += sum(len(contents[children[index]]) for index in used)
         if whole > max_bytes:
             raise TooLargeError(f"arrays of more than {max_bytes} bytes")
-    message = inflate_object_from_contents(message_id, contents)
+    message = flower_private.inflate_object_from_contents(message_id, contents)
     if not isinstance(message, Message):
         raise TypeError("parts that are no message")
-    message.metadata.__dict__["_message_id"] = message_id
+    flower_private.set_message_id(message, message_id)
     return message
 
 

@@ -1,41 +1,84 @@
-"""Ask sites and hear them: every call ends with an answer, a named failure or a deadline. Nothing waits for ever."""
+"""Flower's Grid, addressed by site: every message ends with a reply, a named failure, or the deadline.
+
+Flower's own `send_and_receive` looks for replies every three seconds, sends no message twice, and returns nothing for a
+site that was lost.
+"""
 
 from __future__ import annotations
 
+import logging
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, TypeVar
 
-from moretta.server.grid.pending_request import Content, PendingRequest, SiteResponse, superlink_errors
-from moretta.shared.messages import RESPONSES, Message
+from flwr.app import Message, RecordDict
+from flwr.serverapp import Grid
+
+from moretta.shared import messages
+from moretta.shared.core import flower_private
+from moretta.shared.core.errors import MessageError, MorettaError, ReleaseError, RunError
+from moretta.shared.core.printable import printable
 
 if TYPE_CHECKING:
-    from flwr.serverapp import Grid
+    from moretta.shared.core.flower_private import NodeInfo
+
+_SHOWN = 1000
+"""Characters of a reason that a report repeats."""
+REFUSED, LOST = 0, 5
+"""Codes of errors that stand for a reply, as Flower numbers them: unknown, and node unavailable."""
+
+OnLostSite = Literal["continue", "retry"]
+Content = Callable[[str], RecordDict]
+"""What a site is sent, by its name."""
+M = TypeVar("M", bound=messages.Message)
 
 
-def _nobody() -> Mapping[str, str]:
-    return {}
+class SuperLinkLostError(RunError):
+    """Flower's SuperLink is gone, or has ended this run. The study may go on in a new run, from its last checkpoint."""
 
 
-def _ignored(text: str) -> None:
-    del text
+@dataclass(frozen=True, slots=True)
+class SiteResponse:
+    """One site's response, checked, or why there is none."""
+
+    site: str
+    content: RecordDict | None
+    """As it came: for its arrays, which are checked where it is known what they must be."""
+    failure: str = ""
+    lost: bool = False
+    """The site did not respond at all: it is away, and did not refuse."""
+    message: messages.Message | None = None
+    """Everything else in it."""
+
+    def of(self, kind: type[M]) -> M:
+        """The message, which is of the kind that its call has.
+
+        Raises:
+            ReleaseError: there is none; the reason is the site's failure.
+        """
+        if self.message is None:
+            raise ReleaseError(self.failure or "a response that nobody has read")
+        if not isinstance(self.message, kind):
+            raise TypeError(f"{type(self.message).__name__} where {kind.__name__} is expected")
+        return self.message
 
 
 @dataclass
-class SiteGrid:
-    """Talks to the sites of one run. Sites are known by name; answers come in order of names."""
+class SiteGrid(Grid):
+    """Flower's Grid for one run, with sites known by name. Replies come in order of names."""
 
     grid: Grid
     deadline_seconds: float
     nodes: dict[int, str] = field(default_factory=dict)
-    """Node id -> site name, filled by the greeting."""
-    on_lost_site: Literal["continue", "retry"] = "continue"
-    gone: Callable[[], Mapping[str, str]] = _nobody
-    """Sites that are not asked and not waited for any more, with the reason, such as a revoked certificate."""
-    note: Callable[[str], None] = _ignored
-    """Told in words when a site is lost or asked again."""
-    responses: Mapping[str, type[Message]] = field(default_factory=lambda: RESPONSES)
+    """Node id -> name of the sites that take part."""
+    on_lost_site: OnLostSite = "continue"
+    gone: Callable[[], Mapping[str, str]] = dict
+    """Sites that may not take part any more, with the reason, such as a revoked certificate."""
+    note: Callable[[str], None] = lambda _: None
+    """Called with a sentence when a site is lost or gets a message again."""
+    responses: Mapping[str, type[messages.Message]] = field(default_factory=lambda: messages.RESPONSES)
     """What sites may send back, by the name of the call: anything else is a failure of that site."""
     clock: Callable[[], float] = time.monotonic
     sleep: Callable[[float], None] = time.sleep
@@ -45,42 +88,131 @@ class SiteGrid:
         """Names of all sites, sorted."""
         return sorted(self.nodes.values())
 
-    def online(self) -> set[int]:
-        """Ids of the nodes that are there, whether or not they take part.
+    def online(self) -> dict[int, str]:
+        """Nodes that are there, whether or not they take part, with the time at which each was last started.
 
         Raises:
             SuperLinkLostError: Flower's SuperLink is gone, or has ended this run.
         """
         with superlink_errors():
-            return set(self.grid.get_node_ids())
+            return {node.node_id: node.last_activated_at for node in self.grid.get_nodes()}
 
-    def ask(
+    def request(
         self,
         call: str,
         content: Content,
         *,
         sites: Iterable[str] | None = None,
         deadline_seconds: float | None = None,
-        on_lost_site: Literal["continue", "retry"] | None = None,
+        on_lost_site: OnLostSite | None = None,
     ) -> list[SiteResponse]:
-        """Send one message to each site and collect the answers until all are there or the deadline has passed.
+        """Send one message to each site and wait until all have responded or the deadline has passed.
 
         Args:
             call: name of the call.
-            content: what a site is asked, by its name.
-            sites: whom to ask; None asks all.
-            deadline_seconds: for this question, where it differs.
-            on_lost_site: for this question, where it differs.
+            content: what a site is sent, by its name.
+            sites: which ones; None means all.
+            deadline_seconds: for this request, where it differs.
+            on_lost_site: for this request, where it differs.
 
         Raises:
             SuperLinkLostError: Flower's SuperLink is gone, or has ended this run.
         """
-        wanted = self.sites if sites is None else sorted(set(sites) & set(self.nodes.values()))
-        pending = PendingRequest(
-            self,
-            call,
-            content,
-            deadline_seconds=deadline_seconds or self.deadline_seconds,
-            retry=(on_lost_site or self.on_lost_site) == "retry",
-        )
-        return pending.responses(wanted)
+        wanted = None if sites is None else set(sites)
+        sent = [
+            Message(content(site), node, call) for node, site in self.nodes.items() if wanted is None or site in wanted
+        ]
+        replies = self.send_and_receive(sent, timeout=deadline_seconds, on_lost_site=on_lost_site)
+        return [self.response(reply) for reply in replies]
+
+    def response(self, reply: Message) -> SiteResponse:
+        """A reply of `send_and_receive`, checked against what its call allows."""
+        site = self.nodes[reply.metadata.src_node_id]
+        if reply.has_error():
+            return SiteResponse(site, None, reply.error.reason or "", lost=reply.error.code == LOST)
+        try:
+            failure = messages.failure_of(reply.content)
+            if failure is not None:
+                return SiteResponse(site, None, f"{failure} (see the site's own log)")
+            kind = self.responses[reply.metadata.message_type]
+            return SiteResponse(site, reply.content, message=messages.read(kind, reply.content))
+        except MessageError as error:
+            return SiteResponse(site, None, error.message)
+        except Exception as error:  # Flower's own objects, as a site made them
+            return SiteResponse(site, None, f"a response that cannot be read ({type(error).__name__})")
+
+    def send_and_receive(
+        self, messages: Iterable[Message], *, timeout: float | None = None, on_lost_site: OnLostSite | None = None
+    ) -> list[Message]:
+        """Exactly one reply from each site that a message is for, in order of names; an error where a site gave none.
+
+        Raises:
+            SuperLinkLostError: Flower's SuperLink is gone, or has ended this run.
+        """
+        from moretta.server.grid.pending_request import PendingRequest
+
+        retry = (on_lost_site or self.on_lost_site) == "retry"
+        return PendingRequest(self, list(messages), retry=retry).replies(timeout or self.deadline_seconds)
+
+    @property
+    def run(self) -> flower_private.Run:
+        """As of the grid within."""
+        return self.grid.run
+
+    def set_run(self, run: flower_private.Run) -> None:
+        """As of the grid within."""
+        self.grid.set_run(run)
+
+    def create_message(
+        self, content: RecordDict, message_type: str, dst_node_id: int, group_id: str, ttl: float | None = None
+    ) -> Message:
+        """As of the grid within."""
+        return self.grid.create_message(content, message_type, dst_node_id, group_id, ttl)
+
+    def get_node_ids(self) -> list[int]:
+        """The nodes that take part, there or not at this moment: Flower's strategies sample from them."""
+        return list(self.nodes)
+
+    def get_nodes(self) -> Iterable[NodeInfo]:
+        """As of the grid within."""
+        return self.grid.get_nodes()
+
+    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
+        """As of the grid within."""
+        return self.grid.push_messages(messages)
+
+    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
+        """As of the grid within."""
+        return self.grid.pull_messages(message_ids)
+
+
+@contextmanager
+def superlink_errors() -> Iterator[None]:
+    """Turns what Flower raises when its SuperLink is gone into `SuperLinkLostError`."""
+    import httpx
+
+    try:
+        yield
+    except (httpx.HTTPError, flower_private.RunNotRunningException) as error:
+        raise SuperLinkLostError(f"the link to Flower's SuperLink was lost: {type(error).__name__}: {error}") from error
+
+
+@contextmanager
+def noting_failure_of(site: str, failures: dict[str, str]) -> Iterator[None]:
+    """Read what a site sent. An error in it is noted under the site's name and ends nothing else.
+
+    What is not about the site ends the stage: a SuperLink that is gone, and a disk that is full.
+
+    Args:
+        site: whose it is.
+        failures: takes the reason, by site.
+    """
+    try:
+        yield
+    except (SuperLinkLostError, OSError):
+        raise
+    except MorettaError as error:
+        failures[site] = printable(error.message, most=_SHOWN) or type(error).__name__
+    except Exception as error:  # no check is complete: what was not foreseen must cost no other site
+        logging.getLogger(__name__).exception("what %s sent was not foreseen", site)
+        failures[site] = f"what it sent cannot be used ({type(error).__name__})"

@@ -50,7 +50,7 @@ class PushedReplies:
 
     def pushed(self, response: bytes, allowed: int) -> None:
         """Take note of a reply that Flower's SuperLink has taken, and whose parts come now."""
-        from flwr.proto.fleet_pb2 import PushMessagesResponse
+        from moretta.shared.core.flower_private import PushMessagesResponse
 
         try:
             session = PushMessagesResponse.FromString(response).session_id
@@ -60,7 +60,7 @@ class PushedReplies:
             self._keep(session, allowed)
 
     def _announced(self, body: bytes) -> int:
-        from flwr.proto.fleet_pb2 import PushMessagesRequest
+        from moretta.shared.core.flower_private import PushMessagesRequest
 
         if len(body) > MAX_REPLY_BYTES:
             raise Refusal("RESOURCE_EXHAUSTED", "reply-too-large", f"a reply announced in {len(body)} bytes")

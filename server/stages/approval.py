@@ -1,100 +1,105 @@
-"""Stage approval: real sites' stewards are asked before anything else, and waited for."""
+"""Stage approval: real sites' stewards get the study with its public arrays first, and are waited for."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
+
 from flwr.app import RecordDict
 
-from moretta.server.stages.run_context import Run
-from moretta.server.stages.site_failures import noting_failure_of
+from moretta.server.grid.site_grid import SiteGrid, noting_failure_of
+from moretta.server.stages.context import RunContext
+from moretta.server.stages.results import Approval, Arrays
 from moretta.shared.messages import wire
 from moretta.shared.messages.responses import Offered
-from moretta.shared.study.offer import Array, approval_digest, described
-from moretta.shared.study.run_plan import DeploymentPlan
+from moretta.shared.study.offer import approval_digest, described
 
 STAGE = "approval"
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 3.0, 30.0
-"""Between two questions to a site whose steward has not answered."""
+"""Between two requests to a site whose steward has not decided."""
 
 
-def approval_wanted(run: Run) -> bool:
-    """In a simulation whoever runs the study holds the clips."""
-    return isinstance(run.plan, DeploymentPlan)
-
-
-def not_approved(run: Run) -> dict[str, Array]:
+def not_approved(public: Arrays, approval: Approval) -> Arrays:
     """Public arrays that sites do not have from the offer: all in a simulation, else what sites have trained since."""
-    facts = described(run.public)
-    return {name: array for name, array in run.public.items() if facts[name]["sha256"] != run.offered.get(name)}
+    facts = described(public)
+    return {name: array for name, array in public.items() if facts[name]["sha256"] != approval.offered.get(name)}
 
 
-def wait_for_approval(run: Run, rates: dict[str, float]) -> None:
+def wait_for_approval(context: RunContext, grid: SiteGrid, public: Arrays) -> Approval:
     """Offer study and arrays, wait for those who have not decided, and go on with the sites that have approved.
 
+    Args:
+        context: of the run.
+        grid: its nodes are set to the sites that have approved.
+        public: what is offered.
+
     Raises:
-        RunError: fewer have than a release needs.
+        RunError: fewer have approved than a release needs.
     """
-    del rates
-    facts = described(run.public)
-    run.approval = approval_digest(run.study, facts)
-    run.offered = {name: fact["sha256"] for name, fact in facts.items()}
-    end, pause = run.site_grid.clock() + run.study.stages.wait_seconds, FIRST_PAUSE_SECONDS
-    failures: dict[str, str] = {}
-    states: dict[str, str] = dict.fromkeys(run.site_grid.sites, "unknown")
-    lost: dict[str, str] = {}
-    named: list[str] = []
+    facts = described(public)
+    approval = Approval(approval_digest(context.study, facts), {name: fact["sha256"] for name, fact in facts.items()})
+    offer = _Offer(context, grid, public, approval.digest, dict.fromkeys(grid.sites, "unknown"))
+    wait_seconds = context.study.stages.wait_seconds
+    end, pause = grid.clock() + wait_seconds, FIRST_PAUSE_SECONDS
     while True:
-        for whole in (True, False):
-            requested = [site for site, state in states.items() if state == ("unknown" if whole else "pending")]
-            _ask(run, requested, states, failures, lost, whole=whole)
-        pending = sorted(site for site, state in states.items() if state == "pending")
-        if pending and pending != named:
-            _report_progress(run, pending)
-            named = pending
-        forgotten = [site for site, state in states.items() if state == "unknown"]  # they are sent all of it again
-        left = end - run.site_grid.clock()
-        if not (pending or forgotten) or left <= 0:
+        offer.send(whole=True)
+        offer.send(whole=False)
+        undecided = offer.undecided()
+        left = end - grid.clock()
+        if not undecided or left <= 0:
             break
-        run.site_grid.sleep(min(pause, left))
+        grid.sleep(min(pause, left))
         pause = min(pause * 1.5, LONGEST_PAUSE_SECONDS)
-    late = f"its steward has not approved the study within {run.study.stages.wait_seconds:.0f} s"
-    failures |= {site: lost.get(site, late) for site in (*pending, *forgotten)}
-    _go_on_without(run, failures)
+    late = f"its steward has not approved the study within {wait_seconds:.0f} s"
+    failures = offer.failures | {site: offer.lost.get(site, late) for site in undecided}
+    context.leave_out(failures, STAGE, "takes no part")
+    left_over = [site for site in grid.sites if site not in failures]
+    context.require_sites(left_over, len(grid.sites), "release", failures)
+    grid.nodes = {node: site for node, site in grid.nodes.items() if site not in failures}
+    return approval
 
 
-def _ask(
-    run: Run, sites: list[str], states: dict[str, str], failures: dict[str, str], lost: dict[str, str], *, whole: bool
-) -> None:
-    """A site that is lost with a question has not decided: it is asked again, unless it is gone for good."""
-    if not sites:
-        return
-    content = RecordDict({wire.CONFIG: wire.study_config(run.study, approval=run.approval)})
-    if whole:
-        content[wire.ARRAYS] = wire.arrays_to_record(run.public)
-    for response in run.ask("release", wire.OFFER, lambda _: content, sites=sites):
-        lost.pop(response.site, None)
-        if response.lost and response.site not in run.site_grid.gone():
-            lost[response.site] = response.failure
-            continue
-        states[response.site] = "failed"
-        with noting_failure_of(response.site, failures):
-            states[response.site] = response.of(Offered).state
-            if states[response.site] == "refused":
-                failures[response.site] = "its steward has refused the study"
-    if whole:
-        for site in [site for site in sites if states[site] == "unknown" and site not in lost]:
-            states[site], failures[site] = "failed", "it did not keep the offer"
+@dataclass
+class _Offer:
+    context: RunContext
+    grid: SiteGrid
+    public: Arrays
+    digest: str
+    states: dict[str, str]
+    """By site; `unknown` is sent all of it, `pending` is only asked again."""
+    failures: dict[str, str] = field(default_factory=dict)
+    lost: dict[str, str] = field(default_factory=dict)
+    _named: list[str] = field(default_factory=list)
 
+    def undecided(self) -> list[str]:
+        """Sites that have not decided, or do not have the offer any more; names those that are new."""
+        pending = sorted(site for site, state in self.states.items() if state == "pending")
+        if pending and pending != self._named:
+            self._named = pending
+            approve = f"moretta site approve {self.digest[:16]}"
+            names = ", ".join(pending)
+            what = f"waiting for the stewards of {names}, who run: moretta site pending, and then: {approve}"
+            self.context.notify(stage=STAGE, state="note", what=what)
+        return [*pending, *(site for site, state in self.states.items() if state == "unknown")]
 
-def _report_progress(run: Run, pending: list[str]) -> None:
-    approve = f"moretta site approve {run.approval[:16]}"
-    what = f"waiting for the stewards of {', '.join(pending)}, who run: moretta site pending, and then: {approve}"
-    run.notify(stage=STAGE, state="note", what=what)
-
-
-def _go_on_without(run: Run, failures: dict[str, str]) -> None:
-    for site, why in sorted(failures.items()):
-        run.warn(f"{site} takes no part: {why}")
-        run.miss(site, STAGE, why)
-    left = [site for site in run.site_grid.sites if site not in failures]
-    run.require_sites(left, "release", "; ".join(f"{s}: {w}" for s, w in sorted(failures.items())[:3]))
-    run.site_grid.nodes = {node: site for node, site in run.site_grid.nodes.items() if site not in failures}
+    def send(self, *, whole: bool) -> None:
+        """One request to the sites in question. A lost one has not decided: it stays, unless it is gone for good."""
+        sites = [site for site, state in self.states.items() if state == ("unknown" if whole else "pending")]
+        if not sites:
+            return
+        content = RecordDict({wire.CONFIG: wire.study_config(self.context.study, approval=self.digest)})
+        if whole:
+            content[wire.ARRAYS] = wire.arrays_to_record(self.public)
+        deadline = self.context.study.deadline_seconds("release")
+        for response in self.grid.request(wire.OFFER, lambda _: content, sites=sites, deadline_seconds=deadline):
+            site = response.site
+            self.lost.pop(site, None)
+            if response.lost and site not in self.grid.gone():
+                self.lost[site] = response.failure
+                continue
+            self.states[site] = "failed"
+            with noting_failure_of(site, self.failures):
+                self.states[site] = response.of(Offered).state
+                if self.states[site] == "refused":
+                    self.failures[site] = "its steward has refused the study"
+            if whole and self.states[site] == "unknown":
+                self.states[site], self.failures[site] = "failed", "it did not keep the offer"

@@ -1,4 +1,4 @@
-"""Stage federated code: what voices are told in relative to their speaker, from where public speech leaves it."""
+"""Stage federated code: the sites train the directions in which voices are compared, from what public speech gives."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from moretta.server.aggregation.guarded import WEIGHT, GuardedStrategy, RoundOutcome
+from moretta.server.aggregation.checked_strategy import WEIGHT, CheckedStrategy, RoundOutcome, Weights
 from moretta.server.aggregation.strategies import make_strategy
-from moretta.server.stages.run_context import Run
+from moretta.server.grid.site_grid import SiteGrid
+from moretta.server.stages.context import RunContext
+from moretta.server.stages.results import Arrays
 from moretta.shared.features.emotion_labeler import EmotionLabeler
 from moretta.shared.features.federated_encoder import (
     BIAS,
@@ -16,46 +18,43 @@ from moretta.shared.features.federated_encoder import (
     CODE,
     HEAD,
     LEARNING_RATE,
-    Arrays,
     first_arrays,
     is_clear,
 )
 from moretta.shared.features.speaker_code import PublicRows, SpeakerCode, train_speaker_code
 from moretta.shared.messages import wire
 from moretta.shared.models.public_arrays import initial_encoder_arrays, measured_speakers
-from moretta.shared.privacy.code_budget import code_step, is_federated
+from moretta.shared.privacy.code_budget import code_step
+from moretta.shared.study.schema import Study
 from moretta.shared.study.voice import EMOTION_LABEL_RR
 
 STAGE = "federated code"
 
 
-def code_wanted(run: Run) -> bool:
-    """Whether the study has such a code."""
-    return is_federated(run.study.voice)
-
-
-def federate_code(run: Run, rates: dict[str, float]) -> None:
-    """Make all rounds, and a code of the last one: scaled by public speech, with words for public speech.
+def federate_code(context: RunContext, grid: SiteGrid, public: Arrays) -> tuple[Arrays, dict[str, int]]:
+    """Make all rounds, and a code of the last one: scaled by public speech, with codewords for public speech.
 
     Everything after the sites' noise is made of nothing else, so it costs nothing more. Where the noise exceeds what
-    the sites' clips say, the public code stays as it is. A server that died over it asks all rounds again, and the
-    sites answer as before.
+    the sites' clips add, the public code stays as it is. A server that died over it makes all rounds again, and the
+    sites respond as before.
+
+    Returns:
+        The public arrays with the new code, and the units (clips or speakers) that each site trained on.
 
     Raises:
-        RunError: fewer sites than the study asks for have answered.
+        RunError: fewer sites than the study needs have responded.
     """
-    del rates
-    study, rows = run.study, measured_speakers(run.study)
-    public = _public_code(run, rows)
-    first, noise = first_arrays(rows, public), _Noise()
-    strategy = GuardedStrategy(
-        inner=make_strategy("FedAvg", {}),
-        site_grid=run.site_grid,
-        sites=sorted(run.site_grid.sites),
+    study, rows = context.study, measured_speakers(context.study)
+    public_code = _public_code(study, public, rows)
+    first, record = first_arrays(rows, public_code), _Record(context)
+    strategy = CheckedStrategy(
+        strategy=make_strategy("FedAvg", {}),
+        grid=grid,
+        sites=grid.sites,
         call=wire.CODE,
         study=study,
         min_sites=study.min_sites("train"),
-        on_round=lambda outcome: _record(run, noise, outcome),
+        on_round=record.add,
         deadline_seconds=study.deadline_seconds("train"),
         max_norm=study.train.max_update_norm,
     )
@@ -63,61 +62,52 @@ def federate_code(run: Run, rates: dict[str, float]) -> None:
     for number in range(1, study.voice.code_rounds + 1):
         weights = strategy.round(number, weights)
     step = code_step(study.voice)
-    deviation = 0.0 if step is None else step.noise_multiplier * noise.deviation
+    deviation = 0.0 if step is None else step.noise_multiplier * float(np.sqrt(record.noise_variance))
     clear = is_clear(first[CODE], weights[CODE], noise=deviation)
     if not clear:
-        run.warn(
-            f"the noise of {study.voice.code_rounds} rounds exceeds what the sites' clips taught the code: it stays "
-            "what public speech has made it, and the budget is spent"
+        context.warn(
+            f"the noise of {study.voice.code_rounds} rounds exceeds what the sites' clips add to the code: it stays "
+            "as public speech has made it, and the budget is spent"
         )
     if study.voice.anonymizer == EMOTION_LABEL_RR:
-        run.public |= _labeler(weights, rows).to_arrays() if clear else {}
-    else:
-        encoder = weights[CODE].T.astype(np.float64) if clear else public.projection
-        run.public |= initial_encoder_arrays(study, rows, encoder)
+        return public | (_labeler(weights, rows).to_arrays() if clear else {}), record.units
+    projection = weights[CODE].T.astype(np.float64) if clear else public_code.projection
+    return public | initial_encoder_arrays(study, rows, projection), record.units
 
 
-def _public_code(run: Run, rows: PublicRows) -> SpeakerCode:
-    """What training starts from: what was sent already, where releases will be told in a code."""
-    if run.study.voice.anonymizer == EMOTION_LABEL_RR:
-        return train_speaker_code(rows, size=run.study.voice.code_size, codebook_size=2, seed=run.study.seed)
-    return SpeakerCode.from_arrays(run.public)
+def _public_code(study: Study, public: Arrays, rows: PublicRows) -> SpeakerCode:
+    """What training starts from: what was sent already, where releases are relative to a code."""
+    if study.voice.anonymizer == EMOTION_LABEL_RR:
+        return train_speaker_code(rows, size=study.voice.code_size, codebook_size=2, seed=study.seed)
+    return SpeakerCode.from_arrays(public)
 
 
-def _labeler(weights: Arrays, rows: PublicRows) -> EmotionLabeler:
-    """What the trained layers say together of places, without the code between them."""
+def _labeler(weights: Weights, rows: PublicRows) -> EmotionLabeler:
+    """The trained layers in one, without the code between them."""
     return EmotionLabeler(rows.spread(), np.ascontiguousarray((weights[HEAD] @ weights[CODE]).T), weights[BIAS])
 
 
 @dataclass
-class _Noise:
-    """What the sites' noise adds up to in each value of the code, for a noise multiplier of 1; and who had no part."""
+class _Record:
+    """What the rounds have brought."""
 
-    variance: float = 0.0
-    reported: set[tuple[str, str]] = field(default_factory=set)
+    context: RunContext
+    noise_variance: float = 0.0
+    """Of the sites' noise in each value of the code over all rounds, for a noise multiplier of 1."""
+    units: dict[str, int] = field(default_factory=dict)
 
-    def add(self, units: list[float]) -> None:
-        """One round's: every site adds noise of one clipping norm to the sum over all units."""
-        self.variance += len(units) * (LEARNING_RATE * CLIPPING_NORM / sum(units)) ** 2
-
-    @property
-    def deviation(self) -> float:
-        """Of all rounds."""
-        return float(np.sqrt(self.variance))
-
-
-def _record(run: Run, noise: _Noise, outcome: RoundOutcome) -> None:
-    noise.add([metrics[WEIGHT] for metrics in outcome.used.values()])
-    for site, metrics in outcome.used.items():
-        run.sites[site].code_weight = max(run.sites[site].code_weight, int(metrics[WEIGHT]))
-    for site, how in outcome.outlying.items():
-        far = f"{site}'s updates of the code lie far outside those of the others"
-        if not any(warning.startswith(far) for warning in run.warnings):
-            run.warn(f"{far}, first in round {outcome.round}: one {how}")
-    for failures, lost in ((outcome.refused, False), (outcome.lost, True)):
-        for site, why in failures.items():
-            run.miss(site, STAGE, why, round_number=outcome.round, lost=lost)
-            if (site, why) not in noise.reported:
-                noise.reported.add((site, why))
-                run.warn(f"{site} had no part in training the code, from round {outcome.round} on: {why}")
-    run.notify(stage=STAGE, state="step", done=outcome.round, total=run.study.voice.code_rounds)
+    def add(self, outcome: RoundOutcome) -> None:
+        """One round: every site adds noise of one clipping norm to the sum over all units."""
+        context, weights = self.context, {site: metrics[WEIGHT] for site, metrics in outcome.used.items()}
+        self.noise_variance += len(weights) * (LEARNING_RATE * CLIPPING_NORM / sum(weights.values())) ** 2
+        for site, weight in weights.items():
+            self.units[site] = max(self.units.get(site, 0), int(weight))
+        for site, how in outcome.outlying.items():
+            far = f"{site}'s updates of the code lie far outside those of the others"
+            context.warn(f"{far}, first in round {outcome.round}: one {how}", once_per=far)
+        for failures, lost in ((outcome.refused, False), (outcome.lost, True)):
+            for site, why in failures.items():
+                if not any(m.stage == STAGE and m.why == why for m in context.progress.missed.get(site, ())):
+                    context.warn(f"{site} had no part in training the code, from round {outcome.round} on: {why}")
+                context.miss(site, STAGE, why, round_number=outcome.round, lost=lost)
+        context.notify(stage=STAGE, state="step", done=outcome.round, total=context.study.voice.code_rounds)

@@ -1,14 +1,18 @@
-"""Stage evaluate: sites test the global models on their held-out speakers and answer with counts."""
+"""Stages evaluate and central check: how well emotion is recognized, by the global models and without federation."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 import numpy.typing as npt
+from flwr.app import RecordDict
 
-from moretta.server.stages.run_context import Run
-from moretta.server.stages.site_failures import noting_failure_of
+from moretta.server.grid.site_grid import SiteGrid, noting_failure_of
+from moretta.server.stages.context import RunContext
+from moretta.server.stages.results import Arrays, Evaluation, Releases, Tables
 from moretta.server.stages.statement_checks import check_counts, tested_clips
-from moretta.shared.audit.report.emotion import ORIGINAL_CLASSES, table_from_counts
+from moretta.shared.audit.report.emotion import ORIGINAL_CLASSES, emotion_result, table_from_counts
 from moretta.shared.audit.report.report_schema import EmotionResult, Modality
 from moretta.shared.core.errors import ReleaseError
 from moretta.shared.core.seeds import derive
@@ -16,77 +20,82 @@ from moretta.shared.data.clip_names import EMOTIONS
 from moretta.shared.messages import wire
 from moretta.shared.messages.responses import Evaluated
 from moretta.shared.models.reliability import check_reliability, expected_calibration_error
+from moretta.shared.study.fusion import ModelKind
+from moretta.shared.study.schema import Study
 
 OUTPUTS: tuple[Modality, ...] = ("voice", "face", "fused", "learned")
-_Tables = dict[str, npt.NDArray[np.int64]]
+TREES = 300
 
 
-def evaluate(run: Run, rates: dict[str, float]) -> None:
+def evaluate(
+    context: RunContext,
+    grid: SiteGrid,
+    releases: Releases,
+    models: Mapping[ModelKind, Arrays],
+    absent: Mapping[str, str],
+) -> tuple[Evaluation, dict[str, str]]:
     """Gather confusion counts by pseudonymous speaker and score voice, face, the vote and the learned fusion.
 
-    Raises:
-        RunError: fewer sites than the study asks for answered.
-    """
-    from flwr.app import RecordDict
+    Args:
+        context: of the run.
+        grid: to the sites.
+        releases: whose sites test the models, on clips that they released.
+        models: weights by kind.
+        absent: outputs that there cannot be.
 
-    content = wire.models_to_records(run.weights)
-    responses = run.ask(
-        "evaluate",
+    Returns:
+        The scores, and why further outputs have none.
+
+    Raises:
+        RunError: fewer sites than the study needs responded.
+    """
+    study, held_out = context.study, releases.held_out(context.plan)
+    content = RecordDict({**wire.models_to_records(models), wire.CONFIG: wire.study_config(study)})
+    tested = [m for m in study.modalities if m in models]
+    whole = {*tested, *(("fused",) if len(tested) > 1 else ())}
+    responses = grid.request(
         wire.EVALUATE,
-        lambda _: RecordDict({**content, wire.CONFIG: wire.study_config(run.study)}),
-        sites=sorted(run.releases),
+        lambda _: content,
+        sites=releases.kept,
+        deadline_seconds=study.deadline_seconds("evaluate"),
     )
-    tables: dict[str, _Tables] = {}
+    found = Evaluation()
     failures: dict[str, str] = {}
     for response in responses:
         with noting_failure_of(response.site, failures):
             evaluated = response.of(Evaluated)
             counted = _counts(evaluated)
             bins = _reliability(evaluated, counted)
-            left_out = _held_against_release(run, response.site, counted)
+            release = releases.kept[response.site]
+            left_out = {
+                output: check_counts(tested_clips(release, held_out, output), output, counted.get(output, {}))
+                for output in sorted(whole | counted.keys())
+            }
             for output, clips in left_out.items():
-                run.warn(f"{response.site} left {clips} of its held-out clips out of the test of {output}")
-            for output, found in counted.items():
-                tables.setdefault(output, {}).update(found)
+                if clips and output in whole:
+                    context.warn(f"{response.site} left {clips} of its held-out clips out of the test of {output}")
+            for output, tables in counted.items():
+                found.counts.setdefault(output, {}).update(tables)
             for output, table in bins.items():
-                run.reliability[output] = run.reliability.get(output, 0) + table
-    for site, why in failures.items():
-        run.warn(f"{site} did not evaluate: {why}")
-        run.miss(site, "evaluate", why)
-    run.require_sites(
-        [a.site for a in responses if a.site not in failures], "evaluate", "; ".join(sorted(failures.values())[:3])
-    )
-    run.counts = tables
+                found.reliability[output] = found.reliability.get(output, 0) + table
+    context.leave_out(failures, "evaluate", "did not evaluate")
+    left = [response.site for response in responses if response.site not in failures]
+    context.require_sites(left, len(grid.sites), "evaluate", failures)
+    missing: dict[str, str] = {}
     for output in OUTPUTS:
-        if output in run.absent or (output == "learned" and not run.study.learns_fusion):
+        if output in absent or (output == "learned" and not study.learns_fusion):
             continue
-        if tables.get(output):
-            run.emotion[output] = _result(run, output, tables)
+        if found.counts.get(output):
+            found.emotion[output] = _result(study, output, found)
         else:
-            run.absent[output] = "no held-out speaker has a clip of it"
-    rates["clips"] = sum(int(t.sum()) for o in OUTPUTS for t in tables.get(o, {}).values())
+            missing[output] = "no held-out speaker has a clip of it"
+    return found, missing
 
 
-def _held_against_release(run: Run, site: str, counted: dict[str, _Tables]) -> dict[str, int]:
-    """Check that counts are of released clips of held-out speakers; gives how many of these were left out, by output.
-
-    Raises:
-        ReleaseError: they are of others, or of more.
-    """
-    left_out = {}
-    tested = [m for m in run.study.modalities if m in run.weights]
-    whole = {*tested, *(("fused",) if len(tested) > 1 else ())}
-    for output in sorted(whole | counted.keys()):
-        left = check_counts(tested_clips(run, site, output), output, counted.get(output, {}))
-        if left and output in whole:
-            left_out[output] = left
-    return left_out
-
-
-def _counts(evaluated: Evaluated) -> dict[str, _Tables]:
+def _counts(evaluated: Evaluated) -> dict[str, Tables]:
     """Square tables of the size that the output has."""
     sizes = {o: len(EMOTIONS) for o in OUTPUTS} | {f"{o}/3": len(ORIGINAL_CLASSES) for o in OUTPUTS}
-    checked: dict[str, _Tables] = {}
+    checked: dict[str, Tables] = {}
     for output, by_speaker in evaluated.counts.items():
         size = sizes[output]
         for speaker, rows in by_speaker.items():
@@ -96,13 +105,13 @@ def _counts(evaluated: Evaluated) -> dict[str, _Tables]:
     return checked
 
 
-def _reliability(evaluated: Evaluated, counted: dict[str, _Tables]) -> _Tables:
+def _reliability(evaluated: Evaluated, counted: dict[str, Tables]) -> Tables:
     """How sure the models were on one site's clips, by output, as far as that agrees with its confusion counts.
 
     Raises:
         ReleaseError: it does not.
     """
-    checked: _Tables = {}
+    checked: Tables = {}
     for output, rows in evaluated.reliability.items():
         tables = list(counted.get(output, {}).values())
         clips, right = (sum(int(each) for each in (f(t) for t in tables)) for f in (np.sum, np.trace))
@@ -110,26 +119,53 @@ def _reliability(evaluated: Evaluated, counted: dict[str, _Tables]) -> _Tables:
     return checked
 
 
-def _result(run: Run, output: str, tables: dict[str, _Tables]) -> EmotionResult:
-    seed = derive(run.study.seed, "emotion intervals")
-    model = _model(run, output)
-    whole = table_from_counts(_stack(tables[output]), EMOTIONS, seed=seed, model=model)
-    three = tables.get(f"{output}/3")
-    original = table_from_counts(_stack(three), ORIGINAL_CLASSES, seed=seed, model=model) if three else None
-    bins = run.reliability.get(output)
-    ece = None if bins is None else expected_calibration_error(bins)
-    return EmotionResult(**whole.model_dump(), three_class=original, ece=ece)
-
-
-def _stack(tables: _Tables) -> npt.NDArray[np.int64]:
-    return np.stack([tables[speaker] for speaker in sorted(tables)])
-
-
-def _model(run: Run, output: str) -> str:
-    study, share = run.study, run.study.voice.weight
-    return {
+def _result(study: Study, output: str, found: Evaluation) -> EmotionResult:
+    seed = derive(study.seed, "emotion intervals")
+    share = study.voice.weight
+    model = {
         "voice": study.voice.model,
         "face": study.face.model,
         "fused": f"{share:.0%} voice, {1 - share:.0%} face",
         "learned": f"{study.model_of('fusion')}, trained on releases",
     }[output]
+    whole = table_from_counts(_stack(found.counts[output]), EMOTIONS, seed=seed, model=model)
+    three = found.counts.get(f"{output}/3")
+    original = table_from_counts(_stack(three), ORIGINAL_CLASSES, seed=seed, model=model) if three else None
+    bins = found.reliability.get(output)
+    ece = None if bins is None else expected_calibration_error(bins)
+    return EmotionResult(**whole.model_dump(), three_class=original, ece=ece)
+
+
+def _stack(tables: Tables) -> npt.NDArray[np.int64]:
+    return np.stack([tables[speaker] for speaker in sorted(tables)])
+
+
+def central_check(context: RunContext, releases: Releases, public: Arrays) -> EmotionResult | None:
+    """The original project's random forest on voice releases, cross-validated over speaker-disjoint folds.
+
+    It spends nothing: it only uses what was released already. It shows what federation and DP-SGD cost.
+
+    Returns:
+        None where there are fewer than two speakers.
+    """
+    from sklearn.ensemble import RandomForestClassifier
+    from sklearn.model_selection import GroupKFold
+
+    from moretta.shared.models.emotion import emotion_model
+
+    pairs = list(releases.model_inputs(public, "voice", emotion_model("voice", "statistics")))
+    features = np.stack([x for x, _ in pairs])
+    labels = np.array([clip.emotion.class_index for _, clip in pairs])
+    speakers = np.array([clip.speaker for _, clip in pairs])
+    folds = min(context.study.split.folds, len(set(speakers)))
+    if folds < 2:
+        context.warn("the central check needs two speakers")
+        return None
+    scores = np.zeros((len(labels), len(EMOTIONS)))
+    for train, test in GroupKFold(folds).split(features, labels, speakers):
+        seed = derive(context.study.seed, "central check") % 2**31
+        forest = RandomForestClassifier(TREES, random_state=seed, n_jobs=1).fit(features[train], labels[train])
+        scores[np.ix_(test, forest.classes_)] = forest.predict_proba(features[test])
+    return emotion_result(
+        scores, labels, speakers.tolist(), seed=derive(context.study.seed, "emotion intervals"), model="random forest"
+    )

@@ -7,81 +7,89 @@ import shutil
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
-import numpy.typing as npt
+from flwr.app import RecordDict
 
+from moretta.server.grid.site_grid import SiteGrid, noting_failure_of
 from moretta.server.stages.approval import not_approved
-from moretta.server.stages.run_context import Run, RunSite
-from moretta.server.stages.site_failures import noting_failure_of
-from moretta.server.stages.statement_checks import check_announced, check_others, check_statement, note_epsilons
+from moretta.server.stages.context import RunContext
+from moretta.server.stages.results import Approval, Arrays, Releases, SiteFacts
+from moretta.server.stages.statement_checks import check_release
 from moretta.shared.core.errors import ReleaseError
 from moretta.shared.messages import wire
 from moretta.shared.messages.responses import Announced, Fetched
-from moretta.shared.release import Release, open_release
-
-if TYPE_CHECKING:
-    from flwr.app import RecordDict
+from moretta.shared.release import open_release
 
 _DISK_SHARE = 0.9
 """Of the free disk that releases may fill."""
 
 
-def collect_releases(run: Run, rates: dict[str, float]) -> None:
-    """Ask every site for its release and stream the files to disk, chunk by chunk.
+def collect_releases(
+    context: RunContext, grid: SiteGrid, public: Arrays, approval: Approval, code_units: Mapping[str, int]
+) -> Releases:
+    """Request a release from every site and stream the files to disk, chunk by chunk.
+
+    Args:
+        context: of the run.
+        grid: to the sites.
+        public: arrays by which the sites anonymize; those that they have not approved are sent again.
+        approval: of real sites.
+        code_units: what each site trained a federated code on, at most what it releases.
 
     Raises:
-        RunError: fewer sites than the study asks for have released.
+        RunError: fewer sites than the study needs have released.
     """
-    from flwr.app import RecordDict
-
-    arrays, approval = not_approved(run), {"approval": run.approval} if run.approval else {}
-    content = RecordDict({wire.CONFIG: wire.study_config(run.study, **approval)})
+    deadline = context.study.deadline_seconds("release")
+    arrays, digest = not_approved(public, approval), {"approval": approval.digest} if approval.digest else {}
+    content = RecordDict({wire.CONFIG: wire.study_config(context.study, **digest)})
     if arrays:
         content[wire.ARRAYS] = wire.arrays_to_record(arrays)
-    responses = run.ask("release", wire.RELEASE, lambda _: content)
     failures: dict[str, str] = {}
     announced: dict[str, Announced] = {}
-    for response in responses:
+    for response in grid.request(wire.RELEASE, lambda _: content, deadline_seconds=deadline):
         with noting_failure_of(response.site, failures):
             announced[response.site] = response.of(Announced)
-    pending = _accepted(run, announced, failures)
-    _download_all(run, pending, failures)
-    for site, download in sorted(pending.items()):
+    downloads = _accepted(context.folder / "server" / "releases", announced, failures)
+    _download(context, grid, downloads, failures)
+    releases = Releases()
+    for site, download in sorted(downloads.items()):
+        told = announced[site]
+        facts = releases.facts[site] = SiteFacts(
+            training={str(kind): count for kind, count in told.training.items()},
+            held_out=tuple(sorted(told.held_out)),
+            synthetic=told.synthetic,
+        )
         if site not in failures:
             with noting_failure_of(site, failures):
-                _keep(run, site, open_release(download.folder))
-    for site, why in sorted(failures.items()):
-        run.warn(f"{site} released nothing: {why}")
-        run.miss(site, "release", why)
-    run.require_sites(sorted(run.releases), "release", "; ".join(f"{s}: {w}" for s, w in sorted(failures.items())[:3]))
-    rates["clips"] = sum(r.clips for r in run.sites.values())
-    _note_absent(run)
-    _note_faces(run)
+                release = open_release(download.folder)
+                check_release(context, public, releases, site, release, code_units=code_units.get(site, 0))
+                for reason, count in release.damaged.items():
+                    context.warn(f"{site} released {count} arrays that cannot be used ({reason})")
+                if not release.clips:
+                    reasons = ", ".join(f"{reason} {count}" for reason, count in sorted(facts.dropped.items()))
+                    raise ReleaseError(
+                        f"a release without a clip (dropped: {reasons or 'none'})", expected="at least one"
+                    )
+                releases.kept[site] = release
+    context.leave_out(failures, "release", "released nothing")
+    context.require_sites(releases.kept, len(grid.sites), "release", failures)
+    _note_faces(context, releases)
+    return releases
 
 
-def _accepted(run: Run, announced: Mapping[str, Announced], failures: dict[str, str]) -> dict[str, _Download]:
-    """What is fetched: small releases first, as long as the disk has room, so that a huge one costs no other site."""
-    folder = run.folder / "server" / "releases"
-    folder.mkdir(parents=True, exist_ok=True)
-    left = int(shutil.disk_usage(folder).free * _DISK_SHARE)
-    pending: dict[str, _Download] = {}
-    for site, statement in sorted(announced.items(), key=lambda item: (sum(item[1].files.values()), item[0])):
-        size = sum(statement.files.values())
-        if size > left:
-            failures[site] = f"it announced a release of {size} bytes, and the server's disk has room for {left}"
-            continue
-        left -= size
-        pending[site] = _Download(folder / site, statement.files)
-        _note_announced(run.sites[site], statement)
-    return pending
-
-
-def _note_announced(record: RunSite, announced: Announced) -> None:
-    """What a site tells beside its release: training clips, whom it holds out, and whether its clips are synthetic."""
-    record.training = {str(kind): count for kind, count in announced.training.items()}
-    record.held_out = tuple(sorted(announced.held_out))
-    record.synthetic = announced.synthetic
+def absent_outputs(context: RunContext, releases: Releases) -> dict[str, str]:
+    """The outputs that no model can have, with the reason: a modality that nobody released, and what needs both."""
+    absent: dict[str, str] = {}
+    for modality in ("voice", "face"):
+        if modality not in context.study.modalities:
+            absent[modality] = context.plan.absent.get(modality, "the study does not ask for it")
+        elif not any(getattr(c, modality) is not None for r in releases.kept.values() for c in r.clips):
+            absent[modality] = f"no clip of the corpus has a usable {'sound' if modality == 'voice' else 'video'}"
+    if absent:
+        absent["fused"] = f"fusion needs both modalities; absent: {', '.join(absent)}"
+        if context.study.fusion.kind == "learned":
+            absent["learned"] = absent["fused"]
+    return absent
 
 
 class _Download:
@@ -90,17 +98,13 @@ class _Download:
     def __init__(self, folder: Path, sizes: Mapping[str, int]) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
-        self._left = list(_in_parts(sizes))
+        self.left = list(_in_parts(sizes))
         self._requested: list[wire.FilePart] = []
 
-    @property
-    def finished(self) -> bool:
-        return not self._left
-
-    def request(self) -> list[wire.FilePart]:
-        """The next parts, as many as one message carries."""
+    def next_parts(self) -> list[wire.FilePart]:
+        """As many as one message carries."""
         self._requested, size = [], 0
-        for part in self._left:
+        for part in self.left:
             size += part.length
             if self._requested and size > wire.CHUNK_BYTES:
                 break
@@ -108,7 +112,7 @@ class _Download:
         return self._requested
 
     def take(self, fetched: Fetched) -> None:
-        """Write the parts that were asked for.
+        """Write the parts that were requested.
 
         Raises:
             ReleaseError: they are not those, or they were damaged on the way.
@@ -122,7 +126,7 @@ class _Download:
             with (self.folder / part.file).open("ab" if part.offset else "wb") as file:
                 file.write(chunk[start : start + part.length])
             start += part.length
-        self._left = self._left[len(self._requested) :]
+        self.left = self.left[len(self._requested) :]
 
 
 def _in_parts(sizes: Mapping[str, int]) -> Iterator[wire.FilePart]:
@@ -131,85 +135,45 @@ def _in_parts(sizes: Mapping[str, int]) -> Iterator[wire.FilePart]:
             yield wire.FilePart(name, offset, min(wire.CHUNK_BYTES, size - offset))
 
 
-def _download_all(run: Run, pending: dict[str, _Download], failures: dict[str, str]) -> None:
-    from flwr.app import RecordDict
+def _accepted(folder: Path, announced: Mapping[str, Announced], failures: dict[str, str]) -> dict[str, _Download]:
+    """What is fetched: small releases first, as long as the disk has room, so that a huge one costs no other site."""
+    folder.mkdir(parents=True, exist_ok=True)
+    left = int(shutil.disk_usage(folder).free * _DISK_SHARE)
+    downloads: dict[str, _Download] = {}
+    for site, release in sorted(announced.items(), key=lambda item: (sum(item[1].files.values()), item[0])):
+        size = sum(release.files.values())
+        if size > left:
+            failures[site] = f"it announced a release of {size} bytes, and the server's disk has room for {left}"
+            continue
+        left -= size
+        downloads[site] = _Download(folder / site, release.files)
+    return downloads
 
-    def request(site: str) -> RecordDict:
-        return RecordDict({wire.CONFIG: wire.study_config(run.study, parts=pending[site].request())})
 
-    while open_sites := [s for s, d in pending.items() if not d.finished and s not in failures]:
-        for response in run.ask("release", wire.FETCH, request, sites=open_sites):
+def _download(context: RunContext, grid: SiteGrid, downloads: dict[str, _Download], failures: dict[str, str]) -> None:
+    deadline = context.study.deadline_seconds("release")
+
+    def content(site: str) -> RecordDict:
+        return RecordDict({wire.CONFIG: wire.study_config(context.study, parts=downloads[site].next_parts())})
+
+    while open_sites := [site for site, download in downloads.items() if download.left and site not in failures]:
+        for response in grid.request(wire.FETCH, content, sites=open_sites, deadline_seconds=deadline):
             with noting_failure_of(response.site, failures):
-                pending[response.site].take(response.of(Fetched))
+                downloads[response.site].take(response.of(Fetched))
 
 
-def _keep(run: Run, site: str, release: Release) -> None:
-    if release.statement.site != site:
-        raise ReleaseError(f"a release of {release.statement.site!r} from {site!r}", expected="the site's own")
-    if release.statement.study != run.study.digest():
-        raise ReleaseError("a release that was made for another study", expected="this study's digest")
-    check_statement(run.study, release)
-    check_others(run, release)
-    _check_arrays(run, release)
-    record = run.sites[site]
-    check_announced(run, site, release)
-    note_epsilons(run, site, release)
-    record.clips, record.speakers = len(release.clips), len({clip.speaker for clip in release.clips})
-    record.dropped = dict(release.statement.dropped)
-    for reason, count in release.damaged.items():
-        record.dropped[reason] = record.dropped.get(reason, 0) + count
-        run.warn(f"{site} released {count} arrays that cannot be used ({reason})")
-    if not release.clips:
-        reasons = ", ".join(f"{reason} {count}" for reason, count in sorted(record.dropped.items()))
-        raise ReleaseError(f"a release without a clip (dropped: {reasons or 'none'})", expected="at least one")
-    run.releases[site] = release
-
-
-def _check_arrays(run: Run, release: Release) -> None:
-    """Read every array once, on arrival: damaged ones are counted, and all must have the size that the study asks for.
-
-    Raises:
-        ReleaseError: MFCC or pictures of another size, which no model could take together with those of other sites.
-    """
-    for modality in run.study.modalities:
-        statement = release.anonymizer(modality)
-        sizes = {_size(statement.form, array) for _, array in release.arrays(modality)} if statement else set()
-        expected = run.study.voice.coefficients if statement is not None and statement.form == "mfcc" else None
-        if len(sizes) > 1 or (expected is not None and sizes - {(), (expected,)}):
-            raise ReleaseError(f"{modality} arrays of the sizes {sorted(sizes)}", expected="the size of the study")
-
-
-def _size(form: str, array: npt.NDArray[Any]) -> tuple[int, ...]:
-    if form == "code":
-        return array.shape
-    return () if form in ("tokens", "waveform", "code-tokens") else array.shape[1:]
-
-
-def _note_absent(run: Run) -> None:
-    for modality in ("voice", "face"):
-        if modality not in run.study.modalities:
-            run.absent[modality] = run.plan.absent.get(modality, "the study does not ask for it")
-        elif not any(getattr(c, modality) is not None for r in run.releases.values() for c in r.clips):
-            run.absent[modality] = f"no clip of the corpus has a usable {'sound' if modality == 'voice' else 'video'}"
-    missing = [m for m in ("voice", "face") if m in run.absent]
-    if missing:
-        run.absent["fused"] = f"fusion needs both modalities; absent: {', '.join(missing)}"
-        if run.study.fusion.kind == "learned":
-            run.absent["learned"] = run.absent["fused"]
-
-
-def _note_faces(run: Run) -> None:
+def _note_faces(context: RunContext, releases: Releases) -> None:
     counts = Counter[str]()
-    for release in run.releases.values():
+    for release in releases.kept.values():
         statement = release.anonymizer("face")
         counts.update(statement.counts if statement else {})
     if counts["frames_without_face"]:
-        run.warn(
+        context.warn(
             f"no face was found in {counts['frames_without_face']} of {counts['frames']} pictures "
             f"({counts['clips_without_face']} clips show none at all): their centre was taken"
         )
     if counts["frames_with_other_faces"]:
-        run.warn(
+        context.warn(
             f"{counts['frames_with_other_faces']} of {counts['frames']} pictures show somebody else's face, too: "
             "the largest over the clip was taken"
         )

@@ -1,15 +1,15 @@
-"""Stage report: everything the run found, in `report.json` and `report.html`."""
+"""Stage report: everything the run found, in `report.json` and `report.html`, and whether the study's limits hold."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
-from moretta.server.stages.gate import check_gate
-from moretta.server.stages.run_context import MEMORY_FILE, Run
+from moretta.server.stages.context import MEMORY_FILE, RunContext
+from moretta.server.stages.results import Results, Spent
 from moretta.shared.audit.report.headline import headlines
 from moretta.shared.audit.report.privacy import site_level_rows
 from moretta.shared.audit.report.report_file import write_report
@@ -17,6 +17,8 @@ from moretta.shared.audit.report.report_schema import (
     CorpusPart,
     DropCount,
     EmotionResults,
+    GatePart,
+    Headline,
     PrivacyRow,
     Report,
     RunPart,
@@ -25,106 +27,98 @@ from moretta.shared.audit.report.report_schema import (
 from moretta.shared.core.versions import versions
 from moretta.shared.release.release_format import AnonymizerStatement
 from moretta.shared.study.run_plan import DeploymentPlan
-from moretta.shared.study.schema import FaceSection
+from moretta.shared.study.schema import FaceSection, GateSection, Study
+
+_OTHER_UNIT = {
+    "speaker": "clips are sampled and clipped one by one: what all clips of the speaker who has most of them lose",
+    "clip": "speakers are sampled and clipped as a whole: what one clip loses, which moves its speaker's part",
+}
 
 
-def report(run: Run, rates: dict[str, float]) -> None:
-    """Put the report together and write it."""
-    del rates
+def report(context: RunContext, results: Results) -> GatePart:
+    """Put the report together and write it; returns whether the study's limits hold."""
+    scores = results.evaluation.emotion
     emotion = EmotionResults(
-        voice=run.emotion.get("voice"),
-        face=run.emotion.get("face"),
-        fused=run.emotion.get("fused"),
-        learned=run.emotion.get("learned"),
-        absent={m: why for m, why in run.absent.items() if m not in run.emotion},  # type: ignore[misc]
+        voice=scores.get("voice"),
+        face=scores.get("face"),
+        fused=scores.get("fused"),
+        learned=scores.get("learned"),
+        absent={m: why for m, why in results.absent.items() if m not in scores},  # type: ignore[misc]
     )
-    privacy = privacy_rows(run)
-    headline = headlines(run.audit, emotion)
+    privacy = privacy_rows(context, results)
+    headline = headlines(results.attacks.identity, emotion)
     made = Report(
         headline=headline,
         gate=check_gate(
-            run.study.gate,
+            context.study.gate,
             headline,
             privacy,
-            released=[m for m in run.study.modalities if m not in run.absent],
-            unit=run.study.privacy.unit,
+            released=[m for m in context.study.modalities if m not in results.absent],
+            unit=context.study.privacy.unit,
         ),
         emotion=emotion,
-        emotion_central=run.central,
-        audit=tuple(run.audit),
-        inference=tuple(run.findings),
-        utility=tuple(run.utility),
+        emotion_central=results.central,
+        audit=tuple(results.attacks.identity),
+        inference=tuple(results.attacks.inference),
+        utility=tuple(results.attacks.utility),
         privacy=tuple(privacy),
-        corpus=_corpus(run),
-        run=_run(run),
+        corpus=_corpus(context, results),
+        run=_run(context, results),
     )
-    write_report(made, run.folder)
-    run.gate = made.gate
+    write_report(made, context.folder)
+    return made.gate
 
 
-def privacy_rows(run: Run) -> list[PrivacyRow]:
+def privacy_rows(context: RunContext, results: Results) -> list[PrivacyRow]:
     """Every site's releases at every unit, and its DP-SGD after the first round, the last, and at speaker level."""
     rows: list[PrivacyRow] = []
-    for site in sorted(run.releases):
-        for statement in run.releases[site].statement.anonymizers:
-            rows += _release_rows(site, statement, run.sites[site].recomputed)
-        rows += _training_rows(run, site)
-        rows += site_level_rows(run.study, site, run.sites[site].rounds)
+    for site, release in sorted(results.releases.kept.items()):
+        for statement in release.statement.anonymizers:
+            recomputed = results.releases.facts[site].recomputed if statement.modality == "voice" else {}
+            rows += _release_rows(site, statement, dict(recomputed))
+        spent = results.training.spent.get(site, Spent())
+        rows += _training_rows(context.study, results.training.trained, site, spent)
+        rows += site_level_rows(context.study, site, spent.rounds)
     return rows
 
 
-def _release_rows(
-    site: str, statement: AnonymizerStatement, recomputed: Mapping[str, float | None]
-) -> list[PrivacyRow]:
-    """As the site states them; where the server computed more, that, with what was stated beside it."""
-    again = dict(recomputed) if statement.modality == "voice" else {}
+def _release_rows(site: str, statement: AnonymizerStatement, recomputed: dict[str, float | None]) -> list[PrivacyRow]:
+    """As the site states them; where the server computed more, that, and the note has what was stated."""
     rows = []
     for p in statement.privacy:
         key = f"{p.mechanism}/{p.unit}"
-        note = f"the site states {p.epsilon:g}; {p.note}" if key in again else p.note
+        note = f"the site states {p.epsilon:g}; {p.note}" if key in recomputed else p.note
         rows.append(
             PrivacyRow(
                 site=site,
                 mechanism=f"{statement.modality} release: {p.mechanism}",
                 unit=p.unit,
-                epsilon=again.pop(key, p.epsilon),
+                epsilon=recomputed.pop(key, p.epsilon),
                 delta=p.delta,
                 nominal=p.nominal,
                 note=note,
             )
         )
-    for key, epsilon in again.items():
+    for key, epsilon in recomputed.items():
         mechanism, _, unit = key.rpartition("/")
-        rows.append(
-            PrivacyRow.model_validate(
-                {
-                    "site": site,
-                    "mechanism": f"{statement.modality} release: {mechanism}",
-                    "unit": unit,
-                    "epsilon": epsilon,
-                    "delta": 0.0,
-                    "note": "the site states nothing",
-                }
-            )
-        )
+        row = {"site": site, "mechanism": f"{statement.modality} release: {mechanism}", "unit": unit, "delta": 0.0}
+        rows.append(PrivacyRow.model_validate(row | {"epsilon": epsilon, "note": "the site states nothing"}))
     return rows
 
 
-def _training_rows(run: Run, site: str) -> list[PrivacyRow]:
-    study, record = run.study, run.sites[site]
-    if not study.privacy.dp_sgd or not record.epsilon:
+def _training_rows(study: Study, trained: Sequence[str], site: str, spent: Spent) -> list[PrivacyRow]:
+    if not study.privacy.dp_sgd or not spent.epsilon:
         return []
-    note = _together(run)
-    numbers = sorted(record.epsilon)
+    numbers = sorted(spent.epsilon)
     rows = [
         PrivacyRow(
             site=site,
             mechanism="dp-sgd",
             unit=study.privacy.unit,
-            epsilon=record.epsilon[number],
+            epsilon=spent.epsilon[number],
             delta=study.privacy.delta,
             nominal=study.privacy.epsilon if number == numbers[-1] else None,
-            note=note,
+            note=_models_together(study, trained),
             round=order,
         )
         for order, number in enumerate(numbers, start=1)
@@ -135,7 +129,7 @@ def _training_rows(run: Run, site: str) -> list[PrivacyRow]:
             site=site,
             mechanism="dp-sgd",
             unit=other,
-            epsilon=record.levels.get(other),
+            epsilon=spent.levels.get(other),
             delta=study.privacy.delta,
             note=_OTHER_UNIT[other],
         )
@@ -143,65 +137,61 @@ def _training_rows(run: Run, site: str) -> list[PrivacyRow]:
     return rows
 
 
-def _together(run: Run) -> str:
-    """Whose steps an epsilon counts."""
-    if len(run.trained) < 2:
+def _models_together(study: Study, trained: Sequence[str]) -> str:
+    """Which models' steps an epsilon counts."""
+    if len(trained) < 2:
         return ""
-    if "fusion" not in run.trained:
+    if "fusion" not in trained:
         return "voice and face model together"
-    if len(run.study.sharing_clips) == 1:
+    if len(study.sharing_clips) == 1:
         return "voice, face and fusion model together"
     return "voice and face model together; or the fusion, on clips that they did not see, if that is more"
 
 
-_OTHER_UNIT = {
-    "speaker": "clips are sampled and clipped one by one: what all clips of the speaker who has most of them lose",
-    "clip": "speakers are sampled and clipped as a whole: what one clip loses, which moves its speaker's part",
-}
-
-
-def _corpus(run: Run) -> CorpusPart:
-    dropped = dict(run.plan.dropped)
-    for record in run.sites.values():
-        for reason, count in record.dropped.items():
+def _corpus(context: RunContext, results: Results) -> CorpusPart:
+    releases, dropped = results.releases, dict(context.plan.dropped)
+    for facts in releases.facts.values():
+        for reason, count in facts.dropped.items():
             dropped[reason] = dropped.get(reason, 0) + count
     return CorpusPart(
-        name=run.plan.corpus_name,
-        synthetic=run.synthetic,
-        labels=run.study.labels,
-        clips=sum(r.clips for r in run.sites.values()),
-        speakers=sum(r.speakers for r in run.sites.values()),
+        name=context.plan.corpus_name,
+        synthetic=releases.synthetic(context.plan),
+        labels=context.study.labels,
+        clips=releases.clips,
+        speakers=sum(facts.speakers for facts in releases.facts.values()),
         dropped=tuple(DropCount(reason=r, count=c) for r, c in sorted(dropped.items())),
     )
 
 
-def _run(run: Run) -> RunPart:
-    face = run.study.face
+def _run(context: RunContext, results: Results) -> RunPart:
+    study, progress, releases = context.study, context.progress, results.releases
     return RunPart(
-        seed=run.study.seed,
+        seed=study.seed,
         versions=versions(),
-        command=run.plan.command,
-        seconds=round(time.time() - run.started, 2),
+        command=context.plan.command,
+        seconds=round(time.time() - progress.started, 2),
         finished=datetime.now(UTC).isoformat(timespec="seconds"),
-        stages=tuple(run.stages),
-        peak_memory_bytes=_peak_memory(run.folder),
-        seeded_noise=any(a.noise == "seeded" for r in run.releases.values() for a in r.statement.anonymizers),
-        deployment=isinstance(run.plan, DeploymentPlan),
-        study=run.study.model_dump(mode="json", exclude_none=True),
-        face_preset=_face_preset(face) if "face" not in run.absent else None,
-        warnings=tuple(run.warnings),
-        sites=tuple(
-            SiteRow(
-                site=site,
-                speakers=record.speakers,
-                clips=record.clips,
-                rounds=record.rounds,
-                dropped=sum(record.dropped.values()),
-                missed=record.missed_as_text(),
-            )
-            for site, record in sorted(run.sites.items())
-        ),
-        rounds=tuple(run.rounds),
+        stages=tuple(progress.stages),
+        peak_memory_bytes=_peak_memory(context.folder),
+        seeded_noise=any(a.noise == "seeded" for r in releases.kept.values() for a in r.statement.anonymizers),
+        deployment=isinstance(context.plan, DeploymentPlan),
+        study=study.model_dump(mode="json", exclude_none=True),
+        face_preset=_face_preset(study.face) if "face" not in results.absent else None,
+        warnings=tuple(progress.warnings),
+        sites=tuple(_site(context, results, site) for site in sorted(progress.missed)),
+        rounds=tuple(results.training.rounds),
+    )
+
+
+def _site(context: RunContext, results: Results, site: str) -> SiteRow:
+    facts = results.releases.facts.get(site)
+    return SiteRow(
+        site=site,
+        speakers=facts.speakers if facts else 0,
+        clips=facts.clips if facts else 0,
+        rounds=results.training.spent.get(site, Spent()).rounds,
+        dropped=sum(facts.dropped.values()) if facts else 0,
+        missed=context.progress.missed_as_text(site),
     )
 
 
@@ -211,10 +201,57 @@ def _peak_memory(folder: Path) -> int | None:
 
 
 def _face_preset(face: FaceSection) -> str | None:
-    """The size of the autoencoder in words; None where faces are hidden in another way."""
+    """The size of the autoencoder as text; None where faces are hidden in another way."""
     from moretta.shared.models.autoencoder import AutoencoderSpec
 
     if face.anonymizer != "autoencoder":
         return None
     spec = AutoencoderSpec.preset(face.preset)
     return f"{face.preset} ({spec.side} x {spec.side} pixels, latent size {spec.latent})"
+
+
+def check_gate(
+    gate: GateSection,
+    headline: Sequence[Headline],
+    privacy: Iterable[PrivacyRow],
+    *,
+    released: Iterable[str],
+    unit: Literal["clip", "speaker"] = "clip",
+) -> GatePart:
+    """Hold the strongest attackers' figures and the spent budgets against the study's limits.
+
+    A limit that could not be checked, because no attacker was valid, counts as broken: silence is not privacy.
+
+    Args:
+        gate: the limits.
+        headline: the strongest attackers by modality.
+        privacy: all budgets.
+        released: the modalities that left the sites, whether or not an attacker looked at them.
+        unit: that of the study's DP-SGD.
+    """
+    broken: list[str] = []
+    for modality in headline:
+        figures = {f.metric: f.value for f in modality.figures}
+        top1, eer = figures.get("top1"), figures.get("eer")
+        if gate.max_top1 is not None and (top1 is None or top1 > gate.max_top1):
+            broken.append(f"{modality.modality}: strongest top-1 {_shown(top1)}, limit {gate.max_top1:.3f}")
+        if gate.min_eer is not None and (eer is None or eer < gate.min_eer):
+            broken.append(f"{modality.modality}: strongest EER {_shown(eer)}, limit {gate.min_eer:.3f}")
+    if gate.max_top1 is not None or gate.min_eer is not None:
+        attacked = {modality.modality for modality in headline}
+        broken += [
+            f"{m}: released and not attacked, so its limits cannot be judged" for m in released if m not in attacked
+        ]
+    if gate.max_epsilon is not None:
+        spent = [(r.site, r.epsilon) for r in privacy if r.mechanism == "dp-sgd" and r.unit == unit]
+        for site in sorted({s for s, _ in spent}):
+            epsilon = max(e or 0.0 for s, e in spent if s == site)
+            if epsilon > gate.max_epsilon:
+                broken.append(f"{site}: DP-SGD spent epsilon {epsilon:.2f} per {unit}, limit {gate.max_epsilon:.2f}")
+        if not spent:
+            broken.append("nothing was trained with DP-SGD, so max_epsilon cannot be judged")
+    return GatePart(passed=not broken, broken=tuple(broken))
+
+
+def _shown(value: float | None) -> str:
+    return "unknown" if value is None else f"{value:.3f}"

@@ -16,7 +16,7 @@ from pathlib import Path
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
-from moretta.server.stages.run_attempt import working_pid
+from moretta.server.stages.lifecycle import working_pid
 from moretta.server.stages.state import RESUME_FILE, STATE_FILE
 from moretta.shared.audit.report.report_file import REPORT_JSON, load_report, write_report
 from moretta.shared.core.atomic import write_atomic
@@ -131,8 +131,9 @@ def _warn_state(folder: Path, text: str) -> None:
         path = folder / name
         if path.exists():
             content = json.loads(path.read_text(encoding="utf-8"))
-            if text not in content["warnings"]:
-                content["warnings"].append(text)
+            warnings = content.get("progress", content)["warnings"]  # older runs have them at the top
+            if text not in warnings:
+                warnings.append(text)
                 write_atomic(path, json.dumps(content, indent=1))
 
 

@@ -1,4 +1,4 @@
-"""A run on disk: between the stages that need sites and those that need only the server's own desk, and on the way.
+"""A run on disk: between the stages that need sites and those that need only the server, and on the way.
 
 With the sites' part over, Flower and its workers can end before the attackers, which need the memory, begin. Until
 then the same state, written after every stage and every round, is what a run goes on from after a crash.
@@ -7,15 +7,14 @@ then the same state, written after every stage and every round, is what a run go
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
-import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, ValidationError
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
-from moretta.server.stages.run_context import Run, RunSite
-from moretta.shared.audit.report.report_schema import EmotionResult, RoundRow, StageRow
+from moretta.server.stages.context import Progress, RunContext
+from moretta.server.stages.results import Approval, Arrays, Releases, Results, SiteFacts, Training
+from moretta.shared.audit.report.report_schema import EmotionResult
 from moretta.shared.core.atomic import write_atomic
 from moretta.shared.core.errors import ReleaseError
 from moretta.shared.release import open_release
@@ -27,69 +26,59 @@ STATE_FILE = Path("server") / "state.json"
 RESUME_FILE = Path("server") / "resume.json"
 """How far the sites' part has come."""
 _PUBLIC_FILE = Path("server") / "public.safetensors"
-_MEMORY = "strategy:"
-"""Prefix of what a strategy remembers, in a round's checkpoint."""
-Arrays = dict[str, npt.NDArray[Any]]
+_STRATEGY = "strategy:"
+"""Prefix of the strategy's state in a round's checkpoint."""
 
 
 class _State(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
-    started: float
-    sites: dict[str, RunSite]
+    progress: Progress
+    approval: Approval
+    code_units: dict[str, int]
+    facts: dict[str, SiteFacts]
     released: tuple[str, ...]
-    trained: tuple[str, ...]
-    rounds: tuple[RoundRow, ...]
-    emotion: dict[str, EmotionResult]
     absent: dict[str, str]
-    stages: tuple[StageRow, ...]
-    warnings: tuple[str, ...]
-    done: tuple[str, ...]
-    last_round: dict[ModelKind, int]
-    approval: str = ""
-    offered: dict[str, str] = {}
+    training: Training
+    emotion: dict[str, EmotionResult]
 
 
-def save_state(run: Run, file: Path = STATE_FILE) -> None:
+def save_state(context: RunContext, results: Results, file: Path = STATE_FILE) -> None:
     """Write what the stages that follow need. The state file comes last: with it the rest is whole."""
-    write_atomic(run.folder / _PUBLIC_FILE, save(run.public))
-    _write_state(run, file)
+    write_atomic(context.folder / _PUBLIC_FILE, save(results.public))
+    _write(context, results, file)
 
 
-def save_progress(run: Run) -> None:
-    """Write how far the sites' part has come, after a stage."""
-    save_state(run, RESUME_FILE)
-
-
-def save_round(run: Run, kind: ModelKind, number: int, weights: Arrays, memory: Arrays) -> None:
-    """Checkpoint one round: weights, what the strategy remembers, and all that the run knows.
+def save_round(
+    context: RunContext, results: Results, kind: ModelKind, number: int, *, weights: Arrays, strategy: Arrays
+) -> None:
+    """Checkpoint one round: weights, the strategy's state, and all that the run knows.
 
     The state names the round whose file holds: a crash between the two leaves the round before.
     """
-    content = weights | {f"{_MEMORY}{name}": array for name, array in memory.items()}
-    before = run.last_round.get(kind)
-    write_atomic(run.round_checkpoint(kind, number), save(content))
-    run.last_round[kind] = number
-    _write_state(run, RESUME_FILE)
+    last = context.progress.last_round
+    before = last.get(kind)
+    content = weights | {f"{_STRATEGY}{name}": array for name, array in strategy.items()}
+    write_atomic(context.round_checkpoint(kind, number), save(content))
+    last[kind] = number
+    _write(context, results, RESUME_FILE)
     if before is not None and before != number:
-        run.round_checkpoint(kind, before).unlink(missing_ok=True)
+        context.round_checkpoint(kind, before).unlink(missing_ok=True)
 
 
-def load_round(run: Run, kind: ModelKind) -> tuple[Arrays, Arrays]:
-    """Weights after the last checkpointed round, and what the strategy remembered.
+def load_round(context: RunContext, kind: ModelKind) -> tuple[Arrays, Arrays]:
+    """Weights after the last checkpointed round, and the strategy's state then.
 
     Raises:
         ReleaseError: they cannot be read.
     """
-    path = run.round_checkpoint(kind, run.last_round[kind])
-    content = _arrays(path)
-    weights = {name: array for name, array in content.items() if not name.startswith(_MEMORY)}
-    memory = {name.removeprefix(_MEMORY): array for name, array in content.items() if name.startswith(_MEMORY)}
-    return weights, memory
+    content = _arrays(context.round_checkpoint(kind, context.progress.last_round[kind]))
+    weights = {name: array for name, array in content.items() if not name.startswith(_STRATEGY)}
+    return weights, {name.removeprefix(_STRATEGY): content[name] for name in content.keys() - weights.keys()}
 
 
-def load_state(folder: Path, file: Path = STATE_FILE) -> Run:
-    """Read a run back, without its sites.
+def load_state(folder: Path, file: Path = STATE_FILE) -> tuple[RunContext, Results]:
+    """Read a run back.
 
     Raises:
         StudyError: there is no plan.
@@ -100,30 +89,23 @@ def load_state(folder: Path, file: Path = STATE_FILE) -> Run:
         state = _State.model_validate_json((folder / file).read_bytes())
     except (OSError, ValidationError) as error:
         raise _unusable(folder, file, error) from error
-    run = Run(
-        folder=folder,
-        plan=plan,
-        started=state.started,
-        sites=state.sites,
+    context = RunContext(folder, plan, state.progress)
+    kept = {site: open_release(folder / "server" / "releases" / site) for site in state.released}
+    results = Results(
         public=_arrays(folder / _PUBLIC_FILE),
-        releases={site: open_release(folder / "server" / "releases" / site) for site in state.released},
-        trained=state.trained,
-        rounds=list(state.rounds),
-        emotion=state.emotion,
-        absent=state.absent,
-        stages=list(state.stages),
-        warnings=list(state.warnings),
-        done=list(state.done),
-        last_round=state.last_round,
         approval=state.approval,
-        offered=state.offered,
+        code_units=state.code_units,
+        releases=Releases(kept, state.facts),
+        absent=state.absent,
+        training=state.training,
     )
+    results.evaluation.emotion = state.emotion
     if file == RESUME_FILE:
-        run.weights = {m: _arrays(run.checkpoint(m)) for m in plan.study.models if m in state.trained}
-    return run
+        results.models = {m: _arrays(context.checkpoint(m)) for m in state.training.trained}
+    return context, results
 
 
-def load_progress(folder: Path) -> Run | None:
+def load_progress(folder: Path) -> tuple[RunContext, Results] | None:
     """The run as it was when the sites' part was last interrupted; None if it has not come that far.
 
     Raises:
@@ -132,23 +114,18 @@ def load_progress(folder: Path) -> Run | None:
     return load_state(folder, RESUME_FILE) if (folder / RESUME_FILE).exists() else None
 
 
-def _write_state(run: Run, file: Path) -> None:
+def _write(context: RunContext, results: Results, file: Path) -> None:
     state = _State(
-        started=run.started,
-        sites=run.sites,
-        released=tuple(sorted(run.releases)),
-        trained=run.trained,
-        rounds=tuple(run.rounds),
-        emotion=run.emotion,
-        absent=run.absent,
-        stages=tuple(run.stages),
-        warnings=tuple(run.warnings),
-        done=tuple(run.done),
-        last_round=run.last_round,
-        approval=run.approval,
-        offered=run.offered,
+        progress=context.progress,
+        approval=results.approval,
+        code_units=results.code_units,
+        facts=results.releases.facts,
+        released=tuple(sorted(results.releases.kept)),
+        absent=results.absent,
+        training=results.training,
+        emotion=results.evaluation.emotion,
     )
-    write_atomic(run.folder / file, state.model_dump_json(indent=1))
+    write_atomic(context.folder / file, state.model_dump_json(indent=1))
 
 
 def _arrays(path: Path) -> Arrays:

@@ -1,4 +1,4 @@
-"""What a site says of itself, held against what it released and against the study."""
+"""What a site states of itself, held against what it released and against the study."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from moretta.server.stages.run_context import Run, RunSite
+from moretta.server.stages.context import RunContext
+from moretta.server.stages.results import Arrays, Releases, SiteFacts, Tables
 from moretta.shared.core.errors import ReleaseError
 from moretta.shared.core.terms import Modality
 from moretta.shared.data.clip_names import EMOTIONS, Emotion
@@ -18,7 +19,6 @@ from moretta.shared.release.release_format import AnonymizerStatement, ReleasedC
 from moretta.shared.study.run_plan import DeploymentPlan
 from moretta.shared.study.schema import Study
 
-Table = npt.NDArray[np.int64]
 RecomputeStatement = Callable[[Study, Mapping[str, npt.NDArray[Any]], Release], AnonymizerStatement]
 """What the study's voice anonymizer states of a release, by the study, the public arrays and the release's sizes."""
 _ROUNDING = 1e-3
@@ -29,6 +29,39 @@ _AS_IN_STUDY = (
     *("code_size", "code_noise", "code_encoder", "labels_from", "label_epsilon", "noise", "clip_noise", "frame_noise"),
 )
 """Parameters that a statement repeats from the study, where its anonymizer has them."""
+
+
+def check_release(
+    context: RunContext, public: Arrays, releases: Releases, site: str, release: Release, *, code_units: int
+) -> None:
+    """Check a release as a whole, and fill in what the server knows of it: `releases.facts[site]`.
+
+    Args:
+        context: of the run, whose report names what is cut or corrected.
+        public: arrays by which the site anonymized.
+        releases: of other sites, kept before, and the facts of this one as it announced them.
+        site: whose it is.
+        release: on the server's disk.
+        code_units: what the site has trained a federated code on.
+
+    Raises:
+        ReleaseError: it is another site's, for another study, made otherwise than the study says, or does not fit to
+            what the other sites released or what this site did before.
+    """
+    if release.statement.site != site:
+        raise ReleaseError(f"a release of {release.statement.site!r} from {site!r}", expected="the site's own")
+    if release.statement.study != context.study.digest():
+        raise ReleaseError("a release that was made for another study", expected="this study's digest")
+    check_statement(context.study, release)
+    _check_others(releases, release)
+    _check_arrays(context.study, release)
+    facts = releases.facts[site]
+    _check_announced(context, facts, site, release, code_units)
+    facts.recomputed = recomputed_epsilons(context, public, site, release)
+    facts.clips, facts.speakers = len(release.clips), len({clip.speaker for clip in release.clips})
+    facts.dropped = dict(release.statement.dropped)
+    for reason, count in release.damaged.items():
+        facts.dropped[reason] = facts.dropped.get(reason, 0) + count
 
 
 def check_statement(study: Study, release: Release) -> None:
@@ -43,22 +76,20 @@ def check_statement(study: Study, release: Release) -> None:
             f"statements of {', '.join(stated)}", expected=f"of {', '.join(study.modalities)}, each once"
         )
     for statement in release.statement.anonymizers:
-        for name, found, wanted in _compared(study, statement):
+        section = study.section(statement.modality)
+        form = study.voice.form if statement.modality == "voice" else "frames"
+        pairs = [("the anonymizer", statement.name, section.anonymizer), ("the form", statement.form, form)]
+        pairs += [
+            (name, statement.parameters[name], getattr(section, name))
+            for name in _AS_IN_STUDY
+            if name in statement.parameters and hasattr(section, name)
+        ]
+        for name, found, wanted in pairs:
             if found != wanted:
                 raise ReleaseError(
                     f"a {statement.modality} release made with {name} {str(found)[:60]!a}",
                     expected=f"{wanted!r}, as the study says",
                 )
-
-
-def _compared(study: Study, statement: AnonymizerStatement) -> list[tuple[str, Any, Any]]:
-    section = study.section(statement.modality)
-    form = study.voice.form if statement.modality == "voice" else "frames"
-    pairs = [("the anonymizer", statement.name, section.anonymizer), ("the form", statement.form, form)]
-    for name in _AS_IN_STUDY:
-        if name in statement.parameters and hasattr(section, name):
-            pairs.append((name, statement.parameters[name], getattr(section, name)))
-    return pairs
 
 
 class _Recomputing:
@@ -72,38 +103,35 @@ def recompute_statements_with(how: RecomputeStatement) -> None:
     _Recomputing.how = how
 
 
-def note_epsilons(run: Run, site: str, release: Release) -> None:
-    """Compute the epsilons of a voice release again. Where the site states less, what was computed counts."""
+def recomputed_epsilons(context: RunContext, public: Arrays, site: str, release: Release) -> dict[str, float | None]:
+    """Epsilons of a voice release that the server computed and that are larger than stated, by mechanism/unit."""
     stated = release.anonymizer("voice")
     if stated is None or _Recomputing.how is None:
-        return
+        return {}
     try:
-        again = _Recomputing.how(run.study, run.public, release)
+        again = _Recomputing.how(context.study, public, release)
     except Exception as error:  # an anonymizer that this server cannot build, such as a plug-in of the sites
-        run.warn(f"the epsilons that {site} states were not computed again ({type(error).__name__})")
-        return
-    epsilons = {(row.mechanism, row.unit): row.epsilon for row in stated.privacy}
-    run.sites[site].recomputed = {}
+        context.warn(f"the epsilons that {site} states were not computed again ({type(error).__name__})")
+        return {}
+    known = {(row.mechanism, row.unit): row.epsilon for row in stated.privacy}
+    recomputed: dict[str, float | None] = {}
     for row in again.privacy:
-        found, wanted = epsilons.get((row.mechanism, row.unit), 0.0), row.epsilon
+        found, wanted = known.get((row.mechanism, row.unit), 0.0), row.epsilon
         if found is None or (wanted is not None and found >= wanted * (1 - _ROUNDING)):
             continue
-        run.sites[site].recomputed[f"{row.mechanism}/{row.unit}"] = wanted
-        run.warn(
+        recomputed[f"{row.mechanism}/{row.unit}"] = wanted
+        context.warn(
             f"{site} states epsilon {found:.4g} of a {row.unit} for {row.mechanism}, which by the study and the sizes "
             f"of its release is {'not bounded' if wanted is None else f'{wanted:.4g}'}: the report has that"
         )
+    return recomputed
 
 
-def check_others(run: Run, release: Release) -> None:
-    """No two sites release the same people or clips: pseudonyms are made under a key of each site's own.
-
-    Raises:
-        ReleaseError: another site has released some of them; it is named.
-    """
+def _check_others(releases: Releases, release: Release) -> None:
+    """No two sites release the same people or clips: pseudonyms are made under a key of each site's own."""
     clips = {clip.clip for clip in release.clips}
     speakers = {clip.speaker for clip in release.clips}
-    for site, other in sorted(run.releases.items()):
+    for site, other in sorted(releases.kept.items()):
         same = sum(clip.clip in clips for clip in other.clips)
         people = len({clip.speaker for clip in other.clips} & speakers)
         if same or people:
@@ -114,72 +142,81 @@ def check_others(run: Run, release: Release) -> None:
             )
 
 
-def check_announced(run: Run, site: str, release: Release) -> None:
-    """Cut what a site says of its clips to what it released; whatever was said beyond that is named.
+def _check_arrays(study: Study, release: Release) -> None:
+    """Read every array once, on arrival: damaged ones are counted. Models take only arrays of one size together."""
+    for modality in study.modalities:
+        statement = release.anonymizer(modality)
+        sizes = {_size(statement.form, array) for _, array in release.arrays(modality)} if statement else set()
+        expected = study.voice.coefficients if statement is not None and statement.form == "mfcc" else None
+        if len(sizes) > 1 or (expected is not None and sizes - {(), (expected,)}):
+            raise ReleaseError(f"{modality} arrays of the sizes {sorted(sizes)}", expected="the size of the study")
 
-    Raises:
-        ReleaseError: it weighed more in training the code than it has released.
-    """
-    record, speakers = run.sites[site], {clip.speaker for clip in release.clips}
-    if strangers := len(set(record.held_out) - speakers):
-        run.warn(f"{site} holds out {strangers} speakers whom it has not released")
-    record.held_out = tuple(sorted(set(record.held_out) & speakers))
-    _note_split(run, site, len(speakers))
-    for kind, stated in record.training.items():
-        there = _training_clips(release, record, kind)
+
+def _size(form: str, array: npt.NDArray[Any]) -> tuple[int, ...]:
+    if form == "code":
+        return array.shape
+    return () if form in ("tokens", "waveform", "code-tokens") else array.shape[1:]
+
+
+def _check_announced(context: RunContext, facts: SiteFacts, site: str, release: Release, code_units: int) -> None:
+    """Cut what a site states of its clips to what it released; whatever was stated beyond that is named."""
+    speakers = {clip.speaker for clip in release.clips}
+    if strangers := len(set(facts.held_out) - speakers):
+        context.warn(f"{site} holds out {strangers} speakers whom it has not released")
+    facts.held_out = tuple(sorted(set(facts.held_out) & speakers))
+    _note_split(context, site, len(facts.held_out), len(speakers))
+    for kind, stated in facts.training.items():
+        modalities = _OF.get(kind, ("voice", "face"))
+        there = sum(_has(clip, modalities) and clip.speaker not in facts.held_out for clip in release.clips)
         if stated > there:
-            run.warn(f"{site} states {stated} training clips of {kind} and released {there}: it weighs as {there}")
-        record.training[kind] = min(stated, there)
-    most = len(speakers) if run.study.voice.code_unit == "speaker" else len(release.clips)
-    if record.code_weight > most:
+            context.warn(f"{site} states {stated} training clips of {kind} and released {there}: it weighs as {there}")
+        facts.training[kind] = min(stated, there)
+    unit = context.study.voice.code_unit
+    most = len(speakers) if unit == "speaker" else len(release.clips)
+    if code_units > most:
         raise ReleaseError(
-            f"{record.code_weight} {run.study.voice.code_unit}s in training the code and {most} in the release",
+            f"{code_units} {unit}s in training the code and {most} in the release",
             expected="no more than are released",
             fix="the code is what that weight has made it: run the study anew without this site",
         )
 
 
-def _training_clips(release: Release, record: RunSite, kind: str) -> int:
-    modalities = _OF.get(kind, ("voice", "face"))
-    return sum(_has(clip, modalities) and clip.speaker not in record.held_out for clip in release.clips)
+def _note_split(context: RunContext, site: str, held_out: int, speakers: int) -> None:
+    """Name a site that holds out nobody, everybody, or not as many as the study's folds say."""
+    folds = min(context.study.split.folds, speakers)
+    if speakers < 2 or not isinstance(context.plan, DeploymentPlan):
+        return
+    least, most = speakers // folds, -(-speakers // folds)
+    if not least <= held_out <= most:
+        context.warn(
+            f"{site} holds out {held_out} of its {speakers} speakers, where the study's folds hold out "
+            f"{least if least == most else f'{least} or {most}'}: its part of the test is what it chose"
+        )
 
 
 def _has(clip: ReleasedClip, modalities: tuple[Modality, ...]) -> bool:
     return any(getattr(clip, modality) is not None for modality in modalities)
 
 
-def _note_split(run: Run, site: str, speakers: int) -> None:
-    """Name a site that holds out nobody, everybody, or not as many as the study's folds say."""
-    stated, folds = len(run.sites[site].held_out), min(run.study.split.folds, speakers)
-    if speakers < 2 or not isinstance(run.plan, DeploymentPlan):
-        return
-    least, most = speakers // folds, -(-speakers // folds)
-    if not least <= stated <= most:
-        run.warn(
-            f"{site} holds out {stated} of its {speakers} speakers, where the study's folds hold out "
-            f"{least if least == most else f'{least} or {most}'}: its part of the test is what it chose"
-        )
-
-
-def tested_clips(run: Run, site: str, output: str) -> dict[str, Table]:
+def tested_clips(release: Release, held_out: frozenset[str], output: str) -> Tables:
     """How many held-out clips of each emotion a site can have tested: int64 [classes] by pseudonymous speaker.
 
     Args:
-        run: whose releases count.
-        site: whose clips.
+        release: of the site.
+        held_out: pseudonyms of all held-out speakers.
         output: such as `voice`, or `fused/3` for the three classes of the original.
     """
     name, _, three = output.partition("/")
     classes = _THREE if three else EMOTIONS
-    modalities, held_out = _OF.get(name, ("voice", "face")), run.held_out()
-    found: dict[str, Table] = defaultdict(lambda: np.zeros(len(classes), np.int64))
-    for clip in run.releases[site].clips:
+    modalities = _OF.get(name, ("voice", "face"))
+    found: Tables = defaultdict(lambda: np.zeros(len(classes), np.int64))
+    for clip in release.clips:
         if clip.speaker in held_out and clip.emotion in classes and _has(clip, modalities):
             found[clip.speaker][classes.index(clip.emotion)] += 1
     return dict(found)
 
 
-def check_counts(released: Mapping[str, Table], output: str, counted: Mapping[str, Table]) -> int:
+def check_counts(released: Tables, output: str, counted: Tables) -> int:
     """Confusion counts are of the site's own held-out speakers, and of no more clips of an emotion than it released.
 
     Returns:

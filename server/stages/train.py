@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
+from flwr.serverapp.strategy import Strategy
 from safetensors.numpy import save
 
-from moretta.server.aggregation.guarded import GuardedStrategy, Mean, RoundOutcome
-from moretta.server.aggregation.memory import remembered, remind
+from moretta.server.aggregation.checked_strategy import CheckedStrategy, RoundOutcome, Weights
 from moretta.server.aggregation.secure_strategy import SecureStrategy
 from moretta.server.aggregation.site_level_mean import SiteLevelMean
-from moretta.server.aggregation.strategies import make_strategy
-from moretta.server.stages.run_context import Run, ranges
+from moretta.server.aggregation.strategies import make_strategy, restore_strategy, strategy_state
+from moretta.server.grid.site_grid import SiteGrid
+from moretta.server.stages.context import RunContext, ranges
+from moretta.server.stages.results import Results, Spent, Training
 from moretta.server.stages.state import load_round, save_round
 from moretta.shared.audit.report.report_schema import Modality as Output
 from moretta.shared.audit.report.report_schema import RoundRow
@@ -29,98 +30,109 @@ from moretta.shared.study.fusion import ModelKind
 from moretta.shared.study.run_plan import DeploymentPlan
 from moretta.shared.study.schema import Study
 
-
-def train_voice(run: Run, rates: dict[str, float]) -> None:
-    """Train the voice model."""
-    _train(run, "voice", rates)
-
-
-def train_face(run: Run, rates: dict[str, float]) -> None:
-    """Train the face model."""
-    _train(run, "face", rates)
-
-
-def train_fusion(run: Run, rates: dict[str, float]) -> None:
-    """Train the gate that weighs both models' opinions; needs both."""
-    _train(run, "fusion", rates)
-
-
-def _train(run: Run, kind: ModelKind, rates: dict[str, float]) -> None:
-    """All rounds of one model, from the last one that was checkpointed.
-
-    Raises:
-        RunError: a round brought fewer usable updates than the study asks for.
-    """
-    study = run.study
-    sites = [s for s in sorted(run.releases) if run.sites[s].training.get(kind, 0) > 0]
-    if why := _cannot_be_trained(run, kind, sites):
-        run.absent.setdefault(OUTPUTS[kind], why)
-        return
-    if len(sites) < _floor(study, len(sites)):
-        raise RunError(
-            f"{len(sites)} sites with training clips of {kind}",
-            expected=f"at least {_floor(study, len(sites))}, as min_sites says",
-            fix="let more sites take part, or lower min_sites in [aggregation] and [train]",
-        )
-    for site in sorted(run.releases.keys() - set(sites)):
-        run.warn(f"{site} trained no {kind} model: {_LACKS.get(kind, f'{_HELD_OUT}, or lack {kind}')}")
-    first, weights = _start(run, kind)
-    strategy = _strategy(run, kind, sites, weights)
-    if kind in run.last_round:
-        remind(strategy.inner, load_round(run, kind)[1])
-    for number in range(first, study.train.rounds + 1):
-        weights = strategy.round(number, weights)
-        save_round(run, kind, number, weights, remembered(strategy.inner))
-    write_atomic(run.checkpoint(kind), save(weights))
-    run.weights[kind] = weights
-    run.trained = (*run.trained, kind)
-    _warn_of_lost(run, kind)
-    rates["clips"] = study.train.rounds * study.train.local_epochs * sum(run.sites[s].training[kind] for s in sites)
-
-
 OUTPUTS: dict[ModelKind, Output] = {"voice": "voice", "face": "face", "fusion": "learned"}
 """What a model gives in the evaluation."""
 _HELD_OUT = "all its clips are of held-out speakers"
 _LACKS = {"fusion": f"{_HELD_OUT}, or none was held back for it"}
+_log = logging.getLogger(__name__)
 
 
-def _cannot_be_trained(run: Run, kind: ModelKind, sites: list[str]) -> str:
+def train(context: RunContext, grid: SiteGrid, results: Results, kind: ModelKind) -> Weights | str:
+    """All rounds of one model, from the last one that was checkpointed.
+
+    Args:
+        context: of the run.
+        grid: to the sites.
+        results: of the stages before; the rounds are added to its training, and all of it is saved after each.
+        kind: of model; a fusion weighs the predictions of both others, and needs them.
+
+    Returns:
+        The global weights, or why there can be no such model.
+
+    Raises:
+        RunError: a round brought fewer usable updates than the study needs.
+    """
+    study, releases = context.study, results.releases
+    clips = {site: releases.facts[site].training.get(kind, 0) for site in sorted(releases.kept)}
+    sites = [site for site, count in clips.items() if count > 0]
+    if why := _cannot_be_trained(study, results, kind, sites):
+        return why
+    least = _floor(study, len(sites))
+    if len(sites) < least:
+        raise RunError(
+            f"{len(sites)} sites with training clips of {kind}",
+            expected=f"at least {least}, as min_sites says",
+            fix="let more sites take part, or lower min_sites in [aggregation] and [train]",
+        )
+    for site in sorted(clips.keys() - set(sites)):
+        context.warn(f"{site} trained no {kind} model: {_LACKS.get(kind, f'{_HELD_OUT}, or lack {kind}')}")
+    flower = make_strategy(study.train.strategy, dict(study.train.strategy_options))
+    if kind in context.progress.last_round:
+        first = context.progress.last_round[kind] + 1
+        weights, state = load_round(context, kind)
+        restore_strategy(flower, state)
+    else:
+        first, weights = 1, _initial(context, results, kind)
+    strategy = _strategy(
+        context, grid, results, kind, flower=flower, weights=weights, clips={site: clips[site] for site in sites}
+    )
+    for number in range(first, study.train.rounds + 1):
+        weights = strategy.round(number, weights)
+        save_round(context, results, kind, number, weights=weights, strategy=strategy_state(flower))
+    write_atomic(context.checkpoint(kind), save(weights))
+    _warn_of_lost(context, kind)
+    return weights
+
+
+def _cannot_be_trained(study: Study, results: Results, kind: ModelKind, sites: list[str]) -> str:
     """Why there will be no such model; empty if there can be one."""
-    if (known := run.absent.get(OUTPUTS[kind])) is not None:
+    if (known := results.absent.get(OUTPUTS[kind])) is not None:
         return known
-    missing = [m for m in run.study.modalities if kind == "fusion" and m not in run.weights]
+    missing = [m for m in study.modalities if kind == "fusion" and m not in results.models]
     if missing:
         return f"fusion needs the models of both modalities; absent: {', '.join(missing)}"
     return "" if sites else "no site has a training clip of it"
 
 
-def _strategy(run: Run, kind: ModelKind, sites: list[str], weights: dict[str, wire.Array]) -> GuardedStrategy:
+def _strategy(
+    context: RunContext,
+    grid: SiteGrid,
+    results: Results,
+    kind: ModelKind,
+    *,
+    flower: Strategy,
+    weights: Weights,
+    clips: dict[str, int],
+) -> CheckedStrategy:
+    """Flower's strategy behind the checks and, where the study says so, site-level noise or secure aggregation."""
     from moretta.shared.models.emotion import emotion_model, trained_names
 
-    study = run.study
+    study, aggregation = context.study, context.study.aggregation
     trained = trained_names(emotion_model(kind, study.model_of(kind)), weights)
-    options: dict[str, Any] = {
-        "inner": make_strategy(study.train.strategy, dict(study.train.strategy_options)),
-        "site_grid": run.site_grid,
-        "sites": sites,
-        "call": wire.TRAIN[kind],
-        "study": study,
-        "min_sites": _floor(study, len(sites)),
-        "on_round": lambda outcome: _record(run, kind, outcome),
-        "on_update": lambda number, site, change: _keep(run, kind, number, site, change),
-        "deadline_seconds": study.deadline_seconds("train"),
-        "max_norm": study.train.max_update_norm,
-        "most": {site: _most(run, kind, site) for site in sites},
-        "beside": {m: run.weights[m] for m in study.modalities} if kind == "fusion" else {},
-    }
-    if study.aggregation.secure:
-        return SecureStrategy(**options, kind=kind, trained=trained)
-    return GuardedStrategy(**options, mean=_mean(run, kind, trained))
-
-
-def _most(run: Run, kind: ModelKind, site: str) -> int:
-    """What its updates may weigh: all its training clips; one where all sites weigh alike."""
-    return 1 if run.study.aggregation.bounds_sites else run.sites[site].training[kind]
+    plan = plan_site_level(study)
+    if plan is not None and not aggregation.secure:
+        noise = _noise(context, kind) if aggregation.dp == "central" else None
+        flower = SiteLevelMean(flower, plan, trained, noise)
+    checked = SecureStrategy if aggregation.secure else CheckedStrategy
+    strategy = checked(
+        strategy=flower,
+        grid=grid,
+        sites=list(clips),
+        call=wire.TRAIN[kind],
+        study=study,
+        min_sites=_floor(study, len(clips)),
+        on_round=lambda outcome: _record(context, results.training, kind, outcome),
+        on_update=lambda number, site, change: keep_update(context, kind, number, site, change),
+        deadline_seconds=study.deadline_seconds("train"),
+        max_norm=study.train.max_update_norm,
+        # one where all sites weigh alike
+        most=dict.fromkeys(clips, 1) if aggregation.bounds_sites else clips,
+        other_models={m: results.models[m] for m in study.modalities} if kind == "fusion" else {},
+        find_outlying=plan is None and not aggregation.secure,
+    )
+    if isinstance(strategy, SecureStrategy):
+        strategy.kind, strategy.trained = kind, trained
+    return strategy
 
 
 def _floor(study: Study, sites: int) -> int:
@@ -129,62 +141,48 @@ def _floor(study: Study, sites: int) -> int:
     return study.min_sites("train") if study.aggregation.bounds_sites else min(study.min_sites("train"), sites)
 
 
-def _mean(run: Run, kind: ModelKind, trained: frozenset[str]) -> Mean | None:
-    plan = plan_site_level(run.study)
-    if plan is None:
-        return None
-    return SiteLevelMean(plan, trained, _noise(run, kind) if run.study.aggregation.dp == "central" else None)
-
-
-def _noise(run: Run, kind: ModelKind) -> Callable[[int], NoiseSource]:
+def _noise(context: RunContext, kind: ModelKind) -> Callable[[int], NoiseSource]:
     """From the seed in a simulation, so that a round that is made again has the same; else from the system.
 
     A round's noise is drawn before its checkpoint is written, and nothing leaves before that: a round that was lost to
-    a crash was told to nobody, and is spent once.
+    a crash was released to nobody, and is spent once.
     """
-    if isinstance(run.plan, DeploymentPlan):
+    if isinstance(context.plan, DeploymentPlan):
         return lambda _: SystemNoise()
-    return lambda number: SeededNoise(run.study.seed, "site-level noise", kind, number)
+    return lambda number: SeededNoise(context.study.seed, "site-level noise", kind, number)
 
 
-def _start(run: Run, kind: ModelKind) -> tuple[int, dict[str, wire.Array]]:
-    """The first round to do, and the weights it starts from."""
-    if kind in run.last_round:
-        return run.last_round[kind] + 1, load_round(run, kind)[0]
+def _initial(context: RunContext, results: Results, kind: ModelKind) -> Weights:
+    """Seeded initial weights. Inputs are standardised by released clips that the model may be trained on."""
     if kind == "fusion":
         from moretta.shared.models.fusion_gate import first_gate
 
-        return 1, {name: np.asarray(tensor) for name, tensor in first_gate(run.study.voice.weight).items()}
-    return 1, _initial(run, kind)
-
-
-def _initial(run: Run, modality: Modality) -> dict[str, wire.Array]:
-    """Seeded initial weights. Inputs are standardised by released clips that the model may learn on."""
-    from moretta.server.stages.model_inputs import model_inputs
+        return {name: np.asarray(tensor) for name, tensor in first_gate(context.study.voice.weight).items()}
     from moretta.shared.models.emotion import emotion_model, initial_weights
 
-    model = emotion_model(modality, run.study.section(modality).model)
-    held_out = run.held_out()
+    modality: Modality = kind
+    study, model = context.study, emotion_model(modality, context.study.section(modality).model)
+    held_out = results.releases.held_out(context.plan)
     inputs = [
         x
-        for x, clip in model_inputs(run, modality, model)
-        if clip.speaker not in held_out and run.study.learns(modality, speaker=clip.speaker, clip=clip.clip)
+        for x, clip in results.releases.model_inputs(results.public, modality, model)
+        if clip.speaker not in held_out and study.learns(modality, speaker=clip.speaker, clip=clip.clip)
     ]
     if not inputs:
         raise RunError(f"no released {modality} clip of a speaker who is not held out", expected="at least one")
     weights = initial_weights(
         model,
         np.stack(inputs),
-        seed=derive(run.study.seed, "initial weights", modality),
-        standardise=run.study.aggregation.dp == "none",
+        seed=derive(study.seed, "initial weights", modality),
+        standardise=study.aggregation.dp == "none",
     )
     return {name: np.asarray(tensor) for name, tensor in weights.items()}
 
 
-def _record(run: Run, kind: ModelKind, outcome: RoundOutcome) -> None:
-    public_loss = not run.study.aggregation.bounds_sites  # a mean loss without noise would be a release of its own
+def _record(context: RunContext, training: Training, kind: ModelKind, outcome: RoundOutcome) -> None:
+    public_loss = not context.study.aggregation.bounds_sites  # a mean loss without noise would be a release of its own
     losses = [m["loss"] for m in outcome.used.values() if "loss" in m and public_loss]
-    run.rounds.append(
+    training.rounds.append(
         RoundRow(
             stage=f"train {kind}",
             round=outcome.round,
@@ -195,38 +193,37 @@ def _record(run: Run, kind: ModelKind, outcome: RoundOutcome) -> None:
         )
     )
     for site, metrics in outcome.used.items():
-        record = run.sites[site]
-        record.rounds += 1
+        spent = training.spent.setdefault(site, Spent())
+        spent.rounds += 1
         if "epsilon" in metrics:
-            record.epsilon[len(run.rounds)] = metrics["epsilon"]
+            spent.epsilon[len(training.rounds)] = metrics["epsilon"]
         for unit in ("clip", "speaker"):
             if f"epsilon-{unit}" in metrics:
-                record.levels[unit] = metrics[f"epsilon-{unit}"]
+                spent.levels[unit] = metrics[f"epsilon-{unit}"]
     for site, why in outcome.lost.items():
-        run.miss(site, f"train {kind}", why, round_number=outcome.round, lost=True)
+        context.miss(site, f"train {kind}", why, round_number=outcome.round, lost=True)
     for site, why in outcome.refused.items():
-        run.miss(site, f"train {kind}", why, round_number=outcome.round)
-        run.warn(f"{site} was left out of round {outcome.round} of training {kind}: {why}")
-        logging.getLogger("moretta").warning("%s refused: %s", site, why)
+        context.miss(site, f"train {kind}", why, round_number=outcome.round)
+        context.warn(f"{site} was left out of round {outcome.round} of training {kind}: {why}")
+        _log.warning("%s refused: %s", site, why)
     for site, how in outcome.outlying.items():
         far = f"{site}'s updates of the {kind} model lie far outside those of the others"
-        logging.getLogger("moretta").warning("%s in round %d: %s", far, outcome.round, how)
-        if not any(warning.startswith(far) for warning in run.warnings):
-            run.warn(f"{far}, first in round {outcome.round}: one {how}")
-    run.notify(stage=f"train {kind}", state="round", done=outcome.round, total=run.study.train.rounds)
+        _log.warning("%s in round %d: %s", far, outcome.round, how)
+        context.warn(f"{far}, first in round {outcome.round}: one {how}", once_per=far)
+    context.notify(stage=f"train {kind}", state="round", done=outcome.round, total=context.study.train.rounds)
 
 
-def _warn_of_lost(run: Run, kind: ModelKind) -> None:
+def _warn_of_lost(context: RunContext, kind: ModelKind) -> None:
     """One warning for each site that sent nothing, with the rounds it missed."""
-    for site, record in sorted(run.sites.items()):
-        lost = [m for m in record.missed if m.stage == f"train {kind}" and m.lost]
+    for site, missed in sorted(context.progress.missed.items()):
+        lost = [m for m in missed if m.stage == f"train {kind}" and m.lost]
         if lost:
             rounds = ranges([m.round for m in lost if m.round is not None])
-            run.warn(f"{site} missed {rounds} of training {kind}: {'; '.join(dict.fromkeys(m.why for m in lost))}")
+            context.warn(f"{site} missed {rounds} of training {kind}: {'; '.join(dict.fromkeys(m.why for m in lost))}")
 
 
-def _keep(run: Run, kind: ModelKind, number: int, site: str, change: Callable[[], dict[str, wire.Array]]) -> None:
+def keep_update(context: RunContext, kind: ModelKind, number: int, site: str, change: Callable[[], Weights]) -> None:
     """The last round's updates, each on its own, are what the audit attacks; without it they are not kept."""
-    audit = run.study.audit
-    if number == run.study.train.rounds and audit.enabled and audit.inference and audit.updates:
-        write_atomic(run.update(kind, site), save(change()))
+    audit = context.study.audit
+    if number == context.study.train.rounds and audit.enabled and audit.inference and audit.updates:
+        write_atomic(context.update(kind, site), save(change()))

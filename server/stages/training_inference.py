@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
+from moretta.server.stages.context import RunContext
+from moretta.server.stages.results import Arrays, Releases, Results
 from moretta.shared.audit.inference.findings import InferenceFinding, ends, from_leak, invalid_finding, what_failed
 from moretta.shared.audit.inference.inference_attacks import MIN_RESAMPLES
 from moretta.shared.audit.inference.membership import FPRS, METHODS, area_under_roc
@@ -26,7 +29,6 @@ from moretta.shared.data.clip_names import EMOTIONS
 if TYPE_CHECKING:
     from torch import nn
 
-    from moretta.server.stages.run_context import Run
     from moretta.shared.models.emotion import EmotionModel
 
 TARGET = "membership of training clips"
@@ -46,21 +48,23 @@ NOTE = (
 Array = npt.NDArray[Any]
 
 
-def attack_training(run: Run) -> list[InferenceFinding]:
+def attack_training(context: RunContext, results: Results) -> list[InferenceFinding]:
     """Membership and update leakage of every modality that has a model. What fails is an invalid finding."""
     found: list[InferenceFinding] = []
-    for modality in run.study.modalities:
-        if modality not in run.trained:
+    for modality in context.study.modalities:
+        if modality not in results.training.trained:
             continue
-        attacks: tuple[tuple[Any, str, Any, Callable[[Run, Modality], list[InferenceFinding]]], ...] = (
-            ("membership", TARGET, "model", _membership),
+        attacks: tuple[
+            tuple[Any, str, Any, Callable[[RunContext, Releases, Modality], list[InferenceFinding]]], ...
+        ] = (
+            ("membership", TARGET, "model", partial(_membership, results.public)),
             ("updates", "sex", "updates", _updates),
         )
         for attack, target, source, function in attacks:
-            if attack == "updates" and not run.study.audit.updates:
+            if attack == "updates" and not context.study.audit.updates:
                 continue
             try:
-                found += function(run, modality)
+                found += function(context, results.releases, modality)
             except Exception as error:
                 if disk_failed(error):
                     raise
@@ -83,26 +87,27 @@ class MembershipExamples:
         return MembershipExamples(self.x[rows], self.y[rows], self.speaker[rows], self.member[rows])
 
 
-def _membership(run: Run, modality: Modality) -> list[InferenceFinding]:
+def _membership(public: Arrays, context: RunContext, releases: Releases, modality: Modality) -> list[InferenceFinding]:
     from safetensors.numpy import load_file
 
     from moretta.shared.models.emotion import emotion_model
 
-    model = emotion_model(modality, run.study.section(modality).model)
-    seed = derive(run.study.seed, "membership", modality)
-    examples = _examples(run, modality, model).some(MAX_CLIPS, seed)
+    study = context.study
+    model = emotion_model(modality, study.section(modality).model)
+    seed = derive(study.seed, "membership", modality)
+    examples = _examples(context, releases, public, modality, model).some(MAX_CLIPS, seed)
     if reason := _too_few(examples):
         return [invalid_finding("membership", modality, TARGET, "model", reason, speakers=len(set(examples.speaker)))]
-    weights = load_file(run.checkpoint(modality))
+    weights = load_file(context.checkpoint(modality))
     attacked = _predictor(model, weights, examples.x.shape[1:])
-    epochs = run.study.train.rounds * run.study.train.local_epochs
-    recipe = Recipe(model, run.study.train.learning_rate, run.study.train.batch_size, epochs)
+    epochs = study.train.rounds * study.train.local_epochs
+    recipe = Recipe(model, study.train.learning_rate, study.train.batch_size, epochs)
     return infer_membership(
         attacked,
         recipe,
         examples,
         modality=modality,
-        resamples=max(MIN_RESAMPLES, run.study.audit.bootstrap),
+        resamples=max(MIN_RESAMPLES, study.audit.bootstrap),
         seed=seed,
     )
 
@@ -223,14 +228,14 @@ def _by_luck(score: Floats, examples: MembershipExamples, auc: float, seed: int)
     return (1 + reached) / (1 + PERMUTATIONS)
 
 
-def _examples(run: Run, modality: Modality, model: EmotionModel) -> MembershipExamples:
-    from moretta.server.stages.model_inputs import model_inputs
-
-    held_out = run.held_out()
-    inputs, clips = zip(*model_inputs(run, modality, model), strict=True)
+def _examples(
+    context: RunContext, releases: Releases, public: Arrays, modality: Modality, model: EmotionModel
+) -> MembershipExamples:
+    held_out = releases.held_out(context.plan)
+    inputs, clips = zip(*releases.model_inputs(public, modality, model), strict=True)
     labels = np.array([EMOTIONS.index(clip.emotion) for clip in clips], np.int64)
     _, speaker = np.unique([clip.speaker for clip in clips], return_inverse=True)
-    learns = run.study.learns
+    learns = context.study.learns
     member = np.array(
         [c.speaker not in held_out and learns(modality, speaker=c.speaker, clip=c.clip) for c in clips], bool
     )
@@ -266,13 +271,17 @@ def _predict(network: nn.Module) -> Predict:
     return predict
 
 
-def _updates(run: Run, modality: Modality) -> list[InferenceFinding]:
+def _updates(context: RunContext, releases: Releases, modality: Modality) -> list[InferenceFinding]:
     from safetensors.numpy import load_file
 
-    sexes = _sex_of_sites(run, modality)
-    updates = {site: load_file(path) for site in sexes if (path := run.update(modality, site)).is_file()}
+    sexes = _sex_of_sites(context, releases, modality)
+    updates = {site: load_file(path) for site in sexes if (path := context.update(modality, site)).is_file()}
     found = infer_sex(
-        updates, sexes, modality=modality, resamples=max(MIN_RESAMPLES, run.study.audit.bootstrap), seed=run.study.seed
+        updates,
+        sexes,
+        modality=modality,
+        resamples=max(MIN_RESAMPLES, context.study.audit.bootstrap),
+        seed=context.study.seed,
     )
     why = "one update of each site is kept, that of the last round: no second one of a speaker to recognise it in"
     return [*found, invalid_finding("updates", modality, "speaker", "updates", why, speakers=len(updates))]
@@ -309,17 +318,17 @@ def infer_sex(
     ]
 
 
-def _sex_of_sites(run: Run, modality: Modality) -> dict[str, str]:
+def _sex_of_sites(context: RunContext, releases: Releases, modality: Modality) -> dict[str, str]:
     """Of most training clips of each site, as far as there is a majority."""
-    held_out = run.held_out()
+    held_out = releases.held_out(context.plan)
     found: dict[str, str] = {}
-    for site in sorted(run.releases):
+    for site, release in sorted(releases.kept.items()):
         clips = [
             c
-            for c in run.releases[site].clips
+            for c in release.clips
             if getattr(c, modality) is not None
             and c.speaker not in held_out
-            and run.study.learns(modality, speaker=c.speaker, clip=c.clip)
+            and context.study.learns(modality, speaker=c.speaker, clip=c.clip)
         ]
         female, male = (sum(clip.sex == sex for clip in clips) for sex in ("female", "male"))
         if female != male:

@@ -103,8 +103,7 @@ def shared_mask(own: bytes, theirs: bytes, size: int) -> Words:
 
 def agreed_key(own: bytes, theirs: bytes) -> bytes:
     """32 bytes, base64: elliptic-curve Diffie-Hellman on P-384, by Flower."""
-    from flwr.common.secure_aggregation.crypto.symmetric_encryption import generate_shared_key
-    from flwr.supercore.primitives.asymmetric import bytes_to_private_key, bytes_to_public_key
+    from moretta.shared.core.flower_private import bytes_to_private_key, bytes_to_public_key, generate_shared_key
 
     return generate_shared_key(bytes_to_private_key(own), bytes_to_public_key(theirs))
 

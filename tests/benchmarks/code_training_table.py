@@ -10,23 +10,22 @@ from __future__ import annotations
 import argparse
 import tempfile
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import speakers_table
-from flwr.app import MetricRecord, RecordDict
+from flwr.app import Message, MetricRecord, RecordDict
 from flwr.supercore.task_identity import TaskIdentity
 
 from moretta.client.settings import SiteSettings
 from moretta.client.training.code_training import round_of_code
-from moretta.server.grid.pending_request import SiteResponse
+from moretta.server.grid.site_grid import SiteGrid
 from moretta.server.stages.code import federate_code
-from moretta.server.stages.run_context import Run, RunSite
+from moretta.server.stages.context import RunContext
 from moretta.shared.audit import measure
 from moretta.shared.features.speaker_code import train_speaker_code
-from moretta.shared.messages import RESPONSES, read, wire
+from moretta.shared.messages import wire
 from moretta.shared.models.public_arrays import measured_speakers
 from moretta.shared.study.run_plan import PlannedSite, SimulationPlan
 from moretta.shared.study.schema import Study
@@ -89,38 +88,29 @@ def _row(unit: str, epsilon: float | None, taken: int, found: list[dict[str, Any
     return "| " + " | ".join(["sites", unit, figure, f"{taken} of {len(found)}", *means]) + " |"
 
 
-@dataclass
-class _Sites:
-    """An exchange whose sites compute their answers on the spot."""
+class _Sites(SiteGrid):
+    """A grid whose sites compute their responses on the spot."""
 
-    study: Study
-    settings: dict[str, SiteSettings]
+    def __init__(self, study: Study, settings: dict[str, SiteSettings]) -> None:
+        nobody: Any = None
+        super().__init__(nobody, 60.0, nodes=dict(enumerate(sorted(settings))))
+        self._study, self._settings = study, settings
 
-    @property
-    def nodes(self) -> dict[int, str]:
-        return dict(enumerate(self.sites))
+    def send_and_receive(self, messages: Iterable[Message], **_: Any) -> list[Message]:
+        ordered = sorted(messages, key=lambda each: each.metadata.dst_node_id)
+        return [Message(self._trained(message), reply_to=message) for message in ordered]
 
-    @property
-    def sites(self) -> list[str]:
-        return sorted(self.settings)
-
-    def ask(
-        self, call: str, content: Any, *, sites: Iterable[str], deadline_seconds: float | None
-    ) -> list[SiteResponse]:
-        del call, deadline_seconds
-        return [self._responded(name, content(name)) for name in sorted(sites)]
-
-    def _responded(self, name: str, content: RecordDict) -> SiteResponse:
+    def _trained(self, message: Message) -> RecordDict:
+        name, content = self.nodes[message.metadata.dst_node_id], message.content
         number = int(wire.number_of(content, "server-round"))
-        update = round_of_code(self.settings[name], self.study, wire.arrays_of(content), round_number=number)
-        content = RecordDict(
+        update = round_of_code(self._settings[name], self._study, wire.arrays_of(content), round_number=number)
+        return RecordDict(
             {
                 wire.ARRAYS: wire.arrays_to_record(update.arrays),
                 wire.METRICS: MetricRecord({**update.metrics}),
                 wire.CONFIG: wire.json_config(site=name, round=number),
             }
         )
-        return SiteResponse(name, content, message=read(RESPONSES[wire.CODE], content))
 
 
 def _taught(corpus: Path, teachers: list[int], unit: str, epsilon: float | None) -> tuple[speakers_table.Code, bool]:
@@ -156,12 +146,9 @@ def _taught(corpus: Path, teachers: list[int], unit: str, epsilon: float | None)
             folds=(),
             command="",
         )
-        connection: Any = _Sites(study, settings)
-        run = Run(folder=Path(scratch), plan=plan, connection=connection)
-        run.sites |= {name: RunSite() for name in settings}
-        run.public |= public
-        federate_code(run, {})
-    return run.public, not run.warnings
+        context = RunContext(Path(scratch), plan)
+        public, _ = federate_code(context, _Sites(study, settings), public)
+    return public, not context.progress.warnings
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from flwr.app import Context, Message, RecordDict
+from flwr.app import Context, Error, Message, RecordDict
 from flwr.app.metadata import Metadata
 from flwr.supercore.task_identity import TaskIdentity
 
@@ -17,10 +17,9 @@ from moretta.client.accounting.account import Account
 from moretta.client.accounting.ledger import Ledger
 from moretta.client.app import app
 from moretta.client.settings import simulated_site
-from moretta.server.grid.pending_request import SiteResponse
+from moretta.server.grid.site_grid import LOST, REFUSED, SiteGrid, SiteResponse
 from moretta.server.stages.code import federate_code
-from moretta.server.stages.public import make_public
-from moretta.server.stages.run_context import Run, RunSite
+from moretta.server.stages.context import RunContext
 from moretta.shared.features.public_speakers import synthetic_speakers
 from moretta.shared.features.speaker_code import SpeakerCode, public_rows
 from moretta.shared.messages import RESPONSES, read, wire
@@ -39,9 +38,27 @@ def _quickly(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(public, "_measured_speakers", lambda *_: few)
 
 
+class Sites(SiteGrid):
+    """A grid whose sites are functions of this process."""
+
+    def __init__(self, network: Any) -> None:
+        nobody: Any = None
+        super().__init__(nobody, 60.0, nodes=network.nodes)
+        self._network = network
+
+    def send_and_receive(self, messages: Iterable[Message], **_: Any) -> list[Message]:
+        replies = []
+        for message in sorted(messages, key=lambda each: self.nodes[each.metadata.dst_node_id]):
+            site, call = self.nodes[message.metadata.dst_node_id], message.metadata.message_type
+            found = self._network.respond(call, message.content, site)
+            made = Error(LOST if found.lost else REFUSED, found.failure) if found.content is None else found.content
+            replies.append(Message(made, reply_to=message))
+        return replies
+
+
 @dataclass
 class Network:
-    """An exchange whose sites are the real ClientApp, one call each."""
+    """Sites that are sites are the real ClientApp, one call each."""
 
     folder: Path
     requested: list[tuple[str, str]] = field(default_factory=list)
@@ -50,15 +67,8 @@ class Network:
     def nodes(self) -> dict[int, str]:
         return dict(enumerate(SITES))
 
-    @property
-    def sites(self) -> list[str]:
-        return list(SITES)
-
-    def ask(
-        self, call: str, content: Any, *, sites: Iterable[str], deadline_seconds: float | None
-    ) -> list[SiteResponse]:
-        del deadline_seconds
-        return [self.responded(call, content(name), name) for name in sorted(sites)]
+    def respond(self, call: str, content: RecordDict, name: str) -> SiteResponse:
+        return self.responded(call, content, name)
 
     def responded(self, call: str, content: RecordDict, name: str) -> SiteResponse:
         self.requested.append((call, name))
@@ -90,28 +100,24 @@ def folder(tmp_path: Path, tiny_corpus: Path) -> Path:
     return tmp_path / "run"
 
 
-def trained(folder: Path, network: Network) -> Run:
-    connection: Any = network
-    run = Run(folder=folder, plan=SimulationPlan.load(folder), connection=connection)
-    run.sites |= {name: RunSite() for name in SITES}
-    make_public(run, {})
-    federate_code(run, {})
-    return run
+def trained(folder: Path, network: Network) -> tuple[RunContext, dict[str, Any]]:
+    context = RunContext(folder, SimulationPlan.load(folder))
+    return context, federate_code(context, Sites(network), public.public_arrays(context.study))[0]
 
 
 def test_two_sites_train_the_code_of_their_releases(folder: Path) -> None:
     network = Network(folder)
-    run = trained(folder, network)
+    context, arrays = trained(folder, network)
     assert network.requested == [(wire.CODE, name) for _ in range(3) for name in SITES]
-    assert not run.warnings
-    code = SpeakerCode.from_arrays(run.public)
+    assert not context.progress.warnings
+    code = SpeakerCode.from_arrays(arrays)
     assert code.rounds == 3
-    before = public.public_arrays(run.study)["voice/speaker/projection"]
+    before = public.public_arrays(context.study)["voice/speaker/projection"]
     assert not np.allclose(code.projection, before, atol=0.05)
     content = RecordDict(
         {
-            wire.ARRAYS: wire.arrays_to_record({k: a for k, a in run.public.items() if k.startswith("voice/")}),
-            wire.CONFIG: wire.study_config(run.study),
+            wire.ARRAYS: wire.arrays_to_record({k: a for k, a in arrays.items() if k.startswith("voice/")}),
+            wire.CONFIG: wire.study_config(context.study),
         }
     )
     for name in SITES:
@@ -125,8 +131,8 @@ def test_two_sites_train_the_code_of_their_releases(folder: Path) -> None:
 
 
 def test_a_server_that_died_over_it_asks_again_and_gets_the_same_code_at_no_cost(folder: Path) -> None:
-    once = trained(folder, Network(folder)).public
+    _, once = trained(folder, Network(folder))
     written = [Ledger(simulated_site(folder, number).ledger).length for number in (0, 1)]
-    again = trained(folder, Network(folder)).public
+    _, again = trained(folder, Network(folder))
     np.testing.assert_array_equal(again["voice/speaker/projection"], once["voice/speaker/projection"])
     assert [Ledger(simulated_site(folder, number).ledger).length for number in (0, 1)] == written

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,8 +10,8 @@ import pytest
 from moretta.client.clips.release import make_release
 from moretta.client.settings import simulated_site
 from moretta.deploy.runtime.recompute_statement import recomputed_voice_statement
-from moretta.server.stages.run_context import RunSite
-from moretta.server.stages.statement_checks import check_statement, note_epsilons
+from moretta.server.stages.context import RunContext
+from moretta.server.stages.statement_checks import check_statement, recomputed_epsilons
 from moretta.shared.models.public_arrays import public_arrays
 from moretta.shared.study.run_plan import PlannedSite, SimulationPlan
 from moretta.shared.study.schema import parse_study
@@ -48,10 +47,9 @@ def test_an_honest_statement_is_not_found_fault_with(tmp_path: Path, tiny_corpus
     plan.save(tmp_path / "run")
     public = public_arrays(study)
     release = make_release(simulated_site(tmp_path / "run", 0), study, public)
-    warnings: list[str] = []
-    run: Any = SimpleNamespace(study=study, public=public, sites={"site-00": RunSite()}, warn=warnings.append)
-    note_epsilons(run, "site-00", release)
-    assert not warnings
+    context = RunContext(tmp_path / "run", plan)
+    assert recomputed_epsilons(context, public, "site-00", release) == {}
+    assert not context.progress.warnings
     check_statement(study, release)
     again = {
         (row.mechanism, row.unit): row.epsilon for row in recomputed_voice_statement(study, public, release).privacy

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from flwr.app import RecordDict
+from flwr.app import Error, Message, RecordDict
 from flwr.supercore.task_identity import TaskIdentity
 
 from moretta.client.secure_aggregation import secure_responses
@@ -20,10 +20,10 @@ from moretta.client.secure_aggregation.state import Session, SessionStore
 from moretta.client.settings import SiteSettings
 from moretta.client.training.update_noise import noisy_update
 from moretta.client.training.update_store import StoredResponse, UpdateStore, question
-from moretta.server.aggregation.guarded import RoundOutcome
+from moretta.server.aggregation.checked_strategy import RoundOutcome
 from moretta.server.aggregation.secure_strategy import SecureStrategy
 from moretta.server.aggregation.strategies import make_strategy
-from moretta.server.grid.pending_request import SiteResponse
+from moretta.server.grid.site_grid import LOST, REFUSED, SiteGrid, SiteResponse
 from moretta.shared.core.errors import RefusedError, RunError
 from moretta.shared.messages import RESPONSES, read, wire
 from moretta.shared.privacy.secure_aggregation import mask, quantum
@@ -56,9 +56,27 @@ def secure_study(**aggregation: Any) -> Study:
     )
 
 
+class Sites(SiteGrid):
+    """A grid whose sites are functions of this process."""
+
+    def __init__(self, network: Any) -> None:
+        nobody: Any = None
+        super().__init__(nobody, 60.0, nodes=network.nodes)
+        self._network = network
+
+    def send_and_receive(self, messages: Iterable[Message], **_: Any) -> list[Message]:
+        replies = []
+        for message in sorted(messages, key=lambda each: self.nodes[each.metadata.dst_node_id]):
+            site, call = self.nodes[message.metadata.dst_node_id], message.metadata.message_type
+            found = self._network.respond(call, message.content, site)
+            made = Error(LOST if found.lost else REFUSED, found.failure) if found.content is None else found.content
+            replies.append(Message(made, reply_to=message))
+        return replies
+
+
 @dataclass
 class Network:
-    """Sites on disk, and an exchange that keeps all that it hands to the server."""
+    """Sites on disk, and a grid that keeps all that it hands to the server."""
 
     home: Path
     study: Study
@@ -79,19 +97,12 @@ class Network:
         rng = np.random.default_rng([number, *name.encode()])
         return {n: a + np.float32(0.02) * rng.standard_normal(a.shape).astype(np.float32) for n, a in SENT.items()}
 
-    def ask(
-        self, call: str, content: Any, *, sites: Iterable[str], deadline_seconds: float | None
-    ) -> list[SiteResponse]:
-        del deadline_seconds
-        responses = []
-        for name in sorted(sites):
-            if self.drop(call, name):
-                responses.append(SiteResponse(name, None, "it was lost (Node Unavailable)", lost=True))
-                continue
-            for _ in range(1 + self.twice):
-                response = self.responded(call, content(name), name)
-            responses.append(response)
-        return responses
+    def respond(self, call: str, content: RecordDict, name: str) -> SiteResponse:
+        if self.drop(call, name):
+            return SiteResponse(name, None, "it was lost (Node Unavailable)", lost=True)
+        for _ in range(1 + self.twice):
+            response = self.responded(call, content, name)
+        return response
 
     def responded(self, call: str, content: RecordDict, name: str) -> SiteResponse:
         site, study = self.site(name), wire.study_of(content)
@@ -152,10 +163,9 @@ def network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Ne
 
 
 def strategy(network: Network, outcomes: list[RoundOutcome] | None = None, name: str = "FedAvg") -> SecureStrategy:
-    site_grid: Any = network
     return SecureStrategy(
-        inner=make_strategy(name, {}),
-        site_grid=site_grid,
+        strategy=make_strategy(name, {}),
+        grid=Sites(network),
         sites=network.names,
         call=wire.TRAIN["voice"],
         study=network.study,

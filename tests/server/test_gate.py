@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from moretta.server.stages.gate import check_gate
+from moretta.server.stages.report import check_gate
 from moretta.shared.audit.report.report_schema import Headline, HeadlineFigure, PrivacyRow
 from moretta.shared.study.schema import GateSection
 

@@ -7,8 +7,8 @@ import pytest
 
 from moretta.deploy.server.server_admin import opened
 from moretta.deploy.study.participants import plan_again, plan_deployment
+from moretta.server.grid.hello import sites_gone
 from moretta.server.home import ServerHome
-from moretta.server.registered import sites_gone
 from moretta.shared.core.errors import StudyError
 from moretta.shared.study.run_plan import DeploymentPlan, SimulationPlan, load_plan
 from moretta.shared.study.schema import Study, parse_study

@@ -15,8 +15,7 @@ import pytest
 from moretta.deploy.runtime.control import ControlError, RunStatus
 from moretta.deploy.study import study_run as module
 from moretta.deploy.study.study_run import FRUITLESS_ATTEMPTS, StudyRun, reopen
-from moretta.server.stages.outcome import write_outcome
-from moretta.server.stages.run_attempt import newest_attempt
+from moretta.server.stages.lifecycle import newest_attempt, write_outcome
 from moretta.server.stages.state import RESUME_FILE
 from moretta.shared.core.atomic import write_atomic
 from moretta.shared.core.errors import Interrupted

@@ -15,7 +15,7 @@ import pytest
 from flwr.app import Array, ArrayRecord, Message, MetricRecord, RecordDict
 
 from moretta.server.aggregation import site_level_mean
-from moretta.server.aggregation.guarded import GuardedStrategy
+from moretta.server.aggregation.checked_strategy import CheckedStrategy
 from moretta.server.aggregation.site_level_mean import SiteLevelMean
 from moretta.server.aggregation.strategies import make_strategy
 from moretta.shared.core.errors import RunError
@@ -37,7 +37,7 @@ def seeded(seed: int) -> Callable[[int], SeededNoise]:
 
 
 def made(plan: SitePlan = PLAN, noise: Any = None, seed: int = 1) -> SiteLevelMean:
-    return SiteLevelMean(plan, frozenset({"w"}), seeded(seed) if noise is None else noise)
+    return SiteLevelMean(make_strategy("FedAvg", {}), plan, frozenset({"w"}), seeded(seed) if noise is None else noise)
 
 
 def canary(site: int) -> dict[str, Any]:
@@ -63,7 +63,7 @@ def proven(trials: CanaryTrials) -> float:
 
 
 def test_what_canaries_prove_lies_under_the_claim_and_near_it() -> None:
-    trials = audited(lambda run: made(seed=run))
+    trials = audited(lambda run: made(seed=run).mean)
     assert trials.present.mean() == pytest.approx(1.0, abs=0.2)
     assert trials.absent.std() == pytest.approx(1.5, rel=0.1)
     assert 0.4 * CLAIM < proven(trials) <= CLAIM
@@ -78,13 +78,13 @@ class Halved:
 
 
 def test_half_the_noise_is_caught() -> None:
-    assert proven(audited(lambda run: made(noise=lambda number: Halved(SeededNoise(run, number))))) > CLAIM
+    assert proven(audited(lambda run: made(noise=lambda number: Halved(SeededNoise(run, number))).mean)) > CLAIM
 
 
 def test_a_clipping_that_was_left_out_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
     real = site_level_mean.clipped_change
     monkeypatch.setattr(site_level_mean, "clipped_change", lambda *a, norm, **o: real(*a, norm=1e9, **o))
-    assert proven(audited(lambda run: made(seed=run))) > CLAIM
+    assert proven(audited(lambda run: made(seed=run).mean)) > CLAIM
 
 
 def test_weights_by_numbers_of_clips_under_noise_for_equal_ones_are_caught() -> None:
@@ -92,8 +92,8 @@ def test_weights_by_numbers_of_clips_under_noise_for_equal_ones_are_caught() -> 
 
     def weighted(run: int) -> Any:
         def mean(number: int, sent: Any, updates: Any) -> Any:
-            found = made(seed=run)(number, sent, updates)
-            more = made(noise=lambda _: Nothing())(number, sent, updates)
+            found = made(seed=run).mean(number, sent, updates)
+            more = made(noise=lambda _: Nothing()).mean(number, sent, updates)
             return {"w": found["w"] + 3 * more["w"]}
 
         return mean
@@ -108,7 +108,7 @@ class Nothing:
 
 def test_noise_from_a_known_seed_is_caught() -> None:
     drawn = SeededNoise(1, 1).private_normal(1.5, (CANARIES,))
-    trials = audited(lambda run: lambda n, s, u: {"w": made(seed=1)(n, s, u)["w"] - (drawn / len(u))})
+    trials = audited(lambda run: lambda n, s, u: {"w": made(seed=1).mean(n, s, u)["w"] - (drawn / len(u))})
     assert proven(trials) > CLAIM
 
 
@@ -121,7 +121,7 @@ def test_shares_of_all_sites_together_keep_the_claim_and_fewer_sites_would_not()
             for site, update in updates.items():
                 cut = update["w"] / SIZE + SeededNoise(run, site).private_normal(shared.share / divisor, (CANARIES,))
                 added[site] = {**update, "w": cut}
-            return SiteLevelMean(shared, frozenset({"w"}), None)(number, sent, added)
+            return SiteLevelMean(make_strategy("FedAvg", {}), shared, frozenset({"w"}), None).mean(number, sent, added)
 
         return mean
 
@@ -132,18 +132,18 @@ def test_shares_of_all_sites_together_keep_the_claim_and_fewer_sites_would_not()
 def test_a_round_of_too_few_sites_is_refused() -> None:
     plan = replace(PLAN, min_sites=3)
     with pytest.raises(RunError, match=r"2 updates in round 4.*at least 3.*invalid"):
-        made(plan)(4, SENT, {"a": canary(1), "b": canary(2)})
+        made(plan).mean(4, SENT, {"a": canary(1), "b": canary(2)})
 
 
 def test_what_training_does_not_change_stays_as_it_was_sent_whatever_sites_say() -> None:
     lying = {f"s{n}": {**canary(n), "0.mean": np.full(2, 9.0, np.float32)} for n in range(3)}
-    assert np.array_equal(made()(1, SENT, lying)["0.mean"], SENT["0.mean"])
+    assert np.array_equal(made().mean(1, SENT, lying)["0.mean"], SENT["0.mean"])
 
 
 def test_the_order_of_sites_changes_no_bit() -> None:
     updates = {f"s{n}": {"w": np.random.default_rng(n).random(CANARIES).astype(np.float32)} for n in range(5)}
     backwards = dict(reversed(updates.items()))
-    assert made()(1, SENT, updates)["w"].tobytes() == made()(1, SENT, backwards)["w"].tobytes()
+    assert made().mean(1, SENT, updates)["w"].tobytes() == made().mean(1, SENT, backwards)["w"].tobytes()
 
 
 def _reply(array: Any, clips: int = 1) -> Message:
@@ -169,8 +169,9 @@ def _flower_may_speak_again() -> Any:
 def test_without_noise_it_is_flowers_own_mean_of_clipped_updates() -> None:
     updates = [np.random.default_rng(n).normal(0, 3, 4).astype(np.float32) for n in range(5)]
     theirs = _flower("Fixed", 0.0, 1.0, 5).aggregate_train(1, [_reply(u.copy()) for u in updates])[0]["w"].numpy()
-    mean = made(noise=lambda _: Nothing())
-    ours = mean(1, {"w": np.zeros(4, np.float32)}, {f"s{n}": {"w": u} for n, u in enumerate(updates)})["w"]
+    ours = made(noise=lambda _: Nothing()).mean(
+        1, {"w": np.zeros(4, np.float32)}, {f"s{n}": {"w": u} for n, u in enumerate(updates)}
+    )["w"]
     assert np.allclose(ours, theirs, atol=2.0**-12)  # the grid that noisy sums are rounded to
 
 
@@ -203,15 +204,20 @@ def test_every_averaging_strategy_goes_on_with_the_private_mean(
         )
 
     site_grid.grid.response = response
-    strategy = GuardedStrategy(
-        inner=make_strategy(name, {"proximal_mu": 0.1} if name == "FedProx" else {}),
-        site_grid=site_grid,
+    strategy = CheckedStrategy(
+        strategy=SiteLevelMean(
+            make_strategy(name, {"proximal_mu": 0.1} if name == "FedProx" else {}),
+            PLAN,
+            frozenset({"w"}),
+            lambda _: Nothing(),
+        ),
+        grid=site_grid,
         sites=site_grid.sites,
         call=wire.TRAIN["voice"],
         study=Study(),
         min_sites=2,
         on_round=lambda _: None,
-        mean=made(noise=lambda _: Nothing()),
+        find_outlying=False,
     )
     found = strategy.round(1, SENT)
     assert np.array_equal(found["0.mean"], SENT["0.mean"])

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 from flwr.app import MetricRecord, RecordDict
 
-from moretta.server.aggregation.guarded import GuardedStrategy
+from moretta.server.aggregation.checked_strategy import CheckedStrategy
 from moretta.server.aggregation.strategies import make_strategy
 from moretta.shared.messages import wire
 from moretta.shared.study.schema import Study
@@ -26,9 +26,9 @@ def test_every_sound_update_is_handed_over_as_a_change_with_its_site_and_round(
     values = {1: 7.0, 2: float("nan"), 3: 4.0}
     site_grid.grid.response = lambda node, message: content(values[node])
     reported: dict[tuple[int, str], list[float]] = {}
-    strategy = GuardedStrategy(
-        inner=make_strategy("FedAvg", {}),
-        site_grid=site_grid,
+    strategy = CheckedStrategy(
+        strategy=make_strategy("FedAvg", {}),
+        grid=site_grid,
         sites=site_grid.sites,
         call=wire.TRAIN["voice"],
         study=Study(),

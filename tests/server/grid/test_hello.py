@@ -44,7 +44,7 @@ def test_the_greeting_ends_at_the_deadline(fake_site_grid: Any, hello: Any) -> N
 
 def test_a_virtual_site_that_does_not_greet_back_ends_the_run_with_its_cause(fake_site_grid: Any, hello: Any) -> None:
     site_grid = fake_site_grid(lambda node, message: hello(node) if node != 2 else "out of memory")
-    with pytest.raises(RunError, match=r"1 of 3 sites did not answer the greeting: .*out of memory"):
+    with pytest.raises(RunError, match=r"1 of 3 sites did not respond to the first request: .*out of memory"):
         hello_virtual(site_grid, 3)
 
 
@@ -89,7 +89,7 @@ def test_a_site_that_takes_another_s_name_is_left_out_and_named(fake_site_grid: 
     site_grid = fake_site_grid(lambda node, message: hello(1))
     hellos = Hellos(site_grid)
     assert list(hellos.responses) == site_grid.sites == ["site-1"]
-    assert hellos.out == {"site-2": "it takes itself for 'site-1'", "site-3": "it takes itself for 'site-1'"}
+    assert hellos.out == {"site-2": "it calls itself 'site-1'", "site-3": "it calls itself 'site-1'"}
 
 
 def test_a_node_that_is_not_planned_is_not_greeted(fake_site_grid: Any, hello: Any) -> None:

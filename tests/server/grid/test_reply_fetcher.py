@@ -14,7 +14,7 @@ from flwr.proto.message_pb2 import Metadata, ObjectTree
 from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects, get_object_id, get_object_tree
 
 from moretta.server.grid import reply_fetcher
-from moretta.server.grid.reply_fetcher import Reply, ReplyFetcher
+from moretta.server.grid.reply_fetcher import FetchedReply, ReplyFetcher
 from moretta.shared.messages import wire
 
 
@@ -69,7 +69,7 @@ def grid(superlink: SuperLink) -> Any:
     return SimpleNamespace(_runtime_client=superlink, node=Node(node_id=1), run=SimpleNamespace(run_id=3))
 
 
-def look(superlink: SuperLink, ids: list[str], max_bytes: int = 1 << 20) -> list[Reply]:
+def look(superlink: SuperLink, ids: list[str], max_bytes: int = 1 << 20) -> list[FetchedReply]:
     return ReplyFetcher(grid(superlink), max_bytes=max_bytes).look(ids)
 
 

@@ -7,7 +7,8 @@ import pytest
 from flwr.app import RecordDict
 from pydantic import ConfigDict
 
-from moretta.server.grid.pending_request import MAX_TRIES, SuperLinkLostError
+from moretta.server.grid.pending_request import MAX_TRIES
+from moretta.server.grid.site_grid import SuperLinkLostError
 from moretta.shared.core.errors import RunError
 from moretta.shared.messages import Message, wire
 
@@ -25,7 +26,7 @@ def _content(site: str) -> RecordDict:
 
 @pytest.fixture
 def three(fake_site_grid: Any, hello: Any, hellos: Any) -> Any:
-    """An exchange with three sites that answers the next question as told."""
+    """An site_grid with three sites that answers the next question as told."""
 
     def make(response: Any, **grid: Any) -> Any:
         site_grid = hellos(fake_site_grid(lambda node, message: hello(node), **grid), 3)
@@ -38,7 +39,7 @@ def three(fake_site_grid: Any, hello: Any, hellos: Any) -> Any:
 
 def test_every_site_is_asked_its_own_question_and_answers_come_in_order_of_names(three: Any, hello: Any) -> None:
     site_grid = three(lambda node, message: hello(node), order=lambda replies: replies[::-1])
-    responses = site_grid.ask(wire.RELEASE, _content)
+    responses = site_grid.request(wire.RELEASE, _content)
     assert [a.site for a in responses] == ["site-1", "site-2", "site-3"]
     assert [wire.from_config(m.content, "requested") for m in site_grid.grid.sent[-3:]] == site_grid.sites
     assert {m.metadata.message_type for m in site_grid.grid.sent[-3:]} == {wire.RELEASE}
@@ -46,35 +47,35 @@ def test_every_site_is_asked_its_own_question_and_answers_come_in_order_of_names
 
 def test_only_the_sites_named_are_asked(three: Any, hello: Any) -> None:
     site_grid = three(lambda node, message: hello(node))
-    assert [a.site for a in site_grid.ask(wire.FETCH, _content, sites=["site-3", "nobody"])] == ["site-3"]
+    assert [a.site for a in site_grid.request(wire.FETCH, _content, sites=["site-3", "nobody"])] == ["site-3"]
     assert site_grid.grid.sent[-1].metadata.dst_node_id == 3
 
 
 def test_a_silent_site_is_a_named_failure_at_the_deadline_and_not_later(three: Any, hello: Any) -> None:
     site_grid = three(lambda node, message: hello(node) if node != 2 else None)
     before = site_grid.clock()
-    responses = site_grid.ask(wire.RELEASE, _content, deadline_seconds=7.0)
+    responses = site_grid.request(wire.RELEASE, _content, deadline_seconds=7.0)
     assert [a.content is None for a in responses] == [False, True, False]
-    assert (responses[1].failure, responses[1].lost) == ("no answer within 7 s", True)
+    assert (responses[1].failure, responses[1].lost) == ("no response within 7 s", True)
     assert 7.0 <= site_grid.clock() - before < 8.0
 
 
 def test_the_first_answer_counts_where_a_site_answers_twice(three: Any, hello: Any) -> None:
     site_grid = three(lambda node, message: [hello(node, n=1), hello(node, n=2)])
-    responses = site_grid.ask(wire.RELEASE, _content)
+    responses = site_grid.request(wire.RELEASE, _content)
     assert len(responses) == 3
     assert {wire.from_config(a.content, "n") for a in responses} == {1}
 
 
 def test_a_failure_that_a_site_tells_is_passed_on_by_kind_and_is_no_loss(three: Any, hello: Any) -> None:
     site_grid = three(lambda node, message: hello(node, failure="CorpusError", code=4))
-    responses = site_grid.ask(wire.RELEASE, _content)
+    responses = site_grid.request(wire.RELEASE, _content)
     assert {(a.failure, a.lost) for a in responses} == {("CorpusError (see the site's own log)", False)}
 
 
 def test_an_error_of_flower_is_a_named_failure(three: Any) -> None:
     site_grid = three(lambda node, message: "the app raised")
-    for response in site_grid.ask(wire.RELEASE, _content):
+    for response in site_grid.request(wire.RELEASE, _content):
         assert response.content is None
         assert "the app raised" in response.failure
         assert not response.lost
@@ -83,14 +84,14 @@ def test_an_error_of_flower_is_a_named_failure(three: Any) -> None:
 @pytest.mark.parametrize("content", [RecordDict(), RecordDict({wire.CONFIG: wire.arrays_to_record({})})])
 def test_an_answer_without_a_config_is_a_failure(three: Any, content: RecordDict) -> None:
     site_grid = three(lambda node, message: content)
-    responses = site_grid.ask(wire.RELEASE, _content)
+    responses = site_grid.request(wire.RELEASE, _content)
     assert all(a.content is None or wire.CONFIG in a.content for a in responses)
 
 
 def test_an_answer_of_an_unknown_node_or_of_one_not_asked_is_passed_over(three: Any, hello: Any, reply: Any) -> None:
     site_grid = three(lambda node, message: None)
     site_grid.grid.strangers = [reply(99, hello(1)), reply(3, hello(3))]
-    responses = site_grid.ask(wire.RELEASE, _content, sites=["site-1"])
+    responses = site_grid.request(wire.RELEASE, _content, sites=["site-1"])
     assert [(a.site, a.content) for a in responses] == [("site-1", None)]
 
 
@@ -100,7 +101,7 @@ def test_a_reply_in_a_site_s_name_from_another_node_is_passed_over_and_the_site_
     site_grid = three(lambda node, message: [reply(3, hello(3)), hello(1)] if node == 1 else hello(node))
     reported: list[str] = []
     site_grid.note = reported.append
-    responses = site_grid.ask(wire.RELEASE, _content)
+    responses = site_grid.request(wire.RELEASE, _content)
     assert [wire.from_config(a.content, "site") for a in responses] == ["site-1", "site-2", "site-3"]
     assert reported == ["site-1: a reply in its name came from another node, and was passed over"]
 
@@ -122,7 +123,7 @@ def _comes_back(site_grid: Any, node: int, after_seconds: float, then: Any) -> N
 def test_a_lost_site_is_done_without_where_the_study_says_continue(three: Any, hello: Any) -> None:
     site_grid = three(lambda node, message: hello(node))
     _comes_back(site_grid, 2, 20.0, hello)
-    responses = site_grid.ask(wire.RELEASE, _content)
+    responses = site_grid.request(wire.RELEASE, _content)
     assert (responses[1].content, responses[1].lost) == (None, True)
     assert "Node Unavailable" in responses[1].failure
     assert site_grid.clock() < 2.0
@@ -134,17 +135,17 @@ def test_a_lost_site_is_asked_again_when_it_is_back_where_the_study_says_retry(t
     reported: list[str] = []
     site_grid.note = reported.append
     _comes_back(site_grid, 2, 20.0, hello)
-    responses = site_grid.ask(wire.RELEASE, _content)
+    responses = site_grid.request(wire.RELEASE, _content)
     assert all(a.content is not None for a in responses)
     assert 20.0 < site_grid.clock() < 23.0
-    assert reported == ["site-2: it was lost (Node Unavailable); it is asked again when it is back"]
+    assert reported == ["site-2: it was lost (Node Unavailable); the request is sent again when it is back"]
 
 
 def test_a_lost_site_that_stays_away_is_given_up_at_the_deadline_with_the_cause(three: Any, hello: Any) -> None:
     site_grid = three(lambda node, message: hello(node))
     site_grid.on_lost_site = "retry"
     site_grid.grid.away.add(2)
-    responses = site_grid.ask(wire.RELEASE, _content, deadline_seconds=30.0)
+    responses = site_grid.request(wire.RELEASE, _content, deadline_seconds=30.0)
     assert (responses[1].failure, responses[1].lost) == ("it was lost (Node Unavailable)", True)
     assert 30.0 <= site_grid.clock() < 32.0
 
@@ -154,7 +155,7 @@ def test_a_process_that_dies_on_a_question_is_asked_a_few_times_and_no_more(thre
     site_grid = three(lambda node, message: hello(node) if node != 2 else reply(2, "ClientApp stopped", code=crashed))
     site_grid.on_lost_site = "retry"
     before = len(site_grid.grid.sent)
-    responses = site_grid.ask(wire.RELEASE, _content)
+    responses = site_grid.request(wire.RELEASE, _content)
     assert responses[1].lost
     assert "ClientApp stopped" in responses[1].failure
     assert len(site_grid.grid.sent) - before == 2 + MAX_TRIES
@@ -173,7 +174,7 @@ def test_a_site_that_was_started_anew_while_it_was_asked_is_asked_again(three: A
             site_grid.grid.response = lambda node, message: hello(node)
 
     site_grid.sleep = restarting
-    responses = site_grid.ask(wire.RELEASE, _content)
+    responses = site_grid.request(wire.RELEASE, _content)
     assert all(a.content is not None for a in responses)
     assert site_grid.clock() < 10.0
 
@@ -182,7 +183,7 @@ def test_a_site_that_is_gone_for_good_is_not_asked_and_not_waited_for(three: Any
     site_grid = three(lambda node, message: hello(node))
     site_grid.gone = lambda: {"site-2": "its enrollment was revoked"}
     before = len(site_grid.grid.sent)
-    responses = site_grid.ask(wire.RELEASE, _content)
+    responses = site_grid.request(wire.RELEASE, _content)
     assert (responses[1].failure, responses[1].lost) == ("its enrollment was revoked", True)
     assert len(site_grid.grid.sent) - before == 2
 
@@ -191,7 +192,7 @@ def test_a_site_that_is_revoked_while_it_is_asked_is_waited_for_no_longer(three:
     site_grid = three(lambda node, message: hello(node) if node != 2 else None)
     site_grid.on_lost_site = "retry"
     site_grid.gone = lambda: {"site-2": "its enrollment was revoked"} if site_grid.clock() > 4.0 else {}
-    responses = site_grid.ask(wire.RELEASE, _content)
+    responses = site_grid.request(wire.RELEASE, _content)
     assert (responses[1].failure, responses[1].lost) == ("its enrollment was revoked", True)
     assert 4.0 < site_grid.clock() < 6.0
 
@@ -206,7 +207,7 @@ def test_after_an_outage_sites_have_time_to_come_back_before_they_count_as_lost(
         site_grid.clock.sleep(40.0)
 
     site_grid.grid.on_pull = outage
-    responses = site_grid.ask(wire.RELEASE, _content, deadline_seconds=600.0)
+    responses = site_grid.request(wire.RELEASE, _content, deadline_seconds=600.0)
     assert all(a.content is not None for a in responses)
 
 
@@ -220,7 +221,7 @@ def test_an_answer_that_was_lost_in_an_outage_is_asked_for_again(three: Any, hel
 
     site_grid.grid.on_pull = outage
     before = len(site_grid.grid.sent)
-    responses = site_grid.ask(wire.RELEASE, _content, deadline_seconds=600.0)
+    responses = site_grid.request(wire.RELEASE, _content, deadline_seconds=600.0)
     assert all(a.content is not None for a in responses)
     assert wire.from_config(responses[1].content, "again")
     assert len(site_grid.grid.sent) - before == 4
@@ -239,7 +240,7 @@ def test_a_site_that_is_there_and_silent_is_asked_again_now_and_then(three: Any,
 
     site_grid.sleep = sleeping
     before = len(site_grid.grid.sent)
-    responses = site_grid.ask(wire.RELEASE, _content, deadline_seconds=3600.0)
+    responses = site_grid.request(wire.RELEASE, _content, deadline_seconds=3600.0)
     assert all(a.content is not None for a in responses)
     assert len(site_grid.grid.sent) - before == 3 + 2  # after two minutes, and after eight more
     assert 600.0 < site_grid.clock() < 610.0
@@ -252,5 +253,5 @@ def test_a_superlink_that_is_gone_ends_the_question_with_an_error_of_its_own(thr
     site_grid = three(lambda node, message: hello(node))
     site_grid.grid.on_pull = refuse
     with pytest.raises(SuperLinkLostError, match="SuperLink was lost"):
-        site_grid.ask(wire.RELEASE, _content)
+        site_grid.request(wire.RELEASE, _content)
     assert issubclass(SuperLinkLostError, RunError)

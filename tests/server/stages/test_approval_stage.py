@@ -10,11 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 from flwr.app import RecordDict
+from staging import do, warnings_of
 
-from moretta.server.grid.pending_request import SiteResponse
-from moretta.server.stages import SITE_STAGES
-from moretta.server.stages.approval import STAGE, approval_wanted, not_approved, wait_for_approval
-from moretta.server.stages.run_context import Run, RunSite
+from moretta.server.grid.site_grid import SiteGrid, SiteResponse
+from moretta.server.stages.approval import STAGE, not_approved
+from moretta.server.stages.context import RunContext
+from moretta.server.stages.results import Results
+from moretta.server.study import SITE_STAGES, Run
 from moretta.shared.core.errors import RunError
 from moretta.shared.messages import wire
 from moretta.shared.study.offer import approval_digest, described
@@ -56,9 +58,7 @@ def run(tmp_path: Path, fake_site_grid: Any, hello: Any, hellos: Any) -> Any:
             sites=tuple(EnrolledSite(name=f"site-{n}", node=n) for n in range(1, nodes + 1)),
             server_home=tmp_path,
         )
-        made = Run(folder=tmp_path, plan=plan, connection=site_grid, public=dict(ARRAYS))
-        made.sites |= {name: RunSite() for name in site_grid.sites}
-        return made
+        return Run(RunContext(tmp_path, plan), Results(public=dict(ARRAYS)), site_grid)
 
     return make
 
@@ -72,87 +72,91 @@ def test_the_offer_comes_before_anything_else_about_a_study() -> None:
 def test_a_steward_who_takes_time_is_waited_for_and_told_of(run: Any) -> None:
     stewards = Stewards(site_1=["approved"], site_2=["pending", "pending", "pending", "approved"])
     made = run(stewards)
-    wait_for_approval(made, {})
-    assert made.site_grid.sites == ["site-1", "site-2"]
+    do(made, STAGE)
+    assert made.grid.sites == ["site-1", "site-2"]
     assert stewards.requested == [("site-1", True), ("site-2", True), *[("site-2", False)] * 3]  # arrays travel once
-    reported = [json.loads(line) for line in (made.folder / "progress.jsonl").read_text().splitlines()]
+    reported = [json.loads(line) for line in (made.context.folder / "progress.jsonl").read_text().splitlines()]
     (what,) = [
         line["what"] for line in reported if "stewards of site-2" in line.get("what", "")
     ]  # once, not at each turn
-    assert f"moretta site approve {made.approval[:16]}" in what
+    assert f"moretta site approve {made.results.approval.digest[:16]}" in what
 
 
 def test_a_study_goes_on_without_those_who_refuse_or_say_nothing(run: Any) -> None:
     rule = "refused by the rule max_pending of the site's policy"
     made = run(Stewards(site_1=["approved"], site_2=["refused"], site_3=["pending"], site_4=[rule], site_5=["unknown"]))
-    wait_for_approval(made, {})
-    assert made.site_grid.sites == ["site-1"]
-    text = " ".join(made.warnings)
+    do(made, STAGE)
+    assert made.grid.sites == ["site-1"]
+    text = " ".join(warnings_of(made))
     for why in ("site-2 takes no part: its steward has refused", "site-3 takes no part: its steward has not", rule):
         assert why in text
-    assert made.site_grid.clock() == pytest.approx(60.0, abs=10.0)
+    assert made.grid.clock() == pytest.approx(60.0, abs=10.0)
 
 
 def test_a_site_that_has_lost_the_offer_is_sent_it_again_and_is_never_taken_for_one_that_approved(run: Any) -> None:
     stewards = Stewards(site_1=["approved"], site_2=["pending", "unknown", "pending", "approved"])
     made = run(stewards)
-    wait_for_approval(made, {})
+    do(made, STAGE)
     assert stewards.requested[1:] == [("site-2", True), ("site-2", False), ("site-2", True), ("site-2", False)]
-    assert made.site_grid.sites == ["site-1", "site-2"]
+    assert made.grid.sites == ["site-1", "site-2"]
 
     lost = run(Stewards(site_1=["approved"], site_2=["pending", "unknown"]))
-    wait_for_approval(lost, {})
-    assert lost.site_grid.sites == ["site-1"]
+    do(lost, STAGE)
+    assert lost.grid.sites == ["site-1"]
 
 
 def test_a_site_that_is_away_for_a_moment_while_its_steward_decides_is_asked_again(
     run: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made = run(Stewards(site_1=["approved"], site_2=["pending", "approved"], site_3=["approved"]))
-    turns, ask = itertools.count(), Run.ask
+    turns, request = itertools.count(), SiteGrid.request
 
-    def away(self: Run, *args: Any, sites: list[str], **kwargs: Any) -> list[SiteResponse]:
-        turn, found = next(turns), ask(self, *args, sites=sites, **kwargs)
-        gone = {0: {"site-3"}, 1: {"site-2"}}.get(turn, set()) if sites else set()
+    def away(self: SiteGrid, *args: Any, **kwargs: Any) -> list[SiteResponse]:
+        turn, found = next(turns), request(self, *args, **kwargs)
+        gone = {0: {"site-3"}, 1: {"site-2"}}.get(turn, set())
         return [
             SiteResponse(each.site, None, "it was lost", lost=True) if each.site in gone else each for each in found
         ]
 
-    monkeypatch.setattr(Run, "ask", away)
-    wait_for_approval(made, {})
-    assert made.site_grid.sites == ["site-1", "site-2", "site-3"] and not made.warnings
+    monkeypatch.setattr(SiteGrid, "request", away)
+    do(made, STAGE)
+    assert made.grid.sites == ["site-1", "site-2", "site-3"] and not warnings_of(made)
 
 
 def test_a_site_that_stays_away_is_waited_for_as_long_as_its_steward_is(
     run: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made = run(Stewards(site_1=["approved"], site_2=["pending"]))
-    ask = Run.ask
+    request = SiteGrid.request
 
-    def away(self: Run, *args: Any, **kwargs: Any) -> list[SiteResponse]:
-        found = ask(self, *args, **kwargs)
+    def away(self: SiteGrid, *args: Any, **kwargs: Any) -> list[SiteResponse]:
+        found = request(self, *args, **kwargs)
         return [SiteResponse("site-2", None, "it was lost", lost=True) if a.site == "site-2" else a for a in found]
 
-    monkeypatch.setattr(Run, "ask", away)
-    wait_for_approval(made, {})
-    assert made.site_grid.sites == ["site-1"] and any("site-2 takes no part: it was lost" in w for w in made.warnings)
-    assert made.site_grid.clock() == pytest.approx(60.0, abs=10.0)
+    monkeypatch.setattr(SiteGrid, "request", away)
+    do(made, STAGE)
+    assert made.grid.sites == ["site-1"] and any("site-2 takes no part: it was lost" in w for w in warnings_of(made))
+    assert made.grid.clock() == pytest.approx(60.0, abs=10.0)
 
 
 def test_too_few_who_approve_end_the_run(run: Any) -> None:
     made = run(Stewards(site_1=["approved"], site_2=["refused"]), train={"min_sites": 2})
     with pytest.raises(RunError, match="1 of 2 sites finished the stage 'release': site-2: its steward has refused"):
-        wait_for_approval(made, {})
+        do(made, STAGE)
+
+
+def _not_approved(made: Run) -> dict[str, Any]:
+    return not_approved(made.results.public, made.results.approval)
 
 
 def test_after_the_offer_only_what_sites_have_trained_travels_again(run: Any) -> None:
     made = run(Stewards(site_1=["approved"]))
-    assert approval_wanted(made)
-    assert set(not_approved(made)) == set(ARRAYS)
-    wait_for_approval(made, {})
-    assert not_approved(made) == {}
-    made.public["voice/codebook"] = made.public["voice/codebook"] + 1
-    assert set(not_approved(made)) == {"voice/codebook"}
+    assert next(stage for stage in SITE_STAGES if stage.name == STAGE).wanted(made)
+    assert set(_not_approved(made)) == set(ARRAYS)
+    do(made, STAGE)
+    assert _not_approved(made) == {}
+    made.results.public["voice/codebook"] = made.results.public["voice/codebook"] + 1
+    assert set(_not_approved(made)) == {"voice/codebook"}
 
 
 def test_one_digest_stands_for_one_study_with_its_arrays() -> None:

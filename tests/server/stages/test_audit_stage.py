@@ -6,9 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from staging import do, warnings_of
 
-from moretta.server.stages.audit import audit, can_be_attacked
-from moretta.server.stages.run_context import Run
+from moretta.server.stages.audit import can_be_attacked
+from moretta.server.stages.context import RunContext
+from moretta.server.study import Run
 from moretta.shared.data.clip_names import EMOTIONS, Level
 from moretta.shared.release import AnonymizerStatement, ReleasedClip, ReleaseWriter, open_release
 from moretta.shared.study.run_plan import PlannedSite, SimulationPlan
@@ -41,8 +43,8 @@ def released(folder: Path, *clips_of: int) -> Run:
             writer.add(described, {"voice": np.zeros(3, np.float32)})
     statement = AnonymizerStatement(modality="voice", name="n", version="1", form="code", parameters={}, noise="none")
     writer.finish(site=site.name, study=study.digest(), anonymizers=(statement,))
-    run = Run(folder=folder, plan=plan)
-    run.releases[site.name] = open_release(folder / site.name)
+    run = Run(RunContext(folder, plan))
+    run.results.releases.kept[site.name] = open_release(folder / site.name)
     return run
 
 
@@ -51,11 +53,11 @@ def test_where_no_two_people_have_two_clips_the_study_goes_on_and_the_report_say
     tmp_path: Path, clips_of: tuple[int, ...]
 ) -> None:
     run = released(tmp_path, *clips_of)
-    audit(run, {})
-    assert run.audit == []
-    (warning,) = run.warnings
+    do(run, "audit")
+    assert run.results.attacks.identity == []
+    (warning,) = warnings_of(run)
     assert warning.startswith("nobody can be re-identified by voice: fewer than two people")
 
 
 def test_two_people_of_two_clips_can_be_attacked(tmp_path: Path) -> None:
-    assert can_be_attacked(released(tmp_path, 2, 2, 1), "voice")
+    assert can_be_attacked(released(tmp_path, 2, 2, 1).results.releases, "voice")

@@ -9,9 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 from flwr.app import RecordDict
+from staging import do, warnings_of
 
-from moretta.server.stages.evaluate import evaluate
-from moretta.server.stages.run_context import Run, RunSite
+from moretta.server.stages.context import RunContext
+from moretta.server.stages.results import SiteFacts
+from moretta.server.study import Run
 from moretta.shared.data.clip_names import EMOTIONS
 from moretta.shared.messages import wire
 from moretta.shared.models.reliability import reliability_counts
@@ -47,11 +49,11 @@ def _run(tmp_path: Path, fake_site_grid: Any, study: Study, spoil: Any = lambda 
     site_grid.nodes = {1: "site-1", 2: "site-2"}
     sites = tuple(EnrolledSite(name=site, node=node) for node, site in site_grid.nodes.items())
     plan = DeploymentPlan(corpus_name="c", synthetic=False, study=study, command="c", sites=sites, server_home=tmp_path)
-    run = Run(folder=tmp_path, plan=plan, connection=site_grid)
+    run = Run(RunContext(tmp_path, plan), site_grid=site_grid)
     for node, site in site_grid.nodes.items():
-        run.releases[site] = _released(f"{node:016x}")
-        run.sites[site] = RunSite(held_out=(f"{node:016x}",))
-    run.weights = {"voice": {}, "face": {}}
+        run.results.releases.kept[site] = _released(f"{node:016x}")
+        run.results.releases.facts[site] = SiteFacts(held_out=(f"{node:016x}",))
+    run.results.models = {"voice": {}, "face": {}}
     return run
 
 
@@ -69,19 +71,19 @@ def _labels(clips: int) -> Any:
 
 def test_every_output_is_scored_with_its_calibration_over_all_sites(tmp_path: Path, fake_site_grid: Any) -> None:
     run = _run(tmp_path, fake_site_grid, LEARNED)
-    evaluate(run, {})
-    assert set(run.emotion) == {"voice", "face", "fused", "learned"}
-    assert run.emotion["learned"].clips == 24
-    assert run.reliability["learned"][:, 0].sum() == 24
-    assert run.emotion["fused"].ece is not None
-    assert not run.warnings
+    do(run, "evaluate")
+    assert set(run.results.evaluation.emotion) == {"voice", "face", "fused", "learned"}
+    assert run.results.evaluation.emotion["learned"].clips == 24
+    assert run.results.evaluation.reliability["learned"][:, 0].sum() == 24
+    assert run.results.evaluation.emotion["fused"].ece is not None
+    assert not warnings_of(run)
 
 
 def test_a_fusion_that_was_not_asked_for_is_no_missing_result(tmp_path: Path, fake_site_grid: Any) -> None:
     run = _run(tmp_path, fake_site_grid, Study())
-    evaluate(run, {})
-    assert set(run.emotion) == {"voice", "face", "fused"}
-    assert not run.absent
+    do(run, "evaluate")
+    assert set(run.results.evaluation.emotion) == {"voice", "face", "fused"}
+    assert not run.results.absent
 
 
 def _more_clips(reported: dict[str, Any]) -> None:
@@ -119,10 +121,10 @@ def test_a_site_whose_confidences_do_not_hang_together_is_left_out_whole(
     tmp_path: Path, fake_site_grid: Any, spoil: Any
 ) -> None:
     run = _run(tmp_path, fake_site_grid, LEARNED, spoil)
-    evaluate(run, {})
-    assert [w for w in run.warnings if w.startswith("site-2 did not evaluate")]
-    assert run.emotion["voice"].clips == run.emotion["learned"].clips == 12
-    assert run.reliability["voice"][:, 0].sum() == 12
+    do(run, "evaluate")
+    assert [w for w in warnings_of(run) if w.startswith("site-2 did not evaluate")]
+    assert run.results.evaluation.emotion["voice"].clips == run.results.evaluation.emotion["learned"].clips == 12
+    assert run.results.evaluation.reliability["voice"][:, 0].sum() == 12
 
 
 def _times(factor: int) -> Any:
@@ -151,17 +153,19 @@ def test_counts_of_more_clips_than_were_released_write_no_headline(
     tmp_path: Path, fake_site_grid: Any, spoil: Any
 ) -> None:
     run = _run(tmp_path, fake_site_grid, LEARNED, spoil)
-    evaluate(run, {})
-    assert run.emotion["voice"].clips == 12
-    assert [w for w in run.warnings if w.startswith("site-2 did not evaluate") and "those that were released, 12" in w]
+    do(run, "evaluate")
+    assert run.results.evaluation.emotion["voice"].clips == 12
+    assert [
+        w for w in warnings_of(run) if w.startswith("site-2 did not evaluate") and "those that were released, 12" in w
+    ]
 
 
 def test_counts_of_speakers_who_were_trained_on_are_refused(tmp_path: Path, fake_site_grid: Any) -> None:
     run = _run(tmp_path, fake_site_grid, LEARNED)
-    run.sites["site-2"].held_out = ()
-    evaluate(run, {})
-    assert run.emotion["voice"].clips == 12
-    assert any("whom this site does not hold out" in w for w in run.warnings)
+    run.results.releases.facts["site-2"].held_out = ()
+    do(run, "evaluate")
+    assert run.results.evaluation.emotion["voice"].clips == 12
+    assert any("whom this site does not hold out" in w for w in warnings_of(run))
 
 
 def test_a_site_that_leaves_clips_out_of_the_test_is_named_with_their_number(
@@ -177,7 +181,7 @@ def test_a_site_that_leaves_clips_out_of_the_test_is_named_with_their_number(
         reported["reliability"] = {}
 
     run = _run(tmp_path, fake_site_grid, Study(), wrong_ones)
-    evaluate(run, {})
-    named = [w for w in run.warnings if w.startswith("site-2 left ")]
+    do(run, "evaluate")
+    named = [w for w in warnings_of(run) if w.startswith("site-2 left ")]
     assert len(named) == 3
     assert all("of its held-out clips out of the test of" in w for w in named)

@@ -12,12 +12,12 @@ import pytest
 from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 from releasing import STUDY, Site
 from safetensors.torch import save_file
+from staging import do, warnings_of
 
-from moretta.server.aggregation.guarded import GuardedStrategy, RoundOutcome
+from moretta.server.aggregation.checked_strategy import CheckedStrategy, RoundOutcome
 from moretta.server.aggregation.strategies import make_strategy
-from moretta.server.stages.evaluate import evaluate
-from moretta.server.stages.release import collect_releases
-from moretta.server.stages.run_context import Run, RunSite
+from moretta.server.stages.context import RunContext
+from moretta.server.study import Run
 from moretta.shared.core.errors import RunError
 from moretta.shared.messages import wire
 from moretta.shared.study.run_plan import DeploymentPlan, EnrolledSite
@@ -146,9 +146,7 @@ def run(tmp_path: Path, fake_site_grid: Any, sites: dict[int, Site]) -> Run:
     plan = DeploymentPlan(
         corpus_name="c", synthetic=False, study=STUDY, command="c", sites=enrolled, server_home=tmp_path
     )
-    made = Run(folder=tmp_path / "run", plan=plan, connection=site_grid)
-    made.sites |= {name: RunSite() for name in site_grid.sites}
-    return made
+    return Run(RunContext(tmp_path / "run", plan), site_grid=site_grid)
 
 
 def _spoilt(run: Run, sites: dict[int, Site], call: str, spoil: Spoil) -> None:
@@ -156,27 +154,27 @@ def _spoilt(run: Run, sites: dict[int, Site], call: str, spoil: Spoil) -> None:
         content = sites[node](message)
         return spoil(content) if node == 1 and message.metadata.message_type == call else content
 
-    grid: Any = run.site_grid.grid
+    grid: Any = run.grid.grid
     grid.response = response
 
 
 @pytest.mark.parametrize("call", [wire.RELEASE, wire.FETCH])
 def test_a_malformed_release_costs_its_site_alone(run: Run, sites: dict[int, Site], call: str, spoil: Spoil) -> None:
     _spoilt(run, sites, call, spoil)
-    collect_releases(run, {})
-    assert "site-2" in run.releases
-    numberless = call == wire.FETCH and "site-1" in run.releases  # a part of a file has no number in it
-    assert numberless or any(w.startswith("site-1 released nothing") for w in run.warnings)
-    assert all(w.isprintable() for w in run.warnings)
+    do(run, "release")
+    assert "site-2" in run.results.releases.kept
+    numberless = call == wire.FETCH and "site-1" in run.results.releases.kept  # a part of a file has no number in it
+    assert numberless or any(w.startswith("site-1 released nothing") for w in warnings_of(run))
+    assert all(w.isprintable() for w in warnings_of(run))
 
 
 def test_malformed_counts_cost_their_site_alone(run: Run, sites: dict[int, Site], spoil: Spoil) -> None:
-    collect_releases(run, {})
+    do(run, "release")
     _spoilt(run, sites, wire.EVALUATE, spoil)
-    evaluate(run, {})
-    assert run.emotion["voice"].clips == 3
-    assert any(w.startswith("site-1 did not evaluate") for w in run.warnings)
-    assert all(w.isprintable() for w in run.warnings)
+    do(run, "evaluate")
+    assert run.results.evaluation.emotion["voice"].clips == 3
+    assert any(w.startswith("site-1 did not evaluate") for w in warnings_of(run))
+    assert all(w.isprintable() for w in warnings_of(run))
 
 
 @pytest.mark.parametrize("call", [wire.CODE, wire.TRAIN["voice"]])
@@ -195,9 +193,9 @@ def test_a_malformed_update_costs_its_site_alone(fake_site_grid: Any, call: str,
     site_grid = fake_site_grid(response, nodes=2)
     site_grid.nodes = {1: "site-1", 2: "site-2"}
     outcomes: list[RoundOutcome] = []
-    strategy = GuardedStrategy(
-        inner=make_strategy("FedAvg", {}),
-        site_grid=site_grid,
+    strategy = CheckedStrategy(
+        strategy=make_strategy("FedAvg", {}),
+        grid=site_grid,
         sites=site_grid.sites,
         call=call,
         study=STUDY,
@@ -217,9 +215,9 @@ def test_arrays_of_types_that_numpy_has_not_are_counted_as_damaged(run: Run, sit
     types = (torch.float8_e4m3fn, torch.bfloat16, torch.float8_e5m2)
     arrays = {name: torch.zeros(20, 13).to(kind) for name, kind in zip(names, types, strict=True)}
     save_file(arrays, sites[1].folder / "voice-00000.safetensors")
-    collect_releases(run, {})
-    assert "site-2" in run.releases
-    assert run.sites["site-1"].dropped["voice-damaged"] == 3
+    do(run, "release")
+    assert "site-2" in run.results.releases.kept
+    assert run.results.releases.facts["site-1"].dropped["voice-damaged"] == 3
 
 
 def _head(text: bytes, *, length: int | None = None) -> bytes:
@@ -246,9 +244,9 @@ HEADS = {
 @pytest.mark.parametrize("head", HEADS.values(), ids=HEADS.keys())
 def test_a_shard_whose_head_is_not_sound_is_damage_and_no_end(run: Run, sites: dict[int, Site], head: bytes) -> None:
     (sites[1].folder / "voice-00000.safetensors").write_bytes(head)
-    collect_releases(run, {})
-    assert sorted(run.releases) == ["site-1", "site-2"]
-    assert run.sites["site-1"].dropped["voice-damaged"] == 3
+    do(run, "release")
+    assert sorted(run.results.releases.kept) == ["site-1", "site-2"]
+    assert run.results.releases.facts["site-1"].dropped["voice-damaged"] == 3
 
 
 FILES = {
@@ -267,9 +265,9 @@ def test_a_clip_list_or_statement_that_is_none_costs_its_site(
     run: Run, sites: dict[int, Site], name: str, content: bytes
 ) -> None:
     (sites[1].folder / name).write_bytes(content)
-    collect_releases(run, {})
-    assert sorted(run.releases) == ["site-2"]
-    assert all(w.isprintable() for w in run.warnings)
+    do(run, "release")
+    assert sorted(run.results.releases.kept) == ["site-2"]
+    assert all(w.isprintable() for w in warnings_of(run))
 
 
 def test_what_nobody_foresaw_costs_its_site_alone(
@@ -277,22 +275,22 @@ def test_what_nobody_foresaw_costs_its_site_alone(
 ) -> None:
     from moretta.server.stages import release as stage
 
-    keep = stage._keep
+    check = stage.check_release
 
-    def odd(run: Run, site: str, found: Any) -> None:
-        if site == "site-1":
+    def odd(*arguments: Any, **options: Any) -> None:
+        if "site-1" in arguments:
             raise RecursionError
-        keep(run, site, found)
+        check(*arguments, **options)
 
-    monkeypatch.setattr(stage, "_keep", odd)
-    collect_releases(run, {})
-    assert sorted(run.releases) == ["site-2"]
-    assert any("cannot be used (RecursionError)" in w for w in run.warnings)
+    monkeypatch.setattr(stage, "check_release", odd)
+    do(run, "release")
+    assert sorted(run.results.releases.kept) == ["site-2"]
+    assert any("cannot be used (RecursionError)" in w for w in warnings_of(run))
     sites.clear()
 
 
 def test_all_malformed_ends_the_stage_with_the_causes(run: Run) -> None:
-    grid: Any = run.site_grid.grid
+    grid: Any = run.grid.grid
     grid.response = lambda node, message: RecordDict()
     with pytest.raises(RunError, match="0 of 2 sites finished the stage 'release'"):
-        collect_releases(run, {})
+        do(run, "release")

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -8,11 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 from releasing import STUDY, Site, Spoil
+from staging import do, warnings_of
 
-from moretta.server.stages.evaluate import evaluate
-from moretta.server.stages.release import collect_releases
+from moretta.server.stages.context import RunContext
 from moretta.server.stages.report import privacy_rows
-from moretta.server.stages.run_context import Run, RunSite
+from moretta.server.study import Run
 from moretta.shared.core.errors import RunError
 from moretta.shared.core.terms import PrivacyStatement
 from moretta.shared.data.clip_names import Emotion, Level
@@ -39,28 +40,26 @@ def run(tmp_path: Path, fake_site_grid: Any, hello: Any, hellos: Any, sites: dic
         folds=((1,), (2,)),
         command="moretta simulate",
     )
-    made = Run(folder=tmp_path / "run", plan=plan, connection=site_grid)
-    made.sites |= {name: RunSite() for name in site_grid.sites}
-    return made
+    return Run(RunContext(tmp_path / "run", plan), site_grid=site_grid)
 
 
 def test_every_site_s_release_is_kept_whole_on_disk(run: Run, sites: dict[int, Site], monkeypatch: Any) -> None:
     monkeypatch.setattr(wire, "CHUNK_BYTES", 100)
-    collect_releases(run, {})
-    assert sorted(run.releases) == ["site-1", "site-2"]
+    do(run, "release")
+    assert sorted(run.results.releases.kept) == ["site-1", "site-2"]
     assert sites[1].fetches > 10
     for site in sites.values():
-        kept = run.folder / "server" / "releases" / site.name
+        kept = run.context.folder / "server" / "releases" / site.name
         assert {p.name: p.read_bytes() for p in kept.iterdir()} == {
             p.name: p.read_bytes() for p in site.folder.iterdir()
         }
-    record = run.sites["site-1"]
+    record = run.results.releases.facts["site-1"]
     assert (record.clips, record.speakers, record.dropped, record.training) == (3, 1, {"voice-silent": 1}, {"voice": 2})
-    assert run.absent["face"] == "the study does not ask for it"
+    assert run.results.absent["face"] == "the study does not ask for it"
 
 
 def test_small_files_travel_together(run: Run, sites: dict[int, Site]) -> None:
-    collect_releases(run, {})
+    do(run, "release")
     assert [site.fetches for site in sites.values()] == [1, 1]
 
 
@@ -91,10 +90,10 @@ def _set(*path: str, value: Any) -> Spoil:
 )
 def test_a_site_that_announces_what_no_release_has_is_left_out(run: Run, sites: dict[int, Site], spoil: Spoil) -> None:
     sites[1].spoil_release = spoil
-    collect_releases(run, {})
-    assert sorted(run.releases) == ["site-2"]
-    assert any("site-1 released nothing" in warning for warning in run.warnings)
-    assert not list(run.folder.parent.rglob("escape*"))
+    do(run, "release")
+    assert sorted(run.results.releases.kept) == ["site-2"]
+    assert any("site-1 released nothing" in warning for warning in warnings_of(run))
+    assert not list(run.context.folder.parent.rglob("escape*"))
 
 
 @pytest.mark.parametrize(
@@ -110,60 +109,59 @@ def test_a_site_that_announces_what_no_release_has_is_left_out(run: Run, sites: 
 )
 def test_a_chunk_that_was_changed_on_the_way_is_refused(run: Run, sites: dict[int, Site], spoil: Spoil) -> None:
     sites[1].spoil_chunk = spoil
-    collect_releases(run, {})
-    assert sorted(run.releases) == ["site-2"]
+    do(run, "release")
+    assert sorted(run.results.releases.kept) == ["site-2"]
 
 
 def test_arrays_of_another_size_cost_that_site_and_not_the_run(
     run: Run, sites: dict[int, Site], tmp_path: Path
 ) -> None:
     sites[1] = Site(tmp_path / "odd", 1, coefficients=20)
-    collect_releases(run, {})
-    assert sorted(run.releases) == ["site-2"]
-    assert any("the size of the study" in warning for warning in run.warnings)
+    do(run, "release")
+    assert sorted(run.results.releases.kept) == ["site-2"]
+    assert any("the size of the study" in warning for warning in warnings_of(run))
 
 
 def test_a_release_for_another_study_or_under_another_name_is_refused(
     run: Run, sites: dict[int, Site], tmp_path: Path
 ) -> None:
     sites[1] = Site(tmp_path / "odd", 1, study=STUDY.with_changes(seed=9))
-    collect_releases(run, {})
-    assert sorted(run.releases) == ["site-2"]
+    do(run, "release")
+    assert sorted(run.results.releases.kept) == ["site-2"]
     sites[1] = Site(tmp_path / "odder", 7)
-    run.releases.clear()
-    collect_releases(run, {})
-    assert sorted(run.releases) == ["site-2"]
+    run.results.releases.kept.clear()
+    do(run, "release")
+    assert sorted(run.results.releases.kept) == ["site-2"]
 
 
 def test_arrays_that_are_damaged_are_counted_on_arrival(run: Run, sites: dict[int, Site]) -> None:
     shard = sites[1].folder / "voice-00000.safetensors"
     shard.write_bytes(shard.read_bytes()[:-50])
-    collect_releases(run, {})
-    assert run.sites["site-1"].dropped == {"voice-silent": 1, "voice-damaged": 3}
-    assert any("3 arrays that cannot be used" in warning for warning in run.warnings)
+    do(run, "release")
+    assert run.results.releases.facts["site-1"].dropped == {"voice-silent": 1, "voice-damaged": 3}
+    assert any("3 arrays that cannot be used" in warning for warning in warnings_of(run))
 
 
 def test_what_a_site_says_of_itself_is_counted_again(run: Run, sites: dict[int, Site]) -> None:
     path = sites[1].folder / "statement.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"clips": 10**9, "speakers": 10**6}))
-    collect_releases(run, {})
-    assert (run.sites["site-1"].clips, run.sites["site-1"].speakers) == (3, 1)
+    do(run, "release")
+    assert (run.results.releases.facts["site-1"].clips, run.results.releases.facts["site-1"].speakers) == (3, 1)
 
 
 def test_no_site_left_ends_the_run_with_the_causes(run: Run, sites: dict[int, Site]) -> None:
     for site in sites.values():
         site.spoil_release = lambda values: (values.clear(), values.update(failure="CorpusError"))[0]
     with pytest.raises(RunError, match=r"0 of 2 sites finished the stage 'release': site-1: CorpusError") as caught:
-        collect_releases(run, {})
+        do(run, "release")
     assert "at least 1" in caught.value.message
 
 
 def _deployed(run: Run, tmp_path: Path) -> None:
     """The same sites as real ones, which tell whom they hold out."""
     sites = tuple(EnrolledSite(name=f"site-{n}", node=n) for n in (1, 2))
-    run.plan = DeploymentPlan(
-        corpus_name="c", synthetic=False, study=STUDY, command="c", sites=sites, server_home=tmp_path
-    )
+    plan = DeploymentPlan(corpus_name="c", synthetic=False, study=STUDY, command="c", sites=sites, server_home=tmp_path)
+    run.context = replace(run.context, plan=plan)
 
 
 def _table(value: Any = 3) -> list[list[Any]]:
@@ -195,12 +193,12 @@ def test_counts_that_a_site_cannot_have_are_left_out(
     _deployed(run, tmp_path)
     for number, site in sites.items():
         site.spoil_release = _set("held_out", value=[f"{number:016x}"])
-    collect_releases(run, {})
+    do(run, "release")
     sites[1].counts = counts
     sites[2].counts = {"voice": {f"{2:016x}": _table()}, "voice/3": {f"{2:016x}": [[0] * 3, [0] * 3, [0, 0, 3]]}}
-    evaluate(run, {})
-    assert np.array_equal(run.emotion["voice"].confusion, np.array(_table()))
-    assert any("site-1 did not evaluate" in warning for warning in run.warnings)
+    do(run, "evaluate")
+    assert np.array_equal(run.results.evaluation.emotion["voice"].confusion, np.array(_table()))
+    assert any("site-1 did not evaluate" in warning for warning in warnings_of(run))
 
 
 @pytest.mark.parametrize(
@@ -210,32 +208,32 @@ def test_a_release_that_was_made_otherwise_than_the_study_says_is_refused(
     run: Run, sites: dict[int, Site], tmp_path: Path, parameters: dict[str, Any]
 ) -> None:
     sites[1] = Site(tmp_path / "odd", 1, parameters=parameters)
-    collect_releases(run, {})
-    assert sorted(run.releases) == ["site-2"]
-    assert any("as the study says" in warning for warning in run.warnings)
+    do(run, "release")
+    assert sorted(run.results.releases.kept) == ["site-2"]
+    assert any("as the study says" in warning for warning in warnings_of(run))
 
 
 def test_a_site_that_releases_another_s_people_is_left_out_and_both_are_named(
     run: Run, sites: dict[int, Site], tmp_path: Path
 ) -> None:
     sites[2] = Site(tmp_path / "copy", 2, people=1)
-    collect_releases(run, {})
-    assert sorted(run.releases) == ["site-1"]
-    assert any("site-2" in w and "pseudonyms that site-1 has released" in w for w in run.warnings)
+    do(run, "release")
+    assert sorted(run.results.releases.kept) == ["site-1"]
+    assert any("site-2" in w and "pseudonyms that site-1 has released" in w for w in warnings_of(run))
 
 
 def test_more_training_clips_than_were_released_weigh_no_more_and_are_named(run: Run, sites: dict[int, Site]) -> None:
     sites[1].spoil_release = _set("training", value={"voice": 10**7})
-    collect_releases(run, {})
-    assert run.sites["site-1"].training == {"voice": 3}
-    assert any("site-1 states 10000000 training clips of voice and released 3" in w for w in run.warnings)
+    do(run, "release")
+    assert run.results.releases.facts["site-1"].training == {"voice": 3}
+    assert any("site-1 states 10000000 training clips of voice and released 3" in w for w in warnings_of(run))
 
 
 def test_a_site_that_weighed_more_in_the_code_than_it_released_is_left_out(run: Run, sites: dict[int, Site]) -> None:
-    run.sites["site-1"].code_weight, run.sites["site-2"].code_weight = 10**6, 1
-    collect_releases(run, {})
-    assert sorted(run.releases) == ["site-2"]
-    assert any("site-1 released nothing: 1000000 speakers in training the code" in w for w in run.warnings)
+    run.results.code_units = {"site-1": 10**6, "site-2": 1}
+    do(run, "release")
+    assert sorted(run.results.releases.kept) == ["site-2"]
+    assert any("site-1 released nothing: 1000000 speakers in training the code" in w for w in warnings_of(run))
 
 
 @pytest.mark.parametrize("held_out", [[], [f"{n:08x}{0:08x}" for n in range(4)]], ids=["nobody", "everybody"])
@@ -252,8 +250,8 @@ def test_a_site_that_chooses_its_own_part_of_the_test_is_named(
     sites[1].statement = writer.finish(site="site-1", study=STUDY.digest(), anonymizers=sites[1].statement.anonymizers)
     sites[1].folder = tmp_path / "four"
     sites[1].spoil_release = _set("held_out", value=held_out)
-    collect_releases(run, {})
-    assert any(f"site-1 holds out {len(held_out)} of its 4 speakers" in w for w in run.warnings)
+    do(run, "release")
+    assert any(f"site-1 holds out {len(held_out)} of its 4 speakers" in w for w in warnings_of(run))
 
 
 def test_a_release_that_the_disk_has_no_room_for_costs_no_other_site(
@@ -262,9 +260,9 @@ def test_a_release_that_the_disk_has_no_room_for_costs_no_other_site(
     free = SimpleNamespace(free=10 * 2**20)
     monkeypatch.setattr("moretta.server.stages.release.shutil.disk_usage", lambda _: free)
     sites[1].spoil_release = _set("files", "voice-00001.safetensors", value=100 * 2**20)
-    collect_releases(run, {})
-    assert sorted(run.releases) == ["site-2"]
-    assert any("disk has room for" in w for w in run.warnings)
+    do(run, "release")
+    assert sorted(run.results.releases.kept) == ["site-2"]
+    assert any("disk has room for" in w for w in warnings_of(run))
 
 
 @pytest.mark.parametrize(("stated", "named"), [(0.1, True), (None, False), (9.0, False), (12.0, False)])
@@ -282,10 +280,10 @@ def test_an_epsilon_that_a_site_states_too_small_is_named_and_the_computed_one_i
     )
     reported = sites[1].statement.model_copy(update={"anonymizers": (statement(stated),)})
     (sites[1].folder / "statement.json").write_text(reported.model_dump_json())
-    collect_releases(run, {})
-    rows = [row for row in privacy_rows(run) if row.site == "site-1"]
+    do(run, "release")
+    rows = [row for row in privacy_rows(run.context, run.results) if row.site == "site-1"]
     assert [row.epsilon for row in rows] == [9.0 if named else stated]
-    assert any("site-1 states epsilon 0.1 of a clip for noise" in w for w in run.warnings) == named
+    assert any("site-1 states epsilon 0.1 of a clip for noise" in w for w in warnings_of(run)) == named
     assert ("the site states 0.1" in rows[0].note) == named
-    (silent,) = [row for row in privacy_rows(run) if row.site == "site-2"]
+    (silent,) = [row for row in privacy_rows(run.context, run.results) if row.site == "site-2"]
     assert (silent.epsilon, silent.note) == (9.0, "the site states nothing")

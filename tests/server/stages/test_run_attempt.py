@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from moretta.server.stages.run_attempt import SUPERSEDED, announce_attempt, newest_attempt, only_attempt, working_pid
+from moretta.server.stages.lifecycle import SUPERSEDED, announce_attempt, newest_attempt, only_attempt, working_pid
 from moretta.shared.core.errors import RunError
 
 WORKER = """
 import sys, time
 from pathlib import Path
-from moretta.server.stages.run_attempt import only_attempt
+from moretta.server.stages.lifecycle import only_attempt
 with only_attempt(Path(sys.argv[1]), int(sys.argv[2])):
     print("at work", flush=True)
     time.sleep(60)

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from moretta.deploy.cli.study import app
 from moretta.server.stages import run_withdrawal
-from moretta.server.stages.run_attempt import only_attempt
+from moretta.server.stages.lifecycle import only_attempt
 from moretta.server.stages.run_withdrawal import forget_person
 from moretta.shared.audit.report.report_file import load_report, write_report
 from moretta.shared.core.errors import ReleaseError, RunError
@@ -43,7 +43,7 @@ def run(tmp_path: Path) -> Path:
     for path in ("updates/voice/clinic-a", "updates/voice/clinic-b", "checkpoints/voice", "embeddings/one"):
         (tmp_path / "server" / path).parent.mkdir(parents=True, exist_ok=True)
         save_file({"a": np.zeros(1, np.float32)}, tmp_path / "server" / f"{path}.safetensors")
-    (tmp_path / "server" / "state.json").write_text(json.dumps({"warnings": ["an older one"]}))
+    (tmp_path / "server" / "state.json").write_text(json.dumps({"progress": {"warnings": ["an older one"]}}))
     return tmp_path
 
 
@@ -68,12 +68,12 @@ def test_what_was_made_of_single_clips_goes_and_models_stay_marked_unless_asked(
     forget_person(run, SITE, PERSON)
     kept = {path.relative_to(run / "server").as_posix() for path in (run / "server").glob("[uce]*/**/*.safetensors")}
     assert kept == {"updates/voice/clinic-b.safetensors", "checkpoints/voice.safetensors"}
-    warnings = json.loads((run / "server" / "state.json").read_text())["warnings"]
+    warnings = json.loads((run / "server" / "state.json").read_text())["progress"]["warnings"]
     assert warnings[0] == "an older one"
     assert "3 released clips were removed" in warnings[1]
     assert forget_person(run, SITE, PERSON, models=True).models_removed
     assert not list((run / "server" / "checkpoints").iterdir())
-    assert len(json.loads((run / "server" / "state.json").read_text())["warnings"]) == 2
+    assert len(json.loads((run / "server" / "state.json").read_text())["progress"]["warnings"]) == 2
 
 
 def test_a_command_that_was_killed_half_way_is_ended_by_the_next(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:

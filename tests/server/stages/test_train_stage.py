@@ -9,10 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 from flwr.app import MetricRecord, RecordDict
+from staging import warnings_of
 
-from moretta.server.stages.run_context import Run, RunSite
-from moretta.server.stages.state import load_progress, save_progress
-from moretta.server.stages.train import train_voice
+from moretta.server.stages.context import RunContext
+from moretta.server.stages.results import SiteFacts
+from moretta.server.stages.state import RESUME_FILE, load_progress, save_state
+from moretta.server.study import SITE_STAGES, Run, run_stages
 from moretta.shared.data.clip_names import EMOTIONS, Level
 from moretta.shared.messages import wire
 from moretta.shared.release import AnonymizerStatement, ReleasedClip, ReleaseWriter, open_release
@@ -75,22 +77,37 @@ def start(tmp_path: Path, fake_site_grid: Any) -> Callable[..., Run]:
             plan = SimulationPlan(
                 corpus_name="c", synthetic=False, study=study, command="c", sites=(), corpus=tmp_path, folds=((),)
             )
-        run = Run(folder=tmp_path / name, plan=plan, connection=site_grid, done=["codebook", "release"])
-        plan.save(run.folder)
+        run = Run(RunContext(tmp_path / name, plan), site_grid=site_grid)
+        plan.save(run.context.folder)
+        releases = run.results.releases
         for number, site in NODES.items():
-            run.releases[site] = release(run.folder / "server" / "releases" / site, number, study)
+            releases.kept[site] = release(run.context.folder / "server" / "releases" / site, number, study)
             held_out = (f"{number:015x}2",)
-            run.sites[site] = RunSite(clips=6, speakers=2, training={"voice": 3}, held_out=held_out)
-        run.public |= {"voice/mean": np.zeros(13, np.float32), "voice/std": np.ones(13, np.float32)}
-        save_progress(run)
+            releases.facts[site] = SiteFacts(clips=6, speakers=2, training={"voice": 3}, held_out=held_out)
+        run.results.public |= {"voice/mean": np.zeros(13, np.float32), "voice/std": np.ones(13, np.float32)}
+        save_state(run.context, run.results, RESUME_FILE)
         return run
 
     return make
 
 
+def _train(run: Run) -> Run:
+    run_stages(run, [stage for stage in SITE_STAGES if stage.name == "train voice"])
+    return run
+
+
+def _again(run: Run) -> Run:
+    """The same run in a new process."""
+    saved = load_progress(run.context.folder)
+    assert saved is not None
+    return Run(*saved, site_grid=run.grid)
+
+
 def _figures(run: Run) -> Any:
-    rounds = [row.model_copy(update={"seconds": None}) for row in run.rounds]
-    return {n: a.tobytes() for n, a in run.weights["voice"].items()}, run.sites, rounds
+    results = run.results
+    rounds = [row.model_copy(update={"seconds": None}) for row in results.training.rounds]
+    weights = {n: a.tobytes() for n, a in results.models["voice"].items()}
+    return weights, results.releases.facts, results.training.spent, run.context.progress.missed, rounds
 
 
 @pytest.mark.parametrize("question", range(1, 3 * ROUNDS + 1))
@@ -99,7 +116,7 @@ def test_a_server_that_is_killed_in_the_middle_of_any_round_ends_with_the_same_b
     start: Callable[..., Run], question: int, dp: str
 ) -> None:
     undisturbed = start("undisturbed", aggregation__dp=dp, simulated=dp == "central")
-    train_voice(undisturbed, {})
+    _train(undisturbed)
     killed = start("killed", aggregation__dp=dp, simulated=dp == "central")
     requested = 0
 
@@ -110,54 +127,51 @@ def test_a_server_that_is_killed_in_the_middle_of_any_round_ends_with_the_same_b
             raise Killed
         return _answer(node, message)
 
-    grid: Any = killed.site_grid.grid
+    grid: Any = killed.grid.grid
     grid.response = response
     with pytest.raises(Killed):
-        train_voice(killed, {})
-    again = load_progress(killed.folder)
-    assert again is not None
-    again.connection = killed.connection
-    train_voice(again, {})
+        _train(killed)
+    again = _train(_again(killed))
     assert _figures(again) == _figures(undisturbed)
 
 
 def test_held_out_speakers_are_those_that_the_sites_told(start: Callable[..., Run]) -> None:
     run = start()
-    assert run.held_out() == {f"{n:015x}2" for n in NODES}
+    assert run.results.releases.held_out(run.context.plan) == {f"{n:015x}2" for n in NODES}
 
 
 def test_a_lost_site_is_named_once_with_the_rounds_it_missed_and_why(start: Callable[..., Run]) -> None:
     run = start()
-    grid: Any = run.site_grid.grid
+    grid: Any = run.grid.grid
 
     def response(node: int, message: Any) -> RecordDict:
         grid.away = {2} if wire.number_of(message.content, "server-round") < 3 else set()
         return _answer(node, message)
 
     grid.away, grid.response = {2}, response
-    train_voice(run, {})
-    assert run.warnings == ["site-2 missed rounds 1-2 of training voice: it was lost (Node Unavailable)"]
-    assert [row.sites for row in run.rounds] == [2, 2, 3, 3]
-    assert [row.failed for row in run.rounds] == [1, 1, 0, 0]
-    assert (run.sites["site-2"].rounds, run.sites["site-1"].rounds) == (2, 4)
+    _train(run)
+    assert warnings_of(run) == ["site-2 missed rounds 1-2 of training voice: it was lost (Node Unavailable)"]
+    assert [row.sites for row in run.results.training.rounds] == [2, 2, 3, 3]
+    assert [row.failed for row in run.results.training.rounds] == [1, 1, 0, 0]
+    assert (run.results.training.spent["site-2"].rounds, run.results.training.spent["site-1"].rounds) == (2, 4)
 
 
 def test_a_site_that_is_revoked_during_a_round_is_done_without_and_named(start: Callable[..., Run]) -> None:
     run = start(stages__on_lost_site="retry")
-    run.site_grid.gone = lambda: {"site-3": "its enrollment was revoked"} if len(run.rounds) >= 1 else {}
-    train_voice(run, {})
-    assert run.warnings == ["site-3 missed rounds 2-4 of training voice: its enrollment was revoked"]
-    assert [row.sites for row in run.rounds] == [3, 2, 2, 2]
+    run.grid.gone = lambda: {"site-3": "its enrollment was revoked"} if len(run.results.training.rounds) >= 1 else {}
+    _train(run)
+    assert warnings_of(run) == ["site-3 missed rounds 2-4 of training voice: its enrollment was revoked"]
+    assert [row.sites for row in run.results.training.rounds] == [3, 2, 2, 2]
 
 
 def test_a_stage_with_its_own_minimum_fails_when_a_lost_site_leaves_too_few(start: Callable[..., Run]) -> None:
     from moretta.shared.core.errors import RunError
 
     run = start(stages__train={"min_sites": 3})
-    grid: Any = run.site_grid.grid
+    grid: Any = run.grid.grid
     grid.away = {2}
     with pytest.raises(RunError, match=r"2 usable updates in round 1 .*site-2: it was lost.*at least 3"):
-        train_voice(run, {})
+        _train(run)
 
 
 def test_a_redone_round_is_spent_once_and_a_site_pays_for_the_rounds_it_was_in(start: Callable[..., Run]) -> None:
@@ -165,9 +179,9 @@ def test_a_redone_round_is_spent_once_and_a_site_pays_for_the_rounds_it_was_in(s
     from moretta.shared.privacy.site_level import plan_site_level
 
     run = start(aggregation={"dp": "central", "min_sites": 2}, simulated=True)
-    plan = plan_site_level(run.study)
+    plan = plan_site_level(run.context.study)
     assert plan is not None
-    grid: Any = run.site_grid.grid
+    grid: Any = run.grid.grid
 
     def response(node: int, message: Any) -> RecordDict:
         number = wire.number_of(message.content, "server-round")
@@ -179,12 +193,9 @@ def test_a_redone_round_is_spent_once_and_a_site_pays_for_the_rounds_it_was_in(s
 
     grid.away, grid.response = {2}, response
     with pytest.raises(Killed):
-        train_voice(run, {})
-    again = load_progress(run.folder)
-    assert again is not None
-    again.connection = run.connection
-    train_voice(again, {})
-    rows = {row.site: row for row in privacy_rows(again) if row.unit == "site"}
+        _train(run)
+    again = _train(_again(run))
+    rows = {row.site: row for row in privacy_rows(again.context, again.results) if row.unit == "site"}
     assert {site: row.epsilon for site, row in rows.items()} == {
         "site-1": plan.loss(4).epsilon(1e-3),
         "site-2": plan.loss(3).epsilon(1e-3),
@@ -201,8 +212,8 @@ def test_in_deployment_the_servers_noise_is_the_systems_and_in_a_simulation_the_
 
     def weights(name: str, *, simulated: bool) -> bytes:
         run = start(name, aggregation__dp="central", simulated=simulated)
-        train_voice(run, {})
-        return run.weights["voice"]["2.weight"].tobytes()
+        _train(run)
+        return run.results.models["voice"]["2.weight"].tobytes()
 
     assert weights("a", simulated=True) == weights("b", simulated=True)
     assert weights("c", simulated=False) != weights("d", simulated=False)
@@ -213,8 +224,8 @@ def test_with_site_level_noise_too_few_sites_are_not_even_asked(start: Callable[
 
     run = start(aggregation={"dp": "central", "min_sites": 4})
     with pytest.raises(RunError, match="3 sites with training clips of voice; expected at least 4"):
-        train_voice(run, {})
-    assert not run.site_grid.grid.sent  # type: ignore[attr-defined]
+        _train(run)
+    assert not run.grid.grid.sent  # type: ignore[attr-defined]
 
 
 def test_with_site_level_noise_a_round_that_lost_too_many_ends_the_run_before_anything_is_told(
@@ -223,11 +234,11 @@ def test_with_site_level_noise_a_round_that_lost_too_many_ends_the_run_before_an
     from moretta.shared.core.errors import RunError
 
     run = start(aggregation__dp="central")
-    grid: Any = run.site_grid.grid
+    grid: Any = run.grid.grid
     grid.away = {2}
     with pytest.raises(RunError, match=r"2 usable updates in round 1.*at least 3"):
-        train_voice(run, {})
-    assert not run.rounds
+        _train(run)
+    assert not run.results.training.rounds
 
 
 def test_with_site_level_noise_neither_a_loss_nor_a_standardisation_is_told(start: Callable[..., Run]) -> None:
@@ -239,10 +250,10 @@ def test_with_site_level_noise_neither_a_loss_nor_a_standardisation_is_told(star
     seen = {}
     for dp in ("none", "central"):
         run = start(dp, aggregation__dp=dp)
-        run.site_grid.grid.response = response  # type: ignore[attr-defined]
-        train_voice(run, {})
-        first = wire.arrays_of(run.site_grid.grid.sent[0].content)  # type: ignore[attr-defined]
-        seen[dp] = ({row.loss for row in run.rounds}, bool(np.all(first["0.mean"] == 0)))
+        run.grid.grid.response = response  # type: ignore[attr-defined]
+        _train(run)
+        first = wire.arrays_of(run.grid.grid.sent[0].content)  # type: ignore[attr-defined]
+        seen[dp] = ({row.loss for row in run.results.training.rounds}, bool(np.all(first["0.mean"] == 0)))
     assert seen == {"none": ({0.5}, False), "central": ({None}, True)}
 
 
@@ -258,11 +269,13 @@ def test_an_update_that_weighs_more_than_was_released_is_refused_by_name(
             content[wire.METRICS] = MetricRecord({"num-examples": reported})
         return content
 
-    grid: Any = run.site_grid.grid
+    grid: Any = run.grid.grid
     grid.response = response
-    train_voice(run, {})
-    assert [row.sites for row in run.rounds] == [2] * ROUNDS
-    assert any(w.startswith("site-2 was left out of round 1") and "at most 3, as released" in w for w in run.warnings)
+    _train(run)
+    assert [row.sites for row in run.results.training.rounds] == [2] * ROUNDS
+    assert any(
+        w.startswith("site-2 was left out of round 1") and "at most 3, as released" in w for w in warnings_of(run)
+    )
 
 
 def test_an_update_far_outside_the_others_is_named_once_with_its_round(start: Callable[..., Run]) -> None:
@@ -276,8 +289,8 @@ def test_an_update_far_outside_the_others_is_named_once_with_its_round(start: Ca
             content[wire.ARRAYS] = wire.arrays_to_record(far)
         return content
 
-    grid: Any = run.site_grid.grid
+    grid: Any = run.grid.grid
     grid.response = response
-    train_voice(run, {})
-    (named,) = [w for w in run.warnings if "lie far outside" in w]
+    _train(run)
+    (named,) = [w for w in warnings_of(run) if "lie far outside" in w]
     assert named.startswith("site-2's updates of the voice model lie far outside those of the others, first in round 2")

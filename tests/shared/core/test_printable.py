@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from moretta.deploy.cli.progress_monitor import as_text
-from moretta.server.stages.outcome import concluding
+from moretta.server.stages.lifecycle import concluding
 from moretta.shared.audit.report.page import _environment
 from moretta.shared.audit.report.plotting import Chart
 from moretta.shared.core.errors import RefusedError, RunError

@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 from flwr.app import Message, MetricRecord, RecordDict
 
-from moretta.server.aggregation.checks import MAX_NORM, update_problem
-from moretta.server.aggregation.guarded import GuardedStrategy, RoundOutcome
+from moretta.server.aggregation.checked_strategy import MAX_NORM, CheckedStrategy, RoundOutcome, checked_update
 from moretta.server.aggregation.strategies import STRATEGIES, make_strategy
 from moretta.shared.core.errors import RunError, StudyError
 from moretta.shared.messages import wire
@@ -37,9 +36,9 @@ class Round:
 
     def __init__(self, site_grid: Any, name: str = "FedAvg", *, min_sites: int = 1, **options: Any) -> None:
         self.outcomes: list[RoundOutcome] = []
-        self.strategy = GuardedStrategy(
-            inner=make_strategy(name, options),
-            site_grid=site_grid,
+        self.strategy = CheckedStrategy(
+            strategy=make_strategy(name, options),
+            grid=site_grid,
             sites=site_grid.sites,
             call=wire.TRAIN["voice"],
             study=Study(),
@@ -216,7 +215,7 @@ def test_too_few_updates_end_the_run_and_name_the_causes(site_grid: Any, reply: 
     replies = [reply(1, content(update(1))), reply(2, BAD["NaN"]), reply(3, BAD["a failure"])]
     with pytest.raises(RunError, match=r"1 usable updates in round 1 .*not finite.*RunError.*at least 2") as caught:
         rounds.run(replies)
-    assert "site-4: no answer" in caught.value.message
+    assert "site-4: no response" in caught.value.message
     assert not rounds.outcomes
 
 
@@ -261,4 +260,6 @@ def test_options_that_would_let_flower_wait_for_ever_or_do_nothing_are_refused(o
 
 def test_a_sound_update_has_no_problem_and_integers_are_no_exception() -> None:
     start = {"n": np.zeros(1, np.int64), **START}
-    assert update_problem(start, {"n": np.array([3]), **update(1)}) is None
+    sound = {"n": np.array([3]), **update(1)}
+    found = checked_update(start, RecordDict({wire.ARRAYS: wire.arrays_to_record(sound)}))
+    assert all(np.array_equal(found[name], sound[name]) for name in sound)

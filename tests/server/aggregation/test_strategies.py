@@ -9,9 +9,8 @@ import pytest
 from flwr.app import MetricRecord, RecordDict
 from safetensors.numpy import load, save
 
-from moretta.server.aggregation.guarded import GuardedStrategy
-from moretta.server.aggregation.memory import remembered, remind
-from moretta.server.aggregation.strategies import STRATEGIES, make_strategy
+from moretta.server.aggregation.checked_strategy import CheckedStrategy
+from moretta.server.aggregation.strategies import STRATEGIES, make_strategy, restore_strategy, strategy_state
 from moretta.shared.messages import wire
 from moretta.shared.study.schema import Study
 
@@ -50,10 +49,10 @@ def test_a_strategy_that_is_stopped_and_reminded_gives_the_same_bits(
     site_grid = hellos(fake_site_grid(lambda node, message: hello(node), nodes=4), 4)
     site_grid.grid.response = _answer
 
-    def strategy() -> GuardedStrategy:
-        return GuardedStrategy(
-            inner=make_strategy(name, OPTIONS.get(name, {})),
-            site_grid=site_grid,
+    def strategy() -> CheckedStrategy:
+        return CheckedStrategy(
+            strategy=make_strategy(name, OPTIONS.get(name, {})),
+            grid=site_grid,
             sites=site_grid.sites,
             call=wire.TRAIN["voice"],
             study=Study(),
@@ -69,12 +68,12 @@ def test_a_strategy_that_is_stopped_and_reminded_gives_the_same_bits(
     stopped, kept = START, save({})
     for number in range(1, rounds + 1):  # a new process for every round
         anew = strategy()
-        remind(anew.inner, load(kept))
+        restore_strategy(anew.strategy, load(kept))
         stopped = anew.round(number, stopped)
-        kept = save(remembered(anew.inner))
+        kept = save(strategy_state(anew.strategy))
     for part in START:
         assert through[part].tobytes() == stopped[part].tobytes(), part
 
 
 def test_a_strategy_that_remembers_nothing_has_nothing_to_keep() -> None:
-    assert remembered(make_strategy("FedAvg", {})) == {}
+    assert strategy_state(make_strategy("FedAvg", {})) == {}

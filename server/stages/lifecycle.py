@@ -1,28 +1,38 @@
-"""One process at a time works on a run. A run that is submitted again ends what is left of the attempt before.
+"""One process at a time works on a run, and how the run ended stands in a file.
 
-When Flower's SuperLink dies, a ServerApp may live on and wait for it. Two of them in one folder would spoil it.
+A run that is submitted again ends what is left of the attempt before: when Flower's SuperLink dies, a ServerApp may
+live on and wait for it, and two of them would spoil the folder. And Flower calls a run completed even if every site
+failed, so the outcome is written here.
 """
 
 from __future__ import annotations
 
 import fcntl
+import json
 import os
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from moretta.shared.core.atomic import write_atomic
-from moretta.shared.core.errors import RunError
+from moretta.shared.core.errors import MorettaError, RunError
+from moretta.shared.core.exit_codes import ExitCode
+from moretta.shared.core.printable import printable, printable_traceback
+from moretta.shared.core.storage import storage_error
 
 ATTEMPT_FILE = Path("server") / "attempt"
 """Number of the newest attempt, written before it is submitted."""
+OUTCOME_FILE = "outcome.json"
 _LOCK_FILE = Path("server") / ".lock"
 _LOOK_SECONDS = 0.5
 _WAIT_SECONDS = 60.0
 SUPERSEDED = 75
 """Exit status of a process whose run was submitted again (EX_TEMPFAIL)."""
+_STATUS = {ExitCode.OK: "completed", ExitCode.GATE: "gate-broken"}
 
 
 def announce_attempt(folder: Path, number: int) -> None:
@@ -71,7 +81,7 @@ def only_attempt(
     """
     over = threading.Event()
 
-    def watch() -> None:
+    def end_when_superseded() -> None:
         while not over.wait(_LOOK_SECONDS):
             if newest_attempt(folder) > number:
                 end()
@@ -83,7 +93,7 @@ def only_attempt(
         lock.truncate(0)
         lock.write(str(os.getpid()))
         lock.flush()
-        watcher = threading.Thread(target=watch, daemon=True, name="attempt")
+        watcher = threading.Thread(target=end_when_superseded, daemon=True, name="attempt")
         watcher.start()
         try:
             yield
@@ -103,3 +113,48 @@ def _take(descriptor: int, wait_seconds: float) -> None:
             time.sleep(0.1)
         else:
             return
+
+
+@dataclass
+class Ending:
+    """What is known of the end so far."""
+
+    gate_passed: bool = True
+    finished: bool = True
+    """False if more is to come in another process: then no outcome is written yet."""
+    code: ExitCode = ExitCode.OK
+
+
+@contextmanager
+def concluding(folder: Path, *, but_for: tuple[type[Exception], ...] = ()) -> Iterator[Ending]:
+    """Write the outcome of what runs inside: success, a broken gate, or the error that came out of it.
+
+    Errors end here. Their whole text is in `server/server.log`.
+
+    Args:
+        folder: of the run.
+        but_for: errors that are no outcome, because the run may go on in another process; they pass through.
+    """
+    ending = Ending()
+    try:
+        yield ending
+    except Exception as error:
+        log = folder / "server" / "server.log"
+        log.parent.mkdir(parents=True, exist_ok=True)
+        log.write_text(printable_traceback(*sys.exc_info()), encoding="utf-8")
+        if isinstance(error, but_for):
+            raise
+        known = storage_error(error) or error
+        ending.code = known.exit_code if isinstance(known, MorettaError) else ExitCode.INTERNAL
+        cause = printable(known if isinstance(known, MorettaError) else f"{type(error).__name__}: {error}")
+        write_outcome(folder, code=ending.code, stage=" ".join(getattr(error, "__notes__", [])), cause=cause)
+        return
+    ending.code = ExitCode.OK if ending.gate_passed else ExitCode.GATE
+    if ending.finished:
+        write_outcome(folder, code=ending.code)
+
+
+def write_outcome(folder: Path, *, code: ExitCode, stage: str = "", cause: str = "") -> None:
+    """Write how the run ended."""
+    content = {"status": _STATUS.get(code, "failed"), "exit_code": int(code), "stage": stage, "cause": cause}
+    write_atomic(folder / OUTCOME_FILE, json.dumps(content, indent=1) + "\n")

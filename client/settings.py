@@ -14,7 +14,7 @@ from moretta.client.site_home import SiteHome
 from moretta.client.transport.identity import Identity
 from moretta.shared.core.errors import StudyError
 from moretta.shared.core.pseudonym import PseudonymKey
-from moretta.shared.core.versions import code_digest
+from moretta.shared.core.reproducibility import code_digest
 from moretta.shared.study.run_plan import SimulationPlan
 from moretta.shared.study.schema import Study
 
@@ -32,7 +32,7 @@ class SiteSettings:
     speakers: tuple[int, ...]
     """Empty means everybody in the corpus."""
     held_out: frozenset[int] | None
-    """Speakers who are never trained on; None lets the keyed rule choose (moretta.client.training.held_out)."""
+    """Speakers who are never trained on; None lets the keyed rule choose (moretta.client.training.data)."""
     simulated_seed: int | None
     policy: Policy | None = None
     """None where whoever runs the study holds the clips: in simulation, and in `moretta anonymize`."""

@@ -29,7 +29,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from moretta.shared.core.atomic import write_atomic
 from moretta.shared.core.errors import HomeError
-from moretta.shared.core.toml_text import to_toml
+from moretta.shared.core.printable import to_toml
 
 HOME_VARIABLE = "MORETTA_SITE"
 SITE_HOME = "site-home"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from moretta.shared.messages.bundle import Bundle, read_folder
+from moretta.shared.messages.relay import Bundle, read_folder
 
 FOLDER = Path(__file__).parent / "fab"
 

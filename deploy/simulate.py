@@ -11,7 +11,7 @@ from moretta.deploy.cli.runs import Notify, Outcome, check_names, conclude, inte
 from moretta.deploy.runtime.central_process import central_process
 from moretta.deploy.runtime.simulation_runtime import SimulationRuntime, simulation_runtime
 from moretta.shared.core.errors import RunError, StudyError
-from moretta.shared.core.seeds import derive
+from moretta.shared.core.reproducibility import derive
 from moretta.shared.core.terms import Modality
 from moretta.shared.data.clips import Corpus
 from moretta.shared.data.recordings import has_sound

@@ -15,11 +15,10 @@ from moretta.server.stages.context import RunContext
 from moretta.server.stages.lifecycle import concluding, only_attempt
 from moretta.server.stages.state import RESUME_FILE, load_progress, load_state, save_state
 from moretta.server.study import CENTRAL_STAGES, SITE_STAGES, Run, run_stages
-from moretta.shared.core.errors import RunError
-from moretta.shared.core.exit_codes import ExitCode
+from moretta.shared.core.errors import ExitCode, RunError
 from moretta.shared.core.printable import log_printable
+from moretta.shared.core.reproducibility import code_digest
 from moretta.shared.core.threads import limit_threads
-from moretta.shared.core.versions import code_digest
 from moretta.shared.messages.responses import Hello
 from moretta.shared.study.run_plan import DeploymentPlan, load_plan
 

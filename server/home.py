@@ -20,7 +20,7 @@ from typing import Annotated, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from moretta.shared.core.errors import EnrollmentError, HomeError
-from moretta.shared.enrollment.address import join_address, split_address
+from moretta.shared.enrollment.identifiers import join_address, split_address
 
 SETTINGS_FILE = "server.toml"
 MIB = 1 << 20

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 
 from moretta.shared.core.threads import limit_threads
 
+sys.path.insert(0, str(Path(__file__).parent))  # `privacy_auditing`, which tests of several parts share
 limit_threads(1)
 
 

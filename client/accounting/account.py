@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 from moretta.client.accounting.ledger import Ledger
 from moretta.shared.core.errors import RefusedError, ReleaseError
-from moretta.shared.privacy.composition import composed_epsilon
+from moretta.shared.privacy.accounting import composed_epsilon
 from moretta.shared.privacy.mechanism import Mechanism, from_record
 from moretta.shared.study.former_names import current_anonymizer
 
@@ -113,7 +113,7 @@ class Account:
         for number, entry in enumerate(ledger.all_entries(), start=1):
             try:
                 if entry["kind"] == COHORT:
-                    cohort = Cohort(tuple((speaker, tuple(clips)) for speaker, clips in entry["speakers"]))
+                    cohort = _cohort(entry)
                     cohorts[cohort.digest] = cohort
                 elif "losses" in entry:
                     losses.append(_loss(entry, cohorts))
@@ -167,26 +167,13 @@ class Account:
         return [[loss for loss in losses if loss.cohort.digest in pattern] for pattern in patterns]
 
 
-def note_cohort(ledger: Ledger, cohort: Cohort, *, key: str) -> None:
-    """Write a cohort to the ledger if it is not there yet: losses then name it by its digest.
+def cohorts_of(ledger: Ledger) -> dict[str, Cohort]:
+    """Every cohort on a ledger, by its digest."""
+    return {entry["cohort"]: _cohort(entry) for entry in ledger.entries(COHORT)}
 
-    Args:
-        key: fingerprint of the key that made the pseudonyms. Under another key the same clip would have another name,
-            and what it has lost so far would be forgotten.
 
-    Raises:
-        RefusedError: the ledger was written under another key.
-    """
-    known = ledger.entries(COHORT)
-    others = {entry["key"] for entry in known} - {key}
-    if others:
-        raise RefusedError(
-            "a pseudonym key that is not the one this privacy ledger was written under",
-            expected=f"the key of fingerprint {sorted(others)[0]}",
-            fix="restore pseudonym.key from the same copy as the ledger: they belong together",
-        )
-    if all(entry["cohort"] != cohort.digest for entry in known):
-        ledger.spend(COHORT, cohort=cohort.digest, key=key, speakers=[[s, list(clips)] for s, clips in cohort.speakers])
+def _cohort(entry: dict[str, Any]) -> Cohort:
+    return Cohort(tuple((speaker, tuple(clips)) for speaker, clips in entry["speakers"]))
 
 
 def _loss(entry: dict[str, Any], cohorts: dict[str, Cohort]) -> Loss:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import sys
 from collections.abc import Collection, Sequence
@@ -10,10 +11,15 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from moretta.client.accounting.account import AUDIENCES, UNITS, Account, Audience, Loss, Unit, note_cohort
+from moretta.client.accounting.account import AUDIENCES, COHORT, UNITS, Account, Audience, Cohort, Loss, Unit
 from moretta.client.accounting.ledger import Ledger
-from moretta.shared.core.errors import BudgetError
+from moretta.shared.core.errors import BudgetError, RefusedError
+from moretta.shared.study.schema import Study
 
+RESPONSE_KIND = "answered"
+"""Ledger entry of a response that is kept on disk and may have left. It has no loss of its own."""
+REMOVED_KIND = "removed"
+"""Ledger entry of what was made for a study and is used no more, since its clips have changed. Losses stay."""
 Limit = Annotated[float, Field(gt=0, allow_inf_nan=True)]
 
 
@@ -97,7 +103,7 @@ class BudgetLimits(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class SiteBudget:
-    """A site's ledger with the limits on it: the one way to spend."""
+    """A site's ledger with its limits: the one accountant of releases and of every training."""
 
     ledger: Ledger
     key: str
@@ -106,30 +112,85 @@ class SiteBudget:
     without_guarantee: tuple[str, ...] = ()
     """Anonymizers that the policy lets release beyond its limit on epsilon."""
 
-    def spend(self, kind: str, loss: Loss, **entry: Any) -> None:
-        """Write a loss to the ledger and return only when it is on disk.
-
-        No other process can spend between the look at the limits and the entry.
-
-        Raises:
-            BudgetError: the loss would lead beyond a limit; it is not written then.
-            RefusedError: the ledger is broken, older than the server knows, or of another key.
-        """
-        note_cohort(self.ledger, loss.cohort, key=self.key)
-        self.ledger.spend(
-            kind, check=lambda ledger: self._check(Account.read(ledger), [loss]), **entry, **loss.record()
-        )
-
     def check(self, planned: Sequence[Loss]) -> None:
-        """Refuse what is planned if it would lead beyond a limit; nothing is written.
+        """Refuse what is planned if it would exceed a limit; nothing is written.
 
         Raises:
             BudgetError: it would.
         """
-        self._check(Account.read(self.ledger), planned)
+        self._check(self.ledger, planned)
 
-    def _check(self, account: Account, planned: Sequence[Loss]) -> None:
-        self.budget.check(account, planned, without_guarantee=self.without_guarantee)
+    def spend(self, kind: str, loss: Loss, **entry: Any) -> None:
+        """Write a loss to the ledger and return only when it is on disk.
+
+        No other process can spend between the check of the limits and the entry.
+
+        Raises:
+            BudgetError: the loss would exceed a limit; it is not written then.
+            RefusedError: the ledger is broken, older than the server knows, or of another key.
+        """
+        self._note_cohort(loss.cohort)
+        self.ledger.spend(kind, check=lambda ledger: self._check(ledger, [loss]), **entry, **loss.record())
+
+    def pay_once(self, kind: str, loss: Loss, *, question: str, planned: Loss | None = None, **entry: Any) -> None:
+        """`spend`, unless the ledger has this loss for a response to the same request that never left.
+
+        Args:
+            kind: of the loss.
+            loss: of the response.
+            question: digest of the request; empty if it is never paid in advance.
+            planned: this loss and all that will follow, which must keep within the limits together.
+            entry: plain JSON.
+        """
+        if not self.is_paid(kind, question, loss):
+            if planned is not None:
+                self.check([planned])
+            self.spend(kind, loss, question=question, **entry)
+
+    def is_paid(self, kind: str, question: str, loss: Loss) -> bool:
+        """Whether the ledger has this very loss for a response that never left, because the site died over it.
+
+        Nobody saw it, so computing it anew, with new noise, costs nothing more.
+        """
+        if not question:
+            return False
+        record = json.loads(json.dumps(loss.record()))
+        paid = [e for e in self.ledger.entries(kind, question=question) if all(e.get(k) == record[k] for k in record)]
+        return len(paid) > self._responses(question)
+
+    def note_response(self, kind: str, study: Study, model: str, question: str) -> None:
+        """Write that a response is about to leave: what is computed for this request from here on costs again."""
+        if len(self.ledger.entries(kind, question=question)) > self._responses(question):
+            self.ledger.spend(RESPONSE_KIND, study=study.digest(), model=model, question=question)
+
+    def since_removal(self, kind: str, study: Study) -> list[dict[str, Any]]:
+        """Entries of a kind about what is still in use for a study, oldest first."""
+        entries = [e for e in self.ledger.all_entries() if e.get("study") == study.digest()]
+        removed = [number for number, entry in enumerate(entries) if entry["kind"] == REMOVED_KIND]
+        return [entry for entry in entries[removed[-1] + 1 if removed else 0 :] if entry["kind"] == kind]
+
+    def _responses(self, question: str) -> int:
+        return len(self.ledger.entries(RESPONSE_KIND, question=question))
+
+    def _check(self, ledger: Ledger, planned: Sequence[Loss]) -> None:
+        self.budget.check(Account.read(ledger), planned, without_guarantee=self.without_guarantee)
+
+    def _note_cohort(self, cohort: Cohort) -> None:
+        """Write a cohort to the ledger once: losses then name it by its digest.
+
+        Under another key the same clip would have another name, and what it has lost so far would be forgotten.
+        """
+        known = self.ledger.entries(COHORT)
+        others = {entry["key"] for entry in known} - {self.key}
+        if others:
+            raise RefusedError(
+                "a pseudonym key that is not the one this privacy ledger was written under",
+                expected=f"the key of fingerprint {sorted(others)[0]}",
+                fix="restore pseudonym.key from the same copy as the ledger: they belong together",
+            )
+        if all(entry["cohort"] != cohort.digest for entry in known):
+            speakers = [[speaker, list(clips)] for speaker, clips in cohort.speakers]
+            self.ledger.spend(COHORT, cohort=cohort.digest, key=self.key, speakers=speakers)
 
 
 def _figure(epsilon: float | None) -> str:

@@ -10,14 +10,13 @@ import grpc
 import grpc.aio
 from cryptography import x509
 
-from moretta.client.accounting.ledger import Ledger
-from moretta.client.accounting.receipts import keep_receipt, receipt_path
+from moretta.client.accounting.ledger import Ledger, keep_receipt, receipt_path
 from moretta.client.transport.identity import Identity
 from moretta.shared.core.errors import RefusedError
 from moretta.shared.messages.relay import BODY_BYTES_KEY
 from moretta.shared.pb.enrollment_pb2 import CountersignHeadReply, CountersignHeadRequest
 from moretta.shared.pb.enrollment_pb2_grpc import EnrollmentStub
-from moretta.shared.privacy.receipt import SignedHead
+from moretta.shared.privacy.chain import SignedHead
 
 _SECONDS = 20.0
 

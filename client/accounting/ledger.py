@@ -1,35 +1,36 @@
 """The privacy ledger of a site: every loss on disk before the data leaves, append-only, hash-chained.
 
 A crash between writing an entry and sending the data over-counts; nothing under-counts. Several processes may write:
-each appends under a lock, behind what the others have written, so the chain never forks.
+each appends under a lock, behind what the others have written, so the chain never forks. The server's last receipt for
+the ledger lies beside it.
 """
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import secrets
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from moretta.client.accounting.receipts import receipt_path, stored_receipt
-from moretta.shared.core.atomic import append_line, naming, sync_folder
-from moretta.shared.core.errors import RefusedError
-from moretta.shared.privacy.chain import START, entry_digest, linked
+from cryptography import x509
+from pydantic import ValidationError
 
-Record = dict[str, Any]
+from moretta.shared.core.atomic import append_line, locked, naming, sync_folder, write_atomic
+from moretta.shared.core.errors import RefusedError
+from moretta.shared.privacy.chain import START, Record, SignedHead, chained, entry_digest, is_chained
+
 Check = Callable[["Ledger"], None]
+_WAY_BACK = "restore the ledger from a copy that is not older; never delete or shorten it"
 
 
 class Ledger:
     """An append-only JSON-lines file in which every line carries the hash of the one before.
 
     Args:
-        path: of the file; it need not be there yet. The server's last receipt lies beside it.
+        path: of the file; it need not exist yet.
         clock: seconds since 1970, for the time of an entry.
 
     Raises:
@@ -44,7 +45,7 @@ class Ledger:
         self._bytes = 0
         """Of the whole lines that were read."""
         if path.exists():
-            with self._opened(os.O_RDONLY, fcntl.LOCK_SH) as descriptor:
+            with locked(path, shared=True) as descriptor:
                 self._read_on(descriptor)
         self._check_receipt()
 
@@ -60,7 +61,7 @@ class Ledger:
 
     @property
     def digests(self) -> list[str]:
-        """SHA-256 of each entry, oldest first: with them, and without the entries, anybody can recompute the head."""
+        """SHA-256 of each entry, oldest first: the head can be recomputed from them without the entries."""
         return [entry_digest(record["entry"]) for record in self._records]
 
     def all_entries(self) -> list[dict[str, Any]]:
@@ -76,13 +77,13 @@ class Ledger:
 
         Args:
             kind: of the entry.
-            check: called with this ledger while no other process can write, behind all that others have written; what
-                it raises keeps the entry from being written.
+            check: called with this ledger, up to date, while no other process can write. If it raises, nothing is
+                written.
             entry: plain JSON.
         """
         self._path.parent.mkdir(parents=True, exist_ok=True)
         new = not self._path.exists()
-        with self._opened(os.O_RDWR | os.O_CREAT | os.O_APPEND, fcntl.LOCK_EX) as descriptor:
+        with locked(self._path) as descriptor:
             self._read_on(descriptor)
             self._check_receipt()
             if os.fstat(descriptor).st_size > self._bytes:
@@ -90,10 +91,9 @@ class Ledger:
                 os.ftruncate(descriptor, self._bytes)
             if check is not None:
                 check(self)
-            salt = secrets.token_hex(16)  # equal losses must not make equal entries, nor digests tell what they are of
+            salt = secrets.token_hex(16)  # equal losses must not make equal entries, nor digests reveal what they hold
             content = {"kind": kind, "at": int(self._clock()), "salt": salt, **entry}
-            record = {"entry": content, "previous": self.head, "hash": linked(self.head, entry_digest(content))}
-            self._append(descriptor, record)
+            self._append(descriptor, chained(content, self.head))
         if new:
             sync_folder(self._path.parent)
 
@@ -107,15 +107,6 @@ class Ledger:
             raise
         self._records.append(record)
         self._bytes += written
-
-    @contextmanager
-    def _opened(self, flags: int, lock: int) -> Iterator[int]:
-        descriptor = os.open(self._path, flags | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(descriptor, lock)  # ends with the descriptor, and with the process
-            yield descriptor
-        finally:
-            os.close(descriptor)
 
     def _read_on(self, descriptor: int) -> None:
         """Read what was appended since. A last line without its end is left alone: nobody writes while this reads."""
@@ -133,14 +124,9 @@ class Ledger:
     def _checked(self, line: bytes) -> Record:
         try:
             record: Record = json.loads(line)
-            intact = (
-                record["previous"] == self.head
-                and record["hash"] == linked(self.head, entry_digest(record["entry"]))
-                and isinstance(record["entry"]["kind"], str)
-            )
-        except (ValueError, KeyError, TypeError):
-            intact = False
-        if not intact:
+        except ValueError:
+            record = {}
+        if not is_chained(record, self.head) or not isinstance(record["entry"].get("kind"), str):
             raise RefusedError(
                 f"the privacy ledger {self._path} is broken at line {self.length + 1}",
                 expected="an unchanged chain of entries",
@@ -166,4 +152,38 @@ class Ledger:
             )
 
 
-_WAY_BACK = "restore the ledger from a copy that is not older; never delete or shorten it"
+def receipt_path(ledger: Path) -> Path:
+    """Where the receipt of a ledger lies."""
+    return ledger.with_name(f"{ledger.stem}.receipt.json")
+
+
+def stored_receipt(path: Path) -> SignedHead | None:
+    """The last receipt; None if the server has not signed one yet.
+
+    Raises:
+        RefusedError: the file exists and cannot be read.
+    """
+    try:
+        return SignedHead.model_validate_json(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    except (OSError, ValidationError) as error:
+        raise RefusedError(
+            f"the server's receipt {path} cannot be read ({type(error).__name__})",
+            fix="restore it from a copy; the server gives a new one for a ledger that is not older than the last",
+        ) from error
+
+
+def keep_receipt(path: Path, receipt: SignedHead, ca: x509.Certificate, *, site: str) -> None:
+    """Replace the last receipt, if the server signed the new one for this site.
+
+    Raises:
+        RefusedError: it did not, or the receipt is older than the last.
+    """
+    receipt.verify(ca)
+    if receipt.site != site:
+        raise RefusedError(f"a receipt for {receipt.site!r}", expected=f"one for {site!r}")
+    last = stored_receipt(path)
+    if last is not None and receipt.length < last.length:
+        raise RefusedError(f"a receipt for {receipt.length} entries", expected=f"one for at least {last.length}")
+    write_atomic(path, receipt.model_dump_json(indent=1), mode=0o600)

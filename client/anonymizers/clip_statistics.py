@@ -11,10 +11,9 @@ from moretta.client.anonymizers.anonymizer_registry import Array, anonymizer
 from moretta.client.anonymizers.budgeted_voice import BudgetedVoice
 from moretta.shared.features.public_codes import PublicCodes
 from moretta.shared.features.public_voice import PublicVoice
-from moretta.shared.privacy.bounded import in_ball
 from moretta.shared.privacy.clip_budget import voice_gaussian
 from moretta.shared.privacy.gaussian import Gaussian
-from moretta.shared.privacy.noise import NoiseSource, on_grid
+from moretta.shared.privacy.noise import NoiseSource, in_ball, on_grid
 from moretta.shared.study.voice import VoiceSection
 
 VALUES = 2

@@ -16,10 +16,9 @@ from moretta.shared.features.public_arrays import Rules
 from moretta.shared.features.public_voice import PublicVoice
 from moretta.shared.features.sampling import FrameSample
 from moretta.shared.features.voice_forms import as_waveform, frame_count
-from moretta.shared.privacy.bounded import bounded
 from moretta.shared.privacy.laplace import LaplaceValues, values_per_unit
 from moretta.shared.privacy.mechanism import Mechanism
-from moretta.shared.privacy.noise import NoiseSource, SystemNoise
+from moretta.shared.privacy.noise import NoiseSource, SystemNoise, bounded
 from moretta.shared.release.release_format import AnonymizerStatement
 from moretta.shared.study.schema import Study
 from moretta.shared.study.voice import VoiceSection

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from moretta.client.clips.sent_log import Sent, What
 from moretta.client.clips.stored_state import check_stored, stored_provenances
 from moretta.client.settings import SiteSettings, deployed_site
-from moretta.client.training.held_out import held_out
+from moretta.client.training.data import held_out
 from moretta.shared.study.schema import Study
 
 

@@ -21,8 +21,7 @@ from moretta.client.clips.provenance import Provenance, check_unchanged
 from moretta.client.clips.site_clips import site_corpus
 from moretta.client.clips.study_pseudonyms import StudyPseudonyms
 from moretta.client.settings import SiteSettings
-from moretta.client.training.data import save_public_scale
-from moretta.client.training.held_out import of_released
+from moretta.client.training.data import of_released, save_public_scale
 from moretta.client.training.training_plan import cohorts, plan_training
 from moretta.shared.core.errors import ClipError, ReleaseError
 from moretta.shared.core.pseudonym import PseudonymKey

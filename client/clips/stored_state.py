@@ -10,12 +10,12 @@ import logging
 import shutil
 from pathlib import Path
 
+from moretta.client.accounting.budget import REMOVED_KIND
 from moretta.client.accounting.ledger import Ledger
 from moretta.client.clips.provenance import PROVENANCE_FILE, ChangedError, Provenance, UnclearError, find_changes
 from moretta.client.clips.sent_log import Sent
 from moretta.client.settings import SiteSettings
 from moretta.client.training.data import forget_features
-from moretta.client.training.response_ledger import REMOVED_KIND
 from moretta.shared.release.release_format import STATEMENT_FILE
 from moretta.shared.study.schema import Study
 

@@ -1,7 +1,11 @@
-"""From a site's own release to what its models train and are tested on."""
+"""From a site's own release to model inputs, and which of its speakers are held out of training.
+
+The models are tested on held-out speakers, of whom no model has seen anything.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -10,70 +14,91 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from moretta.client.accounting.account import Cohort, cohorts_of
 from moretta.client.accounting.ledger import Ledger
 from moretta.client.settings import SiteSettings
-from moretta.client.training.held_out import MadeAt, held_out, made_at
-from moretta.client.training.local_training import TrainingSet
 from moretta.shared.core.errors import RunError
+from moretta.shared.core.pseudonym import PseudonymKey
 from moretta.shared.core.terms import Modality
+from moretta.shared.data.clips import Clip
 from moretta.shared.features.voice_forms import is_code, model_input
 from moretta.shared.models.emotion import PublicScale, emotion_model
+from moretta.shared.privacy.code_budget import is_federated
 from moretta.shared.release import Release, open_release
 from moretta.shared.release.release_format import STATEMENT_FILE
 from moretta.shared.study.schema import Study
 
 Array = npt.NDArray[Any]
+MadeAt = tuple[int, int]
+CODE_KIND = "code"
+"""Ledger entries of the training of a federated code."""
 SCALE_FILE = "public.safetensors"
 """Beside a release: the public statistics that its training needs. It is never sent."""
 
 
 @dataclass(frozen=True, slots=True)
-class ReleasedFeatures:
-    """Model inputs of every released clip of one modality at this site."""
+class TrainingSet:
+    """Model inputs of released clips: float32 [clips, ...], class indices int64 [clips], and the site's pseudonyms."""
 
     features: npt.NDArray[np.float32]
-    """[clips, ...]"""
     labels: npt.NDArray[np.int64]
     speakers: tuple[str, ...]
-    """The site's own pseudonyms, one a clip."""
     clips: tuple[str, ...]
-    """The site's own pseudonyms, one a clip."""
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @property
+    def cohort(self) -> Cohort:
+        """Speakers and clips."""
+        return Cohort.of(zip(self.speakers, self.clips, strict=True))
+
+    @property
+    def clips_per_speaker(self) -> list[int]:
+        """In order of pseudonyms."""
+        return self.cohort.clips_per_speaker
+
+    def owners(self, unit: str) -> npt.NDArray[np.int64]:
+        """int64 [clips]: the number of the unit that each clip belongs to."""
+        return np.arange(len(self)) if unit == "clip" else numbered(self.speakers)
 
     def chosen(self, keep: npt.NDArray[np.bool_]) -> TrainingSet:
-        """The clips where `keep` is true."""
-        return TrainingSet(
-            self.features[keep],
-            self.labels[keep],
-            speakers=tuple(s for s, kept in zip(self.speakers, keep, strict=True) if kept),
-            clips=tuple(c for c, kept in zip(self.clips, keep, strict=True) if kept),
+        """The clips where `keep`, bool [clips], is true."""
+        speakers, clips = (
+            tuple(name for name, kept in zip(names, keep, strict=True) if kept) for names in (self.speakers, self.clips)
         )
+        return TrainingSet(self.features[keep], self.labels[keep], speakers, clips)
 
 
-def released_features(settings: SiteSettings, study: Study, modality: Modality) -> ReleasedFeatures:
-    """Features of this site's release of a study.
+def numbered(names: Sequence[str]) -> npt.NDArray[np.int64]:
+    """int64: each name's place among the sorted different names."""
+    return np.unique(np.array(names), return_inverse=True)[1].astype(np.int64)
+
+
+def released_features(settings: SiteSettings, study: Study, modality: Modality) -> TrainingSet:
+    """Every released clip of one modality.
 
     Raises:
         RunError: nothing was released yet.
     """
-    folder = settings.releases / study.digest()[:16]
-    if not (folder / STATEMENT_FILE).exists():
-        raise RunError("training was asked for before this site released", fix="run the release stage first")
-    found = _features(folder, made_at(folder), study.section(modality).model, modality)
+    folder = _finished(settings, study)
+    found = _features(folder, _made_at(folder), study.section(modality).model, modality)
     names, ledger = settings.names(study), Ledger(settings.ledger)
     return replace(found, speakers=names.as_own(found.speakers, ledger), clips=names.as_own(found.clips, ledger))
 
 
 @lru_cache(maxsize=64)  # one process serves many rounds, in simulation of many sites
-def _features(folder: Path, made: MadeAt, model_name: str, modality: Modality) -> ReleasedFeatures:
+def _features(folder: Path, made: MadeAt, model_name: str, modality: Modality) -> TrainingSet:
     del made
     release = open_release(folder)
-    model = emotion_model(modality, model_name)
-    scale = public_scale(folder) if modality == "voice" and not _holds_codes(release) else None
+    model, statement = emotion_model(modality, model_name), release.anonymizer(modality)
+    form = "" if statement is None else statement.form
+    scale = public_scale(folder) if modality == "voice" and not is_code(form) else None
     rows, clips = [], []
     for clip, array in release.arrays(modality):
-        rows.append(model.features(_as_input(release, modality, array), scale))
+        rows.append(model.features(_as_input(release, modality, form, array), scale))
         clips.append(clip)
-    return ReleasedFeatures(
+    return TrainingSet(
         features=np.stack(rows) if rows else np.zeros((0, 1), np.float32),
         labels=np.array([c.emotion.class_index for c in clips], np.int64),
         speakers=tuple(c.speaker for c in clips),
@@ -81,29 +106,26 @@ def _features(folder: Path, made: MadeAt, model_name: str, modality: Modality) -
     )
 
 
+def _as_input(release: Release, modality: Modality, form: str, array: Array) -> Array:
+    return array if modality == "face" else model_input(form, array, release.codebook)
+
+
 def forget_features() -> None:
-    """Let go of what this process holds of any release: one of them is used no more."""
+    """Drop what this process has cached of any release: one of them is used no more."""
     _features.cache_clear()
 
 
-def held_out_mask(settings: SiteSettings, study: Study, speakers: tuple[str, ...]) -> npt.NDArray[np.bool_]:
-    """True for clips of speakers that are held out of training: bool [clips]."""
-    chosen = held_out(settings, study)
-    return np.array([speaker in chosen for speaker in speakers], bool)
-
-
 def save_public_scale(folder: Path, shared: dict[str, Array]) -> None:
-    """Keep the public statistics that a release was made with beside it: training needs the same, and no later ones."""
+    """Keep the public statistics of a release beside it: training needs the same, and no later ones."""
     from safetensors.numpy import save_file
 
     names = ("voice/mean", "voice/std")
     if all(name in shared for name in names):
-        arrays: dict[str, Array] = {name: np.ascontiguousarray(shared[name]) for name in names}
-        save_file(arrays, folder / SCALE_FILE)
+        save_file({name: np.ascontiguousarray(shared[name]) for name in names}, folder / SCALE_FILE)
 
 
 def public_scale(folder: Path) -> PublicScale | None:
-    """What `save_public_scale` kept."""
+    """What `save_public_scale` kept; None if there is nothing."""
     from safetensors.numpy import load_file
 
     path = folder / SCALE_FILE
@@ -113,14 +135,83 @@ def public_scale(folder: Path) -> PublicScale | None:
     return PublicScale(arrays["voice/mean"], arrays["voice/std"])
 
 
-def _as_input(release: Release, modality: Modality, array: Array) -> Array:
-    if modality == "face":
-        return array
-    statement = release.anonymizer("voice")
-    assert statement is not None  # arrays of this modality were there
-    return model_input(statement.form, array, release.codebook)
+def held_out(settings: SiteSettings, study: Study, folder: Path | None = None) -> frozenset[str]:
+    """The site's own pseudonyms of its released speakers who are held out of training.
+
+    Args:
+        settings: of the site.
+        study: which.
+        folder: of the release, where it is not in the site's own place for this study.
+
+    Raises:
+        RunError: nothing was released yet.
+    """
+    folder = _finished(settings, study, folder)
+    released = tuple(sorted(_speakers(folder, _made_at(folder))))
+    return of_released(settings, study, frozenset(settings.names(study).as_own(released, Ledger(settings.ledger))))
 
 
-def _holds_codes(release: Release) -> bool:
-    statement = release.anonymizer("voice")
-    return statement is not None and is_code(statement.form)
+def held_out_mask(settings: SiteSettings, study: Study, speakers: tuple[str, ...]) -> npt.NDArray[np.bool_]:
+    """True for clips of speakers who are held out of training: bool [clips]."""
+    chosen = held_out(settings, study)
+    return np.array([speaker in chosen for speaker in speakers], bool)
+
+
+def of_released(settings: SiteSettings, study: Study, released: frozenset[str]) -> frozenset[str]:
+    """The same for speakers, by the site's own pseudonyms, of a release that is not finished yet.
+
+    Speakers whom the study's code was trained on are not held out: the rule chooses anew if one had no usable clip.
+    """
+    key = settings.pseudonyms()
+    if settings.held_out is not None:
+        return released & {key.speaker(number) for number in settings.held_out}
+    return by_rule(key, released, study) - _code_speakers(settings, study)
+
+
+def of_corpus(settings: SiteSettings, study: Study, clips: Sequence[Clip]) -> frozenset[str]:
+    """The same before anything is released, as if all clips will be."""
+    key = settings.pseudonyms()
+    return of_released(settings, study, frozenset(key.speaker(clip.speaker) for clip in clips))
+
+
+def by_rule(key: PseudonymKey, speakers: frozenset[str], study: Study) -> frozenset[str]:
+    """Choose by a keyed order: the same for one site and study, and unknown outside the site.
+
+    The order depends on the study's seed and not on its test fold, so that over all test folds each speaker is held
+    out once. With fewer speakers than folds there are as many folds as speakers; a single one is held out in one of
+    the study's folds.
+    """
+    folds, chosen = study.split.folds, study.split.test_fold
+    ranked = sorted(speakers, key=lambda speaker: key.rank(f"fold {study.seed} {speaker}"))
+    if len(ranked) == 1:
+        return speakers if key.rank(f"fold {study.seed}") % folds == chosen else frozenset()
+    folds = max(1, min(folds, len(ranked)))
+    return frozenset(ranked[chosen % folds :: folds])
+
+
+def _code_speakers(settings: SiteSettings, study: Study) -> frozenset[str]:
+    if not is_federated(study.voice):
+        return frozenset()
+    ledger = Ledger(settings.ledger)
+    cohorts = cohorts_of(ledger)
+    trained = {entry["cohort"] for entry in ledger.entries(CODE_KIND, study=study.digest())}
+    return frozenset(speaker for digest in trained for speaker in cohorts[digest].members("speaker"))
+
+
+def _finished(settings: SiteSettings, study: Study, folder: Path | None = None) -> Path:
+    folder = folder or settings.releases / study.digest()[:16]
+    if not (folder / STATEMENT_FILE).exists():
+        raise RunError("training was requested before this site released", fix="run the release stage first")
+    return folder
+
+
+def _made_at(folder: Path) -> MadeAt:
+    """Distinguishes a release from one that was made later in its place."""
+    found = (folder / STATEMENT_FILE).stat()
+    return found.st_mtime_ns, found.st_ino
+
+
+@lru_cache(maxsize=64)
+def _speakers(folder: Path, made: MadeAt) -> frozenset[str]:
+    del made
+    return frozenset(clip.speaker for clip in open_release(folder).clips)

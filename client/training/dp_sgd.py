@@ -12,18 +12,16 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
+import torch
+from torch.nn.functional import cross_entropy
 
-from moretta.client.training.randomness import Randomness
 from moretta.client.training.training_plan import TrainingPlan
+from moretta.shared.privacy.noise import SystemNoise, on_grid
 from moretta.shared.study.schema import Clipping
-
-if TYPE_CHECKING:
-    import torch
-
 
 LARGEST_GRADIENT = 1e15
 """Of one value. The squares of so many add up within float32, and the factor that cuts them keeps its precision."""
@@ -53,8 +51,6 @@ def private_steps(
     clipping: Clipping = "per-example",
 ) -> None:
     """Make one round's steps on `network`, in place."""
-    import torch
-
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Opacus warns of its own non-cryptographic generator on every import
         make = _ghost if clipping == "ghost" else _per_example
@@ -100,7 +96,6 @@ def _ghost(network: torch.nn.Module, inner: torch.optim.Optimizer, **options: An
     from opacus.grad_sample import GradSampleModuleFastGradientClipping
     from opacus.optimizers import DPOptimizerFastGradientClipping
     from opacus.utils.fast_gradient_clipping_utils import DPTensorFastGradientClipping
-    from torch.nn.functional import cross_entropy
 
     private = GradSampleModuleFastGradientClipping(network, max_grad_norm=options["max_grad_norm"])
     optimizer = DPOptimizerFastGradientClipping(inner, **options)
@@ -128,8 +123,6 @@ def _example_gradients(network: torch.nn.Module, examples: TrainingExamples, bat
 
     An empty Poisson batch still releases noise: leaving the step out would tell that the batch was empty.
     """
-    from torch.nn.functional import cross_entropy
-
     if not bool(batch.any()):
         for parameter in network.parameters():
             parameter.grad_sample = parameter.new_zeros((0, *parameter.shape))  # type: ignore[attr-defined]
@@ -141,8 +134,6 @@ def _example_gradients(network: torch.nn.Module, examples: TrainingExamples, bat
 
 def _leave_out_failed(network: torch.nn.Module) -> None:
     """Zeros in the place of all gradients, [units in the batch, ...], of a unit of which one value cannot be."""
-    import torch
-
     grads = [parameter.grad_sample for parameter in network.parameters()]  # type: ignore[attr-defined]
     sound = torch.stack([grad.flatten(1).abs().amax(dim=1) <= LARGEST_GRADIENT for grad in grads]).all(dim=0)
     if bool(sound.all()):
@@ -154,8 +145,6 @@ def _leave_out_failed(network: torch.nn.Module) -> None:
 
 def _average_over_owners(network: torch.nn.Module, owners: torch.Tensor) -> None:
     """Per-clip gradients, [clips, ...], to the mean of each owner's, [owners in the batch, ...]."""
-    import torch
-
     _, places, counts = torch.unique(owners, return_inverse=True, return_counts=True)
     for parameter in network.parameters():
         of_clips = parameter.grad_sample  # type: ignore[attr-defined]
@@ -169,3 +158,78 @@ def _disturb(optimizer: torch.optim.Optimizer, scale: float, randomness: Randomn
     for group in optimizer.param_groups:
         for parameter in group["params"]:
             parameter.grad = randomness.noisy(parameter.summed_grad, scale).view_as(parameter)
+
+
+class Randomness(Protocol):
+    """Chooses and disturbs."""
+
+    def chosen(self, units: int, rate: float) -> torch.Tensor:
+        """A Poisson sample: bool [units], each true with probability `rate` by itself."""
+
+    def noisy(self, gradient: torch.Tensor, scale: float) -> torch.Tensor:
+        """A gradient with Gaussian noise of standard deviation `scale` on every value."""
+
+    def order(self, size: int) -> torch.Tensor:
+        """A permutation, int64 [size]: for training without DP-SGD."""
+
+
+class SeededRandomness:
+    """Replayable: for simulation and tests. Who knows the seed can take the noise away again."""
+
+    def __init__(self, seed: int) -> None:
+        self._generator = torch.Generator().manual_seed(seed)
+
+    def chosen(self, units: int, rate: float) -> torch.Tensor:
+        """By torch's generator."""
+        return torch.rand(units, generator=self._generator) < rate
+
+    def noisy(self, gradient: torch.Tensor, scale: float) -> torch.Tensor:
+        """By torch's generator."""
+        noise = torch.normal(0.0, scale, gradient.shape, generator=self._generator, dtype=gradient.dtype)
+        return gradient + noise
+
+    def order(self, size: int) -> torch.Tensor:
+        """By torch's generator."""
+        return torch.randperm(size, generator=self._generator)
+
+
+class SystemRandomness:
+    """From the operating system's cryptographic generator, guarded as Opacus' secure mode is and can be without it.
+
+    Opacus' own needs a package that is not kept up any more; torch's generator is a Mersenne Twister, whose state can
+    be computed from what it gave.
+    """
+
+    def __init__(self) -> None:
+        self._noise = SystemNoise()
+
+    def chosen(self, units: int, rate: float) -> torch.Tensor:
+        """Each unit by 52 random bits of its own."""
+        return torch.from_numpy(self._noise.uniform((units,)) < rate)
+
+    def noisy(self, gradient: torch.Tensor, scale: float) -> torch.Tensor:
+        """A sum of four draws in double precision, rounded with the gradient to a grid that depends on neither."""
+        values = gradient.double().numpy() + self._noise.private_normal(scale, tuple(gradient.shape))
+        return torch.from_numpy(on_grid(values, scale))
+
+    def order(self, size: int) -> torch.Tensor:
+        """By random keys."""
+        return torch.from_numpy(self._noise.uniform((size,)).argsort())
+
+
+class Noiseless:
+    """Everybody, and no noise: for training that guarantees nothing, and says so."""
+
+    def chosen(self, units: int, rate: float) -> torch.Tensor:
+        """All of them."""
+        del rate
+        return torch.ones(units, dtype=torch.bool)
+
+    def noisy(self, gradient: torch.Tensor, scale: float) -> torch.Tensor:
+        """As it is."""
+        del scale
+        return gradient
+
+    def order(self, size: int) -> torch.Tensor:
+        """As they come."""
+        return torch.arange(size)

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from moretta.client.settings import SiteSettings
 from moretta.client.training.data import held_out_mask, released_features
-from moretta.client.training.release_predictions import Weights, log_probabilities
+from moretta.client.training.training_sets import Weights, log_probabilities
 from moretta.shared.core.terms import Modality
 from moretta.shared.data.clip_names import EMOTIONS, Emotion
 from moretta.shared.models.emotion import emotion_model

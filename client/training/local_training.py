@@ -1,65 +1,45 @@
-"""Local training: one round of DP-SGD, or of plain SGD, with its loss on the ledger before the first step."""
+"""A round of one of the study's models: DP-SGD, or plain SGD, on the site's own release."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
+import torch
+from torch.nn.functional import cross_entropy
 
 from moretta.client.accounting.account import UNITS, Cohort, Loss, Unit
 from moretta.client.accounting.budget import SiteBudget
 from moretta.client.accounting.ledger import Ledger
-from moretta.client.training.dp_sgd import TrainingExamples, private_steps
-from moretta.client.training.randomness import Randomness, SeededRandomness, SystemRandomness
-from moretta.client.training.response_ledger import is_paid
+from moretta.client.settings import SiteSettings
+from moretta.client.training.data import TrainingSet
+from moretta.client.training.dp_sgd import (
+    Randomness,
+    SeededRandomness,
+    SystemRandomness,
+    TrainingExamples,
+    private_steps,
+)
+from moretta.client.training.rounds import DP_SGD_KIND, Array, Metrics, RoundRequest, StoredResponse
 from moretta.client.training.training_plan import plan_training
-from moretta.shared.privacy.accounting import epsilon_spent
-from moretta.shared.privacy.composition import composed_epsilon
+from moretta.client.training.training_sets import fusion_set, training_set, whole_cohorts
+from moretta.shared.core.errors import RefusedError, RunError
+from moretta.shared.models.emotion import EmotionModel, emotion_model, trained_names
+from moretta.shared.models.global_weights import checked_weights
+from moretta.shared.privacy.accounting import composed_epsilon, epsilon_spent
 from moretta.shared.privacy.dp_sgd import SampledGaussian
-from moretta.shared.privacy.mechanism import Mechanism, from_record
+from moretta.shared.privacy.mechanism import Mechanism, Unbounded, from_record
+from moretta.shared.privacy.noise import SeededNoise, SystemNoise, on_grid
+from moretta.shared.privacy.secure_aggregation import quantised
+from moretta.shared.privacy.site_level import changed, clipped_change, plan_site_level
 from moretta.shared.study.fusion import ModelKind
 from moretta.shared.study.schema import Study
 
-if TYPE_CHECKING:
-    import torch
-
-    from moretta.shared.models.emotion import EmotionModel
-
-LEDGER_KIND = "dp-sgd"
 PLAIN_KIND = "training"
-"""Of training without DP-SGD: it tells no more than the release that it is made on."""
-
-
-@dataclass(frozen=True, slots=True)
-class TrainingSet:
-    """Features of one site's training clips: float32 [clips, ...], class indices int64 [clips], and pseudonyms."""
-
-    features: npt.NDArray[np.float32]
-    labels: npt.NDArray[np.int64]
-    speakers: tuple[str, ...]
-    clips: tuple[str, ...]
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    @property
-    def cohort(self) -> Cohort:
-        """Who is trained on."""
-        return Cohort.of(zip(self.speakers, self.clips, strict=True))
-
-    @property
-    def clips_per_speaker(self) -> list[int]:
-        """In order of pseudonyms."""
-        return self.cohort.clips_per_speaker
-
-    def owners(self, unit: str) -> npt.NDArray[np.int64]:
-        """int64 [clips]: the number of the unit that each clip belongs to."""
-        if unit == "clip":
-            return np.arange(len(self))
-        return np.unique(np.array(self.speakers), return_inverse=True)[1].astype(np.int64)
+"""Ledger entries of training without DP-SGD: it reveals no more than the release that it is made on."""
+MAX_PROXIMAL = 1e6
+_UNKNOWN = Unbounded(why="trained without DP-SGD on what no ledger entry speaks of")
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +54,111 @@ class LocalUpdate:
     noise_multiplier: float
     levels: dict[Unit, float] = field(default_factory=dict)
     """The same at every unit that has a finite figure, whatever the study's unit is."""
+
+
+def train_model(settings: SiteSettings, request: RoundRequest) -> StoredResponse:
+    """Train one round of voice, face or fusion; see `rounds.train_round`."""
+    study, kind = request.study, request.kind
+    assert kind != "code"
+    model = emotion_model(kind, study.model_of(kind))
+    _check_request(request, model)
+    data = _training_set(settings, request)
+    if len(data) == 0:
+        raise RefusedError("no training clip of this modality", expected="at least one")
+    site_budget = settings.site_budget()
+    if settings.policy is not None and study.privacy.dp_sgd:
+        after = spent_after_round(site_budget, study, data, question=request.digest, kind=kind)
+        settings.policy.check_training(after)
+    whole = whole_cohorts(settings, study)
+    done = train_locally(
+        model,
+        checked_weights(model, request.weights, data.features.shape[1:]),
+        data,
+        study,
+        site_budget,
+        round_number=request.number,
+        seed=request.seed(settings),
+        question=request.digest,
+        proximal=request.proximal,
+        whole=whole if kind == "fusion" else {kind: whole[kind]},
+    )
+    arrays = {name: np.asarray(tensor) for name, tensor in done.weights.items()}
+    if _is_hidden(study):
+        arrays = noisy_update(settings, study, kind, request.weights, arrays, round_number=request.number)
+    elif not all(np.isfinite(array).all() for array in arrays.values()):  # under DP-SGD this reveals the noise alone
+        raise RunError(
+            "weights that are not finite after this round", fix="lower learning_rate in [train], or raise epsilon"
+        )
+    return StoredResponse(arrays, _metrics(study, done, clips=len(data)))
+
+
+def train_locally(
+    model: EmotionModel,
+    weights: dict[str, torch.Tensor],
+    data: TrainingSet,
+    study: Study,
+    site_budget: SiteBudget,
+    *,
+    round_number: int,
+    seed: int | None,
+    question: str = "",
+    proximal: float = 0.0,
+    whole: Mapping[ModelKind, Cohort] | None = None,
+) -> LocalUpdate:
+    """Train one round. The ledger is written before the first step, so that a crash over-counts.
+
+    Args:
+        question: digest of the request. A loss that is on the ledger for a response that never left is not written
+            again.
+        seed: for sampling and noise in simulation; None takes both from the operating system.
+        proximal: FedProx' mu (Li et al., MLSys 2020): pulls the weights back to the global ones after each step. It
+            looks at no clip, so it costs no budget.
+        whole: by modality that the model uses, everybody on whom any of the study's models is trained; None is this
+            model's modality and `data`. Without DP-SGD their releases' losses are noted, once.
+
+    Raises:
+        BudgetError: the round would exceed the site's budget; nothing is computed or written then.
+    """
+    randomness: Randomness = SystemRandomness() if seed is None else SeededRandomness(seed)
+    network = model.build(data.features.shape[1:])
+    network.load_state_dict(weights)
+    network.train()
+    pull = _Pull(network, study.train.learning_rate * proximal)
+    examples = TrainingExamples(
+        torch.from_numpy(data.features), torch.from_numpy(data.labels), data.owners(study.privacy.unit)
+    )
+    if not study.privacy.dp_sgd:
+        for modality, cohort in (whole or {model.modality: data.cohort}).items():
+            if cohort.clips:
+                _note_plain(site_budget, study, f"{modality}/{study.model_of(modality)}", cohort, modality=modality)
+        mean = _plain_epochs(network, examples, study, randomness, pull)
+        return LocalUpdate(dict(network.state_dict()), mean, None, 0.0)
+    privacy = study.privacy
+    plan = plan_training(study, data.clips_per_speaker, model.modality)
+    site_budget.pay_once(
+        DP_SGD_KIND,
+        plan.loss(data.cohort),
+        question=question,
+        study=study.digest(),
+        model=f"{model.modality}/{model.name}",
+        round=round_number,
+        unit=privacy.unit,
+        delta=privacy.delta,
+        max_grad_norm=privacy.max_grad_norm,
+    )
+    private_steps(
+        network,
+        examples,
+        plan,
+        randomness,
+        max_grad_norm=privacy.max_grad_norm,
+        learning_rate=study.train.learning_rate,
+        after_step=pull,
+        clipping=privacy.clipping,
+    )
+    ledger = site_budget.ledger
+    weights = dict(network.state_dict())
+    return LocalUpdate(weights, None, spent(ledger, study), plan.round.noise_multiplier, levels(ledger, study))
 
 
 def spent(
@@ -98,6 +183,15 @@ def spent(
     return max(found)
 
 
+def spent_after_round(
+    site_budget: SiteBudget, study: Study, data: TrainingSet, *, question: str = "", kind: ModelKind | None = None
+) -> float:
+    """What `spent` would give after one more round, before it is trained; the arguments are those of the round."""
+    plan = plan_training(study, data.clips_per_speaker, kind)
+    paid = site_budget.is_paid(DP_SGD_KIND, question, plan.loss(data.cohort))
+    return spent(site_budget.ledger, study, planned=[] if paid else [plan.round], kind=kind)
+
+
 def levels(ledger: Ledger, study: Study) -> dict[Unit, float]:
     """What DP-SGD has spent of a clip and of a speaker, as far as there is a finite figure."""
     found: dict[Unit, float] = {}
@@ -111,127 +205,98 @@ def levels(ledger: Ledger, study: Study) -> dict[Unit, float]:
     return found
 
 
+def noisy_update(
+    settings: SiteSettings,
+    study: Study,
+    kind: ModelKind,
+    sent: dict[str, Array],
+    update: dict[str, Array],
+    *,
+    round_number: int,
+) -> dict[str, Array]:
+    """An update as it leaves the site where a study hides it in a sum: clipped, with the site's share of the noise.
+
+    The share hides an update little. All shares together hide it as the study says, so that the sum of the updates may
+    be revealed and no single one. What training did not change is as it was sent.
+
+    Args:
+        settings: decide where the noise comes from.
+        study: asks for the distributed form, for secure aggregation, or for both.
+        kind: of the model.
+        sent: the global weights.
+        update: what the site's training made of them.
+        round_number: of the round.
+
+    Returns:
+        The weights, or, under secure aggregation, their change in whole numbers.
+    """
+    trained = trained_names(emotion_model(kind, study.model_of(kind)), sent)
+    change = clipped_change(sent, update, trained=trained, norm=study.aggregation.clipping_norm)
+    plan = plan_site_level(study)
+    if plan is not None:
+        seed = settings.simulated_seed
+        seeded = () if seed is None else (seed, "site-level noise", settings.name, kind, round_number)
+        noise = SeededNoise(*seeded) if seeded else SystemNoise()
+        change = {name: array + noise.private_normal(plan.share, array.shape) for name, array in change.items()}
+    if study.aggregation.secure:
+        return {**quantised(change, study)}
+    assert plan is not None  # the study asks for one of the two
+    return changed(sent, {name: on_grid(array, plan.share) for name, array in change.items()})
+
+
+def _check_request(request: RoundRequest, model: EmotionModel) -> None:
+    """Refuse impossible numbers before a clip is looked at: the error depends on what was sent alone."""
+    study = request.study
+    if not 1 <= request.number <= study.train.rounds:
+        raise RefusedError(f"round {request.number} of training", expected=f"1 to {study.train.rounds}, by the study")
+    if not 0 <= request.proximal <= MAX_PROXIMAL:  # false for NaN
+        raise RefusedError(f"a proximal mu of {request.proximal}", expected=f"0 to {MAX_PROXIMAL:g}")
+    checked_weights(model, request.weights)
+    for modality, sent in request.models.items():
+        checked_weights(emotion_model(modality, study.model_of(modality)), sent)
+
+
+def _training_set(settings: SiteSettings, request: RoundRequest) -> TrainingSet:
+    if request.kind != "fusion":
+        return training_set(settings, request.study, request.kind)  # type: ignore[arg-type]
+    seed = request.seed(settings)
+    chances = SystemNoise() if seed is None else SeededNoise(seed, "dropout")
+    return fusion_set(settings, request.study, request.models, chances)
+
+
+def _is_hidden(study: Study) -> bool:
+    """Whether a single update is never revealed."""
+    return study.aggregation.dp == "distributed" or study.aggregation.secure
+
+
+def _metrics(study: Study, done: LocalUpdate, *, clips: int) -> Metrics:
+    """What goes with an update: where it is hidden in a sum, nothing that comes of the clips themselves."""
+    hidden = _is_hidden(study)
+    metrics: Metrics = {} if study.aggregation.secure else {"num-examples": 1 if hidden else clips}
+    if done.loss is not None and not hidden:
+        metrics["loss"] = done.loss
+    if done.epsilon is not None:
+        metrics |= {"epsilon": done.epsilon, **{f"epsilon-{unit}": value for unit, value in done.levels.items()}}
+        metrics |= {} if hidden else {"noise-multiplier": done.noise_multiplier}  # it reveals how many clips there are
+    return metrics
+
+
 def _losses(ledger: Ledger, study: Study, kinds: Iterable[ModelKind], unit: Unit) -> list[Mechanism]:
     """What DP-SGD of these models has cost one unit."""
     kinds = set(kinds)
-    entries = ledger.entries(LEDGER_KIND, study=study.digest())
+    entries = ledger.entries(DP_SGD_KIND, study=study.digest())
     return [from_record(r) for e in entries if e["model"].split("/")[0] in kinds for r in e["losses"][unit]]
-
-
-def spent_after_round(
-    ledger: Ledger, study: Study, data: TrainingSet, *, question: str = "", kind: ModelKind | None = None
-) -> float:
-    """What `spent` would say after one more round: asked before it is trained.
-
-    Args:
-        ledger: the site's.
-        study: which.
-        data: what would be trained on.
-        question: what the round answers, as `train_locally` has it.
-        kind: what would be trained; None is the first of the study's models.
-    """
-    plan = plan_training(study, data.clips_per_speaker, kind)
-    paid = is_paid(ledger, LEDGER_KIND, question, plan.loss(data.cohort))
-    return spent(ledger, study, planned=[] if paid else [plan.round], kind=kind)
-
-
-def train_locally(
-    model: EmotionModel,
-    weights: dict[str, torch.Tensor],
-    data: TrainingSet,
-    study: Study,
-    site_budget: SiteBudget,
-    *,
-    round_number: int,
-    seed: int | None,
-    question: str = "",
-    proximal: float = 0.0,
-    whole: Mapping[ModelKind, Cohort] | None = None,
-) -> LocalUpdate:
-    """Train one round. The ledger is written before the first step, so that a crash over-counts.
-
-    Args:
-        question: what the round answers, as a digest. A loss that is on the ledger for an answer that never left is
-            not written again.
-        seed: for sampling and noise in simulation; None takes both from the operating system.
-        proximal: FedProx' mu (Li et al., MLSys 2020): pulls the weights back to the global ones after each step. It
-            looks at no clip, so it costs no budget.
-        whole: of each modality that the model has to do with, everybody whom any of the study's models learns on;
-            None is this model's modality and `data`. Without DP-SGD their releases' losses are noted, once.
-
-    Raises:
-        BudgetError: the round would lead beyond the site's budget; nothing is computed or written then.
-    """
-    import torch
-
-    randomness: Randomness = SystemRandomness() if seed is None else SeededRandomness(seed)
-    network = model.build(data.features.shape[1:])
-    network.load_state_dict(weights)
-    network.train()
-    pull = _Pull(network, study.train.learning_rate * proximal)
-    examples = TrainingExamples(
-        torch.from_numpy(data.features), torch.from_numpy(data.labels), data.owners(study.privacy.unit)
-    )
-    name = f"{model.modality}/{model.name}"
-    if not study.privacy.dp_sgd:
-        for modality, cohort in (whole or {model.modality: data.cohort}).items():
-            if cohort.clips:
-                _note_plain(site_budget, study, f"{modality}/{study.model_of(modality)}", cohort, modality=modality)
-        mean = _plain_epochs(network, examples, study, randomness, pull)
-        return LocalUpdate(dict(network.state_dict()), mean, None, 0.0)
-    plan = plan_training(study, data.clips_per_speaker, model.modality)
-    loss = plan.loss(data.cohort)
-    if not is_paid(site_budget.ledger, LEDGER_KIND, question, loss):
-        _note_round(site_budget, study, loss, model=name, round_number=round_number, question=question)
-    private_steps(
-        network,
-        examples,
-        plan,
-        randomness,
-        max_grad_norm=study.privacy.max_grad_norm,
-        learning_rate=study.train.learning_rate,
-        after_step=pull,
-        clipping=study.privacy.clipping,
-    )
-    return LocalUpdate(
-        dict(network.state_dict()),
-        None,
-        spent(site_budget.ledger, study),
-        plan.round.noise_multiplier,
-        levels(site_budget.ledger, study),
-    )
-
-
-def _note_round(
-    site_budget: SiteBudget, study: Study, loss: Loss, *, model: str, round_number: int, question: str
-) -> None:
-    privacy = study.privacy
-    site_budget.spend(
-        LEDGER_KIND,
-        loss,
-        study=study.digest(),
-        model=model,
-        round=round_number,
-        question=question,
-        unit=privacy.unit,
-        delta=privacy.delta,
-        max_grad_norm=privacy.max_grad_norm,
-    )
 
 
 def _note_plain(site_budget: SiteBudget, study: Study, model: str, cohort: Cohort, *, modality: str) -> None:
     """All rounds without DP-SGD together, of every model, are one function of the releases: their losses, once."""
-    if site_budget.ledger.entries(PLAIN_KIND, study=study.digest(), model=model):
+    ledger = site_budget.ledger
+    if ledger.entries(PLAIN_KIND, study=study.digest(), model=model):
         return
-    releases = site_budget.ledger.entries("release", study=study.digest(), modality=modality)
+    releases = ledger.entries("release", study=study.digest(), modality=modality)
     losses = releases[-1]["losses"] if releases else {}
-    clip, speaker = (
-        tuple(from_record(record) for record in losses.get(unit, [_UNKNOWN])) for unit in ("clip", "speaker")
-    )
+    clip, speaker = (tuple(map(from_record, losses.get(unit, [_UNKNOWN.record()]))) for unit in UNITS)
     site_budget.spend(PLAIN_KIND, Loss(cohort, ("model",), clip, speaker), study=study.digest(), model=model)
-
-
-_UNKNOWN = {"kind": "unbounded", "why": "trained without DP-SGD on what no ledger entry speaks of"}
 
 
 class _Pull:
@@ -249,9 +314,6 @@ class _Pull:
 def _plain_epochs(
     network: torch.nn.Module, examples: TrainingExamples, study: Study, randomness: Randomness, pull: _Pull
 ) -> float:
-    import torch
-    from torch.nn.functional import cross_entropy
-
     optimizer = torch.optim.SGD(network.parameters(), lr=study.train.learning_rate)
     size = len(examples.labels)
     losses = []

@@ -1,172 +1,182 @@
-"""One round of local training: asked for once it is trained, asked for again it is answered alike."""
+"""One round of training at a site, on one path: voice, face, fusion, or a code that the sites train together.
+
+The server requests a round of one model. If the site has responded to the very request before, it responds alike:
+training again would draw new noise, which is a second loss and another result. Otherwise it checks what was sent,
+writes the loss to the ledger, trains, keeps the response, and notes on the ledger that it may leave. A site that died
+over a round trains it anew and pays once, because its first response never left.
+"""
 
 from __future__ import annotations
 
 import hashlib
-from typing import TYPE_CHECKING
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+import numpy.typing as npt
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
 
 from moretta.client.settings import SiteSettings
-from moretta.client.training.local_training import (
-    LEDGER_KIND,
-    LocalUpdate,
-    TrainingSet,
-    spent_after_round,
-    train_locally,
-)
-from moretta.client.training.release_predictions import Models
-from moretta.client.training.response_ledger import note_response
-from moretta.client.training.training_sets import fusion_set, training_set, whole_cohorts
-from moretta.client.training.update_noise import noisy_update
-from moretta.client.training.update_store import Array, Metrics, StoredResponse, UpdateStore, question
-from moretta.shared.core.errors import RefusedError, RunError
+from moretta.client.training.data import CODE_KIND
+from moretta.client.training.training_sets import Models
+from moretta.shared.core.atomic import locked, write_atomic
 from moretta.shared.messages import wire
-from moretta.shared.models.emotion import emotion_model
-from moretta.shared.models.global_weights import checked_weights
-from moretta.shared.privacy.noise import SeededNoise, SystemNoise
 from moretta.shared.study.fusion import ModelKind
 from moretta.shared.study.schema import Study
 
 if TYPE_CHECKING:
     from flwr.app import RecordDict
 
-MAX_PROXIMAL = 1e6
+Array = npt.NDArray[Any]
+Metrics = dict[str, int | float]
+Trained = ModelKind | Literal["code"]
+DP_SGD_KIND = "dp-sgd"
+"""Ledger entries of DP-SGD of the study's models."""
 
 
-def round_of_training(
-    settings: SiteSettings,
-    study: Study,
-    kind: ModelKind,
-    weights: dict[str, Array],
-    *,
-    round_number: int,
-    proximal: float = 0.0,
-    beside: Models | None = None,
-) -> StoredResponse:
-    """The site's update; the ledger has its loss before the first step.
+@dataclass(frozen=True)
+class RoundRequest:
+    """One round of one model, as the server requests it."""
 
-    A site that died over the round trains it anew and pays once: its first answer never left, since an answer is kept
-    and noted on the ledger before it may. One question is answered at a time, so that none is paid for by another's.
+    study: Study
+    kind: Trained
+    number: int
+    """Of the round, from 1."""
+    weights: dict[str, Array]
+    """The global ones, before this round."""
+    proximal: float = 0.0
+    """FedProx' mu."""
+    models: Models = field(default_factory=dict)
+    """For the fusion: the finished voice and face models, whose predictions it weighs."""
 
-    Args:
-        settings: of the site.
-        study: which.
-        kind: the model.
-        weights: its global ones.
-        round_number: from 1.
-        proximal: FedProx' mu.
-        beside: for the fusion, the finished voice and face models, whose opinions it weighs.
+    @classmethod
+    def of(cls, content: RecordDict, study: Study, kind: Trained) -> RoundRequest:
+        """From a message that was read and checked."""
+        return cls(
+            study,
+            kind,
+            number=int(wire.number_of(content, "server-round")),
+            weights=wire.arrays_of(content),
+            proximal=wire.number_of(content, "proximal-mu", 0.0),
+            models=wire.models_of(content, study.modalities) if kind == "fusion" else {},
+        )
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 over everything that the round depends on, hexadecimal."""
+        others = {f"{modality}:{name}": array for modality, m in self.models.items() for name, array in m.items()}
+        text = f"{self.study.digest()} {self.slot}"
+        if self.kind != "code":
+            text = f"{self.study.digest()} {self.model} {self.number} {self.proximal!r}"
+        return _digest_of(text, {**self.weights, **others})
+
+    @property
+    def model(self) -> str:
+        """The model as ledger entries name it."""
+        return "voice/code" if self.kind == "code" else f"{self.kind}/{self.study.model_of(self.kind)}"
+
+    @property
+    def slot(self) -> str:
+        """Under what its response is kept: the last round of each model, every round of a code."""
+        return f"{self.kind}-{self.number}" if self.kind == "code" else self.kind
+
+    @property
+    def ledger_kind(self) -> str:
+        """Of its loss on the ledger."""
+        return CODE_KIND if self.kind == "code" else DP_SGD_KIND
+
+    def seed(self, settings: SiteSettings) -> int | None:
+        """For sampling and noise in simulation; None takes both from the operating system."""
+        if settings.simulated_seed is None:
+            return None
+        kind = self.model if self.kind == "code" else self.kind
+        text = f"{settings.simulated_seed} {settings.name} {kind} {self.number}"
+        return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "little") >> 1
+
+
+@dataclass(frozen=True, slots=True)
+class StoredResponse:
+    """The response to one round of training."""
+
+    arrays: dict[str, Array]
+    metrics: Metrics
+
+
+def train_round(settings: SiteSettings, request: RoundRequest) -> StoredResponse:
+    """The site's response; the ledger has its loss before the first step.
+
+    Requests are handled one at a time, so that none is paid for by another's loss.
 
     Raises:
-        RefusedError: the study has no such round, what was sent cannot be its models', or there is nothing to train on.
-        PolicyError: the ledger would say more than the site's policy allows; nothing is computed.
+        RefusedError: the study has no such round, the arrays cannot be its model's, nothing can be trained on, or a
+            round of a code was requested before with other arrays.
+        PolicyError: the policy does not allow the loss; nothing is computed.
+        BudgetError: the loss would exceed a limit; nothing is computed.
     """
-    store = UpdateStore.of(settings.updates, study)
-    request_digest = question(study, kind, round_number, weights, proximal, beside=beside)
+    from moretta.client.training.code_training import train_code
+    from moretta.client.training.local_training import train_model
+
+    store = ResponseStore.of(settings.updates, request.study)
     with store.alone():
-        update = store.find(kind, request_digest)
-        if update is None:
-            if not 1 <= round_number <= study.train.rounds:
-                raise RefusedError(
-                    f"round {round_number} of training", expected=f"1 to {study.train.rounds}, by the study"
-                )
-            _check_question(study, kind, weights, proximal, beside or {})
-            training = _training_set(settings, study, kind, beside or {}, round_number)
-            update = _trained(
-                settings,
-                study,
-                kind,
-                weights,
-                training,
-                round_number=round_number,
-                proximal=proximal,
-                request_digest=request_digest,
-            )
-            store.keep(kind, request_digest, update)
-        model = f"{kind}/{study.model_of(kind)}"
-        note_response(settings.site_budget().ledger, LEDGER_KIND, study, model, request_digest)
-    return update
+        response = store.find(request.slot, request.digest)
+        if response is None:
+            train = train_code if request.kind == "code" else train_model
+            response = train(settings, request)
+            store.keep(request.slot, request.digest, response)
+        settings.site_budget().note_response(request.ledger_kind, request.study, request.model, request.digest)
+    return response
 
 
-def _check_question(study: Study, kind: ModelKind, weights: dict[str, Array], proximal: float, beside: Models) -> None:
-    """Refuse numbers that cannot be, before a clip is looked at: the error depends on what was sent alone."""
-    if not 0 <= proximal <= MAX_PROXIMAL:  # false for NaN
-        raise RefusedError(f"a proximal mu of {proximal}", expected=f"0 to {MAX_PROXIMAL:g}")
-    checked_weights(emotion_model(kind, study.model_of(kind)), weights)
-    for modality, sent in beside.items():
-        checked_weights(emotion_model(modality, study.model_of(modality)), sent)
+@dataclass(frozen=True, slots=True)
+class ResponseStore:
+    """The responses of one study, by slot."""
+
+    folder: Path
+
+    @classmethod
+    def of(cls, root: Path, study: Study) -> ResponseStore:
+        """The store of a study under a site's folder of updates."""
+        return cls(root / study.digest()[:16])
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """No other process trains for this study until the block ends."""
+        self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with locked(self.folder / ".lock"):
+            yield
+
+    def find(self, slot: str, request: str) -> StoredResponse | None:
+        """The response kept in a slot; None if it was to another request, or cannot be read."""
+        try:
+            with safe_open(self._path(slot), framework="numpy") as file:
+                metadata = file.metadata() or {}
+                if metadata.get("question") != request:
+                    return None
+                arrays = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+                return StoredResponse(arrays, json.loads(metadata["metrics"]))
+        except (OSError, SafetensorError, ValueError, KeyError):
+            return None
+
+    def keep(self, slot: str, request: str, response: StoredResponse) -> None:
+        """Replace the response in a slot."""
+        metadata = {"question": request, "metrics": json.dumps(response.metrics)}
+        arrays = {key: np.ascontiguousarray(array) for key, array in response.arrays.items()}
+        write_atomic(self._path(slot), save(arrays, metadata=metadata), mode=0o600)
+
+    def _path(self, slot: str) -> Path:
+        return self.folder / f"{slot}.safetensors"
 
 
-def models_beside(content: RecordDict, study: Study, kind: ModelKind) -> Models | None:
-    """The finished models that a question about the fusion carries."""
-    return wire.models_of(content, study.modalities) if kind == "fusion" else None
-
-
-def _training_set(
-    settings: SiteSettings, study: Study, kind: ModelKind, beside: Models, round_number: int
-) -> TrainingSet:
-    if kind != "fusion":
-        return training_set(settings, study, kind)
-    seed = _round_seed(settings, kind, round_number)
-    return fusion_set(settings, study, beside, SystemNoise() if seed is None else SeededNoise(seed, "dropout"))
-
-
-def _trained(
-    settings: SiteSettings,
-    study: Study,
-    kind: ModelKind,
-    weights: dict[str, Array],
-    training: TrainingSet,
-    *,
-    round_number: int,
-    proximal: float,
-    request_digest: str,
-) -> StoredResponse:
-    if len(training) == 0:
-        raise RefusedError("no training clip of this modality", expected="at least one")
-    site_budget = settings.site_budget()
-    if settings.policy is not None and study.privacy.dp_sgd:
-        settings.policy.check_training(
-            spent_after_round(site_budget.ledger, study, training, question=request_digest, kind=kind)
-        )
-    whole = whole_cohorts(settings, study)
-    done = train_locally(
-        emotion_model(kind, study.model_of(kind)),
-        checked_weights(emotion_model(kind, study.model_of(kind)), weights, training.features.shape[1:]),
-        training,
-        study,
-        site_budget,
-        round_number=round_number,
-        seed=_round_seed(settings, kind, round_number),
-        question=request_digest,
-        proximal=proximal,
-        whole=whole if kind == "fusion" else {kind: whole[kind]},
-    )
-    arrays = {name: np.asarray(tensor) for name, tensor in done.weights.items()}
-    if study.aggregation.dp == "distributed" or study.aggregation.secure:
-        arrays = noisy_update(settings, study, kind, weights, arrays, round_number=round_number)
-    elif not all(np.isfinite(array).all() for array in arrays.values()):  # under DP-SGD this tells of the noise alone
-        raise RunError(
-            "weights that are not finite after this round", fix="lower learning_rate in [train], or raise epsilon"
-        )
-    return StoredResponse(arrays, _metrics(study, done, clips=len(training)))
-
-
-def _metrics(study: Study, done: LocalUpdate, *, clips: int) -> Metrics:
-    """What is told beside an update: where it is hidden in a sum, nothing that comes of the clips themselves."""
-    hidden = study.aggregation.dp == "distributed" or study.aggregation.secure
-    metrics: Metrics = {} if study.aggregation.secure else {"num-examples": 1 if hidden else clips}
-    if done.loss is not None and not hidden:
-        metrics["loss"] = done.loss
-    if done.epsilon is not None:
-        metrics |= {"epsilon": done.epsilon, **{f"epsilon-{unit}": value for unit, value in done.levels.items()}}
-        metrics |= {} if hidden else {"noise-multiplier": done.noise_multiplier}  # it tells how many clips there are
-    return metrics
-
-
-def _round_seed(settings: SiteSettings, kind: ModelKind, round_number: int) -> int | None:
-    if settings.simulated_seed is None:
-        return None
-    text = f"{settings.simulated_seed} {settings.name} {kind} {round_number}"
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "little") >> 1
+def _digest_of(text: str, arrays: Mapping[str, Array]) -> str:
+    digest = hashlib.sha256(text.encode())
+    for name in sorted(arrays):
+        array = np.ascontiguousarray(arrays[name])
+        digest.update(f"\n{name} {array.dtype} {array.shape} ".encode())
+        digest.update(array.tobytes())
+    return digest.hexdigest()

@@ -1,45 +1,60 @@
-"""Which of a site's released clips a model learns on."""
+"""Which of a site's released clips a model learns on, and the inputs of a fusion: predictions of finished models."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from moretta.client.accounting.account import Cohort
 from moretta.client.settings import SiteSettings
-from moretta.client.training.data import ReleasedFeatures, held_out_mask, released_features
-from moretta.client.training.local_training import TrainingSet
-from moretta.client.training.release_predictions import Models, predictions_on_releases
+from moretta.client.training.data import TrainingSet, held_out_mask, released_features
 from moretta.client.training.training_plan import cohorts
+from moretta.shared.core.errors import RefusedError
 from moretta.shared.core.terms import Modality
-from moretta.shared.models.fusion_gate import hide_some
+from moretta.shared.data.clip_names import EMOTIONS
+from moretta.shared.models.emotion import EmotionModel, emotion_model
+from moretta.shared.models.fusion_gate import Prediction, gate_input, hide_some
+from moretta.shared.models.global_weights import checked_weights
 from moretta.shared.privacy.noise import NoiseSource
 from moretta.shared.study.fusion import ModelKind
 from moretta.shared.study.schema import Study
 
+Weights = Mapping[str, npt.NDArray[Any]]
+Models = Mapping[Modality, Weights]
+_LEAST_LOG = -1e4
+"""Of a probability: what is computed with it further stays finite."""
+_UNSURE = -math.log(len(EMOTIONS))
+"""Of a clip for which a model gives nothing finite: every class alike."""
+
 
 def training_set(settings: SiteSettings, study: Study, modality: Modality) -> TrainingSet:
     """Released clips of one modality, of speakers who are not held out, that its model learns on."""
-    data = released_features(settings, study, modality)
-    return data.chosen(_trained_on(settings, study, modality, data))
+    return _learned(settings, study, modality, released_features(settings, study, modality))
 
 
 def fusion_set(settings: SiteSettings, study: Study, models: Models, chances: NoiseSource) -> TrainingSet:
-    """The same for the fusion, with a modality hidden here and there: it must know how to do without."""
-    data = predictions_on_releases(settings, study, models)
-    chosen = data.chosen(_trained_on(settings, study, "fusion", data))
+    """The same for the fusion, with a modality hidden here and there: it must work with one modality."""
+    chosen = _learned(settings, study, "fusion", predictions_on_releases(settings, study, models))
     hidden = hide_some(chosen.features, chances.uniform((len(chosen),)), study.fusion.dropout)
     return TrainingSet(hidden, chosen.labels, chosen.speakers, chosen.clips)
 
 
 def training_clips(settings: SiteSettings, study: Study) -> dict[str, int]:
-    """How many clips every model of a study learns on here."""
-    pairs = {modality: _pairs(cohort) for modality, cohort in whole_cohorts(settings, study).items()}
+    """How many clips each model of a study learns on at this site."""
+    pairs = {
+        modality: [(speaker, clip) for speaker, clips in cohort.speakers for clip in clips]
+        for modality, cohort in whole_cohorts(settings, study).items()
+    }
     return {kind: cohort.clips for kind, cohort in cohorts(study, pairs, settings.names(study).released).items()}
 
 
 def whole_cohorts(settings: SiteSettings, study: Study) -> dict[ModelKind, Cohort]:
-    """Everybody of each modality whom any of the study's models learns on."""
+    """By modality, everybody on whom any of the study's models is trained."""
     found: dict[ModelKind, Cohort] = {}
     for modality in study.modalities:
         data = released_features(settings, study, modality)
@@ -47,13 +62,50 @@ def whole_cohorts(settings: SiteSettings, study: Study) -> dict[ModelKind, Cohor
     return found
 
 
-def _trained_on(settings: SiteSettings, study: Study, kind: ModelKind, data: ReleasedFeatures) -> npt.NDArray[np.bool_]:
-    pairs = zip(data.speakers, data.clips, strict=True)
+def log_probabilities(model: EmotionModel, weights: Weights, features: npt.NDArray[np.float32]) -> npt.NDArray[Any]:
+    """float32 [clips, ...] -> float32 [clips, classes], finite.
+
+    Raises:
+        RefusedError: the weights cannot be this model's.
+    """
+    network = model.build(features.shape[1:])
+    network.load_state_dict(checked_weights(model, weights, features.shape[1:]))
+    network.eval()
+    with torch.inference_mode():
+        found = np.asarray(torch.log_softmax(network(torch.from_numpy(features)), dim=1))
+    sure = np.isfinite(found).all(axis=1, keepdims=True)
+    return np.where(sure, np.clip(found, _LEAST_LOG, 0.0), _UNSURE).astype(np.float32)
+
+
+def predictions_on_releases(settings: SiteSettings, study: Study, models: Models) -> TrainingSet:
+    """Inputs of the fusion for every released clip that has a modality, in order of pseudonyms.
+
+    Raises:
+        RefusedError: a model is missing.
+        RunError: nothing was released yet.
+    """
+    if set(models) != set(study.modalities):
+        raise RefusedError("a fusion without the models whose predictions it weighs", expected="voice and face")
+    predictions: dict[Modality, Prediction] = {}
+    known: dict[str, tuple[str, int]] = {}
+    for modality in study.modalities:
+        data = released_features(settings, study, modality)
+        if not data.clips:
+            continue
+        model = emotion_model(modality, study.model_of(modality))
+        predictions[modality] = Prediction(data.clips, log_probabilities(model, models[modality], data.features))
+        known |= dict(zip(data.clips, zip(data.speakers, data.labels.tolist(), strict=True), strict=True))
+    clips = tuple(sorted(known))
+    return TrainingSet(
+        features=gate_input(clips, predictions),
+        labels=np.array([known[clip][1] for clip in clips], np.int64),
+        speakers=tuple(known[clip][0] for clip in clips),
+        clips=clips,
+    )
+
+
+def _learned(settings: SiteSettings, study: Study, kind: ModelKind, data: TrainingSet) -> TrainingSet:
     named = settings.names(study).released
+    pairs = zip(data.speakers, data.clips, strict=True)
     kept = np.array([study.learns(kind, speaker=named(speaker), clip=named(clip)) for speaker, clip in pairs], bool)
-    chosen: npt.NDArray[np.bool_] = ~held_out_mask(settings, study, data.speakers) & kept
-    return chosen
-
-
-def _pairs(cohort: Cohort) -> list[tuple[str, str]]:
-    return [(speaker, clip) for speaker, clips in cohort.speakers for clip in clips]
+    return data.chosen(~held_out_mask(settings, study, data.speakers) & kept)

@@ -26,7 +26,7 @@ from moretta.shared.core.flower_private import (
     TaskType,
     create_message_to_sign,
 )
-from moretta.shared.messages.bundle import Bundle, read_bundle
+from moretta.shared.messages.relay import Bundle, read_bundle
 
 GET_RUN, GET_FAB = "get-run", "get-fab"
 SIGNER = "moretta-connector"

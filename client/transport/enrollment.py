@@ -38,7 +38,7 @@ from moretta.client.transport.identity import (
 from moretta.client.transport.tls_channel import bootstrap_channel, explained, look_at_authority, site_channel
 from moretta.shared.core.atomic import write_atomic
 from moretta.shared.core.errors import EnrollmentError, HomeError, UnreachableError
-from moretta.shared.core.versions import versions
+from moretta.shared.core.reproducibility import versions
 from moretta.shared.enrollment.bootstrap_certificate import derive_bootstrap
 from moretta.shared.enrollment.join_string import JoinString
 from moretta.shared.pb import enrollment_pb2 as pb

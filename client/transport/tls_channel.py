@@ -10,9 +10,8 @@ import grpc.aio
 
 from moretta.client.transport.identity import Identity, pem_of
 from moretta.shared.core.errors import EnrollmentError, MorettaError, UnreachableError
-from moretta.shared.enrollment.address import split_address
 from moretta.shared.enrollment.bootstrap_certificate import Bootstrap
-from moretta.shared.enrollment.fingerprint import has_fingerprint
+from moretta.shared.enrollment.identifiers import has_fingerprint, split_address
 
 MAX_MESSAGE_BYTES = 256 * 2**20
 _LOOK_SECONDS = 10.0

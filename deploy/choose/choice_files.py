@@ -13,8 +13,8 @@ from moretta.deploy.sweep.done import CellAudit
 from moretta.deploy.sweep.jobs import SweepPlan
 from moretta.shared.audit.report.page import AuditPageInfo, render_audit
 from moretta.shared.core.atomic import write_atomic
-from moretta.shared.core.toml_text import to_toml
-from moretta.shared.core.versions import versions
+from moretta.shared.core.printable import to_toml
+from moretta.shared.core.reproducibility import versions
 
 CHOICE_JSON, CHOICE_CSV, STUDY_FILE = "choice.json", "choice.csv", "study.toml"
 AUDIT_JSON, AUDIT_PAGE = "audit.json", "audit.html"

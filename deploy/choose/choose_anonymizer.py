@@ -13,7 +13,7 @@ from moretta.deploy.cli.runs import Notify
 from moretta.deploy.sweep.done import CellAudit, ResultFolder
 from moretta.deploy.sweep.jobs import PlannedCell, SweepPlan
 from moretta.deploy.sweep.run_sweep import at_work, do_missing
-from moretta.shared.core.exit_codes import ExitCode
+from moretta.shared.core.errors import ExitCode
 from moretta.shared.core.terms import Modality
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from moretta.deploy.cli.progress import progress
-from moretta.shared.core.exit_codes import ExitCode
+from moretta.shared.core.errors import ExitCode
 from moretta.shared.core.printable import printable
 
 if TYPE_CHECKING:

@@ -12,11 +12,9 @@ from typing import Any
 from cryptography import x509
 
 from moretta.client.accounting.account import AUDIENCES, COHORT, UNITS, Account
-from moretta.client.accounting.budget import BudgetLimits
-from moretta.client.accounting.ledger import Ledger
-from moretta.client.accounting.receipts import receipt_path, stored_receipt
-from moretta.client.training.response_ledger import RESPONSE_KIND
-from moretta.shared.privacy.receipt import SignedHead
+from moretta.client.accounting.budget import RESPONSE_KIND, BudgetLimits
+from moretta.client.accounting.ledger import Ledger, receipt_path, stored_receipt
+from moretta.shared.privacy.chain import SignedHead
 
 _WHO = {"server": "all that left", "model": "trained models"}
 

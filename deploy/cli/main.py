@@ -24,8 +24,7 @@ from moretta.deploy.cli.simulate import simulate
 from moretta.deploy.cli.sweep import sweep
 from moretta.deploy.cli.train_face import train_face
 from moretta.shared.core.atomic import naming
-from moretta.shared.core.errors import Interrupted, MorettaError
-from moretta.shared.core.exit_codes import ExitCode
+from moretta.shared.core.errors import ExitCode, Interrupted, MorettaError
 from moretta.shared.core.printable import log_printable, printable
 from moretta.shared.core.storage import storage_error
 
@@ -59,7 +58,7 @@ def version() -> None:
 
     Example: moretta version
     """
-    from moretta.shared.core.versions import versions
+    from moretta.shared.core.reproducibility import versions
 
     typer.echo(versions()["moretta"])
 

@@ -15,8 +15,7 @@ from types import FrameType
 from moretta.server.stages.context import MEMORY_FILE
 from moretta.server.stages.lifecycle import OUTCOME_FILE
 from moretta.shared.core.atomic import naming, write_atomic
-from moretta.shared.core.errors import Interrupted, StudyError
-from moretta.shared.core.exit_codes import ExitCode
+from moretta.shared.core.errors import ExitCode, Interrupted, StudyError
 from moretta.shared.study.schema import Study
 
 Notify = Callable[[str], None]

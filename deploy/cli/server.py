@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from moretta.shared.core.exit_codes import ExitCode
+from moretta.shared.core.errors import ExitCode
 from moretta.shared.core.printable import printable
 
 DEFAULT_HOME = Path("moretta-server")

@@ -15,7 +15,7 @@ import typer
 from moretta.deploy.cli.approval import approve, pending, refuse
 from moretta.deploy.cli.ledger import ledger
 from moretta.deploy.cli.withdraw import withdraw
-from moretta.shared.core.exit_codes import ExitCode
+from moretta.shared.core.errors import ExitCode
 from moretta.shared.core.printable import printable
 
 if TYPE_CHECKING:

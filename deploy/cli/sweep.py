@@ -40,7 +40,7 @@ def sweep(  # noqa: PLR0917 - typer reads the options from the signature
     from moretta.deploy.sweep.grid import GridFile, load_grid, make_grid
     from moretta.deploy.sweep.jobs import plan_sweep
     from moretta.deploy.sweep.run_sweep import sweep as start
-    from moretta.shared.core.exit_codes import ExitCode
+    from moretta.shared.core.errors import ExitCode
     from moretta.shared.core.threads import cpu_count
 
     written = load_grid(grid) if grid is not None else GridFile()

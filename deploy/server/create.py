@@ -15,7 +15,7 @@ from moretta.server.enrollment.site_registry import Registry
 from moretta.server.home import SETTINGS_FILE, ServerHome, settings_toml
 from moretta.shared.core.atomic import write_atomic
 from moretta.shared.core.errors import EnrollmentError, HomeError, MorettaError
-from moretta.shared.enrollment.address import split_address
+from moretta.shared.enrollment.identifiers import split_address
 
 
 def create_home(

@@ -21,7 +21,7 @@ from moretta.deploy.server.superlink_process import (
 )
 from moretta.server.relay.superlink_client import SuperLinkAddress
 from moretta.shared.core.atomic import write_atomic
-from moretta.shared.core.versions import code_digest, versions
+from moretta.shared.core.reproducibility import code_digest, versions
 
 _FULL_LOG_BYTES = 32 << 20
 Notify = Callable[[str, dict[str, object]], None]

@@ -19,7 +19,7 @@ from moretta.server.enrollment.site_registry import Registry
 from moretta.server.enrollment.tokens import issue_token
 from moretta.server.home import ServerHome
 from moretta.shared.core.errors import EnrollmentError
-from moretta.shared.enrollment.fingerprint import fingerprint
+from moretta.shared.enrollment.identifiers import fingerprint
 from moretta.shared.enrollment.join_string import JoinString
 from moretta.shared.privacy.chain import START
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from moretta.deploy.bundle import installed_bundle
 from moretta.server.enrollment.service import ServerInfo
-from moretta.shared.core.versions import code_digest, versions
+from moretta.shared.core.reproducibility import code_digest, versions
 
 
 def server_info(*, max_call_bytes: int) -> ServerInfo:

@@ -31,7 +31,7 @@ from moretta.server.relay.replay import SeenSignatures
 from moretta.server.relay.service import RelayService
 from moretta.server.relay.superlink_client import SuperLinkClient
 from moretta.shared.core.errors import HomeError
-from moretta.shared.enrollment.address import join_address, split_address
+from moretta.shared.enrollment.identifiers import join_address, split_address
 
 _GRACE_SECONDS = 3.0
 """How long calls in flight may go on after the port has closed."""

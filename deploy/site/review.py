@@ -19,7 +19,7 @@ from moretta.client.clips.study_pseudonyms import StudyPseudonyms
 from moretta.client.policy import Policy
 from moretta.client.settings import SiteSettings, of_folder
 from moretta.client.site_home import SiteHome
-from moretta.client.training.held_out import held_out
+from moretta.client.training.data import held_out
 from moretta.client.transport.identity import Identity
 from moretta.deploy.cli.anonymize_folder import write_media
 from moretta.deploy.cli.runs import Notify, check_names, prepare_folder

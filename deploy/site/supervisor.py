@@ -28,7 +28,7 @@ from moretta.deploy.site.renewal import Renewal
 from moretta.deploy.site.supernode import SuperNodeCommand, SuperNodeKeeper
 from moretta.shared.core.atomic import write_atomic
 from moretta.shared.core.errors import MorettaError
-from moretta.shared.messages.bundle import Bundle
+from moretta.shared.messages.relay import Bundle
 
 STATE_FILE = "state.json"
 _STATE_SECONDS = 1.0

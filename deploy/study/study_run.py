@@ -17,8 +17,7 @@ from moretta.server.home import ServerHome
 from moretta.server.running_server import running_server
 from moretta.server.stages.lifecycle import OUTCOME_FILE, announce_attempt, newest_attempt, working_pid, write_outcome
 from moretta.server.stages.state import RESUME_FILE
-from moretta.shared.core.errors import HomeError
-from moretta.shared.core.exit_codes import ExitCode
+from moretta.shared.core.errors import ExitCode, HomeError
 from moretta.shared.study.run_plan import DeploymentPlan
 
 FRUITLESS_ATTEMPTS = 3

@@ -11,7 +11,7 @@ from moretta.server.stages.context import PROGRESS_FILE, Progress
 from moretta.server.stages.lifecycle import OUTCOME_FILE, newest_attempt, working_pid
 from moretta.server.stages.results import Results, SiteFacts, Spent
 from moretta.server.stages.state import STATE_FILE, load_progress
-from moretta.shared.core.exit_codes import ExitCode
+from moretta.shared.core.errors import ExitCode
 from moretta.shared.study.run_plan import load_plan
 
 

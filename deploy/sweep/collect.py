@@ -14,7 +14,7 @@ from moretta.shared.audit.metrics import confusion
 from moretta.shared.audit.report.headline import headlines
 from moretta.shared.audit.report.report_schema import Headline, PrivacyRow
 from moretta.shared.audit.report.sweep_rows import SweepRow, with_fronts
-from moretta.shared.core.seeds import derive
+from moretta.shared.core.reproducibility import derive
 from moretta.shared.core.terms import Modality
 
 UNITS = ("value", "frame", "clip", "speaker", "site")

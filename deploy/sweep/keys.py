@@ -8,7 +8,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from moretta.shared.core.versions import code_digest, versions
+from moretta.shared.core.reproducibility import code_digest, versions
 from moretta.shared.data.clips import Corpus
 from moretta.shared.study.schema import AuditSection, FaceSection, PrivacySection, Study
 from moretta.shared.study.voice import VoiceSection

@@ -22,8 +22,8 @@ from moretta.shared.core import flower_private
 from moretta.shared.core.errors import ReleaseError, RunError
 from moretta.shared.messages import wire
 from moretta.shared.messages.responses import PublicKeys, Shares, Update
-from moretta.shared.privacy.clipping import changed
 from moretta.shared.privacy.secure_aggregation import Words, mask, mean_of_sum, shared_mask, signed, threshold
+from moretta.shared.privacy.site_level import changed
 from moretta.shared.study.fusion import ModelKind
 
 T = TypeVar("T")

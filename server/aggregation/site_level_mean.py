@@ -23,9 +23,8 @@ from flwr.serverapp.strategy import Strategy
 from moretta.server.aggregation.checked_strategy import Weights, WrappedStrategy, bare_reply
 from moretta.shared.core.errors import RunError
 from moretta.shared.messages import wire
-from moretta.shared.privacy.clipping import Floats, changed, clipped_change
 from moretta.shared.privacy.noise import NoiseSource, on_grid
-from moretta.shared.privacy.site_level import SitePlan, mean_sensitivity
+from moretta.shared.privacy.site_level import Floats, SitePlan, changed, clipped_change, mean_sensitivity
 
 
 @dataclass

@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from moretta.shared.enrollment.fingerprint import fingerprint
+from moretta.shared.enrollment.identifiers import fingerprint
 
 BACKDATE = dt.timedelta(minutes=5)
 """A site whose clock is a little behind takes a new certificate all the same."""

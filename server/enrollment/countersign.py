@@ -25,8 +25,7 @@ from moretta.server.port.limits import TokenBucket
 from moretta.server.refusal import Refusal
 from moretta.shared.core.errors import RefusedError
 from moretta.shared.pb.enrollment_pb2 import CountersignHeadReply, CountersignHeadRequest
-from moretta.shared.privacy.chain import START
-from moretta.shared.privacy.receipt import SignedHead, sign_head, verified_head
+from moretta.shared.privacy.chain import START, SignedHead, sign_head, verified_head
 
 _DIGEST_BYTES = 32
 MOST_ENTRIES = 1 << 18

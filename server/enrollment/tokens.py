@@ -7,9 +7,8 @@ import time
 from moretta.server.enrollment.authority import Clock
 from moretta.server.enrollment.site_registry import Registry
 from moretta.shared.enrollment.bootstrap_certificate import derive_bootstrap
-from moretta.shared.enrollment.fingerprint import fingerprint
+from moretta.shared.enrollment.identifiers import check_site_name, fingerprint
 from moretta.shared.enrollment.join_string import JoinString, new_secret, new_token_id
-from moretta.shared.enrollment.site_names import check_site_name
 
 
 def issue_token(

@@ -12,7 +12,7 @@ from moretta.server.enrollment.authority import Clock
 from moretta.server.enrollment.records import KnownCertificate, KnownToken
 from moretta.server.enrollment.site_registry import Registry
 from moretta.server.refusal import Refusal
-from moretta.shared.enrollment.fingerprint import fingerprint
+from moretta.shared.enrollment.identifiers import fingerprint
 
 Caller = KnownCertificate | KnownToken
 """A site, or somebody with a join string."""

@@ -12,7 +12,7 @@ from moretta.server.stages.results import Attacks, AuditLimits, Releases, Result
 from moretta.server.stages.training_inference import attack_training
 from moretta.shared.audit.clipset import ClipSet
 from moretta.shared.audit.loaders import VideoFaces
-from moretta.shared.core.seeds import derive
+from moretta.shared.core.reproducibility import derive
 from moretta.shared.core.terms import Modality
 from moretta.shared.data.reader import read_corpus
 

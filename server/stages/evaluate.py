@@ -15,7 +15,7 @@ from moretta.server.stages.statement_checks import check_counts, tested_clips
 from moretta.shared.audit.report.emotion import ORIGINAL_CLASSES, emotion_result, table_from_counts
 from moretta.shared.audit.report.report_schema import EmotionResult, Modality
 from moretta.shared.core.errors import ReleaseError
-from moretta.shared.core.seeds import derive
+from moretta.shared.core.reproducibility import derive
 from moretta.shared.data.clip_names import EMOTIONS
 from moretta.shared.messages import wire
 from moretta.shared.messages.responses import Evaluated

@@ -19,8 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from moretta.shared.core.atomic import write_atomic
-from moretta.shared.core.errors import MorettaError, RunError
-from moretta.shared.core.exit_codes import ExitCode
+from moretta.shared.core.errors import ExitCode, MorettaError, RunError
 from moretta.shared.core.printable import printable, printable_traceback
 from moretta.shared.core.storage import storage_error
 

@@ -24,7 +24,7 @@ from moretta.shared.audit.report.report_schema import (
     RunPart,
     SiteRow,
 )
-from moretta.shared.core.versions import versions
+from moretta.shared.core.reproducibility import versions
 from moretta.shared.release.release_format import AnonymizerStatement
 from moretta.shared.study.run_plan import DeploymentPlan
 from moretta.shared.study.schema import FaceSection, GateSection, Study

@@ -21,7 +21,7 @@ from moretta.shared.audit.report.report_schema import Modality as Output
 from moretta.shared.audit.report.report_schema import RoundRow
 from moretta.shared.core.atomic import write_atomic
 from moretta.shared.core.errors import RunError
-from moretta.shared.core.seeds import derive
+from moretta.shared.core.reproducibility import derive
 from moretta.shared.core.terms import Modality
 from moretta.shared.messages import wire
 from moretta.shared.privacy.noise import NoiseSource, SeededNoise, SystemNoise

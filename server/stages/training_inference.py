@@ -21,7 +21,7 @@ from moretta.shared.audit.metrics.binomial import exact_interval
 from moretta.shared.audit.metrics.bootstrap import bootstrap_rows
 from moretta.shared.audit.metrics.rates import resolution_note, tpr_at_fpr
 from moretta.shared.audit.metrics.trials import Trials
-from moretta.shared.core.seeds import derive
+from moretta.shared.core.reproducibility import derive
 from moretta.shared.core.storage import disk_failed
 from moretta.shared.core.terms import Modality
 from moretta.shared.data.clip_names import EMOTIONS

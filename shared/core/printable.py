@@ -12,6 +12,8 @@ from types import TracebackType
 from typing import Any
 from unicodedata import category
 
+import tomli_w
+
 
 def printable(text: object, *, lines: bool = False, most: int | None = None) -> str:
     r"""The text with everything escaped that is no visible character or space.
@@ -78,3 +80,21 @@ def _argument(value: Any) -> Any:
 
 def _escaped(character: str) -> str:
     return character.encode("unicode_escape", "backslashreplace").decode("ascii")
+
+
+def to_toml(content: dict[str, Any]) -> str:
+    """Nested values as TOML. Null values are left out, because TOML has none.
+
+    >>> print(to_toml({"seed": 1, "voice": {"epsilon": 0.8, "weights": None}}), end="")
+    seed = 1
+    <BLANKLINE>
+    [voice]
+    epsilon = 0.8
+    """
+    return tomli_w.dumps(_without_nulls(content))
+
+
+def _without_nulls(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_nulls(part) for key, part in value.items() if part is not None}
+    return [_without_nulls(part) for part in value] if isinstance(value, list | tuple) else value

@@ -17,9 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
 from moretta.shared.core.errors import EnrollmentError
-from moretta.shared.enrollment.address import split_address
-from moretta.shared.enrollment.fingerprint import is_fingerprint
-from moretta.shared.enrollment.site_names import check_site_name
+from moretta.shared.enrollment.identifiers import check_site_name, is_fingerprint, split_address
 
 PREFIX = "moretta-join-1"
 SECRET_BYTES = 32

@@ -17,7 +17,7 @@ from moretta.shared.features.codebook import fit_codebook, nearest
 from moretta.shared.features.mfcc import Frames, mfcc_batch
 from moretta.shared.features.public_arrays import LEAST_SPREAD, Rule, Rules, taken
 from moretta.shared.features.public_voice import PublicVoice, labelled_speech
-from moretta.shared.privacy.bounded import bounded
+from moretta.shared.privacy.noise import bounded
 
 Matrix = npt.NDArray[np.float32]
 Vector = npt.NDArray[np.float32]

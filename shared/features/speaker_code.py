@@ -25,7 +25,7 @@ from moretta.shared.features.public_speakers import Recording
 from moretta.shared.features.speaker_ranks import SpeakerRanks
 from moretta.shared.features.speaker_whitening import SpeakerWhitening
 from moretta.shared.features.speech_windows import speech_windows
-from moretta.shared.privacy.bounded import bounded
+from moretta.shared.privacy.noise import bounded
 
 if TYPE_CHECKING:
     from moretta.shared.features.encoder_options import EncoderOptions

@@ -141,24 +141,6 @@ def from_config(content: RecordDict, key: str) -> Any:
         raise ReleaseError(f"a message without a readable {key!r}", expected="a message of this version") from error
 
 
-def parts_of(content: RecordDict) -> list[FilePart]:
-    """The parts of files that a message asks for.
-
-    Raises:
-        ReleaseError: they make no sense, or are more than one message may carry.
-    """
-    try:
-        parts = [
-            FilePart(str(file), int(offset), int(length)) for file, offset, length in from_config(content, "parts")
-        ]
-    except (TypeError, ValueError) as error:
-        raise ReleaseError("a request for parts that cannot be read", expected="file, offset and length") from error
-    whole = sum(part.length for part in parts)
-    if not parts or min(min(p.offset, p.length) for p in parts) < 0 or whole > CHUNK_BYTES:
-        raise ReleaseError(f"a request for {len(parts)} parts, {whole} bytes", expected=f"at most {CHUNK_BYTES} bytes")
-    return parts
-
-
 def study_config(study: Study, **values: Any) -> ConfigRecord:
     """A config record that carries the study, without the files it names, so that a site knows what it is asked for."""
     return json_config(study=study.without_paths().model_dump(mode="json"), **values)

@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy.typing as npt
 
 from moretta.shared.core.pace import Pace, in_lines
-from moretta.shared.core.seeds import derive
-from moretta.shared.core.versions import code_digest
+from moretta.shared.core.reproducibility import code_digest, derive
 from moretta.shared.study.schema import Study
 from moretta.shared.study.voice import EMOTION_LABEL_RR, SPEAKER_NORMALIZED
 

@@ -9,8 +9,7 @@ from dataclasses import replace
 from typing import Literal
 
 from moretta.shared.core.terms import PrivacyStatement
-from moretta.shared.privacy.accounting import calibrated_noise
-from moretta.shared.privacy.composition import composed_epsilon
+from moretta.shared.privacy.accounting import calibrated_noise, composed_epsilon
 from moretta.shared.privacy.dp_sgd import SampledGaussian
 from moretta.shared.privacy.mechanism import Mechanism, Unbounded
 from moretta.shared.study.voice import VoiceSection

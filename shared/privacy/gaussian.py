@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -11,7 +12,6 @@ import numpy as np
 from moretta.shared.core.terms import PrivacyUnit
 from moretta.shared.privacy.mechanism import Mechanism, Relation, Sensitivity, check_positive, mechanism, retired
 from moretta.shared.privacy.renyi import ORDERS, Curve
-from moretta.shared.privacy.search import least
 
 _ROUNDING = 2.0**-50
 """Four times that of a float64: of each step between the arguments and the two probabilities."""
@@ -110,3 +110,35 @@ def _of_lloyd(*, noise_multiplier: float, iterations: int, group: int, unit: Pri
     reach."""
     check_positive("DP Lloyd", iterations=iterations, group=group)
     return Gaussian(sigma=noise_multiplier, distance=group * math.sqrt(iterations), unit=unit)
+
+
+_SMALLEST, _LARGEST = 1e-18, 1e18
+
+
+def least(holds: Callable[[float], bool], *, start: float, factor: float = 2.0, precision: float = 1e-12) -> float:
+    """The least positive number from which on `holds` is true.
+
+    Args:
+        holds: false below some number and true from it on.
+        start: near the answer.
+        factor: steps in which the answer is enclosed.
+        precision: relative.
+
+    Returns:
+        infinity if `holds` is false at 1e18 times the start.
+
+    >>> round(least(lambda x: x * x >= 2, start=1.0), 9)
+    1.414213562
+    """
+    high = start
+    while not holds(high):
+        high *= factor
+        if high > _LARGEST * start:
+            return math.inf
+    low = high / factor
+    while low > _SMALLEST * start and holds(low):
+        low, high = low / factor, low
+    while high - low > precision * high:
+        middle = (low + high) / 2
+        low, high = (low, middle) if holds(middle) else (middle, high)
+    return high

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -111,3 +111,19 @@ class SeededNoise:
     def private_normal(self, scale: float, shape: tuple[int, ...]) -> Floats:
         """As `normal`: who knows the seed needs no attack."""
         return self.normal(scale, shape)
+
+
+def bounded(values: npt.NDArray[Any], limit: float) -> Floats:
+    """Values cut to +- `limit`; 0 where there is no number."""
+    exact = np.asarray(values, np.float64)
+    return np.clip(np.where(np.isnan(exact), 0.0, exact), -limit, limit)
+
+
+def in_ball(values: npt.NDArray[Any], radius: float) -> Floats:
+    """A vector cut to an L2 norm of `radius`; zeros where it has no norm, as of a value that is not finite."""
+    exact = np.asarray(values, np.float64)
+    with np.errstate(over="ignore"):
+        length = float(np.linalg.norm(exact))
+    if not np.isfinite(length):
+        return np.zeros(exact.shape)
+    return exact if length <= radius else exact * (radius / length)

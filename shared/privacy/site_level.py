@@ -8,15 +8,22 @@ Steinke, ICML 2021, "The Distributed Discrete Gaussian Mechanism", with noise th
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
 
 from moretta.shared.core.terms import PrivacyUnit
 from moretta.shared.privacy.gaussian import Gaussian, calibrated_sigma
 from moretta.shared.privacy.mechanism import Mechanism, Relation, Sensitivity, check_positive, mechanism
 from moretta.shared.privacy.renyi import Curve
 from moretta.shared.study.schema import Study
+
+Floats = npt.NDArray[np.float64]
+_MARGIN = 1e-12
+"""Relative, off the norm: what adding up in double precision may have missed."""
 
 
 @mechanism("site-gaussian")
@@ -120,3 +127,39 @@ def plan_site_level(study: Study) -> SitePlan | None:
     noise = calibrated_sigma(epsilon=wanted.epsilon, delta=wanted.delta, sensitivity=math.sqrt(rounds))
     curious = wanted.curious_sites if wanted.dp == "distributed" else 0
     return SitePlan(noise, wanted.clipping_norm, wanted.min_sites, curious, rounds)
+
+
+def clipped_change(
+    sent: Mapping[str, npt.NDArray[Any]],
+    update: Mapping[str, npt.NDArray[Any]],
+    *,
+    trained: Collection[str],
+    norm: float,
+) -> dict[str, Floats]:
+    """What an update changes, float64, with an L2 norm of all its arrays together of `norm` at most.
+
+    An update with a value that is not finite changes nothing: scaled it would stay so, and noise would not hide it.
+    To refuse it would tell as much.
+
+    Args:
+        sent: the global weights.
+        update: what they have become at a site.
+        trained: names of the arrays that training changes; what a site says of others is not looked at.
+        norm: to cut to.
+    """
+    change = {name: update[name].astype(np.float64) - sent[name].astype(np.float64) for name in sorted(trained)}
+    size = float(np.sqrt(sum(float(np.square(array).sum()) for array in change.values())))
+    if not np.isfinite(size):
+        return {name: np.zeros(array.shape) for name, array in change.items()}
+    scale = 1.0 if size <= norm * (1 - _MARGIN) else norm * (1 - _MARGIN) / size
+    return {name: array * scale for name, array in change.items()}
+
+
+def changed(
+    sent: Mapping[str, npt.NDArray[Any]], change: Mapping[str, npt.NDArray[np.floating[Any]]]
+) -> dict[str, npt.NDArray[Any]]:
+    """The global weights with a change, in the types that they had; what it does not name stays as it was."""
+    return {
+        name: (array.astype(np.float64) + change[name]).astype(array.dtype) if name in change else array
+        for name, array in sent.items()
+    }

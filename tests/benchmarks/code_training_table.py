@@ -19,7 +19,7 @@ from flwr.app import Message, MetricRecord, RecordDict
 from flwr.supercore.task_identity import TaskIdentity
 
 from moretta.client.settings import SiteSettings
-from moretta.client.training.code_training import round_of_code
+from moretta.client.training.rounds import RoundRequest, train_round
 from moretta.server.grid.site_grid import SiteGrid
 from moretta.server.stages.code import federate_code
 from moretta.server.stages.context import RunContext
@@ -103,7 +103,7 @@ class _Sites(SiteGrid):
     def _trained(self, message: Message) -> RecordDict:
         name, content = self.nodes[message.metadata.dst_node_id], message.content
         number = int(wire.number_of(content, "server-round"))
-        update = round_of_code(self._settings[name], self._study, wire.arrays_of(content), round_number=number)
+        update = train_round(self._settings[name], RoundRequest(self._study, "code", number, wire.arrays_of(content)))
         return RecordDict(
             {
                 wire.ARRAYS: wire.arrays_to_record(update.arrays),

@@ -24,8 +24,8 @@ def secure_table() -> None:
     import test_secure_aggregation as secure
     from flwr.supercore.task_identity import TaskIdentity
 
-    from moretta.client.secure_aggregation import secure_responses
-    from moretta.client.training.update_store import StoredResponse
+    from moretta.client.secure_aggregation import steps
+    from moretta.client.training.rounds import StoredResponse
 
     for name in ("_run_id", "_node_id", "_task_id"):
         setattr(TaskIdentity, name, 1)
@@ -33,7 +33,7 @@ def secure_table() -> None:
     print("|---|---|---|---|---|---|---|---|")
     for sites, values in ((3, 474), (8, 474), (32, 474), (4, 500_000)):
         response = StoredResponse({"2.weight": np.random.default_rng(1).integers(0, 1000, values).astype(np.int32)}, {})
-        secure_responses.round_of_training = lambda *_, given=response, **__: given
+        steps.train_round = lambda *_, given=response, **__: given
         with tempfile.TemporaryDirectory() as folder:
             network = secure.Network(Path(folder), secure.secure_study(), [f"site-{n:03d}" for n in range(sites)])
             spent = _timed(network)

@@ -7,7 +7,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from enrolled import NOW, certificate
 
 from moretta.client.transport.identity import new_tls_key
-from moretta.shared.privacy.receipt import SignedHead, sign_head
+from moretta.shared.privacy.chain import SignedHead, sign_head
 
 
 class Authority:

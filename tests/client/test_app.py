@@ -11,8 +11,8 @@ from flwr.app.metadata import Metadata
 
 from moretta.client.accounting.ledger import Ledger
 from moretta.client.app import app
-from moretta.shared.core.exit_codes import ExitCode
-from moretta.shared.core.versions import code_digest
+from moretta.shared.core.errors import ExitCode
+from moretta.shared.core.reproducibility import code_digest
 from moretta.shared.messages import wire
 from moretta.shared.release import open_release
 from moretta.shared.study.run_plan import SimulationPlan

@@ -22,7 +22,7 @@ from moretta.client.anonymizers.mfcc_quantizer import MfccQuantizer
 from moretta.client.app import app
 from moretta.client.clips import release as releasing
 from moretta.client.site_home import SiteHome
-from moretta.shared.core.exit_codes import ExitCode
+from moretta.shared.core.errors import ExitCode
 from moretta.shared.messages import wire
 from moretta.shared.study.schema import Study, parse_study
 
@@ -247,7 +247,7 @@ def test_a_loss_for_others_than_were_paid_for_is_paid(site: Site, tmp_path: Path
         raise KeyboardInterrupt
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("moretta.client.training.update_store.UpdateStore.keep", interrupted)
+        patch.setattr("moretta.client.training.update_store.ResponseStore.keep", interrupted)
         with pytest.raises(KeyboardInterrupt):
             trained()
     path = site.home.root / "site.toml"

@@ -13,14 +13,14 @@ import pytest
 from enrolled import approve, enrolled
 from requested import POLICY, RequestStage
 
-from moretta.client import app as site_app
+from moretta.client import mods
 from moretta.client.accounting.ledger import Ledger
 from moretta.client.approval.offer_approval import arrays_for
 from moretta.client.approval.offers import Offers
 from moretta.client.clips import release as releasing
 from moretta.deploy.site.approvals import as_text, facts_of
 from moretta.shared.core.errors import RefusedError, StudyError
-from moretta.shared.core.seeds import derive
+from moretta.shared.core.reproducibility import derive
 from moretta.shared.features.prosodic_features import MEASUREMENTS
 from moretta.shared.features.public_voice import make_public_voice
 from moretta.shared.features.speaker_code import SpeakerCode
@@ -67,7 +67,7 @@ def test_the_shards_of_a_release_tell_nothing_of_the_order_of_a_corpus(
     for seed in (1, 2):
         requested.study = requested.study.with_changes(seed=seed)
         requested.release()
-        settings = site_app.deployed_site(requested.home.root)
+        settings = mods.deployed_site(requested.home.root)
         _, clips = releasing.site_corpus(settings, requested.study)
         names, key = settings.names(requested.study), settings.pseudonyms()
         shard = {clip.clip: clip.voice for clip in open_release(requested.folder).clips}
@@ -82,7 +82,7 @@ def test_the_shards_of_a_release_tell_nothing_of_the_order_of_a_corpus(
 def test_messages_without_end_do_not_fill_the_disk_with_the_site_s_log(
     requested: RequestStage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(site_app, "MAX_LOG_BYTES", 10_000)
+    monkeypatch.setattr(mods, "MAX_LOG_BYTES", 10_000)
     for _ in range(20):
         assert "failure" in requested.evaluate()
     written = [path.stat().st_size for path in requested.home.root.glob("site.log*")]
@@ -123,7 +123,7 @@ def test_a_code_that_sites_have_trained_is_taken_with_its_rounds_and_nothing_els
     and statistics of public speech, which nobody trains, could be replaced."""
     code, arrays = _codes(requested, public)
     digest = approve(requested.home, requested.study, arrays)
-    settings = site_app.deployed_site(requested.home.root)
+    settings = mods.deployed_site(requested.home.root)
     trained = replace(code, projection=code.projection * 2, rounds=requested.study.voice.code_rounds).to_arrays()
     taken = arrays_for(settings, requested.study, digest, trained)
     np.testing.assert_array_equal(taken["voice/speaker/projection"], trained["voice/speaker/projection"])

@@ -15,12 +15,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from moretta.client.training import evaluation, rounds
-from moretta.client.training.code_training import round_of_code
+from moretta.client.training import evaluation, local_training
 from moretta.client.training.dp_sgd import TrainingExamples, private_steps
-from moretta.client.training.rounds import round_of_training
+from moretta.client.training.local_training import noisy_update
+from moretta.client.training.rounds import RoundRequest, train_round
 from moretta.client.training.training_plan import TrainingPlan
-from moretta.client.training.update_noise import noisy_update
 from moretta.shared.core.errors import RefusedError, StudyError
 from moretta.shared.features.federated_encoder import FederatedEncoder
 from moretta.shared.features.prosodic_features import MEASUREMENTS
@@ -141,7 +140,7 @@ def test_an_infinite_deviation_told_exactly_whether_a_clip_equals_a_guess() -> N
 @given(data=st.data())
 @settings(max_examples=15, deadline=None)
 def test_weights_are_refused_by_themselves_or_give_finite_opinions(model: tuple[Any, str], data: st.DataObject) -> None:
-    from moretta.client.training.release_predictions import log_probabilities
+    from moretta.client.training.training_sets import log_probabilities
 
     weights = spoiled(weights_of(model), data)
     try:
@@ -182,15 +181,15 @@ def test_a_round_with_weights_that_cannot_be_is_refused_before_a_clip_is_looked_
     simulated: Any, study: Study, monkeypatch: pytest.MonkeyPatch, bad: float
 ) -> None:
     site, weights = simulated.site(), weights_of(("voice", "statistics"))
-    monkeypatch.setattr(rounds, "training_set", nobody_reads)
+    monkeypatch.setattr(local_training, "training_set", nobody_reads)
     monkeypatch.setattr(evaluation, "released_features", nobody_reads)
     hostile = {**weights, "2.bias": np.full(6, bad, np.float32)}
     with pytest.raises(RefusedError, match=r"2\.bias"):
-        round_of_training(site, study, "voice", hostile, round_number=1)
+        train_round(site, RoundRequest(study, "voice", 1, hostile))
     with pytest.raises(RefusedError, match=r"2\.bias"):
         evaluation.evaluate_site(site, study, {"voice": hostile})
     with pytest.raises(RefusedError, match="proximal"):
-        round_of_training(site, study, "voice", weights, round_number=1, proximal=bad)
+        train_round(site, RoundRequest(study, "voice", 1, weights, proximal=bad))
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, 3.4e38, 1e-45], ids=str)
@@ -241,7 +240,7 @@ def test_a_round_of_code_is_refused_before_a_clip_is_looked_at(simulated: Any, m
     study = simulated.study.with_changes(**{f"voice__{k}": v for k, v in voice.items()}, voice__form="code")
     monkeypatch.setattr(code_training, "site_corpus", nobody_reads)
     with pytest.raises(StudyError, match="code in training"):
-        round_of_code(simulated.site(), study, {"x": np.zeros(1, np.float32)}, round_number=1)
+        train_round(simulated.site(), RoundRequest(study, "code", 1, {"x": np.zeros(1, np.float32)}))
 
 
 CODE_SHAPES: dict[str, tuple[int, ...]] = {

@@ -16,7 +16,7 @@ from videos import corners, encode
 
 from moretta.deploy.cli.anonymize_folder import anonymize_corpus
 from moretta.deploy.cli.main import run
-from moretta.shared.core.exit_codes import ExitCode
+from moretta.shared.core.errors import ExitCode
 from moretta.shared.data.check import CheckReport, check_corpus
 from moretta.shared.data.media import write_video, write_wav
 from moretta.shared.release import Release

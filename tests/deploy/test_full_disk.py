@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from moretta.deploy.cli.main import run
-from moretta.shared.core.exit_codes import ExitCode
+from moretta.shared.core.errors import ExitCode
 
 STUDY = 'name = "x"\nsites = 2\n[face]\nenabled = false\n[audit]\nenabled = false\n'
 AUDIT = ("--attackers", "voice-logistic", "--no-inference", "--no-utility", "--bootstrap", "0", "--workers", "1")

@@ -18,8 +18,8 @@ from moretta.client.accounting.cost_estimate import estimate_cost
 from moretta.client.accounting.ledger import Ledger
 from moretta.client.accounting.take_over_release import take_over_release
 from moretta.client.settings import SiteSettings, simulated_site
-from moretta.client.training.local_training import LEDGER_KIND, PLAIN_KIND, spent
-from moretta.client.training.rounds import round_of_training
+from moretta.client.training.local_training import PLAIN_KIND, spent
+from moretta.client.training.rounds import DP_SGD_KIND, RoundRequest, train_round
 from moretta.client.training.training_sets import fusion_set, training_clips, training_set
 from moretta.deploy.runtime.local import connect_locally
 from moretta.deploy.simulate import plan_simulation
@@ -228,7 +228,7 @@ def _all_rounds(run: Run) -> SiteSettings:
     """Of the fusion, at a site that has trained the others."""
     site = _sites(run)[0]
     for number in (1, 2):
-        round_of_training(site, run.context.study, "fusion", _gate(), round_number=number, beside=_models(run))
+        train_round(site, RoundRequest(run.context.study, "fusion", number, _gate(), models=_models(run)))
     return site
 
 
@@ -237,7 +237,7 @@ def test_dp_sgd_of_all_three_models_ends_at_the_target_and_the_ledger_has_it(gro
     run = ground.run(until="train face", fusion__held_back=held_back, privacy__epsilon=4.0)
     site = _all_rounds(run)
     ledger = Ledger(site.ledger)
-    entries = ledger.entries(LEDGER_KIND, study=run.context.study.digest())
+    entries = ledger.entries(DP_SGD_KIND, study=run.context.study.digest())
     assert [e["model"].split("/")[0] for e in entries] == ["voice"] * 2 + ["face"] * 2 + ["fusion"] * 2
     assert 3.8 < spent(ledger, run.context.study) <= 4.05
     per_clip = Account.read(ledger).epsilon("clip", "model", delta=run.context.study.privacy.delta)
@@ -281,27 +281,26 @@ def test_a_round_that_is_asked_again_is_answered_alike_and_paid_once(ground: Gro
     run = ground.run(until="train face")
     site = _sites(run)[0]
     first, second = (
-        round_of_training(site, run.context.study, "fusion", _gate(), round_number=1, beside=_models(run))
-        for _ in range(2)
+        train_round(site, RoundRequest(run.context.study, "fusion", 1, _gate(), models=_models(run))) for _ in range(2)
     )
     assert all(np.array_equal(first.arrays[name], second.arrays[name]) for name in first.arrays)
-    fusion = [e for e in Ledger(site.ledger).entries(LEDGER_KIND) if e["model"] == "fusion/gate"]
+    fusion = [e for e in Ledger(site.ledger).entries(DP_SGD_KIND) if e["model"] == "fusion/gate"]
     assert len(fusion) == 1
     other = {m: {n: a + np.float32(0.1) for n, a in w.items()} for m, w in _models(run).items()}
-    changed = round_of_training(site, run.context.study, "fusion", _gate(), round_number=1, beside=other)
+    changed = train_round(site, RoundRequest(run.context.study, "fusion", 1, _gate(), models=other))
     assert any(not np.array_equal(first.arrays[name], changed.arrays[name]) for name in first.arrays)
-    assert len([e for e in Ledger(site.ledger).entries(LEDGER_KIND) if e["model"] == "fusion/gate"]) == 2
+    assert len([e for e in Ledger(site.ledger).entries(DP_SGD_KIND) if e["model"] == "fusion/gate"]) == 2
 
 
 def test_a_fusion_without_the_models_that_it_weighs_is_refused_and_costs_nothing(ground: Ground) -> None:
     run = ground.run(until="train face")
     site = _sites(run)[0]
-    before = len(Ledger(site.ledger).entries(LEDGER_KIND))
+    before = len(Ledger(site.ledger).entries(DP_SGD_KIND))
     with pytest.raises(RefusedError, match="without the models"):
-        round_of_training(
-            site, run.context.study, "fusion", _gate(), round_number=1, beside={"voice": run.results.models["voice"]}
+        train_round(
+            site, RoundRequest(run.context.study, "fusion", 1, _gate(), models={"voice": run.results.models["voice"]})
         )
-    assert len(Ledger(site.ledger).entries(LEDGER_KIND)) == before
+    assert len(Ledger(site.ledger).entries(DP_SGD_KIND)) == before
 
 
 def test_under_site_level_noise_and_secure_aggregation_the_fusion_is_trained_like_the_others(ground: Ground) -> None:

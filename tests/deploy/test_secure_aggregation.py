@@ -15,17 +15,18 @@ import pytest
 from flwr.app import Error, Message, RecordDict
 from flwr.supercore.task_identity import TaskIdentity
 
-from moretta.client.secure_aggregation import secure_responses
-from moretta.client.secure_aggregation.state import Session, SessionStore
+from moretta.client.secure_aggregation import steps
+from moretta.client.secure_aggregation.session import Session, SessionStore
 from moretta.client.settings import SiteSettings
-from moretta.client.training.update_noise import noisy_update
-from moretta.client.training.update_store import StoredResponse, UpdateStore, question
+from moretta.client.training.local_training import noisy_update
+from moretta.client.training.rounds import ResponseStore, RoundRequest, StoredResponse
 from moretta.server.aggregation.checked_strategy import RoundOutcome
 from moretta.server.aggregation.secure_strategy import SecureStrategy
 from moretta.server.aggregation.strategies import make_strategy
 from moretta.server.grid.site_grid import LOST, REFUSED, SiteGrid, SiteResponse
 from moretta.shared.core.errors import RefusedError, RunError
-from moretta.shared.messages import RESPONSES, read, wire
+from moretta.shared.messages import REQUESTS, RESPONSES, read, wire
+from moretta.shared.messages.requests import KeysWanted, SharesWanted, UnmaskingWanted
 from moretta.shared.privacy.secure_aggregation import mask, quantum
 from moretta.shared.study.schema import Study, parse_study
 
@@ -107,15 +108,20 @@ class Network:
     def responded(self, call: str, content: RecordDict, name: str) -> SiteResponse:
         site, study = self.site(name), wire.study_of(content)
         try:
-            match call:
-                case wire.SECURE_KEYS:
-                    found = secure_responses.keys(content, site, study)
-                case wire.SECURE_SHARES:
-                    found = secure_responses.shares(content, site, study)
-                case wire.SECURE_UNMASK:
-                    found = secure_responses.unmask(content, site, study)
+            request = read(REQUESTS[call], content)
+            match request:
+                case KeysWanted():
+                    config, arrays = {"keys": steps.public_keys(site, study, request)}, None
+                case SharesWanted():
+                    config, arrays = {"shares": steps.shares(site, study, request)}, None
+                case UnmaskingWanted():
+                    config, arrays = {"shares": steps.unmasking(site, study, request)}, None
                 case _:
-                    found = secure_responses.masked_update(content, site, study, "voice")
+                    number = RoundRequest.of(content, study, "voice")
+                    config, arrays = {"round": number.number}, steps.masked_update(site, number, request).arrays
+            found = RecordDict({wire.CONFIG: wire.json_config(site=name, **config)})
+            if arrays is not None:
+                found[wire.ARRAYS] = wire.arrays_to_record(arrays)
         except RefusedError as error:
             return SiteResponse(name, None, str(error))
         self.heard.append(found)
@@ -126,31 +132,20 @@ class Network:
 def network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Network]:
     made: list[Network] = []
 
-    def train(
-        settings: SiteSettings,
-        study: Study,
-        modality: Any,
-        weights: Any,
-        *,
-        round_number: int,
-        proximal: float,
-        beside: Any,
-    ):
-        assert beside is None
-        store, request_digest = (
-            UpdateStore.of(settings.updates, study),
-            question(study, modality, round_number, weights, proximal),
-        )
-        kept = store.find(modality, request_digest)
+    def train(settings: SiteSettings, request: RoundRequest) -> StoredResponse:
+        assert not request.models
+        store = ResponseStore.of(settings.updates, request.study)
+        kept = store.find(request.slot, request.digest)
         if kept is None:
-            update = made[-1].update(settings.name, round_number)
-            kept = StoredResponse(
-                noisy_update(settings, study, modality, weights, update, round_number=round_number), {}
+            update = made[-1].update(settings.name, request.number)
+            hidden = noisy_update(
+                settings, request.study, request.kind, request.weights, update, round_number=request.number
             )
-            store.keep(modality, request_digest, kept)
+            kept = StoredResponse(hidden, {})
+            store.keep(request.slot, request.digest, kept)
         return kept
 
-    monkeypatch.setattr(secure_responses, "round_of_training", train)
+    monkeypatch.setattr(steps, "train_round", train)
 
     def make(sites: int = 4, *, drop: Any = None, twice: bool = False, **aggregation: Any) -> Network:
         names = [f"site-{n}" for n in range(sites)]

@@ -12,7 +12,7 @@ import pytest
 
 from moretta.client.accounting.account import Account
 from moretta.client.accounting.ledger import Ledger
-from moretta.shared.core.exit_codes import ExitCode
+from moretta.shared.core.errors import ExitCode
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(400)]
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from moretta.shared.core.exit_codes import ExitCode
+from moretta.shared.core.errors import ExitCode
 from moretta.shared.study.schema import load_study
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]

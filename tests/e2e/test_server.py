@@ -26,7 +26,7 @@ from servers import ServerProcess, eventually, moretta
 from moretta.server.enrollment.node_key import flower_form
 from moretta.server.home import ServerHome
 from moretta.server.running_server import CONNECTION, running_server, site_names
-from moretta.shared.core.exit_codes import ExitCode
+from moretta.shared.core.errors import ExitCode
 from moretta.shared.enrollment.join_string import parse_join_string
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]

@@ -20,7 +20,7 @@ import psutil
 import pytest
 
 from moretta.deploy.runtime import process_marks
-from moretta.shared.core.exit_codes import ExitCode
+from moretta.shared.core.errors import ExitCode
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 

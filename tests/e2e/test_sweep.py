@@ -14,7 +14,7 @@ from typing import Any
 import psutil
 import pytest
 
-from moretta.shared.core.exit_codes import ExitCode
+from moretta.shared.core.errors import ExitCode
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 

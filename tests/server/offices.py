@@ -14,7 +14,7 @@ from moretta.server.enrollment.records import KnownToken
 from moretta.server.enrollment.site_registry import Registry
 from moretta.server.enrollment.tokens import issue_token
 from moretta.shared.enrollment.bootstrap_certificate import derive_bootstrap
-from moretta.shared.enrollment.fingerprint import fingerprint
+from moretta.shared.enrollment.identifiers import fingerprint
 from moretta.shared.enrollment.join_string import JoinString
 
 

@@ -65,7 +65,7 @@ class Site:
                 }
                 self.spoil_release(values)
             case wire.FETCH:
-                parts = wire.parts_of(message.content)
+                parts = [wire.FilePart(*part) for part in wire.from_config(message.content, "parts")]
                 self.fetches += 1
                 chunk = b"".join((self.folder / p.file).read_bytes()[p.offset :][: p.length] for p in parts)
                 values = {"chunk": chunk, "sha256": hashlib.sha256(chunk).hexdigest()}

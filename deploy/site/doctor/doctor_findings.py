@@ -6,8 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, TypeVar
 
-from moretta.shared.core.errors import MorettaError
-from moretta.shared.core.exit_codes import ExitCode
+from moretta.shared.core.errors import ExitCode, MorettaError
 
 Verdict = Literal["ok", "warning", "fault"]
 T = TypeVar("T")

@@ -16,8 +16,8 @@ from moretta.client.transport.tls_channel import WAY_BACK
 from moretta.deploy.bundle import installed_bundle
 from moretta.deploy.site.doctor.doctor_findings import Findings
 from moretta.deploy.site.supervisor import read_state
-from moretta.shared.core.exit_codes import ExitCode
-from moretta.shared.core.versions import PACKAGES, code_digest, versions
+from moretta.shared.core.errors import ExitCode
+from moretta.shared.core.reproducibility import PACKAGES, code_digest, versions
 from moretta.shared.data.clips import Corpus
 
 _LEAST_BYTES, _FEW_BYTES = 200 * 2**20, 2 * 2**30

@@ -13,9 +13,9 @@ from moretta.client.transport.tls_channel import look_at_authority
 from moretta.deploy.bundle import installed_bundle
 from moretta.deploy.runtime.proxies import named_proxies
 from moretta.deploy.site.doctor.doctor_findings import Findings
-from moretta.shared.core.exit_codes import ExitCode
-from moretta.shared.core.versions import code_digest, versions
-from moretta.shared.enrollment.address import split_address
+from moretta.shared.core.errors import ExitCode
+from moretta.shared.core.reproducibility import code_digest, versions
+from moretta.shared.enrollment.identifiers import split_address
 from moretta.shared.pb.enrollment_pb2 import InfoReply
 
 _AHEAD_SECONDS, _BEHIND_SECONDS = 4.0, 290.0

@@ -20,8 +20,7 @@ from moretta.shared.audit.report.headline import headlines
 from moretta.shared.audit.report.plotting import Chart
 from moretta.shared.audit.report.report_schema import AuditRow, Report
 from moretta.shared.audit.utility.emotion_row import EmotionRow
-from moretta.shared.core.printable import shown
-from moretta.shared.core.toml_text import to_toml
+from moretta.shared.core.printable import shown, to_toml
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,8 +35,7 @@ from moretta.shared.audit.report.sweep_rows import (
     step_label,
 )
 from moretta.shared.core.atomic import write_atomic
-from moretta.shared.core.printable import printable
-from moretta.shared.core.toml_text import to_toml
+from moretta.shared.core.printable import printable, to_toml
 
 SWEEP_JSON, SWEEP_CSV, SWEEP_HTML = "sweep.json", "sweep.csv", "sweep.html"
 CURVES = "curves"

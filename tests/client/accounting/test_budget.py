@@ -18,7 +18,7 @@ from moretta.client.accounting.ledger import Ledger
 from moretta.client.clips.release import make_release
 from moretta.client.policy import Policy
 from moretta.client.settings import SiteSettings
-from moretta.client.training.rounds import round_of_training
+from moretta.client.training.rounds import RoundRequest, train_round
 from moretta.shared.core.errors import BudgetError, RefusedError
 from moretta.shared.privacy.gaussian import Gaussian
 from moretta.shared.privacy.mechanism import Mechanism, Pure, Unbounded
@@ -185,7 +185,7 @@ def test_a_second_study_of_the_same_clips_finds_the_budget_spent(simulated: Any,
 
 
 def _weights(site: SiteSettings, study: Study) -> dict[str, np.ndarray]:
-    from moretta.client.training.rounds import training_set
+    from moretta.client.training.training_sets import training_set
     from moretta.shared.models.emotion import emotion_model
 
     features = training_set(site, study, "voice").features
@@ -198,11 +198,11 @@ def test_a_round_beyond_the_budget_is_refused_before_it_is_trained(simulated: An
     open_site = simulated.site()
     make_release(open_site, study, simulated.public)
     weights = _weights(open_site, study)
-    round_of_training(open_site, study, "voice", weights, round_number=1)
+    train_round(open_site, RoundRequest(study, "voice", 1, weights))
     spent = Account.read(Ledger(open_site.ledger)).epsilon("clip", "model", delta=DELTA)
     tight = _limited(open_site, model_clip=1.01 * (spent or 0))
     with pytest.raises(BudgetError, match="to the model"):
-        round_of_training(tight, study, "voice", weights, round_number=2)
+        train_round(tight, RoundRequest(study, "voice", 2, weights))
     assert len(Ledger(open_site.ledger).entries("dp-sgd")) == 1
 
 
@@ -262,7 +262,7 @@ def test_killed_at_any_write_of_a_round_nothing_is_answered_that_is_not_on_the_l
 
         def train(done: Any) -> None:
             for number in (1, 2):
-                round_of_training(site, study, "voice", weights, round_number=number)
+                train_round(site, RoundRequest(study, "voice", number, weights))
                 done()
 
         def check(outcome: Killed) -> None:

@@ -10,7 +10,8 @@ from moretta.client.accounting.account import AUDIENCES, UNITS, Account
 from moretta.client.accounting.cost_estimate import estimate_cost
 from moretta.client.accounting.ledger import Ledger
 from moretta.client.clips.release import make_release
-from moretta.client.training.rounds import round_of_training, training_set
+from moretta.client.training.rounds import RoundRequest, train_round
+from moretta.client.training.training_sets import training_set
 from moretta.shared.models.emotion import emotion_model
 from moretta.shared.study.schema import Study
 
@@ -27,7 +28,7 @@ def test_the_forecast_of_a_study_is_what_its_ledger_says_in_the_end(
     weights = emotion_model("voice", "statistics").build(features.shape[1:]).state_dict()
     for number in range(1, requested.train.rounds + 1):
         arrays = {name: tensor.numpy() for name, tensor in weights.items()}
-        round_of_training(site, requested, "voice", arrays, round_number=number)
+        train_round(site, RoundRequest(requested, "voice", number, arrays))
     account = Account.read(Ledger(site.ledger))
     released = estimate_cost(requested, [12, 12], seconds=0.6)  # two speakers are released
     trained = estimate_cost(requested, [12], seconds=0.6)  # and one of them is trained on

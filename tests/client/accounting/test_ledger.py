@@ -10,11 +10,9 @@ from typing import Any
 import pytest
 from killing import Action, Killed, forked, kill_at_every_write
 
-from moretta.client.accounting.ledger import Ledger
-from moretta.client.accounting.receipts import keep_receipt, receipt_path, stored_receipt
+from moretta.client.accounting.ledger import Ledger, keep_receipt, receipt_path, stored_receipt
 from moretta.shared.core.errors import RefusedError
-from moretta.shared.privacy.chain import START, heads
-from moretta.shared.privacy.receipt import SignedHead, verified_head
+from moretta.shared.privacy.chain import START, SignedHead, heads, verified_head
 
 
 def _filled(path: Path) -> Ledger:

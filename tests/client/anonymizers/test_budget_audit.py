@@ -15,12 +15,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from privacy_auditing import CanaryTrials, gaussian_lower_bound, lower_bound
 
 from moretta.client.anonymizers import clip_selection, clip_statistics
 from moretta.client.anonymizers.budgeted_voice import BudgetedVoice
 from moretta.client.anonymizers.clip_quantizer import ClipQuantizer
 from moretta.client.anonymizers.clip_statistics import ClipStatistics
-from moretta.shared.privacy.auditing import CanaryTrials, gaussian_lower_bound, lower_bound
 from moretta.shared.privacy.noise import SeededNoise
 from moretta.shared.privacy.randomized_response import RandomizedResponse
 

@@ -32,8 +32,7 @@ from moretta.shared.features.public_codes import PublicCodes
 from moretta.shared.features.speaker_code import CODE_LIMIT
 from moretta.shared.models.autoencoder import Autoencoder, AutoencoderSpec
 from moretta.shared.models.autoencoder_file import autoencoder_arrays
-from moretta.shared.privacy.bounded import bounded, in_ball
-from moretta.shared.privacy.noise import SeededNoise
+from moretta.shared.privacy.noise import SeededNoise, bounded, in_ball
 from moretta.shared.release.release_format import check_array
 from moretta.shared.study.schema import Study, parse_study
 

@@ -21,7 +21,7 @@ from moretta.client.clips import release as releasing
 from moretta.client.site_home import SiteHome
 from moretta.deploy.site.approvals import as_text, facts_of
 from moretta.shared.core.errors import HomeError
-from moretta.shared.core.seeds import derive
+from moretta.shared.core.reproducibility import derive
 from moretta.shared.features.public_voice import make_public_voice
 from moretta.shared.messages import wire
 from moretta.shared.models.autoencoder import Autoencoder, AutoencoderSpec

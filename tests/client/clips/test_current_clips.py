@@ -59,15 +59,15 @@ def test_an_update_that_was_trained_while_a_person_left_does_not_leave(
     site: RequestStage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     site.release()
-    from moretta.client.training import rounds
+    from moretta.client.training import local_training
 
-    trained = rounds.train_locally
+    trained = local_training.train_locally
 
     def left_meanwhile(*arguments: Any, **options: Any) -> Any:
         site.delete("1004")
         return trained(*arguments, **options)
 
-    monkeypatch.setattr(rounds, "train_locally", left_meanwhile)
+    monkeypatch.setattr(local_training, "train_locally", left_meanwhile)
     assert site.train(1)["failure"] == CHANGED
     assert not list((site.home.root / "updates").rglob("*.safetensors"))
 

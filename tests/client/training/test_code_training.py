@@ -12,17 +12,16 @@ import pytest
 from killing import Action, Killed, kill_at_every_write
 
 from moretta.client.accounting.account import Account
-from moretta.client.accounting.budget import BudgetLimits
+from moretta.client.accounting.budget import RESPONSE_KIND, BudgetLimits
 from moretta.client.accounting.ledger import Ledger
 from moretta.client.clips.release import make_release
 from moretta.client.clips.site_clips import site_corpus
 from moretta.client.policy import Policy, PolicyError
 from moretta.client.settings import SiteSettings
 from moretta.client.training import code_training
-from moretta.client.training.code_training import LEDGER_KIND, round_of_code
-from moretta.client.training.held_out import held_out
-from moretta.client.training.randomness import Noiseless
-from moretta.client.training.response_ledger import RESPONSE_KIND
+from moretta.client.training.data import CODE_KIND, held_out
+from moretta.client.training.dp_sgd import Noiseless
+from moretta.client.training.rounds import RoundRequest, train_round
 from moretta.shared.core.errors import BudgetError, RefusedError, StudyError
 from moretta.shared.features.federated_encoder import CODE, LEARNING_RATE, TRAINED, first_arrays
 from moretta.shared.features.public_speakers import synthetic_speakers
@@ -71,19 +70,19 @@ def first(study: Study) -> dict[str, Any]:
 
 def taught(site: SiteSettings, study: Study, number: int = 1, **changes: Any) -> dict[str, np.ndarray]:
     weights = {**first(study), **changes}
-    return dict(round_of_code(site, study, weights, round_number=number).arrays)
+    return dict(train_round(site, RoundRequest(study, "code", number, weights)).arrays)
 
 
 def summed(site: SiteSettings, study: Study) -> np.ndarray:
     """The sum of cut gradients that an answer tells, without noise, as one vector."""
     weights = first(study)
-    response = round_of_code(site, study, weights, round_number=1)
+    response = train_round(site, RoundRequest(study, "code", 1, weights))
     moved = np.concatenate([(weights[name] - response.arrays[name]).ravel() for name in TRAINED])
     return moved / LEARNING_RATE * response.metrics["num-examples"]
 
 
 def entries(site: SiteSettings) -> list[dict[str, Any]]:
-    return Ledger(site.ledger).entries(LEDGER_KIND)
+    return Ledger(site.ledger).entries(CODE_KIND)
 
 
 def spent(site: SiteSettings, unit: Any, audience: Any = "server") -> float | None:
@@ -119,10 +118,11 @@ def test_without_noise_the_code_moves_down_the_gradient_of_the_sites_own_clips(
 
 
 def loss(site: SiteSettings, study: Study, arrays: dict[str, Any]) -> float:
-    lesson = code_training._lesson(site, study, site_corpus(site, study)[1], code_training.FederatedEncoder(arrays))
-    logits = lesson.features @ arrays[CODE].T @ arrays["emotion.weight"].T + arrays["emotion.bias"]
+    encoder = code_training.FederatedEncoder(arrays)
+    examples, _ = code_training._examples(site, study, site_corpus(site, study)[1], encoder)
+    logits = examples.features.numpy() @ arrays[CODE].T @ arrays["emotion.weight"].T + arrays["emotion.bias"]
     logits = logits - logits.max(axis=1, keepdims=True)
-    return float((np.log(np.exp(logits).sum(axis=1)) - logits[np.arange(len(logits)), lesson.labels]).mean())
+    return float((np.log(np.exp(logits).sum(axis=1)) - logits[np.arange(len(logits)), examples.labels.numpy()]).mean())
 
 
 @pytest.mark.usefixtures("noiseless")
@@ -340,7 +340,7 @@ def test_the_release_says_how_the_code_was_trained_and_what_it_cost(simulated: A
 
 
 def spent_by_code(site: SiteSettings) -> float | None:
-    from moretta.shared.privacy.composition import composed_epsilon
+    from moretta.shared.privacy.accounting import composed_epsilon
     from moretta.shared.privacy.mechanism import from_record
 
     losses = [from_record(record) for entry in entries(site) for record in entry["losses"]["speaker"]]

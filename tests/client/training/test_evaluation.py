@@ -8,7 +8,7 @@ import pytest
 
 from moretta.client.clips.study_pseudonyms import StudyPseudonyms
 from moretta.client.training import evaluation
-from moretta.client.training.data import ReleasedFeatures
+from moretta.client.training.data import TrainingSet
 from moretta.shared.core.pseudonym import PseudonymKey
 from moretta.shared.data.clip_names import Emotion
 from moretta.shared.study.schema import Study
@@ -16,9 +16,9 @@ from moretta.shared.study.schema import Study
 ANG, DIS, FEA, HAP, NEU, SAD = range(6)
 
 
-def _features(clips: dict[str, tuple[str, int, list[float]]]) -> ReleasedFeatures:
+def _features(clips: dict[str, tuple[str, int, list[float]]]) -> TrainingSet:
     """Clip -> speaker, true class, and the probabilities that the fake model will give."""
-    return ReleasedFeatures(
+    return TrainingSet(
         features=np.array([p for _, _, p in clips.values()], np.float32),
         labels=np.array([label for _, label, _ in clips.values()], np.int64),
         speakers=tuple(speaker for speaker, _, _ in clips.values()),

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from moretta.client.clips.release import make_release
-from moretta.client.training.held_out import by_rule, held_out
+from moretta.client.training.data import by_rule, held_out
 from moretta.shared.core.errors import RunError
 from moretta.shared.core.pseudonym import PseudonymKey
 from moretta.shared.study.schema import Study, parse_study

@@ -13,8 +13,9 @@ from torch.nn.functional import cross_entropy
 from moretta.client.accounting.account import Account
 from moretta.client.accounting.budget import BudgetLimits, SiteBudget
 from moretta.client.accounting.ledger import Ledger
-from moretta.client.training import randomness
-from moretta.client.training.local_training import LocalUpdate, TrainingSet, train_locally
+from moretta.client.training import dp_sgd
+from moretta.client.training.data import TrainingSet
+from moretta.client.training.local_training import LocalUpdate, train_locally
 from moretta.client.training.training_plan import plan_training
 from moretta.shared.models.emotion import emotion_model
 from moretta.shared.privacy.dp_sgd import SampledGaussian
@@ -178,14 +179,14 @@ def test_deployed_noise_is_the_operating_systems_and_lies_on_its_grid(
     steps = plan_training(study, [3, 3]).round.steps
     assert len(drawn) == 2 * steps  # a weight and a bias
     assert {scale for scale, _ in drawn} == {update.noise_multiplier * study.privacy.max_grad_norm}
-    noisy = randomness.SystemRandomness().noisy(torch.zeros(1000), 3.0).double() * 2.0**11
+    noisy = dp_sgd.SystemRandomness().noisy(torch.zeros(1000), 3.0).double() * 2.0**11
     torch.testing.assert_close(noisy, noisy.round())
 
 
 def test_deployed_noise_has_the_spread_that_was_calibrated() -> None:
-    noisy = randomness.SystemRandomness().noisy(torch.full((40_000,), 2.0), 1.7)
+    noisy = dp_sgd.SystemRandomness().noisy(torch.full((40_000,), 2.0), 1.7)
     assert noisy.dtype == torch.float32
     assert float(noisy.mean()) == pytest.approx(2.0, abs=0.05)
     assert float(noisy.std()) == pytest.approx(1.7, rel=0.03)
-    sampled = randomness.SystemRandomness().chosen(40_000, 0.3)
+    sampled = dp_sgd.SystemRandomness().chosen(40_000, 0.3)
     assert float(sampled.float().mean()) == pytest.approx(0.3, abs=0.015)

@@ -4,7 +4,7 @@ import pytest
 
 from moretta.client.training.training_plan import plan_training
 from moretta.shared.core.errors import StudyError
-from moretta.shared.privacy.composition import composed_epsilon
+from moretta.shared.privacy.accounting import composed_epsilon
 from moretta.shared.study.schema import parse_study
 
 

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 from moretta.client.clips.release import make_release
-from moretta.client.training import rounds
-from moretta.client.training.rounds import round_of_training, training_set
-from moretta.client.training.update_noise import noisy_update
+from moretta.client.training import local_training
+from moretta.client.training.local_training import noisy_update
+from moretta.client.training.rounds import RoundRequest, train_round
+from moretta.client.training.training_sets import training_set
 from moretta.shared.models.emotion import emotion_model, initial_weights, trained_names
 from moretta.shared.privacy.site_level import SitePlan, plan_site_level
 from moretta.shared.study.schema import Study, parse_study
@@ -76,9 +77,9 @@ def test_a_round_asked_again_is_answered_with_the_same_noise_and_neither_loss_no
     settings = simulated.site()
     make_release(settings, study, simulated.public)
     weights = _weights(training_set(settings, study, "voice").features.shape[1])
-    first = round_of_training(settings, study, "voice", weights, round_number=1)
-    monkeypatch.setattr(rounds, "train_locally", lambda *a, **k: pytest.fail("trained again"))
-    again = round_of_training(settings, study, "voice", weights, round_number=1)
+    first = train_round(settings, RoundRequest(study, "voice", 1, weights))
+    monkeypatch.setattr(local_training, "train_locally", lambda *a, **k: pytest.fail("trained again"))
+    again = train_round(settings, RoundRequest(study, "voice", 1, weights))
     assert all(np.array_equal(first.arrays[name], again.arrays[name]) for name in weights)
     assert first.metrics["num-examples"] == 1
     assert "loss" not in first.metrics

@@ -37,7 +37,7 @@ from moretta.client.transport.identity import new_node_key
 from moretta.client.transport.loopback import LoopbackServer
 from moretta.client.transport.server_channel import Link
 from moretta.shared.core.errors import MorettaError, RefusedError
-from moretta.shared.messages.bundle import read_folder
+from moretta.shared.messages.relay import read_folder
 from moretta.shared.pb.relay_pb2 import FleetCall, FleetReply
 
 FOLDER = Path(moretta.deploy.__file__).parent / "fab"

@@ -14,7 +14,7 @@ from moretta.deploy.sweep.done import CellAudit, Released, ResultFolder
 from moretta.deploy.sweep.jobs import Job
 from moretta.shared.audit.audit_row import AuditRow
 from moretta.shared.audit.utility import EmotionRow
-from moretta.shared.core.exit_codes import ExitCode
+from moretta.shared.core.errors import ExitCode
 
 CANDIDATES = '[[curve]]\nname = "a"\n[[curve]]\nname = "b"\nset = { voice.codebook_size = 16 }\n'
 

@@ -5,8 +5,7 @@ import pytest
 from typer.testing import CliRunner
 
 from moretta.deploy.cli.corpus import app
-from moretta.shared.core.errors import CorpusError
-from moretta.shared.core.exit_codes import ExitCode
+from moretta.shared.core.errors import CorpusError, ExitCode
 
 runner = CliRunner()
 

@@ -10,7 +10,7 @@ import pytest
 import typer
 
 from moretta.deploy.cli.main import app, run
-from moretta.shared.core.exit_codes import ExitCode
+from moretta.shared.core.errors import ExitCode
 
 VOICE = "[face]\nenabled = false\n[split]\nfolds = 2\n"
 
@@ -267,7 +267,7 @@ def test_ctrl_c_inside_a_command_is_told_in_a_sentence(reported: Any, monkeypatc
     def stop() -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("moretta.shared.core.versions.versions", stop)
+    monkeypatch.setattr("moretta.shared.core.reproducibility.versions", stop)
     code, _, err = reported("version")
     assert code == ExitCode.INTERRUPTED and err.strip() == "moretta: ended by Ctrl-C"
 
@@ -284,7 +284,7 @@ def test_a_question_that_is_not_answered_by_yes_ends_in_a_sentence_that_fits(
         return keys.strip()
 
     monkeypatch.setattr("click.termui.visible_prompt_func", typed)
-    monkeypatch.setattr("moretta.shared.core.versions.versions", lambda: typer.confirm("Go on?", abort=True))
+    monkeypatch.setattr("moretta.shared.core.reproducibility.versions", lambda: typer.confirm("Go on?", abort=True))
     code, _, err = reported("version")
     assert code == ExitCode.INTERRUPTED
     assert (

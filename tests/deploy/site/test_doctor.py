@@ -18,8 +18,8 @@ from moretta.deploy import bundle
 from moretta.deploy.cli.main import run
 from moretta.deploy.site.doctor import Finding, examine, local_checks, server_checks, worst
 from moretta.deploy.site.doctor.doctor_findings import Findings
-from moretta.shared.core import versions
-from moretta.shared.core.exit_codes import ExitCode
+from moretta.shared.core import reproducibility
+from moretta.shared.core.errors import ExitCode
 from moretta.shared.pb import enrollment_pb2 as pb
 
 GIB = 2**30
@@ -204,11 +204,11 @@ def test_other_software_at_the_server_is_found(reply: pb.InfoReply, check: str, 
 
 
 def test_the_same_software_at_the_server_is_no_finding() -> None:
-    own, notes = versions.versions(), Findings()
+    own, notes = reproducibility.versions(), Findings()
     same = pb.InfoReply(
         moretta_version=own["moretta"],
         flwr_version=own["flwr"],
-        code_digest=versions.code_digest(),
+        code_digest=reproducibility.code_digest(),
         bundle_digest=bundle.installed_bundle().digest,
     )
     server_checks.look_at_code(notes, same)

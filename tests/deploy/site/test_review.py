@@ -20,8 +20,7 @@ from moretta.client.site_home import SiteHome
 from moretta.deploy.cli.main import run
 from moretta.deploy.site import review as reviewing
 from moretta.deploy.site.review import review_study
-from moretta.shared.core.errors import StudyError
-from moretta.shared.core.exit_codes import ExitCode
+from moretta.shared.core.errors import ExitCode, StudyError
 from moretta.shared.features.public_voice import PublicVoice
 from moretta.shared.release import open_release
 from moretta.shared.study.schema import Study, parse_study

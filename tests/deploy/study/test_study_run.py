@@ -18,8 +18,7 @@ from moretta.deploy.study.study_run import FRUITLESS_ATTEMPTS, StudyRun, reopen
 from moretta.server.stages.lifecycle import newest_attempt, write_outcome
 from moretta.server.stages.state import RESUME_FILE
 from moretta.shared.core.atomic import write_atomic
-from moretta.shared.core.errors import Interrupted
-from moretta.shared.core.exit_codes import ExitCode
+from moretta.shared.core.errors import ExitCode, Interrupted
 from moretta.shared.study.run_plan import DeploymentPlan, EnrolledSite
 from moretta.shared.study.schema import parse_study
 

@@ -11,7 +11,7 @@ from moretta.server.stages.context import RunContext
 from moretta.server.stages.lifecycle import announce_attempt, only_attempt, write_outcome
 from moretta.server.stages.results import Results, SiteFacts, Spent
 from moretta.server.stages.state import RESUME_FILE, save_state
-from moretta.shared.core.exit_codes import ExitCode
+from moretta.shared.core.errors import ExitCode
 from moretta.shared.study.run_plan import DeploymentPlan, EnrolledSite
 from moretta.shared.study.schema import Study
 

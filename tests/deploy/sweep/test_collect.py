@@ -16,7 +16,7 @@ from moretta.shared.audit.audit_row import AuditRow
 from moretta.shared.audit.metrics import confusion
 from moretta.shared.audit.report.report_schema import PrivacyRow
 from moretta.shared.audit.utility import EmotionRow
-from moretta.shared.core.seeds import derive
+from moretta.shared.core.reproducibility import derive
 
 
 def plan_of(corpus: Path, **grid: Any) -> SweepPlan:

@@ -12,7 +12,7 @@ import soundfile
 from network import Network, StudyRun, chosen
 from safetensors.numpy import load_file
 
-from moretta.shared.core.exit_codes import ExitCode
+from moretta.shared.core.errors import ExitCode
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1800)]
 

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 from flwr.app import Array, ArrayRecord, Message, MetricRecord, RecordDict
+from privacy_auditing import CanaryTrials, gaussian_lower_bound
 
 from moretta.server.aggregation import site_level_mean
 from moretta.server.aggregation.checked_strategy import CheckedStrategy
@@ -20,7 +21,6 @@ from moretta.server.aggregation.site_level_mean import SiteLevelMean
 from moretta.server.aggregation.strategies import make_strategy
 from moretta.shared.core.errors import RunError
 from moretta.shared.messages import wire
-from moretta.shared.privacy.auditing import CanaryTrials, gaussian_lower_bound
 from moretta.shared.privacy.noise import Floats, SeededNoise
 from moretta.shared.privacy.site_level import SitePlan
 from moretta.shared.study.aggregation import AVERAGING

@@ -13,8 +13,7 @@ import pytest
 from ports import RunningPort, SiteKeys, key_pem, refusal, to_pem
 
 from moretta.client.accounting.countersign import Countersigned
-from moretta.client.accounting.ledger import Ledger
-from moretta.client.accounting.receipts import receipt_path, stored_receipt
+from moretta.client.accounting.ledger import Ledger, receipt_path, stored_receipt
 from moretta.client.transport.identity import Identity, openssh_private
 from moretta.client.transport.tls_channel import site_channel
 from moretta.deploy.server.server_admin import ServerAdmin

@@ -18,7 +18,7 @@ from ports import Calls, RunningPort, SiteKeys, key_pem, refusal, to_pem
 from moretta.server.port.caller import identify
 from moretta.server.port.health import ENROLLMENT, RELAY
 from moretta.server.refusal import Refusal
-from moretta.shared.enrollment.fingerprint import fingerprint
+from moretta.shared.enrollment.identifiers import fingerprint
 
 
 @pytest.fixture

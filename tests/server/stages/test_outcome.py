@@ -7,8 +7,7 @@ from typing import Any
 import pytest
 
 from moretta.server.stages.lifecycle import OUTCOME_FILE, concluding
-from moretta.shared.core.errors import CorpusError, RunError
-from moretta.shared.core.exit_codes import ExitCode
+from moretta.shared.core.errors import CorpusError, ExitCode, RunError
 
 
 def _outcome(folder: Path) -> Any:

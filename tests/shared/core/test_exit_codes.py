@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 from moretta.shared.core import errors
-from moretta.shared.core.exit_codes import ExitCode
+from moretta.shared.core.errors import ExitCode
 
 PAGE = Path(__file__).parents[3] / "docs" / "exit-codes.md"
 

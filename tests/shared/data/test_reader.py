@@ -5,8 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from moretta.shared.core.errors import CorpusError
-from moretta.shared.core.exit_codes import ExitCode
+from moretta.shared.core.errors import CorpusError, ExitCode
 from moretta.shared.data.clip_names import Emotion
 from moretta.shared.data.reader import read_corpus
 

@@ -5,9 +5,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from moretta.shared.core.errors import EnrollmentError
-from moretta.shared.enrollment.address import join_address, split_address
-from moretta.shared.enrollment.fingerprint import fingerprint, has_fingerprint, is_fingerprint
-from moretta.shared.enrollment.site_names import check_site_name
+from moretta.shared.enrollment.identifiers import (
+    check_site_name,
+    fingerprint,
+    has_fingerprint,
+    is_fingerprint,
+    join_address,
+    split_address,
+)
 
 
 @pytest.mark.parametrize("name", ["a", "7", "clinic-a", "st-mary-2", "x" * 63])

@@ -10,7 +10,7 @@ from flwr.cli.build import build_fab_from_disk
 
 import moretta.deploy
 from moretta.shared.core.errors import RefusedError
-from moretta.shared.messages.bundle import read_bundle, read_folder
+from moretta.shared.messages.relay import read_bundle, read_folder
 
 FOLDER = Path(moretta.deploy.__file__).parent / "fab"
 

@@ -7,8 +7,8 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+from privacy_auditing import CanaryTrials, gaussian_lower_bound, lower_bound, one_run_lower_bound
 
-from moretta.shared.privacy.auditing import CanaryTrials, gaussian_lower_bound, lower_bound, one_run_lower_bound
 from moretta.shared.privacy.gaussian import Gaussian, calibrated_sigma
 from moretta.shared.privacy.laplace import LaplaceVector
 from moretta.shared.privacy.noise import SeededNoise

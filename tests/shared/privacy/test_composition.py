@@ -3,8 +3,9 @@ from __future__ import annotations
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from privacy_auditing import group_privacy
 
-from moretta.shared.privacy.composition import composed_epsilon, group_privacy
+from moretta.shared.privacy.accounting import composed_epsilon
 from moretta.shared.privacy.dp_sgd import SampledGaussian
 from moretta.shared.privacy.gaussian import Gaussian
 from moretta.shared.privacy.laplace import LaplaceVector

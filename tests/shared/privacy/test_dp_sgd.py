@@ -4,10 +4,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from privacy_auditing import group_privacy
 from scipy.stats import binom, norm
 
 from moretta.shared.privacy.accounting import calibrated_noise, epsilon_spent
-from moretta.shared.privacy.composition import group_privacy
 from moretta.shared.privacy.dp_sgd import SampledGaussian
 from moretta.shared.privacy.gaussian import Gaussian
 from moretta.shared.privacy.renyi import ORDERS

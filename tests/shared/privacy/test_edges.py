@@ -11,8 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from moretta.shared.core.errors import StudyError
-from moretta.shared.privacy.accounting import Accountant, calibrated_noise, epsilon_spent
-from moretta.shared.privacy.composition import composed_epsilon
+from moretta.shared.privacy.accounting import Accountant, calibrated_noise, composed_epsilon, epsilon_spent
 from moretta.shared.privacy.dp_sgd import SampledGaussian
 from moretta.shared.privacy.gaussian import Gaussian, calibrated_sigma, gaussian_delta
 from moretta.shared.privacy.laplace import LaplaceVector

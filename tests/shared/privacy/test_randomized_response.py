@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from moretta.shared.privacy.composition import composed_epsilon
+from moretta.shared.privacy.accounting import composed_epsilon
 from moretta.shared.privacy.noise import SeededNoise, SystemNoise
 from moretta.shared.privacy.randomized_response import RandomizedResponse
 from moretta.shared.privacy.renyi import ORDERS

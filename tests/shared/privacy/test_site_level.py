@@ -12,9 +12,15 @@ from hypothesis import strategies as st
 from scipy.integrate import quad
 from scipy.stats import norm
 
-from moretta.shared.privacy.clipping import changed, clipped_change
 from moretta.shared.privacy.mechanism import from_record
-from moretta.shared.privacy.site_level import SiteGaussian, SitePlan, mean_sensitivity, plan_site_level
+from moretta.shared.privacy.site_level import (
+    SiteGaussian,
+    SitePlan,
+    changed,
+    clipped_change,
+    mean_sensitivity,
+    plan_site_level,
+)
 from moretta.shared.study.schema import parse_study
 
 

@@ -31,10 +31,10 @@ def _spoil_updates(module: Any) -> None:
     """Updates that a server must refuse, each in a round of its own."""
     import numpy as np
 
-    sound = module.round_of_training
+    sound = module.train_round
 
-    def spoilt(*arguments: Any, round_number: int, **more: Any) -> Any:
-        update = sound(*arguments, round_number=round_number, **more)
+    def spoilt(settings: Any, request: Any) -> Any:
+        update, round_number = sound(settings, request), request.number
         time.sleep(orders().get("slow", 0.0))
         kinds = orders().get("updates", [])
         kind = kinds[round_number - 1] if round_number <= len(kinds) else ""
@@ -55,7 +55,7 @@ def _spoil_updates(module: Any) -> None:
                 _truncate(name)
         return type(update)(arrays, update.metrics)
 
-    module.round_of_training = spoilt
+    module.train_round = spoilt
 
 
 def _truncate(name: str) -> None:

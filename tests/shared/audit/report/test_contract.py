@@ -13,9 +13,8 @@ from pydantic import ValidationError
 from moretta.shared.audit.report.headline import headlines
 from moretta.shared.audit.report.report_file import ReportError, load_report, write_report
 from moretta.shared.audit.report.report_schema import AuditRow, EmotionResults, Report
-from moretta.shared.core.errors import MorettaError
-from moretta.shared.core.exit_codes import ExitCode
-from moretta.shared.core.toml_text import to_toml
+from moretta.shared.core.errors import ExitCode, MorettaError
+from moretta.shared.core.printable import to_toml
 from moretta.shared.study.former_names import RENAMED_REPORT_KEYS, RENAMED_REPORT_PARTS
 from moretta.shared.study.schema import Study
 

@@ -158,3 +158,13 @@ def _at_most(successes: Counts, trials: int, error: float) -> Scores:
 
     limit = beta.ppf(1 - error, successes + 1, trials - successes)
     return np.where(successes == trials, 1.0, limit)
+
+
+def group_privacy(epsilon: float, delta: float, size: int) -> tuple[float, float]:
+    """Epsilon and delta for `size` units that change together, from those of one (Vadhan 2017, lemma 2.2)."""
+    from scipy.special import logsumexp
+
+    if delta == 0:
+        return size * epsilon, 0.0
+    grown = logsumexp(epsilon * np.arange(size)) + math.log(delta)  # delta times 1 + e^epsilon + e^(2 epsilon) + ...
+    return size * epsilon, min(math.exp(min(grown, 0.0)), 1.0)

@@ -1,11 +1,9 @@
-"""What a site remembers of a round of secure aggregation, on its own disk: each of its questions may come to a new
-process, and may come twice."""
+"""What a site keeps of a round of secure aggregation, on disk: each request may reach a new process, or come twice."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
@@ -15,34 +13,35 @@ from moretta.shared.study.fusion import ModelKind
 from moretta.shared.study.schema import Study
 
 Pair = tuple[str, str]
+_UNMASKED = TypeAdapter(dict[int, str])
 
 
 class Session(BaseModel):
-    """One round, tried once. Bytes are hexadecimal."""
+    """One attempt at one round. Bytes are hexadecimal."""
 
     model_config = ConfigDict(extra="forbid")
 
     number: str
-    """As the server calls it."""
+    """The server's name for it."""
     round: int
     mask_key: str
-    """Private: the masks that this site has in common with each other one."""
+    """Private: for the masks that this site shares with each other site."""
     share_key: str
     """Private: for what the sites send each other through the server."""
     public: Pair
     """The public keys of both."""
     seed: str = ""
-    """Of the mask that is this site's alone."""
+    """Of this site's own mask."""
     peers: dict[str, Pair] = {}
-    """Public keys of everybody who takes part, this site included."""
+    """Public keys of every participant, this site included."""
     sent: dict[str, str] = {}
-    """Shares for the others, encrypted: told again if asked again."""
+    """Encrypted shares for the others: the response to a repeated request."""
     held: dict[str, Pair] = {}
     """A share of the seed and of the mask key of each site, this one's own included."""
     question: str = ""
-    """What was trained."""
+    """Digest of the round of training."""
     unmasked: dict[str, str] | None = None
-    """Shares that were handed out: with them the secrets above are gone."""
+    """Shares that were handed out: the secrets above are erased then."""
 
     def __repr__(self) -> str:
         return f"Session({self.number!r}, round={self.round})"
@@ -62,7 +61,7 @@ class SessionStore:
         """Under a site's home."""
         return cls(home / "secure" / study.digest()[:16], kind)
 
-    def find(self, number: Any) -> Session | None:
+    def find(self, number: str) -> Session | None:
         """The session of this number; None if there is none, or another one."""
         try:
             session = Session.model_validate_json(self._session.read_bytes())
@@ -70,11 +69,11 @@ class SessionStore:
             return None
         return session if session.number == number else None
 
-    def get(self, number: Any) -> Session:
-        """The same, where it must be there.
+    def get(self, number: str) -> Session:
+        """The session of this number.
 
         Raises:
-            RefusedError: it is not.
+            RefusedError: there is none.
         """
         session = self.find(number)
         if session is None:
@@ -82,28 +81,28 @@ class SessionStore:
         return session
 
     def keep(self, session: Session) -> None:
-        """In the place of any other."""
+        """Replace any other session."""
         write_atomic(self._session, session.model_dump_json(), mode=0o600)
 
-    def let_unmask(self, round_number: int, what: str) -> None:
-        """Note that a round's masks are taken off, before they are.
+    def allow_unmasking(self, round_number: int, request: str) -> None:
+        """Record that a round is unmasked, before it is.
 
         Raises:
-            RefusedError: they were taken off a sum of other sites or updates before: the difference would tell one.
+            RefusedError: it was unmasked for other sites or updates before: the difference would reveal one.
         """
         try:
-            known = TypeAdapter(dict[int, str]).validate_json(self._rounds.read_bytes())
+            known = _UNMASKED.validate_json(self._rounds.read_bytes())
         except FileNotFoundError:
             known = {}
         except (OSError, ValidationError) as error:
             raise RefusedError(f"the record of unmasked rounds cannot be read: {error}") from error
-        if known.setdefault(round_number, what) != what:
+        if known.setdefault(round_number, request) != request:
             raise RefusedError(
                 f"round {round_number} is to be unmasked once more, with other sites or other weights",
-                expected="each round once: the difference of two sums tells a single update",
+                expected="each round once: the difference of two sums reveals a single update",
                 fix="go on with the run that had it, or start a study of another name or seed",
             )
-        write_atomic(self._rounds, TypeAdapter(dict[int, str]).dump_json(known), mode=0o600)
+        write_atomic(self._rounds, _UNMASKED.dump_json(known), mode=0o600)
 
     @property
     def _session(self) -> Path:

@@ -1,0 +1,177 @@
+"""A site's part in secure aggregation: four responses a round, after which the server knows a sum and no summand.
+
+The server is assumed to follow the protocol and to be curious. A server that hands a site keys of its own making in
+place of the others' keys is not defended against: identities are what its certificate authority says.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+
+import numpy as np
+
+from moretta.client.secure_aggregation.session import Session, SessionStore
+from moretta.client.settings import SiteSettings
+from moretta.client.training.rounds import RoundRequest, StoredResponse, train_round
+from moretta.shared.core.errors import RefusedError
+from moretta.shared.messages import wire
+from moretta.shared.messages.requests import KeysWanted, SharesWanted, TrainingWanted, UnmaskingWanted
+from moretta.shared.privacy.secure_aggregation import (
+    MAX_SITES,
+    Words,
+    agreed_key,
+    mask,
+    packed,
+    shared_mask,
+    signed,
+    threshold,
+)
+from moretta.shared.study.schema import Study
+
+
+def public_keys(settings: SiteSettings, study: Study, request: KeysWanted) -> tuple[str, str]:
+    """First step: two public keys, PEM in hexadecimal. A new session replaces any other."""
+    from moretta.shared.core.flower_private import generate_key_pairs, private_key_to_bytes, public_key_to_bytes
+
+    store = _store(settings, study, request.modality)
+    if request.round > study.train.rounds:
+        raise RefusedError(f"round {request.round}", expected=f"1 to {study.train.rounds}, by the study")
+    session = store.find(request.session)
+    if session is None:
+        private, public = zip(*(generate_key_pairs() for _ in range(2)), strict=True)
+        session = Session(
+            number=request.session,
+            round=request.round,
+            mask_key=private_key_to_bytes(private[0]).hex(),
+            share_key=private_key_to_bytes(private[1]).hex(),
+            public=(public_key_to_bytes(public[0]).hex(), public_key_to_bytes(public[1]).hex()),
+        )
+        store.keep(session)
+    return session.public
+
+
+def shares(settings: SiteSettings, study: Study, request: SharesWanted) -> dict[str, str]:
+    """Second step: for each other site, shares of this site's secrets that only that site can read.
+
+    Raises:
+        RefusedError: too few or too many sites, keys that are not this site's, or two that are the same.
+    """
+    from moretta.shared.core.flower_private import create_shares, encrypt, share_keys_plaintext_concat
+
+    store, site, min_sites = _store(settings, study, request.modality), settings.name, study.aggregation.min_sites
+    session, peers = store.get(request.session), dict(sorted(request.keys.items()))
+    if session.sent:
+        _require(peers == session.peers, "keys of other sites than before")
+        return session.sent
+    _require(
+        min_sites <= len(peers) <= MAX_SITES, f"a sum of {len(peers)} updates; expected {min_sites} to {MAX_SITES}"
+    )
+    _require(peers.get(site) == session.public, "other keys of this site than it gave")
+    _require(len({key for pair in peers.values() for key in pair}) == 2 * len(peers), "a key that two sites have")
+    names, least = list(peers), threshold(len(peers), min_sites)
+    seed = os.urandom(32)
+    of_seed = create_shares(seed, least, len(names))
+    of_key = create_shares(bytes.fromhex(session.mask_key), least, len(names))
+    for place, name in enumerate(names):
+        if name == site:
+            session.held[site] = (of_seed[place].hex(), of_key[place].hex())
+            continue
+        text = share_keys_plaintext_concat(names.index(site), place, of_seed[place], of_key[place])
+        session.sent[name] = encrypt(_agreed(session.share_key, peers[name][1]), text).hex()
+    session.seed, session.peers = seed.hex(), peers
+    store.keep(session)
+    return session.sent
+
+
+def masked_update(settings: SiteSettings, request: RoundRequest, message: TrainingWanted) -> StoredResponse:
+    """Third step: trains, if this round was not trained before, and masks the update. It carries no loss or count.
+
+    Raises:
+        RefusedError: shares of too few or other sites, or masks of another round; or the session is over.
+    """
+    assert request.kind != "code"
+    store = _store(settings, request.study, request.kind)
+    min_sites = request.study.aggregation.min_sites
+    session = _with_shares(store, message, settings.name, min_sites=min_sites)
+    if request.number != session.round or session.question not in ("", request.digest):
+        raise RefusedError("secure aggregation: masks of one round for another's update")
+    session.question = request.digest
+    store.keep(session)
+    update = train_round(settings, request)
+    covered = _masked(session, settings.name, packed(update.arrays))
+    return StoredResponse({wire.MASKED: np.asarray(covered)}, update.metrics)
+
+
+def unmasking(settings: SiteSettings, study: Study, request: UnmaskingWanted) -> dict[str, str]:
+    """Fourth step: a share of the seed of each site whose update is in the sum, and of the key of each other one.
+
+    Never both of one site: both of them would reveal its update. This site's own secrets are erased.
+
+    Raises:
+        RefusedError: too few are in the sum, or not this site, or this round was unmasked for others before.
+    """
+    store, site = _store(settings, study, request.modality), settings.name
+    session, there = store.get(request.session), set(request.survivors)
+    _require(bool(session.question), "an unmasking before an update")
+    _require(there <= session.held.keys() and site in there, "a sum of others' updates")
+    least = threshold(len(session.peers), study.aggregation.min_sites)
+    _require(len(there) >= least, f"a sum of {len(there)} updates: too few")
+    digest = hashlib.sha256("\n".join([session.question, *sorted(there)]).encode()).hexdigest()
+    store.allow_unmasking(session.round, digest)
+    if session.unmasked is None:
+        session.unmasked = {name: session.held[name][name not in there] for name in sorted(session.held)}
+        session.seed = session.mask_key = session.share_key = ""
+        store.keep(session)
+    return session.unmasked
+
+
+def _with_shares(store: SessionStore, message: TrainingWanted, site: str, *, min_sites: int) -> Session:
+    """The session with the shares of the others' secrets. A site that sent none has dropped out."""
+    from cryptography.fernet import InvalidToken
+
+    from moretta.shared.core.flower_private import decrypt, share_keys_plaintext_separate
+
+    session, received = store.get(message.session or ""), message.shares or {}
+    names = list(session.peers)
+    _require(site not in received and set(received) <= set(names), "shares of somebody who takes no part")
+    _require(len(received) + 1 >= threshold(len(names), min_sites), f"shares of {len(received)} other sites: too few")
+    if len(session.held) > 1:
+        _require(set(session.held) == {site, *received}, "shares of other sites than before")
+        return session
+    for name, text in received.items():
+        key = _agreed(session.share_key, session.peers[name][1])
+        try:
+            source, target, of_seed, of_key = share_keys_plaintext_separate(decrypt(key, bytes.fromhex(text)))
+        except InvalidToken as error:
+            raise RefusedError(f"shares of {name} that cannot be decrypted") from error
+        _require((source, target) == (names.index(name), names.index(site)), f"shares of {name} that are another's")
+        session.held[name] = (of_seed.hex(), of_key.hex())
+    store.keep(session)
+    return session
+
+
+def _masked(session: Session, site: str, words: Words) -> Words:
+    """uint32 [values] under a mask of this site's own, and one shared with each other site."""
+    _require(bool(session.seed), "a masked update after its masks were taken off")
+    covered = words + mask(bytes.fromhex(session.seed), len(words))
+    for name in sorted(session.held.keys() - {site}):
+        common = shared_mask(bytes.fromhex(session.mask_key), bytes.fromhex(session.peers[name][0]), len(words))
+        covered += signed(common, site, name)
+    return covered
+
+
+def _store(settings: SiteSettings, study: Study, kind: str) -> SessionStore:
+    for known in study.models:
+        if known == kind and study.aggregation.secure:
+            return SessionStore.of(settings.home, study, known)
+    raise RefusedError("a step of secure aggregation that the study does not have")
+
+
+def _agreed(own: str, theirs: str) -> bytes:
+    return agreed_key(bytes.fromhex(own), bytes.fromhex(theirs))
+
+
+def _require(condition: bool, found: str) -> None:
+    if not condition:
+        raise RefusedError(f"secure aggregation: {found}")

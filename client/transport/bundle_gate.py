@@ -1,8 +1,8 @@
-"""Only the installed bundle reaches the SuperNode: the replies that bring code are looked at on their way in.
+"""Only the installed bundle reaches the SuperNode: replies that bring code are checked on their way in.
 
 The SuperNode is started with one trusted signer, whose key is made here and lives as long as this process. The gate
-signs the bundle that equals the installed one. Of any other it passes on an empty shell without a signature, so the
-SuperNode refuses it on its own account and tells the server so at once.
+signs the bundle that equals the installed one. It replaces any other by an empty bundle without a signature, so the
+SuperNode itself refuses it and reports that to the server at once.
 """
 
 from __future__ import annotations
@@ -35,11 +35,7 @@ _log = logging.getLogger("moretta.site")
 
 
 class BundleGate:
-    """Checks what the SuperLink hands out as code.
-
-    Args:
-        installed: the bundle of the Moretta that is installed here.
-    """
+    """Checks code from the SuperLink against the installed bundle."""
 
     def __init__(self, installed: Bundle) -> None:
         self._installed = installed
@@ -47,7 +43,7 @@ class BundleGate:
 
     @property
     def trusted_entities(self) -> str:
-        """The file that the SuperNode is told its one trusted signer by; JSON is YAML."""
+        """The file that names the SuperNode's one trusted signer; JSON is YAML."""
         public = self._key.public_key().public_bytes(serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH)
         return json.dumps({SIGNER: public.decode()})
 

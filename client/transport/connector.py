@@ -1,8 +1,8 @@
-"""The door between the SuperNode and the server: HTTPS on loopback in, gRPC out, one call for one call.
+"""Relays the calls of the site's SuperNode to the server: HTTPS on loopback in, gRPC out, one call for one call.
 
-Only the site's own SuperNode may use it: every call must carry the node key and a signature under it. Whatever goes
-wrong on the way is answered with the status that Flower's SuperNode copes with: it tries again after 502, 503 and 504,
-lets go of a run after 403, ends after 401, and gives a message up after anything else.
+Only the site's own SuperNode may use it: every call must carry the node key and a signature under it. A failure gets
+the status that Flower's SuperNode handles: it tries again after 502 to 504, drops a run after 403, ends after 401,
+and gives a message up after anything else.
 """
 
 from __future__ import annotations
@@ -26,8 +26,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from moretta.client.transport.bundle_gate import BundleGate
-from moretta.client.transport.server_channel import ChannelDown, Link
-from moretta.client.transport.tls_channel import MAX_MESSAGE_BYTES, explained
+from moretta.client.transport.server_channel import MAX_MESSAGE_BYTES, ChannelDown, ServerChannel, explained
 from moretta.shared.core.errors import MorettaError, RefusedError
 from moretta.shared.messages.relay import FLEET_METHODS
 from moretta.shared.pb.relay_pb2 import FleetCall, FleetReply
@@ -65,20 +64,21 @@ class TrafficCounters:
 
 
 class Connector:
-    """Answers the SuperNode's calls.
+    """Responds to the SuperNode's calls.
 
     Args:
-        link: to the server.
-        gate: looks at code on its way in.
+        channel: to the server.
+        gate: checks code on its way in.
         node_key: whose signature every call must carry.
-        before_leaving: done before each call that carries what the site has computed; raises RefusedError where it
+        before_leaving: called before each call that carries what the site has computed; raises RefusedError where it
             must stay here.
-        on_end: told why nothing can go on: the server does not know this site any more, or `before_leaving` refused.
+        on_end: called with why nothing can go on: the server does not know this site any more, or `before_leaving`
+            refused.
     """
 
     def __init__(
         self,
-        channel: Link,
+        channel: ServerChannel,
         gate: BundleGate,
         node_key: ec.EllipticCurvePublicKey,
         *,

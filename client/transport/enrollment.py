@@ -1,19 +1,17 @@
-"""How a site becomes known to a server, and stays known: keys are made here and never leave.
+"""How a site enrolls at a server, renews its certificate and leaves: keys are made here and never leave the site.
 
-Nothing is written until the server has answered and its answer was checked; then the identity is written last and as
-one file, so that a kill at any point leaves the old site or the new one.
+Nothing is written until the server's response was checked. The identity is written last and as one file, so that a kill
+at any point leaves the old site or the new one.
 """
 
 from __future__ import annotations
 
 import asyncio
 import datetime as dt
-import fcntl
 import os
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import TypeVar
 
 import grpc
@@ -35,8 +33,8 @@ from moretta.client.transport.identity import (
     openssh_public,
     pem_of,
 )
-from moretta.client.transport.tls_channel import bootstrap_channel, explained, look_at_authority, site_channel
-from moretta.shared.core.atomic import write_atomic
+from moretta.client.transport.server_channel import bootstrap_channel, explained, look_at_authority, site_channel
+from moretta.shared.core.atomic import locked, write_atomic
 from moretta.shared.core.errors import EnrollmentError, HomeError, UnreachableError
 from moretta.shared.core.reproducibility import versions
 from moretta.shared.enrollment.bootstrap_certificate import derive_bootstrap
@@ -61,16 +59,16 @@ async def join(
     """Enroll a site.
 
     Args:
-        said: for `site.toml`; None keeps the one that is there.
-        replace: join again in the place of an enrollment that is there. Node and TLS key are new ones; ledger,
-            pseudonyms and releases stay.
+        said: for `site.toml`; None keeps the present one.
+        replace: join again in place of a present enrollment. Node and TLS key are new; ledger, pseudonyms and releases
+            stay.
         clock: seconds since 1970.
 
     Raises:
         HomeError: the folder cannot be used, or holds an enrolled site already.
         PolicyError: the policy that is there names another server.
         EnrollmentError: the string has expired, or either side refuses the other.
-        UnreachableError: nobody answers.
+        UnreachableError: no response.
     """
     _check_home(home, said, replace=replace)
     if home.policy_file.exists():
@@ -103,8 +101,8 @@ async def renew(home: SiteHome, channel: grpc.aio.Channel | None = None) -> Iden
 
     Raises:
         HomeError: the site is not enrolled.
-        EnrollmentError: the server refuses, or answers with what is no certificate for this site.
-        UnreachableError: the server does not answer, or another process is at it for long.
+        EnrollmentError: the server refuses, or responds with what is no certificate for this site.
+        UnreachableError: the server does not respond, or another process renews for long.
     """
     async with _renewing(home):
         identity = Identity.load(home.identity_file)
@@ -139,8 +137,7 @@ async def leave(home: SiteHome, *, offline: bool = False) -> None:
     """Give the enrollment up, at the server first. Ledger, pseudonyms, releases and policy stay.
 
     Args:
-        offline: forget the keys without telling the server, which then goes on trusting them until they are revoked
-            there or expire.
+        offline: delete the keys without the server, which goes on trusting them until they are revoked or expire.
 
     Raises:
         HomeError, EnrollmentError, UnreachableError: as `renew`; the site is as it was.
@@ -243,26 +240,16 @@ def _write(home: SiteHome, identity: Identity, said: SiteFile | None) -> None:
 
 @asynccontextmanager
 async def _renewing(home: SiteHome) -> AsyncIterator[None]:
-    """One renewal at a time: of two, the slower would put the older certificate in the place of the newer.
+    """One renewal at a time: of two, the slower would replace the newer certificate with the older.
 
     Raises:
-        UnreachableError: another process is at it, and does not come to an end.
+        UnreachableError: another process renews, and does not finish.
     """
-    path: Path = home.keys / ".renewing"
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        await _taken(descriptor)
-        yield
-    finally:
-        os.close(descriptor)
-
-
-async def _taken(descriptor: int) -> None:
     for _ in range(int(CALL_SECONDS / _LOOK_SECONDS) + 1):
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            with locked(home.keys / ".renewing", wait=False):
+                yield
+                return
         except BlockingIOError:
             await asyncio.sleep(_LOOK_SECONDS)
-        else:
-            return
     raise UnreachableError("another process renews this site's certificate and does not finish", fix="try again later")

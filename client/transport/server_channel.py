@@ -1,7 +1,7 @@
-"""The one outbound connection of a site: kept up, swapped to a new certificate in use, never more than one for long.
+"""The one outbound connection of a site: mutual TLS pinned to the server's authority, kept up, swapped while in use.
 
-Calls wait a while for a link that is down, so that a short outage costs a site nothing but time. Reconnecting waits
-with full jitter (Brooker, 2015, "Exponential backoff and jitter"): a server that comes back meets its sites spread out.
+Calls wait a while for a connection that is down, so that a short outage costs a site only time. Reconnecting waits with
+full jitter (Brooker, 2015, "Exponential backoff and jitter"): a server that comes back meets its sites spread out.
 """
 
 from __future__ import annotations
@@ -9,6 +9,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+import socket
+import ssl
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
@@ -17,22 +19,89 @@ from dataclasses import dataclass, field
 import grpc
 import grpc.aio
 
-from moretta.client.transport.identity import Identity
-from moretta.client.transport.tls_channel import site_channel
+from moretta.client.transport.identity import Identity, pem_of
+from moretta.shared.core.errors import EnrollmentError, MorettaError, UnreachableError
+from moretta.shared.enrollment.bootstrap_certificate import Bootstrap
+from moretta.shared.enrollment.identifiers import has_fingerprint, split_address
 from moretta.shared.messages.relay import BODY_BYTES_KEY
 from moretta.shared.pb.relay_pb2 import FleetCall, FleetReply
 from moretta.shared.pb.relay_pb2_grpc import RelayStub
 
+MAX_MESSAGE_BYTES = 256 * 2**20
 BASE_SECONDS = 0.5
 CAP_SECONDS = 30.0
 _OPEN_SECONDS = 10.0
 _SILENT_CALLS = 2
-"""So many calls without an answer in a row, and the connection counts as lost: a router may have forgotten it."""
+"""So many calls without a response in a row, and the connection counts as lost: a router may have forgotten it."""
+_OPTIONS = (
+    ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+    ("grpc.keepalive_time_ms", 20_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.keepalive_permit_without_calls", 0),
+    # Two channels to one server would otherwise share one connection, and a new certificate would not be shown.
+    ("grpc.use_local_subchannel_pool", 1),
+    ("grpc.enable_http_proxy", 0),
+    ("grpc.enable_retries", 0),  # a Fleet call is signed for once; who repeats it must sign it again
+)
+WAY_BACK = "ask the coordinator for `moretta server token --site NAME --reenroll`, and join again with --replace"
 _log = logging.getLogger("moretta.site")
 
 
 class ChannelDown(Exception):  # noqa: N818 - a state of the world, which its callers wait for
     """There was no connection within the time that a call may take."""
+
+
+def look_at_authority(address: str, expected_fingerprint: str) -> str:
+    """The server's certificate authority, PEM, if it has the expected fingerprint.
+
+    The handshake sends only its own first message, and no certificate: the server is not trusted yet.
+
+    Raises:
+        UnreachableError: no response from there.
+        EnrollmentError: the machine there is not the server, or shows no authority.
+    """
+    chain = _shown_chain(address)
+    for der in chain:
+        if has_fingerprint(der, expected_fingerprint):
+            return pem_of(der)
+    raise EnrollmentError(
+        f"whoever answers at {address} shows {len(chain)} certificates, none with the fingerprint of the join string",
+        expected=f"the authority {expected_fingerprint}",
+        fix="check the address with the coordinator; nothing was sent",
+    )
+
+
+def bootstrap_channel(address: str, ca_pem: str, bootstrap: Bootstrap) -> grpc.aio.Channel:
+    """A channel that proves to know the secret of a join string, to this authority's server alone."""
+    return _channel(address, ca_pem.encode(), bootstrap.key_pem, bootstrap.certificate_pem)
+
+
+def site_channel(identity: Identity) -> grpc.aio.Channel:
+    """A channel under the site's own certificate."""
+    key, certificate = identity.tls_key_pem.encode(), identity.certificate_pem.encode()
+    return _channel(identity.address, identity.ca_pem.encode(), key, certificate)
+
+
+def explained(error: grpc.aio.AioRpcError, address: str) -> MorettaError:
+    """What a failed call means to a person."""
+    details = (error.details() or "no reason given")[:300]
+    match error.code():
+        case grpc.StatusCode.UNAUTHENTICATED:
+            return EnrollmentError(
+                f"the server does not know this site any more: {details}",
+                expected="an enrollment that was not revoked",
+                fix=WAY_BACK,
+            )
+        case grpc.StatusCode.PERMISSION_DENIED | grpc.StatusCode.ALREADY_EXISTS | grpc.StatusCode.INVALID_ARGUMENT:
+            return EnrollmentError(f"the server refuses: {details}", fix="ask the coordinator")
+        case grpc.StatusCode.UNAVAILABLE | grpc.StatusCode.DEADLINE_EXCEEDED:
+            return UnreachableError(
+                f"the server at {address} cannot be reached: {details}",
+                fix="run `moretta site doctor`; the server may be down for a while",
+            )
+        case code:
+            return UnreachableError(f"the server at {address} failed with {code.name}: {details}")
 
 
 @dataclass(eq=False)
@@ -56,8 +125,16 @@ class _Connection:
             if not self.calls:
                 self.idle.set()
 
+    async def drain(self) -> None:
+        """Close it once its last call has ended."""
+        try:
+            if self.calls:
+                await self.idle.wait()
+        finally:
+            await self.channel.close()
 
-class Link:
+
+class ServerChannel:
     """Keeps a connection under the identity that was given last.
 
     Args:
@@ -84,7 +161,7 @@ class Link:
         self._up = asyncio.Event()
         self._draining: set[asyncio.Task[None]] = set()
         self._failures = 0
-        """Since the last call that was answered: a server that takes connections and then drops them is no better."""
+        """Since the last call with a response: a server that takes connections and drops them is no better."""
         self._work.set()
 
     @property
@@ -119,22 +196,27 @@ class Link:
                     self._failures += 1
                     self._work.set()
         finally:
-            await self._close()
-
-    async def _pause(self) -> None:
-        delay = self._jitter() * min(CAP_SECONDS, BASE_SECONDS * 2 ** min(self._failures, 16))
-        _log.warning("the connection to %s is down; next attempt in %.1f s", self._wanted.address, delay)
-        await self._sleep(delay)
+            self._up.clear()
+            for task in self._draining:
+                task.cancel()
+            if self._connection is not None:
+                await self._connection.channel.close()
 
     async def call(self, request: FleetCall, *, seconds: float) -> FleetReply:
-        """Relay one call, waiting for the link if it is down.
+        """Relay one call, waiting for the connection if it is down.
 
         Raises:
             ChannelDown: it did not come up in time.
             AioRpcError: the call failed.
         """
         end = self._clock() + seconds
-        connection = await self._present(seconds)
+        try:
+            async with asyncio.timeout(seconds):
+                await self._up.wait()
+        except TimeoutError as error:
+            raise ChannelDown from error
+        connection = self._connection
+        assert connection is not None  # it is set before `_up` is
         metadata = ((BODY_BYTES_KEY, str(len(request.body))),)
         try:
             with connection.in_use() as stub:
@@ -145,14 +227,10 @@ class Link:
         connection.silent = self._failures = 0
         return reply
 
-    async def _present(self, seconds: float) -> _Connection:
-        try:
-            async with asyncio.timeout(seconds):
-                await self._up.wait()
-        except TimeoutError as error:
-            raise ChannelDown from error
-        assert self._connection is not None  # it is set before `_up` is
-        return self._connection
+    async def _pause(self) -> None:
+        delay = self._jitter() * min(CAP_SECONDS, BASE_SECONDS * 2 ** min(self._failures, 16))
+        _log.warning("the connection to %s is down; next attempt in %.1f s", self._wanted.address, delay)
+        await self._sleep(delay)
 
     def _note_failure(self, connection: _Connection, code: grpc.StatusCode) -> None:
         ready = connection.channel.get_state() is grpc.ChannelConnectivity.READY
@@ -184,21 +262,14 @@ class Link:
         if self._wanted is not wanted:  # swapped meanwhile
             self._work.set()
         if old is not None:
-            task = asyncio.create_task(_drained(old))
+            task = asyncio.create_task(old.drain())
             self._draining.add(task)
             task.add_done_callback(self._draining.discard)
         return True
 
-    async def _close(self) -> None:
-        self._up.clear()
-        for task in self._draining:
-            task.cancel()
-        if self._connection is not None:
-            await self._connection.channel.close()
-
 
 async def _ready(channel: grpc.aio.Channel) -> bool:
-    """Whether a connection was made. gRPC makes one attempt: when to make the next is up to the link."""
+    """Whether a connection was made. gRPC makes one attempt; this class decides when to make the next."""
     while (state := channel.get_state(try_to_connect=True)) is not grpc.ChannelConnectivity.READY:
         if state in (grpc.ChannelConnectivity.TRANSIENT_FAILURE, grpc.ChannelConnectivity.SHUTDOWN):
             return False
@@ -206,10 +277,36 @@ async def _ready(channel: grpc.aio.Channel) -> bool:
     return True
 
 
-async def _drained(connection: _Connection) -> None:
-    """Close a connection once its last call has ended."""
+def _channel(address: str, ca: bytes, key: bytes, certificate: bytes) -> grpc.aio.Channel:
+    credentials = grpc.ssl_channel_credentials(root_certificates=ca, private_key=key, certificate_chain=certificate)
+    return grpc.aio.secure_channel(address, credentials, options=_OPTIONS)
+
+
+def _shown_chain(address: str) -> list[bytes]:
+    """The certificates that the server shows, DER."""
+    host, port = split_address(address)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    context.set_alpn_protocols(["h2"])
     try:
-        if connection.calls:
-            await connection.idle.wait()
-    finally:
-        await connection.channel.close()
+        with (
+            socket.create_connection((host, port), timeout=_OPEN_SECONDS) as plain,
+            context.wrap_socket(plain, server_hostname=host) as secured,
+        ):
+            if hasattr(secured, "get_unverified_chain"):  # Python 3.13
+                return list(secured.get_unverified_chain())
+            certificates = secured._sslobj.get_unverified_chain() or ()  # type: ignore[attr-defined]
+            return [certificate.public_bytes(2) for certificate in certificates]  # 2 is DER
+    except ssl.SSLError as error:
+        raise EnrollmentError(
+            f"whoever answers at {address} does not speak TLS 1.3 ({error.reason or error})",
+            expected="a Moretta server",
+            fix="check the address with the coordinator; nothing was sent",
+        ) from error
+    except OSError as error:
+        raise UnreachableError(
+            f"nobody answers at {address}: {error}",
+            expected="a Moretta server",
+            fix="check the address with the coordinator, and that the firewall lets this connection out",
+        ) from error

@@ -11,8 +11,7 @@ from collections.abc import Awaitable, Callable
 from moretta.client.site_home import SiteHome
 from moretta.client.transport import enrollment
 from moretta.client.transport.identity import Identity
-from moretta.client.transport.server_channel import Link
-from moretta.client.transport.tls_channel import WAY_BACK
+from moretta.client.transport.server_channel import WAY_BACK, ServerChannel
 from moretta.shared.core.errors import EnrollmentError, MorettaError
 
 WATCH_SECONDS = 2.0
@@ -34,7 +33,7 @@ class Renewal:
     def __init__(
         self,
         home: SiteHome,
-        channel: Link,
+        channel: ServerChannel,
         identity: Identity,
         *,
         clock: Callable[[], float] = time.time,

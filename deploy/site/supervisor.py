@@ -22,7 +22,7 @@ from moretta.client.transport.bundle_gate import BundleGate
 from moretta.client.transport.connector import Connector
 from moretta.client.transport.identity import Identity
 from moretta.client.transport.loopback import LoopbackServer
-from moretta.client.transport.server_channel import ChannelDown, Link
+from moretta.client.transport.server_channel import ChannelDown, ServerChannel
 from moretta.deploy.bundle import installed_bundle
 from moretta.deploy.site.renewal import Renewal
 from moretta.deploy.site.supernode import SuperNodeCommand, SuperNodeKeeper
@@ -84,7 +84,7 @@ class _Site:
         gate = BundleGate(bundle)
         self._home = home
         self._end: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._channel = Link(identity)
+        self._channel = ServerChannel(identity)
         self._ledger = Countersigned(home.root / "ledger.jsonl", identity)
         self._connector = Connector(
             self._channel,

@@ -12,7 +12,7 @@ from moretta.client.clips.withdrawn import Withdrawn
 from moretta.client.policy import Policy
 from moretta.client.site_home import SiteFile, SiteHome
 from moretta.client.transport.identity import Identity
-from moretta.client.transport.tls_channel import WAY_BACK
+from moretta.client.transport.server_channel import WAY_BACK
 from moretta.deploy.bundle import installed_bundle
 from moretta.deploy.site.doctor.doctor_findings import Findings
 from moretta.deploy.site.supervisor import read_state

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from moretta.client.transport import enrollment
 from moretta.client.transport.identity import Identity
-from moretta.client.transport.tls_channel import look_at_authority
+from moretta.client.transport.server_channel import look_at_authority
 from moretta.deploy.bundle import installed_bundle
 from moretta.deploy.runtime.proxies import named_proxies
 from moretta.deploy.site.doctor.doctor_findings import Findings

@@ -35,7 +35,7 @@ from moretta.client.transport.bundle_gate import BundleGate
 from moretta.client.transport.connector import Connector
 from moretta.client.transport.identity import new_node_key
 from moretta.client.transport.loopback import LoopbackServer
-from moretta.client.transport.server_channel import Link
+from moretta.client.transport.server_channel import ServerChannel
 from moretta.shared.core.errors import MorettaError, RefusedError
 from moretta.shared.messages.relay import read_folder
 from moretta.shared.pb.relay_pb2 import FleetCall, FleetReply
@@ -72,7 +72,7 @@ class Node:
 async def node(tmp_path: Path, *, refuses: bool = False) -> AsyncIterator[Node]:
     async with mini_server() as server:
         identity = server.identity()
-        channel, gate = Link(identity), BundleGate(INSTALLED)
+        channel, gate = ServerChannel(identity), BundleGate(INSTALLED)
         ended: list[MorettaError] = []
         leaving: list[str] = []
 

@@ -13,8 +13,7 @@ import pytest
 from mini_server import MiniServer, mini_server, run
 
 from moretta.client.transport import server_channel as linking
-from moretta.client.transport.server_channel import BASE_SECONDS, CAP_SECONDS, ChannelDown, Link
-from moretta.client.transport.tls_channel import site_channel
+from moretta.client.transport.server_channel import BASE_SECONDS, CAP_SECONDS, ChannelDown, ServerChannel, site_channel
 from moretta.shared.pb.relay_pb2 import FleetCall, FleetReply
 
 
@@ -27,8 +26,8 @@ class Slept(list[float]):
 
 
 @asynccontextmanager
-async def linked(server: MiniServer, **said: Any) -> AsyncIterator[Link]:
-    channel = Link(server.identity(), **said)
+async def linked(server: MiniServer, **said: Any) -> AsyncIterator[ServerChannel]:
+    channel = ServerChannel(server.identity(), **said)
     task = asyncio.create_task(channel.keep())
     try:
         yield channel
@@ -120,7 +119,7 @@ def test_calls_go_on_without_a_loss_while_certificates_change_under_them() -> No
     run(scene())
 
 
-async def until_down(channel: Link) -> None:
+async def until_down(channel: ServerChannel) -> None:
     """Until the link has noticed: calls on a connection that is just breaking may fail by themselves."""
     while True:
         try:
@@ -153,7 +152,7 @@ def test_a_link_that_stays_down_answers_in_time() -> None:
         async with mini_server() as server:
             identity = server.identity()
             await server.stop()
-            channel = Link(identity)
+            channel = ServerChannel(identity)
             task = asyncio.create_task(channel.keep())
             with pytest.raises(ChannelDown):
                 await channel.call(call(), seconds=0.2)
@@ -170,7 +169,7 @@ def test_waits_double_up_to_a_cap_with_full_jitter(jitter: Any, share: float) ->
         async with mini_server() as server:
             identity = server.identity()
             await server.stop()
-            channel = Link(identity, sleep=slept, jitter=jitter)
+            channel = ServerChannel(identity, sleep=slept, jitter=jitter)
             task = asyncio.create_task(channel.keep())
             while len(slept) < 10:
                 await asyncio.sleep(0.01)
@@ -254,7 +253,7 @@ def test_a_link_ends_whenever_it_is_told_to_also_in_the_moment_in_which_it_conne
     async def scene() -> None:
         async with mini_server() as server:
             for number in range(60):
-                task = asyncio.create_task(Link(server.identity()).keep())
+                task = asyncio.create_task(ServerChannel(server.identity()).keep())
                 await asyncio.sleep(number / 4000)
                 task.cancel()
                 done, _ = await asyncio.wait({task}, timeout=10)

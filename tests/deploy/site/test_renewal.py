@@ -13,7 +13,7 @@ from mini_server import MiniServer, mini_server, run
 from moretta.client.site_home import SiteFile, SiteHome
 from moretta.client.transport import enrollment
 from moretta.client.transport.identity import Identity
-from moretta.client.transport.server_channel import Link
+from moretta.client.transport.server_channel import ServerChannel
 from moretta.deploy.site.renewal import Renewal
 from moretta.shared.core.errors import EnrollmentError
 from moretta.shared.pb.relay_pb2 import FleetCall
@@ -42,10 +42,10 @@ class Time:
 
 async def _lived(
     home: SiteHome, hours: float, *, jitter: float = 0.0
-) -> tuple[Renewal, Link, Time, asyncio.Task[None]]:
+) -> tuple[Renewal, ServerChannel, Time, asyncio.Task[None]]:
     identity = Identity.load(home.identity_file)
     begun = identity.not_after.timestamp() - 24 * HOUR
-    time, channel = Time(begun, hours), Link(identity)
+    time, channel = Time(begun, hours), ServerChannel(identity)
     renewal = Renewal(home, channel, identity, clock=time, sleep=time.sleep, jitter=lambda: jitter)
     task = asyncio.create_task(renewal.keep())
     over = asyncio.create_task(time.over.wait())
@@ -79,7 +79,7 @@ def test_a_renewal_is_shown_by_the_link_and_costs_no_call(tmp_path: Path) -> Non
         home = SiteHome(tmp_path / "site")
         async with mini_server() as server:
             identity = await enrollment.join(home, server.string(), SAID)
-            channel = Link(identity)
+            channel = ServerChannel(identity)
             keeping = asyncio.create_task(channel.keep())
             call = FleetCall(method="pull-messages", body=b"x")
             await channel.call(call, seconds=5)

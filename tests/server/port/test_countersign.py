@@ -15,7 +15,7 @@ from ports import RunningPort, SiteKeys, key_pem, refusal, to_pem
 from moretta.client.accounting.countersign import Countersigned
 from moretta.client.accounting.ledger import Ledger, receipt_path, stored_receipt
 from moretta.client.transport.identity import Identity, openssh_private
-from moretta.client.transport.tls_channel import site_channel
+from moretta.client.transport.server_channel import site_channel
 from moretta.deploy.server.server_admin import ServerAdmin
 from moretta.server.audit_log import verify_log
 from moretta.server.enrollment import countersign

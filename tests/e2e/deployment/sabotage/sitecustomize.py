@@ -114,7 +114,7 @@ def _send_twice(module: Any) -> None:
 
 
 def _record(module: Any) -> None:
-    cls = module.Link
+    cls = module.ServerChannel
     sound = cls.call
 
     async def recorded(self: Any, call: Any, **more: Any) -> Any:

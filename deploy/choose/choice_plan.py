@@ -90,7 +90,7 @@ def base_of(study: Study, modality: Modality, attackers: Sequence[str]) -> dict[
 
 
 def _check_attackers(names: Sequence[str], modality: Modality) -> None:
-    from moretta.shared.audit.attackers.attacker_registry import attacker_names, get_attacker
+    from moretta.shared.audit.attackers import attacker_names, get_attacker
 
     known = [name for name in attacker_names() if get_attacker(name).modality == modality]
     if unknown := [name for name in names if name not in known]:

@@ -7,9 +7,7 @@ from typing import Any
 
 from moretta.deploy.choose.rule import Candidate
 from moretta.deploy.sweep.done import CellAudit
-from moretta.shared.audit.audit_row import AuditRow, headline
-from moretta.shared.audit.scenarios import get_scenario
-from moretta.shared.audit.utility import EmotionRow
+from moretta.shared.audit.result import Result, strongest, strongest_of_each
 from moretta.shared.core.terms import Modality
 from moretta.shared.study.schema import Study
 
@@ -62,52 +60,45 @@ def _excluded(found: _Values, emotions: int) -> str:
     return FEWER_EMOTIONS if found["uar_chance"] > 1.001 / emotions else ""
 
 
-def _attacked(rows: Sequence[AuditRow], modality: Modality) -> _Values:
-    part = next((p for p in headline(rows) if p.modality == modality), None)
-    if part is None or part.top1 is None or part.top1.value is None:
+def _attacked(rows: Sequence[Result], modality: Modality) -> _Values:
+    mine = [row for row in rows if row.modality == modality and not row.is_anchor]
+    best = {row.metric: row for row in strongest_of_each(mine)}
+    if (top1 := best.get("top1")) is None:
         return {}
-    counted = [r for r in _counted(rows, modality) if r.metric == "top1"]
-    single = [r for r in counted if r.pooled == 1]
+    single = [row for row in mine if row.metric == "top1" and row.is_whole]
     found: _Values = {
-        "top1": part.top1.value,
+        "top1": top1.value,
         "top1_upper": max(_upper(row) for row in single),
-        "top1_chance": part.top1.chance,
-        "top1_by": _who(part.top1),
+        "top1_chance": top1.chance,
+        "top1_by": _who(top1),
         "attackers": len({row.attacker for row in single}),
     }
-    if pooled := [r for r in counted if r.pooled > 1]:
-        most = max(pooled, key=lambda row: row.value or 0.0)
-        found |= {"top1_pooled": most.value, "pooled": most.pooled}
-    if part.eer is not None:
-        found |= {"eer": part.eer.value, "eer_by": _who(part.eer)}
+    pooled = strongest(row for row in mine if row.metric == "top1" and row.subset == "all" and row.pooled > 1)
+    if pooled is not None:
+        found |= {"top1_pooled": pooled.value, "pooled": pooled.pooled}
+    if (eer := best.get("eer")) is not None:
+        found |= {"eer": eer.value, "eer_by": _who(eer)}
     return found
 
 
-def _counted(rows: Sequence[AuditRow], modality: Modality) -> list[AuditRow]:
-    """Attacks on releases, of all people, that are not invalid."""
-    whole = [r for r in rows if r.modality == modality and r.subset == "all" and not r.invalid and r.value is not None]
-    return [row for row in whole if not get_scenario(row.scenario).anchor]
-
-
-def _upper(row: AuditRow) -> float:
+def _upper(row: Result) -> float:
     """Without an interval all there is to go by is the figure."""
     assert row.value is not None
     return row.value if row.high is None else max(row.high, row.value)
 
 
-def _utility(rows: Sequence[EmotionRow], modality: Modality) -> _Values:
-    there = [r for r in rows if r.modality == modality and r.trained_on == r.evaluated_on == "released"]
-    best = max((r for r in there if r.uar is not None), key=lambda row: row.uar or 0.0, default=None)
+def _utility(rows: Sequence[Result], modality: Modality) -> _Values:
+    best = strongest(row for row in rows if row.modality == modality and row.scenario == "semi-informed")
     if best is None:
         return {}
     return {
-        "uar": best.uar,
+        "uar": best.value,
         "uar_low": best.low,
         "uar_high": best.high,
         "uar_chance": best.chance,
-        "evaluator": best.evaluator,
+        "evaluator": best.attacker,
     }
 
 
-def _who(row: AuditRow) -> str:
+def _who(row: Result) -> str:
     return f"{row.attacker} ({row.scenario})"

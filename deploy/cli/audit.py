@@ -13,9 +13,7 @@ import typer
 
 if TYPE_CHECKING:
     from moretta.deploy.cli.audit_folder import AuditedFolder
-    from moretta.shared.audit.audit_row import AuditRow
-    from moretta.shared.audit.inference.findings import InferenceFinding
-    from moretta.shared.audit.utility import EmotionRow
+    from moretta.shared.audit.result import Result
 
 _FILE_COLUMNS = 160
 
@@ -37,7 +35,7 @@ def audit(  # noqa: PLR0917 - typer reads the options from the signature
         typer.Option("--inference/--no-inference", help="Attack sex, age, inversion and links of voice and face too."),
     ] = True,
     utility: Annotated[
-        bool, typer.Option("--utility/--no-utility", help="Tell how much emotion judges still read.")
+        bool, typer.Option("--utility/--no-utility", help="Measure how much emotion utility evaluators still read.")
     ] = True,
     workers: Annotated[int | None, typer.Option(min=1, help="Processes; default one for each CPU.")] = None,
     json_output: Annotated[bool, typer.Option("--json", help="Print the headline as JSON.")] = False,
@@ -47,7 +45,7 @@ def audit(  # noqa: PLR0917 - typer reads the options from the signature
     Example: moretta audit anonymized --corpus CREMA-D --attackers voice-logistic,voice-wccn
     """
     from moretta.deploy.cli.audit_folder import PAGE_FILE, audit_folder
-    from moretta.shared.audit.inference.findings import strongest_of
+    from moretta.shared.audit.result import strongest_of_each
     from moretta.shared.pretrained import cache_folder
 
     def notify(what: str, done: int, total: int) -> None:
@@ -70,10 +68,9 @@ def audit(  # noqa: PLR0917 - typer reads the options from the signature
         progress=notify,
     )
     if json_output:
-        parts = [part.model_dump(mode="json") for part in found.headline]
-        strongest = [finding.model_dump(mode="json") for finding in strongest_of(found.findings)]
+        strongest = [finding.model_dump(mode="json") for finding in strongest_of_each(found.findings)]
         content = {
-            "headline": parts,
+            "headline": found.headline_json(),
             "inference": strongest,
             "utility": [row.model_dump(mode="json") for row in found.utility],
             "unused": found.unused,
@@ -99,10 +96,10 @@ def headline_lines(found: AuditedFolder) -> list[str]:
     if not found.headline:
         lines.append("Every attacker is invalid: nothing is known of what these releases leak.")
     for part in found.headline:
-        for row in (part.top1, part.eer):
+        for row in (part["top1"], part["eer"]):
             if row is not None:
                 lines.append(
-                    f"{part.modality}: strongest {row.metric} {_figure(row)} by {row.attacker} ({row.scenario}), "
+                    f"{row.modality}: strongest {row.metric} {_figure(row)} by {row.attacker} ({row.scenario}), "
                     f"chance {row.chance:.3f}, {row.speakers} speakers"
                 )
     return lines
@@ -116,7 +113,7 @@ def _print(found: AuditedFolder) -> None:
     for heading in ("modality", "attacker", "scenario", "top-1", "EER"):
         table.add_column(heading, no_wrap=True)
     table.add_column("invalid because", overflow="fold")
-    figures: dict[tuple[str, str, str], dict[str, AuditRow]] = {}
+    figures: dict[tuple[str, str, str], dict[str, Result]] = {}
     for row in found.rows:
         if row.subset == "all" and row.pooled == 1:
             figures.setdefault((row.modality, row.attacker, row.scenario), {})[row.metric] = row
@@ -130,19 +127,19 @@ def _print(found: AuditedFolder) -> None:
     console.print(table)
 
 
-def _print_inference(findings: Sequence[InferenceFinding]) -> None:
+def _print_inference(findings: Sequence[Result]) -> None:
     """The strongest attack on each target; what has none that counts, with the first reason."""
     from rich.console import Console
     from rich.table import Table
 
-    from moretta.shared.audit.inference.findings import strongest_of
+    from moretta.shared.audit.result import strongest_of_each
 
     if not findings:
         return
     table = Table(
         "attack", "modality", "target", "strongest by", "metric", "value", "chance", "invalid because", box=None
     )
-    shown = strongest_of(findings)
+    shown = strongest_of_each(findings)
     for f in shown:
         table.add_row(f.attack, f.modality, f.target, f.attacker, f.metric, _figure(f), f"{f.chance:.3g}", "")
     counted = {(f.attack, f.modality, f.target) for f in shown}
@@ -152,37 +149,33 @@ def _print_inference(findings: Sequence[InferenceFinding]) -> None:
     Console().print(table)
 
 
-def _print_utility(rows: Sequence[EmotionRow]) -> None:
-    """What judges read, and why one could not be asked."""
+def _print_utility(rows: Sequence[Result]) -> None:
+    """The figures of utility evaluators, and why one has none."""
     from rich.console import Console
     from rich.table import Table
 
     if not rows:
         return
-    table = Table("emotion", "evaluator", "trained on", "evaluated on", "UAR", "chance", "no figure because", box=None)
+    table = Table("emotion", "evaluator", "kind", "scenario", "UAR", "chance", "no figure because", box=None)
     for row in rows:
-        value = "-" if row.uar is None else f"{row.uar:.3f}"
-        if row.low is not None and row.high is not None:
-            value += f" [{row.low:.3f}, {row.high:.3f}]"
-        table.add_row(
-            row.modality, row.evaluator, row.trained_on, row.evaluated_on, value, f"{row.chance:.3f}", row.reason
-        )
+        reason = row.reason if row.value is None else ""
+        table.add_row(row.modality, row.attacker, row.kind, row.scenario, _figure(row), f"{row.chance:.3f}", reason)
     console = Console()
     if not console.is_terminal:
         console.width = _FILE_COLUMNS
     console.print(table)
 
 
-def invalid_targets(findings: Sequence[InferenceFinding]) -> dict[tuple[str, str, str], str]:
+def invalid_targets(findings: Sequence[Result]) -> dict[tuple[str, str, str], str]:
     """By attack, modality and target: the first reason for which a figure of it is invalid."""
     reasons: dict[tuple[str, str, str], str] = {}
     for f in findings:
-        if f.invalid and f.source != "original":
+        if f.invalid and not f.is_anchor:
             reasons.setdefault((f.attack, f.modality, f.target), f.reason)
     return reasons
 
 
-def _figure(row: AuditRow | InferenceFinding | None) -> str:
+def _figure(row: Result | Result | None) -> str:
     if row is None or row.value is None:
         return "-"
     interval = "" if row.low is None or row.high is None else f" [{row.low:.3f}, {row.high:.3f}]"

@@ -9,16 +9,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from moretta.deploy.cli.other_tools import read_foreign
 from moretta.deploy.cli.runs import prepare_output
-from moretta.shared.audit.audit_row import AuditRow, StrongestAttacks, headline
-from moretta.shared.audit.clipset import ClipSet
-from moretta.shared.audit.inference.findings import InferenceFinding
-from moretta.shared.audit.loaders import VideoFaces
-from moretta.shared.audit.modality_audit import audit
+from moretta.shared.audit.arrays import VideoFaces
+from moretta.shared.audit.dataset import ClipSet
 from moretta.shared.audit.report.page import AuditPageInfo, render_audit
-from moretta.shared.audit.utility import EmotionRow, evaluate_utility
+from moretta.shared.audit.result import Result, strongest_of_each
+from moretta.shared.audit.runner import audit
+from moretta.shared.audit.utility.evaluate import evaluate_utility
 from moretta.shared.core.atomic import write_atomic
 from moretta.shared.core.errors import ReleaseError, RunError
 from moretta.shared.core.pace import Progress
@@ -43,18 +43,29 @@ class AuditedFolder:
     """What `audit_folder` found and wrote."""
 
     folder: Path
-    rows: list[AuditRow] = field(default_factory=list)
-    findings: list[InferenceFinding] = field(default_factory=list)
-    """Of the attacks beyond identity."""
-    utility: list[EmotionRow] = field(default_factory=list)
-    """What judges of emotion still read."""
+    rows: list[Result] = field(default_factory=list)
+    findings: list[Result] = field(default_factory=list)
+    """Of the inference attacks."""
+    utility: list[Result] = field(default_factory=list)
+    """Of the utility evaluators."""
     unused: dict[str, dict[str, int]] = field(default_factory=dict)
     """Clips that could not be used, by modality and reason."""
 
     @property
-    def headline(self) -> list[StrongestAttacks]:
-        """The strongest attackers, by modality."""
-        return headline(self.rows)
+    def headline(self) -> list[dict[str, Any]]:
+        """For each modality its name, and the strongest attacks by top-1 and EER; None where there is none."""
+        found: dict[str, dict[str, Any]] = {}
+        for row in strongest_of_each(self.rows):
+            if row.metric in ("top1", "eer"):
+                found.setdefault(row.modality, {"modality": row.modality, "top1": None, "eer": None})[row.metric] = row
+        return list(found.values())
+
+    def headline_json(self) -> list[dict[str, Any]]:
+        """The headline as plain JSON."""
+        return [
+            {key: value.model_dump(mode="json") if isinstance(value, Result) else value for key, value in part.items()}
+            for part in self.headline
+        ]
 
 
 @dataclass(frozen=True)
@@ -115,13 +126,13 @@ def audit_folder(
             cache_dir=cache_dir,
             progress=progress,
         )
-        done.rows += result.rows
+        done.rows += result.results
         done.unused[modality] = result.unused
         result.plan.save(out / f"trials-{modality}.json")
     if not done.rows:
         raise RunError("no attacker of the ones named works on what is there", expected=f"one for {', '.join(sets)}")
     if inference:
-        from moretta.shared.audit.inference.inference_attacks import attack_all
+        from moretta.shared.audit.inference.attack_all import attack_all
 
         done.findings = attack_all(
             {modality: (pair.original, pair.released) for modality, pair in sets.items()},
@@ -137,7 +148,7 @@ def audit_folder(
         "seed": seed,
         "originals": corpus is not None,
         "unused": done.unused,
-        "headline": [part.model_dump(mode="json") for part in done.headline],
+        "headline": done.headline_json(),
         "audit": [row.model_dump(mode="json") for row in done.rows],
         "inference": [finding.model_dump(mode="json") for finding in done.findings],
         "utility": [row.model_dump(mode="json") for row in done.utility],
@@ -156,10 +167,8 @@ def audit_folder(
     return done
 
 
-def _utility(
-    sets: dict[Modality, _Sets], *, seed: int, workers: int | None, progress: Progress | None
-) -> list[EmotionRow]:
-    rows: list[EmotionRow] = []
+def _utility(sets: dict[Modality, _Sets], *, seed: int, workers: int | None, progress: Progress | None) -> list[Result]:
+    rows: list[Result] = []
     with tempfile.TemporaryDirectory(prefix="moretta-emotion-") as scratch:
         for pair in sets.values():
             rows += evaluate_utility(

@@ -77,7 +77,7 @@ def check_names(study: Study) -> None:
     """
     from moretta.client.anonymizers.anonymizer_registry import get_anonymizer
     from moretta.server.aggregation.strategies import make_strategy
-    from moretta.shared.audit.attackers.attacker_registry import attacker_names
+    from moretta.shared.audit.attackers import attacker_names
     from moretta.shared.models.emotion import emotion_model
     from moretta.shared.study.limits import check_limits
 
@@ -99,7 +99,7 @@ def check_names(study: Study) -> None:
 
 
 def _check_attacked(study: Study) -> None:
-    from moretta.shared.audit.attackers.attacker_registry import attacker_names
+    from moretta.shared.audit.attackers import attacker_names
 
     if not study.audit.attackers or (study.gate.max_top1 is None and study.gate.min_eer is None):
         return

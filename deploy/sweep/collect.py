@@ -14,6 +14,7 @@ from moretta.shared.audit.metrics import confusion
 from moretta.shared.audit.report.headline import headlines
 from moretta.shared.audit.report.report_schema import Headline, PrivacyRow
 from moretta.shared.audit.report.sweep_rows import SweepRow, with_fronts
+from moretta.shared.audit.result import strongest
 from moretta.shared.core.reproducibility import derive
 from moretta.shared.core.terms import Modality
 
@@ -126,21 +127,20 @@ def _order(folds: Sequence[Trained]) -> Any:
 
 
 def _best_utility(audits: Sequence[CellAudit], modality: str) -> Values:
-    """The judge that reads most off releases after it was trained on such."""
+    """The utility evaluator that reads most off releases, trained on releases or used as it is."""
     best = []
     for found in audits:
-        rows = [
-            r for r in found.utility if r.modality == modality and r.evaluated_on == "released" and r.uar is not None
-        ]
-        rows = [r for r in rows if r.trained_on in ("released", "public")]
-        if not rows:
+        trained = [r for r in found.utility if r.modality == modality and r.scenario == "semi-informed"]
+        used_as_it_is = [r for r in found.utility if r.modality == modality and r.kind == "pretrained"]
+        top = strongest(r for r in trained + used_as_it_is if not r.is_anchor)
+        if top is None:
             return {}
-        best.append(max(rows, key=lambda row: row.uar or 0.0))
+        best.append(top)
     if not best:
         return {}
     return {
-        "evaluator": _names(row.evaluator for row in best),
-        "evaluator_uar": _mean(row.uar for row in best),
+        "evaluator": _names(row.attacker for row in best),
+        "evaluator_uar": _mean(row.value for row in best),
         "evaluator_low": _outer(min, [row.low for row in best]),
         "evaluator_high": _outer(max, [row.high for row in best]),
     }

@@ -8,9 +8,8 @@ from typing import TypeVar
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from moretta.deploy.sweep.jobs import Job
-from moretta.shared.audit.audit_row import AuditRow
 from moretta.shared.audit.report.report_schema import EmotionResult, PrivacyRow
-from moretta.shared.audit.utility import EmotionRow
+from moretta.shared.audit.result import Result
 from moretta.shared.core.atomic import write_atomic
 
 
@@ -34,8 +33,8 @@ class Released(Done):
 class CellAudit(Done):
     """What attackers and judges found."""
 
-    rows: tuple[AuditRow, ...]
-    utility: tuple[EmotionRow, ...]
+    rows: tuple[Result, ...]
+    utility: tuple[Result, ...]
     not_run: dict[str, str] = {}
     """By modality, why nobody could be asked."""
     warnings: tuple[str, ...] = ()

@@ -78,8 +78,8 @@ def named_digest(path: Path | None) -> str:
 
 def instruments() -> str:
     """Which attackers and judges can be asked on this machine: with weights fetched since, an audit says more."""
-    from moretta.shared.audit.attackers.attacker_registry import attacker_names, get_attacker
-    from moretta.shared.audit.utility import evaluator_names, get_evaluator
+    from moretta.shared.audit.attackers import attacker_names, get_attacker
+    from moretta.shared.audit.utility.evaluators import evaluator_names, get_evaluator
 
     attackers = {name: get_attacker(name).missing() is None for name in attacker_names()}
     evaluators = {name: get_evaluator(name).missing() is None for name in evaluator_names()}

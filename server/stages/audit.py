@@ -10,8 +10,8 @@ from typing import Any
 from moretta.server.stages.context import RunContext
 from moretta.server.stages.results import Attacks, AuditLimits, Releases, Results
 from moretta.server.stages.training_inference import attack_training
-from moretta.shared.audit.clipset import ClipSet
-from moretta.shared.audit.loaders import VideoFaces
+from moretta.shared.audit.arrays import VideoFaces
+from moretta.shared.audit.dataset import ClipSet
 from moretta.shared.core.reproducibility import derive
 from moretta.shared.core.terms import Modality
 from moretta.shared.data.reader import read_corpus
@@ -71,7 +71,7 @@ def _attack_identity(
     context: RunContext, releases: Releases, modality: Modality, found: Attacks, options: dict[str, Any]
 ) -> tuple[ClipSet | None, ClipSet]:
     """Attacks identity; returns originals and releases, for the attacks that follow."""
-    from moretta.shared.audit.modality_audit import audit as attack
+    from moretta.shared.audit.runner import audit as attack
 
     released = ClipSet.from_releases([release for _, release in sorted(releases.kept.items())], modality)
     original = _originals(context, modality, released)
@@ -86,13 +86,13 @@ def _attack_identity(
     result.plan.save(context.folder / f"trials-{modality}.json")
     for reason, count in sorted(result.unused.items()):
         context.warn(f"the audit of {modality} left out {count} clips: {reason}")
-    found.identity += result.rows
+    found.identity += result.results
     return original, released
 
 
 def _infer(context: RunContext, results: Results, sets: Sets, found: Attacks, options: dict[str, Any]) -> None:
     """What else releases, models and updates give away."""
-    from moretta.shared.audit.inference.inference_attacks import attack_all
+    from moretta.shared.audit.inference.attack_all import attack_all
 
     seed = derive(context.study.seed, "beyond identity")
     found.inference += attack_all(sets, seed=seed, progress=_steps(context, "audit beyond identity"), **options)
@@ -101,7 +101,7 @@ def _infer(context: RunContext, results: Results, sets: Sets, found: Attacks, op
 
 def _evaluate_utility(context: RunContext, sets: Sets, found: Attacks, limits: AuditLimits) -> None:
     """How much emotion an outsider still recognizes: an anonymizer that leaves none hides people for nothing."""
-    from moretta.shared.audit.utility import evaluate_utility
+    from moretta.shared.audit.utility.evaluate import evaluate_utility
 
     with tempfile.TemporaryDirectory(prefix="moretta-emotion-") as scratch:
         for modality, (original, released) in sets.items():

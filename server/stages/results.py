@@ -10,10 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from moretta.shared.audit.audit_row import AuditRow
-from moretta.shared.audit.inference.findings import InferenceFinding
 from moretta.shared.audit.report.report_schema import EmotionResult, GatePart, RoundRow
-from moretta.shared.audit.utility import EmotionRow
+from moretta.shared.audit.result import Result
 from moretta.shared.core.terms import Modality
 from moretta.shared.features.voice_forms import is_code, model_input
 from moretta.shared.release import Release
@@ -129,9 +127,9 @@ class Evaluation:
 class Attacks:
     """What the audit found."""
 
-    identity: list[AuditRow] = field(default_factory=list)
-    inference: list[InferenceFinding] = field(default_factory=list)
-    utility: list[EmotionRow] = field(default_factory=list)
+    identity: list[Result] = field(default_factory=list)
+    inference: list[Result] = field(default_factory=list)
+    utility: list[Result] = field(default_factory=list)
 
 
 @dataclass

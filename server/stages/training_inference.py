@@ -12,15 +12,23 @@ import numpy.typing as npt
 
 from moretta.server.stages.context import RunContext
 from moretta.server.stages.results import Arrays, Releases, Results
-from moretta.shared.audit.inference.findings import InferenceFinding, ends, from_leak, invalid_finding, what_failed
-from moretta.shared.audit.inference.inference_attacks import MIN_RESAMPLES
-from moretta.shared.audit.inference.membership import FPRS, METHODS, area_under_roc
-from moretta.shared.audit.inference.shadows import Bools, Floats, Ints, Predict, train_shadows, true_label_probability
-from moretta.shared.audit.inference.update_inference import infer_from_updates
-from moretta.shared.audit.metrics.binomial import exact_interval
-from moretta.shared.audit.metrics.bootstrap import bootstrap_rows
-from moretta.shared.audit.metrics.rates import resolution_note, tpr_at_fpr
-from moretta.shared.audit.metrics.trials import Trials
+from moretta.shared.audit.inference.attack_all import MIN_RESAMPLES, failure, without_figures
+from moretta.shared.audit.inference.classes import infer_from_updates
+from moretta.shared.audit.inference.membership import (
+    FPRS,
+    METHODS,
+    Bools,
+    Floats,
+    Ints,
+    Predict,
+    area_under_roc,
+    train_shadows,
+    true_label_probability,
+)
+from moretta.shared.audit.metrics import Trials, bootstrap_rows
+from moretta.shared.audit.metrics.intervals import exact_interval
+from moretta.shared.audit.metrics.verification import resolution_note, tpr_at_fpr
+from moretta.shared.audit.result import Result
 from moretta.shared.core.reproducibility import derive
 from moretta.shared.core.storage import disk_failed
 from moretta.shared.core.terms import Modality
@@ -48,27 +56,25 @@ NOTE = (
 Array = npt.NDArray[Any]
 
 
-def attack_training(context: RunContext, results: Results) -> list[InferenceFinding]:
+def attack_training(context: RunContext, results: Results) -> list[Result]:
     """Membership and update leakage of every modality that has a model. What fails is an invalid finding."""
-    found: list[InferenceFinding] = []
+    found: list[Result] = []
     for modality in context.study.modalities:
         if modality not in results.training.trained:
             continue
-        attacks: tuple[
-            tuple[Any, str, Any, Callable[[RunContext, Releases, Modality], list[InferenceFinding]]], ...
-        ] = (
-            ("membership", TARGET, "model", partial(_membership, results.public)),
-            ("updates", "sex", "updates", _updates),
-        )
-        for attack, target, source, function in attacks:
-            if attack == "updates" and not context.study.audit.updates:
-                continue
+        attacks: list[tuple[Result, Callable[[RunContext, Releases, Modality, Result], list[Result]]]]
+        attacks = [
+            (without_figures("membership", modality, TARGET, "model"), partial(_membership, results.public)),
+        ]
+        if context.study.audit.updates:
+            attacks.append((without_figures("updates", modality, "sex", "updates"), _updates))
+        for about, function in attacks:
             try:
-                found += function(context, results.releases, modality)
+                found += function(context, results.releases, modality, about)
             except Exception as error:
                 if disk_failed(error):
                     raise
-                found.append(invalid_finding(attack, modality, target, source, what_failed(error)))
+                found.append(about.invalidated(failure(error)))
     return found
 
 
@@ -87,7 +93,9 @@ class MembershipExamples:
         return MembershipExamples(self.x[rows], self.y[rows], self.speaker[rows], self.member[rows])
 
 
-def _membership(public: Arrays, context: RunContext, releases: Releases, modality: Modality) -> list[InferenceFinding]:
+def _membership(
+    public: Arrays, context: RunContext, releases: Releases, modality: Modality, about: Result
+) -> list[Result]:
     from safetensors.numpy import load_file
 
     from moretta.shared.models.emotion import emotion_model
@@ -97,7 +105,7 @@ def _membership(public: Arrays, context: RunContext, releases: Releases, modalit
     seed = derive(study.seed, "membership", modality)
     examples = _examples(context, releases, public, modality, model).some(MAX_CLIPS, seed)
     if reason := _too_few(examples):
-        return [invalid_finding("membership", modality, TARGET, "model", reason, speakers=len(set(examples.speaker)))]
+        return [about.invalidated(reason, speakers=len(set(examples.speaker)))]
     weights = load_file(context.checkpoint(modality))
     attacked = _predictor(model, weights, examples.x.shape[1:])
     epochs = study.train.rounds * study.train.local_epochs
@@ -106,7 +114,7 @@ def _membership(public: Arrays, context: RunContext, releases: Releases, modalit
         attacked,
         recipe,
         examples,
-        modality=modality,
+        about=about,
         resamples=max(MIN_RESAMPLES, study.audit.bootstrap),
         seed=seed,
     )
@@ -122,7 +130,7 @@ class Recipe:
     epochs: int
 
     def __call__(self, x: Array, y: Ints, seed: int) -> Predict:
-        """Train on features [n, ...] and labels [n]; a `shadows.Train`."""
+        """Train on features [n, ...] and labels [n]; a `membership.Train`."""
         return _predict(self.network(x, y, seed))
 
     def network(self, x: Array, y: Ints, seed: int) -> nn.Module:
@@ -147,32 +155,29 @@ class Recipe:
 
 
 def infer_membership(
-    attacked: Predict, recipe: Recipe, examples: MembershipExamples, *, modality: str, resamples: int, seed: int
-) -> list[InferenceFinding]:
+    attacked: Predict, recipe: Recipe, examples: MembershipExamples, *, about: Result, resamples: int, seed: int
+) -> list[Result]:
     """Every method of `membership` against one model: AUC, and TPR at 0.1 and 1 % FPR where they can be resolved.
 
     Args:
         attacked: the model.
         recipe: trains shadow models, on halves of the speakers.
         examples: clips of people who were trained on, and of people who were not.
-        modality: for the findings.
+        about: the result without figures.
         resamples: of the bootstrap over speakers.
         seed: of halves, training and bootstrap.
     """
     shadows = train_shadows(recipe, examples.x, examples.y, models=MODELS, seed=seed, group=examples.speaker)
     probability = true_label_probability(attacked(examples.x), examples.y)
-    found: list[InferenceFinding] = []
+    found: list[Result] = []
     for name, method in METHODS.items():
-        about = {"modality": modality, "attacker": name}
-        found += _rates(method(probability, shadows), examples, about, resamples=resamples, seed=seed)
+        by_method = about.model_copy(update={"attacker": name})
+        found += _rates(method(probability, shadows), examples, by_method, resamples=resamples, seed=seed)
     return found
 
 
-def _rates(
-    score: Floats, examples: MembershipExamples, about: dict[str, str], *, resamples: int, seed: int
-) -> list[InferenceFinding]:
-    common: dict[str, Any] = {**about, "attack": "membership", "target": TARGET, "source": "model"}
-    common |= {"speakers": len(np.unique(examples.speaker)), "clips": len(score)}
+def _rates(score: Floats, examples: MembershipExamples, about: Result, *, resamples: int, seed: int) -> list[Result]:
+    about = about.model_copy(update={"speakers": len(np.unique(examples.speaker)), "clips": len(score)})
     member = examples.member
 
     def trials(rows: Ints) -> Trials | None:
@@ -186,29 +191,20 @@ def _rates(
     whole = trials(np.arange(len(score)))
     assert whole is not None
     interval = bootstrap_rows(figure(area_under_roc), examples.speaker, resamples=resamples, seed=seed)
-    low, high = ends(interval)
     auc = area_under_roc(whole)
     p_value = _by_luck(score, examples, auc, seed)
     note = f"{NOTE}. So far apart with a random choice of as many speakers: {p_value:.1%} of the time"
-    found = [
-        InferenceFinding(**common, metric="auc", value=auc, low=low, high=high, chance=0.5, p_value=p_value, note=note)
-    ]
+    found = [about.with_value(auc, interval, metric="auc", chance=0.5, p_value=p_value, note=note)]
     for fpr in FPRS:
+        of_rate = about.model_copy(update={"metric": METRICS[fpr], "chance": fpr})
         rate = tpr_at_fpr(whole, fpr)
         if rate is None:
             why = (resolution_note(whole, fpr) or "").replace("non-mated trials", "clips of other people")
-            found.append(
-                InferenceFinding(**common, metric=METRICS[fpr], value=None, chance=fpr, invalid=True, reason=why)
-            )
-            continue
-        members = int(member.sum())
-        exact = exact_interval(round(rate * members), members)
-        found.append(
-            InferenceFinding(
-                **common, metric=METRICS[fpr], value=rate, low=exact.low, high=exact.high, chance=fpr,
-                note="the interval counts clips as independent, so it is too narrow",
-            )
-        )  # fmt: skip
+            found.append(of_rate.invalidated(why))
+        else:
+            members = int(member.sum())
+            narrow = "the interval counts clips as independent, so it is too narrow"
+            found.append(of_rate.with_value(rate, exact_interval(round(rate * members), members), note=narrow))
     return found
 
 
@@ -271,51 +267,42 @@ def _predict(network: nn.Module) -> Predict:
     return predict
 
 
-def _updates(context: RunContext, releases: Releases, modality: Modality) -> list[InferenceFinding]:
+def _updates(context: RunContext, releases: Releases, modality: Modality, about: Result) -> list[Result]:
     from safetensors.numpy import load_file
 
     sexes = _sex_of_sites(context, releases, modality)
     updates = {site: load_file(path) for site in sexes if (path := context.update(modality, site)).is_file()}
-    found = infer_sex(
-        updates,
-        sexes,
-        modality=modality,
-        resamples=max(MIN_RESAMPLES, context.study.audit.bootstrap),
-        seed=context.study.seed,
-    )
+    resamples = max(MIN_RESAMPLES, context.study.audit.bootstrap)
+    found = infer_sex(updates, sexes, about=about, resamples=resamples, seed=context.study.seed)
     why = "one update of each site is kept, that of the last round: no second one of a speaker to recognise it in"
-    return [*found, invalid_finding("updates", modality, "speaker", "updates", why, speakers=len(updates))]
+    return [*found, about.invalidated(why, target="speaker", speakers=len(updates))]
 
 
 def infer_sex(
-    updates: Mapping[str, Mapping[str, Array]], sexes: Mapping[str, str], *, modality: str, resamples: int, seed: int
-) -> list[InferenceFinding]:
+    updates: Mapping[str, Mapping[str, Array]], sexes: Mapping[str, str], *, about: Result, resamples: int, seed: int
+) -> list[Result]:
     """The sex of most training clips of a site from its update, by layer, leaving the site out.
 
     Args:
         updates: change of weights by layer, of each site.
         sexes: of most training clips of each site; sites with as many of both are not in it.
-        modality: for the findings.
+        about: the result without figures.
         resamples: of the bootstrap over sites.
         seed: of projection and bootstrap.
     """
     sites = sorted(site for site in updates if site in sexes)
     if len(sites) < MIN_SITES:
         reason = f"{len(sites)} sites have an update and mostly speakers of one sex: at least {MIN_SITES} are needed"
-        return [invalid_finding("updates", modality, "sex", "updates", reason, speakers=len(sites))]
+        return [about.invalidated(reason, speakers=len(sites))]
     moved = [name for name in sorted(updates[sites[0]]) if any(np.any(updates[site][name]) for site in sites)]
     if not moved:
-        return [invalid_finding("updates", modality, "sex", "updates", "no layer was changed by any site")]
+        return [about.invalidated("no layer was changed by any site")]
     label = np.array([sexes[site] for site in sites])
     kept = [{name: updates[site][name] for name in moved} for site in sites]
-    leaks = infer_from_updates(kept, label, np.array(sites), target="sex", resamples=resamples, seed=seed)
-    note = "people are sites; the sex of a site is that of most of its training clips"
-    return [
-        from_leak(leak, "updates", modality, "updates", metric="balanced_accuracy", clips=0, layer=True).model_copy(
-            update={"note": note}
-        )
-        for leak in leaks
-    ]
+    note = "speakers are sites; the sex of a site is that of most of its training clips"
+    changes = {"attacker": "logistic regression", "metric": "balanced_accuracy", "note": note}
+    about = about.model_copy(update=changes)
+    return infer_from_updates(kept, label, np.array(sites), about=about, resamples=resamples, seed=seed)
 
 
 def _sex_of_sites(context: RunContext, releases: Releases, modality: Modality) -> dict[str, str]:

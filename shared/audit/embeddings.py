@@ -9,11 +9,10 @@ from pathlib import Path
 
 import numpy as np
 
-from moretta.shared.audit.attackers.attacker_registry import Attacker, Embedder, Floats, get_attacker
-from moretta.shared.audit.clipset import ClipSet
-from moretta.shared.audit.learn.heads import HeadOn
-from moretta.shared.audit.packed import Packed
-from moretta.shared.audit.scenarios import SetName
+from moretta.shared.audit.arrays import PackedArrays
+from moretta.shared.audit.attackers.base import Attacker, Embedder, Floats, get_attacker
+from moretta.shared.audit.dataset import ClipSet
+from moretta.shared.audit.protocol import SetName
 from moretta.shared.audit.worker_pool import Workers
 from moretta.shared.core.atomic import write_atomic
 from moretta.shared.core.errors import MorettaError
@@ -22,19 +21,12 @@ from moretta.shared.core.pace import Pace, Progress
 CHUNK_CLIPS = 32
 
 
-def view_name(encoder: str) -> str:
-    """Under which name a clip set keeps the embeddings of an encoder."""
-    return f"embedding {encoder}"
-
-
 def encoders_for(attackers: Iterable[type[Attacker]]) -> list[str]:
-    """Names of the untrained encoders that these attackers are or stand on."""
+    """Names of the untrained encoders that these attackers are or build on."""
     names: dict[str, None] = {}
     for cls in attackers:
-        if issubclass(cls, HeadOn):
-            names[cls.encoder] = None
-        elif issubclass(cls, Embedder) and not cls.trainable:
-            names[cls.name] = None
+        if issubclass(cls, Embedder) and (cls.encoder or not cls.trainable):
+            names[cls.encoder or cls.name] = None
     return list(names)
 
 
@@ -49,7 +41,7 @@ def embed_once(
 ) -> dict[SetName, ClipSet]:
     """The sets with a view of each encoder's embeddings.
 
-    An encoder that fails on a chunk of clips gets no view: it is asked again when it attacks, and its rows tell why.
+    An encoder that fails on a chunk of clips gets no view: it runs again when it attacks, and its results say why.
     """
     if not encoders:
         return sets
@@ -77,34 +69,19 @@ def embed_once(
             for key, vector in zip(own_keys, vectors, strict=True) if own_keys else ():
                 store.put(encoder, key, vector)
         pace.step(len(rows))
-    return {name: _with_views(clips, name, encoders, found, scratch) for name, clips in sets.items()}
-
-
-def _with_views(
-    clips: ClipSet,
-    name: SetName,
-    encoders: list[str],
-    found: dict[tuple[str, str], list[Floats | None]],
-    scratch: Path,
-) -> ClipSet:
-    views = dict(clips.views)
-    for encoder in encoders:
-        vectors = [vector for vector in found[name, encoder] if vector is not None]
-        if len(vectors) != len(found[name, encoder]):
-            continue
-        rows = [0] if name == "constant" else list(clips.rows)
-
-        def row_numbers(rows: list[int] = rows) -> list[int]:
-            return rows
-
-        views[view_name(encoder)] = Packed.write(
-            scratch, f"embedding-{name}", (vector[None] for vector in vectors), rows=row_numbers
-        )
-    return replace(clips, views=views)
+    ready: dict[SetName, ClipSet] = {}
+    for name, clips in sets.items():
+        views, rows = dict(clips.views), [0] if name == "constant" else list(clips.rows)
+        for encoder in encoders:
+            whole = [vector[None] for vector in found[name, encoder] if vector is not None]
+            if len(whole) == len(found[name, encoder]):
+                views[f"embedding {encoder}"] = PackedArrays.write(scratch, f"embedding-{name}", whole, rows=rows)
+        ready[name] = replace(clips, views=views)
+    return ready
 
 
 def _embed(encoders: tuple[str, ...], clips: ClipSet) -> dict[str, Floats]:
-    """What each encoder makes of a chunk; one that fails is left out, and tells why when it attacks."""
+    """What each encoder makes of a chunk; one that fails is left out, and reports why when it attacks."""
     made: dict[str, Floats] = {}
     try:
         decoded = clips.decoded()

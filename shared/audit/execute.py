@@ -11,31 +11,22 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from moretta.shared.audit.attackers.attacker_registry import Attacker, Embedder, Floats, Identifier, get_attacker
-from moretta.shared.audit.audit_row import AuditRow
-from moretta.shared.audit.clipset import ClipSet
-from moretta.shared.audit.learn.heads import embeddings_of
-from moretta.shared.audit.measure import (
-    AuditSpeakers,
-    BootstrapSettings,
-    Subject,
-    ranking_rows,
-    sexes,
-    similarity_rows,
-    trial_rows,
-)
+from moretta.shared.audit.attackers.base import Attacker, Embedder, Floats, Identifier, get_attacker
+from moretta.shared.audit.attackers.open_set import embeddings_of
+from moretta.shared.audit.dataset import ClipSet
+from moretta.shared.audit.measure import Measurement, blank, failed
 from moretta.shared.audit.metrics import Ranking, Trials
-from moretta.shared.audit.scenarios import SCENARIOS, Scenario, ScenarioName, SetName
+from moretta.shared.audit.protocol import SCENARIOS, Scenario, ScenarioName, SetName, TrialPlan
+from moretta.shared.audit.result import Result
 from moretta.shared.audit.scoring import (
     COHORT,
     NormalizationCohort,
-    identity_claims,
+    claims,
     paired_cosines,
     ranking_by_centroids,
     ranking_of_posteriors,
+    voice_similarities,
 )
-from moretta.shared.audit.similarity import voice_similarities
-from moretta.shared.audit.trial_plan import TrialPlan
 from moretta.shared.core.storage import disk_failed
 
 MIN_SPEAKERS = {"identifier": 2, "embedder": 4}
@@ -63,27 +54,47 @@ class Inputs:
         position = {clip.clip: index for index, clip in enumerate(self.clips.clips)}
         return np.array([position[name] for name in pseudonyms], np.int64)
 
-    def speakers(self) -> AuditSpeakers:
-        """The speakers by number."""
-        names = self.clips.speakers
-        numbers = {name: number for number, name in enumerate(names)}
+    def of_training(self, unit: Unit) -> ClipSet:
+        """The clips that a unit is trained on."""
+        assert unit.train is not None
+        return self.sets[unit.train]
+
+    @property
+    def enrolled(self) -> int:
+        """Speakers with two clips or more."""
+        return sum(map(len, self.plan.halves))
+
+    @property
+    def numbers(self) -> dict[str, int]:
+        """Number of each speaker."""
+        return {name: number for number, name in enumerate(self.clips.speakers)}
+
+    def measurement(self) -> Measurement:
+        """What turns scores into results."""
+        numbers = self.numbers
         half_of = {numbers[s]: half for half, members in enumerate(self.plan.halves) for s in members}
         tried = Counter(self.clips.labels[self.rows_of(self.plan.trial)].tolist())
-        return AuditSpeakers(names, sexes([(clip.speaker, clip.sex) for clip in self.clips.clips]), half_of, tried)
+        sex_of = {numbers[clip.speaker]: clip.sex for clip in self.clips.clips if clip.sex is not None}
+        return Measurement(self.clips.speakers, sex_of, half_of, tried, self.bootstrap, self.seed)
 
 
 @dataclass(frozen=True)
 class Unit:
-    """One attacker and what it is trained on; `public` for encoders used as they are."""
+    """One attacker and what it is trained on; None for encoders used as they are."""
 
     attacker: str
-    train: SetName | str
+    train: SetName | None
+
+    @property
+    def name(self) -> str:
+        """Of the training, for seeds and messages."""
+        return self.train or "public"
 
 
 def units_of(cls: type[Attacker], sets: set[SetName]) -> list[Unit]:
     """The trainings that the sets at hand allow."""
     if is_untrained(cls):
-        return [Unit(cls.name, "public")]
+        return [Unit(cls.name, None)]
     return [Unit(cls.name, train) for train in ("original", "released", "constant") if train in sets]
 
 
@@ -99,7 +110,7 @@ def scenarios_of(cls: type[Attacker], unit: Unit, sets: set[SetName]) -> list[Sc
 
 
 def across_forms(scenarios: list[Scenario], sets: dict[SetName, ClipSet]) -> list[Scenario]:
-    """Those in which what learnt on sound would have to read codes, or the other way round: nobody can.
+    """Those in which what learned on sound would have to read codes, or the other way round: nobody can.
 
     The attacker who makes codes of recordings of its own, as he must, is the semi-informed one.
     """
@@ -117,70 +128,63 @@ def seed_of(*parts: object) -> int:
     return int.from_bytes(hashlib.sha256(repr(parts).encode()).digest()[:4]) >> 1
 
 
-def run_unit(inputs: Inputs, unit: Unit) -> list[AuditRow]:
-    """Train, attack and measure. Whatever goes wrong becomes invalid rows, never an exception of the audit."""
+def run_unit(inputs: Inputs, unit: Unit) -> list[Result]:
+    """Train, attack and measure. Whatever goes wrong becomes invalid results, never an exception of the audit."""
     cls = get_attacker(unit.attacker)
     wanted = scenarios_of(cls, unit, set(inputs.sets))
     barred = across_forms(wanted, inputs.sets)
-    scenarios = [s for s in wanted if s not in barred]
-    apart = [row for s in barred for row in _subject(cls, s, inputs).invalid(OTHER_FORM)]
-    return apart + (_run_scenarios(cls, inputs, unit, scenarios) if scenarios else [])
+    found = _failed(cls, barred, inputs, OTHER_FORM)
+    if scenarios := [s for s in wanted if s not in barred]:
+        found += _run_scenarios(cls, inputs, unit, scenarios)
+    return found
 
 
-def _subject(cls: type[Attacker], scenario: Scenario, inputs: Inputs) -> Subject:
-    return Subject(cls, scenario.name, _enrolled(inputs), len(inputs.plan.trial))
-
-
-def _enrolled(inputs: Inputs) -> int:
-    return len({s for half in inputs.plan.halves for s in half})
-
-
-def _run_scenarios(cls: type[Attacker], inputs: Inputs, unit: Unit, scenarios: list[Scenario]) -> list[AuditRow]:
+def _run_scenarios(cls: type[Attacker], inputs: Inputs, unit: Unit, scenarios: list[Scenario]) -> list[Result]:
     trainable = issubclass(cls, Embedder) and cls.trainable
     needed = MIN_SPEAKERS["embedder" if trainable else "identifier"]
-    speakers = _enrolled(inputs)
-    if speakers < needed:
-        reason = f"{speakers} speakers with two clips or more, at least {needed} are needed"
-    else:
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # of degenerate data, which the anchors judge better
-                return _run(cls, inputs, unit, scenarios)
-        except Exception as error:
-            if disk_failed(error):
-                raise
-            reason = f"{type(error).__name__}: {error}"
-    return [row for s in scenarios for row in _subject(cls, s, inputs).invalid(reason)]
+    if inputs.enrolled < needed:
+        reason = f"{inputs.enrolled} speakers with two clips or more, at least {needed} are needed"
+        return _failed(cls, scenarios, inputs, reason)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of degenerate data, which the anchors show better
+            return _run(cls, inputs, unit, scenarios)
+    except Exception as error:
+        if disk_failed(error):
+            raise
+        return _failed(cls, scenarios, inputs, f"{type(error).__name__}: {error}")
 
 
-def _run(cls: type[Attacker], inputs: Inputs, unit: Unit, scenarios: list[Scenario]) -> list[AuditRow]:
-    seed = seed_of(inputs.seed, unit.attacker, unit.train)
+def _failed(cls: type[Attacker], scenarios: list[Scenario], inputs: Inputs, reason: str) -> list[Result]:
+    about = [blank(cls, s.name, speakers=inputs.enrolled, clips=len(inputs.plan.trial)) for s in scenarios]
+    return [result for one in about for result in failed(one, reason)]
+
+
+def _run(cls: type[Attacker], inputs: Inputs, unit: Unit, scenarios: list[Scenario]) -> list[Result]:
+    seed = seed_of(inputs.seed, unit.attacker, unit.name)
     if issubclass(cls, Identifier):
         scored = _identify(cls, inputs, unit, scenarios, seed)
     elif issubclass(cls, Embedder):
         scored = _embed(cls, inputs, unit, scenarios, seed)
     else:
         raise TypeError(f"{cls.__name__} is neither an Identifier nor an Embedder")
-    speakers, bootstrap = inputs.speakers(), BootstrapSettings(inputs.bootstrap, inputs.seed)
-    clips = len(inputs.plan.trial)
-    rows: list[AuditRow] = []
-    for scenario, ranking, trials in scored:
-        rows += ranking_rows(Subject(cls, scenario.name, len(ranking.gallery), clips), ranking, speakers, bootstrap)
+    measurement, clips = inputs.measurement(), len(inputs.plan.trial)
+    results: list[Result] = []
+    for s, ranking, trials in scored:
+        about = blank(cls, s.name, speakers=len(ranking.gallery), clips=clips)
+        results += measurement.of_ranking(about, ranking)
         if trials is not None:
-            rows += trial_rows(Subject(cls, scenario.name, len(trials.speakers), clips), trials, speakers, bootstrap)
+            about = blank(cls, s.name, speakers=len(trials.speakers), clips=clips)
+            results += measurement.of_trials(about, trials)
     if is_untrained(cls) and cls.modality == "voice" and "original" in inputs.sets:
-        rows += _distinctiveness(cls, inputs, {s.name: t for s, _, t in scored if t is not None}, speakers, bootstrap)
-    return rows
+        results += _distinctiveness(cls, inputs, {s.name: t for s, _, t in scored if t is not None}, measurement)
+    return results
 
 
 def _distinctiveness(
-    cls: type[Attacker],
-    inputs: Inputs,
-    trials: dict[ScenarioName, Trials],
-    speakers: AuditSpeakers,
-    bootstrap: BootstrapSettings,
-) -> list[AuditRow]:
-    """How distinct voices still are, by an encoder used as it is: one that learnt on releases would have two scales."""
+    cls: type[Attacker], inputs: Inputs, trials: dict[ScenarioName, Trials], measurement: Measurement
+) -> list[Result]:
+    """How distinct voices still are, by an encoder used as it is: a trained one would have two scales."""
     enrol, trial = inputs.rows_of(inputs.plan.enrol), inputs.rows_of(inputs.plan.trial)
     vectors: dict[SetName, tuple[Floats, Floats]] = {
         name: (embeddings_of(cls.name, clips.subset(enrol)), embeddings_of(cls.name, clips.subset(trial)))
@@ -188,12 +192,12 @@ def _distinctiveness(
         if name != "constant"
     }
     labels = inputs.clips.labels
+    results: list[Result] = []
     found = voice_similarities(vectors, labels[enrol], labels[trial], trials["unprotected"])
-    rows: list[AuditRow] = []
     for scenario, metric, similarity in found:
-        subject = Subject(cls, scenario, len(similarity.speakers), len(trial))
-        rows += similarity_rows(subject, metric, similarity, speakers, bootstrap)
-    return rows
+        about = blank(cls, scenario, speakers=len(similarity.speakers), clips=len(trial))
+        results += measurement.of_similarity(about, metric, similarity)
+    return results
 
 
 _Scored = list[tuple[Scenario, Ranking, Trials | None]]
@@ -201,14 +205,14 @@ _Scored = list[tuple[Scenario, Ranking, Trials | None]]
 
 def _identify(cls: type[Identifier], inputs: Inputs, unit: Unit, scenarios: list[Scenario], seed: int) -> _Scored:
     enrol, trial = inputs.rows_of(inputs.plan.enrol), inputs.rows_of(inputs.plan.trial)
-    numbers = inputs.speakers().numbers
+    numbers = inputs.numbers
     attacker = cls()
-    attacker.fit(_set(inputs, unit.train).subset(enrol), seed=seed)
+    attacker.fit(inputs.of_training(unit).subset(enrol), seed=seed)
     scored: _Scored = []
     for scenario in scenarios:
         scores = attacker.scores(inputs.sets[scenario.trial].subset(trial))
         ranking = ranking_of_posteriors(scores, attacker.speakers, numbers, inputs.clips.labels[trial])
-        scored.append((scenario, ranking, identity_claims(ranking, seed=seed)))
+        scored.append((scenario, ranking, claims(ranking, seed=seed)))
     return scored
 
 
@@ -218,7 +222,7 @@ def _embed(cls: type[Embedder], inputs: Inputs, unit: Unit, scenarios: list[Scen
     labels = inputs.clips.labels
     model = cls()
     if cls.trainable:
-        model.fit(_set(inputs, unit.train).subset(enrol), seed=seed)
+        model.fit(inputs.of_training(unit).subset(enrol), seed=seed)
     rankings = {}
     for s in scenarios:
         enrolled = _vectors(model, inputs.sets[s.enrol].subset(enrol))
@@ -226,7 +230,7 @@ def _embed(cls: type[Embedder], inputs: Inputs, unit: Unit, scenarios: list[Scen
         rankings[s.name] = ranking_by_centroids(enrolled, labels[enrol], tried, labels[trial])
     pairs = np.stack([inputs.rows_of(side) for side in zip(*inputs.plan.pairs, strict=True)], axis=1)  # [n, 2]
     if cls.trainable:
-        trials = _crossfit(cls, inputs, _set(inputs, unit.train), scenarios, pairs, seed=seed)
+        trials = _crossfit(cls, inputs, inputs.of_training(unit), scenarios, pairs, seed=seed)
     else:
         trials = {s.name: _compare(model, None, inputs, s, pairs) for s in scenarios}
     return [(s, rankings[s.name], _trials(trials[s.name], labels)) for s in scenarios]
@@ -240,7 +244,7 @@ def _crossfit(
     cls: type[Embedder], inputs: Inputs, own: ClipSet, scenarios: list[Scenario], pairs: Ints, *, seed: int
 ) -> dict[str, _Compared]:
     found: dict[str, list[_Compared]] = {s.name: [] for s in scenarios}
-    labels, numbers = inputs.clips.labels, inputs.speakers().numbers
+    labels, numbers = inputs.clips.labels, inputs.numbers
     for half, members in enumerate(inputs.plan.halves):
         known = np.isin(labels, [numbers[s] for s in members])
         model, train = cls(), own.subset(np.flatnonzero(known))
@@ -276,7 +280,3 @@ def _vectors(model: Embedder, clips: ClipSet) -> Floats:
 def _trials(compared: _Compared, labels: Ints) -> Trials:
     scores, pairs = compared
     return Trials.of_speakers(scores, labels[pairs[:, 0]], labels[pairs[:, 1]])
-
-
-def _set(inputs: Inputs, name: str) -> ClipSet:
-    return next(clips for key, clips in inputs.sets.items() if key == name)

@@ -1,15 +1,13 @@
-"""From scores to rows: every registered metric, overall, by sex, per speaker and for the worst-off speaker."""
+"""From scores to results: every registered metric, overall, by sex, per speaker and for the worst-off speaker."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
-from moretta.shared.audit.attackers.attacker_registry import Attacker
-from moretta.shared.audit.audit_row import AuditRow
+from moretta.shared.audit.attackers.base import Attacker
 from moretta.shared.audit.metrics import (
     Measured,
     Ranking,
@@ -21,21 +19,33 @@ from moretta.shared.audit.metrics import (
     measure_similarity,
     measure_trials,
 )
-from moretta.shared.audit.metrics.pooling import pool
-from moretta.shared.audit.scenarios import ScenarioName
-from moretta.shared.audit.scoring import calibrated, identity_claims
+from moretta.shared.audit.metrics.identification import pool
+from moretta.shared.audit.result import Result
+from moretta.shared.audit.scoring import calibrated, claims
 
 POOLED = (3, 10, 30)
 POOLED_SETS = 20
 """Pooled sets of each speaker that are scored."""
 PER_SPEAKER = ("top1", "eer")
-"""Metrics of which every speaker has a row; of the others the whole's row names every speaker's figure."""
+"""Metrics of which every speaker has a result; of the others the whole's result holds every speaker's figure."""
 NO_VALUE = "too few trials to resolve it"
 
 
+def blank(attacker: type[Attacker], scenario: str, *, speakers: int, clips: int) -> Result:
+    """A result of this attacker in this scenario, without metric and figure."""
+    about = {"modality": attacker.modality, "attacker": attacker.name, "kind": attacker.kind}
+    return Result.model_validate({**about, "scenario": scenario, "metric": "", "speakers": speakers, "clips": clips})
+
+
+def failed(about: Result, reason: str) -> list[Result]:
+    """Results that say why there are no figures."""
+    chances = {"top1": 1 / max(1, about.speakers), "eer": 0.5}
+    return [about.invalidated(reason, metric=metric, chance=chance) for metric, chance in chances.items()]
+
+
 @dataclass(frozen=True)
-class AuditSpeakers:
-    """The speakers of an audit, by number: metrics count, reports name."""
+class Measurement:
+    """The speakers of an audit, by number, since metrics know no names; and how intervals are drawn."""
 
     names: tuple[str, ...]
     """Pseudonyms by number."""
@@ -43,149 +53,72 @@ class AuditSpeakers:
     half_of: Mapping[int, int]
     clips_of: Mapping[int, int]
     """Trial clips."""
+    resamples: int
+    seed: int
 
     @property
     def numbers(self) -> dict[str, int]:
         """Number of each pseudonym."""
         return {name: number for number, name in enumerate(self.names)}
 
+    def of_ranking(self, about: Result, ranking: Ranking) -> list[Result]:
+        """Results of an identification, single clips and pooled ones."""
+        found = measure_ranking(ranking, sex_of=self.sex_of, resamples=self.resamples, seed=self.seed)
+        results = list(self._results(about, found))
+        for length in POOLED:
+            results += self._pooled(about.model_copy(update={"pooled": length}), ranking)
+        return results
 
-@dataclass(frozen=True)
-class BootstrapSettings:
-    """How intervals are drawn."""
+    def of_trials(self, about: Result, trials: Trials) -> list[Result]:
+        """Results of a verification. Actual Cllr needs scores that mean something: it is measured calibrated."""
+        options = {"sex_of": self.sex_of, "resamples": self.resamples, "seed": self.seed}
+        found = measure_trials(trials, **options)  # type: ignore[arg-type]
+        ratios = calibrated(trials, self.half_of)
+        if ratios is not None:
+            found |= measure_trials(ratios, metrics=[get_metric("cllr")], llr=True, **options)  # type: ignore[arg-type]
+        return list(self._results(about, found))
 
-    resamples: int
-    seed: int
+    def of_similarity(self, about: Result, metric: str, similarity: Similarity) -> list[Result]:
+        """Results of a metric that compares how distinct voices are before and after."""
+        found = measure_similarity(similarity, metric, sex_of=self.sex_of, resamples=self.resamples, seed=self.seed)
+        return list(self._results(about, {metric: found}))
 
+    def _pooled(self, about: Result, ranking: Ranking) -> list[Result]:
+        length = about.pooled
+        pooled = pool(ranking, length, seed=self.seed)
+        if pooled is None:
+            most = int(np.unique(ranking.speaker, return_counts=True)[1].max())
+            reason = f"no speaker has {length} trial clips, the most is {most}"
+            return [about.invalidated(reason, metric="top1", chance=1 / len(ranking.gallery))]
+        first = [np.flatnonzero(pooled.speaker == speaker)[:POOLED_SETS] for speaker in np.unique(pooled.speaker)]
+        thinned = pooled.rows(np.concatenate(first).astype(np.int64))
+        options = {"sex_of": self.sex_of, "resamples": self.resamples, "seed": self.seed}
+        metrics = [get_metric("top1"), get_metric("mean_rank")]
+        found = measure_ranking(thinned, metrics=metrics, **options)  # type: ignore[arg-type]
+        trials = claims(thinned, seed=self.seed)
+        if trials is not None:
+            found |= measure_trials(trials, metrics=[get_metric("eer")], **options)  # type: ignore[arg-type]
+        return list(self._results(about, found))
 
-@dataclass(frozen=True)
-class Subject:
-    """What a row is about, whatever its metric."""
+    def _results(self, about: Result, found: Mapping[str, Measured]) -> Iterator[Result]:
+        for m in found.values():
+            named = {self.names[speaker]: value for speaker, value in m.per_speaker.items()}
+            own_results = m.name in PER_SPEAKER and about.pooled == 1
+            of_metric = about.model_copy(update={"metric": m.name, "chance": m.chance})
+            for subset, summary in {"all": m.overall, **m.by_sex, "worst": m.worst}.items():
+                if summary.value is not None or subset == "all":
+                    by_speaker = named if subset == "all" and not own_results else {}
+                    yield self._result(of_metric, summary, subset=subset, by_speaker=by_speaker)
+            for speaker, value in m.per_speaker.items() if own_results else ():
+                yield self._result(of_metric, Summary(value, speakers=(speaker,)), subset=self.names[speaker])
 
-    attacker: type[Attacker]
-    scenario: ScenarioName
-    speakers: int
-    clips: int
-    pooled: int = 1
-
-    def row(
-        self,
-        metric: str,
-        chance: float,
-        summary: Summary,
-        *,
-        subset: str = "all",
-        reason: str = NO_VALUE,
-        by_speaker: dict[str, float] | None = None,
-        clips_of: Mapping[int, int] | None = None,
-    ) -> AuditRow:
-        """One row; without a value it is invalid, for `reason`. A part's row counts the part's speakers and clips."""
-        interval = summary.interval
-        return AuditRow(
-            modality=self.attacker.modality,
-            attacker=self.attacker.name,
-            kind=self.attacker.kind,
-            scenario=self.scenario,
-            metric=metric,
-            value=summary.value,
-            low=None if interval is None else interval.low,
-            high=None if interval is None else interval.high,
-            chance=chance,
-            speakers=self.speakers if summary.speakers is None else len(summary.speakers),
-            clips=self.clips if summary.speakers is None else sum((clips_of or {}).get(s, 0) for s in summary.speakers),
-            invalid=summary.value is None,
-            reason="" if summary.value is not None else reason,
-            subset=subset,
-            pooled=self.pooled,
-            tag=_tag(metric, summary.value),
-            by_speaker=by_speaker or {},
-        )
-
-    def invalid(self, reason: str) -> list[AuditRow]:
-        """Rows that say why there are no figures."""
-        chances = {"top1": 1 / max(1, self.speakers), "eer": 0.5}
-        return [self.row(metric, chance, Summary(None), reason=reason) for metric, chance in chances.items()]
-
-
-def ranking_rows(
-    subject: Subject, ranking: Ranking, speakers: AuditSpeakers, bootstrap: BootstrapSettings
-) -> list[AuditRow]:
-    """Rows of an identification, single clips and pooled ones."""
-    found = measure_ranking(ranking, sex_of=speakers.sex_of, resamples=bootstrap.resamples, seed=bootstrap.seed)
-    rows = list(_rows(subject, found, speakers))
-    for length in POOLED:
-        rows += _pooled_rows(replace(subject, pooled=length), ranking, speakers, bootstrap)
-    return rows
-
-
-def trial_rows(
-    subject: Subject, trials: Trials, speakers: AuditSpeakers, bootstrap: BootstrapSettings
-) -> list[AuditRow]:
-    """Rows of a verification. Actual Cllr needs scores that mean something: it is measured after calibration."""
-    resamples, seed = bootstrap.resamples, bootstrap.seed
-    found = measure_trials(trials, sex_of=speakers.sex_of, resamples=resamples, seed=seed)
-    ratios = calibrated(trials, speakers.half_of)
-    if ratios is not None:
-        cllr = [get_metric("cllr")]
-        found |= measure_trials(ratios, sex_of=speakers.sex_of, metrics=cllr, llr=True, resamples=resamples, seed=seed)
-    return list(_rows(subject, found, speakers))
-
-
-def similarity_rows(
-    subject: Subject, metric: str, similarity: Similarity, speakers: AuditSpeakers, bootstrap: BootstrapSettings
-) -> list[AuditRow]:
-    """Rows of a metric that compares how distinct voices are before and after."""
-    resamples, seed = bootstrap.resamples, bootstrap.seed
-    found = measure_similarity(similarity, metric, sex_of=speakers.sex_of, resamples=resamples, seed=seed)
-    return list(_rows(subject, {metric: found}, speakers))
-
-
-def _pooled_rows(
-    subject: Subject, ranking: Ranking, speakers: AuditSpeakers, bootstrap: BootstrapSettings
-) -> list[AuditRow]:
-    length, resamples, seed = subject.pooled, bootstrap.resamples, bootstrap.seed
-    pooled = pool(ranking, length, seed=seed)
-    if pooled is None:
-        most = int(np.unique(ranking.speaker, return_counts=True)[1].max())
-        reason = f"no speaker has {length} trial clips, the most is {most}"
-        return [subject.row("top1", 1 / len(ranking.gallery), Summary(None), reason=reason)]
-    thinned = pooled.rows(_first_of_each(pooled, POOLED_SETS))
-    metrics = [get_metric("top1"), get_metric("mean_rank")]
-    sex_of = speakers.sex_of
-    found = measure_ranking(thinned, sex_of=sex_of, metrics=metrics, resamples=resamples, seed=seed)
-    trials = identity_claims(thinned, seed=seed)
-    if trials is not None:
-        found |= measure_trials(trials, sex_of=sex_of, metrics=[get_metric("eer")], resamples=resamples, seed=seed)
-    return list(_rows(subject, found, speakers))
-
-
-def _first_of_each(ranking: Ranking, count: int) -> npt.NDArray[np.int64]:
-    chosen = [np.flatnonzero(ranking.speaker == speaker)[:count] for speaker in np.unique(ranking.speaker)]
-    return np.concatenate(chosen).astype(np.int64)
-
-
-def _rows(subject: Subject, found: Mapping[str, Measured], speakers: AuditSpeakers) -> Iterator[AuditRow]:
-    for m in found.values():
-        own_rows = m.name in PER_SPEAKER and subject.pooled == 1
-        by_speaker = {speakers.names[speaker]: value for speaker, value in m.per_speaker.items()}
-        for subset, summary in {"all": m.overall, **m.by_sex, "worst": m.worst}.items():
-            if summary.value is not None or subset == "all":
-                folded = by_speaker if subset == "all" and not own_rows else None
-                yield subject.row(
-                    m.name, m.chance, summary, subset=subset, by_speaker=folded, clips_of=speakers.clips_of
-                )
-        if own_rows:
-            for speaker, value in m.per_speaker.items():
-                alone, name = Summary(value, speakers=(speaker,)), speakers.names[speaker]
-                yield subject.row(m.name, m.chance, alone, subset=name, clips_of=speakers.clips_of)
-
-
-def _tag(metric: str, value: float | None) -> str:
-    category = get_metric(metric).tag
-    return "" if category is None or value is None else category(value)
-
-
-def sexes(pairs: Sequence[tuple[str, str | None]]) -> dict[int, str]:
-    """Sex by speaker number, of those for whom it is stated. `pairs`: pseudonym and sex of each clip."""
-    stated = dict(pairs)
-    return {number: sex for number, name in enumerate(sorted(stated)) if (sex := stated[name]) is not None}
+    def _result(self, about: Result, summary: Summary, **changes: object) -> Result:
+        """One result; without a value it is invalid. That of a part counts the part's speakers and clips."""
+        if summary.speakers is not None:
+            clips = sum(self.clips_of.get(speaker, 0) for speaker in summary.speakers)
+            changes |= {"speakers": len(summary.speakers), "clips": clips}
+        if summary.value is None:
+            return about.invalidated(NO_VALUE, **changes)
+        category = get_metric(about.metric).tag
+        tag = "" if category is None else category(summary.value)
+        return about.with_value(summary.value, summary.interval, tag=tag, **changes)

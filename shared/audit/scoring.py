@@ -4,14 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from moretta.shared.audit.attackers.attacker_registry import Floats, NotConvergedError
-from moretta.shared.audit.metrics import Ranking, Trials
-from moretta.shared.audit.metrics.cllr import affine_calibration
+from moretta.shared.audit.attackers.base import Floats, NotConvergedError
+from moretta.shared.audit.metrics import Ranking, Similarity, Trials, similarity_matrix
+from moretta.shared.audit.metrics.verification import affine_calibration
+from moretta.shared.audit.protocol import ScenarioName, SetName
 
+Ints = npt.NDArray[np.int64]
+Sides = tuple[Floats, Floats]
+"""Embeddings of the enrolment clips [n, d] and of the trial clips [m, d]."""
 COHORT = 300
 """Clips of the attacker's own training speakers that scores are normalized by."""
 NEAREST = 100
@@ -22,8 +27,13 @@ CLAIMS = 10
 """False claims scored for each trial of an identifier."""
 
 
+def unit_rows(vectors: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Rows [n, d] scaled to length 1, of their own dtype; a row of zeros stays: it is as far from every other."""
+    return np.asarray(vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12))
+
+
 def unit_length(vectors: npt.NDArray[np.floating]) -> npt.NDArray[np.float64]:
-    """[n, d], each of length 1; a vector of zeros stays one.
+    """Rows [n, d] of length 1.
 
     Raises:
         NotConvergedError: a value is not finite.
@@ -31,8 +41,7 @@ def unit_length(vectors: npt.NDArray[np.floating]) -> npt.NDArray[np.float64]:
     exact = np.asarray(vectors, np.float64)
     if exact.ndim != 2 or not np.isfinite(exact).all():
         raise NotConvergedError(f"embeddings of shape {exact.shape}, not all finite", expected="finite [n, d]")
-    unit: npt.NDArray[np.float64] = exact / np.maximum(np.linalg.norm(exact, axis=1, keepdims=True), 1e-12)
-    return unit
+    return unit_rows(exact)
 
 
 def cosines(left: npt.NDArray[np.floating], right: npt.NDArray[np.floating]) -> npt.NDArray[np.float64]:
@@ -71,7 +80,7 @@ class NormalizationCohort:
 
 
 def ranking_by_centroids(
-    enrol: Floats, enrol_speaker: npt.NDArray[np.int64], trial: Floats, trial_speaker: npt.NDArray[np.int64]
+    enrol: Floats, enrol_speaker: npt.NDArray[np.int64], trial: Floats, trial_speaker: Ints
 ) -> Ranking:
     """Every trial against the mean of each speaker's enrolment embeddings, by cosine."""
     gallery = np.unique(enrol_speaker)
@@ -81,7 +90,7 @@ def ranking_by_centroids(
 
 
 def ranking_of_posteriors(
-    scores: Floats, columns: Sequence[str], numbers: Mapping[str, int], trial_speaker: npt.NDArray[np.int64]
+    scores: Floats, columns: Sequence[str], numbers: Mapping[str, int], trial_speaker: Ints
 ) -> Ranking:
     """An identifier's log-posteriors as log-odds, which are comparable between trials."""
     log = np.asarray(scores, np.float64)
@@ -95,7 +104,7 @@ def ranking_of_posteriors(
     return Ranking(odds, np.array([numbers[s] for s in columns], np.int64), trial_speaker)
 
 
-def identity_claims(ranking: Ranking, *, seed: int) -> Trials | None:
+def claims(ranking: Ranking, *, seed: int) -> Trials | None:
     """Verification from identification: each trial claims its own speaker and, falsely, some of the others."""
     count, enrolled = ranking.scores.shape
     if enrolled < 2:
@@ -125,3 +134,35 @@ def calibrated(trials: Trials, half_of: Mapping[int, int]) -> Trials | None:
             return None
         scores[half == mine] = affine_calibration(known)(trials.scores[half == mine])
     return Trials(scores, trials.mated, trials.enrol_speaker, trials.trial_speaker)
+
+
+METRIC_OF: dict[ScenarioName, str] = {
+    "ignorant": "deidentification",
+    "lazy-informed": "voice_distinctiveness_gain",
+}
+"""The scenarios compare original with released clips, and released with released ones: just what these metrics need."""
+
+
+def voice_similarities(
+    vectors: Mapping[SetName, Sides], enrol_speaker: Ints, trial_speaker: Ints, open_trials: Trials
+) -> list[tuple[ScenarioName, str, Similarity]]:
+    """Scenario, metric and matrices.
+
+    Args:
+        vectors: of originals and releases, the same clips in the same order.
+        enrol_speaker: int [n].
+        trial_speaker: int [m].
+        open_trials: the encoder's own scores on unprotected clips: its cosines become log-likelihood ratios by them.
+    """
+    both = np.isin(enrol_speaker, trial_speaker), np.isin(trial_speaker, enrol_speaker)
+    speakers = enrol_speaker[both[0]], trial_speaker[both[1]]
+    ratio = affine_calibration(open_trials)
+
+    def similarity(enrol: SetName, trial: SetName) -> npt.NDArray[np.float64]:
+        left, right = vectors[enrol][0][both[0]], vectors[trial][1][both[1]]
+        return similarity_matrix(ratio(cosines(left, right)), *speakers)
+
+    oo = similarity("original", "original")
+    attacked = {"ignorant": similarity("original", "released"), "lazy-informed": similarity("released", "released")}
+    numbers = np.unique(speakers[0])
+    return [(name, metric, Similarity(oo, attacked[name], numbers)) for name, metric in METRIC_OF.items()]

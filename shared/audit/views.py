@@ -1,13 +1,16 @@
-"""Small views of one clip that many attackers share: computed once for a whole audit, then mapped from disk."""
+"""What attackers look at: small views of one clip, computed once for a whole audit, and vectors of sets of clips."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import numpy.typing as npt
 
-from moretta.shared.audit.sources import ArraySource
+from moretta.shared.audit.arrays import ClipArray, Form
+
+if TYPE_CHECKING:
+    from moretta.shared.audit.dataset import ClipSet
 
 Floats = npt.NDArray[np.float32]
 Frames = npt.NDArray[np.uint8]
@@ -19,29 +22,23 @@ MAX_MOVEMENT_FRAMES = 300
 _PERCENTILES = (5, 25, 50, 75, 95)
 
 
-def mfcc_view(source: ArraySource, row: int, coefficients: int | None = None) -> Floats:
+def mfcc_view(array: ClipArray, coefficients: int | None = None) -> Floats:
     """float32 [frames, coefficients] of one voice clip, whatever its form; of codes float32 [steps, d].
 
     `coefficients` is for waveforms; None takes the default number.
     """
     from moretta.shared.features.voice_forms import as_sequence
 
-    return as_sequence(source.form(row), source.array(row), source.codebook(row), coefficients=coefficients)
+    return as_sequence(array.form, array.read(), array.codebook, coefficients=coefficients)
 
 
-def statistics_view(source: ArraySource, row: int, sequence: Floats) -> Floats:
+def statistics_view(form: Form, sequence: Floats) -> Floats:
     """float32 [d] of one voice clip whose `mfcc_view` is at hand: of its MFCC, or of its codes."""
     from moretta.shared.features.voice_forms import is_code
 
-    form = source.form(row)
     if form == "code":
         return np.array(sequence[0], np.float32)
     return code_statistics_of(sequence) if is_code(form) else statistics_of(sequence)
-
-
-def thumbnails_view(source: ArraySource, row: int) -> Frames:
-    """See `thumbnails_of`."""
-    return thumbnails_of(source.array(row))
 
 
 def thumbnails_of(frames: npt.NDArray[Any]) -> Frames:
@@ -112,3 +109,79 @@ def _louder_frames(mfcc: Floats) -> Floats:
     low, high = np.percentile(mfcc[:, 0], (10, 95))
     loud = mfcc[mfcc[:, 0] > (low + high) / 2]
     return loud if len(loud) > 1 else mfcc
+
+
+def voice_statistics(clips: ClipSet) -> Floats:
+    """float32 [clips, d]: see `statistics_of`."""
+    return np.stack([clips.statistics(i) for i in range(len(clips))])
+
+
+def face_pixels(clips: ClipSet) -> Floats:
+    """float32 [clips, 24 * 24 * 3 + 24 * 24]: mean frame and how much each pixel moves, in [0, 1]."""
+    import cv2
+
+    rows = []
+    for i in range(len(clips)):
+        small = np.stack([cv2.resize(f, (24, 24), interpolation=cv2.INTER_AREA) for f in clips.thumbnails(i)])
+        frames = small.astype(np.float32) / 255  # [F, 24, 24, 3]
+        rows.append(np.concatenate([frames.mean(0).ravel(), frames.mean(3).std(0).ravel()]))
+    return np.stack(rows)
+
+
+def face_gradients(clips: ClipSet) -> Floats:
+    """float32 [clips, 900]: histograms of oriented gradients of the mean frame (Dalal and Triggs, CVPR 2005)."""
+    return np.stack([_oriented_gradients(clips.thumbnails(i).mean(axis=(0, 3)) / 255) for i in range(len(clips))])
+
+
+def face_picture(clips: ClipSet) -> Floats:
+    """float32 [clips, 900 + 2304]: gradients, mean frame and movement."""
+    return np.hstack([face_gradients(clips), face_pixels(clips)])
+
+
+def _oriented_gradients(picture: npt.NDArray[np.floating], *, cell: int = 8, directions: int = 9) -> Floats:
+    """Blocks of 2 x 2 cells, each normalized to length 1, of a picture [h, w]. OpenCV 5 no longer has them."""
+    down, right = np.gradient(picture)
+    strength, angle = np.hypot(down, right), np.arctan2(down, right) % np.pi
+    bins = np.minimum((angle / np.pi * directions).astype(int), directions - 1)
+    rows, columns = picture.shape[0] // cell, picture.shape[1] // cell
+    one_hot = strength[..., None] * (bins[..., None] == np.arange(directions))  # [h, w, directions]
+    cells = one_hot[: rows * cell, : columns * cell].reshape(rows, cell, columns, cell, directions).sum((1, 3))
+    blocks = np.concatenate([cells[:-1, :-1], cells[:-1, 1:], cells[1:, :-1], cells[1:, 1:]], axis=2)
+    normalized: Floats = (blocks / (np.linalg.norm(blocks, axis=2, keepdims=True) + 1e-3)).astype(np.float32)
+    return normalized.ravel()
+
+
+class MotionFeatures:
+    """How a face moves: statistics over time of the principal components of all frames, and of their speeds."""
+
+    COMPONENTS, FRAMES_PER_COMPONENT, FRAMES = 12, 16, 6000
+
+    def fit(self, clips: ClipSet, *, seed: int) -> Self:
+        """Learn the components, from at most 6000 frames; returns itself."""
+        from sklearn.decomposition import PCA
+
+        frames = np.concatenate([_flat_movement(clips, i) for i in range(len(clips))])
+        chosen = np.random.default_rng(seed).permutation(len(frames))[: self.FRAMES]
+        # Components that so few frames cannot support fit the noise of those frames.
+        components = min(self.COMPONENTS, max(1, len(chosen) // self.FRAMES_PER_COMPONENT))
+        self._reduce: Any = PCA(components, svd_solver="full").fit(frames[np.sort(chosen)])
+        return self
+
+    def vectors(self, clips: ClipSet) -> Floats:
+        """float32 [clips, d]: how components and speeds are distributed, and how they change together."""
+        rows = []
+        for i in range(len(clips)):
+            sequence = self._reduce.transform(_flat_movement(clips, i))
+            speeds = np.diff(sequence, axis=0) if len(sequence) > 1 else np.zeros_like(sequence)
+            rows.append(np.concatenate([code_statistics_of(sequence), code_statistics_of(speeds)]))
+        return np.stack(rows)
+
+
+def _flat_movement(clips: ClipSet, index: int) -> Floats:
+    frames = clips.movement(index)
+    return np.asarray(frames.reshape(len(frames), -1), np.float32) / np.float32(255)
+
+
+def emotions_of(clips: ClipSet) -> npt.NDArray[np.int64]:
+    """int64 [clips]: class index of the emotion that the release states."""
+    return np.array([clip.emotion.class_index for clip in clips.clips], np.int64)

@@ -82,14 +82,6 @@ RENAMED_PARAMETERS = {"words_from": "labels_from", "word_epsilon": "label_epsilo
 """Of an anonymizer, in the statement of a release."""
 RENAMED_RULES = {"max_word_epsilon": "max_label_epsilon"}
 """Of `[mechanisms]` in a policy."""
-RENAMED_REPORT_PARTS = {"beyond": "inference", "judged": "utility"}
-"""Of a report of format 1."""
-RENAMED_REPORT_KEYS = {
-    "audit": {"void": "invalid"},
-    "inference": {"void": "invalid", "people": "speakers"},
-    "utility": {"judge": "evaluator", "judged_on": "evaluated_on"},
-}
-"""Of the rows of a report's part."""
 
 _log = logging.getLogger("moretta")
 
@@ -144,19 +136,6 @@ def current_policy(content: Mapping[str, Any], *, source: str) -> dict[str, Any]
         found["mechanisms"] = {RENAMED_RULES.get(key, key): value for key, value in found["mechanisms"].items()}
         for old in RENAMED_RULES.keys() & content["mechanisms"].keys():
             _warn(source, f"mechanisms.{old}", f"mechanisms.{RENAMED_RULES[old]}")
-    return found
-
-
-def current_report(content: Mapping[str, Any]) -> dict[str, Any]:
-    """The content of a report of format 1, with the names of format 2."""
-    found = {RENAMED_REPORT_PARTS.get(key, key): value for key, value in content.items()} | {"format": 2}
-    for part, keys in RENAMED_REPORT_KEYS.items():
-        rows = found.get(part)
-        if isinstance(rows, list):
-            found[part] = [
-                {keys.get(key, key): value for key, value in row.items()} if isinstance(row, dict) else row
-                for row in rows
-            ]
     return found
 
 

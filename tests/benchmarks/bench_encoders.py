@@ -11,8 +11,8 @@ import time
 
 import numpy as np
 
-from moretta.shared.audit.attackers.attacker_registry import Embedder, attacker_names, get_attacker
-from moretta.shared.audit.clipset import ClipSet
+from moretta.shared.audit.attackers.base import Embedder, attacker_names, get_attacker
+from moretta.shared.audit.dataset import ClipSet
 from moretta.shared.core.threads import limit_threads
 from moretta.shared.data.clip_names import Emotion, Level
 from moretta.shared.features.public_voice import synthetic_speech

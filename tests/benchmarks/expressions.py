@@ -15,10 +15,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from moretta.shared.audit.pretrained.expression_evaluator import NAMES, ExpressionEvaluator
-from moretta.shared.audit.pretrained.face_finder import FoundFace, cut_square
-from moretta.shared.audit.pretrained.nets.expression_net import CLASSES, SIDE
-from moretta.shared.audit.pretrained.sface import SFaceEncoder
+from moretta.shared.audit.pretrained.expression import NAMES, ExpressionEvaluator
+from moretta.shared.audit.pretrained.face_encoders import FoundFace, SFaceEncoder, cut_square
+from moretta.shared.audit.pretrained.nets import CLASSES, SIDE
 from moretta.shared.core.threads import limit_threads
 from moretta.shared.data.clip_names import EMOTIONS, Emotion
 from moretta.shared.models.head import make_identity, render_frame

@@ -18,8 +18,8 @@ from scipy.optimize import linear_sum_assignment
 from scipy.special import log_softmax
 from speakers_table import sound_of
 
-from moretta.shared.audit.metrics.eer import eer
-from moretta.shared.audit.metrics.trials import Trials
+from moretta.shared.audit.metrics.scores import Trials
+from moretta.shared.audit.metrics.verification import eer
 from moretta.shared.data.clip_names import EMOTIONS
 from moretta.shared.features.emotion_labeler import uniform_errors
 from moretta.shared.privacy.noise import SeededNoise

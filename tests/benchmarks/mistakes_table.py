@@ -24,8 +24,8 @@ from speakers_table import Sound, clip_set, described_as, sound_of
 from moretta.client.anonymizers.anonymizer_registry import get_anonymizer
 from moretta.client.anonymizers.emotion_label_rr import EmotionLabelVoice
 from moretta.shared.audit import measure
-from moretta.shared.audit.inference.attributes import infer_attribute
-from moretta.shared.audit.modality_audit import run_audit
+from moretta.shared.audit.inference.classes import infer_attribute
+from moretta.shared.audit.runner import run_audit
 from moretta.shared.audit.utility import evaluate_utility
 from moretta.shared.data.clip_names import EMOTIONS
 from moretta.shared.data.clips import Clip

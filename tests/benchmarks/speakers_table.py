@@ -24,9 +24,9 @@ import numpy as np
 from moretta.client.anonymizers.anonymizer_registry import get_anonymizer
 from moretta.shared.audit import measure
 from moretta.shared.audit.attackers import attacker_names
-from moretta.shared.audit.clipset import ClipSet
-from moretta.shared.audit.modality_audit import run_audit
-from moretta.shared.audit.trial_plan import make_plan
+from moretta.shared.audit.dataset import ClipSet
+from moretta.shared.audit.protocol import make_plan
+from moretta.shared.audit.runner import run_audit
 from moretta.shared.audit.utility import evaluate_utility
 from moretta.shared.data.clips import Clip
 from moretta.shared.data.media import read_audio

@@ -21,9 +21,9 @@ from pathlib import Path
 import numpy as np
 from speakers_table import ATTACKERS, KEY, Line, Sound, code_of, parts, release, sound_of
 
-from moretta.shared.audit.clipset import ClipSet
+from moretta.shared.audit.dataset import ClipSet
 from moretta.shared.audit.metrics.confusion import confusion_by_speaker, uar
-from moretta.shared.audit.modality_audit import run_audit
+from moretta.shared.audit.runner import run_audit
 from moretta.shared.audit.utility import UtilityEvaluator, evaluator_names, get_evaluator
 from moretta.shared.data.clip_names import EMOTIONS
 from moretta.shared.data.clips import Clip

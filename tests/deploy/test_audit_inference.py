@@ -10,13 +10,13 @@ from typer.testing import CliRunner
 from moretta.deploy.cli.audit import invalid_targets
 from moretta.deploy.cli.audit_folder import audit_folder
 from moretta.deploy.cli.main import app
-from moretta.shared.audit.inference import restoring
-from moretta.shared.audit.inference.findings import invalid_finding
+from moretta.shared.audit.inference import inversion
+from moretta.shared.audit.inference.attack_all import without_figures
 
 
 @pytest.fixture(autouse=True)
 def no_encoders(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(restoring, "ENCODERS", {"voice": (), "face": ()})
+    monkeypatch.setattr(inversion, "ENCODERS", {"voice": (), "face": ()})
     monkeypatch.setenv("MORETTA_CACHE", str(tmp_path / "cache"))
 
 
@@ -43,6 +43,7 @@ def test_the_command_prints_a_short_table_unless_told_not_to(
     assert ("inversion" in reported) == requested and ("no originals" in reported) == requested
 
 
-def test_a_void_target_is_listed_once_with_its_first_reason() -> None:
-    rows = [invalid_finding("updates", "voice", "sex", "updates", why) for why in ("first", "second")]
+def test_an_invalid_target_is_listed_once_with_its_first_reason() -> None:
+    about = without_figures("updates", "voice", "sex", "updates")
+    rows = [about.invalidated(why) for why in ("first", "second")]
     assert invalid_targets(rows) == {("updates", "voice", "sex"): "first"}

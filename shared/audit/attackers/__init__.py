@@ -1,6 +1,6 @@
 """Attackers, one file each, found by name. `docs/attackers.md` shows how to write one."""
 
-from moretta.shared.audit.attackers.attacker_registry import (
+from moretta.shared.audit.attackers.base import (
     Attacker,
     Embedder,
     Identifier,

@@ -1,5 +1,4 @@
-"""Attacks beyond identity: what else released representations, models and updates give away about people.
+"""Inference attacks: what else than identity released representations, models and updates give away about people.
 
-Pure functions of arrays. Every attack trains on other people than those it is judged on, and says against which chance
-value, and with which interval, its figure stands.
+Every attack trains on other people than those it is tested on, and its results have a chance value and an interval.
 """

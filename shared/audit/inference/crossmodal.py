@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from moretta.shared.audit.inference.attack_result import Leak
-from moretta.shared.audit.metrics.bootstrap import bootstrap_rows
+from moretta.shared.audit.metrics import Ranking, bootstrap_rows
 from moretta.shared.audit.metrics.identification import hits, ranks
-from moretta.shared.audit.metrics.ranking import Ranking
+from moretta.shared.audit.result import Result
+from moretta.shared.audit.scoring import unit_rows
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -24,7 +23,7 @@ STRENGTHS = (0.01, 0.1, 1.0, 10.0, 100.0)
 """Regularisation tried, relative to the mean variance; chosen on people the attacker knows."""
 INNER_FOLDS = 3
 DIMENSIONS = 32
-MIN_SPEAKERS = 6
+MIN_PEOPLE = 6
 
 
 def link_modalities(
@@ -33,17 +32,18 @@ def link_modalities(
     face: npt.NDArray[Any],
     face_person: npt.NDArray[np.integer],
     *,
+    about: Result,
     within: Mapping[int, str] | None = None,
     folds: int = 3,
     resamples: int = 200,
     seed: int = 0,
-) -> list[Leak]:
+) -> list[Result]:
     """How well a voice clip finds its face among those of people outside the training folds, for each mapping.
 
     Two figures each: top-1 of the whole gallery, and the forced choice between its face and another one (Nagrani,
     Albanie and Zisserman, CVPR 2018; chance is 0.5), which shows what top-1 of few people cannot.
 
-    The mapping is learnt on pairs of voice and face clips of one person, matched at random, so that neither what is
+    The mapping is learned on pairs of voice and face clips of one person, matched at random, so that neither what is
     said nor when can link them; tested on other people, each enrolled by the mean of their faces.
 
     Args:
@@ -51,33 +51,40 @@ def link_modalities(
         voice_person: int [n].
         face: [m, e], features of released face clips.
         face_person: int [m].
+        about: the result without figures.
         within: the group (sex) of each person; candidates are then of the voice's own group, so that what is found is
             more than the group.
         folds: person-disjoint folds; the gallery is one fold's people.
         resamples: of the bootstrap over people.
         seed: of folds, pairs and bootstrap.
     """
-    speakers = np.intersect1d(voice_person, face_person)
-    target = "face of the voice" + ("" if within is None else " within group")
-    if len(speakers) < MIN_SPEAKERS:
-        invalid = f"{len(speakers)} people have both voice and face: at least {MIN_SPEAKERS} are needed"
-        return [Leak(f"{target}, top-1", name, None, None, None, len(speakers), invalid) for name in MAPPERS]
+    people = np.intersect1d(voice_person, face_person)
+    about = about.model_copy(update={"target": "face of the voice" + ("" if within is None else " within group")})
+    if len(people) < MIN_PEOPLE:
+        reason = f"{len(people)} people have both voice and face: at least {MIN_PEOPLE} are needed"
+        few = {"metric": "top1", "speakers": len(people)}
+        return [about.invalidated(reason, attacker=name, **few) for name in MAPPERS]
     sides = _Clips(voice, voice_person), _Clips(face, face_person)
-    fold = np.random.default_rng(seed).permutation(len(speakers)) % folds
-    found: list[Leak] = []
+    fold = np.random.default_rng(seed).permutation(len(people)) % folds
+    found: list[Result] = []
     for name, fit in MAPPERS.items():
         parts = []
         for f in range(folds):
-            known, others = speakers[fold != f], speakers[fold == f]
+            known, others = people[fold != f], people[fold == f]
             of_voice, of_face = (side.standardised(known) for side in sides)
             strength = _choose(fit, of_voice, of_face, known, seed)
-            maps = fit(*_pairs(of_voice, of_face, known, seed), strength)
-            parts.append(_tried(of_voice.mapped(maps[0]), of_face.mapped(maps[1]), others, within))
+            mapped = _mapped(of_voice, of_face, fit(*_pairs(of_voice, of_face, known, seed), strength))
+            parts.append(_tried(*mapped, others, within))
         hit, won, chance, person = (np.concatenate(column) for column in zip(*parts, strict=True))
-        for kind, values, expected in (("top-1", hit, float(chance.mean())), ("one of two", won, 0.5)):
-            interval = bootstrap_rows(partial(_mean, values), person, resamples=resamples, seed=seed)
-            value = float(values.mean())
-            found.append(Leak(f"{target}, {kind}", name, value, expected, interval, len(np.unique(person))))
+        for metric, values, expected in (("top1", hit, float(chance.mean())), ("one_of_two", won, 0.5)):
+            interval = bootstrap_rows(
+                lambda rows, values=values: float(values[rows].mean()),  # type: ignore[misc]
+                person,
+                resamples=resamples,
+                seed=seed,
+            )
+            changes = {"metric": metric, "attacker": name, "chance": expected, "speakers": len(np.unique(person))}
+            found.append(about.with_value(float(values.mean()), interval, **changes))
     return found
 
 
@@ -95,34 +102,36 @@ class _Clips:
         spread = train.std(axis=0)
         return _Clips((values - train.mean(axis=0)) / np.where(spread > 1e-9, spread, 1.0), self.person)
 
-    def mapped(self, to: Callable[[Floats], Floats]) -> _Clips:
-        """Directions after a map."""
-        return _Clips(_unit(to(self.features)), self.person)
+
+def _mapped(voice: _Clips, face: _Clips, maps: Maps) -> tuple[_Clips, _Clips]:
+    """Directions of both after their maps."""
+    of_voice, of_face = (unit_rows(to(side.features)) for to, side in zip(maps, (voice, face), strict=True))
+    return _Clips(of_voice, voice.person), _Clips(of_face, face.person)
 
 
 def _tried(
-    voice: _Clips, face: _Clips, speakers: npt.NDArray[np.integer], within: Mapping[int, str] | None
+    voice: _Clips, face: _Clips, people: npt.NDArray[np.integer], within: Mapping[int, str] | None
 ) -> tuple[Floats, Floats, Floats, Ints]:
     """Top-1 hits, share of forced choices won, chance of a hit, and person of every voice clip of these people."""
-    group = np.array(["" if within is None else within[int(p)] for p in speakers])
+    group = np.array(["" if within is None else within[int(p)] for p in people])
     columns: list[tuple[Floats, Floats, Floats, Ints]] = []
     for name in np.unique(group):
         members = group == name
         n = int(members.sum())
         if n < 2:
-            continue  # alone in its group a person is found without any attack
-        ranking = _ranking(voice, face, speakers[members])
+            continue  # alone in its group a person needs no attack to be found
+        ranking = _ranking(voice, face, people[members])
         won = 1 - (ranks(ranking) - 1) / (n - 1)
         columns.append((hits(ranking, 1), won, np.full(len(ranking), 1 / n), ranking.speaker))
     hit, won, chance, person = (np.concatenate(column) for column in zip(*columns, strict=True))
     return hit, won, chance, person
 
 
-def _ranking(voice: _Clips, face: _Clips, speakers: npt.NDArray[np.integer]) -> Ranking:
+def _ranking(voice: _Clips, face: _Clips, people: npt.NDArray[np.integer]) -> Ranking:
     """Every voice clip of these people against the mean face of each."""
-    gallery = _unit(np.stack([face.features[face.person == p].mean(axis=0) for p in speakers]))
-    rows = np.isin(voice.person, speakers)
-    return Ranking(voice.features[rows] @ gallery.T, speakers.astype(np.int64), voice.person[rows].astype(np.int64))
+    gallery = unit_rows(np.stack([face.features[face.person == p].mean(axis=0) for p in people]))
+    rows = np.isin(voice.person, people)
+    return Ranking(voice.features[rows] @ gallery.T, people.astype(np.int64), voice.person[rows].astype(np.int64))
 
 
 def _choose(fit: Mapper, voice: _Clips, face: _Clips, known: npt.NDArray[np.integer], seed: int) -> float:
@@ -133,14 +142,10 @@ def _choose(fit: Mapper, voice: _Clips, face: _Clips, known: npt.NDArray[np.inte
         found: list[float] = []
         for f in range(INNER_FOLDS):
             maps = fit(*_pairs(voice, face, known[fold != f], seed), strength)
-            found.append(float(ranks(_ranking(voice.mapped(maps[0]), face.mapped(maps[1]), known[fold == f])).mean()))
+            found.append(float(ranks(_ranking(*_mapped(voice, face, maps), known[fold == f])).mean()))
         return float(np.mean(found))
 
     return min(STRENGTHS, key=mean_rank)
-
-
-def _mean(values: Floats, rows: Ints) -> float:
-    return float(values[rows].mean())
 
 
 def _pairs(voice: _Clips, face: _Clips, known: npt.NDArray[np.integer], seed: int) -> tuple[Floats, Floats]:
@@ -157,7 +162,12 @@ def _pairs(voice: _Clips, face: _Clips, known: npt.NDArray[np.integer], seed: in
 
 def _cca(voice: Floats, face: Floats, strength: float) -> Maps:
     """Regularised canonical correlation: whiten both sides, then the singular vectors of their correlation."""
-    whiten_voice, whiten_face = _whitener(voice, strength), _whitener(face, strength)
+
+    def whitener(x: Floats) -> Floats:
+        values, vectors = np.linalg.eigh(x.T @ x / len(x))
+        return np.asarray(vectors / np.sqrt(values + strength * values.mean() + 1e-9), dtype=np.float64)
+
+    whiten_voice, whiten_face = whitener(voice), whitener(face)
     left, correlation, right = np.linalg.svd(whiten_voice.T @ voice.T @ face @ whiten_face / len(voice))
     k = min(DIMENSIONS, len(correlation))
     to_voice, to_face = whiten_voice @ left[:, :k] * correlation[:k], whiten_face @ right[:k].T * correlation[:k]
@@ -173,12 +183,3 @@ def _ridge(voice: Floats, face: Floats, strength: float) -> Maps:
 
 
 MAPPERS: Mapping[str, Mapper] = {"canonical correlation": _cca, "ridge": _ridge}
-
-
-def _whitener(x: Floats, strength: float) -> Floats:
-    values, vectors = np.linalg.eigh(x.T @ x / len(x))
-    return np.asarray(vectors / np.sqrt(values + strength * values.mean() + 1e-9), dtype=np.float64)
-
-
-def _unit(vectors: Floats) -> Floats:
-    return np.asarray(vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12), dtype=np.float64)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +15,7 @@ Array = npt.NDArray[Any]
 class InversionDecoder(Protocol):
     """Anything that can be fitted on pairs and then decodes. Arrays have clips or frames on the first axis."""
 
-    def fit(self, released: Array, original: Array) -> InversionDecoder:
+    def fit(self, released: Array, original: Array) -> Self:
         """Learn from pairs; returns itself."""
         ...
 
@@ -23,50 +24,45 @@ class InversionDecoder(Protocol):
         ...
 
 
-class RidgeDecoder:
+class VectorDecoder:
+    """A scikit-learn regressor from vectors [n, d] to vectors [n, e]."""
+
+    def __init__(self, model: Any) -> None:
+        self._model = model
+
+    def fit(self, released: Array, original: Array) -> Self:
+        """Learn; one that stops at its last epoch is still measured by what it reconstructs."""
+        from sklearn.exceptions import ConvergenceWarning
+
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            self._model.fit(released, original)
+        return self
+
+    def decode(self, released: Array) -> Array:
+        """[n, e]."""
+        return np.asarray(self._model.predict(released))
+
+
+def ridge_decoder(seed: int) -> VectorDecoder:
     """Linear map, regularised by leave-one-out over a grid; what survives it is linear leakage."""
+    from sklearn.linear_model import RidgeCV
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
 
-    def __init__(self, seed: int = 0) -> None:
-        del seed  # a closed form has nothing to seed
-
-    def fit(self, released: Array, original: Array) -> RidgeDecoder:
-        """`released` [n, d], `original` [n, e]."""
-        from sklearn.linear_model import RidgeCV
-        from sklearn.pipeline import make_pipeline
-        from sklearn.preprocessing import StandardScaler
-
-        self._model = make_pipeline(StandardScaler(), RidgeCV(np.logspace(-2, 4, 13))).fit(released, original)
-        return self
-
-    def decode(self, released: Array) -> Array:
-        """[n, e]."""
-        return np.asarray(self._model.predict(released))
+    del seed  # a closed form has nothing to seed
+    return VectorDecoder(make_pipeline(StandardScaler(), RidgeCV(np.logspace(-2, 4, 13))))
 
 
-class MlpDecoder:
+def mlp_decoder(seed: int, *, epochs: int = 30) -> VectorDecoder:
     """Two hidden layers of 128 on standardised pairs."""
+    from sklearn.compose import TransformedTargetRegressor
+    from sklearn.neural_network import MLPRegressor
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
 
-    def __init__(self, seed: int = 0, epochs: int = 100) -> None:
-        self.seed, self.epochs = seed, epochs
-
-    def fit(self, released: Array, original: Array) -> MlpDecoder:
-        """`released` [n, d], `original` [n, e]."""
-        from sklearn.compose import TransformedTargetRegressor
-        from sklearn.neural_network import MLPRegressor
-        from sklearn.pipeline import make_pipeline
-        from sklearn.preprocessing import StandardScaler
-
-        mlp = MLPRegressor(
-            hidden_layer_sizes=(128, 128), alpha=1e-2, max_iter=self.epochs, random_state=self.seed, tol=1e-5
-        )
-        model = make_pipeline(StandardScaler(), mlp)
-        self._model = TransformedTargetRegressor(model, transformer=StandardScaler())
-        _fit_quietly(self._model, released, original)
-        return self
-
-    def decode(self, released: Array) -> Array:
-        """[n, e]."""
-        return np.asarray(self._model.predict(released))
+    mlp = MLPRegressor(hidden_layer_sizes=(128, 128), alpha=1e-2, max_iter=epochs, random_state=seed, tol=1e-5)
+    return VectorDecoder(TransformedTargetRegressor(make_pipeline(StandardScaler(), mlp), transformer=StandardScaler()))
 
 
 class ConvDecoder:
@@ -78,7 +74,7 @@ class ConvDecoder:
     def __init__(self, seed: int = 0, steps: int = 400, width: int = 24, batch: int = 16) -> None:
         self.seed, self.steps, self.width, self.batch = seed, steps, width, batch
 
-    def fit(self, released: Array, original: Array) -> ConvDecoder:
+    def fit(self, released: Array, original: Array) -> Self:
         """Mean squared error with Adam; no global random state is touched."""
         import torch
 
@@ -120,6 +116,13 @@ class ConvDecoder:
         )
 
 
+DECODERS: Mapping[str, Callable[[int], InversionDecoder]] = {
+    "ridge": ridge_decoder,
+    "mlp": mlp_decoder,
+    "conv": ConvDecoder,
+}
+
+
 def with_context(sequences: Sequence[Array], frames: int) -> Array:
     """Frames with their neighbours, for decoding sequences frame by frame.
 
@@ -138,25 +141,7 @@ def with_context(sequences: Sequence[Array], frames: int) -> Array:
     return np.concatenate(windows)
 
 
-DECODERS: Mapping[str, Callable[[int], InversionDecoder]] = {
-    "ridge": RidgeDecoder,
-    "mlp": MlpDecoder,
-    "conv": ConvDecoder,
-}
-
-
 def _pictures(array: Array) -> Any:
     import torch
 
     return torch.from_numpy(np.ascontiguousarray(array, dtype=np.float32)).permute(0, 3, 1, 2).contiguous()
-
-
-def _fit_quietly(model: Any, x: Array, y: Array) -> None:
-    """An attacker that stops at its last epoch is still judged by what it reconstructs."""
-    import warnings
-
-    from sklearn.exceptions import ConvergenceWarning
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        model.fit(x, y)

@@ -1,19 +1,27 @@
-"""Membership inference: was this clip (or person) among those that the emotion model was trained on?"""
+"""Membership inference: was this clip (or person) among those that the emotion model was trained on?
+
+Shadow models, trained by the attacker on known subsets, show what membership looks like.
+"""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
-from moretta.shared.audit.inference.shadows import Bools, Floats, Shadows
-from moretta.shared.audit.metrics.binomial import exact_interval
-from moretta.shared.audit.metrics.bootstrap import Interval
-from moretta.shared.audit.metrics.rates import resolution_note, tpr_at_fpr
-from moretta.shared.audit.metrics.trials import Trials
+from moretta.shared.audit.metrics import Trials
 
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
+Bools = npt.NDArray[np.bool_]
+Predict = Callable[[npt.NDArray[Any]], npt.NDArray[Any]]
+"""Maps features [n, ...] to class probabilities [n, classes]."""
+Train = Callable[[npt.NDArray[Any], npt.NDArray[np.int64], int], Predict]
+"""Trains on features [n, ...], labels [n] and a seed, as the attacked model was trained."""
+FLOOR = 1e-12
 FPRS = (0.001, 0.01)
 RMIA_GAMMA, RMIA_OFFLINE_A = 2.0, 0.3
 MIN_DEVIATION = 1e-3
@@ -22,64 +30,65 @@ FEW_MODELS = 32
 
 
 @dataclass(frozen=True)
-class RateAt:
-    """True-positive rate at a false-positive rate, or the note why there is none.
+class Shadows:
+    """The output of shadow models on every example.
 
-    `interval` is exact for the members at the threshold found; the threshold itself comes from few non-members, which
-    `p_value` takes into account: the chance of so high a rate where members look like others.
+    `inside`: bool [models, n], whether the example was in the model's training set.
+    `probability`: float64 [models, n], its probability of the true label.
     """
 
-    fpr: float
-    tpr: float | None
-    interval: Interval | None
-    p_value: float | None
-    note: str | None
+    inside: Bools
+    probability: Floats
 
 
-@dataclass(frozen=True)
-class Membership:
-    """How well one method tells members from non-members. `auc` is 0.5 by chance, `rates` their `fpr`."""
+def train_shadows(
+    train: Train,
+    x: npt.NDArray[Any],
+    y: npt.NDArray[np.int64],
+    *,
+    models: int = 16,
+    seed: int = 0,
+    group: npt.NDArray[np.integer] | None = None,
+) -> Shadows:
+    """Train shadow models, each on half of the examples, and query them on all.
 
-    method: str
-    auc: float
-    auc_interval: Interval
-    rates: tuple[RateAt, ...]
-    members: int
-    nonmembers: int
-
-    @property
-    def leaks(self) -> bool:
-        """The interval of the AUC lies above chance, or a true-positive rate would be so high once in 100 times."""
-        return self.auc_interval.low > 0.5 or any(r.p_value is not None and r.p_value < 0.01 for r in self.rates)
-
-
-def attack_membership(probability: Floats, member: Bools, shadows: Shadows, *, level: float = 0.95) -> list[Membership]:
-    """Every method against one model.
+    Models come in pairs on complementary halves, so every example is inside exactly half of them (Carlini et al.,
+    IEEE S&P 2022).
 
     Args:
-        probability: float64 [n], the attacked model's probability of each example's true label.
-        member: bool [n], the truth.
-        shadows: shadow models' answers on the same examples; none of them may be the attacked model.
-        level: of the intervals.
+        train: the training routine that is attacked.
+        x: features [n, ...].
+        y: labels int [n].
+        models: how many; even.
+        seed: of halves and of training.
+        group: int [n]; examples of one group (a speaker) are in or out together, for membership of people.
     """
-    return [
-        evaluate_membership(name, score(probability, shadows), member, level=level) for name, score in METHODS.items()
-    ]
+    if models < 2 or models % 2:
+        raise ValueError(f"{models} shadow models; an even number of at least 2 is needed")
+    inside = membership_halves(len(y), models, seed=seed, group=group)
+    seeds = np.random.default_rng(seed + 1).integers(0, 2**31, models)
+    answers = [train(x[rows], y[rows], int(s))(x) for rows, s in zip(inside, seeds, strict=True)]
+    return Shadows(inside, np.stack([true_label_probability(answer, y) for answer in answers]))
 
 
-def evaluate_membership(method: str, score: Floats, member: Bools, *, level: float = 0.95) -> Membership:
-    """Rates of any membership score, float64 [n], larger for members."""
-    trials = Trials.of_speakers(score, np.zeros(len(score)), np.where(member, 0, 1))
-    members, nonmembers = int(member.sum()), int((~member).sum())
-    auc = area_under_roc(trials)
-    return Membership(
-        method=method,
-        auc=auc,
-        auc_interval=_auc_interval(auc, members, nonmembers, level),
-        rates=tuple(_rate_at(trials, fpr, members, level) for fpr in FPRS),
-        members=members,
-        nonmembers=nonmembers,
-    )
+def membership_halves(
+    n: int, models: int, *, seed: int, group: npt.NDArray[np.integer] | None = None
+) -> npt.NDArray[np.bool_]:
+    """bool [models, n]: random halves of the groups in complementary pairs."""
+    names, of_example = np.unique(np.arange(n) if group is None else group, return_inverse=True)
+    rng = np.random.default_rng(seed)
+    rows: list[Bools] = []
+    for _ in range(models // 2):
+        half = np.zeros(len(names), dtype=np.bool_)
+        half[rng.permutation(len(names))[: len(names) // 2]] = True
+        rows += [half[of_example], ~half[of_example]]
+    return np.stack(rows)
+
+
+def true_label_probability(probability: npt.NDArray[Any], y: npt.NDArray[np.int64]) -> Floats:
+    """float64 [n], the probability of the true label, kept off 0 and 1."""
+    chosen = np.asarray(probability, dtype=np.float64)[np.arange(len(y)), y]
+    return np.asarray(np.clip(chosen, FLOOR, 1 - FLOOR), dtype=np.float64)
 
 
 def confidence(probability: Floats) -> Floats:
@@ -149,34 +158,3 @@ def _gaussians(seen: Floats, use: Bools) -> tuple[Floats, Floats]:
     else:
         deviation = np.sqrt(squares / (count - 1))
     return mean, np.maximum(deviation, MIN_DEVIATION)
-
-
-def _rate_at(trials: Trials, fpr: float, members: int, level: float) -> RateAt:
-    tpr = tpr_at_fpr(trials, fpr)
-    if tpr is None:
-        return RateAt(fpr, None, None, None, resolution_note(trials, fpr))
-    accepted = round(tpr * members)
-    p_value = _chance_of_rate(accepted, members, len(trials) - members, fpr)
-    return RateAt(fpr, tpr, exact_interval(accepted, members, level=level), p_value, None)
-
-
-def _chance_of_rate(accepted: int, members: int, nonmembers: int, fpr: float) -> float:
-    """Chance that `accepted` members or more precede the first non-member that may not be accepted, if all are alike.
-
-    That is so exactly if the first `accepted + allowed` of all examples hold at least `accepted` members.
-    """
-    from scipy.stats import hypergeom
-
-    allowed = math.floor(fpr * nonmembers + 1e-9)
-    drawn = min(accepted + allowed, members + nonmembers)
-    return float(hypergeom.sf(accepted - 1, members + nonmembers, members, drawn))
-
-
-def _auc_interval(auc: float, members: int, nonmembers: int, level: float) -> Interval:
-    """Hanley and McNeil's normal interval (Radiology, 1982)."""
-    from scipy.stats import norm
-
-    q1, q2 = auc / (2 - auc), 2 * auc**2 / (1 + auc)
-    variance = auc * (1 - auc) + (members - 1) * (q1 - auc**2) + (nonmembers - 1) * (q2 - auc**2)
-    half = float(norm.ppf((1 + level) / 2)) * float(np.sqrt(max(variance, 0) / (members * nonmembers)))
-    return Interval(max(0.0, auc - half), min(1.0, auc + half), level, resamples=0)

@@ -2,13 +2,12 @@
 
 A score is larger the more alike an enrolment and a trial look. Metrics of three kinds are registered by name: those of
 `Trials` (verification: one score a comparison), those of `Ranking` (identification: one row a trial, one column an
-enrolled speaker), and those of `Similarity` (how alike the voices of every two speakers are, before and after). A new
-metric is one file in this package with the `metric` decorator.
+enrolled speaker), and those of `Similarity` (how alike the voices of every two speakers are, before and after).
+`docs/attackers.md` shows how to write one.
 """
 
 from __future__ import annotations
 
-from moretta.shared.audit.metrics.bootstrap import Interval, bootstrap_rows, bootstrap_trials
 from moretta.shared.audit.metrics.breakdown import (
     Measured,
     Summary,
@@ -17,14 +16,12 @@ from moretta.shared.audit.metrics.breakdown import (
     measure_trials,
 )
 from moretta.shared.audit.metrics.distinctiveness import Similarity, similarity_matrix
-from moretta.shared.audit.metrics.metric_registry import Metric, get_metric, metric, metrics_of
-from moretta.shared.audit.metrics.pooling import Linkage, linkage
-from moretta.shared.audit.metrics.ranking import Ranking
-from moretta.shared.audit.metrics.trials import Trials
+from moretta.shared.audit.metrics.intervals import Interval, bootstrap_rows, bootstrap_trials
+from moretta.shared.audit.metrics.metric import Metric, get_metric, leaks_when_low, metric, metrics_of
+from moretta.shared.audit.metrics.scores import Ranking, Trials
 
 __all__ = [
     "Interval",
-    "Linkage",
     "Measured",
     "Metric",
     "Ranking",
@@ -34,7 +31,7 @@ __all__ = [
     "bootstrap_rows",
     "bootstrap_trials",
     "get_metric",
-    "linkage",
+    "leaks_when_low",
     "measure_ranking",
     "measure_similarity",
     "measure_trials",

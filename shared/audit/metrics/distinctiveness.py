@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from moretta.shared.audit.metrics.metric_registry import metric
-from moretta.shared.audit.metrics.trials import Floats, Ints
+from moretta.shared.audit.metrics.metric import metric
+from moretta.shared.audit.metrics.scores import Floats, Ints
 from moretta.shared.core.errors import RunError
 
 Integers = npt.NDArray[np.integer]

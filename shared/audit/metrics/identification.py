@@ -1,4 +1,4 @@
-"""One-to-N identification: how often, and how high, the attacker ranks the right speaker.
+"""Metrics of one-to-N identification: how often, and how high, the attacker ranks the right speaker.
 
 Ties are averaged over their orders, so a constant score gives exactly chance and nothing is won by scoring alike.
 """
@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from moretta.shared.audit.metrics.metric_registry import metric
-from moretta.shared.audit.metrics.ranking import Ranking, tie_span
-from moretta.shared.audit.metrics.trials import Floats
+from moretta.shared.audit.metrics.metric import metric
+from moretta.shared.audit.metrics.scores import Floats, Ints, Ranking, tie_span
 
 
 @metric("top1", kind="ranking", unit="share", chance=lambda speakers: 1 / speakers, private="low")
@@ -46,3 +45,31 @@ def ranks(ranking: Ranking) -> Floats:
     """float64 [n], the rank of the right speaker from 1, the mean rank among ties."""
     above, same = tie_span(ranking)
     return np.asarray(above + (same + 1) / 2, dtype=np.float64)
+
+
+DRAWS = 20
+"""Shuffles of a speaker's clips; each is cut into disjoint sets, and sets met before are dropped."""
+
+
+def pool(ranking: Ranking, length: int, *, seed: int = 0) -> Ranking | None:
+    """Mean log-scores of sets of `length` trials of one speaker, as many distinct sets as the shuffles give.
+
+    With `length` 1 these are the trials themselves, once each. None where no speaker has so many trials.
+    """
+    rng = np.random.default_rng(seed)
+    rows, speakers = [], []
+    for speaker in np.unique(ranking.speaker):
+        sets = _sets(np.flatnonzero(ranking.speaker == speaker), length, rng)
+        rows += [ranking.scores[chosen].mean(axis=0) for chosen in sets]
+        speakers += [speaker] * len(sets)
+    return Ranking(np.array(rows), ranking.gallery, np.array(speakers)) if rows else None
+
+
+def _sets(rows: Ints, length: int, rng: np.random.Generator) -> list[Ints]:
+    """Distinct sets of `length` of these rows, disjoint within a shuffle."""
+    whole = len(rows) // length * length
+    found: dict[tuple[int, ...], Ints] = {}
+    for _ in range(DRAWS if whole else 0):
+        for chosen in np.sort(rng.permutation(rows)[:whole].reshape(-1, length), axis=1):
+            found.setdefault(tuple(chosen.tolist()), chosen)
+    return list(found.values())

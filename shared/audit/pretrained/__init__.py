@@ -1,1 +1,1 @@
-"""Encoders that others trained, used as they are: each wrapped to the same few methods, none of them installed."""
+"""Encoders that others trained, used as they are: each wrapped to the same few methods."""

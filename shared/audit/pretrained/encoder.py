@@ -1,4 +1,4 @@
-"""What all pretrained encoders have in common: they are found, loaded once, and map clips to points on a sphere."""
+"""What pretrained encoders have in common: their weights, what is done to sound before them, and unit embeddings."""
 
 from __future__ import annotations
 
@@ -10,8 +10,10 @@ from typing import Any, ClassVar, NamedTuple, Self
 import numpy as np
 import numpy.typing as npt
 
-from moretta.shared.core.errors import AttackersError
+from moretta.shared.audit.scoring import unit_rows
+from moretta.shared.core.errors import AttackersError, ClipError
 from moretta.shared.core.terms import Modality
+from moretta.shared.data.media import SAMPLE_RATE
 from moretta.shared.pretrained import cached, fetch_command
 
 Embeddings = npt.NDArray[np.float32]
@@ -36,7 +38,7 @@ class PretrainedEncoder(ABC):
     weights: ClassVar[tuple[str, ...]]
     """Entries of the manifest it needs."""
     threshold: ClassVar[float]
-    """EER on unprotected clips above which the encoder counts as broken: its rows are invalid, not "private"."""
+    """EER on unprotected clips above which the encoder counts as broken: its results are invalid, not "private"."""
 
     @classmethod
     def availability(cls) -> Availability:
@@ -55,7 +57,6 @@ class PretrainedEncoder(ABC):
             AttackersError: they are not there.
         """
 
-    @abstractmethod
     def embed_many(self, clips: Clips) -> Embeddings:
         """float32 [clips, dimensions], rows of length 1.
 
@@ -65,6 +66,13 @@ class PretrainedEncoder(ABC):
         Raises:
             ClipError: a clip that is empty or has values that are not numbers.
         """
+        if not len(clips):
+            return np.zeros((0, self.dimensions), np.float32)
+        return unit_rows(self.vectors(clips)).astype(np.float32)
+
+    @abstractmethod
+    def vectors(self, clips: Clips) -> npt.NDArray[np.floating]:
+        """[clips, dimensions] of one clip or more, of any length."""
 
 
 def weights_path(name: str) -> Path:
@@ -96,3 +104,42 @@ def load_state(path: Path) -> dict[str, Any]:
     if not isinstance(state, dict):
         raise AttackersError(f"{path.name} holds a {type(state).__name__}", expected="a dictionary of tensors")
     return state
+
+
+_BLOCK = SAMPLE_RATE // 40  # 25 ms
+_SILENCE_DB = 35.0
+_MIN_SECONDS = 0.5
+
+
+def speech_only(samples: Embeddings) -> Embeddings:
+    """Cut silence at both ends, and make what is left at least half a second long.
+
+    Silence tells encoders about the room, not the speaker. A block of 25 ms is silent if it is 35 dB below the loudest.
+
+    Args:
+        samples: [samples] at 16 kHz.
+
+    Returns:
+        float32 [samples], contiguous.
+
+    Raises:
+        ClipError: reason `not-finite`, or `empty`.
+    """
+    samples = np.ascontiguousarray(samples, np.float32)
+    if samples.ndim != 1 or not len(samples):
+        raise ClipError("empty", f"a waveform of shape {list(samples.shape)}", expected="[samples]")
+    if not np.isfinite(samples).all():
+        raise ClipError("not-finite", "a waveform with samples that are not numbers")
+    blocks = len(samples) // _BLOCK
+    if blocks >= 3:
+        power = np.square(samples[: blocks * _BLOCK].reshape(blocks, _BLOCK), dtype=np.float64).mean(axis=1)
+        loud = np.flatnonzero(power >= power.max() * 10 ** (-_SILENCE_DB / 10))
+        samples = samples[loud[0] * _BLOCK : (loud[-1] + 1) * _BLOCK]
+    return lengthened(samples, int(_MIN_SECONDS * SAMPLE_RATE))
+
+
+def lengthened(samples: Embeddings, least: int) -> Embeddings:
+    """Repeat a short clip until it is `least` samples long: encoders take zeros for a room, not for nothing."""
+    if len(samples) >= least:
+        return samples
+    return np.tile(samples, -(-least // len(samples)))[:least]

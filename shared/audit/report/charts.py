@@ -28,7 +28,8 @@ from moretta.shared.audit.report.plotting import (
     percent_axis,
     styled,
 )
-from moretta.shared.audit.report.report_schema import AuditRow, EmotionResult, EmotionResults, EmotionTable, PrivacyRow
+from moretta.shared.audit.report.report_schema import EmotionResult, EmotionResults, EmotionTable, PrivacyRow
+from moretta.shared.audit.result import Result
 from moretta.shared.core.printable import printable
 
 if TYPE_CHECKING:
@@ -111,7 +112,7 @@ def epsilon_over_rounds(rows: Sequence[PrivacyRow], *, limit: float | None = Non
 
 
 @styled()
-def attacker_forest(results: Sequence[AuditRow], *, title: str) -> Chart | None:
+def attacker_forest(results: Sequence[Result], *, title: str) -> Chart | None:
     """Each attacker of one modality with its interval, by scenario; one panel for each headline metric that occurs.
 
     Invalid attackers are hollow and grey, the strongest is emphasized, the dashed line is chance.
@@ -149,7 +150,7 @@ def _forest_label(line: tuple[str, str], counts: bool) -> str:
     return printable(f"   {attacker}{'' if counts else ' (invalid)'}" if attacker else scenario)
 
 
-def _forest_frame(axes: Axes, metric: str, results: Sequence[AuditRow]) -> None:
+def _forest_frame(axes: Axes, metric: str, results: Sequence[Result]) -> None:
     title = {"top1": "Top-1: right speaker named", "eer": "EER: errors in verification"}[metric]
     axes.set_title(title, pad=22)
     axes.set_xlabel({"top1": "more leakage →", "eer": "← more leakage"}[metric], loc="right")
@@ -165,7 +166,7 @@ def _forest_frame(axes: Axes, metric: str, results: Sequence[AuditRow]) -> None:
         )  # fmt: skip
 
 
-def _forest_mark(chart: Chart, axes: Axes, r: AuditRow, place: int, *, emphasized: bool) -> None:
+def _forest_mark(chart: Chart, axes: Axes, r: Result, place: int, *, emphasized: bool) -> None:
     pretrained, largest = r.kind == "pretrained", LARGEST[r.metric]
     tone = FAINT if r.invalid else ALARM if emphasized else TONES[1 if pretrained else 0]
     if r.low is not None and r.high is not None:
@@ -203,7 +204,7 @@ def draw_intervals(
 
 
 @styled()
-def tradeoff(emotion: EmotionResults, results: Sequence[AuditRow]) -> Chart | None:
+def tradeoff(emotion: EmotionResults, results: Sequence[Result]) -> Chart | None:
     """Emotion UAR across, the strongest attacker of each scenario up; one panel for each headline metric.
 
     Good releases lie low and to the right.
@@ -232,7 +233,7 @@ def tradeoff(emotion: EmotionResults, results: Sequence[AuditRow]) -> Chart | No
 
 
 def _tradeoff_panel(
-    chart: Chart, axes: Axes, tables: dict[str, EmotionResult], results: Sequence[AuditRow], metric: str
+    chart: Chart, axes: Axes, tables: dict[str, EmotionResult], results: Sequence[Result], metric: str
 ) -> None:
     levels = [
         Level(c, f"chance {wording.percent(c)}") for c in sorted({r.chance for r in results if r.chance is not None})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 
-from moretta.shared.audit.report.report_schema import AuditRow, EmotionResults, Headline, HeadlineFigure
+from moretta.shared.audit.report.report_schema import EmotionResults, Headline, HeadlineFigure, Result
 
 UNPROTECTED = "unprotected"
 CONSTANT = "constant"
@@ -15,12 +15,12 @@ HEADLINE_METRICS: dict[str, Callable[[Iterable[float]], float]] = {"top1": max, 
 """Metric -> how the strongest of several is found: naming speakers rises with leakage, errors fall."""
 
 
-def whole(rows: Iterable[AuditRow]) -> list[AuditRow]:
+def whole(rows: Iterable[Result]) -> list[Result]:
     """Rows that may stand for their attacker: not invalid, over all speakers, one clip per trial."""
     return [row for row in rows if row.value is not None and not row.invalid and row.subset == ALL and row.pooled == 1]
 
 
-def strongest(rows: Iterable[AuditRow], metric: str) -> AuditRow | None:
+def strongest(rows: Iterable[Result], metric: str) -> Result | None:
     """The row in which `metric` (`top1` or `eer`) shows the most leakage; None if no row has it."""
     candidates = [row for row in rows if row.metric == metric and row.value is not None]
     if not candidates:
@@ -29,7 +29,7 @@ def strongest(rows: Iterable[AuditRow], metric: str) -> AuditRow | None:
     return next(row for row in candidates if row.value == best)
 
 
-def headlines(rows: Sequence[AuditRow], emotion: EmotionResults | None) -> tuple[Headline, ...]:
+def headlines(rows: Sequence[Result], emotion: EmotionResults | None) -> tuple[Headline, ...]:
     """One headline for each modality that was attacked, in order of first appearance.
 
     `emotion` is what the study's own models reached; None where no study ran.
@@ -37,7 +37,7 @@ def headlines(rows: Sequence[AuditRow], emotion: EmotionResults | None) -> tuple
     return tuple(_headline(modality, rows, emotion) for modality in dict.fromkeys(row.modality for row in rows))
 
 
-def _headline(modality: str, rows: Sequence[AuditRow], emotion: EmotionResults | None) -> Headline:
+def _headline(modality: str, rows: Sequence[Result], emotion: EmotionResults | None) -> Headline:
     usable = whole(row for row in rows if row.modality == modality)
     released = [row for row in usable if row.scenario not in ANCHORS]
     unprotected = [row for row in usable if row.scenario == UNPROTECTED]

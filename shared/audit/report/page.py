@@ -14,12 +14,11 @@ from typing import Any
 from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
 
-from moretta.shared.audit.inference.findings import InferenceFinding
 from moretta.shared.audit.report import charts, inference_view, summary, utility_view, view, wording
 from moretta.shared.audit.report.headline import headlines
 from moretta.shared.audit.report.plotting import Chart
-from moretta.shared.audit.report.report_schema import AuditRow, Report
-from moretta.shared.audit.utility.emotion_row import EmotionRow
+from moretta.shared.audit.report.report_schema import Report
+from moretta.shared.audit.result import Result
 from moretta.shared.core.printable import shown, to_toml
 
 
@@ -69,7 +68,7 @@ def render_html(report: Report) -> str:
 
 
 def render_audit(
-    facts: AuditPageInfo, rows: Sequence[AuditRow], findings: Sequence[InferenceFinding], utility: Sequence[EmotionRow]
+    facts: AuditPageInfo, rows: Sequence[Result], findings: Sequence[Result], utility: Sequence[Result]
 ) -> str:
     """One HTML file that loads nothing."""
     parts = headlines(rows, None)
@@ -93,20 +92,20 @@ def render_audit(
     )
 
 
-def _emotion_sentences(utility: Sequence[EmotionRow]) -> list[str]:
+def _emotion_sentences(utility: Sequence[Result]) -> list[str]:
     """The best judge of releases of each modality, beside what the same judge reads off originals."""
     sentences = []
     for modality in dict.fromkeys(row.modality for row in utility):
-        mine = [row for row in utility if row.modality == modality and row.uar is not None]
-        released = [row for row in mine if row.evaluated_on == "released"]
+        mine = [row for row in utility if row.modality == modality and row.value is not None]
+        released = [row for row in mine if not row.is_anchor]
         if not released:
             continue
-        best = max(released, key=lambda row: row.uar or 0.0)
-        before = [row for row in mine if row.evaluated_on == "original" and row.evaluator == best.evaluator]
-        beside = f", {wording.percent(before[0].uar)} on originals" if before else ""
+        best = max(released, key=lambda row: row.value or 0.0)
+        before = [row for row in mine if row.is_anchor and row.attacker == best.attacker]
+        beside = f", {wording.percent(before[0].value)} on originals" if before else ""
         sentences.append(
-            f"{wording.modality_label(modality)}, emotion: {best.evaluator} reads it from releases with an unweighted "
-            f"average recall of {wording.percent(best.uar)}{beside}, where guessing gives "
+            f"{wording.modality_label(modality)}, emotion: {best.attacker} reads it from releases with an unweighted "
+            f"average recall of {wording.percent(best.value)}{beside}, where guessing gives "
             f"{wording.percent(best.chance)}."
         )
     return sentences
@@ -127,7 +126,7 @@ def render_page(template: str, **content: Any) -> str:
     )
 
 
-def draw_forests(rows: Sequence[AuditRow]) -> dict[str, Markup | None]:
+def draw_forests(rows: Sequence[Result]) -> dict[str, Markup | None]:
     """The chart of all attackers of each modality."""
     found: dict[str, Markup | None] = {}
     for index, modality in enumerate(dict.fromkeys(row.modality for row in rows)):

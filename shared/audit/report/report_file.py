@@ -12,7 +12,6 @@ from pydantic import ValidationError
 from moretta.shared.audit.report.report_schema import FORMAT_VERSION, Report
 from moretta.shared.core.atomic import write_atomic
 from moretta.shared.core.errors import ReleaseError
-from moretta.shared.study.former_names import current_report
 
 REPORT_JSON, REPORT_HTML = "report.json", "report.html"
 MAX_REPORT_BYTES = 256 * 2**20
@@ -58,7 +57,7 @@ def load_report(folder: Path) -> Report:
     version = content.get("format") if isinstance(content, dict) else None
     if version == 1 and not isinstance(version, bool):
         logging.getLogger("moretta").warning("%s is in report format 1, with names of an earlier version", path)
-        content, version = current_report(content), FORMAT_VERSION
+        content, version = _from_format_1(content), FORMAT_VERSION
     if version != FORMAT_VERSION or isinstance(version, bool):
         raise ReportError(
             f"{path} is in report format {version!r}",
@@ -75,6 +74,52 @@ def load_report(folder: Path) -> Report:
             expected=f"a report.json of format {FORMAT_VERSION} as Moretta wrote it",
             fix="restore the file, or run the study again",
         ) from error
+
+
+_SCENARIO_OF_SOURCE = {"original": "unprotected", "released": "semi-informed"}
+_SCENARIO_OF_TRAINING = {
+    ("original", "original"): "unprotected",
+    ("public", "original"): "unprotected",
+    ("released", "released"): "semi-informed",
+    ("original", "released"): "ignorant",
+    ("public", "released"): "ignorant",
+}
+"""By what a utility evaluator was trained on, and tested on."""
+
+
+def _from_format_1(content: dict[str, Any]) -> dict[str, Any]:
+    """A report of format 1 in the form of format 2, in which every figure of an audit is one kind of record."""
+    found = {key: value for key, value in content.items() if key not in ("beyond", "judged")} | {"format": 2}
+    for part, former, convert in (
+        ("audit", "audit", _from_audit_row),
+        ("inference", "beyond", _from_finding),
+        ("utility", "judged", _from_utility_row),
+    ):
+        rows = content.get(former, [])
+        known = isinstance(rows, list) and all(isinstance(row, dict) for row in rows)
+        found[part] = [convert(dict(row)) for row in rows] if known else rows
+    return found
+
+
+def _from_audit_row(row: dict[str, Any]) -> dict[str, Any]:
+    row["invalid"] = row.pop("void", False)
+    return row
+
+
+def _from_finding(row: dict[str, Any]) -> dict[str, Any]:
+    source = row.pop("source", "")
+    row["scenario"] = _SCENARIO_OF_SOURCE.get(source, source)
+    if row.get("attack") == "inversion" and source == "released":
+        row["scenario"] = "ignorant"
+    row["speakers"] = row.pop("people", 0)
+    return _from_audit_row(row)
+
+
+def _from_utility_row(row: dict[str, Any]) -> dict[str, Any]:
+    value, sides = row.pop("uar", None), (row.pop("trained_on", ""), row.pop("judged_on", ""))
+    who = {"attacker": row.pop("judge", ""), "scenario": _SCENARIO_OF_TRAINING.get(sides, "")}
+    what = {"attack": "utility", "target": "emotion", "metric": "uar", "value": value, "invalid": value is None}
+    return row | who | what
 
 
 def _parse(path: Path) -> Any:

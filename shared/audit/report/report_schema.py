@@ -12,13 +12,10 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from moretta.shared.audit.audit_row import AuditRow
-from moretta.shared.audit.inference.findings import InferenceFinding
-from moretta.shared.audit.utility.emotion_row import EmotionRow
+from moretta.shared.audit.result import Result
 
 __all__ = [
     "FORMAT_VERSION",
-    "AuditRow",
     "ClassScore",
     "CorpusPart",
     "DropCount",
@@ -28,10 +25,10 @@ __all__ = [
     "GatePart",
     "Headline",
     "HeadlineFigure",
-    "InferenceFinding",
     "PrivacyRow",
     "Record",
     "Report",
+    "Result",
     "RoundRow",
     "RunPart",
     "SiteRow",
@@ -277,10 +274,10 @@ class Report(Record):
     emotion: EmotionResults
     emotion_central: EmotionResult | None = None
     """The original's random forest, trained centrally on voice releases: a check of what federation costs."""
-    audit: tuple[AuditRow, ...] = ()
-    inference: tuple[InferenceFinding, ...] = ()
+    audit: tuple[Result, ...] = ()
+    inference: tuple[Result, ...] = ()
     """Attacks beyond identity."""
-    utility: tuple[EmotionRow, ...] = ()
+    utility: tuple[Result, ...] = ()
     """Emotion that judges read off originals and releases."""
     privacy: tuple[PrivacyRow, ...] = ()
     corpus: CorpusPart

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from moretta.shared.audit.report import wording
 from moretta.shared.audit.report.headline import ALL, HEADLINE_METRICS
-from moretta.shared.audit.report.report_schema import AuditRow, PrivacyRow
+from moretta.shared.audit.report.report_schema import PrivacyRow, Result
 from moretta.shared.audit.report.summary import latest
 from moretta.shared.audit.report.wording import scenario_order
 
@@ -56,11 +56,11 @@ class ModalityAudit:
     modality: str
     label: str
     tables: tuple[ScenarioTable, ...]
-    breakdown: tuple[AuditRow, ...]
+    breakdown: tuple[Result, ...]
     """Figures of subsets and of pooled clips."""
     one_speaker: int
     """Figures of single speakers: too many for a page, all in report.json."""
-    absent: tuple[AuditRow, ...]
+    absent: tuple[Result, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +84,7 @@ class PrivacyTables:
     sites: tuple[BudgetLine, ...]
 
 
-def audit_view(rows: Sequence[AuditRow]) -> tuple[ModalityAudit, ...]:
+def audit_view(rows: Sequence[Result]) -> tuple[ModalityAudit, ...]:
     """The audit by modality, in order of first appearance."""
     return tuple(
         _modality(modality, [row for row in rows if row.modality == modality])
@@ -108,7 +108,7 @@ def budget_view(rows: Sequence[PrivacyRow]) -> PrivacyTables:
     return PrivacyTables(units, tuple(worst), tuple(sites))
 
 
-def _modality(modality: str, rows: Sequence[AuditRow]) -> ModalityAudit:
+def _modality(modality: str, rows: Sequence[Result]) -> ModalityAudit:
     absent = [row for row in rows if _is_absent(row)]
     present = [row for row in rows if not _is_absent(row)]
     whole = [row for row in present if _is_whole(row)]
@@ -126,23 +126,23 @@ def _modality(modality: str, rows: Sequence[AuditRow]) -> ModalityAudit:
     )
 
 
-def _is_absent(row: AuditRow) -> bool:
+def _is_absent(row: Result) -> bool:
     return row.value is None and row.clips == 0
 
 
-def _is_whole(row: AuditRow) -> bool:
+def _is_whole(row: Result) -> bool:
     return row.subset == ALL and row.pooled == 1
 
 
-def _is_one_speaker(row: AuditRow) -> bool:
+def _is_one_speaker(row: Result) -> bool:
     return re.fullmatch(r"[0-9a-f]{16}", row.subset) is not None
 
 
-def _once(rows: Sequence[AuditRow]) -> list[AuditRow]:
+def _once(rows: Sequence[Result]) -> list[Result]:
     return list({(row.attacker, row.reason): row for row in rows}.values())
 
 
-def _scenario_tables(scenario: str, rows: Sequence[AuditRow]) -> list[ScenarioTable]:
+def _scenario_tables(scenario: str, rows: Sequence[Result]) -> list[ScenarioTable]:
     known = [*HEADLINE_METRICS, *wording.METRICS]
     names = sorted({row.metric for row in rows}, key=lambda m: (known.index(m) if m in known else len(known), m))
     tables = []
@@ -155,7 +155,7 @@ def _scenario_tables(scenario: str, rows: Sequence[AuditRow]) -> list[ScenarioTa
     return tables
 
 
-def _line(rows: Sequence[AuditRow], metrics: Sequence[str]) -> AttackerLine:
+def _line(rows: Sequence[Result], metrics: Sequence[str]) -> AttackerLine:
     by_metric = {row.metric: row for row in rows}
     cells = tuple(_cell(by_metric[metric]) if metric in by_metric else TableCell() for metric in metrics)
     shown = [row for row in rows if row.metric in metrics]
@@ -171,7 +171,7 @@ def _line(rows: Sequence[AuditRow], metrics: Sequence[str]) -> AttackerLine:
     )
 
 
-def _cell(row: AuditRow) -> TableCell:
+def _cell(row: Result) -> TableCell:
     return TableCell(
         wording.figure(row.value, row.metric, sign=False),
         wording.interval(row.low, row.high, row.metric),

@@ -10,8 +10,8 @@ import pytest
 from moretta.client.anonymizers import anonymizer_registry
 from moretta.client.anonymizers.anonymizer_registry import anonymizer_names
 from moretta.client.clips.release import make_release
-from moretta.shared.audit.clipset import ClipSet
-from moretta.shared.audit.modality_audit import run_audit
+from moretta.shared.audit.dataset import ClipSet
+from moretta.shared.audit.runner import audit
 from moretta.shared.study.schema import Study
 
 GUIDE = Path(__file__).parents[3] / "docs" / "anonymizers.md"
@@ -37,7 +37,8 @@ def test_the_anonymizer_that_the_guide_writes_is_released_and_attacked(simulated
     assert release.statement.clips == 24 and not release.statement.dropped
     stated = release.anonymizer("voice")
     assert stated is not None and stated.privacy[0].epsilon == 8.0
-    rows = run_audit(None, ClipSet.from_release(release, "voice"), attackers=["voice-logistic"], workers=1, bootstrap=0)
+    clips = ClipSet.from_release(release, "voice")
+    rows = audit(None, clips, attackers=["voice-logistic"], workers=1, bootstrap=0).results
     top1 = [r for r in rows if (r.scenario, r.metric, r.subset, r.pooled) == ("semi-informed", "top1", "all", 1)]
     assert top1 and top1[0].value is not None and not top1[0].invalid
 

@@ -12,21 +12,20 @@ from moretta.deploy.choose.choose_anonymizer import choose_anonymizer
 from moretta.deploy.sweep import run_sweep as sweeping
 from moretta.deploy.sweep.done import CellAudit, Released, ResultFolder
 from moretta.deploy.sweep.jobs import Job
-from moretta.shared.audit.audit_row import AuditRow
-from moretta.shared.audit.utility import EmotionRow
+from moretta.shared.audit.result import Result
 from moretta.shared.core.errors import ExitCode
 
 CANDIDATES = '[[curve]]\nname = "a"\n[[curve]]\nname = "b"\nset = { voice.codebook_size = 16 }\n'
 
 
 def audited(*, invalid: bool) -> CellAudit:
-    row = AuditRow(
+    row = Result(
         modality="voice", attacker="voice-svm", kind="adaptive", scenario="semi-informed", metric="top1", value=0.3,
         low=0.2, high=0.4, chance=0.25, speakers=4, clips=24, invalid=invalid,
     )  # fmt: skip
-    emotion = EmotionRow(
-        modality="voice", evaluator="j", kind="trained", trained_on="released", evaluated_on="released", uar=0.5,
-        chance=1 / 6, speakers=4, clips=48,
+    emotion = Result(
+        attack="utility", target="emotion", modality="voice", attacker="j", kind="trained", scenario="semi-informed",
+        metric="uar", value=0.5, low=0.4, high=0.6, chance=1 / 6, speakers=4, clips=48,
     )  # fmt: skip
     return CellAudit(rows=(row,), utility=(emotion,))
 

@@ -21,27 +21,27 @@ from moretta.deploy.choose.rule import Candidate
 from moretta.deploy.cli.runs import check_names
 from moretta.deploy.sweep.done import CellAudit
 from moretta.deploy.sweep.grid import load_grid, make_grid
-from moretta.shared.audit.audit_row import AuditRow
-from moretta.shared.audit.utility import EmotionRow
+from moretta.shared.audit.result import Result
 from moretta.shared.study.schema import Study, parse_study
 
 
-def attack(value: float, high: float | None, *, attacker: str = "voice-svm", **more: Any) -> AuditRow:
+def attack(value: float, high: float | None, *, attacker: str = "voice-svm", **more: Any) -> Result:
     content = {"scenario": "semi-informed", "metric": "top1", "chance": 0.25} | more
-    return AuditRow(
+    return Result(
         modality="voice", attacker=attacker, kind="adaptive", value=value, low=0.0, high=high, speakers=4, clips=24,
         **content,
     )  # fmt: skip
 
 
-def utility(evaluator: str, uar: float | None, trained_on: Any = "released", chance: float = 1 / 6) -> EmotionRow:
-    return EmotionRow(
-        modality="voice", evaluator=evaluator, kind="trained", trained_on=trained_on, evaluated_on="released", uar=uar,
-        chance=chance, speakers=4, clips=48,
+def utility(evaluator: str, uar: float | None, trained_on: Any = "released", chance: float = 1 / 6) -> Result:
+    scenario = "semi-informed" if trained_on == "released" else "ignorant"
+    return Result(
+        attack="utility", target="emotion", modality="voice", attacker=evaluator, kind="trained", scenario=scenario,
+        metric="uar", value=uar, low=uar, high=uar, chance=chance, speakers=4, clips=48,
     )  # fmt: skip
 
 
-def weighed(rows: list[AuditRow], emotion: list[EmotionRow], **more: Any) -> Candidate:
+def weighed(rows: list[Result], emotion: list[Result], **more: Any) -> Candidate:
     audited = CellAudit(rows=tuple(rows), utility=tuple(emotion), **more)
     return weigh("one", Study(), audited, modality="voice", emotions=6)
 
@@ -76,7 +76,7 @@ def test_without_an_interval_the_figure_counts() -> None:
         ([attack(0.2, 0.3)], [utility("a", 0.9, chance=0.5)], FEWER_EMOTIONS),
     ],
 )
-def test_what_cannot_be_chosen_says_why(rows: list[AuditRow], emotion: list[EmotionRow], why: str) -> None:
+def test_what_cannot_be_chosen_says_why(rows: list[Result], emotion: list[Result], why: str) -> None:
     assert weighed(rows, emotion).excluded == why
 
 

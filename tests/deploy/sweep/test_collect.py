@@ -12,10 +12,9 @@ from moretta.deploy.sweep.collect import collect
 from moretta.deploy.sweep.done import CellAudit, Released, ResultFolder, Spent, Trained
 from moretta.deploy.sweep.grid import GridFile, make_grid
 from moretta.deploy.sweep.jobs import Job, SweepPlan, plan_sweep
-from moretta.shared.audit.audit_row import AuditRow
 from moretta.shared.audit.metrics import confusion
 from moretta.shared.audit.report.report_schema import PrivacyRow
-from moretta.shared.audit.utility import EmotionRow
+from moretta.shared.audit.result import Result
 from moretta.shared.core.reproducibility import derive
 
 
@@ -49,18 +48,18 @@ def trained(job: Job, right: float, *, clip: float | None = 1.0) -> Trained:
     )
 
 
-def attack(metric: str, value: float, *, invalid: bool = False, attacker: str = "voice-svm") -> AuditRow:
-    return AuditRow(
+def attack(metric: str, value: float, *, invalid: bool = False, attacker: str = "voice-svm") -> Result:
+    return Result(
         modality="voice", attacker=attacker, kind="adaptive", scenario="semi-informed", metric=metric, value=value,
         low=value - 0.1, high=value + 0.1, chance=0.25, speakers=4, clips=24, invalid=invalid,
     )  # fmt: skip
 
 
-def utility(evaluator: str, uar: float, trained_on: Any = "released") -> EmotionRow:
-    return EmotionRow(
-        modality="voice", evaluator=evaluator, kind="trained", trained_on=trained_on, evaluated_on="released",
-        uar=uar, low=uar,
-        high=uar, chance=1 / 6, speakers=4, clips=48,
+def utility(evaluator: str, uar: float, trained_on: Any = "released") -> Result:
+    scenario = "semi-informed" if trained_on == "released" else "ignorant"
+    return Result(
+        attack="utility", target="emotion", modality="voice", attacker=evaluator, kind="trained", scenario=scenario,
+        metric="uar", value=uar, low=uar, high=uar, chance=1 / 6, speakers=4, clips=48,
     )  # fmt: skip
 
 

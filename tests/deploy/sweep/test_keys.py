@@ -90,7 +90,7 @@ def test_other_code_and_other_versions_change_everything(tiny_corpus: Path, monk
 def test_an_attacker_whose_weights_were_fetched_since_is_asked(
     tiny_corpus: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from moretta.shared.audit.attackers.attacker_registry import get_attacker
+    from moretta.shared.audit.attackers.base import get_attacker
 
     before = plan(tiny_corpus).jobs
     monkeypatch.setattr(get_attacker("voice-svm"), "missing", classmethod(lambda cls: "no weights"))

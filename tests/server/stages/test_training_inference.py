@@ -11,7 +11,7 @@ from moretta.server.stages.context import RunContext
 from moretta.server.stages.train import keep_update
 from moretta.server.stages.training_inference import Recipe, attack_training
 from moretta.server.study import Run
-from moretta.shared.audit.inference.findings import InferenceFinding
+from moretta.shared.audit.result import Result
 from moretta.shared.data.clip_names import EMOTIONS, Level
 from moretta.shared.models.emotion import emotion_model, initial_weights
 from moretta.shared.release import AnonymizerStatement, ReleasedClip, ReleaseWriter, open_release
@@ -69,7 +69,7 @@ def learn(run: Run, *, epochs: int) -> None:
     save_file({name: tensor.numpy() for name, tensor in weights.items()}, run.context.checkpoint("voice"))
 
 
-def auc(found: list[InferenceFinding], attacker: str) -> InferenceFinding:
+def auc(found: list[Result], attacker: str) -> Result:
     return next(f for f in found if f.metric == "auc" and f.attacker == attacker)
 
 

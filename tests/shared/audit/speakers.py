@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
-from moretta.shared.audit.clipset import ClipSet
+from moretta.shared.audit.dataset import ClipSet
+from moretta.shared.audit.result import Result
+from moretta.shared.audit.runner import audit
 from moretta.shared.data.clip_names import EMOTIONS, Level
 from moretta.shared.release import PseudonymKey, ReleasedClip
 
@@ -74,3 +76,8 @@ def describe(speaker: int, number: int) -> ReleasedClip:
         level=Level.XX,
         sex="female" if speaker % 2 else "male",
     )
+
+
+def run_audit(original: ClipSet | None, released: ClipSet, **options: Any) -> list[Result]:
+    """All results of an audit."""
+    return audit(original, released, **options).results

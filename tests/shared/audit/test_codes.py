@@ -6,20 +6,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from speakers import codes, voices
+from speakers import codes, run_audit, voices
 
 from moretta.shared.audit.attackers import attacker_names
-from moretta.shared.audit.audit_row import AuditRow
-from moretta.shared.audit.clipset import ClipSet
-from moretta.shared.audit.inference import restoring
-from moretta.shared.audit.inference.inference_attacks import run_inference_attacks
-from moretta.shared.audit.modality_audit import run_audit
-from moretta.shared.audit.utility import evaluate_utility
+from moretta.shared.audit.dataset import ClipSet
+from moretta.shared.audit.inference import inversion
+from moretta.shared.audit.inference.attack_all import attack_clips
+from moretta.shared.audit.result import Result
+from moretta.shared.audit.utility.evaluate import evaluate_utility
 
 ADAPTIVE = tuple(name for name in attacker_names("voice", "adaptive") if "+" not in name)
 
 
-def figures(rows: list[AuditRow], metric: str, scenario: str = "semi-informed") -> dict[str, AuditRow]:
+def figures(rows: list[Result], metric: str, scenario: str = "semi-informed") -> dict[str, Result]:
     wanted = (metric, scenario, "all", 1)
     return {r.attacker: r for r in rows if (r.metric, r.scenario, r.subset, r.pooled) == wanted}
 
@@ -91,26 +90,26 @@ def test_judges_read_emotion_in_codes_beside_their_figure_on_originals(tmp_path:
     released = codes(lively=3.0, apart=0.0)
     names = ("voice-forest", "voice-logistic")
     rows = evaluate_utility(voices(), released, evaluators=names, draws=20, workers=1, scratch=tmp_path)
-    found = {(r.evaluator, r.trained_on, r.evaluated_on): r for r in rows}
+    found = {(r.attacker, r.scenario): r for r in rows}
     for name in names:
-        row = found[name, "released", "released"]
-        assert row.uar is not None and row.uar > 0.8
-        assert found[name, "original", "original"].uar is not None
-        across = found[name, "original", "released"]
-        assert across.uar is None and "cannot read" in across.reason
+        row = found[name, "semi-informed"]
+        assert row.value is not None and row.value > 0.8
+        assert found[name, "unprotected"].value is not None
+        across = found[name, "ignorant"]
+        assert across.value is None and "cannot read" in across.reason
 
 
 def test_codes_that_hold_the_voice_are_inverted(monkeypatch: pytest.MonkeyPatch) -> None:
     """The code is the mean frame: a decoder restores what of the original it determines."""
-    monkeypatch.setattr(restoring, "ENCODERS", {"voice": (), "face": ()})
+    monkeypatch.setattr(inversion, "ENCODERS", {"voice": (), "face": ()})
     original = voices(speakers=10, clips=12, apart=2.0)
     open_code = [original.mfcc(i).mean(0) for i in range(len(original))]
     nothing = [np.random.default_rng(i).normal(size=13).astype(np.float32) for i in range(len(original))]
     decoded = {}
     for name, arrays in (("open", open_code), ("nothing", nothing)):
         released = ClipSet.from_arrays(original.clips, arrays, modality="voice", form="code")
-        found = run_inference_attacks(original, released, bootstrap=50)
-        eers = [f for f in found if f.attack == "inversion" and f.metric == "eer" and f.source == "decoded"]
+        found = attack_clips(original, released, bootstrap=50)
+        eers = [f for f in found if f.attack == "inversion" and f.metric == "eer" and f.scenario == "decoded"]
         assert len(eers) == 2 and not any(f.invalid for f in eers), [f.reason for f in eers]
         decoded[name] = min(f.value for f in eers if f.value is not None)
     assert decoded["open"] < 0.2

@@ -3,8 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from moretta.shared.audit.attackers.attacker_registry import NotConvergedError
-from moretta.shared.audit.learn.convergence import check_learned
+from moretta.shared.audit.attackers.base import NotConvergedError
+from moretta.shared.audit.crossval import check_learned
 
 PEOPLE = np.repeat(np.arange(10), 60)
 WORDS = np.random.default_rng(1).integers(0, 6, 600)

@@ -1,17 +1,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from speakers import voices
+from speakers import run_audit, voices
 
-from moretta.shared.audit import utility as emotion
-from moretta.shared.audit.attackers import attacker_registry
-from moretta.shared.audit.metrics import metric_registry
-from moretta.shared.audit.modality_audit import run_audit
-from moretta.shared.audit.utility import evaluate_utility
+from moretta.shared.audit.attackers.base import ATTACKERS
+from moretta.shared.audit.metrics.metric import METRICS
+from moretta.shared.audit.utility.evaluate import evaluate_utility
+from moretta.shared.audit.utility.evaluators import EVALUATORS
 
 GUIDE = Path(__file__).parents[3] / "docs" / "attackers.md"
 
@@ -29,19 +27,11 @@ def run_code(heading: str) -> None:
 
 
 @pytest.fixture(autouse=True)
-def _forgotten() -> Iterator[None]:
+def _forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
     """What the guide registers is gone after its test."""
-    attacker_registry.load_attackers()
-    metric_registry.metrics_of("trials")
-    emotion.evaluator_names()
-    kept = [
-        (r, dict(r))
-        for r in (attacker_registry._REGISTRY, metric_registry._REGISTRY, emotion.evaluator_registry._REGISTRY)
-    ]
-    yield
-    for live, before in kept:
-        live.clear()
-        live.update(before)  # type: ignore[arg-type]
+    for registry in (ATTACKERS, METRICS, EVALUATORS):
+        registry.load()
+        monkeypatch.setattr(registry, "_items", dict(registry._items))
 
 
 def test_the_attacker_that_the_guide_writes_runs_in_an_audit() -> None:
@@ -64,22 +54,19 @@ def test_the_metric_that_the_guide_writes_is_in_every_row_set() -> None:
     assert found["unprotected", "female"].low is not None
 
 
-def test_the_judge_that_the_guide_writes_is_asked(tmp_path: Path) -> None:
-    run_code("Write a judge of emotion")
+def test_the_utility_evaluator_that_the_guide_writes_runs(tmp_path: Path) -> None:
+    run_code("Write a utility evaluator")
     rows = evaluate_utility(
         voices(), voices(), evaluators=["voice-level"], seed=1, draws=0, workers=1, scratch=tmp_path
     )
     assert len(rows) == 3
-    assert all(row.uar is not None for row in rows)
+    assert all(row.value is not None for row in rows)
 
 
-def test_the_guide_names_every_attacker_metric_and_judge() -> None:
+def test_the_guide_names_every_attacker_metric_and_utility_evaluator() -> None:
     text = GUIDE.read_text("utf-8")
-    for name in attacker_registry.attacker_names():
+    for name in ATTACKERS.names():
         stem = name.removesuffix("+head")
         assert stem in text or re.sub(r"\d$", "1", stem) in text, name
-    for kind in ("trials", "ranking", "similarity"):
-        for metric in metric_registry.metrics_of(kind):  # type: ignore[arg-type]
-            assert f"`{metric.name}`" in text, metric.name
-    for evaluator in emotion.evaluator_names():
-        assert f"`{evaluator}`" in text, evaluator
+    for name in [*METRICS.names(), *EVALUATORS.names()]:
+        assert f"`{name}`" in text, name

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from speakers import KEY, SENTENCES, codes, faces, voices
+from speakers import KEY, SENTENCES, codes, faces, run_audit, voices
 
-from moretta.shared.audit.audit_row import AuditRow
-from moretta.shared.audit.clipset import ClipSet
-from moretta.shared.audit.learn.tabular import cross_validation
-from moretta.shared.audit.modality_audit import run_audit
+from moretta.shared.audit.crossval import sentence_folds
+from moretta.shared.audit.dataset import ClipSet
+from moretta.shared.audit.result import Result
 from moretta.shared.data.clip_names import EMOTIONS, Level
 from moretta.shared.release import ReleasedClip
 
@@ -75,14 +74,14 @@ def released(values: np.ndarray, form: str) -> ClipSet:
     return ClipSet.from_arrays(described(), list(around.astype(np.float32)), modality="voice", form=kind)
 
 
-def top1(rows: list[AuditRow], attacker: str, pooled: int = 1) -> float:
+def top1(rows: list[Result], attacker: str, pooled: int = 1) -> float:
     wanted = (attacker, "semi-informed", "top1", "all", pooled)
     (row,) = (r for r in rows if (r.attacker, r.scenario, r.metric, r.subset, r.pooled) == wanted)
     assert not row.invalid and row.value is not None, row
     return row.value
 
 
-def attacked(clips: ClipSet, special: str) -> tuple[float, float, list[AuditRow]]:
+def attacked(clips: ClipSet, special: str) -> tuple[float, float, list[Result]]:
     """The strongest ordinary attacker's top-1 and the special one's."""
     names = [f"{clips.modality}-{name}" for name in (*ORDINARY, special)]
     rows = run_audit(None, clips, attackers=names, seed=1, bootstrap=0, workers=1)
@@ -112,7 +111,7 @@ def test_a_speaker_with_one_clip_keeps_nobody_elses_from_being_held_out() -> Non
     everything = released(centred(), "code")
     first = everything.labels[0]
     only = everything.subset([0, *np.flatnonzero(everything.labels != first)])
-    folds = cross_validation(only.labels, only)
+    folds = sentence_folds(only.labels, only)
     assert folds is not None
     held_out = np.concatenate([test for _, test in folds])
     assert sorted(held_out) == list(range(1, len(only)))

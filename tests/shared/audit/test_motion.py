@@ -6,11 +6,10 @@ from itertools import combinations
 
 import numpy as np
 import pytest
-from speakers import describe
+from speakers import describe, run_audit
 
-from moretta.shared.audit.audit_row import AuditRow
-from moretta.shared.audit.clipset import ClipSet
-from moretta.shared.audit.modality_audit import run_audit
+from moretta.shared.audit.dataset import ClipSet
+from moretta.shared.audit.result import Result
 
 NAMES = ("face-motion", "face-motion-wccn")
 PLACES = ((10, 10), (10, 30), (30, 10), (30, 30))
@@ -34,30 +33,30 @@ def movers(*, own: bool, clips: int = 10, frames: int = 24, seed: int = 0) -> Cl
     return ClipSet.from_arrays(meta, arrays, modality="face", form="frames")
 
 
-def found(rows: list[AuditRow], attacker: str, metric: str) -> AuditRow:
+def found(rows: list[Result], attacker: str, metric: str) -> Result:
     wanted = (attacker, "semi-informed", metric, "all", 1)
     (row,) = (r for r in rows if (r.attacker, r.scenario, r.metric, r.subset, r.pooled) == wanted)
     return row
 
 
 @pytest.fixture(scope="module")
-def rows() -> list[AuditRow]:
+def rows() -> list[Result]:
     clips = movers(own=True)
     return run_audit(clips, clips, attackers=(*NAMES, "face-logistic"), seed=1, bootstrap=0, workers=1)
 
 
-def test_people_are_found_by_how_they_move(rows: list[AuditRow]) -> None:
+def test_people_are_found_by_how_they_move(rows: list[Result]) -> None:
     for name in NAMES:
         row = found(rows, name, "top1")
         assert not row.invalid and row.value is not None and row.value > 0.6, row
 
 
-def test_strangers_are_told_apart_by_how_they_move(rows: list[AuditRow]) -> None:
+def test_strangers_are_told_apart_by_how_they_move(rows: list[Result]) -> None:
     row = found(rows, "face-motion-wccn", "eer")
     assert not row.invalid and row.value is not None and row.value < 0.35, row
 
 
-def test_an_attacker_of_mean_pictures_does_not_see_it(rows: list[AuditRow]) -> None:
+def test_an_attacker_of_mean_pictures_does_not_see_it(rows: list[Result]) -> None:
     row = found(rows, "face-logistic", "top1")
     assert row.value is None or row.value < 0.4
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from speakers import voices
 
-from moretta.shared.audit.trial_plan import load_plan, make_plan
+from moretta.shared.audit.protocol import load_plan, make_plan
 
 
 def test_enrolment_and_trial_share_no_sentence_and_pairs_differ_in_emotion() -> None:

@@ -1,8 +1,18 @@
 import numpy as np
 import pytest
 
-from moretta.shared.audit.inference.attack_result import Leak, strongest
-from moretta.shared.audit.inference.attributes import infer_attribute
+from moretta.shared.audit.inference.classes import infer_attribute
+from moretta.shared.audit.result import Result, strongest
+
+SEX = Result(
+    attack="attribute",
+    target="sex",
+    modality="voice",
+    attacker="",
+    scenario="semi-informed",
+    metric="balanced_accuracy",
+)
+AGE = SEX.model_copy(update={"target": "age group"})
 
 
 def clips(
@@ -19,7 +29,7 @@ def clips(
 
 
 def test_a_planted_sex_is_inferred_from_strangers() -> None:
-    found = infer_attribute(*clips(4.0), target="sex", resamples=50)
+    found = infer_attribute(*clips(4.0), about=SEX, resamples=50)
     assert [leak.attacker for leak in found] == [
         "logistic regression",
         "logistic regression, all clips",
@@ -32,7 +42,7 @@ def test_a_planted_sex_is_inferred_from_strangers() -> None:
 def test_identity_alone_does_not_look_like_a_leak_of_sex() -> None:
     # Folds that mix clips of one speaker would score near 1 here.
     worlds = [clips(0.0, speakers=60, each=2, seed=s) for s in range(2)]
-    found = [leak for world in worlds for leak in infer_attribute(*world, target="sex", folds=2, resamples=50)]
+    found = [leak for world in worlds for leak in infer_attribute(*world, about=SEX, folds=2, resamples=50)]
     assert sum(leak.leaks for leak in found) <= 2
     assert np.mean([leak.value for leak in found]) == pytest.approx(0.5, abs=0.08)
 
@@ -40,7 +50,7 @@ def test_identity_alone_does_not_look_like_a_leak_of_sex() -> None:
 def test_chance_is_that_of_the_classes_and_not_of_the_largest() -> None:
     features, _, speaker = clips(0.0)
     group = np.where(speaker < 18, "young", np.where(speaker < 21, "middle", "old"))
-    found = infer_attribute(features, group, speaker, target="age group", resamples=50)
+    found = infer_attribute(features, group, speaker, about=AGE, resamples=50)
     assert {leak.chance for leak in found} == {1 / 3}
     assert all(leak.value is not None and leak.value < 0.55 for leak in found)
 
@@ -50,19 +60,13 @@ def test_chance_is_that_of_the_classes_and_not_of_the_largest() -> None:
 )
 def test_an_attribute_that_cannot_be_judged_is_void_and_never_private(label: np.ndarray, reason: str) -> None:
     features, _, speaker = clips(3.0)
-    found = infer_attribute(features, label, speaker, target="sex", resamples=10)
-    assert all(leak.invalid is not None and reason in leak.invalid and leak.value is None for leak in found)
+    found = infer_attribute(features, label, speaker, about=SEX, resamples=10)
+    assert all(leak.invalid and reason in leak.reason and leak.value is None for leak in found)
     assert strongest(found) is None
 
 
 def test_the_same_seed_gives_the_same_figures() -> None:
     first, second = (
-        infer_attribute(*clips(0.7, speakers=8, each=3), target="sex", folds=2, resamples=20, seed=4) for _ in range(2)
+        infer_attribute(*clips(0.7, speakers=8, each=3), about=SEX, folds=2, resamples=20, seed=4) for _ in range(2)
     )
     assert first == second
-
-
-def test_the_headline_is_the_leak_farthest_above_chance_and_never_a_void_one() -> None:
-    weak, strong = Leak("sex", "a", 0.6, 0.5, None, 9), Leak("sex", "b", 0.55, 0.2, None, 9)
-    invalid = Leak("sex", "c", None, None, None, 9, "too few")
-    assert strongest([weak, invalid, strong]) is strong

@@ -1,11 +1,19 @@
+from typing import Any
+
 import numpy as np
 import pytest
 
-from moretta.shared.audit.inference.attack_result import Leak
 from moretta.shared.audit.inference.crossmodal import MAPPERS, link_modalities
+from moretta.shared.audit.result import Result
+
+ABOUT = Result(attack="cross-modal", modality="both", attacker="", scenario="semi-informed", metric="")
 
 
-def speakers(shared: float, *, sexes: float = 0.0, seed: int = 0, count: int = 60) -> tuple[np.ndarray, ...]:
+def link(*arguments: Any, **options: Any) -> list[Result]:
+    return link_modalities(*arguments, about=ABOUT, **options)
+
+
+def people(shared: float, *, sexes: float = 0.0, seed: int = 0, count: int = 60) -> tuple[np.ndarray, ...]:
     """Voice and face features that share `shared` of a person's latent traits, and `sexes` of the sex."""
     rng = np.random.default_rng(seed)
     trait, sex = rng.normal(size=(count, 5)), np.arange(count) % 2 * 2.0 - 1
@@ -24,39 +32,41 @@ def speakers(shared: float, *, sexes: float = 0.0, seed: int = 0, count: int = 6
     )
 
 
-def by_name(found: list[Leak], kind: str) -> dict[str, Leak]:
-    return {leak.attacker: leak for leak in found if leak.target.endswith(kind)}
+def by_name(found: list[Result], kind: str) -> dict[str, Result]:
+    return {leak.attacker: leak for leak in found if leak.metric == kind}
 
 
 @pytest.mark.parametrize("name", sorted(MAPPERS))
 def test_shared_traits_link_the_voice_of_a_stranger_to_its_face(name: str) -> None:
-    leaks = link_modalities(*speakers(2.0), resamples=100)
-    top1, choice = by_name(leaks, "top-1")[name], by_name(leaks, "one of two")[name]
+    leaks = link(*people(2.0), resamples=100)
+    top1, choice = by_name(leaks, "top1")[name], by_name(leaks, "one_of_two")[name]
     assert top1.chance == pytest.approx(1 / 20) and choice.chance == 0.5
     assert top1.leaks and top1.value is not None and top1.value > 0.4
     assert choice.leaks and choice.value is not None and choice.value > 0.9
 
 
 def test_nothing_links_what_shares_nothing() -> None:
-    leaking = [leak.leaks for seed in range(5) for leak in link_modalities(*speakers(0.0, seed=seed), resamples=100)]
+    leaking = [leak.leaks for seed in range(5) for leak in link(*people(0.0, seed=seed), resamples=100)]
     assert sum(leaking) <= 2
 
 
 def test_within_a_sex_the_sex_itself_links_nobody() -> None:
     sexes = {i: "FM"[i % 2] for i in range(60)}
-    across = link_modalities(*speakers(0.0, sexes=5.0), resamples=100)
-    within = link_modalities(*speakers(0.0, sexes=5.0), within=sexes, resamples=100)
+    across = link(*people(0.0, sexes=5.0), resamples=100)
+    within = link(*people(0.0, sexes=5.0), within=sexes, resamples=100)
     # Who knows the sex wins the half of choices between two sexes, and every second other one.
-    assert all(leak.leaks and leak.value is not None and leak.value > 0.6 for leak in by_name(across, "two").values())
+    assert all(
+        leak.leaks and leak.value is not None and leak.value > 0.6 for leak in by_name(across, "one_of_two").values()
+    )
     assert not any(leak.leaks for leak in within)
-    chance = by_name(within, "top-1")["ridge"].chance
+    chance = by_name(within, "top1")["ridge"].chance
     assert chance is not None and 0.09 < chance < 0.12
 
 
 def test_too_few_people_make_the_attack_void() -> None:
-    found = link_modalities(*speakers(2.0, count=5))
-    assert all(leak.invalid is not None and "5 people" in leak.invalid for leak in found)
+    found = link(*people(2.0, count=5))
+    assert all(leak.invalid and "5 people" in leak.reason for leak in found)
 
 
 def test_the_same_seed_gives_the_same_figures() -> None:
-    assert link_modalities(*speakers(1.0), resamples=10) == link_modalities(*speakers(1.0), resamples=10)
+    assert link(*people(1.0), resamples=10) == link(*people(1.0), resamples=10)

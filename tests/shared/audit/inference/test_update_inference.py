@@ -1,9 +1,21 @@
 import numpy as np
 import pytest
 
-from moretta.shared.audit.inference.update_inference import ALL_LAYERS, infer_from_updates, project
+from moretta.shared.audit.inference.classes import ALL_LAYERS, infer_from_updates, project
+from moretta.shared.audit.result import Result
 
 Update = dict[str, np.ndarray]
+
+
+def about(target: str) -> Result:
+    return Result(
+        attack="updates",
+        target=target,
+        modality="voice",
+        attacker="logistic regression",
+        scenario="updates",
+        metric="balanced_accuracy",
+    )
 
 
 def updates(signal: float, *, speakers: int = 20, rounds: int = 5, seed: int = 0) -> tuple[list[Update], ...]:
@@ -24,8 +36,8 @@ def updates(signal: float, *, speakers: int = 20, rounds: int = 5, seed: int = 0
 def test_a_planted_sex_is_found_in_its_layer_and_in_no_other() -> None:
     made, speaker, _ = updates(0.5, speakers=14, rounds=3)
     found = {
-        leak.attacker: leak
-        for leak in infer_from_updates(made, np.asarray(speaker) % 2, speaker, target="sex", resamples=100)
+        leak.layer: leak
+        for leak in infer_from_updates(made, np.asarray(speaker) % 2, speaker, about=about("sex"), resamples=100)
     }
     assert found["last"].leaks and found[ALL_LAYERS].leaks
     assert not found["first"].leaks
@@ -35,8 +47,8 @@ def test_a_planted_sex_is_found_in_its_layer_and_in_no_other() -> None:
 def test_a_planted_speaker_is_found_across_rounds() -> None:
     made, speaker, round_ = updates(0.5, speakers=10)
     found = {
-        leak.attacker: leak
-        for leak in infer_from_updates(made, speaker, round_, target="speaker", speakers=speaker, resamples=50)
+        leak.layer: leak
+        for leak in infer_from_updates(made, speaker, round_, about=about("speaker"), speakers=speaker, resamples=50)
     }
     assert found["last"].leaks and found["last"].value is not None and found["last"].value > 0.8
     assert found["last"].chance == 1 / 10
@@ -49,7 +61,7 @@ def test_nothing_is_found_in_noise(target: str) -> None:
     for seed in range(3):
         made, speaker, round_ = updates(0.0, speakers=12, rounds=3, seed=seed)
         label, group = (np.asarray(speaker) % 2, speaker) if target == "sex" else (speaker, round_)
-        found = infer_from_updates(made, label, group, target=target, speakers=speaker, resamples=50)
+        found = infer_from_updates(made, label, group, about=about(target), speakers=speaker, resamples=50)
         leaking += sum(leak.leaks for leak in found)
     assert leaking <= 2
 
@@ -71,5 +83,5 @@ def test_small_layers_are_kept_whole() -> None:
 
 def test_a_class_that_vanishes_when_left_out_makes_the_attack_void() -> None:
     made, speaker, _ = updates(1.0, speakers=3)
-    found = infer_from_updates(made, np.asarray(speaker) == 0, speaker, target="sex")
-    assert all(leak.invalid is not None and leak.value is None for leak in found)
+    found = infer_from_updates(made, np.asarray(speaker) == 0, speaker, about=about("sex"))
+    assert all(leak.invalid and leak.value is None for leak in found)

@@ -12,8 +12,9 @@ from moretta.shared.audit.metrics import (
     measure_ranking,
     measure_trials,
 )
-from moretta.shared.audit.metrics.eer import eer
-from moretta.shared.audit.metrics.metric_registry import get_metric, metric
+from moretta.shared.audit.metrics.metric import get_metric, metric
+from moretta.shared.audit.metrics.verification import eer
+from moretta.shared.core.errors import RunError
 
 
 def speakers_with_own_ease(speakers: int, clips: int, seed: int) -> Trials:
@@ -124,5 +125,5 @@ def test_two_metrics_of_one_name_are_a_defect() -> None:
 
 
 def test_an_unknown_metric_lists_the_known_ones() -> None:
-    with pytest.raises(KeyError, match="min_cllr"):
+    with pytest.raises(RunError, match="min_cllr"):
         get_metric("err")

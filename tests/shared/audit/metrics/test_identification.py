@@ -6,10 +6,10 @@ from hypothesis.extra.numpy import arrays
 from scipy.stats import rankdata
 from sklearn.metrics import top_k_accuracy_score
 
-from moretta.shared.audit.metrics import Ranking, linkage, metrics_of
-from moretta.shared.audit.metrics.identification import hits, mean_rank, median_rank, ranks, top1, top5
-from moretta.shared.audit.metrics.metric_registry import Metric
-from moretta.shared.audit.metrics.pooling import pool
+from moretta.shared.audit.metrics import Ranking, metrics_of
+from moretta.shared.audit.metrics.identification import hits, mean_rank, median_rank, pool, ranks, top1, top5
+from moretta.shared.audit.metrics.metric import Metric
+from moretta.shared.audit.metrics.verification import eer
 
 
 def noisy(speakers: int, clips: int, signal: float, seed: int = 0) -> Ranking:
@@ -56,31 +56,36 @@ def test_pooling_takes_each_clip_once_at_length_one_and_whole_disjoint_sets_beyo
     assert all_clips.scores == pytest.approx(ranking.scores.reshape(3, 6, 3).mean(axis=1))
 
 
-def test_pooling_leaves_out_who_has_too_few_clips_and_counts_them() -> None:
-    full = noisy(4, 10, 1.0)
-    ranking = full.rows(np.arange(35))
-    result = linkage(ranking, (3, 10, 11))
-    three, ten = result[3], result[10]
+def test_pooling_leaves_out_speakers_with_too_few_clips() -> None:
+    ranking = noisy(4, 10, 1.0).rows(np.arange(35))
+    three, ten = pool(ranking, 3), pool(ranking, 10)
     assert three is not None and ten is not None
-    assert (three.speakers, three.too_short) == (4, 0)
-    assert (ten.speakers, ten.too_short) == (3, 1)
-    assert result[11] is None
+    assert set(three.speaker) == {0, 1, 2, 3}
+    assert set(ten.speaker) == {0, 1, 2}
+    assert pool(ranking, 11) is None
+
+
+def figures(ranking: Ranking, length: int) -> tuple[float, float]:
+    """Top-1 and EER of pooled clips."""
+    pooled = pool(ranking, length)
+    assert pooled is not None
+    trials = pooled.trials()
+    assert trials is not None
+    return top1(pooled), eer(trials)
 
 
 def test_linkage_grows_with_the_number_of_pooled_clips() -> None:
-    found = [linkage(noisy(12, 60, 0.7))[length] for length in (1, 3, 10, 30)]
-    top = [f.top1 for f in found if f is not None]
-    errors = [f.eer for f in found if f is not None and f.eer is not None]
-    assert top == sorted(top) and top[0] < 0.4 and top[-1] > 0.95
-    assert errors == sorted(errors, reverse=True)
+    top, errors = zip(*(figures(noisy(12, 60, 0.7), length) for length in (1, 3, 10, 30)), strict=True)
+    assert list(top) == sorted(top) and top[0] < 0.4 and top[-1] > 0.95
+    assert list(errors) == sorted(errors, reverse=True)
 
 
 def test_pooling_noise_stays_at_chance() -> None:
-    pooled = linkage(noisy(10, 60, 0.0, seed=5), (3,))[3]
-    assert pooled is not None and pooled.eer is not None
-    assert pooled.top1 == pytest.approx(0.1, abs=0.05)
-    assert pooled.eer == pytest.approx(0.5, abs=0.05)
+    found, error = figures(noisy(10, 60, 0.0, seed=5), 3)
+    assert found == pytest.approx(0.1, abs=0.05)
+    assert error == pytest.approx(0.5, abs=0.05)
 
 
-def test_linkage_is_the_same_for_the_same_seed() -> None:
-    assert linkage(noisy(6, 12, 0.5), seed=3) == linkage(noisy(6, 12, 0.5), seed=3)
+def test_pools_are_the_same_for_the_same_seed() -> None:
+    one, two = (pool(noisy(6, 12, 0.5), 3, seed=3) for _ in range(2))
+    assert one is not None and two is not None and np.array_equal(one.scores, two.scores)

@@ -15,13 +15,18 @@ from sklearn.isotonic import isotonic_regression
 from sklearn.metrics import roc_curve
 
 from moretta.shared.audit.metrics import Metric, Trials, metrics_of
-from moretta.shared.audit.metrics.cllr import affine_calibration, cllr, min_cllr
-from moretta.shared.audit.metrics.eer import eer, eer_hull
-from moretta.shared.audit.metrics.linkability import d_sys, d_sys_monotone
-from moretta.shared.audit.metrics.rates import resolution_note, tpr_at_fpr
-from moretta.shared.audit.metrics.zebra import (
+from moretta.shared.audit.metrics.verification import (
     NO_PRIVACY_BITS,
+    affine_calibration,
+    cllr,
+    d_sys,
+    d_sys_monotone,
+    eer,
+    eer_hull,
+    min_cllr,
     prior_averaged_entropy,
+    resolution_note,
+    tpr_at_fpr,
     zebra_expected,
     zebra_tag,
     zebra_worst,

@@ -8,21 +8,20 @@ from typing import ClassVar, Self
 import numpy as np
 import pytest
 
-from moretta.shared.audit.attackers import attacker_names, get_attacker
-from moretta.shared.audit.attackers.attacker_registry import Embedder
-from moretta.shared.audit.clipset import ClipSet
-from moretta.shared.audit.pretrained import adapter
+from moretta.shared.audit.attackers import Embedder, attacker_names, get_attacker
+from moretta.shared.audit.attackers.encoders import PretrainedAttacker
+from moretta.shared.audit.dataset import ClipSet
 from moretta.shared.audit.pretrained.encoder import Clips, Embeddings, PretrainedEncoder
 from moretta.shared.data.clip_names import Emotion, Level
 from moretta.shared.release.release_format import ReleasedClip
 
 
 class Lengths(PretrainedEncoder):
-    """Embeds a clip as its length."""
+    """Embeds a clip as an angle that stands for its length."""
 
     name: ClassVar[str] = "lengths"
     modality = "voice"
-    dimensions: ClassVar[int] = 1
+    dimensions: ClassVar[int] = 2
     version: ClassVar[str] = "1"
     weights: ClassVar[tuple[str, ...]] = ()
     threshold: ClassVar[float] = 0.5
@@ -34,13 +33,13 @@ class Lengths(PretrainedEncoder):
         cls.loads += 1
         return cls()
 
-    def embed_many(self, clips: Clips) -> Embeddings:
+    def vectors(self, clips: Clips) -> Embeddings:
         type(self).largest = max(self.largest, len(clips))
-        return np.array([[len(clip)] for clip in clips], np.float32)
+        return np.array([[np.cos(len(clip) / 1e4), np.sin(len(clip) / 1e4)] for clip in clips], np.float32)
 
 
-class LengthsAttacker(adapter.PretrainedAttacker):
-    encoder = Lengths
+class LengthsAttacker(PretrainedAttacker):
+    network = Lengths
 
 
 def voices(count: int) -> ClipSet:
@@ -54,10 +53,11 @@ def voices(count: int) -> ClipSet:
 
 def test_clips_are_embedded_in_order_in_bounded_chunks_by_one_encoder() -> None:
     found = np.concatenate([LengthsAttacker().embed(voices(70)), LengthsAttacker().embed(voices(3))])
-    assert found[:, 0].tolist() == [*range(4000, 4070), 4000, 4001, 4002]
+    lengths = np.round(1e4 * np.arctan2(found[:, 1], found[:, 0])).astype(int)
+    assert lengths.tolist() == [*range(4000, 4070), 4000, 4001, 4002]
     assert Lengths.loads == 1
     assert Lengths.largest <= 32
-    assert LengthsAttacker().embed(voices(3).subset([])).shape == (0, 1)
+    assert LengthsAttacker().embed(voices(3).subset([])).shape == (0, 2)
 
 
 def test_the_pretrained_attackers_are_registered() -> None:

@@ -9,13 +9,17 @@ import numpy as np
 import pytest
 import torch
 
-from moretta.shared.audit.pretrained.dlib_resnet import DlibEncoder
 from moretta.shared.audit.pretrained.encoder import PretrainedEncoder
-from moretta.shared.audit.pretrained.expression_evaluator import NAMES, ExpressionEvaluator, fill
-from moretta.shared.audit.pretrained.face_finder import FoundFace, cut_square, spread, whole_frame
-from moretta.shared.audit.pretrained.nets.expression_net import CLASSES, ExpressionNet
-from moretta.shared.audit.pretrained.sface import SFaceEncoder
-from moretta.shared.audit.pretrained.tfjs import read_tfjs
+from moretta.shared.audit.pretrained.expression import NAMES, ExpressionEvaluator, fill, read_tfjs
+from moretta.shared.audit.pretrained.face_encoders import (
+    DlibEncoder,
+    FoundFace,
+    SFaceEncoder,
+    cut_square,
+    spread,
+    whole_frame,
+)
+from moretta.shared.audit.pretrained.nets import EXPRESSIONS, ExpressionNet
 from moretta.shared.core.errors import AttackersError, ClipError
 from moretta.shared.data.clip_names import EMOTIONS, Emotion
 from moretta.shared.models.head import make_identity, render_clip
@@ -127,7 +131,7 @@ def test_the_judge_gives_probabilities_of_the_six_emotions() -> None:
     np.testing.assert_allclose(found.sum(axis=1), 1, atol=1e-5)
     assert evaluator.unaligned == 2, "clips without a face are counted"
     assert evaluator.probabilities([]).shape == (0, 6)
-    assert set(NAMES) == set(CLASSES) - {"surprised"}
+    assert set(NAMES) == set(EXPRESSIONS) - {"surprised"}
 
 
 @pytest.mark.parametrize("biased", sorted(NAMES))
@@ -136,7 +140,7 @@ def test_the_judges_columns_are_in_the_corpus_order(biased: str) -> None:
     with torch.no_grad():
         net.fc.weight.zero_()
         net.fc.bias.zero_()
-        net.fc.bias[CLASSES.index(biased)] = 5.0
+        net.fc.bias[EXPRESSIONS.index(biased)] = 5.0
     evaluator = ExpressionEvaluator(net, NoFaces())  # type: ignore[arg-type]
     assert EMOTIONS[int(evaluator.probabilities([pictures()])[0].argmax())] == NAMES[biased]
 
@@ -152,7 +156,7 @@ def test_without_weights_it_is_absent_and_says_how_to_get_it(
 
 
 def test_without_dlib_its_encoder_is_absent(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("moretta.shared.audit.pretrained.dlib_resnet.find_spec", lambda _: None)
+    monkeypatch.setattr("moretta.shared.audit.pretrained.face_encoders.find_spec", lambda _: None)
     assert "pip install dlib-bin" in DlibEncoder.availability().reason
 
 

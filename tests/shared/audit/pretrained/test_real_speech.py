@@ -12,11 +12,10 @@ import numpy as np
 import pytest
 import torch
 
-from moretta.shared.audit.metrics.eer import eer
-from moretta.shared.audit.metrics.trials import Trials
-from moretta.shared.audit.pretrained.campplus import CamPlusPlusEncoder
+from moretta.shared.audit.metrics.scores import Trials
+from moretta.shared.audit.metrics.verification import eer
 from moretta.shared.audit.pretrained.encoder import PretrainedEncoder
-from moretta.shared.audit.pretrained.ge2e import Ge2eEncoder
+from moretta.shared.audit.pretrained.speaker_encoders import CamPlusPlusEncoder, Ge2eEncoder
 from moretta.shared.data.media import read_audio
 from moretta.shared.data.reader import read_corpus
 

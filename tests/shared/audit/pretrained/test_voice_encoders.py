@@ -8,14 +8,17 @@ import numpy as np
 import pytest
 import torch
 
-from moretta.shared.audit.pretrained.campplus import CamPlusPlusEncoder
-from moretta.shared.audit.pretrained.encoder import PretrainedEncoder, load_state
-from moretta.shared.audit.pretrained.fbank import kaldi_fbank, slaney_mel
-from moretta.shared.audit.pretrained.ge2e import Ge2eEncoder, normalize_loudness
-from moretta.shared.audit.pretrained.hubert import HubertEncoder, SelfSupervisedEncoder, Wav2Vec2Encoder
-from moretta.shared.audit.pretrained.nets.campplus_net import CamPlusPlus
-from moretta.shared.audit.pretrained.nets.ge2e_net import Ge2e
-from moretta.shared.audit.pretrained.sound import speech_only, unit_length
+from moretta.shared.audit.pretrained.encoder import PretrainedEncoder, load_state, speech_only
+from moretta.shared.audit.pretrained.nets import CamPlusPlus, Ge2e
+from moretta.shared.audit.pretrained.self_supervised import HubertEncoder, SelfSupervisedEncoder, Wav2Vec2Encoder
+from moretta.shared.audit.pretrained.speaker_encoders import (
+    CamPlusPlusEncoder,
+    Ge2eEncoder,
+    kaldi_fbank,
+    normalize_loudness,
+    slaney_mel,
+)
+from moretta.shared.audit.scoring import unit_rows
 from moretta.shared.core.errors import AttackersError, ClipError
 
 RATE = 16_000
@@ -83,8 +86,8 @@ def test_silence_at_the_ends_is_not_heard() -> None:
     np.testing.assert_allclose(speech_only(padded), speech_only(clip), atol=1e-6)
 
 
-def test_unit_length_leaves_zeros() -> None:
-    assert unit_length(np.zeros((1, 3))).tolist() == [[0, 0, 0]]
+def test_a_row_of_zeros_stays() -> None:
+    assert unit_rows(np.zeros((1, 3))).tolist() == [[0, 0, 0]]
 
 
 def test_quiet_clips_are_raised_and_loud_ones_stay() -> None:
@@ -116,7 +119,7 @@ def test_a_tone_lands_in_the_slaney_band_of_its_frequency(hz: float) -> None:
 
 def test_the_context_mask_is_that_of_the_paper() -> None:
     """Equations 2 to 5: global mean plus segment mean at each frame, not at each segment."""
-    from moretta.shared.audit.pretrained.nets.campplus_net import ContextMask
+    from moretta.shared.audit.pretrained.nets import ContextMask
 
     torch.manual_seed(1)
     layer = ContextMask(dilation=2)

@@ -9,13 +9,11 @@ import numpy as np
 from moretta.shared.audit.report.emotion import emotion_result
 from moretta.shared.audit.report.headline import headlines
 from moretta.shared.audit.report.report_schema import (
-    AuditRow,
     CorpusPart,
     DropCount,
     EmotionResult,
     EmotionResults,
     GatePart,
-    InferenceFinding,
     PrivacyRow,
     Report,
     RoundRow,
@@ -23,7 +21,7 @@ from moretta.shared.audit.report.report_schema import (
     SiteRow,
     StageRow,
 )
-from moretta.shared.audit.utility import EmotionRow
+from moretta.shared.audit.result import Result
 from moretta.shared.study.schema import Study
 
 SITES = tuple(f"site-{index:02d}" for index in range(1, 7))
@@ -70,14 +68,14 @@ def emotion(seed: int, skill: float, *, speakers: int = 4, clips: int = 24, clas
     return emotion_result(scores, truth, people, seed=seed, draws=200, model="statistics + linear")
 
 
-def audit(modalities: tuple[str, ...] = ("voice", "face")) -> Iterator[AuditRow]:
+def audit(modalities: tuple[str, ...] = ("voice", "face")) -> Iterator[Result]:
     for (modality, scenario), values in TOP1.items():
         if modality not in modalities:
             continue
         for (attacker, kind), top1 in zip(ATTACKERS[modality].items(), values, strict=True):
             eer = max(0.01, 0.5 - 0.5 * (top1 - CHANCE))
             for metric, value, chance in (("top1", top1, CHANCE), ("eer", eer, 0.5), ("d_sys", 1 - 2 * eer, 0.0)):
-                yield AuditRow(
+                yield Result(
                     modality=modality,
                     attacker=attacker,
                     kind=kind,
@@ -94,13 +92,13 @@ def audit(modalities: tuple[str, ...] = ("voice", "face")) -> Iterator[AuditRow]
         yield from _odd_rows()
 
 
-def _odd_rows() -> Iterator[AuditRow]:
+def _odd_rows() -> Iterator[Result]:
     for scenario, value in (("unprotected", 0.412), ("semi-informed", 0.02)):
-        yield AuditRow(
+        yield Result(
             modality="voice", attacker="mlp-3", kind="adaptive", scenario=scenario, metric="eer", value=value, low=0.01,
             high=0.45, chance=0.5, speakers=SPEAKERS, clips=288, invalid=True, reason=INVALID_REASON,
         )  # fmt: skip
-    yield AuditRow(
+    yield Result(
         modality="voice", attacker="ge2e", kind="pretrained", scenario="unprotected", metric="eer", value=None,
         chance=0.5, speakers=12, clips=0, invalid=True,
         reason="weights not found; get them with: moretta attackers fetch ge2e",
@@ -112,7 +110,7 @@ def _odd_rows() -> Iterator[AuditRow]:
         ("all", 3, 0.71),
         ("all", 10, 0.83),
     ):
-        yield AuditRow(
+        yield Result(
             modality="voice", attacker="logistic-regression", kind="adaptive", scenario="semi-informed", metric="top1",
             value=value, low=value - 0.1, high=min(1.0, value + 0.1), chance=CHANCE,
             speakers=6 if "male" in subset else SPEAKERS,
@@ -120,30 +118,30 @@ def _odd_rows() -> Iterator[AuditRow]:
         )  # fmt: skip
 
 
-def inference() -> Iterator[InferenceFinding]:
-    def finding(**changes: object) -> InferenceFinding:
+def inference() -> Iterator[Result]:
+    def finding(**changes: object) -> Result:
         common = {"modality": "voice", "chance": 0.5, "speakers": SPEAKERS, "clips": 288}
-        return InferenceFinding.model_validate(common | changes)
+        return Result.model_validate(common | changes)
 
     sex = {"attack": "attribute", "target": "sex", "metric": "balanced_accuracy"}
-    yield finding(**sex, attacker="logistic regression", source="original", value=0.96, low=0.93, high=0.99)
-    yield finding(**sex, attacker="logistic regression", source="released", value=0.883, low=0.82, high=0.94)
+    yield finding(**sex, attacker="logistic regression", scenario="unprotected", value=0.96, low=0.93, high=0.99)
+    yield finding(**sex, attacker="logistic regression", scenario="semi-informed", value=0.883, low=0.82, high=0.94)
     invalid = {"attacker": "none", "metric": "none", "value": None, "chance": None, "clips": 0, "invalid": True}
     few = "needs 4 people of each of two classes or more, there are: 12 middle"
-    yield finding(attack="attribute", target="age group", source="released", reason=few, **invalid)
+    yield finding(attack="attribute", target="age group", scenario="semi-informed", reason=few, **invalid)
     eer = {"attack": "inversion", "target": "speaker", "metric": "eer", "speakers": 6, "clips": 72}
-    yield finding(**eer, attacker="campplus", source="original", value=0.014, low=0.0, high=0.04)
-    yield finding(**eer, attacker="campplus", source="released", value=0.472, low=0.36, high=0.54)
+    yield finding(**eer, attacker="campplus", scenario="unprotected", value=0.014, low=0.0, high=0.04)
+    yield finding(**eer, attacker="campplus", scenario="ignorant", value=0.472, low=0.36, high=0.54)
     decoded = "mlp decoder, read by campplus"
-    yield finding(**eer, attacker=decoded, source="decoded", value=0.417, low=0.35, high=0.54)
-    link = {"attack": "cross-modal", "modality": "both", "target": "face of the voice", "source": "released"}
+    yield finding(**eer, attacker=decoded, scenario="decoded", value=0.417, low=0.35, high=0.54)
+    link = {"attack": "cross-modal", "modality": "both", "target": "face of the voice", "scenario": "semi-informed"}
     yield finding(**link, attacker="ridge", metric="one_of_two", value=0.52, low=0.41, high=0.63)
-    member = {"attack": "membership", "target": "membership of training clips", "source": "model", "attacker": "rmia"}
+    member = {"attack": "membership", "target": "membership of training clips", "scenario": "model", "attacker": "rmia"}
     yield finding(**member, metric="auc", value=0.633, low=0.58, high=0.69, p_value=0.21, note="speaker-level")
     why = "132 clips of other people cannot resolve a false-positive rate of 0.001: at least 1000 are needed"
     rate = {"metric": "tpr_at_fpr_01pct", "value": None, "chance": 0.001, "invalid": True, "reason": why}
     yield finding(**member | rate)
-    layer = {"attack": "updates", "target": "sex", "source": "updates", "metric": "balanced_accuracy", "speakers": 6}
+    layer = {"attack": "updates", "target": "sex", "scenario": "updates", "metric": "balanced_accuracy", "speakers": 6}
     yield finding(**layer, attacker="logistic regression", layer="2.weight", value=0.5, low=0.2, high=0.8)
 
 
@@ -197,34 +195,18 @@ def run(**changes: object) -> RunPart:
     return RunPart.model_validate(content | changes)
 
 
-def utility() -> Iterator[EmotionRow]:
-    """A trained judge with three figures, a pretrained one with two, one whose weights are not there."""
-    base = {
-        "modality": "voice",
-        "evaluator": "voice-forest",
-        "kind": "trained",
-        "chance": 1 / 6,
-        "speakers": 12,
-        "clips": 288,
-    }
-    for trained_on, evaluated_on, uar in (
-        ("original", "original", 0.412),
-        ("released", "released", 0.344),
-        ("original", "released", 0.187),
-    ):
-        figures = {
-            "trained_on": trained_on,
-            "evaluated_on": evaluated_on,
-            "uar": uar,
-            "low": uar - 0.05,
-            "high": uar + 0.05,
-        }
-        yield EmotionRow.model_validate(base | figures)
-    face = base | {"modality": "face", "evaluator": "face-api-expression", "kind": "pretrained", "trained_on": "public"}
-    for evaluated_on, uar in (("original", 0.671), ("released", 0.298)):
-        yield EmotionRow.model_validate(face | {"evaluated_on": evaluated_on, "uar": uar})
-    absent = {"evaluator": "hubert-emotion", "trained_on": "released", "evaluated_on": "released", "uar": None}
-    yield EmotionRow.model_validate(base | absent | {"reason": "no weights: run `fetch them`"})
+def utility() -> Iterator[Result]:
+    """A trained evaluator with three figures, a pretrained one with two, one whose weights are not there."""
+    about = {"attack": "utility", "target": "emotion", "metric": "uar", "chance": 1 / 6, "speakers": 12, "clips": 288}
+    voice = about | {"modality": "voice", "attacker": "voice-forest", "kind": "trained"}
+    for scenario, uar in (("unprotected", 0.412), ("semi-informed", 0.344), ("ignorant", 0.187)):
+        figures = {"scenario": scenario, "value": uar, "low": uar - 0.05, "high": uar + 0.05}
+        yield Result.model_validate(voice | figures)
+    face = about | {"modality": "face", "attacker": "face-api-expression", "kind": "pretrained"}
+    for scenario, uar in (("unprotected", 0.671), ("ignorant", 0.298)):
+        yield Result.model_validate(face | {"scenario": scenario, "value": uar})
+    absent = {"attacker": "hubert-emotion", "scenario": "semi-informed", "invalid": True}
+    yield Result.model_validate(voice | absent | {"reason": "no weights: run `fetch them`"})
 
 
 def report(**changes: object) -> Report:

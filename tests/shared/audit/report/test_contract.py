@@ -6,16 +6,17 @@ import json
 import tomllib
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 from pydantic import ValidationError
 
 from moretta.shared.audit.report.headline import headlines
 from moretta.shared.audit.report.report_file import ReportError, load_report, write_report
-from moretta.shared.audit.report.report_schema import AuditRow, EmotionResults, Report
+from moretta.shared.audit.report.report_schema import EmotionResults, Report
+from moretta.shared.audit.result import Result
 from moretta.shared.core.errors import ExitCode, MorettaError
 from moretta.shared.core.printable import to_toml
-from moretta.shared.study.former_names import RENAMED_REPORT_KEYS, RENAMED_REPORT_PARTS
 from moretta.shared.study.schema import Study
 
 EMOTION = {"accuracy", "uar", "classes", "per_class", "confusion", "clips", "speakers", "three_class"}
@@ -49,7 +50,7 @@ def test_what_is_written_is_read_back_the_same(example: ModuleType, tmp_path: Pa
 def test_not_a_number_never_reaches_the_json(example: ModuleType, value: float) -> None:
     row = next(example.audit())
     with pytest.raises(ValidationError):
-        AuditRow.model_validate(row.model_dump() | {"value": value})
+        Result.model_validate(row.model_dump() | {"value": value})
     study = Study().model_dump(mode="json") | {"odd": value}
     with pytest.raises(ValueError, match="JSON"):
         Report.model_validate(example.report().model_dump() | {"run": example.run(study=study).model_dump()})
@@ -113,16 +114,37 @@ def test_odd_text_survives_toml(text: str) -> None:
     assert tomllib.loads(to_toml({"a": {text: text, "list": [text, 1]}})) == {"a": {text: text, "list": [text, 1]}}
 
 
+NEW = ("attack", "target", "note", "layer", "p_value")
+"""Keys that rows on identity had not in format 1."""
+
+
+def former_row(row: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in row.items() if key not in (*NEW, "invalid")} | {"void": row["invalid"]}
+
+
+def former_finding(row: dict[str, Any]) -> dict[str, Any]:
+    former = {"unprotected": "original", "semi-informed": "released", "ignorant": "released"}
+    kept = {key: row[key] for key in ("modality", "attacker", "metric", "value", "low", "high", "chance", "clips")}
+    kept |= {key: row[key] for key in (*NEW, "reason")} | {"people": row["speakers"], "void": row["invalid"]}
+    return kept | {"source": former.get(row["scenario"], row["scenario"])}
+
+
+def former_utility(row: dict[str, Any]) -> dict[str, Any]:
+    sides = {"unprotected": ("original", "original"), "semi-informed": ("released", "released")}
+    trained, tested = sides.get(row["scenario"], ("original", "released"))
+    kept = {key: row[key] for key in ("modality", "kind", "low", "high", "chance", "speakers", "clips", "reason")}
+    trained = "public" if row["kind"] == "pretrained" else trained
+    return kept | {"judge": row["attacker"], "uar": row["value"], "trained_on": trained, "judged_on": tested}
+
+
 def test_a_report_of_format_1_is_read_and_said_to_be_one(
     example: ModuleType, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     report = example.report()
     content = json.loads(report.model_dump_json()) | {"format": 1}
-    for part, keys in RENAMED_REPORT_KEYS.items():
-        former = {new: old for old, new in keys.items()}
-        content[part] = [{former.get(key, key): value for key, value in row.items()} for row in content[part]]
-    for old, new in RENAMED_REPORT_PARTS.items():
-        content[old] = content.pop(new)
+    former = [former_row(row) for row in content["audit"]]
+    content |= {"audit": former, "beyond": [former_finding(row) for row in content.pop("inference")]}
+    content["judged"] = [former_utility(row) for row in content.pop("utility")]
     (tmp_path / "report.json").write_text(json.dumps(content), encoding="utf-8")
     caplog.set_level("WARNING", logger="moretta")
     assert load_report(tmp_path) == report

@@ -10,7 +10,7 @@ from moretta.shared.audit.report import summary
 from moretta.shared.audit.report.inference_view import inference_sentence, inference_view
 from moretta.shared.audit.report.page import render_html
 from moretta.shared.audit.report.report_file import write_report
-from moretta.shared.audit.report.report_schema import InferenceFinding, Report
+from moretta.shared.audit.report.report_schema import Report, Result
 
 HOSTILE = "<script>alert(1)</script>{{ 7*7 }}"
 
@@ -87,4 +87,4 @@ def test_findings_survive_the_json(example: ModuleType, tmp_path: Path) -> None:
     made = example.report()
     write_report(made, tmp_path)
     again = Report.model_validate_json((tmp_path / "report.json").read_bytes())
-    assert again.inference == made.inference and isinstance(again.inference[0], InferenceFinding)
+    assert again.inference == made.inference and isinstance(again.inference[0], Result)

@@ -1,0 +1,156 @@
+"""Arrays of clips, read on demand: from memory, releases or a corpus. Each can be sent to a worker process."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from tempfile import mkstemp
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from moretta.shared.core.errors import ClipError, ReleaseError
+from moretta.shared.core.terms import VoiceForm
+from moretta.shared.data.clips import Clip
+
+Form = VoiceForm | Literal["frames"]
+Array = npt.NDArray[Any]
+FrameLoader = Callable[[Path], npt.NDArray[np.uint8]]
+"""Reads the faces of one video: uint8 [frames, height, width, 3]. A module-level function or a frozen object, so that
+it reaches worker processes."""
+
+
+@dataclass(frozen=True)
+class ClipArray:
+    """The array of one clip, in the form that was released."""
+
+    form: Form
+    read: Callable[[], Array] = field(repr=False)
+    """Reads it; reaches worker processes."""
+    codebook: npt.NDArray[np.float32] | None = field(default=None, repr=False)
+    """float32 [k, coefficients] that its tokens need to be read."""
+
+
+@dataclass(frozen=True)
+class InMemory:
+    """An array that is there already."""
+
+    array: Array
+
+    def __call__(self) -> Array:
+        """The array."""
+        return self.array
+
+
+@dataclass(frozen=True)
+class InShard:
+    """An array in a shard of a release."""
+
+    path: Path
+    key: str
+
+    def __call__(self) -> Array:
+        """Read it."""
+        from safetensors import SafetensorError, safe_open
+
+        try:
+            with safe_open(self.path, framework="numpy") as shard:
+                array: Array = shard.get_tensor(self.key)
+                return array
+        except (SafetensorError, OSError) as error:
+            found = f"{self.path.name} changed while it was audited: {error}"
+            raise ReleaseError(found, expected=f"clip {self.key}") from error
+
+
+@dataclass(frozen=True)
+class InCorpus:
+    """The sound of a clip or, by a loader that finds and crops them, its faces."""
+
+    clip: Clip
+    faces: FrameLoader | None = None
+
+    def __call__(self) -> Array:
+        """float32 [samples] at 16 kHz, mono; or uint8 [frames, height, width, 3]."""
+        from moretta.shared.data.recordings import check_length, read_sound
+
+        if self.faces is None:
+            sound = read_sound(self.clip)
+            if sound is None:
+                raise ClipError("no-audio", f"{self.clip.name} has no sound")
+            return sound
+        if self.clip.video is None:
+            raise ClipError("no-video", f"{self.clip.name} has no video")
+        check_length(self.clip, "pictures")
+        return self.faces(self.clip.video)
+
+
+@dataclass(frozen=True)
+class VideoFaces:
+    """Reads the faces of one video as a site would: a frozen object, so that it reaches worker processes."""
+
+    side: int
+    """Pixels of the square crops."""
+    fps: float
+    """Frames kept per second of video."""
+
+    def __call__(self, path: Path) -> npt.NDArray[np.uint8]:
+        """uint8 [frames, side, side, 3], RGB.
+
+        Raises:
+            ClipError: the video cannot be read.
+        """
+        from moretta.shared.data.media import read_frames
+        from moretta.shared.features.faces import FaceCropper
+
+        frames = np.stack(list(read_frames(path, fps=self.fps)))
+        return FaceCropper(self.side).crop_clip(frames).pictures
+
+
+@dataclass(frozen=True)
+class PackedArrays:
+    """Arrays of one view laid end to end in one file, mapped into memory: workers share the pages, none is copied.
+
+    Arrays are found by row number, all of one dtype and of equal shape but for the first axis.
+    """
+
+    path: Path
+    dtype: str
+    shape: tuple[int, ...]
+    """Shape of one entry along the first axis."""
+    spans: dict[int, tuple[int, int]]
+    """First and last (exclusive) entry of each row."""
+
+    @classmethod
+    def write(cls, folder: Path, name: str, arrays: Iterable[Array], rows: Sequence[int]) -> PackedArrays:
+        """Write arrays as they come; then read their row numbers from `rows`, which may grow with the arrays."""
+        folder.mkdir(parents=True, exist_ok=True)
+        descriptor, path = mkstemp(prefix=f"{name}-", suffix=".bin", dir=folder)
+        dtype, shape, ends = np.dtype(np.float32), (), [0]
+        with open(descriptor, "wb") as file:  # noqa: PTH123 - the descriptor that mkstemp opened
+            for array in arrays:
+                dtype, shape = array.dtype, array.shape[1:]
+                file.write(np.ascontiguousarray(array).tobytes())
+                ends.append(ends[-1] + len(array))
+        spans = {row: (ends[i], ends[i + 1]) for i, row in enumerate(rows)}
+        return cls(Path(path), dtype.str, tuple(shape), spans)
+
+    def __getitem__(self, row: int) -> Array:
+        first, last = self.spans[row]
+        return self._mapped[first:last]
+
+    def constant(self, row: int) -> PackedArrays:
+        """A view whose row 0 is this row."""
+        return PackedArrays(self.path, self.dtype, self.shape, {0: self.spans[row]})
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {key: value for key, value in self.__dict__.items() if key != "_mapped"}
+
+    @cached_property
+    def _mapped(self) -> Array:
+        entries = max((last for _, last in self.spans.values()), default=0)
+        if not entries:
+            return np.zeros((0, *self.shape), self.dtype)
+        return np.memmap(self.path, dtype=self.dtype, mode="r", shape=(entries, *self.shape))

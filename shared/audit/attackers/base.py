@@ -1,0 +1,125 @@
+"""What an attacker is, and the registry that finds it by name.
+
+There are two families, by what they learn:
+
+* `Identifier` (closed set): knows labelled clips of every speaker it will meet, and scores each of them.
+* `Embedder` (open set): maps a clip to a point where clips of one speaker lie together, also of speakers it never met.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import TYPE_CHECKING, ClassVar, Literal, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from moretta.shared.core.errors import AttackersError, MorettaError
+from moretta.shared.core.plugins import Registry
+from moretta.shared.core.terms import Modality
+
+if TYPE_CHECKING:
+    from moretta.shared.audit.dataset import ClipSet
+
+AttackerKind = Literal["adaptive", "pretrained"]
+Floats = npt.NDArray[np.float32]
+MAX_UNPROTECTED_EER = 0.35
+"""An attacker worse than this on open data says nothing about protected data: its results are invalid."""
+
+
+class NotConvergedError(MorettaError):
+    """An attacker did not learn its own training data: its results are invalid, not "private"."""
+
+
+class Attacker(ABC):
+    """Tries to recover who speaks, or whose face it is. Made without arguments, once for each training.
+
+    Same seed, same clips, same thread count: same scores. An attacker may use randomness from its seed only.
+    """
+
+    name: ClassVar[str]
+    modality: ClassVar[Modality]
+    kind: ClassVar[AttackerKind]
+    max_unprotected_eer: ClassVar[float] = MAX_UNPROTECTED_EER
+    cost: ClassVar[int] = 1
+    """Relative training time: the costly are started first."""
+
+    @classmethod
+    def missing(cls) -> str | None:
+        """Why this attacker cannot run here and the command that would help, or None. Its results are then invalid."""
+        return None
+
+
+class Identifier(Attacker):
+    """Closed set: one score for each enrolled speaker.
+
+    `fit` must set `speakers`: the order of the columns of `scores`.
+    """
+
+    speakers: tuple[str, ...] = ()
+
+    @abstractmethod
+    def fit(self, clips: ClipSet, *, seed: int) -> None:
+        """Learn the speakers of labelled clips.
+
+        Hyper-parameters are chosen on these clips only. Raise `NotConvergedError` rather than score at random.
+        """
+
+    @abstractmethod
+    def scores(self, clips: ClipSet) -> Floats:
+        """Log-posteriors, float32 [clips, speakers], up to a constant in each row."""
+
+
+class Embedder(Attacker):
+    """Open set: clips to vectors, compared by cosine."""
+
+    trainable: ClassVar[bool] = True
+    """Whether `fit` learns. One that does never meets speakers it was trained on, in verification."""
+    version: ClassVar[str] = "1"
+    """Part of the key under which embeddings of untrained encoders are cached."""
+    encoder: ClassVar[str] = ""
+    """Name of the untrained encoder whose embeddings a trained head works on."""
+
+    def fit(self, clips: ClipSet, *, seed: int) -> None:
+        """Learn to tell the speakers of `clips` apart. Default: nothing, for encoders used as they are."""
+
+    @abstractmethod
+    def embed(self, clips: ClipSet) -> Floats:
+        """float32 [clips, dimensions], finite; length does not matter."""
+
+
+A = TypeVar("A", bound=type[Attacker])
+ATTACKERS: Registry[type[Attacker]] = Registry(
+    "attacker", group="moretta.attackers", package="moretta.shared.audit.attackers", error=AttackersError
+)
+
+
+def attacker(name: str, *, modality: Modality, kind: AttackerKind = "adaptive") -> Callable[[A], A]:
+    """Register a class. An encoder used as it is brings a second attacker with it, NAME+head: see `open_set.HeadOn`."""
+
+    def register(cls: A) -> A:
+        cls.name, cls.modality, cls.kind = name, modality, kind
+        ATTACKERS.add(name, cls)
+        if issubclass(cls, Embedder) and not cls.trainable:
+            from moretta.shared.audit.attackers.open_set import head_on
+
+            head = head_on(cls)
+            attacker(f"{name}+head", modality=modality)(head)
+        return cls
+
+    return register
+
+
+def get_attacker(name: str) -> type[Attacker]:
+    """Find an attacker by name.
+
+    Raises:
+        AttackersError: unknown name; the message lists the known ones.
+    """
+    return ATTACKERS.get(name)
+
+
+def attacker_names(modality: Modality | None = None, kind: AttackerKind | None = None) -> list[str]:
+    """Names of the registered attackers, sorted."""
+    return [cls.name for cls in ATTACKERS.items() if modality in (None, cls.modality) and kind in (None, cls.kind)]

@@ -1,0 +1,119 @@
+"""The small networks that attackers train, as bare modules: listing the attackers does not load torch."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+
+class AttentiveStatistics(nn.Module):
+    """Weighted mean and deviation over time (Okabe, Koshinaka and Shinoda, Interspeech 2018)."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.attention = nn.Sequential(nn.Conv1d(channels, 32, 1), nn.Tanh(), nn.Conv1d(32, channels, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[n, channels, time] to [n, 2 * channels]."""
+        weight = self.attention(x).softmax(dim=2)
+        mean = (weight * x).sum(2)
+        variance = (weight * x**2).sum(2) - mean**2
+        return torch.cat([mean, variance.clamp(min=1e-4).sqrt()], dim=1)
+
+
+def tdnn(coefficients: int, dimensions: int, *, width: int = 96) -> nn.Module:
+    """Dilated convolutions over time with attentive pooling: [n, coefficients, time] to [n, dimensions].
+
+    An x-vector network (Snyder et al., ICASSP 2018) made small, at half the frame rate.
+    """
+
+    def layer(inside: int, outside: int, kernel: int, dilation: int = 1, stride: int = 1) -> list[nn.Module]:
+        convolution = nn.Conv1d(
+            inside, outside, kernel, stride=stride, dilation=dilation, padding=dilation * (kernel // 2)
+        )
+        return [convolution, nn.ReLU(), nn.BatchNorm1d(outside)]
+
+    return nn.Sequential(
+        *layer(coefficients, width, 5, stride=2),
+        *layer(width, width, 3, dilation=2),
+        *layer(width, width, 3, dilation=3),
+        *layer(width, width, 1),
+        AttentiveStatistics(width),
+        nn.BatchNorm1d(2 * width),
+        nn.Dropout(0.2),
+        nn.Linear(2 * width, dimensions),
+    )
+
+
+class _OverTime(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        """[n, channels, time] to [n, 2 * channels]: mean and maximum."""
+        return torch.cat([x.mean(2), x.amax(2)], dim=1)
+
+
+def sequence_cnn(coefficients: int, dimensions: int, *, width: int = 48) -> nn.Module:
+    """Plain convolutions and pooling, as the original project had: [n, coefficients, time] to [n, dimensions]."""
+
+    def block(inside: int, outside: int) -> list[nn.Module]:
+        return [nn.Conv1d(inside, outside, 5, padding=2), nn.ReLU(), nn.BatchNorm1d(outside), nn.MaxPool1d(2)]
+
+    return nn.Sequential(
+        *block(coefficients, width),
+        *block(width, width),
+        *block(width, 2 * width),
+        _OverTime(),
+        nn.Dropout(0.2),
+        nn.Linear(4 * width, dimensions),
+    )
+
+
+class _Residual(nn.Module):
+    """Two 3x3 convolutions beside a shortcut (He et al., CVPR 2016); halves the side."""
+
+    def __init__(self, inside: int, outside: int) -> None:
+        super().__init__()
+        self.path = nn.Sequential(
+            nn.Conv2d(inside, outside, 3, stride=2, padding=1, bias=False),
+            nn.BatchNorm2d(outside),
+            nn.ReLU(),
+            nn.Conv2d(outside, outside, 3, padding=1, bias=False),
+            nn.BatchNorm2d(outside),
+        )
+        self.shortcut = nn.Sequential(nn.Conv2d(inside, outside, 1, stride=2, bias=False), nn.BatchNorm2d(outside))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[n, inside, h, w] to [n, outside, h / 2, w / 2]."""
+        summed: Tensor = self.path(x) + self.shortcut(x)
+        return summed.relu()
+
+
+def resnet(dimensions: int, *, width: int = 16) -> nn.Module:
+    """[n, 3, 48, 48] to [n, dimensions]."""
+    return nn.Sequential(
+        nn.Conv2d(3, width, 3, stride=2, padding=1, bias=False),
+        nn.BatchNorm2d(width),
+        nn.ReLU(),
+        _Residual(width, 2 * width),
+        _Residual(2 * width, 4 * width),
+        _Residual(4 * width, 4 * width),
+        nn.Flatten(),
+        nn.Dropout(0.2),
+        nn.Linear(4 * width * 9, dimensions),
+    )
+
+
+def picture_cnn(dimensions: int, *, width: int = 16) -> nn.Module:
+    """Plain convolutions and pooling, [n, 3, 48, 48] to [n, dimensions]."""
+
+    def block(inside: int, outside: int) -> list[nn.Module]:
+        return [nn.Conv2d(inside, outside, 3, padding=1), nn.ReLU(), nn.BatchNorm2d(outside), nn.MaxPool2d(2)]
+
+    return nn.Sequential(
+        nn.AvgPool2d(2),
+        *block(3, width),
+        *block(width, 2 * width),
+        *block(2 * width, 4 * width),
+        nn.Flatten(),
+        nn.Dropout(0.2),
+        nn.Linear(4 * width * 9, dimensions),
+    )

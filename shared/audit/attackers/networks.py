@@ -1,0 +1,286 @@
+"""Attackers that train a small network: convolutions (closed set), a TDNN and a residual network (open set)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, ClassVar, cast
+
+import numpy as np
+import numpy.typing as npt
+
+from moretta.shared.audit.attackers.base import Attacker, Embedder, Floats, Identifier, NotConvergedError, attacker
+from moretta.shared.audit.crossval import check_learned
+from moretta.shared.audit.dataset import ClipSet
+from moretta.shared.core.terms import Modality
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+Frames = npt.NDArray[np.uint8]
+Ints = npt.NDArray[np.int64]
+BatchOf = Callable[[Ints, np.random.Generator], "torch.Tensor"]
+"""Makes the network's input for some clips, with random crops and the like."""
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How long and how fast a network is trained."""
+
+    margin: float = 0.2
+    """In radians, on the angle to the clip's own speaker; 0 is plain softmax on cosines."""
+    epochs: float = 15.0
+    min_steps: int = 60
+    batch: int = 32
+    learning_rate: float = 3e-3
+    scale: float = 20.0
+
+    def steps(self, clips: int) -> int:
+        """Batches to train on: linear in the number of clips, but for the smallest sets."""
+        return max(self.min_steps, round(self.epochs * clips / self.batch))
+
+
+def train_with_margin(
+    network: nn.Module, dimensions: int, batch_of: BatchOf, labels: Ints, *, schedule: Schedule, seed: int
+) -> nn.Parameter:
+    """Train `network` to put clips of one speaker at small angles (Deng et al., "ArcFace", CVPR 2019, equation 3).
+
+    The margin grows from 0 over the first half: a small network given it at once does not start to learn.
+
+    Returns:
+        [speakers, dimensions], the direction of each speaker.
+
+    Raises:
+        NotConvergedError: the loss left the finite numbers.
+    """
+    import torch
+    from torch.nn import functional
+
+    rng = np.random.default_rng(seed)
+    steps = schedule.steps(len(labels))
+    speakers = int(labels.max()) + 1
+    centres = torch.nn.Parameter(torch.from_numpy(rng.normal(size=(speakers, dimensions)).astype(np.float32)))
+    optimizer = torch.optim.AdamW([*network.parameters(), centres], lr=schedule.learning_rate, weight_decay=1e-3)
+    pace = torch.optim.lr_scheduler.OneCycleLR(optimizer, schedule.learning_rate, total_steps=steps)
+    network.train()
+    for step in range(steps):
+        chosen = _balanced(labels, schedule.batch, rng)
+        target = torch.from_numpy(labels[chosen])
+        cosine = functional.linear(functional.normalize(network(batch_of(chosen, rng))), functional.normalize(centres))
+        margin = schedule.margin * min(1.0, 2 * step / steps)
+        loss = functional.cross_entropy(schedule.scale * with_margin(cosine, target, margin), target)
+        optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_(network.parameters(), 5.0)
+        optimizer.step()
+        pace.step()
+    if not bool(torch.isfinite(loss)):
+        raise NotConvergedError(f"a training loss of {float(loss)}", expected="a finite loss")
+    network.eval()
+    return centres
+
+
+def with_margin(cosine: torch.Tensor, target: torch.Tensor, margin: float) -> torch.Tensor:
+    """Cosines [n, speakers] with the angle to each clip's own speaker, `target` [n], made larger by `margin`."""
+    import torch
+
+    own = cosine.gather(1, target[:, None]).clamp(-1 + 1e-6, 1 - 1e-6)
+    harder = torch.cos((torch.acos(own) + margin).clamp(max=float(np.pi)))
+    return cosine.scatter(1, target[:, None], harder)
+
+
+def _balanced(labels: Ints, batch: int, rng: np.random.Generator) -> Ints:
+    """As many clips of each speaker as of any other, on average."""
+    speakers = rng.permutation(np.resize(rng.permutation(np.unique(labels)), batch))
+    return np.array([rng.choice(np.flatnonzero(labels == speaker)) for speaker in speakers], np.int64)
+
+
+class _ClipNetwork:
+    """A network from clips to embeddings of length 1, and the direction of each speaker it was trained on."""
+
+    def __init__(self, network: nn.Module, dimensions: int, schedule: Schedule) -> None:
+        self.network, self.dimensions, self.schedule = network, dimensions, schedule
+
+    def fit(self, clips: ClipSet, seed: int) -> None:
+        raise NotImplementedError
+
+    def embed(self, clips: ClipSet) -> Floats:
+        raise NotImplementedError
+
+    def logits(self, clips: ClipSet) -> Floats:
+        """float32 [clips, speakers] of the speakers trained on."""
+        return (self.schedule.scale * (self.embed(clips) @ self.centres.T)).astype(np.float32)
+
+    def train(self, batch_of: BatchOf, clips: ClipSet, shown: npt.NDArray[Any], schedule: Schedule, seed: int) -> None:
+        """Train, and check what was learned; `shown` [clips, ...] says which clips are equal to the network."""
+        import torch
+
+        centres = train_with_margin(self.network, self.dimensions, batch_of, clips.labels, schedule=schedule, seed=seed)
+        with torch.inference_mode():
+            self.centres: Floats = torch.nn.functional.normalize(centres.detach()).numpy()
+        check_learned(shown, clips.labels, (self.embed(clips) @ self.centres.T).argmax(1))
+
+
+class _SequenceNetwork(_ClipNetwork):
+    """On MFCC: random crops in training, the middle of each clip afterwards."""
+
+    TRAIN_FRAMES, TEST_FRAMES, BATCH = 150, 300, 64
+
+    def fit(self, clips: ClipSet, seed: int) -> None:
+        sequences = [np.asarray(clips.mfcc(i)) for i in range(len(clips))]
+        together = np.concatenate(sequences)
+        self._mean, self._scale = together.mean(0), together.std(0) + 1e-3
+
+        def batch_of(chosen: Ints, rng: np.random.Generator) -> torch.Tensor:
+            return self._tensor(np.stack([_crop(sequences[i], self.TRAIN_FRAMES, rng) for i in chosen]))
+
+        shown = np.stack([_middle(s, self.TEST_FRAMES) for s in sequences])
+        self.train(batch_of, clips, shown, self.schedule, seed)
+
+    def embed(self, clips: ClipSet) -> Floats:
+        import torch
+
+        parts = []
+        with torch.inference_mode():
+            for start in range(0, len(clips), self.BATCH):
+                chosen = range(start, min(start + self.BATCH, len(clips)))
+                batch = self._tensor(np.stack([_middle(clips.mfcc(i), self.TEST_FRAMES) for i in chosen]))
+                parts.append(torch.nn.functional.normalize(self.network(batch)).numpy())
+        return np.concatenate(parts)
+
+    def _tensor(self, batch: Floats) -> torch.Tensor:
+        import torch
+
+        scaled = ((batch - self._mean) / self._scale).astype(np.float32)
+        return torch.from_numpy(scaled.transpose(0, 2, 1).copy())  # [clips, coefficients, frames]
+
+
+def _crop(sequence: Floats, frames: int, rng: np.random.Generator) -> Floats:
+    if len(sequence) <= frames:
+        return _middle(sequence, frames)
+    start = int(rng.integers(len(sequence) - frames + 1))
+    return sequence[start : start + frames]
+
+
+def _middle(sequence: Floats, frames: int) -> Floats:
+    """The middle of a long sequence; a short one is repeated."""
+    if len(sequence) < frames:
+        return np.take(sequence, np.arange(frames) % len(sequence), axis=0)
+    start = (len(sequence) - frames) // 2
+    return sequence[start : start + frames]
+
+
+class _PictureNetwork(_ClipNetwork):
+    """On few small frames of a clip: a clip is the mean direction of its frames.
+
+    It is trained on one frame of each clip at a time, mirrored and shifted at random. A release may hide people so well
+    that nothing is left which still holds of a mirrored frame, and then nothing is learned. Training then goes on with
+    frames as they are, longer: the failure of an attacker that has learned its training data is evidence.
+    """
+
+    LONGER, BATCH = 4, 32
+
+    def fit(self, clips: ClipSet, seed: int) -> None:
+        shown = np.stack([frames[len(frames) // 2] for frames in map(clips.thumbnails, range(len(clips)))])
+
+        def batch_by(frame_of: Callable[[Frames, np.random.Generator], Frames]) -> BatchOf:
+            return lambda chosen, rng: _tensor(np.stack([frame_of(clips.thumbnails(int(i)), rng) for i in chosen]))
+
+        try:
+            self.train(batch_by(_varied_frame), clips, shown, self.schedule, seed)
+        except NotConvergedError:
+            longer = replace(self.schedule, epochs=self.LONGER * self.schedule.epochs)
+            self.train(batch_by(_any_frame), clips, shown, longer, seed)
+
+    def embed(self, clips: ClipSet) -> Floats:
+        import torch
+
+        rows = []
+        with torch.inference_mode():
+            for start in range(0, len(clips), self.BATCH):
+                frames = [clips.thumbnails(i) for i in range(start, min(start + self.BATCH, len(clips)))]
+                vectors = torch.nn.functional.normalize(self.network(_tensor(np.concatenate(frames))))
+                for part in torch.split(vectors, [len(f) for f in frames]):
+                    rows.append(torch.nn.functional.normalize(part.mean(0), dim=0).numpy())
+        return np.stack(rows)
+
+
+def _any_frame(frames: Frames, rng: np.random.Generator) -> Frames:
+    return np.asarray(frames[int(rng.integers(len(frames)))])
+
+
+def _varied_frame(frames: Frames, rng: np.random.Generator, shift: int = 3) -> Frames:
+    """One frame, perhaps mirrored, moved by up to `shift` pixels."""
+    frame = _any_frame(frames, rng)
+    if rng.random() < 0.5:
+        frame = frame[:, ::-1]
+    down, right = rng.integers(0, 2 * shift + 1, 2)
+    padded = np.pad(frame, ((shift, shift), (shift, shift), (0, 0)), mode="edge")
+    return padded[down : down + frame.shape[0], right : right + frame.shape[1]]
+
+
+def _tensor(frames: Frames) -> torch.Tensor:
+    import torch
+
+    scaled = frames.astype(np.float32) / 127.5 - 1  # [n, 48, 48, 3], in [-1, 1]
+    return torch.from_numpy(scaled.transpose(0, 3, 1, 2).copy())
+
+
+class _WithNetwork:
+    """Makes and trains the network of a row of `_TABLE`."""
+
+    modality: ClassVar[Modality]
+    network: ClassVar[str]
+    dimensions: ClassVar[int]
+    schedule: ClassVar[Schedule]
+
+    def _trained(self, clips: ClipSet, seed: int) -> _ClipNetwork:
+        import torch
+
+        from moretta.shared.audit.attackers import nets
+
+        torch.manual_seed(seed)  # initial weights and dropout draw from torch's generator
+        sizes = (clips.mfcc(0).shape[1], self.dimensions) if self.modality == "voice" else (self.dimensions,)
+        network = getattr(nets, self.network)(*sizes)
+        made = _SequenceNetwork if self.modality == "voice" else _PictureNetwork
+        model = made(network, self.dimensions, self.schedule)
+        model.fit(clips, seed)
+        return model
+
+
+class NetworkIdentifier(_WithNetwork, Identifier):
+    """Closed set: plain softmax over the enrolled speakers."""
+
+    def fit(self, clips: ClipSet, *, seed: int) -> None:
+        """Train on the enrolment clips."""
+        self.speakers = clips.speakers
+        self._model = self._trained(clips, seed)
+
+    def scores(self, clips: ClipSet) -> Floats:
+        """Logits, [clips, speakers]."""
+        return self._model.logits(clips)
+
+
+class NetworkEmbedder(_WithNetwork, Embedder):
+    """Open set: trained on other speakers' clips, with an angular margin."""
+
+    def fit(self, clips: ClipSet, *, seed: int) -> None:
+        """Train to tell the speakers apart."""
+        self._model = self._trained(clips, seed)
+
+    def embed(self, clips: ClipSet) -> Floats:
+        """[clips, dimensions], each of length 1."""
+        return self._model.embed(clips)
+
+
+_TABLE: tuple[tuple[str, Modality, type[Attacker], str, int, float, int], ...] = (
+    # name, modality, family, network, dimensions, margin, cost
+    ("voice-cnn", "voice", NetworkIdentifier, "sequence_cnn", 64, 0.0, 6),
+    ("voice-tdnn", "voice", NetworkEmbedder, "tdnn", 96, 0.2, 10),
+    ("face-cnn", "face", NetworkIdentifier, "picture_cnn", 64, 0.0, 6),
+    ("face-resnet", "face", NetworkEmbedder, "resnet", 64, 0.2, 10),
+)
+for _name, _modality, _family, _network, _dimensions, _margin, _cost in _TABLE:
+    _settings = {"network": _network, "dimensions": _dimensions, "schedule": Schedule(_margin), "cost": _cost}
+    attacker(_name, modality=_modality)(cast(type[Attacker], type(_name, (_family,), _settings)))

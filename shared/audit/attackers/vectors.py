@@ -1,0 +1,319 @@
+"""Closed-set attackers on one vector a clip: each is a row of features, estimator and grid."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, ClassVar, Protocol, Self, cast
+
+import numpy as np
+import numpy.typing as npt
+
+from moretta.shared.audit.attackers.base import Attacker, Floats, Identifier, attacker
+from moretta.shared.audit.crossval import check_learned, choose, held_out_accuracies
+from moretta.shared.audit.dataset import ClipSet
+from moretta.shared.audit.views import MotionFeatures, emotions_of, face_gradients, face_pixels, voice_statistics
+from moretta.shared.core.terms import Modality
+from moretta.shared.data.clip_names import EMOTIONS
+
+Grid = Mapping[str, Sequence[Any]]
+_LEAST_LOG_POSTERIOR = float(np.log(1e-3))
+"""A forest gives many speakers no vote at all: how much less than this it believes in somebody says nothing more."""
+
+
+class Features(Protocol):
+    """Makes one vector of each clip."""
+
+    def fit(self, clips: ClipSet, *, seed: int) -> Self:
+        """Learn from the attacker's own clips what vectors need; returns itself."""
+        ...
+
+    def vectors(self, clips: ClipSet) -> Floats:
+        """float32 [clips, d]."""
+        ...
+
+
+@dataclass(frozen=True)
+class PlainFeatures:
+    """Features that need no training."""
+
+    function: Callable[[ClipSet], Floats]
+
+    def fit(self, clips: ClipSet, *, seed: int) -> Self:
+        """Nothing to learn."""
+        del clips, seed
+        return self
+
+    def vectors(self, clips: ClipSet) -> Floats:
+        """float32 [clips, d]."""
+        return self.function(clips)
+
+
+class BigramFeatures:
+    """Which sounds follow which: shares of codewords and of their pairs, by a codebook of the attacker's own.
+
+    This is what is left of a voice in mere tokens. On quantized voice it finds the codebook again.
+    """
+
+    CODEWORDS, FRAMES = 32, 10_000
+
+    def fit(self, clips: ClipSet, *, seed: int) -> Self:
+        """Learn the codebook by k-means."""
+        from sklearn.cluster import MiniBatchKMeans
+
+        frames = np.concatenate([clips.mfcc(i) for i in range(len(clips))])
+        chosen = np.random.default_rng(seed).permutation(len(frames))[: self.FRAMES]
+        codewords = min(self.CODEWORDS, len(np.unique(frames[chosen], axis=0)))
+        self._scale = frames.std(0) + 1e-3
+        codebook = MiniBatchKMeans(codewords, n_init=1, random_state=seed).fit(frames[chosen] / self._scale)
+        self._centroids = codebook.cluster_centers_.astype(np.float32)
+        return self
+
+    def vectors(self, clips: ClipSet) -> Floats:
+        """Square roots of shares, which evens out their variances: [clips, codewords + codewords ** 2]."""
+        return np.stack([self._shares(clips.mfcc(i) / self._scale) for i in range(len(clips))])
+
+    def _shares(self, frames: Floats) -> Floats:
+        codewords = len(self._centroids)
+        distance = (self._centroids**2).sum(1) - 2 * frames @ self._centroids.T  # [frames, codewords]
+        nearest = distance.argmin(1)
+        single = np.bincount(nearest, minlength=codewords)
+        pairs = np.bincount(nearest[:-1] * codewords + nearest[1:], minlength=codewords**2)
+        shares = np.concatenate([single / len(frames), pairs / max(1, len(frames) - 1)])
+        return np.asarray(np.sqrt(shares), np.float32)
+
+
+@dataclass
+class WithinEmotionFeatures:
+    """Vectors without their emotion's mean, once for all emotions and once more for each of them alone.
+
+    A release states the emotion of every clip, and an attacker reads it. An anonymizer that keeps emotion moves clips
+    far by it, and may hide what is different about a person's anger from a classifier that does not know that it is
+    anger. A linear classifier of these vectors has one set of weights for every emotion, and a common one. Principal
+    components save time only; they keep their spread.
+    """
+
+    function: Callable[[ClipSet], Floats]
+    components: int = 256
+    prior_clips: float = 2.0
+    """Clips that pull an emotion's mean towards the mean of all."""
+
+    def fit(self, clips: ClipSet, *, seed: int) -> Self:
+        """Learn scale, principal components and the means of emotions."""
+        from sklearn.decomposition import PCA
+        from sklearn.pipeline import make_pipeline
+        from sklearn.preprocessing import StandardScaler
+
+        del seed
+        x, emotions = self.function(clips), emotions_of(clips)
+        components = min(self.components, len(x), x.shape[1])
+        self._reduce = make_pipeline(StandardScaler(), PCA(components, svd_solver="full")).fit(x)
+        reduced = self._reduce.transform(x)
+        # Components are centred, so the mean of all, towards which the few clips of an emotion are pulled, is 0.
+        sums = np.stack([reduced[emotions == number].sum(axis=0) for number in range(len(EMOTIONS))])
+        counts = np.bincount(emotions, minlength=len(EMOTIONS))[:, None]
+        self._means = sums / (counts + self.prior_clips)
+        return self
+
+    def vectors(self, clips: ClipSet) -> Floats:
+        """[clips, 7 components]."""
+        emotions = emotions_of(clips)
+        rest = self._reduce.transform(self.function(clips)) - self._means[emotions]
+        own = emotions[:, None] == np.arange(len(EMOTIONS))  # [clips, emotions]
+        apart = (own[:, :, None] * rest[:, None]).reshape(len(rest), -1)
+        return np.hstack([rest, apart]).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class VectorAttack:
+    """A closed-set attack on one vector a clip: what it looks at, and what it learns with."""
+
+    features: Callable[[], Features]
+    estimator: Callable[[int], Any]
+    """Makes a scikit-learn classifier of one thread, with `predict_proba` or `decision_function`, from a seed."""
+    grid: Grid = field(default_factory=dict)
+    """Values to try, by parameter name; empty fits the classifier as it comes."""
+    scaled: bool = True
+    """Whether vectors are standardised first."""
+    must_learn: bool = False
+    """Whether it is checked that the training data were learned."""
+
+    def pipeline(self, seed: int) -> Any:
+        """The classifier behind a scaler, not trained."""
+        from sklearn.pipeline import Pipeline
+        from sklearn.preprocessing import StandardScaler
+
+        scale = [("scale", StandardScaler())] if self.scaled else []
+        return Pipeline([*scale, ("classify", self.estimator(seed))])
+
+    def settings(self) -> dict[str, Sequence[Any]]:
+        """The grid by the names that `pipeline` knows."""
+        return {f"classify__{name}": values for name, values in self.grid.items()}
+
+
+class VectorIdentifier(Identifier):
+    """Chooses hyper-parameters by cross-validation on the enrolment clips, then fits."""
+
+    how: ClassVar[VectorAttack]
+
+    def fit(self, clips: ClipSet, *, seed: int) -> None:
+        """Learn the features, choose and train."""
+        self.speakers = clips.speakers
+        self._features = self.how.features().fit(clips, seed=seed)
+        x, y = self._features.vectors(clips), clips.labels
+        model = self.how.pipeline(seed)
+        if self.how.grid:
+            model.set_params(**choose(model, self.how.settings(), x, y, clips))
+        self._model = model.fit(x, y)
+        if self.how.must_learn:
+            check_learned(x, y, self._model.predict(x))
+
+    def scores(self, clips: ClipSet) -> Floats:
+        """Log-posteriors, [clips, speakers]."""
+        return log_posteriors(self._model, self._features.vectors(clips))
+
+
+def log_posteriors(model: Any, x: npt.NDArray[Any]) -> Floats:
+    """[n, classes] of a trained scikit-learn classifier, up to a constant in each row."""
+    if hasattr(model, "predict_proba"):
+        posteriors = np.asarray(model.predict_proba(x), np.float32)
+        return np.log(np.clip(posteriors, 1e-12, 1))
+    decision = np.asarray(model.decision_function(x), np.float32)
+    return np.stack([-decision, decision], 1) if decision.ndim == 1 else decision
+
+
+class InvertedIdentifier(Identifier):
+    """The least likely person, where a classifier does worse than chance on clips that it has not seen.
+
+    Where all clips of a person were normalized together, those that an attacker has not seen lie on the far side of
+    those it has: a classifier then does worse than chance, and the speaker it finds least likely is the right one.
+
+    Of all settings of several classifiers, the one most often wrong about clips held out of enrolment is inverted. If
+    none is right less often than chance the best one is taken as it is. Trial clips have no say in it. Where nothing
+    can be held out, nobody having two clips, the last one is inverted: as it is, it runs as an attacker of its own.
+    """
+
+    tried: ClassVar[tuple[VectorAttack, ...]]
+    cost: ClassVar[int] = 2
+
+    def fit(self, clips: ClipSet, *, seed: int) -> None:
+        """Try every classifier in every setting, choose, train."""
+        self.speakers = clips.speakers
+        found: list[tuple[float, VectorAttack, dict[str, Any]]] = []
+        for how in self.tried:
+            x = how.features().fit(clips, seed=seed).vectors(clips)
+            tested = held_out_accuracies(how.pipeline(seed), how.settings(), x, clips.labels, clips)
+            found += [(accuracy, how, setting) for setting, accuracy in tested]
+        if not found:
+            last = self.tried[-1]
+            found = [(0.0, last, {name: values[0] for name, values in last.settings().items()})]
+        worst, best = (extreme(found, key=lambda one: one[0]) for extreme in (min, max))
+        self._inverts = worst[0] < 1 / len(self.speakers)
+        _, how, setting = worst if self._inverts else best
+        self._features = how.features().fit(clips, seed=seed)
+        self._model = how.pipeline(seed).set_params(**setting).fit(self._features.vectors(clips), clips.labels)
+
+    def scores(self, clips: ClipSet) -> Floats:
+        """Log-posteriors, or their opposite, [clips, speakers]."""
+        found = log_posteriors(self._model, self._features.vectors(clips))
+        return -np.maximum(found, _LEAST_LOG_POSTERIOR) if self._inverts else found
+
+
+def _logistic(seed: int, *, steps: int = 300) -> Any:
+    from sklearn.linear_model import LogisticRegression
+
+    return LogisticRegression(max_iter=steps, random_state=seed)
+
+
+def _components_then_logistic(seed: int, *, explained: float) -> Any:
+    """Logistic regression on the principal components that explain a share of the variance."""
+    from sklearn.decomposition import PCA
+    from sklearn.pipeline import Pipeline
+
+    return Pipeline([("reduce", PCA(explained, svd_solver="full")), ("regress", _logistic(seed))])
+
+
+def _support_vectors(seed: int) -> Any:
+    from sklearn.svm import SVC
+
+    return SVC(decision_function_shape="ovr", random_state=seed)
+
+
+def _forest(seed: int) -> Any:
+    from sklearn.ensemble import RandomForestClassifier
+
+    return RandomForestClassifier(300, random_state=seed, n_jobs=1)
+
+
+def _neighbours(seed: int) -> Any:
+    from sklearn.neighbors import KNeighborsClassifier
+
+    del seed  # nothing is drawn
+    return KNeighborsClassifier(weights="distance")
+
+
+def _perceptron(seed: int, *, hidden: tuple[int, ...]) -> Any:
+    """Stops when its loss does; whether it learned is checked by what it learned, not by its last step."""
+    from sklearn.neural_network import MLPClassifier
+
+    return MLPClassifier(hidden, max_iter=60, n_iter_no_change=5, tol=1e-3, random_state=seed)
+
+
+_VOICE, _PIXELS, _GRADIENTS = (partial(PlainFeatures, f) for f in (voice_statistics, face_pixels, face_gradients))
+_PENALTIES = (0.1, 0.01, 1.0)
+_NEIGHBOURS: Grid = {"n_neighbors": (5, 1, 3)}
+_LAYERS = {1: (128,), 2: (128, 128), 3: (128, 128, 64)}
+
+QUICK: dict[Modality, dict[str, VectorAttack]] = {
+    "voice": {
+        "forest": VectorAttack(_VOICE, _forest),
+        "knn": VectorAttack(_VOICE, _neighbours, _NEIGHBOURS),
+        "svm": VectorAttack(_VOICE, _support_vectors, {"C": (10.0, 1.0), "gamma": ("scale", 0.001)}),
+        "logistic": VectorAttack(_VOICE, _logistic, {"C": _PENALTIES}),
+    },
+    "face": {
+        "forest": VectorAttack(_PIXELS, _forest),
+        "knn": VectorAttack(_GRADIENTS, _neighbours, _NEIGHBOURS),
+        "svm": VectorAttack(_GRADIENTS, _support_vectors, {"C": (10.0, 1.0, 0.1)}),
+        "logistic": VectorAttack(
+            _PIXELS, partial(_components_then_logistic, explained=0.98), {"regress__C": _PENALTIES}
+        ),
+    },
+}
+"""The quick classifiers, by modality and name; `inverted` tries all of them in every setting."""
+
+_SLOW: dict[Modality, dict[str, VectorAttack]] = {
+    "voice": {
+        "bigrams": VectorAttack(BigramFeatures, partial(_logistic, steps=200), {"C": (0.01, 0.001)}),
+        "given-emotion": VectorAttack(
+            partial(WithinEmotionFeatures, voice_statistics), _logistic, {"C": _PENALTIES}, scaled=False
+        ),
+        **{
+            f"mlp{number}": VectorAttack(
+                _VOICE, partial(_perceptron, hidden=hidden), {"alpha": (1.0, 0.01)}, must_learn=True
+            )
+            for number, hidden in _LAYERS.items()
+        },
+    },
+    "face": {
+        "given-emotion": VectorAttack(
+            partial(WithinEmotionFeatures, face_pixels), _logistic, {"C": _PENALTIES}, scaled=False
+        ),
+        "motion": VectorAttack(
+            MotionFeatures, partial(_components_then_logistic, explained=0.95), {"regress__C": _PENALTIES}
+        ),
+    },
+}
+_COSTS = {"bigrams": 2, "given-emotion": 2, "mlp1": 3, "mlp2": 3, "mlp3": 3}
+
+for _modality, _quick in QUICK.items():
+    for _name, _how in (_quick | _SLOW[_modality]).items():
+        _settings: dict[str, Any] = {"how": _how, "cost": _COSTS.get(_name, 1)}
+        attacker(f"{_modality}-{_name}", modality=_modality)(
+            cast(type[Attacker], type(f"{_modality}-{_name}", (VectorIdentifier,), _settings))
+        )
+    _settings = {"tried": tuple(_quick.values())}
+    attacker(f"{_modality}-inverted", modality=_modality)(
+        cast(type[Attacker], type(f"{_modality}-inverted", (InvertedIdentifier,), _settings))
+    )

@@ -1,0 +1,269 @@
+"""A set of clips as an attacker sees it: claimed speakers, and views of their arrays, read on demand."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from moretta.shared.audit.arrays import Array, ClipArray, Form, FrameLoader, InCorpus, InMemory, InShard, PackedArrays
+from moretta.shared.audit.views import Floats, Frames, mfcc_view, movement_of, statistics_view, thumbnails_of
+from moretta.shared.core.errors import ClipError, ReleaseError
+from moretta.shared.core.pseudonym import PseudonymKey
+from moretta.shared.core.terms import Modality
+from moretta.shared.data.clips import Clip, Corpus
+from moretta.shared.data.recordings import has_sound
+from moretta.shared.release.release_format import ReleasedClip, age_group
+
+if TYPE_CHECKING:
+    from moretta.shared.release.read_release import Release
+
+
+@dataclass(frozen=True)
+class ClipSet:
+    """Clips of one modality, under pseudonyms.
+
+    `clips[i]` describes what `mfcc(i)`, `waveform(i)` or `frames(i)` returns. Arrays are read each time, but for the
+    views that `with_views` has packed.
+    """
+
+    clips: tuple[ReleasedClip, ...]
+    modality: Modality
+    arrays: tuple[ClipArray, ...] = field(repr=False)
+    rows: tuple[int, ...] = field(repr=False)
+    """Where each clip is in the packed views."""
+    views: Mapping[str, PackedArrays] = field(default_factory=dict, repr=False)
+    damaged: Mapping[str, int] = field(default_factory=dict)
+    """What could not be used, counted by reason."""
+
+    def __len__(self) -> int:
+        return len(self.clips)
+
+    @property
+    def speakers(self) -> tuple[str, ...]:
+        """Pseudonyms of all speakers, sorted."""
+        return tuple(sorted({clip.speaker for clip in self.clips}))
+
+    @property
+    def labels(self) -> npt.NDArray[np.int64]:
+        """int64 [clips]: index of each clip's speaker in `speakers`."""
+        number = {speaker: index for index, speaker in enumerate(self.speakers)}
+        return np.array([number[clip.speaker] for clip in self.clips], np.int64)
+
+    @property
+    def form(self) -> Form:
+        """The form of the first clip; a set made from several sites may mix forms."""
+        return self.arrays[0].form
+
+    @property
+    def holds_codes(self) -> bool:
+        """Whether these are codes: no sound can be made of them, and what was trained on sound cannot read them."""
+        from moretta.shared.features.voice_forms import is_code
+
+        return self.modality == "voice" and len(self) > 0 and is_code(self.form)
+
+    def subset(self, indices: Iterable[int]) -> ClipSet:
+        """The clips at these positions, in this order."""
+        chosen = [int(index) for index in indices]
+        clips, arrays, rows = (tuple(of[i] for i in chosen) for of in (self.clips, self.arrays, self.rows))
+        return replace(self, clips=clips, arrays=arrays, rows=rows, damaged={})  # type: ignore[arg-type]
+
+    def of(self, speakers: Iterable[str]) -> ClipSet:
+        """The clips of some speakers."""
+        wanted = set(speakers)
+        return self.subset(i for i, clip in enumerate(self.clips) if clip.speaker in wanted)
+
+    def array(self, index: int) -> Array:
+        """One array in the form it was released in."""
+        return self.arrays[index].read()
+
+    def mfcc(self, index: int) -> Floats:
+        """float32 [frames, coefficients], frames every 10 ms; of codes float32 [steps, d], one step or more."""
+        return self.views["mfcc"][self.rows[index]] if "mfcc" in self.views else mfcc_view(self.arrays[index])
+
+    def statistics(self, index: int) -> Floats:
+        """float32 [d]: the statistics of a clip's MFCC, or codes, that most adaptive voice attackers work on."""
+        if "statistics" in self.views:
+            packed: Floats = self.views["statistics"][self.rows[index]][0]
+            return packed
+        return statistics_view(self.arrays[index].form, self.mfcc(index))
+
+    def waveform(self, index: int) -> Floats:
+        """float32 [samples] at 16 kHz in [-1, 1]; resynthesized where no sound was released.
+
+        Raises:
+            ReleaseError: codes were released, of which no sound can be made.
+        """
+        from moretta.shared.features.voice_forms import as_waveform
+
+        found = self.arrays[index]
+        samples: Floats = as_waveform(found.form, found.read(), found.codebook)
+        return samples
+
+    def frames(self, index: int) -> Frames:
+        """uint8 [frames, height, width, 3], RGB."""
+        frames: Frames = self.array(index)
+        return frames
+
+    def thumbnails(self, index: int) -> Frames:
+        """uint8 [up to 6, 48, 48, 3]: few small frames spread over the clip, cheap enough to keep at hand."""
+        packed = self.views.get("thumbnails")
+        return thumbnails_of(self.array(index)) if packed is None else packed[self.rows[index]]
+
+    def movement(self, index: int) -> Frames:
+        """uint8 [up to 300, 24, 24]: all frames of a clip in grey and tiny, in their order."""
+        packed = self.views.get("movement")
+        return movement_of(self.array(index)) if packed is None else packed[self.rows[index]]
+
+    def decoded(self) -> ClipSet:
+        """The same clips held in memory as sound or as frames: for few clips that several encoders will read."""
+        read = self.waveform if self.modality == "voice" else self.frames
+        arrays = [read(index) for index in range(len(self))]
+        form: Form = "waveform" if self.modality == "voice" else "frames"
+        return ClipSet.from_arrays(self.clips, arrays, modality=self.modality, form=form)
+
+    def content_key(self, index: int) -> str:
+        """SHA-256 over form, shape and bytes: equal content, equal key, whatever the clip is called."""
+        array, codebook = np.ascontiguousarray(self.array(index)), self.arrays[index].codebook
+        digest = hashlib.sha256(f"{self.arrays[index].form} {array.dtype.str} {array.shape} ".encode())
+        digest.update(array.data if array.size else b"")
+        if codebook is not None:
+            digest.update(np.ascontiguousarray(codebook).data)
+        return digest.hexdigest()
+
+    def with_views(
+        self, folder: Path, *, coefficients: int | None = None, step: Callable[[], None] = lambda: None
+    ) -> ClipSet:
+        """The same set with its small views computed once and mapped from `folder`.
+
+        Clips that cannot be read are left out and counted in `damaged`. `coefficients`: how many MFCC of waveforms.
+        `step` is called for each clip that was read.
+        """
+        failed: Counter[str] = Counter(self.damaged)
+        kept: list[int] = []
+        rows: list[int] = []
+        size: tuple[int, ...] | None = None
+        movements: list[Frames] = []  # a few kB a clip; the next reading would decode and crop all over again
+
+        def readable() -> Iterator[Array]:
+            nonlocal size
+            for index, row in enumerate(self.rows):
+                step()
+                try:
+                    frames = None if self.modality == "voice" else self.array(index)
+                    view = mfcc_view(self.arrays[index], coefficients) if frames is None else thumbnails_of(frames)
+                except (ClipError, ReleaseError) as error:
+                    failed[getattr(error, "reason", "damaged")] += 1
+                    continue
+                size = view.shape[1:] if size is None else size
+                if view.shape[1:] != size:
+                    failed["other-size"] += 1  # no attacker could take it together with the others
+                    continue
+                kept.append(index)
+                rows.append(row)
+                if frames is not None:
+                    movements.append(movement_of(frames))
+                yield view
+
+        name = "mfcc" if self.modality == "voice" else "thumbnails"
+        views = {**self.views, name: PackedArrays.write(folder, name, readable(), rows)}
+        subset = replace(self.subset(kept), views=views, damaged=dict(failed))
+        if self.modality == "voice":
+            statistics = (statistics_view(a.form, subset.mfcc(i))[None] for i, a in enumerate(subset.arrays))
+            views["statistics"] = PackedArrays.write(folder, "statistics", statistics, rows)
+        else:
+            views["movement"] = PackedArrays.write(folder, "movement", movements, rows)
+        return replace(subset, views=views)
+
+    @classmethod
+    def constant(cls, like: ClipSet) -> ClipSet:
+        """The first array of `like` under every clip's name: an attacker that finds identity in it is broken."""
+        first = replace(like.arrays[0], read=InMemory(like.array(0)))
+        views = {name: packed.constant(like.rows[0]) for name, packed in like.views.items()}
+        return replace(like, arrays=(first,) * len(like), rows=(0,) * len(like), views=views, damaged={})
+
+    @classmethod
+    def from_arrays(
+        cls,
+        clips: Sequence[ReleasedClip],
+        arrays: Sequence[Array],
+        *,
+        modality: Modality,
+        form: Form,
+        codebook: Floats | None = None,
+    ) -> ClipSet:
+        """Arrays that are in memory already."""
+        held = tuple(ClipArray(form, InMemory(array), codebook) for array in arrays)
+        return cls(tuple(clips), modality, held, tuple(range(len(clips))))
+
+    @classmethod
+    def from_release(cls, release: Release, modality: Modality) -> ClipSet:
+        """One site's release."""
+        return cls.from_releases([release], modality)
+
+    @classmethod
+    def from_releases(cls, releases: Sequence[Release], modality: Modality) -> ClipSet:
+        """Several sites' releases. Every array is read once to check it; damaged ones are left out and counted."""
+        arrays: list[ClipArray] = []
+        clips: list[ReleasedClip] = []
+        damaged: Counter[str] = Counter()
+        for release in releases:
+            statement = release.anonymizer(modality)
+            if statement is None:
+                continue
+            form: Any = statement.form
+            for clip, _ in release.arrays(modality):
+                clips.append(clip)
+                shard = release.folder / f"{modality}-{getattr(clip, modality):05d}.safetensors"
+                codebook = release.codebook if modality == "voice" else None
+                arrays.append(ClipArray(form, InShard(shard, clip.clip), codebook))
+            damaged.update(release.damaged)
+        return cls(tuple(clips), modality, tuple(arrays), tuple(range(len(clips))), damaged=dict(damaged))
+
+    @classmethod
+    def from_corpus(
+        cls,
+        corpus: Corpus,
+        modality: Modality,
+        pseudonyms: PseudonymKey | Mapping[int, PseudonymKey],
+        *,
+        loader: FrameLoader | None = None,
+    ) -> ClipSet:
+        """Originals, or another tool's output, under the pseudonyms that the sites gave.
+
+        Args:
+            corpus: clips without this modality are left out.
+            modality: what to read of them.
+            pseudonyms: one key, or the key of each speaker's site by speaker number.
+            loader: reads the faces of one video; needed for faces.
+        """
+        chosen = [clip for clip in corpus.clips if (has_sound(clip) if modality == "voice" else clip.video is not None)]
+        meta = []
+        for clip in chosen:
+            key = pseudonyms if isinstance(pseudonyms, PseudonymKey) else pseudonyms[clip.speaker]
+            meta.append(_describe(clip, corpus, key))
+        if modality == "face" and loader is None:
+            raise ValueError("faces of a corpus need a loader that crops them")
+        form: Form = "waveform" if modality == "voice" else "frames"
+        arrays = [ClipArray(form, InCorpus(clip, None if modality == "voice" else loader)) for clip in chosen]
+        return cls(tuple(meta), modality, tuple(arrays), tuple(range(len(meta))))
+
+
+def _describe(clip: Clip, corpus: Corpus, key: PseudonymKey) -> ReleasedClip:
+    speaker = corpus.speakers[clip.speaker]
+    sex: Any = speaker.sex
+    return ReleasedClip(
+        clip=key.clip(str(clip.name)),
+        speaker=key.speaker(clip.speaker),
+        emotion=clip.label,
+        sentence=clip.name.sentence,
+        level=clip.name.level,
+        sex=sex,
+        age_group=age_group(speaker.age),
+    )

@@ -1,0 +1,210 @@
+"""Inference of a class: sex or age group from released clips of people never met, or from the updates of sites."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from moretta.shared.audit.crossval import leave_one_out, out_of_fold, stratified_speaker_folds
+from moretta.shared.audit.metrics import bootstrap_rows
+from moretta.shared.audit.result import Result
+from moretta.shared.audit.scoring import unit_rows
+
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
+Update = Mapping[str, npt.NDArray[Any]]
+MIN_PEOPLE_PER_CLASS = 2
+ALL_LAYERS = "all layers"
+DIMENSIONS = 128
+CHUNK = 4096
+"""Weights projected at a time: memory stays at DIMENSIONS * CHUNK numbers however large a layer is."""
+
+
+def infer_attribute(
+    features: npt.NDArray[Any],
+    label: npt.NDArray[Any],
+    speaker: npt.NDArray[np.integer],
+    *,
+    about: Result,
+    folds: int = 5,
+    resamples: int = 200,
+    seed: int = 0,
+) -> list[Result]:
+    """Balanced accuracy of each attacker on people outside its training folds.
+
+    For each attacker two figures: from single clips, and (`..., all clips`) from the mean of a person's predicted
+    probabilities, as an adversary who knows that clips belong together would use them.
+
+    Args:
+        features: [n, d], finite, of released clips.
+        label: [n], the attribute; one value a speaker.
+        speaker: int [n].
+        about: the result without figures.
+        folds: speaker-disjoint folds, fewer where a class has fewer speakers.
+        resamples: of the bootstrap over speakers.
+        seed: of folds, forests and bootstrap.
+    """
+    classes, y = np.unique(label, return_inverse=True)
+    people, first = np.unique(speaker, return_index=True)
+    fewest = int(np.bincount(y[first], minlength=len(classes)).min())
+    reason = ""
+    if len(classes) < 2:
+        reason = f"everybody has the same {about.target}: nothing can be inferred"
+    elif fewest < MIN_PEOPLE_PER_CLASS:
+        reason = f"a class of {about.target} has {fewest} speaker: at least {MIN_PEOPLE_PER_CLASS} are needed"
+    if reason:
+        return [about.invalidated(reason, attacker=name, speakers=len(people)) for name in ATTACKERS]
+    splits = list(stratified_speaker_folds(y, speaker, min(folds, fewest), seed))
+    exact = np.asarray(features, dtype=np.float64)
+    found: list[Result] = []
+    for name, make in ATTACKERS.items():
+
+        def predict(train: Ints, test: Ints, make: Callable[[int], Any] = make) -> Floats:
+            return np.asarray(make(seed).fit(exact[train], y[train]).predict_proba(exact[test]))
+
+        probability = out_of_fold(predict, splits)
+        pooled = np.stack([probability[speaker == person].mean(axis=0) for person in people])
+        for attacker, p, truth, unit in (
+            (name, probability, y, speaker),
+            (f"{name}, all clips", pooled, y[first], people),
+        ):
+            right = p.argmax(axis=1) == truth
+            of_attacker = about.model_copy(update={"attacker": attacker})
+            found.append(balanced_accuracy(of_attacker, right, truth, unit, resamples=resamples, seed=seed))
+    return found
+
+
+def infer_from_updates(
+    updates: Sequence[Update],
+    label: npt.NDArray[Any],
+    group: npt.NDArray[Any],
+    *,
+    about: Result,
+    speakers: npt.NDArray[Any] | None = None,
+    dimensions: int = DIMENSIONS,
+    resamples: int = 200,
+    seed: int = 0,
+) -> list[Result]:
+    """Balanced accuracy of inferring a label from each layer's update, and from all layers together, leaving one out.
+
+    Args:
+        updates: one mapping of layer name to change of weights each, all of one shape.
+        label: [n], what is inferred: the sex of the update's speakers, or the speaker.
+        group: [n], what is left out together: the speaker when sex is inferred (else the attacker would recognise the
+            speaker), the round when the speaker is.
+        about: the result without figures; each result says its layer.
+        speakers: [n], what the bootstrap resamples; default `group`.
+        dimensions: of the random projection of larger layers (Johnson and Lindenstrauss: distances survive).
+        resamples: of the bootstrap.
+        seed: of projection and bootstrap.
+    """
+    classes, y = np.unique(label, return_inverse=True)
+    units = np.asarray(group if speakers is None else speakers)
+    projected = {name: project([u[name] for u in updates], name, dimensions, seed) for name in updates[0]}
+    # Directions: the length of an update says how much data a site has, and would dominate the rest.
+    projected[ALL_LAYERS] = np.concatenate([unit_rows(layer) for layer in projected.values()], axis=1)
+    groups_of = [len(np.unique(np.asarray(group)[y == c])) for c in range(len(classes))]
+    reason = ""
+    if len(classes) < 2:
+        reason = f"all updates have the same {about.target}: nothing can be inferred"
+    elif min(groups_of) < 2:
+        only = f"a {about.target} has updates of {min(groups_of)} group only"
+        reason = f"{only}: when it is left out nothing is left to learn from"
+    if reason:
+        return [about.invalidated(reason, layer=name, speakers=len(np.unique(units))) for name in projected]
+    found = []
+    for name, layer in projected.items():
+        directions = unit_rows(layer)
+        predicted = out_of_fold(
+            lambda train, test, x=directions: _updates_model().fit(x[train], y[train]).predict(x[test]),  # type: ignore[misc]
+            leave_one_out(np.asarray(group)),
+        )
+        of_layer = about.model_copy(update={"layer": name})
+        found.append(balanced_accuracy(of_layer, predicted == y, y, units, resamples=resamples, seed=seed))
+    return found
+
+
+def balanced_accuracy(
+    about: Result,
+    right: npt.NDArray[np.bool_],
+    label: Ints,
+    unit: npt.NDArray[Any],
+    *,
+    resamples: int,
+    seed: int,
+) -> Result:
+    """Mean recall of the classes (chance is 1 over their number), with its bootstrap over units.
+
+    Few people make intervals too narrow: of releases without any leak, 12 % of the inferences from 24 people and 7 %
+    from 60 came out above chance (measured; 2.5 % nominal), so a bare excess from few is no proof.
+
+    Args:
+        about: the result without figures.
+        right: bool [n], whether the attacker was right.
+        label: int [n], the true class, 0 to the number of classes - 1.
+        unit: [n], what the bootstrap resamples: the speaker, as a rule.
+        resamples: of the bootstrap.
+        seed: of the bootstrap.
+    """
+    units, unit_of_row = np.unique(unit, return_inverse=True)
+    classes = len(np.unique(label))
+    # A resample that lacks a class would flatter a guesser of the other; where units are the classes all lack some.
+    needs_all = len(units) > classes
+
+    def balanced(rows: Ints) -> float | None:
+        counts = np.bincount(label[rows], minlength=classes)
+        if needs_all and (counts == 0).any():
+            return None
+        hits = np.bincount(label[rows], right[rows], minlength=classes)
+        return float((hits[counts > 0] / counts[counts > 0]).mean())
+
+    interval = bootstrap_rows(balanced, unit_of_row, resamples=resamples, seed=seed)
+    whole = balanced(np.arange(len(label)))
+    return about.with_value(whole, interval, chance=1 / classes, speakers=len(units))
+
+
+def project(layers: Sequence[npt.NDArray[Any]], name: str, dimensions: int, seed: int) -> Floats:
+    """float64 [n, at most `dimensions`]: a layer's updates, projected by a Gaussian matrix that only the seed decides.
+
+    Layers of fewer weights are kept as they are. The matrix is made chunk by chunk and never held.
+    """
+    flat = np.stack([np.asarray(layer, dtype=np.float64).ravel() for layer in layers])
+    if flat.shape[1] <= dimensions:
+        return flat
+    # The layer's name seeds its matrix (crc32, not hash(): that changes with every process).
+    rng = np.random.default_rng([seed, zlib.crc32(name.encode())])
+    result = np.zeros((len(flat), dimensions))
+    for start in range(0, flat.shape[1], CHUNK):
+        part = flat[:, start : start + CHUNK]
+        result += part @ rng.normal(size=(part.shape[1], dimensions))
+    return np.asarray(result / np.sqrt(dimensions), dtype=np.float64)
+
+
+def _balanced_logistic(**options: Any) -> Any:
+    """Balanced weights: leaving a person out makes its class the rarer one, which plain fits would guess against."""
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    return make_pipeline(StandardScaler(), LogisticRegression(C=0.1, class_weight="balanced", **options))
+
+
+def _updates_model() -> Any:
+    return _balanced_logistic(max_iter=1000)
+
+
+def _logistic(seed: int) -> Any:
+    return _balanced_logistic(max_iter=2000, random_state=seed)
+
+
+def _forest(seed: int) -> Any:
+    from sklearn.ensemble import RandomForestClassifier
+
+    return RandomForestClassifier(200, min_samples_leaf=2, class_weight="balanced", random_state=seed, n_jobs=1)
+
+
+ATTACKERS: Mapping[str, Callable[[int], Any]] = {"logistic regression": _logistic, "random forest": _forest}

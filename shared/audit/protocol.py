@@ -1,0 +1,172 @@
+"""The protocol: what an attacker knows in each scenario, and which clips are enrolled, tried and compared.
+
+Trial plans are fixed by a seed and saved with the audit. Enrolment and trial differ in sentence wherever the corpus has
+two, so that what was said does not give away the speaker; compared pairs differ in emotion as well, as far as there are
+such pairs.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from moretta.shared.core.atomic import write_atomic
+from moretta.shared.release.release_format import ReleasedClip
+
+ScenarioName = Literal["unprotected", "ignorant", "lazy-informed", "semi-informed", "constant"]
+SetName = Literal["original", "released", "constant"]
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """One row of the table in the design.
+
+    Encoders used as they are were trained on public data: `train` does not concern them, and semi-informed is not
+    theirs to claim. For a closed-set attacker enrolment is training, so it has no lazy-informed scenario.
+    """
+
+    name: ScenarioName
+    enrol: SetName
+    trial: SetName
+    train: SetName
+    anchor: bool = False
+    """Anchors test the attacker, not the release."""
+
+
+SCENARIOS = (
+    Scenario("unprotected", "original", "original", "original", anchor=True),
+    Scenario("ignorant", "original", "released", "original"),
+    Scenario("lazy-informed", "released", "released", "original"),
+    Scenario("semi-informed", "released", "released", "released"),
+    Scenario("constant", "constant", "constant", "constant", anchor=True),
+)
+
+
+def get_scenario(name: ScenarioName) -> Scenario:
+    """The scenario of this name."""
+    return next(scenario for scenario in SCENARIOS if scenario.name == name)
+
+
+MATED_PER_SPEAKER = 150
+NONMATED_PER_SPEAKER = 150
+"""Of each speaker's trials against its own half of the speakers, and as many against the other half."""
+
+Pair = tuple[str, str]
+
+
+@dataclass(frozen=True)
+class TrialPlan:
+    """Clips and speakers, by pseudonym."""
+
+    seed: int
+    cross_sentence: bool
+    """Whether no sentence is on both sides."""
+    cross_emotion: float
+    """Share of mated pairs whose emotions differ."""
+    enrol: tuple[str, ...]
+    trial: tuple[str, ...]
+    halves: tuple[tuple[str, ...], tuple[str, ...]]
+    """Disjoint halves of the speakers: who trains on one attacks the other."""
+    pairs: tuple[Pair, ...]
+    """Enrolment clip and trial clip of each comparison."""
+
+    def save(self, path: Path) -> None:
+        """Write as JSON, whole or not at all."""
+        write_atomic(path, json.dumps(asdict(self)) + "\n")
+
+
+def load_plan(path: Path) -> TrialPlan:
+    """Read what `save` wrote."""
+    content = json.loads(path.read_text("utf-8"))
+    for key in ("enrol", "trial"):
+        content[key] = tuple(content[key])
+    for key in ("halves", "pairs"):
+        content[key] = tuple(tuple(entry) for entry in content[key])
+    return TrialPlan(**content)
+
+
+def make_plan(clips: Sequence[ReleasedClip], *, seed: int) -> TrialPlan:
+    """Draw enrolment, trials, halves and pairs. Speakers with a single clip cannot be enrolled and tried: left out.
+
+    The order of `clips` does not matter.
+    """
+    rng = np.random.default_rng([seed, 0x7121A15])
+    by_speaker: dict[str, list[ReleasedClip]] = defaultdict(list)
+    for clip in sorted(clips, key=lambda clip: clip.clip):
+        by_speaker[clip.speaker].append(clip)
+    people = {speaker: by_speaker[speaker] for speaker in sorted(by_speaker) if len(by_speaker[speaker]) > 1}
+    enrol, trial, cross_sentence = _split(people, rng)
+    halves = _halves(people, rng)
+    pairs, cross_emotion = _pairs(enrol, trial, halves, rng)
+    return TrialPlan(
+        seed=seed,
+        cross_sentence=cross_sentence,
+        cross_emotion=cross_emotion,
+        enrol=tuple(clip.clip for side in enrol.values() for clip in side),
+        trial=tuple(clip.clip for side in trial.values() for clip in side),
+        halves=halves,
+        pairs=pairs,
+    )
+
+
+_Sides = dict[str, list[ReleasedClip]]
+
+
+def _split(people: _Sides, rng: np.random.Generator) -> tuple[_Sides, _Sides, bool]:
+    """Half of the sentences to enrolment; a speaker for whom a side would be empty is split clip by clip."""
+    sentences = sorted({clip.sentence for clips in people.values() for clip in clips})
+    order = rng.permutation(len(sentences))
+    enrolled = {sentences[i] for i in order[: len(sentences) // 2]}
+    enrol, trial, cross = {}, {}, True
+    for speaker, clips in people.items():
+        sides = [c for c in clips if c.sentence in enrolled], [c for c in clips if c.sentence not in enrolled]
+        if not all(sides):
+            cross = False
+            shuffled = [clips[i] for i in rng.permutation(len(clips))]
+            sides = shuffled[: len(clips) // 2], shuffled[len(clips) // 2 :]
+        enrol[speaker], trial[speaker] = sides
+    return enrol, trial, cross
+
+
+def _halves(people: _Sides, rng: np.random.Generator) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Dealt like cards, sex by sex, so that both halves have their share."""
+    deck: list[str] = []
+    for sex in ("female", "male", None):
+        group = [speaker for speaker, clips in people.items() if clips[0].sex == sex]
+        deck += [group[i] for i in rng.permutation(len(group))]
+    return tuple(sorted(deck[0::2])), tuple(sorted(deck[1::2]))
+
+
+def _pairs(
+    enrol: _Sides, trial: _Sides, halves: tuple[tuple[str, ...], tuple[str, ...]], rng: np.random.Generator
+) -> tuple[tuple[Pair, ...], float]:
+    pairs: list[Pair] = []
+    mated = different = 0
+    for half, other in (halves, halves[::-1]):
+        for speaker in half:
+            own = _draw(enrol[speaker], trial[speaker], MATED_PER_SPEAKER, rng)
+            mated += len(own)
+            different += sum(a.emotion != b.emotion for a, b in own)
+            pairs += [(a.clip, b.clip) for a, b in own]
+            for others in ([s for s in half if s != speaker], other):
+                pool = [clip for s in others for clip in enrol[s]]
+                pairs += [(a.clip, b.clip) for a, b in _draw(pool, trial[speaker], NONMATED_PER_SPEAKER, rng)]
+    return tuple(pairs), different / mated if mated else 0.0
+
+
+def _draw(
+    enrol: list[ReleasedClip], trial: list[ReleasedClip], count: int, rng: np.random.Generator
+) -> list[tuple[ReleasedClip, ReleasedClip]]:
+    """Distinct pairs of different emotion if there are any, else any distinct pairs."""
+    everything = [(a, b) for a in enrol for b in trial] if len(enrol) * len(trial) <= 20_000 else None
+    if everything is None:  # far more pairs than wanted: drawn one by one
+        drawn = {(int(rng.integers(len(enrol))), int(rng.integers(len(trial)))) for _ in range(4 * count)}
+        everything = [(enrol[i], trial[j]) for i, j in sorted(drawn)]
+    chosen = [(a, b) for a, b in everything if a.emotion != b.emotion] or everything
+    return [chosen[i] for i in np.sort(rng.permutation(len(chosen))[:count])]

@@ -1,0 +1,118 @@
+"""One figure of an audit, from the attacker to JSON to the page; and the one selection of the strongest attacker."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from moretta.shared.audit.metrics import Interval, leaks_when_low
+
+Attack = Literal["identity", "attribute", "inversion", "cross-modal", "membership", "updates", "utility"]
+Kind = Literal["adaptive", "trained", "pretrained"]
+ANCHORS = frozenset({"unprotected", "constant"})
+"""Scenarios that test the attacker, not the release."""
+INFERENCES: tuple[Attack, ...] = ("attribute", "inversion", "cross-modal", "membership", "updates")
+"""Attacks on other things than identity, in the order of a report."""
+SIGNIFICANT = 0.05
+
+
+class Result(BaseModel):
+    """What one attacker reached in one scenario, by one metric. A utility evaluator is recorded in the same way.
+
+    `value` is None where the figure could not be had; `reason` then says why. An invalid result keeps its value, so
+    that a reader sees what was discarded, and is never the strongest.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    attack: Attack = "identity"
+    target: str = "speaker"
+    """What is inferred: `speaker`, `sex`, `age group`, `membership of training clips`; `emotion` for utility."""
+    modality: Literal["voice", "face", "both"]
+    attacker: str
+    """Name of the attacker, or of the utility evaluator."""
+    kind: Kind = "adaptive"
+    scenario: str
+    """What the attacker knows (see `protocol`), or what else it looks at: `decoded`, `model`, `updates`."""
+    metric: str
+    value: float | None = None
+    low: float | None = None
+    high: float | None = None
+    """Ends of a 95 % interval over speakers, or sites."""
+    chance: float | None = None
+    speakers: int = Field(default=0, ge=0)
+    """Enrolled speakers, for identification; speakers among the trials, for verification; sites, for updates. In a
+    result of a subset: those in it, while an identification still chooses among all who are enrolled."""
+    clips: int = Field(default=0, ge=0)
+    """Their trial clips."""
+    invalid: bool = False
+    """Whether the attacker failed a sanity check, or could not run: the result is no evidence of privacy."""
+    reason: str = ""
+    """Why it is invalid, or has no figure."""
+    note: str = ""
+    """What a reader must keep in mind."""
+    subset: str = "all"
+    """`all`, `female`, `male`, `worst` (the worst-off speaker), or a speaker's pseudonym."""
+    pooled: int = Field(default=1, ge=1)
+    """Trial clips of one speaker that the attacker knows to belong together."""
+    tag: str = ""
+    """Category of the value on the metric's published scale, where it has one: `0`, `A` to `F` of ZEBRA."""
+    by_speaker: dict[str, float] = Field(default_factory=dict)
+    """The same figure of each speaker, by pseudonym, where speakers have no results of their own."""
+    layer: str | None = None
+    """Of the model, for updates."""
+    p_value: float | None = Field(default=None, ge=0, le=1)
+    """How often a random choice of as many speakers does as well, where that was tried."""
+
+    def with_value(self, value: float | None, interval: Interval | None = None, **changes: Any) -> Self:
+        """The same result with a figure and the ends of its interval."""
+        low, high = (None, None) if interval is None else (interval.low, interval.high)
+        return self.model_copy(update={"value": value, "low": low, "high": high, **changes})
+
+    def invalidated(self, reason: str, **changes: Any) -> Self:
+        """The same result, marked as one that is no evidence of privacy."""
+        return self.model_copy(update={"invalid": True, "reason": reason, **changes})
+
+    @property
+    def is_anchor(self) -> bool:
+        """Whether it tests the attacker, not the release."""
+        return self.scenario in ANCHORS
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether it may stand for its attacker: valid, with a value, over all speakers, one clip a trial."""
+        return not self.invalid and self.value is not None and self.subset == "all" and self.pooled == 1
+
+    @property
+    def excess(self) -> float:
+        """How far the value lies on the attacker's side of chance; minus infinity without a value."""
+        if self.value is None:
+            return -float("inf")
+        apart = self.value - (self.chance or 0.0)
+        return -apart if leaks_when_low(self.metric) else apart
+
+    @property
+    def leaks(self) -> bool:
+        """Valid, with the whole interval on the attacker's side of chance, and not by the choice of speakers."""
+        if self.invalid or self.chance is None or self.low is None or self.high is None:
+            return False
+        if self.p_value is not None and self.p_value >= SIGNIFICANT:
+            return False
+        return self.high < self.chance if leaks_when_low(self.metric) else self.low > self.chance
+
+
+def strongest(results: Iterable[Result]) -> Result | None:
+    """The valid result farthest on the attacker's side of chance; the first of equals; None without any."""
+    usable = [result for result in results if not result.invalid and result.value is not None]
+    return max(usable, key=lambda result: result.excess, default=None)
+
+
+def strongest_of_each(results: Iterable[Result]) -> list[Result]:
+    """The strongest for each attack, modality, target and metric: over all speakers, of single clips, no anchors."""
+    groups: dict[tuple[str, str, str, str], list[Result]] = {}
+    for result in results:
+        if result.is_whole and not result.is_anchor:
+            groups.setdefault((result.attack, result.modality, result.target, result.metric), []).append(result)
+    return [found for group in groups.values() if (found := strongest(group)) is not None]

@@ -1,12 +1,12 @@
-"""What happened at the server, in order: JSON lines in which every line carries the hash of the one before.
+"""What happened at the server, in order: JSON lines in a hash chain, as a site's privacy ledger is.
 
 One line an event, one line a relayed call. A changed, removed or moved line breaks the chain; lines cut off the end do
-not, so `head` is worth noting elsewhere now and then. Several processes may write: each line is added under a lock, on
-top of whatever is there. Full files are put aside as `audit-000001.jsonl` and so on, and the chain runs through all.
+not, so `head` is worth noting elsewhere now and then. Several processes may write: each line is added under a lock.
+Full files are put aside as `audit-000001.jsonl` and so on, and the chain runs through all.
 
-On disk: an event of enrollment is synced before anybody is answered. Relayed calls are written before they are
-forwarded, which survives the end of the process, and synced once a second by `sync`: only a power cut can take the last
-second of them. Syncing each would cost more than the call itself.
+An event of enrollment is synced to disk before the caller gets a response. Relayed calls are written before they are
+forwarded, which survives the end of the process, and synced once a second: only a power cut can take the last second.
+Syncing each would cost more than the call itself.
 """
 
 from __future__ import annotations
@@ -25,9 +25,8 @@ from typing import Any
 
 from moretta.shared.core.atomic import append_line, naming, sync_folder
 from moretta.shared.core.errors import HomeError
+from moretta.shared.privacy.chain import START, entry_digest, linked
 
-START = "0" * 64
-"""What the first line has for the hash of the one before."""
 _FULL_BYTES = 64 << 20
 _TAIL_BYTES = 64 << 10
 """More than the longest line."""
@@ -75,8 +74,8 @@ class AuditLog:
         time = datetime.fromtimestamp(self._clock(), tz=UTC).isoformat(timespec="milliseconds")
         with self._mutex, self._locked() as descriptor:
             self._catch_up(descriptor)
-            record = {"time": time, "event": event, **entry, "previous": self.head}
-            record["hash"] = digest(record)
+            record = {"time": time, "event": event, **entry}
+            record |= {"previous": self.head, "hash": linked(self.head, entry_digest(record))}
             with naming(self._path):
                 written = append_line(descriptor, _canonical(record))
             self._seen = (self._seen[0], self._seen[1] + written)
@@ -161,7 +160,7 @@ def verify_log(path: Path, *, noted_head: str | None = None) -> Verified:
     for file in files:
         for number, line in enumerate(_lines(file), start=1):
             record = _parsed(line)
-            if record.get("previous") != previous or record.get("hash") != digest(record):
+            if record.get("previous") != previous or not _is_sound(record):
                 raise HomeError(
                     f"the audit log is broken at line {number} of {file.name}",
                     expected="an unchanged chain of lines",
@@ -196,9 +195,11 @@ def older_files(path: Path) -> list[Path]:
     return sorted(path.parent.glob("audit-[0-9][0-9][0-9][0-9][0-9][0-9].jsonl"))
 
 
-def digest(record: dict[str, Any]) -> str:
-    """Hash of a line: SHA-256 over its canonical JSON without the hash itself, 64 hexadecimal digits."""
-    return hashlib.sha256(_canonical({k: v for k, v in record.items() if k != "hash"}).encode()).hexdigest()
+def _is_sound(record: dict[str, Any]) -> bool:
+    """Whether a line has the hash of its content behind its `previous`, in this form or in that of version 0.1."""
+    entry = {k: v for k, v in record.items() if k not in ("previous", "hash")}
+    first_form = hashlib.sha256(_canonical({k: v for k, v in record.items() if k != "hash"}).encode()).hexdigest()
+    return record.get("hash") in (linked(str(record.get("previous")), entry_digest(entry)), first_form)
 
 
 def _canonical(record: dict[str, Any]) -> str:
@@ -231,7 +232,7 @@ def _parsed(line: bytes) -> dict[str, Any]:
 
 def _last_record(tail: bytes, path: Path) -> dict[str, Any]:
     record = _parsed(tail.rstrip(b"\n").rpartition(b"\n")[2])
-    if record.get("hash") != digest(record) or "time" not in record:
+    if not _is_sound(record) or "time" not in record:
         raise HomeError(
             f"the last line of {path} is no line of an audit log",
             expected="an unchanged chain of lines",

@@ -9,8 +9,7 @@ import time
 from pathlib import Path
 
 from moretta.server.audit_log import AuditLog
-from moretta.server.enrollment.authority import CertificateAuthority
-from moretta.server.enrollment.authority_files import create_authority
+from moretta.server.enrollment.authority import CertificateAuthority, create_authority
 from moretta.server.enrollment.site_registry import Registry
 from moretta.server.home import SETTINGS_FILE, ServerHome, settings_toml
 from moretta.shared.core.atomic import write_atomic

@@ -14,17 +14,15 @@ from typing import Any
 
 from moretta.deploy.server.flower_processes import Flower
 from moretta.server.audit_log import AuditLog
-from moretta.server.enrollment.authority import CertificateAuthority
-from moretta.server.enrollment.authority_files import load_certificate
+from moretta.server.enrollment.authority import CertificateAuthority, load_certificate
 from moretta.server.enrollment.nodes import NodeKeeper
 from moretta.server.enrollment.site_registry import Registry
-from moretta.server.home import ServerHome
+from moretta.server.home import RunningServer, ServerHome
 from moretta.server.port.credentials import PortCertificates
 from moretta.server.port.guard import Guard
-from moretta.server.refusal import Refusal
+from moretta.server.port.refusals import Refusal
 from moretta.server.relay.service import RelayService
 from moretta.server.relay.superlink_client import SuperLinkClient
-from moretta.server.running_server import RunningServer
 from moretta.shared.core.errors import HomeError
 
 _HANGS_SECONDS = 60.0

@@ -13,10 +13,9 @@ from typing import Any
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from moretta.server.audit_log import AuditLog, entries
-from moretta.server.enrollment.authority_files import load_certificate
-from moretta.server.enrollment.records import SiteRecord
+from moretta.server.enrollment.authority import load_certificate
 from moretta.server.enrollment.site_registry import Registry
-from moretta.server.enrollment.tokens import issue_token
+from moretta.server.enrollment.tables import SiteRecord
 from moretta.server.home import ServerHome
 from moretta.shared.core.errors import EnrollmentError
 from moretta.shared.enrollment.identifiers import fingerprint
@@ -39,8 +38,7 @@ class ServerAdmin:
             EnrollmentError: the name cannot be, or is taken.
         """
         settings = self.home.settings
-        join = issue_token(
-            self.registry,
+        join = self.registry.issue_token(
             site=site,
             address=settings.address,
             ca_fingerprint=fingerprint(load_certificate(self.home.authority).public_bytes(Encoding.DER)),

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from moretta.deploy.bundle import installed_bundle
-from moretta.server.enrollment.service import ServerInfo
 from moretta.shared.core.reproducibility import code_digest, versions
+from moretta.shared.pb.enrollment_pb2 import InfoReply
 
 
-def server_info(*, max_call_bytes: int) -> ServerInfo:
+def server_info(*, max_call_bytes: int) -> InfoReply:
     """Versions and digests of what is installed here."""
     found = versions()
-    return ServerInfo(
+    return InfoReply(
         moretta_version=found["moretta"],
         flwr_version=found["flwr"],
         code_digest=code_digest(),

@@ -12,10 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from moretta.deploy.server.passphrase import ask_passphrase, read_passphrase_file
-from moretta.server.enrollment.authority_files import is_encrypted, load_authority
-from moretta.server.home import ServerHome
+from moretta.server.enrollment.authority import is_encrypted, load_authority
+from moretta.server.home import ServerHome, only_server
 from moretta.server.port.credentials import shut_out_tls_1_2
-from moretta.server.running_server import only_server
 
 if TYPE_CHECKING:
     from moretta.deploy.server.maintenance import Notify

@@ -10,8 +10,7 @@ from typing import Any
 
 import httpx
 
-from moretta.server.home import ServerHome
-from moretta.server.running_server import RunningServer, running_pid, running_server
+from moretta.server.home import RunningServer, ServerHome, running_pid, running_server
 from moretta.shared.core.errors import HomeError
 
 _STALE_SECONDS = 15.0

@@ -18,9 +18,9 @@ from cryptography import x509
 
 from moretta.deploy.runtime import flower_program, process_marks
 from moretta.deploy.runtime.proxies import without_proxies
-from moretta.server.enrollment.authority_files import new_authority
+from moretta.server.enrollment.authority import new_authority
+from moretta.server.home import CONNECTION
 from moretta.server.relay.superlink_client import SuperLinkAddress
-from moretta.server.running_server import CONNECTION
 from moretta.shared.core.atomic import write_atomic
 from moretta.shared.core.threads import THREAD_VARIABLES
 

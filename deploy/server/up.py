@@ -25,9 +25,8 @@ from moretta.server.enrollment.site_registry import Registry
 from moretta.server.home import ServerHome
 from moretta.server.port.credentials import PortCertificates
 from moretta.server.port.guard import Guard, Method
-from moretta.server.port.health import ENROLLMENT, HEALTH, RELAY, health_methods
-from moretta.server.port.listen import open_port
-from moretta.server.relay.replay import SeenSignatures
+from moretta.server.port.listen import ENROLLMENT, HEALTH, RELAY, health_methods, open_port
+from moretta.server.relay.call_checks import SeenSignatures
 from moretta.server.relay.service import RelayService
 from moretta.server.relay.superlink_client import SuperLinkClient
 from moretta.shared.core.errors import HomeError

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import get_args
 
 from moretta.deploy.cli.runs import check_names
-from moretta.server.enrollment.records import SiteRecord
 from moretta.server.enrollment.site_registry import Registry
+from moretta.server.enrollment.tables import SiteRecord
 from moretta.server.home import ServerHome
 from moretta.shared.core.errors import StudyError
 from moretta.shared.study.limits import check_limits

@@ -13,8 +13,7 @@ from moretta.deploy.cli.progress_monitor import Watch
 from moretta.deploy.cli.runs import Notify, Outcome, conclude, interruptible
 from moretta.deploy.runtime.central_process import central_process
 from moretta.deploy.runtime.control import Control, ControlError, RunStatus
-from moretta.server.home import ServerHome
-from moretta.server.running_server import running_server
+from moretta.server.home import ServerHome, running_server
 from moretta.server.stages.lifecycle import OUTCOME_FILE, announce_attempt, newest_attempt, working_pid, write_outcome
 from moretta.server.stages.state import RESUME_FILE
 from moretta.shared.core.errors import ExitCode, HomeError

@@ -17,12 +17,11 @@ from sqlalchemy import insert, select, update
 from moretta.server.audit_log import AuditLog
 from moretta.server.enrollment.authority import Clock
 from moretta.server.enrollment.database import Database
-from moretta.server.enrollment.models import LedgerHead
-from moretta.server.enrollment.records import KnownCertificate
+from moretta.server.enrollment.tables import KnownCertificate, LedgerHead
 from moretta.server.port.credentials import PortCertificates
 from moretta.server.port.guard import ENVELOPE_BYTES, MakeRoom, Method
 from moretta.server.port.limits import TokenBucket
-from moretta.server.refusal import Refusal
+from moretta.server.port.refusals import Refusal
 from moretta.shared.core.errors import RefusedError
 from moretta.shared.pb.enrollment_pb2 import CountersignHeadReply, CountersignHeadRequest
 from moretta.shared.privacy.chain import START, SignedHead, sign_head, verified_head
@@ -41,7 +40,7 @@ class Countersigner:
     Args:
         database: the registry's file.
         certificates: whose current key signs.
-        audit: is told of every head that was signed. Refusals are counted by the port, as all are.
+        audit: records every head that was signed. Refusals are counted by the port, as all are.
         clock: seconds since 1970.
         monotonic: seconds, for the pace of each site.
     """

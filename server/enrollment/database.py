@@ -12,9 +12,10 @@ from typing import Any
 from sqlalchemy import Connection, Engine, create_engine, event, text
 from sqlalchemy.exc import DatabaseError
 
-from moretta.server.enrollment.migrations import HEAD, upgrade
 from moretta.shared.core.errors import HomeError
 
+HEAD = "0002"
+"""The newest revision in `migrations`, here so that opening a registry of this age need not load Alembic."""
 _BUSY_SECONDS = 10.0
 """How long a writer waits for another process, such as `moretta server token` beside a running server."""
 
@@ -51,7 +52,7 @@ class Database:
             with self.read() as connection:
                 connection.execute(text("SELECT version_num FROM alembic_version")).scalar_one()
         except (OSError, DatabaseError) as error:
-            return f"{self.path.name} cannot be read: {_said(error)}"
+            return f"{self.path.name} cannot be read: {_reason(error)}"
         return None
 
 
@@ -84,12 +85,23 @@ def open_database(path: Path) -> Database:
             with database.write() as connection:
                 upgrade(connection)
     except DatabaseError as error:
-        raise HomeError(f"{path} cannot be opened: {_said(error)}", fix="restore it from the backup") from error
+        raise HomeError(f"{path} cannot be opened: {_reason(error)}", fix="restore it from the backup") from error
     except Exception as error:
         if type(error).__module__.startswith("alembic"):
             raise HomeError(f"{path} is of another version of Moretta", fix="install that version or newer") from error
         raise
     return database
+
+
+def upgrade(connection: Connection, revision: str = HEAD) -> None:
+    """Bring the database behind an open transaction to `revision`."""
+    from alembic import command
+    from alembic.config import Config
+
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+    config.attributes["connection"] = connection
+    command.upgrade(config, revision)
 
 
 def _revision(database: Database) -> str | None:
@@ -116,5 +128,5 @@ def _engine(path: Path) -> Engine:
     return engine
 
 
-def _said(error: Exception) -> str:
+def _reason(error: Exception) -> str:
     return str(getattr(error, "orig", error)).splitlines()[0]

@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, TypeVar
 from google.protobuf.message import Message
 
 from moretta.server.audit_log import AuditLog
-from moretta.server.enrollment.node_key import flower_form
-from moretta.server.enrollment.records import NodeKeyRecord
+from moretta.server.enrollment.keys import flower_form
 from moretta.server.enrollment.site_registry import Registry
-from moretta.server.refusal import Refusal
+from moretta.server.enrollment.tables import NodeKeyRecord
+from moretta.server.port.refusals import Refusal
 from moretta.server.relay.superlink_client import SuperLinkClient
+from moretta.shared.core import flower_private as private
 
 if TYPE_CHECKING:
     from moretta.shared.core.flower_private import NodeInfo
@@ -63,31 +64,26 @@ class NodeKeeper:
         return []
 
     async def _listed(self) -> dict[bytes, NodeInfo]:
-        from moretta.shared.core.flower_private import ListNodesRequest, ListNodesResponse
-
-        reply = await self._control("list-nodes", ListNodesRequest(), ListNodesResponse)
+        reply = await self._control("list-nodes", private.ListNodesRequest(), private.ListNodesResponse)
         return {node.public_key: node for node in reply.nodes_info}
 
     async def _register(self, record: NodeKeyRecord) -> int:
-        from moretta.shared.core.flower_private import RegisterNodeRequest, RegisterNodeResponse
-
-        request = RegisterNodeRequest(public_key=flower_form(record.public_key), name=record.site)
-        return int((await self._control("register-node", request, RegisterNodeResponse)).node_id)
+        request = private.RegisterNodeRequest(public_key=flower_form(record.public_key), name=record.site)
+        return int((await self._control("register-node", request, private.RegisterNodeResponse)).node_id)
 
     async def _unregister(self, node: NodeInfo, site: str) -> None:
-        from moretta.shared.core.flower_private import UnregisterNodeRequest, UnregisterNodeResponse
-
-        await self._control("unregister-node", UnregisterNodeRequest(node_id=node.node_id), UnregisterNodeResponse)
+        request = private.UnregisterNodeRequest(node_id=node.node_id)
+        await self._control("unregister-node", request, private.UnregisterNodeResponse)
         self.audit.add("node-unregistered", site=site, node_id=str(node.node_id))
 
     async def _control(self, call: str, request: Message, reply: type[_Reply]) -> _Reply:
         response = await self.superlink.post(f"/v1/control/{call}", request.SerializeToString())
         if response.status != 200:
-            raise Refusal("UNAVAILABLE", "flower-refused", f"Flower refuses {call}: {_said(response.body)}")
+            raise Refusal("UNAVAILABLE", "flower-refused", f"Flower refuses {call}: {_reason(response.body)}")
         return reply.FromString(response.body)
 
 
-def _said(body: bytes) -> str:
+def _reason(body: bytes) -> str:
     try:
         return str(json.loads(body))[:200]
     except ValueError:

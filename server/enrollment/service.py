@@ -11,12 +11,11 @@ from google.protobuf.message import Message
 
 from moretta.server.audit_log import AuditLog
 from moretta.server.enrollment.authority import CertificateAuthority, Clock, Issued
-from moretta.server.enrollment.csr import public_key_of_request
-from moretta.server.enrollment.node_key import canonical_node_key
-from moretta.server.enrollment.records import KnownCertificate, KnownToken
+from moretta.server.enrollment.keys import canonical_node_key, public_key_of_request
 from moretta.server.enrollment.site_registry import Registry
+from moretta.server.enrollment.tables import KnownCertificate, KnownToken
 from moretta.server.port.guard import MakeRoom, Method
-from moretta.server.refusal import Refusal
+from moretta.server.port.refusals import Refusal
 from moretta.shared.pb.enrollment_pb2 import (
     EnrollReply,
     EnrollRequest,
@@ -34,25 +33,14 @@ _MAX_VERSION_CHARACTERS = 64
 
 
 @dataclass(frozen=True, slots=True)
-class ServerInfo:
-    """What Info tells."""
-
-    moretta_version: str
-    flwr_version: str
-    code_digest: str
-    bundle_digest: str
-    max_call_bytes: int
-
-
-@dataclass(frozen=True, slots=True)
 class EnrollmentService:
     """See the module.
 
     Args:
         authority: signs.
         registry: decides.
-        audit: is told of every change before the caller is answered.
-        facts: for Info; asked in a thread.
+        audit: records every change before the caller gets a response.
+        info_of: versions and digests for Info, all but the clock; called in a thread.
         site_hours: life of a site's certificate.
         clock: seconds since 1970.
     """
@@ -60,7 +48,7 @@ class EnrollmentService:
     authority: CertificateAuthority
     registry: Registry
     audit: AuditLog
-    facts: Callable[[], ServerInfo]
+    info_of: Callable[[], InfoReply]
     site_hours: float
     clock: Clock
 
@@ -77,15 +65,9 @@ class EnrollmentService:
     def info(self, caller: object, request: InfoRequest) -> InfoReply:
         """What the server runs, and its clock."""
         del caller, request
-        facts = self.facts()
-        return InfoReply(
-            moretta_version=facts.moretta_version,
-            flwr_version=facts.flwr_version,
-            code_digest=facts.code_digest,
-            bundle_digest=facts.bundle_digest,
-            max_call_bytes=facts.max_call_bytes,
-            unix_time_ms=int(self.clock() * 1000),  # last, since it is what clocks are set by
-        )
+        reply = self.info_of()
+        reply.unix_time_ms = int(self.clock() * 1000)  # last, since it is what clocks are set by
+        return reply
 
     def enroll(self, token: KnownToken, request: EnrollRequest) -> EnrollReply:
         """Turn a token into a certificate, or change nothing.
@@ -96,13 +78,13 @@ class EnrollmentService:
         if request.site != token.site:
             raise Refusal("PERMISSION_DENIED", "wrong-site", "this join string is for another site")
         public_key = public_key_of_request(request.csr_der)
-        issued, enrolled = self.registry.enroll(
+        issued, again = self.registry.enroll(
             token,
             node_key=canonical_node_key(request.node_public_key),
             moretta_version=_version(request.moretta_version),
             issue=lambda: self.authority.issue_site(token.site, public_key, hours=self.site_hours),
         )
-        self._note("enrolled", token.site, issued, token=token.token_id, again=enrolled.again)
+        self._note("enrolled", token.site, issued, token=token.token_id, again=again)
         return EnrollReply(certificate_der=issued.der, ca_der=self.authority.der)
 
     def renew(self, site: KnownCertificate, request: RenewRequest) -> RenewReply:

@@ -10,21 +10,31 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from sqlalchemy import ColumnElement, Select, and_, delete, func, insert, or_, select, update
+from sqlalchemy import ColumnElement, Connection, Select, and_, delete, func, insert, or_, select, update
 
 from moretta.server.enrollment.authority import Clock, Issued
-from moretta.server.enrollment.changes import (
-    add_certificate,
-    change_node_key,
-    forget_old_certificates,
-    revoke_certificates,
-    withdraw_tokens,
-)
 from moretta.server.enrollment.database import Database, create_database, open_database
-from moretta.server.enrollment.models import Certificate, LedgerHead, NodeKey, Site, Token
-from moretta.server.enrollment.records import Enrolled, KnownCertificate, KnownToken, NodeKeyRecord, SiteRecord
-from moretta.server.refusal import Refusal
+from moretta.server.enrollment.tables import (
+    Certificate,
+    KnownCertificate,
+    KnownToken,
+    LedgerHead,
+    NodeKey,
+    NodeKeyRecord,
+    Site,
+    SiteRecord,
+    Token,
+)
+from moretta.server.port.refusals import Refusal
 from moretta.shared.core.errors import EnrollmentError
+from moretta.shared.enrollment.bootstrap_certificate import derive_bootstrap
+from moretta.shared.enrollment.identifiers import check_site_name, fingerprint
+from moretta.shared.enrollment.join_string import JoinString, new_secret, new_token_id
+
+_KEPT_SECONDS = 30 * 24 * 3600
+"""How long certificates that have ended are kept; the audit log has them for ever."""
+_MOST_AN_HOUR = 600
+"""Certificates of one site: more than any life of a certificate could need."""
 
 
 class Registry:
@@ -62,15 +72,31 @@ class Registry:
 
     # --- tokens ---
 
-    def add_token(
-        self, token_id: str, *, site: str, bootstrap_der: bytes, fingerprint: str, expires: int, reenroll: bool
-    ) -> None:
-        """Keep a token that was printed. Earlier ones for the same site stop working.
+    def issue_token(
+        self, *, site: str, address: str, ca_fingerprint: str, hours: float, reenroll: bool = False
+    ) -> JoinString:
+        """A join string for one site, kept without its secret. Earlier ones for the same site stop working.
+
+        Args:
+            site: the only name that it enrolls.
+            address: where the site reaches the server, HOST:PORT.
+            ca_fingerprint: what the site pins.
+            hours: until it expires.
+            reenroll: lets an enrolled or revoked name come back with new keys.
 
         Raises:
-            EnrollmentError: the name is taken and `reenroll` is not set.
+            EnrollmentError: the name cannot be, or is taken and `reenroll` is not set.
         """
         now = self._now()
+        join = JoinString(
+            address=address,
+            site=check_site_name(site),
+            token_id=new_token_id(),
+            secret=new_secret(),
+            ca_fingerprint=ca_fingerprint,
+            expires=int(self._clock() + hours * 3600),
+        )
+        der = derive_bootstrap(join.secret, token_id=join.token_id, expires=join.expires).certificate_der
         with self._database.write() as connection:
             state = connection.scalar(select(Site.state).where(Site.name == site))
             if state in ("enrolled", "revoked") and not reenroll:
@@ -79,18 +105,19 @@ class Registry:
                     expected="a name that is free",
                     fix="choose another, or let the same site come back with --reenroll",
                 )
-            withdraw_tokens(connection, site, now)
+            _withdraw_tokens(connection, site, now)
             connection.execute(
                 insert(Token).values(
-                    id=token_id,
+                    id=join.token_id,
                     site=site,
-                    bootstrap_der=bootstrap_der,
-                    fingerprint=fingerprint,
+                    bootstrap_der=der,
+                    fingerprint=fingerprint(der),
                     reenroll=reenroll,
                     created_at=now,
-                    expires=expires,
+                    expires=join.expires,
                 )
             )
+        return join
 
     def outstanding_tokens(self) -> list[KnownToken]:
         """Tokens that would be taken now, oldest first."""
@@ -108,14 +135,17 @@ class Registry:
 
     def enroll(
         self, token: KnownToken, *, node_key: str, moretta_version: str, issue: Callable[[], Issued]
-    ) -> tuple[Issued, Enrolled]:
+    ) -> tuple[Issued, bool]:
         """Use a token up and enroll its site, or change nothing.
 
         Args:
             token: as `token` gave it; looked at again here.
-            node_key: canonical, see `node_key.py`.
+            node_key: canonical, see `keys.py`.
             moretta_version: the site's.
             issue: signs the certificate; called once all else has held.
+
+        Returns:
+            The certificate, and whether the name was known before.
 
         Raises:
             Refusal: the token was used meanwhile, the name is taken, or the node key cannot be had.
@@ -135,11 +165,11 @@ class Registry:
                 connection.execute(insert(Site).values(name=token.site, **values))
             else:
                 connection.execute(update(Site).where(Site.name == token.site).values(**values))
-            revoke_certificates(connection, token.site, now)
-            change_node_key(connection, token.site, node_key, now)
+            _revoke_certificates(connection, token.site, now)
+            _change_node_key(connection, token.site, node_key, now)
             issued = issue()
-            add_certificate(connection, token.site, issued, now)
-        return issued, Enrolled(site=token.site, token_id=token.token_id, again=state is not None)
+            _add_certificate(connection, token.site, issued, now)
+        return issued, state is not None
 
     def add_certificate(self, site: str, issued: Issued, *, moretta_version: str) -> None:
         """Keep a renewed certificate; those before it stay good to their end.
@@ -156,8 +186,12 @@ class Registry:
             )
             if renewed.rowcount != 1:
                 raise Refusal("UNAUTHENTICATED", "revoked", "this site's enrollment was revoked")
-            forget_old_certificates(connection, site, now)
-            add_certificate(connection, site, issued, now)
+            ended = (Certificate.site == site, Certificate.not_after < now - _KEPT_SECONDS)
+            connection.execute(delete(Certificate).where(*ended))
+            recent = (Certificate.site == site, Certificate.issued_at > now - 3600)
+            if (connection.scalar(select(func.count()).where(*recent)) or 0) >= _MOST_AN_HOUR:
+                raise Refusal("RESOURCE_EXHAUSTED", "too-many-certificates", "more certificates than a site can need")
+            _add_certificate(connection, site, issued, now)
 
     def end_site(self, site: str, state: str) -> bool:
         """Revoke a site (`revoked`) or let it go (`left`): its certificates, node key and tokens stop working.
@@ -176,9 +210,9 @@ class Registry:
             if state == "left" and before == "revoked":
                 raise Refusal("UNAUTHENTICATED", "revoked", "this site's enrollment was revoked")
             connection.execute(update(Site).where(Site.name == site).values(state=state, changed_at=now))
-            revoke_certificates(connection, site, now)
-            change_node_key(connection, site, None, now)
-            withdraw_tokens(connection, site, now)
+            _revoke_certificates(connection, site, now)
+            _change_node_key(connection, site, None, now)
+            _withdraw_tokens(connection, site, now)
         return bool(before != state)
 
     def certificate(self, fingerprint: str) -> KnownCertificate | None:
@@ -203,7 +237,7 @@ class Registry:
         return KnownCertificate(**row._mapping) if row else None
 
     def note_revocation(self, fingerprint: str) -> bool:
-        """Note that a site was told of its revocation; False if it was told before."""
+        """Note that a site was informed of its revocation; False if it was before."""
         unseen = and_(Certificate.fingerprint == fingerprint, Certificate.revocation_told.is_(False))
         with self._database.write() as connection:
             return connection.execute(update(Certificate).where(unseen).values(revocation_told=True)).rowcount == 1
@@ -274,9 +308,7 @@ class Registry:
 
     def node_names(self) -> dict[int, str]:
         """Flower's node id to the site's name, for every node key that ever was registered."""
-        with self._database.read() as connection:
-            rows = connection.execute(select(NodeKey.node_id, NodeKey.site).where(NodeKey.node_id.is_not(None)))
-            return {int(node_id): site for node_id, site in rows if node_id is not None}
+        return {key.node_id: key.site for key in self.node_keys() if key.node_id is not None}
 
     def node_keys(self) -> list[NodeKeyRecord]:
         """Every node key that there ever was, oldest first."""
@@ -295,6 +327,41 @@ class Registry:
 
     def _good_token(self) -> ColumnElement[bool]:
         return and_(Token.used_at.is_(None), Token.withdrawn_at.is_(None), Token.expires > self._now())
+
+
+# Steps of the transactions above
+
+
+def _withdraw_tokens(connection: Connection, site: str, now: int) -> None:
+    out = (Token.site == site, Token.used_at.is_(None), Token.withdrawn_at.is_(None))
+    connection.execute(update(Token).where(*out).values(withdrawn_at=now))
+
+
+def _revoke_certificates(connection: Connection, site: str, now: int) -> None:
+    good = (Certificate.site == site, Certificate.revoked_at.is_(None))
+    connection.execute(update(Certificate).where(*good).values(revoked_at=now))
+
+
+def _add_certificate(connection: Connection, site: str, issued: Issued, now: int) -> None:
+    connection.execute(
+        insert(Certificate).values(
+            fingerprint=issued.fingerprint, serial=issued.serial, site=site, not_after=issued.not_after, issued_at=now
+        )
+    )
+
+
+def _change_node_key(connection: Connection, site: str, public_key: str | None, now: int) -> None:
+    """Give a site another node key, or none. Another site's is refused, and one that was given up once: Flower takes
+    no key twice."""
+    owner = connection.execute(select(NodeKey.site, NodeKey.current).where(NodeKey.public_key == public_key)).first()
+    if owner is not None and owner.site != site:
+        raise Refusal("PERMISSION_DENIED", "foreign-node-key", "this node key is another site's")
+    if owner is not None and not owner.current:
+        raise Refusal("FAILED_PRECONDITION", "retired-node-key", "this node key was given up once: make a new one")
+    others = (NodeKey.site == site, NodeKey.current, NodeKey.public_key != (public_key or ""))
+    connection.execute(update(NodeKey).where(*others).values(current=False))
+    if public_key is not None and owner is None:
+        connection.execute(insert(NodeKey).values(public_key=public_key, site=site, current=True, added_at=now))
 
 
 def _tokens() -> Select[str, str, str, bytes, bool, int]:

@@ -1,1 +1,1 @@
-"""The one guarded port: mutual TLS 1.3, who is calling, how much they may ask, and what answers them."""
+"""The one guarded port: mutual TLS 1.3, identity of the caller, limits, and the response to each request."""

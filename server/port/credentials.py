@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import sys
 import threading
-from collections.abc import Callable
 from functools import lru_cache
 
 from cryptography import x509
@@ -63,20 +62,6 @@ class PortCertificates:
             key, chain = self._shown
         tokens = [_pem(token.bootstrap_der) for token in self._registry.outstanding_tokens()]
         return key, chain, self._authority.pem + b"".join(tokens)
-
-
-def changes(certificates: PortCertificates) -> Callable[[], tuple[bytes, bytes, bytes] | None]:
-    """What `certificates.now` gives, or None where that is what it gave the last time, which costs gRPC less."""
-    last: list[tuple[bytes, bytes, bytes]] = []
-
-    def fetch() -> tuple[bytes, bytes, bytes] | None:
-        now = certificates.now()
-        if last == [now]:
-            return None
-        last[:] = [now]
-        return now
-
-    return fetch
 
 
 @lru_cache(maxsize=1024)

@@ -1,43 +1,47 @@
-"""What every call passes before anything is done for it: who calls, whether they may, whether there is room.
+"""What every request passes before anything is done for it: identity of the caller, permission, and room.
 
-All methods of the port are unary on the wire. Here they are served as streams, because only so can a call be turned
-away, or be made to wait, *before* its body is read: until then HTTP/2's flow control leaves the body with the sender.
+All methods of the port are unary on the wire. They are served as streams, because only so can a request be refused, or
+made to wait, *before* its body is read: until then HTTP/2's flow control leaves the body with the sender.
 """
 
 from __future__ import annotations
 
 import asyncio
+import binascii
 import logging
+import ssl
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import Any, NoReturn, cast
 
 import grpc
 from google.protobuf.message import DecodeError, Message
+from sqlalchemy.exc import DatabaseError
 
 from moretta.server.audit_log import AuditLog
 from moretta.server.enrollment.authority import Clock
-from moretta.server.enrollment.records import KnownToken
 from moretta.server.enrollment.site_registry import Registry
+from moretta.server.enrollment.tables import KnownCertificate, KnownToken
 from moretta.server.home import Limits
-from moretta.server.port.caller import GUEST_PREFIX, Caller, identify, name_of
 from moretta.server.port.limits import Admission
-from moretta.server.port.refusals import RefusalNotes
-from moretta.server.refusal import Refusal
+from moretta.server.port.refusals import Refusal, RefusalNotes
+from moretta.shared.enrollment.identifiers import fingerprint
 from moretta.shared.messages.relay import BODY_BYTES_KEY, SMALL_BODY_BYTES
 
+Caller = KnownCertificate | KnownToken
+"""A site, or somebody with a join string."""
+_GUEST_PREFIX = "token:"
+"""Begins the name of a caller that has only a join string. No site's name has a colon."""
 ENVELOPE_BYTES = 16 << 10
 """What a message may be longer than the body in it."""
 _READ_SECONDS, _MOST_READ_SECONDS = 10.0, 30.0
 _SLOWEST_BYTES_PER_SECOND = 128 << 10
 """A body is given the first, and the time that it takes at this rate, and never more than the second."""
 _log = logging.getLogger(__name__)
-
-
 MakeRoom = Callable[[int], Awaitable[None]]
-"""Holds so many bytes for the answer instead of those held for the request; raises Refusal if there is no room."""
+"""Holds so many bytes for the response instead of those held for the request; raises Refusal if there is no room."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,9 +51,9 @@ class Method:
     Args:
         name: as refusals are counted by.
         request: class of its messages.
-        run: does it; raises Refusal. Called with the caller, the request, and a way to make room for a long answer.
+        run: does it; raises Refusal. Called with the caller, the request, and a way to make room for a long response.
         sites: whether sites may call it.
-        tokens: whether who has only a join string may.
+        tokens: whether a caller with only a join string may.
         revoked: whether a revoked site may.
         longest: bytes that its messages may have; None for as many as the server's settings say. Longer ones than a
             small body wait for room in memory.
@@ -81,17 +85,17 @@ class Guard:
             caller = "unknown"
             try:
                 known = identify(context.auth_context(), self._registry, self._clock)
-                caller = name_of(known)
+                caller = known.site if isinstance(known, KnownCertificate) else f"{_GUEST_PREFIX}{known.token_id}"
                 _allow(method, known)
                 await self._serve(method, caller, requests, context)
             except Refusal as refusal:
-                await self._turn_away(context, caller, method, refusal)
+                await self._refuse(context, caller, method, refusal)
             except asyncio.CancelledError:
                 raise
             except Exception as error:
                 _log.exception("%s failed", method.name)
                 defect = Refusal("INTERNAL", "defect", f"a defect of the server: {type(error).__name__}")
-                await self._turn_away(context, caller, method, defect)
+                await self._refuse(context, caller, method, defect)
 
         return grpc.stream_stream_rpc_method_handler(serve)
 
@@ -104,7 +108,7 @@ class Guard:
     ) -> None:
         longest = self._limits.max_call_bytes if method.longest is None else method.longest
         declared = _declared(context, longest) if longest > SMALL_BODY_BYTES else 0
-        guest = name.startswith(GUEST_PREFIX)
+        guest = name.startswith(_GUEST_PREFIX)
         async with self.admission.enter(name, guest=guest), AsyncExitStack() as memory:
 
             async def make_room(size: int) -> None:
@@ -117,18 +121,51 @@ class Guard:
             request = [_parsed(method, data := await _read(requests, declared), longest)]
             await self.admission.count(name, len(data))
             del data
-            # Who was allowed when the call was opened may have been revoked while it waited
+            # A caller that was allowed when the call was opened may have been revoked while it waited
             caller = identify(context.auth_context(), self._registry, self._clock)
             _allow(method, caller)
             # No name here holds the request, so that what runs may let go of it
             reply = await method.run(caller, request.pop(), make_room)
             await context.write(reply.SerializeToString())
 
-    async def _turn_away(
+    async def _refuse(
         self, context: grpc.aio.ServicerContext[bytes, bytes], caller: str, method: Method, refusal: Refusal
     ) -> NoReturn:
         self.refusals.note(caller, method.name, refusal)
         await context.abort(grpc.StatusCode[refusal.kind], f"{refusal.reason}: {refusal.message}")
+
+
+def identify(auth: Mapping[str, Iterable[bytes]], registry: Registry, clock: Clock) -> Caller:
+    """The caller behind a connection, by the certificate it presented in the handshake.
+
+    TLS has checked the chain. Here the certificate must be one that the registry itself has written down, looked up
+    anew for every request: a revocation holds from the next one on, and a certificate that somebody got the authority
+    to sign elsewhere is not let in.
+
+    Raises:
+        Refusal: the connection is not TLS 1.3, or the certificate unknown, or expired. A revoked one is returned, so
+            that the site can be informed.
+    """
+    if b"TLSv1.3" not in auth.get("ssl_tls_version", ()):
+        raise Refusal("UNAUTHENTICATED", "old-tls", "only TLS 1.3 is spoken here")
+    print_of = fingerprint(_presented(auth))
+    try:
+        caller: Caller | None = registry.certificate(print_of) or registry.token(print_of)
+    except DatabaseError as error:
+        raise Refusal("UNAVAILABLE", "registry-down", "the server cannot look you up at the moment") from error
+    if caller is None:
+        raise Refusal("UNAUTHENTICATED", "unknown-certificate", "this server knows no such certificate")
+    if isinstance(caller, KnownCertificate) and caller.not_after <= clock():
+        raise Refusal("UNAUTHENTICATED", "expired", "this certificate has expired: ask the coordinator to re-enroll")
+    return caller
+
+
+def _presented(auth: Mapping[str, Iterable[bytes]]) -> bytes:
+    try:
+        (pem,) = auth.get("x509_pem_cert", ())
+        return ssl.PEM_cert_to_DER_cert(pem.decode("ascii"))
+    except (ValueError, UnicodeDecodeError, binascii.Error) as error:
+        raise Refusal("UNAUTHENTICATED", "no-certificate", "a client certificate is needed here") from error
 
 
 def _allow(method: Method, caller: Caller) -> None:

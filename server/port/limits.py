@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 
 from moretta.server.home import Limits
-from moretta.server.refusal import Refusal
+from moretta.server.port.refusals import Refusal
 
 Sleep = Callable[[float], Awaitable[None]]
 _GUEST_CALLS = 4

@@ -1,22 +1,39 @@
-"""Opens the port: gRPC's server with TLS, the services behind their guard, and limits against junk."""
+"""Opens the port: gRPC's server with TLS, the services behind their guard, their health, and limits against junk."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import cast
 
 import grpc
+from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 
+from moretta.server.enrollment.tables import KnownCertificate
 from moretta.server.home import Limits
-from moretta.server.port.credentials import PortCertificates, changes
-from moretta.server.port.guard import ENVELOPE_BYTES, Guard, Method
+from moretta.server.port.credentials import PortCertificates
+from moretta.server.port.guard import ENVELOPE_BYTES, Guard, MakeRoom, Method
+from moretta.server.port.refusals import Refusal
+from moretta.shared.pb import enrollment_pb2, relay_pb2
 
 _SPARE_CALLS = 512
 """gRPC itself refuses calls beyond the limit and so many more: those are looked at only to be refused at once."""
 _IDENTITY_ALONE = 1
 """Bits of the compression algorithms that are taken: the one that is none."""
 _log = logging.getLogger(__name__)
+ENROLLMENT = enrollment_pb2.DESCRIPTOR.services_by_name["Enrollment"].full_name
+RELAY = relay_pb2.DESCRIPTOR.services_by_name["Relay"].full_name
+HEALTH = "grpc.health.v1.Health"
+
+_NEEDS = {
+    "": ("registry", "authority", "superlink"),
+    HEALTH: (),
+    ENROLLMENT: ("registry", "authority"),
+    RELAY: ("registry", "superlink"),
+}
+
+Problems = Mapping[str, str | None]
+"""By part (`registry`, `authority`, `superlink`): what is wrong with it, or None."""
 
 
 def open_port(
@@ -53,21 +70,25 @@ def open_port(
 
 
 def _credentials(certificates: PortCertificates) -> grpc.ServerCredentials:
-    fetch = changes(certificates)
-
     def configured(parts: tuple[bytes, bytes, bytes]) -> grpc.ServerCertificateConfiguration:
         key, chain, roots = parts
         return grpc.ssl_server_certificate_configuration([(key, chain)], root_certificates=roots)
 
+    last: list[tuple[bytes, bytes, bytes]] = []
+
     def configuration() -> grpc.ServerCertificateConfiguration | None:
+        """None where nothing has changed, which costs gRPC less, or where nothing new can be read."""
         try:
-            fetched = fetch()
+            now = certificates.now()
         except Exception:
             _log.exception("the port's certificates cannot be read: the last ones stay")
             return None
-        return None if fetched is None else configured(fetched)
+        if last == [now]:
+            return None
+        last[:] = [now]
+        return configured(now)
 
-    # gRPC takes None for "as before", which its types do not tell
+    # gRPC takes None for "as before", which its types leave out
     fetcher = cast("Callable[[], grpc.ServerCertificateConfiguration]", configuration)
     return grpc.dynamic_ssl_server_credentials(
         configured(certificates.now()), fetcher, require_client_authentication=True
@@ -92,3 +113,24 @@ def _options(limits: Limits) -> list[tuple[str, int]]:
         ("grpc.keepalive_timeout_ms", 20_000),
         ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
     ]
+
+
+def is_serving(service: str, problems: Problems) -> bool:
+    """Whether a service has all it needs; the empty name is the server as a whole."""
+    return all(problems.get(part, "never looked at") is None for part in _NEEDS[service])
+
+
+def health_methods(problems: Callable[[], Problems]) -> list[Method]:
+    """`grpc.health.v1.Health`, for enrolled sites: SERVING only while everything that a service needs is there.
+
+    `Watch` is left out: a stream that stays open would go on after a revocation.
+    """
+
+    async def check(caller: KnownCertificate, request: HealthCheckRequest, make_room: MakeRoom) -> HealthCheckResponse:
+        del caller, make_room
+        if request.service not in _NEEDS:
+            raise Refusal("NOT_FOUND", "unknown-service", "no such service is here")
+        good = is_serving(request.service, problems())
+        return HealthCheckResponse(status=HealthCheckResponse.SERVING if good else HealthCheckResponse.NOT_SERVING)
+
+    return [Method("Check", HealthCheckRequest, check)]

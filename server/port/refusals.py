@@ -1,26 +1,50 @@
-"""Refused calls in the audit log: the first of each kind at once, the rest of a minute as one count.
-
-Otherwise who sends junk could fill the disk with lines about it.
-"""
+"""Refused requests at the guarded port: a reason for the caller, counted by reason, written to the audit log."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Literal
 
 from moretta.server.audit_log import AuditLog
-from moretta.server.refusal import Refusal
 
+Kind = Literal[
+    "UNAUTHENTICATED",
+    "PERMISSION_DENIED",
+    "ALREADY_EXISTS",
+    "INVALID_ARGUMENT",
+    "FAILED_PRECONDITION",
+    "RESOURCE_EXHAUSTED",
+    "DEADLINE_EXCEEDED",
+    "NOT_FOUND",
+    "UNAVAILABLE",
+    "INTERNAL",
+]
+"""Names of gRPC's status codes, so that code that decides need not know gRPC."""
 _MINUTE_SECONDS = 60.0
 _MOST_KINDS = 1000
 """More kinds of refusal than this in one minute are counted together."""
 
 
-class RefusalNotes:
-    """Writes refusals down.
+class Refusal(Exception):  # noqa: N818 - refusing is what the port is for, not an error of the program
+    """A request that is refused.
 
     Args:
-        audit: where to.
-        monotonic: seconds.
+        kind: the gRPC status it ends with.
+        reason: a stable code, lower case with hyphens, that refusals are counted by.
+        message: for the caller. It names no other site and no secret.
+    """
+
+    def __init__(self, kind: Kind, reason: str, message: str) -> None:
+        self.kind: Kind = kind
+        self.reason = reason
+        self.message = message
+        super().__init__(f"{reason}: {message}")
+
+
+class RefusalNotes:
+    """Writes refusals to the audit log: the first of each kind at once, the rest of a minute as one count.
+
+    Otherwise a sender of junk could fill the disk with lines about it.
     """
 
     def __init__(self, audit: AuditLog, monotonic: Callable[[], float]) -> None:
@@ -29,7 +53,7 @@ class RefusalNotes:
         self._minute = monotonic()
 
     def note(self, caller: str, method: str, refusal: Refusal) -> None:
-        """One refused call."""
+        """One refused request."""
         self.flush(only_after_seconds=_MINUTE_SECONDS)
         kind = (caller, method, refusal.reason)
         if kind in self._counts:

@@ -11,13 +11,12 @@ from dataclasses import dataclass, field
 
 from moretta.server.audit_log import AuditLog
 from moretta.server.enrollment.authority import Clock
-from moretta.server.enrollment.node_key import header_form
-from moretta.server.enrollment.records import KnownCertificate
+from moretta.server.enrollment.keys import header_form
 from moretta.server.enrollment.site_registry import Registry
+from moretta.server.enrollment.tables import KnownCertificate
 from moretta.server.port.guard import MakeRoom, Method
-from moretta.server.refusal import Refusal
-from moretta.server.relay.replay import SeenSignatures
-from moretta.server.relay.replies import PushedReplies
+from moretta.server.port.refusals import Refusal
+from moretta.server.relay.call_checks import PushedReplies, SeenSignatures
 from moretta.server.relay.superlink_client import SuperLinkClient
 from moretta.shared.messages.relay import FLEET_METHODS
 from moretta.shared.pb.relay_pb2 import FleetCall, FleetReply

@@ -10,7 +10,7 @@ from typing import Self
 
 import httpx
 
-from moretta.server.refusal import Refusal
+from moretta.server.port.refusals import Refusal
 
 _PROTOBUF = "application/protobuf"
 _TIMEOUT = httpx.Timeout(60.0, connect=5.0)

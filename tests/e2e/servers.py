@@ -18,7 +18,7 @@ import grpc
 from ports import Calls, SiteKeys, key_pem, to_pem
 
 from moretta.deploy.server.server_admin import opened
-from moretta.server.enrollment.records import SiteRecord
+from moretta.server.enrollment.tables import SiteRecord
 from moretta.shared.enrollment.bootstrap_certificate import derive_bootstrap
 from moretta.shared.enrollment.join_string import JoinString
 

@@ -23,9 +23,9 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from ports import Calls, SiteKeys, key_pem, refusal, to_pem
 from servers import ServerProcess, eventually, moretta
 
-from moretta.server.enrollment.node_key import flower_form
-from moretta.server.home import ServerHome
-from moretta.server.running_server import CONNECTION, running_server, site_names
+from moretta.server.enrollment.keys import flower_form
+from moretta.server.enrollment.site_registry import Registry
+from moretta.server.home import CONNECTION, ServerHome, running_server
 from moretta.shared.core.errors import ExitCode
 from moretta.shared.enrollment.join_string import parse_join_string
 
@@ -108,7 +108,7 @@ def test_an_enrolled_site_is_a_node_of_flower_and_its_calls_reach_the_superlink(
     assert _heartbeat(calls, site, node_id) == 200
     pull = fleet_pb2.PullMessagesRequest(node=Node(node_id=node_id))
     assert calls.relayed(site.fleet_call("pull-messages", pull.SerializeToString())).status == 200
-    assert site_names(ServerHome.open(server.folder))[node_id] == "clinic-a"
+    assert _site_names(server)[node_id] == "clinic-a"
 
 
 def test_sites_that_enroll_at_once_all_become_nodes(server: ServerProcess) -> None:
@@ -233,6 +233,14 @@ def test_the_python_side_of_a_study_finds_the_superlink_and_flowers_command_line
     assert f"[superlink.{CONNECTION}]" in config
     assert f'address = "{running.superlink}"' in config
     assert f'root-certificates = "{running.superlink_ca}"' in config
+
+
+def _site_names(server: ServerProcess) -> dict[int, str]:
+    registry = Registry.open(ServerHome.open(server.folder).registry)
+    try:
+        return registry.node_names()
+    finally:
+        registry.close()
 
 
 def _context(server: ServerProcess, site: SiteKeys, folder: Path) -> ssl.SSLContext:
@@ -379,7 +387,7 @@ def test_a_lost_database_of_flower_is_filled_again_from_the_registry(server: Ser
         return 0
 
     assert eventually(activated) == server.node_id("remembered") != before
-    assert site_names(ServerHome.open(server.folder))[server.node_id("remembered")] == "remembered"
+    assert _site_names(server)[server.node_id("remembered")] == "remembered"
 
 
 def test_health_tells_that_the_registry_or_the_authority_is_gone(server: ServerProcess) -> None:

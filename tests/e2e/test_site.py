@@ -26,7 +26,7 @@ from sites import SiteProcess
 
 from moretta.client.transport.identity import Identity
 from moretta.deploy.bundle import FOLDER
-from moretta.server.running_server import CONNECTION
+from moretta.server.home import CONNECTION
 from moretta.shared.core.errors import ExitCode
 from tests.conftest import write_tone_corpus
 

@@ -8,11 +8,9 @@ from pathlib import Path
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from moretta.server.enrollment.authority import CertificateAuthority, Issued
-from moretta.server.enrollment.authority_files import create_authority
-from moretta.server.enrollment.records import KnownToken
+from moretta.server.enrollment.authority import CertificateAuthority, Issued, create_authority
 from moretta.server.enrollment.site_registry import Registry
-from moretta.server.enrollment.tokens import issue_token
+from moretta.server.enrollment.tables import KnownToken
 from moretta.shared.enrollment.bootstrap_certificate import derive_bootstrap
 from moretta.shared.enrollment.identifiers import fingerprint
 from moretta.shared.enrollment.join_string import JoinString
@@ -54,14 +52,12 @@ class Office:
         )
 
     def join(self, site: str = "clinic-a", *, reenroll: bool = False, hours: float = 1) -> JoinString:
-        return issue_token(
-            self.registry,
+        return self.registry.issue_token(
             site=site,
             address=self.address,
             ca_fingerprint=self.authority.fingerprint,
             hours=hours,
             reenroll=reenroll,
-            clock=self.clock,
         )
 
     def token(self, site: str = "clinic-a", *, reenroll: bool = False, hours: float = 1) -> KnownToken:

@@ -29,15 +29,14 @@ from starlette.routing import Route
 from moretta.server.audit_log import AuditLog
 from moretta.server.enrollment.countersign import Countersigner
 from moretta.server.enrollment.database import open_database
-from moretta.server.enrollment.node_key import header_form
-from moretta.server.enrollment.service import EnrollmentService, ServerInfo
+from moretta.server.enrollment.keys import header_form
+from moretta.server.enrollment.service import EnrollmentService
 from moretta.server.home import Limits
 from moretta.server.port.credentials import PortCertificates
 from moretta.server.port.guard import Guard
-from moretta.server.port.health import ENROLLMENT, HEALTH, RELAY, health_methods
 from moretta.server.port.limits import Admission
-from moretta.server.port.listen import open_port
-from moretta.server.relay.replay import SeenSignatures
+from moretta.server.port.listen import ENROLLMENT, HEALTH, RELAY, health_methods, open_port
+from moretta.server.relay.call_checks import SeenSignatures
 from moretta.server.relay.service import RelayService
 from moretta.server.relay.superlink_client import SuperLinkAddress, SuperLinkClient
 from moretta.shared.enrollment.bootstrap_certificate import derive_bootstrap
@@ -200,7 +199,7 @@ class RunningPort:
                 self.office.authority,
                 self.office.registry,
                 self.audit,
-                lambda: ServerInfo("1", "2", "c", "b", self.limits.max_call_bytes),
+                self._info,
                 24,
                 self.clock,
             ).methods(),
@@ -219,6 +218,15 @@ class RunningPort:
         )
         await server.start()
         return server, port
+
+    def _info(self) -> pb.InfoReply:
+        return pb.InfoReply(
+            moretta_version="1",
+            flwr_version="2",
+            code_digest="c",
+            bundle_digest="b",
+            max_call_bytes=self.limits.max_call_bytes,
+        )
 
     def run(self, work: Awaitable[Any]) -> Any:
         return self._loop.run(work)

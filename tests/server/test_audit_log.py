@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import json
 import multiprocessing
 import os
@@ -140,3 +141,23 @@ def test_an_event_is_on_disk_before_it_is_answered_and_calls_are_synced_together
     log.sync()
     log.sync()
     assert synced[1:] == [path.stat().st_size]
+
+
+def test_a_log_that_an_earlier_version_began_still_holds_and_goes_on(path: Path) -> None:
+    def canonical(record: dict[str, object]) -> str:
+        return json.dumps(record, sort_keys=True, separators=(",", ":"))
+
+    head, lines = "0" * 64, []
+    for number in range(3):
+        record: dict[str, object] = {"time": "2027-01-15T08:00:00.000+00:00", "event": "relay", "number": number}
+        record["previous"] = head
+        head = hashlib.sha256(canonical(record).encode()).hexdigest()
+        lines.append(canonical({**record, "hash": head}) + "\n")
+    path.write_text("".join(lines))
+    log = _log(path)
+    assert log.head == head
+    log.add("relay", number=3)
+    assert verify_log(path, noted_head=head).lines == 4
+    path.write_text(path.read_text().replace('"number":1', '"number":9'))
+    with pytest.raises(HomeError, match="line 2"):
+        verify_log(path)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from alembic import context
 
-from moretta.server.enrollment.models import Base
+from moretta.server.enrollment.tables import Base
 
 context.configure(
     connection=context.config.attributes["connection"],

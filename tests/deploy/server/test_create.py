@@ -8,9 +8,8 @@ from typing import Any
 import pytest
 
 from moretta.deploy.cli.main import run
-from moretta.server.enrollment.authority_files import is_encrypted, load_authority
-from moretta.server.home import ServerHome
-from moretta.server.running_server import only_server, running_pid, running_server
+from moretta.server.enrollment.authority import is_encrypted, load_authority
+from moretta.server.home import ServerHome, only_server, running_pid, running_server
 from moretta.shared.core.errors import ExitCode, HomeError
 from moretta.shared.enrollment.join_string import parse_join_string
 

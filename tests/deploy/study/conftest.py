@@ -32,7 +32,7 @@ def home(tmp_path: Path, enroll: Callable[[ServerHome, str, int | None], None]) 
 def enroll() -> Callable[[ServerHome, str, int | None], None]:
     def enroll(home: ServerHome, site: str, node: int | None, *, reenroll: bool = False) -> None:
         """As the enrollment service does it; `node` is the id that Flower gives, None if it gave none yet."""
-        from moretta.server.enrollment.authority_files import load_authority
+        from moretta.server.enrollment.authority import load_authority
 
         authority = load_authority(home.authority, passphrase=None, clock=lambda: 1_800_000_000.0)
         node_key = ec.generate_private_key(ec.SECP384R1()).public_key()

@@ -21,8 +21,7 @@ import psutil
 from moretta.client.approval.offers import Offers
 from moretta.deploy.runtime import process_marks
 from moretta.deploy.server.server_admin import opened
-from moretta.server.home import ServerHome
-from moretta.server.running_server import running_server
+from moretta.server.home import ServerHome, running_server
 from moretta.shared.enrollment.join_string import JoinString
 
 TRUSTED = ["mfcc-quantizer", "autoencoder", "speaker-normalized", "emotion-label-rr", "expression-track"]

@@ -9,8 +9,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID
 from offices import Clock
 
-from moretta.server.enrollment.authority import CertificateAuthority
-from moretta.server.enrollment.authority_files import create_authority, is_encrypted, load_authority
+from moretta.server.enrollment.authority import CertificateAuthority, create_authority, is_encrypted, load_authority
 from moretta.shared.core.errors import HomeError
 
 

@@ -12,11 +12,10 @@ from offices import Office, new_node_key
 from sqlalchemy import inspect, text
 
 from moretta.server.enrollment.authority import Issued
-from moretta.server.enrollment.database import create_database, open_database
-from moretta.server.enrollment.migrations import HEAD
-from moretta.server.enrollment.models import Base
+from moretta.server.enrollment.database import HEAD, create_database, open_database
 from moretta.server.enrollment.site_registry import Registry
-from moretta.server.refusal import Refusal
+from moretta.server.enrollment.tables import Base
+from moretta.server.port.refusals import Refusal
 from moretta.shared.core.errors import EnrollmentError, HomeError
 from moretta.shared.enrollment.bootstrap_certificate import derive_bootstrap
 

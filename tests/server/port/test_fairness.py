@@ -18,7 +18,7 @@ from starlette.responses import Response
 from moretta.server.home import Limits
 from moretta.server.port import guard
 from moretta.server.port.limits import Admission, Places
-from moretta.server.refusal import Refusal
+from moretta.server.port.refusals import Refusal
 from moretta.shared.enrollment.bootstrap_certificate import derive_bootstrap
 from moretta.shared.enrollment.join_string import JoinString
 from moretta.shared.pb.enrollment_pb2 import LeaveRequest

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from moretta.server.port.limits import TokenBucket, UnitPool
-from moretta.server.refusal import Refusal
+from moretta.server.port.refusals import Refusal
 
 
 def run(work: Awaitable[Any]) -> Any:

@@ -4,8 +4,7 @@ import json
 from pathlib import Path
 
 from moretta.server.audit_log import AuditLog
-from moretta.server.port.refusals import RefusalNotes
-from moretta.server.refusal import Refusal
+from moretta.server.port.refusals import Refusal, RefusalNotes
 
 
 def _lines(path: Path) -> list[dict[str, object]]:

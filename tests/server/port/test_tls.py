@@ -15,9 +15,9 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from ports import Calls, RunningPort, SiteKeys, key_pem, refusal, to_pem
 
-from moretta.server.port.caller import identify
-from moretta.server.port.health import ENROLLMENT, RELAY
-from moretta.server.refusal import Refusal
+from moretta.server.port.guard import identify
+from moretta.server.port.listen import ENROLLMENT, RELAY
+from moretta.server.port.refusals import Refusal
 from moretta.shared.enrollment.identifiers import fingerprint
 
 

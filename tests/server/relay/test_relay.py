@@ -21,13 +21,12 @@ from ports import MIB, Echo, RunningPort, SiteKeys, echo_superlink, refusal
 from starlette.responses import Response
 
 from moretta.server.audit_log import verify_log
-from moretta.server.enrollment.node_key import header_form
+from moretta.server.enrollment.keys import header_form
 from moretta.server.home import Limits
 from moretta.server.port import guard
 from moretta.server.port.limits import Admission
-from moretta.server.refusal import Refusal
-from moretta.server.relay.replay import _P384_ORDER
-from moretta.server.relay.replies import PushedReplies, _session_and_size
+from moretta.server.port.refusals import Refusal
+from moretta.server.relay.call_checks import _P384_ORDER, PushedReplies
 from moretta.shared.messages.relay import FLEET_METHODS
 from moretta.shared.pb.relay_pb2 import FleetCall
 
@@ -440,13 +439,6 @@ def test_no_reply_is_without_a_limit_because_its_beginning_was_forgotten() -> No
         while left:
             replies.check("push-object", part)
             left -= 1
-
-
-@settings(max_examples=60, deadline=None)
-@given(content=st.binary(max_size=300), session=st.text(max_size=20), run=st.integers(0, 2**63 - 1))
-def test_the_length_of_a_part_is_found_without_reading_it(content: bytes, session: str, run: int) -> None:
-    request = PushObjectRequest(run_id=run, object_content=content, session_id=session, object_id="x")
-    assert _session_and_size(request.SerializeToString()) == (session, len(content))
 
 
 @settings(max_examples=60, deadline=None)

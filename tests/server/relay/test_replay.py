@@ -8,8 +8,8 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from offices import Clock
 
-from moretta.server.refusal import Refusal
-from moretta.server.relay.replay import SeenSignatures
+from moretta.server.port.refusals import Refusal
+from moretta.server.relay.call_checks import SeenSignatures
 
 KEY = ec.generate_private_key(ec.SECP384R1())
 

@@ -1,20 +1,40 @@
-"""A site's node key: the EC P-384 key that signs Flower's Fleet calls, in the three forms it is met in."""
+"""The two public keys that a site sends when it enrolls: of its certificate request, and of its Flower node."""
 
 from __future__ import annotations
 
 import base64
 
-from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from moretta.server.refusal import Refusal
+from moretta.server.port.refusals import Refusal
 
+_MAX_REQUEST_BYTES = 4096
 _MAX_CHARACTERS = 512
 
 
+def public_key_of_request(der: bytes) -> ec.EllipticCurvePublicKey:
+    """The P-256 key of a PKCS #10 request that its own key has signed. Names and extensions in it are not looked at.
+
+    Raises:
+        Refusal: it cannot be read, is not signed by its own key, or has a key of another kind.
+    """
+    key: object = None
+    try:
+        request = x509.load_der_x509_csr(der) if len(der) <= _MAX_REQUEST_BYTES else None
+        if request is not None and request.is_signature_valid:
+            key = request.public_key()
+    except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm):
+        key = None
+    if not isinstance(key, ec.EllipticCurvePublicKey) or key.curve.name != "secp256r1":
+        raise Refusal("INVALID_ARGUMENT", "bad-request", "the certificate request is no PKCS #10 of a P-256 key")
+    return key
+
+
 def canonical_node_key(text: str) -> str:
-    """OpenSSH form without a comment, so that one key has one spelling.
+    """A node key in OpenSSH form without a comment, so that one key has one spelling. It signs Flower's Fleet calls.
 
     Raises:
         Refusal: it is no P-384 public key.

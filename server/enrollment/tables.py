@@ -1,9 +1,12 @@
-"""The registry's tables. Times are seconds since 1970; certificates are known by SHA-256 of their DER form.
+"""The registry's tables, and the records that the registry returns.
 
-A change here needs a revision in `migrations/versions`; a test holds the two together.
+Times are seconds since 1970; certificates are known by SHA-256 of their DER form. A change of a table needs a revision
+in `migrations/versions`; a test holds the two together.
 """
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 from sqlalchemy import ForeignKey, Index, LargeBinary, MetaData, String, text
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
@@ -97,3 +100,63 @@ class LedgerHead(Base):
     head: Mapped[str] = mapped_column(String(64))
     length: Mapped[int]
     signed_at: Mapped[int]
+
+
+@dataclass(frozen=True, slots=True)
+class KnownCertificate:
+    """A site's certificate, as the registry has it at this moment."""
+
+    site: str
+    serial: str
+    fingerprint: str
+    not_after: int
+    revoked: bool
+    revocation_told: bool
+    node_key: str
+    """The site's current one, in OpenSSH form; empty if it has none."""
+    last_call: int
+
+
+@dataclass(frozen=True, slots=True)
+class KnownToken:
+    """A token that is neither used nor withdrawn nor expired."""
+
+    token_id: str
+    site: str
+    fingerprint: str
+    bootstrap_der: bytes
+    reenroll: bool
+    expires: int
+
+
+@dataclass(frozen=True, slots=True)
+class SiteRecord:
+    """A site, as the coordinator sees it."""
+
+    name: str
+    state: str
+    """`enrolled`, `revoked` or `left`."""
+    enrolled_at: int
+    not_after: int
+    """End of its newest certificate, in seconds since 1970."""
+    node_key: str
+    """OpenSSH form; empty if none is in use."""
+    node_id: int | None
+    """Flower's; None until Flower's SuperLink knows the node key."""
+    moretta_version: str
+    last_call: int
+    calls: int
+    bytes_from: int
+    bytes_to: int
+
+
+@dataclass(frozen=True, slots=True)
+class NodeKeyRecord:
+    """A node key that is, or was, a site's."""
+
+    site: str
+    public_key: str
+    """OpenSSH form."""
+    node_id: int | None
+    current: bool
+    """Whether Flower's SuperLink shall know it."""

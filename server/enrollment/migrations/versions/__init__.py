@@ -1,1 +1,0 @@
-"""One file a revision, numbered; a published one never changes."""

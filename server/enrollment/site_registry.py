@@ -27,9 +27,8 @@ from moretta.server.enrollment.tables import (
 )
 from moretta.server.port.refusals import Refusal
 from moretta.shared.core.errors import EnrollmentError
-from moretta.shared.enrollment.bootstrap_certificate import derive_bootstrap
 from moretta.shared.enrollment.identifiers import check_site_name, fingerprint
-from moretta.shared.enrollment.join_string import JoinString, new_secret, new_token_id
+from moretta.shared.enrollment.join_string import JoinString, derive_bootstrap, new_secret, new_token_id
 
 _KEPT_SECONDS = 30 * 24 * 3600
 """How long certificates that have ended are kept; the audit log has them for ever."""

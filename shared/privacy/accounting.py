@@ -18,8 +18,7 @@ import numpy as np
 from moretta.shared.core.errors import StudyError
 from moretta.shared.privacy.dp_sgd import SampledGaussian, rdp_of_step
 from moretta.shared.privacy.gaussian import Gaussian, gaussian_epsilon, least
-from moretta.shared.privacy.mechanism import Mechanism
-from moretta.shared.privacy.renyi import ORDERS, epsilon_of, least_epsilon
+from moretta.shared.privacy.mechanism import ORDERS, Mechanism, epsilon_of, least_epsilon
 from moretta.shared.study.schema import Accountant
 
 _PRECISION: dict[Accountant, float] = {"rdp": 1e-3, "prv": 5e-3}

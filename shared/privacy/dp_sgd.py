@@ -14,8 +14,16 @@ import numpy as np
 import numpy.typing as npt
 
 from moretta.shared.core.terms import PrivacyUnit
-from moretta.shared.privacy.mechanism import Mechanism, Relation, Sensitivity, check_positive, mechanism
-from moretta.shared.privacy.renyi import ORDERS, Curve, rounded_up
+from moretta.shared.privacy.mechanism import (
+    ORDERS,
+    Curve,
+    Mechanism,
+    Relation,
+    Sensitivity,
+    check_positive,
+    mechanism,
+    rounded_up,
+)
 
 _MAX_GROUP_ORDER = 64.0
 _MAX_TERMS = 4_000_000

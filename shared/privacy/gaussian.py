@@ -10,8 +10,16 @@ from typing import ClassVar
 import numpy as np
 
 from moretta.shared.core.terms import PrivacyUnit
-from moretta.shared.privacy.mechanism import Mechanism, Relation, Sensitivity, check_positive, mechanism, retired
-from moretta.shared.privacy.renyi import ORDERS, Curve
+from moretta.shared.privacy.mechanism import (
+    ORDERS,
+    Curve,
+    Mechanism,
+    Relation,
+    Sensitivity,
+    check_positive,
+    mechanism,
+    retired,
+)
 
 _ROUNDING = 2.0**-50
 """Four times that of a float64: of each step between the arguments and the two probabilities."""

@@ -14,14 +14,16 @@ import numpy as np
 
 from moretta.shared.core.terms import PrivacyStatement, PrivacyUnit
 from moretta.shared.privacy.mechanism import (
+    ORDERS,
+    Curve,
     Mechanism,
     Relation,
     Sensitivity,
     Unbounded,
     check_positive,
     mechanism,
+    rounded_up,
 )
-from moretta.shared.privacy.renyi import ORDERS, Curve, rounded_up
 
 
 @mechanism("laplace")

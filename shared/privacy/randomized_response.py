@@ -14,9 +14,16 @@ import numpy as np
 import numpy.typing as npt
 
 from moretta.shared.core.terms import PrivacyUnit
-from moretta.shared.privacy.mechanism import Mechanism, Relation, Sensitivity, check_positive, mechanism
+from moretta.shared.privacy.mechanism import (
+    Curve,
+    Mechanism,
+    Relation,
+    Sensitivity,
+    check_positive,
+    mechanism,
+    renyi_of_table,
+)
 from moretta.shared.privacy.noise import NoiseSource
-from moretta.shared.privacy.renyi import Curve, renyi_of_table
 
 Tokens = npt.NDArray[np.int32]
 LARGEST_EPSILON = 27.0

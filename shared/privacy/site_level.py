@@ -17,8 +17,7 @@ import numpy.typing as npt
 
 from moretta.shared.core.terms import PrivacyUnit
 from moretta.shared.privacy.gaussian import Gaussian, calibrated_sigma
-from moretta.shared.privacy.mechanism import Mechanism, Relation, Sensitivity, check_positive, mechanism
-from moretta.shared.privacy.renyi import Curve
+from moretta.shared.privacy.mechanism import Curve, Mechanism, Relation, Sensitivity, check_positive, mechanism
 from moretta.shared.study.schema import Study
 
 Floats = npt.NDArray[np.float64]

@@ -7,7 +7,7 @@ from typing import get_args
 
 from moretta.shared.core.errors import StudyError
 from moretta.shared.core.terms import Modality
-from moretta.shared.privacy.renyi import least_epsilon
+from moretta.shared.privacy.mechanism import least_epsilon
 from moretta.shared.privacy.secure_aggregation import MAX_SITES
 from moretta.shared.study.schema import RequestStage, Study
 

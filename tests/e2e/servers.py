@@ -19,8 +19,7 @@ from ports import Calls, SiteKeys, key_pem, to_pem
 
 from moretta.deploy.server.server_admin import opened
 from moretta.server.enrollment.tables import SiteRecord
-from moretta.shared.enrollment.bootstrap_certificate import derive_bootstrap
-from moretta.shared.enrollment.join_string import JoinString
+from moretta.shared.enrollment.join_string import JoinString, derive_bootstrap
 
 MORETTA = [sys.executable, "-m", "moretta.deploy.cli.main"]
 OPTIONS = [

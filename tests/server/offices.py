@@ -11,9 +11,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from moretta.server.enrollment.authority import CertificateAuthority, Issued, create_authority
 from moretta.server.enrollment.site_registry import Registry
 from moretta.server.enrollment.tables import KnownToken
-from moretta.shared.enrollment.bootstrap_certificate import derive_bootstrap
 from moretta.shared.enrollment.identifiers import fingerprint
-from moretta.shared.enrollment.join_string import JoinString
+from moretta.shared.enrollment.join_string import JoinString, derive_bootstrap
 
 
 class Clock:

@@ -39,8 +39,7 @@ from moretta.server.port.listen import ENROLLMENT, HEALTH, RELAY, health_methods
 from moretta.server.relay.call_checks import SeenSignatures
 from moretta.server.relay.service import RelayService
 from moretta.server.relay.superlink_client import SuperLinkAddress, SuperLinkClient
-from moretta.shared.enrollment.bootstrap_certificate import derive_bootstrap
-from moretta.shared.enrollment.join_string import JoinString
+from moretta.shared.enrollment.join_string import JoinString, derive_bootstrap
 from moretta.shared.pb import enrollment_pb2 as pb
 from moretta.shared.pb.relay_pb2 import FleetCall, FleetReply
 

@@ -10,8 +10,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from moretta.deploy.server.create import create_home
 from moretta.deploy.server.server_admin import opened
 from moretta.server.home import ServerHome
-from moretta.shared.enrollment.bootstrap_certificate import derive_bootstrap
 from moretta.shared.enrollment.identifiers import fingerprint
+from moretta.shared.enrollment.join_string import derive_bootstrap
 
 NODES = {"clinic-a": 11, "clinic-b": 22, "clinic-c": 33}
 

@@ -17,7 +17,7 @@ from moretta.server.enrollment.site_registry import Registry
 from moretta.server.enrollment.tables import Base
 from moretta.server.port.refusals import Refusal
 from moretta.shared.core.errors import EnrollmentError, HomeError
-from moretta.shared.enrollment.bootstrap_certificate import derive_bootstrap
+from moretta.shared.enrollment.join_string import derive_bootstrap
 
 
 def _reason(refused: pytest.ExceptionInfo[Refusal]) -> tuple[str, str]:

@@ -19,8 +19,7 @@ from moretta.server.home import Limits
 from moretta.server.port import guard
 from moretta.server.port.limits import Admission, Places
 from moretta.server.port.refusals import Refusal
-from moretta.shared.enrollment.bootstrap_certificate import derive_bootstrap
-from moretta.shared.enrollment.join_string import JoinString
+from moretta.shared.enrollment.join_string import JoinString, derive_bootstrap
 from moretta.shared.pb.enrollment_pb2 import LeaveRequest
 
 RELAY, INFO, LEAVE = (

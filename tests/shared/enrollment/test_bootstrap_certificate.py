@@ -12,7 +12,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from moretta.shared.enrollment.bootstrap_certificate import Bootstrap, derive_bootstrap
+from moretta.shared.enrollment.join_string import Bootstrap, derive_bootstrap
 
 EXPIRES = 4_000_000_000
 _secrets = st.binary(min_size=32, max_size=32)

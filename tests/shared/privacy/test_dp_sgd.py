@@ -10,7 +10,7 @@ from scipy.stats import binom, norm
 from moretta.shared.privacy.accounting import calibrated_noise, epsilon_spent
 from moretta.shared.privacy.dp_sgd import SampledGaussian
 from moretta.shared.privacy.gaussian import Gaussian
-from moretta.shared.privacy.renyi import ORDERS
+from moretta.shared.privacy.mechanism import ORDERS
 
 
 def _mixture(x: np.ndarray, sigma: float, rate: float, group: int) -> np.ndarray:

@@ -52,7 +52,7 @@ def test_the_exact_figure_needs_less_noise_than_the_classical_formula() -> None:
 
 
 def test_renyi_curve_is_that_of_two_gaussians_by_numerical_integration(oracle: Any) -> None:
-    from moretta.shared.privacy.renyi import ORDERS
+    from moretta.shared.privacy.mechanism import ORDERS
 
     mechanism = Gaussian(sigma=1.5, distance=2.0)
     x, step = np.linspace(-60, 60, 400_001, retstep=True)

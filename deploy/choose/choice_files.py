@@ -9,8 +9,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from moretta.deploy.choose.rule import Candidate, Choice
-from moretta.deploy.sweep.done import CellAudit
 from moretta.deploy.sweep.jobs import SweepPlan
+from moretta.deploy.sweep.sweep_results import CellAudit
 from moretta.shared.audit.report.page import AuditPageInfo, render_audit
 from moretta.shared.core.atomic import write_atomic
 from moretta.shared.core.printable import to_toml

@@ -10,9 +10,9 @@ from moretta.deploy.choose.choice_plan import of_modality
 from moretta.deploy.choose.evidence import weigh
 from moretta.deploy.choose.rule import Choice, choose
 from moretta.deploy.cli.runs import Notify
-from moretta.deploy.sweep.done import CellAudit, ResultFolder
 from moretta.deploy.sweep.jobs import PlannedCell, SweepPlan
 from moretta.deploy.sweep.run_sweep import at_work, do_missing
+from moretta.deploy.sweep.sweep_results import CellAudit, ResultFolder
 from moretta.shared.core.errors import ExitCode
 from moretta.shared.core.terms import Modality
 
@@ -37,7 +37,7 @@ class Chosen:
 
 
 def choose_anonymizer(
-    plan: SweepPlan, out: Path, *, modality: Modality, max_top1: float, jobs: int, command: str, notify: Notify
+    plan: SweepPlan, out: Path, *, modality: Modality, max_top1: float, jobs: int | None, command: str, notify: Notify
 ) -> Chosen:
     """Do what is not done yet, choose, and write everything into `out`.
 
@@ -46,7 +46,7 @@ def choose_anonymizer(
         out: a new or empty folder, or that of an earlier choice, whose results are used again where they still hold.
         modality: to choose for.
         max_top1: the cap.
-        jobs: processes.
+        jobs: processes; None takes one for each CPU.
         command: how to do it again, for the page.
         tell: told of every finished job.
 
@@ -73,7 +73,7 @@ def choose_anonymizer(
         choice = choose(candidates, max_top1)
         proof = audits[choice.shown.name] if choice.shown else None
         write_choice(out, choice, proof, plan, command=command)
-    return Chosen(out, choice, worked.done, worked.reused, worked.notes(plan))
+    return Chosen(out, choice, worked.done, worked.reused, plan.failures_by_label(worked.failures))
 
 
 def _audit(planned: PlannedCell, shelf: ResultFolder) -> CellAudit | None:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from moretta.deploy.choose.rule import Candidate
-from moretta.deploy.sweep.done import CellAudit
+from moretta.deploy.sweep.sweep_results import CellAudit
 from moretta.shared.audit.result import Result, strongest, strongest_of_each
 from moretta.shared.core.terms import Modality
 from moretta.shared.study.schema import Study

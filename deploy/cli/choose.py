@@ -48,7 +48,6 @@ def choose(  # noqa: PLR0917 - typer reads the options from the signature
     from moretta.deploy.choose.choice_plan import plan_choice
     from moretta.deploy.choose.choose_anonymizer import choose_anonymizer
     from moretta.deploy.cli.runs import reproduce_command
-    from moretta.shared.core.threads import cpu_count
 
     command = reproduce_command(sys.argv[1:])
     typer.echo("reading the corpus and planning the candidates", err=True)
@@ -66,7 +65,7 @@ def choose(  # noqa: PLR0917 - typer reads the options from the signature
         out,
         modality=modality.value,
         max_top1=max_top1,
-        jobs=jobs or cpu_count(),
+        jobs=jobs,
         command=command,
         notify=lambda text: typer.echo(text, err=True),
     )

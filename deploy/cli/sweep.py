@@ -30,6 +30,9 @@ def sweep(  # noqa: PLR0917 - typer reads the options from the signature
     ] = None,
     out: Annotated[Path, typer.Option(help="New folder, or that of a sweep that is to go on.")] = Path("sweep"),
     jobs: Annotated[int | None, typer.Option(min=1, help="Processes; default one for each CPU.")] = None,
+    cluster: Annotated[
+        str, typer.Option(metavar="ADDRESS", help="Ray cluster to compute on; all its machines must see the folders.")
+    ] = "",
     json_output: Annotated[bool, typer.Option("--json", help="Print what was found as JSON.")] = False,
 ) -> None:
     """Run a grid of studies and draw what emotion recognition costs in identity. Goes on where it stopped.
@@ -41,13 +44,14 @@ def sweep(  # noqa: PLR0917 - typer reads the options from the signature
     from moretta.deploy.sweep.jobs import plan_sweep
     from moretta.deploy.sweep.run_sweep import sweep as start
     from moretta.shared.core.errors import ExitCode
-    from moretta.shared.core.threads import cpu_count
 
     written = load_grid(grid) if grid is not None else GridFile()
     made = make_grid(_changed(written, study=study, axes=axis or [], fixed=set_ or [], seeds=seeds, folds=folds))
     command = reproduce_command(sys.argv[1:])
     plan = plan_sweep(made, corpus, command)
-    found = start(plan, out, jobs=jobs or cpu_count(), command=command, notify=lambda text: typer.echo(text, err=True))
+    found = start(
+        plan, out, jobs=jobs, command=command, notify=lambda text: typer.echo(text, err=True), cluster=cluster
+    )
     if json_output:
         typer.echo(json.dumps(_facts(found), indent=1))
     else:

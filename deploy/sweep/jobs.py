@@ -1,33 +1,34 @@
-"""The work of a sweep: releases, attacks on them, and trainings on them, each named by what it depends on."""
+"""The jobs of a sweep: releases, audits of them and trainings on them, each named by all that its result depends on.
+
+Equal key, equal figures, whichever sweep made them.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
 from moretta.deploy.simulate import plan_simulation
 from moretta.deploy.sweep.grid import Folds, Grid, GridCell
-from moretta.deploy.sweep.keys import (
-    audit_study,
-    corpus_digest,
-    instruments,
-    key_of,
-    release_study,
-    training_study,
-)
+from moretta.shared.core.reproducibility import code_digest, versions
 from moretta.shared.data.clips import Corpus
 from moretta.shared.data.reader import read_corpus
 from moretta.shared.study.run_plan import SimulationPlan
-from moretta.shared.study.schema import Study
+from moretta.shared.study.schema import AuditSection, FaceSection, PrivacySection, Study
+from moretta.shared.study.voice import VoiceSection
 
 Kind = Literal["release", "audit", "train"]
 WORK = "work"
 """Folder of what is being done."""
+_USE_KEYS = ("model", "weight")
+"""Of `[voice]` and `[face]`: they say how a release is used, not how it is made."""
 
 
 class Job(BaseModel):
@@ -37,7 +38,6 @@ class Job(BaseModel):
 
     kind: Kind
     key: str
-    """Of what it depends on: equal key, equal result."""
     label: str
     plan: SimulationPlan
     release: str
@@ -46,19 +46,22 @@ class Job(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class PlannedCell:
-    """A cell on one corpus, with the work that its figures come from."""
+    """A cell on one corpus, with the jobs that its figures come from."""
 
     cell: GridCell
     corpus: Corpus
     study: Study
-    """Of the cell, as the corpus can carry it."""
+    """The cell's, without what the corpus does not have."""
     release: Job
     audit: Job | None
     """None where the study switched the audit off."""
     training: tuple[Job, ...]
     """One for each fold that is tested."""
-    absent: dict[str, str]
-    """Modalities that the study wanted and the corpus has not."""
+
+    @property
+    def jobs(self) -> tuple[Job, ...]:
+        """All of them; what others need comes first."""
+        return (self.release, *([self.audit] if self.audit else []), *self.training)
 
 
 @dataclass(frozen=True)
@@ -67,17 +70,21 @@ class SweepPlan:
 
     grid: Grid
     cells: tuple[PlannedCell, ...]
-    warnings: tuple[str, ...] = field(default=())
+    warnings: tuple[str, ...] = ()
 
     @cached_property
     def jobs(self) -> tuple[Job, ...]:
-        """Every distinct piece of work, once; what others need comes first, then what takes longest."""
+        """Every distinct job, once; what others need comes first, then what takes longest."""
         found: dict[str, Job] = {}
         for kind in ("release", "audit", "train"):
-            for planned in self.cells:
-                jobs = (planned.release, *([planned.audit] if planned.audit else []), *planned.training)
-                found |= {job.key: found.get(job.key, job) for job in jobs if job.kind == kind}
+            for job in (job for planned in self.cells for job in planned.jobs if job.kind == kind):
+                found.setdefault(job.key, job)
         return tuple(found.values())
+
+    def failures_by_label(self, failures: dict[str, str]) -> dict[str, str]:
+        """Why jobs failed, by what they were instead of by their key."""
+        labels = {job.key: job.label for job in self.jobs}
+        return {labels[key]: why for key, why in failures.items()}
 
 
 def plan_sweep(grid: Grid, folders: Sequence[Path], command: str) -> SweepPlan:
@@ -85,7 +92,7 @@ def plan_sweep(grid: Grid, folders: Sequence[Path], command: str) -> SweepPlan:
 
     Raises:
         CorpusError: a corpus cannot be used.
-        StudyError: a corpus cannot carry one of the studies, or one names what does not exist.
+        StudyError: a study does not fit a corpus, or names what does not exist.
     """
     read = cache(lambda folder, labels: read_corpus(folder, labels=labels))
     digest = cache(lambda folder, labels: corpus_digest(read(folder, labels)))
@@ -94,29 +101,20 @@ def plan_sweep(grid: Grid, folders: Sequence[Path], command: str) -> SweepPlan:
     warnings: dict[str, None] = {}
     for folder in dict.fromkeys(folder.resolve() for folder in folders):
         for cell in grid.cells:
-            which = (folder, cell.study.labels)
-            ground = _Ground(read(*which), digest(*which), command, seen)
-            planned, notes = _planned(cell, ground, grid.folds)
-            cells.append(planned)
-            warnings |= dict.fromkeys(notes)
+            corpus = read(folder, cell.study.labels)
+            plan = plan_simulation(corpus, cell.study, command)
+            found = (digest(folder, cell.study.labels), seen)
+            cells.append(PlannedCell(cell, corpus, plan.study, *_jobs(cell.label, plan, found, grid.folds)))
+            warnings |= dict.fromkeys(plan.warnings)
     return SweepPlan(grid, tuple(cells), tuple(warnings))
 
 
-@dataclass(frozen=True, slots=True)
-class _Ground:
-    """What all cells on one corpus have in common."""
-
-    corpus: Corpus
-    digest: str
-    command: str
-    instruments: str
-
-
-def _planned(cell: GridCell, ground: _Ground, folds: Folds) -> tuple[PlannedCell, tuple[str, ...]]:
-    plan = plan_simulation(ground.corpus, cell.study, ground.command)
+def _jobs(
+    name: str, plan: SimulationPlan, found: tuple[str, str], folds: Folds
+) -> tuple[Job, Job | None, tuple[Job, ...]]:
+    """Release, audit and trainings of a cell; `found` is the digest of the corpus, and what `instruments` says."""
     study = plan.study
-    wanted = release_study(study)
-    made = key_of("release", wanted, ground.digest)
+    made = key_of("release", release_study(study), found[0])
 
     def job(kind: Kind, key: str, label: str, of: Study) -> Job:
         return Job(kind=kind, key=key, label=label, plan=plan.model_copy(update={"study": of}), release=made)
@@ -124,18 +122,100 @@ def _planned(cell: GridCell, ground: _Ground, folds: Folds) -> tuple[PlannedCell
     audit = None
     if study.audit.enabled:
         attacked = audit_study(study)
-        key = key_of("audit", attacked, ground.digest, ground.instruments)
-        audit = job("audit", key, f"audit of {cell.label}", attacked)
-    tested = range(study.split.folds) if folds == "all" else (study.split.test_fold,)
+        audit = job("audit", key_of("audit", attacked, *found), f"audit of {name}", attacked)
     training = []
-    for fold in tested:
+    for fold in range(study.split.folds) if folds == "all" else (study.split.test_fold,):
         trained = training_study(study.with_changes(split__test_fold=fold))
-        label = f"training of {cell.label}, fold {fold + 1} of {study.split.folds}"
-        training.append(job("train", key_of("train", trained, ground.digest), label, trained))
-    release = job("release", made, f"release for {cell.label}", wanted)
-    return PlannedCell(cell, ground.corpus, study, release, audit, tuple(training), plan.absent), plan.warnings
+        label = f"training of {name}, fold {fold + 1} of {study.split.folds}"
+        training.append(job("train", key_of("train", trained, found[0]), label, trained))
+    release = job("release", made, f"release for {name}", release_study(study))
+    return release, audit, tuple(training)
 
 
 def folder_of(out: Path, job: Job) -> Path:
     """Where a job's run lies: releases stay, the others' are gone when the job is done."""
     return out / "releases" / job.release if job.kind == "release" else out / WORK / f"{job.kind}-{job.key}"
+
+
+def release_study(study: Study) -> Study:
+    """The study with everything at its default that does not change what sites release.
+
+    Training, its budget, the split and the attackers come after: studies that differ in these alone share a release.
+    """
+    return Study(
+        seed=study.seed,
+        labels=study.labels,
+        sites=study.sites,
+        voice=study.voice.model_copy(update=_use_defaults(VoiceSection())),
+        face=study.face.model_copy(update=_use_defaults(FaceSection())),
+        privacy=PrivacySection(dp_sgd=False),
+        audit=AuditSection(attributes=study.audit.attributes),
+    )
+
+
+def training_study(study: Study) -> Study:
+    """The study with everything at its default that changes no model: its name, its gate, its attackers.
+
+    Without DP-SGD the budget is never looked at.
+    """
+    private = study.privacy if study.privacy.dp_sgd else PrivacySection(dp_sgd=False, delta=study.privacy.delta)
+    plain = Study()
+    audit = AuditSection(enabled=False, attributes=study.audit.attributes)
+    return study.model_copy(update={"name": plain.name, "gate": plain.gate, "audit": audit, "privacy": private})
+
+
+def audit_study(study: Study) -> Study:
+    """The release's study with what attackers depend on. Attacks beyond identity are no part of a sweep."""
+    audit = study.audit.model_copy(update={"inference": False})
+    return release_study(study).model_copy(update={"audit": audit})
+
+
+def _use_defaults(section: VoiceSection | FaceSection) -> dict[str, Any]:
+    return {key: getattr(section, key) for key in _USE_KEYS if hasattr(section, key)}
+
+
+def key_of(kind: str, study: Study, corpus: str, *more: str) -> str:
+    """40 hexadecimal digits: of a kind of work, its study and the files that names, the corpus, and the code it is."""
+    files = [named_digest(path) for path in (study.voice.public_speech, study.face.weights)]
+    content: list[Any] = [kind, study.model_dump(mode="json"), corpus, files, environment_digest(), more]
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:40]
+
+
+def corpus_digest(corpus: Corpus) -> str:
+    """SHA-256 over names and contents of all that a corpus was read from, hexadecimal."""
+    files = {path for clip in corpus.clips for path in (clip.audio, clip.video) if path is not None}
+    files |= {path for path in corpus.root.iterdir() if path.is_file()}  # demographics, votes
+    digest = hashlib.sha256(json.dumps(sorted(str(drop) for drop in corpus.dropped)).encode())
+    for path in sorted(files):
+        digest.update(f"{path.relative_to(corpus.root).as_posix()}\0{_sha256(path)}\n".encode())
+    return digest.hexdigest()
+
+
+@cache
+def named_digest(path: Path | None) -> str:
+    """SHA-256 over a file, or over all files of a folder by name; empty if there is none."""
+    if path is None:
+        return ""
+    files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file())
+    return hashlib.sha256("\n".join(f"{file.name}\0{_sha256(file)}" for file in files).encode()).hexdigest()
+
+
+def instruments() -> str:
+    """Which attackers and evaluators can run on this machine: with weights fetched since, an audit says more."""
+    from moretta.shared.audit.attackers import attacker_names, get_attacker
+    from moretta.shared.audit.utility.evaluators import evaluator_names, get_evaluator
+
+    attackers = {name: get_attacker(name).missing() is None for name in attacker_names()}
+    evaluators = {name: get_evaluator(name).missing() is None for name in evaluator_names()}
+    return json.dumps([attackers, evaluators], sort_keys=True)
+
+
+@cache
+def environment_digest() -> str:
+    """Of Moretta's code and of the versions that it runs on."""
+    return json.dumps([code_digest(), versions()], sort_keys=True)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -15,15 +15,15 @@ from pathlib import Path
 
 from moretta.deploy.cli.progress import heartbeat
 from moretta.deploy.cli.runs import Notify, interruptible
-from moretta.deploy.sweep.collect import collect
-from moretta.deploy.sweep.done import ResultFolder
+from moretta.deploy.sweep.execution import cluster_runner, job_runner
 from moretta.deploy.sweep.jobs import WORK, Job, SweepPlan
-from moretta.deploy.sweep.pool import Pool
-from moretta.deploy.sweep.work import is_made
+from moretta.deploy.sweep.sweep_results import ResultFolder, collect
+from moretta.deploy.sweep.work import do, is_made
 from moretta.shared.audit.report.sweep_page import write_sweep
 from moretta.shared.audit.report.sweep_rows import SweepReport, SweepRow
 from moretta.shared.core.errors import RunError, StudyError
 from moretta.shared.core.reproducibility import versions
+from moretta.shared.core.threads import cpu_count
 
 _MARKER = ".sweep"
 """In the folder of a sweep: another folder that is not empty is left alone."""
@@ -40,22 +40,15 @@ class Worked:
     failures: dict[str, str]
     """By the key of a job, why it has no result."""
 
-    def notes(self, plan: SweepPlan) -> dict[str, str]:
-        """The failures by what failed, in words."""
-        labels = {job.key: job.label for job in plan.jobs}
-        return {labels[key]: why for key, why in self.failures.items()}
-
 
 @dataclass(frozen=True)
 class Swept:
-    """What a sweep came to."""
+    """What a sweep found."""
 
     folder: Path
     report: SweepReport
     done: int
-    """Jobs that were done now."""
     reused: int
-    """Jobs whose results were there."""
     failures: dict[str, str]
     """By what failed: why."""
 
@@ -65,15 +58,16 @@ class Swept:
         return tuple(row for row in self.report.rows if row.failed)
 
 
-def sweep(plan: SweepPlan, out: Path, *, jobs: int, command: str, notify: Notify) -> Swept:
+def sweep(plan: SweepPlan, out: Path, *, jobs: int | None, command: str, notify: Notify, cluster: str = "") -> Swept:
     """Do what is not done yet, and write `sweep.json`, `sweep.csv`, `sweep.html` and the curves into `out`.
 
     Args:
         plan: what is to be done.
         out: a new or empty folder, or that of an earlier sweep, whose results are used again where they still hold.
-        jobs: processes.
+        jobs: processes; None takes one for each CPU.
         command: how to do it again, for the page.
-        tell: told of every finished job.
+        notify: called with a line of text for every finished job.
+        cluster: address of a Ray cluster; empty is this machine.
 
     Raises:
         StudyError: the folder holds something else.
@@ -82,7 +76,7 @@ def sweep(plan: SweepPlan, out: Path, *, jobs: int, command: str, notify: Notify
     """
     started = time.monotonic()
     with at_work(out):
-        worked = do_missing(plan, out, jobs=jobs, notify=notify)
+        worked = do_missing(plan, out, jobs=jobs, notify=notify, cluster=cluster)
         rows = collect(plan, ResultFolder(out), worked.failures)
         report = SweepReport(
             name=plan.grid.name,
@@ -97,7 +91,7 @@ def sweep(plan: SweepPlan, out: Path, *, jobs: int, command: str, notify: Notify
             warnings=plan.warnings,
         )
         write_sweep(report, out)
-    return Swept(out, report, worked.done, worked.reused, worked.notes(plan))
+    return Swept(out, report, worked.done, worked.reused, plan.failures_by_label(worked.failures))
 
 
 @contextmanager
@@ -114,39 +108,40 @@ def at_work(out: Path) -> Iterator[None]:
         yield
 
 
-def do_missing(plan: SweepPlan, out: Path, *, jobs: int, notify: Notify) -> Worked:
-    """Do what has no result in `out` yet, `at_work` there; results are then on its shelf."""
-    todo, have = _missing(plan, ResultFolder(out), out)
+def do_missing(plan: SweepPlan, out: Path, *, jobs: int | None, notify: Notify, cluster: str = "") -> Worked:
+    """Do what has no result in `out` yet, `at_work` there."""
+    todo = _missing(plan, ResultFolder(out), out)
     reused = len(plan.jobs) - len(todo)
     if reused:
         notify(f"{reused} of {len(plan.jobs)} results are there already")
-    return Worked(len(todo), reused, _do(todo, have, out, jobs=jobs, notify=notify))
+    return Worked(len(todo), reused, _do(todo, out, jobs=jobs, notify=notify, cluster=cluster) if todo else {})
 
 
-def _missing(plan: SweepPlan, shelf: ResultFolder, out: Path) -> tuple[list[Job], set[str]]:
-    """Jobs without a result, with the releases that they need; and keys of the releases that are there."""
-    lacking = [job for job in plan.jobs if job.kind != "release" and shelf.find(job) is None]
+def _missing(plan: SweepPlan, results: ResultFolder, out: Path) -> list[Job]:
+    """Jobs without a result, with the releases that they need."""
+    lacking = [job for job in plan.jobs if job.kind != "release" and results.find(job) is None]
     needed = {job.release for job in lacking}
-    releases = [job for job in plan.jobs if job.kind == "release"]
-    have = {job.release for job in releases if shelf.find(job) is not None and is_made(job, out)}
-    anew = [job for job in releases if job.release not in have and (job.release in needed or shelf.find(job) is None)]
-    return [*anew, *lacking], have
+    releases = []
+    for job in (job for job in plan.jobs if job.kind == "release"):
+        known = results.find(job) is not None
+        if not known or (job.release in needed and not is_made(job, out)):
+            releases.append(job)
+    return [*releases, *lacking]
 
 
-def _do(todo: list[Job], have: set[str], out: Path, *, jobs: int, notify: Notify) -> dict[str, str]:
+def _do(todo: list[Job], out: Path, *, jobs: int | None, notify: Notify, cluster: str) -> dict[str, str]:
     """Do all jobs; returns why those that failed did, by key."""
     failures: dict[str, str] = {}
     start = time.monotonic()
-    if not todo:
-        return failures
     done = 0
 
     def alive() -> None:
         notify(f"{done}/{len(todo)} done, at work for {time.monotonic() - start:.0f} s")
 
-    notify(f"0/{len(todo)} done: {len(todo)} jobs on {min(jobs, len(todo))} processes, releases first")
-    with heartbeat(alive), Pool(min(jobs, len(todo)), out) as pool:
-        for done, ended in enumerate(pool.run(todo, have=have), start=1):
+    where = cluster_runner(do, out.resolve(), jobs, cluster) if cluster else job_runner(do, out, jobs or cpu_count())
+    with where as runner, heartbeat(alive):
+        notify(f"0/{len(todo)} done: {len(todo)} jobs on {min(runner.count, len(todo))} processes, releases first")
+        for done, ended in enumerate(runner.run(todo), start=1):
             what = ended.job.label
             if ended.failure:
                 failures[ended.job.key] = ended.failure

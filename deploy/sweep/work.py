@@ -12,8 +12,8 @@ from moretta.client.accounting.ledger import Ledger
 from moretta.client.accounting.take_over_release import take_over_release
 from moretta.client.settings import SiteSettings, simulated_site
 from moretta.deploy.runtime.local import connect_locally
-from moretta.deploy.sweep.done import CellAudit, Done, Released, ResultFolder, Spent, Trained
 from moretta.deploy.sweep.jobs import Job, folder_of
+from moretta.deploy.sweep.sweep_results import CellAudit, JobResult, Released, ResultFolder, Spent, Trained
 from moretta.server.stages.audit import TOO_FEW, audit, can_be_attacked
 from moretta.server.stages.context import RunContext
 from moretta.server.stages.report import privacy_rows
@@ -43,7 +43,7 @@ def is_made(job: Job, out: Path) -> bool:
     return (out / "releases" / job.release / RESUME_FILE).exists()
 
 
-def _release(job: Job, folder: Path, out: Path) -> Done:
+def _release(job: Job, folder: Path, out: Path) -> JobResult:
     del out
     run = _started(job, folder)
     run_stages(run, _stages(up_to=_RELEASE))
@@ -57,7 +57,7 @@ def _release(job: Job, folder: Path, out: Path) -> Done:
     )
 
 
-def _audit(job: Job, folder: Path, out: Path) -> Done:
+def _audit(job: Job, folder: Path, out: Path) -> JobResult:
     _, before = _made(out, job)
     job.plan.save(folder)
     context = RunContext(folder, job.plan)
@@ -76,7 +76,7 @@ def _audit(job: Job, folder: Path, out: Path) -> Done:
     )
 
 
-def _train(job: Job, folder: Path, out: Path) -> Done:
+def _train(job: Job, folder: Path, out: Path) -> JobResult:
     release, before = _made(out, job)
     job.plan.save(folder)
     sites = [simulated_site(folder, number) for number in range(len(job.plan.sites))]
@@ -107,7 +107,7 @@ def _started(job: Job, folder: Path) -> Run:
 
 
 def _made(out: Path, job: Job) -> tuple[RunContext, Results]:
-    """The run that made a release, with what its sites told."""
+    """The run that made a release, with what its sites reported."""
     folder = out / "releases" / job.release
     run = load_progress(folder)
     if run is None:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from multiprocessing import connection, parent_process
 
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
+_POLL_SECONDS = 0.5
 
 
 def limit_threads(threads: int = 1) -> None:
@@ -39,9 +41,18 @@ def end_with_parent() -> None:
     """
     parent = parent_process()
     if parent is not None:
-        threading.Thread(target=_wait_for_end, args=(parent.sentinel,), daemon=True).start()
+        sentinel: int | None = parent.sentinel
+        watch = (_wait_for_end, (sentinel,)) if sentinel is not None else (_wait_for_orphanage, (os.getppid(),))
+        threading.Thread(target=watch[0], args=watch[1], daemon=True).start()
 
 
 def _wait_for_end(sentinel: int) -> None:
     connection.wait([sentinel])
+    os._exit(1)
+
+
+def _wait_for_orphanage(parent: int) -> None:
+    """For workers of loky, who get no sentinel."""
+    while os.getppid() == parent:
+        time.sleep(_POLL_SECONDS)
     os._exit(1)

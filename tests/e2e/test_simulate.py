@@ -284,10 +284,9 @@ def test_the_same_seed_gives_the_same_figures(finished: Command, gated: Command)
 
 def test_a_cell_of_a_sweep_has_the_very_figures_of_a_simulation(finished: Command, corpus: Path, home: Path) -> None:
     """The same stages, exchange and sites, without Flower's runtime, on a release that was made for another study."""
-    from moretta.deploy.sweep.collect import collect
-    from moretta.deploy.sweep.done import CellAudit, ResultFolder, Trained
     from moretta.deploy.sweep.grid import GridFile, make_grid
     from moretta.deploy.sweep.jobs import plan_sweep
+    from moretta.deploy.sweep.sweep_results import CellAudit, ResultFolder, Trained, collect
     from moretta.deploy.sweep.work import do
 
     (home / "base.toml").write_text(STUDY, encoding="utf-8")

@@ -139,17 +139,28 @@ def test_a_cell_that_fails_is_recorded_with_its_reason_and_the_others_are_finish
     assert finish(place, code=ExitCode.RUN_FAILED)["done"] == 1  # it is tried again, and nothing else is
 
 
-def test_a_worker_that_is_killed_fails_its_cell_and_no_other(place: Path) -> None:
+def test_a_worker_that_is_killed_costs_one_more_try_and_no_cell(place: Path) -> None:
     process = start(place)
     wait_for(process, "1/4 ")
-    (worker,) = [c for c in psutil.Process(process.pid).children() if "spawn_main" in " ".join(c.cmdline())]
-    worker.kill()
-    reported, _ = process.communicate()
-    assert process.returncode == ExitCode.RUN_FAILED
-    failures = json.loads(reported)["failures"]
-    assert len(failures) == 1
-    assert "SIGKILL" in next(iter(failures.values()))
-    assert finish(place)["done"] == 1
+    workers = [c for c in psutil.Process(process.pid).children() if "popen_loky" in " ".join(c.cmdline())]
+    assert workers
+    for worker in workers:
+        worker.kill()
+    reported, errors = process.communicate()
+    assert process.returncode == ExitCode.OK, errors
+    found = json.loads(reported)
+    assert found["failures"] == {}
+    assert all(row["uar"] is not None and row["top1"] is not None for row in found["rows"])
+    assert finish(place)["reused"] == 4
+
+
+def test_a_ray_cluster_computes_the_same(place: Path) -> None:
+    on_cluster = finish(place, "--cluster", "local", jobs=2)
+    assert (on_cluster["done"], on_cluster["failures"]) == (4, {})
+    here = finish(place, "--out", str(place / "here"), jobs=2)
+    assert here["rows"] == on_cluster["rows"]
+    missing = finish(place, "--cluster", "127.0.0.1:1", "--out", str(place / "none"), code=ExitCode.RUN_FAILED)
+    assert "no Ray cluster at 127.0.0.1:1" in missing["error"]
 
 
 def test_two_sweeps_do_not_work_in_one_folder_and_another_folder_is_left_alone(place: Path) -> None:

@@ -10,8 +10,8 @@ import pytest
 from moretta.deploy.choose.choice_plan import plan_choice
 from moretta.deploy.choose.choose_anonymizer import choose_anonymizer
 from moretta.deploy.sweep import run_sweep as sweeping
-from moretta.deploy.sweep.done import CellAudit, Released, ResultFolder
 from moretta.deploy.sweep.jobs import Job
+from moretta.deploy.sweep.sweep_results import CellAudit, Released, ResultFolder
 from moretta.shared.audit.result import Result
 from moretta.shared.core.errors import ExitCode
 
@@ -49,7 +49,7 @@ def test_who_failed_stops_no_choice_among_the_others_and_what_was_not_tried_is_n
 ) -> None:
     failing = "" if broken == "invalid" else broken
 
-    def do(todo: list[Job], have: set[str], out: Path, **_: Any) -> dict[str, str]:
+    def do(todo: list[Job], out: Path, **_: Any) -> dict[str, str]:
         for job in todo:
             if job.label[-1] not in failing:
                 result = (

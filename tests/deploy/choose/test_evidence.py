@@ -19,8 +19,8 @@ from moretta.deploy.choose.evidence import (
 )
 from moretta.deploy.choose.rule import Candidate
 from moretta.deploy.cli.runs import check_names
-from moretta.deploy.sweep.done import CellAudit
 from moretta.deploy.sweep.grid import load_grid, make_grid
+from moretta.deploy.sweep.sweep_results import CellAudit
 from moretta.shared.audit.result import Result
 from moretta.shared.study.schema import Study, parse_study
 

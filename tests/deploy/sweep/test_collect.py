@@ -8,10 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from moretta.deploy.sweep.collect import collect
-from moretta.deploy.sweep.done import CellAudit, Released, ResultFolder, Spent, Trained
 from moretta.deploy.sweep.grid import GridFile, make_grid
 from moretta.deploy.sweep.jobs import Job, SweepPlan, plan_sweep
+from moretta.deploy.sweep.sweep_results import CellAudit, Released, ResultFolder, Spent, Trained, collect
 from moretta.shared.audit.metrics import confusion
 from moretta.shared.audit.report.report_schema import PrivacyRow
 from moretta.shared.audit.result import Result

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from moretta.deploy.sweep import keys
+from moretta.deploy.sweep import jobs as keys
 from moretta.deploy.sweep.grid import GridFile, make_grid
 from moretta.deploy.sweep.jobs import Kind, SweepPlan, plan_sweep
 from moretta.shared.study.schema import Study
@@ -80,10 +80,10 @@ def test_other_code_and_other_versions_change_everything(tiny_corpus: Path, monk
     before = {job.key for job in plan(tiny_corpus).jobs}
     for name, value in (("code_digest", "0" * 64), ("versions", {"torch": "0"})):
         with monkeypatch.context() as patch:
-            keys._environment.cache_clear()
+            keys.environment_digest.cache_clear()
             patch.setattr(keys, name, lambda value=value: value)
             assert not before & {job.key for job in plan(tiny_corpus).jobs}
-        keys._environment.cache_clear()
+        keys.environment_digest.cache_clear()
     assert before == {job.key for job in plan(tiny_corpus).jobs}
 
 

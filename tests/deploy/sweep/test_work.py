@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from moretta.deploy.sweep.done import CellAudit, Released, ResultFolder
 from moretta.deploy.sweep.grid import GridFile, make_grid
 from moretta.deploy.sweep.jobs import folder_of, plan_sweep
+from moretta.deploy.sweep.sweep_results import CellAudit, Released, ResultFolder
 from moretta.deploy.sweep.work import do, is_made
 
 

@@ -1,0 +1,250 @@
+"""Results of finished jobs, one file each, and the rows of a sweep that are made of them.
+
+A row pools its folds, averages its seeds, and draws its intervals over speakers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from moretta.deploy.sweep.jobs import Job, PlannedCell, SweepPlan
+from moretta.shared.audit.metrics import confusion
+from moretta.shared.audit.report.headline import headlines
+from moretta.shared.audit.report.report_schema import EmotionResult, HeadlineFigure, PrivacyRow
+from moretta.shared.audit.report.sweep_rows import SweepRow, with_fronts
+from moretta.shared.audit.result import Result, strongest
+from moretta.shared.core.atomic import write_atomic
+from moretta.shared.core.reproducibility import derive
+
+UNITS = ("value", "frame", "clip", "speaker", "site")
+"""Smallest first."""
+Values = dict[str, Any]
+
+
+class JobResult(BaseModel):
+    """Base of all results."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    seconds: float = 0.0
+    warnings: tuple[str, ...] = ()
+
+
+class Released(JobResult):
+    """What sites released, and what they stated about it."""
+
+    privacy: tuple[PrivacyRow, ...]
+    clips: int
+    speakers: int
+
+
+class CellAudit(JobResult):
+    """What attackers and utility evaluators found."""
+
+    rows: tuple[Result, ...]
+    utility: tuple[Result, ...]
+    not_run: dict[str, str] = {}
+    """By modality, why nothing could be attacked."""
+
+
+class Spent(BaseModel):
+    """Epsilon of the clip and of the speaker with the largest loss, at the worst site; None is no finite guarantee."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    clip: float | None
+    speaker: float | None
+
+
+class Trained(JobResult):
+    """What a model trained without one fold recognises in it, and what it has cost."""
+
+    emotion: dict[str, EmotionResult]
+    counts: dict[str, dict[str, list[list[int]]]]
+    """By output and pseudonymous speaker: [true class, predicted class]."""
+    numbers: dict[str, int]
+    """Pseudonym to the speaker's number in the corpus: another seed gives another pseudonym. Stays on this machine."""
+    absent: dict[str, str]
+    privacy: tuple[PrivacyRow, ...]
+    releases: Spent
+    """By the ledgers: what has left the sites."""
+    models: Spent
+    """By the ledgers: what the trained models reveal."""
+
+
+R = TypeVar("R", bound=JobResult)
+_KINDS: dict[str, type[JobResult]] = {"release": Released, "audit": CellAudit, "train": Trained}
+
+
+class ResultFolder:
+    """The results of a sweep: each file is whole or not there at all."""
+
+    def __init__(self, out: Path) -> None:
+        self._folder = out / "done"
+
+    def keep(self, job: Job, result: JobResult) -> None:
+        """Write a result for its owner alone to read: it names speakers."""
+        write_atomic(self._path(job), result.model_dump_json() + "\n", mode=0o600)
+
+    def find(self, job: Job) -> JobResult | None:
+        """The result of a job; None if none can be read, so that the job is done again."""
+        try:
+            return _KINDS[job.kind].model_validate_json(self._path(job).read_bytes())
+        except (OSError, ValidationError):
+            return None
+
+    def get(self, job: Job, kind: type[R]) -> R | None:
+        """The same, known to be of one kind."""
+        found = self.find(job)
+        return found if isinstance(found, kind) else None
+
+    def _path(self, job: Job) -> Path:
+        return self._folder / f"{job.kind}-{job.key}.json"
+
+
+def collect(plan: SweepPlan, folder: ResultFolder, failures: Mapping[str, str]) -> tuple[SweepRow, ...]:
+    """All rows, in the order of the grid.
+
+    Args:
+        plan: what was to be done.
+        folder: the results that there are.
+        failures: by the key of a job, why it has no result.
+    """
+    groups: dict[tuple[Any, ...], list[PlannedCell]] = {}
+    for planned in plan.cells:
+        groups.setdefault((str(planned.corpus.root), planned.cell.curve, planned.cell.settings), []).append(planned)
+    rows = []
+    for cells in groups.values():
+        first = cells[0]
+        why = "; ".join(dict.fromkeys(failures[j.key] for c in cells for j in c.jobs if j.key in failures))
+        for modality in first.study.modalities:
+            rows.append(
+                SweepRow(
+                    curve=first.cell.curve,
+                    corpus=first.corpus.name,
+                    modality=modality,
+                    settings=dict(first.cell.settings),
+                    seeds=tuple(dict.fromkeys(c.study.seed for c in cells)),
+                    failed=why,
+                    **_figures(cells, modality, folder),
+                )
+            )
+    return with_fronts(rows)
+
+
+def _figures(cells: Sequence[PlannedCell], modality: str, folder: ResultFolder) -> Values:
+    """Whatever all seeds and folds have: the mean of a part of them would be another figure."""
+    private, seed = cells[0].study.privacy, cells[0].study.seed
+    releases = [folder.get(c.release, Released) for c in cells]
+    audits = [folder.get(c.audit, CellAudit) for c in cells if c.audit]
+    trained = [[folder.get(job, Trained) for job in c.training] for c in cells]
+    found: Values = {
+        "delta": private.delta,
+        "model_nominal": private.epsilon if private.dp_sgd else None,
+        "model_nominal_unit": private.unit if private.dp_sgd else "",
+        **_nominal((row for each in releases if each for row in each.privacy), modality),
+    }
+    if None not in audits:
+        found |= _attacked([each for each in audits if each], modality)
+    if not any(None in folds for folds in trained):
+        known = [[each for each in folds if each] for folds in trained]
+        every = [t for folds in known for t in folds]
+        of_sites = (row.epsilon for t in every for row in t.privacy if row.unit == "site" and row.epsilon is not None)
+        found |= {"folds": len(known[0]), "model_site": max(of_sites, default=None), **_emotion(known, modality, seed)}
+        for what, spent in (("release", [t.releases for t in every]), ("model", [t.models for t in every])):
+            found[f"{what}_clip"] = _outer(max, (s.clip for s in spent))  # the worst fold and seed
+            found[f"{what}_speaker"] = _outer(max, (s.speaker for s in spent))
+    return found
+
+
+def _emotion(trained: Sequence[Sequence[Trained]], modality: str, seed: int) -> Values:
+    """UAR over the clips of all tested folds; the mean over seeds, with speakers drawn once for all of them."""
+    found = [[t for t in folds if modality in t.counts] for folds in trained]
+    if not all(found):
+        return {}
+    by_seed = [
+        {t.numbers[name]: np.array(table, np.int64) for t in folds for name, table in t.counts[modality].items()}
+        for folds in found
+    ]
+    names = {number: name for t in found[0] for name, number in t.numbers.items()}
+
+    def order(number: int) -> tuple[bool, str, int]:
+        """By the first seed's pseudonyms, as a single run draws its intervals; unknown ones last."""
+        return number not in names, names.get(number, ""), number
+
+    numbers = sorted({number for tables in by_seed for number in tables}, key=order)
+    nothing = np.zeros_like(next(iter(by_seed[0].values())))
+    counts = np.stack([[tables.get(n, nothing) for tables in by_seed] for n in numbers])  # [speakers, seeds, c, c]
+
+    def mean_uar(drawn: npt.ArrayLike) -> npt.NDArray[np.float64]:
+        return np.asarray(confusion.uar(drawn).mean(axis=-1), np.float64)
+
+    whole = counts.sum(axis=0)  # [seeds, c, c]
+    low, high = confusion.bootstrap(counts, mean_uar, seed=derive(seed, "emotion intervals")) or (None, None)
+    return {
+        "uar": float(mean_uar(whole)),
+        "uar_low": low,
+        "uar_high": high,
+        "uar_chance": 1 / int((whole[0].sum(axis=1) > 0).sum()),
+        "test_speakers": len(numbers),
+        "test_clips": int(whole[0].sum()),
+    }
+
+
+def _attacked(audits: Sequence[CellAudit], modality: str) -> Values:
+    """Figures of the strongest attacker and of the best utility evaluator, averaged over seeds."""
+    parts = [part for found in audits for part in headlines(found.rows, None) if part.modality == modality]
+    why = dict.fromkeys(found.not_run[modality] for found in audits if modality in found.not_run)
+    values: Values = {"note": "; ".join(why)}
+    for metric in ("top1", "eer"):
+        figures = [figure for part in parts for figure in part.figures if figure.metric == metric]
+        if figures and len(figures) == len(audits):  # else of one seed nothing is known: neither is of the mean
+            values[metric] = _mean(f.value for f in figures)
+            values |= _widest(metric, figures)
+            values[f"{metric}_chance"] = _mean(f.chance for f in figures)
+            values[f"{metric}_unprotected"] = _mean(f.unprotected for f in figures)
+            values[f"{metric}_by"] = ", ".join(dict.fromkeys(f"{f.attacker} ({f.scenario})" for f in figures))
+    best = [row for found in audits if (row := _best_evaluator(found, modality)) is not None]
+    if best and len(best) == len(audits):
+        values["evaluator"] = ", ".join(dict.fromkeys(row.attacker for row in best))
+        values["evaluator_uar"] = _mean(row.value for row in best)
+        values |= _widest("evaluator", best)
+    return values
+
+
+def _best_evaluator(audit: CellAudit, modality: str) -> Result | None:
+    """The evaluator that recognises most in releases, trained on releases or used as published."""
+    mine = [r for r in audit.utility if r.modality == modality and not r.is_anchor]
+    return strongest(r for r in mine if r.scenario == "semi-informed" or r.kind == "pretrained")
+
+
+def _nominal(rows: Iterable[PrivacyRow], modality: str) -> Values:
+    """What the release's own parameters claim for the smallest unit; of equal claims that for the largest unit."""
+    claims = [r for r in rows if r.mechanism.startswith(f"{modality} release") and r.nominal is not None]
+    if not claims:
+        return {}
+    smallest = min(claims, key=lambda row: UNITS.index(row.unit))
+    meant = max((r for r in claims if r.nominal == smallest.nominal), key=lambda row: UNITS.index(row.unit))
+    return {"release_nominal": meant.nominal, "release_nominal_unit": meant.unit}
+
+
+def _mean(values: Iterable[float | None]) -> float | None:
+    known = list(values)
+    return None if not known or None in known else float(np.mean([v for v in known if v is not None]))
+
+
+def _widest(name: str, figures: Sequence[HeadlineFigure | Result]) -> Values:
+    """The widest of the intervals of several seeds."""
+    low, high = _outer(min, (f.low for f in figures)), _outer(max, (f.high for f in figures))
+    return {f"{name}_low": low, f"{name}_high": high}
+
+
+def _outer(choose: Callable[[Iterable[float]], float], values: Iterable[float | None]) -> float | None:
+    known = list(values)
+    return None if not known or None in known else float(choose(v for v in known if v is not None))

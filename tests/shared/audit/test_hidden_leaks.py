@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from speakers import KEY, SENTENCES, codes, faces, run_audit, voices
 
+from moretta.shared.audit.attackers.base import Identifier, get_attacker
 from moretta.shared.audit.crossval import sentence_folds
 from moretta.shared.audit.dataset import ClipSet
 from moretta.shared.audit.result import Result
@@ -149,11 +150,10 @@ def test_a_network_learns_what_it_is_shown_even_where_nothing_of_it_is_a_person(
 
 def test_whether_to_invert_is_decided_without_the_trial_clips() -> None:
     """Trial clips that are like the enrolment clips do not turn an attacker back that has learnt to invert."""
-    from moretta.shared.audit.attackers.voice_inverted import VoiceInverted
-
     plain = released(centred(), "code")
     enrol = plain.subset(i for i, clip in enumerate(plain.clips) if clip.sentence in SENTENCES[:2])
-    attacker = VoiceInverted()
+    attacker = get_attacker("voice-inverted")()
+    assert isinstance(attacker, Identifier)
     attacker.fit(enrol, seed=1)
     itself = attacker.scores(enrol).argmax(axis=1)
     assert (itself == enrol.labels).mean() < CHANCE

@@ -17,9 +17,6 @@ from moretta.shared.audit.inference.classes import infer_from_updates
 from moretta.shared.audit.inference.membership import (
     FPRS,
     METHODS,
-    Bools,
-    Floats,
-    Ints,
     Predict,
     area_under_roc,
     train_shadows,
@@ -29,6 +26,7 @@ from moretta.shared.audit.metrics import Trials, bootstrap_rows
 from moretta.shared.audit.metrics.intervals import exact_interval
 from moretta.shared.audit.metrics.verification import resolution_note, tpr_at_fpr
 from moretta.shared.audit.result import Result
+from moretta.shared.core.array_types import Bool, Float64, Int64
 from moretta.shared.core.reproducibility import derive
 from moretta.shared.core.storage import disk_failed
 from moretta.shared.core.terms import Modality
@@ -83,9 +81,9 @@ class MembershipExamples:
     """Inputs float32 [n, ...], labels [n], speaker numbers [n], and whether they were trained on."""
 
     x: npt.NDArray[np.float32]
-    y: Ints
-    speaker: Ints
-    member: Bools
+    y: Int64
+    speaker: Int64
+    member: Bool
 
     def some(self, limit: int, seed: int) -> MembershipExamples:
         """At most so many, drawn at random."""
@@ -129,11 +127,11 @@ class Recipe:
     batch_size: int
     epochs: int
 
-    def __call__(self, x: Array, y: Ints, seed: int) -> Predict:
+    def __call__(self, x: Array, y: Int64, seed: int) -> Predict:
         """Train on features [n, ...] and labels [n]; a `membership.Train`."""
         return _predict(self.network(x, y, seed))
 
-    def network(self, x: Array, y: Ints, seed: int) -> nn.Module:
+    def network(self, x: Array, y: Int64, seed: int) -> nn.Module:
         """The trained network."""
         import torch
         from torch.nn.functional import cross_entropy
@@ -176,16 +174,16 @@ def infer_membership(
     return found
 
 
-def _rates(score: Floats, examples: MembershipExamples, about: Result, *, resamples: int, seed: int) -> list[Result]:
+def _rates(score: Float64, examples: MembershipExamples, about: Result, *, resamples: int, seed: int) -> list[Result]:
     about = about.model_copy(update={"speakers": len(np.unique(examples.speaker)), "clips": len(score)})
     member = examples.member
 
-    def trials(rows: Ints) -> Trials | None:
+    def trials(rows: Int64) -> Trials | None:
         if member[rows].all() or not member[rows].any():
             return None
         return Trials.of_speakers(score[rows], np.zeros(len(rows)), np.where(member[rows], 0, 1))
 
-    def figure(of: Callable[[Trials], float | None]) -> Callable[[Ints], float | None]:
+    def figure(of: Callable[[Trials], float | None]) -> Callable[[Int64], float | None]:
         return lambda rows: None if (drawn := trials(rows)) is None else of(drawn)
 
     whole = trials(np.arange(len(score)))
@@ -208,7 +206,7 @@ def _rates(score: Floats, examples: MembershipExamples, about: Result, *, resamp
     return found
 
 
-def _by_luck(score: Floats, examples: MembershipExamples, auc: float, seed: int) -> float:
+def _by_luck(score: Float64, examples: MembershipExamples, auc: float, seed: int) -> float:
     """Permutation test over speakers: how often as many of them, drawn at random, come out as far above the others.
 
     People differ, and few are held out: an interval that draws speakers cannot tell that from membership, this can.

@@ -10,15 +10,14 @@ from tempfile import mkstemp
 from typing import Any, Literal
 
 import numpy as np
-import numpy.typing as npt
 
+from moretta.shared.core.array_types import Array, Float32, UInt8
 from moretta.shared.core.errors import ClipError, ReleaseError
 from moretta.shared.core.terms import VoiceForm
 from moretta.shared.data.clips import Clip
 
 Form = VoiceForm | Literal["frames"]
-Array = npt.NDArray[Any]
-FrameLoader = Callable[[Path], npt.NDArray[np.uint8]]
+FrameLoader = Callable[[Path], UInt8]
 """Reads the faces of one video: uint8 [frames, height, width, 3]. A module-level function or a frozen object, so that
 it reaches worker processes."""
 
@@ -30,7 +29,7 @@ class ClipArray:
     form: Form
     read: Callable[[], Array] = field(repr=False)
     """Reads it; reaches worker processes."""
-    codebook: npt.NDArray[np.float32] | None = field(default=None, repr=False)
+    codebook: Float32 | None = field(default=None, repr=False)
     """float32 [k, coefficients] that its tokens need to be read."""
 
 
@@ -96,7 +95,7 @@ class VideoFaces:
     fps: float
     """Frames kept per second of video."""
 
-    def __call__(self, path: Path) -> npt.NDArray[np.uint8]:
+    def __call__(self, path: Path) -> UInt8:
         """uint8 [frames, side, side, 3], RGB.
 
         Raises:

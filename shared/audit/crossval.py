@@ -7,19 +7,18 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from moretta.shared.audit.attackers.base import NotConvergedError
 from moretta.shared.audit.dataset import ClipSet
+from moretta.shared.core.array_types import Array, Int64, Integers
 
-Ints = npt.NDArray[np.int64]
-Splits = Iterable[tuple[Ints, Ints]]
+Splits = Iterable[tuple[Int64, Int64]]
 """Rows to train on and rows to test, of each fold."""
 MIN_TRAINING_GAIN = 0.25
 """Least training accuracy, as the share of the way from chance to the best that there is."""
 
 
-def out_of_fold(predict: Callable[[Ints, Ints], npt.NDArray[Any]], splits: Splits) -> npt.NDArray[Any]:
+def out_of_fold(predict: Callable[[Int64, Int64], Array], splits: Splits) -> Array:
     """What models say of rows that they were not trained on, in the order of the rows.
 
     Args:
@@ -30,14 +29,14 @@ def out_of_fold(predict: Callable[[Ints, Ints], npt.NDArray[Any]], splits: Split
     return np.asarray(np.concatenate(found)[np.argsort(np.concatenate(tested))])
 
 
-def speaker_folds(speakers: Ints, folds: int) -> Splits:
+def speaker_folds(speakers: Int64, folds: int) -> Splits:
     """Speaker-disjoint folds of about equal size, fewer where there are fewer speakers."""
     from sklearn.model_selection import GroupKFold
 
     return GroupKFold(min(folds, len(np.unique(speakers)))).split(speakers, groups=speakers)  # type: ignore[no-any-return]
 
 
-def stratified_speaker_folds(y: Ints, speakers: npt.NDArray[np.integer], folds: int, seed: int) -> Splits:
+def stratified_speaker_folds(y: Int64, speakers: Integers, folds: int, seed: int) -> Splits:
     """Speaker-disjoint folds in which every class of speakers has its share: every training set has every class."""
     from sklearn.model_selection import StratifiedKFold
 
@@ -46,13 +45,13 @@ def stratified_speaker_folds(y: Ints, speakers: npt.NDArray[np.integer], folds: 
         yield tuple(np.flatnonzero(np.isin(speakers, people[side])) for side in (train, test))  # type: ignore[misc]
 
 
-def leave_one_out(groups: npt.NDArray[Any]) -> Splits:
+def leave_one_out(groups: Array) -> Splits:
     """One fold for each group."""
     for left_out in np.unique(groups):
         yield np.flatnonzero(groups != left_out), np.flatnonzero(groups == left_out)
 
 
-def sentence_folds(y: Ints, clips: ClipSet) -> list[tuple[Ints, Ints]] | None:
+def sentence_folds(y: Int64, clips: ClipSet) -> list[tuple[Int64, Int64]] | None:
     """Up to three folds, disjoint in sentence if every fold's training part still has every speaker.
 
     None where no speaker has two clips.
@@ -75,9 +74,7 @@ def sentence_folds(y: Ints, clips: ClipSet) -> list[tuple[Ints, Ints]] | None:
     return [(np.setdiff1d(np.arange(len(y)), test), test) for test in held_out]
 
 
-def choose(
-    model: Any, grid: Mapping[str, Sequence[Any]], x: npt.NDArray[Any], y: Ints, clips: ClipSet
-) -> dict[str, Any]:
+def choose(model: Any, grid: Mapping[str, Sequence[Any]], x: Array, y: Int64, clips: ClipSet) -> dict[str, Any]:
     """The best parameters by cross-validation over sentences, as the attack itself crosses sentences.
 
     Only clips that the attacker has are used. With too few clips to hold any out, the first value of each is taken.
@@ -92,7 +89,7 @@ def choose(
 
 
 def held_out_accuracies(
-    model: Any, grid: Mapping[str, Sequence[Any]], x: npt.NDArray[Any], y: Ints, clips: ClipSet
+    model: Any, grid: Mapping[str, Sequence[Any]], x: Array, y: Int64, clips: ClipSet
 ) -> list[tuple[dict[str, Any], float]]:
     """Every setting of a grid that trains, and its accuracy on clips held out of `clips`. Empty: too few clips.
 
@@ -113,7 +110,7 @@ def held_out_accuracies(
     return found
 
 
-def check_learned(x: npt.NDArray[Any], y: Ints, predicted: npt.NDArray[np.integer]) -> None:
+def check_learned(x: Array, y: Int64, predicted: Integers) -> None:
     """Compare training labels [n] with what the trained attacker says of its own training data x [n, ...].
 
     An attacker that did not learn is invalid: its failure says nothing about the release. Clips that are equal cannot

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 
-from moretta.shared.audit.arrays import Array, ClipArray, Form, FrameLoader, InCorpus, InMemory, InShard, PackedArrays
-from moretta.shared.audit.views import Floats, Frames, mfcc_view, movement_of, statistics_view, thumbnails_of
+from moretta.shared.audit.arrays import ClipArray, Form, FrameLoader, InCorpus, InMemory, InShard, PackedArrays
+from moretta.shared.audit.views import mfcc_view, movement_of, statistics_view, thumbnails_of
+from moretta.shared.core.array_types import Array, Float32, Int64, UInt8
 from moretta.shared.core.errors import ClipError, ReleaseError
 from moretta.shared.core.pseudonym import PseudonymKey
 from moretta.shared.core.terms import Modality
@@ -51,7 +51,7 @@ class ClipSet:
         return tuple(sorted({clip.speaker for clip in self.clips}))
 
     @property
-    def labels(self) -> npt.NDArray[np.int64]:
+    def labels(self) -> Int64:
         """int64 [clips]: index of each clip's speaker in `speakers`."""
         number = {speaker: index for index, speaker in enumerate(self.speakers)}
         return np.array([number[clip.speaker] for clip in self.clips], np.int64)
@@ -83,18 +83,18 @@ class ClipSet:
         """One array in the form it was released in."""
         return self.arrays[index].read()
 
-    def mfcc(self, index: int) -> Floats:
+    def mfcc(self, index: int) -> Float32:
         """float32 [frames, coefficients], frames every 10 ms; of codes float32 [steps, d], one step or more."""
         return self.views["mfcc"][self.rows[index]] if "mfcc" in self.views else mfcc_view(self.arrays[index])
 
-    def statistics(self, index: int) -> Floats:
+    def statistics(self, index: int) -> Float32:
         """float32 [d]: the statistics of a clip's MFCC, or codes, that most adaptive voice attackers work on."""
         if "statistics" in self.views:
-            packed: Floats = self.views["statistics"][self.rows[index]][0]
+            packed: Float32 = self.views["statistics"][self.rows[index]][0]
             return packed
         return statistics_view(self.arrays[index].form, self.mfcc(index))
 
-    def waveform(self, index: int) -> Floats:
+    def waveform(self, index: int) -> Float32:
         """float32 [samples] at 16 kHz in [-1, 1]; resynthesized where no sound was released.
 
         Raises:
@@ -103,20 +103,20 @@ class ClipSet:
         from moretta.shared.features.voice_forms import as_waveform
 
         found = self.arrays[index]
-        samples: Floats = as_waveform(found.form, found.read(), found.codebook)
+        samples: Float32 = as_waveform(found.form, found.read(), found.codebook)
         return samples
 
-    def frames(self, index: int) -> Frames:
+    def frames(self, index: int) -> UInt8:
         """uint8 [frames, height, width, 3], RGB."""
-        frames: Frames = self.array(index)
+        frames: UInt8 = self.array(index)
         return frames
 
-    def thumbnails(self, index: int) -> Frames:
+    def thumbnails(self, index: int) -> UInt8:
         """uint8 [up to 6, 48, 48, 3]: few small frames spread over the clip, cheap enough to keep at hand."""
         packed = self.views.get("thumbnails")
         return thumbnails_of(self.array(index)) if packed is None else packed[self.rows[index]]
 
-    def movement(self, index: int) -> Frames:
+    def movement(self, index: int) -> UInt8:
         """uint8 [up to 300, 24, 24]: all frames of a clip in grey and tiny, in their order."""
         packed = self.views.get("movement")
         return movement_of(self.array(index)) if packed is None else packed[self.rows[index]]
@@ -149,7 +149,7 @@ class ClipSet:
         kept: list[int] = []
         rows: list[int] = []
         size: tuple[int, ...] | None = None
-        movements: list[Frames] = []  # a few kB a clip; the next reading would decode and crop all over again
+        movements: list[UInt8] = []  # a few kB a clip; the next reading would decode and crop all over again
 
         def readable() -> Iterator[Array]:
             nonlocal size
@@ -196,7 +196,7 @@ class ClipSet:
         *,
         modality: Modality,
         form: Form,
-        codebook: Floats | None = None,
+        codebook: Float32 | None = None,
     ) -> ClipSet:
         """Arrays that are in memory already."""
         held = tuple(ClipArray(form, InMemory(array), codebook) for array in arrays)

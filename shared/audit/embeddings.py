@@ -10,10 +10,11 @@ from pathlib import Path
 import numpy as np
 
 from moretta.shared.audit.arrays import PackedArrays
-from moretta.shared.audit.attackers.base import Attacker, Embedder, Floats, get_attacker
+from moretta.shared.audit.attackers.base import Attacker, Embedder, get_attacker
 from moretta.shared.audit.dataset import ClipSet
 from moretta.shared.audit.protocol import SetName
 from moretta.shared.audit.worker_pool import Workers
+from moretta.shared.core.array_types import Float32
 from moretta.shared.core.atomic import write_atomic
 from moretta.shared.core.errors import MorettaError
 from moretta.shared.core.pace import Pace, Progress
@@ -46,7 +47,7 @@ def embed_once(
     if not encoders:
         return sets
     store = _Store(cache_dir)
-    found: dict[tuple[str, str], list[Floats | None]] = {}
+    found: dict[tuple[str, str], list[Float32 | None]] = {}
     tasks: list[tuple[tuple[str, ...], ClipSet]] = []
     places: list[tuple[SetName, list[str], list[int]]] = []
     for name, clips in sets.items():
@@ -80,9 +81,9 @@ def embed_once(
     return ready
 
 
-def _embed(encoders: tuple[str, ...], clips: ClipSet) -> dict[str, Floats]:
+def _embed(encoders: tuple[str, ...], clips: ClipSet) -> dict[str, Float32]:
     """What each encoder makes of a chunk; one that fails is left out, and reports why when it attacks."""
-    made: dict[str, Floats] = {}
+    made: dict[str, Float32] = {}
     try:
         decoded = clips.decoded()
     except MorettaError:
@@ -105,7 +106,7 @@ class _Store:
     def __init__(self, folder: Path | None) -> None:
         self._folder = folder
 
-    def get(self, encoder: str, key: str) -> Floats | None:
+    def get(self, encoder: str, key: str) -> Float32 | None:
         path = self._path(encoder, key)
         if path is None or not path.is_file():
             return None
@@ -115,7 +116,7 @@ class _Store:
             return None
         return vector.astype(np.float32) if vector.ndim == 1 and np.isfinite(vector).all() else None
 
-    def put(self, encoder: str, key: str, vector: Floats) -> None:
+    def put(self, encoder: str, key: str, vector: Float32) -> None:
         path = self._path(encoder, key)
         if path is None:
             return

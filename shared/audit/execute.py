@@ -9,9 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
-from moretta.shared.audit.attackers.base import Attacker, Embedder, Floats, Identifier, get_attacker
+from moretta.shared.audit.attackers.base import Attacker, Embedder, Identifier, get_attacker
 from moretta.shared.audit.attackers.open_set import embeddings_of
 from moretta.shared.audit.dataset import ClipSet
 from moretta.shared.audit.measure import Measurement, blank, failed
@@ -27,12 +26,12 @@ from moretta.shared.audit.scoring import (
     ranking_of_posteriors,
     voice_similarities,
 )
+from moretta.shared.core.array_types import Float32, Float64, Int64
 from moretta.shared.core.storage import disk_failed
 
 MIN_SPEAKERS = {"identifier": 2, "embedder": 4}
 """An embedder trains on one half of the speakers and attacks the other: two speakers make a half."""
 OTHER_FORM = "codes were released: an attacker that was trained on sound, or enrolled with it, cannot read them"
-Ints = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -49,7 +48,7 @@ class Inputs:
         """Any set: for what they share, names and labels."""
         return self.sets["released"]
 
-    def rows_of(self, pseudonyms: Sequence[str]) -> Ints:
+    def rows_of(self, pseudonyms: Sequence[str]) -> Int64:
         """Positions of clips."""
         position = {clip.clip: index for index, clip in enumerate(self.clips.clips)}
         return np.array([position[name] for name in pseudonyms], np.int64)
@@ -110,9 +109,9 @@ def scenarios_of(cls: type[Attacker], unit: Unit, sets: set[SetName]) -> list[Sc
 
 
 def across_forms(scenarios: list[Scenario], sets: dict[SetName, ClipSet]) -> list[Scenario]:
-    """Those in which what learned on sound would have to read codes, or the other way round: nobody can.
+    """Those in which a model of sound would have to read codes, or the other way round, which is impossible.
 
-    The attacker who makes codes of recordings of its own, as he must, is the semi-informed one.
+    An attacker that makes codes of its own recordings is the semi-informed one.
     """
     codes = {name for name, clips in sets.items() if clips.holds_codes}
     return [s for s in scenarios if len({name in codes for name in (s.enrol, s.trial, s.train)}) > 1]
@@ -186,7 +185,7 @@ def _distinctiveness(
 ) -> list[Result]:
     """How distinct voices still are, by an encoder used as it is: a trained one would have two scales."""
     enrol, trial = inputs.rows_of(inputs.plan.enrol), inputs.rows_of(inputs.plan.trial)
-    vectors: dict[SetName, tuple[Floats, Floats]] = {
+    vectors: dict[SetName, tuple[Float32, Float32]] = {
         name: (embeddings_of(cls.name, clips.subset(enrol)), embeddings_of(cls.name, clips.subset(trial)))
         for name, clips in inputs.sets.items()
         if name != "constant"
@@ -236,12 +235,12 @@ def _embed(cls: type[Embedder], inputs: Inputs, unit: Unit, scenarios: list[Scen
     return [(s, rankings[s.name], _trials(trials[s.name], labels)) for s in scenarios]
 
 
-_Compared = tuple[npt.NDArray[np.float64], Ints]
+_Compared = tuple[Float64, Int64]
 """Scores [n] and pairs [n, 2]."""
 
 
 def _crossfit(
-    cls: type[Embedder], inputs: Inputs, own: ClipSet, scenarios: list[Scenario], pairs: Ints, *, seed: int
+    cls: type[Embedder], inputs: Inputs, own: ClipSet, scenarios: list[Scenario], pairs: Int64, *, seed: int
 ) -> dict[str, _Compared]:
     found: dict[str, list[_Compared]] = {s.name: [] for s in scenarios}
     labels, numbers = inputs.clips.labels, inputs.numbers
@@ -261,9 +260,9 @@ def _crossfit(
 
 
 def _compare(
-    model: Embedder, cohort: NormalizationCohort | None, inputs: Inputs, scenario: Scenario, pairs: Ints
+    model: Embedder, cohort: NormalizationCohort | None, inputs: Inputs, scenario: Scenario, pairs: Int64
 ) -> _Compared:
-    sides: list[Floats] = []
+    sides: list[Float32] = []
     local = np.empty_like(pairs)
     for column, name in enumerate((scenario.enrol, scenario.trial)):
         rows, local[:, column] = np.unique(pairs[:, column], return_inverse=True)
@@ -273,10 +272,10 @@ def _compare(
     return (scores if cohort is None else cohort.normalize(scores, enrol, trial, local)), pairs
 
 
-def _vectors(model: Embedder, clips: ClipSet) -> Floats:
+def _vectors(model: Embedder, clips: ClipSet) -> Float32:
     return model.embed(clips) if model.trainable else embeddings_of(model.name, clips)
 
 
-def _trials(compared: _Compared, labels: Ints) -> Trials:
+def _trials(compared: _Compared, labels: Int64) -> Trials:
     scores, pairs = compared
     return Trials.of_speakers(scores, labels[pairs[:, 0]], labels[pairs[:, 1]])

@@ -72,7 +72,7 @@ class TrialPlan:
     enrol: tuple[str, ...]
     trial: tuple[str, ...]
     halves: tuple[tuple[str, ...], tuple[str, ...]]
-    """Disjoint halves of the speakers: who trains on one attacks the other."""
+    """Disjoint halves of the speakers: the attacker trains on one and attacks the other."""
     pairs: tuple[Pair, ...]
     """Enrolment clip and trial clip of each comparison."""
 

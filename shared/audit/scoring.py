@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from moretta.shared.audit.attackers.base import Floats, NotConvergedError
+from moretta.shared.audit.attackers.base import NotConvergedError
 from moretta.shared.audit.metrics import Ranking, Similarity, Trials, similarity_matrix
 from moretta.shared.audit.metrics.verification import affine_calibration
 from moretta.shared.audit.protocol import ScenarioName, SetName
+from moretta.shared.core.array_types import Array, Float32, Float64, Int64
 
-Ints = npt.NDArray[np.int64]
-Sides = tuple[Floats, Floats]
+Sides = tuple[Float32, Float32]
 """Embeddings of the enrolment clips [n, d] and of the trial clips [m, d]."""
 COHORT = 300
 """Clips of the attacker's own training speakers that scores are normalized by."""
@@ -27,12 +26,12 @@ CLAIMS = 10
 """False claims scored for each trial of an identifier."""
 
 
-def unit_rows(vectors: npt.NDArray[Any]) -> npt.NDArray[Any]:
+def unit_rows(vectors: Array) -> Array:
     """Rows [n, d] scaled to length 1, of their own dtype; a row of zeros stays: it is as far from every other."""
     return np.asarray(vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12))
 
 
-def unit_length(vectors: npt.NDArray[np.floating]) -> npt.NDArray[np.float64]:
+def unit_length(vectors: npt.NDArray[np.floating]) -> Float64:
     """Rows [n, d] of length 1.
 
     Raises:
@@ -44,15 +43,15 @@ def unit_length(vectors: npt.NDArray[np.floating]) -> npt.NDArray[np.float64]:
     return unit_rows(exact)
 
 
-def cosines(left: npt.NDArray[np.floating], right: npt.NDArray[np.floating]) -> npt.NDArray[np.float64]:
+def cosines(left: npt.NDArray[np.floating], right: npt.NDArray[np.floating]) -> Float64:
     """float64 [n, m], rounded so that equal vectors tie."""
-    product: npt.NDArray[np.float64] = np.round(unit_length(left) @ unit_length(right).T, _DECIMALS)
+    product: Float64 = np.round(unit_length(left) @ unit_length(right).T, _DECIMALS)
     return product
 
 
-def paired_cosines(left: npt.NDArray[np.floating], right: npt.NDArray[np.floating]) -> npt.NDArray[np.float64]:
+def paired_cosines(left: npt.NDArray[np.floating], right: npt.NDArray[np.floating]) -> Float64:
     """float64 [n], row by row."""
-    product: npt.NDArray[np.float64] = np.round(np.sum(unit_length(left) * unit_length(right), axis=1), _DECIMALS)
+    product: Float64 = np.round(np.sum(unit_length(left) * unit_length(right), axis=1), _DECIMALS)
     return product
 
 
@@ -63,12 +62,10 @@ class NormalizationCohort:
     Brings the scores of two models, trained on two halves of the speakers, to one scale, and sharpens both.
     """
 
-    embeddings: Floats
+    embeddings: Float32
     """[clips, d] of the attacker's own training speakers."""
 
-    def normalize(
-        self, scores: npt.NDArray[np.float64], enrol: Floats, trial: Floats, pairs: npt.NDArray[np.int64]
-    ) -> npt.NDArray[np.float64]:
+    def normalize(self, scores: Float64, enrol: Float32, trial: Float32, pairs: Int64) -> Float64:
         """Scores [n] of `pairs` [n, 2], rows of `enrol` and `trial`."""
         normalized = np.zeros(len(scores))
         for side, column in ((enrol, 0), (trial, 1)):
@@ -79,9 +76,7 @@ class NormalizationCohort:
         return normalized
 
 
-def ranking_by_centroids(
-    enrol: Floats, enrol_speaker: npt.NDArray[np.int64], trial: Floats, trial_speaker: Ints
-) -> Ranking:
+def ranking_by_centroids(enrol: Float32, enrol_speaker: Int64, trial: Float32, trial_speaker: Int64) -> Ranking:
     """Every trial against the mean of each speaker's enrolment embeddings, by cosine."""
     gallery = np.unique(enrol_speaker)
     unit = unit_length(enrol)
@@ -90,7 +85,7 @@ def ranking_by_centroids(
 
 
 def ranking_of_posteriors(
-    scores: Floats, columns: Sequence[str], numbers: Mapping[str, int], trial_speaker: Ints
+    scores: Float32, columns: Sequence[str], numbers: Mapping[str, int], trial_speaker: Int64
 ) -> Ranking:
     """An identifier's log-posteriors as log-odds, which are comparable between trials."""
     log = np.asarray(scores, np.float64)
@@ -144,7 +139,7 @@ METRIC_OF: dict[ScenarioName, str] = {
 
 
 def voice_similarities(
-    vectors: Mapping[SetName, Sides], enrol_speaker: Ints, trial_speaker: Ints, open_trials: Trials
+    vectors: Mapping[SetName, Sides], enrol_speaker: Int64, trial_speaker: Int64, open_trials: Trials
 ) -> list[tuple[ScenarioName, str, Similarity]]:
     """Scenario, metric and matrices.
 
@@ -158,7 +153,7 @@ def voice_similarities(
     speakers = enrol_speaker[both[0]], trial_speaker[both[1]]
     ratio = affine_calibration(open_trials)
 
-    def similarity(enrol: SetName, trial: SetName) -> npt.NDArray[np.float64]:
+    def similarity(enrol: SetName, trial: SetName) -> Float64:
         left, right = vectors[enrol][0][both[0]], vectors[trial][1][both[1]]
         return similarity_matrix(ratio(cosines(left, right)), *speakers)
 

@@ -8,12 +8,11 @@ import numpy as np
 import numpy.typing as npt
 
 from moretta.shared.audit.arrays import ClipArray, Form
+from moretta.shared.core.array_types import Array, Float32, Int64, UInt8
 
 if TYPE_CHECKING:
     from moretta.shared.audit.dataset import ClipSet
 
-Floats = npt.NDArray[np.float32]
-Frames = npt.NDArray[np.uint8]
 
 THUMBNAILS = 6
 THUMBNAIL_SIDE = 48
@@ -22,7 +21,7 @@ MAX_MOVEMENT_FRAMES = 300
 _PERCENTILES = (5, 25, 50, 75, 95)
 
 
-def mfcc_view(array: ClipArray, coefficients: int | None = None) -> Floats:
+def mfcc_view(array: ClipArray, coefficients: int | None = None) -> Float32:
     """float32 [frames, coefficients] of one voice clip, whatever its form; of codes float32 [steps, d].
 
     `coefficients` is for waveforms; None takes the default number.
@@ -32,7 +31,7 @@ def mfcc_view(array: ClipArray, coefficients: int | None = None) -> Floats:
     return as_sequence(array.form, array.read(), array.codebook, coefficients=coefficients)
 
 
-def statistics_view(form: Form, sequence: Floats) -> Floats:
+def statistics_view(form: Form, sequence: Float32) -> Float32:
     """float32 [d] of one voice clip whose `mfcc_view` is at hand: of its MFCC, or of its codes."""
     from moretta.shared.features.voice_forms import is_code
 
@@ -41,7 +40,7 @@ def statistics_view(form: Form, sequence: Floats) -> Floats:
     return code_statistics_of(sequence) if is_code(form) else statistics_of(sequence)
 
 
-def thumbnails_of(frames: npt.NDArray[Any]) -> Frames:
+def thumbnails_of(frames: Array) -> UInt8:
     """uint8 [up to 6, 48, 48, 3]: frames spread evenly over the clip, made small."""
     import cv2
 
@@ -50,7 +49,7 @@ def thumbnails_of(frames: npt.NDArray[Any]) -> Frames:
     return np.stack([cv2.resize(frames[i], side, interpolation=cv2.INTER_AREA) for i in chosen])
 
 
-def movement_of(frames: npt.NDArray[Any]) -> Frames:
+def movement_of(frames: Array) -> UInt8:
     """uint8 [up to 300, 24, 24]: the first frames, all of them, in grey and tiny: what moves, and when."""
     import cv2
 
@@ -59,7 +58,7 @@ def movement_of(frames: npt.NDArray[Any]) -> Frames:
     return np.stack([cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in small])
 
 
-def statistics_of(mfcc: Floats) -> Floats:
+def statistics_of(mfcc: Float32) -> Float32:
     """float32 [d]: how the coefficients are distributed over a clip, over its louder frames, and how fast they move.
 
     Means and covariances over the louder frames carry the long-term spectrum of the voice; silence carries the room.
@@ -81,7 +80,7 @@ def statistics_of(mfcc: Floats) -> Floats:
     return np.concatenate(parts).astype(np.float32)
 
 
-def code_statistics_of(codes: Floats) -> Floats:
+def code_statistics_of(codes: Float32) -> Float32:
     """float32 [n]: how the codes of a sequence [steps, d] are distributed, how they follow, and how many there are.
 
     No value of a code is a level, so all steps count alike. With the products of every value with every value one
@@ -104,19 +103,19 @@ def code_statistics_of(codes: Floats) -> Floats:
     return np.concatenate(parts).astype(np.float32)
 
 
-def _louder_frames(mfcc: Floats) -> Floats:
+def _louder_frames(mfcc: Float32) -> Float32:
     """Frames whose c0, the level, lies in the upper half of the clip's range."""
     low, high = np.percentile(mfcc[:, 0], (10, 95))
     loud = mfcc[mfcc[:, 0] > (low + high) / 2]
     return loud if len(loud) > 1 else mfcc
 
 
-def voice_statistics(clips: ClipSet) -> Floats:
+def voice_statistics(clips: ClipSet) -> Float32:
     """float32 [clips, d]: see `statistics_of`."""
     return np.stack([clips.statistics(i) for i in range(len(clips))])
 
 
-def face_pixels(clips: ClipSet) -> Floats:
+def face_pixels(clips: ClipSet) -> Float32:
     """float32 [clips, 24 * 24 * 3 + 24 * 24]: mean frame and how much each pixel moves, in [0, 1]."""
     import cv2
 
@@ -128,17 +127,17 @@ def face_pixels(clips: ClipSet) -> Floats:
     return np.stack(rows)
 
 
-def face_gradients(clips: ClipSet) -> Floats:
+def face_gradients(clips: ClipSet) -> Float32:
     """float32 [clips, 900]: histograms of oriented gradients of the mean frame (Dalal and Triggs, CVPR 2005)."""
     return np.stack([_oriented_gradients(clips.thumbnails(i).mean(axis=(0, 3)) / 255) for i in range(len(clips))])
 
 
-def face_picture(clips: ClipSet) -> Floats:
+def face_picture(clips: ClipSet) -> Float32:
     """float32 [clips, 900 + 2304]: gradients, mean frame and movement."""
     return np.hstack([face_gradients(clips), face_pixels(clips)])
 
 
-def _oriented_gradients(picture: npt.NDArray[np.floating], *, cell: int = 8, directions: int = 9) -> Floats:
+def _oriented_gradients(picture: npt.NDArray[np.floating], *, cell: int = 8, directions: int = 9) -> Float32:
     """Blocks of 2 x 2 cells, each normalized to length 1, of a picture [h, w]. OpenCV 5 no longer has them."""
     down, right = np.gradient(picture)
     strength, angle = np.hypot(down, right), np.arctan2(down, right) % np.pi
@@ -147,7 +146,7 @@ def _oriented_gradients(picture: npt.NDArray[np.floating], *, cell: int = 8, dir
     one_hot = strength[..., None] * (bins[..., None] == np.arange(directions))  # [h, w, directions]
     cells = one_hot[: rows * cell, : columns * cell].reshape(rows, cell, columns, cell, directions).sum((1, 3))
     blocks = np.concatenate([cells[:-1, :-1], cells[:-1, 1:], cells[1:, :-1], cells[1:, 1:]], axis=2)
-    normalized: Floats = (blocks / (np.linalg.norm(blocks, axis=2, keepdims=True) + 1e-3)).astype(np.float32)
+    normalized: Float32 = (blocks / (np.linalg.norm(blocks, axis=2, keepdims=True) + 1e-3)).astype(np.float32)
     return normalized.ravel()
 
 
@@ -167,7 +166,7 @@ class MotionFeatures:
         self._reduce: Any = PCA(components, svd_solver="full").fit(frames[np.sort(chosen)])
         return self
 
-    def vectors(self, clips: ClipSet) -> Floats:
+    def vectors(self, clips: ClipSet) -> Float32:
         """float32 [clips, d]: how components and speeds are distributed, and how they change together."""
         rows = []
         for i in range(len(clips)):
@@ -177,11 +176,11 @@ class MotionFeatures:
         return np.stack(rows)
 
 
-def _flat_movement(clips: ClipSet, index: int) -> Floats:
+def _flat_movement(clips: ClipSet, index: int) -> Float32:
     frames = clips.movement(index)
     return np.asarray(frames.reshape(len(frames), -1), np.float32) / np.float32(255)
 
 
-def emotions_of(clips: ClipSet) -> npt.NDArray[np.int64]:
+def emotions_of(clips: ClipSet) -> Int64:
     """int64 [clips]: class index of the emotion that the release states."""
     return np.array([clip.emotion.class_index for clip in clips.clips], np.int64)

@@ -12,9 +12,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import TYPE_CHECKING, ClassVar, Literal, TypeVar
 
-import numpy as np
-import numpy.typing as npt
-
+from moretta.shared.core.array_types import Float32
 from moretta.shared.core.errors import AttackersError, MorettaError
 from moretta.shared.core.plugins import Registry
 from moretta.shared.core.terms import Modality
@@ -23,7 +21,6 @@ if TYPE_CHECKING:
     from moretta.shared.audit.dataset import ClipSet
 
 AttackerKind = Literal["adaptive", "pretrained"]
-Floats = npt.NDArray[np.float32]
 MAX_UNPROTECTED_EER = 0.35
 """An attacker worse than this on open data says nothing about protected data: its results are invalid."""
 
@@ -67,7 +64,7 @@ class Identifier(Attacker):
         """
 
     @abstractmethod
-    def scores(self, clips: ClipSet) -> Floats:
+    def scores(self, clips: ClipSet) -> Float32:
         """Log-posteriors, float32 [clips, speakers], up to a constant in each row."""
 
 
@@ -85,7 +82,7 @@ class Embedder(Attacker):
         """Learn to tell the speakers of `clips` apart. Default: nothing, for encoders used as they are."""
 
     @abstractmethod
-    def embed(self, clips: ClipSet) -> Floats:
+    def embed(self, clips: ClipSet) -> Float32:
         """float32 [clips, dimensions], finite; length does not matter."""
 
 

@@ -8,12 +8,13 @@ from typing import ClassVar, cast
 
 import numpy as np
 
-from moretta.shared.audit.attackers.base import Embedder, Floats, attacker
+from moretta.shared.audit.attackers.base import Embedder, attacker
 from moretta.shared.audit.dataset import ClipSet
 from moretta.shared.audit.pretrained.encoder import PretrainedEncoder
 from moretta.shared.audit.pretrained.face_encoders import DlibEncoder, SFaceEncoder
 from moretta.shared.audit.pretrained.self_supervised import HubertEncoder, Wav2Vec2Encoder
 from moretta.shared.audit.pretrained.speaker_encoders import CamPlusPlusEncoder, Ge2eEncoder
+from moretta.shared.core.array_types import Float32
 
 _CHUNK = 32
 """Clips decoded at once: bounds memory, whatever the size of the set."""
@@ -31,7 +32,7 @@ class PretrainedAttacker(Embedder):
         present, reason = cls.network.availability()
         return None if present else reason
 
-    def embed(self, clips: ClipSet) -> Floats:
+    def embed(self, clips: ClipSet) -> Float32:
         """float32 [clips, dimensions], rows of length 1.
 
         Raises:
@@ -49,7 +50,7 @@ class PretrainedAttacker(Embedder):
 
 @cache
 def _loaded(encoder: type[PretrainedEncoder]) -> PretrainedEncoder:
-    """Loaded once per process: an audit asks for a few clips at a time."""
+    """Loaded once per process: an audit embeds a few clips at a time."""
     return encoder.load()
 
 

@@ -11,15 +11,12 @@ from abc import abstractmethod
 from typing import ClassVar
 
 import numpy as np
-import numpy.typing as npt
 
-from moretta.shared.audit.attackers.base import Floats, Identifier, attacker
+from moretta.shared.audit.attackers.base import Identifier, attacker
 from moretta.shared.audit.dataset import ClipSet
 from moretta.shared.audit.views import emotions_of, face_picture, voice_statistics
+from moretta.shared.core.array_types import Bool, Float32, Float64, Int64
 from moretta.shared.data.clip_names import EMOTIONS
-
-Doubles = npt.NDArray[np.float64]
-Flags = npt.NDArray[np.bool_]
 
 _BLOCK_CLIPS = 256
 _MOST_EXAMPLES = 1_000
@@ -37,14 +34,14 @@ class Gallery:
         emotions: [clips], class indices.
     """
 
-    def __init__(self, x: Doubles, speakers: npt.NDArray[np.int64], emotions: npt.NDArray[np.int64]) -> None:
+    def __init__(self, x: Float64, speakers: Int64, emotions: Int64) -> None:
         self._x, self._speakers, self._emotions = x, speakers, emotions
         self._people = int(speakers.max()) + 1
         cell = speakers * len(EMOTIONS) + emotions
         self._cells = np.eye(self._people * len(EMOTIONS))[cell]  # [clips, people * emotions]
         self._width = 2 * max(float(x.var(axis=0).sum()), 1e-9)
 
-    def likeness(self, x: Doubles, emotions: npt.NDArray[np.int64], looked_at: Flags | None = None) -> Doubles:
+    def likeness(self, x: Float64, emotions: Int64, looked_at: Bool | None = None) -> Float64:
         """[n, people, 9]: several likenesses of clips to each person, relative to the mean over people.
 
         Args:
@@ -65,7 +62,7 @@ class Gallery:
         features = np.stack(found, axis=2)
         return np.asarray(features - features.mean(axis=1, keepdims=True))
 
-    def _by_emotion(self, alike: Doubles, emotions: npt.NDArray[np.int64], looked_at: Flags) -> tuple[Doubles, Doubles]:
+    def _by_emotion(self, alike: Float64, emotions: Int64, looked_at: Bool) -> tuple[Float64, Float64]:
         """Means over clips of the same emotion, and of all other emotions, each [n, people]."""
         shape = (len(alike), self._people, len(EMOTIONS))
         sums = ((alike * looked_at) @ self._cells).reshape(shape)
@@ -75,11 +72,11 @@ class Gallery:
         other, of_other = sums.sum(axis=2) - same, counts.sum(axis=2) - of_same
         return same / np.maximum(of_same, 1), other / np.maximum(of_other, 1)
 
-    def _mean(self, alike: Doubles, looked_at: Flags) -> Doubles:
+    def _mean(self, alike: Float64, looked_at: Bool) -> Float64:
         people = self._cells.reshape(len(self._x), self._people, len(EMOTIONS)).sum(axis=2)
         return np.asarray(((alike * looked_at) @ people) / np.maximum(looked_at @ people, 1))
 
-    def _greatest(self, alike: Doubles, looked_at: Flags) -> Doubles:
+    def _greatest(self, alike: Float64, looked_at: Bool) -> Float64:
         seen = np.where(looked_at, alike, _NOBODY)
         return np.stack([seen[:, self._speakers == person].max(axis=1) for person in range(self._people)], axis=1)
 
@@ -91,7 +88,7 @@ class LikenessIdentifier(Identifier):
 
     @staticmethod
     @abstractmethod
-    def features(clips: ClipSet) -> Floats:
+    def features(clips: ClipSet) -> Float32:
         """float32 [clips, d]."""
 
     def fit(self, clips: ClipSet, *, seed: int) -> None:
@@ -108,7 +105,7 @@ class LikenessIdentifier(Identifier):
         self._spread = features.std(axis=(0, 1)) + 1e-9
         self._weights = _conditional_logit(features / self._spread, clips.labels[few])
 
-    def scores(self, clips: ClipSet) -> Floats:
+    def scores(self, clips: ClipSet) -> Float32:
         """Log-posteriors, [clips, speakers]."""
         x, emotions = self._scale.transform(self.features(clips)).astype(np.float64), emotions_of(clips)
         blocks = [slice(start, start + _BLOCK_CLIPS) for start in range(0, len(x), _BLOCK_CLIPS)]
@@ -130,7 +127,7 @@ class FaceLikeness(LikenessIdentifier):
     features = staticmethod(face_picture)
 
 
-def _others(clips: ClipSet) -> Flags:
+def _others(clips: ClipSet) -> Bool:
     """[clips, clips]: those of other sentences; where somebody has none, all but the clip itself."""
     sentences = np.array([clip.sentence for clip in clips.clips])
     apart = sentences[:, None] != sentences
@@ -140,14 +137,14 @@ def _others(clips: ClipSet) -> Flags:
     return ~np.eye(len(clips), dtype=bool)
 
 
-def _conditional_logit(features: Doubles, chosen: npt.NDArray[np.int64]) -> Doubles:
+def _conditional_logit(features: Float64, chosen: Int64) -> Float64:
     """Weights [f] under which the speaker `chosen` [n] among features [n, people, f] is likeliest, with a ridge."""
     from scipy.optimize import minimize
 
     rows = np.arange(len(features))
     right = features[rows, chosen].sum(axis=0)
 
-    def loss(weights: Doubles) -> tuple[float, Doubles]:
+    def loss(weights: Float64) -> tuple[float, Float64]:
         scores = features @ weights
         scores -= scores.max(axis=1, keepdims=True)
         posterior = np.exp(scores)
@@ -155,5 +152,5 @@ def _conditional_logit(features: Doubles, chosen: npt.NDArray[np.int64]) -> Doub
         value = -np.log(posterior[rows, chosen] + 1e-12).sum() + _RIDGE * weights @ weights
         return float(value), np.einsum("ns,nsf->f", posterior, features) - right + 2 * _RIDGE * weights
 
-    found: Doubles = minimize(loss, np.zeros(features.shape[2]), jac=True, method="L-BFGS-B").x
+    found: Float64 = minimize(loss, np.zeros(features.shape[2]), jac=True, method="L-BFGS-B").x
     return found

@@ -8,10 +8,10 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 import numpy as np
-import numpy.typing as npt
 
-from moretta.shared.audit.attackers.base import Floats, Identifier, attacker
+from moretta.shared.audit.attackers.base import Identifier, attacker
 from moretta.shared.audit.dataset import ClipSet
+from moretta.shared.core.array_types import Array, Float32, Float64
 
 _COMPONENTS = 48
 _FRAMES_PER_COMPONENT = (
@@ -52,27 +52,27 @@ class VoiceMixture(Identifier):
             ]
         )
 
-    def scores(self, clips: ClipSet) -> Floats:
+    def scores(self, clips: ClipSet) -> Float32:
         """Mean log-likelihood ratios to the background, times the root of the frames' number, [clips, speakers]."""
         return np.stack([self._ratios(self._scaled(_frames(clips, i))) for i in range(len(clips))])
 
-    def _scaled(self, frames: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
-        scaled: npt.NDArray[np.float64] = (frames.astype(np.float64) - self._mean) / self._scale
+    def _scaled(self, frames: Array) -> Float64:
+        scaled: Float64 = (frames.astype(np.float64) - self._mean) / self._scale
         return scaled
 
-    def _adapt(self, background: Any, frames: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+    def _adapt(self, background: Any, frames: Array) -> Float64:
         scaled = self._scaled(frames)
         share = background.predict_proba(scaled)  # [frames, components]
         count = share.sum(0)[:, None]
-        adapted: npt.NDArray[np.float64] = (share.T @ scaled + _RELEVANCE * background.means_) / (count + _RELEVANCE)
+        adapted: Float64 = (share.T @ scaled + _RELEVANCE * background.means_) / (count + _RELEVANCE)
         return adapted
 
-    def _ratios(self, frames: npt.NDArray[np.float64]) -> Floats:
+    def _ratios(self, frames: Float64) -> Float32:
         base = self._likelihood(frames, self._background)
         ratios = [(self._likelihood(frames, means) - base).mean() for means in self._means]
         return np.asarray(np.array(ratios) * np.sqrt(len(frames)), np.float32)
 
-    def _likelihood(self, frames: npt.NDArray[np.float64], means: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    def _likelihood(self, frames: Float64, means: Float64) -> Float64:
         """float64 [frames], up to a constant of the shared variances."""
         precision = 1 / self._variances
         distance = (
@@ -83,11 +83,11 @@ class VoiceMixture(Identifier):
         )
         exponent = self._log_weights - distance / 2  # [frames, components]
         top = exponent.max(1)
-        summed: npt.NDArray[np.float64] = top + np.log(np.exp(exponent - top[:, None]).sum(1))
+        summed: Float64 = top + np.log(np.exp(exponent - top[:, None]).sum(1))
         return summed
 
 
-def _frames(clips: ClipSet, index: int) -> Floats:
+def _frames(clips: ClipSet, index: int) -> Float32:
     """float32 [up to 200, 2 coefficients]: frames spread over the clip, each with its slope."""
     mfcc = clips.mfcc(index)
     frames = np.hstack([mfcc, np.gradient(mfcc, axis=0) if len(mfcc) > 1 else np.zeros_like(mfcc)])

@@ -68,7 +68,7 @@ def sequence_cnn(coefficients: int, dimensions: int, *, width: int = 48) -> nn.M
 
 
 class _Residual(nn.Module):
-    """Two 3x3 convolutions beside a shortcut (He et al., CVPR 2016); halves the side."""
+    """Two 3x3 convolutions with a shortcut (He et al., CVPR 2016); halves the side."""
 
     def __init__(self, inside: int, outside: int) -> None:
         super().__init__()

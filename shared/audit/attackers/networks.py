@@ -4,23 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, ClassVar, cast
+from typing import TYPE_CHECKING, ClassVar, cast
 
 import numpy as np
-import numpy.typing as npt
 
-from moretta.shared.audit.attackers.base import Attacker, Embedder, Floats, Identifier, NotConvergedError, attacker
+from moretta.shared.audit.attackers.base import Attacker, Embedder, Identifier, NotConvergedError, attacker
 from moretta.shared.audit.crossval import check_learned
 from moretta.shared.audit.dataset import ClipSet
+from moretta.shared.core.array_types import Array, Float32, Int64, UInt8
 from moretta.shared.core.terms import Modality
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
 
-Frames = npt.NDArray[np.uint8]
-Ints = npt.NDArray[np.int64]
-BatchOf = Callable[[Ints, np.random.Generator], "torch.Tensor"]
+BatchOf = Callable[[Int64, np.random.Generator], "torch.Tensor"]
 """Makes the network's input for some clips, with random crops and the like."""
 
 
@@ -42,7 +40,7 @@ class Schedule:
 
 
 def train_with_margin(
-    network: nn.Module, dimensions: int, batch_of: BatchOf, labels: Ints, *, schedule: Schedule, seed: int
+    network: nn.Module, dimensions: int, batch_of: BatchOf, labels: Int64, *, schedule: Schedule, seed: int
 ) -> nn.Parameter:
     """Train `network` to put clips of one speaker at small angles (Deng et al., "ArcFace", CVPR 2019, equation 3).
 
@@ -90,7 +88,7 @@ def with_margin(cosine: torch.Tensor, target: torch.Tensor, margin: float) -> to
     return cosine.scatter(1, target[:, None], harder)
 
 
-def _balanced(labels: Ints, batch: int, rng: np.random.Generator) -> Ints:
+def _balanced(labels: Int64, batch: int, rng: np.random.Generator) -> Int64:
     """As many clips of each speaker as of any other, on average."""
     speakers = rng.permutation(np.resize(rng.permutation(np.unique(labels)), batch))
     return np.array([rng.choice(np.flatnonzero(labels == speaker)) for speaker in speakers], np.int64)
@@ -105,20 +103,20 @@ class _ClipNetwork:
     def fit(self, clips: ClipSet, seed: int) -> None:
         raise NotImplementedError
 
-    def embed(self, clips: ClipSet) -> Floats:
+    def embed(self, clips: ClipSet) -> Float32:
         raise NotImplementedError
 
-    def logits(self, clips: ClipSet) -> Floats:
+    def logits(self, clips: ClipSet) -> Float32:
         """float32 [clips, speakers] of the speakers trained on."""
         return (self.schedule.scale * (self.embed(clips) @ self.centres.T)).astype(np.float32)
 
-    def train(self, batch_of: BatchOf, clips: ClipSet, shown: npt.NDArray[Any], schedule: Schedule, seed: int) -> None:
+    def train(self, batch_of: BatchOf, clips: ClipSet, shown: Array, schedule: Schedule, seed: int) -> None:
         """Train, and check what was learned; `shown` [clips, ...] says which clips are equal to the network."""
         import torch
 
         centres = train_with_margin(self.network, self.dimensions, batch_of, clips.labels, schedule=schedule, seed=seed)
         with torch.inference_mode():
-            self.centres: Floats = torch.nn.functional.normalize(centres.detach()).numpy()
+            self.centres: Float32 = torch.nn.functional.normalize(centres.detach()).numpy()
         check_learned(shown, clips.labels, (self.embed(clips) @ self.centres.T).argmax(1))
 
 
@@ -132,13 +130,13 @@ class _SequenceNetwork(_ClipNetwork):
         together = np.concatenate(sequences)
         self._mean, self._scale = together.mean(0), together.std(0) + 1e-3
 
-        def batch_of(chosen: Ints, rng: np.random.Generator) -> torch.Tensor:
+        def batch_of(chosen: Int64, rng: np.random.Generator) -> torch.Tensor:
             return self._tensor(np.stack([_crop(sequences[i], self.TRAIN_FRAMES, rng) for i in chosen]))
 
         shown = np.stack([_middle(s, self.TEST_FRAMES) for s in sequences])
         self.train(batch_of, clips, shown, self.schedule, seed)
 
-    def embed(self, clips: ClipSet) -> Floats:
+    def embed(self, clips: ClipSet) -> Float32:
         import torch
 
         parts = []
@@ -149,21 +147,21 @@ class _SequenceNetwork(_ClipNetwork):
                 parts.append(torch.nn.functional.normalize(self.network(batch)).numpy())
         return np.concatenate(parts)
 
-    def _tensor(self, batch: Floats) -> torch.Tensor:
+    def _tensor(self, batch: Float32) -> torch.Tensor:
         import torch
 
         scaled = ((batch - self._mean) / self._scale).astype(np.float32)
         return torch.from_numpy(scaled.transpose(0, 2, 1).copy())  # [clips, coefficients, frames]
 
 
-def _crop(sequence: Floats, frames: int, rng: np.random.Generator) -> Floats:
+def _crop(sequence: Float32, frames: int, rng: np.random.Generator) -> Float32:
     if len(sequence) <= frames:
         return _middle(sequence, frames)
     start = int(rng.integers(len(sequence) - frames + 1))
     return sequence[start : start + frames]
 
 
-def _middle(sequence: Floats, frames: int) -> Floats:
+def _middle(sequence: Float32, frames: int) -> Float32:
     """The middle of a long sequence; a short one is repeated."""
     if len(sequence) < frames:
         return np.take(sequence, np.arange(frames) % len(sequence), axis=0)
@@ -184,7 +182,7 @@ class _PictureNetwork(_ClipNetwork):
     def fit(self, clips: ClipSet, seed: int) -> None:
         shown = np.stack([frames[len(frames) // 2] for frames in map(clips.thumbnails, range(len(clips)))])
 
-        def batch_by(frame_of: Callable[[Frames, np.random.Generator], Frames]) -> BatchOf:
+        def batch_by(frame_of: Callable[[UInt8, np.random.Generator], UInt8]) -> BatchOf:
             return lambda chosen, rng: _tensor(np.stack([frame_of(clips.thumbnails(int(i)), rng) for i in chosen]))
 
         try:
@@ -193,7 +191,7 @@ class _PictureNetwork(_ClipNetwork):
             longer = replace(self.schedule, epochs=self.LONGER * self.schedule.epochs)
             self.train(batch_by(_any_frame), clips, shown, longer, seed)
 
-    def embed(self, clips: ClipSet) -> Floats:
+    def embed(self, clips: ClipSet) -> Float32:
         import torch
 
         rows = []
@@ -206,11 +204,11 @@ class _PictureNetwork(_ClipNetwork):
         return np.stack(rows)
 
 
-def _any_frame(frames: Frames, rng: np.random.Generator) -> Frames:
+def _any_frame(frames: UInt8, rng: np.random.Generator) -> UInt8:
     return np.asarray(frames[int(rng.integers(len(frames)))])
 
 
-def _varied_frame(frames: Frames, rng: np.random.Generator, shift: int = 3) -> Frames:
+def _varied_frame(frames: UInt8, rng: np.random.Generator, shift: int = 3) -> UInt8:
     """One frame, perhaps mirrored, moved by up to `shift` pixels."""
     frame = _any_frame(frames, rng)
     if rng.random() < 0.5:
@@ -220,7 +218,7 @@ def _varied_frame(frames: Frames, rng: np.random.Generator, shift: int = 3) -> F
     return padded[down : down + frame.shape[0], right : right + frame.shape[1]]
 
 
-def _tensor(frames: Frames) -> torch.Tensor:
+def _tensor(frames: UInt8) -> torch.Tensor:
     import torch
 
     scaled = frames.astype(np.float32) / 127.5 - 1  # [n, 48, 48, 3], in [-1, 1]
@@ -257,7 +255,7 @@ class NetworkIdentifier(_WithNetwork, Identifier):
         self.speakers = clips.speakers
         self._model = self._trained(clips, seed)
 
-    def scores(self, clips: ClipSet) -> Floats:
+    def scores(self, clips: ClipSet) -> Float32:
         """Logits, [clips, speakers]."""
         return self._model.logits(clips)
 
@@ -269,7 +267,7 @@ class NetworkEmbedder(_WithNetwork, Embedder):
         """Train to tell the speakers apart."""
         self._model = self._trained(clips, seed)
 
-    def embed(self, clips: ClipSet) -> Floats:
+    def embed(self, clips: ClipSet) -> Float32:
         """[clips, dimensions], each of length 1."""
         return self._model.embed(clips)
 

@@ -6,12 +6,12 @@ from collections.abc import Callable
 from typing import Any, ClassVar, cast
 
 import numpy as np
-import numpy.typing as npt
 
-from moretta.shared.audit.attackers.base import Embedder, Floats, attacker, get_attacker
+from moretta.shared.audit.attackers.base import Embedder, attacker, get_attacker
 from moretta.shared.audit.attackers.vectors import Features, PlainFeatures
 from moretta.shared.audit.dataset import ClipSet
 from moretta.shared.audit.views import MotionFeatures, face_picture, voice_statistics
+from moretta.shared.core.array_types import Array, Float32, Int64
 
 SHRINKAGES = (0.1, 0.3, 0.6)
 
@@ -26,7 +26,7 @@ class WithinClass:
     def __init__(self, shrinkage: float) -> None:
         self._shrinkage = shrinkage
 
-    def fit(self, x: npt.NDArray[Any], y: npt.NDArray[np.int64]) -> WithinClass:
+    def fit(self, x: Array, y: Int64) -> WithinClass:
         """Learn from vectors [n, d] and speakers [n]."""
         exact = np.asarray(x, np.float64)
         self._mean, deviation = exact.mean(0), exact.std(0)
@@ -42,14 +42,14 @@ class WithinClass:
         self._whiten = vectors / np.sqrt(np.maximum(values, floor))
         return self
 
-    def transform(self, x: npt.NDArray[Any]) -> Floats:
+    def transform(self, x: Array) -> Float32:
         """[n, d] to [n, d]."""
         scaled = (np.asarray(x, np.float64) - self._mean) / self._scale
-        whitened: Floats = (scaled @ self._whiten).astype(np.float32)
+        whitened: Float32 = (scaled @ self._whiten).astype(np.float32)
         return whitened
 
 
-def choose_shrinkage(x: npt.NDArray[Any], y: npt.NDArray[np.int64], *, seed: int) -> float:
+def choose_shrinkage(x: Array, y: Int64, *, seed: int) -> float:
     """The shrinkage that best tells apart speakers held out of the fit, all of them the attacker's own."""
     speakers = np.random.default_rng(seed).permutation(np.unique(y))
     if len(speakers) < 4:
@@ -63,7 +63,7 @@ def choose_shrinkage(x: npt.NDArray[Any], y: npt.NDArray[np.int64], *, seed: int
     return min(SHRINKAGES, key=errors.__getitem__)
 
 
-def _equal_error_rate(vectors: Floats, y: npt.NDArray[np.int64]) -> float:
+def _equal_error_rate(vectors: Float32, y: Int64) -> float:
     from moretta.shared.audit.metrics import Trials
     from moretta.shared.audit.metrics.verification import eer
     from moretta.shared.audit.scoring import cosines
@@ -101,11 +101,11 @@ class WithinClassEmbedder(Embedder):
         reduced = self._reduced(x)
         self._whitening = WithinClass(choose_shrinkage(reduced, y, seed=seed)).fit(reduced, y)
 
-    def embed(self, clips: ClipSet) -> Floats:
+    def embed(self, clips: ClipSet) -> Float32:
         """[clips, dimensions]."""
         return self._whitening.transform(self._reduced(self._features.vectors(clips)))
 
-    def _reduced(self, x: Floats) -> npt.NDArray[Any]:
+    def _reduced(self, x: Float32) -> Array:
         return x if self._reduce is None else np.asarray(self._reduce.transform(x))
 
 
@@ -152,7 +152,7 @@ def head_on(encoder: type[Embedder]) -> type[HeadOn]:
     return cast(type[HeadOn], type(f"HeadOn{encoder.__name__}", (HeadOn,), settings))
 
 
-def embeddings_of(encoder: str, clips: ClipSet) -> Floats:
+def embeddings_of(encoder: str, clips: ClipSet) -> Float32:
     """float32 [clips, d]: those that the audit has computed already, or new ones."""
     view = clips.views.get(f"embedding {encoder}")
     if view is not None:

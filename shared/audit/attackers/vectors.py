@@ -8,12 +8,12 @@ from functools import partial
 from typing import Any, ClassVar, Protocol, Self, cast
 
 import numpy as np
-import numpy.typing as npt
 
-from moretta.shared.audit.attackers.base import Attacker, Floats, Identifier, attacker
+from moretta.shared.audit.attackers.base import Attacker, Identifier, attacker
 from moretta.shared.audit.crossval import check_learned, choose, held_out_accuracies
 from moretta.shared.audit.dataset import ClipSet
 from moretta.shared.audit.views import MotionFeatures, emotions_of, face_gradients, face_pixels, voice_statistics
+from moretta.shared.core.array_types import Array, Float32
 from moretta.shared.core.terms import Modality
 from moretta.shared.data.clip_names import EMOTIONS
 
@@ -29,7 +29,7 @@ class Features(Protocol):
         """Learn from the attacker's own clips what vectors need; returns itself."""
         ...
 
-    def vectors(self, clips: ClipSet) -> Floats:
+    def vectors(self, clips: ClipSet) -> Float32:
         """float32 [clips, d]."""
         ...
 
@@ -38,14 +38,14 @@ class Features(Protocol):
 class PlainFeatures:
     """Features that need no training."""
 
-    function: Callable[[ClipSet], Floats]
+    function: Callable[[ClipSet], Float32]
 
     def fit(self, clips: ClipSet, *, seed: int) -> Self:
         """Nothing to learn."""
         del clips, seed
         return self
 
-    def vectors(self, clips: ClipSet) -> Floats:
+    def vectors(self, clips: ClipSet) -> Float32:
         """float32 [clips, d]."""
         return self.function(clips)
 
@@ -70,11 +70,11 @@ class BigramFeatures:
         self._centroids = codebook.cluster_centers_.astype(np.float32)
         return self
 
-    def vectors(self, clips: ClipSet) -> Floats:
+    def vectors(self, clips: ClipSet) -> Float32:
         """Square roots of shares, which evens out their variances: [clips, codewords + codewords ** 2]."""
         return np.stack([self._shares(clips.mfcc(i) / self._scale) for i in range(len(clips))])
 
-    def _shares(self, frames: Floats) -> Floats:
+    def _shares(self, frames: Float32) -> Float32:
         codewords = len(self._centroids)
         distance = (self._centroids**2).sum(1) - 2 * frames @ self._centroids.T  # [frames, codewords]
         nearest = distance.argmin(1)
@@ -94,7 +94,7 @@ class WithinEmotionFeatures:
     components save time only; they keep their spread.
     """
 
-    function: Callable[[ClipSet], Floats]
+    function: Callable[[ClipSet], Float32]
     components: int = 256
     prior_clips: float = 2.0
     """Clips that pull an emotion's mean towards the mean of all."""
@@ -116,7 +116,7 @@ class WithinEmotionFeatures:
         self._means = sums / (counts + self.prior_clips)
         return self
 
-    def vectors(self, clips: ClipSet) -> Floats:
+    def vectors(self, clips: ClipSet) -> Float32:
         """[clips, 7 components]."""
         emotions = emotions_of(clips)
         rest = self._reduce.transform(self.function(clips)) - self._means[emotions]
@@ -169,12 +169,12 @@ class VectorIdentifier(Identifier):
         if self.how.must_learn:
             check_learned(x, y, self._model.predict(x))
 
-    def scores(self, clips: ClipSet) -> Floats:
+    def scores(self, clips: ClipSet) -> Float32:
         """Log-posteriors, [clips, speakers]."""
         return log_posteriors(self._model, self._features.vectors(clips))
 
 
-def log_posteriors(model: Any, x: npt.NDArray[Any]) -> Floats:
+def log_posteriors(model: Any, x: Array) -> Float32:
     """[n, classes] of a trained scikit-learn classifier, up to a constant in each row."""
     if hasattr(model, "predict_proba"):
         posteriors = np.asarray(model.predict_proba(x), np.float32)
@@ -214,7 +214,7 @@ class InvertedIdentifier(Identifier):
         self._features = how.features().fit(clips, seed=seed)
         self._model = how.pipeline(seed).set_params(**setting).fit(self._features.vectors(clips), clips.labels)
 
-    def scores(self, clips: ClipSet) -> Floats:
+    def scores(self, clips: ClipSet) -> Float32:
         """Log-posteriors, or their opposite, [clips, speakers]."""
         found = log_posteriors(self._model, self._features.vectors(clips))
         return -np.maximum(found, _LEAST_LOG_POSTERIOR) if self._inverts else found

@@ -10,10 +10,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 
 from moretta.shared.audit.dataset import ClipSet
 from moretta.shared.audit.inference.classes import infer_attribute
@@ -23,6 +22,7 @@ from moretta.shared.audit.inference.pairs import Pair, prepare_pair
 from moretta.shared.audit.result import Attack, Result
 from moretta.shared.audit.views import face_gradients, face_pixels, voice_statistics
 from moretta.shared.audit.worker_pool import Workers, one_thread
+from moretta.shared.core.array_types import Array, Float32, Float64
 from moretta.shared.core.pace import Progress
 from moretta.shared.core.storage import disk_failed
 from moretta.shared.core.terms import Modality
@@ -119,7 +119,7 @@ def attack_crossmodal(
         if not both:
             return [about.invalidated("nobody has both a released voice and a released face")]
         number = {name: i for i, name in enumerate(sorted(both))}
-        sides: list[npt.NDArray[Any]] = []
+        sides: list[Array] = []
         for i, clips in enumerate(sets):
             person = np.array([number.get(c.speaker, -1 - i) for c in clips.clips])
             sides += [_principal(clips)[person >= 0], person[person >= 0]]
@@ -244,14 +244,14 @@ def _infer(clips: ClipSet, about: Result, seed: int, bootstrap: int) -> list[Res
     return infer_attribute(_features(known), label, known.labels, about=about, resamples=bootstrap, seed=seed)
 
 
-def _features(clips: ClipSet) -> npt.NDArray[np.float32]:
+def _features(clips: ClipSet) -> Float32:
     """[n, d] of clips of either modality."""
     if clips.modality == "voice":
         return voice_statistics(clips)
     return np.concatenate([face_pixels(clips), face_gradients(clips)], axis=1)
 
 
-def _principal(clips: ClipSet) -> npt.NDArray[np.float64]:
+def _principal(clips: ClipSet) -> Float64:
     """[n, d]: in what people differ most, learned from releases alone, which the attacker has; half as many as people.
 
     A link is learned from people, however many clips they have: more dimensions than people fit noise.

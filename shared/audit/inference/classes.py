@@ -7,16 +7,14 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from moretta.shared.audit.crossval import leave_one_out, out_of_fold, stratified_speaker_folds
 from moretta.shared.audit.metrics import bootstrap_rows
 from moretta.shared.audit.result import Result
 from moretta.shared.audit.scoring import unit_rows
+from moretta.shared.core.array_types import Array, Bool, Float64, Int64, Integers
 
-Floats = npt.NDArray[np.float64]
-Ints = npt.NDArray[np.int64]
-Update = Mapping[str, npt.NDArray[Any]]
+Update = Mapping[str, Array]
 MIN_PEOPLE_PER_CLASS = 2
 ALL_LAYERS = "all layers"
 DIMENSIONS = 128
@@ -25,9 +23,9 @@ CHUNK = 4096
 
 
 def infer_attribute(
-    features: npt.NDArray[Any],
-    label: npt.NDArray[Any],
-    speaker: npt.NDArray[np.integer],
+    features: Array,
+    label: Array,
+    speaker: Integers,
     *,
     about: Result,
     folds: int = 5,
@@ -39,14 +37,8 @@ def infer_attribute(
     For each attacker two figures: from single clips, and (`..., all clips`) from the mean of a person's predicted
     probabilities, as an adversary who knows that clips belong together would use them.
 
-    Args:
-        features: [n, d], finite, of released clips.
-        label: [n], the attribute; one value a speaker.
-        speaker: int [n].
-        about: the result without figures.
-        folds: speaker-disjoint folds, fewer where a class has fewer speakers.
-        resamples: of the bootstrap over speakers.
-        seed: of folds, forests and bootstrap.
+    `features` [n, d] are finite; `label` [n] is one value a speaker; `about` is the result without figures. Folds are
+    fewer where a class has fewer speakers.
     """
     classes, y = np.unique(label, return_inverse=True)
     people, first = np.unique(speaker, return_index=True)
@@ -63,7 +55,7 @@ def infer_attribute(
     found: list[Result] = []
     for name, make in ATTACKERS.items():
 
-        def predict(train: Ints, test: Ints, make: Callable[[int], Any] = make) -> Floats:
+        def predict(train: Int64, test: Int64, make: Callable[[int], Any] = make) -> Float64:
             return np.asarray(make(seed).fit(exact[train], y[train]).predict_proba(exact[test]))
 
         probability = out_of_fold(predict, splits)
@@ -80,11 +72,11 @@ def infer_attribute(
 
 def infer_from_updates(
     updates: Sequence[Update],
-    label: npt.NDArray[Any],
-    group: npt.NDArray[Any],
+    label: Array,
+    group: Array,
     *,
     about: Result,
-    speakers: npt.NDArray[Any] | None = None,
+    speakers: Array | None = None,
     dimensions: int = DIMENSIONS,
     resamples: int = 200,
     seed: int = 0,
@@ -130,9 +122,9 @@ def infer_from_updates(
 
 def balanced_accuracy(
     about: Result,
-    right: npt.NDArray[np.bool_],
-    label: Ints,
-    unit: npt.NDArray[Any],
+    right: Bool,
+    label: Int64,
+    unit: Array,
     *,
     resamples: int,
     seed: int,
@@ -142,20 +134,15 @@ def balanced_accuracy(
     Few people make intervals too narrow: of releases without any leak, 12 % of the inferences from 24 people and 7 %
     from 60 came out above chance (measured; 2.5 % nominal), so a bare excess from few is no proof.
 
-    Args:
-        about: the result without figures.
-        right: bool [n], whether the attacker was right.
-        label: int [n], the true class, 0 to the number of classes - 1.
-        unit: [n], what the bootstrap resamples: the speaker, as a rule.
-        resamples: of the bootstrap.
-        seed: of the bootstrap.
+    `right` [n] says where the attacker was right, `label` int [n] is the true class from 0 on, `unit` [n] what the
+    bootstrap resamples: the speaker, as a rule.
     """
     units, unit_of_row = np.unique(unit, return_inverse=True)
     classes = len(np.unique(label))
     # A resample that lacks a class would flatter a guesser of the other; where units are the classes all lack some.
     needs_all = len(units) > classes
 
-    def balanced(rows: Ints) -> float | None:
+    def balanced(rows: Int64) -> float | None:
         counts = np.bincount(label[rows], minlength=classes)
         if needs_all and (counts == 0).any():
             return None
@@ -167,7 +154,7 @@ def balanced_accuracy(
     return about.with_value(whole, interval, chance=1 / classes, speakers=len(units))
 
 
-def project(layers: Sequence[npt.NDArray[Any]], name: str, dimensions: int, seed: int) -> Floats:
+def project(layers: Sequence[Array], name: str, dimensions: int, seed: int) -> Float64:
     """float64 [n, at most `dimensions`]: a layer's updates, projected by a Gaussian matrix that only the seed decides.
 
     Layers of fewer weights are kept as they are. The matrix is made chunk by chunk and never held.

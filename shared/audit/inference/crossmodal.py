@@ -4,20 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from moretta.shared.audit.metrics import Ranking, bootstrap_rows
 from moretta.shared.audit.metrics.identification import hits, ranks
 from moretta.shared.audit.result import Result
 from moretta.shared.audit.scoring import unit_rows
+from moretta.shared.core.array_types import Array, Float64, Int64, Integers
 
-Floats = npt.NDArray[np.float64]
-Ints = npt.NDArray[np.int64]
-Maps = tuple[Callable[[Floats], Floats], Callable[[Floats], Floats]]
-Mapper = Callable[[Floats, Floats, float], Maps]
+Maps = tuple[Callable[[Float64], Float64], Callable[[Float64], Float64]]
+Mapper = Callable[[Float64, Float64, float], Maps]
 """Fits on paired (voice, face), with a strength of regularisation, maps of both into one space, compared by cosine."""
 STRENGTHS = (0.01, 0.1, 1.0, 10.0, 100.0)
 """Regularisation tried, relative to the mean variance; chosen on people the attacker knows."""
@@ -27,10 +24,10 @@ MIN_PEOPLE = 6
 
 
 def link_modalities(
-    voice: npt.NDArray[Any],
-    voice_person: npt.NDArray[np.integer],
-    face: npt.NDArray[Any],
-    face_person: npt.NDArray[np.integer],
+    voice: Array,
+    voice_person: Integers,
+    face: Array,
+    face_person: Integers,
     *,
     about: Result,
     within: Mapping[int, str] | None = None,
@@ -92,10 +89,10 @@ def link_modalities(
 class _Clips:
     """Features [n, d] of clips and their persons [n]."""
 
-    features: npt.NDArray[Any]
-    person: npt.NDArray[np.integer]
+    features: Array
+    person: Integers
 
-    def standardised(self, known: npt.NDArray[np.integer]) -> _Clips:
+    def standardised(self, known: Integers) -> _Clips:
         """By mean and spread of the people who are trained on."""
         values = np.asarray(self.features, dtype=np.float64)
         train = values[np.isin(self.person, known)]
@@ -110,11 +107,11 @@ def _mapped(voice: _Clips, face: _Clips, maps: Maps) -> tuple[_Clips, _Clips]:
 
 
 def _tried(
-    voice: _Clips, face: _Clips, people: npt.NDArray[np.integer], within: Mapping[int, str] | None
-) -> tuple[Floats, Floats, Floats, Ints]:
+    voice: _Clips, face: _Clips, people: Integers, within: Mapping[int, str] | None
+) -> tuple[Float64, Float64, Float64, Int64]:
     """Top-1 hits, share of forced choices won, chance of a hit, and person of every voice clip of these people."""
     group = np.array(["" if within is None else within[int(p)] for p in people])
-    columns: list[tuple[Floats, Floats, Floats, Ints]] = []
+    columns: list[tuple[Float64, Float64, Float64, Int64]] = []
     for name in np.unique(group):
         members = group == name
         n = int(members.sum())
@@ -127,14 +124,14 @@ def _tried(
     return hit, won, chance, person
 
 
-def _ranking(voice: _Clips, face: _Clips, people: npt.NDArray[np.integer]) -> Ranking:
+def _ranking(voice: _Clips, face: _Clips, people: Integers) -> Ranking:
     """Every voice clip of these people against the mean face of each."""
     gallery = unit_rows(np.stack([face.features[face.person == p].mean(axis=0) for p in people]))
     rows = np.isin(voice.person, people)
     return Ranking(voice.features[rows] @ gallery.T, people.astype(np.int64), voice.person[rows].astype(np.int64))
 
 
-def _choose(fit: Mapper, voice: _Clips, face: _Clips, known: npt.NDArray[np.integer], seed: int) -> float:
+def _choose(fit: Mapper, voice: _Clips, face: _Clips, known: Integers, seed: int) -> float:
     """The strength that ranks known people best when they are left out: clips of one person are no new person."""
     fold = np.random.default_rng(seed).permutation(len(known)) % INNER_FOLDS
 
@@ -148,7 +145,7 @@ def _choose(fit: Mapper, voice: _Clips, face: _Clips, known: npt.NDArray[np.inte
     return min(STRENGTHS, key=mean_rank)
 
 
-def _pairs(voice: _Clips, face: _Clips, known: npt.NDArray[np.integer], seed: int) -> tuple[Floats, Floats]:
+def _pairs(voice: _Clips, face: _Clips, known: Integers, seed: int) -> tuple[Float64, Float64]:
     """Voice and face of one person, matched at random; the scarcer modality is repeated."""
     rng = np.random.default_rng(seed)
     voice_rows, face_rows = [], []
@@ -160,10 +157,10 @@ def _pairs(voice: _Clips, face: _Clips, known: npt.NDArray[np.integer], seed: in
     return voice.features[np.concatenate(voice_rows)], face.features[np.concatenate(face_rows)]
 
 
-def _cca(voice: Floats, face: Floats, strength: float) -> Maps:
+def _cca(voice: Float64, face: Float64, strength: float) -> Maps:
     """Regularised canonical correlation: whiten both sides, then the singular vectors of their correlation."""
 
-    def whitener(x: Floats) -> Floats:
+    def whitener(x: Float64) -> Float64:
         values, vectors = np.linalg.eigh(x.T @ x / len(x))
         return np.asarray(vectors / np.sqrt(values + strength * values.mean() + 1e-9), dtype=np.float64)
 
@@ -174,7 +171,7 @@ def _cca(voice: Floats, face: Floats, strength: float) -> Maps:
     return (lambda v: v @ to_voice), (lambda f: f @ to_face)
 
 
-def _ridge(voice: Floats, face: Floats, strength: float) -> Maps:
+def _ridge(voice: Float64, face: Float64, strength: float) -> Maps:
     """A linear guess of the face from the voice."""
     covariance = voice.T @ voice / len(voice)
     shrunk = covariance + strength * np.trace(covariance) / len(covariance) * np.eye(len(covariance))

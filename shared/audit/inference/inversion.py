@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from moretta.shared.audit.attackers.base import Embedder, attacker_names, get_attacker
 from moretta.shared.audit.attackers.open_set import embeddings_of
@@ -25,9 +24,8 @@ from moretta.shared.audit.protocol import SetName
 from moretta.shared.audit.result import Result
 from moretta.shared.audit.scoring import unit_rows
 from moretta.shared.audit.worker_pool import Workers
+from moretta.shared.core.array_types import Array, Bool, Int64, Integers
 
-Array = npt.NDArray[Any]
-Ints = npt.NDArray[np.int64]
 Recogniser = Callable[[ClipSet], Array]
 MIN_PEOPLE = 4
 ENCODERS = {"voice": ("campplus", "ge2e"), "face": ("sface", "dlib")}
@@ -54,8 +52,8 @@ class Restored:
     where guessing the attacker's own mean is better.
     """
 
-    own: Ints
-    victims: Ints
+    own: Int64
+    victims: Int64
     clips: Any
     explained: float
 
@@ -63,7 +61,7 @@ class Restored:
 def restore(
     released: Array | Sequence[Array],
     original: Array | Sequence[Array],
-    speaker: npt.NDArray[np.integer],
+    speaker: Integers,
     *,
     decoder: InversionDecoder,
     context_frames: int = 0,
@@ -95,7 +93,7 @@ def restore(
     return Restored(own, victims, restored, 1 - residual / total if total > 0 else 0.0)
 
 
-def _pick(clips: Array | Sequence[Array], rows: Ints) -> Any:
+def _pick(clips: Array | Sequence[Array], rows: Int64) -> Any:
     return clips[rows] if isinstance(clips, np.ndarray) else [clips[i] for i in rows]
 
 
@@ -103,14 +101,14 @@ def _stacked(clips: Any, context_frames: int = 0) -> Array:
     return clips if isinstance(clips, np.ndarray) else with_context(clips, context_frames)
 
 
-def two_halves(speaker: npt.NDArray[np.integer], seed: int) -> tuple[Ints, Ints]:
+def two_halves(speaker: Integers, seed: int) -> tuple[Int64, Int64]:
     """Rows of the attacker's own half of the people, and of the others, both ascending."""
     people = np.unique(speaker)
     known = np.isin(speaker, np.random.default_rng(seed).permutation(people)[: len(people) // 2])
     return np.flatnonzero(known), np.flatnonzero(~known)
 
 
-def alternate(speaker: npt.NDArray[np.integer]) -> npt.NDArray[np.bool_]:
+def alternate(speaker: Integers) -> Bool:
     """bool [n]: every second clip of each speaker, beginning with the first, enrols it; the others are tried."""
     place = np.zeros(len(speaker), dtype=np.int64)
     for person in np.unique(speaker):
@@ -118,9 +116,7 @@ def alternate(speaker: npt.NDArray[np.integer]) -> npt.NDArray[np.bool_]:
     return np.asarray(place % 2 == 0)
 
 
-def verify(
-    enrolment: Array, enrolled: npt.NDArray[np.integer], trial: Array, tried: npt.NDArray[np.integer]
-) -> Trials | None:
+def verify(enrolment: Array, enrolled: Integers, trial: Array, tried: Integers) -> Trials | None:
     """Every trial embedding [m, e] against the mean of each speaker's enrolment embeddings [n, e]; None without any."""
     gallery = np.unique(enrolled)
     centres = np.stack([unit_rows(enrolment[enrolled == person]).mean(axis=0) for person in gallery])
@@ -191,13 +187,13 @@ def _with_eer(about: Result, trials: Trials | None, *, bootstrap: int, seed: int
     return about.with_value(eer(trials), interval, **counts)
 
 
-def trial_rows(speaker: Ints, seed: int) -> tuple[Ints, Ints]:
+def trial_rows(speaker: Int64, seed: int) -> tuple[Int64, Int64]:
     """Rows of the victims' clips that enrol them, and of those that are tried."""
     _, victims = two_halves(speaker, seed)
     rng = np.random.default_rng(seed)
     enrols = alternate(speaker[victims])
 
-    def some(rows: Ints, limit: int) -> Ints:
+    def some(rows: Int64, limit: int) -> Int64:
         people = np.unique(speaker[rows])
         each = max(1, limit // max(1, len(people)))
         chosen = [rng.permutation(rows[speaker[rows] == person])[:each] for person in people]
@@ -244,12 +240,12 @@ def _used_as_it_is(encoder: str) -> Recogniser:
     return lambda clips: embeddings_of(encoder, clips)
 
 
-_Decoded = Callable[[Ints], ClipSet]
+_Decoded = Callable[[Int64], ClipSet]
 """The decoded clips at some positions among the victims."""
 
 
 def _restore_voice(
-    decoder: InversionDecoder, original: ClipSet, released: ClipSet, speaker: Ints, seed: int
+    decoder: InversionDecoder, original: ClipSet, released: ClipSet, speaker: Int64, seed: int
 ) -> tuple[Restored, _Decoded]:
     pairs = [(released.mfcc(i)[:MAX_FRAMES], original.mfcc(i)[:MAX_FRAMES]) for i in range(len(released))]
     lengths = [min(len(a), len(b)) for a, b in pairs]
@@ -261,7 +257,7 @@ def _restore_voice(
 
 
 def _restore_codes(
-    decoder: InversionDecoder, original: ClipSet, released: ClipSet, speaker: Ints, seed: int
+    decoder: InversionDecoder, original: ClipSet, released: ClipSet, speaker: Int64, seed: int
 ) -> tuple[Restored, _Decoded]:
     """Codes keep no time that frames of sound could be matched with: statistics of the original are restored.
 
@@ -275,7 +271,7 @@ def _restore_codes(
 
 
 def _restore_faces(
-    decoder: InversionDecoder, original: ClipSet, released: ClipSet, speaker: Ints, seed: int
+    decoder: InversionDecoder, original: ClipSet, released: ClipSet, speaker: Int64, seed: int
 ) -> tuple[Restored, _Decoded]:
     """Every frame is a picture of its own; afterwards they are clips again."""
     of_clip = np.concatenate([np.full(len(original.frames(i)), i) for i in range(len(original))])
@@ -291,7 +287,7 @@ def _restore_faces(
     return restored, lambda places: _decoded_set(original, restored, places, "frames")
 
 
-def _decoded_set(original: ClipSet, restored: Restored, places: Ints, form: Any) -> ClipSet:
+def _decoded_set(original: ClipSet, restored: Restored, places: Int64, form: Any) -> ClipSet:
     arrays = [restored.clips[i] if form == "frames" else np.asarray(restored.clips[i], np.float32) for i in places]
     described = [original.clips[i] for i in restored.victims[places]]
     return ClipSet.from_arrays(described, arrays, modality=original.modality, form=form)

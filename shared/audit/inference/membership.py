@@ -7,19 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from moretta.shared.audit.metrics import Trials
+from moretta.shared.core.array_types import Array, Bool, Float64, Int64, Integers
 
-Floats = npt.NDArray[np.float64]
-Ints = npt.NDArray[np.int64]
-Bools = npt.NDArray[np.bool_]
-Predict = Callable[[npt.NDArray[Any]], npt.NDArray[Any]]
+Predict = Callable[[Array], Array]
 """Maps features [n, ...] to class probabilities [n, classes]."""
-Train = Callable[[npt.NDArray[Any], npt.NDArray[np.int64], int], Predict]
+Train = Callable[[Array, Int64, int], Predict]
 """Trains on features [n, ...], labels [n] and a seed, as the attacked model was trained."""
 FLOOR = 1e-12
 FPRS = (0.001, 0.01)
@@ -37,31 +33,24 @@ class Shadows:
     `probability`: float64 [models, n], its probability of the true label.
     """
 
-    inside: Bools
-    probability: Floats
+    inside: Bool
+    probability: Float64
 
 
 def train_shadows(
     train: Train,
-    x: npt.NDArray[Any],
-    y: npt.NDArray[np.int64],
+    x: Array,
+    y: Int64,
     *,
     models: int = 16,
     seed: int = 0,
-    group: npt.NDArray[np.integer] | None = None,
+    group: Integers | None = None,
 ) -> Shadows:
     """Train shadow models, each on half of the examples, and query them on all.
 
-    Models come in pairs on complementary halves, so every example is inside exactly half of them (Carlini et al.,
-    IEEE S&P 2022).
-
-    Args:
-        train: the training routine that is attacked.
-        x: features [n, ...].
-        y: labels int [n].
-        models: how many; even.
-        seed: of halves and of training.
-        group: int [n]; examples of one group (a speaker) are in or out together, for membership of people.
+    Models, an even number, come in pairs on complementary halves, so every example is inside exactly half of them
+    (Carlini et al., IEEE S&P 2022). `train` is the training routine that is attacked; examples of one `group` [n] (a
+    speaker) are in or out together, for membership of people.
     """
     if models < 2 or models % 2:
         raise ValueError(f"{models} shadow models; an even number of at least 2 is needed")
@@ -71,13 +60,11 @@ def train_shadows(
     return Shadows(inside, np.stack([true_label_probability(answer, y) for answer in answers]))
 
 
-def membership_halves(
-    n: int, models: int, *, seed: int, group: npt.NDArray[np.integer] | None = None
-) -> npt.NDArray[np.bool_]:
+def membership_halves(n: int, models: int, *, seed: int, group: Integers | None = None) -> Bool:
     """bool [models, n]: random halves of the groups in complementary pairs."""
     names, of_example = np.unique(np.arange(n) if group is None else group, return_inverse=True)
     rng = np.random.default_rng(seed)
-    rows: list[Bools] = []
+    rows: list[Bool] = []
     for _ in range(models // 2):
         half = np.zeros(len(names), dtype=np.bool_)
         half[rng.permutation(len(names))[: len(names) // 2]] = True
@@ -85,18 +72,18 @@ def membership_halves(
     return np.stack(rows)
 
 
-def true_label_probability(probability: npt.NDArray[Any], y: npt.NDArray[np.int64]) -> Floats:
+def true_label_probability(probability: Array, y: Int64) -> Float64:
     """float64 [n], the probability of the true label, kept off 0 and 1."""
     chosen = np.asarray(probability, dtype=np.float64)[np.arange(len(y)), y]
     return np.asarray(np.clip(chosen, FLOOR, 1 - FLOOR), dtype=np.float64)
 
 
-def confidence(probability: Floats) -> Floats:
+def confidence(probability: Float64) -> Float64:
     """Logit of the probability of the true label, nearly Gaussian over models (Carlini et al., IEEE S&P 2022)."""
     return np.asarray(np.log(probability) - np.log1p(-probability), dtype=np.float64)
 
 
-def lira_online(probability: Floats, shadows: Shadows) -> Floats:
+def lira_online(probability: Float64, shadows: Shadows) -> Float64:
     """log p(confidence | in) - log p(confidence | out), per-example Gaussians (Carlini et al. 2022, online)."""
     seen, observed = confidence(shadows.probability), confidence(probability)
     inside_mean, inside_deviation = _gaussians(seen, shadows.inside)
@@ -105,7 +92,7 @@ def lira_online(probability: Floats, shadows: Shadows) -> Floats:
     return np.asarray((outside_z**2 - inside_z**2) / 2 - np.log(inside_deviation / outside_deviation))
 
 
-def lira_offline(probability: Floats, shadows: Shadows) -> Floats:
+def lira_offline(probability: Float64, shadows: Shadows) -> Float64:
     """How far the confidence lies above the out-models', in standard deviations (the same, offline).
 
     The paper's 1 - Pr[out > observed] is a monotone function of it, and saturates.
@@ -114,7 +101,7 @@ def lira_offline(probability: Floats, shadows: Shadows) -> Floats:
     return np.asarray((confidence(probability) - mean) / deviation)
 
 
-def rmia(probability: Floats, shadows: Shadows) -> Floats:
+def rmia(probability: Float64, shadows: Shadows) -> Float64:
     """Share of all examples z that x dominates: [p(x | model) / p(x)] / [p(z | model) / p(z)] >= gamma, in [0, 1].
 
     Offline form (Zarifzadeh, Liu and Shokri, ICML 2024): p(x) from out-models alone,
@@ -128,12 +115,12 @@ def rmia(probability: Floats, shadows: Shadows) -> Floats:
     return np.asarray((dominated + 0.5 * ratio / ratio.max()) / len(ratio))
 
 
-def loss_threshold(probability: Floats, shadows: Shadows) -> Floats:  # noqa: ARG001 - the same shape as the others
+def loss_threshold(probability: Float64, shadows: Shadows) -> Float64:  # noqa: ARG001 - the same shape as the others
     """Log-likelihood of the true label (Yeom et al., CSF 2018): the attacker without shadow models."""
     return np.asarray(np.log(probability))
 
 
-METHODS: Mapping[str, Callable[[Floats, Shadows], Floats]] = {
+METHODS: Mapping[str, Callable[[Float64, Shadows], Float64]] = {
     "lira online": lira_online,
     "lira offline": lira_offline,
     "rmia": rmia,
@@ -148,7 +135,7 @@ def area_under_roc(trials: Trials) -> float:
     return float(ties.mated @ below / (ties.mated.sum() * ties.nonmated.sum()))
 
 
-def _gaussians(seen: Floats, use: Bools) -> tuple[Floats, Floats]:
+def _gaussians(seen: Float64, use: Bool) -> tuple[Float64, Float64]:
     """Mean and deviation [n] of the models in use; the deviation is pooled over examples where models are few."""
     count = use.sum(axis=0)
     mean = (seen * use).sum(axis=0) / count

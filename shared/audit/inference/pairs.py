@@ -6,16 +6,14 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from moretta.shared.audit.dataset import ClipSet
 from moretta.shared.audit.worker_pool import Workers
+from moretta.shared.core.array_types import Array, UInt8
 from moretta.shared.core.errors import ClipError, ReleaseError
 
-Frames = npt.NDArray[np.uint8]
 MAX_CLIPS = {"voice": 600, "face": 240}
 MIN_EACH = 4
 """Clips of a speaker below which fewer speakers are taken instead."""
@@ -83,21 +81,21 @@ def _some(rows: list[int], count: int, rng: np.random.Generator) -> list[int]:
 def _small(clips: ClipSet, pool: Workers) -> ClipSet:
     """The same clips as few small frames in memory: reading and cropping a video again would cost far more."""
     chunks = [range(start, min(start + _CHUNK, len(clips))) for start in range(0, len(clips), _CHUNK)]
-    found: list[list[Frames | None]] = [[] for _ in chunks]
+    found: list[list[UInt8 | None]] = [[] for _ in chunks]
     for index, frames in pool.run(_shrink, [(clips.subset(chunk),) for chunk in chunks]):
         found[index] = frames
-    flat: Sequence[Frames | None] = [frames for chunk in found for frames in chunk]
+    flat: Sequence[UInt8 | None] = [frames for chunk in found for frames in chunk]
     kept = [i for i, frames in enumerate(flat) if frames is not None]
-    arrays: list[npt.NDArray[Any]] = [frames for frames in flat if frames is not None]
+    arrays: list[Array] = [frames for frames in flat if frames is not None]
     small = ClipSet.from_arrays([clips.clips[i] for i in kept], arrays, modality="face", form="frames")
     return replace(small, damaged=dict(clips.damaged))
 
 
-def _shrink(clips: ClipSet) -> list[Frames | None]:
+def _shrink(clips: ClipSet) -> list[UInt8 | None]:
     """uint8 [FRAMES, SIDE, SIDE, 3] of each clip, None of one that cannot be read."""
     import cv2
 
-    def small(index: int) -> Frames | None:
+    def small(index: int) -> UInt8 | None:
         try:
             frames = clips.frames(index)
         except (ClipError, ReleaseError):

@@ -11,6 +11,8 @@ from collections.abc import Callable, Hashable, Sequence
 import numpy as np
 import numpy.typing as npt
 
+from moretta.shared.audit.metrics.intervals import speaker_counts
+
 Counts = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 Interval = tuple[float, float] | None
@@ -90,8 +92,7 @@ def bootstrap(
     speakers = len(by_speaker)
     if speakers < 2 or draws < 1:
         return None
-    generator = np.random.default_rng(seed)
-    weights = generator.multinomial(speakers, np.full(speakers, 1 / speakers), size=draws)  # [draws, s]
+    weights = speaker_counts(speakers, draws, seed)  # [draws, s]
     drawn = np.tensordot(weights, by_speaker, axes=1)  # [draws, c, c]
     tail = (1 - level) / 2
     low, high = np.nanquantile(score(drawn), [tail, 1 - tail])

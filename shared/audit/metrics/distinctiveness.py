@@ -9,27 +9,20 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from moretta.shared.audit.metrics.metric import metric
-from moretta.shared.audit.metrics.scores import Floats, Ints
+from moretta.shared.core.array_types import Bool, Float64, Int64, Integers
 from moretta.shared.core.errors import RunError
 
-Integers = npt.NDArray[np.integer]
 LEAST_GAIN_DECIBEL = -60.0
 """Voices that are all alike would have a gain of minus infinity: a millionth of the dominance is called the same."""
 
 
-def similarity_matrix(llr: Floats, row_speaker: Integers, column_speaker: Integers) -> Floats:
+def similarity_matrix(llr: Float64, row_speaker: Integers, column_speaker: Integers) -> Float64:
     """Voice similarity of every two speakers, in (0, 1): the logistic of the mean log-likelihood ratio of their clips.
 
-    Args:
-        llr: float64 [n, m], natural log-likelihood ratios of clips on one side against other clips on the other.
-        row_speaker: int [n].
-        column_speaker: int [m], of the same speakers.
-
-    Returns:
-        float64 [speakers, speakers], by ascending speaker.
+    `llr`: float64 [n, m], natural log-likelihood ratios of clips of the row speakers [n] against other clips of the
+    same speakers [m]. Returns float64 [speakers, speakers], by ascending speaker.
 
     Raises:
         RunError: the two sides have different speakers.
@@ -45,12 +38,10 @@ def similarity_matrix(llr: Floats, row_speaker: Integers, column_speaker: Intege
     return np.asarray(expit(rows @ llr @ columns.T / pairs), dtype=np.float64)
 
 
-def diagonal_dominance(similarity: Floats, draws: Integers | None = None) -> float:
+def diagonal_dominance(similarity: Float64, draws: Integers | None = None) -> float:
     """|mean of the diagonal - mean off it| of a square matrix, in [0, 1]: how much speakers resemble themselves.
 
-    Args:
-        similarity: float64 [speakers, speakers].
-        draws: int [speakers], how often a resample has drawn each; two copies of one speaker make no pair. None: once.
+    `draws`: int [speakers], how often a resample has drawn each; two copies of one speaker make no pair. None: once.
 
     Raises:
         RunError: not square, or fewer than two speakers.
@@ -79,17 +70,17 @@ class Dominance:
 class Similarity:
     """Two similarity matrices [speakers, speakers] of the same speakers, whose numbers are int [speakers]."""
 
-    original: Floats
-    attacked: Floats
-    speakers: Ints
+    original: Float64
+    attacked: Float64
+    speakers: Int64
 
-    def dominance(self, draws: Ints | None = None) -> Dominance | None:
+    def dominance(self, draws: Int64 | None = None) -> Dominance | None:
         """Of all speakers, or of a resample of them; None if that has fewer than two."""
         if len(self.speakers) < 2 or (draws is not None and (draws > 0).sum() < 2):
             return None
         return Dominance(diagonal_dominance(self.original, draws), diagonal_dominance(self.attacked, draws))
 
-    def of(self, keep: npt.NDArray[np.bool_]) -> Similarity:
+    def of(self, keep: Bool) -> Similarity:
         """Some of the speakers."""
         block = np.ix_(keep, keep)
         return Similarity(self.original[block], self.attacked[block], self.speakers[keep])
@@ -104,7 +95,7 @@ def voice_distinctiveness_gain(dominance: Dominance) -> float | None:
     """G_VD in decibel: 0 where released voices are as distinct as the originals, `LEAST_GAIN_DECIBEL` if all alike.
 
     10 log10 of the ratio of diagonal dominances of `pp` and `oo`. None of these voices need resemble its original: this
-    is a figure of utility (can speakers be told apart?) that leaks when clips of one speaker can be linked. None where
+    is a figure of utility (are speakers still distinct?) that leaks when clips of one speaker can be linked. None where
     the originals are not distinct at all.
     """
     if dominance.original == 0:
@@ -122,6 +113,6 @@ def deidentification(dominance: Dominance) -> float | None:
     return None if dominance.original == 0 else 1 - dominance.attacked / dominance.original
 
 
-def _own_dominance(similarity: Floats, row: int) -> float:
+def _own_dominance(similarity: Float64, row: int) -> float:
     others = np.arange(len(similarity)) != row
     return abs(float(similarity[row, row] - (similarity[row, others].mean() + similarity[others, row].mean()) / 2))

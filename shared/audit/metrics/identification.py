@@ -8,7 +8,8 @@ from __future__ import annotations
 import numpy as np
 
 from moretta.shared.audit.metrics.metric import metric
-from moretta.shared.audit.metrics.scores import Floats, Ints, Ranking, tie_span
+from moretta.shared.audit.metrics.scores import Ranking, tie_span
+from moretta.shared.core.array_types import Float64, Int64
 
 
 @metric("top1", kind="ranking", unit="share", chance=lambda speakers: 1 / speakers, private="low")
@@ -35,13 +36,13 @@ def median_rank(ranking: Ranking) -> float:
     return float(np.median(ranks(ranking)))
 
 
-def hits(ranking: Ranking, k: int) -> Floats:
+def hits(ranking: Ranking, k: int) -> Float64:
     """float64 [n], the chance that the right speaker is among the first k when ties are broken at random."""
     above, same = tie_span(ranking)
     return np.asarray(np.clip((k - above) / same, 0, 1), dtype=np.float64)
 
 
-def ranks(ranking: Ranking) -> Floats:
+def ranks(ranking: Ranking) -> Float64:
     """float64 [n], the rank of the right speaker from 1, the mean rank among ties."""
     above, same = tie_span(ranking)
     return np.asarray(above + (same + 1) / 2, dtype=np.float64)
@@ -65,10 +66,10 @@ def pool(ranking: Ranking, length: int, *, seed: int = 0) -> Ranking | None:
     return Ranking(np.array(rows), ranking.gallery, np.array(speakers)) if rows else None
 
 
-def _sets(rows: Ints, length: int, rng: np.random.Generator) -> list[Ints]:
+def _sets(rows: Int64, length: int, rng: np.random.Generator) -> list[Int64]:
     """Distinct sets of `length` of these rows, disjoint within a shuffle."""
     whole = len(rows) // length * length
-    found: dict[tuple[int, ...], Ints] = {}
+    found: dict[tuple[int, ...], Int64] = {}
     for _ in range(DRAWS if whole else 0):
         for chosen in np.sort(rng.permutation(rows)[:whole].reshape(-1, length), axis=1):
             found.setdefault(tuple(chosen.tolist()), chosen)

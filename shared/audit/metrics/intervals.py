@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
-from moretta.shared.audit.metrics.scores import Floats, Ints, Trials
+from moretta.shared.audit.metrics.scores import Trials
+from moretta.shared.core.array_types import Float64, Int64, Integers
 
 TrialsFunction = Callable[[Trials], float | None]
 LEVEL = 0.95
@@ -72,8 +72,8 @@ def bootstrap_within_speaker(
 
 
 def bootstrap_rows(
-    statistic: Callable[[Ints], float | None],
-    speaker: npt.NDArray[np.integer],
+    statistic: Callable[[Int64], float | None],
+    speaker: Integers,
     *,
     resamples: int = 200,
     seed: int = 0,
@@ -96,7 +96,7 @@ def bootstrap_rows(
     return percentile_interval([value for value in found if value is not None], resamples)
 
 
-def speaker_counts(speakers: int, resamples: int, seed: int) -> Ints:
+def speaker_counts(speakers: int, resamples: int, seed: int) -> Int64:
     """How often each speaker is drawn in each resample, int [resamples, speakers]."""
     share = np.full(speakers, 1 / speakers)
     return np.random.default_rng(seed).multinomial(speakers, share, size=resamples).astype(np.int64)
@@ -106,7 +106,7 @@ def percentile_interval(values: list[float], resamples: int, level: float = LEVE
     """The percentile interval of what the resamples gave; None where too few gave anything."""
     if not values or len(values) <= MAX_LOST_SHARE * resamples:
         return None
-    found: Floats = np.asarray(values, dtype=np.float64)
+    found: Float64 = np.asarray(values, dtype=np.float64)
     low, high = np.quantile(found, [(1 - level) / 2, (1 + level) / 2])
     return Interval(float(low), float(high), level, len(found))
 

@@ -9,11 +9,14 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
+from moretta.shared.core.array_types import Bool, Float64, Int64
 from moretta.shared.core.errors import RunError
 
-Floats = npt.NDArray[np.float64]
-Ints = npt.NDArray[np.int64]
-Bools = npt.NDArray[np.bool_]
+
+def _set(record: object, **values: object) -> None:
+    """Set fields of a frozen record while it is made."""
+    for name, value in values.items():
+        object.__setattr__(record, name, value)
 
 
 @dataclass(frozen=True)
@@ -23,9 +26,9 @@ class TieGroups:
     `scores`, `mated`, `nonmated`: float64 [groups]; the last two are counts.
     """
 
-    scores: Floats
-    mated: Floats
-    nonmated: Floats
+    scores: Float64
+    mated: Float64
+    nonmated: Float64
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,19 +45,15 @@ class Trials:
         RunError: lengths differ, a score is not finite, a class is empty, or `mated` contradicts the speakers.
     """
 
-    scores: Floats
-    mated: Bools
-    enrol_speaker: Ints
-    trial_speaker: Ints
+    scores: Float64
+    mated: Bool
+    enrol_speaker: Int64
+    trial_speaker: Int64
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "scores", np.asarray(self.scores, dtype=np.float64))
-        object.__setattr__(self, "mated", np.asarray(self.mated, dtype=np.bool_))
-        object.__setattr__(self, "enrol_speaker", np.asarray(self.enrol_speaker, dtype=np.int64))
-        object.__setattr__(self, "trial_speaker", np.asarray(self.trial_speaker, dtype=np.int64))
-        self._check()
-
-    def _check(self) -> None:
+        _set(self, scores=np.asarray(self.scores, dtype=np.float64), mated=np.asarray(self.mated, dtype=np.bool_))
+        _set(self, enrol_speaker=np.asarray(self.enrol_speaker, dtype=np.int64))
+        _set(self, trial_speaker=np.asarray(self.trial_speaker, dtype=np.int64))
         shapes = [a.shape for a in (self.scores, self.mated, self.enrol_speaker, self.trial_speaker)]
         if self.scores.ndim != 1 or len(set(shapes)) != 1:
             raise RunError(f"trial arrays of shapes {shapes}", expected="four vectors of one length")
@@ -83,30 +82,28 @@ class Trials:
         return len(self.scores)
 
     @property
-    def mated_scores(self) -> Floats:
+    def mated_scores(self) -> Float64:
         """float64 [mated]."""
         return self.scores[self.mated]
 
     @property
-    def nonmated_scores(self) -> Floats:
+    def nonmated_scores(self) -> Float64:
         """float64 [non-mated]."""
         return self.scores[~self.mated]
 
     @property
-    def speakers(self) -> Ints:
+    def speakers(self) -> Int64:
         """Distinct speakers of either side, sorted."""
         return np.union1d(self.enrol_speaker, self.trial_speaker)
 
-    def subset(self, keep: Bools | Ints) -> Trials | None:
+    def subset(self, keep: Bool | Int64) -> Trials | None:
         """Trials chosen by a mask or by indices (repeats allowed); None if a class would be empty."""
         mated = self.mated[keep]
         if mated.size == 0 or mated.all() or not mated.any():
             return None
         part = object.__new__(Trials)  # a part of what was checked needs no check: bootstraps take thousands
-        object.__setattr__(part, "scores", self.scores[keep])
-        object.__setattr__(part, "mated", mated)
-        object.__setattr__(part, "enrol_speaker", self.enrol_speaker[keep])
-        object.__setattr__(part, "trial_speaker", self.trial_speaker[keep])
+        _set(part, scores=self.scores[keep], mated=mated)
+        _set(part, enrol_speaker=self.enrol_speaker[keep], trial_speaker=self.trial_speaker[keep])
         return part
 
     def of_speaker(self, speaker: int) -> Trials | None:
@@ -147,37 +144,32 @@ class Ranking:
         RunError: shapes differ, a score is not finite, the gallery has repeats, or a trial's speaker is not in it.
     """
 
-    scores: Floats
-    gallery: Ints
-    speaker: Ints
+    scores: Float64
+    gallery: Int64
+    speaker: Int64
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "scores", np.asarray(self.scores, dtype=np.float64))
-        object.__setattr__(self, "gallery", np.asarray(self.gallery, dtype=np.int64))
-        object.__setattr__(self, "speaker", np.asarray(self.speaker, dtype=np.int64))
-        if self.scores.shape != (len(self.speaker), len(self.gallery)) or not self.scores.size:
-            raise RunError(
-                f"scores of shape {self.scores.shape}",
-                expected=f"({len(self.speaker)}, {len(self.gallery)}), not empty",
-            )
+        _set(self, scores=np.asarray(self.scores, dtype=np.float64), gallery=np.asarray(self.gallery, dtype=np.int64))
+        _set(self, speaker=np.asarray(self.speaker, dtype=np.int64))
+        shape = len(self.speaker), len(self.gallery)
+        if self.scores.shape != shape or not self.scores.size:
+            raise RunError(f"scores of shape {self.scores.shape}", expected=f"{shape}, not empty")
         if not np.isfinite(self.scores).all():
             raise RunError("identification scores that are not finite", expected="finite scores")
         if len(np.unique(self.gallery)) != len(self.gallery) or not np.isin(self.speaker, self.gallery).all():
-            raise RunError(
-                "a gallery with repeats, or a trial of a speaker who is not enrolled",
-                expected="every trial's speaker enrolled once",
-            )
+            found = "a gallery with repeats, or a trial of a speaker who is not enrolled"
+            raise RunError(found, expected="every trial's speaker enrolled once")
 
     def __len__(self) -> int:
         return len(self.speaker)
 
     @property
-    def truth(self) -> Ints:
+    def truth(self) -> Int64:
         """int [n], the column of each trial's own speaker."""
         order = np.argsort(self.gallery)
         return order[np.searchsorted(self.gallery, self.speaker, sorter=order)].astype(np.int64)
 
-    def rows(self, keep: Bools | Ints) -> Ranking:
+    def rows(self, keep: Bool | Int64) -> Ranking:
         """Trials chosen by a mask or by indices; the gallery stays.
 
         Raises:
@@ -186,9 +178,8 @@ class Ranking:
         speaker = self.speaker[keep]
         if not len(speaker):
             raise RunError("no identification trial chosen", expected="at least one")
-        part = object.__new__(Ranking)  # a part of what was checked needs no check: bootstraps take thousands
-        for name, value in (("scores", self.scores[keep]), ("gallery", self.gallery), ("speaker", speaker)):
-            object.__setattr__(part, name, value)
+        part = object.__new__(Ranking)  # not checked again: see `Trials.subset`
+        _set(part, scores=self.scores[keep], gallery=self.gallery, speaker=speaker)
         return part
 
     def trials(self) -> Trials | None:
@@ -199,7 +190,7 @@ class Ranking:
         return Trials.of_speakers(self.scores.ravel(), np.tile(self.gallery, n), np.repeat(self.speaker, s))
 
 
-def tie_span(ranking: Ranking) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+def tie_span(ranking: Ranking) -> tuple[Int64, Int64]:
     """For each trial, the speakers scored above its own, and those (itself included) scored the same. int [n] each."""
     own = ranking.scores[np.arange(len(ranking)), ranking.truth][:, None]
     above = (ranking.scores > own).sum(axis=1)

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from moretta.shared.audit.metrics.metric import metric
-from moretta.shared.audit.metrics.scores import Floats, Ints, TieGroups, Trials
+from moretta.shared.audit.metrics.scores import TieGroups, Trials
+from moretta.shared.core.array_types import Float64, Int64
 
 
 @dataclass(frozen=True)
@@ -20,10 +21,10 @@ class Pav:
     infinite at the ends; `block`: int [groups], the block of each tie group.
     """
 
-    mated: Floats
-    nonmated: Floats
-    llr: Floats
-    block: Ints
+    mated: Float64
+    nonmated: Float64
+    llr: Float64
+    block: Int64
 
 
 def pav(ties: TieGroups) -> Pav:
@@ -82,7 +83,7 @@ def eer_hull(trials: Trials) -> float:
     return _crossing(blocks.mated, blocks.nonmated)
 
 
-def _crossing(mated: Floats, nonmated: Floats) -> float:
+def _crossing(mated: Float64, nonmated: Float64) -> float:
     """Where the path of (miss, false accept) crosses the diagonal, from counts by ascending score."""
     miss = np.concatenate([[0.0], np.cumsum(mated) / mated.sum()])  # [thresholds + 1]
     false_accept = np.concatenate([[1.0], 1 - np.cumsum(nonmated) / nonmated.sum()])
@@ -113,17 +114,17 @@ def min_cllr(trials: Trials) -> float:
     return (mated + nonmated) / 2 / float(np.log(2))
 
 
-def affine_calibration(trials: Trials) -> Callable[[Floats], Floats]:
+def affine_calibration(trials: Trials) -> Callable[[Float64], Float64]:
     """A map from scores to natural log-likelihood ratios, fitted by prior-weighted logistic regression.
 
-    Fit it on the attacker's own trials, never on those it is judged by (Bruemmer and du Preez, 2006, section 7).
+    Fit it on the attacker's own trials, never on those it is measured by (Bruemmer and du Preez, 2006, section 7).
     """
     from scipy.optimize import minimize
 
     centre, scale = float(trials.scores.mean()), float(trials.scores.std()) or 1.0
     mated, nonmated = (trials.mated_scores - centre) / scale, (trials.nonmated_scores - centre) / scale
 
-    def cost(theta: Floats) -> float:
+    def cost(theta: Float64) -> float:
         # The ridge keeps the slope finite where the two classes do not overlap.
         return _cost(theta[0] * mated + theta[1], theta[0] * nonmated + theta[1]) + 1e-6 * float(theta @ theta)
 
@@ -131,11 +132,11 @@ def affine_calibration(trials: Trials) -> Callable[[Floats], Floats]:
     return lambda scores: slope * (np.asarray(scores, dtype=np.float64) - centre) / scale + offset
 
 
-def _cost(mated: Floats, nonmated: Floats) -> float:
+def _cost(mated: Float64, nonmated: Float64) -> float:
     return float(np.logaddexp(0, -mated).mean() + np.logaddexp(0, nonmated).mean()) / 2 / float(np.log(2))
 
 
-def _weighted(values: Floats, counts: Floats) -> float:
+def _weighted(values: Float64, counts: Float64) -> float:
     """Mean of values by counts; an infinite value of count zero does not occur and must not count."""
     there = counts > 0
     return float(values[there] @ counts[there] / counts.sum())
@@ -212,7 +213,7 @@ def d_sys_monotone(trials: Trials) -> float:
     return _global(blocks.mated / blocks.mated.sum(), blocks.nonmated / blocks.nonmated.sum())
 
 
-def _global(mated: Floats, nonmated: Floats) -> float:
+def _global(mated: Float64, nonmated: Float64) -> float:
     """Mean local linkability from the share of mated and of non-mated scores in each cell."""
     # 2 w LR / (1 + w LR) - 1 = (w m - n) / (w m + n), which needs no division by an empty non-mated cell.
     total = OMEGA * mated + nonmated
@@ -260,7 +261,7 @@ def zebra_worst(trials: Trials) -> float:
     return float(np.abs(fit.llr[fit.block]).max() / np.log(10))
 
 
-def prior_averaged_entropy(llr: Floats) -> Floats:
+def prior_averaged_entropy(llr: Float64) -> Float64:
     """Integral over the prior p of p ln(1 + (1 - p) / (p LR)), in nats: 1/4 without evidence, 0 for certainty.
 
     Closed form, by parts: (q - llr q^2) / 2 with q = 1 / (LR - 1); a series where LR is nearly 1.
@@ -277,6 +278,6 @@ def prior_averaged_entropy(llr: Floats) -> Floats:
     return np.where(near, series, exact)
 
 
-def _mean_entropy(llr: Floats, counts: Floats) -> float:
+def _mean_entropy(llr: Float64, counts: Float64) -> float:
     there = counts > 0
     return float(prior_averaged_entropy(llr[there]) @ counts[there] / counts.sum())

@@ -11,13 +11,13 @@ import numpy as np
 import numpy.typing as npt
 
 from moretta.shared.audit.scoring import unit_rows
+from moretta.shared.core.array_types import Array, Float32
 from moretta.shared.core.errors import AttackersError, ClipError
 from moretta.shared.core.terms import Modality
 from moretta.shared.data.media import SAMPLE_RATE
 from moretta.shared.pretrained import cached, fetch_command
 
-Embeddings = npt.NDArray[np.float32]
-Clips = Sequence[npt.NDArray[Any]]
+Clips = Sequence[Array]
 
 
 class Availability(NamedTuple):
@@ -57,7 +57,7 @@ class PretrainedEncoder(ABC):
             AttackersError: they are not there.
         """
 
-    def embed_many(self, clips: Clips) -> Embeddings:
+    def embed_many(self, clips: Clips) -> Float32:
         """float32 [clips, dimensions], rows of length 1.
 
         Args:
@@ -111,10 +111,10 @@ _SILENCE_DB = 35.0
 _MIN_SECONDS = 0.5
 
 
-def speech_only(samples: Embeddings) -> Embeddings:
+def speech_only(samples: Float32) -> Float32:
     """Cut silence at both ends, and make what is left at least half a second long.
 
-    Silence tells encoders about the room, not the speaker. A block of 25 ms is silent if it is 35 dB below the loudest.
+    Encoders read the room out of silence, not the speaker. A block of 25 ms is silent if it is 35 dB below the loudest.
 
     Args:
         samples: [samples] at 16 kHz.
@@ -138,7 +138,7 @@ def speech_only(samples: Embeddings) -> Embeddings:
     return lengthened(samples, int(_MIN_SECONDS * SAMPLE_RATE))
 
 
-def lengthened(samples: Embeddings, least: int) -> Embeddings:
+def lengthened(samples: Float32, least: int) -> Float32:
     """Repeat a short clip until it is `least` samples long: encoders take zeros for a room, not for nothing."""
     if len(samples) >= least:
         return samples

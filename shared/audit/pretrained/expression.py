@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Self
 
 import numpy as np
-import numpy.typing as npt
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
 from moretta.shared.audit.pretrained.encoder import Availability, Clips, weights_path
-from moretta.shared.audit.pretrained.face_encoders import FaceFinder, Frame, cut_square, spread, whole_frame
+from moretta.shared.audit.pretrained.face_encoders import FaceFinder, cut_square, spread, whole_frame
+from moretta.shared.core.array_types import Float32, UInt8
 from moretta.shared.core.errors import AttackersError
 from moretta.shared.data.clip_names import EMOTIONS, Emotion
 from moretta.shared.pretrained import cached, fetch_command
@@ -24,7 +24,6 @@ from moretta.shared.pretrained import cached, fetch_command
 if TYPE_CHECKING:
     from moretta.shared.audit.pretrained.nets import ExpressionNet
 
-Floats = npt.NDArray[np.float32]
 
 NAMES: dict[str, Emotion] = {
     "angry": Emotion.ANG,
@@ -73,7 +72,7 @@ class ExpressionEvaluator:
         fill(net, tensors)
         return cls(net.eval(), FaceFinder(weights_path("yunet")))
 
-    def probabilities(self, clips: Clips) -> Floats:
+    def probabilities(self, clips: Clips) -> Float32:
         """float32 [clips, 6] in the order of `EMOTIONS`, rows sum to 1: the mean over up to five frames.
 
         Args:
@@ -86,7 +85,7 @@ class ExpressionEvaluator:
             return np.zeros((0, len(EMOTIONS)), np.float32)
         return np.stack([self._read(spread(clip, _FRAMES)) for clip in clips])
 
-    def _read(self, frames: list[Frame]) -> Floats:
+    def _read(self, frames: list[UInt8]) -> Float32:
         import torch
 
         from moretta.shared.audit.pretrained.nets import EXPRESSION_SIDE, EXPRESSIONS
@@ -100,11 +99,11 @@ class ExpressionEvaluator:
         columns = [EXPRESSIONS.index(word) for emotion in EMOTIONS for word, named in NAMES.items() if named == emotion]
         with torch.inference_mode():
             logits = self.net(torch.from_numpy(rgb.transpose(0, 3, 1, 2).copy()))[:, columns]
-            mean: Floats = torch.softmax(logits, dim=1).mean(dim=0).numpy()
+            mean: Float32 = torch.softmax(logits, dim=1).mean(dim=0).numpy()
         return mean
 
 
-def fill(net: ExpressionNet, tensors: dict[str, Floats]) -> None:
+def fill(net: ExpressionNet, tensors: dict[str, Float32]) -> None:
     """Put tensors under TensorFlow's names into `net`; all of them, and nothing is left out.
 
     Raises:
@@ -134,7 +133,7 @@ def _torch_name(name: str) -> str:
     return f"blocks.{block.removeprefix('dense')}.{conv}.{ending}"
 
 
-def _torch_axes(name: str, value: Floats) -> Floats:
+def _torch_axes(name: str, value: Float32) -> Float32:
     """TensorFlow keeps kernels as [H, W, in, out], depthwise ones as [H, W, channels, 1], dense ones as [in, out]."""
     if name.endswith("depthwise_filter"):
         value = value.transpose(2, 3, 0, 1)
@@ -162,7 +161,7 @@ class _Group(BaseModel):
     weights: tuple[_Weight, ...]
 
 
-def read_tfjs(layout: Path, weights: Path) -> dict[str, Floats]:
+def read_tfjs(layout: Path, weights: Path) -> dict[str, Float32]:
     """All tensors by name, float32, in TensorFlow's order of axes.
 
     Raises:
@@ -173,7 +172,7 @@ def read_tfjs(layout: Path, weights: Path) -> dict[str, Floats]:
     except (ValidationError, ValueError) as error:
         raise AttackersError(f"{layout.name} is no layout of weights ({error})") from error
     data = weights.read_bytes()
-    tensors: dict[str, Floats] = {}
+    tensors: dict[str, Float32] = {}
     start = 0
     for weight in (weight for group in groups for weight in group.weights):
         count = int(np.prod(weight.shape))

@@ -9,20 +9,13 @@ from typing import Any, ClassVar, Self
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 
-from moretta.shared.audit.pretrained.encoder import (
-    Availability,
-    Clips,
-    Embeddings,
-    PretrainedEncoder,
-    weights_path,
-)
+from moretta.shared.audit.pretrained.encoder import Availability, Clips, PretrainedEncoder, weights_path
 from moretta.shared.audit.scoring import unit_rows
+from moretta.shared.core.array_types import Array, Float32, UInt8
 from moretta.shared.core.errors import ClipError
 from moretta.shared.core.terms import Modality
 
-Frame = npt.NDArray[np.uint8]
 """[H, W, 3]; RGB as it comes in, BGR where OpenCV takes over: names say which."""
 
 _SFACE_SIDE, _SFACE_FRAMES = 112, 5
@@ -36,8 +29,8 @@ _MIN_SCORE = 0.6
 class FoundFace:
     """A face, and the picture its coordinates belong to."""
 
-    bgr: Frame
-    row: npt.NDArray[np.float32]
+    bgr: UInt8
+    row: Float32
     """[15]: x, y, width, height, five landmarks as x and y, score; in pixels of `bgr`."""
 
     @property
@@ -58,7 +51,7 @@ class FaceFinder:
     def __init__(self, weights: Path) -> None:
         self._net = quietly(lambda: cv2.FaceDetectorYN.create(str(weights), "", (320, 320), _MIN_SCORE))
 
-    def find(self, rgb: Frame) -> FoundFace | None:
+    def find(self, rgb: UInt8) -> FoundFace | None:
         """The largest face, or None after looking at two sizes and once with a border."""
         bgr = np.ascontiguousarray(rgb[:, :, ::-1])
         for long_side, border in ((_LONG_SIDES[0], 0.0), (_LONG_SIDES[1], 0.0), (_LONG_SIDES[0], _BORDER)):
@@ -70,7 +63,7 @@ class FaceFinder:
         return None
 
 
-def spread(frames: npt.NDArray[Any], count: int) -> list[Frame]:
+def spread(frames: Array, count: int) -> list[UInt8]:
     """Up to `count` frames, evenly over the clip.
 
     Args:
@@ -88,7 +81,7 @@ def spread(frames: npt.NDArray[Any], count: int) -> list[Frame]:
     return [frames[index] for index in np.unique(middle.astype(int))]
 
 
-def cut_square(bgr: Frame, left: int, top: int, side: int, size: int) -> Frame:
+def cut_square(bgr: UInt8, left: int, top: int, side: int, size: int) -> UInt8:
     """A square at [size, size, 3]; beyond the picture its edge is repeated."""
     bottom, right = top + side, left + side
     edges = (max(0, -top), max(0, bottom - bgr.shape[0]), max(0, -left), max(0, right - bgr.shape[1]))
@@ -97,7 +90,7 @@ def cut_square(bgr: Frame, left: int, top: int, side: int, size: int) -> Frame:
     return np.asarray(cv2.resize(whole, (size, size), interpolation=cv2.INTER_AREA), np.uint8)
 
 
-def whole_frame(rgb: Frame, size: int) -> Frame:
+def whole_frame(rgb: UInt8, size: int) -> UInt8:
     """BGR [size, size, 3] of the middle square: what is left to look at where no face was found."""
     height, width = rgb.shape[:2]
     side = min(height, width)
@@ -105,7 +98,7 @@ def whole_frame(rgb: Frame, size: int) -> Frame:
     return cut_square(bgr, (width - side) // 2, (height - side) // 2, side, size)
 
 
-def _framed(bgr: Frame, long_side: int, border: float) -> Frame:
+def _framed(bgr: UInt8, long_side: int, border: float) -> UInt8:
     scale = long_side / max(bgr.shape[:2])
     height, width = (max(32, round(side * scale)) for side in bgr.shape[:2])
     picture = cv2.resize(bgr, (width, height), interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
@@ -152,18 +145,18 @@ class SFaceEncoder(PretrainedEncoder):
         """Read the weights from the cache."""
         return cls(weights_path("sface"), FaceFinder(weights_path("yunet")))
 
-    def vectors(self, clips: Clips) -> Embeddings:
+    def vectors(self, clips: Clips) -> Float32:
         """float32 [clips, 128]."""
         return np.stack([self._embed(spread(clip, _SFACE_FRAMES)) for clip in clips])
 
-    def _embed(self, frames: list[Frame]) -> Embeddings:
+    def _embed(self, frames: list[UInt8]) -> Float32:
         found = [face for face in map(self._finder.find, frames) if face is not None]
         aligned = [self._net.alignCrop(face.bgr, face.row) for face in found]
         if not aligned:
             self.unaligned += 1
             aligned = [whole_frame(frame, _SFACE_SIDE) for frame in frames]
         features = np.concatenate([self._net.feature(picture) for picture in aligned])  # [frames, 128]
-        mean: Embeddings = unit_rows(features).astype(np.float32).mean(axis=0)
+        mean: Float32 = unit_rows(features).astype(np.float32).mean(axis=0)
         return mean
 
 
@@ -207,20 +200,20 @@ class DlibEncoder(PretrainedEncoder):
         """Read the weights from the cache."""
         return cls(weights_path("dlib-resnet"), weights_path("dlib-landmarks5"))
 
-    def vectors(self, clips: Clips) -> Embeddings:
+    def vectors(self, clips: Clips) -> Float32:
         """float32 [clips, 128]."""
         return np.stack([self._embed(spread(clip, _DLIB_FRAMES)) for clip in clips])
 
-    def _embed(self, frames: list[Frame]) -> Embeddings:
+    def _embed(self, frames: list[UInt8]) -> Float32:
         chips = [chip for chip in map(self._chip, frames) if chip is not None]
         if not chips:
             self.unaligned += 1
             chips = [cv2.resize(frame, (_CHIP_SIDE, _CHIP_SIDE), interpolation=cv2.INTER_AREA) for frame in frames]
         descriptors = np.stack([np.array(self._net.compute_face_descriptor(chip)) for chip in chips])  # [frames, 128]
-        mean: Embeddings = descriptors.mean(axis=0).astype(np.float32)
+        mean: Float32 = descriptors.mean(axis=0).astype(np.float32)
         return mean
 
-    def _chip(self, rgb: Frame) -> Any:
+    def _chip(self, rgb: UInt8) -> Any:
         """uint8 [150, 150, 3], eyes level, or None if there is no face."""
         for long_side in _DLIB_LONG_SIDES:
             scale = long_side / max(rgb.shape[:2])

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 
-from moretta.shared.audit.pretrained.encoder import Availability, Clips, Embeddings, PretrainedEncoder, speech_only
+from moretta.shared.audit.pretrained.encoder import Availability, Clips, PretrainedEncoder, speech_only
+from moretta.shared.core.array_types import Float32
 from moretta.shared.core.errors import AttackersError
 from moretta.shared.core.terms import Modality
 
@@ -76,11 +77,11 @@ class SelfSupervisedEncoder(PretrainedEncoder):
             ) from error
         return cls(net)
 
-    def vectors(self, clips: Clips) -> Embeddings:
+    def vectors(self, clips: Clips) -> Float32:
         """float32 [clips, 2 * width]."""
         return self.summarise(clips, layer=self.speaker_layer)
 
-    def summarise(self, clips: Clips, *, layer: int) -> Embeddings:
+    def summarise(self, clips: Clips, *, layer: int) -> Float32:
         """Mean and standard deviation over time of a layer: float32 [clips, 2 * width], not normalized.
 
         Args:

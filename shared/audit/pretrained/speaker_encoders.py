@@ -7,14 +7,8 @@ from typing import TYPE_CHECKING, ClassVar, Self
 
 import numpy as np
 
-from moretta.shared.audit.pretrained.encoder import (
-    Clips,
-    Embeddings,
-    PretrainedEncoder,
-    load_state,
-    speech_only,
-    weights_path,
-)
+from moretta.shared.audit.pretrained.encoder import Clips, PretrainedEncoder, load_state, speech_only, weights_path
+from moretta.shared.core.array_types import Float32
 from moretta.shared.core.terms import Modality
 from moretta.shared.data.media import SAMPLE_RATE
 
@@ -49,7 +43,7 @@ class CamPlusPlusEncoder(PretrainedEncoder):
         net.load_state_dict(load_state(weights_path("campplus")))
         return cls(net)
 
-    def vectors(self, clips: Clips) -> Embeddings:
+    def vectors(self, clips: Clips) -> Float32:
         """float32 [clips, 192]."""
         import torch
 
@@ -93,12 +87,12 @@ class Ge2eEncoder(PretrainedEncoder):
         net.load_state_dict({key: value for key, value in state.items() if key in own})
         return cls(net)
 
-    def vectors(self, clips: Clips) -> Embeddings:
+    def vectors(self, clips: Clips) -> Float32:
         """float32 [clips, 256]. Windows of several clips share a batch."""
         starts = range(0, len(clips), _BATCH)
         return np.concatenate([self._embed_batch(clips[start : start + _BATCH]) for start in starts])
 
-    def _embed_batch(self, clips: Clips) -> Embeddings:
+    def _embed_batch(self, clips: Clips) -> Float32:
         import torch
 
         windows = [_windows(normalize_loudness(speech_only(clip))) for clip in clips]
@@ -108,14 +102,14 @@ class Ge2eEncoder(PretrainedEncoder):
         return np.stack([part.mean(axis=0) for part in np.split(embedded, ends[:-1])])
 
 
-def normalize_loudness(samples: Embeddings) -> Embeddings:
+def normalize_loudness(samples: Float32) -> Float32:
     """Raise a quiet clip to -30 dBFS. Loud ones stay: the network was trained so, and its mel is not logarithmic."""
     level = float(np.sqrt(np.mean(np.square(samples, dtype=np.float64))))
     gain = 10 ** (_LOUDNESS_DBFS / 20) / max(level, 1e-6)
     return samples * np.float32(gain) if gain > 1 else samples
 
 
-def _windows(samples: Embeddings) -> Tensor:
+def _windows(samples: Float32) -> Tensor:
     """[windows, 160, 40]. A last window is added if the others leave out a quarter of one."""
     import torch
 
@@ -128,7 +122,7 @@ def _windows(samples: Embeddings) -> Tensor:
     return torch.stack([mel[start : start + _WINDOW] for start in starts])
 
 
-def kaldi_fbank(samples: Embeddings, bins: int = 80) -> Tensor:
+def kaldi_fbank(samples: Float32, bins: int = 80) -> Tensor:
     """Kaldi's log mel energies with its defaults but for the dither, mean over time removed.
 
     Args:
@@ -146,7 +140,7 @@ def kaldi_fbank(samples: Embeddings, bins: int = 80) -> Tensor:
     return energies - energies.mean(dim=0, keepdim=True)
 
 
-def slaney_mel(samples: Embeddings, bins: int = 40) -> Tensor:
+def slaney_mel(samples: Float32, bins: int = 40) -> Tensor:
     """Mel power, not logarithmic: frames of 25 ms every 10 ms, centred, filters of equal area on Slaney's mel scale.
 
     Args:

@@ -13,8 +13,9 @@ from moretta.shared.audit.metrics.confusion import bootstrap, confusion_by_speak
 from moretta.shared.audit.protocol import SCENARIOS, Scenario, SetName
 from moretta.shared.audit.result import Result
 from moretta.shared.audit.runner import matched
-from moretta.shared.audit.utility.evaluators import Floats, Ints, UtilityEvaluator, evaluator_names, get_evaluator
+from moretta.shared.audit.utility.evaluators import UtilityEvaluator, evaluator_names, get_evaluator
 from moretta.shared.audit.worker_pool import Workers, one_thread
+from moretta.shared.core.array_types import Float32, Int64
 from moretta.shared.core.pace import Progress
 from moretta.shared.core.storage import disk_failed
 from moretta.shared.data.clip_names import EMOTIONS
@@ -90,7 +91,7 @@ def _evaluate(name: str, sets: dict[SetName, ClipSet], seed: int, draws: int) ->
     reason = cls.missing()
     if reason is None and (present < 2 or speakers < 2):
         reason = f"{present} emotions of {speakers} speakers, at least two of each are needed"
-    vectors: dict[SetName, Floats] = {}
+    vectors: dict[SetName, Float32] = {}
     found = []
     for scenario in scenarios:
         of_scenario = about.model_copy(update={"scenario": scenario.name})
@@ -124,12 +125,12 @@ def _is_asked(cls: type[UtilityEvaluator], scenario: Scenario, sets: dict[SetNam
 
 
 def _out_of_fold(
-    cls: type[UtilityEvaluator], sides: tuple[Floats, Floats], emotions: Ints, speakers: Ints, seed: int
-) -> Floats:
+    cls: type[UtilityEvaluator], sides: tuple[Float32, Float32], emotions: Int64, speakers: Int64, seed: int
+) -> Float32:
     """Scores [clips, classes] of every clip, by an evaluator trained on other people. `sides`: to train and to test."""
     train, test = sides
 
-    def scores(known: Ints, held_out: Ints) -> Floats:
+    def scores(known: Int64, held_out: Int64) -> Float32:
         evaluator = cls()
         evaluator.fit(train[known], emotions[known], seed=seed)
         return evaluator.scores(test[held_out])

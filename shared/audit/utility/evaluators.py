@@ -7,20 +7,18 @@ from collections.abc import Callable
 from typing import Any, ClassVar, Literal, TypeVar, cast
 
 import numpy as np
-import numpy.typing as npt
 
 from moretta.shared.audit.dataset import ClipSet
 from moretta.shared.audit.pretrained.expression import ExpressionEvaluator
 from moretta.shared.audit.pretrained.self_supervised import HubertEncoder, SelfSupervisedEncoder, Wav2Vec2Encoder
 from moretta.shared.audit.views import face_gradients, face_pixels, voice_statistics
+from moretta.shared.core.array_types import Float32, Int64
 from moretta.shared.core.errors import AttackersError
 from moretta.shared.core.plugins import Registry
 from moretta.shared.core.terms import Modality
 from moretta.shared.data.clip_names import EMOTIONS
 
 EvaluatorKind = Literal["trained", "pretrained"]
-Floats = npt.NDArray[np.float32]
-Ints = npt.NDArray[np.int64]
 EMOTION_LAYER = 9
 """Of twelve: emotion is read best from the upper middle layers (Pepino et al., Interspeech 2021, section 4)."""
 _CHUNK = 16
@@ -43,15 +41,15 @@ class UtilityEvaluator(ABC):
         return None
 
     @abstractmethod
-    def vectors(self, clips: ClipSet) -> Floats:
+    def vectors(self, clips: ClipSet) -> Float32:
         """float32 [clips, d]: what the evaluator looks at. Computed once for a set."""
 
     @abstractmethod
-    def fit(self, vectors: Floats, emotions: Ints, *, seed: int) -> None:
+    def fit(self, vectors: Float32, emotions: Int64, *, seed: int) -> None:
         """Learn from int [clips] class indices in the order of `EMOTIONS`."""
 
     @abstractmethod
-    def scores(self, vectors: Floats) -> Floats:
+    def scores(self, vectors: Float32) -> Float32:
         """float32 [clips, classes]: higher is likelier, columns in the order of `EMOTIONS`."""
 
 
@@ -94,14 +92,14 @@ class ClassifierEvaluator(UtilityEvaluator):
     def classifier(seed: int) -> Any:
         """A classifier that is not trained."""
 
-    def fit(self, vectors: Floats, emotions: Ints, *, seed: int) -> None:
+    def fit(self, vectors: Float32, emotions: Int64, *, seed: int) -> None:
         """Learn the emotions that occur."""
         from sklearn.pipeline import make_pipeline
         from sklearn.preprocessing import StandardScaler
 
         self._model = make_pipeline(StandardScaler(), self.classifier(seed)).fit(vectors, emotions)
 
-    def scores(self, vectors: Floats) -> Floats:
+    def scores(self, vectors: Float32) -> Float32:
         """Probabilities; 0 for an emotion that did not occur in training."""
         found = np.zeros((len(vectors), len(EMOTIONS)), np.float32)
         found[:, self._model.classes_] = self._model.predict_proba(vectors)
@@ -122,7 +120,7 @@ def _logistic(seed: int) -> Any:
     return LogisticRegression(C=0.01, max_iter=2000, random_state=seed)
 
 
-_TABLE: dict[str, tuple[Modality, Callable[[ClipSet], Floats], Callable[[int], Any]]] = {
+_TABLE: dict[str, tuple[Modality, Callable[[ClipSet], Float32], Callable[[int], Any]]] = {
     "voice-forest": ("voice", voice_statistics, _forest),
     "voice-logistic": ("voice", voice_statistics, _logistic),
     "face-forest": ("face", face_pixels, _forest),
@@ -147,7 +145,7 @@ class SelfSupervised(ClassifierEvaluator):
         found = cls.encoder.availability()
         return None if found.present else found.reason
 
-    def vectors(self, clips: ClipSet) -> Floats:
+    def vectors(self, clips: ClipSet) -> Float32:
         """Mean and standard deviation over time, [clips, 2 * width]."""
         network = self.encoder.load()
         starts = range(0, len(clips), _CHUNK)
@@ -179,14 +177,14 @@ class Expression(UtilityEvaluator):
         found = ExpressionEvaluator.availability()
         return None if found.present else found.reason
 
-    def vectors(self, clips: ClipSet) -> Floats:
+    def vectors(self, clips: ClipSet) -> Float32:
         """Its six probabilities, [clips, 6]."""
         network = ExpressionEvaluator.load()
         return np.concatenate([network.probabilities([clips.frames(i)]) for i in range(len(clips))])
 
-    def fit(self, vectors: Floats, emotions: Ints, *, seed: int) -> None:
+    def fit(self, vectors: Float32, emotions: Int64, *, seed: int) -> None:
         """Nothing: it is used as it is."""
 
-    def scores(self, vectors: Floats) -> Floats:
+    def scores(self, vectors: Float32) -> Float32:
         """The probabilities."""
         return vectors

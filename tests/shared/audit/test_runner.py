@@ -13,10 +13,11 @@ from moretta.shared.audit.attackers import (
     attacker,
     attacker_names,
 )
-from moretta.shared.audit.attackers.base import ATTACKERS, Floats
+from moretta.shared.audit.attackers.base import ATTACKERS
 from moretta.shared.audit.dataset import ClipSet
 from moretta.shared.audit.metrics.verification import zebra_tag
 from moretta.shared.audit.result import Result, strongest, strongest_of_each
+from moretta.shared.core.array_types import Float32
 from moretta.shared.core.errors import AttackersError, RunError
 
 QUICK = ("voice-logistic", "voice-wccn")
@@ -94,7 +95,7 @@ def test_an_attacker_with_random_weights_is_void_and_never_the_headline(registry
             del clips
             self.rng = np.random.default_rng(seed)
 
-        def embed(self, clips: ClipSet) -> Floats:
+        def embed(self, clips: ClipSet) -> Float32:
             return self.rng.normal(size=(len(clips), 8)).astype(np.float32)
 
     rows = audit(voices(), voices(), "random-weights")
@@ -109,7 +110,7 @@ def test_an_attacker_that_fails_or_does_not_converge_is_void_and_the_others_go_o
         def fit(self, clips: ClipSet, *, seed: int) -> None:
             raise NotConvergedError(f"a loss of 7 on {len(clips)} clips with seed {seed}")
 
-        def scores(self, clips: ClipSet) -> Floats:
+        def scores(self, clips: ClipSet) -> Float32:
             raise AssertionError(clips)
 
     rows = audit(voices(), voices(), "fails", "voice-logistic")
@@ -124,7 +125,7 @@ def test_an_attacker_that_finds_identity_in_constant_data_is_void(registry: None
     class Cheats(Embedder):
         trainable = False
 
-        def embed(self, clips: ClipSet) -> Floats:
+        def embed(self, clips: ClipSet) -> Float32:
             return np.array([[int(c.speaker[i], 16) for i in range(16)] for c in clips.clips], np.float32) - 7.5
 
     rows = run_audit(voices(), voices(), attackers=["cheats"], seed=1, bootstrap=30, workers=1)
@@ -229,7 +230,7 @@ def test_an_encoder_used_as_it_is_tells_how_distinct_voices_still_are(registry: 
     class Means(Embedder):
         trainable = False
 
-        def embed(self, clips: ClipSet) -> Floats:
+        def embed(self, clips: ClipSet) -> Float32:
             return np.stack([clips.mfcc(i).mean(0) for i in range(len(clips))])
 
     del Means
@@ -285,7 +286,7 @@ def test_embeddings_are_computed_once_and_kept_by_content(registry: None, tmp_pa
     class Counts(Embedder):
         trainable = False
 
-        def embed(self, clips: ClipSet) -> Floats:
+        def embed(self, clips: ClipSet) -> Float32:
             requested.append(len(clips))
             return np.stack([clips.frames(i)[:, ::8, ::8].mean(axis=(0, 3)).ravel() for i in range(len(clips))])
 

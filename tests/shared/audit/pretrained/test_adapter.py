@@ -11,7 +11,8 @@ import pytest
 from moretta.shared.audit.attackers import Embedder, attacker_names, get_attacker
 from moretta.shared.audit.attackers.encoders import PretrainedAttacker
 from moretta.shared.audit.dataset import ClipSet
-from moretta.shared.audit.pretrained.encoder import Clips, Embeddings, PretrainedEncoder
+from moretta.shared.audit.pretrained.encoder import Clips, PretrainedEncoder
+from moretta.shared.core.array_types import Float32
 from moretta.shared.data.clip_names import Emotion, Level
 from moretta.shared.release.release_format import ReleasedClip
 
@@ -33,7 +34,7 @@ class Lengths(PretrainedEncoder):
         cls.loads += 1
         return cls()
 
-    def vectors(self, clips: Clips) -> Embeddings:
+    def vectors(self, clips: Clips) -> Float32:
         type(self).largest = max(self.largest, len(clips))
         return np.array([[np.cos(len(clip) / 1e4), np.sin(len(clip) / 1e4)] for clip in clips], np.float32)
 

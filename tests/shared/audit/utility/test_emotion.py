@@ -14,13 +14,12 @@ from moretta.shared.audit.utility import evaluators as evaluators_module
 from moretta.shared.audit.utility.evaluate import evaluate_utility
 from moretta.shared.audit.utility.evaluators import (
     EVALUATORS,
-    Floats,
     Hubert,
-    Ints,
     UtilityEvaluator,
     get_evaluator,
     utility_evaluator,
 )
+from moretta.shared.core.array_types import Float32, Int64
 from moretta.shared.core.errors import AttackersError
 
 CHANCE = 1 / 6
@@ -80,13 +79,13 @@ def test_no_evaluator_is_tested_on_people_it_was_trained_on(registry: None, tmp_
     class Memory(UtilityEvaluator):
         """Sees the speaker, and remembers the speakers it was trained on."""
 
-        def vectors(self, clips: ClipSet) -> Floats:
+        def vectors(self, clips: ClipSet) -> Float32:
             return clips.labels.astype(np.float32)[:, None]
 
-        def fit(self, vectors: Floats, emotions: Ints, *, seed: int) -> None:
+        def fit(self, vectors: Float32, emotions: Int64, *, seed: int) -> None:
             self.known = set(vectors[:, 0])
 
-        def scores(self, vectors: Floats) -> Floats:
+        def scores(self, vectors: Float32) -> Float32:
             assert self.known
             assert not self.known & set(vectors[:, 0])
             return np.eye(6, dtype=np.float32)[[0] * len(vectors)]
@@ -101,12 +100,12 @@ def test_an_evaluator_that_fails_is_a_result_with_the_reason_and_the_others_go_o
 ) -> None:
     @utility_evaluator("voice-broken", modality="voice")
     class Broken(UtilityEvaluator):
-        def vectors(self, clips: ClipSet) -> Floats:
+        def vectors(self, clips: ClipSet) -> Float32:
             raise ValueError("no ears")
 
-        def fit(self, vectors: Floats, emotions: Ints, *, seed: int) -> None: ...
+        def fit(self, vectors: Float32, emotions: Int64, *, seed: int) -> None: ...
 
-        def scores(self, vectors: Floats) -> Floats:
+        def scores(self, vectors: Float32) -> Float32:
             return vectors
 
     del Broken

@@ -22,6 +22,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any, Self
 
+import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from moretta.shared.core.atomic import write_atomic
@@ -36,7 +37,7 @@ _Hours = Annotated[float, Field(gt=0, le=24 * 366)]
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True)
 
 
 class Lifetimes(_Section):
@@ -47,14 +48,14 @@ class Lifetimes(_Section):
     server_hours: _Hours = 24.0 * 30
     """The port's own certificate; renewed at two thirds, without a restart."""
     token_hours: _Hours = 72.0
-    """A join string, where `moretta server token` is not told otherwise."""
+    """A join string, where `moretta server token` has no --hours."""
 
 
 class Limits(_Section):
-    """`[limits]`: what one site, and all together, may ask of the port."""
+    """`[limits]`: what one site, and all together, may request of the port."""
 
     max_call_bytes: int = Field(default=128 * MIB, ge=MIB, le=1024 * MIB)
-    """Body of one relayed call, and of one answer."""
+    """Body of one relayed request, and of one response."""
     calls_per_second: float = Field(default=100.0, gt=0, le=100_000)
     """Of one site, in the long run. Faster ones are slowed down before they are refused."""
     burst_calls: int = Field(default=400, ge=1, le=100_000)
@@ -68,6 +69,7 @@ class Limits(_Section):
     calls_open: int = Field(default=512, ge=16, le=10_000)
     """Of all callers together, those that wait included. An eighth is kept for callers that have none open."""
     site_bytes_in_flight: int = Field(default=256 * MIB, ge=MIB)
+    """Of one site."""
     bytes_in_flight: int = Field(default=1024 * MIB, ge=MIB)
     """Of all sites together: bounds the memory of the relay."""
     patience_seconds: float = Field(default=10.0, gt=0, le=300)
@@ -166,34 +168,24 @@ class ServerHome:
 
 
 def settings_toml(*, host: str, listen: str, port: int, names: tuple[str, ...]) -> str:
-    """The text of a new `server.toml`."""
-    quoted = ", ".join(f'"{name}"' for name in names)
-    lifetimes, limits = Lifetimes(), Limits()
-    return f"""\
-# Where sites reach this server; join strings carry it.
-address = "{join_address(host, port)}"
-# Where the one guarded port is opened.
-listen = "{join_address(listen, port)}"
-# What the server's certificate is for. A site that dials another name refuses it.
-names = [{quoted}]
+    """The text of a new `server.toml`: every setting under its explanation."""
+    return _with_comments(
+        ServerSettings(address=join_address(host, port), listen=join_address(listen, port), names=names)
+    )
 
-[lifetimes]
-site_hours = {lifetimes.site_hours}     # a site's certificate; renewed by the site at two thirds
-server_hours = {lifetimes.server_hours}  # the port's own; renewed at two thirds, without a restart
-token_hours = {lifetimes.token_hours}    # a join string
 
-[limits]
-max_call_bytes = {limits.max_call_bytes}
-calls_per_second = {limits.calls_per_second}   # of one site
-burst_calls = {limits.burst_calls}
-site_calls_per_day = {limits.site_calls_per_day}  # an idle site makes 32,000
-site_bytes_per_day = {limits.site_bytes_per_day}
-site_calls_in_flight = {limits.site_calls_in_flight}
-calls_open = {limits.calls_open}         # of all callers together
-site_bytes_in_flight = {limits.site_bytes_in_flight}
-bytes_in_flight = {limits.bytes_in_flight}  # of all sites together
-patience_seconds = {limits.patience_seconds}    # how long a call waits for room before it is refused
-"""
+def _with_comments(section: _Section) -> str:
+    lines, tables = [], []
+    content = section.model_dump(mode="json")
+    for name, field in type(section).model_fields.items():
+        value = getattr(section, name)
+        if isinstance(value, _Section):
+            tables.append(f"\n[{name}]\n{_with_comments(value)}")
+            continue
+        if field.description:
+            lines.append("# " + " ".join(field.description.split()))
+        lines.append(tomli_w.dumps({name: content[name]}).strip())
+    return "\n".join(lines) + "\n" + "".join(tables)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""How much may be asked of the port at once, and how fast: callers are slowed down before they are refused."""
+"""How much may be requested of the port at once, and how fast: callers are slowed down before they are refused."""
 
 from __future__ import annotations
 
@@ -18,12 +18,7 @@ _GUEST_CALLS = 4
 
 
 class UnitPool:
-    """So many units at once, first come first served.
-
-    Args:
-        capacity: units there are.
-        what: names them in a refusal.
-    """
+    """So many units at once, first come first served. `what` names them in a refusal."""
 
     def __init__(self, capacity: int, what: str) -> None:
         self.capacity, self._what = capacity, what
@@ -79,15 +74,7 @@ class UnitPool:
 
 
 class TokenBucket:
-    """A token bucket: so many units a second in the long run, so many at once after a pause.
-
-    Args:
-        per_second: units in the long run.
-        burst: units at once.
-        what: names them in a refusal.
-        monotonic: seconds.
-        sleep: of who is slowed down.
-    """
+    """So many units a second in the long run, and so many at once (`burst`) after a pause."""
 
     def __init__(
         self,
@@ -101,6 +88,11 @@ class TokenBucket:
         self._rate, self._burst, self._what = per_second, float(burst), what
         self._monotonic, self._sleep = monotonic, sleep
         self._tokens, self._at = float(burst), monotonic()
+
+    @classmethod
+    def of_day(cls, units: int, what: str, monotonic: Callable[[], float]) -> TokenBucket:
+        """So many units a day, all of them at once if need be."""
+        return cls(units / 86_400, units, what, monotonic=monotonic)
 
     async def step(self, patience_seconds: float, units: int = 1) -> None:
         """Wait for the turn of so many units; more than a burst wait for a whole one.
@@ -123,13 +115,9 @@ class TokenBucket:
 
 
 class Places:
-    """Open calls, counted before anything waits: who has too many is refused at once.
+    """Open calls, counted before anything waits: a caller that has too many is refused at once.
 
-    The last places are kept for callers that have none, so that no few callers can shut the others out.
-
-    Args:
-        most: places of all callers together.
-        kept: of them, for callers that have none.
+    The last `kept` of `most` places are for callers that have none, so that no few callers can shut the others out.
     """
 
     def __init__(self, most: int, kept: int) -> None:
@@ -143,11 +131,7 @@ class Places:
 
     @contextmanager
     def hold(self, name: str, own: int) -> Iterator[None]:
-        """One place of a caller, for as long as the block lasts.
-
-        Args:
-            name: of the caller.
-            own: places that this caller may have.
+        """One place of a caller, of the `own` places that it may have, for as long as the block lasts.
 
         Raises:
             Refusal: there is none.
@@ -165,15 +149,19 @@ class Places:
                 del self._of[name]
 
 
+@dataclass(frozen=True, slots=True)
+class _CallerLimits:
+    pace: TokenBucket
+    day: TokenBucket
+    bytes_of_day: TokenBucket
+    calls: UnitPool
+    bytes: UnitPool
+
+
 class Admission:
     """The limits of each caller and of all together.
 
     State is kept per name, and names come from the registry alone: strangers cannot make it grow.
-
-    Args:
-        limits: of a site, and of all sites together.
-        monotonic: seconds.
-        sleep: of callers that are slowed down.
     """
 
     def __init__(
@@ -182,7 +170,7 @@ class Admission:
         self._limits, self._monotonic, self._sleep = limits, monotonic, sleep
         self._all = UnitPool(limits.bytes_in_flight, "bytes in flight")
         self._places = Places(limits.calls_open, limits.calls_open // 8)
-        self._of: dict[str, _Gates] = {}
+        self._of: dict[str, _CallerLimits] = {}
 
     @property
     def bytes_in_flight(self) -> int:
@@ -206,57 +194,31 @@ class Admission:
             Refusal: they do not in time, or too many of its calls are open.
         """
         with self._places.hold(name, _GUEST_CALLS if guest else 2 * self._limits.site_calls_in_flight):
-            gates = self._gates(name)
-            await gates.day.step(0.0)
-            await gates.pace.step(self._limits.patience_seconds)
-            async with gates.calls.hold(1, self._limits.patience_seconds):
+            own = self._own(name)
+            await own.day.step(0.0)
+            await own.pace.step(self._limits.patience_seconds)
+            async with own.calls.hold(1, self._limits.patience_seconds):
                 yield
 
     async def count(self, name: str, size: int) -> None:
-        """Count the bytes that a caller has sent against what it may send in a day.
-
-        Raises:
-            Refusal: it has sent as many.
-        """
-        await self._gates(name).bytes_of_day.step(0.0, size)
+        """Count the bytes that a caller has sent; raises Refusal if they are more than it may send in a day."""
+        await self._own(name).bytes_of_day.step(0.0, size)
 
     @asynccontextmanager
     async def room(self, name: str, size: int) -> AsyncIterator[None]:
-        """Room in memory for so many bytes of this caller.
-
-        Raises:
-            Refusal: there is none in time.
-        """
-        own = self._gates(name).bytes
+        """Room in memory for so many bytes of this caller; raises Refusal if there is none in time."""
         patience = self._limits.patience_seconds
-        async with own.hold(size, patience), self._all.hold(size, patience):
+        async with self._own(name).bytes.hold(size, patience), self._all.hold(size, patience):
             yield
 
-    def _gates(self, name: str) -> _Gates:
+    def _own(self, name: str) -> _CallerLimits:
         if name not in self._of:
-            limits = self._limits
-            self._of[name] = _Gates(
-                pace=TokenBucket(
-                    limits.calls_per_second, limits.burst_calls, monotonic=self._monotonic, sleep=self._sleep
-                ),
-                day=_day(limits.site_calls_per_day, "calls", self._monotonic),
-                bytes_of_day=_day(limits.site_bytes_per_day, "bytes", self._monotonic),
+            limits, monotonic = self._limits, self._monotonic
+            self._of[name] = _CallerLimits(
+                pace=TokenBucket(limits.calls_per_second, limits.burst_calls, monotonic=monotonic, sleep=self._sleep),
+                day=TokenBucket.of_day(limits.site_calls_per_day, "calls", monotonic),
+                bytes_of_day=TokenBucket.of_day(limits.site_bytes_per_day, "bytes", monotonic),
                 calls=UnitPool(limits.site_calls_in_flight, "calls at once"),
                 bytes=UnitPool(limits.site_bytes_in_flight, "bytes in flight"),
             )
         return self._of[name]
-
-
-@dataclass(frozen=True, slots=True)
-class _Gates:
-    """Of one caller."""
-
-    pace: TokenBucket
-    day: TokenBucket
-    bytes_of_day: TokenBucket
-    calls: UnitPool
-    bytes: UnitPool
-
-
-def _day(units: int, what: str, monotonic: Callable[[], float]) -> TokenBucket:
-    return TokenBucket(units / 86_400, units, what, monotonic=monotonic)

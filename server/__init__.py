@@ -1,1 +1,1 @@
-"""What the coordinator runs: aggregation, audit, report. Imports only `moretta.shared`."""
+"""The coordinator's side: stages of a study, aggregation, enrollment, relay. Imports only `moretta.shared`."""

@@ -1,4 +1,4 @@
-"""What happened at the server, in order: JSON lines in a hash chain, as a site's privacy ledger is.
+"""The server's log of events: JSON lines in a hash chain, as a site's privacy ledger is.
 
 One line an event, one line a relayed call. A changed, removed or moved line breaks the chain; lines cut off the end do
 not, so `head` is worth noting elsewhere now and then. Several processes may write: each line is added under a lock.

@@ -1,4 +1,4 @@
-"""The folder of a server: which file lies where, and the settings in `server.toml`.
+"""The folder of a server: its files, the settings in `server.toml`, and the server that runs on it.
 
 server.toml      address, names, lifetimes, limits
 ca/              ca.pem, ca.key: the certificate authority
@@ -225,7 +225,7 @@ def running_server(home: ServerHome) -> RunningServer:
     """The server that runs on a folder.
 
     Raises:
-        HomeError: none does, or it has not told yet where it listens.
+        HomeError: none does, or it has not written yet where it listens.
     """
     pid = running_pid(home)
     if pid is None:

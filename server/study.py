@@ -130,7 +130,7 @@ SITE_STAGES = [
     Stage("train fusion", _train("fusion"), lambda run: run.context.study.fusion.kind == "learned"),
     Stage("evaluate", _evaluate),
 ]
-"""These talk with the sites. In a simulation nobody need approve: whoever runs it holds the clips."""
+"""These talk with the sites. A simulation needs no approval: its operator holds the clips."""
 
 CENTRAL_STAGES = [
     Stage("central check", _central_check),

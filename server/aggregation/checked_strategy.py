@@ -24,9 +24,9 @@ from moretta.shared.study.schema import Study
 
 WEIGHT = "num-examples"
 MAX_NORM = 1e6
-"""L2 norm of an update beyond which it is taken for damage or an attack."""
+"""L2 norm of an update above which it is taken for damage or an attack."""
 _HEADER_BYTES = 4096
-"""What the packing of one array may add to its values."""
+"""Most bytes that the packing of one array adds to its values."""
 Array = npt.NDArray[Any]
 Weights = dict[str, Array]
 
@@ -66,7 +66,7 @@ class WrappedStrategy(Strategy):
 
 @dataclass(frozen=True, slots=True)
 class RoundOutcome:
-    """What one round of training brought."""
+    """Result of one round of training."""
 
     round: int
     used: dict[str, dict[str, float]]
@@ -104,7 +104,7 @@ class CheckedStrategy(WrappedStrategy):
     other_models: Mapping[ModelKind, Weights] = field(default_factory=dict)
     """Finished models that the sites need for this one."""
     find_outlying: bool = True
-    """False where no single update may be told from the aggregate."""
+    """False where no single update may be known from the aggregate."""
     _sent: Weights = field(default_factory=dict)
     _metrics: dict[str, dict[str, float]] = field(default_factory=dict)
     _since: float = 0.0
@@ -132,7 +132,7 @@ class CheckedStrategy(WrappedStrategy):
         return [Message(content, node, self.call) for node, site in self.grid.nodes.items() if site in self.sites]
 
     def aggregate_train(self, server_round: int, replies: Iterable[Message]) -> tuple[ArrayRecord, MetricRecord | None]:
-        """What the strategy within makes of the sound updates.
+        """Aggregate the sound updates with the strategy within.
 
         Raises:
             RunError: see `round`.
@@ -169,7 +169,7 @@ class CheckedStrategy(WrappedStrategy):
         return content
 
     def _weighed(self, site: str, update: Update) -> dict[str, float]:
-        """What an update states of itself.
+        """Check the metrics of an update.
 
         Raises:
             ReleaseError: it weighs nothing, or more than the site has released.

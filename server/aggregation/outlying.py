@@ -1,6 +1,6 @@
 """Updates that lie far outside those of the other sites, by their length and by their direction.
 
-They are named and not dropped: a site with other people may be right, and who wants to be sure takes a robust strategy.
+They are named and not dropped: a site with other people may be right. A robust strategy would drop them.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ import numpy as np
 import numpy.typing as npt
 
 FEWEST = 3
-"""Sites that it takes to say who is outside."""
+"""Fewest sites among which one can be outlying."""
 _VALUES = 16_384
 """Of an update, whose direction is looked at."""
 _FAR = 6.0
 """Robust standard deviations, such as 1.4826 times the median distance from the median."""
 _LEAST_LENGTH, _LEAST_COSINE = 0.3, 0.05
-"""What is added to these: where all are alike, a small difference is none. Lengths are compared by their logarithm."""
+"""Added to the deviations: where all are alike, a small difference is none. Lengths are compared by their logarithm."""
 Change = Mapping[str, npt.NDArray[Any]]
 
 

@@ -31,7 +31,7 @@ T = TypeVar("T")
 
 @dataclass
 class SecureRound:
-    """What a round has brought so far. Sites are known by name."""
+    """State of one round. Sites are known by name."""
 
     number: int
     session: str

@@ -76,7 +76,7 @@ def make_strategy(name: str, options: dict[str, float | int | bool]) -> FedAvg:
 
 
 def strategy_state(strategy: FedAvg) -> dict[str, Array]:
-    """What a strategy carries from round to round, by `attribute/name`: a resumed run needs it.
+    """The state of a strategy between rounds, by `attribute/name`: a resumed run needs it.
 
     FedAvgM keeps its momentum and the weights it left off at; FedAdagrad, FedAdam and FedYogi keep two moments. The
     other strategies keep nothing.

@@ -1,1 +1,1 @@
-"""Who may talk to the server: the certificate authority, the registry of sites and tokens, and the service for both."""
+"""Identities: the certificate authority, the registry of sites and tokens, and the service for both."""

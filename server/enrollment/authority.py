@@ -87,7 +87,7 @@ class CertificateAuthority:
         return int(self.certificate.not_valid_after_utc.timestamp())
 
     def issue_site(self, name: str, public_key: ec.EllipticCurvePublicKey, *, hours: float) -> Issued:
-        """A client certificate for one site: its name and key, and nothing that a request could have asked for."""
+        """A client certificate for one site: its name and key, and nothing else that a request might contain."""
         return Issued.of(self._sign(self._builder(name, public_key, hours), ExtendedKeyUsageOID.CLIENT_AUTH))
 
     def issue_server(self, names: tuple[str, ...], *, hours: float) -> tuple[bytes, bytes, Issued]:

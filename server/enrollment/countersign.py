@@ -30,7 +30,7 @@ _DIGEST_BYTES = 32
 MOST_ENTRIES = 1 << 18
 """Of a ledger that is countersigned: decades of studies, and 8 MiB of digests."""
 _CALLS_PER_MINUTE = 30
-"""Of one site: a site asks before something leaves, and only if its ledger has grown."""
+"""Of one site, which requests a signature before something leaves, and only if its ledger has grown."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -49,11 +49,11 @@ def canonical_node_key(text: str) -> str:
 
 
 def flower_form(node_key: str) -> bytes:
-    """What Flower registers and compares: the key in PEM."""
+    """The key in PEM, as Flower registers and compares it."""
     key = serialization.load_ssh_public_key(node_key.encode())
     return key.public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
 
 
 def header_form(node_key: str) -> str:
-    """What Flower's header `flwr-public-key` carries: the PEM form in base64."""
+    """The PEM form in base64, as in Flower's header `flwr-public-key`."""
     return base64.b64encode(flower_form(node_key)).decode()

@@ -36,10 +36,10 @@ class NodeKeeper:
     audit: AuditLog
 
     async def reconcile(self) -> list[str]:
-        """Make Flower's list what the registry says; returns what cannot be put right.
+        """Bring Flower's list in line with the registry; returns the problems that remain.
 
         Raises:
-            Refusal: the SuperLink does not answer, or refuses.
+            Refusal: the SuperLink does not respond, or refuses.
         """
         flowers = await self._listed()
         problems: list[str] = []

@@ -1,4 +1,4 @@
-"""What the Enrollment service does: `enrollment.proto`, method by method. The guard has found out who calls."""
+"""The Enrollment service: `enrollment.proto`, method by method. The guard has identified the caller."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class EnrollmentService:
         ]
 
     def info(self, caller: object, request: InfoRequest) -> InfoReply:
-        """What the server runs, and its clock."""
+        """Versions of the server, and its clock."""
         del caller, request
         reply = self.info_of()
         reply.unix_time_ms = int(self.clock() * 1000)  # last, since it is what clocks are set by
@@ -100,7 +100,7 @@ class EnrollmentService:
         return RenewReply(certificate_der=issued.der)
 
     def status(self, site: KnownCertificate, request: StatusRequest) -> StatusReply:
-        """How the server sees the caller; a revoked one is told so once.
+        """How the server sees the caller; a revoked one is informed once.
 
         Raises:
             Refusal: to a revoked site from the second time on.

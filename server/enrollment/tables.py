@@ -41,7 +41,7 @@ class Site(Base):
     bytes_from: Mapped[int] = mapped_column(default=0, server_default="0")
     """Bodies of relayed calls, site to server."""
     bytes_to: Mapped[int] = mapped_column(default=0, server_default="0")
-    """Bodies of their answers."""
+    """Bodies of the responses."""
 
 
 class NodeKey(Base):

@@ -84,7 +84,7 @@ class ReplyFetcher:
             found = self._grid.pull_messages(list(message_ids))
             return [FetchedReply(m.metadata.reply_to_message_id, m.metadata.src_node_id, m) for m in found]
         wanted = set(message_ids)
-        # The SuperLink forgets a message once its reply is announced: asked again, it would call the message lost.
+        # The SuperLink forgets a message once its reply is announced: pulled again, it would call the message lost.
         replies = list(self._newly_announced(wanted - {announced.to for announced in self._announced}))
         self._announced = [announced for announced in self._announced if announced.to in wanted]
         for announced in list(self._announced):

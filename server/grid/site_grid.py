@@ -31,7 +31,7 @@ REFUSED, LOST = 0, 5
 
 OnLostSite = Literal["continue", "retry"]
 Content = Callable[[str], RecordDict]
-"""What a site is sent, by its name."""
+"""Content for a site, by its name."""
 M = TypeVar("M", bound=messages.Message)
 
 
@@ -79,7 +79,7 @@ class SiteGrid(Grid):
     note: Callable[[str], None] = lambda _: None
     """Called with a sentence when a site is lost or gets a message again."""
     responses: Mapping[str, type[messages.Message]] = field(default_factory=lambda: messages.RESPONSES)
-    """What sites may send back, by the name of the call: anything else is a failure of that site."""
+    """Kind of the response to each call: anything else is a failure of that site."""
     clock: Callable[[], float] = time.monotonic
     sleep: Callable[[float], None] = time.sleep
 
@@ -110,7 +110,7 @@ class SiteGrid(Grid):
 
         Args:
             call: name of the call.
-            content: what a site is sent, by its name.
+            content: of the message to a site, by its name.
             sites: which ones; None means all.
             deadline_seconds: for this request, where it differs.
             on_lost_site: for this request, where it differs.
@@ -201,7 +201,7 @@ def superlink_errors() -> Iterator[None]:
 def noting_failure_of(site: str, failures: dict[str, str]) -> Iterator[None]:
     """Read what a site sent. An error in it is noted under the site's name and ends nothing else.
 
-    What is not about the site ends the stage: a SuperLink that is gone, and a disk that is full.
+    Errors that are not about the site end the stage: a SuperLink that is gone, and a disk that is full.
 
     Args:
         site: whose it is.

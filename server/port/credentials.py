@@ -66,5 +66,5 @@ class PortCertificates:
 
 @lru_cache(maxsize=1024)
 def _pem(der: bytes) -> bytes:
-    """Kept, since every handshake asks for it, those of strangers too."""
+    """Kept, since every handshake needs it, those of strangers too."""
     return x509.load_der_x509_certificate(der).public_bytes(Encoding.PEM)

@@ -1,4 +1,4 @@
-"""What every request passes before anything is done for it: identity of the caller, permission, and room.
+"""Checks of every request before anything is done for it: identity of the caller, permission, and room.
 
 All methods of the port are unary on the wire. They are served as streams, because only so can a request be refused, or
 made to wait, *before* its body is read: until then HTTP/2's flow control leaves the body with the sender.
@@ -35,7 +35,7 @@ Caller = KnownCertificate | KnownToken
 _GUEST_PREFIX = "token:"
 """Begins the name of a caller that has only a join string. No site's name has a colon."""
 ENVELOPE_BYTES = 16 << 10
-"""What a message may be longer than the body in it."""
+"""Most bytes by which a message is longer than the body in it."""
 _READ_SECONDS, _MOST_READ_SECONDS = 10.0, 30.0
 _SLOWEST_BYTES_PER_SECOND = 128 << 10
 """A body is given the first, and the time that it takes at this rate, and never more than the second."""
@@ -156,7 +156,9 @@ def identify(auth: Mapping[str, Iterable[bytes]], registry: Registry, clock: Clo
     if caller is None:
         raise Refusal("UNAUTHENTICATED", "unknown-certificate", "this server knows no such certificate")
     if isinstance(caller, KnownCertificate) and caller.not_after <= clock():
-        raise Refusal("UNAUTHENTICATED", "expired", "this certificate has expired: ask the coordinator to re-enroll")
+        raise Refusal(
+            "UNAUTHENTICATED", "expired", "this certificate has expired: the coordinator can re-enroll the site"
+        )
     return caller
 
 

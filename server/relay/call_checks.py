@@ -1,4 +1,4 @@
-"""What may pass the relay: each of Flower's signatures once, and replies in the site's own name and within their size.
+"""Checks of relayed calls: each of Flower's signatures once, and replies in the site's own name and within their size.
 
 Flower's SuperNode signs a timestamp and nothing else, and its SuperLink takes one signature any number of times, for
 calls of any kind. The SuperNode makes a new timestamp for every attempt of every call, retries included, so a signature
@@ -41,7 +41,7 @@ _SESSIONS = 4096
 
 
 class SeenSignatures:
-    """What was let through within the window; older ones are refused by their timestamp.
+    """Signatures that were let through within the window; older ones are refused by their timestamp.
 
     Args:
         clock: seconds since 1970.

@@ -1,13 +1,13 @@
-"""What the Relay service does: one Fleet call of the site that calls goes on to the SuperLink.
+"""The Relay service: one Fleet call of the caller's own site goes on to the SuperLink.
 
-Of what is in it only a reply is looked at: whose it says it is, and how large its kind may be.
+Only replies are looked into: which node they name, and how large their kind may be.
 """
 
 from __future__ import annotations
 
 import hmac
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 
 from moretta.server.audit_log import AuditLog
 from moretta.server.enrollment.authority import Clock
@@ -26,7 +26,7 @@ _OK = 200
 
 @dataclass(slots=True)
 class Traffic:
-    """What one site has called since it was last written to the registry."""
+    """Calls of one site since they were last written to the registry."""
 
     calls: int = 0
     bytes_from: int = 0
@@ -56,7 +56,7 @@ class RelayService:
         Raises:
             Refusal: for another path than the twelve, another node key than the enrolled one, a signature that was
                 seen or is out of time, a reply in another node's name or larger than its kind may be, or a SuperLink
-                that does not answer.
+                that does not respond.
         """
         if request.method not in FLEET_METHODS:
             raise Refusal("PERMISSION_DENIED", "not-fleet", "only Flower's Fleet calls are relayed")
@@ -77,7 +77,7 @@ class RelayService:
         self.audit.add("relay", sync=False, site=site.site, serial=site.serial, method=method, bytes=len(body))
         response = await self.superlink.post(f"/v1/fleet/{method}", body, headers=headers, make_room=make_room)
         known = self.registry.certificate(site.fingerprint)
-        if known is None or known.revoked:  # while Flower was asked
+        if known is None or known.revoked:  # while Flower worked on it
             raise Refusal("UNAUTHENTICATED", "revoked", "this site's enrollment was revoked")
         if allowed and response.status == _OK:
             self.replies.pushed(response.body, allowed)
@@ -85,7 +85,7 @@ class RelayService:
         return FleetReply(status=response.status, body=response.body)
 
     def take_counts(self) -> dict[str, Traffic]:
-        """What was counted since the last time."""
+        """Counts since the last time."""
         counts = dict(self._traffic)
         self._traffic.clear()
         return counts
@@ -93,13 +93,7 @@ class RelayService:
     def keep_counts(self, counts: dict[str, Traffic]) -> None:
         """Add what was taken to the registry; may run in another thread than the calls."""
         for site, traffic in counts.items():
-            self.registry.count_calls(
-                site,
-                calls=traffic.calls,
-                bytes_from=traffic.bytes_from,
-                bytes_to=traffic.bytes_to,
-                last_call=traffic.last_call,
-            )
+            self.registry.count_calls(site, **asdict(traffic))
 
     def _count(self, site: str, bytes_from: int, bytes_to: int) -> None:
         traffic = self._traffic.setdefault(site, Traffic())

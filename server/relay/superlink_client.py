@@ -48,7 +48,7 @@ class SuperLinkAddress:
 
 @dataclass(frozen=True, slots=True)
 class SuperLinkResponse:
-    """What the SuperLink said."""
+    """Response of the SuperLink."""
 
     status: int
     body: bytes
@@ -70,7 +70,7 @@ class SuperLinkClient:
         await self._client.aclose()
 
     async def is_healthy(self) -> bool:
-        """Whether it answers."""
+        """Whether it responds."""
         try:
             return (await self._client.get("/health", timeout=5.0)).is_success
         except httpx.HTTPError:
@@ -90,30 +90,30 @@ class SuperLinkClient:
             path: from the root.
             body: of the request.
             headers: besides those of the content.
-            make_room: is told the answer's length before it is read.
+            make_room: is called with the length of the response before it is read.
 
         Raises:
-            Refusal: it cannot be reached, does not answer in time, or answers too much.
+            Refusal: it cannot be reached, does not respond in time, or sends too much.
         """
         all_headers = {**_HEADERS, "content-length": str(len(body)), **(headers or {})}
         try:
             async with self._client.stream("POST", path, content=_pieces(body), headers=all_headers) as reply:
                 return SuperLinkResponse(reply.status_code, await self._read(reply, make_room))
         except httpx.HTTPError as error:
-            text = f"Flower's SuperLink does not answer ({type(error).__name__}): try again"
+            text = f"Flower's SuperLink does not respond ({type(error).__name__}): try again"
             raise Refusal("UNAVAILABLE", "superlink-down", text) from error
 
     async def _read(self, reply: httpx.Response, make_room: Callable[[int], Awaitable[None]] | None) -> bytes:
         announced = int(reply.headers.get("content-length", 0))
         if announced > self._max_response_bytes:
-            raise Refusal("RESOURCE_EXHAUSTED", "response-too-large", f"Flower answers {announced} bytes")
+            raise Refusal("RESOURCE_EXHAUSTED", "response-too-large", f"a response of {announced} bytes")
         if make_room is not None:
             await make_room(announced)
         body = bytearray()
         async for chunk in reply.aiter_raw():
             body += chunk
             if len(body) > self._max_response_bytes:
-                raise Refusal("RESOURCE_EXHAUSTED", "response-too-large", "Flower answers more than may pass")
+                raise Refusal("RESOURCE_EXHAUSTED", "response-too-large", "a response longer than may pass")
         return bytes(body)
 
 

@@ -65,7 +65,7 @@ class _Offer:
     public: Arrays
     digest: str
     states: dict[str, str]
-    """By site; `unknown` is sent all of it, `pending` is only asked again."""
+    """By site; `unknown` is sent all of it, `pending` only gets another request."""
     failures: dict[str, str] = field(default_factory=dict)
     lost: dict[str, str] = field(default_factory=dict)
     _named: list[str] = field(default_factory=list)

@@ -91,11 +91,11 @@ def _attack_identity(
 
 
 def _infer(context: RunContext, results: Results, sets: Sets, found: Attacks, options: dict[str, Any]) -> None:
-    """What else releases, models and updates give away."""
+    """Attributes, membership, inversion and linkage, on releases, models and updates."""
     from moretta.shared.audit.inference.attack_all import attack_all
 
     seed = derive(context.study.seed, "beyond identity")
-    found.inference += attack_all(sets, seed=seed, progress=_steps(context, "audit beyond identity"), **options)
+    found.inference += attack_all(sets, seed=seed, progress=_steps(context, "inference attacks"), **options)
     found.inference += attack_training(context, results)
 
 
@@ -111,7 +111,7 @@ def _evaluate_utility(context: RunContext, sets: Sets, found: Attacks, limits: A
                 seed=derive(context.study.seed, "judges", modality),
                 workers=limits.workers,
                 scratch=Path(scratch),
-                progress=_steps(context, "emotion that is left"),
+                progress=_steps(context, "utility"),
             )
 
 

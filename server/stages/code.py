@@ -76,7 +76,7 @@ def federate_code(context: RunContext, grid: SiteGrid, public: Arrays) -> tuple[
 
 
 def _public_code(study: Study, public: Arrays, rows: PublicRows) -> SpeakerCode:
-    """What training starts from: what was sent already, where releases are relative to a code."""
+    """The code that training starts from: the one sent already, where releases are relative to a code."""
     if study.voice.anonymizer == EMOTION_LABEL_RR:
         return train_speaker_code(rows, size=study.voice.code_size, codebook_size=2, seed=study.seed)
     return SpeakerCode.from_arrays(public)
@@ -89,7 +89,7 @@ def _labeler(weights: Weights, rows: PublicRows) -> EmotionLabeler:
 
 @dataclass
 class _Record:
-    """What the rounds have brought."""
+    """Record of the rounds."""
 
     context: RunContext
     noise_variance: float = 0.0

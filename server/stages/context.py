@@ -1,4 +1,4 @@
-"""What every stage of a run is given: its folder, its plan, and its progress."""
+"""The context that all stages of a run share: its folder, its plan, and its progress."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ MEMORY_FILE = ".peak-memory"
 
 @dataclass(frozen=True, slots=True)
 class Missed:
-    """What one site took no part in."""
+    """A stage or a round that one site took no part in."""
 
     stage: str
     why: str
@@ -36,7 +36,7 @@ class Missed:
 
 @dataclass
 class Progress:
-    """How far a run has come, and what its report must say of the way there. It outlives a crash."""
+    """How far a run has come, and what its report must mention. It outlives a crash."""
 
     started: float = field(default_factory=time.time)
     """Seconds since 1970."""
@@ -47,7 +47,7 @@ class Progress:
     stages: list[StageRow] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     missed: dict[str, list[Missed]] = field(default_factory=dict)
-    """What each site took no part in; every site that the run has met is a key."""
+    """Stages and rounds that each site took no part in; every site that the run has met is a key."""
 
     @property
     def position(self) -> str:
@@ -58,7 +58,7 @@ class Progress:
         return f"the stage {self.done[-1]!r}" if self.done else "the start"
 
     def missed_as_text(self, site: str) -> tuple[str, ...]:
-        """What a site took no part in, rounds of one stage together."""
+        """Stages that a site took no part in as text, rounds of one stage together."""
         missed = self.missed.get(site, [])
         found = []
         for stage in dict.fromkeys(m.stage for m in missed):
@@ -69,7 +69,7 @@ class Progress:
 
 @dataclass(frozen=True)
 class RunContext:
-    """What all stages of one run have in common."""
+    """Folder, plan and progress of one run, with the ways to report."""
 
     folder: Path
     plan: Plan
@@ -104,7 +104,7 @@ class RunContext:
             known.append(text)
 
     def miss(self, site: str, stage: str, why: str, *, round_number: int | None = None, lost: bool = False) -> None:
-        """Note what a site took no part in."""
+        """Note that a site took no part in a stage or round."""
         self.progress.missed.setdefault(site, []).append(Missed(stage, why, round_number, lost))
 
     def leave_out(self, failures: Mapping[str, str], stage: str, what: str) -> None:
@@ -116,7 +116,7 @@ class RunContext:
     def require_sites(
         self, left: Collection[str], there: int, stage: RequestStage, failures: Mapping[str, str]
     ) -> None:
-        """Fail the run if fewer sites are left than the study asks for.
+        """Fail the run if fewer sites are left than the study needs.
 
         Raises:
             RunError: naming the stage, the numbers and the first causes.

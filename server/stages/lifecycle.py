@@ -116,7 +116,7 @@ def _take(descriptor: int, wait_seconds: float) -> None:
 
 @dataclass
 class Ending:
-    """What is known of the end so far."""
+    """How a run ends, as far as that is known."""
 
     gate_passed: bool = True
     finished: bool = True

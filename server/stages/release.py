@@ -53,11 +53,10 @@ def collect_releases(
     _download(context, grid, downloads, failures)
     releases = Releases()
     for site, download in sorted(downloads.items()):
-        told = announced[site]
         facts = releases.facts[site] = SiteFacts(
-            training={str(kind): count for kind, count in told.training.items()},
-            held_out=tuple(sorted(told.held_out)),
-            synthetic=told.synthetic,
+            training={str(kind): count for kind, count in announced[site].training.items()},
+            held_out=tuple(sorted(announced[site].held_out)),
+            synthetic=announced[site].synthetic,
         )
         if site not in failures:
             with noting_failure_of(site, failures):
@@ -136,7 +135,7 @@ def _in_parts(sizes: Mapping[str, int]) -> Iterator[wire.FilePart]:
 
 
 def _accepted(folder: Path, announced: Mapping[str, Announced], failures: dict[str, str]) -> dict[str, _Download]:
-    """What is fetched: small releases first, as long as the disk has room, so that a huge one costs no other site."""
+    """Downloads of small releases first, as long as the disk has room, so that a huge one costs no other site."""
     folder.mkdir(parents=True, exist_ok=True)
     left = int(shutil.disk_usage(folder).free * _DISK_SHARE)
     downloads: dict[str, _Download] = {}

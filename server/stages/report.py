@@ -240,7 +240,7 @@ def check_gate(
     if gate.max_top1 is not None or gate.min_eer is not None:
         attacked = {modality.modality for modality in headline}
         broken += [
-            f"{m}: released and not attacked, so its limits cannot be judged" for m in released if m not in attacked
+            f"{m}: released and not attacked, so its limits cannot be checked" for m in released if m not in attacked
         ]
     if gate.max_epsilon is not None:
         spent = [(r.site, r.epsilon) for r in privacy if r.mechanism == "dp-sgd" and r.unit == unit]
@@ -249,7 +249,7 @@ def check_gate(
             if epsilon > gate.max_epsilon:
                 broken.append(f"{site}: DP-SGD spent epsilon {epsilon:.2f} per {unit}, limit {gate.max_epsilon:.2f}")
         if not spent:
-            broken.append("nothing was trained with DP-SGD, so max_epsilon cannot be judged")
+            broken.append("nothing was trained with DP-SGD, so max_epsilon cannot be checked")
     return GatePart(passed=not broken, broken=tuple(broken))
 
 

@@ -1,4 +1,4 @@
-"""What the stages of a study give, one record a stage: the server's part of a run in memory."""
+"""Results of the stages of a study, one record a stage: the server's part of a run in memory."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ Tables = dict[str, npt.NDArray[np.int64]]
 
 @dataclass(frozen=True)
 class Approval:
-    """What real sites' stewards were offered; empty in a simulation."""
+    """The offer to real sites' stewards; empty in a simulation."""
 
     digest: str = ""
     """Of the study with the public arrays."""
@@ -39,7 +39,7 @@ class Approval:
 
 @dataclass
 class SiteFacts:
-    """What the server knows of one site's release."""
+    """Facts of one site's release."""
 
     clips: int = 0
     speakers: int = 0
@@ -57,7 +57,7 @@ class SiteFacts:
 
 @dataclass
 class Releases:
-    """What the sites have released."""
+    """Releases of all sites."""
 
     kept: dict[str, Release] = field(default_factory=dict)
     """By site."""
@@ -94,7 +94,7 @@ class Releases:
 
 @dataclass
 class Spent:
-    """What training has cost one site's people so far."""
+    """Privacy loss of one site by training so far."""
 
     rounds: int = 0
     epsilon: dict[int, float] = field(default_factory=dict)
@@ -125,7 +125,7 @@ class Evaluation:
 
 @dataclass
 class Attacks:
-    """What the audit found."""
+    """Figures of the audit."""
 
     identity: list[Result] = field(default_factory=list)
     inference: list[Result] = field(default_factory=list)
@@ -134,13 +134,13 @@ class Attacks:
 
 @dataclass
 class Results:
-    """What each stage has given."""
+    """One field a stage."""
 
     public: Arrays = field(default_factory=dict)
     """Made of public data; a federated code replaces part of it."""
     approval: Approval = field(default_factory=Approval)
     code_units: dict[str, int] = field(default_factory=dict)
-    """What each site's updates weighed in training the code, in clips or speakers as the study says."""
+    """Clips or speakers, as the study says, that each site trained the code on."""
     releases: Releases = field(default_factory=Releases)
     absent: dict[str, str] = field(default_factory=dict)
     """Why an output has no result."""
@@ -155,7 +155,7 @@ class Results:
 
 @dataclass(frozen=True)
 class AuditLimits:
-    """What the audit may use of this machine. No figure depends on it."""
+    """Resources that the audit may use on this machine. No figure depends on them."""
 
     workers: int | None = None
     """Processes; None takes one for each CPU."""

@@ -1,4 +1,4 @@
-"""A site tells that a person has withdrawn: what a run holds of that person is removed, and its report says so.
+"""A site reports that a person has withdrawn: what a run holds of that person is removed, and its report says so.
 
 Released clips are removed from the release, and with them what was made of single ones: the site's last updates and the
 audit's embeddings. Figures and models that came of them stay, marked, unless the models are to go too.
@@ -41,7 +41,7 @@ class _Note:
 
 @dataclass(frozen=True, slots=True)
 class Forgotten:
-    """What was done."""
+    """Outcome of a withdrawal."""
 
     clips: int
     """Removed from the release."""
@@ -74,7 +74,7 @@ def forget_person(folder: Path, site: str, speaker: str, *, models: bool = False
         raise ReleaseError(
             f"no released clip of the pseudonym {speaker!r} from {site!r}",
             expected="a pseudonym as the site's notice has it",
-            fix="ask the site's steward: moretta site withdraw --list",
+            fix="the site's steward finds it with: moretta site withdraw --list",
         )
     if note is None:
         note = _Note(int(time.time()), site, speaker, len(theirs))

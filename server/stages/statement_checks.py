@@ -1,4 +1,4 @@
-"""What a site states of itself, held against what it released and against the study."""
+"""A site's statements, checked against its release and against the study."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from moretta.shared.study.run_plan import DeploymentPlan
 from moretta.shared.study.schema import Study
 
 RecomputeStatement = Callable[[Study, Mapping[str, npt.NDArray[Any]], Release], AnonymizerStatement]
-"""What the study's voice anonymizer states of a release, by the study, the public arrays and the release's sizes."""
+"""Gives the statement of the study's voice anonymizer, by the study, the public arrays and the release's sizes."""
 _ROUNDING = 1e-3
 _OF: dict[str, tuple[Modality, ...]] = {"voice": ("voice",), "face": ("face",)}
 _THREE = (Emotion.ANG, Emotion.HAP, Emotion.SAD)
@@ -159,7 +159,7 @@ def _size(form: str, array: npt.NDArray[Any]) -> tuple[int, ...]:
 
 
 def _check_announced(context: RunContext, facts: SiteFacts, site: str, release: Release, code_units: int) -> None:
-    """Cut what a site states of its clips to what it released; whatever was stated beyond that is named."""
+    """Cut what a site states of its clips to what it released; what was stated in excess is named."""
     speakers = {clip.speaker for clip in release.clips}
     if strangers := len(set(facts.held_out) - speakers):
         context.warn(f"{site} holds out {strangers} speakers whom it has not released")

@@ -31,7 +31,7 @@ from moretta.shared.study.run_plan import DeploymentPlan
 from moretta.shared.study.schema import Study
 
 OUTPUTS: dict[ModelKind, Output] = {"voice": "voice", "face": "face", "fusion": "learned"}
-"""What a model gives in the evaluation."""
+"""Output of each model in the evaluation."""
 _HELD_OUT = "all its clips are of held-out speakers"
 _LACKS = {"fusion": f"{_HELD_OUT}, or none was held back for it"}
 _log = logging.getLogger(__name__)

@@ -62,7 +62,7 @@ def release(call: SiteCall) -> RecordDict:
     from moretta.client.clips.release import make_release
     from moretta.client.training.data import held_out
     from moretta.client.training.training_sets import training_clips
-    from moretta.shared.data.reader import is_synthetic
+    from moretta.shared.data.reader import read_marker
 
     settings, study = call.settings, call.study
     sent = wire.arrays_of(call.content) if wire.ARRAYS in call.content else {}
@@ -77,7 +77,7 @@ def release(call: SiteCall) -> RecordDict:
         statement=made.statement.model_dump(mode="json"),
         training=training_clips(settings, study),
         held_out=sorted(map(settings.names(study).released, held_out(settings, study))),
-        synthetic=is_synthetic(settings.corpus),
+        synthetic=read_marker(settings.corpus)[1],
     )
 
 

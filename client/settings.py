@@ -13,6 +13,7 @@ from moretta.client.policy import Policy
 from moretta.client.site_home import SiteHome
 from moretta.client.transport.identity import Identity
 from moretta.shared.core.errors import StudyError
+from moretta.shared.core.labels import SpeakerId
 from moretta.shared.core.pseudonym import PseudonymKey
 from moretta.shared.core.reproducibility import code_digest
 from moretta.shared.study.run_plan import SimulationPlan
@@ -29,9 +30,9 @@ class SiteSettings:
     name: str
     home: Path
     corpus: Path
-    speakers: tuple[int, ...]
+    speakers: tuple[SpeakerId, ...]
     """Empty means everybody in the corpus."""
-    held_out: frozenset[int] | None
+    held_out: frozenset[SpeakerId] | None
     """Speakers who are never trained on; None lets the keyed rule choose (moretta.client.training.data)."""
     simulated_seed: int | None
     policy: Policy | None = None

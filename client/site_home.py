@@ -29,6 +29,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from moretta.shared.core.atomic import write_atomic
 from moretta.shared.core.errors import HomeError
+from moretta.shared.core.labels import SpeakerId
 from moretta.shared.core.printable import to_toml
 
 HOME_VARIABLE = "MORETTA_SITE"
@@ -43,9 +44,9 @@ class SiteFile(BaseModel):
 
     corpus: Path
     """The folder of clips; a relative path starts at the site's folder."""
-    speakers: tuple[int, ...] = ()
-    """Numbers of the speakers who are this site's; empty means everybody in the corpus."""
-    held_out: tuple[int, ...] | None = None
+    speakers: tuple[SpeakerId, ...] = ()
+    """The speakers who are this site's; empty means everybody in the corpus."""
+    held_out: tuple[SpeakerId, ...] | None = None
     """Speakers who are never trained on; None lets a keyed rule choose by the study's folds."""
     simulated_seed: int | None = Field(default=None, ge=0, lt=2**31)
     """Tests only: all noise comes from this seed, and who knows it can subtract the noise. Policy refuses it unless

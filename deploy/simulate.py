@@ -11,11 +11,13 @@ from moretta.deploy.cli.runs import Notify, Outcome, check_names, conclude, inte
 from moretta.deploy.runtime.central_process import central_process
 from moretta.deploy.runtime.simulation_runtime import SimulationRuntime, simulation_runtime
 from moretta.shared.core.errors import RunError, StudyError
+from moretta.shared.core.labels import SpeakerId, in_order
 from moretta.shared.core.reproducibility import derive
 from moretta.shared.core.terms import Modality
-from moretta.shared.data.clips import Corpus
+from moretta.shared.data.clips import Corpus, Speaker
 from moretta.shared.data.recordings import has_sound
-from moretta.shared.data.splits import assign_sites, make_folds
+from moretta.shared.data.splits import Folds, assign_sites, make_folds
+from moretta.shared.enrollment.identifiers import check_site_name
 from moretta.shared.study.limits import check_limits, check_training_sites
 from moretta.shared.study.run_plan import PlannedSite, SimulationPlan
 from moretta.shared.study.schema import Study
@@ -32,7 +34,7 @@ def plan_simulation(corpus: Corpus, study: Study, command: str) -> SimulationPla
     """
     check_names(study)
     present = {clip.speaker for clip in corpus.clips}
-    speakers = [corpus.speakers[number] for number in sorted(present)]
+    speakers = [corpus.speakers[speaker] for speaker in in_order(present)]
     emotions = {clip.label for clip in corpus.clips}
     if len(speakers) < 2:
         raise StudyError(
@@ -44,7 +46,12 @@ def plan_simulation(corpus: Corpus, study: Study, command: str) -> SimulationPla
         raise StudyError(
             f"a corpus of one emotion ({next(iter(emotions))})", expected="at least 2 emotions to tell apart"
         )
-    warnings = list(getattr(corpus, "warnings", ()))
+    warnings = list(corpus.warnings)
+    if corpus.tested:
+        warnings.append(f"the corpus's own split is used: {len(corpus.tested & present)} speakers are tested on")
+        study = study.with_changes(split__folds=2, split__test_fold=0)
+    if corpus.sites:
+        study = study.with_changes(sites=len({corpus.sites[speaker] for speaker in present}))
     if study.split.folds > len(speakers):
         warnings.append(f"folds lowered from {study.split.folds} to {len(speakers)}, the number of speakers")
         study = study.with_changes(
@@ -55,16 +62,15 @@ def plan_simulation(corpus: Corpus, study: Study, command: str) -> SimulationPla
     least = min(1.0, 1 / len(speakers))
     if study.gate.max_top1 is not None and study.gate.max_top1 < least:
         warnings.append(f"gate.max_top1 {study.gate.max_top1:g} lies below chance, {least:.3g}: the gate will break")
-    sites = assign_sites(speakers, study.sites, derive(study.seed, "sites"))
-    width = max(2, len(str(len(sites) - 1)))
-    folds = make_folds(speakers, study.split.folds, derive(study.seed, "folds"))
-    _check_training(corpus, study, sites, held_out=frozenset(folds[study.split.test_fold]))
+    sites = _sites(corpus, study, speakers)
+    folds = _folds(corpus, study, speakers)
+    _check_training(corpus, study, list(sites.values()), held_out=frozenset(folds[study.split.test_fold]))
     return SimulationPlan(
         corpus=corpus.root.resolve(),
         corpus_name=corpus.name,
         synthetic=corpus.synthetic,
         study=study,
-        sites=tuple(PlannedSite(name=f"site-{i:0{width}d}", speakers=tuple(s)) for i, s in enumerate(sites)),
+        sites=tuple(PlannedSite(name=name, speakers=tuple(s)) for name, s in sites.items()),
         folds=folds,
         command=command,
         absent=absent,
@@ -73,8 +79,37 @@ def plan_simulation(corpus: Corpus, study: Study, command: str) -> SimulationPla
     )
 
 
-def _check_training(corpus: Corpus, study: Study, sites: list[list[int]], *, held_out: frozenset[int]) -> None:
-    there: dict[int, set[Modality]] = {}
+def _sites(corpus: Corpus, study: Study, speakers: list[Speaker]) -> dict[str, list[SpeakerId]]:
+    """The speakers of each site: as the corpus assigns them, or dealt by the study's seed."""
+    if not corpus.sites:
+        dealt = assign_sites(speakers, study.sites, derive(study.seed, "sites"))
+        width = max(2, len(str(len(dealt) - 1)))
+        return {f"site-{number:0{width}d}": own for number, own in enumerate(dealt)}
+    found: dict[str, list[SpeakerId]] = {}
+    for speaker in sorted(speakers, key=lambda speaker: corpus.sites[speaker.id]):
+        found.setdefault(check_site_name(corpus.sites[speaker.id].casefold()), []).append(speaker.id)
+    return found
+
+
+def _folds(corpus: Corpus, study: Study, speakers: list[Speaker]) -> Folds:
+    """Disjoint folds: the corpus's test speakers and all others, or dealt by the study's seed."""
+    if not corpus.tested:
+        return make_folds(speakers, study.split.folds, derive(study.seed, "folds"))
+    everybody = [speaker.id for speaker in speakers]
+    tested = tuple(speaker for speaker in everybody if speaker in corpus.tested)
+    trained = tuple(speaker for speaker in everybody if speaker not in corpus.tested)
+    if not tested or not trained:
+        raise StudyError(
+            f"a split of the corpus with {len(tested)} test and {len(trained)} training speakers",
+            expected="at least one of each",
+        )
+    return tested, trained
+
+
+def _check_training(
+    corpus: Corpus, study: Study, sites: list[list[SpeakerId]], *, held_out: frozenset[SpeakerId]
+) -> None:
+    there: dict[SpeakerId, set[Modality]] = {}
     for clip in corpus.clips:
         found = there.setdefault(clip.speaker, set())
         kinds: tuple[tuple[Modality, bool], ...] = (("voice", has_sound(clip)), ("face", clip.video is not None))
@@ -104,10 +139,9 @@ def without_missing(corpus: Corpus, study: Study) -> tuple[Study, dict[str, str]
     return study.with_changes(**{f"{modality}__enabled": False for modality in absent}), absent
 
 
-def _of_no_site(corpus: Corpus, speakers: set[int]) -> dict[str, int]:
-    """Dropped files that no site counts, because their names tell no speaker who has clips."""
-    prefixes = tuple(f"{speaker:04d}_" for speaker in speakers)
-    return dict(Counter(d.reason for d in corpus.dropped if not Path(d.file).name.startswith(prefixes)))
+def _of_no_site(corpus: Corpus, speakers: set[SpeakerId]) -> dict[str, int]:
+    """Dropped files that no site counts, because they are not known to be of a speaker who has clips."""
+    return dict(Counter(drop.reason for drop in corpus.dropped if drop.speaker not in speakers))
 
 
 def simulate(plan: SimulationPlan, folder: Path, notify: Notify) -> Outcome:

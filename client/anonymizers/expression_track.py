@@ -17,8 +17,8 @@ from moretta.client.anonymizers.face_personal import PersonalFaceAnonymizer
 from moretta.shared.features.face_track import CROP_SIDE, public_tracks, shipped_reader
 from moretta.shared.features.faces import FaceCropper
 from moretta.shared.features.speaker_scale import Measures
-from moretta.shared.models.head.channels import CHANNELS
-from moretta.shared.models.head.portrait import PUBLIC_PERSON, Portrait
+from moretta.shared.models.head.clip import PUBLIC_PERSON, Portrait
+from moretta.shared.models.head.expression import CHANNELS
 from moretta.shared.study.schema import Study
 
 RELEASED = (

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -22,10 +22,10 @@ from moretta.client.clips.withdrawn import WithdrawnFile, content_digest
 from moretta.client.settings import SiteSettings
 from moretta.shared.core.atomic import write_atomic
 from moretta.shared.core.errors import HomeError, RefusedError
+from moretta.shared.core.labels import EMOTIONS, SpeakerId, in_order
 from moretta.shared.core.pseudonym import PseudonymKey
 from moretta.shared.core.terms import Modality
 from moretta.shared.data.clips import Clip, Corpus
-from moretta.shared.data.demographics import DEMOGRAPHICS_FILE, VOTES_FILE
 from moretta.shared.release.release_format import age_group
 
 if TYPE_CHECKING:
@@ -34,7 +34,6 @@ if TYPE_CHECKING:
 PROVENANCE_FILE = "origin.json"
 Stat = tuple[int, int, int, int]
 """Size in bytes, time of the last change of content and of the file's entry in nanoseconds, inode."""
-_TABLES = (DEMOGRAPHICS_FILE, VOTES_FILE, f"processedResults/{VOTES_FILE}")
 _CALLED: dict[Modality, str] = {"voice": "sound", "face": "video"}
 
 
@@ -66,7 +65,7 @@ class SourceClip(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    speaker: int
+    speaker: SpeakerId
     metadata: str = Field(validation_alias=AliasChoices("metadata", "told"))
     """Keyed digest of what was released beside its arrays."""
     files: dict[Modality, SourceFile]
@@ -83,11 +82,12 @@ class Provenance(BaseModel):
     name: str
     """What the study is called."""
     labels: Literal["intended", "vote"]
+    classes: tuple[str, ...] = EMOTIONS
     attributes: bool
     """Whether sex and age group were told."""
     modalities: tuple[Modality, ...]
     tables: dict[str, Stat | None]
-    described: tuple[int, ...]
+    described: tuple[SpeakerId, ...]
     """Speakers of whom the table of demographics told anything."""
     clips: dict[str, SourceClip]
 
@@ -106,12 +106,13 @@ class Provenance(BaseModel):
             study=study.digest(),
             name=study.name,
             labels=study.labels,
+            classes=study.classes,
             attributes=study.audit.attributes,
             modalities=tuple(modalities),
-            tables=_table_stats(settings.corpus),
+            tables=_table_stats(settings.corpus, corpus.tables),
             described=tuple(sorted(_described(corpus))),
             clips={
-                str(clip.name): SourceClip(
+                clip.name: SourceClip(
                     speaker=clip.speaker,
                     metadata=digest_of(clip),
                     files={m: _source(settings.corpus, key, path) for m, path in _paths(clip, modalities)},
@@ -153,7 +154,7 @@ class Provenance(BaseModel):
         write_atomic(folder / PROVENANCE_FILE, self.model_dump_json(), mode=0o600)
 
     @property
-    def speakers(self) -> frozenset[int]:
+    def speakers(self) -> frozenset[SpeakerId]:
         """Everybody on these clips."""
         return frozenset(clip.speaker for clip in self.clips.values())
 
@@ -162,7 +163,7 @@ class Provenance(BaseModel):
         """Of the content of all files."""
         return frozenset(source.digest for clip in self.clips.values() for source in clip.files.values())
 
-    def files_of(self, speaker: int) -> frozenset[WithdrawnFile]:
+    def files_of(self, speaker: SpeakerId) -> frozenset[WithdrawnFile]:
         """Of one person, as the list of those who have withdrawn holds them."""
         sources = (s for c in self.clips.values() if c.speaker == speaker for s in c.files.values())
         return frozenset(WithdrawnFile(size=source.stat[0], digest=source.digest) for source in sources)
@@ -178,7 +179,7 @@ def _loaded(path: Path, stat: Stat | None) -> Provenance:
 class Changes:
     """What is not as it was when a release was made. Numbers of speakers and names of clips stay at the site."""
 
-    gone: set[int] = field(default_factory=set)
+    gone: set[SpeakerId] = field(default_factory=set)
     """Speakers who have no clip any more."""
     lost: list[str] = field(default_factory=list)
     """Clips that are not there, or not this site's, any more."""
@@ -197,7 +198,7 @@ class Changes:
     def as_text(self) -> str:
         """For the site's own log."""
         parts = [f"{len(self.lost)} clips are gone", f"{len(self.changed)} are others than they were"]
-        who = f"; nothing is left of {', '.join(map(str, sorted(self.gone)))}" if self.gone else ""
+        who = f"; nothing is left of {', '.join(in_order(self.gone))}" if self.gone else ""
         return " and ".join(parts) + who
 
 
@@ -214,8 +215,8 @@ def find_changes(provenance: Provenance, settings: SiteSettings, *, whole: bool 
     """
     if not whole and _untouched(provenance, settings):
         return Changes()
-    corpus, clips = labelled_corpus(settings, provenance.labels)
-    there = {str(clip.name): clip for clip in clips}
+    corpus, clips = labelled_corpus(settings, provenance.labels, provenance.classes)
+    there = {clip.name: clip for clip in clips}
     found = Changes(unclear=_unclear(provenance, settings, corpus, there))
     if found.unclear:
         return found
@@ -236,7 +237,7 @@ def find_changes(provenance: Provenance, settings: SiteSettings, *, whole: bool 
             found.changed.append(name)
     found.gone = set(provenance.speakers - {clip.speaker for clip in clips})
     found.added = [n for n, c in there.items() if n not in provenance.clips and any(_paths(c, provenance.modalities))]
-    found.now = provenance.model_copy(update={"clips": renewed, "tables": _table_stats(settings.corpus)})
+    found.now = provenance.model_copy(update={"clips": renewed, "tables": _table_stats(settings.corpus, corpus.tables)})
     return found
 
 
@@ -255,9 +256,9 @@ def check_unchanged(provenance: Provenance, settings: SiteSettings) -> None:
 def _untouched(provenance: Provenance, settings: SiteSettings) -> bool:
     """Whether nothing looks as if anybody had touched it, and everybody is still this site's."""
     people, withdrawn = provenance.speakers, settings.withdrawn
-    if withdrawn.numbers & people or (settings.speakers and people - set(settings.speakers)):
+    if withdrawn.speakers & people or (settings.speakers and people - set(settings.speakers)):
         return False
-    if provenance.tables != _table_stats(settings.corpus):
+    if provenance.tables != _table_stats(settings.corpus, provenance.tables):
         return False
     return all(
         _stat(settings.corpus / source.path) == source.stat and source.digest not in withdrawn.digests
@@ -275,10 +276,11 @@ def _unclear(provenance: Provenance, settings: SiteSettings, corpus: Corpus, the
                 f"none of the {len(sources)} files of {_CALLED[modality]} that were released is in its folder any more"
             )
     left = {clip.speaker for clip in there.values()}
-    unknown = sorted((set(provenance.described) & left) - _described(corpus))
+    unknown = in_order((set(provenance.described) & left) - _described(corpus))
     if unknown:
-        return f"{DEMOGRAPHICS_FILE} says nothing any more of {_listed(unknown)}, whose clips are still there"
-    halved: dict[tuple[int, Modality], list[SourceFile]] = defaultdict(list)
+        tables = " or ".join(name for name, stat in provenance.tables.items() if stat is not None) or "no table"
+        return f"{tables} says nothing any more of {_listed(unknown)}, whose clips are still there"
+    halved: dict[tuple[SpeakerId, Modality], list[SourceFile]] = defaultdict(list)
     for name, clip in provenance.clips.items():
         for modality, source in clip.files.items() if name in there else ():
             halved[clip.speaker, modality].append(source)
@@ -289,8 +291,8 @@ def _unclear(provenance: Provenance, settings: SiteSettings, corpus: Corpus, the
     return ""
 
 
-def _listed(numbers: Sequence[int]) -> str:
-    return ", ".join(map(str, numbers[:10])) + (", ..." if len(numbers) > 10 else "")
+def _listed(numbers: Sequence[SpeakerId]) -> str:
+    return ", ".join(numbers[:10]) + (", ..." if len(numbers) > 10 else "")
 
 
 @dataclass(frozen=True)
@@ -307,7 +309,7 @@ class _MetadataDigest:
         return self.key.digest(f"told {clip.label} {person}")
 
 
-def _described(corpus: Corpus) -> set[int]:
+def _described(corpus: Corpus) -> set[SpeakerId]:
     return {n for n, speaker in corpus.speakers.items() if (speaker.sex, speaker.age) != (None, None)}
 
 
@@ -331,8 +333,8 @@ def _again(root: Path, key: PseudonymKey, was: SourceFile, path: Path, *, whole:
     return was if same_place and not whole and _stat(path) == was.stat else _source(root, key, path)
 
 
-def _table_stats(root: Path) -> dict[str, Stat | None]:
-    return {name: _stat(root / name) for name in _TABLES}
+def _table_stats(root: Path, tables: Iterable[str]) -> dict[str, Stat | None]:
+    return {name: _stat(root / name) for name in tables}
 
 
 def _stat(path: Path) -> Stat | None:

@@ -54,7 +54,7 @@ class _Channel:
     anonymizer: Anonymizer
     read: Callable[[Clip], Array | None]
     """Reads the raw clip; None if it has not this modality."""
-    sizes: dict[int, list[int]] = field(default_factory=lambda: defaultdict(list))
+    sizes: dict[str, list[int]] = field(default_factory=lambda: defaultdict(list))
     """Released frames of each clip, by speaker."""
     released: list[tuple[str, str]] = field(default_factory=list)
     """Speaker and clip of everything that is released, as the ledger calls them."""
@@ -114,7 +114,7 @@ def make_release(
         channel.anonymizer.keep_in(settings.remembered)
         channel.anonymizer.fit(_raw(channel, clips, pseudonyms), _noise(settings, modality, "fit"))
         if channel.anonymizer.trains_on_emotions:
-            channel.anonymizer.train_on_emotions(_labelled(channel, clips))
+            channel.anonymizer.train_on_emotions(_labelled(channel, clips, study.classes))
     writer = ReleaseWriter(
         folder,
         forms={m: c.anonymizer.form for m, c in channels.items()},
@@ -126,7 +126,7 @@ def make_release(
     for start in range(0, len(ordered), BATCH_CLIPS):
         batch = ordered[start : start + BATCH_CLIPS]
         arrays = {
-            m: _anonymized(c, batch, [_noise(settings, m, str(clip.name)) for clip in batch], writer.dropped, m)
+            m: _anonymized(c, batch, [_noise(settings, m, clip.name) for clip in batch], writer.dropped, m)
             for m, c in channels.items()
         }
         for index, clip in enumerate(batch):
@@ -170,15 +170,15 @@ class _Describer:
             clip=what,
             speaker=who,
             emotion=clip.label,
-            sentence=clip.name.sentence,
-            level=clip.name.level,
+            sentence=clip.sentence,
+            level=clip.level,
             sex=speaker.sex if speaker and speaker.sex in ("female", "male") else None,  # type: ignore[arg-type]
             age_group=age_group(speaker.age) if speaker else None,
         )
 
     def own(self, clip: Clip) -> tuple[str, str]:
         """The ledger's names of the speaker and of the clip."""
-        return self.names.key.speaker(clip.speaker), self.names.key.clip(str(clip.name))
+        return self.names.key.speaker(clip.speaker), self.names.key.clip(clip.name)
 
 
 def _write(
@@ -295,12 +295,12 @@ def _raw(channel: _Channel, clips: Iterable[Clip], pseudonyms: PseudonymKey) -> 
         except Exception:  # noqa: S112 - counted when the clip's turn comes
             continue
         if raw is not None:
-            channel.readable.add(str(clip.name))
-            channel.fitted_on.append((pseudonyms.speaker(clip.speaker), pseudonyms.clip(str(clip.name))))
-            yield _speaker_key(clip), raw
+            channel.readable.add(clip.name)
+            channel.fitted_on.append((pseudonyms.speaker(clip.speaker), pseudonyms.clip(clip.name)))
+            yield clip.speaker, raw
 
 
-def _labelled(channel: _Channel, clips: Iterable[Clip]) -> Iterator[tuple[Speaker, Array, int]]:
+def _labelled(channel: _Channel, clips: Iterable[Clip], classes: Sequence[str]) -> Iterator[tuple[Speaker, Array, int]]:
     """The same clips with their emotions, which a release tells of anyway."""
     for clip in clips:
         try:
@@ -308,11 +308,7 @@ def _labelled(channel: _Channel, clips: Iterable[Clip]) -> Iterator[tuple[Speake
         except Exception:  # noqa: S112 - counted when the clip's turn comes
             continue
         if raw is not None:
-            yield _speaker_key(clip), raw, clip.label.class_index
-
-
-def _speaker_key(clip: Clip) -> Speaker:
-    return str(clip.speaker)
+            yield clip.speaker, raw, classes.index(clip.label)
 
 
 def _anonymized(
@@ -336,7 +332,7 @@ def _anonymized(
         if raw is None:
             dropped[f"{modality}-missing"] += 1
         else:
-            channel.readable.add(str(clip.name))
+            channel.readable.add(clip.name)
             readable.append((index, raw))
     out: list[Array | None] = [None] * len(clips)
     if not readable:
@@ -344,7 +340,7 @@ def _anonymized(
     try:
         rows = [i for i, _ in readable]
         released = channel.anonymizer.release(
-            [raw for _, raw in readable], [noise[i] for i in rows], [_speaker_key(clips[i]) for i in rows]
+            [raw for _, raw in readable], [noise[i] for i in rows], [clips[i].speaker for i in rows]
         )
         results = list(zip(readable, released, strict=True))
     except Exception:
@@ -391,8 +387,5 @@ def _statement(channel: _Channel, settings: SiteSettings) -> AnonymizerStatement
 
 
 def _own_drops(corpus: Corpus, settings: SiteSettings) -> Iterator[Any]:
-    """Files the reader could not use, as far as their names tell that they are this site's."""
-    prefixes = tuple(f"{speaker:04d}_" for speaker in settings.speakers)
-    for drop in corpus.dropped:
-        if not prefixes or Path(drop.file).name.startswith(prefixes):
-            yield drop
+    """Files the reader could not use, as far as they are known to be of this site's speakers."""
+    return (drop for drop in corpus.dropped if not settings.speakers or drop.speaker in settings.speakers)

@@ -18,6 +18,7 @@ from typing import Any, Literal
 from moretta.client.settings import SiteSettings
 from moretta.shared.core.atomic import append_line, naming, sync_folder
 from moretta.shared.core.errors import HomeError
+from moretta.shared.core.labels import SpeakerId, in_order
 from moretta.shared.study.schema import Study
 
 What = Literal["release", "code", "voice", "face", "fusion", "counts"]
@@ -74,7 +75,9 @@ class Sent:
         lines = self.lines()
         return bool(lines) and lines[-1]["what"] == REMOVED
 
-    def note(self, what: What, study: Study, *, run: int, speakers: Mapping[int, str], round_number: int = 0) -> None:
+    def note(
+        self, what: What, study: Study, *, run: int, speakers: Mapping[SpeakerId, str], round_number: int = 0
+    ) -> None:
         """Write that an answer is about to leave, unless the same line is there.
 
         Args:
@@ -93,7 +96,7 @@ class Sent:
             "name": study.name,
             "server": address,
             "ca_fingerprint": fingerprint,
-            "speakers": {str(number): pseudonym for number, pseudonym in sorted(speakers.items())},
+            "speakers": {speaker: speakers[speaker] for speaker in in_order(speakers)},
         }
         if not any(line.items() <= known.items() for known in self._since_removal()):
             self._append(line)
@@ -128,7 +131,7 @@ def all_sent(settings: SiteSettings) -> Iterator[Sent]:
         yield Sent(path, settings.server)
 
 
-def about(lines: Iterable[Line], speaker: int) -> list[Line]:
+def about(lines: Iterable[Line], speaker: SpeakerId) -> list[Line]:
     """The lines about one person."""
     return [line for line in lines if str(speaker) in line.get("speakers", {})]
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from moretta.client.settings import SiteSettings
 from moretta.shared.core.errors import CorpusError
+from moretta.shared.core.labels import EMOTIONS
 from moretta.shared.data.clips import Clip, Corpus
 from moretta.shared.study.schema import Study
 
@@ -22,10 +23,12 @@ def site_corpus(settings: SiteSettings, study: Study) -> tuple[Corpus, tuple[Cli
     Raises:
         CorpusError: the folder cannot be used, or none of its clips belongs to this site.
     """
-    return labelled_corpus(settings, study.labels)
+    return labelled_corpus(settings, study.labels, study.classes)
 
 
-def labelled_corpus(settings: SiteSettings, labels: Labels) -> tuple[Corpus, tuple[Clip, ...]]:
+def labelled_corpus(
+    settings: SiteSettings, labels: Labels, classes: Sequence[str] = EMOTIONS
+) -> tuple[Corpus, tuple[Clip, ...]]:
     """The same with the labels that some study names.
 
     Raises:
@@ -33,7 +36,7 @@ def labelled_corpus(settings: SiteSettings, labels: Labels) -> tuple[Corpus, tup
     """
     from moretta.shared.data.reader import read_corpus
 
-    corpus = without(read_corpus(settings.corpus, labels=labels), settings.withdrawn)
+    corpus = without(read_corpus(settings.corpus, labels=labels, classes=classes), settings.withdrawn)
     clips = corpus.of(settings.speakers) if settings.speakers else corpus.clips
     if not clips:
         raise CorpusError("no clip of this site's speakers in its corpus", fix="check the site's speakers and folder")
@@ -41,7 +44,7 @@ def labelled_corpus(settings: SiteSettings, labels: Labels) -> tuple[Corpus, tup
 
 
 def without(corpus: Corpus, withdrawn: Withdrawn) -> Corpus:
-    """The corpus as if the people who have withdrawn had never been in it, under whatever number their clips are."""
+    """The corpus as if the people who have withdrawn had never been in it, under whatever name their clips are."""
     if not withdrawn.people:
         return corpus
     clips = tuple(clip for clip in corpus.clips if not withdrawn.covers(clip))
@@ -49,6 +52,6 @@ def without(corpus: Corpus, withdrawn: Withdrawn) -> Corpus:
     return replace(
         corpus,
         clips=clips,
-        speakers={number: speaker for number, speaker in corpus.speakers.items() if number in left},
-        dropped=tuple(drop for drop in corpus.dropped if not withdrawn.names(Path(drop.file).name)),
+        speakers={name: speaker for name, speaker in corpus.speakers.items() if name in left},
+        dropped=tuple(drop for drop in corpus.dropped if drop.speaker not in withdrawn.speakers),
     )

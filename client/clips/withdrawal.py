@@ -22,6 +22,7 @@ from moretta.client.clips.stored_state import remove_stored, stored_provenances
 from moretta.client.clips.withdrawn import Withdrawn, WithdrawnFile, content_digest
 from moretta.client.settings import SiteSettings
 from moretta.shared.core.errors import CorpusError, HomeError, MorettaError, RefusedError
+from moretta.shared.core.labels import SpeakerId
 from moretta.shared.release.release_format import STATEMENT_FILE
 
 WITHDRAWN_KIND = "withdrawn"
@@ -53,7 +54,7 @@ class StillOut:
 class Withdrawal:
     """What was done for one person."""
 
-    speaker: int
+    speaker: SpeakerId
     files: int
     """Known by their content from now on."""
     removed: tuple[str, ...]
@@ -65,12 +66,12 @@ class Withdrawal:
     out: tuple[StillOut, ...]
 
 
-def withdraw(settings: SiteSettings, speaker: int) -> Withdrawal:
+def withdraw(settings: SiteSettings, speaker: SpeakerId) -> Withdrawal:
     """Do everything for a person who withdraws. Killed on the way, it is done again by the same call.
 
     Args:
         settings: of the site, which may be running.
-        speaker: number of the person in the corpus.
+        speaker: as the corpus calls the person.
 
     Raises:
         CorpusError: this site has no trace of such a person.
@@ -82,11 +83,11 @@ def withdraw(settings: SiteSettings, speaker: int) -> Withdrawal:
     for kept in provenances.values():
         for provenance in kept.values():
             files |= provenance.files_of(speaker) if provenance is not None else frozenset()
-    known = speaker in settings.withdrawn.numbers or bool(files) or _on_ledger(settings, speaker)
+    known = speaker in settings.withdrawn.speakers or bool(files) or _on_ledger(settings, speaker)
     if not known and not any(about(sent.lines(), speaker) for sent in all_sent(settings)):
         raise CorpusError(
             f"no clip of speaker {speaker} in this site's corpus, and no record of one",
-            expected="the number of a person whose clips this site has or had",
+            expected="a person whose clips this site has or had",
             fix="see who is on record: moretta site doctor, and the names of the files",
         )
     listed = withdrawn.add(settings.home, settings.pseudonyms(), speaker, files)
@@ -98,14 +99,14 @@ def withdraw(settings: SiteSettings, speaker: int) -> Withdrawal:
             remove_stored(settings, study, "a person has withdrawn")
         except RefusedError as error:  # of the ledger, which is written last: other studies are removed all the same
             broken = error
-    forgotten = forget_speaker(settings.remembered, str(speaker))
+    forgotten = forget_speaker(settings.remembered, speaker)
     if broken is not None:
         raise broken
     _note_withdrawn(Ledger(settings.ledger), settings.pseudonyms().speaker(speaker))
     return Withdrawal(speaker, len(files), removed, forgotten, note, tuple(still_out(settings, speaker)))
 
 
-def give_back(settings: SiteSettings, speaker: int) -> None:
+def give_back(settings: SiteSettings, speaker: SpeakerId) -> None:
     """A person has consented again: their clips are read again from the next release on.
 
     Raises:
@@ -115,7 +116,7 @@ def give_back(settings: SiteSettings, speaker: int) -> None:
     Ledger(settings.ledger).spend(CONSENT_KIND, speaker=settings.pseudonyms().speaker(speaker))
 
 
-def still_out(settings: SiteSettings, speaker: int) -> Iterator[StillOut]:
+def still_out(settings: SiteSettings, speaker: SpeakerId) -> Iterator[StillOut]:
     """What left about a person, one for each study and server; of earlier versions as far as the ledger tells."""
     recorded: set[str] = set()
     for sent in all_sent(settings):
@@ -141,7 +142,7 @@ def still_out(settings: SiteSettings, speaker: int) -> Iterator[StillOut]:
         yield StillOut(study, pseudonyms=names, first=entries[0]["at"], last=entries[-1]["at"], sent=sent_then)
 
 
-def _out(lines: list[Line], speaker: int) -> StillOut:
+def _out(lines: list[Line], speaker: SpeakerId) -> StillOut:
     rounds: dict[str, set[int]] = defaultdict(set)
     for line in lines:
         rounds[line["what"]] |= {line["round"]} - {0}
@@ -150,7 +151,7 @@ def _out(lines: list[Line], speaker: int) -> StillOut:
         name=lines[0]["name"],
         server=lines[0]["server"],
         ca_fingerprint=lines[0]["ca_fingerprint"],
-        pseudonyms=tuple(dict.fromkeys(line["speakers"][str(speaker)] for line in lines)),
+        pseudonyms=tuple(dict.fromkeys(line["speakers"][speaker] for line in lines)),
         first=lines[0]["at"],
         last=lines[-1]["at"],
         sent={what: tuple(sorted(numbers)) for what, numbers in rounds.items()},
@@ -165,13 +166,13 @@ def _note_withdrawn(ledger: Ledger, speaker: str) -> None:
         ledger.spend(WITHDRAWN_KIND, speaker=speaker)
 
 
-def _files_now(settings: SiteSettings, speaker: int) -> tuple[frozenset[WithdrawnFile], str]:
+def _files_now(settings: SiteSettings, speaker: SpeakerId) -> tuple[frozenset[WithdrawnFile], str]:
     """The person's files in the corpus, and what kept them from being read."""
     from moretta.shared.data.reader import read_corpus
 
     try:
-        clips = read_corpus(settings.corpus).of([speaker])
-        paths = [path for clip in clips for path in (clip.audio, clip.video) if path is not None]
+        clips = read_corpus(settings.corpus, classes=None).of([speaker])
+        paths = [path for clip in clips for path in clip.files]
         key = settings.pseudonyms()
         return frozenset(WithdrawnFile(size=p.stat().st_size, digest=content_digest(key, p)) for p in paths), ""
     except (MorettaError, OSError) as error:
@@ -201,14 +202,14 @@ def _concerns(settings: SiteSettings, short: str, kept: dict[Path, Provenance | 
     if not kept:
         return any((settings.updates / short).glob("*.safetensors"))
     provenances = [provenance for provenance in kept.values() if provenance is not None]
-    known = [listed.numbers & provenance.speakers or listed.digests & provenance.digests for provenance in provenances]
+    known = [listed.speakers & provenance.speakers or listed.digests & provenance.digests for provenance in provenances]
     return len(provenances) < len(kept) or any(known)
 
 
-def _cohorts(settings: SiteSettings, ledger: Ledger, speaker: int) -> set[str]:
+def _cohorts(settings: SiteSettings, ledger: Ledger, speaker: SpeakerId) -> set[str]:
     pseudonym = settings.pseudonyms().speaker(speaker)
     return {e["cohort"] for e in ledger.entries(COHORT) if any(pseudonym == known for known, _ in e["speakers"])}
 
 
-def _on_ledger(settings: SiteSettings, speaker: int) -> bool:
+def _on_ledger(settings: SiteSettings, speaker: SpeakerId) -> bool:
     return bool(_cohorts(settings, Ledger(settings.ledger), speaker))

@@ -1,7 +1,7 @@
 """Who has withdrawn: `withdrawn.json` in the site's folder. Their clips are never read again, wherever they are.
 
-A clip is known by its speaker's number, and by a keyed digest of its content: clips that are moved to another number,
-or copied back from a backup, stay out.
+A clip is known by its speaker, and by a keyed digest of its content: clips that are moved to another speaker, or copied
+back from a backup, stay out.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from moretta.shared.core.atomic import write_atomic
 from moretta.shared.core.errors import CorpusError, HomeError
+from moretta.shared.core.labels import SpeakerId
 from moretta.shared.core.pseudonym import PseudonymKey
 from moretta.shared.data.clips import Clip
 
@@ -39,7 +40,7 @@ class WithdrawnSpeaker(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    speaker: int
+    speaker: SpeakerId
     at: int
     """Seconds since 1970."""
     files: tuple[WithdrawnFile, ...] = ()
@@ -93,8 +94,8 @@ class Withdrawn:
             ) from error
 
     @cached_property
-    def numbers(self) -> frozenset[int]:
-        """Their numbers in the corpus."""
+    def speakers(self) -> frozenset[SpeakerId]:
+        """As the corpus calls them."""
         return frozenset(person.speaker for person in self.people)
 
     @cached_property
@@ -112,11 +113,7 @@ class Withdrawn:
         Raises:
             CorpusError: a file that may be theirs cannot be read.
         """
-        return clip.speaker in self.numbers or any(self._is_theirs(p) for p in (clip.audio, clip.video) if p)
-
-    def names(self, file: str) -> bool:
-        """Whether a file's name says that it is theirs."""
-        return file.startswith(tuple(f"{number:04d}_" for number in self.numbers))
+        return clip.speaker in self.speakers or any(map(self._is_theirs, clip.files))
 
     def _is_theirs(self, path: Path) -> bool:
         try:
@@ -130,7 +127,7 @@ NOBODY = Withdrawn()
 """Has withdrawn."""
 
 
-def add(home: Path, key: PseudonymKey, speaker: int, files: frozenset[WithdrawnFile]) -> Withdrawn:
+def add(home: Path, key: PseudonymKey, speaker: SpeakerId, files: frozenset[WithdrawnFile]) -> Withdrawn:
     """Put a person on the list, or add files to theirs."""
     known = Withdrawn.load(home, lambda: key).people
     before = next((person for person in known if person.speaker == speaker), None)
@@ -141,7 +138,7 @@ def add(home: Path, key: PseudonymKey, speaker: int, files: frozenset[WithdrawnF
     return _save(home, key, (*others, WithdrawnSpeaker(speaker=speaker, at=at, files=files_now)))
 
 
-def remove(home: Path, key: PseudonymKey, speaker: int) -> Withdrawn:
+def remove(home: Path, key: PseudonymKey, speaker: SpeakerId) -> Withdrawn:
     """Take a person off the list: consent was given again.
 
     Raises:
@@ -152,7 +149,7 @@ def remove(home: Path, key: PseudonymKey, speaker: int) -> Withdrawn:
     if len(others) == len(known):
         raise HomeError(
             f"speaker {speaker} is not on the list of people who have withdrawn",
-            expected=", ".join(str(person.speaker) for person in known) or "somebody on it",
+            expected=", ".join(person.speaker for person in known) or "somebody on it",
         )
     return _save(home, key, others)
 

@@ -52,7 +52,7 @@ def train_code(settings: SiteSettings, request: RoundRequest) -> StoredResponse:
     """
     study = request.study
     _check_request(settings, request)
-    code = FederatedEncoder.from_arrays(request.weights, size=study.voice.code_size)
+    code = FederatedEncoder.from_arrays(request.weights, size=study.voice.code_size, classes=len(study.classes))
     folder = ResponseStore.of(settings.updates, study).folder
     provenance, clips = _clips(settings, study)
     examples, cohort = _examples(settings, study, clips, code)
@@ -104,7 +104,7 @@ def _clips(settings: SiteSettings, study: Study) -> tuple[Provenance | None, tup
         return None, clips
     stored = Provenance.load(ResponseStore.of(settings.updates, study).folder)
     provenance = stored or Provenance.take(settings, study, corpus, clips, ("voice",))
-    return provenance, tuple(clip for clip in clips if str(clip.name) in provenance.clips)
+    return provenance, tuple(clip for clip in clips if clip.name in provenance.clips)
 
 
 def _pay(settings: SiteSettings, request: RoundRequest, cohort: Cohort) -> None:
@@ -161,14 +161,14 @@ def _examples(
         for s in sorted(by_speaker)
     ]
     lengths = [len(rows) for _, _, rows in found]
-    units = [speaker if section.code_unit == "speaker" else str(clip.name) for speaker, clip, _ in found]
-    labels = np.repeat([clip.label.class_index for _, clip, _ in found], lengths).astype(np.int64)
+    units = [speaker if section.code_unit == "speaker" else clip.name for speaker, clip, _ in found]
+    labels = np.repeat([study.classes.index(clip.label) for _, clip, _ in found], lengths).astype(np.int64)
     examples = TrainingExamples(
         torch.from_numpy(np.concatenate(normalized)),
         torch.from_numpy(labels),
         np.repeat(numbered(units), lengths),
     )
-    return examples, Cohort.of((speaker, pseudonyms.clip(str(clip.name))) for speaker, clip, _ in found)
+    return examples, Cohort.of((speaker, pseudonyms.clip(clip.name)) for speaker, clip, _ in found)
 
 
 def _rows(clip: Clip, *, in_windows: bool) -> Array | None:

@@ -22,7 +22,7 @@ from moretta.shared.core.pseudonym import PseudonymKey
 from moretta.shared.core.terms import Modality
 from moretta.shared.data.clips import Clip
 from moretta.shared.features.voice_forms import is_code, model_input
-from moretta.shared.models.emotion import PublicScale, emotion_model
+from moretta.shared.models.emotion import EmotionModel, PublicScale, study_model
 from moretta.shared.privacy.code_budget import is_federated
 from moretta.shared.release import Release, open_release
 from moretta.shared.release.release_format import STATEMENT_FILE
@@ -82,16 +82,17 @@ def released_features(settings: SiteSettings, study: Study, modality: Modality) 
         RunError: nothing was released yet.
     """
     folder = _finished(settings, study)
-    found = _features(folder, _made_at(folder), study.section(modality).model, modality)
+    found = _features(folder, _made_at(folder), study_model(study, modality), study.classes)
     names, ledger = settings.names(study), Ledger(settings.ledger)
     return replace(found, speakers=names.as_own(found.speakers, ledger), clips=names.as_own(found.clips, ledger))
 
 
 @lru_cache(maxsize=64)  # one process serves many rounds, in simulation of many sites
-def _features(folder: Path, made: MadeAt, model_name: str, modality: Modality) -> TrainingSet:
+def _features(folder: Path, made: MadeAt, model: EmotionModel, classes: tuple[str, ...]) -> TrainingSet:
     del made
-    release = open_release(folder)
-    model, statement = emotion_model(modality, model_name), release.anonymizer(modality)
+    release, modality = open_release(folder), model.modality
+    assert modality != "fusion"  # it looks at predictions, and not at what was released
+    statement = release.anonymizer(modality)
     form = "" if statement is None else statement.form
     scale = public_scale(folder) if modality == "voice" and not is_code(form) else None
     rows, clips = [], []
@@ -100,7 +101,7 @@ def _features(folder: Path, made: MadeAt, model_name: str, modality: Modality) -
         clips.append(clip)
     return TrainingSet(
         features=np.stack(rows) if rows else np.zeros((0, 1), np.float32),
-        labels=np.array([c.emotion.class_index for c in clips], np.int64),
+        labels=np.array([classes.index(c.emotion) for c in clips], np.int64),
         speakers=tuple(c.speaker for c in clips),
         clips=tuple(c.clip for c in clips),
     )

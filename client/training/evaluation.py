@@ -11,9 +11,9 @@ import numpy.typing as npt
 from moretta.client.settings import SiteSettings
 from moretta.client.training.data import held_out_mask, released_features
 from moretta.client.training.training_sets import Weights, log_probabilities
+from moretta.shared.core.labels import original_columns
 from moretta.shared.core.terms import Modality
-from moretta.shared.data.clip_names import EMOTIONS, Emotion
-from moretta.shared.models.emotion import emotion_model
+from moretta.shared.models.emotion import EmotionModel, study_model
 from moretta.shared.models.fusion_gate import Prediction, gate_input
 from moretta.shared.models.global_weights import checked_weights
 from moretta.shared.models.reliability import reliability_counts
@@ -21,7 +21,6 @@ from moretta.shared.study.fusion import ModelKind
 from moretta.shared.study.schema import Study
 
 Output = Literal["voice", "face", "fused", "learned"]
-THREE = tuple(e.class_index for e in (Emotion.ANG, Emotion.HAP, Emotion.SAD))
 Counts = dict[str, npt.NDArray[np.int64]]
 """Pseudonymous speaker -> confusion counts [true, predicted]."""
 Rows = dict[str, npt.NDArray[np.float64]]
@@ -53,7 +52,7 @@ def evaluate_site(settings: SiteSettings, study: Study, models: Mapping[ModelKin
         RefusedError: weights that cannot be those of the study's models.
     """
     for kind, weights in models.items():  # by themselves, before a clip is looked at
-        checked_weights(emotion_model(kind, study.model_of(kind)), weights)
+        checked_weights(study_model(study, kind), weights)
     tested = _Tested({}, {})
     for modality in study.modalities:
         if modality in models:
@@ -64,8 +63,9 @@ def evaluate_site(settings: SiteSettings, study: Study, models: Mapping[ModelKin
             tested.rows["learned"] = _gated(tested, study, models["fusion"])
     counts: dict[str, Counts] = {}
     for output, by_clip in tested.rows.items():
-        counts[output] = _count(by_clip, tested.truth, tuple(range(len(EMOTIONS))))
-        counts[f"{output}/3"] = _count(by_clip, tested.truth, THREE)
+        counts[output] = _count(by_clip, tested.truth, tuple(range(len(study.classes))))
+        if three := original_columns(study.classes):
+            counts[f"{output}/3"] = _count(by_clip, tested.truth, three)
     return Evaluation(counts, {output: _reliability(rows, tested.truth) for output, rows in tested.rows.items()})
 
 
@@ -74,7 +74,7 @@ def _add(tested: _Tested, settings: SiteSettings, study: Study, modality: Modali
     keep = held_out_mask(settings, study, data.speakers)
     if not keep.any():
         return
-    scores = _predict(modality, study.model_of(modality), weights, data.features[keep])
+    scores = _predict(study_model(study, modality), weights, data.features[keep])
     rows, named = np.flatnonzero(keep), settings.names(study).released
     tested.rows[modality] = {data.clips[i]: row for i, row in zip(rows, scores, strict=True)}
     tested.truth.update({data.clips[i]: (named(data.speakers[i]), int(data.labels[i])) for i in rows})
@@ -100,19 +100,16 @@ def _gated(tested: _Tested, study: Study, weights: Weights) -> Rows:
     }
     if not clips:
         return {}
-    return dict(
-        zip(clips, _predict("fusion", study.model_of("fusion"), weights, gate_input(clips, predictions)), strict=True)
-    )
+    found = _predict(study_model(study, "fusion"), weights, gate_input(clips, predictions))
+    return dict(zip(clips, found, strict=True))
 
 
 _LEAST = 1e-37
 """Probability whose logarithm float32 still holds."""
 
 
-def _predict(
-    kind: ModelKind, name: str, weights: Weights, features: npt.NDArray[np.float32]
-) -> npt.NDArray[np.float64]:
-    return np.exp(log_probabilities(emotion_model(kind, name), weights, features).astype(np.float64))
+def _predict(model: EmotionModel, weights: Weights, features: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+    return np.exp(log_probabilities(model, weights, features).astype(np.float64))
 
 
 def _count(scores: Rows, truth: dict[str, tuple[str, int]], classes: tuple[int, ...]) -> Counts:
@@ -129,4 +126,4 @@ def _count(scores: Rows, truth: dict[str, tuple[str, int]], classes: tuple[int, 
 def _reliability(rows: Rows, truth: dict[str, tuple[str, int]]) -> npt.NDArray[np.int64]:
     clips = sorted(rows)
     labels = np.array([truth[clip][1] for clip in clips], np.int64)
-    return reliability_counts(np.stack([rows[clip] for clip in clips]) if clips else np.zeros((0, 6)), labels)
+    return reliability_counts(np.stack([rows[clip] for clip in clips]) if clips else np.zeros((0, 2)), labels)

@@ -25,7 +25,7 @@ from moretta.client.training.rounds import DP_SGD_KIND, Array, Metrics, RoundReq
 from moretta.client.training.training_plan import plan_training
 from moretta.client.training.training_sets import fusion_set, training_set, whole_cohorts
 from moretta.shared.core.errors import RefusedError, RunError
-from moretta.shared.models.emotion import EmotionModel, emotion_model, trained_names
+from moretta.shared.models.emotion import EmotionModel, study_model, trained_names
 from moretta.shared.models.global_weights import checked_weights
 from moretta.shared.privacy.accounting import composed_epsilon, epsilon_spent
 from moretta.shared.privacy.dp_sgd import SampledGaussian
@@ -60,7 +60,7 @@ def train_model(settings: SiteSettings, request: RoundRequest) -> StoredResponse
     """Train one round of voice, face or fusion; see `rounds.train_round`."""
     study, kind = request.study, request.kind
     assert kind != "code"
-    model = emotion_model(kind, study.model_of(kind))
+    model = study_model(study, kind)
     _check_request(request, model)
     data = _training_set(settings, request)
     if len(data) == 0:
@@ -230,7 +230,7 @@ def noisy_update(
     Returns:
         The weights, or, under secure aggregation, their change in whole numbers.
     """
-    trained = trained_names(emotion_model(kind, study.model_of(kind)), sent)
+    trained = trained_names(study_model(study, kind), sent)
     change = clipped_change(sent, update, trained=trained, norm=study.aggregation.clipping_norm)
     plan = plan_site_level(study)
     if plan is not None:
@@ -253,7 +253,7 @@ def _check_request(request: RoundRequest, model: EmotionModel) -> None:
         raise RefusedError(f"a proximal mu of {request.proximal}", expected=f"0 to {MAX_PROXIMAL:g}")
     checked_weights(model, request.weights)
     for modality, sent in request.models.items():
-        checked_weights(emotion_model(modality, study.model_of(modality)), sent)
+        checked_weights(study_model(study, modality), sent)
 
 
 def _training_set(settings: SiteSettings, request: RoundRequest) -> TrainingSet:

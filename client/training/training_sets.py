@@ -16,8 +16,7 @@ from moretta.client.training.data import TrainingSet, held_out_mask, released_fe
 from moretta.client.training.training_plan import cohorts
 from moretta.shared.core.errors import RefusedError
 from moretta.shared.core.terms import Modality
-from moretta.shared.data.clip_names import EMOTIONS
-from moretta.shared.models.emotion import EmotionModel, emotion_model
+from moretta.shared.models.emotion import EmotionModel, study_model
 from moretta.shared.models.fusion_gate import Prediction, gate_input, hide_some
 from moretta.shared.models.global_weights import checked_weights
 from moretta.shared.privacy.noise import NoiseSource
@@ -28,8 +27,6 @@ Weights = Mapping[str, npt.NDArray[Any]]
 Models = Mapping[Modality, Weights]
 _LEAST_LOG = -1e4
 """Of a probability: what is computed with it further stays finite."""
-_UNSURE = -math.log(len(EMOTIONS))
-"""Of a clip for which a model gives nothing finite: every class alike."""
 
 
 def training_set(settings: SiteSettings, study: Study, modality: Modality) -> TrainingSet:
@@ -74,7 +71,8 @@ def log_probabilities(model: EmotionModel, weights: Weights, features: npt.NDArr
     with torch.inference_mode():
         found = np.asarray(torch.log_softmax(network(torch.from_numpy(features)), dim=1))
     sure = np.isfinite(found).all(axis=1, keepdims=True)
-    return np.where(sure, np.clip(found, _LEAST_LOG, 0.0), _UNSURE).astype(np.float32)
+    alike = -math.log(model.classes)  # of a clip of which a model says nothing finite
+    return np.where(sure, np.clip(found, _LEAST_LOG, 0.0), alike).astype(np.float32)
 
 
 def predictions_on_releases(settings: SiteSettings, study: Study, models: Models) -> TrainingSet:
@@ -92,7 +90,7 @@ def predictions_on_releases(settings: SiteSettings, study: Study, models: Models
         data = released_features(settings, study, modality)
         if not data.clips:
             continue
-        model = emotion_model(modality, study.model_of(modality))
+        model = study_model(study, modality)
         predictions[modality] = Prediction(data.clips, log_probabilities(model, models[modality], data.features))
         known |= dict(zip(data.clips, zip(data.speakers, data.labels.tolist(), strict=True), strict=True))
     clips = tuple(sorted(known))

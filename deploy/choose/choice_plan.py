@@ -55,7 +55,7 @@ def plan_choice(
     """
     base = load_study(study)
     _check_attackers(attackers or base.audit.attackers, modality)
-    _check_speakers(read_corpus(corpus, labels=base.labels), modality, max_top1)
+    _check_speakers(read_corpus(corpus, labels=base.labels, classes=base.classes), modality, max_top1)
     grid = load_grid(candidates or SHIPPED / f"{modality}.toml")
     if grid.study is not None or grid.base or grid.folds != "one" or len(grid.seeds) > 1:
         raise StudyError(
@@ -82,6 +82,7 @@ def base_of(study: Study, modality: Modality, attackers: Sequence[str]) -> dict[
     return {
         "seed": study.seed,
         "labels": study.labels,
+        "classes": study.classes,
         "sites": 1,
         modality: kept,
         other: {"enabled": False},

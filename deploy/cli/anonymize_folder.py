@@ -43,7 +43,7 @@ def anonymize_corpus(
     _check_alone(study)
     limit_threads(1)  # two threads that wait for a busy core are slower than one that works
     check_names(study)
-    study, absent = without_missing(read_corpus(corpus, labels=study.labels), study)
+    study, absent = without_missing(read_corpus(corpus, labels=study.labels, classes=study.classes), study)
     for modality, why in absent.items():
         note(f"no {modality} is released: {why}")
     prepare_folder(out)

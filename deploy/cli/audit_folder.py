@@ -1,4 +1,4 @@
-"""`moretta audit`: attack release folders, or what any other tool made of a corpus in CREMA-D layout."""
+"""`moretta audit`: attack release folders, or what any other tool made of a corpus."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from moretta.shared.audit.runner import audit
 from moretta.shared.audit.utility.evaluate import evaluate_utility
 from moretta.shared.core.atomic import write_atomic
 from moretta.shared.core.errors import ReleaseError, RunError
+from moretta.shared.core.labels import SpeakerId, classes_among
 from moretta.shared.core.pace import Progress
 from moretta.shared.core.reproducibility import versions
 from moretta.shared.core.terms import Modality
@@ -94,7 +95,7 @@ def audit_folder(
     """Attack everything in a folder; writes `audit.json`, `audit.html` and the trial lists to `out`.
 
     Args:
-        releases: a release, a folder of releases, or wav and video files under CREMA-D names.
+        releases: a release, a folder of releases, or sound and video files named as the originals.
         corpus: the originals, without which there is no unprotected anchor.
         key: the pseudonym key of the site that made the release; default the one beside it.
         out: where to write.
@@ -186,33 +187,38 @@ def find_releases(folder: Path) -> list[Release]:
 
 def _load(folder: Path, corpus: Path | None, key: Path | None, seed: int) -> dict[Modality, _Sets]:
     if not folder.is_dir():
-        raise ReleaseError(f"no folder {folder}", expected="releases, or wav and video under CREMA-D names")
+        raise ReleaseError(f"no folder {folder}", expected="releases, or sound and video named as the originals")
     releases = find_releases(folder)
     sets = _of_releases(releases, corpus, key, seed) if releases else _of_files(folder, corpus, seed)
     kept = {modality: pair for modality, pair in sets.items() if len(pair.released)}
     if not kept:
-        raise ReleaseError(f"nothing to attack in {folder}", expected="releases, or wav and video under CREMA-D names")
+        raise ReleaseError(
+            f"nothing to attack in {folder}", expected="releases, or sound and video named as the originals"
+        )
     return kept
 
 
 def _of_releases(releases: list[Release], corpus: Path | None, key: Path | None, seed: int) -> dict[Modality, _Sets]:
-    originals = None if corpus is None else read_corpus(corpus)
+    classes = classes_among(clip.emotion for release in releases for clip in release.clips)
+    originals = None if corpus is None else read_corpus(corpus, classes=classes)
     keys = {} if originals is None else _keys(releases, originals, key, seed)
     sets: dict[Modality, _Sets] = {}
     for modality in MODALITIES:
-        released = ClipSet.from_releases(releases, modality)
+        released = ClipSet.from_releases(releases, modality, classes=classes)
         if not len(released):
             continue
         loader = _loader(released) if modality == "face" else None
         known = None if originals is None else replace(originals, clips=originals.of(keys))
-        original = None if known is None else ClipSet.from_corpus(known, modality, keys, loader=loader)
+        original = None
+        if known is not None:
+            original = ClipSet.from_corpus(known, modality, keys, loader=loader, classes=classes)
         sets[modality] = _Sets(original, released)
     return sets
 
 
-def _keys(releases: list[Release], corpus: Corpus, key: Path | None, seed: int) -> dict[int, PseudonymKey]:
+def _keys(releases: list[Release], corpus: Corpus, key: Path | None, seed: int) -> dict[SpeakerId, PseudonymKey]:
     """The key of each original speaker's site, by what pseudonyms the sites gave."""
-    keys: dict[int, PseudonymKey] = {}
+    keys: dict[SpeakerId, PseudonymKey] = {}
     for release in releases:
         site_key = _site_key(release, key, seed)
         speakers = {clip.speaker for clip in release.clips}
@@ -244,16 +250,18 @@ def _site_key(release: Release, key: Path | None, seed: int) -> PseudonymKey:
 def _of_files(folder: Path, corpus: Path | None, seed: int) -> dict[Modality, _Sets]:
     """Both under pseudonyms of this audit: file names tell who is who."""
     pseudonyms = PseudonymKey.seeded(seed, FOREIGN_SITE)
-    originals = None if corpus is None else read_corpus(corpus)
-    files = read_foreign(folder, speakers=None if originals is None else originals.speakers)
+    originals = None if corpus is None else read_corpus(corpus, classes=None)
+    files = read_foreign(folder, originals)
+    classes = classes_among(clip.label for known in (files, originals) if known is not None for clip in known.clips)
     loader = VideoFaces(side=FACE_SIDE, fps=FACE_FPS)
     sets: dict[Modality, _Sets] = {}
     for modality in MODALITIES:
         attacked = replace(files, clips=tuple(_of_one_kind(clip, modality) for clip in files.clips))
-        released = _counting_drops(ClipSet.from_corpus(attacked, modality, pseudonyms, loader=loader), files, modality)
+        found = ClipSet.from_corpus(attacked, modality, pseudonyms, loader=loader, classes=classes)
+        released = _counting_drops(found, files, modality)
         original = None
         if originals is not None and len(released):
-            original = ClipSet.from_corpus(originals, modality, pseudonyms, loader=loader)
+            original = ClipSet.from_corpus(originals, modality, pseudonyms, loader=loader, classes=classes)
         sets[modality] = _Sets(original, released)
     return sets
 

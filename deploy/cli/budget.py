@@ -30,18 +30,27 @@ def budget(
     Example: moretta budget study.toml --clips 440 --speakers 10
     """
     from moretta.client.accounting.cost_estimate import estimate_cost
-    from moretta.shared.core.errors import StudyError
     from moretta.shared.study.schema import load_study
 
-    if clips < speakers:
+    planned = estimate_cost(load_study(study), clips_of_each(clips, speakers), seconds=seconds)
+    facts = {"clips": clips, "speakers": speakers, "seconds": seconds, **_facts(planned)}
+    typer.echo(json.dumps(facts) if as_json else "\n".join(_lines(facts)))
+
+
+def clips_of_each(clips: int, speakers: int) -> list[int]:
+    """Clips dealt evenly over speakers.
+
+    Raises:
+        StudyError: fewer clips than speakers.
+    """
+    from moretta.shared.core.errors import StudyError
+
+    if not 1 <= speakers <= clips:
         raise StudyError(
             f"{clips} clips of {speakers} speakers", expected="at least one clip of each", fix="correct them"
         )
     share, rest = divmod(clips, speakers)
-    each = [share + (number < rest) for number in range(speakers)]
-    planned = estimate_cost(load_study(study), each, seconds=seconds)
-    facts = {"clips": clips, "speakers": speakers, "seconds": seconds, **_facts(planned)}
-    typer.echo(json.dumps(facts) if as_json else "\n".join(_lines(facts)))
+    return [share + (number < rest) for number in range(speakers)]
 
 
 def _facts(planned: CostEstimate) -> dict[str, Any]:

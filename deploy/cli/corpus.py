@@ -17,7 +17,7 @@ from moretta.shared.core.printable import printable
 
 if TYPE_CHECKING:
     from moretta.shared.data.check import CheckReport, Durations
-    from moretta.shared.data.published import PublishedComparison
+    from moretta.shared.data.comparison import PublishedComparison
 
 _LISTED = 10
 
@@ -128,7 +128,7 @@ def _lines(report: CheckReport) -> list[str]:
 
 
 def _published_lines(published: PublishedComparison) -> list[str]:
-    def some(items: list[str] | list[int]) -> str:
+    def some(items: list[str]) -> str:
         more = ", ..." if len(items) > _LISTED else ""
         return f"{len(items)}" + (f" ({', '.join(map(str, items[:_LISTED]))}{more})" if items else "")
 

@@ -41,7 +41,8 @@ def simulate(  # noqa: PLR0917 - typer reads the options from the signature
     if corpus is None:
         corpus = out / "corpus"
         _synthesize(corpus, speakers=speakers, clips=clips, seed=chosen.seed, video=chosen.face.enabled)
-    plan = plan_simulation(read_corpus(corpus, labels=chosen.labels), chosen, reproduce_command(sys.argv[1:]))
+    found = read_corpus(corpus, labels=chosen.labels, classes=chosen.classes)
+    plan = plan_simulation(found, chosen, reproduce_command(sys.argv[1:]))
     outcome = start(plan, out, lambda text: typer.echo(printable(text), err=True))
     print_outcome(outcome, as_json=json_output)
 

@@ -42,8 +42,10 @@ def join(
     ],
     *,
     home: Home = None,
-    corpus: Annotated[Path | None, typer.Option(help="The clips of this site, in CREMA-D layout.")] = None,
-    speakers: Annotated[str, typer.Option(help="Numbers of this site's speakers; empty means all in the corpus.")] = "",
+    corpus: Annotated[Path | None, typer.Option(help="The folder of this site's clips.")] = None,
+    speakers: Annotated[
+        str, typer.Option(help="This site's speakers, with commas between them; empty means all.")
+    ] = "",
     held_out: Annotated[str, typer.Option(help="Speakers never trained on; empty lets a keyed rule choose.")] = "",
     replace: Annotated[bool, typer.Option(help="Join again in the place of an enrollment that is there.")] = False,
     as_json: AsJson = False,
@@ -65,7 +67,7 @@ def join(
     said = None
     if corpus is not None:
         said = SiteFile(
-            corpus=corpus.absolute(), speakers=_numbers(speakers), held_out=_numbers(held_out) if held_out else None
+            corpus=corpus.absolute(), speakers=_listed(speakers), held_out=_listed(held_out) if held_out else None
         )
     chosen = _home(home)
     with _held(chosen):
@@ -243,11 +245,8 @@ def _read_string(given: str) -> str:
         raise EnrollmentError(f"the file {given[1:]} cannot be read", expected="a file with a join string") from error
 
 
-def _numbers(text: str) -> tuple[int, ...]:
-    try:
-        return tuple(int(part) for part in text.replace(",", " ").split())
-    except ValueError as error:
-        raise typer.BadParameter(f"{text!r}: expected numbers of speakers, such as 1001,1002") from error
+def _listed(text: str) -> tuple[str, ...]:
+    return tuple(part.strip() for part in text.split(",") if part.strip())
 
 
 def _facts(identity: Identity) -> dict[str, Any]:

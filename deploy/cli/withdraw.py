@@ -27,7 +27,7 @@ _SENT = {
 
 
 def withdraw(
-    speaker: Annotated[int | None, typer.Argument(help="Number of the person in the corpus, such as 1004.")] = None,
+    speaker: Annotated[str | None, typer.Argument(help="The person, as the corpus calls them, such as 1004.")] = None,
     *,
     home: Annotated[
         Path | None,
@@ -58,7 +58,7 @@ def withdraw(
 
     settings = _settings(home)
     if sum((show, study is not None, speaker is not None)) != 1 or (undo and speaker is None):
-        raise typer.BadParameter("expected the number of one speaker, or --list, or --study DIGEST")
+        raise typer.BadParameter("expected one speaker, or --list, or --study DIGEST")
     if show:
         _print_all(settings, as_json=as_json)
     elif study is not None:

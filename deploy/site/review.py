@@ -118,4 +118,4 @@ def _settings(home: SiteHome) -> SiteSettings:
 
 
 def _originals(names: StudyPseudonyms, clips: Sequence[Clip]) -> dict[str, Clip]:
-    return {names.released(names.key.clip(str(clip.name))): clip for clip in clips}
+    return {names.released(names.key.clip(clip.name)): clip for clip in clips}

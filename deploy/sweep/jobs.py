@@ -94,16 +94,17 @@ def plan_sweep(grid: Grid, folders: Sequence[Path], command: str) -> SweepPlan:
         CorpusError: a corpus cannot be used.
         StudyError: a study does not fit a corpus, or names what does not exist.
     """
-    read = cache(lambda folder, labels: read_corpus(folder, labels=labels))
-    digest = cache(lambda folder, labels: corpus_digest(read(folder, labels)))
+    read = cache(lambda folder, labels, classes: read_corpus(folder, labels=labels, classes=classes))
+    digest = cache(lambda *which: corpus_digest(read(*which)))
     seen = instruments()
     cells: list[PlannedCell] = []
     warnings: dict[str, None] = {}
     for folder in dict.fromkeys(folder.resolve() for folder in folders):
         for cell in grid.cells:
-            corpus = read(folder, cell.study.labels)
+            which = (folder, cell.study.labels, cell.study.classes)
+            corpus = read(*which)
             plan = plan_simulation(corpus, cell.study, command)
-            found = (digest(folder, cell.study.labels), seen)
+            found = (digest(*which), seen)
             cells.append(PlannedCell(cell, corpus, plan.study, *_jobs(cell.label, plan, found, grid.folds)))
             warnings |= dict.fromkeys(plan.warnings)
     return SweepPlan(grid, tuple(cells), tuple(warnings))
@@ -145,6 +146,7 @@ def release_study(study: Study) -> Study:
     return Study(
         seed=study.seed,
         labels=study.labels,
+        classes=study.classes,
         sites=study.sites,
         voice=study.voice.model_copy(update=_use_defaults(VoiceSection())),
         face=study.face.model_copy(update=_use_defaults(FaceSection())),
@@ -183,7 +185,7 @@ def key_of(kind: str, study: Study, corpus: str, *more: str) -> str:
 
 def corpus_digest(corpus: Corpus) -> str:
     """SHA-256 over names and contents of all that a corpus was read from, hexadecimal."""
-    files = {path for clip in corpus.clips for path in (clip.audio, clip.video) if path is not None}
+    files = {path for clip in corpus.clips for path in clip.files}
     files |= {path for path in corpus.root.iterdir() if path.is_file()}  # demographics, votes
     digest = hashlib.sha256(json.dumps(sorted(str(drop) for drop in corpus.dropped)).encode())
     for path in sorted(files):

@@ -20,6 +20,7 @@ from moretta.shared.audit.report.report_schema import EmotionResult, HeadlineFig
 from moretta.shared.audit.report.sweep_rows import SweepRow, with_fronts
 from moretta.shared.audit.result import Result, strongest
 from moretta.shared.core.atomic import write_atomic
+from moretta.shared.core.labels import SpeakerId
 from moretta.shared.core.reproducibility import derive
 
 UNITS = ("value", "frame", "clip", "speaker", "site")
@@ -68,7 +69,7 @@ class Trained(JobResult):
     emotion: dict[str, EmotionResult]
     counts: dict[str, dict[str, list[list[int]]]]
     """By output and pseudonymous speaker: [true class, predicted class]."""
-    numbers: dict[str, int]
+    numbers: dict[str, SpeakerId]
     """Pseudonym to the speaker's number in the corpus: another seed gives another pseudonym. Stays on this machine."""
     absent: dict[str, str]
     privacy: tuple[PrivacyRow, ...]
@@ -174,7 +175,7 @@ def _emotion(trained: Sequence[Sequence[Trained]], modality: str, seed: int) -> 
     ]
     names = {number: name for t in found[0] for name, number in t.numbers.items()}
 
-    def order(number: int) -> tuple[bool, str, int]:
+    def order(number: SpeakerId) -> tuple[bool, str, SpeakerId]:
         """By the first seed's pseudonyms, as a single run draws its intervals; unknown ones last."""
         return number not in names, names.get(number, ""), number
 

@@ -21,6 +21,7 @@ from moretta.server.stages.results import AuditLimits, Results
 from moretta.server.stages.state import RESUME_FILE, load_progress, save_state
 from moretta.server.study import SITE_STAGES, Run, Stage, run_stages
 from moretta.shared.core.errors import RunError
+from moretta.shared.core.labels import in_order
 
 _RELEASE = "release"
 _BEFORE_RELEASE = [stage.name for stage in SITE_STAGES[: [s.name for s in SITE_STAGES].index(_RELEASE)]]
@@ -90,7 +91,7 @@ def _train(job: Job, folder: Path, out: Path) -> JobResult:
     return Trained(
         emotion=evaluation.emotion,
         counts={o: {s: table.tolist() for s, table in tables.items()} for o, tables in evaluation.counts.items()},
-        numbers={keys[number].speaker(number): number for number in sorted(job.plan.test_speakers)},
+        numbers={keys[number].speaker(number): number for number in in_order(job.plan.test_speakers)},
         absent={output: why for output, why in run.results.absent.items() if output not in evaluation.emotion},
         privacy=tuple(privacy_rows(run.context, run.results)),
         releases=_spent(sites, "server", delta=job.plan.study.privacy.delta),

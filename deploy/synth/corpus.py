@@ -20,12 +20,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moretta.shared.core.errors import CorpusError
+from moretta.shared.core.labels import Emotion
 from moretta.shared.core.workers import map_files
-from moretta.shared.data.clip_names import EMOTIONS, SENTENCES, ClipName, Emotion, Level
 from moretta.shared.data.clips import Corpus
+from moretta.shared.data.corpora.cremad import AUDIO_FOLDER, SENTENCES, VIDEO_FOLDER, ClipName, Level
 from moretta.shared.data.demographics import DEMOGRAPHICS_FILE
 from moretta.shared.data.media import SAMPLE_RATE, Audio, write_video, write_wav
-from moretta.shared.data.reader import AUDIO_FOLDER, SYNTHETIC_MARKER, VIDEO_FOLDER, read_corpus
+from moretta.shared.data.reader import SYNTHETIC_MARKER, read_corpus
 from moretta.shared.models.speech import Voice, make_voice, synthesize
 
 GENERATOR = "moretta synth 1"
@@ -127,9 +128,9 @@ def clip_names(speaker: int, clips: int) -> list[ClipName]:
     names = [
         ClipName(speaker, sentence, emotion, _first_level(sentence, emotion))
         for sentence in SENTENCES
-        for emotion in EMOTIONS
+        for emotion in Emotion
     ]
-    acted = [emotion for emotion in EMOTIONS if emotion is not Emotion.NEU]
+    acted = [emotion for emotion in Emotion if emotion is not Emotion.NEU]
     names += [ClipName(speaker, _LEVEL_SENTENCE, emotion, level) for level in _LEVELS[1:] for emotion in acted]
     if clips > len(names):
         raise CorpusError(f"{clips} clips for each speaker", expected=f"at most {len(names)}, as in CREMA-D")

@@ -15,11 +15,9 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from moretta.shared.models.head.asset import load_asset
-from moretta.shared.models.head.channels import CHANNELS
-from moretta.shared.models.head.head_identity import FaceIdentity, make_identity
-from moretta.shared.models.head.moves import loosely, random_actions
-from moretta.shared.models.head.render import Vector, View, draw, posed, screen_places
+from moretta.shared.models.head.expression import CHANNELS, loosely, random_actions
+from moretta.shared.models.head.mesh import load_asset
+from moretta.shared.models.head.render import FaceIdentity, Vector, View, draw, make_identity, posed, screen_places
 
 SIDE = 128
 """Height and width of a scene, in pixels."""

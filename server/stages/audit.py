@@ -73,7 +73,8 @@ def _attack_identity(
     """Attacks identity; returns originals and releases, for the attacks that follow."""
     from moretta.shared.audit.runner import audit as attack
 
-    released = ClipSet.from_releases([release for _, release in sorted(releases.kept.items())], modality)
+    kept = [release for _, release in sorted(releases.kept.items())]
+    released = ClipSet.from_releases(kept, modality, classes=context.study.classes)
     original = _originals(context, modality, released)
     result = attack(
         original,
@@ -128,5 +129,6 @@ def _originals(context: RunContext, modality: Modality, released: ClipSet) -> Cl
     if modality == "face":
         side = released.frames(0).shape[1] if len(released) else _FACE_SIDE
         loader = VideoFaces(side=side, fps=context.study.face.fps)
-    corpus = read_corpus(originals.corpus, labels=context.study.labels)
-    return ClipSet.from_corpus(corpus, modality, originals.keys, loader=loader)
+    classes = context.study.classes
+    corpus = read_corpus(originals.corpus, labels=context.study.labels, classes=classes)
+    return ClipSet.from_corpus(corpus, modality, originals.keys, loader=loader, classes=classes)

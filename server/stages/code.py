@@ -46,7 +46,7 @@ def federate_code(context: RunContext, grid: SiteGrid, public: Arrays) -> tuple[
     """
     study, rows = context.study, measured_speakers(context.study)
     public_code = _public_code(study, public, rows)
-    first, record = first_arrays(rows, public_code), _Record(context)
+    first, record = first_arrays(rows, public_code, study.classes), _Record(context)
     strategy = CheckedStrategy(
         strategy=make_strategy("FedAvg", {}),
         grid=grid,

@@ -12,11 +12,11 @@ from moretta.server.grid.site_grid import SiteGrid, noting_failure_of
 from moretta.server.stages.context import RunContext
 from moretta.server.stages.results import Arrays, Evaluation, Releases, Tables
 from moretta.server.stages.statement_checks import check_counts, tested_clips
-from moretta.shared.audit.report.emotion import ORIGINAL_CLASSES, emotion_result, table_from_counts
+from moretta.shared.audit.report.emotion import emotion_result, table_from_counts
 from moretta.shared.audit.report.report_schema import EmotionResult, Modality
 from moretta.shared.core.errors import ReleaseError
+from moretta.shared.core.labels import ORIGINAL_CLASSES, original_columns
 from moretta.shared.core.reproducibility import derive
-from moretta.shared.data.clip_names import EMOTIONS
 from moretta.shared.messages import wire
 from moretta.shared.messages.responses import Evaluated
 from moretta.shared.models.reliability import check_reliability, expected_calibration_error
@@ -64,11 +64,13 @@ def evaluate(
     for response in responses:
         with noting_failure_of(response.site, failures):
             evaluated = response.of(Evaluated)
-            counted = _counts(evaluated)
+            counted = _counts(evaluated, study.classes)
             bins = _reliability(evaluated, counted)
             release = releases.kept[response.site]
             left_out = {
-                output: check_counts(tested_clips(release, held_out, output), output, counted.get(output, {}))
+                output: check_counts(
+                    tested_clips(release, held_out, output, study.classes), output, counted.get(output, {})
+                )
                 for output in sorted(whole | counted.keys())
             }
             for output, clips in left_out.items():
@@ -92,9 +94,9 @@ def evaluate(
     return found, missing
 
 
-def _counts(evaluated: Evaluated) -> dict[str, Tables]:
+def _counts(evaluated: Evaluated, classes: tuple[str, ...]) -> dict[str, Tables]:
     """Square tables of the size that the output has."""
-    sizes = {o: len(EMOTIONS) for o in OUTPUTS} | {f"{o}/3": len(ORIGINAL_CLASSES) for o in OUTPUTS}
+    sizes = {o: len(classes) for o in OUTPUTS} | {f"{o}/3": len(original_columns(classes)) for o in OUTPUTS}
     checked: dict[str, Tables] = {}
     for output, by_speaker in evaluated.counts.items():
         size = sizes[output]
@@ -128,7 +130,7 @@ def _result(study: Study, output: str, found: Evaluation) -> EmotionResult:
         "fused": f"{share:.0%} voice, {1 - share:.0%} face",
         "learned": f"{study.model_of('fusion')}, trained on releases",
     }[output]
-    whole = table_from_counts(_stack(found.counts[output]), EMOTIONS, seed=seed, model=model)
+    whole = table_from_counts(_stack(found.counts[output]), study.classes, seed=seed, model=model)
     three = found.counts.get(f"{output}/3")
     original = table_from_counts(_stack(three), ORIGINAL_CLASSES, seed=seed, model=model) if three else None
     bins = found.reliability.get(output)
@@ -155,17 +157,17 @@ def central_check(context: RunContext, releases: Releases, public: Arrays) -> Em
 
     pairs = list(releases.model_inputs(public, "voice", emotion_model("voice", "statistics")))
     features = np.stack([x for x, _ in pairs])
-    labels = np.array([clip.emotion.class_index for _, clip in pairs])
+    classes = context.study.classes
+    labels = np.array([classes.index(clip.emotion) for _, clip in pairs])
     speakers = np.array([clip.speaker for _, clip in pairs])
     folds = min(context.study.split.folds, len(set(speakers)))
     if folds < 2:
         context.warn("the central check needs two speakers")
         return None
-    scores = np.zeros((len(labels), len(EMOTIONS)))
+    scores = np.zeros((len(labels), len(classes)))
     for train, test in GroupKFold(folds).split(features, labels, speakers):
         seed = derive(context.study.seed, "central check") % 2**31
         forest = RandomForestClassifier(TREES, random_state=seed, n_jobs=1).fit(features[train], labels[train])
         scores[np.ix_(test, forest.classes_)] = forest.predict_proba(features[test])
-    return emotion_result(
-        scores, labels, speakers.tolist(), seed=derive(context.study.seed, "emotion intervals"), model="random forest"
-    )
+    seed = derive(context.study.seed, "emotion intervals")
+    return emotion_result(scores, labels, speakers.tolist(), seed=seed, model="random forest", classes=classes)

@@ -12,8 +12,8 @@ import numpy.typing as npt
 from moretta.server.stages.context import RunContext
 from moretta.server.stages.results import Arrays, Releases, SiteFacts, Tables
 from moretta.shared.core.errors import ReleaseError
+from moretta.shared.core.labels import ORIGINAL_CLASSES
 from moretta.shared.core.terms import Modality
-from moretta.shared.data.clip_names import EMOTIONS, Emotion
 from moretta.shared.release import Release
 from moretta.shared.release.release_format import AnonymizerStatement, ReleasedClip
 from moretta.shared.study.run_plan import DeploymentPlan
@@ -23,7 +23,6 @@ RecomputeStatement = Callable[[Study, Mapping[str, npt.NDArray[Any]], Release], 
 """Gives the statement of the study's voice anonymizer, by the study, the public arrays and the release's sizes."""
 _ROUNDING = 1e-3
 _OF: dict[str, tuple[Modality, ...]] = {"voice": ("voice",), "face": ("face",)}
-_THREE = (Emotion.ANG, Emotion.HAP, Emotion.SAD)
 _AS_IN_STUDY = (
     *("preset", "epsilon", "sensitivity", "budget_epsilon", "segments", "coefficients"),
     *("code_size", "code_noise", "code_encoder", "labels_from", "label_epsilon", "noise", "clip_noise", "frame_noise"),
@@ -90,6 +89,8 @@ def check_statement(study: Study, release: Release) -> None:
                     f"a {statement.modality} release made with {name} {str(found)[:60]!a}",
                     expected=f"{wanted!r}, as the study says",
                 )
+    if other := sorted({clip.emotion for clip in release.clips} - set(study.classes)):
+        raise ReleaseError(f"clips labelled {', '.join(other)[:200]}", expected=f"one of {', '.join(study.classes)}")
 
 
 class _Recomputing:
@@ -198,16 +199,17 @@ def _has(clip: ReleasedClip, modalities: tuple[Modality, ...]) -> bool:
     return any(getattr(clip, modality) is not None for modality in modalities)
 
 
-def tested_clips(release: Release, held_out: frozenset[str], output: str) -> Tables:
+def tested_clips(release: Release, held_out: frozenset[str], output: str, classes: tuple[str, ...]) -> Tables:
     """How many held-out clips of each emotion a site can have tested: int64 [classes] by pseudonymous speaker.
 
     Args:
         release: of the site.
         held_out: pseudonyms of all held-out speakers.
         output: such as `voice`, or `fused/3` for the three classes of the original.
+        classes: the study's.
     """
     name, _, three = output.partition("/")
-    classes = _THREE if three else EMOTIONS
+    classes = ORIGINAL_CLASSES if three else classes
     modalities = _OF.get(name, ("voice", "face"))
     found: Tables = defaultdict(lambda: np.zeros(len(classes), np.int64))
     for clip in release.clips:

@@ -105,10 +105,10 @@ def _strategy(
     clips: dict[str, int],
 ) -> CheckedStrategy:
     """Flower's strategy behind the checks and, where the study says so, site-level noise or secure aggregation."""
-    from moretta.shared.models.emotion import emotion_model, trained_names
+    from moretta.shared.models.emotion import study_model, trained_names
 
     study, aggregation = context.study, context.study.aggregation
-    trained = trained_names(emotion_model(kind, study.model_of(kind)), weights)
+    trained = trained_names(study_model(study, kind), weights)
     plan = plan_site_level(study)
     if plan is not None and not aggregation.secure:
         noise = _noise(context, kind) if aggregation.dp == "central" else None
@@ -157,11 +157,14 @@ def _initial(context: RunContext, results: Results, kind: ModelKind) -> Weights:
     if kind == "fusion":
         from moretta.shared.models.fusion_gate import first_gate
 
-        return {name: np.asarray(tensor) for name, tensor in first_gate(context.study.voice.weight).items()}
-    from moretta.shared.models.emotion import emotion_model, initial_weights
+        return {
+            name: np.asarray(tensor)
+            for name, tensor in first_gate(context.study.voice.weight, len(context.study.classes)).items()
+        }
+    from moretta.shared.models.emotion import initial_weights, study_model
 
     modality: Modality = kind
-    study, model = context.study, emotion_model(modality, context.study.section(modality).model)
+    study, model = context.study, study_model(context.study, modality)
     held_out = results.releases.held_out(context.plan)
     inputs = [
         x

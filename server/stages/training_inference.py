@@ -25,7 +25,6 @@ from moretta.shared.audit.result import Result
 from moretta.shared.core.reproducibility import derive
 from moretta.shared.core.storage import disk_failed
 from moretta.shared.core.terms import Modality
-from moretta.shared.data.clip_names import EMOTIONS
 
 if TYPE_CHECKING:
     from moretta.shared.models.emotion import EmotionModel
@@ -58,10 +57,10 @@ def attack_training(context: RunContext, results: Results) -> list[Result]:
 def _membership(
     public: Arrays, context: RunContext, releases: Releases, modality: Modality, about: Result
 ) -> list[Result]:
-    from moretta.shared.models.emotion import emotion_model
+    from moretta.shared.models.emotion import study_model
 
     study = context.study
-    model = emotion_model(modality, study.section(modality).model)
+    model = study_model(study, modality)
     seed = derive(study.seed, "membership", modality)
     examples = _examples(context, releases, public, modality, model).some(MAX_CLIPS, seed)
     if reason := too_few(examples):
@@ -85,7 +84,7 @@ def _examples(
 ) -> MembershipExamples:
     held_out = releases.held_out(context.plan)
     inputs, clips = zip(*releases.model_inputs(public, modality, model), strict=True)
-    labels = np.array([EMOTIONS.index(clip.emotion) for clip in clips], np.int64)
+    labels = np.array([context.study.classes.index(clip.emotion) for clip in clips], np.int64)
     _, speaker = np.unique([clip.speaker for clip in clips], return_inverse=True)
     learns = context.study.learns
     member = np.array(

@@ -15,6 +15,7 @@ from moretta.shared.audit.arrays import ClipArray, Form, FrameLoader, InCorpus, 
 from moretta.shared.audit.views import mfcc_view, movement_of, statistics_view, thumbnails_of
 from moretta.shared.core.array_types import Array, Float32, Int64, UInt8
 from moretta.shared.core.errors import ClipError, ReleaseError
+from moretta.shared.core.labels import EMOTIONS, SpeakerId, classes_among
 from moretta.shared.core.pseudonym import PseudonymKey
 from moretta.shared.core.terms import Modality
 from moretta.shared.data.clips import Clip, Corpus
@@ -41,6 +42,8 @@ class ClipSet:
     views: Mapping[str, PackedArrays] = field(default_factory=dict, repr=False)
     damaged: Mapping[str, int] = field(default_factory=dict)
     """What could not be used, counted by reason."""
+    classes: tuple[str, ...] = EMOTIONS
+    """The study's labels; those of all sets that are compared."""
 
     def __len__(self) -> int:
         return len(self.clips)
@@ -55,6 +58,11 @@ class ClipSet:
         """int64 [clips]: index of each clip's speaker in `speakers`."""
         number = {speaker: index for index, speaker in enumerate(self.speakers)}
         return np.array([number[clip.speaker] for clip in self.clips], np.int64)
+
+    @property
+    def emotions(self) -> Int64:
+        """int64 [clips]: class index of the label that the release states."""
+        return np.array([self.classes.index(clip.emotion) for clip in self.clips], np.int64)
 
     @property
     def form(self) -> Form:
@@ -126,7 +134,8 @@ class ClipSet:
         read = self.waveform if self.modality == "voice" else self.frames
         arrays = [read(index) for index in range(len(self))]
         form: Form = "waveform" if self.modality == "voice" else "frames"
-        return ClipSet.from_arrays(self.clips, arrays, modality=self.modality, form=form)
+        made = ClipSet.from_arrays(self.clips, arrays, modality=self.modality, form=form)
+        return replace(made, classes=self.classes)
 
     def content_key(self, index: int) -> str:
         """SHA-256 over form, shape and bytes: equal content, equal key, whatever the clip is called."""
@@ -200,7 +209,7 @@ class ClipSet:
     ) -> ClipSet:
         """Arrays that are in memory already."""
         held = tuple(ClipArray(form, InMemory(array), codebook) for array in arrays)
-        return cls(tuple(clips), modality, held, tuple(range(len(clips))))
+        return cls(tuple(clips), modality, held, tuple(range(len(clips))), classes=_classes(clips))
 
     @classmethod
     def from_release(cls, release: Release, modality: Modality) -> ClipSet:
@@ -208,7 +217,9 @@ class ClipSet:
         return cls.from_releases([release], modality)
 
     @classmethod
-    def from_releases(cls, releases: Sequence[Release], modality: Modality) -> ClipSet:
+    def from_releases(
+        cls, releases: Sequence[Release], modality: Modality, *, classes: Sequence[str] | None = None
+    ) -> ClipSet:
         """Several sites' releases. Every array is read once to check it; damaged ones are left out and counted."""
         arrays: list[ClipArray] = []
         clips: list[ReleasedClip] = []
@@ -224,24 +235,27 @@ class ClipSet:
                 codebook = release.codebook if modality == "voice" else None
                 arrays.append(ClipArray(form, InShard(shard, clip.clip), codebook))
             damaged.update(release.damaged)
-        return cls(tuple(clips), modality, tuple(arrays), tuple(range(len(clips))), damaged=dict(damaged))
+        rows, known = tuple(range(len(clips))), _classes(clips, classes)
+        return cls(tuple(clips), modality, tuple(arrays), rows, damaged=dict(damaged), classes=known)
 
     @classmethod
     def from_corpus(
         cls,
         corpus: Corpus,
         modality: Modality,
-        pseudonyms: PseudonymKey | Mapping[int, PseudonymKey],
+        pseudonyms: PseudonymKey | Mapping[SpeakerId, PseudonymKey],
         *,
         loader: FrameLoader | None = None,
+        classes: Sequence[str] | None = None,
     ) -> ClipSet:
         """Originals, or another tool's output, under the pseudonyms that the sites gave.
 
         Args:
             corpus: clips without this modality are left out.
             modality: what to read of them.
-            pseudonyms: one key, or the key of each speaker's site by speaker number.
+            pseudonyms: one key, or the key of each speaker's site.
             loader: reads the faces of one video; needed for faces.
+            classes: the study's; None takes the labels of the clips.
         """
         chosen = [clip for clip in corpus.clips if (has_sound(clip) if modality == "voice" else clip.video is not None)]
         meta = []
@@ -252,18 +266,22 @@ class ClipSet:
             raise ValueError("faces of a corpus need a loader that crops them")
         form: Form = "waveform" if modality == "voice" else "frames"
         arrays = [ClipArray(form, InCorpus(clip, None if modality == "voice" else loader)) for clip in chosen]
-        return cls(tuple(meta), modality, tuple(arrays), tuple(range(len(meta))))
+        return cls(tuple(meta), modality, tuple(arrays), tuple(range(len(meta))), classes=_classes(meta, classes))
+
+
+def _classes(clips: Iterable[ReleasedClip], classes: Sequence[str] | None = None) -> tuple[str, ...]:
+    return classes_among(clip.emotion for clip in clips) if classes is None else tuple(classes)
 
 
 def _describe(clip: Clip, corpus: Corpus, key: PseudonymKey) -> ReleasedClip:
     speaker = corpus.speakers[clip.speaker]
     sex: Any = speaker.sex
     return ReleasedClip(
-        clip=key.clip(str(clip.name)),
+        clip=key.clip(clip.name),
         speaker=key.speaker(clip.speaker),
         emotion=clip.label,
-        sentence=clip.name.sentence,
-        level=clip.name.level,
+        sentence=clip.sentence,
+        level=clip.level,
         sex=sex,
         age_group=age_group(speaker.age),
     )

@@ -13,11 +13,11 @@ from moretta.shared.audit.arrays import PackedArrays
 from moretta.shared.audit.attackers.base import Attacker, Embedder, get_attacker
 from moretta.shared.audit.dataset import ClipSet
 from moretta.shared.audit.protocol import SetName
-from moretta.shared.audit.worker_pool import Workers
 from moretta.shared.core.array_types import Float32
 from moretta.shared.core.atomic import write_atomic
 from moretta.shared.core.errors import MorettaError
 from moretta.shared.core.pace import Pace, Progress
+from moretta.shared.core.workers import Workers
 
 CHUNK_CLIPS = 32
 

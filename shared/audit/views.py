@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from moretta.shared.audit.arrays import ClipArray, Form
-from moretta.shared.core.array_types import Array, Float32, Int64, UInt8
+from moretta.shared.core.array_types import Array, Float32, UInt8
 
 if TYPE_CHECKING:
     from moretta.shared.audit.dataset import ClipSet
@@ -179,8 +179,3 @@ class MotionFeatures:
 def _flat_movement(clips: ClipSet, index: int) -> Float32:
     frames = clips.movement(index)
     return np.asarray(frames.reshape(len(frames), -1), np.float32) / np.float32(255)
-
-
-def emotions_of(clips: ClipSet) -> Int64:
-    """int64 [clips]: class index of the emotion that the release states."""
-    return np.array([clip.emotion.class_index for clip in clips.clips], np.int64)

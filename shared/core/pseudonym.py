@@ -9,6 +9,7 @@ import secrets
 from pathlib import Path
 
 from moretta.shared.core.errors import ReleaseError
+from moretta.shared.core.labels import SpeakerId
 
 KEY_BYTES = 32
 
@@ -44,7 +45,7 @@ class PseudonymKey:
         """A key for simulation and tests: who knows the seed can undo every pseudonym."""
         return cls(hashlib.sha256(f"moretta simulated pseudonyms {seed} {site}".encode()).digest())
 
-    def speaker(self, speaker: int) -> str:
+    def speaker(self, speaker: SpeakerId) -> str:
         """Pseudonym of a speaker: 16 hexadecimal digits."""
         return self._of(f"speaker {speaker}")
 
@@ -87,7 +88,7 @@ class _KeyOfStudy(PseudonymKey):
         super().__init__(key)
         self._study = study
 
-    def speaker(self, speaker: int) -> str:
+    def speaker(self, speaker: SpeakerId) -> str:
         return self.renamed(super().speaker(speaker), self._study)
 
     def clip(self, name: str) -> str:

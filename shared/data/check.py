@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,16 +12,14 @@ from typing import Any
 import numpy as np
 
 from moretta.shared.core.errors import ClipError
+from moretta.shared.core.labels import SpeakerId
 from moretta.shared.core.workers import map_files
-from moretta.shared.data.clip_names import ClipName
-from moretta.shared.data.clips import Clip, Corpus, Drop
-from moretta.shared.data.listing import listed
-from moretta.shared.data.media import CONTAINERS, SAMPLE_RATE
-from moretta.shared.data.published import PublishedComparison, compare_with_published
+from moretta.shared.data.clips import Clip, Corpus, Drop, by_reason
+from moretta.shared.data.comparison import PublishedComparison, Repeated, Seen, compare_with_published, find_repeated
+from moretta.shared.data.media import OVERDRIVEN_SHARE, SAMPLE_RATE, SOUND_FILES, is_overdriven
 from moretta.shared.data.reader import Labels, read_corpus
 from moretta.shared.data.recordings import Kind, picture_seconds, read_pictures, read_sound, sound_file
-from moretta.shared.data.repeated import Repeated, Seen, find_repeated
-from moretta.shared.data.sound_checks import OVERDRIVEN_SHARE, is_overdriven
+from moretta.shared.data.tables import listed
 from moretta.shared.features.faces import FaceCropper
 
 _KINDS: tuple[Kind, ...] = ("sound", "pictures")
@@ -54,7 +52,7 @@ class Durations:
 class SpeakerCounts:
     """What there is of one speaker, counting usable files only."""
 
-    speaker: int
+    speaker: SpeakerId
     sex: str | None
     age: int | None
     clips: int
@@ -96,7 +94,7 @@ class CheckReport:
     @property
     def reasons(self) -> dict[str, int]:
         """Unusable files by reason, the most frequent first."""
-        return dict(Counter(drop.reason for drop in self.unusable).most_common())
+        return by_reason(self.unusable)
 
     def to_json(self) -> dict[str, Any]:
         """Plain values, for `json.dumps`."""
@@ -129,13 +127,14 @@ class _Task:
     kind: Kind
 
 
-_Found = dict[tuple[ClipName, Kind], _Finding]
+_Found = dict[tuple[str, Kind], _Finding]
 
 
 def check_corpus(
     root: Path,
     *,
     labels: Labels = "intended",
+    classes: Sequence[str] | None = None,
     names: Path | None = None,
     workers: int | None = None,
     progress: Callable[[int], Callable[[], None]] | None = None,
@@ -145,6 +144,7 @@ def check_corpus(
     Args:
         root: the corpus folder.
         labels: as for `read_corpus`.
+        classes: the same.
         names: a folder with CREMA-D's own lists, to compare with.
         workers: processes; None takes one for each core.
         progress: called with the number of files; what it returns is called for each file done.
@@ -152,7 +152,7 @@ def check_corpus(
     Raises:
         CorpusError: as `read_corpus`, or a list in `names` cannot be read.
     """
-    corpus = read_corpus(root, labels=labels)
+    corpus = read_corpus(root, labels=labels, classes=classes)
     published = compare_with_published(corpus, names) if names is not None else None
     tasks = [_Task(root, clip, kind) for clip in corpus.clips for kind in _KINDS if kind == "sound" or clip.video]
     tick = progress(len(tasks)) if progress else None
@@ -179,7 +179,7 @@ def _decode_sound(clip: Clip, path: Path, file: str) -> _Finding:
     if samples is None:
         return _Finding()
     form = ""
-    if path == clip.audio and path.suffix.lower() not in CONTAINERS:
+    if path == clip.audio and path.suffix.lower() in SOUND_FILES:
         info = soundfile.info(path)
         if info.samplerate != SAMPLE_RATE or info.channels != 1:
             form = f"{info.samplerate} Hz, {info.channels} channels"
@@ -219,7 +219,7 @@ def _report(corpus: Corpus, labels: Labels, found: _Found, published: PublishedC
         audio=Durations.of(finding.seconds for finding in sound),
         video=Durations.of(finding.seconds for finding in pictures),
         emotions=_count(clip.label for clip in kept),
-        levels=_count(clip.name.level for clip in kept),
+        levels=_count(clip.level for clip in kept),
         speakers=[
             _speaker_counts(corpus, speaker, [clip for clip in kept if clip.speaker == speaker], usable)
             for speaker in corpus.speakers
@@ -246,7 +246,7 @@ def _overdriven(sound: Iterable[_Finding]) -> list[str]:
 
 
 def _speaker_counts(
-    corpus: Corpus, speaker: int, clips: list[Clip], usable: Callable[[Clip, Kind], bool]
+    corpus: Corpus, speaker: SpeakerId, clips: list[Clip], usable: Callable[[Clip, Kind], bool]
 ) -> SpeakerCounts:
     person = corpus.speakers[speaker]
     return SpeakerCounts(

@@ -1,19 +1,20 @@
-"""What a corpus is once read: speakers, clips, and everything that could not be used."""
+"""A corpus once read: speakers, clips, and everything that could not be used."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from moretta.shared.data.clip_names import ClipName, Emotion
+from moretta.shared.core.labels import SpeakerId
 
 
 @dataclass(frozen=True, slots=True)
 class Speaker:
-    """One person, as far as `VideoDemographics.csv` tells. Unknown values are None."""
+    """One person, as far as the corpus's tables describe them. Unknown values are None."""
 
-    id: int
+    id: SpeakerId
     sex: str | None = None
     """`female` or `male`."""
     age: int | None = None
@@ -24,16 +25,23 @@ class Speaker:
 class Clip:
     """One recording of one speaker. At least one of `audio` and `video` is a path."""
 
-    name: ClipName
-    label: Emotion
-    """The emotion under the labels that the study names: intended, or the crowd's vote."""
+    name: str
+    """Different for every clip of the corpus. Never leaves a site."""
+    speaker: SpeakerId
+    """Never leaves a site."""
+    label: str
+    """One of the study's classes."""
+    sentence: str = ""
+    """Short name of the sentence; empty if it is not known."""
+    level: str = ""
+    """Short name of the acted intensity; empty if it is not known."""
     audio: Path | None = None
     video: Path | None = None
 
     @property
-    def speaker(self) -> int:
-        """The speaker's number in the corpus. Never leaves a site."""
-        return self.name.speaker
+    def files(self) -> tuple[Path, ...]:
+        """The sound file and the video, as far as there are any."""
+        return tuple(path for path in (self.audio, self.video) if path is not None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +53,8 @@ class Drop:
     reason: str
     """A stable code, such as `bad-name`, `unreadable`, `silent`."""
     detail: str = ""
+    speaker: SpeakerId | None = None
+    """The person in it, where its name or its row says so."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,12 +65,23 @@ class Corpus:
     name: str
     synthetic: bool
     clips: tuple[Clip, ...]
-    speakers: dict[int, Speaker]
+    speakers: dict[SpeakerId, Speaker]
     dropped: tuple[Drop, ...] = field(default=())
     warnings: tuple[str, ...] = field(default=())
     """What a reader of the report should know although no file was dropped for it. Never leaves a site."""
+    tables: tuple[str, ...] = ()
+    """Tables that say whose a clip is, or how it is labelled; relative to `root`. Not all of them need exist."""
+    sites: Mapping[SpeakerId, str] = field(default_factory=dict)
+    """The site of each speaker, where the corpus assigns sites."""
+    tested: frozenset[SpeakerId] = frozenset()
+    """Speakers whom the corpus holds out for testing; empty if it leaves that to the study."""
 
-    def of(self, speakers: Iterable[int]) -> tuple[Clip, ...]:
+    def of(self, speakers: Iterable[SpeakerId]) -> tuple[Clip, ...]:
         """The clips of some speakers, in order of their names."""
         wanted = set(speakers)
         return tuple(clip for clip in self.clips if clip.speaker in wanted)
+
+
+def by_reason(drops: Iterable[Drop]) -> dict[str, int]:
+    """How many files were dropped for each reason, the most frequent first."""
+    return dict(Counter(drop.reason for drop in drops).most_common())

@@ -1,4 +1,4 @@
-"""Reads a folder in CREMA-D layout: `AudioWAV/`, `VideoFlash/`, `VideoDemographics.csv`, maybe `summaryTable.csv`.
+"""Finds the reader that knows a folder of clips, and holds what it read against the study's classes.
 
 Only names and tables are read here. Whether a file can be decoded shows when it is (`media.py`), or under
 `moretta corpus check`.
@@ -7,178 +7,178 @@ Only names and tables are read here. Whether a file can be decoded shows when it
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal, TypeVar
 
-from moretta.shared.core.errors import ClipError, CorpusError
-from moretta.shared.data.clip_names import ClipName
-from moretta.shared.data.clips import Clip, Corpus, Drop, Speaker
-from moretta.shared.data.demographics import DEMOGRAPHICS_FILE, VOTES_FILE, find_votes, read_demographics, read_votes
+from moretta.shared.core.errors import CorpusError
+from moretta.shared.core.labels import EMOTIONS, class_of
+from moretta.shared.core.plugins import Registry
+from moretta.shared.data.clips import Clip, Corpus, Drop, by_reason
 
 Labels = Literal["intended", "vote"]
+R = TypeVar("R", bound="type[CorpusReader]")
 
 SYNTHETIC_MARKER = "SYNTHETIC.json"
-AUDIO_FOLDER = "AudioWAV"
-VIDEO_FOLDER = "VideoFlash"
-AUDIO_ENDINGS = (".wav", ".flac", ".mp3", ".ogg", ".opus", ".m4a")
-VIDEO_ENDINGS = (".flv", ".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi")
-"""The published form first: it is used where a clip has several."""
-LITTER = ("thumbs.db", "desktop.ini", "icon\r", "@eadir")
-"""What Windows, macOS and Synology leave in folders, beside hidden files: no part of a corpus."""
-KNOWN_DEFECTS = {"1076_MTI_SAD_XX": "CREMA-D published it with a broken video and next to no sound"}
-_LAYOUT = f"a folder with {AUDIO_FOLDER}/*.wav, {VIDEO_FOLDER}/*.flv (or .mp4), or both"
+AUDIO_ENDINGS = (
+    *(".wav", ".flac", ".mp3", ".ogg", ".opus", ".m4a"),
+    *(".aac", ".aiff", ".aif", ".au", ".caf", ".wma", ".amr", ".ac3", ".mka", ".wv"),
+)
+VIDEO_ENDINGS = (
+    *(".flv", ".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi"),
+    *(".mpg", ".mpeg", ".wmv", ".3gp", ".ogv", ".ts", ".mts"),
+)
+"""The form that CREMA-D publishes first: it is used where a clip has several."""
+_LITTER = ("thumbs.db", "desktop.ini", "icon\r", "@eadir")
+"""Left in folders by Windows, macOS and Synology, beside hidden files: no part of a corpus."""
 
 
-def read_corpus(root: Path, *, labels: Labels = "intended") -> Corpus:
+class CorpusReader(ABC):
+    """Reads one layout of folders. A plug-in: one file, here or in a package with an entry point `moretta.corpora`."""
+
+    name: ClassVar[str]
+    layout: ClassVar[str]
+    """What such a folder looks like, for errors."""
+    explicit: ClassVar[bool] = False
+    """Whether such a folder declares its layout, as by a manifest. These readers are asked first."""
+
+    @classmethod
+    @abstractmethod
+    def recognizes(cls, root: Path) -> bool:
+        """Whether a folder has this layout."""
+
+    @classmethod
+    @abstractmethod
+    def read(cls, root: Path, labels: Labels) -> Corpus:
+        """List the clips of a folder, under the corpus's own labels, and everything that cannot be used.
+
+        Raises:
+            CorpusError: there is no clip, or a table cannot be read.
+        """
+
+
+def read_corpus(root: Path, *, labels: Labels = "intended", classes: Sequence[str] | None = EMOTIONS) -> Corpus:
     """List the clips of a corpus and everything that cannot be used.
 
-    A clip with only sound or only video is normal. A speaker without a row in the demographics is kept, and named in
-    the warnings.
+    A clip with only sound or only video is normal. Clips of other labels than the study's are dropped and counted.
 
     Args:
         root: the corpus folder.
         labels: `intended`, what the actor was asked for; or `vote`, what most people recognised, which drops ties.
+        classes: the study's; None keeps every clip under the corpus's own labels.
 
     Raises:
         CorpusError: no such folder, no usable clip in it, or a table that cannot be read.
     """
     try:
-        return _read(root, labels)
+        if not root.is_dir():
+            raise CorpusError(f"no folder {root}", expected=f"a folder with {_layouts()}")
+        reader = next((reader for reader in readers() if reader.recognizes(root)), None)
+        if reader is None:
+            raise CorpusError(f"no corpus that Moretta knows in {root}", expected=f"a folder with {_layouts()}")
+        found = reader.read(root, labels)
+        return found if classes is None else _of_classes(found, classes)
     except OSError as error:
         raise CorpusError(
             f"{error.filename or root} cannot be read ({error.strerror})", fix="check its rights"
         ) from error
 
 
-def _read(root: Path, labels: Labels) -> Corpus:
-    if not root.is_dir():
-        raise CorpusError(f"no folder {root}", expected=_LAYOUT)
-    folders = [folder for folder in (AUDIO_FOLDER, VIDEO_FOLDER) if (root / folder).is_dir()]
-    if not folders:
-        raise CorpusError(f"neither {AUDIO_FOLDER} nor {VIDEO_FOLDER} in {root}", expected=_LAYOUT)
-    audio = _list_files(root, AUDIO_FOLDER, AUDIO_ENDINGS)
-    video = _list_files(root, VIDEO_FOLDER, VIDEO_ENDINGS)
-    drops = audio.dropped + video.dropped
-    names = sorted(audio.kept.keys() | video.kept.keys())
-    voted, vote_warnings = read_votes(find_votes(root)) if labels == "vote" else (None, [])
-    clips = []
-    for name in names:
-        label = name.emotion if voted is None else voted.get(str(name))
-        if label is None:
-            drops += _drop_clip(root, (audio.kept.get(name), video.kept.get(name)))
+_READERS: Registry[type[CorpusReader]] = Registry(
+    "corpus reader", group="moretta.corpora", package="moretta.shared.data.corpora", error=CorpusError
+)
+
+
+def corpus_reader(name: str) -> Callable[[R], R]:
+    """Register a reader under a name."""
+
+    def register(cls: R) -> R:
+        cls.name = name
+        _READERS.add(name, cls)
+        return cls
+
+    return register
+
+
+def readers() -> list[type[CorpusReader]]:
+    """All readers, in the order in which they are asked."""
+    return sorted(_READERS.items(), key=lambda reader: not reader.explicit)
+
+
+def _layouts() -> str:
+    return "; or ".join(reader.layout for reader in readers())
+
+
+def _of_classes(corpus: Corpus, classes: Sequence[str]) -> Corpus:
+    """The corpus under the study's labels."""
+    known = {label: class_of(label, classes) for label in {clip.label for clip in corpus.clips}}
+    clips, drops = [], list(corpus.dropped)
+    for clip in corpus.clips:
+        label = known[clip.label]
+        if label is not None:
+            clips.append(clip if label == clip.label else replace(clip, label=label))
         else:
-            clips.append(Clip(name, label, audio.kept.get(name), video.kept.get(name)))
+            detail = f"the label {clip.label!r} is none of the study's classes {', '.join(classes)}"
+            drops += drops_of(corpus.root, clip, "other-label", detail)
     if not clips:
-        raise _no_clip(root, drops, vote_warnings)
-    speakers, warnings = _speakers(root, {clip.speaker for clip in clips})
-    name_, synthetic, marker_warnings = _read_marker(root)
-    return Corpus(
-        root=root,
-        name=name_,
-        synthetic=synthetic,
+        raise no_clip(corpus.root, drops, fix=f"name its labels in the study: classes = {sorted(known)}")
+    if len(drops) == len(corpus.dropped):
+        return replace(corpus, clips=tuple(clips))
+    left = {clip.speaker for clip in clips}
+    return replace(
+        corpus,
         clips=tuple(clips),
-        speakers=speakers,
-        dropped=tuple(sorted(drops, key=lambda drop: (drop.file, drop.reason))),
-        warnings=(*marker_warnings, *warnings, *vote_warnings),
+        speakers={speaker: person for speaker, person in corpus.speakers.items() if speaker in left},
+        dropped=in_file_order(drops),
     )
 
 
-def _no_clip(root: Path, drops: list[Drop], vote_warnings: list[str]) -> CorpusError:
-    found = f"no usable clip in {root} ({len(drops)} files dropped{_counted(drops)})"
-    if any(drop.reason == "no-vote" for drop in drops):
-        return CorpusError(
-            f"{found}; {'; '.join(vote_warnings)}" if vote_warnings else found,
-            expected=f"a vote for its clips in {VOTES_FILE}",
-            fix=f"correct FileName and MultiModalVote in {VOTES_FILE}, or use the labels `intended`",
-        )
-    return CorpusError(
-        found,
-        expected=_LAYOUT,
-        fix="files are named <actor>_<sentence>_<emotion>_<level>, such as 1001_IEO_ANG_HI.wav",
-    )
+def no_clip(root: Path, drops: Sequence[Drop], *, expected: str = "", fix: str = "") -> CorpusError:
+    """The error of a corpus in which nothing is left."""
+    counted = ", ".join(f"{count} {reason}" for reason, count in sorted(by_reason(drops).items()))
+    found = f"no usable clip in {root} ({len(drops)} files dropped{': ' * bool(counted)}{counted})"
+    return CorpusError(found, expected=expected, fix=fix)
 
 
-@dataclass
-class _Files:
-    """The files of one folder: at most one per clip name."""
-
-    kept: dict[ClipName, Path] = field(default_factory=dict)
-    dropped: list[Drop] = field(default_factory=list)
+def drops_of(root: Path, clip: Clip, reason: str, detail: str) -> list[Drop]:
+    """One for each file of a clip."""
+    return [Drop(path.relative_to(root).as_posix(), reason, detail, clip.speaker) for path in clip.files]
 
 
-def _list_files(root: Path, folder: str, endings: tuple[str, ...]) -> _Files:
-    """Hidden files (`.DS_Store`, half-written ones) and litter are no part of a corpus and are not counted."""
-    files = _Files()
-    if not (root / folder).is_dir():
-        return files
-    candidates: dict[ClipName, list[Path]] = {}
-    for path in sorted((root / folder).iterdir()):
-        if path.name.startswith(".") or path.name.casefold() in LITTER:
-            continue
-        relative = f"{folder}/{path.name}"
-        if not path.is_file() or path.suffix.lower() not in endings:
-            what = "a folder" if path.is_dir() else "a link to nothing" if not path.exists() else "a device or a pipe"
-            found = what if not path.is_file() else f"a file ending in {path.suffix or 'nothing'}"
-            files.dropped.append(
-                Drop(relative, "wrong-kind", f"{found}; expected a file ending in {' or '.join(endings)}")
-            )
-            continue
-        try:
-            name = parse_stem(path.stem)
-        except ClipError as error:
-            files.dropped.append(Drop(relative, error.reason, error.message))
-            continue
-        if str(name) in KNOWN_DEFECTS:
-            files.dropped.append(Drop(relative, "known-defect", KNOWN_DEFECTS[str(name)]))
-            continue
-        candidates.setdefault(name, []).append(path)
-    for name, paths in candidates.items():
-        keeper, *others = sorted(paths, key=lambda path: _preference(path, name, endings))
-        files.kept[name] = keeper
-        files.dropped += [Drop(f"{folder}/{path.name}", "duplicate", f"{keeper.name} is used") for path in others]
-    return files
+def in_file_order(drops: Sequence[Drop]) -> tuple[Drop, ...]:
+    """Sorted by file, then by reason."""
+    return tuple(sorted(drops, key=lambda drop: (drop.file, drop.reason)))
 
 
-def parse_stem(stem: str) -> ClipName:
-    """Names are read without regard to case: some unpackers change it, and Windows and macOS do not tell it apart."""
-    return ClipName.parse(stem.upper() if stem.isascii() else stem)
+def media_files(folder: Path, *, below: bool = False) -> Iterator[Path]:
+    """Everything in a folder, sorted; hidden files, half-written ones and litter are no part of a corpus.
+
+    Args:
+        folder: where.
+        below: everything in the folders in it, and no folder itself.
+    """
+    for path in sorted(folder.rglob("*") if below else folder.iterdir()):
+        hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
+        if not hidden and path.name.casefold() not in _LITTER and not (below and path.is_dir()):
+            yield path
 
 
-def _preference(path: Path, name: ClipName, endings: tuple[str, ...]) -> tuple[bool, int, str]:
-    """Sorts the file as CREMA-D publishes it first, on every machine alike."""
-    return path.stem != str(name), endings.index(path.suffix.lower()), path.name
+def wrong_kind(path: Path, endings: Sequence[str] = ()) -> str | None:
+    """Why a path is no file with one of these endings, or with any; None if it is one."""
+    if path.is_file() and (not endings or path.suffix.lower() in endings):
+        return None
+    what = "a folder" if path.is_dir() else "a link to nothing" if not path.exists() else "a device or a pipe"
+    found = what if not path.is_file() else f"a file ending in {path.suffix or 'nothing'}"
+    return f"{found}; expected a file" + (f" ending in {' or '.join(endings)}" if endings else "")
 
 
-def _drop_clip(root: Path, files: tuple[Path | None, Path | None]) -> list[Drop]:
-    detail = "the crowd's vote is tied or missing"
-    return [Drop(file.relative_to(root).as_posix(), "no-vote", detail) for file in files if file is not None]
+def read_marker(root: Path) -> tuple[str, bool, list[str]]:
+    """Name, whether a program made the clips, warnings. A damaged marker still marks: synthetic must not pass for real.
 
-
-def _speakers(root: Path, numbers: set[int]) -> tuple[dict[int, Speaker], list[str]]:
-    known: Mapping[int, Speaker] = {}
-    warnings: list[str] = []
-    path = root / DEMOGRAPHICS_FILE
-    if path.is_file():
-        known, warnings = read_demographics(path)
-    missing = sorted(numbers - known.keys())
-    if missing:
-        listed = ", ".join(map(str, missing[:10])) + (", ..." if len(missing) > 10 else "")
-        warnings.append(
-            f"{len(missing)} of {len(numbers)} speakers have no row in {DEMOGRAPHICS_FILE}, "
-            f"so their sex and age are unknown: {listed}"
-        )
-    return {number: known.get(number, Speaker(number)) for number in sorted(numbers)}, warnings
-
-
-def is_synthetic(root: Path) -> bool:
-    """Whether the clips in a folder were made by a program, as their maker marked them."""
-    return _read_marker(root)[1]
-
-
-def _read_marker(root: Path) -> tuple[str, bool, list[str]]:
-    """A damaged marker still marks: synthetic data must never pass for real."""
+    The maker of a synthetic corpus writes the marker.
+    """
     path = root / SYNTHETIC_MARKER
     folder_name = root.resolve().name
     if not path.exists():
@@ -188,10 +188,3 @@ def _read_marker(root: Path) -> tuple[str, bool, list[str]]:
     except (OSError, ValueError, KeyError, TypeError) as error:
         return folder_name, True, [f"{SYNTHETIC_MARKER} cannot be read ({type(error).__name__})"]
     return str(name), True, []
-
-
-def _counted(drops: list[Drop]) -> str:
-    reasons = sorted({drop.reason for drop in drops})
-    if not reasons:
-        return ""
-    return ": " + ", ".join(f"{sum(d.reason == reason for d in drops)} {reason}" for reason in reasons)

@@ -15,8 +15,7 @@ from numpy.typing import NDArray
 from moretta.shared.core.errors import ClipError
 from moretta.shared.data.clips import Clip
 from moretta.shared.data.decoding import open_container, picture_stream, reading, whole_packets
-from moretta.shared.data.media import CONTAINERS, Audio, read_audio, read_frames
-from moretta.shared.data.sound_checks import check_wav_is_whole
+from moretta.shared.data.media import SOUND_FILES, Audio, check_wav_is_whole, read_audio, read_frames
 
 LONGER_SHARE, LONGER_SECONDS = 0.2, 0.5
 """How much longer than the other, and at least how much, sound or pictures may be. In CREMA-D as published they differ
@@ -112,7 +111,7 @@ def _measured(path: Path, changed: int, size: int) -> dict[Kind, float]:
     import soundfile
 
     del changed, size
-    if path.suffix.lower() not in CONTAINERS:
+    if path.suffix.lower() in SOUND_FILES:
         with reading(path):
             check_wav_is_whole(path)
             return {"sound": float(soundfile.info(path).duration)}

@@ -1,18 +1,16 @@
-"""Who goes where: speaker-disjoint folds and sites, seeded, each with its share of either sex where it is known."""
+"""Deals speakers to disjoint folds and sites, seeded, each with its share of either sex where it is known."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
-from pathlib import Path
 
 import numpy as np
 
-from moretta.shared.core.atomic import atomic_path
 from moretta.shared.core.errors import StudyError
+from moretta.shared.core.labels import SpeakerId, in_order
 from moretta.shared.data.clips import Speaker
 
-Folds = tuple[tuple[int, ...], ...]
+Folds = tuple[tuple[SpeakerId, ...], ...]
 
 
 def make_folds(speakers: Iterable[Speaker], folds: int, seed: int) -> Folds:
@@ -21,7 +19,7 @@ def make_folds(speakers: Iterable[Speaker], folds: int, seed: int) -> Folds:
     Sizes differ by at most one, and so do the numbers of each sex.
 
     Returns:
-        The speakers' numbers, sorted within each fold.
+        The speakers, sorted within each fold.
 
     Raises:
         StudyError: fewer than two folds, or fewer speakers than folds.
@@ -38,11 +36,11 @@ def make_folds(speakers: Iterable[Speaker], folds: int, seed: int) -> Folds:
     return tuple(tuple(fold) for fold in _deal(everyone, folds, seed))
 
 
-def assign_sites(speakers: Iterable[Speaker], sites: int, seed: int) -> list[list[int]]:
+def assign_sites(speakers: Iterable[Speaker], sites: int, seed: int) -> list[list[SpeakerId]]:
     """Deal speakers over virtual sites, at least one to each.
 
     Returns:
-        The speakers' numbers, sorted within each site.
+        The speakers, sorted within each site.
 
     Raises:
         StudyError: no site, or more sites than speakers.
@@ -59,38 +57,16 @@ def assign_sites(speakers: Iterable[Speaker], sites: int, seed: int) -> list[lis
     return _deal(everyone, sites, seed)
 
 
-def save_folds(path: Path, folds: Folds, *, seed: int) -> None:
-    """Write folds as JSON, whole or not at all."""
-    with atomic_path(path) as temporary:
-        temporary.write_text(json.dumps({"seed": seed, "folds": folds}) + "\n", encoding="utf-8")
-
-
-def load_folds(path: Path) -> Folds:
-    """Read what `save_folds` wrote.
-
-    Raises:
-        StudyError: not such a file, or a speaker stands in two folds.
-    """
-    try:
-        folds = tuple(tuple(fold) for fold in json.loads(path.read_text("utf-8"))["folds"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise StudyError(f"{path} holds no folds ({error})", fix="delete it: the folds are made again") from error
-    members = [speaker for fold in folds for speaker in fold]
-    if not all(type(speaker) is int for speaker in members) or len(set(members)) != len(members):
-        raise StudyError(f"the folds in {path} overlap", expected="every speaker's number in one fold only")
-    return folds
-
-
 def _distinct(speakers: Iterable[Speaker]) -> list[Speaker]:
-    by_number = {speaker.id: speaker for speaker in speakers}
-    return [by_number[number] for number in sorted(by_number)]
+    known = {speaker.id: speaker for speaker in speakers}
+    return [known[speaker] for speaker in in_order(known)]
 
 
-def _deal(speakers: list[Speaker], hands: int, seed: int) -> list[list[int]]:
+def _deal(speakers: list[Speaker], hands: int, seed: int) -> list[list[SpeakerId]]:
     """Like cards: each sex is shuffled, and dealing goes on where the sex before it stopped."""
     generator = np.random.default_rng(seed)
-    deck: list[int] = []
+    deck: list[SpeakerId] = []
     for sex in ("female", "male", None):
         group = [speaker.id for speaker in speakers if speaker.sex == sex]
         deck += [group[index] for index in generator.permutation(len(group))]
-    return [sorted(deck[hand::hands]) for hand in range(hands)]
+    return [in_order(deck[hand::hands]) for hand in range(hands)]

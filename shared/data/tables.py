@@ -1,22 +1,33 @@
-"""Tables as people keep them: whatever encoding, delimiter and spelling of columns, every row with its line."""
+"""Tables as people keep them, in any usual encoding, delimiter and spelling of columns; every row knows its line."""
 
 from __future__ import annotations
 
 import csv
 import io
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from moretta.shared.core.errors import CorpusError
-from moretta.shared.data.listing import listed
 
-_MAX_TABLE_BYTES = 16 * 1024 * 1024  # CREMA-D's largest table has 0.5 MB
+MAX_TABLE_BYTES = 16 * 1024 * 1024
+"""CREMA-D's largest table has 0.5 MB."""
 _DELIMITERS = (",", ";", "\t", "|")
 _LINES_BEFORE = 20  # titles and comments may stand above the names of the columns
 _SAID = re.compile(r"sep=.\r?\n", re.IGNORECASE)  # as Excel writes which delimiter follows
 _MARKS = ((b"\xef\xbb\xbf", "utf-8-sig"), (b"\xff\xfe", "utf-16"), (b"\xfe\xff", "utf-16"))
+
+
+def listed(items: Sequence[object], most: int = 10) -> str:
+    """The first of many, and how many more there are.
+
+    >>> listed([1, 2, 3], most=2)
+    '1, 2 and 1 more'
+    """
+    more = f" and {len(items) - most} more" if len(items) > most else ""
+    return ", ".join(map(str, items[:most])) + more
+
 
 Columns = Mapping[str, Sequence[str]]
 """What a column is called here, and what else it may be called: small letters and digits only."""
@@ -33,47 +44,81 @@ class Row:
         return self.values.get(column, "")
 
 
-def read_table(path: Path, columns: Columns | Sequence[str]) -> list[Row]:
-    """The rows of a table with at least `columns`, their values without spaces around them.
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A table that was read."""
 
-    UTF-8 and UTF-16 are told by their marks; what is no UTF-8 is read as Windows-1252. Columns may be divided by
+    rows: list[Row]
+    columns: frozenset[str]
+    """Those of the columns asked for that it has."""
+    others: tuple[str, ...]
+    """Its other columns, as it spells them."""
+
+
+def read_table(path: Path, columns: Columns | Sequence[str]) -> list[Row]:
+    """The rows of a table that must have all these columns; see `open_table`."""
+    return open_table(path, columns if isinstance(columns, Mapping) else dict.fromkeys(columns, ())).rows
+
+
+def open_table(path: Path, columns: Columns, *, optional: Collection[str] = ()) -> Table:
+    """Read a table; its values come without spaces around them.
+
+    The encoding is known by its mark; text that is not UTF-8 is read as Windows-1252. Columns may be divided by
     commas, semicolons, tabs or bars, and be spelt in any case. Titles and comments above the names of the columns are
     passed over.
+
+    Args:
+        path: of the table.
+        columns: what it may have.
+        optional: those of them that it need not have.
 
     Raises:
         CorpusError: the file cannot be read, is no table, lacks a column, or has one twice.
     """
-    known = columns if isinstance(columns, Mapping) else dict.fromkeys(columns, ())
     text = _decoded(path)
     said = _SAID.match(text)
     top = [line for line in text[said.end() if said else 0 :].splitlines() if line.strip()][:_LINES_BEFORE] or [""]
     delimiter = max(
-        _DELIMITERS, key=lambda mark: max((_columns(line.split(mark), known), line.count(mark)) for line in top)
+        _DELIMITERS, key=lambda mark: max((_columns(line.split(mark), columns), line.count(mark)) for line in top)
     )
+    needed = {column: names for column, names in columns.items() if column not in optional}
     try:
         reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
         lines = [(reader.line_num, [cell.strip() for cell in cells]) for cells in reader]
     except csv.Error as error:
-        raise CorpusError(f"{path} is not a table ({error})", expected=f"columns {', '.join(known)}") from error
+        raise CorpusError(f"{path} is not a table ({error})", expected=f"columns {', '.join(needed)}") from error
     filled = [(line, cells) for line, cells in lines[1 if said else 0 :] if any(cells)]
-    complete = (
-        place for place, (_, cells) in enumerate(filled[:_LINES_BEFORE]) if _columns(cells, known) == len(known)
-    )
-    header = next(complete, 0)
-    names = filled[header][1] if filled else []
-    places = {column: place for column in known if (place := _place(names, column, known)) is not None}
-    missing = [column for column in known if column not in places]
-    if missing:
+    top_rows = enumerate(filled[:_LINES_BEFORE])
+    header = next((place for place, (_, cells) in top_rows if _columns(cells, needed) == len(needed)), 0)
+    return as_table(path, filled[header][1] if filled else [], filled[header + 1 :], columns, optional)
+
+
+def as_table(
+    path: Path,
+    names: Sequence[str],
+    lines: Iterable[tuple[int, Sequence[str]]],
+    columns: Columns,
+    optional: Collection[str],
+) -> Table:
+    """Rows under known names, from the names that a table has and its numbered lines.
+
+    Raises:
+        CorpusError: it lacks a column, or has one twice.
+    """
+    places = {column: place for column in columns if (place := _place(names, column, columns)) is not None}
+    if missing := [column for column in columns if column not in places and column not in optional]:
         found = f"{path} has the columns {', '.join(name for name in names if name) or '(none)'}"
         raise CorpusError(found, expected=f"also {', '.join(missing)}")
     spelt = [_plain(name) for name in names]
     if twice := [names[place] for place in places.values() if spelt.count(spelt[place]) > 1]:
         found = f"{path} has more than one column {', '.join(twice)}"
         raise CorpusError(found, expected="one of each", fix="take out the columns that do not count")
-    return [
+    rows = [
         Row(line, {column: cells[place] if place < len(cells) else "" for column, place in places.items()})
-        for line, cells in filled[header + 1 :]
+        for line, cells in lines
     ]
+    others = [name for place, name in enumerate(names) if name and place not in places.values()]
+    return Table(rows, frozenset(places), tuple(others))
 
 
 def not_understood(
@@ -89,8 +134,8 @@ def not_understood(
 
 def _decoded(path: Path) -> str:
     try:
-        if path.stat().st_size > _MAX_TABLE_BYTES:
-            raise CorpusError(f"{path} is larger than {_MAX_TABLE_BYTES} bytes", expected="a table of CREMA-D")
+        if path.stat().st_size > MAX_TABLE_BYTES:
+            raise CorpusError(f"{path} is larger than {MAX_TABLE_BYTES} bytes", expected="a smaller table")
         content = path.read_bytes()
     except OSError as error:
         raise CorpusError(f"{path} cannot be read ({error.strerror})", fix="check its rights") from error

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from moretta.shared.core.errors import StudyError
-from moretta.shared.data.clip_names import EMOTIONS
+from moretta.shared.core.labels import EMOTIONS
 from moretta.shared.features.prosodic_features import MEASUREMENTS
 from moretta.shared.features.public_arrays import LEAST_SPREAD, Rule, Rules, taken
 from moretta.shared.features.speaker_code import PublicRows

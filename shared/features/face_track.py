@@ -40,7 +40,7 @@ PLACES = SKULL * PIXELS_PER_DECIMETRE + _EYES
 """Where an aligned face has the points, in pixels."""
 
 Track = npt.NDArray[np.float32]
-"""[frames, channels], in the order of `moretta.shared.models.head.channels.CHANNELS`."""
+"""[frames, channels], in the order of `moretta.shared.models.head.expression.CHANNELS`."""
 Points = npt.NDArray[np.float64]
 
 

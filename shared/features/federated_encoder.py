@@ -9,7 +9,7 @@ guarantee for a single clip needs: among ranks, one clip moves all clips of its 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Self
 
@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from moretta.shared.core.errors import StudyError
-from moretta.shared.data.clip_names import EMOTIONS
+from moretta.shared.core.labels import EMOTIONS
 from moretta.shared.features.prosodic_features import MEASUREMENTS
 from moretta.shared.features.speaker_code import MIN_SPREAD, PublicRows, SpeakerCode
 from moretta.shared.features.speaker_ranks import RANK_LIMIT, SpeakerRanks
@@ -41,20 +41,21 @@ _MOST = 1e6
 Arrays = dict[str, npt.NDArray[Any]]
 
 
-def first_arrays(rows: PublicRows, code: SpeakerCode) -> Arrays:
+def first_arrays(rows: PublicRows, code: SpeakerCode, classes: Sequence[str] = EMOTIONS) -> Arrays:
     """What training starts from, all of it public: the code, a layer fitted behind it, and what to tell clips against.
 
     Args:
         rows: public speech.
         code: learnt on it.
+        classes: of the sites' labels. Public speech has the six emotions: of other classes nothing is known at first.
     """
     from sklearn.linear_model import LogisticRegression
 
     fitted = LogisticRegression(max_iter=500).fit(rows.places() @ code.projection, rows.emotion)
-    head, bias = np.zeros((len(EMOTIONS), code.size)), np.full(len(EMOTIONS), float(np.min(fitted.intercept_)))
-    many = len(fitted.classes_) > 2
-    head[fitted.classes_ if many else fitted.classes_[1:]] = fitted.coef_
-    bias[fitted.classes_ if many else fitted.classes_[1:]] = fitted.intercept_
+    head, bias = np.zeros((len(classes), code.size)), np.full(len(classes), float(np.min(fitted.intercept_)))
+    if tuple(classes) == EMOTIONS:
+        shown = fitted.classes_ if len(fitted.classes_) > 2 else fitted.classes_[1:]
+        head[shown], bias[shown] = fitted.coef_, fitted.intercept_
     arrays = {
         CODE: code.projection.T,
         HEAD: head,
@@ -73,13 +74,13 @@ class FederatedEncoder:
     arrays: Arrays
 
     @classmethod
-    def from_arrays(cls, arrays: Mapping[str, npt.NDArray[Any]], *, size: int) -> Self:
+    def from_arrays(cls, arrays: Mapping[str, npt.NDArray[Any]], *, size: int, classes: int = len(EMOTIONS)) -> Self:
         """Check and take what the coordinator sent.
 
         Raises:
             StudyError: an array is missing or too much, of another shape, or holds values that cannot be.
         """
-        width, classes = len(MEASUREMENTS), len(EMOTIONS)
+        width = len(MEASUREMENTS)
         shapes = {CODE: (size, width), HEAD: (classes, size), BIAS: (classes,)} | dict.fromkeys(_REFERENCE, (width,))
         found = {name: (str(array.dtype), array.shape) for name, array in arrays.items()}
         if found != {name: ("float32", shape) for name, shape in shapes.items()}:
@@ -113,7 +114,7 @@ class FederatedEncoder:
         size, width = self.arrays[CODE].shape
         layers: OrderedDict[str, torch.nn.Module] = OrderedDict()
         layers["code"] = torch.nn.Linear(width, size, bias=False)
-        layers["emotion"] = torch.nn.Linear(size, len(EMOTIONS))
+        layers["emotion"] = torch.nn.Linear(size, len(self.arrays[BIAS]))
         network = torch.nn.Sequential(layers)
         network.load_state_dict({name: torch.from_numpy(self.arrays[name]) for name in TRAINED})
         return network

@@ -31,7 +31,8 @@ class Recording:
 
 def synthetic_speakers(seed: int, *, voices: int = VOICES, clips: int = CLIPS_PER_VOICE) -> Iterator[Recording]:
     """Seeded voices in all emotions, more and less strongly, each recorded at a level of its own."""
-    from moretta.shared.data.clip_names import EMOTIONS, SENTENCES
+    from moretta.shared.core.labels import EMOTIONS
+    from moretta.shared.data.corpora.cremad import SENTENCES
     from moretta.shared.models.speech import make_voice, synthesize
 
     generator = np.random.default_rng([seed, 0x9E0])
@@ -40,11 +41,11 @@ def synthetic_speakers(seed: int, *, voices: int = VOICES, clips: int = CLIPS_PE
         voice = make_voice(int(generator.integers(2**31)))
         gain = np.float32(10 ** (generator.uniform(*_LEVELS_DB) / 20))
         for clip in range(clips):
-            emotion = EMOTIONS[clip % len(EMOTIONS)]
+            label = clip % len(EMOTIONS)
             sentence = sentences[int(generator.integers(len(sentences)))]
             strength = float(generator.uniform(*_INTENSITIES))
-            said = synthesize(voice, emotion, sentence, intensity=strength, seed=int(generator.integers(2**31)))
-            yield Recording(gain * said, str(number), emotion.class_index)
+            said = synthesize(voice, EMOTIONS[label], sentence, intensity=strength, seed=int(generator.integers(2**31)))
+            yield Recording(gain * said, str(number), label)
 
 
 def recorded_speakers(folder: Path, seed: int) -> Iterator[Recording]:
@@ -53,28 +54,29 @@ def recorded_speakers(folder: Path, seed: int) -> Iterator[Recording]:
     Raises:
         StudyError: fewer than `MIN_SPEAKERS` people are named as CREMA-D names its clips.
     """
-    from moretta.shared.data.clip_names import ClipName
+    from moretta.shared.core.labels import EMOTIONS, in_order
+    from moretta.shared.data.corpora.cremad import ClipName
 
-    named: dict[int, list[tuple[Path, int]]] = {}
+    named: dict[str, list[tuple[Path, int]]] = {}
     paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() == ".wav" and path.is_file())
     for path in paths:
         try:
             name = ClipName.parse(path.stem)
         except ClipError:
             continue
-        named.setdefault(name.speaker, []).append((path, name.emotion.class_index))
+        named.setdefault(name.speaker, []).append((path, EMOTIONS.index(name.emotion)))
     if len(named) < MIN_SPEAKERS:
         raise StudyError(
             f"{len(named)} people in the names of {len(paths)} wav files in {folder}",
             expected=f"clips of at least {MIN_SPEAKERS}, named as CREMA-D names them: who speaks, and in which emotion",
             fix="rename them, or leave `public_speech` out to use synthetic speech",
         )
-    speakers = sorted(named)
+    speakers = in_order(named)
     left = MAX_FILES
     for index in np.random.default_rng([seed, 0x9E1]).permutation(len(speakers)):
         clips = named[speakers[index]]
         if left > 0:
-            yield from _readable(clips, str(speakers[index]))
+            yield from _readable(clips, speakers[index])
         left -= len(clips)
 
 

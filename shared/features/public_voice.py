@@ -118,7 +118,8 @@ def synthetic_speech(voices: int, seed: int) -> Iterator[Audio]:
 
 def labelled_speech(voices: int, seed: int) -> Iterator[tuple[Audio, int, int]]:
     """The same, with the number of the voice and of the emotion."""
-    from moretta.shared.data.clip_names import EMOTIONS, SENTENCES
+    from moretta.shared.core.labels import EMOTIONS
+    from moretta.shared.data.corpora.cremad import SENTENCES
     from moretta.shared.models.speech import make_voice, synthesize
 
     generator = np.random.default_rng([seed, 0x501CE])

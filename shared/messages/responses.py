@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 from pydantic import Field
 
 from moretta.shared.core.errors import MessageError
+from moretta.shared.core.labels import MAX_CLASSES
 from moretta.shared.core.printable import printable
 from moretta.shared.messages import wire
 from moretta.shared.messages.message import (
@@ -119,9 +120,8 @@ class Update(Message):
 
 
 OutputName = Annotated[str, Field(pattern=r"^(voice|face|fused|learned)(/3)?$")]
-Table = Annotated[
-    tuple[Annotated[tuple[Count, ...], Field(min_length=3, max_length=6)], ...], Field(min_length=3, max_length=6)
-]
+_Classes = Field(min_length=2, max_length=MAX_CLASSES)
+Table = Annotated[tuple[Annotated[tuple[Count, ...], _Classes], ...], _Classes]
 """Confusion counts, [true][predicted]."""
 Bin = tuple[Count, Count, Annotated[int, Field(ge=0, le=10_000_000_000)]]
 

@@ -7,7 +7,7 @@ the noise of DP-SGD grows with the number of parameters.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,13 +16,13 @@ import torch
 from torch import nn
 
 from moretta.shared.core.errors import StudyError
-from moretta.shared.data.clip_names import EMOTIONS
+from moretta.shared.core.labels import EMOTIONS
 from moretta.shared.models.fusion_gate import Gate
 from moretta.shared.study.fusion import FUSION_MODEL, ModelKind
+from moretta.shared.study.schema import Study
 
 Array = npt.NDArray[Any]
 Floats = npt.NDArray[np.float32]
-CLASSES = len(EMOTIONS)
 MIN_STD = 1e-2
 """Keeps inputs finite where clips hardly differ."""
 
@@ -36,7 +36,7 @@ class PublicScale(NamedTuple):
 
 @dataclass(frozen=True)
 class EmotionModel:
-    """One named model: `features` turns a released array into a fixed-size input, `build` makes the network.
+    """One named model: `features` turns a released array into a fixed-size input, `network` tells classes apart by it.
 
     The array is a `moretta.shared.features.voice_forms.model_input` or frames; the scale is None for codes.
     """
@@ -44,14 +44,20 @@ class EmotionModel:
     modality: ModelKind
     name: str
     features: Callable[[Array, PublicScale | None], Floats]
-    build: Callable[[tuple[int, ...]], nn.Module]
+    network: Callable[[tuple[int, ...], int], nn.Module]
+    """Made of the shape of an input and the number of classes."""
+    classes: int = len(EMOTIONS)
+
+    def build(self, shape: tuple[int, ...]) -> nn.Module:
+        """A new network for inputs of this shape."""
+        return self.network(shape, self.classes)
 
 
 _MODELS: dict[tuple[ModelKind, str], EmotionModel] = {}
 
 
-def emotion_model(modality: ModelKind, name: str) -> EmotionModel:
-    """Find a model by name.
+def emotion_model(modality: ModelKind, name: str, classes: int = len(EMOTIONS)) -> EmotionModel:
+    """Find a model by name, for a number of classes.
 
     Raises:
         StudyError: unknown; the message lists the known ones.
@@ -60,7 +66,16 @@ def emotion_model(modality: ModelKind, name: str) -> EmotionModel:
     if model is None:
         known = ", ".join(sorted(n for m, n in _MODELS if m == modality))
         raise StudyError(f"the {modality} model {name!r}", expected=f"one of: {known}", fix="correct the study")
-    return model
+    return replace(model, classes=classes)
+
+
+def study_model(study: Study, kind: ModelKind) -> EmotionModel:
+    """The model that a study trains of this kind, for its classes.
+
+    Raises:
+        StudyError: the study names a model that does not exist.
+    """
+    return emotion_model(kind, study.model_of(kind), len(study.classes))
 
 
 class Standardise(nn.Module):
@@ -186,24 +201,24 @@ def face_picture(frames: Array, _scale: PublicScale | None) -> Floats:
     return _grey(frames[picks], 48) - np.float32(0.5)
 
 
-def _linear(shape: tuple[int, ...]) -> nn.Module:
-    layer = nn.Linear(int(np.prod(shape)), CLASSES)
+def _linear(shape: tuple[int, ...], classes: int) -> nn.Module:
+    layer = nn.Linear(int(np.prod(shape)), classes)
     nn.init.zeros_(layer.weight)
     nn.init.zeros_(layer.bias)
     return nn.Sequential(Standardise(shape), nn.Flatten(), layer)
 
 
-def _layered(shape: tuple[int, ...]) -> nn.Module:
+def _layered(shape: tuple[int, ...], classes: int) -> nn.Module:
     return nn.Sequential(
         Standardise(shape),
         nn.Flatten(),
         nn.Linear(int(np.prod(shape)), 32),
         nn.Tanh(),  # bounded, so that noise does not run away (Papernot et al., AAAI 2021)
-        nn.Linear(32, CLASSES),
+        nn.Linear(32, classes),
     )
 
 
-def _voice_cnn(shape: tuple[int, ...]) -> nn.Module:
+def _voice_cnn(shape: tuple[int, ...], classes: int) -> nn.Module:
     return nn.Sequential(
         Standardise(shape),
         nn.Conv1d(shape[0], 32, 5, stride=2),
@@ -214,11 +229,11 @@ def _voice_cnn(shape: tuple[int, ...]) -> nn.Module:
         nn.ReLU(),
         nn.AdaptiveAvgPool1d(4),
         nn.Flatten(),
-        nn.Linear(128, CLASSES),
+        nn.Linear(128, classes),
     )
 
 
-def _face_cnn(shape: tuple[int, ...]) -> nn.Module:
+def _face_cnn(shape: tuple[int, ...], classes: int) -> nn.Module:
     return nn.Sequential(
         Standardise(shape),
         nn.Conv2d(shape[0], 16, 5, stride=2),
@@ -229,7 +244,7 @@ def _face_cnn(shape: tuple[int, ...]) -> nn.Module:
         nn.ReLU(),
         nn.AdaptiveAvgPool2d(4),
         nn.Flatten(),
-        nn.Linear(512, CLASSES),
+        nn.Linear(512, classes),
     )
 
 
@@ -238,4 +253,6 @@ _register(EmotionModel("voice", "layered", voice_statistics, _layered))
 _register(EmotionModel("voice", "cnn", voice_window, _voice_cnn))
 _register(EmotionModel("face", "gradients", face_gradients, _linear))
 _register(EmotionModel("face", "cnn", face_picture, _face_cnn))
-_register(EmotionModel("fusion", FUSION_MODEL, lambda row, _: np.asarray(row, np.float32), lambda _: Gate()))
+_register(
+    EmotionModel("fusion", FUSION_MODEL, lambda row, _: np.asarray(row, np.float32), lambda _, classes: Gate(classes))
+)

@@ -15,7 +15,7 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from moretta.shared.models.head.channels import CHANNELS
+from moretta.shared.models.head.expression import CHANNELS
 
 FILE = "expression.safetensors"
 POINT_SIDE = 48

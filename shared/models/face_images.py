@@ -14,8 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from moretta.shared.core.errors import ClipError, CorpusError
+from moretta.shared.core.labels import Emotion
 from moretta.shared.core.workers import map_files
-from moretta.shared.data.clip_names import Emotion
 from moretta.shared.data.clips import Drop
 from moretta.shared.features.faces import FaceCropper
 

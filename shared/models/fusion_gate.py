@@ -15,16 +15,11 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
+from moretta.shared.core.labels import EMOTIONS
 from moretta.shared.core.terms import Modality
-from moretta.shared.data.clip_names import EMOTIONS
 
 Floats = npt.NDArray[np.float32]
-CLASSES = len(EMOTIONS)
-INPUTS = 2 * CLASSES + 2
-"""Log-probabilities of voice, of face, and whether each is there."""
 MODALITIES: tuple[Modality, ...] = ("voice", "face")
-_UNCERTAIN = math.log(CLASSES)
-"""Entropy of a model that knows nothing, in nats."""
 
 
 class Temperature(nn.Module):
@@ -43,24 +38,26 @@ class Temperature(nn.Module):
 
 
 class Gate(nn.Module):
-    """[N, 14] of `gate_input` -> [N, classes] log-probabilities.
+    """[N, 2 classes + 2] of `gate_input` -> [N, classes] log-probabilities.
 
     With both modalities: g log p_voice + (1 - g) log p_face, each calibrated, sharpened by a third temperature. The
     weight g in (0, 1) is a logistic function of how sure each model is, what each says, and whether they agree
     (Arevalo et al., "Gated multimodal units", ICLR workshop 2017, on decisions in the place of hidden layers).
     """
 
-    def __init__(self) -> None:
+    def __init__(self, classes: int = len(EMOTIONS)) -> None:
         super().__init__()
+        self.classes = classes
         self.voice, self.face, self.both = Temperature(), Temperature(), Temperature()
-        self.weigh = nn.Linear(2 * CLASSES + 3, 1)
+        self.weigh = nn.Linear(2 * classes + 3, 1)
         nn.init.zeros_(self.weigh.weight)
         nn.init.zeros_(self.weigh.bias)
 
     def forward(self, rows: torch.Tensor) -> torch.Tensor:
         """Log-probabilities, whose softmax they are themselves."""
-        voice, face = self.voice(rows[:, :CLASSES]), self.face(rows[:, CLASSES : 2 * CLASSES])
-        here = rows[:, 2 * CLASSES :] > 0.5  # bool [N, 2]
+        n = self.classes
+        voice, face = self.voice(rows[:, :n]), self.face(rows[:, n : 2 * n])
+        here = rows[:, 2 * n :] > 0.5  # bool [N, 2]
         share = self._share(voice, face)
         together = self.both(share * voice + (1 - share) * face)
         alone = torch.where(here[:, :1], voice, face)
@@ -69,7 +66,8 @@ class Gate(nn.Module):
     def _share(self, voice: torch.Tensor, face: torch.Tensor) -> torch.Tensor:
         """The weight of voice, [N, 1]."""
         first, second = voice.exp(), face.exp()
-        doubts = [-(p * logs).sum(1, keepdim=True) / _UNCERTAIN for p, logs in ((first, voice), (second, face))]
+        uncertain = math.log(self.classes)  # entropy of a model that knows nothing, in nats
+        doubts = [-(p * logs).sum(1, keepdim=True) / uncertain for p, logs in ((first, voice), (second, face))]
         agreement = (first * second).sum(1, keepdim=True)
         return torch.sigmoid(self.weigh(torch.cat([first, second, *doubts, agreement], dim=1)))
 
@@ -82,13 +80,15 @@ class Prediction(NamedTuple):
 
 
 def gate_input(clips: tuple[str, ...], predictions: Mapping[Modality, Prediction]) -> Floats:
-    """What the gate looks at: float32 [clips, 14]. Of a modality that a clip has not, everything is 0.
+    """What the gate looks at: float32 [clips, 2 classes + 2]: log-probabilities of voice, of face, and whether each is
+    there. Of a modality that a clip has not, everything is 0.
 
     Args:
         clips: pseudonyms.
         opinions: by modality, of some of the clips.
     """
-    rows = np.zeros((len(clips), INPUTS), np.float32)
+    classes = next((opinion.logs.shape[1] for opinion in predictions.values()), len(EMOTIONS))
+    rows = np.zeros((len(clips), 2 * classes + 2), np.float32)
     place = {clip: number for number, clip in enumerate(clips)}
     for column, modality in enumerate(MODALITIES):
         if modality not in predictions:
@@ -96,8 +96,8 @@ def gate_input(clips: tuple[str, ...], predictions: Mapping[Modality, Prediction
         known, logs = predictions[modality]
         chosen = [number for number, clip in enumerate(known) if clip in place]
         at = [place[known[number]] for number in chosen]
-        rows[at, column * CLASSES : (column + 1) * CLASSES] = logs[chosen]
-        rows[at, 2 * CLASSES + column] = 1
+        rows[at, column * classes : (column + 1) * classes] = logs[chosen]
+        rows[at, 2 * classes + column] = 1
     return rows
 
 
@@ -105,21 +105,22 @@ def hide_some(rows: Floats, chances: npt.NDArray[np.float64], dropout: float) ->
     """Rows in which one modality of a clip that has both is hidden, here and there.
 
     Args:
-        rows: [clips, 14].
+        rows: [clips, 2 classes + 2].
         chances: [clips], uniform in [0, 1): below half of `dropout` voice is hidden, below all of it the face.
         dropout: share of the clips.
     """
     hidden = rows.copy()
-    chosen = rows[:, 2 * CLASSES :].all(axis=1) & (chances < dropout)
+    classes = rows.shape[1] // 2 - 1
+    chosen = rows[:, 2 * classes :].all(axis=1) & (chances < dropout)
     for column, gone in enumerate((chosen & (chances < dropout / 2), chosen & (chances >= dropout / 2))):
-        hidden[gone, column * CLASSES : (column + 1) * CLASSES] = 0
-        hidden[gone, 2 * CLASSES + column] = 0
+        hidden[gone, column * classes : (column + 1) * classes] = 0
+        hidden[gone, 2 * classes + column] = 0
     return hidden
 
 
-def first_gate(share: float) -> dict[str, torch.Tensor]:
+def first_gate(share: float, classes: int = len(EMOTIONS)) -> dict[str, torch.Tensor]:
     """Weights before training: calibration that changes nothing, and the vote's weight of voice for every clip."""
-    gate = Gate()
+    gate = Gate(classes)
     share = min(max(share, 0.02), 0.98)
     with torch.no_grad():
         gate.weigh.bias.fill_(math.log(share / (1 - share)))

@@ -10,6 +10,7 @@ import numpy.typing as npt
 from pydantic import Field, field_validator
 
 from moretta.shared.core.errors import ReleaseError
+from moretta.shared.core.labels import ClassName, Code
 from moretta.shared.core.terms import (
     CODEBOOK_FORMS,
     Line,
@@ -17,7 +18,6 @@ from moretta.shared.core.terms import (
     PrivacyStatement,
     Strict,
 )
-from moretta.shared.data.clip_names import Emotion, Level
 from moretta.shared.study.former_names import current_anonymizer, current_parameters
 
 FORMAT_VERSION: Literal[1] = 1
@@ -106,9 +106,11 @@ class ReleasedClip(Strict):
 
     clip: Pseudonym = Field(pattern=_PSEUDONYM_PATTERN)
     speaker: Pseudonym = Field(pattern=_PSEUDONYM_PATTERN)
-    emotion: Emotion
-    sentence: str = Field(pattern=r"^[A-Z]{3}$")
-    level: Level
+    emotion: ClassName
+    """One of the study's classes."""
+    sentence: Code | Literal[""]
+    """Short name; empty if it is not known, as the level."""
+    level: Code | Literal[""]
     voice: int | None = Field(default=None, ge=0, lt=MAX_FILES)
     """Index of the voice shard, None if this clip has no released voice."""
     face: int | None = Field(default=None, ge=0, lt=MAX_FILES)

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from moretta.shared.core.atomic import write_atomic
 from moretta.shared.core.errors import StudyError
+from moretta.shared.core.labels import SpeakerId
 from moretta.shared.core.pseudonym import PseudonymKey
 from moretta.shared.study.schema import Study
 
@@ -29,7 +30,7 @@ class PlannedSite(_Part):
     """One virtual site."""
 
     name: str
-    speakers: tuple[int, ...]
+    speakers: tuple[SpeakerId, ...]
 
 
 class EnrolledSite(_Part):
@@ -45,7 +46,7 @@ class Originals:
     """The raw clips, which only a simulation has in one place, and the pseudonym key of each speaker's site."""
 
     corpus: Path
-    keys: dict[int, PseudonymKey]
+    keys: dict[SpeakerId, PseudonymKey]
 
 
 class _Plan(_Part):
@@ -72,15 +73,15 @@ class SimulationPlan(_Plan):
     kind: Literal["simulation"] = "simulation"
     corpus: Path
     sites: tuple[PlannedSite, ...]
-    folds: tuple[tuple[int, ...], ...]
+    folds: tuple[tuple[SpeakerId, ...], ...]
     """Speakers of each fold; `study.split.test_fold` says which is held out."""
 
     @property
-    def test_speakers(self) -> frozenset[int]:
+    def test_speakers(self) -> frozenset[SpeakerId]:
         """Speakers held out of training everywhere."""
         return frozenset(self.folds[self.study.split.test_fold])
 
-    def pseudonym_keys(self) -> dict[int, PseudonymKey]:
+    def pseudonym_keys(self) -> dict[SpeakerId, PseudonymKey]:
         """The key of each speaker's virtual site, which anybody can derive from the seed."""
         return {n: PseudonymKey.seeded(self.study.seed, site.name) for site in self.sites for n in site.speakers}
 

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, ValidationError, model_validator
 
 from moretta.shared.core.errors import StudyError
+from moretta.shared.core.labels import EMOTIONS, Classes
 from moretta.shared.core.terms import Modality
 from moretta.shared.study.aggregation import AVERAGING, AggregationSection
 from moretta.shared.study.former_names import refuse_removed, with_current_names
@@ -162,6 +163,8 @@ class Study(Section):
     name: str = Field(default="moretta", pattern=r"^[A-Za-z0-9][A-Za-z0-9 ._-]{0,63}$")
     seed: int = Field(default=1, ge=0, lt=2**31)
     labels: Literal["intended", "vote"] = "intended"
+    classes: Classes = EMOTIONS
+    """The labels that the study tells apart; clips of other labels are left out and counted."""
     sites: int = Field(default=6, ge=1, le=10_000)
     """Virtual sites in simulation."""
     linkage: Literal["study", "site"] = "study"
@@ -176,6 +179,12 @@ class Study(Section):
     split: SplitSection = SplitSection()
     audit: AuditSection = AuditSection()
     gate: GateSection = GateSection()
+
+    @model_validator(mode="after")
+    def _classes_differ(self) -> Self:
+        if len({name.casefold() for name in self.classes}) < len(self.classes):
+            raise ValueError("two classes have the same name")
+        return self
 
     @model_validator(mode="after")
     def _something_to_do(self) -> Self:

@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from moretta.shared.audit.pretrained.expression import NAMES, ExpressionEvaluator
 from moretta.shared.audit.pretrained.face_encoders import FoundFace, SFaceEncoder, cut_square
 from moretta.shared.audit.pretrained.nets import CLASSES, SIDE
+from moretta.shared.core.labels import EMOTIONS, Emotion
 from moretta.shared.core.threads import limit_threads
-from moretta.shared.data.clip_names import EMOTIONS, Emotion
 from moretta.shared.models.head import make_identity, render_frame
 from moretta.shared.pretrained.cache import CACHE_VARIABLE
 
@@ -92,7 +92,7 @@ def report_identity(encoder: SFaceEncoder, pictures: list[Picture]) -> None:
     """Print SFace's similarities and EER over pairs of pictures with different emotions."""
     points = encoder.embed_many([picture.frame[None] for picture in pictures])
     person = np.array([picture.person for picture in pictures])
-    emotion = np.array([picture.emotion.class_index for picture in pictures])
+    emotion = np.array([EMOTIONS.index(picture.emotion) for picture in pictures])
     first, second = np.triu_indices(len(pictures), 1)
     crossed = emotion[first] != emotion[second]
     first, second = first[crossed], second[crossed]

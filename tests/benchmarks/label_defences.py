@@ -20,7 +20,7 @@ from speakers_table import sound_of
 
 from moretta.shared.audit.metrics.scores import Trials
 from moretta.shared.audit.metrics.verification import eer
-from moretta.shared.data.clip_names import EMOTIONS
+from moretta.shared.core.labels import EMOTIONS
 from moretta.shared.features.emotion_labeler import uniform_errors
 from moretta.shared.privacy.noise import SeededNoise
 from moretta.shared.privacy.randomized_response import RandomizedResponse
@@ -124,7 +124,7 @@ def main() -> None:
         model, places = made._labeler_of(str(clip.speaker)), made._places(str(clip.speaker), samples)
         raw.append(places[0] @ model.weights + model.bias)
     speaker = np.unique([clip.speaker for clip in made_of], return_inverse=True)[1]
-    site = Site(log_softmax(np.array(raw), axis=1), speaker, np.array([clip.label.class_index for clip in made_of]))
+    site = Site(log_softmax(np.array(raw), axis=1), speaker, np.array([EMOTIONS.index(clip.label) for clip in made_of]))
     print("| defence | epsilon of a word | right | top-1 | EER | top-1, words alone | EER, words alone |")
     print("|---|---|---|---|---|---|---|")
     for epsilon in options.epsilons:

@@ -23,7 +23,7 @@ from speakers_table import POOLED, Line, Sound, clip_set, described_as, measured
 
 from moretta.client.anonymizers.anonymizer_registry import get_anonymizer
 from moretta.shared.audit import measure
-from moretta.shared.data.clip_names import EMOTIONS
+from moretta.shared.core.labels import EMOTIONS
 from moretta.shared.data.clips import Clip
 from moretta.shared.features.emotion_labeler import EmotionLabeler
 from moretta.shared.features.speaker_code import public_rows
@@ -87,7 +87,7 @@ def figures(words: Words, sound: Sound, draw: int) -> Iterator[dict[str, Any]]:
         arrays, speakers = _learnt(words.source, tuple(sound), number, _Sounds(sound))
         chosen = [clip for clip in _chosen(words, sound, draw) if clip.speaker in speakers]
         released = dict(_released(words, arrays, sound, chosen, draw))
-        hits = [(clip.label.class_index, int(word.argmax())) for clip, word in released.items()]
+        hits = [(EMOTIONS.index(clip.label), int(word.argmax())) for clip, word in released.items()]
         right = np.mean([np.mean([w == e for t, w in hits if t == e]) for e in {t for t, _ in hits}])
         clips = clip_set([described_as(clip) for clip in released], list(released.values()), "code")
         yield {"right": right, **measured(clips)}
@@ -139,8 +139,8 @@ def _released(
         mine = [clip for clip in chosen if clip.speaker in people[site :: words.sites]]
         made = get_anonymizer("voice", "emotion-label-rr").from_study(study, arrays)
         made.fit([(str(clip.speaker), sound[clip]) for clip in mine], SeededNoise(draw, "fit", site))
-        made.train_on_emotions((str(c.speaker), sound[c], c.label.class_index) for c in mine)
-        noise = [SeededNoise(draw, str(clip.name)) for clip in mine]
+        made.train_on_emotions((str(c.speaker), sound[c], EMOTIONS.index(c.label)) for c in mine)
+        noise = [SeededNoise(draw, clip.name) for clip in mine]
         out = made.release([sound[clip] for clip in mine], noise, [str(clip.speaker) for clip in mine])
         yield from ((clip, word) for clip, word in zip(mine, out, strict=True) if isinstance(word, np.ndarray))
 

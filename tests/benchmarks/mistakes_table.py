@@ -27,7 +27,7 @@ from moretta.shared.audit import measure
 from moretta.shared.audit.inference.classes import infer_attribute
 from moretta.shared.audit.runner import run_audit
 from moretta.shared.audit.utility import evaluate_utility
-from moretta.shared.data.clip_names import EMOTIONS
+from moretta.shared.core.labels import EMOTIONS
 from moretta.shared.data.clips import Clip
 from moretta.shared.data.reader import read_corpus
 from moretta.shared.models.public_arrays import public_arrays
@@ -75,14 +75,14 @@ def taught(epsilon: float, sound: Sound) -> EmotionLabelVoice:
     made = get_anonymizer("voice", "emotion-label-rr").from_study(study, public_arrays(study))
     assert isinstance(made, EmotionLabelVoice)
     made.fit([(str(clip.speaker), samples) for clip, samples in sound.items()], SeededNoise(0, "fit"))
-    made.train_on_emotions((str(clip.speaker), samples, clip.label.class_index) for clip, samples in sound.items())
+    made.train_on_emotions((str(clip.speaker), samples, EMOTIONS.index(clip.label)) for clip, samples in sound.items())
     return made
 
 
 def as_released(made: EmotionLabelVoice, epsilon: float, sound: Sound, draw: int) -> Words:
     """By the anonymizer itself."""
     del epsilon
-    noise = [SeededNoise(draw, str(clip.name)) for clip in sound]
+    noise = [SeededNoise(draw, clip.name) for clip in sound]
     out = made.release(list(sound.values()), noise, [str(clip.speaker) for clip in sound])
     return {clip: word for clip, word in zip(sound, out, strict=True) if isinstance(word, np.ndarray)}
 
@@ -94,7 +94,7 @@ def as_heard(made: EmotionLabelVoice, epsilon: float, sound: Sound, draw: int) -
     def word(clip: Clip) -> np.ndarray:
         speaker = str(clip.speaker)
         heard = made._labeler_of(speaker)(made._places(speaker, sound[clip]))
-        responded = response.response(heard, SeededNoise(draw, str(clip.name)))
+        responded = response.response(heard, SeededNoise(draw, clip.name))
         return np.eye(len(EMOTIONS), dtype=np.float32)[responded[0]]
 
     return {clip: word(clip) for clip in as_released(made, epsilon, sound, draw)}
@@ -112,7 +112,7 @@ def figures(words: Words, sex: dict[int, Any]) -> dict[str, float]:
 
     with tempfile.TemporaryDirectory() as scratch:
         judged = evaluate_utility(None, clips, seed=0, draws=0, workers=1, scratch=Path(scratch))
-    label = np.array([clip.label.class_index for clip in words])
+    label = np.array([EMOTIONS.index(clip.label) for clip in words])
     word = np.stack(list(words.values()))
     right = np.mean([np.mean(word[label == e].argmax(axis=1) == e) for e in np.unique(label)])
     return {

@@ -28,6 +28,7 @@ from moretta.shared.audit.dataset import ClipSet
 from moretta.shared.audit.protocol import make_plan
 from moretta.shared.audit.runner import run_audit
 from moretta.shared.audit.utility import evaluate_utility
+from moretta.shared.core.labels import EMOTIONS
 from moretta.shared.data.clips import Clip
 from moretta.shared.data.media import read_audio
 from moretta.shared.data.reader import read_corpus
@@ -116,7 +117,7 @@ def parts(line: Line, sound: Sound) -> Iterator[tuple[Iterable[Recording], Sound
         return
     people = sorted({clip.speaker for clip in sound})
     for known in (people[: len(people) // 2], people[len(people) // 2 :]):
-        public = [Recording(s, str(c.speaker), c.label.class_index) for c, s in sound.items() if c.speaker in known]
+        public = [Recording(s, str(c.speaker), EMOTIONS.index(c.label)) for c, s in sound.items() if c.speaker in known]
         yield public, {clip: s for clip, s in sound.items() if clip.speaker not in known}
 
 
@@ -162,7 +163,7 @@ def release(line: Line, code: Code, sound: Sound, chosen: Sequence[Clip], seed: 
         anonymizer = get_anonymizer("voice", "speaker-normalized").from_study(study, code)
         mine = [clip for clip in chosen if described[clip].clip in side]
         anonymizer.fit([(str(clip.speaker), sound[clip]) for clip in mine], SeededNoise(seed, "fit", number))
-        noise = [SeededNoise(seed, str(clip.name)) for clip in mine]
+        noise = [SeededNoise(seed, clip.name) for clip in mine]
         released = anonymizer.release([sound[c] for c in mine], noise, [str(c.speaker) for c in mine])
         arrays |= {clip: a for clip, a in zip(mine, released, strict=True) if isinstance(a, np.ndarray)}
     released_clips = [described[clip] for clip in arrays]
@@ -209,11 +210,11 @@ def row(line: Line, found: list[dict[str, Any]]) -> str:
 
 def described_as(clip: Clip) -> ReleasedClip:
     return ReleasedClip(
-        clip=KEY.clip(str(clip.name)),
+        clip=KEY.clip(clip.name),
         speaker=KEY.speaker(clip.speaker),
         emotion=clip.label,
-        sentence=clip.name.sentence,
-        level=clip.name.level,
+        sentence=clip.sentence,
+        level=clip.level,
     )
 
 

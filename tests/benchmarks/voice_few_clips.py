@@ -25,7 +25,7 @@ from moretta.shared.audit.dataset import ClipSet
 from moretta.shared.audit.metrics.confusion import confusion_by_speaker, uar
 from moretta.shared.audit.runner import run_audit
 from moretta.shared.audit.utility import UtilityEvaluator, evaluator_names, get_evaluator
-from moretta.shared.data.clip_names import EMOTIONS
+from moretta.shared.core.labels import EMOTIONS
 from moretta.shared.data.clips import Clip
 
 ALL = 44
@@ -165,7 +165,7 @@ def _rows(clips: ClipSet, speaker: str, *, same: bool) -> np.ndarray:
 
 
 def _emotions(clips: ClipSet) -> np.ndarray:
-    return np.array([clip.emotion.class_index for clip in clips.clips], np.int64)
+    return np.array([EMOTIONS.index(clip.emotion) for clip in clips.clips], np.int64)
 
 
 def _row(line: Line, corpus: str, group: str, found: Found) -> str:

@@ -47,8 +47,11 @@ def simulated(tmp_path: Path, tiny_corpus: Path, study: Study) -> Simulated:
         corpus_name="tones",
         synthetic=False,
         study=study,
-        sites=(PlannedSite(name="site-00", speakers=(1001, 1002)), PlannedSite(name="site-01", speakers=(1003, 1004))),
-        folds=((1001, 1003), (1002, 1004)),
+        sites=(
+            PlannedSite(name="site-00", speakers=("1001", "1002")),
+            PlannedSite(name="site-01", speakers=("1003", "1004")),
+        ),
+        folds=(("1001", "1003"), ("1002", "1004")),
         command="moretta simulate",
     )
     plan.save(tmp_path / "run")

@@ -144,7 +144,7 @@ def test_training_before_the_release_is_refused_and_spends_nothing(simulated: An
 
 def test_a_site_whose_speakers_are_all_held_out_refuses_to_train(simulated: Any) -> None:
     loaded = SimulationPlan.load(simulated.folder)
-    loaded.model_copy(update={"folds": ((1001, 1002), (1003, 1004))}).save(simulated.folder)
+    loaded.model_copy(update={"folds": (("1001", "1002"), ("1003", "1004"))}).save(simulated.folder)
     assert wire.from_config(released(simulated), "training") == {"voice": 0}
     answer = trained(simulated, WEIGHTS, 1)
     assert wire.from_config(answer, "failure") == "RefusedError"
@@ -157,7 +157,7 @@ def test_evaluation_answers_with_counts_of_held_out_pseudonyms(simulated: Any) -
     content[f"{wire.ARRAYS}-voice"] = wire.arrays_to_record(WEIGHTS)
     counts = wire.from_config(call(simulated.folder, wire.EVALUATE, content), "counts")
     assert set(counts) == {"voice", "voice/3"}
-    assert set(counts["voice"]) == {simulated.site().pseudonyms().speaker(1001)}
+    assert set(counts["voice"]) == {simulated.site().pseudonyms().speaker("1001")}
     assert np.sum(list(counts["voice"].values())) == 12
 
 

@@ -85,7 +85,7 @@ class Site:
 @pytest.fixture
 def site(tmp_path: Path, tiny_corpus: Path, simulated: Any) -> Site:
     study = parse_study({**CONTENT, "voice": {"codebook_size": 16}})
-    return Site(enrolled(tmp_path / "site", tiny_corpus, held_out=(1001,)), study, simulated.public)
+    return Site(enrolled(tmp_path / "site", tiny_corpus, held_out=("1001",)), study, simulated.public)
 
 
 def failure(response: RecordDict) -> str:

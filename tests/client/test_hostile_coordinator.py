@@ -71,7 +71,7 @@ def test_the_shards_of_a_release_tell_nothing_of_the_order_of_a_corpus(
         _, clips = releasing.site_corpus(settings, requested.study)
         names, key = settings.names(requested.study), settings.pseudonyms()
         shard = {clip.clip: clip.voice for clip in open_release(requested.folder).clips}
-        orders.append([shard[names.released(key.clip(str(clip.name)))] for clip in clips])
+        orders.append([shard[names.released(key.clip(clip.name))] for clip in clips])
     in_files = list(range(len(orders[0])))
     assert sorted(orders[0]) == sorted(orders[1]) == in_files
     for order in orders:

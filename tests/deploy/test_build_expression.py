@@ -13,8 +13,7 @@ from moretta.deploy.synth.expression_samples import aligned, boxed, poorly_taken
 from moretta.deploy.synth.expression_scenes import SIDE, Scenes, draw_scenes
 from moretta.shared.features.face_track import PLACES, TrackReader
 from moretta.shared.models.expression_nets import ChannelNet, PointNet, shipped_arrays
-from moretta.shared.models.head.channels import ACTIONS, CHANNELS
-from moretta.shared.models.head.moves import random_actions
+from moretta.shared.models.head.expression import ACTIONS, CHANNELS, random_actions
 
 MAX_ASSET_BYTES = 1_500_000
 

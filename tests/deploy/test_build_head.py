@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from moretta.deploy.synth import build_head
-from moretta.shared.models.head.asset import MeshPart
+from moretta.shared.models.head.mesh import MeshPart
 
 OBJ = """# a quad of skin, a triangle of an eye, one far below
 v 0 6 1

@@ -37,7 +37,7 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("damaged")
     audio, video = root / "AudioWAV", root / "VideoFlash"
     noise = [np.random.default_rng(k).integers(0, 255, (48, 64, 3)).astype(np.uint8) for k in range(12)]
-    for speaker in (1001, 1002):
+    for speaker in ("1001", "1002"):
         for number, emotion in enumerate(("ANG", "HAP", "SAD")):
             hertz = 120 + 40 * number + 17 * (speaker - 1000)
             write_wav(audio / f"{speaker}_IEO_{emotion}_MD.wav", tone(1, hertz))

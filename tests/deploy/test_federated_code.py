@@ -93,7 +93,7 @@ def folder(tmp_path: Path, tiny_corpus: Path) -> Path:
         sites=tuple(
             PlannedSite(name=name, speakers=(1001 + 2 * number, 1002 + 2 * number)) for number, name in enumerate(SITES)
         ),
-        folds=((1001, 1003), (1002, 1004)),
+        folds=(("1001", "1003"), ("1002", "1004")),
         command="moretta simulate",
     )
     plan.save(tmp_path / "run")

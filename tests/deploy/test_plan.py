@@ -24,7 +24,7 @@ def plan(corpus: Path, study: Study = STUDY) -> SimulationPlan:
 
 def test_every_speaker_has_one_site_and_one_fold(tiny_corpus: Path) -> None:
     made = plan(tiny_corpus)
-    everyone = [1001, 1002, 1003, 1004]
+    everyone = ["1001", "1002", "1003", "1004"]
     assert sorted(n for site in made.sites for n in site.speakers) == everyone
     assert sorted(n for fold in made.folds for n in fold) == everyone
     assert [site.name for site in made.sites] == ["site-00", "site-01"]

@@ -40,8 +40,8 @@ def test_an_honest_statement_is_not_found_fault_with(tmp_path: Path, tiny_corpus
         corpus_name="tones",
         synthetic=False,
         study=study,
-        sites=(PlannedSite(name="site-00", speakers=(1001, 1002)),),
-        folds=((1001,), (1002,)),
+        sites=(PlannedSite(name="site-00", speakers=("1001", "1002")),),
+        folds=(("1001",), ("1002",)),
         command="moretta simulate",
     )
     plan.save(tmp_path / "run")

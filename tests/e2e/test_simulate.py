@@ -370,7 +370,7 @@ def test_bad_files_of_every_kind_are_counted_and_the_study_finishes(start: Any, 
     (audio / "1001_IEO_HAP_XX.wav").write_bytes(b"")
     (audio / "1001_ieo_neu_xx.wav").write_bytes(b"two files of one name")
     (audio / "holiday.wav").write_bytes(b"not a clip")
-    for speaker in (1001, 1002, 1003, 1004):
+    for speaker in ("1001", "1002", "1003", "1004"):
         for emotion in ("ANG", "SAD"):
             for sentence in ("IEO", "TIE"):
                 frames = list(noise.integers(0, 255, (4, 48, 64, 3), np.uint8))  # no face anywhere

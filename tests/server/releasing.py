@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 from flwr.app import RecordDict
 
-from moretta.shared.data.clip_names import Emotion, Level
+from moretta.shared.core.labels import Emotion
+from moretta.shared.data.corpora.cremad import Level
 from moretta.shared.messages import wire
 from moretta.shared.release import AnonymizerStatement, ReleasedClip, ReleaseWriter
 from moretta.shared.study.schema import Study, parse_study

@@ -17,6 +17,7 @@ from moretta.deploy.bundle import installed_bundle
 from moretta.deploy.site.doctor.doctor_findings import Findings
 from moretta.deploy.site.supervisor import read_state
 from moretta.shared.core.errors import ExitCode
+from moretta.shared.core.labels import in_order
 from moretta.shared.core.reproducibility import PACKAGES, code_digest, versions
 from moretta.shared.data.clips import Corpus
 
@@ -68,19 +69,24 @@ def look_at_corpus(notes: Findings, said: SiteFile, withdrawn: Withdrawn) -> Non
         text = f"{len(own)} clips of {len({clip.speaker for clip in own})} speakers in {seen.name}"
         return text if len(own) == len(seen.clips) else f"{text}, which has {len(seen.clips)}"
 
-    corpus = notes.tried("corpus", lambda: without(read_corpus(said.corpus), withdrawn), describe)
+    corpus = notes.tried("corpus", lambda: without(read_corpus(said.corpus, classes=None), withdrawn), describe)
     if corpus is None:
         return
     if corpus.dropped:
         fix = f"see which and why: moretta corpus check {said.corpus}"
         notes.warning("corpus", f"{len(corpus.dropped)} files cannot be used", fix=fix)
+    if corpus.tested and said.held_out is None:
+        fix = f"set held_out = {in_order(corpus.tested)} in site.toml, or leave the choice to the keyed rule"
+        notes.warning("corpus", f"its split names {len(corpus.tested)} test speakers, which no one holds out", fix=fix)
     present = {clip.speaker for clip in corpus.clips}
     for key, named in (("speakers", said.speakers), ("held_out", said.held_out or ())):
-        absent = sorted(set(named) - present - withdrawn.numbers)
+        absent = in_order(set(named) - present - withdrawn.speakers)
         if absent:
             fix = f"correct {key} in site.toml"
-            notes.fault("corpus", f"{key} names {absent[:5]}, who have no clip", fix=fix, code=ExitCode.CORPUS)
-    if said.held_out and not present & set(said.held_out) and withdrawn.numbers & set(said.held_out):
+            notes.fault(
+                "corpus", f"{key} names {', '.join(absent[:5])}, who have no clip", fix=fix, code=ExitCode.CORPUS
+            )
+    if said.held_out and not present & set(said.held_out) and withdrawn.speakers & set(said.held_out):
         fix = "name others in held_out of site.toml"
         notes.warning("corpus", "everybody who was held out has withdrawn: nobody here tests the models", fix=fix)
     own = present & set(said.speakers) if said.speakers else present

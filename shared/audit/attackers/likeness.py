@@ -14,9 +14,8 @@ import numpy as np
 
 from moretta.shared.audit.attackers.base import Identifier, attacker
 from moretta.shared.audit.dataset import ClipSet
-from moretta.shared.audit.views import emotions_of, face_picture, voice_statistics
+from moretta.shared.audit.views import face_picture, voice_statistics
 from moretta.shared.core.array_types import Bool, Float32, Float64, Int64
-from moretta.shared.data.clip_names import EMOTIONS
 
 _BLOCK_CLIPS = 256
 _MOST_EXAMPLES = 1_000
@@ -34,11 +33,11 @@ class Gallery:
         emotions: [clips], class indices.
     """
 
-    def __init__(self, x: Float64, speakers: Int64, emotions: Int64) -> None:
-        self._x, self._speakers, self._emotions = x, speakers, emotions
+    def __init__(self, x: Float64, speakers: Int64, emotions: Int64, classes: int) -> None:
+        self._x, self._speakers, self._emotions, self._classes = x, speakers, emotions, classes
         self._people = int(speakers.max()) + 1
-        cell = speakers * len(EMOTIONS) + emotions
-        self._cells = np.eye(self._people * len(EMOTIONS))[cell]  # [clips, people * emotions]
+        cell = speakers * classes + emotions
+        self._cells = np.eye(self._people * classes)[cell]  # [clips, people * emotions]
         self._width = 2 * max(float(x.var(axis=0).sum()), 1e-9)
 
     def likeness(self, x: Float64, emotions: Int64, looked_at: Bool | None = None) -> Float64:
@@ -64,7 +63,7 @@ class Gallery:
 
     def _by_emotion(self, alike: Float64, emotions: Int64, looked_at: Bool) -> tuple[Float64, Float64]:
         """Means over clips of the same emotion, and of all other emotions, each [n, people]."""
-        shape = (len(alike), self._people, len(EMOTIONS))
+        shape = (len(alike), self._people, self._classes)
         sums = ((alike * looked_at) @ self._cells).reshape(shape)
         counts = (looked_at @ self._cells).reshape(shape)
         rows = np.arange(len(alike))
@@ -73,7 +72,7 @@ class Gallery:
         return same / np.maximum(of_same, 1), other / np.maximum(of_other, 1)
 
     def _mean(self, alike: Float64, looked_at: Bool) -> Float64:
-        people = self._cells.reshape(len(self._x), self._people, len(EMOTIONS)).sum(axis=2)
+        people = self._cells.reshape(len(self._x), self._people, self._classes).sum(axis=2)
         return np.asarray(((alike * looked_at) @ people) / np.maximum(looked_at @ people, 1))
 
     def _greatest(self, alike: Float64, looked_at: Bool) -> Float64:
@@ -98,8 +97,8 @@ class LikenessIdentifier(Identifier):
         self.speakers = clips.speakers
         vectors = self.features(clips)
         self._scale = StandardScaler().fit(vectors)
-        x, emotions = self._scale.transform(vectors).astype(np.float64), emotions_of(clips)
-        self._gallery = Gallery(x, clips.labels, emotions)
+        x, emotions = self._scale.transform(vectors).astype(np.float64), clips.emotions
+        self._gallery = Gallery(x, clips.labels, emotions, len(clips.classes))
         few = np.sort(np.random.default_rng(seed).permutation(len(x))[:_MOST_EXAMPLES])
         features = self._gallery.likeness(x[few], emotions[few], _others(clips)[few])
         self._spread = features.std(axis=(0, 1)) + 1e-9
@@ -107,7 +106,7 @@ class LikenessIdentifier(Identifier):
 
     def scores(self, clips: ClipSet) -> Float32:
         """Log-posteriors, [clips, speakers]."""
-        x, emotions = self._scale.transform(self.features(clips)).astype(np.float64), emotions_of(clips)
+        x, emotions = self._scale.transform(self.features(clips)).astype(np.float64), clips.emotions
         blocks = [slice(start, start + _BLOCK_CLIPS) for start in range(0, len(x), _BLOCK_CLIPS)]
         found = [self._gallery.likeness(x[b], emotions[b]) / self._spread @ self._weights for b in blocks]
         return np.concatenate(found).astype(np.float32)

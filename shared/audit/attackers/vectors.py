@@ -12,10 +12,9 @@ import numpy as np
 from moretta.shared.audit.attackers.base import Attacker, Identifier, attacker
 from moretta.shared.audit.crossval import check_learned, choose, held_out_accuracies
 from moretta.shared.audit.dataset import ClipSet
-from moretta.shared.audit.views import MotionFeatures, emotions_of, face_gradients, face_pixels, voice_statistics
+from moretta.shared.audit.views import MotionFeatures, face_gradients, face_pixels, voice_statistics
 from moretta.shared.core.array_types import Array, Float32
 from moretta.shared.core.terms import Modality
-from moretta.shared.data.clip_names import EMOTIONS
 
 Grid = Mapping[str, Sequence[Any]]
 _LEAST_LOG_POSTERIOR = float(np.log(1e-3))
@@ -106,21 +105,21 @@ class WithinEmotionFeatures:
         from sklearn.preprocessing import StandardScaler
 
         del seed
-        x, emotions = self.function(clips), emotions_of(clips)
+        x, emotions, classes = self.function(clips), clips.emotions, len(clips.classes)
         components = min(self.components, len(x), x.shape[1])
         self._reduce = make_pipeline(StandardScaler(), PCA(components, svd_solver="full")).fit(x)
         reduced = self._reduce.transform(x)
         # Components are centred, so the mean of all, towards which the few clips of an emotion are pulled, is 0.
-        sums = np.stack([reduced[emotions == number].sum(axis=0) for number in range(len(EMOTIONS))])
-        counts = np.bincount(emotions, minlength=len(EMOTIONS))[:, None]
+        sums = np.stack([reduced[emotions == number].sum(axis=0) for number in range(classes)])
+        counts = np.bincount(emotions, minlength=classes)[:, None]
         self._means = sums / (counts + self.prior_clips)
         return self
 
     def vectors(self, clips: ClipSet) -> Float32:
-        """[clips, 7 components]."""
-        emotions = emotions_of(clips)
+        """[clips, (classes + 1) components]."""
+        emotions = clips.emotions
         rest = self._reduce.transform(self.function(clips)) - self._means[emotions]
-        own = emotions[:, None] == np.arange(len(EMOTIONS))  # [clips, emotions]
+        own = emotions[:, None] == np.arange(len(self._means))  # [clips, emotions]
         apart = (own[:, :, None] * rest[:, None]).reshape(len(rest), -1)
         return np.hstack([rest, apart]).astype(np.float32)
 

@@ -23,8 +23,8 @@ from moretta.shared.audit.metrics.verification import eer
 from moretta.shared.audit.protocol import SetName
 from moretta.shared.audit.result import Result
 from moretta.shared.audit.scoring import unit_rows
-from moretta.shared.audit.worker_pool import Workers
 from moretta.shared.core.array_types import Array, Bool, Int64, Integers
+from moretta.shared.core.workers import Workers
 
 Recogniser = Callable[[ClipSet], Array]
 MIN_PEOPLE = 4

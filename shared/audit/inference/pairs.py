@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 
 from moretta.shared.audit.dataset import ClipSet
-from moretta.shared.audit.worker_pool import Workers
 from moretta.shared.core.array_types import Array, UInt8
 from moretta.shared.core.errors import ClipError, ReleaseError
+from moretta.shared.core.workers import Workers
 
 MAX_CLIPS = {"voice": 600, "face": 240}
 MIN_EACH = 4

@@ -18,14 +18,14 @@ from moretta.shared.audit.pretrained.encoder import Availability, Clips, weights
 from moretta.shared.audit.pretrained.face_encoders import FaceFinder, cut_square, spread, whole_frame
 from moretta.shared.core.array_types import Float32, UInt8
 from moretta.shared.core.errors import AttackersError
-from moretta.shared.data.clip_names import EMOTIONS, Emotion
+from moretta.shared.core.labels import EMOTIONS, Emotion
 from moretta.shared.pretrained import cached, fetch_command
 
 if TYPE_CHECKING:
     from moretta.shared.audit.pretrained.nets import ExpressionNet
 
 
-NAMES: dict[str, Emotion] = {
+NAMES: dict[str, str] = {
     "angry": Emotion.ANG,
     "disgusted": Emotion.DIS,
     "fearful": Emotion.FEA,

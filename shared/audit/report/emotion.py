@@ -10,10 +10,7 @@ import numpy.typing as npt
 from moretta.shared.audit.metrics import confusion
 from moretta.shared.audit.report.report_schema import ClassScore, EmotionResult, EmotionTable
 from moretta.shared.core.errors import RunError
-from moretta.shared.data.clip_names import EMOTIONS, Emotion
-
-ORIGINAL_CLASSES: tuple[Emotion, ...] = (Emotion.ANG, Emotion.HAP, Emotion.SAD)
-"""The classes of the original study."""
+from moretta.shared.core.labels import EMOTIONS, ORIGINAL_CLASSES, original_columns
 
 
 def emotion_result(
@@ -52,10 +49,10 @@ def emotion_result(
             fix="check that the held-out fold has clips and that the model did not diverge",
         )
     whole = _table(table, labels, speakers, classes, seed=seed, draws=draws, model=model)
-    columns = [list(classes).index(name) for name in ORIGINAL_CLASSES if name in classes]
+    columns = list(original_columns(classes))
     kept = np.flatnonzero(np.isin(labels, columns))
     three: EmotionTable | None = None
-    if len(columns) == len(ORIGINAL_CLASSES) and len(kept):
+    if columns and len(kept):
         three = _table(
             table[kept][:, columns],
             np.array([columns.index(label) for label in labels[kept]], dtype=np.int64),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,11 +14,10 @@ from moretta.shared.audit.protocol import SCENARIOS, Scenario, SetName
 from moretta.shared.audit.result import Result
 from moretta.shared.audit.runner import matched
 from moretta.shared.audit.utility.evaluators import UtilityEvaluator, evaluator_names, get_evaluator
-from moretta.shared.audit.worker_pool import Workers, one_thread
 from moretta.shared.core.array_types import Float32, Int64
 from moretta.shared.core.pace import Progress
 from moretta.shared.core.storage import disk_failed
-from moretta.shared.data.clip_names import EMOTIONS
+from moretta.shared.core.workers import Workers, one_thread
 
 FOLDS = 5
 OTHER_FORM = "codes were released: an evaluator that was trained on sound cannot read them"
@@ -73,7 +72,7 @@ def _evaluate(name: str, sets: dict[SetName, ClipSet], seed: int, draws: int) ->
     """One evaluator. Whatever goes wrong becomes a reason, never an exception of the audit."""
     cls = get_evaluator(name)
     clips = sets["released"]
-    emotions = np.array([clip.emotion.class_index for clip in clips.clips], np.int64)
+    emotions, classes = clips.emotions, clips.classes
     present, speakers = len(np.unique(emotions)), len(clips.speakers)
     scenarios = [s for wanted in UTILITY_SCENARIOS for s in SCENARIOS if s.name == wanted and _is_asked(cls, s, sets)]
     about = Result(
@@ -88,7 +87,7 @@ def _evaluate(name: str, sets: dict[SetName, ClipSet], seed: int, draws: int) ->
         speakers=speakers,
         clips=len(clips),
     )
-    reason = cls.missing()
+    reason = cls.missing() or cls.unfit(classes)
     if reason is None and (present < 2 or speakers < 2):
         reason = f"{present} emotions of {speakers} speakers, at least two of each are needed"
     vectors: dict[SetName, Float32] = {}
@@ -103,10 +102,10 @@ def _evaluate(name: str, sets: dict[SetName, ClipSet], seed: int, draws: int) ->
         else:
             try:
                 for key in (train, scenario.trial):
-                    vectors[key] = vectors[key] if key in vectors else cls().vectors(sets[key])
+                    vectors[key] = vectors[key] if key in vectors else cls(classes).vectors(sets[key])
                 sides = vectors[train], vectors[scenario.trial]
-                scores = _out_of_fold(cls, sides, emotions, clips.labels, seed)
-                counts = confusion_by_speaker(emotions, scores.argmax(1), clips.labels.tolist(), classes=len(EMOTIONS))
+                scores = _out_of_fold(lambda: cls(classes), sides, emotions, clips.labels, seed)
+                counts = confusion_by_speaker(emotions, scores.argmax(1), clips.labels.tolist(), classes=len(classes))
                 low, high = bootstrap(counts, uar, seed=seed, draws=draws) or (None, None)
                 value = float(uar(counts.sum(axis=0)))
                 found.append(of_scenario.model_copy(update={"value": value, "low": low, "high": high}))
@@ -125,13 +124,13 @@ def _is_asked(cls: type[UtilityEvaluator], scenario: Scenario, sets: dict[SetNam
 
 
 def _out_of_fold(
-    cls: type[UtilityEvaluator], sides: tuple[Float32, Float32], emotions: Int64, speakers: Int64, seed: int
+    make: Callable[[], UtilityEvaluator], sides: tuple[Float32, Float32], emotions: Int64, speakers: Int64, seed: int
 ) -> Float32:
     """Scores [clips, classes] of every clip, by an evaluator trained on other people. `sides`: to train and to test."""
     train, test = sides
 
     def scores(known: Int64, held_out: Int64) -> Float32:
-        evaluator = cls()
+        evaluator = make()
         evaluator.fit(train[known], emotions[known], seed=seed)
         return evaluator.scores(test[held_out])
 

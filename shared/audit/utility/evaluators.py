@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, Literal, TypeVar, cast
 
 import numpy as np
@@ -14,9 +14,9 @@ from moretta.shared.audit.pretrained.self_supervised import HubertEncoder, SelfS
 from moretta.shared.audit.views import face_gradients, face_pixels, voice_statistics
 from moretta.shared.core.array_types import Float32, Int64
 from moretta.shared.core.errors import AttackersError
+from moretta.shared.core.labels import EMOTIONS, class_of
 from moretta.shared.core.plugins import Registry
 from moretta.shared.core.terms import Modality
-from moretta.shared.data.clip_names import EMOTIONS
 
 EvaluatorKind = Literal["trained", "pretrained"]
 EMOTION_LAYER = 9
@@ -25,7 +25,7 @@ _CHUNK = 16
 
 
 class UtilityEvaluator(ABC):
-    """Reads emotion off clips. Made without arguments, once for each set of people it is trained on.
+    """Reads emotion off clips. Made for the study's classes, once for each set of people it is trained on.
 
     A `trained` evaluator learns from labelled clips of some people and is tested on others; a `pretrained` one is used
     as it is, and its `fit` does nothing. Same seed, same clips: same scores.
@@ -35,9 +35,18 @@ class UtilityEvaluator(ABC):
     modality: ClassVar[Modality]
     kind: ClassVar[EvaluatorKind]
 
+    def __init__(self, classes: Sequence[str] = EMOTIONS) -> None:
+        self.classes = tuple(classes)
+
     @classmethod
     def missing(cls) -> str | None:
         """Why this evaluator cannot run here and the command that would help, or None."""
+        return None
+
+    @classmethod
+    def unfit(cls, classes: Sequence[str]) -> str | None:
+        """Why this evaluator cannot tell these classes apart, or None."""
+        del classes
         return None
 
     @abstractmethod
@@ -46,11 +55,11 @@ class UtilityEvaluator(ABC):
 
     @abstractmethod
     def fit(self, vectors: Float32, emotions: Int64, *, seed: int) -> None:
-        """Learn from int [clips] class indices in the order of `EMOTIONS`."""
+        """Learn from int [clips] class indices."""
 
     @abstractmethod
     def scores(self, vectors: Float32) -> Float32:
-        """float32 [clips, classes]: higher is likelier, columns in the order of `EMOTIONS`."""
+        """float32 [clips, classes]: higher is likelier."""
 
 
 E = TypeVar("E", bound=type[UtilityEvaluator])
@@ -101,7 +110,7 @@ class ClassifierEvaluator(UtilityEvaluator):
 
     def scores(self, vectors: Float32) -> Float32:
         """Probabilities; 0 for an emotion that did not occur in training."""
-        found = np.zeros((len(vectors), len(EMOTIONS)), np.float32)
+        found = np.zeros((len(vectors), len(self.classes)), np.float32)
         found[:, self._model.classes_] = self._model.predict_proba(vectors)
         return found
 
@@ -177,10 +186,17 @@ class Expression(UtilityEvaluator):
         found = ExpressionEvaluator.availability()
         return None if found.present else found.reason
 
+    @classmethod
+    def unfit(cls, classes: Sequence[str]) -> str | None:
+        """It knows the six emotions, by any of their names."""
+        other = [name for name in classes if class_of(name, EMOTIONS) is None]
+        return f"the network does not know the classes {', '.join(other)}" if other else None
+
     def vectors(self, clips: ClipSet) -> Float32:
-        """Its six probabilities, [clips, 6]."""
+        """Its probabilities of the classes, [clips, classes]."""
         network = ExpressionEvaluator.load()
-        return np.concatenate([network.probabilities([clips.frames(i)]) for i in range(len(clips))])
+        found = np.concatenate([network.probabilities([clips.frames(i)]) for i in range(len(clips))])
+        return found[:, [EMOTIONS.index(class_of(name, EMOTIONS) or "") for name in self.classes]]
 
     def fit(self, vectors: Float32, emotions: Int64, *, seed: int) -> None:
         """Nothing: it is used as it is."""

@@ -1,4 +1,4 @@
-"""Moves a synthetic person through a spoken sentence."""
+"""Synthetic people in clips: one who speaks a sentence, and the public person who shows what somebody's face does."""
 
 from __future__ import annotations
 
@@ -8,10 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from moretta.shared.data.clip_names import Emotion
-from moretta.shared.models.head.expression import showing
-from moretta.shared.models.head.head_identity import FaceIdentity
-from moretta.shared.models.head.render import View, draw, speaking
+from moretta.shared.models.head.expression import ACTIONS, action_weights, showing
+from moretta.shared.models.head.render import FaceIdentity, View, Window, draw, make_identity, speaking
 
 JAW_REACH = 0.42
 """How far the jaw opens at full loudness."""
@@ -22,6 +20,15 @@ POSE_REACH = (0.16, 0.08, 0.05)
 """Standard deviation of a person's resting (yaw, pitch, roll) in a clip, in radians."""
 SWAY = (0.045, 0.03, 0.02)
 """Amplitude in radians of slow head motion."""
+PUBLIC_PERSON = 1_000_011
+"""Seed of the person whose face everybody wears: at rest it shows no emotion, and brows, eyes and lips stand out."""
+_LIGHT = (0.25, 0.5, 1.0)
+_FACE = (0.5, 0.49, 0.70)
+"""The picture's middle (right, down) in widths and heights of a whole frame, and its side in heights."""
+_ASPECT = 4 / 3
+STRONGEST = 1.2
+"""Of an action; beyond it the mesh folds."""
+_WIDEST_GAZE = 0.5
 
 
 def _smooth(rise: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -46,7 +53,7 @@ def _blinks(seconds: NDArray[np.float64], rng: np.random.Generator) -> NDArray[n
 
 def render_clip(
     identity: FaceIdentity,
-    emotion: Emotion,
+    emotion: str,
     loudness: NDArray[np.floating[Any]],
     *,
     fps: int,
@@ -77,3 +84,35 @@ def render_clip(
         mixed = speaking(now, JAW_REACH * float(loud), float(blinks[k]))
         view = View((float(yaw), float(pitch), float(roll)), light, gaze)
         yield draw(identity, mixed, view, width=width, height=height, supersample=supersample, rng=rng)
+
+
+class Portrait:
+    """Draws the public person.
+
+    Args:
+        side: height and width of the pictures, in pixels.
+        person: seed of another person.
+    """
+
+    def __init__(self, side: int, person: int = PUBLIC_PERSON) -> None:
+        self.side = side
+        self._person = make_identity(person)
+        self._height = round(side / _FACE[2])
+        self._width = round(self._height * _ASPECT)
+        left = round(self._width * _FACE[0] - side / 2)
+        self._window = Window(left, round(self._height * _FACE[1] - side / 2), side, side)
+
+    def __call__(self, values: NDArray[Any]) -> NDArray[np.uint8]:
+        """The face that one frame of a track describes, [channels] -> uint8 [side, side, 3]."""
+        actions, gaze = values[: len(ACTIONS)], np.clip(values[len(ACTIONS) :], -_WIDEST_GAZE, _WIDEST_GAZE)
+        view = View(light=_LIGHT, gaze=(float(gaze[0]), float(gaze[1])))
+        return draw(
+            self._person,
+            action_weights(np.clip(actions, 0, STRONGEST)),
+            view,
+            width=self._width,
+            height=self._height,
+            supersample=1,
+            rng=None,
+            window=self._window,
+        )

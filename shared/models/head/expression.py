@@ -1,95 +1,57 @@
-"""How each acted emotion moves the face.
+"""How a face moves: expression channels, and what each acted emotion and random movement does to shape targets.
 
 A recipe weighs the asset's facial actions, which follow the action units of Ekman and Friesen, "Facial Action Coding
 System" (1978). The weights were searched on people of seeds below 1000, so that an expression network trained elsewhere
 reads the faces; tests/benchmarks/expressions.py measures it on others.
+
+A channel stands for one or two action units, whoever's face it is. It moves both sides alike, and is 0 in a relaxed
+face and 1 at full strength. Gaze is in radians.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cache
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
-from moretta.shared.data.clip_names import Emotion
-from moretta.shared.models.head.asset import load_asset
+from moretta.shared.core.labels import Emotion
+from moretta.shared.models.head.mesh import load_asset
 
 Recipe = dict[str, float]
 """Weight of each action; an action with a left and a right side is named without it."""
 
-RECIPES: dict[Emotion, Recipe] = {
+RECIPES: dict[str, Recipe] = {
     Emotion.ANG: {
-        "browDown": 0.45,
-        "eyebrows-down": 1.0,
-        "browOuterUp": 0.64,
-        "eyeSquint": 0.76,
-        "eyeWide": 0.4,
-        "cheekSquint": 0.85,
-        "noseSneer": 1.0,
-        "mouthRollUpper": 0.37,
-        "mouthLowerDown": 0.11,
-        "mouthStretch": 0.36,
-        "mouthShrugUpper": 0.33,
-        "jawOpen": 0.38,
+        "browDown": 0.45, "eyebrows-down": 1.0, "browOuterUp": 0.64, "eyeSquint": 0.76, "eyeWide": 0.4,
+        "cheekSquint": 0.85, "noseSneer": 1.0, "mouthRollUpper": 0.37, "mouthLowerDown": 0.11, "mouthStretch":
+        0.36, "mouthShrugUpper": 0.33, "jawOpen": 0.38,
     },
     Emotion.DIS: {
-        "noseSneer": 1.0,
-        "nose-elevation": 0.8,
-        "nose-compression": 0.43,
-        "mouthUpperUp": 1.0,
-        "browDown": 0.74,
-        "cheekSquint": 1.0,
-        "eyeSquint": 1.0,
-        "mouthFrown": 0.74,
-        "mouthShrugLower": 0.46,
-        "mouthLowerDown": 0.19,
-        "mouth-depression": 0.41,
-        "jawOpen": 0.1,
+        "noseSneer": 1.0, "nose-elevation": 0.8, "nose-compression": 0.43, "mouthUpperUp": 1.0, "browDown":
+        0.74, "cheekSquint": 1.0, "eyeSquint": 1.0, "mouthFrown": 0.74, "mouthShrugLower": 0.46,
+        "mouthLowerDown": 0.19, "mouth-depression": 0.41, "jawOpen": 0.1,
     },
     Emotion.FEA: {
-        "browInnerUp": 0.77,
-        "eyebrows-inner-up": 1.0,
-        "browDown": 0.33,
-        "eyeWide": 0.5,
-        "mouthStretch": 1.0,
-        "jawOpen": 0.4,
-        "mouthFrown": 0.38,
-        "mouthPress": 0.37,
-        "mouth-part-later": 0.41,
-        "mouth-depression-retraction": 0.32,
-        "mouthDimple": 0.38,
-        "neck-platysma": 0.46,
-        "noseSneer": 0.2,
+        "browInnerUp": 0.77, "eyebrows-inner-up": 1.0, "browDown": 0.33, "eyeWide": 0.5, "mouthStretch": 1.0,
+        "jawOpen": 0.4, "mouthFrown": 0.38, "mouthPress": 0.37, "mouth-part-later": 0.41,
+        "mouth-depression-retraction": 0.32, "mouthDimple": 0.38, "neck-platysma": 0.46, "noseSneer": 0.2,
     },
     Emotion.HAP: {
-        "mouthSmile": 0.9,
-        "cheekSquint": 0.35,
-        "mouthDimple": 0.3,
-        "mouthUpperUp": 0.15,
-        "eyeSquint": 0.4,
+        "mouthSmile": 0.9, "cheekSquint": 0.35, "mouthDimple": 0.3, "mouthUpperUp": 0.15, "eyeSquint": 0.4,
         "mouthStretch": 0.12,
     },
     Emotion.NEU: {
-        "eyeBlink": 0.15,
-        "browDown": 0.12,
-        "mouthPress": 0.2,
-        "mouthRollUpper": 0.2,
-        "mouthRollLower": 0.2,
+        "eyeBlink": 0.15, "browDown": 0.12, "mouthPress": 0.2, "mouthRollUpper": 0.2, "mouthRollLower": 0.2,
     },
     Emotion.SAD: {
-        "browInnerUp": 0.5,
-        "eyebrows-inner-up": 1.0,
-        "browDown": 0.21,
-        "eyeLookDown": 0.31,
-        "eyeBlink": 0.28,
-        "cheekSquint": 0.6,
-        "mouthFrown": 0.3,
-        "mouthShrugLower": 0.22,
-        "mouthShrugUpper": 0.61,
-        "mouthPucker": 0.22,
-        "mouth-depression": 1.0,
+        "browInnerUp": 0.5, "eyebrows-inner-up": 1.0, "browDown": 0.21, "eyeLookDown": 0.31, "eyeBlink": 0.28,
+        "cheekSquint": 0.6, "mouthFrown": 0.3, "mouthShrugLower": 0.22, "mouthShrugUpper": 0.61,
+        "mouthPucker": 0.22, "mouth-depression": 1.0,
     },
-}
+}  # fmt: skip
 
 STRENGTH_SPREAD = 0.12
 """Standard deviation of how much stronger or weaker one showing of an action is."""
@@ -122,7 +84,7 @@ def spread_actions(recipe: Recipe) -> dict[str, float]:
     return {target: weight for action, weight in recipe.items() for target in _sides(action)}
 
 
-def showing(emotion: Emotion, rng: np.random.Generator | None = None) -> dict[str, float]:
+def showing(emotion: str, rng: np.random.Generator | None = None) -> dict[str, float]:
     """Target weights of one showing of an emotion at full strength; `rng` varies it from showing to showing."""
     weights: dict[str, float] = {}
     for action, weight in RECIPES[emotion].items():
@@ -145,3 +107,97 @@ def crease_depths(weights: dict[str, float]) -> tuple[float, float, float, float
     smile = mean("mouthSmile") + 0.3 * mean("cheekSquint")
     depths = (min(max(depth, 0.0), 1.2) for depth in (frown, forehead, nose, smile))
     return next(depths), next(depths), next(depths), next(depths)
+
+
+ACTIONS: dict[str, Recipe] = {
+    "brows lowered": {"browDown": 1.0, "eyebrows-down": 1.0},
+    "inner brows raised": {"browInnerUp": 0.8, "eyebrows-inner-up": 1.0},
+    "outer brows raised": {"browOuterUp": 1.0},
+    "lids closed": {"eyeBlink": 1.0},
+    "lids raised": {"eyeWide": 1.0},
+    "lower lids tightened": {"eyeSquint": 1.0, "cheekSquint": 1.0},
+    "nose wrinkled": {"noseSneer": 1.0, "nose-elevation": 0.5},
+    "upper lip raised": {"mouthUpperUp": 1.0},
+    "lip corners up": {"mouthSmile": 1.0, "mouthDimple": 0.3},
+    "lip corners down": {"mouthFrown": 1.0, "mouth-depression": 0.5},
+    "lip corners apart": {"mouthStretch": 1.0, "mouth-depression-retraction": 0.3},
+    "lower lip lowered": {"mouthLowerDown": 1.0},
+    "jaw open": {"jawOpen": 1.0},
+    "lips pressed": {"mouthPress": 1.0, "mouthRollUpper": 0.7, "mouthRollLower": 0.7},
+    "lips pushed out": {"mouthPucker": 0.7, "mouthFunnel": 0.5},
+}
+GAZE = ("eyes left", "eyes up")
+CHANNELS = (*ACTIONS, *GAZE)
+"""In the order of a track's columns."""
+
+
+def action_weights(values: Sequence[float] | npt.NDArray[Any]) -> dict[str, float]:
+    """Weights of the head's shape targets for one frame of a track, [channels]; gaze moves no target."""
+    weights: dict[str, float] = {}
+    for value, targets in zip(values[: len(ACTIONS)], channel_targets(), strict=True):
+        if value > 0:
+            for target, share in targets.items():
+                weights[target] = weights.get(target, 0.0) + float(value) * share
+    return weights
+
+
+@cache
+def channel_targets() -> tuple[dict[str, float], ...]:
+    """The shape targets of each action at full strength, in the order of `ACTIONS`."""
+    return tuple(spread_actions(recipe) for recipe in ACTIONS.values())
+
+
+def mirrored(values: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """The same movement seen in a mirror, [..., channels]: only the sideways gaze turns."""
+    turned = values.copy()
+    turned[..., CHANNELS.index(GAZE[0])] *= -1
+    return turned
+
+
+_NUISANCES = 3
+"""Shape targets besides the channels' that move a little in every picture."""
+
+
+def random_actions(rng: np.random.Generator) -> npt.NDArray[np.float64]:
+    """Values of the actions, [actions]: some at rest, none that a face cannot do together with the others."""
+    column = {name: number for number, name in enumerate(ACTIONS)}
+    values = np.zeros(len(ACTIONS))
+    if rng.random() >= 0.1:
+        share = rng.choice([0.15, 0.3, 0.5])
+        moved = rng.random(len(values)) < share
+        values[moved] = rng.uniform(0, 1.1, moved.sum())
+        if rng.random() < 0.5:
+            values[column["jaw open"]] += rng.uniform(0, 0.45)
+    closed, raised = column["lids closed"], column["lids raised"]
+    _one_of(values, closed, raised, 1.0, rng)
+    if rng.random() < 0.1:
+        values[closed], values[raised] = rng.uniform(0.6, 1), 0
+    _one_of(values, column["lip corners up"], column["lip corners down"], 0.7, rng)
+    _one_of(values, column["lips pushed out"], column["lip corners apart"], 0.7, rng)
+    return values
+
+
+def loosely(actions: npt.NDArray[np.float64], rng: np.random.Generator) -> dict[str, float]:
+    """Weights of shape targets: no two people, and no two sides of a face, do the same in quite the same way."""
+    weights: dict[str, float] = {}
+    for value, targets in zip(actions, channel_targets(), strict=True):
+        if value:
+            shared = 1 + 0.12 * rng.standard_normal()
+            for target, share in targets.items():
+                own = max(shared + 0.15 * rng.standard_normal(), 0)
+                weights[target] = weights.get(target, 0.0) + float(value) * share * own
+    for target in rng.choice(_nuisances(), _NUISANCES):
+        weights[str(target)] = weights.get(str(target), 0.0) + abs(0.08 * rng.standard_normal())
+    return weights
+
+
+def _one_of(values: npt.NDArray[Any], first: int, second: int, chance: float, rng: np.random.Generator) -> None:
+    """Mostly only one of two movements that work against each other."""
+    if values[first] > 0 and values[second] > 0 and (chance == 1 or rng.random() < chance):
+        values[rng.choice([first, second])] = 0
+
+
+@cache
+def _nuisances() -> tuple[str, ...]:
+    left_out = ("tongue", "cheekPuff", "eyeLook")
+    return tuple(t for t in load_asset().targets if t.startswith("face/") and not any(word in t for word in left_out))

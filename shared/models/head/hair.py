@@ -12,18 +12,19 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from moretta.shared.models.head.asset import Floats, MeshPart, load_asset
-from moretta.shared.models.head.atlas import (
+from moretta.shared.models.head.mesh import (
     AXIS_Z,
     HAIR_COLUMNS,
     SKIN_ROWS,
     STRIP_ROWS,
     WIDTH,
+    MeshPart,
     column,
     is_mouth,
+    load_asset,
     row,
 )
-from moretta.shared.models.head.raster import rasterise
+from moretta.shared.models.head.raster import Floats, rasterise
 from moretta.shared.models.head.traits import HairStyle, Traits
 
 EYE_Y = 7.28

@@ -11,10 +11,21 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from moretta.shared.models.head import atlas
-from moretta.shared.models.head.asset import Floats
-from moretta.shared.models.head.atlas import SkinMap, skin_map
 from moretta.shared.models.head.hair import hairline_height
+from moretta.shared.models.head.mesh import (
+    EYE_REACH,
+    EYE_SQUARE,
+    HAIR_COLUMNS,
+    MOUTH_SQUARE,
+    SQUARE,
+    STRIP_ROWS,
+    TEETH_SQUARE,
+    TONGUE_SQUARE,
+    WIDTH,
+    SkinMap,
+    skin_map,
+)
+from moretta.shared.models.head.raster import Floats
 from moretta.shared.models.head.traits import Colour, HairStyle, Traits
 
 Plane = Floats
@@ -32,9 +43,9 @@ class Texture(NamedTuple):
     """A person's atlas.
 
     Attributes:
-        colour: red, green, blue, 0 to 1, [atlas.HEIGHT, atlas.WIDTH, 3].
-        creases: how much each of `CREASES` darkens the skin when fully drawn, [atlas.HEIGHT, atlas.WIDTH, 4].
-        gloss: share of the highlight the surface shows, [atlas.HEIGHT, atlas.WIDTH].
+        colour: red, green, blue, 0 to 1, [HEIGHT, WIDTH, 3].
+        creases: how much each of `CREASES` darkens the skin when fully drawn, [HEIGHT, WIDTH, 4].
+        gloss: share of the highlight the surface shows, [HEIGHT, WIDTH].
     """
 
     colour: Floats
@@ -151,9 +162,9 @@ def _skin(m: SkinMap, traits: Traits, rng: np.random.Generator) -> Floats:
 
 def _eye(traits: Traits) -> Floats:
     """The eye's square, [STRIP_ROWS, SQUARE, 3]: white, iris, pupil."""
-    y, x = np.mgrid[: atlas.STRIP_ROWS, : atlas.SQUARE].astype(np.float32)
-    reach = atlas.SQUARE / 2 - 1
-    radius = np.hypot(x - atlas.SQUARE / 2, y - atlas.STRIP_ROWS / 2) / reach * atlas.EYE_REACH
+    y, x = np.mgrid[:STRIP_ROWS, :SQUARE].astype(np.float32)
+    reach = SQUARE / 2 - 1
+    radius = np.hypot(x - SQUARE / 2, y - STRIP_ROWS / 2) / reach * EYE_REACH
     eye = np.broadcast_to(np.array([0.90, 0.88, 0.86], np.float32), (*x.shape, 3)).copy()
     eye *= 1 - 0.25 * _rise(radius - 0.75, 0.3)[..., None]
     _lay(eye, tuple(0.35 * c for c in traits.iris), _rise(0.47 - radius, 0.05))  # type: ignore[arg-type]
@@ -164,13 +175,13 @@ def _eye(traits: Traits) -> Floats:
 
 def _strip(traits: Traits, rng: np.random.Generator) -> Floats:
     """Hair, eyes, teeth, tongue and mouth, [STRIP_ROWS, WIDTH, 3]."""
-    strip = np.zeros((atlas.STRIP_ROWS, atlas.WIDTH, 3), np.float32)
-    strands = 0.16 * _noise(rng, (3, 60), (atlas.STRIP_ROWS, atlas.HAIR_COLUMNS))
-    strip[:, : atlas.HAIR_COLUMNS] = np.asarray(traits.hair, np.float32) * (1.08 + strands[..., None])
-    squares = ((atlas.TEETH_SQUARE, (0.86, 0.83, 0.76)), (atlas.TONGUE_SQUARE, (0.50, 0.25, 0.25)))
-    for start, colour in (*squares, (atlas.MOUTH_SQUARE, (0.20, 0.07, 0.07))):
-        strip[:, start : start + atlas.SQUARE] = colour
-    strip[:, atlas.EYE_SQUARE : atlas.EYE_SQUARE + atlas.SQUARE] = _eye(traits)
+    strip = np.zeros((STRIP_ROWS, WIDTH, 3), np.float32)
+    strands = 0.16 * _noise(rng, (3, 60), (STRIP_ROWS, HAIR_COLUMNS))
+    strip[:, :HAIR_COLUMNS] = np.asarray(traits.hair, np.float32) * (1.08 + strands[..., None])
+    squares = ((TEETH_SQUARE, (0.86, 0.83, 0.76)), (TONGUE_SQUARE, (0.50, 0.25, 0.25)))
+    for start, colour in (*squares, (MOUTH_SQUARE, (0.20, 0.07, 0.07))):
+        strip[:, start : start + SQUARE] = colour
+    strip[:, EYE_SQUARE : EYE_SQUARE + SQUARE] = _eye(traits)
     return strip
 
 
@@ -193,8 +204,8 @@ def paint(traits: Traits, seed: int) -> Texture:
     _lay(skin, traits.clothes, clothes)
     skin *= 1 - 0.3 * _stroke(clothes - 0.5, 0.35)[..., None]
     matte = np.maximum.reduce([cover, clothes, beard, brows])
-    gloss = np.concatenate([1 - matte, np.full((atlas.STRIP_ROWS, atlas.WIDTH), 0.5, np.float32)])
+    gloss = np.concatenate([1 - matte, np.full((STRIP_ROWS, WIDTH), 0.5, np.float32)])
     colour = np.concatenate([skin, _strip(traits, rng)])
     bare = creases * (1 - matte)[..., None]
-    empty = np.zeros((atlas.STRIP_ROWS, atlas.WIDTH, len(CREASES)), np.float32)
+    empty = np.zeros((STRIP_ROWS, WIDTH, len(CREASES)), np.float32)
     return Texture(np.clip(colour, 0, 1).astype(np.float32), np.concatenate([bare, empty]), gloss.astype(np.float32))

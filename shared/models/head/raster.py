@@ -6,13 +6,12 @@ Meshes of faces have triangles of a few pixels, for which this is quicker than f
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from moretta.shared.models.head.asset import Floats
-
+Floats = NDArray[np.floating[Any]]
 _SLACK = -1e-4
 """Weights this far below zero still count as inside, so that no pixel falls between neighbours."""
 

@@ -1,21 +1,31 @@
-"""Draws a synthetic person: pose, light, camera."""
+"""A synthetic person's head, and how it is drawn: pose, light, camera."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from functools import cache, lru_cache
 from typing import NamedTuple
 
 import cv2
 import numpy as np
+import scipy.sparse as sp
 from numpy.typing import NDArray
 
-from moretta.shared.data.clip_names import Emotion
-from moretta.shared.models.head import atlas
-from moretta.shared.models.head.asset import Floats, MeshPart, load_asset
 from moretta.shared.models.head.expression import crease_depths, showing
-from moretta.shared.models.head.head_identity import FaceIdentity
-from moretta.shared.models.head.paint import Texture
-from moretta.shared.models.head.raster import Fragments, rasterise
+from moretta.shared.models.head.hair import grow
+from moretta.shared.models.head.mesh import (
+    EYE_REACH,
+    HEIGHT,
+    SQUARE,
+    WIDTH,
+    MeshPart,
+    corner_places,
+    load_asset,
+    vertex_sums,
+)
+from moretta.shared.models.head.paint import Texture, paint
+from moretta.shared.models.head.raster import Floats, Fragments, rasterise
+from moretta.shared.models.head.traits import Traits, draw_traits
 
 Vector = tuple[float, float, float]
 
@@ -32,6 +42,90 @@ EYE_GAIN = 0.9
 SENSOR_NOISE = 0.010
 CREASE_GAIN = 22.0
 """How much a vertex darkens per decimetre that it lies below its neighbours' mean."""
+
+
+@dataclass(frozen=True, eq=False)
+class FaceIdentity:
+    """One synthetic person; two made from the same seed, sex and age are the same.
+
+    Attributes:
+        seed: what the person was drawn from.
+        traits: the choices behind the arrays below.
+        vertices: head, shoulders and then hair at rest, in decimetres, [V, 3].
+        skin_count: how many of the vertices are the asset's.
+        faces: triangles, [F, 3].
+        part: `Part` of each triangle, [F].
+        places: texture place (column, row) of each corner, [F, 3, 2].
+        texture: the person's colours.
+        turn: how much each vertex follows the head: 0 at the shoulders, 1 from the jaw up, [V].
+        eye_middle: the point between the eyes, [3].
+        face_sums: sums a value per triangle into its vertices, sparse [V, F].
+    """
+
+    seed: int
+    traits: Traits
+    vertices: Floats = field(repr=False)
+    skin_count: int
+    faces: NDArray[np.int32] = field(repr=False)
+    part: NDArray[np.int8] = field(repr=False)
+    places: Floats = field(repr=False)
+    texture: Texture = field(repr=False)
+    turn: Floats = field(repr=False)
+    eye_middle: Floats = field(repr=False)
+    face_sums: sp.csr_matrix = field(repr=False)
+
+    @property
+    def sex(self) -> str:
+        """`female` or `male`."""
+        return self.traits.sex
+
+    @property
+    def age(self) -> int:
+        """Age in years."""
+        return self.traits.age
+
+
+def _turn(heights: Floats) -> Floats:
+    """Share of the head's rotation that a vertex at each height takes part in: the neck bends between 5.7 and 6.4."""
+    rise = np.clip((heights - 5.7) / 0.7, 0, 1)
+    return np.asarray(rise * rise * (3 - 2 * rise), np.float32)
+
+
+def make_identity(seed: int, *, sex: str | None = None, age: int | None = None) -> FaceIdentity:
+    """Draw a person from a seed.
+
+    Args:
+        seed: not negative.
+        sex: `female` or `male`, replacing the drawn one.
+        age: in years, replacing the drawn one.
+
+    Raises:
+        ValueError: if `sex` is neither.
+    """
+    if sex not in (None, "female", "male"):
+        raise ValueError(f"sex {sex!r}: expected 'female' or 'male'")
+    asset = load_asset()
+    traits = draw_traits(seed, sex, age)
+    eyes = np.concatenate(asset.eye_rows)
+    head = asset.rest + asset.blend(traits.shape)
+    # Bodies differ in height; what follows counts on eyes where the base mesh has them.
+    head += asset.rest[eyes].mean(0) - head[eyes].mean(0)
+    hair = grow(head, traits, seed)
+    vertices = np.concatenate([head, hair.vertices])
+    faces = np.concatenate([asset.faces, hair.faces + len(head)])
+    return FaceIdentity(
+        seed=seed,
+        traits=traits,
+        vertices=vertices,
+        skin_count=len(head),
+        faces=faces,
+        part=np.concatenate([asset.part, np.full(len(hair.faces), MeshPart.HAIR, np.int8)]),
+        places=np.concatenate([corner_places(), hair.places]),
+        texture=paint(traits, seed),
+        turn=np.concatenate([_turn(asset.rest[:, 1]), _turn(hair.vertices[:, 1] + 0.4)]),
+        eye_middle=head[eyes].mean(0),
+        face_sums=vertex_sums(faces, len(vertices)),
+    )
 
 
 class View(NamedTuple):
@@ -116,9 +210,9 @@ def _lit(identity: FaceIdentity, points: Floats, light: Vector) -> Floats:
 
 
 def _sample(texture: Texture, places: Floats, depths: Floats) -> tuple[Floats, ...]:
-    columns = np.clip(places[:, 0] + 0.5, 0, atlas.WIDTH - 1).astype(np.int32)
-    rows = np.clip(places[:, 1] + 0.5, 0, atlas.HEIGHT - 1).astype(np.int32)
-    flat = rows * atlas.WIDTH + columns
+    columns = np.clip(places[:, 0] + 0.5, 0, WIDTH - 1).astype(np.int32)
+    rows = np.clip(places[:, 1] + 0.5, 0, HEIGHT - 1).astype(np.int32)
+    flat = rows * WIDTH + columns
     colour = texture.colour.reshape(-1, 3)[flat]
     crease = texture.creases.reshape(-1, texture.creases.shape[-1])[flat] @ depths
     return colour * (1 - np.minimum(crease, 0.6))[:, None], texture.gloss.ravel()[flat]
@@ -168,7 +262,7 @@ def draw(
     lit = seen.mix(lit[identity.faces])
     places = seen.mix(identity.places)
     eyes = identity.part[seen.triangle] == MeshPart.EYE
-    reach = EYE_GAIN * (atlas.SQUARE / 2 - 1) / atlas.EYE_REACH
+    reach = EYE_GAIN * (SQUARE / 2 - 1) / EYE_REACH
     places[eyes] += (-np.sin(view.gaze[0]) * reach, np.sin(view.gaze[1]) * reach)
     colour, gloss = _sample(identity.texture, places, np.array(crease_depths(weights), np.float32))
     left, top, across, down = shown
@@ -197,7 +291,7 @@ def speaking(weights: dict[str, float], jaw_open: float, blink: float) -> dict[s
 
 def render_frame(
     identity: FaceIdentity,
-    emotion: Emotion,
+    emotion: str,
     *,
     intensity: float = 1.0,
     jaw_open: float = 0.0,

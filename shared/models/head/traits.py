@@ -9,7 +9,7 @@ from zlib import crc32
 
 import numpy as np
 
-from moretta.shared.models.head.asset import load_asset
+from moretta.shared.models.head.mesh import load_asset
 
 Colour = tuple[float, float, float]
 """Red, green, blue, 0 to 1."""

@@ -4,7 +4,7 @@ Its emotion rules are ours. Its speakers were matched to real speech in how easi
 nothing else: emotion accuracy measured on it says nothing about recordings of people.
 """
 
-from moretta.shared.models.speech.speaker import Voice, make_voice
 from moretta.shared.models.speech.synthesize import synthesize
+from moretta.shared.models.speech.voice import Voice, make_voice
 
 __all__ = ["Voice", "make_voice", "synthesize"]

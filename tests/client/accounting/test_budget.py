@@ -227,7 +227,7 @@ def test_killed_at_any_write_of_a_release_nothing_can_be_opened_that_is_not_on_t
         path.unlink()
 
     def prepare() -> tuple[Action, Any]:
-        site = replace(simulated.site(), home=next(homes), speakers=(1001,))
+        site = replace(simulated.site(), home=next(homes), speakers=("1001",))
 
         def release(done: Any) -> None:
             make_release(site, study, simulated.public)

@@ -12,7 +12,7 @@ from moretta.client.anonymizers.emotion_label_rr import EmotionLabelVoice
 from moretta.client.anonymizers.leave_one_speaker_out import LeaveOneSpeakerOut
 from moretta.client.clips.release import make_release
 from moretta.shared.core.errors import ClipError, StudyError
-from moretta.shared.data.clip_names import EMOTIONS
+from moretta.shared.core.labels import EMOTIONS
 from moretta.shared.features.emotion_labeler import LABELS, EmotionLabeler, uniform_errors
 from moretta.shared.features.public_speakers import synthetic_speakers
 from moretta.shared.features.speaker_code import public_rows
@@ -303,7 +303,7 @@ def test_a_whole_release_is_told_in_words_that_the_sites_own_people_taught(
     wanted = study.with_changes(
         voice__anonymizer="emotion-label-rr", voice__form="code-tokens", voice__label_epsilon=20.0
     )
-    site = replace(simulated.site(), speakers=(1001, 1002, 1003, 1004))
+    site = replace(simulated.site(), speakers=("1001", "1002", "1003", "1004"))
     release = make_release(site, wanted, shared)
     reported = [int(array[0]) for _, array in release.arrays("voice")]
     assert len(reported) == 48

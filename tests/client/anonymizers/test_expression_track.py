@@ -10,8 +10,8 @@ from moretta.client.anonymizers.expression_track import RELEASED, ExpressionTrac
 from moretta.shared.features.face_track import CROP_SIDE, PLACES, public_tracks, shipped_reader, similarity
 from moretta.shared.features.faces import FaceCropper
 from moretta.shared.models.head import make_identity
-from moretta.shared.models.head.channels import ACTIONS, CHANNELS, action_weights, mirrored
-from moretta.shared.models.head.portrait import Portrait
+from moretta.shared.models.head.clip import Portrait
+from moretta.shared.models.head.expression import ACTIONS, CHANNELS, action_weights, mirrored
 from moretta.shared.models.head.render import View, draw
 from moretta.shared.privacy.noise import SeededNoise
 from moretta.shared.release.release_format import check_array

@@ -10,7 +10,7 @@ from moretta.client.anonymizers.anonymizer_registry import get_anonymizer
 from moretta.client.anonymizers.speaker_normalized import SpeakerNormalized
 from moretta.client.anonymizers.speaker_references import clip_digest
 from moretta.shared.core.errors import ClipError, HomeError, StudyError
-from moretta.shared.data.clip_names import EMOTIONS
+from moretta.shared.core.labels import EMOTIONS
 from moretta.shared.data.media import write_wav
 from moretta.shared.features.public_speakers import synthetic_speakers
 from moretta.shared.features.speaker_code import CODE_LIMIT, public_rows, train_speaker_code

@@ -48,7 +48,7 @@ def honest() -> Arrays:
 
 @pytest.fixture
 def home(tmp_path: Path, tiny_corpus: Path) -> SiteHome:
-    return enrolled(tmp_path / "site", tiny_corpus, held_out=(1001,))
+    return enrolled(tmp_path / "site", tiny_corpus, held_out=("1001",))
 
 
 def call(home: SiteHome, kind: str, study: Study, arrays: Arrays | None = None, **values: Any) -> dict[str, Any]:

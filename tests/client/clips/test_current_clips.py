@@ -25,7 +25,7 @@ UNCLEAR = "the site cannot tell whether its clips have changed since its release
 @pytest.fixture
 def site(tmp_path: Path, tiny_corpus: Path, simulated: Any) -> RequestStage:
     return RequestStage(
-        enrolled(tmp_path / "site", tiny_corpus, policy=POLICY, held_out=(1001,)), tiny_corpus, simulated.public
+        enrolled(tmp_path / "site", tiny_corpus, policy=POLICY, held_out=("1001",)), tiny_corpus, simulated.public
     )
 
 
@@ -99,7 +99,7 @@ def _older(site: RequestStage) -> None:
 
 
 def _not_this_sites(site: RequestStage) -> None:
-    site.home.write(site.home.read().model_copy(update={"speakers": (1001, 1002, 1003)}))
+    site.home.write(site.home.read().model_copy(update={"speakers": ("1001", "1002", "1003")}))
 
 
 def _one_clip_less(site: RequestStage) -> None:

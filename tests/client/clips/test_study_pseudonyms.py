@@ -52,7 +52,7 @@ def test_the_same_study_has_the_same_names_and_another_site_has_others(
     site: SiteSettings, study: Study, simulated: Any
 ) -> None:
     names, other = site.names(study), replace(site, home=site.home / "other").names(study)
-    own = site.pseudonyms().speaker(1001)
+    own = site.pseudonyms().speaker("1001")
     assert names.released(own) == site.names(study.with_changes()).released(own)
     assert names.released(own) not in (own, other.released(own))
 
@@ -75,7 +75,7 @@ def test_training_and_testing_know_their_people_by_the_ledger_s_names(
 ) -> None:
     release = make_release(site, study, simulated.public)
     key, tested = site.pseudonyms(), held_out(site, study)
-    everybody = {key.speaker(1001), key.speaker(1002)}
+    everybody = {key.speaker("1001"), key.speaker("1002")}
     assert tested < everybody
     assert set(training_set(site, study, "voice").speakers) == everybody - tested
     assert whole_cohorts(site, study)["voice"].clips == 12

@@ -27,7 +27,7 @@ from moretta.shared.study.schema import parse_study
 
 @pytest.fixture
 def site(tmp_path: Path, tiny_corpus: Path, simulated: Any) -> RequestStage:
-    home = enrolled(tmp_path / "site", tiny_corpus, policy=POLICY, held_out=(1001,))
+    home = enrolled(tmp_path / "site", tiny_corpus, policy=POLICY, held_out=("1001",))
     return RequestStage(home, tiny_corpus, simulated.public)
 
 
@@ -48,7 +48,7 @@ def as_text(site: RequestStage, *arguments: object) -> str:
 
 def test_clips_of_a_person_who_withdrew_are_read_no_more_although_they_are_still_there(site: RequestStage) -> None:
     site.release()
-    withdraw(site, 1004, "--yes")
+    withdraw(site, "1004", "--yes")
     assert not site.folder.exists()
     assert site.train(1)["failure"] == CHANGED
     site.run = 2
@@ -60,14 +60,14 @@ def test_everything_that_was_made_with_the_person_is_removed_and_the_ledger_only
     site.release()
     site.train(1)
     before = Ledger(site.home.root / "ledger.jsonl").all_entries()
-    done = withdraw(site, 1004, "--yes")
+    done = withdraw(site, "1004", "--yes")
     assert (done["files"], done["removed"]) == (12, [site.study.digest()[:16]])
     assert not list((site.home.root / "release").rglob("*"))
     assert not list((site.home.root / "updates").rglob("*.safetensors"))
     ledger = Ledger(site.home.root / "ledger.jsonl")
     assert ledger.all_entries()[: len(before)] == before
     (entry,) = ledger.entries("withdrawn")
-    assert entry["speaker"] == deployed_site(site.home.root).pseudonyms().speaker(1004)
+    assert entry["speaker"] == deployed_site(site.home.root).pseudonyms().speaker("1004")
     assert "1004" not in json.dumps(entry["speaker"])
 
 
@@ -76,7 +76,7 @@ def test_the_steward_is_told_what_is_still_out_and_where(site: RequestStage) -> 
     site.train(1)
     site.train(2)
     site.evaluate()
-    done = withdraw(site, 1004, "--yes")
+    done = withdraw(site, "1004", "--yes")
     (out,) = done["out"]
     identity = deployed_site(site.home.root)
     assert (out["study"], out["name"]) == (site.study.digest(), site.study.name)
@@ -85,31 +85,31 @@ def test_the_steward_is_told_what_is_still_out_and_where(site: RequestStage) -> 
     assert out["sent"] == {"release": [], "voice": [1, 2]}
     pseudonyms = out["pseudonyms"]
     assert len(pseudonyms) == 1
-    (tested,) = withdraw(site, 1001, "--yes")["out"]  # who is held out tests the models and is in no update
+    (tested,) = withdraw(site, "1001", "--yes")["out"]  # who is held out tests the models and is in no update
     assert tested["sent"] == {"release": [], "counts": []}
     text = as_text(site, "--list")
     assert "Speaker 1004 withdrew on" in text
     assert "updates of the voice model (rounds 1, 2)" in text
-    again = as_text(site, 1004, "--yes")
+    again = as_text(site, "1004", "--yes")
     assert f"pseudonym {pseudonyms[0]}" in again
     assert "1004" not in again.partition("Text for the coordinators")[2]
 
 
 def test_who_was_never_sent_is_told_so(site: RequestStage) -> None:
-    assert withdraw(site, 1004, "--yes")["out"] == []
-    assert "Nothing of theirs has left this site" in as_text(site, 1004, "--yes")
+    assert withdraw(site, "1004", "--yes")["out"] == []
+    assert "Nothing of theirs has left this site" in as_text(site, "1004", "--yes")
 
 
 def test_what_left_before_there_were_records_is_told_from_the_ledger(site: RequestStage) -> None:
     site.release()
     site.train(1)
     shutil.rmtree(site.home.root / "sent")
-    (out,) = withdraw(site, 1004, "--yes")["out"]
+    (out,) = withdraw(site, "1004", "--yes")["out"]
     assert (out["study"], out["server"], sorted(out["sent"])) == (site.study.digest(), "", ["release", "voice"])
 
 
 def test_clips_moved_to_another_number_or_put_back_from_a_backup_stay_out(site: RequestStage) -> None:
-    withdraw(site, 1004, "--yes")
+    withdraw(site, "1004", "--yes")
     for path in site.clips("1004"):
         shutil.copy(path, path.with_name(path.name.replace("1004", "1007")))
     assert site.count() == (36, 3)
@@ -121,7 +121,7 @@ def test_clips_that_were_deleted_before_are_known_by_what_was_released_of_them(
     site.release()
     backup = shutil.copytree(site.corpus, tmp_path / "backup")
     site.delete("1004")
-    assert withdraw(site, 1004, "--yes")["files"] == 12
+    assert withdraw(site, "1004", "--yes")["files"] == 12
     for path in (backup / "AudioWAV").glob("1004*"):
         shutil.copy(path, site.corpus / "AudioWAV" / path.name.replace("1004", "1007"))
     site.run = 2
@@ -132,23 +132,23 @@ def test_a_release_that_has_the_clips_under_another_number_is_removed_too(site: 
     for path in site.clips("1004"):
         shutil.copy(path, path.with_name(path.name.replace("1004", "1007")))
     assert site.count() == (60, 5)
-    assert withdraw(site, 1007, "--yes")["removed"]
+    assert withdraw(site, "1007", "--yes")["removed"]
     site.run = 2
     assert site.count() == (36, 3)  # the same recordings, under both numbers
 
 
 def test_consent_that_is_given_again_is_on_the_ledger_and_the_clips_are_read_again(site: RequestStage) -> None:
-    withdraw(site, 1004, "--yes")
-    withdraw(site, "--undo", 1004)
+    withdraw(site, "1004", "--yes")
+    withdraw(site, "--undo", "1004")
     assert site.count() == (48, 4)
     assert len(Ledger(site.home.root / "ledger.jsonl").entries("consent-again")) == 1
     with pytest.raises(HomeError, match="not on the list"):
-        withdraw(site, "--undo", 1004)
+        withdraw(site, "--undo", "1004")
 
 
 def test_a_number_that_nobody_has_or_had_is_refused_and_nothing_is_written(site: RequestStage) -> None:
     with pytest.raises(CorpusError, match="no clip of speaker 1044"):
-        withdraw(site, 1044, "--yes")
+        withdraw(site, "1044", "--yes")
     assert not (site.home.root / "withdrawn.json").exists()
 
 
@@ -162,7 +162,7 @@ def test_without_yes_the_steward_is_asked(site: RequestStage) -> None:
 
 def test_with_a_list_that_cannot_be_read_nothing_is_answered(site: RequestStage) -> None:
     site.release()
-    withdraw(site, 1004, "--yes")
+    withdraw(site, "1004", "--yes")
     (site.home.root / "withdrawn.json").write_text("{", "utf-8")
     site.run = 2
     for answer in (site.release(), site.train(1), site.fetch()):
@@ -171,7 +171,7 @@ def test_with_a_list_that_cannot_be_read_nothing_is_answered(site: RequestStage)
 
 def test_everybody_may_withdraw(site: RequestStage) -> None:
     site.release()
-    for speaker in (1001, 1002, 1003, 1004):
+    for speaker in ("1001", "1002", "1003", "1004"):
         withdraw(site, speaker, "--yes")
     site.run = 2
     assert site.release()["failure"] == "CorpusError"
@@ -181,7 +181,7 @@ def test_everybody_may_withdraw(site: RequestStage) -> None:
 def test_the_corpus_need_not_be_there(site: RequestStage) -> None:
     site.release()
     site.corpus.rename(site.corpus.with_name("elsewhere"))
-    done = withdraw(site, 1004, "--yes")
+    done = withdraw(site, "1004", "--yes")
     assert done["files"] == 12  # known from the release
     assert "withdraw again" in done["note"]
     site.corpus.with_name("elsewhere").rename(site.corpus)
@@ -199,9 +199,11 @@ def test_a_study_whose_release_the_corpus_contradicts_can_be_made_anew_by_the_st
 
 
 def test_review_and_doctor_leave_the_person_out(site: RequestStage, tmp_path: Path) -> None:
-    site.home.write(site.home.read().model_copy(update={"speakers": (1001, 1002, 1003, 1004), "held_out": (1004,)}))
+    site.home.write(
+        site.home.read().model_copy(update={"speakers": ("1001", "1002", "1003", "1004"), "held_out": ("1004",)})
+    )
     site.release()
-    withdraw(site, 1004, "--yes")
+    withdraw(site, "1004", "--yes")
     study = parse_study({"sites": 2, "face": {"enabled": False}, "voice": {"codebook_size": 16}})
     assert review_study(site.home, study, tmp_path / "review").release.statement.speakers == 3
     findings = examine(site.home)
@@ -241,8 +243,8 @@ def test_what_anonymizers_remember_of_the_person_is_removed_and_of_others_kept(t
 
 def test_the_ledger_can_be_shown_afterwards(site: RequestStage) -> None:
     site.release()
-    withdraw(site, 1004, "--yes")
-    withdraw(site, "--undo", 1004)
+    withdraw(site, "1004", "--yes")
+    withdraw(site, "--undo", "1004")
     reported = CliRunner().invoke(app, ["ledger", "--home", str(site.home.root)])
     assert reported.exit_code == 0, reported.output
     assert "the chain is whole" in reported.stdout
@@ -260,11 +262,11 @@ def test_a_broken_ledger_keeps_no_study_s_release_and_gets_its_entry_once_it_is_
     whole = ledger.read_bytes()
     ledger.write_text("no ledger\n", "utf-8")
     with pytest.raises(RefusedError):
-        withdraw(site, 1004, "--yes")
+        withdraw(site, "1004", "--yes")
     assert not any(folder.exists() for folder in folders)
     ledger.write_bytes(whole)
     for _ in range(2):
-        withdraw(site, 1004, "--yes")
+        withdraw(site, "1004", "--yes")
         assert len(Ledger(ledger).entries("withdrawn")) == 1
 
 
@@ -273,6 +275,6 @@ def test_damaged_records_keep_no_release_of_the_person(site: RequestStage) -> No
     (site.folder / "origin.json").write_text("{", "utf-8")
     (site.home.root / "ledger.jsonl").write_text("no ledger\n", "utf-8")
     with pytest.raises(RefusedError):
-        withdraw(site, 1004, "--yes")
+        withdraw(site, "1004", "--yes")
     assert not site.folder.exists()
-    assert deployed_site(site.home.root).withdrawn.numbers == {1004}
+    assert deployed_site(site.home.root).withdrawn.speakers == {"1004"}

@@ -37,7 +37,7 @@ def first() -> dict[str, Any]:
 @pytest.fixture
 def site(tmp_path: Path, tiny_corpus: Path) -> RequestStage:
     policy = POLICY.replace(TRUSTED, 'without_guarantee = ["speaker-normalized"]\n')
-    home = enrolled(tmp_path / "site", tiny_corpus, policy=f"{policy}server_clip = inf\n", held_out=(1001,))
+    home = enrolled(tmp_path / "site", tiny_corpus, policy=f"{policy}server_clip = inf\n", held_out=("1001",))
     study = parse_study({"sites": 2, "face": {"enabled": False}, "voice": VOICE})
     approve(home, study, {})
     return RequestStage(home, tiny_corpus, {}, study=study)

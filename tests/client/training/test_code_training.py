@@ -96,7 +96,7 @@ def noiseless(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def everybody(simulated: Any, tmp_path: Path, name: str) -> SiteSettings:
     """A site of all four speakers of whom none is held out, in a folder of its own."""
-    speakers = (1001, 1002, 1003, 1004)
+    speakers = ("1001", "1002", "1003", "1004")
     return replace(simulated.site(), speakers=speakers, held_out=frozenset(), home=tmp_path / "homes" / name)
 
 
@@ -169,7 +169,7 @@ def test_by_speaker_nobody_moves_the_sum_by_more_than_the_norm_and_no_clip_by_mo
 ) -> None:
     study = requested.with_changes(voice__form=form)
     whole = summed(everybody(simulated, tmp_path, "whole"), study)
-    for speaker in (1001, 1003):
+    for speaker in ("1001", "1003"):
         site = everybody(simulated, tmp_path, f"without {speaker}")
         others = replace(site, speakers=tuple(n for n in site.speakers if n != speaker))
         assert 0.1 < np.linalg.norm(whole - summed(others, study)) <= 1 + 1e-4
@@ -196,7 +196,7 @@ def test_held_out_speakers_have_no_part_in_the_code(simulated: Any, requested: S
     site = simulated.site()
     taught(site, requested)
     [cohort] = Ledger(site.ledger).entries("cohort")
-    assert [speaker for speaker, _ in cohort["speakers"]] == [site.pseudonyms().speaker(1002)]
+    assert [speaker for speaker, _ in cohort["speakers"]] == [site.pseudonyms().speaker("1002")]
 
 
 def test_who_taught_the_code_is_not_held_out_though_the_rule_would_choose_anew(
@@ -207,7 +207,7 @@ def test_who_taught_the_code_is_not_held_out_though_the_rule_would_choose_anew(
     taught(site, requested)
     teachers = {speaker for cohort in Ledger(site.ledger).entries("cohort") for speaker, _ in cohort["speakers"]}
     assert len(teachers) == 2
-    for number in (1001, 1002, 1003, 1004):
+    for number in ("1001", "1002", "1003", "1004"):
         if site.pseudonyms().speaker(number) not in teachers:
             for path in (tiny_corpus / "AudioWAV").glob(f"{number}_*.wav"):
                 path.unlink()

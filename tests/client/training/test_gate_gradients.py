@@ -8,7 +8,10 @@ import numpy as np
 import torch
 from torch.nn.functional import cross_entropy
 
-from moretta.shared.models.fusion_gate import CLASSES, INPUTS, Gate
+from moretta.shared.models.fusion_gate import Gate
+
+CLASSES = 6
+INPUTS = 2 * CLASSES + 2
 
 
 def _clips() -> tuple[torch.Tensor, torch.Tensor]:

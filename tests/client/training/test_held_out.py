@@ -53,6 +53,6 @@ def test_speakers_that_the_site_names_are_held_out_and_no_others(simulated: Any)
     settings = simulated.site()
     make_release(settings, simulated.study, simulated.public)
     key = settings.pseudonyms()
-    assert held_out(settings, simulated.study) == {key.speaker(1001)}  # 1003 is of another site
+    assert held_out(settings, simulated.study) == {key.speaker("1001")}  # 1003 is of another site
     assert held_out(replace(settings, held_out=frozenset()), simulated.study) == frozenset()
     assert len(held_out(replace(settings, held_out=None), simulated.study)) == 1

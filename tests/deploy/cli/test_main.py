@@ -137,7 +137,7 @@ def test_a_missing_folder_an_empty_one_and_wrong_names_are_corpus_errors(
     (wrong / "AudioWAV" / "1001_IEO_JOY_XX.wav").write_bytes(b"x")
     cases = {
         tmp_path / "missing": "no folder",
-        empty: "neither AudioWAV nor VideoFlash",
+        empty: "no corpus that Moretta knows",
         layout: "no usable clip",
         wrong: "2 bad-name",
     }

@@ -59,7 +59,7 @@ def _no_corpus(site: SiteHome, background: Any) -> None:
 
 
 def _absent_speaker(site: SiteHome, background: Any) -> None:
-    site.write(site.read().model_copy(update={"speakers": (1001, 7777)}))
+    site.write(site.read().model_copy(update={"speakers": ("1001", "7777")}))
 
 
 def _no_policy(site: SiteHome, background: Any) -> None:
@@ -227,7 +227,7 @@ def test_a_package_that_is_missing_is_found(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_a_site_is_told_of_its_own_clips_and_not_of_others_in_the_same_folder(site: SiteHome) -> None:
     (whole,) = [f.found for f in examine(site) if f.check == "corpus"]
-    site.write(site.read().model_copy(update={"speakers": (1001, 1002)}))
+    site.write(site.read().model_copy(update={"speakers": ("1001", "1002")}))
     (own,) = [f.found for f in examine(site) if f.check == "corpus"]
     assert whole.startswith("48 clips of 4 speakers")
     assert own.startswith("24 clips of 2 speakers")
@@ -236,7 +236,7 @@ def test_a_site_is_told_of_its_own_clips_and_not_of_others_in_the_same_folder(si
 
 def test_warnings_of_the_corpus_and_the_policy_are_told(site: SiteHome, tiny_corpus: Path) -> None:
     (tiny_corpus / "AudioWAV" / "nobody.wav").write_bytes(b"x")
-    site.write(site.read().model_copy(update={"held_out": (1001, 1002, 1003, 1004)}))
+    site.write(site.read().model_copy(update={"held_out": ("1001", "1002", "1003", "1004")}))
     site.policy_file.write_text("allow_seeded_noise = true\n")
     warned = [f.found for f in examine(site) if f.verdict == "warning"]
     for words in ("1 files cannot be used", "trains nothing", "protects nobody", "not running"):

@@ -27,7 +27,7 @@ def tables(job: Job, right: float) -> dict[str, list[list[int]]]:
     keys = job.plan.pseudonym_keys()
     found = {}
     for number in job.plan.test_speakers:
-        hits = min(10, max(0, round(10 * right) + number % 3 - 1))
+        hits = min(10, max(0, round(10 * right) + int(number) % 3 - 1))
         table = np.diag([hits] * 6)
         table[:, 0] += [10 - hits] * 6
         found[keys[number].speaker(number)] = table.tolist()

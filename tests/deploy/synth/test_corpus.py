@@ -8,7 +8,8 @@ import pytest
 from moretta.deploy.synth import corpus as synth
 from moretta.deploy.synth.corpus import clip_names, loudness_per_frame, make_speakers, synthesize_corpus
 from moretta.shared.core.errors import CorpusError
-from moretta.shared.data.clip_names import EMOTIONS, Level
+from moretta.shared.core.labels import EMOTIONS
+from moretta.shared.data.corpora.cremad import Level
 from moretta.shared.data.media import read_audio, read_frames, read_video_audio
 from moretta.shared.data.reader import read_corpus
 

@@ -258,7 +258,7 @@ class ShutOut:
 def shut_out(network: Network, open_sites: list[Site], corpus: Path) -> ShutOut:
     """One site's anonymizer fails on every clip; a fourth site is revoked in the first round."""
     sound, failing = open_sites[0], open_sites[2]
-    revoked = network.join("gone-00", corpus, speakers=(1001, 1002), held_out=(1001,))
+    revoked = network.join("gone-00", corpus, speakers=("1001", "1002"), held_out=("1001",))
     try:
         revoked.start()
         revoked.wait_online()

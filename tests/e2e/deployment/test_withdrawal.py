@@ -44,8 +44,8 @@ class Left:
 def left(network: Network, corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Left:
     own = shutil.copytree(corpus, tmp_path_factory.mktemp("leaving") / "tones")
     sites = [
-        network.join("left-00", own, speakers=(1001, 1002), held_out=(1001,)),
-        network.join("left-01", own, speakers=(1003, 1004, 1005), held_out=(1003,)),
+        network.join("left-00", own, speakers=("1001", "1002"), held_out=("1001",)),
+        network.join("left-01", own, speakers=("1003", "1004", "1005"), held_out=("1003",)),
     ]
     for site in sites:
         site.start()

@@ -11,7 +11,8 @@ from staging import do, warnings_of
 from moretta.server.stages.audit import can_be_attacked
 from moretta.server.stages.context import RunContext
 from moretta.server.study import Run
-from moretta.shared.data.clip_names import EMOTIONS, Level
+from moretta.shared.core.labels import EMOTIONS
+from moretta.shared.data.corpora.cremad import Level
 from moretta.shared.release import AnonymizerStatement, ReleasedClip, ReleaseWriter, open_release
 from moretta.shared.study.run_plan import PlannedSite, SimulationPlan
 from moretta.shared.study.schema import Study

@@ -14,7 +14,7 @@ from staging import do, warnings_of
 from moretta.server.stages.context import RunContext
 from moretta.server.stages.results import SiteFacts
 from moretta.server.study import Run
-from moretta.shared.data.clip_names import EMOTIONS
+from moretta.shared.core.labels import EMOTIONS
 from moretta.shared.messages import wire
 from moretta.shared.models.reliability import reliability_counts
 from moretta.shared.study.run_plan import DeploymentPlan, EnrolledSite

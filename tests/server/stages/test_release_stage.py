@@ -15,8 +15,9 @@ from moretta.server.stages.context import RunContext
 from moretta.server.stages.report import privacy_rows
 from moretta.server.study import Run
 from moretta.shared.core.errors import RunError
+from moretta.shared.core.labels import Emotion
 from moretta.shared.core.terms import PrivacyStatement
-from moretta.shared.data.clip_names import Emotion, Level
+from moretta.shared.data.corpora.cremad import Level
 from moretta.shared.messages import wire
 from moretta.shared.release import AnonymizerStatement, ReleasedClip, ReleaseWriter
 from moretta.shared.study.run_plan import DeploymentPlan, EnrolledSite, PlannedSite, SimulationPlan

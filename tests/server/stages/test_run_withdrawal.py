@@ -17,7 +17,8 @@ from moretta.server.stages.lifecycle import only_attempt
 from moretta.server.stages.run_withdrawal import forget_person
 from moretta.shared.audit.report.report_file import load_report, write_report
 from moretta.shared.core.errors import ReleaseError, RunError
-from moretta.shared.data.clip_names import Emotion, Level
+from moretta.shared.core.labels import Emotion
+from moretta.shared.data.corpora.cremad import Level
 from moretta.shared.release import AnonymizerStatement, Release, ReleasedClip, ReleaseWriter, open_release
 
 SITE, PERSON, OTHER = "clinic-a", "a" * 16, "b" * 16

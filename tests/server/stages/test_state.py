@@ -22,7 +22,8 @@ from moretta.server.stages.state import (
 from moretta.server.study import Run, Stage, run_stages
 from moretta.shared.audit.report.report_schema import RoundRow
 from moretta.shared.core.errors import ReleaseError, RunError, StudyError
-from moretta.shared.data.clip_names import Emotion, Level
+from moretta.shared.core.labels import Emotion
+from moretta.shared.data.corpora.cremad import Level
 from moretta.shared.release import AnonymizerStatement, ReleasedClip, ReleaseWriter, open_release
 from moretta.shared.study.run_plan import PlannedSite, SimulationPlan
 from moretta.shared.study.schema import Study

@@ -15,7 +15,8 @@ from moretta.server.stages.context import RunContext
 from moretta.server.stages.results import SiteFacts
 from moretta.server.stages.state import RESUME_FILE, load_progress, save_state
 from moretta.server.study import SITE_STAGES, Run, run_stages
-from moretta.shared.data.clip_names import EMOTIONS, Level
+from moretta.shared.core.labels import EMOTIONS
+from moretta.shared.data.corpora.cremad import Level
 from moretta.shared.messages import wire
 from moretta.shared.release import AnonymizerStatement, ReleasedClip, ReleaseWriter, open_release
 from moretta.shared.study.run_plan import DeploymentPlan, EnrolledSite, Plan, SimulationPlan

@@ -12,7 +12,8 @@ from moretta.server.stages.train import keep_update
 from moretta.server.stages.training_inference import Recipe, attack_training
 from moretta.server.study import Run
 from moretta.shared.audit.result import Result
-from moretta.shared.data.clip_names import EMOTIONS, Level
+from moretta.shared.core.labels import EMOTIONS
+from moretta.shared.data.corpora.cremad import Level
 from moretta.shared.models.emotion import emotion_model, initial_weights
 from moretta.shared.release import AnonymizerStatement, ReleasedClip, ReleaseWriter, open_release
 from moretta.shared.study.run_plan import PlannedSite, SimulationPlan

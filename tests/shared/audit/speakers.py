@@ -9,7 +9,8 @@ import numpy as np
 from moretta.shared.audit.dataset import ClipSet
 from moretta.shared.audit.result import Result
 from moretta.shared.audit.runner import audit
-from moretta.shared.data.clip_names import EMOTIONS, Level
+from moretta.shared.core.labels import EMOTIONS
+from moretta.shared.data.corpora.cremad import Level
 from moretta.shared.release import PseudonymKey, ReleasedClip
 
 KEY = PseudonymKey.seeded(0, "test")
@@ -43,7 +44,7 @@ def codes(
     meta = [describe(speaker, number) for speaker in range(speakers) for number in range(clips)]
     arrays: list[np.ndarray] = []
     for index, clip in enumerate(meta):
-        centre = places[index // clips] + emotions[clip.emotion.class_index]
+        centre = places[index // clips] + emotions[EMOTIONS.index(clip.emotion)]
         sequence = (centre + rng.normal(size=(1 if form == "code" else 12, 6))).astype(np.float32)
         arrays.append(sequence[0] if form == "code" else sequence)
     if form != "code-tokens":

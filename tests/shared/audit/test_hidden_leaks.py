@@ -10,7 +10,8 @@ from moretta.shared.audit.attackers.base import Identifier, get_attacker
 from moretta.shared.audit.crossval import sentence_folds
 from moretta.shared.audit.dataset import ClipSet
 from moretta.shared.audit.result import Result
-from moretta.shared.data.clip_names import EMOTIONS, Level
+from moretta.shared.core.labels import EMOTIONS
+from moretta.shared.data.corpora.cremad import Level
 from moretta.shared.release import ReleasedClip
 
 ORDINARY = ("logistic", "svm", "forest", "knn")

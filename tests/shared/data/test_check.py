@@ -48,7 +48,7 @@ def test_counts_are_of_usable_files_by_speaker_emotion_and_modality(corpus: Path
     report = check_corpus(corpus, workers=1)
     first, second = report.speakers
     assert (report.clips, report.emotions) == (3, {"ANG": 1, "FEA": 1, "SAD": 1})
-    assert (first.speaker, first.sex, first.clips, first.audio, first.video) == (1001, "male", 1, 1, 1)
+    assert (first.speaker, first.sex, first.clips, first.audio, first.video) == ("1001", "male", 1, 1, 1)
     assert (second.clips, second.audio, second.video, second.emotions) == (2, 2, 0, {"FEA": 1, "SAD": 1})
     assert report.converted == {"8000 Hz, 2 channels": 1}
     assert report.audio is not None and report.audio.total == pytest.approx(4.0)
@@ -69,9 +69,9 @@ def test_a_corpus_is_compared_with_the_published_lists(corpus: Path, tmp_path: P
     assert (published.listed_clips, published.present_clips, published.without_vote) == (2, 1, 1)
     assert "1002_TIE_SAD_XX" in published.unknown_clips and published.missing_clips == ["1001_TIE_DIS_XX"]
     assert (published.unknown_speakers, published.missing_speakers, published.different_speakers) == (
-        [1002],
-        [1003],
-        [1001],
+        ["1002"],
+        ["1003"],
+        ["1001"],
     )
 
 

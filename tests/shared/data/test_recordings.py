@@ -114,6 +114,6 @@ def test_one_recording_under_two_names_is_named_and_under_two_speakers_it_is_a_f
     (video / "1002_IEO_ANG_HI.mp4").write_bytes((video / "1001_TIE_SAD_XX.flv").read_bytes())
     report = check_corpus(tmp_path, workers=1)
     assert not report.ok and [(same.kind, same.speakers) for same in report.repeated if same.fault] == [
-        ("sound", [1001, 1002]),
-        ("pictures", [1001, 1002]),
+        ("sound", ["1001", "1002"]),
+        ("pictures", ["1001", "1002"]),
     ]

@@ -9,8 +9,7 @@ import pytest
 import soundfile
 
 from moretta.shared.core.errors import ClipError
-from moretta.shared.data.media import read_audio, write_wav
-from moretta.shared.data.sound_checks import is_overdriven
+from moretta.shared.data.media import is_overdriven, read_audio, write_wav
 
 TONE = (0.3 * np.sin(np.arange(32_000) * 0.2)).astype(np.float32)
 

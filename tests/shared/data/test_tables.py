@@ -7,8 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from moretta.shared.core.errors import CorpusError
-from moretta.shared.data.clip_names import Emotion
-from moretta.shared.data.demographics import SEXES, read_demographics, read_votes
+from moretta.shared.core.labels import Emotion
+from moretta.shared.data.corpora.cremad import read_votes
+from moretta.shared.data.demographics import SEXES, read_demographics
 
 
 def people(tmp_path: Path, content: str | bytes) -> tuple[dict[int, tuple[str | None, int | None]], list[str]]:
@@ -27,19 +28,19 @@ def people(tmp_path: Path, content: str | bytes) -> tuple[dict[int, tuple[str | 
 )
 def test_a_sex_that_is_clear_is_read(tmp_path: Path, sex: str, read: str) -> None:
     found, warnings = people(tmp_path, f"ActorID,Age,Sex\n1001,51,{sex}\n")
-    assert found == {1001: (read, 51)} and not warnings
+    assert found == {"1001": (read, 51)} and not warnings
 
 
 @pytest.mark.parametrize("sex", ["1", "2", "0", "x", "divers", "Fmale", "male?"])
 def test_a_sex_that_is_unclear_is_unknown_and_named_once(tmp_path: Path, sex: str) -> None:
     found, (warning,) = people(tmp_path, f"ActorID,Age,Sex\n1001,51,{sex}\n1002,20,{sex}\n")
-    assert found[1001] == (None, 51)
+    assert found["1001"] == (None, 51)
     assert "VideoDemographics.csv lines 2, 3" in warning and repr(sex) in warning and "female or male" in warning
 
 
 def test_m_is_unclear_beside_h(tmp_path: Path) -> None:
     found, warnings = people(tmp_path, "ActorID,Age,Sex\n1001,51,M\n1002,20,H\n")
-    assert found == {1001: (None, 51), 1002: (None, 20)} and len(warnings) == 2
+    assert found == {"1001": (None, 51), "1002": (None, 20)} and len(warnings) == 2
 
 
 @pytest.mark.parametrize(
@@ -48,26 +49,26 @@ def test_m_is_unclear_beside_h(tmp_path: Path) -> None:
 )
 def test_an_age_that_is_clear_is_read(tmp_path: Path, age: str, read: int) -> None:
     found, warnings = people(tmp_path, f"ActorID,Age,Sex\n1001,{age},Male\n")
-    assert found == {1001: ("male", read)} and not warnings
+    assert found == {"1001": ("male", read)} and not warnings
 
 
 @pytest.mark.parametrize("age", ["0", "999", "-5", "old", "25-34", "1e3", "5151", "60+", "59-50"])
 def test_an_age_that_is_unclear_is_unknown_and_named(tmp_path: Path, age: str) -> None:
     found, (warning,) = people(tmp_path, f"ActorID,Age,Sex\n1001,{age},Male\n")
-    assert found == {1001: ("male", None)}
+    assert found == {"1001": ("male", None)}
     assert "line 2" in warning and repr(age) in warning and "1 to 120" in warning
 
 
 @pytest.mark.parametrize("nothing", ["", "NA", "unknown", "?"])
 def test_what_is_not_given_is_told_in_one_warning(tmp_path: Path, nothing: str) -> None:
     found, (warning,) = people(tmp_path, f"ActorID,Age,Sex\n1001,51,{nothing}\n1002,20,{nothing}\n")
-    assert found[1002] == (None, 20) and "no sex of 2 speakers: 1001, 1002" in warning
+    assert found["1002"] == (None, 20) and "no sex of 2 speakers: 1001, 1002" in warning
 
 
 def test_rows_that_agree_are_one_and_rows_that_contradict_are_unknown(tmp_path: Path) -> None:
     rows = "1001,51,Male\n1001,51,M\n1002,20,Female\n1002,20,Male\n1003,30,Male\n1003,31,Male\n1004,,Male\n1004,40,\n"
     found, warnings = people(tmp_path, "ActorID,Age,Sex\n" + rows)
-    assert found == {1001: ("male", 51), 1002: (None, 20), 1003: ("male", None), 1004: ("male", 40)}
+    assert found == {"1001": ("male", 51), "1002": (None, 20), "1003": ("male", None), "1004": ("male", 40)}
     assert [w for w in warnings if "contradicting" in w and "sex" in w and "1002" in w]
     assert [w for w in warnings if "contradicting" in w and "age" in w and "1003" in w]
 
@@ -101,7 +102,7 @@ TABLE = "ActorID,Age,Sex,Race\n1001,51,Male,Weiß\n1002,21,Female,\n"
 )
 def test_a_table_is_read_however_it_was_saved(tmp_path: Path, content: bytes) -> None:
     found, warnings = people(tmp_path, content)
-    assert found == {1001: ("male", 51), 1002: ("female", 21)} and not warnings
+    assert found == {"1001": ("male", 51), "1002": ("female", 21)} and not warnings
 
 
 def test_a_column_twice_is_refused_by_name(tmp_path: Path) -> None:
@@ -116,12 +117,12 @@ def test_a_table_without_names_of_columns_is_refused_with_what_was_found(tmp_pat
 
 def test_a_row_that_is_no_persons_is_ignored_and_named(tmp_path: Path) -> None:
     found, (warning,) = people(tmp_path, "ActorID,Age,Sex\n1001,51,Male\n# mean,36,\n")
-    assert found == {1001: ("male", 51)}
+    assert found == {"1001": ("male", 51)}
     assert warning.endswith("the ActorID '# mean' is not understood; expected a number; the row is ignored")
 
 
 def test_a_decimal_comma_is_read_where_columns_are_divided_otherwise(tmp_path: Path) -> None:
-    assert people(tmp_path, "ActorID;Age;Sex\n1001;51,0;m\n")[0] == {1001: ("male", 51)}
+    assert people(tmp_path, "ActorID;Age;Sex\n1001;51,0;m\n")[0] == {"1001": ("male", 51)}
 
 
 @settings(max_examples=60, deadline=None)

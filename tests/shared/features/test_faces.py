@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from moretta.shared.core.errors import ClipError
-from moretta.shared.data.clip_names import Emotion
+from moretta.shared.core.labels import Emotion
 from moretta.shared.features import face_detectors
 from moretta.shared.features.face_detectors import FaceBox, Hog, NoDetector, best_detector
 from moretta.shared.features.faces import FaceCropper, cut

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from moretta.shared.core.errors import ClipError
-from moretta.shared.data.clip_names import Emotion
+from moretta.shared.core.labels import Emotion
 from moretta.shared.features.pitch import pitch_track
 from moretta.shared.features.prosodic_features import MEASUREMENTS, delivery, delivery_batch
 from moretta.shared.features.speech_windows import HOP_OF_STEPS, STEP_SAMPLES, speech_windows

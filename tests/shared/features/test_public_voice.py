@@ -36,7 +36,7 @@ def test_restore_undoes_standardise(public):
 
 
 def test_speech_at_any_recording_level_is_mostly_within_three_deviations(public):
-    from moretta.shared.data.clip_names import Emotion
+    from moretta.shared.core.labels import Emotion
     from moretta.shared.models.speech import make_voice, synthesize
 
     speech = synthesize(make_voice(99), Emotion.NEU, "IEO", seed=5)

@@ -118,7 +118,7 @@ def test_too_little_speech_is_an_error(people: list[Recording]) -> None:
 
 def test_recordings_are_taken_with_whole_people_by_their_names(tmp_path: Path) -> None:
     sound = 0.1 * np.random.default_rng(0).normal(size=8_000).astype(np.float32)
-    for speaker in (1001, 1002, 1003):
+    for speaker in ("1001", "1002", "1003"):
         for emotion in ("ANG", "SAD"):
             write_wav(tmp_path / "deep" / f"{speaker}_DFA_{emotion}_XX.wav", sound)
     (tmp_path / "1003_IEO_SAD_LO.wav").write_bytes(b"no sound")

@@ -11,7 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from moretta.shared.models.emotion import emotion_model, trained_names
-from moretta.shared.models.fusion_gate import CLASSES, INPUTS, Gate, Prediction, first_gate, gate_input, hide_some
+from moretta.shared.models.fusion_gate import Gate, Prediction, first_gate, gate_input, hide_some
+
+CLASSES = 6
+INPUTS = 2 * CLASSES + 2
 
 Rows = np.ndarray[Any, Any]
 

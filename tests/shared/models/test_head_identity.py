@@ -8,9 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from moretta.shared.models.head import make_identity
-from moretta.shared.models.head.asset import MeshPart, load_asset
-from moretta.shared.models.head.atlas import HEIGHT, WIDTH
 from moretta.shared.models.head.hair import CUTS
+from moretta.shared.models.head.mesh import HEIGHT, WIDTH, MeshPart, load_asset
 from moretta.shared.models.head.traits import OLDEST, YOUNGEST, HairStyle, draw_traits
 
 SEEDS = st.integers(0, 2**31)

@@ -7,7 +7,7 @@ import itertools
 import numpy as np
 import pytest
 
-from moretta.shared.data.clip_names import EMOTIONS, Emotion
+from moretta.shared.core.labels import EMOTIONS, Emotion
 from moretta.shared.models.head import FaceIdentity, make_identity, render_clip, render_frame
 from moretta.shared.models.head.expression import RECIPES, crease_depths, showing, spread_actions
 from moretta.shared.models.head.raster import rasterise

@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from moretta.shared.data.clip_names import EMOTIONS, SENTENCES, Emotion
+from moretta.shared.core.labels import EMOTIONS, Emotion
+from moretta.shared.data.corpora.cremad import SENTENCES
 from moretta.shared.models.speech import Voice, make_voice, synthesize
 from moretta.shared.models.speech.phonemes import DIPHTHONGS, FRICATIVES, SENTENCE_SOUNDS, SONORANTS, STOPS, VOWELS
 
@@ -81,7 +82,7 @@ def test_emotions_are_told_apart_on_voices_never_heard() -> None:
         return np.concatenate([bands.mean(0), bands.std(0)])
 
     sounds = [
-        (speaker, emotion.class_index, features(synthesize(make_voice(speaker), emotion, sentence, seed=speaker)))
+        (speaker, EMOTIONS.index(emotion), features(synthesize(make_voice(speaker), emotion, sentence, seed=speaker)))
         for speaker in range(16)
         for emotion in EMOTIONS
         for sentence in ("IEO", "TSI")

@@ -10,7 +10,8 @@ import pytest
 from safetensors.numpy import save_file
 
 from moretta.shared.core.errors import ReleaseError
-from moretta.shared.data.clip_names import Emotion, Level
+from moretta.shared.core.labels import Emotion
+from moretta.shared.data.corpora.cremad import Level
 from moretta.shared.release import AnonymizerStatement, Release, ReleasedClip, ReleaseWriter, open_release
 from moretta.shared.release import write_release as writing
 
@@ -172,7 +173,7 @@ def test_a_statement_outside_the_schema_is_refused(tmp_path: Path, change: Calla
 
 @pytest.mark.parametrize(
     ("key", "value"),
-    [("speaker", "1001"), ("clip", "../../../etc/pwd"), ("name", "1001_IEO_ANG_HI"), ("voice", -1), ("emotion", "JOY")],
+    [("speaker", "1001"), ("clip", "../../../etc/pwd"), ("name", "1001_IEO_ANG_HI"), ("voice", -1), ("emotion", "<b>")],
 )
 def test_a_clip_line_outside_the_schema_is_refused(tmp_path: Path, key: str, value: Any) -> None:
     write(tmp_path, [1])

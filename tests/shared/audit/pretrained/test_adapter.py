@@ -13,7 +13,8 @@ from moretta.shared.audit.attackers.encoders import PretrainedAttacker
 from moretta.shared.audit.dataset import ClipSet
 from moretta.shared.audit.pretrained.encoder import Clips, PretrainedEncoder
 from moretta.shared.core.array_types import Float32
-from moretta.shared.data.clip_names import Emotion, Level
+from moretta.shared.core.labels import Emotion
+from moretta.shared.data.corpora.cremad import Level
 from moretta.shared.release.release_format import ReleasedClip
 
 

@@ -21,7 +21,7 @@ from moretta.shared.audit.pretrained.face_encoders import (
 )
 from moretta.shared.audit.pretrained.nets import EXPRESSIONS, ExpressionNet
 from moretta.shared.core.errors import AttackersError, ClipError
-from moretta.shared.data.clip_names import EMOTIONS, Emotion
+from moretta.shared.core.labels import EMOTIONS, Emotion
 from moretta.shared.models.head import make_identity, render_clip
 
 
@@ -184,5 +184,5 @@ def test_the_real_judge_knows_a_happy_face() -> None:
     found = ExpressionEvaluator.load().probabilities(
         [faces(i, e) for i in (1, 2, 3) for e in (Emotion.HAP, Emotion.NEU)]
     )
-    happy = found[:, Emotion.HAP.class_index]
+    happy = found[:, EMOTIONS.index(Emotion.HAP)]
     assert happy[::2].min() > happy[1::2].max()

@@ -21,6 +21,7 @@ from moretta.shared.audit.utility.evaluators import (
 )
 from moretta.shared.core.array_types import Float32, Int64
 from moretta.shared.core.errors import AttackersError
+from moretta.shared.core.labels import EMOTIONS
 
 CHANCE = 1 / 6
 
@@ -31,7 +32,7 @@ def speech(*, lively: float, seed: int = 0, speakers: int = 6, clips: int = 12) 
     places = rng.normal(size=(6, 13))
     rng = np.random.default_rng(seed)
     meta = [describe(s, n) for s in range(speakers) for n in range(clips)]
-    arrays = [(lively * places[m.emotion.class_index] + rng.normal(size=(30, 13))).astype(np.float32) for m in meta]
+    arrays = [(lively * places[EMOTIONS.index(m.emotion)] + rng.normal(size=(30, 13))).astype(np.float32) for m in meta]
     return ClipSet.from_arrays(meta, arrays, modality="voice", form="mfcc")
 
 
@@ -118,7 +119,7 @@ def test_an_evaluator_that_fails_is_a_result_with_the_reason_and_the_others_go_o
 
 def test_one_emotion_only_is_no_figure(tmp_path: Path) -> None:
     clips = speech(lively=1.0)
-    angry = clips.subset(i for i, c in enumerate(clips.clips) if c.emotion.class_index == 0)
+    angry = clips.subset(i for i, c in enumerate(clips.clips) if EMOTIONS.index(c.emotion) == 0)
     (row, *_) = rows_of(None, angry, tmp_path, "voice-forest")
     assert row.value is None
     assert "at least two" in row.reason

@@ -3,13 +3,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from moretta.shared.core.errors import ClipError
-from moretta.shared.data.clip_names import EMOTIONS, SENTENCES, ClipName, Level
+from moretta.shared.core.labels import Emotion
+from moretta.shared.data.corpora.cremad import SENTENCES, ClipName, Level
 
 names = st.builds(
     ClipName,
     st.integers(0, 9999),
     st.sampled_from(sorted(SENTENCES)),
-    st.sampled_from(EMOTIONS),
+    st.sampled_from(Emotion),
     st.sampled_from(Level),
 )
 
@@ -45,7 +46,3 @@ def test_any_text_is_parsed_or_refused_as_bad_name(text: str) -> None:
 def test_a_name_outside_the_grammar_is_refused(stem: str) -> None:
     with pytest.raises(ClipError, match="expected"):
         ClipName.parse(stem)
-
-
-def test_class_indices_are_the_order_of_emotions() -> None:
-    assert [emotion.class_index for emotion in EMOTIONS] == list(range(6))

@@ -1,0 +1,244 @@
+"""What `import moretta` offers: a study's steps as functions, and what they find as records for a data frame."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from moretta.shared.audit.report.report_schema import Report
+from moretta.shared.core.errors import RunError
+from moretta.shared.core.labels import EMOTIONS
+from moretta.shared.data.clips import Corpus
+from moretta.shared.data.reader import Labels, read_corpus
+from moretta.shared.release import Release
+from moretta.shared.study.schema import Study, parse_study
+from moretta.shared.study.schema import load_study as load_study_file
+
+Record = dict[str, Any]
+"""One row: plain values by column, as `pandas.DataFrame(records)` takes them."""
+StudyLike = Study | Mapping[str, Any] | Path | str | None
+"""A study; its content, as a study file has it; the path of a study file; None for the defaults."""
+Say = Callable[[str], None]
+
+
+def load_study(study: StudyLike = None) -> Study:
+    """Check a study.
+
+    Raises:
+        StudyError: every problem in one message.
+    """
+    if isinstance(study, Study):
+        return study
+    return (
+        parse_study(dict(study))
+        if isinstance(study, Mapping)
+        else load_study_file(None if study is None else Path(study))
+    )
+
+
+def load_corpus(folder: Path | str, *, labels: Labels = "intended", classes: Sequence[str] | None = EMOTIONS) -> Corpus:
+    """List the clips of a folder: CREMA-D, RAVDESS names, a manifest, or a layout that a plug-in reads.
+
+    Args:
+        folder: of the clips.
+        labels: CREMA-D's `intended` emotions, or the crowd's `vote`.
+        classes: the labels to keep; None keeps all, under the corpus's own names.
+
+    Raises:
+        CorpusError: no such folder, no usable clip in it, or a table that cannot be read.
+    """
+    return read_corpus(Path(folder), labels=labels, classes=classes)
+
+
+def make_corpus(
+    folder: Path | str, *, speakers: int = 24, clips: int = 24, seed: int = 0, video: bool = True
+) -> Corpus:
+    """Make a synthetic corpus in a new or empty folder. Its emotion rules are Moretta's own.
+
+    Args:
+        folder: where to.
+        speakers: how many people, half of them of either sex.
+        clips: of each person, at most 82.
+        seed: the same seed gives the same clips.
+        video: render faces too.
+
+    Raises:
+        CorpusError: the folder is not empty, or the numbers are impossible.
+    """
+    from moretta.deploy.synth.corpus import synthesize_corpus
+
+    return synthesize_corpus(Path(folder), speakers=speakers, clips=clips, seed=seed, video=video)
+
+
+def anonymize(
+    corpus: Path | str, out: Path | str, study: StudyLike = None, *, media: bool = False, seeded: bool = False
+) -> Release:
+    """Anonymize all clips of a corpus, as a site would.
+
+    Args:
+        corpus: folder of the clips.
+        out: a new or empty folder. `out/release` is what would leave a site; the pseudonym key stays beside it.
+        study: names the anonymizers.
+        media: write what was released as sound and video too, to `out/media`.
+        seeded: draw noise from the study's seed, which anybody who knows it can subtract.
+
+    Raises:
+        MorettaError: the corpus, the study or the folder cannot be used.
+    """
+    from moretta.deploy.cli.anonymize_folder import anonymize_corpus
+
+    return anonymize_corpus(Path(corpus), Path(out), load_study(study), media=media, seeded=seeded)
+
+
+def audit(
+    released: Path | str,
+    *,
+    originals: Path | str | None = None,
+    key: Path | str | None = None,
+    out: Path | str | None = None,
+    attackers: Sequence[str] = (),
+    seed: int = 0,
+    bootstrap: int = 200,
+    workers: int | None = None,
+    everything: bool = True,
+) -> list[Record]:
+    """Attack what was released, by Moretta or by any other tool.
+
+    Args:
+        released: a release, a folder of releases, or sound and video files named as the originals.
+        originals: the corpus that was released. Without it there is no unprotected anchor, and no attacker that is
+            trained on originals.
+        key: pseudonym key of the site that made the release; default the one beside it.
+        out: where the page, the trial lists and `audit.json` go; None keeps none of them.
+        attackers: names; empty means all.
+        seed: of trials and training.
+        bootstrap: resamples of each interval, over speakers.
+        workers: processes; None takes one for each core.
+        everything: attribute inference, inversion, linkage and utility too, and not re-identification alone.
+
+    Returns:
+        One record for each attacker, scenario and metric.
+
+    Raises:
+        MorettaError: nothing to attack, or originals that do not belong to the releases.
+    """
+    from moretta.deploy.cli.audit_folder import audit_folder
+
+    with tempfile.TemporaryDirectory(prefix="moretta-audit-") as scratch:
+        found = audit_folder(
+            Path(released),
+            corpus=None if originals is None else Path(originals),
+            key=None if key is None else Path(key),
+            out=Path(scratch) / "out" if out is None else Path(out),
+            attackers=attackers,
+            seed=seed,
+            bootstrap=bootstrap,
+            workers=workers,
+            inference=everything,
+            utility=everything,
+        )
+    return [row.model_dump(mode="json") for row in found.rows]
+
+
+def simulate(study: StudyLike = None, *, corpus: Path | str, out: Path | str, notify: Say | None = None) -> Report:
+    """Run a whole study on this machine, over virtual sites: anonymize, train, attack, report.
+
+    Args:
+        study: what to do.
+        corpus: folder of the clips.
+        out: a new or empty folder for the run and its report.
+        tell: called with lines about the progress.
+
+    Raises:
+        MorettaError: the study or the corpus cannot be used, or the run failed.
+    """
+    from moretta.deploy.cli.runs import check_names, prepare_folder
+    from moretta.deploy.simulate import plan_simulation
+    from moretta.deploy.simulate import simulate as start
+    from moretta.shared.core.errors import ExitCode
+
+    chosen, folder = load_study(study), Path(out)
+    check_names(chosen)
+    found = read_corpus(Path(corpus), labels=chosen.labels, classes=chosen.classes)
+    plan = plan_simulation(found, chosen, "moretta.simulate")
+    prepare_folder(folder)
+    outcome = start(plan, folder, notify or (lambda _: None))
+    if outcome.code not in (ExitCode.OK, ExitCode.GATE):
+        raise RunError(f"the study failed in {outcome.stage}: {outcome.cause}", fix=f"see the logs in {folder}")
+    return read_report(folder)
+
+
+def read_report(folder: Path | str) -> Report:
+    """Read what a study found.
+
+    Args:
+        folder: of a finished study, with `report.json` in it.
+
+    Raises:
+        MorettaError: there is none, or it cannot be read.
+    """
+    from moretta.shared.audit.report.report_file import load_report
+
+    return load_report(Path(folder))
+
+
+def budget(study: StudyLike = None, *, clips: int, speakers: int, seconds: float = 2.6) -> list[Record]:
+    """What a study will cost the people of one site, before anything is read.
+
+    Args:
+        study: which.
+        clips: of the site that are released and trained on.
+        speakers: how many people are on them.
+        seconds: length of the longest clip.
+
+    Returns:
+        One record for what is lost (`release` or `training`, and both composed), to whom (`audience`) and for which
+        `unit`, a clip or all clips of a speaker. An `epsilon` of None is no finite guarantee.
+
+    Raises:
+        StudyError: the study cannot be used, or there are fewer clips than speakers.
+    """
+    from moretta.client.accounting.cost_estimate import estimate_cost
+    from moretta.deploy.cli.budget import clips_of_each
+
+    planned = estimate_cost(load_study(study), clips_of_each(clips, speakers), seconds=seconds)
+    delta = planned.study.privacy.delta
+    rows: list[Record] = []
+    for unit in ("clip", "speaker"):
+        for modality in planned.releases:
+            epsilon = planned.release_epsilon(modality, unit)
+            rows.append(
+                {"what": "release", "modality": modality, "audience": "server", "unit": unit, "epsilon": epsilon}
+            )
+        if planned.training is not None:
+            epsilon = planned.training_epsilon(unit, planned.training.rounds)
+            rows.append({"what": "training", "modality": None, "audience": "model", "unit": unit, "epsilon": epsilon})
+    for audience, by_unit in planned.composed().items():
+        rows += [
+            {"what": "composed", "modality": None, "audience": audience, "unit": unit, "epsilon": epsilon}
+            for unit, epsilon in by_unit.items()
+        ]
+    return [{**row, "delta": delta} for row in rows]
+
+
+def records(found: Corpus | Report | Release) -> list[Record]:
+    """The rows of what was loaded: clips of a corpus or of a release, or attacks of a report."""
+    if isinstance(found, Corpus):
+        return [
+            {
+                "clip": clip.name,
+                "speaker": clip.speaker,
+                "label": clip.label,
+                "sentence": clip.sentence,
+                "level": clip.level,
+                "sex": found.speakers[clip.speaker].sex,
+                "age": found.speakers[clip.speaker].age,
+                "audio": None if clip.audio is None else str(clip.audio),
+                "video": None if clip.video is None else str(clip.video),
+            }
+            for clip in found.clips
+        ]
+    rows = found.audit if isinstance(found, Report) else found.clips
+    return [row.model_dump(mode="json") for row in rows]

@@ -87,7 +87,7 @@ def anonymize(
     Raises:
         MorettaError: the corpus, the study or the folder cannot be used.
     """
-    from moretta.deploy.cli.anonymize_folder import anonymize_corpus
+    from moretta.deploy.runtime.anonymize_folder import anonymize_corpus
 
     return anonymize_corpus(Path(corpus), Path(out), load_study(study), media=media, seeded=seeded)
 
@@ -124,7 +124,7 @@ def audit(
     Raises:
         MorettaError: nothing to attack, or originals that do not belong to the releases.
     """
-    from moretta.deploy.cli.audit_folder import audit_folder
+    from moretta.deploy.runtime.audit_folder import audit_folder
 
     with tempfile.TemporaryDirectory(prefix="moretta-audit-") as scratch:
         found = audit_folder(
@@ -154,9 +154,9 @@ def simulate(study: StudyLike = None, *, corpus: Path | str, out: Path | str, no
     Raises:
         MorettaError: the study or the corpus cannot be used, or the run failed.
     """
-    from moretta.deploy.cli.runs import check_names, prepare_folder
-    from moretta.deploy.simulate import plan_simulation
-    from moretta.deploy.simulate import simulate as start
+    from moretta.deploy.runtime.planning import check_names, plan_simulation
+    from moretta.deploy.runtime.run_folder import prepare_folder
+    from moretta.deploy.runtime.simulation import simulate as start
     from moretta.shared.core.errors import ExitCode
 
     chosen, folder = load_study(study), Path(out)

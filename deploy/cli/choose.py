@@ -47,7 +47,7 @@ def choose(  # noqa: PLR0917 - typer reads the options from the signature
     """
     from moretta.deploy.choose.choice_plan import plan_choice
     from moretta.deploy.choose.choose_anonymizer import choose_anonymizer
-    from moretta.deploy.cli.runs import reproduce_command
+    from moretta.deploy.runtime.run_folder import reproduce_command
 
     command = reproduce_command(sys.argv[1:])
     typer.echo("reading the corpus and planning the candidates", err=True)

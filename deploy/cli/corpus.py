@@ -1,8 +1,7 @@
-"""`moretta corpus check` and `moretta corpus synth`."""
+"""`moretta corpus check`, `moretta corpus synth` and `moretta anonymize`: look at clips, make them, anonymize them."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from contextlib import ExitStack
 from enum import StrEnum
@@ -11,9 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from moretta.deploy.cli.progress import progress
+from moretta.deploy.cli.console import AsJson, StudyFile, note, progress, progress_of, show
 from moretta.shared.core.errors import ExitCode
-from moretta.shared.core.printable import printable
 
 if TYPE_CHECKING:
     from moretta.shared.data.check import CheckReport, Durations
@@ -31,9 +29,6 @@ class LabelChoice(StrEnum):
     VOTE = "vote"
 
 
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
-
-
 @app.command()
 def check(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="A folder in CREMA-D layout.")],
@@ -44,7 +39,7 @@ def check(
     labels: Annotated[LabelChoice, typer.Option(help="Whose emotion labels count.")] = LabelChoice.INTENDED,
     as_json: AsJson = False,
 ) -> None:
-    """Decode every file and tell what is there, and which files cannot be used and why.
+    """Decode every file and show what is there, and which files cannot be used and why.
 
     Exits with 0 if every file can be used, with 4 if one cannot.
 
@@ -58,7 +53,7 @@ def check(
             return stack.enter_context(progress("Decoding", total))
 
         report = check_corpus(folder, labels=labels.value, names=names, progress=start)
-    typer.echo(json.dumps(report.to_json(), indent=1) if as_json else "\n".join(map(printable, _lines(report))))
+    show(report.to_json(), _lines(report), as_json=as_json, indent=1)
     if not report.ok:
         raise typer.Exit(ExitCode.CORPUS)
 
@@ -84,10 +79,34 @@ def synth(
     with progress("Making clips", speakers * clips) as step:
         corpus = synthesize_corpus(folder, speakers=speakers, clips=clips, seed=seed, video=video, progress=step)
     facts = {"folder": str(folder), "name": corpus.name, "clips": len(corpus.clips), "speakers": len(corpus.speakers)}
-    if as_json:
-        typer.echo(json.dumps({**facts, "synthetic": True}))
-    else:
-        typer.echo(f"{facts['clips']} clips of {facts['speakers']} speakers in {folder}")
+    line = f"{facts['clips']} clips of {facts['speakers']} speakers in {folder}"
+    show({**facts, "synthetic": True}, line, as_json=as_json)
+
+
+def anonymize(  # noqa: PLR0917 - typer reads the options from the signature
+    corpus: Annotated[Path, typer.Option(help="Clips in CREMA-D layout.")],
+    out: Annotated[Path, typer.Option(help="New or empty folder for the release.")],
+    study: StudyFile = None,
+    media: Annotated[bool, typer.Option(help="Write what a person can hear and see, too: wav and video.")] = False,
+    seeded: Annotated[bool, typer.Option(help="Draw noise from the study's seed: for tests, protects nobody.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Make one site's release, without training.
+
+    The folder `out/release` is what would leave the site. The pseudonym key stays in `out/pseudonym.key`.
+
+    Example: moretta anonymize --corpus CREMA-D --out anonymized --media
+    """
+    from moretta.deploy.runtime.anonymize_folder import anonymize_corpus
+    from moretta.shared.study.schema import load_study
+
+    chosen = load_study(study)
+    with progress_of("Anonymizing") as step:
+        made = anonymize_corpus(corpus, out, chosen, media=media, seeded=seeded, step=step, notify=note)
+    statement = made.statement
+    lines = [f"{statement.clips} clips of {statement.speakers} speakers released in {made.folder}"]
+    lines += [f"  not released: {count} ({reason})" for reason, count in sorted(statement.dropped.items())]
+    show(statement.model_dump(mode="json"), lines, as_json=as_json, indent=1)
 
 
 def _lines(report: CheckReport) -> list[str]:

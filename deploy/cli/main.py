@@ -9,23 +9,20 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 from types import FrameType
-from typing import NoReturn
+from typing import Annotated, NoReturn
 
 import click
 import typer
 
-from moretta.deploy.cli import attackers, corpus, server, site, study
-from moretta.deploy.cli.anonymize import anonymize
-from moretta.deploy.cli.audit import audit
+from moretta.deploy.cli import audit, corpus, server, site, study
 from moretta.deploy.cli.budget import budget
 from moretta.deploy.cli.choose import choose
-from moretta.deploy.cli.report import report
-from moretta.deploy.cli.simulate import simulate
 from moretta.deploy.cli.sweep import sweep
 from moretta.deploy.cli.train_face import train_face
 from moretta.shared.core.atomic import naming
 from moretta.shared.core.errors import ExitCode, Interrupted, MorettaError
-from moretta.shared.core.printable import log_printable, printable
+from moretta.shared.core.logs import set_up_logging
+from moretta.shared.core.printable import printable
 from moretta.shared.core.storage import storage_error
 
 app = typer.Typer(
@@ -34,13 +31,11 @@ app = typer.Typer(
     add_completion=False,
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
-    help="Federated emotion recognition without exposing who is heard and seen, and the audit that proves it.\n\n"
-    "Exit codes are listed in docs/exit-codes.md.",
 )
-app.command()(simulate)
-app.command()(anonymize)
-app.command()(audit)
-app.command()(report)
+app.command()(study.simulate)
+app.command()(corpus.anonymize)
+app.command("audit")(audit.audit)
+app.command()(study.report)
 app.command()(budget)
 app.command()(sweep)
 app.command()(choose)
@@ -49,7 +44,20 @@ app.add_typer(corpus.app, name="corpus", help="Check a corpus, or make a synthet
 app.add_typer(server.app, name="server", help="Run the coordinator's server: port, sites, tokens.")
 app.add_typer(study.app, name="study", help="Run a study over the sites that are enrolled at a server.")
 app.add_typer(site.app, name="site", help="Take part in studies over the network, as a site.")
-app.add_typer(attackers.app, name="attackers", help="Fetch and list the pretrained attackers.")
+app.add_typer(audit.attackers_app, name="attackers", help="Fetch and list the pretrained attackers.")
+
+
+@app.callback()
+def top(
+    verbose: Annotated[
+        bool, typer.Option("--verbose", help="Log every step to standard error, in all processes of a run.")
+    ] = False,
+) -> None:
+    """Federated emotion recognition that hides who was recorded, and an audit of what still leaks.
+
+    Exit codes are listed in docs/exit-codes.md. Every line of a log names its run.
+    """
+    set_up_logging(verbose=verbose)
 
 
 @app.command()
@@ -66,10 +74,9 @@ def version() -> None:
 def main(arguments: list[str] | None = None) -> NoReturn:
     """Run the command line and exit with a documented code.
 
-    Whatever this process and its children write is for this account alone, wherever it is written.
+    Files that this process and its children write are for this account alone, wherever they are.
     """
     os.umask(0o077)
-    log_printable()
     arguments = sys.argv[1:] if arguments is None else arguments
     if sys.stdout is not None and hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="replace")  # a terminal without UTF-8 shows what it can
@@ -90,18 +97,18 @@ def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
 
 
 def run(arguments: list[str]) -> int:
-    """Run the command line; returns the exit code. Errors are told on standard error, or as JSON with `--json`."""
+    """Run the command line; returns the exit code. Errors go to standard error, and with `--json` as JSON to output."""
     try:
         code = app(args=arguments, standalone_mode=False)
         _flush()
-        if code == ExitCode.INTERRUPTED:  # Typer's own answer to Ctrl-C, of which it tells nothing
+        if code == ExitCode.INTERRUPTED:  # Typer's own handling of Ctrl-C, which prints nothing
             raise KeyboardInterrupt
     except click.exceptions.Exit as ended:
         code = ended.exit_code
     except click.UsageError as error:
         error.show()
         code = ExitCode.USAGE
-    except SystemExit as ended:  # Typer's own answer to a closed pipe, of which it tells nothing
+    except SystemExit as ended:  # Typer's own handling of a closed pipe, which prints nothing
         if not isinstance(ended.__context__, BrokenPipeError):
             raise
         code = _output_closed()
@@ -111,12 +118,12 @@ def run(arguments: list[str]) -> int:
         known = _known(error)
         if known is None:
             raise
-        code = _print_error(known.message, known.exit_code, as_json="--json" in arguments)
+        code = _report(known.message, known.exit_code, as_json="--json" in arguments)
     return int(code or ExitCode.OK)
 
 
 def _known(error: BaseException) -> MorettaError | None:
-    """What a person is told of an error; None for a defect."""
+    """The error as a person should read it; None for a defect."""
     if isinstance(error, _EndedError):
         return Interrupted(f"ended by {error}")
     if isinstance(error, click.Abort) and not isinstance(error.__context__, KeyboardInterrupt):
@@ -127,7 +134,7 @@ def _known(error: BaseException) -> MorettaError | None:
 
 
 def _flush() -> None:
-    """What is still on its way out, so that a full disk or a closed pipe behind it is noticed here."""
+    """Write what is still buffered, so that a full disk or a closed pipe is noticed here."""
     if sys.stdout is not None:
         with naming(Path("standard output")):
             sys.stdout.flush()
@@ -140,7 +147,7 @@ def _output_closed() -> int:
     return ExitCode.OUTPUT_CLOSED
 
 
-def _print_error(message: str, code: ExitCode, *, as_json: bool) -> int:
+def _report(message: str, code: ExitCode, *, as_json: bool) -> int:
     try:
         if as_json:
             typer.echo(json.dumps({"error": message, "exit_code": int(code)}))

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from moretta.deploy.cli.console import AsJson, note, show, show_table
 from moretta.shared.core.errors import ExitCode
 from moretta.shared.core.printable import printable
+
+if TYPE_CHECKING:
+    from moretta.server.enrollment.tables import SiteRecord
 
 DEFAULT_HOME = Path("moretta-server")
 
@@ -18,9 +23,9 @@ app = typer.Typer(no_args_is_help=True, help="Run the coordinator's server.")
 log_app = typer.Typer(no_args_is_help=True, help="The server's audit log.")
 app.add_typer(log_app, name="log", help="Check the server's audit log.")
 
-Home = Annotated[Path, typer.Argument(metavar="DIR", help="Folder of the server.")]
-HomeOption = Annotated[Path, typer.Option("--server", metavar="DIR", help="Folder of the server.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
+ServerFolder = Annotated[Path, typer.Argument(metavar="DIR", help="Folder of the server.")]
+ServerOption = Annotated[Path, typer.Option("--server", metavar="DIR", help="Folder of the server.")]
+SiteName = Annotated[str, typer.Argument(metavar="NAME", help="The site.")]
 PassphraseFile = Annotated[
     Path | None,
     typer.Option(metavar="FILE", help="File whose first line is the passphrase of the certificate authority's key."),
@@ -29,7 +34,7 @@ PassphraseFile = Annotated[
 
 @app.command()
 def init(
-    home: Home = DEFAULT_HOME,
+    home: ServerFolder = DEFAULT_HOME,
     *,
     name: Annotated[
         list[str],
@@ -47,42 +52,55 @@ def init(
     Example: moretta server init --name moretta.example.org --passphrase-file /run/secrets/ca
     """
     from moretta.deploy.server.create import create_home
-    from moretta.deploy.server.passphrase import ask_new_passphrase, read_passphrase_file
+    from moretta.deploy.server.start import ask_new_passphrase, read_passphrase_file
 
     passphrase = read_passphrase_file(passphrase_file) or ask_new_passphrase()
     made, authority = create_home(home, names=tuple(name), listen=listen, port=port, passphrase=passphrase)
     if passphrase is None:
-        typer.echo(
-            "moretta: WARNING: the certificate authority's key is NOT ENCRYPTED. Who reads "
-            f"{made.authority / 'ca.key'} can make certificates; give --passphrase-file FILE to encrypt it.",
-            err=True,
+        note(
+            "moretta: WARNING: the certificate authority's key is NOT ENCRYPTED. Anybody who reads "
+            f"{made.authority / 'ca.key'} can make certificates; give --passphrase-file FILE to encrypt it."
         )
     facts = {"folder": str(made.root), "address": made.settings.address, "ca_fingerprint": authority.fingerprint}
-    if as_json:
-        typer.echo(json.dumps({**facts, "encrypted": passphrase is not None}))
-        return
-    typer.echo(f"A new server in {made.root}\ncertificate authority {authority.fingerprint}")
-    typer.echo(f"settings in {made.root / 'server.toml'}; start it with: moretta server up {home}")
+    lines = [
+        f"A new server in {made.root}",
+        f"certificate authority {authority.fingerprint}",
+        f"settings in {made.root / 'server.toml'}; start it with: moretta server up {home}",
+    ]
+    show({**facts, "encrypted": passphrase is not None}, lines, as_json=as_json)
 
 
 @app.command()
-def up(home: Home = DEFAULT_HOME, *, passphrase_file: PassphraseFile = None, as_json: AsJson = False) -> None:
+def up(home: ServerFolder = DEFAULT_HOME, *, passphrase_file: PassphraseFile = None, as_json: AsJson = False) -> None:
     """Run the server until SIGTERM or Ctrl-C. With --json one event a line.
 
     Example: moretta server up moretta-server
     """
     from moretta.deploy.server.start import run
 
-    def notify(event: str, fields: dict[str, Any]) -> None:
-        text = json.dumps({"event": event, **fields}) if as_json else _summary(event, fields)
-        typer.echo(text)
+    def on_event(event: str, fields: dict[str, Any]) -> None:
+        typer.echo(json.dumps({"event": event, **fields}) if as_json else _event_text(event, fields))
 
-    run(home, passphrase_file=passphrase_file, notify=notify)
+    run(home, passphrase_file=passphrase_file, on_event=on_event)
+
+
+def _event_text(event: str, fields: dict[str, Any]) -> str:
+    match event:
+        case "listening":
+            return (
+                f"Listening on {fields['listen']} (sites dial {fields['address']})\n"
+                f"certificate authority {fields['ca']}"
+            )
+        case "ready":
+            return f"Ready after {fields['seconds']} s; Flower's SuperLink on 127.0.0.1:{fields['superlink']} only"
+        case _:
+            more = ", ".join(f"{key} {printable(value)}" for key, value in fields.items() if value is not None)
+            return f"{event.replace('-', ' ')}{': ' * bool(more)}{more}"
 
 
 @app.command()
 def token(
-    home: HomeOption = DEFAULT_HOME,
+    home: ServerOption = DEFAULT_HOME,
     *,
     site: Annotated[str, typer.Option(metavar="NAME", help="The name that the string enrolls.")],
     hours: Annotated[float | None, typer.Option(min=0.01, help="Until it expires; default in server.toml.")] = None,
@@ -93,54 +111,60 @@ def token(
 
     Example: moretta server token --site clinic-a
     """
-    from moretta.deploy.server.server_admin import opened
+    from moretta.deploy.server.server_admin import administer
 
-    with opened(home) as office:
-        join = office.issue_token(site=site, hours=hours, reenroll=reenroll)
-    if as_json:
-        typer.echo(json.dumps({"site": site, "join": join.encode(), "expires": join.expires, "token": join.token_id}))
-    else:
-        typer.echo(join.encode())
+    with administer(home) as admin:
+        join = admin.issue_token(site=site, hours=hours, reenroll=reenroll)
+    facts = {"site": site, "join": join.encode(), "expires": join.expires, "token": join.token_id}
+    show(facts, join.encode(), as_json=as_json)
 
 
 @app.command()
-def sites(home: HomeOption = DEFAULT_HOME, *, as_json: AsJson = False) -> None:
+def sites(home: ServerOption = DEFAULT_HOME, *, as_json: AsJson = False) -> None:
     """List the sites: state, end of certificate, Flower's node id, last call, traffic.
 
     Example: moretta server sites --json
     """
-    from moretta.deploy.server.server_admin import opened, site_facts, site_lines
+    from moretta.deploy.server.server_admin import administer
 
-    with opened(home) as office:
-        records = office.registry.sites()
-    typer.echo(json.dumps([site_facts(r) for r in records], indent=1) if as_json else "\n".join(site_lines(records)))
+    with administer(home) as admin:
+        records = admin.registry.sites()
+    if as_json or not records:
+        # The node id as text: it is more than JSON's numbers hold everywhere
+        facts = [{**asdict(r), "node_id": None if r.node_id is None else str(r.node_id)} for r in records]
+        show(facts, "no site is enrolled", as_json=as_json, indent=1)
+        return
+    headings = ("site", "state", "certificate until", "last call", "calls", "MB from", "MB to")
+    show_table(headings, [_site_row(record) for record in records])
+
+
+def _site_row(site: SiteRecord) -> tuple[object, ...]:
+    until, last = (
+        datetime.fromtimestamp(seconds, tz=UTC).strftime("%Y-%m-%d %H:%M:%SZ") if seconds else "-"
+        for seconds in (site.not_after, site.last_call)
+    )
+    traffic = (f"{site.bytes_from / 1e6:.1f}", f"{site.bytes_to / 1e6:.1f}")
+    return (site.name, site.state, until, last, site.calls, *traffic)
 
 
 @app.command()
-def revoke(
-    site: Annotated[str, typer.Argument(metavar="NAME", help="The site.")],
-    home: HomeOption = DEFAULT_HOME,
-    *,
-    as_json: AsJson = False,
-) -> None:
+def revoke(site: SiteName, home: ServerOption = DEFAULT_HOME, *, as_json: AsJson = False) -> None:
     """Shut a site out: its certificates stop working at its next call, and its node leaves Flower.
 
     Example: moretta server revoke clinic-a
     """
-    from moretta.deploy.server.server_admin import opened
+    from moretta.deploy.server.server_admin import administer
 
-    with opened(home) as office:
-        changed = office.revoke(site)
-    if as_json:
-        typer.echo(json.dumps({"site": site, "state": "revoked", "changed": changed}))
-    else:
-        typer.echo(f"{site} is revoked" + ("" if changed else " (it was already)"))
+    with administer(home) as admin:
+        changed = admin.revoke(site)
+    facts = {"site": site, "state": "revoked", "changed": changed}
+    show(facts, f"{site} is revoked" + ("" if changed else " (it was already)"), as_json=as_json)
 
 
 @app.command("reset-ledger")
 def reset_ledger(
-    site: Annotated[str, typer.Argument(metavar="NAME", help="The site.")],
-    home: HomeOption = DEFAULT_HOME,
+    site: SiteName,
+    home: ServerOption = DEFAULT_HOME,
     *,
     length: Annotated[
         int,
@@ -151,38 +175,37 @@ def reset_ledger(
     """After a site's keys were stolen: take its privacy ledger back to a length that it truly had.
 
     The server refuses a ledger that does not continue the last one it countersigned, so a thief with a site's keys can
-    shut the site out. Revoke the site and let it join anew first. Until what length its ledger was its own is in the
-    audit log (ledger-countersigned). This is written to the log.
+    shut the site out. Revoke the site and let it join anew first. The audit log (ledger-countersigned) shows up to
+    which
+    length the ledger was the site's own. This is written to the log.
 
     Example: moretta server reset-ledger clinic-a --length 41
     """
-    from moretta.deploy.server.server_admin import opened
+    from moretta.deploy.server.server_admin import administer
 
-    with opened(home) as office:
-        done = office.reset_ledger(site, length)
-    if as_json:
-        typer.echo(json.dumps(asdict(done)))
-    else:
-        typer.echo(f"the ledger of {site} goes on from {done.length} entries (it had {done.was_length} countersigned)")
+    with administer(home) as admin:
+        done = admin.reset_ledger(site, length)
+    line = f"the ledger of {site} goes on from {done.length} entries (it had {done.was_length} countersigned)"
+    show(asdict(done), line, as_json=as_json)
 
 
 @app.command()
-def status(home: HomeOption = DEFAULT_HOME, *, as_json: AsJson = False) -> None:
-    """Tell whether the server runs and everything it needs is there. Exits with 0 if so, with 12 if not.
+def status(home: ServerOption = DEFAULT_HOME, *, as_json: AsJson = False) -> None:
+    """Show whether the server runs and everything it needs is there. Exits with 0 if so, with 12 if not.
 
     Example: moretta server status --server moretta-server
     """
-    from moretta.deploy.server.status import server_status, status_lines
+    from moretta.deploy.server.server_admin import server_status
 
     found = server_status(home)
-    typer.echo(json.dumps(found.to_json(), indent=1) if as_json else "\n".join(status_lines(found)))
+    show(found.to_json(), found.lines(), as_json=as_json, indent=1)
     if not found.healthy:
         raise typer.Exit(ExitCode.UNREACHABLE)
 
 
 @log_app.command()
 def verify(
-    home: HomeOption = DEFAULT_HOME,
+    home: ServerOption = DEFAULT_HOME,
     *,
     head: Annotated[str | None, typer.Option(metavar="HASH", help="A head noted earlier, which must be in it.")] = None,
     as_json: AsJson = False,
@@ -195,21 +218,6 @@ def verify(
     from moretta.server.home import ServerHome
 
     verified = verify_log(ServerHome.open(home).audit_log, noted_head=head)
-    if as_json:
-        typer.echo(json.dumps({"files": verified.files, "lines": verified.lines, "head": verified.head}))
-    else:
-        typer.echo(f"{verified.lines} lines in {verified.files} files, chain unbroken\nhead {verified.head}")
-
-
-def _summary(event: str, fields: dict[str, Any]) -> str:
-    match event:
-        case "listening":
-            return (
-                f"Listening on {fields['listen']} (sites dial {fields['address']})\n"
-                f"certificate authority {fields['ca']}"
-            )
-        case "ready":
-            return f"Ready after {fields['seconds']} s; Flower's SuperLink on 127.0.0.1:{fields['superlink']} only"
-        case _:
-            more = ", ".join(f"{key} {printable(value)}" for key, value in fields.items() if value is not None)
-            return f"{event.replace('-', ' ')}{': ' * bool(more)}{more}"
+    facts = {"files": verified.files, "lines": verified.lines, "head": verified.head}
+    text = [f"{verified.lines} lines in {verified.files} files, chain unbroken", f"head {verified.head}"]
+    show(facts, text, as_json=as_json)

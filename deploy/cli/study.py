@@ -1,20 +1,58 @@
-"""`moretta study`: run a study over enrolled sites, and see how it is."""
+"""`moretta simulate`, `moretta study` and `moretta report`: run a whole study, see how far it is, read its report."""
 
 from __future__ import annotations
 
-import json
 import sys
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from moretta.deploy.cli.outcome import print_outcome
-from moretta.shared.core.printable import printable
+from moretta.deploy.cli.console import AsJson, StudyFile, end_with, note, progress, show
+
+if TYPE_CHECKING:
+    from moretta.shared.audit.report.report_schema import Report
 
 app = typer.Typer(no_args_is_help=True, help="Run a study over the sites that are enrolled at a server.")
 
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
+
+def simulate(  # noqa: PLR0917 - typer reads the options from the signature
+    corpus: Annotated[Path | None, typer.Option(help="Clips in CREMA-D layout; without it a synthetic corpus.")] = None,
+    study: StudyFile = None,
+    sites: Annotated[int | None, typer.Option(min=1, help="Virtual sites; overrides the study.")] = None,
+    rounds: Annotated[int | None, typer.Option(min=1, help="Training rounds; overrides the study.")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Seed of every random choice; overrides the study.")] = None,
+    out: Annotated[Path, typer.Option(help="New or empty folder for the run and its report.")] = Path("out"),
+    speakers: Annotated[int, typer.Option(min=2, help="Speakers of the synthetic corpus.")] = 12,
+    clips: Annotated[int, typer.Option(min=1, help="Clips of each synthetic speaker.")] = 24,
+    as_json: AsJson = False,
+) -> None:
+    """Run a whole study on this machine: anonymize, train, attack, report.
+
+    Example: moretta simulate --corpus CREMA-D --sites 6 --rounds 10 --out run1
+    """
+    from moretta.deploy.runtime.planning import check_names, plan_simulation
+    from moretta.deploy.runtime.run_folder import prepare_folder, reproduce_command
+    from moretta.deploy.runtime.simulation import simulate as start
+    from moretta.deploy.synth.corpus import synthesize_corpus
+    from moretta.shared.data.reader import read_corpus
+    from moretta.shared.study.limits import check_limits
+    from moretta.shared.study.schema import load_study
+
+    chosen = load_study(study).with_changes(sites=sites, train__rounds=rounds, seed=seed)
+    check_names(chosen)
+    check_limits(chosen, sites=chosen.sites)  # before a corpus is made
+    prepare_folder(out)
+    if corpus is None:
+        corpus = out / "corpus"
+        with progress("Making synthetic clips", speakers * clips) as step:
+            synthesize_corpus(
+                corpus, speakers=speakers, clips=clips, seed=chosen.seed, video=chosen.face.enabled, progress=step
+            )
+    found = read_corpus(corpus, labels=chosen.labels, classes=chosen.classes)
+    plan = plan_simulation(found, chosen, reproduce_command(sys.argv[1:]))
+    end_with(start(plan, out, note), as_json=as_json)
 
 
 @app.command()
@@ -29,7 +67,7 @@ def run(
     site: Annotated[
         list[str] | None, typer.Option(help="A site that takes part; repeat for more. Default: all enrolled.")
     ] = None,
-    corpus_name: Annotated[str | None, typer.Option(help="What the report calls the sites' clips.")] = None,
+    corpus_name: Annotated[str | None, typer.Option(help="Name of the sites' clips in the report.")] = None,
     resume: Annotated[bool, typer.Option(help="Go on with an interrupted run in --out.")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -37,9 +75,8 @@ def run(
 
     Example: moretta study run study.toml --server moretta-server --out run1
     """
-    from moretta.deploy.cli.runs import prepare_folder, read_outcome, reproduce_command
-    from moretta.deploy.study.participants import plan_again, plan_deployment
-    from moretta.deploy.study.study_run import StudyRun, connect, reopen
+    from moretta.deploy.runtime.run_folder import prepare_folder, read_outcome, reproduce_command
+    from moretta.deploy.server.study_run import StudyRun, connect, plan_again, plan_deployment, reopen
     from moretta.server.home import ServerHome
     from moretta.shared.study.schema import load_study
 
@@ -48,7 +85,7 @@ def run(
     if resume:
         plan = plan_again(folder, home, chosen)
         if not reopen(folder):
-            print_outcome(read_outcome(folder), as_json=as_json)
+            end_with(read_outcome(folder), as_json=as_json)
     else:
         plan = plan_deployment(
             home,
@@ -59,10 +96,7 @@ def run(
         )
         connect(home)  # before the folder is made: without a server there is nothing to do
         prepare_folder(folder)
-    started = StudyRun(
-        plan, folder, notify=lambda text: typer.echo(printable(text), err=True), control=lambda: connect(home)
-    )
-    print_outcome(started.run(), as_json=as_json)
+    end_with(StudyRun(plan, folder, note, control=lambda: connect(home)).run(), as_json=as_json)
 
 
 @app.command()
@@ -71,14 +105,14 @@ def status(
     *,
     as_json: AsJson = False,
 ) -> None:
-    """Tell how far a study is, which sites take part, and what they missed. Nothing is asked of server or sites.
+    """Show how far a study is, which sites take part, and what they missed, from the files of the run alone.
 
     Example: moretta study status run1
     """
-    from moretta.deploy.study.study_status import status_lines, study_status
+    from moretta.deploy.server.study_status import study_status
 
     found = study_status(folder)
-    typer.echo(json.dumps(found.to_json(), indent=1) if as_json else "\n".join(map(printable, status_lines(found))))
+    show(found.to_json(), found.lines(), as_json=as_json, indent=1)
 
 
 @app.command()
@@ -86,29 +120,53 @@ def withdraw(
     folder: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run that is over.")],
     *,
     site: Annotated[str, typer.Option(help="The site whose notice it is.")],
-    speaker: Annotated[str, typer.Option(help="The person's pseudonym, as the site's notice has it.")],
+    speaker: Annotated[str, typer.Option(help="The person's pseudonym, from the site's notice.")],
     models: Annotated[bool, typer.Option("--models", help="Remove the trained models, too.")] = False,
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask whether it is meant.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Remove a person who has withdrawn from a run: released clips, and what was made of them alone; mark its report.
 
     Example: moretta study withdraw run1 --site clinic-a --speaker 0a1b2c3d4e5f6071
     """
-    from dataclasses import asdict
-
     from moretta.server.stages.run_withdrawal import forget_person
 
     if not yes:
         typer.confirm(f"Remove the released clips of {speaker} from {folder}?", abort=True)
     done = forget_person(folder, site, speaker, models=models)
-    if as_json:
-        typer.echo(json.dumps(asdict(done)))
-        return
-    typer.echo(
-        f"{done.clips} released clips are removed; {'the report says so' if done.report else 'there is no report'}"
-    )
+    report = "the report says so" if done.report else "there is no report"
+    lines = [f"{done.clips} released clips are removed; {report}"]
     if done.models:
         state = "removed" if done.models_removed else "still there, and were trained with these clips (--models)"
-        typer.echo(f"The models {', '.join(done.models)} are {state}")
-    typer.echo("Copies elsewhere, of the run or of its models, are yours to find")
+        lines.append(f"The models {', '.join(done.models)} are {state}")
+    show(asdict(done), [*lines, "Copies elsewhere, of the run or of its models, are yours to find"], as_json=as_json)
+
+
+def report(
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder of a finished study.")],
+    as_json: AsJson = False,
+) -> None:
+    """Render OUT/report.html from OUT/report.json, and print the key figures.
+
+    Example: moretta report out
+    """
+    from moretta.shared.audit.report.report_file import load_report, write_html
+
+    found = load_report(out)
+    page = write_html(found, out)
+    facts = {
+        "synthetic": found.corpus.synthetic,
+        "headline": [part.model_dump(mode="json") for part in found.headline],
+        "gate": found.gate.model_dump(mode="json"),
+        "report": str(page),
+    }
+    show(facts, [*headline_lines(found), f"Report: {page}"], as_json=as_json, indent=1)
+
+
+def headline_lines(found: Report) -> tuple[str, ...]:
+    """What a study found, in sentences for a terminal."""
+    from moretta.shared.audit.report.summary import findings, what_was_run
+
+    first = ("SYNTHETIC INPUT: these figures say nothing about people.",) if found.corpus.synthetic else ()
+    gate = tuple(f"Gate broken: {limit}" for limit in found.gate.broken)
+    return (*first, what_was_run(found), *findings(found), *gate)

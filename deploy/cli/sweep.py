@@ -39,7 +39,7 @@ def sweep(  # noqa: PLR0917 - typer reads the options from the signature
 
     Example: moretta sweep --corpus CREMA-D --axis privacy.epsilon=1,2,4,8,inf --axis privacy.unit=clip,speaker
     """
-    from moretta.deploy.cli.runs import reproduce_command
+    from moretta.deploy.runtime.run_folder import reproduce_command
     from moretta.deploy.sweep.grid import GridFile, load_grid, make_grid
     from moretta.deploy.sweep.jobs import plan_sweep
     from moretta.deploy.sweep.run_sweep import sweep as start

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from moretta.deploy.cli.progress import progress
+from moretta.deploy.cli.console import progress
 from moretta.shared.core.errors import StudyError
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ def train_face(
 
 def _check_writable(out: Path) -> None:
     """Hours of training must not end in a file that cannot be written."""
-    from moretta.deploy.cli.runs import prepare_output
+    from moretta.deploy.runtime.run_folder import prepare_output
 
     try:
         if out.is_dir():

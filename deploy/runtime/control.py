@@ -1,6 +1,6 @@
-"""Flower's Control API on loopback: submit the bundle, follow a run, stop it.
+"""Flower's Control API on loopback: submit Moretta's bundle, follow a run, stop it.
 
-The API knows no authentication, so it is asked on loopback only. Flower's own command line does the same in a process
+The API knows no authentication, so it is called on loopback only. Flower's own command line does the same in a process
 of its own, which costs seconds each time and exits with 0 whatever happened.
 """
 
@@ -15,13 +15,15 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 
-from moretta.deploy.runtime.proxies import proxies_ignored
+from moretta.deploy.runtime.environment import proxies_ignored
 from moretta.shared.core.errors import RunError
+from moretta.shared.messages.relay import Bundle, read_folder
 
 if TYPE_CHECKING:
     from moretta.shared.core.flower_private import ControlHttpClient
 
 BUNDLE = Path(__file__).parent.parent / "fab"
+"""Folder of the installed bundle: the server submits it, and sites run no other."""
 _IGNORED = "__pycache__"
 
 
@@ -52,7 +54,7 @@ class Control:
         self._address, self._ca = address, ca_pem
 
     def submit(self, config: dict[str, str | int], *, federation: dict[str, Any] | None = None) -> int:
-        """Submit Moretta's bundle; returns Flower's id of the run.
+        """Submit the bundle; returns Flower's id of the run.
 
         Args:
             config: values of the bundle's run configuration.
@@ -61,12 +63,7 @@ class Control:
         Raises:
             ControlError: the SuperLink is not there or refused.
         """
-        from moretta.shared.core.flower_private import (
-            Fab,
-            SimulationConfig,
-            StartRunRequest,
-            user_config_to_proto,
-        )
+        from moretta.shared.core.flower_private import Fab, SimulationConfig, StartRunRequest, user_config_to_proto
 
         content = bundle_bytes()
         request = StartRunRequest(
@@ -92,7 +89,8 @@ class Control:
             with self._client() as client:
                 runs: Any = client.ListRuns(ListRunsRequest(run_id=run_id)).run_dict
         except ControlError as error:
-            if _code(error) == httpx.codes.NOT_FOUND:
+            cause = error.__cause__
+            if isinstance(cause, httpx.HTTPStatusError) and cause.response.status_code == httpx.codes.NOT_FOUND:
                 return None
             raise
         if run_id not in runs:
@@ -133,8 +131,17 @@ class Control:
             client.close()
 
 
+def installed_bundle() -> Bundle:
+    """Name, version and digest of the installed bundle.
+
+    Raises:
+        RefusedError: the installation is damaged.
+    """
+    return read_folder(BUNDLE)
+
+
 def bundle_bytes() -> bytes:
-    """The bundle as Flower makes it of the installed folder: equal files give equal bytes."""
+    """The installed bundle as Flower packs it: equal files give equal bytes."""
     from moretta.shared.core.flower_private import build_fab_from_files
 
     files = {
@@ -143,8 +150,3 @@ def bundle_bytes() -> bytes:
         if path.is_file() and _IGNORED not in path.parts
     }
     return build_fab_from_files(files)[0]
-
-
-def _code(error: ControlError) -> int | None:
-    cause = error.__cause__
-    return cause.response.status_code if isinstance(cause, httpx.HTTPStatusError) else None

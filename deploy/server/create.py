@@ -1,4 +1,4 @@
-"""`moretta server init`: a new folder of a server."""
+"""`moretta server init`: the folder of a new server."""
 
 from __future__ import annotations
 
@@ -31,36 +31,29 @@ def create_home(
 
     Raises:
         HomeError: the folder is not empty, or cannot be made.
-        EnrollmentError: a name is none.
+        EnrollmentError: a name is not valid.
     """
     for name in names:
         _check_name(name)
-    if root.exists() and (not root.is_dir() or any(root.iterdir())):
-        raise HomeError(f"{root} is not an empty folder", expected="a new or empty folder", fix="choose another")
     existed = root.exists()
+    if existed and (not root.is_dir() or any(root.iterdir())):
+        raise HomeError(f"{root} is not an empty folder", expected="a new or empty folder", fix="choose another")
     try:
-        return _create(root, names=names, listen=listen, port=port, passphrase=passphrase)
-    except OSError as error:
+        root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        root.chmod(0o700)
+        text = settings_toml(host=names[0], listen=listen, port=port, names=names)
+        write_atomic(root / SETTINGS_FILE, text, mode=0o600)
+        home = ServerHome.open(root)
+        for folder in (home.superlink, home.studies):
+            folder.mkdir(mode=0o700)
+        authority = create_authority(home.authority, passphrase=passphrase, clock=time.time)
+        Registry.create(home.registry).close()
+        AuditLog(home.audit_log, time.time).add("initialised", ca=authority.fingerprint, names=list(names))
+    except (OSError, MorettaError) as error:
         _undo(root, existed=existed)
-        raise HomeError(f"{root} cannot be made: {error}") from error
-    except MorettaError:
-        _undo(root, existed=existed)
+        if isinstance(error, OSError):
+            raise HomeError(f"{root} cannot be made: {error}") from error
         raise
-
-
-def _create(
-    root: Path, *, names: tuple[str, ...], listen: str, port: int, passphrase: bytes | None
-) -> tuple[ServerHome, CertificateAuthority]:
-    root.mkdir(mode=0o700, parents=True, exist_ok=True)
-    root.chmod(0o700)
-    text = settings_toml(host=names[0], listen=listen, port=port, names=names)
-    write_atomic(root / SETTINGS_FILE, text, mode=0o600)
-    home = ServerHome.open(root)
-    for folder in (home.superlink, home.studies):
-        folder.mkdir(mode=0o700)
-    authority = create_authority(home.authority, passphrase=passphrase, clock=time.time)
-    Registry.create(home.registry).close()
-    AuditLog(home.audit_log, time.time).add("initialised", ca=authority.fingerprint, names=list(names))
     return home, authority
 
 

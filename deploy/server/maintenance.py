@@ -1,4 +1,4 @@
-"""What a running server does now and then: watches its parts, keeps Flower alive and in step, writes things down."""
+"""What a running server does again and again: check its parts, keep Flower alive and in step, write its state."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any
 
-from moretta.deploy.server.flower_processes import Flower
+from moretta.deploy.runtime.processes import OnEvent
+from moretta.deploy.server.superlink_process import FlowerProcesses
 from moretta.server.audit_log import AuditLog
 from moretta.server.enrollment.authority import CertificateAuthority, load_certificate
 from moretta.server.enrollment.nodes import NodeKeeper
@@ -26,14 +26,13 @@ from moretta.server.relay.superlink_client import SuperLinkClient
 from moretta.shared.core.errors import HomeError
 
 _HANGS_SECONDS = 60.0
-"""A SuperLink that lives and has not answered for so long is ended and started again."""
+"""A SuperLink that lives and has not responded for so long is ended and started again."""
 _log = logging.getLogger(__name__)
-Notify = Callable[[str, dict[str, Any]], None]
 
 
 @dataclass
 class Maintenance:
-    """See the module. `run` does them until `stop` is set."""
+    """The duties of one server, and the parts that they need."""
 
     home: ServerHome
     authority: CertificateAuthority
@@ -43,10 +42,10 @@ class Maintenance:
     guard: Guard
     relay: RelayService
     superlink: SuperLinkClient
-    flower: Flower
+    flower: FlowerProcesses
     nodes: NodeKeeper
     listen: str
-    notify: Notify
+    on_event: OnEvent
     problems: dict[str, str | None]
     started: float = field(default_factory=time.time)
     _responded: float = field(default_factory=time.monotonic)
@@ -59,7 +58,7 @@ class Maintenance:
         """Do them all, each at its own pace, until `stop` is set."""
         paced: list[tuple[float, Callable[[], Awaitable[None]]]] = [
             (0.5, self.keep_flower_alive),
-            (0.5, self.look),
+            (0.5, self.check_parts),
             (0.5, self.keep_nodes),
             (1.0, lambda: asyncio.to_thread(self.audit.sync)),
             (5.0, lambda: asyncio.to_thread(self.relay.keep_counts, self.relay.take_counts())),
@@ -76,11 +75,11 @@ class Maintenance:
             self._responded = time.monotonic()
         elif self.flower.superlink.alive() and time.monotonic() - self._responded > _HANGS_SECONDS:
             self._responded = time.monotonic()
-            self.notify("superlink-hangs", {"pid": self.flower.superlink.pid})
+            self.on_event("superlink-hangs", {"pid": self.flower.superlink.pid})
             await asyncio.to_thread(self.flower.superlink.kill)
 
-    async def look(self) -> None:
-        """Find out how every part is, and tell it."""
+    async def check_parts(self) -> None:
+        """Find out how every part is, and report what changed."""
         before = dict(self.problems)
         self.problems["registry"] = await asyncio.to_thread(self.registry.problem)
         self.problems["authority"] = self._problem_of_authority()
@@ -88,10 +87,10 @@ class Maintenance:
         self._write_state(changed=self.problems != before)
         for part, problem in self.problems.items():
             if problem != before[part] and self._was_ready:
-                self.notify("recovered" if problem is None else "problem", {"part": part, "problem": problem})
+                self.on_event("recovered" if problem is None else "problem", {"part": part, "problem": problem})
         if not self._was_ready and not any(self.problems.values()) and self._known_keys is not None:
             self._was_ready = True
-            self.notify("ready", {"seconds": round(time.time() - self.started, 2), "superlink": self.flower.port})
+            self.on_event("ready", {"seconds": round(time.time() - self.started, 2), "superlink": self.flower.port})
 
     async def keep_nodes(self) -> None:
         """Bring Flower in step with the registry where either has changed."""
@@ -104,18 +103,18 @@ class Maintenance:
         try:
             problems = await self.nodes.reconcile()
             self._known_keys = keys
-        except Refusal as refusal:  # tried again at the next turn, told once
+        except Refusal as refusal:  # tried again at the next turn, reported once
             problems = [refusal.message]
         if problems != self._node_problems:
             self._node_problems = problems
             for problem in problems:
-                self.notify("node-problem", {"problem": problem})
+                self.on_event("node-problem", {"problem": problem})
 
     async def housekeeping(self) -> None:
         """Renew the port's certificate in time, keep logs short."""
         if await asyncio.to_thread(self.certificates.renew_if_due):
             self.audit.add("server-certificate", serial=self.certificates.issued.serial)
-            self.notify("server-certificate-renewed", {"not_after": self.certificates.issued.not_after})
+            self.on_event("server-certificate-renewed", {"not_after": self.certificates.issued.not_after})
         self.guard.refusals.flush(only_after_seconds=60.0)
         await asyncio.to_thread(self.flower.trim_logs)
 
@@ -133,7 +132,7 @@ class Maintenance:
             return "Flower's SuperLink has ended and is started again"
         if not self.flower.superexec.alive():
             return "Flower's SuperExec has ended and is started again"
-        return None if await self.superlink.is_healthy() else "Flower's SuperLink does not answer"
+        return None if await self.superlink.is_healthy() else "Flower's SuperLink does not respond"
 
     def _write_state(self, *, changed: bool) -> None:
         now = time.time()

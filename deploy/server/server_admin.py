@@ -1,31 +1,44 @@
-"""The coordinator's desk: tokens, sites and revocation, beside a server that may be running or not."""
+"""The coordinator's work on a server that may run or not: tokens, sites, revocation, ledgers, and how the server is."""
 
 from __future__ import annotations
 
+import ssl
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import httpx
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from moretta.server.audit_log import AuditLog, entries
 from moretta.server.enrollment.authority import load_certificate
 from moretta.server.enrollment.site_registry import Registry
-from moretta.server.enrollment.tables import SiteRecord
-from moretta.server.home import ServerHome
-from moretta.shared.core.errors import EnrollmentError
+from moretta.server.home import RunningServer, ServerHome, running_pid, running_server
+from moretta.shared.core.errors import EnrollmentError, HomeError
 from moretta.shared.enrollment.identifiers import fingerprint
 from moretta.shared.enrollment.join_string import JoinString
 from moretta.shared.privacy.chain import START
 
+_STALE_SECONDS = 15.0
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerReset:
+    """What the server now takes for the last head of a site's privacy ledger, and what it took before."""
+
+    site: str
+    was_length: int
+    was_head: str
+    length: int
+    head: str
+
 
 @dataclass(frozen=True, slots=True)
 class ServerAdmin:
-    """An open registry and log."""
+    """An open registry and audit log."""
 
     home: ServerHome
     registry: Registry
@@ -35,7 +48,7 @@ class ServerAdmin:
         """A new join string.
 
         Raises:
-            EnrollmentError: the name cannot be, or is taken.
+            EnrollmentError: the name is not valid, or is taken.
         """
         settings = self.home.settings
         join = self.registry.issue_token(
@@ -49,7 +62,7 @@ class ServerAdmin:
         return join
 
     def revoke(self, site: str) -> bool:
-        """Shut a site out; False if it was.
+        """Shut a site out; False if it was already.
 
         Raises:
             EnrollmentError: there is no such site.
@@ -61,8 +74,8 @@ class ServerAdmin:
     def reset_ledger(self, site: str, length: int) -> LedgerReset:
         """Let a site's privacy ledger go on from an earlier entry than the last that was countersigned.
 
-        Whoever had a site's keys could have had a ledger of their own countersigned, which the site's own does not
-        continue: nothing could leave the site any more.
+        A thief with a site's keys could have had another ledger countersigned, which the site's own does not continue:
+        nothing could leave the site any more.
 
         Raises:
             EnrollmentError: no ledger of such a site was countersigned, or none of this length.
@@ -89,20 +102,9 @@ class ServerAdmin:
         return str(signed[length])
 
 
-@dataclass(frozen=True, slots=True)
-class LedgerReset:
-    """What the server now takes for the last head of a site's privacy ledger, and what it took before."""
-
-    site: str
-    was_length: int
-    was_head: str
-    length: int
-    head: str
-
-
 @contextmanager
-def opened(root: Path) -> Iterator[ServerAdmin]:
-    """The desk of a server's folder.
+def administer(root: Path) -> Iterator[ServerAdmin]:
+    """Open the registry and the audit log of a server's folder.
 
     Raises:
         HomeError: the folder cannot be used.
@@ -115,24 +117,67 @@ def opened(root: Path) -> Iterator[ServerAdmin]:
         registry.close()
 
 
-def site_facts(site: SiteRecord) -> dict[str, Any]:
-    """A site as JSON; the node id as text, since it is more than JSON's numbers hold everywhere."""
-    return {**asdict(site), "node_id": None if site.node_id is None else str(site.node_id)}
+@dataclass(frozen=True, slots=True)
+class ServerStatus:
+    """How a server is."""
+
+    folder: Path
+    server: RunningServer | None
+    problems: dict[str, str | None]
+    """By part (`server`, `registry`, `authority`, `superlink`); None where all is well."""
+
+    @property
+    def healthy(self) -> bool:
+        """Whether everything that a study needs is there."""
+        return not any(self.problems.values())
+
+    def to_json(self) -> dict[str, Any]:
+        """For scripts."""
+        facts = {name: getattr(self.server, name, None) for name in ("pid", "listen", "address", "superlink")}
+        uptime = round(time.time() - self.server.started, 1) if self.server else None
+        return {
+            "folder": str(self.folder),
+            "healthy": self.healthy,
+            "problems": self.problems,
+            **facts,
+            "uptime_seconds": uptime,
+        }
+
+    def lines(self) -> list[str]:
+        """For people."""
+        server = self.server
+        if server is None:
+            return [f"{self.folder}: {self.problems['server']}"]
+        return [
+            f"server     process {server.pid}, listening on {server.listen}, sites dial {server.address}",
+            f"superlink  {server.superlink}, loopback only",
+            *(f"{part:<10} {problem or 'well'}" for part, problem in self.problems.items()),
+        ]
 
 
-def site_lines(sites: list[SiteRecord]) -> list[str]:
-    """A table."""
-    if not sites:
-        return ["no site is enrolled"]
-    head = ("site", "state", "certificate until", "last call", "calls", "MB from", "MB to")
-    rows = [head, *(_row(site) for site in sites)]
-    return ["{:<24} {:<9} {:<20} {:<20} {:>9} {:>9} {:>9}".format(*row) for row in rows]
+def server_status(root: Path) -> ServerStatus:
+    """How the server of a folder is: whether it runs by its lock, the rest by its state file and a call.
+
+    Raises:
+        HomeError: there is no such folder.
+    """
+    home = ServerHome.open(root)
+    try:
+        server = running_server(home)
+    except HomeError as error:
+        problem = error.found if running_pid(home) else "it does not run"
+        return ServerStatus(home.root, None, {"server": problem})
+    silent = time.time() - server.updated
+    problems = {"server": f"it has written nothing for {silent:.0f} s" if silent > _STALE_SECONDS else None}
+    problems |= server.problems
+    if problems.get("superlink") is None and not _superlink_responds(server):
+        problems["superlink"] = "Flower's SuperLink does not respond"
+    return ServerStatus(home.root, server, problems)
 
 
-def _row(site: SiteRecord) -> tuple[str, ...]:
-    traffic = (f"{site.bytes_from / 1e6:.1f}", f"{site.bytes_to / 1e6:.1f}")
-    return (site.name, site.state, _time(site.not_after), _time(site.last_call), str(site.calls), *traffic)
-
-
-def _time(seconds: int) -> str:
-    return datetime.fromtimestamp(seconds, tz=UTC).strftime("%Y-%m-%d %H:%M:%SZ") if seconds else "-"
+def _superlink_responds(server: RunningServer) -> bool:
+    try:
+        tls = ssl.create_default_context(cafile=server.superlink_ca)
+        return httpx.get(f"https://{server.superlink}/health", verify=tls, timeout=3.0, trust_env=False).is_success
+    except (httpx.HTTPError, OSError):
+        return False

@@ -1,81 +1,52 @@
-"""Flower's SuperLink and SuperExec as this server runs them: on loopback, over TLS, with node authentication.
+"""Flower's SuperLink and SuperExec behind a server: on loopback, over TLS, with node authentication, kept alive.
 
-The SuperExec, which starts the ServerApps, is a process of its own beside the SuperLink (`--isolation process`): so a
+The SuperExec, which starts the ServerApps, is a process of its own next to the SuperLink (`--isolation process`): so a
 run outlives the end of a SuperLink.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import secrets
-import socket
-import sys
 import time
-from dataclasses import dataclass
 from pathlib import Path
 
 from cryptography import x509
 
-from moretta.deploy.runtime import flower_program, process_marks
-from moretta.deploy.runtime.proxies import without_proxies
+from moretta.deploy.runtime.environment import HOST, flower_command, flower_environment, free_port
+from moretta.deploy.runtime.processes import ManagedProcess, OnEvent, end_marked, new_mark, running_programs, trim_log
 from moretta.server.enrollment.authority import new_authority
 from moretta.server.home import CONNECTION
 from moretta.server.relay.superlink_client import SuperLinkAddress
 from moretta.shared.core.atomic import write_atomic
-from moretta.shared.core.threads import THREAD_VARIABLES
+from moretta.shared.core.reproducibility import code_digest, versions
 
 _CERTIFICATE_HOURS = 24.0 * 365 * 2
-_GRPC_CIPHERS = "GRPC_SSL_CIPHER_SUITES"
+_FULL_LOG_BYTES = 32 << 20
+_PROGRAMS = ("flower-superlink", "flower-superexec")
 
 
-@dataclass(frozen=True, slots=True)
 class SuperLinkFiles:
     """What lies in the folder of the SuperLink."""
 
-    folder: Path
-
-    @property
-    def ca(self) -> Path:
-        """What clients on this machine know the SuperLink by."""
-        return self.folder / "tls" / "ca.pem"
-
-    @property
-    def certificate(self) -> Path:
-        """The SuperLink's own."""
-        return self.folder / "tls" / "server.pem"
-
-    @property
-    def key(self) -> Path:
-        """Its key."""
-        return self.folder / "tls" / "server.key"
-
-    @property
-    def secret(self) -> Path:
-        """What the SuperExec proves itself with: who else reaches the port may not take runs over."""
-        return self.folder / "superexec.secret"
-
-    @property
-    def database(self) -> Path:
-        """Flower's state."""
-        return self.folder / "state.db"
-
-    @property
-    def flwr_home(self) -> Path:
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.ca = folder / "tls" / "ca.pem"
+        """Clients on this machine trust it for the SuperLink."""
+        self.certificate, self.key = folder / "tls" / "server.pem", folder / "tls" / "server.key"
+        self.secret = folder / "superexec.secret"
+        """The SuperExec proves itself with it: others that reach the port may not take over runs."""
+        self.database = folder / "state.db"
+        self.flwr_home = folder / "flwr"
         """FLWR_HOME, with the connection to this SuperLink."""
-        return self.folder / "flwr"
-
-    @property
-    def children(self) -> Path:
-        """Which processes were started last."""
-        return self.folder / "children.json"
-
-    def log(self, name: str) -> Path:
-        """What a process says."""
-        return self.folder / f"{name}.log"
+        self.work = folder / "work"
+        self.last = folder / "flower.json"
+        """Mark, port and code of the processes that were started last."""
 
     def prepare(self, port: int) -> SuperLinkAddress:
         """Make whatever is missing, renew what ends soon, and write down where the SuperLink is."""
-        for folder in (self.folder, self.folder / "tls", self.flwr_home, self.folder / "work"):
+        for folder in (self.folder, self.folder / "tls", self.flwr_home, self.work):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         if not self.secret.exists():
             write_atomic(self.secret, secrets.token_hex(32), mode=0o600)
@@ -85,7 +56,7 @@ class SuperLinkFiles:
             os.close(os.open(self.database, os.O_WRONLY | os.O_CREAT, 0o600))
         connection = (
             f'[superlink]\ndefault = "{CONNECTION}"\n\n[superlink.{CONNECTION}]\n'
-            f'address = "127.0.0.1:{port}"\nroot-certificates = "{self.ca}"\n'
+            f'address = "{HOST}:{port}"\nroot-certificates = "{self.ca}"\n'
         )
         write_atomic(self.flwr_home / "config.toml", connection, mode=0o600)
         return SuperLinkAddress(port, self.ca)
@@ -99,59 +70,104 @@ class SuperLinkFiles:
     def _make_certificate(self) -> None:
         """From an authority that is forgotten at once: it can issue nothing else, ever."""
         authority, _ = new_authority(time.time)
-        key, chain, _ = authority.issue_server(("127.0.0.1", "localhost"), hours=_CERTIFICATE_HOURS)
+        key, chain, _ = authority.issue_server((HOST, "localhost"), hours=_CERTIFICATE_HOURS)
         write_atomic(self.key, key, mode=0o600)
         write_atomic(self.certificate, chain, mode=0o600)
         write_atomic(self.ca, authority.pem, mode=0o600)
 
+    def superlink_command(self, port: int) -> list[str]:
+        """How the SuperLink is started."""
+        return flower_command(
+            "flower-superlink",
+            *("--host", HOST, "--port", str(port)),
+            *("--ssl-ca-certfile", str(self.ca), "--ssl-certfile", str(self.certificate)),
+            *("--ssl-keyfile", str(self.key), "--database", str(self.database)),
+            *("--enable-supernode-auth", "--disable-runtime-dependency-installation"),
+            *("--isolation", "process", "--superexec-auth-secret-file", str(self.secret)),
+        )
 
-def superlink_command(files: SuperLinkFiles, port: int) -> list[str]:
-    """How the SuperLink is started."""
-    return [
-        *flower_program.command("flower-superlink"),
-        *("--host", "127.0.0.1", "--port", str(port)),
-        *("--ssl-ca-certfile", str(files.ca), "--ssl-certfile", str(files.certificate)),
-        *("--ssl-keyfile", str(files.key), "--database", str(files.database)),
-        *("--enable-supernode-auth", "--disable-runtime-dependency-installation"),
-        *("--isolation", "process", "--superexec-auth-secret-file", str(files.secret)),
-    ]
-
-
-def superexec_command(files: SuperLinkFiles, port: int) -> list[str]:
-    """How the SuperExec is started."""
-    return [
-        *flower_program.command("flower-superexec"),
-        *("--runtime-api-address", f"127.0.0.1:{port}", "--root-certificates", str(files.ca)),
-        *("--superexec-auth-secret-file", str(files.secret)),
-    ]
+    def superexec_command(self, port: int) -> list[str]:
+        """How the SuperExec is started."""
+        return flower_command(
+            *("flower-superexec", "flwr-serverapp"),
+            *("--runtime-api-address", f"{HOST}:{port}", "--root-certificates", str(self.ca)),
+            *("--superexec-auth-secret-file", str(self.secret)),
+        )
 
 
-def flower_environment(files: SuperLinkFiles, mark: str) -> dict[str, str]:
-    """Environment of both, and of the ServerApps that they start."""
-    inherited = {key: value for key, value in without_proxies(os.environ).items() if key != _GRPC_CIPHERS}
-    binaries = str(Path(sys.executable).parent)
-    return {
-        **inherited,
-        **dict.fromkeys(THREAD_VARIABLES, "1"),
-        process_marks.MARK: mark,
-        "PATH": f"{binaries}{os.pathsep}{inherited.get('PATH', '')}",
-        "FLWR_HOME": str(files.flwr_home),
-        "FLWR_TELEMETRY_ENABLED": "0",
-        "FLWR_DISABLE_UPDATE_CHECK": "1",
-        "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
-        "PYTHONDONTWRITEBYTECODE": "1",
-        "NO_COLOR": "1",
-    }
+class FlowerProcesses:
+    """SuperLink and SuperExec of one server.
 
+    Args:
+        folder: of the SuperLink.
+        port: loopback port; 0 takes the one of the last time, or a free one.
+        on_event: gets starts and ends.
+    """
 
-def free_port(wanted: int) -> int:
-    """`wanted` if it can be had on loopback, else a free one; 0 takes any."""
-    for port in (wanted, 0):
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-            return int(probe.getsockname()[1])
-    return 0
+    def __init__(self, folder: Path, *, port: int, on_event: OnEvent) -> None:
+        self.files = SuperLinkFiles(folder)
+        code = f"{code_digest()[:16]} flwr {versions()['flwr']}"
+        last = self._last()
+        self.mark = str(last.get("mark") or new_mark())
+        self.port = int(str(last.get("port", 0)))
+        # Processes of another version are not taken over: what they run is not what is installed
+        self._take_over = last.get("code") == code and bool(running_programs(self.mark, *_PROGRAMS))
+        if not self._take_over:
+            end_marked(self.mark)
+            self.port = free_port(port or self.port)
+        self.address = self.files.prepare(self.port)
+        facts = {"mark": self.mark, "port": self.port, "code": code}
+        write_atomic(self.files.last, json.dumps(facts), mode=0o600)
+        self.superlink, self.superexec = (
+            ManagedProcess(
+                name,
+                command,
+                environment=flower_environment(self.mark, self.files.flwr_home, hide_gpus=False),
+                folder=self.files.work,
+                log=folder / f"{name}.log",
+                record=folder / "children.json",
+                identity=f"{code} {self.port}",
+                on_event=on_event,
+            )
+            for name, command in (
+                ("superlink", self.files.superlink_command(self.port)),
+                ("superexec", self.files.superexec_command(self.port)),
+            )
+        )
+
+    def start(self) -> None:
+        """Take over what a killed server has left running, and start the rest."""
+        taken = {child.pid for child in self._children if self._take_over and child.take_over()}
+        for process in running_programs(self.mark, *_PROGRAMS):
+            if process.pid not in taken:  # started a moment before the last server was killed, and not recorded
+                process.kill()
+        self.keep_alive()
+
+    def keep_alive(self) -> bool:
+        """Start again what has ended; whether the SuperLink was."""
+        started = [child.keep_alive() for child in self._children]
+        return started[0]
+
+    def trim_logs(self) -> None:
+        """Put a full log aside and begin it anew."""
+        for child in self._children:
+            trim_log(child.log, _FULL_LOG_BYTES)
+
+    def stop(self) -> None:
+        """End both, and every process that they have started."""
+        for child in self._children:
+            child.terminate()
+        for child in self._children:
+            child.end()
+        end_marked(self.mark)
+
+    @property
+    def _children(self) -> tuple[ManagedProcess, ManagedProcess]:
+        return self.superlink, self.superexec
+
+    def _last(self) -> dict[str, object]:
+        try:
+            content = json.loads(self.files.last.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return {}
+        return content if isinstance(content, dict) else {}

@@ -1,4 +1,4 @@
-"""What a steward sees of an offer before saying yes: what it is, what has changed, and what its arrays are."""
+"""An offer as the steward sees it before deciding: its study, what has changed, and whether its arrays are known."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from moretta.client.site_home import SiteHome
 from moretta.shared.core.errors import HomeError
 from moretta.shared.core.printable import printable
 
-_TEXTS = {
+_VERDICTS = {
     "equal": "made here again: equal",
     "close": "made here again: equal but for rounding",
     "different": "DIFFERENT from what this study gives here: look at it, or ask where it comes from",
@@ -19,23 +19,23 @@ _TEXTS = {
 _SHOWN = 80
 
 
-def offer_named(home: SiteHome, named: str) -> Offer:
-    """The offer whose digest begins so.
+def find_offer(home: SiteHome, digest: str) -> Offer:
+    """The offer whose digest begins with this.
 
     Raises:
         HomeError: none does, or several do.
     """
-    found = [offer for offer in Offers(home.root).all() if named and offer.digest.startswith(named)]
+    found = [offer for offer in Offers(home.root).all() if digest and offer.digest.startswith(digest)]
     if len(found) != 1:
         raise HomeError(
-            f"{len(found)} offers whose digest begins with {named[:64]!r}",
+            f"{len(found)} offers whose digest begins with {digest[:64]!r}",
             expected="one",
             fix="moretta site pending lists them",
         )
     return found[0]
 
 
-def facts_of(home: SiteHome, offer: Offer) -> dict[str, Any]:
+def offer_facts(home: SiteHome, offer: Offer) -> dict[str, Any]:
     """An offer as JSON: digests, changes against what was approved before, and a verdict on each array."""
     offers = Offers(home.root)
     decision, before = offers.decision(offer.digest), offers.last_approved(offer.study.name)
@@ -49,7 +49,7 @@ def facts_of(home: SiteHome, offer: Offer) -> dict[str, Any]:
         "at": offer.at,
         "decision": None if decision is None else decision.decision,
         "approved_before": None if before is None else before.digest,
-        "changed_keys": [] if before is None else _changed_keys(_content(before), _content(offer)),
+        "changed_keys": [] if before is None else _changed_keys(_study(before), _study(offer)),
         "changed_arrays": [] if before is None else _changed(before.facts, offer.facts),
         "arrays": verdicts,
     }
@@ -58,17 +58,17 @@ def facts_of(home: SiteHome, offer: Offer) -> dict[str, Any]:
     return facts
 
 
-def as_text(facts: dict[str, Any]) -> list[str]:
-    """The same for a person to read."""
+def offer_lines(facts: dict[str, Any]) -> list[str]:
+    """The facts of an offer for a person."""
     lines = [f"{facts['digest']}  {facts['name']}: {facts['decision'] or 'waits for your decision'}"]
     if facts["approved_before"]:
         changed = [*facts["changed_keys"], *(f"the array {name}" for name in facts["changed_arrays"])]
         lines.append(f"  not as it was approved before: {', '.join(changed) or 'nothing that shows'}")
-    for verdict, words in _TEXTS.items():
+    for verdict, text in _VERDICTS.items():
         names = [name for name, found in facts["arrays"].items() if found == verdict]
         if names:
             shown = ", ".join(names[:6]) + (f" and {len(names) - 6} more" if len(names) > 6 else "")
-            lines.append(f"  {shown}: {words}")
+            lines.append(f"  {shown}: {text}")
     if "face_error" in facts:
         error = facts["face_error"]
         lines.append(f"  the autoencoder gives public faces back with an error of {error}: 0 hides nothing")
@@ -76,7 +76,7 @@ def as_text(facts: dict[str, Any]) -> list[str]:
     return [printable(line) for line in lines]
 
 
-def _content(offer: Offer) -> dict[str, Any]:
+def _study(offer: Offer) -> dict[str, Any]:
     return offer.study.model_dump(mode="json")
 
 

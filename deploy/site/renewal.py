@@ -1,4 +1,4 @@
-"""A running site's certificate: renewed at two thirds of its life, and taken over when somebody else renewed it."""
+"""A running site's certificate: renewed at two thirds of its life, or taken over from `moretta site renew`."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from moretta.shared.core.errors import EnrollmentError, MorettaError
 
 WATCH_SECONDS = 2.0
 _BASE_SECONDS, _CAP_SECONDS = 2.0, 300.0
-_log = logging.getLogger("moretta.site")
+_log = logging.getLogger(__name__)
 
 
 class Renewal:
     """Keeps a link under a certificate that is good.
 
     Args:
-        home: where the identity lies.
-        link: which shows it.
+        home: folder of the site, with the identity.
+        link: to the server, which presents the certificate.
         clock: seconds since 1970.
-        sleep: between looks at the clock and the file.
+        sleep: between checks of the clock and the file.
         jitter: uniform in [0, 1).
     """
 
@@ -79,14 +79,14 @@ class Renewal:
         _log.info("the certificate was renewed; it ends %s", f"{self.identity.not_after:%Y-%m-%d %H:%M} UTC")
 
     def _take_over(self) -> None:
-        """Use what `moretta site renew` wrote beside this process."""
+        """Use a certificate that `moretta site renew` wrote meanwhile."""
         try:
             found = Identity.load(self._home.identity_file)
         except MorettaError as error:
             _log.warning("the site's identity cannot be read, the present one stays in use: %s", error)
             return
         if found != self.identity:
-            _log.info("a certificate that was renewed beside this process is taken over")
+            _log.info("a certificate that `moretta site renew` wrote is taken over")
             self._use(found)
 
     def _use(self, identity: Identity) -> None:

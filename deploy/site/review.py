@@ -1,39 +1,52 @@
 """`moretta site review`: what would be released for a study, made here, for the steward to see and hear.
 
 Nothing leaves, no network is used, and nothing is spent: the release is made in a folder of its own, with noise of its
-own, under the policy that holds for the real one.
+own, under the policy that holds for the real one. The page is one HTML file that loads nothing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import base64
+import hashlib
+import io
+import json
+from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cache
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
+from jinja2 import Environment, StrictUndefined
+from markupsafe import Markup
 
 from moretta.client.clips.release import make_release
 from moretta.client.clips.site_clips import site_corpus
-from moretta.client.clips.study_pseudonyms import StudyPseudonyms
 from moretta.client.policy import Policy
 from moretta.client.settings import SiteSettings, of_folder
 from moretta.client.site_home import SiteHome
 from moretta.client.training.data import held_out
 from moretta.client.transport.identity import Identity
-from moretta.deploy.cli.anonymize_folder import write_media
-from moretta.deploy.cli.runs import Notify, check_names, prepare_folder
-from moretta.deploy.simulate import without_missing
-from moretta.shared.core.errors import HomeError
+from moretta.deploy.runtime.anonymize_folder import write_media
+from moretta.deploy.runtime.planning import check_names, without_missing
+from moretta.deploy.runtime.run_folder import Notify, prepare_folder
+from moretta.shared.core.errors import ClipError, HomeError
+from moretta.shared.core.printable import shown
 from moretta.shared.core.threads import limit_threads
 from moretta.shared.data.clips import Clip
+from moretta.shared.data.media import SAMPLE_RATE
+from moretta.shared.data.recordings import read_pictures, read_sound
 from moretta.shared.models.public_arrays import public_arrays
-from moretta.shared.release import Release
+from moretta.shared.release import Release, ReleasedClip
 from moretta.shared.study.schema import Study
 
 PAGE = "review.html"
+_PICTURES = 4
+_PICTURE_HEIGHT = 128
 Arrays = dict[str, npt.NDArray[Any]]
-Step = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,8 +71,8 @@ def review_study(
     *,
     arrays: Arrays | None = None,
     shown: int = 6,
-    step: Step | None = None,
-    notify: Notify | None = None,
+    step: Callable[[int, int], None] | None = None,
+    notify: Notify = lambda _: None,
 ) -> Review:
     """Make the release in `out/release`, media of all of it in `out/media`, and the page `out/review.html`.
 
@@ -67,55 +80,152 @@ def review_study(
         home: the site's folder; it need not be enrolled.
         study: as the coordinator sent it.
         out: a new or empty folder, to be kept as closed as the clips are: the page holds some of them.
-        arrays: the public ones that were offered; None makes them here, as the coordinator may or may not.
-        shown: so many clips are on the page.
-        step: called with clips done and in all.
-        tell: called with lines about what comes before the first clip.
+        arrays: the public ones that were offered; None makes them here, where they may differ from the coordinator's.
+        shown: number of clips on the page.
+        step: called with the number of clips done and of all.
+        notify: gets lines about what comes before the first clip.
 
     Raises:
         PolicyError: this study would be refused.
         MorettaError: the folder, the clips or the study cannot be used.
     """
-    from moretta.deploy.site.review_page import render
-
     limit_threads(1)
     check_names(study)
-    settings = _settings(home)
-    if settings.policy is not None:
-        settings.policy.check_study(study)
+    settings, policy = _settings(home)
+    policy.check_study(study)
     prepare_folder(out)
     out.chmod(0o700)
     scratch = replace(settings, home=out / ".site")
     corpus, clips = site_corpus(scratch, study)
     there, absent = without_missing(corpus, study)  # no autoencoder is made ready for a site that has no video
-    public = arrays
-    if public is None:
-        public = public_arrays(there) if notify is None else public_arrays(there, notify)
+    public = public_arrays(there, notify) if arrays is None else arrays
     release = make_release(scratch, there, public, folder=out / "release", progress=step)
     write_media(release, out / "media", fps=study.face.fps)
+    names = scratch.names(there)
     review = Review(
         study=study,
-        policy=settings.policy or Policy(),
+        policy=policy,
         release=release,
-        held_out=frozenset(map(scratch.names(there).released, held_out(scratch, there, release.folder))),
+        held_out=frozenset(map(names.released, held_out(scratch, there, release.folder))),
         absent=absent,
-        originals=_originals(scratch.names(there), clips),
+        originals={names.released(names.key.clip(clip.name)): clip for clip in clips},
     )
-    page = render(review, out / "media", shown=shown)
-    (out / PAGE).write_text(page, encoding="utf-8")
+    (out / PAGE).write_text(_page(review, out / "media", shown), encoding="utf-8")
     (out / PAGE).chmod(0o600)
     return review
 
 
-def _settings(home: SiteHome) -> SiteSettings:
-    said, policy = home.read(), Policy.load(home.policy_file)
-    policy.check_noise(seeded=said.simulated_seed is not None)
+def _settings(home: SiteHome) -> tuple[SiteSettings, Policy]:
+    site, policy = home.read(), Policy.load(home.policy_file)
+    policy.check_noise(seeded=site.simulated_seed is not None)
     try:
         name = Identity.load(home.identity_file).site
     except HomeError:
         name = "this-site"
-    return of_folder(home, name=name, policy=policy)
+    return of_folder(home, name=name, policy=policy), policy
 
 
-def _originals(names: StudyPseudonyms, clips: Sequence[Clip]) -> dict[str, Clip]:
-    return {names.released(names.key.clip(clip.name)): clip for clip in clips}
+def _page(review: Review, media: Path, count: int) -> str:
+    """The whole page; every text is escaped, and the content security policy allows data of the page alone."""
+    style = _asset("review.css")
+    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
+    clips = review.release.clips
+    files = {p.name: p.stat().st_size for p in sorted(review.release.folder.iterdir())}
+    template = _environment().from_string(_asset("review.html"))
+    return template.render(
+        style=Markup(style),  # noqa: S704 - our own file
+        security=f"default-src 'none'; img-src data:; media-src data:; style-src 'sha256-{digest}'",
+        study=review.study,
+        digest=review.study.digest(),
+        statement=review.release.statement,
+        files=files,
+        total=sum(files.values()),
+        absent=review.absent,
+        held_out=len(review.held_out),
+        emotions=Counter(str(clip.emotion) for clip in clips),
+        line=json.dumps(clips[0].model_dump(mode="json"), indent=1) if clips else "",
+        policy=review.policy.model_dump(),
+        clips=[_before_and_after(review, clip, media) for clip in _chosen(clips, count)],
+    )
+
+
+def _chosen(clips: tuple[ReleasedClip, ...], count: int) -> list[ReleasedClip]:
+    """Clips of as many speakers and emotions as there are, in an order that only their pseudonyms give."""
+    seen: Counter[str] = Counter()
+    left = list(clips)
+    chosen: list[ReleasedClip] = []
+    while left and len(chosen) < count:
+        clip = min(left, key=lambda c: (seen[c.speaker], seen[str(c.emotion)], c.clip))
+        left.remove(clip)
+        chosen.append(clip)
+        seen.update((clip.speaker, str(clip.emotion)))
+    return chosen
+
+
+def _before_and_after(review: Review, clip: ReleasedClip, media: Path) -> dict[str, Any]:
+    """One clip as it is and as it would be released. Media are `data:` addresses."""
+    original = review.originals[clip.clip]
+    released = next((a for c, a in review.release.arrays("face") if c.clip == clip.clip), None)
+    sound = media / f"{clip.clip}.wav"
+    return {
+        "released": clip,
+        "original_sound": _original_sound(original),
+        "released_sound": _data("audio/wav", sound.read_bytes()) if sound.exists() else "",
+        "original_pictures": _original_pictures(original, review.study.face.fps),
+        "released_pictures": _pictures(released),
+    }
+
+
+def _original_sound(clip: Clip) -> str:
+    import soundfile
+
+    try:
+        samples = read_sound(clip)
+    except ClipError:
+        samples = None
+    if samples is None:
+        return ""
+    target = io.BytesIO()
+    soundfile.write(target, samples, SAMPLE_RATE, subtype="PCM_16", format="WAV")
+    return _data("audio/wav", target.getvalue())
+
+
+def _original_pictures(clip: Clip, fps: float) -> list[str]:
+    try:
+        return _pictures(read_pictures(clip, fps=fps))
+    except ClipError:
+        return []
+
+
+def _pictures(frames: npt.NDArray[Any] | None) -> list[str]:
+    """Some frames, evenly spaced, as PNG."""
+    import cv2
+
+    if frames is None or not len(frames):
+        return []
+    places = np.linspace(0, len(frames) - 1, min(_PICTURES, len(frames))).round().astype(int)
+    pictures = []
+    for place in places:
+        picture = frames[place][:, :, ::-1]  # cv2 has blue first
+        height, width = picture.shape[:2]
+        size = (max(1, round(width * _PICTURE_HEIGHT / height)), _PICTURE_HEIGHT)
+        scaled = cv2.resize(picture, size, interpolation=cv2.INTER_AREA if height > size[1] else cv2.INTER_NEAREST)
+        pictures.append(_data("image/png", cv2.imencode(".png", scaled)[1].tobytes()))
+    return pictures
+
+
+def _data(kind: str, content: bytes) -> str:
+    return f"data:{kind};base64,{base64.b64encode(content).decode()}"
+
+
+@cache
+def _environment() -> Environment:
+    environment = Environment(
+        autoescape=True, finalize=shown, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters["number"] = lambda value: "no finite guarantee" if value is None else f"{value:,.4g}"
+    return environment
+
+
+def _asset(name: str) -> str:
+    return resources.files("moretta.deploy.site").joinpath(name).read_text(encoding="utf-8")

@@ -1,6 +1,6 @@
 """Flower's SuperNode and its executor as children of the site: started, watched, started again, and ended.
 
-The executor takes the SuperNode's tasks and starts a ClientApp for each. It is a process of our own beside the
+The executor takes the SuperNode's tasks and starts a ClientApp for each. It is a process of our own next to the
 SuperNode (`--isolation process`), since only then does Flower ask it for a secret: a SuperNode that starts its executor
 itself gives its tasks to any local account that asks for them.
 
@@ -12,52 +12,48 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import random
 import secrets
-import socket
-import sys
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
 
 from moretta.client.site_home import SITE_HOME, SiteHome
-from moretta.client.transport.loopback import HOST, self_signed
-from moretta.deploy.runtime import flower_program, process_marks
-from moretta.deploy.runtime.proxies import without_proxies
+from moretta.client.transport.loopback import self_signed
+from moretta.deploy.runtime.environment import HOST, flower_command, flower_environment, free_port
+from moretta.deploy.runtime.processes import ManagedProcess, end_marked, new_mark, trim_log
 from moretta.shared.core.atomic import write_atomic
 from moretta.shared.core.errors import HomeError
-from moretta.shared.core.threads import THREAD_VARIABLES
 
 BASE_SECONDS, CAP_SECONDS = 8.0, 30.0
 _SETTLED_SECONDS = 120.0
-"""A SuperNode that lived so long was well: the next end is counted as a first one."""
+"""A SuperNode that lived so long was well: the next end counts as a first one."""
 _END_SECONDS = 15.0
+_POLL_SECONDS = 0.1
 _LOG_BYTES, _TAIL_BYTES = 10 * 2**20, 64 * 2**10
-"""A longer log is put aside at a start; so much of its end is looked through for why a SuperNode has ended."""
+"""A longer log is put aside at a start; the reason of an end is looked for in so much of its last part."""
 _STILL_ONLINE = "[code: 2004]"
-_log = logging.getLogger("moretta.site")
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class Runtime:
-    """Where a SuperNode gives its tasks out, and what both ends of that prove themselves with; new at each start."""
+    """Where a SuperNode gives its tasks out, and how both ends of that authenticate; new at each start."""
 
     port: int
     """On loopback."""
     certificate: Path
-    """That the SuperNode is known by: a task is what code a ClientApp runs, so not everybody may give it one."""
+    """Of the SuperNode: a task is what code a ClientApp runs, so not everybody may give it one."""
     key: Path
     secret: Path
-    """Of the executor: who does not know it is given no task."""
+    """Of the executor: without it no task is given."""
 
     @classmethod
     def new(cls, folder: Path) -> Runtime:
         """With a free port, and files in `folder` that only this account can read."""
         folder = folder.absolute()
-        made = cls(_free_port(), folder / "runtime.pem", folder / "runtime.key", folder / "runtime.secret")
+        made = cls(free_port(), folder / "runtime.pem", folder / "runtime.key", folder / "runtime.secret")
         certificate, key = self_signed()
         for path, content in ((made.certificate, certificate), (made.key, key), (made.secret, secrets.token_hex(32))):
             write_atomic(path, content, mode=0o600)
@@ -71,7 +67,7 @@ class SuperNodeCommand:
     Args:
         home: the site's folder.
         connector_port: on loopback.
-        root_certificate: that the connector is known by.
+        root_certificate: authority of the connector's certificate.
         node_key: file with the node key in OpenSSH form.
         trusted_entities: file with the one signer whose bundles are taken.
     """
@@ -84,60 +80,31 @@ class SuperNodeCommand:
 
     def arguments(self, runtime: Runtime) -> list[str]:
         """The SuperNode's command line. Nothing secret stands in it."""
-        return [
-            *flower_program.command("flower-supernode"),
-            "--superlink",
-            f"{HOST}:{self.connector_port}",
-            "--root-certificates",
-            str(self.root_certificate),
-            "--auth-supernode-private-key",
-            str(self.node_key),
-            "--trusted-entities",
-            str(self.trusted_entities),
-            "--host",
-            HOST,
-            "--port",
-            str(runtime.port),
-            "--ssl-ca-certfile",
-            str(runtime.certificate),
-            "--ssl-certfile",
-            str(runtime.certificate),
-            "--ssl-keyfile",
-            str(runtime.key),
-            "--isolation",
-            "process",
-            "--superexec-auth-secret-file",
-            str(runtime.secret),
-            "--node-config",
-            f"{SITE_HOME}={_quoted(str(self.home.root.absolute()))}",
-        ]
+        return flower_command(
+            *("flower-supernode", "--superlink", f"{HOST}:{self.connector_port}"),
+            *("--root-certificates", str(self.root_certificate)),
+            *("--auth-supernode-private-key", str(self.node_key)),
+            *("--trusted-entities", str(self.trusted_entities)),
+            *("--host", HOST, "--port", str(runtime.port)),
+            *("--ssl-ca-certfile", str(runtime.certificate), "--ssl-certfile", str(runtime.certificate)),
+            *("--ssl-keyfile", str(runtime.key)),
+            *("--isolation", "process", "--superexec-auth-secret-file", str(runtime.secret)),
+            *("--node-config", f"{SITE_HOME}={_quoted(str(self.home.root.absolute()))}"),
+        )
 
     def executor_arguments(self, runtime: Runtime, supernode: int) -> list[str]:
         """The executor's command line; it ends when the SuperNode of this pid has."""
-        return [
-            *(sys.executable, "-P", "-m", "moretta.deploy.site.executor"),  # -P: nothing is imported from its folder
+        return flower_command(
+            *("flower-superexec", "flwr-clientapp"),
             *("--runtime-api-address", f"{HOST}:{runtime.port}"),
             *("--root-certificates", str(runtime.certificate)),
             *("--superexec-auth-secret-file", str(runtime.secret)),
             *("--parent-pid", str(supernode)),
-        ]
+        )
 
     def environment(self, mark: str) -> dict[str, str]:
-        """What the SuperNode, its executor and the ClientApps inherit."""
-        binaries = str(Path(sys.executable).parent)
-        return {
-            **without_proxies(os.environ),
-            **dict.fromkeys(THREAD_VARIABLES, "1"),
-            process_marks.MARK: mark,
-            "PATH": f"{binaries}{os.pathsep}{os.environ.get('PATH', '')}",
-            "FLWR_HOME": str(self.home.flower.absolute()),
-            "FLWR_TELEMETRY_ENABLED": "0",
-            "FLWR_DISABLE_UPDATE_CHECK": "1",
-            "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
-            "CUDA_VISIBLE_DEVICES": os.environ.get("CUDA_VISIBLE_DEVICES", ""),
-            "PYTHONDONTWRITEBYTECODE": "1",
-            "NO_COLOR": "1",
-        }
+        """The SuperNode, its executor and the ClientApps inherit it."""
+        return flower_environment(mark, self.home.flower)
 
 
 class SuperNodeKeeper:
@@ -145,10 +112,10 @@ class SuperNodeKeeper:
 
     Args:
         command: how it is started.
+        on_start: called before each start.
         sleep: between an end and the next start.
         jitter: uniform in [0, 1).
         clock: seconds that only go forward.
-        on_start: called before each start.
     """
 
     def __init__(
@@ -164,13 +131,13 @@ class SuperNodeKeeper:
         self._sleep, self._jitter, self._clock = sleep, jitter, clock
         self._log_file = command.home.logs / "supernode.log"
         self._mark_file = command.home.keys / ".run-mark"
-        self._process: asyncio.subprocess.Process | None = None
+        self._supernode: ManagedProcess | None = None
         self.starts = 0
 
     @property
     def pid(self) -> int | None:
-        """Of the SuperNode that runs; None while none does."""
-        return None if self._process is None else self._process.pid
+        """Of the SuperNode; None while none runs."""
+        return None if self._supernode is None else self._supernode.pid
 
     async def keep(self) -> None:
         """Start it, and start it again, until this is cancelled; then it and all its processes are ended."""
@@ -179,48 +146,39 @@ class SuperNodeKeeper:
             while True:
                 await asyncio.to_thread(self._end_left_over)
                 began = self._clock()
-                code, cause = await self._lived()
+                why = await self._live()
                 failures = 1 if self._clock() - began > _SETTLED_SECONDS else failures + 1
                 wait = (0.5 + self._jitter() / 2) * min(CAP_SECONDS, BASE_SECONDS * 2 ** min(failures - 1, 8))
-                _log.warning("the SuperNode ended with code %s%s; it starts again in %.0f s", code, cause, wait)
+                _log.warning("the SuperNode ended with %s; it starts again in %.0f s", why, wait)
                 await self._sleep(wait)
         finally:
-            await self._stop()
+            # While the connector still listens: a node that signs off can come back at once
+            if self._supernode is not None:
+                await asyncio.to_thread(self._supernode.end, _END_SECONDS)
+            await asyncio.to_thread(self._end_left_over)
 
-    async def _lived(self) -> tuple[int, str]:
+    async def _live(self) -> str:
+        """One life of SuperNode and executor; returns how it ended."""
         self._on_start()
-        mark = process_marks.new_mark()
+        mark = new_mark()
         write_atomic(self._mark_file, mark, mode=0o600)
-        _rotate(self._log_file)
+        trim_log(self._log_file, _LOG_BYTES)
         start = self._log_file.stat().st_size if self._log_file.exists() else 0
         runtime = Runtime.new(self._command.home.keys)
-        with self._log_file.open("ab") as output:
-            supernode = await self._started(self._command.arguments(runtime), mark, output)
-            self._process = supernode
-            arguments = self._command.executor_arguments(runtime, supernode.pid)
-            executor = await self._started(arguments, mark, output)
+        self._supernode = supernode = self._started("supernode", self._command.arguments(runtime), mark)
+        arguments = self._command.executor_arguments(runtime, supernode.pid or 0)
+        executor = self._started("executor", arguments, mark)
         self.starts += 1
-        code, cause = await _first_end(supernode, executor)
-        self._process = None
-        return code, cause or _explained(self._log_file, start)
+        while supernode.alive() and executor.alive():
+            await asyncio.sleep(_POLL_SECONDS)
+        if supernode.alive():  # without its executor a SuperNode is of no use, and signs off
+            await asyncio.to_thread(supernode.end, _END_SECONDS)
+            return f"code {executor.exit_code} (its executor ended)"
+        return f"code {supernode.exit_code}{_explained(self._log_file, start)}"
 
-    async def _started(self, arguments: list[str], mark: str, output: BinaryIO) -> asyncio.subprocess.Process:
-        return await asyncio.create_subprocess_exec(
-            *arguments,
-            env=self._command.environment(mark),
-            cwd=self._command.home.flower,
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=output,
-            stderr=output,
-            start_new_session=True,  # Ctrl-C reaches the supervisor alone, which ends all in order
-        )
-
-    async def _stop(self) -> None:
-        """Ask it to end while the connector still listens: a node that signs off can come back at once."""
-        process, self._process = self._process, None
-        if process is not None:
-            await _end(process)
-        await asyncio.to_thread(self._end_left_over)
+    def _started(self, name: str, arguments: list[str], mark: str) -> ManagedProcess:
+        environment, folder = self._command.environment(mark), self._command.home.flower
+        return ManagedProcess(name, arguments, environment=environment, log=self._log_file, folder=folder).start()
 
     def _end_left_over(self) -> None:
         """End what an earlier SuperNode of this site started, one of a killed supervisor included."""
@@ -229,34 +187,8 @@ class SuperNodeKeeper:
         except (OSError, UnicodeDecodeError):
             return
         if len(mark) >= 32:
-            process_marks.end_all_for_sure(mark)
+            end_marked(mark)
         self._mark_file.unlink(missing_ok=True)
-
-
-async def _first_end(supernode: asyncio.subprocess.Process, executor: asyncio.subprocess.Process) -> tuple[int, str]:
-    """Wait until one of the two ends; without its executor a SuperNode is of no use, and signs off."""
-    waiting = [asyncio.create_task(process.wait()) for process in (supernode, executor)]
-    try:
-        await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for task in waiting:
-            task.cancel()
-    if supernode.returncode is None:
-        await _end(supernode)
-        return executor.returncode or 0, " (its executor ended)"
-    return supernode.returncode, ""
-
-
-async def _end(process: asyncio.subprocess.Process) -> None:
-    if process.returncode is not None:
-        return
-    process.terminate()
-    try:
-        async with asyncio.timeout(_END_SECONDS):
-            await process.wait()
-    except TimeoutError:
-        process.kill()
-        await process.wait()
 
 
 def _quoted(path: str) -> str:
@@ -277,6 +209,7 @@ def _quoted(path: str) -> str:
 
 
 def _explained(log: Path, start: int) -> str:
+    """Why a SuperNode ended, by what it wrote to its log from `start` on."""
     with log.open("rb") as file:
         file.seek(max(start, log.stat().st_size - _TAIL_BYTES))
         text = file.read(_TAIL_BYTES).decode(errors="replace")
@@ -284,14 +217,3 @@ def _explained(log: Path, start: int) -> str:
         return " (the server still counts the last one as online, for up to a minute)"
     errors = [line.strip() for line in text.splitlines() if "Exit Code" in line or "Error" in line]
     return f" ({errors[-1][:200]})" if errors else ""
-
-
-def _rotate(log: Path) -> None:
-    if log.exists() and log.stat().st_size > _LOG_BYTES:
-        log.replace(log.with_suffix(".log.1"))
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        return int(probe.getsockname()[1])

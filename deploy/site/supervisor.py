@@ -23,7 +23,7 @@ from moretta.client.transport.connector import Connector
 from moretta.client.transport.identity import Identity
 from moretta.client.transport.loopback import LoopbackServer
 from moretta.client.transport.server_channel import ChannelDown, ServerChannel
-from moretta.deploy.bundle import installed_bundle
+from moretta.deploy.runtime.control import installed_bundle
 from moretta.deploy.site.renewal import Renewal
 from moretta.deploy.site.supernode import SuperNodeCommand, SuperNodeKeeper
 from moretta.shared.core.atomic import write_atomic
@@ -32,12 +32,12 @@ from moretta.shared.messages.relay import Bundle
 
 STATE_FILE = "state.json"
 _STATE_SECONDS = 1.0
-_log = logging.getLogger("moretta.site")
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class SiteState:
-    """What a running site writes of itself once a second, for `moretta site status` and for health checks."""
+    """The state of a running site, written once a second for `moretta site status` and for health checks."""
 
     pid: int
     site: str
@@ -68,7 +68,7 @@ async def run_site(home: SiteHome) -> None:
         EnrollmentError: the server does not know this site any more, or the certificate has expired.
         RefusedError: the privacy ledger is broken, or older than the server knows it.
     """
-    deployed_site(home.root)  # what its ClientApp would refuse at each message, it refuses here first
+    deployed_site(home.root)  # refuse here first what its ClientApp would refuse at each message
     bundle = installed_bundle()
     Policy.load(home.policy_file).check_bundle(bundle.digest)
     home.prepare()
@@ -77,7 +77,7 @@ async def run_site(home: SiteHome) -> None:
 
 
 class _Site:
-    """The parts of a running site, and what holds them together."""
+    """The parts of a running site."""
 
     def __init__(self, home: SiteHome, bundle: Bundle) -> None:
         identity = Identity.load(home.identity_file)
@@ -114,7 +114,7 @@ class _Site:
                 "link": self._channel.keep(),
                 "connector": self._loopback.serve(),
                 "renewal": self._renewal.keep(),
-                "state": self._notify(),
+                "state": self._write_state(),
             }.items()
         }
         lasting.add(asyncio.create_task(_outcome(self._end), name="end"))
@@ -134,10 +134,10 @@ class _Site:
             self._end.set_exception(error)
 
     async def _have_ledger_signed(self) -> None:
-        """A ledger that was put back to an older state is found out before anything leaves.
+        """Notice a ledger that was put back to an older state before anything leaves.
 
         Raises:
-            ChannelDown: the server cannot be asked.
+            ChannelDown: the server cannot be reached.
             RefusedError: the server knows a longer ledger of this site.
         """
         channel = self._channel.channel
@@ -145,7 +145,7 @@ class _Site:
             raise ChannelDown
         await self._ledger.bring_up_to_date(channel)
 
-    async def _notify(self) -> None:
+    async def _write_state(self) -> None:
         while True:
             write_atomic(self._home.root / STATE_FILE, json.dumps(asdict(self._state())), mode=0o600)
             await asyncio.sleep(_STATE_SECONDS)
@@ -170,7 +170,7 @@ class _Site:
 
 
 def read_state(home: SiteHome, *, oldest_seconds: float = 10.0) -> SiteState | None:
-    """What the running site says of itself; None if none runs, or it does not move any more."""
+    """The state of the running site; None if none runs, or its state is old."""
     try:
         content: dict[str, Any] = json.loads((home.root / STATE_FILE).read_text(encoding="utf-8"))
         state = SiteState(**content)

@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from moretta.deploy.simulate import plan_simulation
+from moretta.deploy.runtime.planning import plan_simulation
 from moretta.deploy.sweep.grid import Folds, Grid, GridCell
 from moretta.shared.core.reproducibility import code_digest, versions
 from moretta.shared.data.clips import Corpus

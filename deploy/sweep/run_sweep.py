@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from moretta.deploy.cli.progress import heartbeat
-from moretta.deploy.cli.runs import Notify, interruptible
+from moretta.deploy.cli.console import heartbeat
+from moretta.deploy.runtime.run_folder import Notify, interruptible
 from moretta.deploy.sweep.execution import cluster_runner, job_runner
 from moretta.deploy.sweep.jobs import WORK, Job, SweepPlan
 from moretta.deploy.sweep.sweep_results import ResultFolder, collect

@@ -19,8 +19,8 @@ import numpy as np
 
 from moretta.client.accounting.take_over_release import take_over_release
 from moretta.client.settings import simulated_site
-from moretta.deploy.runtime.local import connect_locally
-from moretta.deploy.simulate import plan_simulation
+from moretta.deploy.runtime.local_grid import connect_locally
+from moretta.deploy.runtime.planning import plan_simulation
 from moretta.server.stages.context import Progress, RunContext
 from moretta.server.stages.results import Results
 from moretta.server.stages.state import RESUME_FILE, load_progress, save_state

@@ -18,7 +18,7 @@ from moretta.client.accounting.ledger import Ledger
 from moretta.client.approval.offer_approval import arrays_for
 from moretta.client.approval.offers import Offers
 from moretta.client.clips import release as releasing
-from moretta.deploy.site.approvals import as_text, facts_of
+from moretta.deploy.site.approvals import offer_facts, offer_lines
 from moretta.shared.core.errors import RefusedError, StudyError
 from moretta.shared.core.reproducibility import derive
 from moretta.shared.features.prosodic_features import MEASUREMENTS
@@ -98,7 +98,7 @@ def test_what_a_study_says_forges_no_line_of_what_a_steward_reads(requested: Req
     changes = {"train__strategy_options": {evil: 1, "long" * 9_999: 2}, "audit__attackers": (evil, "long" * 9_999)}
     offer = Offers(requested.home.root).keep(requested.study.with_changes(**changes), arrays)
     (offer.folder / "compared.json").write_text('{"voice/mean": "equal"}')
-    lines = as_text(facts_of(requested.home, offer))
+    lines = offer_lines(offer_facts(requested.home, offer))
     assert all(line.isprintable() for line in lines)
     assert "train.strategy_options" in lines[1]
     assert max(map(len, lines)) < 1_000

@@ -8,8 +8,8 @@ import pytest
 from typer.testing import CliRunner
 
 from moretta.deploy.cli.audit import invalid_targets
-from moretta.deploy.cli.audit_folder import audit_folder
 from moretta.deploy.cli.main import app
+from moretta.deploy.runtime.audit_folder import audit_folder
 from moretta.shared.audit.inference import inversion
 from moretta.shared.audit.inference.attack_all import without_figures
 

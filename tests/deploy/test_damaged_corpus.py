@@ -14,8 +14,8 @@ import soundfile
 sys.path.insert(0, str(Path(__file__).parent.parent / "shared" / "data"))
 from videos import corners, encode
 
-from moretta.deploy.cli.anonymize_folder import anonymize_corpus
 from moretta.deploy.cli.main import run
+from moretta.deploy.runtime.anonymize_folder import anonymize_corpus
 from moretta.shared.core.errors import ExitCode
 from moretta.shared.data.check import CheckReport, check_corpus
 from moretta.shared.data.media import write_video, write_wav

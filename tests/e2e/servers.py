@@ -17,7 +17,7 @@ from typing import Any
 import grpc
 from ports import Calls, SiteKeys, key_pem, to_pem
 
-from moretta.deploy.server.server_admin import opened
+from moretta.deploy.server.server_admin import administer
 from moretta.server.enrollment.tables import SiteRecord
 from moretta.shared.enrollment.join_string import JoinString, derive_bootstrap
 
@@ -127,7 +127,7 @@ class ServerProcess:
         return content
 
     def sites(self) -> dict[str, SiteRecord]:
-        with opened(self.folder) as admin:
+        with administer(self.folder) as admin:
             return {site.name: site for site in admin.registry.sites()}
 
     def audit(self) -> list[dict[str, Any]]:
@@ -135,7 +135,7 @@ class ServerProcess:
 
     def token(self, site: str, *, reenroll: bool = False) -> JoinString:
         """As `moretta server token` does, without the time that a command takes to start."""
-        with opened(self.folder) as admin:
+        with administer(self.folder) as admin:
             return admin.issue_token(site=site, hours=None, reenroll=reenroll)
 
     def channel(self, key: bytes, certificate: bytes) -> grpc.Channel:

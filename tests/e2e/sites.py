@@ -13,7 +13,7 @@ from typing import Any
 import psutil
 from servers import MORETTA, ServerProcess, eventually, moretta
 
-from moretta.deploy.runtime.process_marks import MARK
+from moretta.deploy.runtime.processes import MARK
 
 
 @dataclass

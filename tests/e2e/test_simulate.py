@@ -19,7 +19,7 @@ import numpy as np
 import psutil
 import pytest
 
-from moretta.deploy.runtime import process_marks
+from moretta.deploy.runtime import processes
 from moretta.shared.core.errors import ExitCode
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
@@ -93,7 +93,7 @@ class Command:
 
     def left_behind(self) -> list[str]:
         """Command lines of living processes that belong to this run."""
-        left = {p.pid: p for mark in self.marks for p in process_marks.processes(mark)}
+        left = {p.pid: p for mark in self.marks for p in processes.processes(mark)}
         words = [str(self.out), *map(str, self.scratch)]
         for process in psutil.process_iter():
             try:
@@ -118,8 +118,8 @@ class Command:
             try:
                 for child in psutil.Process(self.process.pid).children():
                     environment = child.environ()
-                    if process_marks.MARK in environment:
-                        self.marks.add(environment[process_marks.MARK])
+                    if processes.MARK in environment:
+                        self.marks.add(environment[processes.MARK])
                     if "FLWR_HOME" in environment:
                         self.scratch.add(Path(environment["FLWR_HOME"]).parent)
             except psutil.Error:
@@ -148,7 +148,7 @@ def start(home: Path) -> Iterator[Callable[..., Command]]:
         if each.process.poll() is None:
             each.process.kill()
         for mark in each.marks:
-            process_marks.end_all(mark)
+            processes.end_all(mark)
 
 
 @pytest.fixture(scope="module")

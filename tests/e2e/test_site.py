@@ -25,7 +25,7 @@ from servers import ServerProcess, eventually, moretta
 from sites import SiteProcess
 
 from moretta.client.transport.identity import Identity
-from moretta.deploy.bundle import FOLDER
+from moretta.deploy.runtime.control import BUNDLE as FOLDER
 from moretta.server.home import CONNECTION
 from moretta.shared.core.errors import ExitCode
 from tests.conftest import write_tone_corpus
@@ -118,7 +118,7 @@ def test_another_account_of_the_machine_can_take_no_task_and_see_no_secret(site:
     site.wait_online()
     commands = [process.cmdline() for process in site.children()]
     (supernode,) = [line for line in commands if "--superexec-auth-secret-file" in line and "--superlink" in line]
-    assert [line for line in commands if "moretta.deploy.site.executor" in line]
+    assert [line for line in commands if "flower-superexec" in line and "flwr-clientapp" in line]
     url = f"https://127.0.0.1:{supernode[supernode.index('--port') + 1]}/v1/runtime"
     headers = {"content-type": "application/protobuf", "accept": "application/protobuf"}
     with httpx.Client(verify=False, trust_env=False, headers=headers) as http:  # noqa: S501 - an intruder's choice

@@ -19,7 +19,7 @@ from moretta.client.approval import comparison
 from moretta.client.approval.offers import Offers
 from moretta.client.clips import release as releasing
 from moretta.client.site_home import SiteHome
-from moretta.deploy.site.approvals import as_text, facts_of
+from moretta.deploy.site.approvals import offer_facts, offer_lines
 from moretta.shared.core.errors import HomeError
 from moretta.shared.core.reproducibility import derive
 from moretta.shared.features.public_voice import make_public_voice
@@ -138,11 +138,11 @@ def test_only_what_this_site_makes_again_is_approved_without_a_steward(
     assert offer(home, study, rounded)["state"] == "approved"
     assert offer(home, study, spiked)["state"] == "pending"
     (waiting,) = Offers(home.root).pending()
-    facts = facts_of(home, waiting)
+    facts = offer_facts(home, waiting)
     assert facts["arrays"] == {name: "different" if name == "voice/codebook" else "equal" for name in honest}
     assert facts["changed_arrays"]
     assert facts["changed_keys"] == []
-    assert any("DIFFERENT" in line for line in as_text(facts))
+    assert any("DIFFERENT" in line for line in offer_lines(facts))
     home.policy_file.write_text(home.policy_file.read_text() + f'public_arrays = ["{waiting.arrays_digest}"]\n')
     assert offer(home, study, None, waiting.digest)["state"] == "approved"
     log = [json.loads(line) for line in (home.root / "approvals.jsonl").read_text().splitlines()]
@@ -163,7 +163,7 @@ def test_a_changed_study_is_another_offer_and_shows_what_has_changed(home: SiteH
     approve(home, study, honest)
     changed = study.with_changes(voice__epsilon=1.0, train__rounds=3)
     assert offer(home, changed, honest)["state"] == "pending"
-    facts = facts_of(home, Offers(home.root).pending()[0])
+    facts = offer_facts(home, Offers(home.root).pending()[0])
     assert facts["changed_keys"] == ["train.rounds (10 -> 3)", "voice.epsilon (0.8 -> 1.0)"]
     assert facts["changed_arrays"] == []
 
@@ -252,7 +252,7 @@ def test_an_autoencoder_that_gives_faces_back_is_refused_and_any_other_waits_for
     home.policy_file.write_text("auto_approve = true\n" + TRUSTED)
     arrays = _network()
     assert offer(home, study, arrays)["state"] == "pending"
-    assert set(facts_of(home, Offers(home.root).pending()[0])["arrays"].values()) == {"unknown"}
+    assert set(offer_facts(home, Offers(home.root).pending()[0])["arrays"].values()) == {"unknown"}
     monkeypatch.setattr("moretta.shared.models.reconstruct.Reconstructor.__call__", _identity)
     assert "rule min_face_error" in offer(home, study, _network(2))["failure"]
 

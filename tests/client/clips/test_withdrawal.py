@@ -17,7 +17,7 @@ from moretta.client.accounting.ledger import Ledger
 from moretta.client.anonymizers.speaker_references import SpeakerReferences, clip_digest, forget_speaker
 from moretta.client.settings import deployed_site
 from moretta.deploy.cli.site import app
-from moretta.deploy.site.doctor.examine import examine
+from moretta.deploy.site.doctor import examine
 from moretta.deploy.site.review import review_study
 from moretta.shared.core.errors import CorpusError, HomeError, RefusedError
 from moretta.shared.features.prosodic_features import MEASUREMENTS

@@ -18,7 +18,7 @@ from moretta.deploy.choose.evidence import (
     weigh,
 )
 from moretta.deploy.choose.rule import Candidate
-from moretta.deploy.cli.runs import check_names
+from moretta.deploy.runtime.planning import check_names
 from moretta.deploy.sweep.grid import load_grid, make_grid
 from moretta.deploy.sweep.sweep_results import CellAudit
 from moretta.shared.audit.result import Result

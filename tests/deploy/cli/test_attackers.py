@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from moretta.deploy.cli.attackers import app
+from moretta.deploy.cli.audit import attackers_app as app
 from moretta.shared.core.errors import AttackersError
 from moretta.shared.pretrained import WEIGHTS
 

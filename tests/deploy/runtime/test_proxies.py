@@ -11,10 +11,15 @@ from pathlib import Path
 import httpx
 import pytest
 
-from moretta.deploy.runtime import simulation_runtime
+from moretta.deploy.runtime import simulation
 from moretta.deploy.runtime.control import Control, ControlError
-from moretta.deploy.runtime.proxies import named_proxies, proxies_ignored, without_proxies
-from moretta.deploy.server.superlink_process import SuperLinkFiles, flower_environment
+from moretta.deploy.runtime.environment import (
+    child_environment,
+    flower_environment,
+    named_proxies,
+    proxies_ignored,
+    without_proxies,
+)
 
 NOBODY = "http://127.0.0.1:9"
 NAMES = ("http_proxy", "HTTP_PROXY", "https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY", "grpc_proxy")
@@ -60,8 +65,8 @@ def test_the_control_api_is_asked_without_a_proxy(proxied: dict[str, str], refus
 
 def test_children_inherit_no_proxy(proxied: dict[str, str], tmp_path: Path) -> None:
     for made in (
-        simulation_runtime._environment("mark", tmp_path),
-        flower_environment(SuperLinkFiles(tmp_path), "mark"),
+        child_environment("mark"),
+        flower_environment("mark", tmp_path),
     ):
         assert named_proxies(made) == []
         assert made["NO_PROXY"] == made["no_proxy"] == "*"
@@ -82,5 +87,5 @@ def test_values_of_proxies_are_not_named() -> None:
 def test_flowers_superlink_is_found_on_loopback(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for name in NAMES:
         monkeypatch.setenv(name, NOBODY)
-    with simulation_runtime.simulation_runtime(tmp_path / "server") as runtime:
-        assert runtime.superlink.poll() is None
+    with simulation._superlink(tmp_path / "server") as superlink:
+        assert superlink.process.alive()

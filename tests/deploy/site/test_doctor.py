@@ -14,10 +14,11 @@ import pytest
 
 from moretta.client.site_home import SiteHome
 from moretta.client.transport.identity import Identity
-from moretta.deploy import bundle
 from moretta.deploy.cli.main import run
-from moretta.deploy.site.doctor import Finding, examine, local_checks, server_checks, worst
-from moretta.deploy.site.doctor.doctor_findings import Findings
+from moretta.deploy.runtime.control import installed_bundle
+from moretta.deploy.site import doctor_checks
+from moretta.deploy.site.doctor import examine, worst
+from moretta.deploy.site.doctor_checks import Finding, Findings
 from moretta.shared.core import reproducibility
 from moretta.shared.core.errors import ExitCode
 from moretta.shared.pb import enrollment_pb2 as pb
@@ -197,8 +198,8 @@ def test_a_renewal_that_is_overdue_is_found(site: SiteHome) -> None:
 )
 def test_other_software_at_the_server_is_found(reply: pb.InfoReply, check: str, verdict: str) -> None:
     notes = Findings()
-    server_checks.look_at_code(notes, reply)
-    (found,) = notes.notes
+    doctor_checks.check_code(notes, reply)
+    (found,) = notes.all
     assert (found.check, found.verdict) == (check, verdict)
     assert found.fix
 
@@ -209,18 +210,18 @@ def test_the_same_software_at_the_server_is_no_finding() -> None:
         moretta_version=own["moretta"],
         flwr_version=own["flwr"],
         code_digest=reproducibility.code_digest(),
-        bundle_digest=bundle.installed_bundle().digest,
+        bundle_digest=installed_bundle().digest,
     )
-    server_checks.look_at_code(notes, same)
-    assert not notes.notes
+    doctor_checks.check_code(notes, same)
+    assert not notes.all
 
 
 def test_a_package_that_is_missing_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(local_checks, "PACKAGES", ("moretta", "torch"))
-    monkeypatch.setattr(local_checks, "versions", lambda: {"moretta": "0.1.0", "torch": "absent", "python": "3.11"})
+    monkeypatch.setattr(doctor_checks, "PACKAGES", ("moretta", "torch"))
+    monkeypatch.setattr(doctor_checks, "versions", lambda: {"moretta": "0.1.0", "torch": "absent", "python": "3.11"})
     notes = Findings()
-    local_checks.look_at_packages(notes)
-    (found,) = notes.notes
+    doctor_checks.check_packages(notes)
+    (found,) = notes.all
     assert (found.verdict, found.code) == ("fault", ExitCode.INTERNAL)
     assert "torch" in found.found
 

@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from moretta.client.site_home import SiteHome
-from moretta.deploy.runtime import process_marks
+from moretta.deploy.runtime import processes
 from moretta.deploy.site.supernode import BASE_SECONDS, CAP_SECONDS, Runtime, SuperNodeCommand, SuperNodeKeeper
 from moretta.shared.core.errors import HomeError
 
@@ -37,7 +37,7 @@ class Program:
         return [sys.executable, "-S", "-c", self.executor]
 
     def environment(self, mark: str) -> dict[str, str]:
-        return {**os.environ, process_marks.MARK: mark}
+        return {**os.environ, processes.MARK: mark}
 
 
 class Slept(list[float]):
@@ -158,7 +158,7 @@ def test_what_a_killed_supervisor_left_is_ended_before_a_new_one_starts(home: Si
     async def body() -> None:
         program: Any = Program(home, FOR_EVER)
         first = SuperNodeKeeper(program)
-        mark = process_marks.new_mark()
+        mark = processes.new_mark()
         (home.keys / ".run-mark").write_text(mark)
         left = await asyncio.create_subprocess_exec(*program.arguments(), env=program.environment(mark))
         task = asyncio.create_task(first.keep())

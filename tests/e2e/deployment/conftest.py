@@ -22,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).parent))  # `network`, which the tests sha
 
 from network import MORETTA, Network, Site, StudyRun, chosen, until
 
-from moretta.deploy.simulate import plan_simulation
+from moretta.deploy.runtime.planning import plan_simulation
 from moretta.shared.data.reader import read_corpus
 from moretta.shared.study.schema import parse_study
 

@@ -19,8 +19,8 @@ from typing import Any
 import psutil
 
 from moretta.client.approval.offers import Offers
-from moretta.deploy.runtime import process_marks
-from moretta.deploy.server.server_admin import opened
+from moretta.deploy.runtime import processes
+from moretta.deploy.server.server_admin import administer
 from moretta.server.home import ServerHome, running_server
 from moretta.shared.enrollment.join_string import JoinString
 
@@ -235,7 +235,7 @@ class Network:
         """Processes of the server's Flower whose command line names this."""
         mark = running_server(ServerHome.open(self.home)).mark
         found = []
-        for process in process_marks.processes(mark):
+        for process in processes.processes(mark):
             try:
                 if any(name in part for part in process.cmdline()[:5]):
                     found.append(process)
@@ -257,7 +257,7 @@ class Network:
         kill([psutil.Process(p.pid) for p in (run.command.process, self.server.process)] + self.flower(""))
 
     def token(self, name: str, *, reenroll: bool = False) -> JoinString:
-        with opened(self.home) as admin:
+        with administer(self.home) as admin:
             return admin.issue_token(site=name, hours=1, reenroll=reenroll)
 
     def join(self, name: str, corpus: Path, *, speakers: tuple[int, ...], held_out: tuple[int, ...]) -> Site:

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from moretta.deploy.simulate import without_missing
+from moretta.deploy.runtime.planning import without_missing
 from moretta.shared.core.errors import ClipError, StudyError
 from moretta.shared.data.check import check_corpus
 from moretta.shared.data.clips import Clip

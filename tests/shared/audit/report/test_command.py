@@ -8,7 +8,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from moretta.deploy.cli.report import report
+from moretta.deploy.cli.study import report
 from moretta.shared.audit.report.report_file import ReportError, write_report
 
 app = typer.Typer()

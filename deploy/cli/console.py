@@ -1,0 +1,162 @@
+"""What commands print: facts as JSON or as lines, tables, progress on standard error, and how a run ended."""
+
+from __future__ import annotations
+
+import json
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TextIO
+
+import typer
+
+from moretta.shared.core.errors import ExitCode
+from moretta.shared.core.printable import printable
+
+if TYPE_CHECKING:
+    from moretta.client.site_home import SiteHome
+    from moretta.deploy.runtime.run_folder import Outcome
+
+_FILE_COLUMNS = 180
+"""Width of a table in a file or a pipe."""
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
+StudyFile = Annotated[Path | None, typer.Option("--study", help="Study file (TOML); see docs/study.md.")]
+SiteFolder = Annotated[
+    Path | None,
+    typer.Option("--home", help="Folder of the site; default $MORETTA_SITE, else ~/.moretta/site.", show_default=False),
+]
+
+
+def site_home(folder: Path | None) -> SiteHome:
+    """The site that `--home` names, or the default one."""
+    from moretta.client.site_home import SiteHome, default_home
+
+    return SiteHome(folder or default_home())
+
+
+def show(facts: Any, lines: str | Iterable[str], *, as_json: bool, indent: int | None = None) -> None:
+    """Print facts as JSON for a script, or lines for a person. Lines may hold text from elsewhere."""
+    if as_json:
+        typer.echo(json.dumps(facts, indent=indent))
+        return
+    for line in (lines,) if isinstance(lines, str) else lines:
+        typer.echo(printable(line))
+
+
+def note(text: str) -> None:
+    """A line for a person on standard error, where it is in no script's way."""
+    typer.echo(printable(text), err=True)
+
+
+def show_table(headings: Sequence[str], rows: Iterable[Sequence[object]], *, fold: Sequence[str] = ()) -> None:
+    """Print a table. Cells hold text from elsewhere: they are printable, and Rich reads no markup in them.
+
+    Args:
+        headings: of the columns.
+        rows: cells, as many as headings.
+        fold: columns whose text may take several lines.
+    """
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None)
+    for heading in headings:
+        table.add_column(Text(heading), no_wrap=heading not in fold, overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(printable(cell)) for cell in row))
+    console = Console()
+    if not console.is_terminal:
+        console.width = _FILE_COLUMNS
+    console.print(table)
+
+
+def figure(value: float | None, low: float | None = None, high: float | None = None) -> str:
+    """A metric with its interval, such as `0.340 [0.310, 0.380]`; a dash where there is none."""
+    if value is None:
+        return "-"
+    return f"{value:.3f}" if low is None or high is None else f"{value:.3f} [{low:.3f}, {high:.3f}]"
+
+
+def end_with(outcome: Outcome, *, as_json: bool) -> NoReturn:
+    """Print where the report is or what failed, and exit with the outcome's code."""
+    if as_json:
+        typer.echo(json.dumps(outcome.to_json()))
+    if outcome.code in (ExitCode.OK, ExitCode.GATE):
+        typer.echo(f"Report: {outcome.folder / 'report.html'}", err=as_json)
+        if outcome.code == ExitCode.GATE:
+            note("moretta: the run exceeded a limit of the study's gate; the report names it")
+    else:
+        note(f"moretta: the run failed{f' {outcome.stage}' if outcome.stage else ''}: {outcome.cause}")
+    raise typer.Exit(int(outcome.code))
+
+
+@contextmanager
+def progress(title: str, total: int, *, stream: TextIO | None = None) -> Iterator[Callable[[], None]]:
+    """Count `total` steps: a bar on a terminal, else a line at each tenth.
+
+    Example: `with progress("Rendering", 576) as step: step()`.
+    """
+    stream = stream or sys.stderr
+    if not stream.isatty():
+        yield _tenths(title, max(1, total), stream)
+        return
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(file=stream), transient=True) as bar:
+        task = bar.add_task(escape(title), total=total)
+        yield lambda: bar.advance(task)
+
+
+def _tenths(title: str, total: int, stream: TextIO) -> Callable[[], None]:
+    done, started = 0, time.monotonic()
+
+    def step() -> None:
+        nonlocal done
+        tenth, done = done * 10 // total, done + 1
+        if done * 10 // total > tenth:
+            stream.write(f"{title}: {done}/{total} ({time.monotonic() - started:.0f} s)\n")
+            stream.flush()
+
+    return step
+
+
+@contextmanager
+def progress_of(title: str, *, stream: TextIO | None = None) -> Iterator[Callable[[int, int], None]]:
+    """The same for work that counts itself: `step(done, total)`, the total known with the first call."""
+    counted, step = 0, None
+    with ExitStack() as stack:
+
+        def update(done: int, total: int) -> None:
+            nonlocal counted, step
+            step = step or stack.enter_context(progress(title, total, stream=stream))
+            for _ in range(done - counted):
+                step()
+            counted = done
+
+        yield update
+
+
+@contextmanager
+def heartbeat(beat: Callable[[], None], *, seconds: float = 60.0) -> Iterator[None]:
+    """Call `beat` now and then while others work, so that a long job does not look like one that hangs."""
+    over = threading.Event()
+
+    def run() -> None:
+        while not over.wait(seconds):
+            beat()
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()

@@ -1,0 +1,272 @@
+"""What a data steward decides at a site: `moretta site pending`, `review`, `approve`, `refuse` and `withdraw`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from moretta.deploy.cli.console import AsJson, SiteFolder, note, progress_of, show, site_home
+
+if TYPE_CHECKING:
+    from moretta.client.clips.withdrawal import StillOut, Withdrawal
+    from moretta.client.settings import SiteSettings
+
+Digest = Annotated[
+    str, typer.Argument(help="Of the offer, or as much of its beginning as distinguishes it from the others.")
+]
+_SENT = {
+    "release": "the released clips",
+    "code": "updates of the code",
+    "voice": "updates of the voice model",
+    "face": "updates of the face model",
+    "fusion": "updates of the fusion",
+    "counts": "counts of the evaluation",
+}
+
+
+def pending(
+    *,
+    home: SiteFolder = None,
+    everything: Annotated[bool, typer.Option("--all", help="Those that were decided, too.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """List the studies that wait for approval: what they are, and whether this site gets the same public arrays.
+
+    Example: moretta site pending --home clinic-a
+    """
+    from moretta.client.approval.offers import Offers
+    from moretta.deploy.site.approvals import offer_facts, offer_lines
+
+    chosen = site_home(home)
+    offers = Offers(chosen.root)
+    found = [offer_facts(chosen, offer) for offer in (offers.all() if everything else offers.pending())]
+    lines = [line for facts in found for line in offer_lines(facts)]
+    show({"offers": found}, lines or "No study waits", as_json=as_json)
+
+
+def review(
+    study: Annotated[
+        Path, typer.Argument(help="Digest of an offer, or the beginning of it; or a study file, before it is offered.")
+    ],
+    *,
+    home: SiteFolder = None,
+    out: Annotated[Path, typer.Option(help="New or empty folder; keep it as closed as the clips.")] = Path("review"),
+    clips: Annotated[int, typer.Option(min=0, help="How many clips the page shows.")] = 6,
+    as_json: AsJson = False,
+) -> None:
+    """Make what would be released for a study, here, to see and hear it. Nothing leaves and nothing is spent.
+
+    Of an offer it uses the very arrays that were offered. Of a study file it makes arrays of its own: what it shows is
+    preliminary, since the coordinator's may be others.
+
+    Example: moretta site review study.toml --home clinic-a --out review
+    """
+    from moretta.deploy.site.approvals import find_offer
+    from moretta.deploy.site.review import PAGE, review_study
+    from moretta.shared.study.schema import load_study
+
+    site = site_home(home)
+    offer = None if study.exists() else find_offer(site, str(study))
+    chosen = load_study(study) if offer is None else offer.study
+    arrays = None if offer is None else offer.arrays()
+    with progress_of("Anonymizing") as step:
+        made = review_study(site, chosen, out, arrays=arrays, shown=clips, step=step, notify=note)
+    statement, digest = made.release.statement, chosen.digest()
+    lines = [f"{statement.clips} clips of {statement.speakers} speakers would be released for {digest}"]
+    if offer is None:
+        lines.append("Preliminary: made with arrays of this machine. Review the offer before you approve it")
+    lines.append(f"Look at {out / PAGE}, and listen to {out / 'media'}")
+    show({"study": digest, "statement": statement.model_dump(mode="json")}, lines, as_json=as_json)
+
+
+def approve(
+    digest: Digest,
+    *,
+    home: SiteFolder = None,
+    yes: Annotated[bool, typer.Option(help="Do not ask for confirmation.")] = False,
+) -> None:
+    """Approve a study with the very arrays that were offered: the site responds to it from now on, within the policy.
+
+    Look first: moretta site review DIGEST.
+
+    Example: moretta site approve 3f9a --home clinic-a
+    """
+    from moretta.client.approval.comparison import check_autoencoder
+    from moretta.client.approval.offers import Offers
+    from moretta.client.policy import Policy
+    from moretta.deploy.site.approvals import find_offer, offer_facts, offer_lines
+
+    chosen = site_home(home)
+    offer, policy = find_offer(chosen, digest), Policy.load(chosen.policy_file)
+    policy.check_study(offer.study)
+    check_autoencoder(offer.study, offer.arrays(), policy)
+    show(None, offer_lines(offer_facts(chosen, offer)), as_json=False)
+    if not yes:
+        typer.confirm("Respond to this study?", abort=True)
+    Offers(chosen.root).decide(offer, "approved", "steward")
+    typer.echo(f"Approved: {offer.digest}")
+
+
+def refuse(digest: Digest, *, home: SiteFolder = None) -> None:
+    """Refuse a study: the coordinator is informed, and its arrays are removed here.
+
+    Example: moretta site refuse 3f9a --home clinic-a
+    """
+    from moretta.client.approval.offers import Offers
+    from moretta.deploy.site.approvals import find_offer
+
+    chosen = site_home(home)
+    offer = find_offer(chosen, digest)
+    Offers(chosen.root).decide(offer, "refused", "steward")
+    typer.echo(f"Refused: {offer.digest}")
+
+
+def withdraw(
+    speaker: Annotated[str | None, typer.Argument(help="The person, as the corpus calls them, such as 1004.")] = None,
+    *,
+    home: SiteFolder = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")] = False,
+    show_all: Annotated[
+        bool, typer.Option("--list", help="Show who has withdrawn, and what of them has left the site.")
+    ] = False,
+    undo: Annotated[
+        bool, typer.Option("--undo", help="The person has consented again: read their clips again.")
+    ] = False,
+    study: Annotated[
+        str | None,
+        typer.Option(metavar="DIGEST", help="Instead of a person: remove what is kept of this study, to make it anew."),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Withdraw a person: never read their clips again, remove what was made with them, and list what has left.
+
+    The site may be running. The ledger keeps what was lost. What a server has cannot be called back from here: send its
+    coordinator the text that is printed.
+
+    Example: moretta site withdraw 1004 --home clinic-a
+    """
+    from moretta.client.clips import withdrawal
+    from moretta.client.clips.stored_state import remove_stored
+
+    settings = _settings(home)
+    if sum((show_all, study is not None, speaker is not None)) != 1 or (undo and speaker is None):
+        raise typer.BadParameter("expected one speaker, or --list, or --study DIGEST")
+    if show_all:
+        _show_withdrawn(settings, as_json=as_json)
+    elif study is not None:
+        found = _stored_study(settings, study)
+        remove_stored(settings, found, "the steward removed it")
+        show({"study": found}, f"What was kept of the study {found} is removed", as_json=as_json)
+    elif speaker is not None and undo:
+        withdrawal.give_back(settings, speaker)
+        line = f"The clips of speaker {speaker} are read again from now on"
+        show({"speaker": speaker, "withdrawn": False}, line, as_json=as_json)
+    elif speaker is not None:
+        if not yes:
+            typer.confirm(
+                f"Remove what was made with the clips of speaker {speaker}, and never read them again?", abort=True
+            )
+        done = withdrawal.withdraw(settings, speaker)
+        show(asdict(done), _withdrawal_lines(settings, done), as_json=as_json)
+
+
+def _settings(folder: Path | None) -> SiteSettings:
+    from moretta.client.settings import of_folder
+    from moretta.client.transport.identity import Identity
+    from moretta.shared.core.errors import HomeError
+
+    home = site_home(folder)
+    home.read()
+    try:
+        name = Identity.load(home.identity_file).site
+    except HomeError:  # it has left its server, and people may withdraw nevertheless
+        name = "this site"
+    return of_folder(home, name=name, policy=None)
+
+
+def _stored_study(settings: SiteSettings, start: str) -> str:
+    """The digest of a study of which something is kept, by its first digits."""
+    from moretta.client.clips.stored_state import stored_provenances
+    from moretta.client.clips.withdrawal import stored_studies
+    from moretta.shared.core.errors import StudyError
+
+    matching = [short for short in stored_studies(settings) if len(start) >= 4 and short.startswith(start[:16])]
+    if len(matching) != 1:
+        raise StudyError(
+            f"{len(matching)} studies that begin with {start!r}, of which this site keeps anything",
+            expected=f"one of {', '.join(stored_studies(settings)) or 'none'}",
+        )
+    provenances = stored_provenances(settings, matching[0]).values()
+    return next((provenance.study for provenance in provenances if provenance is not None), matching[0])
+
+
+def _show_withdrawn(settings: SiteSettings, *, as_json: bool) -> None:
+    from moretta.client.clips.withdrawal import still_out
+
+    rows, lines = [], []
+    for person in settings.withdrawn.people:
+        out, files = tuple(still_out(settings, person.speaker)), len(person.files)
+        rows.append({"speaker": person.speaker, "at": person.at, "files": files, "out": [asdict(each) for each in out]})
+        lines.append(f"Speaker {person.speaker} withdrew on {_day(person.at)}; {files} files are known by content")
+        lines += _still_out_lines(out)
+    show({"withdrawn": rows}, lines or "Nobody has withdrawn", as_json=as_json)
+
+
+def _withdrawal_lines(settings: SiteSettings, done: Withdrawal) -> list[str]:
+    lines = [
+        f"Speaker {done.speaker} has withdrawn: no clip of theirs is read again ({done.files} files known by content)",
+        f"Removed here, of studies: {', '.join(done.removed) or 'nothing, for nothing with their clips was kept'}",
+    ]
+    if done.note:
+        lines.append(f"WARNING: {done.note}")
+    lines += _still_out_lines(done.out)
+    return [*lines, "", *_letter(settings.name, done.out)] if done.out else lines
+
+
+def _still_out_lines(out: Sequence[StillOut]) -> list[str]:
+    if not out:
+        return ["Nothing of theirs has left this site, as far as its records go"]
+    lines = ["Still out, and out of this site's reach:"]
+    for each in out:
+        authority = each.ca_fingerprint or "(not recorded)"
+        lines += [
+            f"  study {each.name or '(name not recorded)'} {each.study}",
+            f"    at {each.server or '(server not recorded)'}, authority {authority}",
+            f"    {_day(each.first)} to {_day(each.last)}: {_sent(each)}",
+        ]
+    return lines
+
+
+def _letter(site: str, out: Sequence[StillOut]) -> list[str]:
+    """The text for a coordinator. It identifies no person: pseudonyms are the server's own."""
+    lines = [
+        "Text for the coordinators:",
+        "",
+        f"  A person whose clips {site} released has withdrawn their consent. Please",
+        "  delete their part of these studies, and inform everybody who has copies or the models:",
+    ]
+    for each in out:
+        pseudonyms, when = " or ".join(each.pseudonyms), f"{_day(each.first)} to {_day(each.last)}"
+        lines.append(f"  - study {each.name} {each.study}, pseudonym {pseudonyms}: {_sent(each)}, {when}")
+        lines += [
+            f"    at the server: moretta study withdraw RUN --site {site} --speaker {pseudonym}"
+            for pseudonym in each.pseudonyms
+        ]
+    return lines
+
+
+def _sent(out: StillOut) -> str:
+    parts = []
+    for kind, rounds in out.sent.items():
+        numbers = f" (rounds {', '.join(map(str, rounds))})" if rounds else ""
+        parts.append(f"{_SENT.get(kind, kind)}{numbers}")
+    return ", ".join(parts)
+
+
+def _day(seconds: int) -> str:
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d}"

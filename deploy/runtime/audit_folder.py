@@ -1,0 +1,282 @@
+"""`moretta audit`: attack release folders, or what any other tool made of a corpus."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from moretta.deploy.runtime.other_tools import read_foreign
+from moretta.deploy.runtime.run_folder import prepare_output
+from moretta.shared.audit.arrays import VideoFaces
+from moretta.shared.audit.dataset import ClipSet
+from moretta.shared.audit.report.page import AuditPageInfo, render_audit
+from moretta.shared.audit.result import Result, strongest_of_each
+from moretta.shared.audit.runner import audit
+from moretta.shared.audit.utility.evaluate import evaluate_utility
+from moretta.shared.core.atomic import write_atomic
+from moretta.shared.core.errors import ReleaseError, RunError
+from moretta.shared.core.labels import SpeakerId, classes_among
+from moretta.shared.core.pace import Progress
+from moretta.shared.core.reproducibility import versions
+from moretta.shared.core.terms import Modality
+from moretta.shared.data.clips import Clip, Corpus
+from moretta.shared.data.reader import read_corpus
+from moretta.shared.release import PseudonymKey, Release, open_release
+from moretta.shared.release.release_format import STATEMENT_FILE
+
+KEY_FILE = "pseudonym.key"
+PAGE_FILE = "audit.html"
+FOREIGN_SITE = "audit"
+FACE_SIDE, FACE_FPS = 128, 5.0
+"""Of faces cut out of videos, where no release tells its own."""
+_DEPTH = 3
+MODALITIES: tuple[Modality, ...] = ("voice", "face")
+
+
+@dataclass
+class AuditedFolder:
+    """What `audit_folder` found and wrote."""
+
+    folder: Path
+    rows: list[Result] = field(default_factory=list)
+    findings: list[Result] = field(default_factory=list)
+    """Of the inference attacks."""
+    utility: list[Result] = field(default_factory=list)
+    """Of the utility evaluators."""
+    unused: dict[str, dict[str, int]] = field(default_factory=dict)
+    """Clips that could not be used, by modality and reason."""
+
+    @property
+    def headline(self) -> list[dict[str, Any]]:
+        """For each modality its name, and the strongest attacks by top-1 and EER; None where there is none."""
+        found: dict[str, dict[str, Any]] = {}
+        for row in strongest_of_each(self.rows):
+            if row.metric in ("top1", "eer"):
+                found.setdefault(row.modality, {"modality": row.modality, "top1": None, "eer": None})[row.metric] = row
+        return list(found.values())
+
+    def headline_json(self) -> list[dict[str, Any]]:
+        """The headline as plain JSON."""
+        return [
+            {key: value.model_dump(mode="json") if isinstance(value, Result) else value for key, value in part.items()}
+            for part in self.headline
+        ]
+
+
+@dataclass(frozen=True)
+class _Sets:
+    original: ClipSet | None
+    released: ClipSet
+
+
+def audit_folder(
+    releases: Path,
+    *,
+    corpus: Path | None,
+    key: Path | None,
+    out: Path,
+    attackers: Sequence[str] = (),
+    seed: int = 0,
+    bootstrap: int = 200,
+    workers: int | None = None,
+    cache_dir: Path | None = None,
+    inference: bool = True,
+    utility: bool = True,
+    name: str = "",
+    command: str = "",
+    progress: Progress | None = None,
+) -> AuditedFolder:
+    """Attack everything in a folder; writes `audit.json`, `audit.html` and the trial lists to `out`.
+
+    Args:
+        releases: a release, a folder of releases, or sound and video files named as the originals.
+        corpus: the originals, without which there is no unprotected anchor.
+        key: the pseudonym key of the site that made the release; default the one beside it.
+        out: where to write.
+        attackers: names; empty means all.
+        seed: of trials and training, and of the pseudonyms of simulated sites.
+        bootstrap: resamples of each interval.
+        workers: processes; None takes one for each CPU.
+        cache_dir: where embeddings are kept.
+        beyond: whether attributes, inversion and links between modalities are attacked too.
+        emotion: whether judges tell how much emotion is left.
+        name: what the page calls the releases; default the folder's name.
+        command: how to do it again, for the page.
+        progress: told of every finished step.
+
+    Raises:
+        MorettaError: nothing to attack, or originals that do not belong to the releases.
+    """
+    prepare_output(out)
+    sets = _load(releases, corpus, key, seed)
+    done = AuditedFolder(out)
+    for modality, pair in sets.items():
+        result = audit(
+            pair.original,
+            pair.released,
+            attackers=attackers,
+            seed=seed,
+            bootstrap=bootstrap,
+            workers=workers,
+            cache_dir=cache_dir,
+            progress=progress,
+        )
+        done.rows += result.results
+        done.unused[modality] = result.unused
+        result.plan.save(out / f"trials-{modality}.json")
+    if not done.rows:
+        raise RunError("no attacker of the ones named works on what is there", expected=f"one for {', '.join(sets)}")
+    if inference:
+        from moretta.shared.audit.inference.attack_all import attack_all
+
+        done.findings = attack_all(
+            {modality: (pair.original, pair.released) for modality, pair in sets.items()},
+            seed=seed,
+            bootstrap=bootstrap,
+            workers=workers,
+            cache_dir=cache_dir,
+            progress=progress,
+        )
+    if utility:
+        done.utility = _utility(sets, seed=seed, workers=workers, progress=progress)
+    content = {
+        "seed": seed,
+        "originals": corpus is not None,
+        "unused": done.unused,
+        "headline": done.headline_json(),
+        "audit": [row.model_dump(mode="json") for row in done.rows],
+        "inference": [finding.model_dump(mode="json") for finding in done.findings],
+        "utility": [row.model_dump(mode="json") for row in done.utility],
+    }
+    facts = AuditPageInfo(
+        name=name or releases.resolve().name,
+        seed=seed,
+        originals=corpus is not None,
+        command=command,
+        version=versions()["moretta"],
+        finished=datetime.now(UTC).isoformat(timespec="seconds"),
+        unused=tuple((f"{m} {why}", n) for m, reasons in done.unused.items() for why, n in sorted(reasons.items())),
+    )
+    write_atomic(out / PAGE_FILE, render_audit(facts, done.rows, done.findings, done.utility))
+    write_atomic(out / "audit.json", json.dumps(content, indent=1, allow_nan=False) + "\n")
+    return done
+
+
+def _utility(sets: dict[Modality, _Sets], *, seed: int, workers: int | None, progress: Progress | None) -> list[Result]:
+    rows: list[Result] = []
+    with tempfile.TemporaryDirectory(prefix="moretta-emotion-") as scratch:
+        for pair in sets.values():
+            rows += evaluate_utility(
+                pair.original, pair.released, seed=seed, workers=workers, scratch=Path(scratch), progress=progress
+            )
+    return rows
+
+
+def find_releases(folder: Path) -> list[Release]:
+    """Every finished release in a folder, at most three levels down, by path."""
+    patterns = ["/".join(["*"] * depth + [STATEMENT_FILE]) for depth in range(_DEPTH + 1)]
+    found = {statement.parent for pattern in patterns for statement in folder.glob(pattern)}
+    return [open_release(path) for path in sorted(found)]
+
+
+def _load(folder: Path, corpus: Path | None, key: Path | None, seed: int) -> dict[Modality, _Sets]:
+    if not folder.is_dir():
+        raise ReleaseError(f"no folder {folder}", expected="releases, or sound and video named as the originals")
+    releases = find_releases(folder)
+    sets = _of_releases(releases, corpus, key, seed) if releases else _of_files(folder, corpus, seed)
+    kept = {modality: pair for modality, pair in sets.items() if len(pair.released)}
+    if not kept:
+        raise ReleaseError(
+            f"nothing to attack in {folder}", expected="releases, or sound and video named as the originals"
+        )
+    return kept
+
+
+def _of_releases(releases: list[Release], corpus: Path | None, key: Path | None, seed: int) -> dict[Modality, _Sets]:
+    classes = classes_among(clip.emotion for release in releases for clip in release.clips)
+    originals = None if corpus is None else read_corpus(corpus, classes=classes)
+    keys = {} if originals is None else _keys(releases, originals, key, seed)
+    sets: dict[Modality, _Sets] = {}
+    for modality in MODALITIES:
+        released = ClipSet.from_releases(releases, modality, classes=classes)
+        if not len(released):
+            continue
+        loader = _loader(released) if modality == "face" else None
+        known = None if originals is None else replace(originals, clips=originals.of(keys))
+        original = None
+        if known is not None:
+            original = ClipSet.from_corpus(known, modality, keys, loader=loader, classes=classes)
+        sets[modality] = _Sets(original, released)
+    return sets
+
+
+def _keys(releases: list[Release], corpus: Corpus, key: Path | None, seed: int) -> dict[SpeakerId, PseudonymKey]:
+    """The key of each original speaker's site, by what pseudonyms the sites gave."""
+    keys: dict[SpeakerId, PseudonymKey] = {}
+    for release in releases:
+        site_key = _site_key(release, key, seed)
+        speakers = {clip.speaker for clip in release.clips}
+        for named in (site_key.in_study(release.statement.study), site_key):  # names are a study's, or the site's own
+            keys |= {number: named for number in corpus.speakers if named.speaker(number) in speakers}
+    if not keys:
+        raise ReleaseError(
+            "no speaker of the corpus has a pseudonym of these releases",
+            expected="the corpus that was released, and the key of the site that did it",
+            fix=f"check --corpus; name the site's {KEY_FILE} with --key; for simulated sites, --seed is the study's",
+        )
+    return keys
+
+
+def _site_key(release: Release, key: Path | None, seed: int) -> PseudonymKey:
+    path = key if key is not None else release.folder.parent / KEY_FILE
+    if path.is_file():
+        return PseudonymKey(path.read_bytes())
+    simulated = any(statement.noise == "seeded" for statement in release.statement.anonymizers)
+    if key is None and simulated:
+        return PseudonymKey.seeded(seed, release.statement.site)
+    raise ReleaseError(
+        f"no pseudonym key at {path}, so originals cannot be matched with released clips",
+        expected=f"the {KEY_FILE} that `moretta anonymize` left beside the release",
+        fix="name it with --key, or leave --corpus out: there is no unprotected anchor then",
+    )
+
+
+def _of_files(folder: Path, corpus: Path | None, seed: int) -> dict[Modality, _Sets]:
+    """Both under pseudonyms of this audit: file names tell who is who."""
+    pseudonyms = PseudonymKey.seeded(seed, FOREIGN_SITE)
+    originals = None if corpus is None else read_corpus(corpus, classes=None)
+    files = read_foreign(folder, originals)
+    classes = classes_among(clip.label for known in (files, originals) if known is not None for clip in known.clips)
+    loader = VideoFaces(side=FACE_SIDE, fps=FACE_FPS)
+    sets: dict[Modality, _Sets] = {}
+    for modality in MODALITIES:
+        attacked = replace(files, clips=tuple(_of_one_kind(clip, modality) for clip in files.clips))
+        found = ClipSet.from_corpus(attacked, modality, pseudonyms, loader=loader, classes=classes)
+        released = _counting_drops(found, files, modality)
+        original = None
+        if originals is not None and len(released):
+            original = ClipSet.from_corpus(originals, modality, pseudonyms, loader=loader, classes=classes)
+        sets[modality] = _Sets(original, released)
+    return sets
+
+
+def _of_one_kind(clip: Clip, modality: Modality) -> Clip:
+    """What another tool made is attacked as it is, also where its sound and its pictures do not belong together."""
+    if modality == "face":
+        return replace(clip, audio=None)
+    return clip if clip.audio is None else replace(clip, video=None)
+
+
+def _counting_drops(clips: ClipSet, files: Corpus, modality: Modality) -> ClipSet:
+    counted: Mapping[str, int] = Counter(drop.reason for drop in files.dropped) if modality == "voice" else {}
+    return replace(clips, damaged=dict(counted))
+
+
+def _loader(released: ClipSet) -> VideoFaces:
+    return VideoFaces(side=released.frames(0).shape[1], fps=FACE_FPS)

@@ -1,0 +1,168 @@
+"""What must hold before a run begins, and the plan of a simulation: which virtual site has which speakers."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from moretta.shared.core.errors import StudyError
+from moretta.shared.core.labels import SpeakerId, in_order
+from moretta.shared.core.reproducibility import derive
+from moretta.shared.core.terms import Modality
+from moretta.shared.data.clips import Corpus, Speaker
+from moretta.shared.data.recordings import has_sound
+from moretta.shared.data.splits import Folds, assign_sites, make_folds
+from moretta.shared.enrollment.identifiers import check_site_name
+from moretta.shared.study.limits import check_limits, check_training_sites
+from moretta.shared.study.run_plan import PlannedSite, SimulationPlan
+from moretta.shared.study.schema import Study
+
+
+def check_names(study: Study) -> None:
+    """Look up everything that a study names, and check its limits, before any site spends budget on it.
+
+    Raises:
+        StudyError: an anonymizer, a model, a strategy or one of its options, or an attacker does not exist; or limits
+            contradict each other.
+    """
+    from moretta.client.anonymizers.anonymizer_registry import get_anonymizer
+    from moretta.server.aggregation.strategies import make_strategy
+    from moretta.shared.audit.attackers import attacker_names
+    from moretta.shared.models.emotion import emotion_model
+
+    for modality in study.modalities:
+        section = study.section(modality)
+        get_anonymizer(modality, section.anonymizer)
+        emotion_model(modality, section.model)
+    make_strategy(study.train.strategy, dict(study.train.strategy_options))
+    unknown = [name for name in study.audit.attackers if name not in attacker_names()]
+    if unknown:
+        raise _attackers_error(", ".join(unknown), attacker_names())
+    check_limits(study)
+    if study.audit.attackers and (study.gate.max_top1 is not None or study.gate.min_eer is not None):
+        for modality in study.modalities:
+            if not set(study.audit.attackers) & set(attacker_names(modality)):
+                raise _attackers_error(f"none of {modality}, whose releases [gate] limits", attacker_names(modality))
+
+
+def _attackers_error(found: str, known: list[str]) -> StudyError:
+    expected = f"one or more of: {', '.join(known)}"
+    return StudyError(f"audit.attackers names {found}", expected=expected, fix="correct [audit]")
+
+
+def plan_simulation(corpus: Corpus, study: Study, command: str) -> SimulationPlan:
+    """Deal the speakers to virtual sites and folds.
+
+    Raises:
+        StudyError: the corpus has too few speakers for the study's sites or folds, or only one emotion; or the study
+            names something that does not exist, or its limits cannot be kept.
+    """
+    check_names(study)
+    present = {clip.speaker for clip in corpus.clips}
+    speakers = [corpus.speakers[speaker] for speaker in in_order(present)]
+    emotions = {clip.label for clip in corpus.clips}
+    if len(speakers) < 2:
+        raise StudyError(
+            f"a corpus of {len(speakers)} speaker",
+            expected="at least 2: one is held out, and re-identification is a choice between people",
+            fix="use a corpus of several speakers",
+        )
+    if len(emotions) < 2:
+        raise StudyError(
+            f"a corpus of one emotion ({next(iter(emotions))})", expected="at least 2 emotions to tell apart"
+        )
+    warnings = list(corpus.warnings)
+    if corpus.tested:
+        warnings.append(f"the corpus's own split is used: {len(corpus.tested & present)} speakers are tested on")
+        study = study.with_changes(split__folds=2, split__test_fold=0)
+    if corpus.sites:
+        study = study.with_changes(sites=len({corpus.sites[speaker] for speaker in present}))
+    if study.split.folds > len(speakers):
+        warnings.append(f"folds lowered from {study.split.folds} to {len(speakers)}, the number of speakers")
+        study = study.with_changes(
+            split__folds=len(speakers), split__test_fold=min(study.split.test_fold, len(speakers) - 1)
+        )
+    study, absent = without_missing(corpus, study)
+    check_limits(study, sites=study.sites)
+    least = min(1.0, 1 / len(speakers))
+    if study.gate.max_top1 is not None and study.gate.max_top1 < least:
+        warnings.append(f"gate.max_top1 {study.gate.max_top1:g} lies below chance, {least:.3g}: the gate will break")
+    sites = _sites(corpus, study, speakers)
+    folds = _folds(corpus, study, speakers)
+    _check_training(corpus, study, list(sites.values()), held_out=frozenset(folds[study.split.test_fold]))
+    return SimulationPlan(
+        corpus=corpus.root.resolve(),
+        corpus_name=corpus.name,
+        synthetic=corpus.synthetic,
+        study=study,
+        sites=tuple(PlannedSite(name=name, speakers=tuple(s)) for name, s in sites.items()),
+        folds=folds,
+        command=command,
+        absent=absent,
+        dropped=_of_no_site(corpus, present),
+        warnings=tuple(warnings),
+    )
+
+
+def _sites(corpus: Corpus, study: Study, speakers: list[Speaker]) -> dict[str, list[SpeakerId]]:
+    """The speakers of each site: as the corpus assigns them, or dealt by the study's seed."""
+    if not corpus.sites:
+        dealt = assign_sites(speakers, study.sites, derive(study.seed, "sites"))
+        width = max(2, len(str(len(dealt) - 1)))
+        return {f"site-{number:0{width}d}": own for number, own in enumerate(dealt)}
+    found: dict[str, list[SpeakerId]] = {}
+    for speaker in sorted(speakers, key=lambda speaker: corpus.sites[speaker.id]):
+        found.setdefault(check_site_name(corpus.sites[speaker.id].casefold()), []).append(speaker.id)
+    return found
+
+
+def _folds(corpus: Corpus, study: Study, speakers: list[Speaker]) -> Folds:
+    """Disjoint folds: the corpus's test speakers and all others, or dealt by the study's seed."""
+    if not corpus.tested:
+        return make_folds(speakers, study.split.folds, derive(study.seed, "folds"))
+    everybody = [speaker.id for speaker in speakers]
+    tested = tuple(speaker for speaker in everybody if speaker in corpus.tested)
+    trained = tuple(speaker for speaker in everybody if speaker not in corpus.tested)
+    if not tested or not trained:
+        raise StudyError(
+            f"a split of the corpus with {len(tested)} test and {len(trained)} training speakers",
+            expected="at least one of each",
+        )
+    return tested, trained
+
+
+def _check_training(
+    corpus: Corpus, study: Study, sites: list[list[SpeakerId]], *, held_out: frozenset[SpeakerId]
+) -> None:
+    there: dict[SpeakerId, set[Modality]] = {}
+    for clip in corpus.clips:
+        found = there.setdefault(clip.speaker, set())
+        kinds: tuple[tuple[Modality, bool], ...] = (("voice", has_sound(clip)), ("face", clip.video is not None))
+        found.update(modality for modality, has in kinds if has)
+    training = [{m for n in site if n not in held_out for m in there.get(n, ())} for site in sites]
+    check_training_sites(study, [sorted(modalities) for modalities in training])
+
+
+def without_missing(corpus: Corpus, study: Study) -> tuple[Study, dict[str, str]]:
+    """Switch off the modalities that the corpus lacks: no budget is set aside for them, no autoencoder is trained.
+
+    Returns:
+        The study, and why each modality was switched off.
+
+    Raises:
+        StudyError: nothing is left to study.
+    """
+    absent = {}
+    if study.voice.enabled and not any(has_sound(clip) for clip in corpus.clips):
+        absent["voice"] = "no clip of the corpus has sound"
+    if study.face.enabled and not any(clip.video for clip in corpus.clips):
+        absent["face"] = "no clip of the corpus has video"
+    if absent.keys() == set(study.modalities):
+        raise StudyError(
+            "; ".join(absent.values()), expected="a corpus with what the study asks for", fix="correct the study"
+        )
+    return study.with_changes(**{f"{modality}__enabled": False for modality in absent}), absent
+
+
+def _of_no_site(corpus: Corpus, speakers: set[SpeakerId]) -> dict[str, int]:
+    """Dropped files that no site counts, because they are not known to be of a speaker who has clips."""
+    return dict(Counter(drop.reason for drop in corpus.dropped if drop.speaker not in speakers))

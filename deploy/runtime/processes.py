@@ -1,0 +1,258 @@
+"""Child processes: one class that starts, watches, restarts and ends them, and a mark that finds their descendants.
+
+Ray and Flower start processes in sessions of their own: neither a process group nor a parent's pid finds them all. So
+every process of a run carries a mark in its environment, daemons included.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import shutil
+import subprocess
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Self
+
+import psutil
+
+from moretta.shared.core.atomic import write_atomic
+
+MARK = "MORETTA_RUN_MARK"
+_GIVE_UP_SECONDS = 10.0
+_FIRST_BACKOFF_SECONDS, _MOST_BACKOFF_SECONDS = 0.5, 30.0
+_STEADY_SECONDS = 60.0
+"""After so long a life, a process starts again at once."""
+OnEvent = Callable[[str, dict[str, Any]], None]
+
+
+class ManagedProcess:
+    """One child process, in a session of its own: Ctrl-C reaches the parent alone, which then ends all in order.
+
+    A parent that was killed leaves its children at work. With `record`, the next parent finds them and takes them over.
+
+    Args:
+        name: in logs and records.
+        command: argument list.
+        environment: the whole environment.
+        log: file that output is appended to; readable by this account alone.
+        folder: to start in; an empty one, since Python imports from there first.
+        record: file that says which process runs under which name.
+        identity: what the process was started as. One of another identity is not taken over.
+        on_event: gets `NAME-started`, `NAME-taken-over` and `NAME-ended`, with further fields.
+        clock: seconds that only go forward.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        command: list[str],
+        *,
+        environment: Mapping[str, str],
+        log: Path,
+        folder: Path | None = None,
+        record: Path | None = None,
+        identity: str = "",
+        on_event: OnEvent = lambda _event, _fields: None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.name, self.log = name, log
+        self._command, self._environment, self._folder = command, environment, folder
+        self._record, self._identity, self._on_event, self._clock = record, identity, on_event, clock
+        self._popen: subprocess.Popen[bytes] | None = None
+        self._process: psutil.Process | None = None
+        self._started = 0.0
+        self._backoff, self._not_before = _FIRST_BACKOFF_SECONDS, 0.0
+
+    @property
+    def pid(self) -> int | None:
+        """Process id, while it lives."""
+        return self._process.pid if self._process is not None and self.alive() else None
+
+    @property
+    def exit_code(self) -> int | None:
+        """Of a process that this one started and that has ended."""
+        return None if self._popen is None else self._popen.poll()
+
+    def alive(self) -> bool:
+        """Whether it runs."""
+        if self._popen is not None:
+            return self._popen.poll() is None
+        return self._process is not None and _alive(self._process)
+
+    def start(self) -> Self:
+        """Start it now."""
+        with os.fdopen(os.open(self.log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600), "ab") as output:
+            self._popen = subprocess.Popen(
+                self._command,
+                env=dict(self._environment),
+                cwd=self._folder,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+            )
+        self._process, self._started = psutil.Process(self._popen.pid), self._clock()
+        if self._record is not None:
+            fields = {"pid": self._popen.pid, "created": self._process.create_time(), "identity": self._identity}
+            recorded = {**_recorded(self._record), self.name: fields}
+            write_atomic(self._record, json.dumps(recorded, indent=1) + "\n", mode=0o600)
+        self._on_event(f"{self.name}-started", {"pid": self._popen.pid})
+        return self
+
+    def take_over(self) -> bool:
+        """Take over what an earlier parent left, if the record names a live process of this identity."""
+        try:
+            fields = _recorded(self._record)[self.name] if self._record is not None else {}
+            process = psutil.Process(fields["pid"])
+            same = process.create_time() == fields["created"] and fields["identity"] == self._identity
+        except (psutil.Error, LookupError, TypeError, ValueError):
+            return False
+        if not same or not _alive(process):
+            return False
+        self._process, self._started = process, self._clock()
+        self._on_event(f"{self.name}-taken-over", {"pid": process.pid})
+        return True
+
+    def keep_alive(self) -> bool:
+        """Start it if it does not run and the pause after its last end is over; true if it was started."""
+        if self.alive():
+            return False
+        now = self._clock()
+        if self._process is not None:
+            self._on_event(f"{self.name}-ended", {"code": self.exit_code})
+            self._process = self._popen = None
+            if now - self._started > _STEADY_SECONDS:
+                self._backoff = _FIRST_BACKOFF_SECONDS
+            self._not_before = now + self._backoff
+            self._backoff = min(_MOST_BACKOFF_SECONDS, self._backoff * 2)
+        if now < self._not_before:
+            return False
+        self.start()
+        return True
+
+    def terminate(self) -> None:
+        """Send SIGTERM, and do not wait."""
+        if self._process is not None:
+            with suppress(psutil.Error):
+                self._process.terminate()
+
+    def kill(self) -> None:
+        """End it at once; `keep_alive` starts it again."""
+        if self._process is not None:
+            with suppress(psutil.Error):
+                self._process.kill()
+                psutil.wait_procs([self._process], timeout=5.0)
+
+    def end(self, patience_seconds: float = 2.0) -> None:
+        """Send SIGTERM, wait, and kill it if it still runs."""
+        self.terminate()
+        if self._process is not None:
+            psutil.wait_procs([self._process], timeout=patience_seconds)
+        self.kill()
+        if self._popen is not None:
+            self._popen.wait()
+        self._process = None
+
+
+def trim_log(log: Path, most_bytes: int) -> None:
+    """Move a longer log to `NAME.log.1` and empty it; the process that appends to it need not know."""
+    if log.exists() and log.stat().st_size > most_bytes:
+        shutil.copyfile(log, log.with_suffix(".log.1"))
+        os.truncate(log, 0)
+
+
+def new_mark() -> str:
+    """A mark that no other run has."""
+    return secrets.token_hex(16)
+
+
+def marked_processes(mark: str) -> list[psutil.Process]:
+    """Processes that carry the mark, and all that descend from them; this one excepted.
+
+    Descendants count because some of Ray's rename themselves, which overwrites the environment they show.
+    """
+    found: dict[int, psutil.Process] = {}
+    for process in psutil.process_iter():
+        try:
+            if process.pid != os.getpid() and process.environ().get(MARK) == mark:
+                found[process.pid] = process
+                found.update({child.pid: child for child in process.children(recursive=True)})
+        except (psutil.Error, OSError):
+            continue
+    return list(found.values())
+
+
+def running_programs(mark: str, *names: str) -> list[psutil.Process]:
+    """Marked processes whose command line begins with one of these programs, such as `flower-superlink`."""
+    found = []
+    for process in marked_processes(mark):
+        with suppress(psutil.Error):
+            if any(name in part for part in process.cmdline()[:5] for name in names):
+                found.append(process)
+    return found
+
+
+def end_marked(mark: str, *, patience_seconds: float = 4.0) -> int:
+    """Ask all processes of a run to end, then kill them; returns how many there were.
+
+    New ones may start while others end, so it looks again until none is left. An interrupt in the middle begins it
+    again, and goes on afterwards.
+    """
+    try:
+        return _end_marked(mark, patience_seconds)
+    except BaseException:
+        _end_marked(mark, patience_seconds)
+        raise
+
+
+def _end_marked(mark: str, patience_seconds: float) -> int:
+    known: dict[int, psutil.Process] = {}
+    signalled: set[int] = set()
+    deadline = time.monotonic() + patience_seconds
+    while time.monotonic() < deadline + _GIVE_UP_SECONDS:
+        known.update({p.pid: p for p in marked_processes(mark)})
+        alive = [p for p in known.values() if _alive(p)]
+        if not alive:
+            break
+        for process in alive:
+            with suppress(psutil.Error):
+                if time.monotonic() > deadline:
+                    process.kill()
+                elif process.pid not in signalled:
+                    process.terminate()
+        signalled.update(p.pid for p in alive)
+        psutil.wait_procs(alive, timeout=0.3)
+    return len(known)
+
+
+def memory_bytes(mark: str | None, *pids: int) -> int:
+    """Memory of all the run's processes and this one; shared pages count once where the system says (PSS)."""
+    total = 0
+    processes = [psutil.Process(), *(marked_processes(mark) if mark else [])]
+    for pid in pids:
+        with suppress(psutil.Error):
+            processes.append(psutil.Process(pid))
+    for process in processes:
+        with suppress(psutil.Error, OSError):
+            full = process.memory_full_info()
+            total += int(getattr(full, "pss", full.uss))
+    return total
+
+
+def _alive(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.Error:
+        return False
+
+
+def _recorded(record: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(record.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}

@@ -1,0 +1,172 @@
+"""A whole study on one machine, over virtual sites, through Flower's simulation runtime.
+
+Each run has its own SuperLink, FLWR_HOME, port and temporary folder, which end with it. A shared SuperLink would import
+the sites' code from wherever it was first started, and outlive the run.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+
+from moretta.deploy.runtime.control import Control
+from moretta.deploy.runtime.environment import HOST, flower_environment, free_port
+from moretta.deploy.runtime.processes import ManagedProcess, end_marked, new_mark, running_programs
+from moretta.deploy.runtime.progress_monitor import ProgressMonitor
+from moretta.deploy.runtime.run_folder import Notify, Outcome, conclude, interruptible
+from moretta.shared.core.errors import RunError
+from moretta.shared.core.logs import use_run_id
+from moretta.shared.core.threads import cpu_count
+from moretta.shared.study.run_plan import SimulationPlan
+
+_START_SECONDS = 60.0
+_LAUNCH_SECONDS = 90.0
+_COMMAND_SECONDS = 120.0
+_CONNECTION = "run"
+
+
+def simulate(plan: SimulationPlan, folder: Path, notify: Notify) -> Outcome:
+    """Run a planned study in `folder`, which `prepare_folder` made, and wait for its end.
+
+    Raises:
+        RunError: Flower did not start or died.
+        Interrupted: Ctrl-C or SIGTERM; every process of the run has ended and no report is left half-written.
+    """
+    folder = folder.resolve()
+    plan.save(folder)
+    start = time.monotonic()
+    monitor = ProgressMonitor(folder, notify)
+    with interruptible():
+        with _superlink(folder / "server") as superlink:
+            notify("Starting Flower's simulation runtime")
+            superlink.run_sites(monitor, sites=len(plan.sites))
+        monitor.finish()
+    return conclude(folder, seconds=time.monotonic() - start, peak=monitor.peak)
+
+
+@dataclass(frozen=True, slots=True)
+class _SuperLink:
+    """A SuperLink in simulation mode that serves one run."""
+
+    mark: str
+    scratch: Path
+    port: int
+    environment: dict[str, str]
+    process: ManagedProcess
+
+    def run_sites(self, monitor: ProgressMonitor, *, sites: int) -> None:
+        """Submit the run and wait for the stages that need sites.
+
+        Raises:
+            ControlError: Flower refused the run.
+            RunError: Flower ended without an outcome.
+        """
+        run_id = Control(f"{HOST}:{self.port}").submit(
+            {"run-dir": str(monitor.folder), "desk": "later"},
+            federation={
+                "num_supernodes": sites,
+                "client_resources_num_cpus": 1,
+                "init_args_num_cpus": min(sites, cpu_count()),
+            },
+        )
+        use_run_id(run_id)
+        launched, running = time.monotonic(), False
+        while not monitor.sites_finished:
+            if monitor.look(self.mark):
+                simulating = bool(running_programs(self.mark, "flwr-simulation"))
+                running = running or simulating
+                late = time.monotonic() - launched > _LAUNCH_SECONDS
+                gone = self._gone(simulating=simulating) if running or late else None
+                if gone and not monitor.sites_finished:
+                    logs = f"see {self.process.log.parent}/*.log"
+                    raise RunError(f"{gone}: {self._cause(run_id)}", expected="an outcome", fix=logs)
+
+    def _gone(self, *, simulating: bool) -> str | None:
+        if not self.process.alive():
+            return f"Flower's SuperLink ended with code {self.process.exit_code}"
+        return None if simulating else "Flower's simulation process ended"
+
+    def _cause(self, run_id: int) -> str:
+        """The last error in the run's own log, which is written next to Flower's."""
+        done = subprocess.run(
+            [_script("flwr"), "log", str(run_id), _CONNECTION, "--show"],
+            env=self.environment,
+            cwd=self.scratch,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=_COMMAND_SECONDS,
+        )
+        (self.process.log.parent / "run.log").write_text(done.stdout + done.stderr, encoding="utf-8")
+        errors = [line.strip() for line in done.stdout.splitlines() if "Error" in line or "Exit Code" in line]
+        return errors[-1][:300] if errors else "its log names no error"
+
+
+@contextmanager
+def _superlink(logs: Path) -> Iterator[_SuperLink]:
+    """Start a SuperLink for one run; on leaving, whatever the reason, every process of it is ended.
+
+    Raises:
+        RunError: it does not start.
+    """
+    mark = new_mark()
+    # Ray's sockets live here, and a socket's path may have 107 characters at most
+    scratch = Path(tempfile.mkdtemp(prefix="moretta-", dir="/tmp" if Path("/tmp").is_dir() else None))  # noqa: S108
+    logs.mkdir(parents=True, exist_ok=True)
+    try:
+        port, home = free_port(), scratch / "flwr"
+        environment = {
+            **flower_environment(mark, home),
+            "RAY_USAGE_STATS_ENABLED": "0",
+            "RAY_TMPDIR": str(scratch),
+            "RAY_DEDUP_LOGS": "0",
+            "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+        }
+        home.mkdir(parents=True)
+        (home / "config.toml").write_text(
+            f'[superlink]\ndefault = "{_CONNECTION}"\n\n[superlink.{_CONNECTION}]\n'
+            f'address = "{HOST}:{port}"\ninsecure = true\n',
+            encoding="utf-8",
+        )
+        process = ManagedProcess(
+            "superlink",
+            [
+                *(_script("flower-superlink"), "--insecure", "--simulation"),
+                *("--disable-runtime-dependency-installation", "--host", HOST, "--port", str(port)),
+            ],
+            environment=environment,
+            log=logs / "flower.log",
+            folder=scratch,  # an empty folder: simulated sites import from here first
+        ).start()
+        _wait_until_healthy(port, process)
+        yield _SuperLink(mark, scratch, port, environment, process)
+    finally:
+        try:
+            end_marked(mark)
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _wait_until_healthy(port: int, superlink: ManagedProcess) -> None:
+    end = time.monotonic() + _START_SECONDS
+    while time.monotonic() < end and superlink.alive():
+        try:
+            if httpx.get(f"http://{HOST}:{port}/health", timeout=1.0, trust_env=False).is_success:
+                return
+        except httpx.HTTPError:
+            time.sleep(0.1)
+    fix = f"see {superlink.log}"
+    raise RunError("Flower's SuperLink did not start", expected="a healthy SuperLink within a minute", fix=fix)
+
+
+def _script(name: str) -> str:
+    return str(Path(sys.executable).parent / name)

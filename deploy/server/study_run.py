@@ -1,0 +1,282 @@
+"""`moretta study run`: plan a study over enrolled sites, submit it to a running server, follow it to its end.
+
+Who takes part is what the registry knows, and nothing that a site says of itself. A run that dies is submitted again.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar, get_args
+
+from moretta.deploy.runtime.control import Control, ControlError, RunStatus
+from moretta.deploy.runtime.planning import check_names
+from moretta.deploy.runtime.progress_monitor import ProgressMonitor
+from moretta.deploy.runtime.run_folder import Notify, Outcome, conclude, interruptible
+from moretta.server.enrollment.site_registry import Registry
+from moretta.server.enrollment.tables import SiteRecord
+from moretta.server.home import ServerHome, running_server
+from moretta.server.stages.lifecycle import OUTCOME_FILE, announce_attempt, newest_attempt, working_pid, write_outcome
+from moretta.server.stages.state import RESUME_FILE
+from moretta.shared.core.errors import ExitCode, HomeError, StudyError
+from moretta.shared.core.logs import use_run_id
+from moretta.shared.study.limits import check_limits
+from moretta.shared.study.run_plan import DeploymentPlan, EnrolledSite, load_plan
+from moretta.shared.study.schema import RequestStage, Study
+
+FRUITLESS_ATTEMPTS = 3
+"""So many in a row that came no further end the study."""
+CORPUS_NAME = "the sites' own"
+_LAUNCH_SECONDS = 120.0
+"""From submission until a process works on the run."""
+_STATUS_SECONDS = 2.0
+_DEAD_SECONDS = 5.0
+"""A run without a process for so long is dead. Flower itself notices after a minute."""
+_T = TypeVar("_T")
+_log = logging.getLogger(__name__)
+
+
+def plan_deployment(
+    home: ServerHome, study: Study, *, command: str, corpus_name: str | None = None, sites: tuple[str, ...] = ()
+) -> DeploymentPlan:
+    """Plan a study over enrolled sites.
+
+    Args:
+        home: of the server.
+        study: what is studied.
+        command: to reproduce the run.
+        corpus_name: what the report calls the clips, which the server never sees.
+        sites: names of those that shall take part; empty means all that are enrolled.
+
+    Raises:
+        StudyError: the study names something that does not exist, or a site that is not enrolled, or its limits
+            cannot be kept by the sites there are.
+    """
+    check_names(study)
+    known = {site.name: site for site in _registered(home)}
+    enrolled = {name: site for name, site in known.items() if site.state == "enrolled"}
+    for name in sites:
+        if name not in enrolled:
+            raise StudyError(
+                f"the site {name} is {known[name].state if name in known else 'unknown'}",
+                expected=f"enrolled ones: {', '.join(enrolled) or 'none'}",
+                fix="`moretta server sites` lists them; `moretta server token` lets one join",
+            )
+    wanted = [enrolled[name] for name in sites or enrolled]
+    taking_part = tuple(EnrolledSite(name=s.name, node=s.node_id) for s in wanted if s.node_id is not None)
+    least = max(study.train.min_sites, *(study.min_sites(stage) for stage in get_args(RequestStage)))
+    if len(taking_part) < least:
+        raise StudyError(
+            f"{len(taking_part)} enrolled sites that could take part",
+            expected=f"at least {least}, as the study says",
+            fix="let more sites join (`moretta server token`), or lower min_sites",
+        )
+    check_limits(study, sites=len(taking_part))
+    return DeploymentPlan(
+        corpus_name=corpus_name or CORPUS_NAME,
+        synthetic=False,
+        study=study,
+        sites=taking_part,
+        command=command,
+        warnings=tuple(
+            f"{site.name} took no part: Flower does not know its node key yet"
+            for site in wanted
+            if site.node_id is None
+        ),
+        server_home=home.root,
+    )
+
+
+def plan_again(folder: Path, home: ServerHome, study: Study) -> DeploymentPlan:
+    """The plan of a run that goes on, with the node ids that its sites have by now.
+
+    Raises:
+        StudyError: there is no such plan, or it is of another study.
+    """
+    plan = load_plan(folder)
+    if not isinstance(plan, DeploymentPlan):
+        raise StudyError(f"a {plan.kind} in {folder}", expected="a study over real sites", fix="choose another --out")
+    if plan.study != study:
+        raise StudyError(
+            f"the run in {folder} is of another study", expected="the same study file", fix="choose another --out"
+        )
+    nodes = {site.name: site.node_id for site in _registered(home) if site.state == "enrolled"}
+    sites = tuple(EnrolledSite(name=s.name, node=nodes.get(s.name) or s.node) for s in plan.sites)
+    return plan.model_copy(update={"sites": sites, "server_home": home.root})
+
+
+def _registered(home: ServerHome) -> list[SiteRecord]:
+    """Every site that ever enrolled, by name."""
+    registry = Registry.open(home.registry)
+    try:
+        return registry.sites()
+    finally:
+        registry.close()
+
+
+def connect(home: ServerHome) -> Control:
+    """The SuperLink of the server that runs on a folder.
+
+    Raises:
+        HomeError: none does.
+    """
+    server = running_server(home)
+    return Control(server.superlink, Path(server.superlink_ca).read_bytes())
+
+
+def reopen(folder: Path) -> bool:
+    """Make a run's folder ready to go on; false if the run has ended well and nothing is left to do."""
+    path = folder / OUTCOME_FILE
+    if path.exists():
+        if json.loads(path.read_text(encoding="utf-8"))["exit_code"] in (ExitCode.OK, ExitCode.GATE):
+            return False
+        path.unlink()
+    return True
+
+
+class _ServerGoneError(Exception):
+    """No server for too long."""
+
+
+@dataclass
+class StudyRun:
+    """One study on its way over one server.
+
+    Args:
+        plan: who takes part.
+        folder: of the run; absolute.
+        notify: gets progress, in lines.
+        control: connects to the server's SuperLink, wherever that is at the moment.
+        clock: in seconds.
+    """
+
+    plan: DeploymentPlan
+    folder: Path
+    notify: Notify
+    control: Callable[[], Control]
+    clock: Callable[[], float] = time.monotonic
+
+    def run(self) -> Outcome:
+        """Run the study to its end.
+
+        Raises:
+            Interrupted: Ctrl-C or SIGTERM; the run can go on with `--resume`.
+            RunError: the stages that need no site ended without an outcome.
+        """
+        self.plan.save(self.folder)
+        start = self.clock()
+        monitor = ProgressMonitor(self.folder, self.notify)
+        with interruptible(fix=f"go on with: moretta study run ... --out {self.folder} --resume"):
+            self._run_sites(monitor)
+            monitor.finish()
+        return conclude(self.folder, seconds=self.clock() - start, peak=monitor.peak)
+
+    def _run_sites(self, monitor: ProgressMonitor) -> None:
+        """Submit and follow, again and again, until the stages that need sites are over or come no further."""
+        fruitless, cause = 0, ""
+        while not monitor.sites_finished:
+            before = self._progress()
+            try:
+                why = self._attempt(monitor)
+            except _ServerGoneError as error:
+                cause = str(error)
+                break
+            if why is None:
+                return
+            fruitless = 0 if self._progress() != before else fruitless + 1
+            if fruitless >= FRUITLESS_ATTEMPTS:
+                cause = f"{fruitless} attempts in a row came no further; the last one: {why}"
+                break
+            self.notify(f"The server's part ended without an outcome ({why}); it is submitted again")
+        if cause:
+            write_outcome(self.folder, code=ExitCode.RUN_FAILED, stage="", cause=cause)
+
+    def _attempt(self, monitor: ProgressMonitor) -> str | None:
+        """One submission; returns why it died, None if the stages that need sites are over."""
+        number = newest_attempt(self.folder) + 1
+        announce_attempt(self.folder, number)
+        config: dict[str, str | int] = {"run-dir": str(self.folder), "desk": "later", "attempt": number}
+        try:
+            run_id = self._call(monitor, lambda control: control.submit(config))
+            use_run_id(run_id)
+            _log.info("attempt %d in %s is submitted as Flower's run %d", number, self.folder, run_id)
+            try:
+                return self._follow(monitor, run_id)
+            except BaseException:
+                self._stop(run_id)
+                raise
+        except BaseException:
+            announce_attempt(self.folder, number + 1)  # whatever still works on the run ends itself
+            raise
+
+    def _follow(self, monitor: ProgressMonitor, run_id: int) -> str | None:
+        launched, next_status = self.clock(), 0.0
+        alive: float | None = None
+        while not monitor.sites_finished:
+            pids = _pids(self.folder)
+            monitor.look(None, *pids)
+            if pids:
+                alive = self.clock()
+            if self.clock() < next_status:
+                continue
+            next_status = self.clock() + _STATUS_SECONDS
+            status = self._call(monitor, lambda control: _status(control, run_id))
+            if status.state == "finished":
+                died = f"{status.result}: {' '.join(status.details.split())[:300] or 'no details'}"
+                return None if self._settled(monitor) else died
+            if alive is not None and self.clock() - alive > _DEAD_SECONDS:
+                self._stop(run_id)
+                return None if self._settled(monitor) else "its process died"
+            if alive is None and self.clock() - launched > _LAUNCH_SECONDS:
+                self._stop(run_id)
+                return f"no process took up the run within {_LAUNCH_SECONDS:.0f} s"
+        return None
+
+    def _call(self, monitor: ProgressMonitor, call: Callable[[Control], _T]) -> _T:
+        """Call the server, and wait for it where it is not there, but not for ever."""
+        wait = self.plan.study.stages.wait_seconds
+        end, noted = self.clock() + wait, False
+        while True:
+            try:
+                return call(self.control())
+            except (ControlError, HomeError) as error:
+                if not noted:
+                    self.notify(f"The server is not there ({error.found}); waiting for it")
+                    noted = True
+                if self.clock() > end:
+                    raise _ServerGoneError(f"no server for {wait:.0f} s: {error.found}") from error
+                monitor.look(None, *_pids(self.folder))
+                time.sleep(0.5)
+
+    def _settled(self, monitor: ProgressMonitor) -> bool:
+        """Whether the files of a run that Flower calls finished come to say so too, a moment later."""
+        end = self.clock() + 2.0
+        while not monitor.sites_finished and self.clock() < end:
+            monitor.look(None)
+        return monitor.sites_finished
+
+    def _stop(self, run_id: int) -> None:
+        try:
+            self.control().stop(run_id)
+        except (ControlError, HomeError):
+            return
+
+    def _progress(self) -> bytes:
+        """What changes with every stage and round."""
+        path = self.folder / RESUME_FILE
+        return path.read_bytes() if path.exists() else b""
+
+
+def _status(control: Control, run_id: int) -> RunStatus:
+    return control.status(run_id) or RunStatus(
+        "finished", "failed", "Flower's SuperLink does not know the run any more"
+    )
+
+
+def _pids(folder: Path) -> tuple[int, ...]:
+    pid = working_pid(folder)
+    return () if pid is None else (pid,)

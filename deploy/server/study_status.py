@@ -1,0 +1,117 @@
+"""How far a study is, from the files in its folder; neither server nor sites are called."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from moretta.server.stages.context import PROGRESS_FILE, Progress
+from moretta.server.stages.lifecycle import OUTCOME_FILE, newest_attempt, working_pid
+from moretta.server.stages.results import Results, SiteFacts, Spent
+from moretta.server.stages.state import STATE_FILE, load_progress
+from moretta.shared.core.errors import ExitCode
+from moretta.shared.study.run_plan import load_plan
+
+
+@dataclass(frozen=True, slots=True)
+class SiteStatus:
+    """One site's part so far."""
+
+    name: str
+    clips: int = 0
+    rounds: int = 0
+    missed: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class StudyStatus:
+    """How a study is."""
+
+    state: str
+    """`finished`, `failed`, `at work`, `at the desk` or `stopped`."""
+    stage: str
+    """The stage that was begun last."""
+    done: tuple[str, ...]
+    round: int | None
+    """The last whole round of the model in training."""
+    rounds: int
+    attempts: int
+    exit_code: int | None
+    cause: str
+    sites: tuple[SiteStatus, ...] = field(default=())
+
+    def to_json(self) -> dict[str, Any]:
+        """For scripts."""
+        return asdict(self)
+
+    def lines(self) -> list[str]:
+        """For people."""
+        lines = [f"{self.state}{f': {self.cause}' if self.cause else ''}"]
+        if self.stage:
+            lines.append(f"stage {self.stage}")
+        if self.round is not None:
+            lines.append(f"round {self.round} of {self.rounds}")
+        if self.attempts > 1:
+            lines.append(f"submitted {self.attempts} times")
+        for site in self.sites:
+            missed = f"; missed {', '.join(site.missed)}" if site.missed else ""
+            lines.append(f"  {site.name}: {site.clips} clips, {site.rounds} rounds{missed}")
+        return lines
+
+
+def study_status(folder: Path) -> StudyStatus:
+    """How the study in a folder is.
+
+    Raises:
+        StudyError: no run is in the folder.
+        ReleaseError: its state cannot be read.
+    """
+    plan = load_plan(folder)
+    outcome = _outcome(folder)
+    progress, results = _saved(folder)
+    code = outcome.get("exit_code")
+    return StudyStatus(
+        state=_state(folder, code),
+        stage=str(outcome.get("stage") or _last_stage(folder)),
+        done=tuple(progress.done),
+        round=max(progress.last_round.values(), default=None),
+        rounds=plan.study.train.rounds,
+        attempts=newest_attempt(folder),
+        exit_code=code,
+        cause=str(outcome.get("cause", "")),
+        sites=tuple(_site(progress, results, site.name) for site in plan.sites),
+    )
+
+
+def _state(folder: Path, code: int | None) -> str:
+    if code is not None:
+        return "finished" if code in (ExitCode.OK, ExitCode.GATE) else "failed"
+    if (folder / STATE_FILE).exists():
+        return "at the desk"
+    return "at work" if working_pid(folder) else "stopped"
+
+
+def _outcome(folder: Path) -> dict[str, Any]:
+    path = folder / OUTCOME_FILE
+    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    return content
+
+
+def _last_stage(folder: Path) -> str:
+    path = folder / PROGRESS_FILE
+    if not path.exists():
+        return ""
+    events = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    return next((str(e["stage"]) for e in reversed(events) if e["state"] == "started"), "")
+
+
+def _saved(folder: Path) -> tuple[Progress, Results]:
+    saved = load_progress(folder)
+    return (Progress(), Results()) if saved is None else (saved[0].progress, saved[1])
+
+
+def _site(progress: Progress, results: Results, name: str) -> SiteStatus:
+    facts, spent = results.releases.facts.get(name, SiteFacts()), results.training.spent.get(name, Spent())
+    return SiteStatus(name, facts.clips, spent.rounds, progress.missed_as_text(name))

@@ -1,0 +1,58 @@
+import io
+import threading
+from pathlib import Path
+
+import pytest
+
+from moretta.deploy.cli.console import heartbeat, progress
+from moretta.deploy.runtime import progress_monitor as monitoring
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_a_log_gets_a_line_at_each_tenth() -> None:
+    log = io.StringIO()
+    with progress("Rendering", 200, stream=log) as step:
+        for _ in range(200):
+            step()
+    lines = log.getvalue().splitlines()
+    assert len(lines) == 10
+    assert lines[0].startswith("Rendering: 20/200") and lines[-1].startswith("Rendering: 200/200")
+
+
+def test_few_steps_get_a_line_each() -> None:
+    log = io.StringIO()
+    with progress("Rendering", 3, stream=log) as step:
+        for _ in range(3):
+            step()
+    assert len(log.getvalue().splitlines()) == 3
+
+
+def test_a_terminal_gets_a_bar() -> None:
+    terminal = Terminal()
+    with progress("Rendering", 3, stream=terminal) as step:
+        step()
+    assert "\x1b[" in terminal.getvalue() or "Rendering" in terminal.getvalue()
+
+
+def test_long_jobs_are_told_to_be_alive() -> None:
+    beats = threading.Semaphore(0)
+    with heartbeat(beats.release, seconds=0.001):
+        assert beats.acquire(timeout=10) and beats.acquire(timeout=10)
+    assert threading.active_count() >= 1
+
+
+def test_a_stage_that_tells_nothing_is_told_to_be_at_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [0.0]
+    monkeypatch.setattr(monitoring.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(monitoring.time, "sleep", lambda seconds: None)
+    lines: list[str] = []
+    monitor = monitoring.ProgressMonitor(tmp_path, lines.append)
+    (tmp_path / "progress.jsonl").write_text('{"stage": "release", "state": "started"}\n')
+    for seconds in (1.0, 20.0, 40.0, 41.0, 80.0):
+        clock[0] = seconds
+        monitor.look(None)
+    assert lines == ["release ...", "release: at work for 39 s", "release: at work for 79 s"]

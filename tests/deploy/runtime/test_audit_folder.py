@@ -1,0 +1,110 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from moretta.deploy.runtime.audit_folder import audit_folder
+from moretta.shared.core.errors import ReleaseError
+from moretta.shared.data.media import read_audio
+from moretta.shared.data.reader import read_corpus
+from moretta.shared.features.mfcc import mfcc
+from moretta.shared.release import AnonymizerStatement, PseudonymKey, ReleasedClip, ReleaseWriter
+
+
+def write_release(corpus: Path, folder: Path, key: PseudonymKey, *, speakers: tuple[int, ...] = ()) -> None:
+    writer = ReleaseWriter(folder, forms={"voice": "mfcc"})
+    found = read_corpus(corpus)
+    for clip in found.of(speakers) if speakers else found.clips:
+        assert clip.audio is not None
+        meta = ReleasedClip(
+            clip=key.clip(clip.name),
+            speaker=key.speaker(clip.speaker),
+            emotion=clip.label,
+            sentence=clip.sentence,
+            level=clip.level,
+        )
+        writer.add(meta, {"voice": mfcc(read_audio(clip.audio)).astype(np.float32)})
+    statement = AnonymizerStatement(
+        modality="voice", name="none", version="1", form="mfcc", parameters={}, noise="none"
+    )
+    writer.finish(site="here", study="", anonymizers=(statement,))
+
+
+@pytest.fixture
+def anonymized(tiny_corpus: Path, tmp_path: Path) -> Path:
+    key = tmp_path / "anonymized" / "pseudonym.key"
+    write_release(tiny_corpus, tmp_path / "anonymized" / "release", PseudonymKey.load_or_create(key))
+    return tmp_path / "anonymized"
+
+
+def test_a_release_is_audited_against_its_originals_by_the_key_beside_it(
+    anonymized: Path, tiny_corpus: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    found = audit_folder(
+        anonymized, corpus=tiny_corpus, key=None, out=out, attackers=["voice-logistic"], bootstrap=0, workers=1
+    )
+    written = json.loads((out / "audit.json").read_text())
+    assert len(written["audit"]) == len(found.rows)
+    assert {row["scenario"] for row in written["audit"]} == {"unprotected", "ignorant", "semi-informed", "constant"}
+    top1 = {r.scenario: r.value for r in found.rows if (r.metric, r.subset, r.pooled) == ("top1", "all", 1)}
+    assert top1["unprotected"] == top1["semi-informed"] == top1["ignorant"]  # released as they are, and matched right
+    assert "<h1>anonymized</h1>" in (out / "audit.html").read_text()
+    assert "1001" not in (out / "trials-voice.json").read_text()  # pseudonyms only
+
+
+def test_a_foreign_key_is_refused(anonymized: Path, tiny_corpus: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other.key"
+    PseudonymKey.load_or_create(other)
+    with pytest.raises(ReleaseError, match="--key"):
+        audit_folder(anonymized, corpus=tiny_corpus, key=other, out=tmp_path / "out")
+
+
+def test_another_tools_wav_folder_with_a_corrupt_file_finishes_and_counts_it(tiny_corpus: Path, tmp_path: Path) -> None:
+    flat = tiny_corpus / "AudioWAV"
+    (flat / "1002_TIE_SAD_XX.wav").write_bytes(b"not a sound")
+    (flat / "holiday.wav").write_bytes(b"not a clip")
+    found = audit_folder(
+        flat, corpus=None, key=None, out=tmp_path / "out", attackers=["voice-logistic"], bootstrap=0, workers=1
+    )
+    assert found.unused["voice"] == {"bad-name": 1, "unreadable": 1}
+    assert not next(r for r in found.rows if r.scenario == "semi-informed" and r.metric == "top1").invalid
+
+
+def test_a_release_with_a_clip_of_nan_finishes_and_counts_it(anonymized: Path, tmp_path: Path) -> None:
+    (shard,) = (anonymized / "release").glob("voice-*.safetensors")
+    arrays = load_file(shard)
+    arrays[min(arrays)] = np.full_like(arrays[min(arrays)], np.nan)
+    save_file(arrays, shard)
+    found = audit_folder(
+        anonymized, corpus=None, key=None, out=tmp_path / "out", attackers=["voice-logistic"], bootstrap=0, workers=1
+    )
+    assert found.unused["voice"] == {"voice-damaged": 1}
+    assert not next(r for r in found.rows if r.scenario == "semi-informed" and r.metric == "top1").invalid
+
+
+def test_a_truncated_file_of_one_site_is_counted_and_the_other_sites_are_attacked(
+    tiny_corpus: Path, tmp_path: Path
+) -> None:
+    for site, speakers in (("a", ("1001", "1002")), ("b", ("1003", "1004"))):
+        key = PseudonymKey.load_or_create(tmp_path / site / "pseudonym.key")
+        write_release(tiny_corpus, tmp_path / site / "release", key, speakers=speakers)
+    (shard,) = (tmp_path / "b" / "release").glob("voice-*.safetensors")
+    lost = len(load_file(shard))
+    shard.write_bytes(shard.read_bytes()[:200])
+    found = audit_folder(
+        tmp_path, corpus=None, key=None, out=tmp_path / "out", attackers=["voice-logistic"], bootstrap=0, workers=1
+    )
+    assert found.unused["voice"] == {"voice-damaged": lost}
+    top1 = next(r for r in found.rows if r.scenario == "semi-informed" and r.metric == "top1")
+    assert not top1.invalid
+    assert top1.speakers == 2
+
+
+def test_a_folder_with_nothing_to_attack_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(Exception, match="named as the originals"):
+        audit_folder(tmp_path, corpus=None, key=None, out=tmp_path / "out")

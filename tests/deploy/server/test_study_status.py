@@ -1,0 +1,67 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from moretta.deploy.cli.main import run as moretta
+from moretta.deploy.server.study_status import study_status
+from moretta.server.stages.context import RunContext
+from moretta.server.stages.lifecycle import announce_attempt, only_attempt, write_outcome
+from moretta.server.stages.results import Results, SiteFacts, Spent
+from moretta.server.stages.state import RESUME_FILE, save_state
+from moretta.shared.core.errors import ExitCode
+from moretta.shared.study.run_plan import DeploymentPlan, EnrolledSite
+from moretta.shared.study.schema import Study
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> RunContext:
+    sites = (EnrolledSite(name="clinic-a", node=1), EnrolledSite(name="clinic-b", node=2))
+    plan = DeploymentPlan(
+        corpus_name="c", synthetic=False, study=Study(), command="c", sites=sites, server_home=tmp_path
+    )
+    plan.save(tmp_path)
+    return RunContext(tmp_path, plan)
+
+
+def test_a_study_that_has_not_begun_has_its_sites_and_nothing_else(run: RunContext) -> None:
+    found = study_status(run.folder)
+    assert (found.state, found.stage, found.round, found.exit_code) == ("stopped", "", None, None)
+    assert [site.name for site in found.sites] == ["clinic-a", "clinic-b"]
+
+
+def test_a_study_at_work_tells_stage_round_and_what_each_site_missed(run: RunContext) -> None:
+    run.progress.done[:] = ["codebook", "release"]
+    run.progress.last_round["voice"] = 3
+    results = Results()
+    results.releases.facts["clinic-a"] = SiteFacts(clips=40)
+    results.training.spent["clinic-a"] = Spent(rounds=3)
+    for number in (1, 2):
+        run.miss("clinic-b", "train voice", "it was lost", round_number=number)
+    run.notify(stage="train voice", state="started")
+    save_state(run, results, RESUME_FILE)
+    announce_attempt(run.folder, 2)
+    with only_attempt(run.folder, 2):
+        found = study_status(run.folder)
+    assert (found.state, found.stage, found.round, found.rounds) == ("at work", "train voice", 3, 10)
+    assert found.lines() == [
+        "at work",
+        "stage train voice",
+        "round 3 of 10",
+        "submitted 2 times",
+        "  clinic-a: 40 clips, 3 rounds",
+        "  clinic-b: 0 clips, 0 rounds; missed rounds 1-2 of train voice",
+    ]
+
+
+def test_a_study_that_failed_tells_its_cause_to_a_script(run: RunContext, capsys: pytest.CaptureFixture[str]) -> None:
+    write_outcome(run.folder, code=ExitCode.RUN_FAILED, stage="in the stage 'release'", cause="all sites failed")
+    assert moretta(["study", "status", str(run.folder), "--json"]) == ExitCode.OK
+    reported = json.loads(capsys.readouterr().out)
+    assert (reported["state"], reported["exit_code"], reported["cause"]) == ("failed", 7, "all sites failed")
+
+
+def test_a_folder_without_a_run_is_an_error(tmp_path: Path) -> None:
+    assert moretta(["study", "status", str(tmp_path)]) == ExitCode.STUDY

@@ -212,11 +212,6 @@ class ClipSet:
         return cls(tuple(clips), modality, held, tuple(range(len(clips))), classes=_classes(clips))
 
     @classmethod
-    def from_release(cls, release: Release, modality: Modality) -> ClipSet:
-        """One site's release."""
-        return cls.from_releases([release], modality)
-
-    @classmethod
     def from_releases(
         cls, releases: Sequence[Release], modality: Modality, *, classes: Sequence[str] | None = None
     ) -> ClipSet:

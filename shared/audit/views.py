@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -150,7 +152,31 @@ def _oriented_gradients(picture: npt.NDArray[np.floating], *, cell: int = 8, dir
     return normalized.ravel()
 
 
-class MotionFeatures:
+class Features:
+    """Makes one vector of each clip. Default: needs no training."""
+
+    def fit(self, clips: ClipSet, *, seed: int) -> Self:
+        """Learn from the attacker's own clips what vectors need; returns itself."""
+        del clips, seed
+        return self
+
+    def vectors(self, clips: ClipSet) -> Float32:
+        """float32 [clips, d]."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class PlainFeatures(Features):
+    """What a function makes of the clips."""
+
+    function: Callable[[ClipSet], Float32]
+
+    def vectors(self, clips: ClipSet) -> Float32:
+        """float32 [clips, d]."""
+        return self.function(clips)
+
+
+class MotionFeatures(Features):
     """How a face moves: statistics over time of the principal components of all frames, and of their speeds."""
 
     COMPONENTS, FRAMES_PER_COMPONENT, FRAMES = 12, 16, 6000

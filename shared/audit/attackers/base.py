@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import TYPE_CHECKING, ClassVar, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar, cast
 
 from moretta.shared.core.array_types import Float32
 from moretta.shared.core.errors import AttackersError, MorettaError
@@ -106,6 +106,13 @@ def attacker(name: str, *, modality: Modality, kind: AttackerKind = "adaptive") 
         return cls
 
     return register
+
+
+def attacker_row(
+    name: str, family: type[Attacker], *, modality: Modality, kind: AttackerKind = "adaptive", **settings: Any
+) -> None:
+    """Register a row of a table of attackers: a class of this family with these settings."""
+    attacker(name, modality=modality, kind=kind)(cast(type[Attacker], type(name, (family,), settings)))
 
 
 def get_attacker(name: str) -> type[Attacker]:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache
-from typing import ClassVar, cast
+from typing import ClassVar
 
 import numpy as np
 
-from moretta.shared.audit.attackers.base import Embedder, attacker
+from moretta.shared.audit.attackers.base import Embedder, attacker_row
 from moretta.shared.audit.dataset import ClipSet
 from moretta.shared.audit.pretrained.encoder import PretrainedEncoder
 from moretta.shared.audit.pretrained.face_encoders import DlibEncoder, SFaceEncoder
@@ -56,5 +56,4 @@ def _loaded(encoder: type[PretrainedEncoder]) -> PretrainedEncoder:
 
 for _encoder in (CamPlusPlusEncoder, Ge2eEncoder, HubertEncoder, Wav2Vec2Encoder, SFaceEncoder, DlibEncoder):
     _settings = {"network": _encoder, "version": _encoder.version, "max_unprotected_eer": _encoder.threshold}
-    _class = cast(type[PretrainedAttacker], type(f"{_encoder.__name__}Attacker", (PretrainedAttacker,), _settings))
-    attacker(_encoder.name, modality=_encoder.modality, kind="pretrained")(_class)
+    attacker_row(_encoder.name, PretrainedAttacker, modality=_encoder.modality, kind="pretrained", **_settings)

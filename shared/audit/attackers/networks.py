@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, ClassVar, cast
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from moretta.shared.audit.attackers.base import Attacker, Embedder, Identifier, NotConvergedError, attacker
+from moretta.shared.audit.attackers.base import Attacker, Embedder, Identifier, NotConvergedError, attacker_row
 from moretta.shared.audit.crossval import check_learned
 from moretta.shared.audit.dataset import ClipSet
 from moretta.shared.core.array_types import Array, Float32, Int64, UInt8
@@ -280,5 +280,12 @@ _TABLE: tuple[tuple[str, Modality, type[Attacker], str, int, float, int], ...] =
     ("face-resnet", "face", NetworkEmbedder, "resnet", 64, 0.2, 10),
 )
 for _name, _modality, _family, _network, _dimensions, _margin, _cost in _TABLE:
-    _settings = {"network": _network, "dimensions": _dimensions, "schedule": Schedule(_margin), "cost": _cost}
-    attacker(_name, modality=_modality)(cast(type[Attacker], type(_name, (_family,), _settings)))
+    attacker_row(
+        _name,
+        _family,
+        modality=_modality,
+        network=_network,
+        dimensions=_dimensions,
+        schedule=Schedule(_margin),
+        cost=_cost,
+    )

@@ -8,9 +8,8 @@ from typing import Any, ClassVar, cast
 import numpy as np
 
 from moretta.shared.audit.attackers.base import Embedder, attacker, get_attacker
-from moretta.shared.audit.attackers.vectors import Features, PlainFeatures
 from moretta.shared.audit.dataset import ClipSet
-from moretta.shared.audit.views import MotionFeatures, face_picture, voice_statistics
+from moretta.shared.audit.views import Features, MotionFeatures, PlainFeatures, face_picture, voice_statistics
 from moretta.shared.core.array_types import Array, Float32, Int64
 
 SHRINKAGES = (0.1, 0.3, 0.6)

@@ -5,14 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, ClassVar, Protocol, Self, cast
+from typing import Any, ClassVar, Self
 
 import numpy as np
 
-from moretta.shared.audit.attackers.base import Attacker, Identifier, attacker
+from moretta.shared.audit.attackers.base import Identifier, attacker_row
 from moretta.shared.audit.crossval import check_learned, choose, held_out_accuracies
 from moretta.shared.audit.dataset import ClipSet
-from moretta.shared.audit.views import MotionFeatures, face_gradients, face_pixels, voice_statistics
+from moretta.shared.audit.views import (
+    Features,
+    MotionFeatures,
+    PlainFeatures,
+    face_gradients,
+    face_pixels,
+    voice_statistics,
+)
 from moretta.shared.core.array_types import Array, Float32
 from moretta.shared.core.terms import Modality
 
@@ -21,35 +28,7 @@ _LEAST_LOG_POSTERIOR = float(np.log(1e-3))
 """A forest gives many speakers no vote at all: how much less than this it believes in somebody says nothing more."""
 
 
-class Features(Protocol):
-    """Makes one vector of each clip."""
-
-    def fit(self, clips: ClipSet, *, seed: int) -> Self:
-        """Learn from the attacker's own clips what vectors need; returns itself."""
-        ...
-
-    def vectors(self, clips: ClipSet) -> Float32:
-        """float32 [clips, d]."""
-        ...
-
-
-@dataclass(frozen=True)
-class PlainFeatures:
-    """Features that need no training."""
-
-    function: Callable[[ClipSet], Float32]
-
-    def fit(self, clips: ClipSet, *, seed: int) -> Self:
-        """Nothing to learn."""
-        del clips, seed
-        return self
-
-    def vectors(self, clips: ClipSet) -> Float32:
-        """float32 [clips, d]."""
-        return self.function(clips)
-
-
-class BigramFeatures:
+class BigramFeatures(Features):
     """Which sounds follow which: shares of codewords and of their pairs, by a codebook of the attacker's own.
 
     This is what is left of a voice in mere tokens. On quantized voice it finds the codebook again.
@@ -84,7 +63,7 @@ class BigramFeatures:
 
 
 @dataclass
-class WithinEmotionFeatures:
+class WithinEmotionFeatures(Features):
     """Vectors without their emotion's mean, once for all emotions and once more for each of them alone.
 
     A release states the emotion of every clip, and an attacker reads it. An anonymizer that keeps emotion moves clips
@@ -137,6 +116,8 @@ class VectorAttack:
     """Whether vectors are standardised first."""
     must_learn: bool = False
     """Whether it is checked that the training data were learned."""
+    cost: int = 1
+    """Relative training time."""
 
     def pipeline(self, seed: int) -> Any:
         """The classifier behind a scaler, not trained."""
@@ -262,7 +243,6 @@ def _perceptron(seed: int, *, hidden: tuple[int, ...]) -> Any:
 _VOICE, _PIXELS, _GRADIENTS = (partial(PlainFeatures, f) for f in (voice_statistics, face_pixels, face_gradients))
 _PENALTIES = (0.1, 0.01, 1.0)
 _NEIGHBOURS: Grid = {"n_neighbors": (5, 1, 3)}
-_LAYERS = {1: (128,), 2: (128, 128), 3: (128, 128, 64)}
 
 QUICK: dict[Modality, dict[str, VectorAttack]] = {
     "voice": {
@@ -282,37 +262,25 @@ QUICK: dict[Modality, dict[str, VectorAttack]] = {
 }
 """The quick classifiers, by modality and name; `inverted` tries all of them in every setting."""
 
+_GIVEN_EMOTION = partial(VectorAttack, estimator=_logistic, grid={"C": _PENALTIES}, scaled=False, cost=2)
+_PERCEPTRON = partial(VectorAttack, _VOICE, grid={"alpha": (1.0, 0.01)}, must_learn=True, cost=3)
 _SLOW: dict[Modality, dict[str, VectorAttack]] = {
     "voice": {
-        "bigrams": VectorAttack(BigramFeatures, partial(_logistic, steps=200), {"C": (0.01, 0.001)}),
-        "given-emotion": VectorAttack(
-            partial(WithinEmotionFeatures, voice_statistics), _logistic, {"C": _PENALTIES}, scaled=False
-        ),
-        **{
-            f"mlp{number}": VectorAttack(
-                _VOICE, partial(_perceptron, hidden=hidden), {"alpha": (1.0, 0.01)}, must_learn=True
-            )
-            for number, hidden in _LAYERS.items()
-        },
+        "bigrams": VectorAttack(BigramFeatures, partial(_logistic, steps=200), {"C": (0.01, 0.001)}, cost=2),
+        "given-emotion": _GIVEN_EMOTION(partial(WithinEmotionFeatures, voice_statistics)),
+        "mlp1": _PERCEPTRON(partial(_perceptron, hidden=(128,))),
+        "mlp2": _PERCEPTRON(partial(_perceptron, hidden=(128, 128))),
+        "mlp3": _PERCEPTRON(partial(_perceptron, hidden=(128, 128, 64))),
     },
     "face": {
-        "given-emotion": VectorAttack(
-            partial(WithinEmotionFeatures, face_pixels), _logistic, {"C": _PENALTIES}, scaled=False
-        ),
+        "given-emotion": _GIVEN_EMOTION(partial(WithinEmotionFeatures, face_pixels)),
         "motion": VectorAttack(
             MotionFeatures, partial(_components_then_logistic, explained=0.95), {"regress__C": _PENALTIES}
         ),
     },
 }
-_COSTS = {"bigrams": 2, "given-emotion": 2, "mlp1": 3, "mlp2": 3, "mlp3": 3}
 
 for _modality, _quick in QUICK.items():
     for _name, _how in (_quick | _SLOW[_modality]).items():
-        _settings: dict[str, Any] = {"how": _how, "cost": _COSTS.get(_name, 1)}
-        attacker(f"{_modality}-{_name}", modality=_modality)(
-            cast(type[Attacker], type(f"{_modality}-{_name}", (VectorIdentifier,), _settings))
-        )
-    _settings = {"tried": tuple(_quick.values())}
-    attacker(f"{_modality}-inverted", modality=_modality)(
-        cast(type[Attacker], type(f"{_modality}-inverted", (InvertedIdentifier,), _settings))
-    )
+        attacker_row(f"{_modality}-{_name}", VectorIdentifier, modality=_modality, how=_how, cost=_how.cost)
+    attacker_row(f"{_modality}-inverted", InvertedIdentifier, modality=_modality, tried=tuple(_quick.values()))

@@ -8,13 +8,6 @@ enrolled speaker), and those of `Similarity` (how alike the voices of every two 
 
 from __future__ import annotations
 
-from moretta.shared.audit.metrics.breakdown import (
-    Measured,
-    Summary,
-    measure_ranking,
-    measure_similarity,
-    measure_trials,
-)
 from moretta.shared.audit.metrics.distinctiveness import Similarity, similarity_matrix
 from moretta.shared.audit.metrics.intervals import Interval, bootstrap_rows, bootstrap_trials
 from moretta.shared.audit.metrics.metric import Metric, get_metric, leaks_when_low, metric, metrics_of
@@ -22,19 +15,14 @@ from moretta.shared.audit.metrics.scores import Ranking, Trials
 
 __all__ = [
     "Interval",
-    "Measured",
     "Metric",
     "Ranking",
     "Similarity",
-    "Summary",
     "Trials",
     "bootstrap_rows",
     "bootstrap_trials",
     "get_metric",
     "leaks_when_low",
-    "measure_ranking",
-    "measure_similarity",
-    "measure_trials",
     "metric",
     "metrics_of",
     "similarity_matrix",

@@ -37,7 +37,7 @@ def test_the_anonymizer_that_the_guide_writes_is_released_and_attacked(simulated
     assert release.statement.clips == 24 and not release.statement.dropped
     stated = release.anonymizer("voice")
     assert stated is not None and stated.privacy[0].epsilon == 8.0
-    clips = ClipSet.from_release(release, "voice")
+    clips = ClipSet.from_releases([release], "voice")
     rows = audit(None, clips, attackers=["voice-logistic"], workers=1, bootstrap=0).results
     top1 = [r for r in rows if (r.scenario, r.metric, r.subset, r.pooled) == ("semi-informed", "top1", "all", 1)]
     assert top1 and top1[0].value is not None and not top1[0].invalid

@@ -3,17 +3,16 @@ import time
 import numpy as np
 import pytest
 
+from moretta.shared.audit.measure import Measurement
 from moretta.shared.audit.metrics import (
-    Interval,
     Ranking,
     Trials,
     bootstrap_rows,
     bootstrap_trials,
-    measure_ranking,
-    measure_trials,
 )
 from moretta.shared.audit.metrics.metric import get_metric, metric
 from moretta.shared.audit.metrics.verification import eer
+from moretta.shared.audit.result import Result
 from moretta.shared.core.errors import RunError
 
 
@@ -85,38 +84,58 @@ def test_rows_are_resampled_by_speaker() -> None:
     assert found.high - found.low == pytest.approx(2 * 1.96 * values.std() / np.sqrt(10), rel=0.2)
 
 
+def measured(results: list[Result], metric: str, pooled: int = 1) -> dict[str, Result]:
+    """Results of one metric by subset."""
+    return {r.subset: r for r in results if (r.metric, r.pooled) == (metric, pooled)}
+
+
+def measurement(sexes: dict[int, str], *, resamples: int) -> Measurement:
+    people = len(sexes)
+    names, halves = tuple(f"p{n}" for n in range(people)), {n: n % 2 for n in range(people)}
+    return Measurement(names, sexes, halves, dict.fromkeys(range(people), 2), resamples)
+
+
+ABOUT = Result(modality="voice", attacker="a", scenario="semi-informed", metric="", speakers=3, clips=6)
+
+
 def test_one_speaker_has_no_interval_over_speakers() -> None:
     """Every resample of one speaker is the same: it would look like a figure that is known exactly."""
     speaker = np.array([0, 0, 1, 1, 2, 2])
     ranking = Ranking(np.eye(3)[speaker] + np.random.default_rng(1).normal(size=(6, 3)), np.arange(3), speaker)
-    found = measure_ranking(ranking, sex_of={0: "male", 1: "female", 2: "female"}, resamples=20)["top1"]
-    assert found.by_sex["male"].value is not None and found.by_sex["male"].interval is None
-    assert found.by_sex["male"].speakers == (0,) and found.by_sex["female"].speakers == (1, 2)
+    sexes = {0: "male", 1: "female", 2: "female"}
+    found = measured(measurement(sexes, resamples=20).of_ranking(ABOUT, ranking), "top1")
+    assert found["male"].value is not None and found["male"].low is None
+    assert (found["male"].speakers, found["male"].clips) == (1, 2)
+    assert (found["female"].speakers, found["female"].clips) == (2, 4) and found["female"].low is not None
     assert bootstrap_rows(lambda rows: float(len(rows)), np.zeros(4, np.int64)) is None
 
 
 def test_every_breakdown_is_measured_and_the_worst_off_speaker_named() -> None:
     trials = speakers_with_own_ease(12, 6, seed=3)
     sexes = {i: "female" if i % 2 else "male" for i in range(12)}
-    found = measure_trials(trials, sex_of=sexes, resamples=20)
-    assert "cllr" not in found and "cllr" in measure_trials(trials, llr=True, resamples=0)
-    rate = found["eer"]
-    assert rate.overall.value == eer(trials) and isinstance(rate.overall.interval, Interval)
-    assert set(rate.by_sex) == {"female", "male"}
-    assert rate.worst_speaker is not None and rate.worst.value == min(rate.per_speaker.values())
-    assert found["d_sys"].worst.value == max(found["d_sys"].per_speaker.values())
+    results = measurement(sexes, resamples=20).of_trials(ABOUT, trials)
+    rate, linkability = measured(results, "eer"), measured(results, "d_sys")
+    assert rate["all"].value == eer(trials) and rate["all"].low is not None
+    people = {f"p{n}" for n in range(1, 12)}  # of the first, only mated trials are in the list
+    assert set(rate) == {"all", "female", "male", "worst"} | people
+    assert rate["worst"].value == min(rate[name].value for name in people)  # type: ignore[type-var]
+    assert set(linkability["all"].by_speaker) == people and not rate["all"].by_speaker
+    assert linkability["worst"].value == max(linkability["all"].by_speaker.values())
+    assert measured(results, "cllr")["all"].value is not None, "measured on calibrated scores"
 
 
 def test_identification_is_measured_in_every_breakdown() -> None:
     speaker = np.repeat(np.arange(8), 10)
     scores = np.random.default_rng(0).normal(size=(80, 8)) + 2 * np.eye(8)[speaker]
     ranking = Ranking(scores, np.arange(8), speaker)
-    found = measure_ranking(ranking, sex_of={i: "FM"[i % 2] for i in range(8)}, resamples=50)["top1"]
-    assert found.chance == 1 / 8
-    assert found.overall.value == pytest.approx(np.mean(list(found.per_speaker.values())))
-    assert found.overall.interval is not None
-    assert found.overall.interval.low < found.overall.value < found.overall.interval.high  # type: ignore[operator]
-    assert found.worst.value == max(found.per_speaker.values())
+    results = measurement({i: "FM"[i % 2] for i in range(8)}, resamples=50).of_ranking(ABOUT, ranking)
+    found = measured(results, "top1")
+    own = [found[f"p{n}"].value for n in range(8)]
+    assert found["all"].chance == 1 / 8
+    assert found["all"].value == pytest.approx(np.mean(own))  # type: ignore[arg-type]
+    assert found["all"].low < found["all"].value < found["all"].high  # type: ignore[operator]
+    assert found["worst"].value == max(own)  # type: ignore[type-var]
+    assert set(measured(results, "top1", pooled=3)) == {"all", "F", "M", "worst"}
 
 
 def test_two_metrics_of_one_name_are_a_defect() -> None:

@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from moretta.shared.audit.metrics import Similarity, measure_similarity
+from moretta.shared.audit.measure import Measurement
+from moretta.shared.audit.metrics import Similarity
 from moretta.shared.audit.metrics.distinctiveness import (
     LEAST_GAIN_DECIBEL,
     Dominance,
@@ -10,6 +11,7 @@ from moretta.shared.audit.metrics.distinctiveness import (
     similarity_matrix,
     voice_distinctiveness_gain,
 )
+from moretta.shared.audit.result import Result
 from moretta.shared.core.errors import RunError
 
 DISTINCT = np.array([[0.9, 0.1], [0.1, 0.9]])
@@ -72,13 +74,15 @@ def test_figures_come_by_sex_by_speaker_and_for_the_one_who_leaks_most() -> None
     oo = np.full((4, 4), 0.2) + np.diag([0.6, 0.6, 0.6, 0.6])
     op = np.full((4, 4), 0.2) + np.diag([0.0, 0.0, 0.0, 0.3])
     similarity = Similarity(oo, op, np.array([3, 5, 8, 9]))
-    found = measure_similarity(similarity, "deidentification", sex_of={3: "f", 5: "f", 8: "m", 9: "m"}, resamples=50)
-    assert found.overall.value == pytest.approx(1 - 0.075 / 0.6)
-    assert found.by_sex["f"].value == pytest.approx(1)
-    assert found.by_sex["m"].value == pytest.approx(1 - 0.15 / 0.6)
-    assert found.worst_speaker == 9
-    assert found.worst.value == pytest.approx(0.5)
-    assert found.per_speaker[3] == pytest.approx(1)
-    interval = found.overall.interval
-    assert interval is not None
-    assert interval.low < 0.875 < interval.high
+    names, sexes = tuple(f"p{n}" for n in range(10)), {3: "f", 5: "f", 8: "m", 9: "m"}
+    about = Result(modality="voice", attacker="a", scenario="ignorant", metric="")
+    results = Measurement(names, sexes, {}, {9: 7}, 50).of_similarity(about, "deidentification", similarity)
+    found = {result.subset: result for result in results}
+    assert found["all"].value == pytest.approx(1 - 0.075 / 0.6)
+    assert found["f"].value == pytest.approx(1)
+    assert found["m"].value == pytest.approx(1 - 0.15 / 0.6)
+    assert (found["worst"].value, found["worst"].clips) == (pytest.approx(0.5), 7)
+    assert found["all"].by_speaker["p3"] == pytest.approx(1)
+    assert found["all"].by_speaker["p9"] == found["worst"].value
+    low, high = found["all"].low, found["all"].high
+    assert low is not None and high is not None and low < 0.875 < high

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from moretta.shared.audit.pretrained.expression import NAMES, ExpressionEvaluator
 from moretta.shared.audit.pretrained.face_encoders import FoundFace, SFaceEncoder, cut_square
-from moretta.shared.audit.pretrained.nets import CLASSES, SIDE
+from moretta.shared.audit.pretrained.nets import EXPRESSION_SIDE, EXPRESSIONS
 from moretta.shared.core.labels import EMOTIONS, Emotion
 from moretta.shared.core.threads import limit_threads
 from moretta.shared.models.head import make_identity, render_frame
@@ -62,17 +62,17 @@ def read(evaluator: ExpressionEvaluator, face: FoundFace) -> NDArray[np.float32]
     """Score of each of the network's seven classes."""
     import torch
 
-    crop = cut_square(face.bgr, *face.square, SIDE)[None, :, :, ::-1].astype(np.float32)
+    crop = cut_square(face.bgr, *face.square, EXPRESSION_SIDE)[None, :, :, ::-1].astype(np.float32)
     with torch.inference_mode():
         return np.asarray(evaluator.net(torch.from_numpy(crop.transpose(0, 3, 1, 2).copy()))[0].numpy(), np.float32)
 
 
 def report_expressions(pictures: list[Picture], scores: list[NDArray[np.float32]]) -> None:
     """Print recall by emotion, for the best of all seven classes and for the best of the corpus's six."""
-    column = {emotion: CLASSES.index(word) for word, emotion in NAMES.items()}
+    column = {emotion: EXPRESSIONS.index(word) for word, emotion in NAMES.items()}
     shown = np.array([column[picture.emotion] for picture in pictures])
     table = np.stack(scores)
-    for title, columns in (("best of 7", list(range(len(CLASSES)))), ("best of 6", sorted(column.values()))):
+    for title, columns in (("best of 7", list(range(len(EXPRESSIONS)))), ("best of 6", sorted(column.values()))):
         read_as = np.array(columns)[table[:, columns].argmax(1)]
         recall = {emotion: float((read_as[shown == column[emotion]] == column[emotion]).mean()) for emotion in EMOTIONS}
         each = "  ".join(f"{emotion} {share:.2f}" for emotion, share in recall.items())

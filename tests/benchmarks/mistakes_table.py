@@ -25,8 +25,8 @@ from moretta.client.anonymizers.anonymizer_registry import get_anonymizer
 from moretta.client.anonymizers.emotion_label_rr import EmotionLabelVoice
 from moretta.shared.audit import measure
 from moretta.shared.audit.inference.classes import infer_attribute
-from moretta.shared.audit.runner import run_audit
-from moretta.shared.audit.utility import evaluate_utility
+from moretta.shared.audit.runner import audit
+from moretta.shared.audit.utility.evaluate import evaluate_utility
 from moretta.shared.core.labels import EMOTIONS
 from moretta.shared.data.clips import Clip
 from moretta.shared.data.reader import read_corpus
@@ -103,7 +103,7 @@ def as_heard(made: EmotionLabelVoice, epsilon: float, sound: Sound, draw: int) -
 def figures(words: Words, sex: dict[int, Any]) -> dict[str, float]:
     """Of one draw."""
     clips = clip_set([described_as(clip) for clip in words], list(words.values()), "code")
-    rows = run_audit(None, clips, attackers=ATTACKERS, seed=0, bootstrap=0, workers=1)
+    rows = audit(None, clips, attackers=ATTACKERS, seed=0, bootstrap=0, workers=1).results
     whole = [r for r in rows if r.scenario == "semi-informed" and r.subset == "all" and not r.invalid]
 
     def best(metric: str, pooled: int) -> float:
@@ -111,13 +111,13 @@ def figures(words: Words, sex: dict[int, Any]) -> dict[str, float]:
         return (min if metric == "eer" else max)(found, default=float("nan"))
 
     with tempfile.TemporaryDirectory() as scratch:
-        judged = evaluate_utility(None, clips, seed=0, draws=0, workers=1, scratch=Path(scratch))
+        utility = evaluate_utility(None, clips, seed=0, draws=0, workers=1, scratch=Path(scratch))
     label = np.array([EMOTIONS.index(clip.label) for clip in words])
     word = np.stack(list(words.values()))
     right = np.mean([np.mean(word[label == e].argmax(axis=1) == e) for e in np.unique(label)])
     return {
         "right": float(right),
-        "uar": max((r.uar for r in judged if r.uar is not None), default=float("nan")),
+        "uar": max((r.value for r in utility if r.metric == "uar" and r.value is not None), default=float("nan")),
         "top1": best("top1", 1),
         "eer": best("eer", 1),
         **{f"top1 of {many}": best("top1", many) for many in POOLED},

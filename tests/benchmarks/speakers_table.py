@@ -26,8 +26,8 @@ from moretta.shared.audit import measure
 from moretta.shared.audit.attackers import attacker_names
 from moretta.shared.audit.dataset import ClipSet
 from moretta.shared.audit.protocol import make_plan
-from moretta.shared.audit.runner import run_audit
-from moretta.shared.audit.utility import evaluate_utility
+from moretta.shared.audit.runner import audit
+from moretta.shared.audit.utility.evaluate import evaluate_utility
 from moretta.shared.core.labels import EMOTIONS
 from moretta.shared.data.clips import Clip
 from moretta.shared.data.media import read_audio
@@ -175,10 +175,10 @@ def clip_set(clips: list[ReleasedClip], arrays: list[np.ndarray], form: Any, cod
 
 
 def measured(clips: ClipSet) -> dict[str, Any]:
-    rows = run_audit(None, clips, attackers=ATTACKERS, seed=0, bootstrap=0, workers=1)
+    rows = audit(None, clips, attackers=ATTACKERS, seed=0, bootstrap=0, workers=1).results
     sound_rows = [r for r in rows if r.scenario == "semi-informed" and r.subset == "all" and r.value is not None]
     with tempfile.TemporaryDirectory() as scratch:
-        judged = evaluate_utility(None, clips, seed=0, draws=0, workers=1, scratch=Path(scratch))
+        utility = evaluate_utility(None, clips, seed=0, draws=0, workers=1, scratch=Path(scratch))
 
     def best(metric: str, pooled: int = 1, attackers: tuple[str, ...] = ATTACKERS) -> float:
         found = [r.value for r in sound_rows if (r.metric, r.pooled) == (metric, pooled) and r.attacker in attackers]
@@ -187,7 +187,7 @@ def measured(clips: ClipSet) -> dict[str, Any]:
 
     return {
         "clips": len(clips),
-        "uar": max((r.uar for r in judged if r.uar is not None), default=float("nan")),
+        "uar": max((r.value for r in utility if r.metric == "uar" and r.value is not None), default=float("nan")),
         "top1": best("top1"),
         "inverted": best("top1", attackers=("voice-inverted",)),
         "likeness": best("top1", attackers=("voice-likeness",)),

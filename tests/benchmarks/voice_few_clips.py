@@ -23,8 +23,8 @@ from speakers_table import ATTACKERS, KEY, Line, Sound, code_of, parts, release,
 
 from moretta.shared.audit.dataset import ClipSet
 from moretta.shared.audit.metrics.confusion import confusion_by_speaker, uar
-from moretta.shared.audit.runner import run_audit
-from moretta.shared.audit.utility import UtilityEvaluator, evaluator_names, get_evaluator
+from moretta.shared.audit.runner import audit
+from moretta.shared.audit.utility.evaluators import UtilityEvaluator, evaluator_names, get_evaluator
 from moretta.shared.core.labels import EMOTIONS
 from moretta.shared.data.clips import Clip
 
@@ -126,7 +126,7 @@ def main() -> None:
 
 
 def _attack(found: Found, clips: ClipSet, groups: dict[str, str]) -> None:
-    rows = run_audit(None, clips, attackers=ATTACKERS, seed=0, bootstrap=0, workers=1)
+    rows = audit(None, clips, attackers=ATTACKERS, seed=0, bootstrap=0, workers=1).results
     for row in rows:
         if row.scenario != "semi-informed" or row.pooled > 1 or row.value is None or row.metric not in {"top1", "eer"}:
             continue

@@ -16,10 +16,10 @@ demo: $(STAMP)
 	rm -rf demo
 	$(BIN)/moretta simulate --study deploy/studies/demo.toml --speakers 8 --clips 12 --out demo
 
-# Those of tests/e2e start processes by the dozen and share them: one after the other, and also if others have failed.
+# Those of tests/e2e start processes by the dozen and share them. They run also if others have failed.
 test: $(STAMP)
 	first=0; $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --ignore tests/e2e --durations 10 || first=$$?; \
-	$(BIN)/python -m pytest tests/e2e --durations 10 && exit $$first
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup tests/e2e --durations 10 && exit $$first
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

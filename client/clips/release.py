@@ -26,6 +26,7 @@ from moretta.client.training.training_plan import cohorts, plan_training
 from moretta.shared.core.errors import ClipError, ReleaseError
 from moretta.shared.core.pseudonym import PseudonymKey
 from moretta.shared.core.terms import Modality
+from moretta.shared.data.clip_store import ClipStore
 from moretta.shared.data.clips import Clip, Corpus
 from moretta.shared.features.faces import check_frames
 from moretta.shared.features.mfcc import check_samples
@@ -52,7 +53,7 @@ class _Channel:
     """One modality on its way out."""
 
     anonymizer: Anonymizer
-    read: Callable[[Clip], Array | None]
+    read: ClipStore
     """Reads the raw clip; None if it has not this modality."""
     sizes: dict[str, list[int]] = field(default_factory=lambda: defaultdict(list))
     """Released frames of each clip, by speaker."""
@@ -103,7 +104,7 @@ def make_release(
         shutil.rmtree(folder)  # half of a release, from a run that was ended
     if settings.policy is not None:
         settings.policy.check_study(study)
-    channels = _channels(study, shared)  # refuses arrays that cannot be, before a clip is read
+    channels = _channels(study, shared, settings.home)  # refuses arrays that cannot be, before a clip is read
     corpus, clips = site_corpus(settings, study)
     if settings.policy is not None:
         settings.policy.check_clips(len(clips), len({clip.speaker for clip in clips}))
@@ -115,6 +116,7 @@ def make_release(
         channel.anonymizer.fit(_raw(channel, clips, pseudonyms), _noise(settings, modality, "fit"))
         if channel.anonymizer.trains_on_emotions:
             channel.anonymizer.train_on_emotions(_labelled(channel, clips, study.classes))
+        channel.read.keeping = False  # what was not read to fit is read once
     writer = ReleaseWriter(
         folder,
         forms={m: c.anonymizer.form for m, c in channels.items()},
@@ -256,18 +258,18 @@ def fits(study: Study, shared: dict[str, Array]) -> None:
         StudyError: they are not.
         ReleaseError: they are no arrays of this kind.
     """
-    _channels(study, shared)
+    _channels(study, shared, Path())
 
 
-def _channels(study: Study, shared: dict[str, Array]) -> dict[Modality, _Channel]:
+def _channels(study: Study, shared: dict[str, Array], home: Path) -> dict[Modality, _Channel]:
     check_public(shared, public_rules(study))
     channels: dict[Modality, _Channel] = {}
     if study.voice.enabled:
         voice = get_anonymizer("voice", study.voice.anonymizer).from_study(study, shared)
-        channels["voice"] = _Channel(voice, _read_voice)
+        channels["voice"] = _Channel(voice, ClipStore(_read_voice, home))
     if study.face.enabled:
         face = get_anonymizer("face", study.face.anonymizer).from_study(study, shared)
-        channels["face"] = _Channel(face, lambda clip: _read_face(clip, study.face.fps))
+        channels["face"] = _Channel(face, ClipStore(lambda clip: _read_face(clip, study.face.fps), home))
     return channels
 
 

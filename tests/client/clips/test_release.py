@@ -152,6 +152,21 @@ def test_a_clip_that_was_deleted_has_no_part_in_later_releases_and_is_not_charge
     assert pseudonym in charged[0] and charged[1] == charged[0] - {pseudonym}
 
 
+def test_a_clip_is_decoded_once_although_it_is_read_to_fit_and_to_be_released(
+    simulated: Any, study: Study, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from moretta.shared.data import recordings
+
+    decoded: list[str] = []
+    read = recordings.read_sound
+    monkeypatch.setattr(recordings, "read_sound", lambda clip: decoded.append(clip.name) or read(clip))
+    people = list(synthetic_speakers(1, voices=3, clips=12))
+    code = make_speaker_code(people, size=5, codebook_size=16, in_windows=False, seed=1)
+    wanted = study.with_changes(voice__anonymizer="speaker-normalized", voice__form="code")
+    release = make_release(simulated.site(), wanted, code.to_arrays())
+    assert len(release.clips) == len(decoded) == len(set(decoded)) == 24
+
+
 def test_an_anonymizer_that_raises_costs_its_batch_and_no_more(simulated: Any, study: Study, faulty: Any) -> None:
     def change(number: int, samples: Any) -> Any:
         if number == 3:

@@ -18,9 +18,9 @@ from flwr.app import Context, Message, RecordDict
 from flwr.clientapp.typing import ClientAppCallable
 
 from moretta.client.approval.offers import NotApprovedError, Offers
-from moretta.client.clips.current_clips import on_current_clips
 from moretta.client.clips.provenance import ChangedError
 from moretta.client.clips.sent_log import What
+from moretta.client.clips.stored_state import on_current_clips
 from moretta.client.policy import PolicyError
 from moretta.client.settings import SiteSettings, deployed_site, simulated_site
 from moretta.client.site_home import SITE_HOME

@@ -1,23 +1,72 @@
-"""What a site knows of itself: where its clips, its home and its secrets are."""
+"""What a site knows of itself: where its clips, its home and its secrets are, and what it calls clips and speakers."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from moretta.client.accounting.account import cohorts_of
 from moretta.client.accounting.budget import BudgetLimits, SiteBudget
 from moretta.client.accounting.ledger import Ledger
-from moretta.client.clips.study_pseudonyms import StudyPseudonyms
-from moretta.client.clips.withdrawn import NOBODY, Withdrawn
+from moretta.client.clips.site_clips import NOBODY, Withdrawn
 from moretta.client.policy import Policy
 from moretta.client.site_home import SiteHome
 from moretta.client.transport.identity import Identity
-from moretta.shared.core.errors import StudyError
+from moretta.shared.core.errors import RefusedError, StudyError
 from moretta.shared.core.labels import SpeakerId
 from moretta.shared.core.pseudonym import PseudonymKey
 from moretta.shared.core.reproducibility import code_digest
 from moretta.shared.study.run_plan import SimulationPlan
 from moretta.shared.study.schema import Study
+
+
+@dataclass(frozen=True, slots=True)
+class StudyPseudonyms:
+    """The names of clips and speakers in one study at one site.
+
+    The ledger adds up what a clip and a speaker lose in all studies, so it has one name for each. With one name in
+    every release a coordinator could do the same: what one study reveals of a clip could be joined with the next. So
+    every study has names of its own, which nobody joins without the site's key, unless study and policy ask for it.
+    """
+
+    key: PseudonymKey
+    """The site's."""
+    study: str | None
+    """Digest of the study; None where its names are the site's own: by linkage, and in simulation, whose key anybody
+    can derive."""
+
+    def released(self, own: str) -> str:
+        """The name that a release has for a clip or a speaker whom the ledger calls `own`: 16 hexadecimal digits."""
+        return own if self.study is None else self.key.renamed(own, self.study)
+
+    def own(self, ledger: Ledger) -> Mapping[str, str] | None:
+        """The ledger's name of everything that was released, by its name in this study; None where both are the same.
+
+        What was released is on the ledger, whatever became of the corpus since.
+        """
+        if self.study is None:
+            return None
+        known = {name for c in cohorts_of(ledger).values() for name in (*c.members("speaker"), *c.members("clip"))}
+        return {self.released(name): name for name in known}
+
+    def as_own(self, released: tuple[str, ...], ledger: Ledger) -> tuple[str, ...]:
+        """The ledger's names of names in a release.
+
+        Raises:
+            RefusedError: one is not on the ledger.
+        """
+        own = self.own(ledger)
+        if own is None:
+            return released
+        missing = sum(name not in own for name in released)
+        if missing:
+            raise RefusedError(
+                f"{missing} names in a release that the privacy ledger does not know",
+                expected="everything that was released, under this site's key",
+                fix="restore pseudonym.key and ledger.jsonl from one copy: they belong together",
+            )
+        return tuple(own[name] for name in released)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,17 +93,17 @@ class SiteSettings:
 
     @property
     def releases(self) -> Path:
-        """Where this site keeps what it released."""
+        """What this site released, by study."""
         return self.home / "release"
 
     @property
     def remembered(self) -> Path:
-        """Where anonymizers keep what they must know of this site's speakers at the next release."""
+        """What anonymizers must know of this site's speakers at the next release."""
         return self.home / "speakers"
 
     @property
     def updates(self) -> Path:
-        """Where this site keeps the last update of each model."""
+        """The last update of each model, by study."""
         return self.home / "updates"
 
     @property
@@ -93,11 +142,10 @@ def deployed_site(folder: Path) -> SiteSettings:
         PolicyError: the policy refuses the server, the installed code, or noise from a seed.
     """
     home = SiteHome(folder)
-    identity = Identity.load(home.identity_file)
-    said, policy = home.read(), Policy.load(home.policy_file)
+    identity, policy = Identity.load(home.identity_file), Policy.load(home.policy_file)
     policy.check_server(identity.ca_fingerprint)
     policy.check_code(code_digest())
-    policy.check_noise(seeded=said.simulated_seed is not None)
+    policy.check_noise(seeded=home.read().simulated_seed is not None)
     return of_folder(home, name=identity.site, policy=policy, server=(identity.address, identity.ca_fingerprint))
 
 

@@ -7,9 +7,9 @@ pseudonym.key    turns speakers into pseudonyms; never leaves
 ledger.jsonl     every privacy loss
 release/         what was released, by study
 offers/          studies that were offered, with their public arrays (moretta.client.approval.offers)
-approvals/       what the steward decided; approvals.jsonl has every decision ever
+approvals/       the decisions of the steward; approvals.jsonl has every decision ever
 speakers/        what anonymizers must know of the speakers at the next release; never leaves
-updates/         the last update of each model, so that a round asked for twice is answered alike
+updates/         the last update of each model, so that a repeated request gets the same response
 locks/           empty files: one release of a study is made at a time
 flower/          Flower's own files
 logs/, site.log  what the processes and the handlers said
@@ -17,17 +17,16 @@ logs/, site.log  what the processes and the handlers said
 
 from __future__ import annotations
 
-import fcntl
 import os
 import tomllib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from moretta.shared.core.atomic import write_atomic
+from moretta.shared.core.atomic import locked, write_atomic
 from moretta.shared.core.errors import HomeError
 from moretta.shared.core.labels import SpeakerId
 from moretta.shared.core.printable import to_toml
@@ -133,19 +132,15 @@ class SiteHome:
         Raises:
             HomeError: another process holds it.
         """
-        descriptor = os.open(self.root / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            os.close(descriptor)
-            raise HomeError(
-                f"the site's folder {self.root} is in use by another process",
-                fix="end the other `moretta site` first",
-            ) from error
-        try:
+        with ExitStack() as lock:
+            try:
+                lock.enter_context(locked(self.root / ".lock", wait=False))
+            except BlockingIOError as error:
+                raise HomeError(
+                    f"the site's folder {self.root} is in use by another process",
+                    fix="end the other `moretta site` first",
+                ) from error
             yield
-        finally:
-            os.close(descriptor)
 
 
 def default_home() -> Path:

@@ -1,7 +1,7 @@
-"""What a kept release was made of: beside it, at the site, and compared with the corpus before the release is used.
+"""What a stored release was made of: kept beside it, at the site, and compared with the corpus before it is used.
 
-Of each clip there is where its files were, their size and times, a keyed digest of their content, and one of what was
-told of it: label, sex, age group. A file whose size, times and inode are as they were is taken to be as it was, so the
+Of each clip there is where its files were, their size and times, a keyed digest of their content, and one of its
+metadata: label, sex, age group. A file whose size, times and inode are as they were is taken to be as it was, so the
 comparison costs one look at each file; a whole comparison reads everything.
 """
 
@@ -13,12 +13,11 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Literal, Self
+from typing import ClassVar, Literal, Self
 
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError
 
-from moretta.client.clips.site_clips import labelled_corpus
-from moretta.client.clips.withdrawn import WithdrawnFile, content_digest
+from moretta.client.clips.site_clips import WithdrawnFile, content_digest, labelled_corpus
 from moretta.client.settings import SiteSettings
 from moretta.shared.core.atomic import write_atomic
 from moretta.shared.core.errors import HomeError, RefusedError
@@ -27,9 +26,7 @@ from moretta.shared.core.pseudonym import PseudonymKey
 from moretta.shared.core.terms import Modality
 from moretta.shared.data.clips import Clip, Corpus
 from moretta.shared.release.release_format import age_group
-
-if TYPE_CHECKING:
-    from moretta.shared.study.schema import Study
+from moretta.shared.study.schema import Study
 
 PROVENANCE_FILE = "origin.json"
 Stat = tuple[int, int, int, int]
@@ -44,26 +41,25 @@ class ChangedError(RefusedError):
 
 
 class UnclearError(ChangedError):
-    """It cannot be told whether somebody has withdrawn, or a disk is missing."""
+    """Either somebody has withdrawn or a disk is missing: the site cannot tell which."""
 
     public_message: ClassVar[str] = "the site cannot tell whether its clips have changed since its release"
 
 
-class SourceFile(BaseModel):
-    """One file that was read."""
-
+class _Record(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
+
+class SourceFile(_Record):
+    """One file that was read; its path starts at the corpus folder."""
+
     path: str
-    """From the corpus folder."""
     stat: Stat
     digest: str
 
 
-class SourceClip(BaseModel):
+class SourceClip(_Record):
     """One clip that was read."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     speaker: SpeakerId
     metadata: str = Field(validation_alias=AliasChoices("metadata", "told"))
@@ -71,24 +67,22 @@ class SourceClip(BaseModel):
     files: dict[Modality, SourceFile]
 
 
-class Provenance(BaseModel):
+class Provenance(_Record):
     """What one release, or one site's part in a code, was made of. It never leaves."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     format: Literal[1] = 1
     study: str
     """Digest of the study."""
     name: str
-    """What the study is called."""
+    """Of the study."""
     labels: Literal["intended", "vote"]
     classes: tuple[str, ...] = EMOTIONS
     attributes: bool
-    """Whether sex and age group were told."""
+    """Whether sex and age group were released."""
     modalities: tuple[Modality, ...]
     tables: dict[str, Stat | None]
     described: tuple[SpeakerId, ...]
-    """Speakers of whom the table of demographics told anything."""
+    """Speakers whose sex or age a table gave."""
     clips: dict[str, SourceClip]
 
     @classmethod
@@ -100,21 +94,20 @@ class Provenance(BaseModel):
         Raises:
             CorpusError: a file cannot be read.
         """
-        key = settings.pseudonyms()
-        digest_of = _MetadataDigest(key, corpus, attributes=study.audit.attributes)
+        key, attributes = settings.pseudonyms(), study.audit.attributes
         return cls(
             study=study.digest(),
             name=study.name,
             labels=study.labels,
             classes=study.classes,
-            attributes=study.audit.attributes,
+            attributes=attributes,
             modalities=tuple(modalities),
             tables=_table_stats(settings.corpus, corpus.tables),
             described=tuple(sorted(_described(corpus))),
             clips={
                 clip.name: SourceClip(
                     speaker=clip.speaker,
-                    metadata=digest_of(clip),
+                    metadata=_metadata(key, corpus, clip, attributes=attributes),
                     files={m: _source(settings.corpus, key, path) for m, path in _paths(clip, modalities)},
                 )
                 for clip in clips
@@ -132,7 +125,7 @@ class Provenance(BaseModel):
 
     @staticmethod
     def load(folder: Path) -> Provenance | None:
-        """Of what is kept in a folder; None if there is none.
+        """Of what is stored in a folder; None if there is none.
 
         Raises:
             HomeError: it cannot be read.
@@ -146,7 +139,7 @@ class Provenance(BaseModel):
             raise HomeError(
                 f"the record of what was released, {path}, cannot be read: {type(error).__name__}",
                 expected="the file that this version wrote",
-                fix=f"delete the folder {path.parent}: the release is then made anew when it is asked for",
+                fix=f"delete the folder {path.parent}: the release is then made anew when it is requested",
             ) from error
 
     def save(self, folder: Path) -> None:
@@ -169,7 +162,7 @@ class Provenance(BaseModel):
         return frozenset(WithdrawnFile(size=source.stat[0], digest=source.digest) for source in sources)
 
 
-@lru_cache(maxsize=4)  # it is asked for before and after every response, and thousands of clips take a while
+@lru_cache(maxsize=4)  # it is read before and after every response, and thousands of clips take a while
 def _loaded(path: Path, stat: Stat | None) -> Provenance:
     del stat
     return Provenance.model_validate_json(path.read_bytes())
@@ -177,36 +170,35 @@ def _loaded(path: Path, stat: Stat | None) -> Provenance:
 
 @dataclass
 class Changes:
-    """What is not as it was when a release was made. Numbers of speakers and names of clips stay at the site."""
+    """What is not as it was when a release was made. Names of speakers and clips stay at the site."""
 
     gone: set[SpeakerId] = field(default_factory=set)
     """Speakers who have no clip any more."""
     lost: list[str] = field(default_factory=list)
-    """Clips that are not there, or not this site's, any more."""
+    """Clips that are missing, or not this site's any more."""
     changed: list[str] = field(default_factory=list)
-    """Clips whose content, label, sex or age group is another."""
+    """Clips with other content, label, sex or age group."""
     added: list[str] = field(default_factory=list)
-    """Clips that came later. They have no part in the release, which holds nevertheless."""
+    """Clips that came later. They have no part in the release, which stays valid."""
     unclear: str = ""
-    """Why it cannot be told who is gone."""
+    """Why the site cannot tell who is gone."""
     now: Provenance | None = None
-    """The same origin, with the times and places that files have now."""
+    """The same provenance, with the times and places that files have now."""
 
     def __bool__(self) -> bool:
         return bool(self.lost or self.changed)
 
     def as_text(self) -> str:
         """For the site's own log."""
-        parts = [f"{len(self.lost)} clips are gone", f"{len(self.changed)} are others than they were"]
-        who = f"; nothing is left of {', '.join(in_order(self.gone))}" if self.gone else ""
-        return " and ".join(parts) + who
+        gone = f"; nothing is left of {', '.join(in_order(self.gone))}" if self.gone else ""
+        return f"{len(self.lost)} clips are gone and {len(self.changed)} are others than they were{gone}"
 
 
 def find_changes(provenance: Provenance, settings: SiteSettings, *, whole: bool = False) -> Changes:
     """Compare what something was made of with the corpus as it is.
 
     Args:
-        origin: of a release or of a part in a code.
+        provenance: of a release or of a part in a code.
         settings: of the site, as they are now.
         whole: read every file again, even those that look untouched.
 
@@ -215,13 +207,12 @@ def find_changes(provenance: Provenance, settings: SiteSettings, *, whole: bool 
     """
     if not whole and _untouched(provenance, settings):
         return Changes()
+    root, key = settings.corpus, settings.pseudonyms()
     corpus, clips = labelled_corpus(settings, provenance.labels, provenance.classes)
     there = {clip.name: clip for clip in clips}
     found = Changes(unclear=_unclear(provenance, settings, corpus, there))
     if found.unclear:
         return found
-    key = settings.pseudonyms()
-    digest_of = _MetadataDigest(key, corpus, attributes=provenance.attributes)
     renewed: dict[str, SourceClip] = {}
     for name, was in provenance.clips.items():
         clip = there.get(name)
@@ -229,15 +220,18 @@ def find_changes(provenance: Provenance, settings: SiteSettings, *, whole: bool 
         if clip is None or was.files.keys() - paths.keys():
             found.lost.append(name)
             continue
-        files = {m: _again(settings.corpus, key, source, paths[m], whole=whole) for m, source in was.files.items()}
+        files = {
+            m: source if not whole and _looks_same(root, source, paths[m]) else _source(root, key, paths[m])
+            for m, source in was.files.items()
+        }
         same = all(files[m].digest == source.digest for m, source in was.files.items())
-        if same and digest_of(clip) == was.metadata:
+        if same and _metadata(key, corpus, clip, attributes=provenance.attributes) == was.metadata:
             renewed[name] = was.model_copy(update={"files": files})
         else:
             found.changed.append(name)
     found.gone = set(provenance.speakers - {clip.speaker for clip in clips})
     found.added = [n for n, c in there.items() if n not in provenance.clips and any(_paths(c, provenance.modalities))]
-    found.now = provenance.model_copy(update={"clips": renewed, "tables": _table_stats(settings.corpus, corpus.tables)})
+    found.now = provenance.model_copy(update={"clips": renewed, "tables": _table_stats(root, corpus.tables)})
     return found
 
 
@@ -269,44 +263,36 @@ def _untouched(provenance: Provenance, settings: SiteSettings) -> bool:
 
 def _unclear(provenance: Provenance, settings: SiteSettings, corpus: Corpus, there: Mapping[str, Clip]) -> str:
     """A folder that is not mounted, and a person who was deleted by half, are no withdrawals; empty if all is clear."""
+
+    def all_gone(sources: Sequence[SourceFile]) -> bool:
+        return bool(sources) and not any((settings.corpus / source.path).exists() for source in sources)
+
     for modality in provenance.modalities:
         sources = [c.files[modality] for c in provenance.clips.values() if modality in c.files]
-        if sources and not any((settings.corpus / source.path).exists() for source in sources):
-            return (
-                f"none of the {len(sources)} files of {_CALLED[modality]} that were released is in its folder any more"
-            )
+        if all_gone(sources):
+            return f"none of the {len(sources)} files of {_CALLED[modality]} that were released is in its folder"
     left = {clip.speaker for clip in there.values()}
     unknown = in_order((set(provenance.described) & left) - _described(corpus))
     if unknown:
         tables = " or ".join(name for name, stat in provenance.tables.items() if stat is not None) or "no table"
-        return f"{tables} says nothing any more of {_listed(unknown)}, whose clips are still there"
+        named = ", ".join(unknown[:10]) + (", ..." if len(unknown) > 10 else "")
+        return f"{tables} says nothing any more of {named}, whose clips are still there"
     halved: dict[tuple[SpeakerId, Modality], list[SourceFile]] = defaultdict(list)
     for name, clip in provenance.clips.items():
         for modality, source in clip.files.items() if name in there else ():
             halved[clip.speaker, modality].append(source)
     for (speaker, modality), sources in sorted(halved.items()):
-        if not any((settings.corpus / source.path).exists() for source in sources):
+        if all_gone(sources):
             kind = _CALLED[modality]
             return f"all files of {kind} of speaker {speaker} are gone, and other files of the same clips are there"
     return ""
 
 
-def _listed(numbers: Sequence[SpeakerId]) -> str:
-    return ", ".join(numbers[:10]) + (", ..." if len(numbers) > 10 else "")
-
-
-@dataclass(frozen=True)
-class _MetadataDigest:
+def _metadata(key: PseudonymKey, corpus: Corpus, clip: Clip, *, attributes: bool) -> str:
     """Keyed digest of what is released of a clip beside its arrays."""
-
-    key: PseudonymKey
-    corpus: Corpus
-    attributes: bool
-
-    def __call__(self, clip: Clip) -> str:
-        speaker = self.corpus.speakers.get(clip.speaker) if self.attributes else None
-        person = "" if speaker is None else f"{speaker.sex} {age_group(speaker.age)}"
-        return self.key.digest(f"told {clip.label} {person}")
+    speaker = corpus.speakers.get(clip.speaker) if attributes else None
+    person = "" if speaker is None else f"{speaker.sex} {age_group(speaker.age)}"
+    return key.digest(f"told {clip.label} {person}")
 
 
 def _described(corpus: Corpus) -> set[SpeakerId]:
@@ -328,9 +314,8 @@ def _source(root: Path, key: PseudonymKey, path: Path) -> SourceFile:
     return SourceFile(path=path.relative_to(root).as_posix(), stat=stat, digest=digest)
 
 
-def _again(root: Path, key: PseudonymKey, was: SourceFile, path: Path, *, whole: bool) -> SourceFile:
-    same_place = path.relative_to(root).as_posix() == was.path
-    return was if same_place and not whole and _stat(path) == was.stat else _source(root, key, path)
+def _looks_same(root: Path, was: SourceFile, path: Path) -> bool:
+    return path.relative_to(root).as_posix() == was.path and _stat(path) == was.stat
 
 
 def _table_stats(root: Path, tables: Iterable[str]) -> dict[str, Stat | None]:

@@ -19,8 +19,7 @@ from moretta.client.accounting.account import Audience, Cohort, Loss
 from moretta.client.anonymizers.anonymizer_registry import Anonymizer, Speaker, get_anonymizer
 from moretta.client.clips.provenance import Provenance, check_unchanged
 from moretta.client.clips.site_clips import site_corpus
-from moretta.client.clips.study_pseudonyms import StudyPseudonyms
-from moretta.client.settings import SiteSettings
+from moretta.client.settings import SiteSettings, StudyPseudonyms
 from moretta.client.training.data import of_released, save_public_scale
 from moretta.client.training.training_plan import cohorts, plan_training
 from moretta.shared.core.errors import ClipError, ReleaseError

@@ -1,4 +1,4 @@
-"""What has left the site, for which study, to which server, about whom: a line on disk before each answer leaves.
+"""What has left the site, for which study, to which server, about whom: a line on disk before each response leaves.
 
 The ledger says what was lost; this says where it is, so that a steward can write to a coordinator when a person
 withdraws. It also knows which runs of a study saw which release: a run whose release was removed gets no other one.
@@ -6,9 +6,7 @@ withdraws. It also knows which runs of a study saw which release: a run whose re
 
 from __future__ import annotations
 
-import fcntl
 import json
-import os
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -16,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from moretta.client.settings import SiteSettings
-from moretta.shared.core.atomic import append_line, naming, sync_folder
+from moretta.shared.core.atomic import append_durably
 from moretta.shared.core.errors import HomeError
 from moretta.shared.core.labels import SpeakerId, in_order
 from moretta.shared.study.schema import Study
@@ -40,51 +38,52 @@ class Sent:
         return cls(settings.home / "sent" / f"{study[:16]}.jsonl", settings.server)
 
     def lines(self) -> list[Line]:
-        """Oldest first. A last line without its end, of a site that was killed, is no line.
+        """Oldest first. A last line without its end, of a site that was killed, does not count.
 
         Raises:
             HomeError: they cannot be read.
         """
         try:
             text = self.path.read_text(encoding="utf-8")
+            found = [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
+            if all(isinstance(line, dict) and isinstance(line.get("what"), str) for line in found):
+                return found
+            cause = None
         except FileNotFoundError:
             return []
-        except (OSError, UnicodeDecodeError) as error:
-            raise _damaged(self.path) from error
-        try:
-            found = [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
-        except ValueError as error:
-            raise _damaged(self.path) from error
-        if not all(isinstance(line, dict) and isinstance(line.get("what"), str) for line in found):
-            raise _damaged(self.path)
-        return found
+        except (OSError, ValueError) as error:
+            cause = error
+        raise HomeError(
+            f"the record of what has left, {self.path}, cannot be read",
+            expected="one line of JSON for each response",
+            fix="put it back from a backup, or move it away: what has left can then be seen in the ledger only",
+        ) from cause
 
-    def runs_before_removal(self) -> frozenset[int]:
-        """Runs that were answered from what has been removed since."""
-        lines = self.lines()
-        removed = [number for number, line in enumerate(lines) if line["what"] == REMOVED]
-        return frozenset(line["run"] for line in lines[: removed[-1] if removed else 0] if line["what"] != REMOVED)
-
-    def runs_now(self) -> frozenset[int]:
-        """Runs that were answered from what is kept now."""
-        return frozenset(line["run"] for line in self._since_removal() if line["what"] != REMOVED)
+    def runs(self) -> tuple[frozenset[int], frozenset[int]]:
+        """Runs with a response from what has been removed since, and runs with one from what is stored now."""
+        lines, start = self._split()
+        before, now = (
+            frozenset(line["run"] for line in part if line["what"] != REMOVED)
+            for part in (lines[:start], lines[start:])
+        )
+        return before, now
 
     @property
     def waits_for_release(self) -> bool:
-        """Whether what was kept has been removed, and nothing has taken its place."""
-        lines = self.lines()
-        return bool(lines) and lines[-1]["what"] == REMOVED
+        """Whether what was stored has been removed, and nothing has taken its place."""
+        lines, start = self._split()
+        return 0 < start == len(lines)
 
     def note(
         self, what: What, study: Study, *, run: int, speakers: Mapping[SpeakerId, str], round_number: int = 0
     ) -> None:
-        """Write that an answer is about to leave, unless the same line is there.
+        """Write that a response is about to leave, unless the same line is there.
 
         Args:
-            what: it is.
-            study: for which it is.
+            what: leaves.
+            study: of the response.
             run: Flower's number of the run that gets it.
-            speakers: whom it is about, with the pseudonyms that the server knows them by; empty where it knows none.
+            speakers: whom it is about, with the pseudonyms that the server has; empty where it has none.
             round_number: of training; 0 for what has no rounds.
         """
         address, fingerprint = self.server
@@ -98,31 +97,21 @@ class Sent:
             "ca_fingerprint": fingerprint,
             "speakers": {speaker: speakers[speaker] for speaker in in_order(speakers)},
         }
-        if not any(line.items() <= known.items() for known in self._since_removal()):
+        lines, start = self._split()
+        if not any(line.items() <= known.items() for known in lines[start:]):
             self._append(line)
 
     def note_removal(self, why: str) -> None:
-        """Write that what was kept for this study is used no more."""
+        """Write that what was stored for this study is used no more."""
         self._append({"what": REMOVED, "why": why})
 
-    def _since_removal(self) -> list[Line]:
+    def _split(self) -> tuple[list[Line], int]:
+        """All lines, and how many come up to the last removal."""
         lines = self.lines()
-        removed = [number for number, line in enumerate(lines) if line["what"] == REMOVED]
-        return lines[removed[-1] + 1 :] if removed else lines
+        return lines, max((n for n, line in enumerate(lines, start=1) if line["what"] == REMOVED), default=0)
 
     def _append(self, line: Line) -> None:
-        self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-            content = os.pread(descriptor, os.fstat(descriptor).st_size, 0)
-            os.ftruncate(descriptor, content.rfind(b"\n") + 1)  # what a kill left of a line: its answer never left
-            with naming(self.path):
-                append_line(descriptor, json.dumps({"at": int(time.time()), **line}))
-                os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-        sync_folder(self.path.parent)
+        append_durably(self.path, json.dumps({"at": int(time.time()), **line}))
 
 
 def all_sent(settings: SiteSettings) -> Iterator[Sent]:
@@ -133,12 +122,4 @@ def all_sent(settings: SiteSettings) -> Iterator[Sent]:
 
 def about(lines: Iterable[Line], speaker: SpeakerId) -> list[Line]:
     """The lines about one person."""
-    return [line for line in lines if str(speaker) in line.get("speakers", {})]
-
-
-def _damaged(path: Path) -> HomeError:
-    return HomeError(
-        f"the record of what has left, {path}, cannot be read",
-        expected="one line of JSON for each answer",
-        fix="put it back from a backup, or move it away: what has left can then be seen in the ledger only",
-    )
+    return [line for line in lines if speaker in line.get("speakers", {})]

@@ -1,24 +1,164 @@
-"""Which clips of a corpus are this site's to read: its own speakers', without those who have withdrawn."""
+"""Which clips a site may read: its own speakers', without those of people who have withdrawn, wherever these clips are.
+
+`withdrawn.json` in the site's folder lists who has withdrawn. A clip is known by its speaker, and by a keyed digest of
+its content: clips that are moved to another speaker, or copied back from a backup, stay out.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
+import hashlib
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from moretta.client.settings import SiteSettings
-from moretta.shared.core.errors import CorpusError
-from moretta.shared.core.labels import EMOTIONS
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from moretta.shared.core.atomic import write_atomic
+from moretta.shared.core.errors import CorpusError, HomeError
+from moretta.shared.core.labels import EMOTIONS, SpeakerId
+from moretta.shared.core.pseudonym import PseudonymKey
 from moretta.shared.data.clips import Clip, Corpus
-from moretta.shared.study.schema import Study
 
 if TYPE_CHECKING:
-    from moretta.client.clips.withdrawn import Withdrawn
+    from moretta.client.settings import SiteSettings
     from moretta.shared.data.reader import Labels
+    from moretta.shared.study.schema import Study
+
+WITHDRAWN_FILE = "withdrawn.json"
+
+
+class WithdrawnFile(BaseModel):
+    """The content of one file of a person who has withdrawn."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    size: int
+    """Bytes: only files of such a size are ever read to be compared."""
+    digest: str
+    """As `content_digest` gives it."""
+
+
+class WithdrawnSpeaker(BaseModel):
+    """One person who has withdrawn."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    speaker: SpeakerId
+    at: int
+    """Seconds since 1970."""
+    files: tuple[WithdrawnFile, ...] = ()
+
+
+class _WithdrawnSpeakers(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    people: tuple[WithdrawnSpeaker, ...] = ()
+
+
+@dataclass(frozen=True)
+class Withdrawn:
+    """Everybody who has withdrawn from one site."""
+
+    people: tuple[WithdrawnSpeaker, ...] = ()
+    key: PseudonymKey | None = None
+    """The site's, under which digests were made."""
+
+    @classmethod
+    def load(cls, home: Path, key: Callable[[], PseudonymKey]) -> Withdrawn:
+        """Read a site's list; nobody has withdrawn where there is none.
+
+        Raises:
+            HomeError: the list cannot be read. The site must not respond then.
+        """
+        path = home / WITHDRAWN_FILE
+        try:
+            return cls(_WithdrawnSpeakers.model_validate_json(path.read_bytes()).people, key())
+        except FileNotFoundError:
+            return cls()
+        except (OSError, ValidationError) as error:
+            raise HomeError(
+                f"the list of people who have withdrawn, {path}, cannot be read: {type(error).__name__}",
+                expected="the file that `moretta site withdraw` wrote",
+                fix="put it back from a backup, or withdraw those people again: moretta site withdraw SPEAKER",
+            ) from error
+
+    @cached_property
+    def speakers(self) -> frozenset[SpeakerId]:
+        """As the corpus calls them."""
+        return frozenset(person.speaker for person in self.people)
+
+    @cached_property
+    def digests(self) -> frozenset[str]:
+        """Of their files."""
+        return frozenset(file.digest for person in self.people for file in person.files)
+
+    @cached_property
+    def _sizes(self) -> frozenset[int]:
+        return frozenset(file.size for person in self.people for file in person.files)
+
+    def covers(self, clip: Clip) -> bool:
+        """Whether a clip is of somebody who has withdrawn.
+
+        Raises:
+            CorpusError: a file that may be theirs cannot be read.
+        """
+        return clip.speaker in self.speakers or any(map(self._is_theirs, clip.files))
+
+    def _is_theirs(self, path: Path) -> bool:
+        try:
+            size = path.stat().st_size
+        except OSError:
+            return False  # gone since it was listed: it will not be read
+        return self.key is not None and size in self._sizes and content_digest(self.key, path) in self.digests
+
+
+NOBODY = Withdrawn()
+"""Has withdrawn."""
+
+
+def content_digest(key: PseudonymKey, path: Path) -> str:
+    """Keyed digest of a file's content, 64 hexadecimal digits.
+
+    Raises:
+        CorpusError: the file cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            content = hashlib.file_digest(file, "blake2b").hexdigest()
+    except OSError as error:
+        raise CorpusError(f"{path} cannot be read ({error.strerror})", fix="check the corpus and its rights") from error
+    return key.digest(f"content {content}")
+
+
+def add_withdrawn(home: Path, key: PseudonymKey, speaker: SpeakerId, files: frozenset[WithdrawnFile]) -> Withdrawn:
+    """Put a person on the list, or add files to theirs."""
+    known = {person.speaker: person for person in Withdrawn.load(home, lambda: key).people}
+    before = known.pop(speaker, None) or WithdrawnSpeaker(speaker=speaker, at=int(time.time()))
+    all_files = tuple(sorted({*before.files, *files}, key=lambda file: file.digest))
+    return _save(home, key, (*known.values(), before.model_copy(update={"files": all_files})))
+
+
+def remove_withdrawn(home: Path, key: PseudonymKey, speaker: SpeakerId) -> Withdrawn:
+    """Take a person who has consented again off the list.
+
+    Raises:
+        HomeError: the person is not on it.
+    """
+    known = Withdrawn.load(home, lambda: key).people
+    others = tuple(person for person in known if person.speaker != speaker)
+    if len(others) == len(known):
+        raise HomeError(
+            f"speaker {speaker} is not on the list of people who have withdrawn",
+            expected=", ".join(person.speaker for person in known) or "somebody on it",
+        )
+    return _save(home, key, others)
 
 
 def site_corpus(settings: SiteSettings, study: Study) -> tuple[Corpus, tuple[Clip, ...]]:
-    """The corpus this site reads, and the clips of its own speakers in it. People who have withdrawn are in neither.
+    """The corpus that this site reads for a study, and the clips of its own speakers in it.
 
     Raises:
         CorpusError: the folder cannot be used, or none of its clips belongs to this site.
@@ -29,11 +169,7 @@ def site_corpus(settings: SiteSettings, study: Study) -> tuple[Corpus, tuple[Cli
 def labelled_corpus(
     settings: SiteSettings, labels: Labels, classes: Sequence[str] = EMOTIONS
 ) -> tuple[Corpus, tuple[Clip, ...]]:
-    """The same with the labels that some study names.
-
-    Raises:
-        CorpusError: as above.
-    """
+    """The same with labels and classes that some study names."""
     from moretta.shared.data.reader import read_corpus
 
     corpus = without(read_corpus(settings.corpus, labels=labels, classes=classes), settings.withdrawn)
@@ -55,3 +191,8 @@ def without(corpus: Corpus, withdrawn: Withdrawn) -> Corpus:
         speakers={name: speaker for name, speaker in corpus.speakers.items() if name in left},
         dropped=tuple(drop for drop in corpus.dropped if drop.speaker not in withdrawn.speakers),
     )
+
+
+def _save(home: Path, key: PseudonymKey, people: tuple[WithdrawnSpeaker, ...]) -> Withdrawn:
+    write_atomic(home / WITHDRAWN_FILE, _WithdrawnSpeakers(people=people).model_dump_json(indent=1), mode=0o600)
+    return Withdrawn(people, key)

@@ -1,6 +1,6 @@
 """A person withdraws: their clips are not read again, what was made with them is removed, and the records say so.
 
-What has left cannot be called back from here. `still_out` says where it is.
+What has left cannot be called back from here; `still_out` lists where it is.
 """
 
 from __future__ import annotations
@@ -12,14 +12,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from moretta.client.accounting.account import COHORT
+from moretta.client.accounting.account import cohorts_of
 from moretta.client.accounting.ledger import Ledger
 from moretta.client.anonymizers.speaker_references import forget_speaker
-from moretta.client.clips import withdrawn
 from moretta.client.clips.provenance import Provenance
 from moretta.client.clips.sent_log import Line, about, all_sent
+from moretta.client.clips.site_clips import (
+    Withdrawn,
+    WithdrawnFile,
+    add_withdrawn,
+    content_digest,
+    remove_withdrawn,
+)
 from moretta.client.clips.stored_state import remove_stored, stored_provenances
-from moretta.client.clips.withdrawn import Withdrawn, WithdrawnFile, content_digest
 from moretta.client.settings import SiteSettings
 from moretta.shared.core.errors import CorpusError, HomeError, MorettaError, RefusedError
 from moretta.shared.core.labels import SpeakerId
@@ -83,14 +88,14 @@ def withdraw(settings: SiteSettings, speaker: SpeakerId) -> Withdrawal:
     for kept in provenances.values():
         for provenance in kept.values():
             files |= provenance.files_of(speaker) if provenance is not None else frozenset()
-    known = speaker in settings.withdrawn.speakers or bool(files) or _on_ledger(settings, speaker)
+    known = speaker in settings.withdrawn.speakers or files or _cohorts(settings, Ledger(settings.ledger), speaker)
     if not known and not any(about(sent.lines(), speaker) for sent in all_sent(settings)):
         raise CorpusError(
             f"no clip of speaker {speaker} in this site's corpus, and no record of one",
             expected="a person whose clips this site has or had",
             fix="see who is on record: moretta site doctor, and the names of the files",
         )
-    listed = withdrawn.add(settings.home, settings.pseudonyms(), speaker, files)
+    listed = add_withdrawn(settings.home, settings.pseudonyms(), speaker, files)
     removed = tuple(short for short, kept in provenances.items() if _concerns(settings, short, kept, listed))
     broken: RefusedError | None = None
     for short in removed:
@@ -112,7 +117,7 @@ def give_back(settings: SiteSettings, speaker: SpeakerId) -> None:
     Raises:
         HomeError: the person has not withdrawn.
     """
-    withdrawn.remove(settings.home, settings.pseudonyms(), speaker)
+    remove_withdrawn(settings.home, settings.pseudonyms(), speaker)
     Ledger(settings.ledger).spend(CONSENT_KIND, speaker=settings.pseudonyms().speaker(speaker))
 
 
@@ -124,38 +129,36 @@ def still_out(settings: SiteSettings, speaker: SpeakerId) -> Iterator[StillOut]:
         for line in about(sent.lines(), speaker):
             by_server[line["server"], line["ca_fingerprint"]].append(line)
         for lines in by_server.values():
-            recorded.add(lines[0]["study"])
-            yield _out(lines, speaker)
+            first, last, rounds = lines[0], lines[-1], defaultdict[str, set[int]](set)
+            for line in lines:
+                rounds[line["what"]] |= {line["round"]} - {0}
+            recorded.add(first["study"])
+            yield StillOut(
+                first["study"],
+                first["name"],
+                first["server"],
+                first["ca_fingerprint"],
+                pseudonyms=tuple(dict.fromkeys(line["speakers"][speaker] for line in lines)),
+                first=first["at"],
+                last=last["at"],
+                sent={what: tuple(sorted(numbers)) for what, numbers in rounds.items()},
+            )
     ledger = Ledger(settings.ledger)
     older: dict[str, list[dict[str, Any]]] = defaultdict(list)
     cohorts = _cohorts(settings, ledger, speaker)
     for entry in ledger.all_entries():
         if entry.get("cohort") in cohorts and entry.get("study") and entry["study"] not in recorded:
             older[entry["study"]].append(entry)
+    key = settings.pseudonyms()
+    own = key.speaker(speaker)  # earlier versions released it as it is
     for study, entries in older.items():
-        sent_then: dict[str, tuple[int, ...]] = {
-            str(e.get("model") or e["kind"]).partition("/")[0]: () for e in entries
-        }
-        key = settings.pseudonyms()
-        own = key.speaker(speaker)  # earlier versions released it as it is
-        names = (own, key.renamed(own, study))
-        yield StillOut(study, pseudonyms=names, first=entries[0]["at"], last=entries[-1]["at"], sent=sent_then)
-
-
-def _out(lines: list[Line], speaker: SpeakerId) -> StillOut:
-    rounds: dict[str, set[int]] = defaultdict(set)
-    for line in lines:
-        rounds[line["what"]] |= {line["round"]} - {0}
-    return StillOut(
-        study=lines[0]["study"],
-        name=lines[0]["name"],
-        server=lines[0]["server"],
-        ca_fingerprint=lines[0]["ca_fingerprint"],
-        pseudonyms=tuple(dict.fromkeys(line["speakers"][speaker] for line in lines)),
-        first=lines[0]["at"],
-        last=lines[-1]["at"],
-        sent={what: tuple(sorted(numbers)) for what, numbers in rounds.items()},
-    )
+        yield StillOut(
+            study,
+            pseudonyms=(own, key.renamed(own, study)),
+            first=entries[0]["at"],
+            last=entries[-1]["at"],
+            sent={str(e.get("model") or e["kind"]).partition("/")[0]: () for e in entries},
+        )
 
 
 def _note_withdrawn(ledger: Ledger, speaker: str) -> None:
@@ -208,8 +211,4 @@ def _concerns(settings: SiteSettings, short: str, kept: dict[Path, Provenance | 
 
 def _cohorts(settings: SiteSettings, ledger: Ledger, speaker: SpeakerId) -> set[str]:
     pseudonym = settings.pseudonyms().speaker(speaker)
-    return {e["cohort"] for e in ledger.entries(COHORT) if any(pseudonym == known for known, _ in e["speakers"])}
-
-
-def _on_ledger(settings: SiteSettings, speaker: SpeakerId) -> bool:
-    return bool(_cohorts(settings, Ledger(settings.ledger), speaker))
+    return {digest for digest, cohort in cohorts_of(ledger).items() if pseudonym in cohort.members("speaker")}

@@ -11,7 +11,7 @@ import datetime as dt
 import os
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from typing import TypeVar
 
 import grpc
@@ -244,11 +244,13 @@ async def _renewing(home: SiteHome) -> AsyncIterator[None]:
     Raises:
         UnreachableError: another process renews, and does not finish.
     """
-    for _ in range(int(CALL_SECONDS / _LOOK_SECONDS) + 1):
-        try:
-            with locked(home.keys / ".renewing", wait=False):
-                yield
-                return
-        except BlockingIOError:
-            await asyncio.sleep(_LOOK_SECONDS)
+    with ExitStack() as lock:
+        for _ in range(int(CALL_SECONDS / _LOOK_SECONDS) + 1):
+            try:
+                lock.enter_context(locked(home.keys / ".renewing", wait=False))
+            except BlockingIOError:
+                await asyncio.sleep(_LOOK_SECONDS)
+                continue
+            yield
+            return
     raise UnreachableError("another process renews this site's certificate and does not finish", fix="try again later")

@@ -12,10 +12,9 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from moretta.client.clips.provenance import Provenance, find_changes
-from moretta.client.clips.site_clips import without
+from moretta.client.clips.site_clips import Withdrawn, without
 from moretta.client.clips.stored_state import stored_provenances
 from moretta.client.clips.withdrawal import stored_studies
-from moretta.client.clips.withdrawn import Withdrawn
 from moretta.client.policy import Policy
 from moretta.client.settings import SiteSettings
 from moretta.client.site_home import SiteFile, SiteHome

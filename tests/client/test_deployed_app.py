@@ -247,7 +247,7 @@ def test_a_loss_for_others_than_were_paid_for_is_paid(site: Site, tmp_path: Path
         raise KeyboardInterrupt
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("moretta.client.training.update_store.ResponseStore.keep", interrupted)
+        patch.setattr("moretta.client.training.rounds.ResponseStore.keep", interrupted)
         with pytest.raises(KeyboardInterrupt):
             trained()
     path = site.home.root / "site.toml"

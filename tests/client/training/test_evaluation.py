@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from moretta.client.clips.study_pseudonyms import StudyPseudonyms
+from moretta.client.settings import StudyPseudonyms
 from moretta.client.training import evaluation
 from moretta.client.training.data import TrainingSet
 from moretta.shared.core.pseudonym import PseudonymKey

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
@@ -25,7 +26,8 @@ from moretta.client.policy import PolicyError
 from moretta.client.settings import SiteSettings, deployed_site, simulated_site
 from moretta.client.site_home import SITE_HOME
 from moretta.shared.core.errors import BudgetError, ExitCode, MessageError, MorettaError, RefusedError
-from moretta.shared.core.printable import log_printable, printable, printable_traceback
+from moretta.shared.core.logs import run_id, set_up_logging, use_run_id
+from moretta.shared.core.printable import printable, printable_traceback
 from moretta.shared.messages import REQUESTS, SHOWN, read, wire
 from moretta.shared.messages import Message as Request
 from moretta.shared.study.schema import Study
@@ -57,6 +59,7 @@ class SiteCall:
 
 
 _CALL: ContextVar[SiteCall] = ContextVar("site_call")
+_log = logging.getLogger(__name__)
 
 
 def handler(respond: Callable[[SiteCall], RecordDict]) -> ClientAppCallable:
@@ -70,11 +73,12 @@ def handler(respond: Callable[[SiteCall], RecordDict]) -> ClientAppCallable:
 
 
 def one_thread(message: Message, context: Context, call_next: ClientAppCallable) -> Message:
-    """Limits the process to one compute thread, and makes its log printable."""
+    """Limits the process to one compute thread, and logs under the id of the run."""
     from moretta.shared.core.threads import limit_threads
 
     limit_threads(1)
-    log_printable()
+    set_up_logging()
+    use_run_id(message.metadata.run_id)
     return call_next(message, context)
 
 
@@ -182,7 +186,8 @@ def _public_message(error: Exception) -> str:
 
 def _log_failure(home: Path | None, call: str, error: Exception) -> None:
     why = f"{error.message}\n" if isinstance(error, MessageError) else printable_traceback(*sys.exc_info())
-    text = f"{printable(call, most=SHOWN)} failed\n{why}\n"
+    at = datetime.now(UTC).isoformat(timespec="seconds")
+    text = f"{at} run={run_id()} {printable(call, most=SHOWN)} failed\n{why}\n"
     try:
         if home is not None:
             home.mkdir(parents=True, exist_ok=True)
@@ -194,4 +199,4 @@ def _log_failure(home: Path | None, call: str, error: Exception) -> None:
             return
     except OSError as disk:  # Flower would send the server an error that came out of here, path and all
         text += f"and the site's log cannot be written: {disk}\n"
-    logging.getLogger("moretta").error(text)
+    _log.error(text)

@@ -16,7 +16,7 @@ from moretta.server.stages.lifecycle import concluding, only_attempt
 from moretta.server.stages.state import RESUME_FILE, load_progress, load_state, save_state
 from moretta.server.study import CENTRAL_STAGES, SITE_STAGES, Run, run_stages
 from moretta.shared.core.errors import ExitCode, RunError
-from moretta.shared.core.printable import log_printable
+from moretta.shared.core.logs import set_up_logging, use_run_id
 from moretta.shared.core.reproducibility import code_digest
 from moretta.shared.core.threads import limit_threads
 from moretta.shared.messages.responses import Hello
@@ -29,7 +29,7 @@ app = ServerApp()
 def main(grid: Grid, context: Context) -> None:
     """Run the study whose folder the run configuration names, and write the outcome.
 
-    A run that was interrupted goes on after its last whole stage or round. With `desk = "later"` the stages that need
+    A run that was interrupted goes on after its last whole stage or round. With `central-stages = "later"` the stages that need
     no site are left to another process, see `run_central_stages`.
 
     Raises:
@@ -37,7 +37,8 @@ def main(grid: Grid, context: Context) -> None:
         SuperLinkLostError: Flower's SuperLink is gone. A deployment writes no outcome then: it can be submitted again.
     """
     limit_threads(1)
-    log_printable()
+    set_up_logging()
+    use_run_id(context.run_id)
     folder = Path(str(context.run_config["run-dir"]))
     attempt = int(str(context.run_config.get("attempt", 0)))
     real = isinstance(load_plan(folder), DeploymentPlan)
@@ -46,7 +47,7 @@ def main(grid: Grid, context: Context) -> None:
         connect(run, grid)
         run_stages(run, SITE_STAGES, after_each=lambda run: save_state(run.context, run.results, RESUME_FILE))
         save_state(run.context, run.results)
-        ending.finished = context.run_config.get("desk") != "later"
+        ending.finished = context.run_config.get("central-stages") != "later"
         if ending.finished:
             run_stages(run, CENTRAL_STAGES)
             ending.gate_passed = run.results.gate is None or run.results.gate.passed

@@ -21,6 +21,8 @@ from moretta.client.training.data import forget_features, held_out
 from moretta.shared.release.release_format import STATEMENT_FILE
 from moretta.shared.study.schema import Study
 
+_log = logging.getLogger(__name__)
+
 _SECRET_SESSIONS = ("voice.json", "face.json", "fusion.json")
 
 
@@ -102,7 +104,7 @@ def remove_stored(settings: SiteSettings, study: str, why: str) -> None:
         study: its digest.
         why: for the site's own records.
     """
-    logging.getLogger("moretta").warning("%s: the release for the study %s is removed: %s", settings.name, study, why)
+    _log.warning("%s: the release for the study %s is removed: %s", settings.name, study, why)
     Sent.of(settings, study).note_removal(why)
     folder = settings.releases / study[:16]
     (folder / STATEMENT_FILE).unlink(missing_ok=True)  # from here on it cannot be opened
@@ -139,7 +141,7 @@ def _why_unusable(settings: SiteSettings, study: Study, *, whole: bool) -> str:
         if changes.now is not None and changes.now != provenance:
             changes.now.save(folder)
         if changes.added and whole:
-            logging.getLogger("moretta").warning(
+            _log.warning(
                 "%s: %d clips came after the release for the study %s was made: they are no part of it",
                 settings.name,
                 len(changes.added),

@@ -31,7 +31,7 @@ from moretta.shared.messages.relay import Bundle, read_bundle
 GET_RUN, GET_FAB = "get-run", "get-fab"
 SIGNER = "moretta-connector"
 _REFUSED = "refused"
-_log = logging.getLogger("moretta.site")
+_log = logging.getLogger(__name__)
 
 
 class BundleGate:

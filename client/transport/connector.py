@@ -48,7 +48,7 @@ _STATUS = {
     grpc.StatusCode.DEADLINE_EXCEEDED: 504,
 }
 _TOO_LARGE = ("too-large", "response-too-large", "larger than max")
-_log = logging.getLogger("moretta.site")
+_log = logging.getLogger(__name__)
 
 
 @dataclass

@@ -45,7 +45,7 @@ _OPTIONS = (
     ("grpc.enable_retries", 0),  # a Fleet call is signed for once; who repeats it must sign it again
 )
 WAY_BACK = "ask the coordinator for `moretta server token --site NAME --reenroll`, and join again with --replace"
-_log = logging.getLogger("moretta.site")
+_log = logging.getLogger(__name__)
 
 
 class ChannelDown(Exception):  # noqa: N818 - a state of the world, which its callers wait for

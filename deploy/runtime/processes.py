@@ -7,6 +7,7 @@ every process of a run carries a mark in its environment, daemons included.
 from __future__ import annotations
 
 import json
+import logging
 import os
 import secrets
 import shutil
@@ -26,6 +27,7 @@ _GIVE_UP_SECONDS = 10.0
 _FIRST_BACKOFF_SECONDS, _MOST_BACKOFF_SECONDS = 0.5, 30.0
 _STEADY_SECONDS = 60.0
 """After so long a life, a process starts again at once."""
+_log = logging.getLogger(__name__)
 OnEvent = Callable[[str, dict[str, Any]], None]
 
 
@@ -96,6 +98,7 @@ class ManagedProcess:
                 start_new_session=True,
             )
         self._process, self._started = psutil.Process(self._popen.pid), self._clock()
+        _log.info("%s is process %d, its log is %s", self.name, self._popen.pid, self.log)
         if self._record is not None:
             fields = {"pid": self._popen.pid, "created": self._process.create_time(), "identity": self._identity}
             recorded = {**_recorded(self._record), self.name: fields}
@@ -123,6 +126,7 @@ class ManagedProcess:
             return False
         now = self._clock()
         if self._process is not None:
+            _log.info("%s ended with code %s", self.name, self.exit_code)
             self._on_event(f"{self.name}-ended", {"code": self.exit_code})
             self._process = self._popen = None
             if now - self._started > _STEADY_SECONDS:

@@ -55,17 +55,17 @@ class ProgressMonitor:
             return
         mark = new_mark()
         command = [sys.executable, "-m", "moretta.server.app", str(self.folder)]
-        log = self.folder / "server" / "desk.log"
+        log = self.folder / "server" / "central.log"
         try:
-            desk = ManagedProcess("desk", command, environment=child_environment(mark), log=log).start()
-            while desk.alive():
+            central = ManagedProcess("central stages", command, environment=child_environment(mark), log=log).start()
+            while central.alive():
                 self.look(mark)
             self.look(mark)
         finally:
             end_marked(mark)
         if not self.ended:
             raise RunError(
-                f"the process of the audit ended with code {desk.exit_code}",
+                f"the process of the audit ended with code {central.exit_code}",
                 expected="an outcome",
                 fix=f"see {log}; with little memory, free some",
             )

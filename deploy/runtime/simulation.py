@@ -6,6 +6,7 @@ the sites' code from wherever it was first started, and outlive the run.
 
 from __future__ import annotations
 
+import logging
 import shutil
 import subprocess
 import sys
@@ -32,6 +33,7 @@ _START_SECONDS = 60.0
 _LAUNCH_SECONDS = 90.0
 _COMMAND_SECONDS = 120.0
 _CONNECTION = "run"
+_log = logging.getLogger(__name__)
 
 
 def simulate(plan: SimulationPlan, folder: Path, notify: Notify) -> Outcome:
@@ -71,7 +73,7 @@ class _SuperLink:
             RunError: Flower ended without an outcome.
         """
         run_id = Control(f"{HOST}:{self.port}").submit(
-            {"run-dir": str(monitor.folder), "desk": "later"},
+            {"run-dir": str(monitor.folder), "central-stages": "later"},
             federation={
                 "num_supernodes": sites,
                 "client_resources_num_cpus": 1,
@@ -79,6 +81,7 @@ class _SuperLink:
             },
         )
         use_run_id(run_id)
+        _log.info("the run in %s is Flower's run %d", monitor.folder, run_id)
         launched, running = time.monotonic(), False
         while not monitor.sites_finished:
             if monitor.look(self.mark):

@@ -199,7 +199,7 @@ class StudyRun:
         """One submission; returns why it died, None if the stages that need sites are over."""
         number = newest_attempt(self.folder) + 1
         announce_attempt(self.folder, number)
-        config: dict[str, str | int] = {"run-dir": str(self.folder), "desk": "later", "attempt": number}
+        config: dict[str, str | int] = {"run-dir": str(self.folder), "central-stages": "later", "attempt": number}
         try:
             run_id = self._call(monitor, lambda control: control.submit(config))
             use_run_id(run_id)

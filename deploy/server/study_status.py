@@ -30,7 +30,7 @@ class StudyStatus:
     """How a study is."""
 
     state: str
-    """`finished`, `failed`, `at work`, `at the desk` or `stopped`."""
+    """`finished`, `failed`, `at work`, `in central stages` or `stopped`."""
     stage: str
     """The stage that was begun last."""
     done: tuple[str, ...]
@@ -89,7 +89,7 @@ def _state(folder: Path, code: int | None) -> str:
     if code is not None:
         return "finished" if code in (ExitCode.OK, ExitCode.GATE) else "failed"
     if (folder / STATE_FILE).exists():
-        return "at the desk"
+        return "in central stages"
     return "at work" if working_pid(folder) else "stopped"
 
 

@@ -1,7 +1,7 @@
 """Logs: one logger for each module, the run's id in every line, and text from elsewhere made printable.
 
-Every process of a run writes under the same id: that of Flower once the run is submitted, and until then one of the
-command. It stands in the environment, which child processes inherit.
+Every process of a run writes under the same id: Flower's, once the run is submitted; until then one of the command. The
+id stands in the environment, which child processes inherit.
 """
 
 from __future__ import annotations
@@ -23,27 +23,31 @@ def run_id() -> str:
 
 
 def use_run_id(number: object) -> None:
-    """Log under this id from now on, as the child processes that are started later will."""
+    """Log under this id from now on, here and in child processes that start later."""
     os.environ[_RUN] = str(number)
 
 
 def set_up_logging(level: int = logging.WARNING, *, verbose: bool = False) -> None:
-    """Log to standard error: Moretta from `level` on, libraries from warnings on. Later calls change the level only.
+    """Log to standard error: Moretta from `level` on, libraries from warnings on. Another call may lower the level.
 
     Args:
         level: the least severe level that is written.
-        verbose: write everything, in this process and in those that it starts.
+        verbose: write every step, in this process and in those that it starts.
     """
+    log_printable()
     if verbose:
         os.environ[_LEVEL] = "DEBUG"
-    log_printable()
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter(_FORMAT))
-    handler.addFilter(_add_run_id)
+    handler.addFilter(_take)
     logging.basicConfig(handlers=[handler])
-    logging.getLogger("moretta").setLevel(os.environ.get(_LEVEL, level))
+    wanted = os.environ.get(_LEVEL, level)
+    if wanted != logging.WARNING:  # the root's own level
+        logging.getLogger("moretta").setLevel(wanted)
 
 
-def _add_run_id(record: logging.LogRecord) -> bool:
+def _take(record: logging.LogRecord) -> bool:
+    """Lines of Moretta, and warnings of libraries; Flower's logger writes its own."""
     record.run = run_id()
-    return True
+    library = record.name.partition(".")[0]
+    return library == "moretta" or (record.levelno >= logging.WARNING and library != "flwr")

@@ -83,7 +83,7 @@ RENAMED_PARAMETERS = {"words_from": "labels_from", "word_epsilon": "label_epsilo
 RENAMED_RULES = {"max_word_epsilon": "max_label_epsilon"}
 """Of `[mechanisms]` in a policy."""
 
-_log = logging.getLogger("moretta")
+_log = logging.getLogger(__name__)
 
 
 def with_current_names(content: Mapping[str, Any], *, source: str) -> dict[str, Any]:

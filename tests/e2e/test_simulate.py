@@ -254,7 +254,7 @@ def test_a_study_under_secure_aggregation_with_the_sites_own_noise_trains_and_te
 
 def test_no_process_and_no_scratch_folder_is_left(finished: Command, gated: Command) -> None:
     for command in (finished, gated):
-        assert len(command.marks) == 2  # Flower's part and the desk's
+        assert len(command.marks) == 2  # Flower's part and the central stages
         assert command.scratch
         assert command.left_behind() == []
         assert not [path for path in command.scratch if path.exists()]

@@ -13,6 +13,8 @@ from moretta.shared.audit.report.report_schema import FORMAT_VERSION, Report
 from moretta.shared.core.atomic import write_atomic
 from moretta.shared.core.errors import ReleaseError
 
+_log = logging.getLogger(__name__)
+
 REPORT_JSON, REPORT_HTML = "report.json", "report.html"
 MAX_REPORT_BYTES = 256 * 2**20
 
@@ -56,7 +58,7 @@ def load_report(folder: Path) -> Report:
     content = _parse(path)
     version = content.get("format") if isinstance(content, dict) else None
     if version == 1 and not isinstance(version, bool):
-        logging.getLogger("moretta").warning("%s is in report format 1, with names of an earlier version", path)
+        _log.warning("%s is in report format 1, with names of an earlier version", path)
         content, version = _from_format_1(content), FORMAT_VERSION
     if version != FORMAT_VERSION or isinstance(version, bool):
         raise ReportError(

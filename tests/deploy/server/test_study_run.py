@@ -93,7 +93,7 @@ def test_a_run_that_ends_is_submitted_once_and_its_outcome_is_told(started: Any,
     fake = Fake(([RUNNING, RUNNING], ends(tmp_path)))
     outcome = started(fake).run()
     assert outcome.code == ExitCode.OK
-    assert fake.submitted == [{"run-dir": str(tmp_path), "desk": "later", "attempt": 1}]
+    assert fake.submitted == [{"run-dir": str(tmp_path), "central-stages": "later", "attempt": 1}]
     assert json.loads((tmp_path / "outcome.json").read_text())["seconds"] >= 0
 
 

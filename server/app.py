@@ -29,8 +29,8 @@ app = ServerApp()
 def main(grid: Grid, context: Context) -> None:
     """Run the study whose folder the run configuration names, and write the outcome.
 
-    A run that was interrupted goes on after its last whole stage or round. With `central-stages = "later"` the stages that need
-    no site are left to another process, see `run_central_stages`.
+    A run that was interrupted goes on after its last whole stage or round. With `central-stages = "later"` the stages
+    that need no site are left to another process, see `run_central_stages`.
 
     Raises:
         RunError: the run failed; the outcome file has the cause.

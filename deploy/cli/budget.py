@@ -1,18 +1,19 @@
-"""`moretta budget`: what a study will cost and what it buys, before anything is run."""
+"""`moretta budget`: what a study will cost, and how much noise that takes, before anything is run."""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
+
+from moretta.deploy.cli.console import AsJson, show
 
 if TYPE_CHECKING:
     from moretta.client.accounting.cost_estimate import CostEstimate
     from moretta.shared.study.schema import Study
 
-_NONE = "no finite guarantee"
+_UNITS: tuple[Literal["clip"], Literal["speaker"]] = ("clip", "speaker")
 
 
 def budget(
@@ -21,7 +22,7 @@ def budget(
     clips: Annotated[int, typer.Option(min=1, help="Clips of the site that are released and trained on.")] = 820,
     speakers: Annotated[int, typer.Option(min=1, help="How many people are on them.")] = 10,
     seconds: Annotated[float, typer.Option(min=0.1, help="Length of the longest clip.")] = 2.6,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Plan the privacy budget of a study at a site: noise, steps, and epsilon per clip and per speaker.
 
@@ -34,7 +35,7 @@ def budget(
 
     planned = estimate_cost(load_study(study), clips_of_each(clips, speakers), seconds=seconds)
     facts = {"clips": clips, "speakers": speakers, "seconds": seconds, **_facts(planned)}
-    typer.echo(json.dumps(facts) if as_json else "\n".join(_lines(facts)))
+    show(facts, _lines(facts), as_json=as_json)
 
 
 def clips_of_each(clips: int, speakers: int) -> list[int]:
@@ -63,8 +64,7 @@ def _facts(planned: CostEstimate) -> dict[str, Any]:
         "releases": {
             modality: {
                 "anonymizer": planned.study.section(modality).anonymizer,
-                "clip": planned.release_epsilon(modality, "clip"),
-                "speaker": planned.release_epsilon(modality, "speaker"),
+                **{unit: planned.release_epsilon(modality, unit) for unit in _UNITS},
             }
             for modality in planned.releases
         },
@@ -94,8 +94,7 @@ def _facts(planned: CostEstimate) -> dict[str, Any]:
                 "steps": fusion.round.steps * fusion.rounds,
             },
             "epsilon": {
-                "clip": [planned.training_epsilon("clip", number) for number in (1, training.rounds)],
-                "speaker": [planned.training_epsilon("speaker", number) for number in (1, training.rounds)],
+                unit: [planned.training_epsilon(unit, number) for number in (1, training.rounds)] for unit in _UNITS
             },
         }
     return facts
@@ -113,7 +112,7 @@ def _code(planned: CostEstimate) -> dict[str, Any] | None:
         "rounds": voice.code_rounds,
         "noise_multiplier": None if step is None else step.noise_multiplier,
         "noise_on_mean_gradient": None if step is None else step.noise_multiplier / units,
-        "epsilon": {unit: planned.code_epsilon(unit) for unit in ("clip", "speaker")},
+        "epsilon": {unit: planned.code_epsilon(unit) for unit in _UNITS},
     }
 
 
@@ -123,16 +122,15 @@ def _aggregation(study: Study) -> dict[str, Any] | None:
     plan, wanted = plan_site_level(study), study.aggregation
     if plan is None:
         return None
+    distributed = wanted.dp == "distributed"
     return {
         "dp": wanted.dp,
         "delta": wanted.delta,
         "epsilon": plan.loss(plan.rounds).epsilon(wanted.delta),
         "noise_multiplier": plan.noise_multiplier,
         "min_sites": plan.min_sites,
-        "share": plan.share / plan.clipping_norm if wanted.dp == "distributed" else None,
-        "epsilon_of_share": plan.loss_of_share(plan.rounds).epsilon(wanted.delta)
-        if wanted.dp == "distributed"
-        else None,
+        "share": plan.share / plan.clipping_norm if distributed else None,
+        "epsilon_of_share": plan.loss_of_share(plan.rounds).epsilon(wanted.delta) if distributed else None,
     }
 
 
@@ -147,16 +145,21 @@ def _lines(facts: dict[str, Any]) -> list[str]:
         "Releases",
     ]
     for modality, release in facts["releases"].items():
-        lines.append(f"  {modality} by {release['anonymizer']}")
-        lines += [f"    epsilon per {unit:<8} {_figure(release[unit])}" for unit in ("clip", "speaker")]
+        lines += [f"  {modality} by {release['anonymizer']}", *_epsilon_lines(release)]
     if facts["code"] is not None:
         lines += _code_lines(facts["code"])
-    lines += ["", "All of it together, for"]
-    for audience, who in (("server", "the server, which has the releases"), ("model", "who sees the models alone")):
-        composed = facts["composed"][audience]
-        lines.append(f"  {who}")
-        lines += [f"    epsilon per {unit:<8} {_figure(composed[unit])}" for unit in ("clip", "speaker")]
-    return lines
+    composed = facts["composed"]
+    lines += [
+        "",
+        "All of it together, for",
+        "  the server, which has the releases",
+        *_epsilon_lines(composed["server"]),
+    ]
+    return [*lines, "  those who see the models alone", *_epsilon_lines(composed["model"])]
+
+
+def _epsilon_lines(by_unit: dict[str, Any]) -> list[str]:
+    return [f"    epsilon per {unit:<8} {_figure(by_unit[unit])}" for unit in _UNITS]
 
 
 def _code_lines(code: dict[str, Any]) -> list[str]:
@@ -166,12 +169,12 @@ def _code_lines(code: dict[str, Any]) -> list[str]:
         lines.append(
             f"    noise multiplier {code['noise_multiplier']:.3f}: {share:.3f} in each value of a mean gradient"
         )
-    return lines + [f"    epsilon per {unit:<8} {_figure(epsilon)}" for unit, epsilon in code["epsilon"].items()]
+    return lines + _epsilon_lines(code["epsilon"])
 
 
 def _training_lines(training: dict[str, Any] | None) -> list[str]:
     if training is None:
-        return ["Training without DP-SGD: models tell as much as the releases do."]
+        return ["Training without DP-SGD: models leak as much as the releases do."]
     share = training["noise_on_mean_gradient"]
     lines = [
         f"Training by DP-SGD, each {training['unit']} one example; target epsilon {training['target_epsilon']:g} "
@@ -180,7 +183,7 @@ def _training_lines(training: dict[str, Any] | None) -> list[str]:
         f"  sampling             {training['sampling_rate']:.3f} of all, {training['expected_batch']:.1f} on average",
         f"  steps                {training['steps']}: {training['models']} models x {training['rounds']} rounds x "
         f"{training['steps_per_round']}",
-        f"  what it buys         every step's mean gradient, cut to 1, carries noise of {share:.3f} in each parameter",
+        f"  noise in a gradient  every step's mean gradient, cut to 1, carries noise of {share:.3f} in each parameter",
     ]
     if (fusion := training["fusion"]) is not None:
         lines.append(
@@ -200,7 +203,7 @@ def _aggregation_lines(aggregation: dict[str, Any] | None) -> list[str]:
     lines = [
         f"Aggregation with noise on the sum of the sites' updates ({aggregation['dp']}), for a whole site",
         f"  noise multiplier     {noise:.3f}, in norms that an update is cut to",
-        f"  what it buys         the mean of {least} updates carries noise of {noise / least:.3f} norms in each value",
+        f"  noise in the mean    the mean of {least} updates carries noise of {noise / least:.3f} norms in each value",
         f"  epsilon per site     {_figure(aggregation['epsilon'])} at delta {aggregation['delta']:g}, all rounds",
     ]
     if aggregation["share"] is not None:
@@ -212,4 +215,4 @@ def _aggregation_lines(aggregation: dict[str, Any] | None) -> list[str]:
 
 
 def _figure(epsilon: float | None) -> str:
-    return _NONE if epsilon is None else f"{epsilon:,.2f}"
+    return "no finite guarantee" if epsilon is None else f"{epsilon:,.2f}"

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from moretta.deploy.cli.console import progress
+from moretta.deploy.cli.console import AsJson, note, progress, show
 from moretta.shared.core.errors import StudyError
 
 if TYPE_CHECKING:
@@ -25,7 +24,7 @@ class Preset(StrEnum):
 
 
 class Optimizer(StrEnum):
-    """What moves the weights."""
+    """Methods that update the weights."""
 
     ADAM = "adam"
     SGD = "sgd"
@@ -45,11 +44,11 @@ def train_face(
     epochs: Annotated[int, typer.Option(min=1, help="The original project used 50, 100 and 150.")] = 50,
     batch: Annotated[int, typer.Option(min=2, help="32 or 64 in the original.")] = 32,
     learning_rate: Annotated[float, typer.Option(help="0.01 or 0.001 in the original.")] = 0.001,
-    optimizer: Annotated[Optimizer, typer.Option(help="What moves the weights.")] = Optimizer.ADAM,
+    optimizer: Annotated[Optimizer, typer.Option(help="How the weights are updated.")] = Optimizer.ADAM,
     noise: Annotated[float, typer.Option(help="Standard deviation of the corruption, for values in [0, 1].")] = 0.1,
     seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same weights on one machine.")] = 1,
     synthetic: Annotated[int, typer.Option(min=2, help="Pictures to draw if there is no DIR.")] = 600,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Train the face autoencoder on public faces, and write it as safetensors.
 
@@ -73,14 +72,14 @@ def train_face(
         noise=noise,
         seed=seed,
     )
-    typer.echo("rendering synthetic faces" if folder is None else f"reading the faces in {folder}", err=True)
+    note("rendering synthetic faces" if folder is None else f"reading the faces in {folder}")
     images = _images(folder, options.spec.side, synthetic, seed)
     limit_threads(cpu_count())  # nothing else runs now
     with progress("Training", training_steps(options, len(images.pictures))) as step:
         trained = train_autoencoder(images.pictures, options, step=step)
     save_autoencoder(trained.model, out)
     facts = _facts(out, images, trained, options, source="synthetic" if folder is None else str(folder))
-    typer.echo(json.dumps(facts, indent=1) if as_json else _summary(facts))
+    show(facts, _lines(facts), as_json=as_json, indent=1)
 
 
 def _check_writable(out: Path) -> None:
@@ -131,7 +130,7 @@ def _facts(
     }
 
 
-def _summary(facts: dict[str, Any]) -> str:
+def _lines(facts: dict[str, Any]) -> list[str]:
     lines = [
         f"{facts['file']}: {facts['side']} x {facts['side']} pixels, latent size {facts['latent']}",
         f"trained on {facts['trained_on']} pictures ({facts['source']}), {facts['psnr_db']} dB PSNR on "
@@ -142,4 +141,4 @@ def _summary(facts: dict[str, Any]) -> str:
     lines += [f"dropped {drop['file']}: {drop['detail']}" for drop in facts["dropped"][:10]]
     if len(facts["dropped"]) > 10:
         lines.append(f"... and {len(facts['dropped']) - 10} more (--json lists all)")
-    return "\n".join(lines)
+    return lines

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from moretta.shared.audit.arrays import PackedArrays
-from moretta.shared.audit.attackers.base import Attacker, Embedder, get_attacker
+from moretta.shared.audit.attackers.base import Attacker, get_embedder
 from moretta.shared.audit.dataset import ClipSet
 from moretta.shared.audit.protocol import SetName
 from moretta.shared.core.array_types import Float32
@@ -24,11 +24,7 @@ CHUNK_CLIPS = 32
 
 def encoders_for(attackers: Iterable[type[Attacker]]) -> list[str]:
     """Names of the untrained encoders that these attackers are or build on."""
-    names: dict[str, None] = {}
-    for cls in attackers:
-        if issubclass(cls, Embedder) and (cls.encoder or not cls.trainable):
-            names[cls.encoder or cls.name] = None
-    return list(names)
+    return list(dict.fromkeys(cls.encoder for cls in attackers if cls.encoder))
 
 
 def embed_once(
@@ -89,10 +85,8 @@ def _embed(encoders: tuple[str, ...], clips: ClipSet) -> dict[str, Float32]:
     except MorettaError:
         return made
     for encoder in encoders:
-        cls = get_attacker(encoder)
-        assert issubclass(cls, Embedder)
         try:
-            vectors = np.asarray(cls().embed(decoded), np.float32)
+            vectors = np.asarray(get_embedder(encoder)().embed(decoded), np.float32)
         except Exception:  # noqa: S112 - reported when the attacker itself runs
             continue
         if vectors.shape[:1] == (len(clips),) and vectors.ndim == 2 and np.isfinite(vectors).all():
@@ -130,6 +124,5 @@ class _Store:
     def _path(self, encoder: str, key: str) -> Path | None:
         if self._folder is None:
             return None
-        cls = get_attacker(encoder)
-        version = cls.version if issubclass(cls, Embedder) else "1"
+        version = get_embedder(encoder).version
         return self._folder / "embeddings" / f"{encoder}-{version}" / key[:2] / f"{key}.npy"

@@ -29,7 +29,8 @@ from moretta.shared.audit.scoring import (
 from moretta.shared.core.array_types import Float32, Float64, Int64
 from moretta.shared.core.storage import disk_failed
 
-MIN_SPEAKERS = {"identifier": 2, "embedder": 4}
+MIN_SPEAKERS = 2
+MIN_SPEAKERS_OF_HALVES = 4
 """An embedder trains on one half of the speakers and attacks the other: two speakers make a half."""
 OTHER_FORM = "codes were released: an attacker that was trained on sound, or enrolled with it, cannot read them"
 
@@ -92,7 +93,7 @@ class Unit:
 
 def units_of(cls: type[Attacker], sets: set[SetName]) -> list[Unit]:
     """The trainings that the sets at hand allow."""
-    if is_untrained(cls):
+    if not cls.trainable:
         return [Unit(cls.name, None)]
     return [Unit(cls.name, train) for train in ("original", "released", "constant") if train in sets]
 
@@ -100,7 +101,7 @@ def units_of(cls: type[Attacker], sets: set[SetName]) -> list[Unit]:
 def scenarios_of(cls: type[Attacker], unit: Unit, sets: set[SetName]) -> list[Scenario]:
     """The scenarios that one training serves."""
     found = [s for s in SCENARIOS if {s.enrol, s.trial} <= sets]
-    if is_untrained(cls):
+    if not cls.trainable:
         return [s for s in found if s.name != "semi-informed"]
     found = [s for s in found if s.train == unit.train]
     if issubclass(cls, Identifier):
@@ -115,11 +116,6 @@ def across_forms(scenarios: list[Scenario], sets: dict[SetName, ClipSet]) -> lis
     """
     codes = {name for name, clips in sets.items() if clips.holds_codes}
     return [s for s in scenarios if len({name in codes for name in (s.enrol, s.trial, s.train)}) > 1]
-
-
-def is_untrained(cls: type[Attacker]) -> bool:
-    """Whether this is an encoder used as it is."""
-    return issubclass(cls, Embedder) and not cls.trainable
 
 
 def seed_of(*parts: object) -> int:
@@ -139,8 +135,7 @@ def run_unit(inputs: Inputs, unit: Unit) -> list[Result]:
 
 
 def _run_scenarios(cls: type[Attacker], inputs: Inputs, unit: Unit, scenarios: list[Scenario]) -> list[Result]:
-    trainable = issubclass(cls, Embedder) and cls.trainable
-    needed = MIN_SPEAKERS["embedder" if trainable else "identifier"]
+    needed = MIN_SPEAKERS_OF_HALVES if issubclass(cls, Embedder) and cls.trainable else MIN_SPEAKERS
     if inputs.enrolled < needed:
         reason = f"{inputs.enrolled} speakers with two clips or more, at least {needed} are needed"
         return _failed(cls, scenarios, inputs, reason)
@@ -175,7 +170,7 @@ def _run(cls: type[Attacker], inputs: Inputs, unit: Unit, scenarios: list[Scenar
         if trials is not None:
             about = blank(cls, s.name, speakers=len(trials.speakers), clips=clips)
             results += measurement.of_trials(about, trials)
-    if is_untrained(cls) and cls.modality == "voice" and "original" in inputs.sets:
+    if not cls.trainable and cls.modality == "voice" and "original" in inputs.sets:
         results += _distinctiveness(cls, inputs, {s.name: t for s, _, t in scored if t is not None}, measurement)
     return results
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from moretta.shared.audit.attackers.base import Attacker, Embedder, attacker_names, get_attacker
+from moretta.shared.audit.attackers.base import Attacker, attacker_names, get_attacker
 from moretta.shared.audit.controls import check_attackers
 from moretta.shared.audit.dataset import ClipSet
 from moretta.shared.audit.embeddings import embed_once, encoders_for
@@ -157,8 +157,7 @@ def _constant_inputs(inputs: Inputs) -> Inputs:
 
 def _unfit(cls: type[Attacker], released: ClipSet) -> str | None:
     """Why this attacker cannot attack these clips, or None."""
-    reads_sound = cls.modality == "voice" and issubclass(cls, Embedder) and bool(cls.encoder or not cls.trainable)
-    if released.holds_codes and reads_sound:
+    if released.holds_codes and cls.encoder:
         return "codes were released: there is no sound for it to read"
     return cls.missing()
 

@@ -41,6 +41,10 @@ class Attacker(ABC):
     max_unprotected_eer: ClassVar[float] = MAX_UNPROTECTED_EER
     cost: ClassVar[int] = 1
     """Relative training time: the costly are started first."""
+    trainable: ClassVar[bool] = True
+    """Whether `fit` learns. An embedder that does never meets speakers it was trained on, in verification."""
+    encoder: ClassVar[str] = ""
+    """The untrained encoder whose embeddings it compares, or learns from: its own name, or that of another."""
 
     @classmethod
     def missing(cls) -> str | None:
@@ -71,12 +75,8 @@ class Identifier(Attacker):
 class Embedder(Attacker):
     """Open set: clips to vectors, compared by cosine."""
 
-    trainable: ClassVar[bool] = True
-    """Whether `fit` learns. One that does never meets speakers it was trained on, in verification."""
     version: ClassVar[str] = "1"
     """Part of the key under which embeddings of untrained encoders are cached."""
-    encoder: ClassVar[str] = ""
-    """Name of the untrained encoder whose embeddings a trained head works on."""
 
     def fit(self, clips: ClipSet, *, seed: int) -> None:
         """Learn to tell the speakers of `clips` apart. Default: nothing, for encoders used as they are."""
@@ -97,12 +97,12 @@ def attacker(name: str, *, modality: Modality, kind: AttackerKind = "adaptive") 
 
     def register(cls: A) -> A:
         cls.name, cls.modality, cls.kind = name, modality, kind
+        cls.encoder = vars(cls).get("encoder", "") if cls.trainable else name
         ATTACKERS.add(name, cls)
-        if issubclass(cls, Embedder) and not cls.trainable:
-            from moretta.shared.audit.attackers.open_set import head_on
+        if not cls.trainable:
+            from moretta.shared.audit.attackers.open_set import register_head
 
-            head = head_on(cls)
-            attacker(f"{name}+head", modality=modality)(head)
+            register_head(name, modality)
         return cls
 
     return register
@@ -122,6 +122,13 @@ def get_attacker(name: str) -> type[Attacker]:
         AttackersError: unknown name; the message lists the known ones.
     """
     return ATTACKERS.get(name)
+
+
+def get_embedder(name: str) -> type[Embedder]:
+    """Find an open-set attacker by name."""
+    found = get_attacker(name)
+    assert issubclass(found, Embedder)
+    return found
 
 
 def attacker_names(modality: Modality | None = None, kind: AttackerKind | None = None) -> list[str]:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar
 
 import numpy as np
 
-from moretta.shared.audit.attackers.base import Embedder, attacker, get_attacker
+from moretta.shared.audit.attackers.base import Embedder, attacker, attacker_row, get_attacker, get_embedder
 from moretta.shared.audit.dataset import ClipSet
 from moretta.shared.audit.views import Features, MotionFeatures, PlainFeatures, face_picture, voice_statistics
 from moretta.shared.core.array_types import Array, Float32, Int64
+from moretta.shared.core.terms import Modality
 
 SHRINKAGES = (0.1, 0.3, 0.6)
 
@@ -141,14 +142,10 @@ class HeadOn(WithinClassEmbedder):
         return get_attacker(cls.encoder).missing()
 
 
-def head_on(encoder: type[Embedder]) -> type[HeadOn]:
-    """The head of an untrained encoder."""
-    name = encoder.name
-    settings = {
-        "encoder": name,
-        "features": staticmethod(lambda: PlainFeatures(lambda clips: embeddings_of(name, clips))),
-    }
-    return cast(type[HeadOn], type(f"HeadOn{encoder.__name__}", (HeadOn,), settings))
+def register_head(encoder: str, modality: Modality) -> None:
+    """Register the head of an untrained encoder, as NAME+head."""
+    features = staticmethod(lambda: PlainFeatures(lambda clips: embeddings_of(encoder, clips)))
+    attacker_row(f"{encoder}+head", HeadOn, modality=modality, encoder=encoder, features=features)
 
 
 def embeddings_of(encoder: str, clips: ClipSet) -> Float32:
@@ -156,6 +153,4 @@ def embeddings_of(encoder: str, clips: ClipSet) -> Float32:
     view = clips.views.get(f"embedding {encoder}")
     if view is not None:
         return np.stack([view[row][0] for row in clips.rows])
-    cls = get_attacker(encoder)
-    assert issubclass(cls, Embedder)
-    return cls().embed(clips)
+    return get_embedder(encoder)().embed(clips)

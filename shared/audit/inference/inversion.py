@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from moretta.shared.audit.attackers.base import Embedder, attacker_names, get_attacker
+from moretta.shared.audit.attackers.base import attacker_names, get_attacker, get_embedder
 from moretta.shared.audit.attackers.open_set import embeddings_of
 from moretta.shared.audit.dataset import ClipSet
 from moretta.shared.audit.embeddings import embed_once
@@ -228,8 +228,7 @@ def _recognisers(own: ClipSet, seed: int, *, sound: bool) -> Mapping[str, tuple[
     found: dict[str, tuple[Recogniser, float]] = {}
     for encoder in encoders_at_hand(own.modality) if sound else ():
         found[encoder] = (_used_as_it_is(encoder), get_attacker(encoder).max_unprotected_eer)
-    cls = get_attacker(ADAPTIVE[own.modality])
-    assert issubclass(cls, Embedder)
+    cls = get_embedder(ADAPTIVE[own.modality])
     model = cls()
     model.fit(own, seed=seed)
     found[cls.name] = (model.embed, cls.max_unprotected_eer)

@@ -1,4 +1,4 @@
-"""Learned codes under attack: everything that does not listen to sound attacks them, and at full strength."""
+"""Learned codes under attack: all attackers but the encoders of sound attack them, and at full strength."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def test_clips_of_another_size_are_left_out_and_counted(tmp_path: Path) -> None:
     assert mixed.damaged == {"other-size": 1}
 
 
-def test_judges_read_emotion_in_codes_beside_their_figure_on_originals(tmp_path: Path) -> None:
+def test_evaluators_read_emotion_in_codes_as_well_as_in_originals(tmp_path: Path) -> None:
     released = codes(lively=3.0, apart=0.0)
     names = ("voice-forest", "voice-logistic")
     rows = evaluate_utility(voices(), released, evaluators=names, draws=20, workers=1, scratch=tmp_path)

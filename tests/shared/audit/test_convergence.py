@@ -28,7 +28,7 @@ def test_nobody_has_to_tell_clips_apart_that_are_equal() -> None:
     check_learned(ONE_WORD, PEOPLE, said)
 
 
-def test_who_has_not_even_learned_that_is_void() -> None:
+def test_an_attacker_that_has_not_even_learned_that_is_invalid() -> None:
     with pytest.raises(NotConvergedError, match="did not converge"):
         check_learned(ONE_WORD, PEOPLE, np.zeros(600, np.int64))
     check_learned(np.zeros((600, 6)), PEOPLE, np.zeros(600, np.int64))

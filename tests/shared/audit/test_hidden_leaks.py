@@ -36,7 +36,7 @@ def described() -> list[ReleasedClip]:
 
 
 def centred(*, seed: int = 0) -> np.ndarray:
-    """[speakers, clips, 40]: noise, and nobody's clips have a mean. Who has half of them knows that of the others."""
+    """[speakers, clips, 40]: noise, and no speaker's clips have a mean: one half gives away the mean of the other."""
     noise = np.random.default_rng(seed).normal(size=(SPEAKERS, CLIPS, 40))
     return noise - noise.mean(axis=1, keepdims=True)
 
@@ -123,7 +123,7 @@ def test_a_speaker_with_one_clip_keeps_nobody_elses_from_being_held_out() -> Non
 @pytest.mark.parametrize("form", ["code", "code-sequence", "mfcc", "frames"])
 def test_identity_in_how_an_emotion_sounds_is_found_given_the_emotion(form: str) -> None:
     ordinary, given, _ = attacked(released(exchanged(), form), "given-emotion")
-    assert ordinary < 0.25  # which six a person belongs to can be heard: that alone gives a sixth
+    assert ordinary < 0.25  # the group of six is easy to find, and that alone gives a sixth
     assert given > 0.5
 
 
@@ -150,7 +150,7 @@ def test_a_network_learns_what_it_is_shown_even_where_nothing_of_it_is_a_person(
 
 
 def test_whether_to_invert_is_decided_without_the_trial_clips() -> None:
-    """Trial clips that are like the enrolment clips do not turn an attacker back that has learnt to invert."""
+    """Trial clips that are like the enrolment clips do not turn an attacker back that has learned to invert."""
     plain = released(centred(), "code")
     enrol = plain.subset(i for i, clip in enumerate(plain.clips) if clip.sentence in SENTENCES[:2])
     attacker = get_attacker("voice-inverted")()

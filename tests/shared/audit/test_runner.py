@@ -59,7 +59,7 @@ def test_identity_that_is_there_is_found_in_every_scenario() -> None:
     assert value(pick(rows, "voice-wccn", "lazy-informed", "eer")) < 0.15
 
 
-def test_identity_that_is_hidden_is_at_chance_and_not_void() -> None:
+def test_identity_that_is_hidden_is_at_chance_and_not_invalid() -> None:
     rows = audit(voices(), voices(apart=0.0, seed=9))
     for name in QUICK:
         eer = pick(rows, name, "semi-informed", "eer")
@@ -88,7 +88,7 @@ def test_every_attacker_of_faces_recognises_faces() -> None:
         assert value(pick(rows, name, "semi-informed", "top1")) > 0.8, name
 
 
-def test_an_attacker_with_random_weights_is_void_and_never_the_headline(registry: None) -> None:
+def test_an_attacker_with_random_weights_is_invalid_and_never_the_headline(registry: None) -> None:
     @attacker("random-weights", modality="voice")
     class RandomWeights(Embedder):
         def fit(self, clips: ClipSet, *, seed: int) -> None:
@@ -104,7 +104,7 @@ def test_an_attacker_with_random_weights_is_void_and_never_the_headline(registry
     assert strongest_of_each(rows) == []
 
 
-def test_an_attacker_that_fails_or_does_not_converge_is_void_and_the_others_go_on(registry: None) -> None:
+def test_an_attacker_that_fails_or_does_not_converge_is_invalid_and_the_others_go_on(registry: None) -> None:
     @attacker("fails", modality="voice")
     class Fails(Identifier):
         def fit(self, clips: ClipSet, *, seed: int) -> None:
@@ -120,7 +120,7 @@ def test_an_attacker_that_fails_or_does_not_converge_is_void_and_the_others_go_o
     assert not pick(rows, "voice-logistic", "semi-informed", "top1").invalid
 
 
-def test_an_attacker_that_finds_identity_in_constant_data_is_void(registry: None) -> None:
+def test_an_attacker_that_finds_identity_in_constant_data_is_invalid(registry: None) -> None:
     @attacker("cheats", modality="voice")
     class Cheats(Embedder):
         trainable = False
@@ -150,7 +150,7 @@ def test_without_originals_rows_say_that_the_anchor_is_missing() -> None:
     assert "no originals" in row.reason
 
 
-def test_too_few_speakers_are_void_for_an_embedder_and_enough_for_an_identifier() -> None:
+def test_too_few_speakers_are_invalid_for_an_embedder_and_enough_for_an_identifier() -> None:
     rows = audit(voices(speakers=3), voices(speakers=3))
     assert pick(rows, "voice-wccn", "semi-informed", "eer").invalid
     assert "at least 4" in pick(rows, "voice-wccn", "semi-informed", "eer").reason

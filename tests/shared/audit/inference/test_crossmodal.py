@@ -54,7 +54,7 @@ def test_within_a_sex_the_sex_itself_links_nobody() -> None:
     sexes = {i: "FM"[i % 2] for i in range(60)}
     across = link(*people(0.0, sexes=5.0), resamples=100)
     within = link(*people(0.0, sexes=5.0), within=sexes, resamples=100)
-    # Who knows the sex wins the half of choices between two sexes, and every second other one.
+    # An attacker that knows the sex wins the half of choices between two sexes, and every second other one.
     assert all(
         leak.leaks and leak.value is not None and leak.value > 0.6 for leak in by_name(across, "one_of_two").values()
     )
@@ -63,7 +63,7 @@ def test_within_a_sex_the_sex_itself_links_nobody() -> None:
     assert chance is not None and 0.09 < chance < 0.12
 
 
-def test_too_few_people_make_the_attack_void() -> None:
+def test_too_few_people_make_the_attack_invalid() -> None:
     found = link(*people(2.0, count=5))
     assert all(leak.invalid and "5 people" in leak.reason for leak in found)
 

@@ -81,7 +81,7 @@ def test_small_layers_are_kept_whole() -> None:
     assert project([np.array([[1.0, 2.0]]), np.array([[3.0, 4.0]])], "bias", 8, seed=0).tolist() == [[1, 2], [3, 4]]
 
 
-def test_a_class_that_vanishes_when_left_out_makes_the_attack_void() -> None:
+def test_a_class_that_vanishes_when_left_out_makes_the_attack_invalid() -> None:
     made, speaker, _ = updates(1.0, speakers=3)
     found = infer_from_updates(made, np.asarray(speaker) == 0, speaker, about=about("sex"))
     assert all(leak.invalid and leak.value is None for leak in found)

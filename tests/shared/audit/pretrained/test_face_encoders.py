@@ -1,4 +1,4 @@
-"""Face encoders and the expression judge: shapes, reading of weights; figures with the real weights where they are."""
+"""Face encoders and the expression network: shapes and weights; figures with the real weights, where they are."""
 
 from __future__ import annotations
 
@@ -123,7 +123,7 @@ def test_quantized_weights_are_read_back(tmp_path: Path) -> None:
         read_tfjs(tmp_path / "l.json", tmp_path / "w.bin")
 
 
-def test_the_judge_gives_probabilities_of_the_six_emotions() -> None:
+def test_the_expression_network_gives_probabilities_of_the_six_emotions() -> None:
     torch.manual_seed(0)
     evaluator = ExpressionEvaluator(ExpressionNet().eval(), NoFaces())  # type: ignore[arg-type]
     found = evaluator.probabilities([pictures(0), pictures(1, 9)])
@@ -135,7 +135,7 @@ def test_the_judge_gives_probabilities_of_the_six_emotions() -> None:
 
 
 @pytest.mark.parametrize("biased", sorted(NAMES))
-def test_the_judges_columns_are_in_the_corpus_order(biased: str) -> None:
+def test_the_columns_are_in_the_corpus_order(biased: str) -> None:
     net = ExpressionNet().eval()
     with torch.no_grad():
         net.fc.weight.zero_()
@@ -177,7 +177,7 @@ def test_the_real_weights_know_a_face_by_another_emotion(cls: type[PretrainedEnc
 
 
 @pytest.mark.user_cache
-def test_the_real_judge_knows_a_happy_face() -> None:
+def test_the_real_network_knows_a_happy_face() -> None:
     present, reason = ExpressionEvaluator.availability()
     if not present:
         pytest.skip(reason)

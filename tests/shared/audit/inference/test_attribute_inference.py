@@ -58,7 +58,7 @@ def test_chance_is_that_of_the_classes_and_not_of_the_largest() -> None:
 @pytest.mark.parametrize(
     ("label", "reason"), [(np.full(144, "female"), "same sex"), (np.where(np.arange(144) < 6, "a", "b"), "1 speaker")]
 )
-def test_an_attribute_that_cannot_be_judged_is_void_and_never_private(label: np.ndarray, reason: str) -> None:
+def test_an_attribute_that_cannot_be_inferred_is_invalid_and_never_private(label: np.ndarray, reason: str) -> None:
     features, _, speaker = clips(3.0)
     found = infer_attribute(features, label, speaker, about=SEX, resamples=10)
     assert all(leak.invalid and reason in leak.reason and leak.value is None for leak in found)

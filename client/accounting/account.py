@@ -24,7 +24,7 @@ Unit = Literal["clip", "speaker"]
 UNITS: tuple[Unit, ...] = ("clip", "speaker")
 Audience = Literal["server", "model"]
 """Who learns: `server`, all that leaves, which is the releases and what is trained on anything else than a release;
-`model`, the trained models alone. Training on a release tells whoever has the release nothing more."""
+`model`, the trained models alone. Training on a release reveals nothing more to those who have the release."""
 AUDIENCES: tuple[Audience, ...] = ("server", "model")
 COHORT = "cohort"
 

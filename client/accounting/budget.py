@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import sys
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -14,8 +14,14 @@ from pydantic import BaseModel, ConfigDict, Field
 from moretta.client.accounting.account import AUDIENCES, COHORT, UNITS, Account, Audience, Cohort, Loss, Unit
 from moretta.client.accounting.ledger import Ledger
 from moretta.shared.core.errors import BudgetError, RefusedError
+from moretta.shared.privacy.accounting import composed_epsilon, epsilon_spent
+from moretta.shared.privacy.dp_sgd import SampledGaussian
+from moretta.shared.privacy.mechanism import Mechanism, from_record
+from moretta.shared.study.fusion import ModelKind
 from moretta.shared.study.schema import Study
 
+DP_SGD_KIND = "dp-sgd"
+"""Ledger entry of DP-SGD of a study's model."""
 RESPONSE_KIND = "answered"
 """Ledger entry of a response that is kept on disk and may have left. It has no loss of its own."""
 REMOVED_KIND = "removed"
@@ -26,7 +32,7 @@ Limit = Annotated[float, Field(gt=0, allow_inf_nan=True)]
 class BudgetLimits(BaseModel):
     """Limits on epsilon, at `delta`, for the clip and for the speaker that lose most. `inf` means no limit.
 
-    `server` counts all that leaves the site, releases above all; `model` counts what the trained models alone tell.
+    `server` counts all that leaves the site, releases above all; `model` counts what the trained models alone reveal.
     Releases by anonymizers that the policy lets out without a guarantee have no epsilon that says anything; for these
     `unguaranteed` counts how often one clip is released, in one modality. A study that is run again, or goes on after a
     crash, sends the release it has, and counts once.
@@ -191,6 +197,48 @@ class SiteBudget:
         if all(entry["cohort"] != cohort.digest for entry in known):
             speakers = [[speaker, list(clips)] for speaker, clips in cohort.speakers]
             self.ledger.spend(COHORT, cohort=cohort.digest, key=self.key, speakers=speakers)
+
+
+def spent(
+    ledger: Ledger, study: Study, *, planned: Sequence[SampledGaussian] = (), kind: ModelKind | None = None
+) -> float:
+    """Epsilon that DP-SGD has spent at this site for this study, over all models, rounds and restarts.
+
+    Models that learn on the same clips add up; of those that have no clip in common the largest sum counts.
+
+    Args:
+        ledger: the site's.
+        study: which.
+        planned: rounds that are to be counted as if they had been made.
+        kind: what they would train; None is the first of the study's models.
+    """
+    found = [0.0]
+    for group in study.sharing_clips:
+        losses = _losses(ledger, study, group, study.privacy.unit)
+        steps = [part for part in losses if isinstance(part, SampledGaussian) and part.is_plain]
+        steps += planned if (kind or study.models[0]) in group else ()
+        found.append(epsilon_spent(steps, delta=study.privacy.delta, accountant=study.privacy.accountant))
+    return max(found)
+
+
+def levels(ledger: Ledger, study: Study) -> dict[Unit, float]:
+    """What DP-SGD has spent of a clip and of a speaker, as far as there is a finite figure."""
+    found: dict[Unit, float] = {}
+    for unit in UNITS:
+        apart = unit == "clip" or study.privacy.unit == "speaker"  # a speaker may have clips in both parts
+        groups = study.sharing_clips if apart else (study.models,)
+        sums = [composed_epsilon(_losses(ledger, study, g, unit), delta=study.privacy.delta) for g in groups]
+        known = [epsilon for epsilon in sums if epsilon is not None]
+        if len(known) == len(sums):
+            found[unit] = max(known)
+    return found
+
+
+def _losses(ledger: Ledger, study: Study, kinds: Iterable[ModelKind], unit: Unit) -> list[Mechanism]:
+    """What DP-SGD of these models has cost one unit."""
+    kinds = set(kinds)
+    entries = ledger.entries(DP_SGD_KIND, study=study.digest())
+    return [from_record(r) for e in entries if e["model"].split("/")[0] in kinds for r in e["losses"][unit]]
 
 
 def _figure(epsilon: float | None) -> str:

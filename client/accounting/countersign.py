@@ -42,7 +42,7 @@ class Countersigned:
 
         Raises:
             RefusedError: the ledger is broken or older than the server knows; nothing may leave then.
-            AioRpcError: the server cannot be asked, or fails.
+            AioRpcError: the server cannot be reached, or fails.
         """
         async with self._turn:
             size = self._path.stat().st_size if self._path.exists() else 0

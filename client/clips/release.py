@@ -59,13 +59,13 @@ class _Channel:
     released: list[tuple[str, str]] = field(default_factory=list)
     """Speaker and clip of everything that is released, as the ledger calls them."""
     fitted_on: list[tuple[str, str]] = field(default_factory=list)
-    """Those of every clip that the anonymizer looked at when it was fitted: what is released tells of them too."""
+    """Those of every clip that the anonymizer looked at when it was fitted: what is released depends on them too."""
     readable: set[str] = field(default_factory=set)
     """Names of the clips that could be read: these may show in what is released."""
 
     def loss(self) -> Loss:
         """What this release costs whom. DP-SGD accounts for a clip's own part in training, not for what it has moved in
-        other clips' releases: where the anonymizer was fitted, models may tell that, too."""
+        other clips' releases: where the anonymizer was fitted, models may reveal that, too."""
         losses = self.anonymizer.losses(self.numbered_sizes())
         audiences: tuple[Audience, ...] = ("server", "model") if self.fitted_on else ("server",)
         named = (self.anonymizer.modality, self.anonymizer.name)
@@ -148,8 +148,8 @@ def make_release(
 
 
 def _ordered(clips: Sequence[Clip], settings: SiteSettings, study: Study) -> Sequence[Clip]:
-    """Clips in an order that the site's key gives for this study alone. Which shard a clip is in would else tell where
-    in the corpus it comes, in every study alike. A seeded site hides nothing, and keeps the order of its corpus."""
+    """Clips in an order that the site's key gives for this study alone. Otherwise its shard would reveal where in
+    the corpus a clip comes, in every study alike. A seeded site hides nothing, and keeps the order of its corpus."""
     if settings.simulated_seed is not None:
         return clips
     key = settings.pseudonyms()
@@ -158,7 +158,7 @@ def _ordered(clips: Sequence[Clip], settings: SiteSettings, study: Study) -> Seq
 
 @dataclass(frozen=True, slots=True)
 class _Describer:
-    """What is told of a clip: pseudonyms, labels and, if the study audits them, sex and age group."""
+    """What is released beside a clip's arrays: pseudonyms, labels and, if the study audits them, sex and age group."""
 
     corpus: Corpus
     names: StudyPseudonyms
@@ -302,7 +302,7 @@ def _raw(channel: _Channel, clips: Iterable[Clip], pseudonyms: PseudonymKey) -> 
 
 
 def _labelled(channel: _Channel, clips: Iterable[Clip], classes: Sequence[str]) -> Iterator[tuple[Speaker, Array, int]]:
-    """The same clips with their emotions, which a release tells of anyway."""
+    """The same clips with their emotions, which a release states anyway."""
     for clip in clips:
         try:
             raw = channel.read(clip)

@@ -49,7 +49,7 @@ class StillOut:
     pseudonyms: tuple[str, ...] = ()
     """Of the person, as the server has them."""
     first: int = 0
-    """Seconds since 1970, of the first and the last answer."""
+    """Seconds since 1970, of the first and the last response."""
     last: int = 0
     sent: dict[str, tuple[int, ...]] = field(default_factory=dict)
     """What was sent -> its rounds; none where there are no rounds."""
@@ -122,7 +122,7 @@ def give_back(settings: SiteSettings, speaker: SpeakerId) -> None:
 
 
 def still_out(settings: SiteSettings, speaker: SpeakerId) -> Iterator[StillOut]:
-    """What left about a person, one for each study and server; of earlier versions as far as the ledger tells."""
+    """What left about a person, one for each study and server; of earlier versions as far as the ledger shows."""
     recorded: set[str] = set()
     for sent in all_sent(settings):
         by_server: dict[tuple[str, str], list[Line]] = defaultdict(list)

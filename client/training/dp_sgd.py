@@ -121,7 +121,7 @@ def _ghost(network: torch.nn.Module, inner: torch.optim.Optimizer, **options: An
 def _example_gradients(network: torch.nn.Module, examples: TrainingExamples, batch: torch.Tensor) -> None:
     """Fill `grad_sample`, [clips in the batch, ...], of every parameter.
 
-    An empty Poisson batch still releases noise: leaving the step out would tell that the batch was empty.
+    An empty Poisson batch still releases noise: leaving the step out would reveal that the batch was empty.
     """
     if not bool(batch.any()):
         for parameter in network.parameters():

@@ -1,4 +1,4 @@
-"""A site tests the global models on its held-out speakers, and tells counts by pseudonymous speaker only."""
+"""A site tests the global models on its held-out speakers, and releases counts by pseudonymous speaker only."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ Rows = dict[str, npt.NDArray[np.float64]]
 
 
 class Evaluation(NamedTuple):
-    """What a site tells of the models, by output."""
+    """What a site states of the models, by output."""
 
     counts: dict[str, Counts]
-    """Also by output suffixed `/3`: on ANG, HAP, SAD alone."""
+    """Also by output suffixed `/3`: on the classes of the original study alone, if the study has them."""
     reliability: dict[str, npt.NDArray[np.int64]]
     """Of all clips together, as `reliability_counts` has them."""
 

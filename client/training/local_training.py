@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -10,8 +10,7 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from moretta.client.accounting.account import UNITS, Cohort, Loss, Unit
-from moretta.client.accounting.budget import SiteBudget
-from moretta.client.accounting.ledger import Ledger
+from moretta.client.accounting.budget import DP_SGD_KIND, SiteBudget, levels, spent
 from moretta.client.settings import SiteSettings
 from moretta.client.training.data import TrainingSet
 from moretta.client.training.dp_sgd import (
@@ -21,15 +20,13 @@ from moretta.client.training.dp_sgd import (
     TrainingExamples,
     private_steps,
 )
-from moretta.client.training.rounds import DP_SGD_KIND, Array, Metrics, RoundRequest, StoredResponse
+from moretta.client.training.rounds import Array, Metrics, RoundRequest, StoredResponse
 from moretta.client.training.training_plan import plan_training
 from moretta.client.training.training_sets import fusion_set, training_set, whole_cohorts
 from moretta.shared.core.errors import RefusedError, RunError
 from moretta.shared.models.emotion import EmotionModel, study_model, trained_names
 from moretta.shared.models.global_weights import checked_weights
-from moretta.shared.privacy.accounting import composed_epsilon, epsilon_spent
-from moretta.shared.privacy.dp_sgd import SampledGaussian
-from moretta.shared.privacy.mechanism import Mechanism, Unbounded, from_record
+from moretta.shared.privacy.mechanism import Unbounded, from_record
 from moretta.shared.privacy.noise import SeededNoise, SystemNoise, on_grid
 from moretta.shared.privacy.secure_aggregation import quantised
 from moretta.shared.privacy.site_level import changed, clipped_change, plan_site_level
@@ -161,28 +158,6 @@ def train_locally(
     return LocalUpdate(weights, None, spent(ledger, study), plan.round.noise_multiplier, levels(ledger, study))
 
 
-def spent(
-    ledger: Ledger, study: Study, *, planned: Sequence[SampledGaussian] = (), kind: ModelKind | None = None
-) -> float:
-    """Epsilon that DP-SGD has spent at this site for this study, over all models, rounds and restarts.
-
-    Models that learn on the same clips add up; of those that have no clip in common the largest sum counts.
-
-    Args:
-        ledger: the site's.
-        study: which.
-        planned: rounds that are to be counted as if they had been made.
-        kind: what they would train; None is the first of the study's models.
-    """
-    found = [0.0]
-    for group in study.sharing_clips:
-        losses = _losses(ledger, study, group, study.privacy.unit)
-        steps = [part for part in losses if isinstance(part, SampledGaussian) and part.is_plain]
-        steps += planned if (kind or study.models[0]) in group else ()
-        found.append(epsilon_spent(steps, delta=study.privacy.delta, accountant=study.privacy.accountant))
-    return max(found)
-
-
 def spent_after_round(
     site_budget: SiteBudget, study: Study, data: TrainingSet, *, question: str = "", kind: ModelKind | None = None
 ) -> float:
@@ -190,19 +165,6 @@ def spent_after_round(
     plan = plan_training(study, data.clips_per_speaker, kind)
     paid = site_budget.is_paid(DP_SGD_KIND, question, plan.loss(data.cohort))
     return spent(site_budget.ledger, study, planned=[] if paid else [plan.round], kind=kind)
-
-
-def levels(ledger: Ledger, study: Study) -> dict[Unit, float]:
-    """What DP-SGD has spent of a clip and of a speaker, as far as there is a finite figure."""
-    found: dict[Unit, float] = {}
-    for unit in UNITS:
-        apart = unit == "clip" or study.privacy.unit == "speaker"  # a speaker may have clips in both parts
-        groups = study.sharing_clips if apart else (study.models,)
-        sums = [composed_epsilon(_losses(ledger, study, g, unit), delta=study.privacy.delta) for g in groups]
-        known = [epsilon for epsilon in sums if epsilon is not None]
-        if len(known) == len(sums):
-            found[unit] = max(known)
-    return found
 
 
 def noisy_update(
@@ -279,13 +241,6 @@ def _metrics(study: Study, done: LocalUpdate, *, clips: int) -> Metrics:
         metrics |= {"epsilon": done.epsilon, **{f"epsilon-{unit}": value for unit, value in done.levels.items()}}
         metrics |= {} if hidden else {"noise-multiplier": done.noise_multiplier}  # it reveals how many clips there are
     return metrics
-
-
-def _losses(ledger: Ledger, study: Study, kinds: Iterable[ModelKind], unit: Unit) -> list[Mechanism]:
-    """What DP-SGD of these models has cost one unit."""
-    kinds = set(kinds)
-    entries = ledger.entries(DP_SGD_KIND, study=study.digest())
-    return [from_record(r) for e in entries if e["model"].split("/")[0] in kinds for r in e["losses"][unit]]
 
 
 def _note_plain(site_budget: SiteBudget, study: Study, model: str, cohort: Cohort, *, modality: str) -> None:

@@ -22,6 +22,7 @@ import numpy.typing as npt
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
+from moretta.client.accounting.budget import DP_SGD_KIND
 from moretta.client.settings import SiteSettings
 from moretta.client.training.data import CODE_KIND
 from moretta.client.training.training_sets import Models
@@ -36,8 +37,6 @@ if TYPE_CHECKING:
 Array = npt.NDArray[Any]
 Metrics = dict[str, int | float]
 Trained = ModelKind | Literal["code"]
-DP_SGD_KIND = "dp-sgd"
-"""Ledger entries of DP-SGD of the study's models."""
 
 
 @dataclass(frozen=True)

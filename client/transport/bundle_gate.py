@@ -48,7 +48,7 @@ class BundleGate:
         return json.dumps({SIGNER: public.decode()})
 
     def response(self, method: str, request: bytes) -> bytes | None:
-        """The reply to a call that need not reach the server, because what it asks for was refused before."""
+        """The reply to a call that need not reach the server, because its code was refused before."""
         if method != GET_FAB:
             return None
         try:

@@ -150,12 +150,12 @@ async def leave(home: SiteHome, *, offline: bool = False) -> None:
 
 async def _call(
     identity: Identity,
-    ask: Callable[[EnrollmentStub], Awaitable[Reply]],
+    request: Callable[[EnrollmentStub], Awaitable[Reply]],
     channel: grpc.aio.Channel | None = None,
 ) -> Reply:
     used = channel or site_channel(identity)
     try:
-        return await ask(EnrollmentStub(used))  # type: ignore[no-untyped-call]
+        return await request(EnrollmentStub(used))  # type: ignore[no-untyped-call]
     except grpc.aio.AioRpcError as error:
         raise explained(error, identity.address) from error
     finally:
@@ -177,7 +177,7 @@ async def _enroll(
         try:
             reply: pb.EnrollReply = await EnrollmentStub(channel).Enroll(request, timeout=CALL_SECONDS)  # type: ignore[no-untyped-call]
         except grpc.aio.AioRpcError as error:
-            if error.code() is grpc.StatusCode.UNAVAILABLE:  # it answered a moment ago: it does not take the token
+            if error.code() is grpc.StatusCode.UNAVAILABLE:  # it responded a moment ago: it does not take the token
                 raise EnrollmentError(
                     "the server does not take this join string: it was used, withdrawn, or has expired",
                     fix="ask the coordinator for a new one: moretta server token --site NAME",
@@ -193,7 +193,7 @@ def _csr(key: ec.EllipticCurvePrivateKey, name: str) -> bytes:
 
 
 def _checked(der: bytes, key: ec.EllipticCurvePrivateKey, site: str, ca_pem: str) -> str:
-    """A certificate from the server, PEM, if it is the one that was asked for."""
+    """A certificate from the server, PEM, if it is the requested one."""
     now = dt.datetime.now(dt.UTC)
     try:
         certificate = x509.load_der_x509_certificate(der)

@@ -35,7 +35,7 @@ class LoopbackServer:
     """Serves a web application to this machine alone.
 
     Args:
-        app: what answers.
+        app: that responds.
         folder: where the certificate is written for the SuperNode; its key is removed once it is loaded.
         port: 0 takes a free one.
     """

@@ -5,7 +5,7 @@ MorettaError                 exit 1
 ├── CorpusError              exit 4   the folder of clips
 │   └── ClipError            exit 4   one clip: callers drop and count it
 ├── ReleaseError             exit 5   a release, on disk or in a message
-│   └── MessageError         exit 5   ... a message that is not what its call asks for
+│   └── MessageError         exit 5   ... a message that does not fit its call
 ├── RefusedError             exit 6   a site says no
 │   └── BudgetError          exit 6   ... because the privacy budget would be exceeded
 ├── RunError                 exit 7   a stage failed
@@ -13,7 +13,7 @@ MorettaError                 exit 1
 ├── AttackersError           exit 9   pretrained weights
 ├── EnrollmentError          exit 10  a join string, token or certificate
 ├── HomeError                exit 11  the folder of a server or of a site
-├── UnreachableError         exit 12  the server does not answer
+├── UnreachableError         exit 12  the server does not respond
 ├── StorageError             exit 13  a disk or a file that cannot be written or read
 └── Interrupted              exit 130
 
@@ -29,7 +29,7 @@ from moretta.shared.core.printable import printable
 
 
 class ExitCode(IntEnum):
-    """What a `moretta` process tells its caller when it ends."""
+    """What a `moretta` process returns to its caller."""
 
     OK = 0
     INTERNAL = 1
@@ -43,7 +43,7 @@ class ExitCode(IntEnum):
     RELEASE = 5
     """A release folder or message is damaged, forged, or of another format."""
     REFUSED = 6
-    """A site's policy or budget refuses what was asked."""
+    """A site's policy or budget refuses a request."""
     RUN_FAILED = 7
     """A stage of the run failed: all sites failed, or the server did. The outcome file names the cause."""
     GATE = 8
@@ -55,7 +55,7 @@ class ExitCode(IntEnum):
     HOME = 11
     """The folder of a server or of a site cannot be used: absent, damaged, or in use by another process."""
     UNREACHABLE = 12
-    """The server cannot be reached, or does not answer in time."""
+    """The server cannot be reached, or does not respond in time."""
     STORAGE = 13
     """A disk is full, read-only or broken, or this account may not use a file or folder."""
     INTERRUPTED = 130
@@ -129,11 +129,11 @@ class ReleaseError(MorettaError):
 
 
 class MessageError(ReleaseError):
-    """A message is too large, too deep, or has other fields than its call asks for. Its text repeats no content."""
+    """A message is too large, too deep, or has other fields than its call takes. Its text repeats no content."""
 
 
 class RefusedError(MorettaError):
-    """A site's policy refuses what was asked."""
+    """A site's policy refuses a request."""
 
     exit_code = ExitCode.REFUSED
 
@@ -142,7 +142,7 @@ class BudgetError(RefusedError):
     """The privacy budget would be exceeded."""
 
     public_message: ClassVar[str] = "the site's privacy budget would be exceeded"
-    """What the server is told: the figures are the site's own."""
+    """What the server learns: the figures stay at the site."""
 
 
 class RunError(MorettaError):

@@ -12,10 +12,10 @@ _QUIET_SECONDS = 10.0
 
 
 class Pace:
-    """Counts steps of one kind, and tells at the start, at each tenth of the way, and after some seconds of silence.
+    """Counts steps of one kind, and reports at the start, at each tenth of the way, and after some seconds of silence.
 
     Args:
-        tell: told what, how many are done, and how many there are; None hears nothing.
+        notify: called with the name, how many are done, and how many there are; None for no reports.
         what: for a person; the time that is left is added where it is known.
         total: steps that will come.
         clock: seconds that only go forward.

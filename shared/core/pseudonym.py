@@ -66,12 +66,12 @@ class PseudonymKey:
         return int.from_bytes(self._digest(f"rank {purpose}"), "big")
 
     def digest(self, text: str) -> str:
-        """64 hexadecimal digits, for records that stay at this site: without the key nobody can tell what of."""
+        """64 hexadecimal digits, for records that stay at this site: they reveal nothing without the key."""
         return self._digest(f"record {text}").hex()
 
     @property
     def fingerprint(self) -> str:
-        """16 hexadecimal digits that tell keys apart and give nothing of them away."""
+        """16 hexadecimal digits that distinguish keys and reveal nothing of them."""
         return self._of("fingerprint")
 
     def _of(self, text: str) -> str:

@@ -14,7 +14,7 @@ _POLL_SECONDS = 0.5
 def limit_threads(threads: int = 1) -> None:
     """Limit this process, and those it starts, to `threads` compute threads each.
 
-    The environment is for processes to come. Libraries that are loaded already are told directly, for good.
+    The environment is for processes to come. Libraries that are loaded already are set directly, for good.
     """
     for variable in THREAD_VARIABLES:
         os.environ[variable] = str(threads)

@@ -34,7 +34,7 @@ class OfStudy(Message):
 
 
 class OfferMade(OfStudy):
-    """Offers a study with its public arrays; without them it asks again about an offer that was made."""
+    """Offers a study with its public arrays; without them it repeats an offer that was made."""
 
     max_array_bytes: ClassVar[int] = MAX_MODEL_BYTES
     arrays: ClassVar[frozenset[str]] = frozenset({ARRAYS})

@@ -40,7 +40,7 @@ MAX_MODEL_BYTES = 512 * MIB
 
 
 class Failed(Message):
-    """The site did not do what it was asked, and says why in a word."""
+    """The site refused or failed, and says why in a word."""
 
     max_text_bytes: ClassVar[int] = 16 * KIB
     site: Annotated[str, Field(max_length=200)]

@@ -142,7 +142,7 @@ def from_config(content: RecordDict, key: str) -> Any:
 
 
 def study_config(study: Study, **values: Any) -> ConfigRecord:
-    """A config record that carries the study, without the files it names, so that a site knows what it is asked for."""
+    """A config record that carries the study, without the files it names, for the site to check."""
     return json_config(study=study.without_paths().model_dump(mode="json"), **values)
 
 

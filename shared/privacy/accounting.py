@@ -1,4 +1,4 @@
-"""What DP-SGD has spent and what noise a target asks for, by Opacus' accountants.
+"""What losses amount to together, and what noise a target of DP-SGD needs, by Opacus' accountants.
 
 RDP: Mironov et al. 2019, "RDP of the sampled Gaussian mechanism". PRV: Gopi, Lee and Wutschitz, NeurIPS 2021,
 "Numerical Composition of Differential Privacy": tighter by about an eighth, and slower.
@@ -61,7 +61,7 @@ _PRV_POINTS = 2**24
 
 
 def _by_prv(steps: tuple[tuple[tuple[float, float], int], ...], delta: float) -> float:
-    """Infinity where Opacus' accountant cannot tell."""
+    """Infinity where Opacus' accountant gives no figure."""
     if all(rate == 1.0 for (_, rate), _ in steps):
         return gaussian_epsilon(delta, math.sqrt(sum(number / sigma**2 for (sigma, _), number in steps)))
     from opacus.accountants import PRVAccountant
@@ -93,7 +93,7 @@ _PRV_ERROR = 0.01
 
 
 _FEW_ORDERS = ORDERS[::4]
-"""For the search, which asks often: they cost a quarter, and a thousandth of the epsilon."""
+"""For the search, which takes many steps: they cost a quarter, and a thousandth of the epsilon."""
 
 
 @lru_cache(maxsize=256)
@@ -134,7 +134,7 @@ def composed_epsilon(losses: Iterable[Mechanism], *, delta: float) -> float | No
 
     Args:
         losses: all about the same unit.
-        delta: 0 asks for a pure guarantee.
+        delta: 0 for a pure guarantee.
 
     >>> composed_epsilon([], delta=1e-5)
     0.0

@@ -47,7 +47,7 @@ class SampledGaussian(Mechanism):
     invalidated_by: ClassVar[tuple[str, ...]] = (
         "batches are shuffled or of fixed size: the sampling must be Poisson, and secret",
         "gradients are not clipped for each unit by itself, or batch statistics mix units (BatchNorm)",
-        "a loss, an accuracy or a choice of hyper-parameters on the same clips is told without noise",
+        "a loss, an accuracy or a choice of hyper-parameters on the same clips is revealed without noise",
         "the noise is seeded, or a step is made again with the same noise and another batch",
     )
     noise_multiplier: float

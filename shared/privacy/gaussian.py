@@ -128,8 +128,8 @@ def least(holds: Callable[[float], bool], *, start: float, factor: float = 2.0, 
 
     Args:
         holds: false below some number and true from it on.
-        start: near the answer.
-        factor: steps in which the answer is enclosed.
+        start: near the result.
+        factor: steps in which the result is enclosed.
         precision: relative.
 
     Returns:

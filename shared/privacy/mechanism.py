@@ -232,7 +232,7 @@ def epsilon_of(
 
     Args:
         curve: the whole loss.
-        delta: 0 asks for a pure guarantee.
+        delta: 0 for a pure guarantee.
         pure: epsilon at delta 0 where there is one: it holds at every delta.
         orders: those of the curve. Every order proves a bound of its own, so fewer give a larger epsilon, never a wrong
             one.
@@ -266,7 +266,7 @@ def renyi_of_table(p: Curve, q: Curve) -> Curve:
     from scipy.special import logsumexp
 
     orders = np.asarray(ORDERS)[:, None]
-    with np.errstate(divide="ignore", invalid="ignore"):  # an outcome that never comes tells without limit
+    with np.errstate(divide="ignore", invalid="ignore"):  # an outcome that never comes reveals without limit
         log_p, log_q = np.log(p)[None], np.log(q)[None]
         there = logsumexp(orders * log_p + (1 - orders) * log_q, axis=1)
         back = logsumexp(orders * log_q + (1 - orders) * log_p, axis=1)

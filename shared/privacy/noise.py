@@ -35,7 +35,7 @@ class NoiseSource(Protocol):
 
 
 _DRAWS = 4
-"""Gaussians whose sum, over 2, is one of the same spread. Who knows how floating-point numbers are drawn can tell which
+"""Gaussians whose sum, over 2, is one of the same spread. From the way floating-point numbers are drawn follows which
 of them one draw cannot give (Mironov's attack); to undo a sum of 2 n draws takes 2^(53 (2 n - 1)) trials (Holohan and
 Braghin, ESORICS 2021, "Secure Random Sampling in Differential Privacy", section 5.1; as Opacus' secure mode does)."""
 

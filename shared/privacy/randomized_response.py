@@ -27,12 +27,12 @@ from moretta.shared.privacy.noise import NoiseSource
 
 Tokens = npt.NDArray[np.int32]
 LARGEST_EPSILON = 27.0
-"""Of one token, as it is answered. Chance comes in steps of 2^-52: a lie that is rarer would never be told, and there
-would be no finite epsilon. So whatever is promised beyond, no more is spent."""
+"""Of one randomized token; no more is ever spent. Chance comes in steps of 2^-52: a rarer replacement would never
+happen, and there would be no finite epsilon."""
 
 
 def most_informative_choices(token_epsilon: float, most: int) -> int:
-    """How many tokens to choose from so that an answer tells most: few are kept truer, many say more.
+    """How many tokens to choose from for the most information: few are kept more often, many say more.
 
     >>> [most_informative_choices(epsilon, 64) for epsilon in (1.0, 2.0, 4.0, 8.0)]
     [3, 5, 18, 64]
@@ -43,7 +43,7 @@ def most_informative_choices(token_epsilon: float, most: int) -> int:
 @mechanism("randomized-response")
 @dataclass(frozen=True, kw_only=True)
 class RandomizedResponse(Mechanism):
-    """`tokens` tokens of one unit, each one of `choices`, each answered at `token_epsilon`."""
+    """`tokens` tokens of one unit, each one of `choices`, each randomized at `token_epsilon`."""
 
     relation: ClassVar[Relation] = "replace"
     invalidated_by: ClassVar[tuple[str, ...]] = (
@@ -71,7 +71,7 @@ class RandomizedResponse(Mechanism):
 
     @property
     def bits(self) -> float:
-        """What one answer tells of its token on average if all tokens come equally often (Shannon's information)."""
+        """Shannon's information of a randomized token about its token, if all tokens come equally often."""
         keep, lie = self.keep, 1 - self.keep
         lost = -keep * math.log2(keep) + (lie * math.log2((self.choices - 1) / lie) if lie > 0 else 0.0)
         return math.log2(self.choices) - lost

@@ -30,19 +30,19 @@ _MARGIN = 1e-12
 class SiteGaussian(Mechanism):
     """`rounds` releases of a sum to which each site adds a vector of norm 1 at most, with Gaussian noise.
 
-    How many sites are in the sum is told beside it. So the mean guarantees as much as the sum where the neighbour is a
-    site whose update is nothing, and that a site took part is no secret. A mean whose count moves with its neighbour
-    has twice the sensitivity.
+    How many sites are in the sum is revealed with it. So the mean guarantees as much as the sum where the neighbour
+    is a site whose update is nothing, and that a site took part is no secret. A mean whose count moves with its
+    neighbour has twice the sensitivity.
     """
 
     relation: ClassVar[Relation] = "add-or-remove"
     invalidated_by: ClassVar[tuple[str, ...]] = (
         "an update is not clipped as a whole, or sites weigh by their number of clips and the noise does not",
-        "weights that no noise was added to, such as a standardisation by the sites' clips, are told with the model",
-        "distributed: fewer sites answer than the noise was shared out for, or more of them pool what they drew",
+        "weights without noise, such as a standardization by the sites' clips, are released with the model",
+        "distributed: fewer sites respond than the noise was shared out for, or more of them pool what they drew",
         "distributed: whoever adds up sees the updates one by one, so that each has its own share of noise alone",
-        "a training loss or a choice of hyper-parameters on the same sites is told without noise",
-        "the noise is seeded, or a round is made again with other noise and both are told",
+        "a training loss or a choice of hyper-parameters on the same sites is revealed without noise",
+        "the noise is seeded, or a round is made again with other noise and both are released",
     )
     unit: PrivacyUnit = "site"
     noise_multiplier: float
@@ -118,7 +118,7 @@ class SitePlan:
 
 
 def plan_site_level(study: Study) -> SitePlan | None:
-    """Calibrate the noise to the study's target over all rounds of all its models; None if it asks for none."""
+    """Calibrate the noise to the study's target over all rounds of all its models; None if it has none."""
     wanted = study.aggregation
     if wanted.dp == "none":
         return None
@@ -138,7 +138,7 @@ def clipped_change(
     """What an update changes, float64, with an L2 norm of all its arrays together of `norm` at most.
 
     An update with a value that is not finite changes nothing: scaled it would stay so, and noise would not hide it.
-    To refuse it would tell as much.
+    To refuse it would reveal as much.
 
     Args:
         sent: the global weights.

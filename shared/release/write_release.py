@@ -96,7 +96,7 @@ class ReleaseWriter:
         """Write what is left, the clip list and, last, the statement."""
         for shards in self._shards.values():
             shards.flush()
-        ordered = sorted(self._clips, key=lambda c: c.clip)  # the order of a corpus would tell which clip is which
+        ordered = sorted(self._clips, key=lambda c: c.clip)  # the order of a corpus would reveal which clip is which
         write_atomic(self._folder / CLIPS_FILE, "".join(c.model_dump_json() + "\n" for c in ordered))
         statement = ReleaseStatement(
             site=site,

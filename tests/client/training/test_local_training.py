@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 import torch
 
-from moretta.client.accounting.budget import BudgetLimits, SiteBudget
+from moretta.client.accounting.budget import BudgetLimits, SiteBudget, spent
 from moretta.client.accounting.ledger import Ledger
 from moretta.client.training import local_training as training
 from moretta.client.training.data import TrainingSet
-from moretta.client.training.local_training import spent, train_locally
+from moretta.client.training.local_training import train_locally
 from moretta.client.training.training_plan import TrainingPlan, plan_training
 from moretta.shared.models.emotion import emotion_model
 from moretta.shared.privacy.accounting import epsilon_spent

@@ -39,7 +39,7 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     noise = [np.random.default_rng(k).integers(0, 255, (48, 64, 3)).astype(np.uint8) for k in range(12)]
     for speaker in ("1001", "1002"):
         for number, emotion in enumerate(("ANG", "HAP", "SAD")):
-            hertz = 120 + 40 * number + 17 * (speaker - 1000)
+            hertz = 120 + 40 * number + 17 * (int(speaker) - 1000)
             write_wav(audio / f"{speaker}_IEO_{emotion}_MD.wav", tone(1, hertz))
             write_video(
                 video / f"{speaker}_IEO_{emotion}_MD.flv", [frame // 2 + 5 * number for frame in noise], 12, None

@@ -249,7 +249,7 @@ def test_a_network_learnt_on_a_folder_makes_codes_at_a_site_and_the_statement_na
 ) -> None:
     """As a coordinator makes it for the study, and a site uses it."""
     for number, one in enumerate(synthetic_speakers(1, voices=3, clips=12)):
-        name = f"{1001 + int(one.person)}_DFA_{EMOTIONS[number % 6].value}_XX.wav"
+        name = f"{1001 + int(one.person)}_DFA_{EMOTIONS[number % 6]}_XX.wav"
         write_wav(tmp_path / str(number) / name, one.samples)
     voice = {"anonymizer": "speaker-normalized", "form": form, "codebook_size": 16, "public_speech": tmp_path}
     network = {"code_encoder": "network", "code_size": 4}

@@ -62,12 +62,17 @@ _CALL: ContextVar[SiteCall] = ContextVar("site_call")
 _log = logging.getLogger(__name__)
 
 
+def current_call() -> SiteCall:
+    """The call that the mods have checked. By its name, so that Ray can send a handler to another process."""
+    return _CALL.get()
+
+
 def handler(respond: Callable[[SiteCall], RecordDict]) -> ClientAppCallable:
     """A handler for Flower from a function of what the mods have checked."""
 
     def handle(message: Message, context: Context) -> Message:
         del context
-        return Message(respond(_CALL.get()), reply_to=message)
+        return Message(respond(current_call()), reply_to=message)
 
     return handle
 

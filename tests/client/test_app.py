@@ -216,3 +216,9 @@ def test_a_log_that_cannot_be_written_does_not_tell_the_server_where_it_is(simul
     answer = released(simulated)
     assert "failure" in answer[wire.CONFIG]
     assert str(simulated.folder) not in repr(dict(answer[wire.CONFIG]))
+
+
+def test_the_app_can_be_sent_to_another_process_as_ray_does_in_a_simulation() -> None:
+    from ray import cloudpickle
+
+    assert cloudpickle.loads(cloudpickle.dumps(app)) is not None

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from moretta.client.accounting.budget import BudgetLimits
 from moretta.shared.core.errors import HomeError, RefusedError
 from moretta.shared.core.terms import Modality
-from moretta.shared.privacy.code_budget import is_federated
+from moretta.shared.release.anonymizer import Anonymizer, Array, anonymizer_of
 from moretta.shared.release.release_format import AnonymizerStatement
 from moretta.shared.study.former_names import current_policy
 from moretta.shared.study.schema import Study
@@ -66,10 +66,9 @@ class Mechanisms(BaseModel):
         for number, value in strength.items():
             most, least = getattr(self, f"max_{number}", math.inf), getattr(self, f"min_{number}", -math.inf)
             if not least <= value <= most * (1 + 1e-9):
+                above = value > most
                 rule, limit = (
-                    (f"min_{number}", f"at least {least:g}")
-                    if value < least
-                    else (f"max_{number}", f"at most {most:g}")
+                    (f"max_{number}", f"at most {most:g}") if above else (f"min_{number}", f"at least {least:g}")
                 )
                 raise PolicyError(
                     rule,
@@ -182,9 +181,9 @@ class Policy(BaseModel):
         if study.privacy.dp_sgd and study.privacy.delta > self.max_delta:
             raise PolicyError("max_delta", f"delta {study.privacy.delta}", expected=f"at most {self.max_delta}")
         self.check_training(study.privacy.epsilon if study.privacy.dp_sgd else math.inf)
-        if is_federated(study.voice):
-            self.check_delta(study.voice.budget_delta)
-            self.check_training(study.voice.code_epsilon or math.inf)
+        if (training := study.site_training) is not None:
+            self.check_delta(training.delta)
+            self.check_training(training.epsilon or math.inf)
         for modality in study.modalities:
             self._check_mechanism(study, modality)
 
@@ -260,25 +259,32 @@ class Policy(BaseModel):
             )
 
     def check_codebook(self, study: Study, clips: int) -> None:
-        """Refuse a codebook that a site would fit on its own clips with more words than there are clips.
-
-        A word that stands for less than a clip is next to a copy of it.
+        """Refuse a codebook that a site would fit on its own clips with more codewords than there are clips.
 
         Raises:
             PolicyError: rule `max_codebook_size`.
         """
-        voice = study.voice
-        local = voice.enabled and (voice.codebook == "local" or voice.preset == "original")
-        if local and voice.codebook_size > clips:
-            raise PolicyError(
-                "max_codebook_size", f"a codebook of {voice.codebook_size} words from {clips} clips", expected="no more"
-            )
+        for modality in study.modalities:
+            if (fewest := anonymizer_of(study, modality).fewest_clips(study)) > clips:
+                raise PolicyError(
+                    "max_codebook_size", f"a codebook of {fewest} words from {clips} clips", expected="no more"
+                )
+
+    def check_public(self, study: Study, arrays: Mapping[str, Array]) -> None:
+        """Refuse public arrays that leave an anonymizer with too little to hide behind.
+
+        Raises:
+            PolicyError: one of `[mechanisms]`.
+            StudyError: the arrays are not those of this study.
+        """
+        for modality in study.modalities:
+            anonymizer = anonymizer_of(study, modality)
+            self.mechanisms.check(anonymizer.name, anonymizer.public_strength(study, arrays))
 
     def _check_mechanism(self, study: Study, modality: Modality) -> None:
-        from moretta.client.anonymizers.anonymizer_registry import Anonymizer, get_anonymizer
         from moretta.shared.privacy.mechanism import Unbounded
 
-        anonymizer = get_anonymizer(modality, study.section(modality).anonymizer)
+        anonymizer = anonymizer_of(study, modality)
         self.mechanisms.check(anonymizer.name, anonymizer.strength(study))
         undeclared = anonymizer.planned_losses.__func__ is Anonymizer.planned_losses.__func__  # type: ignore[attr-defined]
         if anonymizer.name in self.without_guarantee or undeclared:  # then the statement of its release decides

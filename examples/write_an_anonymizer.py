@@ -17,7 +17,7 @@ import numpy as np
 from scipy.signal import butter, sosfilt
 
 import moretta
-from moretta.client.anonymizers.voice_waveform import NoiselessVoice
+from moretta.client.anonymizers.voice_baselines import NoiselessVoice
 
 CUTOFF_HZ = 1_500
 

@@ -19,8 +19,7 @@ from moretta.server.stages.report import report
 from moretta.server.stages.results import AuditLimits, Results
 from moretta.server.stages.train import OUTPUTS, train
 from moretta.shared.core.errors import RunError
-from moretta.shared.models.public_arrays import public_arrays
-from moretta.shared.privacy.code_budget import is_federated
+from moretta.shared.release.anonymizer import prepare_public
 from moretta.shared.study.fusion import ModelKind
 from moretta.shared.study.run_plan import DeploymentPlan
 
@@ -59,7 +58,7 @@ class Stage:
 
 def _public(run: Run) -> None:
     context = run.context
-    run.results.public |= public_arrays(
+    run.results.public |= prepare_public(
         context.study, lambda text: context.notify(stage="public arrays", state="note", what=text)
     )
 
@@ -123,7 +122,7 @@ def _report(run: Run) -> None:
 SITE_STAGES = [
     Stage("codebook", _public),
     Stage(APPROVAL, _approval, lambda run: isinstance(run.context.plan, DeploymentPlan)),
-    Stage(CODE, _code, lambda run: is_federated(run.context.study.voice)),
+    Stage(CODE, _code, lambda run: run.context.study.site_training is not None),
     Stage("release", _release),
     Stage("train voice", _train("voice")),
     Stage("train face", _train("face")),

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from moretta.client.accounting.account import AUDIENCES, UNITS, Account, Audience, Cohort, Loss, Unit
-from moretta.client.anonymizers.anonymizer_registry import get_anonymizer
 from moretta.client.training.training_plan import TrainingPlan, plan_training
 from moretta.shared.core.terms import Modality
 from moretta.shared.features.mfcc import HOP_SAMPLES, SAMPLE_RATE
-from moretta.shared.privacy.code_budget import code_losses, is_federated
+from moretta.shared.privacy.site_training import training_losses
+from moretta.shared.release.anonymizer import anonymizer_of
 from moretta.shared.study.schema import Study
 
 _NOBODY = Cohort(())
@@ -91,7 +91,7 @@ def estimate_cost(study: Study, clips_per_speaker: Sequence[int], *, seconds: fl
     releases: dict[Modality, Loss] = {}
     for modality in study.modalities:
         sizes = {str(s): [frames[modality]] * clips for s, clips in enumerate(clips_per_speaker)}
-        anonymizer = get_anonymizer(modality, study.section(modality).anonymizer)
+        anonymizer = anonymizer_of(study, modality)
         losses = anonymizer.planned_losses(study, sizes)
         audiences: tuple[Audience, ...] = ("server", "model") if anonymizer.is_fitted(study) else ("server",)
         releases[modality] = Loss(cohort, audiences, losses["clip"], losses["speaker"])
@@ -127,7 +127,7 @@ def _split(study: Study, cohort: Cohort) -> list[Cohort]:
 
 
 def _code(study: Study, cohort: Cohort) -> Loss | None:
-    if not is_federated(study.voice):
+    if study.site_training is None:
         return None
-    losses = code_losses(study.voice, cohort.most_clips)
+    losses = training_losses(study.site_training, cohort.most_clips)
     return Loss(cohort, AUDIENCES, (losses["clip"],), (losses["speaker"],))

@@ -10,10 +10,10 @@ from collections.abc import Iterable
 import numpy as np
 import numpy.typing as npt
 
-from moretta.client.anonymizers.anonymizer_registry import Speaker
 from moretta.shared.core.errors import ClipError
 from moretta.shared.features.mfcc import Audio
 from moretta.shared.features.public_codes import Matrix, SpeakerUnits
+from moretta.shared.release.anonymizer import Speaker
 
 PooledClip = tuple[Speaker, Audio, Matrix]
 """Whose it is, a clip's samples, and its pooled vectors."""

@@ -1,41 +1,64 @@
-"""One word a clip, which of six emotions it sounds like relative to its speaker, answered at random: the least that
-emotion can be learnt from.
+"""One emotion label a clip, by randomized response: the least that emotion can be learnt from.
 
-Measurements of how a clip was said -> places among the speaker's own clips -> the likeliest emotion, by a model that
-was learnt on the site's other people, on public speech, or by all sites together -> an emotion that is not the clip's
-label is replaced by another such one at random, and so are some that are, of people who are told more easily than
-others -> k-ary randomized response.
+Measurements of how a clip was said -> ranks among the speaker's own clips -> the likeliest emotion, by a model trained
+on the site's other speakers, on public speech, or by all sites together -> a label that is not the clip's own is
+replaced by another such one at random, and so are some right labels of speakers whose emotions are recognized more
+often than others' -> k-ary randomized response.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from moretta.client.anonymizers.anonymizer_registry import LEDGER_UNITS, Anonymizer, Array, Speaker, anonymizer
-from moretta.client.anonymizers.leave_one_speaker_out import CEILING, LeaveOneSpeakerOut
-from moretta.client.anonymizers.measured_clips import MeasuredClips
+from moretta.client.anonymizers.emotion_labeler import (
+    ARRAYS,
+    CEILING,
+    LABELS,
+    EmotionLabeler,
+    LeaveOneSpeakerOut,
+    places_among,
+    uniform_errors,
+)
 from moretta.client.anonymizers.speaker_references import ClipDigest, Rows, clip_digest
 from moretta.shared.core.errors import ClipError
-from moretta.shared.core.terms import PrivacyStatement, PrivacyUnit
-from moretta.shared.features.emotion_labeler import LABELS, EmotionLabeler, places_among, uniform_errors
+from moretta.shared.core.terms import PrivacyStatement
+from moretta.shared.features.federated_encoder import BIAS, CODE, HEAD, EncoderOptions, SiteTraining
+from moretta.shared.features.mfcc import check_samples
 from moretta.shared.features.prosodic_features import MEASUREMENTS
-from moretta.shared.features.public_arrays import Rules
-from moretta.shared.privacy.code_budget import code_statements
-from moretta.shared.privacy.mechanism import Mechanism
+from moretta.shared.features.speaker_code import (
+    PublicRows,
+    SpeakerCode,
+    measured_clip,
+    measured_public_speech,
+    train_speaker_code,
+)
 from moretta.shared.privacy.noise import NoiseSource
 from moretta.shared.privacy.randomized_response import RandomizedResponse
-from moretta.shared.release.release_format import AnonymizerStatement
+from moretta.shared.privacy.site_training import training_statements
+from moretta.shared.release.anonymizer import (
+    LEDGER_UNITS,
+    UNITS,
+    Anonymizer,
+    Array,
+    Arrays,
+    Losses,
+    Notify,
+    Sizes,
+    Speaker,
+    anonymizer,
+)
+from moretta.shared.study.options import SiteTrainingPlan
+from moretta.shared.study.public_arrays import Rules
 from moretta.shared.study.schema import Study
-from moretta.shared.study.voice import VoiceSection
+from moretta.shared.study.sections import Epsilon
 
 DELTA = 1e-5
 _MECHANISM = "randomized response among emotions"
-_UNITS: tuple[PrivacyUnit, ...] = ("value", "frame", *LEDGER_UNITS)
 _AMONG_OWN = (
     "between any two people with as many clips, whatever they said: every clip changes what the speaker's others are "
     "told relative to, so any part of it loses as much as its speaker"
@@ -48,67 +71,117 @@ _NOTE = {
 }
 
 
+class LabelOptions(EncoderOptions):
+    """What a study chooses."""
+
+    labels_from: Literal["site", "public", "federated"] = "site"
+    """The training clips of the labeler: the site's other speakers, public speech, or all sites together."""
+    label_epsilon: Epsilon = 3.5
+    """Of one label."""
+
+    def site_training(self) -> SiteTrainingPlan | None:
+        """Where labels come from all sites."""
+        return self.training_plan() if self.labels_from == "federated" else None
+
+    def response(self) -> RandomizedResponse:
+        """The randomized response of one label."""
+        return RandomizedResponse(choices=LABELS, token_epsilon=self.label_epsilon, unit="clip")
+
+
+class LabelerTraining(SiteTraining):
+    """Trains a labeler through a code that is thrown away."""
+
+    trained = frozenset(ARRAYS[1:])
+
+    def public_rows(self) -> PublicRows:
+        """Of the study's public speech."""
+        return _public_rows(self.study)
+
+    def public_code(self, public: Mapping[str, Array]) -> SpeakerCode:  # noqa: ARG002
+        """A code of public speech."""
+        return train_speaker_code(self.public_rows(), size=self.size, codebook_size=2, seed=self.study.seed)
+
+    def public_after(self, public: Mapping[str, Array], weights: Arrays | None) -> Arrays:  # noqa: ARG002
+        """Both trained layers as one, from ranks to labels."""
+        if weights is None:
+            return {}
+        linear = np.ascontiguousarray((weights[HEAD] @ weights[CODE]).T)
+        return EmotionLabeler(self.public_rows().spread(), linear, weights[BIAS]).to_arrays()
+
+
+def _public_rows(study: Study) -> PublicRows:
+    return measured_public_speech(study.seed, LabelOptions.of(study.voice.options).public_speech, in_windows=False)
+
+
 @anonymizer("emotion-label-rr", modality="voice", version="2")
 class EmotionLabelVoice(Anonymizer):
-    """One of six words for each clip.
+    """One of six labels for each clip.
 
-    A speaker's only clip is in no place among others: its word tells nothing. What all clips of a speaker have in
-    common cannot be told, so of somebody who was recorded in one emotion only, that emotion cannot be read.
+    A speaker's only clip has no rank among others: its label says nothing. What all clips of a speaker have in common
+    is lost, so the emotion of a speaker who was recorded in one emotion only cannot be read.
 
-    The release states each clip's label beside its word. So a word tells one thing alone: whether the clip sounded like
-    its label. What a person's clips are mistaken for identifies people, and is not released. Where words come from the
-    site, nobody's sound like it much more often than others' do, see
-    `moretta.client.anonymizers.leave_one_speaker_out.CEILING`.
+    The release states each clip's own label beside it. So a released label says one thing alone: whether the clip
+    sounds like its own label. The emotions that a speaker's clips are mistaken for identify the speaker, and are not
+    released. With labels from the site, no speaker's are right much more often than others', see `CEILING`.
 
     Args:
-        section: the study's `[voice]`.
-        public: learnt on public speech, or by all sites.
+        options: what the study chooses.
+        form: `code-tokens`, or `code`: 1 at the label's place, and else 0.
+        public: trained on public speech, or by all sites.
     """
 
-    def __init__(self, section: VoiceSection, public: EmotionLabeler) -> None:
-        self._section, self._public = section, public
-        self._response = RandomizedResponse(choices=LABELS, token_epsilon=section.label_epsilon, unit="clip")
+    Options = LabelOptions
+    forms = ("code", "code-tokens")
+
+    def __init__(self, options: LabelOptions, form: str, public: EmotionLabeler) -> None:
+        self.form = form
+        self._options, self._public, self._response = options, public, options.response()
+        self._trains_at_site = options.labels_from == "site"
         self._known: dict[Speaker, Rows] = {}
-        self._measured = MeasuredClips()
         self._labels: dict[tuple[Speaker, ClipDigest], int] = {}
         self._models: LeaveOneSpeakerOut | None = None
+        self._measurements: dict[ClipDigest, Rows] = {}
 
     @classmethod
-    def public_rules(cls, study: Study) -> Rules:
-        """The words."""
-        del study
+    def prepare_public(cls, study: Study, notify: Notify) -> Arrays:
+        """A labeler of public speech."""
+        notify("measuring public speech")
+        return EmotionLabeler.of_public(_public_rows(study)).to_arrays()
+
+    @classmethod
+    def public_rules(cls, study: Study) -> Rules:  # noqa: ARG003
+        """The labeler."""
         return EmotionLabeler.rules()
 
     @classmethod
-    def from_study(cls, study: Study, shared: dict[str, Array]) -> EmotionLabelVoice:
-        """Build from the study and the words that the coordinator has, from public speech or from all sites.
+    def site_training(cls, study: Study) -> SiteTraining | None:
+        """Where labels come from all sites."""
+        plan, options = study.voice.site_training(), LabelOptions.of(study.voice.options)
+        return None if plan is None else LabelerTraining(study, plan, size=options.code_size, in_windows=False)
+
+    @classmethod
+    def from_study(cls, study: Study, public: Mapping[str, Array]) -> EmotionLabelVoice:
+        """Build from the study and the labeler that the coordinator has, from public speech or from all sites.
 
         Raises:
-            StudyError: there are none.
+            StudyError: there is none.
         """
-        return cls(study.voice, EmotionLabeler.from_arrays(shared))
-
-    @property
-    def form(self) -> str:
-        """`code-tokens`, or `code`: 1 at the word's place, and else 0."""
-        return self._section.form
+        return cls(LabelOptions.of(study.voice.options), study.voice.form, EmotionLabeler.from_arrays(public))
 
     @property
     def codebook(self) -> Rows | None:
         """float32 [6, 6], of tokens."""
         return np.eye(LABELS, dtype=np.float32) if self.form == "code-tokens" else None
 
-    def frames(self, released: Array) -> int:
-        """One word, in either form."""
-        del released
+    def frames(self, released: Array) -> int:  # noqa: ARG002
+        """One label, in either form."""
         return 1
 
-    def fit(self, clips: Iterable[tuple[Speaker, Array]], noise: NoiseSource) -> None:
-        """Learn what each speaker's clips are told relative to: these clips, and no others.
+    def fit(self, clips: Iterable[tuple[Speaker, Array]], noise: NoiseSource) -> None:  # noqa: ARG002
+        """Measure the clips that each speaker's clips are ranked among: these clips, and no others.
 
-        Nothing of them is kept for the next release. Clips that cannot be used are passed over.
+        Nothing of them is kept for the next release. Unusable clips are passed over.
         """
-        del noise
         measured: dict[Speaker, dict[ClipDigest, Rows]] = defaultdict(dict)
         for speaker, clip in clips:
             try:
@@ -120,15 +193,14 @@ class EmotionLabelVoice(Anonymizer):
 
     @property
     def trains_on_emotions(self) -> bool:
-        """Always: a word is released as its clip's label or as none; and the labels teach where words come from the
-        site."""
+        """Always: a released label is right or wrong; and the labels train the model where it comes from the site."""
         return True
 
     def train_on_emotions(self, clips: Iterable[tuple[Speaker, Array, int]]) -> None:
-        """Take each clip's label; and learn the words that each speaker is told in on the site's other speakers.
+        """Take each clip's label, and train each speaker's labeler on the site's other speakers.
 
         Raises:
-            StudyError: too few people, or emotions, at this site to learn from.
+            StudyError: too few speakers or emotions at this site.
         """
         models = LeaveOneSpeakerOut(self._public.spread)
         for speaker, clip, emotion in clips:
@@ -141,70 +213,74 @@ class EmotionLabelVoice(Anonymizer):
             models.learn()
             self._models = models
 
-    def release(
-        self, clips: Sequence[Array], noise: Sequence[NoiseSource], speakers: Sequence[Speaker]
-    ) -> list[Array | Exception]:
-        """Words of a batch; in the place of a clip that failed, its error."""
-        out: list[Array | Exception] = []
-        for clip, source, speaker in zip(clips, noise, speakers, strict=True):
-            try:
-                out.append(self._released(self._response.randomize(self._label(speaker, clip, source), source)))
-            except Exception as error:  # fail closed: whatever went wrong, this clip has no release
-                out.append(error)
-        return out
-
-    def statement(self, sizes: dict[str, list[int]], noise: Literal["system", "seeded"]) -> AnonymizerStatement:
-        """Parameters, and what the answers guarantee."""
-        section = self._section
-        losses = self.losses(sizes)
-        return AnonymizerStatement(
-            modality="voice",
-            name=self.name,
-            version=self.version,
-            form=self.form,
-            parameters={
-                "labels_from": section.labels_from,
-                "label_epsilon": section.label_epsilon,
-                "choices": LABELS,
-                "mistakes": "uniform",
-                "ceiling": CEILING if self._trains_at_site else None,
-                "kept": self._response.keep,
-                "measurements": len(MEASUREMENTS),
-            },
-            privacy=tuple(
-                PrivacyStatement(
-                    mechanism=_MECHANISM,
-                    unit=unit,
-                    epsilon=sum(loss.epsilon(DELTA) or 0.0 for loss in losses["speaker"]),
-                    delta=DELTA,
-                    nominal=section.label_epsilon if unit == "clip" else None,
-                    note=f"{_NOTE[section.labels_from]}; the labels of released clips are not covered",
-                )
-                for unit in _UNITS
-            )
-            + code_statements(section, sizes),
-            noise=noise,
-        )
-
-    def losses(self, sizes: dict[str, list[int]]) -> dict[PrivacyUnit, tuple[Mechanism, ...]]:
-        """See `planned_losses`: nothing public changes it."""
-        return _losses(self._section, sizes)
+    def release_clip(self, clip: Array, noise: NoiseSource, speaker: Speaker) -> Array:
+        """The label of a clip, after randomized response."""
+        label = self._response.randomize(self._label(speaker, clip, noise), noise)
+        if self.form == "code-tokens":
+            return label
+        code: npt.NDArray[Any] = np.eye(LABELS, dtype=np.float32)[label[0]]
+        return code
 
     @classmethod
-    def strength(cls, study: Study) -> dict[str, float]:
-        """How often a word is true."""
-        return {"label_epsilon": study.voice.label_epsilon}
-
-    @classmethod
-    def is_fitted(cls, study: Study) -> bool:
-        """Always: a clip moves the places of the speaker's others."""
-        del study
+    def is_fitted(cls, study: Study) -> bool:  # noqa: ARG003
+        """Always: a clip moves the ranks of the speaker's others."""
         return True
 
     @classmethod
-    def planned_losses(cls, study: Study, sizes: dict[str, list[int]]) -> dict[PrivacyUnit, tuple[Mechanism, ...]]:
-        """One answer for each clip whose word may change with one of the speaker's: the speaker's own, or all."""
-        return _losses(study.voice, sizes)
+    def strength(cls, study: Study) -> dict[str, float]:
+        """How often a label is true."""
+        return {"label_epsilon": LabelOptions.of(study.voice.options).label_epsilon}
+
+    def parameters(self) -> dict[str, Any]:
+        """How labels were made."""
+        return {
+            "labels_from": self._options.labels_from,
+            "label_epsilon": self._options.label_epsilon,
+            "choices": LABELS,
+            "mistakes": "uniform",
+            "ceiling": CEILING if self._trains_at_site else None,
+            "kept": self._response.keep,
+            "measurements": len(MEASUREMENTS),
+        }
+
+    def privacy(self, sizes: Sizes) -> tuple[PrivacyStatement, ...]:
+        """What randomized response guarantees, and what training the labeler at the sites cost."""
+        epsilon = sum(loss.epsilon(DELTA) or 0.0 for loss in self.losses(sizes)["speaker"])
+        return (
+            *(
+                PrivacyStatement(
+                    mechanism=_MECHANISM,
+                    unit=unit,
+                    epsilon=epsilon,
+                    delta=DELTA,
+                    nominal=self._options.label_epsilon if unit == "clip" else None,
+                    note=f"{_NOTE[self._options.labels_from]}; the labels of released clips are not covered",
+                )
+                for unit in UNITS
+            ),
+            *training_statements(self._options.site_training(), sizes),
+        )
+
+    def losses(self, sizes: Sizes) -> Losses:
+        """See `planned_losses`: public arrays change nothing."""
+        return _losses(self._options, sizes)
+
+    @classmethod
+    def planned_losses(cls, study: Study, sizes: Sizes) -> Losses:
+        """One response for each clip whose label may change with one of the speaker's: the speaker's own, or all."""
+        return _losses(LabelOptions.of(study.voice.options), sizes)
+
+    def _measured(self, clip: Array) -> Rows:
+        """float32 [1, n] of one clip, measured once: to fit, to train, and to release. Nothing of it may leave.
+
+        Raises:
+            ClipError: the clip cannot be used.
+        """
+        samples = np.ascontiguousarray(check_samples(clip))
+        digest = clip_digest(samples)
+        if digest not in self._measurements:
+            self._measurements[digest] = measured_clip(samples, in_windows=False)
+        return self._measurements[digest]
 
     def _places(self, speaker: Speaker, clip: Array) -> npt.NDArray[np.float64]:
         if speaker not in self._known:
@@ -212,38 +288,27 @@ class EmotionLabelVoice(Anonymizer):
         return places_among(self._known[speaker], self._measured(clip), self._public.spread)
 
     def _label(self, speaker: Speaker, clip: Array, noise: NoiseSource) -> npt.NDArray[np.int32]:
-        """int32 [1]: the clip's label if it sounds like it and may stay, else one of the others at random."""
-        sounds_like = self._labeler_of(speaker)(self._places(speaker, clip))
+        """int32 [1]: the clip's own label if it sounds like it and may stay, else one of the others at random."""
+        predicted = self._labeler_of(speaker)(self._places(speaker, clip))
         label = self._labels.get((speaker, clip_digest(clip)))
         if label is None:
             raise ClipError("not-trained", "a clip whose label is not known", fix="call `train_on_emotions` first")
         stays, which = noise.uniform((2,))
         if self._models is not None and stays >= self._models.stays(speaker, label):
-            sounds_like = (sounds_like + 1) % LABELS if sounds_like[0] == label else sounds_like
-        return uniform_errors(sounds_like, np.array([label]), np.array([which]))
-
-    @property
-    def _trains_at_site(self) -> bool:
-        return self._section.labels_from == "site"
+            predicted = (predicted + 1) % LABELS if predicted[0] == label else predicted
+        return uniform_errors(predicted, np.array([label]), np.array([which]))
 
     def _labeler_of(self, speaker: Speaker) -> EmotionLabeler:
         if not self._trains_at_site:
             return self._public
         if self._models is None:
-            raise ClipError("not-trained", "words that nobody taught", fix="call `train_on_emotions` first")
+            raise ClipError("not-trained", "labels that nothing was trained for", fix="call `train_on_emotions` first")
         return self._models.labeler_for(speaker)
 
-    def _released(self, label: npt.NDArray[np.int32]) -> Array:
-        if self.form == "code-tokens":
-            return label
-        code: npt.NDArray[Any] = np.eye(LABELS, dtype=np.float32)[label[0]]
-        return code
 
-
-def _losses(section: VoiceSection, sizes: dict[str, list[int]]) -> dict[PrivacyUnit, tuple[Mechanism, ...]]:
+def _losses(options: LabelOptions, sizes: Sizes) -> Losses:
     counts = [len(clips) for clips in sizes.values()]
-    labels = sum(counts) if section.labels_from == "site" else max(counts, default=0)
+    labels = sum(counts) if options.labels_from == "site" else max(counts, default=0)
     if not labels:
         return dict.fromkeys(LEDGER_UNITS, ())
-    response = RandomizedResponse(choices=LABELS, token_epsilon=section.label_epsilon, unit="clip")
-    return {unit: (response.for_group(labels, unit),) for unit in LEDGER_UNITS}
+    return {unit: (options.response().for_group(labels, unit),) for unit in LEDGER_UNITS}

@@ -4,37 +4,50 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping
 from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
 
-from moretta.client.anonymizers.anonymizer_registry import LEDGER_UNITS, Anonymizer, Array, Speaker
-from moretta.shared.core.terms import PrivacyStatement, PrivacyUnit
+from moretta.shared.core.terms import PrivacyStatement
 from moretta.shared.features.faces import CroppedClip, FaceCropper
-from moretta.shared.privacy.mechanism import Mechanism
 from moretta.shared.privacy.noise import NoiseSource
-from moretta.shared.release.release_format import AnonymizerStatement
+from moretta.shared.release.anonymizer import LEDGER_UNITS, Anonymizer, Array, Losses, Sizes, Speaker
+from moretta.shared.study.options import Options
 from moretta.shared.study.schema import Study
 
 Pictures = npt.NDArray[np.uint8]
 """[frames, side, side, 3], RGB."""
-
 SIDES = {"exact": 128, "small": 64}
-"""Height and width in pixels of released faces, by the study's preset."""
-
+"""Height and width in pixels of released faces, by the preset."""
 COUNTED = ("frames", "frames_without_face", "frames_with_other_faces", "clips_without_face")
-"""What a statement counts, beside clips that were dropped, such as for `several-faces`."""
+"""What a statement counts, besides clips that were dropped, such as for `several-faces`."""
+
+
+class FaceOptions(Options):
+    """What a study chooses for any face anonymizer."""
+
+    preset: Literal["exact", "small"] = "small"
+    """`exact`: 128 x 128 pixels, the size of the original autoencoder; `small`: 64 x 64."""
+
+    @property
+    def side(self) -> int:
+        """Height and width of released faces in pixels."""
+        return SIDES[self.preset]
 
 
 class CroppedFaceAnonymizer(Anonymizer):
-    """Crops the face out of every frame, then hides it in a way that may depend on whose it is.
+    """Crops the face out of every frame, then hides it in a way that may depend on the speaker.
 
     Args:
         cropper: finds and cuts faces.
     """
 
+    Options = FaceOptions
+    forms = ("frames",)
+    form = "frames"
+    uses_noise = False
     epsilon: ClassVar[float | None] = None
     note: ClassVar[str]
     """What is, and what is not, promised."""
@@ -44,76 +57,45 @@ class CroppedFaceAnonymizer(Anonymizer):
         self._counts: Counter[str] = Counter(dict.fromkeys(COUNTED, 0))
 
     @classmethod
-    def from_study(cls, study: Study, shared: dict[str, Array]) -> Self:  # noqa: ARG003 - the baselines share nothing
+    def from_study(cls, study: Study, public: Mapping[str, Array]) -> Self:  # noqa: ARG003 - most need no arrays
         """Crops of the size that the study's preset has."""
-        return cls(FaceCropper(SIDES[study.face.preset]))
-
-    @property
-    def form(self) -> str:
-        """Pictures."""
-        return "frames"
-
-    def release(
-        self,
-        clips: Sequence[Array],
-        noise: Sequence[NoiseSource],
-        speakers: Sequence[Speaker],
-    ) -> list[Array | Exception]:
-        """uint8 [frames, side, side, 3] for each clip; in the place of a clip that failed, its error."""
-        out: list[Array | Exception] = []
-        for frames, source, speaker in zip(clips, noise, speakers, strict=True):
-            try:
-                out.append(self._released(frames, source, speaker))
-            except Exception as error:  # whatever it is, the clip stays here and is counted
-                out.append(error)
-        return out
-
-    def statement(self, sizes: dict[str, list[int]], noise: Literal["system", "seeded"]) -> AnonymizerStatement:
-        """Parameters, what is promised, and how often no face was found."""
-        del sizes  # no figure here is composed over frames
-        return AnonymizerStatement(
-            modality=self.modality,
-            name=self.name,
-            version=self.version,
-            form=self.form,
-            parameters={"side": self._cropper.side, "detector": self._cropper.detector, **self.parameters()},
-            privacy=(PrivacyStatement(mechanism=self.name, unit="clip", epsilon=self.epsilon, note=self.note),),
-            noise=noise if self.uses_noise else "none",
-            counts=dict(self._counts),
-        )
-
-    @classmethod
-    def planned_losses(cls, study: Study, sizes: dict[str, list[int]]) -> dict[PrivacyUnit, tuple[Mechanism, ...]]:
-        """Nothing where the picture does not depend on the clip; else no guarantee."""
-        return dict.fromkeys(LEDGER_UNITS, ()) if cls.epsilon == 0 else super().planned_losses(study, sizes)
-
-    def parameters(self) -> dict[str, Any]:
-        """What the statement says besides the crops' size and the detector."""
-        return {}
-
-    @property
-    def uses_noise(self) -> bool:
-        """Whether anything random is in the release."""
-        return False
+        return cls(FaceCropper(FaceOptions.of(study.face.options).side))
 
     @abstractmethod
     def hidden(self, frames: Array, noise: NoiseSource, speaker: Speaker) -> tuple[Pictures, CroppedClip]:
         """What is released in place of a clip, and how its faces were found."""
 
-    def _released(self, frames: Array, noise: NoiseSource, speaker: Speaker) -> Pictures:
-        pictures, found = self.hidden(frames, noise, speaker)
-        missing = len(frames) if found.centred else found.borrowed
+    def release_clip(self, clip: Array, noise: NoiseSource, speaker: Speaker) -> Pictures:
+        """uint8 [frames, side, side, 3]."""
+        pictures, found = self.hidden(clip, noise, speaker)
         self._counts.update(
-            frames=len(frames),
-            frames_without_face=missing,
+            frames=len(clip),
+            frames_without_face=len(clip) if found.centred else found.borrowed,
             frames_with_other_faces=found.with_others,
             clips_without_face=int(found.centred),
         )
         return pictures
 
+    def parameters(self) -> dict[str, Any]:
+        """The size of the crops, and what found them."""
+        return {"side": self._cropper.side, "detector": self._cropper.detector}
+
+    def counts(self) -> dict[str, int]:
+        """How often no face was found."""
+        return dict(self._counts)
+
+    def privacy(self, sizes: Sizes) -> tuple[PrivacyStatement, ...]:  # noqa: ARG002 - nothing is composed over frames
+        """Of a clip."""
+        return (PrivacyStatement(mechanism=self.name, unit="clip", epsilon=self.epsilon, note=self.note),)
+
+    @classmethod
+    def planned_losses(cls, study: Study, sizes: Sizes) -> Losses:
+        """Nothing where the picture does not depend on the clip; else no guarantee."""
+        return dict.fromkeys(LEDGER_UNITS, ()) if cls.epsilon == 0 else super().planned_losses(study, sizes)
+
 
 class FaceAnonymizer(CroppedFaceAnonymizer):
-    """Hides the crops of a clip without regard to whose they are."""
+    """Hides the crops of a clip, whoever the speaker is."""
 
     @abstractmethod
     def hide(self, pictures: Pictures, noise: NoiseSource) -> Pictures:

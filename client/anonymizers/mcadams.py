@@ -12,10 +12,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from moretta.client.anonymizers.anonymizer_registry import Array, anonymizer
-from moretta.client.anonymizers.voice_waveform import NoiselessVoice
-from moretta.shared.core.terms import VoiceForm
+from moretta.client.anonymizers.voice_baselines import NoiselessVoice
 from moretta.shared.features.mfcc import Audio
+from moretta.shared.release.anonymizer import Array, anonymizer
 
 ALPHA = 0.8
 """The paper's coefficient. Below 1 it spreads the angles of poles below 1 radian (2.5 kHz) upwards."""
@@ -36,7 +35,7 @@ class McAdams(NoiselessVoice):
     mechanism = "McAdams coefficient"
     why = "a fixed transformation without noise can be undone"
 
-    def __init__(self, form: VoiceForm, coefficients: int, alpha: float = ALPHA) -> None:
+    def __init__(self, form: str, coefficients: int, alpha: float = ALPHA) -> None:
         super().__init__(form, coefficients)
         self._alpha = alpha
 

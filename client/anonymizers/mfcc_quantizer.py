@@ -2,26 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import Literal
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
+from typing import Any, Literal
 
 import numpy as np
+from pydantic import Field
 
-from moretta.client.anonymizers.anonymizer_registry import LEDGER_UNITS, Anonymizer, Array, Speaker, anonymizer
 from moretta.shared.core.errors import ClipError, StudyError
-from moretta.shared.core.terms import CODE_FORMS, PrivacyUnit
-from moretta.shared.features.codebook import fit_codebook, nearest
+from moretta.shared.core.terms import PrivacyStatement
+from moretta.shared.features.codebook import FrameSample, fit_codebook, nearest
 from moretta.shared.features.mfcc import Frames, check_samples, mfcc_batch
-from moretta.shared.features.public_arrays import Rules
-from moretta.shared.features.public_voice import PublicVoice
-from moretta.shared.features.sampling import FrameSample
+from moretta.shared.features.public_speech import MfccOptions, PublicVoice
 from moretta.shared.features.voice_forms import as_waveform, frame_count
 from moretta.shared.privacy.laplace import LaplaceValues, values_per_unit
-from moretta.shared.privacy.mechanism import Mechanism
 from moretta.shared.privacy.noise import NoiseSource, SystemNoise, bounded
-from moretta.shared.release.release_format import AnonymizerStatement
+from moretta.shared.release.anonymizer import (
+    LEDGER_UNITS,
+    Anonymizer,
+    Array,
+    Arrays,
+    Losses,
+    Notify,
+    Sizes,
+    Speaker,
+    anonymizer,
+)
+from moretta.shared.study.public_arrays import Rules
 from moretta.shared.study.schema import Study
-from moretta.shared.study.voice import VoiceSection
+from moretta.shared.study.sections import Computable, Epsilon
 
 MAX_FIT_FRAMES = 200_000
 _FIT_BATCH_CLIPS = 16
@@ -41,12 +50,45 @@ _NOTES = {
 _LENGTH_NOTE = "; the number of frames is released as it is"
 
 
+class QuantizerOptions(MfccOptions):
+    """What a study chooses."""
+
+    preset: Literal["bounded", "original"] = "bounded"
+    """`bounded`: the guarantee is for a value. `original`: as the first project did it, without a finite guarantee."""
+    epsilon: Epsilon = 0.8
+    """Nominal, per MFCC value."""
+    sensitivity: Computable = 0.5
+    """Nominal, per MFCC value: the Laplace scale is sensitivity / epsilon."""
+    bound: Computable = 3.0
+    """Preset `bounded`: coefficients are clipped to +- this many public standard deviations."""
+    codebook: Literal["public", "local"] = "public"
+    """Fitted on public speech, or on noisy values at the site."""
+    codebook_size: int = Field(default=64, ge=2, le=4096)
+    """Codewords."""
+
+    @property
+    def is_bounded(self) -> bool:
+        """Whether values have bounds."""
+        return self.preset == "bounded"
+
+    @property
+    def is_local(self) -> bool:
+        """Whether the codebook is fitted at the site. The original one always is."""
+        return self.codebook == "local" or not self.is_bounded
+
+    def laplace(self) -> LaplaceValues:
+        """The noise on every value."""
+        bound = self.bound if self.is_bounded else None
+        uses = 2 if self.is_bounded and self.is_local else 1
+        return LaplaceValues(epsilon=self.epsilon, sensitivity=self.sensitivity, bound=bound, uses=uses)
+
+
 @anonymizer("mfcc-quantizer", modality="voice", version="1")
 class MfccQuantizer(Anonymizer):
     """Laplace noise on every MFCC value, then the nearest of k codewords.
 
-    Preset `bounded`: coefficients are standardised by public statistics and clipped to +- bound, so one value moves by
-    at most 2 x bound whatever was said; after the noise they are clipped to the same range again, and the codebook is
+    Preset `bounded`: coefficients are standardized by public statistics and clipped to +- bound, so one value moves by
+    at most 2 x bound whatever was said. After the noise they are clipped to the same range again, and the codebook is
     public. What follows the noise only processes noisy values and costs nothing.
 
     Preset `original`, as the first project did it: noise of the same scale on raw MFCC, whose values have no bound,
@@ -58,65 +100,60 @@ class MfccQuantizer(Anonymizer):
     of holding a whole corpus in memory.)
 
     Args:
-        section: the study's `[voice]`.
-        public: statistics, and the codebook unless the study wants a local one.
+        options: what the study chooses.
+        form: `tokens`, `mfcc` or `waveform`.
+        public: statistics and codebook of public speech.
         seed: of the choice of frames that a local codebook is fitted on, and of its k-means; never of noise.
     """
 
-    def __init__(self, section: VoiceSection, public: PublicVoice, seed: int) -> None:
-        self._section = section
-        self._public = public
-        self._seed = seed
-        self._bounded = section.preset == "bounded"
-        self._local = section.codebook == "local" or not self._bounded
-        self._laplace = LaplaceValues(
-            epsilon=section.epsilon,
-            sensitivity=section.sensitivity,
-            bound=section.bound if self._bounded else None,
-            uses=2 if self._bounded and self._local else 1,
-        )
-        self._codewords: Frames | None = None if self._local else public.codebook
-        """[k, coefficients] in the units of noisy values: standardised if bounded, raw if not."""
+    Options = QuantizerOptions
+    forms = ("mfcc", "tokens", "waveform")
+    not_from_options = frozenset({"codebook", "bound"})
+
+    def __init__(self, options: QuantizerOptions, form: str, public: PublicVoice, seed: int) -> None:
+        self.form = form
+        self._options, self._public, self._seed = options, public, seed
+        self._laplace = options.laplace()
+        self._codewords: Frames | None = None if options.is_local else public.codebook
+        """[k, coefficients] in the units of noisy values: standardized if bounded, raw if not."""
         self._fitted_frames = 0
 
     @classmethod
-    def public_rules(cls, study: Study) -> Rules:
-        """The public voice, of the study's sizes."""
-        return PublicVoice.rules(study.voice.coefficients, study.voice.codebook_size)
+    def prepare_public(cls, study: Study, notify: Notify) -> Arrays:
+        """Statistics and codebook of public speech."""
+        notify("measuring public speech")
+        options = QuantizerOptions.of(study.voice.options)
+        return options.public_voice(study.seed, options.codebook_size).to_arrays()
 
     @classmethod
-    def from_study(cls, study: Study, shared: dict[str, Array]) -> MfccQuantizer:
+    def public_rules(cls, study: Study) -> Rules:
+        """The same, of the study's sizes."""
+        options = QuantizerOptions.of(study.voice.options)
+        return PublicVoice.rules(options.coefficients, options.codebook_size)
+
+    @classmethod
+    def from_study(cls, study: Study, public: Mapping[str, Array]) -> MfccQuantizer:
         """Build from the study and the public voice.
 
         Raises:
-            StudyError: there is no public voice, or one of another size than the study says; the study wants codes.
+            StudyError: there is no public voice, or one of another size than the study says.
         """
-        voice, public = study.voice, PublicVoice.from_arrays(shared)
-        if voice.form in CODE_FORMS:
-            raise StudyError(
-                f"the voice anonymizer {cls.name!r} with the form {voice.form}",
-                expected="tokens, mfcc or waveform",
-                fix="set `form` in [voice]",
-            )
-        found = public.codebook.shape
-        if found != (voice.codebook_size, voice.coefficients):
+        options, voice = QuantizerOptions.of(study.voice.options), PublicVoice.from_arrays(public, codebook=True)
+        assert voice.codebook is not None
+        found, expected = voice.codebook.shape, (options.codebook_size, options.coefficients)
+        if found != expected:
             raise StudyError(
                 f"a public codebook of {found[0]} codewords x {found[1]} coefficients",
-                expected=f"{voice.codebook_size} x {voice.coefficients}, as the study says",
+                expected=f"{expected[0]} x {expected[1]}, as the study says",
             )
-        return cls(voice, public, study.seed)
-
-    @property
-    def form(self) -> str:
-        """As the study wants it: tokens, mfcc or waveform."""
-        return self._section.form
+        return cls(options, study.voice.form, voice, study.seed)
 
     @property
     def codebook(self) -> Frames | None:
         """float32 [k, coefficients] in units of MFCC; None as long as a local one is not fitted."""
         if self._codewords is None:
             return None
-        return self._public.restore(self._codewords) if self._bounded else self._codewords
+        return self._public.restore(self._codewords) if self._options.is_bounded else self._codewords
 
     def frames(self, released: Array) -> int:
         """MFCC frames behind one released array."""
@@ -126,33 +163,25 @@ class MfccQuantizer(Anonymizer):
         """Fit the codebook, if it is a local one, on at most `MAX_FIT_FRAMES` noisy frames of these clips.
 
         Args:
-            clips: as in `release`; those that cannot be used are passed over. Read once, a few at a time.
+            clips: as in `release`; unusable clips are passed over. Read once, a few at a time.
             noise: None means the operating system's, which makes the codebook another one each time.
         """
-        if not self._local:
+        if not self._options.is_local:
             return
         noise = SystemNoise() if noise is None else noise
-        sample = FrameSample(MAX_FIT_FRAMES, self._section.coefficients, seed=self._seed)
+        sample = FrameSample(MAX_FIT_FRAMES, self._options.coefficients, seed=self._seed)
         for batch in _batches(_usable(clip for _, clip in clips), _FIT_BATCH_CLIPS):
-            for frames in mfcc_batch(batch, self._section.coefficients):
+            for frames in mfcc_batch(batch, self._options.coefficients):
                 sample.add(self._noisy(frames, noise))
         kept = sample.frames()
         self._fitted_frames = len(kept)
         if len(kept):
-            self._codewords = fit_codebook(kept, self._section.codebook_size, seed=self._seed)
-
-    @classmethod
-    def strength(cls, study: Study) -> dict[str, float]:
-        """Epsilon of a value as if it kept to the bound, both uses counted, and words, of which many tell values."""
-        voice = study.voice
-        local = voice.codebook == "local" and voice.preset == "bounded"
-        epsilon = 2 * voice.bound * voice.epsilon / voice.sensitivity * (2 if local else 1)
-        return {"value_epsilon": epsilon, "codebook_size": float(voice.codebook_size)}
+            self._codewords = fit_codebook(kept, self._options.codebook_size, seed=self._seed)
 
     @classmethod
     def is_fitted(cls, study: Study) -> bool:
-        """With a local codebook, which `original` always has."""
-        return study.voice.codebook == "local" or study.voice.preset == "original"
+        """With a local codebook."""
+        return QuantizerOptions.of(study.voice.options).is_local
 
     def release(
         self,
@@ -160,25 +189,19 @@ class MfccQuantizer(Anonymizer):
         noise: Sequence[NoiseSource],
         speakers: Sequence[Speaker],  # noqa: ARG002
     ) -> list[Array | Exception]:
-        """Released arrays of a batch, in the study's form; in the place of a clip that failed, its error."""
-        out: list[Array | Exception] = [_check(clip) for clip in clips]
+        """Released arrays of a batch, whose MFCC are computed together; an error for a clip that failed."""
+        out: list[Array | Exception] = [_checked(clip) for clip in clips]
         usable = [index for index, clip in enumerate(out) if not isinstance(clip, Exception)]
-        features = mfcc_batch([clips[index] for index in usable], self._section.coefficients)
+        features = mfcc_batch([clips[index] for index in usable], self._options.coefficients)
         for index, frames in zip(usable, features, strict=True):
             try:
-                out[index] = self._release(frames, noise[index])
+                out[index] = self._released(frames, noise[index])
             except Exception as error:  # fail closed: whatever went wrong, this clip has no release
                 out[index] = error
         return out
 
     def tokens(self, frames: Frames, noise: NoiseSource) -> Array:
-        """Noisy tokens of one clip's MFCC.
-
-        Args:
-            frames: [frames, coefficients]
-
-        Returns:
-            int32 [frames]
+        """Noisy tokens of one clip's MFCC [frames, coefficients], int32 [frames].
 
         Raises:
             ClipError: reason `no-codebook` if a local codebook is not fitted.
@@ -187,49 +210,56 @@ class MfccQuantizer(Anonymizer):
             raise ClipError("no-codebook", "no local codebook is fitted", fix="call `fit` with the site's clips first")
         return nearest(self._noisy(frames, noise), self._codewords)
 
-    def statement(self, sizes: dict[str, list[int]], noise: Literal["system", "seeded"]) -> AnonymizerStatement:
-        """Parameters and privacy from value to speaker, guaranteed and nominal."""
-        section = self._section
-        codebook = "local" if self._local else section.codebook
-        return AnonymizerStatement(
-            modality="voice",
-            name=self.name,
-            version=self.version,
-            form=self.form,
-            parameters={
-                "preset": section.preset,
-                "epsilon": section.epsilon,
-                "sensitivity": section.sensitivity,
-                "scale": self._laplace.scale,
-                "bound": self._laplace.bound,
-                "true_sensitivity": None if self._laplace.bound is None else 2 * self._laplace.bound,
-                "codebook": codebook,
-                "codebook_size": section.codebook_size,
-                "coefficients": section.coefficients,
-            },
-            privacy=self._laplace.statements(
-                sizes,
-                section.coefficients,
-                mechanism="Laplace on bounded MFCC values" if self._bounded else "Laplace on raw MFCC values",
-                note=_NOTES[section.preset, codebook] + _LENGTH_NOTE,
-            ),
-            noise=noise,
-            counts={"codebook_frames": self._fitted_frames} if self._local else {},
+    def parameters(self) -> dict[str, Any]:
+        """How the noise was made, and of what the tokens are."""
+        options, laplace = self._options, self._laplace
+        return {
+            "preset": options.preset,
+            "epsilon": options.epsilon,
+            "sensitivity": options.sensitivity,
+            "scale": laplace.scale,
+            "bound": laplace.bound,
+            "true_sensitivity": None if laplace.bound is None else 2 * laplace.bound,
+            "codebook": "local" if options.is_local else options.codebook,
+            "codebook_size": options.codebook_size,
+            "coefficients": options.coefficients,
+        }
+
+    def privacy(self, sizes: Sizes) -> tuple[PrivacyStatement, ...]:
+        """From value to speaker, guaranteed and nominal."""
+        options = self._options
+        return self._laplace.statements(
+            sizes,
+            options.coefficients,
+            mechanism="Laplace on bounded MFCC values" if options.is_bounded else "Laplace on raw MFCC values",
+            note=_NOTES[options.preset, "local" if options.is_local else "public"] + _LENGTH_NOTE,
         )
 
-    def losses(self, sizes: dict[str, list[int]]) -> dict[PrivacyUnit, tuple[Mechanism, ...]]:
-        """Laplace noise on every value of the longest clip, and of all clips of the speaker who has most frames."""
-        values = values_per_unit(sizes, self._section.coefficients)
-        losses = {unit: self._laplace.loss(values[unit], unit) for unit in LEDGER_UNITS}
-        return {unit: () if loss is None else (loss,) for unit, loss in losses.items()}
+    def counts(self) -> dict[str, int]:
+        """Frames that a local codebook was fitted on."""
+        return {"codebook_frames": self._fitted_frames} if self._options.is_local else {}
+
+    def losses(self, sizes: Sizes) -> Losses:
+        """See `planned_losses`: public arrays change nothing."""
+        return _losses(self._options, sizes)
 
     @classmethod
-    def planned_losses(cls, study: Study, sizes: dict[str, list[int]]) -> dict[PrivacyUnit, tuple[Mechanism, ...]]:
-        """Public statistics change none of them."""
-        voice = study.voice
-        nothing = np.zeros(voice.coefficients, np.float32)
-        words = np.zeros((voice.codebook_size, voice.coefficients), np.float32)
-        return cls(voice, PublicVoice(nothing, nothing + 1, words), study.seed).losses(sizes)
+    def planned_losses(cls, study: Study, sizes: Sizes) -> Losses:
+        """Laplace noise on every value of the longest clip, and of all clips of the speaker with most frames."""
+        return _losses(QuantizerOptions.of(study.voice.options), sizes)
+
+    @classmethod
+    def strength(cls, study: Study) -> dict[str, float]:
+        """Epsilon of a value as if it kept to the bound, all uses counted; and codewords: many show a value."""
+        options = QuantizerOptions.of(study.voice.options)
+        epsilon = 2 * options.bound * options.epsilon / options.sensitivity * options.laplace().uses
+        return {"value_epsilon": epsilon, "codebook_size": float(options.codebook_size)}
+
+    @classmethod
+    def fewest_clips(cls, study: Study) -> int:
+        """A codeword fitted at the site that stands for less than a clip is next to a copy of it."""
+        options = QuantizerOptions.of(study.voice.options)
+        return options.codebook_size if options.is_local else 1
 
     def _noisy(self, frames: Frames, noise: NoiseSource) -> Frames:
         drawn = noise.laplace(self._laplace.scale, frames.shape)
@@ -239,7 +269,7 @@ class MfccQuantizer(Anonymizer):
         inside = bounded(self._public.standardise(frames), bound)
         return np.asarray(bounded(inside + drawn, bound), np.float32)
 
-    def _release(self, frames: Frames, noise: NoiseSource) -> Array:
+    def _released(self, frames: Frames, noise: NoiseSource) -> Array:
         tokens = self.tokens(frames, noise)
         if self.form == "tokens":
             return tokens
@@ -247,23 +277,23 @@ class MfccQuantizer(Anonymizer):
         return centroids if self.form == "mfcc" else as_waveform("mfcc", centroids)
 
 
-def _check(clip: Array) -> Array | Exception:
+def _losses(options: QuantizerOptions, sizes: Sizes) -> Losses:
+    values, laplace = values_per_unit(sizes, options.coefficients), options.laplace()
+    losses = {unit: laplace.loss(values[unit], unit) for unit in LEDGER_UNITS}
+    return {unit: () if loss is None else (loss,) for unit, loss in losses.items()}
+
+
+def _checked(clip: Array) -> Array | Exception:
     try:
         return check_samples(clip)
     except ClipError as error:
         return error
 
 
-def _usable(clips: Iterable[Array]) -> Iterable[Array]:
-    return (clip for clip in map(_check, clips) if not isinstance(clip, Exception))
+def _usable(clips: Iterable[Array]) -> Iterator[Array]:
+    return (clip for clip in map(_checked, clips) if not isinstance(clip, Exception))
 
 
-def _batches(clips: Iterable[Array], size: int) -> Iterable[list[Array]]:
-    batch: list[Array] = []
-    for clip in clips:
-        batch.append(clip)
-        if len(batch) == size:
-            yield batch
-            batch = []
-    if batch:
+def _batches(clips: Iterator[Array], size: int) -> Iterator[list[Array]]:
+    while batch := list(islice(clips, size)):
         yield batch

@@ -1,36 +1,60 @@
-"""How something was said, told relative to how this person says things: what only a site that knows its people can do.
+"""How something was said, normalized by how this speaker says things: possible only at a site that knows its speakers.
 
-Measurements of pitch, level, spectrum and rhythm -> ranks among the person's own clips -> code that is the same for
-everybody -> the person's own mean and covariance taken away -> noise -> code, sequence of codes, or tokens.
+Measurements of pitch, level, spectrum and rhythm -> ranks among the speaker's own clips -> a public code -> the
+speaker's own mean and covariance taken away -> noise -> code, sequence of codes, or tokens.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Any, Literal, Self
 
 import numpy as np
+from pydantic import Field, model_validator
 
-from moretta.client.anonymizers.anonymizer_registry import LEDGER_UNITS, Anonymizer, Array, Speaker, anonymizer
 from moretta.client.anonymizers.speaker_references import MeasuredClip, Rows, SpeakerReferences, clip_digest, forget
 from moretta.shared.core.errors import ClipError, StudyError
-from moretta.shared.core.terms import CODE_FORMS, PrivacyStatement, PrivacyUnit
+from moretta.shared.core.reproducibility import derive
+from moretta.shared.core.terms import PrivacyStatement, PrivacyUnit
 from moretta.shared.features.codebook import nearest
+from moretta.shared.features.federated_encoder import CODE, EncoderOptions, SiteTraining
 from moretta.shared.features.mfcc import check_samples
 from moretta.shared.features.prosodic_features import MEASUREMENTS
-from moretta.shared.features.public_arrays import Rules
-from moretta.shared.features.speaker_code import CODE_LIMIT, CodeReference, SpeakerCode, measured_clip
+from moretta.shared.features.speaker_code import (
+    CODE_LIMIT,
+    CODEWORDS,
+    PROJECTION,
+    ROUNDS,
+    CodeReference,
+    PublicRows,
+    SpeakerCode,
+    code_along,
+    measured_clip,
+    measured_public_speech,
+    train_speaker_code,
+)
 from moretta.shared.features.speech_windows import most_steps
 from moretta.shared.features.voice_forms import frame_count
-from moretta.shared.privacy.code_budget import code_statements
 from moretta.shared.privacy.gaussian import Gaussian
 from moretta.shared.privacy.mechanism import Mechanism, Unbounded
 from moretta.shared.privacy.noise import NoiseSource, on_grid
-from moretta.shared.release.release_format import AnonymizerStatement
+from moretta.shared.privacy.site_training import training_statements
+from moretta.shared.release.anonymizer import (
+    LEDGER_UNITS,
+    Anonymizer,
+    Array,
+    Arrays,
+    Losses,
+    Notify,
+    Sizes,
+    Speaker,
+    anonymizer,
+)
+from moretta.shared.study.options import SiteTrainingPlan
+from moretta.shared.study.public_arrays import Rules
 from moretta.shared.study.schema import Study
-from moretta.shared.study.voice import VoiceSection
 
 DELTA = 1e-5
 _MECHANISM = "Gaussian noise on bounded codes"
@@ -42,53 +66,130 @@ _NOTE = (
 _NO_NOISE = "no noise is added: what hides people is the normalization, which guarantees nothing; see the audit"
 
 
+class NormalizedOptions(EncoderOptions):
+    """What a study chooses."""
+
+    code_noise: Annotated[float, Field(ge=0, le=100)] = 0.5
+    """Standard deviation of the noise on the code's values, which vary by 1 within a speaker."""
+    code_encoder: Literal["directions", "network"] = "directions"
+    """What makes the code of measurements: directions in closed form, or a network trained on public speech."""
+    code_training: Literal["public", "federated"] = "public"
+    """The code is trained on public speech, or, from there on, on the clips of all sites."""
+    codebook_size: int = Field(default=64, ge=2, le=4096)
+    """Codewords, for the form `code-tokens`."""
+
+    @model_validator(mode="after")
+    def _sites_train_directions(self) -> Self:
+        if self.code_training == "federated" and self.code_encoder != "directions":
+            raise ValueError("sites train directions: set code_training to public, or code_encoder to directions")
+        return self
+
+    def site_training(self) -> SiteTrainingPlan | None:
+        """Where the code is trained at the sites."""
+        return self.training_plan() if self.code_training == "federated" else None
+
+
+class CodeTraining(SiteTraining):
+    """Trains the directions of a code."""
+
+    trained = frozenset({PROJECTION, CODEWORDS})
+
+    def public_rows(self) -> PublicRows:
+        """Of the study's public speech."""
+        return _public_rows(self.study)
+
+    def public_code(self, public: Mapping[str, Array]) -> SpeakerCode:
+        """The code that the sites have already."""
+        return SpeakerCode.from_arrays(public)
+
+    def public_after(self, public: Mapping[str, Array], weights: Arrays | None) -> Arrays:
+        """The code along the trained directions, scaled by public speech, with codewords for public speech."""
+        directions = self.public_code(public).projection if weights is None else weights[CODE].T.astype(np.float64)
+        return code_along(
+            self.public_rows(),
+            directions,
+            codebook_size=NormalizedOptions.of(self.study.voice.options).codebook_size,
+            seed=derive(self.study.seed, "speaker code"),
+            rounds=self.plan.rounds,
+        ).to_arrays()
+
+    def may_become(self, name: str, approved: Array | None, array: Array) -> bool:
+        """Besides the trained arrays, the number of rounds is new: public speech alone takes none."""
+        if name == ROUNDS:
+            return array.dtype == np.int64 and np.array_equal(array, [self.plan.rounds])
+        return super().may_become(name, approved, array)
+
+
+def _public_rows(study: Study) -> PublicRows:
+    folder = NormalizedOptions.of(study.voice.options).public_speech
+    return measured_public_speech(study.seed, folder, in_windows=study.voice.form != "code")
+
+
 @anonymizer("speaker-normalized", modality="voice", version="2")
 class SpeakerNormalized(Anonymizer):
     """Codes of a clip relative to the other clips of the same speaker at this site.
 
-    A speaker's only clip is told relative to itself: its code is noise around 0. What all clips of a speaker have in
-    common cannot be told, so of somebody who was recorded in one emotion only, that emotion cannot be read.
+    The code of a speaker's only clip is noise around 0. What all clips of a speaker have in common is lost, so the
+    emotion of a speaker who was recorded in one emotion only cannot be read.
 
     Args:
-        section: the study's `[voice]`.
-        code: learnt on public speech, or, from there on, on the sites' own.
+        options: what the study chooses.
+        form: `code`, `code-sequence` or `code-tokens`.
+        code: fitted on public speech, or, from there on, trained at the sites.
     """
 
-    def __init__(self, section: VoiceSection, code: SpeakerCode) -> None:
-        self._section, self._code = section, code
+    Options = NormalizedOptions
+    forms = ("code", "code-sequence", "code-tokens")
+    not_from_options = frozenset({"code_rounds", "codebook_size"})
+
+    def __init__(self, options: NormalizedOptions, form: str, code: SpeakerCode) -> None:
+        self.form = form
+        self._options, self._code = options, code
+        self._in_windows = form != "code"
         self._references = SpeakerReferences(None, len(MEASUREMENTS))
         self._scales: dict[Speaker, CodeReference] = {}
 
     @classmethod
-    def public_rules(cls, study: Study) -> Rules:
-        """The code, of the study's size and encoder."""
-        return SpeakerCode.rules(study.voice.code_size, is_network=study.voice.code_encoder == "network")
+    def prepare_public(cls, study: Study, notify: Notify) -> Arrays:
+        """A code of public speech."""
+        notify("measuring public speech")
+        options = NormalizedOptions.of(study.voice.options)
+        return train_speaker_code(
+            _public_rows(study),
+            size=options.code_size,
+            codebook_size=options.codebook_size,
+            seed=derive(study.seed, "speaker code"),
+            network_noise=options.code_noise if options.code_encoder == "network" else None,
+        ).to_arrays()
 
     @classmethod
-    def from_study(cls, study: Study, shared: dict[str, Array]) -> SpeakerNormalized:
-        """Build from the study and the code that the coordinator learnt on public speech, or had the sites train.
+    def public_rules(cls, study: Study) -> Rules:
+        """The code, of the study's size and encoder."""
+        options = NormalizedOptions.of(study.voice.options)
+        return SpeakerCode.rules(options.code_size, is_network=options.code_encoder == "network")
+
+    @classmethod
+    def site_training(cls, study: Study) -> SiteTraining | None:
+        """Where the code is trained at the sites."""
+        plan, options = study.voice.site_training(), NormalizedOptions.of(study.voice.options)
+        if plan is None:
+            return None
+        return CodeTraining(study, plan, size=options.code_size, in_windows=study.voice.form != "code")
+
+    @classmethod
+    def from_study(cls, study: Study, public: Mapping[str, Array]) -> SpeakerNormalized:
+        """Build from the study and the code of public speech, or the one that the sites trained.
 
         Raises:
-            StudyError: there is no such code, or one of another size; the study wants a form that is no code.
+            StudyError: there is no such code, or one of another size or kind.
         """
-        voice, code = study.voice, SpeakerCode.from_arrays(shared)
-        if voice.form not in CODE_FORMS:
-            raise StudyError(
-                f"the voice anonymizer {cls.name!r} with the form {voice.form}",
-                expected=f"one of {', '.join(CODE_FORMS)}",
-                fix="set `form` in [voice]",
-            )
-        if code.size != voice.code_size:
-            raise StudyError(f"a public code of {code.size} values", expected=f"{voice.code_size}, as the study says")
-        if (code.hidden is None) != (voice.code_encoder == "directions"):
-            made = "directions" if code.hidden is None else "a network"
-            raise StudyError(f"a public code of {made}", expected=f"{voice.code_encoder}, as the study says")
-        return cls(voice, code)
-
-    @property
-    def form(self) -> str:
-        """`code`, `code-sequence` or `code-tokens`."""
-        return self._section.form
+        options, code = NormalizedOptions.of(study.voice.options), SpeakerCode.from_arrays(public)
+        if code.size != options.code_size:
+            raise StudyError(f"a public code of {code.size} values", expected=f"{options.code_size}, as the study says")
+        made = "directions" if code.hidden is None else "network"
+        if made != options.code_encoder:
+            raise StudyError(f"a public code of the kind {made}", expected=f"{options.code_encoder}, as the study says")
+        return cls(options, study.voice.form, code)
 
     @property
     def codebook(self) -> Rows | None:
@@ -101,13 +202,16 @@ class SpeakerNormalized(Anonymizer):
 
     def keep_in(self, folder: Path) -> None:
         """Keep secret weights and shifts there, so that a clip counts as much in a later release as in this one."""
-        forget(folder, f"{self.name}-clips.safetensors", f"{self.name}-steps.safetensors")
-        self._references = SpeakerReferences(folder / f"{self.name}.safetensors", len(MEASUREMENTS))
+        path, former = folder / f"{self.name}.safetensors", folder / "speaker-normalised.safetensors"
+        if former.exists() and not path.exists():
+            former.rename(path)
+        forget(folder, "speaker-normalised-clips.safetensors", "speaker-normalised-steps.safetensors")
+        self._references = SpeakerReferences(path, len(MEASUREMENTS))
 
     def fit(self, clips: Iterable[tuple[Speaker, Array]], noise: NoiseSource) -> None:
-        """Learn what each speaker's clips are told relative to: these clips, and no others.
+        """Take the clips that each speaker's clips are normalized by: these clips, and no others.
 
-        Clips that cannot be used are passed over.
+        Unusable clips are passed over.
         """
         measured: dict[Speaker, list[MeasuredClip]] = defaultdict(list)
         for speaker, clip in self._measured(clips):
@@ -116,58 +220,54 @@ class SpeakerNormalized(Anonymizer):
         self._scales.clear()
         self._references.save()
 
-    def release(
-        self, clips: Sequence[Array], noise: Sequence[NoiseSource], speakers: Sequence[Speaker]
-    ) -> list[Array | Exception]:
-        """Codes of a batch; in the place of a clip that failed, its error."""
-        out: list[Array | Exception] = []
-        for clip, source, speaker in zip(clips, noise, speakers, strict=True):
-            try:
-                rows = measured_clip(check_samples(clip), in_windows=self._in_steps)
-                out.append(self._released(self._scale(speaker)(rows), source))
-            except Exception as error:  # fail closed: whatever went wrong, this clip has no release
-                out.append(error)
-        return out
+    def release_clip(self, clip: Array, noise: NoiseSource, speaker: Speaker) -> Array:
+        """Codes with noise, on a grid that hides the low bits; or the nearest codewords."""
+        rows = measured_clip(check_samples(clip), in_windows=self._in_windows)
+        codes, sigma = self._scale(speaker)(rows), self._options.code_noise
+        noisy = on_grid(codes + noise.private_normal(sigma, codes.shape), sigma) if sigma else codes
+        if self.form == "code-tokens":
+            return nearest(noisy, self._code.codewords)
+        exact = np.asarray(noisy, np.float32)
+        return exact if self._in_windows else exact[0]
 
     @classmethod
-    def strength(cls, study: Study) -> dict[str, float]:
-        """How many values are told, and with what noise."""
-        return {"code_size": float(study.voice.code_size), "code_noise": study.voice.code_noise}
-
-    def statement(self, sizes: dict[str, list[int]], noise: Literal["system", "seeded"]) -> AnonymizerStatement:
-        """Parameters, the little that the noise guarantees, and what training the code cost."""
-        section, losses = self._section, self.losses(sizes)
-        return AnonymizerStatement(
-            modality="voice",
-            name=self.name,
-            version=self.version,
-            form=self.form,
-            parameters={
-                "code_size": section.code_size,
-                "code_noise": section.code_noise,
-                "code_rounds": self._code.rounds,
-                "code_encoder": section.code_encoder,
-                "limit": CODE_LIMIT,
-                "measurements": len(MEASUREMENTS),
-                "codebook_size": len(self._code.codewords) if self.form == "code-tokens" else None,
-            },
-            privacy=tuple(_stated(unit, losses[unit]) for unit in LEDGER_UNITS) + code_statements(section, sizes),
-            noise=noise,  # the weights of a speaker's clips are secret too, so it matters where codes have no noise
-        )
-
-    def losses(self, sizes: dict[str, list[int]]) -> dict[PrivacyUnit, tuple[Mechanism, ...]]:
-        """See `planned_losses`: nothing public changes it. What training the code cost is on the ledger by itself."""
-        return _losses(self._section, sizes)
-
-    @classmethod
-    def is_fitted(cls, study: Study) -> bool:
-        """Always: a clip moves what the speaker's others are told relative to."""
-        del study
+    def is_fitted(cls, study: Study) -> bool:  # noqa: ARG003
+        """Always: the speaker's other clips are normalized by a clip."""
         return True
 
     @classmethod
-    def planned_losses(cls, study: Study, sizes: dict[str, list[int]]) -> dict[PrivacyUnit, tuple[Mechanism, ...]]:
-        """One Gaussian over all codes of the speaker who has most of them: a clip is one, or one for each step.
+    def strength(cls, study: Study) -> dict[str, float]:
+        """How many values are released, and with what noise."""
+        options = NormalizedOptions.of(study.voice.options)
+        return {"code_size": float(options.code_size), "code_noise": options.code_noise}
+
+    def parameters(self) -> dict[str, Any]:
+        """The code and the noise. The weights of a speaker's clips are secret, too."""
+        return {
+            "code_size": self._options.code_size,
+            "code_noise": self._options.code_noise,
+            "code_rounds": self._code.rounds,
+            "code_encoder": self._options.code_encoder,
+            "limit": CODE_LIMIT,
+            "measurements": len(MEASUREMENTS),
+            "codebook_size": len(self._code.codewords) if self.form == "code-tokens" else None,
+        }
+
+    def privacy(self, sizes: Sizes) -> tuple[PrivacyStatement, ...]:
+        """The little that the noise guarantees, and what training the code at the sites cost."""
+        losses = self.losses(sizes)
+        return (
+            *(_stated(unit, losses[unit]) for unit in LEDGER_UNITS),
+            *training_statements(self._options.site_training(), sizes),
+        )
+
+    def losses(self, sizes: Sizes) -> Losses:
+        """See `planned_losses`. What training the code cost is on the ledger by itself."""
+        return _losses(self._options, sizes)
+
+    @classmethod
+    def planned_losses(cls, study: Study, sizes: Sizes) -> Losses:
+        """One Gaussian over all codes of the speaker with most of them: a clip is one, or one for each step.
 
         Args:
             study: says which.
@@ -175,17 +275,13 @@ class SpeakerNormalized(Anonymizer):
         """
         whole = study.voice.form == "code"
         rows = {who: [1 if whole else most_steps(frames) for frames in clips] for who, clips in sizes.items()}
-        return _losses(study.voice, rows)
-
-    @property
-    def _in_steps(self) -> bool:
-        return self.form != "code"
+        return _losses(NormalizedOptions.of(study.voice.options), rows)
 
     def _measured(self, clips: Iterable[tuple[Speaker, Array]]) -> Iterator[tuple[Speaker, MeasuredClip]]:
         for speaker, clip in clips:
             try:
                 samples = check_samples(clip)
-                rows = measured_clip(samples, in_windows=self._in_steps)
+                rows = measured_clip(samples, in_windows=self._in_windows)
             except ClipError:
                 continue  # counted when its turn comes
             yield speaker, (clip_digest(samples), rows)
@@ -197,24 +293,15 @@ class SpeakerNormalized(Anonymizer):
             self._scales[speaker] = self._references[speaker].scale(self._code)
         return self._scales[speaker]
 
-    def _released(self, codes: np.ndarray, noise: NoiseSource) -> Array:
-        """What leaves: codes with noise, on a grid that hides the low bits; or the nearest words."""
-        sigma = self._section.code_noise
-        noisy = on_grid(codes + noise.private_normal(sigma, codes.shape), sigma) if sigma else codes
-        if self.form == "code-tokens":
-            return nearest(noisy, self._code.codewords)
-        exact = np.asarray(noisy, np.float32)
-        return exact[0] if self.form == "code" else exact
 
-
-def _losses(section: VoiceSection, sizes: dict[str, list[int]]) -> dict[PrivacyUnit, tuple[Mechanism, ...]]:
+def _losses(options: NormalizedOptions, sizes: Sizes) -> Losses:
     rows = max((sum(clips) for clips in sizes.values()), default=0)
     if not rows:
         return dict.fromkeys(LEDGER_UNITS, ())
-    if not section.code_noise:
+    if not options.code_noise:
         return {unit: (Unbounded(unit=unit, why=_NO_NOISE),) for unit in LEDGER_UNITS}
-    distance = 2 * CODE_LIMIT * float(np.sqrt(rows * section.code_size))
-    return {unit: (Gaussian(unit=unit, sigma=section.code_noise, distance=distance),) for unit in LEDGER_UNITS}
+    distance = 2 * CODE_LIMIT * float(np.sqrt(rows * options.code_size))
+    return {unit: (Gaussian(unit=unit, sigma=options.code_noise, distance=distance),) for unit in LEDGER_UNITS}
 
 
 def _stated(unit: PrivacyUnit, losses: tuple[Mechanism, ...]) -> PrivacyStatement:

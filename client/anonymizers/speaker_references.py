@@ -16,13 +16,13 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from moretta.client.anonymizers.anonymizer_registry import Array, Speaker
 from moretta.shared.core.atomic import write_atomic
 from moretta.shared.core.errors import HomeError
 from moretta.shared.features.speaker_code import CodeReference, SpeakerCode
 from moretta.shared.features.speaker_ranks import Floats, secret_weights
 from moretta.shared.features.speaker_whitening import secret_shift
 from moretta.shared.privacy.noise import NoiseSource
+from moretta.shared.release.anonymizer import Array, Speaker
 
 Rows = npt.NDArray[np.float32]
 ClipDigest = bytes

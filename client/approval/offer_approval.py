@@ -4,21 +4,16 @@ from __future__ import annotations
 
 from typing import Literal
 
-import numpy as np
-
-from moretta.client.approval.comparison import check_autoencoder, may_pass_unseen
+from moretta.client.approval.comparison import may_pass_unseen
 from moretta.client.approval.offers import How, NotApprovedError, Offer, Offers
 from moretta.client.policy import Policy
 from moretta.client.settings import SiteSettings
 from moretta.shared.core.errors import RefusedError
-from moretta.shared.features.speaker_code import ROUNDS
-from moretta.shared.privacy.code_budget import is_federated
-from moretta.shared.study.offer import Array, approval_digest, described
+from moretta.shared.release.anonymizer import site_training_of
+from moretta.shared.study.public_arrays import Array, approval_digest, described
 from moretta.shared.study.schema import Study
 
 State = Literal["approved", "pending", "refused", "unknown"]
-_TRAINED = ("voice/speaker/", "voice/emotion-labels/")
-"""What the arrays of codes that sites train are called."""
 
 
 def respond_to_offer(settings: SiteSettings, study: Study, digest: str, arrays: dict[str, Array] | None) -> State:
@@ -69,22 +64,13 @@ def arrays_for(settings: SiteSettings, study: Study, digest: str, sent: dict[str
     if settings.policy is None:
         return sent
     approved = Offers(settings.home).approved(study, digest or "0" * 64).arrays()
-    if sent and not is_federated(study.voice):
+    training = site_training_of(study)
+    if sent and training is None:
         raise NotApprovedError(f"{len(sent)} arrays in a request for a release", expected="those that were approved")
     for name, array in sent.items():
-        if not _may_replace(study, name, array, approved.get(name)):
+        if training is None or not training.may_become(name, approved.get(name), array):
             raise RefusedError("arrays that sites cannot have trained", expected="those of the code that was approved")
     return approved | sent
-
-
-def _may_replace(study: Study, name: str, array: Array, known: Array | None) -> bool:
-    """Whether training at the sites can have made this of an approved array. It changes the code alone: statistics of
-    public speech, and what measurements are divided by, stay as they were."""
-    if name == ROUNDS:  # public speech alone takes none
-        return array.dtype == np.int64 and np.array_equal(array, [study.voice.code_rounds])
-    if known is None or (known.dtype, known.shape) != (array.dtype, array.shape) or not np.isfinite(array).all():
-        return False
-    return (name.startswith(_TRAINED) and not name.endswith("/spread")) or np.array_equal(array, known)
 
 
 def _kept(offers: Offers, policy: Policy, study: Study, digest: str, arrays: dict[str, Array]) -> Offer:
@@ -94,7 +80,7 @@ def _kept(offers: Offers, policy: Policy, study: Study, digest: str, arrays: dic
         raise RefusedError("an offer with the digest of another one", expected="one digest of study and arrays")
     policy.check_pending(len(offers.pending()))
     fits(study, arrays)
-    check_autoencoder(study, arrays, policy)
+    policy.check_public(study, arrays)
     return offers.keep(study, arrays)
 
 

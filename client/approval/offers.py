@@ -24,7 +24,7 @@ from safetensors.numpy import load_file, save
 
 from moretta.shared.core.atomic import append_line, naming, sync_folder, write_atomic
 from moretta.shared.core.errors import HomeError, RefusedError, StudyError
-from moretta.shared.study.offer import Array, approval_digest, arrays_digest, described
+from moretta.shared.study.public_arrays import Array, approval_digest, arrays_digest, described
 from moretta.shared.study.schema import Study, parse_study
 
 OFFERS, APPROVALS, LOG = "offers", "approvals", "approvals.jsonl"

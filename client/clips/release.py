@@ -16,7 +16,6 @@ import numpy as np
 import numpy.typing as npt
 
 from moretta.client.accounting.account import Audience, Cohort, Loss
-from moretta.client.anonymizers.anonymizer_registry import Anonymizer, Speaker, get_anonymizer
 from moretta.client.clips.provenance import Provenance, check_unchanged
 from moretta.client.clips.site_clips import site_corpus
 from moretta.client.settings import SiteSettings, StudyPseudonyms
@@ -29,8 +28,6 @@ from moretta.shared.data.clip_store import ClipStore
 from moretta.shared.data.clips import Clip, Corpus
 from moretta.shared.features.faces import check_frames
 from moretta.shared.features.mfcc import check_samples
-from moretta.shared.features.public_arrays import Rule, Rules, check_public
-from moretta.shared.features.public_voice import PublicVoice
 from moretta.shared.privacy.noise import NoiseSource, SeededNoise, SystemNoise
 from moretta.shared.release import (
     AnonymizerStatement,
@@ -39,8 +36,10 @@ from moretta.shared.release import (
     ReleaseWriter,
     open_release,
 )
+from moretta.shared.release.anonymizer import Anonymizer, Speaker, anonymizer_of, public_rules
 from moretta.shared.release.release_format import STATEMENT_FILE, age_group, check_array
 from moretta.shared.study.fusion import ModelKind
+from moretta.shared.study.public_arrays import check_public
 from moretta.shared.study.schema import Study
 
 Array = npt.NDArray[Any]
@@ -237,19 +236,6 @@ def _training(settings: SiteSettings, study: Study, channels: Sequence[_Channel]
             yield plan_training(study, cohort.clips_per_speaker, kind).loss(cohort, study.train.rounds)
 
 
-def public_rules(study: Study) -> Rules:
-    """What each public array of a request for a release may be; no other may be in it.
-
-    MFCC of a public voice are sent for every voice: emotion models are scaled by them.
-    """
-    rules: dict[str, Rule] = {}
-    for modality in study.modalities:
-        rules |= get_anonymizer(modality, study.section(modality).anonymizer).public_rules(study)
-    if study.voice.enabled:
-        rules = {**PublicVoice.rules(study.voice.coefficients, optional=True), **rules}
-    return rules
-
-
 def fits(study: Study, shared: dict[str, Array]) -> None:
     """Whether public arrays are those that a study's anonymizers need.
 
@@ -262,14 +248,14 @@ def fits(study: Study, shared: dict[str, Array]) -> None:
 
 def _channels(study: Study, shared: dict[str, Array], home: Path) -> dict[Modality, _Channel]:
     check_public(shared, public_rules(study))
-    channels: dict[Modality, _Channel] = {}
-    if study.voice.enabled:
-        voice = get_anonymizer("voice", study.voice.anonymizer).from_study(study, shared)
-        channels["voice"] = _Channel(voice, ClipStore(_read_voice, home))
-    if study.face.enabled:
-        face = get_anonymizer("face", study.face.anonymizer).from_study(study, shared)
-        channels["face"] = _Channel(face, ClipStore(lambda clip: _read_face(clip, study.face.fps), home))
-    return channels
+    readers: dict[Modality, Callable[[Clip], Array | None]] = {
+        "voice": _read_voice,
+        "face": lambda clip: _read_face(clip, study.face.fps),
+    }
+    return {
+        modality: _Channel(anonymizer_of(study, modality).from_study(study, shared), ClipStore(readers[modality], home))
+        for modality in study.modalities
+    }
 
 
 def _read_voice(clip: Clip) -> Array | None:

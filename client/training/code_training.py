@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -32,16 +31,15 @@ from moretta.client.training.training_plan import TrainingPlan
 from moretta.shared.core.errors import RefusedError, RunError
 from moretta.shared.data.clips import Clip
 from moretta.shared.data.recordings import sound_file
-from moretta.shared.features.federated_encoder import CLIPPING_NORM, LEARNING_RATE, FederatedEncoder
+from moretta.shared.features.federated_encoder import CLIPPING_NORM, LEARNING_RATE, FederatedEncoder, SiteTraining
 from moretta.shared.features.mfcc import check_samples
-from moretta.shared.features.public_arrays import are_finite
 from moretta.shared.features.speaker_code import measured_clip
-from moretta.shared.privacy.code_budget import code_losses, code_step, is_federated
 from moretta.shared.privacy.dp_sgd import SampledGaussian
+from moretta.shared.privacy.site_training import training_losses, training_step
+from moretta.shared.release.anonymizer import site_training_of
+from moretta.shared.study.options import SiteTrainingPlan
+from moretta.shared.study.public_arrays import are_finite
 from moretta.shared.study.schema import Study
-
-if TYPE_CHECKING:
-    from moretta.shared.study.voice import VoiceSection
 
 
 def train_code(settings: SiteSettings, request: RoundRequest) -> StoredResponse:
@@ -52,22 +50,22 @@ def train_code(settings: SiteSettings, request: RoundRequest) -> StoredResponse:
     """
     study = request.study
     _check_request(settings, request)
-    code = FederatedEncoder.from_arrays(request.weights, size=study.voice.code_size, classes=len(study.classes))
+    training = site_training_of(study)
+    assert training is not None, "see `_check_request`"
+    code, plan = training.encoder(request.weights), training.plan
     folder = ResponseStore.of(settings.updates, study).folder
     provenance, clips = _clips(settings, study)
-    examples, cohort = _examples(settings, study, clips, code)
+    examples, cohort = _examples(settings, study, clips, training, code)
     units = int(examples.owners.max()) + 1
-    _pay(settings, request, cohort)
+    _pay(settings, request, plan, cohort)
     # Without noise the multiplier is not looked at
-    step = code_step(study.voice) or SampledGaussian(
-        noise_multiplier=1.0, rate=1.0, steps=1, unit=study.voice.code_unit
-    )
+    step = training_step(plan) or SampledGaussian(noise_multiplier=1.0, rate=1.0, steps=1, unit=plan.unit)
     network = code.network().train()
     private_steps(
         network,
         examples,
-        TrainingPlan(step, units, study.voice.code_rounds, models=1, most_clips=cohort.most_clips),
-        _randomness(settings, request),
+        TrainingPlan(step, units, plan.rounds, models=1, most_clips=cohort.most_clips),
+        _randomness(settings, request, plan),
         max_grad_norm=CLIPPING_NORM,
         learning_rate=LEARNING_RATE,
         after_step=lambda: None,
@@ -77,7 +75,7 @@ def train_code(settings: SiteSettings, request: RoundRequest) -> StoredResponse:
         provenance.save(folder)
     arrays = code.after(network)
     if not are_finite(*arrays.values()):  # this reveals the noise alone
-        raise RunError("a code that is not finite after this round", fix="raise code_epsilon in [voice]")
+        raise RunError("a code that is not finite after this round", fix="raise code_epsilon in [voice.options]")
     return StoredResponse(arrays, {"num-examples": units})
 
 
@@ -89,11 +87,10 @@ def _check_request(settings: SiteSettings, request: RoundRequest) -> None:
             f"round {request.number} of {request.model} requested with other arrays than before",
             expected="the same request",
         )
-    voice = request.study.voice
-    if not is_federated(voice) or not 1 <= request.number <= voice.code_rounds:
+    rounds = 0 if request.study.site_training is None else request.study.site_training.rounds
+    if not 1 <= request.number <= rounds:
         raise RefusedError(
-            f"round {request.number} of a code in training",
-            expected=f"1 to {voice.code_rounds} of a federated one, by the study",
+            f"round {request.number} of a code in training", expected=f"1 to {rounds} of a federated one, by the study"
         )
 
 
@@ -107,13 +104,13 @@ def _clips(settings: SiteSettings, study: Study) -> tuple[Provenance | None, tup
     return provenance, tuple(clip for clip in clips if clip.name in provenance.clips)
 
 
-def _pay(settings: SiteSettings, request: RoundRequest, cohort: Cohort) -> None:
+def _pay(settings: SiteSettings, request: RoundRequest, plan: SiteTrainingPlan, cohort: Cohort) -> None:
     """Put this round on the ledger, if it and all that follow keep within the site's budget."""
     study = request.study
     if settings.policy is not None:
         settings.policy.check_study(study)
         settings.policy.check_clips(cohort.clips, len(cohort.speakers))
-    one, planned = (_loss(study.voice, cohort, rounds=n) for n in (1, study.voice.code_rounds - request.number + 1))
+    one, planned = (_loss(plan, cohort, rounds=n) for n in (1, plan.rounds - request.number + 1))
     settings.site_budget().pay_once(
         request.ledger_kind,
         one,
@@ -125,43 +122,42 @@ def _pay(settings: SiteSettings, request: RoundRequest, cohort: Cohort) -> None:
     )
 
 
-def _loss(section: VoiceSection, cohort: Cohort, *, rounds: int) -> Loss:
-    losses = code_losses(section, cohort.most_clips, rounds=rounds)
+def _loss(plan: SiteTrainingPlan, cohort: Cohort, *, rounds: int) -> Loss:
+    losses = training_losses(plan, cohort.most_clips, rounds=rounds)
     return Loss(cohort, AUDIENCES, (losses["clip"],), (losses["speaker"],))
 
 
-def _randomness(settings: SiteSettings, request: RoundRequest) -> Randomness:
-    if not request.study.voice.code_epsilon:
+def _randomness(settings: SiteSettings, request: RoundRequest, plan: SiteTrainingPlan) -> Randomness:
+    if not plan.epsilon:
         return Noiseless()
     seed = request.seed(settings)
     return SystemRandomness() if seed is None else SeededRandomness(seed)
 
 
 def _examples(
-    settings: SiteSettings, study: Study, clips: Sequence[Clip], code: FederatedEncoder
+    settings: SiteSettings, study: Study, clips: Sequence[Clip], training: SiteTraining, code: FederatedEncoder
 ) -> tuple[TrainingExamples, Cohort]:
     """Measurements of the usable clips of all speakers who are not held out: one row a clip, or one a window.
 
     Raises:
         RefusedError: there is none.
     """
-    section, pseudonyms = study.voice, settings.pseudonyms()
+    unit, pseudonyms = training.plan.unit, settings.pseudonyms()
     tested = of_corpus(settings, study, clips)
     by_speaker: dict[str, list[tuple[Clip, Array]]] = defaultdict(list)
     for clip in clips:
         speaker = pseudonyms.speaker(clip.speaker)
-        rows = None if speaker in tested else _rows(clip, in_windows=section.uses_windows)
+        rows = None if speaker in tested else _rows(clip, in_windows=training.in_windows)
         if rows is not None:
             by_speaker[speaker].append((clip, rows))
     if not by_speaker:
         raise RefusedError("no clip that a code could be trained on", expected="at least one of a training speaker")
     found = [(speaker, clip, rows) for speaker in sorted(by_speaker) for clip, rows in by_speaker[speaker]]
     normalized = [
-        code.normalized(np.concatenate([rows for _, rows in by_speaker[s]]), unit=section.code_unit)
-        for s in sorted(by_speaker)
+        code.normalized(np.concatenate([rows for _, rows in by_speaker[s]]), unit=unit) for s in sorted(by_speaker)
     ]
     lengths = [len(rows) for _, _, rows in found]
-    units = [speaker if section.code_unit == "speaker" else clip.name for speaker, clip, _ in found]
+    units = [speaker if unit == "speaker" else clip.name for speaker, clip, _ in found]
     labels = np.repeat([study.classes.index(clip.label) for _, clip, _ in found], lengths).astype(np.int64)
     examples = TrainingExamples(
         torch.from_numpy(np.concatenate(normalized)),

@@ -23,7 +23,6 @@ from moretta.shared.core.terms import Modality
 from moretta.shared.data.clips import Clip
 from moretta.shared.features.voice_forms import is_code, model_input
 from moretta.shared.models.emotion import EmotionModel, PublicScale, study_model
-from moretta.shared.privacy.code_budget import is_federated
 from moretta.shared.release import Release, open_release
 from moretta.shared.release.release_format import STATEMENT_FILE
 from moretta.shared.study.schema import Study
@@ -191,7 +190,7 @@ def by_rule(key: PseudonymKey, speakers: frozenset[str], study: Study) -> frozen
 
 
 def _code_speakers(settings: SiteSettings, study: Study) -> frozenset[str]:
-    if not is_federated(study.voice):
+    if study.site_training is None:
         return frozenset()
     ledger = Ledger(settings.ledger)
     cohorts = cohorts_of(ledger)

@@ -22,9 +22,9 @@ SHIPPED = Path(__file__).parent
 """Folder of the candidates that come with Moretta, one file for each modality."""
 _STUDY_KEYS = {
     "voice": ("public_speech", "coefficients"),
-    "face": ("weights", "fps", "epochs", "training_faces", "preset"),
+    "face": ("weights", "epochs", "training_faces", "preset"),
 }
-"""Of a study's own sections: what no candidate is about."""
+"""Options of a study's anonymizer that no candidate is about."""
 
 
 def plan_choice(
@@ -77,7 +77,9 @@ def base_of(study: Study, modality: Modality, attackers: Sequence[str]) -> dict[
     """What all candidates share, as the base of a grid: one site, one modality, and what of a study is not tried."""
     content = study.model_dump(exclude_unset=True)
     other = "face" if modality == "voice" else "voice"
-    kept = {key: value for key, value in content.get(modality, {}).items() if key in _STUDY_KEYS[modality]}
+    section = content.get(modality, {})
+    options = {key: value for key, value in section.get("options", {}).items() if key in _STUDY_KEYS[modality]}
+    kept = {"options": options} | {key: section[key] for key in section if key == "fps"}
     audit = {"bootstrap": study.audit.bootstrap, "attackers": tuple(attackers) or study.audit.attackers}
     return {
         "seed": study.seed,

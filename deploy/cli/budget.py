@@ -101,15 +101,16 @@ def _facts(planned: CostEstimate) -> dict[str, Any]:
 
 
 def _code(planned: CostEstimate) -> dict[str, Any] | None:
-    from moretta.shared.privacy.code_budget import code_step
+    from moretta.shared.privacy.site_training import training_step
 
-    if planned.code is None:
+    plan = planned.study.site_training
+    if plan is None:
         return None
-    voice, step = planned.study.voice, code_step(planned.study.voice)
-    units = planned.cohort.clips if voice.code_unit == "clip" else len(planned.cohort.speakers)
+    step = training_step(plan)
+    units = planned.cohort.clips if plan.unit == "clip" else len(planned.cohort.speakers)
     return {
-        "unit": voice.code_unit,
-        "rounds": voice.code_rounds,
+        "unit": plan.unit,
+        "rounds": plan.rounds,
         "noise_multiplier": None if step is None else step.noise_multiplier,
         "noise_on_mean_gradient": None if step is None else step.noise_multiplier / units,
         "epsilon": {unit: planned.code_epsilon(unit) for unit in _UNITS},

@@ -96,7 +96,6 @@ def approve(
 
     Example: moretta site approve 3f9a --home clinic-a
     """
-    from moretta.client.approval.comparison import check_autoencoder
     from moretta.client.approval.offers import Offers
     from moretta.client.policy import Policy
     from moretta.deploy.site.approvals import find_offer, offer_facts, offer_lines
@@ -104,7 +103,7 @@ def approve(
     chosen = site_home(home)
     offer, policy = find_offer(chosen, digest), Policy.load(chosen.policy_file)
     policy.check_study(offer.study)
-    check_autoencoder(offer.study, offer.arrays(), policy)
+    policy.check_public(offer.study, offer.arrays())
     show(None, offer_lines(offer_facts(chosen, offer)), as_json=False)
     if not yes:
         typer.confirm("Respond to this study?", abort=True)

@@ -11,8 +11,8 @@ from moretta.deploy.runtime.planning import check_names, without_missing
 from moretta.deploy.runtime.run_folder import Notify, prepare_folder
 from moretta.shared.core.errors import ClipError, StudyError
 from moretta.shared.core.threads import limit_threads
-from moretta.shared.models.public_arrays import public_arrays
 from moretta.shared.release import Release
+from moretta.shared.release.anonymizer import prepare_public
 from moretta.shared.study.schema import Study
 
 SITE = "local"
@@ -60,19 +60,18 @@ def anonymize_corpus(
         held_out=frozenset(),
         simulated_seed=study.seed if seeded else None,
     )
-    release = make_release(settings, study, public_arrays(study, notify), folder=out / "release", progress=step)
+    release = make_release(settings, study, prepare_public(study, notify), folder=out / "release", progress=step)
     if media:
         write_media(release, out / "media", fps=study.face.fps)
     return release
 
 
 def _check_alone(study: Study) -> None:
-    voice = study.voice
-    if voice.enabled and voice.trains_code:
+    if study.site_training is not None:
         raise StudyError(
             "a study whose sites learn together before they release",
             expected="one that a site alone can release by",
-            fix="run `moretta simulate`, or name another source in [voice]: `code_training`, `labels_from`",
+            fix="run `moretta simulate`, or set `code_training` or `labels_from` in [voice.options]",
         )
 
 

@@ -77,7 +77,6 @@ def connect_locally(run: Run, sites: int) -> None:
     Raises:
         RunError: one did not respond.
     """
-    import moretta.deploy.runtime.server_app  # noqa: F401 - it recomputes the epsilons that sites state
     from moretta.shared.core.flower_private import TaskIdentity
 
     TaskIdentity.task_id = TaskIdentity.run_id = TaskIdentity.node_id = 1  # without them no message can be written

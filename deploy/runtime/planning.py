@@ -24,15 +24,12 @@ def check_names(study: Study) -> None:
         StudyError: an anonymizer, a model, a strategy or one of its options, or an attacker does not exist; or limits
             contradict each other.
     """
-    from moretta.client.anonymizers.anonymizer_registry import get_anonymizer
     from moretta.server.aggregation.strategies import make_strategy
     from moretta.shared.audit.attackers import attacker_names
     from moretta.shared.models.emotion import emotion_model
 
     for modality in study.modalities:
-        section = study.section(modality)
-        get_anonymizer(modality, section.anonymizer)
-        emotion_model(modality, section.model)
+        emotion_model(modality, study.section(modality).model)
     make_strategy(study.train.strategy, dict(study.train.strategy_options))
     unknown = [name for name in study.audit.attackers if name not in attacker_names()]
     if unknown:

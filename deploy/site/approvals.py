@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from moretta.client.approval.comparison import compared_once, reconstruction_error
+from moretta.client.approval.comparison import compared_once
 from moretta.client.approval.offers import Offer, Offers
 from moretta.client.site_home import SiteHome
 from moretta.shared.core.errors import HomeError
 from moretta.shared.core.printable import printable
+from moretta.shared.release.anonymizer import anonymizer_of
 
 _VERDICTS = {
     "equal": "made here again: equal",
@@ -53,8 +54,9 @@ def offer_facts(home: SiteHome, offer: Offer) -> dict[str, Any]:
         "changed_arrays": [] if before is None else _changed(before.facts, offer.facts),
         "arrays": verdicts,
     }
-    if any(name.startswith("face/") for name in verdicts):
-        facts["face_error"] = round(reconstruction_error(offer.study, offer.arrays()), 4)
+    for modality in offer.study.modalities:
+        strength = anonymizer_of(offer.study, modality).public_strength(offer.study, offer.arrays())
+        facts |= {name: round(value, 4) for name, value in strength.items()}
     return facts
 
 

@@ -39,8 +39,8 @@ from moretta.shared.core.threads import limit_threads
 from moretta.shared.data.clips import Clip
 from moretta.shared.data.media import SAMPLE_RATE
 from moretta.shared.data.recordings import read_pictures, read_sound
-from moretta.shared.models.public_arrays import public_arrays
 from moretta.shared.release import Release, ReleasedClip
+from moretta.shared.release.anonymizer import prepare_public
 from moretta.shared.study.schema import Study
 
 PAGE = "review.html"
@@ -98,7 +98,7 @@ def review_study(
     scratch = replace(settings, home=out / ".site")
     corpus, clips = site_corpus(scratch, study)
     there, absent = without_missing(corpus, study)  # no autoencoder is made ready for a site that has no video
-    public = public_arrays(there, notify) if arrays is None else arrays
+    public = prepare_public(there, notify) if arrays is None else arrays
     release = make_release(scratch, there, public, folder=out / "release", progress=step)
     write_media(release, out / "media", fps=study.face.fps)
     names = scratch.names(there)

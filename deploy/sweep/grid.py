@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -13,7 +13,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from moretta.shared.core.errors import StudyError
-from moretta.shared.study.schema import Study, anchor_paths, load_study, parse_study
+from moretta.shared.study.schema import Study, load_study, parse_study
 
 Scalar = str | int | float | bool
 Settings = dict[str, Scalar]
@@ -45,6 +45,8 @@ class GridFile(BaseModel):
     """The base study, relative to the grid file."""
     base: dict[str, Any] = Field(default_factory=dict)
     """The base study's content, in its place."""
+    folder: Path | None = Field(default=None, exclude=True)
+    """That paths in it are relative to: where the file lies."""
     folds: Folds = "one"
     seeds: tuple[int, ...] = ()
     """Empty means the base study's."""
@@ -95,8 +97,8 @@ def load_grid(path: Path) -> GridFile:
         raise StudyError(
             f"the grid file {path} cannot be used: {error}", expected="a grid in TOML", fix=_FIX
         ) from error
-    anchor_paths(grid.base, path.parent)
-    return grid if grid.study is None else grid.model_copy(update={"study": (path.parent / grid.study).resolve()})
+    study = None if grid.study is None else (path.parent / grid.study).resolve()
+    return grid.model_copy(update={"study": study, "folder": path.parent.resolve()})
 
 
 def make_grid(grid: GridFile) -> Grid:
@@ -109,7 +111,11 @@ def make_grid(grid: GridFile) -> Grid:
         raise StudyError("a grid with both `study` and [base]", expected="one of them", fix=_FIX)
     if grid.curve and grid.axes:
         raise StudyError("a grid with both [axes] and [[curve]]", expected="one of them", fix=_FIX)
-    base = load_study(grid.study) if grid.study is not None else parse_study(grid.base, source="[base] of the grid")
+    base = (
+        load_study(grid.study)
+        if grid.study is not None
+        else parse_study(grid.base, source="[base] of the grid", folder=grid.folder)
+    )
     curves = grid.curve or (CurveSection(axes=grid.axes),)
     cells: dict[tuple[Any, ...], GridCell] = {}
     for curve in curves:
@@ -216,21 +222,8 @@ def _infinite(value: Any) -> bool:
 
 def _study(base: Study, settings: Mapping[str, Any], name: str) -> Study:
     """The base study with keys changed. An infinite epsilon means training without DP-SGD."""
-    content = base.model_dump()
-    if "voice.preset" in settings and base.voice.budgeted:  # its preset has chosen these for itself
-        content["voice"] = {k: v for k, v in content["voice"].items() if k not in ("anonymizer", "form")}
-    for key, value in settings.items():
-        if key == EPSILON and _infinite(value):
-            _put(content, ["privacy", "dp_sgd"], False)
-        else:
-            _put(content, key.split("."), value)
+    changed = {"privacy.dp_sgd" if k == EPSILON and _infinite(v) else k: v for k, v in settings.items()}
+    if _infinite(settings.get(EPSILON)):
+        changed["privacy.dp_sgd"] = False
+    content = base.content_with(changed)
     return parse_study(content, source=f"the cell {name!r} ({', '.join(f'{k} = {v}' for k, v in settings.items())})")
-
-
-def _put(content: dict[str, Any], path: Sequence[str], value: Any) -> None:
-    *sections, last = path
-    for section in sections:
-        content = content.setdefault(section, {})
-        if not isinstance(content, dict):
-            raise StudyError(f"the key {'.'.join(path)}", expected="a key of the study file", fix="see docs/study.md")
-    content[last] = value

@@ -20,9 +20,9 @@ from moretta.deploy.sweep.grid import Folds, Grid, GridCell
 from moretta.shared.core.reproducibility import code_digest, versions
 from moretta.shared.data.clips import Corpus
 from moretta.shared.data.reader import read_corpus
+from moretta.shared.study.modalities import ModalitySection
 from moretta.shared.study.run_plan import SimulationPlan
-from moretta.shared.study.schema import AuditSection, FaceSection, PrivacySection, Study
-from moretta.shared.study.voice import VoiceSection
+from moretta.shared.study.schema import AuditSection, PrivacySection, Study
 
 Kind = Literal["release", "audit", "train"]
 WORK = "work"
@@ -148,8 +148,8 @@ def release_study(study: Study) -> Study:
         labels=study.labels,
         classes=study.classes,
         sites=study.sites,
-        voice=study.voice.model_copy(update=_use_defaults(VoiceSection())),
-        face=study.face.model_copy(update=_use_defaults(FaceSection())),
+        voice=study.voice.model_copy(update=_use_defaults(Study().voice)),
+        face=study.face.model_copy(update=_use_defaults(Study().face)),
         privacy=PrivacySection(dp_sgd=False),
         audit=AuditSection(attributes=study.audit.attributes),
     )
@@ -172,13 +172,13 @@ def audit_study(study: Study) -> Study:
     return release_study(study).model_copy(update={"audit": audit})
 
 
-def _use_defaults(section: VoiceSection | FaceSection) -> dict[str, Any]:
+def _use_defaults(section: ModalitySection) -> dict[str, Any]:
     return {key: getattr(section, key) for key in _USE_KEYS if hasattr(section, key)}
 
 
 def key_of(kind: str, study: Study, corpus: str, *more: str) -> str:
     """40 hexadecimal digits: of a kind of work, its study and the files that names, the corpus, and the code it is."""
-    files = [named_digest(path) for path in (study.voice.public_speech, study.face.weights)]
+    files = [named_digest(path) for _, path in sorted(study.paths.items())]
     content: list[Any] = [kind, study.model_dump(mode="json"), corpus, files, environment_digest(), more]
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:40]
 

@@ -11,7 +11,7 @@ from moretta.server.stages.context import RunContext
 from moretta.server.stages.results import Approval, Arrays
 from moretta.shared.messages import wire
 from moretta.shared.messages.responses import Offered
-from moretta.shared.study.offer import approval_digest, described
+from moretta.shared.study.public_arrays import approval_digest, described
 
 STAGE = "approval"
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 3.0, 30.0

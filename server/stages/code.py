@@ -6,33 +6,21 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from moretta.server.aggregation.checked_strategy import WEIGHT, CheckedStrategy, RoundOutcome, Weights
+from moretta.server.aggregation.checked_strategy import WEIGHT, CheckedStrategy, RoundOutcome
 from moretta.server.aggregation.strategies import make_strategy
 from moretta.server.grid.site_grid import SiteGrid
 from moretta.server.stages.context import RunContext
 from moretta.server.stages.results import Arrays
-from moretta.shared.features.emotion_labeler import EmotionLabeler
-from moretta.shared.features.federated_encoder import (
-    BIAS,
-    CLIPPING_NORM,
-    CODE,
-    HEAD,
-    LEARNING_RATE,
-    first_arrays,
-    is_clear,
-)
-from moretta.shared.features.speaker_code import PublicRows, SpeakerCode, train_speaker_code
+from moretta.shared.features.federated_encoder import CLIPPING_NORM, CODE, LEARNING_RATE, is_clear
 from moretta.shared.messages import wire
-from moretta.shared.models.public_arrays import initial_encoder_arrays, measured_speakers
-from moretta.shared.privacy.code_budget import code_step
-from moretta.shared.study.schema import Study
-from moretta.shared.study.voice import EMOTION_LABEL_RR
+from moretta.shared.privacy.site_training import training_step
+from moretta.shared.release.anonymizer import site_training_of
 
 STAGE = "federated code"
 
 
 def federate_code(context: RunContext, grid: SiteGrid, public: Arrays) -> tuple[Arrays, dict[str, int]]:
-    """Make all rounds, and a code of the last one: scaled by public speech, with codewords for public speech.
+    """Make all rounds, and the public arrays that follow from the last one.
 
     Everything after the sites' noise is made of nothing else, so it costs nothing more. Where the noise exceeds what
     the sites' clips add, the public code stays as it is. A server that died over it makes all rounds again, and the
@@ -44,9 +32,9 @@ def federate_code(context: RunContext, grid: SiteGrid, public: Arrays) -> tuple[
     Raises:
         RunError: fewer sites than the study needs have responded.
     """
-    study, rows = context.study, measured_speakers(context.study)
-    public_code = _public_code(study, public, rows)
-    first, record = first_arrays(rows, public_code, study.classes), _Record(context)
+    study, training = context.study, site_training_of(context.study)
+    assert training is not None, "only a study that has an encoder to train has this stage"
+    first, record, rounds = training.first_arrays(public), _Record(context), training.plan.rounds
     strategy = CheckedStrategy(
         strategy=make_strategy("FedAvg", {}),
         grid=grid,
@@ -59,32 +47,17 @@ def federate_code(context: RunContext, grid: SiteGrid, public: Arrays) -> tuple[
         max_norm=study.train.max_update_norm,
     )
     weights = first
-    for number in range(1, study.voice.code_rounds + 1):
+    for number in range(1, rounds + 1):
         weights = strategy.round(number, weights)
-    step = code_step(study.voice)
+    step = training_step(training.plan)
     deviation = 0.0 if step is None else step.noise_multiplier * float(np.sqrt(record.noise_variance))
     clear = is_clear(first[CODE], weights[CODE], noise=deviation)
     if not clear:
         context.warn(
-            f"the noise of {study.voice.code_rounds} rounds exceeds what the sites' clips add to the code: it stays "
-            "as public speech has made it, and the budget is spent"
+            f"the noise of {rounds} rounds exceeds what the sites' clips add to the code: it stays as public speech "
+            "has made it, and the budget is spent"
         )
-    if study.voice.anonymizer == EMOTION_LABEL_RR:
-        return public | (_labeler(weights, rows).to_arrays() if clear else {}), record.units
-    projection = weights[CODE].T.astype(np.float64) if clear else public_code.projection
-    return public | initial_encoder_arrays(study, rows, projection), record.units
-
-
-def _public_code(study: Study, public: Arrays, rows: PublicRows) -> SpeakerCode:
-    """The code that training starts from: the one sent already, where releases are relative to a code."""
-    if study.voice.anonymizer == EMOTION_LABEL_RR:
-        return train_speaker_code(rows, size=study.voice.code_size, codebook_size=2, seed=study.seed)
-    return SpeakerCode.from_arrays(public)
-
-
-def _labeler(weights: Weights, rows: PublicRows) -> EmotionLabeler:
-    """The trained layers in one, without the code between them."""
-    return EmotionLabeler(rows.spread(), np.ascontiguousarray((weights[HEAD] @ weights[CODE]).T), weights[BIAS])
+    return public | training.public_after(public, weights if clear else None), record.units
 
 
 @dataclass
@@ -110,4 +83,5 @@ class _Record:
                 if not any(m.stage == STAGE and m.why == why for m in context.progress.missed.get(site, ())):
                     context.warn(f"{site} had no part in training the code, from round {outcome.round} on: {why}")
                 context.miss(site, STAGE, why, round_number=outcome.round, lost=lost)
-        context.notify(stage=STAGE, state="step", done=outcome.round, total=context.study.voice.code_rounds)
+        training = context.study.site_training
+        context.notify(stage=STAGE, state="step", done=outcome.round, total=training.rounds if training else 0)

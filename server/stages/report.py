@@ -25,9 +25,10 @@ from moretta.shared.audit.report.report_schema import (
     SiteRow,
 )
 from moretta.shared.core.reproducibility import versions
+from moretta.shared.release.anonymizer import anonymizer_of
 from moretta.shared.release.release_format import AnonymizerStatement
 from moretta.shared.study.run_plan import DeploymentPlan
-from moretta.shared.study.schema import FaceSection, GateSection, Study
+from moretta.shared.study.schema import GateSection, Study
 
 _OTHER_UNIT = {
     "speaker": "clips are sampled and clipped one by one: what all clips of the speaker who has most of them lose",
@@ -176,7 +177,7 @@ def _run(context: RunContext, results: Results) -> RunPart:
         seeded_noise=any(a.noise == "seeded" for r in releases.kept.values() for a in r.statement.anonymizers),
         deployment=isinstance(context.plan, DeploymentPlan),
         study=study.model_dump(mode="json", exclude_none=True),
-        face_preset=_face_preset(study.face) if "face" not in results.absent else None,
+        face_preset=anonymizer_of(study, "face").size_note(study) if "face" not in results.absent else None,
         warnings=tuple(progress.warnings),
         sites=tuple(_site(context, results, site) for site in sorted(progress.missed)),
         rounds=tuple(results.training.rounds),
@@ -198,16 +199,6 @@ def _site(context: RunContext, results: Results, site: str) -> SiteRow:
 def _peak_memory(folder: Path) -> int | None:
     path = folder / MEMORY_FILE
     return int(path.read_text(encoding="utf-8")) if path.exists() else None
-
-
-def _face_preset(face: FaceSection) -> str | None:
-    """The size of the autoencoder as text; None where faces are hidden in another way."""
-    from moretta.shared.models.autoencoder import AutoencoderSpec
-
-    if face.anonymizer != "autoencoder":
-        return None
-    spec = AutoencoderSpec.preset(face.preset)
-    return f"{face.preset} ({spec.side} x {spec.side} pixels, latent size {spec.latent})"
 
 
 def check_gate(

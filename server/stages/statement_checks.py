@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -14,20 +13,15 @@ from moretta.server.stages.results import Arrays, Releases, SiteFacts, Tables
 from moretta.shared.core.errors import ReleaseError
 from moretta.shared.core.labels import ORIGINAL_CLASSES
 from moretta.shared.core.terms import Modality
+from moretta.shared.features.public_speech import MfccOptions
 from moretta.shared.release import Release
+from moretta.shared.release.anonymizer import anonymizer_of
 from moretta.shared.release.release_format import AnonymizerStatement, ReleasedClip
 from moretta.shared.study.run_plan import DeploymentPlan
 from moretta.shared.study.schema import Study
 
-RecomputeStatement = Callable[[Study, Mapping[str, npt.NDArray[Any]], Release], AnonymizerStatement]
-"""Gives the statement of the study's voice anonymizer, by the study, the public arrays and the release's sizes."""
 _ROUNDING = 1e-3
 _OF: dict[str, tuple[Modality, ...]] = {"voice": ("voice",), "face": ("face",)}
-_AS_IN_STUDY = (
-    *("preset", "epsilon", "sensitivity", "budget_epsilon", "segments", "coefficients"),
-    *("code_size", "code_noise", "code_encoder", "labels_from", "label_epsilon", "noise", "clip_noise", "frame_noise"),
-)
-"""Parameters that a statement repeats from the study, where its anonymizer has them."""
 
 
 def check_release(
@@ -75,14 +69,11 @@ def check_statement(study: Study, release: Release) -> None:
             f"statements of {', '.join(stated)}", expected=f"of {', '.join(study.modalities)}, each once"
         )
     for statement in release.statement.anonymizers:
-        section = study.section(statement.modality)
-        form = study.voice.form if statement.modality == "voice" else "frames"
-        pairs = [("the anonymizer", statement.name, section.anonymizer), ("the form", statement.form, form)]
-        pairs += [
-            (name, statement.parameters[name], getattr(section, name))
-            for name in _AS_IN_STUDY
-            if name in statement.parameters and hasattr(section, name)
-        ]
+        section, anonymizer = study.section(statement.modality), anonymizer_of(study, statement.modality)
+        options = section.options.model_dump(exclude=set(anonymizer.not_from_options))
+        pairs = [("the anonymizer", statement.name, section.anonymizer), ("the form", statement.form, section.form)]
+        for name in options.keys() & statement.parameters.keys():
+            pairs.append((name, statement.parameters[name], options[name]))
         for name, found, wanted in pairs:
             if found != wanted:
                 raise ReleaseError(
@@ -93,25 +84,23 @@ def check_statement(study: Study, release: Release) -> None:
         raise ReleaseError(f"clips labelled {', '.join(other)[:200]}", expected=f"one of {', '.join(study.classes)}")
 
 
-class _Recomputing:
-    """How statements are computed again; nothing where the anonymizers are not installed."""
-
-    how: RecomputeStatement | None = None
-
-
-def recompute_statements_with(how: RecomputeStatement) -> None:
-    """Have statements of voice releases computed again by this."""
-    _Recomputing.how = how
+def recomputed_statement(study: Study, public: Arrays, release: Release, modality: Modality) -> AnonymizerStatement:
+    """What the study's anonymizer states of a release of these sizes."""
+    anonymizer = anonymizer_of(study, modality).from_study(study, public)
+    sizes: dict[str, list[int]] = defaultdict(list)
+    for clip, array in release.arrays(modality):
+        sizes[clip.speaker].append(anonymizer.frames(array))
+    return anonymizer.statement(dict(sizes), "system")
 
 
 def recomputed_epsilons(context: RunContext, public: Arrays, site: str, release: Release) -> dict[str, float | None]:
     """Epsilons of a voice release that the server computed and that are larger than stated, by mechanism/unit."""
     stated = release.anonymizer("voice")
-    if stated is None or _Recomputing.how is None:
+    if stated is None:
         return {}
     try:
-        again = _Recomputing.how(context.study, public, release)
-    except Exception as error:  # an anonymizer that this server cannot build, such as a plug-in of the sites
+        again = recomputed_statement(context.study, public, release, "voice")
+    except Exception as error:  # public arrays that this anonymizer cannot be built of
         context.warn(f"the epsilons that {site} states were not computed again ({type(error).__name__})")
         return {}
     known = {(row.mechanism, row.unit): row.epsilon for row in stated.privacy}
@@ -148,7 +137,8 @@ def _check_arrays(study: Study, release: Release) -> None:
     for modality in study.modalities:
         statement = release.anonymizer(modality)
         sizes = {_size(statement.form, array) for _, array in release.arrays(modality)} if statement else set()
-        expected = study.voice.coefficients if statement is not None and statement.form == "mfcc" else None
+        options, is_mfcc = study.section(modality).options, statement is not None and statement.form == "mfcc"
+        expected = options.coefficients if is_mfcc and isinstance(options, MfccOptions) else None
         if len(sizes) > 1 or (expected is not None and sizes - {(), (expected,)}):
             raise ReleaseError(f"{modality} arrays of the sizes {sorted(sizes)}", expected="the size of the study")
 
@@ -172,7 +162,8 @@ def _check_announced(context: RunContext, facts: SiteFacts, site: str, release: 
         if stated > there:
             context.warn(f"{site} states {stated} training clips of {kind} and released {there}: it weighs as {there}")
         facts.training[kind] = min(stated, there)
-    unit = context.study.voice.code_unit
+    training = context.study.site_training
+    unit = "speaker" if training is None else training.unit
     most = len(speakers) if unit == "speaker" else len(release.clips)
     if code_units > most:
         raise ReleaseError(

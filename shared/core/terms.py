@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 Modality = Literal["voice", "face"]
+MODALITIES: tuple[Modality, ...] = ("voice", "face")
 VoiceForm = Literal["tokens", "mfcc", "waveform", "code", "code-sequence", "code-tokens"]
 """tokens: int32 [frames]; mfcc: float32 [frames, coefficients]; waveform: float32 [samples] at 16 kHz in [-1, 1].
 

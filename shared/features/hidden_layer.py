@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from moretta.shared.features.prosodic_features import MEASUREMENTS
-from moretta.shared.features.public_arrays import Rule, Rules
+from moretta.shared.study.public_arrays import Rule, Rules
 
 Matrix = npt.NDArray[np.float32]
 Floats = npt.NDArray[np.float64]

@@ -15,9 +15,9 @@ import numpy.typing as npt
 
 from moretta.shared.features.codebook import fit_codebook, nearest
 from moretta.shared.features.mfcc import Frames, mfcc_batch
-from moretta.shared.features.public_arrays import LEAST_SPREAD, Rule, Rules, taken
-from moretta.shared.features.public_voice import PublicVoice, labelled_speech
+from moretta.shared.features.public_speech import PublicVoice, labelled_speech
 from moretta.shared.privacy.noise import bounded
+from moretta.shared.study.public_arrays import LEAST_SPREAD, Rule, Rules, taken
 
 Matrix = npt.NDArray[np.float32]
 Vector = npt.NDArray[np.float32]

@@ -10,25 +10,25 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, NamedTuple, Self
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
 
 from moretta.shared.core.errors import StudyError
+from moretta.shared.core.reproducibility import derive
 from moretta.shared.features.codebook import fit_codebook
 from moretta.shared.features.hidden_layer import HiddenLayer
 from moretta.shared.features.mfcc import Audio
 from moretta.shared.features.prosodic_features import MEASUREMENTS, delivery_batch
-from moretta.shared.features.public_arrays import LEAST_SPREAD, Rule, Rules, named
-from moretta.shared.features.public_speakers import Recording
+from moretta.shared.features.public_speech import Recording, public_recordings
 from moretta.shared.features.speaker_ranks import SpeakerRanks
 from moretta.shared.features.speaker_whitening import SpeakerWhitening
 from moretta.shared.features.speech_windows import speech_windows
 from moretta.shared.privacy.noise import bounded
-
-if TYPE_CHECKING:
-    from moretta.shared.features.encoder_options import EncoderOptions
+from moretta.shared.study.public_arrays import LEAST_SPREAD, Rule, Rules, named
 
 Matrix = npt.NDArray[np.float32]
 Floats = npt.NDArray[np.float64]
@@ -42,7 +42,7 @@ _SHRINKAGE = 0.3
 _BATCH = 16
 _NAMES = ("spread", "projection", "codewords")
 _PREFIX = "voice/speaker/"
-ROUNDS = _PREFIX + "rounds"
+PROJECTION, CODEWORDS, ROUNDS = (_PREFIX + name for name in ("projection", "codewords", "rounds"))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -85,8 +85,8 @@ class SpeakerCode:
         return {
             _PREFIX + "spread": Rule((width,), _LARGEST_WEIGHT, LEAST_SPREAD),
             **hidden,
-            _PREFIX + "projection": Rule(("units" if is_network else width, size), _LARGEST_WEIGHT),
-            _PREFIX + "codewords": Rule(("words", size), CODE_LIMIT + 1e-3),
+            PROJECTION: Rule(("units" if is_network else width, size), _LARGEST_WEIGHT),
+            CODEWORDS: Rule(("words", size), CODE_LIMIT + 1e-3),
             ROUNDS: Rule((1,), MAX_ROUNDS, 0, dtype="int64", optional=True),
         }
 
@@ -194,7 +194,7 @@ def make_speaker_code(
     codebook_size: int,
     in_windows: bool,
     seed: int,
-    network: EncoderOptions | None = None,
+    network_noise: float | None = None,
 ) -> SpeakerCode:
     """Learn a code on public speech.
 
@@ -204,26 +204,27 @@ def make_speaker_code(
         codebook_size: words of the codebook.
         in_windows: whether sequences will be coded.
         seed: of the codebook and the network. Not secret.
-        network: to be trained; None for directions.
+        network_noise: of a network to be trained, the deviation of the noise that its codes will be released with; None
+            makes the code of directions.
 
     Raises:
         StudyError: fewer clips than words, or too few people for a network.
     """
     rows = public_rows(people, in_windows=in_windows)
-    return train_speaker_code(rows, size=size, codebook_size=codebook_size, seed=seed, network=network)
+    return train_speaker_code(rows, size=size, codebook_size=codebook_size, seed=seed, network_noise=network_noise)
 
 
 def train_speaker_code(
-    rows: PublicRows, *, size: int, codebook_size: int, seed: int, network: EncoderOptions | None = None
+    rows: PublicRows, *, size: int, codebook_size: int, seed: int, network_noise: float | None = None
 ) -> SpeakerCode:
     """`make_speaker_code` from what was measured."""
     rows.require(max(codebook_size, size))
     places = rows.places()
-    if network is None:
+    if network_noise is None:
         return code_along(rows, _directions(places, rows.emotion, size), codebook_size=codebook_size, seed=seed)
     from moretta.shared.models.train_speaker_net import train_speaker_net
 
-    hidden, learnt = train_speaker_net(places, rows.person, rows.emotion, size=size, options=network, seed=seed)
+    hidden, learnt = train_speaker_net(places, rows.person, rows.emotion, size=size, noise=network_noise, seed=seed)
     code = SpeakerCode(rows.spread(), learnt.astype(np.float32), np.zeros((2, size), np.float32), hidden=hidden)
     return _with_words(code, rows, codebook_size, seed)
 
@@ -269,6 +270,16 @@ def public_rows(people: Iterable[Recording], *, in_windows: bool) -> PublicRows:
         take()
     rows = np.concatenate(values) if values else np.empty((0, len(MEASUREMENTS)))
     return PublicRows(rows, np.array(person), np.array(emotion, np.int64))
+
+
+def measured_public_speech(study_seed: int, folder: Path | None, *, in_windows: bool) -> PublicRows:
+    """Measurements of the public speech that speaker codes and emotion labelers are trained on."""
+    return _measured_public_speech(derive(study_seed, "speaker code"), folder, in_windows)
+
+
+@lru_cache(maxsize=1)  # training at the sites asks for the rows of the public code again
+def _measured_public_speech(seed: int, folder: Path | None, in_windows: bool) -> PublicRows:
+    return public_rows(public_recordings(folder, seed), in_windows=in_windows)
 
 
 def _directions(places: Floats, emotion: npt.NDArray[np.int64], size: int) -> Floats:

@@ -13,8 +13,8 @@ import torch
 
 from moretta.shared.core.atomic import write_atomic
 from moretta.shared.core.errors import ReleaseError, StudyError
-from moretta.shared.features.public_arrays import Rule, Rules
 from moretta.shared.models.autoencoder import Autoencoder, AutoencoderSpec, stored_tensors
+from moretta.shared.study.public_arrays import Rule, Rules
 
 FORMAT = "moretta-autoencoder-1"
 SPEC_ARRAY = "spec"

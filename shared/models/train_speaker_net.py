@@ -19,7 +19,6 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from moretta.shared.core.errors import StudyError
-from moretta.shared.features.encoder_options import EncoderOptions
 from moretta.shared.features.hidden_layer import HiddenLayer
 from moretta.shared.models.speaker_net import SpeakerNet
 from moretta.shared.models.whitened_codes import whitened_codes
@@ -79,7 +78,7 @@ def train_speaker_net(
     emotion: npt.NDArray[np.int64],
     *,
     size: int,
-    options: EncoderOptions,
+    noise: float,
     seed: int,
 ) -> tuple[HiddenLayer, Floats]:
     """Learn hidden units, and directions [units, size] in them. The same seed gives the same network.
@@ -89,7 +88,7 @@ def train_speaker_net(
         person: [n], any names.
         emotion: [n], any numbers.
         size: values in a code.
-        options: the noise.
+        noise: standard deviation of the noise that codes will be released with; the network trains under it.
         seed: of weights, noise and the order of people. Not secret.
 
     Raises:
@@ -104,17 +103,17 @@ def train_speaker_net(
             fix='name more of it as `public_speech`, or take `code_encoder = "directions"`',
         )
     with _one_thread():
-        rounds = _best_rounds(speech, size, options, seed)
-        *_, last = islice(_trained(speech, size, options, seed), rounds)
+        rounds = _best_rounds(speech, size, noise, seed)
+        *_, last = islice(_trained(speech, size, noise, seed), rounds)
         return last.net.arrays()
 
 
 class _Training:
     """A network, its head and their optimizer."""
 
-    def __init__(self, width: int, size: int, options: EncoderOptions, balance: Tensor) -> None:
+    def __init__(self, width: int, size: int, noise: float, balance: Tensor) -> None:
         self.net, self.head = SpeakerNet(width, size), nn.Linear(size, len(balance))
-        self._noise, self._balance = options.noise, balance
+        self._noise, self._balance = noise, balance
         groups: list[dict[str, Any]] = [
             {"params": self.net.parameters()},
             {"params": self.head.parameters(), "lr": HEAD_RATE},
@@ -140,24 +139,24 @@ class _Training:
         return functional.cross_entropy(self.head(codes), speech.emotion, weight=self._balance).item()
 
 
-def _trained(speech: PublicSpeech, size: int, options: EncoderOptions, seed: int) -> Iterator[_Training]:
+def _trained(speech: PublicSpeech, size: int, noise: float, seed: int) -> Iterator[_Training]:
     """The training after each round."""
     torch.manual_seed(seed)
     generator = np.random.default_rng([seed, 0xC0DE])
     counts = torch.bincount(speech.emotion, minlength=speech.emotions).float().clamp(min=1)
-    training = _Training(speech.places.shape[1], size, options, counts.mean() / counts)
+    training = _Training(speech.places.shape[1], size, noise, counts.mean() / counts)
     for part in speech.in_random_rounds(generator):
         training.round(part)
         yield training
 
 
-def _best_rounds(speech: PublicSpeech, size: int, options: EncoderOptions, seed: int) -> int:
+def _best_rounds(speech: PublicSpeech, size: int, noise: float, seed: int) -> int:
     """After how many rounds people who are held out are told best, on average over folds of people."""
     speakers = np.random.default_rng([seed, 0xF01D]).permutation(len(speech.clips))
     curves = []
     for held in np.array_split(speakers, FOLDS):
         left, others = speech.some(np.setdiff1d(speakers, held)), speech.some(held)
-        curves.append([t.loss(others) for t in _trained(left, size, options, seed)])
+        curves.append([t.loss(others) for t in _trained(left, size, noise, seed)])
     return 1 + int(np.argmin(np.mean(curves, axis=0)))
 
 

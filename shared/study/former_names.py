@@ -3,10 +3,96 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from typing import Any, NamedTuple
 
 from moretta.shared.core.errors import StudyError
+from moretta.shared.core.terms import Modality
+from moretta.shared.study.options import ANONYMIZERS
+
+_log = logging.getLogger(__name__)
+
+FLAT_KEYS: dict[Modality, dict[str, Any]] = {
+    "voice": {
+        "preset": "bounded",
+        "epsilon": 0.8,
+        "sensitivity": 0.5,
+        "bound": 3.0,
+        "budget_epsilon": 8.0,
+        "budget_delta": 1e-5,
+        "segments": 1,
+        "released_clips": None,
+        "codebook": "public",
+        "codebook_size": 64,
+        "coefficients": 13,
+        "code_size": 5,
+        "code_noise": 0.5,
+        "code_encoder": "directions",
+        "code_training": "public",
+        "code_unit": "speaker",
+        "code_epsilon": 4.0,
+        "code_rounds": 20,
+        "labels_from": "site",
+        "label_epsilon": 3.5,
+        "public_speech": None,
+    },
+    "face": {
+        "preset": "small",
+        "noise": 0.1,
+        "clip_noise": 0.7,
+        "frame_noise": 0.7,
+        "weights": None,
+        "epochs": 12,
+        "training_faces": 600,
+    },
+}
+"""Keys that stood in [voice] and [face] themselves, with their defaults. Now they are options of an anonymizer."""
+_BUDGET_PRESETS = ("dp-clip", "dp-speaker")
+"""Of `voice.preset`: these named the anonymizer `clip-quantizer` where the study named none."""
+
+
+def move_flat_keys(modality: Modality, content: Any, *, common: Container[str], anonymizer: str) -> Any:
+    """Content of [voice] or [face] in which keys of before stand among the options of the anonymizer.
+
+    A key that the anonymizer has not is dropped where it has its former default, and else left: the schema refuses it.
+
+    Args:
+        modality: which section it is.
+        content: of the section.
+        common: keys that a section still has.
+        anonymizer: where the content names none.
+    """
+    if not isinstance(content, Mapping):
+        return content
+    flat = {key: content[key] for key in FLAT_KEYS[modality] if key in content and key not in common}
+    if not flat:
+        return content
+    moved = {key: value for key, value in content.items() if key not in flat}
+    options = dict(moved.get("options") or {})
+    name = moved.get("anonymizer", anonymizer)
+    if flat.get("preset") in _BUDGET_PRESETS and name == "mfcc-quantizer":
+        moved["anonymizer"] = name = "clip-quantizer"
+    try:
+        declared = ANONYMIZERS.get(name, scope=modality)
+    except StudyError:
+        return content  # the schema names the anonymizer that is not known
+    if moved.get("form") == "mfcc" and "mfcc" not in declared.forms:
+        del moved["form"]  # it was the default of all anonymizers
+    if flat.get("preset") in _BUDGET_PRESETS:  # the options may be those of the anonymizer that was named before
+        options = {key: value for key, value in options.items() if key in declared.Options.model_fields}
+    for key, value in flat.items():
+        if key in declared.Options.model_fields:
+            options[key] = value
+        elif value != FLAT_KEYS[modality][key]:
+            moved[key] = value
+    if said := [key for key in flat if key in options]:
+        _log.warning(
+            "%s of [%s] now stands in [%s.options]; the old place is read in this version only",
+            ", ".join(said),
+            modality,
+            modality,
+        )
+    return {**moved, "options": options}
 
 
 class Removed(NamedTuple):
@@ -18,10 +104,12 @@ class Removed(NamedTuple):
     instead: str
 
     def is_in(self, content: Mapping[str, Any]) -> bool:
-        """Whether a study says all of it."""
+        """Whether a study says all of it, in the section or among its options."""
         said = content.get(self.section)
         if not isinstance(said, Mapping):
             return False
+        options = said.get("options")
+        said = {**said, **options} if isinstance(options, Mapping) else said
         return all(key in said and value in (None, said[key]) for key, value in self.keys.items())
 
     def __str__(self) -> str:
@@ -82,8 +170,6 @@ RENAMED_PARAMETERS = {"words_from": "labels_from", "word_epsilon": "label_epsilo
 """Of an anonymizer, in the statement of a release."""
 RENAMED_RULES = {"max_word_epsilon": "max_label_epsilon"}
 """Of `[mechanisms]` in a policy."""
-
-_log = logging.getLogger(__name__)
 
 
 def with_current_names(content: Mapping[str, Any], *, source: str) -> dict[str, Any]:

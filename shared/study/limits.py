@@ -80,8 +80,10 @@ def _unreachable_targets(study: Study) -> Iterator[str]:
     wanted = []
     if study.privacy.dp_sgd:
         wanted.append(("privacy.epsilon", study.privacy.epsilon, study.privacy.delta))
-    if study.voice.enabled and study.voice.trains_code and study.voice.code_epsilon:
-        wanted.append(("voice.code_epsilon", study.voice.code_epsilon, study.voice.budget_delta))
+    for modality in study.modalities:
+        training = study.section(modality).site_training()
+        if training is not None and training.epsilon:
+            wanted.append((f"{modality}.options.{training.epsilon_key}", training.epsilon, training.delta))
     for key, epsilon, delta in wanted:
         if epsilon <= (least := _MARGIN * least_epsilon(delta)):
             yield f"{key} is {epsilon:g}, and no noise keeps less than {least:.3g} at a delta of {delta:g}"

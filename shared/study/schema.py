@@ -4,53 +4,24 @@ from __future__ import annotations
 
 import hashlib
 import tomllib
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import Field, ValidationError, model_validator
 
 from moretta.shared.core.errors import StudyError
 from moretta.shared.core.labels import EMOTIONS, Classes
-from moretta.shared.core.terms import Modality
+from moretta.shared.core.terms import MODALITIES, Modality
 from moretta.shared.study.aggregation import AVERAGING, AggregationSection
 from moretta.shared.study.former_names import refuse_removed, with_current_names
 from moretta.shared.study.fusion import FUSION_MODEL, FusionSection, ModelKind, is_held_back
+from moretta.shared.study.modalities import FaceSection, VoiceSection
+from moretta.shared.study.options import SiteTrainingPlan
 from moretta.shared.study.sections import Computable, Delta, Epsilon, Fraction, Positive, Section
-from moretta.shared.study.voice import VoiceSection
 
 Accountant = Literal["rdp", "prv"]
 Clipping = Literal["per-example", "ghost"]
-
-
-CLIP_NOISE, FRAME_NOISE = 0.7, 0.7
-"""Of faces told relative to their person, in standard normal values."""
-_PATHS = (("voice", "public_speech"), ("face", "weights"))
-"""Sections and keys that name a file or a folder."""
-NoiseSize = Annotated[float, Field(ge=0, le=100)]
-
-
-class FaceSection(Section):
-    """`[face]`: how faces are anonymized and modelled."""
-
-    enabled: bool = True
-    anonymizer: str = "autoencoder"
-    preset: Literal["exact", "small"] = "small"
-    """`exact` is the 128x128 autoencoder of the design; `small` the same at 64x64 with latent size 300."""
-    noise: Fraction = 0.1
-    """Standard deviation of the Gaussian corruption of frames in [0, 1]."""
-    clip_noise: NoiseSize = CLIP_NOISE
-    """Of `expression-track`: deviation of noise that is alike in a whole clip."""
-    frame_noise: NoiseSize = FRAME_NOISE
-    """The same of noise that changes within a clip."""
-    fps: Positive = 5.0
-    """Frames released per second of clip."""
-    weights: Path | None = None
-    """Trained autoencoder; None trains one on synthetic faces before the run."""
-    epochs: int = Field(default=12, ge=1, le=1000)
-    """Epochs of that training."""
-    training_faces: int = Field(default=600, ge=20, le=1_000_000)
-    """Synthetic faces drawn for that training."""
-    model: str = "gradients"
 
 
 class TrainSection(Section):
@@ -169,8 +140,8 @@ class Study(Section):
     """Virtual sites in simulation."""
     linkage: Literal["study", "site"] = "study"
     """How far real sites' pseudonyms reach: for this study alone, or the same in all studies that ask for `site`."""
-    voice: VoiceSection = VoiceSection()
-    face: FaceSection = FaceSection()
+    voice: VoiceSection = Field(default_factory=VoiceSection)
+    face: FaceSection = Field(default_factory=FaceSection)
     fusion: FusionSection = FusionSection()
     train: TrainSection = TrainSection()
     stages: StagesSection = StagesSection()
@@ -180,50 +151,43 @@ class Study(Section):
     audit: AuditSection = AuditSection()
     gate: GateSection = GateSection()
 
+    @model_validator(mode="before")
+    @classmethod
+    def _former_names_are_read(cls, content: Any) -> Any:
+        return with_current_names(content, source="the study") if isinstance(content, Mapping) else content
+
     @model_validator(mode="after")
-    def _classes_differ(self) -> Self:
+    def _sections_agree(self) -> Self:
+        if problems := list(self._contradictions()):
+            raise ValueError("; ".join(problems))
+        return self
+
+    def _contradictions(self) -> Iterator[str]:
+        aggregation = self.aggregation
         if len({name.casefold() for name in self.classes}) < len(self.classes):
-            raise ValueError("two classes have the same name")
-        return self
-
-    @model_validator(mode="after")
-    def _something_to_do(self) -> Self:
+            yield "two classes have the same name"
         if not (self.voice.enabled or self.face.enabled):
-            raise ValueError("voice and face are both disabled: nothing is left to study")
-        return self
-
-    @model_validator(mode="after")
-    def _a_mean_is_all_that_is_needed(self) -> Self:
-        if self.aggregation.bounds_sites and self.train.strategy not in AVERAGING:
-            raise ValueError(
+            yield "voice and face are both disabled: nothing is left to study"
+        if aggregation.bounds_sites and self.train.strategy not in AVERAGING:
+            yield (
                 f"the strategy {self.train.strategy} compares single updates, and [aggregation] hides them in their "
                 f"sum; choose one of: {', '.join(AVERAGING)}"
             )
-        return self
-
-    @model_validator(mode="after")
-    def _a_code_is_trained_in_the_open(self) -> Self:
-        if self.aggregation.bounds_sites and self.voice.enabled and self.voice.trains_code:
-            raise ValueError(
-                "a federated code is trained by updates that the server sees one by one, and carries what a site has "
-                'into all releases; choose code_training = "public", or dp = "none" and secure = false in [aggregation]'
+        if aggregation.bounds_sites and self.site_training is not None:
+            yield (
+                "an encoder that sites train is trained by updates that the server sees one by one, and carries what a "
+                'site has into all releases; train it on public speech, or set dp = "none" and secure = false in '
+                "[aggregation]"
             )
-        return self
-
-    @model_validator(mode="after")
-    def _no_single_update_is_asked_for(self) -> Self:
-        if not self.aggregation.secure:
-            return self
-        if self.audit.enabled and self.audit.inference and self.audit.updates:
-            raise ValueError(
+        if aggregation.secure and self.audit.enabled and self.audit.inference and self.audit.updates:
+            yield (
                 "secure aggregation hides the single updates that audit.updates attacks; set updates = false in [audit]"
             )
-        if self.stages.on_lost_site == "retry":
-            raise ValueError(
+        if aggregation.secure and self.stages.on_lost_site == "retry":
+            yield (
                 'secure aggregation takes the masks of a lost site off and goes on; stages.on_lost_site = "retry" '
                 'would wait for it in each of the four steps of a round; leave it at "continue"'
             )
-        return self
 
     def digest(self) -> str:
         """SHA-256 of the study's content, hexadecimal: what a site compares before it takes part.
@@ -236,17 +200,20 @@ class Study(Section):
     @property
     def paths(self) -> dict[str, Path]:
         """Files and folders that the study names, by key: they are on the coordinator's machine."""
-        named = {f"{section}.{key}": getattr(getattr(self, section), key) for section, key in _PATHS}
-        return {key: path for key, path in named.items() if path is not None}
+        return {
+            f"{modality}.options.{key}": path
+            for modality in MODALITIES
+            for key, path in self.section(modality).options.paths().items()
+        }
 
     def without_paths(self) -> Study:
         """The study as a site may see it: no file is named in it."""
-        if not self.paths:
-            return self
-        content = self.model_dump()
-        for section, key in _PATHS:
-            content[section][key] = None
-        return parse_study(content)
+        sections: dict[str, Any] = {
+            modality: section.model_copy(update={"options": section.options.without_paths()})
+            for modality in MODALITIES
+            if (section := self.section(modality)).options.paths()
+        }
+        return self.model_copy(update=sections) if sections else self
 
     def section(self, modality: Modality) -> VoiceSection | FaceSection:
         """The section of one modality."""
@@ -266,8 +233,13 @@ class Study(Section):
     @property
     def modalities(self) -> tuple[Modality, ...]:
         """The modalities that are studied, voice first."""
-        both: tuple[Modality, ...] = ("voice", "face")
-        return tuple(m for m in both if self.section(m).enabled)
+        return tuple(modality for modality in MODALITIES if self.section(modality).enabled)
+
+    @property
+    def site_training(self) -> SiteTrainingPlan | None:
+        """What sites train together before they release, if the anonymizers have anything."""
+        plans = (self.section(modality).site_training() for modality in self.modalities)
+        return next((plan for plan in plans if plan is not None), None)
 
     @property
     def learns_fusion(self) -> bool:
@@ -298,20 +270,42 @@ class Study(Section):
         return kept == (kind == "fusion")
 
     def with_changes(self, **changes: Any) -> Study:
-        """A copy with top-level or, by `section__key`, nested values changed and checked again."""
+        """A copy with keys changed, `section__key` for nested ones, and checked again; None changes nothing."""
+        settings = {key.replace("__", "."): value for key, value in changes.items() if value is not None}
+        return parse_study(self.content_with(settings))
+
+    def content_with(self, settings: Mapping[str, Any]) -> dict[str, Any]:
+        """The content of this study with some keys changed, each given with dots: `voice.options.epsilon`.
+
+        Where an anonymizer is changed, the new one takes over those options that differ from their defaults and that it
+        has itself, and the form, if it can release it.
+
+        Raises:
+            StudyError: a key inside something that is no section.
+        """
         content = self.model_dump()
-        if self.voice.budgeted and changes.get("voice__preset") is not None:
-            content["voice"] = {k: v for k, v in content["voice"].items() if k not in ("anonymizer", "form")}
-        for key, value in changes.items():
-            if value is None:
-                continue
-            *section, name = key.split("__")
-            (content[section[0]] if section else content)[name] = value
-        return parse_study(content)
+        for modality in MODALITIES:
+            section, named = self.section(modality), settings.get(f"{modality}.anonymizer")
+            if named not in (None, section.anonymizer):
+                content[modality] = section.model_dump(exclude={"options", "form"}) | section.carried_over(named)
+        for key, value in settings.items():
+            *path, last = key.split(".")
+            table = content
+            for part in path:
+                table = table.setdefault(part, {})
+                if not isinstance(table, dict):
+                    raise StudyError(f"the key {key}", expected="a key of the study file", fix="see docs/study.md")
+            table[last] = value
+        return content
 
 
-def parse_study(content: dict[str, Any], *, source: str = "the study") -> Study:
+def parse_study(content: Mapping[str, Any], *, source: str = "the study", folder: Path | None = None) -> Study:
     """Check the content of a study file.
+
+    Args:
+        content: as TOML gives it.
+        source: what it is, for errors.
+        folder: that paths in it are relative to; None leaves them as they are.
 
     Raises:
         StudyError: every problem in one message, each with its key; what was removed, before any other.
@@ -319,7 +313,7 @@ def parse_study(content: dict[str, Any], *, source: str = "the study") -> Study:
     content = with_current_names(content, source=source)
     refuse_removed(content, source=source)
     try:
-        return Study.model_validate(content)
+        return Study.model_validate(content, context={"folder": folder})
     except ValidationError as error:
         problems = "; ".join(
             f"{'.'.join(str(part) for part in e['loc']) or 'study'}: {e['msg']} (got {_short(e['input'])})"
@@ -346,16 +340,7 @@ def load_study(path: Path | None) -> Study:
         raise StudyError(
             f"the study file {path} cannot be read: {error}", expected="a TOML file in UTF-8", fix="see docs/study.md"
         ) from error
-    anchor_paths(content, path.parent)
-    return parse_study(content, source=f"the study file {path}")
-
-
-def anchor_paths(content: dict[str, Any], folder: Path) -> None:
-    """Make paths in the content of a study file absolute, in place: they are relative to the folder it lies in."""
-    for section, key in _PATHS:
-        table = content.get(section)
-        if isinstance(table, dict) and isinstance(table.get(key), str):
-            table[key] = str((folder / table[key]).resolve())
+    return parse_study(content, source=f"the study file {path}", folder=path.parent)
 
 
 def _short(value: object) -> str:

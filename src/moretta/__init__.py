@@ -17,7 +17,6 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from moretta.client.anonymizers.anonymizer_registry import Anonymizer, anonymizer
     from moretta.deploy.api import (
         Record,
         anonymize,
@@ -35,6 +34,7 @@ if TYPE_CHECKING:
     from moretta.shared.data.clips import Clip, Corpus, Speaker
     from moretta.shared.data.reader import CorpusReader
     from moretta.shared.release import Release
+    from moretta.shared.release.anonymizer import Anonymizer, anonymizer
     from moretta.shared.study.schema import Study
 
     __version__: str
@@ -67,7 +67,7 @@ _MODULES = {
         *("Record", "anonymize", "audit", "budget", "load_corpus", "load_study", "make_corpus"),
         *("read_report", "records", "simulate"),
     ),
-    "moretta.client.anonymizers.anonymizer_registry": ("Anonymizer", "anonymizer"),
+    "moretta.shared.release.anonymizer": ("Anonymizer", "anonymizer"),
     "moretta.shared.audit.report.report_schema": ("Report",),
     "moretta.shared.core.errors": ("MorettaError",),
     "moretta.shared.data.clips": ("Clip", "Corpus", "Speaker"),

@@ -16,7 +16,7 @@ from moretta.shared.audit.dataset import ClipSet
 from moretta.shared.core.labels import Emotion
 from moretta.shared.core.threads import limit_threads
 from moretta.shared.data.corpora.cremad import Level
-from moretta.shared.features.public_voice import synthetic_speech
+from moretta.shared.features.public_speech import synthetic_speech
 from moretta.shared.models.face_images import render_face_images
 from moretta.shared.release import PseudonymKey, ReleasedClip
 

@@ -16,7 +16,7 @@ from moretta.client.anonymizers.mcadams import McAdams
 from moretta.client.anonymizers.mfcc_quantizer import MfccQuantizer
 from moretta.shared.core.threads import limit_threads
 from moretta.shared.features.mfcc import SAMPLE_RATE, mfcc_batch
-from moretta.shared.features.public_voice import make_public_voice, synthetic_speech
+from moretta.shared.features.public_speech import make_public_voice, synthetic_speech
 from moretta.shared.privacy.noise import NoiseSource, SeededNoise, SystemNoise
 from moretta.shared.study.schema import Study
 
@@ -55,7 +55,7 @@ def _clips(number: int) -> list[np.ndarray]:
 
 
 def _quantizer(public: dict[str, np.ndarray], preset: str, form: str, size: int) -> MfccQuantizer:
-    study = Study().with_changes(voice__preset=preset, voice__form=form, voice__codebook_size=size)
+    study = Study().with_changes(voice__options__preset=preset, voice__form=form, voice__options__codebook_size=size)
     return MfccQuantizer.from_study(study, public)
 
 

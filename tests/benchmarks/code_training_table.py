@@ -24,9 +24,8 @@ from moretta.server.grid.site_grid import SiteGrid
 from moretta.server.stages.code import federate_code
 from moretta.server.stages.context import RunContext
 from moretta.shared.audit import measure
-from moretta.shared.features.speaker_code import train_speaker_code
+from moretta.shared.features.speaker_code import measured_public_speech, train_speaker_code
 from moretta.shared.messages import wire
-from moretta.shared.models.public_arrays import measured_speakers
 from moretta.shared.study.run_plan import PlannedSite, SimulationPlan
 from moretta.shared.study.schema import Study
 
@@ -122,7 +121,9 @@ def _taught(corpus: Path, teachers: list[int], unit: str, epsilon: float | None)
         "code_epsilon": epsilon or 0.0,
     }
     study = Study().with_changes(face__enabled=False, voice=voice)
-    public = train_speaker_code(measured_speakers(study), size=5, codebook_size=64, seed=1).to_arrays()
+    public = train_speaker_code(
+        measured_public_speech(study.seed, None, in_windows=False), size=5, codebook_size=64, seed=1
+    ).to_arrays()
     if epsilon is None:
         return public, False
     with tempfile.TemporaryDirectory() as scratch:

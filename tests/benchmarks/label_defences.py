@@ -18,10 +18,10 @@ from scipy.optimize import linear_sum_assignment
 from scipy.special import log_softmax
 from speakers_table import sound_of
 
+from moretta.client.anonymizers.emotion_labeler import uniform_errors
 from moretta.shared.audit.metrics.scores import Trials
 from moretta.shared.audit.metrics.verification import eer
 from moretta.shared.core.labels import EMOTIONS
-from moretta.shared.features.emotion_labeler import uniform_errors
 from moretta.shared.privacy.noise import SeededNoise
 from moretta.shared.privacy.randomized_response import RandomizedResponse
 

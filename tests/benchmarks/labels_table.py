@@ -21,13 +21,13 @@ from typing import Any
 import numpy as np
 from speakers_table import POOLED, Line, Sound, clip_set, described_as, measured, parts, sound_of
 
-from moretta.client.anonymizers.anonymizer_registry import get_anonymizer
+from moretta.client.anonymizers.emotion_labeler import EmotionLabeler
 from moretta.shared.audit import measure
 from moretta.shared.core.labels import EMOTIONS
 from moretta.shared.data.clips import Clip
-from moretta.shared.features.emotion_labeler import EmotionLabeler
 from moretta.shared.features.speaker_code import public_rows
 from moretta.shared.privacy.noise import SeededNoise
+from moretta.shared.release.anonymizer import get_anonymizer
 from moretta.shared.study.schema import Study
 
 

@@ -21,7 +21,6 @@ from typing import Any
 import numpy as np
 from speakers_table import Sound, clip_set, described_as, sound_of
 
-from moretta.client.anonymizers.anonymizer_registry import get_anonymizer
 from moretta.client.anonymizers.emotion_label_rr import EmotionLabelVoice
 from moretta.shared.audit import measure
 from moretta.shared.audit.inference.classes import infer_attribute
@@ -30,9 +29,9 @@ from moretta.shared.audit.utility.evaluate import evaluate_utility
 from moretta.shared.core.labels import EMOTIONS
 from moretta.shared.data.clips import Clip
 from moretta.shared.data.reader import read_corpus
-from moretta.shared.models.public_arrays import public_arrays
 from moretta.shared.privacy.noise import SeededNoise
 from moretta.shared.privacy.randomized_response import RandomizedResponse
+from moretta.shared.release.anonymizer import get_anonymizer, prepare_public
 from moretta.shared.study.schema import Study
 
 ATTACKERS = ("voice-logistic", "voice-knn", "voice-given-emotion", "voice-likeness", "voice-inverted")
@@ -72,7 +71,7 @@ def taught(epsilon: float, sound: Sound) -> EmotionLabelVoice:
     study = Study().with_changes(
         voice={"anonymizer": "emotion-label-rr", "label_epsilon": epsilon}, face={"enabled": False}
     )
-    made = get_anonymizer("voice", "emotion-label-rr").from_study(study, public_arrays(study))
+    made = get_anonymizer("voice", "emotion-label-rr").from_study(study, prepare_public(study))
     assert isinstance(made, EmotionLabelVoice)
     made.fit([(str(clip.speaker), samples) for clip, samples in sound.items()], SeededNoise(0, "fit"))
     made.train_on_emotions((str(clip.speaker), samples, EMOTIONS.index(clip.label)) for clip, samples in sound.items())

@@ -21,7 +21,6 @@ from typing import Any
 
 import numpy as np
 
-from moretta.client.anonymizers.anonymizer_registry import get_anonymizer
 from moretta.shared.audit import measure
 from moretta.shared.audit.attackers import attacker_names
 from moretta.shared.audit.dataset import ClipSet
@@ -32,12 +31,12 @@ from moretta.shared.core.labels import EMOTIONS
 from moretta.shared.data.clips import Clip
 from moretta.shared.data.media import read_audio
 from moretta.shared.data.reader import read_corpus
-from moretta.shared.features.encoder_options import EncoderOptions
 from moretta.shared.features.mfcc import mfcc_batch
-from moretta.shared.features.public_speakers import Recording, synthetic_speakers
+from moretta.shared.features.public_speech import Recording, synthetic_speakers
 from moretta.shared.features.speaker_code import make_speaker_code
 from moretta.shared.privacy.noise import SeededNoise
 from moretta.shared.release import PseudonymKey, ReleasedClip
+from moretta.shared.release.anonymizer import get_anonymizer
 from moretta.shared.study.schema import Study
 
 NETWORKS = ("voice-cnn", "voice-tdnn")
@@ -133,8 +132,8 @@ def code_of(line: Line, public: Iterable[Recording]) -> Code:
     """What a coordinator would send; unprotected speech needs nothing."""
     if line.form == "mfcc":
         return {}
-    steps, network = line.form != "code", EncoderOptions.of(_study(line).voice)
-    made = make_speaker_code(public, size=line.size, codebook_size=64, in_windows=steps, seed=1, network=network)
+    steps, noise = line.form != "code", line.noise if line.encoder == "network" else None
+    made = make_speaker_code(public, size=line.size, codebook_size=64, in_windows=steps, seed=1, network_noise=noise)
     return made.to_arrays()
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from moretta.client.settings import SiteSettings, simulated_site
-from moretta.shared.features.public_voice import PublicVoice
+from moretta.shared.features.public_speech import PublicVoice
 from moretta.shared.study.run_plan import PlannedSite, SimulationPlan
 from moretta.shared.study.schema import Study, parse_study
 

@@ -22,10 +22,10 @@ from moretta.deploy.site.approvals import offer_facts, offer_lines
 from moretta.shared.core.errors import RefusedError, StudyError
 from moretta.shared.core.reproducibility import derive
 from moretta.shared.features.prosodic_features import MEASUREMENTS
-from moretta.shared.features.public_voice import make_public_voice
+from moretta.shared.features.public_speech import make_public_voice
 from moretta.shared.features.speaker_code import SpeakerCode
-from moretta.shared.models.public_arrays import public_arrays
 from moretta.shared.release import open_release, write_release
+from moretta.shared.release.anonymizer import prepare_public
 from moretta.shared.study.schema import parse_study
 
 
@@ -124,7 +124,7 @@ def test_a_code_that_sites_have_trained_is_taken_with_its_rounds_and_nothing_els
     code, arrays = _codes(requested, public)
     digest = approve(requested.home, requested.study, arrays)
     settings = mods.deployed_site(requested.home.root)
-    trained = replace(code, projection=code.projection * 2, rounds=requested.study.voice.code_rounds).to_arrays()
+    trained = replace(code, projection=code.projection * 2, rounds=20).to_arrays()
     taken = arrays_for(settings, requested.study, digest, trained)
     np.testing.assert_array_equal(taken["voice/speaker/projection"], trained["voice/speaker/projection"])
     np.testing.assert_array_equal(taken["voice/mean"], arrays["voice/mean"])
@@ -148,7 +148,7 @@ def test_a_study_file_by_mail_opens_no_device_and_no_pipe(tmp_path: Path) -> Non
         os.mkfifo(tmp_path / pipe)
     for path in ("/dev/zero", tmp_path / "pipe"):
         with pytest.raises(StudyError, match="which is no file"):
-            public_arrays(parse_study({"voice": {"enabled": False}, "face": {"weights": str(path)}}))
+            prepare_public(parse_study({"voice": {"enabled": False}, "face": {"weights": str(path)}}))
     for path in ("/dev/zero", tmp_path / "pipe", tmp_path / "speech"):
         with pytest.raises(StudyError, match="no usable speech among 0"):
-            public_arrays(parse_study({"face": {"enabled": False}, "voice": {"public_speech": str(path)}}))
+            prepare_public(parse_study({"face": {"enabled": False}, "voice": {"public_speech": str(path)}}))

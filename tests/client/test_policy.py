@@ -125,7 +125,7 @@ def test_near_copies_of_clips_are_refused_even_of_an_anonymizer_that_is_trusted(
         Policy(without_guarantee=names).check_study(copies)
     assert refused.value.rule in ("max_value_epsilon", "max_release_epsilon")
     with pytest.raises(PolicyError, match="max_codebook_size"):
-        Policy(without_guarantee=names).check_study(copies.with_changes(voice__epsilon=0.8))
+        Policy(without_guarantee=names).check_study(copies.with_changes(voice__options__epsilon=0.8))
 
 
 @pytest.mark.parametrize(

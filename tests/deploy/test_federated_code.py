@@ -20,10 +20,11 @@ from moretta.client.settings import simulated_site
 from moretta.server.grid.site_grid import LOST, REFUSED, SiteGrid, SiteResponse
 from moretta.server.stages.code import federate_code
 from moretta.server.stages.context import RunContext
-from moretta.shared.features.public_speakers import synthetic_speakers
+from moretta.shared.features import speaker_code
+from moretta.shared.features.public_speech import synthetic_speakers
 from moretta.shared.features.speaker_code import SpeakerCode, public_rows
 from moretta.shared.messages import RESPONSES, read, wire
-from moretta.shared.models import public_arrays as public
+from moretta.shared.release.anonymizer import prepare_public
 from moretta.shared.study.run_plan import PlannedSite, SimulationPlan
 from moretta.shared.study.schema import parse_study
 
@@ -35,7 +36,7 @@ def _quickly(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("_run_id", "_node_id", "_task_id"):
         monkeypatch.setattr(TaskIdentity, name, 1)
     few = public_rows(synthetic_speakers(1, voices=4, clips=12), in_windows=False)
-    monkeypatch.setattr(public, "_measured_speakers", lambda *_: few)
+    monkeypatch.setattr(speaker_code, "_measured_public_speech", lambda *_: few)
 
 
 class Sites(SiteGrid):
@@ -89,7 +90,7 @@ def folder(tmp_path: Path, tiny_corpus: Path) -> Path:
         corpus=tiny_corpus,
         corpus_name="tones",
         synthetic=False,
-        study=study.with_changes(voice__code_epsilon=0.0),
+        study=study.with_changes(voice__options__code_epsilon=0.0),
         sites=tuple(
             PlannedSite(name=name, speakers=(1001 + 2 * number, 1002 + 2 * number)) for number, name in enumerate(SITES)
         ),
@@ -102,7 +103,7 @@ def folder(tmp_path: Path, tiny_corpus: Path) -> Path:
 
 def trained(folder: Path, network: Network) -> tuple[RunContext, dict[str, Any]]:
     context = RunContext(folder, SimulationPlan.load(folder))
-    return context, federate_code(context, Sites(network), public.public_arrays(context.study))[0]
+    return context, federate_code(context, Sites(network), prepare_public(context.study))[0]
 
 
 def test_two_sites_train_the_code_of_their_releases(folder: Path) -> None:
@@ -112,7 +113,7 @@ def test_two_sites_train_the_code_of_their_releases(folder: Path) -> None:
     assert not context.progress.warnings
     code = SpeakerCode.from_arrays(arrays)
     assert code.rounds == 3
-    before = public.public_arrays(context.study)["voice/speaker/projection"]
+    before = prepare_public(context.study)["voice/speaker/projection"]
     assert not np.allclose(code.projection, before, atol=0.05)
     content = RecordDict(
         {

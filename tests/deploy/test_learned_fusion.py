@@ -30,7 +30,7 @@ from moretta.server.study import CENTRAL_STAGES, SITE_STAGES, Run, Stage, run_st
 from moretta.shared.core.errors import RefusedError
 from moretta.shared.data.media import write_video
 from moretta.shared.data.reader import read_corpus
-from moretta.shared.features.public_voice import PublicVoice
+from moretta.shared.features.public_speech import PublicVoice
 from moretta.shared.models.fusion_gate import first_gate
 from moretta.shared.privacy.noise import SeededNoise
 from moretta.shared.study.schema import Study, parse_study

@@ -20,8 +20,8 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 CANDIDATES = """
 [[curve]]
 name = "budget"
-set = { voice.preset = "dp-clip" }
-axes = { voice.budget_epsilon = [2] }
+set = { voice.options.preset = "dp-clip" }
+axes = { voice.options.budget_epsilon = [2] }
 
 [[curve]]
 name = "open"
@@ -56,7 +56,7 @@ def test_the_choice_comes_with_its_proof_and_a_section_and_a_cap_that_none_keeps
 
     first = choose(tmp_path, 1.0, code=ExitCode.OK)
     assert (first["done"], first["reused"], first["failures"]) == (4, 0, {})
-    assert [c["name"] for c in first["candidates"]] == ["budget: voice.budget_epsilon = 2", "open"]
+    assert [c["name"] for c in first["candidates"]] == ["budget: voice.options.budget_epsilon = 2", "open"]
     assert all(c["excluded"] == "" for c in first["candidates"])
     assert first["chosen"]["uar"] == max(c["uar"] for c in first["candidates"])
     proof = json.loads((out / "audit.json").read_text(encoding="utf-8"))

@@ -214,7 +214,7 @@ def test_speaker_and_clip_level_figures_of_a_whole_study_are_those_of_its_mechan
     account = Account.read(Ledger(site.ledger))
     voice = study.voice
     frames = 61  # 0.6 s
-    per_value = 2 * voice.bound * voice.epsilon / voice.sensitivity
+    per_value = 2 * voice.options.bound * voice.options.epsilon / voice.options.sensitivity
     assert account.epsilon("clip", "server", delta=0.0) == pytest.approx(13 * frames * per_value)
     assert account.epsilon("speaker", "server", delta=0.0) == pytest.approx(12 * 13 * frames * per_value)
 

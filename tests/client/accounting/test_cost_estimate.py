@@ -68,7 +68,7 @@ def test_a_code_that_sites_train_is_part_of_the_forecast(unit: Any, epsilon: flo
     }
     study = Study().with_changes(face__enabled=False, voice=voice)
     planned = estimate_cost(study, [12] * 4, seconds=2.6)
-    without = estimate_cost(study.with_changes(voice__code_training="public"), [12] * 4, seconds=2.6)
+    without = estimate_cost(study.with_changes(voice__options__code_training="public"), [12] * 4, seconds=2.6)
     assert without.code is None
     assert without.code_epsilon("clip") == 0.0
     whole, less = planned.composed(), without.composed()

@@ -8,12 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from moretta.client.anonymizers.anonymizer_registry import get_anonymizer
-from moretta.client.anonymizers.budgeted_voice import BudgetedVoice
+from moretta.client.anonymizers.clip_budget import BudgetedVoice, ClipBudgetOptions
 from moretta.shared.features.mfcc import mfcc
 from moretta.shared.features.public_codes import PublicCodes, pooled
-from moretta.shared.features.public_voice import PublicVoice
-from moretta.shared.privacy.clip_budget import voice_response
+from moretta.shared.features.public_speech import PublicVoice
+from moretta.shared.release.anonymizer import get_anonymizer
 from moretta.shared.study.schema import Study, parse_study
 
 ANONYMIZERS = ("clip-quantizer", "clip-statistics")
@@ -27,21 +26,24 @@ def clip(seed: int, samples: int = 6_400) -> np.ndarray:
     return np.asarray(envelope * sound / np.abs(sound).max(), np.float32)
 
 
-def study_of(**voice: Any) -> Study:
-    return parse_study({"face": {"enabled": False}, "voice": {"codebook_size": 16, **voice}})
+def study_of(*, anonymizer: str = "", form: str = "", **options: Any) -> Study:
+    budgeted = str(options.get("preset", "")).startswith("dp-")
+    name = anonymizer or ("clip-quantizer" if budgeted else "mfcc-quantizer")
+    few = {"codebook_size": 16} if "codebook_size" in get_anonymizer("voice", name).Options.model_fields else {}
+    voice = {"anonymizer": name, "form": form, "options": {**few, **options}}
+    return parse_study({"face": {"enabled": False}, "voice": voice})
 
 
 def public_of(study: Study) -> dict[str, Any]:
     """From other clips of the same kind, so that clips lie all over the words."""
     generator, d = np.random.default_rng(9), 5
-    voice = PublicVoice(
-        np.zeros(13, np.float32), np.full(13, 20, np.float32), generator.normal(size=(16, 13)).astype(np.float32)
-    )
+    voice = PublicVoice(np.zeros(13, np.float32), np.full(13, 20, np.float32))
+    generator.normal(size=(16, 13))  # the draws below stay what they were
     others = np.concatenate([pooled(frames, voice, 1) for frames in _others()])
     center, spread = others.mean(axis=0), others.std(axis=0)
     projection = generator.normal(size=(26, d)).astype(np.float32)
     codes = ((others - center) / spread) @ projection
-    codewords = codes[: voice_response(study.voice).choices]
+    codewords = codes[: ClipBudgetOptions.of(study.voice.options).response().choices]
     return {**voice.to_arrays(), **PublicCodes(center, spread, projection, codewords).to_arrays()}
 
 
@@ -63,7 +65,7 @@ def computed_once(monkeypatch: pytest.MonkeyPatch) -> None:
     kept: dict[Any, Any] = {}
 
     def vectors(self: BudgetedVoice, samples: Any) -> Any:
-        key = (self._codes.center.tobytes(), self._section.segments, samples.tobytes())
+        key = (self._codes.center.tobytes(), self._options.segments, samples.tobytes())
         if key not in kept:
             kept[key] = whole(self, samples)
         return kept[key]

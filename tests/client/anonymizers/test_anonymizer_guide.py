@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from moretta.client.anonymizers import anonymizer_registry
-from moretta.client.anonymizers.anonymizer_registry import anonymizer_names
 from moretta.client.clips.release import make_release
 from moretta.shared.audit.dataset import ClipSet
 from moretta.shared.audit.runner import audit
+from moretta.shared.release.anonymizer import anonymizer_names
+from moretta.shared.study.options import ANONYMIZERS
 from moretta.shared.study.schema import Study
 
 GUIDE = Path(__file__).parents[3] / "docs" / "anonymizers.md"
@@ -20,19 +20,19 @@ GUIDE = Path(__file__).parents[3] / "docs" / "anonymizers.md"
 @pytest.fixture(autouse=True)
 def _forgotten() -> Iterator[None]:
     """What the guide registers is gone after its test."""
-    anonymizer_names("voice")
-    before = dict(anonymizer_registry._REGISTRY)
+    ANONYMIZERS.load()
+    before = dict(ANONYMIZERS._items)
     yield
-    anonymizer_registry._REGISTRY.clear()
-    anonymizer_registry._REGISTRY.update(before)
+    ANONYMIZERS._items.clear()
+    ANONYMIZERS._items.update(before)
 
 
 def test_the_anonymizer_that_the_guide_writes_is_released_and_attacked(simulated: Any, study: Study) -> None:
     (code,) = re.findall(r"```python\n(.*?)```", GUIDE.read_text("utf-8"), re.DOTALL)
     written = [line for line in code.splitlines() if line.strip()]
-    assert len(written) <= 30
-    exec(compile(code, str(GUIDE), "exec"), {"__name__": "guide"})  # noqa: S102
-    wanted = study.with_changes(voice__anonymizer="two-levels", voice__form="code", voice__epsilon=4.0)
+    assert len(written) <= 32
+    exec(compile(code, str(GUIDE), "exec", dont_inherit=True), {"__name__": "guide"})  # noqa: S102
+    wanted = study.with_changes(voice__anonymizer="two-levels", voice__options={"epsilon": 4.0})
     release = make_release(simulated.site(), wanted, {})
     assert release.statement.clips == 24 and not release.statement.dropped
     stated = release.anonymizer("voice")

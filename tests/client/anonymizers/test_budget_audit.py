@@ -17,10 +17,8 @@ import numpy as np
 import pytest
 from privacy_auditing import CanaryTrials, gaussian_lower_bound, lower_bound
 
-from moretta.client.anonymizers import clip_selection, clip_statistics
-from moretta.client.anonymizers.budgeted_voice import BudgetedVoice
-from moretta.client.anonymizers.clip_quantizer import ClipQuantizer
-from moretta.client.anonymizers.clip_statistics import ClipStatistics
+from moretta.client.anonymizers import clip_budget, clip_selection
+from moretta.client.anonymizers.clip_budget import BudgetedVoice, ClipQuantizer, ClipStatistics
 from moretta.shared.privacy.noise import SeededNoise
 from moretta.shared.privacy.randomized_response import RandomizedResponse
 
@@ -52,8 +50,8 @@ def noiseless(anonymizer: BudgetedVoice, person: Person) -> np.ndarray:
     codes = np.concatenate([anonymizer.codes_of(c, "x") for c in person])
     if isinstance(anonymizer, ClipQuantizer):
         return anonymizer._codes.tokens(codes)
-    values = np.asarray(codes[:, : clip_statistics.VALUES], float)
-    return values / np.maximum(np.linalg.norm(values, axis=1, keepdims=True) / clip_statistics.RADIUS, 1)
+    values = np.asarray(codes[:, : clip_budget.VALUES], float)
+    return values / np.maximum(np.linalg.norm(values, axis=1, keepdims=True) / clip_budget.RADIUS, 1)
 
 
 def worst_pair(anonymizer: BudgetedVoice, clips_each: int, times: int = 1) -> tuple[Person, Person]:
@@ -129,7 +127,7 @@ def test_half_the_noise_is_caught(name: str, preset: str) -> None:
 
 def test_statistics_that_are_not_cut_to_their_ball_are_caught(monkeypatch: pytest.MonkeyPatch) -> None:
     def uncut(anonymizer: BudgetedVoice) -> None:
-        monkeypatch.setattr(clip_statistics, "RADIUS", 1e9)  # the noise was calibrated before
+        monkeypatch.setattr(clip_budget, "RADIUS", 1e9)  # the noise was calibrated before
 
     assert proven("clip-statistics", audited("clip-statistics", "dp-clip", uncut)) > EPSILON["clip-statistics"]
 

@@ -15,8 +15,7 @@ from hypothesis import strategies as st
 from scipy.integrate import quad
 from scipy.stats import norm
 
-from moretta.client.anonymizers.clip_quantizer import ClipQuantizer
-from moretta.client.anonymizers.clip_statistics import RADIUS, ClipStatistics
+from moretta.client.anonymizers.clip_budget import RADIUS, ClipBudgetOptions, ClipQuantizer, ClipStatistics
 from moretta.shared.core.errors import ClipError, StudyError
 from moretta.shared.privacy.noise import SeededNoise, SystemNoise
 from moretta.shared.release.release_format import check_array
@@ -94,10 +93,8 @@ def test_gaussian_noise_keeps_the_budget_by_numerical_integration_and_is_no_larg
 ) -> None:
     delta = 10**log_delta
     limit = {"released_clips": clips_each} if preset == "dp-speaker" else {}
-    section = study_of(
-        preset=preset, anonymizer="clip-statistics", budget_epsilon=epsilon, budget_delta=delta, **limit
-    ).voice
-    reach = 2 * RADIUS * math.sqrt(clips_each) / ClipStatistics.loss_of_clip(section).sigma
+    options = ClipBudgetOptions(preset=preset, budget_epsilon=epsilon, budget_delta=delta, **limit)
+    reach = 2 * RADIUS * math.sqrt(clips_each) / ClipStatistics.loss_of_clip(options).sigma
 
     def excess(x: float, at: float) -> float:
         return max(norm.pdf(x, reach) - math.exp(at) * norm.pdf(x), 0.0)
@@ -123,7 +120,7 @@ def test_gaussian_noise_has_the_spread_that_was_calibrated() -> None:
     anonymizer = made(preset="dp-clip", anonymizer="clip-statistics")
     code = anonymizer.codes_of(clip(1), "x")
     drawn = np.stack([anonymizer.randomize(code, SeededNoise(1, n)) for n in range(2_000)])
-    sigma = anonymizer.loss_of_clip(study_of(preset="dp-clip", anonymizer="clip-statistics").voice).sigma
+    sigma = anonymizer.loss_of_clip(ClipBudgetOptions()).sigma
     np.testing.assert_allclose(drawn.std(axis=0), sigma, rtol=0.06)
     assert np.linalg.norm(drawn.mean(axis=0)) == pytest.approx(RADIUS, abs=0.1)
 
@@ -262,7 +259,7 @@ def test_the_statement_says_what_is_not_covered() -> None:
 
 def test_words_of_another_number_than_the_budget_asks_for_are_refused() -> None:
     two, eight = study_of(preset="dp-clip", budget_epsilon=2.0), study_of(preset="dp-clip", budget_epsilon=8.0)
-    with pytest.raises(StudyError, match="16 public words"):
+    with pytest.raises(StudyError, match="16 public codewords"):
         ClipQuantizer.from_study(two, public_of(eight))
     with pytest.raises(StudyError, match="public arrays without"):
         ClipQuantizer.from_study(eight, {k: v for k, v in public_of(eight).items() if "codes" not in k})

@@ -7,18 +7,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from moretta.client.anonymizers.anonymizer_registry import get_anonymizer
 from moretta.client.anonymizers.emotion_label_rr import EmotionLabelVoice
-from moretta.client.anonymizers.leave_one_speaker_out import LeaveOneSpeakerOut
+from moretta.client.anonymizers.emotion_labeler import LABELS, EmotionLabeler, LeaveOneSpeakerOut, uniform_errors
 from moretta.client.clips.release import make_release
 from moretta.shared.core.errors import ClipError, StudyError
 from moretta.shared.core.labels import EMOTIONS
-from moretta.shared.features.emotion_labeler import LABELS, EmotionLabeler, uniform_errors
-from moretta.shared.features.public_speakers import synthetic_speakers
+from moretta.shared.features.public_speech import synthetic_speakers
 from moretta.shared.features.speaker_code import public_rows
 from moretta.shared.models.speech import make_voice, synthesize
 from moretta.shared.privacy.noise import SeededNoise
 from moretta.shared.privacy.randomized_response import RandomizedResponse
+from moretta.shared.release.anonymizer import get_anonymizer
 from moretta.shared.release.release_format import check_array
 from moretta.shared.study.schema import Study
 
@@ -48,9 +47,13 @@ def spoken() -> Clips:
     ]
 
 
+def study_of(*, form: str = "", **options: Any) -> Study:
+    section = {"anonymizer": "emotion-label-rr", "options": {"label_epsilon": NEARLY_ALWAYS, **options}, "form": form}
+    return Study().with_changes(voice=section)
+
+
 def build(shared: dict[str, Any], **voice: Any) -> EmotionLabelVoice:
-    changes = {"anonymizer": "emotion-label-rr", "label_epsilon": NEARLY_ALWAYS, **voice}
-    made = get_anonymizer("voice", "emotion-label-rr").from_study(Study().with_changes(voice=changes), shared)
+    made = get_anonymizer("voice", "emotion-label-rr").from_study(study_of(**voice), shared)
     assert isinstance(made, EmotionLabelVoice)
     return made
 
@@ -207,7 +210,7 @@ def test_a_word_costs_its_speaker_as_often_as_it_may_change_others(shared: Any, 
         for unit in ("clip", "speaker"):
             (loss,) = made.losses(sizes)[unit]
             assert loss == one.for_group(tokens, unit)
-            assert (loss,) == made.planned_losses(Study().with_changes(voice=made._section.model_dump()), sizes)[unit]
+            assert (loss,) == made.planned_losses(study_of(labels_from=source, label_epsilon=3.0), sizes)[unit]
         statement = made.statement(sizes, "system")
         assert {p.unit for p in statement.privacy} == {"value", "frame", "clip", "speaker"}
         words = [p for p in statement.privacy if "randomized response" in p.mechanism]
@@ -285,7 +288,7 @@ def test_the_study_refuses_forms_that_are_no_words() -> None:
 
 def test_a_site_releases_words_and_pays_for_them(simulated: Any, study: Study, shared: Any) -> None:
     wanted = study.with_changes(voice__anonymizer="emotion-label-rr", voice__form="code-tokens")
-    wanted = wanted.with_changes(voice__labels_from="public")
+    wanted = wanted.with_changes(voice__options__labels_from="public")
     site = simulated.site()
     release = make_release(site, wanted, shared)
     tokens = [array for _, array in release.arrays("voice")]
@@ -293,7 +296,7 @@ def test_a_site_releases_words_and_pays_for_them(simulated: Any, study: Study, s
     (entry,) = site.site_budget().ledger.entries("release")
     assert entry["anonymizer"] == "emotion-label-rr"
     with pytest.raises(StudyError, match="people at this site"):
-        make_release(site, wanted.with_changes(voice__labels_from="site"), shared)
+        make_release(site, wanted.with_changes(voice__options__labels_from="site"), shared)
     assert len(site.site_budget().ledger.entries("release")) == 1
 
 
@@ -301,11 +304,11 @@ def test_a_whole_release_is_told_in_words_that_the_sites_own_people_taught(
     simulated: Any, study: Study, shared: Any
 ) -> None:
     wanted = study.with_changes(
-        voice__anonymizer="emotion-label-rr", voice__form="code-tokens", voice__label_epsilon=20.0
+        voice__anonymizer="emotion-label-rr", voice__form="code-tokens", voice__options__label_epsilon=20.0
     )
     site = replace(simulated.site(), speakers=("1001", "1002", "1003", "1004"))
     release = make_release(site, wanted, shared)
-    reported = [int(array[0]) for _, array in release.arrays("voice")]
-    assert len(reported) == 48
-    public = make_release(site, wanted.with_changes(name="by the public", voice__labels_from="public"), shared)
-    assert reported != [int(array[0]) for _, array in public.arrays("voice")]
+    told = [int(array[0]) for _, array in release.arrays("voice")]
+    assert len(told) == 48
+    public = make_release(site, wanted.with_changes(name="by the public", voice__options__labels_from="public"), shared)
+    assert told != [int(array[0]) for _, array in public.arrays("voice")]

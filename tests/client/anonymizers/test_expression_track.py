@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from moretta.client.anonymizers.anonymizer_registry import get_anonymizer
-from moretta.client.anonymizers.expression_track import RELEASED, ExpressionTrack
+from moretta.client.anonymizers.expression_track import RELEASED, ExpressionTrack, TrackOptions
 from moretta.shared.features.face_track import CROP_SIDE, PLACES, public_tracks, shipped_reader, similarity
 from moretta.shared.features.faces import FaceCropper
 from moretta.shared.models.head import make_identity
@@ -14,6 +13,7 @@ from moretta.shared.models.head.clip import Portrait
 from moretta.shared.models.head.expression import ACTIONS, CHANNELS, action_weights, mirrored
 from moretta.shared.models.head.render import View, draw
 from moretta.shared.privacy.noise import SeededNoise
+from moretta.shared.release.anonymizer import get_anonymizer
 from moretta.shared.release.release_format import check_array
 from moretta.shared.study.schema import Study, parse_study
 
@@ -46,18 +46,16 @@ def track(*frames: np.ndarray) -> np.ndarray:
     return shipped_reader()(crops)
 
 
-class Quiet(ExpressionTrack):
-    """Without noise on clips; what is left of it is each person's offset."""
-
-    clip_noise = frame_noise = 0.0
+QUIET = TrackOptions(clip_noise=0.0, frame_noise=0.0)
+"""Without noise on clips; what is left of it is each person's offset."""
 
 
-def made() -> ExpressionTrack:
-    return ExpressionTrack(FaceCropper(CROP_SIDE, MiddleDetector()), side=64, fps=5.0)
+def made(options: TrackOptions = TrackOptions()) -> ExpressionTrack:  # noqa: B008
+    return ExpressionTrack(FaceCropper(CROP_SIDE, MiddleDetector()), options, fps=5.0)
 
 
 def test_it_is_found_by_name_and_needs_nothing_from_anybody() -> None:
-    study = parse_study({"face": {"anonymizer": "expression-track", "preset": "small"}})
+    study = parse_study({"face": {"anonymizer": "expression-track", "options": {"preset": "small"}}})
     assert isinstance(get_anonymizer("face", "expression-track").from_study(study, {}), ExpressionTrack)
 
 
@@ -88,7 +86,7 @@ def test_a_frames_track_does_not_depend_on_later_clips() -> None:
 
 
 def test_two_people_who_do_the_same_are_released_alike() -> None:
-    anonymizer, noise = Quiet(FaceCropper(CROP_SIDE, MiddleDetector()), side=64, fps=5.0), SeededNoise(1, "fit")
+    anonymizer, noise = made(QUIET), SeededNoise(1, "fit")
     people = {}
     for seed in (FIRST_STRANGER, FIRST_STRANGER + 1):
         rest = [np.stack([frame(seed, jaw_open=0.1 * k)] * 3) for k in range(4)]
@@ -156,8 +154,9 @@ def test_a_mirror_turns_the_sideways_gaze_alone() -> None:
 
 
 def test_the_studys_noise_is_what_is_drawn_with_and_what_is_stated() -> None:
-    study = Study().with_changes(face={"anonymizer": "expression-track", "clip_noise": 1.25, "frame_noise": 0.0})
+    options = {"clip_noise": 1.25, "frame_noise": 0.0}
+    study = Study().with_changes(face={"anonymizer": "expression-track", "options": options})
     said = get_anonymizer("face", "expression-track").from_study(study, {}).statement({}, "seeded").parameters
     assert (said["clip_noise"], said["frame_noise"]) == (1.25, 0.0)
-    usual = get_anonymizer("face", "expression-track").from_study(Study(), {}).statement({}, "seeded").parameters
+    usual = made().statement({}, "seeded").parameters
     assert (usual["clip_noise"], usual["frame_noise"]) == (0.7, 0.7)

@@ -5,16 +5,15 @@ import numpy as np
 import pytest
 import torch
 
-from moretta.client.anonymizers.anonymizer_registry import anonymizer_names, get_anonymizer
 from moretta.client.anonymizers.autoencoder import AutoencoderFaceAnonymizer
-from moretta.client.anonymizers.face_blur import BlurFaceAnonymizer
-from moretta.client.anonymizers.face_pixelate import BLOCKS, PixelateFaceAnonymizer
+from moretta.client.anonymizers.face_baselines import BLOCKS, BlurFaceAnonymizer, PixelateFaceAnonymizer
 from moretta.shared.core.errors import ClipError, ReleaseError, StudyError
 from moretta.shared.features.face_detectors import FaceBox, NoDetector
 from moretta.shared.features.faces import FaceCropper
 from moretta.shared.models.autoencoder import Autoencoder, AutoencoderSpec
 from moretta.shared.models.autoencoder_file import autoencoder_arrays, save_autoencoder
 from moretta.shared.privacy.noise import SeededNoise, SystemNoise
+from moretta.shared.release.anonymizer import anonymizer_names, get_anonymizer
 from moretta.shared.release.release_format import check_array
 from moretta.shared.study.schema import parse_study
 

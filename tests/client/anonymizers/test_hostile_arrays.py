@@ -17,9 +17,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from moretta.client.anonymizers.anonymizer_registry import Anonymizer, anonymizer_names, get_anonymizer
 from moretta.client.anonymizers.autoencoder import AutoencoderFaceAnonymizer, trained_autoencoder
-from moretta.client.anonymizers.clip_statistics import RADIUS, ClipStatistics
+from moretta.client.anonymizers.clip_budget import RADIUS, ClipBudgetOptions, ClipStatistics
 from moretta.client.anonymizers.mfcc_quantizer import MfccQuantizer
 from moretta.client.clips import release as release_module
 from moretta.client.clips.release import make_release, public_rules
@@ -27,13 +26,14 @@ from moretta.client.training.data import public_scale
 from moretta.shared.core.errors import MorettaError, StudyError
 from moretta.shared.features.faces import FaceCropper
 from moretta.shared.features.mfcc import check_samples, mfcc
-from moretta.shared.features.public_arrays import Rule, Rules, check_public
 from moretta.shared.features.public_codes import PublicCodes
 from moretta.shared.features.speaker_code import CODE_LIMIT
 from moretta.shared.models.autoencoder import Autoencoder, AutoencoderSpec
 from moretta.shared.models.autoencoder_file import autoencoder_arrays
 from moretta.shared.privacy.noise import SeededNoise, bounded, in_ball
+from moretta.shared.release.anonymizer import Anonymizer, anonymizer_names, get_anonymizer
 from moretta.shared.release.release_format import check_array
+from moretta.shared.study.public_arrays import Rule, Rules, check_public
 from moretta.shared.study.schema import Study, parse_study
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -83,7 +83,7 @@ def of_rules(rules: Rules) -> dict[str, np.ndarray]:
 def honest(case: str) -> tuple[Study, dict[str, np.ndarray], Rules]:
     study = study_of(**STUDIES[case])
     rules = public_rules(study)
-    return study, (public_of(study) if study.voice.budgeted else of_rules(rules)), rules
+    return study, (public_of(study) if isinstance(study.voice.options, ClipBudgetOptions) else of_rules(rules)), rules
 
 
 def spoiled(array: np.ndarray, rule: Rule, data: st.DataObject) -> np.ndarray:
@@ -117,7 +117,7 @@ def released(made: Anonymizer, clips: list[np.ndarray], noise: int) -> list[Any]
 
 
 def _limit(made: Any) -> int | None:
-    limit: int | None = made._section.clip_limit
+    limit: int | None = getattr(made._options, "clip_limit", None)
     return limit
 
 
@@ -154,7 +154,7 @@ def _stays_within_the_sensitivity(study: Study, first: list[Any], second: list[A
         apart = np.abs(one.astype(np.float64) - other)
         if study.voice.anonymizer == "speaker-normalized":
             assert apart.max() <= 2 * CODE_LIMIT + 0.01
-        elif study.voice.clip_limit is None:
+        elif study.voice.options.clip_limit is None:
             assert np.linalg.norm(apart) <= 2 * RADIUS + 0.01
 
 
@@ -170,7 +170,7 @@ def test_a_value_of_mfcc_moves_by_its_sensitivity_at_most_whatever_the_statistic
     with np.errstate(all="ignore"):
         first, second = (made._noisy(frames, SeededNoise(1)) for frames in (one, other))
     assert np.isfinite(first).all()
-    assert np.abs(first.astype(np.float64) - second).max() <= 2 * study.voice.bound + 1e-5
+    assert np.abs(first.astype(np.float64) - second).max() <= 2 * study.voice.options.bound + 1e-5
 
 
 def test_a_projection_that_overflows_above_a_threshold_drops_no_clip() -> None:
@@ -204,7 +204,8 @@ def test_a_network_whose_codes_are_huge_and_alike_does_not_break_the_persons_cov
 def test_every_anonymizer_of_voice_is_tried_here_or_takes_no_arrays() -> None:
     tried = {str(study.get("anonymizer", "mfcc-quantizer")) for study in STUDIES.values()}
     for name in anonymizer_names("voice"):
-        assert name in tried or not get_anonymizer("voice", name).public_rules(study_of())
+        rules = get_anonymizer("voice", name).public_rules(study_of(anonymizer=name))
+        assert name in tried or all(rule.optional for rule in rules.values())
 
 
 @pytest.mark.parametrize(
@@ -289,7 +290,7 @@ def test_a_clip_that_cannot_be_measured_is_released_as_a_point_that_everybody_kn
     case: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """To leave it out would tell that it is one of those, without noise."""
-    from moretta.client.anonymizers import budgeted_voice
+    from moretta.client.anonymizers import clip_budget
     from moretta.shared.features import speaker_code
 
     def broken(real: Any) -> Any:
@@ -301,7 +302,7 @@ def test_a_clip_that_cannot_be_measured_is_released_as_a_point_that_everybody_kn
 
         return measure
 
-    monkeypatch.setattr(budgeted_voice, "mfcc", broken(budgeted_voice.mfcc))
+    monkeypatch.setattr(clip_budget, "mfcc", broken(clip_budget.mfcc))
     monkeypatch.setattr(speaker_code, "delivery_batch", broken(speaker_code.delivery_batch))
     study, arrays, _ = honest(case)
     made = get_anonymizer("voice", study.voice.anonymizer).from_study(study, arrays)

@@ -5,15 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from moretta.client.anonymizers.expression_track import PersonalFaceAnonymizer, TrackOptions, slow_noise, smoothed
 from moretta.client.anonymizers.face_base import Pictures
-from moretta.client.anonymizers.face_personal import PersonalFaceAnonymizer, slow_noise, smoothed
 from moretta.shared.core.errors import ClipError
 from moretta.shared.features.face_detectors import FaceBox
 from moretta.shared.features.faces import FaceCropper
 from moretta.shared.features.speaker_scale import Measures, PublicMeasures
 from moretta.shared.privacy.noise import SeededNoise
 from moretta.shared.release.release_format import check_array
-from moretta.shared.study.schema import Study
 
 SIDE = 16
 
@@ -37,7 +36,6 @@ class Brightness(PersonalFaceAnonymizer):
     """Measures how bright a face is, and draws it as the grey of a picture."""
 
     note = "a test"
-    clip_noise = frame_noise = 0.0
 
     def measured(self, pictures: Pictures) -> Measures:
         return pictures.mean((1, 2)) / 255
@@ -56,10 +54,13 @@ def clip(level: float, seed: int, frames: int = 6) -> np.ndarray:
     return np.clip(steps + rng.normal(size=(frames, 40, 50, 3)), 0, 255).astype(np.uint8)
 
 
-def anonymizer(detector: CountingDetector | None = None) -> Brightness:
+QUIET = TrackOptions(clip_noise=0.0, frame_noise=0.0)
+
+
+def anonymizer(detector: CountingDetector | None = None, options: TrackOptions = QUIET) -> Brightness:
     rng = np.random.default_rng(1)
     public = PublicMeasures.of([[rng.normal(0.5, 0.05, (6, 3)) for _ in range(4)] for _ in range(20)])
-    return Brightness(FaceCropper(SIDE, detector or CountingDetector()), public, fps=5.0)
+    return Brightness(FaceCropper(SIDE, detector or CountingDetector()), public, options, fps=5.0)
 
 
 def clips_of(level: float, first: int, count: int = 20) -> list[np.ndarray]:
@@ -72,9 +73,11 @@ def released(made: Brightness, speaker: str, clips: list[np.ndarray]) -> list[np
     return made.release(clips, noise, [speaker] * len(clips))
 
 
-def fitted(detector: CountingDetector | None = None) -> tuple[Brightness, list[np.ndarray], list[np.ndarray]]:
+def fitted(
+    detector: CountingDetector | None = None, options: TrackOptions = QUIET
+) -> tuple[Brightness, list[np.ndarray], list[np.ndarray]]:
     """Two people whose faces are of very different brightness."""
-    made, dark, bright = anonymizer(detector), clips_of(60, 100), clips_of(190, 200)
+    made, dark, bright = anonymizer(detector, options), clips_of(60, 100), clips_of(190, 200)
     made.fit([("dark", c) for c in dark] + [("bright", c) for c in bright], SeededNoise(1, "fit"))
     return made, dark, bright
 
@@ -164,11 +167,8 @@ def test_the_statement_tells_the_fewest_clips_of_anybody() -> None:
 
 
 def test_noise_of_a_clip_is_alike_in_all_its_frames_and_another_in_the_next_clip() -> None:
-    class Noisy(Brightness):
-        clip_noise = 2.0
-
     quiet, dark, _ = fitted()
-    noisy = Noisy(FaceCropper(SIDE, CountingDetector()), quiet._public, fps=5.0)
+    noisy = anonymizer(options=TrackOptions(clip_noise=2.0, frame_noise=0.0))
     noisy.fit([("dark", c) for c in dark], SeededNoise(1, "fit"))
     pairs = zip(released(noisy, "dark", dark), released(quiet, "dark", dark), strict=True)
     apart = [(ours.astype(float) - theirs).mean((1, 2, 3)) for ours, theirs in pairs]
@@ -198,14 +198,13 @@ def test_few_frames_a_second_are_not_smoothed_away(fps: float) -> None:
 
 
 def test_the_noise_is_as_large_as_the_study_says_and_stated() -> None:
-    section = Study().with_changes(face={"clip_noise": 1.5, "frame_noise": 0.25}).face
-    made, _, _ = fitted()
-    still, loud = (steps_in_level(made.with_noise_of(s)) for s in (section.model_copy(update=QUIET), section))
-    assert loud > 5 and still < 1e-9
-    assert {name: made.parameters()[name] for name in QUIET} == {"clip_noise": 1.5, "frame_noise": 0.25}
-
-
-QUIET = {"clip_noise": 0.0, "frame_noise": 0.0}
+    noise = TrackOptions(clip_noise=1.5, frame_noise=0.25)
+    still, _, _ = fitted()
+    loud, _, _ = fitted(options=noise)
+    assert steps_in_level(loud) > 5 and steps_in_level(still) < 1e-9
+    assert {name: loud.parameters()[name] for name in ("clip_noise", "frame_noise")} == noise.model_dump(
+        include={"clip_noise", "frame_noise"}
+    )
 
 
 def steps_in_level(made: Brightness) -> float:

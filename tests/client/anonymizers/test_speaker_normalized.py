@@ -6,19 +6,18 @@ from typing import Any
 import numpy as np
 import pytest
 
-from moretta.client.anonymizers.anonymizer_registry import get_anonymizer
 from moretta.client.anonymizers.speaker_normalized import SpeakerNormalized
 from moretta.client.anonymizers.speaker_references import clip_digest
 from moretta.shared.core.errors import ClipError, HomeError, StudyError
 from moretta.shared.core.labels import EMOTIONS
 from moretta.shared.data.media import write_wav
-from moretta.shared.features.public_speakers import synthetic_speakers
+from moretta.shared.features.public_speech import synthetic_speakers
 from moretta.shared.features.speaker_code import CODE_LIMIT, public_rows, train_speaker_code
-from moretta.shared.models.public_arrays import public_arrays
 from moretta.shared.models.speech import make_voice, synthesize
 from moretta.shared.privacy.gaussian import Gaussian
 from moretta.shared.privacy.mechanism import Unbounded
 from moretta.shared.privacy.noise import SeededNoise
+from moretta.shared.release.anonymizer import get_anonymizer, prepare_public
 from moretta.shared.release.release_format import check_array
 from moretta.shared.study.schema import Study
 
@@ -176,7 +175,7 @@ def test_after_a_clip_was_deleted_the_others_are_told_as_if_it_had_never_been(
 
 def test_measurements_that_earlier_versions_kept_are_removed(shared: Any, tmp_path: Path) -> None:
     for rows in ("clips", "steps"):
-        (tmp_path / f"speaker-normalized-{rows}.safetensors").write_bytes(b"measurements")
+        (tmp_path / f"speaker-normalised-{rows}.safetensors").write_bytes(b"measurements")
     build(shared).keep_in(tmp_path)
     assert not list(tmp_path.iterdir())
 
@@ -236,10 +235,10 @@ def test_what_is_planned_for_a_clip_by_its_length_is_what_it_costs(shared: Any, 
 def test_mfcc_tokens_and_codes_of_another_size_are_refused(shared: Any) -> None:
     for changes, found in (
         ({"form": "tokens"}, "tokens"),
-        ({"code_size": 9}, "5 val"),
+        ({"options": {"code_size": 9}}, "5 val"),
     ):
-        study = Study().with_changes(voice={"anonymizer": "speaker-normalized", **changes})
         with pytest.raises(StudyError, match=found):
+            study = Study().with_changes(voice={"anonymizer": "speaker-normalized", **changes})
             SpeakerNormalized.from_study(study, shared["code"])
 
 
@@ -251,10 +250,10 @@ def test_a_network_learnt_on_a_folder_makes_codes_at_a_site_and_the_statement_na
     for number, one in enumerate(synthetic_speakers(1, voices=3, clips=12)):
         name = f"{1001 + int(one.person)}_DFA_{EMOTIONS[number % 6]}_XX.wav"
         write_wav(tmp_path / str(number) / name, one.samples)
-    voice = {"anonymizer": "speaker-normalized", "form": form, "codebook_size": 16, "public_speech": tmp_path}
-    network = {"code_encoder": "network", "code_size": 4}
-    study = Study().with_changes(voice={**voice, **network}, face={"enabled": False})
-    arrays = public_arrays(study)
+    options = {"codebook_size": 16, "public_speech": tmp_path, "code_encoder": "network", "code_size": 4}
+    voice = {"anonymizer": "speaker-normalized", "form": form, "options": options}
+    study = Study().with_changes(voice=voice, face={"enabled": False})
+    arrays = prepare_public(study)
     made = SpeakerNormalized.from_study(study, arrays)
     made.fit(spoken, SeededNoise(1, "fit"))
     for array in released(made, spoken):
@@ -262,8 +261,8 @@ def test_a_network_learnt_on_a_folder_makes_codes_at_a_site_and_the_statement_na
         assert array.shape[-1] == 4
     said = made.statement({"0": [1] * 12}, "seeded").parameters
     assert said["code_encoder"] == "network"
-    with pytest.raises(StudyError, match="a network"):
-        SpeakerNormalized.from_study(study.with_changes(voice__code_encoder="directions"), arrays)
+    with pytest.raises(StudyError, match="of the kind network"):
+        SpeakerNormalized.from_study(study.with_changes(voice__options__code_encoder="directions"), arrays)
 
 
 def test_directions_are_not_taken_for_a_network(shared: Any) -> None:

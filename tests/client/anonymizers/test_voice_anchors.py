@@ -1,11 +1,11 @@
 import numpy as np
 import pytest
 
-from moretta.client.anonymizers.anonymizer_registry import anonymizer_names, get_anonymizer
 from moretta.shared.core.errors import ClipError, StudyError
 from moretta.shared.features.mfcc import mfcc
 from moretta.shared.features.voice_forms import as_mfcc
 from moretta.shared.privacy.noise import SeededNoise
+from moretta.shared.release.anonymizer import anonymizer_names, get_anonymizer
 from moretta.shared.release.release_format import check_array
 from moretta.shared.study.schema import Study
 
@@ -15,7 +15,7 @@ WHOSE = ["one", "one", "other"]
 
 
 def build(name: str, form: str):
-    return get_anonymizer("voice", name).from_study(Study().with_changes(voice__form=form), {})
+    return get_anonymizer("voice", name).from_study(Study().with_changes(voice={"anonymizer": name, "form": form}), {})
 
 
 def test_voice_anonymizers_are_found_by_name():

@@ -14,20 +14,20 @@ from enrolled import TRUSTED, approve, enrolled
 from flwr.app import Context, Message, RecordDict
 from flwr.app.metadata import Metadata
 
+from moretta.client.anonymizers import autoencoder
 from moretta.client.app import app
-from moretta.client.approval import comparison
 from moretta.client.approval.offers import Offers
 from moretta.client.clips import release as releasing
 from moretta.client.site_home import SiteHome
 from moretta.deploy.site.approvals import offer_facts, offer_lines
 from moretta.shared.core.errors import HomeError
 from moretta.shared.core.reproducibility import derive
-from moretta.shared.features.public_voice import make_public_voice
+from moretta.shared.features.public_speech import make_public_voice
 from moretta.shared.messages import wire
 from moretta.shared.models.autoencoder import Autoencoder, AutoencoderSpec
 from moretta.shared.models.autoencoder_file import autoencoder_arrays
-from moretta.shared.models.public_arrays import public_voice_arrays
-from moretta.shared.study.offer import approval_digest, described
+from moretta.shared.release.anonymizer import prepare_public
+from moretta.shared.study.public_arrays import approval_digest, described
 from moretta.shared.study.schema import Study, parse_study
 
 Arrays = dict[str, np.ndarray]
@@ -43,7 +43,7 @@ def a_study(**changes: Any) -> Study:
 @pytest.fixture(scope="module")
 def honest() -> Arrays:
     """What follows from the study: made of synthetic speech by its seed."""
-    return public_voice_arrays(a_study())
+    return prepare_public(a_study())
 
 
 @pytest.fixture
@@ -161,10 +161,10 @@ def test_arrays_of_the_coordinator_s_own_speech_wait_for_the_steward(home: SiteH
 def test_a_changed_study_is_another_offer_and_shows_what_has_changed(home: SiteHome, honest: Arrays) -> None:
     study = a_study()
     approve(home, study, honest)
-    changed = study.with_changes(voice__epsilon=1.0, train__rounds=3)
+    changed = study.with_changes(voice__options__epsilon=1.0, train__rounds=3)
     assert offer(home, changed, honest)["state"] == "pending"
     facts = offer_facts(home, Offers(home.root).pending()[0])
-    assert facts["changed_keys"] == ["train.rounds (10 -> 3)", "voice.epsilon (0.8 -> 1.0)"]
+    assert facts["changed_keys"] == ["train.rounds (10 -> 3)", "voice.options.epsilon (0.8 -> 1.0)"]
     assert facts["changed_arrays"] == []
 
 
@@ -276,5 +276,5 @@ def _identity(self: object, pictures: np.ndarray) -> np.ndarray:
 def test_a_near_identity_is_told_from_an_honest_network_by_its_error() -> None:
     rng = np.random.default_rng(1)
     faces = rng.random((2, 8, 8, 3))
-    assert comparison.rms(faces, np.clip(faces + rng.normal(0, 0.02, faces.shape), 0, 1)) < 0.04
-    assert comparison.rms(faces, np.clip(faces + rng.normal(0, 0.1, faces.shape), 0, 1)) > 0.04
+    assert autoencoder.rms(faces, np.clip(faces + rng.normal(0, 0.02, faces.shape), 0, 1)) < 0.04
+    assert autoencoder.rms(faces, np.clip(faces + rng.normal(0, 0.1, faces.shape), 0, 1)) > 0.04

@@ -12,16 +12,17 @@ import pytest
 
 from moretta.client.accounting.account import COHORT
 from moretta.client.accounting.ledger import Ledger
-from moretta.client.anonymizers import anonymizer_registry
-from moretta.client.anonymizers.anonymizer_registry import Anonymizer, anonymizer
 from moretta.client.anonymizers.speaker_references import clip_digest
 from moretta.client.clips import release as releasing
 from moretta.client.clips.release import make_release
 from moretta.shared.core.errors import ClipError, CorpusError, RefusedError
+from moretta.shared.core.terms import PrivacyStatement
 from moretta.shared.data.media import read_audio, write_video
-from moretta.shared.features.public_speakers import synthetic_speakers
+from moretta.shared.features.public_speech import synthetic_speakers
 from moretta.shared.features.speaker_code import make_speaker_code
-from moretta.shared.release import AnonymizerStatement, Release, ReleaseWriter, open_release
+from moretta.shared.release import Release, ReleaseWriter, open_release
+from moretta.shared.release.anonymizer import Anonymizer, anonymizer, get_anonymizer
+from moretta.shared.study.options import ANONYMIZERS
 from moretta.shared.study.schema import Study, parse_study
 
 Change = Callable[[int, Any], Any]
@@ -35,22 +36,20 @@ def _good(samples: Any) -> Any:
 @pytest.fixture
 def faulty() -> Iterator[Callable[[Change], None]]:
     """Registers a voice anonymizer called `faulty` that does what the test says."""
-    anonymizer_registry.anonymizer_names("voice")  # all are loaded, and stay
-    before = dict(anonymizer_registry._REGISTRY)
+    ANONYMIZERS.load()  # all are loaded, and stay
+    before = dict(ANONYMIZERS._items)
 
     def register(change: Change) -> None:
         @anonymizer("faulty", modality="voice", version="1")
         class _Faulty(Anonymizer):
+            form, forms, uses_noise = "mfcc", ("mfcc",), False
+
             def __init__(self) -> None:
                 self.seen = 0
 
             @classmethod
-            def from_study(cls, study: Study, shared: dict[str, Any]) -> Anonymizer:
+            def from_study(cls, study: Study, public: Any) -> Anonymizer:
                 return cls()
-
-            @property
-            def form(self) -> str:
-                return "mfcc"
 
             def release(self, clips: Any, noise: Any, speakers: Any) -> Any:
                 out = []
@@ -59,14 +58,12 @@ def faulty() -> Iterator[Callable[[Change], None]]:
                     out.append(change(self.seen, clip))
                 return out
 
-            def statement(self, sizes: Any, noise: Any) -> AnonymizerStatement:
-                return AnonymizerStatement(
-                    modality="voice", name="faulty", version="1", form="mfcc", parameters={}, noise="none"
-                )
+            def privacy(self, sizes: Any) -> tuple[PrivacyStatement, ...]:
+                return ()
 
     yield register
-    anonymizer_registry._REGISTRY.clear()
-    anonymizer_registry._REGISTRY.update(before)
+    ANONYMIZERS._items.clear()
+    ANONYMIZERS._items.update(before)
 
 
 def _faulty_study(study: Study) -> Study:
@@ -184,7 +181,7 @@ def test_an_anonymizer_that_loses_a_clip_of_a_batch_releases_none_of_it(
     simulated: Any, study: Study, faulty: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     faulty(lambda number, samples: _good(samples))
-    cls: Any = anonymizer_registry.get_anonymizer("voice", "faulty")
+    cls: Any = get_anonymizer("voice", "faulty")
     whole = cls.release
     monkeypatch.setattr(cls, "release", lambda self, *batch: whole(self, *batch)[1:])
     release = make_release(simulated.site(), _faulty_study(study), {})
@@ -247,7 +244,7 @@ def test_a_release_is_made_once_and_used_again(simulated: Any, study: Study) -> 
 def test_another_study_gets_another_release(simulated: Any, study: Study) -> None:
     site = simulated.site()
     first = make_release(site, study, simulated.public)
-    second = make_release(site, study.with_changes(voice__epsilon=0.1), simulated.public)
+    second = make_release(site, study.with_changes(voice__options__epsilon=0.1), simulated.public)
     assert first.folder != second.folder
     assert len(Ledger(site.ledger).entries("release")) == 2
 

@@ -14,7 +14,7 @@ from requested import CHANGED, POLICY, RequestStage
 
 from moretta.client.accounting.ledger import Ledger
 from moretta.shared.features.federated_encoder import first_arrays
-from moretta.shared.features.public_speakers import synthetic_speakers
+from moretta.shared.features.public_speech import synthetic_speakers
 from moretta.shared.features.speaker_code import public_rows, train_speaker_code
 from moretta.shared.messages import wire
 from moretta.shared.study.schema import parse_study

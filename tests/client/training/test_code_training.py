@@ -24,7 +24,7 @@ from moretta.client.training.dp_sgd import Noiseless
 from moretta.client.training.rounds import RoundRequest, train_round
 from moretta.shared.core.errors import BudgetError, RefusedError, StudyError
 from moretta.shared.features.federated_encoder import CODE, LEARNING_RATE, TRAINED, first_arrays
-from moretta.shared.features.public_speakers import synthetic_speakers
+from moretta.shared.features.public_speech import synthetic_speakers
 from moretta.shared.features.speaker_code import (
     PublicRows,
     SpeakerCode,
@@ -32,6 +32,7 @@ from moretta.shared.features.speaker_code import (
     public_rows,
     train_speaker_code,
 )
+from moretta.shared.release.anonymizer import site_training_of
 from moretta.shared.study.schema import Study
 
 DELTA = 1e-5
@@ -106,7 +107,7 @@ def test_without_noise_the_code_moves_down_the_gradient_of_the_sites_own_clips(
     simulated: Any, requested: Study, tmp_path: Path, unit: str, form: str
 ) -> None:
     """Told by another formula: the loss of all training clips goes down, and the arrays that are public stay."""
-    study = requested.with_changes(voice__code_epsilon=0.0, voice__code_unit=unit, voice__form=form)
+    study = requested.with_changes(voice__options__code_epsilon=0.0, voice__options__code_unit=unit, voice__form=form)
     site = everybody(simulated, tmp_path, "all")
     weights = first(study)
     after = taught(site, study)
@@ -119,7 +120,7 @@ def test_without_noise_the_code_moves_down_the_gradient_of_the_sites_own_clips(
 
 def loss(site: SiteSettings, study: Study, arrays: dict[str, Any]) -> float:
     encoder = code_training.FederatedEncoder(arrays)
-    examples, _ = code_training._examples(site, study, site_corpus(site, study)[1], encoder)
+    examples, _ = code_training._examples(site, study, site_corpus(site, study)[1], site_training_of(study), encoder)
     logits = examples.features.numpy() @ arrays[CODE].T @ arrays["emotion.weight"].T + arrays["emotion.bias"]
     logits = logits - logits.max(axis=1, keepdims=True)
     return float((np.log(np.exp(logits).sum(axis=1)) - logits[np.arange(len(logits)), examples.labels.numpy()]).mean())
@@ -130,7 +131,7 @@ def loss(site: SiteSettings, study: Study, arrays: dict[str, Any]) -> float:
 def test_by_clip_no_clip_moves_the_sum_by_more_than_the_norm(
     simulated: Any, requested: Study, tmp_path: Path, tiny_corpus: Path, form: str
 ) -> None:
-    study = requested.with_changes(voice__code_unit="clip", voice__form=form)
+    study = requested.with_changes(voice__options__code_unit="clip", voice__form=form)
     whole = summed(everybody(simulated, tmp_path, "whole"), study)
     for number, gone in enumerate(sorted((tiny_corpus / "AudioWAV").glob("100[13]_*_ANG_*.wav"))):
         content = gone.read_bytes()
@@ -145,7 +146,7 @@ def test_told_relative_to_the_speaker_one_clip_moves_more_than_the_norm_so_no_cl
     simulated: Any, requested: Study, tmp_path: Path, tiny_corpus: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Ranks within the speaker under a guarantee for clips: the measure above sees that broken."""
-    study = requested.with_changes(voice__code_unit="clip")
+    study = requested.with_changes(voice__options__code_unit="clip")
     reported = code_training.FederatedEncoder.normalized
     monkeypatch.setattr(
         code_training.FederatedEncoder,
@@ -181,12 +182,12 @@ def test_by_speaker_nobody_moves_the_sum_by_more_than_the_norm_and_no_clip_by_mo
 @pytest.mark.parametrize("unit", ["clip", "speaker"])
 def test_the_noise_of_an_answer_is_what_the_study_asks_for(simulated: Any, requested: Study, unit: str) -> None:
     """Half of it is caught: system noise, over all values of the answer."""
-    study = requested.with_changes(voice__code_unit=unit)
+    study = requested.with_changes(voice__options__code_unit=unit)
     quiet = summed(
-        replace(simulated.site(), home=simulated.folder / "quiet"), study.with_changes(voice__code_epsilon=0.0)
+        replace(simulated.site(), home=simulated.folder / "quiet"), study.with_changes(voice__options__code_epsilon=0.0)
     )
     noisy = summed(replace(simulated.site(), simulated_seed=None, home=simulated.folder / "noisy"), study)
-    claim = code_training.code_step(study.voice)
+    claim = code_training.training_step(study.site_training)
     assert claim is not None
     assert (noisy - quiet).std() == pytest.approx(claim.noise_multiplier, rel=0.15)
 
@@ -220,7 +221,7 @@ def test_who_taught_the_code_is_not_held_out_though_the_rule_would_choose_anew(
 def test_all_rounds_together_cost_the_budget_and_models_may_tell_it_too(
     simulated: Any, requested: Study, unit: str
 ) -> None:
-    site, study = simulated.site(), requested.with_changes(voice__code_unit=unit)
+    site, study = simulated.site(), requested.with_changes(voice__options__code_unit=unit)
     for number in (1, 2):
         taught(site, study, number)
     assert spent(site, unit) == spent(site, unit, "model")
@@ -232,7 +233,7 @@ def test_all_rounds_together_cost_the_budget_and_models_may_tell_it_too(
 
 
 def test_without_noise_nothing_finite_is_claimed(simulated: Any, requested: Study) -> None:
-    site, study = simulated.site(), requested.with_changes(voice__code_epsilon=0.0)
+    site, study = simulated.site(), requested.with_changes(voice__options__code_epsilon=0.0)
     taught(site, study)
     assert spent(site, "clip") is spent(site, "speaker") is spent(site, "speaker", "model") is None
 
@@ -262,7 +263,7 @@ def test_more_rounds_than_the_study_has_are_refused(simulated: Any, requested: S
 
 def test_a_study_whose_code_is_public_trains_none(simulated: Any, requested: Study) -> None:
     with pytest.raises(RefusedError, match="of a code in training; expected 1 to"):
-        taught(simulated.site(), requested.with_changes(voice__code_training="public"))
+        taught(simulated.site(), requested.with_changes(voice__options__code_training="public"))
 
 
 @pytest.mark.parametrize(
@@ -323,7 +324,7 @@ def test_the_policy_holds_for_a_code(simulated: Any, requested: Study, rule: str
 def test_the_default_policy_refuses_a_code_that_is_trained_without_noise(simulated: Any, requested: Study) -> None:
     site = replace(simulated.site(), policy=Policy(allow_seeded_noise=True))
     with pytest.raises(PolicyError, match="max_training_epsilon"):
-        taught(site, requested.with_changes(voice__code_epsilon=0.0))
+        taught(site, requested.with_changes(voice__options__code_epsilon=0.0))
 
 
 def test_the_release_says_how_the_code_was_trained_and_what_it_cost(simulated: Any, requested: Study) -> None:

@@ -15,7 +15,7 @@ from moretta.deploy.sweep.sweep_results import CellAudit, Released, ResultFolder
 from moretta.shared.audit.result import Result
 from moretta.shared.core.errors import ExitCode
 
-CANDIDATES = '[[curve]]\nname = "a"\n[[curve]]\nname = "b"\nset = { voice.codebook_size = 16 }\n'
+CANDIDATES = '[[curve]]\nname = "a"\n[[curve]]\nname = "b"\nset = { voice.options.codebook_size = 16 }\n'
 
 
 def audited(*, invalid: bool) -> CellAudit:

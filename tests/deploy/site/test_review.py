@@ -21,7 +21,7 @@ from moretta.deploy.cli.main import run
 from moretta.deploy.site import review as reviewing
 from moretta.deploy.site.review import review_study
 from moretta.shared.core.errors import ExitCode, StudyError
-from moretta.shared.features.public_voice import PublicVoice
+from moretta.shared.features.public_speech import PublicVoice
 from moretta.shared.release import open_release
 from moretta.shared.study.schema import Study, parse_study
 

@@ -29,9 +29,9 @@ def test_axes_make_every_combination_line_by_line_and_the_first_runs_along_the_l
 
 
 def test_dotted_keys_mean_the_same_with_and_without_quotes() -> None:
-    quoted = grid('[axes]\n"voice.codebook_size" = [16, 64]\n')
-    assert quoted.cells == grid("[axes]\nvoice.codebook_size = [16, 64]\n").cells
-    assert [cell.study.voice.codebook_size for cell in quoted.cells] == [16, 64]
+    quoted = grid('[axes]\n"voice.options.codebook_size" = [16, 64]\n')
+    assert quoted.cells == grid("[axes]\nvoice.options.codebook_size = [16, 64]\n").cells
+    assert [cell.study.voice.options.codebook_size for cell in quoted.cells] == [16, 64]
 
 
 @pytest.mark.parametrize("written", ["inf", '"inf"', "+inf"])
@@ -45,7 +45,7 @@ def test_a_curve_has_its_own_keys_and_every_seed() -> None:
     made = grid(
         'seeds = [3, 4]\n[base]\nsites = 2\n[[curve]]\nname = "a"\n'
         'set = { voice.anonymizer = "none", voice.form = "waveform" }\n'
-        '[[curve]]\nname = "b"\naxes = { voice.preset = ["original", "bounded"] }\n'
+        '[[curve]]\nname = "b"\naxes = { voice.options.preset = ["original", "bounded"] }\n'
     )
     assert [(c.curve, c.study.seed, c.study.voice.anonymizer) for c in made.cells] == [
         ("a", 3, "none"), ("a", 4, "none"),
@@ -54,9 +54,9 @@ def test_a_curve_has_its_own_keys_and_every_seed() -> None:
     assert all(cell.study.sites == 2 for cell in made.cells)
 
 
-def test_presets_bring_their_own_anonymizer_in_either_direction() -> None:
-    there = grid('[axes]\nvoice.preset = ["bounded", "dp-clip"]\n')
-    back = grid('[base.voice]\npreset = "dp-clip"\n[axes]\nvoice.preset = ["bounded", "dp-clip"]\n')
+def test_anonymizers_bring_their_own_form_and_options_in_either_direction() -> None:
+    axes = '[axes]\nvoice.anonymizer = ["mfcc-quantizer", "clip-quantizer"]\n'
+    there, back = grid(axes), grid(f'[base.voice]\nanonymizer = "clip-quantizer"\n{axes}')
     for made in (there, back):
         assert [(c.study.voice.anonymizer, c.study.voice.form) for c in made.cells] == [
             ("mfcc-quantizer", "mfcc"), ("clip-quantizer", "code"),
@@ -93,7 +93,7 @@ def test_a_grid_file_of_unknown_keys_is_refused(tmp_path: Path) -> None:
 def test_paths_are_relative_to_the_grid_file(tmp_path: Path) -> None:
     (tmp_path / "speech").mkdir()
     (tmp_path / "g.toml").write_text('[base.voice]\npublic_speech = "speech"\n', encoding="utf-8")
-    assert make_grid(load_grid(tmp_path / "g.toml")).cells[0].study.voice.public_speech == tmp_path / "speech"
+    assert make_grid(load_grid(tmp_path / "g.toml")).cells[0].study.voice.options.public_speech == tmp_path / "speech"
     (tmp_path / "s.toml").write_text("sites = 3\n", encoding="utf-8")
     (tmp_path / "h.toml").write_text('study = "s.toml"\n', encoding="utf-8")
     assert make_grid(load_grid(tmp_path / "h.toml")).cells[0].study.sites == 3
@@ -124,12 +124,16 @@ def test_the_grid_that_is_shipped_is_one() -> None:
         curve: [c for c in made.cells if c.curve == curve] for curve in dict.fromkeys(c.curve for c in made.cells)
     }
     assert [len(cells) for cells in curves.values()] == [5, 5, 2, 4, 4, 1]
-    assert {c.study.voice.preset for c in made.cells} == {"original", "bounded", "dp-clip", "dp-speaker"}
+    presets = {getattr(cell.study.voice.options, "preset", None) for cell in made.cells}
+    assert presets == {"original", "bounded", "dp-clip", "dp-speaker", None}
     assert made.folds == "all"
     assert all(parse_study(cell.study.model_dump()) == cell.study for cell in made.cells)
 
 
 def test_a_label_says_every_setting_once() -> None:
-    made = grid('[[curve]]\nname = "a"\naxes = { voice.code_size = [3, 5], voice.code_noise = [0.5, 1.0] }\n')
-    assert made.cells[0].label == "a, code_noise 0.5: voice.code_size = 3"
+    made = grid(
+        '[[curve]]\nname = "a"\nset = { voice.anonymizer = "speaker-normalized" }\n'
+        "axes = { voice.options.code_size = [3, 5], voice.options.code_noise = [0.5, 1.0] }\n"
+    )
+    assert made.cells[0].label == "a, code_noise 0.5: voice.options.code_size = 3"
     assert len({cell.label for cell in made.cells}) == 4

@@ -31,7 +31,7 @@ def test_what_training_varies_shares_one_release_and_one_audit(tiny_corpus: Path
 
 
 def test_what_anonymizes_makes_another_release(tiny_corpus: Path) -> None:
-    assert count(plan(tiny_corpus, axes={"voice.codebook_size": [16, 32], "privacy.epsilon": [1, 2]})) == {
+    assert count(plan(tiny_corpus, axes={"voice.options.codebook_size": [16, 32], "privacy.epsilon": [1, 2]})) == {
         "release": 2, "audit": 2, "train": 4,
     }  # fmt: skip
 
@@ -102,7 +102,7 @@ def test_speech_that_a_study_names_counts_by_its_content(tmp_path: Path) -> None
     folder = tmp_path / "speech"
     folder.mkdir()
     (folder / "a.wav").write_bytes(b"one")
-    study = Study().with_changes(voice__public_speech=folder)
+    study = Study().with_changes(voice__options__public_speech=folder)
     before = keys.key_of("release", study, "corpus")
     (folder / "a.wav").write_bytes(b"two")
     keys.named_digest.cache_clear()

@@ -19,7 +19,7 @@ from moretta.server.stages.results import Results
 from moretta.server.study import SITE_STAGES, Run
 from moretta.shared.core.errors import RunError
 from moretta.shared.messages import wire
-from moretta.shared.study.offer import approval_digest, described
+from moretta.shared.study.public_arrays import approval_digest, described
 from moretta.shared.study.run_plan import DeploymentPlan, EnrolledSite
 from moretta.shared.study.schema import Study, parse_study
 

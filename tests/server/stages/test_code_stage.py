@@ -10,16 +10,17 @@ import pytest
 from flwr.app import MetricRecord, RecordDict
 from staging import do, warnings_of
 
+from moretta.client.anonymizers.emotion_labeler import EmotionLabeler
 from moretta.server.stages import code as stage
 from moretta.server.stages.context import RunContext
 from moretta.server.study import SITE_STAGES, Run, Stage, run_stages
 from moretta.shared.core.errors import RunError
-from moretta.shared.features.emotion_labeler import EmotionLabeler
+from moretta.shared.features import speaker_code
 from moretta.shared.features.federated_encoder import CODE, LEARNING_RATE, TRAINED
-from moretta.shared.features.public_speakers import synthetic_speakers
+from moretta.shared.features.public_speech import synthetic_speakers
 from moretta.shared.features.speaker_code import PublicRows, SpeakerCode, public_rows, train_speaker_code
 from moretta.shared.messages import wire
-from moretta.shared.privacy.code_budget import code_step
+from moretta.shared.privacy.site_training import training_step
 from moretta.shared.study.run_plan import PlannedSite, SimulationPlan
 from moretta.shared.study.schema import Study, parse_study
 
@@ -29,14 +30,11 @@ Answer = Callable[[int, Any], Any]
 
 
 def study(**changes: Any) -> Study:
-    voice = {
-        "anonymizer": "speaker-normalized",
-        "code_training": "federated",
-        "code_epsilon": 0.0,
-        "code_rounds": 3,
-        "codebook_size": 16,
-        **changes.pop("voice", {}),
-    }
+    options = {"code_epsilon": 0.0, "code_rounds": 3, **changes.pop("voice", {})}
+    name = str(options.pop("anonymizer", "speaker-normalized"))
+    if name == "speaker-normalized":
+        options = {"code_training": "federated", "codebook_size": 16, **options}
+    voice = {"anonymizer": name, "options": options}
     return parse_study({"face": {"enabled": False}, "voice": voice, **changes})
 
 
@@ -86,7 +84,7 @@ def noise_alone(deviation: float) -> Answer:
 def run_of(
     tmp_path: Path, fake_site_grid: Any, hello: Any, hellos: Any, monkeypatch: pytest.MonkeyPatch
 ) -> Callable[..., Run]:
-    monkeypatch.setattr(stage, "measured_speakers", lambda _: public())
+    monkeypatch.setattr(speaker_code, "_measured_public_speech", lambda *_: public())
 
     def make(response: Answer, requested: Study | None = None) -> Run:
         site_grid = hellos(fake_site_grid(lambda node, message: hello(node), nodes=2), 2)
@@ -163,7 +161,7 @@ def test_sites_are_told_the_code_as_it_is_then_and_nothing_of_faces(run_of: Any)
 @pytest.mark.parametrize("epsilon", [1.0, 8.0])
 def test_noise_that_drowns_what_clips_teach_leaves_the_public_code_and_says_so(run_of: Any, epsilon: float) -> None:
     requested = study(voice={"code_epsilon": epsilon})
-    step = code_step(requested.voice)
+    step = training_step(requested.site_training)
     assert step is not None
     run = run_of(noise_alone(step.noise_multiplier), requested)
     before = SpeakerCode.from_arrays(run.results.public)
@@ -224,7 +222,7 @@ def test_only_a_study_that_asks_for_it_has_the_stage(run_of: Any) -> None:
 
 def test_words_of_emotion_come_out_of_the_same_rounds(run_of: Callable[..., Run]) -> None:
     """All sites' layers together, told of places; where noise drowned them, the public words stay."""
-    codewords = {"anonymizer": "emotion-label-rr", "labels_from": "federated", "code_training": "public"}
+    codewords = {"anonymizer": "emotion-label-rr", "labels_from": "federated"}
     run = run_of(honest, study(voice=codewords))
     assert next(one for one in SITE_STAGES if one.name == stage.STAGE).wanted(run)
     run.results.public |= EmotionLabeler.of_public(public()).to_arrays()
@@ -238,7 +236,7 @@ def test_words_of_emotion_come_out_of_the_same_rounds(run_of: Callable[..., Run]
     np.testing.assert_array_equal(after.spread, before.spread)
 
     noisy = study(voice={**codewords, "code_epsilon": 1.0})
-    step = code_step(noisy.voice)
+    step = training_step(noisy.site_training)
     assert step is not None
     noise_exceeds_update = run_of(noise_alone(step.noise_multiplier), noisy)
     noise_exceeds_update.results.public |= EmotionLabeler.of_public(public()).to_arrays()

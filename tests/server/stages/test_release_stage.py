@@ -276,9 +276,7 @@ def test_an_epsilon_that_a_site_states_too_small_is_named_and_the_computed_one_i
         row = PrivacyStatement(mechanism="noise", unit="clip", epsilon=epsilon)
         return made.model_copy(update={"privacy": (row,)})
 
-    monkeypatch.setattr(
-        "moretta.server.stages.statement_checks._Recomputing.how", lambda study, public, release: statement(9.0)
-    )
+    monkeypatch.setattr("moretta.server.stages.statement_checks.recomputed_statement", lambda *_: statement(9.0))
     reported = sites[1].statement.model_copy(update={"anonymizers": (statement(stated),)})
     (sites[1].folder / "statement.json").write_text(reported.model_dump_json())
     do(run, "release")

@@ -5,7 +5,7 @@ import pytest
 
 from moretta.shared.core.errors import StudyError
 from moretta.shared.features.hidden_layer import HiddenLayer
-from moretta.shared.features.public_arrays import named
+from moretta.shared.study.public_arrays import named
 
 UNITS = HiddenLayer(
     np.array([[1.0, -1.0], [0.5, 0.5], [0.0, 2.0]], np.float32), np.array([0.25, -0.25], dtype=np.float32)

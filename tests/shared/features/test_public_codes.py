@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from moretta.shared.core.errors import StudyError
 from moretta.shared.features.public_codes import VECTOR_LIMIT, PublicCodes, SpeakerUnits, make_public_codes, pooled
-from moretta.shared.features.public_voice import PublicVoice, make_public_voice
+from moretta.shared.features.public_speech import PublicVoice, make_public_voice
 
 VOICE = PublicVoice(np.zeros(13, np.float32), np.ones(13, np.float32), np.zeros((4, 13), np.float32))
 

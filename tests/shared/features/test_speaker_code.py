@@ -7,10 +7,9 @@ import pytest
 
 from moretta.shared.core.errors import StudyError
 from moretta.shared.data.media import write_wav
-from moretta.shared.features.encoder_options import EncoderOptions
 from moretta.shared.features.hidden_layer import HiddenLayer
 from moretta.shared.features.prosodic_features import MEASUREMENTS
-from moretta.shared.features.public_speakers import Recording, recorded_speakers, synthetic_speakers
+from moretta.shared.features.public_speech import Recording, recorded_speakers, synthetic_speakers
 from moretta.shared.features.speaker_code import CODE_LIMIT, CodeReference, SpeakerCode, make_speaker_code, measured
 from moretta.shared.features.speaker_ranks import SpeakerRanks
 
@@ -76,8 +75,7 @@ def test_what_is_sent_is_what_was_made_and_what_cannot_be_is_refused(people: lis
 
 
 def test_a_network_is_sent_as_plain_arrays_and_what_does_not_fit_together_is_refused(people: list[Recording]) -> None:
-    options = EncoderOptions(noise=0.5)
-    code = make_speaker_code(people, size=4, codebook_size=16, in_windows=False, seed=1, network=options)
+    code = make_speaker_code(people, size=4, codebook_size=16, in_windows=False, seed=1, network_noise=0.5)
     arrays = code.to_arrays()
     assert {array.dtype.name for array in arrays.values()} == {"float32"}
     again = SpeakerCode.from_arrays(arrays)

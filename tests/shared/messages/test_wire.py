@@ -76,7 +76,7 @@ def test_values_that_json_has_not_are_never_sent() -> None:
 
 
 def test_a_study_crosses_whole_and_is_checked_on_arrival() -> None:
-    study = Study().with_changes(sites=3, voice__epsilon=2.0)
+    study = Study().with_changes(sites=3, voice__options__epsilon=2.0)
     assert wire.study_of(RecordDict({wire.CONFIG: wire.study_config(study)})).digest() == study.digest()
     with pytest.raises(StudyError, match="in a message"):
         wire.study_of(RecordDict({wire.CONFIG: wire.json_config(study={"sites": 0})}))

@@ -148,22 +148,29 @@ def test_figures_are_never_below_those_of_another_library(
     [
         {"privacy": {"epsilon": 1e-9, "delta": 1e-5}},
         {"privacy": {"epsilon": 0.02, "delta": 1e-15}},
-        {"voice": {"anonymizer": "speaker-normalized", "code_training": "federated", "code_epsilon": 1e-300}},
+        {
+            "voice": {
+                "anonymizer": "speaker-normalized",
+                "options": {"code_training": "federated", "code_epsilon": 1e-300},
+            }
+        },
     ],
 )
 def test_a_target_that_no_noise_reaches_is_refused_by_its_key(content: dict[str, Any]) -> None:
-    ((section, values),) = content.items()
-    key = f"{section}.{next(k for k in values if k.endswith('epsilon'))}"
+    key = "privacy.epsilon" if "privacy" in content else "voice.options.code_epsilon"
     with pytest.raises(StudyError, match=key.replace(".", r"\.")):
         check_limits(parse_study(content))
 
 
 @pytest.mark.parametrize("value", [0.0, 1e-16, 5e-324, 0.1, 1.0])
-@pytest.mark.parametrize("key", ["privacy.delta", "aggregation.delta", "voice.budget_delta"])
+@pytest.mark.parametrize("key", ["privacy.delta", "aggregation.delta", "voice.options.budget_delta"])
 def test_a_delta_outside_the_range_is_refused_by_its_key(key: str, value: float) -> None:
-    section, name = key.split(".")
+    content: Any = value
+    for part in reversed(key.split(".")):
+        content = {part: content}
+    content.setdefault("voice", {})["anonymizer"] = "clip-quantizer"
     with pytest.raises(StudyError, match=key.replace(".", r"\.")):
-        parse_study({section: {name: value}})
+        parse_study(content)
 
 
 @BOUNDED

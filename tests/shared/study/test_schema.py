@@ -9,6 +9,8 @@ import pytest
 from pydantic import BaseModel
 
 from moretta.shared.core.errors import StudyError
+from moretta.shared.core.terms import MODALITIES
+from moretta.shared.release.anonymizer import anonymizer_names, get_anonymizer
 from moretta.shared.study.schema import Study, load_study, parse_study
 
 PAGE = Path(__file__).parents[3] / "docs" / "study.md"
@@ -43,12 +45,12 @@ def test_an_unknown_key_is_named_with_its_section(tmp_path: Path, text: str, nam
         {"seed": -1},
         {"name": "../../etc"},
         {"labels": "guessed"},
-        {"voice": {"epsilon": 0}},
-        {"voice": {"epsilon": float("inf")}},
-        {"voice": {"epsilon": float("nan")}},
+        {"voice": {"options": {"epsilon": 0}}},
+        {"voice": {"options": {"epsilon": float("inf")}}},
+        {"voice": {"options": {"epsilon": float("nan")}}},
         {"voice": {"weight": 1.1}},
         {"voice": {"form": "raw"}},
-        {"voice": {"codebook_size": 1}},
+        {"voice": {"options": {"codebook_size": 1}}},
         {"voice": {"enabled": False}, "face": {"enabled": False}},
         {"train": {"rounds": 0}},
         {"train": {"deadline_seconds": 0}},
@@ -70,7 +72,15 @@ def test_an_impossible_value_is_refused(content: dict[str, Any]) -> None:
 def test_all_problems_stand_in_one_message_with_what_was_found() -> None:
     with pytest.raises(StudyError) as caught:
         parse_study({"sites": 0, "voice": {"epsilon": -2, "colour": "red"}, "train": {"rounds": "many"}})
-    for part in ("sites", "voice.epsilon", "(got -2)", "voice.colour", "train.rounds", "(got 'many')", "docs/study.md"):
+    for part in (
+        "sites",
+        "voice.options.epsilon",
+        "(got -2)",
+        "voice.colour",
+        "train.rounds",
+        "(got 'many')",
+        "docs/study.md",
+    ):
         assert part in caught.value.message
 
 
@@ -89,16 +99,20 @@ def test_a_missing_file_and_a_folder_are_refused(tmp_path: Path) -> None:
 
 
 def test_paths_are_relative_to_the_study_file(tmp_path: Path) -> None:
-    text = '[voice]\npublic_speech = "speech"\n[face]\nweights = "../face.safetensors"\n'
+    text = '[voice.options]\npublic_speech = "speech"\n[face.options]\nweights = "../face.safetensors"\n'
     study = load_study(_written(tmp_path / "s.toml", text))
-    assert study.voice.public_speech == (tmp_path / "speech").resolve()
-    assert study.face.weights == (tmp_path.parent / "face.safetensors").resolve()
+    assert study.voice.options.public_speech == (tmp_path / "speech").resolve()
+    assert study.face.options.weights == (tmp_path.parent / "face.safetensors").resolve()
 
 
 def test_the_digest_changes_with_every_key_and_survives_a_round_trip() -> None:
     study = Study()
     assert parse_study(study.model_dump(mode="json")).digest() == study.digest()
-    changed = [study.with_changes(seed=2), study.with_changes(voice__epsilon=0.9), study.with_changes(train__rounds=9)]
+    changed = [
+        study.with_changes(seed=2),
+        study.with_changes(voice__options__epsilon=0.9),
+        study.with_changes(train__rounds=9),
+    ]
     assert len({s.digest() for s in (study, *changed)}) == 4
 
 
@@ -111,26 +125,37 @@ def test_changes_are_checked_and_none_changes_nothing() -> None:
         study.with_changes(sites=0)
 
 
+def _defaults(model: type[BaseModel]) -> dict[str, Any]:
+    return {key: field.get_default(call_default_factory=True) for key, field in model.model_fields.items()}
+
+
 def _schema() -> dict[str, dict[str, Any]]:
     sections: dict[str, dict[str, Any]] = {"": {}}
-    for key, field in Study.model_fields.items():
-        if isinstance(field.default, BaseModel):
-            sections[key] = {
-                k: f.get_default(call_default_factory=True) for k, f in type(field.default).model_fields.items()
-            }
+    for key, value in _defaults(Study).items():
+        if isinstance(value, BaseModel):
+            sections[key] = _defaults(type(value))
         else:
-            sections[""][key] = field.default
+            sections[""][key] = value
+    for modality in MODALITIES:
+        for name in anonymizer_names(modality):
+            sections[f"{modality} {name}"] = _defaults(get_anonymizer(modality, name).Options)
     return sections
 
 
 def _page() -> dict[str, dict[str, Any]]:
     sections: dict[str, dict[str, Any]] = {}
-    for block in PAGE.read_text(encoding="utf-8").split("\n## ")[1:]:
-        title = re.fullmatch(r"`\[(\w+)\]`", block.splitlines()[0])
+    section = ""
+    for block in re.split(r"\n##+ ", PAGE.read_text(encoding="utf-8"))[1:]:
+        head = block.splitlines()[0]
         rows = re.findall(r"^\| `(\w+)` \| (.+?) \| .+ \|$", block, flags=re.MULTILINE)
         values = {k: None if d == "none" else tomllib.loads(f"x = {d.strip('`')}")["x"] for k, d in rows}
-        if title or block.startswith("Top level"):
-            sections[title[1] if title else ""] = values
+        if head.startswith("Options of"):
+            sections |= {f"{section} {name}": values for name in re.findall(r"`([\w-]+)`", head)}
+        elif title := re.fullmatch(r"`\[(\w+)\]`", head):
+            section = title[1]
+            sections[section] = values
+        elif head == "Top level":
+            sections[""] = values
     return sections
 
 

@@ -9,22 +9,24 @@ import pytest
 
 from moretta.client.clips.release import make_release
 from moretta.client.settings import simulated_site
-from moretta.deploy.runtime.server_app import recomputed_voice_statement
 from moretta.server.stages.context import RunContext
-from moretta.server.stages.statement_checks import check_statement, recomputed_epsilons
-from moretta.shared.models.public_arrays import public_arrays
+from moretta.server.stages.statement_checks import check_statement, recomputed_epsilons, recomputed_statement
+from moretta.shared.release.anonymizer import prepare_public
 from moretta.shared.study.run_plan import PlannedSite, SimulationPlan
 from moretta.shared.study.schema import parse_study
 
 VOICES: dict[str, dict[str, Any]] = {
-    "bounded": {},
-    "original": {"preset": "original"},
-    "local words": {"preset": "original", "codebook": "local"},
-    "tokens": {"form": "tokens"},
-    "a budget for clips": {"preset": "dp-clip"},
-    "a budget for speakers": {"preset": "dp-speaker", "anonymizer": "clip-quantizer", "budget_epsilon": 40},
-    "a code": {"anonymizer": "speaker-normalized"},
-    "words": {"anonymizer": "emotion-label-rr", "labels_from": "public"},
+    "bounded": {"options": {"codebook_size": 16}},
+    "original": {"options": {"codebook_size": 16, "preset": "original"}},
+    "local codewords": {"options": {"codebook_size": 16, "codebook": "local"}},
+    "tokens": {"form": "tokens", "options": {"codebook_size": 16}},
+    "a budget for clips": {"anonymizer": "clip-quantizer"},
+    "a budget for speakers": {
+        "anonymizer": "clip-quantizer",
+        "options": {"preset": "dp-speaker", "budget_epsilon": 40, "codebook_size": 16},
+    },
+    "a code": {"anonymizer": "speaker-normalized", "options": {"codebook_size": 16}},
+    "labels": {"anonymizer": "emotion-label-rr", "options": {"labels_from": "public"}},
     "nothing": {"anonymizer": "none"},
     "the same for all": {"anonymizer": "constant"},
 }
@@ -32,9 +34,7 @@ VOICES: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("voice", VOICES.values(), ids=VOICES.keys())
 def test_an_honest_statement_is_not_found_fault_with(tmp_path: Path, tiny_corpus: Path, voice: dict[str, Any]) -> None:
-    study = parse_study(
-        {"sites": 2, "face": {"enabled": False}, "split": {"folds": 2}, "voice": {"codebook_size": 16, **voice}}
-    )
+    study = parse_study({"sites": 2, "face": {"enabled": False}, "split": {"folds": 2}, "voice": voice})
     plan = SimulationPlan(
         corpus=tiny_corpus,
         corpus_name="tones",
@@ -45,13 +45,13 @@ def test_an_honest_statement_is_not_found_fault_with(tmp_path: Path, tiny_corpus
         command="moretta simulate",
     )
     plan.save(tmp_path / "run")
-    public = public_arrays(study)
+    public = prepare_public(study)
     release = make_release(simulated_site(tmp_path / "run", 0), study, public)
     context = RunContext(tmp_path / "run", plan)
     assert recomputed_epsilons(context, public, "site-00", release) == {}
     assert not context.progress.warnings
     check_statement(study, release)
     again = {
-        (row.mechanism, row.unit): row.epsilon for row in recomputed_voice_statement(study, public, release).privacy
+        (row.mechanism, row.unit): row.epsilon for row in recomputed_statement(study, public, release, "voice").privacy
     }
     assert again == {(row.mechanism, row.unit): row.epsilon for row in release.anonymizer("voice").privacy}  # type: ignore[union-attr]

@@ -1,11 +1,13 @@
-"""Arrays that the coordinator makes in public and every site takes, by name: what each may be.
+"""Public arrays of a study: what each may be, and the digest under which a site approves them.
 
-A site trusts none of them. It checks each by itself, before any clip is read, so that an error depends on the arrays
-alone; and the ranges are such that what anonymizers compute stays finite in float64.
+The coordinator makes them of public data, and no site trusts them. A site checks each array before any clip is read, so
+that an error depends on the arrays alone. The ranges keep everything that anonymizers compute finite in float64.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -14,6 +16,9 @@ import numpy as np
 import numpy.typing as npt
 
 from moretta.shared.core.errors import StudyError
+from moretta.shared.study.schema import Study
+
+Array = npt.NDArray[Any]
 
 LEAST_SPREAD = 0.5e-3
 """Of what is divided by: public deviations are 1e-3 at least, as float32."""
@@ -99,3 +104,32 @@ def _checked(name: str, array: npt.NDArray[Any], rule: Rule, sizes: dict[str, in
 def are_finite(*arrays: npt.NDArray[Any]) -> bool:
     """Whether all values of all of them are."""
     return all(bool(np.isfinite(array).all()) for array in arrays)
+
+
+def described(arrays: Mapping[str, Array]) -> dict[str, dict[str, Any]]:
+    """Type, shape and SHA-256 of each array, by name."""
+    return {name: _described(arrays[name]) for name in sorted(arrays)}
+
+
+def arrays_digest(facts: Mapping[str, Any]) -> str:
+    """SHA-256 of what `described` gives, 64 hexadecimal digits."""
+    return hashlib.sha256(_canonical(facts)).hexdigest()
+
+
+def approval_digest(study: Study, facts: Mapping[str, Any]) -> str:
+    """SHA-256 of a whole study, without the files it names, together with what `described` gives of its arrays.
+
+    All of the study counts, also what costs no privacy: a steward approves what was read.
+    """
+    content = {"study": study.without_paths().model_dump(mode="json"), "arrays": dict(facts)}
+    return hashlib.sha256(_canonical(content)).hexdigest()
+
+
+def _described(array: Array) -> dict[str, Any]:
+    content = np.ascontiguousarray(array)
+    digest = hashlib.sha256(content.tobytes()).hexdigest()
+    return {"dtype": content.dtype.str, "shape": list(array.shape), "sha256": digest}
+
+
+def _canonical(content: object) -> bytes:
+    return json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()

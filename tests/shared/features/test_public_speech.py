@@ -4,7 +4,7 @@ import pytest
 from moretta.shared.core.errors import StudyError
 from moretta.shared.data.media import write_wav
 from moretta.shared.features.mfcc import mfcc
-from moretta.shared.features.public_voice import PublicVoice, make_public_voice
+from moretta.shared.features.public_speech import PublicVoice, make_public_voice
 
 
 @pytest.fixture(scope="module")
@@ -13,7 +13,7 @@ def public():
 
 
 def test_public_voice_survives_the_way_to_a_site(public):
-    again = PublicVoice.from_arrays(public.to_arrays())
+    again = PublicVoice.from_arrays(public.to_arrays(), codebook=True)
     assert set(public.to_arrays()) == {"voice/mean", "voice/std", "voice/codebook"}
     for name, array in public.to_arrays().items():
         np.testing.assert_array_equal(again.to_arrays()[name], array)
@@ -76,7 +76,7 @@ def test_too_little_public_speech_for_the_codebook_is_a_study_error(tmp_path):
 )
 def test_damaged_arrays_from_the_coordinator_are_refused(public, change):
     with pytest.raises(StudyError):
-        PublicVoice.from_arrays(public.to_arrays() | change)
+        PublicVoice.from_arrays(public.to_arrays() | change, codebook=True)
 
 
 def test_missing_array_is_named():

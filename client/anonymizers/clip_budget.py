@@ -1,0 +1,361 @@
+"""Voice anonymizers with one privacy budget for a whole clip, or for all released clips of a speaker.
+
+`clip-quantizer` releases the nearest public codewords by randomized response, `clip-statistics` a few numbers with
+Gaussian noise.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, ClassVar, Literal, Self
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import Field, model_validator
+
+from moretta.client.anonymizers.clip_selection import ClipSelection, PooledClip
+from moretta.shared.core.errors import ClipError, StudyError
+from moretta.shared.core.reproducibility import derive
+from moretta.shared.core.terms import PrivacyStatement
+from moretta.shared.features.mfcc import Audio, check_samples, mfcc
+from moretta.shared.features.public_codes import Matrix, PublicCodes, make_public_codes, pooled
+from moretta.shared.features.public_speech import MfccOptions, PublicVoice
+from moretta.shared.privacy.gaussian import Gaussian, calibrated_sigma
+from moretta.shared.privacy.mechanism import Mechanism
+from moretta.shared.privacy.noise import NoiseSource, in_ball, on_grid
+from moretta.shared.privacy.randomized_response import RandomizedResponse, most_informative_choices
+from moretta.shared.release.anonymizer import (
+    LEDGER_UNITS,
+    UNITS,
+    Anonymizer,
+    Array,
+    Arrays,
+    Losses,
+    Notify,
+    Sizes,
+    Speaker,
+    anonymizer,
+)
+from moretta.shared.study.public_arrays import Rules
+from moretta.shared.study.schema import Study
+from moretta.shared.study.sections import Delta, Epsilon
+
+CLIP_EPSILON = 2.0
+"""Of one clip where a speaker's budget is shared by several. On synthetic speech models learnt most from so many clips
+that each had about as much: fewer clips are better than more, down to this."""
+VALUES = 2
+"""Of each part of a clip, that `clip-statistics` releases."""
+RADIUS = 1.0
+"""In public deviations. With more values, or a larger ball, noise exceeds what they say: with both chosen on synthetic
+speech, two values in a small ball kept most at epsilon 8."""
+_FINER = UNITS[:2]
+"""Parts of a clip: what hides the whole hides them."""
+_OPEN = (
+    "not covered: that there are so many usable clips and speakers, and the labels and sentences of those released; "
+    "the number of frames is not released"
+)
+_CLIP_NOTE = f"between any two usable clips, whatever was said; {_OPEN}"
+_SPEAKER_NOTE = f"between any two people with as many usable clips, whatever they said; {_OPEN}"
+
+
+class ClipBudgetOptions(MfccOptions):
+    """What a study chooses."""
+
+    preset: Literal["dp-clip", "dp-speaker"] = "dp-clip"
+    """Who has the budget: a clip, or a speaker with all clips."""
+    budget_epsilon: Epsilon = 8.0
+    """For all that is released of one clip, or of one speaker."""
+    budget_delta: Delta = 1e-5
+    """The delta of that, where the noise is Gaussian."""
+    segments: int = Field(default=1, ge=1, le=16)
+    """Parts of a clip; each gives one token."""
+    released_clips: int | None = Field(default=None, ge=1, le=1000)
+    """Preset `dp-speaker`: released clips of a speaker at most; None takes one for every 2 of the budget's epsilon."""
+    codebook_size: int = Field(default=64, ge=2, le=4096)
+    """Codewords at most."""
+
+    @model_validator(mode="after")
+    def _only_a_speaker_has_several_clips(self) -> Self:
+        if self.released_clips is not None and self.preset != "dp-speaker":
+            raise ValueError(f"released_clips limits what the preset dp-speaker releases; the preset is {self.preset}")
+        return self
+
+    @property
+    def clip_limit(self) -> int | None:
+        """Released clips of a speaker at most; None without a limit."""
+        if self.preset != "dp-speaker":
+            return None
+        return self.released_clips or max(1, round(self.budget_epsilon / CLIP_EPSILON))
+
+    def response(self) -> RandomizedResponse:
+        """The randomized response of one clip: the budget over the tokens of a clip, and over a speaker's released
+        clips where the budget is a speaker's. It has as many codewords as are most informative, `codebook_size` at
+        most."""
+        epsilon = self.budget_epsilon / (self.segments * (self.clip_limit or 1))
+        choices = most_informative_choices(epsilon, self.codebook_size)
+        return RandomizedResponse(choices=choices, token_epsilon=epsilon, tokens=self.segments)
+
+    def gaussian(self, radius: float) -> Gaussian:
+        """The Gaussian of one clip, whose statistics lie in a ball: any two clips are its diameter apart at most, and
+        any two speakers with n released clips root n as far."""
+        reach = 2 * radius * math.sqrt(self.clip_limit or 1)
+        sigma = calibrated_sigma(epsilon=self.budget_epsilon, delta=self.budget_delta, sensitivity=reach)
+        return Gaussian(sigma=sigma, distance=2 * radius)
+
+
+class BudgetedVoice(Anonymizer):
+    """MFCC -> pooled over parts of the clip -> public code -> noise.
+
+    Preset `dp-clip`: each clip has `budget_epsilon` for all that is released of it. Preset `dp-speaker`: all that is
+    released of a speaker together has it. Then only `clip_limit` clips of a speaker are released, chosen at random. The
+    budget covers all clips of the speaker anyway, so each is normalized by the others: that removes the voice and
+    leaves how it changes.
+
+    Args:
+        options: what the study chooses.
+        form: `code` or `code-tokens`.
+        public: statistics of MFCC.
+        codes: fitted on synthetic speech.
+    """
+
+    Options = ClipBudgetOptions
+    not_from_options = frozenset({"released_clips", "budget_delta"})
+    mechanism: ClassVar[str]
+    """In words."""
+    delta: float = 0.0
+    """At which the budget is an epsilon."""
+
+    def __init__(self, options: ClipBudgetOptions, form: str, public: PublicVoice, codes: PublicCodes) -> None:
+        self.form = form
+        self._options, self._public, self._codes = options, public, codes
+        self._selection: ClipSelection | None = None
+
+    @classmethod
+    def prepare_public(cls, study: Study, notify: Notify) -> Arrays:
+        """Statistics of public speech, and codes of its pooled MFCC."""
+        notify("measuring public speech")
+        options = ClipBudgetOptions.of(study.voice.options)
+        voice = options.public_voice(study.seed)
+        codes = make_public_codes(
+            voice,
+            size=options.response().choices,
+            segments=options.segments,
+            per_speaker=options.clip_limit is not None,
+            seed=derive(study.seed, "public codes"),
+        )
+        return {**voice.to_arrays(), **codes.to_arrays()}
+
+    @classmethod
+    def public_rules(cls, study: Study) -> Rules:
+        """The same."""
+        coefficients = ClipBudgetOptions.of(study.voice.options).coefficients
+        return {**PublicVoice.rules(coefficients), **PublicCodes.rules(coefficients)}
+
+    @classmethod
+    def from_study(cls, study: Study, public: Mapping[str, Array]) -> Self:
+        """Build from the study and the public arrays.
+
+        Raises:
+            StudyError: there are no public codes, or others than the study asks for.
+        """
+        options = ClipBudgetOptions.of(study.voice.options)
+        return cls(options, study.voice.form, PublicVoice.from_arrays(public), PublicCodes.from_arrays(public))
+
+    @classmethod
+    @abstractmethod
+    def loss_of_clip(cls, options: ClipBudgetOptions) -> Mechanism:
+        """What releasing one clip costs it."""
+
+    @abstractmethod
+    def randomize(self, codes: npt.NDArray[np.float64], noise: NoiseSource) -> Array:
+        """The release in place of the codes of a clip, [segments, d], whatever they are."""
+
+    @abstractmethod
+    def mechanism_parameters(self) -> dict[str, Any]:
+        """How the noise was made."""
+
+    def frames(self, released: Array) -> int:  # noqa: ARG002 - every clip has as many
+        """Parts of a clip."""
+        return self._options.segments
+
+    def fit(self, clips: Iterable[tuple[Speaker, Array]], noise: NoiseSource) -> None:
+        """Preset `dp-speaker`: fit every speaker's own units, and choose the clips that are released."""
+        if self._options.clip_limit is not None:
+            self._selection = ClipSelection(self._options.clip_limit, noise.uniform((4,)).tobytes())
+            self._selection.learn(self._usable(clips))
+
+    @classmethod
+    def is_fitted(cls, study: Study) -> bool:
+        """Under `dp-speaker`."""
+        return ClipBudgetOptions.of(study.voice.options).clip_limit is not None
+
+    def release_clip(self, clip: Array, noise: NoiseSource, speaker: Speaker) -> Array:
+        """The noisy response of a clip."""
+        samples = check_samples(clip)
+        codes = self.codes_of(samples, speaker)
+        if self._selection is not None:
+            self._selection.take(speaker, samples)
+        return self.randomize(codes, noise)
+
+    def codes_of(self, samples: Audio, speaker: Speaker) -> npt.NDArray[np.float64]:
+        """float64 [segments, d] of a clip, without noise: nothing of it may leave."""
+        vectors = self._vectors(samples)
+        if self._options.clip_limit is not None:
+            if self._selection is None:
+                raise ClipError("not-fitted", "a speaker's budget that was not shared out", fix="call `fit` first")
+            vectors = self._selection.in_speaker_units(speaker, vectors)
+        return self._codes.codes(vectors)
+
+    def counts(self) -> dict[str, int]:
+        """Clips that were not chosen."""
+        return {} if self._selection is None else {"clips_over_budget": self._selection.left_out}
+
+    def losses(self, sizes: Sizes) -> Losses:
+        """See `planned_losses`: public arrays change nothing."""
+        return self._losses(self._options, sizes)
+
+    @classmethod
+    def planned_losses(cls, study: Study, sizes: Sizes) -> Losses:
+        """One run of the mechanism for a clip, and one for each released clip of a speaker.
+
+        Under `dp-speaker` a clip loses as much as its speaker: it moves the speaker's own units, and with them
+        whatever is released of the others.
+        """
+        return cls._losses(ClipBudgetOptions.of(study.voice.options), sizes)
+
+    @classmethod
+    def _losses(cls, options: ClipBudgetOptions, sizes: Sizes) -> Losses:
+        limit, most = options.clip_limit, max(map(len, sizes.values()), default=0)
+        most = most if limit is None else min(most, limit)
+        if not most:
+            return dict.fromkeys(LEDGER_UNITS, ())
+        loss = cls.loss_of_clip(options)
+        return {"clip": (loss if limit is None else loss.for_group(most, "clip"),), "speaker": (loss.for_group(most),)}
+
+    def privacy(self, sizes: Sizes) -> tuple[PrivacyStatement, ...]:
+        """The budget at every unit: of a clip, and what all released clips of a speaker come to."""
+        losses = self.losses(sizes)
+        per_speaker = self._options.clip_limit is not None
+        clips = max(map(len, sizes.values()), default=0)
+        rows = []
+        for unit in UNITS:
+            [loss] = losses["speaker" if unit == "speaker" else "clip"] or (None,)
+            nominal = self._options.budget_epsilon * (clips if unit == "speaker" and not per_speaker else 1)
+            note = _SPEAKER_NOTE if per_speaker or unit == "speaker" else _CLIP_NOTE
+            rows.append(
+                PrivacyStatement(
+                    mechanism=self.mechanism,
+                    unit=unit,
+                    epsilon=0.0 if loss is None else loss.epsilon(self.delta),
+                    delta=self.delta,
+                    nominal=None if unit in _FINER else nominal,
+                    note=f"as a part of its {'speaker' if per_speaker else 'clip'}, {note}" if unit in _FINER else note,
+                )
+            )
+        return tuple(rows)
+
+    def parameters(self) -> dict[str, Any]:
+        """The budget, and how the noise was made."""
+        options = self._options
+        return {
+            "preset": options.preset,
+            "budget_epsilon": options.budget_epsilon,
+            "budget_delta": self.delta,
+            "segments": options.segments,
+            "released_clips": options.clip_limit,
+            "coefficients": options.coefficients,
+            "codebook": "public",
+            **self.mechanism_parameters(),
+        }
+
+    def _vectors(self, samples: Audio) -> Matrix:
+        """[segments, 2 n] of one clip, in public units; zeros where that fails, so that no clip is left out for it."""
+        try:
+            frames = mfcc(samples, self._options.coefficients)
+            return self._codes.vectors(pooled(frames, self._public, self._options.segments))
+        except Exception:
+            return np.zeros((self._options.segments, len(self._codes.center)), np.float32)
+
+    def _usable(self, clips: Iterable[tuple[Speaker, Array]]) -> Iterator[PooledClip]:
+        for speaker, clip in clips:
+            try:
+                samples = np.ascontiguousarray(check_samples(clip))
+                vectors = self._vectors(samples)
+            except Exception:  # noqa: S112 - counted when the clip's turn comes
+                continue
+            yield speaker, samples, vectors
+
+
+@anonymizer("clip-quantizer", modality="voice", version="1")
+class ClipQuantizer(BudgetedVoice):
+    """Code -> nearest codeword -> k-ary randomized response.
+
+    The codewords are public, so the responses are all that is released of a clip, at delta 0. One part, and as many
+    codewords as are most informative at that epsilon, keep most: with more parts each response is so random that
+    nothing comes through.
+    """
+
+    forms = ("code", "code-tokens")
+    mechanism = "randomized response among public words"
+
+    def __init__(self, options: ClipBudgetOptions, form: str, public: PublicVoice, codes: PublicCodes) -> None:
+        super().__init__(options, form, public, codes)
+        self._response = self.loss_of_clip(options)
+        found, expected = len(codes.codewords), self._response.choices
+        if found != expected:
+            raise StudyError(f"{found} public codewords", expected=f"{expected}, as the study's budget asks")
+
+    @classmethod
+    def loss_of_clip(cls, options: ClipBudgetOptions) -> RandomizedResponse:
+        """All tokens of the clip."""
+        return options.response()
+
+    @property
+    def codebook(self) -> Matrix | None:
+        """float32 [k, d], where tokens are released."""
+        return self._codes.codewords if self.form == "code-tokens" else None
+
+    def randomize(self, codes: npt.NDArray[np.float64], noise: NoiseSource) -> Array:
+        """int32 [segments], or the codewords that the responses name, float32 [segments * d]."""
+        tokens = self._response.randomize(self._codes.tokens(codes), noise)
+        return tokens if self.form == "code-tokens" else self._codes.codewords[tokens].ravel()
+
+    def mechanism_parameters(self) -> dict[str, Any]:
+        """The numbers of the response."""
+        response = self._response
+        return {"choices": response.choices, "token_epsilon": response.token_epsilon, "kept": response.keep}
+
+
+@anonymizer("clip-statistics", modality="voice", version="1")
+class ClipStatistics(BudgetedVoice):
+    """The first values of the code -> clipped to a ball -> Gaussian noise.
+
+    Any two clips differ by the diameter of the ball at most, whatever was said; the noise is calibrated to
+    `budget_epsilon` at `budget_delta` by Balle and Wang's exact formula.
+    """
+
+    forms = ("code",)
+    mechanism = "Gaussian on bounded statistics of a clip"
+
+    def __init__(self, options: ClipBudgetOptions, form: str, public: PublicVoice, codes: PublicCodes) -> None:
+        super().__init__(options, form, public, codes)
+        self.delta = options.budget_delta
+        self._gaussian = self.loss_of_clip(options)
+
+    @classmethod
+    def loss_of_clip(cls, options: ClipBudgetOptions) -> Gaussian:
+        """One Gaussian over all values of the clip."""
+        return options.gaussian(RADIUS)
+
+    def randomize(self, codes: npt.NDArray[np.float64], noise: NoiseSource) -> Array:
+        """float32 [segments * 2]: all of a clip's values lie in one ball before the noise."""
+        sigma = self._gaussian.sigma
+        inside = in_ball(codes[:, :VALUES].ravel(), RADIUS)
+        return on_grid(inside + noise.private_normal(sigma, inside.shape), sigma)
+
+    def mechanism_parameters(self) -> dict[str, Any]:
+        """The ball and the noise."""
+        values = VALUES * self._options.segments
+        return {"values": values, "radius": RADIUS, "sigma": self._gaussian.sigma}

@@ -1,0 +1,215 @@
+"""Emotion labels of clips by ranks within the speaker, from models that were not trained on that speaker.
+
+A model that was trained on a speaker's own clips would know their emotions by heart, and its labels would flatter
+whoever measures utility.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from moretta.shared.core.errors import ClipError, StudyError
+from moretta.shared.core.labels import EMOTIONS
+from moretta.shared.features.prosodic_features import MEASUREMENTS
+from moretta.shared.features.speaker_code import PublicRows
+from moretta.shared.features.speaker_ranks import SpeakerRanks
+from moretta.shared.release.anonymizer import Speaker
+from moretta.shared.study.public_arrays import LEAST_SPREAD, Rule, Rules, taken
+
+Floats = npt.NDArray[np.float64]
+Matrix = npt.NDArray[np.float32]
+
+LABELS = len(EMOTIONS)
+FEWEST_SPEAKERS = 3
+"""At a site that trains the labeler: two for the third."""
+CEILING = 0.75
+"""No speaker's clips of an emotion get the right label more often than those of this share of the others."""
+ARRAYS = ("voice/emotion-labels/spread", "voice/emotion-labels/weights", "voice/emotion-labels/bias")
+_GROUPS = 12
+"""Speakers are left out in so many groups at most, which bounds how many models there are."""
+_STRENGTH = 0.01
+"""Inverse of the penalty on squared weights: measurements are many, and training speakers are few."""
+_NEVER = -1e6
+"""Bias of an emotion that no training clip has."""
+_LARGEST_WEIGHT = 1e4
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class EmotionLabeler:
+    """A linear model from ranks within the speaker to a label."""
+
+    spread: Matrix
+    """float32 [n], of the measurements: public standard deviations within a speaker."""
+    weights: Matrix
+    """float32 [n, 6]."""
+    bias: Matrix
+    """float32 [6]."""
+
+    def __call__(self, places: npt.NDArray[Any]) -> npt.NDArray[np.int32]:
+        """int32 [m], class indices in the order of `EMOTIONS`, of ranks [m, n]."""
+        scores = np.asarray(places, np.float64) @ self.weights.astype(np.float64) + self.bias
+        return np.asarray(np.argmax(scores, axis=1), np.int32)
+
+    def to_arrays(self) -> dict[str, npt.NDArray[Any]]:
+        """As the coordinator sends it."""
+        return dict(zip(ARRAYS, (self.spread, self.weights, self.bias), strict=True))
+
+    @classmethod
+    def rules(cls) -> Rules:
+        """What each array may be."""
+        width = len(MEASUREMENTS)
+        rules = (
+            Rule((width,), _LARGEST_WEIGHT, LEAST_SPREAD),
+            Rule((width, LABELS), _LARGEST_WEIGHT),
+            Rule((LABELS,), -_NEVER),
+        )
+        return dict(zip(ARRAYS, rules, strict=True))
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, npt.NDArray[Any]]) -> Self:
+        """Check and take what the coordinator sent.
+
+        Raises:
+            StudyError: an array is missing, of another shape, or holds values that cannot be.
+        """
+        return cls(*taken(arrays, cls.rules()))
+
+    @classmethod
+    def learn(cls, places: npt.NDArray[Any], emotions: npt.NDArray[np.int64], spread: Matrix) -> Self:
+        """Logistic regression, all emotions weighted alike however many clips each has.
+
+        Args:
+            places: [clips, n], ranks of each clip within its speaker.
+            emotions: int64 [clips], class indices. One that no clip has is never predicted.
+            spread: float32 [n], which the ranks were made with.
+
+        Raises:
+            StudyError: fewer than two emotions.
+        """
+        from sklearn.linear_model import LogisticRegression
+
+        shown = np.unique(emotions)
+        if len(shown) < 2:
+            raise StudyError(
+                f"clips of {len(shown)} emotions to train emotion labels on", expected="clips of several emotions"
+            )
+        fitted = LogisticRegression(C=_STRENGTH, class_weight="balanced", max_iter=5_000).fit(places, emotions)
+        rows, offsets = fitted.coef_, fitted.intercept_
+        if len(shown) == 2:  # then there is one row, for the second against the first
+            rows, offsets = np.vstack([-rows, rows]), np.concatenate([-offsets, offsets])
+        weights, bias = np.zeros((len(spread), LABELS), np.float32), np.full(LABELS, np.float32(_NEVER))
+        weights[:, shown], bias[shown] = rows.T, offsets
+        return cls(spread, weights, bias)
+
+    @classmethod
+    def of_public(cls, rows: PublicRows) -> Self:
+        """Trained on public speech."""
+        return cls.learn(rows.places(), rows.emotion, rows.spread())
+
+
+def uniform_errors(
+    predicted: npt.NDArray[np.int32], labels: npt.NDArray[np.int64], uniform: npt.NDArray[np.float64]
+) -> npt.NDArray[np.int32]:
+    """Right labels as they are; in place of any other, one of the five others at random.
+
+    Which emotion a clip is mistaken for is the speaker's own, and says nothing of the emotion of the clip. No label
+    becomes right or wrong by it.
+
+    Args:
+        predicted: int32 [m], class indices.
+        labels: int64 [m], as the release states them.
+        uniform: float64 [m], secret random numbers in [0, 1).
+    """
+    step = 1 + np.minimum(np.floor(uniform * (LABELS - 1)), LABELS - 2).astype(np.int64)
+    return np.where(predicted == labels, predicted, (labels + step) % LABELS).astype(np.int32)
+
+
+def places_among(known: npt.NDArray[Any], values: npt.NDArray[Any], spread: npt.NDArray[Any]) -> Floats:
+    """[m, n]: ranks of a speaker's measurements [m, n] among those that are known of the speaker, [clips, n].
+
+    All known clips count alike. Secret weights, as `SpeakerReferences` has them, cost emotion, and hide how ranks add
+    up, which no label shows.
+    """
+    return SpeakerRanks.of(known, np.ones(len(known)), spread)(values)
+
+
+class LeaveOneSpeakerOut:
+    """Labelled ranks by speaker, and a labeler for each speaker that was trained on the other groups of speakers.
+
+    Args:
+        spread: float32 [n], which the ranks were made with.
+    """
+
+    def __init__(self, spread: npt.NDArray[np.float32]) -> None:
+        self._spread = spread
+        self._places: dict[Speaker, list[Floats]] = defaultdict(list)
+        self._emotions: dict[Speaker, list[int]] = defaultdict(list)
+        self._labelers: dict[Speaker, EmotionLabeler] = {}
+        self._stays: dict[tuple[Speaker, int], float] = {}
+
+    def add(self, speaker: Speaker, places: Floats, emotion: int) -> None:
+        """One clip: ranks [1, n] and a class index."""
+        self._places[speaker].append(places)
+        self._emotions[speaker].append(emotion)
+
+    def learn(self) -> None:
+        """Train each speaker's labeler.
+
+        Raises:
+            StudyError: too few speakers, or fewer than two emotions of the others.
+        """
+        speakers = sorted(self._places)
+        if len(speakers) < FEWEST_SPEAKERS:
+            raise StudyError(
+                f"emotion labels to be trained on {len(speakers)} people at this site",
+                expected=f"at least {FEWEST_SPEAKERS}: a speaker's own clips have no part in that speaker's labels",
+                fix='set `labels_from = "public"` in [voice.options], or bring more people',
+            )
+        groups = min(_GROUPS, len(speakers))
+        for first in range(groups):
+            left_out = speakers[first::groups]
+            labeler = self._trained_on([one for one in speakers if one not in left_out])
+            self._labelers.update(dict.fromkeys(left_out, labeler))
+        self._find_ceilings()
+
+    def labeler_for(self, speaker: Speaker) -> EmotionLabeler:
+        """The labeler that was trained on none of this speaker's clips.
+
+        Raises:
+            ClipError: there is none.
+        """
+        if speaker not in self._labelers:
+            raise ClipError("not-trained", "a speaker without a labeler", fix="call `train_on_emotions` first")
+        return self._labelers[speaker]
+
+    def stays(self, speaker: Speaker, emotion: int) -> float:
+        """The probability that a right label of this speaker and emotion may be released as right.
+
+        How often a speaker's clips of an emotion are labelled right identifies the speaker to whoever pools many
+        labels. Speakers whose emotions are recognized more often than others' are brought down to what is usual;
+        nobody is brought up.
+        """
+        return self._stays.get((speaker, emotion), 1.0)
+
+    def _find_ceilings(self) -> None:
+        rates: dict[int, dict[Speaker, float]] = defaultdict(dict)
+        for speaker, places in self._places.items():
+            predicted, labels = self._labelers[speaker](np.concatenate(places)), np.array(self._emotions[speaker])
+            for emotion in np.unique(labels):
+                rates[int(emotion)][speaker] = float(np.mean(predicted[labels == emotion] == emotion))
+        for emotion, of_speakers in rates.items():
+            for speaker, rate in of_speakers.items():
+                others = [other for one, other in of_speakers.items() if one != speaker]
+                if others and rate:
+                    self._stays[speaker, emotion] = min(1.0, float(np.quantile(others, CEILING)) / rate)
+
+    def _trained_on(self, speakers: list[Speaker]) -> EmotionLabeler:
+        places = np.concatenate([row for one in speakers for row in self._places[one]])
+        emotions = np.array([label for one in speakers for label in self._emotions[one]], np.int64)
+        return EmotionLabeler.learn(places, emotions, self._spread)

@@ -1,0 +1,264 @@
+"""Public speech, synthetic or of a folder, and what is known of voices in general: statistics of MFCC and a codebook.
+
+The coordinator makes all of it, and sends it to every site. No site's clip is looked at, so it costs no privacy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import Field
+
+from moretta.shared.core.errors import ClipError, StudyError
+from moretta.shared.core.reproducibility import derive
+from moretta.shared.features.codebook import fit_codebook
+from moretta.shared.features.mfcc import COEFFICIENTS, Audio, Frames, check_samples, mfcc_batch
+from moretta.shared.study.options import Options, StudyPath
+from moretta.shared.study.public_arrays import LEAST_SPREAD, Rule, Rules, named
+
+Vector = npt.NDArray[np.float32]
+
+SYNTHETIC_VOICES = 16
+MAX_PUBLIC_FILES = 500
+MIN_STD = 1e-3
+"""Keeps standardized values finite where public speech does not vary."""
+LARGEST_MFCC = 250.0
+"""No MFCC of sound that `check_samples` lets pass is larger: root 40 times the largest logarithm of a band's energy."""
+QUIETEST_DB = -36.0
+"""The lowest level of synthetic speech. Levels of corpora differ by about as much (CREMA-D and RAVDESS by 20 dB), and
+bounds made from one level would cut the others off."""
+CODEBOOK = "voice/codebook"
+_MEAN, _STD = "voice/mean", "voice/std"
+
+SPEAKERS = 24
+CLIPS_PER_SPEAKER = 24
+MAX_FILES = 3_000
+MIN_SPEAKERS = 3
+_LEVELS_DB = (-30.0, -6.0)
+_INTENSITIES = (0.4, 1.2)
+
+
+class PublicSpeechOptions(Options):
+    """Of anonymizers that learn something from public speech."""
+
+    public_speech: StudyPath | None = None
+    """A folder of wav files that anybody may have; None means synthetic speech."""
+
+
+class MfccOptions(PublicSpeechOptions):
+    """Of anonymizers that release MFCC, or sound that emotion models take MFCC of."""
+
+    coefficients: int = Field(default=COEFFICIENTS, ge=2, le=40)
+    """MFCC of a frame."""
+
+    def public_voice(self, study_seed: int, codebook_size: int | None = None) -> PublicVoice:
+        """Statistics of the public speech, and a codebook where its size is given."""
+        seed = derive(study_seed, "public voice")
+        return make_public_voice(self.coefficients, codebook_size, seed, self.public_speech)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PublicVoice:
+    """Statistics of MFCC of public speech, and a codebook fitted on it where one is needed."""
+
+    mean: Vector
+    """[coefficients]"""
+    std: Vector
+    """[coefficients], all positive."""
+    codebook: Frames | None = None
+    """[k, coefficients], in standardized units."""
+
+    def standardise(self, frames: npt.NDArray[Any]) -> Frames:
+        """[frames, coefficients] in public standard deviations from the public mean."""
+        return np.asarray((frames - self.mean) / self.std, np.float32)
+
+    def restore(self, standardised: npt.NDArray[Any]) -> Frames:
+        """The inverse of `standardise`."""
+        return np.asarray(standardised * self.std + self.mean, np.float32)
+
+    def to_arrays(self) -> dict[str, npt.NDArray[Any]]:
+        """As the coordinator sends it."""
+        return {_MEAN: self.mean, _STD: self.std} | ({} if self.codebook is None else {CODEBOOK: self.codebook})
+
+    @classmethod
+    def rules(
+        cls, coefficients: int | str = "coefficients", size: int | str | None = None, *, optional: bool = False
+    ) -> Rules:
+        """What each array may be; without a size there is no codebook."""
+        rules = {
+            _MEAN: Rule((coefficients,), LARGEST_MFCC, optional=optional),
+            _STD: Rule((coefficients,), LARGEST_MFCC, LEAST_SPREAD, optional=optional),
+        }
+        return rules if size is None else {**rules, CODEBOOK: Rule((size, coefficients), LARGEST_MFCC / LEAST_SPREAD)}
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, npt.NDArray[Any]], *, codebook: bool = False) -> Self:
+        """Check and take what the coordinator sent.
+
+        Raises:
+            StudyError: an array is missing, of another shape, or holds values that cannot be.
+        """
+        return cls(*named(arrays, cls.rules(size="codewords" if codebook else None)).values())
+
+
+def make_public_voice(
+    coefficients: int = COEFFICIENTS,
+    codebook_size: int | None = 64,
+    seed: int = 1,
+    public_speech: Path | None = None,
+    *,
+    voices: int = SYNTHETIC_VOICES,
+) -> PublicVoice:
+    """Statistics and codebook of public speech.
+
+    Args:
+        coefficients: MFCC of a frame.
+        codebook_size: number of codewords; None makes no codebook.
+        seed: of the synthetic voices, the choice of files and the codebook. Not secret.
+        public_speech: a folder of wav files, searched with its subfolders; None for synthetic speech.
+        voices: number of synthetic voices; each says one sentence in each emotion.
+
+    Raises:
+        StudyError: the folder has no usable speech, or fewer than `codebook_size` frames of it.
+    """
+    clips = synthetic_speech(voices, seed) if public_speech is None else folder_speech(public_speech, seed)
+    frames = np.concatenate([np.empty((0, coefficients), np.float32), *mfcc_batch(list(clips), coefficients)])
+    if codebook_size is not None and len(frames) < codebook_size:
+        raise StudyError(
+            f"{len(frames)} frames of public speech", expected=f"at least {codebook_size}, one for each codeword"
+        )
+    mean = frames.mean(axis=0, dtype=np.float64).astype(np.float32)
+    std = np.maximum(frames.std(axis=0, dtype=np.float64), MIN_STD).astype(np.float32)
+    if codebook_size is None:
+        return PublicVoice(mean, std)
+    return PublicVoice(mean, std, fit_codebook((frames - mean) / std, codebook_size, seed=seed))
+
+
+def synthetic_speech(voices: int, seed: int) -> Iterator[Audio]:
+    """Seeded voices, each saying one sentence in each emotion, each time at another level."""
+    return (said for said, _, _ in labelled_speech(voices, seed))
+
+
+def labelled_speech(voices: int, seed: int) -> Iterator[tuple[Audio, int, int]]:
+    """The same, with the number of the voice and of the emotion."""
+    from moretta.shared.core.labels import EMOTIONS
+    from moretta.shared.data.corpora.cremad import SENTENCES
+    from moretta.shared.models.speech import make_voice, synthesize
+
+    generator = np.random.default_rng([seed, 0x501CE])
+    sentences = sorted(SENTENCES)
+    for number in range(voices):
+        voice = make_voice(int(generator.integers(2**31)))
+        for label, emotion in enumerate(EMOTIONS):
+            sentence = sentences[int(generator.integers(len(sentences)))]
+            gain = 10 ** (generator.uniform(QUIETEST_DB, 0) / 20)
+            said = synthesize(voice, emotion, sentence, seed=int(generator.integers(2**31)))
+            yield np.asarray(gain * said, np.float32), number, label
+
+
+def folder_speech(folder: Path, seed: int) -> Iterator[Audio]:
+    """Up to `MAX_PUBLIC_FILES` usable wav files, chosen by seed; unusable files are passed over.
+
+    Raises:
+        StudyError: there is none.
+    """
+    paths = _wav_files(folder)
+    order = np.random.default_rng([seed, 0xF01DE]).permutation(len(paths))
+    read = (_read(paths[index]) for index in order)
+    clips = islice((clip for clip in read if clip is not None), MAX_PUBLIC_FILES)
+    first = next(clips, None)
+    if first is None:
+        raise StudyError(
+            f"no usable speech among {len(paths)} wav files in {folder}",
+            expected="recordings that anybody may have",
+            fix="correct `public_speech` in the study, or leave it out to use synthetic speech",
+        )
+    yield first
+    yield from clips
+
+
+@dataclass(frozen=True, eq=False)
+class Recording:
+    """One clip of a public speaker."""
+
+    samples: Audio
+    person: str
+    emotion: int
+    """Class index, in the order of `EMOTIONS`."""
+
+
+def public_recordings(folder: Path | None, seed: int) -> Iterator[Recording]:
+    """Clips of public speakers in known emotions: of a folder, or synthetic."""
+    return synthetic_speakers(seed) if folder is None else recorded_speakers(folder, seed)
+
+
+def synthetic_speakers(seed: int, *, voices: int = SPEAKERS, clips: int = CLIPS_PER_SPEAKER) -> Iterator[Recording]:
+    """Seeded voices in all emotions, more and less strongly, each recorded at a level of its own."""
+    from moretta.shared.core.labels import EMOTIONS
+    from moretta.shared.data.corpora.cremad import SENTENCES
+    from moretta.shared.models.speech import make_voice, synthesize
+
+    generator = np.random.default_rng([seed, 0x9E0])
+    sentences = sorted(SENTENCES)
+    for number in range(voices):
+        voice = make_voice(int(generator.integers(2**31)))
+        gain = np.float32(10 ** (generator.uniform(*_LEVELS_DB) / 20))
+        for clip in range(clips):
+            label = clip % len(EMOTIONS)
+            sentence = sentences[int(generator.integers(len(sentences)))]
+            strength = float(generator.uniform(*_INTENSITIES))
+            said = synthesize(voice, EMOTIONS[label], sentence, intensity=strength, seed=int(generator.integers(2**31)))
+            yield Recording(gain * said, str(number), label)
+
+
+def recorded_speakers(folder: Path, seed: int) -> Iterator[Recording]:
+    """All usable clips of speakers chosen by seed, up to about `MAX_FILES`.
+
+    Raises:
+        StudyError: fewer than `MIN_SPEAKERS` speakers are named as CREMA-D names its clips.
+    """
+    from moretta.shared.core.labels import EMOTIONS, in_order
+    from moretta.shared.data.corpora.cremad import ClipName
+
+    clips_of: dict[str, list[tuple[Path, int]]] = {}
+    paths = _wav_files(folder)
+    for path in paths:
+        try:
+            name = ClipName.parse(path.stem)
+        except ClipError:
+            continue
+        clips_of.setdefault(name.speaker, []).append((path, EMOTIONS.index(name.emotion)))
+    if len(clips_of) < MIN_SPEAKERS:
+        raise StudyError(
+            f"{len(clips_of)} people in the names of {len(paths)} wav files in {folder}",
+            expected=f"clips of at least {MIN_SPEAKERS}, named as CREMA-D names them: who speaks, and in which emotion",
+            fix="rename them, or leave `public_speech` out to use synthetic speech",
+        )
+    speakers = in_order(clips_of)
+    left = MAX_FILES
+    for index in np.random.default_rng([seed, 0x9E1]).permutation(len(speakers)):
+        clips = clips_of[speakers[index]]
+        for path, emotion in clips if left > 0 else ():
+            samples = _read(path)
+            if samples is not None:
+                yield Recording(samples, speakers[index], emotion)
+        left -= len(clips)
+
+
+def _wav_files(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if path.suffix.lower() == ".wav" and path.is_file())
+
+
+def _read(path: Path) -> Audio | None:
+    from moretta.shared.data.media import read_audio
+
+    try:
+        return check_samples(read_audio(path))
+    except ClipError:
+        return None

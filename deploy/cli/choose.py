@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from moretta.deploy.cli.console import AsJson, figure, note, show_table
+
 if TYPE_CHECKING:
     from moretta.deploy.choose.choose_anonymizer import Chosen
     from moretta.deploy.choose.rule import Candidate, Choice
-
-_FILE_COLUMNS = 180
 
 
 class Modalities(StrEnum):
@@ -37,7 +37,7 @@ def choose(  # noqa: PLR0917 - typer reads the options from the signature
     study: Annotated[Path | None, typer.Option(help="Study to take seed, labels and public data from.")] = None,
     out: Annotated[Path, typer.Option(help="New folder, or that of a choice that is to go on.")] = Path("choice"),
     jobs: Annotated[int | None, typer.Option(min=1, help="Processes; default one for each CPU.")] = None,
-    json_output: Annotated[bool, typer.Option("--json", help="Print the choice as JSON.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Try the anonymizers on a site's own clips, and propose the one that keeps most emotion under a cap on top-1.
 
@@ -50,7 +50,7 @@ def choose(  # noqa: PLR0917 - typer reads the options from the signature
     from moretta.deploy.runtime.run_folder import reproduce_command
 
     command = reproduce_command(sys.argv[1:])
-    typer.echo("reading the corpus and planning the candidates", err=True)
+    note("reading the corpus and planning the candidates")
     plan = plan_choice(
         corpus,
         modality=modality.value,
@@ -67,14 +67,14 @@ def choose(  # noqa: PLR0917 - typer reads the options from the signature
         max_top1=max_top1,
         jobs=jobs,
         command=command,
-        notify=lambda text: typer.echo(text, err=True),
+        notify=note,
     )
-    if json_output:
+    if as_json:
         typer.echo(json.dumps(_facts(found), indent=1))
     else:
         _print(found)
     for what, why in found.failures.items():
-        typer.echo(f"moretta: {what} failed: {why}", err=True)
+        note(f"moretta: {what} failed: {why}")
     raise typer.Exit(int(found.code))
 
 
@@ -90,18 +90,13 @@ def _facts(found: Chosen) -> dict[str, object]:
 
 
 def _print(found: Chosen) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table("candidate", "emotion UAR", "top-1", "upper end", "EER", "strongest by", "verdict", box=None)
-    for c in found.choice.candidates:
-        eer = "-" if c.eer is None else f"{c.eer:.3f}"
-        figures = (f"{_summary(c.uar)}{_between(c)}", _summary(c.top1), _summary(c.top1_upper), eer)
-        table.add_row(c.name, *figures, c.top1_by, _verdict(c, found.choice))
-    console = Console()
-    if not console.is_terminal:
-        console.width = _FILE_COLUMNS
-    console.print(table)
+    headings = ("candidate", "emotion UAR", "top-1", "upper end", "EER", "strongest by", "verdict")
+    rows = [
+        (c.name, figure(c.uar, c.uar_low, c.uar_high), figure(c.top1), figure(c.top1_upper), figure(c.eer), c.top1_by)
+        for c in found.choice.candidates
+    ]
+    verdicts = [_verdict(c, found.choice) for c in found.choice.candidates]
+    show_table(headings, [(*row, verdict) for row, verdict in zip(rows, verdicts, strict=True)], fold=["verdict"])
     _print_verdict(found)
 
 
@@ -121,19 +116,19 @@ def _print_verdict(found: Chosen) -> None:
     if choice.nearest is not None:
         near = choice.nearest
         typer.echo(
-            f"Nearest: “{near.name}”, top-1 {_summary(near.top1)} with an upper end of {_summary(near.top1_upper)}, "
-            f"emotion UAR {_summary(near.uar)}. {CAUTION}"
+            f"Nearest: “{near.name}”, top-1 {figure(near.top1)} with an upper end of {figure(near.top1_upper)}, "
+            f"emotion UAR {figure(near.uar)}. {CAUTION}"
         )
 
 
 def cautions(chosen: Candidate) -> list[str]:
-    """What a reader should know beside the figures that it was chosen by."""
+    """Warnings that the figures of the choice do not show."""
     lines = []
     if chosen.uar_low is None or chosen.uar_chance is None or chosen.uar_low <= chosen.uar_chance:
-        lines.append(f"“{chosen.name}” keeps no emotion that can be told from guessing.")
+        lines.append(f"“{chosen.name}” keeps no emotion that can be distinguished from guessing.")
     if chosen.top1_pooled is not None:
         lines.append(
-            f"Who knows {chosen.pooled} clips to be of one person names {_summary(chosen.top1_pooled)} of people: "
+            f"Who knows {chosen.pooled} clips to be of one person names {figure(chosen.top1_pooled)} of people: "
             "the cap is on one clip."
         )
     return lines
@@ -145,13 +140,3 @@ def _verdict(candidate: Candidate, choice: Choice) -> str:
     if candidate == choice.chosen:
         return "chosen"
     return "above the cap" if (candidate.top1_upper or 0.0) > choice.max_top1 else "keeps the cap"
-
-
-def _summary(value: float | None) -> str:
-    return "-" if value is None else f"{value:.3f}"
-
-
-def _between(candidate: Candidate) -> str:
-    if candidate.uar_low is None or candidate.uar_high is None:
-        return ""
-    return f" [{candidate.uar_low:.3f}, {candidate.uar_high:.3f}]"

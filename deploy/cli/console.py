@@ -89,7 +89,7 @@ def end_with(outcome: Outcome, *, as_json: bool) -> NoReturn:
     if outcome.code in (ExitCode.OK, ExitCode.GATE):
         typer.echo(f"Report: {outcome.folder / 'report.html'}", err=as_json)
         if outcome.code == ExitCode.GATE:
-            note("moretta: the run exceeded a limit of the study's gate; the report names it")
+            note("moretta: the run broke a limit of the study's gate; the report names it")
     else:
         note(f"moretta: the run failed{f' {outcome.stage}' if outcome.stage else ''}: {outcome.cause}")
     raise typer.Exit(int(outcome.code))

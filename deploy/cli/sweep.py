@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from moretta.deploy.cli.console import AsJson, note, show_table
+
 if TYPE_CHECKING:
     from moretta.deploy.sweep.grid import GridFile
     from moretta.deploy.sweep.run_sweep import Swept
-
-_FILE_COLUMNS = 180
 
 
 def sweep(  # noqa: PLR0917 - typer reads the options from the signature
@@ -33,7 +33,7 @@ def sweep(  # noqa: PLR0917 - typer reads the options from the signature
     cluster: Annotated[
         str, typer.Option(metavar="ADDRESS", help="Ray cluster to compute on; all its machines must see the folders.")
     ] = "",
-    json_output: Annotated[bool, typer.Option("--json", help="Print what was found as JSON.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Run a grid of studies and draw what emotion recognition costs in identity. Goes on where it stopped.
 
@@ -49,15 +49,13 @@ def sweep(  # noqa: PLR0917 - typer reads the options from the signature
     made = make_grid(_changed(written, study=study, axes=axis or [], fixed=set_ or [], seeds=seeds, folds=folds))
     command = reproduce_command(sys.argv[1:])
     plan = plan_sweep(made, corpus, command)
-    found = start(
-        plan, out, jobs=jobs, command=command, notify=lambda text: typer.echo(text, err=True), cluster=cluster
-    )
-    if json_output:
+    found = start(plan, out, jobs=jobs, command=command, notify=note, cluster=cluster)
+    if as_json:
         typer.echo(json.dumps(_facts(found), indent=1))
     else:
         _print(found)
     if found.failures:
-        typer.echo(f"moretta: {len(found.failed_rows)} of {len(found.report.rows)} rows failed", err=True)
+        note(f"moretta: {len(found.failed_rows)} of {len(found.report.rows)} rows failed")
         raise typer.Exit(int(ExitCode.RUN_FAILED))
 
 
@@ -96,20 +94,9 @@ def _facts(found: Swept) -> dict[str, object]:
 
 
 def _print(found: Swept) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
     from moretta.shared.audit.report.sweep_rows import HEADINGS, cell_text, table_cells
 
-    table = Table(box=None)
-    for heading in HEADINGS:
-        table.add_column(heading, no_wrap=bool(heading))
-    for row in found.report.rows:
-        table.add_row(*table_cells(row))
-    console = Console()
-    if not console.is_terminal:
-        console.width = _FILE_COLUMNS
-    console.print(table)
+    show_table(HEADINGS, map(table_cells, found.report.rows), fold=[""])
     for row in found.report.rows:
         if why := row.failed or row.note:
             typer.echo(f"{row.curve}, {cell_text(row)} ({row.modality}): {why}")

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from moretta.deploy.cli.console import heartbeat, progress
+from moretta.deploy.cli.console import heartbeat, progress, progress_of, show_table
 from moretta.deploy.runtime import progress_monitor as monitoring
 
 
@@ -56,3 +56,18 @@ def test_a_stage_that_tells_nothing_is_told_to_be_at_work(tmp_path: Path, monkey
         clock[0] = seconds
         monitor.look(None)
     assert lines == ["release ...", "release: at work for 39 s", "release: at work for 79 s"]
+
+
+def test_a_table_shows_text_from_elsewhere_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:
+    show_table(("site", "why"), [("clinic-a", "[red]all is well[/red] [link=http://x]\x1b[2J\nclinic-b")], fold=["why"])
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 2
+    assert r"[red]all is well[/red] [link=http://x]\x1b[2J\nclinic-b" in lines[1]
+
+
+def test_work_that_counts_itself_is_shown_as_it_goes() -> None:
+    log = io.StringIO()
+    with progress_of("Anonymizing", stream=log) as step:
+        step(1, 2)
+        step(2, 2)
+    assert [line.split(" (")[0] for line in log.getvalue().splitlines()] == ["Anonymizing: 1/2", "Anonymizing: 2/2"]

@@ -138,26 +138,14 @@ def invert_with(
     restored, decoded = restore_clips(DECODERS[name](seed), original, released, speaker, seed)
     enrolled, tried = trial_rows(speaker, seed)
     places = np.searchsorted(restored.victims, tried)
-    shown = {
-        "unprotected": original.subset(tried),
-        "ignorant": released.subset(tried),
-        "decoded": decoded(places),
-    }
-    if released.holds_codes:
-        del shown["ignorant"]  # what recognises originals cannot read a code before it is decoded
+    shown = {"unprotected": original.subset(tried)}
+    if not released.holds_codes:  # what recognises originals cannot read a code before it is decoded
+        shown["ignorant"] = released.subset(tried)
+    shown["decoded"] = decoded(places)
     note = "share of what makes one clip differ from the mean that the decoder restores; the EERs say if it identifies"
-    found = [
-        about.with_value(
-            restored.explained,
-            target="original features",
-            attacker=f"{name} decoder",
-            metric="explained_variance",
-            chance=0.0,
-            speakers=people,
-            clips=len(restored.victims),
-            note=note,
-        )
-    ]
+    of_decoder = {"target": "original features", "attacker": f"{name} decoder", "metric": "explained_variance"}
+    counts = {"chance": 0.0, "speakers": people, "clips": len(restored.victims), "note": note}
+    found = [about.model_copy(update=of_decoder | counts).with_value(restored.explained)]
     own = original.subset(restored.own)
     for reader, (recognise, limit) in _recognisers(own, seed, sound=not released.holds_codes).items():
         enrolment = recognise(original.subset(enrolled))

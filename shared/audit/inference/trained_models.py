@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 
 from moretta.shared.audit.inference.classes import infer_from_updates
 from moretta.shared.audit.inference.membership import (
@@ -22,7 +21,7 @@ from moretta.shared.audit.metrics import Trials, bootstrap_rows
 from moretta.shared.audit.metrics.intervals import exact_interval
 from moretta.shared.audit.metrics.verification import resolution_note, tpr_at_fpr
 from moretta.shared.audit.result import Result
-from moretta.shared.core.array_types import Bool, Float64, Int64
+from moretta.shared.core.array_types import Array, Bool, Float32, Float64, Int64
 
 if TYPE_CHECKING:
     from torch import nn
@@ -42,14 +41,13 @@ NOTE = (
     "are not like members in all else; the intervals draw speakers. Shadow models see half of the speakers, centrally "
     "and without noise"
 )
-Array = npt.NDArray[Any]
 
 
 @dataclass(frozen=True)
 class MembershipExamples:
     """Inputs float32 [n, ...], labels [n], speaker numbers [n], and whether they were trained on."""
 
-    x: npt.NDArray[np.float32]
+    x: Float32
     y: Int64
     speaker: Int64
     member: Bool
@@ -99,13 +97,8 @@ def infer_membership(
 ) -> list[Result]:
     """Every method of `membership` against one model: AUC, and TPR at 0.1 and 1 % FPR where they can be resolved.
 
-    Args:
-        attacked: the model.
-        recipe: trains shadow models, on halves of the speakers.
-        examples: clips of people who were trained on, and of people who were not.
-        about: the result without figures.
-        resamples: of the bootstrap over speakers.
-        seed: of halves, training and bootstrap.
+    `recipe` trains shadow models on halves of the speakers. `examples` are clips of people who were trained on, and of
+    people who were not. `about` is the result without figures.
     """
     shadows = train_shadows(recipe, examples.x, examples.y, models=MODELS, seed=seed, group=examples.speaker)
     probability = true_label_probability(attacked(examples.x), examples.y)
@@ -200,12 +193,8 @@ def infer_sex(
 ) -> list[Result]:
     """The sex of most training clips of a site from its update, by layer, leaving the site out.
 
-    Args:
-        updates: change of weights by layer, of each site.
-        sexes: of most training clips of each site; sites with as many of both are not in it.
-        about: the result without figures.
-        resamples: of the bootstrap over sites.
-        seed: of projection and bootstrap.
+    `updates` are changes of weights by layer, of each site; `sexes` lack sites with as many clips of both; `about` is
+    the result without figures.
     """
     sites = sorted(site for site in updates if site in sexes)
     if len(sites) < MIN_SITES:

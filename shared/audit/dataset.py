@@ -82,11 +82,6 @@ class ClipSet:
         clips, arrays, rows = (tuple(of[i] for i in chosen) for of in (self.clips, self.arrays, self.rows))
         return replace(self, clips=clips, arrays=arrays, rows=rows, damaged={})  # type: ignore[arg-type]
 
-    def of(self, speakers: Iterable[str]) -> ClipSet:
-        """The clips of some speakers."""
-        wanted = set(speakers)
-        return self.subset(i for i, clip in enumerate(self.clips) if clip.speaker in wanted)
-
     def array(self, index: int) -> Array:
         """One array in the form it was released in."""
         return self.arrays[index].read()
@@ -224,10 +219,10 @@ class ClipSet:
             if statement is None:
                 continue
             form: Any = statement.form
+            codebook = release.codebook if modality == "voice" else None  # read once for all of its clips
             for clip, _ in release.arrays(modality):
                 clips.append(clip)
                 shard = release.folder / f"{modality}-{getattr(clip, modality):05d}.safetensors"
-                codebook = release.codebook if modality == "voice" else None
                 arrays.append(ClipArray(form, InShard(shard, clip.clip), codebook))
             damaged.update(release.damaged)
         rows, known = tuple(range(len(clips))), _classes(clips, classes)

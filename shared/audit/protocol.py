@@ -48,11 +48,6 @@ SCENARIOS = (
 )
 
 
-def get_scenario(name: ScenarioName) -> Scenario:
-    """The scenario of this name."""
-    return next(scenario for scenario in SCENARIOS if scenario.name == name)
-
-
 MATED_PER_SPEAKER = 150
 NONMATED_PER_SPEAKER = 150
 """Of each speaker's trials against its own half of the speakers, and as many against the other half."""

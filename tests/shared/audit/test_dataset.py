@@ -5,11 +5,11 @@ from pathlib import Path
 
 import numpy as np
 import soundfile
-from speakers import faces, voices
+from speakers import describe, faces, voices
 
 from moretta.shared.audit.dataset import ClipSet
 from moretta.shared.data.reader import read_corpus
-from moretta.shared.release import PseudonymKey
+from moretta.shared.release import AnonymizerStatement, PseudonymKey, ReleaseWriter, open_release
 
 
 def test_packed_views_equal_those_made_on_the_spot(tmp_path: Path) -> None:
@@ -50,3 +50,16 @@ def test_a_corrupt_file_is_left_out_and_counted(tiny_corpus: Path, tmp_path: Pat
     assert len(clips) == len(corpus.clips) - 1
     assert clips.damaged == {"unreadable": 1}
     soundfile.read(tiny_corpus / "AudioWAV" / "1001_IEO_DIS_XX.wav")  # the others are fine
+
+
+def test_a_releases_codebook_is_read_once_for_all_of_its_clips(tmp_path: Path) -> None:
+    writer = ReleaseWriter(tmp_path / "release", forms={"voice": "tokens"}, codebook=np.eye(4, 13, dtype=np.float32))
+    for number in range(3):
+        writer.add(describe(0, number), {"voice": np.array([number, 3, 1], np.int32)})
+    statement = AnonymizerStatement(modality="voice", name="n", version="1", form="tokens", parameters={}, noise="none")
+    writer.finish(site="site-00", study="0" * 64, anonymizers=(statement,))
+    clips = ClipSet.from_releases([open_release(tmp_path / "release")], "voice")
+    assert len({id(array.codebook) for array in clips.arrays}) == 1
+    reached = pickle.loads(pickle.dumps(clips.subset([2, 0])))  # noqa: S301 - as a worker process gets it
+    for index in range(2):
+        np.testing.assert_array_equal(reached.mfcc(index), np.eye(4, 13, dtype=np.float32)[reached.array(index)])

@@ -25,7 +25,7 @@ def audit(  # noqa: PLR0917 - typer reads the options from the signature
     ],
     corpus: Annotated[Path | None, typer.Option(help="The originals, for the unprotected anchor.")] = None,
     key: Annotated[
-        Path | None, typer.Option(help="Pseudonym key of the site; default the one beside the release.")
+        Path | None, typer.Option(help="Pseudonym key of the site; default the one next to the release.")
     ] = None,
     attackers: Annotated[str, typer.Option(help="Names with commas between; default all.")] = "",
     out: Annotated[Path, typer.Option(help="Folder for audit.json and the trial lists.")] = Path("audit"),

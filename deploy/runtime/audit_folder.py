@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import tempfile
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -34,9 +34,11 @@ KEY_FILE = "pseudonym.key"
 PAGE_FILE = "audit.html"
 FOREIGN_SITE = "audit"
 FACE_SIDE, FACE_FPS = 128, 5.0
-"""Of faces cut out of videos, where no release tells its own."""
+"""Of faces cut out of videos, where no release states its own."""
 _DEPTH = 3
 MODALITIES: tuple[Modality, ...] = ("voice", "face")
+_Sets = dict[Modality, tuple[ClipSet | None, ClipSet]]
+"""Originals, if there are any, and what was released, by modality."""
 
 
 @dataclass
@@ -69,12 +71,6 @@ class AuditedFolder:
         ]
 
 
-@dataclass(frozen=True)
-class _Sets:
-    original: ClipSet | None
-    released: ClipSet
-
-
 def audit_folder(
     releases: Path,
     *,
@@ -97,18 +93,18 @@ def audit_folder(
     Args:
         releases: a release, a folder of releases, or sound and video files named as the originals.
         corpus: the originals, without which there is no unprotected anchor.
-        key: the pseudonym key of the site that made the release; default the one beside it.
+        key: the pseudonym key of the site that made the release; default the one next to it.
         out: where to write.
         attackers: names; empty means all.
         seed: of trials and training, and of the pseudonyms of simulated sites.
         bootstrap: resamples of each interval.
         workers: processes; None takes one for each CPU.
         cache_dir: where embeddings are kept.
-        beyond: whether attributes, inversion and links between modalities are attacked too.
-        emotion: whether judges tell how much emotion is left.
-        name: what the page calls the releases; default the folder's name.
-        command: how to do it again, for the page.
-        progress: told of every finished step.
+        inference: whether attributes, inversion and links between modalities are attacked too.
+        utility: whether evaluators measure how much emotion is left.
+        name: of the releases on the page; default the folder's name.
+        command: to reproduce the audit, for the page.
+        progress: called with every finished step.
 
     Raises:
         MorettaError: nothing to attack, or originals that do not belong to the releases.
@@ -116,10 +112,10 @@ def audit_folder(
     prepare_output(out)
     sets = _load(releases, corpus, key, seed)
     done = AuditedFolder(out)
-    for modality, pair in sets.items():
+    for modality, (original, released) in sets.items():
         result = audit(
-            pair.original,
-            pair.released,
+            original,
+            released,
             attackers=attackers,
             seed=seed,
             bootstrap=bootstrap,
@@ -136,7 +132,7 @@ def audit_folder(
         from moretta.shared.audit.inference.attack_all import attack_all
 
         done.findings = attack_all(
-            {modality: (pair.original, pair.released) for modality, pair in sets.items()},
+            sets,
             seed=seed,
             bootstrap=bootstrap,
             workers=workers,
@@ -144,7 +140,11 @@ def audit_folder(
             progress=progress,
         )
     if utility:
-        done.utility = _utility(sets, seed=seed, workers=workers, progress=progress)
+        with tempfile.TemporaryDirectory(prefix="moretta-utility-") as scratch:
+            for original, released in sets.values():
+                done.utility += evaluate_utility(
+                    original, released, seed=seed, workers=workers, scratch=Path(scratch), progress=progress
+                )
     content = {
         "seed": seed,
         "originals": corpus is not None,
@@ -168,16 +168,6 @@ def audit_folder(
     return done
 
 
-def _utility(sets: dict[Modality, _Sets], *, seed: int, workers: int | None, progress: Progress | None) -> list[Result]:
-    rows: list[Result] = []
-    with tempfile.TemporaryDirectory(prefix="moretta-emotion-") as scratch:
-        for pair in sets.values():
-            rows += evaluate_utility(
-                pair.original, pair.released, seed=seed, workers=workers, scratch=Path(scratch), progress=progress
-            )
-    return rows
-
-
 def find_releases(folder: Path) -> list[Release]:
     """Every finished release in a folder, at most three levels down, by path."""
     patterns = ["/".join(["*"] * depth + [STATEMENT_FILE]) for depth in range(_DEPTH + 1)]
@@ -185,45 +175,44 @@ def find_releases(folder: Path) -> list[Release]:
     return [open_release(path) for path in sorted(found)]
 
 
-def _load(folder: Path, corpus: Path | None, key: Path | None, seed: int) -> dict[Modality, _Sets]:
+def _load(folder: Path, corpus: Path | None, key: Path | None, seed: int) -> _Sets:
+    expected = "releases, or sound and video named as the originals"
     if not folder.is_dir():
-        raise ReleaseError(f"no folder {folder}", expected="releases, or sound and video named as the originals")
+        raise ReleaseError(f"no folder {folder}", expected=expected)
     releases = find_releases(folder)
     sets = _of_releases(releases, corpus, key, seed) if releases else _of_files(folder, corpus, seed)
-    kept = {modality: pair for modality, pair in sets.items() if len(pair.released)}
+    kept = {modality: pair for modality, pair in sets.items() if len(pair[1])}
     if not kept:
-        raise ReleaseError(
-            f"nothing to attack in {folder}", expected="releases, or sound and video named as the originals"
-        )
+        raise ReleaseError(f"nothing to attack in {folder}", expected=expected)
     return kept
 
 
-def _of_releases(releases: list[Release], corpus: Path | None, key: Path | None, seed: int) -> dict[Modality, _Sets]:
+def _of_releases(releases: list[Release], corpus: Path | None, key: Path | None, seed: int) -> _Sets:
     classes = classes_among(clip.emotion for release in releases for clip in release.clips)
     originals = None if corpus is None else read_corpus(corpus, classes=classes)
     keys = {} if originals is None else _keys(releases, originals, key, seed)
-    sets: dict[Modality, _Sets] = {}
+    sets: _Sets = {}
     for modality in MODALITIES:
         released = ClipSet.from_releases(releases, modality, classes=classes)
         if not len(released):
             continue
-        loader = _loader(released) if modality == "face" else None
+        loader = VideoFaces(side=released.frames(0).shape[1], fps=FACE_FPS) if modality == "face" else None
         known = None if originals is None else replace(originals, clips=originals.of(keys))
         original = None
         if known is not None:
             original = ClipSet.from_corpus(known, modality, keys, loader=loader, classes=classes)
-        sets[modality] = _Sets(original, released)
+        sets[modality] = (original, released)
     return sets
 
 
 def _keys(releases: list[Release], corpus: Corpus, key: Path | None, seed: int) -> dict[SpeakerId, PseudonymKey]:
-    """The key of each original speaker's site, by what pseudonyms the sites gave."""
+    """The key of each original speaker's site, found by the pseudonyms in the releases."""
     keys: dict[SpeakerId, PseudonymKey] = {}
     for release in releases:
         site_key = _site_key(release, key, seed)
         speakers = {clip.speaker for clip in release.clips}
-        for named in (site_key.in_study(release.statement.study), site_key):  # names are a study's, or the site's own
-            keys |= {number: named for number in corpus.speakers if named.speaker(number) in speakers}
+        for used in (site_key.in_study(release.statement.study), site_key):  # names are a study's, or the site's own
+            keys |= {speaker: used for speaker in corpus.speakers if used.speaker(speaker) in speakers}
     if not keys:
         raise ReleaseError(
             "no speaker of the corpus has a pseudonym of these releases",
@@ -242,27 +231,28 @@ def _site_key(release: Release, key: Path | None, seed: int) -> PseudonymKey:
         return PseudonymKey.seeded(seed, release.statement.site)
     raise ReleaseError(
         f"no pseudonym key at {path}, so originals cannot be matched with released clips",
-        expected=f"the {KEY_FILE} that `moretta anonymize` left beside the release",
+        expected=f"the {KEY_FILE} that `moretta anonymize` left next to the release",
         fix="name it with --key, or leave --corpus out: there is no unprotected anchor then",
     )
 
 
-def _of_files(folder: Path, corpus: Path | None, seed: int) -> dict[Modality, _Sets]:
-    """Both under pseudonyms of this audit: file names tell who is who."""
+def _of_files(folder: Path, corpus: Path | None, seed: int) -> _Sets:
+    """Both under pseudonyms of this audit: file names give the speakers."""
     pseudonyms = PseudonymKey.seeded(seed, FOREIGN_SITE)
     originals = None if corpus is None else read_corpus(corpus, classes=None)
     files = read_foreign(folder, originals)
     classes = classes_among(clip.label for known in (files, originals) if known is not None for clip in known.clips)
     loader = VideoFaces(side=FACE_SIDE, fps=FACE_FPS)
-    sets: dict[Modality, _Sets] = {}
+    sets: _Sets = {}
     for modality in MODALITIES:
         attacked = replace(files, clips=tuple(_of_one_kind(clip, modality) for clip in files.clips))
         found = ClipSet.from_corpus(attacked, modality, pseudonyms, loader=loader, classes=classes)
-        released = _counting_drops(found, files, modality)
+        drops = Counter(drop.reason for drop in files.dropped) if modality == "voice" else {}  # count them once
+        released = replace(found, damaged=dict(drops))
         original = None
         if originals is not None and len(released):
             original = ClipSet.from_corpus(originals, modality, pseudonyms, loader=loader, classes=classes)
-        sets[modality] = _Sets(original, released)
+        sets[modality] = (original, released)
     return sets
 
 
@@ -271,12 +261,3 @@ def _of_one_kind(clip: Clip, modality: Modality) -> Clip:
     if modality == "face":
         return replace(clip, audio=None)
     return clip if clip.audio is None else replace(clip, video=None)
-
-
-def _counting_drops(clips: ClipSet, files: Corpus, modality: Modality) -> ClipSet:
-    counted: Mapping[str, int] = Counter(drop.reason for drop in files.dropped) if modality == "voice" else {}
-    return replace(clips, damaged=dict(counted))
-
-
-def _loader(released: ClipSet) -> VideoFaces:
-    return VideoFaces(side=released.frames(0).shape[1], fps=FACE_FPS)

@@ -28,7 +28,7 @@ _IGNORED = "__pycache__"
 
 
 class ControlError(RunError):
-    """The SuperLink does not answer, or refuses."""
+    """The SuperLink does not respond, or refuses."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +125,7 @@ class Control:
             raise ControlError(f"Flower's SuperLink refused: {error.response.text[:300]}") from error
         except httpx.HTTPError as error:
             raise ControlError(
-                f"Flower's SuperLink does not answer at {self._address}: {type(error).__name__}: {error}"
+                f"Flower's SuperLink does not respond at {self._address}: {type(error).__name__}: {error}"
             ) from error
         finally:
             client.close()

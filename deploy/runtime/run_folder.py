@@ -18,7 +18,7 @@ from moretta.shared.core.atomic import naming, write_atomic
 from moretta.shared.core.errors import ExitCode, Interrupted, StudyError
 
 Notify = Callable[[str], None]
-"""Gets a line for the person who waits."""
+"""Gets a line of progress for a person."""
 _PROBE_BYTES = 4096
 """A folder for results must have room for so much: a block of most file systems."""
 

@@ -70,7 +70,7 @@ class Maintenance:
     async def keep_flower_alive(self) -> None:
         """Start again what has ended."""
         if await asyncio.to_thread(self.flower.keep_alive):
-            self._known_keys = None  # a new SuperLink is asked what it knows
+            self._known_keys = None  # find out what a new SuperLink knows
         if self.problems["superlink"] is None:
             self._responded = time.monotonic()
         elif self.flower.superlink.alive() and time.monotonic() - self._responded > _HANGS_SECONDS:

@@ -19,8 +19,7 @@ import numpy.typing as npt
 import torch
 from safetensors.numpy import load, save
 
-from moretta.deploy.synth.expression_samples import aligned, boxed
-from moretta.deploy.synth.expression_scenes import Scenes, draw_scenes
+from moretta.deploy.synth.expression_scenes import Scenes, aligned, boxed, draw_scenes
 from moretta.shared.core.atomic import write_atomic
 from moretta.shared.core.labels import EMOTIONS
 from moretta.shared.core.threads import limit_threads
@@ -32,7 +31,7 @@ from moretta.shared.models.expression_nets import ChannelNet, PointNet, net_arra
 from moretta.shared.models.head import make_identity, render_clip
 
 FIRST_SCENE, FIRST_PUBLIC = 2_000_000, 4_000_000
-"""Seeds of the people who are learned from, and of those whose tracks are public. Corpora and autoencoders draw theirs
+"""Seeds of the people in the training data, and of those whose tracks are public. Corpora and autoencoders draw theirs
 from 30 bits and more, so that nobody of them is likely to be somebody here."""
 PEOPLE, EACH = 360, 14
 PUBLIC_PEOPLE, PUBLIC_CLIPS, PUBLIC_FRAMES, PUBLIC_FPS = 30, 12, 7, 3
@@ -140,7 +139,7 @@ def _channel_arrays(net: ChannelNet, spread: npt.NDArray[np.float32]) -> Arrays:
 
 
 def _kept(path: Path, make: Callable[[], Arrays]) -> Arrays:
-    """What a file holds; made and written if it is not there."""
+    """The content of a file, which is made and written if it is not there."""
     if not path.exists():
         write_atomic(path, save(make()))
     return load(path.read_bytes())
@@ -161,7 +160,7 @@ def _step(loss: torch.Tensor, optimizer: torch.optim.Optimizer, schedule: Any) -
 
 
 def _speech(rng: np.random.Generator) -> npt.NDArray[np.float64]:
-    """How loud somebody is who speaks, at each frame, 0 to 1."""
+    """Loudness of speech at each frame, 0 to 1."""
     seconds = np.arange(PUBLIC_FRAMES) / PUBLIC_FPS
     sentence = np.clip(np.sin(np.pi * seconds / seconds[-1]), 0, 1) ** 0.3
     syllables = 0.45 + 0.4 * np.sin(2 * np.pi * rng.uniform(3, 5) * seconds + rng.uniform(0, 6))

@@ -1,4 +1,4 @@
-"""Looks at a whole corpus: what is there, and every file that cannot be used. Everything is decoded."""
+"""Decodes a whole corpus: its contents, and every file that cannot be used."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Durations:
 
 @dataclass(frozen=True, slots=True)
 class SpeakerCounts:
-    """What there is of one speaker, counting usable files only."""
+    """Counts of one speaker's usable files."""
 
     speaker: SpeakerId
     sex: str | None
@@ -103,10 +103,10 @@ class CheckReport:
 
 @dataclass(frozen=True, slots=True)
 class _Finding:
-    """What decoding the sound or the pictures of one clip showed."""
+    """The result of decoding the sound or the pictures of one clip."""
 
     file: str = ""
-    """What was decoded, relative to the corpus; empty if the clip has none."""
+    """The file, relative to the corpus; empty if the clip has none."""
     seconds: float = 0.0
     digest: str = ""
     form: str = ""

@@ -68,7 +68,7 @@ class Corpus:
     speakers: dict[SpeakerId, Speaker]
     dropped: tuple[Drop, ...] = field(default=())
     warnings: tuple[str, ...] = field(default=())
-    """What a reader of the report should know although no file was dropped for it. Never leaves a site."""
+    """Facts for a reader of the report for which no file was dropped. They never leave a site."""
     tables: tuple[str, ...] = ()
     """Tables that say whose a clip is, or how it is labelled; relative to `root`. Not all of them need exist."""
     sites: Mapping[SpeakerId, str] = field(default_factory=dict)

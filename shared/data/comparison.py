@@ -109,7 +109,7 @@ class Repeated:
 
     @property
     def fault(self) -> bool:
-        """Whether nobody can tell whose recording it is."""
+        """Whether it is unclear whose recording it is."""
         return len(self.speakers) > 1
 
     def __str__(self) -> str:
@@ -119,7 +119,7 @@ class Repeated:
 
 
 def find_repeated(seen: Iterable[Seen]) -> list[Repeated]:
-    """What stands more than once, in order of the first."""
+    """Recordings that are there more than once, in order of the first."""
     same: dict[tuple[Kind, str], list[Seen]] = defaultdict(list)
     for one in seen:
         same[one.kind, one.digest].append(one)

@@ -1,5 +1,4 @@
-"""What all decoders here share: a file is looked at before it is opened, whatever fails names it, and pictures come
-out as they are meant to be seen: upright, unmirrored, with square pixels."""
+"""Opens files of sound and pictures: failures name the file; pictures come upright, unmirrored, with square pixels."""
 
 from __future__ import annotations
 

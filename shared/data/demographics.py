@@ -33,7 +33,7 @@ _SEX_WORDS = {
 }
 _SEX_OF = {word: sex for sex, words in _SEX_WORDS.items() for word in words}
 UNKNOWN = {"", "?", "-", ".", "na", "n/a", "nan", "none", "null", "unknown", "not known", "missing", "not available"}
-"""What tables write where nothing is known."""
+"""Values that tables hold where nothing is known."""
 _ACTOR = re.compile(r"(?:actor|speaker|subject|participant|id)?[ _-]*0*(\d{1,9})(?:[.,]0*)?", re.IGNORECASE)
 _AGE = re.compile(r"(\d{1,3})(?:[.,]\d*)?\s*(?:y|yr|yrs|years?)?(?: old)?", re.IGNORECASE)
 _AGES = re.compile(r"[\[(]?(\d{1,3})\s*(?:-|\u2013|\u2014|to|\.\.)\s*(\d{1,3})[\])]?", re.IGNORECASE)
@@ -59,7 +59,7 @@ def read_demographics(path: Path) -> tuple[dict[SpeakerId, Speaker], list[str]]:
 def describe_people(
     path: Path, rows: Sequence[tuple[SpeakerId, Row]], columns: Sequence[str] = ("Sex", "Age")
 ) -> tuple[dict[SpeakerId, Speaker], list[str]]:
-    """What the rows of a table say of their speakers, and a warning for each value that says nothing usable.
+    """Sex and age of speakers from the rows of a table, and a warning for each value that says nothing usable.
 
     Args:
         path: of the table, for warnings.
@@ -109,7 +109,7 @@ def _sex(text: str, words: set[str]) -> str | None:
 
 
 def _age(text: str) -> int | None:
-    """In years; of a range its middle, if all of it is in one of the groups that are told of."""
+    """In years; of a range its middle, if all of it is in one of the groups that a release states."""
     if match := _AGES.fullmatch(text):
         low, high = int(match[1]), int(match[2])
         inside = MIN_AGE <= low <= high <= MAX_AGE and age_group(low) == age_group(high)

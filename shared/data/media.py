@@ -33,18 +33,18 @@ SILENCE_DBFS = -70.0
 """Root mean square level, relative to full scale, below which a clip counts as silent. Soft sad speech of RAVDESS was
 measured at -64 dBFS over the whole clip; the rounding noise of 16 bits lies at -101 dBFS."""
 MIN_RATE, MAX_RATE = 4_000, 384_000
-"""Hz that a header may say. Telephones have 8,000; below 4,000 no vowel can be told from another."""
+"""Hz that a header may say. Telephones have 8,000; below 4,000 all vowels sound alike."""
 MAX_PEAK = 8.0
 """Louder floats are no sound relative to full scale, such as integers that were stored as floats."""
 OVERDRIVEN_SHARE = 0.05
 """Of samples at full scale, above which a clip is named as overdriven."""
 
 _OFFSET_SECONDS = 0.05
-"""What changes slower than this is no sound: an offset, or its drift."""
+"""Slower changes are no sound, but an offset or its drift."""
 _MISSING_SECONDS = 0.02
 """How much shorter than its header a file may be: some recorders count the header as sound."""
 _UNKNOWN_SIZES = (0xFFFFFFFF, 0x7FFFFFFF, 0x7FFFF000)
-"""What programs write into a header before they know how much follows."""
+"""Sizes that programs write into a header before they know how much follows."""
 
 Audio = NDArray[np.float32]
 _FLV_AUDIO_RATE = 22_050  # FLV's header knows 11,025, 22,050 and 44,100 Hz only

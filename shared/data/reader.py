@@ -40,7 +40,7 @@ class CorpusReader(ABC):
 
     name: ClassVar[str]
     layout: ClassVar[str]
-    """What such a folder looks like, for errors."""
+    """A description of such a folder, for errors."""
     explicit: ClassVar[bool] = False
     """Whether such a folder declares its layout, as by a manifest. These readers are asked first."""
 

@@ -102,7 +102,7 @@ def _seconds_of(path: Path) -> dict[Kind, float]:
     try:
         found = path.stat()
         return _measured(path, found.st_mtime_ns, found.st_size)
-    except (ClipError, OSError):  # told when the file itself is read
+    except (ClipError, OSError):  # an error when the file itself is read
         return {}
 
 

@@ -30,7 +30,7 @@ def listed(items: Sequence[object], most: int = 10) -> str:
 
 
 Columns = Mapping[str, Sequence[str]]
-"""What a column is called here, and what else it may be called: small letters and digits only."""
+"""Names of columns, each with its other names in small letters and digits."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,7 +23,7 @@ SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff"}
 FIRST_PUBLIC_IDENTITY = 1_000_000
 """Seeds of public people start here: speakers of a synthetic corpus are far below, so nobody is in both."""
 PICTURES_PER_PERSON = 3
-"""A second picture of a person costs a third of the first; new people teach the network more."""
+"""A second picture of a person costs a third of the first, but the network learns more from new people."""
 _MAX_IMAGE_BYTES = 200 * 2**20
 _RENDERED = (160, 120)  # pixels, as the synthetic corpus has them
 _POSE = (0.16, 0.08, 0.05)  # yaw, pitch, roll in radians: standard deviations
@@ -111,7 +111,7 @@ def render_face_images(
 
 @dataclass(frozen=True, slots=True)
 class _Outcome:
-    """What became of one row of the memory map."""
+    """The result for one row of the memory map."""
 
     row: int
     found: bool = False

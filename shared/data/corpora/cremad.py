@@ -104,7 +104,7 @@ class ClipName:
 
     @classmethod
     def of_file(cls, stem: str) -> ClipName:
-        """The same in any case: some unpackers change it, and Windows and macOS do not tell it apart."""
+        """The same in any case: some unpackers change it, and Windows and macOS ignore it."""
         return cls.parse(stem.upper() if stem.isascii() else stem)
 
     @property
@@ -175,7 +175,7 @@ def find_votes(root: Path) -> Path:
 
 
 def read_votes(path: Path) -> tuple[dict[str, str | None], list[str]]:
-    """What most people recognised in face and voice together, by clip name; None where they were tied; and warnings.
+    """The crowd's vote on face and voice together by clip name, None where it was tied; and warnings.
 
     Raises:
         CorpusError: see `read_table`.

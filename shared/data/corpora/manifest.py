@@ -210,7 +210,7 @@ def _file(root: Path, text: str, endings: tuple[str, ...]) -> Path:
 
 
 def _tested(path: Path, rows: list[tuple[SpeakerId, Row]], warnings: list[str]) -> frozenset[SpeakerId]:
-    """Speakers of the test split. A speaker who is in both is tested, and trained on nowhere."""
+    """Speakers of the test split. A speaker in both splits counts as a test speaker."""
     found: dict[SpeakerId, set[bool]] = defaultdict(set)
     odd: dict[str, list[int]] = defaultdict(list)
     for speaker, row in rows:

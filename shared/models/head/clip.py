@@ -1,4 +1,4 @@
-"""Synthetic people in clips: one who speaks a sentence, and the public person who shows what somebody's face does."""
+"""Synthetic people in clips: one who speaks a sentence, and the public person who shows the movements of a track."""
 
 from __future__ import annotations
 

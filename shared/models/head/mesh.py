@@ -20,7 +20,7 @@ from moretta.shared.models.head.raster import Floats, rasterise
 
 
 class MeshPart(IntEnum):
-    """What a triangle belongs to."""
+    """The part of the head that a triangle is of."""
 
     SKIN = 0
     EYE = 1
@@ -124,7 +124,7 @@ EYE_REACH = 1.15
 
 @dataclass(frozen=True, eq=False)
 class SkinMap:
-    """What the base mesh has at each texel of the unrolled skin, [SKIN_ROWS, WIDTH].
+    """The base mesh at each texel of the unrolled skin, [SKIN_ROWS, WIDTH].
 
     `covered` says where there is skin at all; `x`, `y` and `z` are positions in the base mesh, `theta` the angle from
     the front, and the rest are the asset's masks.

@@ -34,7 +34,7 @@ CAMERA_DISTANCE = 12.0
 FOCAL_HEIGHTS = 3.55
 """Focal length in image heights: the head fills about two thirds of the frame, as in CREMA-D."""
 AIM = (0.0, -0.22, -0.6)
-"""What the camera looks at, from the point between the eyes, in decimetres."""
+"""The centre of the frame, from the point between the eyes, in decimetres."""
 PIVOT = (0.0, 6.4, 0.4)
 """Where the head turns on the neck."""
 EYE_GAIN = 0.9

@@ -1,4 +1,4 @@
-"""Who a synthetic person is: the seeded choices that shape and colour a head."""
+"""Seeded choices that shape and colour a synthetic head."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What each sound of English needs, and the CREMA-D sentences spelled in sounds (ARPAbet).
+"""Parameters of the sounds of English, and the CREMA-D sentences spelled in sounds (ARPAbet).
 
 Sources: vowel formants are the means of men in Peterson & Barney, "Control methods used in a study of the vowels",
 JASA 24 (1952), Table II; AX, a neutral tube, is added. Formants of consonants and centres of noise are of the order of
@@ -130,4 +130,4 @@ SENTENCE_SOUNDS = {
     "TSI": "DH AX S ER F IH S IH Z S L IH K",
     "WSI": "W IY L S T AA P IH N AX K AH P AX L AX V M IH N IH T S",
 }
-"""By the sentence codes of `names.SENTENCES`."""
+"""By the sentence codes of `cremad.SENTENCES`."""

@@ -53,8 +53,8 @@ def synthesize(voice: Voice, emotion: str, sentence: str, *, intensity: float = 
     Args:
         voice: who says it.
         emotion: how.
-        sentence: a code of `names.SENTENCES`.
-        intensity: 0 is neutral, 1 as `prosody.DELIVERIES` describes.
+        sentence: a code of `cremad.SENTENCES`.
+        intensity: 0 is neutral, 1 as `DELIVERIES` describes.
         seed: of all that differs from one time to the next. The same arguments give the same samples.
 
     Returns:
@@ -163,7 +163,7 @@ class Turbulence:
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """What the mouth does, frame by frame."""
+    """Movements of the mouth, frame by frame."""
 
     formants_hz: Track
     """[frames, 3]"""
@@ -184,7 +184,7 @@ class _Segment:
 
 
 def articulate(voice: Voice, delivery: Delivery, sentence: str, generator: np.random.Generator) -> Score:
-    """Tracks for one sentence (a code of `names.SENTENCES`) as this voice says it this once."""
+    """Tracks for one sentence (a code of `cremad.SENTENCES`) as this voice says it this once."""
     pace = 1 / (voice.rate_factor * delivery.rate)
     segments: list[_Segment] = []
     lengths: list[int] = []

@@ -1,4 +1,4 @@
-"""Who speaks and how: what the body gives a voice, drawn from a seed, and how an emotion changes its delivery.
+"""Voices, drawn from a seed, and how an emotion changes their delivery.
 
 The directions of the changes follow the review of Juslin & Laukka, "Communication of emotions in vocal expression and
 music performance", Psychological Bulletin 129 (2003), Table 7 (anger: fast, loud, bright; sadness: slow, soft, dull;

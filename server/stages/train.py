@@ -125,8 +125,8 @@ def _strategy(
         on_update=lambda number, site, change: keep_update(context, kind, number, site, change),
         deadline_seconds=study.deadline_seconds("train"),
         max_norm=study.train.max_update_norm,
-        # one where all sites weigh alike
-        most=dict.fromkeys(clips, 1) if aggregation.bounds_sites else clips,
+        # one where a site does not reveal how many it has
+        most=dict.fromkeys(clips, 1) if aggregation.secure or aggregation.dp == "distributed" else clips,
         other_models={m: results.models[m] for m in study.modalities} if kind == "fusion" else {},
         find_outlying=plan is None and not aggregation.secure,
     )

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from moretta.server.audit_log import AuditLog
 from moretta.server.enrollment.authority import CertificateAuthority, create_authority
-from moretta.server.enrollment.site_registry import Registry
+from moretta.server.enrollment.site_registry import SiteRegistry
 from moretta.server.home import SETTINGS_FILE, ServerHome, settings_toml
 from moretta.shared.core.atomic import write_atomic
 from moretta.shared.core.errors import EnrollmentError, HomeError, MorettaError
@@ -47,7 +47,7 @@ def create_home(
         for folder in (home.superlink, home.studies):
             folder.mkdir(mode=0o700)
         authority = create_authority(home.authority, passphrase=passphrase, clock=time.time)
-        Registry.create(home.registry).close()
+        SiteRegistry.create(home.registry).close()
         AuditLog(home.audit_log, time.time).add("initialised", ca=authority.fingerprint, names=list(names))
     except (OSError, MorettaError) as error:
         _undo(root, existed=existed)

@@ -16,7 +16,7 @@ from moretta.deploy.server.superlink_process import FlowerProcesses
 from moretta.server.audit_log import AuditLog
 from moretta.server.enrollment.authority import CertificateAuthority, load_certificate
 from moretta.server.enrollment.nodes import NodeKeeper
-from moretta.server.enrollment.site_registry import Registry
+from moretta.server.enrollment.site_registry import SiteRegistry
 from moretta.server.home import RunningServer, ServerHome
 from moretta.server.port.credentials import PortCertificates
 from moretta.server.port.guard import Guard
@@ -36,7 +36,7 @@ class Maintenance:
 
     home: ServerHome
     authority: CertificateAuthority
-    registry: Registry
+    registry: SiteRegistry
     audit: AuditLog
     certificates: PortCertificates
     guard: Guard

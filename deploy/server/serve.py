@@ -21,7 +21,7 @@ from moretta.server.enrollment.countersign import Countersigner
 from moretta.server.enrollment.database import open_database
 from moretta.server.enrollment.nodes import NodeKeeper
 from moretta.server.enrollment.service import EnrollmentService
-from moretta.server.enrollment.site_registry import Registry
+from moretta.server.enrollment.site_registry import SiteRegistry
 from moretta.server.home import ServerHome
 from moretta.server.port.credentials import PortCertificates
 from moretta.server.port.guard import Guard, Method
@@ -65,7 +65,7 @@ async def _start(
     settings = home.settings
     audit = AuditLog(home.audit_log, time.time)
     last_let_through = min(audit.last_time, time.time())  # a clock that was ahead once must not shut the relay for long
-    registry = Registry.open(home.registry)
+    registry = SiteRegistry.open(home.registry)
     stack.callback(registry.close)
     certificates = PortCertificates(
         authority, registry, names=settings.names, hours=settings.lifetimes.server_hours, clock=time.time

@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from moretta.server.audit_log import AuditLog, entries
 from moretta.server.enrollment.authority import load_certificate
-from moretta.server.enrollment.site_registry import Registry
+from moretta.server.enrollment.site_registry import SiteRegistry
 from moretta.server.home import RunningServer, ServerHome, running_pid, running_server
 from moretta.shared.core.errors import EnrollmentError, HomeError
 from moretta.shared.enrollment.identifiers import fingerprint
@@ -41,7 +41,7 @@ class ServerAdmin:
     """An open registry and audit log."""
 
     home: ServerHome
-    registry: Registry
+    registry: SiteRegistry
     audit: AuditLog
 
     def issue_token(self, *, site: str, hours: float | None, reenroll: bool) -> JoinString:
@@ -110,7 +110,7 @@ def administer(root: Path) -> Iterator[ServerAdmin]:
         HomeError: the folder cannot be used.
     """
     home = ServerHome.open(root)
-    registry = Registry.open(home.registry)
+    registry = SiteRegistry.open(home.registry)
     try:
         yield ServerAdmin(home, registry, AuditLog(home.audit_log, time.time))
     finally:

@@ -17,7 +17,7 @@ from moretta.deploy.runtime.control import Control, ControlError, RunStatus
 from moretta.deploy.runtime.planning import check_names
 from moretta.deploy.runtime.progress_monitor import ProgressMonitor
 from moretta.deploy.runtime.run_folder import Notify, Outcome, conclude, interruptible
-from moretta.server.enrollment.site_registry import Registry
+from moretta.server.enrollment.site_registry import SiteRegistry
 from moretta.server.enrollment.tables import SiteRecord
 from moretta.server.home import ServerHome, running_server
 from moretta.server.stages.lifecycle import OUTCOME_FILE, announce_attempt, newest_attempt, working_pid, write_outcome
@@ -111,7 +111,7 @@ def plan_again(folder: Path, home: ServerHome, study: Study) -> DeploymentPlan:
 
 def _registered(home: ServerHome) -> list[SiteRecord]:
     """Every site that ever enrolled, by name."""
-    registry = Registry.open(home.registry)
+    registry = SiteRegistry.open(home.registry)
     try:
         return registry.sites()
     finally:

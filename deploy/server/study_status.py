@@ -9,7 +9,7 @@ from typing import Any
 
 from moretta.server.stages.context import PROGRESS_FILE, Progress
 from moretta.server.stages.lifecycle import OUTCOME_FILE, newest_attempt, working_pid
-from moretta.server.stages.results import Results, SiteFacts, Spent
+from moretta.server.stages.results import Results, SiteFacts, SiteSpending
 from moretta.server.stages.state import STATE_FILE, load_progress
 from moretta.shared.core.errors import ExitCode
 from moretta.shared.study.run_plan import load_plan
@@ -113,5 +113,5 @@ def _saved(folder: Path) -> tuple[Progress, Results]:
 
 
 def _site(progress: Progress, results: Results, name: str) -> SiteStatus:
-    facts, spent = results.releases.facts.get(name, SiteFacts()), results.training.spent.get(name, Spent())
+    facts, spent = results.releases.facts.get(name, SiteFacts()), results.training.spent.get(name, SiteSpending())
     return SiteStatus(name, facts.clips, spent.rounds, progress.missed_as_text(name))

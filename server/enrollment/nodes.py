@@ -14,7 +14,7 @@ from google.protobuf.message import Message
 
 from moretta.server.audit_log import AuditLog
 from moretta.server.enrollment.keys import flower_form
-from moretta.server.enrollment.site_registry import Registry
+from moretta.server.enrollment.site_registry import SiteRegistry
 from moretta.server.enrollment.tables import NodeKeyRecord
 from moretta.server.port.refusals import Refusal
 from moretta.server.relay.superlink_client import SuperLinkClient
@@ -32,7 +32,7 @@ class NodeKeeper:
     """Talks with the SuperLink's Control API, on loopback."""
 
     superlink: SuperLinkClient
-    registry: Registry
+    registry: SiteRegistry
     audit: AuditLog
 
     async def reconcile(self) -> list[str]:

@@ -12,7 +12,7 @@ from google.protobuf.message import Message
 from moretta.server.audit_log import AuditLog
 from moretta.server.enrollment.authority import CertificateAuthority, Clock, Issued
 from moretta.server.enrollment.keys import canonical_node_key, public_key_of_request
-from moretta.server.enrollment.site_registry import Registry
+from moretta.server.enrollment.site_registry import SiteRegistry
 from moretta.server.enrollment.tables import KnownCertificate, KnownToken
 from moretta.server.port.guard import MakeRoom, Method
 from moretta.server.port.refusals import Refusal
@@ -46,7 +46,7 @@ class EnrollmentService:
     """
 
     authority: CertificateAuthority
-    registry: Registry
+    registry: SiteRegistry
     audit: AuditLog
     info_of: Callable[[], InfoReply]
     site_hours: float

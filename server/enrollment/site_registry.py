@@ -36,7 +36,7 @@ _MOST_AN_HOUR = 600
 """Certificates of one site: more than any life of a certificate could need."""
 
 
-class Registry:
+class SiteRegistry:
     """See the module. Thread-safe."""
 
     def __init__(self, database: Database, clock: Clock = time.time) -> None:
@@ -44,7 +44,7 @@ class Registry:
         self._clock = clock
 
     @classmethod
-    def create(cls, path: Path, clock: Clock = time.time) -> Registry:
+    def create(cls, path: Path, clock: Clock = time.time) -> SiteRegistry:
         """Make a new file.
 
         Raises:
@@ -53,7 +53,7 @@ class Registry:
         return cls(create_database(path), clock)
 
     @classmethod
-    def open(cls, path: Path, clock: Clock = time.time) -> Registry:
+    def open(cls, path: Path, clock: Clock = time.time) -> SiteRegistry:
         """Open a file, whatever Moretta it is of.
 
         Raises:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 
 from flwr.app import RecordDict
 
-from moretta.server.enrollment.site_registry import Registry
+from moretta.server.enrollment.site_registry import SiteRegistry
 from moretta.server.grid.site_grid import SiteGrid
 from moretta.server.home import ServerHome
 from moretta.shared.core.errors import RunError
@@ -131,7 +131,7 @@ def sites_gone(plan: DeploymentPlan) -> Callable[[], Mapping[str, str]]:
     Raises:
         HomeError: the server's folder or its registry cannot be used.
     """
-    registry = Registry.open(ServerHome.open(plan.server_home).registry)
+    registry = SiteRegistry.open(ServerHome.open(plan.server_home).registry)
 
     def look() -> dict[str, str]:
         known = {site.name: site for site in registry.sites()}

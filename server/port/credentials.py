@@ -11,7 +11,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from moretta.server.enrollment.authority import CertificateAuthority, Clock, Issued
-from moretta.server.enrollment.site_registry import Registry
+from moretta.server.enrollment.site_registry import SiteRegistry
 
 _CIPHERS_VARIABLE = "GRPC_SSL_CIPHER_SUITES"
 _RSA_ONLY = "ECDHE-RSA-AES256-GCM-SHA384"
@@ -34,7 +34,13 @@ class PortCertificates:
     """The port's own certificate, renewed while it runs, and the roots that a caller's certificate may lead to."""
 
     def __init__(
-        self, authority: CertificateAuthority, registry: Registry, *, names: tuple[str, ...], hours: float, clock: Clock
+        self,
+        authority: CertificateAuthority,
+        registry: SiteRegistry,
+        *,
+        names: tuple[str, ...],
+        hours: float,
+        clock: Clock,
     ) -> None:
         self._authority, self._registry, self._clock = authority, registry, clock
         self._names, self._hours = names, hours

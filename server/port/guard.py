@@ -22,7 +22,7 @@ from sqlalchemy.exc import DatabaseError
 
 from moretta.server.audit_log import AuditLog
 from moretta.server.enrollment.authority import Clock
-from moretta.server.enrollment.site_registry import Registry
+from moretta.server.enrollment.site_registry import SiteRegistry
 from moretta.server.enrollment.tables import KnownCertificate, KnownToken
 from moretta.server.home import Limits
 from moretta.server.port.limits import Admission
@@ -72,7 +72,7 @@ class Guard:
     """Stands before the methods of one port."""
 
     def __init__(
-        self, registry: Registry, limits: Limits, audit: AuditLog, clock: Clock, admission: Admission | None = None
+        self, registry: SiteRegistry, limits: Limits, audit: AuditLog, clock: Clock, admission: Admission | None = None
     ) -> None:
         self._registry, self._limits, self._clock = registry, limits, clock
         self.admission = admission or Admission(limits)
@@ -135,7 +135,7 @@ class Guard:
         await context.abort(grpc.StatusCode[refusal.kind], f"{refusal.reason}: {refusal.message}")
 
 
-def identify(auth: Mapping[str, Iterable[bytes]], registry: Registry, clock: Clock) -> Caller:
+def identify(auth: Mapping[str, Iterable[bytes]], registry: SiteRegistry, clock: Clock) -> Caller:
     """The caller behind a connection, by the certificate it presented in the handshake.
 
     TLS has checked the chain. Here the certificate must be one that the registry itself has written down, looked up

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, field
 from moretta.server.audit_log import AuditLog
 from moretta.server.enrollment.authority import Clock
 from moretta.server.enrollment.keys import header_form
-from moretta.server.enrollment.site_registry import Registry
+from moretta.server.enrollment.site_registry import SiteRegistry
 from moretta.server.enrollment.tables import KnownCertificate
 from moretta.server.port.guard import MakeRoom, Method
 from moretta.server.port.refusals import Refusal
@@ -39,7 +39,7 @@ class RelayService:
     """See the module."""
 
     superlink: SuperLinkClient
-    registry: Registry
+    registry: SiteRegistry
     audit: AuditLog
     seen: SeenSignatures
     clock: Clock

@@ -10,7 +10,7 @@ from flwr.app import RecordDict
 
 from moretta.server.grid.site_grid import SiteGrid, noting_failure_of
 from moretta.server.stages.context import RunContext
-from moretta.server.stages.results import Arrays, Evaluation, Releases, Tables
+from moretta.server.stages.results import Arrays, EmotionScores, Releases, Tables
 from moretta.server.stages.statement_checks import check_counts, tested_clips
 from moretta.shared.audit.report.emotion import emotion_result, table_from_counts
 from moretta.shared.audit.report.report_schema import EmotionResult, Modality
@@ -33,7 +33,7 @@ def evaluate(
     releases: Releases,
     models: Mapping[ModelKind, Arrays],
     absent: Mapping[str, str],
-) -> tuple[Evaluation, dict[str, str]]:
+) -> tuple[EmotionScores, dict[str, str]]:
     """Gather confusion counts by pseudonymous speaker and score voice, face, the vote and the learned fusion.
 
     Args:
@@ -59,7 +59,7 @@ def evaluate(
         sites=releases.kept,
         deadline_seconds=study.deadline_seconds("evaluate"),
     )
-    found = Evaluation()
+    found = EmotionScores()
     failures: dict[str, str] = {}
     for response in responses:
         with noting_failure_of(response.site, failures):
@@ -121,7 +121,7 @@ def _reliability(evaluated: Evaluated, counted: dict[str, Tables]) -> Tables:
     return checked
 
 
-def _result(study: Study, output: str, found: Evaluation) -> EmotionResult:
+def _result(study: Study, output: str, found: EmotionScores) -> EmotionResult:
     seed = derive(study.seed, "emotion intervals")
     share = study.voice.weight
     model = {

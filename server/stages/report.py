@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from moretta.server.stages.context import MEMORY_FILE, RunContext
-from moretta.server.stages.results import Results, Spent
+from moretta.server.stages.results import Results, SiteSpending
 from moretta.shared.audit.report.headline import headlines
 from moretta.shared.audit.report.privacy import site_level_rows
 from moretta.shared.audit.report.report_file import write_report
@@ -77,7 +77,7 @@ def privacy_rows(context: RunContext, results: Results) -> list[PrivacyRow]:
         for statement in release.statement.anonymizers:
             recomputed = results.releases.facts[site].recomputed if statement.modality == "voice" else {}
             rows += _release_rows(site, statement, dict(recomputed))
-        spent = results.training.spent.get(site, Spent())
+        spent = results.training.spent.get(site, SiteSpending())
         rows += _training_rows(context.study, results.training.trained, site, spent)
         rows += site_level_rows(context.study, site, spent.rounds)
     return rows
@@ -107,7 +107,7 @@ def _release_rows(site: str, statement: AnonymizerStatement, recomputed: dict[st
     return rows
 
 
-def _training_rows(study: Study, trained: Sequence[str], site: str, spent: Spent) -> list[PrivacyRow]:
+def _training_rows(study: Study, trained: Sequence[str], site: str, spent: SiteSpending) -> list[PrivacyRow]:
     if not study.privacy.dp_sgd or not spent.epsilon:
         return []
     numbers = sorted(spent.epsilon)
@@ -190,7 +190,7 @@ def _site(context: RunContext, results: Results, site: str) -> SiteRow:
         site=site,
         speakers=facts.speakers if facts else 0,
         clips=facts.clips if facts else 0,
-        rounds=results.training.spent.get(site, Spent()).rounds,
+        rounds=results.training.spent.get(site, SiteSpending()).rounds,
         dropped=sum(facts.dropped.values()) if facts else 0,
         missed=context.progress.missed_as_text(site),
     )

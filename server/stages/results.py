@@ -93,7 +93,7 @@ class Releases:
 
 
 @dataclass
-class Spent:
+class SiteSpending:
     """Privacy loss of one site by training so far."""
 
     rounds: int = 0
@@ -109,11 +109,11 @@ class Training:
 
     trained: tuple[ModelKind, ...] = ()
     rounds: list[RoundRow] = field(default_factory=list)
-    spent: dict[str, Spent] = field(default_factory=dict)
+    spent: dict[str, SiteSpending] = field(default_factory=dict)
 
 
 @dataclass
-class Evaluation:
+class EmotionScores:
     """How well the global models recognize emotion on held-out speakers, by output."""
 
     emotion: dict[str, EmotionResult] = field(default_factory=dict)
@@ -147,7 +147,7 @@ class Results:
     training: Training = field(default_factory=Training)
     models: dict[ModelKind, Arrays] = field(default_factory=dict)
     """Weights of the global models."""
-    evaluation: Evaluation = field(default_factory=Evaluation)
+    evaluation: EmotionScores = field(default_factory=EmotionScores)
     central: EmotionResult | None = None
     attacks: Attacks = field(default_factory=Attacks)
     gate: GatePart | None = None

@@ -15,7 +15,7 @@ from moretta.server.aggregation.site_level_mean import SiteLevelMean
 from moretta.server.aggregation.strategies import make_strategy, restore_strategy, strategy_state
 from moretta.server.grid.site_grid import SiteGrid
 from moretta.server.stages.context import RunContext, ranges
-from moretta.server.stages.results import Results, Spent, Training
+from moretta.server.stages.results import Results, SiteSpending, Training
 from moretta.server.stages.state import load_round, save_round
 from moretta.shared.audit.report.report_schema import Modality as Output
 from moretta.shared.audit.report.report_schema import RoundRow
@@ -196,7 +196,7 @@ def _record(context: RunContext, training: Training, kind: ModelKind, outcome: R
         )
     )
     for site, metrics in outcome.used.items():
-        spent = training.spent.setdefault(site, Spent())
+        spent = training.spent.setdefault(site, SiteSpending())
         spent.rounds += 1
         if "epsilon" in metrics:
             spent.epsilon[len(training.rounds)] = metrics["epsilon"]

@@ -24,7 +24,7 @@ from ports import Calls, SiteKeys, key_pem, refusal, to_pem
 from servers import ServerProcess, eventually, moretta
 
 from moretta.server.enrollment.keys import flower_form
-from moretta.server.enrollment.site_registry import Registry
+from moretta.server.enrollment.site_registry import SiteRegistry
 from moretta.server.home import CONNECTION, ServerHome, running_server
 from moretta.shared.core.errors import ExitCode
 from moretta.shared.enrollment.join_string import parse_join_string
@@ -236,7 +236,7 @@ def test_the_python_side_of_a_study_finds_the_superlink_and_flowers_command_line
 
 
 def _site_names(server: ServerProcess) -> dict[int, str]:
-    registry = Registry.open(ServerHome.open(server.folder).registry)
+    registry = SiteRegistry.open(ServerHome.open(server.folder).registry)
     try:
         return registry.node_names()
     finally:

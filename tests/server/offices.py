@@ -9,7 +9,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from moretta.server.enrollment.authority import CertificateAuthority, Issued, create_authority
-from moretta.server.enrollment.site_registry import Registry
+from moretta.server.enrollment.site_registry import SiteRegistry
 from moretta.server.enrollment.tables import KnownToken
 from moretta.shared.enrollment.identifiers import fingerprint
 from moretta.shared.enrollment.join_string import JoinString, derive_bootstrap
@@ -37,7 +37,7 @@ def openssh(public: ec.EllipticCurvePublicKey) -> str:
 class Office:
     """Issues tokens and enrolls sites, as the service would."""
 
-    registry: Registry
+    registry: SiteRegistry
     authority: CertificateAuthority
     clock: Clock
     address: str = "127.0.0.1:1"
@@ -45,7 +45,7 @@ class Office:
     @classmethod
     def at(cls, folder: Path, clock: Clock) -> Office:
         return cls(
-            Registry.create(folder / "registry.sqlite", clock),
+            SiteRegistry.create(folder / "registry.sqlite", clock),
             create_authority(folder / "ca", passphrase=None, clock=clock),
             clock,
         )

@@ -9,7 +9,7 @@ from moretta.deploy.cli.main import run as moretta
 from moretta.deploy.server.study_status import study_status
 from moretta.server.stages.context import RunContext
 from moretta.server.stages.lifecycle import announce_attempt, only_attempt, write_outcome
-from moretta.server.stages.results import Results, SiteFacts, Spent
+from moretta.server.stages.results import Results, SiteFacts, SiteSpending
 from moretta.server.stages.state import RESUME_FILE, save_state
 from moretta.shared.core.errors import ExitCode
 from moretta.shared.study.run_plan import DeploymentPlan, EnrolledSite
@@ -37,7 +37,7 @@ def test_a_study_at_work_tells_stage_round_and_what_each_site_missed(run: RunCon
     run.progress.last_round["voice"] = 3
     results = Results()
     results.releases.facts["clinic-a"] = SiteFacts(clips=40)
-    results.training.spent["clinic-a"] = Spent(rounds=3)
+    results.training.spent["clinic-a"] = SiteSpending(rounds=3)
     for number in (1, 2):
         run.miss("clinic-b", "train voice", "it was lost", round_number=number)
     run.notify(stage="train voice", state="started")

@@ -7,7 +7,7 @@ import pytest
 from offices import Clock, Office
 
 from moretta.server.enrollment.authority import CertificateAuthority
-from moretta.server.enrollment.site_registry import Registry
+from moretta.server.enrollment.site_registry import SiteRegistry
 
 
 @pytest.fixture
@@ -28,5 +28,5 @@ def authority(office: Office) -> CertificateAuthority:
 
 
 @pytest.fixture
-def registry(office: Office) -> Registry:
+def registry(office: Office) -> SiteRegistry:
     return office.registry

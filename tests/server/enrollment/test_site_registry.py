@@ -13,7 +13,7 @@ from sqlalchemy import inspect, text
 
 from moretta.server.enrollment.authority import Issued
 from moretta.server.enrollment.database import HEAD, create_database, open_database
-from moretta.server.enrollment.site_registry import Registry
+from moretta.server.enrollment.site_registry import SiteRegistry
 from moretta.server.enrollment.tables import Base
 from moretta.server.port.refusals import Refusal
 from moretta.shared.core.errors import EnrollmentError, HomeError
@@ -214,7 +214,7 @@ def test_everything_is_there_after_a_restart_and_only_its_owner_reads_it(office:
     before = office.state()
     for path in tmp_path.glob("registry.sqlite*"):
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
-    again = Office(Registry.open(tmp_path / "registry.sqlite", office.clock), office.authority, office.clock)
+    again = Office(SiteRegistry.open(tmp_path / "registry.sqlite", office.clock), office.authority, office.clock)
     assert again.state() == before
     assert again.registry.certificate(issued.fingerprint) == office.registry.certificate(issued.fingerprint)
     again.registry.close()

@@ -9,7 +9,7 @@ from safetensors.numpy import save_file
 
 from moretta.server.stages import state
 from moretta.server.stages.context import RunContext
-from moretta.server.stages.results import SiteFacts, Spent
+from moretta.server.stages.results import SiteFacts, SiteSpending
 from moretta.server.stages.state import (
     RESUME_FILE,
     STATE_FILE,
@@ -54,7 +54,7 @@ def run(tmp_path: Path) -> Run:
     )
     results.releases.kept["site-00"] = open_release(folder)
     results.public["voice/mean"] = np.arange(13, dtype=np.float32)
-    results.training.spent["site-00"] = Spent(rounds=2, epsilon={1: 0.5, 2: 0.9})
+    results.training.spent["site-00"] = SiteSpending(rounds=2, epsilon={1: 0.5, 2: 0.9})
     results.training.rounds.append(RoundRow(stage="train voice", round=1, sites=1, failed=0, loss=None, seconds=1.0))
     results.training.trained = ("voice",)
     results.absent["face"] = "no clip of the corpus has video"

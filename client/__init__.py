@@ -1,1 +1,1 @@
-"""What a site runs: anonymizers, training, the privacy ledger. Imports only `moretta.shared`."""
+"""The code of a site: anonymizers, training, the privacy ledger. Imports only `moretta.shared`."""

@@ -149,7 +149,7 @@ def secure_shares(call: SiteCall) -> RecordDict:
 @app.query("secure_unmask")
 @handler
 def secure_unmask(call: SiteCall) -> RecordDict:
-    """What takes the masks off the sum."""
+    """Shares that take the masks off the sum."""
     from moretta.client.secure_aggregation.steps import unmasking
 
     return _content(call, shares=unmasking(call.settings, call.study, call.as_(UnmaskingWanted)))

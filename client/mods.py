@@ -124,7 +124,7 @@ class _ClipRule(NamedTuple):
     what: What | None
     """Leaves with the response; None where nothing that comes of clips does."""
     making: bool = False
-    """What is requested can be made anew."""
+    """A new release or code may be made for the response."""
     at_once: bool = False
     """Nothing is made for the response."""
 

@@ -38,14 +38,13 @@ class PolicyError(RefusedError):
 
     @property
     def public_message(self) -> str:
-        """What the server is told."""
+        """What the server learns."""
         return f"refused by the rule {self.rule} of the site's policy"
 
 
 class Mechanisms(BaseModel):
-    """Numbers beyond which an anonymizer hides nothing, whatever it is called. Each anonymizer tells its own
-    (`Anonymizer.strength`); every rule is `max_` or `min_` and the name of such a number.
-    """
+    """Numbers beyond which an anonymizer hides nothing. Each anonymizer states its own (`Anonymizer.strength`); a rule
+    is `max_` or `min_` and the name of such a number."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -58,11 +57,7 @@ class Mechanisms(BaseModel):
     min_face_error: Limit = 0.04
 
     def check(self, name: str, strength: Mapping[str, float]) -> None:
-        """Refuse an anonymizer that a study leaves with too little to hide behind.
-
-        Raises:
-            PolicyError: naming the number's rule.
-        """
+        """Refuse an anonymizer with too little to hide behind; the PolicyError names the number's rule."""
         for number, value in strength.items():
             most, least = getattr(self, f"max_{number}", math.inf), getattr(self, f"min_{number}", -math.inf)
             if not least <= value <= most * (1 + 1e-9):
@@ -128,38 +123,19 @@ class Policy(BaseModel):
             raise HomeError(f"{path} cannot be read: {error}", expected="a TOML file in UTF-8") from error
 
     def check_server(self, fingerprint: str) -> None:
-        """Refuse another server than the one the policy names.
-
-        Raises:
-            PolicyError: rule `server_fingerprint`.
-        """
-        if self.server_fingerprint not in ("", fingerprint):
-            raise PolicyError("server_fingerprint", f"the server {fingerprint}", expected=self.server_fingerprint)
+        """Rule `server_fingerprint`: no other server than the one that the policy names."""
+        self._check_pinned("server_fingerprint", "server", fingerprint)
 
     def check_code(self, digest: str) -> None:
-        """Refuse to run other code than the policy names.
-
-        Raises:
-            PolicyError: rule `code_digest`.
-        """
-        if self.code_digest not in ("", digest):
-            raise PolicyError("code_digest", f"the installed code {digest}", expected=self.code_digest)
+        """Rule `code_digest`: no other code than the policy names."""
+        self._check_pinned("code_digest", "installed code", digest)
 
     def check_bundle(self, digest: str) -> None:
-        """Refuse another bundle than the policy names.
-
-        Raises:
-            PolicyError: rule `bundle_digest`.
-        """
-        if self.bundle_digest not in ("", digest):
-            raise PolicyError("bundle_digest", f"the installed bundle {digest}", expected=self.bundle_digest)
+        """Rule `bundle_digest`: no other bundle than the policy names."""
+        self._check_pinned("bundle_digest", "installed bundle", digest)
 
     def check_noise(self, *, seeded: bool) -> None:
-        """Refuse noise that can be replayed.
-
-        Raises:
-            PolicyError: rule `allow_seeded_noise`.
-        """
+        """Rule `allow_seeded_noise`: no noise that can be replayed."""
         if seeded and not self.allow_seeded_noise:
             raise PolicyError("allow_seeded_noise", "noise from a seed", expected="the operating system's generator")
 
@@ -178,44 +154,27 @@ class Policy(BaseModel):
             raise PolicyError("allow_attributes", "a study that asks for sex and age group")
         if study.linkage == "site" and not self.allow_linkage:
             raise PolicyError("allow_linkage", "a study that asks for the same pseudonyms as other studies")
-        if study.privacy.dp_sgd and study.privacy.delta > self.max_delta:
-            raise PolicyError("max_delta", f"delta {study.privacy.delta}", expected=f"at most {self.max_delta}")
+        if study.privacy.dp_sgd:
+            self._check_delta(study.privacy.delta)
         self.check_training(study.privacy.epsilon if study.privacy.dp_sgd else math.inf)
         if (training := study.site_training) is not None:
-            self.check_delta(training.delta)
+            self._check_delta(training.delta)
             self.check_training(training.epsilon or math.inf)
         for modality in study.modalities:
             self._check_mechanism(study, modality)
 
     def check_pending(self, pending: int) -> None:
-        """Refuse another study that somebody must look at.
-
-        Raises:
-            PolicyError: rule `max_pending`.
-        """
+        """Rule `max_pending`: a limit on studies that wait for the steward."""
         if pending >= self.max_pending:
-            waiting = f"a study beside {pending} that wait for the steward"
-            raise PolicyError("max_pending", waiting, expected=f"at most {self.max_pending}")
+            found = f"a study besides {pending} that wait for the steward"
+            raise PolicyError("max_pending", found, expected=f"at most {self.max_pending}")
 
     def check_training(self, epsilon: float) -> None:
-        """Refuse a loss by training, per clip, over all rounds and models of one study.
-
-        Raises:
-            PolicyError: rule `max_training_epsilon`.
-        """
-        if epsilon > self.max_training_epsilon * (1 + 1e-9):
-            raise PolicyError(
-                "max_training_epsilon",
-                f"training with epsilon {epsilon:.3f} per clip",
-                expected=f"at most {self.max_training_epsilon}",
-            )
+        """Rule `max_training_epsilon`: on the loss by training, per clip, over all rounds and models of one study."""
+        self._check_most("max_training_epsilon", f"training with epsilon {epsilon:.3f} per clip", epsilon)
 
     def check_clips(self, clips: int, speakers: int) -> None:
-        """Refuse a release of few: the fewer there are, the easier one is found among them.
-
-        Raises:
-            PolicyError: rule `min_clips` or `min_speakers`.
-        """
+        """Rules `min_clips` and `min_speakers`: the fewer there are, the easier one is found among them."""
         if clips < self.min_clips:
             raise PolicyError("min_clips", f"a release of {clips} clips", expected=f"at least {self.min_clips}")
         if speakers < self.min_speakers:
@@ -224,7 +183,7 @@ class Policy(BaseModel):
     def check_release(self, statements: Sequence[AnonymizerStatement]) -> None:
         """Refuse a release by what its anonymizers guarantee for one clip, all modalities together.
 
-        Those of `without_guarantee` are passed over: what they hide was measured and not proven.
+        Those of `without_guarantee` do not count: what they hide was measured and not proven.
 
         Raises:
             PolicyError: rule `anonymizers`, `allow_seeded_noise`, `max_delta` or `max_release_epsilon`.
@@ -232,43 +191,16 @@ class Policy(BaseModel):
         for statement in statements:
             self._check_anonymizer(statement.name)
             self.check_noise(seeded=statement.noise == "seeded")
-            self.check_delta(max((p.delta for p in statement.privacy), default=0.0))
-        self.check_epsilon(math.fsum(_epsilon_per_clip(s) for s in statements if s.name not in self.without_guarantee))
-
-    def check_delta(self, delta: float) -> None:
-        """Refuse a release whose epsilon holds at too large a delta.
-
-        Raises:
-            PolicyError: rule `max_delta`.
-        """
-        if delta > self.max_delta:
-            raise PolicyError("max_delta", f"a release at delta {delta}", expected=f"at most {self.max_delta}")
-
-    def check_epsilon(self, epsilon: float | None) -> None:
-        """Refuse a loss by release, per clip; None is no finite one.
-
-        Raises:
-            PolicyError: rule `max_release_epsilon`.
-        """
-        epsilon = math.inf if epsilon is None else epsilon
-        if epsilon > self.max_release_epsilon * (1 + 1e-9):
-            raise PolicyError(
-                "max_release_epsilon",
-                f"a release with epsilon {epsilon:.3f} per clip",
-                expected=f"at most {self.max_release_epsilon}, or an anonymizer that without_guarantee names",
-            )
+            self._check_delta(max((p.delta for p in statement.privacy), default=0.0))
+        guaranteed = (_epsilon_per_clip(s) for s in statements if s.name not in self.without_guarantee)
+        self._check_epsilon(math.fsum(guaranteed))
 
     def check_codebook(self, study: Study, clips: int) -> None:
-        """Refuse a codebook that a site would fit on its own clips with more codewords than there are clips.
-
-        Raises:
-            PolicyError: rule `max_codebook_size`.
-        """
+        """Rule `max_codebook_size`: a codebook fitted on the site's own clips has no more codewords than there are."""
         for modality in study.modalities:
             if (fewest := anonymizer_of(study, modality).fewest_clips(study)) > clips:
-                raise PolicyError(
-                    "max_codebook_size", f"a codebook of {fewest} words from {clips} clips", expected="no more"
-                )
+                found = f"a codebook of {fewest} codewords from {clips} clips"
+                raise PolicyError("max_codebook_size", found, expected="no more")
 
     def check_public(self, study: Study, arrays: Mapping[str, Array]) -> None:
         """Refuse public arrays that leave an anonymizer with too little to hide behind.
@@ -281,6 +213,24 @@ class Policy(BaseModel):
             anonymizer = anonymizer_of(study, modality)
             self.mechanisms.check(anonymizer.name, anonymizer.public_strength(study, arrays))
 
+    def _check_pinned(self, rule: str, what: str, digest: str) -> None:
+        pinned: str = getattr(self, rule)
+        if pinned not in ("", digest):
+            raise PolicyError(rule, f"the {what} {digest}", expected=pinned)
+
+    def _check_most(self, rule: str, found: str, value: float, *, otherwise: str = "") -> None:
+        most: float = getattr(self, rule)
+        if not value <= most * (1 + 1e-9):  # true for NaN
+            raise PolicyError(rule, found, expected=f"at most {most}{otherwise}")
+
+    def _check_delta(self, delta: float) -> None:
+        if delta > self.max_delta:
+            raise PolicyError("max_delta", f"delta {delta}", expected=f"at most {self.max_delta}")
+
+    def _check_epsilon(self, epsilon: float) -> None:
+        found, otherwise = f"a release with epsilon {epsilon:.3f} per clip", ", or an anonymizer in without_guarantee"
+        self._check_most("max_release_epsilon", found, epsilon, otherwise=otherwise)
+
     def _check_mechanism(self, study: Study, modality: Modality) -> None:
         from moretta.shared.privacy.mechanism import Unbounded
 
@@ -290,7 +240,7 @@ class Policy(BaseModel):
         if anonymizer.name in self.without_guarantee or undeclared:  # then the statement of its release decides
             return
         if any(isinstance(loss, Unbounded) for loss in anonymizer.planned_losses(study, {"one": [1]})["clip"]):
-            self.check_epsilon(None)
+            self._check_epsilon(math.inf)
 
     def _check_anonymizer(self, name: str) -> None:
         if name not in self.anonymizers and (self.anonymizers or name == _OPEN):

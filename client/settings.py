@@ -1,4 +1,4 @@
-"""What a site knows of itself: where its clips, its home and its secrets are, and what it calls clips and speakers."""
+"""The settings of a site: where its clips, its home and its secrets are, and its names for clips and speakers."""
 
 from __future__ import annotations
 
@@ -93,12 +93,12 @@ class SiteSettings:
 
     @property
     def releases(self) -> Path:
-        """What this site released, by study."""
+        """Releases of this site, by study."""
         return self.home / "release"
 
     @property
     def remembered(self) -> Path:
-        """What anonymizers must know of this site's speakers at the next release."""
+        """Facts about this site's speakers that anonymizers need at the next release."""
         return self.home / "speakers"
 
     @property
@@ -123,7 +123,7 @@ class SiteSettings:
         return SiteBudget(ledger, key, self.policy.budget, self.policy.without_guarantee)
 
     def names(self, study: Study) -> StudyPseudonyms:
-        """What a release for this study calls clips and speakers."""
+        """The names of clips and speakers in a release for this study."""
         own = self.simulated_seed is not None or study.linkage == "site"
         return StudyPseudonyms(self.pseudonyms(), None if own else study.digest())
 
@@ -150,7 +150,7 @@ def deployed_site(folder: Path) -> SiteSettings:
 
 
 def of_folder(home: SiteHome, *, name: str, policy: Policy | None, server: tuple[str, str] = ("", "")) -> SiteSettings:
-    """What a site's folder says of its clips, whoever the site is.
+    """The settings that a site's folder gives, under any name.
 
     Raises:
         HomeError: `site.toml` or the list of people who have withdrawn cannot be used.

@@ -37,7 +37,7 @@ SITE_HOME = "site-home"
 
 
 class SiteFile(BaseModel):
-    """What `site.toml` says. Unknown keys are errors."""
+    """The content of `site.toml`. Unknown keys are errors."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -60,12 +60,12 @@ class SiteHome:
 
     @property
     def site_file(self) -> Path:
-        """What the steward says of the clips."""
+        """The steward's description of the clips."""
         return self.root / "site.toml"
 
     @property
     def policy_file(self) -> Path:
-        """What this site refuses."""
+        """The site's policy."""
         return self.root / "policy.toml"
 
     @property
@@ -75,7 +75,7 @@ class SiteHome:
 
     @property
     def identity_file(self) -> Path:
-        """Who this site is: name, server, certificate and keys."""
+        """The site's name, server, certificate and keys."""
         return self.keys / "identity.json"
 
     @property
@@ -102,7 +102,7 @@ class SiteHome:
             raise HomeError(f"the site's folder {self.root} cannot be made: {error.strerror}") from error
 
     def read(self) -> SiteFile:
-        """What `site.toml` says, its corpus as an absolute path.
+        """The content of `site.toml`, with its corpus as an absolute path.
 
         Raises:
             HomeError: it is missing, or breaks the schema.

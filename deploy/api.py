@@ -200,7 +200,7 @@ def budget(study: StudyLike = None, *, clips: int, speakers: int, seconds: float
     Raises:
         StudyError: the study cannot be used, or there are fewer clips than speakers.
     """
-    from moretta.client.accounting.cost_estimate import estimate_cost
+    from moretta.client.accounting.planning import estimate_cost
     from moretta.deploy.cli.budget import clips_of_each
 
     planned = estimate_cost(load_study(study), clips_of_each(clips, speakers), seconds=seconds)
@@ -212,8 +212,8 @@ def budget(study: StudyLike = None, *, clips: int, speakers: int, seconds: float
             rows.append(
                 {"what": "release", "modality": modality, "audience": "server", "unit": unit, "epsilon": epsilon}
             )
-        if planned.training is not None:
-            epsilon = planned.training_epsilon(unit, planned.training.rounds)
+        if planned.trainings:
+            epsilon = planned.training_epsilon(unit, planned.study.train.rounds)
             rows.append({"what": "training", "modality": None, "audience": "model", "unit": unit, "epsilon": epsilon})
     for audience, by_unit in planned.composed().items():
         rows += [

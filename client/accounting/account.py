@@ -1,4 +1,4 @@
-"""What a site's ledger amounts to: losses composed for each clip and each speaker, over studies, rounds, anonymizers.
+"""The account of a site's ledger: losses composed for each clip and each speaker, over studies, rounds, anonymizers.
 
 A loss on the ledger names its cohort, the clips and speakers it is about, under the site's own pseudonyms. Every clip
 and speaker adds up what it was part of; the figures are those of the one that lost most.
@@ -23,7 +23,7 @@ from moretta.shared.study.former_names import current_anonymizer
 Unit = Literal["clip", "speaker"]
 UNITS: tuple[Unit, ...] = ("clip", "speaker")
 Audience = Literal["server", "model"]
-"""Who learns: `server`, all that leaves, which is the releases and what is trained on anything else than a release;
+"""`server` learns all that leaves, which is the releases and what is trained on anything else than a release;
 `model`, the trained models alone. Training on a release reveals nothing more to those who have the release."""
 AUDIENCES: tuple[Audience, ...] = ("server", "model")
 COHORT = "cohort"
@@ -50,7 +50,7 @@ class Cohort:
 
     @property
     def clips(self) -> int:
-        """How many clips there are."""
+        """The number of clips."""
         return sum(len(clips) for _, clips in self.speakers)
 
     @property
@@ -143,11 +143,11 @@ class Account:
         return Account((*self._losses, *planned))
 
     def members(self, unit: Unit) -> int:
-        """How many clips or speakers have lost anything."""
+        """The number of clips or speakers that have lost anything."""
         return len({member for loss in self._losses for member in loss.cohort.members(unit)})
 
     def epsilon(self, unit: Unit, audience: Audience, *, delta: float) -> float | None:
-        """What the clip or speaker that lost most has lost; 0.0 if none has, None if there is no finite figure."""
+        """The loss of the clip or speaker that lost most; 0.0 if none has, None if there is no finite figure."""
         worst = 0.0
         for together in self._together(unit, audience):
             epsilon = composed_epsilon((m for loss in together for m in loss.of(unit)), delta=delta)

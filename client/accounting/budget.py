@@ -1,4 +1,4 @@
-"""How much a site lets its clips and speakers lose in all, over every study: checked before anything is written."""
+"""The budget of a site: limits on the losses of its clips and speakers over all studies, checked before a loss."""
 
 from __future__ import annotations
 
@@ -146,7 +146,6 @@ class SiteBudget:
             loss: of the response.
             question: digest of the request; empty if it is never paid in advance.
             planned: this loss and all that will follow, which must keep within the limits together.
-            entry: plain JSON.
         """
         if not self.is_paid(kind, question, loss):
             if planned is not None:
@@ -222,7 +221,7 @@ def spent(
 
 
 def levels(ledger: Ledger, study: Study) -> dict[Unit, float]:
-    """What DP-SGD has spent of a clip and of a speaker, as far as there is a finite figure."""
+    """Epsilon that DP-SGD has spent of a clip and of a speaker, as far as there is a finite figure."""
     found: dict[Unit, float] = {}
     for unit in UNITS:
         apart = unit == "clip" or study.privacy.unit == "speaker"  # a speaker may have clips in both parts
@@ -235,7 +234,7 @@ def levels(ledger: Ledger, study: Study) -> dict[Unit, float]:
 
 
 def _losses(ledger: Ledger, study: Study, kinds: Iterable[ModelKind], unit: Unit) -> list[Mechanism]:
-    """What DP-SGD of these models has cost one unit."""
+    """Losses of one unit by DP-SGD of these models."""
     kinds = set(kinds)
     entries = ledger.entries(DP_SGD_KIND, study=study.digest())
     return [from_record(r) for e in entries if e["model"].split("/")[0] in kinds for r in e["losses"][unit]]

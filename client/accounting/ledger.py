@@ -76,10 +76,8 @@ class Ledger:
         """Write one entry and return only when it is on disk.
 
         Args:
-            kind: of the entry.
             check: called with this ledger, up to date, while no other process can write. If it raises, nothing is
                 written.
-            entry: plain JSON.
         """
         self._path.parent.mkdir(parents=True, exist_ok=True)
         new = not self._path.exists()
@@ -153,7 +151,7 @@ class Ledger:
 
 
 def receipt_path(ledger: Path) -> Path:
-    """Where the receipt of a ledger lies."""
+    """The path of a ledger's receipt."""
     return ledger.with_name(f"{ledger.stem}.receipt.json")
 
 

@@ -1,33 +1,40 @@
-"""Nothing is answered that was not approved: what a site says of an offer, and which arrays it uses afterwards."""
+"""A site responds to nothing that was not approved: its response to an offer, and the arrays it uses afterwards."""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from typing import Literal
 
-from moretta.client.approval.comparison import may_pass_unseen
+import numpy as np
+
 from moretta.client.approval.offers import How, NotApprovedError, Offer, Offers
 from moretta.client.policy import Policy
 from moretta.client.settings import SiteSettings
+from moretta.shared.core.atomic import write_atomic
 from moretta.shared.core.errors import RefusedError
-from moretta.shared.release.anonymizer import site_training_of
+from moretta.shared.release.anonymizer import anonymizer_of, site_training_of
 from moretta.shared.study.public_arrays import Array, approval_digest, described
 from moretta.shared.study.schema import Study
 
 State = Literal["approved", "pending", "refused", "unknown"]
+Verdict = Literal["equal", "close", "different", "unknown"]
+"""`close`: within a part in 10,000, as another machine rounds. `unknown`: it cannot be made here."""
+TOLERANCE = 1e-4
+_COMPARED = "compared.json"
 
 
 def respond_to_offer(settings: SiteSettings, study: Study, digest: str, arrays: dict[str, Array] | None) -> State:
-    """What the steward has said of an offer, which is kept for the steward to see if it is new.
+    """The steward's decision about an offer; a new offer is kept for the steward to see.
 
     Args:
-        settings: of the site.
-        study: as it came; the policy lets it take part.
+        study: as it came; the policy lets the site take part.
         digest: of the offer, as the coordinator has it.
         arrays: public ones; None where the offer was made before.
 
     Raises:
         RefusedError: the digest is of another offer, or the arrays cannot be those of the study.
-        PolicyError: rule `max_pending` or `min_face_error`.
+        PolicyError: rule `max_pending` or one of `[mechanisms]`.
     """
     if settings.policy is None:  # whoever runs the study holds the clips
         return "approved"
@@ -49,11 +56,9 @@ def respond_to_offer(settings: SiteSettings, study: Study, digest: str, arrays: 
 
 
 def arrays_for(settings: SiteSettings, study: Study, digest: str, sent: dict[str, Array]) -> dict[str, Array]:
-    """The public arrays that a release is made by: those that were approved, and nothing else that comes in a message.
+    """The public arrays of a release: those that were approved, and none that merely comes in a message.
 
     Args:
-        settings: of the site.
-        study: which.
         digest: of the approved offer.
         sent: arrays that the study's sites have trained together since, if it has any.
 
@@ -73,6 +78,41 @@ def arrays_for(settings: SiteSettings, study: Study, digest: str, sent: dict[str
     return approved | sent
 
 
+def compared_once(offer: Offer) -> dict[str, Verdict]:
+    """`compared` for an offer; the result is stored with it, since it can take a minute."""
+    path = offer.folder / _COMPARED
+    if not path.exists():
+        write_atomic(path, json.dumps(compared(offer.study, offer.arrays())), mode=0o600)
+    found: dict[str, Verdict] = json.loads(path.read_text(encoding="utf-8"))
+    return found
+
+
+def compared(study: Study, arrays: Mapping[str, Array]) -> dict[str, Verdict]:
+    """Each array compared with the one that follows from the study alone, which is made here again.
+
+    An array that no other machine makes alike, bit by bit, is unknown.
+    """
+    verdicts: dict[str, Verdict] = dict.fromkeys(arrays, "different")
+    for modality in study.modalities:
+        anonymizer = anonymizer_of(study, modality)
+        if not anonymizer.is_reproducible:
+            verdicts |= {name: "unknown" for name in anonymizer.public_rules(study) if name in arrays}
+            continue
+        ours = anonymizer.prepare_public(study, lambda text: None)  # noqa: ARG005
+        verdicts |= {name: _verdict(arrays[name], array) for name, array in ours.items() if name in arrays}
+    return verdicts
+
+
+def _verdict(theirs: Array, ours: Array) -> Verdict:
+    if theirs.dtype != ours.dtype or theirs.shape != ours.shape:
+        return "different"
+    if np.array_equal(theirs, ours):
+        return "equal"
+    scale = float(np.abs(ours).max(initial=0.0))
+    near = ours.dtype.kind == "f" and np.allclose(theirs, ours, rtol=TOLERANCE, atol=TOLERANCE * scale)
+    return "close" if near else "different"
+
+
 def _kept(offers: Offers, policy: Policy, study: Study, digest: str, arrays: dict[str, Array]) -> Offer:
     from moretta.client.clips.release import fits
 
@@ -85,6 +125,9 @@ def _kept(offers: Offers, policy: Policy, study: Study, digest: str, arrays: dic
 
 
 def _without_steward(policy: Policy, offer: Offer) -> How | None:
+    """How the policy approves an offer by itself: its arrays must follow from the study, or be listed together."""
     how: How = "studies" if offer.study.digest() in policy.studies else "auto_approve"
-    wanted = how == "studies" or policy.auto_approve
-    return how if wanted and may_pass_unseen(offer, policy) else None
+    if how == "auto_approve" and not policy.auto_approve:
+        return None
+    listed = offer.arrays_digest in policy.public_arrays
+    return how if listed or set(compared_once(offer).values()) <= {"equal", "close"} else None

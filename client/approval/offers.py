@@ -1,15 +1,13 @@
-"""Studies that were offered to this site, with the arrays that they would use, and what the steward said of them.
+"""Studies that were offered to this site, with the arrays that they would use, and the steward's decisions.
 
-`offers/DIGEST` has a study and its arrays, as they came; `approvals/DIGEST.json` what was decided; `approvals.jsonl`
-every decision ever, one a line. Only what lies here is ever used for a study: later messages carry no array that was
-not approved. Everything is readable by its owner only, and bounded.
+`offers/DIGEST` has a study and its arrays, as they came; `approvals/DIGEST.json` the decision; `approvals.jsonl` every
+decision ever, one a line. A study uses only what lies here: later messages carry no array that was not approved.
+Everything is readable by its owner only, and bounded.
 """
 
 from __future__ import annotations
 
-import fcntl
 import json
-import os
 import shutil
 import time
 from collections.abc import Iterator
@@ -22,7 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
-from moretta.shared.core.atomic import append_line, naming, sync_folder, write_atomic
+from moretta.shared.core.atomic import append_durably, write_atomic
 from moretta.shared.core.errors import HomeError, RefusedError, StudyError
 from moretta.shared.study.public_arrays import Array, approval_digest, arrays_digest, described
 from moretta.shared.study.schema import Study, parse_study
@@ -93,11 +91,7 @@ class Offer:
 
 @dataclass(frozen=True, slots=True)
 class Offers:
-    """All offers of one site.
-
-    Args:
-        home: the site's folder.
-    """
+    """All offers of one site."""
 
     home: Path
 
@@ -191,7 +185,7 @@ class Offers:
             at=int(time.time()),
         )
         (self.home / APPROVALS).mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._log(made)
+        append_durably(self.home / LOG, made.model_dump_json())
         write_atomic(self.home / APPROVALS / f"{offer.digest}.json", made.model_dump_json(indent=1), mode=0o600)
         if decision == "refused":
             shutil.rmtree(offer.folder, ignore_errors=True)
@@ -201,17 +195,6 @@ class Offers:
         approved = [offer for offer in self.all() if offer.study.name == name]
         made = [(d.at, o) for o in approved if (d := self.decision(o.digest)) is not None and d.decision == "approved"]
         return max(made, key=lambda each: each[0])[1] if made else None
-
-    def _log(self, made: Decision) -> None:
-        descriptor = os.open(self.home / LOG, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)  # the steward's command and the running site both write
-            with naming(self.home / LOG):
-                append_line(descriptor, made.model_dump_json())
-                os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-        sync_folder(self.home)
 
 
 def _check(arrays: dict[str, Array]) -> None:

@@ -1,4 +1,4 @@
-"""What a stored release was made of: kept beside it, at the site, and compared with the corpus before it is used.
+"""Provenance of a stored release: kept with it, at the site, and compared with the corpus before the release is used.
 
 Of each clip there is where its files were, their size and times, a keyed digest of their content, and one of its
 metadata: label, sex, age group. A file whose size, times and inode are as they were is taken to be as it was, so the
@@ -68,7 +68,7 @@ class SourceClip(_Record):
 
 
 class Provenance(_Record):
-    """What one release, or one site's part in a code, was made of. It never leaves."""
+    """The clips of one release, or of one site's part in a code, as they were. It never leaves."""
 
     format: Literal[1] = 1
     study: str
@@ -170,7 +170,7 @@ def _loaded(path: Path, stat: Stat | None) -> Provenance:
 
 @dataclass
 class Changes:
-    """What is not as it was when a release was made. Names of speakers and clips stay at the site."""
+    """Differences from the corpus of a release. Names of speakers and clips stay at the site."""
 
     gone: set[SpeakerId] = field(default_factory=set)
     """Speakers who have no clip any more."""

@@ -16,13 +16,12 @@ import numpy as np
 import numpy.typing as npt
 
 from moretta.client.accounting.account import Audience, Cohort, Loss
+from moretta.client.accounting.planning import cohorts, plan_training
 from moretta.client.clips.provenance import Provenance, check_unchanged
 from moretta.client.clips.site_clips import site_corpus
 from moretta.client.settings import SiteSettings, StudyPseudonyms
 from moretta.client.training.data import of_released, save_public_scale
-from moretta.client.training.training_plan import cohorts, plan_training
 from moretta.shared.core.errors import ClipError, ReleaseError
-from moretta.shared.core.pseudonym import PseudonymKey
 from moretta.shared.core.terms import Modality
 from moretta.shared.data.clip_store import ClipStore
 from moretta.shared.data.clips import Clip, Corpus
@@ -47,8 +46,8 @@ BATCH_CLIPS = 8
 
 
 @dataclass
-class _Channel:
-    """One modality on its way out."""
+class _Outgoing:
+    """One modality of a release in the making."""
 
     anonymizer: Anonymizer
     read: ClipStore
@@ -56,23 +55,114 @@ class _Channel:
     sizes: dict[str, list[int]] = field(default_factory=lambda: defaultdict(list))
     """Released frames of each clip, by speaker."""
     released: list[tuple[str, str]] = field(default_factory=list)
-    """Speaker and clip of everything that is released, as the ledger calls them."""
+    """Speaker and clip of everything that is released, by their names on the ledger."""
     fitted_on: list[tuple[str, str]] = field(default_factory=list)
-    """Those of every clip that the anonymizer looked at when it was fitted: what is released depends on them too."""
+    """Those of every clip that the anonymizer was fitted on: what is released depends on them too."""
     readable: set[str] = field(default_factory=set)
     """Names of the clips that could be read: these may show in what is released."""
 
+    @property
+    def modality(self) -> Modality:
+        """Of the anonymizer."""
+        return self.anonymizer.modality
+
+    def fit(self, settings: SiteSettings, clips: Sequence[Clip], classes: Sequence[str]) -> None:
+        """Fit the anonymizer on this site's clips, and train it on their emotions, which a release states anyway."""
+        key = settings.pseudonyms()
+
+        def noted() -> Iterator[tuple[Speaker, Array]]:
+            for clip, raw in self._read_all(clips):
+                self.readable.add(clip.name)
+                self.fitted_on.append((key.speaker(clip.speaker), key.clip(clip.name)))
+                yield clip.speaker, raw
+
+        self.anonymizer.keep_in(settings.remembered)
+        self.anonymizer.fit(noted(), _noise(settings, self.modality, "fit"))
+        if self.anonymizer.trains_on_emotions:
+            labelled = ((clip.speaker, raw, classes.index(clip.label)) for clip, raw in self._read_all(clips))
+            self.anonymizer.train_on_emotions(labelled)
+        self.read.keeping = False  # what was not read to fit is read once
+
+    def anonymized(self, settings: SiteSettings, clips: Sequence[Clip], dropped: Counter[str]) -> list[Array | None]:
+        """Released arrays of a batch; None where the clip lacks the modality or failed (counted)."""
+        readable: list[tuple[int, Array]] = []
+        for index, clip in enumerate(clips):
+            try:
+                raw = self.read(clip)
+            except ClipError as error:
+                dropped[f"{self.modality}-{error.reason}"] += 1
+                continue
+            except Exception:  # a decoder's own defect must not cost the site its other clips
+                dropped[f"{self.modality}-unreadable"] += 1
+                continue
+            if raw is None:
+                dropped[f"{self.modality}-missing"] += 1
+            else:
+                self.readable.add(clip.name)
+                readable.append((index, raw))
+        out: list[Array | None] = [None] * len(clips)
+        if not readable:
+            return out
+        theirs = [clips[index] for index, _ in readable]
+        try:
+            released = self.anonymizer.release(
+                [raw for _, raw in readable],
+                [_noise(settings, self.modality, clip.name) for clip in theirs],
+                [clip.speaker for clip in theirs],
+            )
+            results = list(zip(readable, released, strict=True))
+        except Exception:
+            dropped[f"{self.modality}-anonymizer-failed"] += len(readable)
+            return out
+        for (index, _), result in results:
+            try:
+                out[index] = self._checked(result)
+            except ClipError as error:
+                dropped[f"{self.modality}-{error.reason}"] += 1
+        return out
+
+    def statement(self, settings: SiteSettings) -> AnonymizerStatement:
+        """Of what was released."""
+        return self.anonymizer.statement(self._sizes(), "system" if settings.simulated_seed is None else "seeded")
+
     def loss(self) -> Loss:
-        """What this release costs whom. DP-SGD accounts for a clip's own part in training, not for what it has moved in
+        """The loss by this release. DP-SGD accounts for a clip's own part in training, not for what it has moved in
         other clips' releases: where the anonymizer was fitted, models may reveal that, too."""
-        losses = self.anonymizer.losses(self.numbered_sizes())
+        losses = self.anonymizer.losses(self._sizes())
         audiences: tuple[Audience, ...] = ("server", "model") if self.fitted_on else ("server",)
-        named = (self.anonymizer.modality, self.anonymizer.name)
+        named = (self.modality, self.anonymizer.name)
         return Loss(Cohort.of([*self.released, *self.fitted_on]), audiences, losses["clip"], losses["speaker"], named)
 
-    def numbered_sizes(self) -> dict[str, list[int]]:
-        """The sizes without the numbers of the speakers."""
+    def _sizes(self) -> dict[str, list[int]]:
+        """Without the names of the speakers."""
         return {str(number): frames for number, frames in enumerate(self.sizes.values())}
+
+    def _read_all(self, clips: Iterable[Clip]) -> Iterator[tuple[Clip, Array]]:
+        for clip in clips:
+            try:
+                raw = self.read(clip)
+            except Exception:  # noqa: S112 - counted when the clip's turn comes
+                continue
+            if raw is not None:
+                yield clip, raw
+
+    def _checked(self, result: Array | Exception) -> Array:
+        """An anonymizer's result for one clip, if it may be released.
+
+        Raises:
+            ClipError: the anonymizer's own, or reason `anonymizer-failed` or `check-failed`.
+        """
+        if isinstance(result, ClipError):
+            raise result
+        if not isinstance(result, np.ndarray):
+            raise ClipError("anonymizer-failed", f"{type(result).__name__} in place of an array")
+        codebook = self.anonymizer.codebook
+        size = None if codebook is None else len(codebook)
+        try:
+            check_array(self.modality, self.anonymizer.form, result, codebook_size=size)
+        except ReleaseError as error:
+            raise ClipError("check-failed", error.message) from error
+        return result
 
 
 def make_release(
@@ -102,45 +192,38 @@ def make_release(
         shutil.rmtree(folder)  # half of a release, from a run that was ended
     if settings.policy is not None:
         settings.policy.check_study(study)
-    channels = _channels(study, shared, settings.home)  # refuses arrays that cannot be, before a clip is read
+    outgoing = _outgoing(study, shared, settings.home)  # refuses arrays that cannot be, before a clip is read
     corpus, clips = site_corpus(settings, study)
     if settings.policy is not None:
         settings.policy.check_clips(len(clips), len({clip.speaker for clip in clips}))
         settings.policy.check_codebook(study, len(clips))
-    pseudonyms = settings.pseudonyms()
-    provenance = Provenance.take(settings, study, corpus, clips, tuple(channels)) if is_kept else None
-    for modality, channel in channels.items():
-        channel.anonymizer.keep_in(settings.remembered)
-        channel.anonymizer.fit(_raw(channel, clips, pseudonyms), _noise(settings, modality, "fit"))
-        if channel.anonymizer.trains_on_emotions:
-            channel.anonymizer.train_on_emotions(_labelled(channel, clips, study.classes))
-        channel.read.keeping = False  # what was not read to fit is read once
+    provenance = Provenance.take(settings, study, corpus, clips, tuple(outgoing)) if is_kept else None
+    for part in outgoing.values():
+        part.fit(settings, clips, study.classes)
     writer = ReleaseWriter(
         folder,
-        forms={m: c.anonymizer.form for m, c in channels.items()},
-        codebook=channels["voice"].anonymizer.codebook if "voice" in channels else None,
+        forms={modality: part.anonymizer.form for modality, part in outgoing.items()},
+        codebook=outgoing["voice"].anonymizer.codebook if "voice" in outgoing else None,
     )
-    writer.dropped.update(d.reason for d in _own_drops(corpus, settings))
+    own = (drop for drop in corpus.dropped if not settings.speakers or drop.speaker in settings.speakers)
+    writer.dropped.update(drop.reason for drop in own)
     describe = _Describer(corpus, settings.names(study), attributes=study.audit.attributes)
     ordered = _ordered(clips, settings, study)
     for start in range(0, len(ordered), BATCH_CLIPS):
         batch = ordered[start : start + BATCH_CLIPS]
-        arrays = {
-            m: _anonymized(c, batch, [_noise(settings, m, clip.name) for clip in batch], writer.dropped, m)
-            for m, c in channels.items()
-        }
+        arrays = {m: part.anonymized(settings, batch, writer.dropped) for m, part in outgoing.items()}
         for index, clip in enumerate(batch):
-            _write(writer, channels, clip, describe, {m: out[index] for m, out in arrays.items()})
+            _write(writer, outgoing, clip, describe, {m: out[index] for m, out in arrays.items()})
         if progress is not None:
             progress(min(start + BATCH_CLIPS, len(ordered)), len(ordered))
-    statements = tuple(_statement(c, settings) for c in channels.values())
+    statements = tuple(part.statement(settings) for part in outgoing.values())
     if settings.policy is not None:
         settings.policy.check_clips(writer.clips, writer.speakers)
         settings.policy.check_release(statements)
     if provenance is not None:
         check_unchanged(provenance, settings)
-        provenance.of_those({modality: channel.readable for modality, channel in channels.items()}).save(folder)
-    _account(settings, study, list(zip(channels.values(), statements, strict=True)))
+        provenance.of_those({modality: part.readable for modality, part in outgoing.items()}).save(folder)
+    _account(settings, study, list(zip(outgoing.values(), statements, strict=True)))
     save_public_scale(folder, shared)
     writer.finish(site=settings.name, study=study.digest(), anonymizers=statements)
     return open_release(folder)
@@ -183,7 +266,7 @@ class _Describer:
 
 def _write(
     writer: ReleaseWriter,
-    channels: dict[Modality, _Channel],
+    outgoing: dict[Modality, _Outgoing],
     clip: Clip,
     describe: _Describer,
     arrays: dict[Modality, Array | None],
@@ -195,42 +278,41 @@ def _write(
         return
     writer.add(describe(clip), usable)
     for modality, array in usable.items():
-        channels[modality].sizes[clip.speaker].append(channels[modality].anonymizer.frames(array))
-        channels[modality].released.append(describe.own(clip))
+        outgoing[modality].sizes[clip.speaker].append(outgoing[modality].anonymizer.frames(array))
+        outgoing[modality].released.append(describe.own(clip))
 
 
-def _account(settings: SiteSettings, study: Study, made: Sequence[tuple[_Channel, AnonymizerStatement]]) -> None:
+def _account(settings: SiteSettings, study: Study, made: Sequence[tuple[_Outgoing, AnonymizerStatement]]) -> None:
     """Write what is released to the ledger, if that and the training that follows keep within the site's budget.
 
     Raises:
         BudgetError: they would not; nothing is on the ledger then.
     """
     site_budget = settings.site_budget()
-    losses = [channel.loss() for channel, _ in made if channel.released]
-    site_budget.check([*losses, *_training(settings, study, [channel for channel, _ in made])])
-    for channel, statement in made:
-        if not channel.released:
-            continue
-        site_budget.spend(
-            "release",
-            channel.loss(),
-            study=study.digest(),
-            modality=statement.modality,
-            anonymizer=statement.name,
-            version=statement.version,
-            noise=statement.noise,
-            privacy=[p.model_dump() for p in statement.privacy],
-        )
+    losses = [part.loss() for part, _ in made if part.released]
+    site_budget.check([*losses, *_training(settings, study, [part for part, _ in made])])
+    for part, statement in made:
+        if part.released:
+            site_budget.spend(
+                "release",
+                part.loss(),
+                study=study.digest(),
+                modality=statement.modality,
+                anonymizer=statement.name,
+                version=statement.version,
+                noise=statement.noise,
+                privacy=[p.model_dump() for p in statement.privacy],
+            )
 
 
-def _training(settings: SiteSettings, study: Study, channels: Sequence[_Channel]) -> Iterator[Loss]:
-    """What training on this release will cost by the study's last round."""
+def _training(settings: SiteSettings, study: Study, outgoing: Sequence[_Outgoing]) -> Iterator[Loss]:
+    """Losses by training on this release until the study's last round."""
     if not study.privacy.dp_sgd:
         return
     pairs: dict[ModelKind, list[tuple[str, str]]] = {}
-    for channel in channels:
-        tested = of_released(settings, study, frozenset(speaker for speaker, _ in channel.released))
-        pairs[channel.anonymizer.modality] = [pair for pair in channel.released if pair[0] not in tested]
+    for part in outgoing:
+        tested = of_released(settings, study, frozenset(speaker for speaker, _ in part.released))
+        pairs[part.modality] = [pair for pair in part.released if pair[0] not in tested]
     for kind, cohort in cohorts(study, pairs, settings.names(study).released).items():
         if cohort.clips:
             yield plan_training(study, cohort.clips_per_speaker, kind).loss(cohort, study.train.rounds)
@@ -243,18 +325,18 @@ def fits(study: Study, shared: dict[str, Array]) -> None:
         StudyError: they are not.
         ReleaseError: they are no arrays of this kind.
     """
-    _channels(study, shared, Path())
+    _outgoing(study, shared, Path())
 
 
-def _channels(study: Study, shared: dict[str, Array], home: Path) -> dict[Modality, _Channel]:
+def _outgoing(study: Study, shared: dict[str, Array], home: Path) -> dict[Modality, _Outgoing]:
     check_public(shared, public_rules(study))
     readers: dict[Modality, Callable[[Clip], Array | None]] = {
         "voice": _read_voice,
         "face": lambda clip: _read_face(clip, study.face.fps),
     }
     return {
-        modality: _Channel(anonymizer_of(study, modality).from_study(study, shared), ClipStore(readers[modality], home))
-        for modality in study.modalities
+        m: _Outgoing(anonymizer_of(study, m).from_study(study, shared), ClipStore(readers[m], home))
+        for m in study.modalities
     }
 
 
@@ -274,105 +356,7 @@ def _read_face(clip: Clip, fps: float) -> Array | None:
     return frames
 
 
-def _raw(channel: _Channel, clips: Iterable[Clip], pseudonyms: PseudonymKey) -> Iterator[tuple[Speaker, Array]]:
-    """Raw clips, each noted as it is handed out."""
-    for clip in clips:
-        try:
-            raw = channel.read(clip)
-        except Exception:  # noqa: S112 - counted when the clip's turn comes
-            continue
-        if raw is not None:
-            channel.readable.add(clip.name)
-            channel.fitted_on.append((pseudonyms.speaker(clip.speaker), pseudonyms.clip(clip.name)))
-            yield clip.speaker, raw
-
-
-def _labelled(channel: _Channel, clips: Iterable[Clip], classes: Sequence[str]) -> Iterator[tuple[Speaker, Array, int]]:
-    """The same clips with their emotions, which a release states anyway."""
-    for clip in clips:
-        try:
-            raw = channel.read(clip)
-        except Exception:  # noqa: S112 - counted when the clip's turn comes
-            continue
-        if raw is not None:
-            yield clip.speaker, raw, classes.index(clip.label)
-
-
-def _anonymized(
-    channel: _Channel,
-    clips: Sequence[Clip],
-    noise: Sequence[NoiseSource],
-    dropped: Counter[str],
-    modality: Modality,
-) -> list[Array | None]:
-    """Released arrays of a batch; None where the clip lacks the modality or failed (counted)."""
-    readable: list[tuple[int, Array]] = []
-    for index, clip in enumerate(clips):
-        try:
-            raw = channel.read(clip)
-        except ClipError as error:
-            dropped[f"{modality}-{error.reason}"] += 1
-            continue
-        except Exception:  # a decoder's own defect must not cost the site its other clips
-            dropped[f"{modality}-unreadable"] += 1
-            continue
-        if raw is None:
-            dropped[f"{modality}-missing"] += 1
-        else:
-            channel.readable.add(clip.name)
-            readable.append((index, raw))
-    out: list[Array | None] = [None] * len(clips)
-    if not readable:
-        return out
-    try:
-        rows = [i for i, _ in readable]
-        released = channel.anonymizer.release(
-            [raw for _, raw in readable], [noise[i] for i in rows], [clips[i].speaker for i in rows]
-        )
-        results = list(zip(readable, released, strict=True))
-    except Exception:
-        dropped[f"{modality}-anonymizer-failed"] += len(readable)
-        return out
-    for (index, _), result in results:
-        try:
-            out[index] = _checked(channel.anonymizer, result)
-        except ClipError as error:
-            dropped[f"{modality}-{error.reason}"] += 1
-    return out
-
-
-def _checked(anonymizer: Anonymizer, result: Array | Exception) -> Array:
-    """What an anonymizer gave for one clip, if it may be released.
-
-    Raises:
-        ClipError: the anonymizer's own, or reason `anonymizer-failed` or `check-failed`.
-    """
-    if isinstance(result, ClipError):
-        raise result
-    if not isinstance(result, np.ndarray):
-        raise ClipError("anonymizer-failed", f"{type(result).__name__} in place of an array")
-    codebook = anonymizer.codebook
-    try:
-        check_array(
-            anonymizer.modality, anonymizer.form, result, codebook_size=None if codebook is None else len(codebook)
-        )
-    except ReleaseError as error:
-        raise ClipError("check-failed", error.message) from error
-    return result
-
-
 def _noise(settings: SiteSettings, modality: Modality, purpose: str) -> NoiseSource:
     if settings.simulated_seed is None:
         return SystemNoise()
     return SeededNoise(settings.simulated_seed, settings.name, modality, purpose)
-
-
-def _statement(channel: _Channel, settings: SiteSettings) -> AnonymizerStatement:
-    return channel.anonymizer.statement(
-        channel.numbered_sizes(), "system" if settings.simulated_seed is None else "seeded"
-    )
-
-
-def _own_drops(corpus: Corpus, settings: SiteSettings) -> Iterator[Any]:
-    """Files the reader could not use, as far as they are known to be of this site's speakers."""
-    return (drop for drop in corpus.dropped if not settings.speakers or drop.speaker in settings.speakers)

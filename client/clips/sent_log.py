@@ -1,4 +1,4 @@
-"""What has left the site, for which study, to which server, about whom: a line on disk before each response leaves.
+"""The record of what has left the site, for which study and server, about whom: a line before each response leaves.
 
 The ledger says what was lost; this says where it is, so that a steward can write to a coordinator when a person
 withdraws. It also knows which runs of a study saw which release: a run whose release was removed gets no other one.

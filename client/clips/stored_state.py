@@ -1,4 +1,4 @@
-"""What is stored of a study is used only while the corpus is as it was: checked before and after every response.
+"""A stored release is used only while the corpus is as it was, which is checked before and after every response.
 
 A clip that is gone or changed ends the use of a release and of all that was trained on it: it is removed, and the run
 that had it gets nothing more of this site. Another run gets a release that is made anew.
@@ -117,7 +117,7 @@ def remove_stored(settings: SiteSettings, study: str, why: str) -> None:
 
 
 def stored_provenances(settings: SiteSettings, study: str) -> dict[Path, Provenance | None]:
-    """What is stored for a study, by folder: its release, and its part in a code; None where the record is missing."""
+    """Records of what is stored for a study, by folder: its release, and its part in a code; None for a missing one."""
     release, updates = settings.releases / study[:16], settings.updates / study[:16]
     marks = {release: STATEMENT_FILE, updates: PROVENANCE_FILE}
     return {folder: Provenance.load(folder) for folder, mark in marks.items() if (folder / mark).exists()}

@@ -37,12 +37,12 @@ CONSENT_KIND = "consent-again"
 
 @dataclass(frozen=True)
 class StillOut:
-    """What left for one study, about one person, as far as this site knows."""
+    """The data about one person that left for one study, as far as this site knows."""
 
     study: str
     """Digest."""
     name: str = ""
-    """What the study is called; empty if that was not recorded."""
+    """Name of the study; empty if it was not recorded."""
     server: str = ""
     """Address; empty if that was not recorded."""
     ca_fingerprint: str = ""
@@ -52,12 +52,12 @@ class StillOut:
     """Seconds since 1970, of the first and the last response."""
     last: int = 0
     sent: dict[str, tuple[int, ...]] = field(default_factory=dict)
-    """What was sent -> its rounds; none where there are no rounds."""
+    """Kind of data -> its rounds; none where there are no rounds."""
 
 
 @dataclass(frozen=True)
 class Withdrawal:
-    """What was done for one person."""
+    """The outcome for one person."""
 
     speaker: SpeakerId
     files: int
@@ -67,7 +67,7 @@ class Withdrawal:
     forgotten: int
     """Files of anonymizers that the person was in."""
     note: str
-    """What could not be done; empty if all was."""
+    """Failures; empty if there were none."""
     out: tuple[StillOut, ...]
 
 
@@ -122,7 +122,7 @@ def give_back(settings: SiteSettings, speaker: SpeakerId) -> None:
 
 
 def still_out(settings: SiteSettings, speaker: SpeakerId) -> Iterator[StillOut]:
-    """What left about a person, one for each study and server; of earlier versions as far as the ledger shows."""
+    """The data about a person that left, by study and server; of earlier versions as far as the ledger shows."""
     recorded: set[str] = set()
     for sent in all_sent(settings):
         by_server: dict[tuple[str, str], list[Line]] = defaultdict(list)
@@ -184,7 +184,7 @@ def _files_now(settings: SiteSettings, speaker: SpeakerId) -> tuple[frozenset[Wi
 
 
 def _kept(settings: SiteSettings, short: str) -> dict[Path, Provenance | None]:
-    """What is kept of a study; a record that cannot be read says nothing."""
+    """Records of what is stored for a study; None in place of one that cannot be read."""
     try:
         return stored_provenances(settings, short)
     except HomeError:

@@ -1,4 +1,4 @@
-"""What a site keeps of a round of secure aggregation, on disk: each request may reach a new process, or come twice."""
+"""The state of a round of secure aggregation, on the site's disk: a request may reach a new process, or come twice."""
 
 from __future__ import annotations
 

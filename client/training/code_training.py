@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from moretta.client.accounting.account import AUDIENCES, Cohort, Loss
+from moretta.client.accounting.planning import TrainingPlan
 from moretta.client.clips.provenance import Provenance, check_unchanged
 from moretta.client.clips.site_clips import site_corpus
 from moretta.client.settings import SiteSettings
@@ -27,7 +28,6 @@ from moretta.client.training.dp_sgd import (
     private_steps,
 )
 from moretta.client.training.rounds import Array, ResponseStore, RoundRequest, StoredResponse
-from moretta.client.training.training_plan import TrainingPlan
 from moretta.shared.core.errors import RefusedError, RunError
 from moretta.shared.data.clips import Clip
 from moretta.shared.data.recordings import sound_file

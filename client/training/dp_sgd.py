@@ -19,7 +19,7 @@ import numpy.typing as npt
 import torch
 from torch.nn.functional import cross_entropy
 
-from moretta.client.training.training_plan import TrainingPlan
+from moretta.client.accounting.planning import TrainingPlan
 from moretta.shared.privacy.noise import SystemNoise, on_grid
 from moretta.shared.study.schema import Clipping
 
@@ -29,7 +29,7 @@ LARGEST_GRADIENT = 1e15
 
 @dataclass(frozen=True, slots=True)
 class TrainingExamples:
-    """What is trained on, as tensors."""
+    """Training data as tensors."""
 
     features: torch.Tensor
     """[clips, ...]"""

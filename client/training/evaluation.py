@@ -28,7 +28,7 @@ Rows = dict[str, npt.NDArray[np.float64]]
 
 
 class Evaluation(NamedTuple):
-    """What a site states of the models, by output."""
+    """A site's counts for the models, by output."""
 
     counts: dict[str, Counts]
     """Also by output suffixed `/3`: on the classes of the original study alone, if the study has them."""

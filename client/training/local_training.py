@@ -11,6 +11,7 @@ from torch.nn.functional import cross_entropy
 
 from moretta.client.accounting.account import UNITS, Cohort, Loss, Unit
 from moretta.client.accounting.budget import DP_SGD_KIND, SiteBudget, levels, spent
+from moretta.client.accounting.planning import plan_training
 from moretta.client.settings import SiteSettings
 from moretta.client.training.data import TrainingSet
 from moretta.client.training.dp_sgd import (
@@ -21,7 +22,6 @@ from moretta.client.training.dp_sgd import (
     private_steps,
 )
 from moretta.client.training.rounds import Array, Metrics, RoundRequest, StoredResponse
-from moretta.client.training.training_plan import plan_training
 from moretta.client.training.training_sets import fusion_set, training_set, whole_cohorts
 from moretta.shared.core.errors import RefusedError, RunError
 from moretta.shared.models.emotion import EmotionModel, study_model, trained_names
@@ -41,7 +41,7 @@ _UNKNOWN = Unbounded(why="trained without DP-SGD on what no ledger entry speaks 
 
 @dataclass(frozen=True, slots=True)
 class LocalUpdate:
-    """What one round of local training gives."""
+    """The result of one round of local training."""
 
     weights: dict[str, torch.Tensor]
     loss: float | None
@@ -161,7 +161,7 @@ def train_locally(
 def spent_after_round(
     site_budget: SiteBudget, study: Study, data: TrainingSet, *, question: str = "", kind: ModelKind | None = None
 ) -> float:
-    """What `spent` would give after one more round, before it is trained; the arguments are those of the round."""
+    """The result of `spent` after one more round, before it is trained; the arguments are those of the round."""
     plan = plan_training(study, data.clips_per_speaker, kind)
     paid = site_budget.is_paid(DP_SGD_KIND, question, plan.loss(data.cohort))
     return spent(site_budget.ledger, study, planned=[] if paid else [plan.round], kind=kind)
@@ -232,7 +232,7 @@ def _is_hidden(study: Study) -> bool:
 
 
 def _metrics(study: Study, done: LocalUpdate, *, clips: int) -> Metrics:
-    """What goes with an update: where it is hidden in a sum, nothing that comes of the clips themselves."""
+    """Metrics of an update: where it is hidden in a sum, none that come of the clips themselves."""
     hidden = _is_hidden(study)
     metrics: Metrics = {} if study.aggregation.secure else {"num-examples": 1 if hidden else clips}
     if done.loss is not None and not hidden:

@@ -11,9 +11,9 @@ import numpy.typing as npt
 import torch
 
 from moretta.client.accounting.account import Cohort
+from moretta.client.accounting.planning import cohorts
 from moretta.client.settings import SiteSettings
 from moretta.client.training.data import TrainingSet, held_out_mask, released_features
-from moretta.client.training.training_plan import cohorts
 from moretta.shared.core.errors import RefusedError
 from moretta.shared.core.terms import Modality
 from moretta.shared.models.emotion import EmotionModel, study_model
@@ -42,7 +42,7 @@ def fusion_set(settings: SiteSettings, study: Study, models: Models, chances: No
 
 
 def training_clips(settings: SiteSettings, study: Study) -> dict[str, int]:
-    """How many clips each model of a study learns on at this site."""
+    """The number of clips on which each model of a study is trained at this site."""
     pairs = {
         modality: [(speaker, clip) for speaker, clips in cohort.speakers for clip in clips]
         for modality, cohort in whole_cohorts(settings, study).items()

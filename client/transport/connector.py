@@ -53,7 +53,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass
 class TrafficCounters:
-    """What went through since the start."""
+    """Counts since the start."""
 
     calls: int = 0
     failed: int = 0

@@ -1,4 +1,4 @@
-"""How a site enrolls at a server, renews its certificate and leaves: keys are made here and never leave the site.
+"""Enrollment of a site at a server, renewal of its certificate, and leaving: keys never leave the site.
 
 Nothing is written until the server's response was checked. The identity is written last and as one file, so that a kill
 at any point leaves the old site or the new one.
@@ -115,7 +115,7 @@ async def renew(home: SiteHome, channel: grpc.aio.Channel | None = None) -> Iden
 
 
 async def info(identity: Identity) -> pb.InfoReply:
-    """What the server runs.
+    """Versions that the server runs.
 
     Raises:
         EnrollmentError, UnreachableError: as `renew`.
@@ -124,7 +124,7 @@ async def info(identity: Identity) -> pb.InfoReply:
 
 
 async def status(identity: Identity) -> pb.StatusReply:
-    """How the server sees this site.
+    """This site's status at the server.
 
     Raises:
         EnrollmentError, UnreachableError: as `renew`.

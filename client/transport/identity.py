@@ -1,4 +1,4 @@
-"""Who a site is: its name, its server, its certificate and its keys, in one file, so that a kill leaves the old or the
+"""The identity of a site: name, server, certificate and keys, in one file, so that a kill leaves the old or the
 new one and never half of each.
 """
 

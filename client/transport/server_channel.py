@@ -84,7 +84,7 @@ def site_channel(identity: Identity) -> grpc.aio.Channel:
 
 
 def explained(error: grpc.aio.AioRpcError, address: str) -> MorettaError:
-    """What a failed call means to a person."""
+    """A failed call as an error for people."""
     details = (error.details() or "no reason given")[:300]
     match error.code():
         case grpc.StatusCode.UNAUTHENTICATED:
@@ -138,9 +138,6 @@ class ServerChannel:
     """Keeps a connection under the identity that was given last.
 
     Args:
-        identity: with which it connects first.
-        open_channel: makes a channel under an identity.
-        sleep: of the reconnection.
         jitter: uniform in [0, 1).
         clock: seconds that only go forward.
     """

@@ -10,7 +10,7 @@ import typer
 from moretta.deploy.cli.console import AsJson, show
 
 if TYPE_CHECKING:
-    from moretta.client.accounting.cost_estimate import CostEstimate
+    from moretta.client.accounting.planning import CostEstimate
     from moretta.shared.study.schema import Study
 
 _UNITS: tuple[Literal["clip"], Literal["speaker"]] = ("clip", "speaker")
@@ -30,7 +30,7 @@ def budget(
 
     Example: moretta budget study.toml --clips 440 --speakers 10
     """
-    from moretta.client.accounting.cost_estimate import estimate_cost
+    from moretta.client.accounting.planning import estimate_cost
     from moretta.shared.study.schema import load_study
 
     planned = estimate_cost(load_study(study), clips_of_each(clips, speakers), seconds=seconds)
@@ -55,7 +55,7 @@ def clips_of_each(clips: int, speakers: int) -> list[int]:
 
 
 def _facts(planned: CostEstimate) -> dict[str, Any]:
-    privacy, training = planned.study.privacy, planned.training
+    privacy = planned.study.privacy
     facts: dict[str, Any] = {
         "study": planned.study.name,
         "delta": privacy.delta,
@@ -71,8 +71,9 @@ def _facts(planned: CostEstimate) -> dict[str, Any]:
         "code": _code(planned),
         "composed": planned.composed(),
     }
-    if training is not None:
-        one, fusion = training.round, planned.fusion
+    if planned.trainings:
+        (training, _), *others = planned.trainings
+        one = training.round
         facts["training"] = {
             "unit": one.unit,
             "accountant": privacy.accountant,
@@ -85,14 +86,18 @@ def _facts(planned: CostEstimate) -> dict[str, Any]:
             "steps_per_round": one.steps,
             "steps": one.steps * training.rounds * training.models,
             "noise_on_mean_gradient": one.noise_multiplier / training.expected_batch,
-            "fusion": None
-            if fusion is None
-            else {
-                "clips": planned.held_back.clips,
-                "noise_multiplier": fusion.round.noise_multiplier,
-                "sampling_rate": fusion.round.rate,
-                "steps": fusion.round.steps * fusion.rounds,
-            },
+            "fusion": next(
+                (
+                    {
+                        "clips": held_back.clips,
+                        "noise_multiplier": fusion.round.noise_multiplier,
+                        "sampling_rate": fusion.round.rate,
+                        "steps": fusion.round.steps * fusion.rounds,
+                    }
+                    for fusion, held_back in others
+                ),
+                None,
+            ),
             "epsilon": {
                 unit: [planned.training_epsilon(unit, number) for number in (1, training.rounds)] for unit in _UNITS
             },

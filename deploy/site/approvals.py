@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from moretta.client.approval.comparison import compared_once
+from moretta.client.approval.offer_approval import compared_once
 from moretta.client.approval.offers import Offer, Offers
 from moretta.client.site_home import SiteHome
 from moretta.shared.core.errors import HomeError

@@ -1,1 +1,1 @@
-"""What everything rests on: errors, exit codes, atomic files, seeds, threads."""
+"""The base of every part: errors, exit codes, atomic files, seeds, threads."""

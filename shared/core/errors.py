@@ -29,7 +29,7 @@ from moretta.shared.core.printable import printable
 
 
 class ExitCode(IntEnum):
-    """What a `moretta` process returns to its caller."""
+    """Exit codes of `moretta` processes."""
 
     OK = 0
     INTERNAL = 1
@@ -142,7 +142,7 @@ class BudgetError(RefusedError):
     """The privacy budget would be exceeded."""
 
     public_message: ClassVar[str] = "the site's privacy budget would be exceeded"
-    """What the server learns: the figures stay at the site."""
+    """The server learns this alone: the figures stay at the site."""
 
 
 class RunError(MorettaError):

@@ -1,4 +1,4 @@
-"""What figures depend on: seeds derived from the study's, versions of packages, a digest of Moretta's own files."""
+"""Facts that figures depend on: seeds derived from the study's, versions of packages, a digest of Moretta's files."""
 
 from __future__ import annotations
 

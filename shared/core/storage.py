@@ -1,4 +1,4 @@
-"""What a disk that is full, read-only, closed to this account or broken means to a person, whoever met it."""
+"""Errors of a disk that is full, read-only, closed to this account or broken, in words for people."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ _IN_WORDS = (
 
 
 def storage_error(error: BaseException) -> StorageError | None:
-    """What an error of storage means, or None if it is none.
+    """An error of storage in words, or None if the error is of another kind.
 
     An error that was raised because of another counts as that one only where the disk itself failed: then what it says
     of damage, and of backups, is wrong.

@@ -1,1 +1,1 @@
-"""What a site and its server must agree on before they know each other: the join string and what is derived from it."""
+"""The join string, and what a site and its server derive from it before they know each other."""

@@ -48,7 +48,7 @@ _SERIAL = 1
 
 @dataclass(frozen=True, slots=True)
 class JoinString:
-    """What a join string says. Its repr and str hide the secret; `encode` alone shows it.
+    """The content of a join string. Its repr and str hide the secret; `encode` alone shows it.
 
     Raises:
         EnrollmentError: on making one with a field that cannot be.
@@ -184,17 +184,17 @@ class Bootstrap:
 
     @property
     def certificate_der(self) -> bytes:
-        """What the server keeps."""
+        """Stored by the server."""
         return self.certificate.public_bytes(serialization.Encoding.DER)
 
     @property
     def certificate_pem(self) -> bytes:
-        """What the site presents."""
+        """Presented by the site."""
         return self.certificate.public_bytes(serialization.Encoding.PEM)
 
     @property
     def key_pem(self) -> bytes:
-        """What the site proves the secret with; PKCS #8, not encrypted: never write it anywhere."""
+        """Proves that the site knows the secret; PKCS #8, not encrypted: never write it anywhere."""
         return self.key.private_bytes(
             serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
         )

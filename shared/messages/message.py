@@ -1,4 +1,4 @@
-"""What all messages have in common: bounded types, and the function that reads a message or refuses it.
+"""The base of all messages: bounded types, and the function that reads a message or refuses it.
 
 Content travels as JSON text in a `ConfigRecord`, numbers of a training in a `MetricRecord`, arrays in `ArrayRecord`s.
 """
@@ -168,7 +168,7 @@ _TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"?|[\[\]{}]', re.DOTALL)
 
 
 def depth_of(text: str) -> int:
-    """How deep lists and objects lie within each other in JSON text, without parsing it.
+    """The depth of lists and objects in JSON text, without parsing it.
 
     >>> depth_of('{"a": [1, "]["]}')
     2

@@ -1,4 +1,4 @@
-"""What both ends of the relay agree on: the calls that it passes on, and the Flower bundle of code, by what it holds.
+"""Agreed by both ends of the relay: the calls that it passes on, and the Flower bundle of code, by its content.
 
 Two machines may zip the same files to different bytes, so bundles are compared by content. The bundle is thin: it names
 Moretta's apps to Flower and holds no code of them. One that holds anything else is not Moretta's.
@@ -50,7 +50,7 @@ _MAX_FILES = 100
 
 @dataclass(frozen=True, slots=True)
 class Bundle:
-    """What a bundle is called and what it holds."""
+    """Name and content of a bundle."""
 
     app: str
     """Flower's name for it, `publisher/project`."""

@@ -1,4 +1,4 @@
-"""What a site is sent, by the name of the call.
+"""Requests to sites, by the name of the call.
 
 `study` is left as it came: `wire.study_of` checks it as a study file is checked.
 """

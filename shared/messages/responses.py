@@ -1,4 +1,4 @@
-"""What sites send back, by the name of the call."""
+"""Responses of sites, by the name of the call."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class Failed(Message):
 
 
 class Hello(Message):
-    """Who is there, and what it runs."""
+    """A site's name, and the code that it runs."""
 
     site: Name
     versions: Annotated[dict[Word, Word], Field(max_length=64)]
@@ -57,7 +57,7 @@ class Hello(Message):
 
 
 class Offered(Message):
-    """What a site's steward says of an offer. `unknown`: the site does not have it, and must be sent all of it."""
+    """The steward's decision about an offer. `unknown`: the site does not have it, and must be sent all of it."""
 
     site: Name
     state: Literal["approved", "pending", "refused", "unknown"]
@@ -70,7 +70,7 @@ FileName = Annotated[
 
 
 class Announced(Message):
-    """What a site has released: the files can be fetched."""
+    """A site's release: the files can be fetched."""
 
     max_text_bytes: ClassVar[int] = 4 * MIB
     site: Name
@@ -95,7 +95,7 @@ class Fetched(Message):
 
 
 class Metrics(Message):
-    """What a site says of an update beside its arrays."""
+    """Metrics of an update."""
 
     num_examples: Annotated[int | None, Field(alias="num-examples", ge=1, le=10_000_000)] = None
     loss: Figure | None = None
@@ -175,7 +175,7 @@ RESPONSES: dict[str, type[Message]] = {
 
 
 def failure_of(content: RecordDict) -> str | None:
-    """What a site says went wrong, as it may stand in a report; None where it does not say that anything did."""
+    """A site's failure, as it may stand in a report; None where there was none."""
     from flwr.app import ConfigRecord
 
     config = content.get(CONFIG)

@@ -1,4 +1,4 @@
-"""How stages and sites talk over Flower messages: names of the calls, keys of the records, arrays in and out.
+"""Flower messages between stages and sites: names of the calls, keys of the records, arrays in and out.
 
 Records cannot hold nested values, so structured content travels as JSON text in a `ConfigRecord`.
 """

@@ -1,4 +1,4 @@
-"""What losses amount to together, and what noise a target of DP-SGD needs, by Opacus' accountants.
+"""Composition of losses, and calibration of DP-SGD's noise to a target, by Opacus' accountants.
 
 RDP: Mironov et al. 2019, "RDP of the sampled Gaussian mechanism". PRV: Gopi, Lee and Wutschitz, NeurIPS 2021,
 "Numerical Composition of Differential Privacy": tighter by about an eighth, and slower.
@@ -55,7 +55,7 @@ _PRV_EPSILON = 50.0
 _PRV_DELTA = 1e-8
 """Below it, the Fourier transforms' own rounding is no longer small beside delta: the bound is no bound."""
 _PRV_ROUNDING = 1e-11
-"""How much of delta those may have lost."""
+"""The part of delta that those may have lost."""
 _PRV_POINTS = 2**24
 """A grid of more takes minutes and gigabytes."""
 

@@ -67,7 +67,7 @@ def is_chained(record: Any, previous: str) -> bool:
 
 
 class SignedHead(BaseModel):
-    """What a server signed. `certificate_der` and `signature` are base64."""
+    """A head that a server signed. `certificate_der` and `signature` are base64."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 

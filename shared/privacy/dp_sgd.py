@@ -146,7 +146,7 @@ def _group_rdp(noise_multiplier: float, rate: float, group: int) -> Curve:
 
 
 def _points(sigma: float, group: int) -> float:
-    """How many points `_grid` will have, without making them."""
+    """The number of points of `_grid`, without making them."""
     step, max_order = _step(sigma, group)
     return (max_order * group + 2 * _TAIL_SIGMAS * sigma) / step
 

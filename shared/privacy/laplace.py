@@ -98,7 +98,7 @@ class LaplaceValues:
     """Values are clipped to +- this before noise is added, without a look at the data. None: they are not clipped, one
     value can move without limit, and nothing finite is guaranteed."""
     uses: int = 1
-    """How often noise is drawn anew on the same values, as when a codebook is fitted on them too."""
+    """Times that noise is drawn anew on the same values, as when a codebook is fitted on them too."""
 
     @property
     def scale(self) -> float:

@@ -1,4 +1,4 @@
-"""What every privacy mechanism states: unit, neighbours, sensitivity, what invalidates it, and what it loses.
+"""Privacy mechanisms: unit, neighbours, sensitivity, what invalidates it, and what it loses.
 
 Losses are curves of Renyi divergence, which add up (Mironov, CSF 2017).
 """
@@ -44,7 +44,7 @@ section 2). So `zero-out` is what mechanisms of different kinds have in common, 
 
 
 class Sensitivity(NamedTuple):
-    """How far one unit can move what noise is added to."""
+    """The largest distance by which one unit moves the input of the noise."""
 
     value: float
     norm: Literal["L1", "L2", "choice"]
@@ -59,13 +59,13 @@ class Mechanism(ABC):
     """Name in ledgers: never changed, never used again for something else."""
     relation: ClassVar[Relation]
     invalidated_by: ClassVar[tuple[str, ...]]
-    """What must not happen, or the guarantee is invalid."""
+    """Conditions under which the guarantee is invalid."""
     unit: PrivacyUnit = "clip"
 
     @property
     @abstractmethod
     def sensitivity(self) -> Sensitivity:
-        """How far one unit can move what noise is added to."""
+        """The largest distance by which one unit moves the input of the noise."""
 
     @property
     def pure_epsilon(self) -> float | None:
@@ -188,7 +188,7 @@ class Pure(Mechanism):
 
     @property
     def pure_epsilon(self) -> float:
-        """What was stated."""
+        """As stated."""
         return self.total
 
     def renyi(self) -> Curve:
@@ -217,7 +217,7 @@ def rounded_up(curve: Curve, orders: tuple[float, ...] = ORDERS) -> Curve:
 
 
 def least_epsilon(delta: float, orders: tuple[float, ...] = ORDERS) -> float:
-    """What a loss of next to nothing means as epsilon by these orders: no target below it can be reached.
+    """The epsilon of a loss of next to nothing by these orders: no target below it can be reached.
 
     >>> round(least_epsilon(1e-5), 4)
     0.0035

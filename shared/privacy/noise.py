@@ -1,4 +1,4 @@
-"""Where privacy noise comes from: the operating system in deployment, a seed in simulation and tests only.
+"""Sources of privacy noise: the operating system in deployment, a seed in simulation and tests only.
 
 Who knows the seed can subtract seeded noise, so a release made with it protects nobody; statements say which was used.
 """

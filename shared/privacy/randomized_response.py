@@ -32,7 +32,7 @@ happen, and there would be no finite epsilon."""
 
 
 def most_informative_choices(token_epsilon: float, most: int) -> int:
-    """How many tokens to choose from for the most information: few are kept more often, many say more.
+    """The number of tokens to choose from for the most information: few are kept more often, many say more.
 
     >>> [most_informative_choices(epsilon, 64) for epsilon in (1.0, 2.0, 4.0, 8.0)]
     [3, 5, 18, 64]
@@ -99,7 +99,7 @@ class RandomizedResponse(Mechanism):
         return replace(self, tokens=self.tokens * size, unit=unit)
 
     def randomize(self, tokens: npt.NDArray[Any], noise: NoiseSource) -> Tokens:
-        """What is released in place of `tokens`.
+        """Tokens to be released in place of `tokens`.
 
         Args:
             tokens: integers in [0, choices), any shape.

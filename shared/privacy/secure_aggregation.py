@@ -30,7 +30,7 @@ Words = npt.NDArray[np.uint32]
 
 
 def threshold(participants: int, min_sites: int) -> int:
-    """How many sites must work together to take a mask off: more than half, and as many as a round needs at least.
+    """The number of sites that must work together to take a mask off: more than half, and a round's minimum at least.
 
     More than half, so that a server cannot have some of them take a mask off as if its site were there, and the others
     as if it were not. Everybody works it out alike: a server that may choose it chooses 1.
@@ -42,7 +42,7 @@ def threshold(participants: int, min_sites: int) -> int:
 
 
 def quantum(study: Study) -> float:
-    """What one unit of the whole numbers stands for: the same in all rounds and for all sites.
+    """The value of one unit of the whole numbers: the same in all rounds and for all sites.
 
     An update of norm C has no value beyond C, its share of the noise none beyond 40 standard deviations.
     """

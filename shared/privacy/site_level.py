@@ -75,7 +75,7 @@ class SiteGaussian(Mechanism):
 
 
 def mean_sensitivity(weights: Sequence[float], clipping_norm: float) -> float:
-    """How far one site, whose update becomes nothing, moves the weighted mean of clipped updates.
+    """The distance by which one site, whose update becomes nothing, moves the weighted mean of clipped updates.
 
     The site of the largest weight decides: by numbers of clips it is not `clipping_norm` over the number of sites.
 
@@ -135,7 +135,7 @@ def clipped_change(
     trained: Collection[str],
     norm: float,
 ) -> dict[str, Floats]:
-    """What an update changes, float64, with an L2 norm of all its arrays together of `norm` at most.
+    """The change by an update, float64, with an L2 norm of all its arrays together of `norm` at most.
 
     An update with a value that is not finite changes nothing: scaled it would stay so, and noise would not hide it.
     To refuse it would reveal as much.

@@ -1,4 +1,4 @@
-"""What leaves a site: the release format, its reader and its writer. Nothing here is ever unpickled.
+"""The release of a site: its format, reader and writer. Nothing here is ever unpickled.
 
 A release is a folder::
 

@@ -56,7 +56,7 @@ _Count = Annotated[int, Field(ge=0, le=1_000_000_000)]
 
 
 class AnonymizerStatement(Strict):
-    """How one modality was anonymized."""
+    """The anonymizer of one modality, with its parameters and guarantees."""
 
     modality: Modality
     name: Line
@@ -88,7 +88,7 @@ class AnonymizerStatement(Strict):
 
 
 class ReleaseStatement(Strict):
-    """What a site says of its release."""
+    """A site's statement of its release."""
 
     format: Literal[1] = FORMAT_VERSION
     site: Line

@@ -15,11 +15,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from moretta.client.accounting.planning import TrainingPlan
 from moretta.client.training import evaluation, local_training
 from moretta.client.training.dp_sgd import TrainingExamples, private_steps
 from moretta.client.training.local_training import noisy_update
 from moretta.client.training.rounds import RoundRequest, train_round
-from moretta.client.training.training_plan import TrainingPlan
 from moretta.shared.core.errors import RefusedError, StudyError
 from moretta.shared.features.federated_encoder import FederatedEncoder
 from moretta.shared.features.prosodic_features import MEASUREMENTS

@@ -15,8 +15,8 @@ import pytest
 
 from moretta.client.accounting.account import UNITS, Account
 from moretta.client.accounting.budget import DP_SGD_KIND, spent
-from moretta.client.accounting.cost_estimate import estimate_cost
 from moretta.client.accounting.ledger import Ledger
+from moretta.client.accounting.planning import estimate_cost
 from moretta.client.accounting.take_over_release import take_over_release
 from moretta.client.settings import SiteSettings, simulated_site
 from moretta.client.training.local_training import PLAIN_KIND

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from moretta.client.accounting.account import AUDIENCES, UNITS, Account
-from moretta.client.accounting.cost_estimate import estimate_cost
 from moretta.client.accounting.ledger import Ledger
+from moretta.client.accounting.planning import estimate_cost
 from moretta.client.clips.release import make_release
 from moretta.client.training.rounds import RoundRequest, train_round
 from moretta.client.training.training_sets import training_set
@@ -42,7 +42,7 @@ def test_the_forecast_of_a_study_is_what_its_ledger_says_in_the_end(
 def test_the_forecast_meets_the_target_of_the_study() -> None:
     study = Study().with_changes(face__enabled=False, privacy__epsilon=4.0)
     planned = estimate_cost(study, [44] * 10, seconds=2.6)
-    assert planned.training is not None
+    assert planned.trainings
     first, last = (planned.training_epsilon("clip", rounds) for rounds in (1, study.train.rounds))
     assert first is not None
     assert last is not None

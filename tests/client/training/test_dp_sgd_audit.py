@@ -16,9 +16,9 @@ import torch
 from opacus.optimizers import DPOptimizer
 from privacy_auditing import CanaryTrials, gaussian_lower_bound, lower_bound, one_run_lower_bound
 
+from moretta.client.accounting.planning import TrainingPlan
 from moretta.client.training import dp_sgd
 from moretta.client.training.dp_sgd import Randomness, SeededRandomness, TrainingExamples, private_steps
-from moretta.client.training.training_plan import TrainingPlan
 from moretta.shared.privacy.dp_sgd import SampledGaussian
 
 CANARIES, CLASSES, DELTA, CONFIDENCE = 500, 6, 1e-5, 0.999

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
+from moretta.client.accounting.planning import TrainingPlan
 from moretta.client.training.dp_sgd import SeededRandomness, TrainingExamples, private_steps
-from moretta.client.training.training_plan import TrainingPlan
 from moretta.shared.core.errors import StudyError
 from moretta.shared.models.emotion import emotion_model
 from moretta.shared.privacy.dp_sgd import SampledGaussian

@@ -12,10 +12,10 @@ import torch
 
 from moretta.client.accounting.budget import BudgetLimits, SiteBudget, spent
 from moretta.client.accounting.ledger import Ledger
+from moretta.client.accounting.planning import TrainingPlan, plan_training
 from moretta.client.training import local_training as training
 from moretta.client.training.data import TrainingSet
 from moretta.client.training.local_training import train_locally
-from moretta.client.training.training_plan import TrainingPlan, plan_training
 from moretta.shared.models.emotion import emotion_model
 from moretta.shared.privacy.accounting import epsilon_spent
 from moretta.shared.privacy.dp_sgd import SampledGaussian

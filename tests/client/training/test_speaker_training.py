@@ -13,10 +13,10 @@ from torch.nn.functional import cross_entropy
 from moretta.client.accounting.account import Account
 from moretta.client.accounting.budget import BudgetLimits, SiteBudget
 from moretta.client.accounting.ledger import Ledger
+from moretta.client.accounting.planning import plan_training
 from moretta.client.training import dp_sgd
 from moretta.client.training.data import TrainingSet
 from moretta.client.training.local_training import LocalUpdate, train_locally
-from moretta.client.training.training_plan import plan_training
 from moretta.shared.models.emotion import emotion_model
 from moretta.shared.privacy.dp_sgd import SampledGaussian
 from moretta.shared.privacy.noise import SystemNoise

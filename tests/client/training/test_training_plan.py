@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from moretta.client.training.training_plan import plan_training
+from moretta.client.accounting.planning import plan_training
 from moretta.shared.core.errors import StudyError
 from moretta.shared.privacy.accounting import composed_epsilon
 from moretta.shared.study.schema import parse_study

@@ -14,17 +14,18 @@ from moretta.shared.audit.attackers.base import Attacker, Embedder, Identifier, 
 from moretta.shared.audit.attackers.open_set import embeddings_of
 from moretta.shared.audit.dataset import ClipSet
 from moretta.shared.audit.measure import Measurement, blank, failed
-from moretta.shared.audit.metrics import Ranking, Trials
+from moretta.shared.audit.metrics import Ranking, Similarity, Trials, similarity_matrix
+from moretta.shared.audit.metrics.verification import affine_calibration
 from moretta.shared.audit.protocol import SCENARIOS, Scenario, ScenarioName, SetName, TrialPlan
 from moretta.shared.audit.result import Result
 from moretta.shared.audit.scoring import (
     COHORT,
     NormalizationCohort,
     claims,
+    cosines,
     paired_cosines,
     ranking_by_centroids,
     ranking_of_posteriors,
-    voice_similarities,
 )
 from moretta.shared.core.array_types import Float32, Float64, Int64
 from moretta.shared.core.storage import disk_failed
@@ -171,26 +172,41 @@ def _run(cls: type[Attacker], inputs: Inputs, unit: Unit, scenarios: list[Scenar
             about = blank(cls, s.name, speakers=len(trials.speakers), clips=clips)
             results += measurement.of_trials(about, trials)
     if not cls.trainable and cls.modality == "voice" and "original" in inputs.sets:
-        results += _distinctiveness(cls, inputs, {s.name: t for s, _, t in scored if t is not None}, measurement)
+        open_trials = next(trials for s, _, trials in scored if s.name == "unprotected" and trials is not None)
+        results += _distinctiveness(cls, inputs, open_trials, measurement)
     return results
 
 
+DISTINCTIVENESS: dict[ScenarioName, str] = {
+    "ignorant": "deidentification",
+    "lazy-informed": "voice_distinctiveness_gain",
+}
+"""Metrics that compare original with released clips, and released with released ones, as these scenarios do."""
+
+
 def _distinctiveness(
-    cls: type[Attacker], inputs: Inputs, trials: dict[ScenarioName, Trials], measurement: Measurement
+    cls: type[Attacker], inputs: Inputs, open_trials: Trials, measurement: Measurement
 ) -> list[Result]:
-    """How distinct voices still are, by an encoder used as it is: a trained one would have two scales."""
+    """How distinct voices still are, by an encoder used as it is: a trained one would have two scales.
+
+    Its own scores on unprotected clips make log-likelihood ratios of its cosines.
+    """
     enrol, trial = inputs.rows_of(inputs.plan.enrol), inputs.rows_of(inputs.plan.trial)
-    vectors: dict[SetName, tuple[Float32, Float32]] = {
-        name: (embeddings_of(cls.name, clips.subset(enrol)), embeddings_of(cls.name, clips.subset(trial)))
-        for name, clips in inputs.sets.items()
-        if name != "constant"
-    }
-    labels = inputs.clips.labels
+    labels, clips = inputs.clips.labels, len(trial)
+    enrol, trial = enrol[np.isin(labels[enrol], labels[trial])], trial[np.isin(labels[trial], labels[enrol])]
+    ratio = affine_calibration(open_trials)
+
+    def similarity(first: SetName, second: SetName) -> Float64:
+        left = embeddings_of(cls.name, inputs.sets[first].subset(enrol))
+        right = embeddings_of(cls.name, inputs.sets[second].subset(trial))
+        return similarity_matrix(ratio(cosines(left, right)), labels[enrol], labels[trial])
+
+    before, speakers = similarity("original", "original"), np.unique(labels[enrol])
     results: list[Result] = []
-    found = voice_similarities(vectors, labels[enrol], labels[trial], trials["unprotected"])
-    for scenario, metric, similarity in found:
-        about = blank(cls, scenario, speakers=len(similarity.speakers), clips=len(trial))
-        results += measurement.of_similarity(about, metric, similarity)
+    for scenario in (s for s in SCENARIOS if s.name in DISTINCTIVENESS):
+        about = blank(cls, scenario.name, speakers=len(speakers), clips=clips)
+        both = Similarity(before, similarity(scenario.enrol, scenario.trial), speakers)
+        results += measurement.of_similarity(about, DISTINCTIVENESS[scenario.name], both)
     return results
 
 

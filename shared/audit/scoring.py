@@ -9,13 +9,10 @@ import numpy as np
 import numpy.typing as npt
 
 from moretta.shared.audit.attackers.base import NotConvergedError
-from moretta.shared.audit.metrics import Ranking, Similarity, Trials, similarity_matrix
+from moretta.shared.audit.metrics import Ranking, Trials
 from moretta.shared.audit.metrics.verification import affine_calibration
-from moretta.shared.audit.protocol import ScenarioName, SetName
 from moretta.shared.core.array_types import Array, Float32, Float64, Int64
 
-Sides = tuple[Float32, Float32]
-"""Embeddings of the enrolment clips [n, d] and of the trial clips [m, d]."""
 COHORT = 300
 """Clips of the attacker's own training speakers that scores are normalized by."""
 NEAREST = 100
@@ -129,35 +126,3 @@ def calibrated(trials: Trials, half_of: Mapping[int, int]) -> Trials | None:
             return None
         scores[half == mine] = affine_calibration(known)(trials.scores[half == mine])
     return Trials(scores, trials.mated, trials.enrol_speaker, trials.trial_speaker)
-
-
-METRIC_OF: dict[ScenarioName, str] = {
-    "ignorant": "deidentification",
-    "lazy-informed": "voice_distinctiveness_gain",
-}
-"""The scenarios compare original with released clips, and released with released ones: just what these metrics need."""
-
-
-def voice_similarities(
-    vectors: Mapping[SetName, Sides], enrol_speaker: Int64, trial_speaker: Int64, open_trials: Trials
-) -> list[tuple[ScenarioName, str, Similarity]]:
-    """Scenario, metric and matrices.
-
-    Args:
-        vectors: of originals and releases, the same clips in the same order.
-        enrol_speaker: int [n].
-        trial_speaker: int [m].
-        open_trials: the encoder's own scores on unprotected clips: its cosines become log-likelihood ratios by them.
-    """
-    both = np.isin(enrol_speaker, trial_speaker), np.isin(trial_speaker, enrol_speaker)
-    speakers = enrol_speaker[both[0]], trial_speaker[both[1]]
-    ratio = affine_calibration(open_trials)
-
-    def similarity(enrol: SetName, trial: SetName) -> Float64:
-        left, right = vectors[enrol][0][both[0]], vectors[trial][1][both[1]]
-        return similarity_matrix(ratio(cosines(left, right)), *speakers)
-
-    oo = similarity("original", "original")
-    attacked = {"ignorant": similarity("original", "released"), "lazy-informed": similarity("released", "released")}
-    numbers = np.unique(speakers[0])
-    return [(name, metric, Similarity(oo, attacked[name], numbers)) for name, metric in METRIC_OF.items()]

@@ -52,6 +52,10 @@ STUDIES: dict[str, dict[str, Any]] = {
     "speaker-normalized in steps": {"anonymizer": "speaker-normalized", "form": "code-sequence"},
     "speaker-normalized by a network": {"anonymizer": "speaker-normalized", "code_encoder": "network"},
 }
+for _name in anonymizer_names("voice"):  # a new one that needs public arrays is tried, too
+    _rules = get_anonymizer("voice", _name).public_rules(study_of(anonymizer=_name))
+    if not all(rule.optional for rule in _rules.values()):
+        STUDIES.setdefault(_name, {"anonymizer": _name})
 BAD = (np.nan, np.inf, -np.inf, 3.4e38, -3.4e38, 5e-324, 1e-45, 0.0, -1.0)
 SAMPLES = 3_200
 
@@ -199,13 +203,6 @@ def test_a_network_whose_codes_are_huge_and_alike_does_not_break_the_persons_cov
     check_public(hostile, rules)
     made = get_anonymizer("voice", "speaker-normalized").from_study(study, hostile)
     assert all(isinstance(result, np.ndarray) for result in released(made, list(said()), 3))
-
-
-def test_every_anonymizer_of_voice_is_tried_here_or_takes_no_arrays() -> None:
-    tried = {str(study.get("anonymizer", "mfcc-quantizer")) for study in STUDIES.values()}
-    for name in anonymizer_names("voice"):
-        rules = get_anonymizer("voice", name).public_rules(study_of(anonymizer=name))
-        assert name in tried or all(rule.optional for rule in rules.values())
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,164 @@
+"""Pitch, level and tempo of a clip in a few readable numbers, under Gaussian noise with one budget for the clip.
+
+`clip-statistics` releases values of a code that was fitted to tell emotions apart. These are measurements that have a
+name, so a reader of a release knows what each number says.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from moretta.shared.core.terms import PrivacyStatement
+from moretta.shared.features.mfcc import check_samples
+from moretta.shared.features.prosodic_features import MEASUREMENTS
+from moretta.shared.features.public_speech import PublicSpeechOptions
+from moretta.shared.features.speaker_code import MIN_SPREAD, measured_clip, measured_public_speech
+from moretta.shared.privacy.gaussian import Gaussian, calibrated_sigma
+from moretta.shared.privacy.noise import NoiseSource, in_ball, on_grid
+from moretta.shared.release.anonymizer import (
+    LEDGER_UNITS,
+    UNITS,
+    Anonymizer,
+    Array,
+    Arrays,
+    Losses,
+    Notify,
+    Sizes,
+    Speaker,
+    anonymizer,
+)
+from moretta.shared.study.public_arrays import LEAST_SPREAD, Rule, Rules, taken
+from moretta.shared.study.schema import Study
+from moretta.shared.study.sections import Delta, Epsilon
+
+RELEASED = ("pitch mean", "pitch range", "level deviation", "tilt mean", "peaks a second", "speech share")
+"""Of `prosodic_features.MEASUREMENTS`, in this order."""
+RADIUS = 2.0
+"""In public standard deviations: all numbers of a clip together are clipped to a ball of this radius."""
+CENTER, SPREAD = "voice/prosody/center", "voice/prosody/spread"
+_COLUMNS = [MEASUREMENTS.index(name) for name in RELEASED]
+_LARGEST = 1e6
+_NOTE = (
+    "between any two usable clips, whatever was said; not covered: that there are so many usable clips and speakers, "
+    "and the labels and sentences of those released"
+)
+
+
+class ProsodyOptions(PublicSpeechOptions):
+    """What a study chooses."""
+
+    clip_epsilon: Epsilon = 8.0
+    """For all numbers of one clip together."""
+    clip_delta: Delta = 1e-5
+    """The delta of that."""
+
+    def gaussian(self) -> Gaussian:
+        """The noise on one clip: any two clips are the diameter of the ball apart at most."""
+        reach = 2 * RADIUS
+        sigma = calibrated_sigma(epsilon=self.clip_epsilon, delta=self.clip_delta, sensitivity=reach)
+        return Gaussian(sigma=sigma, distance=reach)
+
+
+@anonymizer("prosody-statistics", modality="voice", version="1")
+class ProsodyStatistics(Anonymizer):
+    """Measurements -> public scale -> clipped to a ball -> Gaussian noise.
+
+    Args:
+        options: what the study chooses.
+        center: float32 [6], means of public speech.
+        spread: float32 [6], its standard deviations.
+    """
+
+    Options = ProsodyOptions
+    form, forms = "code", ("code",)
+
+    def __init__(
+        self, options: ProsodyOptions, center: npt.NDArray[np.float32], spread: npt.NDArray[np.float32]
+    ) -> None:
+        self._options, self._center, self._spread = options, center, spread
+        self._gaussian = options.gaussian()
+
+    @classmethod
+    def prepare_public(cls, study: Study, notify: Notify) -> Arrays:
+        """Mean and deviation of each number in public speech."""
+        notify("measuring public speech")
+        folder = ProsodyOptions.of(study.voice.options).public_speech
+        values = measured_public_speech(study.seed, folder, in_windows=False).values[:, _COLUMNS]
+        spread = np.maximum(values.std(axis=0), MIN_SPREAD)
+        return {CENTER: values.mean(axis=0).astype(np.float32), SPREAD: spread.astype(np.float32)}
+
+    @classmethod
+    def public_rules(cls, study: Study) -> Rules:  # noqa: ARG003
+        """The same."""
+        shape = (len(RELEASED),)
+        return {CENTER: Rule(shape, _LARGEST), SPREAD: Rule(shape, _LARGEST, LEAST_SPREAD)}
+
+    @classmethod
+    def from_study(cls, study: Study, public: Mapping[str, Array]) -> ProsodyStatistics:
+        """Build from the study and the public scale.
+
+        Raises:
+            StudyError: there is none, or one that cannot be.
+        """
+        center, spread = taken(public, cls.public_rules(study))
+        return cls(ProsodyOptions.of(study.voice.options), center, spread)
+
+    def frames(self, released: Array) -> int:  # noqa: ARG002
+        """One vector a clip."""
+        return 1
+
+    def release_clip(self, clip: Array, noise: NoiseSource, speaker: Speaker) -> Array:  # noqa: ARG002
+        """float32 [6], in public deviations from the public mean."""
+        rows = measured_clip(check_samples(clip), in_windows=False)[0, _COLUMNS].astype(np.float64)
+        inside = in_ball((rows - self._center) / self._spread, RADIUS)
+        sigma = self._gaussian.sigma
+        return on_grid(inside + noise.private_normal(sigma, inside.shape), sigma)
+
+    def parameters(self) -> dict[str, Any]:
+        """What was released, and how the noise was made."""
+        return {
+            "clip_epsilon": self._options.clip_epsilon,
+            "clip_delta": self._options.clip_delta,
+            "numbers": list(RELEASED),
+            "radius": RADIUS,
+            "sigma": self._gaussian.sigma,
+        }
+
+    def privacy(self, sizes: Sizes) -> tuple[PrivacyStatement, ...]:
+        """The budget of a clip, and what all released clips of a speaker come to."""
+        losses, clips = self.losses(sizes), max(map(len, sizes.values()), default=0)
+        rows = []
+        for unit in UNITS:
+            [loss] = losses["speaker" if unit == "speaker" else "clip"] or (None,)
+            rows.append(
+                PrivacyStatement(
+                    mechanism="Gaussian on bounded prosody of a clip",
+                    unit=unit,
+                    epsilon=0.0 if loss is None else loss.epsilon(self._options.clip_delta),
+                    delta=self._options.clip_delta,
+                    nominal=self._options.clip_epsilon * (clips if unit == "speaker" else 1),
+                    note=_NOTE,
+                )
+            )
+        return tuple(rows)
+
+    def losses(self, sizes: Sizes) -> Losses:
+        """See `planned_losses`: public arrays change nothing."""
+        return _losses(self._options, sizes)
+
+    @classmethod
+    def planned_losses(cls, study: Study, sizes: Sizes) -> Losses:
+        """One Gaussian for a clip, and one for each released clip of a speaker."""
+        return _losses(ProsodyOptions.of(study.voice.options), sizes)
+
+
+def _losses(options: ProsodyOptions, sizes: Sizes) -> Losses:
+    most = max(map(len, sizes.values()), default=0)
+    if not most:
+        return dict.fromkeys(LEDGER_UNITS, ())
+    loss = options.gaussian()
+    return {"clip": (loss,), "speaker": (loss.for_group(most),)}

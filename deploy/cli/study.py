@@ -143,15 +143,21 @@ def withdraw(
 
 
 def report(
-    out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder of a finished study.")],
+    out: Annotated[Path | None, typer.Argument(metavar="OUT", help="Folder of a finished study.")] = None,
     as_json: AsJson = False,
+    schema: Annotated[bool, typer.Option("--schema", help="Print the JSON Schema of report.json instead.")] = False,
 ) -> None:
-    """Render OUT/report.html from OUT/report.json, and print the key figures.
+    """Render OUT/report.html from OUT/report.json, and print the key figures. The format before is read, too.
 
     Example: moretta report out
     """
-    from moretta.shared.audit.report.report_file import load_report, write_html
+    from moretta.shared.audit.report.report_file import load_report, report_json_schema, write_html
 
+    if schema:
+        typer.echo(report_json_schema(), nl=False)
+        return
+    if out is None:
+        raise typer.BadParameter("name the folder of a finished study", param_hint="OUT")
     found = load_report(out)
     page = write_html(found, out)
     facts = {

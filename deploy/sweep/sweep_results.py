@@ -15,8 +15,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from moretta.deploy.sweep.jobs import Job, PlannedCell, SweepPlan
 from moretta.shared.audit.metrics import confusion
-from moretta.shared.audit.report.headline import headlines
 from moretta.shared.audit.report.report_schema import EmotionResult, HeadlineFigure, PrivacyRow
+from moretta.shared.audit.report.summary import headlines
 from moretta.shared.audit.report.sweep_rows import SweepRow, with_fronts
 from moretta.shared.audit.result import Result, strongest
 from moretta.shared.core.atomic import write_atomic

@@ -10,7 +10,6 @@ from typing import Literal
 
 from moretta.server.stages.context import MEMORY_FILE, RunContext
 from moretta.server.stages.results import Results, SiteSpending
-from moretta.shared.audit.report.headline import headlines
 from moretta.shared.audit.report.privacy import site_level_rows
 from moretta.shared.audit.report.report_file import write_report
 from moretta.shared.audit.report.report_schema import (
@@ -24,6 +23,7 @@ from moretta.shared.audit.report.report_schema import (
     RunPart,
     SiteRow,
 )
+from moretta.shared.audit.report.summary import headlines
 from moretta.shared.core.reproducibility import versions
 from moretta.shared.release.anonymizer import anonymizer_of
 from moretta.shared.release.release_format import AnonymizerStatement

@@ -11,7 +11,6 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
 from moretta.shared.audit.report import wording
-from moretta.shared.audit.report.headline import ANCHORS, UNPROTECTED, strongest, whole
 from moretta.shared.audit.report.plotting import (
     ALARM,
     FAINT,
@@ -29,6 +28,7 @@ from moretta.shared.audit.report.plotting import (
     styled,
 )
 from moretta.shared.audit.report.report_schema import EmotionResult, EmotionResults, EmotionTable, PrivacyRow
+from moretta.shared.audit.report.summary import UNPROTECTED, strongest
 from moretta.shared.audit.result import Result
 from moretta.shared.core.printable import printable
 
@@ -139,7 +139,7 @@ def attacker_forest(results: Sequence[Result], *, title: str) -> Chart | None:
     for axes, metric in zip(panels, metrics, strict=True):
         mine = [r for r in shown if r.metric == metric]
         _forest_frame(axes, metric, mine)
-        best = strongest([r for r in mine if not r.invalid and r.scenario not in ANCHORS], metric)
+        best = strongest([r for r in mine if not r.invalid and not r.is_anchor], metric)
         for r in mine:
             _forest_mark(chart, axes, r, places[r.scenario, r.attacker], emphasized=r is best)
     return chart
@@ -213,8 +213,8 @@ def tradeoff(emotion: EmotionResults, results: Sequence[Result]) -> Chart | None
         The chart, or None if no modality has both an emotion result and an attack that counts.
     """
     tables = {str(m): table for m, table in emotion.by_modality().items() if table is not None}
-    attacked = [r for r in whole(results) if r.modality in tables]
-    metrics = [m for m in LARGEST if any(r.metric == m and r.scenario not in ANCHORS for r in attacked)]
+    attacked = [r for r in results if r.is_whole and r.modality in tables]
+    metrics = [m for m in LARGEST if any(r.metric == m and not r.is_anchor for r in attacked)]
     if not metrics:
         return None
     chart = Chart(
@@ -245,7 +245,7 @@ def _tradeoff_panel(
         anchor = strongest([r for r in mine if r.scenario == UNPROTECTED], metric)
         if anchor is not None and anchor.value is not None:
             levels.append(Level(anchor.value, f"{modality} unprotected", tone, (10, 5)))
-        released = [r for r in mine if r.scenario not in ANCHORS]
+        released = [r for r in mine if not r.is_anchor]
         best = strongest(released, metric)
         if best is not None and best.value is not None:
             levels.append(Level(best.value, f"{modality} {wording.percent(best.value)}", tone, ()))

@@ -1,5 +1,4 @@
-"""Render the report of a study, or of an audit alone, as one HTML file that loads nothing: no script, font or
-address."""
+"""Render the report of a study, or of an audit alone, as one HTML file that loads nothing from outside."""
 
 from __future__ import annotations
 
@@ -14,9 +13,9 @@ from typing import Any
 from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
 
-from moretta.shared.audit.report import charts, inference_view, summary, utility_view, view, wording
-from moretta.shared.audit.report.headline import headlines
+from moretta.shared.audit.report import charts, summary, tables, wording
 from moretta.shared.audit.report.plotting import Chart
+from moretta.shared.audit.report.privacy import budget_tables
 from moretta.shared.audit.report.report_schema import Report
 from moretta.shared.audit.result import Result
 from moretta.shared.core.printable import shown, to_toml
@@ -56,10 +55,10 @@ def render_html(report: Report) -> str:
         sites_missed=any(site.missed for site in report.run.sites),
         findings=summary.findings(report),
         key_figures=summary.key_figures(report),
-        audit=view.audit_view(report.audit),
-        inference=inference_view.inference_view(report.inference),
-        utility=utility_view.evaluator_lines(report.utility),
-        budget=view.budget_view(report.privacy),
+        audit=tables.identity_parts(report.audit),
+        inference=tables.inference_tables(report.inference),
+        utility=tables.evaluator_lines(report.utility),
+        budget=budget_tables(report.privacy),
         study_toml=to_toml(report.run.study),
         has_three_class=any(x and x.three_class for x in report.emotion.by_modality().values()),
         dropped=sum(drop.count for drop in report.corpus.dropped),
@@ -71,12 +70,12 @@ def render_audit(
     facts: AuditPageInfo, rows: Sequence[Result], findings: Sequence[Result], utility: Sequence[Result]
 ) -> str:
     """One HTML file that loads nothing."""
-    parts = headlines(rows, None)
-    leaks = inference_view.inference_sentence(tuple(findings))
+    parts = summary.headlines(rows, None)
+    leaks = tables.inference_sentence(findings)
     sentences = [
         *(summary.identity_sentence(part, without_originals=not facts.originals) for part in parts),
         *([leaks] if leaks else []),
-        *_emotion_sentences(utility),
+        *summary.utility_sentences(utility),
     ]
     return render_page(
         "audit.html",
@@ -85,30 +84,11 @@ def render_audit(
         headlines=parts,
         without_originals=not facts.originals,
         findings=sentences,
-        audit=view.audit_view(tuple(rows)),
-        inference=inference_view.inference_view(tuple(findings)),
-        utility=utility_view.evaluator_lines(utility),
+        audit=tables.identity_parts(rows),
+        inference=tables.inference_tables(findings),
+        utility=tables.evaluator_lines(utility),
         forests=draw_forests(rows),
     )
-
-
-def _emotion_sentences(utility: Sequence[Result]) -> list[str]:
-    """The best judge of releases of each modality, beside what the same judge reads off originals."""
-    sentences = []
-    for modality in dict.fromkeys(row.modality for row in utility):
-        mine = [row for row in utility if row.modality == modality and row.value is not None]
-        released = [row for row in mine if not row.is_anchor]
-        if not released:
-            continue
-        best = max(released, key=lambda row: row.value or 0.0)
-        before = [row for row in mine if row.is_anchor and row.attacker == best.attacker]
-        beside = f", {wording.percent(before[0].value)} on originals" if before else ""
-        sentences.append(
-            f"{wording.modality_label(modality)}, emotion: {best.attacker} reads it from releases with an unweighted "
-            f"average recall of {wording.percent(best.value)}{beside}, where guessing gives "
-            f"{wording.percent(best.chance)}."
-        )
-    return sentences
 
 
 def render_page(template: str, **content: Any) -> str:
@@ -158,6 +138,12 @@ def _inline(chart: Chart | None, name: str) -> Markup | None:
     return None if chart is None else chart.inline(name)
 
 
+def _extent(results: Sequence[Result]) -> str:
+    """Speakers and clips that results of one attacker stand on."""
+    speakers, clips = max(r.speakers for r in results), max(r.clips for r in results)
+    return f"{speakers} / {clips:,}" if clips else str(speakers)
+
+
 @cache
 def _environment() -> Environment:
     environment = Environment(
@@ -176,8 +162,12 @@ def _environment() -> Environment:
         memory=wording.format_bytes,
         seconds=wording.format_seconds,
         modality=wording.modality_label,
-        metric=lambda name: wording.metric_label(name).label,
+        metric=wording.metric_label,
+        extent=_extent,
         drop_reason=lambda code: wording.DROP_REASONS.get(code, ""),
+    )
+    environment.globals.update(
+        inference_titles=tables.TITLES, inference_meanings=tables.MEANINGS, inference_sources=tables.SOURCES
     )
     return environment
 

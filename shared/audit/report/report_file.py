@@ -16,6 +16,8 @@ from moretta.shared.core.errors import ReleaseError
 _log = logging.getLogger(__name__)
 
 REPORT_JSON, REPORT_HTML = "report.json", "report.html"
+SCHEMA_JSON = "report.schema.json"
+"""The JSON Schema of `report.json`, beside this module."""
 MAX_REPORT_BYTES = 256 * 2**20
 
 
@@ -46,6 +48,13 @@ def write_html(report: Report, folder: Path) -> Path:
 
     write_atomic(folder / REPORT_HTML, render_html(report))
     return folder / REPORT_HTML
+
+
+def report_json_schema() -> str:
+    """The JSON Schema (draft 2020-12) of `report.json`, made from the records of `report_schema`."""
+    schema = Report.model_json_schema(mode="serialization")
+    head = {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": f"Moretta report, {FORMAT_VERSION}"}
+    return json.dumps(head | {key: value for key, value in schema.items() if key != "title"}, indent=1) + "\n"
 
 
 def load_report(folder: Path) -> Report:

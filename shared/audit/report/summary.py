@@ -1,19 +1,20 @@
-"""The report's first paragraphs: what was found, in sentences a review board can quote."""
+"""What a reader should take away: headline, key figures, and sentences that a review board can quote."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from moretta.shared.audit.report import wording
-from moretta.shared.audit.report.inference_view import inference_sentence
-from moretta.shared.audit.report.report_schema import Headline, HeadlineFigure, PrivacyRow, Report
+from moretta.shared.audit.report.privacy import privacy_sentences
+from moretta.shared.audit.report.report_schema import EmotionResults, Headline, HeadlineFigure, Report
+from moretta.shared.audit.report.tables import inference_sentence
+from moretta.shared.audit.result import Result
 
-Tone = Literal["plain", "good", "bad"]
-
-MECHANISM_UNITS = ("clip", "speaker", "site")
-"""Units that stand for people or their recordings; value and frame do not."""
+UNPROTECTED = "unprotected"
+HEADLINE_METRICS: dict[str, Callable[[Iterable[float]], float]] = {"top1": max, "eer": min}
+"""Metric -> how the strongest of several is found: naming speakers rises with leakage, errors fall."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +25,48 @@ class KeyFigure:
     value: str
     interval: str
     beside: tuple[str, ...]
-    tone: Tone = "plain"
+    tone: Literal["plain", "bad"] = "plain"
+
+
+def strongest(results: Iterable[Result], metric: str) -> Result | None:
+    """The result in which `metric` (`top1` or `eer`) shows the most leakage; None if none has it."""
+    candidates = [r for r in results if r.metric == metric and r.value is not None]
+    if not candidates:
+        return None
+    best = HEADLINE_METRICS[metric](r.value for r in candidates if r.value is not None)
+    return next(r for r in candidates if r.value == best)
+
+
+def headlines(results: Sequence[Result], emotion: EmotionResults | None) -> tuple[Headline, ...]:
+    """The strongest attacker of each modality that was attacked, never the average, in order of first appearance.
+
+    `emotion` is what the study's own models reached; None where no study ran.
+    """
+    tables = {} if emotion is None else {str(name): table for name, table in emotion.by_modality().items()}
+    found = []
+    for modality in dict.fromkeys(r.modality for r in results):
+        usable = [r for r in results if r.modality == modality and r.is_whole]
+        released = [r for r in usable if not r.is_anchor]
+        figures = []
+        for metric in HEADLINE_METRICS:
+            best = strongest(released, metric)
+            anchor = strongest((r for r in usable if r.scenario == UNPROTECTED), metric)
+            if best is not None:
+                same = best.model_dump(include=set(HeadlineFigure.model_fields))
+                figures.append(HeadlineFigure(**same, unprotected=anchor.value if anchor else None))
+        table = tables.get(modality)
+        found.append(
+            Headline(
+                modality=modality,
+                figures=tuple(figures),
+                attackers=len({r.attacker for r in released}),
+                uar=table.uar if table else None,
+                uar_low=table.uar_low if table else None,
+                uar_high=table.uar_high if table else None,
+                uar_chance=table.chance if table else None,
+            )
+        )
+    return tuple(found)
 
 
 def what_was_run(report: Report) -> str:
@@ -37,26 +79,24 @@ def what_was_run(report: Report) -> str:
     drops = f" {wording.format_count(dropped, 'drop')} counted by reason below." if dropped else " Nothing was dropped."
     return (
         f"{wording.format_count(corpus.clips, 'clip')} of {wording.format_count(corpus.speakers, 'speaker')} from the "
-        f"corpus "
-        f"“{corpus.name}” ({corpus.labels} labels), held by {sites}were anonymized where they lay; only the anonymized "
-        f"form was used for training and attacked here.{trained}{drops}"
+        f"corpus “{corpus.name}” ({corpus.labels} labels), held by {sites}were anonymized where they lay; only the "
+        f"anonymized form was used for training and attacked here.{trained}{drops}"
     )
 
 
 def how_it_ran(report: Report) -> str:
-    """Where the sites were, where the noise came from, and who was lost on the way."""
+    """Where the sites were, where the noise came from, and which sites were lost."""
     run = report.run
     if not run.deployment:
         return "The sites were simulated on one machine, which held all original recordings."
     source = "the study's seed" if run.seeded_noise else "the operating system's generator at each site"
-    sentences = [
+    missed = [f"{site.site} missed {', '.join(site.missed)}" for site in run.sites if site.missed]
+    lost = f"Not all sites took part in everything: {'; '.join(missed)}." if missed else "No site was lost."
+    return (
         f"This study ran over the network with {wording.format_count(len(run.sites), 'enrolled site')}. No original "
         f"recording left its site, so nothing could be measured here on unprotected data. Privacy noise came from "
-        f"{source}."
-    ]
-    missed = [f"{site.site} missed {', '.join(site.missed)}" for site in run.sites if site.missed]
-    sentences.append(f"Not all sites took part in everything: {'; '.join(missed)}." if missed else "No site was lost.")
-    return " ".join(sentences)
+        f"{source}. {lost}"
+    )
 
 
 def findings(report: Report) -> tuple[str, ...]:
@@ -76,7 +116,26 @@ def findings(report: Report) -> tuple[str, ...]:
             f"{wording.percent(result.chance)}, on {wording.format_count(result.clips, 'clip')} of "
             f"{wording.format_count(result.speakers, 'speaker')} who were not trained on."
         )
-    return (*sentences, *_privacy(report.privacy))
+    return (*sentences, *privacy_sentences(report.privacy))
+
+
+def utility_sentences(utility: Sequence[Result]) -> list[str]:
+    """The best utility evaluator on releases of each modality, and what the same one recognises in originals."""
+    sentences = []
+    for modality in dict.fromkeys(row.modality for row in utility):
+        mine = [row for row in utility if row.modality == modality and row.value is not None]
+        released = [row for row in mine if not row.is_anchor]
+        if not released:
+            continue
+        best = max(released, key=lambda row: row.value or 0.0)
+        before = [row for row in mine if row.is_anchor and row.attacker == best.attacker]
+        beside = f", {wording.percent(before[0].value)} on originals" if before else ""
+        sentences.append(
+            f"{wording.modality_label(modality)}, emotion: {best.attacker} recognises it in releases with an "
+            f"unweighted average recall of {wording.percent(best.value)}{beside}, where guessing gives "
+            f"{wording.percent(best.chance)}."
+        )
+    return sentences
 
 
 def key_figures(report: Report) -> tuple[KeyFigure, ...]:
@@ -104,17 +163,6 @@ def leaks(figure: HeadlineFigure) -> bool | None:
     if figure.chance is None or figure.low is None or figure.high is None:
         return None
     return figure.high < figure.chance if figure.metric == "eer" else figure.low > figure.chance
-
-
-def latest(rows: Sequence[PrivacyRow]) -> tuple[PrivacyRow, ...]:
-    """The last row of each site, mechanism and unit: what is spent in the end."""
-    kept: dict[tuple[str, str, str], PrivacyRow] = {}
-    for row in rows:
-        key = (row.site, row.mechanism, row.unit)
-        before = kept.get(key)
-        if before is None or (before.round is not None and (row.round is None or row.round >= before.round)):
-            kept[key] = row
-    return tuple(kept.values())
 
 
 def identity_sentence(headline: Headline, *, without_originals: bool) -> str:
@@ -165,35 +213,6 @@ def _attack_card(modality: str, figure: HeadlineFigure, *, deployment: bool) -> 
         tuple(beside),
         "bad" if leaks(figure) else "plain",
     )
-
-
-def _privacy(rows: Sequence[PrivacyRow]) -> list[str]:
-    sentences = []
-    for mechanism in dict.fromkeys(row.mechanism for row in rows):
-        mine = [row for row in latest(rows) if row.mechanism == mechanism]
-        parts = [f"{wording.epsilon(_worst_nominal(mine, 'value'))} per value"] if _worst_nominal(mine, "value") else []
-        for unit in MECHANISM_UNITS:
-            of_unit = [row for row in mine if row.unit == unit]
-            if of_unit:
-                parts.append(f"{_guaranteed(of_unit)} per {unit}")
-        if parts:
-            nominal = "nominal " if _worst_nominal(mine, "value") else ""
-            sentences.append(f"Privacy loss of {mechanism} (epsilon, worst site): {nominal}{'; '.join(parts)}.")
-    return sentences
-
-
-def _worst_nominal(rows: Sequence[PrivacyRow], unit: str) -> float | None:
-    return max((row.nominal for row in rows if row.unit == unit and row.nominal is not None), default=None)
-
-
-def _guaranteed(rows: Sequence[PrivacyRow]) -> str:
-    if any(row.epsilon is None for row in rows):
-        claimed = max((row.nominal for row in rows if row.nominal is not None), default=None)
-        claim = f" ({wording.epsilon(claimed)} composed, if its assumptions held)" if claimed is not None else ""
-        return f"{wording.NO_GUARANTEE}{claim}"
-    worst = max(rows, key=lambda row: row.epsilon or 0.0)
-    delta = f" at delta {worst.delta:g}" if worst.delta else ""
-    return f"{wording.epsilon(worst.epsilon)} composed{delta}"
 
 
 def _with_interval(value: float, low: float | None, high: float | None) -> str:

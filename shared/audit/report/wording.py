@@ -63,6 +63,7 @@ SCENARIOS: dict[str, str] = {
 MODALITIES: dict[str, str] = {
     "voice": "Voice",
     "face": "Face",
+    "both": "Voice and face",
     "fused": "Voice and face, fused",
     "learned": "Voice and face, learned fusion",
 }

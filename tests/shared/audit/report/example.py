@@ -7,7 +7,6 @@ from collections.abc import Iterator
 import numpy as np
 
 from moretta.shared.audit.report.emotion import emotion_result
-from moretta.shared.audit.report.headline import headlines
 from moretta.shared.audit.report.report_schema import (
     CorpusPart,
     DropCount,
@@ -21,6 +20,7 @@ from moretta.shared.audit.report.report_schema import (
     SiteRow,
     StageRow,
 )
+from moretta.shared.audit.report.summary import headlines
 from moretta.shared.audit.result import Result
 from moretta.shared.study.schema import Study
 

@@ -29,7 +29,7 @@ def test_the_page_leads_with_the_strongest_attacker_beside_chance_and_unprotecte
     assert "56.2 %" in summary
     assert "chance is 8.3 %" in summary
     assert "unprotected it is 97.0 %" in summary
-    assert "voice-forest reads it from releases" in summary
+    assert "voice-forest recognises it in releases" in summary
 
 
 def test_without_originals_the_page_says_that_nothing_is_shown(example: ModuleType) -> None:

@@ -38,3 +38,9 @@ def test_folder_without_report_is_a_clear_error(tmp_path: Path) -> None:
     assert isinstance(result.exception, ReportError)
     with pytest.raises(ReportError, match="finished study"):
         raise result.exception
+
+
+def test_the_schema_is_printed_without_a_folder() -> None:
+    printed = json.loads(CliRunner().invoke(app, ["--schema"]).output)
+    assert printed["properties"]["format"]["const"] == 2
+    assert CliRunner().invoke(app, []).exit_code == 2

@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 import json
+import shutil
 import tomllib
+from importlib.resources import files
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
+from jsonschema import Draft202012Validator
 from pydantic import ValidationError
 
-from moretta.shared.audit.report.headline import headlines
-from moretta.shared.audit.report.report_file import ReportError, load_report, write_report
+from moretta.shared.audit.report.report_file import (
+    SCHEMA_JSON,
+    ReportError,
+    load_report,
+    report_json_schema,
+    write_report,
+)
 from moretta.shared.audit.report.report_schema import EmotionResults, Report
+from moretta.shared.audit.report.summary import headlines
 from moretta.shared.audit.result import Result
 from moretta.shared.core.errors import ExitCode, MorettaError
 from moretta.shared.core.printable import to_toml
@@ -149,3 +158,31 @@ def test_a_report_of_format_1_is_read_and_said_to_be_one(
     caplog.set_level("WARNING", logger="moretta")
     assert load_report(tmp_path) == report
     assert "format 1" in caplog.text
+
+
+def test_a_report_that_an_earlier_version_wrote_is_read_and_said_to_be_of_format_1(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    shutil.copy(Path(__file__).with_name("format-1.json"), tmp_path / "report.json")
+    caplog.set_level("WARNING", logger="moretta")
+    report = load_report(tmp_path)
+    assert [record.message for record in caplog.records if "report format 1" in record.message]
+    assert len(caplog.records) == 1
+    (voice,) = report.headline
+    assert (voice.figures[0].attacker, voice.figures[0].value) == ("logistic-regression", 0.562)
+    assert [r.attacker for r in report.audit if r.invalid and r.value is not None] == ["mlp-3", "mlp-3"]
+    assert {r.attack for r in report.inference} == {"attribute", "inversion", "cross-modal", "membership", "updates"}
+    assert [r.value for r in report.utility if r.attacker == "voice-forest"] == [0.412, 0.344, 0.187]
+    write_report(report, tmp_path)
+    assert load_report(tmp_path) == report
+
+
+def test_the_published_schema_is_that_of_the_records_and_holds_of_a_report(example: ModuleType, tmp_path: Path) -> None:
+    published = (files("moretta.shared.audit.report") / SCHEMA_JSON).read_text(encoding="utf-8")
+    assert published == report_json_schema(), f"write it again: moretta report --schema > {SCHEMA_JSON}"
+    validator = Draft202012Validator(json.loads(published))
+    write_report(example.report(), tmp_path)
+    content = json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))
+    assert not list(validator.iter_errors(content))
+    assert list(validator.iter_errors(content | {"format": 1}))
+    assert list(validator.iter_errors(content | {"surprise": 1}))

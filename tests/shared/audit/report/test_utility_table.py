@@ -10,7 +10,7 @@ def _lines(page: str) -> dict[str, list[str]]:
     """Figures of each judge's line, by name."""
     section = re.search(r'<section id="emotion">.*?</section>', page, re.DOTALL)
     assert section is not None
-    table = section.group().partition("by judges outside the study")[2]
+    table = section.group().partition("by utility evaluators")[2]
     found = {}
     for row in re.findall(r"<tr>.*?</tr>", table, re.DOTALL):
         name = re.search(r'<th scope="row">([\w-]+)', row)
@@ -31,4 +31,4 @@ def test_an_absent_judge_tells_how_to_get_it_and_is_no_zero(example: ModuleType)
 
 
 def test_without_judges_there_is_no_table(example: ModuleType) -> None:
-    assert "judges outside the study" not in render_html(example.report(utility=()))
+    assert "by utility evaluators" not in render_html(example.report(utility=()))

@@ -7,10 +7,10 @@ from types import ModuleType
 import pytest
 
 from moretta.shared.audit.report import summary
-from moretta.shared.audit.report.inference_view import inference_sentence, inference_view
 from moretta.shared.audit.report.page import render_html
 from moretta.shared.audit.report.report_file import write_report
 from moretta.shared.audit.report.report_schema import Report, Result
+from moretta.shared.audit.report.tables import MEANINGS, inference_sentence, inference_tables
 
 HOSTILE = "<script>alert(1)</script>{{ 7*7 }}"
 
@@ -43,9 +43,10 @@ def test_void_figures_are_grey_and_say_why(section: str) -> None:
 
 
 def test_every_attack_is_put_into_a_plain_sentence(section: str, example: ModuleType) -> None:
-    tables = inference_view(tuple(example.inference()))
+    tables = inference_tables(tuple(example.inference()))
     assert [t.attack for t in tables] == ["attribute", "inversion", "cross-modal", "membership", "updates"]
-    assert all(t.meaning.endswith((".", "?")) and t.meaning.replace("'", "&#39;") in section for t in tables)
+    assert all(MEANINGS[t.attack].endswith((".", "?")) for t in tables)
+    assert all(MEANINGS[t.attack].replace("'", "&#39;") in section for t in tables)
     verdicts = {t.attack: t.verdicts for t in tables}
     assert verdicts["attribute"][0].endswith("Leaks.") and "88.3 %" in verdicts["attribute"][0]
     assert "no evidence of privacy" in verdicts["attribute"][1]

@@ -13,8 +13,8 @@ import typer
 from moretta.deploy.cli.console import AsJson, figure, note, show_table
 
 if TYPE_CHECKING:
-    from moretta.deploy.choose.choose_anonymizer import Chosen
-    from moretta.deploy.choose.rule import Candidate, Choice
+    from moretta.deploy.choose.candidates import Candidate, Choice
+    from moretta.deploy.choose.choosing import Chosen
 
 
 class Modalities(StrEnum):
@@ -45,8 +45,8 @@ def choose(  # noqa: PLR0917 - typer reads the options from the signature
 
     Example: moretta choose --corpus CREMA-D --max-top1 0.2 --out choice
     """
-    from moretta.deploy.choose.choice_plan import plan_choice
-    from moretta.deploy.choose.choose_anonymizer import choose_anonymizer
+    from moretta.deploy.choose.candidates import plan_choice
+    from moretta.deploy.choose.choosing import choose_anonymizer
     from moretta.deploy.runtime.run_folder import reproduce_command
 
     command = reproduce_command(sys.argv[1:])
@@ -101,7 +101,7 @@ def _print(found: Chosen) -> None:
 
 
 def _print_verdict(found: Chosen) -> None:
-    from moretta.deploy.choose.choice_files import AUDIT_PAGE, CAUTION, CHOICE_CSV, CHOICE_JSON, study_text
+    from moretta.deploy.choose.choosing import AUDIT_PAGE, CAUTION, CHOICE_CSV, CHOICE_JSON, study_text
 
     choice = found.choice
     typer.echo(f"All figures: {found.folder / CHOICE_JSON}, {found.folder / CHOICE_CSV}")

@@ -7,17 +7,18 @@ from typing import Any
 
 import pytest
 
-from moretta.deploy.choose.choice_files import study_text
-from moretta.deploy.choose.choice_plan import SHIPPED, base_of
-from moretta.deploy.choose.evidence import (
+from moretta.deploy.choose.candidates import (
     ALL_INVALID,
     BELOW_CHANCE,
     FEWER_EMOTIONS,
     NOT_EVALUATED,
+    SHIPPED,
+    Candidate,
+    base_of,
     section_of,
     weigh,
 )
-from moretta.deploy.choose.rule import Candidate
+from moretta.deploy.choose.choosing import study_text
 from moretta.deploy.runtime.planning import check_names
 from moretta.deploy.sweep.grid import load_grid, make_grid
 from moretta.deploy.sweep.sweep_results import CellAudit

@@ -1,20 +1,25 @@
-"""The files of a choice: the table, the audit that is its proof, and the section of the study file."""
+"""A whole choice: releases and audits that are not there yet, the rule, and the files."""
 
 from __future__ import annotations
 
 import csv
 import io
 import json
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from moretta.deploy.choose.rule import Candidate, Choice
+from moretta.deploy.choose.candidates import Candidate, Choice, choose, of_modality, weigh
+from moretta.deploy.runtime.run_folder import Notify
 from moretta.deploy.sweep.jobs import SweepPlan
-from moretta.deploy.sweep.sweep_results import CellAudit
+from moretta.deploy.sweep.run_sweep import at_work, do_missing
+from moretta.deploy.sweep.sweep_results import CellAudit, ResultFolder
 from moretta.shared.audit.report.page import AuditPageInfo, render_audit
 from moretta.shared.core.atomic import write_atomic
+from moretta.shared.core.errors import ExitCode
 from moretta.shared.core.printable import to_toml
 from moretta.shared.core.reproducibility import versions
+from moretta.shared.core.terms import Modality
 
 CHOICE_JSON, CHOICE_CSV, STUDY_FILE = "choice.json", "choice.csv", "study.toml"
 AUDIT_JSON, AUDIT_PAGE = "audit.json", "audit.html"
@@ -22,6 +27,61 @@ CAUTION = (
     "Chosen by its figures on these people, out of several: on other people it may be worse. "
     "Audit a release of people who had no part in the choice."
 )
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """What was chosen, and what it took."""
+
+    folder: Path
+    choice: Choice
+    done: int
+    reused: int
+    failures: dict[str, str]
+    """By what failed: why."""
+
+    @property
+    def code(self) -> ExitCode:
+        """Where none keeps the cap among those that could be tried, another that failed might have."""
+        if self.choice.chosen is not None:
+            return ExitCode.OK
+        return ExitCode.RUN_FAILED if self.failures else ExitCode.GATE
+
+
+def choose_anonymizer(
+    plan: SweepPlan, out: Path, *, modality: Modality, max_top1: float, jobs: int | None, command: str, notify: Notify
+) -> Chosen:
+    """Do what is not done yet, choose, and write everything into `out`.
+
+    Args:
+        plan: of `plan_choice`.
+        out: a new or empty folder, or that of an earlier choice, whose results are used again where they still hold.
+        modality: to choose for.
+        max_top1: the cap.
+        jobs: processes; None takes one for each CPU.
+        command: how to do it again, for the page.
+        notify: called with a line of text for every finished job.
+
+    Raises:
+        StudyError: the folder holds something else.
+        RunError: another process works in the folder.
+        Interrupted: Ctrl-C or SIGTERM; what was finished is kept, and no process is left.
+    """
+    with at_work(out):
+        worked = do_missing(plan, out, jobs=jobs, notify=notify)
+        results = ResultFolder(out)
+        candidates: list[Candidate] = []
+        audits: dict[str, CellAudit | None] = {}
+        for cell in plan.cells:
+            name = cell.cell.label
+            audits[name] = results.get(cell.audit, CellAudit) if cell.audit else None
+            emotions = len({clip.label for clip in of_modality(cell.corpus, modality)})
+            why = "; ".join(dict.fromkeys(worked.failures[j.key] for j in cell.jobs if j.key in worked.failures))
+            candidates.append(weigh(name, cell.study, audits[name], modality=modality, emotions=emotions, why=why))
+        choice = choose(candidates, max_top1)
+        proof = audits[choice.shown.name] if choice.shown else None
+        write_choice(out, choice, proof, plan, command=command)
+    return Chosen(out, choice, worked.done, worked.reused, plan.failures_by_label(worked.failures))
 
 
 def write_choice(out: Path, choice: Choice, proof: CellAudit | None, plan: SweepPlan, *, command: str) -> None:

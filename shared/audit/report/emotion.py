@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -10,7 +11,7 @@ import numpy.typing as npt
 from moretta.shared.audit.metrics import confusion
 from moretta.shared.audit.report.report_schema import ClassScore, EmotionResult, EmotionTable
 from moretta.shared.core.errors import RunError
-from moretta.shared.core.labels import EMOTIONS, ORIGINAL_CLASSES, original_columns
+from moretta.shared.core.labels import EMOTIONS, original_columns
 
 
 def emotion_result(
@@ -48,20 +49,18 @@ def emotion_result(
             expected=f"one finite row of {len(classes)} scores for each of at least one clip",
             fix="check that the held-out fold has clips and that the model did not diverge",
         )
-    whole = _table(table, labels, speakers, classes, seed=seed, draws=draws, model=model)
+    settings: dict[str, Any] = {"seed": seed, "draws": draws, "model": model}
+
+    def scored(kept: npt.NDArray[np.int64], columns: Sequence[int]) -> EmotionTable:
+        predicted = table[kept][:, list(columns)].argmax(axis=1)
+        mine = [columns.index(label) for label in labels[kept]]
+        counts = confusion.confusion_by_speaker(mine, predicted, [speakers[i] for i in kept], classes=len(columns))
+        return table_from_counts(counts, [classes[column] for column in columns], **settings)
+
+    whole = scored(np.arange(len(labels)), range(len(classes)))
     columns = list(original_columns(classes))
     kept = np.flatnonzero(np.isin(labels, columns))
-    three: EmotionTable | None = None
-    if columns and len(kept):
-        three = _table(
-            table[kept][:, columns],
-            np.array([columns.index(label) for label in labels[kept]], dtype=np.int64),
-            [speakers[int(index)] for index in kept],
-            ORIGINAL_CLASSES,
-            seed=seed,
-            draws=draws,
-            model=model,
-        )
+    three = scored(kept, columns) if columns and len(kept) else None
     return EmotionResult(**whole.model_dump(), three_class=three)
 
 
@@ -94,20 +93,6 @@ def table_from_counts(
         speakers=len(by_speaker),
         model=model,
     )
-
-
-def _table(
-    scores: npt.NDArray[np.float64],
-    truth: npt.NDArray[np.int64],
-    speakers: Sequence[Hashable],
-    classes: Sequence[str],
-    *,
-    seed: int,
-    draws: int,
-    model: str,
-) -> EmotionTable:
-    counts = confusion.confusion_by_speaker(truth, scores.argmax(axis=1), speakers, classes=len(classes))
-    return table_from_counts(counts, classes, seed=seed, draws=draws, model=model)
 
 
 def _known(value: float) -> float | None:

@@ -14,27 +14,6 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from moretta.shared.audit.result import Result
 
-__all__ = [
-    "FORMAT_VERSION",
-    "ClassScore",
-    "CorpusPart",
-    "DropCount",
-    "EmotionResult",
-    "EmotionResults",
-    "EmotionTable",
-    "GatePart",
-    "Headline",
-    "HeadlineFigure",
-    "PrivacyRow",
-    "Record",
-    "Report",
-    "Result",
-    "RoundRow",
-    "RunPart",
-    "SiteRow",
-    "StageRow",
-]
-
 FORMAT_VERSION: Literal[2] = 2
 """Changes when a name of the contract changes its meaning or goes away, not when one is added."""
 
@@ -278,7 +257,7 @@ class Report(Record):
     inference: tuple[Result, ...] = ()
     """Attacks beyond identity."""
     utility: tuple[Result, ...] = ()
-    """Emotion that judges read off originals and releases."""
+    """What utility evaluators recognise in originals and in releases."""
     privacy: tuple[PrivacyRow, ...] = ()
     corpus: CorpusPart
     run: RunPart

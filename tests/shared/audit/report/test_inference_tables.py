@@ -9,8 +9,9 @@ import pytest
 from moretta.shared.audit.report import summary
 from moretta.shared.audit.report.page import render_html
 from moretta.shared.audit.report.report_file import write_report
-from moretta.shared.audit.report.report_schema import Report, Result
+from moretta.shared.audit.report.report_schema import Report
 from moretta.shared.audit.report.tables import MEANINGS, inference_sentence, inference_tables
+from moretta.shared.audit.result import Result
 
 HOSTILE = "<script>alert(1)</script>{{ 7*7 }}"
 

@@ -25,7 +25,8 @@ from moretta.client.anonymizers.emotion_labeler import (
     uniform_errors,
 )
 from moretta.client.anonymizers.speaker_references import ClipDigest, Rows, clip_digest
-from moretta.shared.core.errors import ClipError
+from moretta.shared.core.errors import ClipError, StudyError
+from moretta.shared.core.labels import EMOTIONS
 from moretta.shared.core.terms import PrivacyStatement
 from moretta.shared.features.federated_encoder import BIAS, CODE, HEAD, EncoderOptions, SiteTraining
 from moretta.shared.features.mfcc import check_samples
@@ -145,6 +146,7 @@ class EmotionLabelVoice(Anonymizer):
     @classmethod
     def prepare_public(cls, study: Study, notify: Notify) -> Arrays:
         """A labeler of public speech."""
+        _check_classes(study)
         notify("measuring public speech")
         return EmotionLabeler.of_public(_public_rows(study)).to_arrays()
 
@@ -164,8 +166,9 @@ class EmotionLabelVoice(Anonymizer):
         """Build from the study and the labeler that the coordinator has, from public speech or from all sites.
 
         Raises:
-            StudyError: there is none.
+            StudyError: there is none, or the study's classes are not the six emotions.
         """
+        _check_classes(study)
         return cls(LabelOptions.of(study.voice.options), study.voice.form, EmotionLabeler.from_arrays(public))
 
     @property
@@ -312,3 +315,17 @@ def _losses(options: LabelOptions, sizes: Sizes) -> Losses:
     if not labels:
         return dict.fromkeys(LEDGER_UNITS, ())
     return {unit: (options.response().for_group(labels, unit),) for unit in LEDGER_UNITS}
+
+
+def _check_classes(study: Study) -> None:
+    """The labeler knows the six emotions of public speech, in their order.
+
+    Raises:
+        StudyError: the study has other classes.
+    """
+    if study.classes != EMOTIONS:
+        raise StudyError(
+            f"the voice anonymizer {EmotionLabelVoice.name!r} with the classes {', '.join(study.classes)}",
+            expected=f"the classes {', '.join(EMOTIONS)}",
+            fix="choose another anonymizer, or leave `classes` out",
+        )

@@ -312,3 +312,9 @@ def test_a_whole_release_is_told_in_words_that_the_sites_own_people_taught(
     assert len(told) == 48
     public = make_release(site, wanted.with_changes(name="by the public", voice__options__labels_from="public"), shared)
     assert told != [int(array[0]) for _, array in public.arrays("voice")]
+
+
+def test_a_study_of_other_classes_is_refused_before_anything_is_made(study: Study) -> None:
+    wanted = study.with_changes(voice__anonymizer="emotion-label-rr", voice__form="code", classes=("calm", "bored"))
+    with pytest.raises(StudyError, match="with the classes calm, bored"):
+        EmotionLabelVoice.prepare_public(wanted, print)

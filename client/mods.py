@@ -161,10 +161,6 @@ def site_settings(context: Context) -> SiteSettings:
 
     The node's own configuration decides what it is: nothing that the server sends can turn an enrolled site, with its
     policy, into a virtual one.
-
-    Raises:
-        RefusedError: neither an enrolled site nor a simulation.
-        PolicyError: the site's policy refuses the server, the installed code or the noise.
     """
     home = _home(context)
     if home is not None:

@@ -51,11 +51,7 @@ class StudyPseudonyms:
         return {self.released(name): name for name in known}
 
     def as_own(self, released: tuple[str, ...], ledger: Ledger) -> tuple[str, ...]:
-        """The ledger's names of names in a release.
-
-        Raises:
-            RefusedError: one is not on the ledger.
-        """
+        """The ledger's names of names in a release."""
         own = self.own(ledger)
         if own is None:
             return released
@@ -112,11 +108,7 @@ class SiteSettings:
         return self.home / "ledger.jsonl"
 
     def site_budget(self) -> SiteBudget:
-        """The site's ledger with the limits of its policy.
-
-        Raises:
-            RefusedError: the ledger is broken, or older than the server knows.
-        """
+        """The site's ledger with the limits of its policy."""
         ledger, key = Ledger(self.ledger), self.pseudonyms().fingerprint
         if self.policy is None:
             return SiteBudget(ledger, key, BudgetLimits.unlimited())
@@ -135,12 +127,7 @@ class SiteSettings:
 
 
 def deployed_site(folder: Path) -> SiteSettings:
-    """The settings of an enrolled site, from its own folder.
-
-    Raises:
-        HomeError: the folder, its identity or its policy cannot be used.
-        PolicyError: the policy refuses the server, the installed code, or noise from a seed.
-    """
+    """The settings of an enrolled site, from its own folder."""
     home = SiteHome(folder)
     identity, policy = Identity.load(home.identity_file), Policy.load(home.policy_file)
     policy.check_server(identity.ca_fingerprint)
@@ -150,11 +137,7 @@ def deployed_site(folder: Path) -> SiteSettings:
 
 
 def of_folder(home: SiteHome, *, name: str, policy: Policy | None, server: tuple[str, str] = ("", "")) -> SiteSettings:
-    """The settings that a site's folder gives, under any name.
-
-    Raises:
-        HomeError: `site.toml` or the list of people who have withdrawn cannot be used.
-    """
+    """The settings that a site's folder gives, under any name."""
     said = home.read()
     settings = SiteSettings(
         name=name,
@@ -170,11 +153,7 @@ def of_folder(home: SiteHome, *, name: str, policy: Policy | None, server: tuple
 
 
 def simulated_site(run_folder: Path, partition: int) -> SiteSettings:
-    """The settings of one virtual site, from the plan that the simulation wrote.
-
-    Raises:
-        StudyError: the plan is missing or has no such site.
-    """
+    """The settings of one virtual site, from the plan that the simulation wrote."""
     plan = SimulationPlan.load(run_folder)
     if not 0 <= partition < len(plan.sites):
         raise StudyError(f"virtual site {partition}", expected=f"one of the plan's {len(plan.sites)}")

@@ -89,11 +89,7 @@ class SiteHome:
         return self.root / "logs"
 
     def prepare(self) -> None:
-        """Make the folder, open to its owner only.
-
-        Raises:
-            HomeError: it cannot be made.
-        """
+        """Make the folder, open to its owner only."""
         try:
             for folder in (self.root, self.keys, self.logs, self.flower):
                 folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -102,11 +98,7 @@ class SiteHome:
             raise HomeError(f"the site's folder {self.root} cannot be made: {error.strerror}") from error
 
     def read(self) -> SiteFile:
-        """The content of `site.toml`, with its corpus as an absolute path.
-
-        Raises:
-            HomeError: it is missing, or breaks the schema.
-        """
+        """The content of `site.toml`, with its corpus as an absolute path."""
         try:
             content = SiteFile.model_validate(tomllib.loads(self.site_file.read_text(encoding="utf-8")))
         except FileNotFoundError as error:
@@ -127,11 +119,7 @@ class SiteHome:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Hold the folder for one process, until the block or the process ends.
-
-        Raises:
-            HomeError: another process holds it.
-        """
+        """Hold the folder for one process, until the block or the process ends."""
         with ExitStack() as lock:
             try:
                 lock.enter_context(locked(self.root / ".lock", wait=False))
@@ -144,11 +132,7 @@ class SiteHome:
 
 
 def default_home() -> Path:
-    """The folder that `MORETTA_SITE` names, else `~/.moretta/site`.
-
-    Raises:
-        HomeError: neither is there.
-    """
+    """The folder that `MORETTA_SITE` names, else `~/.moretta/site`."""
     named = os.environ.get(HOME_VARIABLE)
     try:
         return Path(named) if named else Path.home() / ".moretta" / "site"

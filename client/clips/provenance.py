@@ -89,11 +89,7 @@ class Provenance(_Record):
     def take(
         cls, settings: SiteSettings, study: Study, corpus: Corpus, clips: Sequence[Clip], modalities: Sequence[Modality]
     ) -> Self:
-        """Note how all clips are now, before they are read.
-
-        Raises:
-            CorpusError: a file cannot be read.
-        """
+        """Note how all clips are now, before they are read."""
         key, attributes = settings.pseudonyms(), study.audit.attributes
         return cls(
             study=study.digest(),
@@ -125,11 +121,7 @@ class Provenance(_Record):
 
     @staticmethod
     def load(folder: Path) -> Provenance | None:
-        """Of what is stored in a folder; None if there is none.
-
-        Raises:
-            HomeError: it cannot be read.
-        """
+        """Of what is stored in a folder; None if there is none."""
         path = folder / PROVENANCE_FILE
         try:
             return _loaded(path, _stat(path))
@@ -201,9 +193,6 @@ def find_changes(provenance: Provenance, settings: SiteSettings, *, whole: bool 
         provenance: of a release or of a part in a code.
         settings: of the site, as they are now.
         whole: read every file again, even those that look untouched.
-
-    Raises:
-        CorpusError: the corpus cannot be used; that is no sign that anybody has withdrawn.
     """
     if not whole and _untouched(provenance, settings):
         return Changes()
@@ -236,12 +225,7 @@ def find_changes(provenance: Provenance, settings: SiteSettings, *, whole: bool 
 
 
 def check_unchanged(provenance: Provenance, settings: SiteSettings) -> None:
-    """Refuse what has just been made if clips changed meanwhile.
-
-    Raises:
-        ChangedError: they did.
-        CorpusError: the corpus cannot be used any more.
-    """
+    """Refuse what has just been made if clips changed meanwhile."""
     changes = find_changes(provenance, settings)
     if changes or changes.unclear:
         raise ChangedError(changes.unclear or changes.as_text(), fix="start the study again")

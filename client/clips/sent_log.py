@@ -38,11 +38,7 @@ class Sent:
         return cls(settings.home / "sent" / f"{study[:16]}.jsonl", settings.server)
 
     def lines(self) -> list[Line]:
-        """Oldest first. A last line without its end, of a site that was killed, does not count.
-
-        Raises:
-            HomeError: they cannot be read.
-        """
+        """Oldest first. A last line without its end, of a site that was killed, does not count."""
         try:
             text = self.path.read_text(encoding="utf-8")
             found = [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]

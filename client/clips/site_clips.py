@@ -68,11 +68,7 @@ class Withdrawn:
 
     @classmethod
     def load(cls, home: Path, key: Callable[[], PseudonymKey]) -> Withdrawn:
-        """Read a site's list; nobody has withdrawn where there is none.
-
-        Raises:
-            HomeError: the list cannot be read. The site must not respond then.
-        """
+        """Read a site's list; nobody has withdrawn where there is none."""
         path = home / WITHDRAWN_FILE
         try:
             return cls(_WithdrawnSpeakers.model_validate_json(path.read_bytes()).people, key())
@@ -100,11 +96,7 @@ class Withdrawn:
         return frozenset(file.size for person in self.people for file in person.files)
 
     def covers(self, clip: Clip) -> bool:
-        """Whether a clip is of somebody who has withdrawn.
-
-        Raises:
-            CorpusError: a file that may be theirs cannot be read.
-        """
+        """Whether a clip is of somebody who has withdrawn."""
         return clip.speaker in self.speakers or any(map(self._is_theirs, clip.files))
 
     def _is_theirs(self, path: Path) -> bool:
@@ -120,11 +112,7 @@ NOBODY = Withdrawn()
 
 
 def content_digest(key: PseudonymKey, path: Path) -> str:
-    """Keyed digest of a file's content, 64 hexadecimal digits.
-
-    Raises:
-        CorpusError: the file cannot be read.
-    """
+    """Keyed digest of a file's content, 64 hexadecimal digits."""
     try:
         with path.open("rb") as file:
             content = hashlib.file_digest(file, "blake2b").hexdigest()
@@ -142,11 +130,7 @@ def add_withdrawn(home: Path, key: PseudonymKey, speaker: SpeakerId, files: froz
 
 
 def remove_withdrawn(home: Path, key: PseudonymKey, speaker: SpeakerId) -> Withdrawn:
-    """Take a person who has consented again off the list.
-
-    Raises:
-        HomeError: the person is not on it.
-    """
+    """Take a person who has consented again off the list."""
     known = Withdrawn.load(home, lambda: key).people
     others = tuple(person for person in known if person.speaker != speaker)
     if len(others) == len(known):
@@ -158,11 +142,7 @@ def remove_withdrawn(home: Path, key: PseudonymKey, speaker: SpeakerId) -> Withd
 
 
 def site_corpus(settings: SiteSettings, study: Study) -> tuple[Corpus, tuple[Clip, ...]]:
-    """The corpus that this site reads for a study, and the clips of its own speakers in it.
-
-    Raises:
-        CorpusError: the folder cannot be used, or none of its clips belongs to this site.
-    """
+    """The corpus that this site reads for a study, and the clips of its own speakers in it."""
     return labelled_corpus(settings, study.labels, study.classes)
 
 

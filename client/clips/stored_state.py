@@ -49,10 +49,6 @@ def on_current_clips(
         round_number: of training; 0 for what has no rounds.
         making: what is requested can be made anew.
         at_once: nothing is made for the response, so nothing can change meanwhile.
-
-    Raises:
-        ChangedError: the clips are not as they were.
-        CorpusError: the corpus cannot be used.
     """
     check_stored(settings, study, run=run, making=making, whole=making and what == "release")
     yield
@@ -73,11 +69,6 @@ def check_stored(settings: SiteSettings, study: Study, *, run: int, making: bool
         run: Flower's number of the run that requests something.
         making: a release, or a part in a code, is requested: where this run has had none before, it can be made anew.
         whole: read every clip again, as the first request of a run for anything that is made does.
-
-    Raises:
-        ChangedError: this run cannot go on.
-        UnclearError: nothing is removed, and the site does not respond until the steward has checked the corpus.
-        CorpusError: the corpus cannot be used.
     """
     if settings.policy is None:  # a folder of one run, of whoever holds the clips
         return

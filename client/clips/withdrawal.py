@@ -77,11 +77,6 @@ def withdraw(settings: SiteSettings, speaker: SpeakerId) -> Withdrawal:
     Args:
         settings: of the site, which may be running.
         speaker: as the corpus calls the person.
-
-    Raises:
-        CorpusError: this site has no trace of such a person.
-        HomeError: a record of the site cannot be read.
-        RefusedError: the ledger is broken. All else has been done then.
     """
     files, note = _files_now(settings, speaker)
     provenances = {short: _kept(settings, short) for short in stored_studies(settings)}
@@ -112,11 +107,7 @@ def withdraw(settings: SiteSettings, speaker: SpeakerId) -> Withdrawal:
 
 
 def give_back(settings: SiteSettings, speaker: SpeakerId) -> None:
-    """A person has consented again: their clips are read again from the next release on.
-
-    Raises:
-        HomeError: the person has not withdrawn.
-    """
+    """A person has consented again: their clips are read again from the next release on."""
     remove_withdrawn(settings.home, settings.pseudonyms(), speaker)
     Ledger(settings.ledger).spend(CONSENT_KIND, speaker=settings.pseudonyms().speaker(speaker))
 

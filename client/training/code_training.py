@@ -43,11 +43,7 @@ from moretta.shared.study.schema import Study
 
 
 def train_code(settings: SiteSettings, request: RoundRequest) -> StoredResponse:
-    """The same arrays, as one step on this site's clips moves them; see `rounds.train_round`.
-
-    Raises:
-        StudyError: the arrays are no code in training.
-    """
+    """The same arrays, as one step on this site's clips moves them; see `rounds.train_round`."""
     study = request.study
     _check_request(settings, request)
     training = site_training_of(study)
@@ -137,11 +133,7 @@ def _randomness(settings: SiteSettings, request: RoundRequest, plan: SiteTrainin
 def _examples(
     settings: SiteSettings, study: Study, clips: Sequence[Clip], training: SiteTraining, code: FederatedEncoder
 ) -> tuple[TrainingExamples, Cohort]:
-    """Measurements of the usable clips of all speakers who are not held out: one row a clip, or one a window.
-
-    Raises:
-        RefusedError: there is none.
-    """
+    """Measurements of the usable clips of all speakers who are not held out: one row a clip, or one a window."""
     unit, pseudonyms = training.plan.unit, settings.pseudonyms()
     tested = of_corpus(settings, study, clips)
     by_speaker: dict[str, list[tuple[Clip, Array]]] = defaultdict(list)

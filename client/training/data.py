@@ -75,11 +75,7 @@ def numbered(names: Sequence[str]) -> npt.NDArray[np.int64]:
 
 
 def released_features(settings: SiteSettings, study: Study, modality: Modality) -> TrainingSet:
-    """Every released clip of one modality.
-
-    Raises:
-        RunError: nothing was released yet.
-    """
+    """Every released clip of one modality."""
     folder = _finished(settings, study)
     found = _features(folder, _made_at(folder), study_model(study, modality), study.classes)
     names, ledger = settings.names(study), Ledger(settings.ledger)
@@ -142,9 +138,6 @@ def held_out(settings: SiteSettings, study: Study, folder: Path | None = None) -
         settings: of the site.
         study: which.
         folder: of the release, where it is not in the site's own place for this study.
-
-    Raises:
-        RunError: nothing was released yet.
     """
     folder = _finished(settings, study, folder)
     released = tuple(sorted(_speakers(folder, _made_at(folder))))

@@ -47,9 +47,6 @@ def evaluate_site(settings: SiteSettings, study: Study, models: Mapping[ModelKin
     """Test `voice`, `face`, `fused` and `learned`, as far as there are models, on this site's held-out clips.
 
     The vote, `fused`, is a weighted mean of probabilities; a clip with one modality alone is decided by that one.
-
-    Raises:
-        RefusedError: weights that cannot be those of the study's models.
     """
     for kind, weights in models.items():  # by themselves, before a clip is looked at
         checked_weights(study_model(study, kind), weights)

@@ -60,11 +60,7 @@ def whole_cohorts(settings: SiteSettings, study: Study) -> dict[ModelKind, Cohor
 
 
 def log_probabilities(model: EmotionModel, weights: Weights, features: npt.NDArray[np.float32]) -> npt.NDArray[Any]:
-    """float32 [clips, ...] -> float32 [clips, classes], finite.
-
-    Raises:
-        RefusedError: the weights cannot be this model's.
-    """
+    """float32 [clips, ...] -> float32 [clips, classes], finite."""
     network = model.build(features.shape[1:])
     network.load_state_dict(checked_weights(model, weights, features.shape[1:]))
     network.eval()
@@ -76,12 +72,7 @@ def log_probabilities(model: EmotionModel, weights: Weights, features: npt.NDArr
 
 
 def predictions_on_releases(settings: SiteSettings, study: Study, models: Models) -> TrainingSet:
-    """Inputs of the fusion for every released clip that has a modality, in order of pseudonyms.
-
-    Raises:
-        RefusedError: a model is missing.
-        RunError: nothing was released yet.
-    """
+    """Inputs of the fusion for every released clip that has a modality, in order of pseudonyms."""
     if set(models) != set(study.modalities):
         raise RefusedError("a fusion without the models whose predictions it weighs", expected="voice and face")
     predictions: dict[Modality, Prediction] = {}

@@ -78,11 +78,7 @@ class Identity(BaseModel):
 
     @classmethod
     def load(cls, path: Path) -> Identity:
-        """Read it.
-
-        Raises:
-            HomeError: the site is not enrolled, or the file is damaged.
-        """
+        """Read it."""
         try:
             identity = cls.model_validate_json(path.read_bytes())
             key = serialization.load_pem_private_key(identity.tls_key_pem.encode(), None)
@@ -135,11 +131,7 @@ def openssh_public(key: ec.EllipticCurvePublicKey) -> str:
 
 
 def pem_of(der: bytes) -> str:
-    """A certificate in PEM form.
-
-    Raises:
-        ValueError: it is none.
-    """
+    """A certificate in PEM form."""
     return x509.load_der_x509_certificate(der).public_bytes(serialization.Encoding.PEM).decode()
 
 

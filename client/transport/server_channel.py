@@ -56,10 +56,6 @@ def look_at_authority(address: str, expected_fingerprint: str) -> str:
     """The server's certificate authority, PEM, if it has the expected fingerprint.
 
     The handshake sends only its own first message, and no certificate: the server is not trusted yet.
-
-    Raises:
-        UnreachableError: no response from there.
-        EnrollmentError: the machine there is not the server, or shows no authority.
     """
     chain = _shown_chain(address)
     for der in chain:
@@ -200,12 +196,7 @@ class ServerChannel:
                 await self._connection.channel.close()
 
     async def call(self, request: FleetCall, *, seconds: float) -> FleetReply:
-        """Relay one call, waiting for the connection if it is down.
-
-        Raises:
-            ChannelDown: it did not come up in time.
-            AioRpcError: the call failed.
-        """
+        """Relay one call, waiting for the connection if it is down."""
         end = self._clock() + seconds
         try:
             async with asyncio.timeout(seconds):

@@ -16,7 +16,7 @@ from flwr.app import Error, Message, RecordDict
 from flwr.supercore.task_identity import TaskIdentity
 
 from moretta.client.secure_aggregation import steps
-from moretta.client.secure_aggregation.session import Session, SessionStore
+from moretta.client.secure_aggregation.steps import Session, SessionStore
 from moretta.client.settings import SiteSettings
 from moretta.client.training.local_training import noisy_update
 from moretta.client.training.rounds import ResponseStore, RoundRequest, StoredResponse

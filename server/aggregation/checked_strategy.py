@@ -9,13 +9,13 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 
 from moretta.server.aggregation.outlying import FEWEST, outlying
 from moretta.server.grid.site_grid import SiteGrid, SiteResponse, noting_failure_of
+from moretta.shared.core.array_types import Array
 from moretta.shared.core.errors import ReleaseError, RunError
 from moretta.shared.messages import wire
 from moretta.shared.messages.responses import Update
@@ -27,7 +27,6 @@ MAX_NORM = 1e6
 """L2 norm of an update above which it is taken for damage or an attack."""
 _HEADER_BYTES = 4096
 """Most bytes that the packing of one array adds to its values."""
-Array = npt.NDArray[Any]
 Weights = dict[str, Array]
 
 

@@ -6,10 +6,10 @@ They are named and not dropped: a site with other people may be right. A robust 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
+
+from moretta.shared.core.array_types import Array, Float64
 
 FEWEST = 3
 """Fewest sites among which one can be outlying."""
@@ -19,7 +19,7 @@ _FAR = 6.0
 """Robust standard deviations, such as 1.4826 times the median distance from the median."""
 _LEAST_LENGTH, _LEAST_COSINE = 0.3, 0.05
 """Added to the deviations: where all are alike, a small difference is none. Lengths are compared by their logarithm."""
-Change = Mapping[str, npt.NDArray[Any]]
+Change = Mapping[str, Array]
 
 
 def outlying(changes: Iterable[tuple[str, Change]]) -> dict[str, str]:
@@ -53,8 +53,8 @@ def outlying(changes: Iterable[tuple[str, Change]]) -> dict[str, str]:
     return found
 
 
-def _distance(values: npt.NDArray[np.float64], least: float) -> npt.NDArray[np.float64]:
+def _distance(values: Float64, least: float) -> Float64:
     """From the median, in robust standard deviations."""
     middle = np.median(values)
-    distance: npt.NDArray[np.float64] = (values - middle) / (1.4826 * np.median(np.abs(values - middle)) + least)
+    distance: Float64 = (values - middle) / (1.4826 * np.median(np.abs(values - middle)) + least)
     return distance

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import logging
-from typing import Any
 
 import flwr.serverapp.strategy as flower
 import numpy as np
-import numpy.typing as npt
 from flwr.serverapp.strategy import FedAvg
 
+from moretta.shared.core.array_types import Array
 from moretta.shared.core.errors import StudyError
 from moretta.shared.messages import wire
 
@@ -37,7 +36,6 @@ _ELSEWHERE = {
     "configrecord_key",
 }
 """Options of Flower's that would be without effect here, or let it wait for ever."""
-Array = npt.NDArray[Any]
 _MOMENTS = ("m_t", "v_t")
 _MOMENTUM = "momentum_vector"
 _WEIGHTS = "current_arrays"

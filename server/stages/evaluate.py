@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import numpy as np
-import numpy.typing as npt
 from flwr.app import RecordDict
 
 from moretta.server.grid.site_grid import SiteGrid, noting_failure_of
@@ -14,6 +13,7 @@ from moretta.server.stages.results import Arrays, EmotionScores, Releases, Table
 from moretta.server.stages.statement_checks import check_counts, tested_clips
 from moretta.shared.audit.report.emotion import emotion_result, table_from_counts
 from moretta.shared.audit.report.report_schema import EmotionResult, Modality
+from moretta.shared.core.array_types import Int64
 from moretta.shared.core.errors import ReleaseError
 from moretta.shared.core.labels import ORIGINAL_CLASSES, original_columns
 from moretta.shared.core.reproducibility import derive
@@ -138,7 +138,7 @@ def _result(study: Study, output: str, found: EmotionScores) -> EmotionResult:
     return EmotionResult(**whole.model_dump(), three_class=original, ece=ece)
 
 
-def _stack(tables: Tables) -> npt.NDArray[np.int64]:
+def _stack(tables: Tables) -> Int64:
     return np.stack([tables[speaker] for speaker in sorted(tables)])
 
 

@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
-import numpy.typing as npt
+from typing import TYPE_CHECKING
 
 from moretta.shared.audit.report.report_schema import EmotionResult, GatePart, RoundRow
 from moretta.shared.audit.result import Result
+from moretta.shared.core.array_types import Array, Float32, Int64
 from moretta.shared.core.terms import Modality
 from moretta.shared.features.voice_forms import is_code, model_input
 from moretta.shared.release import Release
@@ -22,9 +20,8 @@ from moretta.shared.study.run_plan import Plan
 if TYPE_CHECKING:
     from moretta.shared.models.emotion import EmotionModel
 
-Array = npt.NDArray[Any]
 Arrays = dict[str, Array]
-Tables = dict[str, npt.NDArray[np.int64]]
+Tables = dict[str, Int64]
 
 
 @dataclass(frozen=True)
@@ -79,7 +76,7 @@ class Releases:
 
     def model_inputs(
         self, public: Arrays, modality: Modality, model: EmotionModel
-    ) -> Iterator[tuple[npt.NDArray[np.float32], ReleasedClip]]:
+    ) -> Iterator[tuple[Float32, ReleasedClip]]:
         """Features of every released clip of one modality, site by site, with the clip."""
         from moretta.shared.models.emotion import PublicScale
 

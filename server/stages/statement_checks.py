@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from moretta.server.stages.context import RunContext
 from moretta.server.stages.results import Arrays, Releases, SiteFacts, Tables
+from moretta.shared.core.array_types import Array
 from moretta.shared.core.errors import ReleaseError
 from moretta.shared.core.labels import ORIGINAL_CLASSES
 from moretta.shared.core.terms import Modality
@@ -143,7 +142,7 @@ def _check_arrays(study: Study, release: Release) -> None:
             raise ReleaseError(f"{modality} arrays of the sizes {sorted(sizes)}", expected="the size of the study")
 
 
-def _size(form: str, array: npt.NDArray[Any]) -> tuple[int, ...]:
+def _size(form: str, array: Array) -> tuple[int, ...]:
     if form == "code":
         return array.shape
     return () if form in ("tokens", "waveform", "code-tokens") else array.shape[1:]

@@ -25,7 +25,7 @@ CHOICE_JSON, CHOICE_CSV, STUDY_FILE = "choice.json", "choice.csv", "study.toml"
 AUDIT_JSON, AUDIT_PAGE = "audit.json", "audit.html"
 CAUTION = (
     "Chosen by its figures on these people, out of several: on other people it may be worse. "
-    "Audit a release of people who had no part in the choice."
+    "Audit a release of other people, too."
 )
 
 

@@ -128,8 +128,8 @@ def cautions(chosen: Candidate) -> list[str]:
         lines.append(f"“{chosen.name}” keeps no emotion that can be distinguished from guessing.")
     if chosen.top1_pooled is not None:
         lines.append(
-            f"Who knows {chosen.pooled} clips to be of one person names {figure(chosen.top1_pooled)} of people: "
-            "the cap is on one clip."
+            f"With {chosen.pooled} clips known to be of one speaker, {figure(chosen.top1_pooled)} of speakers are "
+            "re-identified: the cap is on one clip."
         )
     return lines
 

@@ -1,4 +1,4 @@
-"""A whole sweep: what is there already is taken, the rest is done in parallel, and everything is put together."""
+"""A whole sweep: results that are there are used again, the others are computed in parallel, and all is written."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ def at_work(out: Path) -> Iterator[None]:
         Interrupted: Ctrl-C or SIGTERM.
     """
     with _alone(out), interruptible(fix="run the same command again: it goes on where it stopped"):
-        shutil.rmtree(out / WORK, ignore_errors=True)  # what an interrupted sweep was at
+        shutil.rmtree(out / WORK, ignore_errors=True)  # left by an interrupted sweep
         yield
 
 

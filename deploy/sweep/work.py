@@ -1,4 +1,4 @@
-"""Doing one piece of a sweep's work: with the stages, the exchange and the sites of a simulation, and nothing else."""
+"""One job of a sweep, done with the stages, the grid and the sites of a simulation."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ def confusion_by_speaker(
     Args:
         truth: [n] class indices below `classes`.
         predicted: [n] class indices below `classes`.
-        speakers: [n] who speaks; any hashable.
+        speakers: [n] any hashable.
         classes: number of classes.
 
     Returns:
@@ -87,7 +87,7 @@ def bootstrap(
         level: share of the draws inside the interval.
 
     Returns:
-        (low, high), or None with fewer than two speakers or no draws: one speaker tells nothing about the next.
+        (low, high), or None with fewer than two speakers or no draws: one speaker says nothing about another.
     """
     speakers = len(by_speaker)
     if speakers < 2 or draws < 1:

@@ -29,7 +29,7 @@ class AuditPageInfo:
     """What was attacked, as the reader knows it."""
     seed: int
     originals: bool
-    """Whether there were originals to judge the attackers by."""
+    """Whether originals were given, on which attackers can be checked."""
     command: str
     version: str
     finished: str

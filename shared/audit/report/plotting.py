@@ -62,7 +62,7 @@ class Level:
 
 @dataclass
 class Chart:
-    """A drawing, with words for readers who do not see it."""
+    """A drawing, with a description for readers who do not see it."""
 
     title: str
     width: float
@@ -121,7 +121,7 @@ def percent_axis(axis: Axis, low: float, high: float, step: float) -> None:
 
 
 def draw_levels(axes: Axes, levels: Sequence[Level]) -> None:
-    """Lines across, each named beside its right end; names keep their distance from each other."""
+    """Lines across, each named at its right end; names keep their distance from each other."""
     low, high = axes.get_ylim()
     gap = _LABEL_PIXELS / (axes.get_window_extent().height * _PIXELS_PER_INCH / axes.figure.dpi)
     ends = [(line.value - low) / (high - low) for line in levels]

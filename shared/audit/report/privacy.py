@@ -22,7 +22,7 @@ _WHO = {
 
 
 def site_level_rows(study: Study, site: str, rounds: int) -> list[PrivacyRow]:
-    """What the aggregated models tell of a site, by the rounds in which its update was aggregated.
+    """What the aggregated models reveal about a site, by the rounds in which its update was aggregated.
 
     Args:
         study: says which noise.

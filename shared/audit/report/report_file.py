@@ -17,7 +17,7 @@ _log = logging.getLogger(__name__)
 
 REPORT_JSON, REPORT_HTML = "report.json", "report.html"
 SCHEMA_JSON = "report.schema.json"
-"""The JSON Schema of `report.json`, beside this module."""
+"""The JSON Schema of `report.json`, a file of this package."""
 MAX_REPORT_BYTES = 256 * 2**20
 
 

@@ -97,7 +97,7 @@ class EmotionResults(Record):
         return self
 
     def by_modality(self) -> dict[Modality, EmotionResult | None]:
-        """Voice, face, fused, and learned where it was asked for, in this order."""
+        """Voice, face, fused, and learned where the study has it, in this order."""
         found: dict[Modality, EmotionResult | None] = {"voice": self.voice, "face": self.face, "fused": self.fused}
         if self.learned is not None or "learned" in self.absent:
             found["learned"] = self.learned
@@ -185,7 +185,7 @@ class RunPart(Record):
     stages: tuple[StageRow, ...] = ()
     peak_memory_bytes: Count | None = None
     seeded_noise: bool
-    """Privacy noise came from the seed: who knows the seed can subtract it."""
+    """Privacy noise came from the seed: with the seed it can be subtracted."""
     deployment: bool = False
     """Over enrolled sites, whose original recordings never reached the server; false is a simulation."""
     study: dict[str, Any]

@@ -24,7 +24,7 @@ class KeyFigure:
     name: str
     value: str
     interval: str
-    beside: tuple[str, ...]
+    context: tuple[str, ...]
     tone: Literal["plain", "bad"] = "plain"
 
 
@@ -129,10 +129,10 @@ def utility_sentences(utility: Sequence[Result]) -> list[str]:
             continue
         best = max(released, key=lambda row: row.value or 0.0)
         before = [row for row in mine if row.is_anchor and row.attacker == best.attacker]
-        beside = f", {wording.percent(before[0].value)} on originals" if before else ""
+        on_originals = f", {wording.percent(before[0].value)} on originals" if before else ""
         sentences.append(
             f"{wording.modality_label(modality)}, emotion: {best.attacker} recognises it in releases with an "
-            f"unweighted average recall of {wording.percent(best.value)}{beside}, where guessing gives "
+            f"unweighted average recall of {wording.percent(best.value)}{on_originals}, where guessing gives "
             f"{wording.percent(best.chance)}."
         )
     return sentences
@@ -159,7 +159,7 @@ def key_figures(report: Report) -> tuple[KeyFigure, ...]:
 
 
 def leaks(figure: HeadlineFigure) -> bool | None:
-    """Whether an attack is clearly better than guessing: its whole interval is. None if that cannot be told."""
+    """Whether an attack is clearly better than guessing: its whole interval is. None if that is unknown."""
     if figure.chance is None or figure.low is None or figure.high is None:
         return None
     return figure.high < figure.chance if figure.metric == "eer" else figure.low > figure.chance
@@ -180,7 +180,7 @@ def identity_sentence(headline: Headline, *, without_originals: bool) -> str:
     did = (
         f"names the right one of {figure.speakers} speakers in {shown} of trials"
         if figure.metric == "top1"
-        else f"tells speakers apart with an equal error rate of {shown}"
+        else f"distinguishes speakers with an equal error rate of {shown}"
     )
     against = [f"chance is {wording.figure(figure.chance, figure.metric)}"] if figure.chance is not None else []
     if figure.unprotected is None:
@@ -201,16 +201,16 @@ def identity_sentence(headline: Headline, *, without_originals: bool) -> str:
 
 def _attack_card(modality: str, figure: HeadlineFigure, *, deployment: bool) -> KeyFigure:
     name = f"{wording.modality_label(modality)}: strongest {wording.metric_label(figure.metric).label}"
-    beside = [f"chance {wording.figure(figure.chance, figure.metric)}"] if figure.chance is not None else []
+    context = [f"chance {wording.figure(figure.chance, figure.metric)}"] if figure.chance is not None else []
     unknown = "unknown here" if deployment else "not broken"
     known = figure.unprotected is not None
-    beside.append(f"unprotected {wording.figure(figure.unprotected, figure.metric) if known else unknown}")
-    beside.append(f"{figure.attacker}, {figure.scenario}")
+    context.append(f"unprotected {wording.figure(figure.unprotected, figure.metric) if known else unknown}")
+    context.append(f"{figure.attacker}, {figure.scenario}")
     return KeyFigure(
         name,
         wording.figure(figure.value, figure.metric),
         wording.interval(figure.low, figure.high, figure.metric),
-        tuple(beside),
+        tuple(context),
         "bad" if leaks(figure) else "plain",
     )
 

@@ -27,7 +27,7 @@ class SweepRow(Record):
     """One cell, over all its seeds and tested folds. What is unknown is null, with the reason in `note` or `failed`.
 
     Every epsilon is that of the clip or the speaker that loses most, at the worst site, composed by the sites' ledgers;
-    null is no finite guarantee. `release_...` is what leaves the sites, `model_...` what the trained models alone tell.
+    null is no finite guarantee. `release_...` is what leaves the sites, `model_...` what the models alone reveal.
     """
 
     curve: str
@@ -37,7 +37,7 @@ class SweepRow(Record):
     """What makes this cell differ from others, by key of the study."""
     seeds: tuple[int, ...]
     folds: Count = 0
-    """Tested folds; 0 where training failed, and with it all that the ledgers tell."""
+    """Tested folds; 0 where training failed, and then no ledger is read."""
     uar: Fraction | None = None
     """Of the federated model, on speakers it was not trained on; the mean over seeds."""
     uar_low: Fraction | None = None
@@ -46,7 +46,7 @@ class SweepRow(Record):
     test_speakers: Count = 0
     test_clips: Count = 0
     evaluator: str = ""
-    """The judge that reads most emotion off releases."""
+    """The utility evaluator that recognises most in releases."""
     evaluator_uar: Fraction | None = None
     evaluator_low: Fraction | None = None
     evaluator_high: Fraction | None = None

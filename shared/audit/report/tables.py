@@ -10,7 +10,7 @@ from moretta.shared.audit.report import wording
 from moretta.shared.audit.result import INFERENCES, Result, strongest_of_each
 
 METRICS_PER_TABLE = 5
-"""So many fit beside the attacker's name on a laptop."""
+"""So many fit next to the attacker's name on a laptop."""
 TITLES: dict[str, str] = {
     "attribute": "Sex and age group",
     "inversion": "Undoing the anonymization",
@@ -39,7 +39,7 @@ SOURCES: dict[str, str] = {
 
 
 _SECONDARY = frozenset({"explained_variance", "tpr_at_fpr_1pct", "tpr_at_fpr_01pct"})
-"""Metrics that stand beside a main one."""
+"""Metrics that accompany a main one."""
 
 
 class AttackerLine(NamedTuple):

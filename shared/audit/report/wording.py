@@ -1,4 +1,4 @@
-"""How figures, metrics and scenarios are worded for a reader who is not an engineer."""
+"""Labels of metrics and scenarios, and formats of figures, for a reader who is not an engineer."""
 
 from __future__ import annotations
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import signal
+import socket
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
@@ -25,6 +26,7 @@ from moretta.shared.core.errors import MorettaError, RunError
 from moretta.shared.core.threads import end_with_parent, limit_threads
 
 Do = Callable[[Job, Path], None]
+_CONNECT_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,8 +130,10 @@ def cluster_runner(do: Do, out: Path, count: int | None, address: str) -> Iterat
 
     register_parallel_backend("ray", GeneratorBackend)
     try:
+        if (where := address.rpartition(":"))[2].isdigit():  # Ray itself tries for minutes
+            socket.create_connection((where[0], int(where[2])), timeout=_CONNECT_SECONDS).close()
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
-    except (ConnectionError, RuntimeError, ValueError) as error:
+    except (OSError, RuntimeError, ValueError) as error:
         raise RunError(
             f"no Ray cluster at {address}: {error}",
             expected="the address of a running cluster, or local",

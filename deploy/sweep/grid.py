@@ -124,8 +124,8 @@ def make_grid(grid: GridFile) -> Grid:
             for name, settings in _combinations(curve):
                 study = _study(base, {**fixed, **settings, "seed": seed}, name)
                 cells.setdefault((name, tuple(settings.items()), seed), GridCell(name, tuple(settings.items()), study))
-    content = grid.model_dump(mode="json", exclude_defaults=True)
-    return Grid(grid.name, grid.folds, tuple(cells.values()), _without_infinity(content))
+    content = grid.model_dump(exclude_defaults=True)
+    return Grid(grid.name, grid.folds, tuple(cells.values()), _plain(content))
 
 
 def parse_axis(text: str) -> tuple[str, list[Scalar]]:
@@ -207,12 +207,14 @@ def _flat(content: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def _without_infinity(content: Any) -> Any:
-    """For JSON, which has none."""
-    if isinstance(content, dict):
-        return {key: _without_infinity(value) for key, value in content.items()}
-    if isinstance(content, list):
-        return [_without_infinity(value) for value in content]
+def _plain(content: Any) -> Any:
+    """For JSON, which has no infinity, and TOML, which has no null."""
+    if isinstance(content, Mapping):
+        return {key: _plain(value) for key, value in content.items()}
+    if isinstance(content, list | tuple):
+        return [_plain(value) for value in content]
+    if isinstance(content, Path):
+        return str(content)
     return INFINITY if _infinite(content) else content
 
 

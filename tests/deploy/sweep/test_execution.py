@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from moretta.deploy.sweep.execution import Ended, JobRunner, job_runner
+from moretta.deploy.sweep.execution import Ended, JobRunner, cluster_runner, job_runner
 from moretta.deploy.sweep.grid import GridFile, make_grid
 from moretta.deploy.sweep.jobs import Job, SweepPlan, plan_sweep
 from moretta.shared.core.errors import RunError
@@ -99,3 +99,11 @@ def test_whoever_stops_early_leaves_no_process(plan: SweepPlan, tmp_path: Path) 
             raise KeyboardInterrupt
     workers = [c for c in psutil.Process().children() if "popen_loky" in " ".join(c.cmdline())]
     assert psutil.wait_procs(workers, timeout=10)[1] == []
+
+
+def test_an_address_without_a_cluster_is_a_clear_error(tmp_path: Path) -> None:
+    with (
+        pytest.raises(RunError, match=r"no Ray cluster at 127\.0\.0\.1:1"),
+        cluster_runner(note, tmp_path, None, "127.0.0.1:1"),
+    ):
+        pytest.fail("there is none")

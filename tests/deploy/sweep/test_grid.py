@@ -137,3 +137,8 @@ def test_a_label_says_every_setting_once() -> None:
     )
     assert made.cells[0].label == "a, code_noise 0.5: voice.options.code_size = 3"
     assert len({cell.label for cell in made.cells}) == 4
+
+
+def test_an_infinite_epsilon_of_the_command_line_is_in_the_report_as_text() -> None:
+    made = make_grid(GridFile(axes=dict([parse_axis("privacy.epsilon=2,inf")])))
+    assert made.content["axes"] == {"privacy.epsilon": [2, "inf"]}

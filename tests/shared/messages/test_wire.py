@@ -88,7 +88,7 @@ def test_no_path_of_a_message_is_opened_and_none_is_sent(tmp_path: Path, path: s
     """As found: `/dev/zero` fills the memory of a site that opens it, and a pipe keeps it for ever."""
     os.mkfifo(tmp_path / "pipe")
     named = {section: {key: path if path.startswith("/") else str(tmp_path / path)}}
-    with pytest.raises(StudyError, match=f"names files by {section}.{key}"):
+    with pytest.raises(StudyError, match=rf"names files by {section}\.options\.{key}"):
         wire.study_of(RecordDict({wire.CONFIG: wire.json_config(study=named)}))
     study = parse_study(named)
     sent = RecordDict({wire.CONFIG: wire.study_config(study)})

@@ -21,8 +21,10 @@ DELTA = 1e-5
 STUDY = """
 sites = 2
 [voice]
-preset = "{preset}"
+anonymizer = "clip-quantizer"
 form = "{form}"
+[voice.options]
+preset = "{preset}"
 codebook_size = 16
 [face]
 enabled = false

@@ -20,7 +20,7 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 CANDIDATES = """
 [[curve]]
 name = "budget"
-set = { voice.options.preset = "dp-clip" }
+set = { voice.anonymizer = "clip-quantizer" }
 axes = { voice.options.budget_epsilon = [2] }
 
 [[curve]]
@@ -91,9 +91,9 @@ def test_where_every_release_fails_the_reason_is_told_and_the_command_ends(tmp_p
     assert tiny_corpus.exists()
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken" / "clip.wav").write_bytes(b"no sound")
-    (tmp_path / "study.toml").write_text('[voice]\npublic_speech = "broken"\n', encoding="utf-8")
+    (tmp_path / "study.toml").write_text('[voice.options]\npublic_speech = "broken"\n', encoding="utf-8")
     (tmp_path / "mine.toml").write_text(
-        '[[curve]]\nname = "coded"\nset = { voice.anonymizer = "speaker-normalized" }\n', encoding="utf-8"
+        '[[curve]]\nname = "tokens"\nset = { voice.form = "tokens" }\n', encoding="utf-8"
     )
     failed = choose(tmp_path, 1.0, "--study", str(tmp_path / "study.toml"), code=ExitCode.RUN_FAILED)
     assert failed["chosen"] is failed["nearest"] is None

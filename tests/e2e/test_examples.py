@@ -17,7 +17,7 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 CLASSES = ("calm", "bored", "overjoyed")
 SPEAKERS = {"Zoë (3)": "north", "P-07/b": "north", "anna": "south", "1001": "south"}
 STUDY = """
-[voice]
+[voice.options]
 codebook_size = 16
 [face]
 enabled = false

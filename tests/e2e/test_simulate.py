@@ -27,7 +27,7 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 MORETTA = Path(sys.executable).parent / "moretta"
 STUDY = """
 sites = 2
-[voice]
+[voice.options]
 codebook_size = 16
 [face]
 enabled = false

@@ -216,8 +216,8 @@ def test_a_corpus_without_what_the_study_asks_for_is_told(reported: Any, tiny_co
 @pytest.mark.parametrize(
     "voice",
     [
-        'anonymizer = "speaker-normalized"\ncode_training = "federated"',
-        'anonymizer = "emotion-label-rr"\nwords_from = "federated"',
+        'anonymizer = "speaker-normalized"\n[voice.options]\ncode_training = "federated"',
+        'anonymizer = "emotion-label-rr"\n[voice.options]\nlabels_from = "federated"',
     ],
 )
 def test_a_site_alone_releases_nothing_that_sites_would_have_to_learn_together(

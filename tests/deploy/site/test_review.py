@@ -51,7 +51,7 @@ PUBLIC = PublicVoice(
 @pytest.fixture(autouse=True)
 def _quick_public_arrays(monkeypatch: pytest.MonkeyPatch) -> None:
     """Those of real public speech take a quarter of a minute to make."""
-    monkeypatch.setattr(reviewing, "public_arrays", lambda study, *notify: PUBLIC)
+    monkeypatch.setattr(reviewing, "prepare_public", lambda study, *notify: PUBLIC)
 
 
 @pytest.fixture

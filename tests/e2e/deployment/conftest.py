@@ -31,7 +31,7 @@ SEED = 4
 STUDY = f"""
 seed = {SEED}
 sites = 3
-[voice]
+[voice.options]
 codebook_size = 16
 [face]
 enabled = false

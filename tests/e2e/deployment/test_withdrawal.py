@@ -15,7 +15,7 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1800)]
 
 STUDY = """
 sites = 2
-[voice]
+[voice.options]
 codebook_size = 16
 [face]
 enabled = false

@@ -93,7 +93,7 @@ class Command:
 
     def left_behind(self) -> list[str]:
         """Command lines of living processes that belong to this run."""
-        left = {p.pid: p for mark in self.marks for p in processes.processes(mark)}
+        left = {p.pid: p for mark in self.marks for p in processes.marked_processes(mark)}
         words = [str(self.out), *map(str, self.scratch)]
         for process in psutil.process_iter():
             try:
@@ -148,7 +148,7 @@ def start(home: Path) -> Iterator[Callable[..., Command]]:
         if each.process.poll() is None:
             each.process.kill()
         for mark in each.marks:
-            processes.end_all(mark)
+            processes.end_marked(mark)
 
 
 @pytest.fixture(scope="module")

@@ -235,7 +235,7 @@ class Network:
         """Processes of the server's Flower whose command line names this."""
         mark = running_server(ServerHome.open(self.home)).mark
         found = []
-        for process in processes.processes(mark):
+        for process in processes.marked_processes(mark):
             try:
                 if any(name in part for part in process.cmdline()[:5]):
                     found.append(process)

@@ -120,7 +120,7 @@ def plan_choice(
     """Find out what has to be done.
 
     Args:
-        corpus: clips of the site, in CREMA-D layout.
+        corpus: folder of the clips of the site.
         modality: to choose an anonymizer for.
         max_top1: the cap.
         candidates: a grid file; None takes the one that comes with Moretta.

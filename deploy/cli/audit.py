@@ -20,9 +20,7 @@ attackers_app = typer.Typer(no_args_is_help=True, help="Fetch and list the pretr
 
 
 def audit(  # noqa: PLR0917 - typer reads the options from the signature
-    releases: Annotated[
-        Path, typer.Argument(metavar="RELEASES", help="Releases, or wav and video files under CREMA-D names.")
-    ],
+    releases: Annotated[Path, typer.Argument(metavar="RELEASES", help="Releases, or files named as the originals.")],
     corpus: Annotated[Path | None, typer.Option(help="The originals, for the unprotected anchor.")] = None,
     key: Annotated[
         Path | None, typer.Option(help="Pseudonym key of the site; default the one next to the release.")

@@ -25,7 +25,7 @@ class Modalities(StrEnum):
 
 
 def choose(  # noqa: PLR0917 - typer reads the options from the signature
-    corpus: Annotated[Path, typer.Option(help="The site's own clips in CREMA-D layout.")],
+    corpus: Annotated[Path, typer.Option(help="The folder of the site's own clips.")],
     max_top1: Annotated[
         float, typer.Option(min=0.0, max=1.0, help="Cap on the upper end of what the strongest attacker names rightly.")
     ],

@@ -31,7 +31,7 @@ class LabelChoice(StrEnum):
 
 @app.command()
 def check(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A folder in CREMA-D layout.")],
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A folder of clips.")],
     *,
     names: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Folder with CREMA-D's own lists, to compare with.")
@@ -84,7 +84,7 @@ def synth(
 
 
 def anonymize(  # noqa: PLR0917 - typer reads the options from the signature
-    corpus: Annotated[Path, typer.Option(help="Clips in CREMA-D layout.")],
+    corpus: Annotated[Path, typer.Option(help="A folder of clips.")],
     out: Annotated[Path, typer.Option(help="New or empty folder for the release.")],
     study: StudyFile = None,
     media: Annotated[bool, typer.Option(help="Write what a person can hear and see, too: wav and video.")] = False,
@@ -116,7 +116,7 @@ def _lines(report: CheckReport) -> list[str]:
         f"audio     {_durations(report.audio)}",
         f"video     {_durations(report.video)}",
         f"emotions  {_counts(report.emotions)} ({report.labels} labels)",
-        f"levels    {_counts(report.levels)}",
+        f"levels    {_counts(report.levels) or 'none'}",
     ]
     if report.inside_videos:
         lines.append(f"sound     of {report.inside_videos} clips without a sound file is that of their video")

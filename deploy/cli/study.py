@@ -18,7 +18,7 @@ app = typer.Typer(no_args_is_help=True, help="Run a study over the sites that ar
 
 
 def simulate(  # noqa: PLR0917 - typer reads the options from the signature
-    corpus: Annotated[Path | None, typer.Option(help="Clips in CREMA-D layout; without it a synthetic corpus.")] = None,
+    corpus: Annotated[Path | None, typer.Option(help="Folder of clips; without it a synthetic corpus.")] = None,
     study: StudyFile = None,
     sites: Annotated[int | None, typer.Option(min=1, help="Virtual sites; overrides the study.")] = None,
     rounds: Annotated[int | None, typer.Option(min=1, help="Training rounds; overrides the study.")] = None,

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def sweep(  # noqa: PLR0917 - typer reads the options from the signature
-    corpus: Annotated[list[Path], typer.Option(help="Clips in CREMA-D layout; may be given several times.")],
+    corpus: Annotated[list[Path], typer.Option(help="Folder of clips; may be given several times.")],
     grid: Annotated[Path | None, typer.Option(help="Grid file (TOML); see docs/sweep.md.")] = None,
     study: Annotated[Path | None, typer.Option(help="Base study, where the grid has none.")] = None,
     axis: Annotated[

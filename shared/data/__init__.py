@@ -1,1 +1,1 @@
-"""Recordings of people in CREMA-D layout: names, reader, splits, and a synthetic corpus."""
+"""Recordings of people: readers of corpora, checks, splits, and decoding of sound and pictures."""

@@ -219,7 +219,7 @@ def _report(corpus: Corpus, labels: Labels, found: _Found, published: PublishedC
         audio=Durations.of(finding.seconds for finding in sound),
         video=Durations.of(finding.seconds for finding in pictures),
         emotions=_count(clip.label for clip in kept),
-        levels=_count(clip.level for clip in kept),
+        levels=_count(clip.level for clip in kept if clip.level),
         speakers=[
             _speaker_counts(corpus, speaker, [clip for clip in kept if clip.speaker == speaker], usable)
             for speaker in corpus.speakers

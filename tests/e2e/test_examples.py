@@ -77,12 +77,12 @@ def test_a_manifest_of_other_labels_and_speakers_runs_a_whole_study_and_its_audi
     report: Any = example("two_sites").main(command)
     voice = report.emotion.voice
     assert voice.classes == CLASSES and sum(map(sum, voice.confusion)) == 24 and voice.three_class is None
-    assert [site.name for site in report.run.sites] == ["north", "south"]
+    assert [site.site for site in report.run.sites] == ["north", "south"]
     assert {drop.reason for drop in report.corpus.dropped} >= {"missing", "outside"}
     reported = {row.attacker for row in report.audit if row.value is not None}
     assert reported == {"voice-logistic", "voice-wccn", "voice-given-emotion"}
     assert {row.speakers for row in report.audit if row.subset == "all" and row.metric == "top1"} == {4}
-    assert all(row.uar is not None for row in report.judged if row.kind == "trained")
+    assert all(row.value is not None for row in report.utility if row.attacker in ("voice-forest", "voice-logistic"))
     assert "UAR" in capsys.readouterr().out
     for name in SPEAKERS:
         assert name not in (tmp_path / "out" / "report.json").read_text() or name == "1001"

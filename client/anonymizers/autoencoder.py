@@ -73,7 +73,7 @@ class AutoencoderFaceAnonymizer(FaceAnonymizer):
     )
 
     def __init__(self, cropper: FaceCropper, model: Autoencoder, *, noise: float) -> None:
-        from moretta.shared.models.reconstruct import Reconstructor
+        from moretta.shared.models.autoencoder import Reconstructor
 
         if cropper.side != model.spec.side:
             raise StudyError(
@@ -102,8 +102,8 @@ class AutoencoderFaceAnonymizer(FaceAnonymizer):
     @classmethod
     def public_strength(cls, study: Study, arrays: Mapping[str, Array]) -> dict[str, float]:
         """How unlike public drawn faces their reconstructions are: a network that gives back its input hides nobody."""
+        from moretta.shared.models.autoencoder import Reconstructor
         from moretta.shared.models.face_images import render_face_images
-        from moretta.shared.models.reconstruct import Reconstructor
 
         model = trained_autoencoder(study, arrays)
         drawn = render_face_images(_TESTED_FACES, model.spec.side, seed=_TEST_SEED, workers=1)

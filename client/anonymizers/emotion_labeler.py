@@ -18,7 +18,7 @@ from moretta.shared.core.errors import ClipError, StudyError
 from moretta.shared.core.labels import EMOTIONS
 from moretta.shared.features.prosodic_features import MEASUREMENTS
 from moretta.shared.features.speaker_code import PublicRows
-from moretta.shared.features.speaker_ranks import SpeakerRanks
+from moretta.shared.features.speaker_normalization import SpeakerRanks
 from moretta.shared.release.anonymizer import Speaker
 from moretta.shared.study.public_arrays import LEAST_SPREAD, Rule, Rules, taken
 

@@ -21,7 +21,7 @@ from moretta.shared.core.terms import PrivacyStatement, PrivacyUnit
 from moretta.shared.features.codebook import nearest
 from moretta.shared.features.federated_encoder import CODE, EncoderOptions, SiteTraining
 from moretta.shared.features.mfcc import check_samples
-from moretta.shared.features.prosodic_features import MEASUREMENTS
+from moretta.shared.features.prosodic_features import MEASUREMENTS, most_steps
 from moretta.shared.features.speaker_code import (
     CODE_LIMIT,
     CODEWORDS,
@@ -35,7 +35,6 @@ from moretta.shared.features.speaker_code import (
     measured_public_speech,
     train_speaker_code,
 )
-from moretta.shared.features.speech_windows import most_steps
 from moretta.shared.features.voice_forms import frame_count
 from moretta.shared.privacy.gaussian import Gaussian
 from moretta.shared.privacy.mechanism import Mechanism, Unbounded

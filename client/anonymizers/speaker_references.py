@@ -19,8 +19,7 @@ import numpy.typing as npt
 from moretta.shared.core.atomic import write_atomic
 from moretta.shared.core.errors import HomeError
 from moretta.shared.features.speaker_code import CodeReference, SpeakerCode
-from moretta.shared.features.speaker_ranks import Floats, secret_weights
-from moretta.shared.features.speaker_whitening import secret_shift
+from moretta.shared.features.speaker_normalization import Floats, secret_shift, secret_weights
 from moretta.shared.privacy.noise import NoiseSource
 from moretta.shared.release.anonymizer import Array, Speaker
 

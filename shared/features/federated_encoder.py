@@ -23,7 +23,7 @@ from moretta.shared.core.labels import EMOTIONS
 from moretta.shared.features.prosodic_features import MEASUREMENTS
 from moretta.shared.features.public_speech import PublicSpeechOptions
 from moretta.shared.features.speaker_code import MIN_SPREAD, PublicRows, SpeakerCode
-from moretta.shared.features.speaker_ranks import RANK_LIMIT, SpeakerRanks
+from moretta.shared.features.speaker_normalization import RANK_LIMIT, SpeakerRanks
 from moretta.shared.study.options import SiteTrainingPlan
 from moretta.shared.study.schema import Study
 from moretta.shared.study.sections import Delta

@@ -1,8 +1,8 @@
-"""How something was said: level, pitch, voice, spectrum and rhythm of one clip, in numbers that carry emotion.
+"""How something was said: level, pitch, voice, spectrum and rhythm of a clip or of its windows, in numbers.
 
 What is measured follows the reviews of vocal expression: Juslin and Laukka, Psychological Bulletin 129 (2003), table 7,
 and the minimal set of Eyben et al., IEEE Transactions on Affective Computing 7 (2016). The numbers are those of a
-person as much as of a mood: nothing here is anonymous before it is normalized within the person.
+person as much as of a mood: nothing here is anonymous before it is normalized within the speaker.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from moretta.shared.features.mfcc import HOP_SAMPLES, MELS, SAMPLE_RATE, check_samples, mfcc_batch
+from moretta.shared.features.mfcc import HOP_SAMPLES, MELS, SAMPLE_RATE, Audio, check_samples, mfcc_batch
 from moretta.shared.features.pitch import PitchTrack, pitch_track
 
 Floats = npt.NDArray[np.float32]
@@ -252,3 +252,36 @@ def _names() -> tuple[str, ...]:
 
 MEASUREMENTS: tuple[str, ...] = _names()
 """Names of the values of `delivery`, in its order."""
+
+
+STEP_SAMPLES = SAMPLE_RATE
+HOP_OF_STEPS = SAMPLE_RATE // 2
+_RANGE = 10**-3.0
+"""30 dB below the loudest is silence, before and after what is said."""
+_SILENCE = 1e-12
+
+
+def speech_windows(samples: Audio) -> list[Audio]:
+    """Parts of the clip, each of `STEP_SAMPLES`, or the whole of what is said where that is shorter."""
+    speech = _speech_windows(samples)
+    last = max(0, len(speech) - STEP_SAMPLES)
+    starts = range(0, last + 1, HOP_OF_STEPS)
+    return [speech[start : start + STEP_SAMPLES] for start in starts]
+
+
+def most_steps(frames: int) -> int:
+    """Of a clip of so many MFCC frames, which speaks from its start to its end."""
+    return max(1, ((frames - 1) * HOP_SAMPLES - STEP_SAMPLES) // HOP_OF_STEPS + 1)
+
+
+def _speech_windows(samples: Audio) -> Audio:
+    """Without silence at either end, but at least a step long if the clip is."""
+    frames = len(samples) // HOP_SAMPLES
+    power = np.square(samples[: frames * HOP_SAMPLES], dtype=np.float64).reshape(frames, HOP_SAMPLES).mean(axis=1)
+    loud = np.flatnonzero(power >= _RANGE * power.max() + _SILENCE)
+    if not len(loud):
+        return samples
+    first, last = int(loud[0]) * HOP_SAMPLES, (int(loud[-1]) + 1) * HOP_SAMPLES
+    missing = max(0, STEP_SAMPLES - (last - first))
+    first = max(0, min(first - missing // 2, len(samples) - STEP_SAMPLES))
+    return samples[first : max(last, min(first + STEP_SAMPLES, len(samples)))]

@@ -2,7 +2,7 @@
 
 Of directions, the first are discriminants of the emotions (Fisher), of which six have five; what more values are asked
 for are principal components of what these leave. A network has hidden units, and directions in these: it is trained in
-`moretta.shared.models.train_speaker_net`. Nothing here has seen a clip of any site; where a study has
+`moretta.shared.models.speaker_net`. Nothing here has seen a clip of any site; where a study has
 sites train directions (`taught_code`), they start from it.
 """
 
@@ -22,11 +22,9 @@ from moretta.shared.core.reproducibility import derive
 from moretta.shared.features.codebook import fit_codebook
 from moretta.shared.features.hidden_layer import HiddenLayer
 from moretta.shared.features.mfcc import Audio
-from moretta.shared.features.prosodic_features import MEASUREMENTS, delivery_batch
+from moretta.shared.features.prosodic_features import MEASUREMENTS, delivery_batch, speech_windows
 from moretta.shared.features.public_speech import Recording, public_recordings
-from moretta.shared.features.speaker_ranks import SpeakerRanks
-from moretta.shared.features.speaker_whitening import SpeakerWhitening
-from moretta.shared.features.speech_windows import speech_windows
+from moretta.shared.features.speaker_normalization import SpeakerRanks, SpeakerWhitening
 from moretta.shared.privacy.noise import bounded
 from moretta.shared.study.public_arrays import LEAST_SPREAD, Rule, Rules, named
 
@@ -222,7 +220,7 @@ def train_speaker_code(
     places = rows.places()
     if network_noise is None:
         return code_along(rows, _directions(places, rows.emotion, size), codebook_size=codebook_size, seed=seed)
-    from moretta.shared.models.train_speaker_net import train_speaker_net
+    from moretta.shared.models.speaker_net import train_speaker_net
 
     hidden, learnt = train_speaker_net(places, rows.person, rows.emotion, size=size, noise=network_noise, seed=seed)
     code = SpeakerCode(rows.spread(), learnt.astype(np.float32), np.zeros((2, size), np.float32), hidden=hidden)

@@ -1,9 +1,16 @@
-"""The network that makes a code of measurements told relative to a person, while it is trained.
+"""The network of a speaker code, trained on public speech to recognize emotions.
 
-What is sent to the sites are its arrays: see `moretta.shared.features.hidden_layer`.
+Measurements normalized within the speaker -> hidden units -> code -> the speaker's own mean and covariance removed ->
+noise, as codes are released -> a linear head for emotions. The number of rounds is found on speakers who are held out,
+in turns; then all speakers are trained on for as long. Sites get arrays: see `moretta.shared.features.hidden_layer`.
 """
 
 from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from itertools import islice
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -11,7 +18,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from moretta.shared.core.errors import StudyError
 from moretta.shared.features.hidden_layer import HiddenLayer
+from moretta.shared.features.speaker_code import CODE_LIMIT
+from moretta.shared.features.speaker_normalization import PRIOR_CLIPS_PER_VALUE
 
 Floats = npt.NDArray[np.float64]
 
@@ -44,3 +54,200 @@ class SpeakerNet(nn.Module):
             tensor.detach().numpy() for tensor in (self.hidden.weight.mT, self.hidden.bias, self.code.weight.mT)
         )
         return HiddenLayer(np.ascontiguousarray(weight), bias.copy()), np.asarray(directions, np.float64)
+
+
+class _InverseRoot(torch.autograd.Function):
+    """S^(-1/2) with a gradient that equal eigenvalues cannot break.
+
+    The derivative of a matrix function in the basis of its eigenvectors is a product with divided differences (Higham,
+    Functions of Matrices, 2008, theorem 3.11); those of 1/sqrt(x) are -1 / (sqrt(a) sqrt(b) (sqrt(a) + sqrt(b))).
+    """
+
+    @staticmethod
+    def forward(ctx: Any, symmetric: Tensor) -> Tensor:
+        values, vectors = torch.linalg.eigh(symmetric)
+        ctx.save_for_backward(values.sqrt(), vectors)
+        root: Tensor = vectors / values.sqrt().unsqueeze(-2) @ vectors.mT
+        return root
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        roots, vectors = ctx.saved_tensors
+        first, second = roots.unsqueeze(-1), roots.unsqueeze(-2)
+        (gradient,) = gradients
+        inside = vectors.mT @ ((gradient + gradient.mT) / 2) @ vectors
+        back: Tensor = vectors @ (-inside / (first * second * (first + second))) @ vectors.mT
+        return back
+
+
+def inverse_root(symmetric: Tensor) -> Tensor:
+    """The symmetric inverse root of positive definite matrices [..., d, d]."""
+    root: Tensor = _InverseRoot.apply(symmetric)
+    return root
+
+
+def whitened_codes(codes: Tensor, clips: Sequence[int]) -> Tensor:
+    """Codes relative to each person's own, within +- `CODE_LIMIT`.
+
+    Args:
+        codes: [n, d], a person's clips beside one another.
+        clips: of each person; they add up to n.
+
+    Returns:
+        [n, d], in the same order.
+    """
+    unit = torch.eye(codes.shape[1], dtype=codes.dtype)
+    centred = [own - own.mean(dim=0) for own in torch.split(codes, list(clips))]
+    covariances = torch.stack([own.mT @ own / len(own) for own in centred])  # [people, d, d]
+    count = torch.tensor(clips, dtype=codes.dtype)[:, None, None]
+    prior = PRIOR_CLIPS_PER_VALUE * codes.shape[1]
+    roots = inverse_root((count * covariances + prior * unit) / (count + prior))
+    whitened = [own @ root for own, root in zip(centred, roots, strict=True)]
+    return torch.cat(whitened).clamp(-CODE_LIMIT, CODE_LIMIT)
+
+
+LEARNING_RATE, HEAD_RATE, DECAY = 2e-3, 5e-3, 1e-2
+ROUNDS, ROUND_STEPS = 20, 10
+"""At most so many rounds of so many steps. A round has people of its own."""
+ROUND_ROWS = 2_000
+"""People are added to a round until it has so many rows: what a step costs does not grow with the corpus."""
+FOLDS = 3
+MIN_SPEAKERS = 3
+
+
+class PublicSpeech:
+    """Places, people and emotions as tensors, a person's rows beside one another.
+
+    Args:
+        places: [n, m]
+        person: [n], any names.
+        emotion: int [n], from 0 to `emotions` exclusive.
+        emotions: that there are, if not all of them among these rows.
+    """
+
+    def __init__(
+        self,
+        places: npt.NDArray[Any],
+        person: npt.NDArray[Any],
+        emotion: npt.NDArray[np.int64],
+        emotions: int,
+    ) -> None:
+        order = np.argsort(person, kind="stable")
+        _, number, counts = np.unique(person[order], return_inverse=True, return_counts=True)
+        self.places = torch.tensor(places[order], dtype=torch.float32)
+        self.person, self.emotion = torch.tensor(number), torch.tensor(emotion[order])
+        self.clips, self.emotions = [int(count) for count in counts], emotions
+
+    def some(self, speakers: npt.NDArray[np.int64]) -> PublicSpeech:
+        """Of these people only."""
+        rows = np.isin(self.person.numpy(), speakers)
+        places, person, emotion = (part.numpy()[rows] for part in (self.places, self.person, self.emotion))
+        return PublicSpeech(places, person, emotion, self.emotions)
+
+    def in_random_rounds(self, generator: np.random.Generator) -> Iterator[PublicSpeech]:
+        """Whole people by chance, up to `ROUND_ROWS` rows or two people, for `ROUNDS` rounds."""
+        counts = np.array(self.clips)
+        for _ in range(ROUNDS):
+            speakers = generator.permutation(len(counts))
+            taken = max(2, int(np.searchsorted(np.cumsum(counts[speakers]), ROUND_ROWS)))
+            yield self if taken >= len(counts) else self.some(speakers[:taken])
+
+
+def train_speaker_net(
+    places: npt.NDArray[Any],
+    person: npt.NDArray[Any],
+    emotion: npt.NDArray[np.int64],
+    *,
+    size: int,
+    noise: float,
+    seed: int,
+) -> tuple[HiddenLayer, Floats]:
+    """Learn hidden units, and directions [units, size] in them. The same seed gives the same network.
+
+    Args:
+        places: [n, m], relative to each person.
+        person: [n], any names.
+        emotion: [n], any numbers.
+        size: values in a code.
+        noise: standard deviation of the noise that codes will be released with; the network trains under it.
+        seed: of weights, noise and the order of people. Not secret.
+
+    Raises:
+        StudyError: fewer than `MIN_SPEAKERS` people, or one emotion only.
+    """
+    known, labels = np.unique(emotion, return_inverse=True)
+    speech = PublicSpeech(places, person, labels, len(known))
+    if len(speech.clips) < MIN_SPEAKERS or len(known) < 2:
+        raise StudyError(
+            f"public speech of {len(speech.clips)} people in {len(known)} emotions",
+            expected=f"at least {MIN_SPEAKERS} people, of whom some are held out, and 2 emotions",
+            fix='name more of it as `public_speech`, or take `code_encoder = "directions"`',
+        )
+    with _one_thread():
+        rounds = _best_rounds(speech, size, noise, seed)
+        *_, last = islice(_trained(speech, size, noise, seed), rounds)
+        return last.net.arrays()
+
+
+class _Training:
+    """A network, its head and their optimizer."""
+
+    def __init__(self, width: int, size: int, noise: float, balance: Tensor) -> None:
+        self.net, self.head = SpeakerNet(width, size), nn.Linear(size, len(balance))
+        self._noise, self._balance = noise, balance
+        groups: list[dict[str, Any]] = [
+            {"params": self.net.parameters()},
+            {"params": self.head.parameters(), "lr": HEAD_RATE},
+        ]
+        self._optimizer = torch.optim.AdamW(groups, lr=LEARNING_RATE, weight_decay=DECAY)
+
+    def round(self, speech: PublicSpeech) -> None:
+        """`ROUND_STEPS` steps on all of this speech."""
+        self.net.train()
+        for _ in range(ROUND_STEPS):
+            codes = whitened_codes(self.net(speech.places), speech.clips)
+            codes = codes + self._noise * torch.randn_like(codes)
+            loss = functional.cross_entropy(self.head(codes), speech.emotion, weight=self._balance)
+            self._optimizer.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            self._optimizer.step()
+
+    @torch.no_grad()
+    def loss(self, speech: PublicSpeech) -> float:
+        """Cross-entropy of emotions, each counting alike, of people who may not have been trained on."""
+        self.net.eval()
+        codes = whitened_codes(self.net(speech.places), speech.clips)
+        return functional.cross_entropy(self.head(codes), speech.emotion, weight=self._balance).item()
+
+
+def _trained(speech: PublicSpeech, size: int, noise: float, seed: int) -> Iterator[_Training]:
+    """The training after each round."""
+    torch.manual_seed(seed)
+    generator = np.random.default_rng([seed, 0xC0DE])
+    counts = torch.bincount(speech.emotion, minlength=speech.emotions).float().clamp(min=1)
+    training = _Training(speech.places.shape[1], size, noise, counts.mean() / counts)
+    for part in speech.in_random_rounds(generator):
+        training.round(part)
+        yield training
+
+
+def _best_rounds(speech: PublicSpeech, size: int, noise: float, seed: int) -> int:
+    """After how many rounds people who are held out are told best, on average over folds of people."""
+    speakers = np.random.default_rng([seed, 0xF01D]).permutation(len(speech.clips))
+    curves = []
+    for held in np.array_split(speakers, FOLDS):
+        left, others = speech.some(np.setdiff1d(speakers, held)), speech.some(held)
+        curves.append([t.loss(others) for t in _trained(left, size, noise, seed)])
+    return 1 + int(np.argmin(np.mean(curves, axis=0)))
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Sums in the same order everywhere; the process keeps its own random numbers and threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with torch.random.fork_rng(devices=[]):
+            yield
+    finally:
+        torch.set_num_threads(before)

@@ -16,8 +16,7 @@ import torch
 from torch import Tensor
 
 from moretta.shared.core.errors import CorpusError, RunError, StudyError
-from moretta.shared.models.autoencoder import Autoencoder, AutoencoderSpec
-from moretta.shared.models.reconstruct import fastest_precision
+from moretta.shared.models.autoencoder import Autoencoder, AutoencoderSpec, fastest_precision
 
 HELD_OUT = 0.1
 """Part of the pictures, the last ones, that is never trained on: the training's PSNR is measured on it."""

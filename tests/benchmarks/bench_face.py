@@ -15,9 +15,15 @@ from moretta.shared.core.labels import Emotion
 from moretta.shared.core.threads import limit_threads
 from moretta.shared.features.face_track import CROP_SIDE
 from moretta.shared.features.faces import FaceCropper
-from moretta.shared.models.autoencoder import Autoencoder, AutoencoderSpec, Preset
+from moretta.shared.models.autoencoder import (
+    Autoencoder,
+    AutoencoderSpec,
+    Precision,
+    Preset,
+    Reconstructor,
+    fastest_precision,
+)
 from moretta.shared.models.head import make_identity, render_frame
-from moretta.shared.models.reconstruct import Precision, Reconstructor, fastest_precision
 from moretta.shared.privacy.noise import SeededNoise, SystemNoise
 
 FRAMES = 48

@@ -253,7 +253,7 @@ def test_an_autoencoder_that_gives_faces_back_is_refused_and_any_other_waits_for
     arrays = _network()
     assert offer(home, study, arrays)["state"] == "pending"
     assert set(offer_facts(home, Offers(home.root).pending()[0])["arrays"].values()) == {"unknown"}
-    monkeypatch.setattr("moretta.shared.models.reconstruct.Reconstructor.__call__", _identity)
+    monkeypatch.setattr("moretta.shared.models.autoencoder.Reconstructor.__call__", _identity)
     assert "rule min_face_error" in offer(home, study, _network(2))["failure"]
 
 
@@ -265,7 +265,7 @@ def test_a_network_that_gives_faces_back_in_other_colours_hides_no_more(
 ) -> None:
     """As found: a negative is as far from the face as can be, and is the face."""
     study = parse_study({"voice": {"enabled": False}, "sites": 2})
-    monkeypatch.setattr("moretta.shared.models.reconstruct.Reconstructor.__call__", lambda s, p: _identity(s, shown(p)))
+    monkeypatch.setattr("moretta.shared.models.autoencoder.Reconstructor.__call__", lambda s, p: _identity(s, shown(p)))
     assert "rule min_face_error" in offer(home, study, _network())["failure"]
 
 

@@ -6,8 +6,14 @@ import pytest
 from moretta.shared.core.errors import ClipError
 from moretta.shared.core.labels import Emotion
 from moretta.shared.features.pitch import pitch_track
-from moretta.shared.features.prosodic_features import MEASUREMENTS, delivery, delivery_batch
-from moretta.shared.features.speech_windows import HOP_OF_STEPS, STEP_SAMPLES, speech_windows
+from moretta.shared.features.prosodic_features import (
+    HOP_OF_STEPS,
+    MEASUREMENTS,
+    STEP_SAMPLES,
+    delivery,
+    delivery_batch,
+    speech_windows,
+)
 from moretta.shared.models.speech import make_voice, synthesize
 
 VOICE = make_voice(3)

@@ -11,7 +11,7 @@ from moretta.shared.features.hidden_layer import HiddenLayer
 from moretta.shared.features.prosodic_features import MEASUREMENTS
 from moretta.shared.features.public_speech import Recording, recorded_speakers, synthetic_speakers
 from moretta.shared.features.speaker_code import CODE_LIMIT, CodeReference, SpeakerCode, make_speaker_code, measured
-from moretta.shared.features.speaker_ranks import SpeakerRanks
+from moretta.shared.features.speaker_normalization import SpeakerRanks
 
 
 @pytest.fixture(scope="module")

@@ -7,8 +7,10 @@ from safetensors.torch import save_file
 
 from moretta.shared.core.errors import ReleaseError, StudyError
 from moretta.shared.models.autoencoder import (
+    BATCH,
     Autoencoder,
     AutoencoderSpec,
+    Reconstructor,
     UpsampledConvTranspose,
     count_parameters,
     stored_tensors,
@@ -20,7 +22,6 @@ from moretta.shared.models.autoencoder_file import (
     load_autoencoder,
     save_autoencoder,
 )
-from moretta.shared.models.reconstruct import BATCH, Reconstructor
 
 TINY = AutoencoderSpec(side=32, latent=8)
 

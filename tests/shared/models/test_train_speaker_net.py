@@ -12,10 +12,9 @@ from sklearn.linear_model import LogisticRegression
 
 from moretta.shared.core.errors import StudyError
 from moretta.shared.features.hidden_layer import HiddenLayer
-from moretta.shared.features.speaker_whitening import SpeakerWhitening
-from moretta.shared.models import train_speaker_net as train_module
-from moretta.shared.models.speaker_net import SpeakerNet
-from moretta.shared.models.train_speaker_net import PublicSpeech, train_speaker_net
+from moretta.shared.features.speaker_normalization import SpeakerWhitening
+from moretta.shared.models import speaker_net as train_module
+from moretta.shared.models.speaker_net import PublicSpeech, SpeakerNet, train_speaker_net
 
 PEOPLE, EMOTIONS, EACH = 8, 6, 8
 SHOWN, STYLE, NOISE = (0.6, 2.0), 1.0, 0.15

@@ -4,8 +4,8 @@ import numpy as np
 import torch
 
 from moretta.shared.features.speaker_code import CODE_LIMIT
-from moretta.shared.features.speaker_whitening import SpeakerWhitening
-from moretta.shared.models.whitened_codes import inverse_root, whitened_codes
+from moretta.shared.features.speaker_normalization import SpeakerWhitening
+from moretta.shared.models.speaker_net import inverse_root, whitened_codes
 
 
 def test_codes_in_training_are_those_that_are_released_with_equal_weights() -> None:

@@ -17,8 +17,8 @@ import pytest
 from moretta.shared.core.errors import AttackersError
 from moretta.shared.pretrained import WEIGHTS, PretrainedFile, cached, fetch, state_of
 from moretta.shared.pretrained import fetch as fetch_package
-from moretta.shared.pretrained.archives import matches, read_member
 from moretta.shared.pretrained.cache import path_of
+from moretta.shared.pretrained.fetch import matches, read_member
 from moretta.shared.pretrained.manifest import fetch_command, get_file, with_needs
 
 GOOD = b"weights" * 100

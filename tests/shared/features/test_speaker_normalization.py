@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 from scipy.stats import spearmanr
 
-from moretta.shared.features.speaker_ranks import RANK_LIMIT, SpeakerRanks, secret_weights
-from moretta.shared.features.speaker_whitening import SpeakerWhitening
+from moretta.shared.features.speaker_normalization import RANK_LIMIT, SpeakerRanks, SpeakerWhitening, secret_weights
 from moretta.shared.privacy.noise import SeededNoise
 
 SPREAD = np.ones(3)

@@ -9,9 +9,10 @@ from __future__ import annotations
 import logging
 import signal
 import socket
+import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, redirect_stdout
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -141,7 +142,8 @@ def cluster_runner(do: Do, out: Path, count: int | None, address: str) -> Iterat
         ) from error
     try:
         cpus = int(ray.cluster_resources().get("CPU", 1))
-        yield JobRunner(do, out, min(count or cpus, cpus), "ray", (RayActorError,))
+        with redirect_stdout(sys.stderr):  # Ray prints about lost workers; the output is for scripts
+            yield JobRunner(do, out, min(count or cpus, cpus), "ray", (RayActorError,))
     finally:
         ray.shutdown()
 

@@ -12,6 +12,7 @@ for folder in (Path(__file__).parent, TESTS / "server"):  # `servers`, and `port
     sys.path.insert(0, str(folder))
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if Path(__file__).parent in item.path.parents:

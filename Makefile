@@ -19,7 +19,7 @@ demo: $(STAMP)
 # Those of tests/e2e start processes by the dozen and share them. They run also if others have failed.
 test: $(STAMP)
 	first=0; $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --ignore tests/e2e --durations 10 || first=$$?; \
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup tests/e2e --durations 10 && exit $$first
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile tests/e2e --durations 10 && exit $$first
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

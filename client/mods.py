@@ -26,8 +26,7 @@ from moretta.client.policy import PolicyError
 from moretta.client.settings import SiteSettings, deployed_site, simulated_site
 from moretta.client.site_home import SITE_HOME
 from moretta.shared.core.errors import BudgetError, ExitCode, MessageError, MorettaError, RefusedError
-from moretta.shared.core.logs import run_id, set_up_logging, use_run_id
-from moretta.shared.core.printable import printable, printable_traceback
+from moretta.shared.core.printable import printable, printable_traceback, run_id, set_up_logging, use_run_id
 from moretta.shared.messages import REQUESTS, SHOWN, read, wire
 from moretta.shared.messages import Message as Request
 from moretta.shared.study.schema import Study
@@ -79,7 +78,7 @@ def handler(respond: Callable[[SiteCall], RecordDict]) -> ClientAppCallable:
 
 def one_thread(message: Message, context: Context, call_next: ClientAppCallable) -> Message:
     """Limits the process to one compute thread, and logs under the id of the run."""
-    from moretta.shared.core.threads import limit_threads
+    from moretta.shared.core.workers import limit_threads
 
     limit_threads(1)
     set_up_logging()

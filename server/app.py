@@ -16,9 +16,9 @@ from moretta.server.stages.lifecycle import concluding, only_attempt
 from moretta.server.stages.state import RESUME_FILE, load_progress, load_state, save_state
 from moretta.server.study import CENTRAL_STAGES, SITE_STAGES, Run, run_stages
 from moretta.shared.core.errors import ExitCode, RunError
-from moretta.shared.core.logs import set_up_logging, use_run_id
+from moretta.shared.core.printable import set_up_logging, use_run_id
 from moretta.shared.core.reproducibility import code_digest
-from moretta.shared.core.threads import limit_threads
+from moretta.shared.core.workers import limit_threads
 from moretta.shared.messages.responses import Hello
 from moretta.shared.study.run_plan import DeploymentPlan, load_plan
 

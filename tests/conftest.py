@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from moretta.shared.core.threads import limit_threads
+from moretta.shared.core.workers import limit_threads
 
 sys.path.insert(0, str(Path(__file__).parent))  # `privacy_auditing`, which tests of several parts share
 limit_threads(1)

@@ -16,8 +16,8 @@ from pydantic import Field
 
 from moretta.client.anonymizers.face_base import FaceAnonymizer, FaceOptions, Pictures
 from moretta.shared.core.errors import StudyError
-from moretta.shared.core.pace import Pace, in_lines
 from moretta.shared.core.reproducibility import code_digest, derive
+from moretta.shared.core.workers import Pace, in_lines
 from moretta.shared.features.faces import FaceCropper
 from moretta.shared.privacy.noise import NoiseSource
 from moretta.shared.release.anonymizer import Array, Arrays, Notify, anonymizer

@@ -19,11 +19,9 @@ from moretta.deploy.cli.budget import budget
 from moretta.deploy.cli.choose import choose
 from moretta.deploy.cli.sweep import sweep
 from moretta.deploy.cli.train_face import train_face
-from moretta.shared.core.atomic import naming
+from moretta.shared.core.atomic import naming, storage_error
 from moretta.shared.core.errors import ExitCode, Interrupted, MorettaError
-from moretta.shared.core.logs import set_up_logging
-from moretta.shared.core.printable import printable
-from moretta.shared.core.storage import storage_error
+from moretta.shared.core.printable import printable, set_up_logging
 
 app = typer.Typer(
     name="moretta",

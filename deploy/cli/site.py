@@ -79,7 +79,7 @@ def run(*, home: SiteFolder = None) -> None:
     Example: moretta site run --home clinic-a
     """
     from moretta.deploy.site.supervisor import run_site
-    from moretta.shared.core.logs import set_up_logging
+    from moretta.shared.core.printable import set_up_logging
 
     set_up_logging(logging.INFO)
     asyncio.run(run_site(site_home(home)))

@@ -56,7 +56,7 @@ def train_face(
 
     Example: moretta train-face ffhq/ --out face.safetensors --epochs 50
     """
-    from moretta.shared.core.threads import cpu_count, limit_threads
+    from moretta.shared.core.workers import cpu_count, limit_threads
     from moretta.shared.models.autoencoder import AutoencoderSpec
     from moretta.shared.models.autoencoder_file import save_autoencoder
     from moretta.shared.models.train_autoencoder import TrainOptions, train_autoencoder, training_steps

@@ -10,7 +10,7 @@ from moretta.client.settings import SiteSettings
 from moretta.deploy.runtime.planning import check_names, without_missing
 from moretta.deploy.runtime.run_folder import Notify, prepare_folder
 from moretta.shared.core.errors import ClipError, StudyError
-from moretta.shared.core.threads import limit_threads
+from moretta.shared.core.workers import limit_threads
 from moretta.shared.release import Release
 from moretta.shared.release.anonymizer import prepare_public
 from moretta.shared.study.schema import Study

@@ -22,9 +22,9 @@ from moretta.shared.audit.utility.evaluate import evaluate_utility
 from moretta.shared.core.atomic import write_atomic
 from moretta.shared.core.errors import ReleaseError, RunError
 from moretta.shared.core.labels import SpeakerId, classes_among
-from moretta.shared.core.pace import Progress
 from moretta.shared.core.reproducibility import versions
 from moretta.shared.core.terms import Modality
+from moretta.shared.core.workers import Progress
 from moretta.shared.data.clips import Clip, Corpus
 from moretta.shared.data.reader import read_corpus
 from moretta.shared.release import PseudonymKey, Release, open_release

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from moretta.deploy.runtime.processes import MARK
-from moretta.shared.core.threads import THREAD_VARIABLES
+from moretta.shared.core.workers import THREAD_VARIABLES
 
 HOST = "127.0.0.1"
 _NO_PROXY = {"NO_PROXY": "*", "no_proxy": "*"}

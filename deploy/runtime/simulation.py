@@ -25,8 +25,8 @@ from moretta.deploy.runtime.processes import ManagedProcess, end_marked, new_mar
 from moretta.deploy.runtime.progress_monitor import ProgressMonitor
 from moretta.deploy.runtime.run_folder import Notify, Outcome, conclude, interruptible
 from moretta.shared.core.errors import RunError
-from moretta.shared.core.logs import use_run_id
-from moretta.shared.core.threads import cpu_count
+from moretta.shared.core.printable import use_run_id
+from moretta.shared.core.workers import cpu_count
 from moretta.shared.study.run_plan import SimulationPlan
 
 _START_SECONDS = 60.0

@@ -23,7 +23,7 @@ from moretta.server.home import ServerHome, running_server
 from moretta.server.stages.lifecycle import OUTCOME_FILE, announce_attempt, newest_attempt, working_pid, write_outcome
 from moretta.server.stages.state import RESUME_FILE
 from moretta.shared.core.errors import ExitCode, HomeError, StudyError
-from moretta.shared.core.logs import use_run_id
+from moretta.shared.core.printable import use_run_id
 from moretta.shared.study.limits import check_limits
 from moretta.shared.study.run_plan import DeploymentPlan, EnrolledSite, load_plan
 from moretta.shared.study.schema import RequestStage, Study

@@ -35,7 +35,7 @@ from moretta.deploy.runtime.planning import check_names, without_missing
 from moretta.deploy.runtime.run_folder import Notify, prepare_folder
 from moretta.shared.core.errors import ClipError, HomeError
 from moretta.shared.core.printable import shown
-from moretta.shared.core.threads import limit_threads
+from moretta.shared.core.workers import limit_threads
 from moretta.shared.data.clips import Clip
 from moretta.shared.data.media import SAMPLE_RATE
 from moretta.shared.data.recordings import read_pictures, read_sound

@@ -24,7 +24,7 @@ from joblib.externals.loky.process_executor import TerminatedWorkerError
 
 from moretta.deploy.sweep.jobs import WORK, Job, environment_digest
 from moretta.shared.core.errors import MorettaError, RunError
-from moretta.shared.core.threads import end_with_parent, limit_threads
+from moretta.shared.core.workers import end_with_parent, limit_threads
 
 Do = Callable[[Job, Path], None]
 _CONNECT_SECONDS = 5.0

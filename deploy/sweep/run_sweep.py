@@ -23,7 +23,7 @@ from moretta.shared.audit.report.sweep_page import write_sweep
 from moretta.shared.audit.report.sweep_rows import SweepReport, SweepRow
 from moretta.shared.core.errors import RunError, StudyError
 from moretta.shared.core.reproducibility import versions
-from moretta.shared.core.threads import cpu_count
+from moretta.shared.core.workers import cpu_count
 
 _MARKER = ".sweep"
 """In the folder of a sweep: another folder that is not empty is left alone."""

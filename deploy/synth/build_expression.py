@@ -22,7 +22,7 @@ from safetensors.numpy import load, save
 from moretta.deploy.synth.expression_scenes import Scenes, aligned, boxed, draw_scenes
 from moretta.shared.core.atomic import write_atomic
 from moretta.shared.core.labels import EMOTIONS
-from moretta.shared.core.threads import limit_threads
+from moretta.shared.core.workers import limit_threads
 from moretta.shared.features.face_detectors import Hog
 from moretta.shared.features.face_track import CROP_SIDE, Track, TrackReader, reader_from
 from moretta.shared.features.faces import FaceCropper

@@ -18,10 +18,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from moretta.shared.core.atomic import write_atomic
+from moretta.shared.core.atomic import storage_error, write_atomic
 from moretta.shared.core.errors import ExitCode, MorettaError, RunError
 from moretta.shared.core.printable import printable, printable_traceback
-from moretta.shared.core.storage import storage_error
 
 ATTEMPT_FILE = Path("server") / "attempt"
 """Number of the newest attempt, written before it is submitted."""

@@ -22,8 +22,8 @@ from moretta.shared.audit.inference.trained_models import (
     too_few,
 )
 from moretta.shared.audit.result import Result
+from moretta.shared.core.atomic import disk_failed
 from moretta.shared.core.reproducibility import derive
-from moretta.shared.core.storage import disk_failed
 from moretta.shared.core.terms import Modality
 
 if TYPE_CHECKING:

@@ -16,8 +16,7 @@ from moretta.shared.audit.protocol import SetName
 from moretta.shared.core.array_types import Float32
 from moretta.shared.core.atomic import write_atomic
 from moretta.shared.core.errors import MorettaError
-from moretta.shared.core.pace import Pace, Progress
-from moretta.shared.core.workers import Workers
+from moretta.shared.core.workers import Pace, Progress, Workers
 
 CHUNK_CLIPS = 32
 

@@ -28,7 +28,7 @@ from moretta.shared.audit.scoring import (
     ranking_of_posteriors,
 )
 from moretta.shared.core.array_types import Float32, Float64, Int64
-from moretta.shared.core.storage import disk_failed
+from moretta.shared.core.atomic import disk_failed
 
 MIN_SPEAKERS = 2
 MIN_SPEAKERS_OF_HALVES = 4

@@ -17,8 +17,7 @@ from moretta.shared.audit.measure import blank, failed
 from moretta.shared.audit.protocol import SCENARIOS, SetName, TrialPlan, make_plan
 from moretta.shared.audit.result import Result
 from moretta.shared.core.errors import ReleaseError, RunError
-from moretta.shared.core.pace import Pace, Progress
-from moretta.shared.core.workers import Workers, one_thread
+from moretta.shared.core.workers import Pace, Progress, Workers, one_thread
 
 CONSTANT_CLIPS = 8
 """Clips of each speaker in the constant anchor, half of them enrolled: more of equal clips add nothing."""

@@ -1,20 +1,59 @@
-"""Files on disk: whole or not at all, appended to line by line, and locked against other processes."""
+"""Files on disk: whole or not at all, appended to by the line, locked; and what it means if a disk takes no more."""
 
 from __future__ import annotations
 
 import errno
 import fcntl
 import os
+import re
+import sqlite3
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from moretta.shared.core.errors import StorageError
+
 
 def write_atomic(path: Path, data: bytes | str, *, mode: int = 0o600) -> None:
     """Write `data` to `path`, for its owner alone, through a temporary file beside it, fsync, and rename."""
     with naming(path):
-        _write(path, data.encode() if isinstance(data, str) else data, mode)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # The prefix is cut: the name itself may be as long as a name can be
+        descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name[:100]}.", dir=path.parent)
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                os.fchmod(file.fileno(), mode)
+                file.write(data.encode() if isinstance(data, str) else data)
+                file.flush()
+                os.fsync(file.fileno())
+            Path(temporary).replace(path)
+        except BaseException:
+            Path(temporary).unlink(missing_ok=True)
+            raise
+        sync_folder(path.parent)
+
+
+@contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """A temporary path beside `path`, moved there if the block ends well and removed if it does not.
+
+    The temporary name is hidden, so a reader of the folder does not take it for a clip, and keeps the ending, which
+    writers of media go by.
+    """
+    with naming(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
+    try:
+        yield temporary
+        with naming(path):
+            os.replace(temporary, path)  # noqa: PTH105 - the one call that POSIX and Windows promise to be atomic
+    except OSError as error:
+        if error.filename == str(temporary):
+            error.filename = str(path)
+        raise
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -28,41 +67,9 @@ def naming(path: Path) -> Iterator[None]:
         raise
 
 
-def _write(path: Path, payload: bytes, mode: int) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # The prefix is cut: the name itself may be as long as a name can be
-    descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name[:100]}.", dir=path.parent)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            os.fchmod(file.fileno(), mode)
-            file.write(payload)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
-    sync_folder(path.parent)
-
-
-def append_line(descriptor: int, line: str) -> int:
-    """Append a whole line or none to a locked file that is open for appending; returns the bytes written.
-
-    Raises:
-        OSError: the disk took a part of the line, as a full one does; that part is removed.
-    """
-    data, before = (line + "\n").encode(), os.fstat(descriptor).st_size
-    if (written := os.write(descriptor, data)) != len(data):
-        os.ftruncate(descriptor, before)
-        raise OSError(errno.ENOSPC, f"{written} of {len(data)} bytes of a line written: the disk is full")
-    return written
-
-
 @contextmanager
 def locked(path: Path, *, shared: bool = False, wait: bool = True) -> Iterator[int]:
-    """A descriptor of a file for reading and appending; no other process holds the lock until the block ends.
-
-    The lock also ends with the process.
+    """A descriptor of a file for reading and appending; no other process holds the lock until block or process end.
 
     Args:
         path: created if it does not exist, unless `shared`.
@@ -79,6 +86,19 @@ def locked(path: Path, *, shared: bool = False, wait: bool = True) -> Iterator[i
         yield descriptor
     finally:
         os.close(descriptor)
+
+
+def append_line(descriptor: int, line: str) -> int:
+    """Append a whole line or none to a locked file that is open for appending; returns the bytes written.
+
+    Raises:
+        OSError: the disk took a part of the line, as a full one does; that part is removed.
+    """
+    data, before = (line + "\n").encode(), os.fstat(descriptor).st_size
+    if (written := os.write(descriptor, data)) != len(data):
+        os.ftruncate(descriptor, before)
+        raise OSError(errno.ENOSPC, f"{written} of {len(data)} bytes of a line written: the disk is full")
+    return written
 
 
 def append_durably(path: Path, line: str) -> None:
@@ -102,23 +122,103 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-@contextmanager
-def atomic_path(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path`, moved there if the block ends well and removed if it does not.
+_FREE = "free some space, or choose another place, and run the command again"
+_OTHER = "choose another place"
+_RIGHTS = ("this account may not use {path}", f"give this account the rights, or {_OTHER}")
+_TEXTS: dict[int, tuple[str, str]] = {
+    errno.ENOSPC: ("no space is left on the disk of {path}", _FREE),
+    errno.EDQUOT: ("the disk quota of this account at {path} is used up", _FREE),
+    errno.EFBIG: ("{path} would be larger than a file may be there", f"{_OTHER}, or raise ulimit -f"),
+    errno.EROFS: ("{path} lies on a file system that is read-only", f"{_OTHER}, or mount it for writing"),
+    errno.EACCES: _RIGHTS,
+    errno.EPERM: _RIGHTS,
+    errno.EIO: ("the disk of {path} could not be read or written", "free some space; if there is some, it is broken"),
+    errno.ESTALE: ("{path} lies on a file system that went away", "mount it again, and run the command again"),
+    errno.ENODEV: ("{path} lies on a device that went away", "connect it again, and run the command again"),
+    errno.ENAMETOOLONG: ("a name in {path} is longer than its file system takes", "choose a shorter one"),
+    errno.ENOTDIR: ("a part of {path} is a file and no folder", _OTHER),
+    errno.EISDIR: ("{path} is a folder and no file", _OTHER),
+    errno.EEXIST: ("{path} is there already", _OTHER),
+    errno.ELOOP: ("{path} is a link that leads to itself", _OTHER),
+    errno.ENOENT: ("{path} is not there", "check the path; a folder may have been removed while the command ran"),
+    errno.EMFILE: ("this process has as many files open as it may, before {path}", "raise ulimit -n"),
+    errno.ENFILE: ("this machine has as many files open as it can, before {path}", "end what has so many open"),
+    errno.EBUSY: ("{path} is in use by another process", "end that process, or wait for it"),
+}
+_HARD = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO, errno.ESTALE, errno.ENODEV)
+"""Of the disk itself: nothing that was found damaged or missing for them is so."""
+_SQLITE = {
+    sqlite3.SQLITE_FULL: errno.ENOSPC,
+    sqlite3.SQLITE_READONLY: errno.EROFS,
+    sqlite3.SQLITE_IOERR: errno.EIO,
+    sqlite3.SQLITE_PERM: errno.EACCES,
+    sqlite3.SQLITE_CANTOPEN: errno.EACCES,
+}
+_NUMBERED = re.compile(r"\(os error (\d+)\)")
+"""Of libraries in Rust, such as safetensors."""
+_PHRASES = {
+    r"\d+ requested and \d+ written": errno.ENOSPC,  # NumPy
+    r"[Nn]o space left on device": errno.ENOSPC,
+    r"[Rr]ead-only file system": errno.EROFS,
+}
 
-    The temporary name is hidden, so a reader of the folder does not take it for a clip, and keeps the ending, which
-    writers of media go by.
+
+def storage_error(error: BaseException) -> StorageError | None:
+    """An error of storage as text for people, or None if the error is of another kind.
+
+    An error that was raised because of another counts as that one only where the disk itself failed: then what it says
+    of damage, and of backups, is wrong.
     """
-    with naming(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
-    try:
-        yield temporary
-        with naming(path):
-            os.replace(temporary, path)  # noqa: PTH105 - the one call that POSIX and Windows promise to be atomic
-    except OSError as error:
-        if error.filename == str(temporary):
-            error.filename = str(path)
-        raise
-    finally:
-        temporary.unlink(missing_ok=True)
+    if isinstance(error, StorageError):
+        return error
+    if isinstance(error, OSError) and not isinstance(error, ConnectionError | TimeoutError):
+        number = _number(error)
+        if number is not None or error.filename is not None:
+            return _explained(number or 0, error)
+    for cause in _causes(error):
+        if isinstance(cause, StorageError):
+            return cause
+        if (number := _number(cause)) is not None and (number in _HARD or _is_of_sqlite(cause)):
+            return _explained(number, cause)
+    return None
+
+
+def disk_failed(error: BaseException) -> bool:
+    """Whether the disk is full, read-only or broken: no fault of the task at hand, and no reason to go on."""
+    return any(isinstance(e, StorageError) or _is_of_sqlite(e) or _number(e) in _HARD for e in _causes(error))
+
+
+def _explained(number: int, error: BaseException) -> StorageError:
+    path = getattr(error, "filename", None) or ("the registry" if _is_of_sqlite(error) else "a file that was in use")
+    place = path.decode(errors="replace") if isinstance(path, bytes) else str(path)
+    place = place if len(place) <= 300 else f"{place[:120]}...{place[-60:]}"
+    other = f"{{path}} cannot be used: {getattr(error, 'strerror', None) or error}"
+    text, fix = _TEXTS.get(number, (other, _OTHER))
+    return StorageError(text.replace("{path}", place), fix=fix)
+
+
+def _is_of_sqlite(error: BaseException) -> bool:
+    """Of the disk under a database; what SQLite says of the database itself is not meant."""
+    return isinstance(getattr(error, "orig", error), sqlite3.Error) and _number(error) is not None
+
+
+def _number(error: BaseException) -> int | None:
+    original = getattr(error, "orig", error)  # SQLAlchemy's errors carry those of the driver
+    if isinstance(original, sqlite3.Error):
+        return _SQLITE.get(getattr(original, "sqlite_errorcode", 0) & 0xFF)
+    if isinstance(error, OSError) and error.errno is not None:
+        return error.errno
+    if not isinstance(error, OSError | RuntimeError) and type(error).__module__.partition(".")[0] != "safetensors":
+        return None
+    if found := _NUMBERED.search(str(error)):
+        return int(found[1])
+    return next((number for phrase, number in _PHRASES.items() if re.search(phrase, str(error))), None)
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    seen: set[int] = set()
+    cause: BaseException | None = error
+    while cause is not None and id(cause) not in seen:
+        seen.add(id(cause))
+        yield cause
+        cause = cause.__cause__

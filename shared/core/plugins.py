@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import entry_points
 from typing import Generic, TypeVar
 
 from moretta.shared.core.errors import MorettaError
@@ -42,22 +42,16 @@ class Registry(Generic[T]):
             ValueError: another item has this name: a defect of the code.
         """
         if (scope, name) in self._items:
-            first = self._items[scope, name]
-            raise ValueError(f"two {self._described(scope)}s are called {name!r}: {first!r} and {item!r}")
+            kind, first = f"{scope} {self.kind}".strip(), self._items[scope, name]
+            raise ValueError(f"two {kind}s are called {name!r}: {first!r} and {item!r}")
         self._items[scope, name] = item
 
     def get(self, name: str, *, scope: str = "") -> T:
-        """Find an item.
-
-        Raises:
-            MorettaError: of the registry's kind, for an unknown name; the message lists the known names.
-        """
+        """Find an item; an unknown name raises the registry's error, which lists the known names."""
         self.load()
         if (scope, name) not in self._items:
-            known = ", ".join(self.names(scope)) or "none is installed"
-            raise self._error(
-                f"the {self._described(scope)} {name!r}", expected=f"one of: {known}", fix="correct the name"
-            )
+            kind, known = f"{scope} {self.kind}".strip(), ", ".join(self.names(scope)) or "none is installed"
+            raise self._error(f"the {kind} {name!r}", expected=f"one of: {known}", fix="correct the name")
         return self._items[scope, name]
 
     def __contains__(self, name: str) -> bool:
@@ -82,27 +76,24 @@ class Registry(Generic[T]):
         """
         if self._loaded:
             return
-        self._loaded = True  # first: a module that is imported here may ask for names itself
+        self._loaded = True  # first: a module that is imported here may look up names itself
         try:
             package = importlib.import_module(self._package)
             for module in pkgutil.iter_modules(package.__path__):
                 importlib.import_module(f"{self._package}.{module.name}")
-            for entry in entry_points(group=self.group):
-                self._load_outside(entry)
+            self._load_outside()
         except BaseException:
             self._loaded = False
             raise
 
-    def _load_outside(self, entry: EntryPoint) -> None:
-        try:
-            entry.load()
-        except Exception as error:
-            package = "an unknown package" if entry.dist is None else f"{entry.dist.name} {entry.dist.version}"
-            raise self._error(
-                f"the plug-in {entry.name!r} of {package} cannot be imported ({type(error).__name__}: {error})",
-                expected=f"an importable module behind each entry point of {self.group}",
-                fix="repair or uninstall that package",
-            ) from error
-
-    def _described(self, scope: str) -> str:
-        return f"{scope} {self.kind}".strip()
+    def _load_outside(self) -> None:
+        for entry in entry_points(group=self.group):
+            try:
+                entry.load()
+            except Exception as error:
+                package = f"{entry.dist.name} {entry.dist.version}" if entry.dist else "an unknown package"
+                raise self._error(
+                    f"the plug-in {entry.name!r} of {package} cannot be imported ({type(error).__name__}: {error})",
+                    expected=f"an importable module behind each entry point of {self.group}",
+                    fix="repair or uninstall that package",
+                ) from error

@@ -1,18 +1,27 @@
-"""Text from elsewhere, made fit for a terminal, a log and a page: it can move no cursor and forge no line.
+"""Text from elsewhere, made fit for a terminal, a log and a page: it can move no cursor and forge no line. Logging too.
 
 What a site, a server or a file says is written down where people read it. Characters that are not shown as themselves
 (control characters, line ends, marks that turn the direction of writing) are written as escapes.
+
+Every process of a run logs under the same id: Flower's, once the run is submitted; until then one of the command. The
+id stands in the environment, which child processes inherit.
 """
 
 from __future__ import annotations
 
 import logging
+import os
+import secrets
+import sys
 import traceback
 from types import TracebackType
 from typing import Any
 from unicodedata import category
 
 import tomli_w
+
+_RUN, _LEVEL = "MORETTA_RUN_ID", "MORETTA_LOG_LEVEL"
+_FORMAT = "%(asctime)s %(levelname)s run=%(run)s %(name)s: %(message)s"
 
 
 def printable(text: object, *, lines: bool = False, most: int | None = None) -> str:
@@ -27,32 +36,13 @@ def printable(text: object, *, lines: bool = False, most: int | None = None) -> 
     a\x1b[2Jb\nsite-b: all is well
     """
     whole, kept = str(text), "\n\t" if lines else ""
-    shown = "".join(c if c.isprintable() or c in kept or category(c) == "Zs" else _escaped(c) for c in whole[:most])
+    shown = "".join(
+        c
+        if c.isprintable() or c in kept or category(c) == "Zs"
+        else c.encode("unicode_escape", "backslashreplace").decode("ascii")
+        for c in whole[:most]
+    )
     return shown if most is None or max(len(whole), len(shown)) <= most else f"{shown[:most]}..."
-
-
-class PrintableRecord(logging.LogRecord):
-    """A line of a log whose text is printable, whoever formats it.
-
-    Line ends stay where a template has them and arguments follow: templates are code, arguments are data. A traceback
-    keeps its lines, each behind a mark that no line of a log begins with.
-    """
-
-    def __init__(self, *arguments: Any, **named: Any) -> None:
-        super().__init__(*arguments, **named)
-        if isinstance(self.exc_info, tuple):
-            self.exc_text = printable_traceback(*self.exc_info)
-
-    def getMessage(self) -> str:  # noqa: N802 - logging's name
-        """The whole text."""
-        if not self.args:
-            return printable(self.msg, lines=not self.name.startswith("moretta"))
-        arguments = self.args
-        if isinstance(arguments, tuple):
-            arguments = tuple(map(_argument, arguments))
-        else:
-            arguments = {key: _argument(value) for key, value in arguments.items()}
-        return printable(str(self.msg) % arguments, lines=True)
 
 
 def printable_traceback(
@@ -66,20 +56,6 @@ def printable_traceback(
 def shown(value: object) -> object:
     """A value in a page's template: text is made printable, markup and numbers stay."""
     return printable(value, lines=True) if isinstance(value, str) and not hasattr(value, "__html__") else value
-
-
-def log_printable() -> None:
-    """Make every line that this process logs printable, Flower's included."""
-    logging.setLogRecordFactory(PrintableRecord)
-
-
-def _argument(value: Any) -> Any:
-    """Numbers stay numbers, for `%d`."""
-    return value if isinstance(value, int | float) else printable(value)
-
-
-def _escaped(character: str) -> str:
-    return character.encode("unicode_escape", "backslashreplace").decode("ascii")
 
 
 def to_toml(content: dict[str, Any]) -> str:
@@ -98,3 +74,69 @@ def _without_nulls(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _without_nulls(part) for key, part in value.items() if part is not None}
     return [_without_nulls(part) for part in value] if isinstance(value, list | tuple) else value
+
+
+class PrintableRecord(logging.LogRecord):
+    """A line of a log whose text is printable, whatever formats it.
+
+    Line ends stay where a template has them and arguments follow: templates are code, arguments are data. A traceback
+    keeps its lines, each behind a mark that no line of a log begins with.
+    """
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        if isinstance(self.exc_info, tuple):
+            self.exc_text = printable_traceback(*self.exc_info)
+
+    def getMessage(self) -> str:  # noqa: N802, D102 - logging's name
+        if not self.args:
+            return printable(self.msg, lines=not self.name.startswith("moretta"))
+        if isinstance(self.args, tuple):
+            return printable(str(self.msg) % tuple(map(_argument, self.args)), lines=True)
+        return printable(str(self.msg) % {key: _argument(value) for key, value in self.args.items()}, lines=True)
+
+
+def _argument(value: Any) -> Any:
+    """Numbers stay numbers, for `%d`."""
+    return value if isinstance(value, int | float) else printable(value)
+
+
+def log_printable() -> None:
+    """Make every line that this process logs printable, Flower's included."""
+    logging.setLogRecordFactory(PrintableRecord)
+
+
+def set_up_logging(level: int = logging.WARNING, *, verbose: bool = False) -> None:
+    """Log to standard error: Moretta from `level` on, libraries from warnings on. Another call may lower the level.
+
+    Args:
+        level: the least severe level that is written.
+        verbose: write every step, in this process and in those that it starts.
+    """
+    log_printable()
+    if verbose:
+        os.environ[_LEVEL] = "DEBUG"
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter(_FORMAT))
+    handler.addFilter(_is_written)
+    logging.basicConfig(handlers=[handler])
+    wanted = os.environ.get(_LEVEL, level)
+    if wanted != logging.WARNING:  # the root's own level
+        logging.getLogger("moretta").setLevel(wanted)
+
+
+def _is_written(record: logging.LogRecord) -> bool:
+    """Lines of Moretta, and warnings of libraries; Flower's logger writes its own."""
+    record.run = run_id()
+    library = record.name.partition(".")[0]
+    return library == "moretta" or (record.levelno >= logging.WARNING and library != "flwr")
+
+
+def run_id() -> str:
+    """The id of the run that this process belongs to; a new one where there is none."""
+    return os.environ.setdefault(_RUN, secrets.token_hex(4))
+
+
+def use_run_id(number: object) -> None:
+    """Log under this id from now on, here and in child processes that start later."""
+    os.environ[_RUN] = str(number)

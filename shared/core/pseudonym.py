@@ -15,17 +15,21 @@ KEY_BYTES = 32
 
 
 class PseudonymKey:
-    """Turns speaker ids and clip names into pseudonyms that only this site can link.
+    """Turns speaker ids and clip names into pseudonyms that only this site can link: 16 hexadecimal digits each.
 
     A new key makes a new set of pseudonyms: releases under different keys cannot be joined by them.
+
+    Args:
+        key: secret, 32 bytes.
+        study: digest of the one whose names are given; empty gives the site's own.
     """
 
-    __slots__ = ("_key",)
+    __slots__ = ("_key", "_study")
 
-    def __init__(self, key: bytes) -> None:
+    def __init__(self, key: bytes, *, study: str = "") -> None:
         if len(key) != KEY_BYTES:
             raise ReleaseError(f"a pseudonym key of {len(key)} bytes", expected=f"{KEY_BYTES} bytes")
-        self._key = key
+        self._key, self._study = key, study
 
     def __repr__(self) -> str:
         return "PseudonymKey(<secret>)"
@@ -42,24 +46,24 @@ class PseudonymKey:
 
     @classmethod
     def seeded(cls, seed: int, site: str) -> PseudonymKey:
-        """A key for simulation and tests: who knows the seed can undo every pseudonym."""
+        """A key for simulation and tests: knowledge of the seed undoes every pseudonym."""
         return cls(hashlib.sha256(f"moretta simulated pseudonyms {seed} {site}".encode()).digest())
-
-    def speaker(self, speaker: SpeakerId) -> str:
-        """Pseudonym of a speaker: 16 hexadecimal digits."""
-        return self._of(f"speaker {speaker}")
-
-    def clip(self, name: str) -> str:
-        """Pseudonym of a clip: 16 hexadecimal digits."""
-        return self._of(f"clip {name}")
-
-    def renamed(self, pseudonym: str, study: str) -> str:
-        """The name that one study has for what this key calls `pseudonym`: 16 hexadecimal digits."""
-        return self._of(f"in {study} {pseudonym}")
 
     def in_study(self, study: str) -> PseudonymKey:
         """A key whose names of speakers and clips are those of one study, by its digest."""
-        return _KeyOfStudy(self._key, study)
+        return PseudonymKey(self._key, study=study)
+
+    def speaker(self, speaker: SpeakerId) -> str:
+        """Pseudonym of a speaker."""
+        return self._name(f"speaker {speaker}")
+
+    def clip(self, name: str) -> str:
+        """Pseudonym of a clip."""
+        return self._name(f"clip {name}")
+
+    def renamed(self, pseudonym: str, study: str) -> str:
+        """The name that one study has for what the site's own key calls `pseudonym`."""
+        return self._digest(f"in {study} {pseudonym}").hex()[:16]
 
     def rank(self, purpose: str) -> int:
         """A number of 256 bits that orders things in a way only this site knows."""
@@ -72,24 +76,11 @@ class PseudonymKey:
     @property
     def fingerprint(self) -> str:
         """16 hexadecimal digits that distinguish keys and reveal nothing of them."""
-        return self._of("fingerprint")
+        return self._digest("fingerprint").hex()[:16]
 
-    def _of(self, text: str) -> str:
-        return self._digest(text).hex()[:16]
+    def _name(self, text: str) -> str:
+        own = self._digest(text).hex()[:16]
+        return self.renamed(own, self._study) if self._study else own
 
     def _digest(self, text: str) -> bytes:
         return hmac.new(self._key, text.encode(), hashlib.sha256).digest()
-
-
-class _KeyOfStudy(PseudonymKey):
-    __slots__ = ("_study",)
-
-    def __init__(self, key: bytes, study: str) -> None:
-        super().__init__(key)
-        self._study = study
-
-    def speaker(self, speaker: SpeakerId) -> str:
-        return self.renamed(super().speaker(speaker), self._study)
-
-    def clip(self, name: str) -> str:
-        return self.renamed(super().clip(name), self._study)

@@ -14,7 +14,7 @@ import numpy as np
 from moretta.shared.audit.attackers.base import Embedder, attacker_names, get_attacker
 from moretta.shared.audit.dataset import ClipSet
 from moretta.shared.core.labels import Emotion
-from moretta.shared.core.threads import limit_threads
+from moretta.shared.core.workers import limit_threads
 from moretta.shared.data.corpora.cremad import Level
 from moretta.shared.features.public_speech import synthetic_speech
 from moretta.shared.models.face_images import render_face_images

@@ -12,7 +12,7 @@ import numpy as np
 from moretta.client.anonymizers.autoencoder import AutoencoderFaceAnonymizer
 from moretta.client.anonymizers.expression_track import ExpressionTrack
 from moretta.shared.core.labels import Emotion
-from moretta.shared.core.threads import limit_threads
+from moretta.shared.core.workers import limit_threads
 from moretta.shared.features.face_track import CROP_SIDE
 from moretta.shared.features.faces import FaceCropper
 from moretta.shared.models.autoencoder import (

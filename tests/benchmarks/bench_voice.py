@@ -14,7 +14,7 @@ import numpy as np
 
 from moretta.client.anonymizers.mcadams import McAdams
 from moretta.client.anonymizers.mfcc_quantizer import MfccQuantizer
-from moretta.shared.core.threads import limit_threads
+from moretta.shared.core.workers import limit_threads
 from moretta.shared.features.mfcc import SAMPLE_RATE, mfcc_batch
 from moretta.shared.features.public_speech import make_public_voice, synthetic_speech
 from moretta.shared.privacy.noise import NoiseSource, SeededNoise, SystemNoise

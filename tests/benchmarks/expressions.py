@@ -19,7 +19,7 @@ from moretta.shared.audit.pretrained.expression import NAMES, ExpressionEvaluato
 from moretta.shared.audit.pretrained.face_encoders import FoundFace, SFaceEncoder, cut_square
 from moretta.shared.audit.pretrained.nets import EXPRESSION_SIDE, EXPRESSIONS
 from moretta.shared.core.labels import EMOTIONS, Emotion
-from moretta.shared.core.threads import limit_threads
+from moretta.shared.core.workers import limit_threads
 from moretta.shared.models.head import make_identity, render_frame
 from moretta.shared.pretrained.cache import CACHE_VARIABLE
 

@@ -19,7 +19,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from moretta.client.anonymizers.expression_track import ExpressionTrack
-from moretta.shared.core.threads import limit_threads
+from moretta.shared.core.workers import limit_threads
 from moretta.shared.data.media import read_frames
 from moretta.shared.data.reader import read_corpus
 from moretta.shared.features.face_track import CROP_SIDE

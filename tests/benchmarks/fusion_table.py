@@ -26,7 +26,7 @@ from moretta.server.stages.results import Results
 from moretta.server.stages.state import RESUME_FILE, load_progress, save_state
 from moretta.server.study import SITE_STAGES, Run, run_stages
 from moretta.shared.audit.metrics import confusion
-from moretta.shared.core.threads import limit_threads
+from moretta.shared.core.workers import limit_threads
 from moretta.shared.data.reader import read_corpus
 from moretta.shared.models import emotion
 from moretta.shared.models.reliability import expected_calibration_error

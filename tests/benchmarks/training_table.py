@@ -91,7 +91,7 @@ def _step(ghost: Any, model: Any, clipping: str) -> float:
 if __name__ == "__main__":
     import logging
 
-    from moretta.shared.core.threads import limit_threads
+    from moretta.shared.core.workers import limit_threads
 
     limit_threads(1)
     logging.disable(logging.CRITICAL)

@@ -22,10 +22,9 @@ from moretta.shared.audit.inference.pairs import Pair, prepare_pair
 from moretta.shared.audit.result import Attack, Result
 from moretta.shared.audit.views import face_gradients, face_pixels, voice_statistics
 from moretta.shared.core.array_types import Array, Float32, Float64
-from moretta.shared.core.pace import Progress
-from moretta.shared.core.storage import disk_failed
+from moretta.shared.core.atomic import disk_failed
 from moretta.shared.core.terms import Modality
-from moretta.shared.core.workers import Workers, one_thread
+from moretta.shared.core.workers import Progress, Workers, one_thread
 
 NO_ORIGINALS = "no originals were given: there is nothing to train a decoder on, and no anchor"
 MIN_PER_CLASS = 4

@@ -15,9 +15,8 @@ from moretta.shared.audit.result import Result
 from moretta.shared.audit.runner import matched
 from moretta.shared.audit.utility.evaluators import UtilityEvaluator, evaluator_names, get_evaluator
 from moretta.shared.core.array_types import Float32, Int64
-from moretta.shared.core.pace import Progress
-from moretta.shared.core.storage import disk_failed
-from moretta.shared.core.workers import Workers, one_thread
+from moretta.shared.core.atomic import disk_failed
+from moretta.shared.core.workers import Progress, Workers, one_thread
 
 FOLDS = 5
 OTHER_FORM = "codes were released: an evaluator that was trained on sound cannot read them"

@@ -11,7 +11,7 @@ import pytest
 
 PARENT = """
 import logging, subprocess, sys
-from moretta.shared.core.logs import set_up_logging, use_run_id
+from moretta.shared.core.printable import set_up_logging, use_run_id
 set_up_logging(verbose={verbose})
 use_run_id(4711)
 logging.getLogger("moretta.server.app").info("begun")
@@ -22,7 +22,7 @@ subprocess.run([sys.executable, "-c", {child!r}], check=True)
 """
 CHILD = """
 import logging
-from moretta.shared.core.logs import set_up_logging
+from moretta.shared.core.printable import set_up_logging
 set_up_logging()
 logging.getLogger("moretta.client.app").info("in another process")
 """

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from moretta.shared.core.pace import Pace, in_lines
+from moretta.shared.core.workers import Pace, in_lines
 
 
 class Clock:

@@ -9,9 +9,8 @@ import numpy as np
 import pytest
 from sqlalchemy.exc import OperationalError
 
-from moretta.shared.core.atomic import atomic_path, write_atomic
+from moretta.shared.core.atomic import _TEXTS, atomic_path, disk_failed, storage_error, write_atomic
 from moretta.shared.core.errors import HomeError, StorageError, StudyError
-from moretta.shared.core.storage import _TEXTS, disk_failed, storage_error
 
 
 @pytest.mark.parametrize("number", sorted(_TEXTS))

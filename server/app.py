@@ -11,10 +11,10 @@ from flwr.serverapp import Grid, ServerApp
 
 from moretta.server.grid.hello import hello_enrolled, hello_virtual, sites_gone
 from moretta.server.grid.site_grid import SiteGrid, SuperLinkLostError
-from moretta.server.stages.context import RunContext
-from moretta.server.stages.lifecycle import concluding, only_attempt
+from moretta.server.stages.lifecycle import Ending, concluding, only_attempt
+from moretta.server.stages.run import Run
 from moretta.server.stages.state import RESUME_FILE, load_progress, load_state, save_state
-from moretta.server.study import CENTRAL_STAGES, SITE_STAGES, Run, run_stages
+from moretta.server.study import CENTRAL_STAGES, SITE_STAGES, run_stages
 from moretta.shared.core.errors import ExitCode, RunError
 from moretta.shared.core.printable import set_up_logging, use_run_id
 from moretta.shared.core.reproducibility import code_digest
@@ -45,12 +45,11 @@ def main(grid: Grid, context: Context) -> None:
     with only_attempt(folder, attempt), concluding(folder, but_for=(SuperLinkLostError,) if real else ()) as ending:
         run = _opened(folder)
         connect(run, grid)
-        run_stages(run, SITE_STAGES, after_each=lambda run: save_state(run.context, run.results, RESUME_FILE))
-        save_state(run.context, run.results)
+        run_stages(run, SITE_STAGES, after_each=lambda run: save_state(run, RESUME_FILE))
+        save_state(run)
         ending.finished = context.run_config.get("central-stages") != "later"
         if ending.finished:
-            run_stages(run, CENTRAL_STAGES)
-            ending.gate_passed = run.results.gate is None or run.results.gate.passed
+            _run_central(run, ending)
     if ending.code not in (ExitCode.OK, ExitCode.GATE):
         raise RunError(f"the run failed with exit code {int(ending.code)}", fix="see outcome.json")
 
@@ -59,63 +58,62 @@ def run_central_stages(folder: Path) -> int:
     """Run the stages that need no site, and write the outcome; returns the exit code."""
     limit_threads(1)
     with concluding(folder) as ending:
-        run = Run(*load_state(folder))
-        run_stages(run, CENTRAL_STAGES)
-        ending.gate_passed = run.results.gate is None or run.results.gate.passed
+        _run_central(load_state(folder), ending)
     return int(ending.code)
+
+
+def _run_central(run: Run, ending: Ending) -> None:
+    run_stages(run, CENTRAL_STAGES)
+    ending.gate_passed = run.gate is None or run.gate.passed
 
 
 def _opened(folder: Path) -> Run:
     """The run, new or as far as it had come."""
-    saved = load_progress(folder)
-    if saved is None:
-        plan = load_plan(folder)
-        run = Run(RunContext(folder, plan))
-        run.context.progress.warnings.extend(plan.warnings)
+    run = load_progress(folder)
+    if run is None:
+        run = Run(folder, load_plan(folder))
+        run.progress.warnings.extend(run.plan.warnings)
         return run
-    run = Run(*saved)
-    position = run.context.progress.position
-    run.context.notify(stage="the run", state="resumed", after=position)
-    run.context.warn(f"the server's part was interrupted and went on after {position}")
+    position = run.progress.position
+    run.notify(stage="the run", state="resumed", after=position)
+    run.warn(f"the server's part was interrupted and went on after {position}")
     return run
 
 
 def connect(run: Run, grid: Grid) -> None:
-    """SiteGrid the first message with the sites of a run, and note what they run.
+    """Exchange the first message with the sites of a run, and note which code they run.
 
     Raises:
         RunError: too few of them came or responded.
     """
-    context = run.context
-    random.seed(context.study.seed)  # Flower's strategies sample with the global generator
-    run.site_grid = SiteGrid(grid, context.study.train.deadline_seconds, on_lost_site=context.study.stages.on_lost_site)
-    for site, hello in _first_hellos(context, run.site_grid).items():
-        context.progress.missed.setdefault(site, [])
+    random.seed(run.study.seed)  # Flower's strategies sample with the global generator
+    run.site_grid = SiteGrid(grid, run.study.train.deadline_seconds, on_lost_site=run.study.stages.on_lost_site)
+    for site, hello in _first_hellos(run, run.site_grid).items():
+        run.progress.missed.setdefault(site, [])
         if hello.digest != code_digest():
-            context.warn(f"{site} runs another version of Moretta than the server")
+            run.warn(f"{site} runs another version of Moretta than the server")
 
 
-def _first_hellos(context: RunContext, grid: SiteGrid) -> dict[str, Hello]:
-    plan, progress = context.plan, context.progress
+def _first_hellos(run: Run, grid: SiteGrid) -> dict[str, Hello]:
+    plan, progress = run.plan, run.progress
     if not isinstance(plan, DeploymentPlan):
         return hello_virtual(grid, len(plan.sites))
 
     def left_out(site: str, why: str) -> None:
-        context.warn(f"{site} took no part: {why}")
-        stage = f"what followed {progress.position}" if progress.done else "the start"
-        context.miss(site, stage, why, lost=True)
+        run.warn(f"{site} took no part: {why}")
+        run.miss(site, f"what followed {progress.position}" if progress.done else "the start", why, lost=True)
 
     grid.gone = sites_gone(plan)
-    grid.note = lambda text: context.notify(stage="sites", state="note", what=text)
+    grid.note = lambda text: run.notify(stage="sites", state="note", what=text)
     taking_part = {s.node: s.name for s in plan.sites if not progress.done or s.name in progress.missed}
-    with context.timed("wait for sites"):
+    with run.timed("wait for sites"):
         return hello_enrolled(
             grid,
             taking_part,
-            wait_seconds=context.study.stages.wait_seconds,
-            min_sites=context.study.train.min_sites,
+            wait_seconds=run.study.stages.wait_seconds,
+            min_sites=run.study.train.min_sites,
             left_out=left_out,
-            seen=lambda online, all_: context.notify(stage="wait for sites", state="step", done=online, total=all_),
+            seen=lambda online, all_: run.notify(stage="wait for sites", state="step", done=online, total=all_),
         )
 
 

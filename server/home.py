@@ -12,12 +12,11 @@ server.json      where that server listens, and how it is
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import tomllib
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any, Self
@@ -25,7 +24,7 @@ from typing import Annotated, Any, Self
 import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from moretta.shared.core.atomic import write_atomic
+from moretta.shared.core.atomic import locked, write_atomic
 from moretta.shared.core.errors import EnrollmentError, HomeError
 from moretta.shared.enrollment.identifiers import join_address, split_address
 
@@ -169,9 +168,8 @@ class ServerHome:
 
 def settings_toml(*, host: str, listen: str, port: int, names: tuple[str, ...]) -> str:
     """The text of a new `server.toml`: every setting under its explanation."""
-    return _with_comments(
-        ServerSettings(address=join_address(host, port), listen=join_address(listen, port), names=names)
-    )
+    address = join_address(host, port)
+    return _with_comments(ServerSettings(address=address, listen=join_address(listen, port), names=names))
 
 
 def _with_comments(section: _Section) -> str:
@@ -217,7 +215,7 @@ class RunningServer:
         return not any(self.problems.values())
 
     def write(self, home: ServerHome) -> None:
-        """Tell the others."""
+        """Write it for the commands beside it."""
         write_atomic(home.state_file, json.dumps(asdict(self), indent=1) + "\n", mode=0o600)
 
 
@@ -242,17 +240,18 @@ def running_server(home: ServerHome) -> RunningServer:
 
 def running_pid(home: ServerHome) -> int | None:
     """Process id of the server that runs on a folder, or None."""
+    return lock_holder(home.lock_file)
+
+
+def lock_holder(file: Path) -> int | None:
+    """The process that holds a lock and has written its id into the file: 0 before it has, None if there is none."""
     try:
-        descriptor = os.open(home.lock_file, os.O_RDONLY)
+        with locked(file, shared=True, wait=False):
+            return None
+    except BlockingIOError:
+        return int(file.read_text(encoding="utf-8") or "0")
     except FileNotFoundError:
         return None
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return int(os.read(descriptor, 20) or b"0")
-    finally:
-        os.close(descriptor)
-    return None
 
 
 @contextmanager
@@ -262,17 +261,14 @@ def only_server(home: ServerHome) -> Iterator[None]:
     Raises:
         HomeError: another process holds it.
     """
-    descriptor = os.open(home.lock_file, os.O_RDWR | os.O_CREAT, 0o600)
-    try:
+    with ExitStack() as held:
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            descriptor = held.enter_context(locked(home.lock_file, wait=False))
         except BlockingIOError as error:
-            pid = os.read(descriptor, 20).decode(errors="replace")
+            pid = home.lock_file.read_text(errors="replace")
             raise HomeError(
                 f"a server runs on {home.root} already, as process {pid}", fix="stop it first, or leave it running"
             ) from error
         os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, str(os.getpid()).encode(), 0)
+        os.write(descriptor, str(os.getpid()).encode())
         yield
-    finally:
-        os.close(descriptor)

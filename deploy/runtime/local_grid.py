@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from moretta.server.app import connect
-from moretta.server.study import Run
+from moretta.server.stages.run import Run
 from moretta.shared.core.flower_private import set_message_id
 
 if TYPE_CHECKING:
@@ -80,4 +80,4 @@ def connect_locally(run: Run, sites: int) -> None:
     from moretta.shared.core.flower_private import TaskIdentity
 
     TaskIdentity.task_id = TaskIdentity.run_id = TaskIdentity.node_id = 1  # without them no message can be written
-    connect(run, cast("Grid", LocalGrid(run.context.folder, sites)))
+    connect(run, cast("Grid", LocalGrid(run.folder, sites)))

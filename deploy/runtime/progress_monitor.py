@@ -14,8 +14,8 @@ from typing import Any
 from moretta.deploy.runtime.environment import child_environment
 from moretta.deploy.runtime.processes import ManagedProcess, end_marked, memory_bytes, new_mark
 from moretta.deploy.runtime.run_folder import Notify
-from moretta.server.stages.context import MEMORY_FILE, PROGRESS_FILE
 from moretta.server.stages.lifecycle import OUTCOME_FILE
+from moretta.server.stages.run import MEMORY_FILE, PROGRESS_FILE
 from moretta.server.stages.state import STATE_FILE
 from moretta.shared.core.atomic import write_atomic
 from moretta.shared.core.errors import RunError

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
-from moretta.server.stages.context import MEMORY_FILE
 from moretta.server.stages.lifecycle import OUTCOME_FILE
+from moretta.server.stages.run import MEMORY_FILE
 from moretta.shared.core.atomic import naming, write_atomic
 from moretta.shared.core.errors import ExitCode, Interrupted, StudyError
 

@@ -7,9 +7,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from moretta.server.stages.context import PROGRESS_FILE, Progress
 from moretta.server.stages.lifecycle import OUTCOME_FILE, newest_attempt, working_pid
-from moretta.server.stages.results import Results, SiteFacts, SiteSpending
+from moretta.server.stages.run import PROGRESS_FILE, Run, SiteFacts, SiteSpending
 from moretta.server.stages.state import STATE_FILE, load_progress
 from moretta.shared.core.errors import ExitCode
 from moretta.shared.study.run_plan import load_plan
@@ -68,20 +67,19 @@ def study_status(folder: Path) -> StudyStatus:
         StudyError: no run is in the folder.
         ReleaseError: its state cannot be read.
     """
-    plan = load_plan(folder)
+    run = load_progress(folder) or Run(folder, load_plan(folder))
     outcome = _outcome(folder)
-    progress, results = _saved(folder)
     code = outcome.get("exit_code")
     return StudyStatus(
         state=_state(folder, code),
         stage=str(outcome.get("stage") or _last_stage(folder)),
-        done=tuple(progress.done),
-        round=max(progress.last_round.values(), default=None),
-        rounds=plan.study.train.rounds,
+        done=tuple(run.progress.done),
+        round=max(run.progress.last_round.values(), default=None),
+        rounds=run.study.train.rounds,
         attempts=newest_attempt(folder),
         exit_code=code,
         cause=str(outcome.get("cause", "")),
-        sites=tuple(_site(progress, results, site.name) for site in plan.sites),
+        sites=tuple(_site(run, site.name) for site in run.plan.sites),
     )
 
 
@@ -107,11 +105,6 @@ def _last_stage(folder: Path) -> str:
     return next((str(e["stage"]) for e in reversed(events) if e["state"] == "started"), "")
 
 
-def _saved(folder: Path) -> tuple[Progress, Results]:
-    saved = load_progress(folder)
-    return (Progress(), Results()) if saved is None else (saved[0].progress, saved[1])
-
-
-def _site(progress: Progress, results: Results, name: str) -> SiteStatus:
-    facts, spent = results.releases.facts.get(name, SiteFacts()), results.training.spent.get(name, SiteSpending())
-    return SiteStatus(name, facts.clips, spent.rounds, progress.missed_as_text(name))
+def _site(run: Run, name: str) -> SiteStatus:
+    facts, spent = run.releases.facts.get(name, SiteFacts()), run.training.spent.get(name, SiteSpending())
+    return SiteStatus(name, facts.clips, spent.rounds, run.progress.missed_as_text(name))

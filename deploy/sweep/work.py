@@ -15,11 +15,10 @@ from moretta.deploy.runtime.local_grid import connect_locally
 from moretta.deploy.sweep.jobs import Job, folder_of
 from moretta.deploy.sweep.sweep_results import CellAudit, JobResult, Released, ResultFolder, Spent, Trained
 from moretta.server.stages.audit import TOO_FEW, audit, can_be_attacked
-from moretta.server.stages.context import RunContext
 from moretta.server.stages.report import privacy_rows
-from moretta.server.stages.results import AuditLimits, Results
+from moretta.server.stages.run import AuditLimits, Run
 from moretta.server.stages.state import RESUME_FILE, load_progress, save_state
-from moretta.server.study import SITE_STAGES, Run, Stage, run_stages
+from moretta.server.study import SITE_STAGES, Stage, run_stages
 from moretta.shared.core.errors import RunError
 from moretta.shared.core.labels import in_order
 
@@ -48,66 +47,66 @@ def _release(job: Job, folder: Path, out: Path) -> JobResult:
     del out
     run = _started(job, folder)
     run_stages(run, _stages(up_to=_RELEASE))
-    save_state(run.context, run.results, RESUME_FILE)
-    facts = run.results.releases.facts.values()
+    save_state(run, RESUME_FILE)
+    facts = run.releases.facts.values()
     return Released(
-        privacy=tuple(privacy_rows(run.context, run.results)),
+        privacy=tuple(privacy_rows(run)),
         clips=sum(site.clips for site in facts),
         speakers=sum(site.speakers for site in facts),
-        warnings=tuple(run.context.progress.warnings),
+        warnings=tuple(run.progress.warnings),
     )
 
 
 def _audit(job: Job, folder: Path, out: Path) -> JobResult:
-    _, before = _made(out, job)
+    before = _made(out, job)
     job.plan.save(folder)
-    context = RunContext(folder, job.plan)
     not_run: dict[str, str] = {
         m: TOO_FEW
-        for m in context.study.modalities
+        for m in job.plan.study.modalities
         if m not in before.absent and not can_be_attacked(before.releases, m)
     }
-    results = Results(releases=before.releases, absent=before.absent | not_run)
-    found = audit(context, results, AuditLimits(workers=1, embeddings=out / "embeddings"))
+    run = Run(folder, job.plan, releases=before.releases, absent=before.absent | not_run)
+    run.limits = AuditLimits(workers=1, embeddings=out / "embeddings")
+    audit(run)
     return CellAudit(
-        rows=tuple(found.identity),
-        utility=tuple(found.utility),
+        rows=tuple(run.attacks.identity),
+        utility=tuple(run.attacks.utility),
         not_run=not_run,
-        warnings=tuple(context.progress.warnings),
+        warnings=tuple(run.progress.warnings),
     )
 
 
 def _train(job: Job, folder: Path, out: Path) -> JobResult:
-    release, before = _made(out, job)
+    before = _made(out, job)
     job.plan.save(folder)
     sites = [simulated_site(folder, number) for number in range(len(job.plan.sites))]
     for number, site in enumerate(sites):
-        take_over_release(simulated_site(release.folder, number), release.study, site, job.plan.study)
+        take_over_release(simulated_site(before.folder, number), before.study, site, job.plan.study)
     run = _started(job, folder)
-    run.results.public, run.context.progress.done[:] = before.public, _BEFORE_RELEASE
+    run.public, run.progress.done[:] = before.public, _BEFORE_RELEASE
     run_stages(run, SITE_STAGES)
-    evaluation = run.results.evaluation
+    evaluation = run.evaluation
     keys = job.plan.pseudonym_keys()
     return Trained(
         emotion=evaluation.emotion,
         counts={o: {s: table.tolist() for s, table in tables.items()} for o, tables in evaluation.counts.items()},
         numbers={keys[number].speaker(number): number for number in in_order(job.plan.test_speakers)},
-        absent={output: why for output, why in run.results.absent.items() if output not in evaluation.emotion},
-        privacy=tuple(privacy_rows(run.context, run.results)),
+        absent={output: why for output, why in run.absent.items() if output not in evaluation.emotion},
+        privacy=tuple(privacy_rows(run)),
         releases=_spent(sites, "server", delta=job.plan.study.privacy.delta),
         models=_spent(sites, "model", delta=job.plan.study.privacy.delta),
-        warnings=tuple(run.context.progress.warnings),
+        warnings=tuple(run.progress.warnings),
     )
 
 
 def _started(job: Job, folder: Path) -> Run:
     job.plan.save(folder)
-    run = Run(RunContext(folder, job.plan))
+    run = Run(folder, job.plan)
     connect_locally(run, len(job.plan.sites))
     return run
 
 
-def _made(out: Path, job: Job) -> tuple[RunContext, Results]:
+def _made(out: Path, job: Job) -> Run:
     """The run that made a release, with what its sites reported."""
     folder = out / "releases" / job.release
     run = load_progress(folder)

@@ -7,18 +7,18 @@ failed, so the outcome is written here.
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from moretta.shared.core.atomic import storage_error, write_atomic
+from moretta.server.home import lock_holder
+from moretta.shared.core.atomic import locked, storage_error, write_atomic
 from moretta.shared.core.errors import ExitCode, MorettaError, RunError
 from moretta.shared.core.printable import printable, printable_traceback
 
@@ -48,14 +48,7 @@ def newest_attempt(folder: Path) -> int:
 
 def working_pid(folder: Path) -> int | None:
     """The process that works on a run at this moment; None if none does."""
-    try:
-        with (folder / _LOCK_FILE).open() as lock:
-            fcntl.flock(lock.fileno(), fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return int((folder / _LOCK_FILE).read_text(encoding="utf-8") or "0") or None
-    except FileNotFoundError:
-        return None
-    return None
+    return lock_holder(folder / _LOCK_FILE) or None
 
 
 @contextmanager
@@ -86,11 +79,19 @@ def only_attempt(
                 return
 
     (folder / _LOCK_FILE).parent.mkdir(parents=True, exist_ok=True)
-    with (folder / _LOCK_FILE).open("a+") as lock:
-        _take(lock.fileno(), wait_seconds)
-        lock.truncate(0)
-        lock.write(str(os.getpid()))
-        lock.flush()
+    deadline = time.monotonic() + wait_seconds
+    with ExitStack() as held:
+        while True:
+            try:
+                descriptor = held.enter_context(locked(folder / _LOCK_FILE, wait=False))
+                break
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    fix = "end it, or wait for its end"
+                    raise RunError("another process is at work on this run", fix=fix) from None
+                time.sleep(0.1)
+        os.ftruncate(descriptor, 0)
+        os.write(descriptor, str(os.getpid()).encode())
         watcher = threading.Thread(target=end_when_superseded, daemon=True, name="attempt")
         watcher.start()
         try:
@@ -98,19 +99,6 @@ def only_attempt(
         finally:
             over.set()
             watcher.join()
-
-
-def _take(descriptor: int, wait_seconds: float) -> None:
-    deadline = time.monotonic() + wait_seconds
-    while True:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if time.monotonic() > deadline:
-                raise RunError("another process is at work on this run", fix="end it, or wait for its end") from None
-            time.sleep(0.1)
-        else:
-            return
 
 
 @dataclass
@@ -127,11 +115,8 @@ class Ending:
 def concluding(folder: Path, *, but_for: tuple[type[Exception], ...] = ()) -> Iterator[Ending]:
     """Write the outcome of what runs inside: success, a broken gate, or the error that came out of it.
 
-    Errors end here. Their whole text is in `server/server.log`.
-
-    Args:
-        folder: of the run.
-        but_for: errors that are no outcome, because the run may go on in another process; they pass through.
+    Errors end here; their whole text is in `server/server.log`. Those of `but_for` are no outcome, because the run may
+    go on in another process: they pass through.
     """
     ending = Ending()
     try:

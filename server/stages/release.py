@@ -10,10 +10,9 @@ from pathlib import Path
 
 from flwr.app import RecordDict
 
-from moretta.server.grid.site_grid import SiteGrid, noting_failure_of
+from moretta.server.grid.site_grid import noting_failure_of
 from moretta.server.stages.approval import not_approved
-from moretta.server.stages.context import RunContext
-from moretta.server.stages.results import Approval, Arrays, Releases, SiteFacts
+from moretta.server.stages.run import Releases, Run, SiteFacts
 from moretta.server.stages.statement_checks import check_release
 from moretta.shared.core.errors import ReleaseError
 from moretta.shared.messages import wire
@@ -24,34 +23,17 @@ _DISK_SHARE = 0.9
 """Of the free disk that releases may fill."""
 
 
-def collect_releases(
-    context: RunContext, grid: SiteGrid, public: Arrays, approval: Approval, code_units: Mapping[str, int]
-) -> Releases:
-    """Request a release from every site and stream the files to disk, chunk by chunk.
-
-    Args:
-        context: of the run.
-        grid: to the sites.
-        public: arrays by which the sites anonymize; those that they have not approved are sent again.
-        approval: of real sites.
-        code_units: what each site trained a federated code on, at most what it releases.
+def collect_releases(run: Run) -> int:
+    """Request a release from every site and stream the files to disk, chunk by chunk; returns how many clips came.
 
     Raises:
         RunError: fewer sites than the study needs have released.
     """
-    deadline = context.study.deadline_seconds("release")
-    arrays, digest = not_approved(public, approval), {"approval": approval.digest} if approval.digest else {}
-    content = RecordDict({wire.CONFIG: wire.study_config(context.study, **digest)})
-    if arrays:
-        content[wire.ARRAYS] = wire.arrays_to_record(arrays)
+    releases = run.releases = Releases()
     failures: dict[str, str] = {}
-    announced: dict[str, Announced] = {}
-    for response in grid.request(wire.RELEASE, lambda _: content, deadline_seconds=deadline):
-        with noting_failure_of(response.site, failures):
-            announced[response.site] = response.of(Announced)
-    downloads = _accepted(context.folder / "server" / "releases", announced, failures)
-    _download(context, grid, downloads, failures)
-    releases = Releases()
+    announced = _announced(run, failures)
+    downloads = _accepted(run.folder / "server" / "releases", announced, failures)
+    _download(run, downloads, failures)
     for site, download in sorted(downloads.items()):
         facts = releases.facts[site] = SiteFacts(
             training={str(kind): count for kind, count in announced[site].training.items()},
@@ -61,32 +43,47 @@ def collect_releases(
         if site not in failures:
             with noting_failure_of(site, failures):
                 release = open_release(download.folder)
-                check_release(context, public, releases, site, release, code_units=code_units.get(site, 0))
+                check_release(run, site, release)
                 for reason, count in release.damaged.items():
-                    context.warn(f"{site} released {count} arrays that cannot be used ({reason})")
+                    run.warn(f"{site} released {count} arrays that cannot be used ({reason})")
                 if not release.clips:
-                    reasons = ", ".join(f"{reason} {count}" for reason, count in sorted(facts.dropped.items()))
+                    dropped = ", ".join(f"{reason} {count}" for reason, count in sorted(facts.dropped.items()))
                     raise ReleaseError(
-                        f"a release without a clip (dropped: {reasons or 'none'})", expected="at least one"
+                        f"a release without a clip (dropped: {dropped or 'none'})", expected="at least one"
                     )
                 releases.kept[site] = release
-    context.leave_out(failures, "release", "released nothing")
-    context.require_sites(releases.kept, len(grid.sites), "release", failures)
-    _note_faces(context, releases)
-    return releases
+    run.leave_out(failures, "release", "released nothing")
+    run.require_sites(releases.kept, "release", failures)
+    _note_faces(run)
+    run.absent |= _absent_outputs(run)
+    return releases.clips
 
 
-def absent_outputs(context: RunContext, releases: Releases) -> dict[str, str]:
+def _announced(run: Run, failures: dict[str, str]) -> dict[str, Announced]:
+    """Request releases. Public arrays that the sites have not approved are sent again."""
+    digest = {"approval": run.approval.digest} if run.approval.digest else {}
+    content = RecordDict({wire.CONFIG: wire.study_config(run.study, **digest)})
+    if arrays := not_approved(run.public, run.approval):
+        content[wire.ARRAYS] = wire.arrays_to_record(arrays)
+    announced: dict[str, Announced] = {}
+    deadline = run.study.deadline_seconds("release")
+    for response in run.grid.request(wire.RELEASE, lambda _: content, deadline_seconds=deadline):
+        with noting_failure_of(response.site, failures):
+            announced[response.site] = response.of(Announced)
+    return announced
+
+
+def _absent_outputs(run: Run) -> dict[str, str]:
     """The outputs that no model can have, with the reason: a modality that nobody released, and what needs both."""
     absent: dict[str, str] = {}
     for modality in ("voice", "face"):
-        if modality not in context.study.modalities:
-            absent[modality] = context.plan.absent.get(modality, "the study does not ask for it")
-        elif not any(getattr(c, modality) is not None for r in releases.kept.values() for c in r.clips):
+        if modality not in run.study.modalities:
+            absent[modality] = run.plan.absent.get(modality, "the study does not ask for it")
+        elif not any(getattr(c, modality) is not None for r in run.releases.kept.values() for c in r.clips):
             absent[modality] = f"no clip of the corpus has a usable {'sound' if modality == 'voice' else 'video'}"
     if absent:
         absent["fused"] = f"fusion needs both modalities; absent: {', '.join(absent)}"
-        if context.study.fusion.kind == "learned":
+        if run.study.fusion.kind == "learned":
             absent["learned"] = absent["fused"]
     return absent
 
@@ -139,40 +136,39 @@ def _accepted(folder: Path, announced: Mapping[str, Announced], failures: dict[s
     folder.mkdir(parents=True, exist_ok=True)
     left = int(shutil.disk_usage(folder).free * _DISK_SHARE)
     downloads: dict[str, _Download] = {}
-    for site, release in sorted(announced.items(), key=lambda item: (sum(item[1].files.values()), item[0])):
-        size = sum(release.files.values())
+    for size, site in sorted((sum(release.files.values()), site) for site, release in announced.items()):
         if size > left:
             failures[site] = f"it announced a release of {size} bytes, and the server's disk has room for {left}"
             continue
         left -= size
-        downloads[site] = _Download(folder / site, release.files)
+        downloads[site] = _Download(folder / site, announced[site].files)
     return downloads
 
 
-def _download(context: RunContext, grid: SiteGrid, downloads: dict[str, _Download], failures: dict[str, str]) -> None:
-    deadline = context.study.deadline_seconds("release")
+def _download(run: Run, downloads: dict[str, _Download], failures: dict[str, str]) -> None:
+    deadline = run.study.deadline_seconds("release")
 
     def content(site: str) -> RecordDict:
-        return RecordDict({wire.CONFIG: wire.study_config(context.study, parts=downloads[site].next_parts())})
+        return RecordDict({wire.CONFIG: wire.study_config(run.study, parts=downloads[site].next_parts())})
 
     while open_sites := [site for site, download in downloads.items() if download.left and site not in failures]:
-        for response in grid.request(wire.FETCH, content, sites=open_sites, deadline_seconds=deadline):
+        for response in run.grid.request(wire.FETCH, content, sites=open_sites, deadline_seconds=deadline):
             with noting_failure_of(response.site, failures):
                 downloads[response.site].take(response.of(Fetched))
 
 
-def _note_faces(context: RunContext, releases: Releases) -> None:
+def _note_faces(run: Run) -> None:
     counts = Counter[str]()
-    for release in releases.kept.values():
+    for release in run.releases.kept.values():
         statement = release.anonymizer("face")
         counts.update(statement.counts if statement else {})
     if counts["frames_without_face"]:
-        context.warn(
+        run.warn(
             f"no face was found in {counts['frames_without_face']} of {counts['frames']} pictures "
             f"({counts['clips_without_face']} clips show none at all): their centre was taken"
         )
     if counts["frames_with_other_faces"]:
-        context.warn(
+        run.warn(
             f"{counts['frames_with_other_faces']} of {counts['frames']} pictures show somebody else's face, too: "
             "the largest over the clip was taken"
         )

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
-from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from moretta.server.stages.context import MEMORY_FILE, RunContext
-from moretta.server.stages.results import Results, SiteSpending
+from moretta.server.stages.run import MEMORY_FILE, Run, SiteFacts, SiteSpending
 from moretta.shared.audit.report.privacy import site_level_rows
 from moretta.shared.audit.report.report_file import write_report
 from moretta.shared.audit.report.report_schema import (
@@ -28,7 +27,7 @@ from moretta.shared.core.reproducibility import versions
 from moretta.shared.release.anonymizer import anonymizer_of
 from moretta.shared.release.release_format import AnonymizerStatement
 from moretta.shared.study.run_plan import DeploymentPlan
-from moretta.shared.study.schema import GateSection, Study
+from moretta.shared.study.schema import GateSection
 
 _OTHER_UNIT = {
     "speaker": "clips are sampled and clipped one by one: what all clips of the speaker who has most of them lose",
@@ -36,169 +35,138 @@ _OTHER_UNIT = {
 }
 
 
-def report(context: RunContext, results: Results) -> GatePart:
-    """Put the report together and write it; returns whether the study's limits hold."""
-    scores = results.evaluation.emotion
+def report(run: Run) -> None:
+    """Put the report together and write it; notes whether the study's limits hold."""
+    study, scores = run.study, run.evaluation.emotion
     emotion = EmotionResults(
-        voice=scores.get("voice"),
-        face=scores.get("face"),
-        fused=scores.get("fused"),
-        learned=scores.get("learned"),
-        absent={m: why for m, why in results.absent.items() if m not in scores},  # type: ignore[misc]
+        **scores,
+        absent={m: why for m, why in run.absent.items() if m not in scores},  # type: ignore[misc]
     )
-    privacy = privacy_rows(context, results)
-    headline = headlines(results.attacks.identity, emotion)
+    privacy, headline = privacy_rows(run), headlines(run.attacks.identity, emotion)
+    released = [m for m in study.modalities if m not in run.absent]
+    run.gate = check_gate(study.gate, headline, privacy, released=released, unit=study.privacy.unit)
     made = Report(
         headline=headline,
-        gate=check_gate(
-            context.study.gate,
-            headline,
-            privacy,
-            released=[m for m in context.study.modalities if m not in results.absent],
-            unit=context.study.privacy.unit,
-        ),
+        gate=run.gate,
         emotion=emotion,
-        emotion_central=results.central,
-        audit=tuple(results.attacks.identity),
-        inference=tuple(results.attacks.inference),
-        utility=tuple(results.attacks.utility),
+        emotion_central=run.central,
+        audit=tuple(run.attacks.identity),
+        inference=tuple(run.attacks.inference),
+        utility=tuple(run.attacks.utility),
         privacy=tuple(privacy),
-        corpus=_corpus(context, results),
-        run=_run(context, results),
+        corpus=_corpus(run),
+        run=_run_part(run),
     )
-    write_report(made, context.folder)
-    return made.gate
+    write_report(made, run.folder)
 
 
-def privacy_rows(context: RunContext, results: Results) -> list[PrivacyRow]:
+def privacy_rows(run: Run) -> list[PrivacyRow]:
     """Every site's releases at every unit, and its DP-SGD after the first round, the last, and at speaker level."""
     rows: list[PrivacyRow] = []
-    for site, release in sorted(results.releases.kept.items()):
+    for site, release in sorted(run.releases.kept.items()):
         for statement in release.statement.anonymizers:
-            recomputed = results.releases.facts[site].recomputed if statement.modality == "voice" else {}
+            recomputed = run.releases.facts[site].recomputed if statement.modality == "voice" else {}
             rows += _release_rows(site, statement, dict(recomputed))
-        spent = results.training.spent.get(site, SiteSpending())
-        rows += _training_rows(context.study, results.training.trained, site, spent)
-        rows += site_level_rows(context.study, site, spent.rounds)
+        spent = run.training.spent.get(site, SiteSpending())
+        rows += _training_rows(run, site, spent)
+        rows += site_level_rows(run.study, site, spent.rounds)
     return rows
 
 
 def _release_rows(site: str, statement: AnonymizerStatement, recomputed: dict[str, float | None]) -> list[PrivacyRow]:
     """As the site states them; where the server computed more, that, and the note has what was stated."""
     rows = []
+    name = f"{statement.modality} release: "
     for p in statement.privacy:
         key = f"{p.mechanism}/{p.unit}"
         note = f"the site states {p.epsilon:g}; {p.note}" if key in recomputed else p.note
-        rows.append(
-            PrivacyRow(
-                site=site,
-                mechanism=f"{statement.modality} release: {p.mechanism}",
-                unit=p.unit,
-                epsilon=recomputed.pop(key, p.epsilon),
-                delta=p.delta,
-                nominal=p.nominal,
-                note=note,
-            )
-        )
+        row = p.model_dump() | {"mechanism": name + p.mechanism, "epsilon": recomputed.pop(key, p.epsilon)}
+        rows.append(PrivacyRow(**row | {"site": site, "note": note}))
     for key, epsilon in recomputed.items():
         mechanism, _, unit = key.rpartition("/")
-        row = {"site": site, "mechanism": f"{statement.modality} release: {mechanism}", "unit": unit, "delta": 0.0}
+        row = {"site": site, "mechanism": name + mechanism, "unit": unit, "delta": 0.0}
         rows.append(PrivacyRow.model_validate(row | {"epsilon": epsilon, "note": "the site states nothing"}))
     return rows
 
 
-def _training_rows(study: Study, trained: Sequence[str], site: str, spent: SiteSpending) -> list[PrivacyRow]:
-    if not study.privacy.dp_sgd or not spent.epsilon:
+def _training_rows(run: Run, site: str, spent: SiteSpending) -> list[PrivacyRow]:
+    privacy = run.study.privacy
+    if not privacy.dp_sgd or not spent.epsilon:
         return []
-    numbers = sorted(spent.epsilon)
+    common: dict[str, Any] = {"site": site, "mechanism": "dp-sgd", "delta": privacy.delta}
+    last, note = max(spent.epsilon), _models_together(run)
     rows = [
         PrivacyRow(
-            site=site,
-            mechanism="dp-sgd",
-            unit=study.privacy.unit,
-            epsilon=spent.epsilon[number],
-            delta=study.privacy.delta,
-            nominal=study.privacy.epsilon if number == numbers[-1] else None,
-            note=_models_together(study, trained),
+            **common,
+            unit=privacy.unit,
+            epsilon=epsilon,
+            nominal=privacy.epsilon if number == last else None,
+            note=note,
             round=order,
         )
-        for order, number in enumerate(numbers, start=1)
+        for order, (number, epsilon) in enumerate(sorted(spent.epsilon.items()), start=1)
     ]
-    other: Literal["clip", "speaker"] = "speaker" if study.privacy.unit == "clip" else "clip"
-    rows.append(
-        PrivacyRow(
-            site=site,
-            mechanism="dp-sgd",
-            unit=other,
-            epsilon=spent.levels.get(other),
-            delta=study.privacy.delta,
-            note=_OTHER_UNIT[other],
-        )
-    )
-    return rows
+    other: Literal["clip", "speaker"] = "speaker" if privacy.unit == "clip" else "clip"
+    return [*rows, PrivacyRow(**common, unit=other, epsilon=spent.levels.get(other), note=_OTHER_UNIT[other])]
 
 
-def _models_together(study: Study, trained: Sequence[str]) -> str:
+def _models_together(run: Run) -> str:
     """Which models' steps an epsilon counts."""
+    trained = run.training.trained
     if len(trained) < 2:
         return ""
     if "fusion" not in trained:
         return "voice and face model together"
-    if len(study.sharing_clips) == 1:
+    if len(run.study.sharing_clips) == 1:
         return "voice, face and fusion model together"
     return "voice and face model together; or the fusion, on clips that they did not see, if that is more"
 
 
-def _corpus(context: RunContext, results: Results) -> CorpusPart:
-    releases, dropped = results.releases, dict(context.plan.dropped)
-    for facts in releases.facts.values():
-        for reason, count in facts.dropped.items():
-            dropped[reason] = dropped.get(reason, 0) + count
+def _corpus(run: Run) -> CorpusPart:
+    dropped, sites = Counter(run.plan.dropped), run.releases.facts.values()
+    for facts in sites:
+        dropped.update(facts.dropped)
     return CorpusPart(
-        name=context.plan.corpus_name,
-        synthetic=releases.synthetic(context.plan),
-        labels=context.study.labels,
-        clips=releases.clips,
-        speakers=sum(facts.speakers for facts in releases.facts.values()),
+        name=run.plan.corpus_name,
+        synthetic=run.plan.synthetic or any(facts.synthetic for facts in sites),
+        labels=run.study.labels,
+        clips=run.releases.clips,
+        speakers=sum(facts.speakers for facts in sites),
         dropped=tuple(DropCount(reason=r, count=c) for r, c in sorted(dropped.items())),
     )
 
 
-def _run(context: RunContext, results: Results) -> RunPart:
-    study, progress, releases = context.study, context.progress, results.releases
+def _run_part(run: Run) -> RunPart:
+    study, progress, memory = run.study, run.progress, run.folder / MEMORY_FILE
+    anonymizers = [a for release in run.releases.kept.values() for a in release.statement.anonymizers]
     return RunPart(
         seed=study.seed,
         versions=versions(),
-        command=context.plan.command,
+        command=run.plan.command,
         seconds=round(time.time() - progress.started, 2),
         finished=datetime.now(UTC).isoformat(timespec="seconds"),
         stages=tuple(progress.stages),
-        peak_memory_bytes=_peak_memory(context.folder),
-        seeded_noise=any(a.noise == "seeded" for r in releases.kept.values() for a in r.statement.anonymizers),
-        deployment=isinstance(context.plan, DeploymentPlan),
+        peak_memory_bytes=int(memory.read_text(encoding="utf-8")) if memory.exists() else None,
+        seeded_noise=any(a.noise == "seeded" for a in anonymizers),
+        deployment=isinstance(run.plan, DeploymentPlan),
         study=study.model_dump(mode="json", exclude_none=True),
-        face_preset=anonymizer_of(study, "face").size_note(study) if "face" not in results.absent else None,
+        face_preset=anonymizer_of(study, "face").size_note(study) if "face" not in run.absent else None,
         warnings=tuple(progress.warnings),
-        sites=tuple(_site(context, results, site) for site in sorted(progress.missed)),
-        rounds=tuple(results.training.rounds),
+        sites=tuple(_site(run, site) for site in sorted(progress.missed)),
+        rounds=tuple(run.training.rounds),
     )
 
 
-def _site(context: RunContext, results: Results, site: str) -> SiteRow:
-    facts = results.releases.facts.get(site)
+def _site(run: Run, site: str) -> SiteRow:
+    facts = run.releases.facts.get(site, SiteFacts())
     return SiteRow(
         site=site,
-        speakers=facts.speakers if facts else 0,
-        clips=facts.clips if facts else 0,
-        rounds=results.training.spent.get(site, SiteSpending()).rounds,
-        dropped=sum(facts.dropped.values()) if facts else 0,
-        missed=context.progress.missed_as_text(site),
+        speakers=facts.speakers,
+        clips=facts.clips,
+        rounds=run.training.spent.get(site, SiteSpending()).rounds,
+        dropped=sum(facts.dropped.values()),
+        missed=run.progress.missed_as_text(site),
     )
-
-
-def _peak_memory(folder: Path) -> int | None:
-    path = folder / MEMORY_FILE
-    return int(path.read_text(encoding="utf-8")) if path.exists() else None
 
 
 def check_gate(
@@ -216,9 +184,8 @@ def check_gate(
     Args:
         gate: the limits.
         headline: the strongest attackers by modality.
-        privacy: all budgets.
+        privacy: all budgets; those of `unit`, that of the study's DP-SGD, count.
         released: the modalities that left the sites, whether or not an attacker looked at them.
-        unit: that of the study's DP-SGD.
     """
     broken: list[str] = []
     for modality in headline:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -29,13 +28,11 @@ WITHDRAWN_FILE = Path("server") / "withdrawn.jsonl"
 
 @dataclass(frozen=True, slots=True)
 class _Note:
-    """One person who has withdrawn."""
+    """One person who has withdrawn, by pseudonym, at a time in seconds since 1970."""
 
     at: int
-    """Seconds since 1970."""
     site: str
     speaker: str
-    """Pseudonym."""
     clips: int
 
 
@@ -69,7 +66,10 @@ def forget_person(folder: Path, site: str, speaker: str, *, models: bool = False
         raise RunError(f"process {pid} is at work on this run", fix="wait for its end, or end it")
     release = open_release(folder / "server" / "releases" / site)
     theirs = frozenset(clip.clip for clip in release.clips if clip.speaker == speaker)
-    note = next((note for note in _notes(folder) if (note.site, note.speaker) == (site, speaker)), None)
+    notes = folder / WITHDRAWN_FILE
+    lines = notes.read_text(encoding="utf-8").splitlines(keepends=True) if notes.exists() else []
+    earlier = (_Note(**json.loads(line)) for line in lines if line.strip())
+    note = next((note for note in earlier if (note.site, note.speaker) == (site, speaker)), None)
     if not theirs and note is None:
         raise ReleaseError(
             f"no released clip of the pseudonym {speaker!r} from {site!r}",
@@ -78,7 +78,7 @@ def forget_person(folder: Path, site: str, speaker: str, *, models: bool = False
         )
     if note is None:
         note = _Note(int(time.time()), site, speaker, len(theirs))
-        _append(folder / WITHDRAWN_FILE, json.dumps(asdict(note)))
+        write_atomic(notes, "".join(lines) + json.dumps(asdict(note)) + "\n")
     _shrink(release, speaker)
     for path in (folder / "server" / "updates").glob(f"*/{site}.safetensors"):
         path.unlink()
@@ -86,7 +86,10 @@ def forget_person(folder: Path, site: str, speaker: str, *, models: bool = False
     trained = sorted((folder / "server" / "checkpoints").glob("*.safetensors"))
     for path in trained if models else ():
         path.unlink()
-    text = _as_text(note)
+    text = (
+        f"{site} reported that a person has withdrawn: {note.clips} released clips were removed on "
+        f"{time.strftime('%Y-%m-%d', time.gmtime(note.at))}. Figures and models that are older still come of them"
+    )
     _warn_state(folder, text)
     return Forgotten(note.clips, tuple(path.stem for path in trained), models, _warn_report(folder, text))
 
@@ -117,18 +120,9 @@ def _without(path: Path, listed: frozenset[str]) -> None:
         write_atomic(path, save(kept))
 
 
-def _as_text(note: _Note) -> str:
-    day = time.strftime("%Y-%m-%d", time.gmtime(note.at))
-    return (
-        f"{note.site} reported that a person has withdrawn: {note.clips} released clips were removed on {day}. "
-        "Figures and models that are older still come of them"
-    )
-
-
 def _warn_state(folder: Path, text: str) -> None:
     """A report that is made later says it, too."""
-    for name in (STATE_FILE, RESUME_FILE):
-        path = folder / name
+    for path in (folder / STATE_FILE, folder / RESUME_FILE):
         if path.exists():
             content = json.loads(path.read_text(encoding="utf-8"))
             warnings = content.get("progress", content)["warnings"]  # older runs have them at the top
@@ -145,14 +139,3 @@ def _warn_report(folder: Path, text: str) -> bool:
         run = report.run.model_copy(update={"warnings": (text, *report.run.warnings)})
         write_report(report.model_copy(update={"run": run}), folder)
     return True
-
-
-def _notes(folder: Path) -> Iterator[_Note]:
-    path = folder / WITHDRAWN_FILE
-    if path.exists():
-        yield from (_Note(**json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines() if line)
-
-
-def _append(path: Path, line: str) -> None:
-    before = path.read_text(encoding="utf-8") if path.exists() else ""
-    write_atomic(path, f"{before}{line}\n", mode=0o600)

@@ -1,7 +1,6 @@
-"""A run on disk: between the stages that need sites and those that need only the server, and on the way.
+"""A run on disk: written after every stage and every round, it is what a run goes on from after a crash.
 
-With the sites' part over, Flower and its workers can end before the attackers, which need the memory, begin. Until
-then the same state, written after every stage and every round, is what a run goes on from after a crash.
+With the sites' part over, Flower and its workers can end before the attackers, which need the memory, begin.
 """
 
 from __future__ import annotations
@@ -12,8 +11,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
-from moretta.server.stages.context import Progress, RunContext
-from moretta.server.stages.results import Approval, Arrays, Releases, Results, SiteFacts, Training
+from moretta.server.stages.run import Approval, Arrays, EmotionScores, Progress, Releases, Run, SiteFacts, Training
 from moretta.shared.audit.report.report_schema import EmotionResult
 from moretta.shared.core.atomic import write_atomic
 from moretta.shared.core.errors import ReleaseError
@@ -43,41 +41,38 @@ class _State(BaseModel):
     emotion: dict[str, EmotionResult]
 
 
-def save_state(context: RunContext, results: Results, file: Path = STATE_FILE) -> None:
+def save_state(run: Run, file: Path = STATE_FILE) -> None:
     """Write what the stages that follow need. The state file comes last: with it the rest is whole."""
-    write_atomic(context.folder / _PUBLIC_FILE, save(results.public))
-    _write(context, results, file)
+    write_atomic(run.folder / _PUBLIC_FILE, save(run.public))
+    _write(run, file)
 
 
-def save_round(
-    context: RunContext, results: Results, kind: ModelKind, number: int, *, weights: Arrays, strategy: Arrays
-) -> None:
+def save_round(run: Run, kind: ModelKind, number: int, *, weights: Arrays, strategy: Arrays) -> None:
     """Checkpoint one round: weights, the strategy's state, and all that the run knows.
 
     The state names the round whose file holds: a crash between the two leaves the round before.
     """
-    last = context.progress.last_round
-    before = last.get(kind)
+    before = run.progress.last_round.get(kind)
     content = weights | {f"{_STRATEGY}{name}": array for name, array in strategy.items()}
-    write_atomic(context.round_checkpoint(kind, number), save(content))
-    last[kind] = number
-    _write(context, results, RESUME_FILE)
+    write_atomic(run.checkpoint(kind, number), save(content))
+    run.progress.last_round[kind] = number
+    _write(run, RESUME_FILE)
     if before is not None and before != number:
-        context.round_checkpoint(kind, before).unlink(missing_ok=True)
+        run.checkpoint(kind, before).unlink(missing_ok=True)
 
 
-def load_round(context: RunContext, kind: ModelKind) -> tuple[Arrays, Arrays]:
+def load_round(run: Run, kind: ModelKind) -> tuple[Arrays, Arrays]:
     """Weights after the last checkpointed round, and the strategy's state then.
 
     Raises:
         ReleaseError: they cannot be read.
     """
-    content = _arrays(context.round_checkpoint(kind, context.progress.last_round[kind]))
+    content = _arrays(run.checkpoint(kind, run.progress.last_round[kind]))
     weights = {name: array for name, array in content.items() if not name.startswith(_STRATEGY)}
     return weights, {name.removeprefix(_STRATEGY): content[name] for name in content.keys() - weights.keys()}
 
 
-def load_state(folder: Path, file: Path = STATE_FILE) -> tuple[RunContext, Results]:
+def load_state(folder: Path, file: Path = STATE_FILE) -> Run:
     """Read a run back.
 
     Raises:
@@ -89,43 +84,45 @@ def load_state(folder: Path, file: Path = STATE_FILE) -> tuple[RunContext, Resul
         state = _State.model_validate_json((folder / file).read_bytes())
     except (OSError, ValidationError) as error:
         raise _unusable(folder, file, error) from error
-    context = RunContext(folder, plan, state.progress)
     kept = {site: open_release(folder / "server" / "releases" / site) for site in state.released}
-    results = Results(
+    run = Run(
+        folder,
+        plan,
+        state.progress,
         public=_arrays(folder / _PUBLIC_FILE),
         approval=state.approval,
         code_units=state.code_units,
         releases=Releases(kept, state.facts),
         absent=state.absent,
         training=state.training,
+        evaluation=EmotionScores(state.emotion),
     )
-    results.evaluation.emotion = state.emotion
     if file == RESUME_FILE:
-        results.models = {m: _arrays(context.checkpoint(m)) for m in state.training.trained}
-    return context, results
+        run.models = {m: _arrays(run.checkpoint(m)) for m in state.training.trained}
+    return run
 
 
-def load_progress(folder: Path) -> tuple[RunContext, Results] | None:
+def load_progress(folder: Path) -> Run | None:
     """The run as it was when the sites' part was last interrupted; None if it has not come that far.
 
     Raises:
-        ReleaseError: what is there cannot be read.
+        ReleaseError: it cannot be read.
     """
     return load_state(folder, RESUME_FILE) if (folder / RESUME_FILE).exists() else None
 
 
-def _write(context: RunContext, results: Results, file: Path) -> None:
+def _write(run: Run, file: Path) -> None:
     state = _State(
-        progress=context.progress,
-        approval=results.approval,
-        code_units=results.code_units,
-        facts=results.releases.facts,
-        released=tuple(sorted(results.releases.kept)),
-        absent=results.absent,
-        training=results.training,
-        emotion=results.evaluation.emotion,
+        progress=run.progress,
+        approval=run.approval,
+        code_units=run.code_units,
+        facts=run.releases.facts,
+        released=tuple(sorted(run.releases.kept)),
+        absent=run.absent,
+        training=run.training,
+        emotion=run.evaluation.emotion,
     )
-    write_atomic(context.folder / file, state.model_dump_json(indent=1))
+    write_atomic(run.folder / file, state.model_dump_json(indent=1))
 
 
 def _arrays(path: Path) -> Arrays:

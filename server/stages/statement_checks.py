@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 
 import numpy as np
 
-from moretta.server.stages.context import RunContext
-from moretta.server.stages.results import Arrays, Releases, SiteFacts, Tables
+from moretta.server.stages.run import Arrays, Run, Tables
 from moretta.shared.core.array_types import Array
 from moretta.shared.core.errors import ReleaseError
 from moretta.shared.core.labels import ORIGINAL_CLASSES
@@ -20,21 +19,12 @@ from moretta.shared.study.run_plan import DeploymentPlan
 from moretta.shared.study.schema import Study
 
 _ROUNDING = 1e-3
-_OF: dict[str, tuple[Modality, ...]] = {"voice": ("voice",), "face": ("face",)}
 
 
-def check_release(
-    context: RunContext, public: Arrays, releases: Releases, site: str, release: Release, *, code_units: int
-) -> None:
-    """Check a release as a whole, and fill in what the server knows of it: `releases.facts[site]`.
+def check_release(run: Run, site: str, release: Release) -> None:
+    """Check a release as a whole, and fill in what the server knows of it: `run.releases.facts[site]`.
 
-    Args:
-        context: of the run, whose report names what is cut or corrected.
-        public: arrays by which the site anonymized.
-        releases: of other sites, kept before, and the facts of this one as it announced them.
-        site: whose it is.
-        release: on the server's disk.
-        code_units: what the site has trained a federated code on.
+    What a site states in excess is cut, and the report has it.
 
     Raises:
         ReleaseError: it is another site's, for another study, made otherwise than the study says, or does not fit to
@@ -42,25 +32,25 @@ def check_release(
     """
     if release.statement.site != site:
         raise ReleaseError(f"a release of {release.statement.site!r} from {site!r}", expected="the site's own")
-    if release.statement.study != context.study.digest():
+    if release.statement.study != run.study.digest():
         raise ReleaseError("a release that was made for another study", expected="this study's digest")
-    check_statement(context.study, release)
-    _check_others(releases, release)
-    _check_arrays(context.study, release)
-    facts = releases.facts[site]
-    _check_announced(context, facts, site, release, code_units)
-    facts.recomputed = recomputed_epsilons(context, public, site, release)
+    check_statement(run.study, release)
+    _check_others(run, release)
+    _check_arrays(run.study, release)
+    _check_announced(run, site, release)
+    facts = run.releases.facts[site]
+    facts.recomputed = recomputed_epsilons(run, site, release)
     facts.clips, facts.speakers = len(release.clips), len({clip.speaker for clip in release.clips})
-    facts.dropped = dict(release.statement.dropped)
-    for reason, count in release.damaged.items():
-        facts.dropped[reason] = facts.dropped.get(reason, 0) + count
+    dropped = Counter(release.statement.dropped)
+    dropped.update(release.damaged)
+    facts.dropped = dict(dropped)
 
 
 def check_statement(study: Study, release: Release) -> None:
     """A release was made as the study says.
 
     Raises:
-        ReleaseError: naming what differs.
+        ReleaseError: with what differs.
     """
     stated = [statement.modality for statement in release.statement.anonymizers]
     if len(set(stated)) != len(stated) or set(stated) - set(study.modalities):
@@ -71,8 +61,7 @@ def check_statement(study: Study, release: Release) -> None:
         section, anonymizer = study.section(statement.modality), anonymizer_of(study, statement.modality)
         options = section.options.model_dump(exclude=set(anonymizer.not_from_options))
         pairs = [("the anonymizer", statement.name, section.anonymizer), ("the form", statement.form, section.form)]
-        for name in options.keys() & statement.parameters.keys():
-            pairs.append((name, statement.parameters[name], options[name]))
+        pairs += [(name, statement.parameters[name], options[name]) for name in options.keys() & statement.parameters]
         for name, found, wanted in pairs:
             if found != wanted:
                 raise ReleaseError(
@@ -92,15 +81,15 @@ def recomputed_statement(study: Study, public: Arrays, release: Release, modalit
     return anonymizer.statement(dict(sizes), "system")
 
 
-def recomputed_epsilons(context: RunContext, public: Arrays, site: str, release: Release) -> dict[str, float | None]:
+def recomputed_epsilons(run: Run, site: str, release: Release) -> dict[str, float | None]:
     """Epsilons of a voice release that the server computed and that are larger than stated, by mechanism/unit."""
     stated = release.anonymizer("voice")
     if stated is None:
         return {}
     try:
-        again = recomputed_statement(context.study, public, release, "voice")
+        again = recomputed_statement(run.study, run.public, release, "voice")
     except Exception as error:  # public arrays that this anonymizer cannot be built of
-        context.warn(f"the epsilons that {site} states were not computed again ({type(error).__name__})")
+        run.warn(f"the epsilons that {site} states were not computed again ({type(error).__name__})")
         return {}
     known = {(row.mechanism, row.unit): row.epsilon for row in stated.privacy}
     recomputed: dict[str, float | None] = {}
@@ -109,18 +98,18 @@ def recomputed_epsilons(context: RunContext, public: Arrays, site: str, release:
         if found is None or (wanted is not None and found >= wanted * (1 - _ROUNDING)):
             continue
         recomputed[f"{row.mechanism}/{row.unit}"] = wanted
-        context.warn(
+        run.warn(
             f"{site} states epsilon {found:.4g} of a {row.unit} for {row.mechanism}, which by the study and the sizes "
             f"of its release is {'not bounded' if wanted is None else f'{wanted:.4g}'}: the report has that"
         )
     return recomputed
 
 
-def _check_others(releases: Releases, release: Release) -> None:
+def _check_others(run: Run, release: Release) -> None:
     """No two sites release the same people or clips: pseudonyms are made under a key of each site's own."""
     clips = {clip.clip for clip in release.clips}
     speakers = {clip.speaker for clip in release.clips}
-    for site, other in sorted(releases.kept.items()):
+    for site, other in sorted(run.releases.kept.items()):
         same = sum(clip.clip in clips for clip in other.clips)
         people = len({clip.speaker for clip in other.clips} & speakers)
         if same or people:
@@ -148,20 +137,19 @@ def _size(form: str, array: Array) -> tuple[int, ...]:
     return () if form in ("tokens", "waveform", "code-tokens") else array.shape[1:]
 
 
-def _check_announced(context: RunContext, facts: SiteFacts, site: str, release: Release, code_units: int) -> None:
-    """Cut what a site states of its clips to what it released; what was stated in excess is named."""
-    speakers = {clip.speaker for clip in release.clips}
+def _check_announced(run: Run, site: str, release: Release) -> None:
+    """Cut what a site states of its clips to what it released, and warn of what was stated in excess."""
+    facts, speakers = run.releases.facts[site], {clip.speaker for clip in release.clips}
     if strangers := len(set(facts.held_out) - speakers):
-        context.warn(f"{site} holds out {strangers} speakers whom it has not released")
+        run.warn(f"{site} holds out {strangers} speakers whom it has not released")
     facts.held_out = tuple(sorted(set(facts.held_out) & speakers))
-    _note_split(context, site, len(facts.held_out), len(speakers))
+    _note_split(run, site, len(facts.held_out), len(speakers))
     for kind, stated in facts.training.items():
-        modalities = _OF.get(kind, ("voice", "face"))
-        there = sum(_has(clip, modalities) and clip.speaker not in facts.held_out for clip in release.clips)
+        there = sum(_has(clip, kind) and clip.speaker not in facts.held_out for clip in release.clips)
         if stated > there:
-            context.warn(f"{site} states {stated} training clips of {kind} and released {there}: it weighs as {there}")
+            run.warn(f"{site} states {stated} training clips of {kind} and released {there}: it weighs as {there}")
         facts.training[kind] = min(stated, there)
-    training = context.study.site_training
+    training, code_units = run.study.site_training, run.code_units.get(site, 0)
     unit = "speaker" if training is None else training.unit
     most = len(speakers) if unit == "speaker" else len(release.clips)
     if code_units > most:
@@ -172,20 +160,22 @@ def _check_announced(context: RunContext, facts: SiteFacts, site: str, release: 
         )
 
 
-def _note_split(context: RunContext, site: str, held_out: int, speakers: int) -> None:
-    """Name a site that holds out nobody, everybody, or not as many as the study's folds say."""
-    folds = min(context.study.split.folds, speakers)
-    if speakers < 2 or not isinstance(context.plan, DeploymentPlan):
+def _note_split(run: Run, site: str, held_out: int, speakers: int) -> None:
+    """Warn of a site that holds out nobody, everybody, or not as many as the study's folds say."""
+    folds = min(run.study.split.folds, speakers)
+    if speakers < 2 or not isinstance(run.plan, DeploymentPlan):
         return
     least, most = speakers // folds, -(-speakers // folds)
     if not least <= held_out <= most:
-        context.warn(
+        run.warn(
             f"{site} holds out {held_out} of its {speakers} speakers, where the study's folds hold out "
             f"{least if least == most else f'{least} or {most}'}: its part of the test is what it chose"
         )
 
 
-def _has(clip: ReleasedClip, modalities: tuple[Modality, ...]) -> bool:
+def _has(clip: ReleasedClip, output: str) -> bool:
+    """Whether a clip has what a model or output needs: its own modality, or either one for a fusion."""
+    modalities = (output,) if output in ("voice", "face") else ("voice", "face")
     return any(getattr(clip, modality) is not None for modality in modalities)
 
 
@@ -200,10 +190,9 @@ def tested_clips(release: Release, held_out: frozenset[str], output: str, classe
     """
     name, _, three = output.partition("/")
     classes = ORIGINAL_CLASSES if three else classes
-    modalities = _OF.get(name, ("voice", "face"))
     found: Tables = defaultdict(lambda: np.zeros(len(classes), np.int64))
     for clip in release.clips:
-        if clip.speaker in held_out and clip.emotion in classes and _has(clip, modalities):
+        if clip.speaker in held_out and clip.emotion in classes and _has(clip, name):
             found[clip.speaker][classes.index(clip.emotion)] += 1
     return dict(found)
 

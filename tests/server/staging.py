@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from moretta.server.study import CENTRAL_STAGES, SITE_STAGES, Run
+from moretta.server.stages.run import Run
+from moretta.server.study import CENTRAL_STAGES, SITE_STAGES
 
 
 def do(run: Run, name: str) -> Run:
@@ -13,4 +14,4 @@ def do(run: Run, name: str) -> Run:
 
 def warnings_of(run: Run) -> list[str]:
     """Of the report, so far."""
-    return run.context.progress.warnings
+    return run.progress.warnings

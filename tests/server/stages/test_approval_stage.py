@@ -14,9 +14,8 @@ from staging import do, warnings_of
 
 from moretta.server.grid.site_grid import SiteGrid, SiteResponse
 from moretta.server.stages.approval import STAGE, not_approved
-from moretta.server.stages.context import RunContext
-from moretta.server.stages.results import Results
-from moretta.server.study import SITE_STAGES, Run
+from moretta.server.stages.run import Run
+from moretta.server.study import SITE_STAGES
 from moretta.shared.core.errors import RunError
 from moretta.shared.messages import wire
 from moretta.shared.study.public_arrays import approval_digest, described
@@ -58,7 +57,7 @@ def run(tmp_path: Path, fake_site_grid: Any, hello: Any, hellos: Any) -> Any:
             sites=tuple(EnrolledSite(name=f"site-{n}", node=n) for n in range(1, nodes + 1)),
             server_home=tmp_path,
         )
-        return Run(RunContext(tmp_path, plan), Results(public=dict(ARRAYS)), site_grid)
+        return Run(tmp_path, plan, public=dict(ARRAYS), site_grid=site_grid)
 
     return make
 
@@ -75,11 +74,11 @@ def test_a_steward_who_takes_time_is_waited_for_and_told_of(run: Any) -> None:
     do(made, STAGE)
     assert made.grid.sites == ["site-1", "site-2"]
     assert stewards.requested == [("site-1", True), ("site-2", True), *[("site-2", False)] * 3]  # arrays travel once
-    reported = [json.loads(line) for line in (made.context.folder / "progress.jsonl").read_text().splitlines()]
+    reported = [json.loads(line) for line in (made.folder / "progress.jsonl").read_text().splitlines()]
     (what,) = [
         line["what"] for line in reported if "stewards of site-2" in line.get("what", "")
     ]  # once, not at each turn
-    assert f"moretta site approve {made.results.approval.digest[:16]}" in what
+    assert f"moretta site approve {made.approval.digest[:16]}" in what
 
 
 def test_a_study_goes_on_without_those_who_refuse_or_say_nothing(run: Any) -> None:
@@ -146,7 +145,7 @@ def test_too_few_who_approve_end_the_run(run: Any) -> None:
 
 
 def _not_approved(made: Run) -> dict[str, Any]:
-    return not_approved(made.results.public, made.results.approval)
+    return not_approved(made.public, made.approval)
 
 
 def test_after_the_offer_only_what_sites_have_trained_travels_again(run: Any) -> None:
@@ -155,7 +154,7 @@ def test_after_the_offer_only_what_sites_have_trained_travels_again(run: Any) ->
     assert set(_not_approved(made)) == set(ARRAYS)
     do(made, STAGE)
     assert _not_approved(made) == {}
-    made.results.public["voice/codebook"] = made.results.public["voice/codebook"] + 1
+    made.public["voice/codebook"] = made.public["voice/codebook"] + 1
     assert set(_not_approved(made)) == {"voice/codebook"}
 
 

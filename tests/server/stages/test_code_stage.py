@@ -11,9 +11,9 @@ from flwr.app import MetricRecord, RecordDict
 from staging import do, warnings_of
 
 from moretta.client.anonymizers.emotion_labeler import EmotionLabeler
-from moretta.server.stages import code as stage
-from moretta.server.stages.context import RunContext
-from moretta.server.study import SITE_STAGES, Run, Stage, run_stages
+from moretta.server.stages.run import Run
+from moretta.server.stages.train import CODE_STAGE
+from moretta.server.study import SITE_STAGES, Stage, run_stages
 from moretta.shared.core.errors import RunError
 from moretta.shared.features import speaker_code
 from moretta.shared.features.federated_encoder import CODE, LEARNING_RATE, TRAINED
@@ -98,9 +98,9 @@ def run_of(
             folds=((1,), (2,)),
             command="moretta simulate",
         )
-        run = Run(RunContext(tmp_path / "run", plan), site_grid=site_grid)
-        run.context.folder.mkdir(exist_ok=True)
-        run.results.public |= first_code().to_arrays()
+        run = Run(tmp_path / "run", plan, site_grid=site_grid)
+        run.folder.mkdir(exist_ok=True)
+        run.public |= first_code().to_arrays()
         return run
 
     return make
@@ -119,9 +119,9 @@ def rounds_sent(run: Run) -> list[int]:
 
 def test_the_code_comes_to_be_what_the_sites_teach_and_public_speech_scales_it(run_of: Any) -> None:
     run = run_of(honest)
-    before = SpeakerCode.from_arrays(run.results.public)
-    do(run, stage.STAGE)
-    code = SpeakerCode.from_arrays(run.results.public)
+    before = SpeakerCode.from_arrays(run.public)
+    do(run, CODE_STAGE)
+    code = SpeakerCode.from_arrays(run.public)
     assert likeness(before.projection, TRUE.T) < 0.5
     assert likeness(code.projection, TRUE.T) > 0.95
     assert code.rounds == 3
@@ -140,8 +140,8 @@ def test_sites_weigh_by_how_many_they_trained_on(run_of: Any) -> None:
         return responded({**arrays, CODE: TRUE if node == 1 else other}, units=990 if node == 1 else 10)
 
     run = run_of(response, study(voice={"code_rounds": 1}))
-    do(run, stage.STAGE)
-    assert likeness(SpeakerCode.from_arrays(run.results.public).projection, TRUE.T) > 0.95
+    do(run, CODE_STAGE)
+    assert likeness(SpeakerCode.from_arrays(run.public).projection, TRUE.T) > 0.95
 
 
 def test_sites_are_told_the_code_as_it_is_then_and_nothing_of_faces(run_of: Any) -> None:
@@ -152,8 +152,8 @@ def test_sites_are_told_the_code_as_it_is_then_and_nothing_of_faces(run_of: Any)
         return honest(node, message)
 
     run = run_of(response)
-    run.results.public["face/weights"] = np.zeros(3, np.float32)
-    do(run, stage.STAGE)
+    run.public["face/weights"] = np.zeros(3, np.float32)
+    do(run, CODE_STAGE)
     assert all(set(arrays) == {*TRAINED, "public.spread", "public.center", "public.deviation"} for arrays in seen)
     assert not np.array_equal(seen[0][CODE], seen[-1][CODE])
 
@@ -164,9 +164,9 @@ def test_noise_that_drowns_what_clips_teach_leaves_the_public_code_and_says_so(r
     step = training_step(requested.site_training)
     assert step is not None
     run = run_of(noise_alone(step.noise_multiplier), requested)
-    before = SpeakerCode.from_arrays(run.results.public)
-    do(run, stage.STAGE)
-    code = SpeakerCode.from_arrays(run.results.public)
+    before = SpeakerCode.from_arrays(run.public)
+    do(run, CODE_STAGE)
+    code = SpeakerCode.from_arrays(run.public)
     assert likeness(code.projection, before.projection) == pytest.approx(1.0, abs=1e-4)
     assert code.rounds == 3  # the budget is spent all the same
     assert any("the noise of 3 rounds exceeds" in warning for warning in warnings_of(run))
@@ -174,8 +174,8 @@ def test_noise_that_drowns_what_clips_teach_leaves_the_public_code_and_says_so(r
 
 def test_what_is_clear_above_the_noise_is_taken(run_of: Any) -> None:
     run = run_of(honest, study(voice={"code_epsilon": 8.0}))
-    do(run, stage.STAGE)
-    assert likeness(SpeakerCode.from_arrays(run.results.public).projection, TRUE.T) > 0.9
+    do(run, CODE_STAGE)
+    assert likeness(SpeakerCode.from_arrays(run.public).projection, TRUE.T) > 0.9
     assert not warnings_of(run)
 
 
@@ -197,26 +197,26 @@ def test_a_site_that_sends_nothing_usable_is_named_once_and_the_other_goes_on(ru
         return responded({**wire.arrays_of(message.content), CODE: bad}) if isinstance(bad, np.ndarray) else bad
 
     run = run_of(response)
-    do(run, stage.STAGE)
-    assert likeness(SpeakerCode.from_arrays(run.results.public).projection, TRUE.T) > 0.9
+    do(run, CODE_STAGE)
+    assert likeness(SpeakerCode.from_arrays(run.public).projection, TRUE.T) > 0.9
     assert len([w for w in warnings_of(run) if "had no part in training the code, from round 1 on" in w]) == 1
-    assert run.context.progress.missed_as_text("site-2") == ("rounds 1-3 of federated code",)
+    assert run.progress.missed_as_text("site-2") == ("rounds 1-3 of federated code",)
 
 
 def test_too_few_sites_fail_the_run(run_of: Any) -> None:
     requested = study(stages={"train": {"min_sites": 2}})
     run = run_of(lambda node, message: honest(node, message) if node == 1 else "gone", requested)
     with pytest.raises(RunError, match="1 usable updates in round 1"):
-        do(run, stage.STAGE)
+        do(run, CODE_STAGE)
 
 
 def test_only_a_study_that_asks_for_it_has_the_stage(run_of: Any) -> None:
     requested = study(voice={"code_training": "public"})
     run = run_of(honest, requested)
-    [found] = [one for one in SITE_STAGES if one.name == stage.STAGE]
+    [found] = [one for one in SITE_STAGES if one.name == CODE_STAGE]
     assert not found.wanted(run)
     run_stages(run, [found, Stage("after", lambda run: None)])
-    assert run.context.progress.done == ["after"]
+    assert run.progress.done == ["after"]
     assert found.wanted(run_of(honest))
 
 
@@ -224,11 +224,11 @@ def test_words_of_emotion_come_out_of_the_same_rounds(run_of: Callable[..., Run]
     """All sites' layers together, told of places; where noise drowned them, the public words stay."""
     codewords = {"anonymizer": "emotion-label-rr", "labels_from": "federated"}
     run = run_of(honest, study(voice=codewords))
-    assert next(one for one in SITE_STAGES if one.name == stage.STAGE).wanted(run)
-    run.results.public |= EmotionLabeler.of_public(public()).to_arrays()
-    before = EmotionLabeler.from_arrays(run.results.public)
-    do(run, stage.STAGE)
-    after = EmotionLabeler.from_arrays(run.results.public)
+    assert next(one for one in SITE_STAGES if one.name == CODE_STAGE).wanted(run)
+    run.public |= EmotionLabeler.of_public(public()).to_arrays()
+    before = EmotionLabeler.from_arrays(run.public)
+    do(run, CODE_STAGE)
+    after = EmotionLabeler.from_arrays(run.public)
     assert np.linalg.matrix_rank(after.weights) <= 5
     assert np.abs(after.weights - before.weights).max() > 0.1
     reached = np.linalg.lstsq(TRUE.T, after.weights, rcond=None)[0]
@@ -239,8 +239,6 @@ def test_words_of_emotion_come_out_of_the_same_rounds(run_of: Callable[..., Run]
     step = training_step(noisy.site_training)
     assert step is not None
     noise_exceeds_update = run_of(noise_alone(step.noise_multiplier), noisy)
-    noise_exceeds_update.results.public |= EmotionLabeler.of_public(public()).to_arrays()
-    do(noise_exceeds_update, stage.STAGE)
-    np.testing.assert_array_equal(
-        EmotionLabeler.from_arrays(noise_exceeds_update.results.public).weights, before.weights
-    )
+    noise_exceeds_update.public |= EmotionLabeler.of_public(public()).to_arrays()
+    do(noise_exceeds_update, CODE_STAGE)
+    np.testing.assert_array_equal(EmotionLabeler.from_arrays(noise_exceeds_update.public).weights, before.weights)

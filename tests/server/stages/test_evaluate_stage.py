@@ -11,9 +11,7 @@ import pytest
 from flwr.app import RecordDict
 from staging import do, warnings_of
 
-from moretta.server.stages.context import RunContext
-from moretta.server.stages.results import SiteFacts
-from moretta.server.study import Run
+from moretta.server.stages.run import Run, SiteFacts
 from moretta.shared.core.labels import EMOTIONS
 from moretta.shared.messages import wire
 from moretta.shared.models.reliability import reliability_counts
@@ -49,11 +47,11 @@ def _run(tmp_path: Path, fake_site_grid: Any, study: Study, spoil: Any = lambda 
     site_grid.nodes = {1: "site-1", 2: "site-2"}
     sites = tuple(EnrolledSite(name=site, node=node) for node, site in site_grid.nodes.items())
     plan = DeploymentPlan(corpus_name="c", synthetic=False, study=study, command="c", sites=sites, server_home=tmp_path)
-    run = Run(RunContext(tmp_path, plan), site_grid=site_grid)
+    run = Run(tmp_path, plan, site_grid=site_grid)
     for node, site in site_grid.nodes.items():
-        run.results.releases.kept[site] = _released(f"{node:016x}")
-        run.results.releases.facts[site] = SiteFacts(held_out=(f"{node:016x}",))
-    run.results.models = {"voice": {}, "face": {}}
+        run.releases.kept[site] = _released(f"{node:016x}")
+        run.releases.facts[site] = SiteFacts(held_out=(f"{node:016x}",))
+    run.models = {"voice": {}, "face": {}}
     return run
 
 
@@ -72,18 +70,18 @@ def _labels(clips: int) -> Any:
 def test_every_output_is_scored_with_its_calibration_over_all_sites(tmp_path: Path, fake_site_grid: Any) -> None:
     run = _run(tmp_path, fake_site_grid, LEARNED)
     do(run, "evaluate")
-    assert set(run.results.evaluation.emotion) == {"voice", "face", "fused", "learned"}
-    assert run.results.evaluation.emotion["learned"].clips == 24
-    assert run.results.evaluation.reliability["learned"][:, 0].sum() == 24
-    assert run.results.evaluation.emotion["fused"].ece is not None
+    assert set(run.evaluation.emotion) == {"voice", "face", "fused", "learned"}
+    assert run.evaluation.emotion["learned"].clips == 24
+    assert run.evaluation.reliability["learned"][:, 0].sum() == 24
+    assert run.evaluation.emotion["fused"].ece is not None
     assert not warnings_of(run)
 
 
 def test_a_fusion_that_was_not_asked_for_is_no_missing_result(tmp_path: Path, fake_site_grid: Any) -> None:
     run = _run(tmp_path, fake_site_grid, Study())
     do(run, "evaluate")
-    assert set(run.results.evaluation.emotion) == {"voice", "face", "fused"}
-    assert not run.results.absent
+    assert set(run.evaluation.emotion) == {"voice", "face", "fused"}
+    assert not run.absent
 
 
 def _more_clips(reported: dict[str, Any]) -> None:
@@ -123,8 +121,8 @@ def test_a_site_whose_confidences_do_not_hang_together_is_left_out_whole(
     run = _run(tmp_path, fake_site_grid, LEARNED, spoil)
     do(run, "evaluate")
     assert [w for w in warnings_of(run) if w.startswith("site-2 did not evaluate")]
-    assert run.results.evaluation.emotion["voice"].clips == run.results.evaluation.emotion["learned"].clips == 12
-    assert run.results.evaluation.reliability["voice"][:, 0].sum() == 12
+    assert run.evaluation.emotion["voice"].clips == run.evaluation.emotion["learned"].clips == 12
+    assert run.evaluation.reliability["voice"][:, 0].sum() == 12
 
 
 def _times(factor: int) -> Any:
@@ -154,7 +152,7 @@ def test_counts_of_more_clips_than_were_released_write_no_headline(
 ) -> None:
     run = _run(tmp_path, fake_site_grid, LEARNED, spoil)
     do(run, "evaluate")
-    assert run.results.evaluation.emotion["voice"].clips == 12
+    assert run.evaluation.emotion["voice"].clips == 12
     assert [
         w for w in warnings_of(run) if w.startswith("site-2 did not evaluate") and "those that were released, 12" in w
     ]
@@ -162,9 +160,9 @@ def test_counts_of_more_clips_than_were_released_write_no_headline(
 
 def test_counts_of_speakers_who_were_trained_on_are_refused(tmp_path: Path, fake_site_grid: Any) -> None:
     run = _run(tmp_path, fake_site_grid, LEARNED)
-    run.results.releases.facts["site-2"].held_out = ()
+    run.releases.facts["site-2"].held_out = ()
     do(run, "evaluate")
-    assert run.results.evaluation.emotion["voice"].clips == 12
+    assert run.evaluation.emotion["voice"].clips == 12
     assert any("whom this site does not hold out" in w for w in warnings_of(run))
 
 

@@ -16,8 +16,7 @@ from staging import do, warnings_of
 
 from moretta.server.aggregation.checked_strategy import CheckedStrategy, RoundOutcome
 from moretta.server.aggregation.strategies import make_strategy
-from moretta.server.stages.context import RunContext
-from moretta.server.study import Run
+from moretta.server.stages.run import Run
 from moretta.shared.core.errors import RunError
 from moretta.shared.messages import wire
 from moretta.shared.study.run_plan import DeploymentPlan, EnrolledSite
@@ -146,7 +145,7 @@ def run(tmp_path: Path, fake_site_grid: Any, sites: dict[int, Site]) -> Run:
     plan = DeploymentPlan(
         corpus_name="c", synthetic=False, study=STUDY, command="c", sites=enrolled, server_home=tmp_path
     )
-    return Run(RunContext(tmp_path / "run", plan), site_grid=site_grid)
+    return Run(tmp_path / "run", plan, site_grid=site_grid)
 
 
 def _spoilt(run: Run, sites: dict[int, Site], call: str, spoil: Spoil) -> None:
@@ -162,8 +161,8 @@ def _spoilt(run: Run, sites: dict[int, Site], call: str, spoil: Spoil) -> None:
 def test_a_malformed_release_costs_its_site_alone(run: Run, sites: dict[int, Site], call: str, spoil: Spoil) -> None:
     _spoilt(run, sites, call, spoil)
     do(run, "release")
-    assert "site-2" in run.results.releases.kept
-    numberless = call == wire.FETCH and "site-1" in run.results.releases.kept  # a part of a file has no number in it
+    assert "site-2" in run.releases.kept
+    numberless = call == wire.FETCH and "site-1" in run.releases.kept  # a part of a file has no number in it
     assert numberless or any(w.startswith("site-1 released nothing") for w in warnings_of(run))
     assert all(w.isprintable() for w in warnings_of(run))
 
@@ -172,7 +171,7 @@ def test_malformed_counts_cost_their_site_alone(run: Run, sites: dict[int, Site]
     do(run, "release")
     _spoilt(run, sites, wire.EVALUATE, spoil)
     do(run, "evaluate")
-    assert run.results.evaluation.emotion["voice"].clips == 3
+    assert run.evaluation.emotion["voice"].clips == 3
     assert any(w.startswith("site-1 did not evaluate") for w in warnings_of(run))
     assert all(w.isprintable() for w in warnings_of(run))
 
@@ -216,8 +215,8 @@ def test_arrays_of_types_that_numpy_has_not_are_counted_as_damaged(run: Run, sit
     arrays = {name: torch.zeros(20, 13).to(kind) for name, kind in zip(names, types, strict=True)}
     save_file(arrays, sites[1].folder / "voice-00000.safetensors")
     do(run, "release")
-    assert "site-2" in run.results.releases.kept
-    assert run.results.releases.facts["site-1"].dropped["voice-damaged"] == 3
+    assert "site-2" in run.releases.kept
+    assert run.releases.facts["site-1"].dropped["voice-damaged"] == 3
 
 
 def _head(text: bytes, *, length: int | None = None) -> bytes:
@@ -245,8 +244,8 @@ HEADS = {
 def test_a_shard_whose_head_is_not_sound_is_damage_and_no_end(run: Run, sites: dict[int, Site], head: bytes) -> None:
     (sites[1].folder / "voice-00000.safetensors").write_bytes(head)
     do(run, "release")
-    assert sorted(run.results.releases.kept) == ["site-1", "site-2"]
-    assert run.results.releases.facts["site-1"].dropped["voice-damaged"] == 3
+    assert sorted(run.releases.kept) == ["site-1", "site-2"]
+    assert run.releases.facts["site-1"].dropped["voice-damaged"] == 3
 
 
 FILES = {
@@ -266,7 +265,7 @@ def test_a_clip_list_or_statement_that_is_none_costs_its_site(
 ) -> None:
     (sites[1].folder / name).write_bytes(content)
     do(run, "release")
-    assert sorted(run.results.releases.kept) == ["site-2"]
+    assert sorted(run.releases.kept) == ["site-2"]
     assert all(w.isprintable() for w in warnings_of(run))
 
 
@@ -284,7 +283,7 @@ def test_what_nobody_foresaw_costs_its_site_alone(
 
     monkeypatch.setattr(stage, "check_release", odd)
     do(run, "release")
-    assert sorted(run.results.releases.kept) == ["site-2"]
+    assert sorted(run.releases.kept) == ["site-2"]
     assert any("cannot be used (RecursionError)" in w for w in warnings_of(run))
     sites.clear()
 

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,9 +10,8 @@ import pytest
 from releasing import STUDY, Site, Spoil
 from staging import do, warnings_of
 
-from moretta.server.stages.context import RunContext
 from moretta.server.stages.report import privacy_rows
-from moretta.server.study import Run
+from moretta.server.stages.run import Run
 from moretta.shared.core.errors import RunError
 from moretta.shared.core.labels import Emotion
 from moretta.shared.core.terms import PrivacyStatement
@@ -41,22 +39,22 @@ def run(tmp_path: Path, fake_site_grid: Any, hello: Any, hellos: Any, sites: dic
         folds=((1,), (2,)),
         command="moretta simulate",
     )
-    return Run(RunContext(tmp_path / "run", plan), site_grid=site_grid)
+    return Run(tmp_path / "run", plan, site_grid=site_grid)
 
 
 def test_every_site_s_release_is_kept_whole_on_disk(run: Run, sites: dict[int, Site], monkeypatch: Any) -> None:
     monkeypatch.setattr(wire, "CHUNK_BYTES", 100)
     do(run, "release")
-    assert sorted(run.results.releases.kept) == ["site-1", "site-2"]
+    assert sorted(run.releases.kept) == ["site-1", "site-2"]
     assert sites[1].fetches > 10
     for site in sites.values():
-        kept = run.context.folder / "server" / "releases" / site.name
+        kept = run.folder / "server" / "releases" / site.name
         assert {p.name: p.read_bytes() for p in kept.iterdir()} == {
             p.name: p.read_bytes() for p in site.folder.iterdir()
         }
-    record = run.results.releases.facts["site-1"]
+    record = run.releases.facts["site-1"]
     assert (record.clips, record.speakers, record.dropped, record.training) == (3, 1, {"voice-silent": 1}, {"voice": 2})
-    assert run.results.absent["face"] == "the study does not ask for it"
+    assert run.absent["face"] == "the study does not ask for it"
 
 
 def test_small_files_travel_together(run: Run, sites: dict[int, Site]) -> None:
@@ -92,9 +90,9 @@ def _set(*path: str, value: Any) -> Spoil:
 def test_a_site_that_announces_what_no_release_has_is_left_out(run: Run, sites: dict[int, Site], spoil: Spoil) -> None:
     sites[1].spoil_release = spoil
     do(run, "release")
-    assert sorted(run.results.releases.kept) == ["site-2"]
+    assert sorted(run.releases.kept) == ["site-2"]
     assert any("site-1 released nothing" in warning for warning in warnings_of(run))
-    assert not list(run.context.folder.parent.rglob("escape*"))
+    assert not list(run.folder.parent.rglob("escape*"))
 
 
 @pytest.mark.parametrize(
@@ -111,7 +109,7 @@ def test_a_site_that_announces_what_no_release_has_is_left_out(run: Run, sites: 
 def test_a_chunk_that_was_changed_on_the_way_is_refused(run: Run, sites: dict[int, Site], spoil: Spoil) -> None:
     sites[1].spoil_chunk = spoil
     do(run, "release")
-    assert sorted(run.results.releases.kept) == ["site-2"]
+    assert sorted(run.releases.kept) == ["site-2"]
 
 
 def test_arrays_of_another_size_cost_that_site_and_not_the_run(
@@ -119,7 +117,7 @@ def test_arrays_of_another_size_cost_that_site_and_not_the_run(
 ) -> None:
     sites[1] = Site(tmp_path / "odd", 1, coefficients=20)
     do(run, "release")
-    assert sorted(run.results.releases.kept) == ["site-2"]
+    assert sorted(run.releases.kept) == ["site-2"]
     assert any("the size of the study" in warning for warning in warnings_of(run))
 
 
@@ -128,18 +126,18 @@ def test_a_release_for_another_study_or_under_another_name_is_refused(
 ) -> None:
     sites[1] = Site(tmp_path / "odd", 1, study=STUDY.with_changes(seed=9))
     do(run, "release")
-    assert sorted(run.results.releases.kept) == ["site-2"]
+    assert sorted(run.releases.kept) == ["site-2"]
     sites[1] = Site(tmp_path / "odder", 7)
-    run.results.releases.kept.clear()
+    run.releases.kept.clear()
     do(run, "release")
-    assert sorted(run.results.releases.kept) == ["site-2"]
+    assert sorted(run.releases.kept) == ["site-2"]
 
 
 def test_arrays_that_are_damaged_are_counted_on_arrival(run: Run, sites: dict[int, Site]) -> None:
     shard = sites[1].folder / "voice-00000.safetensors"
     shard.write_bytes(shard.read_bytes()[:-50])
     do(run, "release")
-    assert run.results.releases.facts["site-1"].dropped == {"voice-silent": 1, "voice-damaged": 3}
+    assert run.releases.facts["site-1"].dropped == {"voice-silent": 1, "voice-damaged": 3}
     assert any("3 arrays that cannot be used" in warning for warning in warnings_of(run))
 
 
@@ -147,7 +145,7 @@ def test_what_a_site_says_of_itself_is_counted_again(run: Run, sites: dict[int, 
     path = sites[1].folder / "statement.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"clips": 10**9, "speakers": 10**6}))
     do(run, "release")
-    assert (run.results.releases.facts["site-1"].clips, run.results.releases.facts["site-1"].speakers) == (3, 1)
+    assert (run.releases.facts["site-1"].clips, run.releases.facts["site-1"].speakers) == (3, 1)
 
 
 def test_no_site_left_ends_the_run_with_the_causes(run: Run, sites: dict[int, Site]) -> None:
@@ -162,7 +160,7 @@ def _deployed(run: Run, tmp_path: Path) -> None:
     """The same sites as real ones, which tell whom they hold out."""
     sites = tuple(EnrolledSite(name=f"site-{n}", node=n) for n in (1, 2))
     plan = DeploymentPlan(corpus_name="c", synthetic=False, study=STUDY, command="c", sites=sites, server_home=tmp_path)
-    run.context = replace(run.context, plan=plan)
+    run.plan = plan
 
 
 def _table(value: Any = 3) -> list[list[Any]]:
@@ -198,7 +196,7 @@ def test_counts_that_a_site_cannot_have_are_left_out(
     sites[1].counts = counts
     sites[2].counts = {"voice": {f"{2:016x}": _table()}, "voice/3": {f"{2:016x}": [[0] * 3, [0] * 3, [0, 0, 3]]}}
     do(run, "evaluate")
-    assert np.array_equal(run.results.evaluation.emotion["voice"].confusion, np.array(_table()))
+    assert np.array_equal(run.evaluation.emotion["voice"].confusion, np.array(_table()))
     assert any("site-1 did not evaluate" in warning for warning in warnings_of(run))
 
 
@@ -210,7 +208,7 @@ def test_a_release_that_was_made_otherwise_than_the_study_says_is_refused(
 ) -> None:
     sites[1] = Site(tmp_path / "odd", 1, parameters=parameters)
     do(run, "release")
-    assert sorted(run.results.releases.kept) == ["site-2"]
+    assert sorted(run.releases.kept) == ["site-2"]
     assert any("as the study says" in warning for warning in warnings_of(run))
 
 
@@ -219,21 +217,21 @@ def test_a_site_that_releases_another_s_people_is_left_out_and_both_are_named(
 ) -> None:
     sites[2] = Site(tmp_path / "copy", 2, people=1)
     do(run, "release")
-    assert sorted(run.results.releases.kept) == ["site-1"]
+    assert sorted(run.releases.kept) == ["site-1"]
     assert any("site-2" in w and "pseudonyms that site-1 has released" in w for w in warnings_of(run))
 
 
 def test_more_training_clips_than_were_released_weigh_no_more_and_are_named(run: Run, sites: dict[int, Site]) -> None:
     sites[1].spoil_release = _set("training", value={"voice": 10**7})
     do(run, "release")
-    assert run.results.releases.facts["site-1"].training == {"voice": 3}
+    assert run.releases.facts["site-1"].training == {"voice": 3}
     assert any("site-1 states 10000000 training clips of voice and released 3" in w for w in warnings_of(run))
 
 
 def test_a_site_that_weighed_more_in_the_code_than_it_released_is_left_out(run: Run, sites: dict[int, Site]) -> None:
-    run.results.code_units = {"site-1": 10**6, "site-2": 1}
+    run.code_units = {"site-1": 10**6, "site-2": 1}
     do(run, "release")
-    assert sorted(run.results.releases.kept) == ["site-2"]
+    assert sorted(run.releases.kept) == ["site-2"]
     assert any("site-1 released nothing: 1000000 speakers in training the code" in w for w in warnings_of(run))
 
 
@@ -262,7 +260,7 @@ def test_a_release_that_the_disk_has_no_room_for_costs_no_other_site(
     monkeypatch.setattr("moretta.server.stages.release.shutil.disk_usage", lambda _: free)
     sites[1].spoil_release = _set("files", "voice-00001.safetensors", value=100 * 2**20)
     do(run, "release")
-    assert sorted(run.results.releases.kept) == ["site-2"]
+    assert sorted(run.releases.kept) == ["site-2"]
     assert any("disk has room for" in w for w in warnings_of(run))
 
 
@@ -280,9 +278,9 @@ def test_an_epsilon_that_a_site_states_too_small_is_named_and_the_computed_one_i
     reported = sites[1].statement.model_copy(update={"anonymizers": (statement(stated),)})
     (sites[1].folder / "statement.json").write_text(reported.model_dump_json())
     do(run, "release")
-    rows = [row for row in privacy_rows(run.context, run.results) if row.site == "site-1"]
+    rows = [row for row in privacy_rows(run) if row.site == "site-1"]
     assert [row.epsilon for row in rows] == [9.0 if named else stated]
     assert any("site-1 states epsilon 0.1 of a clip for noise" in w for w in warnings_of(run)) == named
     assert ("the site states 0.1" in rows[0].note) == named
-    (silent,) = [row for row in privacy_rows(run.context, run.results) if row.site == "site-2"]
+    (silent,) = [row for row in privacy_rows(run) if row.site == "site-2"]
     assert (silent.epsilon, silent.note) == (9.0, "the site states nothing")

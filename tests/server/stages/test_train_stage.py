@@ -11,10 +11,9 @@ import pytest
 from flwr.app import MetricRecord, RecordDict
 from staging import warnings_of
 
-from moretta.server.stages.context import RunContext
-from moretta.server.stages.results import SiteFacts
+from moretta.server.stages.run import Run, SiteFacts
 from moretta.server.stages.state import RESUME_FILE, load_progress, save_state
-from moretta.server.study import SITE_STAGES, Run, run_stages
+from moretta.server.study import SITE_STAGES, run_stages
 from moretta.shared.core.labels import EMOTIONS
 from moretta.shared.data.corpora.cremad import Level
 from moretta.shared.messages import wire
@@ -79,15 +78,15 @@ def start(tmp_path: Path, fake_site_grid: Any) -> Callable[..., Run]:
             plan = SimulationPlan(
                 corpus_name="c", synthetic=False, study=study, command="c", sites=(), corpus=tmp_path, folds=((),)
             )
-        run = Run(RunContext(tmp_path / name, plan), site_grid=site_grid)
-        plan.save(run.context.folder)
-        releases = run.results.releases
+        run = Run(tmp_path / name, plan, site_grid=site_grid)
+        plan.save(run.folder)
+        releases = run.releases
         for number, site in NODES.items():
-            releases.kept[site] = release(run.context.folder / "server" / "releases" / site, number, study)
+            releases.kept[site] = release(run.folder / "server" / "releases" / site, number, study)
             held_out = (f"{number:015x}2",)
             releases.facts[site] = SiteFacts(clips=6, speakers=2, training={"voice": 3}, held_out=held_out)
-        run.results.public |= {"voice/mean": np.zeros(13, np.float32), "voice/std": np.ones(13, np.float32)}
-        save_state(run.context, run.results, RESUME_FILE)
+        run.public |= {"voice/mean": np.zeros(13, np.float32), "voice/std": np.ones(13, np.float32)}
+        save_state(run, RESUME_FILE)
         return run
 
     return make
@@ -100,16 +99,16 @@ def _train(run: Run) -> Run:
 
 def _again(run: Run) -> Run:
     """The same run in a new process."""
-    saved = load_progress(run.context.folder)
+    saved = load_progress(run.folder)
     assert saved is not None
-    return Run(*saved, site_grid=run.grid)
+    saved.site_grid = run.grid
+    return saved
 
 
 def _figures(run: Run) -> Any:
-    results = run.results
-    rounds = [row.model_copy(update={"seconds": None}) for row in results.training.rounds]
-    weights = {n: a.tobytes() for n, a in results.models["voice"].items()}
-    return weights, results.releases.facts, results.training.spent, run.context.progress.missed, rounds
+    rounds = [row.model_copy(update={"seconds": None}) for row in run.training.rounds]
+    weights = {n: a.tobytes() for n, a in run.models["voice"].items()}
+    return weights, run.releases.facts, run.training.spent, run.progress.missed, rounds
 
 
 @pytest.mark.parametrize("question", range(1, 3 * ROUNDS + 1))
@@ -139,7 +138,7 @@ def test_a_server_that_is_killed_in_the_middle_of_any_round_ends_with_the_same_b
 
 def test_held_out_speakers_are_those_that_the_sites_told(start: Callable[..., Run]) -> None:
     run = start()
-    assert run.results.releases.held_out(run.context.plan) == {f"{n:015x}2" for n in NODES}
+    assert run.held_out == {f"{n:015x}2" for n in NODES}
 
 
 def test_a_lost_site_is_named_once_with_the_rounds_it_missed_and_why(start: Callable[..., Run]) -> None:
@@ -153,17 +152,17 @@ def test_a_lost_site_is_named_once_with_the_rounds_it_missed_and_why(start: Call
     grid.away, grid.response = {2}, response
     _train(run)
     assert warnings_of(run) == ["site-2 missed rounds 1-2 of training voice: it was lost (Node Unavailable)"]
-    assert [row.sites for row in run.results.training.rounds] == [2, 2, 3, 3]
-    assert [row.failed for row in run.results.training.rounds] == [1, 1, 0, 0]
-    assert (run.results.training.spent["site-2"].rounds, run.results.training.spent["site-1"].rounds) == (2, 4)
+    assert [row.sites for row in run.training.rounds] == [2, 2, 3, 3]
+    assert [row.failed for row in run.training.rounds] == [1, 1, 0, 0]
+    assert (run.training.spent["site-2"].rounds, run.training.spent["site-1"].rounds) == (2, 4)
 
 
 def test_a_site_that_is_revoked_during_a_round_is_done_without_and_named(start: Callable[..., Run]) -> None:
     run = start(stages__on_lost_site="retry")
-    run.grid.gone = lambda: {"site-3": "its enrollment was revoked"} if len(run.results.training.rounds) >= 1 else {}
+    run.grid.gone = lambda: {"site-3": "its enrollment was revoked"} if len(run.training.rounds) >= 1 else {}
     _train(run)
     assert warnings_of(run) == ["site-3 missed rounds 2-4 of training voice: its enrollment was revoked"]
-    assert [row.sites for row in run.results.training.rounds] == [3, 2, 2, 2]
+    assert [row.sites for row in run.training.rounds] == [3, 2, 2, 2]
 
 
 def test_a_stage_with_its_own_minimum_fails_when_a_lost_site_leaves_too_few(start: Callable[..., Run]) -> None:
@@ -181,7 +180,7 @@ def test_a_redone_round_is_spent_once_and_a_site_pays_for_the_rounds_it_was_in(s
     from moretta.shared.privacy.site_level import plan_site_level
 
     run = start(aggregation={"dp": "central", "min_sites": 2}, simulated=True)
-    plan = plan_site_level(run.context.study)
+    plan = plan_site_level(run.study)
     assert plan is not None
     grid: Any = run.grid.grid
 
@@ -197,7 +196,7 @@ def test_a_redone_round_is_spent_once_and_a_site_pays_for_the_rounds_it_was_in(s
     with pytest.raises(Killed):
         _train(run)
     again = _train(_again(run))
-    rows = {row.site: row for row in privacy_rows(again.context, again.results) if row.unit == "site"}
+    rows = {row.site: row for row in privacy_rows(again) if row.unit == "site"}
     assert {site: row.epsilon for site, row in rows.items()} == {
         "site-1": plan.loss(4).epsilon(1e-3),
         "site-2": plan.loss(3).epsilon(1e-3),
@@ -215,7 +214,7 @@ def test_in_deployment_the_servers_noise_is_the_systems_and_in_a_simulation_the_
     def weights(name: str, *, simulated: bool) -> bytes:
         run = start(name, aggregation__dp="central", simulated=simulated)
         _train(run)
-        return run.results.models["voice"]["2.weight"].tobytes()
+        return run.models["voice"]["2.weight"].tobytes()
 
     assert weights("a", simulated=True) == weights("b", simulated=True)
     assert weights("c", simulated=False) != weights("d", simulated=False)
@@ -240,7 +239,7 @@ def test_with_site_level_noise_a_round_that_lost_too_many_ends_the_run_before_an
     grid.away = {2}
     with pytest.raises(RunError, match=r"2 usable updates in round 1.*at least 3"):
         _train(run)
-    assert not run.results.training.rounds
+    assert not run.training.rounds
 
 
 def test_with_site_level_noise_neither_a_loss_nor_a_standardisation_is_told(start: Callable[..., Run]) -> None:
@@ -255,7 +254,7 @@ def test_with_site_level_noise_neither_a_loss_nor_a_standardisation_is_told(star
         run.grid.grid.response = response  # type: ignore[attr-defined]
         _train(run)
         first = wire.arrays_of(run.grid.grid.sent[0].content)  # type: ignore[attr-defined]
-        seen[dp] = ({row.loss for row in run.results.training.rounds}, bool(np.all(first["0.mean"] == 0)))
+        seen[dp] = ({row.loss for row in run.training.rounds}, bool(np.all(first["0.mean"] == 0)))
     assert seen == {"none": ({0.5}, False), "central": ({None}, True)}
 
 
@@ -274,7 +273,7 @@ def test_an_update_that_weighs_more_than_was_released_is_refused_by_name(
     grid: Any = run.grid.grid
     grid.response = response
     _train(run)
-    assert [row.sites for row in run.results.training.rounds] == [2] * ROUNDS
+    assert [row.sites for row in run.training.rounds] == [2] * ROUNDS
     assert any(
         w.startswith("site-2 was left out of round 1") and "at most 3, as released" in w for w in warnings_of(run)
     )

@@ -1,8 +1,9 @@
 """Flower's programs as Moretta starts them. Run as a program: the name of Flower's program, and its own arguments.
 
-Two things differ from Flower's own. What they log is printable, because it holds what other machines send. And a
-SuperExec runs one kind of app, since Flower's would also run agents and connectors, which read files and the web. It
-passes a task's token in a file without a name: a token lets its holder read what the app is sent and respond in its
+Three things differ from Flower's own. What they log is printable, because it holds what other machines send. A
+SuperExec runs one kind of app, since Flower's would also run agents and connectors, which read files and the web. And
+each app is a fork of one process that has imported what apps need (a new interpreter takes seconds per message). It
+gets its task's token in a file without a name: a token lets its holder read what the app is sent and respond in its
 place, and every local account can read a command line.
 
 This relies on Flower 1.41: `SubprocessExecutor` in `flwr.supercore.superexec.executor.factory`, and the option
@@ -11,13 +12,17 @@ This relies on Flower 1.41: `SubprocessExecutor` in `flwr.supercore.superexec.ex
 
 from __future__ import annotations
 
+import json
 import os
+import signal
+import socket
 import subprocess
 import sys
 from functools import partial
-from importlib import metadata
+from importlib import import_module, metadata
 from typing import TYPE_CHECKING
 
+from moretta.deploy.runtime.environment import flower_command
 from moretta.shared.core.flower_private import (
     TASK_TYPE_TO_APPIO_API_ADDRESS_ARG,
     TASK_TYPE_TO_COMMAND,
@@ -27,9 +32,24 @@ from moretta.shared.core.flower_private import (
     factory,
 )
 from moretta.shared.core.printable import log_printable
+from moretta.shared.core.reproducibility import code_digest
+from moretta.shared.core.workers import own_randomness
 
 if TYPE_CHECKING:
     from moretta.shared.core.flower_private import ExecutionSpec
+
+_PRELOADED = {
+    "flwr-clientapp": (
+        "moretta.client.app",
+        "moretta.client.clips.release",
+        "moretta.client.training.evaluation",
+        "opacus",
+    ),
+    "flwr-serverapp": ("moretta.server.app", "moretta.server.stages.train", "torch"),
+}
+"""What an app imports; none of these starts a thread, which a fork would lose."""
+_FORKED_FROM = "--forked-from"
+_MOST_BYTES = 64 * 2**10
 
 
 class AppExecutor(SubprocessExecutor):
@@ -37,6 +57,8 @@ class AppExecutor(SubprocessExecutor):
 
     def __init__(self, app: TaskType) -> None:
         self._app = app
+        self._requests: socket.socket | None = None
+        """To the process that the apps are forks of; it starts with the first task, and ends with this one."""
 
     def get_eligible_capacity(
         self,
@@ -50,23 +72,57 @@ class AppExecutor(SubprocessExecutor):
         return supported_task_types & {self._app}, set()
 
     def launch(self, spec: ExecutionSpec) -> LaunchResult:
-        """Start an app; only it and this process have the file of its token open."""
+        """Start an app; the file of its token is never on a disk, and only Moretta's own processes have it open."""
         if spec.task_type is not self._app or spec.insecure or spec.root_certificates_path is None:
             return LaunchResult.failed(f"found a {spec.task_type}, expected a {self._app} over TLS")
+        arguments = [
+            *(TASK_TYPE_TO_APPIO_API_ADDRESS_ARG[self._app], spec.runtime_api_address),
+            *("--root-certificates", spec.root_certificates_path, "--parent-pid", str(os.getpid())),
+        ]
         token = os.memfd_create("task-token")
         try:
             os.write(token, spec.token.encode())
-            subprocess.Popen(
-                [
-                    *(TASK_TYPE_TO_COMMAND[self._app], TASK_TYPE_TO_APPIO_API_ADDRESS_ARG[self._app]),
-                    *(spec.runtime_api_address, "--token-file", f"/dev/fd/{token}"),
-                    *("--root-certificates", spec.root_certificates_path, "--parent-pid", str(os.getpid())),
-                ],
-                pass_fds=(token,),
-            )
+            self._request(json.dumps(arguments).encode(), token)
         finally:
             os.close(token)
         return LaunchResult.accepted()
+
+    def _request(self, arguments: bytes, token: int) -> None:
+        """Have an app forked, by a new process if there is none or it was killed."""
+        if self._requests is not None:
+            try:
+                socket.send_fds(self._requests, [arguments], [token])
+            except OSError:
+                self._requests.close()
+            else:
+                return
+        self._requests, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs:
+            command = flower_command(TASK_TYPE_TO_COMMAND[self._app], _FORKED_FROM, str(theirs.fileno()))
+            subprocess.Popen(command, pass_fds=(theirs.fileno(),))
+        socket.send_fds(self._requests, [arguments], [token])
+
+
+def _fork(requests: socket.socket) -> None:
+    """Fork an app for each request until the executor ends. Returns in each of them, with its arguments in place.
+
+    An app starts as a new process would: the system's signal handlers, no thread, random numbers of its own.
+    """
+    for name in _PRELOADED[sys.argv[0]]:
+        import_module(name)
+    code_digest()  # of the code that was imported, whatever is installed later
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the system removes apps that have ended
+    while True:
+        message, descriptors, _, _ = socket.recv_fds(requests, _MOST_BYTES, 1)
+        if not message:
+            sys.exit()
+        if os.fork() == 0:
+            break
+        os.close(descriptors[0])
+    requests.close()
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    own_randomness()
+    sys.argv[1:] = [*json.loads(message), "--token-file", f"/dev/fd/{descriptors[0]}"]
 
 
 def main() -> None:
@@ -76,7 +132,10 @@ def main() -> None:
     if sys.argv[0] == "flower-superexec":
         factory.SubprocessExecutor = partial(AppExecutor, TaskType(sys.argv.pop(1)))  # type: ignore
     (program,) = metadata.distribution("flwr").entry_points.select(group="console_scripts", name=sys.argv[0])
-    program.load()()
+    run = program.load()
+    if sys.argv[1:2] == [_FORKED_FROM]:
+        _fork(socket.socket(fileno=int(sys.argv[2])))
+    run()
 
 
 if __name__ == "__main__":

@@ -180,13 +180,16 @@ def marked_processes(mark: str) -> list[psutil.Process]:
     Descendants count because some of Ray's rename themselves, which overwrites the environment they show.
     """
     found: dict[int, psutil.Process] = {}
-    for process in psutil.process_iter():
-        try:
-            if process.pid != os.getpid() and process.environ().get(MARK) == mark:
-                found[process.pid] = process
-                found.update({child.pid: child for child in process.children(recursive=True)})
-        except (psutil.Error, OSError):
+    others: list[psutil.Process] = []
+    for process in psutil.process_iter(["environ", "ppid"]):  # what cannot be read is None
+        if process.pid == os.getpid():
             continue
+        if (process.info["environ"] or {}).get(MARK) == mark:
+            found[process.pid] = process
+        else:
+            others.append(process)
+    while more := {p.pid: p for p in others if p.info["ppid"] in found and p.pid not in found}:
+        found |= more
     return list(found.values())
 
 

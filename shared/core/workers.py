@@ -5,13 +5,14 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from multiprocessing import connection, get_context, parent_process
+from multiprocessing import connection, get_context, parent_process, util
 from typing import Any, Self, TypeVar
 
 from moretta.shared.core.errors import RunError
@@ -22,6 +23,9 @@ _QUIET_SECONDS = 10.0
 """The longest time without a report, as long as steps end."""
 Progress = Callable[[str, int, int], None]
 """Gets what is done, how many of it, and how many there are."""
+_PRELOADED = ("cv2", "sklearn.ensemble", "scipy.stats", "soundfile", "torch", "torchaudio")
+"""What most workers need; none of these starts a thread, which a fork would lose."""
+util.abstract_sockets_supported = False  # type: ignore[attr-defined]  # Python 3.11.0 would let any account connect
 T = TypeVar("T")
 Item = TypeVar("Item")
 
@@ -39,8 +43,13 @@ class Workers:
 
     def __enter__(self) -> Self:
         if self.count > 1:
-            # Spawned, not forked: torch and OpenBLAS do not survive a fork of a process that used their threads.
-            self._pool = ProcessPoolExecutor(self.count, mp_context=get_context("spawn"), initializer=_start_worker)
+            # Not forked from this process: torch and OpenBLAS do not survive a fork once they have used their threads.
+            # Nor spawned: each would import them anew. They are forks of a process that does nothing else.
+            context, main = get_context("forkserver"), getattr(sys.modules["__main__"], "__spec__", None)
+            context.set_forkserver_preload([*_PRELOADED, *([main.name] if main else [])])
+            self._pool = ProcessPoolExecutor(
+                self.count, mp_context=context, initializer=_start_worker, initargs=(dict(os.environ),)
+            )
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
@@ -120,12 +129,27 @@ def _one_thread_each() -> Iterator[None]:
                 os.environ[name] = value
 
 
-def _start_worker() -> None:
+def _start_worker(environment: dict[str, str]) -> None:
     import cv2
 
+    os.environ.clear()
+    os.environ.update(environment, **dict.fromkeys(THREAD_VARIABLES, "1"))
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent is interrupted too, and ends its workers
     end_with_parent()
     cv2.setNumThreads(1)
+    own_randomness()
+
+
+def own_randomness() -> None:
+    """Seed numpy's and torch's global generators from the system, in a fork of a process that has loaded them.
+
+    Otherwise all forks would draw the same numbers. Python's and OpenSSL's generators see to this themselves.
+    """
+    import numpy as np
+    import torch
+
+    np.random.seed()  # noqa: NPY002
+    torch.seed()
 
 
 def end_with_parent() -> None:

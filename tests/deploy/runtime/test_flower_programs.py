@@ -8,8 +8,9 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import httpx
 import psutil
@@ -27,9 +28,11 @@ from moretta.client.site_home import SiteHome
 from moretta.client.transport.bundle_gate import BundleGate
 from moretta.client.transport.identity import openssh_private
 from moretta.client.transport.loopback import self_signed
+from moretta.deploy.runtime import flower_programs
 from moretta.deploy.runtime.control import installed_bundle
 from moretta.deploy.runtime.flower_programs import AppExecutor
 from moretta.deploy.site.supernode import Runtime, SuperNodeCommand
+from moretta.shared.core.workers import THREAD_VARIABLES
 
 ACQUIRE = frozenset({"/flwr.proto.Runtime/AcquireTask"})
 
@@ -121,33 +124,112 @@ def _spec(task_type: TaskType = TaskType.CLIENT_APP, *, insecure: bool = False) 
     )
 
 
-@pytest.mark.parametrize("app", [TaskType.CLIENT_APP, TaskType.SERVER_APP])
-def test_an_app_gets_its_token_and_its_command_line_does_not_show_it(
-    app: TaskType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    note = tmp_path / "note"
-    script = tmp_path / str(app)
-    script.write_text(
-        f"#!{sys.executable} -S\n"
-        "import json, os, pathlib, sys\n"
-        "file = sys.argv[sys.argv.index('--token-file') + 1]\n"
-        "read = lambda path: pathlib.Path(path).read_text()\n"
-        "told = [os.path.isfile(file), read(file), read('/proc/self/cmdline')]\n"
-        f"pathlib.Path({str(note) + '.part'!r}).write_text(json.dumps(told))\n"
-        f"os.rename({str(note) + '.part'!r}, {str(note)!r})\n"
-    )
-    script.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+APP = """
+import json, os, pathlib, random, signal, sys, threading
+from unittest.mock import MagicMock
+from moretta.deploy.runtime import flower_programs
+
+def app():
+    import numpy, torch
+    path = sys.argv[sys.argv.index("--token-file") + 1]
+    token = pathlib.Path(path).read_text()
+    shown = [pathlib.Path(f"/proc/self/{name}").read_text() for name in ("cmdline", "environ")] + sys.argv
+    found = {
+        "pid": os.getpid(),
+        "parent": os.getppid(),
+        "file": os.path.isfile(path),
+        "token": token,
+        "shown": any(token in text for text in shown),
+        "arguments": sys.argv,
+        "tasks": len(os.listdir("/proc/self/task")),
+        "loaded": set(flower_programs._PRELOADED[sys.argv[0]]) <= set(sys.modules),
+        "draws": [random.random(), numpy.random.random(), torch.rand(1).item(), os.urandom(4).hex()],
+        "signals": [signal.getsignal(n) == signal.SIG_DFL for n in (signal.SIGCHLD, signal.SIGTERM)],
+        "folder": os.getcwd(),
+    }
+    part = pathlib.Path(sys.argv[sys.argv.index("--root-certificates") + 1])
+    (part / f"{os.getpid()}.part").write_text(json.dumps(found))
+    os.rename(part / f"{os.getpid()}.part", part / f"{os.getpid()}.json")
+
+program = MagicMock()
+program.load.return_value = app
+flower_programs.metadata = MagicMock()
+flower_programs.metadata.distribution.return_value.entry_points.select.return_value = [program]
+flower_programs.main()
+"""
+
+
+@dataclass
+class Launcher:
+    """An executor whose apps write down what they find, instead of what Flower's do."""
+
+    executor: AppExecutor
+    app: TaskType
+    folder: Path
+
+    def launch(self, token: str) -> dict[str, Any]:
+        before = set(self.folder.glob("*.json"))
+        spec = replace(_spec(self.app), token=token, root_certificates_path=str(self.folder))
+        assert self.executor.launch(spec).status == LaunchResultStatus.ACCEPTED
+        while not (new := set(self.folder.glob("*.json")) - before):
+            time.sleep(0.01)
+        found: dict[str, Any] = json.loads(new.pop().read_text())
+        return found
+
+
+@pytest.fixture(scope="module")
+def launcher(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Launcher]:
+    folder = tmp_path_factory.mktemp("apps")
+    (folder / "app.py").write_text(APP)
+    launcher = Launcher(AppExecutor(request.param), request.param, folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            flower_programs, "flower_command", lambda *words: [sys.executable, "-P", str(folder / "app.py"), *words]
+        )
+        for name in THREAD_VARIABLES:
+            patch.setenv(name, "1")
+        yield launcher
+    if launcher.executor._requests is not None:
+        launcher.executor._requests.close()
+
+
+both = pytest.mark.parametrize("launcher", [TaskType.CLIENT_APP, TaskType.SERVER_APP], indirect=True)
+
+
+@both
+def test_an_app_gets_its_token_and_neither_command_line_nor_environment_shows_it(launcher: Launcher) -> None:
+    launcher.launch("12" * 32)
     open_before = psutil.Process().num_fds()
-    assert AppExecutor(app).launch(_spec(app)).status == LaunchResultStatus.ACCEPTED
-    while not note.exists():
-        time.sleep(0.01)
-    is_file, token, command_line = json.loads(note.read_text())
-    assert is_file
-    assert token == "ab" * 32
-    assert token not in command_line
-    assert "--parent-pid" in command_line
+    found = launcher.launch("ab" * 32)
+    assert (found["file"], found["token"], found["shown"]) == (True, "ab" * 32, False)
+    assert found["arguments"][0] == str(launcher.app)
+    assert found["arguments"][found["arguments"].index("--parent-pid") + 1] == str(os.getpid())
     assert psutil.Process().num_fds() == open_before
+
+
+@both
+def test_apps_are_forks_of_a_process_without_threads_and_start_as_new_ones_do(launcher: Launcher) -> None:
+    one, two = launcher.launch("12" * 32), launcher.launch("ab" * 32)
+    assert one["parent"] == two["parent"] != os.getpid()
+    assert one["pid"] != two["pid"]
+    assert not {*one["draws"]} & {*two["draws"]}  # no two apps draw the same noise
+    for found in (one, two):
+        assert (found["tasks"], found["loaded"], found["signals"]) == (1, True, [True, True])
+        assert found["folder"] == str(Path.cwd())
+    assert len(list(Path(f"/proc/{one['parent']}/task").iterdir())) == 1
+
+
+@pytest.mark.parametrize("launcher", [TaskType.SERVER_APP], indirect=True)
+def test_the_process_that_is_forked_is_replaced_if_it_was_killed_and_ends_with_its_executor(launcher: Launcher) -> None:
+    first = psutil.Process(launcher.launch("12" * 32)["parent"])
+    first.kill()
+    psutil.wait_procs([first], timeout=10)
+    second = psutil.Process(launcher.launch("ab" * 32)["parent"])
+    assert second.pid != first.pid
+    assert not [child for child in second.children() if child.status() == psutil.STATUS_ZOMBIE]
+    assert launcher.executor._requests is not None
+    launcher.executor._requests.close()
+    assert psutil.wait_procs([second], timeout=60)[1] == []
 
 
 @pytest.mark.parametrize("app", [TaskType.CLIENT_APP, TaskType.SERVER_APP])

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -51,6 +52,23 @@ def test_workers_are_other_processes_with_one_thread_each(monkeypatch: pytest.Mo
     ran = map_files(process_and_threads, range(4), workers=2)
     assert os.getpid() not in {process for process, _ in ran}
     assert {threads for _, threads in ran} == {"1"} and os.environ["OMP_NUM_THREADS"] == "7"
+
+
+def draws(number: int) -> tuple[float, float, float, str]:
+    import numpy
+    import torch
+
+    time.sleep(0.2)  # so that each worker gets one
+    own = (random.random(), numpy.random.random(), torch.rand(1).item())  # noqa: NPY002
+    return (*own, os.environ.get("NEW", ""))
+
+
+def test_workers_are_forks_with_random_numbers_and_an_environment_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    map_files(square, range(4), workers=2)  # what they are forks of runs by now
+    monkeypatch.setenv("NEW", "set since")
+    found = map_files(draws, range(2), workers=2)
+    assert len({number for row in found for number in row[:3]}) == 6
+    assert {row[3] for row in found} == {"set since"}
 
 
 @pytest.mark.parametrize("workers", [1, 2])

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from typing import Any, get_args
 
 import numpy as np
@@ -10,7 +11,17 @@ from moretta.shared.core.errors import ReleaseError
 from moretta.shared.privacy.dp_sgd import SampledGaussian
 from moretta.shared.privacy.gaussian import Gaussian
 from moretta.shared.privacy.laplace import LaplaceVector
-from moretta.shared.privacy.mechanism import _KINDS, Mechanism, Pure, Relation, Unbounded, from_record, mechanism
+from moretta.shared.privacy.mechanism import (
+    _KINDS,
+    ORDERS,
+    Mechanism,
+    Pure,
+    Relation,
+    Unbounded,
+    epsilon_of,
+    from_record,
+    mechanism,
+)
 from moretta.shared.privacy.randomized_response import RandomizedResponse
 from moretta.shared.privacy.site_level import SiteGaussian
 
@@ -104,3 +115,17 @@ def test_what_a_federated_codebook_cost_stays_spent_though_there_is_none_any_mor
 def test_two_mechanisms_of_one_name_are_a_defect() -> None:
     with pytest.raises(ValueError, match="laplace"):
         mechanism("laplace")(Gaussian)
+
+
+@pytest.mark.parametrize("delta", [1e-3, 1e-5, 1e-9])
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda e: e.kind)
+def test_epsilon_is_to_the_bit_what_opacus_converts_a_curve_to(example: Mechanism, delta: float) -> None:
+    from opacus.accountants.analysis.rdp import get_privacy_spent
+
+    if not np.isfinite(curve := example.renyi()).any():
+        assert epsilon_of(curve, delta=delta) is None
+        return
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the best order may be the first or the last
+        opacus, _ = get_privacy_spent(orders=list(ORDERS), rdp=curve, delta=delta)
+    assert epsilon_of(curve, delta=delta) == max(float(opacus), 0.0)

@@ -25,7 +25,7 @@ Progress = Callable[[str, int, int], None]
 """Gets what is done, how many of it, and how many there are."""
 _PRELOADED = ("cv2", "sklearn.ensemble", "scipy.stats", "soundfile", "torch", "torchaudio")
 """What most workers need; none of these starts a thread, which a fork would lose."""
-util.abstract_sockets_supported = False  # type: ignore[attr-defined]  # Python 3.11.0 would let any account connect
+util.abstract_sockets_supported = False  # type: ignore[misc]  # Python 3.11.0 would let any account connect
 T = TypeVar("T")
 Item = TypeVar("Item")
 

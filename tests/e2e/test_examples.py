@@ -25,7 +25,8 @@ enabled = false
 rounds = 1
 [audit]
 attackers = ["voice-logistic", "voice-wccn", "voice-given-emotion"]
-bootstrap = 20
+bootstrap = 0
+inference = false
 """
 
 

@@ -1,10 +1,10 @@
 """Makes a site misbehave, for tests: Python imports this in every process of a site whose PYTHONPATH leads here.
 
 The installed code is untouched. What to do stands in a JSON file that the environment names, and is read anew at every
-call: `updates` spoils updates by round, `slow` keeps every update back for so many seconds, `anonymizer` makes every
-anonymizer fail with raw samples in its error, `twice` sends every answer twice, `record` names a file that gets all
-that the site sends to its server. One thing is always done: heartbeats come more often, so that tests of kills need not
-wait a minute.
+call: `updates` spoils updates by round, `hold` lists rounds whose update is kept back until they are off the list,
+`anonymizer` makes every anonymizer fail with raw samples in its error, `twice` sends every answer twice, `record` names
+a file that gets all that the site sends to its server. One thing is always done: what waits for a fixed time waits less
+long, so that tests of kills need not wait a minute.
 """
 
 from __future__ import annotations
@@ -35,7 +35,8 @@ def _spoil_updates(module: Any) -> None:
 
     def spoilt(settings: Any, request: Any) -> Any:
         update, round_number = sound(settings, request), request.number
-        time.sleep(orders().get("slow", 0.0))
+        while round_number in orders().get("hold", []):
+            time.sleep(0.05)
         kinds = orders().get("updates", [])
         kind = kinds[round_number - 1] if round_number <= len(kinds) else ""
         arrays = dict(update.arrays)
@@ -127,8 +128,26 @@ def _record(module: Any) -> None:
 
 
 def _hurry(module: Any) -> None:
-    """A killed node is missed after 30 s and not after 60."""
-    module.HEARTBEAT_DEFAULT_INTERVAL = 15
+    """A killed node is missed after 20 s and not after 60."""
+    module.HEARTBEAT_DEFAULT_INTERVAL = 10
+
+
+def _look_often(module: Any) -> None:
+    """A SuperNode looks for messages each second, and not each third."""
+
+    class Hurried:
+        def __getattr__(self, name: str) -> Any:
+            return getattr(time, name)
+
+        def sleep(self, seconds: float) -> None:
+            time.sleep(min(seconds, 1.0))
+
+    module.time = Hurried()
+
+
+def _start_soon(module: Any) -> None:
+    """A SuperNode that was refused, as the last one still counts as online, is started again within 2 s."""
+    module.CAP_SECONDS = 2.0
 
 
 PATCHES: dict[str, Callable[[Any], None]] = {
@@ -136,6 +155,8 @@ PATCHES: dict[str, Callable[[Any], None]] = {
     "moretta.client.anonymizers.mfcc_quantizer": _fail_anonymizer,
     "flwr.supernode.fleet_http_client": _send_twice,
     "flwr.supernode.fleet_http_connection": _hurry,
+    "flwr.supernode.start_client_internal": _look_often,
+    "moretta.deploy.site.supernode": _start_soon,
     "moretta.client.transport.server_channel": _record,
 }
 

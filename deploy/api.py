@@ -16,8 +16,7 @@ from moretta.shared.release import Release
 from moretta.shared.study.schema import Study, parse_study
 from moretta.shared.study.schema import load_study as load_study_file
 
-Record = dict[str, Any]
-"""One row: plain values by column, as `pandas.DataFrame(records)` takes them."""
+Record = dict[str, Any]  # one row: plain values by column, as `pandas.DataFrame(records)` takes them
 StudyLike = Study | Mapping[str, Any] | Path | str | None
 """A study; its content, as a study file has it; the path of a study file; None for the defaults."""
 Say = Callable[[str], None]
@@ -31,11 +30,9 @@ def load_study(study: StudyLike = None) -> Study:
     """
     if isinstance(study, Study):
         return study
-    return (
-        parse_study(dict(study))
-        if isinstance(study, Mapping)
-        else load_study_file(None if study is None else Path(study))
-    )
+    if isinstance(study, Mapping):
+        return parse_study(dict(study))
+    return load_study_file(None if study is None else Path(study))
 
 
 def load_corpus(folder: Path | str, *, labels: Labels = "intended", classes: Sequence[str] | None = EMOTIONS) -> Corpus:
@@ -126,11 +123,12 @@ def audit(
     """
     from moretta.deploy.runtime.audit_folder import audit_folder
 
+    corpus, site_key = (None if path is None else Path(path) for path in (originals, key))
     with tempfile.TemporaryDirectory(prefix="moretta-audit-") as scratch:
         found = audit_folder(
             Path(released),
-            corpus=None if originals is None else Path(originals),
-            key=None if key is None else Path(key),
+            corpus=corpus,
+            key=site_key,
             out=Path(scratch) / "out" if out is None else Path(out),
             attackers=attackers,
             seed=seed,
@@ -149,7 +147,7 @@ def simulate(study: StudyLike = None, *, corpus: Path | str, out: Path | str, no
         study: what to do.
         corpus: folder of the clips.
         out: a new or empty folder for the run and its report.
-        tell: called with lines about the progress.
+        notify: called with lines about the progress.
 
     Raises:
         MorettaError: the study or the corpus cannot be used, or the run failed.
@@ -204,23 +202,16 @@ def budget(study: StudyLike = None, *, clips: int, speakers: int, seconds: float
     from moretta.deploy.cli.budget import clips_of_each
 
     planned = estimate_cost(load_study(study), clips_of_each(clips, speakers), seconds=seconds)
-    delta = planned.study.privacy.delta
-    rows: list[Record] = []
+    privacy, rounds = planned.study.privacy, planned.study.train.rounds
+    rows: list[tuple[str, str | None, str, str, float | None]] = []
     for unit in ("clip", "speaker"):
-        for modality in planned.releases:
-            epsilon = planned.release_epsilon(modality, unit)
-            rows.append(
-                {"what": "release", "modality": modality, "audience": "server", "unit": unit, "epsilon": epsilon}
-            )
+        rows += [("release", m, "server", unit, planned.release_epsilon(m, unit)) for m in planned.releases]
         if planned.trainings:
-            epsilon = planned.training_epsilon(unit, planned.study.train.rounds)
-            rows.append({"what": "training", "modality": None, "audience": "model", "unit": unit, "epsilon": epsilon})
+            rows.append(("training", None, "model", unit, planned.training_epsilon(unit, rounds)))
     for audience, by_unit in planned.composed().items():
-        rows += [
-            {"what": "composed", "modality": None, "audience": audience, "unit": unit, "epsilon": epsilon}
-            for unit, epsilon in by_unit.items()
-        ]
-    return [{**row, "delta": delta} for row in rows]
+        rows += [("composed", None, audience, unit, epsilon) for unit, epsilon in by_unit.items()]
+    names = ("what", "modality", "audience", "unit", "epsilon")
+    return [{**dict(zip(names, row, strict=True)), "delta": privacy.delta} for row in rows]
 
 
 def records(found: Corpus | Report | Release) -> list[Record]:
@@ -229,10 +220,7 @@ def records(found: Corpus | Report | Release) -> list[Record]:
         return [
             {
                 "clip": clip.name,
-                "speaker": clip.speaker,
-                "label": clip.label,
-                "sentence": clip.sentence,
-                "level": clip.level,
+                **{key: getattr(clip, key) for key in ("speaker", "label", "sentence", "level")},
                 "sex": found.speakers[clip.speaker].sex,
                 "age": found.speakers[clip.speaker].age,
                 "audio": None if clip.audio is None else str(clip.audio),

@@ -1,32 +1,266 @@
-"""A whole choice: releases and audits that are not there yet, the rule, and the files."""
+"""What `moretta choose` tries, the rule by which one candidate is chosen, and the files that say so.
+
+A candidate is an anonymizer with its settings: one release of one site, and its audit.
+"""
 
 from __future__ import annotations
 
 import csv
 import io
 import json
-from dataclasses import dataclass
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
-from moretta.deploy.choose.candidates import Candidate, Choice, choose, of_modality, weigh
+from pydantic import BaseModel, ConfigDict
+
 from moretta.deploy.runtime.run_folder import Notify
-from moretta.deploy.sweep.jobs import SweepPlan
+from moretta.deploy.sweep.grid import load_grid, make_grid
+from moretta.deploy.sweep.jobs import SweepPlan, plan_sweep
 from moretta.deploy.sweep.run_sweep import at_work, do_missing
 from moretta.deploy.sweep.sweep_results import CellAudit, ResultFolder
 from moretta.shared.audit.report.page import AuditPageInfo, render_audit
+from moretta.shared.audit.result import strongest, strongest_of_each
 from moretta.shared.core.atomic import write_atomic
-from moretta.shared.core.errors import ExitCode
+from moretta.shared.core.errors import ExitCode, StudyError
 from moretta.shared.core.printable import to_toml
 from moretta.shared.core.reproducibility import versions
 from moretta.shared.core.terms import Modality
+from moretta.shared.data.clips import Clip, Corpus
+from moretta.shared.data.reader import read_corpus
+from moretta.shared.data.recordings import has_sound
+from moretta.shared.study.schema import Study, load_study
 
+SHIPPED = Path(__file__).parent  # folder of the candidates that come with Moretta, one file for each modality
 CHOICE_JSON, CHOICE_CSV, STUDY_FILE = "choice.json", "choice.csv", "study.toml"
 AUDIT_JSON, AUDIT_PAGE = "audit.json", "audit.html"
+_STUDY_KEYS = {
+    "voice": ("public_speech", "coefficients"),
+    "face": ("weights", "epochs", "training_faces", "preset"),
+}
+"""Options of a study's anonymizer that no candidate is about."""
+ALL_INVALID = "every attacker is invalid: nothing is known of what it leaks"
+NOT_EVALUATED = "no utility evaluator that is trained on releases could run"
+BELOW_CHANCE = (
+    "every attacker is wrong more often than guessing is, intervals included: "
+    "that is a leak, which an attacker with reversed decisions would find"
+)
+FEWER_EMOTIONS = "not every emotion was released: its UAR is of an easier task than the others'"
 CAUTION = (
     "Chosen by its figures on these people, out of several: on other people it may be worse. "
     "Audit a release of other people, too."
 )
+
+
+class Candidate(BaseModel):
+    """One anonymizer with its settings, and what an audit found in its release. None is not known."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    name: str
+    modality: Modality
+    section: dict[str, Any]  # of the study file, without what is its default
+    uar: float | None = None  # emotion, by the best utility evaluator that was trained on releases of other speakers
+    uar_low: float | None = None
+    uar_high: float | None = None
+    uar_chance: float | None = None
+    evaluator: str = ""
+    top1: float | None = None  # of the strongest attacker on single clips that is valid
+    top1_upper: float | None = None
+    """What is held against the cap: the largest upper end of the intervals of all valid attackers."""
+    top1_chance: float | None = None
+    top1_by: str = ""
+    attackers: int = 0  # how many were valid
+    top1_pooled: float | None = None
+    """Of the strongest attacker that knows `pooled` clips to be of one person. No cap is held against it."""
+    pooled: int | None = None
+    eer: float | None = None
+    eer_by: str = ""
+    excluded: str = ""  # why it cannot be chosen whatever the cap is; empty if it can
+
+
+class Choice(BaseModel):
+    """Which of the candidates was chosen."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    max_top1: float
+    chosen: Candidate | None
+    nearest: Candidate | None
+    """Where none keeps the cap: the one that comes nearest to it. None if one is chosen, or none can be."""
+    candidates: tuple[Candidate, ...]
+
+    @property
+    def shown(self) -> Candidate | None:
+        """The one whose audit is the proof."""
+        return self.chosen or self.nearest
+
+
+def choose(candidates: Sequence[Candidate], max_top1: float) -> Choice:
+    """The best emotion UAR of those whose `top1_upper` is at most `max_top1`.
+
+    Equal UARs go to the smaller upper end, then to the smaller top-1, then to the one that comes first. Nearest to a
+    cap that none keeps is the smallest upper end; of equal ones, the best UAR.
+    """
+    able = [
+        (c.uar, c.top1_upper, c)
+        for c in candidates
+        if not c.excluded and c.uar is not None and c.top1_upper is not None
+    ]
+    keeping = [(uar, upper, c) for uar, upper, c in able if upper <= max_top1]
+    chosen = min(keeping, key=lambda each: (-each[0], each[1], each[2].top1 or 0.0))[2] if keeping else None
+    nearest = min(able, key=lambda each: (each[1], -each[0]))[2] if able and not keeping else None
+    return Choice(max_top1=max_top1, chosen=chosen, nearest=nearest, candidates=tuple(candidates))
+
+
+def plan_choice(
+    corpus: Path,
+    *,
+    modality: Modality,
+    max_top1: float,
+    candidates: Path | None,
+    study: Path | None,
+    attackers: Sequence[str],
+    command: str,
+) -> SweepPlan:
+    """Find out what has to be done.
+
+    Args:
+        corpus: folder of the clips of the site.
+        modality: to choose an anonymizer for.
+        max_top1: the cap.
+        candidates: a grid file; None takes the one that comes with Moretta.
+        study: seed, labels, public data and attackers are taken from it; None takes the defaults.
+        attackers: names, in place of the study's; empty means those, or all.
+        command: how to do it again.
+
+    Raises:
+        CorpusError: the corpus cannot be used.
+        StudyError: nobody in it can be re-identified by this modality, the cap is under what guessing gives, or the
+            study, a candidate or an attacker cannot be used.
+    """
+    from moretta.shared.audit.attackers import attacker_names, get_attacker
+
+    base = load_study(study)
+    known = [name for name in attacker_names() if get_attacker(name).modality == modality]
+    if unknown := [name for name in attackers or base.audit.attackers if name not in known]:
+        raise StudyError(
+            f"{', '.join(unknown)} named as attackers of {modality}", expected=f"one or more of: {', '.join(known)}"
+        )
+    _check_speakers(read_corpus(corpus, labels=base.labels, classes=base.classes), modality, max_top1)
+    grid = load_grid(candidates or SHIPPED / f"{modality}.toml")
+    if grid.study is not None or grid.base or grid.folds != "one" or len(grid.seeds) > 1:
+        raise StudyError(
+            f"candidates in {candidates} with a study, folds or several seeds of their own",
+            expected="curves and axes alone",
+            fix="name the study with --study",
+        )
+    made = make_grid(grid.model_copy(update={"base": base_of(base, modality, attackers)}))
+    plan = plan_sweep(made, [corpus], command)
+    return replace(plan, cells=tuple(replace(cell, training=()) for cell in plan.cells))
+
+
+def of_modality(corpus: Corpus, modality: Modality) -> list[Clip]:
+    """The clips that have sound, or video."""
+    return [clip for clip in corpus.clips if (has_sound(clip) if modality == "voice" else clip.video is not None)]
+
+
+def base_of(study: Study, modality: Modality, attackers: Sequence[str]) -> dict[str, Any]:
+    """What all candidates share, as the base of a grid: one site, one modality, and what of a study is not tried."""
+    section = study.model_dump(exclude_unset=True).get(modality, {})
+    options = {key: value for key, value in section.get("options", {}).items() if key in _STUDY_KEYS[modality]}
+    return {
+        "seed": study.seed,
+        "labels": study.labels,
+        "classes": study.classes,
+        "sites": 1,
+        modality: {"options": options} | {key: section[key] for key in section if key == "fps"},
+        "face" if modality == "voice" else "voice": {"enabled": False},
+        "audit": {"bootstrap": study.audit.bootstrap, "attackers": tuple(attackers) or study.audit.attackers},
+    }
+
+
+def _check_speakers(corpus: Corpus, modality: Modality, max_top1: float) -> None:
+    clips = Counter(clip.speaker for clip in of_modality(corpus, modality))
+    if not clips:
+        what = "sound" if modality == "voice" else "video"
+        raise StudyError(
+            f"no clip of the corpus has {what}",
+            expected=f"clips to choose an anonymizer of {modality} by",
+            fix="name the other with --modality",
+        )
+    people = sum(count > 1 for count in clips.values())
+    if people < 2:
+        raise StudyError(
+            f"{len(clips)} people with {modality}, of whom {people} with two clips or more",
+            expected="two clips of at least two people: one to know a person by, one to recognise",
+            fix="add clips: without them nobody can be attacked, and nothing can be proven",
+        )
+    if max_top1 < 1 / people:
+        raise StudyError(
+            f"a cap of {max_top1:g} on top-1 among {people} people",
+            expected=f"at least {math.ceil(1e4 / people) / 1e4:g}, which is what guessing gives",
+            fix="raise --max-top1, or use a corpus of more people",
+        )
+
+
+def weigh(
+    name: str, study: Study, audited: CellAudit | None, *, modality: Modality, emotions: int, why: str = ""
+) -> Candidate:
+    """Put a candidate together.
+
+    Args:
+        name: its name in the table.
+        study: the one that its release was made by.
+        audited: what attackers and utility evaluators found; None if that failed.
+        modality: of voice and face, the one that is chosen for.
+        emotions: how many occur in the corpus.
+        why: it failed.
+    """
+    found: dict[str, Any] = {"name": name, "modality": modality, "section": section_of(study, modality)}
+    if audited is None or (why := audited.not_run.get(modality, "")):
+        return Candidate(**found, excluded=why or "its audit failed")
+    mine = [r for r in audited.rows if r.modality == modality and not r.is_anchor]
+    best = {r.metric: r for r in strongest_of_each(mine)}
+    if (top1 := best.get("top1")) is not None:
+        single = [r for r in mine if r.metric == "top1" and r.is_whole]
+        found |= {
+            "top1": top1.value,
+            "top1_upper": max(max(r.high or 0.0, r.value or 0.0) for r in single),  # without an interval, the figure
+            "top1_chance": top1.chance,
+            "top1_by": f"{top1.attacker} ({top1.scenario})",
+            "attackers": len({r.attacker for r in single}),
+        }
+        pooled = strongest(r for r in mine if r.metric == "top1" and r.subset == "all" and r.pooled > 1)
+        if pooled is not None:
+            found |= {"top1_pooled": pooled.value, "pooled": pooled.pooled}
+        if (eer := best.get("eer")) is not None:
+            found |= {"eer": eer.value, "eer_by": f"{eer.attacker} ({eer.scenario})"}
+    used = strongest(r for r in audited.utility if r.modality == modality and r.scenario == "semi-informed")
+    if used is not None:
+        found |= {"uar": used.value, "uar_low": used.low, "uar_high": used.high}
+        found |= {"uar_chance": used.chance, "evaluator": used.attacker}
+    made, excluded = Candidate(**found), ""
+    if made.top1 is None:
+        excluded = ALL_INVALID
+    elif (made.top1_upper or 0.0) < (made.top1_chance or 0.0):
+        excluded = BELOW_CHANCE
+    elif made.uar is None:
+        excluded = NOT_EVALUATED
+    elif (made.uar_chance or 0.0) > 1.001 / emotions:
+        excluded = FEWER_EMOTIONS
+    return made.model_copy(update={"excluded": excluded})
+
+
+def section_of(study: Study, modality: Modality) -> dict[str, Any]:
+    """`[voice]` or `[face]` of a study file that makes the same release; what is the default is left out."""
+    section = study.section(modality)
+    plain = type(section)().model_dump(mode="json")
+    return {key: value for key, value in section.model_dump(mode="json").items() if value != plain[key]}
 
 
 @dataclass(frozen=True)
@@ -37,8 +271,7 @@ class Chosen:
     choice: Choice
     done: int
     reused: int
-    failures: dict[str, str]
-    """By what failed: why."""
+    failures: dict[str, str]  # by what failed: why
 
     @property
     def code(self) -> ExitCode:
@@ -79,40 +312,50 @@ def choose_anonymizer(
             why = "; ".join(dict.fromkeys(worked.failures[j.key] for j in cell.jobs if j.key in worked.failures))
             candidates.append(weigh(name, cell.study, audits[name], modality=modality, emotions=emotions, why=why))
         choice = choose(candidates, max_top1)
-        proof = audits[choice.shown.name] if choice.shown else None
-        write_choice(out, choice, proof, plan, command=command)
+        _write(out, choice, audits[choice.shown.name] if choice.shown else None, plan, command)
     return Chosen(out, choice, worked.done, worked.reused, plan.failures_by_label(worked.failures))
 
 
-def write_choice(out: Path, choice: Choice, proof: CellAudit | None, plan: SweepPlan, *, command: str) -> None:
+def _write(out: Path, choice: Choice, proof: CellAudit | None, plan: SweepPlan, command: str) -> None:
     """Write all files, each whole or not at all; what an earlier choice left and no longer holds is removed.
 
-    Args:
-        out: the folder.
-        choice: what was chosen.
-        proof: the audit of the one that is shown.
-        plan: what was tried.
-        command: how to do it again.
+    `proof` is the audit of the candidate that is shown.
     """
     for stale in (STUDY_FILE, AUDIT_JSON, AUDIT_PAGE):
         (out / stale).unlink(missing_ok=True)
+    corpus, seed = plan.cells[0].corpus, plan.cells[0].study.seed
     finished = datetime.now(UTC).isoformat(timespec="seconds")
     if choice.shown is not None and proof is not None:
-        _write_proof(out, choice.shown, proof, plan, command=command, finished=finished)
+        facts = AuditPageInfo(
+            name=f"{choice.shown.name}, {corpus.name}{' (synthetic people)' if corpus.synthetic else ''}",
+            seed=seed,
+            originals=True,
+            command=command,
+            version=versions()["moretta"],
+            finished=finished,
+        )
+        audited = {
+            "candidate": choice.shown.name,
+            "seed": seed,
+            "audit": [row.model_dump(mode="json") for row in proof.rows],
+            "utility": [row.model_dump(mode="json") for row in proof.utility],
+        }
+        write_atomic(out / AUDIT_PAGE, render_audit(facts, proof.rows, (), proof.utility))
+        write_atomic(out / AUDIT_JSON, json.dumps(audited, indent=1, allow_nan=False) + "\n")
     if choice.chosen is not None:
         write_atomic(out / STUDY_FILE, study_text(choice.chosen))
     content = {
         **choice.model_dump(mode="json"),
         "caution": CAUTION,
-        "corpus": plan.cells[0].corpus.name,
-        "synthetic": plan.cells[0].corpus.synthetic,
-        "seed": plan.cells[0].study.seed,
+        "corpus": corpus.name,
+        "synthetic": corpus.synthetic,
+        "seed": seed,
         "warnings": plan.warnings,
         "command": command,
         "versions": versions(),
         "finished": finished,
     }
-    write_atomic(out / CHOICE_CSV, as_csv(choice))
+    write_atomic(out / CHOICE_CSV, _as_csv(choice))
     write_atomic(out / CHOICE_JSON, json.dumps(content, indent=1, allow_nan=False) + "\n")
 
 
@@ -122,36 +365,12 @@ def study_text(chosen: Candidate) -> str:
     return f"# {chosen.name}: {reached}.\n# {CAUTION}\n{to_toml({chosen.modality: chosen.section})}"
 
 
-def as_csv(choice: Choice) -> str:
+def _as_csv(choice: Choice) -> str:
     """One line for each candidate, in the order in which they were tried."""
-    fields = [name for name in Candidate.model_fields if name != "section"]
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(["chosen", *fields])
+    fields, buffer = [name for name in Candidate.model_fields if name != "section"], io.StringIO()
+    writer = csv.DictWriter(buffer, ["chosen", *fields], extrasaction="ignore", lineterminator="\n")
+    writer.writeheader()
     for candidate in choice.candidates:
-        content = candidate.model_dump(mode="json")
         chosen = "true" if candidate == choice.chosen else "false"
-        writer.writerow([chosen, *("" if content[name] is None else content[name] for name in fields)])
+        writer.writerow({"chosen": chosen, **candidate.model_dump(mode="json")})
     return buffer.getvalue()
-
-
-def _write_proof(
-    out: Path, shown: Candidate, proof: CellAudit, plan: SweepPlan, *, command: str, finished: str
-) -> None:
-    corpus, seed = plan.cells[0].corpus, plan.cells[0].study.seed
-    facts = AuditPageInfo(
-        name=f"{shown.name}, {corpus.name}{' (synthetic people)' if corpus.synthetic else ''}",
-        seed=seed,
-        originals=True,
-        command=command,
-        version=versions()["moretta"],
-        finished=finished,
-    )
-    content = {
-        "candidate": shown.name,
-        "seed": seed,
-        "audit": [row.model_dump(mode="json") for row in proof.rows],
-        "utility": [row.model_dump(mode="json") for row in proof.utility],
-    }
-    write_atomic(out / AUDIT_PAGE, render_audit(facts, proof.rows, (), proof.utility))
-    write_atomic(out / AUDIT_JSON, json.dumps(content, indent=1, allow_nan=False) + "\n")

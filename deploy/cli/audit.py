@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from moretta.deploy.cli.console import AsJson, figure, note, show, show_table
+from moretta.deploy.cli.console import AsJson, AttackerNames, Processes, figure, listed, note, show, show_table
 from moretta.shared.core.errors import AttackersError
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ def audit(  # noqa: PLR0917 - typer reads the options from the signature
     key: Annotated[
         Path | None, typer.Option(help="Pseudonym key of the site; default the one next to the release.")
     ] = None,
-    attackers: Annotated[str, typer.Option(help="Names with commas between; default all.")] = "",
+    attackers: AttackerNames = "",
     out: Annotated[Path, typer.Option(help="Folder for audit.json and the trial lists.")] = Path("audit"),
     seed: Annotated[int, typer.Option(min=0, help="Of trials and training; for simulated sites, the study's.")] = 1,
     bootstrap: Annotated[int, typer.Option(min=0, help="Resamples of each interval.")] = 200,
@@ -36,7 +36,7 @@ def audit(  # noqa: PLR0917 - typer reads the options from the signature
     utility: Annotated[
         bool, typer.Option("--utility/--no-utility", help="Measure how much emotion evaluators still recognise.")
     ] = True,
-    workers: Annotated[int | None, typer.Option(min=1, help="Processes; default one for each CPU.")] = None,
+    workers: Processes = None,
     as_json: AsJson = False,
 ) -> None:
     """Attack what was released, as a determined adversary would. Originals stay where they are.
@@ -54,7 +54,7 @@ def audit(  # noqa: PLR0917 - typer reads the options from the signature
         corpus=corpus,
         key=key,
         out=out,
-        attackers=tuple(name.strip() for name in attackers.split(",") if name.strip()),
+        attackers=listed(attackers),
         seed=seed,
         bootstrap=bootstrap,
         workers=workers,
@@ -73,7 +73,7 @@ def audit(  # noqa: PLR0917 - typer reads the options from the signature
     }
     if not as_json:
         _show_tables(found)
-    lines = [f"Page: {out / PAGE_FILE}; all figures: {out / 'audit.json'}", *headline_lines(found)]
+    lines = [f"Page: {out / PAGE_FILE}; all figures: {out / 'audit.json'}", *_headline_lines(found)]
     show(facts, lines, as_json=as_json, indent=1)
 
 
@@ -82,21 +82,22 @@ def _show_tables(found: AuditedFolder) -> None:
     for row in found.rows:
         if row.subset == "all" and row.pooled == 1:
             figures.setdefault((row.modality, row.attacker, row.scenario), {})[row.metric] = row
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for names, by_metric in figures.items():
         top1, eer = by_metric.get("top1"), by_metric.get("eer")
         reason = next((row.reason for row in (top1, eer) if row is not None and row.invalid), "")
         rows.append((*names, _value(top1), _value(eer), reason))
     show_table(("modality", "attacker", "scenario", "top-1", "EER", "invalid because"), rows, fold=["invalid because"])
     if found.findings:
-        headings = ("attack", "modality", "target", "strongest by", "metric", "value", "chance", "invalid because")
+        headings = ["attack", "modality", "target", "strongest by", "metric", "value", "chance", "invalid because"]
         show_table(headings, _inference_rows(found.findings), fold=["invalid because"])
     if found.utility:
-        show_table(
-            ("emotion", "evaluator", "kind", "scenario", "UAR", "chance", "no figure because"),
-            map(_utility_row, found.utility),
-            fold=["no figure because"],
-        )
+        headings = ["emotion", "evaluator", "kind", "scenario", "UAR", "chance", "no figure because"]
+        evaluated = [
+            (r.modality, r.attacker, r.kind, r.scenario, _value(r), f"{r.chance:.3f}", r.reason * (r.value is None))
+            for r in found.utility
+        ]
+        show_table(headings, evaluated, fold=["no figure because"])
 
 
 def _inference_rows(findings: Sequence[Result]) -> Iterator[tuple[str, ...]]:
@@ -112,12 +113,16 @@ def _inference_rows(findings: Sequence[Result]) -> Iterator[tuple[str, ...]]:
             yield (*target, "-", "-", "-", "-", reason)
 
 
-def _utility_row(row: Result) -> tuple[str, ...]:
-    reason = row.reason if row.value is None else ""
-    return (row.modality, row.attacker, row.kind, row.scenario, _value(row), f"{row.chance:.3f}", reason)
+def invalid_targets(findings: Sequence[Result]) -> dict[tuple[str, str, str], str]:
+    """By attack, modality and target: the first reason for which a figure of it is invalid."""
+    reasons: dict[tuple[str, str, str], str] = {}
+    for f in findings:
+        if f.invalid and not f.is_anchor:
+            reasons.setdefault((f.attack, f.modality, f.target), f.reason)
+    return reasons
 
 
-def headline_lines(found: AuditedFolder) -> list[str]:
+def _headline_lines(found: AuditedFolder) -> list[str]:
     """What the strongest attackers reached, one sentence each; last, because it is what to remember."""
     lines = [
         f"{count} {modality} clips could not be used: {reason}"
@@ -126,23 +131,13 @@ def headline_lines(found: AuditedFolder) -> list[str]:
     ]
     if not found.headline:
         lines.append("Every attacker is invalid: nothing is known of what these releases leak.")
-    for part in found.headline:
-        for row in (part["top1"], part["eer"]):
-            if row is not None:
-                lines.append(
-                    f"{row.modality}: strongest {row.metric} {_value(row)} by {row.attacker} ({row.scenario}), "
-                    f"chance {row.chance:.3f}, {row.speakers} speakers"
-                )
-    return lines
-
-
-def invalid_targets(findings: Sequence[Result]) -> dict[tuple[str, str, str], str]:
-    """By attack, modality and target: the first reason for which a figure of it is invalid."""
-    reasons: dict[tuple[str, str, str], str] = {}
-    for f in findings:
-        if f.invalid and not f.is_anchor:
-            reasons.setdefault((f.attack, f.modality, f.target), f.reason)
-    return reasons
+    return lines + [
+        f"{row.modality}: strongest {row.metric} {_value(row)} by {row.attacker} ({row.scenario}), "
+        f"chance {row.chance:.3f}, {row.speakers} speakers"
+        for part in found.headline
+        for row in (part["top1"], part["eer"])
+        if row is not None
+    ]
 
 
 def _value(row: Result | None) -> str:
@@ -169,21 +164,14 @@ def fetch(
     from moretta.shared.pretrained import fetch as fetch_weights
 
     results = fetch_weights(names or (), source=source, say=lambda line: typer.echo(line, err=as_json))
-    missing = [result for result in results if result.state == "missing"]
-    if missing:
+    if missing := [result for result in results if result.state == "missing"]:
         raise AttackersError(
             "; ".join(f"{result.file.name} could not be fetched: {result.problem}" for result in missing),
             fix="the rest is in place; audits mark these attackers absent until they are there",
         )
     weights = [
-        {
-            "name": result.file.name,
-            "state": result.state,
-            "path": str(result.path),
-            "licence": result.file.licence,
-            "source": result.file.source,
-            "sha256": result.file.sha256,
-        }
+        {"name": result.file.name, "state": result.state, "path": str(result.path)}
+        | {key: getattr(result.file, key) for key in ("licence", "source", "sha256")}
         for result in results
     ]
     show({"cache": str(cache_folder()), "weights": weights}, (), as_json=as_json)
@@ -211,8 +199,7 @@ def list_(*, as_json: AsJson = False) -> None:
         for file in WEIGHTS.values()
     ]
     lines = [f"kept in {cache_folder()}"]
-    absent = [str(row["name"]) for row in rows if row["state"] != "present"]
-    if absent:
+    if absent := [str(row["name"]) for row in rows if row["state"] != "present"]:
         lines.append(f"to get the others: {fetch_command(*absent)}")
     if not as_json:
         cells = [(r["name"], r["state"], f"{r['megabytes']} MB", r["licence"], r["note"]) for r in rows]

@@ -1,23 +1,29 @@
-"""`moretta budget`: what a study will cost, and how much noise that takes, before anything is run."""
+"""`moretta budget` and `moretta site ledger`: what a study will cost in privacy, and what has been spent."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from moretta.deploy.cli.console import AsJson, show
+from moretta.deploy.cli.console import AsJson, SiteFolder, StudyArgument, show, site_home
+from moretta.shared.core.errors import HomeError, StudyError
 
 if TYPE_CHECKING:
+    from cryptography import x509
+
+    from moretta.client.accounting.budget import BudgetLimits
     from moretta.client.accounting.planning import CostEstimate
-    from moretta.shared.study.schema import Study
 
 _UNITS: tuple[Literal["clip"], Literal["speaker"]] = ("clip", "speaker")
 
 
 def budget(
-    study: Annotated[Path, typer.Argument(metavar="STUDY", help="Study file (TOML); see docs/study.md.")],
+    study: StudyArgument,
     *,
     clips: Annotated[int, typer.Option(min=1, help="Clips of the site that are released and trained on.")] = 820,
     speakers: Annotated[int, typer.Option(min=1, help="How many people are on them.")] = 10,
@@ -34,8 +40,8 @@ def budget(
     from moretta.shared.study.schema import load_study
 
     planned = estimate_cost(load_study(study), clips_of_each(clips, speakers), seconds=seconds)
-    facts = {"clips": clips, "speakers": speakers, "seconds": seconds, **_facts(planned)}
-    show(facts, _lines(facts), as_json=as_json)
+    facts = {"clips": clips, "speakers": speakers, "seconds": seconds, **_planned_facts(planned)}
+    show(facts, _planned_lines(facts), as_json=as_json)
 
 
 def clips_of_each(clips: int, speakers: int) -> list[int]:
@@ -44,103 +50,86 @@ def clips_of_each(clips: int, speakers: int) -> list[int]:
     Raises:
         StudyError: fewer clips than speakers.
     """
-    from moretta.shared.core.errors import StudyError
-
     if not 1 <= speakers <= clips:
-        raise StudyError(
-            f"{clips} clips of {speakers} speakers", expected="at least one clip of each", fix="correct them"
-        )
+        found = f"{clips} clips of {speakers} speakers"
+        raise StudyError(found, expected="at least one clip of each", fix="correct them")
     share, rest = divmod(clips, speakers)
     return [share + (number < rest) for number in range(speakers)]
 
 
-def _facts(planned: CostEstimate) -> dict[str, Any]:
-    privacy = planned.study.privacy
-    facts: dict[str, Any] = {
-        "study": planned.study.name,
-        "delta": privacy.delta,
-        "training": None,
-        "aggregation": _aggregation(planned.study),
-        "releases": {
-            modality: {
-                "anonymizer": planned.study.section(modality).anonymizer,
-                **{unit: planned.release_epsilon(modality, unit) for unit in _UNITS},
-            }
-            for modality in planned.releases
-        },
-        "code": _code(planned),
-        "composed": planned.composed(),
-    }
-    if planned.trainings:
-        (training, _), *others = planned.trainings
-        one = training.round
-        facts["training"] = {
-            "unit": one.unit,
-            "accountant": privacy.accountant,
-            "target_epsilon": privacy.epsilon,
-            "noise_multiplier": one.noise_multiplier,
-            "sampling_rate": one.rate,
-            "expected_batch": training.expected_batch,
-            "models": training.models,
-            "rounds": training.rounds,
-            "steps_per_round": one.steps,
-            "steps": one.steps * training.rounds * training.models,
-            "noise_on_mean_gradient": one.noise_multiplier / training.expected_batch,
-            "fusion": next(
-                (
-                    {
-                        "clips": held_back.clips,
-                        "noise_multiplier": fusion.round.noise_multiplier,
-                        "sampling_rate": fusion.round.rate,
-                        "steps": fusion.round.steps * fusion.rounds,
-                    }
-                    for fusion, held_back in others
-                ),
-                None,
-            ),
-            "epsilon": {
-                unit: [planned.training_epsilon(unit, number) for number in (1, training.rounds)] for unit in _UNITS
-            },
-        }
-    return facts
-
-
-def _code(planned: CostEstimate) -> dict[str, Any] | None:
+def _planned_facts(planned: CostEstimate) -> dict[str, Any]:
+    from moretta.shared.privacy.site_level import plan_site_level
     from moretta.shared.privacy.site_training import training_step
 
-    plan = planned.study.site_training
-    if plan is None:
-        return None
-    step = training_step(plan)
-    units = planned.cohort.clips if plan.unit == "clip" else len(planned.cohort.speakers)
+    study = planned.study
+    training: dict[str, Any] | None = None
+    aggregation: dict[str, Any] | None = None
+    code: dict[str, Any] | None = None
+    if planned.trainings:
+        (first, _), *others = planned.trainings
+        one = first.round
+        fusions = [
+            {
+                "clips": held_back.clips,
+                "noise_multiplier": fusion.round.noise_multiplier,
+                "sampling_rate": fusion.round.rate,
+                "steps": fusion.round.steps * fusion.rounds,
+            }
+            for fusion, held_back in others
+        ]
+        training = {
+            "unit": one.unit,
+            "accountant": study.privacy.accountant,
+            "target_epsilon": study.privacy.epsilon,
+            "noise_multiplier": one.noise_multiplier,
+            "sampling_rate": one.rate,
+            "expected_batch": first.expected_batch,
+            "models": first.models,
+            "rounds": first.rounds,
+            "steps_per_round": one.steps,
+            "steps": one.steps * first.rounds * first.models,
+            "noise_on_mean_gradient": one.noise_multiplier / first.expected_batch,
+            "fusion": fusions[0] if fusions else None,
+            "epsilon": {unit: [planned.training_epsilon(unit, n) for n in (1, first.rounds)] for unit in _UNITS},
+        }
+    if (level := plan_site_level(study)) is not None:
+        wanted, distributed = study.aggregation, study.aggregation.dp == "distributed"
+        aggregation = {
+            "dp": wanted.dp,
+            "delta": wanted.delta,
+            "epsilon": level.loss(level.rounds).epsilon(wanted.delta),
+            "noise_multiplier": level.noise_multiplier,
+            "min_sites": level.min_sites,
+            "share": level.share / level.clipping_norm if distributed else None,
+            "epsilon_of_share": level.loss_of_share(level.rounds).epsilon(wanted.delta) if distributed else None,
+        }
+    if (plan := study.site_training) is not None:
+        step = training_step(plan)
+        examples = planned.cohort.clips if plan.unit == "clip" else len(planned.cohort.speakers)
+        code = {
+            "unit": plan.unit,
+            "rounds": plan.rounds,
+            "noise_multiplier": None if step is None else step.noise_multiplier,
+            "noise_on_mean_gradient": None if step is None else step.noise_multiplier / examples,
+            "epsilon": {unit: planned.code_epsilon(unit) for unit in _UNITS},
+        }
+    releases = {
+        modality: {"anonymizer": study.section(modality).anonymizer}
+        | {unit: planned.release_epsilon(modality, unit) for unit in _UNITS}
+        for modality in planned.releases
+    }
     return {
-        "unit": plan.unit,
-        "rounds": plan.rounds,
-        "noise_multiplier": None if step is None else step.noise_multiplier,
-        "noise_on_mean_gradient": None if step is None else step.noise_multiplier / units,
-        "epsilon": {unit: planned.code_epsilon(unit) for unit in _UNITS},
+        "study": study.name,
+        "delta": study.privacy.delta,
+        "training": training,
+        "aggregation": aggregation,
+        "releases": releases,
+        "code": code,
+        "composed": planned.composed(),
     }
 
 
-def _aggregation(study: Study) -> dict[str, Any] | None:
-    from moretta.shared.privacy.site_level import plan_site_level
-
-    plan, wanted = plan_site_level(study), study.aggregation
-    if plan is None:
-        return None
-    distributed = wanted.dp == "distributed"
-    return {
-        "dp": wanted.dp,
-        "delta": wanted.delta,
-        "epsilon": plan.loss(plan.rounds).epsilon(wanted.delta),
-        "noise_multiplier": plan.noise_multiplier,
-        "min_sites": plan.min_sites,
-        "share": plan.share / plan.clipping_norm if distributed else None,
-        "epsilon_of_share": plan.loss_of_share(plan.rounds).epsilon(wanted.delta) if distributed else None,
-    }
-
-
-def _lines(facts: dict[str, Any]) -> list[str]:
+def _planned_lines(facts: dict[str, Any]) -> list[str]:
     lines = [
         f"Study {facts['study']} at a site with {facts['clips']} clips of {facts['speakers']} speakers, "
         f"{facts['seconds']:g} s at most. Every epsilon is at delta {facts['delta']:g}.",
@@ -152,30 +141,19 @@ def _lines(facts: dict[str, Any]) -> list[str]:
     ]
     for modality, release in facts["releases"].items():
         lines += [f"  {modality} by {release['anonymizer']}", *_epsilon_lines(release)]
-    if facts["code"] is not None:
-        lines += _code_lines(facts["code"])
-    composed = facts["composed"]
-    lines += [
-        "",
-        "All of it together, for",
-        "  the server, which has the releases",
-        *_epsilon_lines(composed["server"]),
-    ]
-    return [*lines, "  those who see the models alone", *_epsilon_lines(composed["model"])]
+    if (code := facts["code"]) is not None:
+        lines.append(f"  voice, for the federated code: {code['rounds']} rounds, each {code['unit']} one example")
+        if (noise := code["noise_multiplier"]) is not None:
+            share = code["noise_on_mean_gradient"]
+            lines.append(f"    noise multiplier {noise:.3f}: {share:.3f} in each value of a mean gradient")
+        lines += _epsilon_lines(code["epsilon"])
+    server, model = (_epsilon_lines(facts["composed"][audience]) for audience in ("server", "model"))
+    lines += ["", "All of it together, for", "  the server, which has the releases", *server]
+    return [*lines, "  those who see the models alone", *model]
 
 
 def _epsilon_lines(by_unit: dict[str, Any]) -> list[str]:
     return [f"    epsilon per {unit:<8} {_figure(by_unit[unit])}" for unit in _UNITS]
-
-
-def _code_lines(code: dict[str, Any]) -> list[str]:
-    lines = [f"  voice, for the federated code: {code['rounds']} rounds, each {code['unit']} one example"]
-    if code["noise_multiplier"] is not None:
-        share = code["noise_on_mean_gradient"]
-        lines.append(
-            f"    noise multiplier {code['noise_multiplier']:.3f}: {share:.3f} in each value of a mean gradient"
-        )
-    return lines + _epsilon_lines(code["epsilon"])
 
 
 def _training_lines(training: dict[str, Any] | None) -> list[str]:
@@ -196,9 +174,8 @@ def _training_lines(training: dict[str, Any] | None) -> list[str]:
             f"  fusion               {fusion['steps']} steps on {fusion['clips']} clips held back for it, "
             f"noise multiplier {fusion['noise_multiplier']:.3f}, sampling {fusion['sampling_rate']:.3f}"
         )
-    for unit, epsilon in training["epsilon"].items():
-        first, last = map(_figure, epsilon)
-        lines.append(f"  epsilon per {unit:<8} {last} ({first} after the first round of each model)")
+    for unit, (first, last) in training["epsilon"].items():
+        lines.append(f"  epsilon per {unit:<8} {_figure(last)} ({_figure(first)} after the first round of each model)")
     return lines
 
 
@@ -222,3 +199,132 @@ def _aggregation_lines(aggregation: dict[str, Any] | None) -> list[str]:
 
 def _figure(epsilon: float | None) -> str:
     return "no finite guarantee" if epsilon is None else f"{epsilon:,.2f}"
+
+
+def ledger(
+    *,
+    home: SiteFolder = None,
+    file: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="A ledger elsewhere, such as one of a simulation or a backup.")
+    ] = None,
+    delta: Annotated[
+        float | None, typer.Option(min=1e-300, max=0.999, help="State epsilon at this delta; default the policy's.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Check the privacy ledger and show what all studies together have cost.
+
+    Follows the chain of hashes, compares it with the server's last receipt, and composes the losses of every clip and
+    every speaker. Exits with 6 if the ledger is broken, or older than the server has countersigned.
+
+    Example: moretta site ledger --home clinic-a
+    """
+    from cryptography import x509
+
+    from moretta.client.accounting.budget import BudgetLimits
+    from moretta.client.policy import Policy
+    from moretta.client.transport.identity import Identity
+
+    if file is not None:
+        if not file.is_file():
+            raise HomeError(f"no privacy ledger {file}", expected="a file ledger.jsonl", fix="correct --file")
+        facts = ledger_facts(file, site=file.parent.name or ".", ca=None, budget=BudgetLimits.unlimited(), delta=delta)
+    else:
+        chosen = site_home(home)
+        identity = Identity.load(chosen.identity_file)
+        facts = ledger_facts(
+            chosen.root / "ledger.jsonl",
+            site=identity.site,
+            ca=x509.load_pem_x509_certificate(identity.ca_pem.encode()),
+            budget=Policy.load(chosen.policy_file).budget,
+            delta=delta,
+        )
+    show(facts, ledger_lines(facts), as_json=as_json)
+
+
+def ledger_facts(
+    path: Path, *, site: str, ca: x509.Certificate | None, budget: BudgetLimits, delta: float | None = None
+) -> dict[str, Any]:
+    """Check a ledger, and compose what it records.
+
+    Args:
+        path: of the ledger.
+        site: name of the site.
+        ca: the authority whose server countersigns; None where there is no server.
+        budget: the site's limits.
+        delta: at which epsilon is stated; None takes the budget's.
+
+    Raises:
+        RefusedError: the chain is broken, older than the receipt, or the receipt is not the server's.
+    """
+    from moretta.client.accounting.account import AUDIENCES, UNITS, Account
+    from moretta.client.accounting.ledger import Ledger, receipt_path, stored_receipt
+
+    opened = Ledger(path)
+    signed = stored_receipt(receipt_path(path))
+    if signed is not None and ca is not None:
+        signed.verify(ca)
+    account, delta = Account.read(opened), budget.delta if delta is None else delta
+    limits = {a: {unit: budget.limit(unit, a) for unit in UNITS} for a in AUDIENCES}
+    return {
+        "site": site,
+        "path": str(path),
+        "entries": opened.length,
+        "head": opened.head,
+        "countersigned": None if signed is None else {"length": signed.length, "unix_time": signed.unix_time},
+        "delta": delta,
+        "clips": account.members("clip"),
+        "speakers": account.members("speaker"),
+        "epsilon": {a: {unit: account.epsilon(unit, a, delta=delta) for unit in UNITS} for a in AUDIENCES},
+        # JSON has no infinity
+        "limits": {a: {u: None if math.isinf(x) else x for u, x in by_unit.items()} for a, by_unit in limits.items()},
+        "spent": _spent(opened.all_entries()),
+    }
+
+
+def _spent(entries: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """One row for each study and each thing that it made of the site's clips, in order of time."""
+    from moretta.client.accounting.account import COHORT
+    from moretta.client.accounting.budget import RESPONSE_KIND
+
+    rows: dict[tuple[str, str, str], dict[str, Any]] = {}
+    for entry in entries:
+        if entry["kind"] not in (COHORT, RESPONSE_KIND):
+            what = str(entry.get("model") or entry.get("anonymizer") or "")
+            key = (str(entry.get("study", "")), entry["kind"], what)
+            times = rows[key]["times"] + 1 if key in rows else 1
+            rows[key] = {"study": key[0], "kind": key[1], "what": what, "last": entry["at"], "times": times}
+    return list(rows.values())
+
+
+def ledger_lines(facts: dict[str, Any]) -> list[str]:
+    """The facts of a ledger as text."""
+    signed = facts["countersigned"]
+    lines = [
+        f"Privacy ledger of {facts['site']}: {facts['entries']} entries, the chain is whole",
+        f"head          {facts['head']}",
+        "countersigned never: without a server's receipt an old backup would not be noticed"
+        if signed is None
+        else f"countersigned up to entry {signed['length']} of {facts['entries']}, {_time(signed['unix_time'])}",
+        f"about         {facts['clips']} clips of {facts['speakers']} speakers",
+        "",
+        f"{'epsilon at delta ' + format(facts['delta'], 'g'):<28}{'per clip':>16}{'limit':>10}"
+        f"{'per speaker':>16}{'limit':>10}",
+    ]
+    for audience, text in {"server": "all that left", "model": "trained models"}.items():
+        cells = ""
+        for unit, epsilon in facts["epsilon"][audience].items():
+            limit = facts["limits"][audience][unit]
+            spent = "unbounded" if epsilon is None else f"{epsilon:,.2f}"
+            cells += f"{spent:>16}{'none' if limit is None else f'{limit:g}':>10}"
+        lines.append(f"{text:<28}{cells}")
+    lines += ["", f"{'last':<18}{'study':<18}{'kind':<10}{'times':>6}  what"]
+    lines += [
+        f"{_time(row['last']):<18}{row['study'][:16]:<18}{row['kind']:<10}{row['times']:>6}  {row['what']}"
+        for row in facts["spent"]
+    ]
+    return lines
+
+
+def _time(seconds: int) -> str:
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M")

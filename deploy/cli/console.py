@@ -20,11 +20,14 @@ if TYPE_CHECKING:
     from moretta.client.site_home import SiteHome
     from moretta.deploy.runtime.run_folder import Outcome
 
-_FILE_COLUMNS = 180
-"""Width of a table in a file or a pipe."""
+_FILE_COLUMNS = 180  # width of a table in a file or a pipe
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 StudyFile = Annotated[Path | None, typer.Option("--study", help="Study file (TOML); see docs/study.md.")]
+StudyArgument = Annotated[Path, typer.Argument(metavar="STUDY", help="Study file (TOML); see docs/study.md.")]
+Processes = Annotated[int | None, typer.Option(min=1, help="Processes; default one for each CPU.")]
+AttackerNames = Annotated[str, typer.Option(help="Names with commas between; default all.")]
+Yes = Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")]
 SiteFolder = Annotated[
     Path | None,
     typer.Option("--home", help="Folder of the site; default $MORETTA_SITE, else ~/.moretta/site.", show_default=False),
@@ -32,10 +35,15 @@ SiteFolder = Annotated[
 
 
 def site_home(folder: Path | None) -> SiteHome:
-    """The site that `--home` names, or the default one."""
+    """The site of `--home`, or the default one."""
     from moretta.client.site_home import SiteHome, default_home
 
     return SiteHome(folder or default_home())
+
+
+def listed(text: str) -> tuple[str, ...]:
+    """The parts of an option that has commas between them."""
+    return tuple(part.strip() for part in text.split(",") if part.strip())
 
 
 def show(facts: Any, lines: str | Iterable[str], *, as_json: bool, indent: int | None = None) -> None:
@@ -55,10 +63,7 @@ def note(text: str) -> None:
 def show_table(headings: Sequence[str], rows: Iterable[Sequence[object]], *, fold: Sequence[str] = ()) -> None:
     """Print a table. Cells hold text from elsewhere: they are printable, and Rich reads no markup in them.
 
-    Args:
-        headings: of the columns.
-        rows: cells, as many as headings.
-        fold: columns whose text may take several lines.
+    `fold` lists the headings of columns whose text may take several lines.
     """
     from rich.console import Console
     from rich.table import Table
@@ -101,9 +106,16 @@ def progress(title: str, total: int, *, stream: TextIO | None = None) -> Iterato
 
     Example: `with progress("Rendering", 576) as step: step()`.
     """
-    stream = stream or sys.stderr
+    stream, done, started = stream or sys.stderr, 0, time.monotonic()
+
+    def step() -> None:
+        nonlocal done
+        tenth, done = done * 10 // max(1, total), done + 1
+        if done * 10 // max(1, total) > tenth:
+            print(f"{title}: {done}/{max(1, total)} ({time.monotonic() - started:.0f} s)", file=stream, flush=True)
+
     if not stream.isatty():
-        yield _tenths(title, max(1, total), stream)
+        yield step
         return
     from rich.console import Console
     from rich.markup import escape
@@ -113,19 +125,6 @@ def progress(title: str, total: int, *, stream: TextIO | None = None) -> Iterato
     with Progress(*columns, console=Console(file=stream), transient=True) as bar:
         task = bar.add_task(escape(title), total=total)
         yield lambda: bar.advance(task)
-
-
-def _tenths(title: str, total: int, stream: TextIO) -> Callable[[], None]:
-    done, started = 0, time.monotonic()
-
-    def step() -> None:
-        nonlocal done
-        tenth, done = done * 10 // total, done + 1
-        if done * 10 // total > tenth:
-            stream.write(f"{title}: {done}/{total} ({time.monotonic() - started:.0f} s)\n")
-            stream.flush()
-
-    return step
 
 
 @contextmanager

@@ -1,32 +1,23 @@
-"""`moretta corpus check`, `moretta corpus synth` and `moretta anonymize`: look at clips, make them, anonymize them."""
+"""`moretta corpus`, `moretta anonymize` and `moretta train-face`: what works on a folder of clips or pictures."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from contextlib import ExitStack
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from moretta.deploy.cli.console import AsJson, StudyFile, note, progress, progress_of, show
-from moretta.shared.core.errors import ExitCode
+from moretta.shared.core.errors import ExitCode, StudyError
 
 if TYPE_CHECKING:
     from moretta.shared.data.check import CheckReport, Durations
-    from moretta.shared.data.comparison import PublishedComparison
+    from moretta.shared.models.face_images import FaceImages
 
 _LISTED = 10
 
 app = typer.Typer(no_args_is_help=True, help="Look at a corpus, or make a synthetic one.")
-
-
-class LabelChoice(StrEnum):
-    """Whose emotion labels count."""
-
-    INTENDED = "intended"
-    VOTE = "vote"
 
 
 @app.command()
@@ -36,7 +27,7 @@ def check(
     names: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Folder with CREMA-D's own lists, to compare with.")
     ] = None,
-    labels: Annotated[LabelChoice, typer.Option(help="Whose emotion labels count.")] = LabelChoice.INTENDED,
+    labels: Annotated[Literal["intended", "vote"], typer.Option(help="Whose emotion labels count.")] = "intended",
     as_json: AsJson = False,
 ) -> None:
     """Decode every file and show what is there, and which files cannot be used and why.
@@ -48,12 +39,13 @@ def check(
     from moretta.shared.data.check import check_corpus
 
     with ExitStack() as stack:
-
-        def start(total: int) -> Callable[[], None]:
-            return stack.enter_context(progress("Decoding", total))
-
-        report = check_corpus(folder, labels=labels.value, names=names, progress=start)
-    show(report.to_json(), _lines(report), as_json=as_json, indent=1)
+        report = check_corpus(
+            folder,
+            labels=labels,
+            names=names,
+            progress=lambda total: stack.enter_context(progress("Decoding", total)),
+        )
+    show(report.to_json(), _check_lines(report), as_json=as_json, indent=1)
     if not report.ok:
         raise typer.Exit(ExitCode.CORPUS)
 
@@ -109,7 +101,7 @@ def anonymize(  # noqa: PLR0917 - typer reads the options from the signature
     show(statement.model_dump(mode="json"), lines, as_json=as_json, indent=1)
 
 
-def _lines(report: CheckReport) -> list[str]:
+def _check_lines(report: CheckReport) -> list[str]:
     kind = "SYNTHETIC corpus" if report.synthetic else "Corpus"
     lines = [
         f"{kind} {report.name}: {report.clips} usable clips of {len(report.speakers)} speakers",
@@ -131,45 +123,132 @@ def _lines(report: CheckReport) -> list[str]:
         f"{row.video:>6}  {_counts(row.emotions)}"
         for row in report.speakers
     ]
-    if report.published:
-        lines += ["", *_published_lines(report.published)]
-    entries = [
-        *(f"warning: {warning}" for warning in report.warnings),
-        *(f"{'fault' if same.fault else 'warning'}: {same}" for same in report.repeated),
-    ]
-    lines += ["", *entries] if entries else []
-    lines += [
-        "",
-        f"{len(report.unusable)} files cannot be used" + (f": {_counts(report.reasons)}" * bool(report.unusable)),
-    ]
-    lines += [f"  {drop.file}  {drop.reason}: {drop.detail}" for drop in report.unusable]
-    return lines
+    if found := report.published:
+        lines += [
+            "",
+            f"Compared with CREMA-D's lists: {found.present_clips} of {found.listed_clips} listed clips are here",
+            f"  clips not listed      {_some(found.unknown_clips)}",
+            f"  clips missing         {_some(found.missing_clips)} of the speakers that are here",
+            f"  speakers not listed   {_some(found.unknown_speakers)}",
+            f"  speakers missing      {_some(found.missing_speakers)}",
+            f"  other sex or age      {_some(found.different_speakers)}",
+            f"  listed without a vote {found.without_vote}",
+        ]
+    faults = [f"{'fault' if same.fault else 'warning'}: {same}" for same in report.repeated]
+    if entries := [*(f"warning: {warning}" for warning in report.warnings), *faults]:
+        lines += ["", *entries]
+    reasons = f": {_counts(report.reasons)}" if report.unusable else ""
+    lines += ["", f"{len(report.unusable)} files cannot be used{reasons}"]
+    return lines + [f"  {drop.file}  {drop.reason}: {drop.detail}" for drop in report.unusable]
 
 
-def _published_lines(published: PublishedComparison) -> list[str]:
-    def some(items: list[str]) -> str:
-        more = ", ..." if len(items) > _LISTED else ""
-        return f"{len(items)}" + (f" ({', '.join(map(str, items[:_LISTED]))}{more})" if items else "")
-
-    return [
-        f"Compared with CREMA-D's lists: {published.present_clips} of {published.listed_clips} listed clips are here",
-        f"  clips not listed      {some(published.unknown_clips)}",
-        f"  clips missing         {some(published.missing_clips)} of the speakers that are here",
-        f"  speakers not listed   {some(published.unknown_speakers)}",
-        f"  speakers missing      {some(published.missing_speakers)}",
-        f"  other sex or age      {some(published.different_speakers)}",
-        f"  listed without a vote {published.without_vote}",
-    ]
+def _some(items: list[str]) -> str:
+    more = ", ..." if len(items) > _LISTED else ""
+    return f"{len(items)}" + (f" ({', '.join(map(str, items[:_LISTED]))}{more})" if items else "")
 
 
-def _durations(durations: Durations | None) -> str:
-    if durations is None:
+def _durations(d: Durations | None) -> str:
+    if d is None:
         return "none"
-    return (
-        f"{durations.files} files, {durations.total / 60:.1f} min "
-        f"({durations.shortest:.2f} to {durations.longest:.2f} s, median {durations.median:.2f} s)"
-    )
+    return f"{d.files} files, {d.total / 60:.1f} min ({d.shortest:.2f} to {d.longest:.2f} s, median {d.median:.2f} s)"
 
 
 def _counts(counts: dict[str, int]) -> str:
     return ", ".join(f"{key} {count}" for key, count in counts.items())
+
+
+def train_face(
+    folder: Annotated[
+        Path | None, typer.Argument(metavar="[DIR]", help="Face images, in any depth; without it faces are drawn.")
+    ] = None,
+    *,
+    out: Annotated[Path, typer.Option(help="The file to write; face.weights of a study names it.")],
+    preset: Annotated[
+        Literal["exact", "small"], typer.Option(help="exact: 128 pixels, latent 4096; small: 64 pixels, latent 300.")
+    ] = "exact",
+    side: Annotated[int | None, typer.Option(help="Pixels, a multiple of 16; overrides the preset.")] = None,
+    latent: Annotated[int | None, typer.Option(min=1, help="Latent size; overrides the preset.")] = None,
+    epochs: Annotated[int, typer.Option(min=1, help="The original project used 50, 100 and 150.")] = 50,
+    batch: Annotated[int, typer.Option(min=2, help="32 or 64 in the original.")] = 32,
+    learning_rate: Annotated[float, typer.Option(help="0.01 or 0.001 in the original.")] = 0.001,
+    optimizer: Annotated[Literal["adam", "sgd"], typer.Option(help="How the weights are updated.")] = "adam",
+    noise: Annotated[float, typer.Option(help="Standard deviation of the corruption, for values in [0, 1].")] = 0.1,
+    seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same weights on one machine.")] = 1,
+    synthetic: Annotated[int, typer.Option(min=2, help="Pictures to draw if there is no DIR.")] = 600,
+    as_json: AsJson = False,
+) -> None:
+    """Train the face autoencoder on public faces, and write it as safetensors.
+
+    Use faces that anybody may have: what the network learns is sent to every site.
+
+    Example: moretta train-face ffhq/ --out face.safetensors --epochs 50
+    """
+    from moretta.deploy.runtime.run_folder import prepare_output
+    from moretta.shared.core.workers import cpu_count, limit_threads
+    from moretta.shared.models.autoencoder import AutoencoderSpec
+    from moretta.shared.models.autoencoder_file import save_autoencoder
+    from moretta.shared.models.train_autoencoder import TrainOptions, train_autoencoder, training_steps
+
+    try:  # hours of training must not end in a file that cannot be written
+        if out.is_dir():
+            raise IsADirectoryError(f"{out} is a folder")
+        prepare_output(out.parent)
+    except OSError as error:
+        raise StudyError(f"--out {out} cannot be written: {error}", fix="name a file in a folder of yours") from error
+    named = AutoencoderSpec.preset(preset)
+    options = TrainOptions(
+        spec=AutoencoderSpec(side=named.side if side is None else side, latent=latent or named.latent),
+        epochs=epochs,
+        batch=batch,
+        learning_rate=learning_rate,
+        optimizer=optimizer,
+        noise=noise,
+        seed=seed,
+    )
+    note("rendering synthetic faces" if folder is None else f"reading the faces in {folder}")
+    images = _images(folder, options.spec.side, synthetic, seed)
+    limit_threads(cpu_count())  # nothing else runs now
+    with progress("Training", training_steps(options, len(images.pictures))) as step:
+        trained = train_autoencoder(images.pictures, options, step=step)
+    save_autoencoder(trained.model, out)
+    facts = {
+        "file": str(out),
+        "source": "synthetic" if folder is None else str(folder),
+        "side": options.spec.side,
+        "latent": options.spec.latent,
+        "pictures": len(images.pictures),
+        "without_face": images.centred,
+        "detector": images.detector,
+        "dropped": [{"file": drop.file, "reason": drop.reason, "detail": drop.detail} for drop in images.dropped],
+        "trained_on": trained.trained_on,
+        "held_out": trained.held_out,
+        "psnr_db": round(trained.psnr, 2),
+        "history": [{"loss": round(epoch.loss, 6), "psnr_db": round(epoch.psnr, 2)} for epoch in trained.history],
+    }
+    show(facts, _trained_lines(facts), as_json=as_json, indent=1)
+
+
+def _images(folder: Path | None, side: int, synthetic: int, seed: int) -> FaceImages:
+    from moretta.shared.models import face_images
+
+    if folder is not None:
+        files = face_images.image_files(folder)
+        with progress("Reading faces", len(files)) as step:
+            return face_images.read_face_images(folder, files, side, step=step)
+    people = -(-synthetic // face_images.PICTURES_PER_PERSON)
+    with progress("Drawing people", people) as step:
+        return face_images.render_face_images(people, side, seed=seed, step=step)
+
+
+def _trained_lines(facts: dict[str, Any]) -> list[str]:
+    lines = [
+        f"{facts['file']}: {facts['side']} x {facts['side']} pixels, latent size {facts['latent']}",
+        f"trained on {facts['trained_on']} pictures ({facts['source']}), {facts['psnr_db']} dB PSNR on "
+        f"{facts['held_out']} held out",
+    ]
+    if facts["without_face"]:
+        lines.append(f"{facts['without_face']} pictures show no face ({facts['detector']}): their centre was taken")
+    lines += [f"dropped {drop['file']}: {drop['detail']}" for drop in facts["dropped"][:10]]
+    if len(facts["dropped"]) > 10:
+        lines.append(f"... and {len(facts['dropped']) - 10} more (--json lists all)")
+    return lines

@@ -16,9 +16,7 @@ import typer
 
 from moretta.deploy.cli import audit, corpus, server, site, study
 from moretta.deploy.cli.budget import budget
-from moretta.deploy.cli.choose import choose
-from moretta.deploy.cli.sweep import sweep
-from moretta.deploy.cli.train_face import train_face
+from moretta.deploy.cli.sweep import choose, sweep
 from moretta.shared.core.atomic import naming, storage_error
 from moretta.shared.core.errors import ExitCode, Interrupted, MorettaError
 from moretta.shared.core.printable import printable, set_up_logging
@@ -37,7 +35,7 @@ app.command()(study.report)
 app.command()(budget)
 app.command()(sweep)
 app.command()(choose)
-app.command("train-face")(train_face)
+app.command("train-face")(corpus.train_face)
 app.add_typer(corpus.app, name="corpus", help="Check a corpus, or make a synthetic one.")
 app.add_typer(server.app, name="server", help="Run the coordinator's server: port, sites, tokens.")
 app.add_typer(study.app, name="study", help="Run a study over the sites that are enrolled at a server.")
@@ -88,9 +86,8 @@ class _EndedError(BaseException):
     """SIGTERM or SIGHUP came."""
 
 
-def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
+def _interrupt(number: int, _: FrameType | None) -> NoReturn:
     """Everything is cleaned up as after Ctrl-C; nothing that catches errors takes it for one."""
-    del frame
     raise _EndedError(signal.Signals(number).name)
 
 

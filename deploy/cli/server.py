@@ -6,16 +6,13 @@ import json
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from moretta.deploy.cli.console import AsJson, note, show, show_table
 from moretta.shared.core.errors import ExitCode
 from moretta.shared.core.printable import printable
-
-if TYPE_CHECKING:
-    from moretta.server.enrollment.tables import SiteRecord
 
 DEFAULT_HOME = Path("moretta-server")
 
@@ -79,23 +76,18 @@ def up(home: ServerFolder = DEFAULT_HOME, *, passphrase_file: PassphraseFile = N
     from moretta.deploy.server.start import run
 
     def on_event(event: str, fields: dict[str, Any]) -> None:
-        typer.echo(json.dumps({"event": event, **fields}) if as_json else _event_text(event, fields))
+        if as_json:
+            text = json.dumps({"event": event, **fields})
+        elif event == "listening":
+            text = "Listening on {listen} (sites dial {address})\ncertificate authority {ca}".format(**fields)
+        elif event == "ready":
+            text = "Ready after {seconds} s; Flower's SuperLink on 127.0.0.1:{superlink} only".format(**fields)
+        else:
+            more = ", ".join(f"{key} {printable(value)}" for key, value in fields.items() if value is not None)
+            text = f"{event.replace('-', ' ')}{': ' * bool(more)}{more}"
+        typer.echo(text)
 
     run(home, passphrase_file=passphrase_file, on_event=on_event)
-
-
-def _event_text(event: str, fields: dict[str, Any]) -> str:
-    match event:
-        case "listening":
-            return (
-                f"Listening on {fields['listen']} (sites dial {fields['address']})\n"
-                f"certificate authority {fields['ca']}"
-            )
-        case "ready":
-            return f"Ready after {fields['seconds']} s; Flower's SuperLink on 127.0.0.1:{fields['superlink']} only"
-        case _:
-            more = ", ".join(f"{key} {printable(value)}" for key, value in fields.items() if value is not None)
-            return f"{event.replace('-', ' ')}{': ' * bool(more)}{more}"
 
 
 @app.command()
@@ -134,17 +126,14 @@ def sites(home: ServerOption = DEFAULT_HOME, *, as_json: AsJson = False) -> None
         facts = [{**asdict(r), "node_id": None if r.node_id is None else str(r.node_id)} for r in records]
         show(facts, "no site is enrolled", as_json=as_json, indent=1)
         return
-    headings = ("site", "state", "certificate until", "last call", "calls", "MB from", "MB to")
-    show_table(headings, [_site_row(record) for record in records])
-
-
-def _site_row(site: SiteRecord) -> tuple[object, ...]:
-    until, last = (
-        datetime.fromtimestamp(seconds, tz=UTC).strftime("%Y-%m-%d %H:%M:%SZ") if seconds else "-"
-        for seconds in (site.not_after, site.last_call)
-    )
-    traffic = (f"{site.bytes_from / 1e6:.1f}", f"{site.bytes_to / 1e6:.1f}")
-    return (site.name, site.state, until, last, site.calls, *traffic)
+    rows = []
+    for r in records:
+        until, last = (
+            f"{datetime.fromtimestamp(seconds, tz=UTC):%Y-%m-%d %H:%M:%SZ}" if seconds else "-"
+            for seconds in (r.not_after, r.last_call)
+        )
+        rows.append((r.name, r.state, until, last, r.calls, f"{r.bytes_from / 1e6:.1f}", f"{r.bytes_to / 1e6:.1f}"))
+    show_table(("site", "state", "certificate until", "last call", "calls", "MB from", "MB to"), rows)
 
 
 @app.command()
@@ -176,8 +165,7 @@ def reset_ledger(
 
     The server refuses a ledger that does not continue the last one it countersigned, so a thief with a site's keys can
     shut the site out. Revoke the site and let it join anew first. The audit log (ledger-countersigned) shows up to
-    which
-    length the ledger was the site's own. This is written to the log.
+    which length the ledger was the site's own. This is written to the log.
 
     Example: moretta server reset-ledger clinic-a --length 41
     """

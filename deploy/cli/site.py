@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from moretta.deploy.cli import steward
-from moretta.deploy.cli.console import AsJson, SiteFolder, show, site_home
-from moretta.deploy.cli.ledger import ledger
+from moretta.deploy.cli.budget import ledger
+from moretta.deploy.cli.console import AsJson, SiteFolder, listed, show, site_home
 from moretta.shared.core.errors import ExitCode
 
 if TYPE_CHECKING:
@@ -58,9 +58,8 @@ def join(
         raise CorpusError(f"no folder {corpus}", expected="the clips of this site", fix="correct --corpus")
     settings = None
     if corpus is not None:
-        settings = SiteFile(
-            corpus=corpus.absolute(), speakers=_listed(speakers), held_out=_listed(held_out) if held_out else None
-        )
+        apart = listed(held_out) if held_out else None
+        settings = SiteFile(corpus=corpus.absolute(), speakers=listed(speakers), held_out=apart)
     chosen = site_home(home)
     with _held(chosen):
         join_string = parse_join_string(_read_string(string))
@@ -193,10 +192,6 @@ def _read_string(given: str) -> str:
         return Path(given[1:]).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise EnrollmentError(f"the file {given[1:]} cannot be read", expected="a file with a join string") from error
-
-
-def _listed(text: str) -> tuple[str, ...]:
-    return tuple(part.strip() for part in text.split(",") if part.strip())
 
 
 def _facts(identity: Identity) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from moretta.deploy.cli.console import AsJson, SiteFolder, note, progress_of, show, site_home
+from moretta.deploy.cli.console import AsJson, SiteFolder, Yes, note, progress_of, show, site_home
 
 if TYPE_CHECKING:
     from moretta.client.clips.withdrawal import StillOut, Withdrawal
@@ -129,7 +129,7 @@ def withdraw(
     speaker: Annotated[str | None, typer.Argument(help="The person, as the corpus calls them, such as 1004.")] = None,
     *,
     home: SiteFolder = None,
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")] = False,
+    yes: Yes = False,
     show_all: Annotated[
         bool, typer.Option("--list", help="Show who has withdrawn, and what of them has left the site.")
     ] = False,
@@ -156,7 +156,14 @@ def withdraw(
     if sum((show_all, study is not None, speaker is not None)) != 1 or (undo and speaker is None):
         raise typer.BadParameter("expected one speaker, or --list, or --study DIGEST")
     if show_all:
-        _show_withdrawn(settings, as_json=as_json)
+        rows, lines = [], []
+        for person in settings.withdrawn.people:
+            out, files = tuple(withdrawal.still_out(settings, person.speaker)), len(person.files)
+            kept = [asdict(each) for each in out]
+            rows.append({"speaker": person.speaker, "at": person.at, "files": files, "out": kept})
+            lines.append(f"Speaker {person.speaker} withdrew on {_day(person.at)}; {files} files are known by content")
+            lines += _still_out_lines(out)
+        show({"withdrawn": rows}, lines or "Nobody has withdrawn", as_json=as_json)
     elif study is not None:
         found = _stored_study(settings, study)
         remove_stored(settings, found, "the steward removed it")
@@ -166,12 +173,11 @@ def withdraw(
         line = f"The clips of speaker {speaker} are read again from now on"
         show({"speaker": speaker, "withdrawn": False}, line, as_json=as_json)
     elif speaker is not None:
+        question = f"Remove what was made with the clips of speaker {speaker}, and never read them again?"
         if not yes:
-            typer.confirm(
-                f"Remove what was made with the clips of speaker {speaker}, and never read them again?", abort=True
-            )
+            typer.confirm(question, abort=True)
         done = withdrawal.withdraw(settings, speaker)
-        show(asdict(done), _withdrawal_lines(settings, done), as_json=as_json)
+        show(asdict(done), _withdrawal_lines(settings.name, done), as_json=as_json)
 
 
 def _settings(folder: Path | None) -> SiteSettings:
@@ -204,19 +210,7 @@ def _stored_study(settings: SiteSettings, start: str) -> str:
     return next((provenance.study for provenance in provenances if provenance is not None), matching[0])
 
 
-def _show_withdrawn(settings: SiteSettings, *, as_json: bool) -> None:
-    from moretta.client.clips.withdrawal import still_out
-
-    rows, lines = [], []
-    for person in settings.withdrawn.people:
-        out, files = tuple(still_out(settings, person.speaker)), len(person.files)
-        rows.append({"speaker": person.speaker, "at": person.at, "files": files, "out": [asdict(each) for each in out]})
-        lines.append(f"Speaker {person.speaker} withdrew on {_day(person.at)}; {files} files are known by content")
-        lines += _still_out_lines(out)
-    show({"withdrawn": rows}, lines or "Nobody has withdrawn", as_json=as_json)
-
-
-def _withdrawal_lines(settings: SiteSettings, done: Withdrawal) -> list[str]:
+def _withdrawal_lines(site: str, done: Withdrawal) -> list[str]:
     lines = [
         f"Speaker {done.speaker} has withdrawn: no clip of theirs is read again ({done.files} files known by content)",
         f"Removed here, of studies: {', '.join(done.removed) or 'nothing, for nothing with their clips was kept'}",
@@ -224,7 +218,20 @@ def _withdrawal_lines(settings: SiteSettings, done: Withdrawal) -> list[str]:
     if done.note:
         lines.append(f"WARNING: {done.note}")
     lines += _still_out_lines(done.out)
-    return [*lines, "", *_letter(settings.name, done.out)] if done.out else lines
+    if not done.out:
+        return lines
+    lines += [  # identifies no person: pseudonyms are the server's own
+        "",
+        "Text for the coordinators:",
+        "",
+        f"  A person whose clips {site} released has withdrawn their consent. Please",
+        "  delete their part of these studies, and inform everybody who has copies or the models:",
+    ]
+    for each in done.out:
+        pseudonyms = " or ".join(each.pseudonyms)
+        lines.append(f"  - study {each.name} {each.study}, pseudonym {pseudonyms}: {_sent(each)}, {_days(each)}")
+        lines += [f"    at the server: moretta study withdraw RUN --site {site} --speaker {p}" for p in each.pseudonyms]
+    return lines
 
 
 def _still_out_lines(out: Sequence[StillOut]) -> list[str]:
@@ -232,29 +239,10 @@ def _still_out_lines(out: Sequence[StillOut]) -> list[str]:
         return ["Nothing of theirs has left this site, as far as its records go"]
     lines = ["Still out, and out of this site's reach:"]
     for each in out:
-        authority = each.ca_fingerprint or "(not recorded)"
         lines += [
             f"  study {each.name or '(name not recorded)'} {each.study}",
-            f"    at {each.server or '(server not recorded)'}, authority {authority}",
-            f"    {_day(each.first)} to {_day(each.last)}: {_sent(each)}",
-        ]
-    return lines
-
-
-def _letter(site: str, out: Sequence[StillOut]) -> list[str]:
-    """The text for a coordinator. It identifies no person: pseudonyms are the server's own."""
-    lines = [
-        "Text for the coordinators:",
-        "",
-        f"  A person whose clips {site} released has withdrawn their consent. Please",
-        "  delete their part of these studies, and inform everybody who has copies or the models:",
-    ]
-    for each in out:
-        pseudonyms, when = " or ".join(each.pseudonyms), f"{_day(each.first)} to {_day(each.last)}"
-        lines.append(f"  - study {each.name} {each.study}, pseudonym {pseudonyms}: {_sent(each)}, {when}")
-        lines += [
-            f"    at the server: moretta study withdraw RUN --site {site} --speaker {pseudonym}"
-            for pseudonym in each.pseudonyms
+            f"    at {each.server or '(server not recorded)'}, authority {each.ca_fingerprint or '(not recorded)'}",
+            f"    {_days(each)}: {_sent(each)}",
         ]
     return lines
 
@@ -265,6 +253,10 @@ def _sent(out: StillOut) -> str:
         numbers = f" (rounds {', '.join(map(str, rounds))})" if rounds else ""
         parts.append(f"{_SENT.get(kind, kind)}{numbers}")
     return ", ".join(parts)
+
+
+def _days(out: StillOut) -> str:
+    return f"{_day(out.first)} to {_day(out.last)}"
 
 
 def _day(seconds: int) -> str:

@@ -5,14 +5,11 @@ from __future__ import annotations
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from moretta.deploy.cli.console import AsJson, StudyFile, end_with, note, progress, show
-
-if TYPE_CHECKING:
-    from moretta.shared.audit.report.report_schema import Report
+from moretta.deploy.cli.console import AsJson, StudyArgument, StudyFile, Yes, end_with, note, progress, show
 
 app = typer.Typer(no_args_is_help=True, help="Run a study over the sites that are enrolled at a server.")
 
@@ -57,7 +54,7 @@ def simulate(  # noqa: PLR0917 - typer reads the options from the signature
 
 @app.command()
 def run(
-    study: Annotated[Path, typer.Argument(metavar="STUDY", help="Study file (TOML); see docs/study.md.")],
+    study: StudyArgument,
     *,
     server: Annotated[Path, typer.Option(metavar="DIR", help="Folder of the running server.")] = Path("moretta-server"),
     out: Annotated[
@@ -87,13 +84,8 @@ def run(
         if not reopen(folder):
             end_with(read_outcome(folder), as_json=as_json)
     else:
-        plan = plan_deployment(
-            home,
-            chosen,
-            command=reproduce_command(sys.argv[1:]),
-            corpus_name=corpus_name,
-            sites=tuple(dict.fromkeys(site or ())),
-        )
+        command, sites = reproduce_command(sys.argv[1:]), tuple(dict.fromkeys(site or ()))
+        plan = plan_deployment(home, chosen, command=command, corpus_name=corpus_name, sites=sites)
         connect(home)  # before the folder is made: without a server there is nothing to do
         prepare_folder(folder)
     end_with(StudyRun(plan, folder, note, control=lambda: connect(home)).run(), as_json=as_json)
@@ -101,9 +93,7 @@ def run(
 
 @app.command()
 def status(
-    folder: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run.")],
-    *,
-    as_json: AsJson = False,
+    folder: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run.")], *, as_json: AsJson = False
 ) -> None:
     """Show how far a study is, which sites take part, and what they missed, from the files of the run alone.
 
@@ -122,7 +112,7 @@ def withdraw(
     site: Annotated[str, typer.Option(help="The site whose notice it is.")],
     speaker: Annotated[str, typer.Option(help="The person's pseudonym, from the site's notice.")],
     models: Annotated[bool, typer.Option("--models", help="Remove the trained models, too.")] = False,
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")] = False,
+    yes: Yes = False,
     as_json: AsJson = False,
 ) -> None:
     """Remove a person who has withdrawn from a run: released clips, and what was made of them alone; mark its report.
@@ -152,6 +142,7 @@ def report(
     Example: moretta report out
     """
     from moretta.shared.audit.report.report_file import load_report, report_json_schema, write_html
+    from moretta.shared.audit.report.summary import findings, what_was_run
 
     if schema:
         typer.echo(report_json_schema(), nl=False)
@@ -166,13 +157,7 @@ def report(
         "gate": found.gate.model_dump(mode="json"),
         "report": str(page),
     }
-    show(facts, [*headline_lines(found), f"Report: {page}"], as_json=as_json, indent=1)
-
-
-def headline_lines(found: Report) -> tuple[str, ...]:
-    """What a study found, in sentences for a terminal."""
-    from moretta.shared.audit.report.summary import findings, what_was_run
-
-    first = ("SYNTHETIC INPUT: these figures say nothing about people.",) if found.corpus.synthetic else ()
-    gate = tuple(f"Gate broken: {limit}" for limit in found.gate.broken)
-    return (*first, what_was_run(found), *findings(found), *gate)
+    first = ["SYNTHETIC INPUT: these figures say nothing about people."] if found.corpus.synthetic else []
+    gate = [f"Gate broken: {limit}" for limit in found.gate.broken]
+    lines = [*first, what_was_run(found), *findings(found), *gate, f"Report: {page}"]
+    show(facts, lines, as_json=as_json, indent=1)

@@ -1,17 +1,18 @@
-"""`moretta sweep`."""
+"""`moretta sweep` and `moretta choose`: grids of studies, and the choice of an anonymizer by one."""
 
 from __future__ import annotations
 
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from moretta.deploy.cli.console import AsJson, note, show_table
+from moretta.deploy.cli.console import AsJson, AttackerNames, Processes, figure, listed, note, show_table
 
 if TYPE_CHECKING:
+    from moretta.deploy.choose.choosing import Candidate, Choice, Chosen
     from moretta.deploy.sweep.grid import GridFile
     from moretta.deploy.sweep.run_sweep import Swept
 
@@ -29,7 +30,7 @@ def sweep(  # noqa: PLR0917 - typer reads the options from the signature
         str | None, typer.Option(metavar="one|all", help="`all`: every speaker is tested once; default one.")
     ] = None,
     out: Annotated[Path, typer.Option(help="New folder, or that of a sweep that is to go on.")] = Path("sweep"),
-    jobs: Annotated[int | None, typer.Option(min=1, help="Processes; default one for each CPU.")] = None,
+    jobs: Processes = None,
     cluster: Annotated[
         str, typer.Option(metavar="ADDRESS", help="Ray cluster to compute on; all its machines must see the folders.")
     ] = "",
@@ -40,41 +41,50 @@ def sweep(  # noqa: PLR0917 - typer reads the options from the signature
     Example: moretta sweep --corpus CREMA-D --axis privacy.epsilon=1,2,4,8,inf --axis privacy.unit=clip,speaker
     """
     from moretta.deploy.runtime.run_folder import reproduce_command
-    from moretta.deploy.sweep.grid import GridFile, load_grid, make_grid
+    from moretta.deploy.sweep.grid import make_grid
     from moretta.deploy.sweep.jobs import plan_sweep
     from moretta.deploy.sweep.run_sweep import sweep as start
+    from moretta.shared.audit.report.sweep_rows import HEADINGS, cell_text, table_cells
     from moretta.shared.core.errors import ExitCode
 
-    written = load_grid(grid) if grid is not None else GridFile()
-    made = make_grid(_changed(written, study=study, axes=axis or [], fixed=set_ or [], seeds=seeds, folds=folds))
+    made = make_grid(_grid(grid, study=study, axes=axis or [], fixed=set_ or [], seeds=seeds, folds=folds))
     command = reproduce_command(sys.argv[1:])
     plan = plan_sweep(made, corpus, command)
     found = start(plan, out, jobs=jobs, command=command, notify=note, cluster=cluster)
     if as_json:
-        typer.echo(json.dumps(_facts(found), indent=1))
+        facts = {"rows": [row.model_dump(mode="json") for row in found.report.rows]}
+        typer.echo(json.dumps(_facts(found) | facts, indent=1))
     else:
-        _print(found)
+        show_table(HEADINGS, map(table_cells, found.report.rows), fold=[""])
+        for row in found.report.rows:
+            if why := row.failed or row.note:
+                typer.echo(f"{row.curve}, {cell_text(row)} ({row.modality}): {why}")
+        typer.echo(f"Page: {found.folder / 'sweep.html'}; curves: {found.folder / 'curves.png'}, curves.svg")
+        typer.echo(f"All figures: {found.folder / 'sweep.csv'}, sweep.json")
     if found.failures:
-        note(f"moretta: {len(found.failed_rows)} of {len(found.report.rows)} rows failed")
+        failed = sum(bool(row.failed) for row in found.report.rows)
+        note(f"moretta: {failed} of {len(found.report.rows)} rows failed")
         raise typer.Exit(int(ExitCode.RUN_FAILED))
 
 
-def _changed(
-    grid: GridFile, *, study: Path | None, axes: list[str], fixed: list[str], seeds: str, folds: str | None
+def _facts(found: Swept | Chosen) -> dict[str, Any]:
+    return {"out": str(found.folder), "done": found.done, "reused": found.reused, "failures": found.failures}
+
+
+def _grid(
+    path: Path | None, *, study: Path | None, axes: list[str], fixed: list[str], seeds: str, folds: str | None
 ) -> GridFile:
     """The grid file with what the command line adds and changes."""
-    from moretta.deploy.sweep.grid import GridFile, parse_axis, parse_setting
+    from moretta.deploy.sweep.grid import GridFile, load_grid, parse_axis, parse_setting
     from moretta.shared.core.errors import StudyError
 
-    changes: dict[str, object] = {}
-    if study is not None:
-        changes["study"] = study
-    if axes:
-        changes["axes"] = {**grid.axes, **dict(parse_axis(text) for text in axes)}
-    if fixed:
-        changes["set"] = {**grid.set, **dict(parse_setting(text) for text in fixed)}
-    if folds is not None:
-        changes["folds"] = folds
+    grid = load_grid(path) if path is not None else GridFile()
+    changes: dict[str, object] = {
+        "study": study or grid.study,
+        "axes": {**grid.axes, **dict(parse_axis(text) for text in axes)},
+        "set": {**grid.set, **dict(parse_setting(text) for text in fixed)},
+        "folds": grid.folds if folds is None else folds,
+    }
     try:
         if seeds:
             changes["seeds"] = tuple(int(seed) for seed in seeds.split(","))
@@ -83,22 +93,103 @@ def _changed(
         raise StudyError(f"the command line: {error}", fix="see moretta sweep --help") from error
 
 
-def _facts(found: Swept) -> dict[str, object]:
-    return {
-        "out": str(found.folder),
-        "done": found.done,
-        "reused": found.reused,
-        "failures": found.failures,
-        "rows": [row.model_dump(mode="json") for row in found.report.rows],
-    }
+def choose(  # noqa: PLR0917 - typer reads the options from the signature
+    corpus: Annotated[Path, typer.Option(help="The folder of the site's own clips.")],
+    max_top1: Annotated[
+        float, typer.Option(min=0.0, max=1.0, help="Cap on the upper end of what the strongest attacker names rightly.")
+    ],
+    modality: Annotated[Literal["voice", "face"], typer.Option(help="What to choose an anonymizer for.")] = "voice",
+    attackers: AttackerNames = "",
+    candidates: Annotated[
+        Path | None, typer.Option(help="Grid file (TOML) in place of the candidates shipped.")
+    ] = None,
+    study: Annotated[Path | None, typer.Option(help="Study to take seed, labels and public data from.")] = None,
+    out: Annotated[Path, typer.Option(help="New folder, or that of a choice that is to go on.")] = Path("choice"),
+    jobs: Processes = None,
+    as_json: AsJson = False,
+) -> None:
+    """Try the anonymizers on a site's own clips, and propose the one that keeps most emotion under a cap on top-1.
+
+    Ends with 8 if none keeps the cap. Goes on where it stopped.
+
+    Example: moretta choose --corpus CREMA-D --max-top1 0.2 --out choice
+    """
+    from moretta.deploy.choose.choosing import choose_anonymizer, plan_choice
+    from moretta.deploy.runtime.run_folder import reproduce_command
+
+    command = reproduce_command(sys.argv[1:])
+    note("reading the corpus and planning the candidates")
+    plan = plan_choice(
+        corpus,
+        modality=modality,
+        max_top1=max_top1,
+        candidates=candidates,
+        study=study,
+        attackers=listed(attackers),
+        command=command,
+    )
+    found = choose_anonymizer(
+        plan,
+        out,
+        modality=modality,
+        max_top1=max_top1,
+        jobs=jobs,
+        command=command,
+        notify=note,
+    )
+    if as_json:
+        facts = _facts(found)
+        facts = {"out": facts.pop("out"), "exit_code": int(found.code)} | facts | found.choice.model_dump(mode="json")
+        typer.echo(json.dumps(facts, indent=1))
+    else:
+        _print_choice(found)
+    for what, why in found.failures.items():
+        note(f"moretta: {what} failed: {why}")
+    raise typer.Exit(int(found.code))
 
 
-def _print(found: Swept) -> None:
-    from moretta.shared.audit.report.sweep_rows import HEADINGS, cell_text, table_cells
+def _print_choice(found: Chosen) -> None:
+    from moretta.deploy.choose.choosing import AUDIT_PAGE, CAUTION, CHOICE_CSV, CHOICE_JSON, study_text
 
-    show_table(HEADINGS, map(table_cells, found.report.rows), fold=[""])
-    for row in found.report.rows:
-        if why := row.failed or row.note:
-            typer.echo(f"{row.curve}, {cell_text(row)} ({row.modality}): {why}")
-    typer.echo(f"Page: {found.folder / 'sweep.html'}; curves: {found.folder / 'curves.png'}, curves.svg")
-    typer.echo(f"All figures: {found.folder / 'sweep.csv'}, sweep.json")
+    choice = found.choice
+    headings = ("candidate", "emotion UAR", "top-1", "upper end", "EER", "strongest by", "verdict")
+    rows = [
+        (c.name, figure(c.uar, c.uar_low, c.uar_high), *map(figure, (c.top1, c.top1_upper, c.eer)), c.top1_by)
+        for c in choice.candidates
+    ]
+    verdicts = [_verdict(c, choice) for c in choice.candidates]
+    show_table(headings, [(*row, verdict) for row, verdict in zip(rows, verdicts, strict=True)], fold=["verdict"])
+    typer.echo(f"All figures: {found.folder / CHOICE_JSON}, {found.folder / CHOICE_CSV}")
+    if choice.shown is not None:
+        typer.echo(f"Proof: {found.folder / AUDIT_PAGE}, the audit of “{choice.shown.name}”")
+    if choice.chosen is not None:
+        for line in [*cautions(choice.chosen), f"\n{study_text(choice.chosen)}"]:
+            typer.echo(line)
+        return
+    typer.echo(f"No candidate keeps top-1 at {choice.max_top1:g} or less.")
+    if (near := choice.nearest) is not None:
+        typer.echo(
+            f"Nearest: “{near.name}”, top-1 {figure(near.top1)} with an upper end of {figure(near.top1_upper)}, "
+            f"emotion UAR {figure(near.uar)}. {CAUTION}"
+        )
+
+
+def cautions(chosen: Candidate) -> list[str]:
+    """Warnings that the figures of the choice do not show."""
+    lines = []
+    if chosen.uar_low is None or chosen.uar_chance is None or chosen.uar_low <= chosen.uar_chance:
+        lines.append(f"“{chosen.name}” keeps no emotion that can be distinguished from guessing.")
+    if chosen.top1_pooled is not None:
+        lines.append(
+            f"With {chosen.pooled} clips known to be of one speaker, {figure(chosen.top1_pooled)} of speakers are "
+            "re-identified: the cap is on one clip."
+        )
+    return lines
+
+
+def _verdict(candidate: Candidate, choice: Choice) -> str:
+    if candidate.excluded:
+        return candidate.excluded
+    if candidate == choice.chosen:
+        return "chosen"
+    return "above the cap" if (candidate.top1_upper or 0.0) > choice.max_top1 else "keeps the cap"

@@ -16,7 +16,6 @@ from moretta.shared.core.errors import StudyError
 from moretta.shared.study.schema import Study, load_study, parse_study
 
 Scalar = str | int | float | bool
-Settings = dict[str, Scalar]
 Folds = Literal["one", "all"]
 EPSILON = "privacy.epsilon"
 INFINITY = "inf"
@@ -29,8 +28,7 @@ class CurveSection(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: str = ""
-    set: dict[str, Any] = Field(default_factory=dict)
-    """Keys of the study that all its cells share."""
+    set: dict[str, Any] = Field(default_factory=dict)  # keys of the study that all its cells share
     axes: dict[str, Any] = Field(default_factory=dict)
     """Keys and the values they take. The first runs along a line; each choice of the others is a line of its own."""
 
@@ -41,15 +39,11 @@ class GridFile(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: str = Field(default="sweep", pattern=r"^[A-Za-z0-9][A-Za-z0-9 ._-]{0,63}$")
-    study: Path | None = None
-    """The base study, relative to the grid file."""
-    base: dict[str, Any] = Field(default_factory=dict)
-    """The base study's content, in its place."""
-    folder: Path | None = Field(default=None, exclude=True)
-    """That paths in it are relative to: where the file lies."""
+    study: Path | None = None  # the base study, relative to the grid file
+    base: dict[str, Any] = Field(default_factory=dict)  # the base study's content, in its place
+    folder: Path | None = Field(default=None, exclude=True)  # that paths in it are relative to: where the file lies
     folds: Folds = "one"
-    seeds: tuple[int, ...] = ()
-    """Empty means the base study's."""
+    seeds: tuple[int, ...] = ()  # empty means the base study's
     set: dict[str, Any] = Field(default_factory=dict)
     axes: dict[str, Any] = Field(default_factory=dict)
     curve: tuple[CurveSection, ...] = ()
@@ -66,9 +60,8 @@ class GridCell:
 
     @property
     def label(self) -> str:
-        """In words; what the curve's name says of it already is not said again."""
-        said = self.curve.split(", ")
-        left = [(key, value) for key, value in self.settings if f"{key.rpartition('.')[2]} {value}" not in said]
+        """The curve's name, and the settings that are not in it."""
+        left = [pair for pair in self.settings if _short(*pair) not in self.curve.split(", ")]
         text = ", ".join(f"{key} = {value}" for key, value in left)
         return f"{self.curve}: {text}" if text and self.curve != text else self.curve or text
 
@@ -80,8 +73,7 @@ class Grid:
     name: str
     folds: Folds
     cells: tuple[GridCell, ...]
-    content: dict[str, Any] = field(default_factory=dict)
-    """As it was written, for the report."""
+    content: dict[str, Any] = field(default_factory=dict)  # as it was written, for the report
 
 
 def load_grid(path: Path) -> GridFile:
@@ -91,12 +83,10 @@ def load_grid(path: Path) -> GridFile:
         StudyError: it is missing, not TOML, or has unknown keys.
     """
     try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
-        grid = GridFile.model_validate(content)
+        grid = GridFile.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, ValidationError) as error:
-        raise StudyError(
-            f"the grid file {path} cannot be used: {error}", expected="a grid in TOML", fix=_FIX
-        ) from error
+        fix = "correct the path" if isinstance(error, OSError) else _FIX
+        raise StudyError(f"the grid file {path} cannot be used: {error}", expected="a grid in TOML", fix=fix) from error
     study = None if grid.study is None else (path.parent / grid.study).resolve()
     return grid.model_copy(update={"study": study, "folder": path.parent.resolve()})
 
@@ -107,25 +97,22 @@ def make_grid(grid: GridFile) -> Grid:
     Raises:
         StudyError: a key or value that no study can have, an empty axis, or nothing to sweep.
     """
-    if grid.study is not None and grid.base:
-        raise StudyError("a grid with both `study` and [base]", expected="one of them", fix=_FIX)
-    if grid.curve and grid.axes:
-        raise StudyError("a grid with both [axes] and [[curve]]", expected="one of them", fix=_FIX)
-    base = (
-        load_study(grid.study)
-        if grid.study is not None
-        else parse_study(grid.base, source="[base] of the grid", folder=grid.folder)
-    )
-    curves = grid.curve or (CurveSection(axes=grid.axes),)
+    for one, other in (("study", "base"), ("axes", "curve")):
+        if getattr(grid, one) and getattr(grid, other):
+            raise StudyError(f"a grid with both `{one}` and `{other}`", expected="one of them", fix=_FIX)
+    if grid.study is not None:
+        base = load_study(grid.study)
+    else:
+        base = parse_study(grid.base, source="[base] of the grid", folder=grid.folder)
     cells: dict[tuple[Any, ...], GridCell] = {}
-    for curve in curves:
+    for curve in grid.curve or (CurveSection(axes=grid.axes),):
         fixed = {**_flat(grid.set), **_flat(curve.set)}
         for seed in grid.seeds or (base.seed,):
             for name, settings in _combinations(curve):
+                where = tuple(settings.items())
                 study = _study(base, {**fixed, **settings, "seed": seed}, name)
-                cells.setdefault((name, tuple(settings.items()), seed), GridCell(name, tuple(settings.items()), study))
-    content = grid.model_dump(exclude_defaults=True)
-    return Grid(grid.name, grid.folds, tuple(cells.values()), _plain(content))
+                cells.setdefault((name, where, seed), GridCell(name, where, study))
+    return Grid(grid.name, grid.folds, tuple(cells.values()), _plain(grid.model_dump(exclude_defaults=True)))
 
 
 def parse_axis(text: str) -> tuple[str, list[Scalar]]:
@@ -133,32 +120,28 @@ def parse_axis(text: str) -> tuple[str, list[Scalar]]:
 
     >>> parse_axis("privacy.epsilon=1,2.5,inf")
     ('privacy.epsilon', [1, 2.5, inf])
-    >>> parse_axis("privacy.unit=clip,speaker")
-    ('privacy.unit', ['clip', 'speaker'])
 
     Raises:
         StudyError: no key or no value.
     """
     key, values = _split(text)
-    return key, [parse_value(value.strip()) for value in values.split(",")]
+    return key, [_parsed(value.strip()) for value in values.split(",")]
 
 
 def parse_setting(text: str) -> tuple[str, Any]:
     """`KEY=VALUE` of the command line; the value is TOML, or text.
 
+    >>> parse_setting("privacy.dp_sgd=true"), parse_setting("privacy.unit=clip")
+    (('privacy.dp_sgd', True), ('privacy.unit', 'clip'))
+
     Raises:
         StudyError: no key or no value.
     """
     key, value = _split(text)
-    return key, parse_value(value)
+    return key, _parsed(value)
 
 
-def parse_value(text: str) -> Any:
-    """A TOML value, or the text itself.
-
-    >>> parse_value("true"), parse_value("0.5"), parse_value("dp-clip")
-    (True, 0.5, 'dp-clip')
-    """
+def _parsed(text: str) -> Any:
     try:
         return tomllib.loads(f"value = {text}")["value"]
     except (tomllib.TOMLDecodeError, KeyError):
@@ -166,13 +149,17 @@ def parse_value(text: str) -> Any:
 
 
 def _split(text: str) -> tuple[str, str]:
-    key, found, value = text.partition("=")
-    if not (found and key.strip() and value.strip()):
+    key, _, value = (part.strip() for part in text.partition("="))
+    if not (key and value):
         raise StudyError(f"{text!r}", expected="KEY=VALUE, such as privacy.epsilon=1,2,4", fix=_FIX)
-    return key.strip(), value.strip()
+    return key, value
 
 
-def _combinations(curve: CurveSection) -> Iterator[tuple[str, Settings]]:
+def _short(key: str, value: Scalar) -> str:
+    return f"{key.rpartition('.')[2]} {value}"
+
+
+def _combinations(curve: CurveSection) -> Iterator[tuple[str, dict[str, Scalar]]]:
     """Name of the line and settings of each cell of a curve, line by line."""
     axes = {key: _values(key, values) for key, values in _flat(curve.axes).items()}
     if not axes:
@@ -181,8 +168,7 @@ def _combinations(curve: CurveSection) -> Iterator[tuple[str, Settings]]:
     (along, steps), *others = axes.items()
     for chosen in itertools.product(*(values for _, values in others)):
         rest = dict(zip((key for key, _ in others), chosen, strict=True))
-        text = ", ".join(f"{key.rpartition('.')[2]} {value}" for key, value in rest.items())
-        name = ", ".join(part for part in (curve.name, text) if part) or along
+        name = ", ".join(part for part in (curve.name, *itertools.starmap(_short, rest.items())) if part) or along
         for step in steps:
             yield name, {along: step, **rest}
 
@@ -200,10 +186,7 @@ def _flat(content: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Nested tables as dotted keys: TOML reads `a.b = 1` and `"a.b" = 1` differently, and both are meant alike."""
     flat: dict[str, Any] = {}
     for key, value in content.items():
-        if isinstance(value, Mapping):
-            flat |= _flat(value, f"{prefix}{key}.")
-        else:
-            flat[f"{prefix}{key}"] = value
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
     return flat
 
 
@@ -224,8 +207,8 @@ def _infinite(value: Any) -> bool:
 
 def _study(base: Study, settings: Mapping[str, Any], name: str) -> Study:
     """The base study with keys changed. An infinite epsilon means training without DP-SGD."""
-    changed = {"privacy.dp_sgd" if k == EPSILON and _infinite(v) else k: v for k, v in settings.items()}
-    if _infinite(settings.get(EPSILON)):
+    changed = {key: value for key, value in settings.items() if key != EPSILON or not _infinite(value)}
+    if len(changed) < len(settings):
         changed["privacy.dp_sgd"] = False
     content = base.content_with(changed)
     return parse_study(content, source=f"the cell {name!r} ({', '.join(f'{k} = {v}' for k, v in settings.items())})")

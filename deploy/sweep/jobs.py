@@ -20,15 +20,12 @@ from moretta.deploy.sweep.grid import Folds, Grid, GridCell
 from moretta.shared.core.reproducibility import code_digest, versions
 from moretta.shared.data.clips import Corpus
 from moretta.shared.data.reader import read_corpus
-from moretta.shared.study.modalities import ModalitySection
 from moretta.shared.study.run_plan import SimulationPlan
 from moretta.shared.study.schema import AuditSection, PrivacySection, Study
 
 Kind = Literal["release", "audit", "train"]
-WORK = "work"
-"""Folder of what is being done."""
-_USE_KEYS = ("model", "weight")
-"""Of `[voice]` and `[face]`: they say how a release is used, not how it is made."""
+WORK = "work"  # folder of what is being done
+_USE_KEYS = ("model", "weight")  # of `[voice]` and `[face]`: they say how a release is used, not how it is made
 
 
 class Job(BaseModel):
@@ -40,8 +37,7 @@ class Job(BaseModel):
     key: str
     label: str
     plan: SimulationPlan
-    release: str
-    """Key of the release that it makes, attacks or trains on."""
+    release: str  # key of the release that it makes, attacks or trains on
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,13 +46,10 @@ class PlannedCell:
 
     cell: GridCell
     corpus: Corpus
-    study: Study
-    """The cell's, without what the corpus does not have."""
+    study: Study  # the cell's, without what the corpus does not have
     release: Job
-    audit: Job | None
-    """None where the study switched the audit off."""
-    training: tuple[Job, ...]
-    """One for each fold that is tested."""
+    audit: Job | None  # None where the study switched the audit off
+    training: tuple[Job, ...]  # one for each fold that is tested
 
     @property
     def jobs(self) -> tuple[Job, ...]:
@@ -102,35 +95,30 @@ def plan_sweep(grid: Grid, folders: Sequence[Path], command: str) -> SweepPlan:
     for folder in dict.fromkeys(folder.resolve() for folder in folders):
         for cell in grid.cells:
             which = (folder, cell.study.labels, cell.study.classes)
-            corpus = read(*which)
-            plan = plan_simulation(corpus, cell.study, command)
-            found = (digest(*which), seen)
-            cells.append(PlannedCell(cell, corpus, plan.study, *_jobs(cell.label, plan, found, grid.folds)))
+            plan = plan_simulation(read(*which), cell.study, command)
+            cells.append(_planned(cell, read(*which), plan, (digest(*which), seen), grid.folds))
             warnings |= dict.fromkeys(plan.warnings)
     return SweepPlan(grid, tuple(cells), tuple(warnings))
 
 
-def _jobs(
-    name: str, plan: SimulationPlan, found: tuple[str, str], folds: Folds
-) -> tuple[Job, Job | None, tuple[Job, ...]]:
-    """Release, audit and trainings of a cell; `found` is the digest of the corpus, and what `instruments` says."""
-    study = plan.study
+def _planned(cell: GridCell, corpus: Corpus, plan: SimulationPlan, found: tuple[str, str], folds: Folds) -> PlannedCell:
+    """`found`: the digest of the corpus, and what `instruments` says."""
+    study, name = plan.study, cell.label
     made = key_of("release", release_study(study), found[0])
 
     def job(kind: Kind, key: str, label: str, of: Study) -> Job:
         return Job(kind=kind, key=key, label=label, plan=plan.model_copy(update={"study": of}), release=made)
 
-    audit = None
+    release = job("release", made, f"release for {name}", release_study(study))
+    audit, training = None, []
     if study.audit.enabled:
         attacked = audit_study(study)
         audit = job("audit", key_of("audit", attacked, *found), f"audit of {name}", attacked)
-    training = []
     for fold in range(study.split.folds) if folds == "all" else (study.split.test_fold,):
         trained = training_study(study.with_changes(split__test_fold=fold))
         label = f"training of {name}, fold {fold + 1} of {study.split.folds}"
         training.append(job("train", key_of("train", trained, found[0]), label, trained))
-    release = job("release", made, f"release for {name}", release_study(study))
-    return release, audit, tuple(training)
+    return PlannedCell(cell, corpus, study, release, audit, tuple(training))
 
 
 def folder_of(out: Path, job: Job) -> Path:
@@ -143,13 +131,13 @@ def release_study(study: Study) -> Study:
 
     Training, its budget, the split and the attackers come after: studies that differ in these alone share a release.
     """
+    kept: dict[str, Any] = {key: getattr(study, key) for key in ("seed", "labels", "classes", "sites")}
+    for name in ("voice", "face"):
+        plain = getattr(Study(), name)
+        unused = {key: getattr(plain, key) for key in _USE_KEYS if hasattr(plain, key)}
+        kept[name] = getattr(study, name).model_copy(update=unused)
     return Study(
-        seed=study.seed,
-        labels=study.labels,
-        classes=study.classes,
-        sites=study.sites,
-        voice=study.voice.model_copy(update=_use_defaults(Study().voice)),
-        face=study.face.model_copy(update=_use_defaults(Study().face)),
+        **kept,
         privacy=PrivacySection(dp_sgd=False),
         audit=AuditSection(attributes=study.audit.attributes),
     )
@@ -170,10 +158,6 @@ def audit_study(study: Study) -> Study:
     """The release's study with what attackers depend on. Attacks beyond identity are no part of a sweep."""
     audit = study.audit.model_copy(update={"inference": False})
     return release_study(study).model_copy(update={"audit": audit})
-
-
-def _use_defaults(section: ModalitySection) -> dict[str, Any]:
-    return {key: getattr(section, key) for key in _USE_KEYS if hasattr(section, key)}
 
 
 def key_of(kind: str, study: Study, corpus: str, *more: str) -> str:
@@ -207,9 +191,8 @@ def instruments() -> str:
     from moretta.shared.audit.attackers import attacker_names, get_attacker
     from moretta.shared.audit.utility.evaluators import evaluator_names, get_evaluator
 
-    attackers = {name: get_attacker(name).missing() is None for name in attacker_names()}
-    evaluators = {name: get_evaluator(name).missing() is None for name in evaluator_names()}
-    return json.dumps([attackers, evaluators], sort_keys=True)
+    known = ((attacker_names(), get_attacker), (evaluator_names(), get_evaluator))
+    return json.dumps([{name: get(name).missing() is None for name in names} for names, get in known], sort_keys=True)
 
 
 @cache

@@ -11,27 +11,24 @@ from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import Field, ValidationError
 
 from moretta.deploy.sweep.jobs import Job, PlannedCell, SweepPlan
 from moretta.shared.audit.metrics import confusion
-from moretta.shared.audit.report.report_schema import EmotionResult, HeadlineFigure, PrivacyRow
+from moretta.shared.audit.report.report_schema import EmotionResult, HeadlineFigure, PrivacyRow, Record
 from moretta.shared.audit.report.summary import headlines
 from moretta.shared.audit.report.sweep_rows import SweepRow, with_fronts
+from moretta.shared.audit.report.tables import UNITS
 from moretta.shared.audit.result import Result, strongest
 from moretta.shared.core.atomic import write_atomic
 from moretta.shared.core.labels import SpeakerId
 from moretta.shared.core.reproducibility import derive
 
-UNITS = ("value", "frame", "clip", "speaker", "site")
-"""Smallest first."""
 Values = dict[str, Any]
 
 
-class JobResult(BaseModel):
+class JobResult(Record):
     """Base of all results."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     seconds: float = 0.0
     warnings: tuple[str, ...] = ()
@@ -50,14 +47,11 @@ class CellAudit(JobResult):
 
     rows: tuple[Result, ...]
     utility: tuple[Result, ...]
-    not_run: dict[str, str] = {}
-    """By modality, why nothing could be attacked."""
+    not_run: dict[str, str] = Field(default_factory=dict)  # by modality, why nothing could be attacked
 
 
-class Spent(BaseModel):
+class Spent(Record):
     """Epsilon of the clip and of the speaker with the largest loss, at the worst site; None is no finite guarantee."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     clip: float | None
     speaker: float | None
@@ -67,16 +61,13 @@ class Trained(JobResult):
     """What a model trained without one fold recognises in it, and what it has cost."""
 
     emotion: dict[str, EmotionResult]
-    counts: dict[str, dict[str, list[list[int]]]]
-    """By output and pseudonymous speaker: [true class, predicted class]."""
+    counts: dict[str, dict[str, list[list[int]]]]  # by output and pseudonymous speaker: [true class, predicted class]
     numbers: dict[str, SpeakerId]
     """Pseudonym to the speaker's number in the corpus: another seed gives another pseudonym. Stays on this machine."""
     absent: dict[str, str]
     privacy: tuple[PrivacyRow, ...]
-    releases: Spent
-    """By the ledgers: what has left the sites."""
-    models: Spent
-    """By the ledgers: what the trained models reveal."""
+    releases: Spent  # by the ledgers: what has left the sites
+    models: Spent  # by the ledgers: what the trained models reveal
 
 
 R = TypeVar("R", bound=JobResult)
@@ -101,7 +92,7 @@ class ResultFolder:
             return None
 
     def get(self, job: Job, kind: type[R]) -> R | None:
-        """The same, known to be of one kind."""
+        """The result of a job, if it is of this kind."""
         found = self.find(job)
         return found if isinstance(found, kind) else None
 
@@ -110,32 +101,25 @@ class ResultFolder:
 
 
 def collect(plan: SweepPlan, folder: ResultFolder, failures: Mapping[str, str]) -> tuple[SweepRow, ...]:
-    """All rows, in the order of the grid.
-
-    Args:
-        plan: what was to be done.
-        folder: the results that there are.
-        failures: by the key of a job, why it has no result.
-    """
+    """All rows, in the order of the grid. `failures`: by the key of a job, why it has no result."""
     groups: dict[tuple[Any, ...], list[PlannedCell]] = {}
     for planned in plan.cells:
         groups.setdefault((str(planned.corpus.root), planned.cell.curve, planned.cell.settings), []).append(planned)
     rows = []
     for cells in groups.values():
         first = cells[0]
-        why = "; ".join(dict.fromkeys(failures[j.key] for c in cells for j in c.jobs if j.key in failures))
-        for modality in first.study.modalities:
-            rows.append(
-                SweepRow(
-                    curve=first.cell.curve,
-                    corpus=first.corpus.name,
-                    modality=modality,
-                    settings=dict(first.cell.settings),
-                    seeds=tuple(dict.fromkeys(c.study.seed for c in cells)),
-                    failed=why,
-                    **_figures(cells, modality, folder),
-                )
+        rows += [
+            SweepRow(
+                curve=first.cell.curve,
+                corpus=first.corpus.name,
+                modality=modality,
+                settings=dict(first.cell.settings),
+                seeds=tuple(dict.fromkeys(c.study.seed for c in cells)),
+                failed="; ".join(dict.fromkeys(failures[j.key] for c in cells for j in c.jobs if j.key in failures)),
+                **_figures(cells, modality, folder),
             )
+            for modality in first.study.modalities
+        ]
     return with_fronts(rows)
 
 
@@ -159,8 +143,8 @@ def _figures(cells: Sequence[PlannedCell], modality: str, folder: ResultFolder) 
         of_sites = (row.epsilon for t in every for row in t.privacy if row.unit == "site" and row.epsilon is not None)
         found |= {"folds": len(known[0]), "model_site": max(of_sites, default=None), **_emotion(known, modality, seed)}
         for what, spent in (("release", [t.releases for t in every]), ("model", [t.models for t in every])):
-            found[f"{what}_clip"] = _outer(max, (s.clip for s in spent))  # the worst fold and seed
-            found[f"{what}_speaker"] = _outer(max, (s.speaker for s in spent))
+            found[f"{what}_clip"] = if_all_known(max, (s.clip for s in spent))  # the worst fold and seed
+            found[f"{what}_speaker"] = if_all_known(max, (s.speaker for s in spent))
     return found
 
 
@@ -174,12 +158,9 @@ def _emotion(trained: Sequence[Sequence[Trained]], modality: str, seed: int) -> 
         for folds in found
     ]
     names = {number: name for t in found[0] for name, number in t.numbers.items()}
-
-    def order(number: SpeakerId) -> tuple[bool, str, SpeakerId]:
-        """By the first seed's pseudonyms, as a single run draws its intervals; unknown ones last."""
-        return number not in names, names.get(number, ""), number
-
-    numbers = sorted({number for tables in by_seed for number in tables}, key=order)
+    # By the first seed's pseudonyms, as a single run draws its intervals; unknown ones last
+    every = set[SpeakerId]().union(*by_seed)
+    numbers = sorted(every, key=lambda number: (number not in names, names.get(number, ""), number))
     nothing = np.zeros_like(next(iter(by_seed[0].values())))
     counts = np.stack([[tables.get(n, nothing) for tables in by_seed] for n in numbers])  # [speakers, seeds, c, c]
 
@@ -200,29 +181,25 @@ def _emotion(trained: Sequence[Sequence[Trained]], modality: str, seed: int) -> 
 
 def _attacked(audits: Sequence[CellAudit], modality: str) -> Values:
     """Figures of the strongest attacker and of the best utility evaluator, averaged over seeds."""
-    parts = [part for found in audits for part in headlines(found.rows, None) if part.modality == modality]
+    figures = [f for a in audits for part in headlines(a.rows, None) if part.modality == modality for f in part.figures]
     why = dict.fromkeys(found.not_run[modality] for found in audits if modality in found.not_run)
     values: Values = {"note": "; ".join(why)}
     for metric in ("top1", "eer"):
-        figures = [figure for part in parts for figure in part.figures if figure.metric == metric]
-        if figures and len(figures) == len(audits):  # else of one seed nothing is known: neither is of the mean
-            values[metric] = _mean(f.value for f in figures)
-            values |= _widest(metric, figures)
-            values[f"{metric}_chance"] = _mean(f.chance for f in figures)
-            values[f"{metric}_unprotected"] = _mean(f.unprotected for f in figures)
-            values[f"{metric}_by"] = ", ".join(dict.fromkeys(f"{f.attacker} ({f.scenario})" for f in figures))
-    best = [row for found in audits if (row := _best_evaluator(found, modality)) is not None]
+        mine = [figure for figure in figures if figure.metric == metric]
+        if mine and len(mine) == len(audits):  # else of one seed nothing is known: neither is of the mean
+            values |= _averaged((metric, f"{metric}_low", f"{metric}_high"), mine)
+            values[f"{metric}_chance"] = if_all_known(np.mean, (f.chance for f in mine))
+            values[f"{metric}_unprotected"] = if_all_known(np.mean, (f.unprotected for f in mine))
+            values[f"{metric}_by"] = ", ".join(dict.fromkeys(f"{f.attacker} ({f.scenario})" for f in mine))
+    best = []
+    for audited in audits:  # trained on releases or used as published
+        used = (r for r in audited.utility if r.modality == modality and not r.is_anchor)
+        row = strongest(r for r in used if r.scenario == "semi-informed" or r.kind == "pretrained")
+        best += [row] if row is not None else []
     if best and len(best) == len(audits):
+        values |= _averaged(("evaluator_uar", "evaluator_low", "evaluator_high"), best)
         values["evaluator"] = ", ".join(dict.fromkeys(row.attacker for row in best))
-        values["evaluator_uar"] = _mean(row.value for row in best)
-        values |= _widest("evaluator", best)
     return values
-
-
-def _best_evaluator(audit: CellAudit, modality: str) -> Result | None:
-    """The evaluator that recognises most in releases, trained on releases or used as published."""
-    mine = [r for r in audit.utility if r.modality == modality and not r.is_anchor]
-    return strongest(r for r in mine if r.scenario == "semi-informed" or r.kind == "pretrained")
 
 
 def _nominal(rows: Iterable[PrivacyRow], modality: str) -> Values:
@@ -235,17 +212,14 @@ def _nominal(rows: Iterable[PrivacyRow], modality: str) -> Values:
     return {"release_nominal": meant.nominal, "release_nominal_unit": meant.unit}
 
 
-def _mean(values: Iterable[float | None]) -> float | None:
-    known = list(values)
-    return None if not known or None in known else float(np.mean([v for v in known if v is not None]))
+def _averaged(names: Sequence[str], figures: Sequence[HeadlineFigure | Result]) -> Values:
+    """The mean over seeds, and the widest of their intervals."""
+    low, high = if_all_known(min, (f.low for f in figures)), if_all_known(max, (f.high for f in figures))
+    return dict(zip(names, (if_all_known(np.mean, (f.value for f in figures)), low, high), strict=True))
 
 
-def _widest(name: str, figures: Sequence[HeadlineFigure | Result]) -> Values:
-    """The widest of the intervals of several seeds."""
-    low, high = _outer(min, (f.low for f in figures)), _outer(max, (f.high for f in figures))
-    return {f"{name}_low": low, f"{name}_high": high}
-
-
-def _outer(choose: Callable[[Iterable[float]], float], values: Iterable[float | None]) -> float | None:
-    known = list(values)
-    return None if not known or None in known else float(choose(v for v in known if v is not None))
+def if_all_known(choose: Callable[[list[float]], Any], values: Iterable[float | None]) -> float | None:
+    """One value of several, such as the largest; None if there is none, or one of them is unknown."""
+    found = list(values)
+    known = [value for value in found if value is not None]
+    return float(choose(known)) if found and len(known) == len(found) else None

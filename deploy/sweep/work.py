@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from moretta.client.accounting.account import Account, Audience, Unit
@@ -13,17 +13,25 @@ from moretta.client.accounting.take_over_release import take_over_release
 from moretta.client.settings import SiteSettings, simulated_site
 from moretta.deploy.runtime.local_grid import connect_locally
 from moretta.deploy.sweep.jobs import Job, folder_of
-from moretta.deploy.sweep.sweep_results import CellAudit, JobResult, Released, ResultFolder, Spent, Trained
+from moretta.deploy.sweep.sweep_results import (
+    CellAudit,
+    JobResult,
+    Released,
+    ResultFolder,
+    Spent,
+    Trained,
+    if_all_known,
+)
 from moretta.server.stages.audit import TOO_FEW, audit, can_be_attacked
 from moretta.server.stages.report import privacy_rows
 from moretta.server.stages.run import AuditLimits, Run
 from moretta.server.stages.state import RESUME_FILE, load_progress, save_state
-from moretta.server.study import SITE_STAGES, Stage, run_stages
+from moretta.server.study import SITE_STAGES, run_stages
 from moretta.shared.core.errors import RunError
 from moretta.shared.core.labels import in_order
 
-_RELEASE = "release"
-_BEFORE_RELEASE = [stage.name for stage in SITE_STAGES[: [s.name for s in SITE_STAGES].index(_RELEASE)]]
+_STAGES = [stage.name for stage in SITE_STAGES]
+_RELEASE = _STAGES.index("release")
 
 
 def do(job: Job, out: Path) -> None:
@@ -46,7 +54,7 @@ def is_made(job: Job, out: Path) -> bool:
 def _release(job: Job, folder: Path, out: Path) -> JobResult:
     del out
     run = _started(job, folder)
-    run_stages(run, _stages(up_to=_RELEASE))
+    run_stages(run, SITE_STAGES[: _RELEASE + 1])
     save_state(run, RESUME_FILE)
     facts = run.releases.facts.values()
     return Released(
@@ -60,11 +68,8 @@ def _release(job: Job, folder: Path, out: Path) -> JobResult:
 def _audit(job: Job, folder: Path, out: Path) -> JobResult:
     before = _made(out, job)
     job.plan.save(folder)
-    not_run: dict[str, str] = {
-        m: TOO_FEW
-        for m in job.plan.study.modalities
-        if m not in before.absent and not can_be_attacked(before.releases, m)
-    }
+    present = [m for m in job.plan.study.modalities if m not in before.absent]
+    not_run: dict[str, str] = {m: TOO_FEW for m in present if not can_be_attacked(before.releases, m)}
     run = Run(folder, job.plan, releases=before.releases, absent=before.absent | not_run)
     run.limits = AuditLimits(workers=1, embeddings=out / "embeddings")
     audit(run)
@@ -83,7 +88,7 @@ def _train(job: Job, folder: Path, out: Path) -> JobResult:
     for number, site in enumerate(sites):
         take_over_release(simulated_site(before.folder, number), before.study, site, job.plan.study)
     run = _started(job, folder)
-    run.public, run.progress.done[:] = before.public, _BEFORE_RELEASE
+    run.public, run.progress.done[:] = before.public, _STAGES[:_RELEASE]
     run_stages(run, SITE_STAGES)
     evaluation = run.evaluation
     keys = job.plan.pseudonym_keys()
@@ -115,21 +120,11 @@ def _made(out: Path, job: Job) -> Run:
     return run
 
 
-def _stages(*, up_to: str) -> list[Stage]:
-    names = [stage.name for stage in SITE_STAGES]
-    return SITE_STAGES[: names.index(up_to) + 1]
-
-
 def _spent(sites: Sequence[SiteSettings], audience: Audience, *, delta: float) -> Spent:
     """By the ledgers of all sites; the worst of them counts."""
     accounts = [Account.read(Ledger(site.ledger)) for site in sites]
 
     def worst(unit: Unit) -> float | None:
-        return _largest(account.epsilon(unit, audience, delta=delta) for account in accounts)
+        return if_all_known(max, (account.epsilon(unit, audience, delta=delta) for account in accounts))
 
     return Spent(clip=worst("clip"), speaker=worst("speaker"))
-
-
-def _largest(values: Iterable[float | None]) -> float | None:
-    known = list(values)
-    return None if None in known else max((value for value in known if value is not None), default=None)

@@ -8,8 +8,7 @@ from flwr.app import RecordDict
 from moretta.server.grid.site_grid import noting_failure_of
 from moretta.server.stages.run import EmotionScores, Run, Tables
 from moretta.server.stages.statement_checks import check_counts, tested_clips
-from moretta.shared.audit.report.emotion import emotion_result, table_from_counts
-from moretta.shared.audit.report.report_schema import EmotionResult, Modality
+from moretta.shared.audit.report.report_schema import EmotionResult, Modality, emotion_result, table_from_counts
 from moretta.shared.core.array_types import Int64
 from moretta.shared.core.errors import ReleaseError
 from moretta.shared.core.labels import ORIGINAL_CLASSES, original_columns

@@ -9,7 +9,6 @@ from datetime import UTC, datetime
 from typing import Any, Literal
 
 from moretta.server.stages.run import MEMORY_FILE, Run, SiteFacts, SiteSpending
-from moretta.shared.audit.report.privacy import site_level_rows
 from moretta.shared.audit.report.report_file import write_report
 from moretta.shared.audit.report.report_schema import (
     CorpusPart,
@@ -23,6 +22,7 @@ from moretta.shared.audit.report.report_schema import (
     SiteRow,
 )
 from moretta.shared.audit.report.summary import headlines
+from moretta.shared.audit.report.tables import site_level_rows
 from moretta.shared.core.reproducibility import versions
 from moretta.shared.release.anonymizer import anonymizer_of
 from moretta.shared.release.release_format import AnonymizerStatement

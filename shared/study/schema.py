@@ -337,9 +337,9 @@ def load_study(path: Path | None) -> Study:
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise StudyError(
-            f"the study file {path} cannot be read: {error}", expected="a TOML file in UTF-8", fix="see docs/study.md"
-        ) from error
+        fix = "correct the path" if isinstance(error, OSError) else "see docs/study.md"
+        found = f"the study file {path} cannot be read: {error}"
+        raise StudyError(found, expected="a TOML file in UTF-8", fix=fix) from error
     return parse_study(content, source=f"the study file {path}", folder=path.parent)
 
 

@@ -10,24 +10,10 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
+from moretta.shared.audit.report import plotting as p
 from moretta.shared.audit.report import wording
-from moretta.shared.audit.report.plotting import (
-    ALARM,
-    FAINT,
-    HEAT,
-    INK,
-    LINE,
-    PAPER,
-    SMALL,
-    SOFT,
-    TONES,
-    Chart,
-    Level,
-    draw_levels,
-    percent_axis,
-    styled,
-)
-from moretta.shared.audit.report.report_schema import EmotionResult, EmotionResults, EmotionTable, PrivacyRow
+from moretta.shared.audit.report.plotting import Chart, ReferenceLine, styled
+from moretta.shared.audit.report.report_schema import EmotionResults, EmotionTable, PrivacyRow
 from moretta.shared.audit.report.summary import UNPROTECTED, strongest
 from moretta.shared.audit.result import Result
 from moretta.shared.core.printable import printable
@@ -35,13 +21,16 @@ from moretta.shared.core.printable import printable
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-LARGEST = {"top1": 1.0, "eer": 0.6}
-"""Where the axis of each headline metric ends."""
+Bounds = tuple[float, float | None, float | None]  # value, low and high
+LARGEST = {"top1": 1.0, "eer": 0.6}  # where the axis of each headline metric ends
 _STEPS = {"top1": 0.2, "eer": 0.1}
-_CELL = 41.0
-"""Side of a confusion cell, in px."""
+_CELL = 41.0  # side of a confusion cell, in px
 _SCENARIO_MARKS = {"ignorant": "o", "lazy-informed": "^", "semi-informed": "s"}
-_MODALITY_TONES = {"voice": TONES[0], "face": TONES[1]}
+DASHED: dict[str, Any] = {"color": p.SOFT, "linewidth": 1.3, "linestyle": (0, (4, 4))}
+
+
+def _tone(modality: str) -> str:
+    return {"voice": p.TONES[0], "face": p.TONES[1]}.get(modality, p.TONES[2])
 
 
 @styled()
@@ -63,8 +52,8 @@ def confusion_matrix(table: EmotionTable, *, title: str) -> Chart:
         total = sum(counts)
         for column, count in enumerate(counts):
             share = count / total if total else 0.0
-            shade: dict[str, Any] = {"facecolor": HEAT, "alpha": 0.04 + 0.66 * share}
-            empty: dict[str, Any] = {"facecolor": "none", "edgecolor": LINE, "linestyle": ":"}
+            shade: dict[str, Any] = {"facecolor": p.HEAT, "alpha": 0.04 + 0.66 * share}
+            empty: dict[str, Any] = {"facecolor": "none", "edgecolor": p.LINE, "linestyle": ":"}
             cell = Rectangle((column + 0.03, row + 0.03), 0.94, 0.94, **shade if total else empty)
             axes.add_patch(cell)
             figure, weight = f"{100 * share:.0f}" if total else "–", "bold" if row == column else "normal"
@@ -95,15 +84,15 @@ def epsilon_over_rounds(rows: Sequence[PrivacyRow], *, limit: float | None = Non
     chart = Chart("Privacy loss over rounds", 880, 300)
     axes = chart.figure.subplots()
     for index, ((mechanism, unit), rounds) in enumerate(sorted(series.items())):
-        tone, numbers = TONES[index % len(TONES)], sorted(rounds)
+        tone, numbers = p.TONES[index % len(p.TONES)], sorted(rounds)
         highest = [max(rounds[number]) for number in numbers]
         axes.fill_between(numbers, [min(rounds[n]) for n in numbers], highest, color=tone, alpha=0.16, linewidth=0)
         name = printable(f"{mechanism}, per {unit}")
         (line,) = axes.plot(numbers, highest, marker="o", markersize=4, linewidth=2, color=tone, label=name)
-        first, last = (f"{wording.epsilon(max(rounds[n]))} after round {n}" for n in (numbers[0], numbers[-1]))
+        first, last = (f"{wording.epsilon(highest[i])} after round {numbers[i]}" for i in (0, -1))
         chart.tip(line, f"{name}: {first}, {last}")
     if limit is not None:
-        axes.axhline(limit, color=ALARM, linewidth=1.4, linestyle=(0, (7, 4)), label=f"gate: {limit:.3g}")
+        axes.axhline(limit, color=p.ALARM, linewidth=1.4, linestyle=(0, (7, 4)), label=f"gate: {limit:.3g}")
     axes.set(xlabel="round", ylabel="epsilon spent (guaranteed)")
     axes.set_ylim(bottom=0)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -132,9 +121,12 @@ def attacker_forest(results: Sequence[Result], *, title: str) -> Chart | None:
     chart = Chart(title, 1050 if len(metrics) == 2 else 640, 95 + 21 * len(places))
     panels = chart.figure.subplots(1, len(metrics), sharey=True, squeeze=False)[0]
     panels[0].set_ylim(len(places) - 0.5, -0.5)
-    panels[0].set_yticks(range(len(places)), [_forest_label(line, line in counted) for line in places], ha="left")
+    labels = [
+        printable(f"   {line[1]}{'' if line in counted else ' (invalid)'}" if line[1] else line[0]) for line in places
+    ]
+    panels[0].set_yticks(range(len(places)), labels, ha="left")
     for label, (_, attacker) in zip(panels[0].get_yticklabels(), places, strict=True):
-        label.set(fontweight="normal" if attacker else "bold", color=INK)
+        label.set(fontweight="normal" if attacker else "bold", color=p.INK)
     panels[0].tick_params(axis="y", pad=190, length=0)
     for axes, metric in zip(panels, metrics, strict=True):
         mine = [r for r in shown if r.metric == metric]
@@ -145,36 +137,34 @@ def attacker_forest(results: Sequence[Result], *, title: str) -> Chart | None:
     return chart
 
 
-def _forest_label(line: tuple[str, str], counts: bool) -> str:
-    scenario, attacker = line
-    return printable(f"   {attacker}{'' if counts else ' (invalid)'}" if attacker else scenario)
-
-
 def _forest_frame(axes: Axes, metric: str, results: Sequence[Result]) -> None:
-    title = {"top1": "Top-1: right speaker named", "eer": "EER: errors in verification"}[metric]
+    title, label = {
+        "top1": ("Top-1: right speaker re-identified", "more leakage →"),
+        "eer": ("EER: errors in verification", "← more leakage"),
+    }[metric]
     axes.set_title(title, pad=22)
-    axes.set_xlabel({"top1": "more leakage →", "eer": "← more leakage"}[metric], loc="right")
+    axes.set_xlabel(label, loc="right")
     axes.set_xlim(-0.01, LARGEST[metric])
     axes.grid(visible=False, axis="y")
     axes.spines["left"].set_visible(False)
-    percent_axis(axes.xaxis, 0, LARGEST[metric], _STEPS[metric])
+    p.percent_axis(axes.xaxis, 0, LARGEST[metric], _STEPS[metric])
     for chance in sorted({r.chance for r in results if r.chance is not None}):
-        axes.axvline(chance, color=SOFT, linewidth=1.3, linestyle=(0, (4, 4)), zorder=1.5)
+        axes.axvline(chance, zorder=1.5, **DASHED)
         axes.annotate(
             f"chance {wording.percent(chance)}", (chance, 1), (0, 4), xycoords=("data", "axes fraction"),
-            textcoords="offset points", ha="center", color=SOFT, fontsize=SMALL,
+            textcoords="offset points", ha="center", color=p.SOFT, fontsize=p.SMALL,
         )  # fmt: skip
 
 
 def _forest_mark(chart: Chart, axes: Axes, r: Result, place: int, *, emphasized: bool) -> None:
     pretrained, largest = r.kind == "pretrained", LARGEST[r.metric]
-    tone = FAINT if r.invalid else ALARM if emphasized else TONES[1 if pretrained else 0]
+    tone = p.FAINT if r.invalid else p.ALARM if emphasized else p.TONES[1 if pretrained else 0]
     if r.low is not None and r.high is not None:
         ends, dashes = (min(r.low, largest), min(r.high, largest)), ":" if r.invalid else "-"
         axes.hlines(place, *ends, color=tone, linewidth=2.6 if emphasized else 1.6, linestyle=dashes)
     (mark,) = axes.plot(
         [min(r.value or 0.0, largest)], [place], "D" if pretrained else "o", markersize=8, clip_on=False, zorder=3,
-        markerfacecolor=PAPER if r.invalid else tone, markeredgecolor=tone if r.invalid else PAPER,
+        markerfacecolor=p.PAPER if r.invalid else tone, markeredgecolor=tone if r.invalid else p.PAPER,
     )  # fmt: skip
     figure = f"{wording.figure(r.value, r.metric)} {wording.interval(r.low, r.high, r.metric)}"
     label, invalid = wording.metric_label(r.metric).label, " (invalid)" if r.invalid else ""
@@ -183,20 +173,18 @@ def _forest_mark(chart: Chart, axes: Axes, r: Result, place: int, *, emphasized:
 
 def leak_axes(axes: Axes, metric: str, span: tuple[float, float], *, across: str, where: str = "") -> None:
     """Emotion UAR across, the strongest attacker up: up is more leakage, so the axis of EER runs downwards."""
-    largest, step = LARGEST[metric], _STEPS[metric]
+    largest = LARGEST[metric]
     axes.set_title(f"{wording.metric_label(metric).label} of the strongest attacker{where}")
     axes.set_xlabel(f"{across} →", loc="right")
     axes.set_ylabel("more leakage →", loc="top")
     axes.set_xlim(*span)
     axes.set_ylim(*((largest, 0.0) if metric == "eer" else (0.0, largest)))
-    percent_axis(axes.yaxis, 0.0, largest, step)
-    percent_axis(axes.xaxis, *span, 0.2 if span == (0.0, 1.0) else 0.1)
+    p.percent_axis(axes.yaxis, 0.0, largest, _STEPS[metric])
+    p.percent_axis(axes.xaxis, *span, 0.2 if span == (0.0, 1.0) else 0.1)
 
 
-def draw_intervals(
-    axes: Axes, x: tuple[float, float | None, float | None], y: tuple[float, float | None, float | None], **style: Any
-) -> None:
-    """Lines across and up through a point, where its interval is known. `x` and `y` are (value, low, high)."""
+def draw_intervals(axes: Axes, x: Bounds, y: Bounds, **style: Any) -> None:
+    """Lines across and up through a point, where its interval is known."""
     if x[1] is not None and x[2] is not None:
         axes.hlines(y[0], x[1], x[2], **style)
     if y[1] is not None and y[2] is not None:
@@ -212,43 +200,39 @@ def tradeoff(emotion: EmotionResults, results: Sequence[Result]) -> Chart | None
     Returns:
         The chart, or None if no modality has both an emotion result and an attack that counts.
     """
-    tables = {str(m): table for m, table in emotion.by_modality().items() if table is not None}
+    tables: dict[str, EmotionTable] = {m: table for m, table in emotion.by_modality().items() if table is not None}
     attacked = [r for r in results if r.is_whole and r.modality in tables]
     metrics = [m for m in LARGEST if any(r.metric == m and not r.is_anchor for r in attacked)]
     if not metrics:
         return None
-    chart = Chart(
-        "Trade-off between emotion recognition and re-identification", 1040 if len(metrics) == 2 else 540, 430
-    )
+    title = "Trade-off between emotion recognition and re-identification"
+    chart = Chart(title, 1040 if len(metrics) == 2 else 540, 430)
     for axes, metric in zip(chart.figure.subplots(1, len(metrics), squeeze=False)[0], metrics, strict=True):
         leak_axes(axes, metric, (0.0, 1.0), across="emotion UAR")
         _tradeoff_panel(chart, axes, tables, [r for r in attacked if r.metric == metric], metric)
-    marks: list[tuple[str, str, str]] = [
-        (m, "o", _MODALITY_TONES.get(m, TONES[2])) for m in tables if any(r.modality == m for r in attacked)
-    ]
-    marks += [(s, mark, SOFT) for s, mark in _SCENARIO_MARKS.items() if any(r.scenario == s for r in attacked)]
+    marks = [(m, "o", _tone(m)) for m in tables if any(r.modality == m for r in attacked)]
+    marks += [(s, mark, p.SOFT) for s, mark in _SCENARIO_MARKS.items() if any(r.scenario == s for r in attacked)]
     handles = [Line2D([], [], linestyle="", marker=mark, color=tone, label=name) for name, mark, tone in marks]
     chart.figure.legend(handles=handles, loc="outside lower left", ncols=len(handles))
     return chart
 
 
 def _tradeoff_panel(
-    chart: Chart, axes: Axes, tables: dict[str, EmotionResult], results: Sequence[Result], metric: str
+    chart: Chart, axes: Axes, tables: dict[str, EmotionTable], results: Sequence[Result], metric: str
 ) -> None:
-    levels = [
-        Level(c, f"chance {wording.percent(c)}") for c in sorted({r.chance for r in results if r.chance is not None})
-    ]
+    chances = sorted({r.chance for r in results if r.chance is not None})
+    lines = [ReferenceLine(chance, f"chance {wording.percent(chance)}") for chance in chances]
     for chance in {tables[r.modality].chance for r in results}:
-        axes.axvline(chance, color=SOFT, linewidth=1.3, linestyle=(0, (4, 4)))
+        axes.axvline(chance, **DASHED)
     for modality, table in tables.items():
-        tone, mine = _MODALITY_TONES.get(modality, TONES[2]), [r for r in results if r.modality == modality]
+        tone, mine = _tone(modality), [r for r in results if r.modality == modality]
         anchor = strongest([r for r in mine if r.scenario == UNPROTECTED], metric)
         if anchor is not None and anchor.value is not None:
-            levels.append(Level(anchor.value, f"{modality} unprotected", tone, (10, 5)))
+            lines.append(ReferenceLine(anchor.value, f"{modality} unprotected", tone, (10, 5)))
         released = [r for r in mine if not r.is_anchor]
         best = strongest(released, metric)
         if best is not None and best.value is not None:
-            levels.append(Level(best.value, f"{modality} {wording.percent(best.value)}", tone, ()))
+            lines.append(ReferenceLine(best.value, f"{modality} {wording.percent(best.value)}", tone, ()))
         for scenario in sorted({r.scenario for r in released}, key=wording.scenario_order):
             r = strongest([r for r in released if r.scenario == scenario], metric)
             if r is None or r.value is None:
@@ -256,11 +240,9 @@ def _tradeoff_panel(
             draw_intervals(axes, (table.uar, table.uar_low, table.uar_high), (r.value, r.low, r.high), color=tone)
             (mark,) = axes.plot(
                 [table.uar], [min(r.value, LARGEST[metric])], _SCENARIO_MARKS.get(scenario, "D"), color=tone,
-                markersize=9, markeredgecolor=PAPER, clip_on=False, zorder=3,
+                markersize=9, markeredgecolor=p.PAPER, clip_on=False, zorder=3,
             )  # fmt: skip
-            chart.tip(
-                mark,
-                f"{modality}, {scenario}, {r.attacker}: emotion UAR {wording.percent(table.uar)}, "
-                f"{wording.metric_label(metric).label} {wording.figure(r.value, metric)}",
-            )
-    draw_levels(axes, levels)
+            figure = f"{wording.metric_label(metric).label} {wording.figure(r.value, metric)}"
+            uar = wording.percent(table.uar)
+            chart.tip(mark, f"{modality}, {scenario}, {r.attacker}: emotion UAR {uar}, {figure}")
+    p.draw_references(axes, lines)

@@ -5,37 +5,29 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cache
 from importlib import resources
-from typing import Any
+from typing import Any, NamedTuple
 
 from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
 
 from moretta.shared.audit.report import charts, summary, tables, wording
-from moretta.shared.audit.report.plotting import Chart
-from moretta.shared.audit.report.privacy import budget_tables
 from moretta.shared.audit.report.report_schema import Report
 from moretta.shared.audit.result import Result
 from moretta.shared.core.printable import shown, to_toml
 
 
-@dataclass(frozen=True, slots=True)
-class AuditPageInfo:
+class AuditPageInfo(NamedTuple):
     """How the audit came about."""
 
-    name: str
-    """What was attacked, as the reader knows it."""
+    name: str  # what was attacked, as the reader knows it
     seed: int
-    originals: bool
-    """Whether originals were given, on which attackers can be checked."""
+    originals: bool  # whether originals were given, on which attackers can be checked
     command: str
     version: str
-    finished: str
-    """UTC, ISO 8601."""
-    unused: tuple[tuple[str, int], ...] = ()
-    """Clips left out, by reason."""
+    finished: str  # UTC, ISO 8601
+    unused: tuple[tuple[str, int], ...] = ()  # clips left out, by reason
 
 
 def render_html(report: Report) -> str:
@@ -44,46 +36,55 @@ def render_html(report: Report) -> str:
     Every text of the report is escaped by the template or, inside charts, by `plotting`; the content security policy
     allows one style sheet, by its hash, and nothing else.
     """
+    run, emotion = report.run, {m: result for m, result in report.emotion.by_modality().items() if result is not None}
+    gate = run.study.get("gate")
+    limit = gate.get("max_epsilon") if isinstance(gate, dict) else None
+    limit = float(limit) if isinstance(limit, int | float) and not isinstance(limit, bool) else None
+    tradeoff = charts.tradeoff(report.emotion, report.audit)
+    epsilon_plot = charts.epsilon_over_rounds(report.privacy, limit=limit)
     return render_page(
         "template.html",
         r=report,
         data_file="report.json",
         headlines=report.headline,
-        without_originals=report.run.deployment,
+        without_originals=run.deployment,
         what_was_run=summary.what_was_run(report),
         how_it_ran=summary.how_it_ran(report),
-        sites_missed=any(site.missed for site in report.run.sites),
+        sites_missed=any(site.missed for site in run.sites),
         findings=summary.findings(report),
         key_figures=summary.key_figures(report),
         audit=tables.identity_parts(report.audit),
         inference=tables.inference_tables(report.inference),
         utility=tables.evaluator_lines(report.utility),
-        budget=budget_tables(report.privacy),
-        study_toml=to_toml(report.run.study),
-        has_three_class=any(x and x.three_class for x in report.emotion.by_modality().values()),
+        budget=tables.budget_tables(report.privacy),
+        study_toml=to_toml(run.study),
+        has_three_class=any(result.three_class for result in emotion.values()),
         dropped=sum(drop.count for drop in report.corpus.dropped),
-        **_draw_study(report),
+        confusions={
+            modality: charts.confusion_matrix(
+                result, title=f"Confusion matrix, {wording.modality_label(modality)}"
+            ).inline(f"confusion-{modality}")
+            for modality, result in emotion.items()
+        },
+        forests=draw_forests(report.audit),
+        tradeoff=None if tradeoff is None else tradeoff.inline("tradeoff-plot"),
+        epsilon_plot=None if epsilon_plot is None else epsilon_plot.inline("epsilon-plot"),
     )
 
 
 def render_audit(
     facts: AuditPageInfo, rows: Sequence[Result], findings: Sequence[Result], utility: Sequence[Result]
 ) -> str:
-    """One HTML file that loads nothing."""
-    parts = summary.headlines(rows, None)
-    leaks = tables.inference_sentence(findings)
-    sentences = [
-        *(summary.identity_sentence(part, without_originals=not facts.originals) for part in parts),
-        *([leaks] if leaks else []),
-        *summary.utility_sentences(utility),
-    ]
+    """The page of an audit alone."""
+    parts, leaks = summary.headlines(rows, None), tables.inference_sentence(findings)
+    sentences = [summary.identity_sentence(part, without_originals=not facts.originals) for part in parts]
     return render_page(
         "audit.html",
         facts=facts,
         data_file="audit.json",
         headlines=parts,
         without_originals=not facts.originals,
-        findings=sentences,
+        findings=[*sentences, *([leaks] if leaks else []), *summary.utility_sentences(utility)],
         audit=tables.identity_parts(rows),
         inference=tables.inference_tables(findings),
         utility=tables.evaluator_lines(utility),
@@ -95,15 +96,9 @@ def render_page(template: str, **content: Any) -> str:
     """One of the package's pages, with its style sheet inside and a policy that allows nothing else."""
     style = _asset("style.css")
     digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
-    return (
-        _environment()
-        .get_template(template)
-        .render(
-            style=Markup(style),  # noqa: S704 - our own file
-            policy=f"default-src 'none'; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'",
-            **content,
-        )
-    )
+    policy = f"default-src 'none'; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
+    page = _environment().get_template(template)
+    return page.render(style=Markup(style), policy=policy, **content)  # noqa: S704 - our own file
 
 
 def draw_forests(rows: Sequence[Result]) -> dict[str, Markup | None]:
@@ -112,30 +107,8 @@ def draw_forests(rows: Sequence[Result]) -> dict[str, Markup | None]:
     for index, modality in enumerate(dict.fromkeys(row.modality for row in rows)):
         mine = [row for row in rows if row.modality == modality]
         chart = charts.attacker_forest(mine, title=f"Re-identification from {modality}, by attacker")
-        found[modality] = _inline(chart, f"forest-{index}")
+        found[modality] = None if chart is None else chart.inline(f"forest-{index}")
     return found
-
-
-def _draw_study(report: Report) -> dict[str, Any]:
-    gate = report.run.study.get("gate")
-    limit = gate.get("max_epsilon") if isinstance(gate, dict) else None
-    limit = float(limit) if isinstance(limit, int | float) and not isinstance(limit, bool) else None
-    results = {m: result for m, result in report.emotion.by_modality().items() if result is not None}
-    return {
-        "confusions": {
-            modality: charts.confusion_matrix(
-                result, title=f"Confusion matrix, {wording.modality_label(modality)}"
-            ).inline(f"confusion-{modality}")
-            for modality, result in results.items()
-        },
-        "forests": draw_forests(report.audit),
-        "tradeoff": _inline(charts.tradeoff(report.emotion, report.audit), "tradeoff-plot"),
-        "epsilon_plot": _inline(charts.epsilon_over_rounds(report.privacy, limit=limit), "epsilon-plot"),
-    }
-
-
-def _inline(chart: Chart | None, name: str) -> Markup | None:
-    return None if chart is None else chart.inline(name)
 
 
 def _extent(results: Sequence[Result]) -> str:

@@ -34,8 +34,7 @@ _VARIABLES = {
 }  # fmt: skip
 """The page's CSS variables, by their colour on paper."""
 MARKERS = ("o", "s", "D", "^")
-SMALL = 11
-"""Font size of what is read second, in px."""
+SMALL = 11  # font size of what is read second, in px
 STYLE = {
     "svg.fonttype": "none", "text.parse_math": False, "font.family": "DejaVu Sans", "font.size": 12,
     "axes.titlesize": 12, "axes.titlelocation": "left", "axes.titleweight": "bold", "axes.titlecolor": INK,
@@ -45,17 +44,16 @@ STYLE = {
     "xtick.labelsize": SMALL, "ytick.labelsize": SMALL, "legend.fontsize": SMALL, "legend.frameon": False,
     "legend.labelcolor": INK,
 }  # fmt: skip
-_PIXELS_PER_INCH = 72
-"""An SVG of matplotlib has one unit a point: sizes here are CSS pixels."""
+_PIXELS_PER_INCH = 72  # an SVG of matplotlib has one unit a point: sizes here are CSS pixels
 _LABEL_PIXELS = 15
 
 
 @dataclass(frozen=True, slots=True)
-class Level:
-    """A line across a panel, or without dashes only its name."""
+class ReferenceLine:
+    """A line across a panel, or without dashes only its label."""
 
     value: float
-    words: str
+    label: str
     colour: str = SOFT
     dashes: tuple[float, ...] = (4, 4)
 
@@ -66,8 +64,7 @@ class Chart:
 
     title: str
     width: float
-    height: float
-    """CSS pixels."""
+    height: float  # CSS pixels
     tips: dict[str, str] = field(default_factory=dict)
     """What a mark stands for, by its id: shown on hover, and together the description of the chart."""
     figure: Figure = field(init=False)
@@ -76,11 +73,11 @@ class Chart:
         size = (self.width / _PIXELS_PER_INCH, self.height / _PIXELS_PER_INCH)
         self.figure = Figure(figsize=size, layout="constrained")
 
-    def tip(self, mark: Any, words: str, *, key: str = "") -> None:
+    def tip(self, mark: Any, text: str, *, key: str = "") -> None:
         """Say what a mark stands for. `key` is its id in a file."""
         key = key or f"mark {len(self.tips)}"
         mark.set_gid(key)
-        self.tips[key] = printable(words)
+        self.tips[key] = printable(text)
 
     def file(self, form: str, **options: Any) -> bytes:
         """A PNG or SVG file: the same chart gives the same bytes."""
@@ -94,9 +91,9 @@ class Chart:
         width, height = root.attrib["viewBox"].split()[2:]
         root.attrib.update({"width": width, "height": height, "role": "img"})
         root.set("aria-labelledby", f"{name}-title {name}-desc")
-        for index, (tag, words) in enumerate((("title", self.title), ("desc", "; ".join(self.tips.values())))):
+        for index, (tag, text) in enumerate((("title", self.title), ("desc", "; ".join(self.tips.values())))):
             element = ET.Element(tag, id=f"{name}-{tag}")
-            element.text = printable(words)
+            element.text = printable(text)
             root.insert(index, element)
         return Markup(ET.tostring(root, encoding="unicode"))  # noqa: S704 - ElementTree escapes texts and attributes
 
@@ -120,16 +117,16 @@ def percent_axis(axis: Axis, low: float, high: float, step: float) -> None:
     axis.set_major_formatter(lambda value, _: f"{100 * value:.0f} %")
 
 
-def draw_levels(axes: Axes, levels: Sequence[Level]) -> None:
-    """Lines across, each named at its right end; names keep their distance from each other."""
+def draw_references(axes: Axes, lines: Sequence[ReferenceLine]) -> None:
+    """Lines across, each labelled at its right end; labels keep their distance from each other."""
     low, high = axes.get_ylim()
     gap = _LABEL_PIXELS / (axes.get_window_extent().height * _PIXELS_PER_INCH / axes.figure.dpi)
-    ends = [(line.value - low) / (high - low) for line in levels]
-    for line, place in zip(levels, spread(ends, gap=gap, low=0, high=1), strict=True):
+    ends = [(line.value - low) / (high - low) for line in lines]
+    for line, place in zip(lines, spread(ends, gap=gap, low=0, high=1), strict=True):
         if line.dashes:
             axes.axhline(line.value, color=line.colour, linewidth=1.3, linestyle=(0, line.dashes), zorder=1.5)
         axes.annotate(
-            printable(line.words), (1, place), (6, 0), xycoords="axes fraction", textcoords="offset points",
+            printable(line.label), (1, place), (6, 0), xycoords="axes fraction", textcoords="offset points",
             va="center", color=line.colour, fontsize=SMALL, fontweight="normal" if line.dashes else "bold",
             annotation_clip=False,
         )  # fmt: skip
@@ -163,13 +160,12 @@ def _make_plain(element: ET.Element, tips: Mapping[str, str], shared: set[bytes]
     values = {key.rpartition("}")[2]: value for key, value in element.attrib.items()}
     styles = (part.partition(":") for part in values.pop("style", "").split(";") if part.strip())
     values |= {key.strip(): value.strip() for key, _, value in styles}
-    words = tips.get(values.get("id", ""))
-    if values.get("id", "").encode() not in shared:
-        values.pop("id", None)
-    for key in ("clip-path", "font-family", "version"):
-        values.pop(key, None)
-    element.attrib = {key: f"var(--{_VARIABLES[v]})" if v in _VARIABLES else v for key, v in values.items()}
-    if words is not None:
+    identity = values.get("id", "")
+    dropped = {"clip-path", "font-family", "version"} | ({"id"} if identity.encode() not in shared else set())
+    element.attrib = {
+        key: f"var(--{_VARIABLES[v]})" if v in _VARIABLES else v for key, v in values.items() if key not in dropped
+    }
+    if identity in tips:
         title = ET.Element("title")
-        title.text = words
+        title.text = tips[identity]
         element.insert(0, title)

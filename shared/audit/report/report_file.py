@@ -16,8 +16,7 @@ from moretta.shared.core.errors import ReleaseError
 _log = logging.getLogger(__name__)
 
 REPORT_JSON, REPORT_HTML = "report.json", "report.html"
-SCHEMA_JSON = "report.schema.json"
-"""The JSON Schema of `report.json`, a file of this package."""
+SCHEMA_JSON = "report.schema.json"  # the JSON Schema of `report.json`, a file of this package
 MAX_REPORT_BYTES = 256 * 2**20
 
 
@@ -25,21 +24,16 @@ class ReportError(ReleaseError):
     """A report is missing, damaged, or of another format."""
 
 
-def write_report(report: Report, folder: Path) -> tuple[Path, Path]:
+def write_report(report: Report, folder: Path) -> None:
     """Write `report.json` and `report.html` into `folder`, each whole or not at all.
 
     Both are made in memory before either is written, so a report that cannot be rendered leaves the old files alone.
-
-    Returns:
-        The two paths, JSON first.
     """
     from moretta.shared.audit.report.page import render_html  # draws with matplotlib, which a reader does not need
 
     page = render_html(report)
-    content = report.model_dump_json(indent=1) + "\n"
-    write_atomic(folder / REPORT_JSON, content)
+    write_atomic(folder / REPORT_JSON, report.model_dump_json(indent=1) + "\n")
     write_atomic(folder / REPORT_HTML, page)
-    return folder / REPORT_JSON, folder / REPORT_HTML
 
 
 def write_html(report: Report, folder: Path) -> Path:
@@ -63,13 +57,21 @@ def load_report(folder: Path) -> Report:
     Raises:
         ReportError: there is none, it is damaged, or it was written in another format.
     """
-    path = folder / REPORT_JSON
-    content = _parse(path)
+    path, again = folder / REPORT_JSON, "restore the file, or run the study again"
+    fix = "correct the path to the folder given to `moretta simulate --out`"
+    try:
+        if (size := path.stat().st_size) > MAX_REPORT_BYTES:
+            raise ReportError(f"{path} has {size} bytes", expected=f"at most {MAX_REPORT_BYTES}", fix=fix)
+        content = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse_constant)
+    except OSError as error:
+        raise ReportError(f"{path} cannot be read: {error.strerror}", expected="a finished study", fix=fix) from error
+    except (ValueError, RecursionError) as error:
+        raise ReportError(f"{path} is not valid JSON: {error}", expected="JSON in UTF-8", fix=again) from error
     version = content.get("format") if isinstance(content, dict) else None
-    if version == 1 and not isinstance(version, bool):
+    if version == 1 and version is not True:
         _log.warning("%s is in report format 1, with names of an earlier version", path)
         content, version = _from_format_1(content), FORMAT_VERSION
-    if version != FORMAT_VERSION or isinstance(version, bool):
+    if version != FORMAT_VERSION:
         raise ReportError(
             f"{path} is in report format {version!r}",
             expected=f"format {FORMAT_VERSION}",
@@ -79,15 +81,18 @@ def load_report(folder: Path) -> Report:
         return Report.model_validate(content)
     except ValidationError as error:
         first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "the top"
         raise ReportError(
-            f"{path} breaks the report format in {error.error_count()} places, first at "
-            f"{'.'.join(str(part) for part in first['loc']) or 'the top'}: {first['msg']}",
+            f"{path} breaks the report format in {error.error_count()} places, first at {where}: {first['msg']}",
             expected=f"a report.json of format {FORMAT_VERSION} as Moretta wrote it",
-            fix="restore the file, or run the study again",
+            fix=again,
         ) from error
 
 
-_SCENARIO_OF_SOURCE = {"original": "unprotected", "released": "semi-informed"}
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not a JSON value")
+
+
 _SCENARIO_OF_TRAINING = {
     ("original", "original"): "unprotected",
     ("public", "original"): "unprotected",
@@ -101,50 +106,28 @@ _SCENARIO_OF_TRAINING = {
 def _from_format_1(content: dict[str, Any]) -> dict[str, Any]:
     """A report of format 1 in the form of format 2, in which every figure of an audit is one kind of record."""
     found = {key: value for key, value in content.items() if key not in ("beyond", "judged")} | {"format": 2}
-    for part, former, convert in (
-        ("audit", "audit", _from_audit_row),
-        ("inference", "beyond", _from_finding),
-        ("utility", "judged", _from_utility_row),
-    ):
+    for part, former in (("audit", "audit"), ("inference", "beyond"), ("utility", "judged")):
         rows = content.get(former, [])
         known = isinstance(rows, list) and all(isinstance(row, dict) for row in rows)
-        found[part] = [convert(dict(row)) for row in rows] if known else rows
+        found[part] = [_from_row_1(part, dict(row)) for row in rows] if known else rows
     return found
 
 
-def _from_audit_row(row: dict[str, Any]) -> dict[str, Any]:
-    row["invalid"] = row.pop("void", False)
-    return row
-
-
-def _from_finding(row: dict[str, Any]) -> dict[str, Any]:
-    source = row.pop("source", "")
-    row["scenario"] = _SCENARIO_OF_SOURCE.get(source, source)
-    if row.get("attack") == "inversion" and source == "released":
-        row["scenario"] = "ignorant"
-    row["speakers"] = row.pop("people", 0)
-    return _from_audit_row(row)
-
-
-def _from_utility_row(row: dict[str, Any]) -> dict[str, Any]:
-    value, sides = row.pop("uar", None), (row.pop("trained_on", ""), row.pop("judged_on", ""))
-    who = {"attacker": row.pop("judge", ""), "scenario": _SCENARIO_OF_TRAINING.get(sides, "")}
-    what = {"attack": "utility", "target": "emotion", "metric": "uar", "value": value, "invalid": value is None}
-    return row | who | what
-
-
-def _parse(path: Path) -> Any:
-    fix = "name the folder given to `moretta simulate --out`"
-    try:
-        size = path.stat().st_size
-        if size > MAX_REPORT_BYTES:
-            raise ReportError(f"{path} has {size} bytes", expected=f"at most {MAX_REPORT_BYTES}", fix=fix)
-        return json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse_constant)
-    except OSError as error:
-        raise ReportError(f"{path} cannot be read: {error.strerror}", expected="a finished study", fix=fix) from error
-    except (ValueError, RecursionError) as error:
-        raise ReportError(f"{path} is not valid JSON: {error}", expected="JSON in UTF-8", fix=fix) from error
-
-
-def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is not a JSON value")
+def _from_row_1(part: str, row: dict[str, Any]) -> dict[str, Any]:
+    if part == "utility":
+        value, sides = row.pop("uar", None), (row.pop("trained_on", ""), row.pop("judged_on", ""))
+        row |= {"attacker": row.pop("judge", ""), "scenario": _SCENARIO_OF_TRAINING.get(sides, "")}
+        return row | {
+            "attack": "utility",
+            "target": "emotion",
+            "metric": "uar",
+            "value": value,
+            "invalid": value is None,
+        }
+    if part == "inference":
+        source = row.pop("source", "")
+        scenarios = {"original": "unprotected", "released": "semi-informed"}
+        if row.get("attack") == "inversion":
+            scenarios["released"] = "ignorant"
+        row |= {"scenario": scenarios.get(source, source), "speakers": row.pop("people", 0)}
+    return row | {"invalid": row.pop("void", False)}

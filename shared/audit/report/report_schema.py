@@ -1,4 +1,5 @@
-"""What `report.json` holds: the contract of names that scripts, the HTML and later versions read.
+"""What `report.json` holds, the contract of names that scripts, the HTML and later versions read; and how its emotion
+tables come from predictions.
 
 All records are frozen, refuse unknown keys and hold no NaN or infinity: what is unknown or undefined is null.
 Fractions are in [0, 1], never percent. `low` and `high` are the ends of a 95 % interval over speakers, null where
@@ -8,11 +9,17 @@ fewer than two speakers were there to draw from.
 from __future__ import annotations
 
 import json
+from collections.abc import Hashable, Sequence
 from typing import Annotated, Any, Literal, Self
 
+import numpy as np
+import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from moretta.shared.audit.metrics import confusion
 from moretta.shared.audit.result import Result
+from moretta.shared.core.errors import RunError
+from moretta.shared.core.labels import EMOTIONS, original_columns
 
 FORMAT_VERSION: Literal[2] = 2
 """Changes when a name of the contract changes its meaning or goes away, not when one is added."""
@@ -36,8 +43,7 @@ class ClassScore(Record):
     precision: Fraction | None
     recall: Fraction | None
     f1: Fraction | None
-    clips: Count
-    """Clips that truly have this emotion."""
+    clips: Count  # clips that truly have this emotion
 
 
 class EmotionTable(Record):
@@ -47,15 +53,12 @@ class EmotionTable(Record):
     accuracy: Fraction
     accuracy_low: Fraction | None = None
     accuracy_high: Fraction | None = None
-    uar: Fraction
-    """Unweighted average recall, over the classes that occur."""
+    uar: Fraction  # unweighted average recall, over the classes that occur
     uar_low: Fraction | None = None
     uar_high: Fraction | None = None
-    chance: Fraction
-    """UAR of guessing: 1 / number of classes that occur."""
+    chance: Fraction  # UAR of guessing: 1 / number of classes that occur
     per_class: tuple[ClassScore, ...]
-    confusion: tuple[tuple[Count, ...], ...]
-    """[true class, predicted class], in clips, in the order of `classes`."""
+    confusion: tuple[tuple[Count, ...], ...]  # [true class, predicted class], in clips, in the order of `classes`
     clips: Count
     speakers: Count
     model: str = ""
@@ -83,8 +86,7 @@ class EmotionResults(Record):
 
     voice: EmotionResult | None = None
     face: EmotionResult | None = None
-    fused: EmotionResult | None = None
-    """The vote: a weighted mean of probabilities."""
+    fused: EmotionResult | None = None  # the vote: a weighted mean of probabilities
     learned: EmotionResult | None = None
     """Learned fusion; null without a reason in `absent` where the study asks for none."""
     absent: dict[Modality, str] = Field(default_factory=dict)
@@ -104,14 +106,81 @@ class EmotionResults(Record):
         return found
 
 
+def emotion_result(
+    scores: npt.ArrayLike,
+    truth: Sequence[int] | npt.NDArray[np.int64],
+    speakers: Sequence[Hashable],
+    *,
+    seed: int,
+    draws: int = 1000,
+    model: str = "",
+    classes: Sequence[str] = EMOTIONS,
+) -> EmotionResult:
+    """Score predictions on clips of held-out speakers.
+
+    The ANG/HAP/SAD table takes the clips of these three and the highest of their three scores: the question of the
+    original study, put to the same model.
+
+    Args:
+        scores: [n, c] score of each class, higher is likelier.
+        truth: [n] class indices.
+        speakers: [n] pseudonyms.
+        seed: of the bootstrap.
+        draws: bootstrap samples; 0 gives no intervals.
+        model: its name, for the report.
+        classes: [c] names of the classes.
+
+    Raises:
+        RunError: there is no clip, the lengths differ, or a score is not finite.
+    """
+    table, labels = np.asarray(scores, np.float64), np.asarray(truth, np.int64)
+    if not len(labels) or table.shape != (len(speakers), len(classes)) or not np.isfinite(table).all():
+        raise RunError(
+            f"emotion scores of shape {list(table.shape)} for {len(labels)} clips and {len(speakers)} speaker entries",
+            expected=f"one finite row of {len(classes)} scores for each of at least one clip",
+            fix="check that the held-out fold has clips and that the model did not diverge",
+        )
+
+    def scored(kept: npt.NDArray[np.int64], columns: Sequence[int]) -> EmotionTable:
+        predicted = table[kept][:, list(columns)].argmax(axis=1)
+        mine = [columns.index(label) for label in labels[kept]]
+        counts = confusion.confusion_by_speaker(mine, predicted, [speakers[i] for i in kept], classes=len(columns))
+        return table_from_counts(counts, [classes[column] for column in columns], seed=seed, draws=draws, model=model)
+
+    columns = list(original_columns(classes))
+    kept = np.flatnonzero(np.isin(labels, columns))
+    whole = scored(np.arange(len(labels)), range(len(classes)))
+    return EmotionResult(**whole.model_dump(), three_class=scored(kept, columns) if len(kept) else None)
+
+
+def table_from_counts(
+    by_speaker: confusion.Counts, classes: Sequence[str], *, seed: int, draws: int = 1000, model: str = ""
+) -> EmotionTable:
+    """Score confusion counts [s, c, c] of each speaker."""
+    counts = by_speaker.sum(axis=0)
+    figures: dict[str, float | None] = {}
+    for name, score in (("accuracy", confusion.accuracy), ("uar", confusion.uar)):
+        low, high = confusion.bootstrap(by_speaker, score, seed=seed, draws=draws) or (None, None)
+        figures |= {name: float(score(counts)), f"{name}_low": low, f"{name}_high": high}
+    support = counts.sum(axis=1)
+    scores = zip(confusion.precision(counts), confusion.recall(counts), confusion.f1(counts), strict=True)
+    per_class = []
+    for name, clips, of_class in zip(classes, support, scores, strict=True):
+        precision, recall, f1 = (None if np.isnan(value) else float(value) for value in of_class)
+        per_class.append(ClassScore(emotion=str(name), precision=precision, recall=recall, f1=f1, clips=int(clips)))
+    rest = {"chance": 1 / int((support > 0).sum()), "clips": int(counts.sum()), "speakers": len(by_speaker)}
+    names, confused = [str(name) for name in classes], counts.tolist()
+    content = {**figures, **rest, "classes": names, "per_class": per_class, "confusion": confused, "model": model}
+    return EmotionTable.model_validate(content)
+
+
 class PrivacyRow(Record):
     """One privacy figure of one mechanism at one site, with its unit."""
 
     site: str
     mechanism: str
     unit: Literal["value", "frame", "clip", "speaker", "site"]
-    epsilon: float | None = Field(ge=0)
-    """What is guaranteed, composed to the unit; null is no finite guarantee."""
+    epsilon: float | None = Field(ge=0)  # what is guaranteed, composed to the unit; null is no finite guarantee
     delta: float = Field(default=0.0, ge=0, lt=1)
     nominal: float | None = Field(default=None, ge=0)
     """What the mechanism's own parameters claim at this unit, whether or not its assumptions hold."""
@@ -154,8 +223,7 @@ class SiteRow(Record):
     site: str
     speakers: Count
     clips: Count
-    rounds: Count
-    """Training rounds it took part in."""
+    rounds: Count  # training rounds it took part in
     dropped: Count = 0
     missed: tuple[str, ...] = ()
     """What it took no part in, because it was lost, revoked, or sent what could not be used."""
@@ -180,12 +248,10 @@ class RunPart(Record):
     versions: dict[str, str]
     command: str
     seconds: Seconds
-    finished: str = ""
-    """UTC, ISO 8601."""
+    finished: str = ""  # UTC, ISO 8601
     stages: tuple[StageRow, ...] = ()
     peak_memory_bytes: Count | None = None
-    seeded_noise: bool
-    """Privacy noise came from the seed: with the seed it can be subtracted."""
+    seeded_noise: bool  # privacy noise came from the seed: with the seed it can be subtracted
     deployment: bool = False
     """Over enrolled sites, whose original recordings never reached the server; false is a simulation."""
     study: dict[str, Any]
@@ -225,8 +291,7 @@ class HeadlineFigure(Record):
     low: float | None
     high: float | None
     chance: float | None
-    unprotected: float | None
-    """The strongest attacker's figure on unprotected data; null if none was able to break it."""
+    unprotected: float | None  # the strongest attacker's figure on unprotected data; null if none was able to break it
     speakers: Count
 
 
@@ -234,10 +299,8 @@ class Headline(Record):
     """What a reader should remember of one modality."""
 
     modality: str
-    figures: tuple[HeadlineFigure, ...]
-    """By metric: top-1 first, then EER; empty if every attacker was invalid."""
-    attackers: Count
-    """How many attackers the strongest was chosen from."""
+    figures: tuple[HeadlineFigure, ...]  # by metric: top-1 first, then EER; empty if every attacker was invalid
+    attackers: Count  # how many attackers the strongest was chosen from
     uar: Fraction | None = None
     uar_low: Fraction | None = None
     uar_high: Fraction | None = None
@@ -254,10 +317,8 @@ class Report(Record):
     emotion_central: EmotionResult | None = None
     """The original's random forest, trained centrally on voice releases: a check of what federation costs."""
     audit: tuple[Result, ...] = ()
-    inference: tuple[Result, ...] = ()
-    """Attacks beyond identity."""
-    utility: tuple[Result, ...] = ()
-    """What utility evaluators recognise in originals and in releases."""
+    inference: tuple[Result, ...] = ()  # attacks beyond identity
+    utility: tuple[Result, ...] = ()  # what utility evaluators recognise in originals and in releases
     privacy: tuple[PrivacyRow, ...] = ()
     corpus: CorpusPart
     run: RunPart

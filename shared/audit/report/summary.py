@@ -2,39 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Iterable, Sequence
+from typing import Any
 
+from moretta.shared.audit.metrics import leaks_when_low
 from moretta.shared.audit.report import wording
-from moretta.shared.audit.report.privacy import privacy_sentences
 from moretta.shared.audit.report.report_schema import EmotionResults, Headline, HeadlineFigure, Report
-from moretta.shared.audit.report.tables import inference_sentence
+from moretta.shared.audit.report.tables import inference_sentence, privacy_sentences
 from moretta.shared.audit.result import Result
 
 UNPROTECTED = "unprotected"
-HEADLINE_METRICS: dict[str, Callable[[Iterable[float]], float]] = {"top1": max, "eer": min}
-"""Metric -> how the strongest of several is found: naming speakers rises with leakage, errors fall."""
-
-
-@dataclass(frozen=True, slots=True)
-class KeyFigure:
-    """One figure of the summary, with what it must be read against."""
-
-    name: str
-    value: str
-    interval: str
-    context: tuple[str, ...]
-    tone: Literal["plain", "bad"] = "plain"
+HEADLINE_METRICS = ("top1", "eer")
 
 
 def strongest(results: Iterable[Result], metric: str) -> Result | None:
-    """The result in which `metric` (`top1` or `eer`) shows the most leakage; None if none has it."""
-    candidates = [r for r in results if r.metric == metric and r.value is not None]
-    if not candidates:
-        return None
-    best = HEADLINE_METRICS[metric](r.value for r in candidates if r.value is not None)
-    return next(r for r in candidates if r.value == best)
+    """The result in which `metric` shows the most leakage, the first of equals; None if none has it."""
+    choose = min if leaks_when_low(metric) else max
+    return choose(
+        (r for r in results if r.metric == metric and r.value is not None), key=lambda r: r.value or 0.0, default=None
+    )
 
 
 def headlines(results: Sequence[Result], emotion: EmotionResults | None) -> tuple[Headline, ...]:
@@ -49,23 +35,15 @@ def headlines(results: Sequence[Result], emotion: EmotionResults | None) -> tupl
         released = [r for r in usable if not r.is_anchor]
         figures = []
         for metric in HEADLINE_METRICS:
-            best = strongest(released, metric)
             anchor = strongest((r for r in usable if r.scenario == UNPROTECTED), metric)
-            if best is not None:
+            if (best := strongest(released, metric)) is not None:
                 same = best.model_dump(include=set(HeadlineFigure.model_fields))
                 figures.append(HeadlineFigure(**same, unprotected=anchor.value if anchor else None))
-        table = tables.get(modality)
-        found.append(
-            Headline(
-                modality=modality,
-                figures=tuple(figures),
-                attackers=len({r.attacker for r in released}),
-                uar=table.uar if table else None,
-                uar_low=table.uar_low if table else None,
-                uar_high=table.uar_high if table else None,
-                uar_chance=table.chance if table else None,
-            )
-        )
+        part = Headline(modality=modality, figures=tuple(figures), attackers=len({r.attacker for r in released}))
+        if (table := tables.get(modality)) is not None:
+            uar = {"uar": table.uar, "uar_low": table.uar_low, "uar_high": table.uar_high, "uar_chance": table.chance}
+            part = part.model_copy(update=uar)
+        found.append(part)
     return tuple(found)
 
 
@@ -123,13 +101,12 @@ def utility_sentences(utility: Sequence[Result]) -> list[str]:
     """The best utility evaluator on releases of each modality, and what the same one recognises in originals."""
     sentences = []
     for modality in dict.fromkeys(row.modality for row in utility):
-        mine = [row for row in utility if row.modality == modality and row.value is not None]
-        released = [row for row in mine if not row.is_anchor]
-        if not released:
+        mine = [row for row in utility if row.modality == modality]
+        best = strongest((row for row in mine if not row.is_anchor), "uar")
+        if best is None:
             continue
-        best = max(released, key=lambda row: row.value or 0.0)
-        before = [row for row in mine if row.is_anchor and row.attacker == best.attacker]
-        on_originals = f", {wording.percent(before[0].value)} on originals" if before else ""
+        before = [r.value for r in mine if r.is_anchor and r.attacker == best.attacker and r.value is not None]
+        on_originals = f", {wording.percent(before[0])} on originals" if before else ""
         sentences.append(
             f"{wording.modality_label(modality)}, emotion: {best.attacker} recognises it in releases with an "
             f"unweighted average recall of {wording.percent(best.value)}{on_originals}, where guessing gives "
@@ -138,31 +115,41 @@ def utility_sentences(utility: Sequence[Result]) -> list[str]:
     return sentences
 
 
-def key_figures(report: Report) -> tuple[KeyFigure, ...]:
-    """The figures shown large."""
-    cards: list[KeyFigure] = []
+def key_figures(report: Report) -> list[dict[str, Any]]:
+    """The figures shown large, each with what it must be read against."""
+    unknown = "unknown here" if report.run.deployment else "not broken"
+    cards: list[dict[str, Any]] = []
     for headline in report.headline:
-        cards.extend(
-            _attack_card(headline.modality, figure, deployment=report.run.deployment) for figure in headline.figures[:1]
-        )
+        label = wording.modality_label(headline.modality)
+        for f in headline.figures[:1]:
+            chance = [f"chance {wording.figure(f.chance, f.metric)}"] if f.chance is not None else []
+            unprotected = unknown if f.unprotected is None else wording.figure(f.unprotected, f.metric)
+            card = {
+                "name": f"{label}: strongest {wording.metric_label(f.metric).label}",
+                "value": wording.figure(f.value, f.metric),
+                "interval": wording.interval(f.low, f.high, f.metric),
+                "context": [*chance, f"unprotected {unprotected}", f"{f.attacker}, {f.scenario}"],
+                "tone": "bad" if leaks(f) else "plain",
+            }
+            cards.append(card)
     for modality, result in report.emotion.by_modality().items():
         if result is not None:
-            cards.append(
-                KeyFigure(
-                    f"{wording.modality_label(modality)}: emotion UAR",
-                    wording.percent(result.uar),
-                    wording.interval(result.uar_low, result.uar_high),
-                    (f"chance {wording.percent(result.chance)}",),
-                )
-            )
-    return tuple(cards)
+            card = {
+                "name": f"{wording.modality_label(modality)}: emotion UAR",
+                "value": wording.percent(result.uar),
+                "interval": wording.interval(result.uar_low, result.uar_high),
+                "context": [f"chance {wording.percent(result.chance)}"],
+                "tone": "plain",
+            }
+            cards.append(card)
+    return cards
 
 
 def leaks(figure: HeadlineFigure) -> bool | None:
     """Whether an attack is clearly better than guessing: its whole interval is. None if that is unknown."""
     if figure.chance is None or figure.low is None or figure.high is None:
         return None
-    return figure.high < figure.chance if figure.metric == "eer" else figure.low > figure.chance
+    return figure.high < figure.chance if leaks_when_low(figure.metric) else figure.low > figure.chance
 
 
 def identity_sentence(headline: Headline, *, without_originals: bool) -> str:
@@ -171,48 +158,25 @@ def identity_sentence(headline: Headline, *, without_originals: bool) -> str:
     if not headline.figures:
         return (
             f"{label}, identity: no attacker's figure counts (every attacker is invalid or absent), so nothing is "
-            f"known "
-            "about re-identification. This is not evidence of privacy."
+            "known about re-identification. This is not evidence of privacy."
         )
     figure = headline.figures[0]
     of = f"the strongest of {headline.attackers}" if headline.attackers > 1 else "the only one"
     shown = _with_interval(figure.value, figure.low, figure.high)
-    did = (
-        f"names the right one of {figure.speakers} speakers in {shown} of trials"
-        if figure.metric == "top1"
-        else f"distinguishes speakers with an equal error rate of {shown}"
-    )
-    against = [f"chance is {wording.figure(figure.chance, figure.metric)}"] if figure.chance is not None else []
-    if figure.unprotected is None:
-        against.append(
-            "unprotected data never left the sites, so there is none to hold this figure against"
-            if without_originals
-            else "no attacker broke the unprotected data, so this figure proves little"
-        )
+    if figure.metric == "top1":
+        did = f"re-identifies the right one of {figure.speakers} speakers in {shown} of trials"
     else:
+        did = f"distinguishes speakers with an equal error rate of {shown}"
+    against = [f"chance is {wording.figure(figure.chance, figure.metric)}"] if figure.chance is not None else []
+    if figure.unprotected is not None:
         against.append(f"unprotected it is {wording.figure(figure.unprotected, figure.metric)}")
-    verdict = {
-        True: " Identity still leaks.",
-        False: " That is not distinguishable from guessing with this many speakers.",
-        None: "",
-    }[leaks(figure)]
+    elif without_originals:
+        against.append("unprotected data never left the sites, so there is none to hold this figure against")
+    else:
+        against.append("no attacker broke the unprotected data, so this figure proves little")
+    guessing = " That is not distinguishable from guessing with this many speakers."
+    verdict = {True: " Identity still leaks.", False: guessing, None: ""}[leaks(figure)]
     return f"{label}, identity: {figure.attacker} ({figure.scenario}), {of}, {did}; {'; '.join(against)}.{verdict}"
-
-
-def _attack_card(modality: str, figure: HeadlineFigure, *, deployment: bool) -> KeyFigure:
-    name = f"{wording.modality_label(modality)}: strongest {wording.metric_label(figure.metric).label}"
-    context = [f"chance {wording.figure(figure.chance, figure.metric)}"] if figure.chance is not None else []
-    unknown = "unknown here" if deployment else "not broken"
-    known = figure.unprotected is not None
-    context.append(f"unprotected {wording.figure(figure.unprotected, figure.metric) if known else unknown}")
-    context.append(f"{figure.attacker}, {figure.scenario}")
-    return KeyFigure(
-        name,
-        wording.figure(figure.value, figure.metric),
-        wording.interval(figure.low, figure.high, figure.metric),
-        tuple(context),
-        "bad" if leaks(figure) else "plain",
-    )
 
 
 def _with_interval(value: float, low: float | None, high: float | None) -> str:

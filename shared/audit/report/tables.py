@@ -1,24 +1,30 @@
-"""The tables of a report's pages: results grouped and ordered, so that a template only places them."""
+"""What the tables of a report's pages hold, grouped and ordered, so that a template only places it; and the rows and
+sentences about privacy loss.
+"""
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any
 
 from moretta.shared.audit.report import wording
+from moretta.shared.audit.report.report_schema import PrivacyRow
 from moretta.shared.audit.result import INFERENCES, Result, strongest_of_each
+from moretta.shared.privacy.site_level import plan_site_level
+from moretta.shared.study.schema import Study
 
-METRICS_PER_TABLE = 5
-"""So many fit next to the attacker's name on a laptop."""
-TITLES: dict[str, str] = {
+Content = dict[str, Any]  # what a template places, by the name that it has there
+METRICS_PER_TABLE = 5  # so many fit next to the attacker's name on a laptop
+TITLES = {
     "attribute": "Sex and age group",
     "inversion": "Undoing the anonymization",
     "cross-modal": "Linking a voice to a face",
     "membership": "Membership of the training data",
     "updates": "What training updates reveal",
 }
-MEANINGS: dict[str, str] = {
+MEANINGS = {
     "attribute": "Can somebody infer the sex or the age group of an unknown person from what was released?",
     "inversion": (
         "Can what was released be turned back into recordings that a recogniser knows the person by? The decoder "
@@ -28,7 +34,7 @@ MEANINGS: dict[str, str] = {
     "membership": "Can somebody who has the trained emotion model find out whose clips it was trained on?",
     "updates": "Can the server infer whose data a site holds from the update that the site sent in the last round?",
 }
-SOURCES: dict[str, str] = {
+SOURCES = {
     "unprotected": "unprotected clips (anchor)",
     "ignorant": "released clips",
     "semi-informed": "released clips",
@@ -36,90 +42,51 @@ SOURCES: dict[str, str] = {
     "model": "the trained model",
     "updates": "sites' updates",
 }
-
-
+UNITS = ("value", "frame", "clip", "speaker", "site")
+"""Smallest first; from `clip` on they stand for people or their recordings."""
+MECHANISM = "site-level noise"
 _SECONDARY = frozenset({"explained_variance", "tpr_at_fpr_1pct", "tpr_at_fpr_01pct"})
 """Metrics that accompany a main one."""
+_AUDIENCES = {
+    "central": "whoever has the models; the server sees every update without noise",
+    "distributed": "whoever has the models, and every site that takes part",
+}
 
 
-class AttackerLine(NamedTuple):
-    """One attacker in one scenario."""
-
-    cells: tuple[Result | None, ...]
-    """Its result by each metric of the table; None where it has none."""
-
-    @property
-    def results(self) -> list[Result]:
-        """The results that there are, at least one."""
-        return [result for result in self.cells if result is not None]
-
-    @property
-    def reason(self) -> str:
-        """Why results are invalid."""
-        return "; ".join(dict.fromkeys(r.reason for r in self.results if r.invalid and r.reason))
-
-
-class ScenarioTable(NamedTuple):
-    """All attackers of one modality and scenario."""
-
-    scenario: str
-    meaning: str
-    metrics: tuple[str, ...]
-    lines: tuple[AttackerLine, ...]
-
-
-class IdentityPart(NamedTuple):
-    """Re-identification from one modality."""
-
-    modality: str
-    tables: tuple[ScenarioTable, ...]
-    breakdown: tuple[Result, ...]
-    """By subset and with several clips pooled."""
-    one_speaker: int
-    """How many results are of single speakers: too many for a page, all in the JSON."""
-    absent: tuple[Result, ...]
-    """One result of each attacker that did not run."""
-
-
-class InferenceTable(NamedTuple):
-    """One attack beyond identity, on all modalities."""
-
-    attack: str
-    verdicts: tuple[str, ...]
-    metrics: tuple[wording.MetricLabel, ...]
-    results: tuple[Result, ...]
-    notes: tuple[str, ...]
-
-
-def identity_parts(results: Sequence[Result]) -> list[IdentityPart]:
-    """Results on identity by modality, in order of first appearance."""
+def identity_parts(results: Sequence[Result]) -> list[Content]:
+    """Re-identification by modality, in order of first appearance: tables of scenarios, the breakdown by subset and
+    with several clips pooled, how many results are of single speakers (all in the JSON, too many for a page), and one
+    result of each attacker that did not run.
+    """
     parts = []
     for modality in dict.fromkeys(r.modality for r in results):
-        present = [r for r in results if r.modality == modality and (r.value is not None or r.clips)]
-        absent = [r for r in results if r.modality == modality and r.value is None and not r.clips]
-        single = [r for r in present if re.fullmatch(r"[0-9a-f]{16}", r.subset)]
-        whole = [r for r in present if r.subset == "all" and r.pooled == 1]
-        breakdown = [r for r in present if (r.subset != "all" or r.pooled != 1) and r not in single]
-        once = {(r.attacker, r.reason): r for r in absent}
-        tables = _scenario_tables(whole)
-        parts.append(IdentityPart(modality, tables, tuple(breakdown), len(single), tuple(once.values())))
+        mine = [r for r in results if r.modality == modality]
+        present = [r for r in mine if r.value is not None or r.clips]
+        absent = {(r.attacker, r.reason): r for r in mine if r.value is None and not r.clips}
+        parted = [r for r in present if r.subset != "all" or r.pooled != 1]
+        breakdown = [r for r in parted if not re.fullmatch(r"[0-9a-f]{16}", r.subset)]  # else it is a pseudonym
+        tables = _scenario_tables([r for r in present if r.subset == "all" and r.pooled == 1])
+        part = {"modality": modality, "tables": tables, "breakdown": breakdown, "absent": list(absent.values())}
+        parts.append({**part, "one_speaker": len(parted) - len(breakdown)})
     return parts
 
 
-def _scenario_tables(results: Sequence[Result]) -> tuple[ScenarioTable, ...]:
+def _scenario_tables(results: Sequence[Result]) -> list[Content]:
     known = ["top1", "eer", *wording.METRICS]
     tables = []
     for scenario in sorted({r.scenario for r in results}, key=wording.scenario_order):
-        mine = [r for r in results if r.scenario == scenario]
-        names = sorted({r.metric for r in mine}, key=lambda m: (known.index(m) if m in known else len(known), m))
+        mine = {(r.attacker, r.metric): r for r in results if r.scenario == scenario}
+        names = sorted({m for _, m in mine}, key=lambda m: (known.index(m) if m in known else len(known), m))
         for start in range(0, len(names), METRICS_PER_TABLE):
-            metrics = tuple(names[start : start + METRICS_PER_TABLE])
-            found = {(r.attacker, r.metric): r for r in mine if r.metric in metrics}
-            attackers = dict.fromkeys(attacker for attacker, _ in found)
-            lines = (AttackerLine(tuple(found.get((a, metric)) for metric in metrics)) for a in attackers)
+            metrics, lines = names[start : start + METRICS_PER_TABLE], []
+            for attacker in dict.fromkeys(attacker for attacker, metric in mine if metric in metrics):
+                cells = [mine.get((attacker, metric)) for metric in metrics]
+                there = [r for r in cells if r is not None]
+                why = "; ".join(dict.fromkeys(r.reason for r in there if r.invalid and r.reason))
+                lines.append({"cells": cells, "results": there, "reason": why})
             meaning = wording.SCENARIOS.get(scenario, "") if start == 0 else ""
-            tables.append(ScenarioTable(scenario, meaning, metrics, tuple(lines)))
-    return tuple(tables)
+            tables.append({"scenario": scenario, "meaning": meaning, "metrics": metrics, "lines": lines})
+    return tables
 
 
 def evaluator_lines(results: Sequence[Result]) -> list[tuple[Result, tuple[Result | None, ...]]]:
@@ -131,21 +98,19 @@ def evaluator_lines(results: Sequence[Result]) -> list[tuple[Result, tuple[Resul
         mine = [r for r in results if r.attacker == name]
         found = {r.scenario: r for r in mine if r.value is not None}
         released = ("ignorant", "") if mine[0].kind == "pretrained" else ("semi-informed", "ignorant")
-        scenarios = ("unprotected", *released)
-        lines.append((mine[0], tuple(found.get(scenario) for scenario in scenarios)))
+        lines.append((mine[0], tuple(found.get(scenario) for scenario in ("unprotected", *released))))
     return lines
 
 
-def inference_tables(results: Sequence[Result]) -> list[InferenceTable]:
-    """Attacks beyond identity, in a fixed order."""
+def inference_tables(results: Sequence[Result]) -> list[Content]:
+    """Attacks beyond identity, in a fixed order, each on all modalities."""
     tables = []
     for attack in INFERENCES:
-        mine = [r for r in results if r.attack == attack]
-        labels = [wording.metric_label(name) for name in dict.fromkeys(r.metric for r in mine if r.value is not None)]
-        notes = dict.fromkeys(f"{wording.modality_label(r.modality)}: {r.note}" for r in mine if r.note)
-        meant = tuple(label for label in labels if label.meaning)
-        if mine:
-            tables.append(InferenceTable(attack, _verdicts(mine), meant, tuple(mine), tuple(notes)))
+        if mine := [r for r in results if r.attack == attack]:
+            labels = map(wording.metric_label, dict.fromkeys(r.metric for r in mine if r.value is not None))
+            notes = dict.fromkeys(f"{wording.modality_label(r.modality)}: {r.note}" for r in mine if r.note)
+            table = {"attack": attack, "verdicts": _verdicts(mine), "results": mine, "notes": list(notes)}
+            tables.append({**table, "metrics": [label for label in labels if label.meaning]})
     return tables
 
 
@@ -188,3 +153,104 @@ def _figure(r: Result) -> str:
 
 def _chance(r: Result) -> str:
     return wording.figure(r.chance, r.metric)
+
+
+def site_level_rows(study: Study, site: str, rounds: int) -> list[PrivacyRow]:
+    """What the aggregated models reveal about a site, by the rounds in which its update was aggregated.
+
+    Args:
+        study: says which noise.
+        site: its name.
+        rounds: of all models together; the others' rounds cost it nothing.
+    """
+    plan, wanted = plan_site_level(study), study.aggregation
+    if plan is None or rounds == 0:
+        return []
+    who = _AUDIENCES[wanted.dp] + (", and the server, which sees the sum alone" if wanted.secure else "")
+    whole = PrivacyRow(
+        site=site,
+        mechanism=f"{MECHANISM} ({wanted.dp})",
+        unit="site",
+        epsilon=plan.loss(rounds).epsilon(wanted.delta),
+        delta=wanted.delta,
+        nominal=wanted.epsilon,
+        note=f"for {who}; {rounds} rounds of all models together",
+    )
+    if wanted.dp != "distributed" or wanted.secure:
+        return [whole]
+    share = {
+        "mechanism": f"{MECHANISM} (its own share)",
+        "epsilon": plan.loss_of_share(rounds).epsilon(wanted.delta),
+        "nominal": None,
+        "note": "for the server, which sees each update by itself",
+    }
+    return [whole, whole.model_copy(update=share)]
+
+
+def budget_tables(rows: Sequence[PrivacyRow]) -> Content:
+    """What was spent in the end, nominal and composed side by side: by mechanism the worst site, and all sites."""
+    final = _latest(rows)
+    units = [unit for unit in UNITS if any(row.unit == unit for row in final)]
+    worst, sites = [], []
+    for mechanism in dict.fromkeys(row.mechanism for row in final):
+        mine = [row for row in final if row.mechanism == mechanism]
+        names = list(dict.fromkeys(row.site for row in mine))
+        worst.append(_budget_line("all" if len(names) != 1 else names[0], mine, units))
+        sites += [_budget_line(site, [row for row in mine if row.site == site], units) for site in names]
+    return {"units": units, "worst": worst, "sites": sites}
+
+
+def _latest(rows: Sequence[PrivacyRow]) -> list[PrivacyRow]:
+    """The last row of each site, mechanism and unit: what is spent in the end."""
+    kept: dict[tuple[str, str, str], PrivacyRow] = {}
+    for row in rows:
+        before = kept.setdefault((row.site, row.mechanism, row.unit), row)
+        if before.round is not None and (row.round is None or row.round >= before.round):
+            kept[row.site, row.mechanism, row.unit] = row
+    return list(kept.values())
+
+
+def _budget_line(site: str, rows: Sequence[PrivacyRow], units: Sequence[str]) -> Content:
+    """Its cells are (claimed by the mechanism's parameters, guaranteed) for each unit."""
+    cells = []
+    for unit in units:
+        mine = [row for row in rows if row.unit == unit]
+        guaranteed = wording.epsilon(max(mine, key=_epsilon).epsilon, missing="none") if mine else "–"
+        cells.append((wording.epsilon(_worst_nominal(mine), missing="–"), guaranteed))
+    delta, notes = f"{max(row.delta for row in rows):g}", list(dict.fromkeys(row.note for row in rows if row.note))
+    return {"mechanism": rows[0].mechanism, "site": site, "cells": cells, "delta": delta, "notes": notes}
+
+
+def privacy_sentences(rows: Sequence[PrivacyRow]) -> list[str]:
+    """What each mechanism has cost in the end, at the worst site."""
+    sentences = []
+    for mechanism in dict.fromkeys(row.mechanism for row in rows):
+        mine = [row for row in _latest(rows) if row.mechanism == mechanism]
+        claimed = _worst_nominal([row for row in mine if row.unit == "value"])
+        parts = [f"{wording.epsilon(claimed)} per value"] if claimed else []
+        for unit in UNITS[2:]:
+            if of_unit := [row for row in mine if row.unit == unit]:
+                parts.append(f"{_guaranteed(of_unit)} per {unit}")
+        if parts:
+            nominal = "nominal " if claimed else ""
+            sentences.append(f"Privacy loss of {mechanism} (epsilon, worst site): {nominal}{'; '.join(parts)}.")
+    return sentences
+
+
+def _guaranteed(rows: Sequence[PrivacyRow]) -> str:
+    worst = max(rows, key=_epsilon)
+    if worst.epsilon is None:
+        claimed = _worst_nominal(rows)
+        claim = f" ({wording.epsilon(claimed)} composed, if its assumptions held)" if claimed is not None else ""
+        return f"{wording.NO_GUARANTEE}{claim}"
+    delta = f" at delta {worst.delta:g}" if worst.delta else ""
+    return f"{wording.epsilon(worst.epsilon)} composed{delta}"
+
+
+def _epsilon(row: PrivacyRow) -> float:
+    """No finite guarantee is the worst."""
+    return math.inf if row.epsilon is None else row.epsilon
+
+
+def _worst_nominal(rows: Sequence[PrivacyRow]) -> float | None:
+    return max((row.nominal for row in rows if row.nominal is not None), default=None)

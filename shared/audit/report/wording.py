@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
-MINUS = "−"
 NO_GUARANTEE = "no finite guarantee"
 
 
-@dataclass(frozen=True, slots=True)
-class MetricLabel:
+class MetricLabel(NamedTuple):
     """How one metric is shown."""
 
     label: str
@@ -18,7 +16,7 @@ class MetricLabel:
 
 
 METRICS: dict[str, MetricLabel] = {
-    "top1": MetricLabel("Top-1", "share of trials in which the right speaker is named first; higher is more leakage"),
+    "top1": MetricLabel("Top-1", "share of trials in which the right speaker is ranked first; higher is more leakage"),
     "eer": MetricLabel("EER", "equal error rate of telling same speaker from different; 50 % is no information"),
     "top5": MetricLabel("Top-5", "share of trials with the right speaker among the first five; higher is more leakage"),
     "tpr_at_fpr_1pct": MetricLabel("TPR at 1 % FPR", "matches found while 1 % of non-matches are accepted"),
@@ -81,12 +79,12 @@ DROP_REASONS: dict[str, str] = {
 
 
 def metric_label(name: str) -> MetricLabel:
-    """The words for a metric; a metric added by a plug-in is shown by its own name."""
+    """A metric that a plug-in added is shown by its own name."""
     return METRICS.get(name, MetricLabel(name, "", percent=False))
 
 
 def scenario_order(scenario: str) -> tuple[int, str]:
-    """Sorts scenarios as the design lists them, unknown ones last."""
+    """Sort key: scenarios as listed above, unknown ones last."""
     known = list(SCENARIOS)
     return (known.index(scenario) if scenario in known else len(known), scenario)
 
@@ -102,16 +100,14 @@ def percent(value: float | None, *, sign: bool = True) -> str:
     >>> percent(0.5625), percent(0.5625, sign=False), percent(None)
     ('56.2 %', '56.2', '–')
     """
-    if value is None:
-        return "–"
-    return f"{100 * value:.1f}" + (" %" if sign else "")
+    return "–" if value is None else f"{100 * value:.1f}{' %' if sign else ''}"
 
 
 def figure(value: float | None, metric: str, *, sign: bool = True) -> str:
     """A metric's value in its own unit."""
-    if value is None:
-        return "–"
-    return percent(value, sign=sign) if metric_label(metric).percent else f"{value:.3f}".replace("-", MINUS)
+    if value is None or metric_label(metric).percent:
+        return percent(value, sign=sign)
+    return f"{value:.3f}".replace("-", "−")
 
 
 def interval(low: float | None, high: float | None, metric: str = "uar") -> str:

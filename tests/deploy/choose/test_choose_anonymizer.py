@@ -7,8 +7,7 @@ from typing import Any
 
 import pytest
 
-from moretta.deploy.choose.candidates import plan_choice
-from moretta.deploy.choose.choosing import choose_anonymizer
+from moretta.deploy.choose.choosing import choose_anonymizer, plan_choice
 from moretta.deploy.sweep import run_sweep as sweeping
 from moretta.deploy.sweep.jobs import Job
 from moretta.deploy.sweep.sweep_results import CellAudit, Released, ResultFolder

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from moretta.deploy.choose.candidates import (
+from moretta.deploy.choose.choosing import (
     ALL_INVALID,
     BELOW_CHANCE,
     FEWER_EMOTIONS,
@@ -16,9 +16,9 @@ from moretta.deploy.choose.candidates import (
     Candidate,
     base_of,
     section_of,
+    study_text,
     weigh,
 )
-from moretta.deploy.choose.choosing import study_text
 from moretta.deploy.runtime.planning import check_names
 from moretta.deploy.sweep.grid import load_grid, make_grid
 from moretta.deploy.sweep.sweep_results import CellAudit

@@ -9,8 +9,8 @@ import pytest
 from moretta.client.accounting.account import Cohort, Loss
 from moretta.client.accounting.budget import BudgetLimits, SiteBudget
 from moretta.client.accounting.ledger import Ledger
-from moretta.deploy.cli.ledger import ledger as command
-from moretta.deploy.cli.ledger import ledger_facts, ledger_lines
+from moretta.deploy.cli.budget import ledger as command
+from moretta.deploy.cli.budget import ledger_facts, ledger_lines
 from moretta.shared.core.errors import HomeError, RefusedError
 from moretta.shared.privacy.mechanism import Pure, Unbounded
 

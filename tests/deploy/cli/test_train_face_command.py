@@ -7,7 +7,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from moretta.deploy.cli.train_face import train_face
+from moretta.deploy.cli.corpus import train_face
 from moretta.shared.core.errors import CorpusError, StudyError
 from moretta.shared.models.autoencoder import AutoencoderSpec
 from moretta.shared.models.autoencoder_file import load_autoencoder

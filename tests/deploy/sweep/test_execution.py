@@ -11,9 +11,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from moretta.deploy.sweep.execution import Ended, JobRunner, cluster_runner, job_runner
 from moretta.deploy.sweep.grid import GridFile, make_grid
 from moretta.deploy.sweep.jobs import Job, SweepPlan, plan_sweep
+from moretta.deploy.sweep.run_sweep import Ended, JobRunner, cluster_runner, job_runner
 from moretta.shared.core.errors import RunError
 
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, balanced_accuracy_score, confusion_matrix, precision_recall_fscore_support
 
 from moretta.shared.audit.metrics import confusion
-from moretta.shared.audit.report.emotion import emotion_result
+from moretta.shared.audit.report.report_schema import emotion_result
 from moretta.shared.core.errors import RunError
 
 LABELS = st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3), st.integers(0, 4)), min_size=1, max_size=80)

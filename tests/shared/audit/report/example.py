@@ -6,7 +6,6 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from moretta.shared.audit.report.emotion import emotion_result
 from moretta.shared.audit.report.report_schema import (
     CorpusPart,
     DropCount,
@@ -19,6 +18,7 @@ from moretta.shared.audit.report.report_schema import (
     RunPart,
     SiteRow,
     StageRow,
+    emotion_result,
 )
 from moretta.shared.audit.report.summary import headlines
 from moretta.shared.audit.result import Result

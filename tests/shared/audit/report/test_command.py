@@ -22,7 +22,7 @@ def test_page_is_rendered_again_and_the_headline_printed(example: ModuleType, tm
     assert result.exit_code == 0
     assert (tmp_path / "report.html").is_file()
     assert result.output.startswith("SYNTHETIC INPUT")
-    assert "names the right one of 12 speakers in 56.2 %" in result.output
+    assert "re-identifies the right one of 12 speakers in 56.2 %" in result.output
 
 
 def test_json_headline(example: ModuleType, tmp_path: Path) -> None:

@@ -146,7 +146,7 @@ def test_synthetic_input_is_the_first_line(example: ModuleType, page: str) -> No
 
 def test_summary_puts_chance_and_unprotected_beside_the_strongest_attacker(page: str) -> None:
     text = _Page(page).text
-    assert "names the right one of 12 speakers in 56.2 % (95 % interval 50.2 to 63.2)" in text
+    assert "re-identifies the right one of 12 speakers in 56.2 % (95 % interval 50.2 to 63.2)" in text
     assert "chance is 8.3 %; unprotected it is 97.0 %. Identity still leaks." in text
 
 

@@ -45,10 +45,10 @@ def test_void_figures_are_grey_and_say_why(section: str) -> None:
 
 def test_every_attack_is_put_into_a_plain_sentence(section: str, example: ModuleType) -> None:
     tables = inference_tables(tuple(example.inference()))
-    assert [t.attack for t in tables] == ["attribute", "inversion", "cross-modal", "membership", "updates"]
-    assert all(MEANINGS[t.attack].endswith((".", "?")) for t in tables)
-    assert all(MEANINGS[t.attack].replace("'", "&#39;") in section for t in tables)
-    verdicts = {t.attack: t.verdicts for t in tables}
+    assert [t["attack"] for t in tables] == ["attribute", "inversion", "cross-modal", "membership", "updates"]
+    assert all(MEANINGS[t["attack"]].endswith((".", "?")) for t in tables)
+    assert all(MEANINGS[t["attack"]].replace("'", "&#39;") in section for t in tables)
+    verdicts = {t["attack"]: t["verdicts"] for t in tables}
     assert verdicts["attribute"][0].endswith("Leaks.") and "88.3 %" in verdicts["attribute"][0]
     assert "no evidence of privacy" in verdicts["attribute"][1]
     assert "guessing" in verdicts["inversion"][0] and "41.7 %" in verdicts["inversion"][0]

@@ -17,8 +17,8 @@ from moretta.shared.core.errors import BudgetError, RefusedError
 from moretta.shared.privacy.accounting import composed_epsilon, epsilon_spent
 from moretta.shared.privacy.dp_sgd import SampledGaussian
 from moretta.shared.privacy.mechanism import Mechanism, from_record
-from moretta.shared.study.fusion import ModelKind
 from moretta.shared.study.schema import Study
+from moretta.shared.study.sections import ModelKind
 
 DP_SGD_KIND = "dp-sgd"
 """Ledger entry of DP-SGD of a study's model."""

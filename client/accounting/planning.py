@@ -13,8 +13,8 @@ from moretta.shared.privacy.dp_sgd import SampledGaussian
 from moretta.shared.privacy.mechanism import Mechanism
 from moretta.shared.privacy.site_training import training_losses
 from moretta.shared.release.anonymizer import anonymizer_of
-from moretta.shared.study.fusion import ModelKind
 from moretta.shared.study.schema import Study
+from moretta.shared.study.sections import ModelKind
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,10 +11,11 @@ import numpy as np
 from moretta.client.approval.offers import How, NotApprovedError, Offer, Offers
 from moretta.client.policy import Policy
 from moretta.client.settings import SiteSettings
+from moretta.shared.core.array_types import Array
 from moretta.shared.core.atomic import write_atomic
 from moretta.shared.core.errors import RefusedError
 from moretta.shared.release.anonymizer import anonymizer_of, site_training_of
-from moretta.shared.study.public_arrays import Array, approval_digest, described
+from moretta.shared.study.public_arrays import approval_digest, described
 from moretta.shared.study.schema import Study
 
 State = Literal["approved", "pending", "refused", "unknown"]

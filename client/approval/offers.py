@@ -20,9 +20,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
+from moretta.shared.core.array_types import Array
 from moretta.shared.core.atomic import append_durably, write_atomic
 from moretta.shared.core.errors import HomeError, RefusedError, StudyError
-from moretta.shared.study.public_arrays import Array, approval_digest, arrays_digest, described
+from moretta.shared.study.public_arrays import approval_digest, arrays_digest, described
 from moretta.shared.study.schema import Study, parse_study
 
 OFFERS, APPROVALS, LOG = "offers", "approvals", "approvals.jsonl"

@@ -37,9 +37,9 @@ from moretta.shared.release import (
 )
 from moretta.shared.release.anonymizer import Anonymizer, Speaker, anonymizer_of, public_rules
 from moretta.shared.release.release_format import STATEMENT_FILE, age_group, check_array
-from moretta.shared.study.fusion import ModelKind
 from moretta.shared.study.public_arrays import check_public
 from moretta.shared.study.schema import Study
+from moretta.shared.study.sections import ModelKind
 
 Array = npt.NDArray[Any]
 BATCH_CLIPS = 8

@@ -32,8 +32,8 @@ from moretta.shared.privacy.secure_aggregation import (
     signed,
     threshold,
 )
-from moretta.shared.study.fusion import ModelKind
 from moretta.shared.study.schema import Study
+from moretta.shared.study.sections import ModelKind
 
 Pair = tuple[str, str]
 _UNMASKED = TypeAdapter(dict[int, str])

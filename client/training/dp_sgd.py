@@ -21,7 +21,7 @@ from torch.nn.functional import cross_entropy
 
 from moretta.client.accounting.planning import TrainingPlan
 from moretta.shared.privacy.noise import SystemNoise, on_grid
-from moretta.shared.study.schema import Clipping
+from moretta.shared.study.sections import Clipping
 
 LARGEST_GRADIENT = 1e15
 """Of one value. The squares of so many add up within float32, and the factor that cuts them keeps its precision."""

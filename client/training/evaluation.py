@@ -17,8 +17,8 @@ from moretta.shared.models.emotion import EmotionModel, study_model
 from moretta.shared.models.fusion_gate import Prediction, gate_input
 from moretta.shared.models.global_weights import checked_weights
 from moretta.shared.models.reliability import reliability_counts
-from moretta.shared.study.fusion import ModelKind
 from moretta.shared.study.schema import Study
+from moretta.shared.study.sections import ModelKind
 
 Output = Literal["voice", "face", "fused", "learned"]
 Counts = dict[str, npt.NDArray[np.int64]]

@@ -30,8 +30,8 @@ from moretta.shared.privacy.mechanism import Unbounded, from_record
 from moretta.shared.privacy.noise import SeededNoise, SystemNoise, on_grid
 from moretta.shared.privacy.secure_aggregation import quantised
 from moretta.shared.privacy.site_level import changed, clipped_change, plan_site_level
-from moretta.shared.study.fusion import ModelKind
 from moretta.shared.study.schema import Study
+from moretta.shared.study.sections import ModelKind
 
 PLAIN_KIND = "training"
 """Ledger entries of training without DP-SGD: it reveals no more than the release that it is made on."""

@@ -28,8 +28,8 @@ from moretta.client.training.data import CODE_KIND
 from moretta.client.training.training_sets import Models
 from moretta.shared.core.atomic import locked, write_atomic
 from moretta.shared.messages import wire
-from moretta.shared.study.fusion import ModelKind
 from moretta.shared.study.schema import Study
+from moretta.shared.study.sections import ModelKind
 
 if TYPE_CHECKING:
     from flwr.app import RecordDict

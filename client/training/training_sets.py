@@ -20,8 +20,8 @@ from moretta.shared.models.emotion import EmotionModel, study_model
 from moretta.shared.models.fusion_gate import Prediction, gate_input, hide_some
 from moretta.shared.models.global_weights import checked_weights
 from moretta.shared.privacy.noise import NoiseSource
-from moretta.shared.study.fusion import ModelKind
 from moretta.shared.study.schema import Study
+from moretta.shared.study.sections import ModelKind
 
 Weights = Mapping[str, npt.NDArray[Any]]
 Models = Mapping[Modality, Weights]

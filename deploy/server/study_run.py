@@ -26,7 +26,8 @@ from moretta.shared.core.errors import ExitCode, HomeError, StudyError
 from moretta.shared.core.printable import use_run_id
 from moretta.shared.study.limits import check_limits
 from moretta.shared.study.run_plan import DeploymentPlan, EnrolledSite, load_plan
-from moretta.shared.study.schema import RequestStage, Study
+from moretta.shared.study.schema import Study
+from moretta.shared.study.sections import RequestStage
 
 FRUITLESS_ATTEMPTS = 3
 """So many in a row that came no further end the study."""

@@ -19,8 +19,8 @@ from moretta.shared.core.array_types import Array
 from moretta.shared.core.errors import ReleaseError, RunError
 from moretta.shared.messages import wire
 from moretta.shared.messages.responses import Update
-from moretta.shared.study.fusion import ModelKind
 from moretta.shared.study.schema import Study
+from moretta.shared.study.sections import ModelKind
 
 WEIGHT = "num-examples"
 MAX_NORM = 1e6

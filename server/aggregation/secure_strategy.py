@@ -24,7 +24,7 @@ from moretta.shared.messages import wire
 from moretta.shared.messages.responses import PublicKeys, Shares, Update
 from moretta.shared.privacy.secure_aggregation import Words, mask, mean_of_sum, shared_mask, signed, threshold
 from moretta.shared.privacy.site_level import changed
-from moretta.shared.study.fusion import ModelKind
+from moretta.shared.study.sections import ModelKind
 
 T = TypeVar("T")
 

@@ -27,7 +27,7 @@ from moretta.shared.core.reproducibility import versions
 from moretta.shared.release.anonymizer import anonymizer_of
 from moretta.shared.release.release_format import AnonymizerStatement
 from moretta.shared.study.run_plan import DeploymentPlan
-from moretta.shared.study.schema import GateSection
+from moretta.shared.study.sections import GateSection
 
 _OTHER_UNIT = {
     "speaker": "clips are sampled and clipped one by one: what all clips of the speaker who has most of them lose",

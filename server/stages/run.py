@@ -23,9 +23,9 @@ from moretta.shared.core.terms import Modality
 from moretta.shared.features.voice_forms import is_code, model_input
 from moretta.shared.release import Release
 from moretta.shared.release.release_format import ReleasedClip
-from moretta.shared.study.fusion import ModelKind
 from moretta.shared.study.run_plan import Plan
-from moretta.shared.study.schema import RequestStage, Study
+from moretta.shared.study.schema import Study
+from moretta.shared.study.sections import ModelKind, RequestStage
 
 if TYPE_CHECKING:
     from moretta.shared.models.emotion import EmotionModel

@@ -16,8 +16,8 @@ from moretta.shared.audit.report.report_schema import EmotionResult
 from moretta.shared.core.atomic import write_atomic
 from moretta.shared.core.errors import ReleaseError
 from moretta.shared.release import open_release
-from moretta.shared.study.fusion import ModelKind
 from moretta.shared.study.run_plan import load_plan
+from moretta.shared.study.sections import ModelKind
 
 STATE_FILE = Path("server") / "state.json"
 """There only when the sites' part is over."""

@@ -26,9 +26,9 @@ from moretta.shared.privacy.noise import NoiseSource, SeededNoise, SystemNoise
 from moretta.shared.privacy.site_level import plan_site_level
 from moretta.shared.privacy.site_training import training_step
 from moretta.shared.release.anonymizer import site_training_of
-from moretta.shared.study.fusion import ModelKind
 from moretta.shared.study.run_plan import DeploymentPlan
 from moretta.shared.study.schema import Study
+from moretta.shared.study.sections import ModelKind
 
 CODE_STAGE = "federated code"
 OUTPUTS: dict[ModelKind, Output] = {"voice": "voice", "face": "face", "fusion": "learned"}

@@ -13,7 +13,7 @@ from moretta.shared.messages import wire
 from moretta.shared.messages.message import ARRAYS, KIB, MIB, Hex, Message, Name, Round, Sha256
 from moretta.shared.messages.responses import MAX_MODEL_BYTES, FileName
 from moretta.shared.privacy.secure_aggregation import MAX_SITES
-from moretta.shared.study.fusion import ModelKind
+from moretta.shared.study.sections import ModelKind
 
 MODELS = frozenset(f"{ARRAYS}-{kind}" for kind in ("voice", "face", "fusion"))
 """Names under which finished models travel."""

@@ -30,7 +30,7 @@ from moretta.shared.messages.message import (
 from moretta.shared.models.reliability import BINS
 from moretta.shared.privacy.secure_aggregation import MAX_SITES
 from moretta.shared.release.release_format import MAX_FILES, MAX_SHARD_BYTES, ReleaseStatement
-from moretta.shared.study.fusion import ModelKind
+from moretta.shared.study.sections import ModelKind
 
 if TYPE_CHECKING:
     from flwr.app import RecordDict

@@ -15,8 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from moretta.shared.core.errors import ReleaseError, StudyError
-from moretta.shared.study.fusion import ModelKind
 from moretta.shared.study.schema import Study, parse_study
+from moretta.shared.study.sections import ModelKind
 
 if TYPE_CHECKING:
     from flwr.app import ArrayRecord, ConfigRecord, RecordDict

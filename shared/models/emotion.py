@@ -18,8 +18,8 @@ from torch import nn
 from moretta.shared.core.errors import StudyError
 from moretta.shared.core.labels import EMOTIONS
 from moretta.shared.models.fusion_gate import Gate
-from moretta.shared.study.fusion import FUSION_MODEL, ModelKind
 from moretta.shared.study.schema import Study
+from moretta.shared.study.sections import FUSION_MODEL, ModelKind
 
 Array = npt.NDArray[Any]
 Floats = npt.NDArray[np.float32]

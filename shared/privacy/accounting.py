@@ -19,7 +19,7 @@ from moretta.shared.core.errors import StudyError
 from moretta.shared.privacy.dp_sgd import SampledGaussian, rdp_of_step
 from moretta.shared.privacy.gaussian import Gaussian, gaussian_epsilon, least
 from moretta.shared.privacy.mechanism import ORDERS, Mechanism, epsilon_of, least_epsilon
-from moretta.shared.study.schema import Accountant
+from moretta.shared.study.sections import Accountant
 
 _PRECISION: dict[Accountant, float] = {"rdp": 1e-3, "prv": 5e-3}
 """Relative, of calibrated noise: each trial of the PRV accountant takes a good part of a second."""

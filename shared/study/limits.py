@@ -9,11 +9,12 @@ from moretta.shared.core.errors import StudyError
 from moretta.shared.core.terms import Modality
 from moretta.shared.privacy.mechanism import least_epsilon
 from moretta.shared.privacy.secure_aggregation import MAX_SITES
-from moretta.shared.study.schema import RequestStage, Study
+from moretta.shared.study.schema import Study
+from moretta.shared.study.sections import RequestStage
 
 _CHANCE_EER = 0.5
 _MARGIN = 1.1
-"""Between what nothing at all would cost by the orders of the accountant, and what can be asked for."""
+"""Between what nothing at all would cost by the orders of the accountant, and what can be required."""
 
 
 def check_limits(study: Study, *, sites: int | None = None) -> None:
@@ -26,13 +27,9 @@ def check_limits(study: Study, *, sites: int | None = None) -> None:
     Raises:
         StudyError: all contradictions in one message, each with its keys.
     """
-    found = [*_in_itself(study), *(() if sites is None else _with_sites(study, sites))]
-    if found:
-        raise StudyError(
-            "; ".join(found),
-            expected="limits that can be kept together",
-            fix="correct the keys named; nothing was made or spent",
-        )
+    if found := [*_in_itself(study), *(() if sites is None else _with_sites(study, sites))]:
+        fix = "correct the keys named; nothing was made or spent"
+        raise StudyError("; ".join(found), expected="limits that can be kept together", fix=fix)
 
 
 def check_training_sites(study: Study, training: Sequence[Sequence[Modality]]) -> None:
@@ -43,12 +40,10 @@ def check_training_sites(study: Study, training: Sequence[Sequence[Modality]]) -
         training: for each site, the modalities of its clips of speakers who are not held out.
 
     Raises:
-        StudyError: naming the modality and the numbers.
+        StudyError: with the modality and the numbers.
     """
-    if not study.aggregation.bounds_sites:
-        return
     least = study.min_sites("train")
-    for modality in study.modalities:
+    for modality in study.modalities if study.aggregation.bounds_sites else ():
         if (able := sum(modality in there for there in training)) < least:
             raise StudyError(
                 f"{able} of {len(training)} sites have clips of {modality} of speakers who are not held out",
@@ -60,16 +55,15 @@ def check_training_sites(study: Study, training: Sequence[Sequence[Modality]]) -
 def _in_itself(study: Study) -> Iterator[str]:
     gate, privacy = study.gate, study.privacy
     if gate.max_epsilon is not None and not privacy.dp_sgd:
-        yield f"gate.max_epsilon is {gate.max_epsilon:g}, and privacy.dp_sgd is off: no epsilon is spent to judge"
+        yield f"gate.max_epsilon is {gate.max_epsilon:g}, and privacy.dp_sgd is off: no epsilon is spent to compare"
     elif gate.max_epsilon is not None and gate.max_epsilon < privacy.epsilon:
         yield f"gate.max_epsilon is {gate.max_epsilon:g}, below the {privacy.epsilon:g} that privacy.epsilon spends"
     yield from _unreachable_targets(study)
-    limits = {"gate.max_top1": gate.max_top1, "gate.min_eer": gate.min_eer}
-    for key, value in limits.items():
+    for key, value in {"gate.max_top1": gate.max_top1, "gate.min_eer": gate.min_eer}.items():
         if value is not None and not study.audit.enabled:
-            yield f"{key} is {value:g}, and audit.enabled is off: nothing is attacked to judge"
+            yield f"{key} is {value:g}, and audit.enabled is off: nothing is attacked to compare"
     if gate.min_eer is not None and gate.min_eer > _CHANCE_EER:
-        yield f"gate.min_eer is {gate.min_eer:g}, above {_CHANCE_EER:g}, the rate of an attacker who only guesses"
+        yield f"gate.min_eer is {gate.min_eer:g}, above {_CHANCE_EER:g}, the rate of an attacker that only guesses"
     norm, cut = study.train.max_update_norm, study.aggregation.clipping_norm
     if study.aggregation.bounds_sites and cut > norm:
         yield f"aggregation.clipping_norm is {cut:g}, above train.max_update_norm {norm:g}, beyond which it is refused"
@@ -90,26 +84,23 @@ def _unreachable_targets(study: Study) -> Iterator[str]:
 
 
 def _with_sites(study: Study, sites: int) -> Iterator[str]:
+    """The numbers that strategies need are of Blanchard et al. (Krum, NeurIPS 2017) and El Mhamdi et al. (Bulyan, ICML
+    2018)."""
+    train, taking_part = study.train, f"{sites} sites take part, and"
     stages: tuple[RequestStage, ...] = get_args(RequestStage)
-    if study.train.min_sites > sites:
-        yield f"{sites} sites take part, and train.min_sites is {study.train.min_sites}"
+    if train.min_sites > sites:
+        yield f"{taking_part} train.min_sites is {train.min_sites}"
     else:
         for stage in stages:
             if (least := study.min_sites(stage)) > sites:
                 own = getattr(study.stages, stage).min_sites == least
-                yield f"{sites} sites take part, and {f'stages.{stage}' if own else 'aggregation'}.min_sites is {least}"
+                yield f"{taking_part} {f'stages.{stage}' if own else 'aggregation'}.min_sites is {least}"
     if study.aggregation.secure and sites > MAX_SITES:
-        yield f"{sites} sites take part, and aggregation.secure adds up {MAX_SITES} at most"
-    yield from _strategy(study, sites)
-
-
-def _strategy(study: Study, sites: int) -> Iterator[str]:
-    """What Blanchard et al. (Krum, NeurIPS 2017) and El Mhamdi et al. (Bulyan, ICML 2018) ask for."""
-    train = study.train
+        yield f"{taking_part} aggregation.secure adds up {MAX_SITES} at most"
     bad = train.strategy_options.get("num_malicious_nodes", 0)
     needed = {"Bulyan": 4 * bad + 3, "Krum": 2 * bad + 3, "MultiKrum": 2 * bad + 3}.get(train.strategy, 0)
     if needed > sites and (bad > 0 or train.strategy == "Bulyan"):
-        yield f"{sites} sites take part, and train.strategy {train.strategy} needs {needed:g}"
+        yield f"{taking_part} train.strategy {train.strategy} needs {needed:g}"
     chosen = train.strategy_options.get("num_nodes_to_select", 1)
     if train.strategy == "MultiKrum" and chosen > sites:
-        yield f"{sites} sites take part, and strategy_options.num_nodes_to_select is {chosen:g}"
+        yield f"{taking_part} strategy_options.num_nodes_to_select is {chosen:g}"

@@ -13,12 +13,10 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
-import numpy.typing as npt
 
+from moretta.shared.core.array_types import Array
 from moretta.shared.core.errors import StudyError
 from moretta.shared.study.schema import Study
-
-Array = npt.NDArray[Any]
 
 LEAST_SPREAD = 0.5e-3
 """Of what is divided by: public deviations are 1e-3 at least, as float32."""
@@ -50,15 +48,13 @@ class Rule:
 Rules = Mapping[str, Rule]
 
 
-def check_public(arrays: Mapping[str, npt.NDArray[Any]], rules: Rules) -> None:
+def check_public(arrays: Mapping[str, Array], rules: Rules) -> None:
     """Check all public arrays of a request.
 
     Raises:
-        StudyError: an array is missing or not named by the rules, of another type or shape, or holds values that
-            cannot be.
+        StudyError: an array is missing or unknown to the rules, of another type or shape, or has impossible values.
     """
-    unknown = sorted(arrays.keys() - rules.keys())
-    if unknown:
+    if unknown := sorted(arrays.keys() - rules.keys()):
         raise StudyError(
             f"public arrays that nothing here takes: {', '.join(unknown)[:200]}",
             expected=f"only {', '.join(rules) or 'none'}",
@@ -67,19 +63,14 @@ def check_public(arrays: Mapping[str, npt.NDArray[Any]], rules: Rules) -> None:
     named(arrays, rules)
 
 
-def taken(arrays: Mapping[str, npt.NDArray[Any]], rules: Rules) -> list[npt.NDArray[Any]]:
-    """Those that the rules name, checked and in their order; others are not looked at. Errors: see `named`."""
+def taken(arrays: Mapping[str, Array], rules: Rules) -> list[Array]:
+    """Those that the rules name, checked and in their order; others are not looked at. Errors: see `check_public`."""
     return list(named(arrays, rules).values())
 
 
-def named(arrays: Mapping[str, npt.NDArray[Any]], rules: Rules) -> dict[str, npt.NDArray[Any]]:
-    """The same with their names.
-
-    Raises:
-        StudyError: as `check_public`.
-    """
-    missing = [name for name, rule in rules.items() if name not in arrays and not rule.optional]
-    if missing:
+def named(arrays: Mapping[str, Array], rules: Rules) -> dict[str, Array]:
+    """The same with their names."""
+    if missing := [name for name, rule in rules.items() if name not in arrays and not rule.optional]:
         raise StudyError(
             f"public arrays without {', '.join(missing)}",
             expected="what the coordinator makes for this study",
@@ -89,31 +80,36 @@ def named(arrays: Mapping[str, npt.NDArray[Any]], rules: Rules) -> dict[str, npt
     return {name: _checked(name, arrays[name], rule, sizes) for name, rule in rules.items() if name in arrays}
 
 
-def _checked(name: str, array: npt.NDArray[Any], rule: Rule, sizes: dict[str, int]) -> npt.NDArray[Any]:
-    found = f"{array.dtype} {list(array.shape)}"
-    known = len(array.shape) == len(rule.shape) and 0 < array.size <= MAX_VALUES
+def _checked(name: str, array: Array, rule: Rule, sizes: dict[str, int]) -> Array:
+    fits = len(array.shape) == len(rule.shape) and 0 < array.size <= MAX_VALUES and str(array.dtype) == rule.dtype
     for size, wanted in zip(array.shape, rule.shape, strict=False):
-        known = known and size == (sizes.setdefault(wanted, size) if isinstance(wanted, str) else wanted)
-    if not known or str(array.dtype) != rule.dtype:
-        raise StudyError(f"the public array {name} of {found}", expected=f"{rule}")
+        fits = fits and size == (sizes.setdefault(wanted, size) if isinstance(wanted, str) else wanted)
+    if not fits:
+        raise StudyError(f"the public array {name} of {array.dtype} {list(array.shape)}", expected=f"{rule}")
     if not ((array >= rule.lowest) & (array <= rule.largest)).all():  # false for NaN
         raise StudyError(f"the public array {name} with values that cannot be", expected=f"{rule}")
     return np.ascontiguousarray(array)
 
 
-def are_finite(*arrays: npt.NDArray[Any]) -> bool:
+def are_finite(*arrays: Array) -> bool:
     """Whether all values of all of them are."""
     return all(bool(np.isfinite(array).all()) for array in arrays)
 
 
 def described(arrays: Mapping[str, Array]) -> dict[str, dict[str, Any]]:
     """Type, shape and SHA-256 of each array, by name."""
-    return {name: _described(arrays[name]) for name in sorted(arrays)}
+    found = {}
+    for name, array in sorted(arrays.items()):
+        content = np.ascontiguousarray(array)
+        digest = hashlib.sha256(content.tobytes()).hexdigest()
+        found[name] = {"dtype": content.dtype.str, "shape": list(array.shape), "sha256": digest}
+    return found
 
 
 def arrays_digest(facts: Mapping[str, Any]) -> str:
     """SHA-256 of what `described` gives, 64 hexadecimal digits."""
-    return hashlib.sha256(_canonical(facts)).hexdigest()
+    content = json.dumps(facts, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(content.encode()).hexdigest()
 
 
 def approval_digest(study: Study, facts: Mapping[str, Any]) -> str:
@@ -121,15 +117,4 @@ def approval_digest(study: Study, facts: Mapping[str, Any]) -> str:
 
     All of the study counts, also what costs no privacy: a steward approves what was read.
     """
-    content = {"study": study.without_paths().model_dump(mode="json"), "arrays": dict(facts)}
-    return hashlib.sha256(_canonical(content)).hexdigest()
-
-
-def _described(array: Array) -> dict[str, Any]:
-    content = np.ascontiguousarray(array)
-    digest = hashlib.sha256(content.tobytes()).hexdigest()
-    return {"dtype": content.dtype.str, "shape": list(array.shape), "sha256": digest}
-
-
-def _canonical(content: object) -> bytes:
-    return json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
+    return arrays_digest({"study": study.without_paths().model_dump(mode="json"), "arrays": dict(facts)})

@@ -1,7 +1,6 @@
-"""The plan of a run, written before it starts: what is studied, and who takes part.
+"""The plan of a run, written before it starts: what is studied, and which sites take part.
 
-A simulation and a deployment are planned differently, and read alike: `load_plan` gives either, and the server asks
-both the same questions.
+A simulation and a deployment are planned differently, and read alike by `load_plan`.
 """
 
 from __future__ import annotations
@@ -50,8 +49,6 @@ class Originals:
 
 
 class _Plan(_Part):
-    """What both plans have."""
-
     corpus_name: str
     synthetic: bool
     study: Study
@@ -64,7 +61,7 @@ class _Plan(_Part):
 
     def save(self, run_folder: Path) -> None:
         """Write the plan, readable by its owner only."""
-        write_atomic(run_folder / PLAN_FILE, self.model_dump_json(indent=1), mode=0o600)
+        write_atomic(run_folder / PLAN_FILE, self.model_dump_json(indent=1))
 
 
 class SimulationPlan(_Plan):
@@ -86,7 +83,7 @@ class SimulationPlan(_Plan):
         return {n: PseudonymKey.seeded(self.study.seed, site.name) for site in self.sites for n in site.speakers}
 
     def held_out_pseudonyms(self, announced: Iterable[Collection[str]] = ()) -> frozenset[str]:
-        """Pseudonyms of the speakers who are held out of training, whatever the sites told of it."""
+        """Pseudonyms of the speakers who are held out of training, whatever the sites announced."""
         del announced
         keys = self.pseudonym_keys()
         return frozenset(keys[number].speaker(number) for number in self.test_speakers)
@@ -97,11 +94,7 @@ class SimulationPlan(_Plan):
 
     @classmethod
     def load(cls, run_folder: Path) -> SimulationPlan:
-        """Read the plan of a simulation.
-
-        Raises:
-            StudyError: there is none, or it cannot be read.
-        """
+        """Read the plan of a simulation; where there is none, or it cannot be read, that is a StudyError."""
         plan = load_plan(run_folder)
         if not isinstance(plan, cls):
             raise StudyError(f"the plan of a {plan.kind} in {run_folder}", expected="that of a simulation")
@@ -114,10 +107,10 @@ class DeploymentPlan(_Plan):
     kind: Literal["deployment"] = "deployment"
     sites: tuple[EnrolledSite, ...]
     server_home: Path
-    """Of the server over which the study runs; its registry tells which sites are revoked."""
+    """Of the server over which the study runs; its registry has which sites are revoked."""
 
     def held_out_pseudonyms(self, announced: Iterable[Collection[str]] = ()) -> frozenset[str]:
-        """Pseudonyms of the speakers who are held out of training, as each site told with its release."""
+        """Pseudonyms of the speakers who are held out of training, as each site announced with its release."""
         return frozenset(pseudonym for site in announced for pseudonym in site)
 
     def originals(self) -> Originals | None:
@@ -130,11 +123,7 @@ _READER: TypeAdapter[Plan] = TypeAdapter(Annotated[Plan, Field(discriminator="ki
 
 
 def load_plan(run_folder: Path) -> Plan:
-    """Read the plan of a run.
-
-    Raises:
-        StudyError: there is none, or it cannot be read.
-    """
+    """Read the plan of a run; where there is none, or it cannot be read, that is a StudyError."""
     try:
         return _READER.validate_json((run_folder / PLAN_FILE).read_bytes())
     except (OSError, ValidationError) as error:

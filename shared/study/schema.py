@@ -13,119 +13,24 @@ from pydantic import Field, ValidationError, model_validator
 from moretta.shared.core.errors import StudyError
 from moretta.shared.core.labels import EMOTIONS, Classes
 from moretta.shared.core.terms import MODALITIES, Modality
-from moretta.shared.study.aggregation import AVERAGING, AggregationSection
 from moretta.shared.study.former_names import refuse_removed, with_current_names
-from moretta.shared.study.fusion import FUSION_MODEL, FusionSection, ModelKind, is_held_back
-from moretta.shared.study.modalities import FaceSection, VoiceSection
-from moretta.shared.study.options import SiteTrainingPlan
-from moretta.shared.study.sections import Computable, Delta, Epsilon, Fraction, Positive, Section
-
-Accountant = Literal["rdp", "prv"]
-Clipping = Literal["per-example", "ghost"]
-
-
-class TrainSection(Section):
-    """`[train]`: federated training of the emotion models."""
-
-    rounds: int = Field(default=10, ge=1, le=10_000)
-    strategy: str = "FedAvg"
-    strategy_options: dict[str, float | int | bool] = Field(default_factory=dict)
-    local_epochs: int = Field(default=1, ge=1, le=100)
-    batch_size: int = Field(default=16, ge=1, le=4096)
-    learning_rate: Computable = 0.3
-    min_sites: int = Field(default=1, ge=1)
-    """A stage or round with fewer sites' answers fails, and the run with it."""
-    deadline_seconds: Positive = 3600.0
-    """How long the server waits for the sites' answers to one question."""
-    max_update_norm: Positive = 1e6
-    """L2 norm of an update beyond which it is taken for damage or an attack."""
-
-
-RequestStage = Literal["release", "train", "evaluate"]
-"""The stages in which sites are asked something."""
-
-
-class StageLimits(Section):
-    """What one stage asks for where it differs from `[train]`."""
-
-    min_sites: int | None = Field(default=None, ge=1)
-    deadline_seconds: Positive | None = None
-
-
-class StagesSection(Section):
-    """`[stages]`: how long sites are waited for, and what happens when one is lost."""
-
-    wait_seconds: Positive = 600.0
-    """How long enrolled sites are waited for before the study starts with those that are there."""
-    on_lost_site: Literal["continue", "retry"] = "continue"
-    """`continue`: a stage or round ends without a site that was lost in it. `retry`: the site is asked again when it
-    is back, up to the deadline."""
-    release: StageLimits = StageLimits()
-    train: StageLimits = StageLimits()
-    evaluate: StageLimits = StageLimits()
-
-
-class PrivacySection(Section):
-    """`[privacy]`: DP-SGD at every site."""
-
-    dp_sgd: bool = True
-    unit: Literal["clip", "speaker"] = "clip"
-    """What is sampled and whose gradient is clipped: a clip, or all clips of a speaker at a site as one example."""
-    epsilon: Epsilon = 8.0
-    """Target over all rounds and models, for one unit; the noise is calibrated to it at each site."""
-    delta: Delta = 1e-3
-    max_grad_norm: Computable = 1.0
-    clipping: Clipping = "per-example"
-    """How Opacus cuts gradients of clips: from all of them, or `ghost`, from their norms in two passes."""
-    accountant: Accountant = "rdp"
-    """Opacus' own: `prv` proves the same epsilon with about a tenth less noise, and takes seconds to calibrate it."""
-
-    @model_validator(mode="after")
-    def _ghosts_are_clips(self) -> Self:
-        if self.clipping == "ghost" and self.unit == "speaker":
-            raise ValueError(
-                "ghost clipping knows the norm of each clip's gradient; what is cut for a speaker is the mean of "
-                'several, whose norm does not follow from theirs; choose clipping = "per-example", or unit = "clip"'
-            )
-        return self
-
-
-class SplitSection(Section):
-    """`[split]`: speakers of `test_fold` are held out of training at every site."""
-
-    folds: int = Field(default=5, ge=2)
-    test_fold: int = Field(default=0, ge=0)
-
-    @model_validator(mode="after")
-    def _fold_exists(self) -> Self:
-        if self.test_fold >= self.folds:
-            raise ValueError(f"test_fold {self.test_fold} does not exist: folds count from 0 to {self.folds - 1}")
-        return self
-
-
-class AuditSection(Section):
-    """`[audit]`: which attackers run on what was released."""
-
-    enabled: bool = True
-    attackers: tuple[str, ...] = ()
-    """Names of attackers; empty means all that are there."""
-    bootstrap: int = Field(default=200, ge=0, le=100_000)
-    attributes: bool = True
-    """Sites state sex and age group of pseudonymous speakers, so that attribute inference can be scored."""
-    inference: bool = True
-    """Attacks beyond identity: attributes, inversion, membership, updates, voice to face."""
-    updates: bool = True
-    """Those on updates, as part of `inference`: the server keeps each site's last one for them."""
-    utility: bool = True
-    """Evaluators of emotion on originals and releases: what an anonymizer has left."""
-
-
-class GateSection(Section):
-    """`[gate]`: limits that fail the run. None means no limit."""
-
-    max_top1: Fraction | None = None
-    min_eer: Fraction | None = None
-    max_epsilon: Positive | None = None
+from moretta.shared.study.options import FaceSection, SiteTrainingPlan, VoiceSection
+from moretta.shared.study.sections import (
+    AVERAGING,
+    FUSION_MODEL,
+    AggregationSection,
+    AuditSection,
+    FusionSection,
+    GateSection,
+    ModelKind,
+    PrivacySection,
+    RequestStage,
+    Section,
+    SplitSection,
+    StageLimits,
+    StagesSection,
+    TrainSection,
+)
 
 
 class Study(Section):
@@ -139,7 +44,7 @@ class Study(Section):
     sites: int = Field(default=6, ge=1, le=10_000)
     """Virtual sites in simulation."""
     linkage: Literal["study", "site"] = "study"
-    """How far real sites' pseudonyms reach: for this study alone, or the same in all studies that ask for `site`."""
+    """How far real sites' pseudonyms reach: for this study alone, or the same in all studies that choose `site`."""
     voice: VoiceSection = Field(default_factory=VoiceSection)
     face: FaceSection = Field(default_factory=FaceSection)
     fusion: FusionSection = FusionSection()
@@ -166,7 +71,7 @@ class Study(Section):
         aggregation = self.aggregation
         if len({name.casefold() for name in self.classes}) < len(self.classes):
             yield "two classes have the same name"
-        if not (self.voice.enabled or self.face.enabled):
+        if not self.modalities:
             yield "voice and face are both disabled: nothing is left to study"
         if aggregation.bounds_sites and self.train.strategy not in AVERAGING:
             yield (
@@ -180,9 +85,7 @@ class Study(Section):
                 "[aggregation]"
             )
         if aggregation.secure and self.audit.enabled and self.audit.inference and self.audit.updates:
-            yield (
-                "secure aggregation hides the single updates that audit.updates attacks; set updates = false in [audit]"
-            )
+            yield "secure aggregation hides the updates that audit.updates attacks; set updates = false in [audit]"
         if aggregation.secure and self.stages.on_lost_site == "retry":
             yield (
                 'secure aggregation takes the masks of a lost site off and goes on; stages.on_lost_site = "retry" '
@@ -213,7 +116,7 @@ class Study(Section):
             for modality in MODALITIES
             if (section := self.section(modality)).options.paths()
         }
-        return self.model_copy(update=sections) if sections else self
+        return self.model_copy(update=sections)
 
     def section(self, modality: Modality) -> VoiceSection | FaceSection:
         """The section of one modality."""
@@ -226,7 +129,7 @@ class Study(Section):
         return max(least, self.aggregation.min_sites) if self.aggregation.bounds_sites and stage == "train" else least
 
     def deadline_seconds(self, stage: RequestStage) -> float:
-        """How long the server waits for the answers to one question of a stage."""
+        """How long the server waits for the responses to one request of a stage."""
         limits: StageLimits = getattr(self.stages, stage)
         return limits.deadline_seconds or self.train.deadline_seconds
 
@@ -238,12 +141,12 @@ class Study(Section):
     @property
     def site_training(self) -> SiteTrainingPlan | None:
         """What sites train together before they release, if the anonymizers have anything."""
-        plans = (self.section(modality).site_training() for modality in self.modalities)
+        plans = (self.section(modality).options.site_training() for modality in self.modalities)
         return next((plan for plan in plans if plan is not None), None)
 
     @property
     def learns_fusion(self) -> bool:
-        """Whether a fusion is trained: it is asked for, and there are two modalities to weigh."""
+        """Whether a fusion is trained: the study wants one, and there are two modalities to weigh."""
         return self.fusion.kind == "learned" and len(self.modalities) > 1
 
     @property
@@ -263,11 +166,17 @@ class Study(Section):
         return FUSION_MODEL if kind == "fusion" else self.section(kind).model
 
     def learns(self, kind: ModelKind, *, speaker: str, clip: str) -> bool:
-        """Whether a model learns on this training clip, by the pseudonyms of speaker and clip."""
+        """Whether a model learns on this training clip, by the pseudonyms of speaker and clip.
+
+        Which clips are held back for the fusion follows from the pseudonym of what DP-SGD protects, a clip or a
+        speaker, and from nothing else: with one clip more or less no other clip changes sides, so that what a clip
+        loses is what one side loses, never both.
+        """
         if len(self.sharing_clips) == 1:
             return True
-        kept = is_held_back(self.fusion, self.seed, clip if self.privacy.unit == "clip" else speaker)
-        return kept == (kind == "fusion")
+        protected = clip if self.privacy.unit == "clip" else speaker
+        digest = hashlib.sha256(f"held back {self.seed} {protected}".encode()).digest()
+        return (int.from_bytes(digest[:8]) / 2**64 < self.fusion.held_back) == (kind == "fusion")
 
     def with_changes(self, **changes: Any) -> Study:
         """A copy with keys changed, `section__key` for nested ones, and checked again; None changes nothing."""
@@ -315,12 +224,12 @@ def parse_study(content: Mapping[str, Any], *, source: str = "the study", folder
     try:
         return Study.model_validate(content, context={"folder": folder})
     except ValidationError as error:
-        problems = "; ".join(
-            f"{'.'.join(str(part) for part in e['loc']) or 'study'}: {e['msg']} (got {_short(e['input'])})"
-            for e in error.errors()
-        )
+        problems = []
+        for problem in error.errors():
+            key, got = ".".join(map(str, problem["loc"])) or "study", repr(problem["input"])
+            problems.append(f"{key}: {problem['msg']} (got {got if len(got) <= 60 else got[:57] + '...'})")
         raise StudyError(
-            f"{source} cannot be used: {problems}",
+            f"{source} cannot be used: {'; '.join(problems)}",
             expected="only the keys and values that docs/study.md lists",
             fix="correct or remove the keys named above",
         ) from error
@@ -341,8 +250,3 @@ def load_study(path: Path | None) -> Study:
         found = f"the study file {path} cannot be read: {error}"
         raise StudyError(found, expected="a TOML file in UTF-8", fix=fix) from error
     return parse_study(content, source=f"the study file {path}", folder=path.parent)
-
-
-def _short(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."

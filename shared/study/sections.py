@@ -1,10 +1,10 @@
-"""What all sections of a study file have in common."""
+"""The sections of a study file, but for `[voice]` and `[face]`, which an anonymizer has a say in."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
@@ -13,9 +13,172 @@ Delta = Annotated[float, Field(ge=1e-15, lt=0.1)]
 """Both as far as the bounds of `shared/privacy` hold in float64: beyond, rounding could state less than is true."""
 Computable = Annotated[float, Field(ge=1e-6, le=1e6)]
 """What gradients are cut to and multiplied by: below and above, float32 cannot hold what comes of it."""
+Accountant = Literal["rdp", "prv"]
+Clipping = Literal["per-example", "ghost"]
+RequestStage = Literal["release", "train", "evaluate"]
+"""The stages that send requests to sites."""
+ModelKind = Literal["voice", "face", "fusion"]
+"""What a study may train: a model of one modality, or the gate that weighs both of them."""
+FUSION_MODEL = "gate"
+AVERAGING = ("FedAvg", "FedAvgM", "FedProx", "FedAdagrad", "FedAdam", "FedYogi")
+"""Flower's strategies that need nothing but the mean of the updates."""
 
 
 class Section(BaseModel):
     """Frozen; unknown keys and numbers that are not finite are errors."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class FusionSection(Section):
+    """`[fusion]`: the vote is always there; a learned fusion stands beside it where the study wants one."""
+
+    kind: Literal["vote", "learned"] = "vote"
+    """`learned` trains a third model, on the clips that `held_back` sets apart, and costs what that says."""
+    held_back: Annotated[float, Field(ge=0, le=0.8)] = 0.15
+    """Share of the training clips that the voice and face models do not see and the fusion learns on. On clips that
+    they were trained on both are surer than on any other. 0 trains all three on all clips, at the price of three."""
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.2
+    """Share of the clips with both modalities of which, in each round, one is hidden."""
+
+
+class TrainSection(Section):
+    """`[train]`: federated training of the emotion models."""
+
+    rounds: int = Field(default=10, ge=1, le=10_000)
+    strategy: str = "FedAvg"
+    strategy_options: dict[str, float | int | bool] = Field(default_factory=dict)
+    local_epochs: int = Field(default=1, ge=1, le=100)
+    batch_size: int = Field(default=16, ge=1, le=4096)
+    learning_rate: Computable = 0.3
+    min_sites: int = Field(default=1, ge=1)
+    """A stage or round with responses of fewer sites fails, and the run with it."""
+    deadline_seconds: Positive = 3600.0
+    """How long the server waits for the sites' responses to one request."""
+    max_update_norm: Positive = 1e6
+    """L2 norm of an update beyond which it is taken for damage or an attack."""
+
+
+class StageLimits(Section):
+    """What one stage requires where it differs from `[train]`."""
+
+    min_sites: int | None = Field(default=None, ge=1)
+    deadline_seconds: Positive | None = None
+
+
+class StagesSection(Section):
+    """`[stages]`: how long sites are waited for, and what happens when one is lost."""
+
+    wait_seconds: Positive = 600.0
+    """How long enrolled sites are waited for before the study starts with those that are there."""
+    on_lost_site: Literal["continue", "retry"] = "continue"
+    """`continue`: a stage or round ends without a site that was lost in it. `retry`: the site gets the request again
+    when it is back, up to the deadline."""
+    release: StageLimits = StageLimits()
+    train: StageLimits = StageLimits()
+    evaluate: StageLimits = StageLimits()
+
+
+class PrivacySection(Section):
+    """`[privacy]`: DP-SGD at every site."""
+
+    dp_sgd: bool = True
+    unit: Literal["clip", "speaker"] = "clip"
+    """What is sampled and whose gradient is clipped: a clip, or all clips of a speaker at a site as one example."""
+    epsilon: Epsilon = 8.0
+    """Target over all rounds and models, for one unit; the noise is calibrated to it at each site."""
+    delta: Delta = 1e-3
+    max_grad_norm: Computable = 1.0
+    clipping: Clipping = "per-example"
+    """How Opacus cuts gradients of clips: from all of them, or `ghost`, from their norms in two passes."""
+    accountant: Accountant = "rdp"
+    """Opacus' own: `prv` proves the same epsilon with about a tenth less noise, and takes seconds to calibrate it."""
+
+    @model_validator(mode="after")
+    def _ghosts_are_clips(self) -> Self:
+        if self.clipping == "ghost" and self.unit == "speaker":
+            raise ValueError(
+                "ghost clipping knows the norm of each clip's gradient; what is cut for a speaker is the mean of "
+                'several, whose norm does not follow from theirs; choose clipping = "per-example", or unit = "clip"'
+            )
+        return self
+
+
+class AggregationSection(Section):
+    """`[aggregation]`: noise on the sum of the updates, and a secret sum, limit what is learned of one site."""
+
+    dp: Literal["none", "central", "distributed"] = "none"
+    """Who adds the noise: the server, which sees every update, or the sites, each a share of it."""
+    epsilon: Epsilon = 8.0
+    """Target over all rounds and models, for one site; the noise is calibrated to it."""
+    delta: Delta = 1e-3
+    clipping_norm: Computable = 1.0
+    """L2 norm that a site's update is cut to."""
+    min_sites: int = Field(default=3, ge=2)
+    """A round with fewer sites' updates is refused, and the run with it."""
+    curious_sites: int = Field(default=1, ge=0)
+    """`distributed`: how many sites may pool what they know of the noise, and still not lift the guarantee."""
+    secure: bool = False
+    """Secure aggregation: the server learns the sum of the updates and no single one."""
+
+    @property
+    def bounds_sites(self) -> bool:
+        """Whether updates are clipped and all sites weigh the same."""
+        return self.dp != "none" or self.secure
+
+    @model_validator(mode="after")
+    def _secure_can_be_had(self) -> Self:
+        if self.secure and self.dp == "central":
+            raise ValueError(
+                "secure aggregation hides from the server the updates that it would have to clip; choose dp = "
+                '"distributed", where the sites clip and add the noise'
+            )
+        if self.secure and self.min_sites < 3:
+            raise ValueError(
+                f"secure aggregation with min_sites = {self.min_sites}: of a sum of two updates either site knows the "
+                "other's; let it be at least 3"
+            )
+        if self.dp == "distributed" and self.curious_sites > self.min_sites - 2:
+            raise ValueError(
+                f"{self.curious_sites} curious sites of {self.min_sites}: at least two must be left whose shares of "
+                "the noise nobody else knows; raise min_sites or lower curious_sites"
+            )
+        return self
+
+
+class SplitSection(Section):
+    """`[split]`: speakers of `test_fold` are held out of training at every site."""
+
+    folds: int = Field(default=5, ge=2)
+    test_fold: int = Field(default=0, ge=0)
+
+    @model_validator(mode="after")
+    def _fold_exists(self) -> Self:
+        if self.test_fold >= self.folds:
+            raise ValueError(f"test_fold {self.test_fold} does not exist: folds count from 0 to {self.folds - 1}")
+        return self
+
+
+class AuditSection(Section):
+    """`[audit]`: which attackers run on what was released."""
+
+    enabled: bool = True
+    attackers: tuple[str, ...] = ()
+    """Names of attackers; empty means all that are there."""
+    bootstrap: int = Field(default=200, ge=0, le=100_000)
+    attributes: bool = True
+    """Sites state sex and age group of pseudonymous speakers, so that attribute inference can be scored."""
+    inference: bool = True
+    """Attacks beyond identity: attributes, inversion, membership, updates, voice to face."""
+    updates: bool = True
+    """Those on updates, as part of `inference`: the server keeps each site's last one for them."""
+    utility: bool = True
+    """Evaluators of emotion on originals and releases: what an anonymizer has left."""
+
+
+class GateSection(Section):
+    """`[gate]`: limits that fail the run. None means no limit."""
+
+    max_top1: Fraction | None = None
+    min_eer: Fraction | None = None
+    max_epsilon: Positive | None = None

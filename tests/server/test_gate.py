@@ -6,7 +6,7 @@ import pytest
 
 from moretta.server.stages.report import check_gate
 from moretta.shared.audit.report.report_schema import Headline, HeadlineFigure, PrivacyRow
-from moretta.shared.study.schema import GateSection
+from moretta.shared.study.sections import GateSection
 
 
 def headline(modality: str = "voice", **figures: float) -> Headline:

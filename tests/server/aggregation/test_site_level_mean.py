@@ -23,8 +23,8 @@ from moretta.shared.core.errors import RunError
 from moretta.shared.messages import wire
 from moretta.shared.privacy.noise import Floats, SeededNoise
 from moretta.shared.privacy.site_level import SitePlan
-from moretta.shared.study.aggregation import AVERAGING
 from moretta.shared.study.schema import Study
+from moretta.shared.study.sections import AVERAGING
 
 CANARIES, DELTA, CONFIDENCE, SIZE = 400, 1e-5, 0.999, 30.0
 PLAN = SitePlan(noise_multiplier=1.5, clipping_norm=1.0, min_sites=2, curious_sites=0, rounds=1)

@@ -7,7 +7,7 @@ import pytest
 
 from moretta.client.anonymizers.clip_budget import ClipBudgetOptions
 from moretta.shared.core.errors import StudyError
-from moretta.shared.study.modalities import VoiceSection
+from moretta.shared.study.options import VoiceSection
 from moretta.shared.study.schema import Study, parse_study
 
 

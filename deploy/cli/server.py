@@ -48,8 +48,7 @@ def init(
 
     Example: moretta server init --name moretta.example.org --passphrase-file /run/secrets/ca
     """
-    from moretta.deploy.server.create import create_home
-    from moretta.deploy.server.start import ask_new_passphrase, read_passphrase_file
+    from moretta.deploy.server.start import ask_new_passphrase, create_home, read_passphrase_file
 
     passphrase = read_passphrase_file(passphrase_file) or ask_new_passphrase()
     made, authority = create_home(home, names=tuple(name), listen=listen, port=port, passphrase=passphrase)

@@ -1,4 +1,4 @@
-"""`moretta anonymize`: one site's release from a folder of clips, and, if asked for, what a person can hear and see."""
+"""`moretta anonymize`: one site's release from a folder of clips, and, if wanted, what a person can hear and see."""
 
 from __future__ import annotations
 
@@ -16,7 +16,6 @@ from moretta.shared.release.anonymizer import prepare_public
 from moretta.shared.study.schema import Study
 
 SITE = "local"
-Step = Callable[[int, int], None]
 
 
 def anonymize_corpus(
@@ -26,7 +25,7 @@ def anonymize_corpus(
     *,
     media: bool = False,
     seeded: bool = False,
-    step: Step | None = None,
+    step: Callable[[int, int], None] | None = None,
     notify: Notify = lambda _: None,
 ) -> Release:
     """Write the release of all clips of a corpus to `out/release`; key and ledger stay next to it in `out`.
@@ -45,7 +44,12 @@ def anonymize_corpus(
     """
     from moretta.shared.data.reader import read_corpus
 
-    _check_alone(study)
+    if study.site_training is not None:
+        raise StudyError(
+            "a study whose sites learn together before they release",
+            expected="one that a site alone can release by",
+            fix="run `moretta simulate`, or set `code_training` or `labels_from` in [voice.options]",
+        )
     limit_threads(1)  # two threads that wait for a busy core are slower than one that works
     check_names(study)
     study, absent = without_missing(read_corpus(corpus, labels=study.labels, classes=study.classes), study)
@@ -66,34 +70,19 @@ def anonymize_corpus(
     return release
 
 
-def _check_alone(study: Study) -> None:
-    if study.site_training is not None:
-        raise StudyError(
-            "a study whose sites learn together before they release",
-            expected="one that a site alone can release by",
-            fix="run `moretta simulate`, or set `code_training` or `labels_from` in [voice.options]",
-        )
-
-
-def write_media(release: Release, folder: Path, *, fps: float) -> int:
+def write_media(release: Release, folder: Path, *, fps: float) -> None:
     """Write every released clip as `<pseudonym>.wav` and, where faces were released, as video with sound.
 
     Codes cannot be heard, and are not written.
-
-    Returns:
-        How many files were written.
     """
     from moretta.shared.data.media import read_audio, write_video, write_wav
     from moretta.shared.features.voice_forms import as_waveform, is_code
 
     folder.mkdir(parents=True, exist_ok=True)
-    written = 0
     voice = release.anonymizer("voice")
-    audible = voice is not None and not is_code(voice.form)
-    for clip, array in release.arrays("voice") if audible else ():
-        assert voice is not None
-        write_wav(folder / f"{clip.clip}.wav", as_waveform(voice.form, array, release.codebook))
-        written += 1
+    if voice is not None and not is_code(voice.form):
+        for clip, array in release.arrays("voice"):
+            write_wav(folder / f"{clip.clip}.wav", as_waveform(voice.form, array, release.codebook))
     for clip, frames in release.arrays("face"):
         wav = folder / f"{clip.clip}.wav"
         try:
@@ -101,5 +90,3 @@ def write_media(release: Release, folder: Path, *, fps: float) -> int:
         except ClipError:  # an anonymizer may well release silence
             sound = None
         write_video(folder / f"{clip.clip}.mp4", frames, fps, sound)
-        written += 1
-    return written

@@ -11,7 +11,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from moretta.deploy.runtime.other_tools import read_foreign
 from moretta.deploy.runtime.run_folder import prepare_output
 from moretta.shared.audit.arrays import VideoFaces
 from moretta.shared.audit.dataset import ClipSet
@@ -20,13 +19,15 @@ from moretta.shared.audit.result import Result, strongest_of_each
 from moretta.shared.audit.runner import audit
 from moretta.shared.audit.utility.evaluate import evaluate_utility
 from moretta.shared.core.atomic import write_atomic
-from moretta.shared.core.errors import ReleaseError, RunError
-from moretta.shared.core.labels import SpeakerId, classes_among
+from moretta.shared.core.errors import ClipError, CorpusError, ReleaseError, RunError
+from moretta.shared.core.labels import SpeakerId, classes_among, in_order
 from moretta.shared.core.reproducibility import versions
-from moretta.shared.core.terms import Modality
+from moretta.shared.core.terms import MODALITIES, Modality
 from moretta.shared.core.workers import Progress
-from moretta.shared.data.clips import Clip, Corpus
-from moretta.shared.data.reader import read_corpus
+from moretta.shared.data.clips import Clip, Corpus, Drop, Speaker
+from moretta.shared.data.corpora.cremad import ClipName
+from moretta.shared.data.demographics import DEMOGRAPHICS_FILE, read_demographics
+from moretta.shared.data.reader import AUDIO_ENDINGS, VIDEO_ENDINGS, media_files, read_corpus, readers
 from moretta.shared.release import PseudonymKey, Release, open_release
 from moretta.shared.release.release_format import STATEMENT_FILE
 
@@ -36,7 +37,6 @@ FOREIGN_SITE = "audit"
 FACE_SIDE, FACE_FPS = 128, 5.0
 """Of faces cut out of videos, where no release states its own."""
 _DEPTH = 3
-MODALITIES: tuple[Modality, ...] = ("voice", "face")
 _Sets = dict[Modality, tuple[ClipSet | None, ClipSet]]
 """Originals, if there are any, and what was released, by modality."""
 
@@ -45,7 +45,6 @@ _Sets = dict[Modality, tuple[ClipSet | None, ClipSet]]
 class AuditedFolder:
     """What `audit_folder` found and wrote."""
 
-    folder: Path
     rows: list[Result] = field(default_factory=list)
     findings: list[Result] = field(default_factory=list)
     """Of the inference attacks."""
@@ -111,7 +110,7 @@ def audit_folder(
     """
     prepare_output(out)
     sets = _load(releases, corpus, key, seed)
-    done = AuditedFolder(out)
+    done = AuditedFolder()
     for modality, (original, released) in sets.items():
         result = audit(
             original,
@@ -132,28 +131,13 @@ def audit_folder(
         from moretta.shared.audit.inference.attack_all import attack_all
 
         done.findings = attack_all(
-            sets,
-            seed=seed,
-            bootstrap=bootstrap,
-            workers=workers,
-            cache_dir=cache_dir,
-            progress=progress,
+            sets, seed=seed, bootstrap=bootstrap, workers=workers, cache_dir=cache_dir, progress=progress
         )
-    if utility:
-        with tempfile.TemporaryDirectory(prefix="moretta-utility-") as scratch:
-            for original, released in sets.values():
-                done.utility += evaluate_utility(
-                    original, released, seed=seed, workers=workers, scratch=Path(scratch), progress=progress
-                )
-    content = {
-        "seed": seed,
-        "originals": corpus is not None,
-        "unused": done.unused,
-        "headline": done.headline_json(),
-        "audit": [row.model_dump(mode="json") for row in done.rows],
-        "inference": [finding.model_dump(mode="json") for finding in done.findings],
-        "utility": [row.model_dump(mode="json") for row in done.utility],
-    }
+    with tempfile.TemporaryDirectory(prefix="moretta-utility-") as scratch:
+        for original, released in sets.values() if utility else ():
+            done.utility += evaluate_utility(
+                original, released, seed=seed, workers=workers, scratch=Path(scratch), progress=progress
+            )
     facts = AuditPageInfo(
         name=name or releases.resolve().name,
         seed=seed,
@@ -164,44 +148,47 @@ def audit_folder(
         unused=tuple((f"{m} {why}", n) for m, reasons in done.unused.items() for why, n in sorted(reasons.items())),
     )
     write_atomic(out / PAGE_FILE, render_audit(facts, done.rows, done.findings, done.utility))
+    content = {
+        "seed": seed,
+        "originals": corpus is not None,
+        "unused": done.unused,
+        "headline": done.headline_json(),
+        "audit": [row.model_dump(mode="json") for row in done.rows],
+        "inference": [finding.model_dump(mode="json") for finding in done.findings],
+        "utility": [row.model_dump(mode="json") for row in done.utility],
+    }
     write_atomic(out / "audit.json", json.dumps(content, indent=1, allow_nan=False) + "\n")
     return done
 
 
-def find_releases(folder: Path) -> list[Release]:
-    """Every finished release in a folder, at most three levels down, by path."""
-    patterns = ["/".join(["*"] * depth + [STATEMENT_FILE]) for depth in range(_DEPTH + 1)]
-    found = {statement.parent for pattern in patterns for statement in folder.glob(pattern)}
-    return [open_release(path) for path in sorted(found)]
-
-
 def _load(folder: Path, corpus: Path | None, key: Path | None, seed: int) -> _Sets:
+    """Releases at most three levels down, by path; where there is none, files of another tool."""
     expected = "releases, or sound and video named as the originals"
     if not folder.is_dir():
         raise ReleaseError(f"no folder {folder}", expected=expected)
-    releases = find_releases(folder)
+    patterns = ["/".join(["*"] * depth + [STATEMENT_FILE]) for depth in range(_DEPTH + 1)]
+    found = {statement.parent for pattern in patterns for statement in folder.glob(pattern)}
+    releases = [open_release(path) for path in sorted(found)]
     sets = _of_releases(releases, corpus, key, seed) if releases else _of_files(folder, corpus, seed)
-    kept = {modality: pair for modality, pair in sets.items() if len(pair[1])}
-    if not kept:
+    if not any(len(released) for _, released in sets.values()):
         raise ReleaseError(f"nothing to attack in {folder}", expected=expected)
-    return kept
+    return {modality: pair for modality, pair in sets.items() if len(pair[1])}
 
 
 def _of_releases(releases: list[Release], corpus: Path | None, key: Path | None, seed: int) -> _Sets:
     classes = classes_among(clip.emotion for release in releases for clip in release.clips)
-    originals = None if corpus is None else read_corpus(corpus, classes=classes)
-    keys = {} if originals is None else _keys(releases, originals, key, seed)
+    known, keys = None, {}
+    if corpus is not None:
+        originals = read_corpus(corpus, classes=classes)
+        keys = _keys(releases, originals, key, seed)
+        known = replace(originals, clips=originals.of(keys))
     sets: _Sets = {}
     for modality in MODALITIES:
         released = ClipSet.from_releases(releases, modality, classes=classes)
-        if not len(released):
-            continue
-        loader = VideoFaces(side=released.frames(0).shape[1], fps=FACE_FPS) if modality == "face" else None
-        known = None if originals is None else replace(originals, clips=originals.of(keys))
-        original = None
-        if known is not None:
-            original = ClipSet.from_corpus(known, modality, keys, loader=loader, classes=classes)
-        sets[modality] = (original, released)
+        if len(released):
+            loader = VideoFaces(side=released.frames(0).shape[1], fps=FACE_FPS) if modality == "face" else None
+            original = known and ClipSet.from_corpus(known, modality, keys, loader=loader, classes=classes)
+            sets[modality] = (original, released)
     return sets
 
 
@@ -209,7 +196,17 @@ def _keys(releases: list[Release], corpus: Corpus, key: Path | None, seed: int) 
     """The key of each original speaker's site, found by the pseudonyms in the releases."""
     keys: dict[SpeakerId, PseudonymKey] = {}
     for release in releases:
-        site_key = _site_key(release, key, seed)
+        path = key or release.folder.parent / KEY_FILE
+        if path.is_file():
+            site_key = PseudonymKey(path.read_bytes())
+        elif key is None and any(statement.noise == "seeded" for statement in release.statement.anonymizers):
+            site_key = PseudonymKey.seeded(seed, release.statement.site)
+        else:
+            raise ReleaseError(
+                f"no pseudonym key at {path}, so originals cannot be matched with released clips",
+                expected=f"the {KEY_FILE} that `moretta anonymize` left next to the release",
+                fix="name it with --key, or leave --corpus out: there is no unprotected anchor then",
+            )
         speakers = {clip.speaker for clip in release.clips}
         for used in (site_key.in_study(release.statement.study), site_key):  # names are a study's, or the site's own
             keys |= {speaker: used for speaker in corpus.speakers if used.speaker(speaker) in speakers}
@@ -222,25 +219,11 @@ def _keys(releases: list[Release], corpus: Corpus, key: Path | None, seed: int) 
     return keys
 
 
-def _site_key(release: Release, key: Path | None, seed: int) -> PseudonymKey:
-    path = key if key is not None else release.folder.parent / KEY_FILE
-    if path.is_file():
-        return PseudonymKey(path.read_bytes())
-    simulated = any(statement.noise == "seeded" for statement in release.statement.anonymizers)
-    if key is None and simulated:
-        return PseudonymKey.seeded(seed, release.statement.site)
-    raise ReleaseError(
-        f"no pseudonym key at {path}, so originals cannot be matched with released clips",
-        expected=f"the {KEY_FILE} that `moretta anonymize` left next to the release",
-        fix="name it with --key, or leave --corpus out: there is no unprotected anchor then",
-    )
-
-
 def _of_files(folder: Path, corpus: Path | None, seed: int) -> _Sets:
     """Both under pseudonyms of this audit: file names give the speakers."""
     pseudonyms = PseudonymKey.seeded(seed, FOREIGN_SITE)
     originals = None if corpus is None else read_corpus(corpus, classes=None)
-    files = read_foreign(folder, originals)
+    files = _read_foreign(folder, originals)
     classes = classes_among(clip.label for known in (files, originals) if known is not None for clip in known.clips)
     loader = VideoFaces(side=FACE_SIDE, fps=FACE_FPS)
     sets: _Sets = {}
@@ -248,11 +231,10 @@ def _of_files(folder: Path, corpus: Path | None, seed: int) -> _Sets:
         attacked = replace(files, clips=tuple(_of_one_kind(clip, modality) for clip in files.clips))
         found = ClipSet.from_corpus(attacked, modality, pseudonyms, loader=loader, classes=classes)
         drops = Counter(drop.reason for drop in files.dropped) if modality == "voice" else {}  # count them once
-        released = replace(found, damaged=dict(drops))
         original = None
-        if originals is not None and len(released):
+        if originals is not None and len(found):
             original = ClipSet.from_corpus(originals, modality, pseudonyms, loader=loader, classes=classes)
-        sets[modality] = (original, released)
+        sets[modality] = (original, replace(found, damaged=dict(drops)))
     return sets
 
 
@@ -261,3 +243,56 @@ def _of_one_kind(clip: Clip, modality: Modality) -> Clip:
     if modality == "face":
         return replace(clip, audio=None)
     return clip if clip.audio is None else replace(clip, video=None)
+
+
+def _read_foreign(folder: Path, originals: Corpus | None) -> Corpus:
+    """The clips that some other tool anonymized: a corpus of its own, or files that are named as the originals are;
+    without originals, files under CREMA-D names."""
+    known = {} if originals is None else originals.speakers
+    if any(reader.recognizes(folder) for reader in readers()):
+        found = read_corpus(folder, classes=None)
+        return replace(found, speakers={**found.speakers, **known})
+    clips: dict[str, Clip] = {}
+    dropped: list[Drop] = []
+    names = {} if originals is None else _by_stem(originals)
+    for path in media_files(folder, below=True):
+        ending = path.suffix.lower()
+        if not path.is_file() or ending not in (*AUDIO_ENDINGS, *VIDEO_ENDINGS):
+            continue
+        relative = path.relative_to(folder)
+        clip = names.get(relative.with_suffix("").as_posix().casefold()) or names.get(path.stem.casefold())
+        try:
+            clip = clip or ClipName.of_file(path.stem).clip(None, None)
+        except ClipError as error:
+            dropped.append(Drop(relative.as_posix(), error.reason, error.message))
+            continue
+        clip = clips.get(clip.name, clip)
+        if ending in AUDIO_ENDINGS:
+            clips[clip.name] = replace(clip, audio=clip.audio or path)
+        else:
+            clips[clip.name] = replace(clip, video=clip.video or path)
+    if not clips:
+        raise CorpusError(
+            f"no sound or video file in {folder} that is named as a clip",
+            expected="files named as the originals, or such as 1001_IEO_ANG_HI.wav",
+            fix="name the clips as the originals are named",
+        )
+    table = folder / DEMOGRAPHICS_FILE
+    if originals is None and table.is_file():
+        known = read_demographics(table)[0]
+    people = {s: known.get(s, Speaker(s)) for s in in_order({clip.speaker for clip in clips.values()})}
+    return Corpus(folder, folder.name, False, tuple(clips[name] for name in sorted(clips)), people, tuple(dropped))
+
+
+def _by_stem(originals: Corpus) -> dict[str, Clip]:
+    """The clips, without files, by the names of their files: with the folder, and alone where it is the only one."""
+    found: dict[str, Clip] = {}
+    twice: set[str] = set()
+    for clip in originals.clips:
+        bare = replace(clip, audio=None, video=None)
+        for path in clip.files:
+            found[path.relative_to(originals.root).with_suffix("").as_posix().casefold()] = bare
+            other = found.setdefault(path.stem.casefold(), bare)
+            if other.name != clip.name:
+                twice.add(path.stem.casefold())
+    return {name: clip for name, clip in found.items() if name not in twice}

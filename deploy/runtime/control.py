@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import httpx
 
-from moretta.deploy.runtime.environment import proxies_ignored
+from moretta.deploy.runtime.processes import proxies_ignored
 from moretta.shared.core.errors import RunError
 from moretta.shared.messages.relay import Bundle, read_folder
 
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
 BUNDLE = Path(__file__).parent.parent / "fab"
 """Folder of the installed bundle: the server submits it, and sites run no other."""
-_IGNORED = "__pycache__"
 
 
 class ControlError(RunError):
@@ -42,16 +41,14 @@ class RunStatus:
     details: str
 
 
+@dataclass(frozen=True, slots=True)
 class Control:
-    """One SuperLink's Control API.
+    """One SuperLink's Control API. Where it is not there, or refuses, that is a ControlError."""
 
-    Args:
-        address: `host:port` on loopback.
-        ca_pem: certificate authority of its TLS certificate; None where it speaks plain HTTP.
-    """
-
-    def __init__(self, address: str, ca_pem: bytes | None = None) -> None:
-        self._address, self._ca = address, ca_pem
+    address: str
+    """`host:port` on loopback."""
+    ca_pem: bytes | None = None
+    """Certificate authority of its TLS certificate; None where it speaks plain HTTP."""
 
     def submit(self, config: dict[str, str | int], *, federation: dict[str, Any] | None = None) -> int:
         """Submit the bundle; returns Flower's id of the run.
@@ -59,13 +56,17 @@ class Control:
         Args:
             config: values of the bundle's run configuration.
             federation: in a simulation, Flower's simulation configuration.
-
-        Raises:
-            ControlError: the SuperLink is not there or refused.
         """
-        from moretta.shared.core.flower_private import Fab, SimulationConfig, StartRunRequest, user_config_to_proto
+        from moretta.shared.core.flower_private import (
+            Fab,
+            SimulationConfig,
+            StartRunRequest,
+            build_fab_from_files,
+            user_config_to_proto,
+        )
 
-        content = bundle_bytes()
+        files = {path.relative_to(BUNDLE).as_posix(): path for path in BUNDLE.rglob("*") if path.is_file()}
+        content = build_fab_from_files({name: path for name, path in files.items() if "__pycache__" not in name})[0]
         request = StartRunRequest(
             fab=Fab(hash_str=hashlib.sha256(content).hexdigest(), content=content),
             override_config=user_config_to_proto({**config}),
@@ -77,24 +78,20 @@ class Control:
             raise ControlError("Flower's SuperLink took no run", expected="a run id", fix="see the SuperLink's log")
         return int(response.run_id)
 
-    def status(self, run_id: int) -> RunStatus | None:
-        """How a run is; None if the SuperLink knows no such run.
-
-        Raises:
-            ControlError: the SuperLink is not there.
-        """
+    def status(self, run_id: int) -> RunStatus:
+        """How a run is; a run that the SuperLink does not know has failed."""
         from moretta.shared.core.flower_private import ListRunsRequest
 
+        runs: Any = {}
         try:
             with self._client() as client:
-                runs: Any = client.ListRuns(ListRunsRequest(run_id=run_id)).run_dict
+                runs = client.ListRuns(ListRunsRequest(run_id=run_id)).run_dict
         except ControlError as error:
             cause = error.__cause__
-            if isinstance(cause, httpx.HTTPStatusError) and cause.response.status_code == httpx.codes.NOT_FOUND:
-                return None
-            raise
+            if not isinstance(cause, httpx.HTTPStatusError) or cause.response.status_code != httpx.codes.NOT_FOUND:
+                raise
         if run_id not in runs:
-            return None
+            return RunStatus("finished", "failed", "Flower's SuperLink does not know the run any more")
         status = runs[run_id].status
         return RunStatus(status.status, status.sub_status, status.details)
 
@@ -102,11 +99,8 @@ class Control:
         """End a run, if it is still there."""
         from moretta.shared.core.flower_private import StopRunRequest
 
-        try:
-            with self._client() as client:
-                client.StopRun(StopRunRequest(run_id=run_id))
-        except ControlError:
-            return
+        with suppress(ControlError), self._client() as client:
+            client.StopRun(StopRunRequest(run_id=run_id))
 
     @contextmanager
     def _client(self) -> Iterator[ControlHttpClient]:
@@ -114,9 +108,9 @@ class Control:
 
         with proxies_ignored():
             client = ControlHttpClient.from_server_address(
-                self._address,
-                insecure=self._ca is None,
-                root_certificates=self._ca,
+                self.address,
+                insecure=self.ca_pem is None,
+                root_certificates=self.ca_pem,
                 interceptors=[RuntimeVersionHttpInterceptor(component_name="moretta")],
             )
         try:
@@ -124,29 +118,12 @@ class Control:
         except httpx.HTTPStatusError as error:
             raise ControlError(f"Flower's SuperLink refused: {error.response.text[:300]}") from error
         except httpx.HTTPError as error:
-            raise ControlError(
-                f"Flower's SuperLink does not respond at {self._address}: {type(error).__name__}: {error}"
-            ) from error
+            found = f"Flower's SuperLink does not respond at {self.address}: {type(error).__name__}: {error}"
+            raise ControlError(found) from error
         finally:
             client.close()
 
 
 def installed_bundle() -> Bundle:
-    """Name, version and digest of the installed bundle.
-
-    Raises:
-        RefusedError: the installation is damaged.
-    """
+    """Name, version and digest of the installed bundle; a damaged installation is a RefusedError."""
     return read_folder(BUNDLE)
-
-
-def bundle_bytes() -> bytes:
-    """The installed bundle as Flower packs it: equal files give equal bytes."""
-    from moretta.shared.core.flower_private import build_fab_from_files
-
-    files = {
-        path.relative_to(BUNDLE).as_posix(): path
-        for path in BUNDLE.rglob("*")
-        if path.is_file() and _IGNORED not in path.parts
-    }
-    return build_fab_from_files(files)[0]

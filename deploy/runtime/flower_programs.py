@@ -22,7 +22,7 @@ from functools import partial
 from importlib import import_module, metadata
 from typing import TYPE_CHECKING
 
-from moretta.deploy.runtime.environment import flower_command
+from moretta.deploy.runtime.processes import flower_command
 from moretta.shared.core.flower_private import (
     TASK_TYPE_TO_APPIO_API_ADDRESS_ARG,
     TASK_TYPE_TO_COMMAND,

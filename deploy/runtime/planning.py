@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 
 from moretta.shared.core.errors import StudyError
 from moretta.shared.core.labels import SpeakerId, in_order
@@ -28,22 +28,20 @@ def check_names(study: Study) -> None:
     from moretta.shared.audit.attackers import attacker_names
     from moretta.shared.models.emotion import emotion_model
 
+    def wrong_attackers(found: str, known: list[str]) -> StudyError:
+        expected = f"one or more of: {', '.join(known)}"
+        return StudyError(f"audit.attackers names {found}", expected=expected, fix="correct [audit]")
+
     for modality in study.modalities:
         emotion_model(modality, study.section(modality).model)
     make_strategy(study.train.strategy, dict(study.train.strategy_options))
-    unknown = [name for name in study.audit.attackers if name not in attacker_names()]
-    if unknown:
-        raise _attackers_error(", ".join(unknown), attacker_names())
+    if unknown := [name for name in study.audit.attackers if name not in attacker_names()]:
+        raise wrong_attackers(", ".join(unknown), attacker_names())
     check_limits(study)
     if study.audit.attackers and (study.gate.max_top1 is not None or study.gate.min_eer is not None):
         for modality in study.modalities:
             if not set(study.audit.attackers) & set(attacker_names(modality)):
-                raise _attackers_error(f"none of {modality}, whose releases [gate] limits", attacker_names(modality))
-
-
-def _attackers_error(found: str, known: list[str]) -> StudyError:
-    expected = f"one or more of: {', '.join(known)}"
-    return StudyError(f"audit.attackers names {found}", expected=expected, fix="correct [audit]")
+                raise wrong_attackers(f"none of {modality}, whose releases [gate] limits", attacker_names(modality))
 
 
 def plan_simulation(corpus: Corpus, study: Study, command: str) -> SimulationPlan:
@@ -64,38 +62,42 @@ def plan_simulation(corpus: Corpus, study: Study, command: str) -> SimulationPla
             fix="use a corpus of several speakers",
         )
     if len(emotions) < 2:
-        raise StudyError(
-            f"a corpus of one emotion ({next(iter(emotions))})", expected="at least 2 emotions to tell apart"
-        )
+        found = f"a corpus of one emotion ({next(iter(emotions))})"
+        raise StudyError(found, expected="at least 2 emotions to tell apart")
     warnings = list(corpus.warnings)
     if corpus.tested:
         warnings.append(f"the corpus's own split is used: {len(corpus.tested & present)} speakers are tested on")
         study = study.with_changes(split__folds=2, split__test_fold=0)
     if corpus.sites:
         study = study.with_changes(sites=len({corpus.sites[speaker] for speaker in present}))
-    if study.split.folds > len(speakers):
-        warnings.append(f"folds lowered from {study.split.folds} to {len(speakers)}, the number of speakers")
-        study = study.with_changes(
-            split__folds=len(speakers), split__test_fold=min(study.split.test_fold, len(speakers) - 1)
-        )
+    if study.split.folds > (most := len(speakers)):
+        warnings.append(f"folds lowered from {study.split.folds} to {most}, the number of speakers")
+        study = study.with_changes(split__folds=most, split__test_fold=min(study.split.test_fold, most - 1))
     study, absent = without_missing(corpus, study)
     check_limits(study, sites=study.sites)
     least = min(1.0, 1 / len(speakers))
     if study.gate.max_top1 is not None and study.gate.max_top1 < least:
         warnings.append(f"gate.max_top1 {study.gate.max_top1:g} lies below chance, {least:.3g}: the gate will break")
-    sites = _sites(corpus, study, speakers)
-    folds = _folds(corpus, study, speakers)
-    _check_training(corpus, study, list(sites.values()), held_out=frozenset(folds[study.split.test_fold]))
+    sites, folds = _sites(corpus, study, speakers), _folds(corpus, study, speakers)
+    there: dict[SpeakerId, set[Modality]] = defaultdict(set)
+    for clip in corpus.clips:
+        if has_sound(clip):
+            there[clip.speaker].add("voice")
+        if clip.video is not None:
+            there[clip.speaker].add("face")
+    trained = [set(own) - set(folds[study.split.test_fold]) for own in sites.values()]
+    check_training_sites(study, [sorted({m for speaker in own for m in there[speaker]}) for own in trained])
     return SimulationPlan(
         corpus=corpus.root.resolve(),
         corpus_name=corpus.name,
         synthetic=corpus.synthetic,
         study=study,
-        sites=tuple(PlannedSite(name=name, speakers=tuple(s)) for name, s in sites.items()),
+        sites=tuple(PlannedSite(name=name, speakers=tuple(own)) for name, own in sites.items()),
         folds=folds,
         command=command,
         absent=absent,
-        dropped=_of_no_site(corpus, present),
+        # No site counts a file that is not known to be of a speaker who has clips
+        dropped=dict(Counter(drop.reason for drop in corpus.dropped if drop.speaker not in present)),
         warnings=tuple(warnings),
     )
 
@@ -116,27 +118,12 @@ def _folds(corpus: Corpus, study: Study, speakers: list[Speaker]) -> Folds:
     """Disjoint folds: the corpus's test speakers and all others, or dealt by the study's seed."""
     if not corpus.tested:
         return make_folds(speakers, study.split.folds, derive(study.seed, "folds"))
-    everybody = [speaker.id for speaker in speakers]
-    tested = tuple(speaker for speaker in everybody if speaker in corpus.tested)
-    trained = tuple(speaker for speaker in everybody if speaker not in corpus.tested)
+    tested = tuple(speaker.id for speaker in speakers if speaker.id in corpus.tested)
+    trained = tuple(speaker.id for speaker in speakers if speaker.id not in corpus.tested)
     if not tested or not trained:
-        raise StudyError(
-            f"a split of the corpus with {len(tested)} test and {len(trained)} training speakers",
-            expected="at least one of each",
-        )
+        found = f"a split of the corpus with {len(tested)} test and {len(trained)} training speakers"
+        raise StudyError(found, expected="at least one of each")
     return tested, trained
-
-
-def _check_training(
-    corpus: Corpus, study: Study, sites: list[list[SpeakerId]], *, held_out: frozenset[SpeakerId]
-) -> None:
-    there: dict[SpeakerId, set[Modality]] = {}
-    for clip in corpus.clips:
-        found = there.setdefault(clip.speaker, set())
-        kinds: tuple[tuple[Modality, bool], ...] = (("voice", has_sound(clip)), ("face", clip.video is not None))
-        found.update(modality for modality, has in kinds if has)
-    training = [{m for n in site if n not in held_out for m in there.get(n, ())} for site in sites]
-    check_training_sites(study, [sorted(modalities) for modalities in training])
 
 
 def without_missing(corpus: Corpus, study: Study) -> tuple[Study, dict[str, str]]:
@@ -154,12 +141,6 @@ def without_missing(corpus: Corpus, study: Study) -> tuple[Study, dict[str, str]
     if study.face.enabled and not any(clip.video for clip in corpus.clips):
         absent["face"] = "no clip of the corpus has video"
     if absent.keys() == set(study.modalities):
-        raise StudyError(
-            "; ".join(absent.values()), expected="a corpus with what the study asks for", fix="correct the study"
-        )
+        expected = "a corpus with what the study needs"
+        raise StudyError("; ".join(absent.values()), expected=expected, fix="correct the study")
     return study.with_changes(**{f"{modality}__enabled": False for modality in absent}), absent
-
-
-def _of_no_site(corpus: Corpus, speakers: set[SpeakerId]) -> dict[str, int]:
-    """Dropped files that no site counts, because they are not known to be of a speaker who has clips."""
-    return dict(Counter(drop.reason for drop in corpus.dropped if drop.speaker not in speakers))

@@ -1,7 +1,7 @@
-"""Child processes: one class that starts, watches, restarts and ends them, and a mark that finds their descendants.
+"""Child processes: their environment, a class that starts, watches, restarts and ends them, a mark that finds all.
 
-Ray and Flower start processes in sessions of their own: neither a process group nor a parent's pid finds them all. So
-every process of a run carries a mark in its environment, daemons included.
+They speak over loopback without a proxy. Ray and Flower start processes in sessions of their own: neither a process
+group nor a parent's pid finds them all. So every process of a run carries a mark in its environment, daemons included.
 """
 
 from __future__ import annotations
@@ -11,24 +11,108 @@ import logging
 import os
 import secrets
 import shutil
+import socket
 import subprocess
+import sys
+import threading
 import time
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Self
 
 import psutil
 
 from moretta.shared.core.atomic import write_atomic
+from moretta.shared.core.workers import THREAD_VARIABLES
 
+HOST = "127.0.0.1"
 MARK = "MORETTA_RUN_MARK"
+_NO_PROXY = {"NO_PROXY": "*", "no_proxy": "*"}
+"""For libraries that would otherwise read the settings of the system."""
+_PROXY_LOCK = threading.Lock()
 _GIVE_UP_SECONDS = 10.0
 _FIRST_BACKOFF_SECONDS, _MOST_BACKOFF_SECONDS = 0.5, 30.0
 _STEADY_SECONDS = 60.0
 """After so long a life, a process starts again at once."""
 _log = logging.getLogger(__name__)
 OnEvent = Callable[[str, dict[str, Any]], None]
+
+
+def _names_proxy(variable: str) -> bool:
+    """Whether some library takes a proxy, or an exception from it, from this variable."""
+    return variable.lower().endswith("_proxy")
+
+
+def named_proxies(environment: Mapping[str, str]) -> list[str]:
+    """Variables that name a proxy, sorted; their values may hold passwords and are left out."""
+    return sorted(n for n, v in environment.items() if v and _names_proxy(n) and n.lower() != "no_proxy")
+
+
+def without_proxies(environment: Mapping[str, str]) -> dict[str, str]:
+    """An environment for a process that speaks over loopback alone: no proxy, of whatever kind and spelling.
+
+    An exception for loopback would not do: httpx requires support for a SOCKS proxy even where it is not used.
+    """
+    return {name: value for name, value in environment.items() if not _names_proxy(name)} | _NO_PROXY
+
+
+@contextmanager
+def proxies_ignored() -> Iterator[None]:
+    """The same for clients that are made inside by code that reads this process' own environment."""
+    with _PROXY_LOCK:
+        before = {name: value for name, value in os.environ.items() if _names_proxy(name)}
+        try:
+            for name in before:
+                del os.environ[name]
+            os.environ.update(_NO_PROXY)
+            yield
+        finally:
+            for name in _NO_PROXY:
+                os.environ.pop(name, None)
+            os.environ.update(before)
+
+
+def child_environment(mark: str, *, hide_gpus: bool = True) -> dict[str, str]:
+    """The environment of a child process: no proxy, one compute thread, the mark of its run.
+
+    Args:
+        mark: of the run.
+        hide_gpus: no GPU is used unless CUDA_VISIBLE_DEVICES names one.
+    """
+    inherited = {n: value for n, value in without_proxies(os.environ).items() if n != "GRPC_SSL_CIPHER_SUITES"}
+    made = {**inherited, **dict.fromkeys(THREAD_VARIABLES, "1"), MARK: mark}
+    return {"CUDA_VISIBLE_DEVICES": "", **made} if hide_gpus else made
+
+
+def flower_environment(mark: str, home: Path, *, hide_gpus: bool = True) -> dict[str, str]:
+    """The environment of Flower's programs, with `home` as FLWR_HOME and nothing that calls home or installs."""
+    environment = child_environment(mark, hide_gpus=hide_gpus)
+    return {
+        **environment,
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{environment.get('PATH', '')}",
+        "FLWR_HOME": str(home.absolute()),
+        "FLWR_TELEMETRY_ENABLED": "0",
+        "FLWR_DISABLE_UPDATE_CHECK": "1",
+        "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "NO_COLOR": "1",
+    }
+
+
+def flower_command(program: str, *arguments: str) -> list[str]:
+    """The command line of one of Flower's programs; nothing is imported from the folder that it starts in."""
+    return [sys.executable, "-P", "-m", "moretta.deploy.runtime.flower_programs", program, *arguments]
+
+
+def free_port(wanted: int = 0) -> int:
+    """`wanted` if it is free on loopback, else another free port; 0 takes any."""
+    for port in (wanted, 0):
+        with socket.socket() as probe, suppress(OSError):
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind((HOST, port))
+            return int(probe.getsockname()[1])
+    return 0
 
 
 class ManagedProcess:
@@ -101,15 +185,14 @@ class ManagedProcess:
         _log.info("%s is process %d, its log is %s", self.name, self._popen.pid, self.log)
         if self._record is not None:
             fields = {"pid": self._popen.pid, "created": self._process.create_time(), "identity": self._identity}
-            recorded = {**_recorded(self._record), self.name: fields}
-            write_atomic(self._record, json.dumps(recorded, indent=1) + "\n", mode=0o600)
+            write_atomic(self._record, json.dumps({**read_record(self._record), self.name: fields}, indent=1) + "\n")
         self._on_event(f"{self.name}-started", {"pid": self._popen.pid})
         return self
 
     def take_over(self) -> bool:
-        """Take over what an earlier parent left, if the record names a live process of this identity."""
+        """Take over what an earlier parent left, if the record has a live process of this identity."""
         try:
-            fields = _recorded(self._record)[self.name] if self._record is not None else {}
+            fields = read_record(self._record)[self.name] if self._record is not None else {}
             process = psutil.Process(fields["pid"])
             same = process.create_time() == fields["created"] and fields["identity"] == self._identity
         except (psutil.Error, LookupError, TypeError, ValueError):
@@ -162,6 +245,15 @@ class ManagedProcess:
         self._process = None
 
 
+def read_record(path: Path) -> dict[str, Any]:
+    """The fields of a JSON file that an earlier process wrote; none where it is absent or damaged."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
 def trim_log(log: Path, most_bytes: int) -> None:
     """Move a longer log to `NAME.log.1` and empty it; the process that appends to it need not know."""
     if log.exists() and log.stat().st_size > most_bytes:
@@ -180,16 +272,11 @@ def marked_processes(mark: str) -> list[psutil.Process]:
     Descendants count because some of Ray's rename themselves, which overwrites the environment they show.
     """
     found: dict[int, psutil.Process] = {}
-    others: list[psutil.Process] = []
-    for process in psutil.process_iter(["environ", "ppid"]):  # what cannot be read is None
-        if process.pid == os.getpid():
-            continue
-        if (process.info["environ"] or {}).get(MARK) == mark:
-            found[process.pid] = process
-        else:
-            others.append(process)
-    while more := {p.pid: p for p in others if p.info["ppid"] in found and p.pid not in found}:
-        found |= more
+    for process in psutil.process_iter():
+        with suppress(psutil.Error, OSError):
+            if process.pid != os.getpid() and process.environ().get(MARK) == mark:
+                found[process.pid] = process
+                found.update({child.pid: child for child in process.children(recursive=True)})
     return list(found.values())
 
 
@@ -204,7 +291,7 @@ def running_programs(mark: str, *names: str) -> list[psutil.Process]:
 
 
 def end_marked(mark: str, *, patience_seconds: float = 4.0) -> int:
-    """Ask all processes of a run to end, then kill them; returns how many there were.
+    """Let all processes of a run end, then kill them; returns how many there were.
 
     New ones may start while others end, so it looks again until none is left. An interrupt in the middle begins it
     again, and goes on afterwards.
@@ -255,11 +342,3 @@ def _alive(process: psutil.Process) -> bool:
         return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
     except psutil.Error:
         return False
-
-
-def _recorded(record: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(record.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}

@@ -1,26 +1,35 @@
-"""The folder of a run: made empty, concluded with an outcome, cleaned up after an interrupt."""
+"""The folder of a run: made empty, followed while the run writes into it, concluded, cleaned up after an interrupt."""
 
 from __future__ import annotations
 
 import json
 import shlex
 import signal
+import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
+from moretta.deploy.runtime.processes import ManagedProcess, child_environment, end_marked, memory_bytes, new_mark
 from moretta.server.stages.lifecycle import OUTCOME_FILE
-from moretta.server.stages.run import MEMORY_FILE
+from moretta.server.stages.run import MEMORY_FILE, PROGRESS_FILE
+from moretta.server.stages.state import STATE_FILE
 from moretta.shared.core.atomic import naming, write_atomic
-from moretta.shared.core.errors import ExitCode, Interrupted, StudyError
+from moretta.shared.core.errors import ExitCode, Interrupted, RunError, StudyError
+from moretta.shared.core.printable import printable
 
 Notify = Callable[[str], None]
 """Gets a line of progress for a person."""
 _PROBE_BYTES = 4096
 """A folder for results must have room for so much: a block of most file systems."""
+_WATCH_SECONDS = 0.25
+_MEMORY_SECONDS = 2.0
+_SILENT_SECONDS = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,11 +78,7 @@ def read_outcome(folder: Path) -> Outcome:
 
 
 def prepare_folder(folder: Path) -> None:
-    """Make the folder of a new run.
-
-    Raises:
-        StudyError: it holds something already.
-    """
+    """Make the folder of a new run; one that holds something already is a StudyError."""
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise StudyError(
             f"{folder} is not an empty folder", expected="a new or empty folder for a run", fix="choose another --out"
@@ -82,11 +87,7 @@ def prepare_folder(folder: Path) -> None:
 
 
 def prepare_output(folder: Path) -> None:
-    """Make a folder for results and try to write into it, so that hours of work do not end in one that takes none.
-
-    Raises:
-        OSError: it cannot be made or written.
-    """
+    """Make a folder for results and try to write into it, so that hours of work do not end in an OSError."""
     with naming(folder):
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder, buffering=0) as probe:
@@ -105,8 +106,7 @@ def interruptible(fix: str = "run the command again in a new folder") -> Iterato
     Where SIGHUP is ignored, as under `nohup`, it stays so.
     """
 
-    def stop(number: int, frame: FrameType | None) -> None:
-        del frame
+    def stop(number: int, _frame: FrameType | None) -> None:
         for each in old:  # a second Ctrl-C would otherwise stop the cleaning up
             signal.signal(each, signal.SIG_IGN)
         raise Interrupted(f"ended by {signal.Signals(number).name}", fix=fix)
@@ -120,3 +120,101 @@ def interruptible(fix: str = "run the command again in a new folder") -> Iterato
     finally:
         for number, handler in old.items():
             signal.signal(number, handler)
+
+
+class ProgressMonitor:
+    """Follows a run by the files in its folder: reports its progress, and keeps the peak memory of its processes."""
+
+    def __init__(self, folder: Path, notify: Notify) -> None:
+        self.peak = 0
+        self.folder, self.notify = folder, notify
+        self._seen, self._next_measurement = 0, 0.0
+        self._stage, self._began, self._reported = "", time.monotonic(), time.monotonic()
+
+    @property
+    def ended(self) -> bool:
+        """Whether the outcome is there."""
+        return (self.folder / OUTCOME_FILE).exists()
+
+    @property
+    def sites_finished(self) -> bool:
+        """Whether only the stages that need no site are left."""
+        return self.ended or (self.folder / STATE_FILE).exists()
+
+    def finish(self) -> None:
+        """Run the stages that need no site (central check, audit, report) in a process of their own, and wait for it.
+
+        Raises:
+            RunError: it ended without an outcome.
+        """
+        if self.ended:
+            return
+        mark = new_mark()
+        command = [sys.executable, "-m", "moretta.server.app", str(self.folder)]
+        log = self.folder / "server" / "central.log"
+        try:
+            central = ManagedProcess("central stages", command, environment=child_environment(mark), log=log).start()
+            while central.alive():
+                self.look(mark)
+            self.look(mark)
+        finally:
+            end_marked(mark)
+        if not self.ended:
+            raise RunError(
+                f"the process of the audit ended with code {central.exit_code}",
+                expected="an outcome",
+                fix=f"see {log}; with little memory, free some",
+            )
+
+    def look(self, mark: str | None, *pids: int) -> bool:
+        """Report what is new, wait a moment; true now and then, when memory was measured too.
+
+        Args:
+            mark: of the run's processes, if they carry one.
+            pids: of more of them.
+        """
+        self._report_events()
+        now = time.monotonic()
+        if now - self._reported >= _SILENT_SECONDS:  # a long stage that reports nothing is alive all the same
+            self._reported = now
+            self.notify(f"{self._stage or 'the run'}: at work for {now - self._began:.0f} s")
+        time.sleep(_WATCH_SECONDS)
+        if time.monotonic() < self._next_measurement:
+            return False
+        self._next_measurement = time.monotonic() + _MEMORY_SECONDS
+        self.peak = max(self.peak, memory_bytes(mark, *pids))
+        write_atomic(self.folder / MEMORY_FILE, str(self.peak))
+        return True
+
+    def _report_events(self) -> None:
+        path = self.folder / PROGRESS_FILE
+        if not path.exists():
+            return
+        with path.open("rb") as file:
+            file.seek(self._seen)
+            data = file.read()
+        whole = data[: data.rfind(b"\n") + 1]
+        for line in whole.splitlines():
+            event = json.loads(line)
+            if event["state"] in ("started", "finished"):
+                self._stage, self._began = (event["stage"] if event["state"] == "started" else ""), time.monotonic()
+            self._reported = time.monotonic()
+            self.notify(as_text(event))
+        self._seen += len(whole)
+
+
+def as_text(event: dict[str, Any]) -> str:
+    """One event of the progress file as one line. Text of sites may stand in it, and begins no line of its own."""
+    match event["state"]:
+        case "started":
+            text = f"{event['stage']} ..."
+        case "finished":
+            text = f"{event['stage']}: done in {event['seconds']:.1f} s"
+        case "resumed":
+            text = f"{event['stage']} goes on after {event['after']}"
+        case "note":
+            text = str(event["what"])
+        case _:
+            what = f" ({event['what']})" if "what" in event else ""
+            text = f"{event['stage']}: {event['done']}/{event['total']}{what}"
+    return printable(text)

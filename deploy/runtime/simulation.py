@@ -1,4 +1,4 @@
-"""A whole study on one machine, over virtual sites, through Flower's simulation runtime.
+"""A whole study on one machine, over virtual sites, through Flower's simulation runtime or in this very process.
 
 Each run has its own SuperLink, FLWR_HOME, port and temporary folder, which end with it. A shared SuperLink would import
 the sites' code from wherever it was first started, and outlive the run.
@@ -12,27 +12,42 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
 
 import httpx
 
 from moretta.deploy.runtime.control import Control
-from moretta.deploy.runtime.environment import HOST, flower_environment, free_port
-from moretta.deploy.runtime.processes import ManagedProcess, end_marked, new_mark, running_programs
-from moretta.deploy.runtime.progress_monitor import ProgressMonitor
-from moretta.deploy.runtime.run_folder import Notify, Outcome, conclude, interruptible
+from moretta.deploy.runtime.processes import (
+    HOST,
+    ManagedProcess,
+    end_marked,
+    flower_environment,
+    free_port,
+    new_mark,
+    running_programs,
+)
+from moretta.deploy.runtime.run_folder import Notify, Outcome, ProgressMonitor, conclude, interruptible
 from moretta.shared.core.errors import RunError
 from moretta.shared.core.printable import use_run_id
 from moretta.shared.core.workers import cpu_count
 from moretta.shared.study.run_plan import SimulationPlan
 
+if TYPE_CHECKING:
+    from flwr.app import Message
+    from flwr.serverapp import Grid
+
+    from moretta.server.stages.run import Run
+
 _START_SECONDS = 60.0
 _LAUNCH_SECONDS = 90.0
 _COMMAND_SECONDS = 120.0
 _CONNECTION = "run"
+_FIRST_NODE = 2
+"""Of virtual sites; 1 is the server."""
 _log = logging.getLogger(__name__)
 
 
@@ -40,7 +55,7 @@ def simulate(plan: SimulationPlan, folder: Path, notify: Notify) -> Outcome:
     """Run a planned study in `folder`, which `prepare_folder` made, and wait for its end.
 
     Raises:
-        RunError: Flower did not start or died.
+        RunError: Flower did not start, refused the run, or died.
         Interrupted: Ctrl-C or SIGTERM; every process of the run has ended and no report is left half-written.
     """
     folder = folder.resolve()
@@ -66,20 +81,14 @@ class _SuperLink:
     process: ManagedProcess
 
     def run_sites(self, monitor: ProgressMonitor, *, sites: int) -> None:
-        """Submit the run and wait for the stages that need sites.
-
-        Raises:
-            ControlError: Flower refused the run.
-            RunError: Flower ended without an outcome.
-        """
-        run_id = Control(f"{HOST}:{self.port}").submit(
-            {"run-dir": str(monitor.folder), "central-stages": "later"},
-            federation={
-                "num_supernodes": sites,
-                "client_resources_num_cpus": 1,
-                "init_args_num_cpus": min(sites, cpu_count()),
-            },
-        )
+        """Submit the run and wait for the stages that need sites."""
+        federation = {
+            "num_supernodes": sites,
+            "client_resources_num_cpus": 1,
+            "init_args_num_cpus": min(sites, cpu_count()),
+        }
+        config: dict[str, str | int] = {"run-dir": str(monitor.folder), "central-stages": "later"}
+        run_id = Control(f"{HOST}:{self.port}").submit(config, federation=federation)
         use_run_id(run_id)
         _log.info("the run in %s is Flower's run %d", monitor.folder, run_id)
         launched, running = time.monotonic(), False
@@ -116,17 +125,13 @@ class _SuperLink:
 
 @contextmanager
 def _superlink(logs: Path) -> Iterator[_SuperLink]:
-    """Start a SuperLink for one run; on leaving, whatever the reason, every process of it is ended.
-
-    Raises:
-        RunError: it does not start.
-    """
-    mark = new_mark()
+    """Start a SuperLink for one run; on leaving, whatever the reason, every process of it is ended."""
+    mark, port = new_mark(), free_port()
     # Ray's sockets live here, and a socket's path may have 107 characters at most
     scratch = Path(tempfile.mkdtemp(prefix="moretta-", dir="/tmp" if Path("/tmp").is_dir() else None))  # noqa: S108
     logs.mkdir(parents=True, exist_ok=True)
     try:
-        port, home = free_port(), scratch / "flwr"
+        home = scratch / "flwr"
         environment = {
             **flower_environment(mark, home),
             "RAY_USAGE_STATS_ENABLED": "0",
@@ -173,3 +178,63 @@ def _wait_until_healthy(port: int, superlink: ManagedProcess) -> None:
 
 def _script(name: str) -> str:
     return str(Path(sys.executable).parent / name)
+
+
+@dataclass(frozen=True, slots=True)
+class _Node:
+    node_id: int
+    last_activated_at: str = "at the start"
+
+
+class LocalGrid:
+    """As much of Flower's grid as the server uses: the ClientApp that Flower would run is called directly.
+
+    Flower's simulation runtime takes a minute to start and to end, whatever the study. A sweep runs hundreds of small
+    studies; here each costs what its training costs. The rest is the same: the server's stages and requests, the
+    strategies, the sites' app, their ledgers.
+    """
+
+    def __init__(self, run_folder: Path, sites: int) -> None:
+        self._folder = run_folder
+        self._nodes = [_Node(_FIRST_NODE + partition) for partition in range(sites)]
+        self._replies: dict[str, Message] = {}
+        self._sent = 0
+
+    def get_node_ids(self) -> Iterable[int]:
+        """Ids of all sites, which are always there."""
+        return [node.node_id for node in self._nodes]
+
+    def get_nodes(self) -> Iterable[_Node]:
+        """All sites."""
+        return self._nodes
+
+    def push_messages(self, messages: Iterable[Message]) -> list[str]:
+        """Let the sites respond, one after the other; returns the ids of the messages."""
+        from flwr.app import Context, RecordDict
+
+        from moretta.client.app import app
+        from moretta.shared.core.flower_private import set_message_id
+
+        ids = []
+        for message in messages:
+            self._sent += 1
+            ids.append(str(self._sent))
+            set_message_id(message, ids[-1])
+            node = message.metadata.dst_node_id
+            place: dict[str, Any] = {"partition-id": node - _FIRST_NODE, "num-partitions": len(self._nodes)}
+            context = Context(1, node, place, RecordDict(), {"run-dir": str(self._folder)})
+            self._replies[ids[-1]] = app(message, context)
+        return ids
+
+    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
+        """The responses to these messages."""
+        return [self._replies.pop(number) for number in list(message_ids) if number in self._replies]
+
+
+def connect_locally(run: Run, sites: int) -> None:
+    """Give a simulation's run its sites, in this process; one that does not respond is a RunError."""
+    from moretta.server.app import connect
+    from moretta.shared.core.flower_private import TaskIdentity
+
+    TaskIdentity.task_id = TaskIdentity.run_id = TaskIdentity.node_id = 1  # without them no message can be written
+    connect(run, cast("Grid", LocalGrid(run.folder, sites)))

@@ -3,29 +3,30 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
+import logging
+import os
 import signal
 import time
-from collections.abc import Sequence
-from contextlib import AsyncExitStack
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack, suppress
 from typing import Any
-
-import grpc
 
 from moretta.deploy.runtime.control import installed_bundle
 from moretta.deploy.runtime.processes import OnEvent
-from moretta.deploy.server.maintenance import Maintenance
 from moretta.deploy.server.superlink_process import FlowerProcesses
 from moretta.server.audit_log import AuditLog
-from moretta.server.enrollment.authority import CertificateAuthority
+from moretta.server.enrollment.authority import CertificateAuthority, load_certificate
 from moretta.server.enrollment.countersign import Countersigner
 from moretta.server.enrollment.database import open_database
 from moretta.server.enrollment.nodes import NodeKeeper
 from moretta.server.enrollment.service import EnrollmentService
 from moretta.server.enrollment.site_registry import SiteRegistry
-from moretta.server.home import ServerHome
+from moretta.server.home import RunningServer, ServerHome
 from moretta.server.port.credentials import PortCertificates
 from moretta.server.port.guard import Guard, Method
 from moretta.server.port.listen import ENROLLMENT, HEALTH, RELAY, health_methods, open_port
+from moretta.server.port.refusals import Refusal
 from moretta.server.relay.call_checks import SeenSignatures
 from moretta.server.relay.service import RelayService
 from moretta.server.relay.superlink_client import SuperLinkClient
@@ -36,6 +37,9 @@ from moretta.shared.pb.enrollment_pb2 import InfoReply
 
 _GRACE_SECONDS = 3.0
 """How long calls in flight may go on after the port has closed."""
+_HANGS_SECONDS = 60.0
+"""A SuperLink that lives and has not responded for so long is ended and started again."""
+_log = logging.getLogger(__name__)
 
 
 async def serve(home: ServerHome, authority: CertificateAuthority, on_event: OnEvent) -> None:
@@ -53,102 +57,209 @@ async def serve(home: ServerHome, authority: CertificateAuthority, on_event: OnE
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     async with AsyncExitStack() as stack:
-        maintenance = await _start(home, authority, on_event, stack)
-        await maintenance.run(stop)
+        server = _Server(home, authority, on_event)
+        await server.start(stack)
+        await server.run(stop)
         on_event("stopping", {})
 
 
-async def _start(
-    home: ServerHome, authority: CertificateAuthority, on_event: OnEvent, stack: AsyncExitStack
-) -> Maintenance:
-    """Start every part; `stack` ends them in the reverse order."""
-    settings = home.settings
-    audit = AuditLog(home.audit_log, time.time)
-    last_let_through = min(audit.last_time, time.time())  # a clock that was ahead once must not shut the relay for long
-    registry = SiteRegistry.open(home.registry)
-    stack.callback(registry.close)
-    certificates = PortCertificates(
-        authority, registry, names=settings.names, hours=settings.lifetimes.server_hours, clock=time.time
-    )
-    guard = Guard(registry, settings.limits, audit, time.time)
+class _Server:
+    """The parts of one server, and what it does again and again: check them, keep Flower alive and in step, write its
+    state."""
 
-    def note_and_log(event: str, fields: dict[str, Any]) -> None:
-        audit.add(event, **fields)
-        on_event(event, fields)
+    def __init__(self, home: ServerHome, authority: CertificateAuthority, on_event: OnEvent) -> None:
+        self.home, self.authority, self.on_event = home, authority, on_event
+        self.problems: dict[str, str | None] = {"registry": None, "authority": None}
+        self.problems["superlink"] = "Flower's SuperLink is starting"
+        self.started, self._responded, self._written = time.time(), time.monotonic(), 0.0
+        self._known_keys: dict[str, bool] | None = None
+        self._node_problems: list[str] = []
+        self._was_ready = False
 
-    flower = FlowerProcesses(home.superlink, port=settings.superlink_port, on_event=note_and_log)
-    superlink = await stack.enter_async_context(
-        SuperLinkClient(flower.address, max_response_bytes=settings.limits.max_call_bytes)
-    )
-    relay = RelayService(
-        superlink, registry, audit, SeenSignatures(time.time, last_let_through=last_let_through), time.time
-    )
+    async def start(self, stack: AsyncExitStack) -> None:
+        """Start every part; `stack` ends them in the reverse order."""
+        home, settings, clock = self.home, self.home.settings, time.time
+        self.audit = AuditLog(home.audit_log, clock)
+        last_let_through = min(self.audit.last_time, clock())  # a clock once ahead must not shut the relay for long
+        self.registry = SiteRegistry.open(home.registry)
+        stack.callback(self.registry.close)
+        hours = settings.lifetimes.server_hours
+        self.certificates = PortCertificates(
+            self.authority, self.registry, names=settings.names, hours=hours, clock=clock
+        )
+        self.guard = Guard(self.registry, settings.limits, self.audit, clock)
+        self.flower = FlowerProcesses(home.superlink, port=settings.superlink_port, on_event=self._note_and_log)
+        self.superlink = await stack.enter_async_context(
+            SuperLinkClient(self.flower.address, max_response_bytes=settings.limits.max_call_bytes)
+        )
+        self.nodes = NodeKeeper(self.superlink, self.registry, self.audit)
+        signatures = SeenSignatures(clock, last_let_through=last_let_through)
+        self.relay = RelayService(self.superlink, self.registry, self.audit, signatures, clock)
+        site_hours = settings.lifetimes.site_hours
+        enrollment = EnrollmentService(
+            self.authority, self.registry, self.audit, self._facts, site_hours=site_hours, clock=clock
+        )
+        heads = open_database(home.registry)
+        stack.callback(heads.close)
+        countersigner = Countersigner(heads, self.certificates, self.audit, clock)
+        services: dict[str, Sequence[Method]] = {
+            ENROLLMENT: [*enrollment.methods(), *countersigner.methods()],
+            RELAY: self.relay.methods(),
+            HEALTH: health_methods(lambda: self.problems),
+        }
+        try:
+            server, port = open_port(
+                settings.listen,
+                certificates=self.certificates,
+                guard=self.guard,
+                services=services,
+                limits=settings.limits,
+            )
+        except OSError as error:
+            raise HomeError(
+                f"the port {settings.listen} cannot be opened",
+                expected="an address of this machine, and a port that is not in use",
+                fix=f"stop what uses it, or correct listen in {home.root / 'server.toml'}",
+            ) from error
+        self.listen = join_address(split_address(settings.listen)[0], port)
+        self.audit.add("server-started", listen=self.listen, ca=self.authority.fingerprint)
+        stack.callback(self._write_last)
+        stack.push_async_callback(asyncio.to_thread, self.flower.stop)
+        stack.push_async_callback(server.stop, _GRACE_SECONDS)
+        await server.start()
+        fields = {"listen": self.listen, "address": settings.address, "ca": self.authority.fingerprint}
+        self.on_event("listening", fields)
+        await asyncio.to_thread(self.flower.start)
+        asyncio.get_running_loop().run_in_executor(None, self._facts)  # so that the first Info need not wait
 
-    def facts() -> InfoReply:
+    def _note_and_log(self, event: str, fields: dict[str, Any]) -> None:
+        self.audit.add(event, **fields)
+        self.on_event(event, fields)
+
+    def _facts(self) -> InfoReply:
         found = versions()
         return InfoReply(
             moretta_version=found["moretta"],
             flwr_version=found["flwr"],
             code_digest=code_digest(),
             bundle_digest=installed_bundle().digest,
-            max_call_bytes=settings.limits.max_call_bytes,
+            max_call_bytes=self.home.settings.limits.max_call_bytes,
         )
 
-    enrollment = EnrollmentService(
-        authority, registry, audit, facts, site_hours=settings.lifetimes.site_hours, clock=time.time
-    )
-    heads = open_database(home.registry)
-    stack.callback(heads.close)
-    countersigner = Countersigner(heads, certificates, audit, time.time)
-    problems: dict[str, str | None] = dict.fromkeys(("registry", "authority"))
-    problems["superlink"] = "Flower's SuperLink is starting"
-    services: dict[str, Sequence[Method]] = {
-        ENROLLMENT: [*enrollment.methods(), *countersigner.methods()],
-        RELAY: relay.methods(),
-        HEALTH: health_methods(lambda: problems),
-    }
-    server, port = _open_port(home, certificates, guard, services)
-    listen = join_address(split_address(settings.listen)[0], port)
-    audit.add("server-started", listen=listen, ca=authority.fingerprint)
-    stack.callback(_write_last, audit, guard, relay)
-    stack.push_async_callback(asyncio.to_thread, flower.stop)
-    stack.push_async_callback(server.stop, _GRACE_SECONDS)
-    await server.start()
-    on_event("listening", {"listen": listen, "address": settings.address, "ca": authority.fingerprint})
-    await asyncio.to_thread(flower.start)
-    asyncio.get_running_loop().run_in_executor(None, facts)  # so that the first Info need not wait
-    return Maintenance(
-        home=home,
-        authority=authority,
-        registry=registry,
-        audit=audit,
-        certificates=certificates,
-        guard=guard,
-        relay=relay,
-        superlink=superlink,
-        flower=flower,
-        nodes=NodeKeeper(superlink, registry, audit),
-        listen=listen,
-        on_event=on_event,
-        problems=problems,
-    )
+    def _write_last(self) -> None:
+        self.relay.keep_counts(self.relay.take_counts())
+        self.guard.refusals.flush()
+        self.audit.add("server-stopped")
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Do all duties, each at its own pace, until `stop` is set."""
+        paced: list[tuple[float, Callable[[], Awaitable[None]]]] = [
+            (0.5, self._keep_flower_alive),
+            (0.5, self._check_parts),
+            (0.5, self._keep_nodes),
+            (1.0, lambda: asyncio.to_thread(self.audit.sync)),
+            (5.0, lambda: asyncio.to_thread(self.relay.keep_counts, self.relay.take_counts())),
+            (5.0, lambda: asyncio.to_thread(_give_memory_back)),
+            (30.0, self._housekeeping),
+        ]
+        await asyncio.gather(*(_every(seconds, task, stop) for seconds, task in paced))
+
+    async def _keep_flower_alive(self) -> None:
+        if await asyncio.to_thread(self.flower.keep_alive):
+            self._known_keys = None  # find out what a new SuperLink knows
+        if self.problems["superlink"] is None:
+            self._responded = time.monotonic()
+        elif self.flower.superlink.alive() and time.monotonic() - self._responded > _HANGS_SECONDS:
+            self._responded = time.monotonic()
+            self.on_event("superlink-hangs", {"pid": self.flower.superlink.pid})
+            await asyncio.to_thread(self.flower.superlink.kill)
+
+    async def _check_parts(self) -> None:
+        """Find out how every part is, and report what changed."""
+        before = dict(self.problems)
+        self.problems["registry"] = await asyncio.to_thread(self.registry.problem)
+        self.problems["authority"] = self._problem_of_authority()
+        self.problems["superlink"] = await self._problem_of_superlink()
+        self._write_state(changed=self.problems != before)
+        for part, problem in self.problems.items():
+            if problem != before[part] and self._was_ready:
+                self.on_event("recovered" if problem is None else "problem", {"part": part, "problem": problem})
+        if not self._was_ready and not any(self.problems.values()) and self._known_keys is not None:
+            self._was_ready = True
+            self.on_event("ready", {"seconds": round(time.time() - self.started, 2), "superlink": self.flower.port})
+
+    async def _keep_nodes(self) -> None:
+        """Bring Flower in step with the registry where either has changed."""
+        if self.problems["superlink"] is not None or self.problems["registry"] is not None:
+            return
+        # As it was before: what is enrolled during the reconciling needs another one
+        keys = {key.public_key: key.current for key in await asyncio.to_thread(self.registry.node_keys)}
+        if keys == self._known_keys:
+            return
+        try:
+            problems = await self.nodes.reconcile()
+            self._known_keys = keys
+        except Refusal as refusal:  # tried again at the next turn, reported once
+            problems = [refusal.message]
+        if problems != self._node_problems:
+            self._node_problems = problems
+            for problem in problems:
+                self.on_event("node-problem", {"problem": problem})
+
+    async def _housekeeping(self) -> None:
+        """Renew the port's certificate in time, keep logs short."""
+        if await asyncio.to_thread(self.certificates.renew_if_due):
+            self.audit.add("server-certificate", serial=self.certificates.issued.serial)
+            self.on_event("server-certificate-renewed", {"not_after": self.certificates.issued.not_after})
+        self.guard.refusals.flush(only_after_seconds=60.0)
+        await asyncio.to_thread(self.flower.trim_logs)
+
+    def _problem_of_authority(self) -> str | None:
+        try:
+            on_disk = load_certificate(self.home.authority)
+        except HomeError as error:
+            return error.found
+        if on_disk != self.authority.certificate or not (self.home.authority / "ca.key").exists():
+            return "the certificate authority was removed or replaced while the server runs"
+        return None if self.authority.not_after > time.time() else "the certificate authority has expired"
+
+    async def _problem_of_superlink(self) -> str | None:
+        for name, child in (("SuperLink", self.flower.superlink), ("SuperExec", self.flower.superexec)):
+            if not child.alive():
+                return f"Flower's {name} has ended and is started again"
+        return None if await self.superlink.is_healthy() else "Flower's SuperLink does not respond"
+
+    def _write_state(self, *, changed: bool) -> None:
+        now = time.time()
+        if not changed and now - self._written < 2.0:
+            return
+        self._written = now
+        RunningServer(
+            pid=os.getpid(),
+            started=self.started,
+            updated=now,
+            listen=self.listen,
+            address=self.home.settings.address,
+            superlink=f"127.0.0.1:{self.flower.port}",
+            superlink_ca=str(self.flower.ca),
+            flwr_home=str(self.flower.flwr_home),
+            problems=dict(self.problems),
+            mark=self.flower.mark,
+        ).write(self.home)
 
 
-def _open_port(
-    home: ServerHome, certificates: PortCertificates, guard: Guard, services: dict[str, Sequence[Method]]
-) -> tuple[grpc.aio.Server, int]:
-    listen, limits = home.settings.listen, home.settings.limits
-    try:
-        return open_port(listen, certificates=certificates, guard=guard, services=services, limits=limits)
-    except OSError as error:
-        raise HomeError(
-            f"the port {listen} cannot be opened",
-            expected="an address of this machine, and a port that is not in use",
-            fix=f"stop what uses it, or correct listen in {home.root / 'server.toml'}",
-        ) from error
+def _give_memory_back() -> None:
+    """Long bodies leave glibc with free memory that it would keep; elsewhere there is nothing to do."""
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
 
 
-def _write_last(audit: AuditLog, guard: Guard, relay: RelayService) -> None:
-    relay.keep_counts(relay.take_counts())
-    guard.refusals.flush()
-    audit.add("server-stopped")
+async def _every(seconds: float, task: Callable[[], Awaitable[None]], stop: asyncio.Event) -> None:
+    while not stop.is_set():
+        try:
+            await task()
+        except Exception:  # one duty that fails must not end the others
+            _log.exception("a duty of the server failed")
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await stop.wait()

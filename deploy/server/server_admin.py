@@ -5,7 +5,7 @@ from __future__ import annotations
 import ssl
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -38,18 +38,14 @@ class LedgerReset:
 
 @dataclass(frozen=True, slots=True)
 class ServerAdmin:
-    """An open registry and audit log."""
+    """An open registry and audit log. Where a site is unknown, or a name is taken, that is an EnrollmentError."""
 
     home: ServerHome
     registry: SiteRegistry
     audit: AuditLog
 
     def issue_token(self, *, site: str, hours: float | None, reenroll: bool) -> JoinString:
-        """A new join string.
-
-        Raises:
-            EnrollmentError: the name is not valid, or is taken.
-        """
+        """A new join string."""
         settings = self.home.settings
         join = self.registry.issue_token(
             site=site,
@@ -62,11 +58,7 @@ class ServerAdmin:
         return join
 
     def revoke(self, site: str) -> bool:
-        """Shut a site out; False if it was already.
-
-        Raises:
-            EnrollmentError: there is no such site.
-        """
+        """Shut a site out; False if it was already."""
         changed = self.registry.end_site(site, "revoked")
         self.audit.add("revoked", site=site, changed=changed)
         return changed
@@ -80,41 +72,28 @@ class ServerAdmin:
         Raises:
             EnrollmentError: no ledger of such a site was countersigned, or none of this length.
         """
-        head = self._signed_head(site, length)
-        was_head, was_length = self.registry.reset_ledger(site, head=head, length=length)
-        done = LedgerReset(site, was_length=was_length, was_head=was_head, length=length, head=head)
-        self.audit.add("ledger-reset", **asdict(done))
-        return done
-
-    def _signed_head(self, site: str, length: int) -> str:
-        if not length:
-            return START
-        signed = {
-            e["length"]: e["head"] for e in entries(self.home.audit_log, "ledger-countersigned") if e["site"] == site
-        }
-        if length not in signed:
+        countersigned = entries(self.home.audit_log, "ledger-countersigned") if length else ()
+        signed = {e["length"]: str(e["head"]) for e in countersigned if e["site"] == site}
+        if length and length not in signed:
             last = ", ".join(map(str, sorted(signed)[-10:])) or "none"
             raise EnrollmentError(
                 f"the audit log has no countersigned ledger of {site} with {length} entries",
                 expected=f"a length that was countersigned; the last ones are {last}",
                 fix="look for ledger-countersigned in audit.jsonl, and for the day on which the keys were lost",
             )
-        return str(signed[length])
+        head = signed[length] if length else START
+        was_head, was_length = self.registry.reset_ledger(site, head=head, length=length)
+        done = LedgerReset(site, was_length=was_length, was_head=was_head, length=length, head=head)
+        self.audit.add("ledger-reset", **asdict(done))
+        return done
 
 
 @contextmanager
 def administer(root: Path) -> Iterator[ServerAdmin]:
-    """Open the registry and the audit log of a server's folder.
-
-    Raises:
-        HomeError: the folder cannot be used.
-    """
+    """Open the registry and the audit log of a server's folder; one that cannot be used is a HomeError."""
     home = ServerHome.open(root)
-    registry = SiteRegistry.open(home.registry)
-    try:
+    with closing(SiteRegistry.open(home.registry)) as registry:
         yield ServerAdmin(home, registry, AuditLog(home.audit_log, time.time))
-    finally:
-        registry.close()
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,13 +114,8 @@ class ServerStatus:
         """For scripts."""
         facts = {name: getattr(self.server, name, None) for name in ("pid", "listen", "address", "superlink")}
         uptime = round(time.time() - self.server.started, 1) if self.server else None
-        return {
-            "folder": str(self.folder),
-            "healthy": self.healthy,
-            "problems": self.problems,
-            **facts,
-            "uptime_seconds": uptime,
-        }
+        state = {"folder": str(self.folder), "healthy": self.healthy, "problems": self.problems}
+        return {**state, **facts, "uptime_seconds": uptime}
 
     def lines(self) -> list[str]:
         """For people."""
@@ -165,19 +139,16 @@ def server_status(root: Path) -> ServerStatus:
     try:
         server = running_server(home)
     except HomeError as error:
-        problem = error.found if running_pid(home) else "it does not run"
-        return ServerStatus(home.root, None, {"server": problem})
+        return ServerStatus(home.root, None, {"server": error.found if running_pid(home) else "it does not run"})
     silent = time.time() - server.updated
     problems = {"server": f"it has written nothing for {silent:.0f} s" if silent > _STALE_SECONDS else None}
     problems |= server.problems
-    if problems.get("superlink") is None and not _superlink_responds(server):
-        problems["superlink"] = "Flower's SuperLink does not respond"
+    if problems.get("superlink") is None:
+        try:
+            tls = ssl.create_default_context(cafile=server.superlink_ca)
+            reply = httpx.get(f"https://{server.superlink}/health", verify=tls, timeout=3.0, trust_env=False)
+            responds = reply.is_success
+        except (httpx.HTTPError, OSError):
+            responds = False
+        problems["superlink"] = None if responds else "Flower's SuperLink does not respond"
     return ServerStatus(home.root, server, problems)
-
-
-def _superlink_responds(server: RunningServer) -> bool:
-    try:
-        tls = ssl.create_default_context(cafile=server.superlink_ca)
-        return httpx.get(f"https://{server.superlink}/health", verify=tls, timeout=3.0, trust_env=False).is_success
-    except (httpx.HTTPError, OSError):
-        return False

@@ -9,14 +9,14 @@ import json
 import logging
 import time
 from collections.abc import Callable
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar, get_args
 
-from moretta.deploy.runtime.control import Control, ControlError, RunStatus
+from moretta.deploy.runtime.control import Control, ControlError
 from moretta.deploy.runtime.planning import check_names
-from moretta.deploy.runtime.progress_monitor import ProgressMonitor
-from moretta.deploy.runtime.run_folder import Notify, Outcome, conclude, interruptible
+from moretta.deploy.runtime.run_folder import Notify, Outcome, ProgressMonitor, conclude, interruptible
 from moretta.server.enrollment.site_registry import SiteRegistry
 from moretta.server.enrollment.tables import SiteRecord
 from moretta.server.home import ServerHome, running_server
@@ -84,27 +84,20 @@ def plan_deployment(
         sites=taking_part,
         command=command,
         warnings=tuple(
-            f"{site.name} took no part: Flower does not know its node key yet"
-            for site in wanted
-            if site.node_id is None
+            f"{s.name} took no part: Flower does not know its node key yet" for s in wanted if s.node_id is None
         ),
         server_home=home.root,
     )
 
 
 def plan_again(folder: Path, home: ServerHome, study: Study) -> DeploymentPlan:
-    """The plan of a run that goes on, with the node ids that its sites have by now.
-
-    Raises:
-        StudyError: there is no such plan, or it is of another study.
-    """
+    """The plan of a run that goes on, with the node ids that its sites have by now; another study is a StudyError."""
     plan = load_plan(folder)
     if not isinstance(plan, DeploymentPlan):
         raise StudyError(f"a {plan.kind} in {folder}", expected="a study over real sites", fix="choose another --out")
     if plan.study != study:
-        raise StudyError(
-            f"the run in {folder} is of another study", expected="the same study file", fix="choose another --out"
-        )
+        found = f"the run in {folder} is of another study"
+        raise StudyError(found, expected="the same study file", fix="choose another --out")
     nodes = {site.name: site.node_id for site in _registered(home) if site.state == "enrolled"}
     sites = tuple(EnrolledSite(name=s.name, node=nodes.get(s.name) or s.node) for s in plan.sites)
     return plan.model_copy(update={"sites": sites, "server_home": home.root})
@@ -112,19 +105,12 @@ def plan_again(folder: Path, home: ServerHome, study: Study) -> DeploymentPlan:
 
 def _registered(home: ServerHome) -> list[SiteRecord]:
     """Every site that ever enrolled, by name."""
-    registry = SiteRegistry.open(home.registry)
-    try:
+    with closing(SiteRegistry.open(home.registry)) as registry:
         return registry.sites()
-    finally:
-        registry.close()
 
 
 def connect(home: ServerHome) -> Control:
-    """The SuperLink of the server that runs on a folder.
-
-    Raises:
-        HomeError: none does.
-    """
+    """The SuperLink of the server that runs on a folder; where none does, that is a HomeError."""
     server = running_server(home)
     return Control(server.superlink, Path(server.superlink_ca).read_bytes())
 
@@ -169,8 +155,7 @@ class StudyRun:
             RunError: the stages that need no site ended without an outcome.
         """
         self.plan.save(self.folder)
-        start = self.clock()
-        monitor = ProgressMonitor(self.folder, self.notify)
+        start, monitor = self.clock(), ProgressMonitor(self.folder, self.notify)
         with interruptible(fix=f"go on with: moretta study run ... --out {self.folder} --resume"):
             self._run_sites(monitor)
             monitor.finish()
@@ -225,7 +210,7 @@ class StudyRun:
             if self.clock() < next_status:
                 continue
             next_status = self.clock() + _STATUS_SECONDS
-            status = self._call(monitor, lambda control: _status(control, run_id))
+            status = self._call(monitor, lambda control: control.status(run_id))
             if status.state == "finished":
                 died = f"{status.result}: {' '.join(status.details.split())[:300] or 'no details'}"
                 return None if self._settled(monitor) else died
@@ -261,21 +246,13 @@ class StudyRun:
         return monitor.sites_finished
 
     def _stop(self, run_id: int) -> None:
-        try:
+        with suppress(ControlError, HomeError):
             self.control().stop(run_id)
-        except (ControlError, HomeError):
-            return
 
     def _progress(self) -> bytes:
         """What changes with every stage and round."""
         path = self.folder / RESUME_FILE
         return path.read_bytes() if path.exists() else b""
-
-
-def _status(control: Control, run_id: int) -> RunStatus:
-    return control.status(run_id) or RunStatus(
-        "finished", "failed", "Flower's SuperLink does not know the run any more"
-    )
 
 
 def _pids(folder: Path) -> tuple[int, ...]:

@@ -68,11 +68,19 @@ def study_status(folder: Path) -> StudyStatus:
         ReleaseError: its state cannot be read.
     """
     run = load_progress(folder) or Run(folder, load_plan(folder))
-    outcome = _outcome(folder)
+    outcome: dict[str, Any] = json.loads(_text(folder / OUTCOME_FILE) or "{}")
+    events = [json.loads(line) for line in _text(folder / PROGRESS_FILE).splitlines()]
     code = outcome.get("exit_code")
+    if code is not None:
+        state = "finished" if code in (ExitCode.OK, ExitCode.GATE) else "failed"
+    elif (folder / STATE_FILE).exists():
+        state = "in central stages"
+    else:
+        state = "at work" if working_pid(folder) else "stopped"
+    begun = (str(event["stage"]) for event in reversed(events) if event["state"] == "started")
     return StudyStatus(
-        state=_state(folder, code),
-        stage=str(outcome.get("stage") or _last_stage(folder)),
+        state=state,
+        stage=str(outcome.get("stage") or next(begun, "")),
         done=tuple(run.progress.done),
         round=max(run.progress.last_round.values(), default=None),
         rounds=run.study.train.rounds,
@@ -83,28 +91,10 @@ def study_status(folder: Path) -> StudyStatus:
     )
 
 
-def _state(folder: Path, code: int | None) -> str:
-    if code is not None:
-        return "finished" if code in (ExitCode.OK, ExitCode.GATE) else "failed"
-    if (folder / STATE_FILE).exists():
-        return "in central stages"
-    return "at work" if working_pid(folder) else "stopped"
-
-
-def _outcome(folder: Path) -> dict[str, Any]:
-    path = folder / OUTCOME_FILE
-    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    return content
-
-
-def _last_stage(folder: Path) -> str:
-    path = folder / PROGRESS_FILE
-    if not path.exists():
-        return ""
-    events = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    return next((str(e["stage"]) for e in reversed(events) if e["state"] == "started"), "")
-
-
 def _site(run: Run, name: str) -> SiteStatus:
     facts, spent = run.releases.facts.get(name, SiteFacts()), run.training.spent.get(name, SiteSpending())
     return SiteStatus(name, facts.clips, spent.rounds, run.progress.missed_as_text(name))
+
+
+def _text(path: Path) -> str:
+    return path.read_text(encoding="utf-8") if path.exists() else ""

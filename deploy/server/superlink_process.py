@@ -14,8 +14,19 @@ from pathlib import Path
 
 from cryptography import x509
 
-from moretta.deploy.runtime.environment import HOST, flower_command, flower_environment, free_port
-from moretta.deploy.runtime.processes import ManagedProcess, OnEvent, end_marked, new_mark, running_programs, trim_log
+from moretta.deploy.runtime.processes import (
+    HOST,
+    ManagedProcess,
+    OnEvent,
+    end_marked,
+    flower_command,
+    flower_environment,
+    free_port,
+    new_mark,
+    read_record,
+    running_programs,
+    trim_log,
+)
 from moretta.server.enrollment.authority import new_authority
 from moretta.server.home import CONNECTION
 from moretta.server.relay.superlink_client import SuperLinkAddress
@@ -25,74 +36,6 @@ from moretta.shared.core.reproducibility import code_digest, versions
 _CERTIFICATE_HOURS = 24.0 * 365 * 2
 _FULL_LOG_BYTES = 32 << 20
 _PROGRAMS = ("flower-superlink", "flower-superexec")
-
-
-class SuperLinkFiles:
-    """What lies in the folder of the SuperLink."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.ca = folder / "tls" / "ca.pem"
-        """Clients on this machine trust it for the SuperLink."""
-        self.certificate, self.key = folder / "tls" / "server.pem", folder / "tls" / "server.key"
-        self.secret = folder / "superexec.secret"
-        """The SuperExec proves itself with it: others that reach the port may not take over runs."""
-        self.database = folder / "state.db"
-        self.flwr_home = folder / "flwr"
-        """FLWR_HOME, with the connection to this SuperLink."""
-        self.work = folder / "work"
-        self.last = folder / "flower.json"
-        """Mark, port and code of the processes that were started last."""
-
-    def prepare(self, port: int) -> SuperLinkAddress:
-        """Make whatever is missing, renew what ends soon, and write down where the SuperLink is."""
-        for folder in (self.folder, self.folder / "tls", self.flwr_home, self.work):
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if not self.secret.exists():
-            write_atomic(self.secret, secrets.token_hex(32), mode=0o600)
-        if not self._certificate_is_good():
-            self._make_certificate()
-        if not self.database.exists():
-            os.close(os.open(self.database, os.O_WRONLY | os.O_CREAT, 0o600))
-        connection = (
-            f'[superlink]\ndefault = "{CONNECTION}"\n\n[superlink.{CONNECTION}]\n'
-            f'address = "{HOST}:{port}"\nroot-certificates = "{self.ca}"\n'
-        )
-        write_atomic(self.flwr_home / "config.toml", connection, mode=0o600)
-        return SuperLinkAddress(port, self.ca)
-
-    def _certificate_is_good(self) -> bool:
-        if not (self.ca.exists() and self.key.exists() and self.certificate.exists()):
-            return False
-        leaf = x509.load_pem_x509_certificates(self.certificate.read_bytes())[0]
-        return leaf.not_valid_after_utc.timestamp() - time.time() > _CERTIFICATE_HOURS * 3600 / 2
-
-    def _make_certificate(self) -> None:
-        """From an authority that is forgotten at once: it can issue nothing else, ever."""
-        authority, _ = new_authority(time.time)
-        key, chain, _ = authority.issue_server((HOST, "localhost"), hours=_CERTIFICATE_HOURS)
-        write_atomic(self.key, key, mode=0o600)
-        write_atomic(self.certificate, chain, mode=0o600)
-        write_atomic(self.ca, authority.pem, mode=0o600)
-
-    def superlink_command(self, port: int) -> list[str]:
-        """How the SuperLink is started."""
-        return flower_command(
-            "flower-superlink",
-            *("--host", HOST, "--port", str(port)),
-            *("--ssl-ca-certfile", str(self.ca), "--ssl-certfile", str(self.certificate)),
-            *("--ssl-keyfile", str(self.key), "--database", str(self.database)),
-            *("--enable-supernode-auth", "--disable-runtime-dependency-installation"),
-            *("--isolation", "process", "--superexec-auth-secret-file", str(self.secret)),
-        )
-
-    def superexec_command(self, port: int) -> list[str]:
-        """How the SuperExec is started."""
-        return flower_command(
-            *("flower-superexec", "flwr-serverapp"),
-            *("--runtime-api-address", f"{HOST}:{port}", "--root-certificates", str(self.ca)),
-            *("--superexec-auth-secret-file", str(self.secret)),
-        )
 
 
 class FlowerProcesses:
@@ -105,9 +48,16 @@ class FlowerProcesses:
     """
 
     def __init__(self, folder: Path, *, port: int, on_event: OnEvent) -> None:
-        self.files = SuperLinkFiles(folder)
+        self._folder, self._tls = folder, folder / "tls"
+        self.ca = self._tls / "ca.pem"
+        """Clients on this machine trust it for the SuperLink."""
+        self._certificate, self._key = self._tls / "server.pem", self._tls / "server.key"
+        self._secret = folder / "superexec.secret"
+        """The SuperExec proves itself with it: others that reach the port may not take over runs."""
+        self.flwr_home = folder / "flwr"
+        """FLWR_HOME, with the connection to this SuperLink."""
         code = f"{code_digest()[:16]} flwr {versions()['flwr']}"
-        last = self._last()
+        last = read_record(folder / "flower.json")
         self.mark = str(last.get("mark") or new_mark())
         self.port = int(str(last.get("port", 0)))
         # Processes of another version are not taken over: what they run is not what is installed
@@ -115,25 +65,60 @@ class FlowerProcesses:
         if not self._take_over:
             end_marked(self.mark)
             self.port = free_port(port or self.port)
-        self.address = self.files.prepare(self.port)
-        facts = {"mark": self.mark, "port": self.port, "code": code}
-        write_atomic(self.files.last, json.dumps(facts), mode=0o600)
-        self.superlink, self.superexec = (
+        self._prepare()
+        self.address = SuperLinkAddress(self.port, self.ca)
+        write_atomic(folder / "flower.json", json.dumps({"mark": self.mark, "port": self.port, "code": code}))
+        superlink = flower_command(
+            "flower-superlink",
+            *("--host", HOST, "--port", str(self.port)),
+            *("--ssl-ca-certfile", str(self.ca), "--ssl-certfile", str(self._certificate)),
+            *("--ssl-keyfile", str(self._key), "--database", str(folder / "state.db")),
+            *("--enable-supernode-auth", "--disable-runtime-dependency-installation"),
+            *("--isolation", "process", "--superexec-auth-secret-file", str(self._secret)),
+        )
+        superexec = flower_command(
+            *("flower-superexec", "flwr-serverapp"),
+            *("--runtime-api-address", f"{HOST}:{self.port}", "--root-certificates", str(self.ca)),
+            *("--superexec-auth-secret-file", str(self._secret)),
+        )
+        self.superlink, self.superexec = self._children = tuple(
             ManagedProcess(
                 name,
                 command,
-                environment=flower_environment(self.mark, self.files.flwr_home, hide_gpus=False),
-                folder=self.files.work,
+                environment=flower_environment(self.mark, self.flwr_home, hide_gpus=False),
+                folder=folder / "work",
                 log=folder / f"{name}.log",
                 record=folder / "children.json",
                 identity=f"{code} {self.port}",
                 on_event=on_event,
             )
-            for name, command in (
-                ("superlink", self.files.superlink_command(self.port)),
-                ("superexec", self.files.superexec_command(self.port)),
-            )
+            for name, command in (("superlink", superlink), ("superexec", superexec))
         )
+
+    def _prepare(self) -> None:
+        """Make whatever is missing, renew what ends soon, and write down where the SuperLink is."""
+        for folder in (self._folder, self._tls, self.flwr_home, self._folder / "work"):
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if not self._secret.exists():
+            write_atomic(self._secret, secrets.token_hex(32))
+        if not self._certificate_is_good():
+            # From an authority that is forgotten at once: it can issue nothing else, ever
+            authority, _ = new_authority(time.time)
+            key, chain, _ = authority.issue_server((HOST, "localhost"), hours=_CERTIFICATE_HOURS)
+            for path, content in ((self._key, key), (self._certificate, chain), (self.ca, authority.pem)):
+                write_atomic(path, content)
+        os.close(os.open(self._folder / "state.db", os.O_WRONLY | os.O_CREAT, 0o600))
+        connection = (
+            f'[superlink]\ndefault = "{CONNECTION}"\n\n[superlink.{CONNECTION}]\n'
+            f'address = "{HOST}:{self.port}"\nroot-certificates = "{self.ca}"\n'
+        )
+        write_atomic(self.flwr_home / "config.toml", connection)
+
+    def _certificate_is_good(self) -> bool:
+        if not (self.ca.exists() and self._key.exists() and self._certificate.exists()):
+            return False
+        leaf = x509.load_pem_x509_certificates(self._certificate.read_bytes())[0]
+        return leaf.not_valid_after_utc.timestamp() - time.time() > _CERTIFICATE_HOURS * 3600 / 2
 
     def start(self) -> None:
         """Take over what a killed server has left running, and start the rest."""
@@ -160,14 +145,3 @@ class FlowerProcesses:
         for child in self._children:
             child.end()
         end_marked(self.mark)
-
-    @property
-    def _children(self) -> tuple[ManagedProcess, ManagedProcess]:
-        return self.superlink, self.superexec
-
-    def _last(self) -> dict[str, object]:
-        try:
-            content = json.loads(self.files.last.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            return {}
-        return content if isinstance(content, dict) else {}

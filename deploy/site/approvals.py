@@ -21,18 +21,11 @@ _SHOWN = 80
 
 
 def find_offer(home: SiteHome, digest: str) -> Offer:
-    """The offer whose digest begins with this.
-
-    Raises:
-        HomeError: none does, or several do.
-    """
+    """The offer whose digest begins with this; where none does, or several do, that is a HomeError."""
     found = [offer for offer in Offers(home.root).all() if digest and offer.digest.startswith(digest)]
     if len(found) != 1:
-        raise HomeError(
-            f"{len(found)} offers whose digest begins with {digest[:64]!r}",
-            expected="one",
-            fix="moretta site pending lists them",
-        )
+        begins = f"{len(found)} offers whose digest begins with {digest[:64]!r}"
+        raise HomeError(begins, expected="one", fix="moretta site pending lists them")
     return found[0]
 
 
@@ -40,7 +33,6 @@ def offer_facts(home: SiteHome, offer: Offer) -> dict[str, Any]:
     """An offer as JSON: digests, changes against what was approved before, and a verdict on each array."""
     offers = Offers(home.root)
     decision, before = offers.decision(offer.digest), offers.last_approved(offer.study.name)
-    verdicts = compared_once(offer)
     before = None if before is None or before.digest == offer.digest else before
     facts: dict[str, Any] = {
         "digest": offer.digest,
@@ -50,10 +42,15 @@ def offer_facts(home: SiteHome, offer: Offer) -> dict[str, Any]:
         "at": offer.at,
         "decision": None if decision is None else decision.decision,
         "approved_before": None if before is None else before.digest,
-        "changed_keys": [] if before is None else _changed_keys(_study(before), _study(offer)),
-        "changed_arrays": [] if before is None else _changed(before.facts, offer.facts),
-        "arrays": verdicts,
+        "changed_keys": [],
+        "changed_arrays": [],
+        "arrays": compared_once(offer),
     }
+    if before is not None:
+        old, new = before.study.model_dump(mode="json"), offer.study.model_dump(mode="json")
+        names = {*before.facts, *offer.facts}
+        facts["changed_keys"] = _changed_keys(old, new)
+        facts["changed_arrays"] = sorted(n for n in names if before.facts.get(n) != offer.facts.get(n))
     for modality in offer.study.modalities:
         strength = anonymizer_of(offer.study, modality).public_strength(offer.study, offer.arrays())
         facts |= {name: round(value, 4) for name, value in strength.items()}
@@ -78,10 +75,6 @@ def offer_lines(facts: dict[str, Any]) -> list[str]:
     return [printable(line) for line in lines]
 
 
-def _study(offer: Offer) -> dict[str, Any]:
-    return offer.study.model_dump(mode="json")
-
-
 def _changed_keys(before: dict[str, Any], now: dict[str, Any], prefix: str = "") -> list[str]:
     found: list[str] = []
     for key in sorted({*before, *now}):
@@ -96,7 +89,3 @@ def _changed_keys(before: dict[str, Any], now: dict[str, Any], prefix: str = "")
 def _short(text: str) -> str:
     """What a coordinator wrote, at a length that pushes nothing else off a screen."""
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
-
-
-def _changed(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    return sorted(name for name in {*before, *now} if before.get(name) != now.get(name))

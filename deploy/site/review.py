@@ -12,8 +12,8 @@ import io
 import json
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
-from functools import cache
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ from markupsafe import Markup
 from moretta.client.clips.release import make_release
 from moretta.client.clips.site_clips import site_corpus
 from moretta.client.policy import Policy
-from moretta.client.settings import SiteSettings, of_folder
+from moretta.client.settings import of_folder
 from moretta.client.site_home import SiteHome
 from moretta.client.training.data import held_out
 from moretta.client.transport.identity import Identity
@@ -91,7 +91,13 @@ def review_study(
     """
     limit_threads(1)
     check_names(study)
-    settings, policy = _settings(home)
+    site, policy = home.read(), Policy.load(home.policy_file)
+    policy.check_noise(seeded=site.simulated_seed is not None)
+    try:
+        name = Identity.load(home.identity_file).site
+    except HomeError:
+        name = "this-site"
+    settings = of_folder(home, name=name, policy=policy)
     policy.check_study(study)
     prepare_folder(out)
     out.chmod(0o700)
@@ -115,24 +121,17 @@ def review_study(
     return review
 
 
-def _settings(home: SiteHome) -> tuple[SiteSettings, Policy]:
-    site, policy = home.read(), Policy.load(home.policy_file)
-    policy.check_noise(seeded=site.simulated_seed is not None)
-    try:
-        name = Identity.load(home.identity_file).site
-    except HomeError:
-        name = "this-site"
-    return of_folder(home, name=name, policy=policy), policy
-
-
 def _page(review: Review, media: Path, count: int) -> str:
     """The whole page; every text is escaped, and the content security policy allows data of the page alone."""
+    environment = Environment(
+        autoescape=True, finalize=shown, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters["number"] = lambda value: "no finite guarantee" if value is None else f"{value:,.4g}"
     style = _asset("review.css")
     digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
     clips = review.release.clips
     files = {p.name: p.stat().st_size for p in sorted(review.release.folder.iterdir())}
-    template = _environment().from_string(_asset("review.html"))
-    return template.render(
+    return environment.from_string(_asset("review.html")).render(
         style=Markup(style),  # noqa: S704 - our own file
         security=f"default-src 'none'; img-src data:; media-src data:; style-src 'sha256-{digest}'",
         study=review.study,
@@ -164,37 +163,26 @@ def _chosen(clips: tuple[ReleasedClip, ...], count: int) -> list[ReleasedClip]:
 
 def _before_and_after(review: Review, clip: ReleasedClip, media: Path) -> dict[str, Any]:
     """One clip as it is and as it would be released. Media are `data:` addresses."""
+    import soundfile
+
     original = review.originals[clip.clip]
     released = next((a for c, a in review.release.arrays("face") if c.clip == clip.clip), None)
+    samples, frames = None, None
+    with suppress(ClipError):
+        samples = read_sound(original)
+    with suppress(ClipError):
+        frames = read_pictures(original, fps=review.study.face.fps)
+    target = io.BytesIO()
+    if samples is not None:
+        soundfile.write(target, samples, SAMPLE_RATE, subtype="PCM_16", format="WAV")
     sound = media / f"{clip.clip}.wav"
     return {
         "released": clip,
-        "original_sound": _original_sound(original),
+        "original_sound": "" if samples is None else _data("audio/wav", target.getvalue()),
         "released_sound": _data("audio/wav", sound.read_bytes()) if sound.exists() else "",
-        "original_pictures": _original_pictures(original, review.study.face.fps),
+        "original_pictures": _pictures(frames),
         "released_pictures": _pictures(released),
     }
-
-
-def _original_sound(clip: Clip) -> str:
-    import soundfile
-
-    try:
-        samples = read_sound(clip)
-    except ClipError:
-        samples = None
-    if samples is None:
-        return ""
-    target = io.BytesIO()
-    soundfile.write(target, samples, SAMPLE_RATE, subtype="PCM_16", format="WAV")
-    return _data("audio/wav", target.getvalue())
-
-
-def _original_pictures(clip: Clip, fps: float) -> list[str]:
-    try:
-        return _pictures(read_pictures(clip, fps=fps))
-    except ClipError:
-        return []
 
 
 def _pictures(frames: npt.NDArray[Any] | None) -> list[str]:
@@ -216,15 +204,6 @@ def _pictures(frames: npt.NDArray[Any] | None) -> list[str]:
 
 def _data(kind: str, content: bytes) -> str:
     return f"data:{kind};base64,{base64.b64encode(content).decode()}"
-
-
-@cache
-def _environment() -> Environment:
-    environment = Environment(
-        autoescape=True, finalize=shown, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters["number"] = lambda value: "no finite guarantee" if value is None else f"{value:,.4g}"
-    return environment
 
 
 def _asset(name: str) -> str:

@@ -21,8 +21,16 @@ from pathlib import Path
 
 from moretta.client.site_home import SITE_HOME, SiteHome
 from moretta.client.transport.loopback import self_signed
-from moretta.deploy.runtime.environment import HOST, flower_command, flower_environment, free_port
-from moretta.deploy.runtime.processes import ManagedProcess, end_marked, new_mark, trim_log
+from moretta.deploy.runtime.processes import (
+    HOST,
+    ManagedProcess,
+    end_marked,
+    flower_command,
+    flower_environment,
+    free_port,
+    new_mark,
+    trim_log,
+)
 from moretta.shared.core.atomic import write_atomic
 from moretta.shared.core.errors import HomeError
 
@@ -56,27 +64,23 @@ class Runtime:
         made = cls(free_port(), folder / "runtime.pem", folder / "runtime.key", folder / "runtime.secret")
         certificate, key = self_signed()
         for path, content in ((made.certificate, certificate), (made.key, key), (made.secret, secrets.token_hex(32))):
-            write_atomic(path, content, mode=0o600)
+            write_atomic(path, content)
         return made
 
 
 @dataclass(frozen=True, slots=True)
 class SuperNodeCommand:
-    """How a SuperNode of this site is started.
-
-    Args:
-        home: the site's folder.
-        connector_port: on loopback.
-        root_certificate: authority of the connector's certificate.
-        node_key: file with the node key in OpenSSH form.
-        trusted_entities: file with the one signer whose bundles are taken.
-    """
+    """How a SuperNode of this site is started."""
 
     home: SiteHome
     connector_port: int
+    """On loopback."""
     root_certificate: Path
+    """Authority of the connector's certificate."""
     node_key: Path
+    """In OpenSSH form."""
     trusted_entities: Path
+    """The one signer whose bundles are taken."""
 
     def arguments(self, runtime: Runtime) -> list[str]:
         """The SuperNode's command line. Nothing secret stands in it."""
@@ -161,7 +165,7 @@ class SuperNodeKeeper:
         """One life of SuperNode and executor; returns how it ended."""
         self._on_start()
         mark = new_mark()
-        write_atomic(self._mark_file, mark, mode=0o600)
+        write_atomic(self._mark_file, mark)
         trim_log(self._log_file, _LOG_BYTES)
         start = self._log_file.stat().st_size if self._log_file.exists() else 0
         runtime = Runtime.new(self._command.home.keys)
@@ -192,11 +196,7 @@ class SuperNodeKeeper:
 
 
 def _quoted(path: str) -> str:
-    """A path as a value of Flower's `--node-config`, which knows TOML's two kinds of quotes and no escaped ones.
-
-    Raises:
-        HomeError: the path has both kinds in it, or an end of line.
-    """
+    """A path as a value of Flower's `--node-config`, which knows TOML's two kinds of quotes and no escaped ones."""
     if "'" not in path and path.isprintable():
         return f"'{path}'"
     if '"' not in path and "\\" not in path and path.isprintable():

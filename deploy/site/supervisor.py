@@ -6,10 +6,11 @@ import asyncio
 import json
 import logging
 import os
+import random
 import signal
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -18,20 +19,23 @@ from moretta.client.accounting.countersign import Countersigned
 from moretta.client.policy import Policy
 from moretta.client.settings import deployed_site
 from moretta.client.site_home import SiteHome
+from moretta.client.transport import enrollment
 from moretta.client.transport.bundle_gate import BundleGate
 from moretta.client.transport.connector import Connector
 from moretta.client.transport.identity import Identity
 from moretta.client.transport.loopback import LoopbackServer
-from moretta.client.transport.server_channel import ChannelDown, ServerChannel
+from moretta.client.transport.server_channel import WAY_BACK, ChannelDown, ServerChannel
 from moretta.deploy.runtime.control import installed_bundle
-from moretta.deploy.site.renewal import Renewal
 from moretta.deploy.site.supernode import SuperNodeCommand, SuperNodeKeeper
 from moretta.shared.core.atomic import write_atomic
-from moretta.shared.core.errors import MorettaError
+from moretta.shared.core.errors import EnrollmentError, MorettaError
 from moretta.shared.messages.relay import Bundle
 
 STATE_FILE = "state.json"
 _STATE_SECONDS = 1.0
+_WATCH_SECONDS = 2.0
+_BASE_SECONDS, _CAP_SECONDS = 2.0, 300.0
+"""Of the pauses between attempts to renew a certificate."""
 _log = logging.getLogger(__name__)
 
 
@@ -72,8 +76,15 @@ async def run_site(home: SiteHome) -> None:
     bundle = installed_bundle()
     Policy.load(home.policy_file).check_bundle(bundle.digest)
     home.prepare()
-    with home.locked(), _stop_signals() as stopped:
-        await _Site(home, bundle).run(stopped)
+    loop, stopped = asyncio.get_running_loop(), asyncio.Event()
+    with home.locked():
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, stopped.set)
+        try:
+            await _Site(home, bundle).run(stopped)
+        finally:
+            for number in (signal.SIGTERM, signal.SIGINT):
+                loop.remove_signal_handler(number)
 
 
 class _Site:
@@ -108,16 +119,14 @@ class _Site:
 
     async def run(self, stopped: asyncio.Event) -> None:
         """Until `stopped`, or until a part ends with an error."""
-        lasting = {
-            asyncio.create_task(part, name=name)
-            for name, part in {
-                "link": self._channel.keep(),
-                "connector": self._loopback.serve(),
-                "renewal": self._renewal.keep(),
-                "state": self._write_state(),
-            }.items()
+        parts = {
+            "link": self._channel.keep(),
+            "connector": self._loopback.serve(),
+            "renewal": self._renewal.keep(),
+            "state": self._write_state(),
+            "end": _outcome(self._end),
         }
-        lasting.add(asyncio.create_task(_outcome(self._end), name="end"))
+        lasting = {asyncio.create_task(part, name=name) for name, part in parts.items()}
         supernode = asyncio.create_task(self._supernode.keep(), name="supernode")
         stop = asyncio.create_task(stopped.wait(), name="stop")
         _log.info("the site %s serves %s", self._renewal.identity.site, self._renewal.identity.address)
@@ -147,7 +156,7 @@ class _Site:
 
     async def _write_state(self) -> None:
         while True:
-            write_atomic(self._home.root / STATE_FILE, json.dumps(asdict(self._state())), mode=0o600)
+            write_atomic(self._home.root / STATE_FILE, json.dumps(asdict(self._state())))
             await asyncio.sleep(_STATE_SECONDS)
 
     def _state(self) -> SiteState:
@@ -181,7 +190,7 @@ def read_state(home: SiteHome, *, oldest_seconds: float = 10.0) -> SiteState | N
 
 def _written(path: Path, content: str) -> Path:
     """A copy for Flower, which reads files."""
-    write_atomic(path, content, mode=0o600)
+    write_atomic(path, content)
     return path.absolute()
 
 
@@ -197,13 +206,77 @@ async def _ended(*tasks: asyncio.Task[Any]) -> None:
             await task
 
 
-@contextmanager
-def _stop_signals() -> Iterator[asyncio.Event]:
-    loop, stopped = asyncio.get_running_loop(), asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stopped.set)
-    try:
-        yield stopped
-    finally:
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.remove_signal_handler(number)
+class Renewal:
+    """Keeps a link under a good certificate, renewed at two thirds of its life or taken over from `moretta site renew`.
+
+    Args:
+        home: folder of the site, with the identity.
+        channel: to the server, which presents the certificate.
+        identity: at the start.
+        clock: seconds since 1970.
+        sleep: between checks of the clock and the file.
+        jitter: uniform in [0, 1).
+    """
+
+    def __init__(
+        self,
+        home: SiteHome,
+        channel: ServerChannel,
+        identity: Identity,
+        *,
+        clock: Callable[[], float] = time.time,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        jitter: Callable[[], float] = random.random,
+    ) -> None:
+        self._home, self._channel, self.identity = home, channel, identity
+        self._clock, self._sleep, self._jitter = clock, sleep, jitter
+        self._spread, self._failures = jitter(), 0
+        self._not_before = 0.0
+        """No attempt before this time, in seconds since 1970."""
+
+    async def keep(self) -> None:
+        """Renew whenever it is due.
+
+        Raises:
+            EnrollmentError: the certificate has expired.
+        """
+        while True:
+            self._take_over()
+            now, end = self._clock(), self.identity.not_after.timestamp()
+            if now >= end:
+                raise EnrollmentError(
+                    f"the certificate of {self.identity.site} expired {self.identity.not_after:%Y-%m-%d %H:%M} UTC",
+                    expected="a renewal at two thirds of its life",
+                    fix=f"{WAY_BACK}; if the clock is wrong, set it",
+                )
+            if now >= max(self.identity.renew_at(self._spread).timestamp(), self._not_before):
+                await self._renew()
+            await self._sleep(_WATCH_SECONDS)
+
+    async def _renew(self) -> None:
+        try:
+            self._use(await enrollment.renew(self._home, self._channel.channel))
+        except MorettaError as error:
+            self._failures += 1
+            wait = self._jitter() * min(_CAP_SECONDS, _BASE_SECONDS * 2 ** min(self._failures, 16))
+            self._not_before = self._clock() + wait
+            _log.warning("the certificate could not be renewed, next attempt in %.0f s: %s", wait, error)
+            return
+        self._failures = 0
+        _log.info("the certificate was renewed; it ends %s", f"{self.identity.not_after:%Y-%m-%d %H:%M} UTC")
+
+    def _take_over(self) -> None:
+        """Use a certificate that `moretta site renew` wrote meanwhile."""
+        try:
+            found = Identity.load(self._home.identity_file)
+        except MorettaError as error:
+            _log.warning("the site's identity cannot be read, the present one stays in use: %s", error)
+            return
+        if found != self.identity:
+            _log.info("a certificate that `moretta site renew` wrote is taken over")
+            self._use(found)
+
+    def _use(self, identity: Identity) -> None:
+        self.identity = identity
+        self._spread = self._jitter()
+        self._channel.swap(identity)

@@ -11,7 +11,7 @@ from moretta.client.accounting.account import Account, Audience, Unit
 from moretta.client.accounting.ledger import Ledger
 from moretta.client.accounting.take_over_release import take_over_release
 from moretta.client.settings import SiteSettings, simulated_site
-from moretta.deploy.runtime.local_grid import connect_locally
+from moretta.deploy.runtime.simulation import connect_locally
 from moretta.deploy.sweep.jobs import Job, folder_of
 from moretta.deploy.sweep.sweep_results import (
     CellAudit,

@@ -19,8 +19,8 @@ import numpy as np
 
 from moretta.client.accounting.take_over_release import take_over_release
 from moretta.client.settings import simulated_site
-from moretta.deploy.runtime.local_grid import connect_locally
 from moretta.deploy.runtime.planning import plan_simulation
+from moretta.deploy.runtime.simulation import connect_locally
 from moretta.server.stages.run import Progress, Run
 from moretta.server.stages.state import RESUME_FILE, load_progress, save_state
 from moretta.server.study import SITE_STAGES, run_stages

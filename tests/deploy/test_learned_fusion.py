@@ -22,8 +22,8 @@ from moretta.client.settings import SiteSettings, simulated_site
 from moretta.client.training.local_training import PLAIN_KIND
 from moretta.client.training.rounds import RoundRequest, train_round
 from moretta.client.training.training_sets import fusion_set, training_clips, training_set
-from moretta.deploy.runtime.local_grid import connect_locally
 from moretta.deploy.runtime.planning import plan_simulation
+from moretta.deploy.runtime.simulation import connect_locally
 from moretta.server.stages.run import Progress, Run
 from moretta.server.stages.state import RESUME_FILE, load_progress, save_state
 from moretta.server.study import CENTRAL_STAGES, SITE_STAGES, Stage, run_stages

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from moretta.deploy.cli.console import heartbeat, progress, progress_of, show_table
-from moretta.deploy.runtime import progress_monitor as monitoring
+from moretta.deploy.runtime import run_folder as monitoring
 
 
 class Terminal(io.StringIO):

@@ -10,7 +10,7 @@ import psutil
 import pytest
 
 from moretta.deploy.runtime import processes
-from moretta.deploy.runtime.environment import flower_command as command
+from moretta.deploy.runtime.processes import flower_command as command
 
 SAYS = """
 import logging, sys

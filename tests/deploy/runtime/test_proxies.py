@@ -13,7 +13,7 @@ import pytest
 
 from moretta.deploy.runtime import simulation
 from moretta.deploy.runtime.control import Control, ControlError
-from moretta.deploy.runtime.environment import (
+from moretta.deploy.runtime.processes import (
     child_environment,
     flower_environment,
     named_proxies,

@@ -7,8 +7,8 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from moretta.deploy.server.create import create_home
 from moretta.deploy.server.server_admin import administer
+from moretta.deploy.server.start import create_home
 from moretta.server.home import ServerHome
 from moretta.shared.enrollment.identifiers import fingerprint
 from moretta.shared.enrollment.join_string import derive_bootstrap

@@ -16,9 +16,8 @@ from moretta.client.site_home import SiteHome
 from moretta.client.transport.identity import Identity
 from moretta.deploy.cli.main import run
 from moretta.deploy.runtime.control import installed_bundle
-from moretta.deploy.site import doctor_checks
-from moretta.deploy.site.doctor import examine, worst
-from moretta.deploy.site.doctor_checks import Finding, Findings
+from moretta.deploy.site import doctor as doctor_checks
+from moretta.deploy.site.doctor import Finding, Findings, examine, worst
 from moretta.shared.core import reproducibility
 from moretta.shared.core.errors import ExitCode
 from moretta.shared.pb import enrollment_pb2 as pb
@@ -199,7 +198,7 @@ def test_a_renewal_that_is_overdue_is_found(site: SiteHome) -> None:
 def test_other_software_at_the_server_is_found(reply: pb.InfoReply, check: str, verdict: str) -> None:
     notes = Findings()
     doctor_checks.check_code(notes, reply)
-    (found,) = notes.all
+    (found,) = notes
     assert (found.check, found.verdict) == (check, verdict)
     assert found.fix
 
@@ -213,7 +212,7 @@ def test_the_same_software_at_the_server_is_no_finding() -> None:
         bundle_digest=installed_bundle().digest,
     )
     doctor_checks.check_code(notes, same)
-    assert not notes.all
+    assert not notes
 
 
 def test_a_package_that_is_missing_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -221,7 +220,7 @@ def test_a_package_that_is_missing_is_found(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(doctor_checks, "versions", lambda: {"moretta": "0.1.0", "torch": "absent", "python": "3.11"})
     notes = Findings()
     doctor_checks.check_packages(notes)
-    (found,) = notes.all
+    (found,) = notes
     assert (found.verdict, found.code) == ("fault", ExitCode.INTERNAL)
     assert "torch" in found.found
 

@@ -14,7 +14,7 @@ from moretta.client.site_home import SiteFile, SiteHome
 from moretta.client.transport import enrollment
 from moretta.client.transport.identity import Identity
 from moretta.client.transport.server_channel import ServerChannel
-from moretta.deploy.site.renewal import Renewal
+from moretta.deploy.site.supervisor import Renewal
 from moretta.shared.core.errors import EnrollmentError
 from moretta.shared.pb.relay_pb2 import FleetCall
 

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from moretta.deploy.runtime.progress_monitor import as_text
+from moretta.deploy.runtime.run_folder import as_text
 from moretta.server.stages.lifecycle import concluding
 from moretta.shared.audit.report.page import _environment
 from moretta.shared.audit.report.plotting import Chart

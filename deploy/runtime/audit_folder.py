@@ -103,11 +103,7 @@ def audit_folder(
         utility: whether evaluators measure how much emotion is left.
         name: of the releases on the page; default the folder's name.
         command: to reproduce the audit, for the page.
-        progress: called with every finished step.
-
-    Raises:
-        MorettaError: nothing to attack, or originals that do not belong to the releases.
-    """
+        progress: called with every finished step."""
     prepare_output(out)
     sets = _load(releases, corpus, key, seed)
     done = AuditedFolder()

@@ -51,12 +51,9 @@ class Control:
     """Certificate authority of its TLS certificate; None where it speaks plain HTTP."""
 
     def submit(self, config: dict[str, str | int], *, federation: dict[str, Any] | None = None) -> int:
-        """Submit the bundle; returns Flower's id of the run.
+        """Submit the bundle with this run configuration; returns Flower's id of the run.
 
-        Args:
-            config: values of the bundle's run configuration.
-            federation: in a simulation, Flower's simulation configuration.
-        """
+        `federation` is Flower's simulation configuration, where it is a simulation."""
         from moretta.shared.core.flower_private import (
             Fab,
             SimulationConfig,

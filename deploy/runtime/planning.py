@@ -18,12 +18,9 @@ from moretta.shared.study.schema import Study
 
 
 def check_names(study: Study) -> None:
-    """Look up everything that a study names, and check its limits, before any site spends budget on it.
+    """Refuse a study that names something that does not exist, or whose limits contradict each other.
 
-    Raises:
-        StudyError: an anonymizer, a model, a strategy or one of its options, or an attacker does not exist; or limits
-            contradict each other.
-    """
+    That comes before any site spends budget on it. Raises StudyError."""
     from moretta.server.aggregation.strategies import make_strategy
     from moretta.shared.audit.attackers import attacker_names
     from moretta.shared.models.emotion import emotion_model
@@ -48,9 +45,7 @@ def plan_simulation(corpus: Corpus, study: Study, command: str) -> SimulationPla
     """Deal the speakers to virtual sites and folds.
 
     Raises:
-        StudyError: the corpus has too few speakers for the study's sites or folds, or only one emotion; or the study
-            names something that does not exist, or its limits cannot be kept.
-    """
+        StudyError: too few speakers for the study's sites or folds, only one emotion, or as for `check_names`."""
     check_names(study)
     present = {clip.speaker for clip in corpus.clips}
     speakers = [corpus.speakers[speaker] for speaker in in_order(present)]
@@ -129,12 +124,7 @@ def _folds(corpus: Corpus, study: Study, speakers: list[Speaker]) -> Folds:
 def without_missing(corpus: Corpus, study: Study) -> tuple[Study, dict[str, str]]:
     """Switch off the modalities that the corpus lacks: no budget is set aside for them, no autoencoder is trained.
 
-    Returns:
-        The study, and why each modality was switched off.
-
-    Raises:
-        StudyError: nothing is left to study.
-    """
+    Returns the study, and why each modality was switched off; raises StudyError if nothing is left."""
     absent = {}
     if study.voice.enabled and not any(has_sound(clip) for clip in corpus.clips):
         absent["voice"] = "no clip of the corpus has sound"

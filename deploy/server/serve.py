@@ -43,16 +43,9 @@ _log = logging.getLogger(__name__)
 
 
 async def serve(home: ServerHome, authority: CertificateAuthority, on_event: OnEvent) -> None:
-    """Run a server until SIGTERM or SIGINT.
+    """Run the server of a folder that this process holds until SIGTERM or SIGINT; `on_event` gets what happens.
 
-    Args:
-        home: its folder, held by this process.
-        authority: unlocked.
-        on_event: gets what happens: an event, and fields.
-
-    Raises:
-        HomeError: the registry or the log cannot be used, or the port cannot be opened.
-    """
+    Raises HomeError if the registry or the log cannot be used, or the port cannot be opened."""
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)

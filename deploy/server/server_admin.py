@@ -67,11 +67,7 @@ class ServerAdmin:
         """Let a site's privacy ledger go on from an earlier entry than the last that was countersigned.
 
         A thief with a site's keys could have had another ledger countersigned, which the site's own does not continue:
-        nothing could leave the site any more.
-
-        Raises:
-            EnrollmentError: no ledger of such a site was countersigned, or none of this length.
-        """
+        nothing could leave the site any more. A length that was never countersigned is an EnrollmentError."""
         countersigned = entries(self.home.audit_log, "ledger-countersigned") if length else ()
         signed = {e["length"]: str(e["head"]) for e in countersigned if e["site"] == site}
         if length and length not in signed:
@@ -130,11 +126,7 @@ class ServerStatus:
 
 
 def server_status(root: Path) -> ServerStatus:
-    """How the server of a folder is: whether it runs by its lock, the rest by its state file and a call.
-
-    Raises:
-        HomeError: there is no such folder.
-    """
+    """How the server of a folder is: whether it runs by its lock, the rest by its state file and a call."""
     home = ServerHome.open(root)
     try:
         server = running_server(home)

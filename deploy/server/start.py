@@ -40,12 +40,7 @@ def create_home(
         names: what the server's certificate is for; sites dial the first.
         listen: address that the port is opened on.
         port: the port.
-        passphrase: encrypts the authority's key; None leaves it to the file's mode.
-
-    Raises:
-        HomeError: the folder is not empty, or cannot be made.
-        EnrollmentError: a name is not valid.
-    """
+        passphrase: encrypts the authority's key; None leaves it to the file's mode."""
     for name in names:
         _check_name(name)
     existed = root.exists()
@@ -92,9 +87,7 @@ def _undo(root: Path, *, existed: bool) -> None:
 def run(root: Path, *, passphrase_file: Path | None, on_event: OnEvent) -> None:
     """Run the server of a folder until SIGTERM or SIGINT.
 
-    Raises:
-        HomeError: the folder cannot be used, the key does not open, another server holds it, or the port is taken.
-    """
+    Raises HomeError: it cannot be used, the key does not open, another server holds it, or the port is taken."""
     shut_out_tls_1_2()
     # Open as many files as the system lets this account: strangers' connections, which last 10 s, are files, too
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -115,11 +108,7 @@ def run(root: Path, *, passphrase_file: Path | None, on_event: OnEvent) -> None:
 
 
 def read_passphrase_file(path: Path | None) -> bytes | None:
-    """The first line of a file, or of the file that the environment names; None without either.
-
-    Raises:
-        HomeError: the file cannot be read or is empty.
-    """
+    """The first line of a file, or of the file that the environment names; None without either."""
     path = path or (Path(os.environ[_FILE_VARIABLE]) if os.environ.get(_FILE_VARIABLE) else None)
     if path is None:
         return None
@@ -133,11 +122,7 @@ def read_passphrase_file(path: Path | None) -> bytes | None:
 
 
 def ask_new_passphrase() -> bytes | None:
-    """Prompt twice for a new passphrase on a terminal; None without a terminal, or if nothing is typed.
-
-    Raises:
-        HomeError: the two differ, or it is short.
-    """
+    """Prompt twice for a new passphrase on a terminal; None without a terminal, or if nothing is typed."""
     if not sys.stdin.isatty():
         return None
     first = getpass.getpass("Passphrase for the certificate authority's key (empty: not encrypted): ")

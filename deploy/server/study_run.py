@@ -54,9 +54,7 @@ def plan_deployment(
         sites: names of those that shall take part; empty means all that are enrolled.
 
     Raises:
-        StudyError: the study names something that does not exist, or a site that is not enrolled, or its limits
-            cannot be kept by the sites there are.
-    """
+        StudyError: as for `check_names`; a site is not enrolled; or too few sites are there for its limits."""
     check_names(study)
     known = {site.name: site for site in _registered(home)}
     enrolled = {name: site for name, site in known.items() if site.state == "enrolled"}
@@ -131,15 +129,7 @@ class _ServerGoneError(Exception):
 
 @dataclass
 class StudyRun:
-    """One study on its way over one server.
-
-    Args:
-        plan: who takes part.
-        folder: of the run; absolute.
-        notify: gets progress, in lines.
-        control: connects to the server's SuperLink, wherever that is at the moment.
-        clock: in seconds.
-    """
+    """One study on its way over one server."""
 
     plan: DeploymentPlan
     folder: Path
@@ -152,8 +142,7 @@ class StudyRun:
 
         Raises:
             Interrupted: Ctrl-C or SIGTERM; the run can go on with `--resume`.
-            RunError: the stages that need no site ended without an outcome.
-        """
+            RunError: the stages that need no site ended without an outcome."""
         self.plan.save(self.folder)
         start, monitor = self.clock(), ProgressMonitor(self.folder, self.notify)
         with interruptible(fix=f"go on with: moretta study run ... --out {self.folder} --resume"):

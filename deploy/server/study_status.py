@@ -61,12 +61,7 @@ class StudyStatus:
 
 
 def study_status(folder: Path) -> StudyStatus:
-    """How the study in a folder is.
-
-    Raises:
-        StudyError: no run is in the folder.
-        ReleaseError: its state cannot be read.
-    """
+    """How the study in a folder is; StudyError where no run is, ReleaseError where its state cannot be read."""
     run = load_progress(folder) or Run(folder, load_plan(folder))
     outcome: dict[str, Any] = json.loads(_text(folder / OUTCOME_FILE) or "{}")
     events = [json.loads(line) for line in _text(folder / PROGRESS_FILE).splitlines()]

@@ -143,12 +143,7 @@ class _Site:
             self._end.set_exception(error)
 
     async def _have_ledger_signed(self) -> None:
-        """Notice a ledger that was put back to an older state before anything leaves.
-
-        Raises:
-            ChannelDown: the server cannot be reached.
-            RefusedError: the server knows a longer ledger of this site.
-        """
+        """Notice a ledger that was put back to an older state before anything leaves."""
         channel = self._channel.channel
         if channel is None:
             raise ChannelDown
@@ -235,11 +230,7 @@ class Renewal:
         """No attempt before this time, in seconds since 1970."""
 
     async def keep(self) -> None:
-        """Renew whenever it is due.
-
-        Raises:
-            EnrollmentError: the certificate has expired.
-        """
+        """Renew whenever it is due. Raises EnrollmentError: the certificate has expired."""
         while True:
             self._take_over()
             now, end = self._clock(), self.identity.not_after.timestamp()

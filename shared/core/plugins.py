@@ -36,11 +36,7 @@ class Registry(Generic[T]):
         self._loaded = False
 
     def add(self, name: str, item: T, *, scope: str = "") -> None:
-        """Register an item.
-
-        Raises:
-            ValueError: another item has this name: a defect of the code.
-        """
+        """Register an item. Raises ValueError: another item has this name: a defect of the code."""
         if (scope, name) in self._items:
             kind, first = f"{scope} {self.kind}".strip(), self._items[scope, name]
             raise ValueError(f"two {kind}s are called {name!r}: {first!r} and {item!r}")
@@ -69,11 +65,7 @@ class Registry(Generic[T]):
         return [self._items[key] for key in sorted(self._items)]
 
     def load(self) -> None:
-        """Import every module that registers items, once in a process.
-
-        Raises:
-            MorettaError: a package outside announces a module that cannot be imported.
-        """
+        """Import every module that registers items, once in a process; one that fails is the registry's error."""
         if self._loaded:
             return
         self._loaded = True  # first: a module that is imported here may look up names itself

@@ -109,10 +109,7 @@ def log_printable() -> None:
 def set_up_logging(level: int = logging.WARNING, *, verbose: bool = False) -> None:
     """Log to standard error: Moretta from `level` on, libraries from warnings on. Another call may lower the level.
 
-    Args:
-        level: the least severe level that is written.
-        verbose: write every step, in this process and in those that it starts.
-    """
+    `verbose` writes every step, in this process and in those that it starts."""
     log_printable()
     if verbose:
         os.environ[_LEVEL] = "DEBUG"

@@ -66,13 +66,8 @@ class Workers:
     def run(self, function: Callable[..., T], tasks: Sequence[tuple[Any, ...]]) -> Iterator[tuple[int, T]]:
         """Call `function` on the arguments of every task; yields each task's index and result as they are finished.
 
-        Args:
-            function: importable by name. It should return its failures: an exception ends everything.
-            tasks: the arguments of each.
-
-        Raises:
-            RunError: a worker died, most likely because memory ran out.
-        """
+        It must be importable by name, and should return its failures: an exception ends everything. A worker that died, most
+        likely because memory ran out, is a RunError."""
         if self._pool is None:
             for index, task in enumerate(tasks):
                 yield index, function(*task)
@@ -97,14 +92,9 @@ def map_files(
     workers: int | None = None,
     progress: Callable[[], None] | None = None,
 ) -> list[T]:
-    """Apply `function` to every item, on all cores unless `workers` says otherwise; returns results in their order.
+    """Apply an importable function to every item, on all cores unless `workers` says otherwise; results in order.
 
-    Args:
-        function: as for `Workers.run`.
-        items: its arguments.
-        workers: as for `Workers`.
-        progress: called in this process each time an item is done.
-    """
+    `progress` is called in this process each time an item is done."""
     found: dict[int, T] = {}
     with Workers(min(workers or cpu_count(), len(items))) as pool:
         for index, result in pool.run(function, [(item,) for item in items]):
@@ -188,8 +178,7 @@ def one_thread() -> Iterator[None]:
 def limit_threads(threads: int = 1) -> None:
     """Limit this process, and those it starts, to `threads` compute threads each, for good.
 
-    The environment is for processes to come. Libraries that are loaded already are set directly.
-    """
+    The environment is for processes to come. Libraries that are loaded already are set directly."""
     os.environ.update(dict.fromkeys(THREAD_VARIABLES, str(threads)))
     import cv2
     import torch

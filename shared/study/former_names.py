@@ -82,11 +82,7 @@ RENAMED_RULES = {"max_word_epsilon": "max_label_epsilon"}
 
 
 def with_current_names(content: Mapping[str, Any], *, source: str) -> dict[str, Any]:
-    """A study's content with the names of this version, and a warning for each former one.
-
-    Raises:
-        StudyError: a key is given by its former name and by its name.
-    """
+    """A study's content with this version's names, and a warning for each former one; both at once are an error."""
     found = {key: dict(value) if isinstance(value, Mapping) else value for key, value in content.items()}
     sections = {name: keys for name, keys in found.items() if isinstance(keys, dict)}
     for (section, old), new in RENAMED_KEYS.items():

@@ -20,13 +20,7 @@ _MARGIN = 1.1
 def check_limits(study: Study, *, sites: int | None = None) -> None:
     """Refuse a study that cannot come to a good end, whatever the sites' clips are.
 
-    Args:
-        study: what shall run.
-        sites: how many take part; None where that is not known yet.
-
-    Raises:
-        StudyError: all contradictions in one message, each with its keys.
-    """
+    `sites` is how many take part; None where that is not known yet. All contradictions are in one StudyError."""
     if found := [*_in_itself(study), *(() if sites is None else _with_sites(study, sites))]:
         fix = "correct the keys named; nothing was made or spent"
         raise StudyError("; ".join(found), expected="limits that can be kept together", fix=fix)
@@ -35,13 +29,7 @@ def check_limits(study: Study, *, sites: int | None = None) -> None:
 def check_training_sites(study: Study, training: Sequence[Sequence[Modality]]) -> None:
     """Refuse a study whose noise is shared out for more sites than have clips to train on.
 
-    Args:
-        study: what shall run.
-        training: for each site, the modalities of its clips of speakers who are not held out.
-
-    Raises:
-        StudyError: with the modality and the numbers.
-    """
+    `training` has, for each site, the modalities of its clips of speakers who are not held out."""
     least = study.min_sites("train")
     for modality in study.modalities if study.aggregation.bounds_sites else ():
         if (able := sum(modality in there for there in training)) < least:

@@ -49,11 +49,7 @@ Rules = Mapping[str, Rule]
 
 
 def check_public(arrays: Mapping[str, Array], rules: Rules) -> None:
-    """Check all public arrays of a request.
-
-    Raises:
-        StudyError: an array is missing or unknown to the rules, of another type or shape, or has impossible values.
-    """
+    """Check all public arrays of a request: one missing, unknown, of other type, shape or range is a StudyError."""
     if unknown := sorted(arrays.keys() - rules.keys()):
         raise StudyError(
             f"public arrays that nothing here takes: {', '.join(unknown)[:200]}",

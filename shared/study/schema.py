@@ -187,11 +187,7 @@ class Study(Section):
         """The content of this study with some keys changed, each given with dots: `voice.options.epsilon`.
 
         Where an anonymizer is changed, the new one takes over those options that differ from their defaults and that it
-        has itself, and the form, if it can release it.
-
-        Raises:
-            StudyError: a key inside something that is no section.
-        """
+        has itself, and the form, if it can release it."""
         content = self.model_dump()
         for modality in MODALITIES:
             section, named = self.section(modality), settings.get(f"{modality}.anonymizer")
@@ -209,16 +205,12 @@ class Study(Section):
 
 
 def parse_study(content: Mapping[str, Any], *, source: str = "the study", folder: Path | None = None) -> Study:
-    """Check the content of a study file.
+    """Check the content of a study file; one StudyError has every problem with its key, or first what was removed.
 
     Args:
         content: as TOML gives it.
         source: what it is, for errors.
-        folder: that paths in it are relative to; None leaves them as they are.
-
-    Raises:
-        StudyError: every problem in one message, each with its key; what was removed, before any other.
-    """
+        folder: that paths in it are relative to; None leaves them as they are."""
     content = with_current_names(content, source=source)
     refuse_removed(content, source=source)
     try:
@@ -236,11 +228,7 @@ def parse_study(content: Mapping[str, Any], *, source: str = "the study", folder
 
 
 def load_study(path: Path | None) -> Study:
-    """Read a study file; None gives the defaults. Paths in it are relative to the file.
-
-    Raises:
-        StudyError: the file is missing, not TOML, or breaks the schema.
-    """
+    """Read a study file; None gives the defaults. Paths in it are relative to the file."""
     if path is None:
         return Study()
     try:

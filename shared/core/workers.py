@@ -66,8 +66,8 @@ class Workers:
     def run(self, function: Callable[..., T], tasks: Sequence[tuple[Any, ...]]) -> Iterator[tuple[int, T]]:
         """Call `function` on the arguments of every task; yields each task's index and result as they are finished.
 
-        It must be importable by name, and should return its failures: an exception ends everything. A worker that died, most
-        likely because memory ran out, is a RunError."""
+        It must be importable by name, and should return its failures: an exception ends everything. A worker that died,
+        most likely because memory ran out, is a RunError."""
         if self._pool is None:
             for index, task in enumerate(tasks):
                 yield index, function(*task)

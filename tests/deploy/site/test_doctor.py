@@ -16,8 +16,8 @@ from moretta.client.site_home import SiteHome
 from moretta.client.transport.identity import Identity
 from moretta.deploy.cli.main import run
 from moretta.deploy.runtime.control import installed_bundle
-from moretta.deploy.site import doctor as doctor_checks
-from moretta.deploy.site.doctor import Finding, Findings, examine, worst
+from moretta.deploy.site import doctor
+from moretta.deploy.site.doctor import Finding, examine, worst
 from moretta.shared.core import reproducibility
 from moretta.shared.core.errors import ExitCode
 from moretta.shared.pb import enrollment_pb2 as pb
@@ -196,31 +196,26 @@ def test_a_renewal_that_is_overdue_is_found(site: SiteHome) -> None:
     ],
 )
 def test_other_software_at_the_server_is_found(reply: pb.InfoReply, check: str, verdict: str) -> None:
-    notes = Findings()
-    doctor_checks.check_code(notes, reply)
-    (found,) = notes
+    (found,) = doctor.check_code(reply)
     assert (found.check, found.verdict) == (check, verdict)
     assert found.fix
 
 
 def test_the_same_software_at_the_server_is_no_finding() -> None:
-    own, notes = reproducibility.versions(), Findings()
+    own = reproducibility.versions()
     same = pb.InfoReply(
         moretta_version=own["moretta"],
         flwr_version=own["flwr"],
         code_digest=reproducibility.code_digest(),
         bundle_digest=installed_bundle().digest,
     )
-    doctor_checks.check_code(notes, same)
-    assert not notes
+    assert not list(doctor.check_code(same))
 
 
 def test_a_package_that_is_missing_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doctor_checks, "PACKAGES", ("moretta", "torch"))
-    monkeypatch.setattr(doctor_checks, "versions", lambda: {"moretta": "0.1.0", "torch": "absent", "python": "3.11"})
-    notes = Findings()
-    doctor_checks.check_packages(notes)
-    (found,) = notes
+    monkeypatch.setattr(doctor, "PACKAGES", ("moretta", "torch"))
+    monkeypatch.setattr(doctor, "versions", lambda: {"moretta": "0.1.0", "torch": "absent", "python": "3.11"})
+    (found,) = doctor.check_packages()
     assert (found.verdict, found.code) == ("fault", ExitCode.INTERNAL)
     assert "torch" in found.found
 

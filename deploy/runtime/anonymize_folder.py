@@ -37,7 +37,8 @@ def anonymize_corpus(
         media: whether to write what a person can hear and see, too.
         seeded: whether noise derives from the study's seed: for tests, protects nobody.
         step: called with the number of clips done and of all.
-        notify: gets lines about what the corpus lacks, and about what comes before the first clip."""
+        notify: gets lines about what the corpus lacks, and about what comes before the first clip.
+    """
     from moretta.shared.data.reader import read_corpus
 
     if study.site_training is not None:

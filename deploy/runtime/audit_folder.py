@@ -103,7 +103,8 @@ def audit_folder(
         utility: whether evaluators measure how much emotion is left.
         name: of the releases on the page; default the folder's name.
         command: to reproduce the audit, for the page.
-        progress: called with every finished step."""
+        progress: called with every finished step.
+    """
     prepare_output(out)
     sets = _load(releases, corpus, key, seed)
     done = AuditedFolder()

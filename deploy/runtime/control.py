@@ -53,7 +53,8 @@ class Control:
     def submit(self, config: dict[str, str | int], *, federation: dict[str, Any] | None = None) -> int:
         """Submit the bundle with this run configuration; returns Flower's id of the run.
 
-        `federation` is Flower's simulation configuration, where it is a simulation."""
+        `federation` is Flower's simulation configuration, where it is a simulation.
+        """
         from moretta.shared.core.flower_private import (
             Fab,
             SimulationConfig,

@@ -20,7 +20,8 @@ from moretta.shared.study.schema import Study
 def check_names(study: Study) -> None:
     """Refuse a study that names something that does not exist, or whose limits contradict each other.
 
-    That comes before any site spends budget on it. Raises StudyError."""
+    That comes before any site spends budget on it. Raises StudyError.
+    """
     from moretta.server.aggregation.strategies import make_strategy
     from moretta.shared.audit.attackers import attacker_names
     from moretta.shared.models.emotion import emotion_model
@@ -45,7 +46,8 @@ def plan_simulation(corpus: Corpus, study: Study, command: str) -> SimulationPla
     """Deal the speakers to virtual sites and folds.
 
     Raises:
-        StudyError: too few speakers for the study's sites or folds, only one emotion, or as for `check_names`."""
+        StudyError: too few speakers for the study's sites or folds, only one emotion, or as for `check_names`.
+    """
     check_names(study)
     present = {clip.speaker for clip in corpus.clips}
     speakers = [corpus.speakers[speaker] for speaker in in_order(present)]
@@ -124,7 +126,8 @@ def _folds(corpus: Corpus, study: Study, speakers: list[Speaker]) -> Folds:
 def without_missing(corpus: Corpus, study: Study) -> tuple[Study, dict[str, str]]:
     """Switch off the modalities that the corpus lacks: no budget is set aside for them, no autoencoder is trained.
 
-    Returns the study, and why each modality was switched off; raises StudyError if nothing is left."""
+    Returns the study, and why each modality was switched off; raises StudyError if nothing is left.
+    """
     absent = {}
     if study.voice.enabled and not any(has_sound(clip) for clip in corpus.clips):
         absent["voice"] = "no clip of the corpus has sound"

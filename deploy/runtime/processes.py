@@ -76,7 +76,8 @@ def proxies_ignored() -> Iterator[None]:
 def child_environment(mark: str, *, hide_gpus: bool = True) -> dict[str, str]:
     """The environment of a child process: no proxy, one compute thread, the mark of its run.
 
-    With `hide_gpus` no GPU is used unless CUDA_VISIBLE_DEVICES names one."""
+    With `hide_gpus` no GPU is used unless CUDA_VISIBLE_DEVICES names one.
+    """
     inherited = {n: value for n, value in without_proxies(os.environ).items() if n != "GRPC_SSL_CIPHER_SUITES"}
     made = {**inherited, **dict.fromkeys(THREAD_VARIABLES, "1"), MARK: mark}
     return {"CUDA_VISIBLE_DEVICES": "", **made} if hide_gpus else made
@@ -126,7 +127,8 @@ class ManagedProcess:
         record: file that says which process runs under which name.
         identity: what the process was started as. One of another identity is not taken over.
         on_event: gets events, with further fields.
-        clock: seconds that only go forward."""
+        clock: seconds that only go forward.
+    """
 
     def __init__(
         self,
@@ -265,7 +267,8 @@ def new_mark() -> str:
 def marked_processes(mark: str) -> list[psutil.Process]:
     """Processes that carry the mark, and all that descend from them; this one excepted.
 
-    Descendants count because some of Ray's rename themselves, which overwrites the environment they show."""
+    Descendants count because some of Ray's rename themselves, which overwrites the environment they show.
+    """
     found: dict[int, psutil.Process] = {}
     for process in psutil.process_iter():
         with suppress(psutil.Error, OSError):

@@ -144,7 +144,8 @@ class ProgressMonitor:
     def finish(self) -> None:
         """Run the stages that need no site, unless the run has ended, in a process of their own, and wait for it.
 
-        Raises RunError if that ends without an outcome."""
+        Raises RunError if that ends without an outcome.
+        """
         if self.ended:
             return
         mark = new_mark()
@@ -167,7 +168,8 @@ class ProgressMonitor:
     def look(self, mark: str | None, *pids: int) -> bool:
         """Report what is new, wait a moment; true now and then, when memory was measured too.
 
-        That is of the processes that carry the run's mark, if they do, and of those with these pids."""
+        That is of the processes that carry the run's mark, if they do, and of those with these pids.
+        """
         self._report_events()
         now = time.monotonic()
         if now - self._reported >= _SILENT_SECONDS:  # a long stage that reports nothing is alive all the same

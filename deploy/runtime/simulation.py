@@ -56,7 +56,8 @@ def simulate(plan: SimulationPlan, folder: Path, notify: Notify) -> Outcome:
 
     Raises:
         RunError: Flower did not start, refused the run, or died.
-        Interrupted: Ctrl-C or SIGTERM; every process of the run has ended and no report is left half-written."""
+        Interrupted: Ctrl-C or SIGTERM; every process of the run has ended and no report is left half-written.
+    """
     folder = folder.resolve()
     plan.save(folder)
     start = time.monotonic()

@@ -45,7 +45,8 @@ _log = logging.getLogger(__name__)
 async def serve(home: ServerHome, authority: CertificateAuthority, on_event: OnEvent) -> None:
     """Run the server of a folder that this process holds until SIGTERM or SIGINT; `on_event` gets what happens.
 
-    Raises HomeError if the registry or the log cannot be used, or the port cannot be opened."""
+    Raises HomeError if the registry or the log cannot be used, or the port cannot be opened.
+    """
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)

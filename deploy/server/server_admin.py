@@ -67,7 +67,8 @@ class ServerAdmin:
         """Let a site's privacy ledger go on from an earlier entry than the last that was countersigned.
 
         A thief with a site's keys could have had another ledger countersigned, which the site's own does not continue:
-        nothing could leave the site any more. A length that was never countersigned is an EnrollmentError."""
+        nothing could leave the site any more. A length that was never countersigned is an EnrollmentError.
+        """
         countersigned = entries(self.home.audit_log, "ledger-countersigned") if length else ()
         signed = {e["length"]: str(e["head"]) for e in countersigned if e["site"] == site}
         if length and length not in signed:

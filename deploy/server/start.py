@@ -40,7 +40,8 @@ def create_home(
         names: what the server's certificate is for; sites dial the first.
         listen: address that the port is opened on.
         port: the port.
-        passphrase: encrypts the authority's key; None leaves it to the file's mode."""
+        passphrase: encrypts the authority's key; None leaves it to the file's mode.
+    """
     for name in names:
         _check_name(name)
     existed = root.exists()
@@ -87,7 +88,8 @@ def _undo(root: Path, *, existed: bool) -> None:
 def run(root: Path, *, passphrase_file: Path | None, on_event: OnEvent) -> None:
     """Run the server of a folder until SIGTERM or SIGINT.
 
-    Raises HomeError: it cannot be used, the key does not open, another server holds it, or the port is taken."""
+    Raises HomeError: it cannot be used, the key does not open, another server holds it, or the port is taken.
+    """
     shut_out_tls_1_2()
     # Open as many files as the system lets this account: strangers' connections, which last 10 s, are files, too
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)

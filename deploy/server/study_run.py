@@ -54,7 +54,8 @@ def plan_deployment(
         sites: names of those that shall take part; empty means all that are enrolled.
 
     Raises:
-        StudyError: as for `check_names`; a site is not enrolled; or too few sites are there for its limits."""
+        StudyError: as for `check_names`; a site is not enrolled; or too few sites are there for its limits.
+    """
     check_names(study)
     known = {site.name: site for site in _registered(home)}
     enrolled = {name: site for name, site in known.items() if site.state == "enrolled"}
@@ -142,7 +143,8 @@ class StudyRun:
 
         Raises:
             Interrupted: Ctrl-C or SIGTERM; the run can go on with `--resume`.
-            RunError: the stages that need no site ended without an outcome."""
+            RunError: the stages that need no site ended without an outcome.
+        """
         self.plan.save(self.folder)
         start, monitor = self.clock(), ProgressMonitor(self.folder, self.notify)
         with interruptible(fix=f"go on with: moretta study run ... --out {self.folder} --resume"):

@@ -86,7 +86,8 @@ def review_study(
         notify: gets lines about what comes before the first clip.
 
     Raises:
-        PolicyError: this study would be refused."""
+        PolicyError: this study would be refused.
+    """
     limit_threads(1)
     check_names(study)
     site, policy = home.read(), Policy.load(home.policy_file)

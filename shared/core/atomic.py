@@ -74,7 +74,8 @@ def locked(path: Path, *, shared: bool = False, wait: bool = True) -> Iterator[i
     Args:
         path: created if it does not exist, unless `shared`.
         shared: read only; other readers may hold the lock too.
-        wait: for the lock; without it, a lock that another process holds is a BlockingIOError."""
+        wait: for the lock; without it, a lock that another process holds is a BlockingIOError.
+    """
     flags = os.O_RDONLY if shared else os.O_RDWR | os.O_CREAT | os.O_APPEND
     descriptor = os.open(path, flags | os.O_CLOEXEC, 0o600)
     try:
@@ -87,7 +88,8 @@ def locked(path: Path, *, shared: bool = False, wait: bool = True) -> Iterator[i
 def append_line(descriptor: int, line: str) -> int:
     """Append a whole line or none to a locked file that is open for appending; returns the bytes written.
 
-    Of a line that the disk took only a part of, as a full one does, that part is removed: an OSError."""
+    Of a line that the disk took only a part of, as a full one does, that part is removed: an OSError.
+    """
     data, before = (line + "\n").encode(), os.fstat(descriptor).st_size
     if (written := os.write(descriptor, data)) != len(data):
         os.ftruncate(descriptor, before)

@@ -109,7 +109,8 @@ def log_printable() -> None:
 def set_up_logging(level: int = logging.WARNING, *, verbose: bool = False) -> None:
     """Log to standard error: Moretta from `level` on, libraries from warnings on. Another call may lower the level.
 
-    `verbose` writes every step, in this process and in those that it starts."""
+    `verbose` writes every step, in this process and in those that it starts.
+    """
     log_printable()
     if verbose:
         os.environ[_LEVEL] = "DEBUG"

@@ -67,7 +67,8 @@ class Workers:
         """Call `function` on the arguments of every task; yields each task's index and result as they are finished.
 
         It must be importable by name, and should return its failures: an exception ends everything. A worker that died,
-        most likely because memory ran out, is a RunError."""
+        most likely because memory ran out, is a RunError.
+        """
         if self._pool is None:
             for index, task in enumerate(tasks):
                 yield index, function(*task)
@@ -94,7 +95,8 @@ def map_files(
 ) -> list[T]:
     """Apply an importable function to every item, on all cores unless `workers` says otherwise; results in order.
 
-    `progress` is called in this process each time an item is done."""
+    `progress` is called in this process each time an item is done.
+    """
     found: dict[int, T] = {}
     with Workers(min(workers or cpu_count(), len(items))) as pool:
         for index, result in pool.run(function, [(item,) for item in items]):
@@ -178,7 +180,8 @@ def one_thread() -> Iterator[None]:
 def limit_threads(threads: int = 1) -> None:
     """Limit this process, and those it starts, to `threads` compute threads each, for good.
 
-    The environment is for processes to come. Libraries that are loaded already are set directly."""
+    The environment is for processes to come. Libraries that are loaded already are set directly.
+    """
     os.environ.update(dict.fromkeys(THREAD_VARIABLES, str(threads)))
     import cv2
     import torch

@@ -20,7 +20,8 @@ _MARGIN = 1.1
 def check_limits(study: Study, *, sites: int | None = None) -> None:
     """Refuse a study that cannot come to a good end, whatever the sites' clips are.
 
-    `sites` is how many take part; None where that is not known yet. All contradictions are in one StudyError."""
+    `sites` is how many take part; None where that is not known yet. All contradictions are in one StudyError.
+    """
     if found := [*_in_itself(study), *(() if sites is None else _with_sites(study, sites))]:
         fix = "correct the keys named; nothing was made or spent"
         raise StudyError("; ".join(found), expected="limits that can be kept together", fix=fix)
@@ -29,7 +30,8 @@ def check_limits(study: Study, *, sites: int | None = None) -> None:
 def check_training_sites(study: Study, training: Sequence[Sequence[Modality]]) -> None:
     """Refuse a study whose noise is shared out for more sites than have clips to train on.
 
-    `training` has, for each site, the modalities of its clips of speakers who are not held out."""
+    `training` has, for each site, the modalities of its clips of speakers who are not held out.
+    """
     least = study.min_sites("train")
     for modality in study.modalities if study.aggregation.bounds_sites else ():
         if (able := sum(modality in there for there in training)) < least:

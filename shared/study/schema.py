@@ -187,7 +187,8 @@ class Study(Section):
         """The content of this study with some keys changed, each given with dots: `voice.options.epsilon`.
 
         Where an anonymizer is changed, the new one takes over those options that differ from their defaults and that it
-        has itself, and the form, if it can release it."""
+        has itself, and the form, if it can release it.
+        """
         content = self.model_dump()
         for modality in MODALITIES:
             section, named = self.section(modality), settings.get(f"{modality}.anonymizer")
@@ -210,7 +211,8 @@ def parse_study(content: Mapping[str, Any], *, source: str = "the study", folder
     Args:
         content: as TOML gives it.
         source: what it is, for errors.
-        folder: that paths in it are relative to; None leaves them as they are."""
+        folder: that paths in it are relative to; None leaves them as they are.
+    """
     content = with_current_names(content, source=source)
     refuse_removed(content, source=source)
     try:

@@ -21,8 +21,8 @@ from moretta.shared.core.reproducibility import code_digest, versions
 from moretta.shared.data.clips import Corpus
 from moretta.shared.data.reader import read_corpus
 from moretta.shared.study.run_plan import SimulationPlan
-from moretta.shared.study.schema import (Study)
-from moretta.shared.study.sections import (AuditSection, PrivacySection)
+from moretta.shared.study.schema import Study
+from moretta.shared.study.sections import AuditSection, PrivacySection
 
 Kind = Literal["release", "audit", "train"]
 WORK = "work"  # folder of what is being done

@@ -259,6 +259,12 @@ def trim_log(log: Path, most_bytes: int) -> None:
         os.truncate(log, 0)
 
 
+def last_error(text: str) -> str:
+    """The last line of a log of Flower's that tells of an error; empty if none does."""
+    errors = [line.strip() for line in text.splitlines() if "Error" in line or "Exit Code" in line]
+    return errors[-1][:300] if errors else ""
+
+
 def new_mark() -> str:
     """A mark that no other run has."""
     return secrets.token_hex(16)

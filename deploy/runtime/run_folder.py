@@ -67,14 +67,8 @@ def conclude(folder: Path, *, seconds: float, peak: int) -> Outcome:
 def read_outcome(folder: Path) -> Outcome:
     """The outcome of a run that has ended, as `conclude` left it."""
     content = json.loads((folder / OUTCOME_FILE).read_text(encoding="utf-8"))
-    return Outcome(
-        folder=folder,
-        code=ExitCode(content["exit_code"]),
-        stage=content["stage"],
-        cause=content["cause"],
-        seconds=content.get("seconds", 0.0),
-        peak_memory_bytes=content.get("peak_memory_bytes", 0),
-    )
+    watched = content.get("seconds", 0.0), content.get("peak_memory_bytes", 0)
+    return Outcome(folder, ExitCode(content["exit_code"]), content["stage"], content["cause"], *watched)
 
 
 def prepare_folder(folder: Path) -> None:

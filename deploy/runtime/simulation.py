@@ -13,9 +13,10 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
 
 import httpx
@@ -27,6 +28,7 @@ from moretta.deploy.runtime.processes import (
     end_marked,
     flower_environment,
     free_port,
+    last_error,
     new_mark,
     running_programs,
 )
@@ -82,13 +84,9 @@ class _SuperLink:
 
     def run_sites(self, monitor: ProgressMonitor, *, sites: int) -> None:
         """Submit the run and wait for the stages that need sites."""
-        federation = {
-            "num_supernodes": sites,
-            "client_resources_num_cpus": 1,
-            "init_args_num_cpus": min(sites, cpu_count()),
-        }
+        cpus = {"client_resources_num_cpus": 1, "init_args_num_cpus": min(sites, cpu_count())}
         config: dict[str, str | int] = {"run-dir": str(monitor.folder), "central-stages": "later"}
-        run_id = Control(f"{HOST}:{self.port}").submit(config, federation=federation)
+        run_id = Control(f"{HOST}:{self.port}").submit(config, federation={"num_supernodes": sites, **cpus})
         use_run_id(run_id)
         _log.info("the run in %s is Flower's run %d", monitor.folder, run_id)
         launched, running = time.monotonic(), False
@@ -97,15 +95,11 @@ class _SuperLink:
                 simulating = bool(running_programs(self.mark, "flwr-simulation"))
                 running = running or simulating
                 late = time.monotonic() - launched > _LAUNCH_SECONDS
-                gone = self._gone(simulating=simulating) if running or late else None
-                if gone and not monitor.sites_finished:
+                alive = self.process.alive()
+                if (running or late) and not (alive and simulating) and not monitor.sites_finished:
+                    gone = "simulation process" if alive else f"SuperLink (code {self.process.exit_code})"
                     logs = f"see {self.process.log.parent}/*.log"
-                    raise RunError(f"{gone}: {self._cause(run_id)}", expected="an outcome", fix=logs)
-
-    def _gone(self, *, simulating: bool) -> str | None:
-        if not self.process.alive():
-            return f"Flower's SuperLink ended with code {self.process.exit_code}"
-        return None if simulating else "Flower's simulation process ended"
+                    raise RunError(f"Flower's {gone} ended: {self._cause(run_id)}", expected="an outcome", fix=logs)
 
     def _cause(self, run_id: int) -> str:
         """The last error in the run's own log, which is written next to Flower's."""
@@ -119,8 +113,7 @@ class _SuperLink:
             timeout=_COMMAND_SECONDS,
         )
         (self.process.log.parent / "run.log").write_text(done.stdout + done.stderr, encoding="utf-8")
-        errors = [line.strip() for line in done.stdout.splitlines() if "Error" in line or "Exit Code" in line]
-        return errors[-1][:300] if errors else "its log names no error"
+        return last_error(done.stdout) or "its log names no error"
 
 
 @contextmanager
@@ -167,23 +160,16 @@ def _superlink(logs: Path) -> Iterator[_SuperLink]:
 def _wait_until_healthy(port: int, superlink: ManagedProcess) -> None:
     end = time.monotonic() + _START_SECONDS
     while time.monotonic() < end and superlink.alive():
-        try:
+        with suppress(httpx.HTTPError):
             if httpx.get(f"http://{HOST}:{port}/health", timeout=1.0, trust_env=False).is_success:
                 return
-        except httpx.HTTPError:
-            time.sleep(0.1)
-    fix = f"see {superlink.log}"
-    raise RunError("Flower's SuperLink did not start", expected="a healthy SuperLink within a minute", fix=fix)
+        time.sleep(0.1)
+    expected, fix = "a healthy SuperLink within a minute", f"see {superlink.log}"
+    raise RunError("Flower's SuperLink did not start", expected=expected, fix=fix)
 
 
 def _script(name: str) -> str:
     return str(Path(sys.executable).parent / name)
-
-
-@dataclass(frozen=True, slots=True)
-class _Node:
-    node_id: int
-    last_activated_at: str = "at the start"
 
 
 class LocalGrid:
@@ -196,7 +182,8 @@ class LocalGrid:
 
     def __init__(self, run_folder: Path, sites: int) -> None:
         self._folder = run_folder
-        self._nodes = [_Node(_FIRST_NODE + partition) for partition in range(sites)]
+        ids = range(_FIRST_NODE, _FIRST_NODE + sites)
+        self._nodes = [SimpleNamespace(node_id=node, last_activated_at="at the start") for node in ids]
         self._replies: dict[str, Message] = {}
         self._sent = 0
 
@@ -204,7 +191,7 @@ class LocalGrid:
         """Ids of all sites, which are always there."""
         return [node.node_id for node in self._nodes]
 
-    def get_nodes(self) -> Iterable[_Node]:
+    def get_nodes(self) -> Iterable[SimpleNamespace]:
         """All sites."""
         return self._nodes
 

@@ -28,6 +28,7 @@ from moretta.deploy.runtime.processes import (
     flower_command,
     flower_environment,
     free_port,
+    last_error,
     new_mark,
     trim_log,
 )
@@ -215,5 +216,5 @@ def _explained(log: Path, start: int) -> str:
         text = file.read(_TAIL_BYTES).decode(errors="replace")
     if _STILL_ONLINE in text:
         return " (the server still counts the last one as online, for up to a minute)"
-    errors = [line.strip() for line in text.splitlines() if "Exit Code" in line or "Error" in line]
-    return f" ({errors[-1][:200]})" if errors else ""
+    error = last_error(text)
+    return f" ({error})" if error else ""

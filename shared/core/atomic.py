@@ -6,8 +6,8 @@ import errno
 import fcntl
 import os
 import re
+import secrets
 import sqlite3
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,19 +18,13 @@ from moretta.shared.core.errors import StorageError
 def write_atomic(path: Path, data: bytes | str, *, mode: int = 0o600) -> None:
     """Write `data` to `path`, for its owner alone, through a temporary file beside it, fsync, and rename."""
     with naming(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        # The prefix is cut: the name itself may be as long as a name can be
-        descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name[:100]}.", dir=path.parent)
-        try:
+        with atomic_path(path) as temporary:
+            descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
             with os.fdopen(descriptor, "wb") as file:
-                os.fchmod(file.fileno(), mode)
+                os.fchmod(descriptor, mode)
                 file.write(data.encode() if isinstance(data, str) else data)
                 file.flush()
-                os.fsync(file.fileno())
-            Path(temporary).replace(path)
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
+                os.fsync(descriptor)
         sync_folder(path.parent)
 
 
@@ -43,7 +37,8 @@ def atomic_path(path: Path) -> Iterator[Path]:
     """
     with naming(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
+    # Both parts are cut: the name itself may be as long as a name can be
+    temporary = path.with_name(f".{path.stem[:100]}.{secrets.token_hex(8)}{path.suffix[-20:]}")
     try:
         yield temporary
         with naming(path):

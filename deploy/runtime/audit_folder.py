@@ -108,17 +108,10 @@ def audit_folder(
     prepare_output(out)
     sets = _load(releases, corpus, key, seed)
     done = AuditedFolder()
+    how: dict[str, Any] = {"seed": seed, "workers": workers, "progress": progress}
+    attack: dict[str, Any] = {"bootstrap": bootstrap, "cache_dir": cache_dir, **how}
     for modality, (original, released) in sets.items():
-        result = audit(
-            original,
-            released,
-            attackers=attackers,
-            seed=seed,
-            bootstrap=bootstrap,
-            workers=workers,
-            cache_dir=cache_dir,
-            progress=progress,
-        )
+        result = audit(original, released, attackers=attackers, **attack)
         done.rows += result.results
         done.unused[modality] = result.unused
         result.plan.save(out / f"trials-{modality}.json")
@@ -127,14 +120,10 @@ def audit_folder(
     if inference:
         from moretta.shared.audit.inference.attack_all import attack_all
 
-        done.findings = attack_all(
-            sets, seed=seed, bootstrap=bootstrap, workers=workers, cache_dir=cache_dir, progress=progress
-        )
+        done.findings = attack_all(sets, **attack)
     with tempfile.TemporaryDirectory(prefix="moretta-utility-") as scratch:
         for original, released in sets.values() if utility else ():
-            done.utility += evaluate_utility(
-                original, released, seed=seed, workers=workers, scratch=Path(scratch), progress=progress
-            )
+            done.utility += evaluate_utility(original, released, scratch=Path(scratch), **how)
     facts = AuditPageInfo(
         name=name or releases.resolve().name,
         seed=seed,

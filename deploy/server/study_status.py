@@ -82,13 +82,16 @@ def study_status(folder: Path) -> StudyStatus:
         attempts=newest_attempt(folder),
         exit_code=code,
         cause=str(outcome.get("cause", "")),
-        sites=tuple(_site(run, site.name) for site in run.plan.sites),
+        sites=tuple(
+            SiteStatus(
+                site.name,
+                run.releases.facts.get(site.name, SiteFacts()).clips,
+                run.training.spent.get(site.name, SiteSpending()).rounds,
+                run.progress.missed_as_text(site.name),
+            )
+            for site in run.plan.sites
+        ),
     )
-
-
-def _site(run: Run, name: str) -> SiteStatus:
-    facts, spent = run.releases.facts.get(name, SiteFacts()), run.training.spent.get(name, SiteSpending())
-    return SiteStatus(name, facts.clips, spent.rounds, run.progress.missed_as_text(name))
 
 
 def _text(path: Path) -> str:

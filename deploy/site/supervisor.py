@@ -151,26 +151,24 @@ class _Site:
 
     async def _write_state(self) -> None:
         while True:
-            write_atomic(self._home.root / STATE_FILE, json.dumps(asdict(self._state())))
+            identity, traffic = self._renewal.identity, self._connector.traffic
+            state = SiteState(
+                pid=os.getpid(),
+                site=identity.site,
+                server=identity.address,
+                written=time.time(),
+                connected=self._channel.up,
+                online=traffic.online and self._channel.up and self._supernode.pid is not None,
+                supernode=self._supernode.pid,
+                supernode_starts=self._supernode.starts,
+                certificate_ends=identity.not_after.timestamp(),
+                calls=traffic.calls,
+                failed_calls=traffic.failed,
+                bytes_out=traffic.bytes_out,
+                bytes_in=traffic.bytes_in,
+            )
+            write_atomic(self._home.root / STATE_FILE, json.dumps(asdict(state)))
             await asyncio.sleep(_STATE_SECONDS)
-
-    def _state(self) -> SiteState:
-        identity, traffic = self._renewal.identity, self._connector.traffic
-        return SiteState(
-            pid=os.getpid(),
-            site=identity.site,
-            server=identity.address,
-            written=time.time(),
-            connected=self._channel.up,
-            online=traffic.online and self._channel.up and self._supernode.pid is not None,
-            supernode=self._supernode.pid,
-            supernode_starts=self._supernode.starts,
-            certificate_ends=identity.not_after.timestamp(),
-            calls=traffic.calls,
-            failed_calls=traffic.failed,
-            bytes_out=traffic.bytes_out,
-            bytes_in=traffic.bytes_in,
-        )
 
 
 def read_state(home: SiteHome, *, oldest_seconds: float = 10.0) -> SiteState | None:

@@ -48,7 +48,15 @@ def _in_itself(study: Study) -> Iterator[str]:
         yield f"gate.max_epsilon is {gate.max_epsilon:g}, and privacy.dp_sgd is off: no epsilon is spent to compare"
     elif gate.max_epsilon is not None and gate.max_epsilon < privacy.epsilon:
         yield f"gate.max_epsilon is {gate.max_epsilon:g}, below the {privacy.epsilon:g} that privacy.epsilon spends"
-    yield from _unreachable_targets(study)
+    # Targets that no noise reaches, by the accountants there are
+    wanted = [("privacy.epsilon", privacy.epsilon, privacy.delta)] if privacy.dp_sgd else []
+    for modality in study.modalities:
+        training = study.section(modality).site_training()
+        if training is not None and training.epsilon:
+            wanted.append((f"{modality}.options.{training.epsilon_key}", training.epsilon, training.delta))
+    for key, epsilon, delta in wanted:
+        if epsilon <= (least := _MARGIN * least_epsilon(delta)):
+            yield f"{key} is {epsilon:g}, and no noise keeps less than {least:.3g} at a delta of {delta:g}"
     for key, value in {"gate.max_top1": gate.max_top1, "gate.min_eer": gate.min_eer}.items():
         if value is not None and not study.audit.enabled:
             yield f"{key} is {value:g}, and audit.enabled is off: nothing is attacked to compare"
@@ -57,20 +65,6 @@ def _in_itself(study: Study) -> Iterator[str]:
     norm, cut = study.train.max_update_norm, study.aggregation.clipping_norm
     if study.aggregation.bounds_sites and cut > norm:
         yield f"aggregation.clipping_norm is {cut:g}, above train.max_update_norm {norm:g}, beyond which it is refused"
-
-
-def _unreachable_targets(study: Study) -> Iterator[str]:
-    """Targets that no noise reaches, by the accountants there are."""
-    wanted = []
-    if study.privacy.dp_sgd:
-        wanted.append(("privacy.epsilon", study.privacy.epsilon, study.privacy.delta))
-    for modality in study.modalities:
-        training = study.section(modality).site_training()
-        if training is not None and training.epsilon:
-            wanted.append((f"{modality}.options.{training.epsilon_key}", training.epsilon, training.delta))
-    for key, epsilon, delta in wanted:
-        if epsilon <= (least := _MARGIN * least_epsilon(delta)):
-            yield f"{key} is {epsilon:g}, and no noise keeps less than {least:.3g} at a delta of {delta:g}"
 
 
 def _with_sites(study: Study, sites: int) -> Iterator[str]:

@@ -260,7 +260,7 @@ def trim_log(log: Path, most_bytes: int) -> None:
 
 
 def last_error(text: str) -> str:
-    """The last line of a log of Flower's that tells of an error; empty if none does."""
+    """The last line of a log of Flower's that reports an error; empty if none does."""
     errors = [line.strip() for line in text.splitlines() if "Error" in line or "Exit Code" in line]
     return errors[-1][:300] if errors else ""
 

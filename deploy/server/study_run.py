@@ -1,6 +1,6 @@
 """`moretta study run`: plan a study over enrolled sites, submit it to a running server, follow it to its end.
 
-Who takes part is what the registry knows, and nothing that a site says of itself. A run that dies is submitted again.
+The registry says which sites can take part, not the sites themselves. A run that dies is submitted again.
 """
 
 from __future__ import annotations

@@ -59,7 +59,7 @@ class Review:
     held_out: frozenset[str]
     """Pseudonyms."""
     absent: dict[str, str]
-    """Modalities that the study asks for and the site has not, with the reason."""
+    """Modalities that the study wants and the site has not, with the reason."""
     originals: dict[str, Clip]
     """By the pseudonym of the released clip."""
 

@@ -1,8 +1,8 @@
 """Flower's SuperNode and its executor as children of the site: started, watched, started again, and ended.
 
 The executor takes the SuperNode's tasks and starts a ClientApp for each. It is a process of our own next to the
-SuperNode (`--isolation process`), since only then does Flower ask it for a secret: a SuperNode that starts its executor
-itself gives its tasks to any local account that asks for them.
+SuperNode (`--isolation process`), since only then does Flower require a secret of it: a SuperNode that starts its
+executor itself gives its tasks to any local account.
 
 A SuperNode that was killed is refused by the SuperLink for up to a minute, because there it still counts as online. So
 one that ends is started again after a while, and again, and never given up.

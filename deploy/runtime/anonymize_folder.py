@@ -31,10 +31,7 @@ def anonymize_corpus(
     """Write the release of all clips of a corpus to `out/release`; key and ledger stay next to it in `out`.
 
     Args:
-        corpus: folder of clips.
         out: a new or empty folder.
-        study: its anonymizers are used.
-        media: whether to write what a person can hear and see, too.
         seeded: whether noise derives from the study's seed: for tests, protects nobody.
         step: called with the number of clips done and of all.
         notify: gets lines about what the corpus lacks, and about what comes before the first clip.

@@ -93,17 +93,9 @@ def audit_folder(
         releases: a release, a folder of releases, or sound and video files named as the originals.
         corpus: the originals, without which there is no unprotected anchor.
         key: the pseudonym key of the site that made the release; default the one next to it.
-        out: where to write.
-        attackers: names; empty means all.
         seed: of trials and training, and of the pseudonyms of simulated sites.
         bootstrap: resamples of each interval.
-        workers: processes; None takes one for each CPU.
-        cache_dir: where embeddings are kept.
-        inference: whether attributes, inversion and links between modalities are attacked too.
-        utility: whether evaluators measure how much emotion is left.
-        name: of the releases on the page; default the folder's name.
         command: to reproduce the audit, for the page.
-        progress: called with every finished step.
     """
     prepare_output(out)
     sets = _load(releases, corpus, key, seed)

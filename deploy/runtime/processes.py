@@ -120,13 +120,10 @@ class ManagedProcess:
 
     Args:
         name: in logs, records and events: `NAME-started`, `NAME-taken-over` and `NAME-ended`.
-        command: argument list.
-        environment: the whole environment.
         log: file that output is appended to; readable by this account alone.
         folder: to start in; an empty one, since Python imports from there first.
         record: file that says which process runs under which name.
         identity: what the process was started as. One of another identity is not taken over.
-        on_event: gets events, with further fields.
         clock: seconds that only go forward.
     """
 

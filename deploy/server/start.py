@@ -36,10 +36,8 @@ def create_home(
     """Make the folder, the authority and the registry; or, if anything fails, nothing.
 
     Args:
-        root: a new or empty folder.
         names: what the server's certificate is for; sites dial the first.
         listen: address that the port is opened on.
-        port: the port.
         passphrase: encrypts the authority's key; None leaves it to the file's mode.
     """
     for name in names:

@@ -47,9 +47,6 @@ def plan_deployment(
     """Plan a study over enrolled sites.
 
     Args:
-        home: of the server.
-        study: what is studied.
-        command: to reproduce the run.
         corpus_name: what the report calls the clips, which the server never sees.
         sites: names of those that shall take part; empty means all that are enrolled.
 

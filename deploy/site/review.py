@@ -78,11 +78,8 @@ def review_study(
 
     Args:
         home: the site's folder; it need not be enrolled.
-        study: as the coordinator sent it.
         out: a new or empty folder, to be kept as closed as the clips are: the page holds some of them.
         arrays: the public ones that were offered; None makes them here, where they may differ from the coordinator's.
-        shown: number of clips on the page.
-        step: called with the number of clips done and of all.
         notify: gets lines about what comes before the first clip.
 
     Raises:

@@ -116,9 +116,7 @@ class SuperNodeKeeper:
     """Keeps one SuperNode alive.
 
     Args:
-        command: how it is started.
         on_start: called before each start.
-        sleep: between an end and the next start.
         jitter: uniform in [0, 1).
         clock: seconds that only go forward.
     """

@@ -203,9 +203,7 @@ class Renewal:
     """Keeps a link under a good certificate, renewed at two thirds of its life or taken over from `moretta site renew`.
 
     Args:
-        home: folder of the site, with the identity.
         channel: to the server, which presents the certificate.
-        identity: at the start.
         clock: seconds since 1970.
         sleep: between checks of the clock and the file.
         jitter: uniform in [0, 1).

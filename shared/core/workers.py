@@ -203,7 +203,6 @@ class Pace:
     Args:
         notify: None for no reports.
         what: for a person; the time that is left is added where it is known.
-        total: steps that will come.
         clock: seconds that only go forward.
     """
 

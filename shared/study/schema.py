@@ -209,7 +209,6 @@ def parse_study(content: Mapping[str, Any], *, source: str = "the study", folder
     """Check the content of a study file; one StudyError has every problem with its key, or first what was removed.
 
     Args:
-        content: as TOML gives it.
         source: what it is, for errors.
         folder: that paths in it are relative to; None leaves them as they are.
     """

@@ -32,8 +32,7 @@ def write_atomic(path: Path, data: bytes | str, *, mode: int = 0o600) -> None:
 def atomic_path(path: Path) -> Iterator[Path]:
     """A temporary path beside `path`, moved there if the block ends well and removed if it does not.
 
-    The temporary name is hidden, so a reader of the folder does not take it for a clip, and keeps the ending, which
-    writers of media go by.
+    It is hidden, so a reader of the folder takes it for no clip, and keeps the ending, which writers of media go by.
     """
     with naming(path):
         path.parent.mkdir(parents=True, exist_ok=True)

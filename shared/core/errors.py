@@ -36,13 +36,7 @@ class ExitCode(IntEnum):
 
 
 class MorettaError(Exception):
-    """Base of all errors that a user can meet.
-
-    Args:
-        found: what was there, with the offending value.
-        expected: what should have been there.
-        fix: what the reader can do about it.
-    """
+    """Base of all errors that a user can meet: what was found, what was expected, and how the reader can fix it."""
 
     exit_code: ClassVar[ExitCode] = ExitCode.INTERNAL
 

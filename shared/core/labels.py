@@ -77,9 +77,5 @@ def classes_among(labels: Iterable[str]) -> tuple[str, ...]:
 
 
 def in_order(speakers: Iterable[SpeakerId]) -> list[SpeakerId]:
-    """Sorted, numbers by their value.
-
-    >>> in_order(["10", "9", "anna"])
-    ['9', '10', 'anna']
-    """
+    """Sorted, numbers by their value and before names."""
     return sorted(speakers, key=lambda speaker: (not speaker.isdecimal(), len(speaker) * speaker.isdecimal(), speaker))

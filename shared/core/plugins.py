@@ -1,10 +1,7 @@
 """Plug-ins by name: one registry for anonymizers, attackers, metrics, utility evaluators and corpora.
 
 A plug-in is one file: importing it registers its class or function. A registry imports the files of its own package,
-and the modules that other installed packages announce by an entry point of its group:
-
-    [project.entry-points."moretta.attackers"]
-    my-attacker = "my_package.my_attacker"
+and the modules that other installed packages announce by an entry point of its group.
 """
 
 from __future__ import annotations

@@ -1,10 +1,6 @@
 """Text from elsewhere, made fit for a terminal, a log and a page: it can move no cursor and forge no line. Logging too.
 
-What a site, a server or a file says is written down where people read it. Characters that are not shown as themselves
-(control characters, line ends, marks that turn the direction of writing) are written as escapes.
-
-Every process of a run logs under the same id: Flower's, once the run is submitted; until then one of the command. The
-id stands in the environment, which child processes inherit.
+Every process of a run logs under the same id: Flower's, once the run is submitted; until then one of the command.
 """
 
 from __future__ import annotations
@@ -25,7 +21,7 @@ _FORMAT = "%(asctime)s %(levelname)s run=%(run)s %(name)s: %(message)s"
 
 
 def printable(text: object, *, lines: bool = False, most: int | None = None) -> str:
-    r"""The text with everything escaped that is no visible character or space.
+    r"""The text with everything escaped that is no visible character or space: control characters, turned text.
 
     Args:
         text: anything; `str` of it is taken.
@@ -59,14 +55,7 @@ def shown(value: object) -> object:
 
 
 def to_toml(content: dict[str, Any]) -> str:
-    """Nested values as TOML. Null values are left out, because TOML has none.
-
-    >>> print(to_toml({"seed": 1, "voice": {"epsilon": 0.8, "weights": None}}), end="")
-    seed = 1
-    <BLANKLINE>
-    [voice]
-    epsilon = 0.8
-    """
+    """Nested values as TOML. Null values are left out, because TOML has none."""
     return tomli_w.dumps(_without_nulls(content))
 
 
@@ -77,10 +66,9 @@ def _without_nulls(value: Any) -> Any:
 
 
 class PrintableRecord(logging.LogRecord):
-    """A line of a log whose text is printable, whatever formats it.
+    """A line of a log whose text is printable. Line ends of templates with arguments stay: templates are code.
 
-    Line ends stay where a template has them and arguments follow: templates are code, arguments are data. A traceback
-    keeps its lines, each behind a mark that no line of a log begins with.
+    A traceback keeps its lines, each behind a mark that no line of a log begins with.
     """
 
     def __init__(self, *arguments: Any, **named: Any) -> None:

@@ -17,11 +17,8 @@ KEY_BYTES = 32
 class PseudonymKey:
     """Turns speaker ids and clip names into pseudonyms that only this site can link: 16 hexadecimal digits each.
 
-    A new key makes a new set of pseudonyms: releases under different keys cannot be joined by them.
-
-    Args:
-        key: secret, 32 bytes.
-        study: digest of the one whose names are given; empty gives the site's own.
+    A new key makes a new set of pseudonyms: releases under different keys cannot be joined by them. With the digest of
+    a `study` the names are those of that study, else the site's own.
     """
 
     __slots__ = ("_key", "_study")

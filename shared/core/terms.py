@@ -36,10 +36,9 @@ Note = Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f-\x9f\u2028\u2029]*$", max
 
 
 class PrivacyStatement(Strict):
-    """One privacy figure and its unit.
+    """One privacy figure and its unit: `epsilon` is what the mechanism guarantees, None where that is nothing finite.
 
-    `epsilon` is what the mechanism guarantees, None where it guarantees nothing finite; `nominal` is what its own
-    parameters claim when composed to the same unit.
+    `nominal` is what its own parameters claim when composed to the same unit.
     """
 
     mechanism: Line

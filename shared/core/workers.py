@@ -31,10 +31,9 @@ Item = TypeVar("Item")
 
 
 class Workers:
-    """A pool to run tasks on, or this process. Leaves no process behind, interrupted or not.
+    """A pool to run tasks on, or this process where `workers` is 1; None takes one for each core.
 
-    Args:
-        workers: processes; None takes one for each core, 1 works in this process.
+    Leaves no process behind, interrupted or not.
     """
 
     def __init__(self, workers: int | None = None) -> None:
@@ -200,10 +199,7 @@ def cpu_count() -> int:
 class Pace:
     """Counts steps of one kind, and reports at the start, at each tenth of the way, and after some seconds of silence.
 
-    Args:
-        notify: None for no reports.
-        what: for a person; the time that is left is added where it is known.
-        clock: seconds that only go forward.
+    The name `what` is reported with the time that is left, where that is known.
     """
 
     def __init__(

@@ -124,9 +124,9 @@ class _Site:
             "connector": self._loopback.serve(),
             "renewal": self._renewal.keep(),
             "state": self._write_state(),
-            "end": _outcome(self._end),
         }
-        lasting = {asyncio.create_task(part, name=name) for name, part in parts.items()}
+        lasting: set[asyncio.Future[Any]] = {asyncio.create_task(part, name=name) for name, part in parts.items()}
+        lasting.add(self._end)
         supernode = asyncio.create_task(self._supernode.keep(), name="supernode")
         stop = asyncio.create_task(stopped.wait(), name="stop")
         _log.info("the site %s serves %s", self._renewal.identity.site, self._renewal.identity.address)
@@ -187,11 +187,7 @@ def _written(path: Path, content: str) -> Path:
     return path.absolute()
 
 
-async def _outcome(future: asyncio.Future[None]) -> None:
-    await future
-
-
-async def _ended(*tasks: asyncio.Task[Any]) -> None:
+async def _ended(*tasks: asyncio.Future[Any]) -> None:
     for task in tasks:
         task.cancel()
     for task in tasks:

@@ -165,7 +165,9 @@ def _of_releases(releases: list[Release], corpus: Path | None, key: Path | None,
         released = ClipSet.from_releases(releases, modality, classes=classes)
         if len(released):
             loader = VideoFaces(side=released.frames(0).shape[1], fps=FACE_FPS) if modality == "face" else None
-            original = known and ClipSet.from_corpus(known, modality, keys, loader=loader, classes=classes)
+            original = None
+            if known is not None:
+                original = ClipSet.from_corpus(known, modality, keys, loader=loader, classes=classes)
             sets[modality] = (original, released)
     return sets
 

@@ -39,7 +39,6 @@ def load_corpus(folder: Path | str, *, labels: Labels = "intended", classes: Seq
     """List the clips of a folder: CREMA-D, RAVDESS names, a manifest, or a layout that a plug-in reads.
 
     Args:
-        folder: of the clips.
         labels: CREMA-D's `intended` emotions, or the crowd's `vote`.
         classes: the labels to keep; None keeps all, under the corpus's own names.
 
@@ -55,11 +54,8 @@ def make_corpus(
     """Make a synthetic corpus in a new or empty folder. Its emotion rules are Moretta's own.
 
     Args:
-        folder: where to.
         speakers: how many people, half of them of either sex.
         clips: of each person, at most 82.
-        seed: the same seed gives the same clips.
-        video: render faces too.
 
     Raises:
         CorpusError: the folder is not empty, or the numbers are impossible.
@@ -75,9 +71,7 @@ def anonymize(
     """Anonymize all clips of a corpus, as a site would.
 
     Args:
-        corpus: folder of the clips.
         out: a new or empty folder. `out/release` is what would leave a site; the pseudonym key stays beside it.
-        study: names the anonymizers.
         media: write what was released as sound and video too, to `out/media`.
         seeded: draw noise from the study's seed, which anybody who knows it can subtract.
 
@@ -110,7 +104,6 @@ def audit(
         key: pseudonym key of the site that made the release; default the one beside it.
         out: where the page, the trial lists and `audit.json` go; None keeps none of them.
         attackers: names; empty means all.
-        seed: of trials and training.
         bootstrap: resamples of each interval, over speakers.
         workers: processes; None takes one for each core.
         everything: attribute inference, inversion, linkage and utility too, and not re-identification alone.
@@ -143,11 +136,7 @@ def audit(
 def simulate(study: StudyLike = None, *, corpus: Path | str, out: Path | str, notify: Say | None = None) -> Report:
     """Run a whole study on this machine, over virtual sites: anonymize, train, attack, report.
 
-    Args:
-        study: what to do.
-        corpus: folder of the clips.
-        out: a new or empty folder for the run and its report.
-        notify: called with lines about the progress.
+    `out` is a new or empty folder; `notify` is called with lines about the progress.
 
     Raises:
         MorettaError: the study or the corpus cannot be used, or the run failed.
@@ -169,10 +158,7 @@ def simulate(study: StudyLike = None, *, corpus: Path | str, out: Path | str, no
 
 
 def read_report(folder: Path | str) -> Report:
-    """Read what a study found.
-
-    Args:
-        folder: of a finished study, with `report.json` in it.
+    """Read what a study found: `report.json` in the folder of the finished study.
 
     Raises:
         MorettaError: there is none, or it cannot be read.

@@ -22,9 +22,7 @@ attackers_app = typer.Typer(no_args_is_help=True, help="Fetch and list the pretr
 def audit(  # noqa: PLR0917 - typer reads the options from the signature
     releases: Annotated[Path, typer.Argument(metavar="RELEASES", help="Releases, or files named as the originals.")],
     corpus: Annotated[Path | None, typer.Option(help="The originals, for the unprotected anchor.")] = None,
-    key: Annotated[
-        Path | None, typer.Option(help="Pseudonym key of the site; default the one next to the release.")
-    ] = None,
+    key: Annotated[Path | None, typer.Option(help="The site's pseudonym key; default: beside the release.")] = None,
     attackers: AttackerNames = "",
     out: Annotated[Path, typer.Option(help="Folder for audit.json and the trial lists.")] = Path("audit"),
     seed: Annotated[int, typer.Option(min=0, help="Of trials and training; for simulated sites, the study's.")] = 1,
@@ -33,9 +31,7 @@ def audit(  # noqa: PLR0917 - typer reads the options from the signature
         bool,
         typer.Option("--inference/--no-inference", help="Attack sex, age, inversion and links of voice and face too."),
     ] = True,
-    utility: Annotated[
-        bool, typer.Option("--utility/--no-utility", help="Measure how much emotion evaluators still recognise.")
-    ] = True,
+    utility: Annotated[bool, typer.Option("--utility/--no-utility", help="Measure the emotion left.")] = True,
     workers: Processes = None,
     as_json: AsJson = False,
 ) -> None:

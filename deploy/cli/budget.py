@@ -20,6 +20,31 @@ if TYPE_CHECKING:
     from moretta.client.accounting.planning import CostEstimate
 
 _UNITS: tuple[Literal["clip"], Literal["speaker"]] = ("clip", "speaker")
+_BUDGET = """\
+Study {study} at a site with {clips} clips of {speakers} speakers, {seconds:g} s at most. Every epsilon is at \
+delta {delta:g}."""
+_TRAINING = """\
+Training by DP-SGD, each {unit} one example; target epsilon {target_epsilon:g} ({accountant} accountant)
+  noise multiplier     {noise_multiplier:.3f}
+  sampling             {sampling_rate:.3f} of all, {expected_batch:.1f} on average
+  steps                {steps}: {models} models x {rounds} rounds x {steps_per_round}
+  noise in a gradient  every step's mean gradient, cut to 1, carries noise of {noise_on_mean_gradient:.3f} in each \
+parameter"""
+_FUSION = """\
+  fusion               {steps} steps on {clips} clips held back for it, noise multiplier {noise_multiplier:.3f}, \
+sampling {sampling_rate:.3f}"""
+_AGGREGATION = """\
+Aggregation with noise on the sum of the sites' updates ({dp}), for a whole site
+  noise multiplier     {noise_multiplier:.3f}, in norms that an update is cut to
+  noise in the mean    the mean of {min_sites} updates carries noise of {in_mean:.3f} norms in each value
+  epsilon per site     {figure} at delta {delta:g}, all rounds"""
+_CODE = "    noise multiplier {noise_multiplier:.3f}: {noise_on_mean_gradient:.3f} in each value of a mean gradient"
+_LEDGER = """\
+Privacy ledger of {site}: {entries} entries, the chain is whole
+head          {head}
+countersigned {signed}
+about         {clips} clips of {speakers} speakers
+"""
 
 
 def budget(
@@ -130,22 +155,32 @@ def _planned_facts(planned: CostEstimate) -> dict[str, Any]:
 
 
 def _planned_lines(facts: dict[str, Any]) -> list[str]:
-    lines = [
-        f"Study {facts['study']} at a site with {facts['clips']} clips of {facts['speakers']} speakers, "
-        f"{facts['seconds']:g} s at most. Every epsilon is at delta {facts['delta']:g}.",
-        "",
-        *_training_lines(facts["training"]),
-        "",
-        *_aggregation_lines(facts["aggregation"]),
-        "Releases",
-    ]
+    lines = [*_BUDGET.format(**facts).splitlines(), ""]
+    if (training := facts["training"]) is None:
+        lines.append("Training without DP-SGD: models leak as much as the releases do.")
+    else:
+        lines += _TRAINING.format(**training).splitlines()
+        if training["fusion"] is not None:
+            lines.append(_FUSION.format(**training["fusion"]))
+        for unit, (first, last) in training["epsilon"].items():
+            after = f"({_figure(first)} after the first round of each model)"
+            lines.append(f"  epsilon per {unit:<8} {_figure(last)} {after}")
+    lines.append("")
+    if (aggregation := facts["aggregation"]) is not None:
+        in_mean, epsilon = aggregation["noise_multiplier"] / aggregation["min_sites"], _figure(aggregation["epsilon"])
+        lines += _AGGREGATION.format(**aggregation, in_mean=in_mean, figure=epsilon).splitlines()
+        if aggregation["share"] is not None:
+            alone = _figure(aggregation["epsilon_of_share"])
+            share = f"{aggregation['share']:.3f} norms; its update alone would have epsilon {alone}"
+            lines.append(f"  each site adds       {share}")
+        lines.append("")
+    lines.append("Releases")
     for modality, release in facts["releases"].items():
         lines += [f"  {modality} by {release['anonymizer']}", *_epsilon_lines(release)]
     if (code := facts["code"]) is not None:
-        lines.append(f"  voice, for the federated code: {code['rounds']} rounds, each {code['unit']} one example")
-        if (noise := code["noise_multiplier"]) is not None:
-            share = code["noise_on_mean_gradient"]
-            lines.append(f"    noise multiplier {noise:.3f}: {share:.3f} in each value of a mean gradient")
+        lines.append("  voice, for the federated code: {rounds} rounds, each {unit} one example".format(**code))
+        if code["noise_multiplier"] is not None:
+            lines.append(_CODE.format(**code))
         lines += _epsilon_lines(code["epsilon"])
     server, model = (_epsilon_lines(facts["composed"][audience]) for audience in ("server", "model"))
     lines += ["", "All of it together, for", "  the server, which has the releases", *server]
@@ -156,47 +191,6 @@ def _epsilon_lines(by_unit: dict[str, Any]) -> list[str]:
     return [f"    epsilon per {unit:<8} {_figure(by_unit[unit])}" for unit in _UNITS]
 
 
-def _training_lines(training: dict[str, Any] | None) -> list[str]:
-    if training is None:
-        return ["Training without DP-SGD: models leak as much as the releases do."]
-    share = training["noise_on_mean_gradient"]
-    lines = [
-        f"Training by DP-SGD, each {training['unit']} one example; target epsilon {training['target_epsilon']:g} "
-        f"({training['accountant']} accountant)",
-        f"  noise multiplier     {training['noise_multiplier']:.3f}",
-        f"  sampling             {training['sampling_rate']:.3f} of all, {training['expected_batch']:.1f} on average",
-        f"  steps                {training['steps']}: {training['models']} models x {training['rounds']} rounds x "
-        f"{training['steps_per_round']}",
-        f"  noise in a gradient  every step's mean gradient, cut to 1, carries noise of {share:.3f} in each parameter",
-    ]
-    if (fusion := training["fusion"]) is not None:
-        lines.append(
-            f"  fusion               {fusion['steps']} steps on {fusion['clips']} clips held back for it, "
-            f"noise multiplier {fusion['noise_multiplier']:.3f}, sampling {fusion['sampling_rate']:.3f}"
-        )
-    for unit, (first, last) in training["epsilon"].items():
-        lines.append(f"  epsilon per {unit:<8} {_figure(last)} ({_figure(first)} after the first round of each model)")
-    return lines
-
-
-def _aggregation_lines(aggregation: dict[str, Any] | None) -> list[str]:
-    if aggregation is None:
-        return []
-    noise, least = aggregation["noise_multiplier"], aggregation["min_sites"]
-    lines = [
-        f"Aggregation with noise on the sum of the sites' updates ({aggregation['dp']}), for a whole site",
-        f"  noise multiplier     {noise:.3f}, in norms that an update is cut to",
-        f"  noise in the mean    the mean of {least} updates carries noise of {noise / least:.3f} norms in each value",
-        f"  epsilon per site     {_figure(aggregation['epsilon'])} at delta {aggregation['delta']:g}, all rounds",
-    ]
-    if aggregation["share"] is not None:
-        lines.append(
-            f"  each site adds       {aggregation['share']:.3f} norms; its update alone would have epsilon "
-            f"{_figure(aggregation['epsilon_of_share'])}"
-        )
-    return [*lines, ""]
-
-
 def _figure(epsilon: float | None) -> str:
     return "no finite guarantee" if epsilon is None else f"{epsilon:,.2f}"
 
@@ -204,9 +198,7 @@ def _figure(epsilon: float | None) -> str:
 def ledger(
     *,
     home: SiteFolder = None,
-    file: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="A ledger elsewhere, such as one of a simulation or a backup.")
-    ] = None,
+    file: Annotated[Path | None, typer.Option(metavar="FILE", help="A ledger elsewhere, as of a simulation.")] = None,
     delta: Annotated[
         float | None, typer.Option(min=1e-300, max=0.999, help="State epsilon at this delta; default the policy's.")
     ] = None,
@@ -248,10 +240,7 @@ def ledger_facts(
     """Check a ledger, and compose what it records.
 
     Args:
-        path: of the ledger.
-        site: name of the site.
         ca: the authority whose server countersigns; None where there is no server.
-        budget: the site's limits.
         delta: at which epsilon is stated; None takes the budget's.
 
     Raises:
@@ -299,17 +288,14 @@ def _spent(entries: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 def ledger_lines(facts: dict[str, Any]) -> list[str]:
     """The facts of a ledger as text."""
-    signed = facts["countersigned"]
+    signed = "never: without a server's receipt an old backup would not be noticed"
+    if (receipt := facts["countersigned"]) is not None:
+        signed = f"up to entry {receipt['length']} of {facts['entries']}, {_time(receipt['unix_time'])}"
+    heading = f"epsilon at delta {facts['delta']:g}"
     lines = [
-        f"Privacy ledger of {facts['site']}: {facts['entries']} entries, the chain is whole",
-        f"head          {facts['head']}",
-        "countersigned never: without a server's receipt an old backup would not be noticed"
-        if signed is None
-        else f"countersigned up to entry {signed['length']} of {facts['entries']}, {_time(signed['unix_time'])}",
-        f"about         {facts['clips']} clips of {facts['speakers']} speakers",
+        *_LEDGER.format(**facts, signed=signed).splitlines(),
         "",
-        f"{'epsilon at delta ' + format(facts['delta'], 'g'):<28}{'per clip':>16}{'limit':>10}"
-        f"{'per speaker':>16}{'limit':>10}",
+        f"{heading:<28}{'per clip':>16}{'limit':>10}{'per speaker':>16}{'limit':>10}",
     ]
     for audience, text in {"server": "all that left", "model": "trained models"}.items():
         cells = ""
@@ -319,11 +305,10 @@ def ledger_lines(facts: dict[str, Any]) -> list[str]:
             cells += f"{spent:>16}{'none' if limit is None else f'{limit:g}':>10}"
         lines.append(f"{text:<28}{cells}")
     lines += ["", f"{'last':<18}{'study':<18}{'kind':<10}{'times':>6}  what"]
-    lines += [
+    return lines + [
         f"{_time(row['last']):<18}{row['study'][:16]:<18}{row['kind']:<10}{row['times']:>6}  {row['what']}"
         for row in facts["spent"]
     ]
-    return lines
 
 
 def _time(seconds: int) -> str:

@@ -7,7 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TextIO
 
@@ -101,46 +101,32 @@ def end_with(outcome: Outcome, *, as_json: bool) -> NoReturn:
 
 
 @contextmanager
-def progress(title: str, total: int, *, stream: TextIO | None = None) -> Iterator[Callable[[], None]]:
-    """Count `total` steps: a bar on a terminal, else a line at each tenth.
+def progress(title: str, total: int = 0, *, stream: TextIO | None = None) -> Iterator[Callable[..., None]]:
+    """Count steps: a bar on a terminal, else a line at each tenth.
+
+    Yields `step`: each call is one step of `total`. Work that counts itself calls `step(done, total)`.
 
     Example: `with progress("Rendering", 576) as step: step()`.
     """
-    stream, done, started = stream or sys.stderr, 0, time.monotonic()
-
-    def step() -> None:
-        nonlocal done
-        tenth, done = done * 10 // max(1, total), done + 1
-        if done * 10 // max(1, total) > tenth:
-            print(f"{title}: {done}/{max(1, total)} ({time.monotonic() - started:.0f} s)", file=stream, flush=True)
-
-    if not stream.isatty():
-        yield step
-        return
     from rich.console import Console
     from rich.markup import escape
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+    stream, done, started = stream or sys.stderr, 0, time.monotonic()
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(file=stream), transient=True) as bar:
-        task = bar.add_task(escape(title), total=total)
-        yield lambda: bar.advance(task)
+    shown = stream.isatty()
+    bar = Progress(*columns, console=Console(file=stream), transient=True, disable=not shown)
+    task = bar.add_task(escape(title), total=total or None)
 
+    def step(now: int | None = None, of: int = total) -> None:
+        nonlocal done
+        tenth, done, of = done * 10 // max(1, of), done + 1 if now is None else now, max(1, of)
+        bar.update(task, completed=done, total=of)
+        if not shown and done * 10 // of > tenth:
+            print(f"{title}: {done}/{of} ({time.monotonic() - started:.0f} s)", file=stream, flush=True)
 
-@contextmanager
-def progress_of(title: str, *, stream: TextIO | None = None) -> Iterator[Callable[[int, int], None]]:
-    """The same for work that counts itself: `step(done, total)`, the total known with the first call."""
-    counted, step = 0, None
-    with ExitStack() as stack:
-
-        def update(done: int, total: int) -> None:
-            nonlocal counted, step
-            step = step or stack.enter_context(progress(title, total, stream=stream))
-            for _ in range(done - counted):
-                step()
-            counted = done
-
-        yield update
+    with bar:
+        yield step
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from moretta.deploy.cli.console import AsJson, StudyFile, note, progress, progress_of, show
+from moretta.deploy.cli.console import AsJson, StudyFile, note, progress, show
 from moretta.shared.core.errors import ExitCode, StudyError
 
 if TYPE_CHECKING:
@@ -24,9 +24,7 @@ app = typer.Typer(no_args_is_help=True, help="Look at a corpus, or make a synthe
 def check(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="A folder of clips.")],
     *,
-    names: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Folder with CREMA-D's own lists, to compare with.")
-    ] = None,
+    names: Annotated[Path | None, typer.Option(metavar="DIR", help="CREMA-D's own lists, to compare with.")] = None,
     labels: Annotated[Literal["intended", "vote"], typer.Option(help="Whose emotion labels count.")] = "intended",
     as_json: AsJson = False,
 ) -> None:
@@ -40,10 +38,7 @@ def check(
 
     with ExitStack() as stack:
         report = check_corpus(
-            folder,
-            labels=labels,
-            names=names,
-            progress=lambda total: stack.enter_context(progress("Decoding", total)),
+            folder, labels=labels, names=names, progress=lambda total: stack.enter_context(progress("Decoding", total))
         )
     show(report.to_json(), _check_lines(report), as_json=as_json, indent=1)
     if not report.ok:
@@ -93,7 +88,7 @@ def anonymize(  # noqa: PLR0917 - typer reads the options from the signature
     from moretta.shared.study.schema import load_study
 
     chosen = load_study(study)
-    with progress_of("Anonymizing") as step:
+    with progress("Anonymizing") as step:
         made = anonymize_corpus(corpus, out, chosen, media=media, seeded=seeded, step=step, notify=note)
     statement = made.statement
     lines = [f"{statement.clips} clips of {statement.speakers} speakers released in {made.folder}"]

@@ -44,11 +44,7 @@ app.add_typer(audit.attackers_app, name="attackers", help="Fetch and list the pr
 
 
 @app.callback()
-def top(
-    verbose: Annotated[
-        bool, typer.Option("--verbose", help="Log every step to standard error, in all processes of a run.")
-    ] = False,
-) -> None:
+def top(verbose: Annotated[bool, typer.Option("--verbose", help="Log every step to standard error.")] = False) -> None:
     """Federated emotion recognition that hides who was recorded, and an audit of what still leaks.
 
     Exit codes are listed in docs/exit-codes.md. Every line of a log names its run.

@@ -33,10 +33,7 @@ PassphraseFile = Annotated[
 def init(
     home: ServerFolder = DEFAULT_HOME,
     *,
-    name: Annotated[
-        list[str],
-        typer.Option(help="Name or address that sites dial; repeat for more. The first is handed out."),
-    ],
+    name: Annotated[list[str], typer.Option(help="Name or address that sites dial (repeat); the first is given out.")],
     listen: Annotated[str, typer.Option(metavar="IP", help="Address to open the port on.")] = "0.0.0.0",  # noqa: S104
     port: Annotated[int, typer.Option(min=1, max=65_535, help="The one port that sites reach.")] = 8443,
     passphrase_file: PassphraseFile = None,
@@ -154,10 +151,7 @@ def reset_ledger(
     site: SiteName,
     home: ServerOption = DEFAULT_HOME,
     *,
-    length: Annotated[
-        int,
-        typer.Option(min=0, help="Entries of the ledger that must be continued; 0 takes any, even an empty one."),
-    ],
+    length: Annotated[int, typer.Option(min=0, help="Entries that must be continued; 0 takes any ledger.")],
     as_json: AsJson = False,
 ) -> None:
     """After a site's keys were stolen: take its privacy ledger back to a length that it truly had.

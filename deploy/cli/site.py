@@ -15,7 +15,7 @@ import typer
 from moretta.deploy.cli import steward
 from moretta.deploy.cli.budget import ledger
 from moretta.deploy.cli.console import AsJson, SiteFolder, listed, show, site_home
-from moretta.shared.core.errors import ExitCode
+from moretta.shared.core.errors import CorpusError, EnrollmentError, ExitCode
 
 if TYPE_CHECKING:
     from moretta.client.site_home import SiteHome
@@ -29,15 +29,11 @@ _MARKS = {"ok": "ok     ", "warning": "WARNING", "fault": "FAULT  "}
 
 @app.command()
 def join(
-    string: Annotated[
-        str, typer.Argument(help="The join string; `-` reads it from standard input, `@FILE` from a file.")
-    ],
+    string: Annotated[str, typer.Argument(help="The join string; `-` is standard input, `@FILE` a file.")],
     *,
     home: SiteFolder = None,
     corpus: Annotated[Path | None, typer.Option(help="The folder of this site's clips.")] = None,
-    speakers: Annotated[
-        str, typer.Option(help="This site's speakers, with commas between them; empty means all.")
-    ] = "",
+    speakers: Annotated[str, typer.Option(help="Speakers, with commas between; empty means all.")] = "",
     held_out: Annotated[str, typer.Option(help="Speakers never trained on; empty lets a keyed rule choose.")] = "",
     replace: Annotated[bool, typer.Option(help="Join again in the place of an enrollment that is there.")] = False,
     as_json: AsJson = False,
@@ -51,7 +47,6 @@ def join(
     """
     from moretta.client.site_home import SiteFile
     from moretta.client.transport import enrollment
-    from moretta.shared.core.errors import CorpusError
     from moretta.shared.enrollment.join_string import parse_join_string
 
     if corpus is not None and not corpus.is_dir():
@@ -62,7 +57,12 @@ def join(
         settings = SiteFile(corpus=corpus.absolute(), speakers=listed(speakers), held_out=apart)
     chosen = site_home(home)
     with _held(chosen):
-        join_string = parse_join_string(_read_string(string))
+        try:
+            given = sys.stdin.read() if string == "-" else string
+            text = Path(given[1:]).read_text(encoding="utf-8") if string.startswith("@") else given
+        except (OSError, UnicodeDecodeError) as error:
+            raise EnrollmentError(f"{string} cannot be read", expected="a file with a join string") from error
+        join_string = parse_join_string(text)
         identity = asyncio.run(enrollment.join(chosen, join_string, settings, replace=replace))
     lines = [
         f"{identity.site} is enrolled at {identity.address}; its certificate ends {identity.not_after:%F %R} UTC",
@@ -88,9 +88,7 @@ def run(*, home: SiteFolder = None) -> None:
 def status(
     *,
     home: SiteFolder = None,
-    local: Annotated[
-        bool, typer.Option(help="Look at this machine alone; exits with 7 unless the site is online.")
-    ] = False,
+    local: Annotated[bool, typer.Option(help="This machine alone; exits with 7 unless online.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Show the enrollment, how the server sees it, and what the running site does.
@@ -141,9 +139,7 @@ def renew(*, home: SiteFolder = None, as_json: AsJson = False) -> None:
 def leave(
     *,
     home: SiteFolder = None,
-    offline: Annotated[
-        bool, typer.Option(help="Forget the keys without informing the server, which must then revoke the site.")
-    ] = False,
+    offline: Annotated[bool, typer.Option(help="Do not inform the server: it must revoke the site.")] = False,
 ) -> None:
     """Give the enrollment up. Ledger, pseudonyms, releases and policy stay.
 
@@ -179,19 +175,6 @@ def doctor(*, home: SiteFolder = None, as_json: AsJson = False) -> None:
 def _held(home: SiteHome) -> AbstractContextManager[None]:
     """An enrolled site's folder for this command alone; nothing is written to any other folder."""
     return home.locked() if home.identity_file.exists() else nullcontext()
-
-
-def _read_string(given: str) -> str:
-    from moretta.shared.core.errors import EnrollmentError
-
-    if given == "-":
-        return sys.stdin.read()
-    if not given.startswith("@"):
-        return given
-    try:
-        return Path(given[1:]).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise EnrollmentError(f"the file {given[1:]} cannot be read", expected="a file with a join string") from error
 
 
 def _facts(identity: Identity) -> dict[str, Any]:

@@ -10,15 +10,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from moretta.deploy.cli.console import AsJson, SiteFolder, Yes, note, progress_of, show, site_home
+from moretta.deploy.cli.console import AsJson, SiteFolder, Yes, note, progress, show, site_home
 
 if TYPE_CHECKING:
     from moretta.client.clips.withdrawal import StillOut, Withdrawal
     from moretta.client.settings import SiteSettings
 
-Digest = Annotated[
-    str, typer.Argument(help="Of the offer, or as much of its beginning as distinguishes it from the others.")
-]
+Digest = Annotated[str, typer.Argument(help="Of the offer, or an unmistakable beginning of it.")]
 _SENT = {
     "release": "the released clips",
     "code": "updates of the code",
@@ -50,9 +48,7 @@ def pending(
 
 
 def review(
-    study: Annotated[
-        Path, typer.Argument(help="Digest of an offer, or the beginning of it; or a study file, before it is offered.")
-    ],
+    study: Annotated[Path, typer.Argument(help="Digest of an offer, or its beginning; or a study file.")],
     *,
     home: SiteFolder = None,
     out: Annotated[Path, typer.Option(help="New or empty folder; keep it as closed as the clips.")] = Path("review"),
@@ -74,7 +70,7 @@ def review(
     offer = None if study.exists() else find_offer(site, str(study))
     chosen = load_study(study) if offer is None else offer.study
     arrays = None if offer is None else offer.arrays()
-    with progress_of("Anonymizing") as step:
+    with progress("Anonymizing") as step:
         made = review_study(site, chosen, out, arrays=arrays, shown=clips, step=step, notify=note)
     statement, digest = made.release.statement, chosen.digest()
     lines = [f"{statement.clips} clips of {statement.speakers} speakers would be released for {digest}"]
@@ -130,16 +126,9 @@ def withdraw(
     *,
     home: SiteFolder = None,
     yes: Yes = False,
-    show_all: Annotated[
-        bool, typer.Option("--list", help="Show who has withdrawn, and what of them has left the site.")
-    ] = False,
-    undo: Annotated[
-        bool, typer.Option("--undo", help="The person has consented again: read their clips again.")
-    ] = False,
-    study: Annotated[
-        str | None,
-        typer.Option(metavar="DIGEST", help="Instead of a person: remove what is kept of this study, to make it anew."),
-    ] = None,
+    show_all: Annotated[bool, typer.Option("--list", help="Who has withdrawn, and what has left.")] = False,
+    undo: Annotated[bool, typer.Option("--undo", help="They consented again: read their clips.")] = False,
+    study: Annotated[str | None, typer.Option(metavar="DIGEST", help="Remove what is kept of this study.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Withdraw a person: never read their clips again, remove what was made with them, and list what has left.
@@ -151,8 +140,17 @@ def withdraw(
     """
     from moretta.client.clips import withdrawal
     from moretta.client.clips.stored_state import remove_stored
+    from moretta.client.settings import of_folder
+    from moretta.client.transport.identity import Identity
+    from moretta.shared.core.errors import HomeError
 
-    settings = _settings(home)
+    chosen = site_home(home)
+    chosen.read()
+    try:
+        name = Identity.load(chosen.identity_file).site
+    except HomeError:  # it has left its server, and people may withdraw nevertheless
+        name = "this site"
+    settings = of_folder(chosen, name=name, policy=None)
     if sum((show_all, study is not None, speaker is not None)) != 1 or (undo and speaker is None):
         raise typer.BadParameter("expected one speaker, or --list, or --study DIGEST")
     if show_all:
@@ -177,21 +175,7 @@ def withdraw(
         if not yes:
             typer.confirm(question, abort=True)
         done = withdrawal.withdraw(settings, speaker)
-        show(asdict(done), _withdrawal_lines(settings.name, done), as_json=as_json)
-
-
-def _settings(folder: Path | None) -> SiteSettings:
-    from moretta.client.settings import of_folder
-    from moretta.client.transport.identity import Identity
-    from moretta.shared.core.errors import HomeError
-
-    home = site_home(folder)
-    home.read()
-    try:
-        name = Identity.load(home.identity_file).site
-    except HomeError:  # it has left its server, and people may withdraw nevertheless
-        name = "this site"
-    return of_folder(home, name=name, policy=None)
+        show(asdict(done), _withdrawal_lines(name, done), as_json=as_json)
 
 
 def _stored_study(settings: SiteSettings, start: str) -> str:
@@ -202,10 +186,8 @@ def _stored_study(settings: SiteSettings, start: str) -> str:
 
     matching = [short for short in stored_studies(settings) if len(start) >= 4 and short.startswith(start[:16])]
     if len(matching) != 1:
-        raise StudyError(
-            f"{len(matching)} studies that begin with {start!r}, of which this site keeps anything",
-            expected=f"one of {', '.join(stored_studies(settings)) or 'none'}",
-        )
+        found = f"{len(matching)} studies that begin with {start!r}, of which this site keeps anything"
+        raise StudyError(found, expected=f"one of {', '.join(stored_studies(settings)) or 'none'}")
     provenances = stored_provenances(settings, matching[0]).values()
     return next((provenance.study for provenance in provenances if provenance is not None), matching[0])
 

@@ -61,9 +61,7 @@ def run(
         Path | None,
         typer.Option(help="New or empty folder for the run and its report; default studies/NAME in the server's."),
     ] = None,
-    site: Annotated[
-        list[str] | None, typer.Option(help="A site that takes part; repeat for more. Default: all enrolled.")
-    ] = None,
+    site: Annotated[list[str] | None, typer.Option(help="A site; repeat for more. Default: all.")] = None,
     corpus_name: Annotated[str | None, typer.Option(help="Name of the sites' clips in the report.")] = None,
     resume: Annotated[bool, typer.Option(help="Go on with an interrupted run in --out.")] = False,
     as_json: AsJson = False,

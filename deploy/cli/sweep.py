@@ -12,9 +12,9 @@ import typer
 from moretta.deploy.cli.console import AsJson, AttackerNames, Processes, figure, listed, note, show_table
 
 if TYPE_CHECKING:
-    from moretta.deploy.choose.choosing import Candidate, Choice, Chosen
+    from moretta.deploy.sweep.choosing import Candidate, Choice
     from moretta.deploy.sweep.grid import GridFile
-    from moretta.deploy.sweep.run_sweep import Swept
+    from moretta.deploy.sweep.run_sweep import Worked
 
 
 def sweep(  # noqa: PLR0917 - typer reads the options from the signature
@@ -26,14 +26,10 @@ def sweep(  # noqa: PLR0917 - typer reads the options from the signature
     ] = None,
     set_: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=V", help="One value, for all cells.")] = None,
     seeds: Annotated[str, typer.Option(help="Seeds with commas between; figures are averaged over them.")] = "",
-    folds: Annotated[
-        str | None, typer.Option(metavar="one|all", help="`all`: every speaker is tested once; default one.")
-    ] = None,
+    folds: Annotated[str | None, typer.Option(metavar="one|all", help="`all` tests every speaker once.")] = None,
     out: Annotated[Path, typer.Option(help="New folder, or that of a sweep that is to go on.")] = Path("sweep"),
     jobs: Processes = None,
-    cluster: Annotated[
-        str, typer.Option(metavar="ADDRESS", help="Ray cluster to compute on; all its machines must see the folders.")
-    ] = "",
+    cluster: Annotated[str, typer.Option(metavar="ADDRESS", help="Ray cluster that sees the folders.")] = "",
     as_json: AsJson = False,
 ) -> None:
     """Run a grid of studies and draw what emotion recognition costs in identity. Goes on where it stopped.
@@ -50,25 +46,24 @@ def sweep(  # noqa: PLR0917 - typer reads the options from the signature
     made = make_grid(_grid(grid, study=study, axes=axis or [], fixed=set_ or [], seeds=seeds, folds=folds))
     command = reproduce_command(sys.argv[1:])
     plan = plan_sweep(made, corpus, command)
-    found = start(plan, out, jobs=jobs, command=command, notify=note, cluster=cluster)
+    found, worked = start(plan, out, jobs=jobs, command=command, notify=note, cluster=cluster)
     if as_json:
-        facts = {"rows": [row.model_dump(mode="json") for row in found.report.rows]}
-        typer.echo(json.dumps(_facts(found) | facts, indent=1))
+        facts = {"out": str(out), **_facts(worked), "rows": [row.model_dump(mode="json") for row in found.rows]}
+        typer.echo(json.dumps(facts, indent=1))
     else:
-        show_table(HEADINGS, map(table_cells, found.report.rows), fold=[""])
-        for row in found.report.rows:
+        show_table(HEADINGS, map(table_cells, found.rows), fold=[""])
+        for row in found.rows:
             if why := row.failed or row.note:
                 typer.echo(f"{row.curve}, {cell_text(row)} ({row.modality}): {why}")
-        typer.echo(f"Page: {found.folder / 'sweep.html'}; curves: {found.folder / 'curves.png'}, curves.svg")
-        typer.echo(f"All figures: {found.folder / 'sweep.csv'}, sweep.json")
-    if found.failures:
-        failed = sum(bool(row.failed) for row in found.report.rows)
-        note(f"moretta: {failed} of {len(found.report.rows)} rows failed")
+        typer.echo(f"Page: {out / 'sweep.html'}; curves: {out / 'curves.png'}, curves.svg")
+        typer.echo(f"All figures: {out / 'sweep.csv'}, sweep.json")
+    if worked.failures:
+        note(f"moretta: {sum(bool(row.failed) for row in found.rows)} of {len(found.rows)} rows failed")
         raise typer.Exit(int(ExitCode.RUN_FAILED))
 
 
-def _facts(found: Swept | Chosen) -> dict[str, Any]:
-    return {"out": str(found.folder), "done": found.done, "reused": found.reused, "failures": found.failures}
+def _facts(worked: Worked) -> dict[str, Any]:
+    return {"done": worked.done, "reused": worked.reused, "failures": worked.failed}
 
 
 def _grid(
@@ -81,6 +76,7 @@ def _grid(
     grid = load_grid(path) if path is not None else GridFile()
     changes: dict[str, object] = {
         "study": study or grid.study,
+        "folder": grid.folder,
         "axes": {**grid.axes, **dict(parse_axis(text) for text in axes)},
         "set": {**grid.set, **dict(parse_setting(text) for text in fixed)},
         "folds": grid.folds if folds is None else folds,
@@ -95,14 +91,10 @@ def _grid(
 
 def choose(  # noqa: PLR0917 - typer reads the options from the signature
     corpus: Annotated[Path, typer.Option(help="The folder of the site's own clips.")],
-    max_top1: Annotated[
-        float, typer.Option(min=0.0, max=1.0, help="Cap on the upper end of what the strongest attacker names rightly.")
-    ],
+    max_top1: Annotated[float, typer.Option(min=0.0, max=1.0, help="Cap on the strongest top-1, upper end.")],
     modality: Annotated[Literal["voice", "face"], typer.Option(help="What to choose an anonymizer for.")] = "voice",
     attackers: AttackerNames = "",
-    candidates: Annotated[
-        Path | None, typer.Option(help="Grid file (TOML) in place of the candidates shipped.")
-    ] = None,
+    candidates: Annotated[Path | None, typer.Option(help="Grid file (TOML) of other candidates.")] = None,
     study: Annotated[Path | None, typer.Option(help="Study to take seed, labels and public data from.")] = None,
     out: Annotated[Path, typer.Option(help="New folder, or that of a choice that is to go on.")] = Path("choice"),
     jobs: Processes = None,
@@ -114,8 +106,8 @@ def choose(  # noqa: PLR0917 - typer reads the options from the signature
 
     Example: moretta choose --corpus CREMA-D --max-top1 0.2 --out choice
     """
-    from moretta.deploy.choose.choosing import choose_anonymizer, plan_choice
     from moretta.deploy.runtime.run_folder import reproduce_command
+    from moretta.deploy.sweep.choosing import choose_anonymizer, plan_choice
 
     command = reproduce_command(sys.argv[1:])
     note("reading the corpus and planning the candidates")
@@ -128,53 +120,45 @@ def choose(  # noqa: PLR0917 - typer reads the options from the signature
         attackers=listed(attackers),
         command=command,
     )
-    found = choose_anonymizer(
-        plan,
-        out,
-        modality=modality,
-        max_top1=max_top1,
-        jobs=jobs,
-        command=command,
-        notify=note,
+    found, worked = choose_anonymizer(
+        plan, out, modality=modality, max_top1=max_top1, jobs=jobs, command=command, notify=note
     )
+    code = found.code(worked)
     if as_json:
-        facts = _facts(found)
-        facts = {"out": facts.pop("out"), "exit_code": int(found.code)} | facts | found.choice.model_dump(mode="json")
+        facts = {"out": str(out), "exit_code": int(code), **_facts(worked), **found.model_dump(mode="json")}
         typer.echo(json.dumps(facts, indent=1))
     else:
-        _print_choice(found)
-    for what, why in found.failures.items():
+        _print_choice(found, out)
+    for what, why in worked.failed.items():
         note(f"moretta: {what} failed: {why}")
-    raise typer.Exit(int(found.code))
+    raise typer.Exit(int(code))
 
 
-def _print_choice(found: Chosen) -> None:
-    from moretta.deploy.choose.choosing import AUDIT_PAGE, CAUTION, CHOICE_CSV, CHOICE_JSON, study_text
+def _print_choice(choice: Choice, out: Path) -> None:
+    from moretta.deploy.sweep.choosing import AUDIT_PAGE, CAUTION, CHOICE_CSV, CHOICE_JSON, study_text
 
-    choice = found.choice
     headings = ("candidate", "emotion UAR", "top-1", "upper end", "EER", "strongest by", "verdict")
-    rows = [
-        (c.name, figure(c.uar, c.uar_low, c.uar_high), *map(figure, (c.top1, c.top1_upper, c.eer)), c.top1_by)
-        for c in choice.candidates
-    ]
-    verdicts = [_verdict(c, choice) for c in choice.candidates]
-    show_table(headings, [(*row, verdict) for row, verdict in zip(rows, verdicts, strict=True)], fold=["verdict"])
-    typer.echo(f"All figures: {found.folder / CHOICE_JSON}, {found.folder / CHOICE_CSV}")
+    rows = []
+    for c in choice.candidates:
+        figures = (figure(c.uar, c.uar_low, c.uar_high), *map(figure, (c.top1, c.top1_upper, c.eer)))
+        verdict = "above the cap" if (c.top1_upper or 0.0) > choice.max_top1 else "keeps the cap"
+        verdict = c.excluded or ("chosen" if c == choice.chosen else verdict)
+        rows.append((c.name, *figures, c.top1_by, verdict))
+    show_table(headings, rows, fold=["verdict"])
+    typer.echo(f"All figures: {out / CHOICE_JSON}, {out / CHOICE_CSV}")
     if choice.shown is not None:
-        typer.echo(f"Proof: {found.folder / AUDIT_PAGE}, the audit of “{choice.shown.name}”")
+        typer.echo(f"Proof: {out / AUDIT_PAGE}, the audit of “{choice.shown.name}”")
     if choice.chosen is not None:
-        for line in [*cautions(choice.chosen), f"\n{study_text(choice.chosen)}"]:
+        for line in [*_cautions(choice.chosen), f"\n{study_text(choice.chosen)}"]:
             typer.echo(line)
         return
     typer.echo(f"No candidate keeps top-1 at {choice.max_top1:g} or less.")
     if (near := choice.nearest) is not None:
-        typer.echo(
-            f"Nearest: “{near.name}”, top-1 {figure(near.top1)} with an upper end of {figure(near.top1_upper)}, "
-            f"emotion UAR {figure(near.uar)}. {CAUTION}"
-        )
+        upper = f"top-1 {figure(near.top1)} with an upper end of {figure(near.top1_upper)}"
+        typer.echo(f"Nearest: “{near.name}”, {upper}, emotion UAR {figure(near.uar)}. {CAUTION}")
 
 
-def cautions(chosen: Candidate) -> list[str]:
+def _cautions(chosen: Candidate) -> list[str]:
     """Warnings that the figures of the choice do not show."""
     lines = []
     if chosen.uar_low is None or chosen.uar_chance is None or chosen.uar_low <= chosen.uar_chance:
@@ -185,11 +169,3 @@ def cautions(chosen: Candidate) -> list[str]:
             "re-identified: the cap is on one clip."
         )
     return lines
-
-
-def _verdict(candidate: Candidate, choice: Choice) -> str:
-    if candidate.excluded:
-        return candidate.excluded
-    if candidate == choice.chosen:
-        return "chosen"
-    return "above the cap" if (candidate.top1_upper or 0.0) > choice.max_top1 else "keeps the cap"

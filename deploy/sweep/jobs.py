@@ -75,11 +75,6 @@ class SweepPlan:
                 found.setdefault(job.key, job)
         return tuple(found.values())
 
-    def failures_by_label(self, failures: dict[str, str]) -> dict[str, str]:
-        """Why jobs failed, by what they were instead of by their key."""
-        labels = {job.key: job.label for job in self.jobs}
-        return {labels[key]: why for key, why in failures.items()}
-
 
 def plan_sweep(grid: Grid, folders: Sequence[Path], command: str) -> SweepPlan:
     """Find out what has to be done on each corpus.
@@ -137,11 +132,7 @@ def release_study(study: Study) -> Study:
         plain = getattr(Study(), name)
         unused = {key: getattr(plain, key) for key in _USE_KEYS if hasattr(plain, key)}
         kept[name] = getattr(study, name).model_copy(update=unused)
-    return Study(
-        **kept,
-        privacy=PrivacySection(dp_sgd=False),
-        audit=AuditSection(attributes=study.audit.attributes),
-    )
+    return Study(**kept, privacy=PrivacySection(dp_sgd=False), audit=AuditSection(attributes=study.audit.attributes))
 
 
 def training_study(study: Study) -> Study:

@@ -49,23 +49,15 @@ class Worked(NamedTuple):
     done: int  # jobs that were done now
     reused: int  # jobs whose results were there
     failures: dict[str, str]  # by the key of a job, why it has no result
+    failed: dict[str, str]  # the same by the label of the job
 
 
-class Swept(NamedTuple):
-    """What a sweep found."""
-
-    folder: Path
-    report: SweepReport
-    done: int
-    reused: int
-    failures: dict[str, str]  # by what failed: why
-
-
-def sweep(plan: SweepPlan, out: Path, *, jobs: int | None, command: str, notify: Notify, cluster: str = "") -> Swept:
+def sweep(
+    plan: SweepPlan, out: Path, *, jobs: int | None, command: str, notify: Notify, cluster: str = ""
+) -> tuple[SweepReport, Worked]:
     """Do what is not done yet, and write `sweep.json`, `sweep.csv`, `sweep.html` and the curves into `out`.
 
     Args:
-        plan: what is to be done.
         out: a new or empty folder, or that of an earlier sweep, whose results are used again where they still hold.
         jobs: processes; None takes one for each CPU.
         command: how to do it again, for the page.
@@ -95,18 +87,12 @@ def sweep(plan: SweepPlan, out: Path, *, jobs: int | None, command: str, notify:
             warnings=plan.warnings,
         )
         write_sweep(report, out)
-    return Swept(out, report, worked.done, worked.reused, plan.failures_by_label(worked.failures))
+    return report, worked
 
 
 @contextmanager
 def at_work(out: Path) -> Iterator[None]:
-    """Hold the folder of a sweep for this process, until its results are put together.
-
-    Raises:
-        StudyError: the folder holds something else.
-        RunError: another sweep works in the folder.
-        Interrupted: Ctrl-C or SIGTERM.
-    """
+    """Hold the folder of a sweep for this process, until its results are put together; raises what `sweep` does."""
     if out.exists() and not (out / _MARKER).exists() and (not out.is_dir() or any(out.iterdir())):
         found = f"{out} is neither empty nor the folder of a sweep"
         raise StudyError(found, expected="a new or empty folder", fix="choose another")
@@ -132,7 +118,8 @@ def do_missing(plan: SweepPlan, out: Path, *, jobs: int | None, notify: Notify, 
     if reused := len(plan.jobs) - len(todo):
         notify(f"{reused} of {len(plan.jobs)} results are there already")
     failures = _do(todo, out, jobs=jobs, notify=notify, cluster=cluster) if todo else {}
-    return Worked(len(todo), reused, failures)
+    labels = {job.key: job.label for job in todo}
+    return Worked(len(todo), reused, failures, {labels[key]: why for key, why in failures.items()})
 
 
 def _do(todo: list[Job], out: Path, *, jobs: int | None, notify: Notify, cluster: str) -> dict[str, str]:
@@ -231,7 +218,6 @@ def cluster_runner(do: Do, out: Path, count: int | None, address: str) -> Iterat
     """Processes of a Ray cluster.
 
     Args:
-        do: does one job.
         out: folder of the sweep; every machine must see it, and the corpus, under the same path.
         count: of processes; None takes one for each CPU of the cluster.
         address: of the cluster; `local` starts one on this machine.
@@ -254,11 +240,8 @@ def cluster_runner(do: Do, out: Path, count: int | None, address: str) -> Iterat
             socket.create_connection((where[0], int(where[2])), timeout=_CONNECT_SECONDS).close()
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
     except (OSError, RuntimeError, ValueError) as error:
-        raise RunError(
-            f"no Ray cluster at {address}: {error}",
-            expected="the address of a running cluster, or local",
-            fix="start one with `ray start --head`",
-        ) from error
+        found, expected = f"no Ray cluster at {address}: {error}", "the address of a running cluster, or local"
+        raise RunError(found, expected=expected, fix="start one with `ray start --head`") from error
     try:
         cpus = int(ray.cluster_resources().get("CPU", 1))
         with redirect_stdout(sys.stderr):  # Ray prints about lost workers; the output is for scripts

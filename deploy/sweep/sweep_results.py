@@ -27,22 +27,13 @@ from moretta.shared.core.reproducibility import derive
 Values = dict[str, Any]
 
 
-class JobResult(Record):
-    """Base of all results."""
-
-    seconds: float = 0.0
-    warnings: tuple[str, ...] = ()
-
-
-class Released(JobResult):
-    """What sites released, and what they stated about it."""
+class Released(Record):
+    """What sites stated about what they released."""
 
     privacy: tuple[PrivacyRow, ...]
-    clips: int
-    speakers: int
 
 
-class CellAudit(JobResult):
+class CellAudit(Record):
     """What attackers and utility evaluators found."""
 
     rows: tuple[Result, ...]
@@ -57,21 +48,20 @@ class Spent(Record):
     speaker: float | None
 
 
-class Trained(JobResult):
+class Trained(Record):
     """What a model trained without one fold recognises in it, and what it has cost."""
 
     emotion: dict[str, EmotionResult]
     counts: dict[str, dict[str, list[list[int]]]]  # by output and pseudonymous speaker: [true class, predicted class]
     numbers: dict[str, SpeakerId]
     """Pseudonym to the speaker's number in the corpus: another seed gives another pseudonym. Stays on this machine."""
-    absent: dict[str, str]
     privacy: tuple[PrivacyRow, ...]
     releases: Spent  # by the ledgers: what has left the sites
     models: Spent  # by the ledgers: what the trained models reveal
 
 
-R = TypeVar("R", bound=JobResult)
-_KINDS: dict[str, type[JobResult]] = {"release": Released, "audit": CellAudit, "train": Trained}
+R = TypeVar("R", bound=Record)
+_KINDS: dict[str, type[Record]] = {"release": Released, "audit": CellAudit, "train": Trained}
 
 
 class ResultFolder:
@@ -80,11 +70,11 @@ class ResultFolder:
     def __init__(self, out: Path) -> None:
         self._folder = out / "done"
 
-    def keep(self, job: Job, result: JobResult) -> None:
+    def keep(self, job: Job, result: Record) -> None:
         """Write a result for its owner alone to read: it names speakers."""
         write_atomic(self._path(job), result.model_dump_json() + "\n", mode=0o600)
 
-    def find(self, job: Job) -> JobResult | None:
+    def find(self, job: Job) -> Record | None:
         """The result of a job; None if none can be read, so that the job is done again."""
         try:
             return _KINDS[job.kind].model_validate_json(self._path(job).read_bytes())

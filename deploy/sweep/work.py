@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,20 +12,13 @@ from moretta.client.accounting.take_over_release import take_over_release
 from moretta.client.settings import SiteSettings, simulated_site
 from moretta.deploy.runtime.simulation import connect_locally
 from moretta.deploy.sweep.jobs import Job, folder_of
-from moretta.deploy.sweep.sweep_results import (
-    CellAudit,
-    JobResult,
-    Released,
-    ResultFolder,
-    Spent,
-    Trained,
-    if_all_known,
-)
+from moretta.deploy.sweep.sweep_results import CellAudit, Released, ResultFolder, Spent, Trained, if_all_known
 from moretta.server.stages.audit import TOO_FEW, audit, can_be_attacked
 from moretta.server.stages.report import privacy_rows
 from moretta.server.stages.run import AuditLimits, Run
 from moretta.server.stages.state import RESUME_FILE, load_progress, save_state
 from moretta.server.study import SITE_STAGES, run_stages
+from moretta.shared.audit.report.report_schema import Record
 from moretta.shared.core.errors import RunError
 from moretta.shared.core.labels import in_order
 
@@ -36,12 +28,10 @@ _RELEASE = _STAGES.index("release")
 
 def do(job: Job, out: Path) -> None:
     """Do a job and keep its result. What an earlier attempt left of it is thrown away first."""
-    started = time.monotonic()
     folder = folder_of(out, job)
     shutil.rmtree(folder, ignore_errors=True)
     work = {"release": _release, "audit": _audit, "train": _train}[job.kind]
-    result = work(job, folder, out)
-    ResultFolder(out).keep(job, result.model_copy(update={"seconds": round(time.monotonic() - started, 2)}))
+    ResultFolder(out).keep(job, work(job, folder, out))
     if job.kind != "release":
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -51,21 +41,15 @@ def is_made(job: Job, out: Path) -> bool:
     return (out / "releases" / job.release / RESUME_FILE).exists()
 
 
-def _release(job: Job, folder: Path, out: Path) -> JobResult:
+def _release(job: Job, folder: Path, out: Path) -> Record:
     del out
     run = _started(job, folder)
     run_stages(run, SITE_STAGES[: _RELEASE + 1])
     save_state(run, RESUME_FILE)
-    facts = run.releases.facts.values()
-    return Released(
-        privacy=tuple(privacy_rows(run)),
-        clips=sum(site.clips for site in facts),
-        speakers=sum(site.speakers for site in facts),
-        warnings=tuple(run.progress.warnings),
-    )
+    return Released(privacy=tuple(privacy_rows(run)))
 
 
-def _audit(job: Job, folder: Path, out: Path) -> JobResult:
+def _audit(job: Job, folder: Path, out: Path) -> Record:
     before = _made(out, job)
     job.plan.save(folder)
     present = [m for m in job.plan.study.modalities if m not in before.absent]
@@ -73,15 +57,10 @@ def _audit(job: Job, folder: Path, out: Path) -> JobResult:
     run = Run(folder, job.plan, releases=before.releases, absent=before.absent | not_run)
     run.limits = AuditLimits(workers=1, embeddings=out / "embeddings")
     audit(run)
-    return CellAudit(
-        rows=tuple(run.attacks.identity),
-        utility=tuple(run.attacks.utility),
-        not_run=not_run,
-        warnings=tuple(run.progress.warnings),
-    )
+    return CellAudit(rows=tuple(run.attacks.identity), utility=tuple(run.attacks.utility), not_run=not_run)
 
 
-def _train(job: Job, folder: Path, out: Path) -> JobResult:
+def _train(job: Job, folder: Path, out: Path) -> Record:
     before = _made(out, job)
     job.plan.save(folder)
     sites = [simulated_site(folder, number) for number in range(len(job.plan.sites))]
@@ -96,11 +75,9 @@ def _train(job: Job, folder: Path, out: Path) -> JobResult:
         emotion=evaluation.emotion,
         counts={o: {s: table.tolist() for s, table in tables.items()} for o, tables in evaluation.counts.items()},
         numbers={keys[number].speaker(number): number for number in in_order(job.plan.test_speakers)},
-        absent={output: why for output, why in run.absent.items() if output not in evaluation.emotion},
         privacy=tuple(privacy_rows(run)),
         releases=_spent(sites, "server", delta=job.plan.study.privacy.delta),
         models=_spent(sites, "model", delta=job.plan.study.privacy.delta),
-        warnings=tuple(run.progress.warnings),
     )
 
 

@@ -66,14 +66,9 @@ def confusion_matrix(table: EmotionTable, *, title: str) -> Chart:
 
 @styled()
 def epsilon_over_rounds(rows: Sequence[PrivacyRow], *, limit: float | None = None) -> Chart | None:
-    """Guaranteed epsilon after each round: the highest of the sites as a line, all sites as a band.
+    """Guaranteed epsilon after each round: the highest of the sites as a line, all sites as a band; None without any.
 
-    Args:
-        rows: those without a round or without a finite epsilon are left out.
-        limit: the gate's `max_epsilon`, drawn if given.
-
-    Returns:
-        The chart, or None if no mechanism has at least one round.
+    Rows without a round or without a finite epsilon are left out. `limit` is the gate's `max_epsilon`.
     """
     series: dict[tuple[str, str], dict[int, list[float]]] = defaultdict(lambda: defaultdict(list))
     for row in rows:
@@ -104,10 +99,7 @@ def epsilon_over_rounds(rows: Sequence[PrivacyRow], *, limit: float | None = Non
 def attacker_forest(results: Sequence[Result], *, title: str) -> Chart | None:
     """Each attacker of one modality with its interval, by scenario; one panel for each headline metric that occurs.
 
-    Invalid attackers are hollow and grey, the strongest is emphasized, the dashed line is chance.
-
-    Returns:
-        The chart, or None if no result has a headline metric.
+    Invalid attackers are hollow and grey, the strongest is emphasized, the dashed line is chance. None without any.
     """
     shown = [r for r in results if r.metric in LARGEST and r.subset == "all" and r.pooled == 1 and r.value is not None]
     metrics = [metric for metric in LARGEST if any(r.metric == metric for r in shown)]
@@ -195,10 +187,7 @@ def draw_intervals(axes: Axes, x: Bounds, y: Bounds, **style: Any) -> None:
 def tradeoff(emotion: EmotionResults, results: Sequence[Result]) -> Chart | None:
     """Emotion UAR across, the strongest attacker of each scenario up; one panel for each headline metric.
 
-    Good releases lie low and to the right.
-
-    Returns:
-        The chart, or None if no modality has both an emotion result and an attack that counts.
+    Good releases lie low and to the right. None if no modality has both an emotion result and a valid attack.
     """
     tables: dict[str, EmotionTable] = {m: table for m, table in emotion.by_modality().items() if table is not None}
     attacked = [r for r in results if r.is_whole and r.modality in tables]

@@ -48,18 +48,12 @@ def render_html(report: Report) -> str:
         data_file="report.json",
         headlines=report.headline,
         without_originals=run.deployment,
-        what_was_run=summary.what_was_run(report),
-        how_it_ran=summary.how_it_ran(report),
-        sites_missed=any(site.missed for site in run.sites),
-        findings=summary.findings(report),
-        key_figures=summary.key_figures(report),
         audit=tables.identity_parts(report.audit),
         inference=tables.inference_tables(report.inference),
         utility=tables.evaluator_lines(report.utility),
         budget=tables.budget_tables(report.privacy),
         study_toml=to_toml(run.study),
         has_three_class=any(result.three_class for result in emotion.values()),
-        dropped=sum(drop.count for drop in report.corpus.dropped),
         confusions={
             modality: charts.confusion_matrix(
                 result, title=f"Confusion matrix, {wording.modality_label(modality)}"
@@ -127,21 +121,11 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(
-        percent=wording.percent,
-        figure=wording.figure,
-        interval=wording.interval,
-        epsilon=wording.epsilon,
-        memory=wording.format_bytes,
-        seconds=wording.format_seconds,
-        modality=wording.modality_label,
-        metric=wording.metric_label,
-        extent=_extent,
-        drop_reason=lambda code: wording.DROP_REASONS.get(code, ""),
-    )
-    environment.globals.update(
-        inference_titles=tables.TITLES, inference_meanings=tables.MEANINGS, inference_sources=tables.SOURCES
-    )
+    w = wording
+    formats = (w.percent, w.figure, w.interval, w.epsilon, w.format_bytes, w.format_seconds, w.modality_label)
+    environment.filters |= {function.__name__: function for function in (*formats, w.metric_label)}
+    environment.filters |= {"extent": _extent, "drop_reason": lambda code: w.DROP_REASONS.get(code, "")}
+    environment.globals |= {"tables": tables, "summary": summary}
     return environment
 
 

@@ -72,21 +72,15 @@ def load_report(folder: Path) -> Report:
         _log.warning("%s is in report format 1, with names of an earlier version", path)
         content, version = _from_format_1(content), FORMAT_VERSION
     if version != FORMAT_VERSION:
-        raise ReportError(
-            f"{path} is in report format {version!r}",
-            expected=f"format {FORMAT_VERSION}",
-            fix="render it with the version of Moretta that wrote it (run.versions names it), or run the study again",
-        )
+        fix = "render it with the version of Moretta that wrote it (run.versions), or run the study again"
+        raise ReportError(f"{path} is in report format {version!r}", expected=f"format {FORMAT_VERSION}", fix=fix)
     try:
         return Report.model_validate(content)
     except ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "the top"
-        raise ReportError(
-            f"{path} breaks the report format in {error.error_count()} places, first at {where}: {first['msg']}",
-            expected=f"a report.json of format {FORMAT_VERSION} as Moretta wrote it",
-            fix=again,
-        ) from error
+        where = f"{'.'.join(map(str, first['loc'])) or 'the top'}: {first['msg']}"
+        found = f"{path} breaks the report format in {error.error_count()} places, first at {where}"
+        raise ReportError(found, expected=f"format {FORMAT_VERSION} as Moretta wrote it", fix=again) from error
 
 
 def _refuse_constant(name: str) -> NoReturn:

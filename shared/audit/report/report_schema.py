@@ -125,9 +125,7 @@ def emotion_result(
         scores: [n, c] score of each class, higher is likelier.
         truth: [n] class indices.
         speakers: [n] pseudonyms.
-        seed: of the bootstrap.
         draws: bootstrap samples; 0 gives no intervals.
-        model: its name, for the report.
         classes: [c] names of the classes.
 
     Raises:
@@ -135,11 +133,9 @@ def emotion_result(
     """
     table, labels = np.asarray(scores, np.float64), np.asarray(truth, np.int64)
     if not len(labels) or table.shape != (len(speakers), len(classes)) or not np.isfinite(table).all():
-        raise RunError(
-            f"emotion scores of shape {list(table.shape)} for {len(labels)} clips and {len(speakers)} speaker entries",
-            expected=f"one finite row of {len(classes)} scores for each of at least one clip",
-            fix="check that the held-out fold has clips and that the model did not diverge",
-        )
+        found = f"emotion scores of shape {list(table.shape)} for {len(labels)} clips and {len(speakers)} speakers"
+        expected = f"one finite row of {len(classes)} scores for each of at least one clip"
+        raise RunError(found, expected=expected, fix="check that the fold has clips and the model did not diverge")
 
     def scored(kept: npt.NDArray[np.int64], columns: Sequence[int]) -> EmotionTable:
         predicted = table[kept][:, list(columns)].argmax(axis=1)

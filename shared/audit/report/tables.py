@@ -156,13 +156,7 @@ def _chance(r: Result) -> str:
 
 
 def site_level_rows(study: Study, site: str, rounds: int) -> list[PrivacyRow]:
-    """What the aggregated models reveal about a site, by the rounds in which its update was aggregated.
-
-    Args:
-        study: says which noise.
-        site: its name.
-        rounds: of all models together; the others' rounds cost it nothing.
-    """
+    """What the aggregated models reveal about a site whose update was aggregated in so many rounds, of all models."""
     plan, wanted = plan_site_level(study), study.aggregation
     if plan is None or rounds == 0:
         return []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import NamedTuple
 
 NO_GUARANTEE = "no finite guarantee"
@@ -15,39 +16,32 @@ class MetricLabel(NamedTuple):
     percent: bool = True
 
 
+_number = partial(MetricLabel, percent=False)
 METRICS: dict[str, MetricLabel] = {
     "top1": MetricLabel("Top-1", "share of trials in which the right speaker is ranked first; higher is more leakage"),
-    "eer": MetricLabel("EER", "equal error rate of telling same speaker from different; 50 % is no information"),
+    "eer": MetricLabel("EER", "equal error rate of distinguishing speakers; 50 % is no information"),
     "top5": MetricLabel("Top-5", "share of trials with the right speaker among the first five; higher is more leakage"),
     "tpr_at_fpr_1pct": MetricLabel("TPR at 1 % FPR", "matches found while 1 % of non-matches are accepted"),
     "tpr_at_fpr_01pct": MetricLabel("TPR at 0.1 % FPR", "matches found while 0.1 % of non-matches are accepted"),
-    "d_sys": MetricLabel("D_sys", "linkability, 0 (none) to 1 (full)", percent=False),
-    "min_cllr": MetricLabel(
-        "min Cllr, bit", "cost of the scores at best calibration; 1 is no information", percent=False
-    ),
-    "cllr": MetricLabel("Cllr, bit", "cost of the scores as they are; 1 or more is no information", percent=False),
-    "zebra_expected": MetricLabel("ZEBRA expected, bit", "expected disclosure; 0 is none", percent=False),
-    "zebra_worst": MetricLabel("ZEBRA worst, log10 LR", "worst disclosure of a single trial; 0 is none", percent=False),
-    "voice_distinctiveness_gain": MetricLabel(
-        "G_VD, dB",
-        "gain of voice distinctiveness: 0 is as distinct as the originals, lower is more alike",
-        percent=False,
+    "d_sys": _number("D_sys", "linkability, 0 (none) to 1 (full)"),
+    "min_cllr": _number("min Cllr, bit", "cost of the scores at best calibration; 1 is no information"),
+    "cllr": _number("Cllr, bit", "cost of the scores as they are; 1 or more is no information"),
+    "zebra_expected": _number("ZEBRA expected, bit", "expected disclosure; 0 is none"),
+    "zebra_worst": _number("ZEBRA worst, log10 LR", "worst disclosure of a single trial; 0 is none"),
+    "voice_distinctiveness_gain": _number(
+        "G_VD, dB", "gain of voice distinctiveness: 0 is as distinct as the originals, lower is more alike"
     ),
     "deidentification": MetricLabel("DeID", "1: no released voice resembles its original more than others do"),
-    "mean_rank": MetricLabel(
-        "Mean rank", "average place of the right speaker; 1 is full identification", percent=False
-    ),
-    "median_rank": MetricLabel(
-        "Median rank", "middle place of the right speaker; 1 is full identification", percent=False
-    ),
+    "mean_rank": _number("Mean rank", "average place of the right speaker; 1 is full identification"),
+    "median_rank": _number("Median rank", "middle place of the right speaker; 1 is full identification"),
     "eer_hull": MetricLabel("EER, convex hull", "EER on the convex hull of the ROC; 50 % is no information"),
-    "d_sys_monotone": MetricLabel("D_sys, monotone", "linkability with a monotone likelihood ratio", percent=False),
+    "d_sys_monotone": _number("D_sys, monotone", "linkability with a monotone likelihood ratio"),
     "uar": MetricLabel("UAR", "unweighted average recall"),
     "balanced_accuracy": MetricLabel("Balanced accuracy", "average of the classes' recalls; higher is more leakage"),
     "one_of_two": MetricLabel("One of two", "right choice between its face and another one; 50 % is no information"),
     "explained_variance": MetricLabel("Restored variance", "share of the variance that a decoder restores; 0 is none"),
     "none": MetricLabel("–", ""),
-    "auc": MetricLabel("AUC", "area under the ROC curve; 0.5 is no information", percent=False),
+    "auc": _number("AUC", "area under the ROC curve; 0.5 is no information"),
 }
 
 SCENARIOS: dict[str, str] = {

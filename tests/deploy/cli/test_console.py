@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from moretta.deploy.cli.console import heartbeat, progress, progress_of, show_table
+from moretta.deploy.cli.console import heartbeat, progress, show_table
 from moretta.deploy.runtime import run_folder as monitoring
 
 
@@ -67,7 +67,7 @@ def test_a_table_shows_text_from_elsewhere_as_it_is(capsys: pytest.CaptureFixtur
 
 def test_work_that_counts_itself_is_shown_as_it_goes() -> None:
     log = io.StringIO()
-    with progress_of("Anonymizing", stream=log) as step:
+    with progress("Anonymizing", stream=log) as step:
         step(1, 2)
         step(2, 2)
     assert [line.split(" (")[0] for line in log.getvalue().splitlines()] == ["Anonymizing: 1/2", "Anonymizing: 2/2"]

@@ -40,7 +40,6 @@ def trained(job: Job, right: float, *, clip: float | None = 1.0) -> Trained:
         emotion={},
         counts={"voice": tables(job, right)},
         numbers={keys[n].speaker(n): n for n in job.plan.test_speakers},
-        absent={},
         privacy=(),
         releases=Spent(clip=100.0 + 20 * (clip or 0), speaker=None),
         models=Spent(clip=clip, speaker=9.0),
@@ -67,7 +66,7 @@ def fill(plan: SweepPlan, shelf: ResultFolder, right: Any = lambda job: 0.5, top
     whole = PrivacyRow(site="s", mechanism="voice release: x", unit="clip", epsilon=600.0, nominal=80.0)
     for job in plan.jobs:
         if job.kind == "release":
-            shelf.keep(job, Released(privacy=(whole, claim), clips=48, speakers=4))
+            shelf.keep(job, Released(privacy=(whole, claim)))
         elif job.kind == "audit":
             rows = (attack("top1", top1(job)), attack("top1", 0.1, attacker="weak"), attack("top1", 0.9, invalid=True))
             emotion = (utility("a", 0.3), utility("b", 0.4), utility("c", 0.9, "original"))
@@ -162,7 +161,7 @@ def test_of_equal_claims_that_for_the_largest_unit_is_meant(tiny_corpus: Path, t
         PrivacyRow(site="s", mechanism="voice release: x", unit=unit, epsilon=4.0, nominal=4.0)
         for unit in ("clip", "speaker")
     )
-    shelf.keep(plan.cells[0].release, Released(privacy=claims, clips=48, speakers=4))
+    shelf.keep(plan.cells[0].release, Released(privacy=claims))
     (row,) = collect(plan, shelf, {})
     assert (row.release_nominal, row.release_nominal_unit) == (4.0, "speaker")
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from moretta.deploy.cli.sweep import _grid as command_grid
 from moretta.deploy.sweep.grid import Grid, GridFile, load_grid, make_grid, parse_axis, parse_setting
 from moretta.shared.core.errors import StudyError
 from moretta.shared.study.schema import parse_study
@@ -142,3 +143,9 @@ def test_a_label_says_every_setting_once() -> None:
 def test_an_infinite_epsilon_of_the_command_line_is_in_the_report_as_text() -> None:
     made = make_grid(GridFile(axes=dict([parse_axis("privacy.epsilon=2,inf")])))
     assert made.content["axes"] == {"privacy.epsilon": [2, "inf"]}
+
+
+def test_paths_of_a_grid_stay_relative_to_its_file_where_the_command_line_changes_it(tmp_path: Path) -> None:
+    (tmp_path / "grid.toml").write_text("folds = 'all'\n", encoding="utf-8")
+    changed = command_grid(tmp_path / "grid.toml", study=None, axes=["seed=1"], fixed=[], seeds="2,3", folds="one")
+    assert (changed.folder, changed.folds, changed.seeds) == (tmp_path.resolve(), "one", (2, 3))

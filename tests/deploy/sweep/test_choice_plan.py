@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from moretta.deploy.choose.choosing import plan_choice
+from moretta.deploy.sweep.choosing import plan_choice
 from moretta.deploy.sweep.jobs import SweepPlan
 from moretta.shared.core.errors import StudyError
 

@@ -7,7 +7,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from moretta.deploy.choose.choosing import Candidate, choose
+from moretta.deploy.sweep.choosing import Candidate, choose
 
 STEPS = st.integers(0, 8).map(lambda n: n / 8)  # coarse, so that ties are common
 EXCLUDED = st.sampled_from(["", "", "", "every attacker is invalid"])

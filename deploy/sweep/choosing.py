@@ -11,7 +11,7 @@ import json
 import math
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from pydantic import BaseModel, ConfigDict
 from moretta.deploy.runtime.run_folder import Notify
 from moretta.deploy.sweep.grid import load_grid, make_grid
 from moretta.deploy.sweep.jobs import SweepPlan, plan_sweep
-from moretta.deploy.sweep.run_sweep import at_work, do_missing
+from moretta.deploy.sweep.run_sweep import Worked, at_work, do_missing
 from moretta.deploy.sweep.sweep_results import CellAudit, ResultFolder
 from moretta.shared.audit.report.page import AuditPageInfo, render_audit
 from moretta.shared.audit.result import strongest, strongest_of_each
@@ -38,10 +38,7 @@ from moretta.shared.study.schema import Study, load_study
 SHIPPED = Path(__file__).parent  # folder of the candidates that come with Moretta, one file for each modality
 CHOICE_JSON, CHOICE_CSV, STUDY_FILE = "choice.json", "choice.csv", "study.toml"
 AUDIT_JSON, AUDIT_PAGE = "audit.json", "audit.html"
-_STUDY_KEYS = {
-    "voice": ("public_speech", "coefficients"),
-    "face": ("weights", "epochs", "training_faces", "preset"),
-}
+_STUDY_KEYS = {"voice": ("public_speech", "coefficients"), "face": ("weights", "epochs", "training_faces", "preset")}
 """Options of a study's anonymizer that no candidate is about."""
 ALL_INVALID = "every attacker is invalid: nothing is known of what it leaks"
 NOT_EVALUATED = "no utility evaluator that is trained on releases could run"
@@ -99,6 +96,10 @@ class Choice(BaseModel):
         """The one whose audit is the proof."""
         return self.chosen or self.nearest
 
+    def code(self, worked: Worked) -> ExitCode:
+        """Where none keeps the cap among those that could be tried, another that failed might have."""
+        return ExitCode.OK if self.chosen else ExitCode.RUN_FAILED if worked.failures else ExitCode.GATE
+
 
 def choose(candidates: Sequence[Candidate], max_top1: float) -> Choice:
     """The best emotion UAR of those whose `top1_upper` is at most `max_top1`.
@@ -130,13 +131,9 @@ def plan_choice(
     """Find out what has to be done.
 
     Args:
-        corpus: folder of the clips of the site.
-        modality: to choose an anonymizer for.
-        max_top1: the cap.
         candidates: a grid file; None takes the one that comes with Moretta.
         study: seed, labels, public data and attackers are taken from it; None takes the defaults.
         attackers: names, in place of the study's; empty means those, or all.
-        command: how to do it again.
 
     Raises:
         CorpusError: the corpus cannot be used.
@@ -148,17 +145,13 @@ def plan_choice(
     base = load_study(study)
     known = [name for name in attacker_names() if get_attacker(name).modality == modality]
     if unknown := [name for name in attackers or base.audit.attackers if name not in known]:
-        raise StudyError(
-            f"{', '.join(unknown)} named as attackers of {modality}", expected=f"one or more of: {', '.join(known)}"
-        )
+        found = f"{', '.join(unknown)} named as attackers of {modality}"
+        raise StudyError(found, expected=f"one or more of: {', '.join(known)}")
     _check_speakers(read_corpus(corpus, labels=base.labels, classes=base.classes), modality, max_top1)
-    grid = load_grid(candidates or SHIPPED / f"{modality}.toml")
+    grid = load_grid(candidates or SHIPPED / f"candidates-{modality}.toml")
     if grid.study is not None or grid.base or grid.folds != "one" or len(grid.seeds) > 1:
-        raise StudyError(
-            f"candidates in {candidates} with a study, folds or several seeds of their own",
-            expected="curves and axes alone",
-            fix="name the study with --study",
-        )
+        found = f"candidates in {candidates} with a study, folds or several seeds of their own"
+        raise StudyError(found, expected="curves and axes alone", fix="name the study with --study")
     made = make_grid(grid.model_copy(update={"base": base_of(base, modality, attackers)}))
     plan = plan_sweep(made, [corpus], command)
     return replace(plan, cells=tuple(replace(cell, training=()) for cell in plan.cells))
@@ -186,40 +179,27 @@ def base_of(study: Study, modality: Modality, attackers: Sequence[str]) -> dict[
 
 def _check_speakers(corpus: Corpus, modality: Modality, max_top1: float) -> None:
     clips = Counter(clip.speaker for clip in of_modality(corpus, modality))
-    if not clips:
-        what = "sound" if modality == "voice" else "video"
-        raise StudyError(
-            f"no clip of the corpus has {what}",
-            expected=f"clips to choose an anonymizer of {modality} by",
-            fix="name the other with --modality",
-        )
     people = sum(count > 1 for count in clips.values())
+    if not clips:
+        found = f"no clip of the corpus has {'sound' if modality == 'voice' else 'video'}"
+        raise StudyError(found, expected=f"clips with {modality}", fix="name the other with --modality")
     if people < 2:
+        found = f"{len(clips)} people with {modality}, of whom {people} with two clips or more"
         raise StudyError(
-            f"{len(clips)} people with {modality}, of whom {people} with two clips or more",
-            expected="two clips of at least two people: one to know a person by, one to recognise",
-            fix="add clips: without them nobody can be attacked, and nothing can be proven",
+            found, expected="two clips of at least two people", fix="add clips: without them nobody can be attacked"
         )
     if max_top1 < 1 / people:
-        raise StudyError(
-            f"a cap of {max_top1:g} on top-1 among {people} people",
-            expected=f"at least {math.ceil(1e4 / people) / 1e4:g}, which is what guessing gives",
-            fix="raise --max-top1, or use a corpus of more people",
-        )
+        found = f"a cap of {max_top1:g} on top-1 among {people} people"
+        guessed = f"at least {math.ceil(1e4 / people) / 1e4:g}, which is what guessing gives"
+        raise StudyError(found, expected=guessed, fix="raise --max-top1, or use a corpus of more people")
 
 
 def weigh(
     name: str, study: Study, audited: CellAudit | None, *, modality: Modality, emotions: int, why: str = ""
 ) -> Candidate:
-    """Put a candidate together.
+    """A candidate from what attackers and utility evaluators found in its release; None if that failed, by `why`.
 
-    Args:
-        name: its name in the table.
-        study: the one that its release was made by.
-        audited: what attackers and utility evaluators found; None if that failed.
-        modality: of voice and face, the one that is chosen for.
-        emotions: how many occur in the corpus.
-        why: it failed.
+    `study` is the one that its release was made by, and `emotions` how many occur in the corpus.
     """
     found: dict[str, Any] = {"name": name, "modality": modality, "section": section_of(study, modality)}
     if audited is None or (why := audited.not_run.get(modality, "")):
@@ -263,42 +243,19 @@ def section_of(study: Study, modality: Modality) -> dict[str, Any]:
     return {key: value for key, value in section.model_dump(mode="json").items() if value != plain[key]}
 
 
-@dataclass(frozen=True)
-class Chosen:
-    """What was chosen, and what it took."""
-
-    folder: Path
-    choice: Choice
-    done: int
-    reused: int
-    failures: dict[str, str]  # by what failed: why
-
-    @property
-    def code(self) -> ExitCode:
-        """Where none keeps the cap among those that could be tried, another that failed might have."""
-        if self.choice.chosen is not None:
-            return ExitCode.OK
-        return ExitCode.RUN_FAILED if self.failures else ExitCode.GATE
-
-
 def choose_anonymizer(
     plan: SweepPlan, out: Path, *, modality: Modality, max_top1: float, jobs: int | None, command: str, notify: Notify
-) -> Chosen:
+) -> tuple[Choice, Worked]:
     """Do what is not done yet, choose, and write everything into `out`.
 
     Args:
-        plan: of `plan_choice`.
         out: a new or empty folder, or that of an earlier choice, whose results are used again where they still hold.
-        modality: to choose for.
-        max_top1: the cap.
         jobs: processes; None takes one for each CPU.
         command: how to do it again, for the page.
         notify: called with a line of text for every finished job.
 
     Raises:
-        StudyError: the folder holds something else.
-        RunError: another process works in the folder.
-        Interrupted: Ctrl-C or SIGTERM; what was finished is kept, and no process is left.
+        StudyError, RunError, Interrupted: as `sweep` does.
     """
     with at_work(out):
         worked = do_missing(plan, out, jobs=jobs, notify=notify)
@@ -313,7 +270,7 @@ def choose_anonymizer(
             candidates.append(weigh(name, cell.study, audits[name], modality=modality, emotions=emotions, why=why))
         choice = choose(candidates, max_top1)
         _write(out, choice, audits[choice.shown.name] if choice.shown else None, plan, command)
-    return Chosen(out, choice, worked.done, worked.reused, plan.failures_by_label(worked.failures))
+    return choice, worked
 
 
 def _write(out: Path, choice: Choice, proof: CellAudit | None, plan: SweepPlan, command: str) -> None:

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from moretta.deploy.choose.choosing import choose_anonymizer, plan_choice
 from moretta.deploy.sweep import run_sweep as sweeping
+from moretta.deploy.sweep.choosing import choose_anonymizer, plan_choice
 from moretta.deploy.sweep.jobs import Job
 from moretta.deploy.sweep.sweep_results import CellAudit, Released, ResultFolder
 from moretta.shared.audit.result import Result
@@ -51,11 +51,7 @@ def test_who_failed_stops_no_choice_among_the_others_and_what_was_not_tried_is_n
     def do(todo: list[Job], out: Path, **_: Any) -> dict[str, str]:
         for job in todo:
             if job.label[-1] not in failing:
-                result = (
-                    Released(privacy=(), clips=48, speakers=4)
-                    if job.kind == "release"
-                    else audited(invalid=broken == "invalid")
-                )
+                result = Released(privacy=()) if job.kind == "release" else audited(invalid=broken == "invalid")
                 ResultFolder(out).keep(job, result)
         return {job.key: "out of memory" for job in todo if job.label[-1] in failing}
 
@@ -66,9 +62,11 @@ def test_who_failed_stops_no_choice_among_the_others_and_what_was_not_tried_is_n
         tmp_path / "tones", modality="voice", max_top1=0.5, candidates=tmp_path / "mine.toml", study=None, attackers=(),
         command="c",
     )  # fmt: skip
-    found = choose_anonymizer(plan, out, modality="voice", max_top1=0.5, jobs=1, command="c", notify=lambda text: None)
-    assert found.code == code
-    assert (found.choice.chosen.name if found.choice.chosen else None) == chosen
-    assert "".join(c.name for c in found.choice.candidates if c.excluded == "out of memory") == failing
+    found, worked = choose_anonymizer(
+        plan, out, modality="voice", max_top1=0.5, jobs=1, command="c", notify=lambda text: None
+    )
+    assert found.code(worked) == code
+    assert (found.chosen.name if found.chosen else None) == chosen
+    assert "".join(c.name for c in found.candidates if c.excluded == "out of memory") == failing
     assert (out / "study.toml").exists() == (out / "audit.html").exists() == (chosen is not None)
-    assert len(found.failures) == 2 * len(failing)
+    assert len(worked.failed) == 2 * len(failing)

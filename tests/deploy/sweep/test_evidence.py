@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from moretta.deploy.choose.choosing import (
+from moretta.deploy.runtime.planning import check_names
+from moretta.deploy.sweep.choosing import (
     ALL_INVALID,
     BELOW_CHANCE,
     FEWER_EMOTIONS,
@@ -19,7 +20,6 @@ from moretta.deploy.choose.choosing import (
     study_text,
     weigh,
 )
-from moretta.deploy.runtime.planning import check_names
 from moretta.deploy.sweep.grid import load_grid, make_grid
 from moretta.deploy.sweep.sweep_results import CellAudit
 from moretta.shared.audit.result import Result
@@ -88,7 +88,7 @@ def test_who_could_not_be_attacked_or_failed_cannot_be_chosen() -> None:
 
 @pytest.mark.parametrize("modality", ["voice", "face"])
 def test_every_candidate_that_is_shipped_is_a_study_and_its_section_gives_the_same_one_again(modality: Any) -> None:
-    grid = load_grid(SHIPPED / f"{modality}.toml")
+    grid = load_grid(SHIPPED / f"candidates-{modality}.toml")
     cells = make_grid(grid.model_copy(update={"base": base_of(Study(), modality, ())})).cells
     assert len({str(section_of(cell.study, modality)) for cell in cells}) == len(cells) > 3
     for cell in cells:

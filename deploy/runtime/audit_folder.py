@@ -7,21 +7,19 @@ import tempfile
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from moretta.deploy.runtime.run_folder import prepare_output
 from moretta.shared.audit.arrays import VideoFaces
 from moretta.shared.audit.dataset import ClipSet
-from moretta.shared.audit.report.page import AuditPageInfo, render_audit
+from moretta.shared.audit.report.page import render_audit
 from moretta.shared.audit.result import Result, strongest_of_each
 from moretta.shared.audit.runner import audit
 from moretta.shared.audit.utility.evaluate import evaluate_utility
 from moretta.shared.core.atomic import write_atomic
 from moretta.shared.core.errors import ClipError, CorpusError, ReleaseError, RunError
 from moretta.shared.core.labels import SpeakerId, classes_among, in_order
-from moretta.shared.core.reproducibility import versions
 from moretta.shared.core.terms import MODALITIES, Modality
 from moretta.shared.core.workers import Progress
 from moretta.shared.data.clips import Clip, Corpus, Drop, Speaker
@@ -116,16 +114,17 @@ def audit_folder(
     with tempfile.TemporaryDirectory(prefix="moretta-utility-") as scratch:
         for original, released in sets.values() if utility else ():
             done.utility += evaluate_utility(original, released, scratch=Path(scratch), **how)
-    facts = AuditPageInfo(
+    page = render_audit(
+        done.rows,
+        done.findings,
+        done.utility,
         name=name or releases.resolve().name,
         seed=seed,
-        originals=corpus is not None,
         command=command,
-        version=versions()["moretta"],
-        finished=datetime.now(UTC).isoformat(timespec="seconds"),
-        unused=tuple((f"{m} {why}", n) for m, reasons in done.unused.items() for why, n in sorted(reasons.items())),
+        originals=corpus is not None,
+        unused=[(f"{m} {why}", n) for m, reasons in done.unused.items() for why, n in sorted(reasons.items())],
     )
-    write_atomic(out / PAGE_FILE, render_audit(facts, done.rows, done.findings, done.utility))
+    write_atomic(out / PAGE_FILE, page)
     content = {
         "seed": seed,
         "originals": corpus is not None,

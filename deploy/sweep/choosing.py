@@ -23,7 +23,7 @@ from moretta.deploy.sweep.grid import load_grid, make_grid
 from moretta.deploy.sweep.jobs import SweepPlan, plan_sweep
 from moretta.deploy.sweep.run_sweep import Worked, at_work, do_missing
 from moretta.deploy.sweep.sweep_results import CellAudit, ResultFolder
-from moretta.shared.audit.report.page import AuditPageInfo, render_audit
+from moretta.shared.audit.report.page import render_audit
 from moretta.shared.audit.result import strongest, strongest_of_each
 from moretta.shared.core.atomic import write_atomic
 from moretta.shared.core.errors import ExitCode, StudyError
@@ -281,23 +281,16 @@ def _write(out: Path, choice: Choice, proof: CellAudit | None, plan: SweepPlan, 
     for stale in (STUDY_FILE, AUDIT_JSON, AUDIT_PAGE):
         (out / stale).unlink(missing_ok=True)
     corpus, seed = plan.cells[0].corpus, plan.cells[0].study.seed
-    finished = datetime.now(UTC).isoformat(timespec="seconds")
     if choice.shown is not None and proof is not None:
-        facts = AuditPageInfo(
-            name=f"{choice.shown.name}, {corpus.name}{' (synthetic people)' if corpus.synthetic else ''}",
-            seed=seed,
-            originals=True,
-            command=command,
-            version=versions()["moretta"],
-            finished=finished,
-        )
+        name = f"{choice.shown.name}, {corpus.name}{' (synthetic people)' if corpus.synthetic else ''}"
+        page = render_audit(proof.rows, (), proof.utility, name=name, seed=seed, command=command)
         audited = {
             "candidate": choice.shown.name,
             "seed": seed,
             "audit": [row.model_dump(mode="json") for row in proof.rows],
             "utility": [row.model_dump(mode="json") for row in proof.utility],
         }
-        write_atomic(out / AUDIT_PAGE, render_audit(facts, proof.rows, (), proof.utility))
+        write_atomic(out / AUDIT_PAGE, page)
         write_atomic(out / AUDIT_JSON, json.dumps(audited, indent=1, allow_nan=False) + "\n")
     if choice.chosen is not None:
         write_atomic(out / STUDY_FILE, study_text(choice.chosen))
@@ -310,7 +303,7 @@ def _write(out: Path, choice: Choice, proof: CellAudit | None, plan: SweepPlan, 
         "warnings": plan.warnings,
         "command": command,
         "versions": versions(),
-        "finished": finished,
+        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
     }
     write_atomic(out / CHOICE_CSV, _as_csv(choice))
     write_atomic(out / CHOICE_JSON, json.dumps(content, indent=1, allow_nan=False) + "\n")

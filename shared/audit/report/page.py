@@ -5,9 +5,10 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from functools import cache
 from importlib import resources
-from typing import Any, NamedTuple
+from typing import Any
 
 from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
@@ -16,18 +17,7 @@ from moretta.shared.audit.report import charts, summary, tables, wording
 from moretta.shared.audit.report.report_schema import Report
 from moretta.shared.audit.result import Result
 from moretta.shared.core.printable import shown, to_toml
-
-
-class AuditPageInfo(NamedTuple):
-    """How the audit came about."""
-
-    name: str  # what was attacked, as the reader knows it
-    seed: int
-    originals: bool  # whether originals were given, on which attackers can be checked
-    command: str
-    version: str
-    finished: str  # UTC, ISO 8601
-    unused: tuple[tuple[str, int], ...] = ()  # clips left out, by reason
+from moretta.shared.core.reproducibility import versions
 
 
 def render_html(report: Report) -> str:
@@ -67,17 +57,36 @@ def render_html(report: Report) -> str:
 
 
 def render_audit(
-    facts: AuditPageInfo, rows: Sequence[Result], findings: Sequence[Result], utility: Sequence[Result]
+    rows: Sequence[Result],
+    findings: Sequence[Result],
+    utility: Sequence[Result],
+    *,
+    name: str,
+    seed: int,
+    command: str,
+    originals: bool = True,
+    unused: Sequence[tuple[str, int]] = (),
 ) -> str:
-    """The page of an audit alone."""
+    """The page of an audit alone.
+
+    Args:
+        name: what was attacked, as the reader knows it.
+        originals: whether originals were given, on which attackers can be checked.
+        unused: clips left out, by reason.
+    """
     parts, leaks = summary.headlines(rows, None), tables.inference_sentence(findings)
-    sentences = [summary.identity_sentence(part, without_originals=not facts.originals) for part in parts]
+    sentences = [summary.identity_sentence(part, without_originals=not originals) for part in parts]
     return render_page(
         "audit.html",
-        facts=facts,
+        name=name,
+        seed=seed,
+        command=command,
+        unused=unused,
+        version=versions()["moretta"],
+        finished=datetime.now(UTC).isoformat(timespec="seconds"),
         data_file="audit.json",
         headlines=parts,
-        without_originals=not facts.originals,
+        without_originals=not originals,
         findings=[*sentences, *([leaks] if leaks else []), *summary.utility_sentences(utility)],
         audit=tables.identity_parts(rows),
         inference=tables.inference_tables(findings),

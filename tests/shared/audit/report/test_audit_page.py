@@ -2,26 +2,16 @@ from __future__ import annotations
 
 import re
 from types import ModuleType
+from typing import Any
 
-from moretta.shared.audit.report.page import AuditPageInfo, render_audit
+from moretta.shared.audit.report.page import render_audit
 
 HOSTILE = "<script>alert(1)</script>"
 
 
-def facts(**changes: object) -> AuditPageInfo:
-    content: dict[str, object] = {
-        "name": "releases",
-        "seed": 1,
-        "originals": True,
-        "command": "moretta audit releases",
-        "version": "0.1.0",
-        "finished": "2026-01-01T00:00:00+00:00",
-    }
-    return AuditPageInfo(**(content | changes))  # type: ignore[arg-type]
-
-
-def page(example: ModuleType, **changes: object) -> str:
-    return render_audit(facts(**changes), tuple(example.audit()), tuple(example.inference()), tuple(example.utility()))
+def page(example: ModuleType, **changes: Any) -> str:
+    facts = {"name": "releases", "seed": 1, "command": "moretta audit releases"} | changes
+    return render_audit(tuple(example.audit()), tuple(example.inference()), tuple(example.utility()), **facts)
 
 
 def test_the_page_leads_with_the_strongest_attacker_beside_chance_and_unprotected(example: ModuleType) -> None:
@@ -48,7 +38,7 @@ def test_hostile_text_stays_text_and_nothing_is_loaded(example: ModuleType) -> N
 
 
 def test_an_audit_without_judges_and_findings_is_still_a_page(example: ModuleType) -> None:
-    made = render_audit(facts(), tuple(example.audit()), (), ())
+    made = render_audit(tuple(example.audit()), (), (), name="releases", seed=1, command="moretta audit releases")
     assert 'id="inference"' not in made
     assert 'id="utility"' not in made
     assert 'id="identity"' in made

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import random
 import sys
 from pathlib import Path
@@ -118,4 +119,6 @@ def _first_hellos(run: Run, grid: SiteGrid) -> dict[str, Hello]:
 
 
 if __name__ == "__main__":
-    sys.exit(run_central_stages(Path(sys.argv[1])))
+    code = run_central_stages(Path(sys.argv[1]))
+    gc.freeze()  # Python would look through all of torch for garbage once more
+    sys.exit(code)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import signal
@@ -75,7 +76,9 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) == signal.SIG_DFL:  # under `nohup` SIGHUP is ignored, and stays so
             signal.signal(number, _interrupt)
-    sys.exit(run(arguments))
+    code = run(arguments)
+    gc.freeze()  # Python would look through all of torch for garbage once more
+    sys.exit(code)
 
 
 class _EndedError(BaseException):

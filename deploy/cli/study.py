@@ -32,7 +32,6 @@ def simulate(  # noqa: PLR0917 - typer reads the options from the signature
     from moretta.deploy.runtime.planning import check_names, plan_simulation
     from moretta.deploy.runtime.run_folder import prepare_folder, reproduce_command
     from moretta.deploy.runtime.simulation import simulate as start
-    from moretta.deploy.synth.corpus import synthesize_corpus
     from moretta.shared.data.reader import read_corpus
     from moretta.shared.study.limits import check_limits
     from moretta.shared.study.schema import load_study
@@ -42,6 +41,8 @@ def simulate(  # noqa: PLR0917 - typer reads the options from the signature
     check_limits(chosen, sites=chosen.sites)  # before a corpus is made
     prepare_folder(out)
     if corpus is None:
+        from moretta.deploy.synth.corpus import synthesize_corpus
+
         corpus = out / "corpus"
         with progress("Making synthetic clips", speakers * clips) as step:
             synthesize_corpus(

@@ -12,15 +12,19 @@ This relies on Flower 1.41: `SubprocessExecutor` in `flwr.supercore.superexec.ex
 
 from __future__ import annotations
 
+import atexit
+import gc
 import json
 import os
 import signal
 import socket
 import subprocess
 import sys
+import traceback
+from collections.abc import Callable
 from functools import partial
 from importlib import import_module, metadata
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from moretta.deploy.runtime.processes import flower_command
 from moretta.shared.core.flower_private import (
@@ -34,20 +38,36 @@ from moretta.shared.core.flower_private import (
 from moretta.shared.core.printable import log_printable
 from moretta.shared.core.reproducibility import code_digest
 from moretta.shared.core.workers import own_randomness
+from moretta.shared.study.options import ANONYMIZERS
 
 if TYPE_CHECKING:
     from moretta.shared.core.flower_private import ExecutionSpec
 
 _PRELOADED = {
     "flwr-clientapp": (
+        "httpcore",
         "moretta.client.app",
         "moretta.client.clips.release",
+        "moretta.client.secure_aggregation.steps",
+        "moretta.client.training.code_training",
         "moretta.client.training.evaluation",
+        "moretta.client.training.local_training",
         "opacus",
+        "torch._dynamo",
     ),
-    "flwr-serverapp": ("moretta.server.app", "moretta.server.stages.train", "torch"),
+    "flwr-serverapp": (
+        "cv2",
+        "httpcore",
+        "moretta.server.app",
+        "moretta.server.stages.train",
+        "moretta.shared.models.emotion",
+        "moretta.shared.models.speech",
+        "sklearn.cluster",
+        "torch._dynamo",
+        "torchaudio.transforms",
+    ),
 }
-"""What an app imports; none of these starts a thread, which a fork would lose."""
+"""What an app imports, besides the anonymizers; none of these starts a thread, which a fork would lose."""
 _FORKED_FROM = "--forked-from"
 _MOST_BYTES = 64 * 2**10
 
@@ -110,6 +130,8 @@ def _fork(requests: socket.socket) -> None:
     """
     for name in _PRELOADED[sys.argv[0]]:
         import_module(name)
+    ANONYMIZERS.load()
+    gc.freeze()  # a collection in an app would copy every page
     code_digest()  # of the code that was imported, whatever is installed later
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the system removes apps that have ended
     while True:
@@ -125,6 +147,22 @@ def _fork(requests: socket.socket) -> None:
     sys.argv[1:] = [*json.loads(message), "--token-file", f"/dev/fd/{descriptors[0]}"]
 
 
+def _end_at_once(run: Callable[[], None]) -> NoReturn:
+    """Run a program and end as the processes of `multiprocessing` do: to take torch apart costs more than a message."""
+    code: object = 0
+    try:
+        run()
+    except SystemExit as end:
+        code = end.code
+    except BaseException:
+        traceback.print_exc()
+        code = 1
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code if isinstance(code, int) else int(bool(code)))
+
+
 def main() -> None:
     """Start the program that the first argument names; `flower-superexec` is followed by the app that it runs."""
     sys.argv = sys.argv[1:]
@@ -135,6 +173,7 @@ def main() -> None:
     run = program.load()
     if sys.argv[1:2] == [_FORKED_FROM]:
         _fork(socket.socket(fileno=int(sys.argv[2])))
+        run = partial(_end_at_once, run)
     run()
 
 

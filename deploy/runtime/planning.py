@@ -15,6 +15,7 @@ from moretta.shared.enrollment.identifiers import check_site_name
 from moretta.shared.study.limits import check_limits, check_training_sites
 from moretta.shared.study.run_plan import PlannedSite, SimulationPlan
 from moretta.shared.study.schema import Study
+from moretta.shared.study.sections import check_model
 
 
 def check_names(study: Study) -> None:
@@ -24,14 +25,13 @@ def check_names(study: Study) -> None:
     """
     from moretta.server.aggregation.strategies import make_strategy
     from moretta.shared.audit.attackers import attacker_names
-    from moretta.shared.models.emotion import emotion_model
 
     def wrong_attackers(found: str, known: list[str]) -> StudyError:
         expected = f"one or more of: {', '.join(known)}"
         return StudyError(f"audit.attackers names {found}", expected=expected, fix="correct [audit]")
 
     for modality in study.modalities:
-        emotion_model(modality, study.section(modality).model)
+        check_model(modality, study.section(modality).model)
     make_strategy(study.train.strategy, dict(study.train.strategy_options))
     if unknown := [name for name in study.audit.attackers if name not in attacker_names()]:
         raise wrong_attackers(", ".join(unknown), attacker_names())

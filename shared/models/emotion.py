@@ -15,11 +15,10 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from moretta.shared.core.errors import StudyError
 from moretta.shared.core.labels import EMOTIONS
 from moretta.shared.models.fusion_gate import Gate
 from moretta.shared.study.schema import Study
-from moretta.shared.study.sections import FUSION_MODEL, ModelKind
+from moretta.shared.study.sections import FUSION_MODEL, ModelKind, check_model
 
 Array = npt.NDArray[Any]
 Floats = npt.NDArray[np.float32]
@@ -62,11 +61,8 @@ def emotion_model(modality: ModelKind, name: str, classes: int = len(EMOTIONS)) 
     Raises:
         StudyError: unknown; the message lists the known ones.
     """
-    model = _MODELS.get((modality, name))
-    if model is None:
-        known = ", ".join(sorted(n for m, n in _MODELS if m == modality))
-        raise StudyError(f"the {modality} model {name!r}", expected=f"one of: {known}", fix="correct the study")
-    return replace(model, classes=classes)
+    check_model(modality, name)
+    return replace(_MODELS[modality, name], classes=classes)
 
 
 def study_model(study: Study, kind: ModelKind) -> EmotionModel:

@@ -6,6 +6,8 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from moretta.shared.core.errors import StudyError
+
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
 Epsilon = Annotated[float, Field(ge=1e-9, le=1e9)]
@@ -20,6 +22,12 @@ RequestStage = Literal["release", "train", "evaluate"]
 ModelKind = Literal["voice", "face", "fusion"]
 """What a study may train: a model of one modality, or the gate that weighs both of them."""
 FUSION_MODEL = "gate"
+MODELS: dict[ModelKind, tuple[str, ...]] = {
+    "voice": ("cnn", "layered", "statistics"),
+    "face": ("cnn", "gradients"),
+    "fusion": (FUSION_MODEL,),
+}
+"""Names of the models in `moretta.shared.models.emotion`, for those that need not load any."""
 AVERAGING = ("FedAvg", "FedAvgM", "FedProx", "FedAdagrad", "FedAdam", "FedYogi")
 """Flower's strategies that need nothing but the mean of the updates."""
 
@@ -182,3 +190,10 @@ class GateSection(Section):
     max_top1: Fraction | None = None
     min_eer: Fraction | None = None
     max_epsilon: Positive | None = None
+
+
+def check_model(kind: ModelKind, name: str) -> None:
+    """Raises StudyError for a model that does not exist; the message lists the known ones."""
+    if name not in MODELS[kind]:
+        known = ", ".join(MODELS[kind])
+        raise StudyError(f"the {kind} model {name!r}", expected=f"one of: {known}", fix="correct the study")

@@ -33,7 +33,7 @@ OPTIONS = [
 
 def moretta(*arguments: object, code: int = 0) -> str:
     """Run a command to its end; returns what it printed."""
-    done = subprocess.run([*MORETTA, *map(str, arguments)], capture_output=True, text=True, check=False, timeout=60)
+    done = subprocess.run([*MORETTA, *map(str, arguments)], capture_output=True, text=True, check=False, timeout=200)
     assert done.returncode == code, done.stderr + done.stdout
     return done.stdout
 
@@ -85,7 +85,7 @@ class ServerProcess:
             self.events.append(event)
             arrived.put(event)
 
-    def wait_for(self, event: str, seconds: float = 60.0, **fields: Any) -> dict[str, Any]:
+    def wait_for(self, event: str, seconds: float = 200.0, **fields: Any) -> dict[str, Any]:
         """The next event of that name whose fields are these."""
         end = time.monotonic() + seconds
         while True:
@@ -109,7 +109,7 @@ class ServerProcess:
     def stop(self) -> int:
         assert self.process is not None
         self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(30)
+        return self.process.wait(200)
 
     def close(self) -> None:
         for channel in self._channels:
@@ -156,7 +156,7 @@ class ServerProcess:
         site.certificate = self.with_token(self.token(name, reenroll=reenroll)).enroll(site).certificate_der
         return site
 
-    def node_id(self, name: str, seconds: float = 20.0) -> int:
+    def node_id(self, name: str, seconds: float = 200.0) -> int:
         """Flower's id of a site's node, once it has one."""
         end = time.monotonic() + seconds
         while time.monotonic() < end:
@@ -166,7 +166,7 @@ class ServerProcess:
         raise AssertionError(f"{name} was not registered within {seconds} s")
 
 
-def eventually(what: Any, seconds: float = 20.0) -> Any:
+def eventually(what: Any, seconds: float = 200.0) -> Any:
     """The first true answer of `what`, asked again and again."""
     end = time.monotonic() + seconds
     while True:

@@ -30,7 +30,7 @@ class SiteProcess:
         moretta("site", "join", f"@{string}", "--home", folder, "--corpus", corpus, *options)
         return cls(folder)
 
-    def start(self, *, online: bool = True, seconds: float = 120.0) -> SiteProcess:
+    def start(self, *, online: bool = True, seconds: float = 400.0) -> SiteProcess:
         with (self.folder / "logs" / "run.log").open("ab") as log:
             self.process = subprocess.Popen(
                 [*MORETTA, "site", "run", "--home", str(self.folder)],
@@ -44,7 +44,7 @@ class SiteProcess:
             self.wait_online(seconds)
         return self
 
-    def wait_online(self, seconds: float = 120.0) -> dict[str, Any]:
+    def wait_online(self, seconds: float = 400.0) -> dict[str, Any]:
         def online() -> dict[str, Any] | None:
             assert self.process is not None
             assert self.process.poll() is None, self.log
@@ -69,7 +69,7 @@ class SiteProcess:
     def stop(self) -> int:
         assert self.process is not None
         self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(60)
+        return self.process.wait(200)
 
     def kill(self) -> None:
         assert self.process is not None

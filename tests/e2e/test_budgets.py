@@ -17,7 +17,7 @@ from moretta.client.accounting.ledger import Ledger
 from moretta.shared.core.errors import ExitCode
 from tests.conftest import write_tone_corpus
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1800)]
 
 MORETTA = Path(sys.executable).parent / "moretta"
 DELTA = 1e-5
@@ -30,8 +30,6 @@ preset = "{preset}"
 codebook_size = 16
 [face]
 enabled = false
-[split]
-folds = 2
 [audit]
 attackers = ["voice-logistic"]
 bootstrap = 0
@@ -63,8 +61,8 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
 
 @pytest.fixture(scope="module")
 def by_clip(run: Callable[..., Path]) -> Path:
-    study = "sites = 2\ntrain = { rounds = 1 }\n" + STUDY.format(preset="dp-clip", form="code-tokens")
-    return run("by-clip", study, speakers=4)
+    study = "sites = 2\ntrain = { rounds = 1 }\nsplit = { folds = 2 }\n"
+    return run("by-clip", study + STUDY.format(preset="dp-clip", form="code-tokens"), speakers=4)
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import soundfile
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1800)]
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 CLASSES = ("calm", "bored", "overjoyed")

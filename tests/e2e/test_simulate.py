@@ -22,7 +22,7 @@ import pytest
 from moretta.deploy.runtime import processes
 from moretta.shared.core.errors import ExitCode
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1800)]
 
 MORETTA = Path(sys.executable).parent / "moretta"
 STUDY = """
@@ -65,6 +65,7 @@ class Command:
     stderr: str = ""
     marks: set[str] = field(default_factory=set)
     scratch: set[Path] = field(default_factory=set)
+    threads: list[threading.Thread] = field(default_factory=list)
 
     @classmethod
     def start(cls, arguments: list[str], out: Path, cache: Path) -> Command:
@@ -78,12 +79,14 @@ class Command:
         )
         command = cls(process, out)
         for work in (command._read_stderr, command._read_stdout, command._watch_children):
-            threading.Thread(target=work, daemon=True).start()
+            command.threads.append(threading.Thread(target=work, daemon=True))
+            command.threads[-1].start()
         return command
 
     def wait(self) -> int:
         code = self.process.wait()
-        time.sleep(0.5)  # the readers reach the end
+        for thread in self.threads:
+            thread.join()
         return code
 
     def wait_for(self, text: str) -> None:

@@ -19,7 +19,7 @@ from commands import moretta_here
 from moretta.shared.core.errors import ExitCode
 from tests.conftest import write_tone_corpus
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1800)]
 
 GRID = """
 name = "tones"

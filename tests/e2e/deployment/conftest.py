@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import shutil
 import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -124,6 +126,11 @@ def simulated(network: Network, corpus: Path) -> StudyRun:
     return StudyRun(None, out)  # type: ignore[arg-type]
 
 
+def _certificate_ends(site: Site) -> float:
+    """0 while its state is not known."""
+    return float(site.state().get("certificate_ends", 0.0))
+
+
 @pytest.fixture(scope="session")
 def undisturbed(network: Network) -> StudyRun:
     """Noise from the seed, and every certificate renewed in the middle of the first round."""
@@ -132,11 +139,11 @@ def undisturbed(network: Network) -> StudyRun:
         site.sabotage(hold=[1])
     run = network.study("undisturbed", STUDY + AUDIT, *chosen(*SITES))
     until(lambda: any(training(site, run, 1) for site in sites), "a site that trains")
-    before = [site.state()["certificate_ends"] for site in sites]
+    before = [until(partial(_certificate_ends, site), "a site's certificate") for site in sites]
     for site in sites:
         network.moretta("site", "renew", "--home", str(site.home))
     until(
-        lambda: all(s.state().get("certificate_ends", 0) > b for s, b in zip(sites, before, strict=True)),
+        lambda: all(_certificate_ends(s) > b for s, b in zip(sites, before, strict=True)),
         "renewed certificates in use",
     )
     assert not run.command.reported("train voice: 1/2")
@@ -206,6 +213,7 @@ def lost(network: Network) -> Lost:
         run.command.wait_for("train voice ...")
     until(lambda: training(site, continued, 1) or training(site, retried, 1), "the site at training")
     site.kill()
+    network.miss(site)
     for run in (continued, retried):  # a site that came back before anybody missed it would not have been lost
         run.command.wait_for("site-02: it was lost")
     site.sabotage()
@@ -269,3 +277,56 @@ def hostile(network: Network, open_sites: list[Site], corpus: Path) -> Hostile:
     recorded = {s.name: (network.root / f"{s.name}.traffic").read_bytes() for s in (open_sites[0], failing)}
     log = (network.home / "audit.jsonl").read_text(encoding="utf-8")
     return Hostile(run, open_sites[0], failing, recorded, [json.loads(line) for line in log.splitlines()])
+
+
+@dataclass
+class Left:
+    """One study run twice; a person's clips were deleted in between, and another person withdrew after it."""
+
+    first: StudyRun
+    second: StudyRun
+    site: Site
+    withdrawn: dict[str, Any]
+
+
+LEAVING = """
+sites = 2
+[voice.options]
+codebook_size = 16
+[face]
+enabled = false
+[split]
+folds = 2
+[train]
+rounds = 1
+[privacy]
+epsilon = 3.0
+[audit]
+enabled = false
+"""
+
+
+@pytest.fixture(scope="session")
+def left(network: Network, corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Left:
+    own = shutil.copytree(corpus, tmp_path_factory.mktemp("leaving") / "tones")
+    sites = [
+        network.join("left-00", own, speakers=("1001", "1002"), held_out=("1001",)),
+        network.join("left-01", own, speakers=("1003", "1004", "1005"), held_out=("1003",)),
+    ]
+    for site in sites:
+        site.start()
+    for site in sites:
+        site.wait_online()
+    try:
+        first = network.study("leaving", LEAVING, *chosen("left-00", "left-01")).wait()
+        for path in (own / "AudioWAV").glob("1004_*"):
+            path.unlink()
+        table = own / "VideoDemographics.csv"
+        rows = table.read_text("utf-8").splitlines()
+        table.write_text("\n".join(row for row in rows if not row.startswith("1004")) + "\n", "utf-8")
+        second = network.study("leaving", LEAVING, *chosen("left-00", "left-01"), again="-again").wait()
+        reported = network.moretta("site", "withdraw", "1005", "--home", str(sites[1].home), "--yes", "--json")
+    finally:
+        for site in sites:
+            site.stop()
+    return Left(first, second, sites[1], json.loads(reported))

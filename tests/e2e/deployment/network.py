@@ -7,11 +7,13 @@ import os
 import re
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -63,6 +65,7 @@ class Command:
     process: subprocess.Popen[str]
     lines: list[str] = field(default_factory=list)
     stdout: str = ""
+    readers: list[threading.Thread] = field(default_factory=list)
 
     @classmethod
     def start(cls, arguments: list[str], environment: dict[str, str], log: Path | None = None) -> Command:
@@ -76,13 +79,18 @@ class Command:
             start_new_session=True,
         )
         command = cls(process)
-        threading.Thread(target=command._read, args=(log,), daemon=True).start()
-        threading.Thread(target=command._read_stdout, daemon=True).start()
+        command.readers = [
+            threading.Thread(target=command._read, args=(log,), daemon=True),
+            threading.Thread(target=command._read_stdout, daemon=True),
+        ]
+        for reader in command.readers:
+            reader.start()
         return command
 
     def wait(self, seconds: float = 900.0) -> int:
         code = self.process.wait(seconds)
-        time.sleep(0.3)  # the readers reach the end
+        for reader in self.readers:
+            reader.join()
         return code
 
     def reported(self, text: str) -> bool:
@@ -207,7 +215,7 @@ class Network:
     def moretta(self, *arguments: str, code: int = 0) -> str:
         """Run a command to its end."""
         done = subprocess.run(
-            [MORETTA, *arguments], env=self.environment, capture_output=True, text=True, check=False, timeout=120
+            [MORETTA, *arguments], env=self.environment, capture_output=True, text=True, check=False, timeout=400
         )
         assert done.returncode == code, f"{arguments}: {done.returncode}\n{done.stdout}\n{done.stderr}"
         return done.stdout
@@ -242,6 +250,15 @@ class Network:
             except psutil.Error:
                 continue
         return found
+
+    def miss(self, site: Site) -> None:
+        """Let Flower miss a killed site now: it would wait for heartbeats of a minute otherwise."""
+        with administer(self.home) as admin:
+            (node,) = [known.node_id for known in admin.registry.sites() if known.name == site.name]
+        with closing(sqlite3.connect(self.home / "superlink" / "state.db", timeout=60)) as database, database:
+            signed = node - 2**64 if node is not None and node >= 2**63 else node
+            changed = database.execute("UPDATE node SET online_until = 0 WHERE node_id = ?", (signed,))
+            assert changed.rowcount == 1
 
     def kill_superlink(self) -> None:
         kill(self.flower("flower-superlink"))
@@ -327,6 +344,7 @@ class StudyRun:
         """Of the study, as it stands in the ledgers."""
         from moretta.shared.study.run_plan import load_plan
 
+        until((self.out / "plan.json").exists, "a plan")
         return load_plan(self.out).study.digest()
 
     def weights(self) -> dict[str, bytes]:

@@ -239,3 +239,25 @@ def test_a_study_in_which_all_sites_fail_exits_non_zero_and_names_the_cause(netw
     assert "anonymizers" in found["cause"]  # the rule of the sites' policies that refused
     assert not (run.out / "report.json").exists()
     assert run.command.reported("0 of 3 sites finished")
+
+
+def _counted(run: StudyRun) -> tuple[int, int]:
+    statement = json.loads((run.out / "server" / "releases" / "left-01" / "statement.json").read_text("utf-8"))
+    return statement["clips"], statement["speakers"]
+
+
+def test_the_second_run_of_a_study_has_nobody_whose_clips_were_deleted_since_the_first(left: Any) -> None:
+    assert _counted(left.first) == (36, 3)
+    assert _counted(left.second) == (24, 2)
+    assert left.first.digest() == left.second.digest()
+
+
+def test_a_running_site_withdraws_a_person_and_tells_both_runs_of_what_is_still_out(left: Any) -> None:
+    (out,) = left.withdrawn["out"]
+    assert (out["study"], out["name"]) == (left.second.digest(), "leaving")
+    assert out["sent"] == {"release": [], "voice": [1]}
+    assert out["server"].startswith("127.0.0.1:")
+    clips = (left.second.out / "server" / "releases" / "left-01" / "clips.jsonl").read_text("utf-8")
+    assert out["pseudonyms"][0] in clips
+    assert left.withdrawn["removed"] == [left.second.digest()[:16]]
+    assert not list((left.site.home / "release").rglob("*.safetensors"))

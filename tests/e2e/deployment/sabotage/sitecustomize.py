@@ -3,8 +3,7 @@
 The installed code is untouched. What to do stands in a JSON file that the environment names, and is read anew at every
 call: `updates` spoils updates by round, `hold` lists rounds whose update is kept back until they are off the list,
 `anonymizer` makes every anonymizer fail with raw samples in its error, `twice` sends every answer twice, `record` names
-a file that gets all that the site sends to its server. One thing is always done: what waits for a fixed time waits less
-long, so that tests of kills need not wait a minute.
+a file that gets all that the site sends to its server. One thing is always done: SuperNodes look for messages often.
 """
 
 from __future__ import annotations
@@ -127,11 +126,6 @@ def _record(module: Any) -> None:
     cls.call = recorded
 
 
-def _hurry(module: Any) -> None:
-    """A killed node is missed after 20 s and not after 60."""
-    module.HEARTBEAT_DEFAULT_INTERVAL = 10
-
-
 def _look_often(module: Any) -> None:
     """A SuperNode looks for messages each second, and not each third."""
 
@@ -145,18 +139,11 @@ def _look_often(module: Any) -> None:
     module.time = Hurried()
 
 
-def _start_soon(module: Any) -> None:
-    """A SuperNode that was refused, as the last one still counts as online, is started again within 2 s."""
-    module.CAP_SECONDS = 2.0
-
-
 PATCHES: dict[str, Callable[[Any], None]] = {
     "moretta.client.training.rounds": _spoil_updates,
     "moretta.client.anonymizers.mfcc_quantizer": _fail_anonymizer,
     "flwr.supernode.fleet_http_client": _send_twice,
-    "flwr.supernode.fleet_http_connection": _hurry,
     "flwr.supernode.start_client_internal": _look_often,
-    "moretta.deploy.site.supernode": _start_soon,
     "moretta.client.transport.server_channel": _record,
 }
 

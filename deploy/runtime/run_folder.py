@@ -25,6 +25,13 @@ from moretta.shared.core.printable import printable
 
 Notify = Callable[[str], None]
 """Gets a line of progress for a person."""
+_TEXTS = {
+    "started": "{stage} ...",
+    "finished": "{stage}: done in {seconds:.1f} s",
+    "resumed": "{stage} goes on after {after}",
+    "note": "{what}",
+}
+"""Of events that are no step."""
 _PROBE_BYTES = 4096
 """A folder for results must have room for so much: a block of most file systems."""
 _WATCH_SECONDS = 0.25
@@ -196,16 +203,5 @@ class ProgressMonitor:
 
 def as_text(event: dict[str, Any]) -> str:
     """One event of the progress file as one line. Text of sites may stand in it, and begins no line of its own."""
-    match event["state"]:
-        case "started":
-            text = f"{event['stage']} ..."
-        case "finished":
-            text = f"{event['stage']}: done in {event['seconds']:.1f} s"
-        case "resumed":
-            text = f"{event['stage']} goes on after {event['after']}"
-        case "note":
-            text = str(event["what"])
-        case _:
-            what = f" ({event['what']})" if "what" in event else ""
-            text = f"{event['stage']}: {event['done']}/{event['total']}{what}"
-    return printable(text)
+    step = "{stage}: {done}/{total} ({what})" if "what" in event else "{stage}: {done}/{total}"
+    return printable(_TEXTS.get(event["state"], step).format(**event))

@@ -1,13 +1,16 @@
 """Every private name of Flower 1.41 that Moretta relies on, in one place: what a new version of Flower may move.
 
 Public are `flwr.app`, `flwr.clientapp`, `flwr.serverapp` and `flwr.simulation`; everything else is imported from here.
-A name is looked up when it is first used, so importing this module costs nothing. A test resolves the whole table.
+A name is looked up when it is first used, so importing this module costs nothing. A test looks up all of them.
 """
 
 # ruff: noqa: PLC0414 - `X as X` is a re-export for the type checker
 from __future__ import annotations
 
+import ast
+from functools import cache
 from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -71,58 +74,21 @@ if TYPE_CHECKING:
     from flwr.supercore.superexec.executor.subprocess_executor import SubprocessExecutor as SubprocessExecutor
     from flwr.supercore.task_identity import TaskIdentity as TaskIdentity
 
-NAMES = {
-    "flwr.cli.build": ("build_fab_from_files",),
-    "flwr.common.constant": ("ErrorCode",),
-    "flwr.common.secure_aggregation.crypto.shamir": ("combine_shares", "create_shares"),
-    "flwr.common.secure_aggregation.crypto.symmetric_encryption": ("decrypt", "encrypt", "generate_shared_key"),
-    "flwr.common.secure_aggregation.secaggplus_utils": ("share_keys_plaintext_concat", "share_keys_plaintext_separate"),
-    "flwr.common.serde": ("user_config_to_proto",),
-    "flwr.proto.control_pb2": (
-        "ListNodesRequest",
-        "ListNodesResponse",
-        "ListRunsRequest",
-        "RegisterNodeRequest",
-        "RegisterNodeResponse",
-        "StartRunRequest",
-        "StopRunRequest",
-        "UnregisterNodeRequest",
-        "UnregisterNodeResponse",
-    ),
-    "flwr.proto.fab_pb2": ("Fab", "GetFabRequest", "GetFabResponse"),
-    "flwr.proto.federation_config_pb2": ("SimulationConfig",),
-    "flwr.proto.fleet_pb2": ("PushMessagesRequest", "PushMessagesResponse"),
-    "flwr.proto.message_pb2": ("ConfirmMessageReceivedRequest", "PullObjectRequest", "PushObjectRequest"),
-    "flwr.proto.node_pb2": ("NodeInfo",),
-    "flwr.proto.run_pb2": ("GetRunResponse",),
-    "flwr.proto.runtime_pb2": ("PullAppMessagesRequest",),
-    "flwr.supercore.cli": ("flower_superexec",),
-    "flwr.supercore.constant": ("TASK_TYPE_TO_APPIO_API_ADDRESS_ARG", "TASK_TYPE_TO_COMMAND", "TaskType"),
-    "flwr.supercore.control": ("ControlHttpClient",),
-    "flwr.supercore.inflatable.inflatable_object": ("get_object_head_values_from_object_content", "get_object_id"),
-    "flwr.supercore.inflatable.inflatable_utils": ("inflate_object_from_contents",),
-    "flwr.supercore.interceptors": ("RuntimeVersionHttpInterceptor",),
-    "flwr.supercore.primitives.asymmetric": (
-        "bytes_to_private_key",
-        "bytes_to_public_key",
-        "generate_key_pairs",
-        "private_key_to_bytes",
-        "public_key_to_bytes",
-    ),
-    "flwr.supercore.primitives.asymmetric_ed25519": ("create_message_to_sign",),
-    "flwr.supercore.run": ("Run", "RunNotRunningException"),
-    "flwr.supercore.superexec.executor": ("ExecutionSpec", "LaunchResult", "factory"),
-    "flwr.supercore.superexec.executor.subprocess_executor": ("SubprocessExecutor",),
-    "flwr.supercore.task_identity": ("TaskIdentity",),
-}
-"""Names by module."""
+
+@cache
+def names() -> dict[str, str]:
+    """The module of each name, as the imports above say, which only type checkers execute."""
+    block = next(
+        node for node in ast.parse(Path(__file__).read_text(encoding="utf-8")).body if isinstance(node, ast.If)
+    )
+    imports = [node for node in block.body if isinstance(node, ast.ImportFrom)]
+    return {alias.name: str(node.module) for node in imports for alias in node.names}
 
 
 def __getattr__(name: str) -> Any:
-    for module, names in NAMES.items():
-        if name in names:
-            return getattr(import_module(module), name)
-    raise AttributeError(f"{name} is not in the table of Flower's private names in {__name__}")
+    if name not in names():
+        raise AttributeError(f"{name} is not in the table of Flower's private names in {__name__}")
+    return getattr(import_module(names()[name]), name)
 
 
 def runtime_client(grid: Any) -> Any:

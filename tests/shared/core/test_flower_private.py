@@ -13,23 +13,11 @@ import pytest
 from moretta.shared.core import flower_private
 
 ROOT = Path(flower_private.__file__).parents[2]
-NAMES = [name for names in flower_private.NAMES.values() for name in names]
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", flower_private.names())
 def test_every_private_name_of_flower_is_where_it_was(name: str) -> None:
     assert getattr(flower_private, name) is not None
-
-
-def test_the_table_is_what_type_checkers_see() -> None:
-    tree = ast.parse(Path(flower_private.__file__).read_text(encoding="utf-8"))
-    block = next(node for node in tree.body if isinstance(node, ast.If))
-    seen: dict[str, set[str]] = {}
-    for node in block.body:
-        assert isinstance(node, ast.ImportFrom) and node.module
-        assert all(alias.asname == alias.name for alias in node.names)
-        seen.setdefault(node.module, set()).update(alias.name for alias in node.names)
-    assert seen == {module: set(entries) for module, entries in flower_private.NAMES.items()}
 
 
 def test_no_other_module_imports_what_flower_calls_private() -> None:

@@ -51,13 +51,13 @@ async def serve(home: ServerHome, authority: CertificateAuthority, on_event: OnE
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     async with AsyncExitStack() as stack:
-        server = _Server(home, authority, on_event)
+        server = _ServerParts(home, authority, on_event)
         await server.start(stack)
         await server.run(stop)
         on_event("stopping", {})
 
 
-class _Server:
+class _ServerParts:
     """The parts of one server, and what it does again and again: check them, keep Flower alive and in step, write its
     state."""
 

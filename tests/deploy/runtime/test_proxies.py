@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
@@ -38,13 +39,13 @@ def proxied(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
     return dict(request.param)
 
 
-@pytest.fixture
-def refusing() -> Iterator[str]:
-    """A server on loopback that refuses everything: who hears of it was not led to a proxy."""
+@contextmanager
+def _responding(code: int) -> Iterator[str]:
+    """A server on loopback that responds to everything with one code; no proxy would."""
 
     class Refuse(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
-            self.send_response(418)
+            self.send_response(code)
             self.end_headers()
 
         def log_message(self, *_: object) -> None:
@@ -57,10 +58,17 @@ def refusing() -> Iterator[str]:
     server.server_close()
 
 
-def test_the_control_api_is_asked_without_a_proxy(proxied: dict[str, str], refusing: str) -> None:
-    with pytest.raises(ControlError, match="refused"):
-        Control(refusing).status(1)
+def test_the_control_api_is_called_without_a_proxy(proxied: dict[str, str]) -> None:
+    with _responding(418) as address, pytest.raises(ControlError, match="refused"):
+        Control(address).status(1)
     assert {name: os.environ.get(name) for name in proxied} == proxied
+
+
+def test_a_run_that_the_superlink_does_not_know_has_failed() -> None:
+    with _responding(404) as address:
+        status = Control(address).status(1)
+    assert (status.state, status.result) == ("finished", "failed")
+    assert "does not know the run" in status.details
 
 
 def test_children_inherit_no_proxy(proxied: dict[str, str], tmp_path: Path) -> None:

@@ -45,7 +45,7 @@ class Fake:
         self.submitted.append(config)
         return len(self.submitted)
 
-    def status(self, run_id: int) -> RunStatus | None:
+    def status(self, run_id: int) -> RunStatus:
         statuses, last = self.lives[min(run_id, len(self.lives)) - 1]
         if len(statuses) > 1:
             return statuses.pop(0)
@@ -106,7 +106,8 @@ def test_a_run_that_dies_is_submitted_again_and_older_attempts_are_superseded(st
 
 
 def test_a_run_that_the_superlink_has_forgotten_is_submitted_again(started: Any, tmp_path: Path) -> None:
-    fake = Fake(([None], None), ([RUNNING], ends(tmp_path)))  # type: ignore[list-item]
+    forgotten = RunStatus("finished", "failed", "Flower's SuperLink does not know the run any more")
+    fake = Fake(([forgotten], None), ([RUNNING], ends(tmp_path)))
     assert started(fake).run().code == ExitCode.OK
     assert len(fake.submitted) == 2
 

@@ -22,7 +22,7 @@ from moretta.shared.features.faces import FaceCropper
 from moretta.shared.privacy.noise import NoiseSource
 from moretta.shared.release.anonymizer import Array, Arrays, Notify, anonymizer
 from moretta.shared.study.options import StudyPath
-from moretta.shared.study.public_arrays import Rules
+from moretta.shared.study.public_arrays import PUBLIC_SEED, Rules
 from moretta.shared.study.schema import Study
 from moretta.shared.study.sections import Fraction
 
@@ -66,6 +66,7 @@ class AutoencoderFaceAnonymizer(FaceAnonymizer):
     """
 
     Options = AutoencoderOptions
+    public_options = frozenset({"preset", "weights", "noise", "epochs", "training_faces"})
     is_reproducible = False  # minutes of training come out differently on another machine
     note = (
         "no formal guarantee: the noise is in the network's input, the reconstruction is not differentially private, "
@@ -89,7 +90,7 @@ class AutoencoderFaceAnonymizer(FaceAnonymizer):
         from moretta.shared.models.autoencoder_file import autoencoder_arrays, load_autoencoder
 
         options = AutoencoderOptions.of(study.face.options)
-        model = load_autoencoder(options.weights or _trained(options, study.seed, notify))
+        model = load_autoencoder(options.weights or _trained(options, notify))
         return {f"{PREFIX}{name}": array for name, array in autoencoder_arrays(model).items()}
 
     @classmethod
@@ -182,14 +183,14 @@ def rms(one: Array, other: Array) -> float:
     return float(np.sqrt(np.mean(np.square(one.astype(np.float64) - other.astype(np.float64)))))
 
 
-def _trained(options: AutoencoderOptions, study_seed: int, notify: Notify) -> Path:
+def _trained(options: AutoencoderOptions, notify: Notify) -> Path:
     """Train on synthetic faces, once for each choice of options: the result is kept in the user's cache."""
     from moretta.shared.models.autoencoder_file import save_autoencoder
     from moretta.shared.models.face_images import PICTURES_PER_PERSON, render_face_images
     from moretta.shared.models.train_autoencoder import TrainOptions, train_autoencoder, training_steps
     from moretta.shared.pretrained.cache import cache_folder
 
-    seed = derive(study_seed, "public faces")
+    seed = derive(PUBLIC_SEED, "public faces")
     train = TrainOptions(spec=options.spec(), epochs=options.epochs, batch=_BATCH, noise=options.noise, seed=seed)
     key = hashlib.sha256(f"{train} {options.training_faces} {code_digest()}".encode()).hexdigest()[:16]
     path = cache_folder() / "autoencoders" / f"{options.preset}-{key}.safetensors"

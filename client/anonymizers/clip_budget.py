@@ -38,7 +38,7 @@ from moretta.shared.release.anonymizer import (
     Speaker,
     anonymizer,
 )
-from moretta.shared.study.public_arrays import Rules
+from moretta.shared.study.public_arrays import PUBLIC_SEED, Rules
 from moretta.shared.study.schema import Study
 from moretta.shared.study.sections import Delta, Epsilon
 
@@ -122,6 +122,9 @@ class BudgetedVoice(Anonymizer):
 
     Options = ClipBudgetOptions
     not_from_options = frozenset({"released_clips", "budget_delta"})
+    public_options = frozenset(
+        {"preset", "budget_epsilon", "segments", "released_clips", "codebook_size", "coefficients", "public_speech"}
+    )
     mechanism: ClassVar[str]
     """In words."""
     delta: float = 0.0
@@ -137,13 +140,13 @@ class BudgetedVoice(Anonymizer):
         """Statistics of public speech, and codes of its pooled MFCC."""
         notify("measuring public speech")
         options = ClipBudgetOptions.of(study.voice.options)
-        voice = options.public_voice(study.seed)
+        voice = options.public_voice()
         codes = make_public_codes(
             voice,
             size=options.response().choices,
             segments=options.segments,
             per_speaker=options.clip_limit is not None,
-            seed=derive(study.seed, "public codes"),
+            seed=derive(PUBLIC_SEED, "public codes"),
         )
         return {**voice.to_arrays(), **codes.to_arrays()}
 

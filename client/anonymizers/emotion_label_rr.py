@@ -111,7 +111,7 @@ class LabelerTraining(SiteTraining):
 
 
 def _public_rows(study: Study) -> PublicRows:
-    return measured_public_speech(study.seed, LabelOptions.of(study.voice.options).public_speech, in_windows=False)
+    return measured_public_speech(LabelOptions.of(study.voice.options).public_speech, in_windows=False)
 
 
 @anonymizer("emotion-label-rr", modality="voice", version="2")
@@ -133,6 +133,7 @@ class EmotionLabelVoice(Anonymizer):
 
     Options = LabelOptions
     forms = ("code", "code-tokens")
+    public_options = frozenset({"public_speech"})
 
     def __init__(self, options: LabelOptions, form: str, public: EmotionLabeler) -> None:
         self.form = form

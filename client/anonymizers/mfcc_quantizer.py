@@ -109,6 +109,7 @@ class MfccQuantizer(Anonymizer):
     Options = QuantizerOptions
     forms = ("mfcc", "tokens", "waveform")
     not_from_options = frozenset({"codebook", "bound"})
+    public_options = frozenset({"coefficients", "codebook_size", "public_speech"})
 
     def __init__(self, options: QuantizerOptions, form: str, public: PublicVoice, seed: int) -> None:
         self.form = form
@@ -123,7 +124,7 @@ class MfccQuantizer(Anonymizer):
         """Statistics and codebook of public speech."""
         notify("measuring public speech")
         options = QuantizerOptions.of(study.voice.options)
-        return options.public_voice(study.seed, options.codebook_size).to_arrays()
+        return options.public_voice(options.codebook_size).to_arrays()
 
     @classmethod
     def public_rules(cls, study: Study) -> Rules:

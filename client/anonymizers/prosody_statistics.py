@@ -75,6 +75,7 @@ class ProsodyStatistics(Anonymizer):
 
     Options = ProsodyOptions
     form, forms = "code", ("code",)
+    public_options = frozenset({"public_speech"})
 
     def __init__(
         self, options: ProsodyOptions, center: npt.NDArray[np.float32], spread: npt.NDArray[np.float32]
@@ -87,7 +88,7 @@ class ProsodyStatistics(Anonymizer):
         """Mean and deviation of each number in public speech."""
         notify("measuring public speech")
         folder = ProsodyOptions.of(study.voice.options).public_speech
-        values = measured_public_speech(study.seed, folder, in_windows=False).values[:, _COLUMNS]
+        values = measured_public_speech(folder, in_windows=False).values[:, _COLUMNS]
         spread = np.maximum(values.std(axis=0), MIN_SPREAD)
         return {CENTER: values.mean(axis=0).astype(np.float32), SPREAD: spread.astype(np.float32)}
 

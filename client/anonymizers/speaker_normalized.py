@@ -52,7 +52,7 @@ from moretta.shared.release.anonymizer import (
     anonymizer,
 )
 from moretta.shared.study.options import SiteTrainingPlan
-from moretta.shared.study.public_arrays import Rules
+from moretta.shared.study.public_arrays import PUBLIC_SEED, Rules
 from moretta.shared.study.schema import Study
 
 DELTA = 1e-5
@@ -121,7 +121,7 @@ class CodeTraining(SiteTraining):
 
 def _public_rows(study: Study) -> PublicRows:
     folder = NormalizedOptions.of(study.voice.options).public_speech
-    return measured_public_speech(study.seed, folder, in_windows=study.voice.form != "code")
+    return measured_public_speech(folder, in_windows=study.voice.form != "code")
 
 
 @anonymizer("speaker-normalized", modality="voice", version="2")
@@ -140,6 +140,7 @@ class SpeakerNormalized(Anonymizer):
     Options = NormalizedOptions
     forms = ("code", "code-sequence", "code-tokens")
     not_from_options = frozenset({"code_rounds", "codebook_size"})
+    public_options = frozenset({"code_size", "codebook_size", "code_encoder", "public_speech"})
 
     def __init__(self, options: NormalizedOptions, form: str, code: SpeakerCode) -> None:
         self.form = form
@@ -157,9 +158,16 @@ class SpeakerNormalized(Anonymizer):
             _public_rows(study),
             size=options.code_size,
             codebook_size=options.codebook_size,
-            seed=derive(study.seed, "speaker code"),
+            seed=derive(PUBLIC_SEED, "speaker code"),
             network_noise=options.code_noise if options.code_encoder == "network" else None,
         ).to_arrays()
+
+    @classmethod
+    def public_choices(cls, study: Study) -> dict[str, Any]:
+        """The form decides what is measured, the noise only what a network is trained under."""
+        options, windows = NormalizedOptions.of(study.voice.options), study.voice.form != "code"
+        noise = options.code_noise if options.code_encoder == "network" else None
+        return {**super().public_choices(study), "in_windows": windows, "network_noise": noise}
 
     @classmethod
     def public_rules(cls, study: Study) -> Rules:

@@ -37,6 +37,7 @@ class NoiselessVoice(Anonymizer):
 
     Options = MfccOptions
     forms: ClassVar[tuple[str, ...]] = ("mfcc", "waveform")
+    public_options = frozenset({"coefficients", "public_speech"})
     uses_noise = False
     mechanism: ClassVar[str]
     why: ClassVar[str]
@@ -50,7 +51,7 @@ class NoiselessVoice(Anonymizer):
     def prepare_public(cls, study: Study, notify: Notify) -> Arrays:
         """Statistics of public speech."""
         notify("measuring public speech")
-        return MfccOptions.of(study.voice.options).public_voice(study.seed).to_arrays()
+        return MfccOptions.of(study.voice.options).public_voice().to_arrays()
 
     @classmethod
     def public_rules(cls, study: Study) -> Rules:

@@ -14,7 +14,7 @@ from moretta.client.settings import SiteSettings
 from moretta.shared.core.array_types import Array
 from moretta.shared.core.atomic import write_atomic
 from moretta.shared.core.errors import RefusedError
-from moretta.shared.release.anonymizer import anonymizer_of, site_training_of
+from moretta.shared.release.anonymizer import anonymizer_of, pinned_public, site_training_of
 from moretta.shared.study.public_arrays import approval_digest, described
 from moretta.shared.study.schema import Study
 
@@ -91,16 +91,17 @@ def compared_once(offer: Offer) -> dict[str, Verdict]:
 def compared(study: Study, arrays: Mapping[str, Array]) -> dict[str, Verdict]:
     """Each array compared with the one that follows from the study alone, which is made here again.
 
-    An array that no other machine makes alike, bit by bit, is unknown.
+    What no other machine makes alike is unknown, unless all of it is what comes with the package.
     """
     verdicts: dict[str, Verdict] = dict.fromkeys(arrays, "different")
     for modality in study.modalities:
-        anonymizer = anonymizer_of(study, modality)
-        if not anonymizer.is_reproducible:
-            verdicts |= {name: "unknown" for name in anonymizer.public_rules(study) if name in arrays}
-            continue
-        ours = anonymizer.prepare_public(study, lambda text: None)  # noqa: ARG005
-        verdicts |= {name: _verdict(arrays[name], array) for name, array in ours.items() if name in arrays}
+        anonymizer, ours = anonymizer_of(study, modality), pinned_public(study, modality)
+        if ours is None and anonymizer.is_reproducible:
+            ours = anonymizer.prepare_public(study, lambda text: None)  # noqa: ARG005
+        found = {name: _verdict(arrays[name], array) for name, array in (ours or {}).items() if name in arrays}
+        if not anonymizer.is_reproducible and (not found or "different" in found.values()):
+            found = dict.fromkeys(anonymizer.public_rules(study).keys() & arrays.keys(), "unknown")
+        verdicts |= found
     return verdicts
 
 

@@ -20,7 +20,7 @@ from moretta.shared.core.reproducibility import derive
 from moretta.shared.features.codebook import fit_codebook
 from moretta.shared.features.mfcc import COEFFICIENTS, Audio, Frames, check_samples, mfcc_batch
 from moretta.shared.study.options import Options, StudyPath
-from moretta.shared.study.public_arrays import LEAST_SPREAD, Rule, Rules, named
+from moretta.shared.study.public_arrays import LEAST_SPREAD, PUBLIC_SEED, Rule, Rules, named
 
 Vector = npt.NDArray[np.float32]
 
@@ -57,9 +57,9 @@ class MfccOptions(PublicSpeechOptions):
     coefficients: int = Field(default=COEFFICIENTS, ge=2, le=40)
     """MFCC of a frame."""
 
-    def public_voice(self, study_seed: int, codebook_size: int | None = None) -> PublicVoice:
+    def public_voice(self, codebook_size: int | None = None) -> PublicVoice:
         """Statistics of the public speech, and a codebook where its size is given."""
-        seed = derive(study_seed, "public voice")
+        seed = derive(PUBLIC_SEED, "public voice")
         return make_public_voice(self.coefficients, codebook_size, seed, self.public_speech)
 
 

@@ -26,7 +26,7 @@ from moretta.shared.features.prosodic_features import MEASUREMENTS, delivery_bat
 from moretta.shared.features.public_speech import Recording, public_recordings
 from moretta.shared.features.speaker_normalization import SpeakerRanks, SpeakerWhitening
 from moretta.shared.privacy.noise import bounded
-from moretta.shared.study.public_arrays import LEAST_SPREAD, Rule, Rules, named
+from moretta.shared.study.public_arrays import LEAST_SPREAD, PUBLIC_SEED, Rule, Rules, named
 
 Matrix = npt.NDArray[np.float32]
 Floats = npt.NDArray[np.float64]
@@ -270,9 +270,9 @@ def public_rows(people: Iterable[Recording], *, in_windows: bool) -> PublicRows:
     return PublicRows(rows, np.array(person), np.array(emotion, np.int64))
 
 
-def measured_public_speech(study_seed: int, folder: Path | None, *, in_windows: bool) -> PublicRows:
+def measured_public_speech(folder: Path | None, *, in_windows: bool) -> PublicRows:
     """Measurements of the public speech that speaker codes and emotion labelers are trained on."""
-    return _measured_public_speech(derive(study_seed, "speaker code"), folder, in_windows)
+    return _measured_public_speech(derive(PUBLIC_SEED, "speaker code"), folder, in_windows)
 
 
 @lru_cache(maxsize=1)  # training at the sites asks for the rows of the public code again

@@ -17,6 +17,7 @@ import numpy.typing as npt
 from moretta.shared.core.terms import Modality, PrivacyStatement, PrivacyUnit
 from moretta.shared.privacy.mechanism import Mechanism, Pure, Unbounded
 from moretta.shared.privacy.noise import NoiseSource
+from moretta.shared.release.pinned import pinned_arrays
 from moretta.shared.release.release_format import AnonymizerStatement
 from moretta.shared.study.options import ANONYMIZERS, Options
 from moretta.shared.study.public_arrays import Rules
@@ -56,6 +57,8 @@ class Anonymizer(ABC):
     """What it can release, of those in the release format. The first is the default."""
     is_reproducible: ClassVar[bool] = True
     """Whether a site that calls `prepare_public` itself gets the coordinator's arrays."""
+    public_options: ClassVar[frozenset[str]] = frozenset()
+    """Options that `prepare_public` depends on."""
     not_from_options: ClassVar[frozenset[str]] = frozenset()
     """Parameters of the statement that an option of the same name does not decide."""
 
@@ -75,6 +78,13 @@ class Anonymizer(ABC):
             notify: is called with a line about what takes long.
         """
         return {}
+
+    @classmethod
+    def public_choices(cls, study: Study) -> dict[str, Any]:
+        """All that the arrays of `prepare_public` depend on, as JSON: for equal choices pinned arrays can stand in."""
+        options = cls.Options.of(study.section(cls.modality).options)
+        chosen = options.model_dump(mode="json", include=set(cls.public_options))
+        return {"anonymizer": cls.name, "modality": cls.modality, "version": cls.version, **chosen}
 
     @classmethod
     def public_rules(cls, study: Study) -> Rules:  # noqa: ARG003
@@ -270,11 +280,18 @@ def anonymizer_names(modality: Modality) -> list[str]:
 
 
 def prepare_public(study: Study, notify: Notify = lambda text: None) -> Arrays:  # noqa: ARG005
-    """All public arrays of a study, as its anonymizers prepare them."""
+    """All public arrays of a study: those that come with the package, and others as its anonymizers prepare them."""
     arrays: Arrays = {}
     for modality in study.modalities:
-        arrays |= anonymizer_of(study, modality).prepare_public(study, notify)
+        pinned = pinned_public(study, modality)
+        arrays |= anonymizer_of(study, modality).prepare_public(study, notify) if pinned is None else pinned
     return arrays
+
+
+def pinned_public(study: Study, modality: Modality) -> Arrays | None:
+    """The public arrays of a study that come with the package, see `moretta.shared.release.pinned`."""
+    made_by = anonymizer_of(study, modality)
+    return pinned_arrays(made_by.public_choices(study)) if made_by.public_options else None
 
 
 def site_training_of(study: Study) -> SiteTraining | None:

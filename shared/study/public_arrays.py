@@ -18,6 +18,8 @@ from moretta.shared.core.array_types import Array
 from moretta.shared.core.errors import StudyError
 from moretta.shared.study.schema import Study
 
+PUBLIC_SEED = 1
+"""Of everything that is made of public data: studies that differ in their seed alone share it."""
 LEAST_SPREAD = 0.5e-3
 """Of what is divided by: public deviations are 1e-3 at least, as float32."""
 MAX_VALUES = 2**28

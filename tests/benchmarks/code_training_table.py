@@ -122,7 +122,7 @@ def _taught(corpus: Path, teachers: list[int], unit: str, epsilon: float | None)
     }
     study = Study().with_changes(face__enabled=False, voice=voice)
     public = train_speaker_code(
-        measured_public_speech(study.seed, None, in_windows=False), size=5, codebook_size=64, seed=1
+        measured_public_speech(None, in_windows=False), size=5, codebook_size=64, seed=1
     ).to_arrays()
     if epsilon is None:
         return public, False

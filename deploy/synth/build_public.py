@@ -25,7 +25,7 @@ from moretta.shared.core.atomic import write_atomic
 from moretta.shared.core.reproducibility import versions
 from moretta.shared.core.terms import Modality
 from moretta.shared.core.workers import limit_threads
-from moretta.shared.release.anonymizer import anonymizer_of, pinned_public
+from moretta.shared.release.anonymizer import anonymizer_names, anonymizer_of, get_anonymizer, pinned_public
 from moretta.shared.release.pinned import MANIFEST, SCALE
 from moretta.shared.study.schema import Study, parse_study
 
@@ -36,23 +36,28 @@ _LARGE = 4_096
 """Arrays of more values are stored in 8 bits, where the network has as many weights as an autoencoder."""
 _NETWORK_VALUES = 100_000
 
-_UNITS = ("clip", "speaker")
-_SPEAKER_CODES: tuple[dict[str, Any], ...] = ({}, {"codebook_size": 16}, {"code_encoder": "network"})
+_PRESETS = tuple({"options": {"preset": preset}} for preset in ("dp-clip", "dp-speaker"))
+_CHOICES: dict[str, tuple[dict[str, Any], ...]] = {
+    "mfcc-quantizer": ({}, {"options": {"codebook_size": 16}}),
+    "clip-quantizer": _PRESETS,
+    "clip-statistics": _PRESETS,
+    "speaker-normalized": tuple(
+        {"form": form, "options": options}
+        for form in ("code", "code-tokens")
+        for options in ({}, {"codebook_size": 16}, {"code_encoder": "network"})
+    ),
+}
+"""Beside the defaults, which every other anonymizer has alone: presets, encoders, and the small codebook of tests."""
 
 Arrays = Mapping[str, npt.NDArray[Any]]
 
 
 def studies() -> Iterator[tuple[Modality, Study]]:
-    """One study for each set of arrays: the default options, and the small codebook of tests."""
-    voices: list[tuple[str, str | None, dict[str, Any]]] = [
-        *((name, None, {}) for name in ("none", "constant", "mcadams", "prosody-statistics", "emotion-label-rr")),
-        *(("mfcc-quantizer", None, {"codebook_size": size}) for size in (64, 16)),
-        *((f"clip-{kind}", None, {"preset": f"dp-{unit}"}) for kind in ("quantizer", "statistics") for unit in _UNITS),
-        *(("speaker-normalized", form, options) for form in ("code", "code-tokens") for options in _SPEAKER_CODES),
-    ]
-    for name, form, options in voices:
-        voice = {"anonymizer": name, "options": options} | ({} if form is None else {"form": form})
-        yield "voice", parse_study({"voice": voice, "face": {"enabled": False}})
+    """One study for each set of arrays."""
+    for name in anonymizer_names("voice"):
+        if get_anonymizer("voice", name).public_options:
+            for chosen in _CHOICES.get(name, ({},)):
+                yield "voice", parse_study({"voice": {"anonymizer": name, **chosen}, "face": {"enabled": False}})
     yield "face", parse_study({"voice": {"enabled": False}, "face": {"anonymizer": "autoencoder"}})
 
 

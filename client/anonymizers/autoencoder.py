@@ -87,7 +87,7 @@ class AutoencoderFaceAnonymizer(FaceAnonymizer):
     @classmethod
     def prepare_public(cls, study: Study, notify: Notify) -> Arrays:
         """The network, from the study's file or trained on synthetic faces."""
-        from moretta.shared.models.autoencoder_file import autoencoder_arrays, load_autoencoder
+        from moretta.shared.models.autoencoder import autoencoder_arrays, load_autoencoder
 
         options = AutoencoderOptions.of(study.face.options)
         model = load_autoencoder(options.weights or _trained(options, notify))
@@ -96,7 +96,7 @@ class AutoencoderFaceAnonymizer(FaceAnonymizer):
     @classmethod
     def public_rules(cls, study: Study) -> Rules:
         """The network's weights, of the preset's size."""
-        from moretta.shared.models.autoencoder_file import autoencoder_rules
+        from moretta.shared.models.autoencoder import autoencoder_rules
 
         return autoencoder_rules(AutoencoderOptions.of(study.face.options).spec(), PREFIX)
 
@@ -104,7 +104,7 @@ class AutoencoderFaceAnonymizer(FaceAnonymizer):
     def public_strength(cls, study: Study, arrays: Mapping[str, Array]) -> dict[str, float]:
         """How unlike public drawn faces their reconstructions are: a network that gives back its input hides nobody."""
         from moretta.shared.models.autoencoder import Reconstructor
-        from moretta.shared.models.face_images import render_face_images
+        from moretta.shared.models.train_autoencoder import render_face_images
 
         model = trained_autoencoder(study, arrays)
         drawn = render_face_images(_TESTED_FACES, model.spec.side, seed=_TEST_SEED, workers=1)
@@ -147,7 +147,7 @@ def trained_autoencoder(study: Study, public: Mapping[str, Array]) -> Autoencode
         StudyError: there are no weights, or they are of another size than the study's preset.
         ReleaseError: the coordinator's arrays are not an autoencoder.
     """
-    from moretta.shared.models.autoencoder_file import autoencoder_from_arrays
+    from moretta.shared.models.autoencoder import autoencoder_from_arrays
 
     ours = {name.removeprefix(PREFIX): array for name, array in public.items() if name.startswith(PREFIX)}
     if not ours:
@@ -185,9 +185,14 @@ def rms(one: Array, other: Array) -> float:
 
 def _trained(options: AutoencoderOptions, notify: Notify) -> Path:
     """Train on synthetic faces, once for each choice of options: the result is kept in the user's cache."""
-    from moretta.shared.models.autoencoder_file import save_autoencoder
-    from moretta.shared.models.face_images import PICTURES_PER_PERSON, render_face_images
-    from moretta.shared.models.train_autoencoder import TrainOptions, train_autoencoder, training_steps
+    from moretta.shared.models.autoencoder import save_autoencoder
+    from moretta.shared.models.train_autoencoder import (
+        PICTURES_PER_PERSON,
+        TrainOptions,
+        render_face_images,
+        train_autoencoder,
+        training_steps,
+    )
     from moretta.shared.pretrained.cache import cache_folder
 
     seed = derive(PUBLIC_SEED, "public faces")

@@ -177,7 +177,7 @@ class ExpressionTrack(PersonalFaceAnonymizer):
 
     def __init__(self, cropper: FaceCropper, options: TrackOptions, *, fps: float) -> None:
         from moretta.shared.features.face_track import public_tracks, shipped_reader
-        from moretta.shared.models.head.clip import Portrait
+        from moretta.shared.models.head.render import Portrait
 
         tracks = public_tracks()
         super().__init__(cropper, tracks.only(_COLUMNS), options, fps=fps)
@@ -203,7 +203,7 @@ class ExpressionTrack(PersonalFaceAnonymizer):
 
     def parameters(self) -> dict[str, Any]:
         """Which channels, and whose head."""
-        from moretta.shared.models.head.clip import PUBLIC_PERSON
+        from moretta.shared.models.head.render import PUBLIC_PERSON
 
         own = {"channels": list(RELEASED), "public_person": PUBLIC_PERSON, "side": self._portrait.side}
         return {**super().parameters(), **own}

@@ -13,9 +13,8 @@ from moretta.client.training.data import held_out_mask, released_features
 from moretta.client.training.training_sets import Weights, log_probabilities
 from moretta.shared.core.labels import original_columns
 from moretta.shared.core.terms import Modality
-from moretta.shared.models.emotion import EmotionModel, study_model
+from moretta.shared.models.emotion import EmotionModel, checked_weights, study_model
 from moretta.shared.models.fusion_gate import Prediction, gate_input
-from moretta.shared.models.global_weights import checked_weights
 from moretta.shared.models.reliability import reliability_counts
 from moretta.shared.study.schema import Study
 from moretta.shared.study.sections import ModelKind

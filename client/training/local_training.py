@@ -24,8 +24,7 @@ from moretta.client.training.dp_sgd import (
 from moretta.client.training.rounds import Array, Metrics, RoundRequest, StoredResponse
 from moretta.client.training.training_sets import fusion_set, training_set, whole_cohorts
 from moretta.shared.core.errors import RefusedError, RunError
-from moretta.shared.models.emotion import EmotionModel, study_model, trained_names
-from moretta.shared.models.global_weights import checked_weights
+from moretta.shared.models.emotion import EmotionModel, checked_weights, study_model, trained_names
 from moretta.shared.privacy.mechanism import Unbounded, from_record
 from moretta.shared.privacy.noise import SeededNoise, SystemNoise, on_grid
 from moretta.shared.privacy.secure_aggregation import quantised

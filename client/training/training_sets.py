@@ -16,9 +16,8 @@ from moretta.client.settings import SiteSettings
 from moretta.client.training.data import TrainingSet, held_out_mask, released_features
 from moretta.shared.core.errors import RefusedError
 from moretta.shared.core.terms import Modality
-from moretta.shared.models.emotion import EmotionModel, study_model
+from moretta.shared.models.emotion import EmotionModel, checked_weights, study_model
 from moretta.shared.models.fusion_gate import Prediction, gate_input, hide_some
-from moretta.shared.models.global_weights import checked_weights
 from moretta.shared.privacy.noise import NoiseSource
 from moretta.shared.study.schema import Study
 from moretta.shared.study.sections import ModelKind

@@ -13,7 +13,7 @@ from moretta.shared.core.errors import ExitCode, StudyError
 
 if TYPE_CHECKING:
     from moretta.shared.data.check import CheckReport, Durations
-    from moretta.shared.models.face_images import FaceImages
+    from moretta.shared.models.train_autoencoder import FaceImages
 
 _LISTED = 10
 
@@ -180,8 +180,7 @@ def train_face(
     """
     from moretta.deploy.runtime.run_folder import prepare_output
     from moretta.shared.core.workers import cpu_count, limit_threads
-    from moretta.shared.models.autoencoder import AutoencoderSpec
-    from moretta.shared.models.autoencoder_file import save_autoencoder
+    from moretta.shared.models.autoencoder import AutoencoderSpec, save_autoencoder
     from moretta.shared.models.train_autoencoder import TrainOptions, train_autoencoder, training_steps
 
     try:  # hours of training must not end in a file that cannot be written
@@ -224,15 +223,15 @@ def train_face(
 
 
 def _images(folder: Path | None, side: int, synthetic: int, seed: int) -> FaceImages:
-    from moretta.shared.models import face_images
+    from moretta.shared.models import train_autoencoder as faces
 
     if folder is not None:
-        files = face_images.image_files(folder)
+        files = faces.image_files(folder)
         with progress("Reading faces", len(files)) as step:
-            return face_images.read_face_images(folder, files, side, step=step)
-    people = -(-synthetic // face_images.PICTURES_PER_PERSON)
+            return faces.read_face_images(folder, files, side, step=step)
+    people = -(-synthetic // faces.PICTURES_PER_PERSON)
     with progress("Drawing people", people) as step:
-        return face_images.render_face_images(people, side, seed=seed, step=step)
+        return faces.render_face_images(people, side, seed=seed, step=step)
 
 
 def _trained_lines(facts: dict[str, Any]) -> list[str]:

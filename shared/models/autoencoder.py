@@ -1,17 +1,27 @@
-"""The face autoencoder: the design's, parameter for parameter, the same network at other sizes, and how it is run."""
+"""The face autoencoder: the design's, parameter for parameter, the same at other sizes; how it is run, kept and sent.
+
+Nothing is ever unpickled.
+"""
 
 from __future__ import annotations
 
 import copy
+import json
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, Self
+from pathlib import Path
+from typing import Any, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from moretta.shared.core.errors import StudyError
+from moretta.shared.core.atomic import write_atomic
+from moretta.shared.core.errors import ReleaseError, StudyError
+from moretta.shared.study.public_arrays import Rule, Rules
+
+Array = npt.NDArray[Any]
 
 _STRIDE = 16
 """Two convolutions of stride 2, each followed by pooling by 2, shrink the picture this much."""
@@ -140,14 +150,6 @@ class Autoencoder(nn.Module):
         return reconstructed
 
 
-def count_parameters(module: nn.Module) -> int:
-    """Trained parameters and running statistics together, as the design's table counts them.
-
-    torch's own `num_batches_tracked` is bookkeeping, not a parameter of the function, and is left out.
-    """
-    return sum(tensor.numel() for tensor in stored_tensors(module).values())
-
-
 def stored_tensors(module: nn.Module) -> dict[str, Tensor]:
     """Everything that must be kept to rebuild the function, by name."""
     return {name: tensor for name, tensor in module.state_dict().items() if not name.endswith("num_batches_tracked")}
@@ -167,14 +169,6 @@ def fastest_precision() -> Precision:
     return "bfloat16" if any(ask is not None and ask() for ask in requested) else "float32"
 
 
-def frozen(model: Autoencoder, precision: Precision) -> tuple[Autoencoder, torch.dtype]:
-    """A copy that is only computed with, and the type that it computes in."""
-    dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
-    network = copy.deepcopy(model).eval().requires_grad_(False)
-    # Channels last, as the CPU's convolutions want them: otherwise every layer reorders its input.
-    return network.to(dtype).to(memory_format=torch.channels_last), dtype
-
-
 class Reconstructor:
     """A frozen autoencoder.
 
@@ -186,19 +180,17 @@ class Reconstructor:
     def __init__(self, model: Autoencoder, precision: Precision | None = None) -> None:
         self.spec = model.spec
         self.precision: Precision = precision or fastest_precision()
-        network, dtype = frozen(model, self.precision)
+        self._dtype = torch.bfloat16 if self.precision == "bfloat16" else torch.float32
+        # Channels last, as the CPU's convolutions want them: otherwise every layer reorders its input.
+        network = copy.deepcopy(model).eval().requires_grad_(False).to(self._dtype)
+        network = network.to(memory_format=torch.channels_last)
         *layers, self._activation = network.decoder
         self._logits = torch.nn.Sequential(network.encoder, *layers)
-        self._dtype = dtype
 
     def __call__(self, pictures: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
-        """Reconstruct corrupted pictures.
+        """Corrupted pictures, float32 [N, side, side, 3], about [0, 1] -> reconstructions, uint8.
 
-        Args:
-            pictures: float32 [N, side, side, 3], about [0, 1].
-
-        Returns:
-            uint8 [N, side, side, 3]; grey where the network gave no number, so that no clip is left out for it.
+        They are grey where the network gave no number, so that no clip is left out for it.
         """
         out = np.empty(pictures.shape, np.uint8)
         for start in range(0, len(pictures), BATCH):
@@ -215,3 +207,120 @@ class Reconstructor:
         values = torch.nan_to_num(self._activation(logits), nan=0.5)
         whole = (values * 255).round().to(torch.uint8).permute(0, 2, 3, 1)  # [B, side, side, 3]
         return np.ascontiguousarray(whole.numpy(), dtype=np.uint8)
+
+
+FORMAT = "moretta-autoencoder-1"
+SPEC_ARRAY = "spec"
+"""int64 [side, latent], sent along with the weights."""
+_MAX_FILE_BYTES = 2 * 2**30
+_MAX_HEADER_BYTES = 2**20
+_LARGEST_WEIGHT, _LARGEST_STATISTIC = 1e3, 1e8
+
+
+def save_autoencoder(model: Autoencoder, path: Path) -> None:
+    """Write the weights as safetensors with the sizes as metadata. The file appears whole or not at all."""
+    from safetensors.torch import save
+
+    tensors = {name: tensor.detach().float().contiguous() for name, tensor in stored_tensors(model).items()}
+    metadata = {"format": FORMAT, "side": str(model.spec.side), "latent": str(model.spec.latent)}
+    write_atomic(path, save(tensors, metadata=metadata))
+
+
+def load_autoencoder(path: Path) -> Autoencoder:
+    """Read what `save_autoencoder` wrote, ready for inference.
+
+    Raises:
+        StudyError: no such file, or not an autoencoder of this format, or other tensors than its sizes ask for.
+    """
+    from safetensors import SafetensorError
+    from safetensors.numpy import load
+
+    expected = f"a file that `moretta train-face` wrote ({FORMAT})"
+    try:
+        if path.exists() and not path.is_file():  # a device has no end, and a pipe no beginning
+            raise StudyError(f"{path}, which is no file", expected=expected, fix="correct `weights` in [face]")
+        if path.stat().st_size > _MAX_FILE_BYTES:
+            raise StudyError(f"{path} has {path.stat().st_size} bytes", expected=f"at most {_MAX_FILE_BYTES}")
+        data = path.read_bytes()
+        arrays = load(data)
+        metadata = _metadata(data)
+        spec = AutoencoderSpec(side=int(metadata["side"]), latent=int(metadata["latent"]))
+    except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
+        raise StudyError(
+            f"the autoencoder {path} cannot be read: {error}",
+            expected=expected,
+            fix="train it again with `moretta train-face`",
+        ) from error
+    problem = _problem(spec, arrays)
+    if problem:
+        raise StudyError(f"the autoencoder {path} has {problem}", expected=expected, fix="train it again")
+    return _built(spec, arrays)
+
+
+def autoencoder_arrays(model: Autoencoder) -> dict[str, Array]:
+    """The weights and the sizes as arrays, for a message."""
+    arrays: dict[str, Array] = {name: t.detach().float().numpy() for name, t in stored_tensors(model).items()}
+    arrays[SPEC_ARRAY] = np.array([model.spec.side, model.spec.latent], np.int64)
+    return arrays
+
+
+def autoencoder_from_arrays(arrays: Mapping[str, Array]) -> Autoencoder:
+    """Rebuild what `autoencoder_arrays` took apart, ready for inference.
+
+    Raises:
+        ReleaseError: sizes or tensors are missing, of another shape or type, or not finite.
+    """
+    sizes = arrays.get(SPEC_ARRAY)
+    if sizes is None or sizes.dtype != np.int64 or sizes.shape != (2,):
+        raise ReleaseError("an autoencoder without its sizes", expected=f"int64 [side, latent] as {SPEC_ARRAY!r}")
+    try:
+        spec = AutoencoderSpec(side=int(sizes[0]), latent=int(sizes[1]))
+    except StudyError as error:
+        raise ReleaseError(error.found, expected=error.expected) from error
+    weights = {name: array for name, array in arrays.items() if name != SPEC_ARRAY}
+    problem = _problem(spec, weights)
+    if problem:
+        raise ReleaseError(f"an autoencoder with {problem}", expected="what its sizes ask for")
+    return _built(spec, weights)
+
+
+def autoencoder_rules(spec: AutoencoderSpec, prefix: str) -> Rules:
+    """What each array of a network of this size may be."""
+    with torch.device("meta"):
+        shapes = {name: tuple(tensor.shape) for name, tensor in stored_tensors(Autoencoder(spec)).items()}
+    rules = {prefix + SPEC_ARRAY: Rule((2,), 2**16, 1, dtype="int64")}
+    for name, shape in shapes.items():
+        is_statistic = "running" in name
+        least = 0.0 if name.endswith("running_var") else None
+        rules[prefix + name] = Rule(shape, _LARGEST_STATISTIC if is_statistic else _LARGEST_WEIGHT, least)
+    return rules
+
+
+def _metadata(data: bytes) -> dict[str, str]:
+    length = int.from_bytes(data[:8], "little")
+    if length > min(_MAX_HEADER_BYTES, len(data) - 8):
+        raise ValueError(f"a header of {length} bytes")
+    metadata = json.loads(data[8 : 8 + length]).get("__metadata__", {})
+    if metadata.get("format") != FORMAT:
+        raise ValueError(f"its format is {metadata.get('format')!r}")
+    return dict(metadata)
+
+
+def _problem(spec: AutoencoderSpec, arrays: Mapping[str, Array]) -> str:
+    rules = {name: rule for name, rule in autoencoder_rules(spec, "").items() if name != SPEC_ARRAY}
+    wanted = {name: rule.shape for name, rule in rules.items()}
+    if set(arrays) != set(wanted):
+        return f"other tensors than the network ({', '.join(sorted(set(arrays) ^ set(wanted))[:4])})"
+    for name, array in arrays.items():
+        if array.dtype != np.float32 or array.shape != wanted[name]:
+            return f"{name} of {array.dtype} {list(array.shape)} instead of float32 {list(wanted[name])}"
+        rule = rules[name]
+        if not ((array >= rule.lowest) & (array <= rule.largest)).all():  # false for NaN
+            return f"{name} with values that cannot be; expected {rule}"
+    return ""
+
+
+def _built(spec: AutoencoderSpec, arrays: Mapping[str, Array]) -> Autoencoder:
+    model = Autoencoder(spec)
+    model.load_state_dict({name: torch.from_numpy(array.copy()) for name, array in arrays.items()}, strict=False)
+    return model.eval()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,6 +16,7 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
+from moretta.shared.core.errors import RefusedError
 from moretta.shared.core.labels import EMOTIONS
 from moretta.shared.models.fusion_gate import Gate
 from moretta.shared.study.schema import Study
@@ -24,6 +26,13 @@ Array = npt.NDArray[Any]
 Floats = npt.NDArray[np.float32]
 MIN_STD = 1e-2
 """Keeps inputs finite where clips hardly differ."""
+LARGEST_WEIGHT = 1e6
+LARGEST_SHARPNESS = 60.0
+"""Of a temperature, as the logarithm of its inverse: its exponential stays within float32."""
+LARGEST_INPUT = 1e15
+"""Of the standardisation: what is released with much noise is as large as the noise."""
+_LEAST_STD = MIN_STD / 2
+_LARGEST = {"sharpness": LARGEST_SHARPNESS, "mean": LARGEST_INPUT, "std": LARGEST_INPUT}
 
 
 class PublicScale(NamedTuple):
@@ -52,9 +61,6 @@ class EmotionModel:
         return self.network(shape, self.classes)
 
 
-_MODELS: dict[tuple[ModelKind, str], EmotionModel] = {}
-
-
 def emotion_model(modality: ModelKind, name: str, classes: int = len(EMOTIONS)) -> EmotionModel:
     """Find a model by name, for a number of classes.
 
@@ -62,7 +68,7 @@ def emotion_model(modality: ModelKind, name: str, classes: int = len(EMOTIONS)) 
         StudyError: unknown; the message lists the known ones.
     """
     check_model(modality, name)
-    return replace(_MODELS[modality, name], classes=classes)
+    return next(replace(one, classes=classes) for one in _MODELS if (one.modality, one.name) == (modality, name))
 
 
 def study_model(study: Study, kind: ModelKind) -> EmotionModel:
@@ -98,13 +104,13 @@ class Standardise(nn.Module):
 def initial_weights(
     model: EmotionModel, inputs: Floats, *, seed: int, standardise: bool = True
 ) -> dict[str, torch.Tensor]:
-    """Seeded initial weights, with the standardisation of some inputs.
+    """Seeded initial weights, with the standardisation of inputs [N, ...].
 
     Args:
         model: which.
-        inputs: [N, ...] features of clips that were released already: looking at them costs nothing more.
+        inputs: features of clips that were released already: looking at them costs nothing more.
         seed: public, since weights before training say nothing.
-        standardise: without it the inputs give nothing but their shape: for models that must not tell of them.
+        standardise: without it the inputs give nothing but their shape: for models that must reveal nothing of them.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -123,8 +129,48 @@ def trained_names(model: EmotionModel, weights: Mapping[str, Array]) -> frozense
     return frozenset(name for name, _ in model.build(shape).named_parameters())
 
 
-def _register(model: EmotionModel) -> None:
-    _MODELS[model.modality, model.name] = model
+def checked_weights(
+    model: EmotionModel, weights: Mapping[str, Array], shape: tuple[int, ...] | None = None
+) -> dict[str, torch.Tensor]:
+    """The global weights that a site is to train or test, as tensors, checked before any clip is looked at.
+
+    Bounded weights and bounded inputs keep every product within float32. What still overflows in a later step is
+    handled unit by unit where gradients are clipped.
+
+    Args:
+        model: which.
+        weights: what the coordinator sent.
+        shape: of one clip's input, where it is known; None takes it from the standardisation.
+
+    Raises:
+        RefusedError: other names, types or shapes, or values that cannot be. It depends on the weights alone.
+    """
+    what = f"weights of the {model.modality} model {model.name!r}"
+    inputs = weights["0.mean"].shape if shape is None and "0.mean" in weights else shape or ()
+    try:
+        with torch.device("meta"):
+            built = model.build(inputs).state_dict()
+    except Exception as error:  # torch raises many kinds for shapes that no network has
+        raise RefusedError(
+            f"{what} for inputs of {list(inputs)}", expected="those of the model that the study names"
+        ) from error
+    wanted = {name: ("float32", tuple(tensor.shape)) for name, tensor in built.items()}
+    found = {name: (str(array.dtype), array.shape) for name, array in weights.items()}
+    if found != wanted:
+        odd = sorted(name for name in found.keys() | wanted.keys() if found.get(name) != wanted.get(name))
+        raise RefusedError(
+            f"{what} with other arrays: {', '.join(odd)[:200]}",
+            expected="those of the model that the study names, float32",
+        )
+    for name, array in weights.items():
+        largest = _LARGEST.get(name.rpartition(".")[2], LARGEST_WEIGHT)
+        least = _LEAST_STD if name == "0.std" else -largest
+        if not (array >= least).all() or not (array <= largest).all():  # false for NaN
+            raise RefusedError(
+                f"{what}: {name} has values that cannot be",
+                expected=f"finite values from {least:g} to {largest:g}",
+            )
+    return {name: torch.from_numpy(np.array(array)) for name, array in weights.items()}
 
 
 def _standardised(mfcc: Array, scale: PublicScale | None) -> Floats:
@@ -150,11 +196,9 @@ def voice_statistics(mfcc: Array, scale: PublicScale | None) -> Floats:
 def voice_window(mfcc: Array, scale: PublicScale | None) -> Floats:
     """[frames, n] MFCC -> float32 [n, 256]: the middle 2.56 s, zero-padded; a code [d] is one frame."""
     x = np.atleast_2d(_standardised(mfcc, scale)).T
-    length = 256
-    if x.shape[1] >= length:
-        start = (x.shape[1] - length) // 2
-        return np.ascontiguousarray(x[:, start : start + length])
-    return np.pad(x, ((0, 0), (0, length - x.shape[1])))
+    start = max(0, x.shape[1] - 256) // 2
+    part = x[:, start : start + 256]
+    return np.ascontiguousarray(np.pad(part, ((0, 0), (0, 256 - part.shape[1]))))
 
 
 def _grey(frames: Array, side: int) -> Floats:
@@ -214,41 +258,28 @@ def _layered(shape: tuple[int, ...], classes: int) -> nn.Module:
     )
 
 
-def _voice_cnn(shape: tuple[int, ...], classes: int) -> nn.Module:
+def _cnn(shape: tuple[int, ...], classes: int, *, widths: tuple[int, int], second: int) -> nn.Module:
+    """Two convolutions of stride 2, over 5 and over `second` values, pooled to 4 along each axis."""
+    convolution, pool = ((nn.Conv1d, nn.AdaptiveAvgPool1d), (nn.Conv2d, nn.AdaptiveAvgPool2d))[len(shape) - 2]
     return nn.Sequential(
         Standardise(shape),
-        nn.Conv1d(shape[0], 32, 5, stride=2),
-        nn.GroupNorm(4, 32),
+        convolution(shape[0], widths[0], 5, stride=2),
+        nn.GroupNorm(4, widths[0]),
         nn.ReLU(),
-        nn.Conv1d(32, 32, 5, stride=2),
-        nn.GroupNorm(4, 32),
+        convolution(widths[0], widths[1], second, stride=2),
+        nn.GroupNorm(4, widths[1]),
         nn.ReLU(),
-        nn.AdaptiveAvgPool1d(4),
+        pool(4),
         nn.Flatten(),
-        nn.Linear(128, classes),
+        nn.Linear(widths[1] * 4 ** (len(shape) - 1), classes),
     )
 
 
-def _face_cnn(shape: tuple[int, ...], classes: int) -> nn.Module:
-    return nn.Sequential(
-        Standardise(shape),
-        nn.Conv2d(shape[0], 16, 5, stride=2),
-        nn.GroupNorm(4, 16),
-        nn.ReLU(),
-        nn.Conv2d(16, 32, 3, stride=2),
-        nn.GroupNorm(4, 32),
-        nn.ReLU(),
-        nn.AdaptiveAvgPool2d(4),
-        nn.Flatten(),
-        nn.Linear(512, classes),
-    )
-
-
-_register(EmotionModel("voice", "statistics", voice_statistics, _linear))
-_register(EmotionModel("voice", "layered", voice_statistics, _layered))
-_register(EmotionModel("voice", "cnn", voice_window, _voice_cnn))
-_register(EmotionModel("face", "gradients", face_gradients, _linear))
-_register(EmotionModel("face", "cnn", face_picture, _face_cnn))
-_register(
-    EmotionModel("fusion", FUSION_MODEL, lambda row, _: np.asarray(row, np.float32), lambda _, classes: Gate(classes))
+_MODELS = (
+    EmotionModel("voice", "statistics", voice_statistics, _linear),
+    EmotionModel("voice", "layered", voice_statistics, _layered),
+    EmotionModel("voice", "cnn", voice_window, partial(_cnn, widths=(32, 32), second=5)),
+    EmotionModel("face", "gradients", face_gradients, _linear),
+    EmotionModel("face", "cnn", face_picture, partial(_cnn, widths=(16, 32), second=3)),
+    EmotionModel("fusion", FUSION_MODEL, lambda row, _: np.asarray(row, np.float32), lambda _, classes: Gate(classes)),
 )

@@ -1,4 +1,4 @@
-"""Learned fusion: a gate that weighs the calibrated opinions of a voice and a face model, clip by clip.
+"""Learned fusion: a gate that weighs the calibrated predictions of a voice and a face model, clip by clip.
 
 It looks at nothing but what both models say of a clip, so it has few parameters, which the noise of DP-SGD spares. A
 modality that is not there is left out exactly: the clip is then decided by the other's calibrated probabilities.
@@ -25,7 +25,7 @@ MODALITIES: tuple[Modality, ...] = ("voice", "face")
 class Temperature(nn.Module):
     """[N, classes] log-probabilities -> the same over a temperature, normalized (Guo et al., ICML 2017).
 
-    What is learnt is the logarithm of 1 / temperature: 0 leaves everything as it is.
+    What is learned is the logarithm of 1 / temperature: 0 leaves everything as it is.
     """
 
     def __init__(self) -> None:
@@ -80,14 +80,11 @@ class Prediction(NamedTuple):
 
 
 def gate_input(clips: tuple[str, ...], predictions: Mapping[Modality, Prediction]) -> Floats:
-    """What the gate looks at: float32 [clips, 2 classes + 2]: log-probabilities of voice, of face, and whether each is
-    there. Of a modality that a clip has not, everything is 0.
+    """What the gate looks at of clips (pseudonyms), float32 [clips, 2 classes + 2].
 
-    Args:
-        clips: pseudonyms.
-        opinions: by modality, of some of the clips.
+    Log-probabilities of voice, of face, and whether each is there; of a modality that a clip has not, everything is 0.
     """
-    classes = next((opinion.logs.shape[1] for opinion in predictions.values()), len(EMOTIONS))
+    classes = next((prediction.logs.shape[1] for prediction in predictions.values()), len(EMOTIONS))
     rows = np.zeros((len(clips), 2 * classes + 2), np.float32)
     place = {clip: number for number, clip in enumerate(clips)}
     for column, modality in enumerate(MODALITIES):

@@ -1,7 +1,7 @@
 """Whether a model is right as often as it is sure, from counts of clips alone.
 
 Confidences are sorted into 15 bins of equal width, as Guo et al. do ("On calibration of modern neural networks", ICML
-2017). Beside clips and right clips a bin tells the sum of its confidences, in whole thousandths: its mean confidence is
+2017). Beside clips and right clips a bin has the sum of its confidences, in whole thousandths: its mean confidence is
 exact to half of one. Whoever has a site's releases and the models can compute as much.
 """
 
@@ -41,7 +41,7 @@ def check_reliability(counts: npt.NDArray[np.generic], *, clips: int, right: int
     """Counts of somebody else's, that agree with each other and with what is known of the clips.
 
     Args:
-        counts: what was told.
+        counts: as received.
         clips: how many there are.
         right: how many of them were decided right.
 

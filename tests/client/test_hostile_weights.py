@@ -23,9 +23,8 @@ from moretta.client.training.rounds import RoundRequest, train_round
 from moretta.shared.core.errors import RefusedError, StudyError
 from moretta.shared.features.federated_encoder import FederatedEncoder
 from moretta.shared.features.prosodic_features import MEASUREMENTS
-from moretta.shared.models.emotion import emotion_model, initial_weights
+from moretta.shared.models.emotion import checked_weights, emotion_model, initial_weights
 from moretta.shared.models.fusion_gate import first_gate
-from moretta.shared.models.global_weights import checked_weights
 from moretta.shared.privacy.dp_sgd import SampledGaussian
 from moretta.shared.study.schema import Study, parse_study
 

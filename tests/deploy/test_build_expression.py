@@ -9,10 +9,18 @@ import pytest
 from safetensors.numpy import load_file
 
 from moretta.deploy.synth.build_expression import train_channels, train_points, write
-from moretta.deploy.synth.expression_scenes import SIDE, Scenes, aligned, boxed, draw_scenes, poorly_taken
+from moretta.deploy.synth.expression_scenes import (
+    SIDE,
+    Scenes,
+    aligned,
+    boxed,
+    draw_scenes,
+    poorly_taken,
+    random_actions,
+)
 from moretta.shared.features.face_track import PLACES, TrackReader
 from moretta.shared.models.expression_nets import ChannelNet, PointNet, shipped_arrays
-from moretta.shared.models.head.expression import ACTIONS, CHANNELS, random_actions
+from moretta.shared.models.head.expression import ACTIONS, CHANNELS
 
 MAX_ASSET_BYTES = 1_500_000
 

@@ -3,7 +3,6 @@
 The shapes come from a CC0 asset (HEAD-NOTICE.md); identities, colours and hair are this project's own.
 """
 
-from moretta.shared.models.head.clip import Portrait, render_clip
-from moretta.shared.models.head.render import FaceIdentity, make_identity, render_frame
+from moretta.shared.models.head.render import FaceIdentity, Portrait, make_identity, render_clip, render_frame
 
 __all__ = ["FaceIdentity", "Portrait", "make_identity", "render_clip", "render_frame"]

@@ -52,7 +52,6 @@ RECIPES: dict[str, Recipe] = {
         "mouthPucker": 0.22, "mouth-depression": 1.0,
     },
 }  # fmt: skip
-
 STRENGTH_SPREAD = 0.12
 """Standard deviation of how much stronger or weaker one showing of an action is."""
 SIDE_SPREAD = 0.06
@@ -63,10 +62,8 @@ SIDE_SPREAD = 0.06
 def _sides(action: str) -> tuple[str, ...]:
     """Targets of the asset that make an action: one, or one for each side."""
     known = load_asset().targets
-    for name in (
-        action,
-        action.replace("eye-", "eye-{}-").replace("eyebrows-", "eyebrows-{}-").replace("nose-", "nose-{}-"),
-    ):
+    sided = action.replace("eye-", "eye-{}-").replace("eyebrows-", "eyebrows-{}-").replace("nose-", "nose-{}-")
+    for name in (action, sided):
         for kind in ("face", "unit"):
             if f"{kind}/{name}" in known:
                 return (f"{kind}/{name}",)
@@ -95,18 +92,19 @@ def showing(emotion: str, rng: np.random.Generator | None = None) -> dict[str, f
     return weights
 
 
-def crease_depths(weights: dict[str, float]) -> tuple[float, float, float, float]:
+def crease_depths(weights: dict[str, float]) -> list[float]:
     """How deeply the creases `paint.CREASES` are drawn, each 0 to 1."""
 
     def mean(action: str) -> float:
         return sum(weights.get(target, 0.0) for target in _sides(action)) / len(_sides(action))
 
-    frown = mean("browDown") + 0.4 * mean("browInnerUp") + mean("eyebrows-down")
-    forehead = 0.7 * mean("browInnerUp") + 0.6 * mean("browOuterUp")
-    nose = mean("noseSneer") + 0.4 * mean("mouthUpperUp")
-    smile = mean("mouthSmile") + 0.3 * mean("cheekSquint")
-    depths = (min(max(depth, 0.0), 1.2) for depth in (frown, forehead, nose, smile))
-    return next(depths), next(depths), next(depths), next(depths)
+    depths = (
+        mean("browDown") + 0.4 * mean("browInnerUp") + mean("eyebrows-down"),
+        0.7 * mean("browInnerUp") + 0.6 * mean("browOuterUp"),
+        mean("noseSneer") + 0.4 * mean("mouthUpperUp"),
+        mean("mouthSmile") + 0.3 * mean("cheekSquint"),
+    )
+    return [min(max(depth, 0.0), 1.2) for depth in depths]
 
 
 ACTIONS: dict[str, Recipe] = {
@@ -145,59 +143,3 @@ def action_weights(values: Sequence[float] | npt.NDArray[Any]) -> dict[str, floa
 def channel_targets() -> tuple[dict[str, float], ...]:
     """The shape targets of each action at full strength, in the order of `ACTIONS`."""
     return tuple(spread_actions(recipe) for recipe in ACTIONS.values())
-
-
-def mirrored(values: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """The same movement seen in a mirror, [..., channels]: only the sideways gaze turns."""
-    turned = values.copy()
-    turned[..., CHANNELS.index(GAZE[0])] *= -1
-    return turned
-
-
-_NUISANCES = 3
-"""Shape targets besides the channels' that move a little in every picture."""
-
-
-def random_actions(rng: np.random.Generator) -> npt.NDArray[np.float64]:
-    """Values of the actions, [actions]: some at rest, none that a face cannot do together with the others."""
-    column = {name: number for number, name in enumerate(ACTIONS)}
-    values = np.zeros(len(ACTIONS))
-    if rng.random() >= 0.1:
-        share = rng.choice([0.15, 0.3, 0.5])
-        moved = rng.random(len(values)) < share
-        values[moved] = rng.uniform(0, 1.1, moved.sum())
-        if rng.random() < 0.5:
-            values[column["jaw open"]] += rng.uniform(0, 0.45)
-    closed, raised = column["lids closed"], column["lids raised"]
-    _one_of(values, closed, raised, 1.0, rng)
-    if rng.random() < 0.1:
-        values[closed], values[raised] = rng.uniform(0.6, 1), 0
-    _one_of(values, column["lip corners up"], column["lip corners down"], 0.7, rng)
-    _one_of(values, column["lips pushed out"], column["lip corners apart"], 0.7, rng)
-    return values
-
-
-def loosely(actions: npt.NDArray[np.float64], rng: np.random.Generator) -> dict[str, float]:
-    """Weights of shape targets: no two people, and no two sides of a face, do the same in quite the same way."""
-    weights: dict[str, float] = {}
-    for value, targets in zip(actions, channel_targets(), strict=True):
-        if value:
-            shared = 1 + 0.12 * rng.standard_normal()
-            for target, share in targets.items():
-                own = max(shared + 0.15 * rng.standard_normal(), 0)
-                weights[target] = weights.get(target, 0.0) + float(value) * share * own
-    for target in rng.choice(_nuisances(), _NUISANCES):
-        weights[str(target)] = weights.get(str(target), 0.0) + abs(0.08 * rng.standard_normal())
-    return weights
-
-
-def _one_of(values: npt.NDArray[Any], first: int, second: int, chance: float, rng: np.random.Generator) -> None:
-    """Mostly only one of two movements that work against each other."""
-    if values[first] > 0 and values[second] > 0 and (chance == 1 or rng.random() < chance):
-        values[rng.choice([first, second])] = 0
-
-
-@cache
-def _nuisances() -> tuple[str, ...]:
-    left_out = ("tongue", "cheekPuff", "eyeLook")
-    return tuple(t for t in load_asset().targets if t.startswith("face/") and not any(word in t for word in left_out))

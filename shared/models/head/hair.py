@@ -18,13 +18,15 @@ from moretta.shared.models.head.mesh import (
     SKIN_ROWS,
     STRIP_ROWS,
     WIDTH,
+    Floats,
     MeshPart,
     column,
     is_mouth,
     load_asset,
+    rasterise,
     row,
+    unrolled,
 )
-from moretta.shared.models.head.raster import Floats, rasterise
 from moretta.shared.models.head.traits import HairStyle, Traits
 
 EYE_Y = 7.28
@@ -39,27 +41,23 @@ _HEIGHTS = (7.98, 7.96, 7.82, 7.55, 7.42, 7.20, 7.42, 7.10, 6.75, 6.65)
 
 @dataclass(frozen=True)
 class Cut:
-    """How a style is shaped, in decimetres.
-
-    Attributes:
-        front, top, side: thickness above the skull at the forehead, the crown and the sides.
-        edge: thickness left at the hairline.
-        bumps: how much the thickness varies.
-        opening: half angle in radians of the gap for the face, for hair that hangs; 0 if none does.
-        length: height down to which hanging hair reaches.
-        fringe: how far hair falls below the hairline over the forehead.
-        lean: how much more fringe one side has than the other.
-    """
+    """How a style is shaped, in decimetres: thickness above the skull at the forehead, the crown and the sides."""
 
     front: float
     top: float
     side: float
     edge: float = 0.02
+    """Thickness left at the hairline."""
     bumps: float = 0.12
+    """How much the thickness varies."""
     opening: float = 0.0
+    """Half angle in radians of the gap for the face, for hair that hangs; 0 if none does."""
     length: float = 0.0
+    """Height down to which hanging hair reaches."""
     fringe: float = 0.0
+    """How far hair falls below the hairline over the forehead."""
     lean: float = 0.0
+    """How much more fringe one side has than the other."""
 
 
 CUTS = {
@@ -76,13 +74,7 @@ CUTS = {
 
 
 class Shell(NamedTuple):
-    """The hair of one head.
-
-    Attributes:
-        vertices: [Vh, 3], decimetres.
-        faces: [Fh, 3], counted from 0.
-        places: texture place of each corner, [Fh, 3, 2].
-    """
+    """The hair of one head: vertices [Vh, 3], triangles [Fh, 3], texture places of their corners [Fh, 3, 2]."""
 
     vertices: Floats
     faces: NDArray[np.int32]
@@ -102,16 +94,10 @@ def _skull(vertices: Floats) -> Floats:
     """Largest distance of the skin from the head's axis, ears left out, [rows, columns] of a coarse skin map."""
     asset = load_asset()
     ears = (asset.masks["ears"][asset.faces] > 0.3).any(1)
-    points = vertices[asset.faces]
-    radius = np.hypot(points[..., 0], points[..., 2] - AXIS_Z)
-    theta = np.arctan2(points[..., 0], points[..., 2] - AXIS_Z)
-    theta = np.where((np.ptp(theta, axis=1) > np.pi)[:, None] & (theta < 0), np.pi, theta)
-    places = np.stack([column(theta), row(points[..., 1])], axis=-1) / _MAP_SCALE
+    places, radius = unrolled(vertices[asset.faces])
     width, height = WIDTH // _MAP_SCALE, SKIN_ROWS // _MAP_SCALE
-    seen = rasterise(places, -radius, (asset.part == MeshPart.SKIN) & ~is_mouth(asset) & ~ears, width, height)
-    flat = np.zeros(width * height, np.float32)
-    flat[seen.pixel] = seen.mix(radius[..., None])[:, 0]
-    return flat.reshape(height, width)
+    shown = (asset.part == MeshPart.SKIN) & ~is_mouth(asset) & ~ears
+    return rasterise(places / _MAP_SCALE, -radius, shown, width, height).spread(radius, height, width)
 
 
 def _lower_edge(theta: Floats, cut: Cut, traits: Traits) -> Floats:
@@ -152,12 +138,8 @@ def grow(vertices: Floats, traits: Traits, seed: int) -> Shell:
     asset = load_asset()
     crown = float(vertices[:, 1].max())
     stretch = (crown - EYE_Y) / (float(asset.rest[:, 1].max()) - EYE_Y)
-    # Dense where the curtain opens.
-    knots = np.sort(
-        np.concatenate(
-            [np.linspace(-np.pi, np.pi, COLUMNS - 24), np.linspace(0.8, 1.25, 12), -np.linspace(0.8, 1.25, 12)]
-        )
-    )
+    dense = np.linspace(0.8, 1.25, 12)  # where the curtain opens
+    knots = np.sort(np.concatenate([np.linspace(-np.pi, np.pi, COLUMNS - 24), dense, -dense]))
     along, theta = np.meshgrid(np.linspace(0, 1, ROWS) ** 0.85, knots, indexing="ij")
     low = _lower_edge(theta, cut, traits)
     low = np.where(low > EYE_Y, EYE_Y + (low - EYE_Y) * stretch, low)
@@ -166,8 +148,7 @@ def grow(vertices: Floats, traits: Traits, seed: int) -> Shell:
     skull = _skull(vertices)
     skull[: int(row(np.array(crown)) / _MAP_SCALE) + 1] = 0
     if cut.opening:
-        neck = int(row(np.array(6.6)) / _MAP_SCALE)
-        skull[neck:] = 0
+        skull[int(row(np.array(6.6)) / _MAP_SCALE) :] = 0
         skull = np.maximum.accumulate(skull, axis=0)
     rows_ = np.clip(row(height) / _MAP_SCALE, 0, skull.shape[0] - 1)
     columns = np.clip(np.rint(column(theta) / _MAP_SCALE).astype(int), 0, skull.shape[1] - 1)
@@ -188,12 +169,8 @@ def grow(vertices: Floats, traits: Traits, seed: int) -> Shell:
 def _grid(knots: NDArray[np.float64]) -> tuple[NDArray[np.int32], Floats]:
     down, across = np.meshgrid(np.arange(ROWS - 1), np.arange(COLUMNS - 1), indexing="ij")
     start = (down * COLUMNS + across).ravel()
-    faces = np.concatenate(
-        [
-            np.stack([start, start + COLUMNS, start + 1], 1),
-            np.stack([start + 1, start + COLUMNS, start + COLUMNS + 1], 1),
-        ]
-    )
+    corners = ((start, start + COLUMNS, start + 1), (start + 1, start + COLUMNS, start + COLUMNS + 1))
+    faces = np.concatenate([np.stack(own, 1) for own in corners])
     strands = np.linspace(2, HAIR_COLUMNS - 3, len(knots))
     rows = np.linspace(SKIN_ROWS + 2, SKIN_ROWS + STRIP_ROWS - 3, ROWS)
     places = np.stack(np.meshgrid(strands, rows), axis=-1).reshape(-1, 2)

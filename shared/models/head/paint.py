@@ -22,10 +22,10 @@ from moretta.shared.models.head.mesh import (
     TEETH_SQUARE,
     TONGUE_SQUARE,
     WIDTH,
+    Floats,
     SkinMap,
     skin_map,
 )
-from moretta.shared.models.head.raster import Floats
 from moretta.shared.models.head.traits import Colour, HairStyle, Traits
 
 Plane = Floats
@@ -40,17 +40,14 @@ CREASES = ("frown", "forehead", "nose", "smile")
 
 
 class Texture(NamedTuple):
-    """A person's atlas.
-
-    Attributes:
-        colour: red, green, blue, 0 to 1, [HEIGHT, WIDTH, 3].
-        creases: how much each of `CREASES` darkens the skin when fully drawn, [HEIGHT, WIDTH, 4].
-        gloss: share of the highlight the surface shows, [HEIGHT, WIDTH].
-    """
+    """A person's atlas."""
 
     colour: Floats
+    """[HEIGHT, WIDTH, 3], red, green, blue, 0 to 1."""
     creases: Floats
+    """[HEIGHT, WIDTH, 4], how much each of `CREASES` darkens the skin when fully drawn."""
     gloss: Plane
+    """[HEIGHT, WIDTH], share of the highlight that the surface shows."""
 
 
 def _rise(values: Plane, width: float) -> Plane:
@@ -137,11 +134,6 @@ def _scalp(m: SkinMap, traits: Traits) -> Plane:
     return (cover * (0.55 if traits.style is HairStyle.SHAVED else 1.0)).astype(np.float32)
 
 
-def _clothes(m: SkinMap, neckline: float) -> Plane:
-    edge = neckline + (5.9 - neckline) * np.sin(np.clip(np.abs(m.theta), 0, np.pi / 2)) ** 2
-    return _rise(edge - m.y, 0.03)
-
-
 def _skin(m: SkinMap, traits: Traits, rng: np.random.Generator) -> Floats:
     size = m.x.shape
     mottle = 0.008 * _noise(rng, (64, 64), size) + 0.012 * _noise(rng, (10, 10), size)
@@ -200,7 +192,8 @@ def paint(traits: Traits, seed: int) -> Texture:
     _lay(skin, 0.75 * hair + 0.25 * skin, beard)
     _lay(skin, 0.8 * hair, brows)
     _lay(skin, hair, cover)
-    clothes = _clothes(m, traits.neckline)
+    edge = traits.neckline + (5.9 - traits.neckline) * np.sin(np.clip(np.abs(m.theta), 0, np.pi / 2)) ** 2
+    clothes = _rise(edge - m.y, 0.03)
     _lay(skin, traits.clothes, clothes)
     skin *= 1 - 0.3 * _stroke(clothes - 0.5, 0.35)[..., None]
     matte = np.maximum.reduce([cover, clothes, beard, brows])

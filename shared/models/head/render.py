@@ -1,30 +1,33 @@
-"""A synthetic person's head, and how it is drawn: pose, light, camera."""
+"""A synthetic person's head, how it is drawn (pose, light, camera), and clips of it."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cache, lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
-from moretta.shared.models.head.expression import crease_depths, showing
+from moretta.shared.models.head.expression import ACTIONS, action_weights, crease_depths, showing
 from moretta.shared.models.head.hair import grow
 from moretta.shared.models.head.mesh import (
     EYE_REACH,
     HEIGHT,
     SQUARE,
     WIDTH,
+    Floats,
+    Fragments,
     MeshPart,
     corner_places,
     load_asset,
+    rasterise,
     vertex_sums,
 )
 from moretta.shared.models.head.paint import Texture, paint
-from moretta.shared.models.head.raster import Floats, Fragments, rasterise
 from moretta.shared.models.head.traits import Traits, draw_traits
 
 Vector = tuple[float, float, float]
@@ -46,33 +49,27 @@ CREASE_GAIN = 22.0
 
 @dataclass(frozen=True, eq=False)
 class FaceIdentity:
-    """One synthetic person; two made from the same seed, sex and age are the same.
-
-    Attributes:
-        seed: what the person was drawn from.
-        traits: the choices behind the arrays below.
-        vertices: head, shoulders and then hair at rest, in decimetres, [V, 3].
-        skin_count: how many of the vertices are the asset's.
-        faces: triangles, [F, 3].
-        part: `Part` of each triangle, [F].
-        places: texture place (column, row) of each corner, [F, 3, 2].
-        texture: the person's colours.
-        turn: how much each vertex follows the head: 0 at the shoulders, 1 from the jaw up, [V].
-        eye_middle: the point between the eyes, [3].
-        face_sums: sums a value per triangle into its vertices, sparse [V, F].
-    """
+    """One synthetic person; two made from the same seed, sex and age are the same. Lengths are in decimetres."""
 
     seed: int
     traits: Traits
     vertices: Floats = field(repr=False)
+    """[V, 3], of head, shoulders and then hair at rest."""
     skin_count: int
+    """How many of the vertices are the asset's."""
     faces: NDArray[np.int32] = field(repr=False)
+    """[F, 3]"""
     part: NDArray[np.int8] = field(repr=False)
+    """[F], a `MeshPart`."""
     places: Floats = field(repr=False)
+    """[F, 3, 2], texture place (column, row) of each corner."""
     texture: Texture = field(repr=False)
     turn: Floats = field(repr=False)
+    """[V], how much each vertex follows the head: 0 at the shoulders, 1 from the jaw up."""
     eye_middle: Floats = field(repr=False)
+    """[3], the point between the eyes."""
     face_sums: sp.csr_matrix = field(repr=False)
+    """[V, F], sums a value per triangle into its vertices."""
 
     @property
     def sex(self) -> str:
@@ -85,22 +82,21 @@ class FaceIdentity:
         return self.traits.age
 
 
+def _smooth(rise: NDArray[Any]) -> NDArray[Any]:
+    clipped = np.clip(rise, 0, 1)
+    return np.asarray(clipped * clipped * (3 - 2 * clipped))
+
+
 def _turn(heights: Floats) -> Floats:
     """Share of the head's rotation that a vertex at each height takes part in: the neck bends between 5.7 and 6.4."""
-    rise = np.clip((heights - 5.7) / 0.7, 0, 1)
-    return np.asarray(rise * rise * (3 - 2 * rise), np.float32)
+    return _smooth((heights - 5.7) / 0.7).astype(np.float32)
 
 
 def make_identity(seed: int, *, sex: str | None = None, age: int | None = None) -> FaceIdentity:
-    """Draw a person from a seed.
-
-    Args:
-        seed: not negative.
-        sex: `female` or `male`, replacing the drawn one.
-        age: in years, replacing the drawn one.
+    """Draw a person from a seed; `sex` (`female` or `male`) and `age` in years replace the drawn ones.
 
     Raises:
-        ValueError: if `sex` is neither.
+        ValueError: `sex` is neither.
     """
     if sex not in (None, "female", "male"):
         raise ValueError(f"sex {sex!r}: expected 'female' or 'male'")
@@ -129,17 +125,14 @@ def make_identity(seed: int, *, sex: str | None = None, age: int | None = None) 
 
 
 class View(NamedTuple):
-    """One frame's circumstances; angles in radians.
-
-    Attributes:
-        pose: (yaw to the subject's left, pitch down, roll).
-        light: direction the light comes from: (subject's left, up, towards the camera).
-        gaze: (left, up) relative to the head.
-    """
+    """One frame's circumstances; angles in radians."""
 
     pose: Vector = (0.0, 0.0, 0.0)
+    """Yaw to the subject's left, pitch down, roll."""
     light: Vector = (0.3, 0.5, 1.0)
+    """Where it comes from: the subject's left, up, towards the camera."""
     gaze: tuple[float, float] = (0.0, 0.0)
+    """Left, up, relative to the head."""
 
 
 class Window(NamedTuple):
@@ -304,7 +297,7 @@ def render_frame(
     supersample: int = 1,
     rng: np.random.Generator | None = None,
 ) -> NDArray[np.uint8]:
-    """Draw a person showing an emotion.
+    """Draw a person showing an emotion: RGB, [height, width, 3].
 
     Args:
         identity: who.
@@ -312,17 +305,115 @@ def render_frame(
         intensity: 0 for a relaxed face, 1 for the full expression.
         jaw_open: 0 closed to 1 wide open, on top of the expression.
         blink: 0 eyes open to 1 closed.
-        gaze: direction of the eyes (left, up) in radians relative to the head.
-        pose: (yaw, pitch, roll) of the head in radians.
-        light: direction the light comes from: (subject's left, up, towards the camera).
+        gaze: see `View`.
+        pose: see `View`.
+        light: see `View`.
         width: pixels.
         height: pixels.
         supersample: samples per pixel and axis.
         rng: varies the showing and adds sensor noise; None draws the plain recipe.
-
-    Returns:
-        RGB image, [height, width, 3], 0 to 255.
     """
     weights = {name: intensity * weight for name, weight in showing(emotion, rng).items()}
-    mixed = speaking(weights, jaw_open, blink)
-    return draw(identity, mixed, View(pose, light, gaze), width=width, height=height, supersample=supersample, rng=rng)
+    mixed, view = speaking(weights, jaw_open, blink), View(pose, light, gaze)
+    return draw(identity, mixed, view, width=width, height=height, supersample=supersample, rng=rng)
+
+
+JAW_REACH = 0.42
+"""How far the jaw opens at full loudness."""
+ONSET_SECONDS = (0.15, 0.45)
+BLINKS_PER_SECOND = 0.25
+BLINK_SECONDS = 0.2
+POSE_REACH = (0.16, 0.08, 0.05)
+"""Standard deviation of a person's resting (yaw, pitch, roll) in a clip, in radians."""
+SWAY = (0.045, 0.03, 0.02)
+"""Amplitude in radians of slow head motion."""
+PUBLIC_PERSON = 1_000_011
+"""Seed of the person whose face everybody wears: at rest it shows no emotion, and brows, eyes and lips stand out."""
+_LIGHT = (0.25, 0.5, 1.0)
+_FACE = (0.5, 0.49, 0.70)
+"""The picture's middle (right, down) in widths and heights of a whole frame, and its side in heights."""
+_ASPECT = 4 / 3
+STRONGEST = 1.2
+"""Of an action; beyond it the mesh folds."""
+_WIDEST_GAZE = 0.5
+
+
+def _strength(seconds: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.float64]:
+    """Strength of the expression over time: onset, apex, a slight fall at the end."""
+    onset, start = rng.uniform(*ONSET_SECONDS), rng.uniform(0.35, 0.6)
+    fall = rng.uniform(0.0, 0.2) * _smooth((seconds - seconds[-1] + 0.4) / 0.4)
+    return np.asarray(start + (1 - start) * _smooth(seconds / onset) - fall)
+
+
+def _blinks(seconds: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.float64]:
+    closed = np.zeros_like(seconds)
+    for start in rng.uniform(0, seconds[-1] + 1e-9, rng.poisson(BLINKS_PER_SECOND * (seconds[-1] + 0.1))):
+        closed = np.maximum(closed, 1 - np.abs(seconds - start) / (BLINK_SECONDS / 2))
+    return np.clip(closed, 0, 1)
+
+
+def render_clip(
+    identity: FaceIdentity,
+    emotion: str,
+    loudness: NDArray[np.floating[Any]],
+    *,
+    fps: int,
+    intensity: float = 1.0,
+    seed: int,
+    width: int = 160,
+    height: int = 120,
+    supersample: int = 1,
+) -> Iterator[NDArray[np.uint8]]:
+    """Yield one RGB frame [height, width, 3] for each value of `loudness`, which opens the jaw (0 to 1).
+
+    Head pose, light, gaze, blinks and the exact showing of the emotion follow from `seed`.
+    """
+    if not len(loudness):
+        return
+    rng = np.random.default_rng([seed, 0xC11F])
+    seconds = np.arange(len(loudness)) / fps
+    strength, blinks = _strength(seconds, rng) * intensity, _blinks(seconds, rng)
+    rest = rng.standard_normal(3) * POSE_REACH
+    phase, pace = rng.uniform(0, 2 * np.pi, 3), rng.uniform(0.25, 0.7, 3)
+    light = (float(rng.uniform(-0.6, 0.6)), float(rng.uniform(0.3, 0.8)), 1.0)
+    gaze = (float(0.06 * rng.standard_normal() - 0.5 * rest[0]), float(0.05 * rng.standard_normal()))
+    weights = showing(emotion, rng)
+    for k, loud in enumerate(np.clip(loudness, 0, 1)):
+        yaw, pitch, roll = rest + np.array(SWAY) * np.sin(phase + 2 * np.pi * pace * seconds[k])
+        pitch += 0.02 * loud
+        now = {name: float(strength[k]) * weight for name, weight in weights.items()}
+        mixed = speaking(now, JAW_REACH * float(loud), float(blinks[k]))
+        view = View((float(yaw), float(pitch), float(roll)), light, gaze)
+        yield draw(identity, mixed, view, width=width, height=height, supersample=supersample, rng=rng)
+
+
+class Portrait:
+    """Draws the public person.
+
+    Args:
+        side: height and width of the pictures, in pixels.
+        person: seed of another person.
+    """
+
+    def __init__(self, side: int, person: int = PUBLIC_PERSON) -> None:
+        self.side = side
+        self._person = make_identity(person)
+        self._height = round(side / _FACE[2])
+        self._width = round(self._height * _ASPECT)
+        left = round(self._width * _FACE[0] - side / 2)
+        self._window = Window(left, round(self._height * _FACE[1] - side / 2), side, side)
+
+    def __call__(self, values: NDArray[Any]) -> NDArray[np.uint8]:
+        """The face that one frame of a track describes, [channels] -> uint8 [side, side, 3]."""
+        actions, gaze = values[: len(ACTIONS)], np.clip(values[len(ACTIONS) :], -_WIDEST_GAZE, _WIDEST_GAZE)
+        view = View(light=_LIGHT, gaze=(float(gaze[0]), float(gaze[1])))
+        return draw(
+            self._person,
+            action_weights(np.clip(actions, 0, STRONGEST)),
+            view,
+            width=self._width,
+            height=self._height,
+            supersample=1,
+            rng=None,
+            window=self._window,
+        )

@@ -20,14 +20,8 @@ _MESH_YOUNG, _MESH_OLD = 25, 90
 SHAPE_SPREAD = 0.48
 """Standard deviation of the weight of each pair of shape targets."""
 _FOLDER_SPREAD = {
-    "head": 0.45,
-    "ears": 0.6,
-    "neck": 0.25,
-    "mouth": 0.65,
-    "nose": 0.85,
-    "forehead": 0.6,
-    "eyebrows": 0.5,
-}
+    "head": 0.45, "ears": 0.6, "neck": 0.25, "mouth": 0.65, "nose": 0.85, "forehead": 0.6, "eyebrows": 0.5
+}  # fmt: skip
 _RESTING_LOOK = {"mouth/mouth-angles": 0.3, "mouth/mouth-trans": 0.6, "eyebrows/eyebrows-angle": 0.5}
 """Spread of shapes that would make a relaxed face look glad, sad or angry."""
 _GROWING = {"incr", "up", "out", "forward", "convex", "uncompress", "round"}
@@ -89,36 +83,33 @@ _STYLES: dict[str, dict[HairStyle, float]] = {
 
 @dataclass(frozen=True)
 class Traits:
-    """Seeded choices of one person.
-
-    Attributes:
-        shape: weight of each identity target of the asset.
-        skin, hair, iris, clothes: colours.
-        lip_tint: how much the lips differ from the skin, 0 to 1.
-        brow: (half thickness, height above the usual in decimetres, opacity).
-        beard: opacity, 0 for none; beard_full is False for stubble on lip and chin only.
-        hairline: height above the usual in decimetres.
-        neckline: lowest bare point of the neck in decimetres above the mesh's origin.
-        lines: depth of wrinkles, 0 to 1, growing with age.
-        wall: colour behind the person.
-    """
+    """Seeded choices of one person."""
 
     sex: str
     age: int
     shape: dict[str, float]
+    """Weights of the asset's identity targets."""
     skin: Colour
     hair: Colour
     iris: Colour
     clothes: Colour
     lip_tint: float
+    """How much the lips differ from the skin, 0 to 1."""
     brow: tuple[float, float, float]
+    """Half thickness, height above the usual in decimetres, opacity."""
     beard: float
+    """Opacity, 0 for none."""
     beard_full: bool
+    """False for stubble on lip and chin only."""
     style: HairStyle
     hairline: float
+    """Decimetres above the usual."""
     neckline: float
+    """Lowest bare point of the neck, in decimetres above the mesh's origin."""
     lines: float
+    """Depth of wrinkles, 0 to 1, growing with age."""
     wall: Colour
+    """Behind the person."""
 
 
 def _mix(colours: tuple[Colour, ...], place: float) -> Colour:
@@ -140,14 +131,8 @@ def _shape_pairs() -> tuple[tuple[str, str, float, int], ...]:
         stem, _, end = name.removeprefix("l-").removeprefix("r-").rpartition("-")
         sign = 1 if end in _GROWING else -1 if end in _SHRINKING else 0
         if sign:
-            pairs.append(
-                (
-                    target,
-                    f"{folder}/{stem}",
-                    _RESTING_LOOK.get(f"{folder}/{stem}", _FOLDER_SPREAD.get(folder, 1.0)),
-                    sign,
-                )
-            )
+            shared = f"{folder}/{stem}"
+            pairs.append((target, shared, _RESTING_LOOK.get(shared, _FOLDER_SPREAD.get(folder, 1.0)), sign))
     return tuple(pairs)
 
 
@@ -170,18 +155,13 @@ def _shape(seed: int, rng: np.random.Generator, sex: str, age: int, origin: np.n
     return shape
 
 
-def _origin(rng: np.random.Generator) -> np.ndarray:
-    """Shares of the mesh's three origins; most people lean clearly to one."""
-    return rng.dirichlet([0.35, 0.35, 0.6])
-
-
 def draw_traits(seed: int, sex: str | None, age: int | None) -> Traits:
     """Draw a person; the same seed gives the same person, and `sex` or `age` replace only what they name."""
     rng = np.random.default_rng([seed, 0x4EAD])
     drawn_sex = "female" if rng.random() < 0.5 else "male"
     drawn_age = int(YOUNGEST + (OLDEST - YOUNGEST) * rng.beta(1.1, 2.2))
     sex, age = sex or drawn_sex, drawn_age if age is None else age
-    origin = _origin(rng)
+    origin = rng.dirichlet([0.35, 0.35, 0.6])  # shares of the mesh's three; most people lean clearly to one
     african, asian, caucasian = (float(share) for share in origin)
     dark = float(np.clip(african * 0.85 + asian * 0.28 + caucasian * 0.12 + rng.normal() * 0.09, 0, 1))
     skin = _mix(SKIN_TONES, dark)

@@ -9,9 +9,8 @@ from moretta.client.anonymizers.expression_track import RELEASED, ExpressionTrac
 from moretta.shared.features.face_track import CROP_SIDE, PLACES, public_tracks, shipped_reader, similarity
 from moretta.shared.features.faces import FaceCropper
 from moretta.shared.models.head import make_identity
-from moretta.shared.models.head.clip import Portrait
-from moretta.shared.models.head.expression import ACTIONS, CHANNELS, action_weights, mirrored
-from moretta.shared.models.head.render import View, draw
+from moretta.shared.models.head.expression import ACTIONS, CHANNELS, action_weights
+from moretta.shared.models.head.render import Portrait, View, draw
 from moretta.shared.privacy.noise import SeededNoise
 from moretta.shared.release.anonymizer import get_anonymizer
 from moretta.shared.release.release_format import check_array
@@ -144,13 +143,6 @@ def test_points_that_were_moved_are_moved_back() -> None:
     moved = PLACES @ turn.T + (5, -3)
     matrix = similarity(moved, PLACES)
     np.testing.assert_allclose(moved @ matrix[:, :2].T + matrix[:, 2], PLACES, atol=1e-9)
-
-
-def test_a_mirror_turns_the_sideways_gaze_alone() -> None:
-    row = np.arange(len(CHANNELS), dtype=np.float32)
-    turned = mirrored(row)
-    changed = [name for name, a, b in zip(CHANNELS, row, turned, strict=True) if a != b]
-    assert changed == ["eyes left"]
 
 
 def test_the_studys_noise_is_what_is_drawn_with_and_what_is_stated() -> None:

@@ -10,8 +10,7 @@ from moretta.client.anonymizers.face_baselines import BLOCKS, BlurFaceAnonymizer
 from moretta.shared.core.errors import ClipError, ReleaseError, StudyError
 from moretta.shared.features.face_detectors import FaceBox, NoDetector
 from moretta.shared.features.faces import FaceCropper
-from moretta.shared.models.autoencoder import Autoencoder, AutoencoderSpec
-from moretta.shared.models.autoencoder_file import autoencoder_arrays, save_autoencoder
+from moretta.shared.models.autoencoder import Autoencoder, AutoencoderSpec, autoencoder_arrays, save_autoencoder
 from moretta.shared.privacy.noise import SeededNoise, SystemNoise
 from moretta.shared.release.anonymizer import anonymizer_names, get_anonymizer
 from moretta.shared.release.release_format import check_array

@@ -28,8 +28,7 @@ from moretta.shared.features.faces import FaceCropper
 from moretta.shared.features.mfcc import check_samples, mfcc
 from moretta.shared.features.public_codes import PublicCodes
 from moretta.shared.features.speaker_code import CODE_LIMIT
-from moretta.shared.models.autoencoder import Autoencoder, AutoencoderSpec
-from moretta.shared.models.autoencoder_file import autoencoder_arrays
+from moretta.shared.models.autoencoder import Autoencoder, AutoencoderSpec, autoencoder_arrays
 from moretta.shared.privacy.noise import SeededNoise, bounded, in_ball
 from moretta.shared.release.anonymizer import Anonymizer, anonymizer_names, get_anonymizer
 from moretta.shared.release.release_format import check_array

@@ -24,8 +24,7 @@ from moretta.shared.core.errors import HomeError
 from moretta.shared.core.reproducibility import derive
 from moretta.shared.features.public_speech import make_public_voice
 from moretta.shared.messages import wire
-from moretta.shared.models.autoencoder import Autoencoder, AutoencoderSpec
-from moretta.shared.models.autoencoder_file import autoencoder_arrays
+from moretta.shared.models.autoencoder import Autoencoder, AutoencoderSpec, autoencoder_arrays
 from moretta.shared.release.anonymizer import prepare_public
 from moretta.shared.study.public_arrays import approval_digest, described
 from moretta.shared.study.schema import Study, parse_study

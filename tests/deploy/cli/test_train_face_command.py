@@ -9,8 +9,7 @@ from typer.testing import CliRunner
 
 from moretta.deploy.cli.corpus import train_face
 from moretta.shared.core.errors import CorpusError, StudyError
-from moretta.shared.models.autoencoder import AutoencoderSpec
-from moretta.shared.models.autoencoder_file import load_autoencoder
+from moretta.shared.models.autoencoder import AutoencoderSpec, load_autoencoder
 
 app = typer.Typer()
 app.command()(train_face)

@@ -3,8 +3,14 @@ import numpy as np
 import pytest
 
 from moretta.shared.core.errors import CorpusError
-from moretta.shared.models import face_images
-from moretta.shared.models.face_images import PICTURES_PER_PERSON, image_files, read_face_images, render_face_images
+from moretta.shared.models import head
+from moretta.shared.models.train_autoencoder import (
+    FIRST_PUBLIC_IDENTITY,
+    PICTURES_PER_PERSON,
+    image_files,
+    read_face_images,
+    render_face_images,
+)
 
 
 @pytest.fixture
@@ -65,17 +71,11 @@ def test_nothing_is_left_on_disk(folder, tmp_path_factory, monkeypatch):
 
 def test_public_people_are_seeded_and_nobody_of_the_corpus(monkeypatch):
     seen = []
-    make = face_images_make()
+    make = head.make_identity
     monkeypatch.setattr("moretta.shared.models.head.make_identity", lambda seed: seen.append(seed) or make(seed))
     one, same, other = (render_face_images(1, 32, seed=seed, workers=1) for seed in (1, 1, 2))
     assert one.pictures.shape == (PICTURES_PER_PERSON, 32, 32, 3)
     np.testing.assert_array_equal(one.pictures, same.pictures)
     assert (one.pictures != other.pictures).any()
-    assert min(seen) >= face_images.FIRST_PUBLIC_IDENTITY
+    assert min(seen) >= FIRST_PUBLIC_IDENTITY
     assert len(set(seen)) == 2
-
-
-def face_images_make():
-    from moretta.shared.models.head import make_identity
-
-    return make_identity

@@ -10,7 +10,7 @@ import pytest
 from moretta.shared.core.labels import EMOTIONS, Emotion
 from moretta.shared.models.head import FaceIdentity, make_identity, render_clip, render_frame
 from moretta.shared.models.head.expression import RECIPES, crease_depths, showing, spread_actions
-from moretta.shared.models.head.raster import rasterise
+from moretta.shared.models.head.mesh import rasterise
 
 
 @pytest.fixture(scope="module")

@@ -30,12 +30,7 @@ DROPOUT = 0.5
 
 
 class SpeakerNet(nn.Module):
-    """Places [n, m] to codes [n, d]. The last layer has no bias: a person's mean is taken away after it.
-
-    Args:
-        width: m, measurements.
-        size: d, values in a code.
-    """
+    """Places [n, width] to codes [n, size]. The last layer has no bias: a person's mean is removed after it."""
 
     def __init__(self, width: int, size: int) -> None:
         super().__init__()
@@ -87,14 +82,9 @@ def inverse_root(symmetric: Tensor) -> Tensor:
 
 
 def whitened_codes(codes: Tensor, clips: Sequence[int]) -> Tensor:
-    """Codes relative to each person's own, within +- `CODE_LIMIT`.
+    """Codes [n, d] relative to each person's own, within +- `CODE_LIMIT`, in the same order.
 
-    Args:
-        codes: [n, d], a person's clips beside one another.
-        clips: of each person; they add up to n.
-
-    Returns:
-        [n, d], in the same order.
+    A person's clips stand beside one another; `clips` are the numbers of each person's, which add up to n.
     """
     unit = torch.eye(codes.shape[1], dtype=codes.dtype)
     centred = [own - own.mean(dim=0) for own in torch.split(codes, list(clips))]
@@ -116,21 +106,13 @@ MIN_SPEAKERS = 3
 
 
 class PublicSpeech:
-    """Places, people and emotions as tensors, a person's rows beside one another.
+    """Places [n, m], people [n] (any names) and emotions [n] (0 to `emotions` exclusive) as tensors.
 
-    Args:
-        places: [n, m]
-        person: [n], any names.
-        emotion: int [n], from 0 to `emotions` exclusive.
-        emotions: that there are, if not all of them among these rows.
+    A person's rows stand beside one another.
     """
 
     def __init__(
-        self,
-        places: npt.NDArray[Any],
-        person: npt.NDArray[Any],
-        emotion: npt.NDArray[np.int64],
-        emotions: int,
+        self, places: npt.NDArray[Any], person: npt.NDArray[Any], emotion: npt.NDArray[np.int64], emotions: int
     ) -> None:
         order = np.argsort(person, kind="stable")
         _, number, counts = np.unique(person[order], return_inverse=True, return_counts=True)
@@ -232,7 +214,7 @@ def _trained(speech: PublicSpeech, size: int, noise: float, seed: int) -> Iterat
 
 
 def _best_rounds(speech: PublicSpeech, size: int, noise: float, seed: int) -> int:
-    """After how many rounds people who are held out are told best, on average over folds of people."""
+    """After how many rounds people who are held out are recognized best, on average over folds of people."""
     speakers = np.random.default_rng([seed, 0xF01D]).permutation(len(speech.clips))
     curves = []
     for held in np.array_split(speakers, FOLDS):

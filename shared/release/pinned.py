@@ -44,15 +44,10 @@ def pinned_arrays(choices: Mapping[str, Any]) -> dict[str, npt.NDArray[Any]] | N
             fix="install Moretta again",
         )
     stored = load(data)
-    return {
-        name: array if array.dtype != np.int8 else _rescaled(array, stored[name + SCALE])
-        for name, array in stored.items()
-        if not name.endswith(SCALE)
-    }
-
-
-def _rescaled(array: npt.NDArray[np.int8], scale: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    return array.astype(np.float32) * scale.reshape(-1, *[1] * (array.ndim - 1))
+    for name in [name for name, array in stored.items() if array.dtype == np.int8]:
+        rows = stored.pop(name + SCALE).reshape(-1, *[1] * (stored[name].ndim - 1))
+        stored[name] = stored[name].astype(np.float32) * rows
+    return stored
 
 
 @lru_cache(maxsize=4)

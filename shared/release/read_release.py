@@ -54,9 +54,7 @@ class Release:
     """A release on disk. Arrays are read one by one; `damaged` counts what could not be used, by reason."""
 
     def __init__(self, folder: Path, statement: ReleaseStatement, clips: tuple[ReleasedClip, ...]) -> None:
-        self.folder = folder
-        self.statement = statement
-        self.clips = clips
+        self.folder, self.statement, self.clips = folder, statement, clips
         self.damaged: Counter[str] = Counter()
 
     def anonymizer(self, modality: Modality) -> AnonymizerStatement | None:
@@ -194,7 +192,7 @@ def _check(path: Path, changed: int, size: int) -> None:
         raise ReleaseError(f"{size - 8 - length} bytes of arrays in {path.name}", expected=f"{place}")
 
 
-def _tensors(text: bytes, file: str) -> list[tuple[int, int, int]]:
+def _tensors(text: bytes, file: str) -> Iterator[tuple[int, int, int]]:
     """Start, end, and length by shape and type of every array."""
     try:
         head = json.loads(text)
@@ -202,17 +200,14 @@ def _tensors(text: bytes, file: str) -> list[tuple[int, int, int]]:
         raise ReleaseError(f"a head that is no JSON in {file}", expected="a safetensors file") from error
     if not isinstance(head, dict) or len(head) > MAX_TENSORS:
         raise ReleaseError(f"a head that is no list of arrays in {file}", expected=f"at most {MAX_TENSORS} arrays")
-    return [_tensor(entry, file) for name, entry in head.items() if name != "__metadata__"]
-
-
-def _tensor(entry: Any, file: str) -> tuple[int, int, int]:
-    try:
-        dtype, shape, (start, end) = entry["dtype"], entry["shape"], entry["data_offsets"]
-        sides = [*shape, start, end]
-        sound = isinstance(shape, list) and len(shape) <= _MAX_DIMENSIONS and dtype in _BYTES
-        sound = sound and all(type(side) is int and 0 <= side < _MAX_SIDE for side in sides)
-    except (KeyError, TypeError, ValueError):
-        sound = False
-    if not sound:
-        raise ReleaseError(f"an array of another type or shape in {file}", expected=f"one of {', '.join(_BYTES)}")
-    return start, end, math.prod(shape) * _BYTES[dtype]
+    head.pop("__metadata__", None)
+    for entry in head.values():
+        try:
+            dtype, shape, (start, end) = entry["dtype"], entry["shape"], entry["data_offsets"]
+            sound = isinstance(shape, list) and len(shape) <= _MAX_DIMENSIONS and dtype in _BYTES
+            sound = sound and all(type(side) is int and 0 <= side < _MAX_SIDE for side in (*shape, start, end))
+        except (KeyError, TypeError, ValueError):
+            sound = False
+        if not sound:
+            raise ReleaseError(f"an array of another type or shape in {file}", expected=f"one of {', '.join(_BYTES)}")
+        yield start, end, math.prod(shape) * _BYTES[dtype]

@@ -9,22 +9,14 @@ durations are of the order of Klatt, "Linguistic uses of segmental duration in E
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
-
-
-class Formants(NamedTuple):
-    """The first three resonances of a man's vocal tract, in Hz."""
-
-    f1: float
-    f2: float
-    f3: float
 
 
 @dataclass(frozen=True, slots=True)
 class Resonant:
     """A voiced sound that the vocal tract shapes: vowels, nasals, glides, liquids."""
 
-    formants: Formants
+    formants: tuple[float, float, float]
+    """The first three resonances of a man's vocal tract, in Hz."""
     milliseconds: float
 
 
@@ -58,17 +50,17 @@ class Stop:
 
 
 VOWELS = {
-    "IY": Resonant(Formants(270, 2290, 3010), 110),
-    "IH": Resonant(Formants(390, 1990, 2550), 80),
-    "EH": Resonant(Formants(530, 1840, 2480), 90),
-    "AE": Resonant(Formants(660, 1720, 2410), 120),
-    "AA": Resonant(Formants(730, 1090, 2440), 130),
-    "AO": Resonant(Formants(570, 840, 2410), 130),
-    "UH": Resonant(Formants(440, 1020, 2240), 80),
-    "UW": Resonant(Formants(300, 870, 2240), 110),
-    "AH": Resonant(Formants(640, 1190, 2390), 80),
-    "ER": Resonant(Formants(490, 1350, 1690), 110),
-    "AX": Resonant(Formants(500, 1400, 2400), 50),
+    "IY": Resonant((270, 2290, 3010), 110),
+    "IH": Resonant((390, 1990, 2550), 80),
+    "EH": Resonant((530, 1840, 2480), 90),
+    "AE": Resonant((660, 1720, 2410), 120),
+    "AA": Resonant((730, 1090, 2440), 130),
+    "AO": Resonant((570, 840, 2410), 130),
+    "UH": Resonant((440, 1020, 2240), 80),
+    "UW": Resonant((300, 870, 2240), 110),
+    "AH": Resonant((640, 1190, 2390), 80),
+    "ER": Resonant((490, 1350, 1690), 110),
+    "AX": Resonant((500, 1400, 2400), 50),
 }
 DIPHTHONGS = {
     "EY": Diphthong("EH", "IY", 150),
@@ -78,17 +70,17 @@ DIPHTHONGS = {
     "OY": Diphthong("AO", "IY", 180),
 }
 SONORANTS = {
-    "M": Resonant(Formants(280, 1000, 2200), 65),
-    "N": Resonant(Formants(280, 1500, 2500), 60),
-    "NG": Resonant(Formants(280, 2000, 2600), 65),
-    "L": Resonant(Formants(360, 1100, 2700), 60),
-    "R": Resonant(Formants(330, 1060, 1380), 60),
-    "W": Resonant(Formants(290, 650, 2200), 60),
-    "Y": Resonant(Formants(260, 2200, 3000), 55),
-    "V": Resonant(Formants(280, 1200, 2300), 55),
-    "DH": Resonant(Formants(280, 1400, 2500), 40),
-    "Z": Resonant(Formants(250, 1600, 2600), 75),
-    "ZH": Resonant(Formants(250, 1800, 2500), 75),
+    "M": Resonant((280, 1000, 2200), 65),
+    "N": Resonant((280, 1500, 2500), 60),
+    "NG": Resonant((280, 2000, 2600), 65),
+    "L": Resonant((360, 1100, 2700), 60),
+    "R": Resonant((330, 1060, 1380), 60),
+    "W": Resonant((290, 650, 2200), 60),
+    "Y": Resonant((260, 2200, 3000), 55),
+    "V": Resonant((280, 1200, 2300), 55),
+    "DH": Resonant((280, 1400, 2500), 40),
+    "Z": Resonant((250, 1600, 2600), 75),
+    "ZH": Resonant((250, 1800, 2500), 75),
 }
 """Voiced fricatives stand here with their voice, and in `FRICATIVES` with their noise."""
 FRICATIVES = {

@@ -19,7 +19,6 @@ from moretta.shared.models.speech.phonemes import (
     STOPS,
     VOWELS,
     Noise,
-    Stop,
 )
 from moretta.shared.models.speech.voice import DELIVERIES, Delivery, Voice
 
@@ -48,17 +47,14 @@ _TREMOR_HZ = 7.0
 
 
 def synthesize(voice: Voice, emotion: str, sentence: str, *, intensity: float = 1.0, seed: int) -> NDArray[np.float32]:
-    """Say a sentence.
+    """Say a sentence (a code of `cremad.SENTENCES`): [samples], 16 kHz, in [-1, 1].
 
     Args:
         voice: who says it.
         emotion: how.
-        sentence: a code of `cremad.SENTENCES`.
+        sentence: what.
         intensity: 0 is neutral, 1 as `DELIVERIES` describes.
         seed: of all that differs from one time to the next. The same arguments give the same samples.
-
-    Returns:
-        [samples], 16 kHz, in [-1, 1].
     """
     generator = np.random.default_rng([seed, 0x5A7])
     delivery = DELIVERIES[emotion].at(intensity)
@@ -211,31 +207,25 @@ def articulate(voice: Voice, delivery: Delivery, sentence: str, generator: np.ra
 
 
 def _segments(voice: Voice, sound: str) -> list[_Segment]:
+    def vowel_hz(vowel: str) -> Track:
+        return np.array(VOWELS[vowel].formants) * voice.vowel_colours[vowel]
+
     if sound in VOWELS:
-        target = _vowel_hz(voice, sound)
-        return [_Segment(VOWELS[sound].milliseconds, 1.0, target, target)]
+        return [_Segment(VOWELS[sound].milliseconds, 1.0, vowel_hz(sound), vowel_hz(sound))]
     if sound in DIPHTHONGS:
         glide = DIPHTHONGS[sound]
-        return [_Segment(glide.milliseconds, 1.0, _vowel_hz(voice, glide.start), _vowel_hz(voice, glide.end))]
+        return [_Segment(glide.milliseconds, 1.0, vowel_hz(glide.start), vowel_hz(glide.end))]
     if sound in SONORANTS:
         target = np.array(SONORANTS[sound].formants)
         return [_Segment(SONORANTS[sound].milliseconds, _SONORANT_VOICING, target, target, FRICATIVES.get(sound))]
     if sound in FRICATIVES:
-        noise = FRICATIVES[sound]
-        return [_Segment(noise.milliseconds, 0.0, noise=noise)]
-    return _stop_segments(STOPS[sound])
-
-
-def _stop_segments(stop: Stop) -> list[_Segment]:
+        return [_Segment(FRICATIVES[sound].milliseconds, 0.0, noise=FRICATIVES[sound])]
+    stop = STOPS[sound]
     burst = Noise(stop.burst_hz, BURST_BANDWIDTH_HZ, BURST_LEVEL)
     return [
         _Segment(CLOSURE_MILLISECONDS, _CLOSURE_VOICING * stop.voiced),
         _Segment(stop.burst_milliseconds, _BURST_VOICING * stop.voiced, noise=burst),
     ]
-
-
-def _vowel_hz(voice: Voice, vowel: str) -> Track:
-    return np.array(VOWELS[vowel].formants) * voice.vowel_colours[vowel]
 
 
 def _formant_track(segments: list[_Segment], lengths: list[int]) -> Track:

@@ -135,7 +135,7 @@ def test_the_ledger_of_a_killed_site_never_counts_less_than_it_gave_away(lost: A
 
 def test_bad_updates_of_every_kind_are_refused_with_the_reason_and_the_others_go_on(hostile: Any) -> None:
     report = hostile.run.report()
-    assert [(row["sites"], row["failed"] >= 2) for row in report["run"]["rounds"]] == [(1, True)] * 3
+    assert [(row["sites"], row["failed"]) for row in report["run"]["rounds"]] == [(1, 3)] * 3  # one was revoked
     reported = {
         "open-01": ("not finite", "tensors that are missing or too many: stowaway", "bytes, at most"),
         "open-02": (", not float32 [", "cannot be read", "an update of norm"),

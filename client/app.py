@@ -19,7 +19,7 @@ from moretta.client.training.rounds import RoundRequest, StoredResponse, Trained
 from moretta.shared.core.atomic import locked
 from moretta.shared.core.errors import ReleaseError
 from moretta.shared.messages import wire
-from moretta.shared.messages.requests import (
+from moretta.shared.messages.calls import (
     KeysWanted,
     OfferMade,
     PartsWanted,

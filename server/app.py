@@ -1,29 +1,86 @@
-"""The Flower ServerApp, and `python -m moretta.server.app RUN`, which runs the stages that need no site alone."""
+"""A study as a list of stages, the Flower ServerApp that runs them, and `python -m moretta.server.app RUN`.
+
+The latter runs the stages that need no site, alone.
+"""
 
 from __future__ import annotations
 
 import gc
-import random
 import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
-from moretta.server.grid.hello import hello_enrolled, hello_virtual, sites_gone
-from moretta.server.grid.site_grid import SiteGrid, SuperLinkLostError
+from moretta.server.grid.hello import connect
+from moretta.server.grid.site_grid import SuperLinkLostError
+from moretta.server.stages.approval import STAGE as APPROVAL
+from moretta.server.stages.approval import wait_for_approval
+from moretta.server.stages.audit import audit
+from moretta.server.stages.evaluate import central_check, evaluate
 from moretta.server.stages.lifecycle import Ending, concluding, only_attempt
+from moretta.server.stages.release import collect_releases
+from moretta.server.stages.report import report
 from moretta.server.stages.run import Run
 from moretta.server.stages.state import RESUME_FILE, load_progress, load_state, save_state
-from moretta.server.study import CENTRAL_STAGES, SITE_STAGES, run_stages
+from moretta.server.stages.train import CODE_STAGE, federate_code, train
 from moretta.shared.core.errors import ExitCode, RunError
 from moretta.shared.core.printable import set_up_logging, use_run_id
-from moretta.shared.core.reproducibility import code_digest
 from moretta.shared.core.workers import limit_threads
-from moretta.shared.messages.responses import Hello
+from moretta.shared.release.anonymizer import prepare_public
 from moretta.shared.study.run_plan import DeploymentPlan, load_plan
 
 app = ServerApp()
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """One step of a run. Its work returns how many clips it went through, for a rate, or None."""
+
+    name: str
+    work: Callable[[Run], int | None]
+    wanted: Callable[[Run], bool] = lambda _: True
+    """Whether the study has it."""
+
+
+def _prepare_public(run: Run) -> None:
+    run.public |= prepare_public(run.study, lambda text: run.notify(stage="public arrays", state="note", what=text))
+
+
+SITE_STAGES = [
+    Stage("codebook", _prepare_public),
+    Stage(APPROVAL, wait_for_approval, lambda run: isinstance(run.plan, DeploymentPlan)),
+    Stage(CODE_STAGE, federate_code, lambda run: run.study.site_training is not None),
+    Stage("release", collect_releases),
+    Stage("train voice", partial(train, kind="voice")),
+    Stage("train face", partial(train, kind="face")),
+    Stage("train fusion", partial(train, kind="fusion"), lambda run: run.study.fusion.kind == "learned"),
+    Stage("evaluate", evaluate),
+]
+"""These need the sites. A simulation needs no approval: its operator holds the clips."""
+CENTRAL_STAGES = [Stage("central check", central_check), Stage("audit", audit), Stage("report", report)]
+"""These need only what the sites have released."""
+
+
+def run_stages(run: Run, stages: list[Stage], *, after_each: Callable[[Run], None] | None = None) -> None:
+    """Run stages in order, but for those that are over; an error stops the run and carries the stage's name."""
+    for stage in stages:
+        if stage.name in run.progress.done or not stage.wanted(run):
+            continue
+        with run.timed(stage.name) as counts:
+            try:
+                clips = stage.work(run)
+            except Exception as error:
+                error.add_note(f"in the stage {stage.name!r}")
+                raise
+            if clips is not None:
+                counts["clips"] = clips
+        run.progress.done.append(stage.name)
+        if after_each is not None:
+            after_each(run)
 
 
 @app.main()
@@ -79,43 +136,6 @@ def _opened(folder: Path) -> Run:
     run.notify(stage="the run", state="resumed", after=position)
     run.warn(f"the server's part was interrupted and went on after {position}")
     return run
-
-
-def connect(run: Run, grid: Grid) -> None:
-    """Exchange the first message with the sites of a run, and note which code they run.
-
-    Raises:
-        RunError: too few of them came or responded.
-    """
-    random.seed(run.study.seed)  # Flower's strategies sample with the global generator
-    run.site_grid = SiteGrid(grid, run.study.train.deadline_seconds, on_lost_site=run.study.stages.on_lost_site)
-    for site, hello in _first_hellos(run, run.site_grid).items():
-        run.progress.missed.setdefault(site, [])
-        if hello.digest != code_digest():
-            run.warn(f"{site} runs another version of Moretta than the server")
-
-
-def _first_hellos(run: Run, grid: SiteGrid) -> dict[str, Hello]:
-    plan, progress = run.plan, run.progress
-    if not isinstance(plan, DeploymentPlan):
-        return hello_virtual(grid, len(plan.sites))
-
-    def left_out(site: str, why: str) -> None:
-        run.warn(f"{site} took no part: {why}")
-        run.miss(site, f"what followed {progress.position}" if progress.done else "the start", why, lost=True)
-
-    grid.gone = sites_gone(plan)
-    grid.note = lambda text: run.notify(stage="sites", state="note", what=text)
-    taking_part = {s.node: s.name for s in plan.sites if not progress.done or s.name in progress.missed}
-    with run.timed("wait for sites"):
-        return hello_enrolled(
-            grid,
-            taking_part,
-            wait_seconds=run.study.stages.wait_seconds,
-            min_sites=run.study.train.min_sites,
-            left_out=left_out,
-            seen=lambda online, all_: run.notify(stage="wait for sites", state="step", done=online, total=all_),
-        )
 
 
 if __name__ == "__main__":

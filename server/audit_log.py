@@ -11,19 +11,17 @@ Syncing each would cost more than the call itself.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from moretta.shared.core.atomic import append_line, naming, sync_folder
+from moretta.shared.core.atomic import append_line, locked, naming, sync_folder
 from moretta.shared.core.errors import HomeError
 from moretta.shared.privacy.chain import START, entry_digest, linked
 
@@ -64,12 +62,9 @@ class AuditLog:
         return datetime.fromisoformat(self._last["time"]).timestamp() if self._last else 0.0
 
     def add(self, event: str, *, sync: bool = True, **entry: Any) -> None:
-        """Write one line.
+        """Write one line: a stable code, lower case with hyphens, and JSON values, never a secret.
 
-        Args:
-            event: what happened: a stable code, lower case with hyphens.
-            sync: return only when it is on disk; else `sync` will see to it.
-            entry: JSON values. Never a secret.
+        It is on disk when this returns, or, without `sync`, after the next `sync`.
         """
         time = datetime.fromtimestamp(self._clock(), tz=UTC).isoformat(timespec="milliseconds")
         with self._mutex, self._locked() as descriptor:
@@ -93,24 +88,18 @@ class AuditLog:
 
     @contextmanager
     def _locked(self) -> Iterator[int]:
-        """The newest file, open for appending; no other process writes until the block ends."""
-        lock = os.open(self._path.with_suffix(".lock"), os.O_RDWR | os.O_CREAT, 0o600)
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            self._put_aside_if_full()
-            descriptor = os.open(self._path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o600)
-            try:
-                yield descriptor
-            finally:
-                os.close(descriptor)
-        finally:
-            os.close(lock)
+        """The newest file, open for appending; no other process writes until the block ends. A full one is put aside.
 
-    def _put_aside_if_full(self) -> None:
-        if self._path.exists() and self._path.stat().st_size >= self._full_bytes:
-            _sync_file(self._path)
-            self._path.rename(self._path.with_name(f"audit-{len(older_files(self._path)) + 1:06d}.jsonl"))
-            sync_folder(self._path.parent)
+        The lock is on a file of its own, which stays where it is.
+        """
+        path = self._path
+        with locked(path.with_suffix(".lock")):
+            if path.exists() and path.stat().st_size >= self._full_bytes:
+                _sync_file(path)
+                path.rename(path.with_name(f"audit-{len(older_files(path)) + 1:06d}.jsonl"))
+                sync_folder(path.parent)
+            with locked(path) as descriptor:
+                yield descriptor
 
     def _catch_up(self, descriptor: int) -> None:
         """Take in what other processes have written since, and cut off half a line that a power cut has left."""
@@ -124,42 +113,33 @@ class AuditLog:
             os.ftruncate(descriptor, size - torn)
             tail = tail[:-torn]
         self._seen = (status.st_ino, size - torn)
-        self._last = _last_record(tail, self._path) if tail else self._last_of_older()
+        if tail:
+            self._last = _last_record(tail, self._path)
+        elif older := older_files(self._path):
+            with older[-1].open("rb") as file:
+                file.seek(max(0, older[-1].stat().st_size - _TAIL_BYTES))
+                self._last = _last_record(file.read(), older[-1])
+        else:
+            self._last = {}
 
-    def _last_of_older(self) -> dict[str, Any]:
-        older = older_files(self._path)
-        if not older:
-            return {}
-        with older[-1].open("rb") as file:
-            file.seek(max(0, older[-1].stat().st_size - _TAIL_BYTES))
-            return _last_record(file.read(), older[-1])
 
-
-@dataclass(frozen=True, slots=True)
-class Verified:
-    """A log whose chain holds."""
+class Verified(NamedTuple):
+    """A log whose chain holds; the head is the hash of its last line."""
 
     files: int
     lines: int
     head: str
-    """Hash of the last line."""
 
 
 def verify_log(path: Path, *, noted_head: str | None = None) -> Verified:
-    """Follow the chain through every file, oldest first.
+    """Follow the chain through every file, oldest first, and through a head that was noted before.
 
-    Args:
-        path: the newest file.
-        noted_head: a head that was written down before; the chain must run through it.
-
-    Raises:
-        HomeError: the first line at which the chain breaks, or the noted head is not in it.
+    Raises HomeError for the first line at which the chain breaks, or where the noted head is not in it.
     """
     previous, lines, seen = START, 0, noted_head in (None, START)
     files = [*older_files(path), path]
     for file in files:
-        for number, line in enumerate(_lines(file), start=1):
-            record = _parsed(line)
+        for number, record in enumerate(_records(file), start=1):
             if record.get("previous") != previous or not _is_sound(record):
                 raise HomeError(
                     f"the audit log is broken at line {number} of {file.name}",
@@ -178,16 +158,9 @@ def verify_log(path: Path, *, noted_head: str | None = None) -> Verified:
 
 
 def entries(path: Path, event: str) -> Iterator[dict[str, Any]]:
-    """Lines of one event, oldest first. The chain is not checked.
-
-    Raises:
-        HomeError: a file cannot be read.
-    """
+    """Lines of one event, oldest first, the chain not checked; raises HomeError where a file cannot be read."""
     for file in [*older_files(path), path]:
-        for line in _lines(file):
-            record = _parsed(line)
-            if record.get("event") == event:
-                yield record
+        yield from (record for record in _records(file) if record.get("event") == event)
 
 
 def older_files(path: Path) -> list[Path]:
@@ -214,15 +187,16 @@ def _sync_file(path: Path) -> None:
         os.close(descriptor)
 
 
-def _lines(path: Path) -> Iterator[bytes]:
+def _records(path: Path) -> Iterator[dict[str, Any]]:
     try:
         with path.open("rb") as file:
-            yield from file
+            yield from map(_parsed, file)
     except OSError as error:
         raise HomeError(f"{path} cannot be read: {error.strerror}", fix="restore it from the backup") from error
 
 
 def _parsed(line: bytes) -> dict[str, Any]:
+    """Empty where the line is no JSON object."""
     try:
         record = json.loads(line)
     except ValueError:

@@ -26,7 +26,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from moretta.shared.core.atomic import locked, write_atomic
 from moretta.shared.core.errors import EnrollmentError, HomeError
-from moretta.shared.enrollment.identifiers import join_address, split_address
+from moretta.shared.enrollment import join_address, split_address
 
 SETTINGS_FILE = "server.toml"
 CONNECTION = "moretta"
@@ -99,20 +99,22 @@ class ServerSettings(_Section):
         return value
 
 
-@dataclass(frozen=True, slots=True)
 class ServerHome:
-    """Paths within one server's folder, and its settings."""
+    """Paths within one server's folder, as the module lists them, and its settings."""
 
-    root: Path
-    settings: ServerSettings
+    def __init__(self, root: Path, settings: ServerSettings) -> None:
+        self.root, self.settings = root, settings
+        self.authority = root / "ca"
+        self.registry = root / "registry.sqlite"
+        self.audit_log = root / "audit.jsonl"
+        self.superlink = root / "superlink"
+        self.studies = root / "studies"
+        self.lock_file = root / "server.pid"
+        self.state_file = root / "server.json"
 
     @classmethod
     def open(cls, root: Path) -> Self:
-        """Read the settings of a folder that `moretta server init` made.
-
-        Raises:
-            HomeError: there are none, or they cannot be used.
-        """
+        """Read the settings of a folder that `moretta server init` made; raises HomeError where they cannot be used."""
         path = root / SETTINGS_FILE
         try:
             content = tomllib.loads(path.read_text(encoding="utf-8"))
@@ -129,41 +131,6 @@ class ServerHome:
         except ValidationError as error:
             problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
             raise HomeError(f"{path} cannot be used: {problems}", fix="correct the keys named above") from error
-
-    @property
-    def authority(self) -> Path:
-        """Folder of the certificate authority."""
-        return self.root / "ca"
-
-    @property
-    def registry(self) -> Path:
-        """The registry's SQLite file."""
-        return self.root / "registry.sqlite"
-
-    @property
-    def audit_log(self) -> Path:
-        """The audit log's newest file."""
-        return self.root / "audit.jsonl"
-
-    @property
-    def superlink(self) -> Path:
-        """Folder of Flower's SuperLink."""
-        return self.root / "superlink"
-
-    @property
-    def studies(self) -> Path:
-        """One folder a run of a study."""
-        return self.root / "studies"
-
-    @property
-    def lock_file(self) -> Path:
-        """Holds the pid of the running server, which keeps it locked."""
-        return self.root / "server.pid"
-
-    @property
-    def state_file(self) -> Path:
-        """Written by the running server for the commands beside it."""
-        return self.root / "server.json"
 
 
 def settings_toml(*, host: str, listen: str, port: int, names: tuple[str, ...]) -> str:
@@ -195,11 +162,9 @@ class RunningServer:
     updated: float
     """Seconds since 1970. A server updates this every few seconds: one that is much older hangs."""
     listen: str
-    """HOST:PORT of the guarded port, as it was bound."""
+    """HOST:PORT of the guarded port as it was bound, then as sites reach it, then of the SuperLink on loopback."""
     address: str
-    """HOST:PORT that sites reach it at."""
     superlink: str
-    """HOST:PORT of Flower's SuperLink, on loopback, TLS."""
     superlink_ca: str
     """File with the certificate that the SuperLink is known by, PEM."""
     flwr_home: str
@@ -211,7 +176,7 @@ class RunningServer:
 
     @property
     def healthy(self) -> bool:
-        """Whether everything that a study needs is there."""
+        """Everything that a study needs is there."""
         return not any(self.problems.values())
 
     def write(self, home: ServerHome) -> None:
@@ -220,11 +185,7 @@ class RunningServer:
 
 
 def running_server(home: ServerHome) -> RunningServer:
-    """The server that runs on a folder.
-
-    Raises:
-        HomeError: none does, or it has not written yet where it listens.
-    """
+    """The server that runs on a folder; raises HomeError for none, or one that has not written yet where it listens."""
     pid = running_pid(home)
     if pid is None:
         raise HomeError(f"no server runs on {home.root}", fix=f"start it with: moretta server up {home.root}")
@@ -256,11 +217,7 @@ def lock_holder(file: Path) -> int | None:
 
 @contextmanager
 def only_server(home: ServerHome) -> Iterator[None]:
-    """Hold a folder for this process.
-
-    Raises:
-        HomeError: another process holds it.
-    """
+    """Hold a folder for this process; raises HomeError where another process holds it."""
     with ExitStack() as held:
         try:
             descriptor = held.enter_context(locked(home.lock_file, wait=False))

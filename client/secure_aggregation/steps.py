@@ -21,7 +21,7 @@ from moretta.client.training.rounds import RoundRequest, StoredResponse, train_r
 from moretta.shared.core.atomic import write_atomic
 from moretta.shared.core.errors import RefusedError
 from moretta.shared.messages import wire
-from moretta.shared.messages.requests import KeysWanted, SharesWanted, TrainingWanted, UnmaskingWanted
+from moretta.shared.messages.calls import KeysWanted, SharesWanted, TrainingWanted, UnmaskingWanted
 from moretta.shared.privacy.secure_aggregation import (
     MAX_SITES,
     Words,

@@ -37,7 +37,7 @@ from moretta.client.transport.server_channel import bootstrap_channel, explained
 from moretta.shared.core.atomic import locked, write_atomic
 from moretta.shared.core.errors import EnrollmentError, HomeError, UnreachableError
 from moretta.shared.core.reproducibility import versions
-from moretta.shared.enrollment.join_string import JoinString, derive_bootstrap
+from moretta.shared.enrollment import JoinString, derive_bootstrap
 from moretta.shared.pb import enrollment_pb2 as pb
 from moretta.shared.pb.enrollment_pb2_grpc import EnrollmentStub
 

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from moretta.shared.core.atomic import write_atomic
 from moretta.shared.core.errors import HomeError
-from moretta.shared.enrollment.identifiers import fingerprint
+from moretta.shared.enrollment import fingerprint
 
 BACKDATE = dt.timedelta(minutes=5)
 """By so much certificates begin before they are made, for clocks that are behind."""

@@ -21,8 +21,7 @@ import grpc.aio
 
 from moretta.client.transport.identity import Identity, pem_of
 from moretta.shared.core.errors import EnrollmentError, MorettaError, UnreachableError
-from moretta.shared.enrollment.identifiers import has_fingerprint, split_address
-from moretta.shared.enrollment.join_string import Bootstrap
+from moretta.shared.enrollment import Bootstrap, has_fingerprint, split_address
 from moretta.shared.messages.relay import BODY_BYTES_KEY
 from moretta.shared.pb.relay_pb2 import FleetCall, FleetReply
 from moretta.shared.pb.relay_pb2_grpc import RelayStub

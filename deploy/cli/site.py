@@ -47,7 +47,7 @@ def join(
     """
     from moretta.client.site_home import SiteFile
     from moretta.client.transport import enrollment
-    from moretta.shared.enrollment.join_string import parse_join_string
+    from moretta.shared.enrollment import parse_join_string
 
     if corpus is not None and not corpus.is_dir():
         raise CorpusError(f"no folder {corpus}", expected="the clips of this site", fix="correct --corpus")

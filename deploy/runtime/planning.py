@@ -11,7 +11,7 @@ from moretta.shared.core.terms import Modality
 from moretta.shared.data.clips import Corpus, Speaker
 from moretta.shared.data.recordings import has_sound
 from moretta.shared.data.splits import Folds, assign_sites, make_folds
-from moretta.shared.enrollment.identifiers import check_site_name
+from moretta.shared.enrollment import check_site_name
 from moretta.shared.study.limits import check_limits, check_training_sites
 from moretta.shared.study.run_plan import PlannedSite, SimulationPlan
 from moretta.shared.study.schema import Study

@@ -220,7 +220,7 @@ class LocalGrid:
 
 def connect_locally(run: Run, sites: int) -> None:
     """Give a simulation's run its sites, in this process; one that does not respond is a RunError."""
-    from moretta.server.app import connect
+    from moretta.server.grid.hello import connect
     from moretta.shared.core.flower_private import TaskIdentity
 
     TaskIdentity.task_id = TaskIdentity.run_id = TaskIdentity.node_id = 1  # without them no message can be written

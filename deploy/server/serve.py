@@ -18,21 +18,18 @@ from moretta.deploy.server.superlink_process import FlowerProcesses
 from moretta.server.audit_log import AuditLog
 from moretta.server.enrollment.authority import CertificateAuthority, load_certificate
 from moretta.server.enrollment.countersign import Countersigner
-from moretta.server.enrollment.database import open_database
 from moretta.server.enrollment.nodes import NodeKeeper
 from moretta.server.enrollment.service import EnrollmentService
 from moretta.server.enrollment.site_registry import SiteRegistry
 from moretta.server.home import RunningServer, ServerHome
-from moretta.server.port.credentials import PortCertificates
 from moretta.server.port.guard import Guard, Method
-from moretta.server.port.listen import ENROLLMENT, HEALTH, RELAY, health_methods, open_port
+from moretta.server.port.listen import ENROLLMENT, HEALTH, RELAY, PortCertificates, health_methods, open_port
 from moretta.server.port.refusals import Refusal
-from moretta.server.relay.call_checks import SeenSignatures
-from moretta.server.relay.service import RelayService
-from moretta.server.relay.superlink_client import SuperLinkClient
+from moretta.server.port.relay import RelayService, SeenSignatures
+from moretta.server.port.superlink import SuperLinkClient
 from moretta.shared.core.errors import HomeError
 from moretta.shared.core.reproducibility import code_digest, versions
-from moretta.shared.enrollment.identifiers import join_address, split_address
+from moretta.shared.enrollment import join_address, split_address
 from moretta.shared.pb.enrollment_pb2 import InfoReply
 
 _GRACE_SECONDS = 3.0
@@ -93,9 +90,7 @@ class _ServerParts:
         enrollment = EnrollmentService(
             self.authority, self.registry, self.audit, self._facts, site_hours=site_hours, clock=clock
         )
-        heads = open_database(home.registry)
-        stack.callback(heads.close)
-        countersigner = Countersigner(heads, self.certificates, self.audit, clock)
+        countersigner = Countersigner(self.registry, self.certificates, self.audit, clock)
         services: dict[str, Sequence[Method]] = {
             ENROLLMENT: [*enrollment.methods(), *countersigner.methods()],
             RELAY: self.relay.methods(),

@@ -18,8 +18,7 @@ from moretta.server.enrollment.authority import load_certificate
 from moretta.server.enrollment.site_registry import SiteRegistry
 from moretta.server.home import RunningServer, ServerHome, running_pid, running_server
 from moretta.shared.core.errors import EnrollmentError, HomeError
-from moretta.shared.enrollment.identifiers import fingerprint
-from moretta.shared.enrollment.join_string import JoinString
+from moretta.shared.enrollment import JoinString, fingerprint
 from moretta.shared.privacy.chain import START
 
 _STALE_SECONDS = 15.0

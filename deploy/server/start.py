@@ -20,10 +20,10 @@ from moretta.server.audit_log import AuditLog
 from moretta.server.enrollment.authority import CertificateAuthority, create_authority, is_encrypted, load_authority
 from moretta.server.enrollment.site_registry import SiteRegistry
 from moretta.server.home import SETTINGS_FILE, ServerHome, only_server, settings_toml
-from moretta.server.port.credentials import shut_out_tls_1_2
+from moretta.server.port import shut_out_tls_1_2
 from moretta.shared.core.atomic import write_atomic
 from moretta.shared.core.errors import EnrollmentError, HomeError, MorettaError
-from moretta.shared.enrollment.identifiers import split_address
+from moretta.shared.enrollment import split_address
 
 _FILE_VARIABLE = "MORETTA_CA_PASSPHRASE_FILE"
 _LEAST_CHARACTERS = 8

@@ -17,8 +17,8 @@ from typing import TypeVar, get_args
 from moretta.deploy.runtime.control import Control, ControlError
 from moretta.deploy.runtime.planning import check_names
 from moretta.deploy.runtime.run_folder import Notify, Outcome, ProgressMonitor, conclude, interruptible
+from moretta.server.enrollment.database import SiteRecord
 from moretta.server.enrollment.site_registry import SiteRegistry
-from moretta.server.enrollment.tables import SiteRecord
 from moretta.server.home import ServerHome, running_server
 from moretta.server.stages.lifecycle import OUTCOME_FILE, announce_attempt, newest_attempt, working_pid, write_outcome
 from moretta.server.stages.state import RESUME_FILE

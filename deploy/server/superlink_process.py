@@ -29,7 +29,7 @@ from moretta.deploy.runtime.processes import (
 )
 from moretta.server.enrollment.authority import new_authority
 from moretta.server.home import CONNECTION
-from moretta.server.relay.superlink_client import SuperLinkAddress
+from moretta.server.port.superlink import SuperLinkAddress
 from moretta.shared.core.atomic import write_atomic
 from moretta.shared.core.reproducibility import code_digest, versions
 

@@ -33,7 +33,7 @@ from moretta.shared.core.errors import ExitCode, MorettaError
 from moretta.shared.core.labels import in_order
 from moretta.shared.core.reproducibility import PACKAGES, code_digest, versions
 from moretta.shared.data.clips import Corpus
-from moretta.shared.enrollment.identifiers import split_address
+from moretta.shared.enrollment import split_address
 from moretta.shared.pb.enrollment_pb2 import InfoReply
 
 _LEAST_BYTES, _FEW_BYTES = 200 * 2**20, 2 * 2**30

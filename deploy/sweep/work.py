@@ -13,11 +13,11 @@ from moretta.client.settings import SiteSettings, simulated_site
 from moretta.deploy.runtime.simulation import connect_locally
 from moretta.deploy.sweep.jobs import Job, folder_of
 from moretta.deploy.sweep.sweep_results import CellAudit, Released, ResultFolder, Spent, Trained, if_all_known
+from moretta.server.app import SITE_STAGES, run_stages
 from moretta.server.stages.audit import TOO_FEW, audit, can_be_attacked
 from moretta.server.stages.report import privacy_rows
 from moretta.server.stages.run import AuditLimits, Run
 from moretta.server.stages.state import RESUME_FILE, load_progress, save_state
-from moretta.server.study import SITE_STAGES, run_stages
 from moretta.shared.audit.report.report_schema import Record
 from moretta.shared.core.errors import RunError
 from moretta.shared.core.labels import in_order
@@ -57,7 +57,7 @@ def _audit(job: Job, folder: Path, out: Path) -> Record:
     run = Run(folder, job.plan, releases=before.releases, absent=before.absent | not_run)
     run.limits = AuditLimits(workers=1, embeddings=out / "embeddings")
     audit(run)
-    return CellAudit(rows=tuple(run.attacks.identity), utility=tuple(run.attacks.utility), not_run=not_run)
+    return CellAudit(rows=tuple(run.identity), utility=tuple(run.utility), not_run=not_run)
 
 
 def _train(job: Job, folder: Path, out: Path) -> Record:

@@ -1,4 +1,4 @@
-"""A wrapper around Flower's strategies: what goes out is addressed, what comes in is checked, sorted and counted."""
+"""Rounds of one of Flower's strategies: what goes out is addressed, what comes in is checked, sorted and counted."""
 
 from __future__ import annotations
 
@@ -6,19 +6,19 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
-from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
+from flwr.app import ArrayRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 
-from moretta.server.aggregation.outlying import FEWEST, outlying
+from moretta.server.aggregation.site_level_mean import SiteLevelMean
 from moretta.server.grid.site_grid import SiteGrid, SiteResponse, noting_failure_of
-from moretta.shared.core.array_types import Array
+from moretta.shared.core.array_types import Array, Float64
 from moretta.shared.core.errors import ReleaseError, RunError
 from moretta.shared.messages import wire
-from moretta.shared.messages.responses import Update
+from moretta.shared.messages.calls import Update
 from moretta.shared.study.schema import Study
 from moretta.shared.study.sections import ModelKind
 
@@ -27,40 +27,15 @@ MAX_NORM = 1e6
 """L2 norm of an update above which it is taken for damage or an attack."""
 _HEADER_BYTES = 4096
 """Most bytes that the packing of one array adds to its values."""
+FEWEST = 3
+"""Fewest sites among which one can be outlying."""
+_VALUES = 16_384
+"""Of an update, whose direction is looked at."""
+_FAR = 6.0
+"""Robust standard deviations, such as 1.4826 times the median distance from the median."""
+_LEAST_LENGTH, _LEAST_COSINE = 0.3, 0.05
+"""Added to the deviations: where all are alike, a small difference is none. Lengths are compared by their logarithm."""
 Weights = dict[str, Array]
-
-
-class WrappedStrategy(Strategy):
-    """Base of the wrappers, as Flower's own for differential privacy are: changes nothing by itself."""
-
-    strategy: Strategy
-    """The one within."""
-
-    def configure_train(
-        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
-    ) -> Iterable[Message]:
-        """As of the strategy within."""
-        return self.strategy.configure_train(server_round, arrays, config, grid)
-
-    def aggregate_train(
-        self, server_round: int, replies: Iterable[Message]
-    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
-        """As of the strategy within."""
-        return self.strategy.aggregate_train(server_round, replies)
-
-    def configure_evaluate(
-        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
-    ) -> Iterable[Message]:
-        """As of the strategy within."""
-        return self.strategy.configure_evaluate(server_round, arrays, config, grid)
-
-    def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
-        """As of the strategy within."""
-        return self.strategy.aggregate_evaluate(server_round, replies)
-
-    def summary(self) -> None:
-        """As of the strategy within."""
-        self.strategy.summary()
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,8 +55,8 @@ class RoundOutcome:
 
 
 @dataclass
-class CheckedStrategy(WrappedStrategy):
-    """Hands the strategy within only sound updates, in order of site names, since a floating-point sum depends on it.
+class CheckedStrategy:
+    """Gives Flower's strategy only sound updates, in order of site names, since a floating-point sum depends on it.
 
     Flower's own loop, `Strategy.start`, waits for ever where no site is there, and cannot go on from a later round:
     `round` makes one round, and fails where too few updates come.
@@ -104,82 +79,59 @@ class CheckedStrategy(WrappedStrategy):
     """Finished models that the sites need for this one."""
     find_outlying: bool = True
     """False where no single update may be known from the aggregate."""
+    site_level: SiteLevelMean | None = None
+    """Makes the strategy's one update where sites are protected as a whole."""
     _sent: Weights = field(default_factory=dict)
     _metrics: dict[str, dict[str, float]] = field(default_factory=dict)
-    _since: float = 0.0
 
     def round(self, number: int, weights: Weights) -> Weights:
-        """One round: send the global weights, check what comes back, aggregate what is sound.
+        """Send the global weights, check what comes back, aggregate what is sound.
 
-        Raises:
-            RunError: fewer than `min_sites` usable updates came, or too few for the strategy.
+        Raises RunError where fewer than `min_sites` usable updates came, or too few for the strategy.
         """
-        arrays, config = wire.arrays_to_record(weights), wire.study_config(self.study)
-        messages = self.configure_train(number, arrays, config, self.grid)
-        replies = self.grid.send_and_receive(messages, timeout=self.deadline_seconds)
-        new, _ = self.aggregate_train(number, replies)
-        return {name: packed.numpy() for name, packed in (new or {}).items()}
-
-    def configure_train(
-        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
-    ) -> list[Message]:
-        """To every site what the strategy within would send, with its options."""
-        self._since = time.monotonic()
-        self._sent, self._metrics = {name: packed.numpy() for name, packed in arrays.items()}, {}
-        content = next(iter(self.strategy.configure_train(server_round, arrays, config, grid))).content
-        content.update(wire.models_to_records(self.other_models))
-        return [Message(content, node, self.call) for node, site in self.grid.nodes.items() if site in self.sites]
-
-    def aggregate_train(self, server_round: int, replies: Iterable[Message]) -> tuple[ArrayRecord, MetricRecord | None]:
-        """Aggregate the sound updates with the strategy within.
-
-        Raises:
-            RunError: see `round`.
-        """
+        since = time.monotonic()
+        self._sent, self._metrics = dict(sorted(weights.items())), {}
         used: dict[str, RecordDict] = {}
         refused: dict[str, str] = {}
         lost: dict[str, str] = {}
-        for response in map(self.grid.response, replies):
+        for reply in self.grid.send_and_receive(self._requests(number), timeout=self.deadline_seconds):
+            response = self.grid.response(reply)
             if response.lost:
                 lost[response.site] = response.failure
                 continue
             with noting_failure_of(response.site, refused):
-                used[response.site] = self._sound(server_round, response)
-        self._require(server_round, used, refused, lost)
-        outside = self._outlying(used)  # before the strategy, which may take the updates apart
-        arrays, metrics = self.strategy.aggregate_train(server_round, self._for_strategy(server_round, used))
-        new = self._checked(server_round, arrays, len(used))
+                used[response.site] = self._sound(number, response)
+        self._require(number, used, refused, lost)
+        outside: dict[str, str] = {}
+        if self.find_outlying and len(used) >= FEWEST:  # before the strategy, which may take the updates apart
+            outside = outlying((site, self._change(wire.arrays_of(used[site]))) for site in sorted(used))
+        arrays, _ = self.strategy.aggregate_train(number, self._for_strategy(number, used))
+        new = self._checked(number, arrays, len(used))
         found = {site: self._metrics[site] for site in used}
-        self.on_round(RoundOutcome(server_round, found, refused, lost, time.monotonic() - self._since, outside))
-        return wire.arrays_to_record(new), metrics
+        self.on_round(RoundOutcome(number, found, refused, lost, time.monotonic() - since, outside))
+        return dict(sorted(new.items()))
+
+    def _requests(self, number: int) -> list[Message]:
+        """To every site what Flower's strategy would send, with its options."""
+        arrays, config = wire.arrays_to_record(self._sent), wire.study_config(self.study)
+        first = next(iter(self.strategy.configure_train(number, arrays, config, cast("Grid", self.grid))))
+        first.content.update(wire.models_to_records(self.other_models))
+        return [Message(first.content, node, self.call) for node, site in self.grid.nodes.items() if site in self.sites]
 
     def _sound(self, number: int, response: SiteResponse) -> RecordDict:
-        """The content of an update that can be aggregated.
-
-        Raises:
-            ReleaseError: why it cannot.
-        """
-        metrics = self._weighed(response.site, response.of(Update))
-        content = response.content or RecordDict()
-        update = checked_update(self._sent, content, max_norm=self.max_norm)
-        self._metrics[response.site] = metrics
-        if self.on_update is not None:
-            self.on_update(number, response.site, partial(self._change, update))
-        return content
-
-    def _weighed(self, site: str, update: Update) -> dict[str, float]:
-        """Check the metrics of an update.
-
-        Raises:
-            ReleaseError: it weighs nothing, or more than the site has released.
-        """
-        found = update.metrics.figures()
+        """The content of an update that can be aggregated; raises ReleaseError where it cannot."""
+        found, site = response.of(Update).metrics.figures(), response.site
         weight, most = found.get(WEIGHT, 0), None if self.most is None else self.most.get(site, 0)
         if not weight:
             raise ReleaseError(f"an update without {WEIGHT}", expected="at least 1")
         if most is not None and weight > most:
             raise ReleaseError(f"an update of {weight:.0f} training clips", expected=f"at most {most}, as released")
-        return found
+        content = response.content or RecordDict()
+        update = checked_update(self._sent, content, max_norm=self.max_norm)
+        self._metrics[site] = found
+        if self.on_update is not None:
+            self.on_update(number, site, partial(self._change, update))
+        return content
 
     def _require(self, number: int, used: dict[str, RecordDict], refused: dict[str, str], lost: dict[str, str]) -> None:
         if len(used) < self.min_sites:
@@ -190,22 +142,16 @@ class CheckedStrategy(WrappedStrategy):
                 fix="look into the logs of the sites named",
             )
 
-    def _outlying(self, used: dict[str, RecordDict]) -> dict[str, str]:
-        if not self.find_outlying or len(used) < FEWEST:
-            return {}
-        return outlying((site, self._change(wire.arrays_of(used[site]))) for site in sorted(used))
-
     def _for_strategy(self, number: int, used: dict[str, RecordDict]) -> list[Message]:
-        """The replies that the strategy within aggregates."""
-        del number
-        return [bare_reply(used[site][wire.ARRAYS], self._metrics[site][WEIGHT]) for site in sorted(used)]
+        """The replies that Flower's strategy aggregates."""
+        if self.site_level is None:
+            return [bare_reply(used[site][wire.ARRAYS], self._metrics[site][WEIGHT]) for site in sorted(used)]
+        mean = self.site_level.mean(number, self._sent, {site: wire.arrays_of(used[site]) for site in used})
+        return [bare_reply(wire.arrays_to_record(mean), 1.0)]
 
     def _checked(self, number: int, arrays: ArrayRecord | None, updates: int) -> Weights:
         """New weights in the types that sites expect: some strategies compute in float64."""
-        inner = self.strategy
-        while isinstance(inner, WrappedStrategy):
-            inner = inner.strategy
-        name = type(inner).__name__
+        name = type(self.strategy).__name__
         if arrays is None:
             raise RunError(
                 f"{name} cannot aggregate {updates} updates",
@@ -232,15 +178,9 @@ def bare_reply(arrays: Any, weight: float) -> Message:
 
 
 def checked_update(expected: Weights, content: RecordDict, *, max_norm: float = MAX_NORM) -> Weights:
-    """The arrays of an update: names, size, shape, type, finiteness and norm are checked, sizes before unpacking.
+    """The arrays of an update whose change has at most `max_norm` (L2); sizes are checked before unpacking.
 
-    Args:
-        expected: the global weights the update started from.
-        content: a site's response.
-        max_norm: L2 norm that the change may have at most.
-
-    Raises:
-        ReleaseError: the first thing that is wrong.
+    Raises ReleaseError for the first wrong name, size, shape, type, value or norm.
     """
     record = content.get(wire.ARRAYS)
     if not isinstance(record, ArrayRecord):
@@ -264,3 +204,40 @@ def checked_update(expected: Weights, content: RecordDict, *, max_norm: float = 
     if norm > max_norm:
         raise ReleaseError(f"an update of norm {norm:.3g}, above {max_norm:.3g}")
     return update
+
+
+def outlying(changes: Iterable[tuple[str, Mapping[str, Array]]]) -> dict[str, str]:
+    """Sites whose update is much longer or shorter than the others', or points against them, and how, as text.
+
+    They are reported and not dropped: a site with other people may be right. A robust strategy would drop them. Lengths
+    are of all values, directions of some thousands of them; one update is looked at at a time.
+    """
+    sites, lengths_of, some = [], [], []
+    for site, change in changes:
+        row = np.concatenate([np.ravel(change[name]) for name in sorted(change)]).astype(np.float64, copy=False)
+        sites.append(site)
+        lengths_of.append(float(np.linalg.norm(row)))
+        some.append(row[:: -(-len(row) // _VALUES)])
+    if len(sites) < FEWEST:
+        return {}
+    norms, rows = np.array(lengths_of), np.stack(some)
+    units = rows / np.maximum(np.linalg.norm(rows, axis=1), 1e-300)[:, None]
+    others = units.sum(axis=0) - units
+    lengths = np.linalg.norm(others, axis=1)
+    cosines = np.einsum("ij,ij->i", units, others) / np.maximum(lengths, 1e-300)
+    far = _distance(np.log(np.maximum(norms, 1e-12)), _LEAST_LENGTH)
+    against = _distance(cosines, _LEAST_COSINE)
+    found: dict[str, str] = {}
+    for index, site in enumerate(sites):
+        if abs(far[index]) > _FAR:
+            found[site] = f"of length {norms[index]:.3g}, where the median is {np.median(norms):.3g}"
+        elif against[index] < -_FAR:
+            found[site] = f"of cosine {cosines[index]:.2f} to the others, where the median is {np.median(cosines):.2f}"
+    return found
+
+
+def _distance(values: Float64, least: float) -> Float64:
+    """From the median, in robust standard deviations."""
+    middle = np.median(values)
+    distance: Float64 = (values - middle) / (1.4826 * np.median(np.abs(values - middle)) + least)
+    return distance

@@ -13,15 +13,14 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import numpy as np
-from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
-from flwr.serverapp import Grid
+from flwr.app import Message, RecordDict
 
 from moretta.server.aggregation.checked_strategy import CheckedStrategy, bare_reply, checked_update
 from moretta.server.grid.site_grid import SiteResponse, noting_failure_of
 from moretta.shared.core import flower_private
 from moretta.shared.core.errors import ReleaseError, RunError
 from moretta.shared.messages import wire
-from moretta.shared.messages.responses import PublicKeys, Shares, Update
+from moretta.shared.messages.calls import PublicKeys, Shares, Update
 from moretta.shared.privacy.secure_aggregation import Words, mask, mean_of_sum, shared_mask, signed, threshold
 from moretta.shared.privacy.site_level import changed
 from moretta.shared.study.sections import ModelKind
@@ -53,27 +52,13 @@ class SecureStrategy(CheckedStrategy):
     find_outlying: bool = False
     _round: SecureRound = field(default_factory=lambda: SecureRound(0, ""))
 
-    def configure_train(
-        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
-    ) -> list[Message]:
+    def _requests(self, number: int) -> list[Message]:
         """The sites agree on keys; then each gets the weights and what the others have shared with it."""
-        messages = super().configure_train(server_round, arrays, config, grid)
-        self._round = SecureRound(server_round, secrets.token_hex(16))
-        self._agree_on_keys()
-        return [
-            self._with_shares(message)
-            for message in messages
-            if self.grid.nodes[message.metadata.dst_node_id] in self._round.shares
-        ]
-
-    def _agree_on_keys(self) -> None:
-        """Fills the round's `keys`, and its `shares` of the sites that are still there after it."""
-        current = self._round
-        current.keys = self._ask(
-            wire.SECURE_KEYS, self.sites, _checked_keys, self.study.aggregation.min_sites, "gave keys",
-            round=current.number,
-        )  # fmt: skip
-        current.shares = self._ask(
+        messages = super()._requests(number)
+        current = self._round = SecureRound(number, secrets.token_hex(16))
+        least = self.study.aggregation.min_sites
+        current.keys = self._step(wire.SECURE_KEYS, self.sites, _checked_keys, least, "gave keys", round=number)
+        current.shares = self._step(
             wire.SECURE_SHARES,
             list(current.keys),
             lambda response: _checked_shares(response, current.keys.keys() - {response.site}),
@@ -81,14 +66,16 @@ class SecureStrategy(CheckedStrategy):
             "shared their keys",
             keys=current.keys,
         )
-
-    def _with_shares(self, message: Message) -> Message:
-        site = self.grid.nodes[message.metadata.dst_node_id]
-        others = {source: shares[site] for source, shares in self._round.shares.items() if source != site}
-        config = wire.json_config(session=self._round.session, shares=others)
-        config.update(message.content.config_records[wire.CONFIG])
-        content = RecordDict({**message.content, wire.CONFIG: config})
-        return Message(content, message.metadata.dst_node_id, self.call)
+        requests = []
+        for message in messages:
+            node = message.metadata.dst_node_id
+            site = self.grid.nodes[node]
+            if site in current.shares:
+                others = {source: shares[site] for source, shares in current.shares.items() if source != site}
+                config = wire.json_config(session=current.session, shares=others)
+                config.update(message.content.config_records[wire.CONFIG])
+                requests.append(Message(RecordDict({**message.content, wire.CONFIG: config}), node, self.call))
+        return requests
 
     def _sound(self, number: int, response: SiteResponse) -> RecordDict:
         del number
@@ -113,19 +100,22 @@ class SecureStrategy(CheckedStrategy):
 
     def _unmasked(self, masked: Mapping[str, RecordDict]) -> Words:
         """uint32 [values]: the sum of the updates, modulo 2^32."""
-        survivors, away = sorted(masked), sorted(self._round.shares.keys() - masked.keys())
-        owners = set(self._round.shares)
-        revealed = self._ask(
-            wire.SECURE_UNMASK, survivors, lambda response: _checked_shares(response, owners), self._threshold,
-            "took the masks off", survivors=survivors,
-        )  # fmt: skip
+        owners, survivors = set(self._round.shares), sorted(masked)
+        revealed = self._step(
+            wire.SECURE_UNMASK,
+            survivors,
+            lambda response: _checked_shares(response, owners),
+            self._threshold,
+            "took the masks off",
+            survivors=survivors,
+        )
         vectors = [wire.arrays_of(masked[site])[wire.MASKED] for site in survivors]
         total: Words = np.sum(vectors, axis=0, dtype=np.uint32)
         helpers = sorted(revealed)[: self._threshold]
         secret = {site: _combined([revealed[other][site] for other in helpers], site) for site in owners}
         for site in survivors:
             total = total - mask(secret[site], len(total))
-        for site in away:  # its masks in common with the others are in their updates and not in one of its own
+        for site in sorted(owners - set(survivors)):  # its masks in common with others are only in their updates
             for other in survivors:
                 common = shared_mask(secret[site], bytes.fromhex(self._round.keys[other][0]), len(total))
                 total = total - signed(common, other, site)
@@ -135,14 +125,10 @@ class SecureStrategy(CheckedStrategy):
     def _threshold(self) -> int:
         return threshold(len(self._round.keys), self.study.aggregation.min_sites)
 
-    def _ask(
+    def _step(
         self, call: str, sites: list[str], read: Callable[[SiteResponse], T], least: int, did: str, **values: Any
     ) -> dict[str, T]:
-        """One step of the round: what usable responses hold, by site; failures of the others are noted.
-
-        Raises:
-            RunError: fewer than `least` responses are usable.
-        """
+        """One step of the round: what usable responses hold, by site; failures of the others are noted."""
         config = wire.study_config(self.study, session=self._round.session, modality=self.kind, **values)
         content = RecordDict({wire.CONFIG: config})
         found: dict[str, T] = {}

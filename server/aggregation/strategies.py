@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from typing import Any
 
 import flwr.serverapp.strategy as flower
 import numpy as np
@@ -36,19 +37,13 @@ _ELSEWHERE = {
     "configrecord_key",
 }
 """Options of Flower's that would be without effect here, or let it wait for ever."""
-_MOMENTS = ("m_t", "v_t")
-_MOMENTUM = "momentum_vector"
-_WEIGHTS = "current_arrays"
 
 
 def make_strategy(name: str, options: dict[str, float | int | bool]) -> FedAvg:
-    """Build one of Flower's strategies over all sites, with the study's options.
+    """Build one of Flower's strategies over all sites; raises StudyError for a name or option that cannot be.
 
-    Its own minimum numbers of nodes are set to 1, since Flower waits for ever where they are not met: floors are
-    kept by `CheckedStrategy`, which fails instead.
-
-    Raises:
-        StudyError: unknown name or option, or one that the study sets elsewhere.
+    Its own minimum numbers of nodes are set to 1, since Flower waits for ever where they are not met: `CheckedStrategy`
+    keeps floors, and fails instead.
     """
     if name not in STRATEGIES:
         raise StudyError(f"the strategy {name!r}", expected=f"one of: {', '.join(STRATEGIES)}", fix="correct [train]")
@@ -79,16 +74,13 @@ def strategy_state(strategy: FedAvg) -> dict[str, Array]:
     FedAvgM keeps its momentum and the weights it left off at; FedAdagrad, FedAdam and FedYogi keep two moments. The
     other strategies keep nothing.
     """
-    arrays: dict[str, Array] = {}
-    for attribute in _MOMENTS:
-        for name, array in (getattr(strategy, attribute, None) or {}).items():
-            arrays[f"{attribute}/{name}"] = np.asarray(array)
-    for index, array in enumerate(getattr(strategy, _MOMENTUM, None) or []):
-        arrays[f"{_MOMENTUM}/{index:06d}"] = np.asarray(array)
-    if hasattr(strategy, _MOMENTUM):
-        for name, packed in (getattr(strategy, _WEIGHTS, None) or {}).items():
-            arrays[f"{_WEIGHTS}/{name}"] = packed.numpy()
-    return arrays
+    state: dict[str, dict[str, Any]] = {name: getattr(strategy, name, None) or {} for name in ("m_t", "v_t")}
+    if hasattr(strategy, "momentum_vector"):
+        momentum = enumerate(getattr(strategy, "momentum_vector", None) or [])
+        state["momentum_vector"] = {f"{index:06d}": array for index, array in momentum}
+        weights = getattr(strategy, "current_arrays", None) or {}
+        state["current_arrays"] = {name: packed.numpy() for name, packed in weights.items()}
+    return {f"{attribute}/{name}": np.asarray(array) for attribute, of in state.items() for name, array in of.items()}
 
 
 def restore_strategy(strategy: FedAvg, arrays: dict[str, Array]) -> None:
@@ -98,9 +90,9 @@ def restore_strategy(strategy: FedAvg, arrays: dict[str, Array]) -> None:
         attribute, name = key.split("/", 1)
         parts.setdefault(attribute, {})[name] = array
     for attribute, named in parts.items():
-        if attribute == _MOMENTUM:
-            setattr(strategy, attribute, [named[index] for index in sorted(named)])
-        elif attribute == _WEIGHTS:
-            setattr(strategy, attribute, wire.arrays_to_record(named))
-        else:
-            setattr(strategy, attribute, named)
+        value: Any = named
+        if attribute == "momentum_vector":
+            value = [named[index] for index in sorted(named)]
+        elif attribute == "current_arrays":
+            value = wire.arrays_to_record(named)
+        setattr(strategy, attribute, value)

@@ -15,19 +15,23 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cryptography import x509
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from moretta.server.port.refusals import Refusal
 from moretta.shared.core.atomic import write_atomic
 from moretta.shared.core.errors import HomeError
-from moretta.shared.enrollment.identifiers import fingerprint
+from moretta.shared.enrollment import fingerprint
 
 Clock = Callable[[], float]
+"""Seconds since 1970."""
 _BACKDATE = dt.timedelta(minutes=5)
 """A site whose clock is a little behind takes a new certificate all the same."""
 _CA_YEARS = 10
 _SALT_LINE = b"Moretta-Scrypt-Salt: "
+_MAX_REQUEST_BYTES = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +42,6 @@ class Issued:
     serial: str
     """Hexadecimal, as `openssl x509 -serial` prints it, in lower case."""
     fingerprint: str
-    not_before: int
     not_after: int
     """Seconds since 1970."""
 
@@ -50,7 +53,6 @@ class Issued:
             der=der,
             serial=f"{certificate.serial_number:x}",
             fingerprint=fingerprint(der),
-            not_before=int(certificate.not_valid_before_utc.timestamp()),
             not_after=int(certificate.not_valid_after_utc.timestamp()),
         )
 
@@ -60,31 +62,17 @@ class CertificateAuthority:
 
     def __init__(self, certificate: x509.Certificate, key: ec.EllipticCurvePrivateKey, clock: Clock) -> None:
         self.certificate = certificate
+        self.der = certificate.public_bytes(serialization.Encoding.DER)
+        self.pem = certificate.public_bytes(serialization.Encoding.PEM)
+        self.fingerprint = fingerprint(self.der)
+        """SHA-256 of the certificate, which join strings carry."""
+        self.not_after = int(certificate.not_valid_after_utc.timestamp())
+        """Its end, in seconds since 1970."""
         self._key = key
         self._clock = clock
 
     def __repr__(self) -> str:
         return f"CertificateAuthority({self.fingerprint})"
-
-    @property
-    def der(self) -> bytes:
-        """The authority's certificate."""
-        return self.certificate.public_bytes(serialization.Encoding.DER)
-
-    @property
-    def pem(self) -> bytes:
-        """The authority's certificate."""
-        return self.certificate.public_bytes(serialization.Encoding.PEM)
-
-    @property
-    def fingerprint(self) -> str:
-        """SHA-256 of the certificate, which join strings carry."""
-        return fingerprint(self.der)
-
-    @property
-    def not_after(self) -> int:
-        """Its end, in seconds since 1970."""
-        return int(self.certificate.not_valid_after_utc.timestamp())
 
     def issue_site(self, name: str, public_key: ec.EllipticCurvePublicKey, *, hours: float) -> Issued:
         """A client certificate for one site: its name and key, and nothing else that a request might contain."""
@@ -102,7 +90,7 @@ class CertificateAuthority:
     def _builder(self, name: str, public_key: ec.EllipticCurvePublicKey, hours: float) -> x509.CertificateBuilder:
         now = dt.datetime.fromtimestamp(int(self._clock()), tz=dt.UTC)
         end = min(now + dt.timedelta(hours=hours), self.certificate.not_valid_after_utc)
-        return _certificate(common_name(name), self.certificate.subject, public_key, now, end)
+        return _certificate(_common_name(name), self.certificate.subject, public_key, now, end)
 
     def _sign(self, builder: x509.CertificateBuilder, purpose: x509.ObjectIdentifier) -> x509.Certificate:
         issuer = x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key())
@@ -115,11 +103,24 @@ class CertificateAuthority:
         )
 
 
+def public_key_of_request(der: bytes) -> ec.EllipticCurvePublicKey:
+    """The P-256 key of a PKCS #10 request that it signed; raises Refusal for any other. Names in it are ignored."""
+    key: object = None
+    try:
+        request = x509.load_der_x509_csr(der) if len(der) <= _MAX_REQUEST_BYTES else None
+        if request is not None and request.is_signature_valid:
+            key = request.public_key()
+    except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm):
+        key = None
+    if not isinstance(key, ec.EllipticCurvePublicKey) or key.curve.name != "secp256r1":
+        raise Refusal("INVALID_ARGUMENT", "bad-request", "the certificate request is no PKCS #10 of a P-256 key")
+    return key
+
+
 def create_authority(folder: Path, *, passphrase: bytes | None, clock: Clock) -> CertificateAuthority:
     """Make a new authority in `folder`, its key encrypted under `passphrase` or, without one, readable by its owner.
 
-    Raises:
-        HomeError: one is there already; it is never overwritten.
+    Raises HomeError where one is there already; it is never overwritten.
     """
     if (folder / "ca.key").exists() or (folder / "ca.pem").exists():
         raise HomeError(f"{folder} has a certificate authority already", fix="keep it, or choose another folder")
@@ -134,7 +135,7 @@ def new_authority(clock: Clock) -> tuple[CertificateAuthority, ec.EllipticCurveP
     """A new authority that is nowhere on disk."""
     key = ec.generate_private_key(ec.SECP384R1())
     now = dt.datetime.fromtimestamp(int(clock()), tz=dt.UTC)
-    name = common_name(f"Moretta {x509.random_serial_number():x}"[:24])
+    name = _common_name(f"Moretta {x509.random_serial_number():x}"[:24])
     certificate = (
         _certificate(name, name, key.public_key(), now, now + dt.timedelta(days=366 * _CA_YEARS))
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
@@ -146,20 +147,15 @@ def new_authority(clock: Clock) -> tuple[CertificateAuthority, ec.EllipticCurveP
 
 
 def is_encrypted(folder: Path) -> bool:
-    """Whether the authority's key needs a passphrase.
-
-    Raises:
-        HomeError: there is no key.
-    """
+    """Whether the authority's key needs a passphrase; raises HomeError where there is no key."""
     return b"ENCRYPTED" in _read(folder / "ca.key")
 
 
 def load_authority(folder: Path, *, passphrase: bytes | None, clock: Clock) -> CertificateAuthority:
     """Read the authority back.
 
-    Raises:
-        HomeError: a file is missing or damaged, others can read the key, the passphrase is wrong, missing, or of no
-            use, or key and certificate do not belong together.
+    Raises HomeError where a file is missing or damaged, others can read the key, the passphrase is wrong or missing, or
+    key and certificate do not belong together.
     """
     key_path = folder / "ca.key"
     pem = _read(key_path)
@@ -173,11 +169,7 @@ def load_authority(folder: Path, *, passphrase: bytes | None, clock: Clock) -> C
 
 
 def load_certificate(folder: Path) -> x509.Certificate:
-    """The authority's certificate alone; needs no passphrase.
-
-    Raises:
-        HomeError: it is missing or damaged.
-    """
+    """The authority's certificate alone; needs no passphrase; raises HomeError where it is missing or damaged."""
     path = folder / "ca.pem"
     try:
         return x509.load_pem_x509_certificate(_read(path))
@@ -185,8 +177,7 @@ def load_certificate(folder: Path) -> x509.Certificate:
         raise HomeError(f"{path} is damaged", expected="a certificate in PEM") from error
 
 
-def common_name(text: str) -> x509.Name:
-    """A name that is a common name and nothing else."""
+def _common_name(text: str) -> x509.Name:
     return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, text)])
 
 
@@ -233,17 +224,15 @@ def _sealed(key: ec.EllipticCurvePrivateKey, passphrase: bytes | None) -> bytes:
     if not passphrase:
         return _pkcs8(key, serialization.NoEncryption())
     salt = secrets.token_hex(16).encode()
-    protection = serialization.BestAvailableEncryption(_stretched(passphrase, salt))
-    return _SALT_LINE + salt + b"\n" + _pkcs8(key, protection)
+    return _SALT_LINE + salt + b"\n" + _pkcs8(key, serialization.BestAvailableEncryption(_stretched(passphrase, salt)))
 
 
 def _unsealed(pem: bytes, passphrase: bytes | None, path: Path) -> ec.EllipticCurvePrivateKey:
     stretched = None
     if b"ENCRYPTED" in pem:
         if not passphrase:
-            raise HomeError(
-                "the certificate authority's key is encrypted", fix="give its passphrase with --passphrase-file FILE"
-            )
+            fix = "give its passphrase with --passphrase-file FILE"
+            raise HomeError("the certificate authority's key is encrypted", fix=fix)
         stretched = _stretched(passphrase, pem.partition(b"\n")[0].removeprefix(_SALT_LINE))
     try:
         key = serialization.load_pem_private_key(pem, stretched)

@@ -10,71 +10,49 @@ from typing import Any
 from google.protobuf.message import Message
 
 from moretta.server.audit_log import AuditLog
-from moretta.server.enrollment.authority import CertificateAuthority, Clock, Issued
-from moretta.server.enrollment.keys import canonical_node_key, public_key_of_request
+from moretta.server.enrollment.authority import CertificateAuthority, Clock, Issued, public_key_of_request
+from moretta.server.enrollment.database import KnownCertificate, KnownToken
+from moretta.server.enrollment.nodes import canonical_node_key
 from moretta.server.enrollment.site_registry import SiteRegistry
-from moretta.server.enrollment.tables import KnownCertificate, KnownToken
 from moretta.server.port.guard import MakeRoom, Method
 from moretta.server.port.refusals import Refusal
-from moretta.shared.pb.enrollment_pb2 import (
-    EnrollReply,
-    EnrollRequest,
-    InfoReply,
-    InfoRequest,
-    LeaveReply,
-    LeaveRequest,
-    RenewReply,
-    RenewRequest,
-    StatusReply,
-    StatusRequest,
-)
+from moretta.shared.pb import enrollment_pb2 as pb
 
 _MAX_VERSION_CHARACTERS = 64
 
 
 @dataclass(frozen=True, slots=True)
 class EnrollmentService:
-    """See the module.
-
-    Args:
-        authority: signs.
-        registry: decides.
-        audit: records every change before the caller gets a response.
-        info_of: versions and digests for Info, all but the clock; called in a thread.
-        site_hours: life of a site's certificate.
-        clock: seconds since 1970.
-    """
+    """See the module."""
 
     authority: CertificateAuthority
     registry: SiteRegistry
     audit: AuditLog
-    info_of: Callable[[], InfoReply]
+    """Records every change before the caller gets a response."""
+    info_of: Callable[[], pb.InfoReply]
+    """Versions and digests for Info, all but the clock; called in a thread."""
     site_hours: float
+    """Life of a site's certificate."""
     clock: Clock
 
     def methods(self) -> Sequence[Method]:
         """All of it, for the port."""
         return [
-            Method("Info", InfoRequest, _threaded(self.info), tokens=True),
-            Method("Enroll", EnrollRequest, _threaded(self.enroll), sites=False, tokens=True),
-            Method("Renew", RenewRequest, _threaded(self.renew)),
-            Method("Status", StatusRequest, _threaded(self.status), revoked=True),
-            Method("Leave", LeaveRequest, _threaded(self.leave)),
+            Method("Info", pb.InfoRequest, _threaded(self._info), tokens=True),
+            Method("Enroll", pb.EnrollRequest, _threaded(self._enroll), sites=False, tokens=True),
+            Method("Renew", pb.RenewRequest, _threaded(self._renew)),
+            Method("Status", pb.StatusRequest, _threaded(self._status), revoked=True),
+            Method("Leave", pb.LeaveRequest, _threaded(self._leave)),
         ]
 
-    def info(self, caller: object, request: InfoRequest) -> InfoReply:
-        """Versions of the server, and its clock."""
+    def _info(self, caller: object, request: pb.InfoRequest) -> pb.InfoReply:
         del caller, request
         reply = self.info_of()
         reply.unix_time_ms = int(self.clock() * 1000)  # last, since it is what clocks are set by
         return reply
 
-    def enroll(self, token: KnownToken, request: EnrollRequest) -> EnrollReply:
-        """Turn a token into a certificate, or change nothing.
-
-        Raises:
-            Refusal: for another site's name, a bad request or key, a used token, or a taken name.
-        """
+    def _enroll(self, token: KnownToken, request: pb.EnrollRequest) -> pb.EnrollReply:
+        """Turn a token into a certificate, or change nothing."""
         if request.site != token.site:
             raise Refusal("PERMISSION_DENIED", "wrong-site", "this join string is for another site")
         public_key = public_key_of_request(request.csr_der)
@@ -85,38 +63,30 @@ class EnrollmentService:
             issue=lambda: self.authority.issue_site(token.site, public_key, hours=self.site_hours),
         )
         self._note("enrolled", token.site, issued, token=token.token_id, again=again)
-        return EnrollReply(certificate_der=issued.der, ca_der=self.authority.der)
+        return pb.EnrollReply(certificate_der=issued.der, ca_der=self.authority.der)
 
-    def renew(self, site: KnownCertificate, request: RenewRequest) -> RenewReply:
-        """A new certificate under a good old one.
-
-        Raises:
-            Refusal: for a bad request, or a site that was revoked meanwhile.
-        """
+    def _renew(self, site: KnownCertificate, request: pb.RenewRequest) -> pb.RenewReply:
+        """A new certificate under a good old one."""
         public_key = public_key_of_request(request.csr_der)
         issued = self.authority.issue_site(site.site, public_key, hours=self.site_hours)
         self.registry.add_certificate(site.site, issued, moretta_version=_version(request.moretta_version))
         self._note("renewed", site.site, issued, under=site.serial)
-        return RenewReply(certificate_der=issued.der)
+        return pb.RenewReply(certificate_der=issued.der)
 
-    def status(self, site: KnownCertificate, request: StatusRequest) -> StatusReply:
-        """How the server sees the caller; a revoked one is informed once.
-
-        Raises:
-            Refusal: to a revoked site from the second time on.
-        """
+    def _status(self, site: KnownCertificate, request: pb.StatusRequest) -> pb.StatusReply:
+        """How the server sees the caller; a revoked one is informed once, and refused from the second time on."""
         del request
         if site.revoked and (site.revocation_told or not self.registry.note_revocation(site.fingerprint)):
             raise Refusal("UNAUTHENTICATED", "revoked", "this site's enrollment was revoked")
-        state = StatusReply.STATE_REVOKED if site.revoked else StatusReply.STATE_ENROLLED
-        return StatusReply(site=site.site, state=state, not_after=site.not_after, last_call=site.last_call)
+        state = pb.StatusReply.STATE_REVOKED if site.revoked else pb.StatusReply.STATE_ENROLLED
+        return pb.StatusReply(site=site.site, state=state, not_after=site.not_after, last_call=site.last_call)
 
-    def leave(self, site: KnownCertificate, request: LeaveRequest) -> LeaveReply:
+    def _leave(self, site: KnownCertificate, request: pb.LeaveRequest) -> pb.LeaveReply:
         """Give the name up."""
         del request
         self.registry.end_site(site.site, "left")
         self.audit.add("left", site=site.site, serial=site.serial)
-        return LeaveReply()
+        return pb.LeaveReply()
 
     def _note(self, event: str, site: str, issued: Issued, **more: Any) -> None:
         self.audit.add(

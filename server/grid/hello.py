@@ -6,16 +6,20 @@ another's.
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Mapping
 
 from flwr.app import RecordDict
+from flwr.serverapp import Grid
 
 from moretta.server.enrollment.site_registry import SiteRegistry
 from moretta.server.grid.site_grid import SiteGrid
 from moretta.server.home import ServerHome
+from moretta.server.stages.run import Run
 from moretta.shared.core.errors import RunError
+from moretta.shared.core.reproducibility import code_digest
 from moretta.shared.messages import wire
-from moretta.shared.messages.responses import Hello
+from moretta.shared.messages.calls import Hello
 from moretta.shared.study.run_plan import DeploymentPlan
 
 _POLL_SECONDS = 0.1
@@ -23,11 +27,29 @@ _REAL_POLL_SECONDS = 0.5
 _WHY_GONE = {"revoked": "its enrollment was revoked", "left": "it gave up its enrollment"}
 
 
+def connect(run: Run, grid: Grid) -> None:
+    """Exchange the first message with the sites of a run, and note which code they run; raises RunError for too few."""
+    random.seed(run.study.seed)  # Flower's strategies sample with the global generator
+    run.site_grid = SiteGrid(grid, run.study.train.deadline_seconds, on_lost_site=run.study.stages.on_lost_site)
+    plan, progress = run.plan, run.progress
+    if isinstance(plan, DeploymentPlan):
+        run.grid.gone = sites_gone(plan)
+        run.grid.note = lambda text: run.notify(stage="sites", state="note", what=text)
+        taking_part = {s.node: s.name for s in plan.sites if not progress.done or s.name in progress.missed}
+        with run.timed("wait for sites"):
+            hellos = hello_enrolled(run, taking_part)
+    else:
+        hellos = hello_virtual(run.grid, len(plan.sites))
+    for site, hello in hellos.items():
+        run.progress.missed.setdefault(site, [])
+        if hello.digest != code_digest():
+            run.warn(f"{site} runs another version of Moretta than the server")
+
+
 def hello_virtual(grid: SiteGrid, expected: int) -> dict[str, Hello]:
     """Wait until `expected` sites are there, and learn their names.
 
-    Raises:
-        RunError: too few came before the deadline, one did not respond or has no usable name, or two have one name.
+    Raises RunError where too few came in time, one did not respond or has no usable name, or two have one name.
     """
     end = grid.clock() + grid.deadline_seconds
     while len(ids := sorted(grid.online())) < expected:
@@ -54,29 +76,13 @@ def hello_virtual(grid: SiteGrid, expected: int) -> dict[str, Hello]:
     return {hello.site: hello for hello in hellos.values()}
 
 
-def hello_enrolled(
-    grid: SiteGrid,
-    names: dict[int, str],
-    *,
-    wait_seconds: float,
-    min_sites: int,
-    left_out: Callable[[str, str], None],
-    seen: Callable[[int, int], None],
-) -> dict[str, Hello]:
-    """Wait for the enrolled sites, and exchange the first message with those that came.
+def hello_enrolled(run: Run, names: dict[int, str]) -> dict[str, Hello]:
+    """Wait for the enrolled sites, `names` by node, and exchange the first message with those that came.
 
-    Args:
-        grid: its nodes are set to the sites that take part.
-        names: name of each enrolled node, from the registry.
-        wait_seconds: how long absent sites are waited for.
-        min_sites: fewer that respond are an error.
-        left_out: called with each site that takes no part, and why.
-        seen: called with how many are there, and of how many, whenever that changes.
-
-    Raises:
-        RunError: too few sites came, or too few responded.
+    The grid's nodes are set to the sites that take part; raises RunError for too few of them.
     """
-    online = _enrolled_online(grid, names, wait_seconds, seen)
+    grid, progress, wait_seconds = run.grid, run.progress, run.study.stages.wait_seconds
+    online = _enrolled_online(run, names)
     gone = grid.gone()
     absent = (site for node, site in names.items() if node not in online)
     out = {site: gone.get(site, f"it was not there within {wait_seconds:.0f} s") for site in absent}
@@ -91,30 +97,29 @@ def hello_enrolled(
             hellos[response.site] = hello
     grid.nodes = {node: site for node, site in grid.nodes.items() if site in hellos}
     for site, why in sorted(out.items()):
-        left_out(site, why)
-    if len(hellos) < min_sites:
+        run.warn(f"{site} took no part: {why}")
+        run.miss(site, f"what followed {progress.position}" if progress.done else "the start", why, lost=True)
+    if len(hellos) < run.study.train.min_sites:
         missing = "; ".join(f"{site}: {why}" for site, why in sorted(out.items()))
         raise RunError(
             f"{len(hellos)} of {len(names)} enrolled sites take part ({missing})",
-            expected=f"at least {min_sites}",
+            expected=f"at least {run.study.train.min_sites}",
             fix="start the missing sites with `moretta site run`, or look into the logs of those named",
         )
     return hellos
 
 
-def _enrolled_online(
-    grid: SiteGrid, names: dict[int, str], wait_seconds: float, seen: Callable[[int, int], None]
-) -> set[int]:
+def _enrolled_online(run: Run, names: dict[int, str]) -> set[int]:
     """The enrolled nodes that are there: all of them, or those that came in time."""
-    end = grid.clock() + wait_seconds
-    before = -1
+    grid, before = run.grid, -1
+    end = grid.clock() + run.study.stages.wait_seconds
     while True:
         gone = grid.gone()
         wanted = {node for node, site in names.items() if site not in gone}
         online = wanted & grid.online().keys()
         if len(online) != before:
-            seen(len(online), len(names))
             before = len(online)
+            run.notify(stage="wait for sites", state="step", done=before, total=len(names))
         if online == wanted or grid.clock() > end:
             return online
         grid.sleep(_REAL_POLL_SECONDS)
@@ -126,11 +131,7 @@ def _hello_request(site: str) -> RecordDict:
 
 
 def sites_gone(plan: DeploymentPlan) -> Callable[[], Mapping[str, str]]:
-    """A look into the registry: the planned sites that may not take part any more, each with the reason.
-
-    Raises:
-        HomeError: the server's folder or its registry cannot be used.
-    """
+    """A look into the registry: the planned sites that may not take part any more, each with the reason."""
     registry = SiteRegistry.open(ServerHome.open(plan.server_home).registry)
 
     def look() -> dict[str, str]:

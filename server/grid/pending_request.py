@@ -1,18 +1,29 @@
-"""Messages to several sites: sent, awaited, sent again where a site was lost with one, and given up at the deadline."""
+"""Messages to several sites: sent, awaited, sent again where a site was lost with one, and given up at the deadline.
+
+Replies are fetched piece by piece, within a size, each at the cost of its sender. Flower's own `pull_messages` fetches
+all replies in one go. One whose objects were announced and not sent yet holds up the others for up to two hours, one
+that cannot be put together ends them all, and there is no limit to their size.
+"""
 
 from __future__ import annotations
 
+import json
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 from flwr.app import Error, Message
 
-from moretta.server.grid.reply_fetcher import FetchedReply, ReplyFetcher
 from moretta.server.grid.site_grid import LOST, REFUSED, SiteGrid, superlink_errors
 from moretta.shared import messages
 from moretta.shared.core import flower_private
 from moretta.shared.core.errors import RunError
 from moretta.shared.core.printable import printable
+
+if TYPE_CHECKING:
+    from flwr.serverapp import Grid
 
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.05, 0.5
 LOOK_SECONDS = 1.0
@@ -26,6 +37,158 @@ RESEND_SECONDS, RESEND_AFTER_OUTAGE_SECONDS, RESEND_FACTOR = 120.0, 30.0, 4.0
 SuperNode drops a reply that it could not send. Sites respond alike to the same request and spend nothing twice."""
 MAX_TRIES = 4
 """How often a site may be lost with one message: a process that dies on it would die for ever."""
+MAX_OBJECTS = 20_000
+"""Parts of one reply, as Flower takes it apart: an array has one for each 5 MB, and each record and array is one."""
+_AT_ONCE = 4
+"""Parts that are requested before it is checked whether they were there."""
+_WORKERS = 2
+_CODES = flower_private.ErrorCode
+_LOST_CODES = frozenset(
+    (_CODES.MESSAGE_UNAVAILABLE, _CODES.REPLY_MESSAGE_UNAVAILABLE, _CODES.NODE_UNAVAILABLE, _CODES.CLIENT_APP_CRASHED)
+)
+"""Flower's errors that mean that a site is away, and not that it refused."""
+
+
+class TooLargeError(ValueError):
+    """A reply has more bytes or parts than its kind can have."""
+
+
+@dataclass
+class FetchedReply:
+    """A reply that was announced, the parts of it that are there, and in the end its message or why there is none."""
+
+    to: str
+    """Id of the message that it replies to; it and the node that it is from are as Flower's SuperLink has them."""
+    source: int
+    message_id: str
+    message: Message | None = None
+    problem: str = ""
+    """Why there is no message."""
+    lost: bool = False
+    """It went lost on the way; nothing is wrong with its content."""
+    missing: list[str] = field(default_factory=list)
+    contents: dict[str, bytes] = field(default_factory=dict)
+    size: int = 0
+
+    @property
+    def over(self) -> bool:
+        """Nothing of it is to come any more."""
+        return self.message is not None or bool(self.problem)
+
+
+class ReplyFetcher:
+    """Fetches the replies to the messages of one request; one of more than `max_bytes` is given up as soon as seen."""
+
+    def __init__(self, grid: Grid, *, max_bytes: int) -> None:
+        self._grid: Any = grid
+        self._client: Any = flower_private.runtime_client(grid)
+        self._max_bytes = max_bytes
+        self._announced: list[FetchedReply] = []
+
+    def look(self, message_ids: Sequence[str]) -> list[FetchedReply]:
+        """Replies to these messages that are whole by now, or cannot come any more. Does not wait."""
+        if self._client is None:  # a grid within this process: its messages are whole
+            found = [(m.metadata, m) for m in self._grid.pull_messages(list(message_ids))]
+            return [FetchedReply(meta.reply_to_message_id, meta.src_node_id, meta.message_id, m) for meta, m in found]
+        wanted = set(message_ids)
+        # The SuperLink forgets a message once its reply is announced: pulled again, it would call the message lost.
+        new = sorted(wanted - {announced.to for announced in self._announced})
+        self._announced = [announced for announced in self._announced if announced.to in wanted]
+        if new:
+            self._announced += self._newly_announced(new)
+        for announced in self._announced:
+            if not announced.over:
+                self._fetch(announced)
+        over = [announced for announced in self._announced if announced.over]
+        self._announced = [announced for announced in self._announced if not announced.over]
+        return over
+
+    def _newly_announced(self, message_ids: list[str]) -> Iterator[FetchedReply]:
+        """New replies; those of too many parts are refused at once."""
+        response = self._client.PullMessages(flower_private.PullAppMessagesRequest(message_ids=message_ids))
+        for proto, tree in zip(response.messages_list, response.message_object_trees, strict=True):
+            meta = proto.metadata
+            new = FetchedReply(meta.reply_to_message_id, meta.src_node_id, meta.message_id)
+            try:
+                new.missing = list(dict.fromkeys(_parts(tree)))
+            except TooLargeError as error:
+                new.problem = str(error)
+                self._confirm(new)
+            yield new
+
+    def _fetch(self, announced: FetchedReply) -> None:
+        """Fetch the parts that are there, and put the reply together once all are."""
+        with ThreadPoolExecutor(_WORKERS) as pool:
+            while announced.missing:
+                batch = announced.missing[:_AT_ONCE]
+                for part, response in zip(batch, pool.map(self._part, batch), strict=True):
+                    if not response.object_found:
+                        announced.problem, announced.lost = "parts of its reply were not sent in time", True
+                        return
+                    if not response.object_available:
+                        return
+                    announced.missing.remove(part)
+                    announced.contents[part] = response.object_content
+                    announced.size += len(response.object_content)
+                    if announced.size > self._max_bytes:
+                        self._confirm(announced)
+                        announced.problem = f"a reply of more than {self._max_bytes} bytes"
+                        return
+        self._confirm(announced)
+        try:
+            announced.message = put_together(announced.message_id, announced.contents, self._max_bytes)
+        except TooLargeError as error:
+            announced.problem = str(error)
+        except Exception as error:  # whatever its parts are, they must cost nobody else's reply
+            announced.problem = f"a reply that cannot be read ({type(error).__name__})"
+
+    def _part(self, object_id: str) -> Any:
+        request = flower_private.PullObjectRequest(
+            node=self._grid.node, run_id=self._grid.run.run_id, object_id=object_id
+        )
+        return self._client.PullObject(request)
+
+    def _confirm(self, announced: FetchedReply) -> None:
+        """Let the SuperLink forget the parts."""
+        request = flower_private.ConfirmMessageReceivedRequest(
+            node=self._grid.node, run_id=self._grid.run.run_id, message_object_id=announced.message_id
+        )
+        self._client.ConfirmMessageReceived(request)
+
+
+def put_together(message_id: str, contents: dict[str, bytes], max_bytes: int) -> Message:
+    """A message from its parts; raises many kinds of errors where they do not make one.
+
+    TooLargeError: an array names one part many times, so that the whole would be larger than `max_bytes`.
+    """
+    if any(flower_private.get_object_id(content) != name for name, content in contents.items()):
+        raise ValueError("a part that is not the one announced")
+    whole = 0
+    for content in contents.values():
+        kind, children, length = flower_private.get_object_head_values_from_object_content(content)
+        if kind != "Array":
+            continue
+        used = json.loads(content[len(content) - length :])["arraychunk_ids"]
+        whole += sum(len(contents[children[index]]) for index in used)
+        if whole > max_bytes:
+            raise TooLargeError(f"arrays of more than {max_bytes} bytes")
+    message = flower_private.inflate_object_from_contents(message_id, contents)
+    if not isinstance(message, Message):
+        raise TypeError("parts that are no message")
+    flower_private.set_message_id(message, message_id)
+    return message
+
+
+def _parts(tree: Any) -> Iterator[str]:
+    """Ids of a tree's nodes, without recursion."""
+    left, seen = [tree], 0
+    while left:
+        node = left.pop()
+        seen += 1
+        if seen > MAX_OBJECTS:
+            raise TooLargeError(f"a reply of more than {MAX_OBJECTS} parts")
+        left.extend(node.children)
+        yield node.object_id
 
 
 class PendingRequest:
@@ -55,7 +218,8 @@ class PendingRequest:
         self._drop_gone(self._messages)
         self._send([site for site in self._messages if site not in self._replies])
         while (self._open or self._away) and clock() < end:
-            self._take_replies()
+            if self._open:
+                self._take_replies()
             if clock() >= look:
                 self._look_around()
                 look = clock() + LOOK_SECONDS
@@ -73,7 +237,7 @@ class PendingRequest:
         new = [Message(m.content, m.metadata.dst_node_id, m.metadata.message_type) for m in wanted]
         self._started.update(self._sites_there())
         with superlink_errors():
-            ids = list(self._grid.push_messages(new))
+            ids = list(self._grid.grid.push_messages(new))
         if len(ids) != len(new):
             call = new[0].metadata.message_type
             raise RunError(f"Flower took {len(ids)} of {len(new)} messages of {call}", expected="all")
@@ -85,8 +249,6 @@ class PendingRequest:
                 self._settle(site, Error(LOST, "Flower took no message for it"))
 
     def _take_replies(self) -> None:
-        if not self._open:
-            return
         clock, note = self._grid.clock, self._grid.note
         start = clock()
         with superlink_errors():
@@ -107,20 +269,16 @@ class PendingRequest:
             self._take(site, fetched)
 
     def _take(self, site: str, fetched: FetchedReply) -> None:
-        message = fetched.message
-        if message is None:
-            if fetched.lost:
-                self._lose(site, fetched.problem)
-            else:
-                self._settle(site, Error(REFUSED, fetched.problem))
-        elif message.has_error():
+        message, problem, lost = fetched.message, fetched.problem, fetched.lost
+        if message is not None and message.has_error():
             code, reason = message.error.code, printable(message.error.reason, most=messages.SHOWN)
-            if code in _lost_codes():
-                self._lose(site, f"it was lost ({reason})")
-            else:
-                self._settle(site, Error(REFUSED, f"Flower error {code}: {reason}"))
+            lost = code in _LOST_CODES
+            problem = f"it was lost ({reason})" if lost else f"Flower error {code}: {reason}"
+            message = None
+        if lost:
+            self._lose(site, problem)
         else:
-            self._settle(site, message)
+            self._settle(site, Error(REFUSED, problem) if message is None else message)
 
     def _look_around(self) -> None:
         """Which sites are gone for good, which came back, and which were started anew and lost the message."""
@@ -160,29 +318,13 @@ class PendingRequest:
     def _settle(self, site: str, reply: Message | Error) -> None:
         """The reply counts as the site's own, whatever its head says."""
         sent = self._messages[site]
-        if isinstance(reply, Message):
-            try:
-                made = Message(reply.content, reply_to=sent)
-            except Exception as error:  # Flower's own objects, as a site made them
-                made = Message(Error(REFUSED, f"a reply that cannot be read ({type(error).__name__})"), reply_to=sent)
-        else:
-            made = Message(reply, reply_to=sent)
+        try:
+            made = Message(reply.content if isinstance(reply, Message) else reply, reply_to=sent)
+        except Exception as error:  # Flower's own objects, as a site made them
+            made = Message(Error(REFUSED, f"a reply that cannot be read ({type(error).__name__})"), reply_to=sent)
         self._replies.setdefault(site, made)
         self._away.pop(site, None)
         self._drop(site)
 
     def _drop(self, site: str) -> None:
         self._open = {number: each for number, each in self._open.items() if each != site}
-
-
-def _lost_codes() -> frozenset[int]:
-    """Flower's errors that mean that a site is away, and not that it refused."""
-    codes = flower_private.ErrorCode
-    return frozenset(
-        {
-            codes.MESSAGE_UNAVAILABLE,
-            codes.REPLY_MESSAGE_UNAVAILABLE,
-            codes.NODE_UNAVAILABLE,
-            codes.CLIENT_APP_CRASHED,
-        }
-    )

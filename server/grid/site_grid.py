@@ -1,4 +1,4 @@
-"""Flower's Grid, addressed by site: every message ends with a reply, a named failure, or the deadline.
+"""Flower's Grid, addressed by site: every message ends with a reply, a failure with its site, or the deadline.
 
 Flower's own `send_and_receive` looks for replies every three seconds, sends no message twice, and returns nothing for a
 site that was lost.
@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, TypeVar
+from typing import Literal, TypeVar
 
 from flwr.app import Message, RecordDict
 from flwr.serverapp import Grid
@@ -21,17 +21,12 @@ from moretta.shared.core import flower_private
 from moretta.shared.core.errors import MessageError, MorettaError, ReleaseError, RunError
 from moretta.shared.core.printable import printable
 
-if TYPE_CHECKING:
-    from moretta.shared.core.flower_private import NodeInfo
-
 _SHOWN = 1000
 """Characters of a reason that a report repeats."""
 REFUSED, LOST = 0, 5
 """Codes of errors that stand for a reply, as Flower numbers them: unknown, and node unavailable."""
 
 OnLostSite = Literal["continue", "retry"]
-Content = Callable[[str], RecordDict]
-"""Content for a site, by its name."""
 M = TypeVar("M", bound=messages.Message)
 
 
@@ -53,11 +48,7 @@ class SiteResponse:
     """Everything else in it."""
 
     def of(self, kind: type[M]) -> M:
-        """The message, which is of the kind that its call has.
-
-        Raises:
-            ReleaseError: there is none; the reason is the site's failure.
-        """
+        """The message, of the kind of its call; raises ReleaseError with the site's failure where there is none."""
         if self.message is None:
             raise ReleaseError(self.failure or "a response that nobody has read")
         if not isinstance(self.message, kind):
@@ -66,7 +57,7 @@ class SiteResponse:
 
 
 @dataclass
-class SiteGrid(Grid):
+class SiteGrid:
     """Flower's Grid for one run, with sites known by name. Replies come in order of names."""
 
     grid: Grid
@@ -88,40 +79,31 @@ class SiteGrid(Grid):
         """Names of all sites, sorted."""
         return sorted(self.nodes.values())
 
-    def online(self) -> dict[int, str]:
-        """Nodes that are there, whether or not they take part, with the time at which each was last started.
+    def get_node_ids(self) -> list[int]:
+        """The nodes that take part, there or not at this moment: Flower's strategies sample from them."""
+        return list(self.nodes)
 
-        Raises:
-            SuperLinkLostError: Flower's SuperLink is gone, or has ended this run.
-        """
+    def online(self) -> dict[int, str]:
+        """Nodes that are there, whether or not they take part, with the time at which each was last started."""
         with superlink_errors():
             return {node.node_id: node.last_activated_at for node in self.grid.get_nodes()}
 
     def request(
         self,
         call: str,
-        content: Content,
+        content: Callable[[str], RecordDict],
         *,
         sites: Iterable[str] | None = None,
         deadline_seconds: float | None = None,
         on_lost_site: OnLostSite | None = None,
     ) -> list[SiteResponse]:
-        """Send one message to each site and wait until all have responded or the deadline has passed.
+        """Send one message to each site, or to all, and wait until all have responded or the deadline has passed.
 
-        Args:
-            call: name of the call.
-            content: of the message to a site, by its name.
-            sites: which ones; None means all.
-            deadline_seconds: for this request, where it differs.
-            on_lost_site: for this request, where it differs.
-
-        Raises:
-            SuperLinkLostError: Flower's SuperLink is gone, or has ended this run.
+        `content` gives the message to a site, by its name. Deadline and loss are handled as this grid says by default.
+        Raises SuperLinkLostError where Flower's SuperLink is gone, or has ended this run.
         """
-        wanted = None if sites is None else set(sites)
-        sent = [
-            Message(content(site), node, call) for node, site in self.nodes.items() if wanted is None or site in wanted
-        ]
+        wanted = set(self.nodes.values() if sites is None else sites)
+        sent = [Message(content(site), node, call) for node, site in self.nodes.items() if site in wanted]
         replies = self.send_and_receive(sent, timeout=deadline_seconds, on_lost_site=on_lost_site)
         return [self.response(reply) for reply in replies]
 
@@ -144,46 +126,11 @@ class SiteGrid(Grid):
     def send_and_receive(
         self, messages: Iterable[Message], *, timeout: float | None = None, on_lost_site: OnLostSite | None = None
     ) -> list[Message]:
-        """Exactly one reply from each site that a message is for, in order of names; an error where a site gave none.
-
-        Raises:
-            SuperLinkLostError: Flower's SuperLink is gone, or has ended this run.
-        """
+        """One reply from each site that a message is for, in order of names; an error where a site gave none."""
         from moretta.server.grid.pending_request import PendingRequest
 
         retry = (on_lost_site or self.on_lost_site) == "retry"
         return PendingRequest(self, list(messages), retry=retry).replies(timeout or self.deadline_seconds)
-
-    @property
-    def run(self) -> flower_private.Run:
-        """As of the grid within."""
-        return self.grid.run
-
-    def set_run(self, run: flower_private.Run) -> None:
-        """As of the grid within."""
-        self.grid.set_run(run)
-
-    def create_message(
-        self, content: RecordDict, message_type: str, dst_node_id: int, group_id: str, ttl: float | None = None
-    ) -> Message:
-        """As of the grid within."""
-        return self.grid.create_message(content, message_type, dst_node_id, group_id, ttl)
-
-    def get_node_ids(self) -> list[int]:
-        """The nodes that take part, there or not at this moment: Flower's strategies sample from them."""
-        return list(self.nodes)
-
-    def get_nodes(self) -> Iterable[NodeInfo]:
-        """As of the grid within."""
-        return self.grid.get_nodes()
-
-    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
-        """As of the grid within."""
-        return self.grid.push_messages(messages)
-
-    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
-        """As of the grid within."""
-        return self.grid.pull_messages(message_ids)
 
 
 @contextmanager
@@ -199,13 +146,9 @@ def superlink_errors() -> Iterator[None]:
 
 @contextmanager
 def noting_failure_of(site: str, failures: dict[str, str]) -> Iterator[None]:
-    """Read what a site sent. An error in it is noted under the site's name and ends nothing else.
+    """Read what a site sent. An error in it is noted in `failures`, by site, and ends nothing else.
 
     Errors that are not about the site end the stage: a SuperLink that is gone, and a disk that is full.
-
-    Args:
-        site: whose it is.
-        failures: takes the reason, by site.
     """
     try:
         yield

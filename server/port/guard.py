@@ -22,12 +22,12 @@ from sqlalchemy.exc import DatabaseError
 
 from moretta.server.audit_log import AuditLog
 from moretta.server.enrollment.authority import Clock
+from moretta.server.enrollment.database import KnownCertificate, KnownToken
 from moretta.server.enrollment.site_registry import SiteRegistry
-from moretta.server.enrollment.tables import KnownCertificate, KnownToken
 from moretta.server.home import Limits
 from moretta.server.port.limits import Admission
 from moretta.server.port.refusals import Refusal, RefusalNotes
-from moretta.shared.enrollment.identifiers import fingerprint
+from moretta.shared.enrollment import fingerprint
 from moretta.shared.messages.relay import BODY_BYTES_KEY, SMALL_BODY_BYTES
 
 Caller = KnownCertificate | KnownToken
@@ -46,26 +46,18 @@ MakeRoom = Callable[[int], Awaitable[None]]
 
 @dataclass(frozen=True, slots=True)
 class Method:
-    """One method of a service.
-
-    Args:
-        name: as refusals are counted by.
-        request: class of its messages.
-        run: does it; raises Refusal. Called with the caller, the request, and a way to make room for a long response.
-        sites: whether sites may call it.
-        tokens: whether a caller with only a join string may.
-        revoked: whether a revoked site may.
-        longest: bytes that its messages may have; None for as many as the server's settings say. Longer ones than a
-            small body wait for room in memory.
-    """
+    """One method of a service, and who may call it: sites, callers with only a join string, revoked sites."""
 
     name: str
     request: type[Message]
     run: Callable[[Any, Any, MakeRoom], Awaitable[Message]]
+    """Called with the caller, the request, and a way to make room for a long response; raises Refusal."""
     sites: bool = True
     tokens: bool = False
     revoked: bool = False
     longest: int | None = SMALL_BODY_BYTES
+    """Bytes that its messages may have; None for as many as the server's settings say. Longer ones than a small body
+    wait for room in memory."""
 
 
 class Guard:
@@ -140,15 +132,16 @@ def identify(auth: Mapping[str, Iterable[bytes]], registry: SiteRegistry, clock:
 
     TLS has checked the chain. Here the certificate must be one that the registry itself has written down, looked up
     anew for every request: a revocation holds from the next one on, and a certificate that somebody got the authority
-    to sign elsewhere is not let in.
-
-    Raises:
-        Refusal: the connection is not TLS 1.3, or the certificate unknown, or expired. A revoked one is returned, so
-            that the site can be informed.
+    to sign elsewhere is not let in. Raises Refusal for another TLS than 1.3, and for an unknown or expired certificate.
+    A revoked one is returned, so that the site can be informed.
     """
     if b"TLSv1.3" not in auth.get("ssl_tls_version", ()):
         raise Refusal("UNAUTHENTICATED", "old-tls", "only TLS 1.3 is spoken here")
-    print_of = fingerprint(_presented(auth))
+    try:
+        (pem,) = auth.get("x509_pem_cert", ())
+        print_of = fingerprint(ssl.PEM_cert_to_DER_cert(pem.decode("ascii")))
+    except (ValueError, UnicodeDecodeError, binascii.Error) as error:
+        raise Refusal("UNAUTHENTICATED", "no-certificate", "a client certificate is needed here") from error
     try:
         caller: Caller | None = registry.certificate(print_of) or registry.token(print_of)
     except DatabaseError as error:
@@ -160,14 +153,6 @@ def identify(auth: Mapping[str, Iterable[bytes]], registry: SiteRegistry, clock:
             "UNAUTHENTICATED", "expired", "this certificate has expired: the coordinator can re-enroll the site"
         )
     return caller
-
-
-def _presented(auth: Mapping[str, Iterable[bytes]]) -> bytes:
-    try:
-        (pem,) = auth.get("x509_pem_cert", ())
-        return ssl.PEM_cert_to_DER_cert(pem.decode("ascii"))
-    except (ValueError, UnicodeDecodeError, binascii.Error) as error:
-        raise Refusal("UNAUTHENTICATED", "no-certificate", "a client certificate is needed here") from error
 
 
 def _allow(method: Method, caller: Caller) -> None:

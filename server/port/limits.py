@@ -7,7 +7,8 @@ import time
 from collections import Counter, deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
+from typing import NamedTuple
 
 from moretta.server.home import Limits
 from moretta.server.port.refusals import Refusal
@@ -15,6 +16,7 @@ from moretta.server.port.refusals import Refusal
 Sleep = Callable[[float], Awaitable[None]]
 _GUEST_CALLS = 4
 """Open calls of one join string: it is used with one call after the other."""
+_DAY_SECONDS = 86_400
 
 
 class UnitPool:
@@ -32,11 +34,7 @@ class UnitPool:
 
     @asynccontextmanager
     async def hold(self, units: int, patience_seconds: float) -> AsyncIterator[None]:
-        """Take units for as long as the block lasts; waits for them if need be.
-
-        Raises:
-            Refusal: there are not so many, or none came free in time.
-        """
+        """Take units for as long as the block lasts; raises Refusal where there are not so many, or none in time."""
         await self._take(units, patience_seconds)
         try:
             yield
@@ -73,84 +71,36 @@ class UnitPool:
             future.set_result(None)
 
 
+@dataclass
 class TokenBucket:
     """So many units a second in the long run, and so many at once (`burst`) after a pause."""
 
-    def __init__(
-        self,
-        per_second: float,
-        burst: int,
-        what: str = "calls",
-        *,
-        monotonic: Callable[[], float] = time.monotonic,
-        sleep: Sleep = asyncio.sleep,
-    ) -> None:
-        self._rate, self._burst, self._what = per_second, float(burst), what
-        self._monotonic, self._sleep = monotonic, sleep
-        self._tokens, self._at = float(burst), monotonic()
+    per_second: float
+    burst: int
+    what: str = "calls"
+    _: KW_ONLY
+    monotonic: Callable[[], float] = time.monotonic
+    sleep: Sleep = asyncio.sleep
 
-    @classmethod
-    def of_day(cls, units: int, what: str, monotonic: Callable[[], float]) -> TokenBucket:
-        """So many units a day, all of them at once if need be."""
-        return cls(units / 86_400, units, what, monotonic=monotonic)
+    def __post_init__(self) -> None:
+        self._tokens, self._at = float(self.burst), self.monotonic()
 
     async def step(self, patience_seconds: float, units: int = 1) -> None:
-        """Wait for the turn of so many units; more than a burst wait for a whole one.
-
-        Raises:
-            Refusal: it would have to wait longer than `patience_seconds`.
-        """
-        now = self._monotonic()
-        tokens = min(self._burst, self._tokens + (now - self._at) * self._rate)
-        wait = max(0.0, (min(units, self._burst) - tokens) / self._rate)
+        """Wait for so many units, or a whole burst; raises Refusal where that takes over `patience_seconds`."""
+        now = self.monotonic()
+        tokens = min(self.burst, self._tokens + (now - self._at) * self.per_second)
+        wait = max(0.0, (min(units, self.burst) - tokens) / self.per_second)
         self._at = now
         if wait > patience_seconds:
             self._tokens = tokens
-            raise Refusal(
-                "RESOURCE_EXHAUSTED", "too-fast", f"more than {self._rate:g} {self._what} a second: slow down"
-            )
+            text = f"more than {self.per_second:g} {self.what} a second: slow down"
+            raise Refusal("RESOURCE_EXHAUSTED", "too-fast", text)
         self._tokens = tokens - units
         if wait:
-            await self._sleep(wait)
+            await self.sleep(wait)
 
 
-class Places:
-    """Open calls, counted before anything waits: a caller that has too many is refused at once.
-
-    The last `kept` of `most` places are for callers that have none, so that no few callers can shut the others out.
-    """
-
-    def __init__(self, most: int, kept: int) -> None:
-        self._most, self._kept = most, kept
-        self._of: Counter[str] = Counter()
-
-    @property
-    def taken(self) -> int:
-        """By all callers together."""
-        return self._of.total()
-
-    @contextmanager
-    def hold(self, name: str, own: int) -> Iterator[None]:
-        """One place of a caller, of the `own` places that it may have, for as long as the block lasts.
-
-        Raises:
-            Refusal: there is none.
-        """
-        if self._of[name] >= own:
-            raise Refusal("RESOURCE_EXHAUSTED", "too-many-calls", f"{own} calls of this caller are open: wait for them")
-        if self.taken >= self._most - (self._kept if self._of[name] else 0):
-            raise Refusal("RESOURCE_EXHAUSTED", "no-room", "the server is busy with other callers: try again later")
-        self._of[name] += 1
-        try:
-            yield
-        finally:
-            self._of[name] -= 1
-            if not self._of[name]:
-                del self._of[name]
-
-
-@dataclass(frozen=True, slots=True)
-class _CallerLimits:
+class _CallerLimits(NamedTuple):
     pace: TokenBucket
     day: TokenBucket
     bytes_of_day: TokenBucket
@@ -161,7 +111,8 @@ class _CallerLimits:
 class Admission:
     """The limits of each caller and of all together.
 
-    State is kept per name, and names come from the registry alone: strangers cannot make it grow.
+    State is kept per name, and names come from the registry alone: strangers cannot make it grow. An eighth of the
+    places for open calls is for callers that have none, so that no few callers can shut the others out.
     """
 
     def __init__(
@@ -169,7 +120,7 @@ class Admission:
     ) -> None:
         self._limits, self._monotonic, self._sleep = limits, monotonic, sleep
         self._all = UnitPool(limits.bytes_in_flight, "bytes in flight")
-        self._places = Places(limits.calls_open, limits.calls_open // 8)
+        self._open: Counter[str] = Counter()
         self._of: dict[str, _CallerLimits] = {}
 
     @property
@@ -180,20 +131,16 @@ class Admission:
     @property
     def calls_open(self) -> int:
         """Of all callers together, those that wait included."""
-        return self._places.taken
+        return self._open.total()
 
     @asynccontextmanager
     async def enter(self, name: str, *, guest: bool = False) -> AsyncIterator[None]:
-        """One call of this caller: waits until its pace and its calls in flight allow it.
+        """One call of this caller: waits until its pace and its calls in flight allow it, or raises Refusal.
 
-        Args:
-            name: of the caller. Each site and each join string has limits of its own.
-            guest: it has only a join string, which takes a few calls to use.
-
-        Raises:
-            Refusal: they do not in time, or too many of its calls are open.
+        Each site and each join string has limits of its own. A guest has only a join string, which takes a few calls to
+        use.
         """
-        with self._places.hold(name, _GUEST_CALLS if guest else 2 * self._limits.site_calls_in_flight):
+        with self.place(name, _GUEST_CALLS if guest else 2 * self._limits.site_calls_in_flight):
             own = self._own(name)
             await own.day.step(0.0)
             await own.pace.step(self._limits.patience_seconds)
@@ -211,13 +158,30 @@ class Admission:
         async with self._own(name).bytes.hold(size, patience), self._all.hold(size, patience):
             yield
 
+    @contextmanager
+    def place(self, name: str, own: int) -> Iterator[None]:
+        """One open call, of the `own` that a caller may have, counted before anything waits; raises Refusal at once."""
+        places = self._limits.calls_open
+        if self._open[name] >= own:
+            raise Refusal("RESOURCE_EXHAUSTED", "too-many-calls", f"{own} calls of this caller are open: wait for them")
+        if self.calls_open >= places - (places // 8 if self._open[name] else 0):
+            raise Refusal("RESOURCE_EXHAUSTED", "no-room", "the server is busy with other callers: try again later")
+        self._open[name] += 1
+        try:
+            yield
+        finally:
+            self._open[name] -= 1
+            if not self._open[name]:
+                del self._open[name]
+
     def _own(self, name: str) -> _CallerLimits:
         if name not in self._of:
-            limits, monotonic = self._limits, self._monotonic
+            limits, clock = self._limits, self._monotonic
+            calls, size = limits.site_calls_per_day, limits.site_bytes_per_day
             self._of[name] = _CallerLimits(
-                pace=TokenBucket(limits.calls_per_second, limits.burst_calls, monotonic=monotonic, sleep=self._sleep),
-                day=TokenBucket.of_day(limits.site_calls_per_day, "calls", monotonic),
-                bytes_of_day=TokenBucket.of_day(limits.site_bytes_per_day, "bytes", monotonic),
+                pace=TokenBucket(limits.calls_per_second, limits.burst_calls, monotonic=clock, sleep=self._sleep),
+                day=TokenBucket(calls / _DAY_SECONDS, calls, monotonic=clock),
+                bytes_of_day=TokenBucket(size / _DAY_SECONDS, size, "bytes", monotonic=clock),
                 calls=UnitPool(limits.site_calls_in_flight, "calls at once"),
                 bytes=UnitPool(limits.site_bytes_in_flight, "bytes in flight"),
             )

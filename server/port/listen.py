@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass, field
+from functools import lru_cache
 from typing import cast
 
 import grpc
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
 from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 
-from moretta.server.enrollment.tables import KnownCertificate
+from moretta.server.enrollment.authority import CertificateAuthority, Clock, Issued
+from moretta.server.enrollment.database import KnownCertificate
+from moretta.server.enrollment.site_registry import SiteRegistry
 from moretta.server.home import Limits
-from moretta.server.port.credentials import PortCertificates
 from moretta.server.port.guard import ENVELOPE_BYTES, Guard, MakeRoom, Method
 from moretta.server.port.refusals import Refusal
 from moretta.shared.pb import enrollment_pb2, relay_pb2
@@ -36,6 +41,47 @@ Problems = Mapping[str, str | None]
 """By part (`registry`, `authority`, `superlink`): what is wrong with it, or None."""
 
 
+@dataclass
+class PortCertificates:
+    """The port's own certificate, renewed while it runs, and the roots that a caller's certificate may lead to."""
+
+    authority: CertificateAuthority
+    registry: SiteRegistry
+    _: KW_ONLY
+    names: tuple[str, ...]
+    hours: float
+    clock: Clock
+    issued: Issued = field(init=False)
+    _shown: tuple[bytes, bytes, Issued] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        self.renew()
+
+    def renew(self) -> None:
+        """Make a new key and certificate; connections to come are shown it, those that are there go on."""
+        self._shown = self.authority.issue_server(self.names, hours=self.hours)
+        self.issued = self._shown[2]
+
+    def renew_if_due(self) -> bool:
+        """Renew where two thirds of the certificate's life are over; whether it was."""
+        due = self.clock() >= self.issued.not_after - self.hours * 3600 / 3
+        if due:
+            self.renew()
+        return due
+
+    def now(self) -> tuple[bytes, bytes, bytes]:
+        """Key, chain and roots in PEM. Roots are the authority, and each join string that is still good."""
+        key, chain, _ = self._shown  # one assignment: key and chain belong together in every thread
+        tokens = [_pem(token.bootstrap_der) for token in self.registry.outstanding_tokens()]
+        return key, chain, self.authority.pem + b"".join(tokens)
+
+
+@lru_cache(maxsize=1024)
+def _pem(der: bytes) -> bytes:
+    """Kept, since every handshake needs it, those of strangers too."""
+    return x509.load_der_x509_certificate(der).public_bytes(Encoding.PEM)
+
+
 def open_port(
     listen: str,
     *,
@@ -44,17 +90,14 @@ def open_port(
     services: dict[str, Sequence[Method]],
     limits: Limits,
 ) -> tuple[grpc.aio.Server, int]:
-    """A server that is bound and not yet started, and the port it was given.
+    """A server that is bound and not yet started, and the port it was given; raises OSError where it cannot be had.
 
     Args:
         listen: HOST:PORT; port 0 takes a free one.
-        certificates: what is shown and trusted.
+        certificates: what is shown and trusted, decided anew at every handshake.
         guard: stands before every method.
         services: full names of services, with their methods.
         limits: of messages.
-
-    Raises:
-        OSError: the address cannot be had.
     """
     # gRPC would log a traceback for each call that its caller cancels at a bad moment; refusals are in the audit log
     logging.getLogger("grpc").setLevel(logging.CRITICAL)

@@ -26,12 +26,9 @@ _MOST_KINDS = 1000
 
 
 class Refusal(Exception):  # noqa: N818 - refusing is what the port is for, not an error of the program
-    """A request that is refused.
+    """A request that is refused, with a gRPC status and a stable reason (lower case, hyphens) to count it by.
 
-    Args:
-        kind: the gRPC status it ends with.
-        reason: a stable code, lower case with hyphens, that refusals are counted by.
-        message: for the caller. It names no other site and no secret.
+    The message is for the caller. It names no other site and no secret.
     """
 
     def __init__(self, kind: Kind, reason: str, message: str) -> None:

@@ -1,1 +1,1 @@
-"""The stages of a study, one module each: `moretta.server.study` has their order."""
+"""The stages of a study, one module each: `moretta.server.app` has their order."""

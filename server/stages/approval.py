@@ -7,7 +7,7 @@ from flwr.app import RecordDict
 from moretta.server.grid.site_grid import noting_failure_of
 from moretta.server.stages.run import Approval, Arrays, Run
 from moretta.shared.messages import wire
-from moretta.shared.messages.responses import Offered
+from moretta.shared.messages.calls import Offered
 from moretta.shared.study.public_arrays import approval_digest, described
 
 STAGE = "approval"
@@ -24,8 +24,7 @@ def not_approved(public: Arrays, approval: Approval) -> Arrays:
 def wait_for_approval(run: Run) -> None:
     """Offer study and arrays, wait for those who have not decided, and go on with the sites that have approved.
 
-    Raises:
-        RunError: fewer have approved than a release needs.
+    Raises RunError where fewer have approved than a release needs.
     """
     grid, facts = run.grid, described(run.public)
     approval = Approval(approval_digest(run.study, facts), {name: fact["sha256"] for name, fact in facts.items()})

@@ -11,19 +11,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from safetensors.numpy import load_file
 
-from moretta.server.stages.run import Attacks, Releases, Run
+from moretta.server.stages.run import Releases, Run
 from moretta.shared.audit.arrays import VideoFaces
 from moretta.shared.audit.dataset import ClipSet
+from moretta.shared.audit.inference import trained_models
 from moretta.shared.audit.inference.attack_all import MIN_RESAMPLES, attack_all, failure, without_figures
-from moretta.shared.audit.inference.trained_models import (
-    TARGET,
-    MembershipExamples,
-    Recipe,
-    infer_membership,
-    infer_sex,
-    predictor,
-    too_few,
-)
 from moretta.shared.audit.result import Result
 from moretta.shared.core.atomic import disk_failed
 from moretta.shared.core.reproducibility import derive
@@ -43,13 +35,12 @@ _FACE_SIDE = 128
 def audit(run: Run) -> int | None:
     """Attack voice and face releases; in simulation the originals are there too, and anchor the figures.
 
-    Returns:
-        How many clips were attacked; None where the study has no audit.
+    Returns how many clips were attacked; None where the study has no audit.
     """
     from moretta.shared.audit.utility.evaluate import evaluate_utility
 
-    study, found = run.study, Attacks()
-    run.attacks = found
+    study = run.study
+    run.identity, run.inference, run.utility = [], [], []
     if not study.audit.enabled:
         run.warn("the study switched the audit off: nothing is known of what the releases leak")
         return None
@@ -67,12 +58,12 @@ def audit(run: Run) -> int | None:
     sets = {m: _attack_identity(run, m, options) for m in attacked}
     if study.audit.inference:
         seed = derive(study.seed, "beyond identity")
-        found.inference += attack_all(sets, seed=seed, progress=_steps(run, "inference attacks"), **options)
-        found.inference += attack_training(run)
+        run.inference += attack_all(sets, seed=seed, progress=_steps(run, "inference attacks"), **options)
+        run.inference += attack_training(run)
     if study.audit.utility:  # an anonymizer that leaves an outsider no emotion hides people for nothing
         with tempfile.TemporaryDirectory(prefix="moretta-emotion-") as scratch:
             for modality, (original, released) in sets.items():
-                found.utility += evaluate_utility(
+                run.utility += evaluate_utility(
                     original,
                     released,
                     seed=derive(study.seed, "judges", modality),
@@ -112,7 +103,7 @@ def _attack_identity(run: Run, modality: Modality, options: dict[str, Any]) -> t
     result.plan.save(run.folder / f"trials-{modality}.json")
     for reason, count in sorted(result.unused.items()):
         run.warn(f"the audit of {modality} left out {count} clips: {reason}")
-    run.attacks.identity += result.results
+    run.identity += result.results
     return original, released
 
 
@@ -139,7 +130,7 @@ def attack_training(run: Run) -> list[Result]:
     for modality in run.study.modalities:
         if modality not in run.training.trained:
             continue
-        attacks = [(_membership, without_figures("membership", modality, TARGET, "model"))]
+        attacks = [(_membership, without_figures("membership", modality, trained_models.TARGET, "model"))]
         if run.study.audit.updates:
             attacks.append((_updates, without_figures("updates", modality, "sex", "updates")))
         for infer, about in attacks:
@@ -158,23 +149,25 @@ def _membership(run: Run, modality: Modality, about: Result) -> list[Result]:
     study = run.study
     model, seed = study_model(study, modality), derive(study.seed, "membership", modality)
     examples = membership_examples(run, modality, model).some(MAX_CLIPS, seed)
-    if reason := too_few(examples):
+    if reason := trained_models.too_few(examples):
         return [about.invalidated(reason, speakers=len(set(examples.speaker)))]
-    attacked = predictor(model, load_file(run.checkpoint(modality)), examples.x.shape[1:])
+    attacked = trained_models.predictor(model, load_file(run.checkpoint(modality)), examples.x.shape[1:])
     epochs = study.train.rounds * study.train.local_epochs
-    recipe = Recipe(model, study.train.learning_rate, study.train.batch_size, epochs)
+    recipe = trained_models.Recipe(model, study.train.learning_rate, study.train.batch_size, epochs)
     resamples = max(MIN_RESAMPLES, study.audit.bootstrap)
-    return infer_membership(attacked, recipe, examples, about=about, resamples=resamples, seed=seed)
+    return trained_models.infer_membership(attacked, recipe, examples, about=about, resamples=resamples, seed=seed)
 
 
-def membership_examples(run: Run, modality: Modality, model: EmotionModel) -> MembershipExamples:
+def membership_examples(run: Run, modality: Modality, model: EmotionModel) -> trained_models.MembershipExamples:
     """Every released clip as the model sees it, and whether the model learned on it."""
     learned = _learned(run, modality)
     inputs, clips = zip(*run.releases.model_inputs(run.public, modality, model), strict=True)
     labels = np.array([run.study.classes.index(clip.emotion) for clip in clips], np.int64)
     _, speaker = np.unique([clip.speaker for clip in clips], return_inverse=True)
     member = np.array([learned(clip) for clip in clips], bool)
-    return MembershipExamples(np.stack(inputs).astype(np.float32), labels, speaker.astype(np.int64), member)
+    return trained_models.MembershipExamples(
+        np.stack(inputs).astype(np.float32), labels, speaker.astype(np.int64), member
+    )
 
 
 def _learned(run: Run, modality: Modality) -> Any:
@@ -187,7 +180,7 @@ def _updates(run: Run, modality: Modality, about: Result) -> list[Result]:
     sexes = _sex_of_sites(run, modality)
     updates = {site: load_file(path) for site in sexes if (path := run.update(modality, site)).is_file()}
     resamples = max(MIN_RESAMPLES, run.study.audit.bootstrap)
-    found = infer_sex(updates, sexes, about=about, resamples=resamples, seed=run.study.seed)
+    found = trained_models.infer_sex(updates, sexes, about=about, resamples=resamples, seed=run.study.seed)
     why = "one update of each site is kept, that of the last round: no second one of a speaker to recognise it in"
     return [*found, about.invalidated(why, target="speaker", speakers=len(updates))]
 

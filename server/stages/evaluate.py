@@ -8,13 +8,18 @@ from flwr.app import RecordDict
 from moretta.server.grid.site_grid import noting_failure_of
 from moretta.server.stages.run import EmotionScores, Run, Tables
 from moretta.server.stages.statement_checks import check_counts, tested_clips
-from moretta.shared.audit.report.report_schema import EmotionResult, Modality, emotion_result, table_from_counts
-from moretta.shared.core.array_types import Int64
+from moretta.shared.audit.report.report_schema import (
+    EmotionResult,
+    EmotionTable,
+    Modality,
+    emotion_result,
+    table_from_counts,
+)
 from moretta.shared.core.errors import ReleaseError
 from moretta.shared.core.labels import ORIGINAL_CLASSES, original_columns
 from moretta.shared.core.reproducibility import derive
 from moretta.shared.messages import wire
-from moretta.shared.messages.responses import Evaluated
+from moretta.shared.messages.calls import Evaluated
 from moretta.shared.models.reliability import check_reliability, expected_calibration_error
 
 OUTPUTS: tuple[Modality, ...] = ("voice", "face", "fused", "learned")
@@ -24,11 +29,7 @@ TREES = 300
 def evaluate(run: Run) -> int:
     """Gather confusion counts by pseudonymous speaker and score voice, face, the vote and the learned fusion.
 
-    Returns:
-        How many clips were tested, once for each output.
-
-    Raises:
-        RunError: fewer sites than the study needs responded.
+    Returns how many clips were tested, once for each output; raises RunError where too few sites responded.
     """
     study, models, releases, held_out = run.study, run.models, run.releases.kept, run.held_out
     content = RecordDict({**wire.models_to_records(models), wire.CONFIG: wire.study_config(study)})
@@ -82,11 +83,7 @@ def _counts(evaluated: Evaluated, classes: tuple[str, ...]) -> dict[str, Tables]
 
 
 def _reliability(evaluated: Evaluated, counted: dict[str, Tables]) -> Tables:
-    """How sure the models were on one site's clips, by output, as far as that agrees with its confusion counts.
-
-    Raises:
-        ReleaseError: it does not.
-    """
+    """How sure the models were on one site's clips, by output; a ReleaseError if that contradicts its counts."""
     checked: Tables = {}
     for output, rows in evaluated.reliability.items():
         tables = counted.get(output, {}).values()
@@ -104,25 +101,24 @@ def _result(run: Run, output: str) -> EmotionResult:
         "fused": f"{share:.0%} voice, {1 - share:.0%} face",
         "learned": f"{study.model_of('fusion')}, trained on releases",
     }[output]
-    whole = table_from_counts(_stack(found.counts[output]), study.classes, seed=seed, model=model)
-    three = found.counts.get(f"{output}/3")
-    original = table_from_counts(_stack(three), ORIGINAL_CLASSES, seed=seed, model=model) if three else None
-    bins = found.reliability.get(output)
-    ece = None if bins is None else expected_calibration_error(bins)
-    return EmotionResult(**whole.model_dump(), three_class=original, ece=ece)
 
+    def table(tables: Tables, classes: tuple[str, ...]) -> EmotionTable:
+        stacked = np.stack([tables[speaker] for speaker in sorted(tables)])
+        return table_from_counts(stacked, classes, seed=seed, model=model)
 
-def _stack(tables: Tables) -> Int64:
-    return np.stack([tables[speaker] for speaker in sorted(tables)])
+    three, bins = found.counts.get(f"{output}/3"), found.reliability.get(output)
+    return EmotionResult(
+        **table(found.counts[output], study.classes).model_dump(),
+        three_class=table(three, ORIGINAL_CLASSES) if three else None,
+        ece=None if bins is None else expected_calibration_error(bins),
+    )
 
 
 def central_check(run: Run) -> int | None:
     """The original project's random forest on voice releases, cross-validated over speaker-disjoint folds.
 
-    It spends nothing: it only uses what was released already. It shows what federation and DP-SGD cost.
-
-    Returns:
-        How many clips it classified; None where there are fewer than two speakers, or no voice.
+    It spends nothing: it only uses what was released already. It shows what federation and DP-SGD cost. Returns how
+    many clips it classified; None where there are fewer than two speakers, or no voice.
     """
     from sklearn.ensemble import RandomForestClassifier
     from sklearn.model_selection import GroupKFold

@@ -65,10 +65,7 @@ def only_attempt(
         folder: of the run.
         number: of this attempt.
         end: ends this process, from another thread: the main one may be waiting for a SuperLink that is gone.
-        wait_seconds: how long an older attempt has to end.
-
-    Raises:
-        RunError: another process would not let go of the run.
+        wait_seconds: how long an older attempt has to end, before a RunError.
     """
     over = threading.Event()
 

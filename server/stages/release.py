@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import shutil
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 from flwr.app import RecordDict
@@ -16,7 +16,7 @@ from moretta.server.stages.run import Releases, Run, SiteFacts
 from moretta.server.stages.statement_checks import check_release
 from moretta.shared.core.errors import ReleaseError
 from moretta.shared.messages import wire
-from moretta.shared.messages.responses import Announced, Fetched
+from moretta.shared.messages.calls import Announced, Fetched
 from moretta.shared.release import open_release
 
 _DISK_SHARE = 0.9
@@ -26,8 +26,7 @@ _DISK_SHARE = 0.9
 def collect_releases(run: Run) -> int:
     """Request a release from every site and stream the files to disk, chunk by chunk; returns how many clips came.
 
-    Raises:
-        RunError: fewer sites than the study needs have released.
+    Raises RunError where fewer sites than the study needs have released.
     """
     releases = run.releases = Releases()
     failures: dict[str, str] = {}
@@ -94,7 +93,11 @@ class _Download:
     def __init__(self, folder: Path, sizes: Mapping[str, int]) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
-        self.left = list(_in_parts(sizes))
+        self.left = [
+            wire.FilePart(name, offset, min(wire.CHUNK_BYTES, size - offset))
+            for name, size in sorted(sizes.items())
+            for offset in range(0, size, wire.CHUNK_BYTES) or (0,)
+        ]
         self._requested: list[wire.FilePart] = []
 
     def next_parts(self) -> list[wire.FilePart]:
@@ -108,11 +111,7 @@ class _Download:
         return self._requested
 
     def take(self, fetched: Fetched) -> None:
-        """Write the parts that were requested.
-
-        Raises:
-            ReleaseError: they are not those, or they were damaged on the way.
-        """
+        """Write the parts that were requested; raises ReleaseError where these are others, or damaged."""
         chunk = fetched.chunk
         expected = sum(part.length for part in self._requested)
         if len(chunk) != expected or hashlib.sha256(chunk).hexdigest() != fetched.sha256:
@@ -123,12 +122,6 @@ class _Download:
                 file.write(chunk[start : start + part.length])
             start += part.length
         self.left = self.left[len(self._requested) :]
-
-
-def _in_parts(sizes: Mapping[str, int]) -> Iterator[wire.FilePart]:
-    for name, size in sorted(sizes.items()):
-        for offset in range(0, size, wire.CHUNK_BYTES) or (0,):
-            yield wire.FilePart(name, offset, min(wire.CHUNK_BYTES, size - offset))
 
 
 def _accepted(folder: Path, announced: Mapping[str, Announced], failures: dict[str, str]) -> dict[str, _Download]:

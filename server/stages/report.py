@@ -9,18 +9,8 @@ from datetime import UTC, datetime
 from typing import Any, Literal
 
 from moretta.server.stages.run import MEMORY_FILE, Run, SiteFacts, SiteSpending
+from moretta.shared.audit.report import report_schema as schema
 from moretta.shared.audit.report.report_file import write_report
-from moretta.shared.audit.report.report_schema import (
-    CorpusPart,
-    DropCount,
-    EmotionResults,
-    GatePart,
-    Headline,
-    PrivacyRow,
-    Report,
-    RunPart,
-    SiteRow,
-)
 from moretta.shared.audit.report.summary import headlines
 from moretta.shared.audit.report.tables import site_level_rows
 from moretta.shared.core.reproducibility import versions
@@ -38,21 +28,21 @@ _OTHER_UNIT = {
 def report(run: Run) -> None:
     """Put the report together and write it; notes whether the study's limits hold."""
     study, scores = run.study, run.evaluation.emotion
-    emotion = EmotionResults(
+    emotion = schema.EmotionResults(
         **scores,
         absent={m: why for m, why in run.absent.items() if m not in scores},  # type: ignore[misc]
     )
-    privacy, headline = privacy_rows(run), headlines(run.attacks.identity, emotion)
+    privacy, headline = privacy_rows(run), headlines(run.identity, emotion)
     released = [m for m in study.modalities if m not in run.absent]
     run.gate = check_gate(study.gate, headline, privacy, released=released, unit=study.privacy.unit)
-    made = Report(
+    made = schema.Report(
         headline=headline,
         gate=run.gate,
         emotion=emotion,
         emotion_central=run.central,
-        audit=tuple(run.attacks.identity),
-        inference=tuple(run.attacks.inference),
-        utility=tuple(run.attacks.utility),
+        audit=tuple(run.identity),
+        inference=tuple(run.inference),
+        utility=tuple(run.utility),
         privacy=tuple(privacy),
         corpus=_corpus(run),
         run=_run_part(run),
@@ -60,9 +50,9 @@ def report(run: Run) -> None:
     write_report(made, run.folder)
 
 
-def privacy_rows(run: Run) -> list[PrivacyRow]:
+def privacy_rows(run: Run) -> list[schema.PrivacyRow]:
     """Every site's releases at every unit, and its DP-SGD after the first round, the last, and at speaker level."""
-    rows: list[PrivacyRow] = []
+    rows: list[schema.PrivacyRow] = []
     for site, release in sorted(run.releases.kept.items()):
         for statement in release.statement.anonymizers:
             recomputed = run.releases.facts[site].recomputed if statement.modality == "voice" else {}
@@ -73,7 +63,9 @@ def privacy_rows(run: Run) -> list[PrivacyRow]:
     return rows
 
 
-def _release_rows(site: str, statement: AnonymizerStatement, recomputed: dict[str, float | None]) -> list[PrivacyRow]:
+def _release_rows(
+    site: str, statement: AnonymizerStatement, recomputed: dict[str, float | None]
+) -> list[schema.PrivacyRow]:
     """As the site states them; where the server computed more, that, and the note has what was stated."""
     rows = []
     name = f"{statement.modality} release: "
@@ -81,22 +73,22 @@ def _release_rows(site: str, statement: AnonymizerStatement, recomputed: dict[st
         key = f"{p.mechanism}/{p.unit}"
         note = f"the site states {p.epsilon:g}; {p.note}" if key in recomputed else p.note
         row = p.model_dump() | {"mechanism": name + p.mechanism, "epsilon": recomputed.pop(key, p.epsilon)}
-        rows.append(PrivacyRow(**row | {"site": site, "note": note}))
+        rows.append(schema.PrivacyRow(**row | {"site": site, "note": note}))
     for key, epsilon in recomputed.items():
         mechanism, _, unit = key.rpartition("/")
         row = {"site": site, "mechanism": name + mechanism, "unit": unit, "delta": 0.0}
-        rows.append(PrivacyRow.model_validate(row | {"epsilon": epsilon, "note": "the site states nothing"}))
+        rows.append(schema.PrivacyRow.model_validate(row | {"epsilon": epsilon, "note": "the site states nothing"}))
     return rows
 
 
-def _training_rows(run: Run, site: str, spent: SiteSpending) -> list[PrivacyRow]:
+def _training_rows(run: Run, site: str, spent: SiteSpending) -> list[schema.PrivacyRow]:
     privacy = run.study.privacy
     if not privacy.dp_sgd or not spent.epsilon:
         return []
     common: dict[str, Any] = {"site": site, "mechanism": "dp-sgd", "delta": privacy.delta}
     last, note = max(spent.epsilon), _models_together(run)
     rows = [
-        PrivacyRow(
+        schema.PrivacyRow(
             **common,
             unit=privacy.unit,
             epsilon=epsilon,
@@ -107,7 +99,7 @@ def _training_rows(run: Run, site: str, spent: SiteSpending) -> list[PrivacyRow]
         for order, (number, epsilon) in enumerate(sorted(spent.epsilon.items()), start=1)
     ]
     other: Literal["clip", "speaker"] = "speaker" if privacy.unit == "clip" else "clip"
-    return [*rows, PrivacyRow(**common, unit=other, epsilon=spent.levels.get(other), note=_OTHER_UNIT[other])]
+    return [*rows, schema.PrivacyRow(**common, unit=other, epsilon=spent.levels.get(other), note=_OTHER_UNIT[other])]
 
 
 def _models_together(run: Run) -> str:
@@ -122,24 +114,24 @@ def _models_together(run: Run) -> str:
     return "voice and face model together; or the fusion, on clips that they did not see, if that is more"
 
 
-def _corpus(run: Run) -> CorpusPart:
+def _corpus(run: Run) -> schema.CorpusPart:
     dropped, sites = Counter(run.plan.dropped), run.releases.facts.values()
     for facts in sites:
         dropped.update(facts.dropped)
-    return CorpusPart(
+    return schema.CorpusPart(
         name=run.plan.corpus_name,
         synthetic=run.plan.synthetic or any(facts.synthetic for facts in sites),
         labels=run.study.labels,
         clips=run.releases.clips,
         speakers=sum(facts.speakers for facts in sites),
-        dropped=tuple(DropCount(reason=r, count=c) for r, c in sorted(dropped.items())),
+        dropped=tuple(schema.DropCount(reason=r, count=c) for r, c in sorted(dropped.items())),
     )
 
 
-def _run_part(run: Run) -> RunPart:
+def _run_part(run: Run) -> schema.RunPart:
     study, progress, memory = run.study, run.progress, run.folder / MEMORY_FILE
     anonymizers = [a for release in run.releases.kept.values() for a in release.statement.anonymizers]
-    return RunPart(
+    return schema.RunPart(
         seed=study.seed,
         versions=versions(),
         command=run.plan.command,
@@ -157,9 +149,9 @@ def _run_part(run: Run) -> RunPart:
     )
 
 
-def _site(run: Run, site: str) -> SiteRow:
+def _site(run: Run, site: str) -> schema.SiteRow:
     facts = run.releases.facts.get(site, SiteFacts())
-    return SiteRow(
+    return schema.SiteRow(
         site=site,
         speakers=facts.speakers,
         clips=facts.clips,
@@ -171,21 +163,16 @@ def _site(run: Run, site: str) -> SiteRow:
 
 def check_gate(
     gate: GateSection,
-    headline: Sequence[Headline],
-    privacy: Iterable[PrivacyRow],
+    headline: Sequence[schema.Headline],
+    privacy: Iterable[schema.PrivacyRow],
     *,
     released: Iterable[str],
     unit: Literal["clip", "speaker"] = "clip",
-) -> GatePart:
-    """Hold the strongest attackers' figures and the spent budgets against the study's limits.
+) -> schema.GatePart:
+    """Hold the strongest attackers' figures and the budgets spent per `unit` against the study's limits.
 
-    A limit that could not be checked, because no attacker was valid, counts as broken: silence is not privacy.
-
-    Args:
-        gate: the limits.
-        headline: the strongest attackers by modality.
-        privacy: all budgets; those of `unit`, that of the study's DP-SGD, count.
-        released: the modalities that left the sites, whether or not an attacker looked at them.
+    A limit that could not be checked counts as broken, because no attacker was valid, or none looked at a modality that
+    was released: silence is not privacy.
     """
     broken: list[str] = []
     for modality in headline:
@@ -208,7 +195,7 @@ def check_gate(
                 broken.append(f"{site}: DP-SGD spent epsilon {epsilon:.2f} per {unit}, limit {gate.max_epsilon:.2f}")
         if not spent:
             broken.append("nothing was trained with DP-SGD, so max_epsilon cannot be checked")
-    return GatePart(passed=not broken, broken=tuple(broken))
+    return schema.GatePart(passed=not broken, broken=tuple(broken))
 
 
 def _shown(value: float | None) -> str:

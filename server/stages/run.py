@@ -46,7 +46,7 @@ class Missed:
     round: int | None = None
     """Of training; None for a whole stage."""
     lost: bool = False
-    """The site sent nothing; it was not that what it sent could not be used."""
+    """The site sent nothing, rather than something that could not be used."""
 
 
 @dataclass
@@ -54,15 +54,13 @@ class Progress:
     """How far a run has come, and what its report must mention. It outlives a crash."""
 
     started: float = field(default_factory=time.time)
-    """Seconds since 1970."""
     done: list[str] = field(default_factory=list)
-    """Names of the stages that are over."""
     last_round: dict[ModelKind, int] = field(default_factory=dict)
     """The last checkpointed round of a model whose training is not over."""
     stages: list[StageRow] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     missed: dict[str, list[Missed]] = field(default_factory=dict)
-    """Stages and rounds that each site took no part in; every site that the run has met is a key."""
+    """By site; every site that the run has met is a key."""
 
     @property
     def position(self) -> str:
@@ -101,9 +99,8 @@ class SiteFacts:
     training: dict[str, int] = field(default_factory=dict)
     """Training clips by model."""
     held_out: tuple[str, ...] = ()
-    """Pseudonyms that the site states it holds out of training."""
+    """Pseudonyms held out of training and whether a program made the clips, as the site states."""
     synthetic: bool = False
-    """The site states that its clips were made by a program."""
     recomputed: dict[str, float | None] = field(default_factory=dict)
     """Epsilons of its voice release that the server computed and that are larger than stated, by mechanism/unit."""
 
@@ -113,13 +110,12 @@ class Releases:
     """Releases of all sites."""
 
     kept: dict[str, Release] = field(default_factory=dict)
-    """By site."""
     facts: dict[str, SiteFacts] = field(default_factory=dict)
     """Of every site that announced a release, kept or not."""
 
     @property
     def clips(self) -> int:
-        """Of all sites."""
+        """Number of clips, of all sites."""
         return sum(facts.clips for facts in self.facts.values())
 
     def model_inputs(
@@ -159,22 +155,13 @@ class Training:
 
 @dataclass
 class EmotionScores:
-    """How well the global models recognize emotion on held-out speakers, by output."""
+    """How well the global models recognize emotion on held-out speakers, by output, and the counts behind that."""
 
     emotion: dict[str, EmotionResult] = field(default_factory=dict)
     counts: dict[str, Tables] = field(default_factory=dict)
-    """Confusion counts that `emotion` was scored from, by output and pseudonymous speaker."""
+    """Confusion, by output and pseudonymous speaker."""
     reliability: Tables = field(default_factory=dict)
-    """The same for its calibration, by output, of all sites together."""
-
-
-@dataclass
-class Attacks:
-    """Figures of the audit."""
-
-    identity: list[Result] = field(default_factory=list)
-    inference: list[Result] = field(default_factory=list)
-    utility: list[Result] = field(default_factory=list)
+    """Calibration, by output, of all sites together."""
 
 
 @dataclass(frozen=True)
@@ -204,27 +191,25 @@ class Run:
     """Clips or speakers, as the study says, that each site trained the code on."""
     releases: Releases = field(default_factory=Releases)
     absent: dict[str, str] = field(default_factory=dict)
-    """Why an output has no result."""
+    """Output without a result -> why."""
     training: Training = field(default_factory=Training)
     models: dict[ModelKind, Arrays] = field(default_factory=dict)
-    """Weights of the global models."""
     evaluation: EmotionScores = field(default_factory=EmotionScores)
     central: EmotionResult | None = None
-    attacks: Attacks = field(default_factory=Attacks)
+    identity: list[Result] = field(default_factory=list)
+    """Figures of the attacks on identity; then on all else, and of the utility that is left."""
+    inference: list[Result] = field(default_factory=list)
+    utility: list[Result] = field(default_factory=list)
     gate: GatePart | None = None
 
     @property
     def study(self) -> Study:
-        """The study of this run."""
+        """That of the plan."""
         return self.plan.study
 
     @property
     def grid(self) -> SiteGrid:
-        """The connection to the sites.
-
-        Raises:
-            RunError: their part of the run is over.
-        """
+        """The connection to the sites; raises RunError where their part of the run is over."""
         if self.site_grid is None:
             raise RunError("a stage needs sites after their part was over")
         return self.site_grid
@@ -265,11 +250,7 @@ class Run:
             self.miss(site, stage, why)
 
     def require_sites(self, left: Collection[str], stage: RequestStage, failures: Mapping[str, str]) -> None:
-        """Fail the run if fewer sites are left than the study needs.
-
-        Raises:
-            RunError: with the stage, the numbers and the first causes.
-        """
+        """Fail the run with a RunError if fewer sites are left than the study needs."""
         least = self.study.min_sites(stage)
         if len(left) < least:
             why = "; ".join(f"{site}: {reason}" for site, reason in sorted(failures.items())[:3])

@@ -38,29 +38,19 @@ class _Note:
 
 @dataclass(frozen=True, slots=True)
 class Forgotten:
-    """Outcome of a withdrawal."""
+    """Outcome of a withdrawal: clips removed, models trained before, and whether there was a report to mark."""
 
     clips: int
-    """Removed from the release."""
     models: tuple[str, ...]
-    """Models that were trained before: removed, or still there."""
     models_removed: bool
     report: bool
-    """Whether there was a report to mark."""
 
 
 def forget_person(folder: Path, site: str, speaker: str, *, models: bool = False) -> Forgotten:
-    """Remove one person from a run that is over. Killed on the way, it is done again by the same call.
+    """Remove one person from a run that is over, and the global models, too, if `models` says so.
 
-    Args:
-        folder: of the run.
-        site: whose notice it is.
-        speaker: the person's pseudonym.
-        models: whether the global models are removed too.
-
-    Raises:
-        RunError: the run is at work.
-        ReleaseError: it has no release of the site, or nobody of this pseudonym in it.
+    Killed on the way, it is done again by the same call. Raises RunError where the run is at work, and ReleaseError
+    where it has no release of the site, or nobody of this pseudonym in it.
     """
     if (pid := working_pid(folder)) is not None:
         raise RunError(f"process {pid} is at work on this run", fix="wait for its end, or end it")

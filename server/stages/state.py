@@ -24,6 +24,8 @@ STATE_FILE = Path("server") / "state.json"
 RESUME_FILE = Path("server") / "resume.json"
 """How far the sites' part has come."""
 _PUBLIC_FILE = Path("server") / "public.safetensors"
+_SHARED = ("progress", "approval", "code_units", "absent", "training")
+"""What stands in a state as in its run."""
 _STRATEGY = "strategy:"
 """Prefix of the strategy's state in a round's checkpoint."""
 
@@ -62,64 +64,37 @@ def save_round(run: Run, kind: ModelKind, number: int, *, weights: Arrays, strat
 
 
 def load_round(run: Run, kind: ModelKind) -> tuple[Arrays, Arrays]:
-    """Weights after the last checkpointed round, and the strategy's state then.
-
-    Raises:
-        ReleaseError: they cannot be read.
-    """
+    """Weights after the last checkpointed round, and the strategy's state then."""
     content = _arrays(run.checkpoint(kind, run.progress.last_round[kind]))
     weights = {name: array for name, array in content.items() if not name.startswith(_STRATEGY)}
     return weights, {name.removeprefix(_STRATEGY): content[name] for name in content.keys() - weights.keys()}
 
 
 def load_state(folder: Path, file: Path = STATE_FILE) -> Run:
-    """Read a run back.
-
-    Raises:
-        StudyError: there is no plan.
-        ReleaseError: the state or a release cannot be read.
-    """
+    """Read a run back; raises StudyError without a plan, ReleaseError where state or a release cannot be read."""
     plan = load_plan(folder)
     try:
         state = _State.model_validate_json((folder / file).read_bytes())
     except (OSError, ValidationError) as error:
         raise _unusable(folder, file, error) from error
     kept = {site: open_release(folder / "server" / "releases" / site) for site in state.released}
-    run = Run(
-        folder,
-        plan,
-        state.progress,
-        public=_arrays(folder / _PUBLIC_FILE),
-        approval=state.approval,
-        code_units=state.code_units,
-        releases=Releases(kept, state.facts),
-        absent=state.absent,
-        training=state.training,
-        evaluation=EmotionScores(state.emotion),
-    )
+    run = Run(folder, plan, **{name: getattr(state, name) for name in _SHARED}, public=_arrays(folder / _PUBLIC_FILE))
+    run.releases, run.evaluation = Releases(kept, state.facts), EmotionScores(state.emotion)
     if file == RESUME_FILE:
         run.models = {m: _arrays(run.checkpoint(m)) for m in state.training.trained}
     return run
 
 
 def load_progress(folder: Path) -> Run | None:
-    """The run as it was when the sites' part was last interrupted; None if it has not come that far.
-
-    Raises:
-        ReleaseError: it cannot be read.
-    """
+    """The run as it was when the sites' part was last interrupted; None if it has not come that far."""
     return load_state(folder, RESUME_FILE) if (folder / RESUME_FILE).exists() else None
 
 
 def _write(run: Run, file: Path) -> None:
     state = _State(
-        progress=run.progress,
-        approval=run.approval,
-        code_units=run.code_units,
+        **{name: getattr(run, name) for name in _SHARED},
         facts=run.releases.facts,
         released=tuple(sorted(run.releases.kept)),
-        absent=run.absent,
-        training=run.training,
         emotion=run.evaluation.emotion,
     )
     write_atomic(run.folder / file, state.model_dump_json(indent=1))

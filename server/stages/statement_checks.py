@@ -24,11 +24,9 @@ _ROUNDING = 1e-3
 def check_release(run: Run, site: str, release: Release) -> None:
     """Check a release as a whole, and fill in what the server knows of it: `run.releases.facts[site]`.
 
-    What a site states in excess is cut, and the report has it.
-
-    Raises:
-        ReleaseError: it is another site's, for another study, made otherwise than the study says, or does not fit to
-            what the other sites released or what this site did before.
+    What a site states in excess is cut, and the report has it. Raises ReleaseError where the release is another site's,
+    for another study, made otherwise than the study says, or does not fit to the other sites' or to this site's
+    training.
     """
     if release.statement.site != site:
         raise ReleaseError(f"a release of {release.statement.site!r} from {site!r}", expected="the site's own")
@@ -47,11 +45,7 @@ def check_release(run: Run, site: str, release: Release) -> None:
 
 
 def check_statement(study: Study, release: Release) -> None:
-    """A release was made as the study says.
-
-    Raises:
-        ReleaseError: with what differs.
-    """
+    """A release was made as the study says; raises ReleaseError with what differs."""
     stated = [statement.modality for statement in release.statement.anonymizers]
     if len(set(stated)) != len(stated) or set(stated) - set(study.modalities):
         raise ReleaseError(
@@ -182,11 +176,7 @@ def _has(clip: ReleasedClip, output: str) -> bool:
 def tested_clips(release: Release, held_out: frozenset[str], output: str, classes: tuple[str, ...]) -> Tables:
     """How many held-out clips of each emotion a site can have tested: int64 [classes] by pseudonymous speaker.
 
-    Args:
-        release: of the site.
-        held_out: pseudonyms of all held-out speakers.
-        output: such as `voice`, or `fused/3` for the three classes of the original.
-        classes: the study's.
+    An output is such as `voice`, or `fused/3` for the three classes of the original.
     """
     name, _, three = output.partition("/")
     classes = ORIGINAL_CLASSES if three else classes
@@ -200,11 +190,7 @@ def tested_clips(release: Release, held_out: frozenset[str], output: str, classe
 def check_counts(released: Tables, output: str, counted: Tables) -> int:
     """Confusion counts are of the site's own held-out speakers, and of no more clips of an emotion than it released.
 
-    Returns:
-        How many clips it left out.
-
-    Raises:
-        ReleaseError: they are not.
+    Returns how many clips it left out; raises ReleaseError where they are not.
     """
     for speaker, table in counted.items():
         if speaker not in released:

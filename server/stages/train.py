@@ -43,9 +43,6 @@ def federate_code(run: Run) -> None:
     The public arrays are computed anew from the last round. That uses nothing but what left the sites after their
     noise, so it costs nothing more. Where the noise exceeds what the sites' clips add, the public code stays as it is.
     A server that died during this stage makes all rounds again, and the sites respond as before.
-
-    Raises:
-        RunError: fewer sites than the study needs have responded.
     """
     study, training = run.study, site_training_of(run.study)
     assert training is not None, "only a study that has an encoder to train has this stage"
@@ -95,11 +92,8 @@ def federate_code(run: Run) -> None:
 def train(run: Run, kind: ModelKind) -> int | None:
     """All rounds of one model, from the last one that was checkpointed; all of the run is saved after each.
 
-    Returns:
-        How many clips were trained on, repetitions included; None where there can be no such model.
-
-    Raises:
-        RunError: a round brought fewer usable updates than the study needs.
+    Returns how many clips were trained on, repetitions included; None where there can be no such model. Raises RunError
+    where a round brought fewer usable updates than the study needs.
     """
     study, facts = run.study, run.releases.facts
     clips = {site: facts[site].training.get(kind, 0) for site in sorted(run.releases.kept)}
@@ -153,9 +147,9 @@ def _strategy(
 
     study, aggregation = run.study, run.study.aggregation
     trained = trained_names(study_model(study, kind), weights)
-    plan = plan_site_level(study)
+    plan, site_level = plan_site_level(study), None
     if plan is not None and not aggregation.secure:
-        flower = SiteLevelMean(flower, plan, trained, _noise(run, kind) if aggregation.dp == "central" else None)
+        site_level = SiteLevelMean(plan, trained, _noise(run, kind) if aggregation.dp == "central" else None)
     checked = SecureStrategy if aggregation.secure else CheckedStrategy
     strategy = checked(
         strategy=flower,
@@ -172,6 +166,7 @@ def _strategy(
         most=dict.fromkeys(clips, 1) if aggregation.secure or aggregation.dp == "distributed" else clips,
         other_models={m: run.models[m] for m in study.modalities} if kind == "fusion" else {},
         find_outlying=plan is None and not aggregation.secure,
+        site_level=site_level,
     )
     if isinstance(strategy, SecureStrategy):
         strategy.kind, strategy.trained = kind, trained

@@ -8,19 +8,17 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from moretta.shared.core.errors import MessageError
 from moretta.shared.core.printable import printable
-from moretta.shared.messages.wire import ARRAYS, CONFIG, METRICS
+from moretta.shared.messages.wire import CONFIG, METRICS
 
 if TYPE_CHECKING:
-    from flwr.app import ConfigRecord, RecordDict
-
-__all__ = ["ARRAYS", "CONFIG", "METRICS", "SHOWN", "Message", "parse_json", "read"]
+    from flwr.app import RecordDict
 
 KIB, MIB = 1 << 10, 1 << 20
 MAX_DEPTH = 16
@@ -33,6 +31,7 @@ _MAX_DIGITS = 20
 """Of a whole number: no count needs more."""
 SHOWN = 200
 """Characters of what somebody sent that an error or a log repeats."""
+_TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"?|[\[\]{}]', re.DOTALL)
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 """Of a site. Releases are kept in folders of these names."""
@@ -76,18 +75,21 @@ def read(kind: type[M], content: RecordDict) -> M:
     """A message of this kind, whole and checked.
 
     Size and depth are checked before any JSON is parsed, and types and bounds of every field before any is used.
-
-    Raises:
-        MessageError: it is not one. Whatever the other side sent, no other error comes out of here.
+    Whatever the other side sent, no other error than MessageError comes out of here.
     """
     try:
-        values, blobs = _values(kind, content)
+        _check_arrays(kind, content)
+        values, blobs = _config(kind, content)
+        values |= _metrics(kind, content, values)
         message = kind.model_validate_json(json.dumps(values))
         return message.model_copy(update=blobs) if blobs else message
     except MessageError:
         raise
     except ValidationError as error:
-        raise _refused(kind, _first_problem(error)) from error
+        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+        place = ".".join(printable(part, most=40) for part in first["loc"][:6]) or "the whole"
+        more = "" if error.error_count() == 1 else f", and {error.error_count() - 1} more"
+        raise _refused(kind, f"{place}: {printable(first['msg'], most=SHOWN)}{more}") from error
     except Exception as error:  # nothing that the other side can send may end more than its own part
         raise _refused(kind, f"it cannot be read ({type(error).__name__})") from error
 
@@ -96,39 +98,29 @@ def _refused(kind: type[Message], why: str) -> MessageError:
     return MessageError(f"a message that is no {kind.__name__}: {why}", expected="a message of this version")
 
 
-def _first_problem(error: ValidationError) -> str:
-    first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-    place = ".".join(printable(part, most=40) for part in first["loc"][:6])
-    more = "" if error.error_count() == 1 else f", and {error.error_count() - 1} more"
-    return f"{place or 'the whole'}: {printable(first['msg'], most=SHOWN)}{more}"
+def _check_arrays(kind: type[Message], content: RecordDict) -> None:
+    from flwr.app import ArrayRecord
 
-
-def _values(kind: type[Message], content: RecordDict) -> tuple[dict[str, Any], dict[str, bytes]]:
-    """Everything but the arrays: what travelled as JSON, and what travelled as bytes."""
-    from flwr.app import ConfigRecord, MetricRecord
-
-    for name in content:
-        if name not in (CONFIG, METRICS) and name not in kind.arrays:
+    total = 0
+    for name, record in content.items():
+        if name in (CONFIG, METRICS):
+            continue
+        if name not in kind.arrays:
             raise _refused(kind, f"a record {printable(name, most=40)!r}")
-    _check_arrays(kind, content)
+        if not isinstance(record, ArrayRecord) or len(record) > MAX_ARRAYS:
+            raise _refused(kind, f"{name} is not at most {MAX_ARRAYS} arrays")
+        total += sum(len(array.data) for array in record.values())
+    if total > kind.max_array_bytes:
+        raise _refused(kind, f"arrays of {total} bytes, at most {kind.max_array_bytes} are taken")
+
+
+def _config(kind: type[Message], content: RecordDict) -> tuple[dict[str, Any], dict[str, bytes]]:
+    """What travelled as JSON, and what travelled as bytes."""
+    from flwr.app import ConfigRecord
+
     config = content.get(CONFIG)
     if not isinstance(config, ConfigRecord):
         raise _refused(kind, "no config record")
-    values, blobs = _config(kind, config)
-    metrics = content.get(METRICS)
-    if metrics is None:
-        return values, blobs
-    if not isinstance(metrics, MetricRecord) or len(metrics) > MAX_KEYS:
-        raise _refused(kind, "metrics that are no metric record")
-    if METRICS in values:
-        raise _refused(kind, "metrics in two places")
-    for name, value in metrics.items():
-        if not isinstance(value, int | float) or (isinstance(value, float) and not math.isfinite(value)):
-            raise _refused(kind, f"the metric {printable(name, most=40)} is no finite number")
-    return {**values, METRICS: dict(metrics)}, blobs
-
-
-def _config(kind: type[Message], config: ConfigRecord) -> tuple[dict[str, Any], dict[str, bytes]]:
     if len(config) > MAX_KEYS:
         raise _refused(kind, f"{len(config)} values")
     left, values, blobs = kind.max_text_bytes, {}, {}
@@ -151,20 +143,20 @@ def _config(kind: type[Message], config: ConfigRecord) -> tuple[dict[str, Any], 
     return values, blobs
 
 
-def _check_arrays(kind: type[Message], content: RecordDict) -> None:
-    from flwr.app import ArrayRecord
+def _metrics(kind: type[Message], content: RecordDict, values: Mapping[str, Any]) -> dict[str, Any]:
+    from flwr.app import MetricRecord
 
-    total = 0
-    for name in kind.arrays & content.keys():
-        record = content[name]
-        if not isinstance(record, ArrayRecord) or len(record) > MAX_ARRAYS:
-            raise _refused(kind, f"{name} is not at most {MAX_ARRAYS} arrays")
-        total += sum(len(array.data) for array in record.values())
-    if total > kind.max_array_bytes:
-        raise _refused(kind, f"arrays of {total} bytes, at most {kind.max_array_bytes} are taken")
-
-
-_TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"?|[\[\]{}]', re.DOTALL)
+    metrics = content.get(METRICS)
+    if metrics is None:
+        return {}
+    if not isinstance(metrics, MetricRecord) or len(metrics) > MAX_KEYS:
+        raise _refused(kind, "metrics that are no metric record")
+    if METRICS in values:
+        raise _refused(kind, "metrics in two places")
+    for name, value in metrics.items():
+        if not isinstance(value, int | float) or not math.isfinite(value):
+            raise _refused(kind, f"the metric {printable(name, most=40)} is no finite number")
+    return {METRICS: dict(metrics)}
 
 
 def depth_of(text: str) -> int:
@@ -174,22 +166,15 @@ def depth_of(text: str) -> int:
     2
     """
     deepest = depth = 0
-    for bracket in _brackets(text):
-        depth += 1 if bracket in "[{" else -1
+    for token in _TOKEN.finditer(text):
+        first = token.group()[0]
+        depth += (first in "[{") - (first in "]}")
         deepest = max(deepest, depth)
     return deepest
 
 
-def _brackets(text: str) -> Iterator[str]:
-    return (found.group() for found in _TOKEN.finditer(text) if found.group()[0] != '"')
-
-
 def parse_json(text: str, *, what: str) -> Any:
-    """JSON of somebody else's: of bounded depth, without infinite numbers, huge ones or keys that come twice.
-
-    Raises:
-        MessageError: it is not that.
-    """
+    """JSON of somebody else's: of bounded depth, without infinite numbers, huge ones or keys that come twice."""
 
     def refuse(why: str) -> MessageError:
         return MessageError(f"JSON that is no {what}: {why}", expected="JSON of this version")

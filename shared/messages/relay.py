@@ -10,27 +10,17 @@ import hashlib
 import json
 import tomllib
 import zipfile
-from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 from moretta.shared.core.errors import RefusedError
 
 FLEET_METHODS = frozenset(
     {
-        "activate-node",
-        "confirm-message-received",
-        "deactivate-node",
-        "get-fab",
-        "get-run",
-        "pull-messages",
-        "pull-object",
-        "push-messages",
-        "push-object",
-        "register-node",
-        "send-node-heartbeat",
-        "unregister-node",
+        *(f"{verb}-node" for verb in ("activate", "deactivate", "register", "unregister")),
+        *(f"{verb}-{what}" for verb in ("pull", "push") for what in ("messages", "object")),
+        *("confirm-message-received", "get-fab", "get-run", "send-node-heartbeat"),
     }
 )
 """The twelve calls of Flower 1.41's Fleet API, under `/v1/fleet/`."""
@@ -48,8 +38,7 @@ _MAX_BYTES = 2**20
 _MAX_FILES = 100
 
 
-@dataclass(frozen=True, slots=True)
-class Bundle:
+class Bundle(NamedTuple):
     """Name and content of a bundle."""
 
     app: str
@@ -61,17 +50,15 @@ class Bundle:
 
 
 def read_bundle(archive: bytes) -> Bundle:
-    """Read a bundle as Flower carries it. Nothing is unpacked.
+    """Read a bundle as Flower carries it; nothing is unpacked.
 
-    Raises:
-        RefusedError: it is no bundle, or holds what would be installed and not be counted.
+    Raises RefusedError where it is no bundle, or holds what would be installed and not be counted.
     """
     try:
         with zipfile.ZipFile(BytesIO(archive)) as opened:
-            infos = opened.infolist()
-            names = [info.filename for info in infos]
-            if len(names) > _MAX_FILES or sum(info.file_size for info in infos) > _MAX_BYTES:
-                _refuse(f"{len(names)} files, {sum(info.file_size for info in infos)} bytes")
+            names, size = opened.namelist(), sum(info.file_size for info in opened.infolist())
+            if len(names) > _MAX_FILES or size > _MAX_BYTES:
+                _refuse(f"{len(names)} files, {size} bytes")
             if len(set(names)) != len(names):
                 _refuse("one file name twice")
             files = {name: opened.read(name) for name in names}
@@ -84,18 +71,9 @@ def read_bundle(archive: bytes) -> Bundle:
 
 
 def read_folder(folder: Path) -> Bundle:
-    """Describe a folder as the bundle that Flower would make of it.
-
-    Raises:
-        RefusedError: it has no usable configuration.
-    """
-    return _described(
-        {
-            path.relative_to(folder).as_posix(): path.read_bytes()
-            for path in folder.rglob("*")
-            if path.is_file() and "__pycache__" not in path.parts
-        }
-    )
+    """Describe a folder as the bundle that Flower would make of it."""
+    paths = [path for path in folder.rglob("*") if path.is_file() and "__pycache__" not in path.parts]
+    return _described({path.relative_to(folder).as_posix(): path.read_bytes() for path in paths})
 
 
 def _described(files: dict[str, bytes]) -> Bundle:

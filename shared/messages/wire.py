@@ -58,11 +58,7 @@ def arrays_to_record(arrays: dict[str, Array]) -> ArrayRecord:
 
 
 def arrays_of(content: RecordDict, key: str = ARRAYS) -> dict[str, Array]:
-    """The arrays under one key of a message. Flower reads them with pickling off.
-
-    Raises:
-        ReleaseError: there are none, or one cannot be read.
-    """
+    """The arrays under one key of a message, read with pickling off; raises ReleaseError where one cannot be read."""
     from flwr.app import ArrayRecord
 
     record = content.get(key)
@@ -96,20 +92,12 @@ def models_to_records(models: Mapping[Any, dict[str, Array]]) -> dict[str, Array
 
 
 def models_of(content: RecordDict, kinds: Iterable[_Kind]) -> dict[_Kind, dict[str, Array]]:
-    """Those of these models that a message carries.
-
-    Raises:
-        ReleaseError: one cannot be read.
-    """
+    """Those of these models that a message carries; raises ReleaseError where one cannot be read."""
     return {kind: arrays_of(content, f"{ARRAYS}-{kind}") for kind in kinds if f"{ARRAYS}-{kind}" in content}
 
 
 def number_of(content: RecordDict, key: str, default: float | None = None) -> float:
-    """A plain number that a Flower strategy put into the config.
-
-    Raises:
-        ReleaseError: it is missing and there is no default.
-    """
+    """A plain number that a Flower strategy put into the config; raises ReleaseError where there is none."""
     from flwr.app import ConfigRecord
 
     record = content.get(CONFIG)
@@ -129,11 +117,7 @@ def json_config(**values: Any) -> ConfigRecord:
 
 
 def from_config(content: RecordDict, key: str) -> Any:
-    """One value that `json_config` packed.
-
-    Raises:
-        ReleaseError: it is missing or not JSON.
-    """
+    """One value that `json_config` packed; raises ReleaseError where it is missing or not JSON."""
     try:
         value: Any = content[CONFIG][key]
         return value if isinstance(value, bytes) else json.loads(value)
@@ -147,10 +131,9 @@ def study_config(study: Study, **values: Any) -> ConfigRecord:
 
 
 def study_of(content: RecordDict) -> Study:
-    """The study that a message carries, checked as a study file is.
+    """The study that a message carries, checked as a study file is; raises StudyError also if it names a file.
 
-    Raises:
-        StudyError: it breaks the schema, or names a file: no path of a message is ever opened.
+    No path of a message is ever opened.
     """
     study = parse_study(from_config(content, "study"), source="the study in a message")
     if study.paths:

@@ -25,9 +25,9 @@ from flwr.proto.node_pb2 import Node  # noqa: E402
 from ports import Calls, SiteKeys  # noqa: E402
 from servers import ServerProcess  # noqa: E402
 
-from moretta.server.enrollment.keys import flower_form  # noqa: E402
+from moretta.server.enrollment.nodes import flower_form  # noqa: E402
 from moretta.server.home import ServerHome, running_server  # noqa: E402
-from moretta.server.relay.superlink_client import SuperLinkAddress  # noqa: E402
+from moretta.server.port.superlink import SuperLinkAddress  # noqa: E402
 
 BODY_MB = 100
 

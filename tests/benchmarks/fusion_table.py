@@ -21,9 +21,9 @@ from moretta.client.accounting.take_over_release import take_over_release
 from moretta.client.settings import simulated_site
 from moretta.deploy.runtime.planning import plan_simulation
 from moretta.deploy.runtime.simulation import connect_locally
+from moretta.server.app import SITE_STAGES, run_stages
 from moretta.server.stages.run import Progress, Run
 from moretta.server.stages.state import RESUME_FILE, load_progress, save_state
-from moretta.server.study import SITE_STAGES, run_stages
 from moretta.shared.audit.metrics import confusion
 from moretta.shared.core.workers import limit_threads
 from moretta.shared.data.reader import read_corpus

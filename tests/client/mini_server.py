@@ -22,8 +22,7 @@ import grpc.aio
 from enrolled import certificate, pem
 
 from moretta.client.transport.identity import Identity, key_pem, new_node_key, new_tls_key, openssh_private
-from moretta.shared.enrollment.identifiers import fingerprint
-from moretta.shared.enrollment.join_string import JoinString, derive_bootstrap, new_secret, new_token_id
+from moretta.shared.enrollment import JoinString, derive_bootstrap, fingerprint, new_secret, new_token_id
 from moretta.shared.pb import enrollment_pb2 as pb
 from moretta.shared.pb.enrollment_pb2_grpc import EnrollmentServicer, add_EnrollmentServicer_to_server
 from moretta.shared.pb.relay_pb2 import FleetCall, FleetReply

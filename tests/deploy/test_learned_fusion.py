@@ -24,9 +24,9 @@ from moretta.client.training.rounds import RoundRequest, train_round
 from moretta.client.training.training_sets import fusion_set, training_clips, training_set
 from moretta.deploy.runtime.planning import plan_simulation
 from moretta.deploy.runtime.simulation import connect_locally
+from moretta.server.app import CENTRAL_STAGES, SITE_STAGES, Stage, run_stages
 from moretta.server.stages.run import Progress, Run
 from moretta.server.stages.state import RESUME_FILE, load_progress, save_state
-from moretta.server.study import CENTRAL_STAGES, SITE_STAGES, Stage, run_stages
 from moretta.shared.core.errors import RefusedError
 from moretta.shared.data.media import write_video
 from moretta.shared.data.reader import read_corpus

@@ -26,7 +26,7 @@ from moretta.server.aggregation.strategies import make_strategy
 from moretta.server.grid.site_grid import LOST, REFUSED, SiteGrid, SiteResponse
 from moretta.shared.core.errors import RefusedError, RunError
 from moretta.shared.messages import REQUESTS, RESPONSES, read, wire
-from moretta.shared.messages.requests import KeysWanted, SharesWanted, UnmaskingWanted
+from moretta.shared.messages.calls import KeysWanted, SharesWanted, UnmaskingWanted
 from moretta.shared.privacy.secure_aggregation import mask, quantum
 from moretta.shared.study.schema import Study, parse_study
 

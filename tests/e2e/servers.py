@@ -18,8 +18,8 @@ import grpc
 from ports import Calls, SiteKeys, key_pem, to_pem
 
 from moretta.deploy.server.server_admin import administer
-from moretta.server.enrollment.tables import SiteRecord
-from moretta.shared.enrollment.join_string import JoinString, derive_bootstrap
+from moretta.server.enrollment.database import SiteRecord
+from moretta.shared.enrollment import JoinString, derive_bootstrap
 
 MORETTA = [sys.executable, "-m", "moretta.deploy.cli.main"]
 OPTIONS = [

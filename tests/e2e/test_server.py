@@ -23,11 +23,11 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from ports import Calls, SiteKeys, key_pem, refusal, to_pem
 from servers import ServerProcess, eventually, moretta
 
-from moretta.server.enrollment.keys import flower_form
+from moretta.server.enrollment.nodes import flower_form
 from moretta.server.enrollment.site_registry import SiteRegistry
 from moretta.server.home import CONNECTION, ServerHome, running_server
 from moretta.shared.core.errors import ExitCode
-from moretta.shared.enrollment.join_string import parse_join_string
+from moretta.shared.enrollment import parse_join_string
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1800)]
 

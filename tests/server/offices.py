@@ -9,10 +9,9 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from moretta.server.enrollment.authority import CertificateAuthority, Issued, create_authority
+from moretta.server.enrollment.database import KnownToken
 from moretta.server.enrollment.site_registry import SiteRegistry
-from moretta.server.enrollment.tables import KnownToken
-from moretta.shared.enrollment.identifiers import fingerprint
-from moretta.shared.enrollment.join_string import JoinString, derive_bootstrap
+from moretta.shared.enrollment import JoinString, derive_bootstrap, fingerprint
 
 
 class Clock:

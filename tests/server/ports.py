@@ -28,18 +28,15 @@ from starlette.routing import Route
 
 from moretta.server.audit_log import AuditLog
 from moretta.server.enrollment.countersign import Countersigner
-from moretta.server.enrollment.database import open_database
-from moretta.server.enrollment.keys import header_form
+from moretta.server.enrollment.nodes import header_form
 from moretta.server.enrollment.service import EnrollmentService
 from moretta.server.home import Limits
-from moretta.server.port.credentials import PortCertificates
 from moretta.server.port.guard import Guard
 from moretta.server.port.limits import Admission
-from moretta.server.port.listen import ENROLLMENT, HEALTH, RELAY, health_methods, open_port
-from moretta.server.relay.call_checks import SeenSignatures
-from moretta.server.relay.service import RelayService
-from moretta.server.relay.superlink_client import SuperLinkAddress, SuperLinkClient
-from moretta.shared.enrollment.join_string import JoinString, derive_bootstrap
+from moretta.server.port.listen import ENROLLMENT, HEALTH, RELAY, PortCertificates, health_methods, open_port
+from moretta.server.port.relay import RelayService, SeenSignatures
+from moretta.server.port.superlink import SuperLinkAddress, SuperLinkClient
+from moretta.shared.enrollment import JoinString, derive_bootstrap
 from moretta.shared.pb import enrollment_pb2 as pb
 from moretta.shared.pb.relay_pb2 import FleetCall, FleetReply
 
@@ -188,7 +185,6 @@ class RunningPort:
         self._loop = Loop()
         self._channels: list[grpc.Channel] = []
         address = echo.address if echo else None
-        self.heads = open_database(folder / "registry.sqlite")
         self._server, self.port = self._loop.run(self._open(address))
         self.office.address = f"127.0.0.1:{self.port}"
 
@@ -204,7 +200,7 @@ class RunningPort:
             ).methods(),
             HEALTH: health_methods(lambda: self.problems),
         }
-        countersigner = Countersigner(self.heads, self.certificates, self.audit, self.clock, lambda: 0.0)
+        countersigner = Countersigner(self.office.registry, self.certificates, self.audit, self.clock, lambda: 0.0)
         services[ENROLLMENT] = [*services[ENROLLMENT], *countersigner.methods()]
         self.superlink = SuperLinkClient(address, max_response_bytes=self.limits.max_call_bytes) if address else None
         if self.superlink:
@@ -238,7 +234,6 @@ class RunningPort:
             self._loop.run(self.superlink.__aexit__())
         self._loop.close()
         self.office.registry.close()
-        self.heads.close()
 
     def channel(self, key: bytes, certificate: bytes) -> grpc.Channel:
         credentials = grpc.ssl_channel_credentials(self.office.authority.pem, key, certificate)

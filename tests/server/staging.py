@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from moretta.server.app import CENTRAL_STAGES, SITE_STAGES
 from moretta.server.stages.run import Run
-from moretta.server.study import CENTRAL_STAGES, SITE_STAGES
 
 
 def do(run: Run, name: str) -> Run:

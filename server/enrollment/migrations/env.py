@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from alembic import context
 
-from moretta.server.enrollment.tables import Base
+from moretta.server.enrollment.database import Base
 
 context.configure(
     connection=context.config.attributes["connection"],

@@ -10,8 +10,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from moretta.deploy.server.server_admin import administer
 from moretta.deploy.server.start import create_home
 from moretta.server.home import ServerHome
-from moretta.shared.enrollment.identifiers import fingerprint
-from moretta.shared.enrollment.join_string import derive_bootstrap
+from moretta.shared.enrollment import derive_bootstrap, fingerprint
 
 NODES = {"clinic-a": 11, "clinic-b": 22, "clinic-c": 33}
 

@@ -11,7 +11,7 @@ from moretta.deploy.cli.main import run
 from moretta.server.enrollment.authority import is_encrypted, load_authority
 from moretta.server.home import ServerHome, only_server, running_pid, running_server
 from moretta.shared.core.errors import ExitCode, HomeError
-from moretta.shared.enrollment.join_string import parse_join_string
+from moretta.shared.enrollment import parse_join_string
 
 
 @pytest.fixture

@@ -24,7 +24,7 @@ from moretta.client.approval.offers import Offers
 from moretta.deploy.runtime import processes
 from moretta.deploy.server.server_admin import administer
 from moretta.server.home import ServerHome, running_server
-from moretta.shared.enrollment.join_string import JoinString
+from moretta.shared.enrollment import JoinString
 
 TRUSTED = ["mfcc-quantizer", "autoencoder", "speaker-normalized", "emotion-label-rr", "expression-track"]
 """Anonymizers that the stewards of these sites let release without a guarantee."""

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from moretta.server.aggregation.outlying import outlying
+from moretta.server.aggregation.checked_strategy import outlying
 
 SITES = 6
 

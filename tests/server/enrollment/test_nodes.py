@@ -13,10 +13,9 @@ from ports import echo_superlink
 from starlette.responses import Response
 
 from moretta.server.audit_log import AuditLog
-from moretta.server.enrollment.keys import flower_form
-from moretta.server.enrollment.nodes import NodeKeeper
+from moretta.server.enrollment.nodes import NodeKeeper, flower_form
 from moretta.server.port.refusals import Refusal
-from moretta.server.relay.superlink_client import SuperLinkAddress, SuperLinkClient
+from moretta.server.port.superlink import SuperLinkAddress, SuperLinkClient
 
 
 class Flower:

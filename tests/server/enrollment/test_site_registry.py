@@ -8,16 +8,16 @@ from pathlib import Path
 from threading import Barrier
 
 import pytest
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from offices import Office, new_node_key
 from sqlalchemy import inspect, text
 
 from moretta.server.enrollment.authority import Issued
-from moretta.server.enrollment.database import HEAD, create_database, open_database
+from moretta.server.enrollment.database import HEAD, Base
 from moretta.server.enrollment.site_registry import SiteRegistry
-from moretta.server.enrollment.tables import Base
 from moretta.server.port.refusals import Refusal
 from moretta.shared.core.errors import EnrollmentError, HomeError
-from moretta.shared.enrollment.join_string import derive_bootstrap
+from moretta.shared.enrollment import derive_bootstrap
 
 
 def _reason(refused: pytest.ExceptionInfo[Refusal]) -> tuple[str, str]:
@@ -202,7 +202,7 @@ def test_calls_are_counted(office: Office) -> None:
 def test_the_registry_keeps_no_secret(office: Office, tmp_path: Path) -> None:
     join = office.join()
     made = derive_bootstrap(join.secret, token_id=join.token_id, expires=join.expires)
-    scalar = made.key.private_numbers().private_value.to_bytes(32, "big")
+    scalar = load_pem_private_key(made.key_pem, None).private_numbers().private_value.to_bytes(32, "big")
     stored = b"".join(path.read_bytes() for path in tmp_path.glob("registry.sqlite*"))
     assert made.certificate_der in stored
     for secret in (join.secret, scalar, join.secret.hex().encode(), join.encode().split(".")[1].encode()):
@@ -226,7 +226,7 @@ def test_migrations_lead_to_the_tables_that_the_code_uses(tmp_path: Path) -> Non
     from alembic.migration import MigrationContext
     from alembic.script import ScriptDirectory
 
-    database = create_database(tmp_path / "r.sqlite")
+    database = SiteRegistry.create(tmp_path / "r.sqlite")
     with database.read() as connection:
         context = MigrationContext.configure(connection, opts={"render_as_batch": True})
         assert compare_metadata(context, Base.metadata) == []
@@ -242,20 +242,20 @@ def test_migrations_lead_to_the_tables_that_the_code_uses(tmp_path: Path) -> Non
 def test_an_empty_file_is_migrated_and_a_newer_or_damaged_one_is_told(tmp_path: Path) -> None:
     path = tmp_path / "r.sqlite"
     path.touch()
-    open_database(path).close()
+    SiteRegistry.open(path).close()
     with sqlite3.connect(path) as connection:
         connection.execute("UPDATE alembic_version SET version_num = '9999'")
     connection.close()
     with pytest.raises(HomeError, match="another version of Moretta"):
-        open_database(path)
+        SiteRegistry.open(path)
     for leftover in tmp_path.glob("r.sqlite-*"):
         leftover.unlink()
     path.write_bytes(b"no database at all" * 100)
     with pytest.raises(HomeError, match="cannot be opened"):
-        open_database(path)
+        SiteRegistry.open(path)
     path.unlink()
     with pytest.raises(HomeError, match="is missing"):
-        open_database(path)
+        SiteRegistry.open(path)
 
 
 def test_a_registry_that_was_removed_or_swapped_under_its_server_is_a_problem(office: Office, tmp_path: Path) -> None:

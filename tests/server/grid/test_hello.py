@@ -1,13 +1,19 @@
 from __future__ import annotations
 
+import json
+import tempfile
+from pathlib import Path
 from typing import Any
 
 import pytest
 from flwr.app import RecordDict
 
 from moretta.server.grid.hello import hello_enrolled, hello_virtual
+from moretta.server.stages.run import PROGRESS_FILE, Run
 from moretta.shared.core.errors import RunError
 from moretta.shared.messages import wire
+from moretta.shared.study.run_plan import DeploymentPlan, EnrolledSite
+from moretta.shared.study.schema import parse_study
 
 ENROLLED = {1: "site-1", 2: "site-2", 3: "site-3"}
 
@@ -66,16 +72,18 @@ class Hellos:
     """What came of greeting enrolled sites."""
 
     def __init__(self, site_grid: Any, *, min_sites: int = 1, wait_seconds: float = 60.0) -> None:
-        self.out: dict[str, str] = {}
-        self.seen: list[tuple[int, int]] = []
-        self.responses = hello_enrolled(
-            site_grid,
-            ENROLLED,
-            wait_seconds=wait_seconds,
-            min_sites=min_sites,
-            left_out=self.out.__setitem__,
-            seen=lambda here, every: self.seen.append((here, every)),
-        )
+        study = parse_study({"train": {"min_sites": min_sites}, "stages": {"wait_seconds": wait_seconds}})
+        sites = tuple(EnrolledSite(name=name, node=node) for node, name in ENROLLED.items())
+        with tempfile.TemporaryDirectory() as name:
+            folder = Path(name)
+            plan = DeploymentPlan(
+                corpus_name="c", synthetic=False, study=study, command="c", sites=sites, server_home=folder
+            )
+            run = Run(folder, plan, site_grid=site_grid)
+            self.responses = hello_enrolled(run, ENROLLED)
+            events = [json.loads(line) for line in (folder / PROGRESS_FILE).read_text(encoding="utf-8").splitlines()]
+        self.seen = [(event["done"], event["total"]) for event in events]
+        self.out = {site: missed[0].why for site, missed in run.progress.missed.items()}
 
 
 def test_enrolled_sites_have_the_names_of_the_registry(fake_site_grid: Any, hello: Any) -> None:

@@ -13,8 +13,8 @@ from flwr.proto.message_pb2 import Message as ProtoMessage
 from flwr.proto.message_pb2 import Metadata, ObjectTree
 from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects, get_object_id, get_object_tree
 
-from moretta.server.grid import reply_fetcher
-from moretta.server.grid.reply_fetcher import FetchedReply, ReplyFetcher
+from moretta.server.grid import pending_request
+from moretta.server.grid.pending_request import FetchedReply, ReplyFetcher
 from moretta.shared.messages import wire
 
 
@@ -116,7 +116,7 @@ def test_a_reply_beyond_its_size_is_given_up_before_the_rest_is_fetched(superlin
     number = superlink.push("m1", reply(values=40_000_000 // 4, note="x"))  # 5 MB a part
     (found,) = look(superlink, ["m1"], max_bytes=6_000_000)
     assert "more than 6000000 bytes" in found.problem
-    assert len(superlink.fetched) <= 2 * reply_fetcher._AT_ONCE
+    assert len(superlink.fetched) <= 2 * pending_request._AT_ONCE
     assert superlink.confirmed == [number]
 
 
@@ -178,7 +178,7 @@ def test_a_part_under_another_s_name_is_refused(superlink: SuperLink) -> None:
 
 
 def test_a_reply_of_too_many_parts_is_refused_before_one_is_fetched(superlink: SuperLink) -> None:
-    children = [ObjectTree(object_id=str(n)) for n in range(reply_fetcher.MAX_OBJECTS + 1)]
+    children = [ObjectTree(object_id=str(n)) for n in range(pending_request.MAX_OBJECTS + 1)]
     superlink.announce("m1", "n", ObjectTree(object_id="n", children=children))
     (found,) = look(superlink, ["m1"])
     assert "parts" in found.problem

@@ -215,7 +215,7 @@ def test_of_two_ledgers_that_are_looked_at_at_once_one_is_countersigned(
     port: RunningPort, site: SiteKeys, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     verified = countersign.verified_head
-    other = Countersigner(port.heads, port.certificates, port.audit, port.clock)
+    other = Countersigner(port.office.registry, port.certificates, port.audit, port.clock)
 
     def overtaken(*arguments: Any, **named: Any) -> tuple[str, int]:
         monkeypatch.setattr(countersign, "verified_head", verified)

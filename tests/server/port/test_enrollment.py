@@ -15,7 +15,7 @@ from offices import new_node_key
 from ports import RunningPort, SiteKeys, refusal
 
 from moretta.server.audit_log import verify_log
-from moretta.shared.enrollment.join_string import new_secret
+from moretta.shared.enrollment import new_secret
 from moretta.shared.pb.enrollment_pb2 import StatusReply
 
 

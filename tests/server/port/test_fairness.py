@@ -17,9 +17,9 @@ from starlette.responses import Response
 
 from moretta.server.home import Limits
 from moretta.server.port import guard
-from moretta.server.port.limits import Admission, Places
+from moretta.server.port.limits import Admission
 from moretta.server.port.refusals import Refusal
-from moretta.shared.enrollment.join_string import JoinString, derive_bootstrap
+from moretta.shared.enrollment import JoinString, derive_bootstrap
 from moretta.shared.pb.enrollment_pb2 import LeaveRequest
 
 RELAY, INFO, LEAVE = (
@@ -121,12 +121,12 @@ def test_560_unfinished_calls_with_one_join_string_leave_sites_and_other_strings
 class Crowd:
     """Callers that hold places, as the tests say."""
 
-    def __init__(self, places: Places) -> None:
-        self.places = places
+    def __init__(self, admission: Admission) -> None:
+        self.admission = admission
         self.held: dict[str, list[Any]] = {}
 
     def takes(self, name: str, own: int) -> bool:
-        place = self.places.hold(name, own)
+        place = self.admission.place(name, own)
         try:
             place.__enter__()
         except Refusal:
@@ -144,20 +144,20 @@ class Crowd:
 def test_places_are_never_overdrawn_all_come_back_and_the_last_are_for_who_has_none(
     steps: list[tuple[bool, int]], own: int
 ) -> None:
-    most, kept = 10, 3
-    crowd = Crowd(Places(most, kept))
+    most, kept = 16, 2
+    crowd = Crowd(Admission(Limits(calls_open=most)))
     for takes, number in steps:
         name = f"site-{number}"
         if not takes:
             crowd.gives_back(name)
             continue
-        before, has = crowd.places.taken, len(crowd.held.get(name, []))
+        before, has = crowd.admission.calls_open, len(crowd.held.get(name, []))
         assert crowd.takes(name, own) == (has < own and before < (most - kept if has else most))
-    assert crowd.places.taken == sum(map(len, crowd.held.values())) <= most
+    assert crowd.admission.calls_open == sum(map(len, crowd.held.values())) <= most
     for name in list(crowd.held):
         while crowd.held[name]:
             crowd.gives_back(name)
-    assert crowd.places.taken == 0
+    assert crowd.admission.calls_open == 0
 
 
 def test_a_compressed_message_is_refused_and_never_unpacked(port: RunningPort, echo: Echo) -> None:

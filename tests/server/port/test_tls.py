@@ -18,7 +18,7 @@ from ports import Calls, RunningPort, SiteKeys, key_pem, refusal, to_pem
 from moretta.server.port.guard import identify
 from moretta.server.port.listen import ENROLLMENT, RELAY
 from moretta.server.port.refusals import Refusal
-from moretta.shared.enrollment.identifiers import fingerprint
+from moretta.shared.enrollment import fingerprint
 
 
 @pytest.fixture

@@ -21,12 +21,12 @@ from ports import MIB, Echo, RunningPort, SiteKeys, echo_superlink, refusal
 from starlette.responses import Response
 
 from moretta.server.audit_log import verify_log
-from moretta.server.enrollment.keys import header_form
+from moretta.server.enrollment.nodes import header_form
 from moretta.server.home import Limits
 from moretta.server.port import guard
 from moretta.server.port.limits import Admission
 from moretta.server.port.refusals import Refusal
-from moretta.server.relay.call_checks import _P384_ORDER, PushedReplies
+from moretta.server.port.relay import _P384_ORDER, PushedReplies
 from moretta.shared.messages.relay import FLEET_METHODS
 from moretta.shared.pb.relay_pb2 import FleetCall
 

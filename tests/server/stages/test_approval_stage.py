@@ -12,10 +12,10 @@ import pytest
 from flwr.app import RecordDict
 from staging import do, warnings_of
 
+from moretta.server.app import SITE_STAGES
 from moretta.server.grid.site_grid import SiteGrid, SiteResponse
 from moretta.server.stages.approval import STAGE, not_approved
 from moretta.server.stages.run import Run
-from moretta.server.study import SITE_STAGES
 from moretta.shared.core.errors import RunError
 from moretta.shared.messages import wire
 from moretta.shared.study.public_arrays import approval_digest, described

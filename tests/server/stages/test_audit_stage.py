@@ -54,7 +54,7 @@ def test_where_no_two_people_have_two_clips_the_study_goes_on_and_the_report_say
 ) -> None:
     run = released(tmp_path, *clips_of)
     do(run, "audit")
-    assert run.attacks.identity == []
+    assert run.identity == []
     (warning,) = warnings_of(run)
     assert warning.startswith("nobody can be re-identified by voice: fewer than two people")
 

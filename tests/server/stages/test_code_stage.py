@@ -11,9 +11,9 @@ from flwr.app import MetricRecord, RecordDict
 from staging import do, warnings_of
 
 from moretta.client.anonymizers.emotion_labeler import EmotionLabeler
+from moretta.server.app import SITE_STAGES, Stage, run_stages
 from moretta.server.stages.run import Run
 from moretta.server.stages.train import CODE_STAGE
-from moretta.server.study import SITE_STAGES, Stage, run_stages
 from moretta.shared.core.errors import RunError
 from moretta.shared.features import speaker_code
 from moretta.shared.features.federated_encoder import CODE, LEARNING_RATE, TRAINED

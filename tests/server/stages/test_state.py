@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
+from moretta.server.app import Stage, run_stages
 from moretta.server.stages import state
 from moretta.server.stages.run import Run, SiteFacts, SiteSpending
 from moretta.server.stages.state import (
@@ -18,7 +19,6 @@ from moretta.server.stages.state import (
     save_round,
     save_state,
 )
-from moretta.server.study import Stage, run_stages
 from moretta.shared.audit.report.report_schema import RoundRow
 from moretta.shared.core.errors import ReleaseError, RunError, StudyError
 from moretta.shared.core.labels import Emotion

@@ -11,9 +11,9 @@ import pytest
 from flwr.app import MetricRecord, RecordDict
 from staging import warnings_of
 
+from moretta.server.app import SITE_STAGES, run_stages
 from moretta.server.stages.run import Run, SiteFacts
 from moretta.server.stages.state import RESUME_FILE, load_progress, save_state
-from moretta.server.study import SITE_STAGES, run_stages
 from moretta.shared.core.labels import EMOTIONS
 from moretta.shared.data.corpora.cremad import Level
 from moretta.shared.messages import wire

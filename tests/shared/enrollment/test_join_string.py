@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from moretta.shared.core.errors import EnrollmentError
-from moretta.shared.enrollment.join_string import (
+from moretta.shared.enrollment import (
     PREFIX,
     JoinString,
     _base64,

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from moretta.shared.core.errors import EnrollmentError
-from moretta.shared.enrollment.identifiers import (
+from moretta.shared.enrollment import (
     check_site_name,
     fingerprint,
     has_fingerprint,

@@ -6,33 +6,29 @@ import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import NamedTuple, Self
 
 import httpx
 
 from moretta.server.port.refusals import Refusal
 
 _PROTOBUF = "application/protobuf"
+_HEADERS = {"content-type": _PROTOBUF, "accept": _PROTOBUF, "accept-encoding": "identity"}
 _TIMEOUT = httpx.Timeout(60.0, connect=5.0)
 _POOL = httpx.Limits(
     max_connections=256,
     max_keepalive_connections=64,
     keepalive_expiry=2.0,  # below the five seconds after which uvicorn hangs up, which could meet a call half-way
 )
-
-
-_HEADERS = {"content-type": _PROTOBUF, "accept": _PROTOBUF, "accept-encoding": "identity"}
 _PIECE_BYTES = 1 << 18
 
 
 @dataclass(frozen=True, slots=True)
 class SuperLinkAddress:
-    """Where Flower's SuperLink listens."""
+    """Port of Flower's SuperLink on 127.0.0.1, and the certificate that it is known by, PEM."""
 
     port: int
-    """On 127.0.0.1."""
     ca_file: Path
-    """The certificate that it is known by, PEM."""
 
     @property
     def url(self) -> str:
@@ -46,8 +42,7 @@ class SuperLinkAddress:
         return context
 
 
-@dataclass(frozen=True, slots=True)
-class SuperLinkResponse:
+class SuperLinkResponse(NamedTuple):
     """Response of the SuperLink."""
 
     status: int
@@ -84,16 +79,9 @@ class SuperLinkClient:
         headers: dict[str, str] | None = None,
         make_room: Callable[[int], Awaitable[None]] | None = None,
     ) -> SuperLinkResponse:
-        """One call with protobuf bytes.
+        """One call with protobuf bytes; `make_room` is called with the length of the response before it is read.
 
-        Args:
-            path: from the root.
-            body: of the request.
-            headers: besides those of the content.
-            make_room: is called with the length of the response before it is read.
-
-        Raises:
-            Refusal: it cannot be reached, does not respond in time, or sends too much.
+        Raises Refusal where it cannot be reached, does not respond in time, or sends too much.
         """
         all_headers = {**_HEADERS, "content-length": str(len(body)), **(headers or {})}
         try:

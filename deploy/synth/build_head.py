@@ -46,21 +46,18 @@ Tree = Any
 
 @dataclass(frozen=True)
 class Mesh:
-    """The whole base mesh.
-
-    Attributes:
-        vertices: positions in decimetres, [V, 3].
-        texture: texture coordinates, [U, 2], origin bottom left.
-        faces: vertex indices of each triangle, [F, 3].
-        texture_faces: texture indices of each triangle, [F, 3].
-        groups: name of the group of each triangle, [F].
-    """
+    """The whole base mesh."""
 
     vertices: NDArray[np.float64]
+    """[V, 3], in decimetres."""
     texture: NDArray[np.float64]
+    """[U, 2], coordinates from the bottom left."""
     faces: NDArray[np.int64]
+    """[F, 3], vertices of each triangle."""
     texture_faces: NDArray[np.int64]
+    """[F, 3], the same in `texture`."""
     groups: NDArray[np.str_]
+    """[F], by name."""
 
 
 def parse_obj(text: str) -> Mesh:

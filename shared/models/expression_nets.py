@@ -24,15 +24,15 @@ FACE_SIDE = 64
 """Height and width of the aligned face that is read, in pixels."""
 POINTS = 5
 """Left and right eye of the subject, tip of the nose, middle of the lips, chin: where the skull would have them."""
-_POINTS_WIDTH = 12
-_FACE_WIDTH = 12
+_WIDTH = 12
 N = TypeVar("N", bound=nn.Module)
 
 
 class PointNet(nn.Sequential):
     """[N, 1, 48, 48] -> [N, 10]: (right, down) of each point from the picture's middle, in half sides."""
 
-    def __init__(self, width: int = _POINTS_WIDTH) -> None:
+    def __init__(self) -> None:
+        width = _WIDTH
         super().__init__(
             nn.Conv2d(1, width, 3, stride=2, padding=1),
             nn.ReLU(),
@@ -54,7 +54,9 @@ class PointNet(nn.Sequential):
 class ChannelNet(nn.Sequential):
     """[N, 1, 64, 64] -> [N, channels], each in units of its spread over the training pictures."""
 
-    def __init__(self, width: int = _FACE_WIDTH) -> None:
+    def __init__(self) -> None:
+        width = _WIDTH
+
         def block(inside: int, outside: int) -> list[nn.Module]:
             return [nn.Conv2d(inside, outside, 3, padding=1), nn.BatchNorm2d(outside), nn.ReLU()]
 

@@ -38,12 +38,7 @@ def reliability_counts(probabilities: npt.NDArray[np.float64], labels: npt.NDArr
 
 
 def check_reliability(counts: npt.NDArray[np.generic], *, clips: int, right: int) -> Counts:
-    """Counts of somebody else's, that agree with each other and with what is known of the clips.
-
-    Args:
-        counts: as received.
-        clips: how many there are.
-        right: how many of them were decided right.
+    """Received counts, if they agree with each other, with the number of clips and with how many were decided right.
 
     Raises:
         ReleaseError: another shape or type, a bin whose confidences do not lie in it, or other sums.

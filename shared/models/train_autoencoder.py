@@ -267,23 +267,32 @@ def train_autoencoder(
 ) -> TrainedAutoencoder:
     """Train. The same pictures, options and machine give the same weights; nothing is written.
 
-    Args:
-        pictures: [N, side, side, 3]; the last tenth is held out, so pictures of one person should stand together.
-        options: see `TrainOptions`.
-        step: called after every batch. What it raises, and a keyboard interrupt, ends the training.
+    The last tenth of the pictures [N, side, side, 3] is held out, so those of one person should stand together. `step`
+    is called after every batch: what it raises ends the training.
 
     Raises:
         CorpusError: fewer than two pictures, or pictures of another size.
         RunError: the training diverged.
     """
-    _check(pictures, options.spec)
+    side = options.spec.side
+    if pictures.dtype != np.uint8 or pictures.shape[1:] != (side, side, 3):
+        raise CorpusError(
+            f"pictures of {pictures.dtype} {list(pictures.shape[1:])}", expected=f"uint8 {[side, side, 3]}"
+        )
+    if len(pictures) < 2:
+        expected = "at least 2, and hundreds for a face to be seen"
+        raise CorpusError(f"{len(pictures)} usable pictures", expected=expected, fix="add pictures")
     train_count, held_count = _split(len(pictures))
     rng = np.random.default_rng(options.seed)
     # Corruption comes from numpy as the order does: torch's own generator stays as the caller left it.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(options.seed)
         model = Autoencoder(options.spec).to(memory_format=torch.channels_last)
-    optimizer = _optimizer(model, options)
+    optimizer = (
+        torch.optim.Adam(model.parameters(), lr=options.learning_rate)
+        if options.optimizer == "adam"
+        else torch.optim.SGD(model.parameters(), lr=options.learning_rate, momentum=_MOMENTUM)
+    )
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, training_steps(options, len(pictures)))
     history = []
     for _ in range(options.epochs):
@@ -298,28 +307,9 @@ def train_autoencoder(
     return TrainedAutoencoder(model.eval(), tuple(history), train_count, held_count)
 
 
-def _check(pictures: Pictures, spec: AutoencoderSpec) -> None:
-    if pictures.dtype != np.uint8 or pictures.shape[1:] != (spec.side, spec.side, 3):
-        raise CorpusError(
-            f"pictures of {pictures.dtype} {list(pictures.shape[1:])}", expected=f"uint8 {[spec.side, spec.side, 3]}"
-        )
-    if len(pictures) < 2:
-        raise CorpusError(
-            f"{len(pictures)} usable pictures",
-            expected="at least 2, and hundreds for a face to be seen",
-            fix="add pictures",
-        )
-
-
 def _split(pictures: int) -> tuple[int, int]:
     held = max(1, round(HELD_OUT * pictures))
     return pictures - held, min(held, MAX_HELD_OUT)
-
-
-def _optimizer(model: Autoencoder, options: TrainOptions) -> torch.optim.Optimizer:
-    if options.optimizer == "adam":
-        return torch.optim.Adam(model.parameters(), lr=options.learning_rate)
-    return torch.optim.SGD(model.parameters(), lr=options.learning_rate, momentum=_MOMENTUM)
 
 
 def _batches(pictures: Pictures, size: int, rng: np.random.Generator) -> Iterator[Tensor]:

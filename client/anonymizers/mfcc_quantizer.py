@@ -2,32 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
 from typing import Any, Literal
 
 import numpy as np
 from pydantic import Field
 
+from moretta.client.anonymizers.voice_baselines import VoiceAnonymizer, usable
 from moretta.shared.core.errors import ClipError, StudyError
 from moretta.shared.core.terms import PrivacyStatement
-from moretta.shared.features.codebook import FrameSample, fit_codebook, nearest
 from moretta.shared.features.mfcc import Frames, check_samples, mfcc_batch
 from moretta.shared.features.public_speech import MfccOptions, PublicVoice
-from moretta.shared.features.voice_forms import as_waveform, frame_count
+from moretta.shared.features.voice_forms import FrameSample, as_waveform, fit_codebook, nearest
 from moretta.shared.privacy.laplace import LaplaceValues, values_per_unit
-from moretta.shared.privacy.noise import NoiseSource, SystemNoise, bounded
-from moretta.shared.release.anonymizer import (
-    LEDGER_UNITS,
-    Anonymizer,
-    Array,
-    Arrays,
-    Losses,
-    Notify,
-    Sizes,
-    Speaker,
-    anonymizer,
-)
+from moretta.shared.privacy.noise import NoiseSource, bounded
+from moretta.shared.release.anonymizer import LEDGER_UNITS, Array, Arrays, Losses, Notify, Sizes, Speaker, anonymizer
 from moretta.shared.study.public_arrays import Rules
 from moretta.shared.study.schema import Study
 from moretta.shared.study.sections import Computable, Epsilon
@@ -72,19 +62,19 @@ class QuantizerOptions(MfccOptions):
         return self.preset == "bounded"
 
     @property
-    def is_local(self) -> bool:
-        """Whether the codebook is fitted at the site. The original one always is."""
-        return self.codebook == "local" or not self.is_bounded
+    def fitted_on(self) -> Literal["public", "local"]:
+        """Where the codebook is fitted. The original one is always local."""
+        return self.codebook if self.is_bounded else "local"
 
     def laplace(self) -> LaplaceValues:
         """The noise on every value."""
         bound = self.bound if self.is_bounded else None
-        uses = 2 if self.is_bounded and self.is_local else 1
+        uses = 2 if self.is_bounded and self.fitted_on == "local" else 1
         return LaplaceValues(epsilon=self.epsilon, sensitivity=self.sensitivity, bound=bound, uses=uses)
 
 
 @anonymizer("mfcc-quantizer", modality="voice", version="1")
-class MfccQuantizer(Anonymizer):
+class MfccQuantizer(VoiceAnonymizer[QuantizerOptions]):
     """Laplace noise on every MFCC value, then the nearest of k codewords.
 
     Preset `bounded`: coefficients are standardized by public statistics and clipped to +- bound, so one value moves by
@@ -95,13 +85,10 @@ class MfccQuantizer(Anonymizer):
     and a codebook fitted on the same clips. It guarantees nothing finite and its statement says so.
 
     A `local` codebook is fitted on noisy values too, never on raw ones. They are drawn anew in `fit`, since the noise
-    of a release belongs to its clips one by one: two mechanisms look at every value, and under `bounded` the
-    statement counts both. (Keeping the noisy frames of `fit` for the release would save the second half, at the price
-    of holding a whole corpus in memory.)
+    of a release belongs to its clips one by one: two mechanisms read every value, and under `bounded` the statement
+    counts both.
 
     Args:
-        options: what the study chooses.
-        form: `tokens`, `mfcc` or `waveform`.
         public: statistics and codebook of public speech.
         seed: of the choice of frames that a local codebook is fitted on, and of its k-means; never of noise.
     """
@@ -112,10 +99,10 @@ class MfccQuantizer(Anonymizer):
     public_options = frozenset({"coefficients", "codebook_size", "public_speech"})
 
     def __init__(self, options: QuantizerOptions, form: str, public: PublicVoice, seed: int) -> None:
-        self.form = form
-        self._options, self._public, self._seed = options, public, seed
-        self._laplace = options.laplace()
-        self._codewords: Frames | None = None if options.is_local else public.codebook
+        super().__init__(options, form)
+        self._public, self._seed, self._laplace = public, seed, options.laplace()
+        self._is_local = options.fitted_on == "local"
+        self._codewords: Frames | None = None if self._is_local else public.codebook
         """[k, coefficients] in the units of noisy values: standardized if bounded, raw if not."""
         self._fitted_frames = 0
 
@@ -123,23 +110,19 @@ class MfccQuantizer(Anonymizer):
     def prepare_public(cls, study: Study, notify: Notify) -> Arrays:
         """Statistics and codebook of public speech."""
         notify("measuring public speech")
-        options = QuantizerOptions.of(study.voice.options)
+        options = cls.options_of(study)
         return options.public_voice(options.codebook_size).to_arrays()
 
     @classmethod
     def public_rules(cls, study: Study) -> Rules:
         """The same, of the study's sizes."""
-        options = QuantizerOptions.of(study.voice.options)
+        options = cls.options_of(study)
         return PublicVoice.rules(options.coefficients, options.codebook_size)
 
     @classmethod
     def from_study(cls, study: Study, public: Mapping[str, Array]) -> MfccQuantizer:
-        """Build from the study and the public voice.
-
-        Raises:
-            StudyError: there is no public voice, or one of another size than the study says.
-        """
-        options, voice = QuantizerOptions.of(study.voice.options), PublicVoice.from_arrays(public, codebook=True)
+        """Build from the study and the public voice. Errors: StudyError if it is missing, or of another size."""
+        options, voice = cls.options_of(study), PublicVoice.from_arrays(public, codebook=True)
         assert voice.codebook is not None
         found, expected = voice.codebook.shape, (options.codebook_size, options.coefficients)
         if found != expected:
@@ -152,26 +135,17 @@ class MfccQuantizer(Anonymizer):
     @property
     def codebook(self) -> Frames | None:
         """float32 [k, coefficients] in units of MFCC; None as long as a local one is not fitted."""
-        if self._codewords is None:
-            return None
-        return self._public.restore(self._codewords) if self._options.is_bounded else self._codewords
+        if self._codewords is None or not self._options.is_bounded:
+            return self._codewords
+        return self._public.restore(self._codewords)
 
-    def frames(self, released: Array) -> int:
-        """MFCC frames behind one released array."""
-        return frame_count(self.form, released)
-
-    def fit(self, clips: Iterable[tuple[Speaker, Array]], noise: NoiseSource | None = None) -> None:
-        """Fit the codebook, if it is a local one, on at most `MAX_FIT_FRAMES` noisy frames of these clips.
-
-        Args:
-            clips: as in `release`; unusable clips are passed over. Read once, a few at a time.
-            noise: None means the operating system's, which makes the codebook another one each time.
-        """
-        if not self._options.is_local:
+    def fit(self, clips: Iterable[tuple[Speaker, Array]], noise: NoiseSource) -> None:
+        """Fit the codebook, if it is a local one, on at most `MAX_FIT_FRAMES` noisy frames of the usable clips."""
+        if not self._is_local:
             return
-        noise = SystemNoise() if noise is None else noise
         sample = FrameSample(MAX_FIT_FRAMES, self._options.coefficients, seed=self._seed)
-        for batch in _batches(_usable(clip for _, clip in clips), _FIT_BATCH_CLIPS):
+        samples_of_clips = (samples for _, samples in usable(clips))
+        while batch := list(islice(samples_of_clips, _FIT_BATCH_CLIPS)):
             for frames in mfcc_batch(batch, self._options.coefficients):
                 sample.add(self._noisy(frames, noise))
         kept = sample.frames()
@@ -182,7 +156,7 @@ class MfccQuantizer(Anonymizer):
     @classmethod
     def is_fitted(cls, study: Study) -> bool:
         """With a local codebook."""
-        return QuantizerOptions.of(study.voice.options).is_local
+        return cls.options_of(study).fitted_on == "local"
 
     def release(
         self,
@@ -192,9 +166,9 @@ class MfccQuantizer(Anonymizer):
     ) -> list[Array | Exception]:
         """Released arrays of a batch, whose MFCC are computed together; an error for a clip that failed."""
         out: list[Array | Exception] = [_checked(clip) for clip in clips]
-        usable = [index for index, clip in enumerate(out) if not isinstance(clip, Exception)]
-        features = mfcc_batch([clips[index] for index in usable], self._options.coefficients)
-        for index, frames in zip(usable, features, strict=True):
+        right = [index for index, clip in enumerate(out) if not isinstance(clip, Exception)]
+        features = mfcc_batch([clips[index] for index in right], self._options.coefficients)
+        for index, frames in zip(right, features, strict=True):
             try:
                 out[index] = self._released(frames, noise[index])
             except Exception as error:  # fail closed: whatever went wrong, this clip has no release
@@ -202,26 +176,22 @@ class MfccQuantizer(Anonymizer):
         return out
 
     def tokens(self, frames: Frames, noise: NoiseSource) -> Array:
-        """Noisy tokens of one clip's MFCC [frames, coefficients], int32 [frames].
-
-        Raises:
-            ClipError: reason `no-codebook` if a local codebook is not fitted.
-        """
+        """Noisy tokens of one clip's MFCC [frames, coefficients], int32 [frames]; a ClipError without a codebook."""
         if self._codewords is None:
             raise ClipError("no-codebook", "no local codebook is fitted", fix="call `fit` with the site's clips first")
         return nearest(self._noisy(frames, noise), self._codewords)
 
     def parameters(self) -> dict[str, Any]:
         """How the noise was made, and of what the tokens are."""
-        options, laplace = self._options, self._laplace
+        options, scale, bound = self._options, self._laplace.scale, self._laplace.bound
         return {
             "preset": options.preset,
             "epsilon": options.epsilon,
             "sensitivity": options.sensitivity,
-            "scale": laplace.scale,
-            "bound": laplace.bound,
-            "true_sensitivity": None if laplace.bound is None else 2 * laplace.bound,
-            "codebook": "local" if options.is_local else options.codebook,
+            "scale": scale,
+            "bound": bound,
+            "true_sensitivity": None if bound is None else 2 * bound,
+            "codebook": options.fitted_on,
             "codebook_size": options.codebook_size,
             "coefficients": options.coefficients,
         }
@@ -233,34 +203,32 @@ class MfccQuantizer(Anonymizer):
             sizes,
             options.coefficients,
             mechanism="Laplace on bounded MFCC values" if options.is_bounded else "Laplace on raw MFCC values",
-            note=_NOTES[options.preset, "local" if options.is_local else "public"] + _LENGTH_NOTE,
+            note=_NOTES[options.preset, options.fitted_on] + _LENGTH_NOTE,
         )
 
     def counts(self) -> dict[str, int]:
         """Frames that a local codebook was fitted on."""
-        return {"codebook_frames": self._fitted_frames} if self._options.is_local else {}
-
-    def losses(self, sizes: Sizes) -> Losses:
-        """See `planned_losses`: public arrays change nothing."""
-        return _losses(self._options, sizes)
+        return {"codebook_frames": self._fitted_frames} if self._is_local else {}
 
     @classmethod
-    def planned_losses(cls, study: Study, sizes: Sizes) -> Losses:
+    def losses_of(cls, options: QuantizerOptions, sizes: Sizes) -> Losses:
         """Laplace noise on every value of the longest clip, and of all clips of the speaker with most frames."""
-        return _losses(QuantizerOptions.of(study.voice.options), sizes)
+        values, laplace = values_per_unit(sizes, options.coefficients), options.laplace()
+        losses = {unit: laplace.loss(values[unit], unit) for unit in LEDGER_UNITS}
+        return {unit: () if loss is None else (loss,) for unit, loss in losses.items()}
 
     @classmethod
     def strength(cls, study: Study) -> dict[str, float]:
         """Epsilon of a value as if it kept to the bound, all uses counted; and codewords: many show a value."""
-        options = QuantizerOptions.of(study.voice.options)
+        options = cls.options_of(study)
         epsilon = 2 * options.bound * options.epsilon / options.sensitivity * options.laplace().uses
         return {"value_epsilon": epsilon, "codebook_size": float(options.codebook_size)}
 
     @classmethod
     def fewest_clips(cls, study: Study) -> int:
         """A codeword fitted at the site that stands for less than a clip is next to a copy of it."""
-        options = QuantizerOptions.of(study.voice.options)
-        return options.codebook_size if options.is_local else 1
+        options = cls.options_of(study)
+        return options.codebook_size if options.fitted_on == "local" else 1
 
     def _noisy(self, frames: Frames, noise: NoiseSource) -> Frames:
         drawn = noise.laplace(self._laplace.scale, frames.shape)
@@ -278,23 +246,8 @@ class MfccQuantizer(Anonymizer):
         return centroids if self.form == "mfcc" else as_waveform("mfcc", centroids)
 
 
-def _losses(options: QuantizerOptions, sizes: Sizes) -> Losses:
-    values, laplace = values_per_unit(sizes, options.coefficients), options.laplace()
-    losses = {unit: laplace.loss(values[unit], unit) for unit in LEDGER_UNITS}
-    return {unit: () if loss is None else (loss,) for unit, loss in losses.items()}
-
-
 def _checked(clip: Array) -> Array | Exception:
     try:
         return check_samples(clip)
     except ClipError as error:
         return error
-
-
-def _usable(clips: Iterable[Array]) -> Iterator[Array]:
-    return (clip for clip in map(_checked, clips) if not isinstance(clip, Exception))
-
-
-def _batches(clips: Iterator[Array], size: int) -> Iterator[list[Array]]:
-    while batch := list(islice(clips, size)):
-        yield batch

@@ -1,6 +1,6 @@
 """Pitch, level and tempo of a clip in a few readable numbers, under Gaussian noise with one budget for the clip.
 
-`clip-statistics` releases values of a code that was fitted to tell emotions apart. These are measurements that have a
+`clip-statistics` releases values of a code that was fitted to separate emotions. These are measurements that have a
 name, so a reader of a release knows what each number says.
 """
 
@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from moretta.client.anonymizers.voice_baselines import NOTHING, VoiceAnonymizer
 from moretta.shared.core.terms import PrivacyStatement
 from moretta.shared.features.mfcc import check_samples
 from moretta.shared.features.prosodic_features import MEASUREMENTS
@@ -19,18 +20,7 @@ from moretta.shared.features.public_speech import PublicSpeechOptions
 from moretta.shared.features.speaker_code import MIN_SPREAD, measured_clip, measured_public_speech
 from moretta.shared.privacy.gaussian import Gaussian, calibrated_sigma
 from moretta.shared.privacy.noise import NoiseSource, in_ball, on_grid
-from moretta.shared.release.anonymizer import (
-    LEDGER_UNITS,
-    UNITS,
-    Anonymizer,
-    Array,
-    Arrays,
-    Losses,
-    Notify,
-    Sizes,
-    Speaker,
-    anonymizer,
-)
+from moretta.shared.release.anonymizer import UNITS, Array, Arrays, Losses, Notify, Sizes, Speaker, anonymizer
 from moretta.shared.study.public_arrays import LEAST_SPREAD, Rule, Rules, taken
 from moretta.shared.study.schema import Study
 from moretta.shared.study.sections import Delta, Epsilon
@@ -64,30 +54,31 @@ class ProsodyOptions(PublicSpeechOptions):
 
 
 @anonymizer("prosody-statistics", modality="voice", version="1")
-class ProsodyStatistics(Anonymizer):
+class ProsodyStatistics(VoiceAnonymizer[ProsodyOptions]):
     """Measurements -> public scale -> clipped to a ball -> Gaussian noise.
 
     Args:
-        options: what the study chooses.
         center: float32 [6], means of public speech.
         spread: float32 [6], its standard deviations.
     """
 
     Options = ProsodyOptions
-    form, forms = "code", ("code",)
+    forms = ("code",)
     public_options = frozenset({"public_speech"})
+    mechanism = "Gaussian on bounded prosody of a clip"
 
     def __init__(
         self, options: ProsodyOptions, center: npt.NDArray[np.float32], spread: npt.NDArray[np.float32]
     ) -> None:
-        self._options, self._center, self._spread = options, center, spread
-        self._gaussian = options.gaussian()
+        super().__init__(options, "code")
+        self.delta, self._gaussian = options.clip_delta, options.gaussian()
+        self._center, self._spread = center, spread
 
     @classmethod
     def prepare_public(cls, study: Study, notify: Notify) -> Arrays:
         """Mean and deviation of each number in public speech."""
         notify("measuring public speech")
-        folder = ProsodyOptions.of(study.voice.options).public_speech
+        folder = cls.options_of(study).public_speech
         values = measured_public_speech(folder, in_windows=False).values[:, _COLUMNS]
         spread = np.maximum(values.std(axis=0), MIN_SPREAD)
         return {CENTER: values.mean(axis=0).astype(np.float32), SPREAD: spread.astype(np.float32)}
@@ -100,17 +91,8 @@ class ProsodyStatistics(Anonymizer):
 
     @classmethod
     def from_study(cls, study: Study, public: Mapping[str, Array]) -> ProsodyStatistics:
-        """Build from the study and the public scale.
-
-        Raises:
-            StudyError: there is none, or one that cannot be.
-        """
-        center, spread = taken(public, cls.public_rules(study))
-        return cls(ProsodyOptions.of(study.voice.options), center, spread)
-
-    def frames(self, released: Array) -> int:  # noqa: ARG002
-        """One vector a clip."""
-        return 1
+        """Build from the study and the public scale. Errors: see `public_arrays.named`."""
+        return cls(cls.options_of(study), *taken(public, cls.public_rules(study)))
 
     def release_clip(self, clip: Array, noise: NoiseSource, speaker: Speaker) -> Array:  # noqa: ARG002
         """float32 [6], in public deviations from the public mean."""
@@ -131,35 +113,13 @@ class ProsodyStatistics(Anonymizer):
 
     def privacy(self, sizes: Sizes) -> tuple[PrivacyStatement, ...]:
         """The budget of a clip, and what all released clips of a speaker come to."""
-        losses, clips = self.losses(sizes), max(map(len, sizes.values()), default=0)
-        rows = []
-        for unit in UNITS:
-            [loss] = losses["speaker" if unit == "speaker" else "clip"] or (None,)
-            rows.append(
-                PrivacyStatement(
-                    mechanism="Gaussian on bounded prosody of a clip",
-                    unit=unit,
-                    epsilon=0.0 if loss is None else loss.epsilon(self._options.clip_delta),
-                    delta=self._options.clip_delta,
-                    nominal=self._options.clip_epsilon * (clips if unit == "speaker" else 1),
-                    note=_NOTE,
-                )
-            )
-        return tuple(rows)
-
-    def losses(self, sizes: Sizes) -> Losses:
-        """See `planned_losses`: public arrays change nothing."""
-        return _losses(self._options, sizes)
+        clips, epsilon = max(map(len, sizes.values()), default=0), self._options.clip_epsilon
+        return tuple(self.stated(sizes, u, _NOTE, epsilon * (clips if u == "speaker" else 1)) for u in UNITS)
 
     @classmethod
-    def planned_losses(cls, study: Study, sizes: Sizes) -> Losses:
+    def losses_of(cls, options: ProsodyOptions, sizes: Sizes) -> Losses:
         """One Gaussian for a clip, and one for each released clip of a speaker."""
-        return _losses(ProsodyOptions.of(study.voice.options), sizes)
-
-
-def _losses(options: ProsodyOptions, sizes: Sizes) -> Losses:
-    most = max(map(len, sizes.values()), default=0)
-    if not most:
-        return dict.fromkeys(LEDGER_UNITS, ())
-    loss = options.gaussian()
-    return {"clip": (loss,), "speaker": (loss.for_group(most),)}
+        if not any(sizes.values()):
+            return NOTHING
+        loss = options.gaussian()
+        return {"clip": (loss,), "speaker": (loss.for_group(max(map(len, sizes.values()))),)}

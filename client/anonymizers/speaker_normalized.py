@@ -7,59 +7,34 @@ speaker's own mean and covariance taken away -> noise -> code, sequence of codes
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import numpy as np
 from pydantic import Field, model_validator
 
-from moretta.client.anonymizers.speaker_references import MeasuredClip, Rows, SpeakerReferences, clip_digest, forget
+from moretta.client.anonymizers.speaker_references import MeasuredClip, Rows, SpeakerReferences, clip_digest
+from moretta.client.anonymizers.voice_baselines import NOTHING, VoiceAnonymizer, usable
 from moretta.shared.core.errors import ClipError, StudyError
 from moretta.shared.core.reproducibility import derive
-from moretta.shared.core.terms import PrivacyStatement, PrivacyUnit
-from moretta.shared.features.codebook import nearest
+from moretta.shared.core.terms import PrivacyStatement
+from moretta.shared.features import speaker_code
 from moretta.shared.features.federated_encoder import CODE, EncoderOptions, SiteTraining
 from moretta.shared.features.mfcc import check_samples
 from moretta.shared.features.prosodic_features import MEASUREMENTS, most_steps
-from moretta.shared.features.speaker_code import (
-    CODE_LIMIT,
-    CODEWORDS,
-    PROJECTION,
-    ROUNDS,
-    CodeReference,
-    PublicRows,
-    SpeakerCode,
-    code_along,
-    measured_clip,
-    measured_public_speech,
-    train_speaker_code,
-)
-from moretta.shared.features.voice_forms import frame_count
+from moretta.shared.features.voice_forms import nearest
 from moretta.shared.privacy.gaussian import Gaussian
-from moretta.shared.privacy.mechanism import Mechanism, Unbounded
+from moretta.shared.privacy.mechanism import Unbounded
 from moretta.shared.privacy.noise import NoiseSource, on_grid
 from moretta.shared.privacy.site_training import training_statements
-from moretta.shared.release.anonymizer import (
-    LEDGER_UNITS,
-    Anonymizer,
-    Array,
-    Arrays,
-    Losses,
-    Notify,
-    Sizes,
-    Speaker,
-    anonymizer,
-)
-from moretta.shared.study.options import SiteTrainingPlan
+from moretta.shared.release.anonymizer import LEDGER_UNITS, Array, Arrays, Losses, Notify, Sizes, Speaker, anonymizer
 from moretta.shared.study.public_arrays import PUBLIC_SEED, Rules
 from moretta.shared.study.schema import Study
 
-DELTA = 1e-5
-_MECHANISM = "Gaussian noise on bounded codes"
 _NOTE = (
     "between any two people with as many clips and steps, whatever they said: every clip changes what the person's "
-    "others are told relative to, so a clip loses as much as its speaker; what hides people is the normalization, "
+    "others are normalized by, so a clip loses as much as its speaker; what hides people is the normalization, "
     "which guarantees nothing by itself: see the audit"
 )
 _NO_NOISE = "no noise is added: what hides people is the normalization, which guarantees nothing; see the audit"
@@ -76,6 +51,7 @@ class NormalizedOptions(EncoderOptions):
     """The code is trained on public speech, or, from there on, on the clips of all sites."""
     codebook_size: int = Field(default=64, ge=2, le=4096)
     """Codewords, for the form `code-tokens`."""
+    federated_by = "code_training"
 
     @model_validator(mode="after")
     def _sites_train_directions(self) -> Self:
@@ -83,28 +59,20 @@ class NormalizedOptions(EncoderOptions):
             raise ValueError("sites train directions: set code_training to public, or code_encoder to directions")
         return self
 
-    def site_training(self) -> SiteTrainingPlan | None:
-        """Where the code is trained at the sites."""
-        return self.training_plan() if self.code_training == "federated" else None
-
 
 class CodeTraining(SiteTraining):
     """Trains the directions of a code."""
 
-    trained = frozenset({PROJECTION, CODEWORDS})
+    trained = frozenset({speaker_code.PROJECTION, speaker_code.CODEWORDS})
 
-    def public_rows(self) -> PublicRows:
-        """Of the study's public speech."""
-        return _public_rows(self.study)
-
-    def public_code(self, public: Mapping[str, Array]) -> SpeakerCode:
+    def public_code(self, public: Mapping[str, Array]) -> speaker_code.SpeakerCode:
         """The code that the sites have already."""
-        return SpeakerCode.from_arrays(public)
+        return speaker_code.SpeakerCode.from_arrays(public)
 
     def public_after(self, public: Mapping[str, Array], weights: Arrays | None) -> Arrays:
         """The code along the trained directions, scaled by public speech, with codewords for public speech."""
         directions = self.public_code(public).projection if weights is None else weights[CODE].T.astype(np.float64)
-        return code_along(
+        return speaker_code.code_along(
             self.public_rows(),
             directions,
             codebook_size=NormalizedOptions.of(self.study.voice.options).codebook_size,
@@ -114,26 +82,24 @@ class CodeTraining(SiteTraining):
 
     def may_become(self, name: str, approved: Array | None, array: Array) -> bool:
         """Besides the trained arrays, the number of rounds is new: public speech alone takes none."""
-        if name == ROUNDS:
+        if name == speaker_code.ROUNDS:
             return array.dtype == np.int64 and np.array_equal(array, [self.plan.rounds])
         return super().may_become(name, approved, array)
 
 
-def _public_rows(study: Study) -> PublicRows:
+def _public_rows(study: Study) -> speaker_code.PublicRows:
     folder = NormalizedOptions.of(study.voice.options).public_speech
-    return measured_public_speech(folder, in_windows=study.voice.form != "code")
+    return speaker_code.measured_public_speech(folder, in_windows=study.voice.form != "code")
 
 
 @anonymizer("speaker-normalized", modality="voice", version="2")
-class SpeakerNormalized(Anonymizer):
+class SpeakerNormalized(VoiceAnonymizer[NormalizedOptions]):
     """Codes of a clip relative to the other clips of the same speaker at this site.
 
     The code of a speaker's only clip is noise around 0. What all clips of a speaker have in common is lost, so the
     emotion of a speaker who was recorded in one emotion only cannot be read.
 
     Args:
-        options: what the study chooses.
-        form: `code`, `code-sequence` or `code-tokens`.
         code: fitted on public speech, or, from there on, trained at the sites.
     """
 
@@ -141,20 +107,21 @@ class SpeakerNormalized(Anonymizer):
     forms = ("code", "code-sequence", "code-tokens")
     not_from_options = frozenset({"code_rounds", "codebook_size"})
     public_options = frozenset({"code_size", "codebook_size", "code_encoder", "public_speech"})
+    mechanism = "Gaussian noise on bounded codes"
+    delta = 1e-5
 
-    def __init__(self, options: NormalizedOptions, form: str, code: SpeakerCode) -> None:
-        self.form = form
-        self._options, self._code = options, code
-        self._in_windows = form != "code"
+    def __init__(self, options: NormalizedOptions, form: str, code: speaker_code.SpeakerCode) -> None:
+        super().__init__(options, form)
+        self._code, self._in_windows = code, form != "code"
         self._references = SpeakerReferences(None, len(MEASUREMENTS))
-        self._scales: dict[Speaker, CodeReference] = {}
+        self._scales: dict[Speaker, speaker_code.CodeReference] = {}
 
     @classmethod
     def prepare_public(cls, study: Study, notify: Notify) -> Arrays:
         """A code of public speech."""
         notify("measuring public speech")
-        options = NormalizedOptions.of(study.voice.options)
-        return train_speaker_code(
+        options = cls.options_of(study)
+        return speaker_code.train_speaker_code(
             _public_rows(study),
             size=options.code_size,
             codebook_size=options.codebook_size,
@@ -165,23 +132,20 @@ class SpeakerNormalized(Anonymizer):
     @classmethod
     def public_choices(cls, study: Study) -> dict[str, Any]:
         """The form decides what is measured, the noise only what a network is trained under."""
-        options, windows = NormalizedOptions.of(study.voice.options), study.voice.form != "code"
+        options, windows = cls.options_of(study), study.voice.form != "code"
         noise = options.code_noise if options.code_encoder == "network" else None
         return {**super().public_choices(study), "in_windows": windows, "network_noise": noise}
 
     @classmethod
     def public_rules(cls, study: Study) -> Rules:
         """The code, of the study's size and encoder."""
-        options = NormalizedOptions.of(study.voice.options)
-        return SpeakerCode.rules(options.code_size, is_network=options.code_encoder == "network")
+        options = cls.options_of(study)
+        return speaker_code.SpeakerCode.rules(options.code_size, is_network=options.code_encoder == "network")
 
     @classmethod
     def site_training(cls, study: Study) -> SiteTraining | None:
         """Where the code is trained at the sites."""
-        plan, options = study.voice.site_training(), NormalizedOptions.of(study.voice.options)
-        if plan is None:
-            return None
-        return CodeTraining(study, plan, size=options.code_size, in_windows=study.voice.form != "code")
+        return CodeTraining.of(study, in_windows=study.voice.form != "code")
 
     @classmethod
     def from_study(cls, study: Study, public: Mapping[str, Array]) -> SpeakerNormalized:
@@ -190,10 +154,10 @@ class SpeakerNormalized(Anonymizer):
         Raises:
             StudyError: there is no such code, or one of another size or kind.
         """
-        options, code = NormalizedOptions.of(study.voice.options), SpeakerCode.from_arrays(public)
+        options, code = cls.options_of(study), speaker_code.SpeakerCode.from_arrays(public)
+        made = "directions" if code.hidden is None else "network"
         if code.size != options.code_size:
             raise StudyError(f"a public code of {code.size} values", expected=f"{options.code_size}, as the study says")
-        made = "directions" if code.hidden is None else "network"
         if made != options.code_encoder:
             raise StudyError(f"a public code of the kind {made}", expected=f"{options.code_encoder}, as the study says")
         return cls(options, study.voice.form, code)
@@ -203,33 +167,27 @@ class SpeakerNormalized(Anonymizer):
         """float32 [k, d], of tokens."""
         return self._code.codewords if self.form == "code-tokens" else None
 
-    def frames(self, released: Array) -> int:
-        """Steps of a sequence; a code is one."""
-        return frame_count(self.form, released)
-
     def keep_in(self, folder: Path) -> None:
         """Keep secret weights and shifts there, so that a clip counts as much in a later release as in this one."""
         path, former = folder / f"{self.name}.safetensors", folder / "speaker-normalised.safetensors"
         if former.exists() and not path.exists():
             former.rename(path)
-        forget(folder, "speaker-normalised-clips.safetensors", "speaker-normalised-steps.safetensors")
+        for name in ("clips", "steps"):  # files of earlier versions hold measurements, even of clips that were deleted
+            (folder / f"speaker-normalised-{name}.safetensors").unlink(missing_ok=True)
         self._references = SpeakerReferences(path, len(MEASUREMENTS))
 
     def fit(self, clips: Iterable[tuple[Speaker, Array]], noise: NoiseSource) -> None:
-        """Take the clips that each speaker's clips are normalized by: these clips, and no others.
-
-        Unusable clips are passed over.
-        """
+        """Take the clips that each speaker's clips are normalized by: these usable clips, and no others."""
         measured: dict[Speaker, list[MeasuredClip]] = defaultdict(list)
-        for speaker, clip in self._measured(clips):
-            measured[speaker].append(clip)
+        for speaker, samples in usable(clips):
+            rows = speaker_code.measured_clip(samples, in_windows=self._in_windows)
+            measured[speaker].append((clip_digest(samples), rows))
         self._references.learn(measured, noise)
         self._scales.clear()
-        self._references.save()
 
     def release_clip(self, clip: Array, noise: NoiseSource, speaker: Speaker) -> Array:
         """Codes with noise, on a grid that hides the low bits; or the nearest codewords."""
-        rows = measured_clip(check_samples(clip), in_windows=self._in_windows)
+        rows = speaker_code.measured_clip(check_samples(clip), in_windows=self._in_windows)
         codes, sigma = self._scale(speaker)(rows), self._options.code_noise
         noisy = on_grid(codes + noise.private_normal(sigma, codes.shape), sigma) if sigma else codes
         if self.form == "code-tokens":
@@ -245,7 +203,7 @@ class SpeakerNormalized(Anonymizer):
     @classmethod
     def strength(cls, study: Study) -> dict[str, float]:
         """How many values are released, and with what noise."""
-        options = NormalizedOptions.of(study.voice.options)
+        options = cls.options_of(study)
         return {"code_size": float(options.code_size), "code_noise": options.code_noise}
 
     def parameters(self) -> dict[str, Any]:
@@ -255,64 +213,37 @@ class SpeakerNormalized(Anonymizer):
             "code_noise": self._options.code_noise,
             "code_rounds": self._code.rounds,
             "code_encoder": self._options.code_encoder,
-            "limit": CODE_LIMIT,
+            "limit": speaker_code.CODE_LIMIT,
             "measurements": len(MEASUREMENTS),
             "codebook_size": len(self._code.codewords) if self.form == "code-tokens" else None,
         }
 
     def privacy(self, sizes: Sizes) -> tuple[PrivacyStatement, ...]:
         """The little that the noise guarantees, and what training the code at the sites cost."""
-        losses = self.losses(sizes)
-        return (
-            *(_stated(unit, losses[unit]) for unit in LEDGER_UNITS),
-            *training_statements(self._options.site_training(), sizes),
-        )
+        note = _NOTE if self._options.code_noise else _NO_NOISE
+        rows = [self.stated(sizes, unit, note) for unit in LEDGER_UNITS]
+        return (*rows, *training_statements(self._options.site_training(), sizes))
 
-    def losses(self, sizes: Sizes) -> Losses:
-        """See `planned_losses`. What training the code cost is on the ledger by itself."""
-        return _losses(self._options, sizes)
+    @classmethod
+    def losses_of(cls, options: NormalizedOptions, sizes: Sizes) -> Losses:
+        """One Gaussian over all codes of the speaker with most; sizes are in codes. Training is accounted for apart."""
+        if not any(sizes.values()):
+            return NOTHING
+        if not options.code_noise:
+            return {unit: (Unbounded(unit=unit, why=_NO_NOISE),) for unit in LEDGER_UNITS}
+        distance = 2 * speaker_code.CODE_LIMIT * float(np.sqrt(max(map(sum, sizes.values())) * options.code_size))
+        return {unit: (Gaussian(unit=unit, sigma=options.code_noise, distance=distance),) for unit in LEDGER_UNITS}
 
     @classmethod
     def planned_losses(cls, study: Study, sizes: Sizes) -> Losses:
-        """One Gaussian over all codes of the speaker with most of them: a clip is one, or one for each step.
-
-        Args:
-            study: says which.
-            sizes: MFCC frames of each clip.
-        """
+        """See `losses_of`; of clips of so many MFCC frames, each of which is one code, or one for each step."""
         whole = study.voice.form == "code"
-        rows = {who: [1 if whole else most_steps(frames) for frames in clips] for who, clips in sizes.items()}
-        return _losses(NormalizedOptions.of(study.voice.options), rows)
+        codes = {who: [1 if whole else most_steps(frames) for frames in clips] for who, clips in sizes.items()}
+        return super().planned_losses(study, codes)
 
-    def _measured(self, clips: Iterable[tuple[Speaker, Array]]) -> Iterator[tuple[Speaker, MeasuredClip]]:
-        for speaker, clip in clips:
-            try:
-                samples = check_samples(clip)
-                rows = measured_clip(samples, in_windows=self._in_windows)
-            except ClipError:
-                continue  # counted when its turn comes
-            yield speaker, (clip_digest(samples), rows)
-
-    def _scale(self, speaker: Speaker) -> CodeReference:
+    def _scale(self, speaker: Speaker) -> speaker_code.CodeReference:
         if speaker not in self._scales:
             if speaker not in self._references:
                 raise ClipError("unknown-speaker", "a speaker of whom nothing was fitted", fix="call `fit` first")
             self._scales[speaker] = self._references[speaker].scale(self._code)
         return self._scales[speaker]
-
-
-def _losses(options: NormalizedOptions, sizes: Sizes) -> Losses:
-    rows = max((sum(clips) for clips in sizes.values()), default=0)
-    if not rows:
-        return dict.fromkeys(LEDGER_UNITS, ())
-    if not options.code_noise:
-        return {unit: (Unbounded(unit=unit, why=_NO_NOISE),) for unit in LEDGER_UNITS}
-    distance = 2 * CODE_LIMIT * float(np.sqrt(rows * options.code_size))
-    return {unit: (Gaussian(unit=unit, sigma=options.code_noise, distance=distance),) for unit in LEDGER_UNITS}
-
-
-def _stated(unit: PrivacyUnit, losses: tuple[Mechanism, ...]) -> PrivacyStatement:
-    if any(isinstance(loss, Unbounded) for loss in losses):
-        return PrivacyStatement(mechanism=_MECHANISM, unit=unit, epsilon=None, note=_NO_NOISE)
-    epsilon = sum(loss.epsilon(DELTA) or 0.0 for loss in losses)
-    return PrivacyStatement(mechanism=_MECHANISM, unit=unit, epsilon=epsilon, delta=DELTA, note=_NOTE)

@@ -1,4 +1,4 @@
-"""What new clips of a speaker are told relative to: the speaker's clips that are at the site now, and their secrets.
+"""What new clips of a speaker are normalized by: the speaker's clips that are at the site now, and their secrets.
 
 Only the secrets are kept from one release to the next, in one file that its owner alone can read: a random weight for
 each clip, known again by a digest of its samples, and a shift for each speaker. No measurement of a voice is in it, and
@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -30,15 +31,16 @@ MeasuredClip = tuple[ClipDigest, Rows]
 _DIGEST_BYTES = 32
 
 
+class _Secrets(NamedTuple):
+    """Of one speaker."""
+
+    weights: dict[ClipDigest, float]
+    normals: Floats
+
+
 def clip_digest(samples: Array) -> ClipDigest:
     """The same for the same samples, whatever their file is called."""
     return hashlib.blake2b(np.ascontiguousarray(samples, np.float32).tobytes(), digest_size=_DIGEST_BYTES).digest()
-
-
-def forget(folder: Path, *names: str) -> None:
-    """Remove files of earlier versions: they hold measurements of clips, even of those that were deleted since."""
-    for name in names:
-        (folder / name).unlink(missing_ok=True)
 
 
 def forget_speaker(folder: Path, speaker: Speaker) -> int:
@@ -46,30 +48,17 @@ def forget_speaker(folder: Path, speaker: Speaker) -> int:
 
     A file that cannot be read is removed as a whole: its secrets are then drawn anew.
     """
-    from safetensors import SafetensorError, safe_open
-    from safetensors.numpy import save
-
     found = 0
     for path in sorted(folder.glob("*.safetensors")):
         try:
-            with safe_open(path, framework="numpy") as file:
-                speakers = json.loads(file.metadata()["speakers"])
-                arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        except (SafetensorError, OSError, ValueError, KeyError, TypeError):
+            secrets = _read(path)
+        except HomeError:
             path.unlink()
             found += 1
             continue
-        if speaker not in speakers:
-            continue
-        left = [number for number, other in enumerate(speakers) if other != speaker]
-        kept = {
-            f"{new}/{name.partition('/')[2]}": array
-            for new, old in enumerate(left)
-            for name, array in arrays.items()
-            if name.startswith(f"{old}/")
-        }
-        write_atomic(path, save(kept, {"speakers": json.dumps([speakers[number] for number in left])}), mode=0o600)
-        found += 1
+        if secrets.pop(speaker, None) is not None:
+            _write(path, secrets)
+            found += 1
     return found
 
 
@@ -85,18 +74,10 @@ class Reference:
     """[n], secret, drawn once: `secret_shift` makes the person's own shift of them."""
 
     def scale(self, code: SpeakerCode) -> CodeReference:
-        """What the person's codes are told relative to."""
+        """What the person's codes are normalized by."""
         _, clip, rows = np.unique(self.weights, return_inverse=True, return_counts=True)
         shift = secret_shift(self.normals[: code.size], len(rows), in_windows=len(clip) > len(rows))
         return CodeReference.of(self.values, self.weights, code, counts=1 / rows[clip], shift=shift)
-
-
-@dataclass(frozen=True)
-class _Secrets:
-    """Of one speaker."""
-
-    weights: dict[ClipDigest, float]
-    normals: Floats
 
 
 class SpeakerReferences:
@@ -109,7 +90,7 @@ class SpeakerReferences:
 
     def __init__(self, path: Path | None, width: int) -> None:
         self._path, self._width = path, width
-        self._secrets: dict[Speaker, _Secrets] = dict(_read(path, width)) if path is not None and path.exists() else {}
+        self._secrets = _read(path, width) if path is not None and path.exists() else {}
         self._known: dict[Speaker, Reference] = {}
 
     def __contains__(self, speaker: Speaker) -> bool:
@@ -121,57 +102,52 @@ class SpeakerReferences:
     def learn(self, clips: Mapping[Speaker, Sequence[MeasuredClip]], noise: NoiseSource) -> None:
         """Take all clips that are at the site, in place of those that were; the same samples count once.
 
-        A clip that was there before keeps its weight, and a speaker the shift; what is gone is forgotten.
+        A clip that was there before keeps its weight, and a speaker the shift; what is gone is forgotten. The secrets
+        are written where only their owner reads them.
         """
-        measured = {speaker: dict(clips[speaker]) for speaker in sorted(clips) if clips[speaker]}
-        self._secrets = {speaker: self._secrets_of(speaker, list(clips), noise) for speaker, clips in measured.items()}
-        self._known = {speaker: _reference(clips, self._secrets[speaker]) for speaker, clips in measured.items()}
-
-    def save(self) -> None:
-        """Write the secrets, readable by their owner only."""
-        if self._path is None:
-            return
-        from safetensors.numpy import save
-
-        arrays: dict[str, npt.NDArray[np.uint8] | Floats] = {}
-        for number, secrets in enumerate(self._secrets.values()):
-            digests = np.frombuffer(b"".join(secrets.weights), np.uint8)
-            arrays[f"{number}/clips"] = digests.reshape(-1, _DIGEST_BYTES)
-            arrays[f"{number}/weights"] = np.array(list(secrets.weights.values()))
-            arrays[f"{number}/normals"] = np.ascontiguousarray(secrets.normals)
-        self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        write_atomic(self._path, save(arrays, {"speakers": json.dumps(list(self._secrets))}), mode=0o600)
-
-    def _secrets_of(self, speaker: Speaker, clips: list[ClipDigest], noise: NoiseSource) -> _Secrets:
-        known = self._secrets.get(speaker)
-        weights = {} if known is None else known.weights
-        new = [clip for clip in clips if clip not in weights]
-        drawn = dict(zip(new, secret_weights(len(new), noise), strict=True)) if new else {}
-        normals = noise.normal(1.0, (self._width,)) if known is None else known.normals
-        return _Secrets({clip: float((weights | drawn)[clip]) for clip in clips}, normals)
+        former, self._secrets, self._known = self._secrets, {}, {}
+        for speaker in sorted(speaker for speaker in clips if clips[speaker]):
+            rows_of, (weights, normals) = dict(clips[speaker]), former.get(speaker, _Secrets({}, np.empty(0)))
+            if new := [clip for clip in rows_of if clip not in weights]:
+                weights = weights | dict(zip(new, secret_weights(len(new), noise).tolist(), strict=True))
+            if speaker not in former:
+                normals = noise.normal(1.0, (self._width,))
+            self._secrets[speaker] = _Secrets({clip: weights[clip] for clip in rows_of}, normals)
+            shared = [np.full(len(rows), weights[clip] / len(rows)) for clip, rows in rows_of.items()]
+            self._known[speaker] = Reference(np.concatenate(list(rows_of.values())), np.concatenate(shared), normals)
+        if self._path is not None:
+            self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            _write(self._path, self._secrets)
 
 
-def _reference(clips: Mapping[ClipDigest, Rows], secrets: _Secrets) -> Reference:
-    shared = [np.full(len(rows), secrets.weights[clip] / len(rows)) for clip, rows in clips.items()]
-    return Reference(np.concatenate(list(clips.values())), np.concatenate(shared), secrets.normals)
+def _write(path: Path, secrets: Mapping[Speaker, _Secrets]) -> None:
+    from safetensors.numpy import save
+
+    arrays: dict[str, npt.NDArray[Any]] = {}
+    for number, own in enumerate(secrets.values()):
+        arrays[f"{number}/clips"] = np.frombuffer(b"".join(own.weights), np.uint8).reshape(-1, _DIGEST_BYTES)
+        arrays[f"{number}/weights"] = np.array(list(own.weights.values()))
+        arrays[f"{number}/normals"] = np.ascontiguousarray(own.normals)
+    write_atomic(path, save(arrays, {"speakers": json.dumps(list(secrets))}), mode=0o600)
 
 
-def _read(path: Path, width: int) -> Iterator[tuple[Speaker, _Secrets]]:
+def _read(path: Path, width: int | None = None) -> dict[Speaker, _Secrets]:
     from safetensors import SafetensorError, safe_open
 
+    found: dict[Speaker, _Secrets] = {}
     try:
         with safe_open(path, framework="numpy") as file:
-            speakers = json.loads(file.metadata()["speakers"])
-            for number, speaker in enumerate(speakers):
+            for number, speaker in enumerate(json.loads(file.metadata()["speakers"])):
                 names = ("clips", "weights", "normals")
                 clips, weights, normals = (file.get_tensor(f"{number}/{name}") for name in names)
                 fits = clips.dtype == np.uint8 and clips.shape == (len(weights), _DIGEST_BYTES)
-                fits = fits and weights.ndim == 1 and normals.shape == (width,) and bool((weights > 0).all())
-                if not fits or not (np.isfinite(weights).all() and np.isfinite(normals).all()):
+                fits = fits and weights.ndim == 1 and normals.shape == (width or len(normals),)
+                fits = fits and bool((weights > 0).all() and np.isfinite(weights).all() and np.isfinite(normals).all())
+                if not fits:
                     shapes = f"{clips.shape} digests, {weights.shape} weights and {normals.shape} normals"
                     raise ValueError(f"speaker {number} has {shapes}")
                 by_clip = {clip.tobytes(): float(weight) for clip, weight in zip(clips, weights, strict=True)}
-                yield str(speaker), _Secrets(by_clip, normals.astype(np.float64))
+                found[str(speaker)] = _Secrets(by_clip, normals.astype(np.float64))
     except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
         raise HomeError(
             f"what this site remembers of its speakers cannot be read: {type(error).__name__}: {error}",
@@ -179,3 +155,4 @@ def _read(path: Path, width: int) -> Iterator[tuple[Speaker, _Secrets]]:
             fix="put it back from a backup, or delete it: secret weights and shifts are then drawn anew, and what "
             "somebody learns from two releases of one clip is no longer alike in both",
         ) from error
+    return found

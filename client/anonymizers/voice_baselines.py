@@ -1,17 +1,23 @@
-"""Baselines of voice: the clip as it is, the same sound for everybody, and the base of those without noise."""
+"""Baselines of voice: the clip as it is, the same sound for everybody, moved formants; and bases of voice anonymizers.
+
+McAdams coefficient: Patino et al., "Speaker anonymisation using the McAdams coefficient", Interspeech 2021, section 3;
+the second baseline (B2) of the VoicePrivacy Challenges, known to be weak against attackers that train on its output.
+"""
 
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping
-from typing import Any, ClassVar, Self
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, ClassVar, Generic, Self, TypeVar, cast
 
 import numpy as np
+import numpy.typing as npt
 
-from moretta.shared.core.terms import CODEBOOK_FORMS, PrivacyStatement
-from moretta.shared.features.mfcc import MELS, Frames, check_samples, mfcc
+from moretta.shared.core.terms import CODEBOOK_FORMS, PrivacyStatement, PrivacyUnit
+from moretta.shared.features.mfcc import MELS, Audio, Frames, check_samples, mfcc
 from moretta.shared.features.public_speech import MfccOptions, PublicVoice
 from moretta.shared.features.voice_forms import as_waveform, frame_count
+from moretta.shared.privacy.mechanism import Unbounded
 from moretta.shared.privacy.noise import NoiseSource
 from moretta.shared.release.anonymizer import (
     LEDGER_UNITS,
@@ -25,69 +31,134 @@ from moretta.shared.release.anonymizer import (
     Speaker,
     anonymizer,
 )
+from moretta.shared.study.options import Options
 from moretta.shared.study.public_arrays import Rules
 from moretta.shared.study.schema import Study
 
+ALPHA = 0.8
+"""The paper's coefficient. Below 1 it spreads the angles of poles below 1 radian (2.5 kHz) upwards."""
+ORDER = 20
+WINDOW_SAMPLES = 320  # 20 ms
+HOP_SAMPLES = WINDOW_SAMPLES // 2
 FRAMES = 260
 _BAND_LOG_ENERGY = -2.0  # steady noise, some 40 dB above the quietest that MFCC can show
+_MAX_POLE_RADIUS = 0.995  # rounding can push a pole of pure tones onto the unit circle, where synthesis diverges
+_WHITE_NOISE = 1e-9  # relative; keeps the normal equations of silence and pure tones solvable
+
+Floats = npt.NDArray[np.float64]
+OptionsT = TypeVar("OptionsT", bound=Options)
 
 
-class NoiselessVoice(Anonymizer):
+def usable(clips: Iterable[tuple[Speaker, Array]]) -> Iterator[tuple[Speaker, Audio]]:
+    """Clips that pass `check_samples`; the others fail again, and are counted, when their turn comes."""
+    for speaker, clip in clips:
+        try:
+            samples = check_samples(clip)
+        except Exception:  # noqa: S112
+            continue
+        yield speaker, samples
+
+
+NOTHING: Losses = dict.fromkeys(LEDGER_UNITS, ())
+"""What no clip loses."""
+
+
+class VoiceAnonymizer(Anonymizer, Generic[OptionsT]):
+    """A voice anonymizer whose losses follow from its options and the sizes of clips alone."""
+
+    mechanism: ClassVar[str]
+    delta: float = 0.0
+
+    def __init__(self, options: OptionsT, form: str) -> None:
+        self._options, self.form = options, form
+
+    @classmethod
+    def options_of(cls, study: Study) -> OptionsT:
+        """The study's options of this anonymizer."""
+        return cast(OptionsT, cls.Options.of(study.voice.options))
+
+    @classmethod
+    @abstractmethod
+    def losses_of(cls, options: OptionsT, sizes: Sizes) -> Losses:
+        """Mechanisms of the clip and the speaker with the largest loss."""
+
+    def losses(self, sizes: Sizes) -> Losses:
+        """See `losses_of`: public arrays change nothing."""
+        return self.losses_of(self._options, sizes)
+
+    @classmethod
+    def planned_losses(cls, study: Study, sizes: Sizes) -> Losses:
+        """See `losses_of`."""
+        return cls.losses_of(cls.options_of(study), sizes)
+
+    def frames(self, released: Array) -> int:
+        """MFCC frames, steps of a sequence, or one code."""
+        return frame_count(self.form, released)
+
+    def stated(self, sizes: Sizes, unit: PrivacyUnit, note: str, nominal: float | None = None) -> PrivacyStatement:
+        """The row of one unit; what hides a clip hides its frames and values."""
+        epsilons = [loss.epsilon(self.delta) for loss in self.losses(sizes)["speaker" if unit == "speaker" else "clip"]]
+        epsilon = None if None in epsilons else sum(each for each in epsilons if each is not None)
+        delta = 0.0 if epsilon is None else self.delta
+        return PrivacyStatement(
+            mechanism=self.mechanism, unit=unit, epsilon=epsilon, delta=delta, nominal=nominal, note=note
+        )
+
+
+class NoiselessVoice(VoiceAnonymizer[MfccOptions]):
     """Releases sound, or its MFCC, without noise. The public arrays only scale the input of emotion models."""
 
     Options = MfccOptions
     forms: ClassVar[tuple[str, ...]] = ("mfcc", "waveform")
     public_options = frozenset({"coefficients", "public_speech"})
     uses_noise = False
-    mechanism: ClassVar[str]
+    epsilon: ClassVar[float | None] = None
+    """At every unit."""
     why: ClassVar[str]
-    """Why nothing is guaranteed."""
+    """Of this epsilon."""
 
     def __init__(self, form: str, coefficients: int) -> None:
-        self.form = form
-        self._coefficients = coefficients
+        super().__init__(MfccOptions(coefficients=coefficients), form)
 
     @classmethod
     def prepare_public(cls, study: Study, notify: Notify) -> Arrays:
         """Statistics of public speech."""
         notify("measuring public speech")
-        return MfccOptions.of(study.voice.options).public_voice().to_arrays()
+        return cls.options_of(study).public_voice().to_arrays()
 
     @classmethod
     def public_rules(cls, study: Study) -> Rules:
         """The same."""
-        return PublicVoice.rules(MfccOptions.of(study.voice.options).coefficients, optional=True)
+        return PublicVoice.rules(cls.options_of(study).coefficients, optional=True)
 
     @classmethod
     def from_study(cls, study: Study, public: Mapping[str, Array]) -> Self:  # noqa: ARG003
         """Build from the study; the public arrays are not needed."""
-        return cls(study.voice.form, MfccOptions.of(study.voice.options).coefficients)
+        return cls(study.voice.form, cls.options_of(study).coefficients)
 
     @abstractmethod
     def transform(self, samples: Array) -> Array:
         """float32 [samples] at 16 kHz in [-1, 1] -> the same, as it is released."""
 
-    def frames(self, released: Array) -> int:
-        """MFCC frames behind one released array."""
-        return frame_count(self.form, released)
-
     def release_clip(self, clip: Array, noise: NoiseSource, speaker: Speaker) -> Array:  # noqa: ARG002
         """The transformed clip, or its MFCC."""
         made = self.transform(check_samples(clip))
-        return mfcc(made, self._coefficients) if self.form == "mfcc" else made
+        return mfcc(made, self._options.coefficients) if self.form == "mfcc" else made
 
     def parameters(self) -> dict[str, Any]:
         """The number of coefficients."""
-        return {"coefficients": self._coefficients}
+        return {"coefficients": self._options.coefficients}
 
-    def privacy(self, sizes: Sizes) -> tuple[PrivacyStatement, ...]:  # noqa: ARG002
-        """At no unit a finite epsilon."""
-        return tuple(PrivacyStatement(mechanism=self.mechanism, unit=u, epsilon=None, note=self.why) for u in UNITS)
+    def privacy(self, sizes: Sizes) -> tuple[PrivacyStatement, ...]:
+        """The same at every unit."""
+        return tuple(self.stated(sizes, unit, self.why) for unit in UNITS)
 
     @classmethod
-    def planned_losses(cls, study: Study, sizes: Sizes) -> Losses:
-        """That nothing is guaranteed, stated before a clip is read."""
-        return super().planned_losses(study, sizes)
+    def losses_of(cls, options: MfccOptions, sizes: Sizes) -> Losses:  # noqa: ARG003
+        """None where the release does not depend on the clips; else no guarantee."""
+        if cls.epsilon == 0:
+            return NOTHING
+        return {unit: (Unbounded(unit=unit, why="the anonymizer guarantees nothing"),) for unit in LEDGER_UNITS}
 
 
 @anonymizer("none", modality="voice", version="1")
@@ -107,18 +178,21 @@ class ConstantVoice(NoiselessVoice):
     """2.6 s of steady, flat noise for every usable clip: the anchor at which every attacker must be at chance."""
 
     forms = ("mfcc", "tokens", "waveform", "code", "code-sequence", "code-tokens")
+    mechanism = "constant"
+    epsilon = 0.0
+    why = "the number of clips and their labels are released as they are"
 
     def __init__(self, form: str, coefficients: int) -> None:
         super().__init__(form, coefficients)
         self._codebook = np.zeros((1, coefficients), np.float32)
         self._codebook[0, 0] = _BAND_LOG_ENERGY * np.sqrt(MELS)
-        tokens = np.zeros(FRAMES, np.int32)
-        centroids = self._codebook[tokens]
-        self._array: Array = tokens if form in CODEBOOK_FORMS else centroids
-        if form == "code":
-            self._array = centroids[0]
-        if form == "waveform":
-            self._array = as_waveform("mfcc", centroids)
+        self._array: Array = np.repeat(self._codebook, FRAMES, axis=0)
+        if form in CODEBOOK_FORMS:
+            self._array = np.zeros(FRAMES, np.int32)
+        elif form == "code":
+            self._array = self._codebook[0]
+        elif form == "waveform":
+            self._array = as_waveform("mfcc", self._array)
 
     @property
     def codebook(self) -> Frames | None:
@@ -126,24 +200,89 @@ class ConstantVoice(NoiselessVoice):
         return self._codebook
 
     def transform(self, samples: Array) -> Array:  # noqa: ARG002
-        """The same array for each clip."""
+        """The same array for each clip, in the form of the study."""
         return self._array.copy()
 
     def release_clip(self, clip: Array, noise: NoiseSource, speaker: Speaker) -> Array:  # noqa: ARG002
-        """The same array for each clip that can be used, in the form of the study."""
+        """The same array for each clip that can be used."""
         return self.transform(check_samples(clip))
 
     def parameters(self) -> dict[str, Any]:
         """The size of the array."""
         return {"frames": FRAMES, **super().parameters()}
 
-    def privacy(self, sizes: Sizes) -> tuple[PrivacyStatement, ...]:  # noqa: ARG002
-        """Epsilon 0 at every unit: what is released does not depend on what was said, nor by whom."""
-        note = "the number of clips and their labels are released as they are"
-        return tuple(PrivacyStatement(mechanism="constant", unit=unit, epsilon=0.0, note=note) for unit in UNITS)
 
-    @classmethod
-    def planned_losses(cls, study: Study, sizes: Sizes) -> Losses:
-        """None: what is released does not depend on the clips."""
-        del study, sizes
-        return dict.fromkeys(LEDGER_UNITS, ())
+@anonymizer("mcadams", modality="voice", version="1")
+class McAdams(NoiselessVoice):
+    """Moves formants by one coefficient, the same for everybody. It guarantees nothing."""
+
+    mechanism = "McAdams coefficient"
+    why = "a fixed transformation without noise can be undone"
+
+    def transform(self, samples: Array) -> Array:
+        """The samples with their formants moved."""
+        return move_formants(samples, ALPHA)
+
+    def parameters(self) -> dict[str, Any]:
+        """The coefficient and the order of the prediction."""
+        return {"alpha": ALPHA, "order": ORDER, **super().parameters()}
+
+
+def move_formants(samples: npt.NDArray[Any], alpha: float) -> Audio:
+    """Transform speech frame by frame: linear prediction, poles moved, the same excitation filtered again.
+
+    Args:
+        samples: [samples] at 16 kHz.
+        alpha: the McAdams coefficient; 1 changes nothing.
+
+    Returns:
+        float32 [samples], at the level of the input, in [-1, 1].
+    """
+    from scipy.signal import lfilter
+
+    count = -(-len(samples) // HOP_SAMPLES) + 1
+    padded = np.zeros((count + 1) * HOP_SAMPLES)  # half a window of silence before, and enough after
+    padded[HOP_SAMPLES : HOP_SAMPLES + len(samples)] = samples
+    window = np.hanning(WINDOW_SAMPLES + 1)[:-1]  # periodic: halves that overlap add up to 1
+    frames = np.lib.stride_tricks.sliding_window_view(padded, WINDOW_SAMPLES)[::HOP_SAMPLES] * window
+    filters = linear_prediction(frames)
+    out = np.zeros_like(padded)
+    for index, (frame, analysis, synthesis) in enumerate(zip(frames, filters, move_poles(filters, alpha), strict=True)):
+        part = slice(index * HOP_SAMPLES, index * HOP_SAMPLES + WINDOW_SAMPLES)
+        out[part] += lfilter([1.0], synthesis, lfilter(analysis, [1.0], frame))
+    out = out[HOP_SAMPLES:][: len(samples)]
+    level = np.sqrt(np.mean(np.square(samples, dtype=np.float64)))
+    gain = level / max(float(np.sqrt(np.mean(out**2))), 1e-12)
+    return np.asarray(np.clip(gain * out, -1, 1), np.float32)
+
+
+def linear_prediction(frames: Floats) -> Floats:
+    """Prediction error filters of [frames, samples] by the autocorrelation method.
+
+    Returns:
+        [frames, ORDER + 1], each starting with 1 and with all its roots inside the unit circle.
+    """
+    samples = frames.shape[1]
+    lags = [np.einsum("ft,ft->f", frames[:, : samples - lag], frames[:, lag:]) for lag in range(ORDER + 1)]
+    correlation = np.stack(lags, axis=1)  # [frames, lags]
+    correlation[:, 0] = correlation[:, 0] * (1 + _WHITE_NOISE) + 1e-12
+    toeplitz = correlation[:, np.abs(np.subtract.outer(np.arange(ORDER), np.arange(ORDER)))]  # [frames, order, order]
+    predictors = np.linalg.solve(toeplitz, correlation[:, 1:, None])[:, :, 0]
+    return np.concatenate([np.ones((len(frames), 1)), -predictors], axis=1)
+
+
+def move_poles(filters: Floats, alpha: float) -> Floats:
+    """Filters [frames, order + 1] whose complex poles have the angle phi ** alpha in place of phi; real poles stay."""
+    order = filters.shape[1] - 1
+    companions = np.zeros((len(filters), order, order))
+    companions[:, 0] = -filters[:, 1:]
+    companions[:, np.arange(1, order), np.arange(order - 1)] = 1.0
+    poles = np.linalg.eigvals(companions)  # [frames, order]
+    angle = np.angle(poles)
+    bent = np.where(poles.imag == 0, angle, np.sign(angle) * np.minimum(np.abs(angle) ** alpha, np.pi))
+    moved = np.minimum(np.abs(poles), _MAX_POLE_RADIUS) * np.exp(1j * bent)
+    polynomial = np.ones((len(filters), 1), np.complex128)
+    for pole in moved.T:  # multiply by (z - pole), one pole of every frame at a time
+        shifted = np.pad(polynomial, ((0, 0), (0, 1)))
+        polynomial = shifted - pole[:, None] * np.pad(polynomial, ((0, 0), (1, 0)))
+    return np.ascontiguousarray(polynomial.real)

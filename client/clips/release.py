@@ -23,8 +23,8 @@ from moretta.client.settings import SiteSettings, StudyPseudonyms
 from moretta.client.training.data import of_released, save_public_scale
 from moretta.shared.core.errors import ClipError, ReleaseError
 from moretta.shared.core.terms import Modality
-from moretta.shared.data.clip_store import ClipStore
 from moretta.shared.data.clips import Clip, Corpus
+from moretta.shared.data.recordings import ClipStore
 from moretta.shared.features.faces import check_frames
 from moretta.shared.features.mfcc import check_samples
 from moretta.shared.privacy.noise import NoiseSource, SeededNoise, SystemNoise

@@ -24,8 +24,8 @@ from moretta.shared.core.terms import MODALITIES, Modality
 from moretta.shared.core.workers import Progress
 from moretta.shared.data.clips import Clip, Corpus, Drop, Speaker
 from moretta.shared.data.corpora.cremad import ClipName
-from moretta.shared.data.demographics import DEMOGRAPHICS_FILE, read_demographics
 from moretta.shared.data.reader import AUDIO_ENDINGS, VIDEO_ENDINGS, media_files, read_corpus, readers
+from moretta.shared.data.tables import DEMOGRAPHICS_FILE, read_demographics
 from moretta.shared.release import PseudonymKey, Release, open_release
 from moretta.shared.release.release_format import STATEMENT_FILE
 

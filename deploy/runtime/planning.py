@@ -8,9 +8,8 @@ from moretta.shared.core.errors import StudyError
 from moretta.shared.core.labels import SpeakerId, in_order
 from moretta.shared.core.reproducibility import derive
 from moretta.shared.core.terms import Modality
-from moretta.shared.data.clips import Corpus, Speaker
+from moretta.shared.data.clips import Corpus, Folds, Speaker, assign_sites, make_folds
 from moretta.shared.data.recordings import has_sound
-from moretta.shared.data.splits import Folds, assign_sites, make_folds
 from moretta.shared.enrollment import check_site_name
 from moretta.shared.study.limits import check_limits, check_training_sites
 from moretta.shared.study.run_plan import PlannedSite, SimulationPlan

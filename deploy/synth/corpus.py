@@ -24,9 +24,9 @@ from moretta.shared.core.labels import Emotion
 from moretta.shared.core.workers import map_files
 from moretta.shared.data.clips import Corpus
 from moretta.shared.data.corpora.cremad import AUDIO_FOLDER, SENTENCES, VIDEO_FOLDER, ClipName, Level
-from moretta.shared.data.demographics import DEMOGRAPHICS_FILE
 from moretta.shared.data.media import SAMPLE_RATE, Audio, write_video, write_wav
 from moretta.shared.data.reader import SYNTHETIC_MARKER, read_corpus
+from moretta.shared.data.tables import DEMOGRAPHICS_FILE
 from moretta.shared.models.speech import Voice, make_voice, synthesize
 
 GENERATOR = "moretta synth 1"

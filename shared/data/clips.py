@@ -1,4 +1,4 @@
-"""A corpus once read: speakers, clips, and everything that could not be used."""
+"""A corpus once read: speakers, clips, and everything that could not be used; and how speakers are dealt to folds."""
 
 from __future__ import annotations
 
@@ -7,7 +7,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from moretta.shared.core.labels import SpeakerId
+import numpy as np
+
+from moretta.shared.core.errors import StudyError
+from moretta.shared.core.labels import SpeakerId, in_order
+
+Folds = tuple[tuple[SpeakerId, ...], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,3 +90,43 @@ class Corpus:
 def by_reason(drops: Iterable[Drop]) -> dict[str, int]:
     """How many files were dropped for each reason, the most frequent first."""
     return dict(Counter(drop.reason for drop in drops).most_common())
+
+
+def make_folds(speakers: Iterable[Speaker], folds: int, seed: int) -> Folds:
+    """Deal speakers into disjoint, sorted folds. Sizes differ by at most one, and so do the numbers of each sex.
+
+    Raises:
+        StudyError: fewer than two folds, or fewer speakers than folds.
+    """
+    if folds < 2:
+        raise StudyError(f"folds = {folds}", expected="at least 2: one is held out for testing")
+    return tuple(map(tuple, _deal(speakers, folds, seed, "folds", "in each fold")))
+
+
+def assign_sites(speakers: Iterable[Speaker], sites: int, seed: int) -> list[list[SpeakerId]]:
+    """Deal speakers over virtual sites in the same way.
+
+    Raises:
+        StudyError: no site, or more sites than speakers.
+    """
+    if sites < 1:
+        raise StudyError(f"sites = {sites}", expected="at least 1")
+    return _deal(speakers, sites, seed, "sites", "at each site")
+
+
+def _deal(speakers: Iterable[Speaker], hands: int, seed: int, key: str, each: str) -> list[list[SpeakerId]]:
+    """Like cards: each sex is shuffled, and dealing goes on where the sex before it stopped."""
+    known = {speaker.id: speaker for speaker in speakers}
+    if len(known) < hands:
+        many = len(known) > 1 or key == "sites"
+        raise StudyError(
+            f"{hands} {key} over {len(known)} speakers",
+            expected=f"at least one speaker {each}",
+            fix=f"set {key} to at most {len(known)}" if many else "use a corpus of several speakers",
+        )
+    generator = np.random.default_rng(seed)
+    deck: list[SpeakerId] = []
+    for sex in ("female", "male", None):
+        group = [speaker for speaker in in_order(known) if known[speaker].sex == sex]
+        deck += [group[index] for index in generator.permutation(len(group))]
+    return [in_order(deck[hand::hands]) for hand in range(hands)]

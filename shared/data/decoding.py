@@ -30,8 +30,16 @@ _MISSING_SECONDS = 0.3
 
 @contextmanager
 def reading(path: Path) -> Iterator[None]:
-    """Turns every failure inside the block, of whatever kind, into a ClipError that names the file."""
-    check_file(path)
+    """Turn every failure inside the block into a ClipError, `unreadable` or `empty`, that names the file."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(len(_GIT_LFS))
+    except OSError as error:
+        raise ClipError("unreadable", f"{path.name} cannot be opened ({error.strerror})") from error
+    if not head:
+        raise ClipError("empty", f"{path.name} has no byte")
+    if head == _GIT_LFS:
+        raise ClipError("unreadable", f"{path.name} is a Git LFS pointer", fix="run `git lfs pull` in the corpus")
     try:
         yield
     except ClipError:
@@ -54,23 +62,6 @@ def open_container(path: Path) -> Iterator[Any]:
         yield container
 
 
-def check_file(path: Path) -> None:
-    """Check that there is something to decode.
-
-    Raises:
-        ClipError: reason `unreadable` or `empty`.
-    """
-    try:
-        with path.open("rb") as file:
-            head = file.read(len(_GIT_LFS))
-    except OSError as error:
-        raise ClipError("unreadable", f"{path.name} cannot be opened ({error.strerror})") from error
-    if not head:
-        raise ClipError("empty", f"{path.name} has no byte")
-    if head == _GIT_LFS:
-        raise ClipError("unreadable", f"{path.name} is a Git LFS pointer", fix="run `git lfs pull` in the corpus")
-
-
 def picture_stream(container: Any) -> Any | None:
     """The first track of moving pictures; a cover is none."""
     import av.stream
@@ -80,11 +71,7 @@ def picture_stream(container: Any) -> Any | None:
 
 
 def whole_packets(container: Any, path: Path) -> Iterator[Any]:
-    """Every packet of a file, to its end, so that a missing one shows.
-
-    Raises:
-        ClipError: reason `truncated` or `damaged`, possibly after some packets.
-    """
+    """Every packet of a file, to its end; a missing one is a ClipError `truncated` or `damaged`."""
     end = 0.0
     declares = container.format.name.startswith(_DECLARING_FORMATS)
     for packet in container.demux():
@@ -118,38 +105,14 @@ def decoded_frames(container: Any, stream: Any, path: Path) -> Iterator[Any]:
             if frame.time is not None and frame.time - (first.time or 0) > MAX_SECONDS:
                 raise ClipError("too-long", f"{path.name} has over {MAX_SECONDS:.0f} s", expected="one sentence")
             if (frame.width, frame.height) != (first.width, first.height):
-                raise ClipError(
-                    "size-changes",
-                    f"{path.name} changes from {first.width} x {first.height} to {frame.width} x {frame.height} pixels",
-                    expected="one size",
-                    fix="convert it to one size",
-                )
+                sizes = f"{first.width} x {first.height} to {frame.width} x {frame.height} pixels"
+                found, fix = f"{path.name} changes from {sizes}", "convert it to one size"
+                raise ClipError("size-changes", found, expected="one size", fix=fix)
             yield frame
 
 
-def as_seen(frame: Any, ratio: float) -> Frame:
-    """A decoded frame as it is meant to be seen.
-
-    Args:
-        frame: as the decoder gives it.
-        ratio: width of a stored pixel over its height.
-    """
-    picture: Frame = frame.to_ndarray(format="rgb24")
-    height, width = picture.shape[:2]
-    if ratio > 1:
-        picture = _scaled(picture, round(width * ratio), height)
-    elif ratio < 1:
-        picture = _scaled(picture, width, round(height / ratio))
-    matrix = frame.side_data.get("DISPLAYMATRIX")
-    return picture if matrix is None else _displayed(picture, bytes(matrix))
-
-
 def pixel_ratio(stream: Any, path: Path) -> float:
-    """Width of a stored pixel over its height.
-
-    Raises:
-        ClipError: reason `unreadable`: no camera has such pixels.
-    """
+    """Width of a stored pixel over its height; a ClipError `unreadable` where no camera has such pixels."""
     found = stream.sample_aspect_ratio
     ratio = float(found) if found else 1.0
     if ratio <= 0:
@@ -159,21 +122,23 @@ def pixel_ratio(stream: Any, path: Path) -> float:
     return ratio
 
 
-def _scaled(picture: Frame, width: int, height: int) -> Frame:
+def as_seen(frame: Any, ratio: float) -> Frame:
+    """A decoded frame as it is meant to be seen, with square pixels (see `pixel_ratio`).
+
+    A display matrix turns and mirrors it: where its rows send a picture's axes, to the nearest quarter turn.
+    """
     import cv2
 
-    return np.asarray(cv2.resize(picture, (width, height), interpolation=cv2.INTER_LINEAR))
-
-
-def _displayed(picture: Frame, matrix: bytes) -> Frame:
-    """Turned and mirrored by a display matrix: where its rows send a picture's axes, to the nearest quarter turn."""
-    a, b, _, c, d = (value / _FIXED_POINT for value in struct.unpack("=9i", matrix[:36])[:5])
+    picture: Frame = frame.to_ndarray(format="rgb24")
+    height, width = picture.shape[:2]
+    if ratio != 1:
+        size = (round(width * ratio), height) if ratio > 1 else (width, round(height / ratio))
+        picture = np.asarray(cv2.resize(picture, size, interpolation=cv2.INTER_LINEAR))
+    matrix = frame.side_data.get("DISPLAYMATRIX")
+    if matrix is None:
+        return picture
+    a, b, _, c, d = (value / _FIXED_POINT for value in struct.unpack("=9i", bytes(matrix)[:36])[:5])
+    right, down = a, d
     if abs(b) + abs(c) > abs(a) + abs(d):
         picture, right, down = picture.transpose(1, 0, 2), c, b
-    else:
-        right, down = a, d
-    if right < 0:
-        picture = picture[:, ::-1]
-    if down < 0:
-        picture = picture[::-1]
-    return np.ascontiguousarray(picture)
+    return np.ascontiguousarray(picture[:: -1 if down < 0 else 1, :: -1 if right < 0 else 1])

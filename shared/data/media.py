@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Iterable, Iterator
 from fractions import Fraction
+from itertools import chain
 from math import gcd
 from pathlib import Path
 from typing import Any
@@ -37,27 +38,23 @@ MIN_RATE, MAX_RATE = 4_000, 384_000
 MAX_PEAK = 8.0
 """Louder floats are no sound relative to full scale, such as integers that were stored as floats."""
 OVERDRIVEN_SHARE = 0.05
-"""Of samples at full scale, above which a clip is named as overdriven."""
-
+"""Of samples at full scale, above which a clip counts as overdriven."""
+SOUND_FILES = (".wav", ".flac", ".mp3", ".ogg", ".opus", ".aiff", ".aif", ".au", ".caf")
+"""Endings of files that libsndfile reads; PyAV reads the sound of all others."""
 _OFFSET_SECONDS = 0.05
 """Slower changes are no sound, but an offset or its drift."""
 _MISSING_SECONDS = 0.02
 """How much shorter than its header a file may be: some recorders count the header as sound."""
 _UNKNOWN_SIZES = (0xFFFFFFFF, 0x7FFFFFFF, 0x7FFFF000)
 """Sizes that programs write into a header before they know how much follows."""
-
-Audio = NDArray[np.float32]
 _FLV_AUDIO_RATE = 22_050  # FLV's header knows 11,025, 22,050 and 44,100 Hz only
 _CLOCK_SECONDS = 0.002  # FLV rounds the time of a frame to milliseconds
-SOUND_FILES = (".wav", ".flac", ".mp3", ".ogg", ".opus", ".aiff", ".aif", ".au", ".caf")
-"""Endings of files that libsndfile reads; PyAV reads the sound of all others."""
+
+Audio = NDArray[np.float32]
 
 
 def read_audio(path: Path) -> Audio:
-    """Decode a sound file, or the first sound track of a video.
-
-    Returns:
-        [samples], mono at 16 kHz, in [-1, 1]. Channels are averaged, other rates resampled.
+    """Sound of a file, or the first track of a video, [samples], mono at 16 kHz in [-1, 1]; channels are averaged.
 
     Raises:
         ClipError: reason `unreadable`, `truncated`, `empty`, `bad-rate`, `not-finite`, `too-short`, `too-long`,
@@ -72,21 +69,35 @@ def read_audio(path: Path) -> Audio:
             rate = int(sound.samplerate)
             if sound.frames > MAX_SECONDS * max(rate, 1):
                 raise ClipError("too-long", f"{path.name} has {sound.frames / rate:.0f} s", expected="one sentence")
-            check_rate(rate, path)
+            _check_rate(rate, path)
             samples = sound.read(dtype="float32", always_2d=True)
         check_wav_is_whole(path)
-        return checked_sound(resample(samples.mean(axis=1), rate), path)
+        return _checked(resample(samples.mean(axis=1), rate), path)
+
+
+def read_video_audio(path: Path) -> Audio:
+    """Decode the sound of a video file. Errors: see `read_audio`."""
+    import av
+
+    parts, samples = [np.zeros(0, np.float32)], 0
+    with open_container(path) as container:
+        if not container.streams.audio:
+            raise ClipError("no-audio", f"{path.name} has no sound")
+        resampler = av.AudioResampler(format="flt", layout="mono", rate=SAMPLE_RATE)
+        for frame in chain(container.decode(container.streams.audio[0]), [None]):
+            if frame is not None:
+                _check_rate(frame.sample_rate, path)
+                samples += frame.samples
+                if samples > MAX_SECONDS * frame.sample_rate:
+                    raise ClipError("too-long", f"{path.name} has over {MAX_SECONDS:.0f} s of sound")
+            parts += [part.to_ndarray()[0] for part in resampler.resample(frame)]
+        return _checked(np.concatenate(parts), path)
 
 
 def read_frames(path: Path, *, fps: float | None) -> Iterator[Frame]:
-    """Decode the pictures of a clip, one at a time, as they are meant to be seen: upright, with square pixels.
+    """Pictures of a video [H, W, 3] of RGB, as they are meant to be seen: upright, with square pixels, of one size.
 
-    Args:
-        path: a video file.
-        fps: at most about this many frames per second are kept, none is made up; None keeps all.
-
-    Yields:
-        [H, W, 3], RGB, all of one size.
+    At most about `fps` frames per second are kept, none is made up; None keeps all.
 
     Raises:
         ClipError: reason `unreadable`, `truncated`, `damaged`, `empty`, `too-long`, `size-changes` or `no-video`,
@@ -99,38 +110,13 @@ def read_frames(path: Path, *, fps: float | None) -> Iterator[Frame]:
             raise ClipError("no-video", f"{path.name} has no pictures")
         ratio = pixel_ratio(stream, path)
         for index, frame in enumerate(decoded_frames(container, stream, path)):
-            slot = index
-            if fps is not None and frame.time is not None:
-                slot = int((frame.time + _CLOCK_SECONDS) * fps)
+            timed = fps is not None and frame.time is not None
+            slot = int((frame.time + _CLOCK_SECONDS) * fps) if timed else index
             if slot > last_slot:
                 last_slot = slot
                 yield as_seen(frame, ratio)
     if last_slot < 0:
         raise ClipError("no-video", f"{path.name} has a picture track without a picture")
-
-
-def read_video_audio(path: Path) -> Audio:
-    """Decode the sound of a video file, as `read_audio` does for sound files.
-
-    Raises:
-        ClipError: those of `read_audio`, or reason `no-audio`.
-    """
-    import av
-
-    parts: list[Audio] = []
-    samples = 0
-    with open_container(path) as container:
-        if not container.streams.audio:
-            raise ClipError("no-audio", f"{path.name} has no sound")
-        resampler = av.AudioResampler(format="flt", layout="mono", rate=SAMPLE_RATE)
-        for frame in container.decode(container.streams.audio[0]):
-            check_rate(frame.sample_rate, path)
-            parts += [part.to_ndarray()[0] for part in resampler.resample(frame)]
-            samples += frame.samples
-            if samples > MAX_SECONDS * frame.sample_rate:
-                raise ClipError("too-long", f"{path.name} has over {MAX_SECONDS:.0f} s of sound")
-        parts += [part.to_ndarray()[0] for part in resampler.resample(None)]
-        return checked_sound(np.concatenate(parts) if parts else np.zeros(0, np.float32), path)
 
 
 def write_wav(path: Path, samples: Audio) -> None:
@@ -160,26 +146,28 @@ def write_video(path: Path, frames: Iterable[Frame], fps: float, audio: Audio | 
     codecs = {".flv": ("flv1", "mp3", _FLV_AUDIO_RATE), ".mp4": ("mpeg4", "aac", SAMPLE_RATE)}
     if path.suffix.lower() not in codecs:
         raise ValueError(f"{path.name}: expected a name ending in .flv or .mp4")
-    video_codec, audio_codec, audio_rate = codecs[path.suffix.lower()]
+    video_codec, audio_codec, rate = codecs[path.suffix.lower()]
     pictures = iter(frames)
     first = next(pictures, None)
     if first is None:
         raise ValueError(f"{path.name}: no frame to write")
     height, width = first.shape[0] // 2 * 2, first.shape[1] // 2 * 2  # chroma is stored at half size
     with atomic_path(path) as temporary, av.open(str(temporary), "w") as container:
-        video = container.add_stream(video_codec, rate=Fraction(fps).limit_denominator(1000))
+        video: Any = container.add_stream(video_codec, rate=Fraction(fps).limit_denominator(1000))
         video.width, video.height, video.pix_fmt = width, height, "yuv420p"
         video.bit_rate = max(200_000, int(width * height * fps))
         video.codec_context.thread_count = 1
-        sound = None
         if audio is not None:
-            sound = container.add_stream(audio_codec, rate=audio_rate)
+            sound: Any = container.add_stream(audio_codec, rate=rate)
             sound.layout = "mono"
-        if sound is not None and audio is not None:
-            _encode_sound(container, sound, resample(audio, SAMPLE_RATE, audio_rate), audio_rate)
-        _encode_picture(container, video, first[:height, :width])
-        for picture in pictures:
-            _encode_picture(container, video, picture[:height, :width])
+            samples = np.clip(resample(audio, SAMPLE_RATE, rate), -1, 1)[None].astype(np.float32)
+            track = av.AudioFrame.from_ndarray(samples, format="fltp", layout="mono")
+            track.sample_rate = rate
+            container.mux(sound.encode(track))
+            container.mux(sound.encode(None))
+        for picture in chain([first], pictures):
+            shown = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture[:height, :width]), format="rgb24")
+            container.mux(video.encode(shown))
         container.mux(video.encode(None))
 
 
@@ -190,43 +178,16 @@ def resample(samples: Audio, rate: int, to: int = SAMPLE_RATE) -> Audio:
     from scipy.signal import resample_poly
 
     common = gcd(rate, to)
-    resampled: Audio = resample_poly(samples, to // common, rate // common).astype(np.float32)
-    return resampled
+    return np.asarray(resample_poly(samples, to // common, rate // common), np.float32)
 
 
-def _encode_picture(container: Any, stream: Any, picture: Frame) -> None:
-    import av
-
-    frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")
-    container.mux(stream.encode(frame))
-
-
-def _encode_sound(container: Any, stream: Any, samples: Audio, rate: int) -> None:
-    import av
-
-    frame = av.AudioFrame.from_ndarray(np.clip(samples, -1, 1)[None].astype(np.float32), format="fltp", layout="mono")
-    frame.sample_rate = rate
-    container.mux(stream.encode(frame))
-    container.mux(stream.encode(None))
-
-
-def check_rate(rate: float, path: Path) -> None:
-    """Check a header's samples per second.
-
-    Raises:
-        ClipError: reason `bad-rate`.
-    """
-    if not MIN_RATE <= rate <= MAX_RATE:
-        found = f"{path.name} has a rate of {rate:.0f} samples per second"
-        raise ClipError("bad-rate", found, expected=f"{MIN_RATE} to {MAX_RATE}", fix="export it again")
+def is_overdriven(samples: Audio) -> bool:
+    """Whether so much of [samples] in [-1, 1] stands at full scale that the recording was too loud."""
+    return float(np.mean(np.abs(samples) > 0.999)) > OVERDRIVEN_SHARE
 
 
 def check_wav_is_whole(path: Path) -> None:
-    """Check that a RIFF file holds as much sound as its header says. Other files pass.
-
-    Raises:
-        ClipError: reason `truncated`.
-    """
+    """Check that a RIFF file holds as much sound as its header says; else a ClipError `truncated`. Other files pass."""
     size = path.stat().st_size
     with path.open("rb") as file:
         head = file.read(12)
@@ -247,15 +208,16 @@ def check_wav_is_whole(path: Path) -> None:
             file.seek(start + length + length % 2)
 
 
-def checked_sound(samples: Audio, path: Path) -> Audio:
-    """Sound at 16 kHz, if it is any.
+def _check_rate(rate: float, path: Path) -> None:
+    if not MIN_RATE <= rate <= MAX_RATE:
+        found = f"{path.name} has a rate of {rate:.0f} samples per second"
+        raise ClipError("bad-rate", found, expected=f"{MIN_RATE} to {MAX_RATE}", fix="export it again")
 
-    Returns:
-        [samples], cut to [-1, 1].
 
-    Raises:
-        ClipError: reason `empty`, `not-finite`, `too-short`, `out-of-range` or `silent`.
-    """
+def _checked(samples: Audio, path: Path) -> Audio:
+    """Sound at 16 kHz, if it is any, cut to [-1, 1]."""
+    from scipy.ndimage import uniform_filter1d
+
     if not len(samples):
         raise ClipError("empty", f"{path.name} has no sample")
     if not np.isfinite(samples).all():
@@ -267,22 +229,11 @@ def checked_sound(samples: Audio, path: Path) -> Audio:
     if peak > MAX_PEAK:
         found = f"{path.name} has samples up to {peak:.0f}"
         raise ClipError("out-of-range", found, expected="samples in [-1, 1]", fix="export it again as 16-bit PCM")
-    level = _level(samples)
+    # Root mean square in dB of full scale of what alternates: a dead microphone with an offset is silent.
+    values = samples.astype(np.float64)
+    changing = values - uniform_filter1d(values, int(_OFFSET_SECONDS * SAMPLE_RATE), mode="nearest")
+    level = float(10 * np.log10(max(float(np.mean(np.square(changing))), 1e-20)))
     if level < SILENCE_DBFS:
         found = f"{path.name} has a level of {level:.0f} dBFS, not counting an offset"
         raise ClipError("silent", found, expected=f"above {SILENCE_DBFS:.0f}")
     return np.clip(samples, -1, 1)
-
-
-def is_overdriven(samples: Audio) -> bool:
-    """Whether so much of [samples] in [-1, 1] stands at full scale that the recording was too loud."""
-    return float(np.mean(np.abs(samples) > 0.999)) > OVERDRIVEN_SHARE
-
-
-def _level(samples: Audio) -> float:
-    """Root mean square in dB of full scale of what alternates: a dead microphone with an offset is silent."""
-    from scipy.ndimage import uniform_filter1d
-
-    values = samples.astype(np.float64)
-    changing = values - uniform_filter1d(values, int(_OFFSET_SECONDS * SAMPLE_RATE), mode="nearest")
-    return float(10 * np.log10(max(float(np.mean(np.square(changing))), 1e-20)))

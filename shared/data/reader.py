@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import ClassVar, Literal, TypeVar
+from typing import Any, ClassVar, Literal, TypeVar
 
 from moretta.shared.core.errors import CorpusError
-from moretta.shared.core.labels import EMOTIONS, class_of
+from moretta.shared.core.labels import EMOTIONS, SpeakerId, class_of, in_order
 from moretta.shared.core.plugins import Registry
-from moretta.shared.data.clips import Clip, Corpus, Drop, by_reason
+from moretta.shared.data.clips import Clip, Corpus, Drop, Speaker, by_reason
 
 Labels = Literal["intended", "vote"]
 R = TypeVar("R", bound="type[CorpusReader]")
@@ -42,7 +42,7 @@ class CorpusReader(ABC):
     layout: ClassVar[str]
     """A description of such a folder, for errors."""
     explicit: ClassVar[bool] = False
-    """Whether such a folder declares its layout, as by a manifest. These readers are asked first."""
+    """Whether such a folder declares its layout, as by a manifest. These readers come first."""
 
     @classmethod
     @abstractmethod
@@ -52,38 +52,7 @@ class CorpusReader(ABC):
     @classmethod
     @abstractmethod
     def read(cls, root: Path, labels: Labels) -> Corpus:
-        """List the clips of a folder, under the corpus's own labels, and everything that cannot be used.
-
-        Raises:
-            CorpusError: there is no clip, or a table cannot be read.
-        """
-
-
-def read_corpus(root: Path, *, labels: Labels = "intended", classes: Sequence[str] | None = EMOTIONS) -> Corpus:
-    """List the clips of a corpus and everything that cannot be used.
-
-    A clip with only sound or only video is normal. Clips of other labels than the study's are dropped and counted.
-
-    Args:
-        root: the corpus folder.
-        labels: `intended`, what the actor was asked for; or `vote`, what most people recognised, which drops ties.
-        classes: the study's; None keeps every clip under the corpus's own labels.
-
-    Raises:
-        CorpusError: no such folder, no usable clip in it, or a table that cannot be read.
-    """
-    try:
-        if not root.is_dir():
-            raise CorpusError(f"no folder {root}", expected=f"a folder with {_layouts()}")
-        reader = next((reader for reader in readers() if reader.recognizes(root)), None)
-        if reader is None:
-            raise CorpusError(f"no corpus that Moretta knows in {root}", expected=f"a folder with {_layouts()}")
-        found = reader.read(root, labels)
-        return found if classes is None else _of_classes(found, classes)
-    except OSError as error:
-        raise CorpusError(
-            f"{error.filename or root} cannot be read ({error.strerror})", fix="check its rights"
-        ) from error
+        """List the clips under the corpus's own labels, and what cannot be used; a CorpusError if there is no clip."""
 
 
 _READERS: Registry[type[CorpusReader]] = Registry(
@@ -103,12 +72,34 @@ def corpus_reader(name: str) -> Callable[[R], R]:
 
 
 def readers() -> list[type[CorpusReader]]:
-    """All readers, in the order in which they are asked."""
+    """All readers, in the order in which they are tried."""
     return sorted(_READERS.items(), key=lambda reader: not reader.explicit)
 
 
-def _layouts() -> str:
-    return "; or ".join(reader.layout for reader in readers())
+def read_corpus(root: Path, *, labels: Labels = "intended", classes: Sequence[str] | None = EMOTIONS) -> Corpus:
+    """List the clips of a corpus and everything that cannot be used.
+
+    A clip with only sound or only video is normal. Clips of other labels than the study's are dropped and counted.
+
+    Args:
+        root: the corpus folder.
+        labels: `intended`, what the actor was to show; or `vote`, what most people recognised, which drops ties.
+        classes: the study's; None keeps every clip under the corpus's own labels.
+
+    Raises:
+        CorpusError: no such folder, no usable clip in it, or a table that cannot be read.
+    """
+    try:
+        reader = next((reader for reader in readers() if root.is_dir() and reader.recognizes(root)), None)
+        if reader is None:
+            found = f"no corpus that Moretta knows in {root}" if root.is_dir() else f"no folder {root}"
+            layouts = "; or ".join(known.layout for known in readers())
+            raise CorpusError(found, expected=f"a folder with {layouts}")
+        corpus = reader.read(root, labels)
+        return corpus if classes is None else _of_classes(corpus, classes)
+    except OSError as error:
+        found = f"{error.filename or root} cannot be read ({error.strerror})"
+        raise CorpusError(found, fix="check its rights") from error
 
 
 def _of_classes(corpus: Corpus, classes: Sequence[str]) -> Corpus:
@@ -127,19 +118,39 @@ def _of_classes(corpus: Corpus, classes: Sequence[str]) -> Corpus:
     if len(drops) == len(corpus.dropped):
         return replace(corpus, clips=tuple(clips))
     left = {clip.speaker for clip in clips}
-    return replace(
-        corpus,
-        clips=tuple(clips),
-        speakers={speaker: person for speaker, person in corpus.speakers.items() if speaker in left},
-        dropped=in_file_order(drops),
+    speakers = {speaker: person for speaker, person in corpus.speakers.items() if speaker in left}
+    return replace(corpus, clips=tuple(clips), speakers=speakers, dropped=_in_file_order(drops))
+
+
+def corpus_of(
+    root: Path,
+    clips: Iterable[Clip],
+    people: Mapping[SpeakerId, Speaker],
+    drops: Sequence[Drop],
+    warnings: Sequence[str] = (),
+    **more: Any,
+) -> Corpus:
+    """What a reader found, in order, under the name of the folder or of the marker of a synthetic corpus."""
+    name, synthetic, marker_warnings = read_marker(root)
+    return Corpus(
+        root=root,
+        name=name,
+        synthetic=synthetic,
+        clips=tuple(sorted(clips, key=lambda clip: clip.name)),
+        speakers={speaker: people[speaker] for speaker in in_order(people)},
+        dropped=_in_file_order(drops),
+        warnings=(*marker_warnings, *warnings),
+        **more,
     )
 
 
-def no_clip(root: Path, drops: Sequence[Drop], *, expected: str = "", fix: str = "") -> CorpusError:
+def no_clip(
+    root: Path, drops: Sequence[Drop], *, expected: str = "", fix: str = "", notes: Sequence[str] = ()
+) -> CorpusError:
     """The error of a corpus in which nothing is left."""
     counted = ", ".join(f"{count} {reason}" for reason, count in sorted(by_reason(drops).items()))
     found = f"no usable clip in {root} ({len(drops)} files dropped{': ' * bool(counted)}{counted})"
-    return CorpusError(found, expected=expected, fix=fix)
+    return CorpusError("; ".join([found, *notes]), expected=expected, fix=fix)
 
 
 def drops_of(root: Path, clip: Clip, reason: str, detail: str) -> list[Drop]:
@@ -147,17 +158,14 @@ def drops_of(root: Path, clip: Clip, reason: str, detail: str) -> list[Drop]:
     return [Drop(path.relative_to(root).as_posix(), reason, detail, clip.speaker) for path in clip.files]
 
 
-def in_file_order(drops: Sequence[Drop]) -> tuple[Drop, ...]:
-    """Sorted by file, then by reason."""
+def _in_file_order(drops: Iterable[Drop]) -> tuple[Drop, ...]:
     return tuple(sorted(drops, key=lambda drop: (drop.file, drop.reason)))
 
 
 def media_files(folder: Path, *, below: bool = False) -> Iterator[Path]:
-    """Everything in a folder, sorted; hidden files, half-written ones and litter are no part of a corpus.
+    """Everything in a folder, sorted, but hidden files, half-written ones and litter.
 
-    Args:
-        folder: where.
-        below: everything in the folders in it, and no folder itself.
+    With `below` it is everything in the folders in it, and no folder itself.
     """
     for path in sorted(folder.rglob("*") if below else folder.iterdir()):
         hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
@@ -184,7 +192,6 @@ def read_marker(root: Path) -> tuple[str, bool, list[str]]:
     if not path.exists():
         return folder_name, False, []
     try:
-        name = json.loads(path.read_text("utf-8"))["name"]
+        return str(json.loads(path.read_text("utf-8"))["name"]), True, []
     except (OSError, ValueError, KeyError, TypeError) as error:
         return folder_name, True, [f"{SYNTHETIC_MARKER} cannot be read ({type(error).__name__})"]
-    return str(name), True, []

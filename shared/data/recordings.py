@@ -1,13 +1,16 @@
-"""The sound and the pictures of a clip: which file holds them, and whether the two belong together.
+"""The sound and the pictures of a clip: which file holds them, whether the two belong together; each decoded once.
 
 Where a clip has no sound file, the sound track of its video is its sound.
 """
 
 from __future__ import annotations
 
+import os
+import tempfile
+from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
-from typing import Literal
+from typing import IO, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,8 +23,11 @@ from moretta.shared.data.media import SOUND_FILES, Audio, check_wav_is_whole, re
 LONGER_SHARE, LONGER_SECONDS = 0.2, 0.5
 """How much longer than the other, and at least how much, sound or pictures may be. In CREMA-D as published they differ
 by 0.04 s; its 1064_IEO_DIS_MD has 4 s of sound and 61 s of pictures, of several emotions."""
+MOST_BYTES = 2 << 30
+"""Of all clips that a `ClipStore` keeps; those beyond are decoded again."""
 
 Kind = Literal["sound", "pictures"]
+Array = NDArray[Any]
 
 
 def sound_file(clip: Clip) -> Path | None:
@@ -32,19 +38,12 @@ def sound_file(clip: Clip) -> Path | None:
 
 
 def has_sound(clip: Clip) -> bool:
-    """Whether a clip has sound, be it in its video. Looks into the video if there is no sound file."""
+    """Whether a clip has sound, be it in its video. Opens the video if there is no sound file."""
     return sound_file(clip) is not None
 
 
 def read_sound(clip: Clip) -> Audio | None:
-    """Decode the sound of a clip; None if it has none.
-
-    Returns:
-        [samples], mono at 16 kHz, in [-1, 1].
-
-    Raises:
-        ClipError: those of `read_audio`, or reason `other-length`.
-    """
+    """The sound of a clip; None if it has none. Errors: see `read_audio` and `check_length`."""
     path = sound_file(clip)
     if path is None:
         return None
@@ -53,18 +52,7 @@ def read_sound(clip: Clip) -> Audio | None:
 
 
 def read_pictures(clip: Clip, *, fps: float) -> NDArray[np.uint8] | None:
-    """Decode the pictures of a clip; None if it has no video.
-
-    Args:
-        clip: of a corpus.
-        fps: at most about this many frames per second are kept.
-
-    Returns:
-        [frames, height, width, 3], RGB.
-
-    Raises:
-        ClipError: those of `read_frames`, or reason `other-length`.
-    """
+    """[frames, height, width, 3] of RGB; None if it has no video. Errors: see `read_frames` and `check_length`."""
     if clip.video is None:
         return None
     check_length(clip, "pictures")
@@ -77,22 +65,19 @@ def picture_seconds(clip: Clip) -> float:
 
 
 def check_length(clip: Clip, kind: Kind) -> None:
-    """Check that sound and pictures last about as long as each other.
+    """Check that sound and pictures last about as long as each other; else a ClipError `other-length`.
 
     What lasts much longer holds something else than the clip, and is not used; nor are pictures that hardly move.
-
-    Raises:
-        ClipError: reason `other-length`.
     """
     if clip.video is None:
         return
-    pictures = _seconds_of(clip.video).get("pictures")
-    sound = _seconds_of(clip.audio or clip.video).get("sound")
+    audio = clip.audio or clip.video
+    pictures, sound = _seconds_of(clip.video).get("pictures"), _seconds_of(audio).get("sound")
     if pictures is None or sound is None:
         return
     at_fault = "sound" if LONGER_SECONDS < pictures < sound else "pictures"
     if kind == at_fault and abs(sound - pictures) > max(LONGER_SECONDS, LONGER_SHARE * min(sound, pictures)):
-        path = clip.video if kind == "pictures" else clip.audio or clip.video
+        path = clip.video if kind == "pictures" else audio
         found = f"{path.name}: the clip has {sound:.1f} s of sound and {pictures:.1f} s of pictures"
         raise ClipError("other-length", found, expected="one sentence in both", fix="cut it, or take it out")
 
@@ -106,7 +91,7 @@ def _seconds_of(path: Path) -> dict[Kind, float]:
         return {}
 
 
-@lru_cache(maxsize=8192)  # each file is asked for by both modalities, and by every round
+@lru_cache(maxsize=8192)  # each file is needed for both modalities, and in every round
 def _measured(path: Path, changed: int, size: int) -> dict[Kind, float]:
     import soundfile
 
@@ -117,13 +102,9 @@ def _measured(path: Path, changed: int, size: int) -> dict[Kind, float]:
             return {"sound": float(soundfile.info(path).duration)}
     spans: dict[Kind, list[tuple[float, float]]] = {}
     with open_container(path) as container:
-        pictures = picture_stream(container)
-        sound = container.streams.audio[0] if container.streams.audio else None
-        kinds: dict[int, Kind] = {}
-        if pictures is not None:
-            kinds[pictures.index] = "pictures"
-        if sound is not None:
-            kinds[sound.index] = "sound"
+        sounds = container.streams.audio
+        streams: dict[Kind, Any] = {"sound": sounds[0] if sounds else None, "pictures": picture_stream(container)}
+        kinds = {stream.index: kind for kind, stream in streams.items() if stream is not None}
         for packet in whole_packets(container, path):
             kind = kinds.get(packet.stream_index)
             if kind is not None and packet.pts is not None:
@@ -136,3 +117,49 @@ def _spanned(packets: list[tuple[float, float]]) -> float:
     """From the first start to the last end; a last packet that does not say how long it is lasts as the others do."""
     (first, _), (last, duration) = packets[0], packets[-1]
     return last - first + (duration or (last - first) / max(1, len(packets) - 1))
+
+
+class ClipStore:
+    """A site's clips while a release is made: decoded once, kept in a file without a name that is gone with the store.
+
+    Args:
+        decode: reads one clip; None if it has not this modality. What it raises is raised again for the same clip.
+        folder: on the disk of the file: the site's own, since this is what nobody else may read.
+        most_bytes: the size of the file.
+
+    `keeping` is true as long as what is decoded will be read again.
+    """
+
+    def __init__(self, decode: Callable[[Clip], Array | None], folder: Path, *, most_bytes: int = MOST_BYTES) -> None:
+        self._decode, self._folder, self._most = decode, folder, most_bytes
+        self.keeping = True
+        self._known: dict[str, int | Exception | None] = {}
+        """Places in the file."""
+        self._file: IO[bytes] | None = None
+        self._size = 0
+
+    def __call__(self, clip: Clip) -> Array | None:
+        """The clip as it was decoded."""
+        if clip.name in self._known:
+            found = self._known[clip.name]
+            if isinstance(found, Exception):
+                raise found
+            if found is None or self._file is None:
+                return None
+            self._file.seek(found)
+            return np.asarray(np.load(self._file))
+        try:
+            array = self._decode(clip)
+        except Exception as error:
+            self._known[clip.name] = error
+            raise
+        if array is None:
+            self._known[clip.name] = None
+        elif self.keeping and self._size + array.nbytes <= self._most:
+            if self._file is None:
+                self._folder.mkdir(parents=True, exist_ok=True)
+                self._file = tempfile.TemporaryFile(dir=self._folder)  # noqa: SIM115 - closed with the store
+            self._known[clip.name] = self._file.seek(0, os.SEEK_END)
+            np.save(self._file, np.ascontiguousarray(array))
+            self._size += array.nbytes
+        return array

@@ -1,4 +1,4 @@
-"""Detectors of faces: the best one that this machine has, by a fixed order, and named so that statements can tell.
+"""Detectors of faces: the best one that this machine has, by a fixed order; statements have its name.
 
 `yunet`   OpenCV's FaceDetectorYN, when its weights are in the user's cache
 `hog`     dlib's frontal detector, whose weights are inside the library
@@ -9,8 +9,6 @@ OpenCV 5 has no Haar cascades any more, so none is offered.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -25,14 +23,11 @@ Frame = npt.NDArray[np.uint8]
 
 @dataclass(frozen=True, slots=True)
 class FaceBox:
-    """The square to cut out around a face, in pixels of the frame; it may reach beyond the frame."""
+    """The square to cut out around a face, by its centre, in pixels of the frame; it may reach beyond the frame."""
 
     x: float
-    """Centre, from the left edge."""
     y: float
-    """Centre, from the top edge."""
     size: float
-    """Height and width."""
 
 
 class FaceDetector(Protocol):
@@ -75,8 +70,14 @@ class YuNet:
 
     def _network(self, width: int, height: int) -> Any:
         if (width, height) not in self._networks:
-            with _opencv_errors_only():
+            # OpenCV 5 warns once for each network that it ignores a default setting; nobody can act on that.
+            logging: Any = getattr(cv2.utils, "logging", None)
+            level = logging and logging.setLogLevel(logging.LOG_LEVEL_ERROR)
+            try:
                 network = cv2.FaceDetectorYN.create(self._weights, "", (width, height), self._MIN_SCORE)
+            finally:
+                if logging:
+                    logging.setLogLevel(level)
             self._networks[width, height] = network
         return self._networks[width, height]
 
@@ -95,7 +96,7 @@ class Hog:
         self._detect = dlib.get_frontal_face_detector()
 
     def find_all(self, frame: Frame) -> list[FaceBox]:
-        """See `FaceDetector`. Where the largest is small, a face three fifths its size is looked for, too."""
+        """See `FaceDetector`. Where the largest is small, a face three fifths its size is searched for, too."""
         small, large = self._LONG_SIDES
         boxes = self._at(frame, small)
         if not boxes:
@@ -128,8 +129,7 @@ def best_detector() -> FaceDetector:
     """The first of `yunet`, `hog` and `none` that this machine can run."""
     from moretta.shared.pretrained.cache import cached
 
-    weights = cached("yunet")
-    if weights is not None:
+    if (weights := cached("yunet")) is not None:
         return YuNet(weights)
     try:
         return Hog()
@@ -142,17 +142,3 @@ def _resized(frame: Frame, long_side: int) -> tuple[Frame, float]:
     height, width = (max(32, round(side * scale)) for side in frame.shape[:2])
     method = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
     return np.asarray(cv2.resize(frame, (width, height), interpolation=method)), scale
-
-
-@contextmanager
-def _opencv_errors_only() -> Iterator[None]:
-    """OpenCV 5 warns once for each network that it ignores a default setting; nobody can act on that."""
-    logging = getattr(cv2.utils, "logging", None)
-    if logging is None:
-        yield
-        return
-    level = logging.setLogLevel(logging.LOG_LEVEL_ERROR)
-    try:
-        yield
-    finally:
-        logging.setLogLevel(level)

@@ -17,16 +17,7 @@ import numpy.typing as npt
 import torch
 
 from moretta.shared.features.speaker_scale import PublicMeasures
-from moretta.shared.models.expression_nets import (
-    FACE_SIDE,
-    POINT_SIDE,
-    POINTS,
-    ChannelNet,
-    PointNet,
-    filled,
-    shipped_arrays,
-    standardised,
-)
+from moretta.shared.models import expression_nets as nets
 
 CROP_SIDE = 96
 """Pixels of the crops that tracks are read from, whatever the size of the release."""
@@ -46,50 +37,49 @@ Points = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class TrackReader:
-    """Reads tracks with two trained networks.
+    """Reads tracks with two networks: one finds the skull's points, one reads an aligned face.
 
-    Attributes:
-        points: finds the skull's points.
-        channels: reads an aligned face.
-        spread: what its answers are multiplied by, [channels].
+    The outputs of the second are multiplied by `spread`, [channels].
     """
 
-    points: PointNet
-    channels: ChannelNet
+    points: nets.PointNet
+    channels: nets.ChannelNet
     spread: npt.NDArray[np.float32]
 
     def __call__(self, pictures: npt.NDArray[np.uint8]) -> Track:
         """The track of the crops of one clip, uint8 [frames, side, side, 3] RGB, of any side."""
         grey = np.stack([cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY) for picture in pictures])
-        places = _smoothed(self.find_points(grey))
+        # Averaged with the neighbouring frames: a head moves less than the network's outputs jitter.
+        padded = np.pad(self.find_points(grey), ((1, 1), (0, 0), (0, 0)), mode="edge")
+        places = np.asarray(0.25 * padded[:-2] + 0.5 * padded[1:-1] + 0.25 * padded[2:])
         faces = np.stack([aligned(picture, own) for picture, own in zip(grey, places, strict=True)])
         return np.asarray(_run(self.channels, faces) * self.spread, np.float32)
 
     def find_points(self, grey: npt.NDArray[np.uint8]) -> Points:
         """Where the skull's points are, uint8 [frames, side, side] -> [frames, points, 2] in pixels (right, down)."""
-        side = grey.shape[1]
-        small = np.stack([cv2.resize(g, (POINT_SIDE, POINT_SIDE), interpolation=cv2.INTER_AREA) for g in grey])
-        found = _run(self.points, small).reshape(-1, POINTS, 2)
-        inside = (found + 1) * POINT_SIDE / 2
-        return np.asarray((inside + 0.5) * side / POINT_SIDE - 0.5, np.float64)
+        side, own = grey.shape[1], nets.POINT_SIDE
+        small = np.stack([cv2.resize(picture, (own, own), interpolation=cv2.INTER_AREA) for picture in grey])
+        inside = (_run(self.points, small).reshape(-1, nets.POINTS, 2) + 1) * own / 2
+        return np.asarray((inside + 0.5) * side / own - 0.5, np.float64)
 
 
 @cache
 def shipped_reader() -> TrackReader:
     """The reader that comes with the package."""
-    return reader_from(shipped_arrays())
+    return reader_from(nets.shipped_arrays())
 
 
 def reader_from(arrays: Mapping[str, npt.NDArray[Any]]) -> TrackReader:
     """A reader with the tensors of both networks."""
-    points, channels = filled(PointNet(), "points.", arrays), filled(ChannelNet(), "channels.", arrays)
+    points = nets.filled(nets.PointNet(), "points.", arrays)
+    channels = nets.filled(nets.ChannelNet(), "channels.", arrays)
     return TrackReader(points, channels, np.asarray(arrays["spread"], np.float32))
 
 
 @cache
 def public_tracks() -> PublicMeasures:
     """How the tracks of public people are distributed."""
-    return PublicMeasures.from_arrays(shipped_arrays(), "public.")
+    return PublicMeasures.from_arrays(nets.shipped_arrays(), "public.")
 
 
 def aligned(picture: npt.NDArray[np.uint8], points: Points) -> npt.NDArray[np.uint8]:
@@ -98,7 +88,7 @@ def aligned(picture: npt.NDArray[np.uint8], points: Points) -> npt.NDArray[np.ui
     scale = float(np.hypot(matrix[0, 0], matrix[1, 0]))
     # A picture that is made much smaller would otherwise lose pixels between the samples.
     source = cv2.GaussianBlur(picture, (0, 0), 0.35 / scale) if scale < 0.8 else picture
-    size = (FACE_SIDE, FACE_SIDE)
+    size = (nets.FACE_SIDE, nets.FACE_SIDE)
     turned = cv2.warpAffine(source, matrix, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
     return np.asarray(turned, np.uint8)
 
@@ -113,18 +103,12 @@ def similarity(source: npt.NDArray[Any], target: npt.NDArray[Any]) -> Points:
     return np.hstack([turn, (wanted - turn @ middle)[:, None]])
 
 
-def _smoothed(points: Points) -> Points:
-    """Averaged with the neighbouring frames: a head moves less than the network's answers jitter."""
-    padded = np.pad(points, ((1, 1), (0, 0), (0, 0)), mode="edge")
-    return np.asarray(0.25 * padded[:-2] + 0.5 * padded[1:-1] + 0.25 * padded[2:])
-
-
 @torch.inference_mode()
 def _run(net: torch.nn.Module, pictures: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
     parts = []
     for start in range(0, len(pictures), BATCH):
         part = pictures[start : start + BATCH]
-        filled = np.zeros((BATCH, *part.shape[1:]), np.uint8)
-        filled[: len(part)] = part
-        parts.append(net(standardised(filled)).numpy()[: len(part)])
+        whole = np.zeros((BATCH, *part.shape[1:]), np.uint8)
+        whole[: len(part)] = part
+        parts.append(net(nets.standardised(whole)).numpy()[: len(part)])
     return np.concatenate(parts)

@@ -12,19 +12,19 @@ from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
-from moretta.shared.core.errors import StudyError
 from moretta.shared.core.labels import EMOTIONS
 from moretta.shared.features.prosodic_features import MEASUREMENTS
 from moretta.shared.features.public_speech import PublicSpeechOptions
-from moretta.shared.features.speaker_code import MIN_SPREAD, PublicRows, SpeakerCode
+from moretta.shared.features.speaker_code import MIN_SPREAD, PublicRows, SpeakerCode, measured_public_speech
 from moretta.shared.features.speaker_normalization import RANK_LIMIT, SpeakerRanks
 from moretta.shared.study.options import SiteTrainingPlan
+from moretta.shared.study.public_arrays import LEAST_SPREAD, Rule, check_public
 from moretta.shared.study.schema import Study
 from moretta.shared.study.sections import Delta
 
@@ -37,23 +37,18 @@ CLIPPING_NORM = 1.0
 CODE, HEAD, BIAS = "code.weight", "emotion.weight", "emotion.bias"
 TRAINED = (CODE, HEAD, BIAS)
 _SPREAD, _CENTER, _DEVIATION = "public.spread", "public.center", "public.deviation"
-_REFERENCE = (_SPREAD, _CENTER, _DEVIATION)
 _CLEAR = 2.0
 """Standard deviations of the squared norm of noise by which a change must be longer than noise alone."""
-
 _MOST = 1e6
-"""No value is larger: gradients stay finite, whatever the clips. One that did not could not be cut, and would tell."""
+"""No value is larger, so gradients stay finite, whatever the clips: others could not be clipped, and would show."""
 
 Arrays = dict[str, npt.NDArray[Any]]
 
 
 def first_arrays(rows: PublicRows, code: SpeakerCode, classes: Sequence[str] = EMOTIONS) -> Arrays:
-    """What training starts from, all of it public: the code, a layer fitted behind it, and what to tell clips against.
+    """What training starts from, all of it public: the code, a layer fitted behind it, and what clips are scaled by.
 
-    Args:
-        rows: public speech.
-        code: learnt on it.
-        classes: of the sites' labels. Public speech has the six emotions: of other classes nothing is known at first.
+    Public speech has the six emotions: of other `classes` nothing is known at first.
     """
     from sklearn.linear_model import LogisticRegression
 
@@ -81,32 +76,17 @@ class FederatedEncoder:
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, npt.NDArray[Any]], *, size: int, classes: int = len(EMOTIONS)) -> Self:
-        """Check and take what the coordinator sent.
-
-        Raises:
-            StudyError: an array is missing or too much, of another shape, or holds values that cannot be.
-        """
+        """Check and take what the coordinator sent. Errors: see `public_arrays.check_public`."""
         width = len(MEASUREMENTS)
-        shapes = {CODE: (size, width), HEAD: (classes, size), BIAS: (classes,)} | dict.fromkeys(_REFERENCE, (width,))
-        found = {name: (str(array.dtype), array.shape) for name, array in arrays.items()}
-        if found != {name: ("float32", shape) for name, shape in shapes.items()}:
-            raise StudyError(f"a code in training of {found}", expected=f"float32 {shapes}")
-        taken = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
-        spread = taken[_SPREAD].min() >= MIN_SPREAD / 2 and taken[_DEVIATION].min() >= MIN_SPREAD / 2
-        if not spread or not all(float(np.abs(array).max()) <= _MOST for array in taken.values()):  # false for NaN
-            raise StudyError(
-                "a code in training with values that cannot be",
-                expected=f"finite, up to {_MOST:g}; spreads from {MIN_SPREAD / 2:g}",
-            )
-        return cls(taken)
+        rules = {CODE: Rule((size, width), _MOST), HEAD: Rule((classes, size), _MOST), BIAS: Rule((classes,), _MOST)}
+        rules |= {_CENTER: Rule((width,), _MOST)}
+        rules |= {name: Rule((width,), _MOST, LEAST_SPREAD) for name in (_SPREAD, _DEVIATION)}
+        check_public(arrays, rules)
+        return cls({name: np.ascontiguousarray(array) for name, array in arrays.items()})
 
     def normalized(self, values: npt.NDArray[Any], *, unit: Literal["clip", "speaker"]) -> npt.NDArray[np.float32]:
-        """Measurements [rows, n] of all clips of a speaker, as the encoder is trained on them.
-
-        Args:
-            values: of the speaker.
-            unit: `speaker`: ranks within the speaker; `clip`: each by itself, by public speech.
-        """
+        """Measurements [rows, n] of all clips of a speaker, as the encoder is trained on them: of the unit `speaker` as
+        ranks within the speaker, of `clip` each by itself, by public speech."""
         if unit == "speaker":
             ranks = SpeakerRanks.of(values, np.ones(len(values)), self.arrays[_SPREAD])
             return ranks(values).astype(np.float32)
@@ -118,10 +98,8 @@ class FederatedEncoder:
         import torch
 
         size, width = self.arrays[CODE].shape
-        layers: OrderedDict[str, torch.nn.Module] = OrderedDict()
-        layers["code"] = torch.nn.Linear(width, size, bias=False)
-        layers["emotion"] = torch.nn.Linear(size, len(self.arrays[BIAS]))
-        network = torch.nn.Sequential(layers)
+        code, emotion = torch.nn.Linear(width, size, bias=False), torch.nn.Linear(size, len(self.arrays[BIAS]))
+        network = torch.nn.Sequential(OrderedDict[str, torch.nn.Module](code=code, emotion=emotion))
         network.load_state_dict({name: torch.from_numpy(self.arrays[name]) for name in TRAINED})
         return network
 
@@ -134,16 +112,10 @@ def is_clear(before: npt.NDArray[Any], after: npt.NDArray[Any], *, noise: float)
     """Whether a change is larger than noise alone would be.
 
     The squared norm of n values of noise of deviation s is n s^2, give or take s^2 times the root of 2 n. A change that
-    is not longer than that would, on average, do the code more harm than good.
-
-    Args:
-        before: of any shape.
-        after: of the same.
-        noise: standard deviation in each value of the change; 0 for none.
+    is not longer than that would, on average, do the code more harm than good. `noise` is the deviation, 0 for none.
     """
     change = float(np.square(np.asarray(after, np.float64) - before).sum())
-    least = float(noise**2 * (before.size + _CLEAR * np.sqrt(2 * before.size)))
-    return change > least
+    return change > float(noise**2 * (before.size + _CLEAR * np.sqrt(2 * before.size)))
 
 
 class EncoderOptions(PublicSpeechOptions):
@@ -160,36 +132,35 @@ class EncoderOptions(PublicSpeechOptions):
     budget_delta: Delta = 1e-5
     """The delta of `code_epsilon`."""
 
-    def training_plan(self) -> SiteTrainingPlan:
+    federated_by: ClassVar[str]
+    """The option whose value `federated` has the encoder trained at the sites."""
+
+    def site_training(self) -> SiteTrainingPlan | None:
         """What these options say of training at the sites."""
+        if getattr(self, self.federated_by) != "federated":
+            return None
+        rounds, unit, epsilon = self.code_rounds, self.code_unit, self.code_epsilon
         return SiteTrainingPlan(
-            rounds=self.code_rounds,
-            unit=self.code_unit,
-            epsilon=self.code_epsilon,
-            delta=self.budget_delta,
-            epsilon_key="code_epsilon",
+            rounds=rounds, unit=unit, epsilon=epsilon, delta=self.budget_delta, epsilon_key="code_epsilon"
         )
 
 
 class SiteTraining(ABC):
-    """The training of an encoder at the sites: how it starts, and what it makes of the public arrays.
-
-    Args:
-        study: that asks for it.
-        plan: rounds and guarantee.
-        size: values in the code.
-        in_windows: whether a clip is measured second by second, and not as a whole.
-    """
+    """The training of an encoder at the sites: how it starts, and what it makes of the public arrays."""
 
     trained: frozenset[str]
     """Names of the public arrays that it changes."""
 
-    def __init__(self, study: Study, plan: SiteTrainingPlan, *, size: int, in_windows: bool) -> None:
-        self.study, self.plan, self.size, self.in_windows = study, plan, size, in_windows
+    def __init__(self, study: Study, plan: SiteTrainingPlan, *, in_windows: bool) -> None:
+        self.study, self.plan, self.in_windows = study, plan, in_windows
+        options = EncoderOptions.of(study.voice.options)
+        self.size, self._folder = options.code_size, options.public_speech
 
-    @abstractmethod
-    def public_rows(self) -> PublicRows:
-        """Measurements of public speech."""
+    @classmethod
+    def of(cls, study: Study, *, in_windows: bool) -> Self | None:
+        """The training that a study plans, if any. In windows, a clip is measured second by second."""
+        plan = study.voice.site_training()
+        return None if plan is None else cls(study, plan, in_windows=in_windows)
 
     @abstractmethod
     def public_code(self, public: Mapping[str, npt.NDArray[Any]]) -> SpeakerCode:
@@ -199,6 +170,10 @@ class SiteTraining(ABC):
     def public_after(self, public: Mapping[str, npt.NDArray[Any]], weights: Arrays | None) -> Arrays:
         """The public arrays that change, with the encoder's arrays after the last round; None where noise exceeds the
         sum of the updates."""
+
+    def public_rows(self) -> PublicRows:
+        """Measurements of the study's public speech."""
+        return measured_public_speech(self._folder, in_windows=self.in_windows)
 
     def first_arrays(self, public: Mapping[str, npt.NDArray[Any]]) -> Arrays:
         """The encoder's arrays before the first round."""

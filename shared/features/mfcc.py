@@ -31,7 +31,6 @@ MIN_SAMPLES = WINDOW_SAMPLES
 MIN_FRAMES = 1 + MIN_SAMPLES // HOP_SAMPLES
 OUTPUT_RMS = 0.05
 """Root mean square of every resynthesized waveform, relative to full scale (-26 dB)."""
-
 _EDGE_SAMPLES = FFT_SAMPLES // 2  # silence on either side puts the middle of frame t at sample 160 t
 _CHUNK_SAMPLES = 60 * SAMPLE_RATE  # bounds the spectrogram in memory to 12 MB
 _LOG_FLOOR = float(np.log(1e-6))  # torchaudio adds 1e-6 to each band's energy
@@ -44,32 +43,24 @@ Frames = npt.NDArray[np.float32]
 
 
 def mfcc(samples: npt.NDArray[Any], coefficients: int = COEFFICIENTS) -> Frames:
-    """MFCC of one clip.
+    """MFCC [1 + samples // 160, coefficients] of one clip, mono at 16 kHz. Errors: see `check_samples`.
 
-    Args:
-        samples: [samples], mono at 16 kHz in [-1, 1].
-        coefficients: from 1 to 40; the first is c0, the level.
-
-    Returns:
-        [1 + samples // 160, coefficients]
-
-    Raises:
-        ClipError: see `check_samples`.
+    Coefficients are from 1 to 40; the first is c0, the level.
     """
     return mfcc_batch([samples], coefficients)[0]
 
 
 def mfcc_batch(clips: Sequence[npt.NDArray[Any]], coefficients: int = COEFFICIENTS) -> list[Frames]:
-    """MFCC of many clips, quick on one thread: they are joined, with silence between them, into one long signal.
+    """What `mfcc` gives of each clip, up to rounding, and its errors.
 
-    Returns:
-        for each clip the same as `mfcc` gives, up to rounding.
-
-    Raises:
-        ClipError: one of the clips cannot be used, see `check_samples`.
+    It is quick on one thread: the clips are joined, with silence between them, into one long signal.
     """
-    checked = [check_samples(clip) for clip in clips]
-    return [frames for chunk in _chunks(checked) for frames in _mfcc_of_joined(chunk, coefficients)]
+    chunks: list[list[Audio]] = [[]]
+    for clip in map(check_samples, clips):
+        if chunks[-1] and sum(map(len, chunks[-1])) + len(clip) > _CHUNK_SAMPLES:
+            chunks.append([])
+        chunks[-1].append(clip)
+    return [frames for chunk in chunks if chunk for frames in _mfcc_of_joined(chunk, coefficients)]
 
 
 def check_samples(samples: npt.NDArray[Any]) -> Audio:
@@ -121,61 +112,35 @@ def waveform_from_mfcc(frames: npt.NDArray[Any]) -> Audio:
         log_mel = torch.from_numpy(np.ascontiguousarray(frames, np.float32)) @ dct  # [frames, mels]
         energy = log_mel.clamp(_LOG_FLOOR, _LOG_CEILING).exp().T  # [mels, frames]
         samples: Audio = griffin_lim(inverse_mel(energy.contiguous())).numpy()
-    return _at_output_level(samples)
-
-
-def _chunks(clips: list[Audio]) -> Iterator[list[Audio]]:
-    chunk: list[Audio] = []
-    for clip in clips:
-        if chunk and sum(map(len, chunk)) + len(clip) > _CHUNK_SAMPLES:
-            yield chunk
-            chunk = []
-        chunk.append(clip)
-    if chunk:
-        yield chunk
+    rms = float(np.sqrt(np.mean(np.square(samples, dtype=np.float64))))
+    if rms < 1e-12:
+        return np.zeros_like(samples)
+    return np.asarray(np.clip(samples * (OUTPUT_RMS / rms), -1, 1), np.float32)
 
 
 def _mfcc_of_joined(clips: list[Audio], coefficients: int) -> Iterator[Frames]:
     import torch
 
-    starts, at = [], 0
-    for clip in clips:
-        starts.append(at)
-        length = len(clip) + 2 * _EDGE_SAMPLES
-        at += -(-length // HOP_SAMPLES) * HOP_SAMPLES  # the next clip starts on the frame grid
-    joined = np.zeros(at + FFT_SAMPLES, np.float32)
-    for clip, start in zip(clips, starts, strict=True):
+    starts = [0]
+    for clip in clips:  # each clip starts on the frame grid
+        starts.append(starts[-1] + -(-(len(clip) + 2 * _EDGE_SAMPLES) // HOP_SAMPLES) * HOP_SAMPLES)
+    joined = np.zeros(starts[-1] + FFT_SAMPLES, np.float32)
+    for clip, start in zip(clips, starts, strict=False):
         joined[start + _EDGE_SAMPLES :][: len(clip)] = clip
     with torch.inference_mode():
         frames = _forward(coefficients)(torch.from_numpy(joined)).T.contiguous().numpy()  # [all frames, coefficients]
-    for clip, start in zip(clips, starts, strict=True):
+    for clip, start in zip(clips, starts, strict=False):
         first = start // HOP_SAMPLES
         yield frames[first : first + 1 + len(clip) // HOP_SAMPLES].copy()
-
-
-def _at_output_level(samples: Audio) -> Audio:
-    rms = float(np.sqrt(np.mean(np.square(samples, dtype=np.float64))))
-    if rms < 1e-12:
-        return np.zeros_like(samples)
-    levelled: Audio = np.clip(samples * (OUTPUT_RMS / rms), -1, 1).astype(np.float32)
-    return levelled
 
 
 @lru_cache(maxsize=8)
 def _forward(coefficients: int) -> torch.nn.Module:
     from torchaudio.transforms import MFCC
 
+    sizes = {"n_fft": FFT_SAMPLES, "win_length": WINDOW_SAMPLES, "hop_length": HOP_SAMPLES, "n_mels": MELS}
     transform: torch.nn.Module = MFCC(
-        sample_rate=SAMPLE_RATE,
-        n_mfcc=coefficients,
-        log_mels=True,
-        melkwargs={
-            "n_fft": FFT_SAMPLES,
-            "win_length": WINDOW_SAMPLES,
-            "hop_length": HOP_SAMPLES,
-            "n_mels": MELS,
-            "center": False,
-        },
+        SAMPLE_RATE, n_mfcc=coefficients, log_mels=True, melkwargs={**sizes, "center": False}
     )
     return transform
 
@@ -186,15 +151,9 @@ def _inverse(coefficients: int) -> tuple[torch.Tensor, torch.nn.Module, torch.nn
     from torchaudio.functional import create_dct
     from torchaudio.transforms import GriffinLim, InverseMelScale
 
+    steps, sizes = _GRIFFIN_LIM_STEPS, {"win_length": WINDOW_SAMPLES, "hop_length": HOP_SAMPLES}
     return (
         create_dct(coefficients, MELS, "ortho").T.contiguous(),
         InverseMelScale(FFT_SAMPLES // 2 + 1, MELS, SAMPLE_RATE),
-        GriffinLim(
-            FFT_SAMPLES,
-            n_iter=_GRIFFIN_LIM_STEPS,
-            win_length=WINDOW_SAMPLES,
-            hop_length=HOP_SAMPLES,
-            power=2.0,
-            rand_init=False,
-        ),
+        GriffinLim(FFT_SAMPLES, n_iter=steps, **sizes, power=2.0, rand_init=False),
     )

@@ -1,13 +1,13 @@
 """Public speech, synthetic or of a folder, and what is known of voices in general: statistics of MFCC and a codebook.
 
-The coordinator makes all of it, and sends it to every site. No site's clip is looked at, so it costs no privacy.
+The coordinator makes all of it, and sends it to every site. No site's clip takes part, so it costs no privacy.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, Self
 
@@ -16,9 +16,10 @@ import numpy.typing as npt
 from pydantic import Field
 
 from moretta.shared.core.errors import ClipError, StudyError
+from moretta.shared.core.labels import EMOTIONS, in_order
 from moretta.shared.core.reproducibility import derive
-from moretta.shared.features.codebook import fit_codebook
 from moretta.shared.features.mfcc import COEFFICIENTS, Audio, Frames, check_samples, mfcc_batch
+from moretta.shared.features.voice_forms import fit_codebook
 from moretta.shared.study.options import Options, StudyPath
 from moretta.shared.study.public_arrays import LEAST_SPREAD, PUBLIC_SEED, Rule, Rules, named
 
@@ -35,7 +36,6 @@ QUIETEST_DB = -36.0
 bounds made from one level would cut the others off."""
 CODEBOOK = "voice/codebook"
 _MEAN, _STD = "voice/mean", "voice/std"
-
 SPEAKERS = 24
 CLIPS_PER_SPEAKER = 24
 MAX_FILES = 3_000
@@ -65,14 +65,11 @@ class MfccOptions(PublicSpeechOptions):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PublicVoice:
-    """Statistics of MFCC of public speech, and a codebook fitted on it where one is needed."""
+    """Statistics of MFCC of public speech, and maybe a codebook [k, coefficients], in standardized units."""
 
     mean: Vector
-    """[coefficients]"""
     std: Vector
-    """[coefficients], all positive."""
     codebook: Frames | None = None
-    """[k, coefficients], in standardized units."""
 
     def standardise(self, frames: npt.NDArray[Any]) -> Frames:
         """[frames, coefficients] in public standard deviations from the public mean."""
@@ -99,11 +96,7 @@ class PublicVoice:
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, npt.NDArray[Any]], *, codebook: bool = False) -> Self:
-        """Check and take what the coordinator sent.
-
-        Raises:
-            StudyError: an array is missing, of another shape, or holds values that cannot be.
-        """
+        """Check and take what the coordinator sent. Errors: see `public_arrays.named`."""
         return cls(*named(arrays, cls.rules(size="codewords" if codebook else None)).values())
 
 
@@ -115,14 +108,14 @@ def make_public_voice(
     *,
     voices: int = SYNTHETIC_VOICES,
 ) -> PublicVoice:
-    """Statistics and codebook of public speech.
+    """Statistics of public speech, and a codebook where its size is given.
 
     Args:
         coefficients: MFCC of a frame.
-        codebook_size: number of codewords; None makes no codebook.
+        codebook_size: codewords.
         seed: of the synthetic voices, the choice of files and the codebook. Not secret.
         public_speech: a folder of wav files, searched with its subfolders; None for synthetic speech.
-        voices: number of synthetic voices; each says one sentence in each emotion.
+        voices: of synthetic speech.
 
     Raises:
         StudyError: the folder has no usable speech, or fewer than `codebook_size` frames of it.
@@ -130,9 +123,8 @@ def make_public_voice(
     clips = synthetic_speech(voices, seed) if public_speech is None else folder_speech(public_speech, seed)
     frames = np.concatenate([np.empty((0, coefficients), np.float32), *mfcc_batch(list(clips), coefficients)])
     if codebook_size is not None and len(frames) < codebook_size:
-        raise StudyError(
-            f"{len(frames)} frames of public speech", expected=f"at least {codebook_size}, one for each codeword"
-        )
+        found = f"{len(frames)} frames of public speech"
+        raise StudyError(found, expected=f"at least {codebook_size}, one for each codeword")
     mean = frames.mean(axis=0, dtype=np.float64).astype(np.float32)
     std = np.maximum(frames.std(axis=0, dtype=np.float64), MIN_STD).astype(np.float32)
     if codebook_size is None:
@@ -147,7 +139,6 @@ def synthetic_speech(voices: int, seed: int) -> Iterator[Audio]:
 
 def labelled_speech(voices: int, seed: int) -> Iterator[tuple[Audio, int, int]]:
     """The same, with the number of the voice and of the emotion."""
-    from moretta.shared.core.labels import EMOTIONS
     from moretta.shared.data.corpora.cremad import SENTENCES
     from moretta.shared.models.speech import make_voice, synthesize
 
@@ -172,15 +163,13 @@ def folder_speech(folder: Path, seed: int) -> Iterator[Audio]:
     order = np.random.default_rng([seed, 0xF01DE]).permutation(len(paths))
     read = (_read(paths[index]) for index in order)
     clips = islice((clip for clip in read if clip is not None), MAX_PUBLIC_FILES)
-    first = next(clips, None)
-    if first is None:
+    if (first := next(clips, None)) is None:
         raise StudyError(
             f"no usable speech among {len(paths)} wav files in {folder}",
             expected="recordings that anybody may have",
             fix="correct `public_speech` in the study, or leave it out to use synthetic speech",
         )
-    yield first
-    yield from clips
+    return chain([first], clips)
 
 
 @dataclass(frozen=True, eq=False)
@@ -193,14 +182,8 @@ class Recording:
     """Class index, in the order of `EMOTIONS`."""
 
 
-def public_recordings(folder: Path | None, seed: int) -> Iterator[Recording]:
-    """Clips of public speakers in known emotions: of a folder, or synthetic."""
-    return synthetic_speakers(seed) if folder is None else recorded_speakers(folder, seed)
-
-
 def synthetic_speakers(seed: int, *, voices: int = SPEAKERS, clips: int = CLIPS_PER_SPEAKER) -> Iterator[Recording]:
     """Seeded voices in all emotions, more and less strongly, each recorded at a level of its own."""
-    from moretta.shared.core.labels import EMOTIONS
     from moretta.shared.data.corpora.cremad import SENTENCES
     from moretta.shared.models.speech import make_voice, synthesize
 
@@ -221,9 +204,8 @@ def recorded_speakers(folder: Path, seed: int) -> Iterator[Recording]:
     """All usable clips of speakers chosen by seed, up to about `MAX_FILES`.
 
     Raises:
-        StudyError: fewer than `MIN_SPEAKERS` speakers are named as CREMA-D names its clips.
+        StudyError: fewer than `MIN_SPEAKERS` speakers in file names of CREMA-D's grammar.
     """
-    from moretta.shared.core.labels import EMOTIONS, in_order
     from moretta.shared.data.corpora.cremad import ClipName
 
     clips_of: dict[str, list[tuple[Path, int]]] = {}
@@ -240,13 +222,11 @@ def recorded_speakers(folder: Path, seed: int) -> Iterator[Recording]:
             expected=f"clips of at least {MIN_SPEAKERS}, named as CREMA-D names them: who speaks, and in which emotion",
             fix="rename them, or leave `public_speech` out to use synthetic speech",
         )
-    speakers = in_order(clips_of)
-    left = MAX_FILES
+    speakers, left = in_order(clips_of), MAX_FILES
     for index in np.random.default_rng([seed, 0x9E1]).permutation(len(speakers)):
         clips = clips_of[speakers[index]]
         for path, emotion in clips if left > 0 else ():
-            samples = _read(path)
-            if samples is not None:
+            if (samples := _read(path)) is not None:
                 yield Recording(samples, speakers[index], emotion)
         left -= len(clips)
 

@@ -1,24 +1,16 @@
 """Normalization within a speaker: ranks among the speaker's own clips, then the same mean and covariance for everybody.
 
-What is the same in all clips of a speaker is removed by ranks, whatever its distribution was; what is left says how a
-clip differs from the speaker's others. Two details decide what it hides:
-
-* The location is the speaker's own, even of a speaker with few clips: any share of a public location in it would show
-  where the speaker lies. Only the spread is shrunk towards the public one. So a speaker's only clip comes out as zeros.
+* Ranks remove what is the same in all clips, whatever its distribution. The location is the speaker's own: any share of
+  a public one would show where the speaker lies. Only the spread is shrunk towards the public one.
 * Clips count with secret random weights (Rubin's Bayesian bootstrap, Annals of Statistics 9, 1981). With equal weights
-  the normalized clips of a speaker add up to zero, and who has half of them knows the sum of the others. Under these
-  weights any two of many clips are uncorrelated.
+  the clips of a speaker add up to zero, and who has half of them knows the sum of the others.
+* How values move together still identifies people, so codes are whitened, by the symmetric root, which turns them the
+  least: a code means the same for every speaker.
+* Codes of few clips that were centred together lie opposite one another. So the mean that is removed is shifted by a
+  secret (`secret_shift`), as large as the mean of so many clips is uncertain by.
 
-Ranks hide where values lie and how far they spread, one by one; how they move together still identifies people. Codes
-that are whitened within the speaker have nothing left that a mean or a covariance could show. The root of the
-covariance is the symmetric one, which turns codes the least: a code means the same for every speaker.
-
-Codes of few clips that were centred together lie opposite one another; those of two do so exactly. So the mean that is
-removed is shifted by a secret offset (`secret_shift`), as large as the mean of so many clips is uncertain by. Then two
-clips of one speaker are no more alike, or unlike, than those of two speakers.
-
-Whitening must not be asked to do more. In many dimensions it pushes a speaker's few clips apart from one another, which
-hides them from attackers who look for likeness while the likeness stays (docs/measured.md has how much was found).
+In many dimensions whitening pushes a speaker's few clips apart, which hides them from attackers who use likeness while
+the likeness stays (docs/measured.md has how much was found).
 """
 
 from __future__ import annotations
@@ -35,6 +27,10 @@ Floats = npt.NDArray[np.float64]
 
 PRIOR_CLIPS = 4.0
 """Clips that count as much as the public spread."""
+PRIOR_CLIPS_PER_VALUE = 1.0
+"""Clips, for each value of a code, that count as much as the public covariance, which is the unit matrix."""
+CLIP_VARIANCE = 0.5
+"""How much of the variance of steps is one of their clips: on real speech, steps of a second."""
 RANK_LIMIT = 2.5
 """In standard deviations: no place is farther out."""
 
@@ -44,15 +40,22 @@ def secret_weights(clips: int, noise: NoiseSource) -> Floats:
     return np.asarray(-np.log(noise.uniform((clips,))))
 
 
+def secret_shift(normals: npt.NDArray[Any], clips: int, *, in_windows: bool = False) -> Floats:
+    """Of the mean of a person's codes, [d]: standard normals [d], drawn once for the person, in the size for `clips`.
+
+    Ranks of n clips, drawn towards the public spread, vary by about n / (n + 1), and the mean of n by an n-th of that.
+    Of the only clip there is nothing to hide: its code is zeros.
+    """
+    variance = (CLIP_VARIANCE if in_windows else 1.0) / (clips + 1)
+    return np.asarray(normals, np.float64) * (variance**0.5 if clips > 1 else 0.0)
+
+
 @dataclass(frozen=True)
 class SpeakerRanks:
     """Ranks among the clips of one person.
 
-    Args:
-        values: [clips, n], each column sorted.
-        below: [clips + 1, n], weight of all clips before each place; from 0 to 1.
-        location: [n], the weighted mean.
-        spread: [n], public standard deviations within a person.
+    The columns of `values` [clips, n] are sorted; `below` [clips + 1, n] is the weight of all clips before each place,
+    from 0 to 1; `location` [n] is the weighted mean, `spread` [n] the public standard deviations within a person.
     """
 
     values: Floats
@@ -74,11 +77,9 @@ class SpeakerRanks:
 
         exact = np.asarray(values, np.float64)
         own = np.empty_like(exact)
-        for column in range(exact.shape[1]):
-            known, below = self.values[:, column], self.below[:, column]
-            first = np.searchsorted(known, exact[:, column], side="left")
-            last = np.searchsorted(known, exact[:, column], side="right")
-            own[:, column] = (below[first] + below[last]) / 2  # of those that are equal a half lies below
+        for k, (known, below) in enumerate(zip(self.values.T, self.below.T, strict=True)):
+            first, last = (np.searchsorted(known, exact[:, k], side=side) for side in ("left", "right"))
+            own[:, k] = (below[first] + below[last]) / 2  # of those that are equal a half lies below
         public = ndtr((exact - self.location) / self.spread)
         clips = len(self.values)
         place = (clips * own + PRIOR_CLIPS * public) / (clips + PRIOR_CLIPS)
@@ -86,28 +87,11 @@ class SpeakerRanks:
         return np.asarray(ndtri(np.clip(place, edge, 1 - edge)))
 
 
-PRIOR_CLIPS_PER_VALUE = 1.0
-"""Clips, for each value of a code, that count as much as the public covariance, which is the unit matrix."""
-CLIP_VARIANCE = 0.5
-"""How much of the variance of steps is one of their clips: on real speech, steps of a second."""
-
-
-def secret_shift(normals: npt.NDArray[Any], clips: int, *, in_windows: bool = False) -> Floats:
-    """Of the mean of a person's codes, [d]: standard normals [d], drawn once for the person, in the size for `clips`.
-
-    Ranks of n clips, drawn towards the public spread, vary by about n / (n + 1), and the mean of n by an n-th of that.
-    Of the only clip there is nothing to hide: it is told as zeros.
-    """
-    variance = (CLIP_VARIANCE if in_windows else 1.0) / (clips + 1)
-    return np.asarray(normals, np.float64) * (variance**0.5 if clips > 1 else 0.0)
-
-
 @dataclass(frozen=True)
 class SpeakerWhitening:
     """Takes one person's mean away and brings the covariance to the unit matrix, shrunk where clips are few."""
 
     mean: Floats
-    """[d]"""
     root: Floats
     """[d, d], symmetric."""
 

@@ -1,16 +1,13 @@
 """One person's measures on a scale that everybody shares: what is left is how a moment differs from that person's own.
 
 Every dimension is mapped by its rank among the person's own frames to a standard normal value, so neither a person's
-mean, nor spread, nor the shape of the distribution is left of it. Only somebody who holds all clips of a person can do
-that: a site can, and a stranger with one clip cannot.
+mean, nor spread, nor the shape of the distribution is left of it. With few clips the ranks alone would say nothing (of
+two clips, one is always above the other), so some clips' worth of public frames, moved to the person's estimated
+middle, takes part in them.
 
-With few clips the ranks alone would say nothing (of two clips, one is always above the other), so some clips' worth of
-public frames, moved to the person's estimated middle, takes part in them.
-
-Centring alone leaves a trace: all clips of a person sum to nothing, so whoever knows some of them knows on which side
-the others lie. If clips vary by v, any two of n have the covariance -v/(n + k), k being the public frames' clips. Hence
-a secret offset for each person, drawn once, with the variance v/(n + k) by which the person's middle is uncertain: with
-it their covariance is 0, as that of strangers' clips is.
+Centring alone leaves a trace: all clips of a person sum to nothing. If clips vary by v, any two of n have the
+covariance -v/(n + k), k being the public frames' clips. Hence a secret offset for each person, drawn once, with the
+variance v/(n + k) by which the person's middle is uncertain: their covariance is then 0, as that of strangers' clips.
 """
 
 from __future__ import annotations
@@ -24,6 +21,7 @@ import numpy.typing as npt
 
 from moretta.shared.core.errors import ReleaseError
 from moretta.shared.privacy.noise import NoiseSource
+from moretta.shared.study.public_arrays import are_finite
 
 Measures = npt.NDArray[np.floating[Any]]
 """[frames, dimensions]."""
@@ -32,25 +30,19 @@ PUBLIC_CLIPS = 4.0
 clips to that of people's means, with which the estimate of a person's middle is best (James and Stein, 1961)."""
 LEVELS = 65
 """Ranks at which a distribution is kept."""
+_RANKS = (np.arange(LEVELS) + 0.5) / LEVELS
 CLIP_VARIANCE = 0.35
 """Of the means of one person's clips, in normal values: between what public people show in one emotion (0.25), which
 hides a person from an attacker who knows emotions, and in all (0.75), which hides from one who does not."""
 WIDEST = 3.0
-"""Normal values beyond it are not told apart."""
-
-
-def levels(count: int = LEVELS) -> npt.NDArray[np.float64]:
-    """Ranks in the middles of `count` equal parts of (0, 1)."""
-    return np.asarray((np.arange(count) + 0.5) / count)
+"""Normal values beyond it are cut."""
 
 
 @dataclass(frozen=True, eq=False)
 class PublicMeasures:
     """How public people's measures are distributed, each person's around that person's own middle.
 
-    Attributes:
-        quantiles: float64 [LEVELS, dimensions].
-        middle: mean over people of their means, [dimensions].
+    `quantiles` are [LEVELS, dimensions]; `middle` [dimensions] is the mean over people of their means.
     """
 
     quantiles: npt.NDArray[np.float64]
@@ -62,7 +54,7 @@ class PublicMeasures:
         means = [np.mean([clip.mean(0) for clip in clips], axis=0) for clips in people]
         middle = np.mean(means, axis=0)
         centred = [clip - mean + middle for clips, mean in zip(people, means, strict=True) for clip in clips]
-        return cls(np.quantile(np.concatenate(centred), levels(), axis=0), np.asarray(middle))
+        return cls(np.quantile(np.concatenate(centred), _RANKS, axis=0), np.asarray(middle))
 
     def only(self, columns: Sequence[int]) -> Self:
         """The same of some dimensions."""
@@ -70,10 +62,7 @@ class PublicMeasures:
 
     def to_arrays(self, prefix: str) -> dict[str, npt.NDArray[np.float32]]:
         """As named arrays, for a file or a message."""
-        return {
-            prefix + "quantiles": self.quantiles.astype(np.float32),
-            prefix + "middle": self.middle.astype(np.float32),
-        }
+        return {prefix + name: getattr(self, name).astype(np.float32) for name in ("quantiles", "middle")}
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, npt.NDArray[Any]], prefix: str) -> Self:
@@ -82,12 +71,11 @@ class PublicMeasures:
         Raises:
             ReleaseError: arrays are missing, of another shape, or not finite.
         """
-        found = [arrays.get(prefix + name) for name in ("quantiles", "middle")]
-        quantiles, middle = found
+        quantiles, middle = found = [arrays.get(prefix + name) for name in ("quantiles", "middle")]
         if quantiles is None or middle is None or quantiles.shape != (LEVELS, *middle.shape) or middle.ndim != 1:
             shapes = [None if array is None else list(array.shape) for array in found]
             raise ReleaseError(f"public measures of {shapes}", expected=f"[{LEVELS}, n] and [n]")
-        if not (np.isfinite(quantiles).all() and np.isfinite(middle).all()):
+        if not are_finite(quantiles, middle):
             raise ReleaseError("public measures that are not finite")
         return cls(np.asarray(quantiles, np.float64), np.asarray(middle, np.float64))
 
@@ -95,9 +83,8 @@ class PublicMeasures:
         """What public people show at normal values [frames, dimensions]: the inverse of the mapping, for them."""
         from scipy.special import ndtr
 
-        ranks = ndtr(normal)
-        columns = [np.interp(ranks[:, k], levels(), self.quantiles[:, k]) for k in range(ranks.shape[1])]
-        return np.stack(columns, axis=1)
+        columns = zip(ndtr(normal).T, self.quantiles.T, strict=True)
+        return np.stack([np.interp(ranks, _RANKS, own) for ranks, own in columns], axis=1)
 
 
 class SpeakerScale:
@@ -125,9 +112,8 @@ class SpeakerScale:
         middle = mean - np.clip(left, -most, most)
         shifted = public.quantiles - public.middle + middle
         values = np.concatenate([*(clip - mean + middle for clip in clips), shifted])
-        weights = np.concatenate(
-            [*(np.full(len(clip), 1 / len(clip)) for clip in clips), np.full(len(shifted), public_clips / len(shifted))]
-        )
+        parts = [*((len(clip), 1.0) for clip in clips), (len(shifted), public_clips)]
+        weights = np.concatenate([np.full(rows, weight / rows) for rows, weight in parts])
         self._positions = np.stack([_quantiles(column, weights) for column in values.T], axis=1)
         self._offset = np.zeros(values.shape[1])
         if noise is not None:
@@ -137,16 +123,16 @@ class SpeakerScale:
         """[frames, dimensions] -> normal values of the same shape."""
         from scipy.special import ndtri
 
-        columns = [np.interp(measures[:, k], self._positions[:, k], levels()) for k in range(measures.shape[1])]
-        normal = ndtri(np.stack(columns, axis=1)) + self._offset
-        return np.asarray(np.clip(normal, -WIDEST, WIDEST))
+        columns = zip(measures.T, self._positions.T, strict=True)
+        ranks = np.stack([np.interp(values, positions, _RANKS) for values, positions in columns], axis=1)
+        return np.asarray(np.clip(ndtri(ranks) + self._offset, -WIDEST, WIDEST))
 
 
 def _quantiles(values: npt.NDArray[Any], weights: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Weighted quantiles at `levels()`, strictly ascending."""
+    """Weighted quantiles at `_RANKS`, strictly ascending."""
     order = np.argsort(values, kind="stable")
     ranks = np.cumsum(weights[order]) - weights[order] / 2
-    found = np.interp(levels(), ranks / weights.sum(), values[order])
+    found = np.interp(_RANKS, ranks / weights.sum(), values[order])
     # Equal positions would make the mapping jump: a value that never changes has no rank of its own.
     spread = max(float(np.ptp(found)), 1e-6)
     return np.asarray(found + np.linspace(0, 1e-6 * spread, len(found)))

@@ -1,4 +1,4 @@
-"""Released voice, whatever its form, as a sequence or as sound: attackers and models ask for what they need."""
+"""Forms of released voice: codebooks that tokens are read with, and every form as a sequence or as sound."""
 
 from __future__ import annotations
 
@@ -14,6 +14,68 @@ from moretta.shared.features.mfcc import COEFFICIENTS, HOP_SAMPLES, Audio, Frame
 Codebook = npt.NDArray[np.float32]
 Sequence = npt.NDArray[np.float32]
 """[steps, d]"""
+_CHUNK_FRAMES = 8_192  # the product with 256 codewords then stays in the processor's cache
+
+
+def fit_codebook(frames: npt.NDArray[Any], size: int, *, seed: int) -> Codebook:
+    """Centroids of the frames [frames, n] by mini-batch k-means (Sculley, WWW 2010), [min(size, frames), n]."""
+    from sklearn.cluster import MiniBatchKMeans
+
+    size = min(size, len(frames))
+    means = MiniBatchKMeans(
+        n_clusters=size, random_state=seed, n_init=2, batch_size=max(2_048, 4 * size), max_iter=50, compute_labels=False
+    ).fit(np.ascontiguousarray(frames, np.float32))
+    return np.ascontiguousarray(means.cluster_centers_, np.float32)
+
+
+def nearest(frames: npt.NDArray[Any], codebook: Codebook) -> npt.NDArray[np.int32]:
+    """Index, int32 [frames], of the nearest codeword [k, n] to each frame [frames, n]; of equally near ones the first.
+
+    |x - c|² = |x|² - 2 (x·c - |c|²/2), so the nearest has the largest bracket: one matrix product.
+    """
+    frames = np.asarray(frames, np.float32)
+    half_norms = 0.5 * np.square(codebook).sum(axis=1)  # [k]
+    tokens = np.empty(len(frames), np.int32)
+    for start in range(0, len(frames), _CHUNK_FRAMES):
+        part = slice(start, start + _CHUNK_FRAMES)
+        tokens[part] = (frames[part] @ codebook.T - half_norms).argmax(axis=1)
+    return tokens
+
+
+class FrameSample:
+    """Keeps `size` frames of a stream, each set of that size as likely as any other.
+
+    Every frame draws a key; the smallest keys stay (Efraimidis and Spirakis 2006, algorithm A-Res with equal weights).
+    Which frames stay depends on the seed and their position, never on their content.
+
+    >>> sample = FrameSample(2, 1, seed=1)
+    >>> for _ in range(3):
+    ...     sample.add(np.ones((5, 1), np.float32))
+    >>> sample.frames().shape
+    (2, 1)
+    """
+
+    def __init__(self, size: int, width: int, *, seed: int) -> None:
+        self._size = size
+        self._generator = np.random.default_rng([seed, 0x5A3])
+        self._parts = [np.empty((0, width), np.float32)]
+        self._keys = [np.empty(0)]
+
+    def add(self, frames: npt.NDArray[np.float32]) -> None:
+        """Offer frames, [frames, width]."""
+        self._parts.append(frames)
+        self._keys.append(self._generator.random(len(frames)))
+        if sum(map(len, self._keys)) > 2 * self._size:
+            self.frames()
+
+    def frames(self) -> npt.NDArray[np.float32]:
+        """The sample so far, [at most size, width], in order of arrival."""
+        frames, keys = np.concatenate(self._parts), np.concatenate(self._keys)
+        if len(keys) > self._size:
+            kept = np.sort(np.argpartition(keys, self._size)[: self._size])
+            frames, keys = frames[kept], keys[kept]
+        self._parts, self._keys = [frames], [keys]
+        return frames
 
 
 def is_code(form: str) -> bool:
@@ -24,27 +86,22 @@ def is_code(form: str) -> bool:
 def as_sequence(
     form: str, array: npt.NDArray[Any], codebook: Codebook | None = None, *, coefficients: int | None = None
 ) -> Sequence:
-    """A released voice array as vectors in time: codes as they are, everything else as MFCC.
+    """A released voice array as vectors in time, [steps, d]: codes as they are, one step; everything else as MFCC.
 
     Args:
         form: any of `moretta.shared.release.release_format.VoiceForm`.
         array: as that form has it.
         codebook: [k, d]; needed for both kinds of tokens.
-        coefficients: of MFCC of waveforms, see `as_mfcc`.
-
-    Returns:
-        float32 [steps, d]; one step for a `code`.
+        coefficients: of MFCC of waveforms; default the codebook's number or 13.
 
     Raises:
         ReleaseError: an unknown form, tokens without a codebook or beyond it.
         ClipError: a waveform that has no MFCC.
     """
-    if form == "code":
-        return np.ascontiguousarray(array[None], np.float32)
-    if form == "code-sequence":
-        return np.ascontiguousarray(array, np.float32)
+    if form in ("code", "code-sequence"):
+        return np.ascontiguousarray(array[None] if form == "code" else array, np.float32)
     if form == "code-tokens":
-        return _look_up(array, codebook)
+        return _codewords(array, codebook)
     return as_mfcc(form, array, codebook, coefficients=coefficients)
 
 
@@ -56,29 +113,15 @@ def model_input(form: str, array: npt.NDArray[Any], codebook: Codebook | None = 
 def as_mfcc(
     form: str, array: npt.NDArray[Any], codebook: Codebook | None = None, *, coefficients: int | None = None
 ) -> Frames:
-    """A released voice array as MFCC.
-
-    Args:
-        form: `tokens`, `mfcc` or `waveform`.
-        array: as `moretta.shared.release.release_format` describes that form.
-        codebook: [k, coefficients] in units of MFCC; needed for tokens.
-        coefficients: for waveforms only; default the codebook's number or 13.
-
-    Returns:
-        float32 [frames, coefficients]
-
-    Raises:
-        ReleaseError: an unknown form, tokens without a codebook or beyond it.
-        ClipError: a waveform that has no MFCC.
-    """
+    """`tokens`, `mfcc` or a `waveform` as MFCC, [frames, coefficients]. Arguments and errors: see `as_sequence`."""
     if form == "tokens":
-        return _look_up(array, codebook)
+        return _codewords(array, codebook)
     if form == "mfcc":
         return np.ascontiguousarray(array, np.float32)
     if form == "waveform":
-        known = COEFFICIENTS if codebook is None else codebook.shape[1]
-        return mfcc(array, coefficients or known)
-    raise _unknown(form)
+        return mfcc(array, coefficients or (COEFFICIENTS if codebook is None else codebook.shape[1]))
+    expected = "a form that sound can be made of" if is_code(form) else "tokens, mfcc or waveform"
+    raise ReleaseError(f"the released form voice/{form}", expected=expected)
 
 
 def as_waveform(form: str, array: npt.NDArray[Any], codebook: Codebook | None = None) -> Audio:
@@ -92,14 +135,12 @@ def frame_count(form: str, array: npt.NDArray[Any]) -> int:
     """How many frames or steps a released array stands for: the size that privacy is composed over."""
     if form in ("tokens", "mfcc", "code-sequence", "code-tokens"):
         return len(array)
-    if form == "code":
-        return 1
-    if form == "waveform":
-        return 1 + len(array) // HOP_SAMPLES
-    raise _unknown(form)
+    if form in ("code", "waveform"):
+        return 1 if form == "code" else 1 + len(array) // HOP_SAMPLES
+    raise ReleaseError(f"the released form voice/{form}", expected="tokens, mfcc, waveform or a form of codes")
 
 
-def _look_up(tokens: npt.NDArray[Any], codebook: Codebook | None) -> Frames:
+def _codewords(tokens: npt.NDArray[Any], codebook: Codebook | None) -> Frames:
     if codebook is None:
         raise ReleaseError("tokens without a codebook", expected="a codebook, which the release should hold")
     if len(tokens) and not 0 <= int(tokens.min()) <= int(tokens.max()) < len(codebook):
@@ -107,9 +148,3 @@ def _look_up(tokens: npt.NDArray[Any], codebook: Codebook | None) -> Frames:
             f"tokens from {int(tokens.min())} to {int(tokens.max())}", expected=f"0 to {len(codebook)} exclusive"
         )
     return np.ascontiguousarray(codebook[tokens], np.float32)
-
-
-def _unknown(form: str) -> ReleaseError:
-    if is_code(form):
-        return ReleaseError(f"the released form voice/{form}", expected="a form that sound can be made of")
-    return ReleaseError(f"the released form voice/{form}", expected="tokens, mfcc or waveform")

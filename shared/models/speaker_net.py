@@ -2,7 +2,7 @@
 
 Measurements normalized within the speaker -> hidden units -> code -> the speaker's own mean and covariance removed ->
 noise, as codes are released -> a linear head for emotions. The number of rounds is found on speakers who are held out,
-in turns; then all speakers are trained on for as long. Sites get arrays: see `moretta.shared.features.hidden_layer`.
+in turns; then all speakers are trained on for as long. Sites get arrays: see `moretta.shared.features.speaker_code`.
 """
 
 from __future__ import annotations
@@ -19,8 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from moretta.shared.core.errors import StudyError
-from moretta.shared.features.hidden_layer import HiddenLayer
-from moretta.shared.features.speaker_code import CODE_LIMIT
+from moretta.shared.features.speaker_code import CODE_LIMIT, HiddenLayer
 from moretta.shared.features.speaker_normalization import PRIOR_CLIPS_PER_VALUE
 
 Floats = npt.NDArray[np.float64]

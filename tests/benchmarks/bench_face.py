@@ -10,7 +10,7 @@ from functools import partial
 import numpy as np
 
 from moretta.client.anonymizers.autoencoder import AutoencoderFaceAnonymizer
-from moretta.client.anonymizers.expression_track import ExpressionTrack
+from moretta.client.anonymizers.expression_track import ExpressionTrack, TrackOptions
 from moretta.shared.core.labels import Emotion
 from moretta.shared.core.workers import limit_threads
 from moretta.shared.features.face_track import CROP_SIDE
@@ -74,7 +74,7 @@ def main(threads: int) -> None:
                 f"whole anonymizer {preset}, {noise.kind} noise",
                 partial(anonymizer.release, [frames], [noise], ["nobody"]),
             )
-    track = ExpressionTrack(FaceCropper(CROP_SIDE), side=64, fps=5.0)
+    track = ExpressionTrack(FaceCropper(CROP_SIDE), TrackOptions(), fps=5.0)
     track.fit([("somebody", frames[:6])], SystemNoise())  # other frames than those released: each is measured anew
     whole = partial(track.release, [frames], [SystemNoise()], ["somebody"])
     notify("whole anonymizer expression-track, 64 x 64", whole)

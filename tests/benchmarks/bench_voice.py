@@ -12,8 +12,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from moretta.client.anonymizers.mcadams import McAdams
 from moretta.client.anonymizers.mfcc_quantizer import MfccQuantizer
+from moretta.client.anonymizers.voice_baselines import McAdams
 from moretta.shared.core.workers import limit_threads
 from moretta.shared.features.mfcc import SAMPLE_RATE, mfcc_batch
 from moretta.shared.features.public_speech import make_public_voice, synthetic_speech

@@ -33,7 +33,7 @@ from moretta.shared.data.media import read_audio
 from moretta.shared.data.reader import read_corpus
 from moretta.shared.features.mfcc import mfcc_batch
 from moretta.shared.features.public_speech import Recording, synthetic_speakers
-from moretta.shared.features.speaker_code import make_speaker_code
+from moretta.shared.features.speaker_code import public_rows, train_speaker_code
 from moretta.shared.privacy.noise import SeededNoise
 from moretta.shared.release import PseudonymKey, ReleasedClip
 from moretta.shared.release.anonymizer import get_anonymizer
@@ -133,7 +133,8 @@ def code_of(line: Line, public: Iterable[Recording]) -> Code:
     if line.form == "mfcc":
         return {}
     steps, noise = line.form != "code", line.noise if line.encoder == "network" else None
-    made = make_speaker_code(public, size=line.size, codebook_size=64, in_windows=steps, seed=1, network_noise=noise)
+    rows = public_rows(public, in_windows=steps)
+    made = train_speaker_code(rows, size=line.size, codebook_size=64, seed=1, network_noise=noise)
     return made.to_arrays()
 
 

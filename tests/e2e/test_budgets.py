@@ -36,7 +36,7 @@ bootstrap = 0
 inference = false
 utility = false
 """
-RELEASE = "voice release: randomized response among public words"
+RELEASE = "voice release: randomized response among public codewords"
 
 
 @pytest.fixture(scope="module")
@@ -97,7 +97,7 @@ def test_a_study_tells_at_both_units_what_its_ledgers_hold(
         assert spent == pytest.approx(released)
         assert rows[site, RELEASE, "clip"]["nominal"] == 8.0
         _check_ledger(out / "sites" / site / "ledger.jsonl", spent)
-    assert "randomized response among public words" in (out / "report.html").read_text(encoding="utf-8")
+    assert "randomized response among public codewords" in (out / "report.html").read_text(encoding="utf-8")
 
 
 def _check_ledger(path: Path, found: dict[str, float]) -> None:

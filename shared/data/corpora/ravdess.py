@@ -12,20 +12,8 @@ from collections import defaultdict
 from pathlib import Path
 
 from moretta.shared.core.errors import CorpusError
-from moretta.shared.core.labels import in_order
+from moretta.shared.data import reader
 from moretta.shared.data.clips import Clip, Corpus, Drop, Speaker
-from moretta.shared.data.reader import (
-    AUDIO_ENDINGS,
-    VIDEO_ENDINGS,
-    CorpusReader,
-    Labels,
-    corpus_reader,
-    in_file_order,
-    media_files,
-    no_clip,
-    read_marker,
-    wrong_kind,
-)
 
 EMOTIONS_OF_RAVDESS = ("neutral", "calm", "happy", "sad", "angry", "fearful", "disgust", "surprised")
 _SOUND = "03"
@@ -36,8 +24,8 @@ _NAME = re.compile(r"(0[123])-((0[12])-(0[1-8])-(0[12])-(0[12])-(0[12])-(\d\d))"
 _GRAMMAR = "seven numbers of two digits, such as 03-01-06-01-02-01-12"
 
 
-@corpus_reader("ravdess")
-class Ravdess(CorpusReader):
+@reader.corpus_reader("ravdess")
+class Ravdess(reader.CorpusReader):
     """Speech and song. The sound of a clip is that of its sound file, else that of its video."""
 
     layout = f"files under RAVDESS names ({_GRAMMAR})"
@@ -45,54 +33,42 @@ class Ravdess(CorpusReader):
     @classmethod
     def recognizes(cls, root: Path) -> bool:
         """Whether any file has such a name."""
-        return any(_NAME.fullmatch(path.stem) for path in media_files(root, below=True))
+        return any(_NAME.fullmatch(path.stem) for path in reader.media_files(root, below=True))
 
     @classmethod
-    def read(cls, root: Path, labels: Labels) -> Corpus:
+    def read(cls, root: Path, labels: reader.Labels) -> Corpus:
         """List the clips."""
         if labels != "intended":
             raise CorpusError(f"RAVDESS has no labels {labels!r}", fix='set labels = "intended"')
         found: dict[str, dict[str, list[Path]]] = defaultdict(lambda: defaultdict(list))
         drops: list[Drop] = []
-        for path in media_files(root, below=True):
+        for path in reader.media_files(root, below=True):
             relative = path.relative_to(root).as_posix()
             match = _NAME.fullmatch(path.stem)
             if match is None:
-                if path.suffix.lower() in (*AUDIO_ENDINGS, *VIDEO_ENDINGS):
+                if path.suffix.lower() in (*reader.AUDIO_ENDINGS, *reader.VIDEO_ENDINGS):
                     drops.append(Drop(relative, "bad-name", f"the file name {path.stem!r}; expected {_GRAMMAR}"))
                 continue
             kind = "audio" if match[1] == _SOUND else "video"
-            why = wrong_kind(path, AUDIO_ENDINGS if kind == "audio" else VIDEO_ENDINGS)
+            why = reader.wrong_kind(path, reader.AUDIO_ENDINGS if kind == "audio" else reader.VIDEO_ENDINGS)
             if why is not None:
                 drops.append(Drop(relative, "wrong-kind", why, match[8]))
             else:
                 found[match[2]][kind].append(path)
         clips = []
-        for name in sorted(found):
+        for name, files in found.items():
             chosen: dict[str, Path] = {}
-            for kind, paths in found[name].items():
+            for kind, paths in files.items():
                 for path in sorted(paths, key=lambda path: (path.stem, path.as_posix())):  # 01 has sound, 02 has none
                     kept = chosen.setdefault(kind, path)
                     if kept != path and kept.stem == path.stem:
                         detail = f"{kept.relative_to(root).as_posix()} is used"
                         drops.append(Drop(path.relative_to(root).as_posix(), "duplicate", detail, name[-2:]))
-            clips.append(_clip(name, chosen.get("audio"), chosen.get("video")))
+            channel, emotion, intensity, statement, _, actor = name.split("-")
+            label, sentence = EMOTIONS_OF_RAVDESS[int(emotion) - 1], f"{_CHANNELS[channel]}-{statement}"
+            audio, video = chosen.get("audio"), chosen.get("video")
+            clips.append(Clip(name, actor, label, sentence, _LEVELS[intensity], audio, video))
         if not clips:
-            raise no_clip(root, drops, expected=cls.layout)
-        name, synthetic, warnings = read_marker(root)
-        actors = in_order({clip.speaker for clip in clips})
-        return Corpus(
-            root=root,
-            name=name,
-            synthetic=synthetic,
-            clips=tuple(clips),
-            speakers={actor: Speaker(actor, "male" if int(actor) % 2 else "female") for actor in actors},
-            dropped=in_file_order(drops),
-            warnings=tuple(warnings),
-        )
-
-
-def _clip(name: str, audio: Path | None, video: Path | None) -> Clip:
-    channel, emotion, intensity, statement, _, actor = name.split("-")
-    label = EMOTIONS_OF_RAVDESS[int(emotion) - 1]
-    return Clip(name, actor, label, f"{_CHANNELS[channel]}-{statement}", _LEVELS[intensity], audio, video)
+            raise reader.no_clip(root, drops, expected=cls.layout)
+        people = {clip.speaker: Speaker(clip.speaker, ("female", "male")[int(clip.speaker) % 2]) for clip in clips}
+        return reader.corpus_of(root, clips, people, drops)

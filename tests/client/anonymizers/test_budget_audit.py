@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from privacy_auditing import CanaryTrials, gaussian_lower_bound, lower_bound
 
-from moretta.client.anonymizers import clip_budget, clip_selection
+from moretta.client.anonymizers import clip_budget
 from moretta.client.anonymizers.clip_budget import BudgetedVoice, ClipQuantizer, ClipStatistics
 from moretta.shared.privacy.noise import SeededNoise
 from moretta.shared.privacy.randomized_response import RandomizedResponse
@@ -134,7 +134,7 @@ def test_statistics_that_are_not_cut_to_their_ball_are_caught(monkeypatch: pytes
 
 @pytest.mark.parametrize("name", EPSILON)
 def test_more_clips_of_a_speaker_than_the_budget_is_for_are_caught(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(clip_selection.ClipSelection, "take", lambda *_: None)
+    monkeypatch.setattr(clip_budget.ClipSelection, "take", lambda *_: None)
     assert proven(name, audited(name, "dp-speaker", times=8)) > EPSILON[name]
 
 

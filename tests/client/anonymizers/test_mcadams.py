@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.signal import lfilter
 
-from moretta.client.anonymizers.mcadams import linear_prediction, move_formants, move_poles
+from moretta.client.anonymizers.voice_baselines import linear_prediction, move_formants, move_poles
 
 
 def vowel(formants_hz: tuple[float, ...], seconds: float = 1.0) -> np.ndarray:

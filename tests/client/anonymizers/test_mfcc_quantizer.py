@@ -3,10 +3,9 @@ import pytest
 
 from moretta.client.anonymizers.mfcc_quantizer import MfccQuantizer
 from moretta.shared.core.errors import ClipError, StudyError
-from moretta.shared.features.codebook import nearest
 from moretta.shared.features.mfcc import mfcc
 from moretta.shared.features.public_speech import PublicVoice
-from moretta.shared.features.voice_forms import as_mfcc
+from moretta.shared.features.voice_forms import as_mfcc, nearest
 from moretta.shared.privacy.noise import SeededNoise, SystemNoise
 from moretta.shared.release.anonymizer import get_anonymizer
 from moretta.shared.release.release_format import check_array

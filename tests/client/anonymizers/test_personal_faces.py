@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from moretta.client.anonymizers.expression_track import PersonalFaceAnonymizer, TrackOptions, slow_noise, smoothed
-from moretta.client.anonymizers.face_base import Pictures
+from moretta.client.anonymizers.expression_track import ExpressionTrack, TrackOptions, slow_noise, smoothed
+from moretta.client.anonymizers.face_baselines import Pictures
 from moretta.shared.core.errors import ClipError
 from moretta.shared.features.face_detectors import FaceBox
 from moretta.shared.features.faces import FaceCropper
@@ -32,7 +32,7 @@ class CountingDetector:
         return [FaceBox(frame.shape[1] / 2, frame.shape[0] / 2, 20)]
 
 
-class Brightness(PersonalFaceAnonymizer):
+class Brightness(ExpressionTrack):
     """Measures how bright a face is, and draws it as the grey of a picture."""
 
     note = "a test"
@@ -60,7 +60,7 @@ QUIET = TrackOptions(clip_noise=0.0, frame_noise=0.0)
 def anonymizer(detector: CountingDetector | None = None, options: TrackOptions = QUIET) -> Brightness:
     rng = np.random.default_rng(1)
     public = PublicMeasures.of([[rng.normal(0.5, 0.05, (6, 3)) for _ in range(4)] for _ in range(20)])
-    return Brightness(FaceCropper(SIDE, detector or CountingDetector()), public, options, fps=5.0)
+    return Brightness(FaceCropper(SIDE, detector or CountingDetector()), options, fps=5.0, public=public)
 
 
 def clips_of(level: float, first: int, count: int = 20) -> list[np.ndarray]:

@@ -57,7 +57,6 @@ def test_the_shift_of_a_speaker_is_drawn_once_and_kept(tmp_path: Path) -> None:
     path, (*known, new) = tmp_path / "kept", clips_of(0, 6)
     first = SpeakerReferences(path, WIDTH)
     first.learn({"s": heard(known)}, SeededNoise(1))
-    first.save()
     later = SpeakerReferences(path, WIDTH)
     later.learn({"s": heard(known)}, SeededNoise(2))
     np.testing.assert_array_equal(later["s"].scale(code())(new), first["s"].scale(code())(new))
@@ -72,7 +71,6 @@ def test_a_memory_without_shifts_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "kept"
     known = SpeakerReferences(path, WIDTH)
     known.learn({"s": heard(clips_of(0, 3))}, SeededNoise(1))
-    known.save()
     arrays = {name: array for name, array in load_file(path).items() if not name.endswith("normals")}
     save_file(arrays, path, {"speakers": '["s"]'})
     with pytest.raises(HomeError, match="normals"):
@@ -83,7 +81,6 @@ def test_a_new_clip_leaves_the_weights_of_the_others_as_they_are(tmp_path: Path)
     path, clips = tmp_path / "kept", clips_of(0, 6)
     first = SpeakerReferences(path, WIDTH)
     first.learn({"s": heard(clips[:5])}, SeededNoise(1))
-    first.save()
     later = SpeakerReferences(path, WIDTH)
     later.learn({"s": heard(clips)}, SeededNoise(2))
     np.testing.assert_array_equal(later["s"].weights[:5], first["s"].weights)
@@ -93,10 +90,8 @@ def test_what_is_gone_is_forgotten_and_what_is_left_is_as_if_it_had_never_been(t
     path, clips, others = tmp_path / "kept", clips_of(0, 6, steps=2), clips_of(1, 3, steps=2)
     first = SpeakerReferences(path, WIDTH)
     first.learn({"s": heard(clips), "gone": heard(others)}, SeededNoise(1))
-    first.save()
     later = SpeakerReferences(path, WIDTH)
     later.learn({"s": heard([clips[0], *clips[2:]])}, SeededNoise(2))
-    later.save()
     assert "gone" not in later
     left = np.r_[0:2, 4:12]
     np.testing.assert_array_equal(later["s"].values, first["s"].values[left])
@@ -126,7 +121,6 @@ def test_no_measurement_is_in_the_file(tmp_path: Path) -> None:
     path, clips = tmp_path / "kept", clips_of(0, 3)
     known = SpeakerReferences(path, WIDTH)
     known.learn({"s": heard(clips)}, SeededNoise(1))
-    known.save()
     kept = path.read_bytes()
     assert not any(value.tobytes() in kept for clip in clips for value in clip[0])
 

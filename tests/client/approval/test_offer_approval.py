@@ -278,8 +278,8 @@ def _identity(self: object, pictures: np.ndarray) -> np.ndarray:
     return np.asarray(np.rint(pictures * 255), np.uint8)
 
 
-def test_a_near_identity_is_told_from_an_honest_network_by_its_error() -> None:
+def test_a_near_identity_differs_from_an_honest_network_by_its_error() -> None:
     rng = np.random.default_rng(1)
     faces = rng.random((2, 8, 8, 3))
-    assert autoencoder.rms(faces, np.clip(faces + rng.normal(0, 0.02, faces.shape), 0, 1)) < 0.04
-    assert autoencoder.rms(faces, np.clip(faces + rng.normal(0, 0.1, faces.shape), 0, 1)) > 0.04
+    assert autoencoder.difference(faces, np.clip(faces + rng.normal(0, 0.02, faces.shape), 0, 1)) < 0.04
+    assert autoencoder.difference(faces, np.clip(faces + rng.normal(0, 0.1, faces.shape), 0, 1)) > 0.04

@@ -19,7 +19,7 @@ from moretta.shared.core.errors import ClipError, CorpusError, RefusedError
 from moretta.shared.core.terms import PrivacyStatement
 from moretta.shared.data.media import read_audio, write_video
 from moretta.shared.features.public_speech import synthetic_speakers
-from moretta.shared.features.speaker_code import make_speaker_code
+from moretta.shared.features.speaker_code import public_rows, train_speaker_code
 from moretta.shared.release import Release, ReleaseWriter, open_release
 from moretta.shared.release.anonymizer import Anonymizer, anonymizer, get_anonymizer
 from moretta.shared.study.options import ANONYMIZERS
@@ -113,7 +113,7 @@ def test_what_is_remembered_of_speakers_stays_at_the_site_and_readable_by_its_ow
     simulated: Any, study: Study
 ) -> None:
     people = list(synthetic_speakers(1, voices=3, clips=12))
-    code = make_speaker_code(people, size=5, codebook_size=16, in_windows=False, seed=1)
+    code = train_speaker_code(public_rows(people, in_windows=False), size=5, codebook_size=16, seed=1)
     wanted = study.with_changes(voice__anonymizer="speaker-normalized", voice__form="code")
     site = simulated.site()
     release = make_release(site, wanted, code.to_arrays())
@@ -130,7 +130,7 @@ def test_a_clip_that_was_deleted_has_no_part_in_later_releases_and_is_not_charge
     simulated: Any, study: Study
 ) -> None:
     people = list(synthetic_speakers(1, voices=3, clips=12))
-    code = make_speaker_code(people, size=5, codebook_size=16, in_windows=False, seed=1).to_arrays()
+    code = train_speaker_code(public_rows(people, in_windows=False), size=5, codebook_size=16, seed=1).to_arrays()
     wanted = study.with_changes(voice__anonymizer="speaker-normalized", voice__form="code")
     site = simulated.site()
     clips = releasing.site_corpus(site, study)[1]
@@ -158,7 +158,7 @@ def test_a_clip_is_decoded_once_although_it_is_read_to_fit_and_to_be_released(
     read = recordings.read_sound
     monkeypatch.setattr(recordings, "read_sound", lambda clip: decoded.append(clip.name) or read(clip))
     people = list(synthetic_speakers(1, voices=3, clips=12))
-    code = make_speaker_code(people, size=5, codebook_size=16, in_windows=False, seed=1)
+    code = train_speaker_code(public_rows(people, in_windows=False), size=5, codebook_size=16, seed=1)
     wanted = study.with_changes(voice__anonymizer="speaker-normalized", voice__form="code")
     release = make_release(simulated.site(), wanted, code.to_arrays())
     assert len(release.clips) == len(decoded) == len(set(decoded)) == 24

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from moretta.shared.core.errors import ClipError
-from moretta.shared.data.clip_store import ClipStore
 from moretta.shared.data.clips import Clip
+from moretta.shared.data.recordings import ClipStore
 
 
 def clip(name: str) -> Clip:

@@ -3,8 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from moretta.shared.core.errors import StudyError
-from moretta.shared.data.clips import Speaker
-from moretta.shared.data.splits import assign_sites, make_folds
+from moretta.shared.data.clips import Speaker, assign_sites, make_folds
 
 people = st.lists(
     st.builds(Speaker, st.integers(1001, 1200).map(str), st.sampled_from(["female", "male", None])),

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from moretta.shared.core.errors import CorpusError
 from moretta.shared.core.labels import Emotion
 from moretta.shared.data.corpora.cremad import read_votes
-from moretta.shared.data.demographics import SEXES, read_demographics
+from moretta.shared.data.tables import SEX_WORDS, read_demographics
 
 
 def people(tmp_path: Path, content: str | bytes) -> tuple[dict[int, tuple[str | None, int | None]], list[str]]:
@@ -135,7 +135,7 @@ def test_any_bytes_are_read_or_refused_by_name(
     except CorpusError as error:
         assert "VideoDemographics.csv" in error.message
     else:
-        assert all(sex in (None, *SEXES) and (age is None or 1 <= age <= 120) for sex, age in found.values())
+        assert all(sex in (None, *SEX_WORDS) and (age is None or 1 <= age <= 120) for sex, age in found.values())
 
 
 def votes(tmp_path: Path, rows: str) -> tuple[dict[str, Emotion | None], list[str]]:

@@ -2,7 +2,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from moretta.shared.features.codebook import FrameSample, fit_codebook, nearest
+from moretta.shared.features.voice_forms import FrameSample, fit_codebook, nearest
 
 
 @settings(max_examples=30, deadline=None)

@@ -7,8 +7,7 @@ from hypothesis import strategies as st
 
 from moretta.shared.core.errors import ClipError
 from moretta.shared.features.face_detectors import FaceBox
-from moretta.shared.features.face_people import find_people
-from moretta.shared.features.faces import FaceCropper
+from moretta.shared.features.faces import FaceCropper, find_people
 
 WIDTH, HEIGHT = 320, 120
 SPEAKER, BYSTANDER = FaceBox(90, 60, 60), FaceBox(250, 60, 30)

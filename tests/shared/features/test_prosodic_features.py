@@ -5,13 +5,13 @@ import pytest
 
 from moretta.shared.core.errors import ClipError
 from moretta.shared.core.labels import Emotion
-from moretta.shared.features.pitch import pitch_track
 from moretta.shared.features.prosodic_features import (
     HOP_OF_STEPS,
     MEASUREMENTS,
     STEP_SAMPLES,
     delivery,
     delivery_batch,
+    pitch_track,
     speech_windows,
 )
 from moretta.shared.models.speech import make_voice, synthesize

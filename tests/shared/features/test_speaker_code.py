@@ -7,10 +7,17 @@ import pytest
 
 from moretta.shared.core.errors import StudyError
 from moretta.shared.data.media import write_wav
-from moretta.shared.features.hidden_layer import HiddenLayer
 from moretta.shared.features.prosodic_features import MEASUREMENTS
 from moretta.shared.features.public_speech import Recording, recorded_speakers, synthetic_speakers
-from moretta.shared.features.speaker_code import CODE_LIMIT, CodeReference, SpeakerCode, make_speaker_code, measured
+from moretta.shared.features.speaker_code import (
+    CODE_LIMIT,
+    CodeReference,
+    HiddenLayer,
+    SpeakerCode,
+    measured,
+    public_rows,
+    train_speaker_code,
+)
 from moretta.shared.features.speaker_normalization import SpeakerRanks
 
 
@@ -20,7 +27,7 @@ def people() -> list[Recording]:
 
 
 def code_of(people: list[Recording], size: int = 5, *, in_windows: bool = False) -> SpeakerCode:
-    return make_speaker_code(people, size=size, codebook_size=16, in_windows=in_windows, seed=1)
+    return train_speaker_code(public_rows(people, in_windows=in_windows), size=size, codebook_size=16, seed=1)
 
 
 def test_public_people_are_the_same_for_the_same_seed_and_speak_in_every_emotion(people: list[Recording]) -> None:
@@ -75,7 +82,8 @@ def test_what_is_sent_is_what_was_made_and_what_cannot_be_is_refused(people: lis
 
 
 def test_a_network_is_sent_as_plain_arrays_and_what_does_not_fit_together_is_refused(people: list[Recording]) -> None:
-    code = make_speaker_code(people, size=4, codebook_size=16, in_windows=False, seed=1, network_noise=0.5)
+    rows = public_rows(people, in_windows=False)
+    code = train_speaker_code(rows, size=4, codebook_size=16, seed=1, network_noise=0.5)
     arrays = code.to_arrays()
     assert {array.dtype.name for array in arrays.values()} == {"float32"}
     again = SpeakerCode.from_arrays(arrays)

@@ -11,7 +11,7 @@ import torch
 from sklearn.linear_model import LogisticRegression
 
 from moretta.shared.core.errors import StudyError
-from moretta.shared.features.hidden_layer import HiddenLayer
+from moretta.shared.features.speaker_code import HiddenLayer
 from moretta.shared.features.speaker_normalization import SpeakerWhitening
 from moretta.shared.models import speaker_net as train_module
 from moretta.shared.models.speaker_net import PublicSpeech, SpeakerNet, train_speaker_net

@@ -16,7 +16,7 @@ from moretta.shared.audit.dataset import ClipSet
 from moretta.shared.audit.report.page import render_audit
 from moretta.shared.audit.result import Result, strongest_of_each
 from moretta.shared.audit.runner import audit
-from moretta.shared.audit.utility.evaluate import evaluate_utility
+from moretta.shared.audit.utility.evaluators import evaluate_utility
 from moretta.shared.core.atomic import write_atomic
 from moretta.shared.core.errors import ClipError, CorpusError, ReleaseError, RunError
 from moretta.shared.core.labels import SpeakerId, classes_among, in_order

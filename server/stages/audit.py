@@ -15,9 +15,8 @@ from moretta.server.stages.run import Releases, Run
 from moretta.shared.audit.arrays import VideoFaces
 from moretta.shared.audit.dataset import ClipSet
 from moretta.shared.audit.inference import trained_models
-from moretta.shared.audit.inference.attack_all import MIN_RESAMPLES, attack_all, failure, without_figures
-from moretta.shared.audit.result import Result
-from moretta.shared.core.atomic import disk_failed
+from moretta.shared.audit.inference.attack_all import MIN_RESAMPLES, attack_all, without_figures
+from moretta.shared.audit.result import Result, failure
 from moretta.shared.core.reproducibility import derive
 from moretta.shared.core.terms import Modality
 from moretta.shared.data.reader import read_corpus
@@ -37,7 +36,7 @@ def audit(run: Run) -> int | None:
 
     Returns how many clips were attacked; None where the study has no audit.
     """
-    from moretta.shared.audit.utility.evaluate import evaluate_utility
+    from moretta.shared.audit.utility.evaluators import evaluate_utility
 
     study = run.study
     run.identity, run.inference, run.utility = [], [], []
@@ -137,8 +136,6 @@ def attack_training(run: Run) -> list[Result]:
             try:
                 found += infer(run, modality, about)
             except Exception as error:
-                if disk_failed(error):
-                    raise
                 found.append(about.invalidated(failure(error)))
     return found
 

@@ -28,62 +28,40 @@ class ClipArray:
 
     form: Form
     read: Callable[[], Array] = field(repr=False)
-    """Reads it; reaches worker processes."""
+    """Reaches worker processes: a partial of a module-level function."""
     codebook: Float32 | None = field(default=None, repr=False)
     """float32 [k, coefficients] that its tokens need to be read."""
 
 
-@dataclass(frozen=True)
-class InMemory:
-    """An array that is there already."""
-
-    array: Array
-
-    def __call__(self) -> Array:
-        """The array."""
-        return self.array
-
-
-@dataclass(frozen=True)
-class InShard:
+def read_shard(path: Path, key: str) -> Array:
     """An array in a shard of a release."""
+    from safetensors import SafetensorError, safe_open
 
-    path: Path
-    key: str
-
-    def __call__(self) -> Array:
-        """Read it."""
-        from safetensors import SafetensorError, safe_open
-
-        try:
-            with safe_open(self.path, framework="numpy") as shard:
-                array: Array = shard.get_tensor(self.key)
-                return array
-        except (SafetensorError, OSError) as error:
-            found = f"{self.path.name} changed while it was audited: {error}"
-            raise ReleaseError(found, expected=f"clip {self.key}") from error
+    try:
+        with safe_open(path, framework="numpy") as shard:
+            return np.asarray(shard.get_tensor(key))
+    except (SafetensorError, OSError) as error:
+        found = f"{path.name} changed while it was audited: {error}"
+        raise ReleaseError(found, expected=f"clip {key}") from error
 
 
-@dataclass(frozen=True)
-class InCorpus:
-    """The sound of a clip or, by a loader that finds and crops them, its faces."""
+def read_clip(clip: Clip, faces: FrameLoader | None) -> Array:
+    """The sound of a clip of a corpus or, by a loader that finds and crops them, its faces.
 
-    clip: Clip
-    faces: FrameLoader | None = None
+    Returns:
+        float32 [samples] at 16 kHz, mono; or uint8 [frames, height, width, 3].
+    """
+    from moretta.shared.data.recordings import check_length, read_sound
 
-    def __call__(self) -> Array:
-        """float32 [samples] at 16 kHz, mono; or uint8 [frames, height, width, 3]."""
-        from moretta.shared.data.recordings import check_length, read_sound
-
-        if self.faces is None:
-            sound = read_sound(self.clip)
-            if sound is None:
-                raise ClipError("no-audio", f"{self.clip.name} has no sound")
-            return sound
-        if self.clip.video is None:
-            raise ClipError("no-video", f"{self.clip.name} has no video")
-        check_length(self.clip, "pictures")
-        return self.faces(self.clip.video)
+    if faces is None:
+        sound = read_sound(clip)
+        if sound is None:
+            raise ClipError("no-audio", f"{clip.name} has no sound")
+        return sound
+    if clip.video is None:
+        raise ClipError("no-video", f"{clip.name} has no video")
+    check_length(clip, "pictures")
+    return faces(clip.video)
 
 
 @dataclass(frozen=True)
@@ -96,11 +74,7 @@ class VideoFaces:
     """Frames kept per second of video."""
 
     def __call__(self, path: Path) -> UInt8:
-        """uint8 [frames, side, side, 3], RGB.
-
-        Raises:
-            ClipError: the video cannot be read.
-        """
+        """uint8 [frames, side, side, 3], RGB. Raises ClipError: the video cannot be read."""
         from moretta.shared.data.media import read_frames
         from moretta.shared.features.faces import FaceCropper
 
@@ -133,16 +107,11 @@ class PackedArrays:
                 dtype, shape = array.dtype, array.shape[1:]
                 file.write(np.ascontiguousarray(array).tobytes())
                 ends.append(ends[-1] + len(array))
-        spans = {row: (ends[i], ends[i + 1]) for i, row in enumerate(rows)}
-        return cls(Path(path), dtype.str, tuple(shape), spans)
+        return cls(Path(path), dtype.str, tuple(shape), {row: (ends[i], ends[i + 1]) for i, row in enumerate(rows)})
 
     def __getitem__(self, row: int) -> Array:
         first, last = self.spans[row]
         return self._mapped[first:last]
-
-    def constant(self, row: int) -> PackedArrays:
-        """A view whose row 0 is this row."""
-        return PackedArrays(self.path, self.dtype, self.shape, {0: self.spans[row]})
 
     def __getstate__(self) -> dict[str, Any]:
         return {key: value for key, value in self.__dict__.items() if key != "_mapped"}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -19,11 +20,9 @@ MIN_TRAINING_GAIN = 0.25
 
 
 def out_of_fold(predict: Callable[[Int64, Int64], Array], splits: Splits) -> Array:
-    """What models say of rows that they were not trained on, in the order of the rows.
+    """Predictions of models for rows that they were not trained on, in the order of the rows.
 
-    Args:
-        predict: maps training rows and test rows to predictions [test rows, ...].
-        splits: folds that test every row once.
+    `predict` maps training rows and test rows to predictions [test rows, ...]; `splits` test every row once.
     """
     tested, found = zip(*((test, predict(train, test)) for train, test in splits), strict=True)
     return np.asarray(np.concatenate(found)[np.argsort(np.concatenate(tested))])
@@ -74,18 +73,24 @@ def sentence_folds(y: Int64, clips: ClipSet) -> list[tuple[Int64, Int64]] | None
     return [(np.setdiff1d(np.arange(len(y)), test), test) for test in held_out]
 
 
+def estimator(path: str, *values: Any, **options: Any) -> Callable[[int], Any]:
+    """Makes a scikit-learn estimator, by its module and name, from a seed. scikit-learn is imported when it is used."""
+
+    def make(seed: int) -> Any:
+        module, _, name = path.rpartition(".")
+        made = getattr(import_module(f"sklearn.{module}"), name)(*values, **options)
+        return made.set_params(random_state=seed) if "random_state" in made.get_params() else made
+
+    return make
+
+
 def choose(model: Any, grid: Mapping[str, Sequence[Any]], x: Array, y: Int64, clips: ClipSet) -> dict[str, Any]:
     """The best parameters by cross-validation over sentences, as the attack itself crosses sentences.
 
     Only clips that the attacker has are used. With too few clips to hold any out, the first value of each is taken.
-
-    Raises:
-        NotConvergedError: no setting fits every fold.
     """
     tried = held_out_accuracies(model, grid, x, y, clips)
-    if not tried:
-        return {name: values[0] for name, values in grid.items()}
-    return max(tried, key=lambda one: one[1])[0]
+    return max(tried, key=lambda one: one[1])[0] if tried else {name: values[0] for name, values in grid.items()}
 
 
 def held_out_accuracies(
@@ -111,24 +116,23 @@ def held_out_accuracies(
 
 
 def check_learned(x: Array, y: Int64, predicted: Integers) -> None:
-    """Compare training labels [n] with what the trained attacker says of its own training data x [n, ...].
+    """Compare training labels [n] with the trained attacker's predictions on its own training data x [n, ...].
 
-    An attacker that did not learn is invalid: its failure says nothing about the release. Clips that are equal cannot
-    be told apart, and that is no fault: nobody can do better than to give each group of equal clips the label that
-    most of them have. Where all are equal, as in the constant anchor, nothing can be learned.
+    An attacker that did not learn is invalid: its failure says nothing about the release. Equal clips cannot be
+    separated, and that is no fault: the best possible is the most frequent label of each group of equal clips. Where
+    all are equal, as in the constant anchor, nothing can be learned.
 
     Raises:
         NotConvergedError: the training data were not learned.
     """
     if bool((x == x[0]).all()):
         return
-    labels: dict[bytes, list[int]] = defaultdict(list)
+    labels: dict[bytes, Counter[int]] = defaultdict(Counter)
     for row, label in zip(x, y.tolist(), strict=True):
-        labels[np.ascontiguousarray(row).tobytes()].append(label)
-    best = sum(max(Counter(found).values()) for found in labels.values()) / len(y)
+        labels[np.ascontiguousarray(row).tobytes()][label] += 1
+    best = sum(max(found.values()) for found in labels.values()) / len(y)
     chance = 1 / len(np.unique(y))
-    accuracy = float((predicted == y).mean())
-    least = chance + MIN_TRAINING_GAIN * (best - chance)
+    accuracy, least = float((predicted == y).mean()), chance + MIN_TRAINING_GAIN * (best - chance)
     if not accuracy >= least:
         raise NotConvergedError(
             f"training accuracy {accuracy:.2f} where chance is {chance:.2f}",

@@ -6,19 +6,20 @@ import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from moretta.shared.audit.arrays import ClipArray, Form, FrameLoader, InCorpus, InMemory, InShard, PackedArrays
+from moretta.shared.audit.arrays import ClipArray, Form, FrameLoader, PackedArrays, read_clip, read_shard
 from moretta.shared.audit.views import mfcc_view, movement_of, statistics_view, thumbnails_of
 from moretta.shared.core.array_types import Array, Float32, Int64, UInt8
 from moretta.shared.core.errors import ClipError, ReleaseError
 from moretta.shared.core.labels import EMOTIONS, SpeakerId, classes_among
 from moretta.shared.core.pseudonym import PseudonymKey
 from moretta.shared.core.terms import Modality
-from moretta.shared.data.clips import Clip, Corpus
+from moretta.shared.data.clips import Corpus
 from moretta.shared.data.recordings import has_sound
 from moretta.shared.release.release_format import ReleasedClip, age_group
 
@@ -76,15 +77,16 @@ class ClipSet:
 
         return self.modality == "voice" and len(self) > 0 and is_code(self.form)
 
+    def among(self, other: ClipSet) -> ClipSet:
+        """The clips that `other` has too, in its order."""
+        place = {clip.clip: index for index, clip in enumerate(self.clips)}
+        return self.subset(place[clip.clip] for clip in other.clips if clip.clip in place)
+
     def subset(self, indices: Iterable[int]) -> ClipSet:
         """The clips at these positions, in this order."""
         chosen = [int(index) for index in indices]
         clips, arrays, rows = (tuple(of[i] for i in chosen) for of in (self.clips, self.arrays, self.rows))
         return replace(self, clips=clips, arrays=arrays, rows=rows, damaged={})  # type: ignore[arg-type]
-
-    def array(self, index: int) -> Array:
-        """One array in the form it was released in."""
-        return self.arrays[index].read()
 
     def mfcc(self, index: int) -> Float32:
         """float32 [frames, coefficients], frames every 10 ms; of codes float32 [steps, d], one step or more."""
@@ -93,8 +95,7 @@ class ClipSet:
     def statistics(self, index: int) -> Float32:
         """float32 [d]: the statistics of a clip's MFCC, or codes, that most adaptive voice attackers work on."""
         if "statistics" in self.views:
-            packed: Float32 = self.views["statistics"][self.rows[index]][0]
-            return packed
+            return np.asarray(self.views["statistics"][self.rows[index]][0])
         return statistics_view(self.arrays[index].form, self.mfcc(index))
 
     def waveform(self, index: int) -> Float32:
@@ -106,39 +107,44 @@ class ClipSet:
         from moretta.shared.features.voice_forms import as_waveform
 
         found = self.arrays[index]
-        samples: Float32 = as_waveform(found.form, found.read(), found.codebook)
-        return samples
+        return np.asarray(as_waveform(found.form, found.read(), found.codebook))
 
     def frames(self, index: int) -> UInt8:
         """uint8 [frames, height, width, 3], RGB."""
-        frames: UInt8 = self.array(index)
-        return frames
+        return self.arrays[index].read()
+
+    def decode(self, index: int) -> Array:
+        """`waveform` or `frames`, by modality."""
+        return self.waveform(index) if self.modality == "voice" else self.frames(index)
+
+    def batches(self, size: int) -> list[range]:
+        """Positions of all clips in order, at most `size` at a time."""
+        return [range(start, min(start + size, len(self))) for start in range(0, len(self), size)]
 
     def thumbnails(self, index: int) -> UInt8:
         """uint8 [up to 6, 48, 48, 3]: few small frames spread over the clip, cheap enough to keep at hand."""
         packed = self.views.get("thumbnails")
-        return thumbnails_of(self.array(index)) if packed is None else packed[self.rows[index]]
+        return thumbnails_of(self.frames(index)) if packed is None else packed[self.rows[index]]
 
     def movement(self, index: int) -> UInt8:
         """uint8 [up to 300, 24, 24]: all frames of a clip in grey and tiny, in their order."""
         packed = self.views.get("movement")
-        return movement_of(self.array(index)) if packed is None else packed[self.rows[index]]
+        return movement_of(self.frames(index)) if packed is None else packed[self.rows[index]]
 
     def decoded(self) -> ClipSet:
         """The same clips held in memory as sound or as frames: for few clips that several encoders will read."""
-        read = self.waveform if self.modality == "voice" else self.frames
-        arrays = [read(index) for index in range(len(self))]
+        arrays = [self.decode(index) for index in range(len(self))]
         form: Form = "waveform" if self.modality == "voice" else "frames"
         made = ClipSet.from_arrays(self.clips, arrays, modality=self.modality, form=form)
         return replace(made, classes=self.classes)
 
     def content_key(self, index: int) -> str:
         """SHA-256 over form, shape and bytes: equal content, equal key, whatever the clip is called."""
-        array, codebook = np.ascontiguousarray(self.array(index)), self.arrays[index].codebook
-        digest = hashlib.sha256(f"{self.arrays[index].form} {array.dtype.str} {array.shape} ".encode())
+        found = self.arrays[index]
+        array = np.ascontiguousarray(found.read())
+        digest = hashlib.sha256(f"{found.form} {array.dtype.str} {array.shape} ".encode())
         digest.update(array.data if array.size else b"")
-        if codebook is not None:
-            digest.update(np.ascontiguousarray(codebook).data)
+        digest.update(b"" if found.codebook is None else np.ascontiguousarray(found.codebook).data)
         return digest.hexdigest()
 
     def with_views(
@@ -152,21 +158,21 @@ class ClipSet:
         failed: Counter[str] = Counter(self.damaged)
         kept: list[int] = []
         rows: list[int] = []
-        size: tuple[int, ...] | None = None
+        sizes: list[tuple[int, ...]] = []
         movements: list[UInt8] = []  # a few kB a clip; the next reading would decode and crop all over again
+        voice = self.modality == "voice"
 
         def readable() -> Iterator[Array]:
-            nonlocal size
             for index, row in enumerate(self.rows):
                 step()
                 try:
-                    frames = None if self.modality == "voice" else self.array(index)
+                    frames = None if voice else self.frames(index)
                     view = mfcc_view(self.arrays[index], coefficients) if frames is None else thumbnails_of(frames)
                 except (ClipError, ReleaseError) as error:
                     failed[getattr(error, "reason", "damaged")] += 1
                     continue
-                size = view.shape[1:] if size is None else size
-                if view.shape[1:] != size:
+                sizes.append(view.shape[1:])
+                if sizes[-1] != sizes[0]:
                     failed["other-size"] += 1  # no attacker could take it together with the others
                     continue
                 kept.append(index)
@@ -175,21 +181,18 @@ class ClipSet:
                     movements.append(movement_of(frames))
                 yield view
 
-        name = "mfcc" if self.modality == "voice" else "thumbnails"
+        name = "mfcc" if voice else "thumbnails"
         views = {**self.views, name: PackedArrays.write(folder, name, readable(), rows)}
         subset = replace(self.subset(kept), views=views, damaged=dict(failed))
-        if self.modality == "voice":
-            statistics = (statistics_view(a.form, subset.mfcc(i))[None] for i, a in enumerate(subset.arrays))
-            views["statistics"] = PackedArrays.write(folder, "statistics", statistics, rows)
-        else:
-            views["movement"] = PackedArrays.write(folder, "movement", movements, rows)
-        return replace(subset, views=views)
+        statistics = (statistics_view(a.form, subset.mfcc(i))[None] for i, a in enumerate(subset.arrays))
+        name, small = ("statistics", statistics) if voice else ("movement", iter(movements))
+        return replace(subset, views={**views, name: PackedArrays.write(folder, name, small, rows)})
 
     @classmethod
     def constant(cls, like: ClipSet) -> ClipSet:
         """The first array of `like` under every clip's name: an attacker that finds identity in it is broken."""
-        first = replace(like.arrays[0], read=InMemory(like.array(0)))
-        views = {name: packed.constant(like.rows[0]) for name, packed in like.views.items()}
+        first = replace(like.arrays[0], read=partial(np.asarray, like.arrays[0].read()))
+        views = {name: replace(packed, spans={0: packed.spans[like.rows[0]]}) for name, packed in like.views.items()}
         return replace(like, arrays=(first,) * len(like), rows=(0,) * len(like), views=views, damaged={})
 
     @classmethod
@@ -203,7 +206,7 @@ class ClipSet:
         codebook: Float32 | None = None,
     ) -> ClipSet:
         """Arrays that are in memory already."""
-        held = tuple(ClipArray(form, InMemory(array), codebook) for array in arrays)
+        held = tuple(ClipArray(form, partial(np.asarray, array), codebook) for array in arrays)
         return cls(tuple(clips), modality, held, tuple(range(len(clips))), classes=_classes(clips))
 
     @classmethod
@@ -223,7 +226,7 @@ class ClipSet:
             for clip, _ in release.arrays(modality):
                 clips.append(clip)
                 shard = release.folder / f"{modality}-{getattr(clip, modality):05d}.safetensors"
-                arrays.append(ClipArray(form, InShard(shard, clip.clip), codebook))
+                arrays.append(ClipArray(form, partial(read_shard, shard, clip.clip), codebook))
             damaged.update(release.damaged)
         rows, known = tuple(range(len(clips))), _classes(clips, classes)
         return cls(tuple(clips), modality, tuple(arrays), rows, damaged=dict(damaged), classes=known)
@@ -247,31 +250,29 @@ class ClipSet:
             loader: reads the faces of one video; needed for faces.
             classes: the study's; None takes the labels of the clips.
         """
-        chosen = [clip for clip in corpus.clips if (has_sound(clip) if modality == "voice" else clip.video is not None)]
+        voice = modality == "voice"
+        if not voice and loader is None:
+            raise ValueError("faces of a corpus need a loader that crops them")
+        chosen = [clip for clip in corpus.clips if (has_sound(clip) if voice else clip.video is not None)]
         meta = []
         for clip in chosen:
             key = pseudonyms if isinstance(pseudonyms, PseudonymKey) else pseudonyms[clip.speaker]
-            meta.append(_describe(clip, corpus, key))
-        if modality == "face" and loader is None:
-            raise ValueError("faces of a corpus need a loader that crops them")
-        form: Form = "waveform" if modality == "voice" else "frames"
-        arrays = [ClipArray(form, InCorpus(clip, None if modality == "voice" else loader)) for clip in chosen]
+            speaker = corpus.speakers[clip.speaker]
+            sex: Any = speaker.sex
+            released = ReleasedClip(
+                clip=key.clip(clip.name),
+                speaker=key.speaker(clip.speaker),
+                emotion=clip.label,
+                sentence=clip.sentence,
+                level=clip.level,
+                sex=sex,
+                age_group=age_group(speaker.age),
+            )
+            meta.append(released)
+        form: Form = "waveform" if voice else "frames"
+        arrays = [ClipArray(form, partial(read_clip, clip, None if voice else loader)) for clip in chosen]
         return cls(tuple(meta), modality, tuple(arrays), tuple(range(len(meta))), classes=_classes(meta, classes))
 
 
 def _classes(clips: Iterable[ReleasedClip], classes: Sequence[str] | None = None) -> tuple[str, ...]:
     return classes_among(clip.emotion for clip in clips) if classes is None else tuple(classes)
-
-
-def _describe(clip: Clip, corpus: Corpus, key: PseudonymKey) -> ReleasedClip:
-    speaker = corpus.speakers[clip.speaker]
-    sex: Any = speaker.sex
-    return ReleasedClip(
-        clip=key.clip(clip.name),
-        speaker=key.speaker(clip.speaker),
-        emotion=clip.label,
-        sentence=clip.sentence,
-        level=clip.level,
-        sex=sex,
-        age_group=age_group(speaker.age),
-    )

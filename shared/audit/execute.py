@@ -7,6 +7,7 @@ import warnings
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -14,31 +15,34 @@ from moretta.shared.audit.attackers.base import Attacker, Embedder, Identifier, 
 from moretta.shared.audit.attackers.open_set import embeddings_of
 from moretta.shared.audit.dataset import ClipSet
 from moretta.shared.audit.measure import Measurement, blank, failed
-from moretta.shared.audit.metrics import Ranking, Similarity, Trials, similarity_matrix
+from moretta.shared.audit.metrics.distinctiveness import Similarity, similarity_matrix
+from moretta.shared.audit.metrics.identification import Ranking
+from moretta.shared.audit.metrics.scores import Trials
 from moretta.shared.audit.metrics.verification import affine_calibration
-from moretta.shared.audit.protocol import SCENARIOS, Scenario, ScenarioName, SetName, TrialPlan
-from moretta.shared.audit.result import Result
+from moretta.shared.audit.protocol import SCENARIOS, Scenario, SetName, TrialPlan
+from moretta.shared.audit.result import Result, failure
 from moretta.shared.audit.scoring import (
     COHORT,
-    NormalizationCohort,
     claims,
     cosines,
+    normalized,
     paired_cosines,
     ranking_by_centroids,
     ranking_of_posteriors,
 )
 from moretta.shared.core.array_types import Float32, Float64, Int64
-from moretta.shared.core.atomic import disk_failed
 
 MIN_SPEAKERS = 2
 MIN_SPEAKERS_OF_HALVES = 4
 """An embedder trains on one half of the speakers and attacks the other: two speakers make a half."""
 OTHER_FORM = "codes were released: an attacker that was trained on sound, or enrolled with it, cannot read them"
+DISTINCTIVENESS = {"ignorant": "deidentification", "lazy-informed": "voice_distinctiveness_gain"}
+"""Metrics that compare original with released clips, and released with released ones, as these scenarios do."""
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """What every unit of one audit works on: sets with the same clips in the same order."""
+    """Common data of all units of one audit: sets with the same clips in the same order."""
 
     sets: dict[SetName, ClipSet]
     plan: TrialPlan
@@ -55,10 +59,10 @@ class Inputs:
         position = {clip.clip: index for index, clip in enumerate(self.clips.clips)}
         return np.array([position[name] for name in pseudonyms], np.int64)
 
-    def of_training(self, unit: Unit) -> ClipSet:
-        """The clips that a unit is trained on."""
-        assert unit.train is not None
-        return self.sets[unit.train]
+    @property
+    def sides(self) -> tuple[Int64, Int64]:
+        """Rows that are enrolled, and rows that are tried."""
+        return self.rows_of(self.plan.enrol), self.rows_of(self.plan.trial)
 
     @property
     def enrolled(self) -> int:
@@ -71,7 +75,7 @@ class Inputs:
         return {name: number for number, name in enumerate(self.clips.speakers)}
 
     def measurement(self) -> Measurement:
-        """What turns scores into results."""
+        """Makes results of scores."""
         numbers = self.numbers
         half_of = {numbers[s]: half for half, members in enumerate(self.plan.halves) for s in members}
         tried = Counter(self.clips.labels[self.rows_of(self.plan.trial)].tolist())
@@ -79,9 +83,8 @@ class Inputs:
         return Measurement(self.clips.speakers, sex_of, half_of, tried, self.bootstrap, self.seed)
 
 
-@dataclass(frozen=True)
-class Unit:
-    """One attacker and what it is trained on; None for encoders used as they are."""
+class Unit(NamedTuple):
+    """One attacker and its training set; None for encoders used as they are."""
 
     attacker: str
     train: SetName | None
@@ -104,59 +107,37 @@ def scenarios_of(cls: type[Attacker], unit: Unit, sets: set[SetName]) -> list[Sc
     found = [s for s in SCENARIOS if {s.enrol, s.trial} <= sets]
     if not cls.trainable:
         return [s for s in found if s.name != "semi-informed"]
-    found = [s for s in found if s.train == unit.train]
-    if issubclass(cls, Identifier):
-        found = [s for s in found if s.enrol == s.train]
-    return found
-
-
-def across_forms(scenarios: list[Scenario], sets: dict[SetName, ClipSet]) -> list[Scenario]:
-    """Those in which a model of sound would have to read codes, or the other way round, which is impossible.
-
-    An attacker that makes codes of its own recordings is the semi-informed one.
-    """
-    codes = {name for name, clips in sets.items() if clips.holds_codes}
-    return [s for s in scenarios if len({name in codes for name in (s.enrol, s.trial, s.train)}) > 1]
-
-
-def seed_of(*parts: object) -> int:
-    """A seed that depends on its parts only: never on which worker runs, or when."""
-    return int.from_bytes(hashlib.sha256(repr(parts).encode()).digest()[:4]) >> 1
+    closed = issubclass(cls, Identifier)
+    return [s for s in found if s.train == unit.train and (s.enrol == s.train or not closed)]
 
 
 def run_unit(inputs: Inputs, unit: Unit) -> list[Result]:
     """Train, attack and measure. Whatever goes wrong becomes invalid results, never an exception of the audit."""
     cls = get_attacker(unit.attacker)
     wanted = scenarios_of(cls, unit, set(inputs.sets))
-    barred = across_forms(wanted, inputs.sets)
-    found = _failed(cls, barred, inputs, OTHER_FORM)
-    if scenarios := [s for s in wanted if s not in barred]:
-        found += _run_scenarios(cls, inputs, unit, scenarios)
-    return found
+    # A model of sound cannot read codes, nor the other way round; to make codes of own recordings is semi-informed.
+    codes = {name for name, clips in inputs.sets.items() if clips.holds_codes}
+    barred = [s for s in wanted if len({name in codes for name in (s.enrol, s.trial, s.train)}) > 1]
+    scenarios = [s for s in wanted if s not in barred]
 
+    def invalid(some: list[Scenario], reason: str) -> list[Result]:
+        return failed(cls, [s.name for s in some], reason, speakers=inputs.enrolled, clips=len(inputs.plan.trial))
 
-def _run_scenarios(cls: type[Attacker], inputs: Inputs, unit: Unit, scenarios: list[Scenario]) -> list[Result]:
+    found = invalid(barred, OTHER_FORM)
     needed = MIN_SPEAKERS_OF_HALVES if issubclass(cls, Embedder) and cls.trainable else MIN_SPEAKERS
     if inputs.enrolled < needed:
         reason = f"{inputs.enrolled} speakers with two clips or more, at least {needed} are needed"
-        return _failed(cls, scenarios, inputs, reason)
+        return found + invalid(scenarios, reason)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of degenerate data, which the anchors show better
-            return _run(cls, inputs, unit, scenarios)
+            return found + (_run(cls, inputs, unit, scenarios) if scenarios else [])
     except Exception as error:
-        if disk_failed(error):
-            raise
-        return _failed(cls, scenarios, inputs, f"{type(error).__name__}: {error}")
-
-
-def _failed(cls: type[Attacker], scenarios: list[Scenario], inputs: Inputs, reason: str) -> list[Result]:
-    about = [blank(cls, s.name, speakers=inputs.enrolled, clips=len(inputs.plan.trial)) for s in scenarios]
-    return [result for one in about for result in failed(one, reason)]
+        return found + invalid(scenarios, failure(error))
 
 
 def _run(cls: type[Attacker], inputs: Inputs, unit: Unit, scenarios: list[Scenario]) -> list[Result]:
-    seed = seed_of(inputs.seed, unit.attacker, unit.name)
+    seed = _seed_of(inputs.seed, unit.attacker, unit.name)
     if issubclass(cls, Identifier):
         scored = _identify(cls, inputs, unit, scenarios, seed)
     elif issubclass(cls, Embedder):
@@ -169,19 +150,16 @@ def _run(cls: type[Attacker], inputs: Inputs, unit: Unit, scenarios: list[Scenar
         about = blank(cls, s.name, speakers=len(ranking.gallery), clips=clips)
         results += measurement.of_ranking(about, ranking)
         if trials is not None:
-            about = blank(cls, s.name, speakers=len(trials.speakers), clips=clips)
-            results += measurement.of_trials(about, trials)
+            results += measurement.of_trials(about.model_copy(update={"speakers": len(trials.speakers)}), trials)
     if not cls.trainable and cls.modality == "voice" and "original" in inputs.sets:
         open_trials = next(trials for s, _, trials in scored if s.name == "unprotected" and trials is not None)
         results += _distinctiveness(cls, inputs, open_trials, measurement)
     return results
 
 
-DISTINCTIVENESS: dict[ScenarioName, str] = {
-    "ignorant": "deidentification",
-    "lazy-informed": "voice_distinctiveness_gain",
-}
-"""Metrics that compare original with released clips, and released with released ones, as these scenarios do."""
+def _seed_of(*parts: object) -> int:
+    """A seed that depends on its parts only: never on which worker runs, or when."""
+    return int.from_bytes(hashlib.sha256(repr(parts).encode()).digest()[:4]) >> 1
 
 
 def _distinctiveness(
@@ -191,8 +169,8 @@ def _distinctiveness(
 
     Its own scores on unprotected clips make log-likelihood ratios of its cosines.
     """
-    enrol, trial = inputs.rows_of(inputs.plan.enrol), inputs.rows_of(inputs.plan.trial)
-    labels, clips = inputs.clips.labels, len(trial)
+    (enrol, trial), labels = inputs.sides, inputs.clips.labels
+    clips = len(trial)
     enrol, trial = enrol[np.isin(labels[enrol], labels[trial])], trial[np.isin(labels[trial], labels[enrol])]
     ratio = affine_calibration(open_trials)
 
@@ -214,65 +192,53 @@ _Scored = list[tuple[Scenario, Ranking, Trials | None]]
 
 
 def _identify(cls: type[Identifier], inputs: Inputs, unit: Unit, scenarios: list[Scenario], seed: int) -> _Scored:
-    enrol, trial = inputs.rows_of(inputs.plan.enrol), inputs.rows_of(inputs.plan.trial)
-    numbers = inputs.numbers
+    assert unit.train is not None
+    enrol, trial = inputs.sides
     attacker = cls()
-    attacker.fit(inputs.of_training(unit).subset(enrol), seed=seed)
+    attacker.fit(inputs.sets[unit.train].subset(enrol), seed=seed)
     scored: _Scored = []
     for scenario in scenarios:
         scores = attacker.scores(inputs.sets[scenario.trial].subset(trial))
-        ranking = ranking_of_posteriors(scores, attacker.speakers, numbers, inputs.clips.labels[trial])
+        ranking = ranking_of_posteriors(scores, attacker.speakers, inputs.numbers, inputs.clips.labels[trial])
         scored.append((scenario, ranking, claims(ranking, seed=seed)))
     return scored
 
 
 def _embed(cls: type[Embedder], inputs: Inputs, unit: Unit, scenarios: list[Scenario], seed: int) -> _Scored:
-    """Identification with a model that knows the enrolment; verification with models of other speakers only."""
-    enrol, trial = inputs.rows_of(inputs.plan.enrol), inputs.rows_of(inputs.plan.trial)
-    labels = inputs.clips.labels
+    """Identification with a model that knows the enrolment; verification with models of other speakers only.
+
+    Each half of the speakers trains a model that compares the other half.
+    """
+    (enrol, trial), labels = inputs.sides, inputs.clips.labels
     model = cls()
-    if cls.trainable:
-        model.fit(inputs.of_training(unit).subset(enrol), seed=seed)
+    if unit.train is not None:
+        model.fit(inputs.sets[unit.train].subset(enrol), seed=seed)
     rankings = {}
     for s in scenarios:
         enrolled = _vectors(model, inputs.sets[s.enrol].subset(enrol))
         tried = _vectors(model, inputs.sets[s.trial].subset(trial))
         rankings[s.name] = ranking_by_centroids(enrolled, labels[enrol], tried, labels[trial])
     pairs = np.stack([inputs.rows_of(side) for side in zip(*inputs.plan.pairs, strict=True)], axis=1)  # [n, 2]
-    if cls.trainable:
-        trials = _crossfit(cls, inputs, inputs.of_training(unit), scenarios, pairs, seed=seed)
+    folds: list[tuple[Embedder, Float32 | None, Int64]] = []
+    """A model, embeddings of clips it was trained on, and the pairs that it compares."""
+    if unit.train is None:
+        folds.append((model, None, pairs))
     else:
-        trials = {s.name: _compare(model, None, inputs, s, pairs) for s in scenarios}
-    return [(s, rankings[s.name], _trials(trials[s.name], labels)) for s in scenarios]
+        for half, members in enumerate(inputs.plan.halves):
+            known = np.isin(labels, [inputs.numbers[s] for s in members])
+            model, train = cls(), inputs.sets[unit.train].subset(np.flatnonzero(known))
+            model.fit(train, seed=_seed_of(seed, half))
+            few = np.sort(np.random.default_rng(seed).permutation(len(train))[:COHORT])
+            folds.append((model, _vectors(model, train.subset(few)), pairs[~known[pairs].any(axis=1)]))
+    speakers = labels[np.concatenate([own for _, _, own in folds])]  # [n, 2]
+    scored: _Scored = []
+    for s in scenarios:
+        scores = np.concatenate([_compare(*fold, inputs, s) for fold in folds])
+        scored.append((s, rankings[s.name], Trials(scores, speakers[:, 0], speakers[:, 1])))
+    return scored
 
 
-_Compared = tuple[Float64, Int64]
-"""Scores [n] and pairs [n, 2]."""
-
-
-def _crossfit(
-    cls: type[Embedder], inputs: Inputs, own: ClipSet, scenarios: list[Scenario], pairs: Int64, *, seed: int
-) -> dict[str, _Compared]:
-    found: dict[str, list[_Compared]] = {s.name: [] for s in scenarios}
-    labels, numbers = inputs.clips.labels, inputs.numbers
-    for half, members in enumerate(inputs.plan.halves):
-        known = np.isin(labels, [numbers[s] for s in members])
-        model, train = cls(), own.subset(np.flatnonzero(known))
-        model.fit(train, seed=seed_of(seed, half))
-        few = np.random.default_rng(seed).permutation(len(train))[:COHORT]
-        cohort = NormalizationCohort(_vectors(model, train.subset(np.sort(few))))
-        foreign = pairs[~known[pairs].any(axis=1)]
-        for s in scenarios:
-            found[s.name].append(_compare(model, cohort, inputs, s, foreign))
-    return {
-        name: (np.concatenate([scores for scores, _ in parts]), np.concatenate([rows for _, rows in parts]))
-        for name, parts in found.items()
-    }
-
-
-def _compare(
-    model: Embedder, cohort: NormalizationCohort | None, inputs: Inputs, scenario: Scenario, pairs: Int64
-) -> _Compared:
+def _compare(model: Embedder, cohort: Float32 | None, pairs: Int64, inputs: Inputs, scenario: Scenario) -> Float64:
     sides: list[Float32] = []
     local = np.empty_like(pairs)
     for column, name in enumerate((scenario.enrol, scenario.trial)):
@@ -280,13 +246,8 @@ def _compare(
         sides.append(_vectors(model, inputs.sets[name].subset(rows)))
     enrol, trial = sides
     scores = paired_cosines(enrol[local[:, 0]], trial[local[:, 1]])
-    return (scores if cohort is None else cohort.normalize(scores, enrol, trial, local)), pairs
+    return scores if cohort is None else normalized(scores, cohort, enrol, trial, local)
 
 
 def _vectors(model: Embedder, clips: ClipSet) -> Float32:
     return model.embed(clips) if model.trainable else embeddings_of(model.name, clips)
-
-
-def _trials(compared: _Compared, labels: Int64) -> Trials:
-    scores, pairs = compared
-    return Trials.of_speakers(scores, labels[pairs[:, 0]], labels[pairs[:, 1]])

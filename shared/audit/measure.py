@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
 from moretta.shared.audit.attackers.base import Attacker
-from moretta.shared.audit.metrics import (
+from moretta.shared.audit.metrics.distinctiveness import Dominance, Similarity
+from moretta.shared.audit.metrics.identification import Ranking, pool
+from moretta.shared.audit.metrics.intervals import (
     Interval,
-    Metric,
-    Ranking,
-    Similarity,
-    Trials,
     bootstrap_rows,
     bootstrap_trials,
-    get_metric,
-    metrics_of,
+    percentile_interval,
+    speaker_counts,
 )
-from moretta.shared.audit.metrics.distinctiveness import Dominance
-from moretta.shared.audit.metrics.identification import pool
-from moretta.shared.audit.metrics.intervals import bootstrap_within_speaker, percentile_interval, speaker_counts
+from moretta.shared.audit.metrics.scores import METRICS, Metric, Trials, metrics_of
 from moretta.shared.audit.result import Result
 from moretta.shared.audit.scoring import calibrated, claims
 
@@ -32,37 +28,24 @@ POOLED_SETS = 20
 """Pooled sets of each speaker that are scored."""
 PER_SPEAKER = ("top1", "eer")
 """Metrics of which every speaker has a result; of the others the whole's result holds every speaker's figure."""
-NO_VALUE = "too few trials to resolve it"
 
 
 def blank(attacker: type[Attacker], scenario: str, *, speakers: int, clips: int) -> Result:
-    """A result of this attacker in this scenario, without metric and figure."""
-    about = {"modality": attacker.modality, "attacker": attacker.name, "kind": attacker.kind}
-    return Result.model_validate({**about, "scenario": scenario, "metric": "", "speakers": speakers, "clips": clips})
+    """A result without metric and figure."""
+    about = Result(modality=attacker.modality, attacker=attacker.name, kind=attacker.kind, scenario=scenario, metric="")
+    return about.model_copy(update={"speakers": speakers, "clips": clips})
 
 
-def failed(about: Result, reason: str) -> list[Result]:
-    """Results that say why there are no figures."""
-    chances = {"top1": 1 / max(1, about.speakers), "eer": 0.5}
-    return [about.invalidated(reason, metric=metric, chance=chance) for metric, chance in chances.items()]
-
-
-@dataclass(frozen=True)
-class _Population(Generic[P]):
-    """The scores of one kind, their parts, and how a part is measured."""
-
-    whole: P
-    enrolled: int
-    by_sex: Mapping[str, P | None]
-    """None where there are no trials."""
-    by_speaker: Mapping[int, P]
-    """By the true speaker of the trial; without those who have no mated or no non-mated trials."""
-    speakers: Callable[[P], Sequence[int]]
-    value: Callable[[Metric, P], float | None]
-    intervals: Callable[[P], Mapping[str, Interval | None]]
-    """Resamples speakers."""
-    within_speaker: Callable[[Metric, P], Interval | None]
-    """Resamples the trials of one speaker."""
+def failed(
+    attacker: type[Attacker], scenarios: Iterable[str], reason: str, *, speakers: int, clips: int
+) -> list[Result]:
+    """Results of an attacker that state why there are no figures."""
+    chances = {"top1": 1 / max(1, speakers), "eer": 0.5}
+    return [
+        blank(attacker, scenario, speakers=speakers, clips=clips).invalidated(reason, metric=metric, chance=chance)
+        for scenario in scenarios
+        for metric, chance in chances.items()
+    ]
 
 
 @dataclass(frozen=True)
@@ -88,8 +71,7 @@ class Measurement:
 
     def of_trials(self, about: Result, trials: Trials) -> list[Result]:
         """Results of a verification. Actual Cllr needs scores that mean something: it is measured calibrated."""
-        plain = [m for m in metrics_of("trials") if not m.needs_llr]
-        results = list(self._of_trials(about, trials, plain))
+        results = list(self._of_trials(about, trials, [m for m in metrics_of("trials") if not m.needs_llr]))
         ratios = calibrated(trials, self.half_of)
         if ratios is not None:
             results += self._of_trials(about, ratios, [m for m in metrics_of("trials") if m.needs_llr])
@@ -97,32 +79,33 @@ class Measurement:
 
     def of_similarity(self, about: Result, name: str, similarity: Similarity) -> list[Result]:
         """Results of a metric that compares how distinct voices are before and after. The worst has no interval."""
-        m = get_metric(name)
+        m = METRICS.get(name)
 
         def value(metric: Metric, part: Similarity | Dominance | None) -> float | None:
             dominance = part.dominance() if isinstance(part, Similarity) else part
             return None if dominance is None else metric.function(dominance)
 
         def interval(part: Similarity | Dominance) -> Interval | None:
-            if not isinstance(part, Similarity):
-                return None
+            assert isinstance(part, Similarity)
             counts = speaker_counts(len(part.speakers), self.resamples, self.seed)
-            drawn = (value(m, part.dominance(count)) for count in counts)
-            return percentile_interval([v for v in drawn if v is not None], self.resamples)
+            return percentile_interval((value(m, part.dominance(count)) for count in counts), self.resamples)
 
         sex = self._sex(similarity.speakers)
         by_sex = {name: similarity.of(sex == name) for name in self._sexes}
-        population: _Population[Similarity | Dominance] = _Population(
-            whole=similarity,
+        whole: Similarity | Dominance = similarity
+        results = self._results(
+            about,
+            [m],
+            whole,
+            {sex: part for sex, part in by_sex.items() if len(part.speakers) > 1},
+            {int(n): similarity.of_speaker(i) for i, n in enumerate(similarity.speakers)},
             enrolled=len(similarity.speakers),
-            by_sex={sex: part for sex, part in by_sex.items() if len(part.speakers) > 1},
-            by_speaker={int(n): similarity.of_speaker(i) for i, n in enumerate(similarity.speakers)},
             speakers=lambda part: part.speakers.tolist() if isinstance(part, Similarity) else (),
-            value=value,
             intervals=lambda part: {m.name: interval(part)},
             within_speaker=lambda _, __: None,
+            value=value,
         )
-        return list(self._results(about, [m], population))
+        return list(results)
 
     def _of_ranking(self, about: Result, ranking: Ranking, metrics: Sequence[Metric]) -> Iterator[Result]:
         """The gallery stays whole in every part and resample: a gallery of copies would make ties that do not occur."""
@@ -131,77 +114,93 @@ class Measurement:
             return bootstrap_rows(lambda rows: m.function(part.rows(rows)), units, **self._draws)
 
         sex = self._sex(ranking.speaker)
-        population = _Population(
-            whole=ranking,
+        return self._results(
+            about,
+            metrics,
+            ranking,
+            {name: ranking.rows(sex == name) if (sex == name).any() else None for name in self._sexes},
+            {int(s): ranking.rows(ranking.speaker == s) for s in np.unique(ranking.speaker)},
             enrolled=len(ranking.gallery),
-            by_sex={name: ranking.rows(sex == name) if (sex == name).any() else None for name in self._sexes},
-            by_speaker={int(s): ranking.rows(ranking.speaker == s) for s in np.unique(ranking.speaker)},
             speakers=lambda part: np.unique(part.speaker).tolist(),
-            value=lambda m, part: m.function(part),
             intervals=lambda part: {m.name: interval(m, part, part.speaker) for m in metrics},
             # Every clip is its own unit: within one speaker there is nothing else to resample.
             within_speaker=lambda m, part: interval(m, part, np.arange(len(part))),
         )
-        return self._results(about, metrics, population)
 
     def _of_trials(self, about: Result, trials: Trials, metrics: Sequence[Metric]) -> Iterator[Result]:
         """Comparisons by sex are within one sex."""
-        own = {int(s): trials.of_speaker(s) for s in np.unique(trials.trial_speaker)}
-        functions = {m.name: m.function for m in metrics}
+        own = {int(s): trials.subset(trials.trial_speaker == s) for s in np.unique(trials.trial_speaker)}
 
-        def within(m: Metric, part: Trials) -> Interval | None:
-            return bootstrap_within_speaker({m.name: m.function}, part, **self._draws)[m.name]
+        def intervals(part: Trials, chosen: Sequence[Metric], **options: Any) -> dict[str, Interval | None]:
+            return bootstrap_trials({m.name: m.function for m in chosen}, part, **self._draws, **options)
 
-        population = _Population(
-            whole=trials,
+        return self._results(
+            about,
+            metrics,
+            trials,
+            {sex: trials.of_sex(self.sex_of, sex) for sex in self._sexes},
+            {speaker: part for speaker, part in own.items() if part is not None},
             enrolled=len(np.unique(trials.enrol_speaker)),
-            by_sex={sex: trials.of_sex(self.sex_of, sex) for sex in self._sexes},
-            by_speaker={speaker: part for speaker, part in own.items() if part is not None},
             speakers=lambda part: part.speakers.tolist(),
-            value=lambda m, part: m.function(part),
-            intervals=lambda part: bootstrap_trials(functions, part, **self._draws),
-            within_speaker=within,
+            intervals=lambda part: intervals(part, metrics),
+            within_speaker=lambda m, part: intervals(part, [m], within_speaker=True)[m.name],
         )
-        return self._results(about, metrics, population)
 
     def _pooled(self, about: Result, ranking: Ranking) -> list[Result]:
-        length = about.pooled
-        pooled = pool(ranking, length, seed=self.seed)
+        pooled = pool(ranking, about.pooled, seed=self.seed)
         if pooled is None:
             most = int(np.unique(ranking.speaker, return_counts=True)[1].max())
-            reason = f"no speaker has {length} trial clips, the most is {most}"
+            reason = f"no speaker has {about.pooled} trial clips, the most is {most}"
             return [about.invalidated(reason, metric="top1", chance=1 / len(ranking.gallery))]
         first = [np.flatnonzero(pooled.speaker == speaker)[:POOLED_SETS] for speaker in np.unique(pooled.speaker)]
         thinned = pooled.rows(np.concatenate(first).astype(np.int64))
-        results = list(self._of_ranking(about, thinned, [get_metric("top1"), get_metric("mean_rank")]))
+        results = list(self._of_ranking(about, thinned, [METRICS.get("top1"), METRICS.get("mean_rank")]))
         trials = claims(thinned, seed=self.seed)
         if trials is not None:
-            results += self._of_trials(about, trials, [get_metric("eer")])
+            results += self._of_trials(about, trials, [METRICS.get("eer")])
         return results
 
-    def _results(self, about: Result, metrics: Sequence[Metric], population: _Population[P]) -> Iterator[Result]:
-        parts = {"all": population.whole, **{s: part for s, part in population.by_sex.items() if part is not None}}
-        intervals = {subset: population.intervals(part) for subset, part in parts.items()}
+    def _results(
+        self,
+        about: Result,
+        metrics: Sequence[Metric],
+        whole: P,
+        by_sex: Mapping[str, P | None],
+        by_speaker: Mapping[int, P],
+        *,
+        enrolled: int,
+        speakers: Callable[[P], Sequence[int]],
+        intervals: Callable[[P], Mapping[str, Interval | None]],
+        within_speaker: Callable[[Metric, P], Interval | None],
+        value: Callable[[Metric, P], float | None] = lambda m, part: m.function(part),
+    ) -> Iterator[Result]:
+        """Results of one kind of scores and of their parts.
+
+        `by_sex` has None where there are no trials; `by_speaker`, by the true speaker of the trial, lacks those without
+        mated or non-mated trials. `intervals` resample speakers, `within_speaker` the trials of one.
+        """
+        parts = {"all": whole, **{sex: part for sex, part in by_sex.items() if part is not None}}
+        found = {subset: intervals(part) for subset, part in parts.items()}
         for m in metrics:
-            chance = m.chance_among(population.enrolled)
-            of_metric = about.model_copy(update={"metric": m.name, "chance": chance})
-            values = {s: v for s, part in population.by_speaker.items() if (v := population.value(m, part)) is not None}
-            by_name = {self.names[speaker]: value for speaker, value in values.items()}
+            of_metric = about.model_copy(update={"metric": m.name, "chance": m.chance_among(enrolled)})
+            values = {s: v for s, part in by_speaker.items() if (v := value(m, part)) is not None}
             own_results = m.name in PER_SPEAKER and about.pooled == 1
+            by_name = {} if own_results else {self.names[speaker]: v for speaker, v in values.items()}
             for subset, part in parts.items():
-                value, interval = population.value(m, part), intervals[subset][m.name]
+                v, interval = value(m, part), found[subset][m.name]
                 if subset == "all":
-                    yield self._result(of_metric, value, interval, by_speaker={} if own_results else by_name)
-                elif value is not None:
-                    yield self._result(of_metric, value, interval, population.speakers(part), subset=subset)
+                    yield self._result(m, of_metric, v, interval, by_speaker=by_name)
+                elif v is not None:
+                    yield self._result(m, of_metric, v, interval, speakers(part), subset=subset)
             if (worst := m.worst(values)) is not None:
-                interval = population.within_speaker(m, population.by_speaker[worst])
-                yield self._result(of_metric, values[worst], interval, [worst], subset="worst")
-            for speaker, value in values.items() if own_results else ():
-                yield self._result(of_metric, value, None, [speaker], subset=self.names[speaker])
+                interval = within_speaker(m, by_speaker[worst])
+                yield self._result(m, of_metric, values[worst], interval, [worst], subset="worst")
+            for speaker, v in values.items() if own_results else ():
+                yield self._result(m, of_metric, v, None, [speaker], subset=self.names[speaker])
 
     def _result(
         self,
+        metric: Metric,
         about: Result,
         value: float | None,
         interval: Interval | None,
@@ -212,12 +211,11 @@ class Measurement:
         if speakers is not None:
             changes |= {"speakers": len(speakers), "clips": sum(self.clips_of.get(s, 0) for s in speakers)}
         if value is None:
-            return about.invalidated(NO_VALUE, **changes)
-        category = get_metric(about.metric).tag
-        return about.with_value(value, interval, tag="" if category is None else category(value), **changes)
+            return about.invalidated("too few trials to resolve it", **changes)
+        return about.with_value(value, interval, tag="" if metric.tag is None else metric.tag(value), **changes)
 
     @property
-    def _draws(self) -> dict[str, int]:
+    def _draws(self) -> dict[str, Any]:
         return {"resamples": self.resamples, "seed": self.seed}
 
     @property

@@ -1,13 +1,16 @@
-"""One figure of an audit, from the attacker to JSON to the page; and the one selection of the strongest attacker."""
+"""One figure of an audit, from the attacker to JSON to the page; the strongest attacker; and how attacks are run."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from moretta.shared.audit.metrics import Interval, leaks_when_low
+from moretta.shared.audit.metrics.intervals import Interval
+from moretta.shared.audit.metrics.scores import leaks_when_low
+from moretta.shared.core.atomic import disk_failed
+from moretta.shared.core.workers import Progress, Workers
 
 Attack = Literal["identity", "attribute", "inversion", "cross-modal", "membership", "updates", "utility"]
 Kind = Literal["adaptive", "trained", "pretrained"]
@@ -19,10 +22,10 @@ SIGNIFICANT = 0.05
 
 
 class Result(BaseModel):
-    """What one attacker reached in one scenario, by one metric. A utility evaluator is recorded in the same way.
+    """What one attacker, or utility evaluator, reached in one scenario by one metric.
 
-    `value` is None where the figure could not be had; `reason` then says why. An invalid result keeps its value, so
-    that a reader sees what was discarded, and is never the strongest.
+    `value` is None where there is no figure; `reason` then says why. An invalid result keeps its value, so that a
+    reader sees what was discarded, and is never the strongest.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
@@ -32,7 +35,7 @@ class Result(BaseModel):
     """What is inferred: `speaker`, `sex`, `age group`, `membership of training clips`; `emotion` for utility."""
     modality: Literal["voice", "face", "both"]
     attacker: str
-    """Name of the attacker, or of the utility evaluator."""
+    """Or the utility evaluator."""
     kind: Kind = "adaptive"
     scenario: str
     """What the attacker knows (see `protocol`), or what else it looks at: `decoded`, `model`, `updates`."""
@@ -68,7 +71,7 @@ class Result(BaseModel):
 
     def with_value(self, value: float | None, interval: Interval | None = None, **changes: Any) -> Self:
         """The same result with a figure and the ends of its interval."""
-        low, high = (None, None) if interval is None else (interval.low, interval.high)
+        low, high = interval or (None, None)
         return self.model_copy(update={"value": value, "low": low, "high": high, **changes})
 
     def invalidated(self, reason: str, **changes: Any) -> Self:
@@ -116,3 +119,30 @@ def strongest_of_each(results: Iterable[Result]) -> list[Result]:
         if result.is_whole and not result.is_anchor:
             groups.setdefault((result.attack, result.modality, result.target, result.metric), []).append(result)
     return [found for group in groups.values() if (found := strongest(group)) is not None]
+
+
+def failure(error: Exception) -> str:
+    """The reason of an attack that raised, in one line. Only a disk that failed is raised again: it ends the audit."""
+    if disk_failed(error):
+        raise error
+    return f"it failed: {type(error).__name__}: {str(error).partition(chr(10))[0][:400]}"
+
+
+def run_all(
+    function: Callable[..., list[Result]],
+    tasks: Sequence[tuple[Any, ...]],
+    labels: Sequence[str],
+    *,
+    what: str,
+    pool: Workers,
+    progress: Progress | None,
+) -> list[Result]:
+    """Results of all tasks, in their order whatever is finished first. Progress: `what`, then the label of each."""
+    found: list[list[Result]] = [[] for _ in tasks]
+    if progress is not None and tasks:
+        progress(what, 0, len(tasks))
+    for done, (index, results) in enumerate(pool.run(function, tasks), start=1):
+        found[index] = results
+        if progress is not None:
+            progress(labels[index], done, len(tasks))
+    return [result for results in found for result in results]

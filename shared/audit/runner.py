@@ -1,31 +1,37 @@
-"""The audit of one modality: all attackers in all scenarios, over worker processes, the same whatever their number."""
+"""The audit of one modality: all attackers in all scenarios, and which of their results the two anchors allow."""
 
 from __future__ import annotations
 
 import tempfile
-from collections import Counter
-from collections.abc import Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from moretta.shared.audit.attackers.base import Attacker, attacker_names, get_attacker
-from moretta.shared.audit.controls import check_attackers
+from moretta.shared.audit.attackers.base import Attacker, Embedder, attacker_names, get_attacker
+from moretta.shared.audit.attackers.open_set import embed_once
 from moretta.shared.audit.dataset import ClipSet
-from moretta.shared.audit.embeddings import embed_once, encoders_for
 from moretta.shared.audit.execute import Inputs, run_unit, scenarios_of, units_of
-from moretta.shared.audit.measure import blank, failed
+from moretta.shared.audit.measure import failed
+from moretta.shared.audit.metrics.scores import METRICS
 from moretta.shared.audit.protocol import SCENARIOS, SetName, TrialPlan, make_plan
-from moretta.shared.audit.result import Result
+from moretta.shared.audit.result import Result, run_all
 from moretta.shared.core.errors import ReleaseError, RunError
 from moretta.shared.core.workers import Pace, Progress, Workers, one_thread
 
 CONSTANT_CLIPS = 8
 """Clips of each speaker in the constant anchor, half of them enrolled: more of equal clips add nothing."""
+CHANCE_TOLERANCE = 0.05
+"""How far from chance the interval on constant data may end: with ties and few speakers it has no width."""
+NO_ORIGINALS = (
+    "no originals were given, so the unprotected anchor could not be run: checked by the constant anchor only"
+)
+_ANCHOR_METRICS = {"identification": "top1", "verification": "eer"}
 
 
 @dataclass(frozen=True)
 class AuditResult:
-    """What one modality's audit found."""
+    """The audit of one modality."""
 
     results: list[Result]
     plan: TrialPlan
@@ -44,10 +50,10 @@ def audit(
     cache_dir: Path | None = None,
     progress: Progress | None = None,
 ) -> AuditResult:
-    """Attack one modality.
+    """Attack one modality. Results are the same whatever the number of workers.
 
     Args:
-        original: the same clips before anonymization, under the same pseudonyms; None if they are not to be had.
+        original: the same clips before anonymization, under the same pseudonyms; None without them.
         released: what left the sites.
         attackers: names; those of the other modality are passed over. Empty means all that are registered.
         seed: of trial lists, training and bootstraps.
@@ -64,37 +70,40 @@ def audit(
         raise RunError(f"no released {released.modality} clip to attack", expected="at least two speakers' clips")
     wanted = dict.fromkeys(attackers) if attackers else attacker_names()
     chosen = [cls for name in wanted if (cls := get_attacker(name)).modality == released.modality]
+    results: list[Result] = []
     with one_thread(), tempfile.TemporaryDirectory(prefix="moretta-audit-") as scratch, Workers(workers) as pool:
         sets, unused = matched(original, released, Path(scratch), progress=progress)
         plan = make_plan(sets["released"].clips, seed=seed)
         if not plan.enrol:
             raise RunError("no speaker with two clips", expected="at least two clips of each of two speakers")
         sets["constant"] = ClipSet.constant(sets["released"])
-        unfit = {cls: reason for cls in chosen if (reason := _unfit(cls, sets["released"])) is not None}
-        here = [cls for cls in chosen if cls not in unfit]
-        sets = embed_once(encoders_for(here), sets, Path(scratch), cache_dir, pool, progress=progress)
+        here: list[type[Attacker]] = []
+        for cls in chosen:
+            no_sound = "codes were released: there is no sound for it to read"
+            reason = no_sound if sets["released"].holds_codes and cls.encoder else cls.missing()
+            if reason is None:
+                here.append(cls)
+                continue
+            names = [s.name for unit in units_of(cls, set(sets)) for s in scenarios_of(cls, unit, set(sets))]
+            results += failed(cls, names, reason, speakers=len(sets["released"].speakers), clips=0)
+        encoders = list(dict.fromkeys(cls.encoder for cls in here if cls.encoder))
+        sets = embed_once(encoders, sets, Path(scratch), cache_dir, pool, progress=progress)
         inputs = Inputs(sets, plan, seed, bootstrap)
-        results = [result for cls, reason in unfit.items() for result in _not_run(cls, inputs, reason)]
         small = _constant_inputs(inputs)
         units = [unit for cls in here for unit in units_of(cls, set(sets))]
         # Networks first: a long unit started last would leave the other workers idle.
         units.sort(key=lambda u: (-get_attacker(u.attacker).cost, u.train == "constant"))
         tasks = [(small if unit.train == "constant" else inputs, unit) for unit in units]
-        if progress is not None and tasks:
-            progress("attackers done", 0, len(tasks))
-        for done, (index, found) in enumerate(pool.run(run_unit, tasks), start=1):
-            results += found
-            if progress is not None:
-                progress(f"{units[index].attacker} ({units[index].name})", done, len(tasks))
-    checked = check_attackers(results, originals=original is not None)
+        labels = [f"{unit.attacker} ({unit.name})" for unit in units]
+        results += run_all(run_unit, tasks, labels, what="attackers done", pool=pool, progress=progress)
     attacker_order = {cls.name: index for index, cls in enumerate(chosen)}
     scenario_order = {scenario.name: index for index, scenario in enumerate(SCENARIOS)}
 
     def order(r: Result) -> tuple[object, ...]:
-        place = attacker_order[r.attacker], scenario_order[r.scenario]  # type: ignore[index]
+        place = attacker_order[r.attacker], scenario_order[r.scenario]
         return *place, r.pooled, r.metric, r.subset != "all", r.subset
 
-    return AuditResult(sorted(checked, key=order), plan, unused)
+    return AuditResult(sorted(_checked(results, originals=original is not None), key=order), plan, unused)
 
 
 def matched(
@@ -110,14 +119,14 @@ def matched(
         RunError: no original has the pseudonym of a released clip.
     """
     pace = Pace(progress, f"released {released.modality} clips read", len(released))
-    released = _ordered(released).with_views(scratch, step=pace.step)
+    order = sorted(range(len(released)), key=lambda i: released.clips[i].clip)
+    released = replace(released.subset(order), damaged=released.damaged).with_views(scratch, step=pace.step)
     if not len(released):
         raise ReleaseError(f"no readable {released.modality} clip in the release: {dict(released.damaged)}")
     unused = dict(released.damaged)
     if original is None:
         return {"released": released}, unused
-    names = {clip.clip for clip in released.clips}
-    matching = _ordered(original.subset(i for i, clip in enumerate(original.clips) if clip.clip in names))
+    matching = original.among(released)
     if not len(matching):
         raise RunError(
             "no original has the pseudonym of a released clip",
@@ -128,40 +137,72 @@ def matched(
     coefficients = released.mfcc(0).shape[1] if alike else None
     pace = Pace(progress, f"original {released.modality} clips read", len(matching))
     matching = matching.with_views(scratch, coefficients=coefficients, step=pace.step)
-    common = {clip.clip for clip in matching.clips}
-    both = released.subset(i for i, clip in enumerate(released.clips) if clip.clip in common)
+    both = released.among(matching)
     if lost := len(released) - len(both):
         unused["no-original"] = lost
     return {"original": matching, "released": both}, unused
 
 
-def _ordered(clips: ClipSet) -> ClipSet:
-    order = sorted(range(len(clips)), key=lambda i: clips.clips[i].clip)
-    return replace(clips.subset(order), damaged=clips.damaged)
-
-
 def _constant_inputs(inputs: Inputs) -> Inputs:
     """The constant anchor on few clips of each speaker, with its own plan."""
     keep: list[int] = []
-    for side in (inputs.plan.enrol, inputs.plan.trial):
+    for side in inputs.sides:
         count: Counter[str] = Counter()
-        for row in inputs.rows_of(side):
+        for row in side.tolist():
             speaker = inputs.clips.clips[row].speaker
             count[speaker] += 1
             if count[speaker] <= CONSTANT_CLIPS // 2:
-                keep.append(int(row))
+                keep.append(row)
     sets = {name: clips.subset(sorted(keep)) for name, clips in inputs.sets.items()}
     return replace(inputs, sets=sets, plan=make_plan(sets["constant"].clips, seed=inputs.seed))
 
 
-def _unfit(cls: type[Attacker], released: ClipSet) -> str | None:
-    """Why this attacker cannot attack these clips, or None."""
-    if released.holds_codes and cls.encoder:
-        return "codes were released: there is no sound for it to read"
-    return cls.missing()
+def _checked(results: Iterable[Result], *, originals: bool) -> list[Result]:
+    """The results of one modality, invalid where an anchor shows that the attacker does not work.
+
+    `originals`: whether there was open data to check attackers on.
+    """
+    by_attacker: dict[str, list[Result]] = defaultdict(list)
+    for result in results:
+        by_attacker[result.attacker].append(result)
+    checked = []
+    for name, own in by_attacker.items():
+        cls = get_attacker(name)
+        anchors = {(r.scenario, r.metric): r for r in own if r.subset == "all" and r.pooled == 1}
+        reasons = {family: _broken(cls, anchors, family, originals) for family in _ANCHOR_METRICS}
+        if not (issubclass(cls, Embedder) and cls.trainable):
+            # One model serves both families: if it fails one anchor, neither counts.
+            reasons = dict.fromkeys(reasons, reasons["identification"] or reasons["verification"])
+        for result in own:
+            # Pooled verification claims come from the ranking, and stand or fall with it.
+            of_ranking = result.pooled > 1 or METRICS.get(result.metric).kind == "ranking"
+            reason = reasons["identification" if of_ranking else "verification"]
+            if not result.invalid and reason:
+                checked.append(result.invalidated(reason))
+            elif not result.invalid and not originals:
+                checked.append(result.model_copy(update={"reason": NO_ORIGINALS}))
+            else:
+                checked.append(result)
+    return checked
 
 
-def _not_run(cls: type[Attacker], inputs: Inputs, reason: str) -> list[Result]:
-    sets, enrolled = set(inputs.sets), len(inputs.clips.speakers)
-    names = [s.name for unit in units_of(cls, sets) for s in scenarios_of(cls, unit, sets)]
-    return [result for name in names for result in failed(blank(cls, name, speakers=enrolled, clips=0), reason)]
+def _broken(cls: type[Attacker], anchors: dict[tuple[str, str], Result], family: str, originals: bool) -> str:
+    """Which anchor the attacker failed; empty if it passed."""
+    metric = _ANCHOR_METRICS[family]
+    for scenario in ("unprotected", "constant") if originals else ("constant",):
+        found = anchors.get((scenario, metric))
+        if found is None or found.value is None or found.chance is None:
+            return f"it has no figure on {scenario} data: {'it was not run' if found is None else found.reason}"
+        value, chance = found.value, found.chance
+        low, high = (value if end is None else end for end in (found.low, found.high))
+        if scenario == "constant":
+            if not low - CHANCE_TOLERANCE <= chance <= high + CHANCE_TOLERANCE:
+                return f"it finds identity in constant data: {metric} {value:.3f} there, chance {chance:.3f}"
+        elif family == "verification":
+            if value > cls.max_unprotected_eer:
+                limit = f"at most {cls.max_unprotected_eer} wanted"
+                return f"it cannot break unprotected data: EER {value:.3f} there, {limit}"
+        # Clearly above chance: the whole interval; without one, twice chance or halfway to certainty.
+        elif not (low > chance if found.low is not None else value >= min(2 * chance, (1 + chance) / 2)):
+            return f"it cannot break unprotected data: top-1 {value:.3f} there, chance {chance:.3f}"
+    return ""

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from moretta.shared.audit.attackers.base import NotConvergedError
-from moretta.shared.audit.metrics import Ranking, Trials
+from moretta.shared.audit.metrics.identification import Ranking
+from moretta.shared.audit.metrics.scores import Trials
 from moretta.shared.audit.metrics.verification import affine_calibration
 from moretta.shared.core.array_types import Array, Float32, Float64, Int64
 
@@ -42,35 +42,26 @@ def unit_length(vectors: npt.NDArray[np.floating]) -> Float64:
 
 def cosines(left: npt.NDArray[np.floating], right: npt.NDArray[np.floating]) -> Float64:
     """float64 [n, m], rounded so that equal vectors tie."""
-    product: Float64 = np.round(unit_length(left) @ unit_length(right).T, _DECIMALS)
-    return product
+    return np.asarray(np.round(unit_length(left) @ unit_length(right).T, _DECIMALS))
 
 
 def paired_cosines(left: npt.NDArray[np.floating], right: npt.NDArray[np.floating]) -> Float64:
     """float64 [n], row by row."""
-    product: Float64 = np.round(np.sum(unit_length(left) * unit_length(right), axis=1), _DECIMALS)
-    return product
+    return np.asarray(np.round(np.sum(unit_length(left) * unit_length(right), axis=1), _DECIMALS))
 
 
-@dataclass(frozen=True)
-class NormalizationCohort:
-    """Adaptive symmetric score normalization (Matejka et al., Interspeech 2017, section 2).
+def normalized(scores: Float64, cohort: Float32, enrol: Float32, trial: Float32, pairs: Int64) -> Float64:
+    """Scores [n] of `pairs` [n, 2], rows of `enrol` and `trial`, on the scale of the cohort [clips, d].
 
-    Brings the scores of two models, trained on two halves of the speakers, to one scale, and sharpens both.
+    Adaptive symmetric normalization (Matejka et al., Interspeech 2017, section 2) by the attacker's own training
+    speakers brings the scores of two models, trained on two halves of the speakers, to one scale, and sharpens both.
     """
-
-    embeddings: Float32
-    """[clips, d] of the attacker's own training speakers."""
-
-    def normalize(self, scores: Float64, enrol: Float32, trial: Float32, pairs: Int64) -> Float64:
-        """Scores [n] of `pairs` [n, 2], rows of `enrol` and `trial`."""
-        normalized = np.zeros(len(scores))
-        for side, column in ((enrol, 0), (trial, 1)):
-            nearest = np.sort(cosines(side, self.embeddings), axis=1)[:, -NEAREST:]  # [clips, nearest]
-            mean, deviation = nearest.mean(axis=1), np.maximum(nearest.std(axis=1), _MIN_DEVIATION)
-            rows = pairs[:, column]
-            normalized += (scores - mean[rows]) / deviation[rows] / 2
-        return normalized
+    result = np.zeros(len(scores))
+    for side, rows in ((enrol, pairs[:, 0]), (trial, pairs[:, 1])):
+        nearest = np.sort(cosines(side, cohort), axis=1)[:, -NEAREST:]  # [clips, nearest]
+        mean, deviation = nearest.mean(axis=1), np.maximum(nearest.std(axis=1), _MIN_DEVIATION)
+        result += (scores - mean[rows]) / deviation[rows] / 2
+    return result
 
 
 def ranking_by_centroids(enrol: Float32, enrol_speaker: Int64, trial: Float32, trial_speaker: Int64) -> Ranking:
@@ -85,11 +76,9 @@ def ranking_of_posteriors(
     scores: Float32, columns: Sequence[str], numbers: Mapping[str, int], trial_speaker: Int64
 ) -> Ranking:
     """An identifier's log-posteriors as log-odds, which are comparable between trials."""
-    log = np.asarray(scores, np.float64)
-    if log.shape != (len(trial_speaker), len(columns)) or not np.isfinite(log).all():
-        raise NotConvergedError(
-            f"scores of shape {log.shape}, not all finite", expected=f"finite [{len(trial_speaker)}, {len(columns)}]"
-        )
+    log, shape = np.asarray(scores, np.float64), [len(trial_speaker), len(columns)]
+    if log.shape != tuple(shape) or not np.isfinite(log).all():
+        raise NotConvergedError(f"scores of shape {log.shape}, not all finite", expected=f"finite {shape}")
     posterior = np.exp(log - log.max(axis=1, keepdims=True))
     posterior = np.clip(posterior / posterior.sum(axis=1, keepdims=True), 1e-12, 1 - 1e-12)
     odds = np.round(np.log(posterior) - np.log1p(-posterior), _DECIMALS)
@@ -101,15 +90,13 @@ def claims(ranking: Ranking, *, seed: int) -> Trials | None:
     count, enrolled = ranking.scores.shape
     if enrolled < 2:
         return None
-    rng = np.random.default_rng([seed, count])
     others = min(CLAIMS, enrolled - 1)
-    truth = ranking.truth
     # The n-th best of random keys without the truth: distinct others, drawn for all trials at once.
-    keys = rng.random((count, enrolled))
-    keys[np.arange(count), truth] = -1.0
+    keys = np.random.default_rng([seed, count]).random((count, enrolled))
+    keys[np.arange(count), ranking.truth] = -1.0
     columns = np.argsort(keys, axis=1)[:, : others + 1]  # [trials, 1 + others], the truth first
     scores = np.take_along_axis(ranking.scores, columns, axis=1)
-    return Trials.of_speakers(scores.ravel(), ranking.gallery[columns].ravel(), np.repeat(ranking.speaker, others + 1))
+    return Trials(scores.ravel(), ranking.gallery[columns].ravel(), np.repeat(ranking.speaker, others + 1))
 
 
 def calibrated(trials: Trials, half_of: Mapping[int, int]) -> Trials | None:
@@ -117,12 +104,13 @@ def calibrated(trials: Trials, half_of: Mapping[int, int]) -> Trials | None:
 
     The attacker who knows one half is the one who attacks the other. None where a half has no trials of both classes.
     """
-    half = np.array([half_of[int(s)] for s in trials.trial_speaker])
-    enrol_half = np.array([half_of[int(s)] for s in trials.enrol_speaker])
+    half, enrol_half = (
+        np.array([half_of[int(s)] for s in side]) for side in (trials.trial_speaker, trials.enrol_speaker)
+    )
     scores = np.empty(len(trials))
     for mine, other in ((0, 1), (1, 0)):
         known = trials.subset((half == other) & (enrol_half == other))
         if known is None:
             return None
         scores[half == mine] = affine_calibration(known)(trials.scores[half == mine])
-    return Trials(scores, trials.mated, trials.enrol_speaker, trials.trial_speaker)
+    return Trials(scores, trials.enrol_speaker, trials.trial_speaker)

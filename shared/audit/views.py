@@ -1,10 +1,9 @@
-"""What attackers look at: small views of one clip, computed once for a whole audit, and vectors of sets of clips."""
+"""Small views of one clip, computed once for a whole audit, and the vectors of sets of clips that attackers use."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -15,12 +14,18 @@ from moretta.shared.core.array_types import Array, Float32, UInt8
 if TYPE_CHECKING:
     from moretta.shared.audit.dataset import ClipSet
 
-
-THUMBNAILS = 6
-THUMBNAIL_SIDE = 48
-MOVEMENT_SIDE = 24
-MAX_MOVEMENT_FRAMES = 300
+THUMBNAILS, THUMBNAIL_SIDE = 6, 48
+MOVEMENT_SIDE, MAX_MOVEMENT_FRAMES = 24, 300
 _PERCENTILES = (5, 25, 50, 75, 95)
+Vectors = Callable[["ClipSet"], Float32]
+"""Makes one vector of each clip, float32 [clips, d]."""
+Features = Callable[["ClipSet", int], Vectors]
+"""Learns from the attacker's own clips, and a seed, what vectors need."""
+
+
+def plain(vectors: Vectors) -> Features:
+    """Vectors that need no training."""
+    return lambda *_: vectors
 
 
 def mfcc_view(array: ClipArray, coefficients: int | None = None) -> Float32:
@@ -44,36 +49,36 @@ def statistics_view(form: Form, sequence: Float32) -> Float32:
 
 def thumbnails_of(frames: Array) -> UInt8:
     """uint8 [up to 6, 48, 48, 3]: frames spread evenly over the clip, made small."""
-    import cv2
-
     chosen = np.unique(np.linspace(0, len(frames) - 1, THUMBNAILS).round().astype(int))
-    side = (THUMBNAIL_SIDE, THUMBNAIL_SIDE)
-    return np.stack([cv2.resize(frames[i], side, interpolation=cv2.INTER_AREA) for i in chosen])
+    return np.stack([_resized(frames[i], THUMBNAIL_SIDE) for i in chosen])
 
 
 def movement_of(frames: Array) -> UInt8:
     """uint8 [up to 300, 24, 24]: the first frames, all of them, in grey and tiny: what moves, and when."""
     import cv2
 
-    side = (MOVEMENT_SIDE, MOVEMENT_SIDE)
-    small = (cv2.resize(frame, side, interpolation=cv2.INTER_AREA) for frame in frames[:MAX_MOVEMENT_FRAMES])
+    small = (_resized(frame, MOVEMENT_SIDE) for frame in frames[:MAX_MOVEMENT_FRAMES])
     return np.stack([cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in small])
+
+
+def _resized(picture: Array, side: int) -> UInt8:
+    import cv2
+
+    return np.asarray(cv2.resize(picture, (side, side), interpolation=cv2.INTER_AREA))
 
 
 def statistics_of(mfcc: Float32) -> Float32:
     """float32 [d]: how the coefficients are distributed over a clip, over its louder frames, and how fast they move.
 
     Means and covariances over the louder frames carry the long-term spectrum of the voice; silence carries the room.
+    Louder frames are those whose c0, the level, lies in the upper half of the clip's range.
     """
-    loud = _louder_frames(mfcc)
-    deltas = np.diff(mfcc, axis=0) if len(mfcc) > 1 else np.zeros_like(mfcc)
+    low, high = np.percentile(mfcc[:, 0], (10, 95))
+    loud = mfcc[mfcc[:, 0] > (low + high) / 2]
+    loud = loud if len(loud) > 1 else mfcc
     upper = np.triu_indices(mfcc.shape[1])
     parts = [
-        mfcc.mean(0),
-        mfcc.std(0),
-        deltas.std(0),
-        np.abs(deltas).mean(0),
-        np.percentile(mfcc, _PERCENTILES, axis=0).ravel(),
+        *_spread(mfcc),
         loud.mean(0),
         loud.std(0),
         np.percentile(loud, (10, 50, 90), axis=0).ravel(),
@@ -89,27 +94,17 @@ def code_statistics_of(codes: Float32) -> Float32:
     step later a linear attacker sees what of a person is in how codes move together.
     """
     exact = np.asarray(codes, np.float64)
-    deltas = np.diff(exact, axis=0) if len(exact) > 1 else np.zeros_like(exact)
     mean = exact.mean(0)
-    upper = np.triu_indices(codes.shape[1])
-    parts = [
-        mean,
-        exact.std(0),
-        deltas.std(0),
-        np.abs(deltas).mean(0),
-        np.percentile(exact, _PERCENTILES, axis=0).ravel(),
-        ((exact - mean).T @ (exact - mean) / len(exact))[upper],
-        ((exact[:-1] - mean).T @ (exact[1:] - mean) / len(exact)).ravel(),
-        np.log([len(exact)]),
-    ]
-    return np.concatenate(parts).astype(np.float32)
+    products = ((exact - mean).T @ (exact - mean) / len(exact))[np.triu_indices(codes.shape[1])]
+    following = ((exact[:-1] - mean).T @ (exact[1:] - mean) / len(exact)).ravel()
+    return np.concatenate([*_spread(exact), products, following, np.log([len(exact)])]).astype(np.float32)
 
 
-def _louder_frames(mfcc: Float32) -> Float32:
-    """Frames whose c0, the level, lies in the upper half of the clip's range."""
-    low, high = np.percentile(mfcc[:, 0], (10, 95))
-    loud = mfcc[mfcc[:, 0] > (low + high) / 2]
-    return loud if len(loud) > 1 else mfcc
+def _spread(sequence: Array) -> list[Array]:
+    """Mean, deviation, speed and percentiles over time of a sequence [steps, d]."""
+    deltas = np.diff(sequence, axis=0) if len(sequence) > 1 else np.zeros_like(sequence)
+    percentiles = np.percentile(sequence, _PERCENTILES, axis=0).ravel()
+    return [sequence.mean(0), sequence.std(0), deltas.std(0), np.abs(deltas).mean(0), percentiles]
 
 
 def voice_statistics(clips: ClipSet) -> Float32:
@@ -119,11 +114,9 @@ def voice_statistics(clips: ClipSet) -> Float32:
 
 def face_pixels(clips: ClipSet) -> Float32:
     """float32 [clips, 24 * 24 * 3 + 24 * 24]: mean frame and how much each pixel moves, in [0, 1]."""
-    import cv2
-
     rows = []
     for i in range(len(clips)):
-        small = np.stack([cv2.resize(f, (24, 24), interpolation=cv2.INTER_AREA) for f in clips.thumbnails(i)])
+        small = np.stack([_resized(frame, 24) for frame in clips.thumbnails(i)])
         frames = small.astype(np.float32) / 255  # [F, 24, 24, 3]
         rows.append(np.concatenate([frames.mean(0).ravel(), frames.mean(3).std(0).ravel()]))
     return np.stack(rows)
@@ -148,58 +141,33 @@ def _oriented_gradients(picture: npt.NDArray[np.floating], *, cell: int = 8, dir
     one_hot = strength[..., None] * (bins[..., None] == np.arange(directions))  # [h, w, directions]
     cells = one_hot[: rows * cell, : columns * cell].reshape(rows, cell, columns, cell, directions).sum((1, 3))
     blocks = np.concatenate([cells[:-1, :-1], cells[:-1, 1:], cells[1:, :-1], cells[1:, 1:]], axis=2)
-    normalized: Float32 = (blocks / (np.linalg.norm(blocks, axis=2, keepdims=True) + 1e-3)).astype(np.float32)
-    return normalized.ravel()
+    return np.asarray(blocks / (np.linalg.norm(blocks, axis=2, keepdims=True) + 1e-3), np.float32).ravel()
 
 
-class Features:
-    """Makes one vector of each clip. Default: needs no training."""
-
-    def fit(self, clips: ClipSet, *, seed: int) -> Self:
-        """Learn from the attacker's own clips what vectors need; returns itself."""
-        del clips, seed
-        return self
-
-    def vectors(self, clips: ClipSet) -> Float32:
-        """float32 [clips, d]."""
-        raise NotImplementedError
+MOTION_COMPONENTS, FRAMES_PER_COMPONENT, MOTION_FRAMES = 12, 16, 6000
 
 
-@dataclass(frozen=True)
-class PlainFeatures(Features):
-    """What a function makes of the clips."""
+def motion(clips: ClipSet, seed: int) -> Vectors:
+    """How a face moves: statistics over time of the principal components of all frames, and of their speeds.
 
-    function: Callable[[ClipSet], Float32]
+    Components are learned from at most 6000 frames; more of them than these can support fit their noise.
+    """
+    from sklearn.decomposition import PCA
 
-    def vectors(self, clips: ClipSet) -> Float32:
-        """float32 [clips, d]."""
-        return self.function(clips)
+    frames = np.concatenate([_flat_movement(clips, i) for i in range(len(clips))])
+    chosen = np.random.default_rng(seed).permutation(len(frames))[:MOTION_FRAMES]
+    components = min(MOTION_COMPONENTS, max(1, len(chosen) // FRAMES_PER_COMPONENT))
+    reduce = PCA(components, svd_solver="full").fit(frames[np.sort(chosen)])
 
-
-class MotionFeatures(Features):
-    """How a face moves: statistics over time of the principal components of all frames, and of their speeds."""
-
-    COMPONENTS, FRAMES_PER_COMPONENT, FRAMES = 12, 16, 6000
-
-    def fit(self, clips: ClipSet, *, seed: int) -> Self:
-        """Learn the components, from at most 6000 frames; returns itself."""
-        from sklearn.decomposition import PCA
-
-        frames = np.concatenate([_flat_movement(clips, i) for i in range(len(clips))])
-        chosen = np.random.default_rng(seed).permutation(len(frames))[: self.FRAMES]
-        # Components that so few frames cannot support fit the noise of those frames.
-        components = min(self.COMPONENTS, max(1, len(chosen) // self.FRAMES_PER_COMPONENT))
-        self._reduce: Any = PCA(components, svd_solver="full").fit(frames[np.sort(chosen)])
-        return self
-
-    def vectors(self, clips: ClipSet) -> Float32:
-        """float32 [clips, d]: how components and speeds are distributed, and how they change together."""
+    def vectors(clips: ClipSet) -> Float32:
         rows = []
         for i in range(len(clips)):
-            sequence = self._reduce.transform(_flat_movement(clips, i))
+            sequence = reduce.transform(_flat_movement(clips, i))
             speeds = np.diff(sequence, axis=0) if len(sequence) > 1 else np.zeros_like(sequence)
             rows.append(np.concatenate([code_statistics_of(sequence), code_statistics_of(speeds)]))
         return np.stack(rows)
+
+    return vectors
 
 
 def _flat_movement(clips: ClipSet, index: int) -> Float32:

@@ -125,7 +125,7 @@ def main() -> None:
     print(f"{len(pictures)} pictures of {options.people} people from seed {options.first}; {took:.1f} ms of CPU each")
     print(f"YuNet: {len(seen) / len(pictures):.3f} detected")
     report_expressions([picture for picture, _ in seen], [scores for _, scores in seen])
-    if SFaceEncoder.availability().present:
+    if SFaceEncoder.missing() is None:
         report_identity(SFaceEncoder.load(), pictures)
 
 

@@ -163,7 +163,7 @@ def named(words: np.ndarray, site: Site, known: np.ndarray, rng: np.random.Gener
             whose.append(one)
     table, owner = np.array(scores), np.array(whose)
     claims = table - np.log(np.exp(table).mean(axis=1, keepdims=True))
-    trials = Trials.of_speakers(claims.ravel(), np.tile(np.arange(people), len(owner)), owner.repeat(people))
+    trials = Trials(claims.ravel(), np.tile(np.arange(people), len(owner)), owner.repeat(people))
     return float(np.mean(table.argmax(axis=1) == owner)), eer(trials)
 
 

@@ -25,7 +25,7 @@ from moretta.client.anonymizers.emotion_label_rr import EmotionLabelVoice
 from moretta.shared.audit import measure
 from moretta.shared.audit.inference.classes import infer_attribute
 from moretta.shared.audit.runner import audit
-from moretta.shared.audit.utility.evaluate import evaluate_utility
+from moretta.shared.audit.utility.evaluators import evaluate_utility
 from moretta.shared.core.labels import EMOTIONS
 from moretta.shared.data.clips import Clip
 from moretta.shared.data.reader import read_corpus

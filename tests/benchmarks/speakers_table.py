@@ -26,7 +26,7 @@ from moretta.shared.audit.attackers import attacker_names
 from moretta.shared.audit.dataset import ClipSet
 from moretta.shared.audit.protocol import make_plan
 from moretta.shared.audit.runner import audit
-from moretta.shared.audit.utility.evaluate import evaluate_utility
+from moretta.shared.audit.utility.evaluators import evaluate_utility
 from moretta.shared.core.labels import EMOTIONS
 from moretta.shared.data.clips import Clip
 from moretta.shared.data.media import read_audio

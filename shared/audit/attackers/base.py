@@ -1,6 +1,4 @@
-"""What an attacker is, and the registry that finds it by name.
-
-There are two families, by what they learn:
+"""Attackers, and the registry that finds them by name. There are two families, by what they learn:
 
 * `Identifier` (closed set): knows labelled clips of every speaker it will meet, and scores each of them.
 * `Embedder` (open set): maps a clip to a point where clips of one speaker lie together, also of speakers it never met.
@@ -30,7 +28,7 @@ class NotConvergedError(MorettaError):
 
 
 class Attacker(ABC):
-    """Tries to recover who speaks, or whose face it is. Made without arguments, once for each training.
+    """Re-identifies speakers by voice or face. Made without arguments, once for each training.
 
     Same seed, same clips, same thread count: same scores. An attacker may use randomness from its seed only.
     """
@@ -79,7 +77,7 @@ class Embedder(Attacker):
     """Part of the key under which embeddings of untrained encoders are cached."""
 
     def fit(self, clips: ClipSet, *, seed: int) -> None:
-        """Learn to tell the speakers of `clips` apart. Default: nothing, for encoders used as they are."""
+        """Learn to separate the speakers of `clips`. Default: nothing, for encoders used as they are."""
 
     @abstractmethod
     def embed(self, clips: ClipSet) -> Float32:

@@ -27,17 +27,16 @@ def tdnn(coefficients: int, dimensions: int, *, width: int = 96) -> nn.Module:
     An x-vector network (Snyder et al., ICASSP 2018) made small, at half the frame rate.
     """
 
-    def layer(inside: int, outside: int, kernel: int, dilation: int = 1, stride: int = 1) -> list[nn.Module]:
-        convolution = nn.Conv1d(
-            inside, outside, kernel, stride=stride, dilation=dilation, padding=dilation * (kernel // 2)
-        )
-        return [convolution, nn.ReLU(), nn.BatchNorm1d(outside)]
+    def layer(inside: int, kernel: int, dilation: int = 1, stride: int = 1) -> list[nn.Module]:
+        padding = dilation * (kernel // 2)
+        convolution = nn.Conv1d(inside, width, kernel, stride=stride, dilation=dilation, padding=padding)
+        return [convolution, nn.ReLU(), nn.BatchNorm1d(width)]
 
     return nn.Sequential(
-        *layer(coefficients, width, 5, stride=2),
-        *layer(width, width, 3, dilation=2),
-        *layer(width, width, 3, dilation=3),
-        *layer(width, width, 1),
+        *layer(coefficients, 5, stride=2),
+        *layer(width, 3, dilation=2),
+        *layer(width, 3, dilation=3),
+        *layer(width, 1),
         AttentiveStatistics(width),
         nn.BatchNorm1d(2 * width),
         nn.Dropout(0.2),
@@ -46,8 +45,9 @@ def tdnn(coefficients: int, dimensions: int, *, width: int = 96) -> nn.Module:
 
 
 class _OverTime(nn.Module):
+    """Mean and maximum: [n, channels, time] to [n, 2 * channels]."""
+
     def forward(self, x: Tensor) -> Tensor:
-        """[n, channels, time] to [n, 2 * channels]: mean and maximum."""
         return torch.cat([x.mean(2), x.amax(2)], dim=1)
 
 
@@ -57,18 +57,12 @@ def sequence_cnn(coefficients: int, dimensions: int, *, width: int = 48) -> nn.M
     def block(inside: int, outside: int) -> list[nn.Module]:
         return [nn.Conv1d(inside, outside, 5, padding=2), nn.ReLU(), nn.BatchNorm1d(outside), nn.MaxPool1d(2)]
 
-    return nn.Sequential(
-        *block(coefficients, width),
-        *block(width, width),
-        *block(width, 2 * width),
-        _OverTime(),
-        nn.Dropout(0.2),
-        nn.Linear(4 * width, dimensions),
-    )
+    blocks = [*block(coefficients, width), *block(width, width), *block(width, 2 * width)]
+    return nn.Sequential(*blocks, _OverTime(), nn.Dropout(0.2), nn.Linear(4 * width, dimensions))
 
 
 class _Residual(nn.Module):
-    """Two 3x3 convolutions with a shortcut (He et al., CVPR 2016); halves the side."""
+    """Two 3x3 convolutions with a shortcut (He et al., CVPR 2016): [n, inside, h, w] to [n, outside, h / 2, w / 2]."""
 
     def __init__(self, inside: int, outside: int) -> None:
         super().__init__()
@@ -82,24 +76,15 @@ class _Residual(nn.Module):
         self.shortcut = nn.Sequential(nn.Conv2d(inside, outside, 1, stride=2, bias=False), nn.BatchNorm2d(outside))
 
     def forward(self, x: Tensor) -> Tensor:
-        """[n, inside, h, w] to [n, outside, h / 2, w / 2]."""
         summed: Tensor = self.path(x) + self.shortcut(x)
         return summed.relu()
 
 
 def resnet(dimensions: int, *, width: int = 16) -> nn.Module:
     """[n, 3, 48, 48] to [n, dimensions]."""
-    return nn.Sequential(
-        nn.Conv2d(3, width, 3, stride=2, padding=1, bias=False),
-        nn.BatchNorm2d(width),
-        nn.ReLU(),
-        _Residual(width, 2 * width),
-        _Residual(2 * width, 4 * width),
-        _Residual(4 * width, 4 * width),
-        nn.Flatten(),
-        nn.Dropout(0.2),
-        nn.Linear(4 * width * 9, dimensions),
-    )
+    first = nn.Conv2d(3, width, 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU()
+    blocks = _Residual(width, 2 * width), _Residual(2 * width, 4 * width), _Residual(4 * width, 4 * width)
+    return nn.Sequential(*first, *blocks, nn.Flatten(), nn.Dropout(0.2), nn.Linear(4 * width * 9, dimensions))
 
 
 def picture_cnn(dimensions: int, *, width: int = 16) -> nn.Module:
@@ -108,12 +93,6 @@ def picture_cnn(dimensions: int, *, width: int = 16) -> nn.Module:
     def block(inside: int, outside: int) -> list[nn.Module]:
         return [nn.Conv2d(inside, outside, 3, padding=1), nn.ReLU(), nn.BatchNorm2d(outside), nn.MaxPool2d(2)]
 
-    return nn.Sequential(
-        nn.AvgPool2d(2),
-        *block(3, width),
-        *block(width, 2 * width),
-        *block(2 * width, 4 * width),
-        nn.Flatten(),
-        nn.Dropout(0.2),
-        nn.Linear(4 * width * 9, dimensions),
-    )
+    blocks = [*block(3, width), *block(width, 2 * width), *block(2 * width, 4 * width)]
+    tail = nn.Flatten(), nn.Dropout(0.2), nn.Linear(4 * width * 9, dimensions)
+    return nn.Sequential(nn.AvgPool2d(2), *blocks, *tail)

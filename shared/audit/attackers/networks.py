@@ -12,7 +12,6 @@ from moretta.shared.audit.attackers.base import Attacker, Embedder, Identifier, 
 from moretta.shared.audit.crossval import check_learned
 from moretta.shared.audit.dataset import ClipSet
 from moretta.shared.core.array_types import Array, Float32, Int64, UInt8
-from moretta.shared.core.terms import Modality
 
 if TYPE_CHECKING:
     import torch
@@ -26,7 +25,7 @@ BatchOf = Callable[[Int64, np.random.Generator], "torch.Tensor"]
 class Schedule:
     """How long and how fast a network is trained."""
 
-    margin: float = 0.2
+    margin: float
     """In radians, on the angle to the clip's own speaker; 0 is plain softmax on cosines."""
     epochs: float = 15.0
     min_steps: int = 60
@@ -34,40 +33,39 @@ class Schedule:
     learning_rate: float = 3e-3
     scale: float = 20.0
 
-    def steps(self, clips: int) -> int:
-        """Batches to train on: linear in the number of clips, but for the smallest sets."""
-        return max(self.min_steps, round(self.epochs * clips / self.batch))
-
 
 def train_with_margin(
     network: nn.Module, dimensions: int, batch_of: BatchOf, labels: Int64, *, schedule: Schedule, seed: int
-) -> nn.Parameter:
+) -> Float32:
     """Train `network` to put clips of one speaker at small angles (Deng et al., "ArcFace", CVPR 2019, equation 3).
 
     The margin grows from 0 over the first half: a small network given it at once does not start to learn.
 
     Returns:
-        [speakers, dimensions], the direction of each speaker.
+        [speakers, dimensions], the direction of each speaker, of length 1.
 
     Raises:
         NotConvergedError: the loss left the finite numbers.
     """
     import torch
-    from torch.nn import functional
+    from torch.nn.functional import cross_entropy, linear, normalize
 
     rng = np.random.default_rng(seed)
-    steps = schedule.steps(len(labels))
-    speakers = int(labels.max()) + 1
-    centres = torch.nn.Parameter(torch.from_numpy(rng.normal(size=(speakers, dimensions)).astype(np.float32)))
+    # Linear in the number of clips, but for the smallest sets.
+    steps = max(schedule.min_steps, round(schedule.epochs * len(labels) / schedule.batch))
+    size = (int(labels.max()) + 1, dimensions)
+    centres = torch.nn.Parameter(torch.from_numpy(rng.normal(size=size).astype(np.float32)))
     optimizer = torch.optim.AdamW([*network.parameters(), centres], lr=schedule.learning_rate, weight_decay=1e-3)
     pace = torch.optim.lr_scheduler.OneCycleLR(optimizer, schedule.learning_rate, total_steps=steps)
     network.train()
     for step in range(steps):
         chosen = _balanced(labels, schedule.batch, rng)
         target = torch.from_numpy(labels[chosen])
-        cosine = functional.linear(functional.normalize(network(batch_of(chosen, rng))), functional.normalize(centres))
+        cosine = linear(normalize(network(batch_of(chosen, rng))), normalize(centres))  # [batch, speakers]
+        own = cosine.gather(1, target[:, None]).clamp(-1 + 1e-6, 1 - 1e-6)
         margin = schedule.margin * min(1.0, 2 * step / steps)
-        loss = functional.cross_entropy(schedule.scale * with_margin(cosine, target, margin), target)
+        harder = torch.cos((torch.acos(own) + margin).clamp(max=float(np.pi)))
+        loss = cross_entropy(schedule.scale * cosine.scatter(1, target[:, None], harder), target)
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(network.parameters(), 5.0)
@@ -76,16 +74,8 @@ def train_with_margin(
     if not bool(torch.isfinite(loss)):
         raise NotConvergedError(f"a training loss of {float(loss)}", expected="a finite loss")
     network.eval()
-    return centres
-
-
-def with_margin(cosine: torch.Tensor, target: torch.Tensor, margin: float) -> torch.Tensor:
-    """Cosines [n, speakers] with the angle to each clip's own speaker, `target` [n], made larger by `margin`."""
-    import torch
-
-    own = cosine.gather(1, target[:, None]).clamp(-1 + 1e-6, 1 - 1e-6)
-    harder = torch.cos((torch.acos(own) + margin).clamp(max=float(np.pi)))
-    return cosine.scatter(1, target[:, None], harder)
+    with torch.inference_mode():
+        return np.asarray(normalize(centres.detach()).numpy())
 
 
 def _balanced(labels: Int64, batch: int, rng: np.random.Generator) -> Int64:
@@ -106,17 +96,10 @@ class _ClipNetwork:
     def embed(self, clips: ClipSet) -> Float32:
         raise NotImplementedError
 
-    def logits(self, clips: ClipSet) -> Float32:
-        """float32 [clips, speakers] of the speakers trained on."""
-        return (self.schedule.scale * (self.embed(clips) @ self.centres.T)).astype(np.float32)
-
     def train(self, batch_of: BatchOf, clips: ClipSet, shown: Array, schedule: Schedule, seed: int) -> None:
-        """Train, and check what was learned; `shown` [clips, ...] says which clips are equal to the network."""
-        import torch
-
-        centres = train_with_margin(self.network, self.dimensions, batch_of, clips.labels, schedule=schedule, seed=seed)
-        with torch.inference_mode():
-            self.centres: Float32 = torch.nn.functional.normalize(centres.detach()).numpy()
+        """Train, and check what was learned; clips are equal to the network where `shown` [clips, ...] are."""
+        network, size = self.network, self.dimensions
+        self.centres = train_with_margin(network, size, batch_of, clips.labels, schedule=schedule, seed=seed)
         check_learned(shown, clips.labels, (self.embed(clips) @ self.centres.T).argmax(1))
 
 
@@ -130,8 +113,14 @@ class _SequenceNetwork(_ClipNetwork):
         together = np.concatenate(sequences)
         self._mean, self._scale = together.mean(0), together.std(0) + 1e-3
 
+        def crop(sequence: Float32, rng: np.random.Generator) -> Float32:
+            if len(sequence) <= self.TRAIN_FRAMES:
+                return _middle(sequence, self.TRAIN_FRAMES)
+            start = int(rng.integers(len(sequence) - self.TRAIN_FRAMES + 1))
+            return sequence[start : start + self.TRAIN_FRAMES]
+
         def batch_of(chosen: Int64, rng: np.random.Generator) -> torch.Tensor:
-            return self._tensor(np.stack([_crop(sequences[i], self.TRAIN_FRAMES, rng) for i in chosen]))
+            return self._tensor([crop(sequences[i], rng) for i in chosen])
 
         shown = np.stack([_middle(s, self.TEST_FRAMES) for s in sequences])
         self.train(batch_of, clips, shown, self.schedule, seed)
@@ -141,24 +130,16 @@ class _SequenceNetwork(_ClipNetwork):
 
         parts = []
         with torch.inference_mode():
-            for start in range(0, len(clips), self.BATCH):
-                chosen = range(start, min(start + self.BATCH, len(clips)))
-                batch = self._tensor(np.stack([_middle(clips.mfcc(i), self.TEST_FRAMES) for i in chosen]))
+            for chosen in clips.batches(self.BATCH):
+                batch = self._tensor([_middle(clips.mfcc(i), self.TEST_FRAMES) for i in chosen])
                 parts.append(torch.nn.functional.normalize(self.network(batch)).numpy())
         return np.concatenate(parts)
 
-    def _tensor(self, batch: Float32) -> torch.Tensor:
+    def _tensor(self, batch: list[Float32]) -> torch.Tensor:
         import torch
 
-        scaled = ((batch - self._mean) / self._scale).astype(np.float32)
+        scaled = ((np.stack(batch) - self._mean) / self._scale).astype(np.float32)
         return torch.from_numpy(scaled.transpose(0, 2, 1).copy())  # [clips, coefficients, frames]
-
-
-def _crop(sequence: Float32, frames: int, rng: np.random.Generator) -> Float32:
-    if len(sequence) <= frames:
-        return _middle(sequence, frames)
-    start = int(rng.integers(len(sequence) - frames + 1))
-    return sequence[start : start + frames]
 
 
 def _middle(sequence: Float32, frames: int) -> Float32:
@@ -193,14 +174,15 @@ class _PictureNetwork(_ClipNetwork):
 
     def embed(self, clips: ClipSet) -> Float32:
         import torch
+        from torch.nn.functional import normalize
 
         rows = []
         with torch.inference_mode():
-            for start in range(0, len(clips), self.BATCH):
-                frames = [clips.thumbnails(i) for i in range(start, min(start + self.BATCH, len(clips)))]
-                vectors = torch.nn.functional.normalize(self.network(_tensor(np.concatenate(frames))))
+            for chosen in clips.batches(self.BATCH):
+                frames = [clips.thumbnails(i) for i in chosen]
+                vectors = normalize(self.network(_tensor(np.concatenate(frames))))
                 for part in torch.split(vectors, [len(f) for f in frames]):
-                    rows.append(torch.nn.functional.normalize(part.mean(0), dim=0).numpy())
+                    rows.append(normalize(part.mean(0), dim=0).numpy())
         return np.stack(rows)
 
 
@@ -225,13 +207,12 @@ def _tensor(frames: UInt8) -> torch.Tensor:
     return torch.from_numpy(scaled.transpose(0, 3, 1, 2).copy())
 
 
-class _WithNetwork:
-    """Makes and trains the network of a row of `_TABLE`."""
+class _WithNetwork(Attacker):
+    """Makes and trains the network of a row at the end of this file."""
 
-    modality: ClassVar[Modality]
     network: ClassVar[str]
     dimensions: ClassVar[int]
-    schedule: ClassVar[Schedule]
+    margin: ClassVar[float]
 
     def _trained(self, clips: ClipSet, seed: int) -> _ClipNetwork:
         import torch
@@ -239,16 +220,19 @@ class _WithNetwork:
         from moretta.shared.audit.attackers import nets
 
         torch.manual_seed(seed)  # initial weights and dropout draw from torch's generator
-        sizes = (clips.mfcc(0).shape[1], self.dimensions) if self.modality == "voice" else (self.dimensions,)
-        network = getattr(nets, self.network)(*sizes)
-        made = _SequenceNetwork if self.modality == "voice" else _PictureNetwork
-        model = made(network, self.dimensions, self.schedule)
+        voice = self.modality == "voice"
+        sizes = (clips.mfcc(0).shape[1], self.dimensions) if voice else (self.dimensions,)
+        made = _SequenceNetwork if voice else _PictureNetwork
+        model = made(getattr(nets, self.network)(*sizes), self.dimensions, Schedule(self.margin))
         model.fit(clips, seed)
         return model
 
 
 class NetworkIdentifier(_WithNetwork, Identifier):
     """Closed set: plain softmax over the enrolled speakers."""
+
+    margin: ClassVar[float] = 0.0
+    cost: ClassVar[int] = 6
 
     def fit(self, clips: ClipSet, *, seed: int) -> None:
         """Train on the enrolment clips."""
@@ -257,14 +241,17 @@ class NetworkIdentifier(_WithNetwork, Identifier):
 
     def scores(self, clips: ClipSet) -> Float32:
         """Logits, [clips, speakers]."""
-        return self._model.logits(clips)
+        return (self._model.schedule.scale * (self._model.embed(clips) @ self._model.centres.T)).astype(np.float32)
 
 
 class NetworkEmbedder(_WithNetwork, Embedder):
     """Open set: trained on other speakers' clips, with an angular margin."""
 
+    margin: ClassVar[float] = 0.2
+    cost: ClassVar[int] = 10
+
     def fit(self, clips: ClipSet, *, seed: int) -> None:
-        """Train to tell the speakers apart."""
+        """Train to separate the speakers."""
         self._model = self._trained(clips, seed)
 
     def embed(self, clips: ClipSet) -> Float32:
@@ -272,20 +259,7 @@ class NetworkEmbedder(_WithNetwork, Embedder):
         return self._model.embed(clips)
 
 
-_TABLE: tuple[tuple[str, Modality, type[Attacker], str, int, float, int], ...] = (
-    # name, modality, family, network, dimensions, margin, cost
-    ("voice-cnn", "voice", NetworkIdentifier, "sequence_cnn", 64, 0.0, 6),
-    ("voice-tdnn", "voice", NetworkEmbedder, "tdnn", 96, 0.2, 10),
-    ("face-cnn", "face", NetworkIdentifier, "picture_cnn", 64, 0.0, 6),
-    ("face-resnet", "face", NetworkEmbedder, "resnet", 64, 0.2, 10),
-)
-for _name, _modality, _family, _network, _dimensions, _margin, _cost in _TABLE:
-    attacker_row(
-        _name,
-        _family,
-        modality=_modality,
-        network=_network,
-        dimensions=_dimensions,
-        schedule=Schedule(_margin),
-        cost=_cost,
-    )
+attacker_row("voice-cnn", NetworkIdentifier, modality="voice", network="sequence_cnn", dimensions=64)
+attacker_row("voice-tdnn", NetworkEmbedder, modality="voice", network="tdnn", dimensions=96)
+attacker_row("face-cnn", NetworkIdentifier, modality="face", network="picture_cnn", dimensions=64)
+attacker_row("face-resnet", NetworkEmbedder, modality="face", network="resnet", dimensions=64)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import tempfile
 import warnings
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 
@@ -18,15 +18,20 @@ from moretta.shared.audit.dataset import ClipSet
 from moretta.shared.audit.inference.classes import infer_attribute
 from moretta.shared.audit.inference.crossmodal import link_modalities
 from moretta.shared.audit.inference.inversion import DECODERS_OF, invert_with, with_embeddings
-from moretta.shared.audit.inference.pairs import Pair, prepare_pair
-from moretta.shared.audit.result import Attack, Result
+from moretta.shared.audit.result import Attack, Result, failure, run_all
 from moretta.shared.audit.views import face_gradients, face_pixels, voice_statistics
-from moretta.shared.core.array_types import Array, Float32, Float64
-from moretta.shared.core.atomic import disk_failed
+from moretta.shared.core.array_types import Array, Float32, Float64, UInt8
+from moretta.shared.core.errors import ClipError, ReleaseError
 from moretta.shared.core.terms import Modality
 from moretta.shared.core.workers import Progress, Workers, one_thread
 
 NO_ORIGINALS = "no originals were given: there is nothing to train a decoder on, and no anchor"
+MAX_CLIPS = {"voice": 600, "face": 240}
+"""Clips that are attacked, at most."""
+MIN_EACH = 4
+"""Clips of a speaker below which fewer speakers are taken instead."""
+SIDE, FRAMES = 64, 4
+"""Pixels of the faces that are attacked, and frames of a clip."""
 MIN_PER_CLASS = 4
 """People of each class that attribute inference must have."""
 MIN_RESAMPLES = 50
@@ -34,17 +39,11 @@ MIN_RESAMPLES = 50
 DIMENSIONS = 64
 """Principal components of each modality's people that linkage works on, at most."""
 LINK_MIN_PER_SEX = 6
+_CHUNK = 16
 Sets = Mapping[Modality, tuple[ClipSet | None, ClipSet]]
-"""Originals, if they are to be had, and releases of each modality."""
-
-
-@dataclass(frozen=True)
-class Task:
-    """One attack for one worker. Whatever it raises becomes an invalid result."""
-
-    about: Result
-    """The result without figures; its note is added to those of the results."""
-    run: Callable[[], list[Result]]
+"""Originals, if there are any, and releases of each modality."""
+Task = tuple[Result, Callable[[], list[Result]]]
+"""A result without figures, whose note is added to those of the results, and one attack for one worker."""
 
 
 def without_figures(attack: Attack, modality: Literal["voice", "face", "both"], target: str, scenario: str) -> Result:
@@ -85,22 +84,30 @@ def attack_clips(
     """Attribute inference and inversion on one modality. Nothing is raised: what fails is an invalid result.
 
     Args:
-        original: the same clips before anonymization, under the same pseudonyms; None if they are not to be had.
-        released: what left the sites; of many clips, `pairs.MAX_CLIPS` are attacked.
+        original: the same clips before anonymization, under the same pseudonyms; None without them.
+        released: what left the sites; of many clips, `MAX_CLIPS` are attacked.
         seed: of draws, training and bootstraps.
         bootstrap: resamples of each interval; at least `MIN_RESAMPLES` are drawn.
         pool: where attacks run; None is this process.
         cache_dir: where embeddings of untrained encoders are kept, by content.
         progress: called after every finished attack.
     """
-    bootstrap = max(MIN_RESAMPLES, bootstrap)
-    about = without_figures("attribute", released.modality, "attributes and inversion", "semi-informed")
-    found: list[Result] = []
-    with _scratch(pool) as (folder, ready), _reported(found, about):
-        pair = prepare_pair(original, released, folder, ready, seed=seed)
-        tasks = _attribute_tasks(pair, seed=seed, bootstrap=bootstrap)
-        tasks += _inversion_tasks(pair, folder, cache_dir, ready, seed=seed, bootstrap=bootstrap)
-        found += run_tasks(tasks, ready, progress)
+    options = {"seed": seed, "bootstrap": max(MIN_RESAMPLES, bootstrap)}
+    try:
+        with _scratch(pool) as (folder, ready):
+            pair = prepare_pair(original, released, folder, ready, seed=seed)
+            tasks: list[Task] = []
+            for target in ("sex", "age group"):
+                for scenario, clips in (("unprotected", pair.original), ("semi-informed", pair.released)):
+                    if clips is not None:
+                        about = without_figures("attribute", clips.modality, target, scenario)
+                        noted = about.model_copy(update={"note": pair.note})
+                        tasks.append((noted, partial(_infer, clips, about, **options)))
+            tasks += _inversion_tasks(pair, folder, cache_dir, ready, **options)
+            found = run_tasks(tasks, ready, progress)
+    except Exception as error:
+        about = without_figures("attribute", released.modality, "attributes and inversion", "semi-informed")
+        return [about.invalidated(failure(error))]
     unique = [result for place, result in enumerate(found) if result not in found[:place]]  # decoders share anchors
     return checked_by_originals(unique)
 
@@ -110,28 +117,28 @@ def attack_crossmodal(
 ) -> list[Result]:
     """Released voice to released face of the same person; among all, and among people of one sex."""
     about = without_figures("cross-modal", "both", "face of the voice", "semi-informed")
-    found: list[Result] = []
-    with _scratch(pool) as (folder, ready), _reported(found, about):
-        pairs = [prepare_pair(None, clips, folder, ready, seed=seed) for clips in (voice, face)]
-        sets = [pair.released for pair in pairs]
-        both = set(sets[0].speakers) & set(sets[1].speakers)
-        if not both:
-            return [about.invalidated("nobody has both a released voice and a released face")]
-        number = {name: i for i, name in enumerate(sorted(both))}
-        sides: list[Array] = []
-        for i, clips in enumerate(sets):
-            person = np.array([number.get(c.speaker, -1 - i) for c in clips.clips])
-            sides += [_principal(clips)[person >= 0], person[person >= 0]]
-        sex = {number[c.speaker]: c.sex for c in sets[0].clips if c.speaker in number and c.sex is not None}
-        note = "; ".join(dict.fromkeys(filter(None, (pair.note for pair in pairs))))
-        blank = about.model_copy(update={"clips": len(sides[1])})
-        about = about.model_copy(update={"note": note})
-        link = partial(link_modalities, *sides, about=blank, resamples=max(MIN_RESAMPLES, bootstrap), seed=seed)
-        tasks = [Task(about, partial(link, within=within)) for within in (None, sex)]
-        if len(sex) < len(number) or min(Counter(sex.values()).values(), default=0) < LINK_MIN_PER_SEX:
-            tasks.pop()  # a gallery of one sex in one fold would hold a person or two
-        found += run_tasks(tasks, ready, None)
-    return found
+    try:
+        with _scratch(pool) as (folder, ready):
+            pairs = [prepare_pair(None, clips, folder, ready, seed=seed) for clips in (voice, face)]
+            sets = [pair.released for pair in pairs]
+            both = set(sets[0].speakers) & set(sets[1].speakers)
+            if not both:
+                return [about.invalidated("nobody has both a released voice and a released face")]
+            number = {name: i for i, name in enumerate(sorted(both))}
+            sides: list[Array] = []
+            for i, clips in enumerate(sets):
+                person = np.array([number.get(c.speaker, -1 - i) for c in clips.clips])
+                sides += [_principal(clips)[person >= 0], person[person >= 0]]
+            sex = {number[c.speaker]: c.sex for c in sets[0].clips if c.speaker in number and c.sex is not None}
+            blank = about.model_copy(update={"clips": len(sides[1])})
+            link = partial(link_modalities, *sides, about=blank, resamples=max(MIN_RESAMPLES, bootstrap), seed=seed)
+            noted = about.model_copy(update={"note": _joined(*(pair.note for pair in pairs))})
+            tasks: list[Task] = [(noted, partial(link, within=within)) for within in (None, sex)]
+            if len(sex) < len(number) or min(Counter(sex.values()).values(), default=0) < LINK_MIN_PER_SEX:
+                tasks.pop()  # a gallery of one sex in one fold would hold a person or two
+            return run_tasks(tasks, ready, None)
+    except Exception as error:
+        return [about.invalidated(failure(error))]
 
 
 def checked_by_originals(results: Sequence[Result]) -> list[Result]:
@@ -148,66 +155,101 @@ def checked_by_originals(results: Sequence[Result]) -> list[Result]:
     return [checked(result) for result in results]
 
 
-def failure(error: Exception) -> str:
-    """The reason of an attack that raised, in one line."""
-    return f"the attack failed: {type(error).__name__}: {str(error).partition(chr(10))[0][:200]}"
-
-
 def run_tasks(tasks: Sequence[Task], pool: Workers, progress: Progress | None) -> list[Result]:
-    """Results of all tasks, in their order whatever finished first."""
-    found: list[list[Result]] = [[] for _ in tasks]
-    if progress is not None and tasks:
-        progress("inference attacks done", 0, len(tasks))
-    for done, (index, results) in enumerate(pool.run(_run, [(task,) for task in tasks]), start=1):
-        found[index] = results
-        if progress is not None:
-            about = tasks[index].about
-            progress(f"{about.attack} ({about.target}, {about.scenario})", done, len(tasks))
-    return [result for results in found for result in results]
+    """Results of all tasks in their order. Whatever an attack raises becomes an invalid result."""
+    labels = [f"{about.attack} ({about.target}, {about.scenario})" for about, _ in tasks]
+    return run_all(_run, tasks, labels, what="inference attacks done", pool=pool, progress=progress)
 
 
-def _run(task: Task) -> list[Result]:
-    found: list[Result] = []
-    with _reported(found, task.about.model_copy(update={"note": ""})), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of degenerate data, which the figures show
-        for result in task.run():
-            notes = dict.fromkeys(filter(None, (result.note, task.about.note)))
-            found.append(result.model_copy(update={"note": "; ".join(notes)}))
-    return found
-
-
-@contextmanager
-def _reported(found: list[Result], about: Result) -> Iterator[None]:
-    """What is raised becomes an invalid result; only a disk that failed ends the audit."""
+def _run(about: Result, attack: Callable[[], list[Result]]) -> list[Result]:
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of degenerate data, which the figures show
+            return [r.model_copy(update={"note": _joined(r.note, about.note)}) for r in attack()]
     except Exception as error:
-        if disk_failed(error):
-            raise
-        found[:] = [about.invalidated(failure(error))]
+        return [about.invalidated(failure(error))]
+
+
+def _joined(*notes: str) -> str:
+    return "; ".join(dict.fromkeys(filter(None, notes)))
 
 
 @contextmanager
 def _scratch(pool: Workers | None) -> Iterator[tuple[Path, Workers]]:
     """A folder for views, and the pool, or this process in its place."""
-    with tempfile.TemporaryDirectory(prefix="moretta-inference-") as folder:
-        if pool is not None:
-            yield Path(folder), pool
-        else:
-            with Workers(1) as here:
-                yield Path(folder), here
+    with tempfile.TemporaryDirectory(prefix="moretta-inference-") as folder, Workers(1) as here:
+        yield Path(folder), pool or here
 
 
-def _attribute_tasks(pair: Pair, *, seed: int, bootstrap: int) -> list[Task]:
-    """Sex and age group, each on originals, as the anchor, and on releases."""
-    tasks: list[Task] = []
-    for target in ("sex", "age group"):
-        for scenario, clips in (("unprotected", pair.original), ("semi-informed", pair.released)):
-            if clips is not None:
-                about = without_figures("attribute", clips.modality, target, scenario)
-                noted = about.model_copy(update={"note": pair.note})
-                tasks.append(Task(noted, partial(_infer, clips, about, seed, bootstrap)))
-    return tasks
+class Pair(NamedTuple):
+    """The same clips before (None without originals) and after anonymization, in one order."""
+
+    original: ClipSet | None
+    released: ClipSet
+    note: str
+    """What part of the clips this is; empty if it is all of them."""
+
+
+def prepare_pair(original: ClipSet | None, released: ClipSet, scratch: Path, pool: Workers, *, seed: int) -> Pair:
+    """Thin, read once, and put both sets into one order. Clips that either lacks, or cannot read, are left out."""
+    if original is not None:
+        known = {clip.clip for clip in original.clips}
+        released = released.subset(i for i, clip in enumerate(released.clips) if clip.clip in known)
+    few = thinned(released, MAX_CLIPS[released.modality], seed=seed)
+    note = "" if len(few) == len(released) else f"on {len(few)} of {len(released)} clips, drawn evenly over speakers"
+    if released.modality == "voice":
+        ready = few.with_views(scratch)
+        coefficients = ready.mfcc(0).shape[1] if len(ready) and not ready.holds_codes else None
+        before = None if original is None else original.among(ready).with_views(scratch, coefficients=coefficients)
+    else:
+        ready = _small(few, pool)
+        before = None if original is None else _small(original.among(ready), pool)
+        note = _joined(note, f"on {FRAMES} frames a clip of {SIDE} x {SIDE} pixels")
+    return Pair(before, ready if before is None else ready.among(before), note)
+
+
+def thinned(clips: ClipSet, limit: int, *, seed: int) -> ClipSet:
+    """At most about `limit` clips, equally many of each speaker, by pseudonym; of very many speakers only some."""
+    rng = np.random.default_rng([seed, 0x7417])
+    by_speaker: dict[str, list[int]] = defaultdict(list)
+    for index in sorted(range(len(clips)), key=lambda i: clips.clips[i].clip):
+        by_speaker[clips.clips[index].speaker].append(index)
+
+    def some(items: list[str] | list[int], count: int) -> list[int]:
+        return [int(i) for i in np.sort(rng.permutation(len(items))[:count])]
+
+    names = sorted(by_speaker)
+    names = [names[i] for i in some(names, max(2, limit // MIN_EACH))]
+    each = len(clips) if len(clips) <= limit else max(MIN_EACH, limit // max(1, len(names)))
+    return clips.subset(by_speaker[name][i] for name in names for i in some(by_speaker[name], each))
+
+
+def _small(clips: ClipSet, pool: Workers) -> ClipSet:
+    """The same clips as few small frames in memory: reading and cropping a video again would cost far more."""
+    chunks = clips.batches(_CHUNK)
+    found: dict[int, list[UInt8 | None]] = dict(pool.run(_shrink, [(clips.subset(chunk),) for chunk in chunks]))
+    flat = [frames for index in range(len(chunks)) for frames in found[index]]
+    kept = [(clip, frames) for clip, frames in zip(clips.clips, flat, strict=True) if frames is not None]
+    described, arrays = [clip for clip, _ in kept], [frames for _, frames in kept]
+    small = ClipSet.from_arrays(described, arrays, modality="face", form="frames")
+    return replace(small, damaged=dict(clips.damaged))
+
+
+def _shrink(clips: ClipSet) -> list[UInt8 | None]:
+    """uint8 [FRAMES, SIDE, SIDE, 3] of each clip, None of one that cannot be read."""
+    import cv2
+
+    def small(index: int) -> UInt8 | None:
+        try:
+            frames = clips.frames(index)
+        except (ClipError, ReleaseError):
+            return None
+        if not len(frames):
+            return None
+        chosen = np.linspace(0, len(frames) - 1, FRAMES).round().astype(int)
+        return np.stack([cv2.resize(frames[i], (SIDE, SIDE), interpolation=cv2.INTER_AREA) for i in chosen])
+
+    return [small(index) for index in range(len(clips))]
 
 
 def _inversion_tasks(
@@ -215,22 +257,19 @@ def _inversion_tasks(
 ) -> list[Task]:
     about = without_figures("inversion", pair.released.modality, "speaker", "decoded")
     if pair.original is None:
-        return [Task(about, partial(list, [about.invalidated(NO_ORIGINALS)]))]
+        return [(about, partial(list, [about.invalidated(NO_ORIGINALS)]))]
     original, released = pair.original, pair.released
     if released.modality == "voice":  # faces are attacked small, so that the embeddings of the audit are not those
         original, released = with_embeddings(original, released, folder, cache_dir, pool, seed=seed)
-    tasks = []
+    tasks: list[Task] = []
     for name in DECODERS_OF[released.modality]:
-        of_decoder = about.model_copy(update={"target": f"speaker, {name}", "note": pair.note})
-        tasks.append(
-            Task(
-                of_decoder, partial(invert_with, name, original, released, about=about, bootstrap=bootstrap, seed=seed)
-            )
-        )
+        noted = about.model_copy(update={"target": f"speaker, {name}", "note": pair.note})
+        invert = partial(invert_with, name, original, released, about=about, bootstrap=bootstrap, seed=seed)
+        tasks.append((noted, invert))
     return tasks
 
 
-def _infer(clips: ClipSet, about: Result, seed: int, bootstrap: int) -> list[Result]:
+def _infer(clips: ClipSet, about: Result, *, seed: int, bootstrap: int) -> list[Result]:
     stated = [clip.sex if about.target == "sex" else clip.age_group for clip in clips.clips]
     known = clips.subset(i for i, value in enumerate(stated) if value is not None)
     label = np.array([value for value in stated if value is not None])
@@ -245,9 +284,8 @@ def _infer(clips: ClipSet, about: Result, seed: int, bootstrap: int) -> list[Res
 
 def _features(clips: ClipSet) -> Float32:
     """[n, d] of clips of either modality."""
-    if clips.modality == "voice":
-        return voice_statistics(clips)
-    return np.concatenate([face_pixels(clips), face_gradients(clips)], axis=1)
+    voice = clips.modality == "voice"
+    return voice_statistics(clips) if voice else np.hstack([face_pixels(clips), face_gradients(clips)])
 
 
 def _principal(clips: ClipSet) -> Float64:

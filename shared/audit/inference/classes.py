@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from moretta.shared.audit.crossval import leave_one_out, out_of_fold, stratified_speaker_folds
-from moretta.shared.audit.metrics import bootstrap_rows
+from moretta.shared.audit.crossval import estimator, leave_one_out, out_of_fold, stratified_speaker_folds
+from moretta.shared.audit.metrics.intervals import bootstrap_rows
 from moretta.shared.audit.result import Result
 from moretta.shared.audit.scoring import unit_rows
 from moretta.shared.core.array_types import Array, Bool, Float64, Int64, Integers
@@ -43,12 +43,10 @@ def infer_attribute(
     classes, y = np.unique(label, return_inverse=True)
     people, first = np.unique(speaker, return_index=True)
     fewest = int(np.bincount(y[first], minlength=len(classes)).min())
-    reason = ""
-    if len(classes) < 2:
+    if len(classes) < 2 or fewest < MIN_PEOPLE_PER_CLASS:
         reason = f"everybody has the same {about.target}: nothing can be inferred"
-    elif fewest < MIN_PEOPLE_PER_CLASS:
-        reason = f"a class of {about.target} has {fewest} speaker: at least {MIN_PEOPLE_PER_CLASS} are needed"
-    if reason:
+        if len(classes) > 1:
+            reason = f"a class of {about.target} has {fewest} speaker: at least {MIN_PEOPLE_PER_CLASS} are needed"
         return [about.invalidated(reason, attacker=name, speakers=len(people)) for name in ATTACKERS]
     splits = list(stratified_speaker_folds(y, speaker, min(folds, fewest), seed))
     exact = np.asarray(features, dtype=np.float64)
@@ -99,20 +97,18 @@ def infer_from_updates(
     projected = {name: project([u[name] for u in updates], name, dimensions, seed) for name in updates[0]}
     # Directions: the length of an update says how much data a site has, and would dominate the rest.
     projected[ALL_LAYERS] = np.concatenate([unit_rows(layer) for layer in projected.values()], axis=1)
-    groups_of = [len(np.unique(np.asarray(group)[y == c])) for c in range(len(classes))]
-    reason = ""
-    if len(classes) < 2:
+    fewest = min(len(np.unique(np.asarray(group)[y == c])) for c in range(len(classes)))
+    if len(classes) < 2 or fewest < 2:
         reason = f"all updates have the same {about.target}: nothing can be inferred"
-    elif min(groups_of) < 2:
-        only = f"a {about.target} has updates of {min(groups_of)} group only"
-        reason = f"{only}: when it is left out nothing is left to learn from"
-    if reason:
+        if len(classes) > 1:
+            only = f"a {about.target} has updates of {fewest} group only"
+            reason = f"{only}: when it is left out nothing is left to learn from"
         return [about.invalidated(reason, layer=name, speakers=len(np.unique(units))) for name in projected]
     found = []
     for name, layer in projected.items():
         directions = unit_rows(layer)
         predicted = out_of_fold(
-            lambda train, test, x=directions: _updates_model().fit(x[train], y[train]).predict(x[test]),  # type: ignore[misc]
+            lambda train, test, x=directions: _logistic(seed).fit(x[train], y[train]).predict(x[test]),  # type: ignore[misc]
             leave_one_out(np.asarray(group)),
         )
         of_layer = about.model_copy(update={"layer": name})
@@ -120,15 +116,7 @@ def infer_from_updates(
     return found
 
 
-def balanced_accuracy(
-    about: Result,
-    right: Bool,
-    label: Int64,
-    unit: Array,
-    *,
-    resamples: int,
-    seed: int,
-) -> Result:
+def balanced_accuracy(about: Result, right: Bool, label: Int64, unit: Array, *, resamples: int, seed: int) -> Result:
     """Mean recall of the classes (chance is 1 over their number), with its bootstrap over units.
 
     Few people make intervals too narrow: of releases without any leak, 12 % of the inferences from 24 people and 7 %
@@ -171,27 +159,19 @@ def project(layers: Sequence[Array], name: str, dimensions: int, seed: int) -> F
     return np.asarray(result / np.sqrt(dimensions), dtype=np.float64)
 
 
-def _balanced_logistic(**options: Any) -> Any:
+def _logistic(seed: int) -> Any:
     """Balanced weights: leaving a person out makes its class the rarer one, which plain fits would guess against."""
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
-    return make_pipeline(StandardScaler(), LogisticRegression(C=0.1, class_weight="balanced", **options))
+    model = LogisticRegression(C=0.1, class_weight="balanced", max_iter=2000, random_state=seed)
+    return make_pipeline(StandardScaler(), model)
 
 
-def _updates_model() -> Any:
-    return _balanced_logistic(max_iter=1000)
-
-
-def _logistic(seed: int) -> Any:
-    return _balanced_logistic(max_iter=2000, random_state=seed)
-
-
-def _forest(seed: int) -> Any:
-    from sklearn.ensemble import RandomForestClassifier
-
-    return RandomForestClassifier(200, min_samples_leaf=2, class_weight="balanced", random_state=seed, n_jobs=1)
-
-
-ATTACKERS: Mapping[str, Callable[[int], Any]] = {"logistic regression": _logistic, "random forest": _forest}
+ATTACKERS: Mapping[str, Callable[[int], Any]] = {
+    "logistic regression": _logistic,
+    "random forest": estimator(
+        "ensemble.RandomForestClassifier", 200, min_samples_leaf=2, class_weight="balanced", n_jobs=1
+    ),
+}

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 
-from moretta.shared.audit.metrics import Ranking, bootstrap_rows
-from moretta.shared.audit.metrics.identification import hits, ranks
+from moretta.shared.audit.metrics.identification import Ranking, hits, ranks
+from moretta.shared.audit.metrics.intervals import bootstrap_rows
 from moretta.shared.audit.result import Result
 from moretta.shared.audit.scoring import unit_rows
 from moretta.shared.core.array_types import Array, Float64, Int64, Integers
@@ -68,25 +69,18 @@ def link_modalities(
         parts = []
         for f in range(folds):
             known, others = people[fold != f], people[fold == f]
-            of_voice, of_face = (side.standardised(known) for side in sides)
-            strength = _choose(fit, of_voice, of_face, known, seed)
-            mapped = _mapped(of_voice, of_face, fit(*_pairs(of_voice, of_face, known, seed), strength))
-            parts.append(_tried(*mapped, others, within))
+            scaled = sides[0].standardised(known), sides[1].standardised(known)
+            strength = _choose(fit, scaled, known, seed)
+            parts.append(_tried(*_mapped(fit, scaled, known, strength=strength, seed=seed), others, within))
         hit, won, chance, person = (np.concatenate(column) for column in zip(*parts, strict=True))
         for metric, values, expected in (("top1", hit, float(chance.mean())), ("one_of_two", won, 0.5)):
-            interval = bootstrap_rows(
-                lambda rows, values=values: float(values[rows].mean()),  # type: ignore[misc]
-                person,
-                resamples=resamples,
-                seed=seed,
-            )
+            interval = bootstrap_rows(partial(_mean, values), person, resamples=resamples, seed=seed)
             changes = {"metric": metric, "attacker": name, "chance": expected, "speakers": len(np.unique(person))}
             found.append(about.with_value(float(values.mean()), interval, **changes))
     return found
 
 
-@dataclass(frozen=True)
-class _Clips:
+class _Clips(NamedTuple):
     """Features [n, d] of clips and their persons [n]."""
 
     features: Array
@@ -100,10 +94,27 @@ class _Clips:
         return _Clips((values - train.mean(axis=0)) / np.where(spread > 1e-9, spread, 1.0), self.person)
 
 
-def _mapped(voice: _Clips, face: _Clips, maps: Maps) -> tuple[_Clips, _Clips]:
-    """Directions of both after their maps."""
-    of_voice, of_face = (unit_rows(to(side.features)) for to, side in zip(maps, (voice, face), strict=True))
-    return _Clips(of_voice, voice.person), _Clips(of_face, face.person)
+def _mean(values: Float64, rows: Int64) -> float:
+    return float(values[rows].mean())
+
+
+def _mapped(
+    fit: Mapper, sides: tuple[_Clips, _Clips], known: Integers, *, strength: float, seed: int
+) -> tuple[_Clips, _Clips]:
+    """Directions of both sides after maps that are fitted on known people.
+
+    Voice and face clips of one person are paired at random; the scarcer modality is repeated.
+    """
+    rng = np.random.default_rng(seed)
+    rows: tuple[list[Int64], list[Int64]] = ([], [])
+    for person in known:
+        own = [np.flatnonzero(side.person == person) for side in sides]
+        for column, clips in zip(rows, own, strict=True):
+            column.append(np.resize(rng.permutation(clips), max(map(len, own))))
+    voice, face = (side.features[np.concatenate(column)] for side, column in zip(sides, rows, strict=True))
+    maps = zip(fit(voice, face, strength), sides, strict=True)
+    of_voice, of_face = (_Clips(unit_rows(to(side.features)), side.person) for to, side in maps)
+    return of_voice, of_face
 
 
 def _tried(
@@ -131,30 +142,18 @@ def _ranking(voice: _Clips, face: _Clips, people: Integers) -> Ranking:
     return Ranking(voice.features[rows] @ gallery.T, people.astype(np.int64), voice.person[rows].astype(np.int64))
 
 
-def _choose(fit: Mapper, voice: _Clips, face: _Clips, known: Integers, seed: int) -> float:
+def _choose(fit: Mapper, sides: tuple[_Clips, _Clips], known: Integers, seed: int) -> float:
     """The strength that ranks known people best when they are left out: clips of one person are no new person."""
     fold = np.random.default_rng(seed).permutation(len(known)) % INNER_FOLDS
 
     def mean_rank(strength: float) -> float:
         found: list[float] = []
         for f in range(INNER_FOLDS):
-            maps = fit(*_pairs(voice, face, known[fold != f], seed), strength)
-            found.append(float(ranks(_ranking(*_mapped(voice, face, maps), known[fold == f])).mean()))
+            mapped = _mapped(fit, sides, known[fold != f], strength=strength, seed=seed)
+            found.append(float(ranks(_ranking(*mapped, known[fold == f])).mean()))
         return float(np.mean(found))
 
     return min(STRENGTHS, key=mean_rank)
-
-
-def _pairs(voice: _Clips, face: _Clips, known: Integers, seed: int) -> tuple[Float64, Float64]:
-    """Voice and face of one person, matched at random; the scarcer modality is repeated."""
-    rng = np.random.default_rng(seed)
-    voice_rows, face_rows = [], []
-    for person in known:
-        v, f = np.flatnonzero(voice.person == person), np.flatnonzero(face.person == person)
-        n = max(len(v), len(f))
-        voice_rows.append(np.resize(rng.permutation(v), n))
-        face_rows.append(np.resize(rng.permutation(f), n))
-    return voice.features[np.concatenate(voice_rows)], face.features[np.concatenate(face_rows)]
 
 
 def _cca(voice: Float64, face: Float64, strength: float) -> Maps:

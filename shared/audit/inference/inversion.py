@@ -1,24 +1,24 @@
 """Inversion: a decoder from released back to original, whose output recognisers of originals then attack.
 
-The test of reversible anonymizers (Fantomas, arXiv 2210.10651): a release that defeats a recogniser, and no longer does
-once decoded, hid nothing.
+The attacker trains it on people whose originals it has. The test of reversible anonymizers (Fantomas, arXiv
+2210.10651): a release that defeats a recogniser, and no longer does once decoded, hid nothing.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
 from moretta.shared.audit.attackers.base import attacker_names, get_attacker, get_embedder
-from moretta.shared.audit.attackers.open_set import embeddings_of
+from moretta.shared.audit.attackers.open_set import embed_once, embeddings_of
 from moretta.shared.audit.dataset import ClipSet
-from moretta.shared.audit.embeddings import embed_once
-from moretta.shared.audit.inference.decoders import DECODERS, InversionDecoder, with_context
-from moretta.shared.audit.metrics import Trials, bootstrap_trials
+from moretta.shared.audit.metrics import Trials
+from moretta.shared.audit.metrics.intervals import bootstrap_trials
 from moretta.shared.audit.metrics.verification import eer
 from moretta.shared.audit.protocol import SetName
 from moretta.shared.audit.result import Result
@@ -43,19 +43,97 @@ MAX_ENROLLED, MAX_TRIALS = 96, 72
 """Clips that enrol the victims, and decoded clips that are tried, at most; at least one of each victim."""
 
 
-@dataclass(frozen=True)
-class Restored:
-    """What a decoder makes of the clips of people it was not trained on.
+class ConvDecoder:
+    """A small residual convolutional network from picture to picture (the de-anonymizer of Fantomas, made small).
 
-    `own` and `victims` are rows of the attacker's people and of the others; `clips[i]` restores `original[victims[i]]`.
-    `explained` is the share of the victims' variance that the decoder restores: 1 for all, 0 for none of it; negative
-    where guessing the attacker's own mean is better.
+    Pictures are float32 [n, height, width, channels] in [0, 1], of one size on both sides, height and width even.
     """
 
+    def __init__(self, seed: int = 0, steps: int = 400, width: int = 24, batch: int = 16) -> None:
+        self.seed, self.steps, self.width, self.batch = seed, steps, width, batch
+
+    def fit(self, released: Array, original: Array) -> Self:
+        """Mean squared error with Adam; no global random state is touched."""
+        import torch
+        from torch import nn
+
+        w, channels = self.width, released.shape[-1]
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.seed)
+            # Half resolution gives a wide view at little cost; the skip around the whole network keeps the detail.
+            self._net: Any = nn.Sequential(
+                nn.Conv2d(channels, w, 4, stride=2, padding=1),
+                nn.LeakyReLU(0.1),
+                nn.Conv2d(w, 2 * w, 3, padding=1),
+                nn.LeakyReLU(0.1),
+                nn.Conv2d(2 * w, 2 * w, 3, padding=1),
+                nn.LeakyReLU(0.1),
+                nn.Conv2d(2 * w, 4 * channels, 3, padding=1),
+                nn.PixelShuffle(2),
+            )
+            optimizer = torch.optim.Adam(self._net.parameters(), lr=2e-3)
+            x, y = _pictures(released), _pictures(original)
+            for _ in range(self.steps):
+                rows = torch.randint(len(x), (self.batch,))
+                loss = torch.nn.functional.mse_loss(self._net(x[rows]) + x[rows], y[rows])
+                optimizer.zero_grad()
+                torch.autograd.backward(loss)
+                optimizer.step()
+        return self
+
+    def predict(self, released: Array) -> Array:
+        """float32 [n, height, width, channels] in [0, 1]."""
+        import torch
+
+        with torch.no_grad():
+            parts = [self._net(part) + part for part in torch.split(_pictures(released), 64)]
+        return np.asarray(torch.cat(parts).clamp(0, 1).permute(0, 2, 3, 1).numpy())
+
+
+def _pictures(array: Array) -> Any:
+    import torch
+
+    return torch.from_numpy(np.ascontiguousarray(array, dtype=np.float32)).permute(0, 3, 1, 2).contiguous()
+
+
+def _ridge(seed: int) -> Any:
+    """Linear map, regularised by leave-one-out over a grid; what survives it is linear leakage."""
+    from sklearn.linear_model import RidgeCV
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    del seed  # a closed form has nothing to seed
+    return make_pipeline(StandardScaler(), RidgeCV(np.logspace(-2, 4, 13)))
+
+
+def _mlp(seed: int) -> Any:
+    """Two hidden layers of 128 on standardised pairs; it is measured by what it restores even at its last epoch."""
+    from sklearn.compose import TransformedTargetRegressor
+    from sklearn.neural_network import MLPRegressor
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    mlp = MLPRegressor(hidden_layer_sizes=(128, 128), alpha=1e-2, max_iter=30, random_state=seed, tol=1e-5)
+    return TransformedTargetRegressor(make_pipeline(StandardScaler(), mlp), transformer=StandardScaler())
+
+
+DECODERS: Mapping[str, Callable[[int], Any]] = {"ridge": _ridge, "mlp": _mlp, "conv": ConvDecoder}
+"""Makes a regressor with `fit` and `predict`, from a seed; clips or frames are on the first axis."""
+
+
+@dataclass(frozen=True)
+class Restored:
+    """Decoded clips of people that the decoder was not trained on."""
+
     own: Int64
+    """Rows of the attacker's people."""
     victims: Int64
+    """Rows of the others."""
     clips: Any
+    """`clips[i]` restores `original[victims[i]]`."""
     explained: float
+    """Share of the victims' variance that is restored: 1 for all, 0 for none of it; negative where guessing the
+    attacker's own mean is better."""
 
 
 def restore(
@@ -63,7 +141,7 @@ def restore(
     original: Array | Sequence[Array],
     speaker: Integers,
     *,
-    decoder: InversionDecoder,
+    decoder: Any,
     context_frames: int = 0,
     max_rows: int | None = None,
     seed: int = 0,
@@ -80,25 +158,34 @@ def restore(
         max_rows: clips or frames that the decoder is trained on at most, drawn at random; None for all.
         seed: of the split of people, and of the draw.
     """
+
+    def picked(clips: Array | Sequence[Array], rows: Int64, context: int = 0) -> Array:
+        return clips[rows] if isinstance(clips, np.ndarray) else with_context([clips[i] for i in rows], context)
+
     own, victims = two_halves(speaker, seed)
-    known, wanted = _stacked(_pick(released, own), context_frames), _stacked(_pick(original, own))
+    known, wanted = picked(released, own, context_frames), picked(original, own)
     drawn = np.sort(np.random.default_rng(seed).permutation(len(known))[:max_rows])
-    fitted = decoder.fit(known[drawn], wanted[drawn])
-    restored = fitted.decode(_stacked(_pick(released, victims), context_frames))
-    truth = _pick(original, victims)
-    flat, mean = _stacked(truth), wanted.mean(axis=0)
-    residual, total = float(((flat - restored) ** 2).sum()), float(((flat - mean) ** 2).sum())
-    if not isinstance(truth, np.ndarray):
-        restored = np.split(restored, np.cumsum([len(sequence) for sequence in truth])[:-1])  # type: ignore[assignment]
-    return Restored(own, victims, restored, 1 - residual / total if total > 0 else 0.0)
+    restored = np.asarray(decoder.fit(known[drawn], wanted[drawn]).predict(picked(released, victims, context_frames)))
+    truth, mean = picked(original, victims), wanted.mean(axis=0)
+    residual, total = float(((truth - restored) ** 2).sum()), float(((truth - mean) ** 2).sum())
+    clips: Any = restored
+    if not isinstance(original, np.ndarray):
+        clips = np.split(restored, np.cumsum([len(original[i]) for i in victims])[:-1])
+    return Restored(own, victims, clips, 1 - residual / total if total > 0 else 0.0)
 
 
-def _pick(clips: Array | Sequence[Array], rows: Int64) -> Any:
-    return clips[rows] if isinstance(clips, np.ndarray) else [clips[i] for i in rows]
+def with_context(sequences: Sequence[Array], frames: int) -> Array:
+    """Frames of sequences [frames_i, d] with so many neighbours on each side; edges are repeated.
 
-
-def _stacked(clips: Any, context_frames: int = 0) -> Array:
-    return clips if isinstance(clips, np.ndarray) else with_context(clips, context_frames)
+    Returns:
+        [sum of frames_i, (2 * frames + 1) * d], in order.
+    """
+    padded = [np.pad(s, ((frames, frames), (0, 0)), mode="edge") for s in sequences]
+    windows = [
+        np.concatenate([p[i : i + len(s)] for i in range(2 * frames + 1)], axis=1)
+        for p, s in zip(padded, sequences, strict=True)
+    ]
+    return np.concatenate(windows)
 
 
 def two_halves(speaker: Integers, seed: int) -> tuple[Int64, Int64]:
@@ -123,7 +210,7 @@ def verify(enrolment: Array, enrolled: Integers, trial: Array, tried: Integers) 
     if not len(tried):
         return None
     scores = unit_rows(trial) @ unit_rows(centres).T
-    return Trials.of_speakers(scores.ravel(), np.tile(gallery, len(tried)), np.repeat(tried, len(gallery)))
+    return Trials(scores.ravel(), np.tile(gallery, len(tried)), np.repeat(tried, len(gallery)))
 
 
 def invert_with(
@@ -135,28 +222,33 @@ def invert_with(
         reason = f"{people} speakers: at least {MIN_PEOPLE} are needed to train on some and attack others"
         return [about.invalidated(reason, speakers=people)]
     restore_clips = _restore_codes if released.holds_codes else _RESTORE[released.modality]
-    restored, decoded = restore_clips(DECODERS[name](seed), original, released, speaker, seed)
+    restored, form = restore_clips(DECODERS[name](seed), original, released, speaker, seed)
     enrolled, tried = trial_rows(speaker, seed)
-    places = np.searchsorted(restored.victims, tried)
     shown = {"unprotected": original.subset(tried)}
-    if not released.holds_codes:  # what recognises originals cannot read a code before it is decoded
+    if not released.holds_codes:  # a recogniser of originals cannot read a code before it is decoded
         shown["ignorant"] = released.subset(tried)
-    shown["decoded"] = decoded(places)
+    arrays = [restored.clips[i] for i in np.searchsorted(restored.victims, tried)]
+    arrays = arrays if form == "frames" else [np.asarray(array, np.float32) for array in arrays]
+    described = [original.clips[row] for row in tried]
+    shown["decoded"] = ClipSet.from_arrays(described, arrays, modality=original.modality, form=form)
     note = "share of what makes one clip differ from the mean that the decoder restores; the EERs say if it identifies"
-    of_decoder = {"target": "original features", "attacker": f"{name} decoder", "metric": "explained_variance"}
-    counts = {"chance": 0.0, "speakers": people, "clips": len(restored.victims), "note": note}
-    found = [about.model_copy(update=of_decoder | counts).with_value(restored.explained)]
+    counts: dict[str, Any] = {"chance": 0.0, "speakers": people, "clips": len(restored.victims), "note": note}
+    of_decoder = about.model_copy(update={"target": "original features", "attacker": f"{name} decoder"})
+    found = [of_decoder.with_value(restored.explained, metric="explained_variance", **counts)]
     own = original.subset(restored.own)
     for reader, (recognise, limit) in _recognisers(own, seed, sound=not released.holds_codes).items():
         enrolment = recognise(original.subset(enrolled))
         rows = []
         for scenario, clips in shown.items():
             attacker = f"{name} decoder, read by {reader}" if scenario == "decoded" else reader
-            of_reader = about.model_copy(
-                update={"attacker": attacker, "scenario": scenario, "metric": "eer", "chance": 0.5}
-            )
+            changes = {"attacker": attacker, "scenario": scenario, "metric": "eer", "chance": 0.5}
             trials = verify(enrolment, speaker[enrolled], recognise(clips), speaker[tried])
-            rows.append(_with_eer(of_reader, trials, bootstrap=bootstrap, seed=seed))
+            if trials is None:
+                rows.append(about.invalidated("no speaker has a clip left to try", **changes))
+                continue
+            interval = bootstrap_trials({"eer": eer}, trials, resamples=bootstrap, seed=seed)["eer"]
+            counts = {"speakers": len(trials.speakers), "clips": int(trials.mated.sum())}
+            rows.append(about.with_value(eer(trials), interval, **changes, **counts))
         anchor = rows[0].value
         if anchor is None or anchor > limit:
             figure = "no figure" if anchor is None else f"EER {anchor:.3f}, at most {limit} wanted"
@@ -164,15 +256,6 @@ def invert_with(
             rows = [row.invalidated(reason) for row in rows]
         found += rows
     return found
-
-
-def _with_eer(about: Result, trials: Trials | None, *, bootstrap: int, seed: int) -> Result:
-    """The EER of an inversion's trials, with its interval over speakers."""
-    if trials is None:
-        return about.invalidated("no speaker has a clip left to try")
-    interval = bootstrap_trials({"eer": eer}, trials, resamples=bootstrap, seed=seed)["eer"]
-    counts = {"speakers": len(trials.speakers), "clips": int(trials.mated.sum())}
-    return about.with_value(eer(trials), interval, **counts)
 
 
 def trial_rows(speaker: Int64, seed: int) -> tuple[Int64, Int64]:
@@ -215,37 +298,28 @@ def _recognisers(own: ClipSet, seed: int, *, sound: bool) -> Mapping[str, tuple[
     """Each recogniser with the EER on originals above which it counts for nothing; encoders read sound only."""
     found: dict[str, tuple[Recogniser, float]] = {}
     for encoder in encoders_at_hand(own.modality) if sound else ():
-        found[encoder] = (_used_as_it_is(encoder), get_attacker(encoder).max_unprotected_eer)
+        found[encoder] = (partial(embeddings_of, encoder), get_attacker(encoder).max_unprotected_eer)
     cls = get_embedder(ADAPTIVE[own.modality])
     model = cls()
     model.fit(own, seed=seed)
-    found[cls.name] = (model.embed, cls.max_unprotected_eer)
-    return found
-
-
-def _used_as_it_is(encoder: str) -> Recogniser:
-    return lambda clips: embeddings_of(encoder, clips)
-
-
-_Decoded = Callable[[Int64], ClipSet]
-"""The decoded clips at some positions among the victims."""
+    return found | {cls.name: (model.embed, cls.max_unprotected_eer)}
 
 
 def _restore_voice(
-    decoder: InversionDecoder, original: ClipSet, released: ClipSet, speaker: Int64, seed: int
-) -> tuple[Restored, _Decoded]:
+    decoder: Any, original: ClipSet, released: ClipSet, speaker: Int64, seed: int
+) -> tuple[Restored, Any]:
     pairs = [(released.mfcc(i)[:MAX_FRAMES], original.mfcc(i)[:MAX_FRAMES]) for i in range(len(released))]
     lengths = [min(len(a), len(b)) for a, b in pairs]
-    given = [np.asarray(a[:n]) for (a, _), n in zip(pairs, lengths, strict=True)]
-    wanted = [np.asarray(b[:n]) for (_, b), n in zip(pairs, lengths, strict=True)]
-    rows = MAX_ROWS["voice"]
-    restored = restore(given, wanted, speaker, decoder=decoder, context_frames=CONTEXT, max_rows=rows, seed=seed)
-    return restored, lambda places: _decoded_set(original, restored, places, "mfcc")
+    given, wanted = (
+        [np.asarray(clip[:n]) for clip, n in zip(side, lengths, strict=True)] for side in zip(*pairs, strict=True)
+    )
+    options = {"context_frames": CONTEXT, "max_rows": MAX_ROWS["voice"], "seed": seed}
+    return restore(given, wanted, speaker, decoder=decoder, **options), "mfcc"
 
 
 def _restore_codes(
-    decoder: InversionDecoder, original: ClipSet, released: ClipSet, speaker: Int64, seed: int
-) -> tuple[Restored, _Decoded]:
+    decoder: Any, original: ClipSet, released: ClipSet, speaker: Int64, seed: int
+) -> tuple[Restored, Any]:
     """Codes keep no time that frames of sound could be matched with: statistics of the original are restored.
 
     They are their own statistics, as a code is.
@@ -253,13 +327,12 @@ def _restore_codes(
     given, wanted = (
         np.stack([clips.statistics(i) for i in range(len(clips))]).astype(np.float64) for clips in (released, original)
     )
-    restored = restore(given, wanted, speaker, decoder=decoder, max_rows=MAX_ROWS["voice"], seed=seed)
-    return restored, lambda places: _decoded_set(original, restored, places, "code")
+    return restore(given, wanted, speaker, decoder=decoder, max_rows=MAX_ROWS["voice"], seed=seed), "code"
 
 
 def _restore_faces(
-    decoder: InversionDecoder, original: ClipSet, released: ClipSet, speaker: Int64, seed: int
-) -> tuple[Restored, _Decoded]:
+    decoder: Any, original: ClipSet, released: ClipSet, speaker: Int64, seed: int
+) -> tuple[Restored, Any]:
     """Every frame is a picture of its own; afterwards they are clips again."""
     of_clip = np.concatenate([np.full(len(original.frames(i)), i) for i in range(len(original))])
     given, wanted = (
@@ -270,14 +343,7 @@ def _restore_faces(
     own, victims = np.unique(of_clip[by_frame.own]), np.unique(of_clip[by_frame.victims])
     pictures = np.round(np.asarray(by_frame.clips) * 255).astype(np.uint8)
     clips = [pictures[of_clip[by_frame.victims] == i] for i in victims]
-    restored = Restored(own, victims, clips, by_frame.explained)
-    return restored, lambda places: _decoded_set(original, restored, places, "frames")
-
-
-def _decoded_set(original: ClipSet, restored: Restored, places: Int64, form: Any) -> ClipSet:
-    arrays = [restored.clips[i] if form == "frames" else np.asarray(restored.clips[i], np.float32) for i in places]
-    described = [original.clips[i] for i in restored.victims[places]]
-    return ClipSet.from_arrays(described, arrays, modality=original.modality, form=form)
+    return Restored(own, victims, clips, by_frame.explained), "frames"
 
 
 _RESTORE = {"voice": _restore_voice, "face": _restore_faces}

@@ -1,4 +1,7 @@
-"""Attacks on what training leaves: membership by a model, and attributes by the updates of sites."""
+"""Attacks on what training leaves: membership by a model, and attributes by the updates of sites.
+
+Shadow models, trained by the attacker on known subsets, show how membership looks.
+"""
 
 from __future__ import annotations
 
@@ -9,25 +12,21 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from moretta.shared.audit.inference.classes import infer_from_updates
-from moretta.shared.audit.inference.membership import (
-    FPRS,
-    METHODS,
-    Predict,
-    area_under_roc,
-    train_shadows,
-    true_label_probability,
-)
-from moretta.shared.audit.metrics import Trials, bootstrap_rows
-from moretta.shared.audit.metrics.intervals import exact_interval
-from moretta.shared.audit.metrics.verification import resolution_note, tpr_at_fpr
+from moretta.shared.audit.metrics import Trials
+from moretta.shared.audit.metrics.intervals import bootstrap_rows, exact_interval
+from moretta.shared.audit.metrics.verification import TPR_METRICS, resolution_note, tpr_at_fpr
 from moretta.shared.audit.result import Result
-from moretta.shared.core.array_types import Array, Bool, Float32, Float64, Int64
+from moretta.shared.core.array_types import Array, Bool, Float32, Float64, Int64, Integers
 
 if TYPE_CHECKING:
     from torch import nn
 
     from moretta.shared.models.emotion import EmotionModel
 
+Predict = Callable[[Array], Array]
+"""Maps features [n, ...] to class probabilities [n, classes]."""
+Train = Callable[[Array, Int64, int], Predict]
+"""Trains on features [n, ...], labels [n] and a seed, as the attacked model was trained."""
 TARGET = "membership of training clips"
 MODELS = 32
 """Shadow models: 16 in and 16 out for every clip."""
@@ -35,17 +34,131 @@ MAX_STEPS = 600
 """Gradient steps of one shadow model at most."""
 PERMUTATIONS = 399
 MIN_SITES = 6
-METRICS = {0.001: "tpr_at_fpr_01pct", 0.01: "tpr_at_fpr_1pct"}
 NOTE = (
     "speaker-level: members are clips of the speakers who were trained on, the others are clips of other people, who "
     "are not like members in all else; the intervals draw speakers. Shadow models see half of the speakers, centrally "
     "and without noise"
 )
+FLOOR = 1e-12
+RMIA_GAMMA, RMIA_OFFLINE_A = 2.0, 0.3
+MIN_DEVIATION = 1e-3
+FEW_MODELS = 32
+"""Below so many models on a side one variance serves all examples: each alone is estimated too badly (Carlini 2022)."""
+
+
+@dataclass(frozen=True)
+class Shadows:
+    """The output of shadow models on every example."""
+
+    inside: Bool
+    """[models, n], whether the example was in the model's training set."""
+    probability: Float64
+    """[models, n], its probability of the true label."""
+
+
+def train_shadows(
+    train: Train, x: Array, y: Int64, *, models: int = 16, seed: int = 0, group: Integers | None = None
+) -> Shadows:
+    """Train shadow models, each on half of the examples, and query them on all.
+
+    Models, an even number, come in pairs on complementary halves, so every example is inside exactly half of them
+    (Carlini et al., IEEE S&P 2022). `train` is the training routine that is attacked; examples of one `group` [n] (a
+    speaker) are in or out together, for membership of people.
+    """
+    if models < 2 or models % 2:
+        raise ValueError(f"{models} shadow models; an even number of at least 2 is needed")
+    inside = membership_halves(len(y), models, seed=seed, group=group)
+    seeds = np.random.default_rng(seed + 1).integers(0, 2**31, models)
+    outputs = [train(x[rows], y[rows], int(s))(x) for rows, s in zip(inside, seeds, strict=True)]
+    return Shadows(inside, np.stack([true_label_probability(output, y) for output in outputs]))
+
+
+def membership_halves(n: int, models: int, *, seed: int, group: Integers | None = None) -> Bool:
+    """bool [models, n]: random halves of the groups in complementary pairs."""
+    names, of_example = np.unique(np.arange(n) if group is None else group, return_inverse=True)
+    rng = np.random.default_rng(seed)
+    rows: list[Bool] = []
+    for _ in range(models // 2):
+        half = np.zeros(len(names), dtype=np.bool_)
+        half[rng.permutation(len(names))[: len(names) // 2]] = True
+        rows += [half[of_example], ~half[of_example]]
+    return np.stack(rows)
+
+
+def true_label_probability(probability: Array, y: Int64) -> Float64:
+    """float64 [n], the probability of the true label, kept off 0 and 1."""
+    chosen = np.asarray(probability, dtype=np.float64)[np.arange(len(y)), y]
+    return np.asarray(np.clip(chosen, FLOOR, 1 - FLOOR), dtype=np.float64)
+
+
+def confidence(probability: Float64) -> Float64:
+    """Logit of the probability of the true label, nearly Gaussian over models (Carlini et al., IEEE S&P 2022)."""
+    return np.asarray(np.log(probability) - np.log1p(-probability), dtype=np.float64)
+
+
+def lira_online(probability: Float64, shadows: Shadows) -> Float64:
+    """log p(confidence | in) - log p(confidence | out), per-example Gaussians (Carlini et al. 2022, online)."""
+    seen, observed = confidence(shadows.probability), confidence(probability)
+    inside_mean, inside_deviation = _gaussians(seen, shadows.inside)
+    outside_mean, outside_deviation = _gaussians(seen, ~shadows.inside)
+    inside_z, outside_z = (observed - inside_mean) / inside_deviation, (observed - outside_mean) / outside_deviation
+    return np.asarray((outside_z**2 - inside_z**2) / 2 - np.log(inside_deviation / outside_deviation))
+
+
+def lira_offline(probability: Float64, shadows: Shadows) -> Float64:
+    """How far the confidence lies above the out-models', in standard deviations (the same, offline).
+
+    The paper's 1 - Pr[out > observed] is a monotone function of it, and saturates.
+    """
+    mean, deviation = _gaussians(confidence(shadows.probability), ~shadows.inside)
+    return np.asarray((confidence(probability) - mean) / deviation)
+
+
+def rmia(probability: Float64, shadows: Shadows) -> Float64:
+    """Share of all examples z that x dominates: [p(x | model) / p(x)] / [p(z | model) / p(z)] >= gamma, in [0, 1].
+
+    Offline form (Zarifzadeh, Liu and Shokri, ICML 2024): p(x) from out-models alone,
+    p(x) = ((1 + a) p_out + 1 - a) / 2, with gamma = 2 and a = 0.3. Ties of the share are broken by the
+    ratio itself, scaled below one count.
+    """
+    out = ~shadows.inside
+    p_out = (shadows.probability * out).sum(axis=0) / out.sum(axis=0)
+    ratio = probability / (((1 + RMIA_OFFLINE_A) * p_out + 1 - RMIA_OFFLINE_A) / 2)
+    dominated = np.searchsorted(np.sort(ratio), ratio / RMIA_GAMMA, side="right")
+    return np.asarray((dominated + 0.5 * ratio / ratio.max()) / len(ratio))
+
+
+def _gaussians(seen: Float64, use: Bool) -> tuple[Float64, Float64]:
+    """Mean and deviation [n] of the models in use; the deviation is pooled over examples where models are few."""
+    count = use.sum(axis=0)
+    mean = (seen * use).sum(axis=0) / count
+    squares = ((seen - mean) ** 2 * use).sum(axis=0)
+    if count.min() < FEW_MODELS:
+        deviation = np.full(len(mean), np.sqrt(squares.sum() / max(1, int((count - 1).sum()))))
+    else:
+        deviation = np.sqrt(squares / (count - 1))
+    return mean, np.maximum(deviation, MIN_DEVIATION)
+
+
+METHODS: Mapping[str, Callable[[Float64, Shadows], Float64]] = {
+    "lira online": lira_online,
+    "lira offline": lira_offline,
+    "rmia": rmia,
+    # Log-likelihood of the true label (Yeom et al., CSF 2018): the attacker without shadow models.
+    "loss": lambda probability, _: np.asarray(np.log(probability)),
+}
+
+
+def area_under_roc(trials: Trials) -> float:
+    """Chance that a mated score exceeds a non-mated one, ties counting half, in [0, 1]."""
+    ties = trials.ties
+    below = np.cumsum(ties.nonmated) - ties.nonmated / 2
+    return float(ties.mated @ below / (ties.mated.sum() * ties.nonmated.sum()))
 
 
 @dataclass(frozen=True)
 class MembershipExamples:
-    """Inputs float32 [n, ...], labels [n], speaker numbers [n], and whether they were trained on."""
+    """Inputs [n, ...], labels [n], speaker numbers [n], and whether they were trained on."""
 
     x: Float32
     y: Int64
@@ -68,7 +181,7 @@ class Recipe:
     epochs: int
 
     def __call__(self, x: Array, y: Int64, seed: int) -> Predict:
-        """Train on features [n, ...] and labels [n]; a `membership.Train`."""
+        """A `Train`: on features [n, ...] and labels [n]."""
         return _predict(self.network(x, y, seed))
 
     def network(self, x: Array, y: Int64, seed: int) -> nn.Module:
@@ -95,13 +208,14 @@ class Recipe:
 def infer_membership(
     attacked: Predict, recipe: Recipe, examples: MembershipExamples, *, about: Result, resamples: int, seed: int
 ) -> list[Result]:
-    """Every method of `membership` against one model: AUC, and TPR at 0.1 and 1 % FPR where they can be resolved.
+    """All `METHODS` against one model: AUC, and TPR at 0.1 and 1 % FPR where they can be resolved.
 
     `recipe` trains shadow models on halves of the speakers. `examples` are clips of people who were trained on, and of
     people who were not. `about` is the result without figures.
     """
     shadows = train_shadows(recipe, examples.x, examples.y, models=MODELS, seed=seed, group=examples.speaker)
     probability = true_label_probability(attacked(examples.x), examples.y)
+    about = about.model_copy(update={"speakers": len(np.unique(examples.speaker)), "clips": len(probability)})
     found: list[Result] = []
     for name, method in METHODS.items():
         by_method = about.model_copy(update={"attacker": name})
@@ -109,27 +223,27 @@ def infer_membership(
     return found
 
 
+def _trials(score: Float64, member: Bool) -> Trials | None:
+    """Members as mated trials; None if there are only members, or none."""
+    return None if member.all() or not member.any() else Trials(score, np.zeros(len(score)), np.where(member, 0, 1))
+
+
 def _rates(score: Float64, examples: MembershipExamples, about: Result, *, resamples: int, seed: int) -> list[Result]:
-    about = about.model_copy(update={"speakers": len(np.unique(examples.speaker)), "clips": len(score)})
     member = examples.member
 
-    def trials(rows: Int64) -> Trials | None:
-        if member[rows].all() or not member[rows].any():
-            return None
-        return Trials.of_speakers(score[rows], np.zeros(len(rows)), np.where(member[rows], 0, 1))
+    def auc(rows: Int64) -> float | None:
+        drawn = _trials(score[rows], member[rows])
+        return None if drawn is None else area_under_roc(drawn)
 
-    def figure(of: Callable[[Trials], float | None]) -> Callable[[Int64], float | None]:
-        return lambda rows: None if (drawn := trials(rows)) is None else of(drawn)
-
-    whole = trials(np.arange(len(score)))
+    whole = _trials(score, member)
     assert whole is not None
-    interval = bootstrap_rows(figure(area_under_roc), examples.speaker, resamples=resamples, seed=seed)
-    auc = area_under_roc(whole)
-    p_value = _by_luck(score, examples, auc, seed)
+    value = area_under_roc(whole)
+    p_value = _by_luck(score, examples, value, seed)
     note = f"{NOTE}. So far apart with a random choice of as many speakers: {p_value:.1%} of the time"
-    found = [about.with_value(auc, interval, metric="auc", chance=0.5, p_value=p_value, note=note)]
-    for fpr in FPRS:
-        of_rate = about.model_copy(update={"metric": METRICS[fpr], "chance": fpr})
+    interval = bootstrap_rows(auc, examples.speaker, resamples=resamples, seed=seed)
+    found = [about.with_value(value, interval, metric="auc", chance=0.5, p_value=p_value, note=note)]
+    for fpr, metric in TPR_METRICS.items():
+        of_rate = about.model_copy(update={"metric": metric, "chance": fpr})
         rate = tpr_at_fpr(whole, fpr)
         if rate is None:
             why = (resolution_note(whole, fpr) or "").replace("non-mated trials", "clips of other people")
@@ -151,16 +265,14 @@ def _by_luck(score: Float64, examples: MembershipExamples, auc: float, seed: int
     rng = np.random.default_rng(seed)
     reached = 0
     for _ in range(PERMUTATIONS):
-        member = rng.permutation(inside)[of_clip]
-        trials = Trials.of_speakers(score, np.zeros(len(score)), np.where(member, 0, 1))
-        reached += area_under_roc(trials) >= auc
+        trials = _trials(score, rng.permutation(inside)[of_clip])
+        reached += trials is not None and area_under_roc(trials) >= auc
     return (1 + reached) / (1 + PERMUTATIONS)
 
 
 def too_few(examples: MembershipExamples) -> str:
     """Why membership cannot be inferred; empty if it can."""
-    inside = len(np.unique(examples.speaker[examples.member]))
-    outside = len(np.unique(examples.speaker[~examples.member]))
+    inside, outside = (len(np.unique(examples.speaker[own])) for own in (examples.member, ~examples.member))
     if min(inside, outside) >= 2:
         return ""
     return f"{inside} speakers were trained on and {outside} held out: at least 2 of each are needed"

@@ -6,24 +6,7 @@ enrolled speaker), and those of `Similarity` (how alike the voices of every two 
 `docs/attackers.md` shows how to write one.
 """
 
-from __future__ import annotations
+from moretta.shared.audit.metrics.identification import Ranking
+from moretta.shared.audit.metrics.scores import Trials, leaks_when_low, metric
 
-from moretta.shared.audit.metrics.distinctiveness import Similarity, similarity_matrix
-from moretta.shared.audit.metrics.intervals import Interval, bootstrap_rows, bootstrap_trials
-from moretta.shared.audit.metrics.metric import Metric, get_metric, leaks_when_low, metric, metrics_of
-from moretta.shared.audit.metrics.scores import Ranking, Trials
-
-__all__ = [
-    "Interval",
-    "Metric",
-    "Ranking",
-    "Similarity",
-    "Trials",
-    "bootstrap_rows",
-    "bootstrap_trials",
-    "get_metric",
-    "leaks_when_low",
-    "metric",
-    "metrics_of",
-    "similarity_matrix",
-]
+__all__ = ["Ranking", "Trials", "leaks_when_low", "metric"]

@@ -7,10 +7,11 @@ against released, each [speakers, speakers] in one order of speakers.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
-from moretta.shared.audit.metrics.metric import metric
+from moretta.shared.audit.metrics.scores import metric
 from moretta.shared.core.array_types import Bool, Float64, Int64, Integers
 from moretta.shared.core.errors import RunError
 
@@ -56,8 +57,7 @@ def diagonal_dominance(similarity: Float64, draws: Integers | None = None) -> fl
     return abs(own - float((both * similarity).sum() / both.sum()))
 
 
-@dataclass(frozen=True)
-class Dominance:
+class Dominance(NamedTuple):
     """Diagonal dominance of two similarity matrices of the same speakers."""
 
     original: float
@@ -87,7 +87,12 @@ class Similarity:
 
     def of_speaker(self, row: int) -> Dominance:
         """How much one speaker resembles itself more than others resemble it, in both matrices."""
-        return Dominance(_own_dominance(self.original, row), _own_dominance(self.attacked, row))
+        others = np.arange(len(self.speakers)) != row
+
+        def own(s: Float64) -> float:
+            return abs(float(s[row, row] - (s[row, others].mean() + s[others, row].mean()) / 2))
+
+        return Dominance(own(self.original), own(self.attacked))
 
 
 @metric("voice_distinctiveness_gain", kind="similarity", unit="dB", chance=LEAST_GAIN_DECIBEL, private="low")
@@ -111,8 +116,3 @@ def deidentification(dominance: Dominance) -> float | None:
     From the dominances of `op` and `oo`; None where the originals are not distinct at all.
     """
     return None if dominance.original == 0 else 1 - dominance.attacked / dominance.original
-
-
-def _own_dominance(similarity: Float64, row: int) -> float:
-    others = np.arange(len(similarity)) != row
-    return abs(float(similarity[row, row] - (similarity[row, others].mean() + similarity[others, row].mean()) / 2))

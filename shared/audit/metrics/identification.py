@@ -1,15 +1,72 @@
-"""Metrics of one-to-N identification: how often, and how high, the attacker ranks the right speaker.
+"""One-to-N identification: scores of every trial against all enrolled speakers, and the rank of the right one.
 
 Ties are averaged over their orders, so a constant score gives exactly chance and nothing is won by scoring alike.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
-from moretta.shared.audit.metrics.metric import metric
-from moretta.shared.audit.metrics.scores import Ranking, tie_span
-from moretta.shared.core.array_types import Float64, Int64
+from moretta.shared.audit.metrics.scores import Trials, metric
+from moretta.shared.core.array_types import Bool, Float64, Int64
+from moretta.shared.core.errors import RunError
+
+
+@dataclass(eq=False)
+class Ranking:
+    """A score matrix with the truth.
+
+    Args:
+        scores: float64 [n, s], larger for more alike (log-scores, where clips are to be pooled).
+        gallery: int [s], the distinct enrolled speakers.
+        speaker: int [n], the true speaker of each trial, each one in the gallery.
+
+    Raises:
+        RunError: shapes differ, a score is not finite, the gallery has repeats, or a trial's speaker is not in it.
+    """
+
+    scores: Float64
+    gallery: Int64
+    speaker: Int64
+
+    def __post_init__(self) -> None:
+        self.scores = np.asarray(self.scores, np.float64)
+        self.gallery, self.speaker = np.asarray(self.gallery, np.int64), np.asarray(self.speaker, np.int64)
+        shape = len(self.speaker), len(self.gallery)
+        if self.scores.shape != shape or not self.scores.size:
+            raise RunError(f"scores of shape {self.scores.shape}", expected=f"{shape}, not empty")
+        if not np.isfinite(self.scores).all():
+            raise RunError("identification scores that are not finite", expected="finite scores")
+        if len(np.unique(self.gallery)) != len(self.gallery) or not np.isin(self.speaker, self.gallery).all():
+            found = "a gallery with repeats, or a trial of a speaker who is not enrolled"
+            raise RunError(found, expected="every trial's speaker enrolled once")
+
+    def __len__(self) -> int:
+        return len(self.speaker)
+
+    @property
+    def truth(self) -> Int64:
+        """int [n], the column of each trial's own speaker."""
+        order = np.argsort(self.gallery)
+        return order[np.searchsorted(self.gallery, self.speaker, sorter=order)].astype(np.int64)
+
+    def rows(self, keep: Bool | Int64) -> Ranking:
+        """Trials chosen by a mask or by indices, at least one; the gallery stays."""
+        part = object.__new__(Ranking)  # not checked again: see `Trials.subset`
+        part.scores, part.gallery, part.speaker = self.scores[keep], self.gallery, self.speaker[keep]
+        return part
+
+    def trials(self) -> Trials | None:
+        """The same scores as verification trials, n * s of them; None of a gallery of one."""
+        n, s = self.scores.shape
+        return Trials(self.scores.ravel(), np.tile(self.gallery, n), np.repeat(self.speaker, s)) if s > 1 else None
+
+    def tie_span(self) -> tuple[Int64, Int64]:
+        """Speakers scored above each trial's own, and those (itself included) scored the same. int [n] each."""
+        own = np.take_along_axis(self.scores, self.truth[:, None], axis=1)
+        return (self.scores > own).sum(axis=1).astype(np.int64), (self.scores == own).sum(axis=1).astype(np.int64)
 
 
 @metric("top1", kind="ranking", unit="share", chance=lambda speakers: 1 / speakers, private="low")
@@ -38,13 +95,13 @@ def median_rank(ranking: Ranking) -> float:
 
 def hits(ranking: Ranking, k: int) -> Float64:
     """float64 [n], the chance that the right speaker is among the first k when ties are broken at random."""
-    above, same = tie_span(ranking)
+    above, same = ranking.tie_span()
     return np.asarray(np.clip((k - above) / same, 0, 1), dtype=np.float64)
 
 
 def ranks(ranking: Ranking) -> Float64:
     """float64 [n], the rank of the right speaker from 1, the mean rank among ties."""
-    above, same = tie_span(ranking)
+    above, same = ranking.tie_span()
     return np.asarray(above + (same + 1) / 2, dtype=np.float64)
 
 
@@ -58,19 +115,16 @@ def pool(ranking: Ranking, length: int, *, seed: int = 0) -> Ranking | None:
     With `length` 1 these are the trials themselves, once each. None where no speaker has so many trials.
     """
     rng = np.random.default_rng(seed)
-    rows, speakers = [], []
+    sets: list[Int64] = []
     for speaker in np.unique(ranking.speaker):
-        sets = _sets(np.flatnonzero(ranking.speaker == speaker), length, rng)
-        rows += [ranking.scores[chosen].mean(axis=0) for chosen in sets]
-        speakers += [speaker] * len(sets)
-    return Ranking(np.array(rows), ranking.gallery, np.array(speakers)) if rows else None
-
-
-def _sets(rows: Int64, length: int, rng: np.random.Generator) -> list[Int64]:
-    """Distinct sets of `length` of these rows, disjoint within a shuffle."""
-    whole = len(rows) // length * length
-    found: dict[tuple[int, ...], Int64] = {}
-    for _ in range(DRAWS if whole else 0):
-        for chosen in np.sort(rng.permutation(rows)[:whole].reshape(-1, length), axis=1):
-            found.setdefault(tuple(chosen.tolist()), chosen)
-    return list(found.values())
+        rows = np.flatnonzero(ranking.speaker == speaker)
+        found: dict[tuple[int, ...], Int64] = {}
+        whole = len(rows) // length * length
+        for _ in range(DRAWS if whole else 0):
+            for chosen in np.sort(rng.permutation(rows)[:whole].reshape(-1, length), axis=1):
+                found.setdefault(tuple(chosen.tolist()), chosen)
+        sets += found.values()
+    if not sets:
+        return None
+    scores = np.array([ranking.scores[chosen].mean(axis=0) for chosen in sets])
+    return Ranking(scores, ranking.gallery, ranking.speaker[[chosen[0] for chosen in sets]])

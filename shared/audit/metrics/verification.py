@@ -5,26 +5,25 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
-from moretta.shared.audit.metrics.metric import metric
-from moretta.shared.audit.metrics.scores import TieGroups, Trials
+from moretta.shared.audit.metrics.scores import TieGroups, Trials, metric
 from moretta.shared.core.array_types import Float64, Int64
 
 
 @dataclass(frozen=True)
 class Pav:
-    """Blocks of the isotonic fit, by ascending score.
-
-    `mated`, `nonmated`: counts, float64 [blocks]; `llr`: natural log-likelihood ratio of each block, which may be
-    infinite at the ends; `block`: int [groups], the block of each tie group.
-    """
+    """Blocks of the isotonic fit, by ascending score."""
 
     mated: Float64
+    """Counts [blocks], as `nonmated`."""
     nonmated: Float64
     llr: Float64
+    """Natural log-likelihood ratio of each block; it may be infinite at the ends."""
     block: Int64
+    """int [groups], the block of each tie group."""
 
 
 def pav(ties: TieGroups) -> Pav:
@@ -41,25 +40,7 @@ def pav(ties: TieGroups) -> Pav:
     mated, nonmated = np.add.reduceat(ties.mated, starts), np.add.reduceat(ties.nonmated, starts)
     with np.errstate(divide="ignore"):
         llr = np.log(mated) - np.log(nonmated) - np.log(mated.sum() / nonmated.sum())
-    block = np.repeat(np.arange(len(starts)), np.diff(fit.blocks))
-    return Pav(mated, nonmated, llr, block)
-
-
-def pav_laplace(ties: TieGroups) -> Pav:
-    """The same with one mated and one non-mated trial added beyond both ends (Laplace's rule of succession).
-
-    Every log-likelihood ratio is then finite: a list of n trials cannot give evidence beyond about log n. The prior
-    odds are those of the real trials, as in the ZEBRA toolkit, so that figures compare.
-    """
-    one, end = np.ones(1), np.inf * np.ones(1)
-    padded = TieGroups(
-        np.concatenate([-end, ties.scores, end]),
-        np.concatenate([one, ties.mated, one]),
-        np.concatenate([one, ties.nonmated, one]),
-    )
-    fit = pav(padded)
-    padded_odds, odds = padded.mated.sum() / padded.nonmated.sum(), ties.mated.sum() / ties.nonmated.sum()
-    return Pav(fit.mated, fit.nonmated, fit.llr + np.log(padded_odds / odds), fit.block[1:-1])
+    return Pav(mated, nonmated, llr, np.repeat(np.arange(len(starts)), np.diff(fit.blocks)))
 
 
 @metric("eer", unit="rate", chance=0.5, private="high")
@@ -76,7 +57,7 @@ def eer(trials: Trials) -> float:
 def eer_hull(trials: Trials) -> float:
     """Equal error rate on the convex hull of the ROC (Bruemmer and du Preez, 2006), in [0, 0.5].
 
-    What the attacker reaches by randomising between thresholds: never above the plain EER's better side, invariant to
+    The attacker reaches it by randomising between thresholds: never above the plain EER's better side, invariant to
     any increasing map of the scores.
     """
     blocks = pav(trials.ties)
@@ -142,18 +123,6 @@ def _weighted(values: Float64, counts: Float64) -> float:
     return float(values[there] @ counts[there] / counts.sum())
 
 
-@metric("tpr_at_fpr_1pct", unit="rate", chance=0.01, private="low")
-def tpr_at_fpr_1pct(trials: Trials) -> float | None:
-    """Share of mated trials accepted where at most 1 % of the non-mated ones are, in [0, 1]."""
-    return tpr_at_fpr(trials, 0.01)
-
-
-@metric("tpr_at_fpr_01pct", unit="rate", chance=0.001, private="low")
-def tpr_at_fpr_01pct(trials: Trials) -> float | None:
-    """Share of mated trials accepted where at most 0.1 % of the non-mated ones are, in [0, 1]."""
-    return tpr_at_fpr(trials, 0.001)
-
-
 def tpr_at_fpr(trials: Trials, fpr: float) -> float | None:
     """Best true-positive rate of any threshold whose false-positive rate is at most `fpr`.
 
@@ -169,6 +138,12 @@ def tpr_at_fpr(trials: Trials, fpr: float) -> float | None:
     allowed = math.floor(fpr * float(ties.nonmated.sum()) + 1e-9)
     last = int(np.searchsorted(false_positives, allowed, side="right")) - 1
     return float(true_positives[last] / true_positives[-1])
+
+
+TPR_METRICS = {0.001: "tpr_at_fpr_01pct", 0.01: "tpr_at_fpr_1pct"}
+"""Share of mated trials accepted, in [0, 1], where at most this share of the non-mated ones is."""
+for _fpr, _name in TPR_METRICS.items():
+    metric(_name, unit="rate", chance=_fpr, private="low")(partial(tpr_at_fpr, fpr=_fpr))
 
 
 def resolution_note(trials: Trials, fpr: float) -> str | None:
@@ -196,11 +171,9 @@ def d_sys(trials: Trials) -> float:
     low, high = float(trials.scores.min()), float(trials.scores.max())
     if low == high:
         return 0.0
-    bins = max(1, min(MAX_BINS, len(trials.mated_scores) // MATED_PER_BIN))
-    edges = np.linspace(low, high, bins + 1)
-    mated, _ = np.histogram(trials.mated_scores, edges)
-    nonmated, _ = np.histogram(trials.nonmated_scores, edges)
-    return _global(mated / mated.sum(), nonmated / nonmated.sum())
+    edges = np.linspace(low, high, max(1, min(MAX_BINS, len(trials.mated_scores) // MATED_PER_BIN)) + 1)
+    mated, nonmated = (np.histogram(scores, edges)[0] for scores in (trials.mated_scores, trials.nonmated_scores))
+    return _linkability(mated, nonmated)
 
 
 @metric("d_sys_monotone", unit="share", chance=0.0, private="low")
@@ -210,11 +183,12 @@ def d_sys_monotone(trials: Trials) -> float:
     It supposes that a higher score never means less alike, and sees no leak in scores that are merely inverted.
     """
     blocks = pav(trials.ties)
-    return _global(blocks.mated / blocks.mated.sum(), blocks.nonmated / blocks.nonmated.sum())
+    return _linkability(blocks.mated, blocks.nonmated)
 
 
-def _global(mated: Float64, nonmated: Float64) -> float:
-    """Mean local linkability from the share of mated and of non-mated scores in each cell."""
+def _linkability(mated_counts: Float64, nonmated_counts: Float64) -> float:
+    """Mean local linkability from the numbers of mated and of non-mated scores in each cell."""
+    mated, nonmated = mated_counts / mated_counts.sum(), nonmated_counts / nonmated_counts.sum()
     # 2 w LR / (1 + w LR) - 1 = (w m - n) / (w m + n), which needs no division by an empty non-mated cell.
     total = OMEGA * mated + nonmated
     local = np.divide(OMEGA * mated - nonmated, total, out=np.zeros_like(total), where=total > 0)
@@ -223,15 +197,12 @@ def _global(mated: Float64, nonmated: Float64) -> float:
 
 NO_PRIVACY_BITS = float(1 / (2 * np.log(2)))
 """Expected disclosure of perfect evidence: the integral of the binary entropy over all priors, 0.721 bit."""
-TAGS = ((0.0, "0"), (1.0, "A"), (2.0, "B"), (4.0, "C"), (5.0, "D"), (6.0, "E"), (np.inf, "F"))
+TAGS = ((1e-12, "0"), (1.0, "A"), (2.0, "B"), (4.0, "C"), (5.0, "D"), (6.0, "E"), (np.inf, "F"))
 """Upper limits of |log10 LR| and their tags, after the ENFSI scale of evidence (table 1 of the paper)."""
-_ZERO = 1e-12
 
 
 def zebra_tag(worst: float) -> str:
     """Category of a worst-case disclosure in |log10 LR|: `0` for none, then `A` (below 10:1) to `F` (from 10^6:1)."""
-    if worst <= _ZERO:
-        return "0"
     return next(tag for limit, tag in TAGS if worst <= limit)
 
 
@@ -243,7 +214,8 @@ def zebra_expected(trials: Trials) -> float:
     prior belief in [0, 1], after the best monotone calibration.
     """
     blocks = pav(trials.ties)
-    remaining = _mean_entropy(blocks.llr, blocks.mated) + _mean_entropy(-blocks.llr, blocks.nonmated)
+    remaining = _weighted(prior_averaged_entropy(blocks.llr), blocks.mated)
+    remaining += _weighted(prior_averaged_entropy(-blocks.llr), blocks.nonmated)
     return max(0.0, NO_PRIVACY_BITS - remaining / float(np.log(2)))
 
 
@@ -251,23 +223,27 @@ def zebra_expected(trials: Trials) -> float:
 def zebra_worst(trials: Trials) -> float:
     """Worst-case disclosure for an individual: the largest |log10 LR| of any trial, at least 0.
 
-    With Laplace's rule of succession, so n trials resolve at most about log10 n; chance is 0 for constant scores and
-    positive for random ones, because it is a maximum.
+    One mated and one non-mated trial are added beyond both ends (Laplace's rule of succession), so n trials resolve at
+    most about log10 n; the prior odds are those of the real trials, as in the ZEBRA toolkit. Chance is 0 for constant
+    scores and positive for random ones, because it is a maximum.
     """
-    if len(trials.ties.scores) == 1:
+    ties = trials.ties
+    if len(ties.scores) == 1:
         # The added trials alone would otherwise make a constant look informative in an unbalanced list.
         return 0.0
-    fit = pav_laplace(trials.ties)
-    return float(np.abs(fit.llr[fit.block]).max() / np.log(10))
+    scores = np.concatenate([[-np.inf], ties.scores, [np.inf]])
+    padded = TieGroups(scores, *(np.concatenate([[1.0], counts, [1.0]]) for counts in (ties.mated, ties.nonmated)))
+    fit = pav(padded)
+    padded_odds, odds = padded.mated.sum() / padded.nonmated.sum(), ties.mated.sum() / ties.nonmated.sum()
+    llr = fit.llr + np.log(padded_odds / odds)
+    return float(np.abs(llr[fit.block[1:-1]]).max() / np.log(10))
 
 
 def prior_averaged_entropy(llr: Float64) -> Float64:
     """Integral over the prior p of p ln(1 + (1 - p) / (p LR)), in nats: 1/4 without evidence, 0 for certainty.
 
-    Closed form, by parts: (q - llr q^2) / 2 with q = 1 / (LR - 1); a series where LR is nearly 1.
-
-    Args:
-        llr: natural log-likelihood ratios in favour of the truth, any shape, infinities allowed.
+    Closed form, by parts: (q - llr q^2) / 2 with q = 1 / (LR - 1); a series where LR is nearly 1. `llr`: natural
+    log-likelihood ratios in favour of the truth, any shape, infinities allowed.
     """
     llr = np.clip(np.asarray(llr, dtype=np.float64), -700, 700)
     near = np.abs(llr) < 1e-3
@@ -276,8 +252,3 @@ def prior_averaged_entropy(llr: Float64) -> Float64:
     b = -np.expm1(-llr)
     series = 1 / 4 - b / 6 - b**2 / 24 - b**3 / 60
     return np.where(near, series, exact)
-
-
-def _mean_entropy(llr: Float64, counts: Float64) -> float:
-    there = counts > 0
-    return float(prior_averaged_entropy(llr[there]) @ counts[there] / counts.sum())

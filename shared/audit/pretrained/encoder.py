@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -18,13 +18,7 @@ from moretta.shared.data.media import SAMPLE_RATE
 from moretta.shared.pretrained import cached, fetch_command
 
 Clips = Sequence[Array]
-
-
-class Availability(NamedTuple):
-    """Whether something can run here; if not, why, with the command that would help."""
-
-    present: bool
-    reason: str = ""
+"""Voice: [samples] each, float32 at 16 kHz in [-1, 1]; face: [frames, H, W, 3] each, uint8 RGB."""
 
 
 class PretrainedEncoder(ABC):
@@ -33,39 +27,26 @@ class PretrainedEncoder(ABC):
     name: ClassVar[str]
     modality: ClassVar[Modality]
     dimensions: ClassVar[int]
-    version: ClassVar[str]
+    version: ClassVar[str] = "1"
     """Changes whenever the same clip would get another embedding: part of every cache key."""
-    weights: ClassVar[tuple[str, ...]]
+    weights: ClassVar[tuple[str, ...]] = ()
     """Entries of the manifest it needs."""
     threshold: ClassVar[float]
     """EER on unprotected clips above which the encoder counts as broken: its results are invalid, not "private"."""
 
     @classmethod
-    def availability(cls) -> Availability:
-        """Whether the weights are here, unchanged."""
+    def missing(cls) -> str | None:
+        """Why it cannot run here, and the command that would help; None if the weights are here, unchanged."""
         absent = [name for name in cls.weights if cached(name) is None]
-        if not absent:
-            return Availability(True)
-        return Availability(False, f"no weights of {', '.join(absent)}: run `{fetch_command(*absent)}`")
+        return f"no weights of {', '.join(absent)}: run `{fetch_command(*absent)}`" if absent else None
 
     @classmethod
     @abstractmethod
     def load(cls) -> Self:
-        """Read the weights from the cache.
-
-        Raises:
-            AttackersError: they are not there.
-        """
+        """Read the weights from the cache. Raises AttackersError: they are not there."""
 
     def embed_many(self, clips: Clips) -> Float32:
-        """float32 [clips, dimensions], rows of length 1.
-
-        Args:
-            clips: voice: [samples] each, float32 at 16 kHz in [-1, 1]; face: [frames, H, W, 3] each, uint8 RGB.
-
-        Raises:
-            ClipError: a clip that is empty or has values that are not numbers.
-        """
+        """float32 [clips, dimensions], rows of length 1. Raises ClipError: a clip is empty or not all numbers."""
         if not len(clips):
             return np.zeros((0, self.dimensions), np.float32)
         return unit_rows(self.vectors(clips)).astype(np.float32)
@@ -108,19 +89,14 @@ def load_state(path: Path) -> dict[str, Any]:
 
 _BLOCK = SAMPLE_RATE // 40  # 25 ms
 _SILENCE_DB = 35.0
-_MIN_SECONDS = 0.5
+_MIN_SAMPLES = SAMPLE_RATE // 2
 
 
 def speech_only(samples: Float32) -> Float32:
-    """Cut silence at both ends, and make what is left at least half a second long.
+    """Cut silence at both ends of [samples] at 16 kHz, and make the rest at least half a second long; contiguous.
 
     Encoders read the room out of silence, not the speaker. A block of 25 ms is silent if it is 35 dB below the loudest.
-
-    Args:
-        samples: [samples] at 16 kHz.
-
-    Returns:
-        float32 [samples], contiguous.
+    A short clip is repeated: encoders take zeros for a room, not for nothing.
 
     Raises:
         ClipError: reason `not-finite`, or `empty`.
@@ -135,11 +111,4 @@ def speech_only(samples: Float32) -> Float32:
         power = np.square(samples[: blocks * _BLOCK].reshape(blocks, _BLOCK), dtype=np.float64).mean(axis=1)
         loud = np.flatnonzero(power >= power.max() * 10 ** (-_SILENCE_DB / 10))
         samples = samples[loud[0] * _BLOCK : (loud[-1] + 1) * _BLOCK]
-    return lengthened(samples, int(_MIN_SECONDS * SAMPLE_RATE))
-
-
-def lengthened(samples: Float32, least: int) -> Float32:
-    """Repeat a short clip until it is `least` samples long: encoders take zeros for a room, not for nothing."""
-    if len(samples) >= least:
-        return samples
-    return np.tile(samples, -(-least // len(samples)))[:least]
+    return np.resize(samples, _MIN_SAMPLES) if len(samples) < _MIN_SAMPLES else samples

@@ -1,21 +1,20 @@
 """Facial emotion by a network that no study has trained: face-api's expression network.
 
-Its training set is not documented, so it says whether emotion is still there for an outsider, not how well a model can
-do.
+Its training set is not documented, so it shows whether emotion is still there for an outsider, not how well a model
+can do.
 """
 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Self
 
 import numpy as np
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
-from moretta.shared.audit.pretrained.encoder import Availability, Clips, weights_path
-from moretta.shared.audit.pretrained.face_encoders import FaceFinder, cut_square, spread, whole_frame
+from moretta.shared.audit.pretrained.encoder import Clips, weights_path
+from moretta.shared.audit.pretrained.face_encoders import FaceFinder, FoundFace, crops, cut_square, spread
 from moretta.shared.core.array_types import Float32, UInt8
 from moretta.shared.core.errors import AttackersError
 from moretta.shared.core.labels import EMOTIONS, Emotion
@@ -34,29 +33,24 @@ NAMES: dict[str, str] = {
     "sad": Emotion.SAD,
 }
 """The network's names. Its seventh, surprised, is no emotion of the corpus: its share goes to the others."""
-
 _FRAMES = 5
 
 
-@dataclass
 class ExpressionEvaluator:
-    """Reads the six emotions off faces."""
-
-    net: ExpressionNet
-    finder: FaceFinder
-    unaligned: int = 0
-    """Clips so far in which no face was found: read from the middle of their frames."""
+    """Reads the six emotions off faces. A clip in which no face is found is read from the middle of its frames."""
 
     name: ClassVar[str] = "face-api-expression"
-    version: ClassVar[str] = "1"
     weights: ClassVar[tuple[str, ...]] = ("face-api-expression", "face-api-expression-layout", "yunet")
 
+    def __init__(self, net: ExpressionNet, finder: FaceFinder) -> None:
+        self._net, self._finder = net, finder
+
     @classmethod
-    def availability(cls) -> Availability:
-        """Whether the weights are here, unchanged."""
+    def missing(cls) -> str | None:
+        """Why it cannot run here, and the command that would help; None if the weights are here, unchanged."""
         if all(cached(name) is not None for name in cls.weights):
-            return Availability(True)
-        return Availability(False, f"no weights of {cls.name}: run `{fetch_command(cls.name)}`")
+            return None
+        return f"no weights of {cls.name}: run `{fetch_command(cls.name)}`"
 
     @classmethod
     def load(cls) -> Self:
@@ -67,9 +61,8 @@ class ExpressionEvaluator:
         """
         from moretta.shared.audit.pretrained.nets import ExpressionNet
 
-        tensors = read_tfjs(weights_path("face-api-expression-layout"), weights_path("face-api-expression"))
         net = ExpressionNet()
-        fill(net, tensors)
+        fill(net, read_tfjs(weights_path("face-api-expression-layout"), weights_path("face-api-expression")))
         return cls(net.eval(), FaceFinder(weights_path("yunet")))
 
     def probabilities(self, clips: Clips) -> Float32:
@@ -81,26 +74,23 @@ class ExpressionEvaluator:
         Raises:
             ClipError: a clip without frames, or no pictures.
         """
-        if not len(clips):
-            return np.zeros((0, len(EMOTIONS)), np.float32)
-        return np.stack([self._read(spread(clip, _FRAMES)) for clip in clips])
-
-    def _read(self, frames: list[UInt8]) -> Float32:
         import torch
 
         from moretta.shared.audit.pretrained.nets import EXPRESSION_SIDE, EXPRESSIONS
 
-        found = [face for face in map(self.finder.find, frames) if face is not None]
-        crops = [cut_square(face.bgr, *face.square, EXPRESSION_SIDE) for face in found]
-        if not crops:
-            self.unaligned += 1
-            crops = [whole_frame(frame, EXPRESSION_SIDE) for frame in frames]
-        rgb = np.stack(crops)[..., ::-1].astype(np.float32)  # [frames, 112, 112, 3]
-        columns = [EXPRESSIONS.index(word) for emotion in EMOTIONS for word, named in NAMES.items() if named == emotion]
-        with torch.inference_mode():
-            logits = self.net(torch.from_numpy(rgb.transpose(0, 3, 1, 2).copy()))[:, columns]
-            mean: Float32 = torch.softmax(logits, dim=1).mean(dim=0).numpy()
-        return mean
+        def square(face: FoundFace) -> UInt8:
+            return cut_square(face.bgr, *face.square, EXPRESSION_SIDE)
+
+        names = {emotion: name for name, emotion in NAMES.items()}
+        columns = [EXPRESSIONS.index(names[emotion]) for emotion in EMOTIONS]
+        rows = [np.zeros((0, len(EMOTIONS)), np.float32)]
+        for clip in clips:
+            found = crops(self._finder, spread(clip, _FRAMES), square, EXPRESSION_SIDE)
+            rgb = np.stack(found)[..., ::-1].astype(np.float32)  # [frames, 112, 112, 3]
+            with torch.inference_mode():
+                logits = self._net(torch.from_numpy(rgb.transpose(0, 3, 1, 2).copy()))[:, columns]
+                rows.append(torch.softmax(logits, dim=1).mean(dim=0).numpy()[None])
+        return np.concatenate(rows)
 
 
 def fill(net: ExpressionNet, tensors: dict[str, Float32]) -> None:
@@ -123,25 +113,19 @@ def _torch_name(name: str) -> str:
     if name.startswith("fc/"):
         return {"fc/weights": "fc.weight", "fc/bias": "fc.bias"}.get(name, name)
     block, conv, part = name.split("/")
-    first = (block, conv) == ("dense0", "conv0")
-    ending = {
+    endings = {
         "filters": "conv.weight",
         "depthwise_filter": "depthwise.conv.weight",
         "pointwise_filter": "pointwise.weight",
-        "bias": "conv.bias" if first else "pointwise.bias",
-    }.get(part, part)
-    return f"blocks.{block.removeprefix('dense')}.{conv}.{ending}"
+        "bias": "conv.bias" if (block, conv) == ("dense0", "conv0") else "pointwise.bias",
+    }
+    return f"blocks.{block.removeprefix('dense')}.{conv}.{endings.get(part, part)}"
 
 
 def _torch_axes(name: str, value: Float32) -> Float32:
     """TensorFlow keeps kernels as [H, W, in, out], depthwise ones as [H, W, channels, 1], dense ones as [in, out]."""
-    if name.endswith("depthwise_filter"):
-        value = value.transpose(2, 3, 0, 1)
-    elif value.ndim == 4:
-        value = value.transpose(3, 2, 0, 1)
-    elif value.ndim == 2:
-        value = value.T
-    return np.ascontiguousarray(value)
+    axes = (2, 3, 0, 1) if name.endswith("depthwise_filter") else {4: (3, 2, 0, 1), 2: (1, 0)}.get(value.ndim)
+    return np.ascontiguousarray(value if axes is None else value.transpose(axes))
 
 
 class _Quantization(BaseModel):
@@ -171,20 +155,17 @@ def read_tfjs(layout: Path, weights: Path) -> dict[str, Float32]:
         groups = TypeAdapter(tuple[_Group, ...]).validate_python(json.loads(layout.read_text()))
     except (ValidationError, ValueError) as error:
         raise AttackersError(f"{layout.name} is no layout of weights ({error})") from error
-    data = weights.read_bytes()
+    data, start = weights.read_bytes(), 0
     tensors: dict[str, Float32] = {}
-    start = 0
     for weight in (weight for group in groups for weight in group.weights):
-        count = int(np.prod(weight.shape))
         dtype = np.dtype(np.float32 if weight.quantization is None else np.uint8)
-        end = start + count * dtype.itemsize
+        end = start + int(np.prod(weight.shape)) * dtype.itemsize
         if end > len(data):
             raise AttackersError(f"{weights.name} ends before {weight.name}", expected=f"{end} bytes at least")
         values = np.frombuffer(data[start:end], dtype).astype(np.float32).reshape(weight.shape)
         if weight.quantization is not None:
             values = values * np.float32(weight.quantization.scale) + np.float32(weight.quantization.min)
-        tensors[weight.name] = values
-        start = end
+        tensors[weight.name], start = values, end
     if start != len(data):
         raise AttackersError(f"{weights.name} has {len(data)} bytes", expected=f"{start}, as {layout.name} says")
     return tensors

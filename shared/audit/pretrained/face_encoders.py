@@ -1,32 +1,31 @@
-"""Face encoders with public weights: SFace through OpenCV, and dlib's residual network as a second opinion."""
+"""Face encoders with public weights: SFace through OpenCV, and dlib's residual network as a second opinion.
+
+Pictures are [H, W, 3]; RGB as it comes in, BGR where OpenCV takes over: names say which.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, NamedTuple, Self
 
 import cv2
 import numpy as np
 
-from moretta.shared.audit.pretrained.encoder import Availability, Clips, PretrainedEncoder, weights_path
+from moretta.shared.audit.pretrained.encoder import Clips, PretrainedEncoder, weights_path
 from moretta.shared.audit.scoring import unit_rows
 from moretta.shared.core.array_types import Array, Float32, UInt8
 from moretta.shared.core.errors import ClipError
 from moretta.shared.core.terms import Modality
 
-"""[H, W, 3]; RGB as it comes in, BGR where OpenCV takes over: names say which."""
-
-_SFACE_SIDE, _SFACE_FRAMES = 112, 5
 _LONG_SIDES = (192, 448)
 _BORDER = 0.25
 """Share of a side added on each side at the last try: YuNet wants to see that a face ends."""
 _MIN_SCORE = 0.6
 
 
-@dataclass(frozen=True, slots=True)
-class FoundFace:
+class FoundFace(NamedTuple):
     """A face, and the picture its coordinates belong to."""
 
     bgr: UInt8
@@ -42,11 +41,7 @@ class FoundFace:
 
 
 class FaceFinder:
-    """YuNet through OpenCV: the largest face of a frame with its eyes, nose and corners of the mouth.
-
-    Args:
-        weights: the file `yunet` of the manifest.
-    """
+    """YuNet through OpenCV: the largest face of a frame with its eyes, nose and corners of the mouth."""
 
     def __init__(self, weights: Path) -> None:
         self._net = quietly(lambda: cv2.FaceDetectorYN.create(str(weights), "", (320, 320), _MIN_SCORE))
@@ -55,7 +50,10 @@ class FaceFinder:
         """The largest face, or None after looking at two sizes and once with a border."""
         bgr = np.ascontiguousarray(rgb[:, :, ::-1])
         for long_side, border in ((_LONG_SIDES[0], 0.0), (_LONG_SIDES[1], 0.0), (_LONG_SIDES[0], _BORDER)):
-            picture = _framed(bgr, long_side, border)
+            picture = _scaled(bgr, long_side, least=32)
+            if border:
+                down, across = (round(side * border) for side in picture.shape[:2])
+                picture = cv2.copyMakeBorder(picture, down, down, across, across, cv2.BORDER_REPLICATE)
             self._net.setInputSize((picture.shape[1], picture.shape[0]))
             _, rows = self._net.detect(picture)
             if rows is not None and len(rows):
@@ -64,11 +62,7 @@ class FaceFinder:
 
 
 def spread(frames: Array, count: int) -> list[UInt8]:
-    """Up to `count` frames, evenly over the clip.
-
-    Args:
-        frames: uint8 [T, H, W, 3], RGB.
-        count: at least 1.
+    """Up to `count` frames of uint8 [T, H, W, 3], evenly over the clip.
 
     Raises:
         ClipError: reason `empty`, or `bad-frames`.
@@ -85,8 +79,7 @@ def cut_square(bgr: UInt8, left: int, top: int, side: int, size: int) -> UInt8:
     """A square at [size, size, 3]; beyond the picture its edge is repeated."""
     bottom, right = top + side, left + side
     edges = (max(0, -top), max(0, bottom - bgr.shape[0]), max(0, -left), max(0, right - bgr.shape[1]))
-    inside = bgr[max(0, top) : bottom, max(0, left) : right]
-    whole = cv2.copyMakeBorder(inside, *edges, cv2.BORDER_REPLICATE)
+    whole = cv2.copyMakeBorder(bgr[max(0, top) : bottom, max(0, left) : right], *edges, cv2.BORDER_REPLICATE)
     return np.asarray(cv2.resize(whole, (size, size), interpolation=cv2.INTER_AREA), np.uint8)
 
 
@@ -98,17 +91,21 @@ def whole_frame(rgb: UInt8, size: int) -> UInt8:
     return cut_square(bgr, (width - side) // 2, (height - side) // 2, side, size)
 
 
-def _framed(bgr: UInt8, long_side: int, border: float) -> UInt8:
-    scale = long_side / max(bgr.shape[:2])
-    height, width = (max(32, round(side * scale)) for side in bgr.shape[:2])
-    picture = cv2.resize(bgr, (width, height), interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
-    if border:
-        across, down = round(width * border), round(height * border)
-        picture = cv2.copyMakeBorder(picture, down, down, across, across, cv2.BORDER_REPLICATE)
-    return np.asarray(picture, np.uint8)
+def crops(finder: FaceFinder, frames: list[UInt8], crop: Callable[[FoundFace], UInt8], side: int) -> list[UInt8]:
+    """Crops of the frames that show a face; the middle [side, side, 3] of every frame where none does. BGR."""
+    found = [crop(face) for face in map(finder.find, frames) if face is not None]
+    return found or [whole_frame(frame, side) for frame in frames]
 
 
-def quietly(make: Any) -> Any:
+def _scaled(picture: UInt8, long_side: int, *, least: int = 0) -> UInt8:
+    """Resized to this long side; no side is shorter than `least`."""
+    scale = long_side / max(picture.shape[:2])
+    height, width = (max(least, round(side * scale)) for side in picture.shape[:2])
+    interpolation = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
+    return np.asarray(cv2.resize(picture, (width, height), interpolation=interpolation), np.uint8)
+
+
+def quietly(make: Callable[[], Any]) -> Any:
     """OpenCV 5 warns for each network that it ignores a default setting; nobody can act on that."""
     logging = getattr(cv2.utils, "logging", None)
     if logging is None:
@@ -127,18 +124,16 @@ class SFaceEncoder(PretrainedEncoder):
     without any is looked at as it is, unaligned.
     """
 
-    name: ClassVar[str] = "sface"
+    name = "sface"
     modality: ClassVar[Modality] = "face"
-    dimensions: ClassVar[int] = 128
-    version: ClassVar[str] = "1"
-    weights: ClassVar[tuple[str, ...]] = ("sface", "yunet")
-    threshold: ClassVar[float] = 0.15
+    dimensions = 128
+    weights = ("sface", "yunet")
+    threshold = 0.15
+    SIDE, FRAMES = 112, 5
 
     def __init__(self, weights: Path, finder: FaceFinder) -> None:
         self._net = quietly(lambda: cv2.FaceRecognizerSF.create(str(weights), ""))
         self._finder = finder
-        self.unaligned = 0
-        """Clips so far in which no face was found."""
 
     @classmethod
     def load(cls) -> Self:
@@ -147,22 +142,12 @@ class SFaceEncoder(PretrainedEncoder):
 
     def vectors(self, clips: Clips) -> Float32:
         """float32 [clips, 128]."""
-        return np.stack([self._embed(spread(clip, _SFACE_FRAMES)) for clip in clips])
-
-    def _embed(self, frames: list[UInt8]) -> Float32:
-        found = [face for face in map(self._finder.find, frames) if face is not None]
-        aligned = [self._net.alignCrop(face.bgr, face.row) for face in found]
-        if not aligned:
-            self.unaligned += 1
-            aligned = [whole_frame(frame, _SFACE_SIDE) for frame in frames]
-        features = np.concatenate([self._net.feature(picture) for picture in aligned])  # [frames, 128]
-        mean: Float32 = unit_rows(features).astype(np.float32).mean(axis=0)
-        return mean
-
-
-_CHIP_SIDE, _CHIP_PADDING = 150, 0.25
-_DLIB_FRAMES = 3
-_DLIB_LONG_SIDES = (256, 480)  # the detector finds no face below 80 pixels
+        rows: list[Float32] = []
+        for frames in (spread(clip, self.FRAMES) for clip in clips):
+            aligned = crops(self._finder, frames, lambda face: self._net.alignCrop(face.bgr, face.row), self.SIDE)
+            features = np.concatenate([self._net.feature(picture) for picture in aligned])  # [frames, 128]
+            rows.append(unit_rows(features).astype(np.float32).mean(axis=0))
+        return np.stack(rows)
 
 
 class DlibEncoder(PretrainedEncoder):
@@ -171,12 +156,14 @@ class DlibEncoder(PretrainedEncoder):
     A clip is the mean of up to three frames; one without a face is looked at as it is, unaligned.
     """
 
-    name: ClassVar[str] = "dlib"
+    name = "dlib"
     modality: ClassVar[Modality] = "face"
-    dimensions: ClassVar[int] = 128
-    version: ClassVar[str] = "1"
-    weights: ClassVar[tuple[str, ...]] = ("dlib-resnet", "dlib-landmarks5")
-    threshold: ClassVar[float] = 0.15
+    dimensions = 128
+    weights = ("dlib-resnet", "dlib-landmarks5")
+    threshold = 0.15
+    SIDE, PADDING, FRAMES = 150, 0.25, 3
+    LONG_SIDES = (256, 480)
+    """The detector finds no face below 80 pixels."""
 
     def __init__(self, resnet: Path, landmarks: Path) -> None:
         import dlib
@@ -185,15 +172,13 @@ class DlibEncoder(PretrainedEncoder):
         self._detect = dlib.get_frontal_face_detector()
         self._landmarks = dlib.shape_predictor(str(landmarks))
         self._net = dlib.face_recognition_model_v1(str(resnet))
-        self.unaligned = 0
-        """Clips so far in which no face was found."""
 
     @classmethod
-    def availability(cls) -> Availability:
-        """Whether dlib and the weights are here."""
+    def missing(cls) -> str | None:
+        """Whether dlib or the weights are absent, and the command that would help."""
         if find_spec("dlib") is None:
-            return Availability(False, "the package dlib is not installed: run `pip install dlib-bin`")
-        return super().availability()
+            return "the package dlib is not installed: run `pip install dlib-bin`"
+        return super().missing()
 
     @classmethod
     def load(cls) -> Self:
@@ -202,25 +187,21 @@ class DlibEncoder(PretrainedEncoder):
 
     def vectors(self, clips: Clips) -> Float32:
         """float32 [clips, 128]."""
-        return np.stack([self._embed(spread(clip, _DLIB_FRAMES)) for clip in clips])
-
-    def _embed(self, frames: list[UInt8]) -> Float32:
-        chips = [chip for chip in map(self._chip, frames) if chip is not None]
-        if not chips:
-            self.unaligned += 1
-            chips = [cv2.resize(frame, (_CHIP_SIDE, _CHIP_SIDE), interpolation=cv2.INTER_AREA) for frame in frames]
-        descriptors = np.stack([np.array(self._net.compute_face_descriptor(chip)) for chip in chips])  # [frames, 128]
-        mean: Float32 = descriptors.mean(axis=0).astype(np.float32)
-        return mean
+        rows = []
+        for frames in (spread(clip, self.FRAMES) for clip in clips):
+            chips = [chip for chip in map(self._chip, frames) if chip is not None]
+            side = (self.SIDE, self.SIDE)
+            chips = chips or [cv2.resize(frame, side, interpolation=cv2.INTER_AREA) for frame in frames]
+            descriptors = np.stack([np.array(self._net.compute_face_descriptor(chip)) for chip in chips])
+            rows.append(descriptors.mean(axis=0).astype(np.float32))  # of [frames, 128]
+        return np.stack(rows)
 
     def _chip(self, rgb: UInt8) -> Any:
         """uint8 [150, 150, 3], eyes level, or None if there is no face."""
-        for long_side in _DLIB_LONG_SIDES:
-            scale = long_side / max(rgb.shape[:2])
-            size = (round(rgb.shape[1] * scale), round(rgb.shape[0] * scale))
-            picture = cv2.resize(rgb, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
+        for long_side in self.LONG_SIDES:
+            picture = _scaled(rgb, long_side)
             faces = self._detect(picture, 0)
             if len(faces):
                 points = self._landmarks(picture, max(faces, key=lambda face: int(face.area())))
-                return self._dlib.get_face_chip(picture, points, _CHIP_SIDE, _CHIP_PADDING)
+                return self._dlib.get_face_chip(picture, points, self.SIDE, self.PADDING)
         return None

@@ -31,8 +31,12 @@ SEGMENT = 100
 _FRONT_CHANNELS = 32
 
 
+def _named(**parts: nn.Module) -> nn.Sequential:
+    return nn.Sequential(OrderedDict(parts))
+
+
 def _normalized(channels: int) -> nn.Sequential:
-    return nn.Sequential(OrderedDict(batchnorm=nn.BatchNorm1d(channels), relu=nn.ReLU()))
+    return _named(batchnorm=nn.BatchNorm1d(channels), relu=nn.ReLU())
 
 
 class _ResidualBlock(nn.Module):
@@ -40,16 +44,13 @@ class _ResidualBlock(nn.Module):
 
     def __init__(self, stride: int) -> None:
         super().__init__()
-        channels = _FRONT_CHANNELS
-        self.conv1 = nn.Conv2d(channels, channels, 3, stride=(stride, 1), padding=1, bias=False)
-        self.bn1 = nn.BatchNorm2d(channels)
-        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
-        self.bn2 = nn.BatchNorm2d(channels)
-        self.shortcut = nn.Sequential()
-        if stride > 1:
-            self.shortcut = nn.Sequential(
-                nn.Conv2d(channels, channels, 1, stride=(stride, 1), bias=False), nn.BatchNorm2d(channels)
-            )
+        n = _FRONT_CHANNELS
+        self.conv1 = nn.Conv2d(n, n, 3, stride=(stride, 1), padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(n)
+        self.conv2 = nn.Conv2d(n, n, 3, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(n)
+        shorter = [nn.Conv2d(n, n, 1, stride=(stride, 1), bias=False), nn.BatchNorm2d(n)] if stride > 1 else []
+        self.shortcut = nn.Sequential(*shorter)
 
     def forward(self, x: Tensor) -> Tensor:  # [B, 32, F, T] to [B, 32, F / stride, T]
         y = nn.functional.relu(self.bn1(self.conv1(x)))
@@ -94,48 +95,22 @@ class ContextMask(nn.Module):
         return masked
 
 
-def _dense_layer(channels: int, dilation: int) -> nn.Sequential:
-    """Normalize, squeeze to the bottleneck, normalize, masked convolution: [B, channels, T] to [B, 32, T]."""
-    return nn.Sequential(
-        OrderedDict(
-            nonlinear1=_normalized(channels),
-            linear1=nn.Conv1d(channels, BOTTLENECK, 1, bias=False),
-            nonlinear2=_normalized(BOTTLENECK),
-            cam_layer=ContextMask(dilation),
-        )
-    )
-
-
 class _DenseBlock(nn.Sequential):
-    """Each layer sees the input and what all layers before it added."""
+    """Each layer (normalize, squeeze, normalize, masked convolution) sees the input and all that others added to it."""
 
     def __init__(self, channels: int, layers: int, dilation: int) -> None:
-        super().__init__(
-            OrderedDict((f"tdnnd{i + 1}", _dense_layer(channels + i * GROWTH, dilation)) for i in range(layers))
-        )
+        super().__init__()
+        for i in range(layers):
+            inside = channels + i * GROWTH
+            parts: dict[str, nn.Module] = {"nonlinear1": _normalized(inside)}
+            parts["linear1"] = nn.Conv1d(inside, BOTTLENECK, 1, bias=False)
+            parts |= {"nonlinear2": _normalized(BOTTLENECK), "cam_layer": ContextMask(dilation)}
+            self.add_module(f"tdnnd{i + 1}", _named(**parts))
 
     def forward(self, x: Tensor) -> Tensor:  # [B, channels, T] to [B, channels + 32 layers, T]
         for layer in self:
             x = torch.cat([x, layer(x)], dim=1)
         return x
-
-
-def _transition(channels: int) -> nn.Sequential:
-    """Halves the channels between blocks."""
-    halve = nn.Conv1d(channels, channels // 2, 1, bias=False)
-    return nn.Sequential(OrderedDict(nonlinear=_normalized(channels), linear=halve))
-
-
-def _input_layer(channels: int) -> nn.Sequential:
-    """The first time-delay layer, five frames wide, every second frame kept: [B, channels, T] to [B, 128, T / 2]."""
-    first = nn.Conv1d(channels, BOTTLENECK, 5, stride=2, padding=2, bias=False)
-    return nn.Sequential(OrderedDict(linear=first, nonlinear=_normalized(BOTTLENECK)))
-
-
-def _output_layer(channels: int) -> nn.Sequential:
-    """The embedding, normalized without learned scale: [B, channels, 1] to [B, 192, 1]."""
-    normalize = nn.Sequential(OrderedDict(batchnorm=nn.BatchNorm1d(EMBEDDING, affine=False)))
-    return nn.Sequential(OrderedDict(linear=nn.Conv1d(channels, EMBEDDING, 1, bias=False), nonlinear=normalize))
 
 
 class _Statistics(nn.Module):
@@ -153,17 +128,20 @@ class CamPlusPlus(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.head = _FrontEnd()
-        parts: OrderedDict[str, nn.Module] = OrderedDict(tdnn=_input_layer(_FRONT_CHANNELS * FBANK_BINS // 8))
+        # Five frames wide, every second frame kept: [B, 320, T] to [B, 128, T / 2].
+        first = nn.Conv1d(_FRONT_CHANNELS * FBANK_BINS // 8, BOTTLENECK, 5, stride=2, padding=2, bias=False)
+        parts: dict[str, nn.Module] = {"tdnn": _named(linear=first, nonlinear=_normalized(BOTTLENECK))}
         channels = BOTTLENECK
         for number, (layers, dilation) in enumerate(BLOCKS, start=1):
             parts[f"block{number}"] = _DenseBlock(channels, layers, dilation)
             channels += layers * GROWTH
-            parts[f"transit{number}"] = _transition(channels)
+            halve = nn.Conv1d(channels, channels // 2, 1, bias=False)
+            parts[f"transit{number}"] = _named(nonlinear=_normalized(channels), linear=halve)
             channels //= 2
-        parts["out_nonlinear"] = _normalized(channels)
-        parts["stats"] = _Statistics()
-        parts["dense"] = _output_layer(2 * channels)
-        self.xvector = nn.Sequential(parts)
+        parts |= {"out_nonlinear": _normalized(channels), "stats": _Statistics()}
+        last = nn.Conv1d(2 * channels, EMBEDDING, 1, bias=False)
+        parts["dense"] = _named(linear=last, nonlinear=_named(batchnorm=nn.BatchNorm1d(EMBEDDING, affine=False)))
+        self.xvector = _named(**parts)
 
     def forward(self, fbank: Tensor) -> Tensor:
         """Log mel energies [B, T, 80], mean over time removed, to embeddings [B, 192], not normalized."""
@@ -171,9 +149,7 @@ class CamPlusPlus(nn.Module):
         return embedding
 
 
-GE2E_MEL_BINS = 40
-GE2E_HIDDEN = 256
-GE2E_LAYERS = 3
+GE2E_MEL_BINS, GE2E_HIDDEN, GE2E_LAYERS = 40, 256, 3
 
 
 class Ge2e(nn.Module):
@@ -231,20 +207,16 @@ class _ExpressionBlock(nn.Module):
 
     def __init__(self, inputs: int, outputs: int, *, first: bool) -> None:
         super().__init__()
-        self.conv0: nn.Module = (
-            _SameConv(inputs, outputs, 2, bias=True) if first else _SeparableConv(inputs, outputs, 2)
-        )
-        self.conv1 = _SeparableConv(outputs, outputs, 1)
-        self.conv2 = _SeparableConv(outputs, outputs, 1)
-        self.conv3 = _SeparableConv(outputs, outputs, 1)
+        self.conv0 = _SameConv(inputs, outputs, 2, bias=True) if first else _SeparableConv(inputs, outputs, 2)
+        self.conv1, self.conv2, self.conv3 = (_SeparableConv(outputs, outputs, 1) for _ in range(3))
 
     def forward(self, x: Tensor) -> Tensor:  # [B, inputs, S, S] to [B, outputs, S / 2, S / 2]
         total: Tensor = torch.relu(self.conv0(x))
-        total_activated = total
+        activated = total
         for conv in (self.conv1, self.conv2, self.conv3):
-            total = total + conv(total_activated)
-            total_activated = torch.relu(total)
-        return total_activated
+            total = total + conv(activated)
+            activated = torch.relu(total)
+        return activated
 
 
 class ExpressionNet(nn.Module):

@@ -1,38 +1,41 @@
-"""Speaker encoders with public weights: CAM++ of 3D-Speaker, and GE2E of Resemblyzer."""
+"""Speaker encoders: CAM++ of 3D-Speaker and GE2E of Resemblyzer, and the self-supervised HuBERT and wav2vec 2.0."""
 
 from __future__ import annotations
 
+import os
 from functools import lru_cache
-from typing import TYPE_CHECKING, ClassVar, Self
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 
 from moretta.shared.audit.pretrained.encoder import Clips, PretrainedEncoder, load_state, speech_only, weights_path
 from moretta.shared.core.array_types import Float32
+from moretta.shared.core.errors import AttackersError
 from moretta.shared.core.terms import Modality
 from moretta.shared.data.media import SAMPLE_RATE
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
-    from moretta.shared.audit.pretrained.nets import CamPlusPlus, Ge2e
+    from torch import Tensor, nn
 
 
-class CamPlusPlusEncoder(PretrainedEncoder):
+class _SpeakerEncoder(PretrainedEncoder):
+    modality: ClassVar[Modality] = "voice"
+
+    def __init__(self, net: nn.Module) -> None:
+        self._net: Any = net.eval()
+
+
+class CamPlusPlusEncoder(_SpeakerEncoder):
     """CAM++, the strongest speaker encoder here: one pass over the whole clip.
 
     Clips differ in length, so they go one by one: padding would change the result.
     """
 
-    name: ClassVar[str] = "campplus"
-    modality: ClassVar[Modality] = "voice"
-    dimensions: ClassVar[int] = 192
-    version: ClassVar[str] = "1"
-    weights: ClassVar[tuple[str, ...]] = ("campplus",)
-    threshold: ClassVar[float] = 0.25
-
-    def __init__(self, net: CamPlusPlus) -> None:
-        self._net = net.eval()
+    name = "campplus"
+    dimensions = 192
+    weights = ("campplus",)
+    threshold = 0.25
 
     @classmethod
     def load(cls) -> Self:
@@ -47,11 +50,8 @@ class CamPlusPlusEncoder(PretrainedEncoder):
         """float32 [clips, 192]."""
         import torch
 
-        embedded = np.zeros((len(clips), self.dimensions), np.float32)
         with torch.inference_mode():
-            for index, clip in enumerate(clips):
-                embedded[index] = self._net(kaldi_fbank(speech_only(clip))[None])[0].numpy()
-        return embedded
+            return np.stack([self._net(kaldi_fbank(speech_only(clip))[None])[0].numpy() for clip in clips])
 
 
 _LOUDNESS_DBFS = -30.0
@@ -60,21 +60,16 @@ _LEAST_REST = 0.25
 _BATCH = 64
 
 
-class Ge2eEncoder(PretrainedEncoder):
+class Ge2eEncoder(_SpeakerEncoder):
     """GE2E, the classic speaker encoder: the mean over windows of 1.6 s.
 
     Short clips are padded with silence, as the network was trained.
     """
 
-    name: ClassVar[str] = "ge2e"
-    modality: ClassVar[Modality] = "voice"
-    dimensions: ClassVar[int] = 256
-    version: ClassVar[str] = "1"
-    weights: ClassVar[tuple[str, ...]] = ("ge2e",)
-    threshold: ClassVar[float] = 0.30
-
-    def __init__(self, net: Ge2e) -> None:
-        self._net = net.eval()
+    name = "ge2e"
+    dimensions = 256
+    weights = ("ge2e",)
+    threshold = 0.30
 
     @classmethod
     def load(cls) -> Self:
@@ -83,23 +78,22 @@ class Ge2eEncoder(PretrainedEncoder):
 
         net = Ge2e()
         state = load_state(weights_path("ge2e"))["model_state"]
-        own = net.state_dict().keys()
-        net.load_state_dict({key: value for key, value in state.items() if key in own})
+        net.load_state_dict({key: state[key] for key in net.state_dict() if key in state})
         return cls(net)
 
     def vectors(self, clips: Clips) -> Float32:
         """float32 [clips, 256]. Windows of several clips share a batch."""
-        starts = range(0, len(clips), _BATCH)
-        return np.concatenate([self._embed_batch(clips[start : start + _BATCH]) for start in starts])
-
-    def _embed_batch(self, clips: Clips) -> Float32:
         import torch
 
-        windows = [_windows(normalize_loudness(speech_only(clip))) for clip in clips]
-        with torch.inference_mode():
-            embedded = self._net(torch.cat(windows)).numpy()  # [windows of all clips, 256]
-        ends = np.cumsum([len(window) for window in windows])
-        return np.stack([part.mean(axis=0) for part in np.split(embedded, ends[:-1])])
+        rows: list[Float32] = []
+        for start in range(0, len(clips), _BATCH):
+            batch = clips[start : start + _BATCH]
+            windows = [_windows(normalize_loudness(speech_only(clip))) for clip in batch]
+            with torch.inference_mode():
+                embedded = self._net(torch.cat(windows)).numpy()  # [windows of all clips, 256]
+            ends = np.cumsum([len(window) for window in windows])
+            rows += [part.mean(axis=0) for part in np.split(embedded, ends[:-1])]
+        return np.stack(rows)
 
 
 def normalize_loudness(samples: Float32) -> Float32:
@@ -125,12 +119,7 @@ def _windows(samples: Float32) -> Tensor:
 def kaldi_fbank(samples: Float32, bins: int = 80) -> Tensor:
     """Kaldi's log mel energies with its defaults but for the dither, mean over time removed.
 
-    Args:
-        samples: [samples] at 16 kHz in [-1, 1], at least 25 ms.
-        bins: mel filters.
-
-    Returns:
-        float32 [T, bins], T = 1 + (samples - 400) // 160.
+    Of float32 [samples] at 16 kHz in [-1, 1], at least 25 ms: float32 [T, bins], T = 1 + (samples - 400) // 160.
     """
     import torch
     from torchaudio.compliance import kaldi
@@ -143,20 +132,13 @@ def kaldi_fbank(samples: Float32, bins: int = 80) -> Tensor:
 def slaney_mel(samples: Float32, bins: int = 40) -> Tensor:
     """Mel power, not logarithmic: frames of 25 ms every 10 ms, centred, filters of equal area on Slaney's mel scale.
 
-    Args:
-        samples: [samples] at 16 kHz. Loudness matters: nothing here removes it.
-        bins: mel filters.
-
-    Returns:
-        float32 [T, bins], T = 1 + samples // 160.
+    Of float32 [samples] at 16 kHz: float32 [T, bins], T = 1 + samples // 160. Loudness matters and is not removed.
     """
     import torch
 
     size, hop = SAMPLE_RATE // 40, SAMPLE_RATE // 100
-    window = torch.hann_window(size)
-    spectrum = torch.stft(
-        torch.from_numpy(samples), size, hop, window=window, center=True, pad_mode="constant", return_complex=True
-    )
+    options: dict[str, Any] = {"window": torch.hann_window(size), "center": True, "pad_mode": "constant"}
+    spectrum = torch.stft(torch.from_numpy(samples), size, hop, return_complex=True, **options)
     return (_slaney_filters(bins, size) @ spectrum.abs().square()).T
 
 
@@ -165,7 +147,95 @@ def _slaney_filters(bins: int, size: int) -> Tensor:
     """float32 [bins, size / 2 + 1], triangles between neighbouring mel points."""
     from torchaudio.functional import melscale_fbanks
 
-    filters: Tensor = melscale_fbanks(
-        size // 2 + 1, 0.0, SAMPLE_RATE / 2, bins, SAMPLE_RATE, norm="slaney", mel_scale="slaney"
-    ).T.contiguous()
-    return filters
+    limits = (0.0, SAMPLE_RATE / 2)
+    filters: Tensor = melscale_fbanks(size // 2 + 1, *limits, bins, SAMPLE_RATE, norm="slaney", mel_scale="slaney")
+    return filters.T.contiguous()
+
+
+class SelfSupervisedEncoder(_SpeakerEncoder):
+    """Mean and standard deviation over time of one hidden layer. Low layers carry the speaker (Yang et al., SUPERB).
+
+    Trained on speech without labels, these networks encode speakers and emotions a little; `summarise` is also what a
+    utility evaluator trains a small classifier on. torchaudio gets the weights from its own server, at 360 MB or more,
+    without a published hash: so Moretta never downloads them, and uses those in the user's torch folder.
+    """
+
+    dimensions = 2 * 768
+    threshold = 0.40
+    pipeline: ClassVar[str]
+    """Name in `torchaudio.pipelines`."""
+    file_name: ClassVar[str]
+    """Name of its weights in torch's folder."""
+    speaker_layer: ClassVar[int] = 4
+    """Transformer layer, counted from 1."""
+
+    @classmethod
+    def checkpoint(cls) -> Path:
+        """Where torchaudio keeps the weights, if it has them: found without loading torch."""
+        caches = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser()
+        home = Path(os.environ.get("TORCH_HOME", caches / "torch")).expanduser()
+        return home / "hub" / "checkpoints" / cls.file_name
+
+    @classmethod
+    def missing(cls) -> str | None:
+        """Why it cannot run here, and the command that would help; None if torchaudio has its weights."""
+        if cls.checkpoint().is_file():
+            return None
+        command = f'python -c "import torchaudio; torchaudio.pipelines.{cls.pipeline}.get_model()"'
+        return f"torchaudio's {cls.file_name} is not in torch's cache: run `{command}`"
+
+    @classmethod
+    def load(cls) -> Self:
+        """Read the weights from torchaudio's folder; nothing is downloaded.
+
+        Raises:
+            AttackersError: they are not there, or not this network's.
+        """
+        if (reason := cls.missing()) is not None:
+            raise AttackersError(f"no weights for {cls.name}", fix=reason)
+        import pickle  # only for the name of its error
+
+        try:
+            net = cls._bundle().get_model(dl_kwargs={"weights_only": True})
+        except (RuntimeError, OSError, pickle.UnpicklingError) as error:
+            found = f"{cls.checkpoint()} cannot be used ({error})"
+            raise AttackersError(found, fix="delete it and get it again") from error
+        return cls(net)
+
+    def vectors(self, clips: Clips) -> Float32:
+        """float32 [clips, 2 * width]."""
+        return self.summarise(clips, layer=self.speaker_layer)
+
+    def summarise(self, clips: Clips, *, layer: int) -> Float32:
+        """Mean and standard deviation over time of a layer, counted from 1: [clips, 2 * width], not normalized."""
+        import torch
+
+        rows = []
+        with torch.inference_mode():
+            for clip in clips:
+                layers = self._net.extract_features(torch.from_numpy(speech_only(clip))[None], num_layers=layer)[0]
+                hidden = layers[layer - 1][0]  # [T, width], T = 50 per second
+                rows.append(torch.cat([hidden.mean(dim=0), hidden.std(dim=0, correction=0)]).numpy())
+        return np.stack(rows)
+
+    @classmethod
+    def _bundle(cls) -> Any:
+        import torchaudio
+
+        return getattr(torchaudio.pipelines, cls.pipeline)
+
+
+class HubertEncoder(SelfSupervisedEncoder):
+    """Hsu et al., "HuBERT", IEEE/ACM TASLP 2021; 960 h of LibriSpeech."""
+
+    name = "hubert"
+    pipeline = "HUBERT_BASE"
+    file_name = "hubert_fairseq_base_ls960.pth"
+
+
+class Wav2Vec2Encoder(SelfSupervisedEncoder):
+    """Baevski et al., "wav2vec 2.0", NeurIPS 2020; 960 h of LibriSpeech."""
+
+    name = "wav2vec2"
+    pipeline = "WAV2VEC2_BASE"
+    file_name = "wav2vec2_fairseq_base_ls960.pth"

@@ -1,22 +1,29 @@
-"""Utility evaluators: what reads emotion off clips, and the registry that finds it by name."""
+"""Utility evaluators, found by name: emotion read off originals and releases of people they were not trained on."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeVar, cast
 
 import numpy as np
 
+from moretta.shared.audit.crossval import estimator, out_of_fold, speaker_folds
 from moretta.shared.audit.dataset import ClipSet
+from moretta.shared.audit.metrics.confusion import bootstrap, confusion_by_speaker, uar
 from moretta.shared.audit.pretrained.expression import ExpressionEvaluator
-from moretta.shared.audit.pretrained.self_supervised import HubertEncoder, SelfSupervisedEncoder, Wav2Vec2Encoder
+from moretta.shared.audit.pretrained.speaker_encoders import HubertEncoder, SelfSupervisedEncoder, Wav2Vec2Encoder
+from moretta.shared.audit.protocol import SCENARIOS, Scenario, SetName
+from moretta.shared.audit.result import Result, failure, run_all
+from moretta.shared.audit.runner import matched
 from moretta.shared.audit.views import face_gradients, face_pixels, voice_statistics
 from moretta.shared.core.array_types import Float32, Int64
 from moretta.shared.core.errors import AttackersError
 from moretta.shared.core.labels import EMOTIONS, class_of
 from moretta.shared.core.plugins import Registry
 from moretta.shared.core.terms import Modality
+from moretta.shared.core.workers import Progress, Workers, one_thread
 
 EvaluatorKind = Literal["trained", "pretrained"]
 EMOTION_LAYER = 9
@@ -45,13 +52,13 @@ class UtilityEvaluator(ABC):
 
     @classmethod
     def unfit(cls, classes: Sequence[str]) -> str | None:
-        """Why this evaluator cannot tell these classes apart, or None."""
+        """Why this evaluator cannot separate these classes, or None."""
         del classes
         return None
 
     @abstractmethod
     def vectors(self, clips: ClipSet) -> Float32:
-        """float32 [clips, d]: what the evaluator looks at. Computed once for a set."""
+        """float32 [clips, d]: the evaluator's features, computed once for a set."""
 
     @abstractmethod
     def fit(self, vectors: Float32, emotions: Int64, *, seed: int) -> None:
@@ -80,11 +87,7 @@ def utility_evaluator(name: str, *, modality: Modality, kind: EvaluatorKind = "t
 
 
 def get_evaluator(name: str) -> type[UtilityEvaluator]:
-    """Find an evaluator by name.
-
-    Raises:
-        AttackersError: unknown name; the message lists the known ones.
-    """
+    """Find an evaluator by name. Raises AttackersError: unknown; the message lists the known ones."""
     return EVALUATORS.get(name)
 
 
@@ -93,40 +96,30 @@ def evaluator_names(modality: Modality | None = None) -> list[str]:
     return [cls.name for cls in EVALUATORS.items() if modality in (None, cls.modality)]
 
 
+_forest = estimator("ensemble.RandomForestClassifier", 300, n_jobs=1)
+"""300 trees, as the original project's classifier of emotion."""
+_logistic = estimator("linear_model.LogisticRegression", C=0.01, max_iter=2000)
+"""Multinomial, strongly regularised: there are more features than people."""
+
+
 class ClassifierEvaluator(UtilityEvaluator):
     """Standardise vectors, then a scikit-learn classifier with probabilities, on one thread."""
 
-    @staticmethod
-    @abstractmethod
-    def classifier(seed: int) -> Any:
-        """A classifier that is not trained."""
+    classifier: ClassVar[Callable[[int], Any]] = staticmethod(_logistic)
+    """Makes one from a seed."""
 
     def fit(self, vectors: Float32, emotions: Int64, *, seed: int) -> None:
         """Learn the emotions that occur."""
         from sklearn.pipeline import make_pipeline
         from sklearn.preprocessing import StandardScaler
 
-        self._model = make_pipeline(StandardScaler(), self.classifier(seed)).fit(vectors, emotions)
+        self._model = make_pipeline(StandardScaler(), type(self).classifier(seed)).fit(vectors, emotions)
 
     def scores(self, vectors: Float32) -> Float32:
         """Probabilities; 0 for an emotion that did not occur in training."""
         found = np.zeros((len(vectors), len(self.classes)), np.float32)
         found[:, self._model.classes_] = self._model.predict_proba(vectors)
         return found
-
-
-def _forest(seed: int) -> Any:
-    """300 trees, as the original project's classifier of emotion."""
-    from sklearn.ensemble import RandomForestClassifier
-
-    return RandomForestClassifier(300, random_state=seed, n_jobs=1)
-
-
-def _logistic(seed: int) -> Any:
-    """Multinomial, strongly regularised: there are more features than people."""
-    from sklearn.linear_model import LogisticRegression
-
-    return LogisticRegression(C=0.01, max_iter=2000, random_state=seed)
 
 
 _TABLE: dict[str, tuple[Modality, Callable[[ClipSet], Float32], Callable[[int], Any]]] = {
@@ -146,19 +139,16 @@ class SelfSupervised(ClassifierEvaluator):
     """Logistic regression on one hidden layer of a network that was trained on speech without labels."""
 
     encoder: ClassVar[type[SelfSupervisedEncoder]]
-    classifier = staticmethod(_logistic)
 
     @classmethod
     def missing(cls) -> str | None:
         """What its encoder misses."""
-        found = cls.encoder.availability()
-        return None if found.present else found.reason
+        return cls.encoder.missing()
 
     def vectors(self, clips: ClipSet) -> Float32:
         """Mean and standard deviation over time, [clips, 2 * width]."""
         network = self.encoder.load()
-        starts = range(0, len(clips), _CHUNK)
-        chunks = ([clips.waveform(i) for i in range(s, min(s + _CHUNK, len(clips)))] for s in starts)
+        chunks = ([clips.waveform(i) for i in chunk] for chunk in clips.batches(_CHUNK))
         return np.concatenate([network.summarise(chunk, layer=EMOTION_LAYER) for chunk in chunks])
 
 
@@ -183,8 +173,7 @@ class Expression(UtilityEvaluator):
     @classmethod
     def missing(cls) -> str | None:
         """Its weights."""
-        found = ExpressionEvaluator.availability()
-        return None if found.present else found.reason
+        return ExpressionEvaluator.missing()
 
     @classmethod
     def unfit(cls, classes: Sequence[str]) -> str | None:
@@ -204,3 +193,98 @@ class Expression(UtilityEvaluator):
     def scores(self, vectors: Float32) -> Float32:
         """The probabilities."""
         return vectors
+
+
+FOLDS = 5
+OTHER_FORM = "codes were released: an evaluator that was trained on sound cannot read them"
+UTILITY_SCENARIOS = ("unprotected", "semi-informed", "ignorant")
+"""Trained and tested on originals, trained and tested on releases, and trained on originals but tested on releases.
+The last is the VoicePrivacy Challenge's question: does a model of open data still work? A pretrained evaluator is
+tested on originals (`unprotected`) and on releases (`ignorant`)."""
+
+
+def evaluate_utility(
+    original: ClipSet | None,
+    released: ClipSet,
+    *,
+    evaluators: Sequence[str] = (),
+    seed: int = 0,
+    draws: int = 1000,
+    workers: int | None = None,
+    scratch: Path,
+    progress: Progress | None = None,
+) -> list[Result]:
+    """Results of every evaluator of this modality, by name.
+
+    Args:
+        original: the same clips before anonymization; None without them.
+        released: what left the sites.
+        evaluators: names; empty means all.
+        seed: of folds, training and intervals.
+        draws: resamples of each interval, over speakers.
+        workers: processes; None takes one for each CPU.
+        scratch: where small views of the clips may be kept meanwhile.
+        progress: called after every finished evaluator.
+
+    Raises:
+        AttackersError: an unknown evaluator.
+        RunError: the originals are of other clips.
+    """
+    names = [n for n in (evaluators or evaluator_names()) if get_evaluator(n).modality == released.modality]
+    names = sorted(dict.fromkeys(names))
+    with one_thread(), Workers(workers) as pool:
+        both, _ = matched(original, released, scratch, progress=progress)
+        tasks, labels = [(name, both, seed, draws) for name in names], [f"emotion by {name}" for name in names]
+        return run_all(_evaluate, tasks, labels, what="utility evaluators done", pool=pool, progress=progress)
+
+
+def _evaluate(name: str, sets: dict[SetName, ClipSet], seed: int, draws: int) -> list[Result]:
+    """One evaluator. Whatever goes wrong becomes a reason, never an exception of the audit."""
+    cls = get_evaluator(name)
+    clips = sets["released"]
+    emotions, people, classes = clips.emotions, clips.labels, clips.classes
+    present, speakers = len(np.unique(emotions)), len(clips.speakers)
+    about = Result(
+        attack="utility",
+        target="emotion",
+        modality=cls.modality,
+        attacker=name,
+        kind=cls.kind,
+        scenario="",
+        metric="uar",
+        chance=1 / max(1, present),
+        speakers=speakers,
+        clips=len(clips),
+    )
+    reason = cls.missing() or cls.unfit(classes)
+    if reason is None and (present < 2 or speakers < 2):
+        reason = f"{present} emotions of {speakers} speakers, at least two of each are needed"
+    vectors: dict[SetName, Float32] = {}
+
+    def tested(scenario: Scenario) -> Result:
+        of_scenario = about.model_copy(update={"scenario": scenario.name})
+        train, trial = scenario.trial if cls.kind == "pretrained" else scenario.train, scenario.trial
+        if reason is not None:
+            return of_scenario.invalidated(reason)
+        if sets[train].holds_codes != sets[trial].holds_codes:
+            return of_scenario.invalidated(OTHER_FORM)
+        try:
+            for key in (train, trial):
+                vectors[key] = vectors[key] if key in vectors else cls(classes).vectors(sets[key])
+
+            def scores(known: Int64, held_out: Int64) -> Float32:
+                evaluator = cls(classes)
+                evaluator.fit(vectors[train][known], emotions[known], seed=seed)
+                return evaluator.scores(vectors[trial][held_out])
+
+            predicted = out_of_fold(scores, speaker_folds(people, FOLDS)).argmax(1)
+            counts = confusion_by_speaker(emotions, predicted, people.tolist(), classes=len(classes))
+            interval = bootstrap(counts, uar, seed=seed, draws=draws)
+            return of_scenario.with_value(float(uar(counts.sum(axis=0))), interval)
+        except Exception as error:
+            return of_scenario.invalidated(failure(error))
+
+    # A pretrained evaluator has no training data, so releases are one scenario.
+    of_kind = [s for s in UTILITY_SCENARIOS if cls.kind == "trained" or s != "semi-informed"]
+    chosen = [s for name in of_kind for s in SCENARIOS if s.name == name]
+    return [tested(s) for s in chosen if {s.trial, s.trial if cls.kind == "pretrained" else s.train} <= set(sets)]

@@ -13,7 +13,7 @@ from moretta.shared.audit.dataset import ClipSet
 from moretta.shared.audit.inference import inversion
 from moretta.shared.audit.inference.attack_all import attack_clips
 from moretta.shared.audit.result import Result
-from moretta.shared.audit.utility.evaluate import evaluate_utility
+from moretta.shared.audit.utility.evaluators import evaluate_utility
 
 ADAPTIVE = tuple(name for name in attacker_names("voice", "adaptive") if "+" not in name)
 
@@ -79,7 +79,7 @@ def test_what_learnt_on_sound_is_not_asked_about_codes_and_says_so() -> None:
 
 def test_clips_of_another_size_are_left_out_and_counted(tmp_path: Path) -> None:
     plain = codes(speakers=2, clips=2)
-    arrays = [plain.array(i) for i in range(4)]
+    arrays = [plain.arrays[i].read() for i in range(4)]
     arrays[2] = np.zeros(9, np.float32)
     mixed = ClipSet.from_arrays(plain.clips, arrays, modality="voice", form="code").with_views(tmp_path)
     assert len(mixed) == 3

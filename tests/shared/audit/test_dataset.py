@@ -37,7 +37,7 @@ def test_constant_gives_every_clip_the_same_content_and_keeps_the_names(tmp_path
 def test_content_keys_follow_content_not_names() -> None:
     clips = voices(speakers=2)
     renamed = ClipSet.from_arrays(
-        clips.clips[::-1], [clips.array(i) for i in range(len(clips))], modality="voice", form="mfcc"
+        clips.clips[::-1], [clips.arrays[i].read() for i in range(len(clips))], modality="voice", form="mfcc"
     )
     assert renamed.content_key(2) == clips.content_key(2)
     assert len({clips.content_key(i) for i in range(len(clips))}) == len(clips)
@@ -62,4 +62,6 @@ def test_a_releases_codebook_is_read_once_for_all_of_its_clips(tmp_path: Path) -
     assert len({id(array.codebook) for array in clips.arrays}) == 1
     reached = pickle.loads(pickle.dumps(clips.subset([2, 0])))  # noqa: S301 - as a worker process gets it
     for index in range(2):
-        np.testing.assert_array_equal(reached.mfcc(index), np.eye(4, 13, dtype=np.float32)[reached.array(index)])
+        np.testing.assert_array_equal(
+            reached.mfcc(index), np.eye(4, 13, dtype=np.float32)[reached.arrays[index].read()]
+        )

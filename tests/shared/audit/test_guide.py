@@ -7,9 +7,8 @@ import pytest
 from speakers import run_audit, voices
 
 from moretta.shared.audit.attackers.base import ATTACKERS
-from moretta.shared.audit.metrics.metric import METRICS
-from moretta.shared.audit.utility.evaluate import evaluate_utility
-from moretta.shared.audit.utility.evaluators import EVALUATORS
+from moretta.shared.audit.metrics.scores import METRICS
+from moretta.shared.audit.utility.evaluators import EVALUATORS, evaluate_utility
 
 GUIDE = Path(__file__).parents[3] / "docs" / "attackers.md"
 

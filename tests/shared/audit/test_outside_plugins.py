@@ -67,7 +67,7 @@ from pathlib import Path
 def main():
     from speakers import voices
     from moretta.shared.audit.runner import audit
-    from moretta.shared.audit.utility.evaluate import evaluate_utility
+    from moretta.shared.audit.utility.evaluators import evaluate_utility
 
     clips = voices(speakers=4, clips=8)
     found = audit(clips, clips, attackers=["voice-level"], seed=1, bootstrap=0, workers=2).results

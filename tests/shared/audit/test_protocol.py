@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import json
+from dataclasses import asdict
 from pathlib import Path
 
 from speakers import voices
 
-from moretta.shared.audit.protocol import load_plan, make_plan
+from moretta.shared.audit.protocol import make_plan
 
 
 def test_enrolment_and_trial_share_no_sentence_and_pairs_differ_in_emotion() -> None:
@@ -39,7 +41,7 @@ def test_one_sentence_only_is_split_by_clips_and_says_so() -> None:
     assert not set(plan.enrol) & set(plan.trial)
 
 
-def test_a_saved_plan_reads_back_the_same(tmp_path: Path) -> None:
+def test_a_saved_plan_is_complete_json(tmp_path: Path) -> None:
     plan = make_plan(voices().clips, seed=1)
     plan.save(tmp_path / "trials.json")
-    assert load_plan(tmp_path / "trials.json") == plan
+    assert json.loads((tmp_path / "trials.json").read_text()) == json.loads(json.dumps(asdict(plan)))

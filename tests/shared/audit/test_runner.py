@@ -250,7 +250,7 @@ def test_originals_of_other_speakers_are_refused() -> None:
     released = voices()
     foreign = ClipSet.from_arrays(
         [clip.model_copy(update={"clip": clip.clip[::-1]}) for clip in released.clips],
-        [released.array(i) for i in range(len(released))],
+        [released.arrays[i].read() for i in range(len(released))],
         modality="voice",
         form="mfcc",
     )

@@ -7,9 +7,8 @@ import pytest
 from speakers import KEY, describe, faces, voices
 
 from moretta.shared.audit.dataset import ClipSet
-from moretta.shared.audit.inference import attack_all, classes, inversion, pairs
-from moretta.shared.audit.inference.attack_all import attack_clips, attack_crossmodal, checked_by_originals
-from moretta.shared.audit.inference.pairs import thinned
+from moretta.shared.audit.inference import attack_all, classes, inversion
+from moretta.shared.audit.inference.attack_all import attack_clips, attack_crossmodal, checked_by_originals, thinned
 from moretta.shared.audit.result import Result
 
 
@@ -86,9 +85,7 @@ def test_a_recogniser_that_cannot_read_originals_is_invalid() -> None:
 
 def test_faces_are_decoded_and_read(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(inversion.MAX_ROWS, "face", 60)
-    from moretta.shared.audit.inference.decoders import ConvDecoder
-
-    quick_decoder = {"conv": lambda seed: ConvDecoder(seed, steps=20, width=8)}
+    quick_decoder = {"conv": lambda seed: inversion.ConvDecoder(seed, steps=20, width=8)}
     monkeypatch.setattr(inversion, "DECODERS", quick_decoder)
     original = faces(speakers=6, clips=4)
     inverted = [255 - original.frames(i) for i in range(len(original))]
@@ -111,7 +108,7 @@ def test_an_attack_that_fails_is_an_invalid_result_and_the_others_go_on(monkeypa
     monkeypatch.setattr(attack_all, "invert_with", lambda *_, **__: broken())
     found = attack_clips(sexed(planted=True), sexed(planted=True), bootstrap=20)
     failed = pick(found, attack="inversion")
-    assert [f.reason for f in failed] == ["the attack failed: RuntimeError: out of order"] and failed[0].invalid
+    assert [f.reason for f in failed] == ["it failed: RuntimeError: out of order"] and failed[0].invalid
     assert any(f.leaks for f in pick(found, attack="attribute", scenario="semi-informed"))
     monkeypatch.setattr(attack_all, "prepare_pair", broken)
     assert [f.invalid for f in attack_clips(None, sexed(planted=True))] == [True]
@@ -129,7 +126,7 @@ def test_cost_is_bounded_and_said(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(few) == 40 and len(few.speakers) == 10
     assert few.clips == thinned(clips.subset(reversed(range(len(clips)))), 40, seed=1).clips
     assert len(thinned(clips, 8, seed=1).speakers) == 2
-    monkeypatch.setitem(pairs.MAX_CLIPS, "voice", 60)
+    monkeypatch.setitem(attack_all.MAX_CLIPS, "voice", 60)
     found = attack_clips(None, sexed(planted=True), bootstrap=10)
     assert any("60 of 72 clips" in f.note for f in pick(found, target="sex"))
 

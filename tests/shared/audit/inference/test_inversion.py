@@ -4,8 +4,15 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from moretta.shared.audit.inference.decoders import DECODERS, ConvDecoder, with_context
-from moretta.shared.audit.inference.inversion import Restored, alternate, restore, verify
+from moretta.shared.audit.inference.inversion import (
+    DECODERS,
+    ConvDecoder,
+    Restored,
+    alternate,
+    restore,
+    verify,
+    with_context,
+)
 from moretta.shared.audit.metrics.verification import eer
 
 Array = npt.NDArray[np.float64]
@@ -103,6 +110,6 @@ def test_colours_turned_around_are_turned_back_by_the_small_network_and_a_consta
 def test_decoders_are_the_same_for_the_same_seed() -> None:
     original, _ = faces()
     first, second = (
-        ConvDecoder(3, steps=2, width=8).fit(original[:8], original[:8]).decode(original[:4]) for _ in range(2)
+        ConvDecoder(3, steps=2, width=8).fit(original[:8], original[:8]).predict(original[:4]) for _ in range(2)
     )
     assert np.array_equal(first, second)

@@ -4,7 +4,7 @@ import pytest
 from scipy.stats import binom, norm
 from sklearn.metrics import roc_auc_score
 
-from moretta.shared.audit.inference.membership import (
+from moretta.shared.audit.inference.trained_models import (
     METHODS,
     Shadows,
     area_under_roc,
@@ -21,7 +21,7 @@ Floats = npt.NDArray[np.float64]
 
 
 def trials(score: Floats, member: npt.NDArray[np.bool_]) -> Trials:
-    return Trials.of_speakers(score, np.zeros(len(score)), np.where(member, 0, 1))
+    return Trials(score, np.zeros(len(score)), np.where(member, 0, 1))
 
 
 def gaussian_world(effect: float, *, n: int = 3000, models: int = 16, seed: int = 0) -> dict[str, Trials]:

@@ -4,13 +4,9 @@ import numpy as np
 import pytest
 
 from moretta.shared.audit.measure import Measurement
-from moretta.shared.audit.metrics import (
-    Ranking,
-    Trials,
-    bootstrap_rows,
-    bootstrap_trials,
-)
-from moretta.shared.audit.metrics.metric import get_metric, metric
+from moretta.shared.audit.metrics import Ranking, Trials
+from moretta.shared.audit.metrics.intervals import bootstrap_rows, bootstrap_trials
+from moretta.shared.audit.metrics.scores import METRICS, metric
 from moretta.shared.audit.metrics.verification import eer
 from moretta.shared.audit.result import Result
 from moretta.shared.core.errors import RunError
@@ -23,14 +19,14 @@ def speakers_with_own_ease(speakers: int, clips: int, seed: int) -> Trials:
     i, j = np.triu_indices(len(owner), 1)
     ease = rng.normal(size=speakers)
     mated = owner[i] == owner[j]
-    return Trials.of_speakers(rng.normal(size=len(i)) + mated * (1 + ease[owner[i]]), owner[i], owner[j])
+    return Trials(rng.normal(size=len(i)) + mated * (1 + ease[owner[i]]), owner[i], owner[j])
 
 
 def test_fifty_thousand_trials_are_resampled_two_hundred_times_in_two_seconds() -> None:
     rng = np.random.default_rng(0)
     enrol = rng.integers(0, 91, 50_000)
     trial = np.where(rng.random(50_000) < 0.1, enrol, rng.integers(0, 91, 50_000))
-    trials = Trials.of_speakers(rng.normal(size=50_000) + (enrol == trial), enrol, trial)
+    trials = Trials(rng.normal(size=50_000) + (enrol == trial), enrol, trial)
     start = time.process_time()
     assert bootstrap_trials({"eer": eer}, trials)["eer"] is not None
     assert time.process_time() - start < 2
@@ -65,14 +61,14 @@ def test_a_resample_counts_a_speaker_on_both_sides_and_never_against_its_copy() 
 
     i, j = np.triu_indices(6)
     owner = np.arange(6)  # every speaker with itself once, with every other one once
-    bootstrap_trials({"count": count}, Trials.of_speakers(np.zeros(len(i)), owner[i], owner[j]), resamples=50)
+    bootstrap_trials({"count": count}, Trials(np.zeros(len(i)), owner[i], owner[j]), resamples=50)
     # c_i mated each: 6 in all. Pairs of draws: 15, less those of two copies, so never more.
     assert {mated for mated, _ in seen} == {6}
     assert max(nonmated for _, nonmated in seen) <= 15
 
 
 def test_a_list_too_small_to_resample_gives_no_interval() -> None:
-    two = Trials.of_speakers([1.0, 2.0, 0.0], [1, 2, 1], [1, 2, 2])
+    two = Trials([1.0, 2.0, 0.0], [1, 2, 1], [1, 2, 2])
     assert bootstrap_trials({"none": lambda _: None}, two)["none"] is None
 
 
@@ -145,4 +141,4 @@ def test_two_metrics_of_one_name_are_a_defect() -> None:
 
 def test_an_unknown_metric_lists_the_known_ones() -> None:
     with pytest.raises(RunError, match="min_cllr"):
-        get_metric("err")
+        METRICS.get("err")

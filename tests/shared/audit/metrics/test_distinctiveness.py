@@ -2,10 +2,10 @@ import numpy as np
 import pytest
 
 from moretta.shared.audit.measure import Measurement
-from moretta.shared.audit.metrics import Similarity
 from moretta.shared.audit.metrics.distinctiveness import (
     LEAST_GAIN_DECIBEL,
     Dominance,
+    Similarity,
     deidentification,
     diagonal_dominance,
     similarity_matrix,

@@ -6,9 +6,8 @@ from hypothesis.extra.numpy import arrays
 from scipy.stats import rankdata
 from sklearn.metrics import top_k_accuracy_score
 
-from moretta.shared.audit.metrics import Ranking, metrics_of
-from moretta.shared.audit.metrics.identification import hits, mean_rank, median_rank, pool, ranks, top1, top5
-from moretta.shared.audit.metrics.metric import Metric
+from moretta.shared.audit.metrics.identification import Ranking, hits, mean_rank, median_rank, pool, ranks, top1, top5
+from moretta.shared.audit.metrics.scores import Metric, metrics_of
 from moretta.shared.audit.metrics.verification import eer
 
 

@@ -7,33 +7,28 @@ from moretta.shared.core.errors import RunError
 
 def test_scores_that_are_not_finite_are_refused() -> None:
     with pytest.raises(RunError, match="1 of 3 scores are not finite"):
-        Trials.of_speakers([0.1, np.nan, 0.3], [1, 1, 2], [1, 2, 2])
+        Trials([0.1, np.nan, 0.3], [1, 1, 2], [1, 2, 2])
 
 
 @pytest.mark.parametrize("trial", [[1, 2, 3], [2, 3, 1]])
 def test_a_list_without_both_classes_is_refused(trial: list[int]) -> None:
     with pytest.raises(RunError, match="at least one of each"):
-        Trials.of_speakers([0.1, 0.2, 0.3], [1, 2, 3], trial)
-
-
-def test_labels_that_contradict_the_speakers_are_refused() -> None:
-    with pytest.raises(RunError, match="contradicts"):
-        Trials(np.zeros(2), np.array([True, False]), np.array([1, 1]), np.array([1, 1]))
+        Trials([0.1, 0.2, 0.3], [1, 2, 3], trial)
 
 
 def test_breakdowns_keep_the_comparisons_they_name() -> None:
-    trials = Trials.of_speakers([5, 4, 3, 2, 1], [1, 2, 1, 3, 3], [1, 1, 2, 3, 1])
-    first = trials.of_speaker(1)
+    trials = Trials([5, 4, 3, 2, 1], [1, 2, 1, 3, 3], [1, 1, 2, 3, 1])
+    first = trials.subset(trials.trial_speaker == 1)
     women = trials.of_sex({1: "female", 2: "female", 3: "male"}, "female")
     assert first is not None and women is not None
     assert sorted(first.scores) == [1, 4, 5]
     assert sorted(women.scores) == [3, 4, 5]
-    assert trials.of_speaker(2) is None
+    assert trials.subset(trials.trial_speaker == 2) is None
     assert trials.of_sex({3: "male"}, "male") is None
 
 
 def test_tied_scores_are_counted_together() -> None:
-    ties = Trials.of_speakers([2, 1, 2, 1, 2], [1, 1, 1, 2, 1], [1, 1, 2, 1, 1]).ties
+    ties = Trials([2, 1, 2, 1, 2], [1, 1, 1, 2, 1], [1, 1, 2, 1, 1]).ties
     assert ties.scores.tolist() == [1, 2]
     assert ties.mated.tolist() == [1, 2]
     assert ties.nonmated.tolist() == [1, 1]

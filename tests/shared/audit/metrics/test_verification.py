@@ -14,7 +14,7 @@ from scipy.stats import norm
 from sklearn.isotonic import isotonic_regression
 from sklearn.metrics import roc_curve
 
-from moretta.shared.audit.metrics import Metric, Trials, metrics_of
+from moretta.shared.audit.metrics.scores import Metric, Trials, metrics_of
 from moretta.shared.audit.metrics.verification import (
     NO_PRIVACY_BITS,
     affine_calibration,
@@ -41,7 +41,7 @@ BY_ORDER = [m for m in METRICS if m.name not in ("cllr", "d_sys")]
 def from_classes(mated: Floats, nonmated: Floats) -> Trials:
     enrol = np.zeros(len(mated) + len(nonmated), dtype=np.int64)
     trial = np.concatenate([np.zeros(len(mated)), np.ones(len(nonmated))])
-    return Trials.of_speakers(np.concatenate([mated, nonmated]), enrol, trial)
+    return Trials(np.concatenate([mated, nonmated]), enrol, trial)
 
 
 def quantiles(n: int) -> Floats:
@@ -124,7 +124,7 @@ def test_affine_calibration_recovers_the_log_likelihood_ratio() -> None:
 
 @given(small_trials(), st.floats(0.1, 10), st.floats(-5, 5))
 def test_metrics_of_order_do_not_change_under_increasing_maps(trials: Trials, slope: float, offset: float) -> None:
-    mapped = Trials.of_speakers(np.sinh(slope * trials.scores / 4) + offset, trials.enrol_speaker, trials.trial_speaker)
+    mapped = Trials(np.sinh(slope * trials.scores / 4) + offset, trials.enrol_speaker, trials.trial_speaker)
     for m in BY_ORDER:
         assert m.function(mapped) == pytest.approx(m.function(trials)), m.name
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from moretta.shared.audit.attackers import Embedder, attacker_names, get_attacker
-from moretta.shared.audit.attackers.encoders import PretrainedAttacker
+from moretta.shared.audit.attackers.open_set import PretrainedAttacker
 from moretta.shared.audit.dataset import ClipSet
 from moretta.shared.audit.pretrained.encoder import Clips, PretrainedEncoder
 from moretta.shared.core.array_types import Float32

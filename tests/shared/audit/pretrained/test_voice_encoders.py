@@ -10,10 +10,12 @@ import torch
 
 from moretta.shared.audit.pretrained.encoder import PretrainedEncoder, load_state, speech_only
 from moretta.shared.audit.pretrained.nets import CamPlusPlus, Ge2e
-from moretta.shared.audit.pretrained.self_supervised import HubertEncoder, SelfSupervisedEncoder, Wav2Vec2Encoder
 from moretta.shared.audit.pretrained.speaker_encoders import (
     CamPlusPlusEncoder,
     Ge2eEncoder,
+    HubertEncoder,
+    SelfSupervisedEncoder,
+    Wav2Vec2Encoder,
     kaldi_fbank,
     normalize_loudness,
     slaney_mel,
@@ -167,9 +169,7 @@ class TinyPipeline(SelfSupervisedEncoder):
 
 def test_self_supervised_networks_load_from_torchs_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    present, reason = TinyPipeline.availability()
-    assert not present
-    assert "torchaudio.pipelines.TINY.get_model()" in reason
+    assert "torchaudio.pipelines.TINY.get_model()" in (TinyPipeline.missing() or "")
     with pytest.raises(AttackersError, match=r"tiny\.pth"):
         TinyPipeline.load()
     from torchaudio.models import wav2vec2_model
@@ -212,16 +212,13 @@ def test_without_weights_an_encoder_is_absent_and_says_how_to_get_it(
     cls: type[PretrainedEncoder], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MORETTA_CACHE", str(tmp_path))
-    present, reason = cls.availability()
-    assert not present
-    assert f"moretta attackers fetch {cls.name}" in reason
+    assert f"moretta attackers fetch {cls.name}" in (cls.missing() or "")
     with pytest.raises(AttackersError, match="moretta attackers fetch"):
         cls.load()
 
 
 def real(cls: type[PretrainedEncoder]) -> PretrainedEncoder:
-    present, reason = cls.availability()
-    if not present:
+    if (reason := cls.missing()) is not None:
         pytest.skip(reason)
     return cls.load()
 

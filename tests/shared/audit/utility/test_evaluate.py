@@ -11,11 +11,11 @@ from speakers import describe
 from moretta.shared.audit.dataset import ClipSet
 from moretta.shared.audit.result import Result
 from moretta.shared.audit.utility import evaluators as evaluators_module
-from moretta.shared.audit.utility.evaluate import evaluate_utility
 from moretta.shared.audit.utility.evaluators import (
     EVALUATORS,
     Hubert,
     UtilityEvaluator,
+    evaluate_utility,
     get_evaluator,
     utility_evaluator,
 )

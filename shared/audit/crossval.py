@@ -73,13 +73,20 @@ def sentence_folds(y: Int64, clips: ClipSet) -> list[tuple[Int64, Int64]] | None
     return [(np.setdiff1d(np.arange(len(y)), test), test) for test in held_out]
 
 
-def estimator(path: str, *values: Any, **options: Any) -> Callable[[int], Any]:
-    """Makes a scikit-learn estimator, by its module and name, from a seed. scikit-learn is imported when it is used."""
+def estimator(path: str, *values: Any, scaled: bool = False, **options: Any) -> Callable[[int], Any]:
+    """Makes a scikit-learn estimator, by its module and name, from a seed; `scaled`: on standardised vectors.
+
+    scikit-learn is imported when it is used.
+    """
 
     def make(seed: int) -> Any:
+        from sklearn.pipeline import make_pipeline
+        from sklearn.preprocessing import StandardScaler
+
         module, _, name = path.rpartition(".")
         made = getattr(import_module(f"sklearn.{module}"), name)(*values, **options)
-        return made.set_params(random_state=seed) if "random_state" in made.get_params() else made
+        made = made.set_params(random_state=seed) if "random_state" in made.get_params() else made
+        return make_pipeline(StandardScaler(), made) if scaled else made
 
     return make
 

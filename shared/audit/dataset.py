@@ -57,8 +57,7 @@ class ClipSet:
     @property
     def labels(self) -> Int64:
         """int64 [clips]: index of each clip's speaker in `speakers`."""
-        number = {speaker: index for index, speaker in enumerate(self.speakers)}
-        return np.array([number[clip.speaker] for clip in self.clips], np.int64)
+        return np.unique([clip.speaker for clip in self.clips], return_inverse=True)[1].astype(np.int64)
 
     @property
     def emotions(self) -> Int64:

@@ -74,14 +74,6 @@ class Inputs:
         """Number of each speaker."""
         return {name: number for number, name in enumerate(self.clips.speakers)}
 
-    def measurement(self) -> Measurement:
-        """Makes results of scores."""
-        numbers = self.numbers
-        half_of = {numbers[s]: half for half, members in enumerate(self.plan.halves) for s in members}
-        tried = Counter(self.clips.labels[self.rows_of(self.plan.trial)].tolist())
-        sex_of = {numbers[clip.speaker]: clip.sex for clip in self.clips.clips if clip.sex is not None}
-        return Measurement(self.clips.speakers, sex_of, half_of, tried, self.bootstrap, self.seed)
-
 
 class Unit(NamedTuple):
     """One attacker and its training set; None for encoders used as they are."""
@@ -144,7 +136,11 @@ def _run(cls: type[Attacker], inputs: Inputs, unit: Unit, scenarios: list[Scenar
         scored = _embed(cls, inputs, unit, scenarios, seed)
     else:
         raise TypeError(f"{cls.__name__} is neither an Identifier nor an Embedder")
-    measurement, clips = inputs.measurement(), len(inputs.plan.trial)
+    numbers, clips = inputs.numbers, len(inputs.plan.trial)
+    half_of = {numbers[s]: half for half, members in enumerate(inputs.plan.halves) for s in members}
+    tried = Counter(inputs.clips.labels[inputs.sides[1]].tolist())
+    sex_of = {numbers[clip.speaker]: clip.sex for clip in inputs.clips.clips if clip.sex is not None}
+    measurement = Measurement(inputs.clips.speakers, sex_of, half_of, tried, inputs.bootstrap, inputs.seed)
     results: list[Result] = []
     for s, ranking, trials in scored:
         about = blank(cls, s.name, speakers=len(ranking.gallery), clips=clips)

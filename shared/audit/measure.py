@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 
@@ -22,7 +22,8 @@ from moretta.shared.audit.metrics.scores import METRICS, Metric, Trials, metrics
 from moretta.shared.audit.result import Result
 from moretta.shared.audit.scoring import calibrated, claims
 
-P = TypeVar("P")
+Scores = Trials | Ranking | Similarity
+Part = Scores | Dominance
 POOLED = (3, 10, 30)
 POOLED_SETS = 20
 """Pooled sets of each speaker that are scored."""
@@ -64,87 +65,22 @@ class Measurement:
 
     def of_ranking(self, about: Result, ranking: Ranking) -> list[Result]:
         """Results of an identification, single clips and pooled ones."""
-        results = list(self._of_ranking(about, ranking, metrics_of("ranking")))
+        results = list(self._results(about, ranking, metrics_of("ranking")))
         for length in POOLED:
             results += self._pooled(about.model_copy(update={"pooled": length}), ranking)
         return results
 
     def of_trials(self, about: Result, trials: Trials) -> list[Result]:
         """Results of a verification. Actual Cllr needs scores that mean something: it is measured calibrated."""
-        results = list(self._of_trials(about, trials, [m for m in metrics_of("trials") if not m.needs_llr]))
+        results = list(self._results(about, trials, [m for m in metrics_of("trials") if not m.needs_llr]))
         ratios = calibrated(trials, self.half_of)
         if ratios is not None:
-            results += self._of_trials(about, ratios, [m for m in metrics_of("trials") if m.needs_llr])
+            results += self._results(about, ratios, [m for m in metrics_of("trials") if m.needs_llr])
         return results
 
     def of_similarity(self, about: Result, name: str, similarity: Similarity) -> list[Result]:
         """Results of a metric that compares how distinct voices are before and after. The worst has no interval."""
-        m = METRICS.get(name)
-
-        def value(metric: Metric, part: Similarity | Dominance | None) -> float | None:
-            dominance = part.dominance() if isinstance(part, Similarity) else part
-            return None if dominance is None else metric.function(dominance)
-
-        def interval(part: Similarity | Dominance) -> Interval | None:
-            assert isinstance(part, Similarity)
-            counts = speaker_counts(len(part.speakers), self.resamples, self.seed)
-            return percentile_interval((value(m, part.dominance(count)) for count in counts), self.resamples)
-
-        sex = self._sex(similarity.speakers)
-        by_sex = {name: similarity.of(sex == name) for name in self._sexes}
-        whole: Similarity | Dominance = similarity
-        results = self._results(
-            about,
-            [m],
-            whole,
-            {sex: part for sex, part in by_sex.items() if len(part.speakers) > 1},
-            {int(n): similarity.of_speaker(i) for i, n in enumerate(similarity.speakers)},
-            enrolled=len(similarity.speakers),
-            speakers=lambda part: part.speakers.tolist() if isinstance(part, Similarity) else (),
-            intervals=lambda part: {m.name: interval(part)},
-            within_speaker=lambda _, __: None,
-            value=value,
-        )
-        return list(results)
-
-    def _of_ranking(self, about: Result, ranking: Ranking, metrics: Sequence[Metric]) -> Iterator[Result]:
-        """The gallery stays whole in every part and resample: a gallery of copies would make ties that do not occur."""
-
-        def interval(m: Metric, part: Ranking, units: np.ndarray) -> Interval | None:
-            return bootstrap_rows(lambda rows: m.function(part.rows(rows)), units, **self._draws)
-
-        sex = self._sex(ranking.speaker)
-        return self._results(
-            about,
-            metrics,
-            ranking,
-            {name: ranking.rows(sex == name) if (sex == name).any() else None for name in self._sexes},
-            {int(s): ranking.rows(ranking.speaker == s) for s in np.unique(ranking.speaker)},
-            enrolled=len(ranking.gallery),
-            speakers=lambda part: np.unique(part.speaker).tolist(),
-            intervals=lambda part: {m.name: interval(m, part, part.speaker) for m in metrics},
-            # Every clip is its own unit: within one speaker there is nothing else to resample.
-            within_speaker=lambda m, part: interval(m, part, np.arange(len(part))),
-        )
-
-    def _of_trials(self, about: Result, trials: Trials, metrics: Sequence[Metric]) -> Iterator[Result]:
-        """Comparisons by sex are within one sex."""
-        own = {int(s): trials.subset(trials.trial_speaker == s) for s in np.unique(trials.trial_speaker)}
-
-        def intervals(part: Trials, chosen: Sequence[Metric], **options: Any) -> dict[str, Interval | None]:
-            return bootstrap_trials({m.name: m.function for m in chosen}, part, **self._draws, **options)
-
-        return self._results(
-            about,
-            metrics,
-            trials,
-            {sex: trials.of_sex(self.sex_of, sex) for sex in self._sexes},
-            {speaker: part for speaker, part in own.items() if part is not None},
-            enrolled=len(np.unique(trials.enrol_speaker)),
-            speakers=lambda part: part.speakers.tolist(),
-            intervals=lambda part: intervals(part, metrics),
-            within_speaker=lambda m, part: intervals(part, [m], within_speaker=True)[m.name],
-        )
+        return list(self._results(about, similarity, [METRICS.get(name)]))
 
     def _pooled(self, about: Result, ranking: Ranking) -> list[Result]:
         pooled = pool(ranking, about.pooled, seed=self.seed)
@@ -152,51 +88,55 @@ class Measurement:
             most = int(np.unique(ranking.speaker, return_counts=True)[1].max())
             reason = f"no speaker has {about.pooled} trial clips, the most is {most}"
             return [about.invalidated(reason, metric="top1", chance=1 / len(ranking.gallery))]
-        first = [np.flatnonzero(pooled.speaker == speaker)[:POOLED_SETS] for speaker in np.unique(pooled.speaker)]
+        first = [np.flatnonzero(pooled.speaker == speaker)[:POOLED_SETS] for speaker in pooled.speakers]
         thinned = pooled.rows(np.concatenate(first).astype(np.int64))
-        results = list(self._of_ranking(about, thinned, [METRICS.get("top1"), METRICS.get("mean_rank")]))
+        results = list(self._results(about, thinned, [METRICS.get("top1"), METRICS.get("mean_rank")]))
         trials = claims(thinned, seed=self.seed)
         if trials is not None:
-            results += self._of_trials(about, trials, [METRICS.get("eer")])
+            results += self._results(about, trials, [METRICS.get("eer")])
         return results
 
-    def _results(
-        self,
-        about: Result,
-        metrics: Sequence[Metric],
-        whole: P,
-        by_sex: Mapping[str, P | None],
-        by_speaker: Mapping[int, P],
-        *,
-        enrolled: int,
-        speakers: Callable[[P], Sequence[int]],
-        intervals: Callable[[P], Mapping[str, Interval | None]],
-        within_speaker: Callable[[Metric, P], Interval | None],
-        value: Callable[[Metric, P], float | None] = lambda m, part: m.function(part),
-    ) -> Iterator[Result]:
-        """Results of one kind of scores and of their parts.
-
-        `by_sex` has None where there are no trials; `by_speaker`, by the true speaker of the trial, lacks those without
-        mated or non-mated trials. `intervals` resample speakers, `within_speaker` the trials of one.
-        """
-        parts = {"all": whole, **{sex: part for sex, part in by_sex.items() if part is not None}}
-        found = {subset: intervals(part) for subset, part in parts.items()}
+    def _results(self, about: Result, scores: Scores, metrics: Sequence[Metric]) -> Iterator[Result]:
+        sexes = sorted(set(self.sex_of.values()))
+        by_sex = {sex: part for sex in sexes if (part := scores.of_sex(self.sex_of, sex)) is not None}
+        parts: dict[str, Scores] = {"all": scores, **by_sex}
+        by_speaker: Mapping[int, Part] = scores.by_speaker()
+        found = {subset: self._intervals(part, metrics) for subset, part in parts.items()}
         for m in metrics:
-            of_metric = about.model_copy(update={"metric": m.name, "chance": m.chance_among(enrolled)})
-            values = {s: v for s, part in by_speaker.items() if (v := value(m, part)) is not None}
+            of_metric = about.model_copy(update={"metric": m.name, "chance": m.chance_among(scores.enrolled)})
+            values = {s: value for s, part in by_speaker.items() if (value := _value(m, part)) is not None}
             own_results = m.name in PER_SPEAKER and about.pooled == 1
-            by_name = {} if own_results else {self.names[speaker]: v for speaker, v in values.items()}
+            by_name = {} if own_results else {self.names[speaker]: value for speaker, value in values.items()}
             for subset, part in parts.items():
-                v, interval = value(m, part), found[subset][m.name]
+                value, interval = _value(m, part), found[subset][m.name]
                 if subset == "all":
-                    yield self._result(m, of_metric, v, interval, by_speaker=by_name)
-                elif v is not None:
-                    yield self._result(m, of_metric, v, interval, speakers(part), subset=subset)
+                    yield self._result(m, of_metric, value, interval, by_speaker=by_name)
+                elif value is not None:
+                    yield self._result(m, of_metric, value, interval, part.speakers.tolist(), subset=subset)
             if (worst := m.worst(values)) is not None:
-                interval = within_speaker(m, by_speaker[worst])
+                interval = self._intervals(by_speaker[worst], [m], within_speaker=True)[m.name]
                 yield self._result(m, of_metric, values[worst], interval, [worst], subset="worst")
-            for speaker, v in values.items() if own_results else ():
-                yield self._result(m, of_metric, v, None, [speaker], subset=self.names[speaker])
+            for speaker, value in values.items() if own_results else ():
+                yield self._result(m, of_metric, value, None, [speaker], subset=self.names[speaker])
+
+    def _intervals(
+        self, part: Part, metrics: Sequence[Metric], *, within_speaker: bool = False
+    ) -> Mapping[str, Interval | None]:
+        """Resamples speakers, or the trials of one speaker: every clip is then its own unit."""
+        draws: dict[str, Any] = {"resamples": self.resamples, "seed": self.seed}
+        if isinstance(part, Trials):
+            return bootstrap_trials({m.name: m.function for m in metrics}, part, within_speaker=within_speaker, **draws)
+        if isinstance(part, Ranking):
+            # The gallery stays whole in every resample: a gallery of copies would make ties that do not occur.
+            units = np.arange(len(part)) if within_speaker else part.speaker
+            return {
+                m.name: bootstrap_rows(lambda rows, m=m: _value(m, part.rows(rows)), units, **draws) for m in metrics
+            }
+        if isinstance(part, Dominance):
+            return dict.fromkeys(m.name for m in metrics)
+        counts = speaker_counts(len(part.speakers), self.resamples, self.seed)
+        dominances = [part.dominance(count) for count in counts]
+        return {m.name: percentile_interval((_value(m, d) for d in dominances), self.resamples) for m in metrics}
 
     def _result(
         self,
@@ -214,14 +154,7 @@ class Measurement:
             return about.invalidated("too few trials to resolve it", **changes)
         return about.with_value(value, interval, tag="" if metric.tag is None else metric.tag(value), **changes)
 
-    @property
-    def _draws(self) -> dict[str, Any]:
-        return {"resamples": self.resamples, "seed": self.seed}
 
-    @property
-    def _sexes(self) -> list[str]:
-        return sorted(set(self.sex_of.values()))
-
-    def _sex(self, speakers: np.ndarray) -> np.ndarray:
-        """Of each number; empty where it is not stated."""
-        return np.array([self.sex_of.get(int(speaker), "") for speaker in speakers])
+def _value(metric: Metric, part: Part | None) -> float | None:
+    scores = part.dominance() if isinstance(part, Similarity) else part
+    return None if scores is None else metric.function(scores)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from typing import Any, ClassVar
 
 import numpy as np
 
-from moretta.shared.audit.attackers.base import Identifier, attacker
+from moretta.shared.audit.attackers.base import Identifier, attacker, attacker_row
 from moretta.shared.audit.dataset import ClipSet
-from moretta.shared.audit.views import face_picture, voice_statistics
+from moretta.shared.audit.views import Vectors, face_picture, voice_statistics
 from moretta.shared.core.array_types import Array, Bool, Float32, Float64, Int64
 
 _COMPONENTS = 48
@@ -140,18 +139,14 @@ class LikenessIdentifier(Identifier):
     """
 
     cost: ClassVar[int] = 2
-
-    @staticmethod
-    @abstractmethod
-    def features(clips: ClipSet) -> Float32:
-        """float32 [clips, d]."""
+    features: ClassVar[Vectors]
 
     def fit(self, clips: ClipSet, *, seed: int) -> None:
         """Learn the weights as they will be used in the attack: across sentences."""
         from sklearn.preprocessing import StandardScaler
 
         self.speakers = clips.speakers
-        vectors = self.features(clips)
+        vectors = type(self).features(clips)
         self._scale = StandardScaler().fit(vectors)
         x, emotions = self._scale.transform(vectors).astype(np.float64), clips.emotions
         self._gallery = _Gallery(x, clips.labels, emotions, len(clips.classes))
@@ -162,24 +157,14 @@ class LikenessIdentifier(Identifier):
 
     def scores(self, clips: ClipSet) -> Float32:
         """Log-posteriors, [clips, speakers]."""
-        x, emotions = self._scale.transform(self.features(clips)).astype(np.float64), clips.emotions
+        x, emotions = self._scale.transform(type(self).features(clips)).astype(np.float64), clips.emotions
         blocks = clips.batches(_BLOCK_CLIPS)
         found = [self._gallery.likeness(x[b], emotions[b]) / self._spread @ self._weights for b in blocks]
         return np.concatenate(found).astype(np.float32)
 
 
-@attacker("voice-likeness", modality="voice")
-class VoiceLikeness(LikenessIdentifier):
-    """On statistics of MFCC, or codes."""
-
-    features = staticmethod(voice_statistics)
-
-
-@attacker("face-likeness", modality="face")
-class FaceLikeness(LikenessIdentifier):
-    """On gradients, mean frame and movement."""
-
-    features = staticmethod(face_picture)
+attacker_row("voice-likeness", LikenessIdentifier, modality="voice", features=staticmethod(voice_statistics))
+attacker_row("face-likeness", LikenessIdentifier, modality="face", features=staticmethod(face_picture))
 
 
 def _others(clips: ClipSet) -> Bool:

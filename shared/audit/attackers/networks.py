@@ -11,7 +11,7 @@ import numpy as np
 from moretta.shared.audit.attackers.base import Attacker, Embedder, Identifier, NotConvergedError, attacker_row
 from moretta.shared.audit.crossval import check_learned
 from moretta.shared.audit.dataset import ClipSet
-from moretta.shared.core.array_types import Array, Float32, Int64, UInt8
+from moretta.shared.core.array_types import Float32, Int64, UInt8
 
 if TYPE_CHECKING:
     import torch
@@ -19,6 +19,10 @@ if TYPE_CHECKING:
 
 BatchOf = Callable[[Int64, np.random.Generator], "torch.Tensor"]
 """Makes the network's input for some clips, with random crops and the like."""
+Model = tuple[Callable[[ClipSet], Float32], Float32]
+"""Maps clips to embeddings of length 1, and has the direction of each speaker it was trained on."""
+TRAIN_FRAMES, TEST_FRAMES = 150, 300
+LONGER = 4
 
 
 @dataclass(frozen=True)
@@ -84,62 +88,39 @@ def _balanced(labels: Int64, batch: int, rng: np.random.Generator) -> Int64:
     return np.array([rng.choice(np.flatnonzero(labels == speaker)) for speaker in speakers], np.int64)
 
 
-class _ClipNetwork:
-    """A network from clips to embeddings of length 1, and the direction of each speaker it was trained on."""
-
-    def __init__(self, network: nn.Module, dimensions: int, schedule: Schedule) -> None:
-        self.network, self.dimensions, self.schedule = network, dimensions, schedule
-
-    def fit(self, clips: ClipSet, seed: int) -> None:
-        raise NotImplementedError
-
-    def embed(self, clips: ClipSet) -> Float32:
-        raise NotImplementedError
-
-    def train(self, batch_of: BatchOf, clips: ClipSet, shown: Array, schedule: Schedule, seed: int) -> None:
-        """Train, and check what was learned; clips are equal to the network where `shown` [clips, ...] are."""
-        network, size = self.network, self.dimensions
-        self.centres = train_with_margin(network, size, batch_of, clips.labels, schedule=schedule, seed=seed)
-        check_learned(shown, clips.labels, (self.embed(clips) @ self.centres.T).argmax(1))
-
-
-class _SequenceNetwork(_ClipNetwork):
+def _trained_on_sequences(network: nn.Module, dimensions: int, schedule: Schedule, clips: ClipSet, seed: int) -> Model:
     """On MFCC: random crops in training, the middle of each clip afterwards."""
+    import torch
 
-    TRAIN_FRAMES, TEST_FRAMES, BATCH = 150, 300, 64
+    sequences = [np.asarray(clips.mfcc(i)) for i in range(len(clips))]
+    together = np.concatenate(sequences)
+    mean, scale = together.mean(0), together.std(0) + 1e-3
 
-    def fit(self, clips: ClipSet, seed: int) -> None:
-        sequences = [np.asarray(clips.mfcc(i)) for i in range(len(clips))]
-        together = np.concatenate(sequences)
-        self._mean, self._scale = together.mean(0), together.std(0) + 1e-3
+    def crop(sequence: Float32, rng: np.random.Generator) -> Float32:
+        if len(sequence) <= TRAIN_FRAMES:
+            return _middle(sequence, TRAIN_FRAMES)
+        start = int(rng.integers(len(sequence) - TRAIN_FRAMES + 1))
+        return sequence[start : start + TRAIN_FRAMES]
 
-        def crop(sequence: Float32, rng: np.random.Generator) -> Float32:
-            if len(sequence) <= self.TRAIN_FRAMES:
-                return _middle(sequence, self.TRAIN_FRAMES)
-            start = int(rng.integers(len(sequence) - self.TRAIN_FRAMES + 1))
-            return sequence[start : start + self.TRAIN_FRAMES]
+    def tensor(batch: list[Float32]) -> torch.Tensor:  # [clips, coefficients, frames]
+        scaled = ((np.stack(batch) - mean) / scale).astype(np.float32)
+        return torch.from_numpy(scaled.transpose(0, 2, 1).copy())
 
-        def batch_of(chosen: Int64, rng: np.random.Generator) -> torch.Tensor:
-            return self._tensor([crop(sequences[i], rng) for i in chosen])
+    def batch_of(chosen: Int64, rng: np.random.Generator) -> torch.Tensor:
+        return tensor([crop(sequences[i], rng) for i in chosen])
 
-        shown = np.stack([_middle(s, self.TEST_FRAMES) for s in sequences])
-        self.train(batch_of, clips, shown, self.schedule, seed)
-
-    def embed(self, clips: ClipSet) -> Float32:
-        import torch
-
+    def embed(clips: ClipSet) -> Float32:
         parts = []
         with torch.inference_mode():
-            for chosen in clips.batches(self.BATCH):
-                batch = self._tensor([_middle(clips.mfcc(i), self.TEST_FRAMES) for i in chosen])
-                parts.append(torch.nn.functional.normalize(self.network(batch)).numpy())
+            for chosen in clips.batches(64):
+                batch = tensor([_middle(clips.mfcc(i), TEST_FRAMES) for i in chosen])
+                parts.append(torch.nn.functional.normalize(network(batch)).numpy())
         return np.concatenate(parts)
 
-    def _tensor(self, batch: list[Float32]) -> torch.Tensor:
-        import torch
-
-        scaled = ((np.stack(batch) - self._mean) / self._scale).astype(np.float32)
-        return torch.from_numpy(scaled.transpose(0, 2, 1).copy())  # [clips, coefficients, frames]
+    centres = train_with_margin(network, dimensions, batch_of, clips.labels, schedule=schedule, seed=seed)
+    shown = np.stack([_middle(s, TEST_FRAMES) for s in sequences])
+    check_learned(shown, clips.labels, (embed(clips) @ centres.T).argmax(1))
+    return embed, centres
 
 
 def _middle(sequence: Float32, frames: int) -> Float32:
@@ -150,61 +131,55 @@ def _middle(sequence: Float32, frames: int) -> Float32:
     return sequence[start : start + frames]
 
 
-class _PictureNetwork(_ClipNetwork):
+def _trained_on_pictures(network: nn.Module, dimensions: int, schedule: Schedule, clips: ClipSet, seed: int) -> Model:
     """On few small frames of a clip: a clip is the mean direction of its frames.
 
     It is trained on one frame of each clip at a time, mirrored and shifted at random. A release may hide people so well
     that nothing is left which still holds of a mirrored frame, and then nothing is learned. Training then goes on with
     frames as they are, longer: the failure of an attacker that has learned its training data is evidence.
     """
+    import torch
+    from torch.nn.functional import normalize
 
-    LONGER, BATCH = 4, 32
+    def tensor(frames: UInt8) -> torch.Tensor:
+        scaled = frames.astype(np.float32) / 127.5 - 1  # [n, 48, 48, 3], in [-1, 1]
+        return torch.from_numpy(scaled.transpose(0, 3, 1, 2).copy())
 
-    def fit(self, clips: ClipSet, seed: int) -> None:
-        shown = np.stack([frames[len(frames) // 2] for frames in map(clips.thumbnails, range(len(clips)))])
-
-        def batch_by(frame_of: Callable[[UInt8, np.random.Generator], UInt8]) -> BatchOf:
-            return lambda chosen, rng: _tensor(np.stack([frame_of(clips.thumbnails(int(i)), rng) for i in chosen]))
-
-        try:
-            self.train(batch_by(_varied_frame), clips, shown, self.schedule, seed)
-        except NotConvergedError:
-            longer = replace(self.schedule, epochs=self.LONGER * self.schedule.epochs)
-            self.train(batch_by(_any_frame), clips, shown, longer, seed)
-
-    def embed(self, clips: ClipSet) -> Float32:
-        import torch
-        from torch.nn.functional import normalize
-
+    def embed(clips: ClipSet) -> Float32:
         rows = []
         with torch.inference_mode():
-            for chosen in clips.batches(self.BATCH):
+            for chosen in clips.batches(32):
                 frames = [clips.thumbnails(i) for i in chosen]
-                vectors = normalize(self.network(_tensor(np.concatenate(frames))))
+                vectors = normalize(network(tensor(np.concatenate(frames))))
                 for part in torch.split(vectors, [len(f) for f in frames]):
                     rows.append(normalize(part.mean(0), dim=0).numpy())
         return np.stack(rows)
 
+    def train(schedule: Schedule, *, varied: bool) -> Model:
+        def batch_of(chosen: Int64, rng: np.random.Generator) -> torch.Tensor:
+            return tensor(np.stack([_frame(clips.thumbnails(int(i)), rng, varied=varied) for i in chosen]))
 
-def _any_frame(frames: UInt8, rng: np.random.Generator) -> UInt8:
-    return np.asarray(frames[int(rng.integers(len(frames)))])
+        centres = train_with_margin(network, dimensions, batch_of, clips.labels, schedule=schedule, seed=seed)
+        check_learned(shown, clips.labels, (embed(clips) @ centres.T).argmax(1))
+        return embed, centres
+
+    shown = np.stack([frames[len(frames) // 2] for frames in map(clips.thumbnails, range(len(clips)))])
+    try:
+        return train(schedule, varied=True)
+    except NotConvergedError:
+        return train(replace(schedule, epochs=LONGER * schedule.epochs), varied=False)
 
 
-def _varied_frame(frames: UInt8, rng: np.random.Generator, shift: int = 3) -> UInt8:
-    """One frame, perhaps mirrored, moved by up to `shift` pixels."""
-    frame = _any_frame(frames, rng)
+def _frame(frames: UInt8, rng: np.random.Generator, *, varied: bool, shift: int = 3) -> UInt8:
+    """One frame at random; `varied`: perhaps mirrored, moved by up to `shift` pixels."""
+    frame = np.asarray(frames[int(rng.integers(len(frames)))])
+    if not varied:
+        return frame
     if rng.random() < 0.5:
         frame = frame[:, ::-1]
     down, right = rng.integers(0, 2 * shift + 1, 2)
     padded = np.pad(frame, ((shift, shift), (shift, shift), (0, 0)), mode="edge")
     return padded[down : down + frame.shape[0], right : right + frame.shape[1]]
-
-
-def _tensor(frames: UInt8) -> torch.Tensor:
-    import torch
-
-    scaled = frames.astype(np.float32) / 127.5 - 1  # [n, 48, 48, 3], in [-1, 1]
-    return torch.from_numpy(scaled.transpose(0, 3, 1, 2).copy())
 
 
 class _WithNetwork(Attacker):
@@ -214,18 +189,19 @@ class _WithNetwork(Attacker):
     dimensions: ClassVar[int]
     margin: ClassVar[float]
 
-    def _trained(self, clips: ClipSet, seed: int) -> _ClipNetwork:
+    def fit(self, clips: ClipSet, *, seed: int) -> None:
+        """Train to separate the speakers."""
         import torch
 
         from moretta.shared.audit.attackers import nets
 
         torch.manual_seed(seed)  # initial weights and dropout draw from torch's generator
+        self.speakers = clips.speakers
         voice = self.modality == "voice"
         sizes = (clips.mfcc(0).shape[1], self.dimensions) if voice else (self.dimensions,)
-        made = _SequenceNetwork if voice else _PictureNetwork
-        model = made(getattr(nets, self.network)(*sizes), self.dimensions, Schedule(self.margin))
-        model.fit(clips, seed)
-        return model
+        train = _trained_on_sequences if voice else _trained_on_pictures
+        network = getattr(nets, self.network)(*sizes)
+        self._embed, self._centres = train(network, self.dimensions, Schedule(self.margin), clips, seed)
 
 
 class NetworkIdentifier(_WithNetwork, Identifier):
@@ -234,14 +210,9 @@ class NetworkIdentifier(_WithNetwork, Identifier):
     margin: ClassVar[float] = 0.0
     cost: ClassVar[int] = 6
 
-    def fit(self, clips: ClipSet, *, seed: int) -> None:
-        """Train on the enrolment clips."""
-        self.speakers = clips.speakers
-        self._model = self._trained(clips, seed)
-
     def scores(self, clips: ClipSet) -> Float32:
         """Logits, [clips, speakers]."""
-        return (self._model.schedule.scale * (self._model.embed(clips) @ self._model.centres.T)).astype(np.float32)
+        return (Schedule.scale * (self._embed(clips) @ self._centres.T)).astype(np.float32)
 
 
 class NetworkEmbedder(_WithNetwork, Embedder):
@@ -250,13 +221,9 @@ class NetworkEmbedder(_WithNetwork, Embedder):
     margin: ClassVar[float] = 0.2
     cost: ClassVar[int] = 10
 
-    def fit(self, clips: ClipSet, *, seed: int) -> None:
-        """Train to separate the speakers."""
-        self._model = self._trained(clips, seed)
-
     def embed(self, clips: ClipSet) -> Float32:
         """[clips, dimensions], each of length 1."""
-        return self._model.embed(clips)
+        return self._embed(clips)
 
 
 attacker_row("voice-cnn", NetworkIdentifier, modality="voice", network="sequence_cnn", dimensions=64)

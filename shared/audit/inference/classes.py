@@ -159,19 +159,8 @@ def project(layers: Sequence[Array], name: str, dimensions: int, seed: int) -> F
     return np.asarray(result / np.sqrt(dimensions), dtype=np.float64)
 
 
-def _logistic(seed: int) -> Any:
-    """Balanced weights: leaving a person out makes its class the rarer one, which plain fits would guess against."""
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import StandardScaler
-
-    model = LogisticRegression(C=0.1, class_weight="balanced", max_iter=2000, random_state=seed)
-    return make_pipeline(StandardScaler(), model)
-
-
-ATTACKERS: Mapping[str, Callable[[int], Any]] = {
-    "logistic regression": _logistic,
-    "random forest": estimator(
-        "ensemble.RandomForestClassifier", 200, min_samples_leaf=2, class_weight="balanced", n_jobs=1
-    ),
-}
+# Balanced weights: leaving a person out makes its class the rarer one, which plain fits would guess against.
+_BALANCED: dict[str, Any] = {"class_weight": "balanced"}
+_logistic = estimator("linear_model.LogisticRegression", C=0.1, max_iter=2000, scaled=True, **_BALANCED)
+_forest = estimator("ensemble.RandomForestClassifier", 200, min_samples_leaf=2, n_jobs=1, **_BALANCED)
+ATTACKERS: Mapping[str, Callable[[int], Any]] = {"logistic regression": _logistic, "random forest": _forest}

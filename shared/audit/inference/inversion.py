@@ -16,6 +16,7 @@ import numpy as np
 
 from moretta.shared.audit.attackers.base import attacker_names, get_attacker, get_embedder
 from moretta.shared.audit.attackers.open_set import embed_once, embeddings_of
+from moretta.shared.audit.crossval import estimator
 from moretta.shared.audit.dataset import ClipSet
 from moretta.shared.audit.metrics import Trials
 from moretta.shared.audit.metrics.intervals import bootstrap_trials
@@ -96,25 +97,17 @@ def _pictures(array: Array) -> Any:
     return torch.from_numpy(np.ascontiguousarray(array, dtype=np.float32)).permute(0, 3, 1, 2).contiguous()
 
 
-def _ridge(seed: int) -> Any:
-    """Linear map, regularised by leave-one-out over a grid; what survives it is linear leakage."""
-    from sklearn.linear_model import RidgeCV
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import StandardScaler
-
-    del seed  # a closed form has nothing to seed
-    return make_pipeline(StandardScaler(), RidgeCV(np.logspace(-2, 4, 13)))
+# Regularised by leave-one-out over a grid; what survives a linear map is linear leakage.
+_ridge = estimator("linear_model.RidgeCV", np.logspace(-2, 4, 13), scaled=True)
+_hidden = estimator("neural_network.MLPRegressor", (128, 128), alpha=1e-2, max_iter=30, tol=1e-5, scaled=True)
 
 
 def _mlp(seed: int) -> Any:
     """Two hidden layers of 128 on standardised pairs; it is measured by what it restores even at its last epoch."""
     from sklearn.compose import TransformedTargetRegressor
-    from sklearn.neural_network import MLPRegressor
-    from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
-    mlp = MLPRegressor(hidden_layer_sizes=(128, 128), alpha=1e-2, max_iter=30, random_state=seed, tol=1e-5)
-    return TransformedTargetRegressor(make_pipeline(StandardScaler(), mlp), transformer=StandardScaler())
+    return TransformedTargetRegressor(_hidden(seed), transformer=StandardScaler())
 
 
 DECODERS: Mapping[str, Callable[[int], Any]] = {"ridge": _ridge, "mlp": _mlp, "conv": ConvDecoder}
@@ -221,8 +214,7 @@ def invert_with(
     if (people := len(released.speakers)) < MIN_PEOPLE:
         reason = f"{people} speakers: at least {MIN_PEOPLE} are needed to train on some and attack others"
         return [about.invalidated(reason, speakers=people)]
-    restore_clips = _restore_codes if released.holds_codes else _RESTORE[released.modality]
-    restored, form = restore_clips(DECODERS[name](seed), original, released, speaker, seed)
+    restored, form = _restored(DECODERS[name](seed), original, released, speaker, seed)
     enrolled, tried = trial_rows(speaker, seed)
     shown = {"unprotected": original.subset(tried)}
     if not released.holds_codes:  # a recogniser of originals cannot read a code before it is decoded
@@ -305,45 +297,24 @@ def _recognisers(own: ClipSet, seed: int, *, sound: bool) -> Mapping[str, tuple[
     return found | {cls.name: (model.embed, cls.max_unprotected_eer)}
 
 
-def _restore_voice(
-    decoder: Any, original: ClipSet, released: ClipSet, speaker: Int64, seed: int
-) -> tuple[Restored, Any]:
-    pairs = [(released.mfcc(i)[:MAX_FRAMES], original.mfcc(i)[:MAX_FRAMES]) for i in range(len(released))]
-    lengths = [min(len(a), len(b)) for a, b in pairs]
-    given, wanted = (
-        [np.asarray(clip[:n]) for clip, n in zip(side, lengths, strict=True)] for side in zip(*pairs, strict=True)
-    )
-    options = {"context_frames": CONTEXT, "max_rows": MAX_ROWS["voice"], "seed": seed}
-    return restore(given, wanted, speaker, decoder=decoder, **options), "mfcc"
-
-
-def _restore_codes(
-    decoder: Any, original: ClipSet, released: ClipSet, speaker: Int64, seed: int
-) -> tuple[Restored, Any]:
-    """Codes keep no time that frames of sound could be matched with: statistics of the original are restored.
-
-    They are their own statistics, as a code is.
-    """
-    given, wanted = (
-        np.stack([clips.statistics(i) for i in range(len(clips))]).astype(np.float64) for clips in (released, original)
-    )
-    return restore(given, wanted, speaker, decoder=decoder, max_rows=MAX_ROWS["voice"], seed=seed), "code"
-
-
-def _restore_faces(
-    decoder: Any, original: ClipSet, released: ClipSet, speaker: Int64, seed: int
-) -> tuple[Restored, Any]:
-    """Every frame is a picture of its own; afterwards they are clips again."""
+def _restored(decoder: Any, original: ClipSet, released: ClipSet, speaker: Int64, seed: int) -> tuple[Restored, Any]:
+    """The decoded clips of the victims, and their form."""
+    options: dict[str, Any] = {"decoder": decoder, "max_rows": MAX_ROWS[released.modality], "seed": seed}
+    sides = (released, original)
+    if released.holds_codes:
+        # Codes keep no time that frames of sound could be matched with: statistics of the original are restored. They
+        # are their own statistics, as a code is.
+        given, wanted = (np.stack([c.statistics(i) for i in range(len(c))]).astype(np.float64) for c in sides)
+        return restore(given, wanted, speaker, **options), "code"
+    if released.modality == "voice":
+        pairs = [[clips.mfcc(i)[:MAX_FRAMES] for clips in sides] for i in range(len(released))]
+        pairs = [[np.asarray(clip[: min(map(len, pair))]) for clip in pair] for pair in pairs]
+        return restore(*map(list, zip(*pairs, strict=True)), speaker, context_frames=CONTEXT, **options), "mfcc"
+    # Every frame is a picture of its own; afterwards they are clips again.
     of_clip = np.concatenate([np.full(len(original.frames(i)), i) for i in range(len(original))])
-    given, wanted = (
-        np.concatenate([clips.frames(i) for i in range(len(clips))]).astype(np.float32) / 255
-        for clips in (released, original)
-    )
-    by_frame = restore(given, wanted, speaker[of_clip], decoder=decoder, max_rows=MAX_ROWS["face"], seed=seed)
+    frames, truth = (np.concatenate([c.frames(i) for i in range(len(c))]).astype(np.float32) / 255 for c in sides)
+    by_frame = restore(frames, truth, speaker[of_clip], **options)
     own, victims = np.unique(of_clip[by_frame.own]), np.unique(of_clip[by_frame.victims])
     pictures = np.round(np.asarray(by_frame.clips) * 255).astype(np.uint8)
     clips = [pictures[of_clip[by_frame.victims] == i] for i in victims]
     return Restored(own, victims, clips, by_frame.explained), "frames"
-
-
-_RESTORE = {"voice": _restore_voice, "face": _restore_faces}

@@ -59,11 +59,10 @@ class Shadows:
 def train_shadows(
     train: Train, x: Array, y: Int64, *, models: int = 16, seed: int = 0, group: Integers | None = None
 ) -> Shadows:
-    """Train shadow models, each on half of the examples, and query them on all.
+    """Train an even number of shadow models, each on half of the examples, and query them on all.
 
-    Models, an even number, come in pairs on complementary halves, so every example is inside exactly half of them
-    (Carlini et al., IEEE S&P 2022). `train` is the training routine that is attacked; examples of one `group` [n] (a
-    speaker) are in or out together, for membership of people.
+    They come in pairs on complementary halves, so every example is inside exactly half of them (Carlini et al., IEEE
+    S&P 2022). Examples of one `group` [n] (a speaker) are in or out together, for membership of people.
     """
     if models < 2 or models % 2:
         raise ValueError(f"{models} shadow models; an even number of at least 2 is needed")
@@ -98,10 +97,8 @@ def confidence(probability: Float64) -> Float64:
 
 def lira_online(probability: Float64, shadows: Shadows) -> Float64:
     """log p(confidence | in) - log p(confidence | out), per-example Gaussians (Carlini et al. 2022, online)."""
-    seen, observed = confidence(shadows.probability), confidence(probability)
-    inside_mean, inside_deviation = _gaussians(seen, shadows.inside)
-    outside_mean, outside_deviation = _gaussians(seen, ~shadows.inside)
-    inside_z, outside_z = (observed - inside_mean) / inside_deviation, (observed - outside_mean) / outside_deviation
+    inside_z, inside_deviation = _standardised(probability, shadows, shadows.inside)
+    outside_z, outside_deviation = _standardised(probability, shadows, ~shadows.inside)
     return np.asarray((outside_z**2 - inside_z**2) / 2 - np.log(inside_deviation / outside_deviation))
 
 
@@ -110,26 +107,15 @@ def lira_offline(probability: Float64, shadows: Shadows) -> Float64:
 
     The paper's 1 - Pr[out > observed] is a monotone function of it, and saturates.
     """
-    mean, deviation = _gaussians(confidence(shadows.probability), ~shadows.inside)
-    return np.asarray((confidence(probability) - mean) / deviation)
+    return _standardised(probability, shadows, ~shadows.inside)[0]
 
 
-def rmia(probability: Float64, shadows: Shadows) -> Float64:
-    """Share of all examples z that x dominates: [p(x | model) / p(x)] / [p(z | model) / p(z)] >= gamma, in [0, 1].
+def _standardised(probability: Float64, shadows: Shadows, use: Bool) -> tuple[Float64, Float64]:
+    """Confidence by mean and deviation [n] of the models in use, and that deviation.
 
-    Offline form (Zarifzadeh, Liu and Shokri, ICML 2024): p(x) from out-models alone,
-    p(x) = ((1 + a) p_out + 1 - a) / 2, with gamma = 2 and a = 0.3. Ties of the share are broken by the
-    ratio itself, scaled below one count.
+    The deviation is pooled over examples where models are few.
     """
-    out = ~shadows.inside
-    p_out = (shadows.probability * out).sum(axis=0) / out.sum(axis=0)
-    ratio = probability / (((1 + RMIA_OFFLINE_A) * p_out + 1 - RMIA_OFFLINE_A) / 2)
-    dominated = np.searchsorted(np.sort(ratio), ratio / RMIA_GAMMA, side="right")
-    return np.asarray((dominated + 0.5 * ratio / ratio.max()) / len(ratio))
-
-
-def _gaussians(seen: Float64, use: Bool) -> tuple[Float64, Float64]:
-    """Mean and deviation [n] of the models in use; the deviation is pooled over examples where models are few."""
+    seen = confidence(shadows.probability)
     count = use.sum(axis=0)
     mean = (seen * use).sum(axis=0) / count
     squares = ((seen - mean) ** 2 * use).sum(axis=0)
@@ -137,7 +123,21 @@ def _gaussians(seen: Float64, use: Bool) -> tuple[Float64, Float64]:
         deviation = np.full(len(mean), np.sqrt(squares.sum() / max(1, int((count - 1).sum()))))
     else:
         deviation = np.sqrt(squares / (count - 1))
-    return mean, np.maximum(deviation, MIN_DEVIATION)
+    deviation = np.maximum(deviation, MIN_DEVIATION)
+    return np.asarray((confidence(probability) - mean) / deviation), deviation
+
+
+def rmia(probability: Float64, shadows: Shadows) -> Float64:
+    """Share of all examples z that x dominates: [p(x | model) / p(x)] / [p(z | model) / p(z)] >= gamma, in [0, 1].
+
+    Offline form (Zarifzadeh, Liu and Shokri, ICML 2024), from out-models alone: p(x) = ((1 + a) p_out + 1 - a) / 2,
+    with gamma = 2 and a = 0.3. Ties of the share are broken by the ratio itself, scaled below one count.
+    """
+    out = ~shadows.inside
+    p_out = (shadows.probability * out).sum(axis=0) / out.sum(axis=0)
+    ratio = probability / (((1 + RMIA_OFFLINE_A) * p_out + 1 - RMIA_OFFLINE_A) / 2)
+    dominated = np.searchsorted(np.sort(ratio), ratio / RMIA_GAMMA, side="right")
+    return np.asarray((dominated + 0.5 * ratio / ratio.max()) / len(ratio))
 
 
 METHODS: Mapping[str, Callable[[Float64, Shadows], Float64]] = {
@@ -187,7 +187,6 @@ class Recipe:
     def network(self, x: Array, y: Int64, seed: int) -> nn.Module:
         """The trained network."""
         import torch
-        from torch.nn.functional import cross_entropy
 
         from moretta.shared.models.emotion import initial_weights
 
@@ -200,7 +199,7 @@ class Recipe:
         for _ in range(min(MAX_STEPS, self.epochs * -(-len(y) // self.batch_size))):
             rows = torch.from_numpy(rng.permutation(len(y))[: self.batch_size])
             optimizer.zero_grad()
-            torch.autograd.backward(cross_entropy(network(features[rows]), labels[rows]))
+            torch.autograd.backward(torch.nn.functional.cross_entropy(network(features[rows]), labels[rows]))
             optimizer.step()
         return network
 

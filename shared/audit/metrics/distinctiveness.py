@@ -6,13 +6,14 @@ against released, each [speakers, speakers] in one order of speakers.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 
-from moretta.shared.audit.metrics.scores import metric
-from moretta.shared.core.array_types import Bool, Float64, Int64, Integers
+from moretta.shared.audit.metrics.scores import have_sex, metric
+from moretta.shared.core.array_types import Float64, Int64, Integers
 from moretta.shared.core.errors import RunError
 
 LEAST_GAIN_DECIBEL = -60.0
@@ -80,19 +81,25 @@ class Similarity:
             return None
         return Dominance(diagonal_dominance(self.original, draws), diagonal_dominance(self.attacked, draws))
 
-    def of(self, keep: Bool) -> Similarity:
-        """Some of the speakers."""
+    @property
+    def enrolled(self) -> int:
+        """How many speakers there are."""
+        return len(self.speakers)
+
+    def of_sex(self, sex_of: Mapping[int, str], sex: str) -> Similarity | None:
+        """The speakers of this sex; None of fewer than two."""
+        keep = have_sex(self.speakers, sex_of, sex)
         block = np.ix_(keep, keep)
-        return Similarity(self.original[block], self.attacked[block], self.speakers[keep])
+        return Similarity(self.original[block], self.attacked[block], self.speakers[keep]) if keep.sum() > 1 else None
 
-    def of_speaker(self, row: int) -> Dominance:
-        """How much one speaker resembles itself more than others resemble it, in both matrices."""
-        others = np.arange(len(self.speakers)) != row
+    def by_speaker(self) -> dict[int, Dominance]:
+        """How much each speaker resembles itself more than others resemble it, in both matrices."""
 
-        def own(s: Float64) -> float:
+        def own(s: Float64, row: int) -> float:
+            others = np.arange(len(s)) != row
             return abs(float(s[row, row] - (s[row, others].mean() + s[others, row].mean()) / 2))
 
-        return Dominance(own(self.original), own(self.attacked))
+        return {int(n): Dominance(own(self.original, i), own(self.attacked, i)) for i, n in enumerate(self.speakers)}
 
 
 @metric("voice_distinctiveness_gain", kind="similarity", unit="dB", chance=LEAST_GAIN_DECIBEL, private="low")

@@ -5,11 +5,12 @@ Ties are averaged over their orders, so a constant score gives exactly chance an
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
-from moretta.shared.audit.metrics.scores import Trials, metric
+from moretta.shared.audit.metrics.scores import Trials, have_sex, metric
 from moretta.shared.core.array_types import Bool, Float64, Int64
 from moretta.shared.core.errors import RunError
 
@@ -51,6 +52,25 @@ class Ranking:
         """int [n], the column of each trial's own speaker."""
         order = np.argsort(self.gallery)
         return order[np.searchsorted(self.gallery, self.speaker, sorter=order)].astype(np.int64)
+
+    @property
+    def speakers(self) -> Int64:
+        """Distinct speakers of the trials, sorted."""
+        return np.unique(self.speaker)
+
+    @property
+    def enrolled(self) -> int:
+        """How many speakers are enrolled."""
+        return len(self.gallery)
+
+    def by_speaker(self) -> dict[int, Ranking]:
+        """Each speaker's trials."""
+        return {int(s): self.rows(self.speaker == s) for s in self.speakers}
+
+    def of_sex(self, sex_of: Mapping[int, str], sex: str) -> Ranking | None:
+        """Trials of speakers of this sex against everybody; None without any."""
+        keep = have_sex(self.speaker, sex_of, sex)
+        return self.rows(keep) if keep.any() else None
 
     def rows(self, keep: Bool | Int64) -> Ranking:
         """Trials chosen by a mask or by indices, at least one; the gallery stays."""

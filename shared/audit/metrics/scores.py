@@ -71,6 +71,11 @@ def leaks_when_low(name: str) -> bool:
     return name in METRICS and METRICS.get(name).private == "high"
 
 
+def have_sex(speakers: Int64, sex_of: Mapping[int, str], sex: str) -> Bool:
+    """Which of these speakers have this sex; none whose sex is not stated."""
+    return np.isin(speakers, [speaker for speaker, stated in sex_of.items() if stated == sex])
+
+
 @dataclass(frozen=True)
 class TieGroups:
     """Trials of one score counted together, by ascending score: float64 [groups] each, the last two are counts."""
@@ -142,10 +147,20 @@ class Trials:
         part.enrol_speaker, part.trial_speaker = self.enrol_speaker[keep], self.trial_speaker[keep]
         return part
 
+    @property
+    def enrolled(self) -> int:
+        """How many speakers are enrolled."""
+        return len(np.unique(self.enrol_speaker))
+
+    def by_speaker(self) -> dict[int, Trials]:
+        """By the speaker of the trial; without those who have no mated or no non-mated trials."""
+        own = ((int(s), self.subset(self.trial_speaker == s)) for s in np.unique(self.trial_speaker))
+        return {speaker: part for speaker, part in own if part is not None}
+
     def of_sex(self, sex_of: Mapping[int, str], sex: str) -> Trials | None:
         """Comparisons in which both sides have this sex, as the VoicePrivacy Challenge pairs them; None if too few."""
-        members = np.array([s for s, value in sex_of.items() if value == sex], dtype=np.int64)
-        return self.subset(np.isin(self.enrol_speaker, members) & np.isin(self.trial_speaker, members))
+        enrol, trial = (have_sex(speakers, sex_of, sex) for speakers in (self.enrol_speaker, self.trial_speaker))
+        return self.subset(enrol & trial)
 
     def sorted(self) -> Trials:
         """The same trials by ascending score, so that sorting their resamples is cheap."""

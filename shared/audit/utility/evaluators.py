@@ -96,24 +96,21 @@ def evaluator_names(modality: Modality | None = None) -> list[str]:
     return [cls.name for cls in EVALUATORS.items() if modality in (None, cls.modality)]
 
 
-_forest = estimator("ensemble.RandomForestClassifier", 300, n_jobs=1)
+_forest = estimator("ensemble.RandomForestClassifier", 300, n_jobs=1, scaled=True)
 """300 trees, as the original project's classifier of emotion."""
-_logistic = estimator("linear_model.LogisticRegression", C=0.01, max_iter=2000)
+_logistic = estimator("linear_model.LogisticRegression", C=0.01, max_iter=2000, scaled=True)
 """Multinomial, strongly regularised: there are more features than people."""
 
 
 class ClassifierEvaluator(UtilityEvaluator):
-    """Standardise vectors, then a scikit-learn classifier with probabilities, on one thread."""
+    """A scikit-learn classifier with probabilities on standardised vectors, on one thread."""
 
     classifier: ClassVar[Callable[[int], Any]] = staticmethod(_logistic)
     """Makes one from a seed."""
 
     def fit(self, vectors: Float32, emotions: Int64, *, seed: int) -> None:
         """Learn the emotions that occur."""
-        from sklearn.pipeline import make_pipeline
-        from sklearn.preprocessing import StandardScaler
-
-        self._model = make_pipeline(StandardScaler(), type(self).classifier(seed)).fit(vectors, emotions)
+        self._model = type(self).classifier(seed).fit(vectors, emotions)
 
     def scores(self, vectors: Float32) -> Float32:
         """Probabilities; 0 for an emotion that did not occur in training."""

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 class ClipSet:
     """Clips of one modality, under pseudonyms.
 
-    `clips[i]` describes what `mfcc(i)`, `waveform(i)` or `frames(i)` returns. Arrays are read each time, but for the
+    `clips[i]` describes the array of `mfcc(i)`, `waveform(i)` or `frames(i)`. Arrays are read each time, but for the
     views that `with_views` has packed.
     """
 
@@ -242,12 +242,8 @@ class ClipSet:
     ) -> ClipSet:
         """Originals, or another tool's output, under the pseudonyms that the sites gave.
 
-        Args:
-            corpus: clips without this modality are left out.
-            modality: what to read of them.
-            pseudonyms: one key, or the key of each speaker's site.
-            loader: reads the faces of one video; needed for faces.
-            classes: the study's; None takes the labels of the clips.
+        Clips without this modality are left out. `pseudonyms`: one key, or the key of each speaker's site; `loader` is
+        needed for faces; `classes`: the study's; None takes the labels of the clips.
         """
         voice = modality == "voice"
         if not voice and loader is None:

@@ -54,7 +54,7 @@ def audit(
 
     Args:
         original: the same clips before anonymization, under the same pseudonyms; None without them.
-        released: what left the sites.
+        released: the clips that left the sites.
         attackers: names; those of the other modality are passed over. Empty means all that are registered.
         seed: of trial lists, training and bootstraps.
         bootstrap: resamples of each interval; 0 leaves intervals out.

@@ -81,16 +81,10 @@ def attack_clips(
     cache_dir: Path | None = None,
     progress: Progress | None = None,
 ) -> list[Result]:
-    """Attribute inference and inversion on one modality. Nothing is raised: what fails is an invalid result.
+    """Attribute inference and inversion on one modality: the arguments are those of `runner.audit`.
 
-    Args:
-        original: the same clips before anonymization, under the same pseudonyms; None without them.
-        released: what left the sites; of many clips, `MAX_CLIPS` are attacked.
-        seed: of draws, training and bootstraps.
-        bootstrap: resamples of each interval; at least `MIN_RESAMPLES` are drawn.
-        pool: where attacks run; None is this process.
-        cache_dir: where embeddings of untrained encoders are kept, by content.
-        progress: called after every finished attack.
+    Nothing is raised: an attack that fails is an invalid result. Of many clips, `MAX_CLIPS` are attacked; at least
+    `MIN_RESAMPLES` are drawn. Without a pool attacks run in this process.
     """
     options = {"seed": seed, "bootstrap": max(MIN_RESAMPLES, bootstrap)}
     try:

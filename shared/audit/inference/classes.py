@@ -81,16 +81,15 @@ def infer_from_updates(
 ) -> list[Result]:
     """Balanced accuracy of inferring a label from each layer's update, and from all layers together, leaving one out.
 
+    Larger layers are projected at random to so many dimensions (Johnson and Lindenstrauss: distances survive).
+
     Args:
         updates: one mapping of layer name to change of weights each, all of one shape.
-        label: [n], what is inferred: the sex of the update's speakers, or the speaker.
-        group: [n], what is left out together: the speaker when sex is inferred (else the attacker would recognise the
-            speaker), the round when the speaker is.
-        about: the result without figures; each result says its layer.
-        speakers: [n], what the bootstrap resamples; default `group`.
-        dimensions: of the random projection of larger layers (Johnson and Lindenstrauss: distances survive).
-        resamples: of the bootstrap.
-        seed: of projection and bootstrap.
+        label: [n], the sex of the update's speakers, or the speaker.
+        group: [n], left out together: the speaker when sex is inferred (else the attacker would recognise the speaker),
+            the round when the speaker is.
+        about: the result without figures; each result has its layer.
+        speakers: [n], resampled by the bootstrap; default `group`.
     """
     classes, y = np.unique(label, return_inverse=True)
     units = np.asarray(group if speakers is None else speakers)
@@ -122,8 +121,8 @@ def balanced_accuracy(about: Result, right: Bool, label: Int64, unit: Array, *, 
     Few people make intervals too narrow: of releases without any leak, 12 % of the inferences from 24 people and 7 %
     from 60 came out above chance (measured; 2.5 % nominal), so a bare excess from few is no proof.
 
-    `right` [n] says where the attacker was right, `label` int [n] is the true class from 0 on, `unit` [n] what the
-    bootstrap resamples: the speaker, as a rule.
+    `right` [n]: where the attacker was right; `label` int [n]: the true class from 0 on; `unit` [n] is resampled by the
+    bootstrap: the speaker, as a rule.
     """
     units, unit_of_row = np.unique(unit, return_inverse=True)
     classes = len(np.unique(label))

@@ -36,25 +36,15 @@ def link_modalities(
     resamples: int = 200,
     seed: int = 0,
 ) -> list[Result]:
-    """How well a voice clip finds its face among those of people outside the training folds, for each mapping.
+    """How well a voice clip [n, d] finds its face [m, e] among those of people outside the training folds.
 
-    Two figures each: top-1 of the whole gallery, and the forced choice between its face and another one (Nagrani,
-    Albanie and Zisserman, CVPR 2018; chance is 0.5), which shows what top-1 of few people cannot.
+    Two figures for each mapping: top-1 of the whole gallery, one fold's people, and the forced choice between its face
+    and another one (Nagrani, Albanie and Zisserman, CVPR 2018; chance is 0.5), which shows what top-1 of few people
+    cannot. The mapping is learned on pairs of voice and face clips of one person, matched at random, so that neither
+    text nor time can link them; tested on other people, each enrolled by the mean of their faces.
 
-    The mapping is learned on pairs of voice and face clips of one person, matched at random, so that neither what is
-    said nor when can link them; tested on other people, each enrolled by the mean of their faces.
-
-    Args:
-        voice: [n, d], features of released voice clips.
-        voice_person: int [n].
-        face: [m, e], features of released face clips.
-        face_person: int [m].
-        about: the result without figures.
-        within: the group (sex) of each person; candidates are then of the voice's own group, so that what is found is
-            more than the group.
-        folds: person-disjoint folds; the gallery is one fold's people.
-        resamples: of the bootstrap over people.
-        seed: of folds, pairs and bootstrap.
+    `within` has the group (sex) of each person: candidates are then of the voice's own group, so that a link is more
+    than the group. `about` is the result without figures; `folds` are person-disjoint.
     """
     people = np.intersect1d(voice_person, face_person)
     about = about.model_copy(update={"target": "face of the voice" + ("" if within is None else " within group")})

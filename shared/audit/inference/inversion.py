@@ -146,10 +146,8 @@ def restore(
             frame with `context_frames` neighbours on each side.
         original: the same clips before anonymization; sequences have as many frames as their releases.
         speaker: int [n], of at least `MIN_PEOPLE` people.
-        decoder: fresh; it is fitted here.
-        context_frames: for sequences.
+        decoder: of `DECODERS`, fresh; it is fitted here.
         max_rows: clips or frames that the decoder is trained on at most, drawn at random; None for all.
-        seed: of the split of people, and of the draw.
     """
 
     def picked(clips: Array | Sequence[Array], rows: Int64, context: int = 0) -> Array:

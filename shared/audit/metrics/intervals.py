@@ -70,13 +70,8 @@ def bootstrap_rows(
 ) -> Interval | None:
     """Interval of a statistic of rows (trials of an identification, clips of a classifier), resampling their speakers.
 
-    None for fewer than two speakers, of whom every resample is the same.
-
-    Args:
-        statistic: maps the int indices of the drawn rows, repeats included, to a value or None.
-        speaker: int [n], the speaker of each row.
-        resamples: how many.
-        seed: of the draws.
+    `statistic` maps the indices of the drawn rows, repeats included, to a value or None; `speaker` [n] is that of each
+    row. None for fewer than two speakers, of whom every resample is the same.
     """
     speakers, of_row = np.unique(speaker, return_inverse=True)
     if len(speakers) < 2:

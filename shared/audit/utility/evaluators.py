@@ -215,13 +215,10 @@ def evaluate_utility(
 
     Args:
         original: the same clips before anonymization; None without them.
-        released: what left the sites.
+        released: the clips that left the sites.
         evaluators: names; empty means all.
-        seed: of folds, training and intervals.
         draws: resamples of each interval, over speakers.
-        workers: processes; None takes one for each CPU.
-        scratch: where small views of the clips may be kept meanwhile.
-        progress: called after every finished evaluator.
+        scratch: where small views of the clips are kept meanwhile.
 
     Raises:
         AttackersError: an unknown evaluator.

@@ -89,13 +89,12 @@ class ClipSet:
 
     def mfcc(self, index: int) -> Float32:
         """float32 [frames, coefficients], frames every 10 ms; of codes float32 [steps, d], one step or more."""
-        return self.views["mfcc"][self.rows[index]] if "mfcc" in self.views else mfcc_view(self.arrays[index])
+        return self._view("mfcc", index, lambda: mfcc_view(self.arrays[index]))
 
     def statistics(self, index: int) -> Float32:
         """float32 [d]: the statistics of a clip's MFCC, or codes, that most adaptive voice attackers work on."""
-        if "statistics" in self.views:
-            return np.asarray(self.views["statistics"][self.rows[index]][0])
-        return statistics_view(self.arrays[index].form, self.mfcc(index))
+        form = self.arrays[index].form
+        return self._view("statistics", index, lambda: statistics_view(form, self.mfcc(index))[None])[0]
 
     def waveform(self, index: int) -> Float32:
         """float32 [samples] at 16 kHz in [-1, 1]; resynthesized where no sound was released.
@@ -122,13 +121,15 @@ class ClipSet:
 
     def thumbnails(self, index: int) -> UInt8:
         """uint8 [up to 6, 48, 48, 3]: few small frames spread over the clip, cheap enough to keep at hand."""
-        packed = self.views.get("thumbnails")
-        return thumbnails_of(self.frames(index)) if packed is None else packed[self.rows[index]]
+        return self._view("thumbnails", index, lambda: thumbnails_of(self.frames(index)))
 
     def movement(self, index: int) -> UInt8:
         """uint8 [up to 300, 24, 24]: all frames of a clip in grey and tiny, in their order."""
-        packed = self.views.get("movement")
-        return movement_of(self.frames(index)) if packed is None else packed[self.rows[index]]
+        return self._view("movement", index, lambda: movement_of(self.frames(index)))
+
+    def _view(self, name: str, index: int, make: Callable[[], Array]) -> Array:
+        packed = self.views.get(name)
+        return make() if packed is None else packed[self.rows[index]]
 
     def decoded(self) -> ClipSet:
         """The same clips held in memory as sound or as frames: for few clips that several encoders will read."""

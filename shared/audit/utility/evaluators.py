@@ -119,19 +119,6 @@ class ClassifierEvaluator(UtilityEvaluator):
         return found
 
 
-_TABLE: dict[str, tuple[Modality, Callable[[ClipSet], Float32], Callable[[int], Any]]] = {
-    "voice-forest": ("voice", voice_statistics, _forest),
-    "voice-logistic": ("voice", voice_statistics, _logistic),
-    "face-forest": ("face", face_pixels, _forest),
-    "face-logistic": ("face", face_gradients, _logistic),
-}
-for _name, (_modality, _features, _classifier) in _TABLE.items():
-    _settings = {"vectors": staticmethod(_features), "classifier": staticmethod(_classifier)}
-    utility_evaluator(_name, modality=_modality)(
-        cast(type[UtilityEvaluator], type(_name, (ClassifierEvaluator,), _settings))
-    )
-
-
 class SelfSupervised(ClassifierEvaluator):
     """Logistic regression on one hidden layer of a network that was trained on speech without labels."""
 
@@ -149,18 +136,17 @@ class SelfSupervised(ClassifierEvaluator):
         return np.concatenate([network.summarise(chunk, layer=EMOTION_LAYER) for chunk in chunks])
 
 
-@utility_evaluator("hubert-emotion", modality="voice")
-class Hubert(SelfSupervised):
-    """On HuBERT."""
-
-    encoder = HubertEncoder
+def _row(name: str, family: type[UtilityEvaluator], modality: Modality, **settings: Any) -> None:
+    utility_evaluator(name, modality=modality)(cast(type[UtilityEvaluator], type(name, (family,), settings)))
 
 
-@utility_evaluator("wav2vec2-emotion", modality="voice")
-class Wav2Vec2(SelfSupervised):
-    """On wav2vec 2.0."""
-
-    encoder = Wav2Vec2Encoder
+_VOICE, _PIXELS, _GRADIENTS = map(staticmethod, (voice_statistics, face_pixels, face_gradients))
+_row("voice-forest", ClassifierEvaluator, "voice", vectors=_VOICE, classifier=staticmethod(_forest))
+_row("voice-logistic", ClassifierEvaluator, "voice", vectors=_VOICE)
+_row("face-forest", ClassifierEvaluator, "face", vectors=_PIXELS, classifier=staticmethod(_forest))
+_row("face-logistic", ClassifierEvaluator, "face", vectors=_GRADIENTS)
+_row("hubert-emotion", SelfSupervised, "voice", encoder=HubertEncoder)
+_row("wav2vec2-emotion", SelfSupervised, "voice", encoder=Wav2Vec2Encoder)
 
 
 @utility_evaluator("face-api-expression", modality="face", kind="pretrained")

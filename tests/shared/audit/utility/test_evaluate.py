@@ -9,11 +9,11 @@ import pytest
 from speakers import describe
 
 from moretta.shared.audit.dataset import ClipSet
+from moretta.shared.audit.pretrained.speaker_encoders import HubertEncoder
 from moretta.shared.audit.result import Result
 from moretta.shared.audit.utility import evaluators as evaluators_module
 from moretta.shared.audit.utility.evaluators import (
     EVALUATORS,
-    Hubert,
     UtilityEvaluator,
     evaluate_utility,
     get_evaluator,
@@ -132,7 +132,7 @@ def test_same_seed_same_rows_with_one_worker_and_with_two(tmp_path: Path) -> Non
 
 def test_self_supervised_evaluators_say_what_they_miss(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    assert "torchaudio" in str(Hubert.missing())
+    assert "torchaudio" in str(get_evaluator("hubert-emotion").missing())
     (row,) = rows_of(None, speech(lively=1.0), tmp_path, "hubert-emotion")
     assert row.value is None
     assert "torchaudio" in row.reason
@@ -164,8 +164,8 @@ def test_a_self_supervised_evaluator_reads_what_its_network_gives(
         aux_num_out=None,
     )
     monkeypatch.setattr(evaluators_module, "EMOTION_LAYER", 1)
-    monkeypatch.setattr(Hubert.encoder, "load", classmethod(lambda cls: cls(network)))
-    found = Hubert().vectors(tones())
+    monkeypatch.setattr(HubertEncoder, "load", classmethod(lambda cls: cls(network)))
+    found = get_evaluator("hubert-emotion")().vectors(tones())
     assert found.shape == (4, 32)
     assert np.isfinite(found).all()
     assert not np.allclose(found[0], found[2])
@@ -180,6 +180,6 @@ def tones() -> ClipSet:
 
 def test_two_evaluators_of_one_name_are_a_defect_and_an_unknown_one_lists_the_known(registry: None) -> None:
     with pytest.raises(ValueError, match="voice-forest"):
-        utility_evaluator("voice-forest", modality="voice")(Hubert)
+        utility_evaluator("voice-forest", modality="voice")(get_evaluator("hubert-emotion"))
     with pytest.raises(AttackersError, match="face-api-expression"):
         get_evaluator("nobody")

@@ -23,6 +23,7 @@ from speakers_table import Sound, clip_set, described_as, sound_of
 
 from moretta.client.anonymizers.emotion_label_rr import EmotionLabelVoice
 from moretta.shared.audit import measure
+from moretta.shared.audit.inference.attack_all import without_figures
 from moretta.shared.audit.inference.classes import infer_attribute
 from moretta.shared.audit.runner import audit
 from moretta.shared.audit.utility.evaluators import evaluate_utility
@@ -136,7 +137,8 @@ def sex_from(features: np.ndarray, words: Words, sex: dict[int, Any]) -> Iterato
     """Balanced accuracy of each attacker, from all clips of a person."""
     speaker = np.array([clip.speaker for clip in words])
     known = np.array([str(sex[one]) for one in speaker])
-    for leak in infer_attribute(features, known, speaker, target="sex", resamples=0):
+    about = without_figures("attribute", "voice", "sex", "semi-informed")
+    for leak in infer_attribute(features, known, speaker, about=about, resamples=0):
         if leak.value is not None and leak.attacker.endswith("all clips"):
             yield leak.value
 

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from moretta.shared.audit import scoring
 from moretta.shared.audit.attackers.base import Attacker, Embedder, Identifier, get_attacker
 from moretta.shared.audit.attackers.open_set import embeddings_of
 from moretta.shared.audit.dataset import ClipSet
@@ -21,15 +22,6 @@ from moretta.shared.audit.metrics.scores import Trials
 from moretta.shared.audit.metrics.verification import affine_calibration
 from moretta.shared.audit.protocol import SCENARIOS, Scenario, SetName, TrialPlan
 from moretta.shared.audit.result import Result, failure
-from moretta.shared.audit.scoring import (
-    COHORT,
-    claims,
-    cosines,
-    normalized,
-    paired_cosines,
-    ranking_by_centroids,
-    ranking_of_posteriors,
-)
 from moretta.shared.core.array_types import Float32, Float64, Int64
 
 MIN_SPEAKERS = 2
@@ -173,7 +165,7 @@ def _distinctiveness(
     def similarity(first: SetName, second: SetName) -> Float64:
         left = embeddings_of(cls.name, inputs.sets[first].subset(enrol))
         right = embeddings_of(cls.name, inputs.sets[second].subset(trial))
-        return similarity_matrix(ratio(cosines(left, right)), labels[enrol], labels[trial])
+        return similarity_matrix(ratio(scoring.cosines(left, right)), labels[enrol], labels[trial])
 
     before, speakers = similarity("original", "original"), np.unique(labels[enrol])
     results: list[Result] = []
@@ -195,8 +187,8 @@ def _identify(cls: type[Identifier], inputs: Inputs, unit: Unit, scenarios: list
     scored: _Scored = []
     for scenario in scenarios:
         scores = attacker.scores(inputs.sets[scenario.trial].subset(trial))
-        ranking = ranking_of_posteriors(scores, attacker.speakers, inputs.numbers, inputs.clips.labels[trial])
-        scored.append((scenario, ranking, claims(ranking, seed=seed)))
+        ranking = scoring.ranking_of_posteriors(scores, attacker.speakers, inputs.numbers, inputs.clips.labels[trial])
+        scored.append((scenario, ranking, scoring.claims(ranking, seed=seed)))
     return scored
 
 
@@ -213,7 +205,7 @@ def _embed(cls: type[Embedder], inputs: Inputs, unit: Unit, scenarios: list[Scen
     for s in scenarios:
         enrolled = _vectors(model, inputs.sets[s.enrol].subset(enrol))
         tried = _vectors(model, inputs.sets[s.trial].subset(trial))
-        rankings[s.name] = ranking_by_centroids(enrolled, labels[enrol], tried, labels[trial])
+        rankings[s.name] = scoring.ranking_by_centroids(enrolled, labels[enrol], tried, labels[trial])
     pairs = np.stack([inputs.rows_of(side) for side in zip(*inputs.plan.pairs, strict=True)], axis=1)  # [n, 2]
     folds: list[tuple[Embedder, Float32 | None, Int64]] = []
     """A model, embeddings of clips it was trained on, and the pairs that it compares."""
@@ -224,7 +216,7 @@ def _embed(cls: type[Embedder], inputs: Inputs, unit: Unit, scenarios: list[Scen
             known = np.isin(labels, [inputs.numbers[s] for s in members])
             model, train = cls(), inputs.sets[unit.train].subset(np.flatnonzero(known))
             model.fit(train, seed=_seed_of(seed, half))
-            few = np.sort(np.random.default_rng(seed).permutation(len(train))[:COHORT])
+            few = np.sort(np.random.default_rng(seed).permutation(len(train))[: scoring.COHORT])
             folds.append((model, _vectors(model, train.subset(few)), pairs[~known[pairs].any(axis=1)]))
     speakers = labels[np.concatenate([own for _, _, own in folds])]  # [n, 2]
     scored: _Scored = []
@@ -241,8 +233,8 @@ def _compare(model: Embedder, cohort: Float32 | None, pairs: Int64, inputs: Inpu
         rows, local[:, column] = np.unique(pairs[:, column], return_inverse=True)
         sides.append(_vectors(model, inputs.sets[name].subset(rows)))
     enrol, trial = sides
-    scores = paired_cosines(enrol[local[:, 0]], trial[local[:, 1]])
-    return scores if cohort is None else normalized(scores, cohort, enrol, trial, local)
+    scores = scoring.paired_cosines(enrol[local[:, 0]], trial[local[:, 1]])
+    return scores if cohort is None else scoring.normalized(scores, cohort, enrol, trial, local)
 
 
 def _vectors(model: Embedder, clips: ClipSet) -> Float32:

@@ -129,9 +129,8 @@ class Measurement:
         if isinstance(part, Ranking):
             # The gallery stays whole in every resample: a gallery of copies would make ties that do not occur.
             units = np.arange(len(part)) if within_speaker else part.speaker
-            return {
-                m.name: bootstrap_rows(lambda rows, m=m: _value(m, part.rows(rows)), units, **draws) for m in metrics
-            }
+            of_rows = {m.name: lambda rows, f=m.function: f(part.rows(rows)) for m in metrics}
+            return {name: bootstrap_rows(statistic, units, **draws) for name, statistic in of_rows.items()}
         if isinstance(part, Dominance):
             return dict.fromkeys(m.name for m in metrics)
         counts = speaker_counts(len(part.speakers), self.resamples, self.seed)

@@ -18,13 +18,8 @@ from moretta.shared.audit.arrays import PackedArrays
 from moretta.shared.audit.attackers.base import Embedder, attacker_row, get_attacker, get_embedder
 from moretta.shared.audit.dataset import ClipSet
 from moretta.shared.audit.pretrained.encoder import PretrainedEncoder
-from moretta.shared.audit.pretrained.face_encoders import DlibEncoder, SFaceEncoder
-from moretta.shared.audit.pretrained.speaker_encoders import (
-    CamPlusPlusEncoder,
-    Ge2eEncoder,
-    HubertEncoder,
-    Wav2Vec2Encoder,
-)
+from moretta.shared.audit.pretrained.face_encoders import FACE_ENCODERS
+from moretta.shared.audit.pretrained.speaker_encoders import SPEAKER_ENCODERS
 from moretta.shared.audit.protocol import SetName
 from moretta.shared.audit.views import Features, face_picture, motion, plain, voice_statistics
 from moretta.shared.core.array_types import Array, Float32, Int64
@@ -261,6 +256,6 @@ _row("voice-wccn", modality="voice", features=staticmethod(plain(voice_statistic
 _row("face-wccn", modality="face", features=staticmethod(plain(face_picture)), components=150)
 # How the face moves is a biometric that a release without any likeness may still carry.
 _row("face-motion-wccn", modality="face", features=staticmethod(motion), components=100, scaled=True)
-for _encoder in (CamPlusPlusEncoder, Ge2eEncoder, HubertEncoder, Wav2Vec2Encoder, SFaceEncoder, DlibEncoder):
+for _encoder in (*SPEAKER_ENCODERS, *FACE_ENCODERS):
     _settings = {"network": _encoder, "version": _encoder.version, "max_unprotected_eer": _encoder.threshold}
     attacker_row(_encoder.name, PretrainedAttacker, modality=_encoder.modality, kind="pretrained", **_settings)

@@ -205,3 +205,6 @@ class DlibEncoder(PretrainedEncoder):
                 points = self._landmarks(picture, max(faces, key=lambda face: int(face.area())))
                 return self._dlib.get_face_chip(picture, points, self.SIDE, self.PADDING)
         return None
+
+
+FACE_ENCODERS = (SFaceEncoder, DlibEncoder)

@@ -239,3 +239,6 @@ class Wav2Vec2Encoder(SelfSupervisedEncoder):
     name = "wav2vec2"
     pipeline = "WAV2VEC2_BASE"
     file_name = "wav2vec2_fairseq_base_ls960.pth"
+
+
+SPEAKER_ENCODERS = (CamPlusPlusEncoder, Ge2eEncoder, HubertEncoder, Wav2Vec2Encoder)

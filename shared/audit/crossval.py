@@ -28,13 +28,6 @@ def out_of_fold(predict: Callable[[Int64, Int64], Array], splits: Splits) -> Arr
     return np.asarray(np.concatenate(found)[np.argsort(np.concatenate(tested))])
 
 
-def speaker_folds(speakers: Int64, folds: int) -> Splits:
-    """Speaker-disjoint folds of about equal size, fewer where there are fewer speakers."""
-    from sklearn.model_selection import GroupKFold
-
-    return GroupKFold(min(folds, len(np.unique(speakers)))).split(speakers, groups=speakers)  # type: ignore[no-any-return]
-
-
 def stratified_speaker_folds(y: Int64, speakers: Integers, folds: int, seed: int) -> Splits:
     """Speaker-disjoint folds in which every class of speakers has its share: every training set has every class."""
     from sklearn.model_selection import StratifiedKFold
@@ -42,12 +35,6 @@ def stratified_speaker_folds(y: Int64, speakers: Integers, folds: int, seed: int
     people, first = np.unique(speakers, return_index=True)
     for train, test in StratifiedKFold(folds, shuffle=True, random_state=seed).split(people, y[first]):
         yield tuple(np.flatnonzero(np.isin(speakers, people[side])) for side in (train, test))  # type: ignore[misc]
-
-
-def leave_one_out(groups: Array) -> Splits:
-    """One fold for each group."""
-    for left_out in np.unique(groups):
-        yield np.flatnonzero(groups != left_out), np.flatnonzero(groups == left_out)
 
 
 def sentence_folds(y: Int64, clips: ClipSet) -> list[tuple[Int64, Int64]] | None:

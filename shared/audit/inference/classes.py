@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from moretta.shared.audit.crossval import estimator, leave_one_out, out_of_fold, stratified_speaker_folds
+from moretta.shared.audit.crossval import estimator, out_of_fold, stratified_speaker_folds
 from moretta.shared.audit.metrics.intervals import bootstrap_rows
 from moretta.shared.audit.result import Result
 from moretta.shared.audit.scoring import unit_rows
@@ -91,6 +91,8 @@ def infer_from_updates(
         about: the result without figures; each result has its layer.
         speakers: [n], resampled by the bootstrap; default `group`.
     """
+    from sklearn.model_selection import LeaveOneGroupOut
+
     classes, y = np.unique(label, return_inverse=True)
     units = np.asarray(group if speakers is None else speakers)
     projected = {name: project([u[name] for u in updates], name, dimensions, seed) for name in updates[0]}
@@ -106,12 +108,13 @@ def infer_from_updates(
     found = []
     for name, layer in projected.items():
         directions = unit_rows(layer)
-        predicted = out_of_fold(
-            lambda train, test, x=directions: _logistic(seed).fit(x[train], y[train]).predict(x[test]),  # type: ignore[misc]
-            leave_one_out(np.asarray(group)),
-        )
+
+        def predict(train: Int64, test: Int64, x: Array = directions) -> Array:
+            return np.asarray(_logistic(seed).fit(x[train], y[train]).predict(x[test]))
+
+        right = out_of_fold(predict, LeaveOneGroupOut().split(y, groups=group)) == y
         of_layer = about.model_copy(update={"layer": name})
-        found.append(balanced_accuracy(of_layer, predicted == y, y, units, resamples=resamples, seed=seed))
+        found.append(balanced_accuracy(of_layer, right, y, units, resamples=resamples, seed=seed))
     return found
 
 

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Literal, TypeVar, cast
 
 import numpy as np
 
-from moretta.shared.audit.crossval import estimator, out_of_fold, speaker_folds
+from moretta.shared.audit.crossval import estimator, out_of_fold
 from moretta.shared.audit.dataset import ClipSet
 from moretta.shared.audit.metrics.confusion import bootstrap, confusion_by_speaker, uar
 from moretta.shared.audit.pretrained.expression import ExpressionEvaluator
@@ -220,6 +220,8 @@ def evaluate_utility(
 
 def _evaluate(name: str, sets: dict[SetName, ClipSet], seed: int, draws: int) -> list[Result]:
     """One evaluator. Whatever goes wrong becomes a reason, never an exception of the audit."""
+    from sklearn.model_selection import GroupKFold
+
     cls = get_evaluator(name)
     clips = sets["released"]
     emotions, people, classes = clips.emotions, clips.labels, clips.classes
@@ -257,7 +259,8 @@ def _evaluate(name: str, sets: dict[SetName, ClipSet], seed: int, draws: int) ->
                 evaluator.fit(vectors[train][known], emotions[known], seed=seed)
                 return evaluator.scores(vectors[trial][held_out])
 
-            predicted = out_of_fold(scores, speaker_folds(people, FOLDS)).argmax(1)
+            folds = GroupKFold(min(FOLDS, speakers)).split(people, groups=people)
+            predicted = out_of_fold(scores, folds).argmax(1)
             counts = confusion_by_speaker(emotions, predicted, people.tolist(), classes=len(classes))
             interval = bootstrap(counts, uar, seed=seed, draws=draws)
             return of_scenario.with_value(float(uar(counts.sum(axis=0))), interval)

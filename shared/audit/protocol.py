@@ -12,7 +12,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 import numpy as np
 
@@ -20,6 +20,7 @@ from moretta.shared.core.atomic import write_atomic
 from moretta.shared.release.release_format import ReleasedClip
 
 SetName = Literal["original", "released", "constant"]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -73,49 +74,43 @@ class TrialPlan:
         write_atomic(path, json.dumps(asdict(self)) + "\n")
 
 
+_Sides = dict[str, list[ReleasedClip]]
+
+
 def make_plan(clips: Sequence[ReleasedClip], *, seed: int) -> TrialPlan:
     """Draw enrolment, trials, halves and pairs. Speakers with a single clip cannot be enrolled and tried: left out.
 
-    The order of `clips` does not matter.
+    Half of the sentences enrol; a speaker for whom a side would be empty is split clip by clip. Both halves of the
+    speakers have their share of each sex. The order of `clips` does not matter.
     """
     rng = np.random.default_rng([seed, 0x7121A15])
     by_speaker: dict[str, list[ReleasedClip]] = defaultdict(list)
     for clip in sorted(clips, key=lambda clip: clip.clip):
         by_speaker[clip.speaker].append(clip)
     people = {speaker: by_speaker[speaker] for speaker in sorted(by_speaker) if len(by_speaker[speaker]) > 1}
-    enrol, trial, cross_sentence = _split(people, rng)
-    halves = _halves(people, rng)
-    pairs, cross_emotion = _pairs(enrol, trial, halves, rng)
-    enrolled, tried = (tuple(clip.clip for clips in side.values() for clip in clips) for side in (enrol, trial))
-    return TrialPlan(seed, cross_sentence, cross_emotion, enrolled, tried, halves, pairs)
-
-
-_Sides = dict[str, list[ReleasedClip]]
-
-
-def _split(people: _Sides, rng: np.random.Generator) -> tuple[_Sides, _Sides, bool]:
-    """Half of the sentences to enrolment; a speaker for whom a side would be empty is split clip by clip."""
-    sentences = sorted({clip.sentence for clips in people.values() for clip in clips})
-    order = rng.permutation(len(sentences))
-    enrolled = {sentences[i] for i in order[: len(sentences) // 2]}
-    enrol, trial, cross = {}, {}, True
-    for speaker, clips in people.items():
-        sides = [c for c in clips if c.sentence in enrolled], [c for c in clips if c.sentence not in enrolled]
+    sentences = _shuffled(sorted({clip.sentence for own in people.values() for clip in own}), rng)
+    enrolled = set(sentences[: len(sentences) // 2])
+    enrol: _Sides = {}
+    trial: _Sides = {}
+    cross_sentence = True
+    for speaker, own in people.items():
+        sides = [c for c in own if c.sentence in enrolled], [c for c in own if c.sentence not in enrolled]
         if not all(sides):
-            cross = False
-            shuffled = [clips[i] for i in rng.permutation(len(clips))]
-            sides = shuffled[: len(clips) // 2], shuffled[len(clips) // 2 :]
+            cross_sentence = False
+            shuffled = _shuffled(own, rng)
+            sides = shuffled[: len(own) // 2], shuffled[len(own) // 2 :]
         enrol[speaker], trial[speaker] = sides
-    return enrol, trial, cross
-
-
-def _halves(people: _Sides, rng: np.random.Generator) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Dealt like cards, sex by sex, so that both halves have their share."""
     deck: list[str] = []
     for sex in ("female", "male", None):
-        group = [speaker for speaker, clips in people.items() if clips[0].sex == sex]
-        deck += [group[i] for i in rng.permutation(len(group))]
-    return tuple(sorted(deck[0::2])), tuple(sorted(deck[1::2]))
+        deck += _shuffled([speaker for speaker, own in people.items() if own[0].sex == sex], rng)
+    halves = tuple(sorted(deck[0::2])), tuple(sorted(deck[1::2]))
+    pairs, cross_emotion = _pairs(enrol, trial, halves, rng)
+    enrolment, tried = (tuple(clip.clip for own in side.values() for clip in own) for side in (enrol, trial))
+    return TrialPlan(seed, cross_sentence, cross_emotion, enrolment, tried, halves, pairs)
+
+
+def _shuffled(items: Sequence[T], rng: np.random.Generator) -> list[T]:
+    return [items[i] for i in rng.permutation(len(items))]
 
 
 def _pairs(

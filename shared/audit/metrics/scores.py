@@ -85,7 +85,6 @@ class TieGroups:
     nonmated: Float64
 
 
-@dataclass(eq=False)
 class Trials:
     """A list of comparisons: [n] each.
 
@@ -98,16 +97,10 @@ class Trials:
         RunError: lengths differ, a score is not finite, or a class is empty.
     """
 
-    scores: Float64
-    enrol_speaker: Int64
-    trial_speaker: Int64
-
     def __init__(self, scores: npt.ArrayLike, enrol_speaker: npt.ArrayLike, trial_speaker: npt.ArrayLike) -> None:
-        self.scores = np.asarray(scores, np.float64)
-        self.enrol_speaker, self.trial_speaker = (
-            np.asarray(enrol_speaker, np.int64),
-            np.asarray(trial_speaker, np.int64),
-        )
+        self.scores: Float64 = np.asarray(scores, np.float64)
+        self.enrol_speaker: Int64 = np.asarray(enrol_speaker, np.int64)
+        self.trial_speaker: Int64 = np.asarray(trial_speaker, np.int64)
         shapes = [array.shape for array in (self.scores, self.enrol_speaker, self.trial_speaker)]
         if self.scores.ndim != 1 or len(set(shapes)) != 1:
             raise RunError(f"trial arrays of shapes {shapes}", expected="three vectors of one length")

@@ -94,7 +94,7 @@ class ClipSet:
     def statistics(self, index: int) -> Float32:
         """float32 [d]: the statistics of a clip's MFCC, or codes, that most adaptive voice attackers work on."""
         form = self.arrays[index].form
-        return self._view("statistics", index, lambda: statistics_view(form, self.mfcc(index))[None])[0]
+        return np.asarray(self._view("statistics", index, lambda: statistics_view(form, self.mfcc(index))[None])[0])
 
     def waveform(self, index: int) -> Float32:
         """float32 [samples] at 16 kHz in [-1, 1]; resynthesized where no sound was released.

@@ -307,7 +307,8 @@ def _restored(decoder: Any, original: ClipSet, released: ClipSet, speaker: Int64
     if released.modality == "voice":
         pairs = [[clips.mfcc(i)[:MAX_FRAMES] for clips in sides] for i in range(len(released))]
         pairs = [[np.asarray(clip[: min(map(len, pair))]) for clip in pair] for pair in pairs]
-        return restore(*map(list, zip(*pairs, strict=True)), speaker, context_frames=CONTEXT, **options), "mfcc"
+        coded, plain = ([pair[side] for pair in pairs] for side in (0, 1))
+        return restore(coded, plain, speaker, context_frames=CONTEXT, **options), "mfcc"
     # Every frame is a picture of its own; afterwards they are clips again.
     of_clip = np.concatenate([np.full(len(original.frames(i)), i) for i in range(len(original))])
     frames, truth = (np.concatenate([c.frames(i) for i in range(len(c))]).astype(np.float32) / 255 for c in sides)

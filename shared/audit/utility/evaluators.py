@@ -136,7 +136,7 @@ class SelfSupervised(ClassifierEvaluator):
         return np.concatenate([network.summarise(chunk, layer=EMOTION_LAYER) for chunk in chunks])
 
 
-def _row(name: str, family: type[UtilityEvaluator], modality: Modality, **settings: Any) -> None:
+def _row(name: str, family: type[Any], modality: Modality, **settings: Any) -> None:
     utility_evaluator(name, modality=modality)(cast(type[UtilityEvaluator], type(name, (family,), settings)))
 
 

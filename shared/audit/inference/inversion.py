@@ -99,7 +99,9 @@ def _pictures(array: Array) -> Any:
 
 # Regularised by leave-one-out over a grid; what survives a linear map is linear leakage.
 _ridge = estimator("linear_model.RidgeCV", np.logspace(-2, 4, 13), scaled=True)
-_hidden = estimator("neural_network.MLPRegressor", (128, 128), alpha=1e-2, max_iter=30, tol=1e-5, scaled=True)
+_hidden = estimator(
+    "neural_network.MLPRegressor", hidden_layer_sizes=(128, 128), alpha=1e-2, max_iter=30, tol=1e-5, scaled=True
+)
 
 
 def _mlp(seed: int) -> Any:

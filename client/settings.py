@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -40,23 +39,13 @@ class StudyPseudonyms:
         """The name that a release has for a clip or a speaker whom the ledger calls `own`: 16 hexadecimal digits."""
         return own if self.study is None else self.key.renamed(own, self.study)
 
-    def own(self, ledger: Ledger) -> Mapping[str, str] | None:
-        """The ledger's name of everything that was released, by its name in this study; None where both are the same.
-
-        What was released is on the ledger, whatever became of the corpus since.
-        """
-        if self.study is None:
-            return None
-        known = {name for c in cohorts_of(ledger).values() for name in (*c.members("speaker"), *c.members("clip"))}
-        return {self.released(name): name for name in known}
-
     def as_own(self, released: tuple[str, ...], ledger: Ledger) -> tuple[str, ...]:
-        """The ledger's names of names in a release."""
-        own = self.own(ledger)
-        if own is None:
+        """The ledger's names of names in a release, which are on the ledger, whatever became of the corpus since."""
+        if self.study is None:
             return released
-        missing = sum(name not in own for name in released)
-        if missing:
+        known = {name for c in cohorts_of(ledger).values() for name in (*c.members("speaker"), *c.members("clip"))}
+        own = {self.released(name): name for name in known}
+        if missing := sum(name not in own for name in released):
             raise RefusedError(
                 f"{missing} names in a release that the privacy ledger does not know",
                 expected="everything that was released, under this site's key",
@@ -67,10 +56,7 @@ class StudyPseudonyms:
 
 @dataclass(frozen=True, slots=True)
 class SiteSettings:
-    """One site.
-
-    `simulated_seed` is None in deployment; in simulation every random choice of the site derives from it.
-    """
+    """One site."""
 
     name: str
     home: Path
@@ -80,6 +66,7 @@ class SiteSettings:
     held_out: frozenset[SpeakerId] | None
     """Speakers who are never trained on; None lets the keyed rule choose (moretta.client.training.data)."""
     simulated_seed: int | None
+    """Every random choice of the site derives from it in simulation; None in deployment."""
     policy: Policy | None = None
     """None where whoever runs the study holds the clips: in simulation, and in `moretta anonymize`."""
     withdrawn: Withdrawn = NOBODY
@@ -92,6 +79,10 @@ class SiteSettings:
         """Releases of this site, by study."""
         return self.home / "release"
 
+    def release_of(self, study: Study) -> Path:
+        """The folder of its release for a study."""
+        return self.releases / study.digest()[:16]
+
     @property
     def remembered(self) -> Path:
         """Facts about this site's speakers that anonymizers need at the next release."""
@@ -101,6 +92,10 @@ class SiteSettings:
     def updates(self) -> Path:
         """The last update of each model, by study."""
         return self.home / "updates"
+
+    def updates_of(self, study: Study) -> Path:
+        """The folder of its updates for a study."""
+        return self.updates / study.digest()[:16]
 
     @property
     def ledger(self) -> Path:
@@ -130,24 +125,18 @@ def deployed_site(folder: Path) -> SiteSettings:
     """The settings of an enrolled site, from its own folder."""
     home = SiteHome(folder)
     identity, policy = Identity.load(home.identity_file), Policy.load(home.policy_file)
-    policy.check_server(identity.ca_fingerprint)
-    policy.check_code(code_digest())
+    policy.check_pinned("server_fingerprint", identity.ca_fingerprint)
+    policy.check_pinned("code_digest", code_digest())
     policy.check_noise(seeded=home.read().simulated_seed is not None)
     return of_folder(home, name=identity.site, policy=policy, server=(identity.address, identity.ca_fingerprint))
 
 
 def of_folder(home: SiteHome, *, name: str, policy: Policy | None, server: tuple[str, str] = ("", "")) -> SiteSettings:
     """The settings that a site's folder gives, under any name."""
-    said = home.read()
+    file = home.read()
+    held_out = None if file.held_out is None else frozenset(file.held_out)
     settings = SiteSettings(
-        name=name,
-        home=home.root,
-        corpus=said.corpus,
-        speakers=said.speakers,
-        held_out=None if said.held_out is None else frozenset(said.held_out),
-        simulated_seed=said.simulated_seed,
-        policy=policy,
-        server=server,
+        name, home.root, file.corpus, file.speakers, held_out, file.simulated_seed, policy, server=server
     )
     return replace(settings, withdrawn=Withdrawn.load(home.root, settings.pseudonyms))
 
@@ -158,11 +147,5 @@ def simulated_site(run_folder: Path, partition: int) -> SiteSettings:
     if not 0 <= partition < len(plan.sites):
         raise StudyError(f"virtual site {partition}", expected=f"one of the plan's {len(plan.sites)}")
     site = plan.sites[partition]
-    return SiteSettings(
-        name=site.name,
-        home=run_folder / "sites" / site.name,
-        corpus=plan.corpus,
-        speakers=site.speakers,
-        held_out=plan.test_speakers,
-        simulated_seed=plan.study.seed,
-    )
+    home = run_folder / "sites" / site.name
+    return SiteSettings(site.name, home, plan.corpus, site.speakers, plan.test_speakers, plan.study.seed)

@@ -1,45 +1,36 @@
-"""The folder of a site: what lies where in it, and what `site.toml` says of its clips.
-
-site.toml        where the clips are, whose they are, who is held out; the steward writes it
-policy.toml      what this site refuses (moretta.client.policy)
-keys/            identity.json, the one file that says who this site is, and copies of parts of it that Flower reads
-pseudonym.key    turns speakers into pseudonyms; never leaves
-ledger.jsonl     every privacy loss
-release/         what was released, by study
-offers/          studies that were offered, with their public arrays (moretta.client.approval.offers)
-approvals/       the decisions of the steward; approvals.jsonl has every decision ever
-speakers/        what anonymizers must know of the speakers at the next release; never leaves
-updates/         the last update of each model, so that a repeated request gets the same response
-locks/           empty files: one release of a study is made at a time
-flower/          Flower's own files
-logs/, site.log  what the processes and the handlers said
-"""
+"""The folder of a site, and what `site.toml` says of its clips. docs/site.md lists what lies where in it."""
 
 from __future__ import annotations
 
 import os
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from moretta.shared.core.atomic import locked, write_atomic
-from moretta.shared.core.errors import HomeError
+from moretta.shared.core.errors import HomeError, MorettaError, StudyError
 from moretta.shared.core.labels import SpeakerId
 from moretta.shared.core.printable import to_toml
 
 HOME_VARIABLE = "MORETTA_SITE"
 SITE_HOME = "site-home"
 """Key of the configuration that Flower's SuperNode hands to the ClientApp: the site's folder."""
+T = TypeVar("T")
 
 
-class SiteFile(BaseModel):
-    """The content of `site.toml`. Unknown keys are errors."""
+class OwnRecord(BaseModel):
+    """Base of what a site keeps in its folder: frozen, and unknown keys are errors."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class SiteFile(OwnRecord):
+    """The content of `site.toml`. Unknown keys are errors."""
 
     corpus: Path
     """The folder of clips; a relative path starts at the site's folder."""
@@ -102,15 +93,11 @@ class SiteHome:
         try:
             content = SiteFile.model_validate(tomllib.loads(self.site_file.read_text(encoding="utf-8")))
         except FileNotFoundError as error:
-            raise HomeError(
-                f"no site in {self.root}", expected=self.site_file.name, fix="join a server: moretta site join STRING"
-            ) from error
-        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, ValidationError) as error:
-            raise HomeError(
-                f"{self.site_file} cannot be used: {_first_line(error)}",
-                expected=f"the keys {', '.join(SiteFile.model_fields)}",
-                fix="correct the file",
-            ) from error
+            found, fix = f"no site in {self.root}", "join a server: moretta site join STRING"
+            raise HomeError(found, expected=self.site_file.name, fix=fix) from error
+        except (OSError, ValueError) as error:
+            found, keys = f"{self.site_file} cannot be used: {first_problem(error)}", ", ".join(SiteFile.model_fields)
+            raise HomeError(found, expected=f"the keys {keys}", fix="correct the file") from error
         return content.model_copy(update={"corpus": self.root.absolute() / content.corpus})
 
     def write(self, content: SiteFile) -> None:
@@ -124,10 +111,8 @@ class SiteHome:
             try:
                 lock.enter_context(locked(self.root / ".lock", wait=False))
             except BlockingIOError as error:
-                raise HomeError(
-                    f"the site's folder {self.root} is in use by another process",
-                    fix="end the other `moretta site` first",
-                ) from error
+                found = f"the site's folder {self.root} is in use by another process"
+                raise HomeError(found, fix="end the other `moretta site` first") from error
             yield
 
 
@@ -137,12 +122,22 @@ def default_home() -> Path:
     try:
         return Path(named) if named else Path.home() / ".moretta" / "site"
     except RuntimeError as error:
-        raise HomeError(
-            "this account has no home folder", fix=f"name the site's folder with --home, or in {HOME_VARIABLE}"
-        ) from error
+        fix = f"name the site's folder with --home, or in {HOME_VARIABLE}"
+        raise HomeError("this account has no home folder", fix=fix) from error
 
 
-def _first_line(error: Exception) -> str:
+def read_own(path: Path, parse: Callable[[bytes], T], broken: MorettaError) -> T | None:
+    """The content of one of the site's own files; None if there is none. Raises `broken` if it cannot be read."""
+    try:
+        return parse(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError, StudyError) as error:
+        raise broken from error
+
+
+def first_problem(error: Exception) -> str:
+    """One line about a file that cannot be parsed."""
     if isinstance(error, ValidationError):
         first = error.errors()[0]
         return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"

@@ -9,13 +9,14 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
 
 from moretta.client.accounting.ledger import Ledger
 from moretta.shared.core.errors import RefusedError, ReleaseError
+from moretta.shared.core.terms import PrivacyUnit
 from moretta.shared.privacy.accounting import composed_epsilon
 from moretta.shared.privacy.mechanism import Mechanism, from_record
 from moretta.shared.study.former_names import current_anonymizer
@@ -51,7 +52,7 @@ class Cohort:
     @property
     def clips(self) -> int:
         """The number of clips."""
-        return sum(len(clips) for _, clips in self.speakers)
+        return sum(self.clips_per_speaker)
 
     @property
     def clips_per_speaker(self) -> list[int]:
@@ -61,7 +62,7 @@ class Cohort:
     @property
     def most_clips(self) -> int:
         """Clips of the speaker who has most."""
-        return max((len(clips) for _, clips in self.speakers), default=0)
+        return max(self.clips_per_speaker, default=0)
 
     def members(self, unit: Unit) -> list[str]:
         """Pseudonyms of all clips, or of all speakers."""
@@ -76,22 +77,17 @@ class Loss:
 
     cohort: Cohort
     audiences: tuple[Audience, ...]
-    clip: tuple[Mechanism, ...]
-    """All of them together happen to one clip, the one that loses most."""
-    speaker: tuple[Mechanism, ...]
+    mechanisms: Mapping[PrivacyUnit, tuple[Mechanism, ...]]
+    """All of them together happen to one unit, the one that loses most."""
     released_by: tuple[str, str] | None = None
     """Modality and anonymizer of a release; None of any other loss."""
-
-    def of(self, unit: Unit) -> tuple[Mechanism, ...]:
-        """The mechanisms at one unit."""
-        return self.clip if unit == "clip" else self.speaker
 
     def record(self) -> dict[str, Any]:
         """The part of a ledger entry that accounts go by."""
         return {
             "cohort": self.cohort.digest,
             "audiences": list(self.audiences),
-            "losses": {unit: [m.record() for m in self.of(unit)] for unit in UNITS},
+            "losses": {unit: [m.record() for m in self.mechanisms[unit]] for unit in UNITS},
         }
 
 
@@ -103,11 +99,7 @@ class Account:
 
     @classmethod
     def read(cls, ledger: Ledger) -> Account:
-        """All losses of a ledger.
-
-        Raises:
-            RefusedError: an entry that cannot be understood: a loss must not be passed over.
-        """
+        """All losses of a ledger. Raises RefusedError for an entry that cannot be read: no loss is passed over."""
         cohorts: dict[str, Cohort] = {}
         losses: list[Loss] = []
         for number, entry in enumerate(ledger.all_entries(), start=1):
@@ -116,7 +108,13 @@ class Account:
                     cohort = _cohort(entry)
                     cohorts[cohort.digest] = cohort
                 elif "losses" in entry:
-                    losses.append(_loss(entry, cohorts))
+                    mechanisms: dict[PrivacyUnit, tuple[Mechanism, ...]] = {
+                        unit: tuple(map(from_record, entry["losses"][unit])) for unit in UNITS
+                    }
+                    released_by = None
+                    if {"modality", "anonymizer"} <= entry.keys():
+                        released_by = (str(entry["modality"]), current_anonymizer(str(entry["anonymizer"])))
+                    losses.append(Loss(cohorts[entry["cohort"]], tuple(entry["audiences"]), mechanisms, released_by))
             except (KeyError, TypeError, ValueError, ReleaseError) as error:
                 raise RefusedError(
                     f"entry {number} of the privacy ledger cannot be understood ({type(error).__name__})",
@@ -127,8 +125,7 @@ class Account:
 
     def without(self, anonymizers: Collection[str]) -> Account:
         """The account but for the releases by these anonymizers."""
-        kept = (loss for loss in self._losses if loss.released_by is None or loss.released_by[1] not in anonymizers)
-        return Account(tuple(kept))
+        return Account([e for e in self._losses if e.released_by is None or e.released_by[1] not in anonymizers])
 
     def most_releases(self, anonymizers: Collection[str]) -> int:
         """How often the clip that was released most, in one modality, was released by any of these anonymizers."""
@@ -148,23 +145,23 @@ class Account:
 
     def epsilon(self, unit: Unit, audience: Audience, *, delta: float) -> float | None:
         """The loss of the clip or speaker that lost most; 0.0 if none has, None if there is no finite figure."""
+        losses = [loss for loss in self._losses if audience in loss.audiences]
+        cohorts_of_member: dict[str, list[str]] = defaultdict(list)
+        for cohort in {loss.cohort.digest: loss.cohort for loss in losses}.values():
+            for member in cohort.members(unit):
+                cohorts_of_member[member].append(cohort.digest)
         worst = 0.0
-        for together in self._together(unit, audience):
-            epsilon = composed_epsilon((m for loss in together for m in loss.of(unit)), delta=delta)
-            if epsilon is None:
+        for pattern in {frozenset(digests) for digests in cohorts_of_member.values()}:  # many members share one
+            theirs = (m for loss in losses if loss.cohort.digest in pattern for m in loss.mechanisms[unit])
+            if (epsilon := composed_epsilon(theirs, delta=delta)) is None:
                 return None
             worst = max(worst, epsilon)
         return worst
 
-    def _together(self, unit: Unit, audience: Audience) -> list[list[Loss]]:
-        """The different sets of losses that single members have: many members share one."""
-        losses = [loss for loss in self._losses if audience in loss.audiences]
-        member_of: dict[str, list[str]] = defaultdict(list)
-        for cohort in {loss.cohort.digest: loss.cohort for loss in losses}.values():
-            for member in cohort.members(unit):
-                member_of[member].append(cohort.digest)
-        patterns = {frozenset(digests) for digests in member_of.values()}
-        return [[loss for loss in losses if loss.cohort.digest in pattern] for pattern in patterns]
+
+def losses_of(record: Mapping[str, Any]) -> dict[PrivacyUnit, tuple[Mechanism, ...]]:
+    """The mechanisms of a ledger entry, by unit."""
+    return {unit: tuple(map(from_record, record[unit])) for unit in UNITS}
 
 
 def cohorts_of(ledger: Ledger) -> dict[str, Cohort]:
@@ -174,13 +171,3 @@ def cohorts_of(ledger: Ledger) -> dict[str, Cohort]:
 
 def _cohort(entry: dict[str, Any]) -> Cohort:
     return Cohort(tuple((speaker, tuple(clips)) for speaker, clips in entry["speakers"]))
-
-
-def _loss(entry: dict[str, Any], cohorts: dict[str, Cohort]) -> Loss:
-    clip, speaker = (tuple(from_record(record) for record in entry["losses"][unit]) for unit in UNITS)
-    released_by = (
-        (str(entry["modality"]), current_anonymizer(str(entry["anonymizer"])))
-        if {"modality", "anonymizer"} <= entry.keys()
-        else None
-    )
-    return Loss(cohorts[entry["cohort"]], tuple(entry["audiences"]), clip, speaker, released_by)

@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 import math
 import sys
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from itertools import product
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
-from moretta.client.accounting.account import AUDIENCES, COHORT, UNITS, Account, Audience, Cohort, Loss, Unit
+from moretta.client.accounting.account import AUDIENCES, COHORT, UNITS, Account, Audience, Loss, Unit
 from moretta.client.accounting.ledger import Ledger
+from moretta.client.site_home import OwnRecord
 from moretta.shared.core.errors import BudgetError, RefusedError
 from moretta.shared.privacy.accounting import composed_epsilon, epsilon_spent
 from moretta.shared.privacy.dp_sgd import SampledGaussian
@@ -26,10 +28,11 @@ RESPONSE_KIND = "answered"
 """Ledger entry of a response that is kept on disk and may have left. It has no loss of its own."""
 REMOVED_KIND = "removed"
 """Ledger entry of what was made for a study and is used no more, since its clips have changed. Losses stay."""
+_WAY_OUT = "take part in a study {}, or raise the limit in policy.toml, as those on the recordings agree"
 Limit = Annotated[float, Field(gt=0, allow_inf_nan=True)]
 
 
-class BudgetLimits(BaseModel):
+class BudgetLimits(OwnRecord):
     """Limits on epsilon, at `delta`, for the clip and for the speaker that lose most. `inf` means no limit.
 
     `server` counts all that leaves the site, releases above all; `model` counts what the trained models alone reveal.
@@ -40,8 +43,6 @@ class BudgetLimits(BaseModel):
     The defaults let some studies of the usual size through and none without end: an epsilon of 30 is still a
     statement about a clip, one of 1,000 about a speaker with 80 clips is only a brake.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     server_clip: Limit = 30.0
     server_speaker: Limit = 1000.0
@@ -58,53 +59,34 @@ class BudgetLimits(BaseModel):
     @classmethod
     def unlimited(cls) -> BudgetLimits:
         """No limit at all: where whoever runs the study holds the clips."""
-        return cls(
-            server_clip=math.inf,
-            server_speaker=math.inf,
-            model_clip=math.inf,
-            model_speaker=math.inf,
-            unguaranteed=sys.maxsize,
-        )
+        limits: dict[str, Any] = {f"{audience}_{unit}": math.inf for audience in AUDIENCES for unit in UNITS}
+        return cls(**limits, unguaranteed=sys.maxsize)
 
     def check(self, account: Account, planned: Sequence[Loss], *, without_guarantee: Collection[str] = ()) -> None:
-        """Refuse losses that would lead beyond a limit.
-
-        Args:
-            account: what was lost so far.
-            planned: what comes to it.
-            without_guarantee: anonymizers whose releases are counted, and not added up.
-
-        Raises:
-            BudgetError: naming the limit, what has been spent and what it would become.
-        """
+        """Refuse losses that would lead beyond a limit, with a BudgetError. Releases by the anonymizers of
+        `without_guarantee` are counted, and not added up."""
         after = account.with_planned(planned)
-        self._check_count(account, after, without_guarantee)
-        account, after = account.without(without_guarantee), after.without(without_guarantee)
-        planned = [loss for loss in planned if loss.released_by is None or loss.released_by[1] not in without_guarantee]
-        for audience in AUDIENCES:
-            for unit in UNITS:
-                limit = self.limit(unit, audience)
-                if limit == math.inf or not any(audience in loss.audiences for loss in planned):
-                    continue
-                epsilon = after.epsilon(unit, audience, delta=self.delta)
-                if epsilon is None or epsilon > limit * (1 + 1e-9):
-                    before = account.epsilon(unit, audience, delta=self.delta)
-                    raise BudgetError(
-                        f"a {unit} would lose {_figure(epsilon)} to the {audience}, after {_figure(before)} so far",
-                        expected=f"at most {limit:g} at delta {self.delta:g} (budget.{audience}_{unit})",
-                        fix="take part in a study that asks for less, or raise the limit in policy.toml, as those on "
-                        "the recordings agree",
-                    )
-
-    def _check_count(self, account: Account, after: Account, anonymizers: Collection[str]) -> None:
-        times, before = after.most_releases(anonymizers), account.most_releases(anonymizers)
+        times, before = after.most_releases(without_guarantee), account.most_releases(without_guarantee)
         if times > self.unguaranteed and times > before:
             raise BudgetError(
                 f"a clip would be released {times} times without a guarantee, after {before} so far",
                 expected=f"at most {self.unguaranteed} times (budget.unguaranteed)",
-                fix="take part in a study whose anonymizers guarantee something, or raise the limit in policy.toml, as "
-                "those on the recordings agree",
+                fix=_WAY_OUT.format("whose anonymizers guarantee something"),
             )
+        account, after = account.without(without_guarantee), after.without(without_guarantee)
+        planned = [loss for loss in planned if loss.released_by is None or loss.released_by[1] not in without_guarantee]
+        for audience, unit in product(AUDIENCES, UNITS):
+            limit = self.limit(unit, audience)
+            if limit == math.inf or not any(audience in loss.audiences for loss in planned):
+                continue
+            epsilon = after.epsilon(unit, audience, delta=self.delta)
+            if epsilon is None or epsilon > limit * (1 + 1e-9):
+                spent = _figure(account.epsilon(unit, audience, delta=self.delta))
+                raise BudgetError(
+                    f"a {unit} would lose {_figure(epsilon)} to the {audience}, after {spent} so far",
+                    expected=f"at most {limit:g} at delta {self.delta:g} (budget.{audience}_{unit})",
+                    fix=_WAY_OUT.format("that asks for less"),
+                )
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,31 +101,36 @@ class SiteBudget:
     """Anonymizers that the policy lets release beyond its limit on epsilon."""
 
     def check(self, planned: Sequence[Loss]) -> None:
-        """Refuse what is planned if it would exceed a limit; nothing is written.
-
-        Raises:
-            BudgetError: it would.
-        """
-        self._check(self.ledger, planned)
+        """Refuse what is planned if it would exceed a limit, with a BudgetError; nothing is written."""
+        self.budget.check(Account.read(self.ledger), planned, without_guarantee=self.without_guarantee)
 
     def spend(self, kind: str, loss: Loss, **entry: Any) -> None:
         """Write a loss to the ledger and return only when it is on disk.
 
-        No other process can spend between the check of the limits and the entry.
+        No other process can spend between the check of the limits and the entry. The loss names its cohort by a digest;
+        the cohort itself is written once.
 
         Raises:
             BudgetError: the loss would exceed a limit; it is not written then.
             RefusedError: the ledger is broken, older than the server knows, or of another key.
         """
-        self._note_cohort(loss.cohort)
-        self.ledger.spend(kind, check=lambda ledger: self._check(ledger, [loss]), **entry, **loss.record())
+        cohort, known = loss.cohort, self.ledger.entries(COHORT)
+        if others := {entry["key"] for entry in known} - {self.key}:
+            # The same clip would have another name, and what it has lost so far would be forgotten
+            raise RefusedError(
+                "a pseudonym key that is not the one this privacy ledger was written under",
+                expected=f"the key of fingerprint {sorted(others)[0]}",
+                fix="restore pseudonym.key from the same copy as the ledger: they belong together",
+            )
+        if all(made["cohort"] != cohort.digest for made in known):
+            speakers = [[speaker, list(clips)] for speaker, clips in cohort.speakers]
+            self.ledger.spend(COHORT, cohort=cohort.digest, key=self.key, speakers=speakers)
+        self.ledger.spend(kind, check=lambda: self.check([loss]), **entry, **loss.record())
 
     def pay_once(self, kind: str, loss: Loss, *, question: str, planned: Loss | None = None, **entry: Any) -> None:
         """`spend`, unless the ledger has this loss for a response to the same request that never left.
 
         Args:
-            kind: of the loss.
-            loss: of the response.
             question: digest of the request; empty if it is never paid in advance.
             planned: this loss and all that will follow, which must keep within the limits together.
         """
@@ -157,45 +144,25 @@ class SiteBudget:
 
         Nobody saw it, so computing it anew, with new noise, costs nothing more.
         """
-        if not question:
-            return False
         record = json.loads(json.dumps(loss.record()))
-        paid = [e for e in self.ledger.entries(kind, question=question) if all(e.get(k) == record[k] for k in record)]
-        return len(paid) > self._responses(question)
+        paid = self.ledger.entries(kind, question=question, **record) if question else []
+        return len(paid) > len(self.ledger.entries(RESPONSE_KIND, question=question))
 
     def note_response(self, kind: str, study: Study, model: str, question: str) -> None:
         """Write that a response is about to leave: what is computed for this request from here on costs again."""
-        if len(self.ledger.entries(kind, question=question)) > self._responses(question):
+        paid, responses = (self.ledger.entries(k, question=question) for k in (kind, RESPONSE_KIND))
+        if len(paid) > len(responses):
             self.ledger.spend(RESPONSE_KIND, study=study.digest(), model=model, question=question)
 
     def since_removal(self, kind: str, study: Study) -> list[dict[str, Any]]:
         """Entries of a kind about what is still in use for a study, oldest first."""
-        entries = [e for e in self.ledger.all_entries() if e.get("study") == study.digest()]
-        removed = [number for number, entry in enumerate(entries) if entry["kind"] == REMOVED_KIND]
-        return [entry for entry in entries[removed[-1] + 1 if removed else 0 :] if entry["kind"] == kind]
-
-    def _responses(self, question: str) -> int:
-        return len(self.ledger.entries(RESPONSE_KIND, question=question))
-
-    def _check(self, ledger: Ledger, planned: Sequence[Loss]) -> None:
-        self.budget.check(Account.read(ledger), planned, without_guarantee=self.without_guarantee)
-
-    def _note_cohort(self, cohort: Cohort) -> None:
-        """Write a cohort to the ledger once: losses then name it by its digest.
-
-        Under another key the same clip would have another name, and what it has lost so far would be forgotten.
-        """
-        known = self.ledger.entries(COHORT)
-        others = {entry["key"] for entry in known} - {self.key}
-        if others:
-            raise RefusedError(
-                "a pseudonym key that is not the one this privacy ledger was written under",
-                expected=f"the key of fingerprint {sorted(others)[0]}",
-                fix="restore pseudonym.key from the same copy as the ledger: they belong together",
-            )
-        if all(entry["cohort"] != cohort.digest for entry in known):
-            speakers = [[speaker, list(clips)] for speaker, clips in cohort.speakers]
-            self.ledger.spend(COHORT, cohort=cohort.digest, key=self.key, speakers=speakers)
+        found: list[dict[str, Any]] = []
+        for entry in self.ledger.all_entries():
+            if entry["kind"] == REMOVED_KIND and entry.get("study") == study.digest():
+                found.clear()
+            elif entry["kind"] == kind and entry.get("study") == study.digest():
+                found.append(entry)
+        return found
 
 
 def spent(
@@ -205,11 +172,7 @@ def spent(
 
     Models that learn on the same clips add up; of those that have no clip in common the largest sum counts.
 
-    Args:
-        ledger: the site's.
-        study: which.
-        planned: rounds that are to be counted as if they had been made.
-        kind: what they would train; None is the first of the study's models.
+    `planned` are rounds of `kind`, by default the first model, that count as if they had been made.
     """
     found = [0.0]
     for group in study.sharing_clips:
@@ -233,9 +196,8 @@ def levels(ledger: Ledger, study: Study) -> dict[Unit, float]:
     return found
 
 
-def _losses(ledger: Ledger, study: Study, kinds: Iterable[ModelKind], unit: Unit) -> list[Mechanism]:
+def _losses(ledger: Ledger, study: Study, kinds: Collection[ModelKind], unit: Unit) -> list[Mechanism]:
     """Losses of one unit by DP-SGD of these models."""
-    kinds = set(kinds)
     entries = ledger.entries(DP_SGD_KIND, study=study.digest())
     return [from_record(r) for e in entries if e["model"].split("/")[0] in kinds for r in e["losses"][unit]]
 

@@ -8,10 +8,8 @@ from dataclasses import dataclass, replace
 from moretta.client.accounting.account import AUDIENCES, UNITS, Account, Audience, Cohort, Loss, Unit
 from moretta.shared.core.terms import Modality
 from moretta.shared.features.mfcc import HOP_SAMPLES, SAMPLE_RATE
-from moretta.shared.privacy.accounting import calibrated_noise
+from moretta.shared.privacy.accounting import calibrated_noise, training_losses
 from moretta.shared.privacy.dp_sgd import SampledGaussian
-from moretta.shared.privacy.mechanism import Mechanism
-from moretta.shared.privacy.site_training import training_losses
 from moretta.shared.release.anonymizer import anonymizer_of
 from moretta.shared.study.schema import Study
 from moretta.shared.study.sections import ModelKind
@@ -36,19 +34,10 @@ class TrainingPlan:
         """Units in a batch, on average."""
         return self.round.rate * self.units
 
-    def clip_loss(self, rounds: int = 1) -> tuple[Mechanism, ...]:
-        """Of one clip, by this number of rounds of one model."""
-        steps = replace(self.round, steps=self.round.steps * rounds, unit="clip")
-        return (replace(steps, moves=True) if self.round.unit == "speaker" else steps,)
-
-    def speaker_loss(self, rounds: int = 1) -> tuple[Mechanism, ...]:
-        """Of one speaker, by this number of rounds of one model."""
-        steps = replace(self.round, steps=self.round.steps * rounds)
-        return (steps if self.round.unit == "speaker" else steps.for_group(self.most_clips),)
-
     def loss(self, cohort: Cohort, rounds: int = 1) -> Loss:
         """Of everybody who is trained on. Whoever has their release learns nothing more from the model."""
-        return Loss(cohort, ("model",), self.clip_loss(rounds), self.speaker_loss(rounds))
+        steps = replace(self.round, steps=self.round.steps * rounds)
+        return Loss(cohort, ("model",), steps.by_unit(self.most_clips))
 
 
 def plan_training(study: Study, clips_per_speaker: Sequence[int], kind: ModelKind | None = None) -> TrainingPlan:
@@ -59,24 +48,23 @@ def plan_training(study: Study, clips_per_speaker: Sequence[int], kind: ModelKin
     Batches are as large as the study says, in clips; where speakers are sampled, one is expected at least.
 
     Args:
-        study: `[privacy]` and `[train]` count.
         clips_per_speaker: clips that are trained on, one number a speaker, none of them 0.
         kind: what is trained; None is the first of the study's models.
     """
-    clips, speakers = sum(clips_per_speaker), len(clips_per_speaker)
-    units = clips if study.privacy.unit == "clip" else speakers
+    privacy, clips = study.privacy, sum(clips_per_speaker)
+    units = clips if privacy.unit == "clip" else len(clips_per_speaker)
     rate = max(min(study.train.batch_size, clips) / clips, 1 / units)
     steps = max(1, round(study.train.local_epochs / rate))
     kind = kind or study.models[0]
     models = next(len(group) for group in study.sharing_clips if kind in group)
     noise = calibrated_noise(
-        epsilon=study.privacy.epsilon,
-        delta=study.privacy.delta,
+        epsilon=privacy.epsilon,
+        delta=privacy.delta,
         rate=rate,
         steps=steps * study.train.rounds * models,
-        accountant=study.privacy.accountant,
+        accountant=privacy.accountant,
     )
-    one_round = SampledGaussian(noise_multiplier=noise, rate=rate, steps=steps, unit=study.privacy.unit)
+    one_round = SampledGaussian(noise_multiplier=noise, rate=rate, steps=steps, unit=privacy.unit)
     return TrainingPlan(one_round, units, study.train.rounds, models, max(clips_per_speaker))
 
 
@@ -86,9 +74,8 @@ def cohorts(
     """On whom each of a study's models is trained.
 
     Args:
-        study: says what it trains, and what is held back for the fusion.
         pairs: the site's own pseudonyms of speaker and clip by modality, without the speakers who are held out.
-        named: what a pseudonym is in the study, by which it holds clips back.
+        named: what a pseudonym is in the study, by which it holds clips back for the fusion.
     """
     found: dict[ModelKind, Cohort] = {}
     for kind in study.models:
@@ -132,8 +119,7 @@ class CostEstimate:
         if self.trainings:
             losses += self._training(self.study.train.rounds)
         else:
-            known = [loss for loss in losses if "model" not in loss.audiences]
-            losses += [Loss(loss.cohort, ("model",), loss.clip, loss.speaker) for loss in known]
+            losses += [replace(loss, audiences=("model",)) for loss in losses if "model" not in loss.audiences]
         account, delta = Account(losses), self.study.privacy.delta
         return {audience: {u: account.epsilon(u, audience, delta=delta) for u in UNITS} for audience in AUDIENCES}
 
@@ -144,14 +130,14 @@ class CostEstimate:
 def estimate_cost(study: Study, clips_per_speaker: Sequence[int], *, seconds: float) -> CostEstimate:
     """Plan a study at a site.
 
+    Which clips are held back for a fusion depends on pseudonyms that are not known here: their share is taken, in whole
+    clips of every speaker, or in whole speakers.
+
     Args:
-        study: which. Which clips are held back for a fusion depends on pseudonyms that are not known here: their share
-            is taken, in whole clips of every speaker, or in whole speakers.
         clips_per_speaker: clips that would be released and trained on, one number a speaker.
         seconds: of the longest clip.
     """
-    pairs = [(f"s{s}", f"s{s}c{c}") for s, clips in enumerate(clips_per_speaker) for c in range(clips)]
-    cohort, code = Cohort.of(pairs), None
+    cohort = Cohort.of((f"s{s}", f"s{s}c{c}") for s, clips in enumerate(clips_per_speaker) for c in range(clips))
     frames: dict[Modality, int] = {
         "voice": 1 + int(seconds * SAMPLE_RATE) // HOP_SAMPLES,
         "face": max(1, round(seconds * study.face.fps)),
@@ -160,13 +146,11 @@ def estimate_cost(study: Study, clips_per_speaker: Sequence[int], *, seconds: fl
     for modality in study.modalities:
         sizes = {str(s): [frames[modality]] * clips for s, clips in enumerate(clips_per_speaker)}
         anonymizer = anonymizer_of(study, modality)
-        losses = anonymizer.planned_losses(study, sizes)
         audiences: tuple[Audience, ...] = ("server", "model") if anonymizer.is_fitted(study) else ("server",)
-        releases[modality] = Loss(cohort, audiences, losses["clip"], losses["speaker"])
+        releases[modality] = Loss(cohort, audiences, anonymizer.planned_losses(study, sizes))
+    code, trainings = None, []
     if study.site_training is not None:
-        of_code = training_losses(study.site_training, cohort.most_clips)
-        code = Loss(cohort, AUDIENCES, (of_code["clip"],), (of_code["speaker"],))
-    trainings = []
+        code = Loss(cohort, AUDIENCES, training_losses(study.site_training, cohort.most_clips))
     if study.privacy.dp_sgd:
         kinds: tuple[ModelKind | None, ...] = (None, "fusion")
         for kind, part in zip(kinds, _split(study, cohort), strict=False):
@@ -183,9 +167,6 @@ def _split(study: Study, cohort: Cohort) -> list[Cohort]:
         kept = min(round(share * len(parts)), len(parts) - 1)
         pairs = [Cohort(parts[kept:]), Cohort(parts[:kept])]
     else:
-        counts = [min(round(share * len(clips)), len(clips) - 1) for _, clips in parts]
-        pairs = [
-            Cohort(tuple((s, clips[n:]) for (s, clips), n in zip(parts, counts, strict=True))),
-            Cohort(tuple((s, clips[:n]) for (s, clips), n in zip(parts, counts, strict=True) if n)),
-        ]
+        cut = [(s, clips, min(round(share * len(clips)), len(clips) - 1)) for s, clips in parts]
+        pairs = [Cohort(tuple((s, c[n:]) for s, c, n in cut)), Cohort(tuple((s, c[:n]) for s, c, n in cut if n))]
     return [part for part in pairs if part.clips]

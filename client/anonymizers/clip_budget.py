@@ -26,9 +26,9 @@ from moretta.shared.features.mfcc import Audio, check_samples, mfcc
 from moretta.shared.features.public_codes import Matrix, PublicCodes, SpeakerUnits, make_public_codes, pooled
 from moretta.shared.features.public_speech import MfccOptions, PublicVoice
 from moretta.shared.privacy.gaussian import Gaussian, calibrated_sigma
+from moretta.shared.privacy.local_mechanisms import RandomizedResponse, most_informative_choices
 from moretta.shared.privacy.mechanism import Mechanism
 from moretta.shared.privacy.noise import NoiseSource, in_ball, on_grid
-from moretta.shared.privacy.randomized_response import RandomizedResponse, most_informative_choices
 from moretta.shared.release.anonymizer import UNITS, Array, Arrays, Losses, Notify, Sizes, Speaker, anonymizer
 from moretta.shared.study.public_arrays import PUBLIC_SEED, Rules
 from moretta.shared.study.schema import Study

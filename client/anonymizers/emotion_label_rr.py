@@ -34,9 +34,9 @@ from moretta.shared.features.mfcc import check_samples
 from moretta.shared.features.prosodic_features import MEASUREMENTS
 from moretta.shared.features.speaker_code import SpeakerCode, measured_clip, measured_public_speech, train_speaker_code
 from moretta.shared.features.speaker_normalization import SpeakerRanks
+from moretta.shared.privacy.accounting import training_statements
+from moretta.shared.privacy.local_mechanisms import RandomizedResponse
 from moretta.shared.privacy.noise import NoiseSource
-from moretta.shared.privacy.randomized_response import RandomizedResponse
-from moretta.shared.privacy.site_training import training_statements
 from moretta.shared.release.anonymizer import (
     LEDGER_UNITS,
     UNITS,

@@ -15,7 +15,7 @@ from moretta.shared.core.terms import PrivacyStatement
 from moretta.shared.features.mfcc import Frames, check_samples, mfcc_batch
 from moretta.shared.features.public_speech import MfccOptions, PublicVoice
 from moretta.shared.features.voice_forms import FrameSample, as_waveform, fit_codebook, nearest
-from moretta.shared.privacy.laplace import LaplaceValues, values_per_unit
+from moretta.shared.privacy.local_mechanisms import LaplaceValues, values_per_unit
 from moretta.shared.privacy.noise import NoiseSource, bounded
 from moretta.shared.release.anonymizer import LEDGER_UNITS, Array, Arrays, Losses, Notify, Sizes, Speaker, anonymizer
 from moretta.shared.study.public_arrays import Rules

@@ -24,10 +24,10 @@ from moretta.shared.features.federated_encoder import CODE, EncoderOptions, Site
 from moretta.shared.features.mfcc import check_samples
 from moretta.shared.features.prosodic_features import MEASUREMENTS, most_steps
 from moretta.shared.features.voice_forms import nearest
+from moretta.shared.privacy.accounting import training_statements
 from moretta.shared.privacy.gaussian import Gaussian
 from moretta.shared.privacy.mechanism import Unbounded
 from moretta.shared.privacy.noise import NoiseSource, on_grid
-from moretta.shared.privacy.site_training import training_statements
 from moretta.shared.release.anonymizer import LEDGER_UNITS, Array, Arrays, Losses, Notify, Sizes, Speaker, anonymizer
 from moretta.shared.study.public_arrays import PUBLIC_SEED, Rules
 from moretta.shared.study.schema import Study

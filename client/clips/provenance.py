@@ -9,20 +9,20 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import ClassVar, Literal, Self
 
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AliasChoices, Field
 
 from moretta.client.clips.site_clips import WithdrawnFile, content_digest, labelled_corpus
 from moretta.client.settings import SiteSettings
+from moretta.client.site_home import OwnRecord, read_own
 from moretta.shared.core.atomic import write_atomic
 from moretta.shared.core.errors import HomeError, RefusedError
 from moretta.shared.core.labels import EMOTIONS, SpeakerId, in_order
-from moretta.shared.core.pseudonym import PseudonymKey
 from moretta.shared.core.terms import Modality
 from moretta.shared.data.clips import Clip, Corpus
 from moretta.shared.release.release_format import age_group
@@ -46,11 +46,7 @@ class UnclearError(ChangedError):
     public_message: ClassVar[str] = "the site cannot tell whether its clips have changed since its release"
 
 
-class _Record(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class SourceFile(_Record):
+class SourceFile(OwnRecord):
     """One file that was read; its path starts at the corpus folder."""
 
     path: str
@@ -58,7 +54,7 @@ class SourceFile(_Record):
     digest: str
 
 
-class SourceClip(_Record):
+class SourceClip(OwnRecord):
     """One clip that was read."""
 
     speaker: SpeakerId
@@ -67,7 +63,7 @@ class SourceClip(_Record):
     files: dict[Modality, SourceFile]
 
 
-class Provenance(_Record):
+class Provenance(OwnRecord):
     """The clips of one release, or of one site's part in a code, as they were. It never leaves."""
 
     format: Literal[1] = 1
@@ -90,49 +86,31 @@ class Provenance(_Record):
         cls, settings: SiteSettings, study: Study, corpus: Corpus, clips: Sequence[Clip], modalities: Sequence[Modality]
     ) -> Self:
         """Note how all clips are now, before they are read."""
-        key, attributes = settings.pseudonyms(), study.audit.attributes
         return cls(
             study=study.digest(),
             name=study.name,
             labels=study.labels,
             classes=study.classes,
-            attributes=attributes,
+            attributes=study.audit.attributes,
             modalities=tuple(modalities),
-            tables=_table_stats(settings.corpus, corpus.tables),
+            tables={name: _stat(settings.corpus / name) for name in corpus.tables},
             described=tuple(sorted(_described(corpus))),
-            clips={
-                clip.name: SourceClip(
-                    speaker=clip.speaker,
-                    metadata=_metadata(key, corpus, clip, attributes=attributes),
-                    files={m: _source(settings.corpus, key, path) for m, path in _paths(clip, modalities)},
-                )
-                for clip in clips
-            },
+            clips={c.name: _source(settings, study.audit.attributes, corpus, c, modalities=modalities) for c in clips},
         )
 
     def of_those(self, read: Mapping[Modality, Collection[str]]) -> Self:
         """Without what could not be read: a broken file that is mended later has no part in what was made."""
         kept: dict[str, SourceClip] = {}
         for name, clip in self.clips.items():
-            files = {m: source for m, source in clip.files.items() if name in read.get(m, ())}
-            if files:
+            if files := {m: source for m, source in clip.files.items() if name in read.get(m, ())}:
                 kept[name] = clip.model_copy(update={"files": files})
         return self.model_copy(update={"clips": kept})
 
     @staticmethod
     def load(folder: Path) -> Provenance | None:
         """Of what is stored in a folder; None if there is none."""
-        path = folder / PROVENANCE_FILE
-        try:
-            return _loaded(path, _stat(path))
-        except FileNotFoundError:
-            return None
-        except (OSError, ValidationError) as error:
-            raise HomeError(
-                f"the record of what was released, {path}, cannot be read: {type(error).__name__}",
-                expected="the file that this version wrote",
-                fix=f"delete the folder {path.parent}: the release is then made anew when it is requested",
-            ) from error
+        stat = _stat(folder / PROVENANCE_FILE)
+        return None if stat is None else _loaded(folder / PROVENANCE_FILE, stat)
 
     def save(self, folder: Path) -> None:
         """Write it into a folder, readable by its owner only."""
@@ -155,9 +133,14 @@ class Provenance(_Record):
 
 
 @lru_cache(maxsize=4)  # it is read before and after every response, and thousands of clips take a while
-def _loaded(path: Path, stat: Stat | None) -> Provenance:
+def _loaded(path: Path, stat: Stat) -> Provenance | None:
     del stat
-    return Provenance.model_validate_json(path.read_bytes())
+    broken = HomeError(
+        f"the record of what was released, {path}, cannot be read",
+        expected="the file that this version wrote",
+        fix=f"delete the folder {path.parent}: the release is then made anew when it is requested",
+    )
+    return read_own(path, Provenance.model_validate_json, broken)
 
 
 @dataclass
@@ -187,16 +170,9 @@ class Changes:
 
 
 def find_changes(provenance: Provenance, settings: SiteSettings, *, whole: bool = False) -> Changes:
-    """Compare what something was made of with the corpus as it is.
-
-    Args:
-        provenance: of a release or of a part in a code.
-        settings: of the site, as they are now.
-        whole: read every file again, even those that look untouched.
-    """
+    """Compare what something was made of with the corpus as it is; `whole` reads files that look untouched, too."""
     if not whole and _untouched(provenance, settings):
         return Changes()
-    root, key = settings.corpus, settings.pseudonyms()
     corpus, clips = labelled_corpus(settings, provenance.labels, provenance.classes)
     there = {clip.name: clip for clip in clips}
     found = Changes(unclear=_unclear(provenance, settings, corpus, there))
@@ -204,23 +180,20 @@ def find_changes(provenance: Provenance, settings: SiteSettings, *, whole: bool 
         return found
     renewed: dict[str, SourceClip] = {}
     for name, was in provenance.clips.items():
-        clip = there.get(name)
-        paths = {} if clip is None else dict(_paths(clip, provenance.modalities))
-        if clip is None or was.files.keys() - paths.keys():
+        if name not in there or was.files.keys() - _paths(there[name]).keys():
             found.lost.append(name)
             continue
-        files = {
-            m: source if not whole and _looks_same(root, source, paths[m]) else _source(root, key, paths[m])
-            for m, source in was.files.items()
-        }
-        same = all(files[m].digest == source.digest for m, source in was.files.items())
-        if same and _metadata(key, corpus, clip, attributes=provenance.attributes) == was.metadata:
-            renewed[name] = was.model_copy(update={"files": files})
+        known = {} if whole else was.files
+        now = _source(settings, provenance.attributes, corpus, there[name], modalities=was.files, known=known)
+        if now.metadata == was.metadata and all(now.files[m].digest == file.digest for m, file in was.files.items()):
+            renewed[name] = was.model_copy(update={"files": now.files})
         else:
             found.changed.append(name)
     found.gone = set(provenance.speakers - {clip.speaker for clip in clips})
-    found.added = [n for n, c in there.items() if n not in provenance.clips and any(_paths(c, provenance.modalities))]
-    found.now = provenance.model_copy(update={"clips": renewed, "tables": _table_stats(root, corpus.tables)})
+    usable = {clip.name for clip in clips if _paths(clip).keys() & set(provenance.modalities)}
+    found.added = [name for name in there if name in usable - provenance.clips.keys()]
+    tables = {name: _stat(settings.corpus / name) for name in corpus.tables}
+    found.now = provenance.model_copy(update={"clips": renewed, "tables": tables})
     return found
 
 
@@ -233,38 +206,36 @@ def check_unchanged(provenance: Provenance, settings: SiteSettings) -> None:
 
 def _untouched(provenance: Provenance, settings: SiteSettings) -> bool:
     """Whether nothing looks as if anybody had touched it, and everybody is still this site's."""
-    people, withdrawn = provenance.speakers, settings.withdrawn
+    people, withdrawn, root = provenance.speakers, settings.withdrawn, settings.corpus
     if withdrawn.speakers & people or (settings.speakers and people - set(settings.speakers)):
         return False
-    if provenance.tables != _table_stats(settings.corpus, provenance.tables):
+    if any(_stat(root / name) != stat for name, stat in provenance.tables.items()):
         return False
-    return all(
-        _stat(settings.corpus / source.path) == source.stat and source.digest not in withdrawn.digests
-        for clip in provenance.clips.values()
-        for source in clip.files.values()
-    )
+    sources = (source for clip in provenance.clips.values() for source in clip.files.values())
+    return all(_stat(root / s.path) == s.stat and s.digest not in withdrawn.digests for s in sources)
 
 
 def _unclear(provenance: Provenance, settings: SiteSettings, corpus: Corpus, there: Mapping[str, Clip]) -> str:
     """A folder that is not mounted, and a person who was deleted by half, are no withdrawals; empty if all is clear."""
+    by_modality: dict[Modality, list[SourceFile]] = defaultdict(list)
+    halved: dict[tuple[SpeakerId, Modality], list[SourceFile]] = defaultdict(list)
+    for name, clip in provenance.clips.items():
+        for modality, source in clip.files.items():
+            by_modality[modality].append(source)
+            if name in there:
+                halved[clip.speaker, modality].append(source)
 
     def all_gone(sources: Sequence[SourceFile]) -> bool:
         return bool(sources) and not any((settings.corpus / source.path).exists() for source in sources)
 
     for modality in provenance.modalities:
-        sources = [c.files[modality] for c in provenance.clips.values() if modality in c.files]
-        if all_gone(sources):
+        if all_gone(sources := by_modality[modality]):
             return f"none of the {len(sources)} files of {_CALLED[modality]} that were released is in its folder"
     left = {clip.speaker for clip in there.values()}
-    unknown = in_order((set(provenance.described) & left) - _described(corpus))
-    if unknown:
+    if unknown := in_order((set(provenance.described) & left) - _described(corpus)):
         tables = " or ".join(name for name, stat in provenance.tables.items() if stat is not None) or "no table"
         named = ", ".join(unknown[:10]) + (", ..." if len(unknown) > 10 else "")
         return f"{tables} says nothing any more of {named}, whose clips are still there"
-    halved: dict[tuple[SpeakerId, Modality], list[SourceFile]] = defaultdict(list)
-    for name, clip in provenance.clips.items():
-        for modality, source in clip.files.items() if name in there else ():
-            halved[clip.speaker, modality].append(source)
     for (speaker, modality), sources in sorted(halved.items()):
         if all_gone(sources):
             kind = _CALLED[modality]
@@ -272,38 +243,36 @@ def _unclear(provenance: Provenance, settings: SiteSettings, corpus: Corpus, the
     return ""
 
 
-def _metadata(key: PseudonymKey, corpus: Corpus, clip: Clip, *, attributes: bool) -> str:
-    """Keyed digest of what is released of a clip beside its arrays."""
-    speaker = corpus.speakers.get(clip.speaker) if attributes else None
-    person = "" if speaker is None else f"{speaker.sex} {age_group(speaker.age)}"
-    return key.digest(f"told {clip.label} {person}")
-
-
 def _described(corpus: Corpus) -> set[SpeakerId]:
     return {n for n, speaker in corpus.speakers.items() if (speaker.sex, speaker.age) != (None, None)}
 
 
-def _paths(clip: Clip, modalities: Sequence[Modality]) -> Iterator[tuple[Modality, Path]]:
-    sound = clip.audio or clip.video  # a video's own sound stands in for a sound file
-    if "voice" in modalities and sound is not None:
-        yield "voice", sound
-    if "face" in modalities and clip.video is not None:
-        yield "face", clip.video
+def _paths(clip: Clip) -> dict[Modality, Path]:
+    # A video's own sound stands in for a sound file
+    found: dict[Modality, Path | None] = {"voice": clip.audio or clip.video, "face": clip.video}
+    return {modality: path for modality, path in found.items() if path is not None}
 
 
-def _source(root: Path, key: PseudonymKey, path: Path) -> SourceFile:
-    """Its times are looked at before it is read: a change meanwhile shows at the next look."""
-    stat = _stat(path) or (-1, -1, -1, -1)
-    digest = content_digest(key, path)
-    return SourceFile(path=path.relative_to(root).as_posix(), stat=stat, digest=digest)
-
-
-def _looks_same(root: Path, was: SourceFile, path: Path) -> bool:
-    return path.relative_to(root).as_posix() == was.path and _stat(path) == was.stat
-
-
-def _table_stats(root: Path, tables: Iterable[str]) -> dict[str, Stat | None]:
-    return {name: _stat(root / name) for name in tables}
+def _source(
+    settings: SiteSettings,
+    attributes: bool,
+    corpus: Corpus,
+    clip: Clip,
+    *,
+    modalities: Iterable[Modality],
+    known: Mapping[Modality, SourceFile] = {},
+) -> SourceClip:
+    """A clip as it is now; files that look as they were in `known` are not read again."""
+    key, files, speaker = settings.pseudonyms(), dict[Modality, SourceFile](), corpus.speakers.get(clip.speaker)
+    for modality, file in _paths(clip).items():
+        path, stat = file.relative_to(settings.corpus).as_posix(), _stat(file) or (-1, -1, -1, -1)
+        was = known.get(modality)
+        if was is not None and (was.path, was.stat) == (path, stat):
+            files[modality] = was
+        elif modality in modalities:  # its times were looked at before: a change meanwhile shows at the next look
+            files[modality] = SourceFile(path=path, stat=stat, digest=content_digest(key, file))
+    person = f"{speaker.sex} {age_group(speaker.age)}" if attributes and speaker is not None else ""
+    return SourceClip(speaker=clip.speaker, metadata=key.digest(f"told {clip.label} {person}"), files=files)
 
 
 def _stat(path: Path) -> Stat | None:

@@ -7,13 +7,11 @@ from __future__ import annotations
 
 import shutil
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from moretta.client.accounting.account import Audience, Cohort, Loss
 from moretta.client.accounting.planning import cohorts, plan_training
@@ -21,27 +19,24 @@ from moretta.client.clips.provenance import Provenance, check_unchanged
 from moretta.client.clips.site_clips import site_corpus
 from moretta.client.settings import SiteSettings, StudyPseudonyms
 from moretta.client.training.data import of_released, save_public_scale
+from moretta.shared.core.array_types import Array
 from moretta.shared.core.errors import ClipError, ReleaseError
+from moretta.shared.core.labels import SpeakerId
 from moretta.shared.core.terms import Modality
-from moretta.shared.data.clips import Clip, Corpus
+from moretta.shared.data import recordings
+from moretta.shared.data.clips import Clip
+from moretta.shared.data.clips import Speaker as Person
 from moretta.shared.data.recordings import ClipStore
 from moretta.shared.features.faces import check_frames
 from moretta.shared.features.mfcc import check_samples
 from moretta.shared.privacy.noise import NoiseSource, SeededNoise, SystemNoise
-from moretta.shared.release import (
-    AnonymizerStatement,
-    Release,
-    ReleasedClip,
-    ReleaseWriter,
-    open_release,
-)
+from moretta.shared.release import AnonymizerStatement, Release, ReleasedClip, ReleaseWriter, open_release
 from moretta.shared.release.anonymizer import Anonymizer, Speaker, anonymizer_of, public_rules
 from moretta.shared.release.release_format import STATEMENT_FILE, age_group, check_array
 from moretta.shared.study.public_arrays import check_public
 from moretta.shared.study.schema import Study
 from moretta.shared.study.sections import ModelKind
 
-Array = npt.NDArray[Any]
 BATCH_CLIPS = 8
 
 
@@ -61,11 +56,6 @@ class _Outgoing:
     readable: set[str] = field(default_factory=set)
     """Names of the clips that could be read: these may show in what is released."""
 
-    @property
-    def modality(self) -> Modality:
-        """Of the anonymizer."""
-        return self.anonymizer.modality
-
     def fit(self, settings: SiteSettings, clips: Sequence[Clip], classes: Sequence[str]) -> None:
         """Fit the anonymizer on this site's clips, and train it on their emotions, which a release states anyway."""
         key = settings.pseudonyms()
@@ -77,7 +67,7 @@ class _Outgoing:
                 yield clip.speaker, raw
 
         self.anonymizer.keep_in(settings.remembered)
-        self.anonymizer.fit(noted(), _noise(settings, self.modality, "fit"))
+        self.anonymizer.fit(noted(), _noise(settings, self.anonymizer.modality, "fit"))
         if self.anonymizer.trains_on_emotions:
             labelled = ((clip.speaker, raw, classes.index(clip.label)) for clip, raw in self._read_all(clips))
             self.anonymizer.train_on_emotions(labelled)
@@ -85,40 +75,32 @@ class _Outgoing:
 
     def anonymized(self, settings: SiteSettings, clips: Sequence[Clip], dropped: Counter[str]) -> list[Array | None]:
         """Released arrays of a batch; None where the clip lacks the modality or failed (counted)."""
-        readable: list[tuple[int, Array]] = []
+        modality, readable, out = self.anonymizer.modality, list[tuple[int, Array]](), list[Array | None]()
         for index, clip in enumerate(clips):
+            out.append(None)
             try:
-                raw = self.read(clip)
-            except ClipError as error:
-                dropped[f"{self.modality}-{error.reason}"] += 1
+                if (raw := self.read(clip)) is None:
+                    raise ClipError("missing", "a clip without this modality")
+            except Exception as error:  # a decoder's own defect must not cost the site its other clips
+                dropped[f"{modality}-{error.reason if isinstance(error, ClipError) else 'unreadable'}"] += 1
                 continue
-            except Exception:  # a decoder's own defect must not cost the site its other clips
-                dropped[f"{self.modality}-unreadable"] += 1
-                continue
-            if raw is None:
-                dropped[f"{self.modality}-missing"] += 1
-            else:
-                self.readable.add(clip.name)
-                readable.append((index, raw))
-        out: list[Array | None] = [None] * len(clips)
+            self.readable.add(clip.name)
+            readable.append((index, raw))
         if not readable:
             return out
         theirs = [clips[index] for index, _ in readable]
+        noise = [_noise(settings, modality, clip.name) for clip in theirs]
         try:
-            released = self.anonymizer.release(
-                [raw for _, raw in readable],
-                [_noise(settings, self.modality, clip.name) for clip in theirs],
-                [clip.speaker for clip in theirs],
-            )
+            released = self.anonymizer.release([raw for _, raw in readable], noise, [clip.speaker for clip in theirs])
             results = list(zip(readable, released, strict=True))
         except Exception:
-            dropped[f"{self.modality}-anonymizer-failed"] += len(readable)
+            dropped[f"{modality}-anonymizer-failed"] += len(readable)
             return out
         for (index, _), result in results:
-            try:
-                out[index] = self._checked(result)
-            except ClipError as error:
-                dropped[f"{self.modality}-{error.reason}"] += 1
+            if reason := self._failure(result):
+                dropped[f"{modality}-{reason}"] += 1
+            elif isinstance(result, np.ndarray):
+                out[index] = result
         return out
 
     def statement(self, settings: SiteSettings) -> AnonymizerStatement:
@@ -130,8 +112,9 @@ class _Outgoing:
         other clips' releases: where the anonymizer was fitted, models may reveal that, too."""
         losses = self.anonymizer.losses(self._sizes())
         audiences: tuple[Audience, ...] = ("server", "model") if self.fitted_on else ("server",)
-        named = (self.modality, self.anonymizer.name)
-        return Loss(Cohort.of([*self.released, *self.fitted_on]), audiences, losses["clip"], losses["speaker"], named)
+        released_by = (self.anonymizer.modality, self.anonymizer.name)
+        cohort = Cohort.of([*self.released, *self.fitted_on])
+        return Loss(cohort, audiences, losses, released_by)
 
     def _sizes(self) -> dict[str, list[int]]:
         """Without the names of the speakers."""
@@ -146,23 +129,18 @@ class _Outgoing:
             if raw is not None:
                 yield clip, raw
 
-    def _checked(self, result: Array | Exception) -> Array:
-        """An anonymizer's result for one clip, if it may be released.
-
-        Raises:
-            ClipError: the anonymizer's own, or reason `anonymizer-failed` or `check-failed`.
-        """
+    def _failure(self, result: Array | Exception) -> str:
+        """Why an anonymizer's result for one clip must not be released; empty if it may."""
         if isinstance(result, ClipError):
-            raise result
+            return result.reason
         if not isinstance(result, np.ndarray):
-            raise ClipError("anonymizer-failed", f"{type(result).__name__} in place of an array")
-        codebook = self.anonymizer.codebook
-        size = None if codebook is None else len(codebook)
+            return "anonymizer-failed"
+        size = None if self.anonymizer.codebook is None else len(self.anonymizer.codebook)
         try:
-            check_array(self.modality, self.anonymizer.form, result, codebook_size=size)
-        except ReleaseError as error:
-            raise ClipError("check-failed", error.message) from error
-        return result
+            check_array(self.anonymizer.modality, self.anonymizer.form, result, codebook_size=size)
+        except ReleaseError:
+            return "check-failed"
+        return ""
 
 
 def make_release(
@@ -184,19 +162,19 @@ def make_release(
         StudyError: public arrays that the study's anonymizers do not take, or with values that cannot be.
         PolicyError: the site's policy refuses it; nothing is on the ledger then, and nothing can be opened.
     """
-    is_kept = settings.policy is not None and folder is None
-    folder = folder or settings.releases / study.digest()[:16]
+    policy, is_kept = settings.policy, settings.policy is not None and folder is None
+    folder = folder or settings.release_of(study)
     if (folder / STATEMENT_FILE).exists():
         return open_release(folder)
     if folder.exists():
         shutil.rmtree(folder)  # half of a release, from a run that was ended
-    if settings.policy is not None:
-        settings.policy.check_study(study)
+    if policy is not None:
+        policy.check_study(study)
     outgoing = _outgoing(study, shared, settings.home)  # refuses arrays that cannot be, before a clip is read
     corpus, clips = site_corpus(settings, study)
-    if settings.policy is not None:
-        settings.policy.check_clips(len(clips), len({clip.speaker for clip in clips}))
-        settings.policy.check_codebook(study, len(clips))
+    if policy is not None:
+        policy.check_clips(len(clips), len({clip.speaker for clip in clips}))
+        policy.check_codebook(study, len(clips))
     provenance = Provenance.take(settings, study, corpus, clips, tuple(outgoing)) if is_kept else None
     for part in outgoing.values():
         part.fit(settings, clips, study.classes)
@@ -207,19 +185,22 @@ def make_release(
     )
     own = (drop for drop in corpus.dropped if not settings.speakers or drop.speaker in settings.speakers)
     writer.dropped.update(drop.reason for drop in own)
-    describe = _Describer(corpus, settings.names(study), attributes=study.audit.attributes)
-    ordered = _ordered(clips, settings, study)
-    for start in range(0, len(ordered), BATCH_CLIPS):
-        batch = ordered[start : start + BATCH_CLIPS]
+    names, people = settings.names(study), corpus.speakers if study.audit.attributes else {}
+    if settings.simulated_seed is None:
+        # A shard must not reveal where in the corpus a clip comes, in every study alike. A seeded site hides nothing.
+        clips = tuple(sorted(clips, key=lambda clip: names.key.rank(f"order {study.digest()} {clip.name}")))
+    for start in range(0, len(clips), BATCH_CLIPS):
+        batch = clips[start : start + BATCH_CLIPS]
         arrays = {m: part.anonymized(settings, batch, writer.dropped) for m, part in outgoing.items()}
         for index, clip in enumerate(batch):
-            _write(writer, outgoing, clip, describe, {m: out[index] for m, out in arrays.items()})
+            usable = {m: array for m, out in arrays.items() if (array := out[index]) is not None}
+            _write(writer, outgoing, clip, usable, names=names, people=people)
         if progress is not None:
-            progress(min(start + BATCH_CLIPS, len(ordered)), len(ordered))
+            progress(min(start + BATCH_CLIPS, len(clips)), len(clips))
     statements = tuple(part.statement(settings) for part in outgoing.values())
-    if settings.policy is not None:
-        settings.policy.check_clips(writer.clips, writer.speakers)
-        settings.policy.check_release(statements)
+    if policy is not None:
+        policy.check_clips(writer.clips, writer.speakers)
+        policy.check_release(statements)
     if provenance is not None:
         check_unchanged(provenance, settings)
         provenance.of_those({modality: part.readable for modality, part in outgoing.items()}).save(folder)
@@ -229,68 +210,51 @@ def make_release(
     return open_release(folder)
 
 
-def _ordered(clips: Sequence[Clip], settings: SiteSettings, study: Study) -> Sequence[Clip]:
-    """Clips in an order that the site's key gives for this study alone. Otherwise its shard would reveal where in
-    the corpus a clip comes, in every study alike. A seeded site hides nothing, and keeps the order of its corpus."""
-    if settings.simulated_seed is not None:
-        return clips
-    key = settings.pseudonyms()
-    return sorted(clips, key=lambda clip: key.rank(f"order {study.digest()} {clip.name}"))
-
-
-@dataclass(frozen=True, slots=True)
-class _Describer:
-    """What is released beside a clip's arrays: pseudonyms, labels and, if the study audits them, sex and age group."""
-
-    corpus: Corpus
-    names: StudyPseudonyms
-    attributes: bool
-
-    def __call__(self, clip: Clip) -> ReleasedClip:
-        speaker = self.corpus.speakers.get(clip.speaker) if self.attributes else None
-        who, what = map(self.names.released, self.own(clip))
-        return ReleasedClip(
-            clip=what,
-            speaker=who,
-            emotion=clip.label,
-            sentence=clip.sentence,
-            level=clip.level,
-            sex=speaker.sex if speaker and speaker.sex in ("female", "male") else None,  # type: ignore[arg-type]
-            age_group=age_group(speaker.age) if speaker else None,
-        )
-
-    def own(self, clip: Clip) -> tuple[str, str]:
-        """The ledger's names of the speaker and of the clip."""
-        return self.names.key.speaker(clip.speaker), self.names.key.clip(clip.name)
-
-
 def _write(
     writer: ReleaseWriter,
     outgoing: dict[Modality, _Outgoing],
     clip: Clip,
-    describe: _Describer,
-    arrays: dict[Modality, Array | None],
+    usable: dict[Modality, Array],
+    *,
+    names: StudyPseudonyms,
+    people: Mapping[SpeakerId, Person],
 ) -> None:
-    """Add one clip to the release, or count it if no modality of it came through."""
-    usable: dict[Modality, Array] = {m: a for m, a in arrays.items() if a is not None}
+    """Add one clip to the release with what is known of these people, or count it if no modality came through."""
     if not usable:
         writer.dropped["clip-without-release"] += 1
         return
-    writer.add(describe(clip), usable)
+    own = (names.key.speaker(clip.speaker), names.key.clip(clip.name))
+    person = people.get(clip.speaker)
+    made = ReleasedClip(
+        clip=names.released(own[1]),
+        speaker=names.released(own[0]),
+        emotion=clip.label,
+        sentence=clip.sentence,
+        level=clip.level,
+        sex=person.sex if person and person.sex in ("female", "male") else None,  # type: ignore[arg-type]
+        age_group=age_group(person.age) if person else None,
+    )
+    writer.add(made, usable)
     for modality, array in usable.items():
         outgoing[modality].sizes[clip.speaker].append(outgoing[modality].anonymizer.frames(array))
-        outgoing[modality].released.append(describe.own(clip))
+        outgoing[modality].released.append(own)
 
 
 def _account(settings: SiteSettings, study: Study, made: Sequence[tuple[_Outgoing, AnonymizerStatement]]) -> None:
-    """Write what is released to the ledger, if that and the training that follows keep within the site's budget.
-
-    Raises:
-        BudgetError: they would not; nothing is on the ledger then.
-    """
+    """Write what is released to the ledger, if that and the training that follows keep within the site's budget. Raises
+    BudgetError: they would not; nothing is on the ledger then."""
     site_budget = settings.site_budget()
-    losses = [part.loss() for part, _ in made if part.released]
-    site_budget.check([*losses, *_training(settings, study, [part for part, _ in made])])
+    planned = [part.loss() for part, _ in made if part.released]
+    if study.privacy.dp_sgd:  # losses by training on this release until the study's last round
+        pairs: dict[ModelKind, list[tuple[str, str]]] = {}
+        for part, statement in made:
+            tested = of_released(settings, study, frozenset(speaker for speaker, _ in part.released))
+            pairs[statement.modality] = [pair for pair in part.released if pair[0] not in tested]
+        for kind, cohort in cohorts(study, pairs, settings.names(study).released).items():
+            if cohort.clips:
+                plan = plan_training(study, cohort.clips_per_speaker, kind)
+                planned.append(plan.loss(cohort, study.train.rounds))
+    site_budget.check(planned)
     for part, statement in made:
         if part.released:
             site_budget.spend(
@@ -305,26 +269,8 @@ def _account(settings: SiteSettings, study: Study, made: Sequence[tuple[_Outgoin
             )
 
 
-def _training(settings: SiteSettings, study: Study, outgoing: Sequence[_Outgoing]) -> Iterator[Loss]:
-    """Losses by training on this release until the study's last round."""
-    if not study.privacy.dp_sgd:
-        return
-    pairs: dict[ModelKind, list[tuple[str, str]]] = {}
-    for part in outgoing:
-        tested = of_released(settings, study, frozenset(speaker for speaker, _ in part.released))
-        pairs[part.modality] = [pair for pair in part.released if pair[0] not in tested]
-    for kind, cohort in cohorts(study, pairs, settings.names(study).released).items():
-        if cohort.clips:
-            yield plan_training(study, cohort.clips_per_speaker, kind).loss(cohort, study.train.rounds)
-
-
-def fits(study: Study, shared: dict[str, Array]) -> None:
-    """Whether public arrays are those that a study's anonymizers need.
-
-    Raises:
-        StudyError: they are not.
-        ReleaseError: they are no arrays of this kind.
-    """
+def check_arrays(study: Study, shared: dict[str, Array]) -> None:
+    """Raise StudyError or ReleaseError if public arrays are not those that a study's anonymizers need."""
     _outgoing(study, shared, Path())
 
 
@@ -341,17 +287,12 @@ def _outgoing(study: Study, shared: dict[str, Array], home: Path) -> dict[Modali
 
 
 def _read_voice(clip: Clip) -> Array | None:
-    from moretta.shared.data.recordings import read_sound
-
-    sound = read_sound(clip)
+    sound = recordings.read_sound(clip)
     return None if sound is None else check_samples(sound)
 
 
 def _read_face(clip: Clip, fps: float) -> Array | None:
-    from moretta.shared.data.recordings import read_pictures
-
-    frames = read_pictures(clip, fps=fps)
-    if frames is not None:
+    if (frames := recordings.read_pictures(clip, fps=fps)) is not None:
         check_frames(frames)
     return frames
 

@@ -12,10 +12,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import TypeAdapter
 
+from moretta.client.site_home import OwnRecord, read_own
 from moretta.shared.core.atomic import write_atomic
 from moretta.shared.core.errors import CorpusError, HomeError
 from moretta.shared.core.labels import EMOTIONS, SpeakerId
@@ -27,13 +28,9 @@ if TYPE_CHECKING:
     from moretta.shared.data.reader import Labels
     from moretta.shared.study.schema import Study
 
-WITHDRAWN_FILE = "withdrawn.json"
 
-
-class WithdrawnFile(BaseModel):
+class WithdrawnFile(OwnRecord):
     """The content of one file of a person who has withdrawn."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     size: int
     """Bytes: only files of such a size are ever read to be compared."""
@@ -41,10 +38,8 @@ class WithdrawnFile(BaseModel):
     """As `content_digest` gives it."""
 
 
-class WithdrawnSpeaker(BaseModel):
+class WithdrawnSpeaker(OwnRecord):
     """One person who has withdrawn."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     speaker: SpeakerId
     at: int
@@ -52,10 +47,7 @@ class WithdrawnSpeaker(BaseModel):
     files: tuple[WithdrawnFile, ...] = ()
 
 
-class _WithdrawnSpeakers(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    people: tuple[WithdrawnSpeaker, ...] = ()
+_LIST = TypeAdapter(dict[Literal["people"], tuple[WithdrawnSpeaker, ...]])
 
 
 @dataclass(frozen=True)
@@ -69,17 +61,19 @@ class Withdrawn:
     @classmethod
     def load(cls, home: Path, key: Callable[[], PseudonymKey]) -> Withdrawn:
         """Read a site's list; nobody has withdrawn where there is none."""
-        path = home / WITHDRAWN_FILE
-        try:
-            return cls(_WithdrawnSpeakers.model_validate_json(path.read_bytes()).people, key())
-        except FileNotFoundError:
-            return cls()
-        except (OSError, ValidationError) as error:
-            raise HomeError(
-                f"the list of people who have withdrawn, {path}, cannot be read: {type(error).__name__}",
-                expected="the file that `moretta site withdraw` wrote",
-                fix="put it back from a backup, or withdraw those people again: moretta site withdraw SPEAKER",
-            ) from error
+        path = home / "withdrawn.json"
+        broken = HomeError(
+            f"the list of people who have withdrawn, {path}, cannot be read",
+            expected="the file that `moretta site withdraw` wrote",
+            fix="put it back from a backup, or withdraw those people again: moretta site withdraw SPEAKER",
+        )
+        found = read_own(path, _LIST.validate_json, broken)
+        return cls() if found is None else cls(found.get("people", ()), key())
+
+    def save(self, home: Path) -> Withdrawn:
+        """Write the list into a site's folder."""
+        write_atomic(home / "withdrawn.json", _LIST.dump_json({"people": self.people}, indent=1), mode=0o600)
+        return self
 
     @cached_property
     def speakers(self) -> frozenset[SpeakerId]:
@@ -126,19 +120,17 @@ def add_withdrawn(home: Path, key: PseudonymKey, speaker: SpeakerId, files: froz
     known = {person.speaker: person for person in Withdrawn.load(home, lambda: key).people}
     before = known.pop(speaker, None) or WithdrawnSpeaker(speaker=speaker, at=int(time.time()))
     all_files = tuple(sorted({*before.files, *files}, key=lambda file: file.digest))
-    return _save(home, key, (*known.values(), before.model_copy(update={"files": all_files})))
+    return Withdrawn((*known.values(), before.model_copy(update={"files": all_files})), key).save(home)
 
 
-def remove_withdrawn(home: Path, key: PseudonymKey, speaker: SpeakerId) -> Withdrawn:
+def remove_withdrawn(home: Path, key: PseudonymKey, speaker: SpeakerId) -> None:
     """Take a person who has consented again off the list."""
     known = Withdrawn.load(home, lambda: key).people
     others = tuple(person for person in known if person.speaker != speaker)
     if len(others) == len(known):
-        raise HomeError(
-            f"speaker {speaker} is not on the list of people who have withdrawn",
-            expected=", ".join(person.speaker for person in known) or "somebody on it",
-        )
-    return _save(home, key, others)
+        found = f"speaker {speaker} is not on the list of people who have withdrawn"
+        raise HomeError(found, expected=", ".join(person.speaker for person in known) or "somebody on it")
+    Withdrawn(others, key).save(home)
 
 
 def site_corpus(settings: SiteSettings, study: Study) -> tuple[Corpus, tuple[Clip, ...]]:
@@ -171,8 +163,3 @@ def without(corpus: Corpus, withdrawn: Withdrawn) -> Corpus:
         speakers={name: speaker for name, speaker in corpus.speakers.items() if name in left},
         dropped=tuple(drop for drop in corpus.dropped if drop.speaker not in withdrawn.speakers),
     )
-
-
-def _save(home: Path, key: PseudonymKey, people: tuple[WithdrawnSpeaker, ...]) -> Withdrawn:
-    write_atomic(home / WITHDRAWN_FILE, _WithdrawnSpeakers(people=people).model_dump_json(indent=1), mode=0o600)
-    return Withdrawn(people, key)

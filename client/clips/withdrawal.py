@@ -16,15 +16,8 @@ from moretta.client.accounting.account import cohorts_of
 from moretta.client.accounting.ledger import Ledger
 from moretta.client.anonymizers.speaker_references import forget_speaker
 from moretta.client.clips.provenance import Provenance
-from moretta.client.clips.sent_log import Line, about, all_sent
-from moretta.client.clips.site_clips import (
-    Withdrawn,
-    WithdrawnFile,
-    add_withdrawn,
-    content_digest,
-    remove_withdrawn,
-)
-from moretta.client.clips.stored_state import remove_stored, stored_provenances
+from moretta.client.clips.site_clips import Withdrawn, WithdrawnFile, add_withdrawn, content_digest, remove_withdrawn
+from moretta.client.clips.stored_state import Line, all_sent, remove_stored, stored_provenances
 from moretta.client.settings import SiteSettings
 from moretta.shared.core.errors import CorpusError, HomeError, MorettaError, RefusedError
 from moretta.shared.core.labels import SpeakerId
@@ -72,29 +65,23 @@ class Withdrawal:
 
 
 def withdraw(settings: SiteSettings, speaker: SpeakerId) -> Withdrawal:
-    """Do everything for a person who withdraws. Killed on the way, it is done again by the same call.
-
-    Args:
-        settings: of the site, which may be running.
-        speaker: as the corpus calls the person.
-    """
+    """Do everything for a person who withdraws. Killed on the way, it is done again by the same call."""
     files, note = _files_now(settings, speaker)
-    provenances = {short: _kept(settings, short) for short in stored_studies(settings)}
-    for kept in provenances.values():
-        for provenance in kept.values():
-            files |= provenance.files_of(speaker) if provenance is not None else frozenset()
+    kept = {short: _kept(settings, short) for short in stored_studies(settings)}
+    files |= {file for found in kept.values() for made in found.values() if made for file in made.files_of(speaker)}
     known = speaker in settings.withdrawn.speakers or files or _cohorts(settings, Ledger(settings.ledger), speaker)
-    if not known and not any(about(sent.lines(), speaker) for sent in all_sent(settings)):
+    if not known and not any(speaker in line.get("speakers", {}) for lines in all_sent(settings) for line in lines):
         raise CorpusError(
             f"no clip of speaker {speaker} in this site's corpus, and no record of one",
             expected="a person whose clips this site has or had",
             fix="see who is on record: moretta site doctor, and the names of the files",
         )
-    listed = add_withdrawn(settings.home, settings.pseudonyms(), speaker, files)
-    removed = tuple(short for short, kept in provenances.items() if _concerns(settings, short, kept, listed))
+    key = settings.pseudonyms()
+    listed = add_withdrawn(settings.home, key, speaker, files)
+    removed = tuple(short for short, found in kept.items() if _concerns(settings, short, found, listed))
     broken: RefusedError | None = None
     for short in removed:
-        study = next((provenance.study for provenance in provenances[short].values() if provenance is not None), short)
+        study = next((made.study for made in kept[short].values() if made is not None), short)
         try:
             remove_stored(settings, study, "a person has withdrawn")
         except RefusedError as error:  # of the ledger, which is written last: other studies are removed all the same
@@ -102,7 +89,11 @@ def withdraw(settings: SiteSettings, speaker: SpeakerId) -> Withdrawal:
     forgotten = forget_speaker(settings.remembered, speaker)
     if broken is not None:
         raise broken
-    _note_withdrawn(Ledger(settings.ledger), settings.pseudonyms().speaker(speaker))
+    # Once for each withdrawal, also where this was killed over it or the ledger was broken
+    ledger, kinds = Ledger(settings.ledger), (WITHDRAWN_KIND, CONSENT_KIND)
+    theirs = [e["kind"] for e in ledger.all_entries() if e.get("speaker") == key.speaker(speaker)]
+    if [kind for kind in theirs if kind in kinds][-1:] != [WITHDRAWN_KIND]:
+        ledger.spend(WITHDRAWN_KIND, speaker=key.speaker(speaker))
     return Withdrawal(speaker, len(files), removed, forgotten, note, tuple(still_out(settings, speaker)))
 
 
@@ -114,33 +105,31 @@ def give_back(settings: SiteSettings, speaker: SpeakerId) -> None:
 
 def still_out(settings: SiteSettings, speaker: SpeakerId) -> Iterator[StillOut]:
     """The data about a person that left, by study and server; of earlier versions as far as the ledger shows."""
-    recorded: set[str] = set()
-    for sent in all_sent(settings):
-        by_server: dict[tuple[str, str], list[Line]] = defaultdict(list)
-        for line in about(sent.lines(), speaker):
-            by_server[line["server"], line["ca_fingerprint"]].append(line)
-        for lines in by_server.values():
-            first, last, rounds = lines[0], lines[-1], defaultdict[str, set[int]](set)
-            for line in lines:
-                rounds[line["what"]] |= {line["round"]} - {0}
-            recorded.add(first["study"])
-            yield StillOut(
-                first["study"],
-                first["name"],
-                first["server"],
-                first["ca_fingerprint"],
-                pseudonyms=tuple(dict.fromkeys(line["speakers"][speaker] for line in lines)),
-                first=first["at"],
-                last=last["at"],
-                sent={what: tuple(sorted(numbers)) for what, numbers in rounds.items()},
-            )
-    ledger = Ledger(settings.ledger)
+    by_study: dict[tuple[str, str, str], list[Line]] = defaultdict(list)
+    for lines in all_sent(settings):
+        for line in lines:
+            if speaker in line.get("speakers", {}):
+                by_study[line["study"], line["server"], line["ca_fingerprint"]].append(line)
+    for (study, server, fingerprint), lines in by_study.items():
+        rounds: dict[str, set[int]] = defaultdict(set)
+        for line in lines:
+            rounds[line["what"]] |= {line["round"]} - {0}
+        yield StillOut(
+            study,
+            lines[0]["name"],
+            server,
+            fingerprint,
+            pseudonyms=tuple(dict.fromkeys(line["speakers"][speaker] for line in lines)),
+            first=lines[0]["at"],
+            last=lines[-1]["at"],
+            sent={what: tuple(sorted(numbers)) for what, numbers in rounds.items()},
+        )
+    ledger, key = Ledger(settings.ledger), settings.pseudonyms()
     older: dict[str, list[dict[str, Any]]] = defaultdict(list)
-    cohorts = _cohorts(settings, ledger, speaker)
+    cohorts, recorded = _cohorts(settings, ledger, speaker), {study for study, _, _ in by_study}
     for entry in ledger.all_entries():
         if entry.get("cohort") in cohorts and entry.get("study") and entry["study"] not in recorded:
             older[entry["study"]].append(entry)
-    key = settings.pseudonyms()
     own = key.speaker(speaker)  # earlier versions released it as it is
     for study, entries in older.items():
         yield StillOut(
@@ -152,12 +141,10 @@ def still_out(settings: SiteSettings, speaker: SpeakerId) -> Iterator[StillOut]:
         )
 
 
-def _note_withdrawn(ledger: Ledger, speaker: str) -> None:
-    """Once for each withdrawal, also where the command was killed over it or the ledger was broken."""
-    kinds = (WITHDRAWN_KIND, CONSENT_KIND)
-    before = [e["kind"] for e in ledger.all_entries() if e["kind"] in kinds and e.get("speaker") == speaker]
-    if before[-1:] != [WITHDRAWN_KIND]:
-        ledger.spend(WITHDRAWN_KIND, speaker=speaker)
+def stored_studies(settings: SiteSettings) -> list[str]:
+    """The starts of the digests of all studies of which something is kept."""
+    folders = (path for root in (settings.releases, settings.updates) if root.is_dir() for path in root.iterdir())
+    return sorted({path.name for path in folders if path.is_dir()})
 
 
 def _files_now(settings: SiteSettings, speaker: SpeakerId) -> tuple[frozenset[WithdrawnFile], str]:
@@ -165,10 +152,9 @@ def _files_now(settings: SiteSettings, speaker: SpeakerId) -> tuple[frozenset[Wi
     from moretta.shared.data.reader import read_corpus
 
     try:
-        clips = read_corpus(settings.corpus, classes=None).of([speaker])
-        paths = [path for clip in clips for path in clip.files]
-        key = settings.pseudonyms()
-        return frozenset(WithdrawnFile(size=p.stat().st_size, digest=content_digest(key, p)) for p in paths), ""
+        clips, key = read_corpus(settings.corpus, classes=None).of([speaker]), settings.pseudonyms()
+        files = (WithdrawnFile(size=p.stat().st_size, digest=content_digest(key, p)) for c in clips for p in c.files)
+        return frozenset(files), ""
     except (MorettaError, OSError) as error:
         why = error.message if isinstance(error, MorettaError) else str(error)
         return frozenset(), f"the corpus was not read ({why}): withdraw again when it can be"
@@ -182,12 +168,6 @@ def _kept(settings: SiteSettings, short: str) -> dict[Path, Provenance | None]:
         return {settings.releases / short: None}
 
 
-def stored_studies(settings: SiteSettings) -> list[str]:
-    """The starts of the digests of all studies of which something is kept."""
-    folders = (path for root in (settings.releases, settings.updates) if root.is_dir() for path in root.iterdir())
-    return sorted({path.name for path in folders if path.is_dir()})
-
-
 def _concerns(settings: SiteSettings, short: str, kept: dict[Path, Provenance | None], listed: Withdrawn) -> bool:
     """Whether what is kept of a study may hold anything of those who have withdrawn; what has no record may."""
     release = settings.releases / short
@@ -195,9 +175,9 @@ def _concerns(settings: SiteSettings, short: str, kept: dict[Path, Provenance | 
         shutil.rmtree(release, ignore_errors=True)  # half of one, from a process that was ended
     if not kept:
         return any((settings.updates / short).glob("*.safetensors"))
-    provenances = [provenance for provenance in kept.values() if provenance is not None]
-    known = [listed.speakers & provenance.speakers or listed.digests & provenance.digests for provenance in provenances]
-    return len(provenances) < len(kept) or any(known)
+    return any(
+        made is None or listed.speakers & made.speakers or listed.digests & made.digests for made in kept.values()
+    )
 
 
 def _cohorts(settings: SiteSettings, ledger: Ledger, speaker: SpeakerId) -> set[str]:

@@ -1,11 +1,12 @@
-"""From a site's own release to model inputs, and which of its speakers are held out of training.
+"""From a site's own release to what its models learn on, and which of its speakers are held out of training.
 
 The models are tested on held-out speakers, of whom no model has seen anything.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -13,26 +14,33 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from moretta.client.accounting.account import Cohort, cohorts_of
 from moretta.client.accounting.ledger import Ledger
+from moretta.client.accounting.planning import cohorts
 from moretta.client.settings import SiteSettings
-from moretta.shared.core.errors import RunError
+from moretta.shared.core.errors import RefusedError, RunError
 from moretta.shared.core.pseudonym import PseudonymKey
 from moretta.shared.core.terms import Modality
-from moretta.shared.data.clips import Clip
 from moretta.shared.features.voice_forms import is_code, model_input
-from moretta.shared.models.emotion import EmotionModel, PublicScale, study_model
-from moretta.shared.release import Release, open_release
+from moretta.shared.models.emotion import EmotionModel, PublicScale, checked_weights, study_model
+from moretta.shared.models.fusion_gate import Prediction, gate_input, hide_some
+from moretta.shared.privacy.noise import NoiseSource
+from moretta.shared.release import open_release
 from moretta.shared.release.release_format import STATEMENT_FILE
 from moretta.shared.study.schema import Study
+from moretta.shared.study.sections import ModelKind
 
 Array = npt.NDArray[Any]
-MadeAt = tuple[int, int]
+Weights = Mapping[str, Array]
+Models = Mapping[Modality, Weights]
 CODE_KIND = "code"
 """Ledger entries of the training of a federated code."""
 SCALE_FILE = "public.safetensors"
 """Beside a release: the public statistics that its training needs. It is never sent."""
+_LEAST_LOG = -1e4
+"""Of a probability: what is computed with it further stays finite."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,20 +60,14 @@ class TrainingSet:
         """Speakers and clips."""
         return Cohort.of(zip(self.speakers, self.clips, strict=True))
 
-    @property
-    def clips_per_speaker(self) -> list[int]:
-        """In order of pseudonyms."""
-        return self.cohort.clips_per_speaker
-
     def owners(self, unit: str) -> npt.NDArray[np.int64]:
         """int64 [clips]: the number of the unit that each clip belongs to."""
         return np.arange(len(self)) if unit == "clip" else numbered(self.speakers)
 
     def chosen(self, keep: npt.NDArray[np.bool_]) -> TrainingSet:
         """The clips where `keep`, bool [clips], is true."""
-        speakers, clips = (
-            tuple(name for name, kept in zip(names, keep, strict=True) if kept) for names in (self.speakers, self.clips)
-        )
+        kept = np.flatnonzero(keep)
+        speakers, clips = (tuple(names[i] for i in kept) for names in (self.speakers, self.clips))
         return TrainingSet(self.features[keep], self.labels[keep], speakers, clips)
 
 
@@ -83,7 +85,7 @@ def released_features(settings: SiteSettings, study: Study, modality: Modality) 
 
 
 @lru_cache(maxsize=64)  # one process serves many rounds, in simulation of many sites
-def _features(folder: Path, made: MadeAt, model: EmotionModel, classes: tuple[str, ...]) -> TrainingSet:
+def _features(folder: Path, made: tuple[int, int], model: EmotionModel, classes: tuple[str, ...]) -> TrainingSet:
     del made
     release, modality = open_release(folder), model.modality
     assert modality != "fusion"  # it looks at predictions, and not at what was released
@@ -92,7 +94,8 @@ def _features(folder: Path, made: MadeAt, model: EmotionModel, classes: tuple[st
     scale = public_scale(folder) if modality == "voice" and not is_code(form) else None
     rows, clips = [], []
     for clip, array in release.arrays(modality):
-        rows.append(model.features(_as_input(release, modality, form, array), scale))
+        given = array if modality == "face" else model_input(form, array, release.codebook)
+        rows.append(model.features(given, scale))
         clips.append(clip)
     return TrainingSet(
         features=np.stack(rows) if rows else np.zeros((0, 1), np.float32),
@@ -100,10 +103,6 @@ def _features(folder: Path, made: MadeAt, model: EmotionModel, classes: tuple[st
         speakers=tuple(c.speaker for c in clips),
         clips=tuple(c.clip for c in clips),
     )
-
-
-def _as_input(release: Release, modality: Modality, form: str, array: Array) -> Array:
-    return array if modality == "face" else model_input(form, array, release.codebook)
 
 
 def forget_features() -> None:
@@ -124,21 +123,14 @@ def public_scale(folder: Path) -> PublicScale | None:
     """What `save_public_scale` kept; None if there is nothing."""
     from safetensors.numpy import load_file
 
-    path = folder / SCALE_FILE
-    if not path.exists():
+    if not (folder / SCALE_FILE).exists():
         return None
-    arrays = load_file(path)
+    arrays = load_file(folder / SCALE_FILE)
     return PublicScale(arrays["voice/mean"], arrays["voice/std"])
 
 
 def held_out(settings: SiteSettings, study: Study, folder: Path | None = None) -> frozenset[str]:
-    """The site's own pseudonyms of its released speakers who are held out of training.
-
-    Args:
-        settings: of the site.
-        study: which.
-        folder: of the release, where it is not in the site's own place for this study.
-    """
+    """The site's own pseudonyms of its released speakers who are held out of training, of a release in any folder."""
     folder = _finished(settings, study, folder)
     released = tuple(sorted(_speakers(folder, _made_at(folder))))
     return of_released(settings, study, frozenset(settings.names(study).as_own(released, Ledger(settings.ledger))))
@@ -158,13 +150,12 @@ def of_released(settings: SiteSettings, study: Study, released: frozenset[str]) 
     key = settings.pseudonyms()
     if settings.held_out is not None:
         return released & {key.speaker(number) for number in settings.held_out}
-    return by_rule(key, released, study) - _code_speakers(settings, study)
-
-
-def of_corpus(settings: SiteSettings, study: Study, clips: Sequence[Clip]) -> frozenset[str]:
-    """The same before anything is released, as if all clips will be."""
-    key = settings.pseudonyms()
-    return of_released(settings, study, frozenset(key.speaker(clip.speaker) for clip in clips))
+    chosen = by_rule(key, released, study)
+    if study.site_training is None:
+        return chosen
+    ledger = Ledger(settings.ledger)
+    known, entries = cohorts_of(ledger), ledger.entries(CODE_KIND, study=study.digest())
+    return chosen.difference(*(known[entry["cohort"]].members("speaker") for entry in entries))
 
 
 def by_rule(key: PseudonymKey, speakers: frozenset[str], study: Study) -> frozenset[str]:
@@ -182,29 +173,81 @@ def by_rule(key: PseudonymKey, speakers: frozenset[str], study: Study) -> frozen
     return frozenset(ranked[chosen % folds :: folds])
 
 
-def _code_speakers(settings: SiteSettings, study: Study) -> frozenset[str]:
-    if study.site_training is None:
-        return frozenset()
-    ledger = Ledger(settings.ledger)
-    cohorts = cohorts_of(ledger)
-    trained = {entry["cohort"] for entry in ledger.entries(CODE_KIND, study=study.digest())}
-    return frozenset(speaker for digest in trained for speaker in cohorts[digest].members("speaker"))
+def training_set(settings: SiteSettings, study: Study, modality: Modality) -> TrainingSet:
+    """Released clips of one modality, of speakers who are not held out, that its model learns on."""
+    return _learned(settings, study, modality, released_features(settings, study, modality))
+
+
+def fusion_set(settings: SiteSettings, study: Study, models: Models, chances: NoiseSource) -> TrainingSet:
+    """The same for the fusion: predictions of finished models for every clip that has a modality, in order of
+    pseudonyms, with a modality hidden here and there, since it must work with one."""
+    if set(models) != set(study.modalities):
+        raise RefusedError("a fusion without the models whose predictions it weighs", expected="voice and face")
+    predictions: dict[Modality, Prediction] = {}
+    known: dict[str, tuple[str, int]] = {}
+    for modality in study.modalities:
+        data = released_features(settings, study, modality)
+        if data.clips:
+            found = log_probabilities(study_model(study, modality), models[modality], data.features)
+            predictions[modality] = Prediction(data.clips, found)
+            known |= dict(zip(data.clips, zip(data.speakers, data.labels.tolist(), strict=True), strict=True))
+    clips = tuple(sorted(known))
+    labels, speakers = np.array([known[clip][1] for clip in clips], np.int64), tuple(known[clip][0] for clip in clips)
+    chosen = _learned(settings, study, "fusion", TrainingSet(gate_input(clips, predictions), labels, speakers, clips))
+    return replace(chosen, features=hide_some(chosen.features, chances.uniform((len(chosen),)), study.fusion.dropout))
+
+
+def training_clips(settings: SiteSettings, study: Study) -> dict[str, int]:
+    """The number of clips on which each model of a study is trained at this site."""
+    pairs = {
+        modality: [(speaker, clip) for speaker, clips in cohort.speakers for clip in clips]
+        for modality, cohort in whole_cohorts(settings, study).items()
+    }
+    return {kind: cohort.clips for kind, cohort in cohorts(study, pairs, settings.names(study).released).items()}
+
+
+def whole_cohorts(settings: SiteSettings, study: Study) -> dict[ModelKind, Cohort]:
+    """By modality, everybody on whom any of the study's models is trained."""
+    found: dict[ModelKind, Cohort] = {}
+    for modality in study.modalities:
+        data = released_features(settings, study, modality)
+        found[modality] = data.chosen(~held_out_mask(settings, study, data.speakers)).cohort
+    return found
+
+
+def log_probabilities(model: EmotionModel, weights: Weights, features: npt.NDArray[np.float32]) -> Array:
+    """float32 [clips, ...] -> float32 [clips, classes], finite."""
+    network = model.build(features.shape[1:])
+    network.load_state_dict(checked_weights(model, weights, features.shape[1:]))
+    network.eval()
+    with torch.inference_mode():
+        found = np.asarray(torch.log_softmax(network(torch.from_numpy(features)), dim=1))
+    sure = np.isfinite(found).all(axis=1, keepdims=True)
+    alike = -math.log(model.classes)  # of a clip of which a model says nothing finite
+    return np.where(sure, np.clip(found, _LEAST_LOG, 0.0), alike).astype(np.float32)
+
+
+def _learned(settings: SiteSettings, study: Study, kind: ModelKind, data: TrainingSet) -> TrainingSet:
+    named = settings.names(study).released
+    pairs = zip(data.speakers, data.clips, strict=True)
+    kept = np.array([study.learns(kind, speaker=named(speaker), clip=named(clip)) for speaker, clip in pairs], bool)
+    return data.chosen(~held_out_mask(settings, study, data.speakers) & kept)
 
 
 def _finished(settings: SiteSettings, study: Study, folder: Path | None = None) -> Path:
-    folder = folder or settings.releases / study.digest()[:16]
+    folder = folder or settings.release_of(study)
     if not (folder / STATEMENT_FILE).exists():
         raise RunError("training was requested before this site released", fix="run the release stage first")
     return folder
 
 
-def _made_at(folder: Path) -> MadeAt:
+def _made_at(folder: Path) -> tuple[int, int]:
     """Distinguishes a release from one that was made later in its place."""
     found = (folder / STATEMENT_FILE).stat()
     return found.st_mtime_ns, found.st_ino
 
 
 @lru_cache(maxsize=64)
-def _speakers(folder: Path, made: MadeAt) -> frozenset[str]:
+def _speakers(folder: Path, made: tuple[int, int]) -> frozenset[str]:
     del made
     return frozenset(clip.speaker for clip in open_release(folder).clips)

@@ -12,7 +12,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -39,6 +39,59 @@ class TrainingExamples:
     """[clips]: the unit that each clip belongs to, counted from 0."""
 
 
+class Randomness:
+    """Chooses and disturbs, by the operating system's cryptographic generator.
+
+    Opacus' secure mode needs a package that is not kept up any more; torch's generator is a Mersenne Twister, whose
+    state can be computed from what it gave.
+    """
+
+    def chosen(self, units: int, rate: float) -> torch.Tensor:
+        """A Poisson sample: bool [units], each true with probability `rate`, by 52 random bits of its own."""
+        return torch.from_numpy(SystemNoise().uniform((units,)) < rate)
+
+    def noisy(self, gradient: torch.Tensor, scale: float) -> torch.Tensor:
+        """A gradient with Gaussian noise of standard deviation `scale` on every value: a sum of four draws in double
+        precision, rounded with the gradient to a grid that depends on neither."""
+        values = gradient.double().numpy() + SystemNoise().private_normal(scale, tuple(gradient.shape))
+        return torch.from_numpy(on_grid(values, scale))
+
+    def order(self, size: int) -> torch.Tensor:
+        """A permutation, int64 [size], by random keys: for training without DP-SGD."""
+        return torch.from_numpy(SystemNoise().uniform((size,)).argsort())
+
+
+class SeededRandomness(Randomness):
+    """By torch's generator, for simulation and tests. Who knows the seed can take the noise away again."""
+
+    def __init__(self, seed: int) -> None:
+        self._generator = torch.Generator().manual_seed(seed)
+
+    def chosen(self, units: int, rate: float) -> torch.Tensor:
+        """A Poisson sample."""
+        return torch.rand(units, generator=self._generator) < rate
+
+    def noisy(self, gradient: torch.Tensor, scale: float) -> torch.Tensor:
+        """A gradient with noise."""
+        return gradient + torch.normal(0.0, scale, gradient.shape, generator=self._generator, dtype=gradient.dtype)
+
+    def order(self, size: int) -> torch.Tensor:
+        """A permutation."""
+        return torch.randperm(size, generator=self._generator)
+
+
+class Noiseless(Randomness):
+    """Everybody, and no noise: for training that guarantees nothing, and says so."""
+
+    def chosen(self, units: int, rate: float) -> torch.Tensor:  # noqa: ARG002
+        """All of them."""
+        return torch.ones(units, dtype=torch.bool)
+
+    def noisy(self, gradient: torch.Tensor, scale: float) -> torch.Tensor:  # noqa: ARG002
+        """As it is."""
+        return gradient
+
+
 def private_steps(
     network: torch.nn.Module,
     examples: TrainingExamples,
@@ -47,75 +100,53 @@ def private_steps(
     *,
     max_grad_norm: float,
     learning_rate: float,
-    after_step: Callable[[], None],
+    after_step: Callable[[], None] = lambda: None,
     clipping: Clipping = "per-example",
 ) -> None:
-    """Make one round's steps on `network`, in place."""
+    """Make one round's steps on `network`, in place.
+
+    `ghost` clipping keeps the norms of the gradients alone (Li et al., ICLR 2022): a second pass sums them, cut.
+    """
+    ghost, scale = clipping == "ghost", plan.round.noise_multiplier * max_grad_norm
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Opacus warns of its own non-cryptographic generator on every import
-        make = _ghost if clipping == "ghost" else _per_example
-        private, optimizer, fill = make(
-            network,
+        from opacus import GradSampleModule
+        from opacus.grad_sample import GradSampleModuleFastGradientClipping
+        from opacus.optimizers import DPOptimizer, DPOptimizerFastGradientClipping
+
+        if ghost:
+            private = GradSampleModuleFastGradientClipping(network, max_grad_norm=max_grad_norm)
+        else:
+            private = GradSampleModule(network)
+        optimizer = (DPOptimizerFastGradientClipping if ghost else DPOptimizer)(
             torch.optim.SGD(network.parameters(), lr=learning_rate),
             noise_multiplier=plan.round.noise_multiplier,
             max_grad_norm=max_grad_norm,
             expected_batch_size=plan.expected_batch,
         )
-    scale = plan.round.noise_multiplier * max_grad_norm
-    optimizer.add_noise = lambda: _disturb(optimizer, scale, randomness)
+
+    def disturb() -> None:
+        """In the place of Opacus' own, whose secure mode is not to be had: noise is drawn once here."""
+        for group in optimizer.param_groups:
+            for parameter in group["params"]:
+                parameter.grad = randomness.noisy(parameter.summed_grad, scale).view_as(parameter)
+
+    optimizer.add_noise = disturb
     owners = torch.from_numpy(examples.owners)
     for _ in range(plan.round.steps):
-        sampled = randomness.chosen(plan.units, plan.round.rate)
-        batch = sampled[owners]  # bool [clips]
+        batch = randomness.chosen(plan.units, plan.round.rate)[owners]  # bool [clips]
         optimizer.zero_grad()
-        fill(examples, batch)
+        if ghost:
+            _ghost_gradients(private, optimizer, examples, batch)
+        else:
+            _example_gradients(private, examples, batch)
         if plan.units < len(owners):
             _average_over_owners(private, owners[batch])
-        if clipping == "per-example":
+        if not ghost:
             _leave_out_failed(private)
         optimizer.step()
         after_step()
     private.to_standard_module()
-
-
-Fill = Callable[[TrainingExamples, "torch.Tensor"], None]
-"""Leaves the gradients of a batch, bool [clips], where the optimizer looks for them."""
-
-
-def _per_example(network: torch.nn.Module, inner: torch.optim.Optimizer, **options: Any) -> tuple[Any, Any, Fill]:
-    """Opacus' module and optimizer with the gradient of every example at hand."""
-    from opacus import GradSampleModule
-    from opacus.optimizers import DPOptimizer
-
-    private = GradSampleModule(network)
-    return private, DPOptimizer(inner, **options), lambda examples, batch: _example_gradients(private, examples, batch)
-
-
-def _ghost(network: torch.nn.Module, inner: torch.optim.Optimizer, **options: Any) -> tuple[Any, Any, Fill]:
-    """The same with the norms of the gradients alone (Li et al., ICLR 2022): a second pass sums them, cut."""
-    from opacus.grad_sample import GradSampleModuleFastGradientClipping
-    from opacus.optimizers import DPOptimizerFastGradientClipping
-    from opacus.utils.fast_gradient_clipping_utils import DPTensorFastGradientClipping
-
-    private = GradSampleModuleFastGradientClipping(network, max_grad_norm=options["max_grad_norm"])
-    optimizer = DPOptimizerFastGradientClipping(inner, **options)
-
-    def fill(examples: TrainingExamples, batch: torch.Tensor) -> None:
-        if not bool(batch.any()):
-            for parameter in network.parameters():
-                parameter.grad = parameter.new_zeros(parameter.shape)
-            return
-        features = examples.features[batch].requires_grad_()
-        losses = cross_entropy(private(features), examples.labels[batch], reduction="none")
-        DPTensorFastGradientClipping(private, optimizer, losses).backward()
-        sound = private.per_sample_gradient_norms <= LARGEST_GRADIENT  # false for NaN
-        if not bool(sound.all()):  # their place in the sum is taken by nothing
-            optimizer.zero_grad()
-            kept = batch.clone()
-            kept[batch] = sound
-            fill(examples, kept)
-
-    return private, optimizer, fill
 
 
 def _example_gradients(network: torch.nn.Module, examples: TrainingExamples, batch: torch.Tensor) -> None:
@@ -130,6 +161,25 @@ def _example_gradients(network: torch.nn.Module, examples: TrainingExamples, bat
     # Opacus' hooks see the gradient of a layer only where its input asks for one
     features = examples.features[batch].requires_grad_()
     cross_entropy(network(features), examples.labels[batch]).backward()  # type: ignore[no-untyped-call]
+
+
+def _ghost_gradients(private: Any, optimizer: Any, examples: TrainingExamples, batch: torch.Tensor) -> None:
+    """Fill `grad` of every parameter with the sum of cut gradients; those that failed are left out of the sum."""
+    from opacus.utils.fast_gradient_clipping_utils import DPTensorFastGradientClipping
+
+    if not bool(batch.any()):
+        for parameter in private.parameters():
+            parameter.grad = parameter.new_zeros(parameter.shape)
+        return
+    features = examples.features[batch].requires_grad_()
+    losses = cross_entropy(private(features), examples.labels[batch], reduction="none")
+    DPTensorFastGradientClipping(private, optimizer, losses).backward()
+    sound = private.per_sample_gradient_norms <= LARGEST_GRADIENT  # false for NaN
+    if not bool(sound.all()):
+        optimizer.zero_grad()
+        kept = batch.clone()
+        kept[batch] = sound
+        _ghost_gradients(private, optimizer, examples, kept)
 
 
 def _leave_out_failed(network: torch.nn.Module) -> None:
@@ -149,87 +199,4 @@ def _average_over_owners(network: torch.nn.Module, owners: torch.Tensor) -> None
     for parameter in network.parameters():
         of_clips = parameter.grad_sample  # type: ignore[attr-defined]
         sums = of_clips.new_zeros((len(counts), *parameter.shape)).index_add_(0, places, of_clips)
-        shape = (-1, *(1,) * parameter.dim())
-        parameter.grad_sample = sums / counts.reshape(shape)  # type: ignore[attr-defined]
-
-
-def _disturb(optimizer: torch.optim.Optimizer, scale: float, randomness: Randomness) -> None:
-    """In the place of Opacus' own: its secure mode needs a package that there is not, and noise is drawn once here."""
-    for group in optimizer.param_groups:
-        for parameter in group["params"]:
-            parameter.grad = randomness.noisy(parameter.summed_grad, scale).view_as(parameter)
-
-
-class Randomness(Protocol):
-    """Chooses and disturbs."""
-
-    def chosen(self, units: int, rate: float) -> torch.Tensor:
-        """A Poisson sample: bool [units], each true with probability `rate` by itself."""
-
-    def noisy(self, gradient: torch.Tensor, scale: float) -> torch.Tensor:
-        """A gradient with Gaussian noise of standard deviation `scale` on every value."""
-
-    def order(self, size: int) -> torch.Tensor:
-        """A permutation, int64 [size]: for training without DP-SGD."""
-
-
-class SeededRandomness:
-    """Replayable: for simulation and tests. Who knows the seed can take the noise away again."""
-
-    def __init__(self, seed: int) -> None:
-        self._generator = torch.Generator().manual_seed(seed)
-
-    def chosen(self, units: int, rate: float) -> torch.Tensor:
-        """By torch's generator."""
-        return torch.rand(units, generator=self._generator) < rate
-
-    def noisy(self, gradient: torch.Tensor, scale: float) -> torch.Tensor:
-        """By torch's generator."""
-        noise = torch.normal(0.0, scale, gradient.shape, generator=self._generator, dtype=gradient.dtype)
-        return gradient + noise
-
-    def order(self, size: int) -> torch.Tensor:
-        """By torch's generator."""
-        return torch.randperm(size, generator=self._generator)
-
-
-class SystemRandomness:
-    """From the operating system's cryptographic generator, guarded as Opacus' secure mode is and can be without it.
-
-    Opacus' own needs a package that is not kept up any more; torch's generator is a Mersenne Twister, whose state can
-    be computed from what it gave.
-    """
-
-    def __init__(self) -> None:
-        self._noise = SystemNoise()
-
-    def chosen(self, units: int, rate: float) -> torch.Tensor:
-        """Each unit by 52 random bits of its own."""
-        return torch.from_numpy(self._noise.uniform((units,)) < rate)
-
-    def noisy(self, gradient: torch.Tensor, scale: float) -> torch.Tensor:
-        """A sum of four draws in double precision, rounded with the gradient to a grid that depends on neither."""
-        values = gradient.double().numpy() + self._noise.private_normal(scale, tuple(gradient.shape))
-        return torch.from_numpy(on_grid(values, scale))
-
-    def order(self, size: int) -> torch.Tensor:
-        """By random keys."""
-        return torch.from_numpy(self._noise.uniform((size,)).argsort())
-
-
-class Noiseless:
-    """Everybody, and no noise: for training that guarantees nothing, and says so."""
-
-    def chosen(self, units: int, rate: float) -> torch.Tensor:
-        """All of them."""
-        del rate
-        return torch.ones(units, dtype=torch.bool)
-
-    def noisy(self, gradient: torch.Tensor, scale: float) -> torch.Tensor:
-        """As it is."""
-        del scale
-        return gradient
-
-    def order(self, size: int) -> torch.Tensor:
-        """As they come."""
-        return torch.arange(size)
+        parameter.grad_sample = sums / counts.reshape(-1, *(1,) * parameter.dim())  # type: ignore[attr-defined]

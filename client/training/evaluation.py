@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Literal, NamedTuple
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from moretta.client.settings import SiteSettings
-from moretta.client.training.data import held_out_mask, released_features
-from moretta.client.training.training_sets import Weights, log_probabilities
+from moretta.client.training.data import Weights, held_out_mask, log_probabilities, released_features
 from moretta.shared.core.labels import original_columns
 from moretta.shared.core.terms import Modality
 from moretta.shared.models.emotion import EmotionModel, checked_weights, study_model
@@ -19,11 +18,12 @@ from moretta.shared.models.reliability import reliability_counts
 from moretta.shared.study.schema import Study
 from moretta.shared.study.sections import ModelKind
 
-Output = Literal["voice", "face", "fused", "learned"]
 Counts = dict[str, npt.NDArray[np.int64]]
 """Pseudonymous speaker -> confusion counts [true, predicted]."""
 Rows = dict[str, npt.NDArray[np.float64]]
 """Clip -> probability of each class."""
+_LEAST = 1e-37
+"""Probability whose logarithm float32 still holds."""
 
 
 class Evaluation(NamedTuple):
@@ -35,13 +35,6 @@ class Evaluation(NamedTuple):
     """Of all clips together, as `reliability_counts` has them."""
 
 
-class _Tested(NamedTuple):
-    """Held-out clips: their probabilities by output, and whose they are with the true class."""
-
-    rows: dict[str, Rows]
-    truth: dict[str, tuple[str, int]]
-
-
 def evaluate_site(settings: SiteSettings, study: Study, models: Mapping[ModelKind, Weights]) -> Evaluation:
     """Test `voice`, `face`, `fused` and `learned`, as far as there are models, on this site's held-out clips.
 
@@ -49,59 +42,54 @@ def evaluate_site(settings: SiteSettings, study: Study, models: Mapping[ModelKin
     """
     for kind, weights in models.items():  # by themselves, before a clip is looked at
         checked_weights(study_model(study, kind), weights)
-    tested = _Tested({}, {})
+    outputs: dict[str, Rows] = {}
+    truth: dict[str, tuple[str, int]] = {}  # whose a clip is, and its class
     for modality in study.modalities:
-        if modality in models:
-            _add(tested, settings, study, modality, models[modality])
+        if modality not in models:
+            continue
+        data = released_features(settings, study, modality)
+        keep, named = held_out_mask(settings, study, data.speakers), settings.names(study).released
+        if keep.any():
+            scores = _predict(study_model(study, modality), models[modality], data.features[keep])
+            rows = np.flatnonzero(keep)
+            outputs[modality] = {data.clips[i]: row for i, row in zip(rows, scores, strict=True)}
+            truth |= {data.clips[i]: (named(data.speakers[i]), int(data.labels[i])) for i in rows}
     if "voice" in models and "face" in models:
-        _vote(tested, study.voice.weight)
+        outputs["fused"] = _vote(outputs, truth, study.voice.weight)
         if "fusion" in models:
-            tested.rows["learned"] = _gated(tested, study, models["fusion"])
+            outputs["learned"] = _gated(outputs, truth, study, models["fusion"])
     counts: dict[str, Counts] = {}
-    for output, by_clip in tested.rows.items():
-        counts[output] = _count(by_clip, tested.truth, tuple(range(len(study.classes))))
+    reliability: dict[str, npt.NDArray[np.int64]] = {}
+    for output, rows_of in outputs.items():
+        counts[output] = _count(rows_of, truth, tuple(range(len(study.classes))))
         if three := original_columns(study.classes):
-            counts[f"{output}/3"] = _count(by_clip, tested.truth, three)
-    return Evaluation(counts, {output: _reliability(rows, tested.truth) for output, rows in tested.rows.items()})
+            counts[f"{output}/3"] = _count(rows_of, truth, three)
+        clips = sorted(rows_of)
+        probabilities = np.stack([rows_of[clip] for clip in clips]) if clips else np.zeros((0, 2))
+        reliability[output] = reliability_counts(probabilities, np.array([truth[clip][1] for clip in clips], np.int64))
+    return Evaluation(counts, reliability)
 
 
-def _add(tested: _Tested, settings: SiteSettings, study: Study, modality: Modality, weights: Weights) -> None:
-    data = released_features(settings, study, modality)
-    keep = held_out_mask(settings, study, data.speakers)
-    if not keep.any():
-        return
-    scores = _predict(study_model(study, modality), weights, data.features[keep])
-    rows, named = np.flatnonzero(keep), settings.names(study).released
-    tested.rows[modality] = {data.clips[i]: row for i, row in zip(rows, scores, strict=True)}
-    tested.truth.update({data.clips[i]: (named(data.speakers[i]), int(data.labels[i])) for i in rows})
-
-
-def _vote(tested: _Tested, share: float) -> None:
+def _vote(outputs: dict[str, Rows], truth: Iterable[str], share: float) -> Rows:
     """Weights count between two modalities only: a clip that has one keeps its probabilities, whatever the weight."""
-    weights = {"voice": share, "face": 1.0 - share}
-    tested.rows["fused"] = {}
-    for clip in tested.truth:
-        there = {m: rows[clip] for m, rows in tested.rows.items() if m in weights and clip in rows}
-        alone = len(there) == 1
-        parts = [row if alone else weights[m] * row for m, row in there.items()]
-        tested.rows["fused"][clip] = np.asarray(np.sum(parts, axis=0), np.float64)
+    weights, fused = {"voice": share, "face": 1.0 - share}, {}
+    for clip in truth:
+        there = {m: rows[clip] for m, rows in outputs.items() if m in weights and clip in rows}
+        parts = [row if len(there) == 1 else weights[m] * row for m, row in there.items()]
+        fused[clip] = np.asarray(np.sum(parts, axis=0), np.float64)
+    return fused
 
 
-def _gated(tested: _Tested, study: Study, weights: Weights) -> Rows:
-    clips = tuple(sorted(tested.truth))
-    predictions = {
-        modality: Prediction(tuple(rows), np.log(np.maximum(np.stack(list(rows.values())), _LEAST)).astype(np.float32))
-        for modality, rows in tested.rows.items()
-        if modality in study.modalities and rows
-    }
+def _gated(outputs: dict[str, Rows], truth: Iterable[str], study: Study, weights: Weights) -> Rows:
+    clips, predictions = tuple(sorted(truth)), dict[Modality, Prediction]()
+    for modality in study.modalities:
+        if rows := outputs.get(modality):
+            logs = np.log(np.maximum(np.stack(list(rows.values())), _LEAST)).astype(np.float32)
+            predictions[modality] = Prediction(tuple(rows), logs)
     if not clips:
         return {}
     found = _predict(study_model(study, "fusion"), weights, gate_input(clips, predictions))
     return dict(zip(clips, found, strict=True))
-
-
-_LEAST = 1e-37
-"""Probability whose logarithm float32 still holds."""
 
 
 def _predict(model: EmotionModel, weights: Weights, features: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
@@ -117,9 +105,3 @@ def _count(scores: Rows, truth: dict[str, tuple[str, int]], classes: tuple[int, 
             table = counts.setdefault(speaker, np.zeros((len(classes), len(classes)), np.int64))
             table[classes.index(label), int(row[list(classes)].argmax())] += 1
     return counts
-
-
-def _reliability(rows: Rows, truth: dict[str, tuple[str, int]]) -> npt.NDArray[np.int64]:
-    clips = sorted(rows)
-    labels = np.array([truth[clip][1] for clip in clips], np.int64)
-    return reliability_counts(np.stack([rows[clip] for clip in clips]) if clips else np.zeros((0, 2)), labels)

@@ -1,8 +1,6 @@
 """One round of training at a site, on one path: voice, face, fusion, or a code that the sites train together.
 
-The server requests a round of one model. If the site has responded to the very request before, it responds alike:
-training again would draw new noise, which is a second loss and another result. Otherwise it checks what was sent,
-writes the loss to the ledger, trains, keeps the response, and notes on the ledger that it may leave. A site that died
+A site responds to a repeated request as it did: training again would draw new noise, a second loss. A site that died
 over a round trains it anew and pays once, because its first response never left.
 """
 
@@ -10,22 +8,18 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-import numpy.typing as npt
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from moretta.client.accounting.budget import DP_SGD_KIND
 from moretta.client.settings import SiteSettings
-from moretta.client.training.data import CODE_KIND
-from moretta.client.training.training_sets import Models
+from moretta.client.training.data import CODE_KIND, Array, Models
 from moretta.shared.core.atomic import locked, write_atomic
 from moretta.shared.messages import wire
 from moretta.shared.study.schema import Study
@@ -34,7 +28,6 @@ from moretta.shared.study.sections import ModelKind
 if TYPE_CHECKING:
     from flwr.app import RecordDict
 
-Array = npt.NDArray[Any]
 Metrics = dict[str, int | float]
 Trained = ModelKind | Literal["code"]
 
@@ -70,10 +63,13 @@ class RoundRequest:
     def digest(self) -> str:
         """SHA-256 over everything that the round depends on, hexadecimal."""
         others = {f"{modality}:{name}": array for modality, m in self.models.items() for name, array in m.items()}
-        text = f"{self.study.digest()} {self.slot}"
-        if self.kind != "code":
-            text = f"{self.study.digest()} {self.model} {self.number} {self.proximal!r}"
-        return _digest_of(text, {**self.weights, **others})
+        number = self.slot if self.kind == "code" else f"{self.model} {self.number} {self.proximal!r}"
+        digest = hashlib.sha256(f"{self.study.digest()} {number}".encode())
+        for name, given in sorted({**self.weights, **others}.items()):
+            array = np.ascontiguousarray(given)
+            digest.update(f"\n{name} {array.dtype} {array.shape} ".encode())
+            digest.update(array.tobytes())
+        return digest.hexdigest()
 
     @property
     def model(self) -> str:
@@ -121,12 +117,12 @@ def train_round(settings: SiteSettings, request: RoundRequest) -> StoredResponse
     from moretta.client.training.code_training import train_code
     from moretta.client.training.local_training import train_model
 
-    store = ResponseStore.of(settings.updates, request.study)
-    with store.alone():
+    store = ResponseStore(settings.updates_of(request.study))
+    store.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with locked(store.folder / ".lock"):
         response = store.find(request.slot, request.digest)
         if response is None:
-            train = train_code if request.kind == "code" else train_model
-            response = train(settings, request)
+            response = train_code(settings, request) if request.kind == "code" else train_model(settings, request)
             store.keep(request.slot, request.digest, response)
         settings.site_budget().note_response(request.ledger_kind, request.study, request.model, request.digest)
     return response
@@ -138,22 +134,10 @@ class ResponseStore:
 
     folder: Path
 
-    @classmethod
-    def of(cls, root: Path, study: Study) -> ResponseStore:
-        """The store of a study under a site's folder of updates."""
-        return cls(root / study.digest()[:16])
-
-    @contextmanager
-    def alone(self) -> Iterator[None]:
-        """No other process trains for this study until the block ends."""
-        self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with locked(self.folder / ".lock"):
-            yield
-
     def find(self, slot: str, request: str) -> StoredResponse | None:
         """The response kept in a slot; None if it was to another request, or cannot be read."""
         try:
-            with safe_open(self._path(slot), framework="numpy") as file:
+            with safe_open(self.folder / f"{slot}.safetensors", framework="numpy") as file:
                 metadata = file.metadata() or {}
                 if metadata.get("question") != request:
                     return None
@@ -166,16 +150,4 @@ class ResponseStore:
         """Replace the response in a slot."""
         metadata = {"question": request, "metrics": json.dumps(response.metrics)}
         arrays = {key: np.ascontiguousarray(array) for key, array in response.arrays.items()}
-        write_atomic(self._path(slot), save(arrays, metadata=metadata), mode=0o600)
-
-    def _path(self, slot: str) -> Path:
-        return self.folder / f"{slot}.safetensors"
-
-
-def _digest_of(text: str, arrays: Mapping[str, Array]) -> str:
-    digest = hashlib.sha256(text.encode())
-    for name in sorted(arrays):
-        array = np.ascontiguousarray(arrays[name])
-        digest.update(f"\n{name} {array.dtype} {array.shape} ".encode())
-        digest.update(array.tobytes())
-    return digest.hexdigest()
+        write_atomic(self.folder / f"{slot}.safetensors", save(arrays, metadata=metadata), mode=0o600)

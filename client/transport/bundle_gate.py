@@ -13,8 +13,8 @@ import json
 import logging
 import time
 
-from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ed25519
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from google.protobuf.message import DecodeError
 
 from moretta.shared.core.errors import RefusedError
@@ -44,15 +44,13 @@ class BundleGate:
     @property
     def trusted_entities(self) -> str:
         """The file that names the SuperNode's one trusted signer; JSON is YAML."""
-        public = self._key.public_key().public_bytes(serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH)
+        public = self._key.public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH)
         return json.dumps({SIGNER: public.decode()})
 
     def response(self, method: str, request: bytes) -> bytes | None:
         """The reply to a call that need not reach the server, because its code was refused before."""
-        if method != GET_FAB:
-            return None
         try:
-            refused = GetFabRequest.FromString(request).hash_str == _REFUSED
+            refused = method == GET_FAB and GetFabRequest.FromString(request).hash_str == _REFUSED
         except DecodeError:
             return None
         return GetFabResponse(fab=Fab()).SerializeToString() if refused else None
@@ -61,39 +59,34 @@ class BundleGate:
         """The reply as the SuperNode may have it. Replies that bring no code are passed on as they are."""
         try:
             if method == GET_RUN:
-                return self._run(GetRunResponse.FromString(reply))
+                response = GetRunResponse.FromString(reply)
+                run, own = response.run, self._installed
+                found = (run.fab_id, run.fab_version, run.primary_task_type)
+                if found != (own.app, own.version, TaskType.SERVER_APP):
+                    _log.error("refused run %d of the app %r %r, kind %r", run.run_id, *found)
+                    run.fab_hash = _REFUSED
+                return response.SerializeToString()
             if method == GET_FAB:
-                return self._fab(GetFabRequest.FromString(request), GetFabResponse.FromString(reply))
+                return self._fab(GetFabRequest.FromString(request), GetFabResponse.FromString(reply).fab)
         except DecodeError:
             _log.error("refused a reply to %s that cannot be read", method)
             return b""
         return reply
 
-    def _run(self, response: GetRunResponse) -> bytes:
-        run, own = response.run, self._installed
-        said = (run.fab_id, run.fab_version, run.primary_task_type)
-        if said != (own.app, own.version, TaskType.SERVER_APP):
-            _log.error("refused run %d of the app %r %r, kind %r", run.run_id, *said)
-            run.fab_hash = _REFUSED
-        return response.SerializeToString()
-
-    def _fab(self, request: GetFabRequest, response: GetFabResponse) -> bytes:
-        fab = response.fab
+    def _fab(self, request: GetFabRequest, fab: Fab) -> bytes:
+        own_hash = hashlib.sha256(fab.content)
         try:
             digest = read_bundle(fab.content).digest
             if digest != self._installed.digest:
                 raise RefusedError(f"a bundle of the digest {digest}", expected=self._installed.digest)
-            if not fab.hash_str == request.hash_str == hashlib.sha256(fab.content).hexdigest():
+            if not fab.hash_str == request.hash_str == own_hash.hexdigest():
                 raise RefusedError("a bundle under another hash than its own")
         except RefusedError as error:
             _log.error("refused the code of run %d: %s", request.run_id, error)
             return GetFabResponse(fab=Fab()).SerializeToString()
         signed_at = int(time.time())
-        signature = self._key.sign(create_message_to_sign(hashlib.sha256(fab.content).digest(), signed_at))
+        signature = self._key.sign(create_message_to_sign(own_hash.digest(), signed_at))
         verification = {"signed_at": signed_at, "signature": base64.urlsafe_b64encode(signature).decode()}
-        own = Fab(
-            hash_str=fab.hash_str,
-            content=fab.content,
-            verifications={"valid_license": "installed", SIGNER: json.dumps(verification)},
-        )
-        return GetFabResponse(fab=own).SerializeToString()
+        verifications = {"valid_license": "installed", SIGNER: json.dumps(verification)}
+        checked = Fab(hash_str=fab.hash_str, content=fab.content, verifications=verifications)
+        return GetFabResponse(fab=checked).SerializeToString()

@@ -18,21 +18,14 @@ import grpc
 import grpc.aio
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from moretta.client.policy import Policy, default_policy
 from moretta.client.site_home import SiteFile, SiteHome
-from moretta.client.transport.identity import (
-    Identity,
-    key_pem,
-    new_node_key,
-    new_tls_key,
-    openssh_private,
-    openssh_public,
-    pem_of,
-)
+from moretta.client.transport.identity import Identity, key_pem, new_node_key, new_tls_key, openssh_private, pem_of
 from moretta.client.transport.server_channel import bootstrap_channel, explained, look_at_authority, site_channel
 from moretta.shared.core.atomic import locked, write_atomic
 from moretta.shared.core.errors import EnrollmentError, HomeError, UnreachableError
@@ -61,17 +54,22 @@ async def join(
         said: for `site.toml`; None keeps the present one.
         replace: join again in place of a present enrollment. Node and TLS key are new; ledger, pseudonyms and releases
             stay.
-        clock: seconds since 1970.
 
     Raises:
         HomeError: the folder cannot be used, or holds an enrolled site already.
         PolicyError: the policy that is there names another server.
-        EnrollmentError: the string has expired, or either side refuses the other.
-        UnreachableError: no response.
+        EnrollmentError, UnreachableError: the string has expired, either side refuses the other, or no response.
     """
-    _check_home(home, said, replace=replace)
+    if home.identity_file.exists() and not replace:
+        fix = "choose another --home; or --replace, with a join string that the coordinator made with --reenroll"
+        raise HomeError(f"{home.root} holds an enrolled site already", fix=fix)
+    if said is None:
+        home.read()
+    parent = next(folder for folder in (home.root, *home.root.absolute().parents) if folder.exists())
+    if not parent.is_dir() or not os.access(parent, os.W_OK):
+        raise HomeError(f"{parent} cannot be written to", expected="a folder for the site", fix="choose another --home")
     if home.policy_file.exists():
-        Policy.load(home.policy_file).check_server(string.ca_fingerprint)
+        Policy.load(home.policy_file).check_pinned("server_fingerprint", string.ca_fingerprint)
     if clock() >= string.expires:
         raise EnrollmentError(
             f"a join string that expired {dt.datetime.fromtimestamp(string.expires, dt.UTC):%Y-%m-%d %H:%M} UTC",
@@ -79,7 +77,23 @@ async def join(
         )
     ca_pem = look_at_authority(string.address, string.ca_fingerprint)
     tls_key, node_key = new_tls_key(), new_node_key()
-    reply = await _enroll(string, ca_pem, tls_key, openssh_public(node_key.public_key()))
+    public = node_key.public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).decode()
+    request = pb.EnrollRequest(
+        site=string.site,
+        csr_der=_csr(tls_key, string.site),
+        node_public_key=public,
+        moretta_version=versions()["moretta"],
+    )
+    bootstrap = derive_bootstrap(string.secret, token_id=string.token_id, expires=string.expires)
+    async with bootstrap_channel(string.address, ca_pem, bootstrap) as channel:
+        try:
+            reply: pb.EnrollReply = await EnrollmentStub(channel).Enroll(request, timeout=CALL_SECONDS)  # type: ignore[no-untyped-call]
+        except grpc.aio.AioRpcError as error:
+            if error.code() is grpc.StatusCode.UNAVAILABLE:  # it responded a moment ago: it does not take the token
+                found = "the server does not take this join string: it was used, withdrawn, or has expired"
+                fix = "ask the coordinator for a new one: moretta server token --site NAME"
+                raise EnrollmentError(found, fix=fix) from error
+            raise explained(error, string.address) from error
     identity = Identity(
         site=string.site,
         address=string.address,
@@ -88,7 +102,12 @@ async def join(
         tls_key_pem=key_pem(tls_key),
         node_key=openssh_private(node_key),
     )
-    _write(home, identity, said)
+    home.prepare()
+    if not home.policy_file.exists():
+        write_atomic(home.policy_file, default_policy(identity.ca_fingerprint), mode=0o600)
+    if said is not None:
+        home.write(said)
+    identity.save(home.identity_file)
     return identity
 
 
@@ -99,36 +118,27 @@ async def renew(home: SiteHome, channel: grpc.aio.Channel | None = None) -> Iden
         channel: an open channel under the present certificate; None opens one.
 
     Raises:
-        HomeError: the site is not enrolled.
-        EnrollmentError: the server refuses, or responds with what is no certificate for this site.
-        UnreachableError: the server does not respond, or another process renews for long.
+        HomeError, EnrollmentError, UnreachableError: the site is not enrolled; the server refuses, or gives no
+            certificate for this site; it does not respond, or another process renews for long.
     """
     async with _renewing(home):
         identity = Identity.load(home.identity_file)
         key = new_tls_key()
         request = pb.RenewRequest(csr_der=_csr(key, identity.site), moretta_version=versions()["moretta"])
         reply = await _call(identity, lambda stub: stub.Renew(request, timeout=CALL_SECONDS), channel)
-        _checked(reply.certificate_der, key, identity.site, identity.ca_pem)
-        renewed = identity.renewed(reply.certificate_der, key)
+        certificate = _checked(reply.certificate_der, key, identity.site, identity.ca_pem)
+        renewed = identity.model_copy(update={"certificate_pem": certificate, "tls_key_pem": key_pem(key)})
         renewed.save(home.identity_file)
     return renewed
 
 
 async def info(identity: Identity) -> pb.InfoReply:
-    """Versions that the server runs.
-
-    Raises:
-        EnrollmentError, UnreachableError: as `renew`.
-    """
+    """Versions that the server runs. Raises as `renew` does."""
     return await _call(identity, lambda stub: stub.Info(pb.InfoRequest(), timeout=CALL_SECONDS))
 
 
 async def status(identity: Identity) -> pb.StatusReply:
-    """This site's status at the server.
-
-    Raises:
-        EnrollmentError, UnreachableError: as `renew`.
-    """
+    """This site's status at the server. Raises as `renew` does."""
     return await _call(identity, lambda stub: stub.Status(pb.StatusRequest(), timeout=CALL_SECONDS))
 
 
@@ -137,9 +147,6 @@ async def leave(home: SiteHome, *, offline: bool = False) -> None:
 
     Args:
         offline: delete the keys without the server, which goes on trusting them until they are revoked or expire.
-
-    Raises:
-        HomeError, EnrollmentError, UnreachableError: as `renew`; the site is as it was.
     """
     identity = Identity.load(home.identity_file)
     if not offline:
@@ -149,9 +156,7 @@ async def leave(home: SiteHome, *, offline: bool = False) -> None:
 
 
 async def _call(
-    identity: Identity,
-    request: Callable[[EnrollmentStub], Awaitable[Reply]],
-    channel: grpc.aio.Channel | None = None,
+    identity: Identity, request: Callable[[EnrollmentStub], Awaitable[Reply]], channel: grpc.aio.Channel | None = None
 ) -> Reply:
     used = channel or site_channel(identity)
     try:
@@ -163,87 +168,37 @@ async def _call(
             await used.close()
 
 
-async def _enroll(
-    string: JoinString, ca_pem: str, tls_key: ec.EllipticCurvePrivateKey, node_public_key: str
-) -> pb.EnrollReply:
-    bootstrap = derive_bootstrap(string.secret, token_id=string.token_id, expires=string.expires)
-    request = pb.EnrollRequest(
-        site=string.site,
-        csr_der=_csr(tls_key, string.site),
-        node_public_key=node_public_key,
-        moretta_version=versions()["moretta"],
-    )
-    async with bootstrap_channel(string.address, ca_pem, bootstrap) as channel:
-        try:
-            reply: pb.EnrollReply = await EnrollmentStub(channel).Enroll(request, timeout=CALL_SECONDS)  # type: ignore[no-untyped-call]
-        except grpc.aio.AioRpcError as error:
-            if error.code() is grpc.StatusCode.UNAVAILABLE:  # it responded a moment ago: it does not take the token
-                raise EnrollmentError(
-                    "the server does not take this join string: it was used, withdrawn, or has expired",
-                    fix="ask the coordinator for a new one: moretta server token --site NAME",
-                ) from error
-            raise explained(error, string.address) from error
-    return reply
-
-
 def _csr(key: ec.EllipticCurvePrivateKey, name: str) -> bytes:
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
     request = x509.CertificateSigningRequestBuilder().subject_name(subject).sign(key, hashes.SHA256())
-    return request.public_bytes(serialization.Encoding.DER)
+    return request.public_bytes(Encoding.DER)
 
 
 def _checked(der: bytes, key: ec.EllipticCurvePrivateKey, site: str, ca_pem: str) -> str:
     """A certificate from the server, PEM, if it is the requested one."""
-    now = dt.datetime.now(dt.UTC)
+    now, odd = dt.datetime.now(dt.UTC), ""
     try:
         certificate = x509.load_der_x509_certificate(der)
         certificate.verify_directly_issued_by(x509.load_pem_x509_certificate(ca_pem.encode()))
         names = [str(a.value) for a in certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)]
         usage = certificate.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
+        if certificate.public_key() != key.public_key():
+            odd = "another key's"
+        elif names != [site] or ExtendedKeyUsageOID.CLIENT_AUTH not in usage:
+            odd = f"one for {names}"
+        elif not certificate.not_valid_before_utc - _CLOCK_SKEW <= now < certificate.not_valid_after_utc:
+            odd = f"one that is not valid now, {now:%Y-%m-%d %H:%M} UTC: this clock or the server's is wrong"
     except (ValueError, TypeError, InvalidSignature, x509.ExtensionNotFound) as error:
-        raise _odd(f"none of its authority ({type(error).__name__})") from error
-    if certificate.public_key() != key.public_key():
-        raise _odd("another key's")
-    if names != [site] or ExtendedKeyUsageOID.CLIENT_AUTH not in usage:
-        raise _odd(f"one for {names}")
-    if not certificate.not_valid_before_utc - _CLOCK_SKEW <= now < certificate.not_valid_after_utc:
-        raise _odd(f"one that is not valid now, {now:%Y-%m-%d %H:%M} UTC: this clock or the server's is wrong")
+        odd = f"none of its authority ({type(error).__name__})"
+    if odd:
+        found = f"in the place of a certificate the server gave {odd}"
+        raise EnrollmentError(found, fix="report it to the coordinator")
     return pem_of(der)
-
-
-def _odd(found: str) -> EnrollmentError:
-    return EnrollmentError(f"in the place of a certificate the server gave {found}", fix="tell the coordinator")
-
-
-def _check_home(home: SiteHome, said: SiteFile | None, *, replace: bool) -> None:
-    if home.identity_file.exists() and not replace:
-        raise HomeError(
-            f"{home.root} holds an enrolled site already",
-            fix="choose another --home; or --replace, with a join string that the coordinator made with --reenroll",
-        )
-    if said is None:
-        home.read()
-    parent = next(folder for folder in (home.root, *home.root.absolute().parents) if folder.exists())
-    if not parent.is_dir() or not os.access(parent, os.W_OK):
-        raise HomeError(f"{parent} cannot be written to", expected="a folder for the site", fix="choose another --home")
-
-
-def _write(home: SiteHome, identity: Identity, said: SiteFile | None) -> None:
-    home.prepare()
-    if not home.policy_file.exists():
-        write_atomic(home.policy_file, default_policy(identity.ca_fingerprint), mode=0o600)
-    if said is not None:
-        home.write(said)
-    identity.save(home.identity_file)
 
 
 @asynccontextmanager
 async def _renewing(home: SiteHome) -> AsyncIterator[None]:
-    """One renewal at a time: of two, the slower would replace the newer certificate with the older.
-
-    Raises:
-        UnreachableError: another process renews, and does not finish.
-    """
+    """One renewal at a time: of two, the slower would replace the newer certificate with the older."""
     with ExitStack() as lock:
         for _ in range(int(CALL_SECONDS / _LOOK_SECONDS) + 1):
             try:

@@ -9,22 +9,28 @@ from pathlib import Path
 from typing import cast
 
 from cryptography import x509
-from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    load_pem_private_key,
+    load_ssh_private_key,
+)
+from pydantic import Field
 
+from moretta.client.site_home import OwnRecord
 from moretta.shared.core.atomic import write_atomic
 from moretta.shared.core.errors import HomeError
 from moretta.shared.enrollment import fingerprint
 
 BACKDATE = dt.timedelta(minutes=5)
 """By so much certificates begin before they are made, for clocks that are behind."""
+WAY_BACK = "ask the coordinator for `moretta server token --site NAME --reenroll`, and join again with --replace"
 
 
-class Identity(BaseModel):
+class Identity(OwnRecord):
     """An enrolled site. Keys never show in a repr."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     site: str
     address: str
@@ -45,7 +51,7 @@ class Identity(BaseModel):
     @property
     def ca_fingerprint(self) -> str:
         """SHA-256 of the server's certificate authority, 64 hexadecimal digits."""
-        return fingerprint(_der(x509.load_pem_x509_certificate(self.ca_pem.encode())))
+        return fingerprint(x509.load_pem_x509_certificate(self.ca_pem.encode()).public_bytes(Encoding.DER))
 
     @property
     def not_after(self) -> dt.datetime:
@@ -64,13 +70,7 @@ class Identity(BaseModel):
     @property
     def node_public_key(self) -> ec.EllipticCurvePublicKey:
         """The public half of the node key."""
-        key = serialization.load_ssh_private_key(self.node_key.encode(), None)
-        return cast(ec.EllipticCurvePrivateKey, key).public_key()
-
-    def renewed(self, certificate_der: bytes, key: ec.EllipticCurvePrivateKey) -> Identity:
-        """The same site with a new certificate and its key."""
-        changes = {"certificate_pem": pem_of(certificate_der), "tls_key_pem": key_pem(key)}
-        return self.model_copy(update=changes)
+        return cast(ec.EllipticCurvePrivateKey, load_ssh_private_key(self.node_key.encode(), None)).public_key()
 
     def save(self, path: Path) -> None:
         """Write it 0600, whole or not at all."""
@@ -78,27 +78,22 @@ class Identity(BaseModel):
 
     @classmethod
     def load(cls, path: Path) -> Identity:
-        """Read it."""
+        """Read it. Raises HomeError if it is missing, damaged, or its key is another certificate's."""
         try:
             identity = cls.model_validate_json(path.read_bytes())
-            key = serialization.load_pem_private_key(identity.tls_key_pem.encode(), None)
+            key = load_pem_private_key(identity.tls_key_pem.encode(), None)
             whole = key.public_key() == identity.certificate.public_key()
             _ = identity.node_public_key, identity.ca_fingerprint
         except FileNotFoundError as error:
-            raise HomeError(
-                f"no enrolled site in {path.parent.parent}", fix="join a server: moretta site join STRING"
-            ) from error
-        except (OSError, ValidationError, ValueError) as error:  # the message of a parser might show a key
-            raise HomeError(f"{path} cannot be read ({type(error).__name__})", fix=_WAY_BACK) from error
+            found = f"no enrolled site in {path.parent.parent}"
+            raise HomeError(found, fix="join a server: moretta site join STRING") from error
+        except (OSError, ValueError) as error:  # the message of a parser might show a key
+            fix = f"restore the file from a backup, or {WAY_BACK}"
+            raise HomeError(f"{path} cannot be read ({type(error).__name__})", fix=fix) from error
         if not whole:
-            raise HomeError(f"the key in {path} is not that of its certificate", fix=_WAY_BACK)
+            fix = f"restore the file from a backup, or {WAY_BACK}"
+            raise HomeError(f"the key in {path} is not that of its certificate", fix=fix)
         return identity
-
-
-_WAY_BACK = (
-    "restore the file from a backup, or ask the coordinator for `moretta server token --site NAME --reenroll` "
-    "and join again with --replace"
-)
 
 
 def new_tls_key() -> ec.EllipticCurvePrivateKey:
@@ -111,29 +106,16 @@ def new_node_key() -> ec.EllipticCurvePrivateKey:
     return ec.generate_private_key(ec.SECP384R1())
 
 
-def key_pem(key: ec.EllipticCurvePrivateKey) -> str:
-    """PKCS #8, not encrypted: for files that only their owner can read."""
-    return key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    ).decode()
+def key_pem(key: ec.EllipticCurvePrivateKey, form: PrivateFormat = PrivateFormat.PKCS8) -> str:
+    """Not encrypted: for files that only their owner can read."""
+    return key.private_bytes(Encoding.PEM, form, NoEncryption()).decode()
 
 
 def openssh_private(key: ec.EllipticCurvePrivateKey) -> str:
     """The form in which Flower's SuperNode reads its key."""
-    return key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.OpenSSH, serialization.NoEncryption()
-    ).decode()
-
-
-def openssh_public(key: ec.EllipticCurvePublicKey) -> str:
-    """The form in which a node is registered."""
-    return key.public_bytes(serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH).decode()
+    return key_pem(key, PrivateFormat.OpenSSH)
 
 
 def pem_of(der: bytes) -> str:
     """A certificate in PEM form."""
-    return x509.load_der_x509_certificate(der).public_bytes(serialization.Encoding.PEM).decode()
-
-
-def _der(certificate: x509.Certificate) -> bytes:
-    return certificate.public_bytes(serialization.Encoding.DER)
+    return x509.load_der_x509_certificate(der).public_bytes(Encoding.PEM).decode()

@@ -13,13 +13,13 @@ import socket
 import ssl
 import time
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 
 import grpc
 import grpc.aio
 
-from moretta.client.transport.identity import Identity, pem_of
+from moretta.client.transport.identity import WAY_BACK, Identity, pem_of
 from moretta.shared.core.errors import EnrollmentError, MorettaError, UnreachableError
 from moretta.shared.enrollment import Bootstrap, has_fingerprint, split_address
 from moretta.shared.messages.relay import BODY_BYTES_KEY
@@ -43,7 +43,7 @@ _OPTIONS = (
     ("grpc.enable_http_proxy", 0),
     ("grpc.enable_retries", 0),  # a Fleet call is signed for once; who repeats it must sign it again
 )
-WAY_BACK = "ask the coordinator for `moretta server token --site NAME --reenroll`, and join again with --replace"
+_CHECK = "check the address with the coordinator; nothing was sent"
 _log = logging.getLogger(__name__)
 
 
@@ -60,22 +60,20 @@ def look_at_authority(address: str, expected_fingerprint: str) -> str:
     for der in chain:
         if has_fingerprint(der, expected_fingerprint):
             return pem_of(der)
-    raise EnrollmentError(
-        f"whoever answers at {address} shows {len(chain)} certificates, none with the fingerprint of the join string",
-        expected=f"the authority {expected_fingerprint}",
-        fix="check the address with the coordinator; nothing was sent",
-    )
+    found = f"{address} shows {len(chain)} certificates, none with the fingerprint of the join string"
+    raise EnrollmentError(found, expected=f"the authority {expected_fingerprint}", fix=_CHECK)
 
 
 def bootstrap_channel(address: str, ca_pem: str, bootstrap: Bootstrap) -> grpc.aio.Channel:
     """A channel that proves to know the secret of a join string, to this authority's server alone."""
-    return _channel(address, ca_pem.encode(), bootstrap.key_pem, bootstrap.certificate_pem)
+    credentials = grpc.ssl_channel_credentials(ca_pem.encode(), bootstrap.key_pem, bootstrap.certificate_pem)
+    return grpc.aio.secure_channel(address, credentials, options=_OPTIONS)
 
 
 def site_channel(identity: Identity) -> grpc.aio.Channel:
     """A channel under the site's own certificate."""
-    key, certificate = identity.tls_key_pem.encode(), identity.certificate_pem.encode()
-    return _channel(identity.address, identity.ca_pem.encode(), key, certificate)
+    pems = (pem.encode() for pem in (identity.ca_pem, identity.tls_key_pem, identity.certificate_pem))
+    return grpc.aio.secure_channel(identity.address, grpc.ssl_channel_credentials(*pems), options=_OPTIONS)
 
 
 def explained(error: grpc.aio.AioRpcError, address: str) -> MorettaError:
@@ -83,18 +81,13 @@ def explained(error: grpc.aio.AioRpcError, address: str) -> MorettaError:
     details = (error.details() or "no reason given")[:300]
     match error.code():
         case grpc.StatusCode.UNAUTHENTICATED:
-            return EnrollmentError(
-                f"the server does not know this site any more: {details}",
-                expected="an enrollment that was not revoked",
-                fix=WAY_BACK,
-            )
+            found = f"the server does not know this site any more: {details}"
+            return EnrollmentError(found, expected="an enrollment that was not revoked", fix=WAY_BACK)
         case grpc.StatusCode.PERMISSION_DENIED | grpc.StatusCode.ALREADY_EXISTS | grpc.StatusCode.INVALID_ARGUMENT:
             return EnrollmentError(f"the server refuses: {details}", fix="ask the coordinator")
         case grpc.StatusCode.UNAVAILABLE | grpc.StatusCode.DEADLINE_EXCEEDED:
-            return UnreachableError(
-                f"the server at {address} cannot be reached: {details}",
-                fix="run `moretta site doctor`; the server may be down for a while",
-            )
+            fix = "run `moretta site doctor`; the server may be down for a while"
+            return UnreachableError(f"the server at {address} cannot be reached: {details}", fix=fix)
         case code:
             return UnreachableError(f"the server at {address} failed with {code.name}: {details}")
 
@@ -183,7 +176,9 @@ class ServerChannel:
                 await self._work.wait()
                 self._work.clear()
                 if self._failures:
-                    await self._pause()
+                    delay = self._jitter() * min(CAP_SECONDS, BASE_SECONDS * 2 ** min(self._failures, 16))
+                    _log.warning("the connection to %s is down; next attempt in %.1f s", self.address, delay)
+                    await self._sleep(delay)
                 if not await self._connected():
                     self._failures += 1
                     self._work.set()
@@ -209,36 +204,27 @@ class ServerChannel:
             with connection.in_use() as stub:
                 reply: FleetReply = await stub.Call(request, timeout=max(end - self._clock(), 0.1), metadata=metadata)
         except grpc.aio.AioRpcError as error:
-            self._note_failure(connection, error.code())
+            late = error.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+            connection.silent = connection.silent + 1 if late else 0
+            ready = connection.channel.get_state() is grpc.ChannelConnectivity.READY
+            if connection is self._connection and (not ready or connection.silent >= _SILENT_CALLS):
+                self._failures += 1
+                self._up.clear()
+                self._work.set()
             raise
         connection.silent = self._failures = 0
         return reply
-
-    async def _pause(self) -> None:
-        delay = self._jitter() * min(CAP_SECONDS, BASE_SECONDS * 2 ** min(self._failures, 16))
-        _log.warning("the connection to %s is down; next attempt in %.1f s", self._wanted.address, delay)
-        await self._sleep(delay)
-
-    def _note_failure(self, connection: _Connection, code: grpc.StatusCode) -> None:
-        ready = connection.channel.get_state() is grpc.ChannelConnectivity.READY
-        connection.silent = connection.silent + 1 if code is grpc.StatusCode.DEADLINE_EXCEEDED else 0
-        if connection is self._connection and (not ready or connection.silent >= _SILENT_CALLS):
-            self._failures += 1
-            self._up.clear()
-            self._work.set()
 
     async def _connected(self) -> bool:
         """Whether there is a connection under the wanted identity now; makes one if need be."""
         wanted = self._wanted
         if self.up and self._connection is not None and self._connection.identity == wanted:
             return True
-        channel = self._open_channel(wanted)
-        ready = False
+        channel, ready = self._open_channel(wanted), False
         try:
-            async with asyncio.timeout(_OPEN_SECONDS):
-                ready = await _ready(channel)
-        except TimeoutError:
-            return False
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_OPEN_SECONDS):
+                    ready = await _ready(channel)
         finally:
             if not ready:
                 await channel.close()
@@ -264,11 +250,6 @@ async def _ready(channel: grpc.aio.Channel) -> bool:
     return True
 
 
-def _channel(address: str, ca: bytes, key: bytes, certificate: bytes) -> grpc.aio.Channel:
-    credentials = grpc.ssl_channel_credentials(root_certificates=ca, private_key=key, certificate_chain=certificate)
-    return grpc.aio.secure_channel(address, credentials, options=_OPTIONS)
-
-
 def _shown_chain(address: str) -> list[bytes]:
     """The certificates that the server shows, DER."""
     host, port = split_address(address)
@@ -286,14 +267,8 @@ def _shown_chain(address: str) -> list[bytes]:
             certificates = secured._sslobj.get_unverified_chain() or ()  # type: ignore[attr-defined]
             return [certificate.public_bytes(2) for certificate in certificates]  # 2 is DER
     except ssl.SSLError as error:
-        raise EnrollmentError(
-            f"whoever answers at {address} does not speak TLS 1.3 ({error.reason or error})",
-            expected="a Moretta server",
-            fix="check the address with the coordinator; nothing was sent",
-        ) from error
+        found = f"{address} does not speak TLS 1.3 ({error.reason or error})"
+        raise EnrollmentError(found, expected="a Moretta server", fix=_CHECK) from error
     except OSError as error:
-        raise UnreachableError(
-            f"nobody answers at {address}: {error}",
-            expected="a Moretta server",
-            fix="check the address with the coordinator, and that the firewall lets this connection out",
-        ) from error
+        fix = "check the address with the coordinator, and that the firewall lets this connection out"
+        raise UnreachableError(f"{address} does not respond: {error}", expected="a Moretta server", fix=fix) from error

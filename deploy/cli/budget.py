@@ -83,8 +83,8 @@ def clips_of_each(clips: int, speakers: int) -> list[int]:
 
 
 def _planned_facts(planned: CostEstimate) -> dict[str, Any]:
-    from moretta.shared.privacy.site_level import plan_site_level
-    from moretta.shared.privacy.site_training import training_step
+    from moretta.shared.privacy.accounting import training_step
+    from moretta.shared.privacy.site_updates import plan_site_level
 
     study = planned.study
     training: dict[str, Any] | None = None

@@ -37,7 +37,7 @@ def pending(
 
     Example: moretta site pending --home clinic-a
     """
-    from moretta.client.approval.offers import Offers
+    from moretta.client.offers import Offers
     from moretta.deploy.site.approvals import offer_facts, offer_lines
 
     chosen = site_home(home)
@@ -92,7 +92,7 @@ def approve(
 
     Example: moretta site approve 3f9a --home clinic-a
     """
-    from moretta.client.approval.offers import Offers
+    from moretta.client.offers import Offers
     from moretta.client.policy import Policy
     from moretta.deploy.site.approvals import find_offer, offer_facts, offer_lines
 
@@ -112,7 +112,7 @@ def refuse(digest: Digest, *, home: SiteFolder = None) -> None:
 
     Example: moretta site refuse 3f9a --home clinic-a
     """
-    from moretta.client.approval.offers import Offers
+    from moretta.client.offers import Offers
     from moretta.deploy.site.approvals import find_offer
 
     chosen = site_home(home)

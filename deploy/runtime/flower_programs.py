@@ -48,7 +48,7 @@ _PRELOADED = {
         "httpcore",
         "moretta.client.app",
         "moretta.client.clips.release",
-        "moretta.client.secure_aggregation.steps",
+        "moretta.client.training.masked_rounds",
         "moretta.client.training.code_training",
         "moretta.client.training.evaluation",
         "moretta.client.training.local_training",

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from moretta.client.approval.offer_approval import compared_once
-from moretta.client.approval.offers import Offer, Offers
+from moretta.client.offers import Offer, Offers
 from moretta.client.site_home import SiteHome
 from moretta.shared.core.errors import HomeError
 from moretta.shared.core.printable import printable
@@ -44,7 +43,7 @@ def offer_facts(home: SiteHome, offer: Offer) -> dict[str, Any]:
         "approved_before": None if before is None else before.digest,
         "changed_keys": [],
         "changed_arrays": [],
-        "arrays": compared_once(offer),
+        "arrays": offer.compared(),
     }
     if before is not None:
         old, new = before.study.model_dump(mode="json"), offer.study.model_dump(mode="json")

@@ -24,8 +24,8 @@ from moretta.client.policy import Policy
 from moretta.client.settings import SiteSettings, of_folder
 from moretta.client.site_home import SiteFile, SiteHome
 from moretta.client.transport import enrollment
-from moretta.client.transport.identity import Identity
-from moretta.client.transport.server_channel import WAY_BACK, look_at_authority
+from moretta.client.transport.identity import WAY_BACK, Identity
+from moretta.client.transport.server_channel import look_at_authority
 from moretta.deploy.runtime.control import installed_bundle
 from moretta.deploy.runtime.processes import named_proxies
 from moretta.deploy.site.supervisor import read_state
@@ -228,9 +228,12 @@ def _check_policy(policy: Policy, site: SiteFile | None, identity: Identity | No
     """Whether the site itself keeps its policy: else it refuses everything."""
     rules, seeded = "policy kept", site is not None and site.simulated_seed is not None
     if identity is not None:
-        yield from _tried(rules, lambda: policy.check_server(identity.ca_fingerprint), "by the server")
-    yield from _tried(rules, lambda: policy.check_code(code_digest()), "by the installed code")
-    yield from _tried(rules, lambda: policy.check_bundle(installed_bundle().digest), "by the installed bundle")
+        pinned = identity.ca_fingerprint
+        yield from _tried(rules, lambda: policy.check_pinned("server_fingerprint", pinned), "by the server")
+    yield from _tried(rules, lambda: policy.check_pinned("code_digest", code_digest()), "by the installed code")
+    yield from _tried(
+        rules, lambda: policy.check_pinned("bundle_digest", installed_bundle().digest), "by the installed bundle"
+    )
     yield from _tried(rules, lambda: policy.check_noise(seeded=seeded), "by the source of noise")
     if policy.allow_seeded_noise:
         fix = "set allow_seeded_noise = false in policy.toml, unless this is a test"

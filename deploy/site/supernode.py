@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from moretta.client.site_home import SITE_HOME, SiteHome
-from moretta.client.transport.loopback import self_signed
+from moretta.client.transport.connector import self_signed
 from moretta.deploy.runtime.processes import (
     HOST,
     ManagedProcess,

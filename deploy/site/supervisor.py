@@ -15,16 +15,15 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from moretta.client.accounting.countersign import Countersigned
+from moretta.client.accounting.ledger import Countersigned
 from moretta.client.policy import Policy
 from moretta.client.settings import deployed_site
 from moretta.client.site_home import SiteHome
 from moretta.client.transport import enrollment
 from moretta.client.transport.bundle_gate import BundleGate
-from moretta.client.transport.connector import Connector
-from moretta.client.transport.identity import Identity
-from moretta.client.transport.loopback import LoopbackServer
-from moretta.client.transport.server_channel import WAY_BACK, ChannelDown, ServerChannel
+from moretta.client.transport.connector import Connector, LoopbackServer
+from moretta.client.transport.identity import WAY_BACK, Identity
+from moretta.client.transport.server_channel import ChannelDown, ServerChannel
 from moretta.deploy.runtime.control import installed_bundle
 from moretta.deploy.site.supernode import SuperNodeCommand, SuperNodeKeeper
 from moretta.shared.core.atomic import write_atomic
@@ -74,7 +73,7 @@ async def run_site(home: SiteHome) -> None:
     """
     deployed_site(home.root)  # refuse here first what its ClientApp would refuse at each message
     bundle = installed_bundle()
-    Policy.load(home.policy_file).check_bundle(bundle.digest)
+    Policy.load(home.policy_file).check_pinned("bundle_digest", bundle.digest)
     home.prepare()
     loop, stopped = asyncio.get_running_loop(), asyncio.Event()
     with home.locked():

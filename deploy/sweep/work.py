@@ -8,7 +8,7 @@ from pathlib import Path
 
 from moretta.client.accounting.account import Account, Audience, Unit
 from moretta.client.accounting.ledger import Ledger
-from moretta.client.accounting.take_over_release import take_over_release
+from moretta.client.clips.stored_state import take_over_release
 from moretta.client.settings import SiteSettings, simulated_site
 from moretta.deploy.runtime.simulation import connect_locally
 from moretta.deploy.sweep.jobs import Job, folder_of

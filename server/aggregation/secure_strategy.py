@@ -1,7 +1,7 @@
 """A round under secure aggregation: four requests, after which there is a sum of updates and no single one.
 
 Flower 1.41 has SecAgg+ as `SecAggPlusWorkflow` for its older strategies: that waits in its own way for sites that are
-lost, sends each site's metrics in the clear, and makes its masks as `moretta.shared.privacy.secure_aggregation` says.
+lost, sends each site's metrics in the clear, and makes its masks as `moretta.shared.privacy.site_updates` says.
 Its building blocks are used here over the same grid as all other requests.
 """
 
@@ -21,8 +21,7 @@ from moretta.shared.core import flower_private
 from moretta.shared.core.errors import ReleaseError, RunError
 from moretta.shared.messages import wire
 from moretta.shared.messages.calls import PublicKeys, Shares, Update
-from moretta.shared.privacy.secure_aggregation import Words, mask, mean_of_sum, shared_mask, signed, threshold
-from moretta.shared.privacy.site_level import changed
+from moretta.shared.privacy.site_updates import Words, changed, mask, mean_of_sum, shared_mask, signed, threshold
 from moretta.shared.study.sections import ModelKind
 
 T = TypeVar("T")

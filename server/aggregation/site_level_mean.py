@@ -19,7 +19,7 @@ import numpy as np
 from moretta.shared.core.array_types import Array
 from moretta.shared.core.errors import RunError
 from moretta.shared.privacy.noise import NoiseSource, on_grid
-from moretta.shared.privacy.site_level import Floats, SitePlan, changed, clipped_change, mean_sensitivity
+from moretta.shared.privacy.site_updates import Floats, SitePlan, changed, clipped_change, mean_sensitivity
 
 
 @dataclass(frozen=True)

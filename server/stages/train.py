@@ -22,9 +22,9 @@ from moretta.shared.core.errors import RunError
 from moretta.shared.core.reproducibility import derive
 from moretta.shared.features.federated_encoder import CLIPPING_NORM, CODE, LEARNING_RATE, is_clear
 from moretta.shared.messages import wire
+from moretta.shared.privacy.accounting import training_step
 from moretta.shared.privacy.noise import NoiseSource, SeededNoise, SystemNoise
-from moretta.shared.privacy.site_level import plan_site_level
-from moretta.shared.privacy.site_training import training_step
+from moretta.shared.privacy.site_updates import plan_site_level
 from moretta.shared.release.anonymizer import site_training_of
 from moretta.shared.study.run_plan import DeploymentPlan
 from moretta.shared.study.schema import Study

@@ -29,7 +29,7 @@ from moretta.shared.messages.message import (
     read,
 )
 from moretta.shared.models.reliability import BINS
-from moretta.shared.privacy.secure_aggregation import MAX_SITES
+from moretta.shared.privacy.site_updates import MAX_SITES
 from moretta.shared.release.release_format import MAX_FILES, MAX_SHARD_BYTES, ReleaseStatement
 from moretta.shared.study.sections import ModelKind
 

@@ -9,20 +9,41 @@ from __future__ import annotations
 import math
 import warnings
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from functools import lru_cache
 
 import numpy as np
 
 from moretta.shared.core.errors import StudyError
+from moretta.shared.core.terms import PrivacyStatement, PrivacyUnit
 from moretta.shared.privacy.dp_sgd import SampledGaussian, rdp_of_step
 from moretta.shared.privacy.gaussian import Gaussian, gaussian_epsilon, least
-from moretta.shared.privacy.mechanism import ORDERS, Mechanism, epsilon_of, least_epsilon
+from moretta.shared.privacy.mechanism import ORDERS, Mechanism, Unbounded, epsilon_of, least_epsilon
+from moretta.shared.study.options import SiteTrainingPlan
 from moretta.shared.study.sections import Accountant
 
 _PRECISION: dict[Accountant, float] = {"rdp": 1e-3, "prv": 5e-3}
 """Relative, of calibrated noise: each trial of the PRV accountant takes a good part of a second."""
+_FEW_ORDERS = ORDERS[::4]
+"""For the search, which takes many steps: they cost a quarter, and a thousandth of the epsilon."""
+_PRV_EPSILON = 50.0
+"""Where the Renyi accountant finds more, the PRV accountant's grid gets large and says little that is new."""
+_PRV_DELTA = 1e-8
+"""Below it, the Fourier transforms' own rounding is no longer small beside delta: the bound is no bound."""
+_PRV_ROUNDING = 1e-11
+"""The part of delta that those may have lost."""
+_PRV_POINTS = 2**24
+"""A grid of more takes minutes and gigabytes."""
+_PRV_ERROR = 0.01
+"""Opacus' own choice, of epsilon."""
+_NO_NOISE = "the code was trained on the sites' clips without noise, which guarantees nothing"
+_NOTES = {
+    "speaker": "training of the code at the sites, {rounds} rounds, a speaker with all clips one example, beside the "
+    "release; not covered: how many speakers there are, and who is held out of training",
+    "clip": "training of the code at the sites, {rounds} rounds, clips told against public speech, each one example, "
+    "beside the release; not covered: how many clips there are, and who is held out of training",
+}
 
 
 def epsilon_spent(history: Iterable[SampledGaussian], *, delta: float, accountant: Accountant = "rdp") -> float:
@@ -48,16 +69,6 @@ def _spent(steps: tuple[tuple[tuple[float, float], int], ...], delta: float, acc
     if accountant == "prv" and 0 < epsilon < _PRV_EPSILON and delta >= _PRV_DELTA:
         return min(epsilon, _by_prv(steps, delta))  # both are bounds, and PRV adds its own error to what it finds
     return epsilon
-
-
-_PRV_EPSILON = 50.0
-"""Where the Renyi accountant finds more, the PRV accountant's grid gets large and says little that is new."""
-_PRV_DELTA = 1e-8
-"""Below it, the Fourier transforms' own rounding is no longer small beside delta: the bound is no bound."""
-_PRV_ROUNDING = 1e-11
-"""The part of delta that those may have lost."""
-_PRV_POINTS = 2**24
-"""A grid of more takes minutes and gigabytes."""
 
 
 def _by_prv(steps: tuple[tuple[tuple[float, float], int], ...], delta: float) -> float:
@@ -88,21 +99,10 @@ def _by_prv(steps: tuple[tuple[tuple[float, float], int], ...], delta: float) ->
     return found if math.isfinite(found) and found >= 0 else math.inf
 
 
-_PRV_ERROR = 0.01
-"""Opacus' own choice, of epsilon."""
-
-
-_FEW_ORDERS = ORDERS[::4]
-"""For the search, which takes many steps: they cost a quarter, and a thousandth of the epsilon."""
-
-
 @lru_cache(maxsize=256)
 def calibrated_noise(*, epsilon: float, delta: float, rate: float, steps: int, accountant: Accountant = "rdp") -> float:
     """The least noise multiplier, to half a percent, with which `steps` steps spend at most `epsilon` at `delta`.
-
-    Raises:
-        StudyError: no noise keeps so little at this delta by the accountants there are.
-    """
+    Raises StudyError: no noise keeps so little at this delta by the accountants there are."""
 
     def by_rdp(noise_multiplier: float) -> bool:
         curve = steps * rdp_of_step(noise_multiplier, rate, _FEW_ORDERS)
@@ -140,45 +140,76 @@ def composed_epsilon(losses: Iterable[Mechanism], *, delta: float) -> float | No
     0.0
     """
     counts = Counter(losses)
-    if not counts:
-        return 0.0
-    found = [_by_renyi(counts, delta), _pure(counts), _pure_beside_renyi(counts, delta), _gaussians(counts, delta)]
-    found.append(_dp_sgd(counts, delta))
+    rest = {loss: times for loss, times in counts.items() if loss.pure_epsilon is None}
+    alone = sum(loss.pure_epsilon * times for loss, times in counts.items() if loss.pure_epsilon is not None)
+    found = [_by_renyi(counts, delta)]
+    if not rest:
+        found.append(alone)
+    elif (beside := _gaussians(rest, delta)) is not None:
+        found.append(beside + alone)
+    steps = [replace(m, steps=m.steps * n) for m, n in rest.items() if isinstance(m, SampledGaussian) and m.is_plain]
+    if delta > 0 and rest and len(steps) == len(counts):
+        found.append(epsilon_spent(steps, delta=delta, accountant="prv"))
     return min((epsilon for epsilon in found if epsilon is not None and math.isfinite(epsilon)), default=None)
 
 
-def _by_renyi(counts: Counter[Mechanism], delta: float) -> float | None:
+def _by_renyi(counts: Mapping[Mechanism, int], delta: float) -> float | None:
     total = np.zeros(len(ORDERS))
     for loss, times in counts.items():
         total += times * loss.renyi()
     return epsilon_of(total, delta=delta)
 
 
-def _pure(counts: Counter[Mechanism]) -> float | None:
-    pure = [(loss.pure_epsilon, times) for loss, times in counts.items()]
-    known = [epsilon * times for epsilon, times in pure if epsilon is not None]
-    return sum(known) if len(known) == len(pure) else None
-
-
-def _pure_beside_renyi(counts: Counter[Mechanism], delta: float) -> float | None:
-    pure = Counter({loss: times for loss, times in counts.items() if loss.pure_epsilon is not None})
-    rest = Counter({loss: times for loss, times in counts.items() if loss.pure_epsilon is None})
-    beside = _gaussians(rest, delta) if all(isinstance(loss, Gaussian) for loss in rest) else _by_renyi(rest, delta)
-    alone = _pure(pure)
-    return None if beside is None or alone is None else beside + alone
-
-
-def _gaussians(counts: Counter[Mechanism], delta: float) -> float | None:
-    """Gaussians compose to a Gaussian (Dong, Roth and Su 2022, corollary 3.3)."""
+def _gaussians(counts: Mapping[Mechanism, int], delta: float) -> float | None:
+    """Gaussians compose to a Gaussian (Dong, Roth and Su 2022, corollary 3.3); anything else by Renyi divergence."""
     ratios = [(loss.ratio, times) for loss, times in counts.items() if isinstance(loss, Gaussian)]
-    if delta <= 0 or len(ratios) != len(counts):
-        return None
-    return gaussian_epsilon(delta, math.sqrt(sum(times * ratio**2 for ratio, times in ratios)))
+    if len(ratios) != len(counts):
+        return _by_renyi(counts, delta)
+    return gaussian_epsilon(delta, math.sqrt(sum(times * ratio**2 for ratio, times in ratios))) if delta > 0 else None
 
 
-def _dp_sgd(counts: Counter[Mechanism], delta: float) -> float | None:
-    steps = [(loss, times) for loss, times in counts.items() if isinstance(loss, SampledGaussian) and loss.is_plain]
-    if delta <= 0 or len(steps) != len(counts):
+def training_step(plan: SiteTrainingPlan) -> SampledGaussian | None:
+    """One round's step of an encoder that sites train together, for the unit whose gradient is clipped; None where the
+    study asks for no noise. Every unit is in every step, so the noise depends on the study alone."""
+    if not plan.epsilon:
         return None
-    history = [replace(loss, steps=loss.steps * times) for loss, times in steps]
-    return epsilon_spent(history, delta=delta, accountant="prv")
+    noise = calibrated_noise(epsilon=plan.epsilon, delta=plan.delta, rate=1.0, steps=plan.rounds)
+    return SampledGaussian(noise_multiplier=noise, rate=1.0, steps=1, unit=plan.unit)
+
+
+def training_losses(
+    plan: SiteTrainingPlan, most_clips: int, *, rounds: int | None = None
+) -> dict[PrivacyUnit, tuple[Mechanism, ...]]:
+    """Losses of a clip, and of the speaker with most clips, by some rounds, None for all.
+
+    Where speakers are the examples, a clip is normalized by the speaker's other clips: without it the gradient moves.
+    Where clips are the examples, normalized by public speech, a clip moves its own gradient alone, and a speaker is a
+    group of clips.
+    """
+    step = training_step(plan)
+    if step is None:
+        units: tuple[PrivacyUnit, ...] = ("clip", "speaker")
+        return {unit: (Unbounded(unit=unit, why=_NO_NOISE),) for unit in units}
+    return replace(step, steps=rounds or plan.rounds).by_unit(max(most_clips, 1))
+
+
+def training_statements(plan: SiteTrainingPlan | None, sizes: dict[str, list[int]]) -> tuple[PrivacyStatement, ...]:
+    """Rows of a release's statement: none where sites train nothing.
+
+    Args:
+        sizes: for each released speaker, an entry for each released clip.
+    """
+    if plan is None or not sizes:
+        return ()
+    noisy = plan.epsilon > 0
+    return tuple(
+        PrivacyStatement(
+            mechanism="DP-SGD for the federated code" if noisy else "training of the federated code",
+            unit=unit,
+            epsilon=composed_epsilon(losses, delta=plan.delta),
+            delta=plan.delta if noisy else 0.0,
+            nominal=plan.epsilon if noisy and unit == plan.unit else None,
+            note=_NOTES[plan.unit].format(rounds=plan.rounds) if noisy else _NO_NOISE,
+        )
+        for unit, losses in training_losses(plan, max(map(len, sizes.values()))).items()
+    )

@@ -11,13 +11,15 @@ import base64
 import datetime as dt
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
+from itertools import accumulate
 from typing import Any, cast
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import ExtendedKeyUsageOID
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -40,17 +42,13 @@ def linked(previous: str, digest: str) -> str:
     return hashlib.sha256(f"{previous}\n{digest}".encode()).hexdigest()
 
 
-def heads(digests: Iterable[str]) -> Iterator[str]:
+def heads(digests: Iterable[str]) -> Iterable[str]:
     """The head after no entry, after the first, and so on.
 
     >>> len(list(heads(["a" * 64, "b" * 64])))
     3
     """
-    head = START
-    yield head
-    for digest in digests:
-        head = linked(head, digest)
-        yield head
+    return accumulate(digests, linked, initial=START)
 
 
 def chained(entry: dict[str, Any], previous: str) -> Record:
@@ -80,11 +78,7 @@ class SignedHead(BaseModel):
     signature: str
 
     def verify(self, ca: x509.Certificate) -> None:
-        """Check that the server of this certificate authority signed it.
-
-        Raises:
-            RefusedError: it did not.
-        """
+        """Check that the server of this certificate authority signed it. Raises RefusedError if it did not."""
         try:
             certificate = x509.load_der_x509_certificate(base64.b64decode(self.certificate_der, validate=True))
             certificate.verify_directly_issued_by(ca)
@@ -100,24 +94,14 @@ class SignedHead(BaseModel):
         when = dt.datetime.fromtimestamp(self.unix_time, dt.UTC)
         valid = certificate.not_valid_before_utc <= when <= certificate.not_valid_after_utc
         if ExtendedKeyUsageOID.SERVER_AUTH not in usage or not valid:
-            raise RefusedError(
-                "a receipt under a certificate that is not a server's, or was not valid then",
-                expected="the server's own",
-            )
+            found = "a receipt under a certificate that is not a server's, or was not valid then"
+            raise RefusedError(found, expected="the server's own")
 
 
 def sign_head(
-    key: ec.EllipticCurvePrivateKey,
-    certificate: x509.Certificate,
-    *,
-    site: str,
-    head: str,
-    length: int,
-    unix_time: int,
+    key: ec.EllipticCurvePrivateKey, certificate: x509.Certificate, *, site: str, head: str, length: int, unix_time: int
 ) -> SignedHead:
     """The server's signature, under its TLS certificate."""
-    from cryptography.hazmat.primitives.serialization import Encoding
-
     signature = key.sign(_message(site, head, length, unix_time), ec.ECDSA(hashes.SHA256()))
     return SignedHead(
         site=site,
@@ -140,21 +124,15 @@ def verified_head(digests: Sequence[str], *, known_head: str = START, known_leng
     Raises:
         RefusedError: the ledger is older, or another one.
     """
+    fix = "restore the newest copy of the ledger; what it does not show has been spent all the same"
     if len(digests) < known_length:
-        raise RefusedError(
-            f"a privacy ledger of {len(digests)} entries",
-            expected=f"at least {known_length}: this server has countersigned as many",
-            fix="restore the newest copy of the ledger; what it does not show has been spent all the same",
-        )
-    head = START
-    for length, head in enumerate(heads(digests)):
-        if length == known_length and head != known_head:
-            raise RefusedError(
-                f"a privacy ledger whose entry {known_length} is not the one that was countersigned",
-                expected=f"the head {known_head}",
-                fix="restore the newest copy of the ledger; what it does not show has been spent all the same",
-            )
-    return head, len(digests)
+        expected = f"at least {known_length}: this server has countersigned as many"
+        raise RefusedError(f"a privacy ledger of {len(digests)} entries", expected=expected, fix=fix)
+    every = list(heads(digests))
+    if every[known_length] != known_head:
+        found = f"a privacy ledger whose entry {known_length} is not the one that was countersigned"
+        raise RefusedError(found, expected=f"the head {known_head}", fix=fix)
+    return every[-1], len(digests)
 
 
 def _message(site: str, head: str, length: int, unix_time: int) -> bytes:

@@ -8,10 +8,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import ClassVar
+from typing import ClassVar, Self
 
 import numpy as np
-import numpy.typing as npt
 
 from moretta.shared.core.terms import PrivacyUnit
 from moretta.shared.privacy.mechanism import (
@@ -50,6 +49,7 @@ class SampledGaussian(Mechanism):
         "a loss, an accuracy or a choice of hyper-parameters on the same clips is revealed without noise",
         "the noise is seeded, or a step is made again with the same noise and another batch",
     )
+    grows: ClassVar[str] = "group"
     noise_multiplier: float
     rate: float
     steps: int
@@ -83,35 +83,40 @@ class SampledGaussian(Mechanism):
             return self.steps * rdp_of_step(self.noise_multiplier, self.rate)
         return self.steps * _group_rdp(self.noise_multiplier, self.rate, self.group)
 
-    def for_group(self, size: int, unit: PrivacyUnit = "speaker") -> SampledGaussian:
+    def for_group(self, size: int, unit: PrivacyUnit = "speaker") -> Self:
         """`size` units that change together (Ganesh 2024, "Tight Group-Level DP Guarantees for DP-SGD with Sampling").
 
         The number of them in one batch is binomial; their gradients, each clipped, point the same way at worst.
         """
-        if self.moves:  # all parts of the sampled unit: the unit itself vanishes
-            return replace(self, moves=False, unit=unit)
-        return replace(self, group=self.group * size, unit=unit)
+        # All parts of the sampled unit: the unit itself vanishes
+        return replace(self, moves=False, unit=unit) if self.moves else super().for_group(size, unit)
+
+    def by_unit(self, most_clips: int) -> dict[PrivacyUnit, tuple[Mechanism, ...]]:
+        """The loss of a clip, and of the speaker who has `most_clips`.
+
+        Where speakers are sampled, the speaker's gradient does not vanish without one clip but moves.
+        """
+        if self.unit == "speaker":
+            return {"clip": (replace(self, moves=True, unit="clip"),), "speaker": (self,)}
+        return {"clip": (self,), "speaker": (self.for_group(most_clips),)}
 
 
 @lru_cache(maxsize=256)  # a round adds steps of a kind that was seen before
 def rdp_of_step(noise_multiplier: float, rate: float, orders: tuple[float, ...] = ORDERS) -> Curve:
-    """Renyi divergences of one step, for one unit that is there or not."""
-    curve = _computed(noise_multiplier, rate, orders)
-    return curve if rate == 1.0 else rounded_up(np.where(np.isnan(curve), np.inf, curve), orders)
+    """Renyi divergences of one step, for one unit that is there or not.
 
-
-def _computed(noise_multiplier: float, rate: float, orders: tuple[float, ...]) -> Curve:
-    """By Opacus, whose series for orders between integers loses itself in rounding here and there, with an error. The
-    divergence grows with the order, so that of the next integer holds as well."""
+    Opacus' series for orders between integers loses itself in rounding here and there, with an error. The divergence
+    grows with the order, so that of the next integer holds as well.
+    """
     from opacus.accountants.analysis.rdp import compute_rdp
 
-    def of(some: list[float]) -> Curve:
-        return np.asarray(compute_rdp(q=rate, noise_multiplier=noise_multiplier, steps=1, orders=some), np.float64)
-
     try:
-        return of(list(orders))
+        curve = compute_rdp(q=rate, noise_multiplier=noise_multiplier, steps=1, orders=list(orders))
     except ValueError:
-        return of([float(max(2, math.ceil(order))) for order in orders])
+        whole = [float(max(2, math.ceil(order))) for order in orders]
+        curve = compute_rdp(q=rate, noise_multiplier=noise_multiplier, steps=1, orders=whole)
+    found = np.asarray(curve, np.float64)
+    return found if rate == 1.0 else rounded_up(np.where(np.isnan(found), np.inf, found), orders)
 
 
 @lru_cache(maxsize=64)
@@ -125,63 +130,33 @@ def _moving_rdp(noise_multiplier: float, rate: float) -> Curve:
 
 
 @lru_cache(maxsize=64)
-def _group_rdp(noise_multiplier: float, rate: float, group: int) -> Curve:
+def _group_rdp(sigma: float, rate: float, group: int) -> Curve:
     """One step, by numerical integration of the mixture that `group` sampled units make.
 
     Neighbours differ at most as N(0, s^2) and the mixture over i, binomial, of N(i, s^2) do (the paper, theorem 3.1).
-    """
-    orders = np.asarray(ORDERS)
-    gaussian: Curve = orders * group**2 / (2 * noise_multiplier**2)
-    if rate == 1.0 or _points(noise_multiplier, group) * (group + 1) > _MAX_TERMS_OF_ALL:
-        return gaussian  # that all are sampled always is the worst case
-    curve = np.full(len(orders), np.inf)
-    grid, step, max_order = _grid(noise_multiplier, group)
-    log_with, log_without = _log_densities(grid, noise_multiplier, rate, group)
-    for index, order in enumerate(orders):
-        if order <= max_order:
-            there = _log_integral(order * log_with + (1 - order) * log_without, step)
-            back = _log_integral(order * log_without + (1 - order) * log_with, step)
-            curve[index] = max(there, back, 0.0) / (order - 1)
-    return rounded_up(curve)
-
-
-def _points(sigma: float, group: int) -> float:
-    """The number of points of `_grid`, without making them."""
-    step, max_order = _step(sigma, group)
-    return (max_order * group + 2 * _TAIL_SIGMAS * sigma) / step
-
-
-def _grid(sigma: float, group: int) -> tuple[npt.NDArray[np.float64], float, float]:
-    """Points, their distance, and the largest order whose integrand they cover: order a reaches to a times the group.
-
     The trapezoid rule's error on functions like these falls as exp(-2 pi d / step), where d, here pi sigma^2, is how
-    far from the real line the mixture of neighbouring components has its zeros.
+    far from the real line the mixture of neighbouring components has its zeros. Order a reaches to a times the group.
     """
-    step, max_order = _step(sigma, group)
-    low, high = -_TAIL_SIGMAS * sigma, max_order * group + _TAIL_SIGMAS * sigma
-    return np.arange(low, high, step), step, max_order
-
-
-def _step(sigma: float, group: int) -> tuple[float, float]:
-    step = min(sigma / 8, sigma**2 / 2)
-    return step, min(_MAX_GROUP_ORDER, max(2.0, _MAX_TERMS / (group + 1) * step / group))
-
-
-def _log_densities(
-    x: npt.NDArray[np.float64], sigma: float, rate: float, group: int
-) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Log densities at x with the group and without it, up to a constant that both share."""
+    from scipy.special import logsumexp
     from scipy.stats import binom
 
-    weights = binom.logpmf(np.arange(group + 1), group, rate)
+    orders = np.asarray(ORDERS)
+    step = min(sigma / 8, sigma**2 / 2)
+    max_order = min(_MAX_GROUP_ORDER, max(2.0, _MAX_TERMS / (group + 1) * step / group))
+    points = (max_order * group + 2 * _TAIL_SIGMAS * sigma) / step
+    if rate == 1.0 or points * (group + 1) > _MAX_TERMS_OF_ALL:
+        gaussian: Curve = orders * group**2 / (2 * sigma**2)  # that all are sampled always is the worst case
+        return gaussian
+    x = np.arange(-_TAIL_SIGMAS * sigma, max_order * group + _TAIL_SIGMAS * sigma, step)
     mixed = np.full(len(x), -np.inf)
-    for sampled, weight in enumerate(weights):
+    for sampled, weight in enumerate(binom.logpmf(np.arange(group + 1), group, rate)):
         mixed = np.logaddexp(mixed, weight - (x - sampled) ** 2 / (2 * sigma**2))
     constant = np.log(sigma * np.sqrt(2 * np.pi))
-    return mixed - constant, -(x**2) / (2 * sigma**2) - constant
-
-
-def _log_integral(log_values: npt.NDArray[np.float64], step: float) -> float:
-    from scipy.special import logsumexp
-
-    return float(logsumexp(log_values) + np.log(step))
+    log_with, log_without = mixed - constant, -(x**2) / (2 * sigma**2) - constant
+    curve = np.full(len(orders), np.inf)
+    for index, order in enumerate(orders):
+        if order <= max_order:
+            there = float(logsumexp(order * log_with + (1 - order) * log_without) + np.log(step))
+            back = float(logsumexp(order * log_without + (1 - order) * log_with) + np.log(step))
+            curve[index] = max(there, back, 0.0) / (order - 1)
+    return rounded_up(curve)

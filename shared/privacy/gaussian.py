@@ -5,24 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import ClassVar, Self
 
 import numpy as np
 
 from moretta.shared.core.terms import PrivacyUnit
-from moretta.shared.privacy.mechanism import (
-    ORDERS,
-    Curve,
-    Mechanism,
-    Relation,
-    Sensitivity,
-    check_positive,
-    mechanism,
-    retired,
-)
+from moretta.shared.privacy.mechanism import ORDERS, RETIRED, Curve, Mechanism, check_positive, mechanism
 
 _ROUNDING = 2.0**-50
 """Four times that of a float64: of each step between the arguments and the two probabilities."""
+_SMALLEST, _LARGEST = 1e-18, 1e18
 
 
 def gaussian_delta(epsilon: float, ratio: float) -> float:
@@ -48,11 +40,8 @@ def gaussian_delta(epsilon: float, ratio: float) -> float:
 
 
 def gaussian_epsilon(delta: float, ratio: float) -> float:
-    """The least epsilon at `delta`; 0.0 where the noise alone keeps below it.
-
-    Raises:
-        ValueError: delta is not in (0, 1): a Gaussian has no pure guarantee.
-    """
+    """The least epsilon at `delta`; 0.0 where the noise alone keeps below it. Raises ValueError: delta is not in (0,
+    1): a Gaussian has no pure guarantee."""
     if not 0 < delta < 1:
         raise ValueError(f"delta is {delta}, it must lie between 0 and 1")
     if gaussian_delta(0.0, ratio) <= delta:
@@ -75,12 +64,12 @@ def calibrated_sigma(*, epsilon: float, delta: float, sensitivity: float) -> flo
 class Gaussian(Mechanism):
     """Gaussian noise on a vector whose L2 norm is clipped, so that one unit moves it by `distance` at most."""
 
-    relation: ClassVar[Relation] = "replace"
     invalidated_by: ClassVar[tuple[str, ...]] = (
         "the vector is not clipped to its ball before the noise is added",
         "the ball, or what the vector is scaled or projected by, is taken from the clips themselves",
         "the noise is seeded, or drawn again for the same clip without being counted",
     )
+    grows: ClassVar[str] = "distance"
     sigma: float
     distance: float
     """L2 distance between what any two neighbours give: twice the radius of the ball under `replace`."""
@@ -93,11 +82,6 @@ class Gaussian(Mechanism):
         """Distance over standard deviation."""
         return self.distance / self.sigma
 
-    @property
-    def sensitivity(self) -> Sensitivity:
-        """In the units of the vector."""
-        return Sensitivity(self.distance, "L2")
-
     def renyi(self) -> Curve:
         """Order times squared ratio over two (Mironov, CSF 2017, proposition 7)."""
         curve: Curve = np.asarray(ORDERS) * self.ratio**2 / 2
@@ -107,33 +91,28 @@ class Gaussian(Mechanism):
         """Exact; None at delta 0."""
         return gaussian_epsilon(delta, self.ratio) if delta > 0 else None
 
-    def for_group(self, size: int, unit: PrivacyUnit = "speaker") -> Gaussian:
+    def for_group(self, size: int, unit: PrivacyUnit = "speaker") -> Self:
         """Each unit moves its own vector by `distance`: together they move by root `size` as far."""
         return replace(self, distance=self.distance * math.sqrt(size), unit=unit)
 
 
-@retired("dp-lloyd")
 def _of_lloyd(*, noise_multiplier: float, iterations: int, group: int, unit: PrivacyUnit) -> Gaussian:
-    """The sums of a federated codebook, which there is no more: as much as one Gaussian of root `iterations` the
-    reach."""
+    """The sums of a federated codebook, which there is no more: one Gaussian of root `iterations` the reach."""
     check_positive("DP Lloyd", iterations=iterations, group=group)
     return Gaussian(sigma=noise_multiplier, distance=group * math.sqrt(iterations), unit=unit)
 
 
-_SMALLEST, _LARGEST = 1e-18, 1e18
+RETIRED["dp-lloyd"] = _of_lloyd
 
 
 def least(holds: Callable[[float], bool], *, start: float, factor: float = 2.0, precision: float = 1e-12) -> float:
-    """The least positive number from which on `holds` is true.
+    """The least positive number from which on `holds` is true; infinity if it is false at 1e18 times the start.
 
     Args:
         holds: false below some number and true from it on.
         start: near the result.
         factor: steps in which the result is enclosed.
         precision: relative.
-
-    Returns:
-        infinity if `holds` is false at 1e18 times the start.
 
     >>> round(least(lambda x: x * x >= 2, start=1.0), 9)
     1.414213562

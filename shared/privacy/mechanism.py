@@ -20,7 +20,6 @@ from moretta.shared.core.terms import PrivacyUnit
 
 Curve = npt.NDArray[np.float64]
 """Renyi divergence at each of `ORDERS`."""
-
 ORDERS: tuple[float, ...] = (
     *(1.001, 1.002, 1.005, 1.01, 1.02, 1.05),
     *(1 + x / 10.0 for x in range(1, 100)),
@@ -28,8 +27,6 @@ ORDERS: tuple[float, ...] = (
     *(72.0, 96.0, 128.0, 192.0, 256.0, 512.0, 1024.0),
 )
 """Those of Opacus' own accountant, larger ones for small losses, and smaller ones for losses in the thousands."""
-
-
 _LOG_ERROR = 1e-11
 """Of the logarithm of a moment, computed in float64 by sums of up to a thousand terms, each of which is known to about
 1e-12, and cut off at 1e-13."""
@@ -56,15 +53,18 @@ class Mechanism(ABC):
 
     kind: ClassVar[str]
     """Name in ledgers: never changed, never used again for something else."""
-    relation: ClassVar[Relation]
+    relation: ClassVar[Relation] = "replace"
     invalidated_by: ClassVar[tuple[str, ...]]
     """Conditions under which the guarantee is invalid."""
+    grows: ClassVar[str]
+    """The number that grows with the size of a group."""
+    norm: ClassVar[Literal["L1", "L2", "choice"]] = "L2"
     unit: PrivacyUnit = "clip"
 
     @property
-    @abstractmethod
     def sensitivity(self) -> Sensitivity:
-        """The largest distance by which one unit moves the input of the noise."""
+        """In the units of the vector, in scales of the noise, in clipping norms, or in choices."""
+        return Sensitivity(float(getattr(self, self.grows)), self.norm)
 
     @property
     def pure_epsilon(self) -> float | None:
@@ -75,9 +75,9 @@ class Mechanism(ABC):
     def renyi(self) -> Curve:
         """Renyi divergence between neighbours at each of `ORDERS`: what adds up when mechanisms are composed."""
 
-    @abstractmethod
-    def for_group(self, size: int, unit: PrivacyUnit = "speaker") -> Mechanism:
+    def for_group(self, size: int, unit: PrivacyUnit = "speaker") -> Self:
         """The loss of `size` units that change together, each released by a run of this mechanism of its own."""
+        return replace(self, unit=unit, **{self.grows: getattr(self, self.grows) * size})
 
     def epsilon(self, delta: float) -> float | None:
         """The least epsilon that is proven at `delta`; None if no finite one is."""
@@ -87,18 +87,14 @@ class Mechanism(ABC):
         """As a ledger keeps it: plain JSON."""
         return {"kind": self.kind, **{f.name: getattr(self, f.name) for f in fields(self)}}
 
-    def with_unit(self, unit: PrivacyUnit) -> Self:
-        """The same loss, stated for another unit: right where both change the same thing."""
-        return replace(self, unit=unit)
-
 
 _KINDS: dict[str, type[Mechanism]] = {}
-_RETIRED: dict[str, Callable[..., Mechanism]] = {}
+RETIRED: dict[str, Callable[..., Mechanism]] = {}
+"""How to read mechanisms of earlier versions: what a ledger has of them stays spent."""
 M = TypeVar("M", bound=type[Mechanism])
-R = TypeVar("R", bound=Callable[..., Mechanism])
 
 
-def mechanism(kind: str) -> Any:
+def mechanism(kind: str) -> Callable[[M], M]:
     """Register a class under its name in ledgers. A second one of the same name is a defect and raises ValueError."""
 
     def register(cls: M) -> M:
@@ -111,25 +107,13 @@ def mechanism(kind: str) -> Any:
     return register
 
 
-def retired(kind: str) -> Callable[[R], R]:
-    """Register how to read a mechanism of earlier versions: what a ledger has of it stays spent."""
-
-    def register(read: R) -> R:
-        _RETIRED[kind] = read
-        return read
-
-    return register
-
-
 def from_record(record: dict[str, Any]) -> Mechanism:
-    """Read what `record` wrote.
-
-    Raises:
-        ReleaseError: an unknown kind, or numbers that it does not take.
-    """
-    _load_all()
+    """Read what `record` wrote. Raises ReleaseError for an unknown kind, or numbers that it does not take."""
+    package = importlib.import_module("moretta.shared.privacy")
+    for module in pkgutil.iter_modules(package.__path__):
+        importlib.import_module(f"moretta.shared.privacy.{module.name}")
     kind = str(record.get("kind"))
-    known = _KINDS.get(kind) or _RETIRED.get(kind)
+    known = _KINDS.get(kind) or RETIRED.get(kind)
     if known is None:
         raise ReleaseError(f"the privacy mechanism {record.get('kind')!r}", expected=f"one of: {', '.join(_KINDS)}")
     try:
@@ -138,18 +122,11 @@ def from_record(record: dict[str, Any]) -> Mechanism:
         raise ReleaseError(f"a privacy mechanism {kind} that cannot be: {error}") from error
 
 
-def _load_all() -> None:
-    package = importlib.import_module("moretta.shared.privacy")
-    for module in pkgutil.iter_modules(package.__path__):
-        importlib.import_module(f"moretta.shared.privacy.{module.name}")
-
-
 @mechanism("unbounded")
 @dataclass(frozen=True, kw_only=True)
 class Unbounded(Mechanism):
     """Something left that has no finite guarantee at this unit."""
 
-    relation: ClassVar[Relation] = "replace"
     invalidated_by: ClassVar[tuple[str, ...]] = ()
     why: str
 
@@ -162,10 +139,9 @@ class Unbounded(Mechanism):
         """Infinite at every order."""
         return np.full(len(ORDERS), np.inf)
 
-    def for_group(self, size: int, unit: PrivacyUnit = "speaker") -> Unbounded:
+    def for_group(self, size: int, unit: PrivacyUnit = "speaker") -> Self:  # noqa: ARG002
         """Still without a guarantee."""
-        del size
-        return self.with_unit(unit)
+        return replace(self, unit=unit)
 
 
 @mechanism("pure")
@@ -173,8 +149,8 @@ class Unbounded(Mechanism):
 class Pure(Mechanism):
     """Anything that guarantees `total` at delta 0, and says no more of itself."""
 
-    relation: ClassVar[Relation] = "replace"
-    invalidated_by: ClassVar[tuple[str, ...]] = ("whatever voids the guarantee that was stated",)
+    invalidated_by: ClassVar[tuple[str, ...]] = ("whatever invalidates the guarantee that was stated",)
+    grows: ClassVar[str] = "total"
     total: float
 
     def __post_init__(self) -> None:
@@ -196,10 +172,6 @@ class Pure(Mechanism):
         heads = 1 / (1 + np.exp(-self.total))
         coin = np.array([heads, np.exp(-self.total) * heads])
         return np.minimum(renyi_of_table(coin, coin[::-1]), self.total)
-
-    def for_group(self, size: int, unit: PrivacyUnit = "speaker") -> Pure:
-        """`size` times as much."""
-        return replace(self, total=self.total * size, unit=unit)
 
 
 def check_positive(owner: str, **values: float) -> None:
@@ -227,17 +199,13 @@ def least_epsilon(delta: float, orders: tuple[float, ...] = ORDERS) -> float:
 def epsilon_of(
     curve: Curve, *, delta: float, pure: float | None = None, orders: tuple[float, ...] = ORDERS
 ) -> float | None:
-    """Epsilon at `delta`, by the conversion of Balle et al. (AISTATS 2020, theorem 21), as Opacus computes it.
+    """Epsilon at `delta`, by the conversion of Balle et al. (AISTATS 2020, theorem 21), as Opacus computes it; None if
+    nothing finite is guaranteed.
 
     Args:
-        curve: the whole loss.
         delta: 0 for a pure guarantee.
         pure: epsilon at delta 0 where there is one: it holds at every delta.
-        orders: those of the curve. Every order proves a bound of its own, so fewer give a larger epsilon, never a wrong
-            one.
-
-    Returns:
-        None if nothing finite is guaranteed.
+        orders: of the curve. Each proves a bound of its own: fewer give a larger epsilon, never a wrong one.
 
     >>> epsilon_of(np.zeros(len(ORDERS)), delta=1e-5)
     0.0
@@ -253,12 +221,8 @@ def epsilon_of(
 
 
 def renyi_of_table(p: Curve, q: Curve) -> Curve:
-    """Renyi divergence of two distributions over few outcomes, the larger of both directions.
-
-    Args:
-        p: [outcomes], positive, sum 1.
-        q: [outcomes], positive, sum 1.
-    """
+    """Renyi divergence of two distributions over few outcomes, each [outcomes], positive, of sum 1: the larger of both
+    directions."""
     from scipy.special import logsumexp
 
     orders = np.asarray(ORDERS)[:, None]

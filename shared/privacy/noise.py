@@ -7,73 +7,54 @@ from __future__ import annotations
 
 import hashlib
 import os
-from typing import Any, Literal, Protocol
+from abc import ABC, abstractmethod
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 Floats = npt.NDArray[np.float64]
-
-
-class NoiseSource(Protocol):
-    """Draws noise of a shape. Floating-point noise leaks through its low bits (Mironov, CCS 2012, "On significance
-    of the least significant bits"): releases are cast to float32 or tokens, which removes the porous bits."""
-
-    kind: Literal["system", "seeded"]
-
-    def uniform(self, shape: tuple[int, ...]) -> Floats:
-        """Uniform on (0, 1), both ends excluded."""
-
-    def laplace(self, scale: float, shape: tuple[int, ...]) -> Floats:
-        """Laplace with mean 0 and the given scale."""
-
-    def normal(self, scale: float, shape: tuple[int, ...]) -> Floats:
-        """Gaussian with mean 0 and the given standard deviation."""
-
-    def private_normal(self, scale: float, shape: tuple[int, ...]) -> Floats:
-        """The same, for values that a guarantee rests on: see `_DRAWS`."""
-
-
 _DRAWS = 4
 """Gaussians whose sum, over 2, is one of the same spread. From the way floating-point numbers are drawn follows which
 of them one draw cannot give (Mironov's attack); to undo a sum of 2 n draws takes 2^(53 (2 n - 1)) trials (Holohan and
 Braghin, ESORICS 2021, "Secure Random Sampling in Differential Privacy", section 5.1; as Opacus' secure mode does)."""
-
-
 _LEAST_STEP = -120.0
 """As a power of two: a finer grid would be none in float32, and dividing by it would overflow."""
 
 
-def on_grid(values: npt.NDArray[np.float64], scale: float) -> npt.NDArray[np.float32]:
-    """Noisy values rounded to a fixed grid of 2^-12 scales of their noise, as float32: no bit finer than that leaves.
+class NoiseSource(ABC):
+    """Draws noise of a shape. Floating-point noise leaks through its low bits (Mironov, CCS 2012, "On significance
+    of the least significant bits"): releases are cast to float32 or tokens, which removes the porous bits."""
 
-    Args:
-        values: with noise of `scale` added, at most about 4,000 scales in size.
-        scale: of the noise; the grid depends on nothing else.
-    """
-    step = 2.0 ** max(np.floor(np.log2(scale) - 12), _LEAST_STEP)
-    return np.asarray(np.round(values / step) * step, np.float32)
+    kind: ClassVar[Literal["system", "seeded"]]
+
+    @abstractmethod
+    def uniform(self, shape: tuple[int, ...]) -> Floats:
+        """Uniform on (0, 1), both ends excluded."""
+
+    def laplace(self, scale: float, shape: tuple[int, ...]) -> Floats:
+        """Laplace with mean 0 and the given scale, by inversion."""
+        centred = self.uniform(shape) - 0.5
+        return -scale * np.sign(centred) * np.log1p(-2.0 * np.abs(centred))
+
+    @abstractmethod
+    def normal(self, scale: float, shape: tuple[int, ...]) -> Floats:
+        """Gaussian with mean 0 and the given standard deviation."""
+
+    @abstractmethod
+    def private_normal(self, scale: float, shape: tuple[int, ...]) -> Floats:
+        """The same, for values that a guarantee rests on: see `_DRAWS`."""
 
 
-def _laplace(uniform: Floats, scale: float) -> Floats:
-    centred = uniform - 0.5
-    return -scale * np.sign(centred) * np.log1p(-2.0 * np.abs(centred))
-
-
-class SystemNoise:
+class SystemNoise(NoiseSource):
     """Noise from the operating system's generator: nobody can replay it."""
 
-    kind: Literal["system", "seeded"] = "system"
+    kind = "system"
 
     def uniform(self, shape: tuple[int, ...]) -> Floats:
         """Uniform on (0, 1) with 52 random bits each: with the half that is added, all that a float64 holds."""
-        count = int(np.prod(shape))
-        words = np.frombuffer(os.urandom(8 * count), dtype="<u8") >> np.uint64(12)
+        words = np.frombuffer(os.urandom(8 * int(np.prod(shape))), dtype="<u8") >> np.uint64(12)
         return ((words.astype(np.float64) + 0.5) * 2.0**-52).reshape(shape)
-
-    def laplace(self, scale: float, shape: tuple[int, ...]) -> Floats:
-        """Laplace by inversion."""
-        return _laplace(self.uniform(shape), scale)
 
     def normal(self, scale: float, shape: tuple[int, ...]) -> Floats:
         """Gaussian by inversion of its distribution function."""
@@ -87,10 +68,10 @@ class SystemNoise:
         return sum((self.normal(scale / 2, shape) for _ in range(_DRAWS)), np.zeros(shape))
 
 
-class SeededNoise:
+class SeededNoise(NoiseSource):
     """Replayable noise for simulation and tests. Each label set (site, clip, round) has a stream of its own."""
 
-    kind: Literal["system", "seeded"] = "seeded"
+    kind = "seeded"
 
     def __init__(self, seed: int, *labels: str | int) -> None:
         digest = hashlib.sha256("\x1f".join(map(str, (seed, *labels))).encode()).digest()
@@ -100,10 +81,6 @@ class SeededNoise:
         """Uniform on (0, 1)."""
         return np.clip(self._generator.random(shape), 2.0**-54, 1.0 - 2.0**-53)
 
-    def laplace(self, scale: float, shape: tuple[int, ...]) -> Floats:
-        """Laplace by inversion, as the system's."""
-        return _laplace(self.uniform(shape), scale)
-
     def normal(self, scale: float, shape: tuple[int, ...]) -> Floats:
         """Gaussian."""
         return scale * self._generator.standard_normal(shape)
@@ -111,6 +88,17 @@ class SeededNoise:
     def private_normal(self, scale: float, shape: tuple[int, ...]) -> Floats:
         """As `normal`: who knows the seed needs no attack."""
         return self.normal(scale, shape)
+
+
+def on_grid(values: Floats, scale: float) -> npt.NDArray[np.float32]:
+    """Noisy values rounded to a fixed grid of 2^-12 scales of their noise, as float32: no bit finer than that leaves.
+
+    Args:
+        values: with noise of `scale` added, at most about 4,000 scales in size.
+        scale: of the noise; the grid depends on nothing else.
+    """
+    step = 2.0 ** max(np.floor(np.log2(scale) - 12), _LEAST_STEP)
+    return np.asarray(np.round(values / step) * step, np.float32)
 
 
 def bounded(values: npt.NDArray[Any], limit: float) -> Floats:

@@ -8,7 +8,7 @@ from typing import get_args
 from moretta.shared.core.errors import StudyError
 from moretta.shared.core.terms import Modality
 from moretta.shared.privacy.mechanism import least_epsilon
-from moretta.shared.privacy.secure_aggregation import MAX_SITES
+from moretta.shared.privacy.site_updates import MAX_SITES
 from moretta.shared.study.schema import Study
 from moretta.shared.study.sections import RequestStage
 

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from moretta.client.accounting.take_over_release import take_over_release
+from moretta.client.clips.stored_state import take_over_release
 from moretta.client.settings import simulated_site
 from moretta.deploy.runtime.planning import plan_simulation
 from moretta.deploy.runtime.simulation import connect_locally

@@ -22,8 +22,8 @@ from moretta.client.anonymizers.emotion_labeler import uniform_errors
 from moretta.shared.audit.metrics.scores import Trials
 from moretta.shared.audit.metrics.verification import eer
 from moretta.shared.core.labels import EMOTIONS
+from moretta.shared.privacy.local_mechanisms import RandomizedResponse
 from moretta.shared.privacy.noise import SeededNoise
-from moretta.shared.privacy.randomized_response import RandomizedResponse
 
 K = len(EMOTIONS)
 POOLED, SETS = 30, 10

@@ -30,8 +30,8 @@ from moretta.shared.audit.utility.evaluators import evaluate_utility
 from moretta.shared.core.labels import EMOTIONS
 from moretta.shared.data.clips import Clip
 from moretta.shared.data.reader import read_corpus
+from moretta.shared.privacy.local_mechanisms import RandomizedResponse
 from moretta.shared.privacy.noise import SeededNoise
-from moretta.shared.privacy.randomized_response import RandomizedResponse
 from moretta.shared.release.anonymizer import get_anonymizer, prepare_public
 from moretta.shared.study.schema import Study
 

@@ -24,7 +24,7 @@ def secure_table() -> None:
     import test_secure_aggregation as secure
     from flwr.supercore.task_identity import TaskIdentity
 
-    from moretta.client.secure_aggregation import steps
+    from moretta.client.training import masked_rounds as steps
     from moretta.client.training.rounds import StoredResponse
 
     for name in ("_run_id", "_node_id", "_task_id"):

@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from moretta.client.approval.offers import Offers
+from moretta.client.offers import Offers
 from moretta.client.policy import default_policy
 from moretta.client.site_home import SiteFile, SiteHome
 from moretta.client.transport.identity import Identity, key_pem, new_node_key, new_tls_key, openssh_private

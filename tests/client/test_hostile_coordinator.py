@@ -13,11 +13,10 @@ import pytest
 from enrolled import approve, enrolled
 from requested import POLICY, RequestStage
 
-from moretta.client import mods
+from moretta.client import handler as mods
 from moretta.client.accounting.ledger import Ledger
-from moretta.client.approval.offer_approval import arrays_for
-from moretta.client.approval.offers import Offers
 from moretta.client.clips import release as releasing
+from moretta.client.offers import Offers, arrays_for
 from moretta.deploy.site.approvals import offer_facts, offer_lines
 from moretta.shared.core.errors import RefusedError, StudyError
 from moretta.shared.core.reproducibility import derive

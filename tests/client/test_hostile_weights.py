@@ -139,7 +139,7 @@ def test_an_infinite_deviation_told_exactly_whether_a_clip_equals_a_guess() -> N
 @given(data=st.data())
 @settings(max_examples=15, deadline=None)
 def test_weights_are_refused_by_themselves_or_give_finite_opinions(model: tuple[Any, str], data: st.DataObject) -> None:
-    from moretta.client.training.training_sets import log_probabilities
+    from moretta.client.training.data import log_probabilities
 
     weights = spoiled(weights_of(model), data)
     try:

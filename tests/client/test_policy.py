@@ -13,6 +13,7 @@ from moretta.client.accounting.budget import BudgetLimits
 from moretta.client.policy import Mechanisms, Policy, PolicyError, default_policy
 from moretta.shared.core.errors import HomeError
 from moretta.shared.core.terms import PrivacyStatement
+from moretta.shared.release.anonymizer import get_anonymizer
 from moretta.shared.release.release_format import AnonymizerStatement
 from moretta.shared.study.schema import Study, parse_study
 
@@ -151,6 +152,18 @@ def test_an_anonymizer_that_a_study_leaves_next_to_nothing_is_refused(voice: Any
     TRUSTING.model_copy(update={"mechanisms": Mechanisms(**{rule: least})}).check_study(requested)
 
 
+def test_a_rule_may_limit_the_number_of_any_registered_anonymizer_and_a_misspelt_one_stops_the_site(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = Study().voice.anonymizer
+    monkeypatch.setattr(get_anonymizer("voice", name), "strength", classmethod(lambda cls, study: {"own_number": 3.0}))
+    load(tmp_path, "[mechanisms]\nmin_own_number = 3\n").mechanisms.check(name, {"own_number": 3.0})
+    with pytest.raises(PolicyError, match="min_own_number"):
+        load(tmp_path, "[mechanisms]\nmin_own_number = 4\n").mechanisms.check(name, {"own_number": 3.0})
+    with pytest.raises(HomeError, match="own_numbers"):
+        load(tmp_path, "[mechanisms]\nmin_own_numbers = 4\n")
+
+
 def test_no_site_fits_more_words_than_it_has_clips() -> None:
     local = study(voice={"codebook": "local"})
     Policy().check_codebook(local, 64)
@@ -202,8 +215,8 @@ def test_what_a_rule_names_is_let_through() -> None:
 @pytest.mark.parametrize(
     ("rule", "check"),
     [
-        ("server_fingerprint", lambda p: p.check_server("cd" * 32)),
-        ("code_digest", lambda p: p.check_code("cd" * 32)),
+        ("server_fingerprint", lambda p: p.check_pinned("server_fingerprint", "cd" * 32)),
+        ("code_digest", lambda p: p.check_pinned("code_digest", "cd" * 32)),
         ("allow_seeded_noise", lambda p: p.check_noise(seeded=True)),
         ("min_clips", lambda p: p.check_clips(9, 5)),
         ("min_speakers", lambda p: p.check_clips(10, 1)),
@@ -213,8 +226,8 @@ def test_what_a_rule_names_is_let_through() -> None:
 )
 def test_each_other_rule_refuses_and_is_named(rule: str, check: Any) -> None:
     policy = Policy(server_fingerprint=FINGERPRINT, code_digest=FINGERPRINT, min_speakers=2)
-    policy.check_server(FINGERPRINT)
-    policy.check_code(FINGERPRINT)
+    policy.check_pinned("server_fingerprint", FINGERPRINT)
+    policy.check_pinned("code_digest", FINGERPRINT)
     policy.check_noise(seeded=False)
     policy.check_clips(10, 2)
     with pytest.raises(PolicyError) as refused:

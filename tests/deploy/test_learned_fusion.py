@@ -17,11 +17,11 @@ from moretta.client.accounting.account import UNITS, Account
 from moretta.client.accounting.budget import DP_SGD_KIND, spent
 from moretta.client.accounting.ledger import Ledger
 from moretta.client.accounting.planning import estimate_cost
-from moretta.client.accounting.take_over_release import take_over_release
+from moretta.client.clips.stored_state import take_over_release
 from moretta.client.settings import SiteSettings, simulated_site
+from moretta.client.training.data import fusion_set, training_clips, training_set
 from moretta.client.training.local_training import PLAIN_KIND
 from moretta.client.training.rounds import RoundRequest, train_round
-from moretta.client.training.training_sets import fusion_set, training_clips, training_set
 from moretta.deploy.runtime.planning import plan_simulation
 from moretta.deploy.runtime.simulation import connect_locally
 from moretta.server.app import CENTRAL_STAGES, SITE_STAGES, Stage, run_stages

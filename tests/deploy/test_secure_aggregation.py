@@ -15,10 +15,10 @@ import pytest
 from flwr.app import Error, Message, RecordDict
 from flwr.supercore.task_identity import TaskIdentity
 
-from moretta.client.secure_aggregation import steps
-from moretta.client.secure_aggregation.steps import Session, SessionStore
 from moretta.client.settings import SiteSettings
+from moretta.client.training import masked_rounds as steps
 from moretta.client.training.local_training import noisy_update
+from moretta.client.training.masked_rounds import Session, SessionStore
 from moretta.client.training.rounds import ResponseStore, RoundRequest, StoredResponse
 from moretta.server.aggregation.checked_strategy import RoundOutcome
 from moretta.server.aggregation.secure_strategy import SecureStrategy
@@ -27,7 +27,7 @@ from moretta.server.grid.site_grid import LOST, REFUSED, SiteGrid, SiteResponse
 from moretta.shared.core.errors import RefusedError, RunError
 from moretta.shared.messages import REQUESTS, RESPONSES, read, wire
 from moretta.shared.messages.calls import KeysWanted, SharesWanted, UnmaskingWanted
-from moretta.shared.privacy.secure_aggregation import mask, quantum
+from moretta.shared.privacy.site_updates import mask, quantum
 from moretta.shared.study.schema import Study, parse_study
 
 SENT = {
@@ -134,7 +134,7 @@ def network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Ne
 
     def train(settings: SiteSettings, request: RoundRequest) -> StoredResponse:
         assert not request.models
-        store = ResponseStore.of(settings.updates, request.study)
+        store = ResponseStore(settings.updates_of(request.study))
         kept = store.find(request.slot, request.digest)
         if kept is None:
             update = made[-1].update(settings.name, request.number)
@@ -281,7 +281,7 @@ def test_shares_of_the_noise_are_under_the_masks_and_add_up(network: Callable[..
     sites = network(6, dp="distributed", min_sites=6, curious_sites=0, clipping_norm=0.1)
     found = strategy(sites).round(1, SENT)
     noise = (found["2.weight"].astype(np.float64) - SENT["2.weight"] - plain_mean(sites, sites.names)["2.weight"]) * 6
-    from moretta.shared.privacy.site_level import plan_site_level
+    from moretta.shared.privacy.site_updates import plan_site_level
 
     plan = plan_site_level(sites.study)
     assert plan is not None
@@ -296,14 +296,14 @@ def test_a_strategy_of_flowers_goes_on_with_the_mean(network: Callable[..., Netw
 
 def _session(sites: Network, name: str = "site-0") -> Session:
     store = SessionStore.of(sites.site(name).home, sites.study, "voice")
-    return Session.model_validate_json(store._session.read_bytes())
+    return Session.model_validate_json((store.folder / "voice.json").read_bytes())
 
 
 def test_a_sites_secrets_are_its_own_to_read_and_gone_after_the_round(network: Callable[..., Network]) -> None:
     sites = network(drop=lambda call, site: call == wire.SECURE_UNMASK)
     with pytest.raises(RunError):
         strategy(sites).round(1, SENT)
-    path = SessionStore.of(sites.site("site-0").home, sites.study, "voice")._session
+    path = SessionStore.of(sites.site("site-0").home, sites.study, "voice").folder / "voice.json"
     before = _session(sites)
     assert path.stat().st_mode & 0o777 == 0o600
     assert before.seed and before.mask_key and before.seed not in f"{before!r} {before}"

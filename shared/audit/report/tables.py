@@ -12,7 +12,7 @@ from typing import Any
 from moretta.shared.audit.report import wording
 from moretta.shared.audit.report.report_schema import PrivacyRow
 from moretta.shared.audit.result import INFERENCES, Result, strongest_of_each
-from moretta.shared.privacy.site_level import plan_site_level
+from moretta.shared.privacy.site_updates import plan_site_level
 from moretta.shared.study.schema import Study
 
 Content = dict[str, Any]  # what a template places, by the name that it has there

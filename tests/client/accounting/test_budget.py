@@ -34,9 +34,13 @@ def site_budget(path: Path, key: str = "key", **limits: float) -> SiteBudget:
     return SiteBudget(Ledger(path), key, BudgetLimits.unlimited().model_copy(update=limits))
 
 
+def each(cohort: Cohort, audiences: Any, clip: Mechanism, speaker: Mechanism) -> Loss:
+    return Loss(cohort, audiences, {"clip": (clip,), "speaker": (speaker,)})
+
+
 def released(cohort: Cohort, epsilon: float) -> Loss:
     """Each clip by itself, so a speaker loses as often as it has clips."""
-    return Loss(cohort, ("server",), (Pure(total=epsilon),), (Pure(total=epsilon * cohort.most_clips, unit="speaker"),))
+    return each(cohort, ("server",), Pure(total=epsilon), Pure(total=epsilon * cohort.most_clips, unit="speaker"))
 
 
 def lost(path: Path, unit: Any, audience: Any = "server") -> float | None:
@@ -57,7 +61,7 @@ def test_the_same_clips_in_two_studies_lose_twice_and_other_clips_do_not_add(tmp
 def test_losses_of_different_anonymizers_compose_by_mechanism_and_not_by_their_epsilons(tmp_path: Path) -> None:
     path, gaussian = tmp_path / "ledger.jsonl", Gaussian(sigma=4.0, distance=1.0)
     for modality in ("voice", "face", "voice", "face"):
-        site_budget(path).spend("release", Loss(BOB, ("server",), (gaussian,), (gaussian,)), modality=modality)
+        site_budget(path).spend("release", each(BOB, ("server",), gaussian, gaussian), modality=modality)
     assert lost(path, "clip") == pytest.approx(Gaussian(sigma=4.0, distance=2.0).epsilon(DELTA))
     assert (lost(path, "clip") or 0) < 4 * (gaussian.epsilon(DELTA) or 0)
 
@@ -65,7 +69,7 @@ def test_losses_of_different_anonymizers_compose_by_mechanism_and_not_by_their_e
 def test_training_on_a_release_costs_whoever_sees_models_and_not_whoever_has_the_release(tmp_path: Path) -> None:
     path = tmp_path / "ledger.jsonl"
     site_budget(path).spend("release", released(BOB, 2.0))
-    site_budget(path).spend("dp-sgd", Loss(BOB, ("model",), (Pure(total=0.3),), (Pure(total=0.4),)))
+    site_budget(path).spend("dp-sgd", each(BOB, ("model",), Pure(total=0.3), Pure(total=0.4)))
     assert lost(path, "clip", "server") == pytest.approx(2.0, rel=0.01)
     assert lost(path, "clip", "model") == pytest.approx(0.3, rel=0.01)
     assert lost(path, "speaker", "model") == pytest.approx(0.4, rel=0.01)
@@ -73,7 +77,7 @@ def test_training_on_a_release_costs_whoever_sees_models_and_not_whoever_has_the
 
 def test_one_release_without_a_guarantee_leaves_no_figure(tmp_path: Path) -> None:
     path, nothing = tmp_path / "ledger.jsonl", Unbounded(why="raw")
-    site_budget(path).spend("release", Loss(BOB, ("server",), (nothing,), (nothing,)))
+    site_budget(path).spend("release", each(BOB, ("server",), nothing, nothing))
     site_budget(path).spend("release", released(ALL, 0.1))
     assert lost(path, "clip") is None
     assert lost(path, "clip", "model") == 0.0
@@ -91,7 +95,7 @@ def test_a_cohort_is_written_once_and_found_again(tmp_path: Path) -> None:
 @pytest.mark.parametrize("limit", ["server_clip", "server_speaker", "model_clip", "model_speaker"])
 def test_a_loss_beyond_a_limit_is_refused_with_the_figures_and_nothing_is_written(tmp_path: Path, limit: str) -> None:
     path = tmp_path / "ledger.jsonl"
-    loss = Loss(BOB, ("server", "model"), (Pure(total=0.6),), (Pure(total=0.6),))
+    loss = each(BOB, ("server", "model"), Pure(total=0.6), Pure(total=0.6))
     site_budget(path, **{limit: 1.0}).spend("release", loss)
     before = path.read_bytes()
     audience, unit = limit.split("_")
@@ -106,7 +110,7 @@ def test_a_loss_beyond_a_limit_is_refused_with_the_figures_and_nothing_is_writte
 def test_a_limit_refuses_what_has_no_finite_guarantee(tmp_path: Path) -> None:
     nothing = Unbounded(why="raw")
     with pytest.raises(BudgetError, match="more than any epsilon"):
-        site_budget(tmp_path / "l", server_clip=1e9).spend("release", Loss(BOB, ("server",), (nothing,), (nothing,)))
+        site_budget(tmp_path / "l", server_clip=1e9).spend("release", each(BOB, ("server",), nothing, nothing))
 
 
 def test_a_limit_on_models_leaves_releases_alone(tmp_path: Path) -> None:
@@ -115,7 +119,7 @@ def test_a_limit_on_models_leaves_releases_alone(tmp_path: Path) -> None:
 
 def test_processes_that_spend_at_once_do_not_pass_the_limit_together(tmp_path: Path) -> None:
     path = tmp_path / "ledger.jsonl"
-    loss = Loss(BOB, ("server",), (Pure(total=1.0),), (Pure(total=1.0),))
+    loss = each(BOB, ("server",), Pure(total=1.0), Pure(total=1.0))
     lost(path, "clip")  # what is imported before the fork is there at once
 
     def race() -> None:
@@ -185,7 +189,7 @@ def test_a_second_study_of_the_same_clips_finds_the_budget_spent(simulated: Any,
 
 
 def _weights(site: SiteSettings, study: Study) -> dict[str, np.ndarray]:
-    from moretta.client.training.training_sets import training_set
+    from moretta.client.training.data import training_set
     from moretta.shared.models.emotion import emotion_model
 
     features = training_set(site, study, "voice").features
@@ -280,7 +284,7 @@ def test_releases_without_a_guarantee_are_counted_and_not_added_up(tmp_path: Pat
     site = SiteBudget(Ledger(path), "key", BudgetLimits(unguaranteed=2), ("track",))
 
     def release(cohort: Cohort, modality: str = "face", name: str = "track") -> None:
-        loss = Loss(cohort, ("server", "model"), nothing, nothing, (modality, name))
+        loss = Loss(cohort, ("server", "model"), {"clip": nothing, "speaker": nothing}, (modality, name))
         site.check([loss])
         site.spend("release", loss, modality=modality, anonymizer=name)
 
@@ -324,7 +328,7 @@ def test_the_policy_reads_its_budget_and_refuses_limits_that_cannot_be(tmp_path:
 def test_mechanisms_are_what_they_were_when_read_again(tmp_path: Path) -> None:
     path = tmp_path / "ledger.jsonl"
     kinds: tuple[Mechanism, ...] = (Pure(total=0.5), Gaussian(sigma=3.0, distance=1.0))
-    site_budget(path).spend("release", Loss(ALL, ("server",), kinds, kinds))
+    site_budget(path).spend("release", Loss(ALL, ("server",), {"clip": kinds, "speaker": kinds}))
     (read,) = Account.read(Ledger(path))._losses
-    assert read.clip == kinds
+    assert read.mechanisms["clip"] == kinds
     assert read.cohort == ALL

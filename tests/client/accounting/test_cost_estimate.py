@@ -10,8 +10,8 @@ from moretta.client.accounting.account import AUDIENCES, UNITS, Account
 from moretta.client.accounting.ledger import Ledger
 from moretta.client.accounting.planning import estimate_cost
 from moretta.client.clips.release import make_release
+from moretta.client.training.data import training_set
 from moretta.client.training.rounds import RoundRequest, train_round
-from moretta.client.training.training_sets import training_set
 from moretta.shared.models.emotion import emotion_model
 from moretta.shared.study.schema import Study
 

@@ -182,8 +182,8 @@ def test_a_check_that_refuses_keeps_the_entry_out_and_sees_what_others_wrote(tmp
     mine, other = Ledger(path), Ledger(path)
     other.spend("dp-sgd", steps=1)
 
-    def check(ledger: Ledger) -> None:
-        if ledger.entries("dp-sgd"):
+    def check() -> None:
+        if mine.entries("dp-sgd"):
             raise RefusedError("enough")
 
     with pytest.raises(RefusedError, match="enough"):

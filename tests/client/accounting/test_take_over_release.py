@@ -10,8 +10,8 @@ import pytest
 
 from moretta.client.accounting.account import UNITS, Account
 from moretta.client.accounting.ledger import Ledger
-from moretta.client.accounting.take_over_release import take_over_release
 from moretta.client.clips.release import make_release
+from moretta.client.clips.stored_state import take_over_release
 from moretta.client.settings import SiteSettings
 from moretta.shared.core.errors import RefusedError
 from moretta.shared.release import open_release

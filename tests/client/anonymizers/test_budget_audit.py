@@ -19,8 +19,8 @@ from privacy_auditing import CanaryTrials, gaussian_lower_bound, lower_bound
 
 from moretta.client.anonymizers import clip_budget
 from moretta.client.anonymizers.clip_budget import BudgetedVoice, ClipQuantizer, ClipStatistics
+from moretta.shared.privacy.local_mechanisms import RandomizedResponse
 from moretta.shared.privacy.noise import SeededNoise
-from moretta.shared.privacy.randomized_response import RandomizedResponse
 
 sys.path.insert(0, str(Path(__file__).parent))
 from budgeted import clips, computed_once, made

@@ -15,8 +15,8 @@ from moretta.shared.core.labels import EMOTIONS
 from moretta.shared.features.public_speech import synthetic_speakers
 from moretta.shared.features.speaker_code import public_rows
 from moretta.shared.models.speech import make_voice, synthesize
+from moretta.shared.privacy.local_mechanisms import RandomizedResponse
 from moretta.shared.privacy.noise import SeededNoise
-from moretta.shared.privacy.randomized_response import RandomizedResponse
 from moretta.shared.release.anonymizer import get_anonymizer
 from moretta.shared.release.release_format import check_array
 from moretta.shared.study.schema import Study

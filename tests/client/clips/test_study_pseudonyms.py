@@ -12,8 +12,7 @@ from moretta.client.accounting.ledger import Ledger
 from moretta.client.clips.release import make_release
 from moretta.client.policy import Policy, PolicyError
 from moretta.client.settings import SiteSettings
-from moretta.client.training.data import held_out
-from moretta.client.training.training_sets import training_set, whole_cohorts
+from moretta.client.training.data import held_out, training_set, whole_cohorts
 from moretta.shared.core.errors import RefusedError
 from moretta.shared.release import Release
 from moretta.shared.study.schema import Study

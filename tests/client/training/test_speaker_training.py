@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
-from moretta.client.accounting.account import Account
+from moretta.client.accounting.account import Account, Cohort
 from moretta.client.accounting.budget import BudgetLimits, SiteBudget
 from moretta.client.accounting.ledger import Ledger
 from moretta.client.accounting.planning import plan_training
@@ -152,7 +152,7 @@ def test_per_clip_training_costs_a_speaker_far_more_than_training_per_speaker() 
     clips = [44] * 10
     by_clip = plan_training(_study(unit="clip"), clips)
     by_speaker = plan_training(_study(), clips)
-    (clip_steps,), (speaker_steps,) = by_clip.speaker_loss(3), by_speaker.speaker_loss(3)
+    (clip_steps,), (speaker_steps,) = (p.loss(Cohort(()), 3).mechanisms["speaker"] for p in (by_clip, by_speaker))
     assert isinstance(clip_steps, SampledGaussian)
     assert clip_steps.group == 44
     assert (clip_steps.epsilon(1e-3) or 0) > 20 * (speaker_steps.epsilon(1e-3) or 0)
@@ -179,14 +179,14 @@ def test_deployed_noise_is_the_operating_systems_and_lies_on_its_grid(
     steps = plan_training(study, [3, 3]).round.steps
     assert len(drawn) == 2 * steps  # a weight and a bias
     assert {scale for scale, _ in drawn} == {update.noise_multiplier * study.privacy.max_grad_norm}
-    noisy = dp_sgd.SystemRandomness().noisy(torch.zeros(1000), 3.0).double() * 2.0**11
+    noisy = dp_sgd.Randomness().noisy(torch.zeros(1000), 3.0).double() * 2.0**11
     torch.testing.assert_close(noisy, noisy.round())
 
 
 def test_deployed_noise_has_the_spread_that_was_calibrated() -> None:
-    noisy = dp_sgd.SystemRandomness().noisy(torch.full((40_000,), 2.0), 1.7)
+    noisy = dp_sgd.Randomness().noisy(torch.full((40_000,), 2.0), 1.7)
     assert noisy.dtype == torch.float32
     assert float(noisy.mean()) == pytest.approx(2.0, abs=0.05)
     assert float(noisy.std()) == pytest.approx(1.7, rel=0.03)
-    sampled = dp_sgd.SystemRandomness().chosen(40_000, 0.3)
+    sampled = dp_sgd.Randomness().chosen(40_000, 0.3)
     assert float(sampled.float().mean()) == pytest.approx(0.3, abs=0.015)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 
+from moretta.client.accounting.account import Cohort
 from moretta.client.accounting.planning import plan_training
 from moretta.shared.core.errors import StudyError
 from moretta.shared.privacy.accounting import composed_epsilon
@@ -20,7 +21,7 @@ def test_every_size_of_site_and_study_is_planned_within_its_target(
     )
     plan = plan_training(study, clips)
     assert 0 < plan.round.rate <= 1
-    losses = plan.clip_loss(rounds * plan.models) if unit == "clip" else plan.speaker_loss(rounds * plan.models)
+    losses = plan.loss(Cohort(()), rounds * plan.models).mechanisms[unit]
     spent = composed_epsilon(losses, delta=delta)
     assert spent is not None and spent <= study.privacy.epsilon
 

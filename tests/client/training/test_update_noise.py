@@ -10,11 +10,11 @@ import pytest
 
 from moretta.client.clips.release import make_release
 from moretta.client.training import local_training
+from moretta.client.training.data import training_set
 from moretta.client.training.local_training import noisy_update
 from moretta.client.training.rounds import RoundRequest, train_round
-from moretta.client.training.training_sets import training_set
 from moretta.shared.models.emotion import emotion_model, initial_weights, trained_names
-from moretta.shared.privacy.site_level import SitePlan, plan_site_level
+from moretta.shared.privacy.site_updates import SitePlan, plan_site_level
 from moretta.shared.study.schema import Study, parse_study
 
 STUDY: dict[str, Any] = {"sites": 2, "face": {"enabled": False}, "train": {"rounds": 2}, "split": {"folds": 2}}

@@ -32,9 +32,8 @@ from mini_server import MiniServer, mini_server, run
 import moretta.deploy
 from moretta.client.transport import connector as connecting
 from moretta.client.transport.bundle_gate import BundleGate
-from moretta.client.transport.connector import Connector
+from moretta.client.transport.connector import Connector, LoopbackServer
 from moretta.client.transport.identity import new_node_key
-from moretta.client.transport.loopback import LoopbackServer
 from moretta.client.transport.server_channel import ServerChannel
 from moretta.shared.core.errors import MorettaError, RefusedError
 from moretta.shared.messages.relay import read_folder

@@ -127,7 +127,7 @@ async def _nonsense(server: Any) -> Any:
         (_wrong_authority, EnrollmentError, "none with the fingerprint of the join string"),
         (_expired, EnrollmentError, "expired 2024-03-09"),
         (_unknown_secret, EnrollmentError, "does not take this join string"),
-        (_gone, UnreachableError, "nobody answers"),
+        (_gone, UnreachableError, "does not respond"),
         (_refused, EnrollmentError, "the name is taken"),
         (_revoked_token, EnrollmentError, "used before"),
         (_other_key, EnrollmentError, "another key's"),

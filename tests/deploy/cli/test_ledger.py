@@ -23,10 +23,10 @@ def path(tmp_path: Path) -> Path:
     everybody = Cohort.of([("ann", "a1"), ("ann", "a2"), ("bob", "b1")])
     once, twice = (Pure(total=1.0),), (Pure(total=2.0, unit="speaker"),)
     for study in ("one", "two"):
-        loss = Loss(everybody, ("server",), once, twice)
+        loss = Loss(everybody, ("server",), {"clip": once, "speaker": twice})
         site_budget.spend("release", loss, study=study, anonymizer="mfcc-quantizer")
     for _ in range(2):
-        loss = Loss(everybody, ("model",), (Pure(total=0.25),), (Pure(total=0.5),))
+        loss = Loss(everybody, ("model",), {"clip": (Pure(total=0.25),), "speaker": (Pure(total=0.5),)})
         site_budget.spend("dp-sgd", loss, study="two", model="voice/statistics")
     return path
 
@@ -63,7 +63,7 @@ def test_the_text_shows_figures_limits_and_whether_the_server_has_signed(path: P
 def test_what_has_no_guarantee_is_called_unbounded(path: Path) -> None:
     nothing = (Unbounded(why="raw"),)
     SiteBudget(Ledger(path), "key", BudgetLimits.unlimited()).spend(
-        "release", Loss(Cohort.of([("ann", "a1")]), ("server",), nothing, nothing)
+        "release", Loss(Cohort.of([("ann", "a1")]), ("server",), {"clip": nothing, "speaker": nothing})
     )
     assert "unbounded" in "\n".join(ledger_lines(_view(path)))
 

@@ -26,8 +26,8 @@ from flwr.supercore.superexec.executor.subprocess_executor import SubprocessExec
 
 from moretta.client.site_home import SiteHome
 from moretta.client.transport.bundle_gate import BundleGate
+from moretta.client.transport.connector import self_signed
 from moretta.client.transport.identity import openssh_private
-from moretta.client.transport.loopback import self_signed
 from moretta.deploy.runtime import flower_programs
 from moretta.deploy.runtime.control import installed_bundle
 from moretta.deploy.runtime.flower_programs import AppExecutor

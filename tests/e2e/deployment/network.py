@@ -20,7 +20,7 @@ from typing import Any
 
 import psutil
 
-from moretta.client.approval.offers import Offers
+from moretta.client.offers import Offers
 from moretta.deploy.runtime import processes
 from moretta.deploy.server.server_admin import administer
 from moretta.server.home import ServerHome, running_server

@@ -22,7 +22,7 @@ from moretta.server.aggregation.strategies import make_strategy
 from moretta.shared.core.errors import RunError
 from moretta.shared.messages import wire
 from moretta.shared.privacy.noise import Floats, SeededNoise
-from moretta.shared.privacy.site_level import SitePlan
+from moretta.shared.privacy.site_updates import SitePlan
 from moretta.shared.study.schema import Study
 from moretta.shared.study.sections import AVERAGING
 

@@ -12,8 +12,7 @@ import grpc
 import pytest
 from ports import RunningPort, SiteKeys, key_pem, refusal, to_pem
 
-from moretta.client.accounting.countersign import Countersigned
-from moretta.client.accounting.ledger import Ledger, receipt_path, stored_receipt
+from moretta.client.accounting.ledger import Countersigned, Ledger, receipt_path, stored_receipt
 from moretta.client.transport.identity import Identity, openssh_private
 from moretta.client.transport.server_channel import site_channel
 from moretta.deploy.server.server_admin import ServerAdmin

@@ -20,7 +20,7 @@ from moretta.shared.features.federated_encoder import CODE, LEARNING_RATE, TRAIN
 from moretta.shared.features.public_speech import synthetic_speakers
 from moretta.shared.features.speaker_code import PublicRows, SpeakerCode, public_rows, train_speaker_code
 from moretta.shared.messages import wire
-from moretta.shared.privacy.site_training import training_step
+from moretta.shared.privacy.accounting import training_step
 from moretta.shared.study.run_plan import PlannedSite, SimulationPlan
 from moretta.shared.study.schema import Study, parse_study
 

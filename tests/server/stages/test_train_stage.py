@@ -177,7 +177,7 @@ def test_a_stage_with_its_own_minimum_fails_when_a_lost_site_leaves_too_few(star
 
 def test_a_redone_round_is_spent_once_and_a_site_pays_for_the_rounds_it_was_in(start: Callable[..., Run]) -> None:
     from moretta.server.stages.report import privacy_rows
-    from moretta.shared.privacy.site_level import plan_site_level
+    from moretta.shared.privacy.site_updates import plan_site_level
 
     run = start(aggregation={"dp": "central", "min_sites": 2}, simulated=True)
     plan = plan_site_level(run.study)

@@ -10,9 +10,8 @@ import pytest
 from privacy_auditing import CanaryTrials, gaussian_lower_bound, lower_bound, one_run_lower_bound
 
 from moretta.shared.privacy.gaussian import Gaussian, calibrated_sigma
-from moretta.shared.privacy.laplace import LaplaceVector
+from moretta.shared.privacy.local_mechanisms import LaplaceVector, RandomizedResponse
 from moretta.shared.privacy.noise import SeededNoise
-from moretta.shared.privacy.randomized_response import RandomizedResponse
 
 Draw = Callable[[int, float], CanaryTrials]
 """So many trials of a mechanism with so many times its noise. Seeded, so that a test does not fail by chance."""

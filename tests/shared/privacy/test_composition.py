@@ -8,9 +8,8 @@ from privacy_auditing import group_privacy
 from moretta.shared.privacy.accounting import composed_epsilon
 from moretta.shared.privacy.dp_sgd import SampledGaussian
 from moretta.shared.privacy.gaussian import Gaussian
-from moretta.shared.privacy.laplace import LaplaceVector
+from moretta.shared.privacy.local_mechanisms import LaplaceVector, RandomizedResponse
 from moretta.shared.privacy.mechanism import Mechanism, Unbounded
-from moretta.shared.privacy.randomized_response import RandomizedResponse
 
 LAPLACE = LaplaceVector(value_epsilon=0.5, values=1)
 GAUSSIAN = Gaussian(sigma=3.0, distance=1.0)

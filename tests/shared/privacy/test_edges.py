@@ -14,8 +14,7 @@ from moretta.shared.core.errors import StudyError
 from moretta.shared.privacy.accounting import Accountant, calibrated_noise, composed_epsilon, epsilon_spent
 from moretta.shared.privacy.dp_sgd import SampledGaussian
 from moretta.shared.privacy.gaussian import Gaussian, calibrated_sigma, gaussian_delta
-from moretta.shared.privacy.laplace import LaplaceVector
-from moretta.shared.privacy.randomized_response import RandomizedResponse
+from moretta.shared.privacy.local_mechanisms import LaplaceVector, RandomizedResponse
 from moretta.shared.study.limits import check_limits
 from moretta.shared.study.schema import parse_study
 

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from moretta.shared.privacy.laplace import LaplaceValues, values_per_unit
+from moretta.shared.privacy.local_mechanisms import LaplaceValues, values_per_unit
 
 positive = st.floats(0.01, 100)
 

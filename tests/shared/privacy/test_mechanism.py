@@ -10,7 +10,7 @@ import pytest
 from moretta.shared.core.errors import ReleaseError
 from moretta.shared.privacy.dp_sgd import SampledGaussian
 from moretta.shared.privacy.gaussian import Gaussian
-from moretta.shared.privacy.laplace import LaplaceVector
+from moretta.shared.privacy.local_mechanisms import LaplaceVector, RandomizedResponse
 from moretta.shared.privacy.mechanism import (
     _KINDS,
     ORDERS,
@@ -22,8 +22,7 @@ from moretta.shared.privacy.mechanism import (
     from_record,
     mechanism,
 )
-from moretta.shared.privacy.randomized_response import RandomizedResponse
-from moretta.shared.privacy.site_level import SiteGaussian
+from moretta.shared.privacy.site_updates import SiteGaussian
 
 EXAMPLES: list[Mechanism] = [
     LaplaceVector(value_epsilon=0.1, values=13, unit="frame"),

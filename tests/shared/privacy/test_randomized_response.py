@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from moretta.shared.privacy.accounting import composed_epsilon
+from moretta.shared.privacy.local_mechanisms import RandomizedResponse
 from moretta.shared.privacy.mechanism import ORDERS
 from moretta.shared.privacy.noise import SeededNoise, SystemNoise
-from moretta.shared.privacy.randomized_response import RandomizedResponse
 
 
 def _table(response: RandomizedResponse) -> np.ndarray:

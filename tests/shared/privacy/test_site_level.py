@@ -13,7 +13,7 @@ from scipy.integrate import quad
 from scipy.stats import norm
 
 from moretta.shared.privacy.mechanism import from_record
-from moretta.shared.privacy.site_level import (
+from moretta.shared.privacy.site_updates import (
     SiteGaussian,
     SitePlan,
     changed,

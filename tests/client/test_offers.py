@@ -16,8 +16,8 @@ from flwr.app.metadata import Metadata
 
 from moretta.client.anonymizers import autoencoder
 from moretta.client.app import app
-from moretta.client.approval.offers import Offers
 from moretta.client.clips import release as releasing
+from moretta.client.offers import Offers
 from moretta.client.site_home import SiteHome
 from moretta.deploy.site.approvals import offer_facts, offer_lines
 from moretta.shared.core.errors import HomeError
@@ -92,7 +92,7 @@ def test_what_was_approved_is_what_is_used_whatever_a_later_message_brings(home:
     study = a_study()
     offer(home, study, honest)
     digest = approval_digest(study, described(honest))
-    Offers(home.root).decide(next(Offers(home.root).all()), "approved", "steward")
+    Offers(home.root).decide(Offers(home.root).all()[0], "approved", "steward")
     assert offer(home, study, None, digest)["state"] == "approved"
     spiked = {**honest, "voice/codebook": honest["voice/codebook"] + 1}
     assert call(home, wire.RELEASE, study, spiked, approval=digest)["failure"] == NOT_APPROVED

@@ -1,26 +1,40 @@
-"""Differential privacy of whole sites: Gaussian noise on the sum of their clipped updates, round after round.
+"""Updates of sites: clipped, with Gaussian noise on their sum, and added up under masks that cancel.
 
 McMahan et al., ICLR 2018, "Learning Differentially Private Recurrent Language Models", with a site for their user and
 without sampling: few sites take part, and all do in every round. The distributed form is that of Kairouz, Liu and
 Steinke, ICML 2021, "The Distributed Discrete Gaussian Mechanism", with noise that is not discrete.
+
+Bonawitz et al., CCS 2017, "Practical Secure Aggregation for Privacy-Preserving Machine Learning"; Bell et al., CCS 2020
+(SecAgg+), which has each site share its keys with some of the others: here with all of them, because sites are few.
+Key agreement, encryption and secret sharing are Flower's, whose SecAgg+ they were made for. Two parts of Flower's 1.41
+are not used. Its masks come from NumPy's Mersenne Twister, seeded with the 32 bits that are left when the words of a
+256-bit key are combined by exclusive or: they can be found by trying. And its quantizer rounds by NumPy's global
+generator and cuts values to a range after noise was added to them.
 """
 
 from __future__ import annotations
 
+import base64
 import math
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from dataclasses import dataclass
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import numpy.typing as npt
 
 from moretta.shared.core.terms import PrivacyUnit
 from moretta.shared.privacy.gaussian import Gaussian, calibrated_sigma
-from moretta.shared.privacy.mechanism import Curve, Mechanism, Relation, Sensitivity, check_positive, mechanism
+from moretta.shared.privacy.mechanism import Curve, Mechanism, Relation, check_positive, mechanism
 from moretta.shared.study.schema import Study
 
 Floats = npt.NDArray[np.float64]
+Words = npt.NDArray[np.uint32]
+MAX_SITES = 1024
+"""So many updates add up without running over."""
+_SIGMAS = 40.0
+"""No Gaussian noise is ever larger."""
+_TOP = 2.0**30
 _MARGIN = 1e-12
 """Relative, off the norm: what adding up in double precision may have missed."""
 
@@ -44,6 +58,7 @@ class SiteGaussian(Mechanism):
         "a training loss or a choice of hyper-parameters on the same sites is revealed without noise",
         "the noise is seeded, or a round is made again with other noise and both are released",
     )
+    grows: ClassVar[str] = "group"
     unit: PrivacyUnit = "site"
     noise_multiplier: float
     """Standard deviation of the noise on the sum, in clipping norms."""
@@ -54,24 +69,21 @@ class SiteGaussian(Mechanism):
         check_positive("site-level noise", noise_multiplier=self.noise_multiplier, rounds=self.rounds, group=self.group)
 
     @property
-    def sensitivity(self) -> Sensitivity:
-        """Of one round's sum, in clipping norms."""
-        return Sensitivity(float(self.group), "L2")
+    def as_gaussian(self) -> Gaussian:
+        """One Gaussian with root `rounds` the reach."""
+        return Gaussian(sigma=self.noise_multiplier, distance=self.group * math.sqrt(self.rounds), unit=self.unit)
 
     def renyi(self) -> Curve:
-        """That of one Gaussian with root `rounds` the reach."""
-        return self._as_gaussian().renyi()
+        """That of one Gaussian."""
+        return self.as_gaussian.renyi()
 
     def epsilon(self, delta: float) -> float | None:
         """Exact; None at delta 0."""
-        return self._as_gaussian().epsilon(delta)
+        return self.as_gaussian.epsilon(delta)
 
-    def for_group(self, size: int, unit: PrivacyUnit = "site") -> SiteGaussian:
+    def for_group(self, size: int, unit: PrivacyUnit = "site") -> Self:
         """`size` sites add to the same sums, all in the same direction at worst."""
-        return replace(self, group=self.group * size, unit=unit)
-
-    def _as_gaussian(self) -> Gaussian:
-        return Gaussian(sigma=self.noise_multiplier, distance=self.group * math.sqrt(self.rounds), unit=self.unit)
+        return super().for_group(size, unit)
 
 
 def mean_sensitivity(weights: Sequence[float], clipping_norm: float) -> float:
@@ -138,13 +150,7 @@ def clipped_change(
     """The change by an update, float64, with an L2 norm of all its arrays together of `norm` at most.
 
     An update with a value that is not finite changes nothing: scaled it would stay so, and noise would not hide it.
-    To refuse it would reveal as much.
-
-    Args:
-        sent: the global weights.
-        update: what they have become at a site.
-        trained: names of the arrays that training changes; what a site says of others is not looked at.
-        norm: to cut to.
+    To refuse it would reveal as much. What a site says of arrays that are not trained is not looked at.
     """
     change = {name: update[name].astype(np.float64) - sent[name].astype(np.float64) for name in sorted(trained)}
     size = float(np.sqrt(sum(float(np.square(array).sum()) for array in change.values())))
@@ -162,3 +168,79 @@ def changed(
         name: (array.astype(np.float64) + change[name]).astype(array.dtype) if name in change else array
         for name, array in sent.items()
     }
+
+
+def threshold(participants: int, min_sites: int) -> int:
+    """The number of sites that must work together to take a mask off: more than half, and a round's minimum at least.
+
+    More than half, so that a server cannot have some of them take a mask off as if its site were there, and the others
+    as if it were not. Everybody works it out alike: a server that may choose it chooses 1.
+
+    >>> [threshold(n, 3) for n in (3, 4, 5, 6, 7)]
+    [3, 3, 3, 4, 4]
+    """
+    return max(min_sites, participants // 2 + 1)
+
+
+def quantum(study: Study) -> float:
+    """The value of one unit of the whole numbers: the same in all rounds and for all sites.
+
+    An update of norm C has no value beyond C, its share of the noise none beyond 40 standard deviations.
+    """
+    plan = plan_site_level(study)
+    share = 0.0 if plan is None else plan.share
+    return (study.aggregation.clipping_norm + _SIGMAS * share) * MAX_SITES / _TOP
+
+
+def quantised(change: Mapping[str, Floats], study: Study) -> dict[str, npt.NDArray[np.int32]]:
+    """A clipped change, with its share of the noise, in whole numbers: rounded once, and never cut again.
+
+    The noise is added before it is rounded, and a sum of rounded numbers is not the rounded sum. That costs nothing:
+    noise many quanta wide, rounded by itself at each site, is distributed like the sum of the noise with B-splines
+    around every quantum, which is a random choice made from that sum; the difference is below exp(-pi^2 s^2) for noise
+    of s quanta, by Poisson's summation formula.
+    """
+    step = quantum(study)
+    return {name: np.rint(array / step).astype(np.int32) for name, array in change.items()}
+
+
+def mean_of_sum(total: Words, shapes: Mapping[str, tuple[int, ...]], *, sites: int, study: Study) -> dict[str, Floats]:
+    """The mean change from the sum of what sites packed, once its masks are off.
+
+    Args:
+        total: uint32 [values], modulo 2^32, of `sites` sites.
+    """
+    values = total.view(np.int32).astype(np.float64) * (quantum(study) / sites)
+    ends = np.cumsum([int(np.prod(shapes[name])) for name in sorted(shapes)])
+    parts = np.split(values, ends[:-1])
+    return {name: part.reshape(shapes[name]) for name, part in zip(sorted(shapes), parts, strict=True)}
+
+
+def packed(arrays: Mapping[str, npt.NDArray[np.int32]]) -> Words:
+    """All arrays in one, uint32 [values], in order of their names."""
+    return np.concatenate([arrays[name].ravel().view(np.uint32) for name in sorted(arrays)])
+
+
+def mask(key: bytes, size: int) -> Words:
+    """uint32 [size]: the ChaCha20 key stream. A key is used for one mask, once."""
+    from cryptography.hazmat.primitives.ciphers import Cipher, algorithms
+
+    stream = Cipher(algorithms.ChaCha20(key, bytes(16)), mode=None).encryptor().update(bytes(4 * size))
+    return np.frombuffer(stream, dtype="<u4").astype(np.uint32)
+
+
+def shared_mask(own: bytes, theirs: bytes, size: int) -> Words:
+    """The mask that two sites have in common, from the one's private key and the other's public key, both PEM."""
+    return mask(base64.urlsafe_b64decode(agreed_key(own, theirs)), size)
+
+
+def agreed_key(own: bytes, theirs: bytes) -> bytes:
+    """32 bytes, base64: elliptic-curve Diffie-Hellman on P-384, by Flower."""
+    from moretta.shared.core.flower_private import bytes_to_private_key, bytes_to_public_key, generate_shared_key
+
+    return generate_shared_key(bytes_to_private_key(own), bytes_to_public_key(theirs))
+
+
+def signed(words: Words, site: str, other: str) -> Words:
+    """The pairwise mask as `site` adds it: of two sites the later one adds, and the earlier one takes away."""
+    return words if site > other else np.negative(words)

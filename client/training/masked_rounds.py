@@ -17,21 +17,13 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from moretta.client.settings import SiteSettings
+from moretta.client.site_home import read_own
 from moretta.client.training.rounds import RoundRequest, StoredResponse, train_round
 from moretta.shared.core.atomic import write_atomic
 from moretta.shared.core.errors import RefusedError
 from moretta.shared.messages import wire
 from moretta.shared.messages.calls import KeysWanted, SharesWanted, TrainingWanted, UnmaskingWanted
-from moretta.shared.privacy.secure_aggregation import (
-    MAX_SITES,
-    Words,
-    agreed_key,
-    mask,
-    packed,
-    shared_mask,
-    signed,
-    threshold,
-)
+from moretta.shared.privacy.site_updates import MAX_SITES, agreed_key, mask, packed, shared_mask, signed, threshold
 from moretta.shared.study.schema import Study
 from moretta.shared.study.sections import ModelKind
 
@@ -80,105 +72,84 @@ class SessionStore:
     kind: ModelKind
 
     @classmethod
-    def of(cls, home: Path, study: Study, kind: ModelKind) -> SessionStore:
-        """Under a site's home."""
-        return cls(home / "secure" / study.digest()[:16], kind)
+    def of(cls, home: Path, study: Study, kind: str) -> SessionStore:
+        """Under a site's home. Raises RefusedError where the study has no such step."""
+        for known in study.models:
+            if known == kind and study.aggregation.secure:
+                return cls(home / "secure" / study.digest()[:16], known)
+        raise RefusedError("a step of secure aggregation that the study does not have")
 
     def find(self, number: str) -> Session | None:
         """The session of this number; None if there is none, or another one."""
         try:
-            session = Session.model_validate_json(self._session.read_bytes())
+            session = Session.model_validate_json((self.folder / f"{self.kind}.json").read_bytes())
         except (OSError, ValidationError):
             return None
         return session if session.number == number else None
 
     def get(self, number: str) -> Session:
-        """The session of this number.
-
-        Raises:
-            RefusedError: there is none.
-        """
-        session = self.find(number)
-        if session is None:
+        """The session of this number, or a RefusedError."""
+        if (session := self.find(number)) is None:
             raise RefusedError("a step of secure aggregation whose start this site has not seen, or has seen end")
         return session
 
     def keep(self, session: Session) -> None:
         """Replace any other session."""
-        write_atomic(self._session, session.model_dump_json(), mode=0o600)
+        write_atomic(self.folder / f"{self.kind}.json", session.model_dump_json(), mode=0o600)
 
     def allow_unmasking(self, round_number: int, request: str) -> None:
-        """Record that a round is unmasked, before it is.
-
-        Raises:
-            RefusedError: it was unmasked for other sites or updates before: the difference would reveal one.
-        """
-        try:
-            known = _UNMASKED.validate_json(self._rounds.read_bytes())
-        except FileNotFoundError:
-            known = {}
-        except (OSError, ValidationError) as error:
-            raise RefusedError(f"the record of unmasked rounds cannot be read: {error}") from error
+        """Record that a round is unmasked, before it is. Raises RefusedError: it was unmasked for other sites or
+        updates before: the difference would reveal one."""
+        path = self.folder / f"{self.kind}-unmasked.json"
+        broken = RefusedError(f"the record of unmasked rounds {path} cannot be read")
+        known = read_own(path, _UNMASKED.validate_json, broken) or {}
         if known.setdefault(round_number, request) != request:
             raise RefusedError(
                 f"round {round_number} is to be unmasked once more, with other sites or other weights",
                 expected="each round once: the difference of two sums reveals a single update",
                 fix="go on with the run that had it, or start a study of another name or seed",
             )
-        write_atomic(self._rounds, _UNMASKED.dump_json(known), mode=0o600)
-
-    @property
-    def _session(self) -> Path:
-        return self.folder / f"{self.kind}.json"
-
-    @property
-    def _rounds(self) -> Path:
-        return self.folder / f"{self.kind}-unmasked.json"
+        write_atomic(path, _UNMASKED.dump_json(known), mode=0o600)
 
 
-def public_keys(settings: SiteSettings, study: Study, request: KeysWanted) -> tuple[str, str]:
+def public_keys(settings: SiteSettings, study: Study, request: KeysWanted) -> Pair:
     """First step: two public keys, PEM in hexadecimal. A new session replaces any other."""
     from moretta.shared.core.flower_private import generate_key_pairs, private_key_to_bytes, public_key_to_bytes
 
-    store = _store(settings, study, request.modality)
+    store = SessionStore.of(settings.home, study, request.modality)
     if request.round > study.train.rounds:
         raise RefusedError(f"round {request.round}", expected=f"1 to {study.train.rounds}, by the study")
     session = store.find(request.session)
     if session is None:
-        private, public = zip(*(generate_key_pairs() for _ in range(2)), strict=True)
+        (mask_key, mask_public), (share_key, share_public) = generate_key_pairs(), generate_key_pairs()
         session = Session(
             number=request.session,
             round=request.round,
-            mask_key=private_key_to_bytes(private[0]).hex(),
-            share_key=private_key_to_bytes(private[1]).hex(),
-            public=(public_key_to_bytes(public[0]).hex(), public_key_to_bytes(public[1]).hex()),
+            mask_key=private_key_to_bytes(mask_key).hex(),
+            share_key=private_key_to_bytes(share_key).hex(),
+            public=(public_key_to_bytes(mask_public).hex(), public_key_to_bytes(share_public).hex()),
         )
         store.keep(session)
     return session.public
 
 
 def shares(settings: SiteSettings, study: Study, request: SharesWanted) -> dict[str, str]:
-    """Second step: for each other site, shares of this site's secrets that only that site can read.
-
-    Raises:
-        RefusedError: too few or too many sites, keys that are not this site's, or two that are the same.
-    """
+    """Second step: for each other site, shares of this site's secrets that only that site can read. Raises
+    RefusedError: too few or too many sites, keys that are not this site's, or two that are the same."""
     from moretta.shared.core.flower_private import create_shares, encrypt, share_keys_plaintext_concat
 
-    store, site, min_sites = _store(settings, study, request.modality), settings.name, study.aggregation.min_sites
+    store, site = SessionStore.of(settings.home, study, request.modality), settings.name
     session, peers = store.get(request.session), dict(sorted(request.keys.items()))
     if session.sent:
         _require(peers == session.peers, "keys of other sites than before")
         return session.sent
-    _require(
-        min_sites <= len(peers) <= MAX_SITES, f"a sum of {len(peers)} updates; expected {min_sites} to {MAX_SITES}"
-    )
+    least, names = study.aggregation.min_sites, list(peers)
+    _require(least <= len(peers) <= MAX_SITES, f"a sum of {len(peers)} updates; expected {least} to {MAX_SITES}")
     _require(peers.get(site) == session.public, "other keys of this site than it gave")
     _require(len({key for pair in peers.values() for key in pair}) == 2 * len(peers), "a key that two sites have")
-    names, least = list(peers), threshold(len(peers), min_sites)
-    seed = os.urandom(32)
-    of_seed = create_shares(seed, least, len(names))
-    of_key = create_shares(bytes.fromhex(session.mask_key), least, len(names))
+    seed, needed = os.urandom(32), threshold(len(peers), least)
+    of_seed = create_shares(seed, needed, len(names))
+    of_key = create_shares(bytes.fromhex(session.mask_key), needed, len(names))
     for place, name in enumerate(names):
         if name == site:
             session.held[site] = (of_seed[place].hex(), of_key[place].hex())
@@ -192,20 +163,22 @@ def shares(settings: SiteSettings, study: Study, request: SharesWanted) -> dict[
 
 def masked_update(settings: SiteSettings, request: RoundRequest, message: TrainingWanted) -> StoredResponse:
     """Third step: trains, if this round was not trained before, and masks the update. It carries no loss or count.
-
-    Raises:
-        RefusedError: shares of too few or other sites, or masks of another round; or the session is over.
-    """
-    assert request.kind != "code"
-    store = _store(settings, request.study, request.kind)
-    min_sites = request.study.aggregation.min_sites
-    session = _with_shares(store, message, settings.name, min_sites=min_sites)
+    Raises RefusedError: shares of too few or other sites, or masks of another round; or the session is over."""
+    site, min_sites = settings.name, request.study.aggregation.min_sites
+    store = SessionStore.of(settings.home, request.study, request.kind)
+    session = _with_shares(store, message, site, min_sites=min_sites)
     if request.number != session.round or session.question not in ("", request.digest):
         raise RefusedError("secure aggregation: masks of one round for another's update")
     session.question = request.digest
     store.keep(session)
     update = train_round(settings, request)
-    covered = _masked(session, settings.name, packed(update.arrays))
+    # Under a mask of this site's own, and one shared with each other site
+    _require(bool(session.seed), "a masked update after its masks were taken off")
+    words = packed(update.arrays)
+    covered = words + mask(bytes.fromhex(session.seed), len(words))
+    for name in sorted(session.held.keys() - {site}):
+        common = shared_mask(bytes.fromhex(session.mask_key), bytes.fromhex(session.peers[name][0]), len(words))
+        covered += signed(common, site, name)
     return StoredResponse({wire.MASKED: np.asarray(covered)}, update.metrics)
 
 
@@ -217,10 +190,10 @@ def unmasking(settings: SiteSettings, study: Study, request: UnmaskingWanted) ->
     Raises:
         RefusedError: too few are in the sum, or not this site, or this round was unmasked for others before.
     """
-    store, site = _store(settings, study, request.modality), settings.name
+    store = SessionStore.of(settings.home, study, request.modality)
     session, there = store.get(request.session), set(request.survivors)
     _require(bool(session.question), "an unmasking before an update")
-    _require(there <= session.held.keys() and site in there, "a sum of others' updates")
+    _require(there <= session.held.keys() and settings.name in there, "a sum of others' updates")
     least = threshold(len(session.peers), study.aggregation.min_sites)
     _require(len(there) >= least, f"a sum of {len(there)} updates: too few")
     digest = hashlib.sha256("\n".join([session.question, *sorted(there)]).encode()).hexdigest()
@@ -255,23 +228,6 @@ def _with_shares(store: SessionStore, message: TrainingWanted, site: str, *, min
         session.held[name] = (of_seed.hex(), of_key.hex())
     store.keep(session)
     return session
-
-
-def _masked(session: Session, site: str, words: Words) -> Words:
-    """uint32 [values] under a mask of this site's own, and one shared with each other site."""
-    _require(bool(session.seed), "a masked update after its masks were taken off")
-    covered = words + mask(bytes.fromhex(session.seed), len(words))
-    for name in sorted(session.held.keys() - {site}):
-        common = shared_mask(bytes.fromhex(session.mask_key), bytes.fromhex(session.peers[name][0]), len(words))
-        covered += signed(common, site, name)
-    return covered
-
-
-def _store(settings: SiteSettings, study: Study, kind: str) -> SessionStore:
-    for known in study.models:
-        if known == kind and study.aggregation.secure:
-            return SessionStore.of(settings.home, study, known)
-    raise RefusedError("a step of secure aggregation that the study does not have")
 
 
 def _agreed(own: str, theirs: str) -> bytes:

@@ -1,1 +1,0 @@
-"""What the steward approves before a site responds."""

@@ -1,1 +1,0 @@
-"""A site's part in secure aggregation."""

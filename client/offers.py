@@ -129,7 +129,8 @@ class Offers:
 
     def approved(self, study: Study, digest: str | None = None) -> Offer:
         """The approved offer of a study, by its digest, or the newest one. Raises NotApprovedError if there is none."""
-        names = [digest] if digest else [path.stem for path in (self.home / "approvals").glob("*.json")]
+        # A kill may leave a hidden part of a file
+        names = [digest] if digest else [path.stem for path in (self.home / "approvals").glob("[!.]*.json")]
         for made in sorted(filter(None, map(self.decision, names)), key=lambda made: made.at, reverse=True):
             if made.decision == "approved" and made.study == study.digest():
                 offer = self.find(made.digest)

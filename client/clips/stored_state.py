@@ -131,7 +131,7 @@ def note_sent(settings: SiteSettings, study: Study, what: What, *, run: int, rou
 
 def all_sent(settings: SiteSettings) -> list[list[Line]]:
     """The lines of each study."""
-    return [_lines(path) for path in sorted((settings.home / "sent").glob("*.jsonl"))]
+    return [_lines(path) for path in sorted((settings.home / "sent").glob("[!.]*.jsonl"))]
 
 
 def _record(settings: SiteSettings, study: str) -> Path:

@@ -174,7 +174,7 @@ def _concerns(settings: SiteSettings, short: str, kept: dict[Path, Provenance | 
     if release.exists() and not (release / STATEMENT_FILE).exists():
         shutil.rmtree(release, ignore_errors=True)  # half of one, from a process that was ended
     if not kept:
-        return any((settings.updates / short).glob("*.safetensors"))
+        return any((settings.updates / short).glob("[!.]*.safetensors"))
     return any(
         made is None or listed.speakers & made.speakers or listed.digests & made.digests for made in kept.values()
     )

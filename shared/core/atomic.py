@@ -18,7 +18,7 @@ from moretta.shared.core.errors import StorageError
 def write_atomic(path: Path, data: bytes | str, *, mode: int = 0o600) -> None:
     """Write `data` to `path`, for its owner alone, through a temporary file beside it, fsync, and rename."""
     with naming(path):
-        with atomic_path(path) as temporary:
+        with atomic_path(path, ending=".part") as temporary:
             descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
             with os.fdopen(descriptor, "wb") as file:
                 os.fchmod(descriptor, mode)
@@ -29,7 +29,7 @@ def write_atomic(path: Path, data: bytes | str, *, mode: int = 0o600) -> None:
 
 
 @contextmanager
-def atomic_path(path: Path) -> Iterator[Path]:
+def atomic_path(path: Path, *, ending: str = "") -> Iterator[Path]:
     """A temporary path beside `path`, moved there if the block ends well and removed if it does not.
 
     It is hidden, so a reader of the folder takes it for no clip, and keeps the ending, which writers of media go by.
@@ -37,7 +37,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
     with naming(path):
         path.parent.mkdir(parents=True, exist_ok=True)
     # Both parts are cut: the name itself may be as long as a name can be
-    temporary = path.with_name(f".{path.stem[:100]}.{secrets.token_hex(8)}{path.suffix[-20:]}")
+    temporary = path.with_name(f".{path.stem[:100]}.{secrets.token_hex(8)}{ending or path.suffix[-20:]}")
     try:
         yield temporary
         with naming(path):

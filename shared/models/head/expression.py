@@ -92,7 +92,7 @@ def showing(emotion: str, rng: np.random.Generator | None = None) -> dict[str, f
     return weights
 
 
-def crease_depths(weights: dict[str, float]) -> list[float]:
+def crease_depths(weights: dict[str, float]) -> tuple[float, ...]:
     """How deeply the creases `paint.CREASES` are drawn, each 0 to 1."""
 
     def mean(action: str) -> float:
@@ -104,7 +104,7 @@ def crease_depths(weights: dict[str, float]) -> list[float]:
         mean("noseSneer") + 0.4 * mean("mouthUpperUp"),
         mean("mouthSmile") + 0.3 * mean("cheekSquint"),
     )
-    return [min(max(depth, 0.0), 1.2) for depth in depths]
+    return tuple(min(max(depth, 0.0), 1.2) for depth in depths)
 
 
 ACTIONS: dict[str, Recipe] = {

@@ -1,4 +1,4 @@
-"""The Flower ClientApp of a site: hello, offer, code, release, fetch, train, evaluate; see `moretta.client.handler`."""
+"""The Flower ClientApp of a site: hello, offer, code, release, fetch, train, evaluate; see `moretta.client.mods`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 from flwr.app import MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 
-from moretta.client.handler import SiteCall, handler
+from moretta.client.mods import SiteCall, check_policy, handler, mask_errors, one_thread, unchanged_clips
 from moretta.client.settings import SiteSettings
 from moretta.client.training.masked_rounds import masked_update, public_keys, shares, unmasking
 from moretta.client.training.rounds import RoundRequest, Trained, train_round
@@ -20,7 +20,7 @@ from moretta.shared.messages import calls, wire
 from moretta.shared.release import Release, open_release
 from moretta.shared.release.release_format import CLIPS_FILE, CODEBOOK_FILE, STATEMENT_FILE
 
-app = ClientApp()
+app = ClientApp(mods=[one_thread, mask_errors, check_policy, unchanged_clips])
 
 
 @app.query("hello")

@@ -1,7 +1,7 @@
-"""Every request to a site: checked before its handler sees it, about clips that stay as they were, with masked errors.
+"""Flower mods of a site's ClientApp: one thread, masked errors, the policy, and the check that clips are unchanged.
 
-Errors stay at the site: the server learns their kind, or the rule that refused, and nothing else, because texts may
-name files. The site's own log has the whole.
+They wrap every handler in this order. Errors stay at the site: the server learns their kind, or the rule that refused,
+and nothing else, because texts may name files. The site's own log has the whole.
 """
 
 from __future__ import annotations
@@ -9,7 +9,8 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from contextvars import ContextVar
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypeVar
@@ -46,12 +47,12 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class SiteCall:
-    """One request to this site, read whole and bounded."""
+    """One request to this site, as far as the mods have checked it."""
 
     settings: SiteSettings
     content: RecordDict
-    request: Request
-    checked_study: Study | None
+    request: Request | None = None
+    checked_study: Study | None = None
 
     @property
     def study(self) -> Study:
@@ -60,70 +61,90 @@ class SiteCall:
         return self.checked_study
 
     def as_(self, kind: type[R]) -> R:
-        """The request with its type."""
+        """The request with its type, whole and bounded."""
         assert isinstance(self.request, kind)
         return self.request
 
 
+_CALL: ContextVar[SiteCall] = ContextVar("site_call")
+
+
+def current_call() -> SiteCall:
+    """The call that the mods have checked. By its name, so that Ray can send a handler to another process."""
+    return _CALL.get()
+
+
 def handler(respond: Callable[[SiteCall], RecordDict]) -> ClientAppCallable:
-    """A handler for Flower from a function of a checked request: one thread, and a failure becomes a response."""
+    """A handler for Flower from a function of what the mods have checked."""
 
     def handle(message: Message, context: Context) -> Message:
-        limit_threads(1)
-        set_up_logging()
-        use_run_id(message.metadata.run_id)
-        folder = context.node_config.get(SITE_HOME)
-        home = None if folder is None else Path(str(folder))
-        name = f"partition-{context.node_config.get('partition-id', '?')}"
-        try:
-            settings = _site_settings(home, context)
-            name, home = settings.name, settings.home
-            content = _on_current_clips(respond, _checked(settings, message), message)
-        except Exception as error:
-            code = error.exit_code if isinstance(error, MorettaError) else ExitCode.INTERNAL
-            _log_failure(home, message.metadata.message_type, error)
-            shown = type(error).__name__  # or the rule that refused, or what was wrong with the request
-            if isinstance(error, PolicyError | BudgetError | ChangedError | NotApprovedError):
-                shown = error.public_message
-            elif isinstance(error, MessageError):
-                shown = error.message
-            content = RecordDict({wire.CONFIG: wire.json_config(site=name, failure=shown, code=int(code))})
-        return Message(content, reply_to=message)
+        del context
+        return Message(respond(current_call()), reply_to=message)
 
     return handle
 
 
-def _checked(settings: SiteSettings, message: Message) -> SiteCall:
-    """The policy must allow a request's study, and the steward must have approved it unless it is an offer."""
-    kind = message.metadata.message_type
-    request = read(REQUESTS[kind], message.content)
-    if kind == wire.HELLO:
-        return SiteCall(settings, message.content, request, None)
-    study = wire.study_of(message.content)
-    if settings.policy is not None:
-        settings.policy.check_study(study)
-        if kind != wire.OFFER:
-            Offers(settings.home).approved(study)
-    return SiteCall(settings, message.content, request, study)
+def one_thread(message: Message, context: Context, call_next: ClientAppCallable) -> Message:
+    """One compute thread, and a log under the id of the run."""
+    limit_threads(1)
+    set_up_logging()
+    use_run_id(message.metadata.run_id)
+    return call_next(message, context)
 
 
-def _on_current_clips(respond: Callable[[SiteCall], RecordDict], call: SiteCall, message: Message) -> RecordDict:
-    """A response about clips that are as they were, before and after it, and that is noted before it leaves.
+def mask_errors(message: Message, context: Context, call_next: ClientAppCallable) -> Message:
+    """A failure becomes a response with its kind and nothing else."""
+    folder = context.node_config.get(SITE_HOME)
+    home = None if folder is None else Path(str(folder))
+    name = f"partition-{context.node_config.get('partition-id', '?')}"
+    try:
+        settings = _site_settings(home, context)
+        name, home = settings.name, settings.home
+        _CALL.set(SiteCall(settings, message.content))
+        return call_next(message, context)
+    except Exception as error:
+        code = error.exit_code if isinstance(error, MorettaError) else ExitCode.INTERNAL
+        _log_failure(home, message.metadata.message_type, error)
+        shown = type(error).__name__  # or the rule that refused, or what was wrong with the request
+        if isinstance(error, PolicyError | BudgetError | ChangedError | NotApprovedError):
+            shown = error.public_message
+        elif isinstance(error, MessageError):
+            shown = error.message
+        content = RecordDict({wire.CONFIG: wire.json_config(site=name, failure=shown, code=int(code))})
+        return Message(content, reply_to=message)
+
+
+def check_policy(message: Message, context: Context, call_next: ClientAppCallable) -> Message:
+    """Reads the request before any of it is used. The policy must allow its study, and the steward have approved it."""
+    call, kind = _CALL.get(), message.metadata.message_type
+    call = replace(call, request=read(REQUESTS[kind], message.content))
+    if kind != wire.HELLO:
+        call = replace(call, checked_study=wire.study_of(message.content))
+        if call.settings.policy is not None:
+            call.settings.policy.check_study(call.study)
+            if kind != wire.OFFER:
+                Offers(call.settings.home).approved(call.study)
+    _CALL.set(call)
+    return call_next(message, context)
+
+
+def unchanged_clips(message: Message, context: Context, call_next: ClientAppCallable) -> Message:
+    """A response is about clips that are as they were, before and after it, and is noted before it leaves.
 
     A person may withdraw while a model is trained: what was made meanwhile is removed and does not leave.
     """
-    kind, run, settings = message.metadata.message_type, message.metadata.run_id, call.settings
-    if kind in (wire.HELLO, wire.OFFER) or settings.policy is None:
-        return respond(call)
+    call, kind, run = _CALL.get(), message.metadata.message_type, message.metadata.run_id
+    if kind in (wire.HELLO, wire.OFFER) or call.settings.policy is None:
+        return call_next(message, context)
     number = int(wire.number_of(message.content, "server-round", 0.0))
     making = kind in (wire.CODE, wire.RELEASE)
-    check_stored(settings, call.study, run=run, making=making, whole=kind == wire.RELEASE)
-    content = respond(call)
+    check_stored(call.settings, call.study, run=run, making=making, whole=kind == wire.RELEASE)
+    response = call_next(message, context)
     if kind in _SENT:
-        note_sent(settings, call.study, _SENT[kind], run=run, round_number=number)
+        note_sent(call.settings, call.study, _SENT[kind], run=run, round_number=number)
     if kind != wire.FETCH:  # nothing is made for it, so nothing can change meanwhile
-        check_stored(deployed_site(settings.home), call.study, run=run)
-    return content
+        check_stored(deployed_site(call.settings.home), call.study, run=run)
+    return response
 
 
 def _site_settings(home: Path | None, context: Context) -> SiteSettings:

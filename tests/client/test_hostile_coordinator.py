@@ -13,7 +13,7 @@ import pytest
 from enrolled import approve, enrolled
 from requested import POLICY, RequestStage
 
-from moretta.client import handler as mods
+from moretta.client import mods
 from moretta.client.accounting.ledger import Ledger
 from moretta.client.clips import release as releasing
 from moretta.client.offers import Offers, arrays_for

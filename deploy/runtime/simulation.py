@@ -224,4 +224,4 @@ def connect_locally(run: Run, sites: int) -> None:
     from moretta.shared.core.flower_private import TaskIdentity
 
     TaskIdentity.task_id = TaskIdentity.run_id = TaskIdentity.node_id = 1  # without them no message can be written
-    connect(run, cast("Grid", LocalGrid(run.folder, sites)))
+    run.site_grid = connect(run.context, cast("Grid", LocalGrid(run.context.folder, sites)))

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from moretta.server.stages.lifecycle import OUTCOME_FILE, newest_attempt, working_pid
-from moretta.server.stages.run import PROGRESS_FILE, Run, SiteFacts, SiteSpending
+from moretta.server.stages.run import PROGRESS_FILE, Run, RunContext, SiteFacts, SiteSpending
 from moretta.server.stages.state import STATE_FILE, load_progress
 from moretta.shared.core.errors import ExitCode
 from moretta.shared.study.run_plan import load_plan
@@ -62,7 +62,7 @@ class StudyStatus:
 
 def study_status(folder: Path) -> StudyStatus:
     """How the study in a folder is; StudyError where no run is, ReleaseError where its state cannot be read."""
-    run = load_progress(folder) or Run(folder, load_plan(folder))
+    run = load_progress(folder) or Run(RunContext(folder, load_plan(folder)))
     outcome: dict[str, Any] = json.loads(_text(folder / OUTCOME_FILE) or "{}")
     events = [json.loads(line) for line in _text(folder / PROGRESS_FILE).splitlines()]
     code = outcome.get("exit_code")
@@ -76,9 +76,9 @@ def study_status(folder: Path) -> StudyStatus:
     return StudyStatus(
         state=state,
         stage=str(outcome.get("stage") or next(begun, "")),
-        done=tuple(run.progress.done),
-        round=max(run.progress.last_round.values(), default=None),
-        rounds=run.study.train.rounds,
+        done=tuple(run.context.progress.done),
+        round=max(run.context.progress.last_round.values(), default=None),
+        rounds=run.context.study.train.rounds,
         attempts=newest_attempt(folder),
         exit_code=code,
         cause=str(outcome.get("cause", "")),
@@ -87,9 +87,9 @@ def study_status(folder: Path) -> StudyStatus:
                 site.name,
                 run.releases.facts.get(site.name, SiteFacts()).clips,
                 run.training.spent.get(site.name, SiteSpending()).rounds,
-                run.progress.missed_as_text(site.name),
+                run.context.progress.missed_as_text(site.name),
             )
-            for site in run.plan.sites
+            for site in run.context.plan.sites
         ),
     )
 

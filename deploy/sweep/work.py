@@ -13,11 +13,11 @@ from moretta.client.settings import SiteSettings, simulated_site
 from moretta.deploy.runtime.simulation import connect_locally
 from moretta.deploy.sweep.jobs import Job, folder_of
 from moretta.deploy.sweep.sweep_results import CellAudit, Released, ResultFolder, Spent, Trained, if_all_known
-from moretta.server.app import SITE_STAGES, run_stages
 from moretta.server.stages.audit import TOO_FEW, audit, can_be_attacked
 from moretta.server.stages.report import privacy_rows
-from moretta.server.stages.run import AuditLimits, Run
+from moretta.server.stages.run import AuditLimits, Run, RunContext
 from moretta.server.stages.state import RESUME_FILE, load_progress, save_state
+from moretta.server.study import SITE_STAGES, run_stages
 from moretta.shared.audit.report.report_schema import Record
 from moretta.shared.core.errors import RunError
 from moretta.shared.core.labels import in_order
@@ -46,7 +46,7 @@ def _release(job: Job, folder: Path, out: Path) -> Record:
     run = _started(job, folder)
     run_stages(run, SITE_STAGES[: _RELEASE + 1])
     save_state(run, RESUME_FILE)
-    return Released(privacy=tuple(privacy_rows(run)))
+    return Released(privacy=tuple(privacy_rows(run.context, run.releases, run.training)))
 
 
 def _audit(job: Job, folder: Path, out: Path) -> Record:
@@ -54,10 +54,10 @@ def _audit(job: Job, folder: Path, out: Path) -> Record:
     job.plan.save(folder)
     present = [m for m in job.plan.study.modalities if m not in before.absent]
     not_run: dict[str, str] = {m: TOO_FEW for m in present if not can_be_attacked(before.releases, m)}
-    run = Run(folder, job.plan, releases=before.releases, absent=before.absent | not_run)
-    run.limits = AuditLimits(workers=1, embeddings=out / "embeddings")
-    audit(run)
-    return CellAudit(rows=tuple(run.identity), utility=tuple(run.utility), not_run=not_run)
+    limits = AuditLimits(workers=1, embeddings=out / "embeddings")
+    context, absent = RunContext(folder, job.plan), before.absent | not_run
+    found = audit(context, before.releases, before.public, (), absent, limits=limits)
+    return CellAudit(rows=tuple(found.identity), utility=tuple(found.utility), not_run=not_run)
 
 
 def _train(job: Job, folder: Path, out: Path) -> Record:
@@ -65,9 +65,9 @@ def _train(job: Job, folder: Path, out: Path) -> Record:
     job.plan.save(folder)
     sites = [simulated_site(folder, number) for number in range(len(job.plan.sites))]
     for number, site in enumerate(sites):
-        take_over_release(simulated_site(before.folder, number), before.study, site, job.plan.study)
+        take_over_release(simulated_site(before.context.folder, number), before.context.study, site, job.plan.study)
     run = _started(job, folder)
-    run.public, run.progress.done[:] = before.public, _STAGES[:_RELEASE]
+    run.public, run.context.progress.done[:] = before.public, _STAGES[:_RELEASE]
     run_stages(run, SITE_STAGES)
     evaluation = run.evaluation
     keys = job.plan.pseudonym_keys()
@@ -75,7 +75,7 @@ def _train(job: Job, folder: Path, out: Path) -> Record:
         emotion=evaluation.emotion,
         counts={o: {s: table.tolist() for s, table in tables.items()} for o, tables in evaluation.counts.items()},
         numbers={keys[number].speaker(number): number for number in in_order(job.plan.test_speakers)},
-        privacy=tuple(privacy_rows(run)),
+        privacy=tuple(privacy_rows(run.context, run.releases, run.training)),
         releases=_spent(sites, "server", delta=job.plan.study.privacy.delta),
         models=_spent(sites, "model", delta=job.plan.study.privacy.delta),
     )
@@ -83,7 +83,7 @@ def _train(job: Job, folder: Path, out: Path) -> Record:
 
 def _started(job: Job, folder: Path) -> Run:
     job.plan.save(folder)
-    run = Run(folder, job.plan)
+    run = Run(RunContext(folder, job.plan))
     connect_locally(run, len(job.plan.sites))
     return run
 

@@ -1,4 +1,4 @@
-"""Rounds of one of Flower's strategies: what goes out is addressed, what comes in is checked, sorted and counted."""
+"""A wrapper around Flower's strategies: what goes out is addressed, what comes in is checked, sorted and counted."""
 
 from __future__ import annotations
 
@@ -6,14 +6,13 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
-from flwr.app import ArrayRecord, Message, MetricRecord, RecordDict
+from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 
-from moretta.server.aggregation.site_level_mean import SiteLevelMean
 from moretta.server.grid.site_grid import SiteGrid, SiteResponse, noting_failure_of
 from moretta.shared.core.array_types import Array, Float64
 from moretta.shared.core.errors import ReleaseError, RunError
@@ -38,6 +37,26 @@ _LEAST_LENGTH, _LEAST_COSINE = 0.3, 0.05
 Weights = dict[str, Array]
 
 
+class WrappedStrategy(Strategy):
+    """Base of the wrappers, as Flower's own for differential privacy are: they change how training goes."""
+
+    strategy: Strategy
+
+    def configure_evaluate(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        """As of the strategy within."""
+        return self.strategy.configure_evaluate(server_round, arrays, config, grid)
+
+    def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
+        """As of the strategy within."""
+        return self.strategy.aggregate_evaluate(server_round, replies)
+
+    def summary(self) -> None:
+        """As of the strategy within."""
+        self.strategy.summary()
+
+
 @dataclass(frozen=True, slots=True)
 class RoundOutcome:
     """Result of one round of training."""
@@ -55,8 +74,8 @@ class RoundOutcome:
 
 
 @dataclass
-class CheckedStrategy:
-    """Gives Flower's strategy only sound updates, in order of site names, since a floating-point sum depends on it.
+class CheckedStrategy(WrappedStrategy):
+    """Gives the strategy within only sound updates, in order of site names, since a floating-point sum depends on it.
 
     Flower's own loop, `Strategy.start`, waits for ever where no site is there, and cannot go on from a later round:
     `round` makes one round, and fails where too few updates come.
@@ -79,44 +98,51 @@ class CheckedStrategy:
     """Finished models that the sites need for this one."""
     find_outlying: bool = True
     """False where no single update may be known from the aggregate."""
-    site_level: SiteLevelMean | None = None
-    """Makes the strategy's one update where sites are protected as a whole."""
     _sent: Weights = field(default_factory=dict)
     _metrics: dict[str, dict[str, float]] = field(default_factory=dict)
+    _since: float = 0.0
 
     def round(self, number: int, weights: Weights) -> Weights:
         """Send the global weights, check what comes back, aggregate what is sound.
 
         Raises RunError where fewer than `min_sites` usable updates came, or too few for the strategy.
         """
-        since = time.monotonic()
-        self._sent, self._metrics = dict(sorted(weights.items())), {}
+        arrays, config = wire.arrays_to_record(weights), wire.study_config(self.study)
+        messages = self.configure_train(number, arrays, config, self.grid)
+        replies = self.grid.send_and_receive(messages, timeout=self.deadline_seconds)
+        new, _ = self.aggregate_train(number, replies)
+        return {name: packed.numpy() for name, packed in new.items()}
+
+    def configure_train(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> list[Message]:
+        """To every site what the strategy within would send, with its options."""
+        self._since = time.monotonic()
+        self._sent, self._metrics = {name: packed.numpy() for name, packed in arrays.items()}, {}
+        content = next(iter(self.strategy.configure_train(server_round, arrays, config, grid))).content
+        content.update(wire.models_to_records(self.other_models))
+        return [Message(content, node, self.call) for node, site in self.grid.nodes.items() if site in self.sites]
+
+    def aggregate_train(self, server_round: int, replies: Iterable[Message]) -> tuple[ArrayRecord, MetricRecord | None]:
+        """Aggregate the sound updates with the strategy within; raises RunError as `round` does."""
         used: dict[str, RecordDict] = {}
         refused: dict[str, str] = {}
         lost: dict[str, str] = {}
-        for reply in self.grid.send_and_receive(self._requests(number), timeout=self.deadline_seconds):
-            response = self.grid.response(reply)
+        for response in map(self.grid.response, replies):
             if response.lost:
                 lost[response.site] = response.failure
                 continue
             with noting_failure_of(response.site, refused):
-                used[response.site] = self._sound(number, response)
-        self._require(number, used, refused, lost)
+                used[response.site] = self._sound(server_round, response)
+        self._require(server_round, used, refused, lost)
         outside: dict[str, str] = {}
         if self.find_outlying and len(used) >= FEWEST:  # before the strategy, which may take the updates apart
             outside = outlying((site, self._change(wire.arrays_of(used[site]))) for site in sorted(used))
-        arrays, _ = self.strategy.aggregate_train(number, self._for_strategy(number, used))
-        new = self._checked(number, arrays, len(used))
+        arrays, metrics = self.strategy.aggregate_train(server_round, self._for_strategy(used))
+        new = self._checked(server_round, arrays, len(used))
         found = {site: self._metrics[site] for site in used}
-        self.on_round(RoundOutcome(number, found, refused, lost, time.monotonic() - since, outside))
-        return dict(sorted(new.items()))
-
-    def _requests(self, number: int) -> list[Message]:
-        """To every site what Flower's strategy would send, with its options."""
-        arrays, config = wire.arrays_to_record(self._sent), wire.study_config(self.study)
-        first = next(iter(self.strategy.configure_train(number, arrays, config, cast("Grid", self.grid))))
-        first.content.update(wire.models_to_records(self.other_models))
-        return [Message(first.content, node, self.call) for node, site in self.grid.nodes.items() if site in self.sites]
+        self.on_round(RoundOutcome(server_round, found, refused, lost, time.monotonic() - self._since, outside))
+        return wire.arrays_to_record(new), metrics
 
     def _sound(self, number: int, response: SiteResponse) -> RecordDict:
         """The content of an update that can be aggregated; raises ReleaseError where it cannot."""
@@ -142,16 +168,16 @@ class CheckedStrategy:
                 fix="look into the logs of the sites named",
             )
 
-    def _for_strategy(self, number: int, used: dict[str, RecordDict]) -> list[Message]:
-        """The replies that Flower's strategy aggregates."""
-        if self.site_level is None:
-            return [bare_reply(used[site][wire.ARRAYS], self._metrics[site][WEIGHT]) for site in sorted(used)]
-        mean = self.site_level.mean(number, self._sent, {site: wire.arrays_of(used[site]) for site in used})
-        return [bare_reply(wire.arrays_to_record(mean), 1.0)]
+    def _for_strategy(self, used: dict[str, RecordDict]) -> list[Message]:
+        """The replies that the strategy within aggregates."""
+        return [bare_reply(used[site][wire.ARRAYS], self._metrics[site][WEIGHT]) for site in sorted(used)]
 
     def _checked(self, number: int, arrays: ArrayRecord | None, updates: int) -> Weights:
         """New weights in the types that sites expect: some strategies compute in float64."""
-        name = type(self.strategy).__name__
+        inner = self.strategy
+        while isinstance(inner, WrappedStrategy):
+            inner = inner.strategy
+        name = type(inner).__name__
         if arrays is None:
             raise RunError(
                 f"{name} cannot aggregate {updates} updates",

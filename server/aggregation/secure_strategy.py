@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import numpy as np
-from flwr.app import Message, RecordDict
+from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
+from flwr.serverapp import Grid
 
 from moretta.server.aggregation.checked_strategy import CheckedStrategy, bare_reply, checked_update
 from moretta.server.grid.site_grid import SiteResponse, noting_failure_of
@@ -51,12 +52,14 @@ class SecureStrategy(CheckedStrategy):
     find_outlying: bool = False
     _round: SecureRound = field(default_factory=lambda: SecureRound(0, ""))
 
-    def _requests(self, number: int) -> list[Message]:
+    def configure_train(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> list[Message]:
         """The sites agree on keys; then each gets the weights and what the others have shared with it."""
-        messages = super()._requests(number)
-        current = self._round = SecureRound(number, secrets.token_hex(16))
+        messages = super().configure_train(server_round, arrays, config, grid)
+        current = self._round = SecureRound(server_round, secrets.token_hex(16))
         least = self.study.aggregation.min_sites
-        current.keys = self._step(wire.SECURE_KEYS, self.sites, _checked_keys, least, "gave keys", round=number)
+        current.keys = self._step(wire.SECURE_KEYS, self.sites, _checked_keys, least, "gave keys", round=server_round)
         current.shares = self._step(
             wire.SECURE_SHARES,
             list(current.keys),
@@ -71,9 +74,9 @@ class SecureStrategy(CheckedStrategy):
             site = self.grid.nodes[node]
             if site in current.shares:
                 others = {source: shares[site] for source, shares in current.shares.items() if source != site}
-                config = wire.json_config(session=current.session, shares=others)
-                config.update(message.content.config_records[wire.CONFIG])
-                requests.append(Message(RecordDict({**message.content, wire.CONFIG: config}), node, self.call))
+                own = wire.json_config(session=current.session, shares=others)
+                own.update(message.content.config_records[wire.CONFIG])
+                requests.append(Message(RecordDict({**message.content, wire.CONFIG: own}), node, self.call))
         return requests
 
     def _sound(self, number: int, response: SiteResponse) -> RecordDict:
@@ -91,8 +94,7 @@ class SecureStrategy(CheckedStrategy):
         self._enough(used, self._threshold, "sent an update")
         super()._require(number, used, refused, lost)
 
-    def _for_strategy(self, number: int, used: dict[str, RecordDict]) -> list[Message]:
-        del number
+    def _for_strategy(self, used: dict[str, RecordDict]) -> list[Message]:
         shapes = {name: self._sent[name].shape for name in self.trained}
         mean = mean_of_sum(self._unmasked(used), shapes, sites=len(used), study=self.study)
         return [bare_reply(wire.arrays_to_record(changed(self._sent, mean)), 1.0)]

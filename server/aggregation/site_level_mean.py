@@ -11,31 +11,53 @@ noise at 0 this one gives what the first of them gives. They are not used, for t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
+from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
+from flwr.serverapp import Grid
+from flwr.serverapp.strategy import Strategy
 
-from moretta.shared.core.array_types import Array
+from moretta.server.aggregation.checked_strategy import Weights, WrappedStrategy, bare_reply
 from moretta.shared.core.errors import RunError
+from moretta.shared.messages import wire
 from moretta.shared.privacy.noise import NoiseSource, on_grid
 from moretta.shared.privacy.site_updates import Floats, SitePlan, changed, clipped_change, mean_sensitivity
 
 
-@dataclass(frozen=True)
-class SiteLevelMean:
+@dataclass
+class SiteLevelMean(WrappedStrategy):
     """Clips and adds noise (central), or adds up what the sites have clipped and given noise (distributed).
 
-    Flower's strategy gets one update that stands for all: whatever it makes of it costs nothing more.
+    The strategy within gets one update that stands for all: whatever it makes of it costs nothing more.
     """
 
+    strategy: Strategy
     plan: SitePlan
     trained: frozenset[str]
     """Names of the arrays that training changes: only they are aggregated."""
     noise: Callable[[int], NoiseSource] | None
     """For a round; None where the sites have added theirs."""
+    _sent: Weights = field(default_factory=dict)
 
-    def mean(self, number: int, sent: dict[str, Array], updates: Mapping[str, dict[str, Array]]) -> dict[str, Array]:
+    def configure_train(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        """Keep the global weights, from which the updates start."""
+        self._sent = {name: packed.numpy() for name, packed in arrays.items()}
+        return self.strategy.configure_train(server_round, arrays, config, grid)
+
+    def aggregate_train(
+        self, server_round: int, replies: Iterable[Message]
+    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
+        """The strategy within, on the private mean."""
+        updates = dict(enumerate(wire.arrays_of(reply.content) for reply in replies))
+        mean = self.mean(server_round, self._sent, updates)
+        return self.strategy.aggregate_train(server_round, [bare_reply(wire.arrays_to_record(mean), 1.0)])
+
+    def mean(self, number: int, sent: Weights, updates: Mapping[Any, Weights]) -> Weights:
         """The global weights with the private mean change of the updates, which are finite and of the shapes of `sent`.
 
         Raises RunError for too few updates: the noise would not be what it was calibrated to be.

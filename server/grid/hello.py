@@ -15,7 +15,7 @@ from flwr.serverapp import Grid
 from moretta.server.enrollment.site_registry import SiteRegistry
 from moretta.server.grid.site_grid import SiteGrid
 from moretta.server.home import ServerHome
-from moretta.server.stages.run import Run
+from moretta.server.stages.run import RunContext
 from moretta.shared.core.errors import RunError
 from moretta.shared.core.reproducibility import code_digest
 from moretta.shared.messages import wire
@@ -27,23 +27,24 @@ _REAL_POLL_SECONDS = 0.5
 _WHY_GONE = {"revoked": "its enrollment was revoked", "left": "it gave up its enrollment"}
 
 
-def connect(run: Run, grid: Grid) -> None:
+def connect(context: RunContext, within: Grid) -> SiteGrid:
     """Exchange the first message with the sites of a run, and note which code they run; raises RunError for too few."""
-    random.seed(run.study.seed)  # Flower's strategies sample with the global generator
-    run.site_grid = SiteGrid(grid, run.study.train.deadline_seconds, on_lost_site=run.study.stages.on_lost_site)
-    plan, progress = run.plan, run.progress
+    random.seed(context.study.seed)  # Flower's strategies sample with the global generator
+    grid = SiteGrid(within, context.study.train.deadline_seconds, on_lost_site=context.study.stages.on_lost_site)
+    plan, progress = context.plan, context.progress
     if isinstance(plan, DeploymentPlan):
-        run.grid.gone = sites_gone(plan)
-        run.grid.note = lambda text: run.notify(stage="sites", state="note", what=text)
+        grid.gone = sites_gone(plan)
+        grid.note = lambda text: context.notify(stage="sites", state="note", what=text)
         taking_part = {s.node: s.name for s in plan.sites if not progress.done or s.name in progress.missed}
-        with run.timed("wait for sites"):
-            hellos = hello_enrolled(run, taking_part)
+        with context.timed("wait for sites"):
+            hellos = hello_enrolled(context, grid, taking_part)
     else:
-        hellos = hello_virtual(run.grid, len(plan.sites))
+        hellos = hello_virtual(grid, len(plan.sites))
     for site, hello in hellos.items():
-        run.progress.missed.setdefault(site, [])
+        context.progress.missed.setdefault(site, [])
         if hello.digest != code_digest():
-            run.warn(f"{site} runs another version of Moretta than the server")
+            context.warn(f"{site} runs another version of Moretta than the server")
+    return grid
 
 
 def hello_virtual(grid: SiteGrid, expected: int) -> dict[str, Hello]:
@@ -76,13 +77,13 @@ def hello_virtual(grid: SiteGrid, expected: int) -> dict[str, Hello]:
     return {hello.site: hello for hello in hellos.values()}
 
 
-def hello_enrolled(run: Run, names: dict[int, str]) -> dict[str, Hello]:
+def hello_enrolled(context: RunContext, grid: SiteGrid, names: dict[int, str]) -> dict[str, Hello]:
     """Wait for the enrolled sites, `names` by node, and exchange the first message with those that came.
 
     The grid's nodes are set to the sites that take part; raises RunError for too few of them.
     """
-    grid, progress, wait_seconds = run.grid, run.progress, run.study.stages.wait_seconds
-    online = _enrolled_online(run, names)
+    progress, wait_seconds = context.progress, context.study.stages.wait_seconds
+    online = _enrolled_online(context, grid, names)
     gone = grid.gone()
     absent = (site for node, site in names.items() if node not in online)
     out = {site: gone.get(site, f"it was not there within {wait_seconds:.0f} s") for site in absent}
@@ -97,29 +98,29 @@ def hello_enrolled(run: Run, names: dict[int, str]) -> dict[str, Hello]:
             hellos[response.site] = hello
     grid.nodes = {node: site for node, site in grid.nodes.items() if site in hellos}
     for site, why in sorted(out.items()):
-        run.warn(f"{site} took no part: {why}")
-        run.miss(site, f"what followed {progress.position}" if progress.done else "the start", why, lost=True)
-    if len(hellos) < run.study.train.min_sites:
+        context.warn(f"{site} took no part: {why}")
+        context.miss(site, f"what followed {progress.position}" if progress.done else "the start", why, lost=True)
+    if len(hellos) < context.study.train.min_sites:
         missing = "; ".join(f"{site}: {why}" for site, why in sorted(out.items()))
         raise RunError(
             f"{len(hellos)} of {len(names)} enrolled sites take part ({missing})",
-            expected=f"at least {run.study.train.min_sites}",
+            expected=f"at least {context.study.train.min_sites}",
             fix="start the missing sites with `moretta site run`, or look into the logs of those named",
         )
     return hellos
 
 
-def _enrolled_online(run: Run, names: dict[int, str]) -> set[int]:
+def _enrolled_online(context: RunContext, grid: SiteGrid, names: dict[int, str]) -> set[int]:
     """The enrolled nodes that are there: all of them, or those that came in time."""
-    grid, before = run.grid, -1
-    end = grid.clock() + run.study.stages.wait_seconds
+    before = -1
+    end = grid.clock() + context.study.stages.wait_seconds
     while True:
         gone = grid.gone()
         wanted = {node for node, site in names.items() if site not in gone}
         online = wanted & grid.online().keys()
         if len(online) != before:
             before = len(online)
-            run.notify(stage="wait for sites", state="step", done=before, total=len(names))
+            context.notify(stage="wait for sites", state="step", done=before, total=len(names))
         if online == wanted or grid.clock() > end:
             return online
         grid.sleep(_REAL_POLL_SECONDS)

@@ -57,7 +57,7 @@ class SiteResponse:
 
 
 @dataclass
-class SiteGrid:
+class SiteGrid(Grid):
     """Flower's Grid for one run, with sites known by name. Replies come in order of names."""
 
     grid: Grid
@@ -131,6 +131,33 @@ class SiteGrid:
 
         retry = (on_lost_site or self.on_lost_site) == "retry"
         return PendingRequest(self, list(messages), retry=retry).replies(timeout or self.deadline_seconds)
+
+    @property
+    def run(self) -> flower_private.Run:
+        """As of the grid within."""
+        return self.grid.run
+
+    def set_run(self, run: flower_private.Run) -> None:
+        """As of the grid within."""
+        self.grid.set_run(run)
+
+    def create_message(
+        self, content: RecordDict, message_type: str, dst_node_id: int, group_id: str, ttl: float | None = None
+    ) -> Message:
+        """As of the grid within."""
+        return self.grid.create_message(content, message_type, dst_node_id, group_id, ttl)
+
+    def get_nodes(self) -> Iterable[flower_private.NodeInfo]:
+        """As of the grid within."""
+        return self.grid.get_nodes()
+
+    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
+        """As of the grid within."""
+        return self.grid.push_messages(messages)
+
+    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
+        """As of the grid within."""
+        return self.grid.pull_messages(message_ids)
 
 
 @contextmanager

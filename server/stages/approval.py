@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from flwr.app import RecordDict
 
-from moretta.server.grid.site_grid import noting_failure_of
-from moretta.server.stages.run import Approval, Arrays, Run
+from moretta.server.grid.site_grid import SiteGrid, noting_failure_of
+from moretta.server.stages.run import Approval, Arrays, RunContext
 from moretta.shared.messages import wire
 from moretta.shared.messages.calls import Offered
 from moretta.shared.study.public_arrays import approval_digest, described
@@ -21,27 +21,27 @@ def not_approved(public: Arrays, approval: Approval) -> Arrays:
     return {name: array for name, array in public.items() if facts[name]["sha256"] != approval.offered.get(name)}
 
 
-def wait_for_approval(run: Run) -> None:
+def wait_for_approval(context: RunContext, grid: SiteGrid, public: Arrays) -> Approval:
     """Offer study and arrays, wait for those who have not decided, and go on with the sites that have approved.
 
-    Raises RunError where fewer have approved than a release needs.
+    The grid's nodes are set to these. Raises RunError where fewer have approved than a release needs.
     """
-    grid, facts = run.grid, described(run.public)
-    approval = Approval(approval_digest(run.study, facts), {name: fact["sha256"] for name, fact in facts.items()})
+    facts = described(public)
+    approval = Approval(approval_digest(context.study, facts), {name: fact["sha256"] for name, fact in facts.items()})
     states = dict.fromkeys(grid.sites, "unknown")
     failures: dict[str, str] = {}
     lost: dict[str, str] = {}
     notified: list[str] = []
-    wait_seconds = run.study.stages.wait_seconds
+    wait_seconds = context.study.stages.wait_seconds
     end, pause = grid.clock() + wait_seconds, FIRST_PAUSE_SECONDS
     while True:
         for state in ("unknown", "pending"):
-            _offer(run, approval.digest, state, states, failures=failures, lost=lost)
+            _offer(context, grid, public, approval.digest, state, states=states, failures=failures, lost=lost)
         pending = sorted(site for site, state in states.items() if state == "pending")
         if pending and pending != notified:
             notified, approve = pending, f"moretta site approve {approval.digest[:16]}"
             who = f"the stewards of {', '.join(pending)}, who run: moretta site pending, and then: {approve}"
-            run.notify(stage=STAGE, state="note", what=f"waiting for {who}")
+            context.notify(stage=STAGE, state="note", what=f"waiting for {who}")
         undecided = [*pending, *(site for site, state in states.items() if state == "unknown")]
         left = end - grid.clock()
         if not undecided or left <= 0:
@@ -50,14 +50,23 @@ def wait_for_approval(run: Run) -> None:
         pause = min(pause * 1.5, LONGEST_PAUSE_SECONDS)
     late = f"its steward has not approved the study within {wait_seconds:.0f} s"
     failures |= {site: lost.get(site, late) for site in undecided}
-    run.leave_out(failures, STAGE, "takes no part")
-    run.require_sites([site for site in grid.sites if site not in failures], "release", failures)
+    context.leave_out(failures, STAGE, "takes no part")
+    left_over = [site for site in grid.sites if site not in failures]
+    context.require_sites(left_over, len(grid.sites), "release", failures)
     grid.nodes = {node: site for node, site in grid.nodes.items() if site not in failures}
-    run.approval = approval
+    return approval
 
 
 def _offer(
-    run: Run, digest: str, state: str, states: dict[str, str], *, failures: dict[str, str], lost: dict[str, str]
+    context: RunContext,
+    grid: SiteGrid,
+    public: Arrays,
+    digest: str,
+    state: str,
+    *,
+    states: dict[str, str],
+    failures: dict[str, str],
+    lost: dict[str, str],
 ) -> None:
     """One request to the sites in this state; an `unknown` one is sent all of the offer.
 
@@ -66,14 +75,14 @@ def _offer(
     sites = [site for site, known in states.items() if known == state]
     if not sites:
         return
-    content = RecordDict({wire.CONFIG: wire.study_config(run.study, approval=digest)})
+    content = RecordDict({wire.CONFIG: wire.study_config(context.study, approval=digest)})
     if state == "unknown":
-        content[wire.ARRAYS] = wire.arrays_to_record(run.public)
-    deadline = run.study.deadline_seconds("release")
-    for response in run.grid.request(wire.OFFER, lambda _: content, sites=sites, deadline_seconds=deadline):
+        content[wire.ARRAYS] = wire.arrays_to_record(public)
+    deadline = context.study.deadline_seconds("release")
+    for response in grid.request(wire.OFFER, lambda _: content, sites=sites, deadline_seconds=deadline):
         site = response.site
         lost.pop(site, None)
-        if response.lost and site not in run.grid.gone():
+        if response.lost and site not in grid.gone():
             lost[site] = response.failure
             continue
         states[site] = "failed"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections import Counter
+from collections.abc import Callable, Collection
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from safetensors.numpy import load_file
 
-from moretta.server.stages.run import Releases, Run
+from moretta.server.stages.run import Arrays, Attacks, AuditLimits, Releases, RunContext
 from moretta.shared.audit.arrays import VideoFaces
 from moretta.shared.audit.dataset import ClipSet
 from moretta.shared.audit.inference import trained_models
@@ -20,6 +21,7 @@ from moretta.shared.audit.result import Result, failure
 from moretta.shared.core.reproducibility import derive
 from moretta.shared.core.terms import Modality
 from moretta.shared.data.reader import read_corpus
+from moretta.shared.study.sections import ModelKind
 
 if TYPE_CHECKING:
     from moretta.shared.models.emotion import EmotionModel
@@ -31,46 +33,52 @@ _FACE_SIDE = 128
 """Pixels of the original crops, where no release has a size."""
 
 
-def audit(run: Run) -> int | None:
+def audit(
+    context: RunContext,
+    releases: Releases,
+    public: Arrays,
+    trained: Collection[ModelKind],
+    absent: Collection[str],
+    *,
+    limits: AuditLimits,
+) -> Attacks:
     """Attack voice and face releases; in simulation the originals are there too, and anchor the figures.
 
-    Returns how many clips were attacked; None where the study has no audit.
+    The trained models are in the run's folder. Nothing is attacked that is absent.
     """
     from moretta.shared.audit.utility.evaluators import evaluate_utility
 
-    study = run.study
-    run.identity, run.inference, run.utility = [], [], []
+    study, found = context.study, Attacks()
     if not study.audit.enabled:
-        run.warn("the study switched the audit off: nothing is known of what the releases leak")
-        return None
-    there = [m for m in study.modalities if m not in run.absent]
-    attacked = [m for m in there if can_be_attacked(run.releases, m)]
+        context.warn("the study switched the audit off: nothing is known of what the releases leak")
+        return found
+    there = [m for m in study.modalities if m not in absent]
+    attacked = [m for m in there if can_be_attacked(releases, m)]
     for modality in there:
         if modality not in attacked:
-            run.warn(f"nobody can be re-identified by {modality}: {TOO_FEW}")
-    workers = run.limits.workers
+            context.warn(f"nobody can be re-identified by {modality}: {TOO_FEW}")
     options: dict[str, Any] = {
-        "workers": workers,
-        "cache_dir": run.limits.embeddings or run.folder / "server" / "embeddings",
+        "workers": limits.workers,
+        "cache_dir": limits.embeddings or context.folder / "server" / "embeddings",
         "bootstrap": study.audit.bootstrap,
     }
-    sets = {m: _attack_identity(run, m, options) for m in attacked}
+    sets = {m: _attack_identity(context, releases, m, found, options) for m in attacked}
     if study.audit.inference:
         seed = derive(study.seed, "beyond identity")
-        run.inference += attack_all(sets, seed=seed, progress=_steps(run, "inference attacks"), **options)
-        run.inference += attack_training(run)
+        found.inference += attack_all(sets, seed=seed, progress=_steps(context, "inference attacks"), **options)
+        found.inference += attack_training(context, releases, public, trained)
     if study.audit.utility:  # an anonymizer that leaves an outsider no emotion hides people for nothing
         with tempfile.TemporaryDirectory(prefix="moretta-emotion-") as scratch:
             for modality, (original, released) in sets.items():
-                run.utility += evaluate_utility(
+                found.utility += evaluate_utility(
                     original,
                     released,
                     seed=derive(study.seed, "judges", modality),
-                    workers=workers,
+                    workers=limits.workers,
                     scratch=Path(scratch),
-                    progress=_steps(run, "utility"),
+                    progress=_steps(context, "utility"),
                 )
-    return run.releases.clips
+    return found
 
 
 def can_be_attacked(releases: Releases, modality: Modality) -> bool:
@@ -84,35 +92,37 @@ def can_be_attacked(releases: Releases, modality: Modality) -> bool:
     return sum(count > 1 for count in clips.values()) > 1
 
 
-def _attack_identity(run: Run, modality: Modality, options: dict[str, Any]) -> tuple[ClipSet | None, ClipSet]:
+def _attack_identity(
+    context: RunContext, releases: Releases, modality: Modality, found: Attacks, options: dict[str, Any]
+) -> tuple[ClipSet | None, ClipSet]:
     """Attacks identity; returns originals, where there are any, and releases, for the attacks that follow."""
     from moretta.shared.audit.runner import audit as attack
 
-    kept = [release for _, release in sorted(run.releases.kept.items())]
-    released = ClipSet.from_releases(kept, modality, classes=run.study.classes)
-    original = _originals(run, modality, released)
+    kept = [release for _, release in sorted(releases.kept.items())]
+    released = ClipSet.from_releases(kept, modality, classes=context.study.classes)
+    original = _originals(context, modality, released)
     result = attack(
         original,
         released,
-        attackers=run.study.audit.attackers,
-        seed=derive(run.study.seed, "audit", modality),
-        progress=_steps(run, f"audit {modality}"),
+        attackers=context.study.audit.attackers,
+        seed=derive(context.study.seed, "audit", modality),
+        progress=_steps(context, f"audit {modality}"),
         **options,
     )
-    result.plan.save(run.folder / f"trials-{modality}.json")
+    result.plan.save(context.folder / f"trials-{modality}.json")
     for reason, count in sorted(result.unused.items()):
-        run.warn(f"the audit of {modality} left out {count} clips: {reason}")
-    run.identity += result.results
+        context.warn(f"the audit of {modality} left out {count} clips: {reason}")
+    found.identity += result.results
     return original, released
 
 
-def _steps(run: Run, stage: str) -> Any:
-    return lambda what, done, total: run.notify(stage=stage, state="step", what=what, done=done, total=total)
+def _steps(context: RunContext, stage: str) -> Any:
+    return lambda what, done, total: context.notify(stage=stage, state="step", what=what, done=done, total=total)
 
 
-def _originals(run: Run, modality: Modality, released: ClipSet) -> ClipSet | None:
+def _originals(context: RunContext, modality: Modality, released: ClipSet) -> ClipSet | None:
     """The raw clips under the pseudonyms that their sites gave; None where they never left their sites."""
-    originals, study = run.plan.originals(), run.study
+    originals, study = context.plan.originals(), context.study
     if originals is None:
         return None
     loader = None
@@ -123,43 +133,51 @@ def _originals(run: Run, modality: Modality, released: ClipSet) -> ClipSet | Non
     return ClipSet.from_corpus(corpus, modality, originals.keys, loader=loader, classes=study.classes)
 
 
-def attack_training(run: Run) -> list[Result]:
+def attack_training(
+    context: RunContext, releases: Releases, public: Arrays, trained: Collection[ModelKind]
+) -> list[Result]:
     """Membership and update leakage of every modality that has a model. An attack that fails is an invalid finding."""
     found: list[Result] = []
-    for modality in run.study.modalities:
-        if modality not in run.training.trained:
+    for modality in context.study.modalities:
+        if modality not in trained:
             continue
-        attacks = [(_membership, without_figures("membership", modality, trained_models.TARGET, "model"))]
-        if run.study.audit.updates:
+        attacks: list[tuple[Callable[..., list[Result]], Result]] = [
+            (partial(_membership, public), without_figures("membership", modality, trained_models.TARGET, "model"))
+        ]
+        if context.study.audit.updates:
             attacks.append((_updates, without_figures("updates", modality, "sex", "updates")))
         for infer, about in attacks:
             try:
-                found += infer(run, modality, about)
+                found += infer(context, releases, modality, about)
             except Exception as error:
                 found.append(about.invalidated(failure(error)))
     return found
 
 
-def _membership(run: Run, modality: Modality, about: Result) -> list[Result]:
+def _membership(
+    public: Arrays, context: RunContext, releases: Releases, modality: Modality, about: Result
+) -> list[Result]:
     from moretta.shared.models.emotion import study_model
 
-    study = run.study
+    study = context.study
     model, seed = study_model(study, modality), derive(study.seed, "membership", modality)
-    examples = membership_examples(run, modality, model).some(MAX_CLIPS, seed)
+    examples = membership_examples(context, releases, public, modality, model).some(MAX_CLIPS, seed)
     if reason := trained_models.too_few(examples):
         return [about.invalidated(reason, speakers=len(set(examples.speaker)))]
-    attacked = trained_models.predictor(model, load_file(run.checkpoint(modality)), examples.x.shape[1:])
+    attacked = trained_models.predictor(model, load_file(context.checkpoint(modality)), examples.x.shape[1:])
     epochs = study.train.rounds * study.train.local_epochs
     recipe = trained_models.Recipe(model, study.train.learning_rate, study.train.batch_size, epochs)
     resamples = max(MIN_RESAMPLES, study.audit.bootstrap)
     return trained_models.infer_membership(attacked, recipe, examples, about=about, resamples=resamples, seed=seed)
 
 
-def membership_examples(run: Run, modality: Modality, model: EmotionModel) -> trained_models.MembershipExamples:
+def membership_examples(
+    context: RunContext, releases: Releases, public: Arrays, modality: Modality, model: EmotionModel
+) -> trained_models.MembershipExamples:
     """Every released clip as the model sees it, and whether the model learned on it."""
-    learned = _learned(run, modality)
-    inputs, clips = zip(*run.releases.model_inputs(run.public, modality, model), strict=True)
-    labels = np.array([run.study.classes.index(clip.emotion) for clip in clips], np.int64)
+    learned = _learned(context, releases, modality)
+    inputs, clips = zip(*releases.model_inputs(public, modality, model), strict=True)
+    labels = np.array([context.study.classes.index(clip.emotion) for clip in clips], np.int64)
     _, speaker = np.unique([clip.speaker for clip in clips], return_inverse=True)
     member = np.array([learned(clip) for clip in clips], bool)
     return trained_models.MembershipExamples(
@@ -167,25 +185,25 @@ def membership_examples(run: Run, modality: Modality, model: EmotionModel) -> tr
     )
 
 
-def _learned(run: Run, modality: Modality) -> Any:
+def _learned(context: RunContext, releases: Releases, modality: Modality) -> Any:
     """Whether a clip is a training clip of a model."""
-    held_out, learns = run.held_out, partial(run.study.learns, modality)
+    held_out, learns = releases.held_out(context.plan), partial(context.study.learns, modality)
     return lambda clip: clip.speaker not in held_out and learns(speaker=clip.speaker, clip=clip.clip)
 
 
-def _updates(run: Run, modality: Modality, about: Result) -> list[Result]:
-    sexes = _sex_of_sites(run, modality)
-    updates = {site: load_file(path) for site in sexes if (path := run.update(modality, site)).is_file()}
-    resamples = max(MIN_RESAMPLES, run.study.audit.bootstrap)
-    found = trained_models.infer_sex(updates, sexes, about=about, resamples=resamples, seed=run.study.seed)
+def _updates(context: RunContext, releases: Releases, modality: Modality, about: Result) -> list[Result]:
+    sexes = _sex_of_sites(context, releases, modality)
+    updates = {site: load_file(path) for site in sexes if (path := context.update(modality, site)).is_file()}
+    resamples = max(MIN_RESAMPLES, context.study.audit.bootstrap)
+    found = trained_models.infer_sex(updates, sexes, about=about, resamples=resamples, seed=context.study.seed)
     why = "one update of each site is kept, that of the last round: no second one of a speaker to recognise it in"
     return [*found, about.invalidated(why, target="speaker", speakers=len(updates))]
 
 
-def _sex_of_sites(run: Run, modality: Modality) -> dict[str, str]:
+def _sex_of_sites(context: RunContext, releases: Releases, modality: Modality) -> dict[str, str]:
     """Of most training clips of each site, as far as there is a majority."""
-    learned, found = _learned(run, modality), dict[str, str]()
-    for site, release in sorted(run.releases.kept.items()):
+    learned, found = _learned(context, releases, modality), dict[str, str]()
+    for site, release in sorted(releases.kept.items()):
         sexes = Counter(c.sex for c in release.clips if getattr(c, modality) is not None and learned(c))
         if sexes["female"] != sexes["male"]:
             found[site] = "female" if sexes["female"] > sexes["male"] else "male"

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 from flwr.app import RecordDict
 
-from moretta.server.grid.site_grid import noting_failure_of
-from moretta.server.stages.run import EmotionScores, Run, Tables
+from moretta.server.grid.site_grid import SiteGrid, noting_failure_of
+from moretta.server.stages.run import Arrays, EmotionScores, Releases, RunContext, Tables
 from moretta.server.stages.statement_checks import check_counts, tested_clips
 from moretta.shared.audit.report.report_schema import (
     EmotionResult,
@@ -21,24 +23,33 @@ from moretta.shared.core.reproducibility import derive
 from moretta.shared.messages import wire
 from moretta.shared.messages.calls import Evaluated
 from moretta.shared.models.reliability import check_reliability, expected_calibration_error
+from moretta.shared.study.schema import Study
+from moretta.shared.study.sections import ModelKind
 
 OUTPUTS: tuple[Modality, ...] = ("voice", "face", "fused", "learned")
 TREES = 300
 
 
-def evaluate(run: Run) -> int:
+def evaluate(
+    context: RunContext,
+    grid: SiteGrid,
+    releases: Releases,
+    models: Mapping[ModelKind, Arrays],
+    absent: Mapping[str, str],
+) -> tuple[EmotionScores, dict[str, str]]:
     """Gather confusion counts by pseudonymous speaker and score voice, face, the vote and the learned fusion.
 
-    Returns how many clips were tested, once for each output; raises RunError where too few sites responded.
+    Returns the scores, and why further outputs than the absent ones have none; raises RunError where too few sites
+    responded.
     """
-    study, models, releases, held_out = run.study, run.models, run.releases.kept, run.held_out
+    study, held_out = context.study, releases.held_out(context.plan)
     content = RecordDict({**wire.models_to_records(models), wire.CONFIG: wire.study_config(study)})
     tested = [m for m in study.modalities if m in models]
     whole = {*tested, *(("fused",) if len(tested) > 1 else ())}
     deadline = study.deadline_seconds("evaluate")
-    found = run.evaluation = EmotionScores()
+    found = EmotionScores()
     failures: dict[str, str] = {}
-    responses = run.grid.request(wire.EVALUATE, lambda _: content, sites=releases, deadline_seconds=deadline)
+    responses = grid.request(wire.EVALUATE, lambda _: content, sites=releases.kept, deadline_seconds=deadline)
     for response in responses:
         site = response.site
         with noting_failure_of(site, failures):
@@ -47,27 +58,27 @@ def evaluate(run: Run) -> int:
             bins = _reliability(evaluated, counted)
             left_out = {}
             for output in sorted(whole | counted.keys()):
-                there = tested_clips(releases[site], held_out, output, study.classes)
+                there = tested_clips(releases.kept[site], held_out, output, study.classes)
                 left_out[output] = check_counts(there, output, counted.get(output, {}))
             for output, clips in left_out.items():
                 if clips and output in whole:
-                    run.warn(f"{site} left {clips} of its held-out clips out of the test of {output}")
+                    context.warn(f"{site} left {clips} of its held-out clips out of the test of {output}")
             for output, tables in counted.items():
                 found.counts.setdefault(output, {}).update(tables)
             for output, table in bins.items():
                 found.reliability[output] = found.reliability.get(output, 0) + table
-    run.leave_out(failures, "evaluate", "did not evaluate")
-    run.require_sites([response.site for response in responses if response.site not in failures], "evaluate", failures)
+    context.leave_out(failures, "evaluate", "did not evaluate")
+    left = [response.site for response in responses if response.site not in failures]
+    context.require_sites(left, len(grid.sites), "evaluate", failures)
     missing: dict[str, str] = {}
     for output in OUTPUTS:
-        if output in run.absent or (output == "learned" and not study.learns_fusion):
+        if output in absent or (output == "learned" and not study.learns_fusion):
             continue
         if found.counts.get(output):
-            found.emotion[output] = _result(run, output)
+            found.emotion[output] = _result(study, output, found)
         else:
             missing[output] = "no held-out speaker has a clip of it"
-    run.absent |= missing
-    return sum(int(table.sum()) for output in OUTPUTS for table in found.counts.get(output, {}).values())
+    return found, missing
 
 
 def _counts(evaluated: Evaluated, classes: tuple[str, ...]) -> dict[str, Tables]:
@@ -92,8 +103,7 @@ def _reliability(evaluated: Evaluated, counted: dict[str, Tables]) -> Tables:
     return checked
 
 
-def _result(run: Run, output: str) -> EmotionResult:
-    study, found = run.study, run.evaluation
+def _result(study: Study, output: str, found: EmotionScores) -> EmotionResult:
     seed, share = derive(study.seed, "emotion intervals"), study.voice.weight
     model = {
         "voice": study.voice.model,
@@ -114,33 +124,30 @@ def _result(run: Run, output: str) -> EmotionResult:
     )
 
 
-def central_check(run: Run) -> int | None:
+def central_check(context: RunContext, releases: Releases, public: Arrays) -> EmotionResult | None:
     """The original project's random forest on voice releases, cross-validated over speaker-disjoint folds.
 
-    It spends nothing: it only uses what was released already. It shows what federation and DP-SGD cost. Returns how
-    many clips it classified; None where there are fewer than two speakers, or no voice.
+    It spends nothing: it only uses what was released already. It shows what federation and DP-SGD cost. None where
+    there are fewer than two speakers.
     """
     from sklearn.ensemble import RandomForestClassifier
     from sklearn.model_selection import GroupKFold
 
     from moretta.shared.models.emotion import emotion_model
 
-    if "voice" in run.absent:
-        return None
-    pairs = list(run.releases.model_inputs(run.public, "voice", emotion_model("voice", "statistics")))
+    pairs = list(releases.model_inputs(public, "voice", emotion_model("voice", "statistics")))
     features = np.stack([x for x, _ in pairs])
-    classes = run.study.classes
+    classes = context.study.classes
     labels = np.array([classes.index(clip.emotion) for _, clip in pairs])
     speakers = np.array([clip.speaker for _, clip in pairs])
-    folds = min(run.study.split.folds, len(set(speakers)))
+    folds = min(context.study.split.folds, len(set(speakers)))
     if folds < 2:
-        run.warn("the central check needs two speakers")
+        context.warn("the central check needs two speakers")
         return None
     scores = np.zeros((len(labels), len(classes)))
     for train, test in GroupKFold(folds).split(features, labels, speakers):
-        seed = derive(run.study.seed, "central check") % 2**31
+        seed = derive(context.study.seed, "central check") % 2**31
         forest = RandomForestClassifier(TREES, random_state=seed, n_jobs=1).fit(features[train], labels[train])
         scores[np.ix_(test, forest.classes_)] = forest.predict_proba(features[test])
-    seed = derive(run.study.seed, "emotion intervals")
-    run.central = emotion_result(scores, labels, speakers.tolist(), seed=seed, model="random forest", classes=classes)
-    return run.central.clips
+    seed = derive(context.study.seed, "emotion intervals")
+    return emotion_result(scores, labels, speakers.tolist(), seed=seed, model="random forest", classes=classes)

@@ -10,9 +10,9 @@ from pathlib import Path
 
 from flwr.app import RecordDict
 
-from moretta.server.grid.site_grid import noting_failure_of
+from moretta.server.grid.site_grid import SiteGrid, noting_failure_of
 from moretta.server.stages.approval import not_approved
-from moretta.server.stages.run import Releases, Run, SiteFacts
+from moretta.server.stages.run import Approval, Arrays, Releases, RunContext, SiteFacts
 from moretta.server.stages.statement_checks import check_release
 from moretta.shared.core.errors import ReleaseError
 from moretta.shared.messages import wire
@@ -23,16 +23,19 @@ _DISK_SHARE = 0.9
 """Of the free disk that releases may fill."""
 
 
-def collect_releases(run: Run) -> int:
-    """Request a release from every site and stream the files to disk, chunk by chunk; returns how many clips came.
+def collect_releases(
+    context: RunContext, grid: SiteGrid, public: Arrays, approval: Approval, code_units: Mapping[str, int]
+) -> Releases:
+    """Request a release from every site and stream the files to disk, chunk by chunk.
 
-    Raises RunError where fewer sites than the study needs have released.
+    The sites anonymize by the public arrays, and release at least the units that they trained a code on. Raises
+    RunError where fewer sites than the study needs have released.
     """
-    releases = run.releases = Releases()
+    releases = Releases()
     failures: dict[str, str] = {}
-    announced = _announced(run, failures)
-    downloads = _accepted(run.folder / "server" / "releases", announced, failures)
-    _download(run, downloads, failures)
+    announced = _announced(context, grid, public, approval, failures)
+    downloads = _accepted(context.folder / "server" / "releases", announced, failures)
+    _download(context, grid, downloads, failures)
     for site, download in sorted(downloads.items()):
         facts = releases.facts[site] = SiteFacts(
             training={str(kind): count for kind, count in announced[site].training.items()},
@@ -42,47 +45,48 @@ def collect_releases(run: Run) -> int:
         if site not in failures:
             with noting_failure_of(site, failures):
                 release = open_release(download.folder)
-                check_release(run, site, release)
+                check_release(context, public, releases, site, release, code_units=code_units.get(site, 0))
                 for reason, count in release.damaged.items():
-                    run.warn(f"{site} released {count} arrays that cannot be used ({reason})")
+                    context.warn(f"{site} released {count} arrays that cannot be used ({reason})")
                 if not release.clips:
                     dropped = ", ".join(f"{reason} {count}" for reason, count in sorted(facts.dropped.items()))
                     raise ReleaseError(
                         f"a release without a clip (dropped: {dropped or 'none'})", expected="at least one"
                     )
                 releases.kept[site] = release
-    run.leave_out(failures, "release", "released nothing")
-    run.require_sites(releases.kept, "release", failures)
-    _note_faces(run)
-    run.absent |= _absent_outputs(run)
-    return releases.clips
+    context.leave_out(failures, "release", "released nothing")
+    context.require_sites(releases.kept, len(grid.sites), "release", failures)
+    _note_faces(context, releases)
+    return releases
 
 
-def _announced(run: Run, failures: dict[str, str]) -> dict[str, Announced]:
+def _announced(
+    context: RunContext, grid: SiteGrid, public: Arrays, approval: Approval, failures: dict[str, str]
+) -> dict[str, Announced]:
     """Request releases. Public arrays that the sites have not approved are sent again."""
-    digest = {"approval": run.approval.digest} if run.approval.digest else {}
-    content = RecordDict({wire.CONFIG: wire.study_config(run.study, **digest)})
-    if arrays := not_approved(run.public, run.approval):
+    digest = {"approval": approval.digest} if approval.digest else {}
+    content = RecordDict({wire.CONFIG: wire.study_config(context.study, **digest)})
+    if arrays := not_approved(public, approval):
         content[wire.ARRAYS] = wire.arrays_to_record(arrays)
     announced: dict[str, Announced] = {}
-    deadline = run.study.deadline_seconds("release")
-    for response in run.grid.request(wire.RELEASE, lambda _: content, deadline_seconds=deadline):
+    deadline = context.study.deadline_seconds("release")
+    for response in grid.request(wire.RELEASE, lambda _: content, deadline_seconds=deadline):
         with noting_failure_of(response.site, failures):
             announced[response.site] = response.of(Announced)
     return announced
 
 
-def _absent_outputs(run: Run) -> dict[str, str]:
+def absent_outputs(context: RunContext, releases: Releases) -> dict[str, str]:
     """The outputs that no model can have, with the reason: a modality that nobody released, and what needs both."""
     absent: dict[str, str] = {}
     for modality in ("voice", "face"):
-        if modality not in run.study.modalities:
-            absent[modality] = run.plan.absent.get(modality, "the study does not ask for it")
-        elif not any(getattr(c, modality) is not None for r in run.releases.kept.values() for c in r.clips):
+        if modality not in context.study.modalities:
+            absent[modality] = context.plan.absent.get(modality, "the study does not ask for it")
+        elif not any(getattr(c, modality) is not None for r in releases.kept.values() for c in r.clips):
             absent[modality] = f"no clip of the corpus has a usable {'sound' if modality == 'voice' else 'video'}"
     if absent:
         absent["fused"] = f"fusion needs both modalities; absent: {', '.join(absent)}"
-        if run.study.fusion.kind == "learned":
+        if context.study.fusion.kind == "learned":
             absent["learned"] = absent["fused"]
     return absent
 
@@ -138,30 +142,30 @@ def _accepted(folder: Path, announced: Mapping[str, Announced], failures: dict[s
     return downloads
 
 
-def _download(run: Run, downloads: dict[str, _Download], failures: dict[str, str]) -> None:
-    deadline = run.study.deadline_seconds("release")
+def _download(context: RunContext, grid: SiteGrid, downloads: dict[str, _Download], failures: dict[str, str]) -> None:
+    deadline = context.study.deadline_seconds("release")
 
     def content(site: str) -> RecordDict:
-        return RecordDict({wire.CONFIG: wire.study_config(run.study, parts=downloads[site].next_parts())})
+        return RecordDict({wire.CONFIG: wire.study_config(context.study, parts=downloads[site].next_parts())})
 
     while open_sites := [site for site, download in downloads.items() if download.left and site not in failures]:
-        for response in run.grid.request(wire.FETCH, content, sites=open_sites, deadline_seconds=deadline):
+        for response in grid.request(wire.FETCH, content, sites=open_sites, deadline_seconds=deadline):
             with noting_failure_of(response.site, failures):
                 downloads[response.site].take(response.of(Fetched))
 
 
-def _note_faces(run: Run) -> None:
+def _note_faces(context: RunContext, releases: Releases) -> None:
     counts = Counter[str]()
-    for release in run.releases.kept.values():
+    for release in releases.kept.values():
         statement = release.anonymizer("face")
         counts.update(statement.counts if statement else {})
     if counts["frames_without_face"]:
-        run.warn(
+        context.warn(
             f"no face was found in {counts['frames_without_face']} of {counts['frames']} pictures "
             f"({counts['clips_without_face']} clips show none at all): their centre was taken"
         )
     if counts["frames_with_other_faces"]:
-        run.warn(
+        context.warn(
             f"{counts['frames_with_other_faces']} of {counts['frames']} pictures show somebody else's face, too: "
             "the largest over the clip was taken"
         )

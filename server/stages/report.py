@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Literal
 
-from moretta.server.stages.run import MEMORY_FILE, Run, SiteFacts, SiteSpending
+from moretta.server.stages.run import (
+    MEMORY_FILE,
+    Attacks,
+    Releases,
+    RunContext,
+    SiteFacts,
+    SiteSpending,
+    Training,
+)
 from moretta.shared.audit.report import report_schema as schema
 from moretta.shared.audit.report.report_file import write_report
 from moretta.shared.audit.report.summary import headlines
@@ -17,6 +26,7 @@ from moretta.shared.core.reproducibility import versions
 from moretta.shared.release.anonymizer import anonymizer_of
 from moretta.shared.release.release_format import AnonymizerStatement
 from moretta.shared.study.run_plan import DeploymentPlan
+from moretta.shared.study.schema import Study
 from moretta.shared.study.sections import GateSection
 
 _OTHER_UNIT = {
@@ -25,41 +35,51 @@ _OTHER_UNIT = {
 }
 
 
-def report(run: Run) -> None:
-    """Put the report together and write it; notes whether the study's limits hold."""
-    study, scores = run.study, run.evaluation.emotion
+def report(
+    context: RunContext,
+    releases: Releases,
+    training: Training,
+    *,
+    scores: Mapping[str, schema.EmotionResult],
+    absent: Mapping[str, str],
+    central: schema.EmotionResult | None,
+    attacks: Attacks,
+) -> schema.GatePart:
+    """Put the report together and write it; returns whether the study's limits hold."""
+    study = context.study
     emotion = schema.EmotionResults(
         **scores,
-        absent={m: why for m, why in run.absent.items() if m not in scores},  # type: ignore[misc]
+        absent={m: why for m, why in absent.items() if m not in scores},  # type: ignore[misc]
     )
-    privacy, headline = privacy_rows(run), headlines(run.identity, emotion)
-    released = [m for m in study.modalities if m not in run.absent]
-    run.gate = check_gate(study.gate, headline, privacy, released=released, unit=study.privacy.unit)
+    privacy, headline = privacy_rows(context, releases, training), headlines(attacks.identity, emotion)
+    released = [m for m in study.modalities if m not in absent]
+    gate = check_gate(study.gate, headline, privacy, released=released, unit=study.privacy.unit)
     made = schema.Report(
         headline=headline,
-        gate=run.gate,
+        gate=gate,
         emotion=emotion,
-        emotion_central=run.central,
-        audit=tuple(run.identity),
-        inference=tuple(run.inference),
-        utility=tuple(run.utility),
+        emotion_central=central,
+        audit=tuple(attacks.identity),
+        inference=tuple(attacks.inference),
+        utility=tuple(attacks.utility),
         privacy=tuple(privacy),
-        corpus=_corpus(run),
-        run=_run_part(run),
+        corpus=_corpus(context, releases),
+        run=_run_part(context, releases, training, absent),
     )
-    write_report(made, run.folder)
+    write_report(made, context.folder)
+    return gate
 
 
-def privacy_rows(run: Run) -> list[schema.PrivacyRow]:
+def privacy_rows(context: RunContext, releases: Releases, training: Training) -> list[schema.PrivacyRow]:
     """Every site's releases at every unit, and its DP-SGD after the first round, the last, and at speaker level."""
     rows: list[schema.PrivacyRow] = []
-    for site, release in sorted(run.releases.kept.items()):
+    for site, release in sorted(releases.kept.items()):
         for statement in release.statement.anonymizers:
-            recomputed = run.releases.facts[site].recomputed if statement.modality == "voice" else {}
+            recomputed = releases.facts[site].recomputed if statement.modality == "voice" else {}
             rows += _release_rows(site, statement, dict(recomputed))
-        spent = run.training.spent.get(site, SiteSpending())
-        rows += _training_rows(run, site, spent)
-        rows += site_level_rows(run.study, site, spent.rounds)
+        spent = training.spent.get(site, SiteSpending())
+        rows += _training_rows(context.study, training, site, spent)
+        rows += site_level_rows(context.study, site, spent.rounds)
     return rows
 
 
@@ -81,12 +101,12 @@ def _release_rows(
     return rows
 
 
-def _training_rows(run: Run, site: str, spent: SiteSpending) -> list[schema.PrivacyRow]:
-    privacy = run.study.privacy
+def _training_rows(study: Study, training: Training, site: str, spent: SiteSpending) -> list[schema.PrivacyRow]:
+    privacy = study.privacy
     if not privacy.dp_sgd or not spent.epsilon:
         return []
     common: dict[str, Any] = {"site": site, "mechanism": "dp-sgd", "delta": privacy.delta}
-    last, note = max(spent.epsilon), _models_together(run)
+    last, note = max(spent.epsilon), _models_together(study, training.trained)
     rows = [
         schema.PrivacyRow(
             **common,
@@ -102,62 +122,61 @@ def _training_rows(run: Run, site: str, spent: SiteSpending) -> list[schema.Priv
     return [*rows, schema.PrivacyRow(**common, unit=other, epsilon=spent.levels.get(other), note=_OTHER_UNIT[other])]
 
 
-def _models_together(run: Run) -> str:
+def _models_together(study: Study, trained: Sequence[str]) -> str:
     """Which models' steps an epsilon counts."""
-    trained = run.training.trained
     if len(trained) < 2:
         return ""
     if "fusion" not in trained:
         return "voice and face model together"
-    if len(run.study.sharing_clips) == 1:
+    if len(study.sharing_clips) == 1:
         return "voice, face and fusion model together"
     return "voice and face model together; or the fusion, on clips that they did not see, if that is more"
 
 
-def _corpus(run: Run) -> schema.CorpusPart:
-    dropped, sites = Counter(run.plan.dropped), run.releases.facts.values()
+def _corpus(context: RunContext, releases: Releases) -> schema.CorpusPart:
+    dropped, sites = Counter(context.plan.dropped), releases.facts.values()
     for facts in sites:
         dropped.update(facts.dropped)
     return schema.CorpusPart(
-        name=run.plan.corpus_name,
-        synthetic=run.plan.synthetic or any(facts.synthetic for facts in sites),
-        labels=run.study.labels,
-        clips=run.releases.clips,
+        name=context.plan.corpus_name,
+        synthetic=context.plan.synthetic or any(facts.synthetic for facts in sites),
+        labels=context.study.labels,
+        clips=releases.clips,
         speakers=sum(facts.speakers for facts in sites),
         dropped=tuple(schema.DropCount(reason=r, count=c) for r, c in sorted(dropped.items())),
     )
 
 
-def _run_part(run: Run) -> schema.RunPart:
-    study, progress, memory = run.study, run.progress, run.folder / MEMORY_FILE
-    anonymizers = [a for release in run.releases.kept.values() for a in release.statement.anonymizers]
+def _run_part(context: RunContext, releases: Releases, training: Training, absent: Mapping[str, str]) -> schema.RunPart:
+    study, progress, memory = context.study, context.progress, context.folder / MEMORY_FILE
+    anonymizers = [a for release in releases.kept.values() for a in release.statement.anonymizers]
     return schema.RunPart(
         seed=study.seed,
         versions=versions(),
-        command=run.plan.command,
+        command=context.plan.command,
         seconds=round(time.time() - progress.started, 2),
         finished=datetime.now(UTC).isoformat(timespec="seconds"),
         stages=tuple(progress.stages),
         peak_memory_bytes=int(memory.read_text(encoding="utf-8")) if memory.exists() else None,
         seeded_noise=any(a.noise == "seeded" for a in anonymizers),
-        deployment=isinstance(run.plan, DeploymentPlan),
+        deployment=isinstance(context.plan, DeploymentPlan),
         study=study.model_dump(mode="json", exclude_none=True),
-        face_preset=anonymizer_of(study, "face").size_note(study) if "face" not in run.absent else None,
+        face_preset=anonymizer_of(study, "face").size_note(study) if "face" not in absent else None,
         warnings=tuple(progress.warnings),
-        sites=tuple(_site(run, site) for site in sorted(progress.missed)),
-        rounds=tuple(run.training.rounds),
+        sites=tuple(_site(context, releases, training, site) for site in sorted(progress.missed)),
+        rounds=tuple(training.rounds),
     )
 
 
-def _site(run: Run, site: str) -> schema.SiteRow:
-    facts = run.releases.facts.get(site, SiteFacts())
+def _site(context: RunContext, releases: Releases, training: Training, site: str) -> schema.SiteRow:
+    facts = releases.facts.get(site, SiteFacts())
     return schema.SiteRow(
         site=site,
         speakers=facts.speakers,
         clips=facts.clips,
-        rounds=run.training.spent.get(site, SiteSpending()).rounds,
+        rounds=training.spent.get(site, SiteSpending()).rounds,
         dropped=sum(facts.dropped.values()),
-        missed=run.progress.missed_as_text(site),
+        missed=context.progress.missed_as_text(site),
     )
 
 
@@ -171,8 +190,8 @@ def check_gate(
 ) -> schema.GatePart:
     """Hold the strongest attackers' figures and the budgets spent per `unit` against the study's limits.
 
-    A limit that could not be checked counts as broken, because no attacker was valid, or none looked at a modality that
-    was released: silence is not privacy.
+    A limit that could not be checked counts as broken, because no attacker was valid, none looked at a modality that
+    was released, or a budget is not known: silence is not privacy.
     """
     broken: list[str] = []
     for modality in headline:
@@ -190,9 +209,10 @@ def check_gate(
     if gate.max_epsilon is not None:
         spent = [(r.site, r.epsilon) for r in privacy if r.mechanism == "dp-sgd" and r.unit == unit]
         for site in sorted({s for s, _ in spent}):
-            epsilon = max(e or 0.0 for s, e in spent if s == site)
+            epsilon = max(math.inf if e is None else e for s, e in spent if s == site)
             if epsilon > gate.max_epsilon:
-                broken.append(f"{site}: DP-SGD spent epsilon {epsilon:.2f} per {unit}, limit {gate.max_epsilon:.2f}")
+                shown = f"{epsilon:.2f}" if epsilon < math.inf else "without a finite figure"
+                broken.append(f"{site}: DP-SGD spent epsilon {shown} per {unit}, limit {gate.max_epsilon:.2f}")
         if not spent:
             broken.append("nothing was trained with DP-SGD, so max_epsilon cannot be checked")
     return schema.GatePart(passed=not broken, broken=tuple(broken))

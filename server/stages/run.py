@@ -1,7 +1,4 @@
-"""One run of a study: its folder, plan and progress, the results of the stages so far, and the connection to the sites.
-
-Every stage is a function of the run, and records there what it found.
-"""
+"""The context that all stages of a run share, the records that they take and give, and a run with all of them."""
 
 from __future__ import annotations
 
@@ -79,6 +76,77 @@ class Progress:
 
 
 @dataclass(frozen=True)
+class RunContext:
+    """Folder, plan and progress of one run, with the ways to report."""
+
+    folder: Path
+    plan: Plan
+    progress: Progress = field(default_factory=Progress)
+
+    @property
+    def study(self) -> Study:
+        """That of the plan."""
+        return self.plan.study
+
+    def checkpoint(self, kind: ModelKind, number: int | None = None) -> Path:
+        """File of a global model, or of the weights of one round with the state of the strategy."""
+        name = kind if number is None else f"{kind}-round-{number:05d}"
+        return self.folder / "server" / "checkpoints" / f"{name}.safetensors"
+
+    def update(self, kind: ModelKind, site: str) -> Path:
+        """File of a site's update of the last round, if the study attacks updates."""
+        return self.folder / "server" / "updates" / kind / f"{site}.safetensors"
+
+    def notify(self, **event: Any) -> None:
+        """Append one line to the progress file, which those who watch the run read."""
+        with (self.folder / PROGRESS_FILE).open("a", encoding="utf-8") as file:
+            file.write(json.dumps(event) + "\n")
+
+    def warn(self, text: str, *, once_per: str = "") -> None:
+        """Add a warning to the report; only one of those that begin with `once_per`."""
+        text, known = printable(text), self.progress.warnings
+        if text not in known and not (once_per and any(warning.startswith(once_per) for warning in known)):
+            known.append(text)
+
+    def miss(self, site: str, stage: str, why: str, *, round_number: int | None = None, lost: bool = False) -> None:
+        """Note that a site took no part in a stage or round."""
+        self.progress.missed.setdefault(site, []).append(Missed(stage, why, round_number, lost))
+
+    def leave_out(self, failures: Mapping[str, str], stage: str, what: str) -> None:
+        """List sites that failed in a stage, in the report and in what they missed."""
+        for site, why in sorted(failures.items()):
+            self.warn(f"{site} {what}: {why}")
+            self.miss(site, stage, why)
+
+    def require_sites(
+        self, left: Collection[str], there: int, stage: RequestStage, failures: Mapping[str, str]
+    ) -> None:
+        """Fail the run with a RunError if fewer sites are left than the study needs."""
+        least = self.study.min_sites(stage)
+        if len(left) < least:
+            why = "; ".join(f"{site}: {reason}" for site, reason in sorted(failures.items())[:3])
+            raise RunError(
+                f"{len(left)} of {there} sites finished the stage {stage!r}: {why or 'no more take part in it'}",
+                expected=f"at least {least}",
+                fix="look into site.log of the sites named, which a simulation keeps under sites/ in its folder"
+                if why
+                else "let more sites take part, or lower min_sites",
+            )
+
+    @contextmanager
+    def timed(self, name: str) -> Iterator[dict[str, int]]:
+        """Time a stage. The number of `clips` that is put into the dictionary gives a rate."""
+        counts: dict[str, int] = {}
+        self.notify(stage=name, state="started")
+        start = time.monotonic()
+        yield counts
+        seconds = time.monotonic() - start
+        rate = {"clips_per_second": round(counts["clips"] / max(seconds, 1e-9), 2)} if "clips" in counts else {}
+        self.progress.stages.append(StageRow(name=name, seconds=round(seconds, 3), **rate))
+        self.notify(stage=name, state="finished", seconds=round(seconds, 2))
+
+
+@dataclass(frozen=True)
 class Approval:
     """The offer to real sites' stewards; empty in a simulation."""
 
@@ -117,6 +185,10 @@ class Releases:
     def clips(self) -> int:
         """Number of clips, of all sites."""
         return sum(facts.clips for facts in self.facts.values())
+
+    def held_out(self, plan: Plan) -> frozenset[str]:
+        """Pseudonyms of the speakers who are held out of training."""
+        return plan.held_out_pseudonyms(facts.held_out for facts in self.facts.values())
 
     def model_inputs(
         self, public: Arrays, modality: Modality, model: EmotionModel
@@ -164,6 +236,15 @@ class EmotionScores:
     """Calibration, by output, of all sites together."""
 
 
+@dataclass
+class Attacks:
+    """Figures of the attacks on identity; of those on all else, and of the utility that is left."""
+
+    identity: list[Result] = field(default_factory=list)
+    inference: list[Result] = field(default_factory=list)
+    utility: list[Result] = field(default_factory=list)
+
+
 @dataclass(frozen=True)
 class AuditLimits:
     """Resources that the audit may use on this machine. No figure depends on them."""
@@ -176,11 +257,9 @@ class AuditLimits:
 
 @dataclass
 class Run:
-    """See the module."""
+    """A run with what its stages have given so far: only the list of stages and the checkpoints see all of it."""
 
-    folder: Path
-    plan: Plan
-    progress: Progress = field(default_factory=Progress)
+    context: RunContext
     site_grid: SiteGrid | None = None
     """None once the sites' part is over."""
     limits: AuditLimits = field(default_factory=AuditLimits)
@@ -196,16 +275,8 @@ class Run:
     models: dict[ModelKind, Arrays] = field(default_factory=dict)
     evaluation: EmotionScores = field(default_factory=EmotionScores)
     central: EmotionResult | None = None
-    identity: list[Result] = field(default_factory=list)
-    """Figures of the attacks on identity; then on all else, and of the utility that is left."""
-    inference: list[Result] = field(default_factory=list)
-    utility: list[Result] = field(default_factory=list)
+    attacks: Attacks = field(default_factory=Attacks)
     gate: GatePart | None = None
-
-    @property
-    def study(self) -> Study:
-        """That of the plan."""
-        return self.plan.study
 
     @property
     def grid(self) -> SiteGrid:
@@ -213,67 +284,6 @@ class Run:
         if self.site_grid is None:
             raise RunError("a stage needs sites after their part was over")
         return self.site_grid
-
-    @property
-    def held_out(self) -> frozenset[str]:
-        """Pseudonyms of the speakers who are held out of training."""
-        return self.plan.held_out_pseudonyms(facts.held_out for facts in self.releases.facts.values())
-
-    def checkpoint(self, kind: ModelKind, number: int | None = None) -> Path:
-        """File of a global model, or of the weights of one round with the state of the strategy."""
-        name = kind if number is None else f"{kind}-round-{number:05d}"
-        return self.folder / "server" / "checkpoints" / f"{name}.safetensors"
-
-    def update(self, kind: ModelKind, site: str) -> Path:
-        """File of a site's update of the last round, if the study attacks updates."""
-        return self.folder / "server" / "updates" / kind / f"{site}.safetensors"
-
-    def notify(self, **event: Any) -> None:
-        """Append one line to the progress file, which those who watch the run read."""
-        with (self.folder / PROGRESS_FILE).open("a", encoding="utf-8") as file:
-            file.write(json.dumps(event) + "\n")
-
-    def warn(self, text: str, *, once_per: str = "") -> None:
-        """Add a warning to the report; only one of those that begin with `once_per`."""
-        text, known = printable(text), self.progress.warnings
-        if text not in known and not (once_per and any(warning.startswith(once_per) for warning in known)):
-            known.append(text)
-
-    def miss(self, site: str, stage: str, why: str, *, round_number: int | None = None, lost: bool = False) -> None:
-        """Note that a site took no part in a stage or round."""
-        self.progress.missed.setdefault(site, []).append(Missed(stage, why, round_number, lost))
-
-    def leave_out(self, failures: Mapping[str, str], stage: str, what: str) -> None:
-        """List sites that failed in a stage, in the report and in what they missed."""
-        for site, why in sorted(failures.items()):
-            self.warn(f"{site} {what}: {why}")
-            self.miss(site, stage, why)
-
-    def require_sites(self, left: Collection[str], stage: RequestStage, failures: Mapping[str, str]) -> None:
-        """Fail the run with a RunError if fewer sites are left than the study needs."""
-        least = self.study.min_sites(stage)
-        if len(left) < least:
-            why = "; ".join(f"{site}: {reason}" for site, reason in sorted(failures.items())[:3])
-            raise RunError(
-                f"{len(left)} of {len(self.grid.sites)} sites finished the stage {stage!r}: "
-                f"{why or 'no more take part in it'}",
-                expected=f"at least {least}",
-                fix="look into site.log of the sites named, which a simulation keeps under sites/ in its folder"
-                if why
-                else "let more sites take part, or lower min_sites",
-            )
-
-    @contextmanager
-    def timed(self, name: str) -> Iterator[dict[str, int]]:
-        """Time a stage. The number of `clips` that is put into the dictionary gives a rate."""
-        counts: dict[str, int] = {}
-        self.notify(stage=name, state="started")
-        start = time.monotonic()
-        yield counts
-        seconds = time.monotonic() - start
-        rate = {"clips_per_second": round(counts["clips"] / max(seconds, 1e-9), 2)} if "clips" in counts else {}
-        self.progress.stages.append(StageRow(name=name, seconds=round(seconds, 3), **rate))
-        self.notify(stage=name, state="finished", seconds=round(seconds, 2))
 
 
 def ranges(numbers: list[int]) -> str:

@@ -11,7 +11,17 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
-from moretta.server.stages.run import Approval, Arrays, EmotionScores, Progress, Releases, Run, SiteFacts, Training
+from moretta.server.stages.run import (
+    Approval,
+    Arrays,
+    EmotionScores,
+    Progress,
+    Releases,
+    Run,
+    RunContext,
+    SiteFacts,
+    Training,
+)
 from moretta.shared.audit.report.report_schema import EmotionResult
 from moretta.shared.core.atomic import write_atomic
 from moretta.shared.core.errors import ReleaseError
@@ -24,7 +34,7 @@ STATE_FILE = Path("server") / "state.json"
 RESUME_FILE = Path("server") / "resume.json"
 """How far the sites' part has come."""
 _PUBLIC_FILE = Path("server") / "public.safetensors"
-_SHARED = ("progress", "approval", "code_units", "absent", "training")
+_SHARED = ("approval", "code_units", "absent", "training")
 """What stands in a state as in its run."""
 _STRATEGY = "strategy:"
 """Prefix of the strategy's state in a round's checkpoint."""
@@ -45,27 +55,27 @@ class _State(BaseModel):
 
 def save_state(run: Run, file: Path = STATE_FILE) -> None:
     """Write what the stages that follow need. The state file comes last: with it the rest is whole."""
-    write_atomic(run.folder / _PUBLIC_FILE, save(run.public))
+    write_atomic(run.context.folder / _PUBLIC_FILE, save(run.public))
     _write(run, file)
 
 
-def save_round(run: Run, kind: ModelKind, number: int, *, weights: Arrays, strategy: Arrays) -> None:
+def save_round(run: Run, kind: ModelKind, number: int, weights: Arrays, strategy: Arrays) -> None:
     """Checkpoint one round: weights, the strategy's state, and all that the run knows.
 
     The state names the round whose file holds: a crash between the two leaves the round before.
     """
-    before = run.progress.last_round.get(kind)
+    before = run.context.progress.last_round.get(kind)
     content = weights | {f"{_STRATEGY}{name}": array for name, array in strategy.items()}
-    write_atomic(run.checkpoint(kind, number), save(content))
-    run.progress.last_round[kind] = number
+    write_atomic(run.context.checkpoint(kind, number), save(content))
+    run.context.progress.last_round[kind] = number
     _write(run, RESUME_FILE)
     if before is not None and before != number:
-        run.checkpoint(kind, before).unlink(missing_ok=True)
+        run.context.checkpoint(kind, before).unlink(missing_ok=True)
 
 
-def load_round(run: Run, kind: ModelKind) -> tuple[Arrays, Arrays]:
+def load_round(context: RunContext, kind: ModelKind) -> tuple[Arrays, Arrays]:
     """Weights after the last checkpointed round, and the strategy's state then."""
-    content = _arrays(run.checkpoint(kind, run.progress.last_round[kind]))
+    content = _arrays(context.checkpoint(kind, context.progress.last_round[kind]))
     weights = {name: array for name, array in content.items() if not name.startswith(_STRATEGY)}
     return weights, {name.removeprefix(_STRATEGY): content[name] for name in content.keys() - weights.keys()}
 
@@ -78,10 +88,11 @@ def load_state(folder: Path, file: Path = STATE_FILE) -> Run:
     except (OSError, ValidationError) as error:
         raise _unusable(folder, file, error) from error
     kept = {site: open_release(folder / "server" / "releases" / site) for site in state.released}
-    run = Run(folder, plan, **{name: getattr(state, name) for name in _SHARED}, public=_arrays(folder / _PUBLIC_FILE))
+    run = Run(RunContext(folder, plan, state.progress), **{name: getattr(state, name) for name in _SHARED})
+    run.public = _arrays(folder / _PUBLIC_FILE)
     run.releases, run.evaluation = Releases(kept, state.facts), EmotionScores(state.emotion)
     if file == RESUME_FILE:
-        run.models = {m: _arrays(run.checkpoint(m)) for m in state.training.trained}
+        run.models = {m: _arrays(run.context.checkpoint(m)) for m in state.training.trained}
     return run
 
 
@@ -92,12 +103,13 @@ def load_progress(folder: Path) -> Run | None:
 
 def _write(run: Run, file: Path) -> None:
     state = _State(
+        progress=run.context.progress,
         **{name: getattr(run, name) for name in _SHARED},
         facts=run.releases.facts,
         released=tuple(sorted(run.releases.kept)),
         emotion=run.evaluation.emotion,
     )
-    write_atomic(run.folder / file, state.model_dump_json(indent=1))
+    write_atomic(run.context.folder / file, state.model_dump_json(indent=1))
 
 
 def _arrays(path: Path) -> Arrays:

@@ -6,7 +6,7 @@ from collections import Counter, defaultdict
 
 import numpy as np
 
-from moretta.server.stages.run import Arrays, Run, Tables
+from moretta.server.stages.run import Arrays, Releases, RunContext, SiteFacts, Tables
 from moretta.shared.core.array_types import Array
 from moretta.shared.core.errors import ReleaseError
 from moretta.shared.core.labels import ORIGINAL_CLASSES
@@ -21,8 +21,10 @@ from moretta.shared.study.schema import Study
 _ROUNDING = 1e-3
 
 
-def check_release(run: Run, site: str, release: Release) -> None:
-    """Check a release as a whole, and fill in what the server knows of it: `run.releases.facts[site]`.
+def check_release(
+    context: RunContext, public: Arrays, releases: Releases, site: str, release: Release, *, code_units: int
+) -> None:
+    """Check a release as a whole, against those kept before, and fill in what the server knows of it: its `facts`.
 
     What a site states in excess is cut, and the report has it. Raises ReleaseError where the release is another site's,
     for another study, made otherwise than the study says, or does not fit to the other sites' or to this site's
@@ -30,14 +32,14 @@ def check_release(run: Run, site: str, release: Release) -> None:
     """
     if release.statement.site != site:
         raise ReleaseError(f"a release of {release.statement.site!r} from {site!r}", expected="the site's own")
-    if release.statement.study != run.study.digest():
+    if release.statement.study != context.study.digest():
         raise ReleaseError("a release that was made for another study", expected="this study's digest")
-    check_statement(run.study, release)
-    _check_others(run, release)
-    _check_arrays(run.study, release)
-    _check_announced(run, site, release)
-    facts = run.releases.facts[site]
-    facts.recomputed = recomputed_epsilons(run, site, release)
+    check_statement(context.study, release)
+    _check_others(releases, release)
+    _check_arrays(context.study, release)
+    _check_announced(context, releases.facts[site], site, release, code_units)
+    facts = releases.facts[site]
+    facts.recomputed = recomputed_epsilons(context, public, site, release)
     facts.clips, facts.speakers = len(release.clips), len({clip.speaker for clip in release.clips})
     dropped = Counter(release.statement.dropped)
     dropped.update(release.damaged)
@@ -75,15 +77,15 @@ def recomputed_statement(study: Study, public: Arrays, release: Release, modalit
     return anonymizer.statement(dict(sizes), "system")
 
 
-def recomputed_epsilons(run: Run, site: str, release: Release) -> dict[str, float | None]:
+def recomputed_epsilons(context: RunContext, public: Arrays, site: str, release: Release) -> dict[str, float | None]:
     """Epsilons of a voice release that the server computed and that are larger than stated, by mechanism/unit."""
     stated = release.anonymizer("voice")
     if stated is None:
         return {}
     try:
-        again = recomputed_statement(run.study, run.public, release, "voice")
+        again = recomputed_statement(context.study, public, release, "voice")
     except Exception as error:  # public arrays that this anonymizer cannot be built of
-        run.warn(f"the epsilons that {site} states were not computed again ({type(error).__name__})")
+        context.warn(f"the epsilons that {site} states were not computed again ({type(error).__name__})")
         return {}
     known = {(row.mechanism, row.unit): row.epsilon for row in stated.privacy}
     recomputed: dict[str, float | None] = {}
@@ -92,18 +94,18 @@ def recomputed_epsilons(run: Run, site: str, release: Release) -> dict[str, floa
         if found is None or (wanted is not None and found >= wanted * (1 - _ROUNDING)):
             continue
         recomputed[f"{row.mechanism}/{row.unit}"] = wanted
-        run.warn(
+        context.warn(
             f"{site} states epsilon {found:.4g} of a {row.unit} for {row.mechanism}, which by the study and the sizes "
             f"of its release is {'not bounded' if wanted is None else f'{wanted:.4g}'}: the report has that"
         )
     return recomputed
 
 
-def _check_others(run: Run, release: Release) -> None:
+def _check_others(releases: Releases, release: Release) -> None:
     """No two sites release the same people or clips: pseudonyms are made under a key of each site's own."""
     clips = {clip.clip for clip in release.clips}
     speakers = {clip.speaker for clip in release.clips}
-    for site, other in sorted(run.releases.kept.items()):
+    for site, other in sorted(releases.kept.items()):
         same = sum(clip.clip in clips for clip in other.clips)
         people = len({clip.speaker for clip in other.clips} & speakers)
         if same or people:
@@ -131,19 +133,19 @@ def _size(form: str, array: Array) -> tuple[int, ...]:
     return () if form in ("tokens", "waveform", "code-tokens") else array.shape[1:]
 
 
-def _check_announced(run: Run, site: str, release: Release) -> None:
+def _check_announced(context: RunContext, facts: SiteFacts, site: str, release: Release, code_units: int) -> None:
     """Cut what a site states of its clips to what it released, and warn of what was stated in excess."""
-    facts, speakers = run.releases.facts[site], {clip.speaker for clip in release.clips}
+    speakers = {clip.speaker for clip in release.clips}
     if strangers := len(set(facts.held_out) - speakers):
-        run.warn(f"{site} holds out {strangers} speakers whom it has not released")
+        context.warn(f"{site} holds out {strangers} speakers whom it has not released")
     facts.held_out = tuple(sorted(set(facts.held_out) & speakers))
-    _note_split(run, site, len(facts.held_out), len(speakers))
+    _note_split(context, site, len(facts.held_out), len(speakers))
     for kind, stated in facts.training.items():
         there = sum(_has(clip, kind) and clip.speaker not in facts.held_out for clip in release.clips)
         if stated > there:
-            run.warn(f"{site} states {stated} training clips of {kind} and released {there}: it weighs as {there}")
+            context.warn(f"{site} states {stated} training clips of {kind} and released {there}: it weighs as {there}")
         facts.training[kind] = min(stated, there)
-    training, code_units = run.study.site_training, run.code_units.get(site, 0)
+    training = context.study.site_training
     unit = "speaker" if training is None else training.unit
     most = len(speakers) if unit == "speaker" else len(release.clips)
     if code_units > most:
@@ -154,14 +156,14 @@ def _check_announced(run: Run, site: str, release: Release) -> None:
         )
 
 
-def _note_split(run: Run, site: str, held_out: int, speakers: int) -> None:
+def _note_split(context: RunContext, site: str, held_out: int, speakers: int) -> None:
     """Warn of a site that holds out nobody, everybody, or not as many as the study's folds say."""
-    folds = min(run.study.split.folds, speakers)
-    if speakers < 2 or not isinstance(run.plan, DeploymentPlan):
+    folds = min(context.study.split.folds, speakers)
+    if speakers < 2 or not isinstance(context.plan, DeploymentPlan):
         return
     least, most = speakers // folds, -(-speakers // folds)
     if not least <= held_out <= most:
-        run.warn(
+        context.warn(
             f"{site} holds out {held_out} of its {speakers} speakers, where the study's folds hold out "
             f"{least if least == most else f'{least} or {most}'}: its part of the test is what it chose"
         )

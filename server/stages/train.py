@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 from flwr.serverapp.strategy import Strategy
@@ -13,8 +13,9 @@ from moretta.server.aggregation.checked_strategy import WEIGHT, CheckedStrategy,
 from moretta.server.aggregation.secure_strategy import SecureStrategy
 from moretta.server.aggregation.site_level_mean import SiteLevelMean
 from moretta.server.aggregation.strategies import make_strategy, restore_strategy, strategy_state
-from moretta.server.stages.run import Run, SiteSpending, ranges
-from moretta.server.stages.state import load_round, save_round
+from moretta.server.grid.site_grid import SiteGrid
+from moretta.server.stages.run import Arrays, Releases, RunContext, SiteSpending, Training, ranges
+from moretta.server.stages.state import load_round
 from moretta.shared.audit.report.report_schema import Modality as Output
 from moretta.shared.audit.report.report_schema import RoundRow
 from moretta.shared.core.atomic import write_atomic
@@ -37,16 +38,18 @@ _HELD_OUT = "all its clips are of held-out speakers"
 _log = logging.getLogger(__name__)
 
 
-def federate_code(run: Run) -> None:
+def federate_code(context: RunContext, grid: SiteGrid, public: Arrays) -> tuple[Arrays, dict[str, int]]:
     """Let the sites train the directions in which voices are compared, from what public speech gives.
 
     The public arrays are computed anew from the last round. That uses nothing but what left the sites after their
     noise, so it costs nothing more. Where the noise exceeds what the sites' clips add, the public code stays as it is.
     A server that died during this stage makes all rounds again, and the sites respond as before.
+
+    Returns these arrays, and the clips or speakers, as the study says, that each site trained on.
     """
-    study, training = run.study, site_training_of(run.study)
+    study, training = context.study, site_training_of(context.study)
     assert training is not None, "only a study that has an encoder to train has this stage"
-    first, rounds = training.first_arrays(run.public), training.plan.rounds
+    first, rounds = training.first_arrays(public), training.plan.rounds
     variance, units = 0.0, dict[str, int]()
 
     def add(outcome: RoundOutcome) -> None:
@@ -56,18 +59,18 @@ def federate_code(run: Run) -> None:
         variance += len(weights) * (LEARNING_RATE * CLIPPING_NORM / sum(weights.values())) ** 2
         for site, weight in weights.items():
             units[site] = max(units.get(site, 0), int(weight))
-        _note_outlying(run, outcome, "code")
+        _note_outlying(context, outcome, "code")
         for failures, lost in ((outcome.refused, False), (outcome.lost, True)):
             for site, why in failures.items():
-                if not any(m.stage == CODE_STAGE and m.why == why for m in run.progress.missed.get(site, ())):
-                    run.warn(f"{site} had no part in training the code, from round {outcome.round} on: {why}")
-                run.miss(site, CODE_STAGE, why, round_number=outcome.round, lost=lost)
-        run.notify(stage=CODE_STAGE, state="step", done=outcome.round, total=rounds)
+                if not any(m.stage == CODE_STAGE and m.why == why for m in context.progress.missed.get(site, ())):
+                    context.warn(f"{site} had no part in training the code, from round {outcome.round} on: {why}")
+                context.miss(site, CODE_STAGE, why, round_number=outcome.round, lost=lost)
+        context.notify(stage=CODE_STAGE, state="step", done=outcome.round, total=rounds)
 
     strategy = CheckedStrategy(
         strategy=make_strategy("FedAvg", {}),
-        grid=run.grid,
-        sites=run.grid.sites,
+        grid=grid,
+        sites=grid.sites,
         call=wire.CODE,
         study=study,
         min_sites=study.min_sites("train"),
@@ -82,91 +85,104 @@ def federate_code(run: Run) -> None:
     deviation = 0.0 if step is None else step.noise_multiplier * float(np.sqrt(variance))
     clear = is_clear(first[CODE], weights[CODE], noise=deviation)
     if not clear:
-        run.warn(
+        context.warn(
             f"the noise of {rounds} rounds exceeds what the sites' clips add to the code: it stays as public speech "
             "has made it, and the budget is spent"
         )
-    run.public, run.code_units = run.public | training.public_after(run.public, weights if clear else None), units
+    return public | training.public_after(public, weights if clear else None), units
 
 
-def train(run: Run, kind: ModelKind) -> int | None:
-    """All rounds of one model, from the last one that was checkpointed; all of the run is saved after each.
+def train(
+    context: RunContext,
+    grid: SiteGrid,
+    kind: ModelKind,
+    *,
+    releases: Releases,
+    public: Arrays,
+    models: Mapping[ModelKind, Weights],
+    absent: Mapping[str, str],
+    training: Training,
+    save_round: Callable[[int, Weights, Arrays], None],
+) -> Weights | str:
+    """All rounds of one model, from the last one that was checkpointed; returns its weights, or why there is none.
 
-    Returns how many clips were trained on, repetitions included; None where there can be no such model. Raises RunError
-    where a round brought fewer usable updates than the study needs.
+    A fusion weighs the predictions of both other models, and needs them. The rounds and what they spend are added to
+    `training`; after each, `save_round` gets its number, the weights and the strategy's state. Raises RunError where a
+    round brought fewer usable updates than the study needs.
     """
-    study, facts = run.study, run.releases.facts
-    clips = {site: facts[site].training.get(kind, 0) for site in sorted(run.releases.kept)}
-    training = {site: count for site, count in clips.items() if count > 0}
-    if why := _cannot_be_trained(run, kind, training):
-        run.absent.setdefault(OUTPUTS[kind], why)
-        return None
-    least = _floor(study, len(training))
-    if len(training) < least:
+    study, facts = context.study, releases.facts
+    all_clips = {site: facts[site].training.get(kind, 0) for site in sorted(releases.kept)}
+    clips = {site: count for site, count in all_clips.items() if count > 0}
+    if (known := absent.get(OUTPUTS[kind])) is not None:
+        return known
+    missing = [m for m in study.modalities if kind == "fusion" and m not in models]
+    if missing:
+        return f"fusion needs the models of both modalities; absent: {', '.join(missing)}"
+    if not clips:
+        return "no site has a training clip of it"
+    least = _floor(study, len(clips))
+    if len(clips) < least:
         raise RunError(
-            f"{len(training)} sites with training clips of {kind}",
+            f"{len(clips)} sites with training clips of {kind}",
             expected=f"at least {least}, as min_sites says",
             fix="let more sites take part, or lower min_sites in [aggregation] and [train]",
         )
     lacks = "none was held back for it" if kind == "fusion" else f"lack {kind}"
-    for site in sorted(clips.keys() - training.keys()):
-        run.warn(f"{site} trained no {kind} model: {_HELD_OUT}, or {lacks}")
+    for site in sorted(all_clips.keys() - clips.keys()):
+        context.warn(f"{site} trained no {kind} model: {_HELD_OUT}, or {lacks}")
     flower = make_strategy(study.train.strategy, dict(study.train.strategy_options))
-    if kind in run.progress.last_round:
-        first = run.progress.last_round[kind] + 1
-        weights, state = load_round(run, kind)
+    if kind in context.progress.last_round:
+        first = context.progress.last_round[kind] + 1
+        weights, state = load_round(context, kind)
         restore_strategy(flower, state)
     else:
-        first, weights = 1, _initial(run, kind)
-    strategy = _strategy(run, kind, flower=flower, weights=weights, clips=training)
+        first, weights = 1, _initial(context, releases, public, kind)
+    strategy = _strategy(
+        context, grid, kind, flower=flower, weights=weights, clips=clips, models=models, training=training
+    )
     for number in range(first, study.train.rounds + 1):
         weights = strategy.round(number, weights)
-        save_round(run, kind, number, weights=weights, strategy=strategy_state(flower))
-    write_atomic(run.checkpoint(kind), save(weights))
-    _warn_of_lost(run, kind)
-    run.models[kind] = weights
-    run.training.trained = (*run.training.trained, kind)
-    return study.train.rounds * study.train.local_epochs * sum(clips.values())
-
-
-def _cannot_be_trained(run: Run, kind: ModelKind, training: dict[str, int]) -> str:
-    """Why there will be no such model; empty if there can be one."""
-    if (known := run.absent.get(OUTPUTS[kind])) is not None:
-        return known
-    missing = [m for m in run.study.modalities if kind == "fusion" and m not in run.models]
-    if missing:
-        return f"fusion needs the models of both modalities; absent: {', '.join(missing)}"
-    return "" if training else "no site has a training clip of it"
+        save_round(number, weights, strategy_state(flower))
+    write_atomic(context.checkpoint(kind), save(weights))
+    _warn_of_lost(context, kind)
+    return weights
 
 
 def _strategy(
-    run: Run, kind: ModelKind, *, flower: Strategy, weights: Weights, clips: dict[str, int]
+    context: RunContext,
+    grid: SiteGrid,
+    kind: ModelKind,
+    *,
+    flower: Strategy,
+    weights: Weights,
+    clips: dict[str, int],
+    models: Mapping[ModelKind, Weights],
+    training: Training,
 ) -> CheckedStrategy:
     """Flower's strategy behind the checks and, where the study says so, site-level noise or secure aggregation."""
     from moretta.shared.models.emotion import study_model, trained_names
 
-    study, aggregation = run.study, run.study.aggregation
+    study, aggregation = context.study, context.study.aggregation
     trained = trained_names(study_model(study, kind), weights)
-    plan, site_level = plan_site_level(study), None
+    plan = plan_site_level(study)
     if plan is not None and not aggregation.secure:
-        site_level = SiteLevelMean(plan, trained, _noise(run, kind) if aggregation.dp == "central" else None)
+        flower = SiteLevelMean(flower, plan, trained, _noise(context, kind) if aggregation.dp == "central" else None)
     checked = SecureStrategy if aggregation.secure else CheckedStrategy
     strategy = checked(
         strategy=flower,
-        grid=run.grid,
+        grid=grid,
         sites=list(clips),
         call=wire.TRAIN[kind],
         study=study,
         min_sites=_floor(study, len(clips)),
-        on_round=lambda outcome: _record(run, kind, outcome),
-        on_update=lambda number, site, change: keep_update(run, kind, number, site, change),
+        on_round=lambda outcome: _record(context, training, kind, outcome),
+        on_update=lambda number, site, change: keep_update(context, kind, number, site, change),
         deadline_seconds=study.deadline_seconds("train"),
         max_norm=study.train.max_update_norm,
         # one where a site does not reveal how many it has
         most=dict.fromkeys(clips, 1) if aggregation.secure or aggregation.dp == "distributed" else clips,
-        other_models={m: run.models[m] for m in study.modalities} if kind == "fusion" else {},
+        other_models={m: models[m] for m in study.modalities} if kind == "fusion" else {},
         find_outlying=plan is None and not aggregation.secure,
-        site_level=site_level,
     )
     if isinstance(strategy, SecureStrategy):
         strategy.kind, strategy.trained = kind, trained
@@ -179,30 +195,30 @@ def _floor(study: Study, sites: int) -> int:
     return study.min_sites("train") if study.aggregation.bounds_sites else min(study.min_sites("train"), sites)
 
 
-def _noise(run: Run, kind: ModelKind) -> Callable[[int], NoiseSource]:
+def _noise(context: RunContext, kind: ModelKind) -> Callable[[int], NoiseSource]:
     """From the seed in a simulation, so that a round that is made again has the same; else from the system.
 
     A round's noise is drawn before its checkpoint is written, and nothing leaves before that: a round that was lost to
     a crash was released to nobody, and is spent once.
     """
-    if isinstance(run.plan, DeploymentPlan):
+    if isinstance(context.plan, DeploymentPlan):
         return lambda _: SystemNoise()
-    return lambda number: SeededNoise(run.study.seed, "site-level noise", kind, number)
+    return lambda number: SeededNoise(context.study.seed, "site-level noise", kind, number)
 
 
-def _initial(run: Run, kind: ModelKind) -> Weights:
+def _initial(context: RunContext, releases: Releases, public: Arrays, kind: ModelKind) -> Weights:
     """Seeded initial weights. Inputs are standardised by released clips that the model may be trained on."""
     from moretta.shared.models.emotion import initial_weights, study_model
     from moretta.shared.models.fusion_gate import first_gate
 
-    study = run.study
+    study = context.study
     if kind == "fusion":
         gate = first_gate(study.voice.weight, len(study.classes))
         return {name: np.asarray(tensor) for name, tensor in gate.items()}
-    model, held_out = study_model(study, kind), run.held_out
+    model, held_out = study_model(study, kind), releases.held_out(context.plan)
     inputs = [
         x
-        for x, clip in run.releases.model_inputs(run.public, kind, model)
+        for x, clip in releases.model_inputs(public, kind, model)
         if clip.speaker not in held_out and study.learns(kind, speaker=clip.speaker, clip=clip.clip)
     ]
     if not inputs:
@@ -212,9 +228,9 @@ def _initial(run: Run, kind: ModelKind) -> Weights:
     return {name: np.asarray(tensor) for name, tensor in weights.items()}
 
 
-def _record(run: Run, kind: ModelKind, outcome: RoundOutcome) -> None:
-    training, stage = run.training, f"train {kind}"
-    public_loss = not run.study.aggregation.bounds_sites  # a mean loss without noise would be a release of its own
+def _record(context: RunContext, training: Training, kind: ModelKind, outcome: RoundOutcome) -> None:
+    stage = f"train {kind}"
+    public_loss = not context.study.aggregation.bounds_sites  # a mean loss without noise would be a release of its own
     losses = [m["loss"] for m in outcome.used.values() if "loss" in m and public_loss]
     training.rounds.append(
         RoundRow(
@@ -235,33 +251,33 @@ def _record(run: Run, kind: ModelKind, outcome: RoundOutcome) -> None:
             if f"epsilon-{unit}" in metrics:
                 spent.levels[unit] = metrics[f"epsilon-{unit}"]
     for site, why in outcome.lost.items():
-        run.miss(site, stage, why, round_number=outcome.round, lost=True)
+        context.miss(site, stage, why, round_number=outcome.round, lost=True)
     for site, why in outcome.refused.items():
-        run.miss(site, stage, why, round_number=outcome.round)
-        run.warn(f"{site} was left out of round {outcome.round} of training {kind}: {why}")
+        context.miss(site, stage, why, round_number=outcome.round)
+        context.warn(f"{site} was left out of round {outcome.round} of training {kind}: {why}")
         _log.warning("%s refused: %s", site, why)
-    _note_outlying(run, outcome, f"{kind} model")
-    run.notify(stage=stage, state="round", done=outcome.round, total=run.study.train.rounds)
+    _note_outlying(context, outcome, f"{kind} model")
+    context.notify(stage=stage, state="round", done=outcome.round, total=context.study.train.rounds)
 
 
-def _note_outlying(run: Run, outcome: RoundOutcome, of: str) -> None:
+def _note_outlying(context: RunContext, outcome: RoundOutcome, of: str) -> None:
     for site, how in outcome.outlying.items():
         far = f"{site}'s updates of the {of} lie far outside those of the others"
         _log.warning("%s in round %d: %s", far, outcome.round, how)
-        run.warn(f"{far}, first in round {outcome.round}: one {how}", once_per=far)
+        context.warn(f"{far}, first in round {outcome.round}: one {how}", once_per=far)
 
 
-def _warn_of_lost(run: Run, kind: ModelKind) -> None:
+def _warn_of_lost(context: RunContext, kind: ModelKind) -> None:
     """One warning for each site that sent nothing, with the rounds it missed."""
-    for site, missed in sorted(run.progress.missed.items()):
+    for site, missed in sorted(context.progress.missed.items()):
         lost = [m for m in missed if m.stage == f"train {kind}" and m.lost]
         if lost:
             rounds = ranges([m.round for m in lost if m.round is not None])
-            run.warn(f"{site} missed {rounds} of training {kind}: {'; '.join(dict.fromkeys(m.why for m in lost))}")
+            context.warn(f"{site} missed {rounds} of training {kind}: {'; '.join(dict.fromkeys(m.why for m in lost))}")
 
 
-def keep_update(run: Run, kind: ModelKind, number: int, site: str, change: Callable[[], Weights]) -> None:
+def keep_update(context: RunContext, kind: ModelKind, number: int, site: str, change: Callable[[], Weights]) -> None:
     """The last round's updates, each on its own, are what the audit attacks; without it they are not kept."""
-    audit = run.study.audit
-    if number == run.study.train.rounds and audit.enabled and audit.inference and audit.updates:
-        write_atomic(run.update(kind, site), save(change()))
+    audit = context.study.audit
+    if number == context.study.train.rounds and audit.enabled and audit.inference and audit.updates:
+        write_atomic(context.update(kind, site), save(change()))

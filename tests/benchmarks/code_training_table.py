@@ -21,7 +21,7 @@ from flwr.supercore.task_identity import TaskIdentity
 from moretta.client.settings import SiteSettings
 from moretta.client.training.rounds import RoundRequest, train_round
 from moretta.server.grid.site_grid import SiteGrid
-from moretta.server.stages.run import Run
+from moretta.server.stages.run import RunContext
 from moretta.server.stages.train import federate_code
 from moretta.shared.audit import measure
 from moretta.shared.features.speaker_code import measured_public_speech, train_speaker_code
@@ -147,9 +147,9 @@ def _taught(corpus: Path, teachers: list[int], unit: str, epsilon: float | None)
             folds=(),
             command="",
         )
-        run = Run(Path(scratch), plan, site_grid=_Sites(study, settings), public=public)
-        federate_code(run)
-    return run.public, not run.progress.warnings
+        context = RunContext(Path(scratch), plan)
+        trained, _ = federate_code(context, _Sites(study, settings), public)
+    return trained, not context.progress.warnings
 
 
 if __name__ == "__main__":

@@ -21,9 +21,9 @@ from moretta.client.clips.stored_state import take_over_release
 from moretta.client.settings import simulated_site
 from moretta.deploy.runtime.planning import plan_simulation
 from moretta.deploy.runtime.simulation import connect_locally
-from moretta.server.app import SITE_STAGES, run_stages
-from moretta.server.stages.run import Progress, Run
+from moretta.server.stages.run import Progress, Run, RunContext
 from moretta.server.stages.state import RESUME_FILE, load_progress, save_state
+from moretta.server.study import SITE_STAGES, run_stages
 from moretta.shared.audit.metrics import confusion
 from moretta.shared.core.workers import limit_threads
 from moretta.shared.data.reader import read_corpus
@@ -90,7 +90,7 @@ def released(corpus: Path, folder: Path, changes: dict[str, Any]) -> Run:
     plan = plan_simulation(read_corpus(corpus), study, "moretta simulate")
     shutil.rmtree(folder, ignore_errors=True)
     plan.save(folder)
-    run = Run(folder, plan)
+    run = Run(RunContext(folder, plan))
     connect_locally(run, len(plan.sites))
     names = [stage.name for stage in SITE_STAGES]
     run_stages(run, SITE_STAGES[: names.index("release") + 1])
@@ -102,8 +102,8 @@ def figures(made: Run, folder: Path, **changes: Any) -> list[str]:
     """UAR with intervals and ECE of every output, over all folds."""
     counts: dict[str, dict[str, Any]] = defaultdict(dict)
     bins: dict[str, Any] = defaultdict(int)
-    for fold in range(made.study.split.folds):
-        run = trained(made, folder, made.study.with_changes(split__test_fold=fold, **changes))
+    for fold in range(made.context.study.split.folds):
+        run = trained(made, folder, made.context.study.with_changes(split__test_fold=fold, **changes))
         for output in OUTPUTS:
             counts[output] |= run.evaluation.counts.get(output, {})
             bins[output] = bins[output] + run.evaluation.reliability.get(output, 0)
@@ -123,11 +123,13 @@ def scored(by_speaker: Any) -> str:
 def trained(made: Run, folder: Path, study: Study) -> Run:
     """The study on a release that was made before."""
     shutil.rmtree(folder, ignore_errors=True)
-    plan = made.plan.model_copy(update={"study": study})
+    plan = made.context.plan.model_copy(update={"study": study})
     plan.save(folder)
     for number in range(SITES):
-        take_over_release(simulated_site(made.folder, number), made.study, simulated_site(folder, number), study)
-    run = Run(folder, plan, Progress(done=["codebook"]), public=made.public)
+        take_over_release(
+            simulated_site(made.context.folder, number), made.context.study, simulated_site(folder, number), study
+        )
+    run = Run(RunContext(folder, plan, Progress(done=["codebook"])), public=made.public)
     connect_locally(run, SITES)
     run_stages(run, SITE_STAGES)
     return run

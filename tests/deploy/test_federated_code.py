@@ -18,7 +18,7 @@ from moretta.client.accounting.ledger import Ledger
 from moretta.client.app import app
 from moretta.client.settings import simulated_site
 from moretta.server.grid.site_grid import LOST, REFUSED, SiteGrid, SiteResponse
-from moretta.server.stages.run import Run
+from moretta.server.stages.run import RunContext
 from moretta.server.stages.train import federate_code
 from moretta.shared.features import speaker_code
 from moretta.shared.features.public_speech import synthetic_speakers
@@ -101,11 +101,10 @@ def folder(tmp_path: Path, tiny_corpus: Path) -> Path:
     return tmp_path / "run"
 
 
-def trained(folder: Path, network: Network) -> tuple[Run, dict[str, Any]]:
-    run = Run(folder, SimulationPlan.load(folder), site_grid=Sites(network))
-    run.public = prepare_public(run.study)
-    federate_code(run)
-    return run, run.public
+def trained(folder: Path, network: Network) -> tuple[RunContext, dict[str, Any]]:
+    context = RunContext(folder, SimulationPlan.load(folder))
+    public, _ = federate_code(context, Sites(network), prepare_public(context.study))
+    return context, public
 
 
 def test_two_sites_train_the_code_of_their_releases(folder: Path) -> None:

@@ -24,9 +24,9 @@ from moretta.client.training.local_training import PLAIN_KIND
 from moretta.client.training.rounds import RoundRequest, train_round
 from moretta.deploy.runtime.planning import plan_simulation
 from moretta.deploy.runtime.simulation import connect_locally
-from moretta.server.app import CENTRAL_STAGES, SITE_STAGES, Stage, run_stages
-from moretta.server.stages.run import Progress, Run
+from moretta.server.stages.run import Progress, Run, RunContext
 from moretta.server.stages.state import RESUME_FILE, load_progress, save_state
+from moretta.server.study import CENTRAL_STAGES, SITE_STAGES, Stage, run_stages
 from moretta.shared.core.errors import RefusedError
 from moretta.shared.data.media import write_video
 from moretta.shared.data.reader import read_corpus
@@ -77,9 +77,9 @@ class Ground:
     def run(self, name: str = "run", *, until: str = "evaluate", **changes: Any) -> Run:
         study = study_of(**changes)
         run = _started(self.corpus, study, self.out / name)
-        if study.sites == self.made.study.sites and study.modalities == self.made.study.modalities:
+        if study.sites == self.made.context.study.sites and study.modalities == self.made.context.study.modalities:
             for old, new in zip(_sites(self.made), _sites(run), strict=True):
-                take_over_release(old, self.made.study, new, run.study)
+                take_over_release(old, self.made.context.study, new, run.context.study)
         run_stages(run, _stages(until))
         return run
 
@@ -88,7 +88,7 @@ def _started(corpus: Path, study: Study, folder: Path) -> Run:
     shutil.rmtree(folder, ignore_errors=True)
     plan = plan_simulation(read_corpus(corpus), study, "moretta simulate")
     plan.save(folder)
-    run = Run(folder, plan, Progress(done=["codebook"]))
+    run = Run(RunContext(folder, plan, Progress(done=["codebook"])))
     run.public |= _public()
     connect_locally(run, len(plan.sites))
     return run
@@ -132,7 +132,7 @@ def ground(released: tuple[Path, Run], tmp_path: Path) -> Ground:
 
 
 def _sites(run: Run) -> list[SiteSettings]:
-    return [simulated_site(run.folder, number) for number, _ in enumerate(run.plan.sites)]
+    return [simulated_site(run.context.folder, number) for number, _ in enumerate(run.context.plan.sites)]
 
 
 def _models(run: Run) -> Any:
@@ -146,7 +146,7 @@ def _gate() -> dict[str, Any]:
 def test_the_report_has_the_vote_and_the_learned_fusion_with_intervals_and_calibration(ground: Ground) -> None:
     run = ground.run()
     run_stages(run, CENTRAL_STAGES[-1:])
-    content = json.loads((run.folder / "report.json").read_text(encoding="utf-8"))
+    content = json.loads((run.context.folder / "report.json").read_text(encoding="utf-8"))
     emotion = content["emotion"]
     assert emotion["absent"] == {}
     for output in ("voice", "face", "fused", "learned"):
@@ -162,7 +162,7 @@ def test_the_report_has_the_vote_and_the_learned_fusion_with_intervals_and_calib
         *["train face"] * 2,
         *["train fusion"] * 2,
     ]
-    page = (run.folder / "report.html").read_text(encoding="utf-8")
+    page = (run.context.folder / "report.html").read_text(encoding="utf-8")
     assert "Voice and face, learned fusion" in page
     assert "ECE" in page
     notes = {row["note"] for row in content["privacy"] if row["mechanism"] == "dp-sgd" and row["round"]}
@@ -172,17 +172,17 @@ def test_the_report_has_the_vote_and_the_learned_fusion_with_intervals_and_calib
 def test_a_study_that_says_nothing_has_no_third_model_and_no_row(ground: Ground) -> None:
     run = ground.run(fusion__kind="vote")
     run_stages(run, CENTRAL_STAGES[-1:])
-    content = json.loads((run.folder / "report.json").read_text(encoding="utf-8"))
+    content = json.loads((run.context.folder / "report.json").read_text(encoding="utf-8"))
     assert content["emotion"]["learned"] is None
     assert content["emotion"]["absent"] == {}
     assert "train fusion" not in [stage["name"] for stage in content["run"]["stages"]]
-    assert "learned fusion" not in (run.folder / "report.html").read_text(encoding="utf-8")
+    assert "learned fusion" not in (run.context.folder / "report.html").read_text(encoding="utf-8")
 
 
 def test_with_one_modality_alone_the_row_says_why_it_is_not_there(ground: Ground) -> None:
     run = ground.run(face__enabled=False)
     run_stages(run, CENTRAL_STAGES[-1:])
-    emotion = json.loads((run.folder / "report.json").read_text(encoding="utf-8"))["emotion"]
+    emotion = json.loads((run.context.folder / "report.json").read_text(encoding="utf-8"))["emotion"]
     assert emotion["learned"] is None
     assert emotion["absent"]["learned"] == "fusion needs both modalities; absent: face"
     assert run.training.trained == ("voice",)
@@ -194,7 +194,7 @@ def test_a_run_is_the_same_again_and_goes_on_after_a_crash_as_if_there_had_been_
     table = whole.evaluation.emotion["learned"]
     stopped = ground.run(until="train face")
     save_state(stopped, RESUME_FILE)
-    again = load_progress(stopped.folder)
+    again = load_progress(stopped.context.folder)
     assert again is not None
     connect_locally(again, 2)
     run_stages(again, SITE_STAGES)
@@ -208,14 +208,14 @@ def test_the_fusion_learns_on_clips_of_its_own_of_nobody_who_is_held_out(ground:
     column = 1 if unit == "clip" else 0
     reported = 0
     for site in _sites(run):
-        theirs = fusion_set(site, run.study, _models(run), SeededNoise(1))
-        others = [training_set(site, run.study, modality) for modality in ("voice", "face")]  # type: ignore[arg-type]
+        theirs = fusion_set(site, run.context.study, _models(run), SeededNoise(1))
+        others = [training_set(site, run.context.study, modality) for modality in ("voice", "face")]  # type: ignore[arg-type]
         seen = {(s, c)[column] for each in others for s, c in zip(each.speakers, each.clips, strict=True)}
         own = {(s, c)[column] for s, c in zip(theirs.speakers, theirs.clips, strict=True)}
         assert not own & seen
-        assert not {*theirs.speakers} & run.held_out
-        assert not {*others[0].speakers, *others[1].speakers} & run.held_out
-        assert training_clips(site, run.study) == {
+        assert not {*theirs.speakers} & run.releases.held_out(run.context.plan)
+        assert not {*others[0].speakers, *others[1].speakers} & run.releases.held_out(run.context.plan)
+        assert training_clips(site, run.context.study) == {
             "voice": len(others[0]),
             "face": len(others[1]),
             "fusion": len(theirs),
@@ -228,7 +228,7 @@ def _all_rounds(run: Run) -> SiteSettings:
     """Of the fusion, at a site that has trained the others."""
     site = _sites(run)[0]
     for number in (1, 2):
-        train_round(site, RoundRequest(run.study, "fusion", number, _gate(), models=_models(run)))
+        train_round(site, RoundRequest(run.context.study, "fusion", number, _gate(), models=_models(run)))
     return site
 
 
@@ -237,10 +237,10 @@ def test_dp_sgd_of_all_three_models_ends_at_the_target_and_the_ledger_has_it(gro
     run = ground.run(until="train face", fusion__held_back=held_back, privacy__epsilon=4.0)
     site = _all_rounds(run)
     ledger = Ledger(site.ledger)
-    entries = ledger.entries(DP_SGD_KIND, study=run.study.digest())
+    entries = ledger.entries(DP_SGD_KIND, study=run.context.study.digest())
     assert [e["model"].split("/")[0] for e in entries] == ["voice"] * 2 + ["face"] * 2 + ["fusion"] * 2
-    assert 3.8 < spent(ledger, run.study) <= 4.05
-    per_clip = Account.read(ledger).epsilon("clip", "model", delta=run.study.privacy.delta)
+    assert 3.8 < spent(ledger, run.context.study) <= 4.05
+    per_clip = Account.read(ledger).epsilon("clip", "model", delta=run.context.study.privacy.delta)
     assert per_clip is not None
     assert 3.3 < per_clip <= 4.05  # composed over all that a clip was in: none was in both parts
 
@@ -253,14 +253,14 @@ def test_the_forecast_is_what_the_ledger_charges(ground: Ground, held_back: floa
     site = _all_rounds(run)
     account = Account.read(Ledger(site.ledger))
     data = [
-        training_set(site, run.study, "voice"),
-        fusion_set(site, run.study, _models(run), SeededNoise(1)),
+        training_set(site, run.context.study, "voice"),
+        fusion_set(site, run.context.study, _models(run), SeededNoise(1)),
     ]
     people = {s: 0 for each in data for s in each.speakers}
     pairs = {pair for each in data for pair in zip(each.speakers, each.clips, strict=True)}
-    planned = estimate_cost(run.study, [sum(s == who for s, _ in pairs) for who in people], seconds=0.6)
+    planned = estimate_cost(run.context.study, [sum(s == who for s, _ in pairs) for who in people], seconds=0.6)
     for level in UNITS if held_back == 0 else (unit,):
-        reported = account.epsilon(level, "model", delta=run.study.privacy.delta)
+        reported = account.epsilon(level, "model", delta=run.context.study.privacy.delta)
         expected = planned.composed()["model"][level]
         assert reported == pytest.approx(expected, rel=0.03)
 
@@ -281,13 +281,13 @@ def test_a_round_that_is_asked_again_is_answered_alike_and_paid_once(ground: Gro
     run = ground.run(until="train face")
     site = _sites(run)[0]
     first, second = (
-        train_round(site, RoundRequest(run.study, "fusion", 1, _gate(), models=_models(run))) for _ in range(2)
+        train_round(site, RoundRequest(run.context.study, "fusion", 1, _gate(), models=_models(run))) for _ in range(2)
     )
     assert all(np.array_equal(first.arrays[name], second.arrays[name]) for name in first.arrays)
     fusion = [e for e in Ledger(site.ledger).entries(DP_SGD_KIND) if e["model"] == "fusion/gate"]
     assert len(fusion) == 1
     other = {m: {n: a + np.float32(0.1) for n, a in w.items()} for m, w in _models(run).items()}
-    changed = train_round(site, RoundRequest(run.study, "fusion", 1, _gate(), models=other))
+    changed = train_round(site, RoundRequest(run.context.study, "fusion", 1, _gate(), models=other))
     assert any(not np.array_equal(first.arrays[name], changed.arrays[name]) for name in first.arrays)
     assert len([e for e in Ledger(site.ledger).entries(DP_SGD_KIND) if e["model"] == "fusion/gate"]) == 2
 
@@ -297,7 +297,7 @@ def test_a_fusion_without_the_models_that_it_weighs_is_refused_and_costs_nothing
     site = _sites(run)[0]
     before = len(Ledger(site.ledger).entries(DP_SGD_KIND))
     with pytest.raises(RefusedError, match="without the models"):
-        train_round(site, RoundRequest(run.study, "fusion", 1, _gate(), models={"voice": run.models["voice"]}))
+        train_round(site, RoundRequest(run.context.study, "fusion", 1, _gate(), models={"voice": run.models["voice"]}))
     assert len(Ledger(site.ledger).entries(DP_SGD_KIND)) == before
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from moretta.server.app import CENTRAL_STAGES, SITE_STAGES
 from moretta.server.stages.run import Run
+from moretta.server.study import CENTRAL_STAGES, SITE_STAGES
 
 
 def do(run: Run, name: str) -> Run:
@@ -14,4 +14,4 @@ def do(run: Run, name: str) -> Run:
 
 def warnings_of(run: Run) -> list[str]:
     """Of the report, so far."""
-    return run.progress.warnings
+    return run.context.progress.warnings

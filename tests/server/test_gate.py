@@ -20,7 +20,7 @@ def headline(modality: str = "voice", **figures: float) -> Headline:
     return Headline(modality=modality, figures=parts, attackers=1)
 
 
-def spent(*epsilons: float, site: str = "site-00", **changes: Any) -> list[PrivacyRow]:
+def spent(*epsilons: float | None, site: str = "site-00", **changes: Any) -> list[PrivacyRow]:
     row = {"site": site, "mechanism": "dp-sgd", "unit": "clip", **changes}
     return [PrivacyRow(**row, epsilon=epsilon) for epsilon in epsilons]
 
@@ -85,3 +85,14 @@ def test_the_budget_is_judged_for_the_unit_that_the_study_protects() -> None:
     assert check_gate(GateSection(max_epsilon=8.0), [], rows, released=(), unit="speaker").passed
     broken = check_gate(GateSection(max_epsilon=2.0), [], rows, released=(), unit="speaker").broken
     assert broken == ("site-00: DP-SGD spent epsilon 3.00 per speaker, limit 2.00",)
+
+
+@pytest.mark.parametrize("rows", [spent(None), [*spent(3.0), *spent(None)]])
+def test_a_budget_without_a_finite_figure_breaks_the_limit(rows: list[PrivacyRow]) -> None:
+    broken = check_gate(GateSection(max_epsilon=1e9), [], rows, released=()).broken
+    assert broken == ("site-00: DP-SGD spent epsilon without a finite figure per clip, limit 1000000000.00",)
+
+
+def test_a_unit_that_is_not_protected_may_have_no_finite_figure() -> None:
+    rows = spent(3.0) + spent(None, unit="speaker")
+    assert check_gate(GateSection(max_epsilon=8.0), [], rows, released=()).passed

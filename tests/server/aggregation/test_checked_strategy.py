@@ -5,6 +5,8 @@ from typing import Any
 import numpy as np
 import pytest
 from flwr.app import Message, MetricRecord, RecordDict
+from flwr.serverapp import Grid
+from flwr.serverapp.strategy import Strategy
 
 from moretta.server.aggregation.checked_strategy import MAX_NORM, CheckedStrategy, RoundOutcome, checked_update
 from moretta.server.aggregation.strategies import STRATEGIES, make_strategy
@@ -74,6 +76,20 @@ def test_a_round_is_addressed_to_every_site_with_the_weights_and_its_number(site
     assert {m.metadata.message_type for m in rounds.sent} == {"train.voice"}
     assert all(wire.number_of(m.content, "server-round") == 7 for m in rounds.sent)
     assert all(np.array_equal(wire.arrays_of(m.content)["w"], START["w"]) for m in rounds.sent)
+
+
+def test_the_grid_and_the_checks_are_flowers_own_kinds_and_a_round_goes_through_them(site_grid: Any) -> None:
+    strategy = Round(site_grid).strategy
+    assert isinstance(site_grid, Grid)
+    assert isinstance(strategy, Strategy)
+    assert site_grid.get_node_ids() == [1, 2, 3, 4]
+    site_grid.grid.response = lambda node, message: content(update(node))
+    sent = strategy.configure_train(3, wire.arrays_to_record(START), wire.study_config(Study()), site_grid)
+    new, _ = strategy.aggregate_train(3, site_grid.send_and_receive(sent))
+    expected = strategy.round(3, START)
+    assert {name: packed.numpy().tobytes() for name, packed in new.items()} == {
+        name: array.tobytes() for name, array in expected.items()
+    }
 
 
 def test_fedavg_weighs_by_clips(site_grid: Any, reply: Any) -> None:

@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 import pytest
 from flwr.app import Array, ArrayRecord, Message, MetricRecord, RecordDict
+from flwr.serverapp import Grid
+from flwr.serverapp.strategy import Strategy
 from privacy_auditing import CanaryTrials, gaussian_lower_bound
 
 from moretta.server.aggregation import site_level_mean
@@ -37,7 +39,7 @@ def seeded(seed: int) -> Callable[[int], SeededNoise]:
 
 
 def made(plan: SitePlan = PLAN, noise: Any = None, seed: int = 1) -> SiteLevelMean:
-    return SiteLevelMean(plan, frozenset({"w"}), seeded(seed) if noise is None else noise)
+    return SiteLevelMean(make_strategy("FedAvg", {}), plan, frozenset({"w"}), seeded(seed) if noise is None else noise)
 
 
 def canary(site: int) -> dict[str, Any]:
@@ -121,7 +123,7 @@ def test_shares_of_all_sites_together_keep_the_claim_and_fewer_sites_would_not()
             for site, update in updates.items():
                 cut = update["w"] / SIZE + SeededNoise(run, site).private_normal(shared.share / divisor, (CANARIES,))
                 added[site] = {**update, "w": cut}
-            return SiteLevelMean(shared, frozenset({"w"}), None).mean(number, sent, added)
+            return SiteLevelMean(make_strategy("FedAvg", {}), shared, frozenset({"w"}), None).mean(number, sent, added)
 
         return mean
 
@@ -205,7 +207,12 @@ def test_every_averaging_strategy_goes_on_with_the_private_mean(
 
     site_grid.grid.response = response
     strategy = CheckedStrategy(
-        strategy=make_strategy(name, {"proximal_mu": 0.1} if name == "FedProx" else {}),
+        strategy=SiteLevelMean(
+            make_strategy(name, {"proximal_mu": 0.1} if name == "FedProx" else {}),
+            PLAN,
+            frozenset({"w"}),
+            lambda _: Nothing(),
+        ),
         grid=site_grid,
         sites=site_grid.sites,
         call=wire.TRAIN["voice"],
@@ -213,8 +220,10 @@ def test_every_averaging_strategy_goes_on_with_the_private_mean(
         min_sites=2,
         on_round=lambda _: None,
         find_outlying=False,
-        site_level=SiteLevelMean(PLAN, frozenset({"w"}), lambda _: Nothing()),
     )
+    assert isinstance(strategy, Strategy)
+    assert isinstance(strategy.strategy, Strategy)
+    assert isinstance(site_grid, Grid)
     found = strategy.round(1, SENT)
     assert np.array_equal(found["0.mean"], SENT["0.mean"])
     if name in ("FedAvg", "FedProx"):

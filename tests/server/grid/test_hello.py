@@ -9,7 +9,7 @@ import pytest
 from flwr.app import RecordDict
 
 from moretta.server.grid.hello import hello_enrolled, hello_virtual
-from moretta.server.stages.run import PROGRESS_FILE, Run
+from moretta.server.stages.run import PROGRESS_FILE, Run, RunContext
 from moretta.shared.core.errors import RunError
 from moretta.shared.messages import wire
 from moretta.shared.study.run_plan import DeploymentPlan, EnrolledSite
@@ -79,11 +79,11 @@ class Hellos:
             plan = DeploymentPlan(
                 corpus_name="c", synthetic=False, study=study, command="c", sites=sites, server_home=folder
             )
-            run = Run(folder, plan, site_grid=site_grid)
-            self.responses = hello_enrolled(run, ENROLLED)
+            run = Run(RunContext(folder, plan), site_grid=site_grid)
+            self.responses = hello_enrolled(run.context, site_grid, ENROLLED)
             events = [json.loads(line) for line in (folder / PROGRESS_FILE).read_text(encoding="utf-8").splitlines()]
         self.seen = [(event["done"], event["total"]) for event in events]
-        self.out = {site: missed[0].why for site, missed in run.progress.missed.items()}
+        self.out = {site: missed[0].why for site, missed in run.context.progress.missed.items()}
 
 
 def test_enrolled_sites_have_the_names_of_the_registry(fake_site_grid: Any, hello: Any) -> None:

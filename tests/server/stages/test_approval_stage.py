@@ -12,10 +12,10 @@ import pytest
 from flwr.app import RecordDict
 from staging import do, warnings_of
 
-from moretta.server.app import SITE_STAGES
 from moretta.server.grid.site_grid import SiteGrid, SiteResponse
 from moretta.server.stages.approval import STAGE, not_approved
-from moretta.server.stages.run import Run
+from moretta.server.stages.run import Run, RunContext
+from moretta.server.study import SITE_STAGES
 from moretta.shared.core.errors import RunError
 from moretta.shared.messages import wire
 from moretta.shared.study.public_arrays import approval_digest, described
@@ -57,7 +57,7 @@ def run(tmp_path: Path, fake_site_grid: Any, hello: Any, hellos: Any) -> Any:
             sites=tuple(EnrolledSite(name=f"site-{n}", node=n) for n in range(1, nodes + 1)),
             server_home=tmp_path,
         )
-        return Run(tmp_path, plan, public=dict(ARRAYS), site_grid=site_grid)
+        return Run(RunContext(tmp_path, plan), public=dict(ARRAYS), site_grid=site_grid)
 
     return make
 
@@ -74,7 +74,7 @@ def test_a_steward_who_takes_time_is_waited_for_and_told_of(run: Any) -> None:
     do(made, STAGE)
     assert made.grid.sites == ["site-1", "site-2"]
     assert stewards.requested == [("site-1", True), ("site-2", True), *[("site-2", False)] * 3]  # arrays travel once
-    reported = [json.loads(line) for line in (made.folder / "progress.jsonl").read_text().splitlines()]
+    reported = [json.loads(line) for line in (made.context.folder / "progress.jsonl").read_text().splitlines()]
     (what,) = [
         line["what"] for line in reported if "stewards of site-2" in line.get("what", "")
     ]  # once, not at each turn

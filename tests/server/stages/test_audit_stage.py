@@ -9,7 +9,7 @@ import pytest
 from staging import do, warnings_of
 
 from moretta.server.stages.audit import can_be_attacked
-from moretta.server.stages.run import Run
+from moretta.server.stages.run import Run, RunContext
 from moretta.shared.core.labels import EMOTIONS
 from moretta.shared.data.corpora.cremad import Level
 from moretta.shared.release import AnonymizerStatement, ReleasedClip, ReleaseWriter, open_release
@@ -43,7 +43,7 @@ def released(folder: Path, *clips_of: int) -> Run:
             writer.add(described, {"voice": np.zeros(3, np.float32)})
     statement = AnonymizerStatement(modality="voice", name="n", version="1", form="code", parameters={}, noise="none")
     writer.finish(site=site.name, study=study.digest(), anonymizers=(statement,))
-    run = Run(folder, plan)
+    run = Run(RunContext(folder, plan))
     run.releases.kept[site.name] = open_release(folder / site.name)
     return run
 
@@ -54,7 +54,7 @@ def test_where_no_two_people_have_two_clips_the_study_goes_on_and_the_report_say
 ) -> None:
     run = released(tmp_path, *clips_of)
     do(run, "audit")
-    assert run.identity == []
+    assert run.attacks.identity == []
     (warning,) = warnings_of(run)
     assert warning.startswith("nobody can be re-identified by voice: fewer than two people")
 

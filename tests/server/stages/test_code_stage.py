@@ -11,9 +11,9 @@ from flwr.app import MetricRecord, RecordDict
 from staging import do, warnings_of
 
 from moretta.client.anonymizers.emotion_labeler import EmotionLabeler
-from moretta.server.app import SITE_STAGES, Stage, run_stages
-from moretta.server.stages.run import Run
+from moretta.server.stages.run import Run, RunContext
 from moretta.server.stages.train import CODE_STAGE
+from moretta.server.study import SITE_STAGES, Stage, run_stages
 from moretta.shared.core.errors import RunError
 from moretta.shared.features import speaker_code
 from moretta.shared.features.federated_encoder import CODE, LEARNING_RATE, TRAINED
@@ -98,8 +98,8 @@ def run_of(
             folds=((1,), (2,)),
             command="moretta simulate",
         )
-        run = Run(tmp_path / "run", plan, site_grid=site_grid)
-        run.folder.mkdir(exist_ok=True)
+        run = Run(RunContext(tmp_path / "run", plan), site_grid=site_grid)
+        run.context.folder.mkdir(exist_ok=True)
         run.public |= first_code().to_arrays()
         return run
 
@@ -200,7 +200,7 @@ def test_a_site_that_sends_nothing_usable_is_named_once_and_the_other_goes_on(ru
     do(run, CODE_STAGE)
     assert likeness(SpeakerCode.from_arrays(run.public).projection, TRUE.T) > 0.9
     assert len([w for w in warnings_of(run) if "had no part in training the code, from round 1 on" in w]) == 1
-    assert run.progress.missed_as_text("site-2") == ("rounds 1-3 of federated code",)
+    assert run.context.progress.missed_as_text("site-2") == ("rounds 1-3 of federated code",)
 
 
 def test_too_few_sites_fail_the_run(run_of: Any) -> None:
@@ -216,7 +216,7 @@ def test_only_a_study_that_asks_for_it_has_the_stage(run_of: Any) -> None:
     [found] = [one for one in SITE_STAGES if one.name == CODE_STAGE]
     assert not found.wanted(run)
     run_stages(run, [found, Stage("after", lambda run: None)])
-    assert run.progress.done == ["after"]
+    assert run.context.progress.done == ["after"]
     assert found.wanted(run_of(honest))
 
 

@@ -11,7 +11,7 @@ import pytest
 from flwr.app import RecordDict
 from staging import do, warnings_of
 
-from moretta.server.stages.run import Run, SiteFacts
+from moretta.server.stages.run import Run, RunContext, SiteFacts
 from moretta.shared.core.labels import EMOTIONS
 from moretta.shared.messages import wire
 from moretta.shared.models.reliability import reliability_counts
@@ -47,7 +47,7 @@ def _run(tmp_path: Path, fake_site_grid: Any, study: Study, spoil: Any = lambda 
     site_grid.nodes = {1: "site-1", 2: "site-2"}
     sites = tuple(EnrolledSite(name=site, node=node) for node, site in site_grid.nodes.items())
     plan = DeploymentPlan(corpus_name="c", synthetic=False, study=study, command="c", sites=sites, server_home=tmp_path)
-    run = Run(tmp_path, plan, site_grid=site_grid)
+    run = Run(RunContext(tmp_path, plan), site_grid=site_grid)
     for node, site in site_grid.nodes.items():
         run.releases.kept[site] = _released(f"{node:016x}")
         run.releases.facts[site] = SiteFacts(held_out=(f"{node:016x}",))

@@ -16,7 +16,7 @@ from staging import do, warnings_of
 
 from moretta.server.aggregation.checked_strategy import CheckedStrategy, RoundOutcome
 from moretta.server.aggregation.strategies import make_strategy
-from moretta.server.stages.run import Run
+from moretta.server.stages.run import Run, RunContext
 from moretta.shared.core.errors import RunError
 from moretta.shared.messages import wire
 from moretta.shared.study.run_plan import DeploymentPlan, EnrolledSite
@@ -145,7 +145,7 @@ def run(tmp_path: Path, fake_site_grid: Any, sites: dict[int, Site]) -> Run:
     plan = DeploymentPlan(
         corpus_name="c", synthetic=False, study=STUDY, command="c", sites=enrolled, server_home=tmp_path
     )
-    return Run(tmp_path / "run", plan, site_grid=site_grid)
+    return Run(RunContext(tmp_path / "run", plan), site_grid=site_grid)
 
 
 def _spoilt(run: Run, sites: dict[int, Site], call: str, spoil: Spoil) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from moretta.client.clips.release import make_release
 from moretta.client.settings import simulated_site
-from moretta.server.stages.run import Run
+from moretta.server.stages.run import Run, RunContext
 from moretta.server.stages.statement_checks import check_statement, recomputed_epsilons, recomputed_statement
 from moretta.shared.release.anonymizer import prepare_public
 from moretta.shared.study.run_plan import PlannedSite, SimulationPlan
@@ -47,9 +47,9 @@ def test_an_honest_statement_is_not_found_fault_with(tmp_path: Path, tiny_corpus
     plan.save(tmp_path / "run")
     public = prepare_public(study)
     release = make_release(simulated_site(tmp_path / "run", 0), study, public)
-    run = Run(tmp_path / "run", plan, public=public)
-    assert recomputed_epsilons(run, "site-00", release) == {}
-    assert not run.progress.warnings
+    run = Run(RunContext(tmp_path / "run", plan), public=public)
+    assert recomputed_epsilons(run.context, run.public, "site-00", release) == {}
+    assert not run.context.progress.warnings
     check_statement(study, release)
     again = {
         (row.mechanism, row.unit): row.epsilon for row in recomputed_statement(study, public, release, "voice").privacy

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,7 +12,7 @@ from releasing import STUDY, Site, Spoil
 from staging import do, warnings_of
 
 from moretta.server.stages.report import privacy_rows
-from moretta.server.stages.run import Run
+from moretta.server.stages.run import Run, RunContext
 from moretta.shared.core.errors import RunError
 from moretta.shared.core.labels import Emotion
 from moretta.shared.core.terms import PrivacyStatement
@@ -39,7 +40,7 @@ def run(tmp_path: Path, fake_site_grid: Any, hello: Any, hellos: Any, sites: dic
         folds=((1,), (2,)),
         command="moretta simulate",
     )
-    return Run(tmp_path / "run", plan, site_grid=site_grid)
+    return Run(RunContext(tmp_path / "run", plan), site_grid=site_grid)
 
 
 def test_every_site_s_release_is_kept_whole_on_disk(run: Run, sites: dict[int, Site], monkeypatch: Any) -> None:
@@ -48,7 +49,7 @@ def test_every_site_s_release_is_kept_whole_on_disk(run: Run, sites: dict[int, S
     assert sorted(run.releases.kept) == ["site-1", "site-2"]
     assert sites[1].fetches > 10
     for site in sites.values():
-        kept = run.folder / "server" / "releases" / site.name
+        kept = run.context.folder / "server" / "releases" / site.name
         assert {p.name: p.read_bytes() for p in kept.iterdir()} == {
             p.name: p.read_bytes() for p in site.folder.iterdir()
         }
@@ -92,7 +93,7 @@ def test_a_site_that_announces_what_no_release_has_is_left_out(run: Run, sites: 
     do(run, "release")
     assert sorted(run.releases.kept) == ["site-2"]
     assert any("site-1 released nothing" in warning for warning in warnings_of(run))
-    assert not list(run.folder.parent.rglob("escape*"))
+    assert not list(run.context.folder.parent.rglob("escape*"))
 
 
 @pytest.mark.parametrize(
@@ -160,7 +161,7 @@ def _deployed(run: Run, tmp_path: Path) -> None:
     """The same sites as real ones, which tell whom they hold out."""
     sites = tuple(EnrolledSite(name=f"site-{n}", node=n) for n in (1, 2))
     plan = DeploymentPlan(corpus_name="c", synthetic=False, study=STUDY, command="c", sites=sites, server_home=tmp_path)
-    run.plan = plan
+    run.context = replace(run.context, plan=plan)
 
 
 def _table(value: Any = 3) -> list[list[Any]]:
@@ -278,9 +279,9 @@ def test_an_epsilon_that_a_site_states_too_small_is_named_and_the_computed_one_i
     reported = sites[1].statement.model_copy(update={"anonymizers": (statement(stated),)})
     (sites[1].folder / "statement.json").write_text(reported.model_dump_json())
     do(run, "release")
-    rows = [row for row in privacy_rows(run) if row.site == "site-1"]
+    rows = [row for row in privacy_rows(run.context, run.releases, run.training) if row.site == "site-1"]
     assert [row.epsilon for row in rows] == [9.0 if named else stated]
     assert any("site-1 states epsilon 0.1 of a clip for noise" in w for w in warnings_of(run)) == named
     assert ("the site states 0.1" in rows[0].note) == named
-    (silent,) = [row for row in privacy_rows(run) if row.site == "site-2"]
+    (silent,) = [row for row in privacy_rows(run.context, run.releases, run.training) if row.site == "site-2"]
     assert (silent.epsilon, silent.note) == (9.0, "the site states nothing")

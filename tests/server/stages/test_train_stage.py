@@ -11,9 +11,9 @@ import pytest
 from flwr.app import MetricRecord, RecordDict
 from staging import warnings_of
 
-from moretta.server.app import SITE_STAGES, run_stages
-from moretta.server.stages.run import Run, SiteFacts
+from moretta.server.stages.run import Run, RunContext, SiteFacts
 from moretta.server.stages.state import RESUME_FILE, load_progress, save_state
+from moretta.server.study import SITE_STAGES, run_stages
 from moretta.shared.core.labels import EMOTIONS
 from moretta.shared.data.corpora.cremad import Level
 from moretta.shared.messages import wire
@@ -78,11 +78,11 @@ def start(tmp_path: Path, fake_site_grid: Any) -> Callable[..., Run]:
             plan = SimulationPlan(
                 corpus_name="c", synthetic=False, study=study, command="c", sites=(), corpus=tmp_path, folds=((),)
             )
-        run = Run(tmp_path / name, plan, site_grid=site_grid)
-        plan.save(run.folder)
+        run = Run(RunContext(tmp_path / name, plan), site_grid=site_grid)
+        plan.save(run.context.folder)
         releases = run.releases
         for number, site in NODES.items():
-            releases.kept[site] = release(run.folder / "server" / "releases" / site, number, study)
+            releases.kept[site] = release(run.context.folder / "server" / "releases" / site, number, study)
             held_out = (f"{number:015x}2",)
             releases.facts[site] = SiteFacts(clips=6, speakers=2, training={"voice": 3}, held_out=held_out)
         run.public |= {"voice/mean": np.zeros(13, np.float32), "voice/std": np.ones(13, np.float32)}
@@ -99,7 +99,7 @@ def _train(run: Run) -> Run:
 
 def _again(run: Run) -> Run:
     """The same run in a new process."""
-    saved = load_progress(run.folder)
+    saved = load_progress(run.context.folder)
     assert saved is not None
     saved.site_grid = run.grid
     return saved
@@ -108,7 +108,7 @@ def _again(run: Run) -> Run:
 def _figures(run: Run) -> Any:
     rounds = [row.model_copy(update={"seconds": None}) for row in run.training.rounds]
     weights = {n: a.tobytes() for n, a in run.models["voice"].items()}
-    return weights, run.releases.facts, run.training.spent, run.progress.missed, rounds
+    return weights, run.releases.facts, run.training.spent, run.context.progress.missed, rounds
 
 
 @pytest.mark.parametrize("question", range(1, 3 * ROUNDS + 1))
@@ -138,7 +138,7 @@ def test_a_server_that_is_killed_in_the_middle_of_any_round_ends_with_the_same_b
 
 def test_held_out_speakers_are_those_that_the_sites_told(start: Callable[..., Run]) -> None:
     run = start()
-    assert run.held_out == {f"{n:015x}2" for n in NODES}
+    assert run.releases.held_out(run.context.plan) == {f"{n:015x}2" for n in NODES}
 
 
 def test_a_lost_site_is_named_once_with_the_rounds_it_missed_and_why(start: Callable[..., Run]) -> None:
@@ -180,7 +180,7 @@ def test_a_redone_round_is_spent_once_and_a_site_pays_for_the_rounds_it_was_in(s
     from moretta.shared.privacy.site_updates import plan_site_level
 
     run = start(aggregation={"dp": "central", "min_sites": 2}, simulated=True)
-    plan = plan_site_level(run.study)
+    plan = plan_site_level(run.context.study)
     assert plan is not None
     grid: Any = run.grid.grid
 
@@ -196,7 +196,7 @@ def test_a_redone_round_is_spent_once_and_a_site_pays_for_the_rounds_it_was_in(s
     with pytest.raises(Killed):
         _train(run)
     again = _train(_again(run))
-    rows = {row.site: row for row in privacy_rows(again) if row.unit == "site"}
+    rows = {row.site: row for row in privacy_rows(again.context, again.releases, again.training) if row.unit == "site"}
     assert {site: row.epsilon for site, row in rows.items()} == {
         "site-1": plan.loss(4).epsilon(1e-3),
         "site-2": plan.loss(3).epsilon(1e-3),

@@ -7,7 +7,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from moretta.server.stages.audit import attack_training, membership_examples
-from moretta.server.stages.run import Run
+from moretta.server.stages.run import Run, RunContext
 from moretta.server.stages.train import keep_update
 from moretta.shared.audit.inference.trained_models import TARGET, Recipe
 from moretta.shared.audit.result import Result
@@ -35,7 +35,7 @@ def run(tmp_path: Path) -> Run:
         folds=(held_out, rest),
         command="moretta simulate",
     )
-    made, rng = Run(tmp_path, plan), np.random.default_rng(0)
+    made, rng = Run(RunContext(tmp_path, plan)), np.random.default_rng(0)
     made.training.trained = ("voice",)
     keys = plan.pseudonym_keys()
     for number, site in enumerate(sites):
@@ -59,14 +59,18 @@ def run(tmp_path: Path) -> Run:
     return made
 
 
+def attacked(run: Run) -> list[Result]:
+    return attack_training(run.context, run.releases, run.public, run.training.trained)
+
+
 def learn(run: Run, *, epochs: int) -> None:
     """Put a model at the server that has seen the members' clips so often."""
-    model = emotion_model("voice", run.study.voice.model)
-    examples = membership_examples(run, "voice", model)
+    model = emotion_model("voice", run.context.study.voice.model)
+    examples = membership_examples(run.context, run.releases, run.public, "voice", model)
     x, y = examples.x[examples.member], examples.y[examples.member]
     weights = Recipe(model, 0.3, 16, epochs).network(x, y, 1).state_dict()
-    run.checkpoint("voice").parent.mkdir(parents=True)
-    save_file({name: tensor.numpy() for name, tensor in weights.items()}, run.checkpoint("voice"))
+    run.context.checkpoint("voice").parent.mkdir(parents=True)
+    save_file({name: tensor.numpy() for name, tensor in weights.items()}, run.context.checkpoint("voice"))
 
 
 def auc(found: list[Result], attacker: str) -> Result:
@@ -75,7 +79,7 @@ def auc(found: list[Result], attacker: str) -> Result:
 
 def test_a_model_that_learnt_by_heart_gives_its_members_away(run: Run) -> None:
     learn(run, epochs=60)
-    found = [f for f in attack_training(run) if f.attack == "membership"]
+    found = [f for f in attacked(run) if f.attack == "membership"]
     best = auc(found, "lira online")
     assert best.leaks and best.value is not None and best.value > 0.75 and best.speakers == 2 * SITES
     assert all("speaker-level" in f.note for f in found if f.metric == "auc")
@@ -84,27 +88,29 @@ def test_a_model_that_learnt_by_heart_gives_its_members_away(run: Run) -> None:
 
 
 def test_a_model_that_learnt_nothing_gives_nobody_away(run: Run) -> None:
-    model = emotion_model("voice", run.study.voice.model)
+    model = emotion_model("voice", run.context.study.voice.model)
     inputs = np.stack([x for x, _ in run.releases.model_inputs({}, "voice", model)])
-    run.checkpoint("voice").parent.mkdir(parents=True)
-    save_file({n: t.numpy() for n, t in initial_weights(model, inputs, seed=0).items()}, run.checkpoint("voice"))
-    assert not any(f.leaks for f in attack_training(run))
+    run.context.checkpoint("voice").parent.mkdir(parents=True)
+    save_file(
+        {n: t.numpy() for n, t in initial_weights(model, inputs, seed=0).items()}, run.context.checkpoint("voice")
+    )
+    assert not any(f.leaks for f in attacked(run))
 
 
 def test_the_sex_that_updates_carry_is_found_by_layer(run: Run) -> None:
     rng = np.random.default_rng(1)
     for number, site in enumerate(sorted(run.releases.kept)):
-        path = run.update("voice", site)
+        path = run.context.update("voice", site)
         path.parent.mkdir(parents=True, exist_ok=True)
         reported = rng.normal(size=(6, 40)) + 3 * (number % 2)
         save_file({"reported": reported, "noise": rng.normal(size=(6, 40)), "fixed": np.zeros(4)}, path)
-    by_layer = {f.layer: f for f in attack_training(run) if f.attack == "updates" and f.target == "sex"}
+    by_layer = {f.layer: f for f in attacked(run) if f.attack == "updates" and f.target == "sex"}
     assert by_layer.keys() == {"reported", "noise", "all layers"}  # a layer that nobody changed says nothing
     assert by_layer["reported"].value == 1.0 and by_layer["reported"].speakers == SITES
 
 
 def test_few_sites_and_a_missing_checkpoint_are_void_findings(run: Run) -> None:
-    found = attack_training(run)
+    found = attacked(run)
     reasons = {(f.attack, f.target): f.reason for f in found}
     assert all(f.invalid for f in found)
     assert "at least 6 are needed" in reasons["updates", "sex"]
@@ -113,11 +119,11 @@ def test_few_sites_and_a_missing_checkpoint_are_void_findings(run: Run) -> None:
 
 
 def test_only_the_last_rounds_updates_are_kept_and_only_to_be_attacked(run: Run) -> None:
-    last, change = run.study.train.rounds, {"w": np.ones(3, np.float32)}
-    keep_update(run, "voice", last - 1, "site-00", lambda: change)
-    assert not run.update("voice", "site-00").exists()
-    keep_update(run, "voice", last, "site-00", lambda: change)
-    assert np.array_equal(load_file(run.update("voice", "site-00"))["w"], change["w"])
-    plan = run.plan.model_copy(update={"study": run.study.with_changes(audit__inference=False)})
-    keep_update(Run(run.folder, plan), "voice", last, "site-01", lambda: change)
-    assert not run.update("voice", "site-01").exists()
+    last, change = run.context.study.train.rounds, {"w": np.ones(3, np.float32)}
+    keep_update(run.context, "voice", last - 1, "site-00", lambda: change)
+    assert not run.context.update("voice", "site-00").exists()
+    keep_update(run.context, "voice", last, "site-00", lambda: change)
+    assert np.array_equal(load_file(run.context.update("voice", "site-00"))["w"], change["w"])
+    plan = run.context.plan.model_copy(update={"study": run.context.study.with_changes(audit__inference=False)})
+    keep_update(RunContext(run.context.folder, plan), "voice", last, "site-01", lambda: change)
+    assert not run.context.update("voice", "site-01").exists()

@@ -238,7 +238,7 @@ def test_a_round_of_code_is_refused_before_a_clip_is_looked_at(simulated: Any, m
     voice = {"anonymizer": "speaker-normalized", "code_training": "federated"}
     study = simulated.study.with_changes(**{f"voice__{k}": v for k, v in voice.items()}, voice__form="code")
     monkeypatch.setattr(code_training, "site_corpus", nobody_reads)
-    with pytest.raises(StudyError, match="code in training"):
+    with pytest.raises(StudyError, match="public array"):
         train_round(simulated.site(), RoundRequest(study, "code", 1, {"x": np.zeros(1, np.float32)}))
 
 

@@ -281,7 +281,7 @@ def test_arrays_that_cannot_be_are_refused_before_anything_is_spent(
     simulated: Any, requested: Study, bad: dict[str, Any]
 ) -> None:
     site = simulated.site()
-    with pytest.raises(StudyError, match="code in training"):
+    with pytest.raises(StudyError, match="public array"):
         taught(site, requested, **bad)
     assert Ledger(site.ledger).length == 0
 

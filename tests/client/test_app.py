@@ -55,7 +55,7 @@ WEIGHTS = {
 }
 
 
-def test_hello_tells_the_name_and_the_code_and_touches_no_clip(simulated: Any, tiny_corpus: Path) -> None:
+def test_hello_states_the_name_and_the_code_and_touches_no_clip(simulated: Any, tiny_corpus: Path) -> None:
     tiny_corpus.rename(tiny_corpus.with_name("gone"))
     answer = call(simulated.folder, wire.HELLO, partition=1)
     assert wire.from_config(answer, "site") == "site-01"
@@ -124,7 +124,7 @@ def test_files_of_an_unfinished_release_are_not_handed_out(simulated: Any) -> No
     assert wire.from_config(answer, "failure") == "ReleaseError"
 
 
-def test_training_answers_with_weights_and_an_epsilon_that_grows(simulated: Any) -> None:
+def test_training_responds_with_weights_and_an_epsilon_that_grows(simulated: Any) -> None:
     released(simulated)
     one, two = (trained(simulated, WEIGHTS, number) for number in (1, 2))
     epsilons = [float(answer[wire.METRICS]["epsilon"]) for answer in (one, two)]  # type: ignore[arg-type]
@@ -151,7 +151,7 @@ def test_a_site_whose_speakers_are_all_held_out_refuses_to_train(simulated: Any)
     assert wire.from_config(answer, "code") == int(ExitCode.REFUSED)
 
 
-def test_evaluation_answers_with_counts_of_held_out_pseudonyms(simulated: Any) -> None:
+def test_evaluation_responds_with_counts_of_held_out_pseudonyms(simulated: Any) -> None:
     released(simulated)
     content = requested(simulated.study)
     content[f"{wire.ARRAYS}-voice"] = wire.arrays_to_record(WEIGHTS)
@@ -170,7 +170,7 @@ FAILURES = [
 
 
 @pytest.mark.parametrize(("kind", "failure"), FAILURES)
-def test_a_failure_tells_its_kind_and_nothing_else_and_the_log_has_the_rest(
+def test_a_failure_states_its_kind_and_nothing_else_and_the_log_has_the_rest(
     simulated: Any, kind: str, failure: str
 ) -> None:
     content = requested(simulated.study, {} if kind != wire.FETCH else None)
@@ -188,7 +188,7 @@ def test_a_failure_tells_its_kind_and_nothing_else_and_the_log_has_the_rest(
     assert failure in log
 
 
-def test_a_missing_corpus_is_told_without_its_path(simulated: Any, tiny_corpus: Path) -> None:
+def test_a_missing_corpus_is_reported_without_its_path(simulated: Any, tiny_corpus: Path) -> None:
     tiny_corpus.rename(tiny_corpus.with_name("gone"))
     answer = released(simulated)
     assert wire.from_config(answer, "failure") == "CorpusError"
@@ -198,7 +198,7 @@ def test_a_missing_corpus_is_told_without_its_path(simulated: Any, tiny_corpus: 
 
 
 @pytest.mark.parametrize("content", [RecordDict(), RecordDict({wire.CONFIG: wire.json_config(study={"sites": 0})})])
-def test_a_message_that_makes_no_sense_is_answered_too(simulated: Any, content: RecordDict) -> None:
+def test_a_message_that_makes_no_sense_gets_a_response_too(simulated: Any, content: RecordDict) -> None:
     for kind in (wire.RELEASE, wire.FETCH, *wire.TRAIN.values(), wire.EVALUATE):
         reported = wire.from_config(call(simulated.folder, kind, content), "failure")
         assert reported == "StudyError" or reported.startswith("a message that is no ")
@@ -209,7 +209,7 @@ def test_a_site_that_is_not_configured_refuses(simulated: Any) -> None:
     assert wire.from_config(call(simulated.folder, wire.HELLO, partition=2), "failure") == "StudyError"
 
 
-def test_a_log_that_cannot_be_written_does_not_tell_the_server_where_it_is(simulated: Any) -> None:
+def test_a_log_that_cannot_be_written_does_not_reveal_its_place_to_the_server(simulated: Any) -> None:
     home = simulated.site().home
     home.parent.mkdir(parents=True)
     home.write_text("a file where the site's folder should be")

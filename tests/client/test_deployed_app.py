@@ -94,12 +94,12 @@ def failure(response: RecordDict) -> str:
     return str(wire.from_config(response, "failure"))
 
 
-def test_an_enrolled_site_answers_as_itself_whatever_the_server_says(site: Site, simulated: Any) -> None:
+def test_an_enrolled_site_responds_as_itself_whatever_the_server_says(site: Site, simulated: Any) -> None:
     response = site.call(wire.HELLO, **{"run-dir": str(simulated.folder)})
     assert wire.from_config(response, "site") == "clinic-a"  # not site-00, which has no policy
 
 
-def test_a_release_tells_who_is_held_out_by_pseudonym(site: Site) -> None:
+def test_a_release_states_who_is_held_out_by_pseudonym(site: Site) -> None:
     response = site.release()
     held_out = wire.from_config(response, "held_out")
     assert len(held_out) == 1
@@ -170,7 +170,7 @@ def test_a_policy_that_was_tightened_holds_for_what_was_released_before(site: Si
 
 
 @pytest.mark.parametrize("text", [None, "min_clip = 1\n", "not toml"])
-def test_without_a_policy_that_can_be_read_nothing_is_answered(site: Site, text: str | None) -> None:
+def test_without_a_policy_that_can_be_read_there_is_no_response(site: Site, text: str | None) -> None:
     site.home.policy_file.unlink()
     if text is not None:
         site.home.policy_file.write_text(text, encoding="utf-8")
@@ -178,7 +178,7 @@ def test_without_a_policy_that_can_be_read_nothing_is_answered(site: Site, text:
         assert failure(site.call(kind)) == "HomeError"
 
 
-def test_a_round_asked_for_again_is_answered_alike_and_spends_nothing_more(site: Site) -> None:
+def test_a_round_requested_again_gets_the_same_response_and_spends_nothing_more(site: Site) -> None:
     site.release()
     first, again = site.train(1), site.train(1)
     assert {n: a.tobytes() for n, a in wire.arrays_of(first).items()} == {
@@ -263,7 +263,7 @@ def test_a_round_that_the_study_has_not_is_refused_and_spends_nothing(site: Site
     assert not Ledger(site.home.root / "ledger.jsonl").entries("dp-sgd")
 
 
-def test_the_policy_s_budget_holds_against_a_server_that_asks_again_and_again(site: Site) -> None:
+def test_the_policys_budget_holds_against_repeated_requests(site: Site) -> None:
     site.home.policy_file.write_text(f"max_training_epsilon = 9.0\n{TRUSTED}", encoding="utf-8")
     site.release()
     responses = [site.train(1, {**WEIGHTS, "2.bias": np.full(6, i, np.float32)}) for i in range(6)]
@@ -303,7 +303,7 @@ FAULTS = {
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_with_a_failing_anonymizer_no_raw_byte_is_in_any_answer(
+def test_with_a_failing_anonymizer_no_raw_byte_is_in_any_response(
     site: Site, tiny_corpus: Path, fault: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(MfccQuantizer, "release", FAULTS[fault])
@@ -312,7 +312,7 @@ def test_with_a_failing_anonymizer_no_raw_byte_is_in_any_answer(
     assert not [piece for piece in _raw(tiny_corpus) if piece in site.sent]
 
 
-def test_with_a_whole_anonymizer_no_raw_byte_is_in_any_answer(site: Site, tiny_corpus: Path) -> None:
+def test_with_a_whole_anonymizer_no_raw_byte_is_in_any_response(site: Site, tiny_corpus: Path) -> None:
     site.everything()
     assert len(site.sent) > 100_000
     assert not [piece for piece in _raw(tiny_corpus) if piece in site.sent]

@@ -38,7 +38,7 @@ def requested(tmp_path: Path, tiny_corpus: Path, public: dict[str, Any]) -> Requ
     return RequestStage(enrolled(tmp_path / "site", tiny_corpus, policy=POLICY), tiny_corpus, public)
 
 
-def test_two_runs_that_ask_for_a_release_at_once_get_one(
+def test_two_runs_that_request_a_release_at_once_get_one(
     requested: RequestStage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As found: each drew its own noise, and the files of one could be fetched by the statement of the other."""
@@ -57,7 +57,7 @@ def test_two_runs_that_ask_for_a_release_at_once_get_one(
     assert len(Ledger(requested.home.root / "ledger.jsonl").entries("release")) == 1
 
 
-def test_the_shards_of_a_release_tell_nothing_of_the_order_of_a_corpus(
+def test_the_shards_of_a_release_reveal_nothing_of_the_order_of_a_corpus(
     requested: RequestStage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As found: clips filled shards in the order of their files, so studies could be joined, and people counted off."""

@@ -121,7 +121,7 @@ def test_whatever_the_weights_are_one_unit_moves_the_sum_by_its_clipping_norms(
     assert np.linalg.norm(first - second) <= 2 * NORM * (1 + 1e-5)
 
 
-def test_an_infinite_deviation_told_exactly_whether_a_clip_equals_a_guess() -> None:
+def test_an_infinite_deviation_revealed_exactly_whether_a_clip_equals_a_guess() -> None:
     """As it was found: x - mean is 0 for the clip that was guessed alone, and 0 over a deviation of 0 is NaN."""
     model = ("voice", "statistics")
     features = np.random.default_rng(3).normal(size=(CLIPS, 12)).astype(np.float32)

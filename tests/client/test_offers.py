@@ -68,7 +68,7 @@ def offer(home: SiteHome, study: Study, arrays: Arrays | None, digest: str | Non
     return call(home, wire.OFFER, study, arrays, approval=whole)
 
 
-def test_without_approval_nothing_is_answered_and_no_clip_is_read(
+def test_without_approval_there_is_no_response_and_no_clip_is_read(
     home: SiteHome, honest: Arrays, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(releasing, "_read_voice", lambda clip: pytest.fail("a clip was read"))

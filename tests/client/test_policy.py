@@ -164,7 +164,7 @@ def test_a_rule_may_limit_the_number_of_any_registered_anonymizer_and_a_misspelt
         load(tmp_path, "[mechanisms]\nmin_own_numbers = 4\n")
 
 
-def test_no_site_fits_more_words_than_it_has_clips() -> None:
+def test_no_site_fits_more_codewords_than_it_has_clips() -> None:
     local = study(voice={"codebook": "local"})
     Policy().check_codebook(local, 64)
     Policy().check_codebook(study(), 12)

@@ -32,9 +32,7 @@ def test_audit_json_holds_what_was_found_beyond_identity(tiny_corpus: Path, tmp_
 
 
 @pytest.mark.parametrize("requested", [True, False])
-def test_the_command_prints_a_short_table_unless_told_not_to(
-    tiny_corpus: Path, tmp_path: Path, requested: bool
-) -> None:
+def test_the_command_prints_a_short_table_unless_turned_off(tiny_corpus: Path, tmp_path: Path, requested: bool) -> None:
     copy = tmp_path / "wavs"
     shutil.copytree(tiny_corpus / "AudioWAV", copy)
     arguments = ["audit", str(copy), "--attackers", "voice-logistic", "--bootstrap", "0", "--workers", "1"]

@@ -113,7 +113,7 @@ def test_no_command_ends_in_a_traceback_over_a_damaged_file(
     assert "Traceback" not in "".join(capsys.readouterr())
 
 
-def test_a_modality_that_no_clip_has_is_told_of(corpus: Path, tmp_path: Path) -> None:
+def test_a_modality_that_no_clip_has_is_reported(corpus: Path, tmp_path: Path) -> None:
     for name in ("1001_IEO_ANG_MD", "1002_IEO_SAD_MD"):
         target = tmp_path / "mute" / "VideoFlash" / f"{name}.flv"
         target.parent.mkdir(parents=True, exist_ok=True)

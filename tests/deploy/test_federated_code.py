@@ -132,7 +132,7 @@ def test_two_sites_train_the_code_of_their_releases(folder: Path) -> None:
         assert account.epsilon("speaker", "model", delta=1e-3) is None  # trained without noise, and said so
 
 
-def test_a_server_that_died_over_it_asks_again_and_gets_the_same_code_at_no_cost(folder: Path) -> None:
+def test_a_server_that_died_over_it_requests_again_and_gets_the_same_code_at_no_cost(folder: Path) -> None:
     _, once = trained(folder, Network(folder))
     written = [Ledger(simulated_site(folder, number).ledger).length for number in (0, 1)]
     _, again = trained(folder, Network(folder))

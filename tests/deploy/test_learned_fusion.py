@@ -277,7 +277,7 @@ def test_without_dp_sgd_the_fusion_costs_nothing_beyond_the_two_releases(ground:
     )
 
 
-def test_a_round_that_is_asked_again_is_answered_alike_and_paid_once(ground: Ground) -> None:
+def test_a_round_that_is_requested_again_gets_the_same_response_and_is_paid_once(ground: Ground) -> None:
     run = ground.run(until="train face")
     site = _sites(run)[0]
     first, second = (

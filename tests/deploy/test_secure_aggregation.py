@@ -242,7 +242,7 @@ def test_a_round_that_lost_too_many_fails_with_the_step_and_the_reason(
     assert caught.value.exit_code == 7
 
 
-def test_questions_that_come_twice_are_answered_alike(network: Callable[..., Network]) -> None:
+def test_questions_that_come_twice_get_the_same_response(network: Callable[..., Network]) -> None:
     sites = network(twice=True)
     found = strategy(sites).round(1, SENT)
     assert difference(found, plain_mean(sites, sites.names)) <= quantum(sites.study) + 2.0**-24
@@ -250,7 +250,9 @@ def test_questions_that_come_twice_are_answered_alike(network: Callable[..., Net
     assert (len(masked), len(set(masked))) == (8, 4)
 
 
-def test_rounds_follow_each_other_and_one_that_is_redone_alike_is_told_again(network: Callable[..., Network]) -> None:
+def test_rounds_follow_each_other_and_one_that_is_redone_alike_is_reported_again(
+    network: Callable[..., Network],
+) -> None:
     sites = network()
     rounds = strategy(sites)
     first = rounds.round(1, SENT)
@@ -317,7 +319,7 @@ def _requested(sites: Network, **values: Any) -> RecordDict:
     return RecordDict({wire.CONFIG: wire.study_config(sites.study, modality="voice", **values)})
 
 
-def test_a_server_that_asks_for_more_than_a_sum_of_many_is_refused(network: Callable[..., Network]) -> None:
+def test_a_server_that_requests_more_than_a_sum_of_many_is_refused(network: Callable[..., Network]) -> None:
     sites = network(drop=lambda call, site: call == wire.SECURE_UNMASK)
     with pytest.raises(RunError):
         strategy(sites).round(1, SENT)

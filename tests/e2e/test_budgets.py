@@ -83,7 +83,7 @@ def report(out: Path) -> Any:
         ("by_speaker", 4, 32, {"clip": 8.0, "speaker": 8.0}),
     ],
 )
-def test_a_study_tells_at_both_units_what_its_ledgers_hold(
+def test_a_study_states_at_both_units_what_its_ledgers_hold(
     request: pytest.FixtureRequest, fixture: str, sites: int, clips: int, released: dict[str, float]
 ) -> None:
     out: Path = request.getfixturevalue(fixture)
@@ -108,7 +108,7 @@ def _check_ledger(path: Path, found: dict[str, float]) -> None:
         assert account.epsilon(unit, "server", delta=DELTA) == pytest.approx(epsilon)  # type: ignore[arg-type]
 
 
-def test_a_study_under_secure_aggregation_with_the_sites_own_noise_trains_and_tells_what_it_guarantees(
+def test_a_study_under_secure_aggregation_with_the_sites_own_noise_trains_and_states_what_it_guarantees(
     by_speaker: Path,
 ) -> None:
     """Through Flower's messages: the server's folder has models, and no update of any site."""

@@ -99,7 +99,9 @@ def _without_nulls(section: dict[str, Any]) -> dict[str, Any]:
     return {k: _without_nulls(v) if isinstance(v, dict) else v for k, v in section.items() if v is not None}
 
 
-def test_where_every_release_fails_the_reason_is_told_and_the_command_ends(tmp_path: Path, tiny_corpus: Path) -> None:
+def test_where_every_release_fails_the_reason_is_reported_and_the_command_ends(
+    tmp_path: Path, tiny_corpus: Path
+) -> None:
     assert tiny_corpus.exists()
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken" / "clip.wav").write_bytes(b"no sound")

@@ -83,7 +83,7 @@ def _alive(process: psutil.Process) -> bool:
     return False
 
 
-def test_up_tells_where_it_listens_and_only_its_port_is_reached_from_outside(server: ServerProcess) -> None:
+def test_up_prints_where_it_listens_and_only_its_port_is_reached_from_outside(server: ServerProcess) -> None:
     listening = next(e for e in server.events if e["event"] == "listening")
     assert listening["listen"] == f"127.0.0.1:{server.port}"
     assert [e["event"] for e in server.events].index("listening") < [e["event"] for e in server.events].index("ready")
@@ -312,7 +312,7 @@ def test_random_bytes_and_fuzzed_protobufs_at_the_port_leave_it_well_and_its_mem
     assert 0 < len(refused) < 50
 
 
-def test_kill_9_of_the_superlink_is_told_by_health_and_healed_with_the_same_nodes(server: ServerProcess) -> None:
+def test_kill_9_of_the_superlink_is_reported_by_health_and_healed_with_the_same_nodes(server: ServerProcess) -> None:
     site = server.enrolled("patient")
     node_id, calls = server.node_id("patient"), server.as_site(site)
     _activate(calls, site)
@@ -390,7 +390,7 @@ def test_a_lost_database_of_flower_is_filled_again_from_the_registry(server: Ser
     assert _site_names(server)[server.node_id("remembered")] == "remembered"
 
 
-def test_health_tells_that_the_registry_or_the_authority_is_gone(server: ServerProcess) -> None:
+def test_health_reports_that_the_registry_or_the_authority_is_gone(server: ServerProcess) -> None:
     calls = server.as_site(server.enrolled("observer"))
     ca = server.folder / "ca" / "ca.key"
     ca.rename(ca.with_suffix(".away"))

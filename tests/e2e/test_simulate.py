@@ -252,7 +252,7 @@ def test_a_study_ends_with_a_report_in_the_names_agreed_on(finished: Command) ->
     assert (finished.out / "report.html").stat().st_size > 10_000
 
 
-def test_the_outcome_is_told_as_json_and_says_that_all_went_well(finished: Command) -> None:
+def test_the_outcome_is_reported_as_json_and_says_that_all_went_well(finished: Command) -> None:
     reported = json.loads(finished.stdout)
     assert (reported["exit_code"], reported["cause"]) == (0, "")
     assert reported["out"] == str(finished.out)
@@ -382,7 +382,7 @@ def test_bad_files_of_every_kind_are_counted_and_the_study_finishes(gated: Comma
     assert {r["modality"] for r in found["audit"]} == {"voice", "face"}
 
 
-def test_anonymized_clips_can_be_heard_and_audited(start: Any, corpus: Path, home: Path) -> None:
+def test_anonymized_clips_can_be_played_and_audited(start: Any, corpus: Path, home: Path) -> None:
     made = start("anonymized", STUDY, corpus, "--media", "--json", command="anonymize")
     assert made.wait() == ExitCode.OK, made.stderr
     statement = json.loads(made.stdout)

@@ -196,7 +196,7 @@ def _submit(server: ServerProcess, folder: Path, *, client: str, answers: Path) 
 
 
 @pytest.mark.parametrize("part", ["client", "server"])
-def test_a_tampered_bundle_is_refused_by_the_site_and_the_server_is_told_at_once(
+def test_a_tampered_bundle_is_refused_by_the_site_and_the_server_gets_the_reason_at_once(
     server: ServerProcess, site: SiteProcess, tmp_path: Path, part: str
 ) -> None:
     """One with foreign code for the site, and one whose code for the site is Moretta's own and the rest is not."""

@@ -91,7 +91,7 @@ def test_half_a_line_that_a_power_cut_left_is_cut_off(path: Path) -> None:
     assert verify_log(path).lines == 6
 
 
-def test_a_damaged_last_line_is_told_instead_of_written_after(path: Path) -> None:
+def test_a_damaged_last_line_is_reported_instead_of_written_after(path: Path) -> None:
     _filled(path)
     path.write_bytes(path.read_bytes()[:-3] + b"x}\n")
     with pytest.raises(HomeError, match="no line of an audit log"):
@@ -127,7 +127,7 @@ def test_processes_that_write_at_once_make_one_chain(path: Path) -> None:
     assert verify_log(path).lines == 150
 
 
-def test_an_event_is_on_disk_before_it_is_answered_and_calls_are_synced_together(
+def test_an_event_is_on_disk_before_its_response_and_calls_are_synced_together(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     log = _log(path)

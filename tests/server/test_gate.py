@@ -75,12 +75,12 @@ def test_silence_is_not_privacy(limits: dict[str, float]) -> None:
     assert [text.split(":")[0] for text in one.broken] == ["face"]  # no attacker looked at faces
 
 
-def test_a_budget_that_was_not_spent_by_dp_sgd_cannot_be_judged() -> None:
+def test_a_budget_that_was_not_spent_by_dp_sgd_cannot_be_checked() -> None:
     other = spent(1.0, mechanism="voice release") + spent(1.0, unit="value")
     assert not check_gate(GateSection(max_epsilon=100.0), [], other, released=("voice",)).passed
 
 
-def test_the_budget_is_judged_for_the_unit_that_the_study_protects() -> None:
+def test_the_budget_is_checked_for_the_unit_that_the_study_protects() -> None:
     rows = spent(3.0, unit="speaker") + spent(400.0, unit="clip")
     assert check_gate(GateSection(max_epsilon=8.0), [], rows, released=(), unit="speaker").passed
     broken = check_gate(GateSection(max_epsilon=2.0), [], rows, released=(), unit="speaker").broken

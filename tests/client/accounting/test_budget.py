@@ -250,7 +250,7 @@ def test_killed_at_any_write_of_a_release_nothing_can_be_opened_that_is_not_on_t
     assert kill_at_every_write(prepare) >= 10
 
 
-def test_killed_at_any_write_of_a_round_nothing_is_answered_that_is_not_on_the_ledger(
+def test_killed_at_any_write_of_a_round_no_response_is_missing_on_the_ledger(
     simulated: Any, study: Study, tmp_path: Path
 ) -> None:
     import shutil

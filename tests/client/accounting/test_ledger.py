@@ -335,7 +335,7 @@ def test_equal_losses_do_not_make_equal_entries(tmp_path: Path) -> None:
     assert one.head != two.head
 
 
-def test_digests_tell_the_server_the_head_and_nothing_of_the_entries(tmp_path: Path) -> None:
+def test_digests_reveal_the_head_to_the_server_and_nothing_of_the_entries(tmp_path: Path) -> None:
     ledger = _filled(tmp_path / "ledger.jsonl")
     assert list(heads(ledger.digests))[-1] == ledger.head
     assert all(len(digest) == 64 and int(digest, 16) >= 0 for digest in ledger.digests)

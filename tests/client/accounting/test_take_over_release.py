@@ -45,7 +45,7 @@ def test_it_is_what_the_site_would_have_made_for_the_other_study(
     assert Ledger(heir.ledger).entries("release", study=other.digest())
 
 
-def test_nothing_to_take_over_is_told(simulated: Any, tmp_path: Path) -> None:
+def test_nothing_to_take_over_is_reported(simulated: Any, tmp_path: Path) -> None:
     site = simulated.site()
     assert not take_over_release(site, simulated.study, replace(site, home=tmp_path / "heir"), simulated.study)
 

@@ -127,7 +127,7 @@ def test_gaussian_noise_has_the_spread_that_was_calibrated() -> None:
 
 @given(samples=st.integers(1_600, 20_000), name=st.sampled_from(ANONYMIZERS), segments=st.sampled_from([1, 3]))
 @settings(max_examples=20, deadline=None)
-def test_nothing_of_a_releases_shape_tells_how_long_a_clip_is(samples: int, name: str, segments: int) -> None:
+def test_nothing_of_a_releases_shape_reveals_how_long_a_clip_is(samples: int, name: str, segments: int) -> None:
     anonymizer = made(preset="dp-clip", anonymizer=name, segments=segments)
     [short, long] = anonymizer.release([clip(1, samples), clip(2, 30_000)], [SystemNoise()] * 2, ["x", "y"])
     assert isinstance(short, np.ndarray)
@@ -137,7 +137,7 @@ def test_nothing_of_a_releases_shape_tells_how_long_a_clip_is(samples: int, name
 
 
 @pytest.mark.parametrize("preset", PRESETS)
-def test_released_codes_are_the_words_of_the_released_tokens(preset: str) -> None:
+def test_released_codes_are_the_codewords_of_the_released_tokens(preset: str) -> None:
     both = []
     for form in ("code-tokens", "code"):
         quantizer = made(preset=preset, form=form, segments=2)
@@ -257,7 +257,7 @@ def test_the_statement_says_what_is_not_covered() -> None:
         assert "labels" in row.note
 
 
-def test_words_of_another_number_than_the_budget_asks_for_are_refused() -> None:
+def test_codewords_of_another_number_than_the_budget_requires_are_refused() -> None:
     two, eight = study_of(preset="dp-clip", budget_epsilon=2.0), study_of(preset="dp-clip", budget_epsilon=8.0)
     with pytest.raises(StudyError, match="16 public codewords"):
         ClipQuantizer.from_study(two, public_of(eight))

@@ -92,12 +92,12 @@ def test_every_form_keeps_the_format_and_is_one_word(shared: Any, spoken: Clips,
     assert (made.codebook is None) == (form != "code-tokens")
 
 
-def test_the_sites_other_people_teach_words_that_tell_emotions(shared: Any, spoken: Clips) -> None:
+def test_a_model_of_the_sites_other_people_recognizes_emotions(shared: Any, spoken: Clips) -> None:
     reported = words(fitted(shared, spoken), spoken)
     assert np.mean([word == label for word, (_, _, label) in zip(reported, spoken, strict=True)]) > 0.6
 
 
-def test_nobody_teaches_their_own_words(shared: Any, spoken: Clips) -> None:
+def test_nobody_trains_the_model_of_their_own_labels(shared: Any, spoken: Clips) -> None:
     """One's own labels, however wrong, change nothing of what one's clips sound like; others' labels do."""
     mine = [clip for clip in spoken if clip[0] == "0"]
     others = [clip for clip in spoken if clip[0] != "0"]
@@ -108,7 +108,7 @@ def test_nobody_teaches_their_own_words(shared: Any, spoken: Clips) -> None:
     assert np.mean(np.array(sounds_like(fitted(shared, [*mine, *lied]), mine)) == (np.array(truth) + 1) % 6) > 0.8
 
 
-def test_of_what_a_clip_sounds_like_its_word_tells_whether_it_is_its_label_and_nothing_else() -> None:
+def test_a_released_label_reveals_whether_the_prediction_was_right_and_nothing_else() -> None:
     """The same draws make the same words of clips that sound like any emotion but their label."""
     labels = np.arange(LABELS).repeat(LABELS)
     heard = np.tile(np.arange(LABELS, dtype=np.int32), LABELS)
@@ -121,9 +121,7 @@ def test_of_what_a_clip_sounds_like_its_word_tells_whether_it_is_its_label_and_n
 
 
 @pytest.mark.parametrize("source", ["site", "public"])
-def test_a_word_is_right_for_the_clips_that_sound_like_their_label_and_for_no_others(
-    shared: Any, spoken: Clips, source: str
-) -> None:
+def test_a_released_label_is_right_only_where_the_prediction_was(shared: Any, spoken: Clips, source: str) -> None:
     """So hiding mistakes makes nobody's emotion better known than it was."""
     made = fitted(shared, spoken, labels_from=source)
     heard = sounds_like(made, spoken)
@@ -133,7 +131,7 @@ def test_a_word_is_right_for_the_clips_that_sound_like_their_label_and_for_no_ot
             assert source == "site" or (word == label) == (sound == label)
 
 
-def test_who_is_told_more_easily_than_others_is_told_as_they_are_and_nobody_better() -> None:
+def test_people_recognized_more_easily_than_others_are_released_as_often_right_as_they() -> None:
     """Of five people one is always right, in one emotion; the others in half of their clips."""
     rng = np.random.default_rng(1)
     labels = np.arange(120) % 2
@@ -152,7 +150,7 @@ def two_emotions() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return np.ones(95, np.float32), np.eye(95, LABELS, dtype=np.float32), bias
 
 
-def test_a_ceiling_makes_right_words_wrong_as_often_as_it_says(shared: Any, spoken: Clips) -> None:
+def test_a_ceiling_makes_right_labels_wrong_as_often_as_it_says(shared: Any, spoken: Clips) -> None:
     made = fitted(shared, spoken)
     right = [clip for clip, sound in zip(spoken, sounds_like(made, spoken), strict=True) if clip[2] == sound]
     reported = np.mean([[w == c[2] for w, c in zip(words(made, right, s), right, strict=True)] for s in range(12)])
@@ -161,7 +159,7 @@ def test_a_ceiling_makes_right_words_wrong_as_often_as_it_says(shared: Any, spok
     )
 
 
-def test_mistaken_clips_get_each_of_the_other_words_as_often() -> None:
+def test_misclassified_clips_get_each_of_the_other_labels_as_often() -> None:
     wrong = np.zeros(60_000, np.int32)
     reported = uniform_errors(wrong, np.full(len(wrong), 2), np.random.default_rng(1).random(len(wrong)))
     share = np.bincount(reported, minlength=LABELS) / len(wrong)
@@ -170,7 +168,7 @@ def test_mistaken_clips_get_each_of_the_other_words_as_often() -> None:
     assert edges.tolist() == [3, 1]
 
 
-def test_two_people_who_are_mistaken_differently_but_as_often_are_released_alike() -> None:
+def test_two_people_who_are_misclassified_differently_but_as_often_are_released_alike() -> None:
     """One's fear is taken for sadness, the other's for anger: an attacker who pools all clips saw that before."""
     labels = np.arange(6_000) % LABELS
     right = np.random.default_rng(1).random(len(labels)) < 0.6
@@ -182,7 +180,7 @@ def test_two_people_who_are_mistaken_differently_but_as_often_are_released_alike
     np.testing.assert_array_equal(one, other)
 
 
-def test_what_is_the_same_in_all_of_a_speakers_clips_changes_no_word(shared: Any, spoken: Clips) -> None:
+def test_what_is_the_same_in_all_of_a_speakers_clips_changes_no_label(shared: Any, spoken: Clips) -> None:
     mine = [clip for clip in spoken if clip[0] == "0"]
     louder = [("0", np.clip(3 * clip, -1, 1), label) for _, clip, label in mine]
     for source in ("site", "public"):
@@ -192,13 +190,13 @@ def test_what_is_the_same_in_all_of_a_speakers_clips_changes_no_word(shared: Any
         assert np.mean(np.array(here) == np.array(there)) > 0.9
 
 
-def test_answers_are_kept_as_often_as_the_study_says(shared: Any, spoken: Clips) -> None:
+def test_responses_are_kept_as_often_as_the_study_says(shared: Any, spoken: Clips) -> None:
     sure, made = fitted(shared, spoken), fitted(shared, spoken, label_epsilon=2.0)
     kept = np.mean([np.array(words(made, spoken, s)) == np.array(words(sure, spoken, s)) for s in range(20)])
     assert abs(kept - RandomizedResponse(choices=LABELS, token_epsilon=2.0).keep) < 0.04
 
 
-def test_a_word_costs_its_speaker_as_often_as_it_may_change_others(shared: Any, spoken: Clips) -> None:
+def test_a_label_costs_its_speaker_as_often_as_it_may_change_others(shared: Any, spoken: Clips) -> None:
     sizes = {"a": [1] * 12, "b": [1] * 30}
     one = RandomizedResponse(choices=LABELS, token_epsilon=3.0)
     for source, tokens in (("public", 30), ("site", 42), ("federated", 30)):
@@ -215,7 +213,7 @@ def test_a_word_costs_its_speaker_as_often_as_it_may_change_others(shared: Any, 
     assert build(shared).losses({}) == {"clip": (), "speaker": ()}
 
 
-def test_who_is_alone_or_nearly_so_cannot_be_taught(shared: Any, spoken: Clips) -> None:
+def test_a_model_cannot_be_trained_without_enough_other_people(shared: Any, spoken: Clips) -> None:
     with pytest.raises(StudyError, match=r"2 people at this site.*at least 3.*labels_from"):
         fitted(shared, spoken[:24])
     assert len(words(fitted(shared, spoken[:12], labels_from="public"), spoken[:12])) == 12
@@ -223,13 +221,13 @@ def test_who_is_alone_or_nearly_so_cannot_be_taught(shared: Any, spoken: Clips) 
         fitted(shared, [(speaker, clip, 0) for speaker, clip, _ in spoken])
 
 
-def test_the_only_clip_of_a_speaker_is_told_as_anybodys(shared: Any, spoken: Clips) -> None:
+def test_the_only_clip_of_a_speaker_is_released_like_anybodys(shared: Any, spoken: Clips) -> None:
     only = [("only", clip, label) for _, clip, label in (spoken[0], spoken[20])]
     reported = [sounds_like(fitted(shared, [one, *spoken[24:]], labels_from="public"), [one])[0] for one in only]
     assert reported[0] == reported[1]
 
 
-def test_two_emotions_are_heard_and_no_other(shared: Any, spoken: Clips) -> None:
+def test_two_emotions_are_recognized_and_no_other(shared: Any, spoken: Clips) -> None:
     some = [clip for clip in spoken if clip[2] in (1, 4)]
     assert set(sounds_like(fitted(shared, some), some)) == {1, 4}
 
@@ -242,7 +240,7 @@ def test_clips_that_cannot_be_used_are_no_bodys_teachers_and_fail_when_released(
     assert words(made, spoken) == words(fitted(shared, spoken), spoken)
 
 
-def test_clips_are_told_relative_to_those_that_are_there_and_nothing_of_them_is_kept(
+def test_clips_are_normalized_by_those_that_are_there_and_nothing_of_them_is_kept(
     shared: Any, spoken: Clips, tmp_path: Path
 ) -> None:
     kept = [clip for clip in spoken if clip[0] != "0" or clip[2] != 3]
@@ -253,7 +251,7 @@ def test_clips_are_told_relative_to_those_that_are_there_and_nothing_of_them_is_
         np.testing.assert_array_equal(later._places(speaker, clip), alone._places(speaker, clip))
 
 
-def test_before_it_was_taught_nothing_is_released(shared: Any, spoken: Clips) -> None:
+def test_before_it_was_trained_nothing_is_released(shared: Any, spoken: Clips) -> None:
     for source in ("site", "public"):
         made = build(shared, labels_from=source)
         made.fit([(speaker, clip) for speaker, clip, _ in spoken], SeededNoise(1, "fit"))
@@ -262,7 +260,7 @@ def test_before_it_was_taught_nothing_is_released(shared: Any, spoken: Clips) ->
 
 
 @pytest.mark.parametrize("broken", ["missing", "narrow", "nan", "no spread"])
-def test_damaged_words_are_refused(shared: Any, broken: str) -> None:
+def test_damaged_codewords_are_refused(shared: Any, broken: str) -> None:
     arrays = {name: array.copy() for name, array in shared.items()}
     if broken == "missing":
         del arrays["voice/emotion-labels/bias"]
@@ -276,13 +274,13 @@ def test_damaged_words_are_refused(shared: Any, broken: str) -> None:
         EmotionLabeler.from_arrays(arrays)
 
 
-def test_the_study_refuses_forms_that_are_no_words() -> None:
+def test_the_study_refuses_forms_that_are_no_labels() -> None:
     assert Study().with_changes(voice={"anonymizer": "emotion-label-rr"}).voice.form == "code"
     with pytest.raises(StudyError, match="code or code-tokens"):
         Study().with_changes(voice={"anonymizer": "emotion-label-rr", "form": "waveform"})
 
 
-def test_a_site_releases_words_and_pays_for_them(simulated: Any, study: Study, shared: Any) -> None:
+def test_a_site_releases_labels_and_pays_for_them(simulated: Any, study: Study, shared: Any) -> None:
     wanted = study.with_changes(voice__anonymizer="emotion-label-rr", voice__form="code-tokens")
     wanted = wanted.with_changes(voice__options__labels_from="public")
     site = simulated.site()
@@ -296,7 +294,7 @@ def test_a_site_releases_words_and_pays_for_them(simulated: Any, study: Study, s
     assert len(site.site_budget().ledger.entries("release")) == 1
 
 
-def test_a_whole_release_is_told_in_words_that_the_sites_own_people_taught(
+def test_a_whole_release_has_labels_of_a_model_trained_on_the_sites_own_people(
     simulated: Any, study: Study, shared: Any
 ) -> None:
     wanted = study.with_changes(

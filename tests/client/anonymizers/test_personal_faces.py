@@ -156,7 +156,7 @@ def test_a_person_without_any_face_is_dropped_for_that() -> None:
     assert isinstance(result, ClipError) and result.reason == "no-face"
 
 
-def test_the_statement_tells_the_fewest_clips_of_anybody() -> None:
+def test_the_statement_has_the_fewest_clips_of_any_speaker() -> None:
     made, dark, _ = fitted()
     released(made, "dark", dark)
     statement = made.statement({}, "seeded")

@@ -64,7 +64,7 @@ def test_a_site_releases_by_public_arrays_and_the_server_computes_the_same_loss(
     assert clip.epsilon == pytest.approx(4.0, rel=0.05)
 
 
-def test_the_noise_is_as_large_as_the_budget_asks_and_the_loss_says_so() -> None:
+def test_the_noise_is_as_large_as_the_budget_requires_and_the_loss_says_so() -> None:
     study = study_of(clip_epsilon=2.0, clip_delta=1e-6)
     made = ProsodyStatistics.from_study(study, PUBLIC)
     sigma = made.parameters()["sigma"]

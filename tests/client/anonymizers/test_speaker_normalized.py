@@ -87,7 +87,7 @@ def test_what_is_the_same_in_all_of_a_speakers_clips_is_not_released(shared: Any
     assert here.std() > 0.7
 
 
-def test_the_only_clip_of_a_speaker_is_told_as_nothing(shared: Any, spoken: Clips) -> None:
+def test_the_only_clip_of_a_speaker_is_released_as_zero(shared: Any, spoken: Clips) -> None:
     for clip in (spoken[0], spoken[20]):
         (code,) = released(fitted(shared, [clip]), [clip])
         np.testing.assert_allclose(code, 0.0, atol=1e-6)
@@ -96,7 +96,7 @@ def test_the_only_clip_of_a_speaker_is_told_as_nothing(shared: Any, spoken: Clip
 
 
 @pytest.mark.parametrize("clips", [2, 3, 5])
-def test_few_clips_are_told_small_and_finite(shared: Any, spoken: Clips, clips: int) -> None:
+def test_few_clips_are_released_small_and_finite(shared: Any, spoken: Clips, clips: int) -> None:
     codes = np.stack(released(fitted(shared, spoken[:clips]), spoken[:clips]))
     assert np.isfinite(codes).all()
     assert np.abs(codes).max() <= CODE_LIMIT
@@ -121,7 +121,7 @@ def test_other_speakers_change_nothing_of_a_speakers_codes(shared: Any, spoken: 
         np.testing.assert_array_equal(first, second)
 
 
-def test_new_clips_are_told_relative_to_the_known_ones_and_change_nothing_released(
+def test_new_clips_are_normalized_by_the_known_ones_and_change_nothing_released(
     shared: Any, spoken: Clips, tmp_path: Path
 ) -> None:
     known, new = spoken[:10], spoken[10:12]
@@ -151,7 +151,7 @@ def test_a_clip_that_is_known_does_not_count_twice(shared: Any, spoken: Clips, t
 
 
 @pytest.mark.parametrize("form", ["code", "code-sequence"])
-def test_after_a_clip_was_deleted_the_others_are_told_as_if_it_had_never_been(
+def test_after_a_clip_was_deleted_the_others_are_released_as_if_it_had_never_been(
     shared: Any, spoken: Clips, tmp_path: Path, form: str
 ) -> None:
     """And differently from before: it did move them."""

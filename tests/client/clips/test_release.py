@@ -353,7 +353,7 @@ def test_a_site_without_clips_says_so(simulated: Any, study: Study) -> None:
         make_release(replace(simulated.site(), speakers=("1099",)), study, simulated.public)
 
 
-def test_progress_is_told_to_the_end(simulated: Any, study: Study) -> None:
+def test_progress_is_reported_to_the_end(simulated: Any, study: Study) -> None:
     reported: list[tuple[int, int]] = []
     make_release(simulated.site(), study, simulated.public, progress=lambda done, total: reported.append((done, total)))
     assert reported == [(8, 24), (16, 24), (24, 24)]

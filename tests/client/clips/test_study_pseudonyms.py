@@ -29,7 +29,7 @@ def _names(release: Release) -> set[str]:
     return {name for clip in release.clips for name in (clip.clip, clip.speaker)}
 
 
-def test_what_two_studies_tell_of_a_clip_cannot_be_joined_and_is_added_up_all_the_same(
+def test_what_two_studies_reveal_of_a_clip_cannot_be_joined_and_is_added_up_all_the_same(
     site: SiteSettings, study: Study, simulated: Any
 ) -> None:
     """As found: one name in every study, so a bit about a clip in one is joined with a bit in the next."""
@@ -56,7 +56,7 @@ def test_the_same_study_has_the_same_names_and_another_site_has_others(
     assert names.released(own) not in (own, other.released(own))
 
 
-def test_studies_are_linked_where_they_ask_for_it_and_the_policy_lets_them(
+def test_studies_are_linked_where_they_request_it_and_the_policy_lets_them(
     site: SiteSettings, study: Study, simulated: Any
 ) -> None:
     linked = [study.with_changes(name=name, linkage="site") for name in ("one", "two")]

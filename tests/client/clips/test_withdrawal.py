@@ -71,7 +71,7 @@ def test_everything_that_was_made_with_the_person_is_removed_and_the_ledger_only
     assert "1004" not in json.dumps(entry["speaker"])
 
 
-def test_the_steward_is_told_what_is_still_out_and_where(site: RequestStage) -> None:
+def test_the_steward_sees_what_is_still_out_and_where(site: RequestStage) -> None:
     site.release()
     site.train(1)
     site.train(2)
@@ -95,12 +95,12 @@ def test_the_steward_is_told_what_is_still_out_and_where(site: RequestStage) -> 
     assert "1004" not in again.partition("Text for the coordinators")[2]
 
 
-def test_who_was_never_sent_is_told_so(site: RequestStage) -> None:
+def test_a_person_who_was_never_sent_is_reported_as_such(site: RequestStage) -> None:
     assert withdraw(site, "1004", "--yes")["out"] == []
     assert "Nothing of theirs has left this site" in as_text(site, "1004", "--yes")
 
 
-def test_what_left_before_there_were_records_is_told_from_the_ledger(site: RequestStage) -> None:
+def test_what_left_before_there_were_records_comes_from_the_ledger(site: RequestStage) -> None:
     site.release()
     site.train(1)
     shutil.rmtree(site.home.root / "sent")
@@ -152,7 +152,7 @@ def test_a_number_that_nobody_has_or_had_is_refused_and_nothing_is_written(site:
     assert not (site.home.root / "withdrawn.json").exists()
 
 
-def test_without_yes_the_steward_is_asked(site: RequestStage) -> None:
+def test_without_yes_the_steward_is_prompted(site: RequestStage) -> None:
     arguments = ["withdraw", "1004", "--home", str(site.home.root)]
     assert CliRunner().invoke(app, arguments, input="n\n").exit_code == 1
     assert not (site.home.root / "withdrawn.json").exists()
@@ -160,7 +160,7 @@ def test_without_yes_the_steward_is_asked(site: RequestStage) -> None:
     assert (site.home.root / "withdrawn.json").stat().st_mode & 0o777 == 0o600
 
 
-def test_with_a_list_that_cannot_be_read_nothing_is_answered(site: RequestStage) -> None:
+def test_with_a_list_that_cannot_be_read_there_is_no_response(site: RequestStage) -> None:
     site.release()
     withdraw(site, "1004", "--yes")
     (site.home.root / "withdrawn.json").write_text("{", "utf-8")
@@ -214,7 +214,7 @@ def test_review_and_doctor_leave_the_person_out(site: RequestStage, tmp_path: Pa
     assert "1 people have withdrawn" in [f.found for f in findings]
 
 
-def test_the_doctor_tells_of_a_release_that_is_not_used_any_more(site: RequestStage) -> None:
+def test_the_doctor_reports_a_release_that_is_not_used_any_more(site: RequestStage) -> None:
     site.release()
     (release,) = [f for f in examine(site.home) if f.check == "release"]
     assert release.verdict == "ok"

@@ -142,7 +142,7 @@ def test_by_clip_no_clip_moves_the_sum_by_more_than_the_norm(
 
 
 @pytest.mark.usefixtures("noiseless")
-def test_told_relative_to_the_speaker_one_clip_moves_more_than_the_norm_so_no_clip_is_an_example_then(
+def test_speaker_normalized_one_clip_moves_more_than_the_norm_so_no_clip_is_an_example_then(
     simulated: Any, requested: Study, tmp_path: Path, tiny_corpus: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Ranks within the speaker under a guarantee for clips: the measure above sees that broken."""
@@ -180,7 +180,7 @@ def test_by_speaker_nobody_moves_the_sum_by_more_than_the_norm_and_no_clip_by_mo
 
 
 @pytest.mark.parametrize("unit", ["clip", "speaker"])
-def test_the_noise_of_an_answer_is_what_the_study_asks_for(simulated: Any, requested: Study, unit: str) -> None:
+def test_the_noise_of_a_response_is_what_the_study_requires(simulated: Any, requested: Study, unit: str) -> None:
     """Half of it is caught: system noise, over all values of the answer."""
     study = requested.with_changes(voice__options__code_unit=unit)
     quiet = summed(
@@ -200,7 +200,7 @@ def test_held_out_speakers_have_no_part_in_the_code(simulated: Any, requested: S
     assert [speaker for speaker, _ in cohort["speakers"]] == [site.pseudonyms().speaker("1002")]
 
 
-def test_who_taught_the_code_is_not_held_out_though_the_rule_would_choose_anew(
+def test_speakers_who_trained_the_code_are_not_held_out_though_the_rule_would_choose_anew(
     simulated: Any, requested: Study, tiny_corpus: Path, tmp_path: Path
 ) -> None:
     """By the keyed rule, among three where one had no clip in the end."""
@@ -218,9 +218,7 @@ def test_who_taught_the_code_is_not_held_out_though_the_rule_would_choose_anew(
 
 
 @pytest.mark.parametrize("unit", ["clip", "speaker"])
-def test_all_rounds_together_cost_the_budget_and_models_may_tell_it_too(
-    simulated: Any, requested: Study, unit: str
-) -> None:
+def test_all_rounds_together_cost_the_budget_for_models_too(simulated: Any, requested: Study, unit: str) -> None:
     site, study = simulated.site(), requested.with_changes(voice__options__code_unit=unit)
     for number in (1, 2):
         taught(site, study, number)
@@ -238,7 +236,7 @@ def test_without_noise_nothing_finite_is_claimed(simulated: Any, requested: Stud
     assert spent(site, "clip") is spent(site, "speaker") is spent(site, "speaker", "model") is None
 
 
-def test_a_round_asked_again_is_answered_alike_and_paid_once(simulated: Any, requested: Study) -> None:
+def test_a_round_requested_again_gets_the_same_response_and_is_paid_once(simulated: Any, requested: Study) -> None:
     site = replace(simulated.site(), simulated_seed=None)  # system noise: drawn again, it would differ
     responses = [taught(site, requested, number) for number in (1, 2)]
     for number, response in enumerate(responses, start=1):
@@ -246,7 +244,7 @@ def test_a_round_asked_again_is_answered_alike_and_paid_once(simulated: Any, req
     assert len(entries(site)) == len(Ledger(site.ledger).entries(RESPONSE_KIND)) == 2
 
 
-def test_a_round_asked_with_other_weights_is_refused(simulated: Any, requested: Study) -> None:
+def test_a_round_requested_with_other_weights_is_refused(simulated: Any, requested: Study) -> None:
     """Else a server could ask as often as it likes."""
     site = simulated.site()
     taught(site, requested)
@@ -348,7 +346,7 @@ def spent_by_code(site: SiteSettings) -> float | None:
     return composed_epsilon(losses, delta=DELTA)
 
 
-def test_killed_at_any_write_nothing_is_answered_that_is_not_on_the_ledger_and_it_is_paid_once(
+def test_killed_at_any_write_no_response_is_missing_on_the_ledger_and_it_is_paid_once(
     simulated: Any, requested: Study, tmp_path: Path, tiny_corpus: Path
 ) -> None:
     homes = (tmp_path / "homes" / str(number) for number in range(1000))

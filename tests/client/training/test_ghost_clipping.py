@@ -64,7 +64,7 @@ def test_an_empty_batch_is_a_step_of_noise_alone() -> None:
     assert np.abs(ghost).max() > 0
 
 
-def test_a_study_of_speakers_cannot_have_it_and_is_told_why() -> None:
+def test_a_study_of_speakers_cannot_have_it_and_the_error_has_the_reason() -> None:
     with pytest.raises(StudyError, match="mean of several, whose norm does not follow"):
         parse_study({"privacy": {"unit": "speaker", "clipping": "ghost"}})
     assert parse_study({"privacy": {"clipping": "ghost"}}).privacy.clipping == "ghost"

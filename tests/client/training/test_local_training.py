@@ -145,7 +145,9 @@ def test_seeded_training_repeats_and_unseeded_does_not(tmp_path: Path, rng: np.r
     assert not torch.equal(weights[2], weights[3])
 
 
-def test_no_loss_is_told_under_dp_sgd_and_without_it_training_learns(tmp_path: Path, rng: np.random.Generator) -> None:
+def test_no_loss_is_released_under_dp_sgd_and_without_it_training_learns(
+    tmp_path: Path, rng: np.random.Generator
+) -> None:
     data = _data(rng)
     assert _train(data, _study(), _site_budget(tmp_path / "a")).loss is None
     plain = _train(data, _study(dp_sgd=False), _site_budget(tmp_path / "b"))

@@ -70,7 +70,7 @@ def test_noise_is_from_the_system_in_deployment_and_of_site_and_round_in_a_simul
 
 
 @pytest.mark.parametrize("dp_sgd", [False, True])
-def test_a_round_asked_again_is_answered_with_the_same_noise_and_neither_loss_nor_clips_are_told(
+def test_a_round_requested_again_has_the_same_noise_and_neither_loss_nor_clips_are_released(
     simulated: Any, dp_sgd: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     study = _study(aggregation=DISTRIBUTED, privacy={"dp_sgd": dp_sgd})

@@ -240,7 +240,7 @@ def test_with_a_ledger_that_is_refused_nothing_computed_leaves_and_the_site_ends
     run(scene())
 
 
-def test_what_the_superlink_answers_comes_through_as_it_is(tmp_path: Path) -> None:
+def test_what_the_superlink_responds_comes_through_as_it_is(tmp_path: Path) -> None:
     async def scene() -> None:
         async with node(tmp_path) as site:
 
@@ -276,7 +276,7 @@ def test_a_site_is_online_once_the_superlink_took_its_node_and_until_the_next_st
     run(scene())
 
 
-def test_without_a_connection_a_heartbeat_is_answered_before_flower_gives_it_up(
+def test_without_a_connection_a_heartbeat_gets_a_response_before_flower_gives_it_up(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(connecting, "_HEARTBEAT_SECONDS", 0.1)

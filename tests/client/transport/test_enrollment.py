@@ -183,7 +183,7 @@ def test_whoever_is_not_the_server_receives_nothing_but_a_handshake(home: SiteHo
     assert not home.root.exists()
 
 
-def test_a_listener_that_speaks_no_tls_is_told_apart_from_nobody(home: SiteHome) -> None:
+def test_a_listener_that_speaks_no_tls_is_distinguished_from_nobody(home: SiteHome) -> None:
     listener = socket.create_server(("127.0.0.1", 0))
 
     def serve() -> None:
@@ -203,7 +203,7 @@ def test_a_listener_that_speaks_no_tls_is_told_apart_from_nobody(home: SiteHome)
     listener.close()
 
 
-def test_an_enrolled_site_is_not_joined_over_unless_asked_to(home: SiteHome) -> None:
+def test_an_enrolled_site_is_not_joined_over_without_replace(home: SiteHome) -> None:
     async def scene() -> None:
         async with mini_server() as server:
             first = await enrollment.join(home, server.string(), SAID)

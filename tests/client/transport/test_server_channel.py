@@ -147,7 +147,7 @@ def test_a_server_that_comes_back_is_found_again_and_a_waiting_call_goes_through
     run(scene())
 
 
-def test_a_link_that_stays_down_answers_in_time() -> None:
+def test_a_link_that_stays_down_responds_in_time() -> None:
     async def scene() -> None:
         async with mini_server() as server:
             identity = server.identity()
@@ -247,7 +247,7 @@ def test_a_refusal_by_the_server_is_no_loss_of_the_connection() -> None:
     run(scene())
 
 
-def test_a_link_ends_whenever_it_is_told_to_also_in_the_moment_in_which_it_connects() -> None:
+def test_a_link_ends_on_request_also_in_the_moment_in_which_it_connects() -> None:
     """`asyncio.wait_for` of Python 3.11 swallows a cancellation that comes as what it waits for is done."""
 
     async def scene() -> None:

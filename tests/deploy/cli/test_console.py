@@ -38,14 +38,14 @@ def test_a_terminal_gets_a_bar() -> None:
     assert "\x1b[" in terminal.getvalue() or "Rendering" in terminal.getvalue()
 
 
-def test_long_jobs_are_told_to_be_alive() -> None:
+def test_long_jobs_are_reported_to_be_alive() -> None:
     beats = threading.Semaphore(0)
     with heartbeat(beats.release, seconds=0.001):
         assert beats.acquire(timeout=10) and beats.acquire(timeout=10)
     assert threading.active_count() >= 1
 
 
-def test_a_stage_that_tells_nothing_is_told_to_be_at_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stage_without_progress_is_reported_to_be_at_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     clock = [0.0]
     monkeypatch.setattr(monitoring.time, "monotonic", lambda: clock[0])
     monkeypatch.setattr(monitoring.time, "sleep", lambda seconds: None)

@@ -114,7 +114,7 @@ def test_a_study_file_with_problems_names_them_all(reported: Any, tmp_path: Path
         ('[audit]\nattackers = ["voice-magic"]', "voice-logistic"),
     ],
 )
-def test_a_name_that_does_not_exist_is_told_before_anything_is_made(
+def test_a_name_that_does_not_exist_is_reported_before_anything_is_made(
     reported: Any, tmp_path: Path, content: str, expected: str
 ) -> None:
     path = tmp_path / "s.toml"
@@ -204,7 +204,7 @@ def test_a_folder_that_is_not_empty_is_left_as_it_is(
     assert [p.name for p in out.iterdir()] == ["thesis.txt"]
 
 
-def test_a_corpus_without_what_the_study_asks_for_is_told(reported: Any, tiny_corpus: Path, tmp_path: Path) -> None:
+def test_a_corpus_without_what_the_study_needs_is_reported(reported: Any, tiny_corpus: Path, tmp_path: Path) -> None:
     path = tmp_path / "faces.toml"
     path.write_text("[voice]\nenabled = false\n", encoding="utf-8")
     for command in ("simulate", "anonymize"):
@@ -263,7 +263,7 @@ def test_ctrl_c_has_its_own_code(reported: Any, monkeypatch: pytest.MonkeyPatch)
     assert "Ctrl-C" in err
 
 
-def test_ctrl_c_inside_a_command_is_told_in_a_sentence(reported: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ctrl_c_inside_a_command_is_reported_in_a_sentence(reported: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     def stop() -> None:
         raise KeyboardInterrupt
 
@@ -273,7 +273,7 @@ def test_ctrl_c_inside_a_command_is_told_in_a_sentence(reported: Any, monkeypatc
 
 
 @pytest.mark.parametrize("keys", ["n\n", "", KeyboardInterrupt])
-def test_a_question_that_is_not_answered_by_yes_ends_in_a_sentence_that_fits(
+def test_a_prompt_without_a_yes_ends_in_a_sentence_that_fits(
     reported: Any, monkeypatch: pytest.MonkeyPatch, keys: str | type[BaseException]
 ) -> None:
     def typed(_: str) -> str:

@@ -30,7 +30,7 @@ def faces(tmp_path: Path) -> Path:
     return folder
 
 
-def test_autoencoder_is_written_and_the_figures_told(faces: Path, tmp_path: Path) -> None:
+def test_autoencoder_is_written_and_the_figures_reported(faces: Path, tmp_path: Path) -> None:
     facts = json.loads(run(str(faces), "--out", str(tmp_path / "deep" / "face.safetensors"), "--json"))
     assert (facts["pictures"], facts["trained_on"], facts["held_out"]) == (10, 9, 1)
     assert [drop["file"] for drop in facts["dropped"]] == ["broken.png"]

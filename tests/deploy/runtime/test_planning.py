@@ -94,7 +94,7 @@ def test_a_second_ctrl_c_does_not_stop_the_cleaning_up(number: signal.Signals) -
 
 
 @pytest.mark.parametrize("stage", ["release", "train", "evaluate"])
-def test_a_stage_that_asks_for_more_sites_than_there_are_is_refused_before_anything_is_made(
+def test_a_stage_that_needs_more_sites_than_there_are_is_refused_before_anything_is_made(
     tiny_corpus: Path, stage: str
 ) -> None:
     with pytest.raises(StudyError, match=rf"2 sites take part, and stages\.{stage}\.min_sites is 3"):

@@ -142,7 +142,7 @@ def test_commands_without_a_server_say_how_to_get_one(reported: Any, tmp_path: P
     assert json.loads(out)["problems"] == {"server": "it does not run"}
 
 
-def test_sites_and_log_are_told_as_text_and_as_json(home: Path, reported: Any) -> None:
+def test_sites_and_log_are_reported_as_text_and_as_json(home: Path, reported: Any) -> None:
     assert reported("server", "sites", "--server", home)[1].strip() == "no site is enrolled"
     assert json.loads(reported("server", "sites", "--server", home, "--json")[1]) == []
     reported("server", "token", "--server", home, "--site", "a")

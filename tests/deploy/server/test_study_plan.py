@@ -58,7 +58,7 @@ def test_a_site_that_flower_does_not_know_yet_is_left_out_with_a_warning(home: S
 
 
 @pytest.mark.parametrize("limits", [{"train": {"min_sites": 4}}, {"stages": {"evaluate": {"min_sites": 4}}}])
-def test_fewer_sites_than_any_stage_asks_for_is_an_error_before_anything_is_spent(
+def test_fewer_sites_than_any_stage_needs_is_an_error_before_anything_is_spent(
     home: ServerHome, limits: dict[str, Any]
 ) -> None:
     with pytest.raises(StudyError, match=r"3 enrolled sites .* at least 4"):
@@ -79,7 +79,7 @@ def test_a_run_goes_on_with_the_nodes_that_its_sites_have_by_now(home: ServerHom
         plan_again(tmp_path, home, STUDY.with_changes(seed=9))
 
 
-def test_the_registry_tells_while_a_study_runs_who_may_take_part_no_more(home: ServerHome, enroll: Any) -> None:
+def test_the_registry_shows_during_a_study_which_sites_may_take_part_no_more(home: ServerHome, enroll: Any) -> None:
     gone = sites_gone(plan(home))
     assert gone() == {}
     with administer(home.root) as admin:

@@ -89,7 +89,7 @@ def progresses(folder: Path, text: str) -> Callable[[], None]:
     return lambda: write_atomic(folder / RESUME_FILE, text)
 
 
-def test_a_run_that_ends_is_submitted_once_and_its_outcome_is_told(started: Any, tmp_path: Path) -> None:
+def test_a_run_that_ends_is_submitted_once_and_its_outcome_is_reported(started: Any, tmp_path: Path) -> None:
     fake = Fake(([RUNNING, RUNNING], ends(tmp_path)))
     outcome = started(fake).run()
     assert outcome.code == ExitCode.OK
@@ -173,7 +173,7 @@ def test_a_failure_that_the_run_itself_concluded_is_no_crash(started: Any, tmp_p
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupt_stops_the_run_at_the_server_and_tells_how_to_go_on(
+def test_an_interrupt_stops_the_run_at_the_server_and_prints_how_to_continue(
     started: Any, tmp_path: Path, number: signal.Signals
 ) -> None:
     fake = Fake(([RUNNING], None))

@@ -31,7 +31,7 @@ def test_a_study_that_has_not_begun_has_its_sites_and_nothing_else(run: Run) -> 
     assert [site.name for site in found.sites] == ["clinic-a", "clinic-b"]
 
 
-def test_a_study_at_work_tells_stage_round_and_what_each_site_missed(run: Run) -> None:
+def test_a_study_at_work_states_stage_round_and_what_each_site_missed(run: Run) -> None:
     run.context.progress.done[:] = ["codebook", "release"]
     run.context.progress.last_round["voice"] = 3
     run.releases.facts["clinic-a"] = SiteFacts(clips=40)
@@ -54,7 +54,7 @@ def test_a_study_at_work_tells_stage_round_and_what_each_site_missed(run: Run) -
     ]
 
 
-def test_a_study_that_failed_tells_its_cause_to_a_script(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_study_that_failed_states_its_cause_to_a_script(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
     write_outcome(
         run.context.folder, code=ExitCode.RUN_FAILED, stage="in the stage 'release'", cause="all sites failed"
     )

@@ -33,7 +33,7 @@ def disk(free: int) -> Callable[[Path], Any]:
     return lambda folder: SimpleNamespace(free=free)
 
 
-def test_a_site_without_a_fault_is_told_so(site: SiteHome) -> None:
+def test_a_site_without_a_fault_gets_a_clean_report(site: SiteHome) -> None:
     found = examine(site, disk_usage=disk(10 * GIB))
     assert not [f for f in found if f.verdict == "fault"]
     assert worst(found) == ExitCode.OK
@@ -220,7 +220,7 @@ def test_a_package_that_is_missing_is_found(monkeypatch: pytest.MonkeyPatch) -> 
     assert "torch" in found.found
 
 
-def test_a_site_is_told_of_its_own_clips_and_not_of_others_in_the_same_folder(site: SiteHome) -> None:
+def test_a_site_gets_reports_on_its_own_clips_and_not_on_others_in_the_same_folder(site: SiteHome) -> None:
     (whole,) = [f.found for f in examine(site) if f.check == "corpus"]
     site.write(site.read().model_copy(update={"speakers": ("1001", "1002")}))
     (own,) = [f.found for f in examine(site) if f.check == "corpus"]
@@ -229,7 +229,7 @@ def test_a_site_is_told_of_its_own_clips_and_not_of_others_in_the_same_folder(si
     assert own.endswith("which has 48")
 
 
-def test_warnings_of_the_corpus_and_the_policy_are_told(site: SiteHome, tiny_corpus: Path) -> None:
+def test_warnings_of_the_corpus_and_the_policy_are_reported(site: SiteHome, tiny_corpus: Path) -> None:
     (tiny_corpus / "AudioWAV" / "nobody.wav").write_bytes(b"x")
     site.write(site.read().model_copy(update={"held_out": ("1001", "1002", "1003", "1004")}))
     site.policy_file.write_text("allow_seeded_noise = true\n")

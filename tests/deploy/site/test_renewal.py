@@ -115,7 +115,7 @@ def test_what_another_process_renewed_is_taken_over(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("code", [grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.UNAUTHENTICATED])
-def test_a_server_that_does_not_renew_is_asked_again_until_the_certificate_ends(
+def test_a_server_that_does_not_renew_gets_the_request_again_until_the_certificate_ends(
     tmp_path: Path, code: grpc.StatusCode
 ) -> None:
     async def scene() -> None:

@@ -111,7 +111,7 @@ def test_pictures_are_shown_before_and_after(site: SiteHome, tiny_corpus: Path, 
     assert page.count('alt="released" src="data:image/png') == 8
 
 
-def test_a_modality_that_the_site_has_not_is_told(site: SiteHome, tmp_path: Path) -> None:
+def test_a_modality_that_the_site_has_not_is_reported(site: SiteHome, tmp_path: Path) -> None:
     study = parse_study({**CONTENT, "face": {"enabled": True}})
     review_study(site, study, tmp_path / "review")
     page = (tmp_path / "review" / "review.html").read_text(encoding="utf-8")

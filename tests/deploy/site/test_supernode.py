@@ -112,7 +112,7 @@ def test_waits_have_jitter(home: SiteHome) -> None:
     assert scene(body)[0] == BASE_SECONDS / 2
 
 
-def test_why_it_ended_is_told(home: SiteHome, caplog: pytest.LogCaptureFixture) -> None:
+def test_why_it_ended_is_reported(home: SiteHome, caplog: pytest.LogCaptureFixture) -> None:
     async def body() -> None:
         text = "Failed to initialize the connection. [code: 2004] Failed to activate SuperNode."
         program: Any = Program(home, f"print({text!r}); raise SystemExit(1)")
@@ -126,7 +126,7 @@ def test_why_it_ended_is_told(home: SiteHome, caplog: pytest.LogCaptureFixture) 
     assert "[code: 2004]" in (home.logs / "supernode.log").read_text()
 
 
-def test_at_the_end_it_is_asked_to_go_and_all_that_it_started_goes_too(home: SiteHome, tmp_path: Path) -> None:
+def test_at_the_end_it_is_terminated_and_all_that_it_started_goes_too(home: SiteHome, tmp_path: Path) -> None:
     note = tmp_path / "note"
     code = (
         "import signal, subprocess, sys, pathlib\n"

@@ -104,7 +104,7 @@ def test_seeds_are_averaged_and_speakers_are_drawn_once_for_all_of_them(tiny_cor
     assert (row.uar_low or 0) < (row.uar or 0) < (row.uar_high or 0)
 
 
-def test_the_strongest_attacker_that_counts_and_the_best_judge_of_releases_stand_in_the_row(
+def test_the_strongest_valid_attacker_and_the_best_evaluator_of_releases_stand_in_the_row(
     tiny_corpus: Path, tmp_path: Path
 ) -> None:
     plan, shelf = plan_of(tiny_corpus), ResultFolder(tmp_path)

@@ -87,7 +87,7 @@ def test_other_code_and_other_versions_change_everything(tiny_corpus: Path, monk
     assert before == {job.key for job in plan(tiny_corpus).jobs}
 
 
-def test_an_attacker_whose_weights_were_fetched_since_is_asked(
+def test_an_attacker_whose_weights_were_fetched_since_is_run(
     tiny_corpus: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from moretta.shared.audit.attackers.base import get_attacker

@@ -252,7 +252,7 @@ def test_the_second_run_of_a_study_has_nobody_whose_clips_were_deleted_since_the
     assert left.first.digest() == left.second.digest()
 
 
-def test_a_running_site_withdraws_a_person_and_tells_both_runs_of_what_is_still_out(left: Any) -> None:
+def test_a_running_site_withdraws_a_person_and_both_runs_list_what_is_still_out(left: Any) -> None:
     (out,) = left.withdrawn["out"]
     assert (out["study"], out["name"]) == (left.second.digest(), "leaving")
     assert out["sent"] == {"release": [], "voice": [1]}

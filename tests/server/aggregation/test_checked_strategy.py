@@ -98,7 +98,7 @@ def test_fedavg_weighs_by_clips(site_grid: Any, reply: Any) -> None:
     assert np.allclose(found["w"], 0.75)
 
 
-def test_the_order_of_answers_changes_no_bit(site_grid: Any, reply: Any) -> None:
+def test_the_order_of_responses_changes_no_bit(site_grid: Any, reply: Any) -> None:
     def aggregated(order: list[int]) -> bytes:
         replies = [reply(n, content(update(n), **{"num-examples": 7 * n})) for n in order]
         return Round(site_grid).run(replies)["w"].tobytes()
@@ -189,7 +189,7 @@ def test_metrics_that_no_update_has_cost_that_site_alone(site_grid: Any, reply: 
     assert sorted(rounds.outcomes[0].refused) == ["site-2", "site-3"]
 
 
-def test_a_site_that_answers_twice_counts_once_and_a_stranger_not_at_all(site_grid: Any, reply: Any) -> None:
+def test_a_site_that_responds_twice_counts_once_and_a_stranger_not_at_all(site_grid: Any, reply: Any) -> None:
     found = Round(site_grid).run(
         [reply(1, content(update(1))), reply(1, content(update(2))), reply(99, content(update(3)))]
     )
@@ -211,7 +211,7 @@ def test_the_study_sets_the_norm_that_an_update_may_have(site_grid: Any, reply: 
     assert "above 1" in rounds.outcomes[0].refused["site-2"]
 
 
-def test_a_site_that_is_away_is_told_apart_from_one_whose_update_was_refused(site_grid: Any, reply: Any) -> None:
+def test_a_site_that_is_away_is_distinguished_from_one_whose_update_was_refused(site_grid: Any, reply: Any) -> None:
     rounds = Round(site_grid)
     site_grid.grid.away = {3}
     rounds.run([reply(1, content(update(1))), reply(2, BAD["NaN"]), reply(4, content(update(4)))])

@@ -144,7 +144,7 @@ def test_a_key_that_flower_has_given_up_is_a_problem_that_names_the_site(keeper:
     assert " a " in keeper.reconcile()[0]
 
 
-def test_a_flower_that_refuses_is_told_and_tried_again(keeper: Keeper) -> None:
+def test_a_flower_that_refuses_is_reported_and_tried_again(keeper: Keeper) -> None:
     keeper.office.enroll(keeper.office.token("a"))
     keeper.flower.refuses = True
     with pytest.raises(Refusal, match="not today"):

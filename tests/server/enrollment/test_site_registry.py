@@ -184,7 +184,7 @@ def test_no_site_no_revocation(office: Office) -> None:
         office.registry.end_site("ghost", "revoked")
 
 
-def test_a_revocation_is_told_once(office: Office) -> None:
+def test_a_revocation_is_reported_once(office: Office) -> None:
     issued = office.enroll(office.token())
     office.registry.end_site("clinic-a", "revoked")
     assert office.registry.note_revocation(issued.fingerprint)
@@ -239,7 +239,7 @@ def test_migrations_lead_to_the_tables_that_the_code_uses(tmp_path: Path) -> Non
     database.close()
 
 
-def test_an_empty_file_is_migrated_and_a_newer_or_damaged_one_is_told(tmp_path: Path) -> None:
+def test_an_empty_file_is_migrated_and_a_newer_or_damaged_one_is_reported(tmp_path: Path) -> None:
     path = tmp_path / "r.sqlite"
     path.touch()
     SiteRegistry.open(path).close()

@@ -37,7 +37,7 @@ def three(fake_site_grid: Any, hello: Any, hellos: Any) -> Any:
     return make
 
 
-def test_every_site_is_asked_its_own_question_and_answers_come_in_order_of_names(three: Any, hello: Any) -> None:
+def test_every_site_gets_its_own_request_and_responses_come_in_order_of_names(three: Any, hello: Any) -> None:
     site_grid = three(lambda node, message: hello(node), order=lambda replies: replies[::-1])
     responses = site_grid.request(wire.RELEASE, _content)
     assert [a.site for a in responses] == ["site-1", "site-2", "site-3"]
@@ -45,7 +45,7 @@ def test_every_site_is_asked_its_own_question_and_answers_come_in_order_of_names
     assert {m.metadata.message_type for m in site_grid.grid.sent[-3:]} == {wire.RELEASE}
 
 
-def test_only_the_sites_named_are_asked(three: Any, hello: Any) -> None:
+def test_only_the_listed_sites_get_the_request(three: Any, hello: Any) -> None:
     site_grid = three(lambda node, message: hello(node))
     assert [a.site for a in site_grid.request(wire.FETCH, _content, sites=["site-3", "nobody"])] == ["site-3"]
     assert site_grid.grid.sent[-1].metadata.dst_node_id == 3
@@ -60,14 +60,14 @@ def test_a_silent_site_is_a_named_failure_at_the_deadline_and_not_later(three: A
     assert 7.0 <= site_grid.clock() - before < 8.0
 
 
-def test_the_first_answer_counts_where_a_site_answers_twice(three: Any, hello: Any) -> None:
+def test_the_first_response_counts_where_a_site_responds_twice(three: Any, hello: Any) -> None:
     site_grid = three(lambda node, message: [hello(node, n=1), hello(node, n=2)])
     responses = site_grid.request(wire.RELEASE, _content)
     assert len(responses) == 3
     assert {wire.from_config(a.content, "n") for a in responses} == {1}
 
 
-def test_a_failure_that_a_site_tells_is_passed_on_by_kind_and_is_no_loss(three: Any, hello: Any) -> None:
+def test_a_failure_that_a_site_states_is_passed_on_by_kind_and_is_no_loss(three: Any, hello: Any) -> None:
     site_grid = three(lambda node, message: hello(node, failure="CorpusError", code=4))
     responses = site_grid.request(wire.RELEASE, _content)
     assert {(a.failure, a.lost) for a in responses} == {("CorpusError (see the site's own log)", False)}
@@ -82,13 +82,15 @@ def test_an_error_of_flower_is_a_named_failure(three: Any) -> None:
 
 
 @pytest.mark.parametrize("content", [RecordDict(), RecordDict({wire.CONFIG: wire.arrays_to_record({})})])
-def test_an_answer_without_a_config_is_a_failure(three: Any, content: RecordDict) -> None:
+def test_a_response_without_a_config_is_a_failure(three: Any, content: RecordDict) -> None:
     site_grid = three(lambda node, message: content)
     responses = site_grid.request(wire.RELEASE, _content)
     assert all(a.content is None or wire.CONFIG in a.content for a in responses)
 
 
-def test_an_answer_of_an_unknown_node_or_of_one_not_asked_is_passed_over(three: Any, hello: Any, reply: Any) -> None:
+def test_a_response_of_an_unknown_node_or_of_one_not_requested_is_passed_over(
+    three: Any, hello: Any, reply: Any
+) -> None:
     site_grid = three(lambda node, message: None)
     site_grid.grid.strangers = [reply(99, hello(1)), reply(3, hello(3))]
     responses = site_grid.request(wire.RELEASE, _content, sites=["site-1"])
@@ -129,7 +131,7 @@ def test_a_lost_site_is_done_without_where_the_study_says_continue(three: Any, h
     assert site_grid.clock() < 2.0
 
 
-def test_a_lost_site_is_asked_again_when_it_is_back_where_the_study_says_retry(three: Any, hello: Any) -> None:
+def test_a_lost_site_gets_the_request_again_when_it_is_back_where_the_study_says_retry(three: Any, hello: Any) -> None:
     site_grid = three(lambda node, message: hello(node))
     site_grid.on_lost_site = "retry"
     reported: list[str] = []
@@ -150,7 +152,7 @@ def test_a_lost_site_that_stays_away_is_given_up_at_the_deadline_with_the_cause(
     assert 30.0 <= site_grid.clock() < 32.0
 
 
-def test_a_process_that_dies_on_a_question_is_asked_a_few_times_and_no_more(three: Any, hello: Any, reply: Any) -> None:
+def test_a_process_that_dies_on_a_request_gets_it_a_few_times_and_no_more(three: Any, hello: Any, reply: Any) -> None:
     crashed = 8
     site_grid = three(lambda node, message: hello(node) if node != 2 else reply(2, "ClientApp stopped", code=crashed))
     site_grid.on_lost_site = "retry"
@@ -162,7 +164,7 @@ def test_a_process_that_dies_on_a_question_is_asked_a_few_times_and_no_more(thre
 
 
 @pytest.mark.parametrize("policy", ["continue", "retry"])
-def test_a_site_that_was_started_anew_while_it_was_asked_is_asked_again(three: Any, hello: Any, policy: Any) -> None:
+def test_a_site_that_was_started_anew_during_a_request_gets_it_again(three: Any, hello: Any, policy: Any) -> None:
     site_grid = three(lambda node, message: None if node == 2 else hello(node))
     site_grid.on_lost_site = policy
     sleep = site_grid.sleep
@@ -179,7 +181,7 @@ def test_a_site_that_was_started_anew_while_it_was_asked_is_asked_again(three: A
     assert site_grid.clock() < 10.0
 
 
-def test_a_site_that_is_gone_for_good_is_not_asked_and_not_waited_for(three: Any, hello: Any) -> None:
+def test_a_site_that_is_gone_for_good_gets_no_request_and_is_not_waited_for(three: Any, hello: Any) -> None:
     site_grid = three(lambda node, message: hello(node))
     site_grid.gone = lambda: {"site-2": "its enrollment was revoked"}
     before = len(site_grid.grid.sent)
@@ -188,7 +190,7 @@ def test_a_site_that_is_gone_for_good_is_not_asked_and_not_waited_for(three: Any
     assert len(site_grid.grid.sent) - before == 2
 
 
-def test_a_site_that_is_revoked_while_it_is_asked_is_waited_for_no_longer(three: Any, hello: Any) -> None:
+def test_a_site_that_is_revoked_during_a_request_is_waited_for_no_longer(three: Any, hello: Any) -> None:
     site_grid = three(lambda node, message: hello(node) if node != 2 else None)
     site_grid.on_lost_site = "retry"
     site_grid.gone = lambda: {"site-2": "its enrollment was revoked"} if site_grid.clock() > 4.0 else {}
@@ -211,7 +213,7 @@ def test_after_an_outage_sites_have_time_to_come_back_before_they_count_as_lost(
     assert all(a.content is not None for a in responses)
 
 
-def test_an_answer_that_was_lost_in_an_outage_is_asked_for_again(three: Any, hello: Any) -> None:
+def test_a_response_that_was_lost_in_an_outage_is_requested_again(three: Any, hello: Any) -> None:
     site_grid = three(lambda node, message: None if node == 2 else hello(node))
 
     def outage() -> None:
@@ -228,7 +230,7 @@ def test_an_answer_that_was_lost_in_an_outage_is_asked_for_again(three: Any, hel
     assert site_grid.clock() < 40.0
 
 
-def test_a_site_that_is_there_and_silent_is_asked_again_now_and_then(three: Any, hello: Any) -> None:
+def test_a_site_that_is_there_and_silent_gets_the_request_again_now_and_then(three: Any, hello: Any) -> None:
     """Flower's SuperNode gives up an answer that it could not send, and stays online as if nothing had been."""
     site_grid = three(lambda node, message: None if node == 2 else hello(node))
     sleep = site_grid.sleep

@@ -35,7 +35,7 @@ def test_a_join_string_enrolls_a_site_and_its_certificate_works(port: RunningPor
     assert (record.name, record.state, record.node_key) == ("clinic-a", "enrolled", site.node_public)
 
 
-def test_info_tells_an_enrolled_site_and_a_joining_one_what_the_server_runs(port: RunningPort) -> None:
+def test_info_has_what_the_server_runs_for_an_enrolled_site_and_a_joining_one(port: RunningPort) -> None:
     for calls in (port.with_token(port.office.join()), port.as_site(port.enrolled("other"))):
         info = calls.info()
         assert info.unix_time_ms == int(port.clock.now * 1000)
@@ -140,7 +140,7 @@ def _request(key: ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey, *, greedy: boo
     return builder.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.DER)
 
 
-def test_what_a_request_asks_for_beyond_its_key_is_not_given(port: RunningPort) -> None:
+def test_what_a_certificate_request_adds_to_its_key_is_not_granted(port: RunningPort) -> None:
     site = SiteKeys.new("clinic-a")
     reply = port.with_token(port.office.join()).enroll(site, csr_der=_request(site.key, greedy=True))
     certificate = x509.load_der_x509_certificate(reply.certificate_der)

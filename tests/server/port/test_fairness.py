@@ -208,7 +208,7 @@ def test_a_call_that_was_opened_before_a_revocation_is_not_served_after_it(port:
     assert echo.calls == []
 
 
-def test_what_flower_answers_to_a_site_that_was_revoked_meanwhile_is_not_passed_on(
+def test_what_flower_responds_to_a_site_that_was_revoked_meanwhile_is_not_passed_on(
     port: RunningPort, echo: Echo
 ) -> None:
     site = port.enrolled()

@@ -142,7 +142,7 @@ def test_the_handshake_of_a_client_that_pins_another_authority_fails(port: Runni
     stranger.close()
 
 
-def test_health_tells_the_truth_of_each_part_to_enrolled_sites_only(port: RunningPort) -> None:
+def test_health_reports_each_part_to_enrolled_sites_only(port: RunningPort) -> None:
     site = port.enrolled()
     stub = health_pb2_grpc.HealthStub(port.as_site(site).channel)
 

@@ -279,7 +279,7 @@ def test_a_body_over_the_limit_is_refused_by_its_announcement_and_by_its_size(tm
     port.close()
 
 
-def test_an_answer_over_the_limit_is_not_passed(tmp_path: Path, echo: Echo) -> None:
+def test_a_response_over_the_limit_is_not_passed(tmp_path: Path, echo: Echo) -> None:
     echo.response = lambda path, body: Response(bytes(MIB + 1))
     port = RunningPort(tmp_path, echo, limits=Limits(max_call_bytes=MIB))
     site = port.enrolled()

@@ -68,7 +68,7 @@ def test_the_offer_comes_before_anything_else_about_a_study() -> None:
     assert names[0] == "codebook"  # made of public data, at the server
 
 
-def test_a_steward_who_takes_time_is_waited_for_and_told_of(run: Any) -> None:
+def test_a_steward_who_takes_time_is_waited_for_and_reported(run: Any) -> None:
     stewards = Stewards(site_1=["approved"], site_2=["pending", "pending", "pending", "approved"])
     made = run(stewards)
     do(made, STAGE)
@@ -104,7 +104,7 @@ def test_a_site_that_has_lost_the_offer_is_sent_it_again_and_is_never_taken_for_
     assert lost.grid.sites == ["site-1"]
 
 
-def test_a_site_that_is_away_for_a_moment_while_its_steward_decides_is_asked_again(
+def test_a_site_that_is_away_for_a_moment_while_its_steward_decides_gets_the_offer_again(
     run: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made = run(Stewards(site_1=["approved"], site_2=["pending", "approved"], site_3=["approved"]))

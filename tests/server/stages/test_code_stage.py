@@ -117,7 +117,7 @@ def rounds_sent(run: Run) -> list[int]:
     return sorted(int(m.content[wire.CONFIG]["server-round"]) for m in sent)
 
 
-def test_the_code_comes_to_be_what_the_sites_teach_and_public_speech_scales_it(run_of: Any) -> None:
+def test_the_code_comes_to_be_what_the_sites_train_and_public_speech_scales_it(run_of: Any) -> None:
     run = run_of(honest)
     before = SpeakerCode.from_arrays(run.public)
     do(run, CODE_STAGE)
@@ -144,7 +144,7 @@ def test_sites_weigh_by_how_many_they_trained_on(run_of: Any) -> None:
     assert likeness(SpeakerCode.from_arrays(run.public).projection, TRUE.T) > 0.95
 
 
-def test_sites_are_told_the_code_as_it_is_then_and_nothing_of_faces(run_of: Any) -> None:
+def test_sites_get_the_code_as_it_is_then_and_nothing_of_faces(run_of: Any) -> None:
     seen: list[dict[str, Any]] = []
 
     def response(node: int, message: Any) -> RecordDict:
@@ -159,7 +159,9 @@ def test_sites_are_told_the_code_as_it_is_then_and_nothing_of_faces(run_of: Any)
 
 
 @pytest.mark.parametrize("epsilon", [1.0, 8.0])
-def test_noise_that_drowns_what_clips_teach_leaves_the_public_code_and_says_so(run_of: Any, epsilon: float) -> None:
+def test_noise_that_exceeds_what_clips_contribute_leaves_the_public_code_and_says_so(
+    run_of: Any, epsilon: float
+) -> None:
     requested = study(voice={"code_epsilon": epsilon})
     step = training_step(requested.site_training)
     assert step is not None
@@ -210,7 +212,7 @@ def test_too_few_sites_fail_the_run(run_of: Any) -> None:
         do(run, CODE_STAGE)
 
 
-def test_only_a_study_that_asks_for_it_has_the_stage(run_of: Any) -> None:
+def test_only_a_study_with_it_has_the_stage(run_of: Any) -> None:
     requested = study(voice={"code_training": "public"})
     run = run_of(honest, requested)
     [found] = [one for one in SITE_STAGES if one.name == CODE_STAGE]
@@ -220,7 +222,7 @@ def test_only_a_study_that_asks_for_it_has_the_stage(run_of: Any) -> None:
     assert found.wanted(run_of(honest))
 
 
-def test_words_of_emotion_come_out_of_the_same_rounds(run_of: Callable[..., Run]) -> None:
+def test_emotion_labels_come_out_of_the_same_rounds(run_of: Callable[..., Run]) -> None:
     """All sites' layers together, told of places; where noise drowned them, the public words stay."""
     codewords = {"anonymizer": "emotion-label-rr", "labels_from": "federated"}
     run = run_of(honest, study(voice=codewords))

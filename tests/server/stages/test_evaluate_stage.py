@@ -77,7 +77,7 @@ def test_every_output_is_scored_with_its_calibration_over_all_sites(tmp_path: Pa
     assert not warnings_of(run)
 
 
-def test_a_fusion_that_was_not_asked_for_is_no_missing_result(tmp_path: Path, fake_site_grid: Any) -> None:
+def test_a_fusion_that_was_not_requested_is_no_missing_result(tmp_path: Path, fake_site_grid: Any) -> None:
     run = _run(tmp_path, fake_site_grid, Study())
     do(run, "evaluate")
     assert set(run.evaluation.emotion) == {"voice", "face", "fused"}

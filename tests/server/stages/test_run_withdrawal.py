@@ -65,7 +65,7 @@ def test_no_array_of_the_person_is_left_and_the_others_are_whole(run: Path) -> N
     assert np.full(160, 0.3, np.float32).tobytes() in content
 
 
-def test_what_was_made_of_single_clips_goes_and_models_stay_marked_unless_asked(run: Path) -> None:
+def test_what_was_made_of_single_clips_goes_and_models_stay_marked_unless_requested(run: Path) -> None:
     forget_person(run, SITE, PERSON)
     kept = {path.relative_to(run / "server").as_posix() for path in (run / "server").glob("[uce]*/**/*.safetensors")}
     assert kept == {"updates/voice/clinic-b.safetensors", "checkpoints/voice.safetensors"}
@@ -100,7 +100,7 @@ def test_a_pseudonym_that_is_not_there_and_a_run_at_work_are_refused(run: Path) 
     assert release(run).statement.clips == 6
 
 
-def test_the_command_asks_first_and_says_what_is_left(run: Path) -> None:
+def test_the_command_prompts_first_and_states_what_is_left(run: Path) -> None:
     arguments = ["withdraw", str(run), "--site", SITE, "--speaker", PERSON]
     assert CliRunner().invoke(app, arguments, input="n\n").exit_code == 1
     assert release(run).statement.clips == 6

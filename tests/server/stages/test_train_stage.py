@@ -136,7 +136,7 @@ def test_a_server_that_is_killed_in_the_middle_of_any_round_ends_with_the_same_b
     assert _figures(again) == _figures(undisturbed)
 
 
-def test_held_out_speakers_are_those_that_the_sites_told(start: Callable[..., Run]) -> None:
+def test_held_out_speakers_are_those_that_the_sites_stated(start: Callable[..., Run]) -> None:
     run = start()
     assert run.releases.held_out(run.context.plan) == {f"{n:015x}2" for n in NODES}
 
@@ -220,7 +220,7 @@ def test_in_deployment_the_servers_noise_is_the_systems_and_in_a_simulation_the_
     assert weights("c", simulated=False) != weights("d", simulated=False)
 
 
-def test_with_site_level_noise_too_few_sites_are_not_even_asked(start: Callable[..., Run]) -> None:
+def test_with_site_level_noise_too_few_sites_get_no_request(start: Callable[..., Run]) -> None:
     from moretta.shared.core.errors import RunError
 
     run = start(aggregation={"dp": "central", "min_sites": 4})
@@ -229,7 +229,7 @@ def test_with_site_level_noise_too_few_sites_are_not_even_asked(start: Callable[
     assert not run.grid.grid.sent  # type: ignore[attr-defined]
 
 
-def test_with_site_level_noise_a_round_that_lost_too_many_ends_the_run_before_anything_is_told(
+def test_with_site_level_noise_a_round_that_lost_too_many_ends_the_run_before_anything_is_released(
     start: Callable[..., Run],
 ) -> None:
     from moretta.shared.core.errors import RunError
@@ -242,7 +242,7 @@ def test_with_site_level_noise_a_round_that_lost_too_many_ends_the_run_before_an
     assert not run.training.rounds
 
 
-def test_with_site_level_noise_neither_a_loss_nor_a_standardisation_is_told(start: Callable[..., Run]) -> None:
+def test_with_site_level_noise_neither_a_loss_nor_a_standardization_is_released(start: Callable[..., Run]) -> None:
     def response(node: int, message: Any) -> RecordDict:
         content = _answer(node, message)
         content[wire.METRICS]["loss"] = 0.5

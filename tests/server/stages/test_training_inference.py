@@ -109,7 +109,7 @@ def test_the_sex_that_updates_carry_is_found_by_layer(run: Run) -> None:
     assert by_layer["reported"].value == 1.0 and by_layer["reported"].speakers == SITES
 
 
-def test_few_sites_and_a_missing_checkpoint_are_void_findings(run: Run) -> None:
+def test_few_sites_and_a_missing_checkpoint_are_invalid_findings(run: Run) -> None:
     found = attacked(run)
     reasons = {(f.attack, f.target): f.reason for f in found}
     assert all(f.invalid for f in found)

@@ -69,7 +69,7 @@ def test_attackers_that_listen_are_absent_with_the_reason() -> None:
     assert all(row.invalid and "no sound" in row.reason for row in rows)
 
 
-def test_what_learnt_on_sound_is_not_asked_about_codes_and_says_so() -> None:
+def test_an_attacker_trained_on_sound_is_not_run_on_codes_and_the_reason_says_so() -> None:
     rows = run_audit(voices(), codes(), attackers=["voice-wccn", "voice-logistic"], bootstrap=0, workers=1)
     for scenario in ("ignorant", "lazy-informed"):
         for row in figures(rows, "eer", scenario).values():

@@ -20,7 +20,7 @@ def test_who_learned_a_quarter_of_the_way_has_learned() -> None:
         check_learned(unlike, PEOPLE, np.zeros(600, np.int64))
 
 
-def test_nobody_has_to_tell_clips_apart_that_are_equal() -> None:
+def test_no_attacker_has_to_distinguish_equal_clips() -> None:
     """Best is to say of each word who used it most, which is hardly better than guessing."""
     most = np.array([np.bincount(PEOPLE[word == WORDS]).argmax() for word in range(6)])
     said = most[WORDS]

@@ -51,7 +51,7 @@ def test_people_are_found_by_how_they_move(rows: list[Result]) -> None:
         assert not row.invalid and row.value is not None and row.value > 0.6, row
 
 
-def test_strangers_are_told_apart_by_how_they_move(rows: list[Result]) -> None:
+def test_strangers_are_distinguished_by_how_they_move(rows: list[Result]) -> None:
     row = found(rows, "face-motion-wccn", "eer")
     assert not row.invalid and row.value is not None and row.value < 0.35, row
 

@@ -225,7 +225,7 @@ def test_worst_disclosures_carry_their_zebra_tag() -> None:
     assert pick(rows, "voice-logistic", "semi-informed", "eer").tag == ""
 
 
-def test_an_encoder_used_as_it_is_tells_how_distinct_voices_still_are(registry: None) -> None:
+def test_an_encoder_used_as_it_is_measures_how_distinct_voices_still_are(registry: None) -> None:
     @attacker("voice-means", modality="voice", kind="pretrained")
     class Means(Embedder):
         trainable = False
@@ -263,7 +263,7 @@ def test_two_attackers_of_one_name_are_a_defect(registry: None) -> None:
         attacker("voice-logistic", modality="voice")(type("Twice", (Identifier,), {}))
 
 
-def test_every_part_of_an_audit_tells_how_far_it_is(tmp_path: Path) -> None:
+def test_every_part_of_an_audit_reports_its_progress(tmp_path: Path) -> None:
     reported: list[tuple[str, int, int]] = []
     run_audit(
         voices(speakers=4, clips=4),

@@ -14,7 +14,7 @@ class Clock:
 
 
 @pytest.mark.parametrize("total", [1, 7, 10, 1000])
-def test_the_start_and_the_end_are_told_and_no_more_than_each_tenth(total: int) -> None:
+def test_the_start_and_the_end_are_reported_and_no_more_than_each_tenth(total: int) -> None:
     reported: list[tuple[str, int, int]] = []
     pace = Pace(lambda *event: reported.append(event), "reading", total, clock=Clock())
     for _ in range(total):
@@ -23,7 +23,7 @@ def test_the_start_and_the_end_are_told_and_no_more_than_each_tenth(total: int) 
     assert len(reported) <= 11
 
 
-def test_slow_steps_are_told_one_by_one_with_the_time_that_is_left() -> None:
+def test_slow_steps_are_reported_one_by_one_with_the_time_that_is_left() -> None:
     lines: list[str] = []
     clock = Clock()
     pace = Pace(in_lines(lines.append), "training the face autoencoder", 200, clock=clock)

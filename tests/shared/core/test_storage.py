@@ -20,7 +20,7 @@ def test_every_known_failure_of_a_disk_is_a_sentence_with_the_place_and_what_to_
     assert "/data/out/report.json" in reported.message and reported.fix
 
 
-def test_other_failures_of_files_are_told_in_the_systems_words() -> None:
+def test_other_failures_of_files_have_the_systems_text() -> None:
     reported = storage_error(OSError(errno.EXDEV, "Invalid cross-device link", "/a"))
     assert reported is not None and "/a cannot be used: Invalid cross-device link" in reported.message
 
@@ -30,7 +30,7 @@ def test_what_is_no_failure_of_storage_is_not_called_one(error: Exception) -> No
     assert storage_error(error) is None
 
 
-def test_a_full_disk_behind_another_error_is_told_and_not_that_something_is_damaged() -> None:
+def test_a_full_disk_behind_another_error_is_reported_and_not_that_something_is_damaged() -> None:
     wrapped = HomeError("registry.sqlite cannot be opened", fix="restore it from the backup")
     wrapped.__cause__ = OSError(errno.ENOSPC, "No space left on device")
     reported = storage_error(wrapped)

@@ -89,7 +89,7 @@ def test_video_with_sound_reads_back_alike(tmp_path: Path, ending: str) -> None:
 
 
 @pytest.mark.parametrize(("fps", "expected"), [(12, 24), (6, 12), (5, 10), (1, 2), (30, 24)])
-def test_frames_are_thinned_to_the_rate_asked_and_never_made_up(tmp_path: Path, fps: float, expected: int) -> None:
+def test_frames_are_thinned_to_the_rate_requested_and_never_made_up(tmp_path: Path, fps: float, expected: int) -> None:
     write_video(tmp_path / "a.flv", pictures(24), 12, None)
     assert len(list(read_frames(tmp_path / "a.flv", fps=fps))) == expected
 

@@ -15,7 +15,7 @@ def corpus(root: Path, *files: str) -> Path:
     return root
 
 
-def test_names_tell_actor_sex_emotion_level_and_sentence_and_the_modalities_of_one_clip_are_joined(
+def test_names_give_actor_sex_emotion_level_and_sentence_and_the_modalities_of_one_clip_are_joined(
     tmp_path: Path,
 ) -> None:
     root = corpus(

@@ -111,7 +111,7 @@ def test_what_systems_leave_in_folders_is_no_part_of_a_corpus(make_corpus: MakeC
     assert not read_corpus(root).dropped
 
 
-def test_folders_links_and_strange_names_are_dropped_and_told_apart(make_corpus: MakeCorpus) -> None:
+def test_folders_links_and_strange_names_are_dropped_and_distinguished(make_corpus: MakeCorpus) -> None:
     root = make_corpus("AudioWAV/1001_IEO_ANG_HI.WAV", "AudioWAV/1001_IEO_SAD_HI (1).wav", "AudioWAV/Jose\u0301.wav")
     audio = root / "AudioWAV"
     (audio / "1001_IEO_FEA_HI.wav").mkdir()

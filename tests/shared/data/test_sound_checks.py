@@ -104,5 +104,5 @@ def test_sound_of_a_phone_is_read(tmp_path: Path) -> None:
     assert abs(len(read_audio(path)) - 32_000) < 3_200
 
 
-def test_a_recording_at_full_scale_is_told_from_a_loud_one() -> None:
+def test_a_recording_at_full_scale_is_distinguished_from_a_loud_one() -> None:
     assert is_overdriven(np.clip(TONE * 10, -1, 1)) and not is_overdriven(TONE * 3)

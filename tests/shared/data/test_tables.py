@@ -60,7 +60,7 @@ def test_an_age_that_is_unclear_is_unknown_and_named(tmp_path: Path, age: str) -
 
 
 @pytest.mark.parametrize("nothing", ["", "NA", "unknown", "?"])
-def test_what_is_not_given_is_told_in_one_warning(tmp_path: Path, nothing: str) -> None:
+def test_what_is_not_given_is_reported_in_one_warning(tmp_path: Path, nothing: str) -> None:
     found, (warning,) = people(tmp_path, f"ActorID,Age,Sex\n1001,51,{nothing}\n1002,20,{nothing}\n")
     assert found["1002"] == (None, 20) and "no sex of 2 speakers: 1001, 1002" in warning
 

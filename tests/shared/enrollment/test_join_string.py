@@ -119,7 +119,7 @@ def test_a_string_with_a_wrong_field_says_which(content: bytes, reported: str) -
         parse_join_string(_encoded(content))
 
 
-def test_another_version_and_a_lost_part_are_told_apart() -> None:
+def test_another_version_and_a_lost_part_are_distinguished() -> None:
     with pytest.raises(EnrollmentError, match="no join string of this version"):
         parse_join_string(EXAMPLE.encode().replace(PREFIX, "moretta-join-2"))
     with pytest.raises(EnrollmentError, match="cut or changed on the way"):

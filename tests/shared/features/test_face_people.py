@@ -133,7 +133,7 @@ def test_whoever_is_beside_is_in_no_crop(seed: int) -> None:
         max_size=12,
     )
 )
-def test_any_boxes_are_told_apart_or_refused(boxes: Boxes) -> None:
+def test_any_boxes_are_distinguished_or_refused(boxes: Boxes) -> None:
     try:
         people = find_people(boxes, width=WIDTH, height=HEIGHT)
     except ClipError as error:

@@ -64,13 +64,13 @@ def test_frame_without_face_borrows_the_last_box_and_is_counted():
         np.testing.assert_array_equal(picture, ramp(4)[number, 12:28, 12:28])
 
 
-def test_clip_without_any_face_is_cut_from_the_centre_and_told():
+def test_clip_without_any_face_is_cut_from_the_centre_and_reported():
     clip = FaceCropper(60, NoDetector()).crop_clip(ramp(3))
     assert (clip.borrowed, clip.centred) == (0, True)
     np.testing.assert_array_equal(clip.pictures, ramp(3)[:, :, 10:70])
 
 
-def test_single_frame_without_face_is_cut_from_the_centre_and_told():
+def test_single_frame_without_face_is_cut_from_the_centre_and_reported():
     crop, found = FaceCropper(60, NoDetector()).crop(ramp()[0])
     assert not found
     np.testing.assert_array_equal(crop, ramp()[0, :, 10:70])

@@ -29,7 +29,7 @@ def test_no_frame_counts_for_more_than_public_bounds_allow() -> None:
     assert np.abs(pooled(np.full((5, 13), 1e9, np.float32), VOICE, 1)).max() <= 3.0
 
 
-def test_a_speaker_with_few_clips_is_told_in_units_nearer_to_public_ones() -> None:
+def test_a_speaker_with_few_clips_is_expressed_in_units_nearer_to_public_ones() -> None:
     far = np.full((1, 26), 3.0, np.float32)
     few, many = SpeakerUnits.of(far), SpeakerUnits.of(np.repeat(far, 200, axis=0))
     assert few.mean[0] == pytest.approx(1.0)

@@ -25,7 +25,7 @@ def test_public_voice_is_made_of_its_seed(public):
     assert not np.array_equal(other.mean, public.mean)
 
 
-def test_size_and_coefficients_are_as_asked():
+def test_size_and_coefficients_are_as_requested():
     public = make_public_voice(20, 32, 1, voices=1)
     assert (public.mean.shape, public.std.shape, public.codebook.shape) == ((20,), (20,), (32, 20))
 

@@ -48,7 +48,7 @@ def test_a_code_of_every_size_varies_by_one_within_a_person(people: list[Recordi
     assert variance.mean() == pytest.approx(1.0, abs=0.35)
 
 
-def test_the_first_values_tell_emotion(people: list[Recording]) -> None:
+def test_the_first_values_reveal_emotion(people: list[Recording]) -> None:
     """On voices that the code was not learnt on."""
     from sklearn.linear_model import LogisticRegression
 
@@ -133,7 +133,7 @@ def test_recordings_are_taken_with_whole_people_by_their_names(tmp_path: Path) -
     assert sorted((r.person, r.emotion) for r in found) == [(p, e) for p in ("1001", "1002", "1003") for e in (0, 5)]
 
 
-def test_a_folder_whose_names_do_not_tell_who_speaks_is_an_error(tmp_path: Path) -> None:
+def test_a_folder_whose_names_do_not_reveal_who_speaks_is_an_error(tmp_path: Path) -> None:
     write_wav(tmp_path / "anybody.wav", np.zeros(8_000, np.float32))
     with pytest.raises(StudyError, match="named as CREMA-D"):
         list(recorded_speakers(tmp_path, 1))

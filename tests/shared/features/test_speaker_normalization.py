@@ -25,18 +25,18 @@ def test_where_a_person_lies_is_gone_and_the_order_of_clips_stays() -> None:
     assert spearmanr(ranks(here)(here)[:, 0], here[:, 0]).statistic == pytest.approx(1.0)
 
 
-def test_the_only_clip_of_a_person_tells_nothing() -> None:
+def test_the_only_clip_of_a_person_reveals_nothing() -> None:
     for only in (values(1), 40 + 9 * values(1, seed=5)):
         np.testing.assert_array_equal(ranks(only)(only), 0.0)
 
 
-def test_few_clips_are_told_in_the_public_spread() -> None:
+def test_few_clips_are_normalized_by_the_public_spread() -> None:
     near, far = np.zeros((2, 3)), np.zeros((2, 3))
     near[1], far[1] = 0.1, 3.0
     assert ranks(near)(near)[1, 0] < ranks(far)(far)[1, 0]
 
 
-def test_new_clips_are_told_without_a_change_of_the_old_ones() -> None:
+def test_new_clips_are_released_without_a_change_of_the_old_ones() -> None:
     known = values(15)
     made = ranks(known)
     before = made(known)

@@ -170,7 +170,7 @@ def test_truncated_file_is_refused(tmp_path):
         load_autoencoder(path)
 
 
-def test_header_of_the_file_tells_the_size(tmp_path):
+def test_header_of_the_file_states_the_size(tmp_path):
     path = tmp_path / "face.safetensors"
     save_autoencoder(tiny(), path)
     data = path.read_bytes()

@@ -37,7 +37,7 @@ def test_pictures_are_found_in_any_depth_and_broken_ones_counted(folder):
     assert images.centred == 3
 
 
-def test_every_file_is_told(folder):
+def test_every_file_is_reported(folder):
     reported = []
     read(folder, step=lambda: reported.append(1))
     assert len(reported) == 5

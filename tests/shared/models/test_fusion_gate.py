@@ -111,7 +111,7 @@ def test_opinions_are_put_together_by_clip_and_not_by_place(rng: np.random.Gener
     assert not rows[1, :CLASSES].any()
 
 
-def test_modalities_are_hidden_as_often_as_asked_and_never_both(rng: np.random.Generator) -> None:
+def test_modalities_are_hidden_as_often_as_requested_and_never_both(rng: np.random.Generator) -> None:
     clips = 2000
     rows = _rows(_logs(rng, clips), _logs(rng, clips))
     rows[:200] = _rows(_logs(rng, 200), None)

@@ -40,12 +40,12 @@ def test_ages_are_those_of_the_corpus_and_sex_is_named(seed: int) -> None:
 
 
 @pytest.mark.parametrize("sex", ["female", "male"])
-def test_asked_sex_and_age_are_given(sex: str) -> None:
+def test_requested_sex_and_age_are_given(sex: str) -> None:
     person = make_identity(5, sex=sex, age=61)
     assert (person.sex, person.age) == (sex, 61)
 
 
-def test_asked_sex_keeps_what_it_does_not_name() -> None:
+def test_requested_sex_keeps_what_it_does_not_name() -> None:
     drawn = draw_traits(5, None, None)
     other = draw_traits(5, "male" if drawn.sex == "female" else "female", None)
     assert (drawn.age, drawn.skin, drawn.wall) == (other.age, other.skin, other.wall)

@@ -22,7 +22,7 @@ def _change(first: np.ndarray, second: np.ndarray) -> float:
     return float(np.abs(first.astype(int) - second.astype(int)).mean())
 
 
-def test_frame_has_the_asked_size_and_a_person_in_it(person: FaceIdentity) -> None:
+def test_frame_has_the_requested_size_and_a_person_in_it(person: FaceIdentity) -> None:
     frame = render_frame(person, Emotion.NEU, width=96, height=72)
     assert frame.shape == (72, 96, 3)
     assert frame.dtype == np.uint8

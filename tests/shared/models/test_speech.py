@@ -69,7 +69,7 @@ def test_no_spread_leaves_one_pitch_for_each_sex() -> None:
     assert pitches(0.0) == {115.0} and len(pitches(1.6)) == 5
 
 
-def test_emotions_are_told_apart_on_voices_never_heard() -> None:
+def test_emotions_are_distinguished_on_unseen_voices() -> None:
     """The promise of the corpus: a linear probe on log spectra of unseen speakers is far above chance (1/6)."""
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline

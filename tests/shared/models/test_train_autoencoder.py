@@ -62,7 +62,7 @@ def test_pictures_are_not_changed():
 
 
 @pytest.mark.parametrize("count", [2, 17, 40])
-def test_every_step_is_told(count):
+def test_every_step_is_reported(count):
     reported = []
     train_autoencoder(discs(count), options(epochs=2), step=lambda: reported.append(1))
     assert len(reported) == training_steps(options(epochs=2), count)
@@ -91,7 +91,7 @@ def test_impossible_options_are_refused(change):
         options(**change)
 
 
-def test_diverged_training_is_told(monkeypatch):
+def test_diverged_training_is_reported(monkeypatch):
     nothing = torch.full((), torch.nan, requires_grad=True)
     monkeypatch.setattr(torch.nn.functional, "mse_loss", lambda out, _: out.sum() * nothing)
     with pytest.raises(RunError, match="diverged"):

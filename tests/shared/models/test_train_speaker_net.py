@@ -68,12 +68,12 @@ def _all_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("_all_rounds")
-def test_a_network_tells_the_emotion_of_people_it_was_not_trained_on() -> None:
+def test_a_network_recognizes_the_emotion_of_people_it_was_not_trained_on() -> None:
     others = toy(7)
     assert told_of(released(train(toy()), others), *others[1:])[1] > 0.9
 
 
-def test_training_stops_early_where_people_who_are_held_out_are_told_no_better() -> None:
+def test_training_stops_early_where_held_out_people_are_recognized_no_better() -> None:
     places, person, emotion = toy()
     senseless = np.random.default_rng(3).normal(size=(len(person), 95))
     told, not_told = (

@@ -27,7 +27,7 @@ def test_the_gradient_of_the_inverse_root_is_right_even_where_eigenvalues_are_eq
         assert torch.autograd.gradcheck(lambda m: inverse_root((m + m.mT) / 2), (matrices,))
 
 
-def test_values_that_never_change_are_told_as_nothing_and_break_no_gradient() -> None:
+def test_values_that_never_change_are_released_as_zero_and_break_no_gradient() -> None:
     codes = torch.ones(6, 3, requires_grad=True)
     reported = whitened_codes(codes, [3, 3])
     reported.square().sum().backward()  # type: ignore[no-untyped-call]

@@ -72,7 +72,7 @@ def test_calibrated_noise_reaches_the_target_and_does_not_pass_it(accountant: An
         assert 0.98 * epsilon < spent <= epsilon
 
 
-def test_prv_asks_for_less_noise_than_rdp() -> None:
+def test_prv_needs_less_noise_than_rdp() -> None:
     """The design's figures for 80 clips, 100 steps, epsilon 8: 1.27 by RDP and 1.18 by PRV."""
     rdp, prv = (
         calibrated_noise(epsilon=8.0, delta=1e-3, rate=0.2, steps=100, accountant=name)  # type: ignore[arg-type]
@@ -131,7 +131,7 @@ def test_knowing_the_mechanism_beats_the_lemma_that_does_not() -> None:
 
 
 @pytest.mark.parametrize(("sigma", "group"), [(0.3, 80), (0.5, 500)])
-def test_huge_groups_are_judged_in_little_time_and_finitely(sigma: float, group: int) -> None:
+def test_huge_groups_are_checked_in_little_time_and_finitely(sigma: float, group: int) -> None:
     lost = SampledGaussian(noise_multiplier=sigma, rate=0.2, steps=100, group=group).epsilon(1e-3)
     assert lost is not None
     assert 1e4 < lost < 1e9

@@ -54,7 +54,7 @@ def test_every_mechanism_there_is_has_an_example_here() -> None:
 
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda e: e.kind)
-def test_every_mechanism_names_its_neighbours_its_sensitivity_and_what_voids_it(example: Mechanism) -> None:
+def test_every_mechanism_states_its_neighbours_its_sensitivity_and_what_invalidates_it(example: Mechanism) -> None:
     assert example.relation in get_args(Relation)
     assert example.sensitivity.value > 0
     assert example.invalidated_by or isinstance(example, Unbounded)

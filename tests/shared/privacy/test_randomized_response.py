@@ -29,7 +29,7 @@ def test_no_output_is_more_than_exp_epsilon_likelier_for_one_token_than_for_anot
 
 
 @pytest.mark.parametrize("choices", [2, 5, 64])
-def test_answers_come_with_the_probabilities_of_the_table(choices: int) -> None:
+def test_responses_come_with_the_probabilities_of_the_table(choices: int) -> None:
     response, trials = RandomizedResponse(choices=choices, token_epsilon=1.5), 200_000
     for token in (0, choices - 1):
         randomized = response.randomize(np.full(trials, token), SystemNoise())
@@ -82,7 +82,7 @@ def test_no_token_gives_none() -> None:
 
 
 @pytest.mark.parametrize("epsilon", [27.0, 40.0, 800.0, 1e6])
-def test_however_large_an_epsilon_is_promised_lies_are_told_and_figures_are_finite(epsilon: float) -> None:
+def test_however_large_an_epsilon_is_wrong_labels_occur_and_figures_are_finite(epsilon: float) -> None:
     """Chance comes in steps of 2^-52: a lie rarer than that is none, and whoever sees the answer is certain."""
     response = RandomizedResponse(choices=64, token_epsilon=epsilon)
     lie = (1 - response.keep) / 63

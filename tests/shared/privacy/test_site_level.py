@@ -145,5 +145,5 @@ def test_the_server_alone_draws_the_whole_noise() -> None:
     assert plan.curious_sites == 0
 
 
-def test_a_study_that_asks_for_none_has_no_plan() -> None:
+def test_a_study_without_it_has_no_plan() -> None:
     assert plan_site_level(parse_study({})) is None

@@ -35,7 +35,7 @@ def test_no_unit_that_is_protected_is_in_both_parts_and_each_is_in_one(unit: str
     assert parts["voice"] | parts["fusion"] == set(CLIPS)
 
 
-def test_as_many_are_held_back_as_asked_and_others_under_another_seed() -> None:
+def test_as_many_are_held_back_as_requested_and_others_under_another_seed() -> None:
     studies = [_study(fusion__held_back=0.25, seed=seed) for seed in (1, 2)]
     one, two = ({c for s, c in CLIPS if study.learns("fusion", speaker=s, clip=c)} for study in studies)
     assert 0.2 < len(one) / len(CLIPS) < 0.3

@@ -219,7 +219,7 @@ def test_an_aggregation_that_cannot_be_had_is_refused_with_the_reason(content: d
 
 @pytest.mark.parametrize("audit", [{"updates": False}, {"inference": False}, {"enabled": False}])
 @pytest.mark.parametrize("dp", ["none", "distributed"])
-def test_secure_aggregation_can_be_had_where_no_single_update_is_asked_for(dp: str, audit: dict[str, Any]) -> None:
+def test_secure_aggregation_can_be_had_where_no_single_update_is_requested(dp: str, audit: dict[str, Any]) -> None:
     study = parse_study({"audit": audit, "aggregation": {"secure": True, "dp": dp}})
     assert study.aggregation.bounds_sites
     assert study.min_sites("train") == 3

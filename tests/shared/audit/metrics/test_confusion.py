@@ -57,7 +57,7 @@ def test_interval_covers_the_truth_as_often_as_it_says() -> None:
     assert 0.88 <= covered / 150 <= 1.0
 
 
-def test_three_class_table_asks_only_the_three_scores() -> None:
+def test_three_class_table_uses_only_the_three_scores() -> None:
     scores = np.zeros((3, 6))
     scores[0, [0, 1]] = 0.5, 0.9  # anger, mistaken for disgust: right once disgust cannot be chosen
     scores[1, 3] = 1.0

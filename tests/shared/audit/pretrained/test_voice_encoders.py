@@ -82,7 +82,7 @@ def test_a_clip_that_is_none_is_refused_by_its_reason(
     assert caught.value.reason == reason
 
 
-def test_silence_at_the_ends_is_not_heard() -> None:
+def test_silence_at_the_ends_is_not_measured() -> None:
     clip = voice(120, 1.0)
     padded = np.concatenate([np.zeros(8000, np.float32), clip, np.zeros(16000, np.float32)])
     np.testing.assert_allclose(speech_only(padded), speech_only(clip), atol=1e-6)
@@ -225,7 +225,7 @@ def real(cls: type[PretrainedEncoder]) -> PretrainedEncoder:
 
 @pytest.mark.parametrize("cls", [CamPlusPlusEncoder, Ge2eEncoder], ids=lambda cls: cls.name)
 @pytest.mark.user_cache
-def test_the_real_weights_tell_two_voices_apart(cls: type[PretrainedEncoder]) -> None:
+def test_the_real_weights_distinguish_two_voices(cls: type[PretrainedEncoder]) -> None:
     found = real(cls).embed_many([voice(110, 1.5, 0), voice(112, 1.7, 1), voice(230, 1.5, 2), voice(233, 1.7, 3)])
     same = found @ found.T
     assert min(same[0, 1], same[2, 3]) > same[:2, 2:].max()

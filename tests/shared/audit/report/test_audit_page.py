@@ -37,7 +37,7 @@ def test_hostile_text_stays_text_and_nothing_is_loaded(example: ModuleType) -> N
     assert not re.findall(r"""(?:src|href)\s*=\s*["'](?!#)""", made)
 
 
-def test_an_audit_without_judges_and_findings_is_still_a_page(example: ModuleType) -> None:
+def test_an_audit_without_evaluators_and_findings_is_still_a_page(example: ModuleType) -> None:
     made = render_audit(tuple(example.audit()), (), (), name="releases", seed=1, command="moretta audit releases")
     assert 'id="inference"' not in made
     assert 'id="utility"' not in made

@@ -96,7 +96,7 @@ def test_absent_modality_needs_a_reason(example: ModuleType) -> None:
         EmotionResults(voice=example.emotion(1, 0.4))
 
 
-def test_headline_is_the_strongest_that_is_not_void(example: ModuleType) -> None:
+def test_headline_is_the_strongest_that_is_not_invalid(example: ModuleType) -> None:
     voice, face = example.report().headline
     top1, eer = voice.figures
     assert (top1.attacker, top1.scenario, top1.value, top1.unprotected) == (
@@ -106,7 +106,7 @@ def test_headline_is_the_strongest_that_is_not_void(example: ModuleType) -> None
     assert face.figures[0].attacker == "small-resnet"
 
 
-def test_all_void_leaves_no_headline_figure(example: ModuleType) -> None:
+def test_all_invalid_leaves_no_headline_figure(example: ModuleType) -> None:
     rows = [row.model_copy(update={"invalid": True}) for row in example.audit(("face",))]
     (face,) = headlines(rows, EmotionResults(absent=dict.fromkeys(("voice", "face", "fused"), "no")))
     assert face.figures == ()

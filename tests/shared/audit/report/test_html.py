@@ -208,7 +208,7 @@ def test_one_speaker_and_one_emotion_render(example: ModuleType) -> None:
     assert "nan" not in _Page(source).text.lower().replace("resonan", "")
 
 
-def test_all_void_is_said_not_to_be_privacy(example: ModuleType) -> None:
+def test_all_invalid_is_said_not_to_be_privacy(example: ModuleType) -> None:
     rows = tuple(row.model_copy(update={"invalid": True, "reason": "did not converge"}) for row in example.audit())
     text = _Page(render_html(example.report(audit=rows))).text
     assert "This is not evidence of privacy." in text

@@ -36,7 +36,7 @@ def test_every_figure_stands_beside_its_chance(section: str, example: ModuleType
         assert ("%" in value or value == "0.633") == (value != "–") and (value == "–" or chance != "–")
 
 
-def test_void_figures_are_grey_and_say_why(section: str) -> None:
+def test_invalid_figures_are_grey_and_say_why(section: str) -> None:
     invalid = [row for row in rows(section) if row.startswith('<tr class="invalid">')]
     reasons = [row for row in rows(section) if row.startswith('<tr class="invalid reason">')]
     assert len(invalid) == len(reasons) == 2
@@ -55,7 +55,7 @@ def test_every_attack_is_put_into_a_plain_sentence(section: str, example: Module
     assert "guessing" in verdicts["membership"][0]  # its interval lies above chance, but so would one of chosen people
 
 
-def test_anchors_and_void_figures_are_never_shown_as_leaks(section: str) -> None:
+def test_anchors_and_invalid_figures_are_never_shown_as_leaks(section: str) -> None:
     alarmed = [row for row in rows(section) if "alarm" in row]
     assert len(alarmed) == 1 and "released clips" in alarmed[0]
 

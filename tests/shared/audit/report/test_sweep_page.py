@@ -68,7 +68,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-def test_csv_and_json_tell_the_same(folder: Path) -> None:
+def test_csv_and_json_have_the_same_values(folder: Path) -> None:
     reported = json.loads((folder / "sweep.json").read_text(encoding="utf-8"))["rows"]
     read = list(csv.DictReader(io.StringIO((folder / "sweep.csv").read_text(encoding="utf-8"))))
     assert len(read) == len(reported) == len(ROWS)
@@ -155,7 +155,7 @@ def test_without_a_figure_there_is_nothing_to_draw_and_the_page_says_so(tmp_path
     assert "nothing to draw" in (tmp_path / "sweep.html").read_text(encoding="utf-8")
 
 
-def test_an_attack_that_is_void_is_drawn_in_no_panel_of_its_metric() -> None:
+def test_an_attack_that_is_invalid_is_drawn_in_no_panel_of_its_metric() -> None:
     assert drawn((row(eer=None),), "eer") == []
     assert len(drawn((row(eer=None),), "top1")) == 1
 

@@ -19,16 +19,16 @@ def _lines(page: str) -> dict[str, list[str]]:
     return found
 
 
-def test_every_judge_has_a_line_of_originals_releases_and_transfer(example: ModuleType) -> None:
+def test_every_evaluator_has_a_line_of_originals_releases_and_transfer(example: ModuleType) -> None:
     lines = _lines(render_html(example.report()))
     assert [text.strip() for text in lines["voice-forest"]] == ["41.2", "34.4", "18.7", "16.7"]
     assert [text.strip() for text in lines["face-api-expression"]] == ["67.1", "29.8", "–", "16.7"]
 
 
-def test_an_absent_judge_tells_how_to_get_it_and_is_no_zero(example: ModuleType) -> None:
+def test_an_absent_evaluator_states_how_to_get_it_and_is_no_zero(example: ModuleType) -> None:
     (cell,) = _lines(render_html(example.report()))["hubert-emotion"]
     assert "Absent: no weights" in cell
 
 
-def test_without_judges_there_is_no_table(example: ModuleType) -> None:
+def test_without_evaluators_there_is_no_table(example: ModuleType) -> None:
     assert "by utility evaluators" not in render_html(example.report(utility=()))

@@ -77,6 +77,8 @@ def main(arguments: list[str] | None = None) -> NoReturn:
         if signal.getsignal(number) == signal.SIG_DFL:  # under `nohup` SIGHUP is ignored, and stays so
             signal.signal(number, _interrupt)
     code = run(arguments)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # all is over: a second one must not change the code
+        signal.signal(number, signal.SIG_IGN)
     gc.freeze()  # Python would look through all of torch for garbage once more
     sys.exit(code)
 

@@ -252,9 +252,12 @@ def compare(study: Study, arrays: Mapping[str, Array]) -> dict[str, Verdict]:
     verdicts: dict[str, Verdict] = dict.fromkeys(arrays, "different")
     for modality in study.modalities:
         anonymizer, ours = anonymizer_of(study, modality), pinned_public(study, modality)
+        pinned = ours is not None
         if ours is None and anonymizer.is_reproducible:
             ours = anonymizer.prepare_public(study, lambda text: None)  # noqa: ARG005
         found = {name: _verdict(arrays[name], array) for name, array in (ours or {}).items() if name in arrays}
+        if pinned:  # no rounding of another machine is in a file: whatever is close was changed
+            found = {name: "different" if verdict == "close" else verdict for name, verdict in found.items()}
         if not anonymizer.is_reproducible and (not found or "different" in found.values()):
             found = dict.fromkeys(anonymizer.public_rules(study).keys() & arrays.keys(), "unknown")
         verdicts |= found

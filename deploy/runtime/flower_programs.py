@@ -22,6 +22,7 @@ import subprocess
 import sys
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from importlib import import_module, metadata
 from typing import TYPE_CHECKING, NoReturn
@@ -128,9 +129,10 @@ def _fork(requests: socket.socket) -> None:
 
     An app starts as a new process would: the system's signal handlers, no thread, random numbers of its own.
     """
-    for name in _PRELOADED[sys.argv[0]]:
-        import_module(name)
-    ANONYMIZERS.load()
+    with suppress(Exception):  # an app fails at the same place, and its run gets the reason
+        for name in _PRELOADED[sys.argv[0]]:
+            import_module(name)
+        ANONYMIZERS.load()
     gc.freeze()  # a collection in an app would copy every page
     code_digest()  # of the code that was imported, whatever is installed later
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the system removes apps that have ended

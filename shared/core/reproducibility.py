@@ -32,13 +32,17 @@ def versions() -> dict[str, str]:
     return found
 
 
+_DIGESTED = (".py", ".json", ".npz", ".safetensors")
+"""Pinned arrays, too: they decide what a site approves without its steward."""
+
+
 @lru_cache(maxsize=1)
 def code_digest() -> str:
-    """SHA-256 over the Python files of the installed package, hexadecimal: equal code, equal digest."""
+    """SHA-256 over the code and the arrays of the installed package, hexadecimal: equal code, equal digest."""
     root = Path(__file__).resolve().parents[2]
     digest = hashlib.sha256()
     for part in ("shared", "client", "server", "deploy"):
-        for path in sorted((root / part).rglob("*.py")):
+        for path in sorted(path for path in (root / part).rglob("*") if path.suffix in _DIGESTED):
             digest.update(path.relative_to(root).as_posix().encode() + b"\0")
             digest.update(hashlib.sha256(path.read_bytes()).digest())
     return digest.hexdigest()

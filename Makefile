@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test lint bench protos clean
+.PHONY: demo test lint bench bench-quick protos clean
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 11), "Moretta needs Python 3.11 or newer"'
@@ -27,8 +27,10 @@ lint: $(STAMP)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: $(STAMP)
-	$(BIN)/python -m tests.benchmarks
+# What Moretta is measured against is installed for it alone.
+bench bench-quick: $(STAMP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[bench]'
+	$(BIN)/python -m tests.benchmarks $(if $(filter bench-quick,$@),--quick)
 
 protos: $(STAMP)
 	$(BIN)/python -m grpc_tools.protoc -Imoretta/shared/pb=protos --python_out=src --pyi_out=src --grpc_python_out=src \

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import json
 import os
@@ -117,17 +118,20 @@ class Command:
             self.stdout += line
 
     def _watch_children(self) -> None:
+        parent = psutil.Process(self.process.pid)
         while self.process.poll() is None:
-            try:
-                for child in psutil.Process(self.process.pid).children():
-                    environment = child.environ()
-                    if processes.MARK in environment:
-                        self.marks.add(environment[processes.MARK])
-                    if "FLWR_HOME" in environment:
-                        self.scratch.add(Path(environment["FLWR_HOME"]).parent)
-            except psutil.Error:
-                pass
-            time.sleep(0.1)
+            with contextlib.suppress(psutil.Error):
+                for child in parent.children():
+                    self._look_at(child)
+            time.sleep(0.05)
+
+    def _look_at(self, child: psutil.Process) -> None:
+        with contextlib.suppress(psutil.Error):  # a child that has ended says nothing, and hides none of its siblings
+            environment = child.environ()
+            if processes.MARK in environment:
+                self.marks.add(environment[processes.MARK])
+            if "FLWR_HOME" in environment:
+                self.scratch.add(Path(environment["FLWR_HOME"]).parent)
 
 
 @pytest.fixture(scope="module")

@@ -64,7 +64,7 @@ class SpeakerCode:
     """[n], of the measurements: public standard deviations within a person."""
     projection: Matrix
     """[n, d], so that public codes have unit covariance within a person; or [h, d] of h hidden units, as a network has
-    learned it: what varies little there is whitened little, and drowns in the noise."""
+    learned it: what varies little there is whitened little, and noise exceeds it."""
     codewords: Matrix
     """[k, d], a codebook of codes."""
     rounds: int = 0

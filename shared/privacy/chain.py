@@ -11,8 +11,8 @@ import base64
 import datetime as dt
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
-from itertools import accumulate
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import accumulate, islice
 from typing import Any, cast
 
 from cryptography import x509
@@ -42,7 +42,7 @@ def linked(previous: str, digest: str) -> str:
     return hashlib.sha256(f"{previous}\n{digest}".encode()).hexdigest()
 
 
-def heads(digests: Iterable[str]) -> Iterable[str]:
+def heads(digests: Iterable[str]) -> Iterator[str]:
     """The head after no entry, after the first, and so on.
 
     >>> len(list(heads(["a" * 64, "b" * 64])))
@@ -128,11 +128,14 @@ def verified_head(digests: Sequence[str], *, known_head: str = START, known_leng
     if len(digests) < known_length:
         expected = f"at least {known_length}: this server has countersigned as many"
         raise RefusedError(f"a privacy ledger of {len(digests)} entries", expected=expected, fix=fix)
-    every = list(heads(digests))
-    if every[known_length] != known_head:
+    chain = heads(digests)
+    head = next(islice(chain, known_length, None))
+    if head != known_head:  # before anything is hashed that comes after it
         found = f"a privacy ledger whose entry {known_length} is not the one that was countersigned"
         raise RefusedError(found, expected=f"the head {known_head}", fix=fix)
-    return every[-1], len(digests)
+    for newer in chain:
+        head = newer
+    return head, len(digests)
 
 
 def _message(site: str, head: str, length: int, unix_time: int) -> bytes:

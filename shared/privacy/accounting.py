@@ -41,8 +41,8 @@ _NO_NOISE = "the code was trained on the sites' clips without noise, which guara
 _NOTES = {
     "speaker": "training of the code at the sites, {rounds} rounds, a speaker with all clips one example, beside the "
     "release; not covered: how many speakers there are, and who is held out of training",
-    "clip": "training of the code at the sites, {rounds} rounds, clips distinguished from public speech, each one example, "
-    "beside the release; not covered: how many clips there are, and who is held out of training",
+    "clip": "training of the code at the sites, {rounds} rounds, clips distinguished from public speech, each one "
+    "example, beside the release; not covered: how many clips there are, and who is held out of training",
 }
 
 

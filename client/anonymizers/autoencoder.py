@@ -103,7 +103,7 @@ class AutoencoderFaceAnonymizer(FaceAnonymizer):
     def public_strength(cls, study: Study, arrays: Mapping[str, Array]) -> dict[str, float]:
         """How unlike public drawn faces their reconstructions are: a network that gives back its input hides nobody."""
         from moretta.shared.models.autoencoder import Reconstructor
-        from moretta.shared.models.train_autoencoder import render_face_images
+        from moretta.shared.models.face_images import render_face_images
 
         model = trained_autoencoder(study, arrays)
         drawn = render_face_images(_TESTED_FACES, model.spec.side, seed=_TEST_SEED, workers=1)
@@ -177,13 +177,9 @@ def difference(faces: Array, made: Array) -> float:
 def _trained(options: AutoencoderOptions, notify: Notify) -> Path:
     """Train on synthetic faces, once for each choice of options: the result is kept in the user's cache."""
     from moretta.shared.models.autoencoder import save_autoencoder
-    from moretta.shared.models.train_autoencoder import (
-        PICTURES_PER_PERSON,
-        TrainOptions,
-        render_face_images,
-        train_autoencoder,
-        training_steps,
-    )
+    from moretta.shared.models.face_images import PICTURES_PER_PERSON, render_face_images
+    from moretta.shared.models.train_autoencoder import train_autoencoder, training_steps
+    from moretta.shared.models.training_state import TrainOptions
     from moretta.shared.pretrained.cache import cache_folder
 
     seed = derive(PUBLIC_SEED, "public faces")

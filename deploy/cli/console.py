@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TextIO
 
 import typer
 
+from moretta.shared.core.device import DeviceName
 from moretta.shared.core.errors import ExitCode
 from moretta.shared.core.printable import printable
 
@@ -27,6 +28,7 @@ StudyFile = Annotated[Path | None, typer.Option("--study", help="Study file (TOM
 StudyArgument = Annotated[Path, typer.Argument(metavar="STUDY", help="Study file (TOML); see docs/study.md.")]
 Processes = Annotated[int | None, typer.Option(min=1, help="Processes; default one for each CPU.")]
 AttackerNames = Annotated[str, typer.Option(help="Names with commas between; default all.")]
+Device = Annotated[DeviceName, typer.Option(help="Where networks run; auto takes cuda, then mps, then the CPU.")]
 Yes = Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")]
 SiteFolder = Annotated[
     Path | None,
@@ -101,10 +103,13 @@ def end_with(outcome: Outcome, *, as_json: bool) -> NoReturn:
 
 
 @contextmanager
-def progress(title: str, total: int = 0, *, stream: TextIO | None = None) -> Iterator[Callable[..., None]]:
+def progress(
+    title: str, total: int = 0, *, unit: str = "", stream: TextIO | None = None
+) -> Iterator[Callable[..., None]]:
     """Count steps: a bar on a terminal, else a line at each tenth.
 
-    Yields `step`: each call is one step of `total`. Work that counts itself calls `step(done, total)`.
+    Yields `step`: each call is one step of `total`. Work that counts itself calls `step(done, total)`. With a `unit`,
+    the rate and the time that is left are shown. The first call of work that goes on says where it begins.
 
     Example: `with progress("Rendering", 576) as step: step()`.
     """
@@ -112,18 +117,24 @@ def progress(title: str, total: int = 0, *, stream: TextIO | None = None) -> Ite
     from rich.markup import escape
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    stream, done, started = stream or sys.stderr, 0, time.monotonic()
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    stream, done, started, first = stream or sys.stderr, 0, time.monotonic(), 0
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"))
     shown = stream.isatty()
-    bar = Progress(*columns, console=Console(file=stream), transient=True, disable=not shown)
-    task = bar.add_task(escape(title), total=total or None)
+    bar = Progress(*columns, TimeRemainingColumn(), console=Console(file=stream), transient=True, disable=not shown)
+    task = bar.add_task(escape(title), total=total or None, rate="")
 
     def step(now: int | None = None, of: int = total) -> None:
-        nonlocal done
+        nonlocal done, first, started
+        if unit and not done and now:
+            first, started = now, time.monotonic()
         tenth, done, of = done * 10 // max(1, of), done + 1 if now is None else now, max(1, of)
-        bar.update(task, completed=done, total=of)
+        seconds = time.monotonic() - started
+        speed = (done - first) / seconds if unit and seconds > 0 else 0.0
+        rate = f"{speed:.{0 if speed >= 10 else 1}f} {unit}/s" if speed else ""
+        bar.update(task, completed=done, total=of, rate=rate)
         if not shown and done * 10 // of > tenth:
-            print(f"{title}: {done}/{of} ({time.monotonic() - started:.0f} s)", file=stream, flush=True)
+            left = f", {rate}, {(of - done) / speed:.0f} s left" if speed else ""
+            print(f"{title}: {done}/{of} ({seconds:.0f} s{left})", file=stream, flush=True)
 
     with bar:
         yield step

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import sys
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from moretta.deploy.cli.console import AsJson, StudyFile, note, progress, show
+from moretta.deploy.cli.console import AsJson, Device, StudyFile, note, progress, show
 from moretta.shared.core.errors import ExitCode, StudyError
 
 if TYPE_CHECKING:
     from moretta.shared.data.check import CheckReport, Durations
-    from moretta.shared.models.train_autoencoder import FaceImages
+    from moretta.shared.models.face_images import FaceImages
+    from moretta.shared.models.training_state import Epoch
 
 _LISTED = 10
 
@@ -170,18 +172,25 @@ def train_face(
     noise: Annotated[float, typer.Option(help="Standard deviation of the corruption, for values in [0, 1].")] = 0.1,
     seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same weights on one machine.")] = 1,
     synthetic: Annotated[int, typer.Option(min=2, help="Pictures to draw if there is no DIR.")] = 600,
+    device: Device = "auto",
+    resume: Annotated[bool, typer.Option(help="Go on from the checkpoint beside --out, if there is one.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Train the face autoencoder on public faces, and write it as safetensors.
 
     Use faces that anybody may have: what the network learns is sent to every site.
 
+    After every epoch, and at Ctrl-C or SIGTERM, a checkpoint is written beside the file. The same command with --resume
+    goes on from it, to the same weights.
+
     Example: moretta train-face ffhq/ --out face.safetensors --epochs 50
     """
-    from moretta.deploy.runtime.run_folder import prepare_output
-    from moretta.shared.core.workers import cpu_count, limit_threads
+    from moretta.deploy.runtime.run_folder import asked_to_stop, prepare_output
+    from moretta.shared.core.device import describe_device, resolve_device
+    from moretta.shared.core.workers import cpu_count, keep_freed_memory, limit_threads
     from moretta.shared.models.autoencoder import AutoencoderSpec, save_autoencoder
-    from moretta.shared.models.train_autoencoder import TrainOptions, train_autoencoder, training_steps
+    from moretta.shared.models.train_autoencoder import train_autoencoder, training_steps
+    from moretta.shared.models.training_state import TrainOptions
 
     try:  # hours of training must not end in a file that cannot be written
         if out.is_dir():
@@ -189,7 +198,11 @@ def train_face(
         prepare_output(out.parent)
     except OSError as error:
         raise StudyError(f"--out {out} cannot be written: {error}", fix="name a file in a folder of yours") from error
-    named = AutoencoderSpec.preset(preset)
+    checkpoint = out.with_suffix(".checkpoint.safetensors")
+    if checkpoint.exists() and not resume:
+        found = f"a checkpoint of an earlier training, {checkpoint}"
+        raise StudyError(found, expected="none", fix="go on from it with --resume, or delete it to begin anew")
+    named, place = AutoencoderSpec.preset(preset), resolve_device(device)
     options = TrainOptions(
         spec=AutoencoderSpec(side=named.side if side is None else side, latent=latent or named.latent),
         epochs=epochs,
@@ -202,9 +215,35 @@ def train_face(
     note("rendering synthetic faces" if folder is None else f"reading the faces in {folder}")
     images = _images(folder, options.spec.side, synthetic, seed)
     limit_threads(cpu_count())  # nothing else runs now
-    with progress("Training", training_steps(options, len(images.pictures))) as step:
-        trained = train_autoencoder(images.pictures, options, step=step)
+    keep_freed_memory()
+    batches = training_steps(options, len(images.pictures))
+    with (
+        asked_to_stop() as stopped,
+        progress(f"Training on {describe_device(place)}", batches * batch, unit="images") as step,
+    ):
+        done = 0
+
+        def learned(more: int) -> None:
+            nonlocal done
+            done += more
+            step(done * batch, batches * batch)
+
+        def epoch_done(number: int, epoch: Epoch) -> None:
+            if not sys.stderr.isatty():
+                note(f"epoch {number}/{epochs}: loss {epoch.loss:.6f}, PSNR {epoch.psnr:.2f} dB")
+
+        trained = train_autoencoder(
+            images.pictures,
+            options,
+            device=place,
+            checkpoint=checkpoint,
+            stopped=stopped,
+            begun=learned,
+            step=lambda: learned(1),
+            epoch_done=epoch_done,
+        )
     save_autoencoder(trained.model, out)
+    checkpoint.unlink(missing_ok=True)
     facts = {
         "file": str(out),
         "source": "synthetic" if folder is None else str(folder),
@@ -216,6 +255,7 @@ def train_face(
         "dropped": [{"file": drop.file, "reason": drop.reason, "detail": drop.detail} for drop in images.dropped],
         "trained_on": trained.trained_on,
         "held_out": trained.held_out,
+        "device": place.type,
         "psnr_db": round(trained.psnr, 2),
         "history": [{"loss": round(epoch.loss, 6), "psnr_db": round(epoch.psnr, 2)} for epoch in trained.history],
     }
@@ -223,7 +263,7 @@ def train_face(
 
 
 def _images(folder: Path | None, side: int, synthetic: int, seed: int) -> FaceImages:
-    from moretta.shared.models import train_autoencoder as faces
+    from moretta.shared.models import face_images as faces
 
     if folder is not None:
         files = faces.image_files(folder)

@@ -107,17 +107,46 @@ def interruptible(fix: str = "run the command again in a new folder") -> Iterato
     Where SIGHUP is ignored, as under `nohup`, it stays so.
     """
 
-    def stop(number: int, _frame: FrameType | None) -> None:
+    def stop(number: int) -> None:
         for each in old:  # a second Ctrl-C would otherwise stop the cleaning up
             signal.signal(each, signal.SIG_IGN)
         raise Interrupted(f"ended by {signal.Signals(number).name}", fix=fix)
 
+    with _handling(stop) as old:
+        yield
+
+
+@contextmanager
+def asked_to_stop() -> Iterator[Callable[[], bool]]:
+    """Note SIGINT, SIGTERM and SIGHUP, for work that looks now and then and ends where it can go on later.
+
+    Yields whether one came. A second one does what it did before.
+    """
+    came = False
+
+    def stop(_number: int) -> None:
+        nonlocal came
+        came = True
+        for each, handler in old.items():
+            signal.signal(each, handler)
+
+    with _handling(stop) as old:
+        yield lambda: came
+
+
+@contextmanager
+def _handling(stop: Callable[[int], None]) -> Iterator[dict[signal.Signals, Any]]:
+    """Let the three signals call `stop`; yields what handled them before, and does again afterwards."""
+
+    def handle(number: int, _frame: FrameType | None) -> None:
+        stop(number)
+
     numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     old = {s: handler for s in numbers if (handler := signal.getsignal(s)) != signal.SIG_IGN or s != signal.SIGHUP}
     for number in old:
-        signal.signal(number, stop)
+        signal.signal(number, handle)
     try:
-        yield
+        yield old
     finally:
         for number, handler in old.items():
             signal.signal(number, handler)

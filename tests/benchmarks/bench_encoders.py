@@ -17,7 +17,7 @@ from moretta.shared.core.labels import Emotion
 from moretta.shared.core.workers import limit_threads
 from moretta.shared.data.corpora.cremad import Level
 from moretta.shared.features.public_speech import synthetic_speech
-from moretta.shared.models.train_autoencoder import render_face_images
+from moretta.shared.models.face_images import render_face_images
 from moretta.shared.release import PseudonymKey, ReleasedClip
 
 KEY = PseudonymKey.seeded(0, "benchmark")

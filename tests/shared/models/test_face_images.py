@@ -4,7 +4,7 @@ import pytest
 
 from moretta.shared.core.errors import CorpusError
 from moretta.shared.models import head
-from moretta.shared.models.train_autoencoder import (
+from moretta.shared.models.face_images import (
     FIRST_PUBLIC_IDENTITY,
     PICTURES_PER_PERSON,
     image_files,

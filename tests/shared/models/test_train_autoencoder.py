@@ -5,7 +5,8 @@ import torch
 
 from moretta.shared.core.errors import CorpusError, RunError, StudyError
 from moretta.shared.models.autoencoder import AutoencoderSpec
-from moretta.shared.models.train_autoencoder import TrainOptions, train_autoencoder, training_steps
+from moretta.shared.models.train_autoencoder import train_autoencoder, training_steps
+from moretta.shared.models.training_state import TrainOptions
 
 TINY = AutoencoderSpec(side=32, latent=16)
 

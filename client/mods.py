@@ -27,8 +27,10 @@ from moretta.client.site_home import SITE_HOME
 from moretta.shared.core.errors import BudgetError, ExitCode, MessageError, MorettaError, RefusedError
 from moretta.shared.core.printable import printable, printable_traceback, run_id, set_up_logging, use_run_id
 from moretta.shared.core.workers import limit_threads
-from moretta.shared.messages import REQUESTS, SHOWN, read, wire
-from moretta.shared.messages import Message as Request
+from moretta.shared.messages import wire
+from moretta.shared.messages.calls import REQUESTS
+from moretta.shared.messages.message import SHOWN, read
+from moretta.shared.messages.message import Message as Request
 from moretta.shared.study.schema import Study
 
 MAX_LOG_BYTES = 16 * 2**20

@@ -1,14 +1,19 @@
-"""The folder of a site, and what `site.toml` says of its clips. docs/site.md lists what lies where in it."""
+"""The folder of a site, what `site.toml` says of its clips, and what the running site says of itself.
+
+docs/site.md lists what lies where in it.
+"""
 
 from __future__ import annotations
 
+import json
 import os
+import time
 import tomllib
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -70,6 +75,11 @@ class SiteHome:
         return self.keys / "identity.json"
 
     @property
+    def state_file(self) -> Path:
+        """What the running site does, see `SiteState`."""
+        return self.root / "state.json"
+
+    @property
     def flower(self) -> Path:
         """Flower's own folder."""
         return self.root / "flower"
@@ -114,6 +124,40 @@ class SiteHome:
                 found = f"the site's folder {self.root} is in use by another process"
                 raise HomeError(found, fix="end the other `moretta site` first") from error
             yield
+
+
+@dataclass(frozen=True, slots=True)
+class SiteState:
+    """The state of a running site, written once a second for `moretta site status` and for health checks."""
+
+    pid: int
+    site: str
+    server: str
+    written: float
+    """Seconds since 1970."""
+    connected: bool
+    """Whether the connection to the server is up."""
+    online: bool
+    """Whether Flower's SuperLink took the node."""
+    supernode: int | None
+    """Its pid; None while none runs."""
+    supernode_starts: int
+    certificate_ends: float
+    """Seconds since 1970."""
+    calls: int
+    failed_calls: int
+    bytes_out: int
+    bytes_in: int
+
+
+def read_state(home: SiteHome, *, oldest_seconds: float = 10.0) -> SiteState | None:
+    """The state of the running site; None if none runs, or its state is old."""
+    try:
+        content: dict[str, Any] = json.loads(home.state_file.read_text(encoding="utf-8"))
+        state = SiteState(**content)
+    except (OSError, ValueError, TypeError):
+        return None
+    return state if abs(time.time() - state.written) <= oldest_seconds else None
 
 
 def default_home() -> Path:

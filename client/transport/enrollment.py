@@ -23,7 +23,6 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from moretta.client.policy import Policy, default_policy
 from moretta.client.site_home import SiteFile, SiteHome
 from moretta.client.transport.identity import Identity, key_pem, new_node_key, new_tls_key, openssh_private, pem_of
 from moretta.client.transport.server_channel import bootstrap_channel, explained, look_at_authority, site_channel
@@ -60,6 +59,8 @@ async def join(
         PolicyError: the policy that is there names another server.
         EnrollmentError, UnreachableError: the string has expired, either side refuses the other, or no response.
     """
+    from moretta.client.policy import Policy, default_policy  # the rest of this module needs nothing as heavy
+
     if home.identity_file.exists() and not replace:
         fix = "choose another --home; or --replace, with a join string that the coordinator made with --reenroll"
         raise HomeError(f"{home.root} holds an enrolled site already", fix=fix)

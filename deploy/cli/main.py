@@ -70,6 +70,7 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     Files that this process and its children write are for this account alone, wherever they are.
     """
     os.umask(0o077)
+    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")  # to look for some takes as long as all the rest
     arguments = sys.argv[1:] if arguments is None else arguments
     if sys.stdout is not None and hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="replace")  # a terminal without UTF-8 shows what it can

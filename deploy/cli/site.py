@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import sys
+from collections.abc import Coroutine
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 app = typer.Typer(no_args_is_help=True)
 for command in (ledger, steward.pending, steward.review, steward.approve, steward.refuse, steward.withdraw):
     app.command()(command)
+T = TypeVar("T")
 _MARKS = {"ok": "ok     ", "warning": "WARNING", "fault": "FAULT  "}
 
 
@@ -63,7 +64,7 @@ def join(
         except (OSError, UnicodeDecodeError) as error:
             raise EnrollmentError(f"{string} cannot be read", expected="a file with a join string") from error
         join_string = parse_join_string(text)
-        identity = asyncio.run(enrollment.join(chosen, join_string, settings, replace=replace))
+        identity = _await(enrollment.join(chosen, join_string, settings, replace=replace))
     lines = [
         f"{identity.site} is enrolled at {identity.address}; its certificate ends {identity.not_after:%F %R} UTC",
         f"Next: read {chosen.policy_file}, then `moretta site doctor` and `moretta site run`",
@@ -81,7 +82,7 @@ def run(*, home: SiteFolder = None) -> None:
     from moretta.shared.core.printable import set_up_logging
 
     set_up_logging(logging.INFO)
-    asyncio.run(run_site(site_home(home)))
+    _await(run_site(site_home(home)))
 
 
 @app.command()
@@ -95,20 +96,21 @@ def status(
 
     Example: moretta site status --home clinic-a
     """
-    from moretta.client.transport import enrollment
+    from moretta.client.site_home import read_state
     from moretta.client.transport.identity import Identity
-    from moretta.deploy.site.supervisor import read_state
-    from moretta.shared.pb.enrollment_pb2 import StatusReply
 
     chosen = site_home(home)
     identity, state = Identity.load(chosen.identity_file), read_state(chosen)
     facts: dict[str, Any] = {**_facts(identity), "running": None if state is None else asdict(state)}
-    lines = [
-        f"{identity.site}, enrolled at {identity.address} (authority {identity.ca_fingerprint})",
-        f"certificate ends {identity.not_after:%F %R} UTC",
-    ]
+    if not as_json:  # at once: the server may let one wait
+        enrolled = f"{identity.site}, enrolled at {identity.address} (authority {identity.ca_fingerprint})"
+        show(facts, [enrolled, f"certificate ends {identity.not_after:%F %R} UTC"], as_json=False)
+    lines = []
     if not local:
-        seen = asyncio.run(enrollment.status(identity))
+        from moretta.client.transport import enrollment
+        from moretta.shared.pb.enrollment_pb2 import StatusReply
+
+        seen = _await(enrollment.status(identity))
         word = StatusReply.State.Name(seen.state).removeprefix("STATE_").lower()
         facts["server_sees"] = {"site": seen.site, "state": word, "last_call": seen.last_call}
         lines.append(f"the server sees it as {word}")
@@ -130,7 +132,7 @@ def renew(*, home: SiteFolder = None, as_json: AsJson = False) -> None:
     """
     from moretta.client.transport import enrollment
 
-    identity = asyncio.run(enrollment.renew(site_home(home)))
+    identity = _await(enrollment.renew(site_home(home)))
     line = f"The certificate of {identity.site} ends {identity.not_after:%F %R} UTC"
     show(_facts(identity), line, as_json=as_json)
 
@@ -149,7 +151,7 @@ def leave(
 
     chosen = site_home(home)
     with _held(chosen):
-        asyncio.run(enrollment.leave(chosen, offline=offline))
+        _await(enrollment.leave(chosen, offline=offline))
     typer.echo("This site has left; its ledger stays, and counts if it joins again")
 
 
@@ -170,6 +172,13 @@ def doctor(*, home: SiteFolder = None, as_json: AsJson = False) -> None:
             lines.append(f"        to fix it: {finding.fix}")
     show({"findings": [f.to_json() for f in findings], "exit_code": int(code)}, lines, as_json=as_json)
     raise typer.Exit(code)
+
+
+def _await(work: Coroutine[Any, Any, T]) -> T:
+    """What a coroutine returns. The other commands start without loading asyncio."""
+    import asyncio
+
+    return asyncio.run(work)
 
 
 def _held(home: SiteHome) -> AbstractContextManager[None]:

@@ -22,13 +22,12 @@ from moretta.client.clips.stored_state import stored_provenances
 from moretta.client.clips.withdrawal import stored_studies
 from moretta.client.policy import Policy
 from moretta.client.settings import SiteSettings, of_folder
-from moretta.client.site_home import SiteFile, SiteHome
+from moretta.client.site_home import SiteFile, SiteHome, read_state
 from moretta.client.transport import enrollment
 from moretta.client.transport.identity import WAY_BACK, Identity
 from moretta.client.transport.server_channel import look_at_authority
 from moretta.deploy.runtime.control import installed_bundle
 from moretta.deploy.runtime.processes import named_proxies
-from moretta.deploy.site.supervisor import read_state
 from moretta.shared.core.errors import ExitCode, MorettaError
 from moretta.shared.core.labels import in_order
 from moretta.shared.core.reproducibility import PACKAGES, code_digest, versions

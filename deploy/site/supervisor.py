@@ -11,14 +11,14 @@ import signal
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from moretta.client.accounting.ledger import Countersigned
 from moretta.client.policy import Policy
 from moretta.client.settings import deployed_site
-from moretta.client.site_home import SiteHome
+from moretta.client.site_home import SiteHome, SiteState
 from moretta.client.transport import enrollment
 from moretta.client.transport.bundle_gate import BundleGate
 from moretta.client.transport.connector import Connector, LoopbackServer
@@ -30,36 +30,11 @@ from moretta.shared.core.atomic import write_atomic
 from moretta.shared.core.errors import EnrollmentError, MorettaError
 from moretta.shared.messages.relay import Bundle
 
-STATE_FILE = "state.json"
 _STATE_SECONDS = 1.0
 _WATCH_SECONDS = 2.0
 _BASE_SECONDS, _CAP_SECONDS = 2.0, 300.0
 """Of the pauses between attempts to renew a certificate."""
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class SiteState:
-    """The state of a running site, written once a second for `moretta site status` and for health checks."""
-
-    pid: int
-    site: str
-    server: str
-    written: float
-    """Seconds since 1970."""
-    connected: bool
-    """Whether the connection to the server is up."""
-    online: bool
-    """Whether Flower's SuperLink took the node."""
-    supernode: int | None
-    """Its pid; None while none runs."""
-    supernode_starts: int
-    certificate_ends: float
-    """Seconds since 1970."""
-    calls: int
-    failed_calls: int
-    bytes_out: int
-    bytes_in: int
 
 
 async def run_site(home: SiteHome) -> None:
@@ -133,7 +108,7 @@ class _Site:
         await _ended(supernode)  # first, as it signs off through the connector
         self._loopback.stop()
         await _ended(stop, *lasting)
-        (self._home.root / STATE_FILE).unlink(missing_ok=True)
+        self._home.state_file.unlink(missing_ok=True)
         for task in done - {stop}:
             task.result()
 
@@ -166,18 +141,8 @@ class _Site:
                 bytes_out=traffic.bytes_out,
                 bytes_in=traffic.bytes_in,
             )
-            write_atomic(self._home.root / STATE_FILE, json.dumps(asdict(state)))
+            write_atomic(self._home.state_file, json.dumps(asdict(state)))
             await asyncio.sleep(_STATE_SECONDS)
-
-
-def read_state(home: SiteHome, *, oldest_seconds: float = 10.0) -> SiteState | None:
-    """The state of the running site; None if none runs, or its state is old."""
-    try:
-        content: dict[str, Any] = json.loads((home.root / STATE_FILE).read_text(encoding="utf-8"))
-        state = SiteState(**content)
-    except (OSError, ValueError, TypeError):
-        return None
-    return state if abs(time.time() - state.written) <= oldest_seconds else None
 
 
 def _written(path: Path, content: str) -> Path:

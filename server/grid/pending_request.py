@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING, Any
 from flwr.app import Error, Message
 
 from moretta.server.grid.site_grid import LOST, REFUSED, SiteGrid, superlink_errors
-from moretta.shared import messages
 from moretta.shared.core import flower_private
 from moretta.shared.core.errors import RunError
 from moretta.shared.core.printable import printable
+from moretta.shared.messages.message import SHOWN
 
 if TYPE_CHECKING:
     from flwr.serverapp import Grid
@@ -271,7 +271,7 @@ class PendingRequest:
     def _take(self, site: str, fetched: FetchedReply) -> None:
         message, problem, lost = fetched.message, fetched.problem, fetched.lost
         if message is not None and message.has_error():
-            code, reason = message.error.code, printable(message.error.reason, most=messages.SHOWN)
+            code, reason = message.error.code, printable(message.error.reason, most=SHOWN)
             lost = code in _LOST_CODES
             problem = f"it was lost ({reason})" if lost else f"Flower error {code}: {reason}"
             message = None

@@ -16,10 +16,12 @@ from typing import Literal, TypeVar
 from flwr.app import Message, RecordDict
 from flwr.serverapp import Grid
 
-from moretta.shared import messages
 from moretta.shared.core import flower_private
 from moretta.shared.core.errors import MessageError, MorettaError, ReleaseError, RunError
 from moretta.shared.core.printable import printable
+from moretta.shared.messages.calls import RESPONSES, failure_of
+from moretta.shared.messages.message import Message as Answer
+from moretta.shared.messages.message import read
 
 _SHOWN = 1000
 """Characters of a reason that a report repeats."""
@@ -27,7 +29,7 @@ REFUSED, LOST = 0, 5
 """Codes of errors that stand for a reply, as Flower numbers them: unknown, and node unavailable."""
 
 OnLostSite = Literal["continue", "retry"]
-M = TypeVar("M", bound=messages.Message)
+M = TypeVar("M", bound=Answer)
 
 
 class SuperLinkLostError(RunError):
@@ -44,7 +46,7 @@ class SiteResponse:
     failure: str = ""
     lost: bool = False
     """The site did not respond at all: it is away, and did not refuse."""
-    message: messages.Message | None = None
+    message: Answer | None = None
     """Everything else in it."""
 
     def of(self, kind: type[M]) -> M:
@@ -69,7 +71,7 @@ class SiteGrid(Grid):
     """Sites that may not take part any more, with the reason, such as a revoked certificate."""
     note: Callable[[str], None] = lambda _: None
     """Called with a sentence when a site is lost or gets a message again."""
-    responses: Mapping[str, type[messages.Message]] = field(default_factory=lambda: messages.RESPONSES)
+    responses: Mapping[str, type[Answer]] = field(default_factory=lambda: RESPONSES)
     """Kind of the response to each call: anything else is a failure of that site."""
     clock: Callable[[], float] = time.monotonic
     sleep: Callable[[float], None] = time.sleep
@@ -113,11 +115,11 @@ class SiteGrid(Grid):
         if reply.has_error():
             return SiteResponse(site, None, reply.error.reason or "", lost=reply.error.code == LOST)
         try:
-            failure = messages.failure_of(reply.content)
+            failure = failure_of(reply.content)
             if failure is not None:
                 return SiteResponse(site, None, f"{failure} (see the site's own log)")
             kind = self.responses[reply.metadata.message_type]
-            return SiteResponse(site, reply.content, message=messages.read(kind, reply.content))
+            return SiteResponse(site, reply.content, message=read(kind, reply.content))
         except MessageError as error:
             return SiteResponse(site, None, error.message)
         except Exception as error:  # Flower's own objects, as a site made them

@@ -32,7 +32,7 @@ from moretta.server.port.guard import MakeRoom, Method
 from moretta.server.port.refusals import Refusal
 from moretta.server.port.superlink import SuperLinkClient
 from moretta.shared.core import flower_private
-from moretta.shared.messages import RESPONSES
+from moretta.shared.messages.calls import RESPONSES
 from moretta.shared.messages.relay import FLEET_METHODS
 from moretta.shared.pb.relay_pb2 import FleetCall, FleetReply
 

@@ -3,8 +3,3 @@
 `calls` has the kinds of requests and responses, by the name of the call. Neither side uses a field of the other's
 before `read` has checked the whole message.
 """
-
-from moretta.shared.messages.calls import REQUESTS, RESPONSES, Failed, failure_of
-from moretta.shared.messages.message import SHOWN, Message, read
-
-__all__ = ["REQUESTS", "RESPONSES", "SHOWN", "Failed", "Message", "failure_of", "read"]

@@ -23,7 +23,9 @@ from moretta.server.stages.train import federate_code
 from moretta.shared.features import speaker_code
 from moretta.shared.features.public_speech import synthetic_speakers
 from moretta.shared.features.speaker_code import SpeakerCode, public_rows
-from moretta.shared.messages import RESPONSES, read, wire
+from moretta.shared.messages import wire
+from moretta.shared.messages.calls import RESPONSES
+from moretta.shared.messages.message import read
 from moretta.shared.release.anonymizer import prepare_public
 from moretta.shared.study.run_plan import PlannedSite, SimulationPlan
 from moretta.shared.study.schema import parse_study

@@ -25,8 +25,9 @@ from moretta.server.aggregation.secure_strategy import SecureStrategy
 from moretta.server.aggregation.strategies import make_strategy
 from moretta.server.grid.site_grid import LOST, REFUSED, SiteGrid, SiteResponse
 from moretta.shared.core.errors import RefusedError, RunError
-from moretta.shared.messages import REQUESTS, RESPONSES, read, wire
-from moretta.shared.messages.calls import KeysWanted, SharesWanted, UnmaskingWanted
+from moretta.shared.messages import wire
+from moretta.shared.messages.calls import REQUESTS, RESPONSES, KeysWanted, SharesWanted, UnmaskingWanted
+from moretta.shared.messages.message import read
 from moretta.shared.privacy.site_updates import mask, quantum
 from moretta.shared.study.schema import Study, parse_study
 

@@ -10,7 +10,8 @@ from pydantic import ConfigDict
 from moretta.server.grid.pending_request import MAX_TRIES
 from moretta.server.grid.site_grid import SuperLinkLostError
 from moretta.shared.core.errors import RunError
-from moretta.shared.messages import Message, wire
+from moretta.shared.messages import wire
+from moretta.shared.messages.message import Message
 
 
 class Anything(Message):

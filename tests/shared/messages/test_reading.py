@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 
 from moretta.shared.core.errors import MessageError
 from moretta.shared.core.printable import printable
-from moretta.shared.messages import REQUESTS, RESPONSES, Message, failure_of, read, wire
-from moretta.shared.messages.calls import Announced, Evaluated, Hello
-from moretta.shared.messages.message import MAX_DEPTH, depth_of, parse_json
+from moretta.shared.messages import wire
+from moretta.shared.messages.calls import REQUESTS, RESPONSES, Announced, Evaluated, Hello, failure_of
+from moretta.shared.messages.message import MAX_DEPTH, Message, depth_of, parse_json, read
 from moretta.shared.study.schema import Study
 
 STUDY = Study().model_dump(mode="json")

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from tempfile import mkstemp
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -15,6 +15,9 @@ from moretta.shared.core.array_types import Array, Float32, UInt8
 from moretta.shared.core.errors import ClipError, ReleaseError
 from moretta.shared.core.terms import VoiceForm
 from moretta.shared.data.clips import Clip
+
+if TYPE_CHECKING:
+    from moretta.shared.features.faces import FaceCropper
 
 Form = VoiceForm | Literal["frames"]
 FrameLoader = Callable[[Path], UInt8]
@@ -76,10 +79,17 @@ class VideoFaces:
     def __call__(self, path: Path) -> UInt8:
         """uint8 [frames, side, side, 3], RGB. Raises ClipError: the video cannot be read."""
         from moretta.shared.data.media import read_frames
-        from moretta.shared.features.faces import FaceCropper
 
         frames = np.stack(list(read_frames(path, fps=self.fps)))
-        return FaceCropper(self.side).crop_clip(frames).pictures
+        return _cropper(self.side).crop_clip(frames).pictures
+
+
+@lru_cache(maxsize=2)
+def _cropper(side: int) -> FaceCropper:
+    """One for a whole process: to make a detector takes longer than to find the faces of a clip."""
+    from moretta.shared.features.faces import FaceCropper
+
+    return FaceCropper(side)
 
 
 @dataclass(frozen=True)

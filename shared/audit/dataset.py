@@ -19,12 +19,16 @@ from moretta.shared.core.errors import ClipError, ReleaseError
 from moretta.shared.core.labels import EMOTIONS, SpeakerId, classes_among
 from moretta.shared.core.pseudonym import PseudonymKey
 from moretta.shared.core.terms import Modality
+from moretta.shared.core.workers import Workers, in_order
 from moretta.shared.data.clips import Corpus
 from moretta.shared.data.recordings import has_sound
 from moretta.shared.release.release_format import ReleasedClip, age_group
 
 if TYPE_CHECKING:
     from moretta.shared.release.read_release import Release
+
+_CHUNK = 4
+"""Clips that a worker reads at once."""
 
 
 @dataclass(frozen=True)
@@ -148,45 +152,48 @@ class ClipSet:
         return digest.hexdigest()
 
     def with_views(
-        self, folder: Path, *, coefficients: int | None = None, step: Callable[[], None] = lambda: None
+        self,
+        folder: Path,
+        *,
+        pool: Workers | None = None,
+        coefficients: int | None = None,
+        step: Callable[[int], None] = lambda _: None,
     ) -> ClipSet:
-        """The same set with its small views computed once and mapped from `folder`.
+        """The same set with its small views computed once, by a pool's workers or here, and mapped from `folder`.
 
         Clips that cannot be read are left out and counted in `damaged`. `coefficients`: how many MFCC of waveforms.
-        `step` is called for each clip that was read.
+        `step` gets how many more clips were read.
         """
         failed: Counter[str] = Counter(self.damaged)
         kept: list[int] = []
         rows: list[int] = []
         sizes: list[tuple[int, ...]] = []
-        movements: list[UInt8] = []  # a few kB a clip; the next reading would decode and crop all over again
-        voice = self.modality == "voice"
+        second: list[Array] = []  # a few kB a clip
+        chunks = self.batches(_CHUNK)
+        tasks = [(self.subset(chunk), coefficients) for chunk in chunks]
 
         def readable() -> Iterator[Array]:
-            for index, row in enumerate(self.rows):
-                step()
-                try:
-                    frames = None if voice else self.frames(index)
-                    view = mfcc_view(self.arrays[index], coefficients) if frames is None else thumbnails_of(frames)
-                except (ClipError, ReleaseError) as error:
-                    failed[getattr(error, "reason", "damaged")] += 1
-                    continue
-                sizes.append(view.shape[1:])
-                if sizes[-1] != sizes[0]:
-                    failed["other-size"] += 1  # no attacker could take it together with the others
-                    continue
-                kept.append(index)
-                rows.append(row)
-                if frames is not None:
-                    movements.append(movement_of(frames))
-                yield view
+            read = in_order((pool or Workers(1)).run(_small_views, tasks))
+            for chunk, found in zip(chunks, read, strict=True):
+                step(len(found))
+                for index, views in zip(chunk, found, strict=True):
+                    if isinstance(views, str):
+                        failed[views] += 1
+                        continue
+                    sizes.append(views[0].shape[1:])
+                    if sizes[-1] != sizes[0]:
+                        failed["other-size"] += 1  # no attacker could take it together with the others
+                        continue
+                    kept.append(index)
+                    rows.append(self.rows[index])
+                    second.append(views[1])
+                    yield views[0]
 
-        name = "mfcc" if voice else "thumbnails"
-        views = {**self.views, name: PackedArrays.write(folder, name, readable(), rows)}
-        subset = replace(self.subset(kept), views=views, damaged=dict(failed))
-        statistics = (statistics_view(a.form, subset.mfcc(i))[None] for i, a in enumerate(subset.arrays))
-        name, small = ("statistics", statistics) if voice else ("movement", iter(movements))
-        return replace(subset, views={**views, name: PackedArrays.write(folder, name, small, rows)})
+        names = ("mfcc", "statistics") if self.modality == "voice" else ("thumbnails", "movement")
+        written = [PackedArrays.write(folder, names[0], readable(), rows)]
+        written.append(PackedArrays.write(folder, names[1], second, rows))
+        views = {**self.views, **dict(zip(names, written, strict=True))}
+        return replace(self.subset(kept), views=views, damaged=dict(failed))
 
     @classmethod
     def constant(cls, like: ClipSet) -> ClipSet:
@@ -268,6 +275,25 @@ class ClipSet:
         form: Form = "waveform" if voice else "frames"
         arrays = [ClipArray(form, partial(read_clip, clip, None if voice else loader)) for clip in chosen]
         return cls(tuple(meta), modality, tuple(arrays), tuple(range(len(meta))), classes=_classes(meta, classes))
+
+
+def _small_views(clips: ClipSet, coefficients: int | None) -> list[tuple[Array, Array] | str]:
+    """Of each clip MFCC and statistics, or thumbnails and movement; or why it cannot be read."""
+
+    def views(array: ClipArray) -> tuple[Array, Array]:
+        if clips.modality == "face":  # the next reading would decode and crop all over again
+            frames = array.read()
+            return thumbnails_of(frames), movement_of(frames)
+        sequence = mfcc_view(array, coefficients)
+        return sequence, statistics_view(array.form, sequence)[None]
+
+    found: list[tuple[Array, Array] | str] = []
+    for array in clips.arrays:
+        try:
+            found.append(views(array))
+        except (ClipError, ReleaseError) as error:
+            found.append(getattr(error, "reason", "damaged"))
+    return found
 
 
 def _classes(clips: Iterable[ReleasedClip], classes: Sequence[str] | None = None) -> tuple[str, ...]:

@@ -10,17 +10,19 @@ import numpy as np
 
 from moretta.shared.audit.attackers.base import Attacker
 from moretta.shared.audit.metrics.distinctiveness import Dominance, Similarity
-from moretta.shared.audit.metrics.identification import Ranking, pool
+from moretta.shared.audit.metrics.identification import EACH_TRIAL, Ranking, pool
 from moretta.shared.audit.metrics.intervals import (
     Interval,
     bootstrap_rows,
     bootstrap_trials,
+    bootstrap_values,
     percentile_interval,
     speaker_counts,
 )
-from moretta.shared.audit.metrics.scores import METRICS, Metric, Trials, metrics_of
+from moretta.shared.audit.metrics.scores import METRICS, OF_TIES, Metric, Trials, metrics_of
 from moretta.shared.audit.result import Result
 from moretta.shared.audit.scoring import calibrated, claims
+from moretta.shared.core.array_types import Int64
 
 Scores = Trials | Ranking | Similarity
 Part = Scores | Dominance
@@ -83,15 +85,13 @@ class Measurement:
         return list(self._results(about, similarity, [METRICS.get(name)]))
 
     def _pooled(self, about: Result, ranking: Ranking) -> list[Result]:
-        pooled = pool(ranking, about.pooled, seed=self.seed)
+        pooled = pool(ranking, about.pooled, seed=self.seed, most=POOLED_SETS)
         if pooled is None:
             most = int(np.unique(ranking.speaker, return_counts=True)[1].max())
             reason = f"no speaker has {about.pooled} trial clips, the most is {most}"
             return [about.invalidated(reason, metric="top1", chance=1 / len(ranking.gallery))]
-        first = [np.flatnonzero(pooled.speaker == speaker)[:POOLED_SETS] for speaker in pooled.speakers]
-        thinned = pooled.rows(np.concatenate(first).astype(np.int64))
-        results = list(self._results(about, thinned, [METRICS.get("top1"), METRICS.get("mean_rank")]))
-        trials = claims(thinned, seed=self.seed)
+        results = list(self._results(about, pooled, [METRICS.get("top1"), METRICS.get("mean_rank")]))
+        trials = claims(pooled, seed=self.seed)
         if trials is not None:
             results += self._results(about, trials, [METRICS.get("eer")])
         return results
@@ -100,11 +100,17 @@ class Measurement:
         sexes = sorted(set(self.sex_of.values()))
         by_sex = {sex: part for sex in sexes if (part := scores.of_sex(self.sex_of, sex)) is not None}
         parts: dict[str, Scores] = {"all": scores, **by_sex}
-        by_speaker: Mapping[int, Part] = scores.by_speaker()
         found = {subset: self._intervals(part, metrics) for subset, part in parts.items()}
+        of_speakers = {m.name: values for m, values in zip(metrics, _by_speaker(metrics, scores), strict=True)}
+        worst = {m.name: m.worst(of_speakers[m.name]) for m in metrics}
+        of_worst: dict[tuple[str, int], Interval | None] = {}
+        for speaker in {one for one in worst.values() if one is not None}:
+            theirs = [m for m in metrics if worst[m.name] == speaker]
+            intervals = self._intervals(_part_of(scores, speaker), theirs, within_speaker=True)
+            of_worst |= {(name, speaker): interval for name, interval in intervals.items()}
         for m in metrics:
             of_metric = about.model_copy(update={"metric": m.name, "chance": m.chance_among(scores.enrolled)})
-            values = {s: value for s, part in by_speaker.items() if (value := _value(m, part)) is not None}
+            values = of_speakers[m.name]
             own_results = m.name in PER_SPEAKER and about.pooled == 1
             by_name = {} if own_results else {self.names[speaker]: value for speaker, value in values.items()}
             for subset, part in parts.items():
@@ -113,9 +119,8 @@ class Measurement:
                     yield self._result(m, of_metric, value, interval, by_speaker=by_name)
                 elif value is not None:
                     yield self._result(m, of_metric, value, interval, part.speakers.tolist(), subset=subset)
-            if (worst := m.worst(values)) is not None:
-                interval = self._intervals(by_speaker[worst], [m], within_speaker=True)[m.name]
-                yield self._result(m, of_metric, values[worst], interval, [worst], subset="worst")
+            if (one := worst[m.name]) is not None:
+                yield self._result(m, of_metric, values[one], of_worst[m.name, one], [one], subset="worst")
             for speaker, value in values.items() if own_results else ():
                 yield self._result(m, of_metric, value, None, [speaker], subset=self.names[speaker])
 
@@ -129,8 +134,7 @@ class Measurement:
         if isinstance(part, Ranking):
             # The gallery stays whole in every resample: a gallery of copies would make ties that do not occur.
             units = np.arange(len(part)) if within_speaker else part.speaker
-            of_rows = {m.name: lambda rows, f=m.function: f(part.rows(rows)) for m in metrics}
-            return {name: bootstrap_rows(statistic, units, **draws) for name, statistic in of_rows.items()}
+            return {m.name: _interval_of_ranking(m, part, units, draws) for m in metrics}
         if isinstance(part, Dominance):
             return dict.fromkeys(m.name for m in metrics)
         counts = speaker_counts(len(part.speakers), self.resamples, self.seed)
@@ -152,6 +156,37 @@ class Measurement:
         if value is None:
             return about.invalidated("too few trials to resolve it", **changes)
         return about.with_value(value, interval, tag="" if metric.tag is None else metric.tag(value), **changes)
+
+
+def _interval_of_ranking(metric: Metric, ranking: Ranking, units: Int64, draws: dict[str, Any]) -> Interval | None:
+    if _value(metric, ranking) is None:
+        return None
+    if metric.function in EACH_TRIAL:
+        values, middle = EACH_TRIAL[metric.function]
+        return bootstrap_values(values(ranking), units, middle=middle, **draws)
+    return bootstrap_rows(lambda rows: metric.function(ranking.rows(rows)), units, **draws)
+
+
+def _part_of(scores: Scores, speaker: int) -> Part:
+    """A speaker's part, who has one."""
+    if isinstance(scores, Similarity):
+        return scores.by_speaker()[speaker]
+    part = scores.rows(scores.speaker == speaker) if isinstance(scores, Ranking) else scores.of_speaker(speaker)
+    assert part is not None
+    return part
+
+
+def _by_speaker(metrics: Sequence[Metric], scores: Scores) -> Iterator[dict[int, float]]:
+    """For each metric the values of speakers who have one."""
+    parts: Mapping[int, Part] | None = None
+    speakers, ties = scores.ties_by_speaker() if isinstance(scores, Trials) else ([], None)
+    for metric in metrics:
+        if ties is not None and (of_ties := OF_TIES.get(metric.function)) is not None:
+            values = zip(speakers, of_ties(ties).tolist(), strict=True)
+            yield {speaker: value for speaker, value in values if not np.isnan(value)}
+            continue
+        parts = scores.by_speaker() if parts is None else parts
+        yield {speaker: value for speaker, part in parts.items() if (value := _value(metric, part)) is not None}
 
 
 def _value(metric: Metric, part: Part | None) -> float | None:

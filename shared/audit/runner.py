@@ -72,7 +72,7 @@ def audit(
     chosen = [cls for name in wanted if (cls := get_attacker(name)).modality == released.modality]
     results: list[Result] = []
     with one_thread(), tempfile.TemporaryDirectory(prefix="moretta-audit-") as scratch, Workers(workers) as pool:
-        sets, unused = matched(original, released, Path(scratch), progress=progress)
+        sets, unused = matched(original, released, Path(scratch), pool, progress=progress)
         plan = make_plan(sets["released"].clips, seed=seed)
         if not plan.enrol:
             raise RunError("no speaker with two clips", expected="at least two clips of each of two speakers")
@@ -107,7 +107,7 @@ def audit(
 
 
 def matched(
-    original: ClipSet | None, released: ClipSet, scratch: Path, *, progress: Progress | None = None
+    original: ClipSet | None, released: ClipSet, scratch: Path, pool: Workers, *, progress: Progress | None = None
 ) -> tuple[dict[SetName, ClipSet], dict[str, int]]:
     """Both sets with their small views, cut to the clips that both have, in the order of the pseudonyms.
 
@@ -120,7 +120,7 @@ def matched(
     """
     pace = Pace(progress, f"released {released.modality} clips read", len(released))
     order = sorted(range(len(released)), key=lambda i: released.clips[i].clip)
-    released = replace(released.subset(order), damaged=released.damaged).with_views(scratch, step=pace.step)
+    released = replace(released.subset(order), damaged=released.damaged).with_views(scratch, pool=pool, step=pace.step)
     if not len(released):
         raise ReleaseError(f"no readable {released.modality} clip in the release: {dict(released.damaged)}")
     unused = dict(released.damaged)
@@ -136,7 +136,7 @@ def matched(
     alike = released.modality == "voice" and not released.holds_codes
     coefficients = released.mfcc(0).shape[1] if alike else None
     pace = Pace(progress, f"original {released.modality} clips read", len(matching))
-    matching = matching.with_views(scratch, coefficients=coefficients, step=pace.step)
+    matching = matching.with_views(scratch, pool=pool, coefficients=coefficients, step=pace.step)
     both = released.among(matching)
     if lost := len(released) - len(both):
         unused["no-original"] = lost

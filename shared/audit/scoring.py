@@ -104,13 +104,14 @@ def calibrated(trials: Trials, half_of: Mapping[int, int]) -> Trials | None:
 
     The attacker who knows one half is the one who attacks the other. None where a half has no trials of both classes.
     """
+    known = np.array(sorted(half_of.items()), np.int64)  # [speakers, 2]
     half, enrol_half = (
-        np.array([half_of[int(s)] for s in side]) for side in (trials.trial_speaker, trials.enrol_speaker)
+        known[np.searchsorted(known[:, 0], side), 1] for side in (trials.trial_speaker, trials.enrol_speaker)
     )
     scores = np.empty(len(trials))
     for mine, other in ((0, 1), (1, 0)):
-        known = trials.subset((half == other) & (enrol_half == other))
-        if known is None:
+        others = trials.subset((half == other) & (enrol_half == other))
+        if others is None:
             return None
-        scores[half == mine] = affine_calibration(known)(trials.scores[half == mine])
+        scores[half == mine] = affine_calibration(others)(trials.scores[half == mine])
     return Trials(scores, trials.enrol_speaker, trials.trial_speaker)

@@ -77,13 +77,24 @@ class Workers:
             futures: dict[Future[T], int] = {self._pool.submit(function, *task): i for i, task in enumerate(tasks)}
         try:
             for future in as_completed(futures):
-                yield futures[future], future.result()
+                yield futures.pop(future), future.result()  # no reference stays: results may be large
         except BrokenProcessPool as error:
             raise RunError(
                 "a worker process died",
                 expected="all workers to live until the end",
                 fix="most likely memory ran out: use fewer workers or attackers",
             ) from error
+
+
+def in_order(results: Iterator[tuple[int, T]]) -> Iterator[T]:
+    """Results of `Workers.run` in the order of the tasks, each as soon as all before it are there."""
+    waiting: dict[int, T] = {}
+    place = 0
+    for index, result in results:
+        waiting[index] = result
+        while place in waiting:
+            yield waiting.pop(place)
+            place += 1
 
 
 def map_files(

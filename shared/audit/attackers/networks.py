@@ -193,14 +193,14 @@ class _WithNetwork(Attacker):
         """Train to separate the speakers."""
         import torch
 
-        from moretta.shared.audit.attackers import nets
+        from moretta.shared.audit import attack_networks
 
         torch.manual_seed(seed)  # initial weights and dropout draw from torch's generator
         self.speakers = clips.speakers
         voice = self.modality == "voice"
         sizes = (clips.mfcc(0).shape[1], self.dimensions) if voice else (self.dimensions,)
         train = _trained_on_sequences if voice else _trained_on_pictures
-        network = getattr(nets, self.network)(*sizes)
+        network = getattr(attack_networks, self.network)(*sizes)
         self._embed, self._centres = train(network, self.dimensions, Schedule(self.margin), clips, seed)
 
 

@@ -192,9 +192,10 @@ def prepare_pair(original: ClipSet | None, released: ClipSet, scratch: Path, poo
     few = thinned(released, MAX_CLIPS[released.modality], seed=seed)
     note = "" if len(few) == len(released) else f"on {len(few)} of {len(released)} clips, drawn evenly over speakers"
     if released.modality == "voice":
-        ready = few.with_views(scratch)
+        ready = few.with_views(scratch, pool=pool)
         coefficients = ready.mfcc(0).shape[1] if len(ready) and not ready.holds_codes else None
-        before = None if original is None else original.among(ready).with_views(scratch, coefficients=coefficients)
+        before = None if original is None else original.among(ready)
+        before = before and before.with_views(scratch, pool=pool, coefficients=coefficients)
     else:
         ready = _small(few, pool)
         before = None if original is None else _small(original.among(ready), pool)

@@ -5,12 +5,14 @@ Ties are averaged over their orders, so a constant score gives exactly chance an
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property, lru_cache, partial
+from typing import Any
 
 import numpy as np
 
-from moretta.shared.audit.metrics.scores import Trials, have_sex, metric
+from moretta.shared.audit.metrics.scores import Middle, Trials, have_sex, metric
 from moretta.shared.core.array_types import Bool, Float64, Int64
 from moretta.shared.core.errors import RunError
 
@@ -83,6 +85,7 @@ class Ranking:
         n, s = self.scores.shape
         return Trials(self.scores.ravel(), np.tile(self.gallery, n), np.repeat(self.speaker, s)) if s > 1 else None
 
+    @cached_property
     def tie_span(self) -> tuple[Int64, Int64]:
         """Speakers scored above each trial's own, and those (itself included) scored the same. int [n] each."""
         own = np.take_along_axis(self.scores, self.truth[:, None], axis=1)
@@ -115,36 +118,50 @@ def median_rank(ranking: Ranking) -> float:
 
 def hits(ranking: Ranking, k: int) -> Float64:
     """float64 [n], the chance that the right speaker is among the first k when ties are broken at random."""
-    above, same = ranking.tie_span()
+    above, same = ranking.tie_span
     return np.asarray(np.clip((k - above) / same, 0, 1), dtype=np.float64)
 
 
 def ranks(ranking: Ranking) -> Float64:
     """float64 [n], the rank of the right speaker from 1, the mean rank among ties."""
-    above, same = ranking.tie_span()
+    above, same = ranking.tie_span
     return np.asarray(above + (same + 1) / 2, dtype=np.float64)
 
 
+EACH_TRIAL: dict[Callable[[Any], float | None], tuple[Callable[[Ranking], Float64], Middle]] = {
+    top1: (partial(hits, k=1), "mean"),
+    top5: (partial(hits, k=5), "mean"),
+    mean_rank: (ranks, "mean"),
+    median_rank: (ranks, "median"),
+}
+"""Metrics that are the mean, or the median, of a value of each trial: their resamples are drawn at once."""
 DRAWS = 20
 """Shuffles of a speaker's clips; each is cut into disjoint sets, and sets met before are dropped."""
 
 
-def pool(ranking: Ranking, length: int, *, seed: int = 0) -> Ranking | None:
+def pool(ranking: Ranking, length: int, *, seed: int = 0, most: int | None = None) -> Ranking | None:
     """Mean log-scores of sets of `length` trials of one speaker, as many distinct sets as the shuffles give.
 
-    With `length` 1 these are the trials themselves, once each. None where no speaker has so many trials.
+    With `length` 1 these are the trials themselves, once each. None where no speaker has so many trials. `most`: sets
+    of each speaker, at most.
     """
-    rng = np.random.default_rng(seed)
+    sets = _sets(tuple(ranking.speaker.tolist()), length, seed, most)
+    if not len(sets):
+        return None
+    return Ranking(ranking.scores[sets].mean(axis=1), ranking.gallery, ranking.speaker[sets[:, 0]])
+
+
+@lru_cache(maxsize=16)
+def _sets(speaker: tuple[int, ...], length: int, seed: int, most: int | None) -> Int64:
+    """Rows [sets, length] of distinct sets of one speaker each: the same for all attackers."""
+    rng, numbers = np.random.default_rng(seed), np.array(speaker)
     sets: list[Int64] = []
-    for speaker in np.unique(ranking.speaker):
-        rows = np.flatnonzero(ranking.speaker == speaker)
-        found: dict[tuple[int, ...], Int64] = {}
+    for one in np.unique(numbers):
+        rows = np.flatnonzero(numbers == one)
+        found: dict[bytes, Int64] = {}
         whole = len(rows) // length * length
         for _ in range(DRAWS if whole else 0):
             for chosen in np.sort(rng.permutation(rows)[:whole].reshape(-1, length), axis=1):
-                found.setdefault(tuple(chosen.tolist()), chosen)
-        sets += found.values()
-    if not sets:
-        return None
-    scores = np.array([ranking.scores[chosen].mean(axis=0) for chosen in sets])
-    return Ranking(scores, ranking.gallery, ranking.speaker[[chosen[0] for chosen in sets]])
+                found.setdefault(chosen.tobytes(), chosen)
+        sets += list(found.values())[:most]
+    return np.array(sets, np.int64).reshape(-1, length)

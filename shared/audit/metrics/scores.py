@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, wraps
 from typing import Any, Literal, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
+from moretta.shared.audit.metrics.ties import TieGroups, tie_groups
 from moretta.shared.core.array_types import Bool, Float64, Int64
 from moretta.shared.core.errors import RunError
 from moretta.shared.core.plugins import Registry
 
 ScoreKind = Literal["trials", "ranking", "similarity"]
+Middle = Literal["mean", "median"]
 F = TypeVar("F", bound=Callable[[Any], float | None])
 
 
@@ -61,6 +63,26 @@ def metric(name: str, *, kind: ScoreKind = "trials", **settings: Any) -> Callabl
     return register
 
 
+OfTies = Callable[[TieGroups], Float64]
+"""The values [lists] of a metric of many lists of trials at once; NaN where a list cannot resolve it."""
+OF_TIES: dict[Callable[[Any], float | None], OfTies] = {}
+"""By the function that takes one list as `Trials`."""
+
+
+def metric_of_ties(name: str, **settings: Any) -> Callable[[OfTies], Callable[[Trials], float]]:
+    """Register a metric that counts of trials at each score are enough for; returns it as a function of `Trials`."""
+
+    def register(values: OfTies) -> Callable[[Trials], float]:
+        @wraps(values)
+        def function(trials: Trials) -> float:
+            return float(values(trials.ties)[0])
+
+        OF_TIES[function] = values
+        return metric(name, **settings)(function)
+
+    return register
+
+
 def metrics_of(kind: ScoreKind) -> list[Metric]:
     """All metrics of one kind, by name."""
     return [found for found in METRICS.items() if found.kind == kind]
@@ -74,15 +96,6 @@ def leaks_when_low(name: str) -> bool:
 def have_sex(speakers: Int64, sex_of: Mapping[int, str], sex: str) -> Bool:
     """Which of these speakers have this sex; none whose sex is not stated."""
     return np.isin(speakers, [speaker for speaker, stated in sex_of.items() if stated == sex])
-
-
-@dataclass(frozen=True)
-class TieGroups:
-    """Trials of one score counted together, by ascending score: float64 [groups] each, the last two are counts."""
-
-    scores: Float64
-    mated: Float64
-    nonmated: Float64
 
 
 class Trials:
@@ -147,8 +160,12 @@ class Trials:
 
     def by_speaker(self) -> dict[int, Trials]:
         """By the speaker of the trial; without those who have no mated or no non-mated trials."""
-        own = ((int(s), self.subset(self.trial_speaker == s)) for s in np.unique(self.trial_speaker))
+        own = ((int(s), self.of_speaker(s)) for s in np.unique(self.trial_speaker))
         return {speaker: part for speaker, part in own if part is not None}
+
+    def of_speaker(self, speaker: int) -> Trials | None:
+        """Trials of one speaker; None without mated or without non-mated ones."""
+        return self.subset(self.trial_speaker == speaker)
 
     def of_sex(self, sex_of: Mapping[int, str], sex: str) -> Trials | None:
         """Comparisons in which both sides have this sex, as the VoicePrivacy Challenge pairs them; None if too few."""
@@ -156,16 +173,47 @@ class Trials:
         return self.subset(enrol & trial)
 
     def sorted(self) -> Trials:
-        """The same trials by ascending score, so that sorting their resamples is cheap."""
+        """The same trials by ascending score."""
         order = np.argsort(self.scores, kind="stable")
         return Trials(self.scores[order], self.enrol_speaker[order], self.trial_speaker[order])
 
     @cached_property
     def ties(self) -> TieGroups:
         """Counts of mated and non-mated trials at every distinct score, ascending."""
-        order = np.argsort(self.scores, kind="stable")
-        scores = self.scores[order]
-        starts = np.flatnonzero(np.concatenate([[True], scores[1:] != scores[:-1]]))
-        mated = np.add.reduceat(self.mated[order].astype(np.float64), starts)
-        total = np.diff(np.append(starts, len(scores))).astype(np.float64)
-        return TieGroups(scores[starts], mated, total - mated)
+        return tie_groups(self.scores, self.mated, np.zeros(len(self), np.int64))
+
+    def ties_by_speaker(self) -> tuple[list[int], TieGroups | None]:
+        """The speakers of `by_speaker` in its order, and a list of tie groups for each; None without any."""
+        speakers, row_of = np.unique(self.trial_speaker, return_inverse=True)
+        mated, every = np.bincount(row_of, self.mated), np.bincount(row_of)
+        both = (mated > 0) & (mated < every)
+        if not both.any():
+            return [], None
+        keep, numbers = both[row_of], np.cumsum(both) - 1
+        return speakers[both].tolist(), tie_groups(self.scores[keep], self.mated[keep], numbers[row_of[keep]])
+
+    def drawn(self, weights: Int64) -> TieGroups | None:
+        """Resamples of `sorted` trials that have some of both classes; None if none has.
+
+        `weights`: int [resamples, n], how often each resample draws each trial.
+        """
+        every = weights.ravel()
+        drawn = np.flatnonzero(every)
+        lists, trial = np.divmod(drawn, len(self))
+        times = every[drawn].astype(np.float64)
+        mated = times * self.mated[trial]
+        nonmated = times - mated
+        both = np.bincount(lists, mated, len(weights)) * np.bincount(lists, nonmated, len(weights)) > 0
+        if not both.any():
+            return None
+        if not both.all():
+            keep = both[lists]
+            lists, trial, mated, nonmated = (np.cumsum(both) - 1)[lists[keep]], trial[keep], mated[keep], nonmated[keep]
+        score = np.cumsum(np.append(False, self.scores[1:] != self.scores[:-1]))
+        place = score[trial]
+        if score[-1] + 1 < len(self):
+            first = np.flatnonzero(np.append(True, (place[1:] != place[:-1]) | (lists[1:] != lists[:-1])))
+            mated, nonmated = np.add.reduceat(mated, first), np.add.reduceat(nonmated, first)
+            lists, place = lists[first], place[first]
+        starts = np.searchsorted(lists, np.arange(both.sum()))
+        return TieGroups(mated, nonmated, starts, np.unique(self.scores), place)

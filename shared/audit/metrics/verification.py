@@ -4,95 +4,71 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
 
-from moretta.shared.audit.metrics.scores import TieGroups, Trials, metric
-from moretta.shared.core.array_types import Float64, Int64
+from moretta.shared.audit.metrics.scores import OF_TIES, Trials, metric, metric_of_ties
+from moretta.shared.audit.metrics.ties import Counts, TieGroups
+from moretta.shared.core.array_types import Float64
+
+_ROUNDING = 1e-9
+"""Of products that stand for whole numbers of trials."""
 
 
-@dataclass(frozen=True)
-class Pav:
-    """Blocks of the isotonic fit, by ascending score."""
-
-    mated: Float64
-    """Counts [blocks], as `nonmated`."""
-    nonmated: Float64
-    llr: Float64
-    """Natural log-likelihood ratio of each block; it may be infinite at the ends."""
-    block: Int64
-    """int [groups], the block of each tie group."""
-
-
-def pav(ties: TieGroups) -> Pav:
-    """Optimal calibration of scores to log-likelihood ratios (Bruemmer and du Preez, 2006, section 6).
-
-    Isotonic regression of "mated" on the score; the prior odds of the trial list are taken out of the posterior.
-    """
-    from scipy.optimize import isotonic_regression
-
-    total = ties.mated + ties.nonmated
-    fit = isotonic_regression(ties.mated / total, weights=total)
-    starts = np.asarray(fit.blocks[:-1], dtype=np.int64)
-    # Counts, not the fitted means, so that pure blocks are exactly pure and the result is free of rounding.
-    mated, nonmated = np.add.reduceat(ties.mated, starts), np.add.reduceat(ties.nonmated, starts)
-    with np.errstate(divide="ignore"):
-        llr = np.log(mated) - np.log(nonmated) - np.log(mated.sum() / nonmated.sum())
-    return Pav(mated, nonmated, llr, np.repeat(np.arange(len(starts)), np.diff(fit.blocks)))
-
-
-@metric("eer", unit="rate", chance=0.5, private="high")
-def eer(trials: Trials) -> float:
+@metric_of_ties("eer", unit="rate", chance=0.5, private="high")
+def eer(ties: TieGroups) -> Float64:
     """Error rate where misses and false accepts are equally frequent, in [0, 1]; 0.5 is chance.
 
     Linear interpolation between the two operating points of the ROC that enclose it; tied scores are one operating
     point, so a constant score gives exactly 0.5. Above 0.5 the attacker's scores are inverted.
     """
-    return _crossing(trials.ties.mated, trials.ties.nonmated)
+    return _crossing(ties)
 
 
-@metric("eer_hull", unit="rate", chance=0.5, private="high")
-def eer_hull(trials: Trials) -> float:
+@metric_of_ties("eer_hull", unit="rate", chance=0.5, private="high")
+def eer_hull(ties: TieGroups) -> Float64:
     """Equal error rate on the convex hull of the ROC (Bruemmer and du Preez, 2006), in [0, 0.5].
 
     The attacker reaches it by randomising between thresholds: never above the plain EER's better side, invariant to
     any increasing map of the scores.
     """
-    blocks = pav(trials.ties)
-    return _crossing(blocks.mated, blocks.nonmated)
+    return _crossing(ties.blocks)
 
 
-def _crossing(mated: Float64, nonmated: Float64) -> float:
-    """Where the path of (miss, false accept) crosses the diagonal, from counts by ascending score."""
-    miss = np.concatenate([[0.0], np.cumsum(mated) / mated.sum()])  # [thresholds + 1]
-    false_accept = np.concatenate([[1.0], 1 - np.cumsum(nonmated) / nonmated.sum()])
+def _crossing(counts: Counts) -> Float64:
+    """[lists], where the path of (miss, false accept), which starts at (0, 1), crosses the diagonal."""
+    miss = counts.running(counts.mated) / counts.all_mated[counts.list_of]  # [cells], above each of them
+    false_accept = 1 - counts.running(counts.nonmated) / counts.all_nonmated[counts.list_of]
     gap = miss - false_accept
-    after = int(np.argmax(gap >= 0))
-    before = after - 1
-    step = -gap[before] / (gap[after] - gap[before])
-    return float(miss[before] + step * (miss[after] - miss[before]))
+    crossed = np.flatnonzero(gap >= 0)
+    after = crossed[np.searchsorted(crossed, counts.starts)]
+    first, before = after == counts.starts, np.maximum(after - 1, 0)
+    gap_before, miss_before = np.where(first, -1.0, gap[before]), np.where(first, 0.0, miss[before])
+    step = -gap_before / (gap[after] - gap_before)
+    return np.asarray(miss_before + step * (miss[after] - miss_before))
 
 
-@metric("cllr", unit="bit", chance=1.0, private="high", needs_llr=True)
-def cllr(trials: Trials) -> float:
+@metric_of_ties("cllr", unit="bit", chance=1.0, private="high", needs_llr=True)
+def cllr(ties: TieGroups) -> Float64:
     """Actual Cllr of scores that claim to be natural log-likelihood ratios, in bits, in [0, infinity).
 
     0 for perfect evidence, 1 for evidence always 0; above 1 the evidence misleads. Raw cosines are not
     log-likelihood ratios: map them with `affine_calibration` first.
     """
-    return _cost(trials.mated_scores, trials.nonmated_scores)
+    mated = ties.sums(np.logaddexp(0, -ties.scores)[ties.place] * ties.mated) / ties.all_mated
+    nonmated = ties.sums(np.logaddexp(0, ties.scores)[ties.place] * ties.nonmated) / ties.all_nonmated
+    return np.asarray((mated + nonmated) / 2 / np.log(2))
 
 
-@metric("min_cllr", unit="bit", chance=1.0, private="high")
-def min_cllr(trials: Trials) -> float:
+@metric_of_ties("min_cllr", unit="bit", chance=1.0, private="high")
+def min_cllr(ties: TieGroups) -> Float64:
     """Cllr after the best monotone calibration (PAV), in bits, in [0, 1]: what the ordering alone gives away."""
-    blocks = pav(trials.ties)
+    blocks = ties.blocks
     with np.errstate(over="ignore"):
-        mated = _weighted(np.logaddexp(0, -blocks.llr), blocks.mated)
-        nonmated = _weighted(np.logaddexp(0, blocks.llr), blocks.nonmated)
-    return (mated + nonmated) / 2 / float(np.log(2))
+        mated = _mean(blocks, np.logaddexp(0, -blocks.llr), blocks.mated)
+        nonmated = _mean(blocks, np.logaddexp(0, blocks.llr), blocks.nonmated)
+    return np.asarray((mated + nonmated) / 2 / np.log(2))
 
 
 def affine_calibration(trials: Trials) -> Callable[[Float64], Float64]:
@@ -117,10 +93,9 @@ def _cost(mated: Float64, nonmated: Float64) -> float:
     return float(np.logaddexp(0, -mated).mean() + np.logaddexp(0, nonmated).mean()) / 2 / float(np.log(2))
 
 
-def _weighted(values: Float64, counts: Float64) -> float:
-    """Mean of values by counts; an infinite value of count zero does not occur and must not count."""
-    there = counts > 0
-    return float(values[there] @ counts[there] / counts.sum())
+def _mean(of: Counts, values: Float64, counts: Float64) -> Float64:
+    """[lists], mean of values by counts; an infinite value of count zero does not occur and must not count."""
+    return np.asarray(of.sums(np.where(counts > 0, values, 0.0) * counts) / of.sums(counts))
 
 
 def tpr_at_fpr(trials: Trials, fpr: float) -> float | None:
@@ -129,29 +104,38 @@ def tpr_at_fpr(trials: Trials, fpr: float) -> float | None:
     No interpolation: a threshold that was not observed is not claimed. Ties are accepted together. None where the
     trials cannot resolve the rate; `resolution_note` says why.
     """
-    if resolution_note(trials, fpr) is not None:
-        return None
-    ties = trials.ties
-    false_positives = np.concatenate([[0.0], np.cumsum(ties.nonmated[::-1])])
-    true_positives = np.concatenate([[0.0], np.cumsum(ties.mated[::-1])])
+    value = float(_tpr_of_ties(trials.ties, fpr)[0])
+    return None if np.isnan(value) else value
+
+
+def _tpr_of_ties(ties: TieGroups, fpr: float) -> Float64:
+    """[lists], NaN where a list cannot resolve the rate."""
     # Counts against a rounded-up limit would accept one too many: 0.01 * 300 is 3.0000000000000004 in floats.
-    allowed = math.floor(fpr * float(ties.nonmated.sum()) + 1e-9)
-    last = int(np.searchsorted(false_positives, allowed, side="right")) - 1
-    return float(true_positives[last] / true_positives[-1])
+    allowed = np.floor(fpr * ties.all_nonmated + _ROUNDING)[ties.list_of]
+    # A threshold at each cell accepts it and all above it.
+    accepted = ties.all_nonmated[ties.list_of] - ties.running(ties.nonmated) + ties.nonmated <= allowed
+    share = ties.sums(np.where(accepted, ties.mated, 0.0)) / ties.all_mated
+    return np.where(ties.all_nonmated >= _needed(fpr), share, np.nan)
 
 
 TPR_METRICS = {0.001: "tpr_at_fpr_01pct", 0.01: "tpr_at_fpr_1pct"}
 """Share of mated trials accepted, in [0, 1], where at most this share of the non-mated ones is."""
 for _fpr, _name in TPR_METRICS.items():
-    metric(_name, unit="rate", chance=_fpr, private="low")(partial(tpr_at_fpr, fpr=_fpr))
+    _function = metric(_name, unit="rate", chance=_fpr, private="low")(partial(tpr_at_fpr, fpr=_fpr))
+    OF_TIES[_function] = partial(_tpr_of_ties, fpr=_fpr)
 
 
 def resolution_note(trials: Trials, fpr: float) -> str | None:
     """Why a false-positive rate cannot be resolved by these trials, or None if it can."""
-    nonmated, needed = int((~trials.mated).sum()), math.ceil(1 / fpr - 1e-9)
+    nonmated, needed = int((~trials.mated).sum()), _needed(fpr)
     if nonmated >= needed:
         return None
     return f"{nonmated} non-mated trials cannot resolve a false-positive rate of {fpr:g}: at least {needed} are needed"
+
+
+def _needed(fpr: float) -> int:
+    """Non-mated trials that resolve a false-positive rate."""
+    return math.ceil(1 / fpr - _ROUNDING)
 
 
 OMEGA = 1.0
@@ -159,8 +143,8 @@ OMEGA = 1.0
 MATED_PER_BIN, MAX_BINS = 10, 100
 
 
-@metric("d_sys", unit="share", chance=0.0, private="low")
-def d_sys(trials: Trials) -> float:
+@metric_of_ties("d_sys", unit="share", chance=0.0, private="low")
+def d_sys(ties: TieGroups) -> Float64:
     """Global linkability, in [0, 1]: 0 where mated and non-mated scores look alike, 1 where they do not overlap.
 
     Local linkability 2 w LR / (1 + w LR) - 1 where w LR > 1, else 0, averaged over the mated density. Densities are
@@ -168,31 +152,40 @@ def d_sys(trials: Trials) -> float:
     is biased upward in small samples (0.06 at 500 mated scores without any leak, measured): compare it with
     `d_sys_monotone`, and with the constant anchor, before reading much into small values.
     """
-    low, high = float(trials.scores.min()), float(trials.scores.max())
-    if low == high:
-        return 0.0
-    edges = np.linspace(low, high, max(1, min(MAX_BINS, len(trials.mated_scores) // MATED_PER_BIN)) + 1)
-    mated, nonmated = (np.histogram(scores, edges)[0] for scores in (trials.mated_scores, trials.nonmated_scores))
-    return _linkability(mated, nonmated)
+    lists, bins = np.arange(len(ties.starts)), np.clip(ties.all_mated // MATED_PER_BIN, 1, MAX_BINS).astype(np.int64)
+    low, high = ties.scores[ties.place[ties.starts]], ties.scores[ties.place[ties.ends]]
+    number = np.arange(bins.max() + 1)
+    edges = number * ((high - low) / bins)[:, None] + low[:, None]  # [lists, edges], of which a list has bins + 1
+    # Each bin but the last is without its upper end; cells of all lists are found by one search.
+    place = np.where(number < bins[:, None], np.searchsorted(ties.scores, edges), len(ties.scores))
+    cells = np.searchsorted(ties.list_of * len(ties.scores) + ties.place, lists[:, None] * len(ties.scores) + place)
+    mated, nonmated = (
+        np.diff(np.append(0.0, np.cumsum(counts))[cells], axis=1) / every[:, None]
+        for counts, every in ((ties.mated, ties.all_mated), (ties.nonmated, ties.all_nonmated))
+    )
+    return np.where(low == high, 0.0, _linkability(mated, nonmated).sum(axis=1))
 
 
-@metric("d_sys_monotone", unit="share", chance=0.0, private="low")
-def d_sys_monotone(trials: Trials) -> float:
+@metric_of_ties("d_sys_monotone", unit="share", chance=0.0, private="low")
+def d_sys_monotone(ties: TieGroups) -> Float64:
     """The same with the likelihood ratio of the PAV fit, in [0, 1]: no bins, invariant to increasing maps.
 
     It supposes that a higher score never means less alike, and sees no leak in scores that are merely inverted.
     """
-    blocks = pav(trials.ties)
-    return _linkability(blocks.mated, blocks.nonmated)
+    blocks = ties.blocks
+    mated, nonmated = (
+        counts / every[blocks.list_of]
+        for counts, every in ((blocks.mated, blocks.all_mated), (blocks.nonmated, blocks.all_nonmated))
+    )
+    return blocks.sums(_linkability(mated, nonmated))
 
 
-def _linkability(mated_counts: Float64, nonmated_counts: Float64) -> float:
-    """Mean local linkability from the numbers of mated and of non-mated scores in each cell."""
-    mated, nonmated = mated_counts / mated_counts.sum(), nonmated_counts / nonmated_counts.sum()
+def _linkability(mated: Float64, nonmated: Float64) -> Float64:
+    """Local linkability of each cell times its share of the mated scores, from its shares of both classes."""
     # 2 w LR / (1 + w LR) - 1 = (w m - n) / (w m + n), which needs no division by an empty non-mated cell.
     total = OMEGA * mated + nonmated
     local = np.divide(OMEGA * mated - nonmated, total, out=np.zeros_like(total), where=total > 0)
-    return float(np.maximum(local, 0) @ mated)
+    return np.asarray(np.maximum(local, 0) * mated)
 
 
 NO_PRIVACY_BITS = float(1 / (2 * np.log(2)))
@@ -206,37 +199,37 @@ def zebra_tag(worst: float) -> str:
     return next(tag for limit, tag in TAGS if worst <= limit)
 
 
-@metric("zebra_expected", unit="bit", chance=0.0, private="low")
-def zebra_expected(trials: Trials) -> float:
+@metric_of_ties("zebra_expected", unit="bit", chance=0.0, private="low")
+def zebra_expected(ties: TieGroups) -> Float64:
     """Expected privacy disclosure D_ECE of the population, in bits, in [0, 0.721].
 
     Empirical cross-entropy that the evidence takes away from an adversary who has no evidence, averaged over every
     prior belief in [0, 1], after the best monotone calibration.
     """
-    blocks = pav(trials.ties)
-    remaining = _weighted(prior_averaged_entropy(blocks.llr), blocks.mated)
-    remaining += _weighted(prior_averaged_entropy(-blocks.llr), blocks.nonmated)
-    return max(0.0, NO_PRIVACY_BITS - remaining / float(np.log(2)))
+    blocks = ties.blocks
+    remaining = _mean(blocks, prior_averaged_entropy(blocks.llr), blocks.mated)
+    remaining += _mean(blocks, prior_averaged_entropy(-blocks.llr), blocks.nonmated)
+    return np.asarray(np.maximum(0.0, NO_PRIVACY_BITS - remaining / np.log(2)))
 
 
-@metric("zebra_worst", unit="log10 LR", chance=0.0, private="low", tag=zebra_tag)
-def zebra_worst(trials: Trials) -> float:
+@metric_of_ties("zebra_worst", unit="log10 LR", chance=0.0, private="low", tag=zebra_tag)
+def zebra_worst(ties: TieGroups) -> Float64:
     """Worst-case disclosure for an individual: the largest |log10 LR| of any trial, at least 0.
 
     One mated and one non-mated trial are added beyond both ends (Laplace's rule of succession), so n trials resolve at
     most about log10 n; the prior odds are those of the real trials, as in the ZEBRA toolkit. Chance is 0 for constant
     scores and positive for random ones, because it is a maximum.
     """
-    ties = trials.ties
-    if len(ties.scores) == 1:
-        # The added trials alone would otherwise make a constant look informative in an unbalanced list.
-        return 0.0
-    scores = np.concatenate([[-np.inf], ties.scores, [np.inf]])
-    padded = TieGroups(scores, *(np.concatenate([[1.0], counts, [1.0]]) for counts in (ties.mated, ties.nonmated)))
-    fit = pav(padded)
-    padded_odds, odds = padded.mated.sum() / padded.nonmated.sum(), ties.mated.sum() / ties.nonmated.sum()
-    llr = fit.llr + np.log(padded_odds / odds)
-    return float(np.abs(llr[fit.block[1:-1]]).max() / np.log(10))
+    added = np.append(ties.starts, ties.ends + 1)
+    starts = ties.starts + 2 * np.arange(len(ties.starts))
+    padded = Counts(np.insert(ties.mated, added, 1.0), np.insert(ties.nonmated, added, 1.0), starts)
+    fit = padded.fit()
+    odds = (ties.all_mated / ties.all_nonmated) / (padded.all_mated / padded.all_nonmated)
+    real = np.ones(len(padded.mated), bool)
+    real[starts] = real[starts[1:] - 1] = real[-1] = False
+    llr = fit.llr[fit.block[real]] - np.log(odds)[ties.list_of]
+    # Of one score only, the added trials alone would make a constant look informative in an unbalanced list.
+    return np.where(ties.starts == ties.ends, 0.0, np.maximum.reduceat(np.abs(llr), ties.starts) / np.log(10))
 
 
 def prior_averaged_entropy(llr: Float64) -> Float64:

@@ -1,7 +1,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -294,3 +297,22 @@ def test_a_prompt_without_a_yes_ends_in_a_sentence_that_fits(
             "moretta: not confirmed, so nothing was done" if isinstance(keys, str) else "moretta: ended by Ctrl-C"
         )
     )
+
+
+@pytest.mark.parametrize("module", ["attackers.base", "utility.evaluators"])
+def test_what_a_study_may_name_is_known_without_torch(module: str) -> None:
+    of = "attacker" if module == "attackers.base" else "evaluator"
+    code = f"from moretta.shared.audit.{module} import {of}_names; import sys; assert {of}_names()"
+    subprocess.run([sys.executable, "-c", f"{code} and not {{'torch', 'sklearn'}} & set(sys.modules)"], check=True)
+
+
+@pytest.mark.parametrize("command", [["--help"], ["site", "status", "--local"]])
+def test_what_is_looked_at_often_loads_nothing_heavy(command: list[str], tmp_path: Path) -> None:
+    loaded = f"""
+import sys
+from moretta.deploy.cli.main import run
+assert run({command}) == {0 if command == ["--help"] else int(ExitCode.HOME)}
+assert not {{"numpy", "torch", "flwr", "grpc", "asyncio"}} & set(sys.modules), sorted(sys.modules)
+"""
+    environment = {**os.environ, "MORETTA_SITE": str(tmp_path)}
+    subprocess.run([sys.executable, "-c", loaded], check=True, env=environment, stdout=subprocess.DEVNULL)

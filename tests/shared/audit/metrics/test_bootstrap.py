@@ -5,8 +5,9 @@ import pytest
 
 from moretta.shared.audit.measure import Measurement
 from moretta.shared.audit.metrics import Ranking, Trials
-from moretta.shared.audit.metrics.intervals import bootstrap_rows, bootstrap_trials
-from moretta.shared.audit.metrics.scores import METRICS, metric
+from moretta.shared.audit.metrics.identification import EACH_TRIAL
+from moretta.shared.audit.metrics.intervals import bootstrap_rows, bootstrap_trials, bootstrap_values
+from moretta.shared.audit.metrics.scores import METRICS, Metric, metric, metrics_of
 from moretta.shared.audit.metrics.verification import eer
 from moretta.shared.audit.result import Result
 from moretta.shared.core.errors import RunError
@@ -70,6 +71,30 @@ def test_a_resample_counts_a_speaker_on_both_sides_and_never_against_its_copy() 
 def test_a_list_too_small_to_resample_gives_no_interval() -> None:
     two = Trials([1.0, 2.0, 0.0], [1, 2, 1], [1, 2, 2])
     assert bootstrap_trials({"none": lambda _: None}, two)["none"] is None
+
+
+@pytest.mark.parametrize("within_speaker", [False, True])
+@pytest.mark.parametrize("decimals", [0, 6])  # with many ties, and with few
+def test_resamples_measured_at_once_are_those_measured_one_by_one(decimals: int, within_speaker: bool) -> None:
+    drawn = speakers_with_own_ease(9, 6, seed=decimals)
+    trials = Trials(drawn.scores.round(decimals), drawn.enrol_speaker, drawn.trial_speaker)
+    part = trials.of_speaker(4) if within_speaker else trials
+    assert part is not None
+    for m in metrics_of("trials"):
+        one_by_one = lambda trials, m=m: m.function(trials)  # noqa: E731 - another function than the registered one
+        options = {"resamples": 60, "within_speaker": within_speaker}
+        found = bootstrap_trials({"at once": m.function, "one by one": one_by_one}, part, **options)
+        assert found["at once"] == pytest.approx(found["one by one"], abs=1e-12), m.name
+
+
+@pytest.mark.parametrize("m", metrics_of("ranking"), ids=lambda m: m.name)
+def test_values_of_rows_are_resampled_as_the_rows_are(m: Metric) -> None:
+    speaker = np.repeat(np.arange(8), 6)
+    scores = np.random.default_rng(2).normal(size=(48, 8)).round(1) + np.eye(8)[speaker]
+    ranking = Ranking(scores, np.arange(8), speaker)
+    values, middle = EACH_TRIAL[m.function]
+    by_rows = bootstrap_rows(lambda rows: m.function(ranking.rows(rows)), speaker)
+    assert bootstrap_values(values(ranking), speaker, middle=middle) == pytest.approx(by_rows, abs=1e-12)
 
 
 def test_rows_are_resampled_by_speaker() -> None:

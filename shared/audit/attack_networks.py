@@ -1,4 +1,7 @@
-"""The small networks that attackers train, as bare modules: listing the attackers does not load torch."""
+"""The small networks that attackers train, as bare modules.
+
+They lie outside the folder of plug-ins: to list the attackers does not load torch.
+"""
 
 from __future__ import annotations
 

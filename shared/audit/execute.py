@@ -121,13 +121,7 @@ def run_unit(inputs: Inputs, unit: Unit) -> list[Result]:
 
 
 def _run(cls: type[Attacker], inputs: Inputs, unit: Unit, scenarios: list[Scenario]) -> list[Result]:
-    seed = _seed_of(inputs.seed, unit.attacker, unit.name)
-    if issubclass(cls, Identifier):
-        scored = _identify(cls, inputs, unit, scenarios, seed)
-    elif issubclass(cls, Embedder):
-        scored = _embed(cls, inputs, unit, scenarios, seed)
-    else:
-        raise TypeError(f"{cls.__name__} is neither an Identifier nor an Embedder")
+    scored = train_and_score(cls, inputs, unit, scenarios)
     numbers, clips = inputs.numbers, len(inputs.plan.trial)
     half_of = {numbers[s]: half for half, members in enumerate(inputs.plan.halves) for s in members}
     tried = Counter(inputs.clips.labels[inputs.sides[1]].tolist())
@@ -176,15 +170,26 @@ def _distinctiveness(
     return results
 
 
-_Scored = list[tuple[Scenario, Ranking, Trials | None]]
+Scored = list[tuple[Scenario, Ranking, Trials | None]]
+"""Identification and verification in each scenario."""
 
 
-def _identify(cls: type[Identifier], inputs: Inputs, unit: Unit, scenarios: list[Scenario], seed: int) -> _Scored:
+def train_and_score(cls: type[Attacker], inputs: Inputs, unit: Unit, scenarios: list[Scenario]) -> Scored:
+    """Attack without measuring."""
+    seed = _seed_of(inputs.seed, unit.attacker, unit.name)
+    if issubclass(cls, Identifier):
+        return _identify(cls, inputs, unit, scenarios, seed)
+    if issubclass(cls, Embedder):
+        return _embed(cls, inputs, unit, scenarios, seed)
+    raise TypeError(f"{cls.__name__} is neither an Identifier nor an Embedder")
+
+
+def _identify(cls: type[Identifier], inputs: Inputs, unit: Unit, scenarios: list[Scenario], seed: int) -> Scored:
     assert unit.train is not None
     enrol, trial = inputs.sides
     attacker = cls()
     attacker.fit(inputs.sets[unit.train].subset(enrol), seed=seed)
-    scored: _Scored = []
+    scored: Scored = []
     for scenario in scenarios:
         scores = attacker.scores(inputs.sets[scenario.trial].subset(trial))
         ranking = scoring.ranking_of_posteriors(scores, attacker.speakers, inputs.numbers, inputs.clips.labels[trial])
@@ -192,7 +197,7 @@ def _identify(cls: type[Identifier], inputs: Inputs, unit: Unit, scenarios: list
     return scored
 
 
-def _embed(cls: type[Embedder], inputs: Inputs, unit: Unit, scenarios: list[Scenario], seed: int) -> _Scored:
+def _embed(cls: type[Embedder], inputs: Inputs, unit: Unit, scenarios: list[Scenario], seed: int) -> Scored:
     """Identification with a model that knows the enrolment; verification with models of other speakers only.
 
     Each half of the speakers trains a model that compares the other half.
@@ -219,7 +224,7 @@ def _embed(cls: type[Embedder], inputs: Inputs, unit: Unit, scenarios: list[Scen
             few = np.sort(np.random.default_rng(seed).permutation(len(train))[: scoring.COHORT])
             folds.append((model, _vectors(model, train.subset(few)), pairs[~known[pairs].any(axis=1)]))
     speakers = labels[np.concatenate([own for _, _, own in folds])]  # [n, 2]
-    scored: _Scored = []
+    scored: Scored = []
     for s in scenarios:
         scores = np.concatenate([_compare(*fold, inputs, s) for fold in folds])
         scored.append((s, rankings[s.name], Trials(scores, speakers[:, 0], speakers[:, 1])))

@@ -89,7 +89,7 @@ def audit(
         encoders = list(dict.fromkeys(cls.encoder for cls in here if cls.encoder))
         sets = embed_once(encoders, sets, Path(scratch), cache_dir, pool, progress=progress)
         inputs = Inputs(sets, plan, seed, bootstrap)
-        small = _constant_inputs(inputs)
+        small = constant_inputs(inputs)
         units = [unit for cls in here for unit in units_of(cls, set(sets))]
         # Networks first: a long unit started last would leave the other workers idle.
         units.sort(key=lambda u: (-get_attacker(u.attacker).cost, u.train == "constant"))
@@ -143,7 +143,7 @@ def matched(
     return {"original": matching, "released": both}, unused
 
 
-def _constant_inputs(inputs: Inputs) -> Inputs:
+def constant_inputs(inputs: Inputs) -> Inputs:
     """The constant anchor on few clips of each speaker, with its own plan."""
     keep: list[int] = []
     for side in inputs.sides:

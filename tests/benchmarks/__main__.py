@@ -28,7 +28,10 @@ HISTORY = FOLDER / "history.jsonl"
 FALLEN = 0.15
 PACKAGES = ("flwr", "ray", "torch", "torchaudio", "opacus", "scikit-learn", "numpy", "librosa")
 
-RATIOS: dict[str, list[str]] = {}
+RATIOS: dict[str, list[str]] = {
+    "Start of commands, and the demonstration": ["start"],
+    "Audit: attackers of voices": ["audit"],
+}
 """Title of each benchmark whose rows have targets; NAME of its `bench_NAME.py`, arguments. `--quick` runs these."""
 
 RATES = {

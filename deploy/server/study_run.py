@@ -37,6 +37,8 @@ _LAUNCH_SECONDS = 120.0
 _STATUS_SECONDS = 2.0
 _DEAD_SECONDS = 5.0
 """A run without a process for so long is dead. Flower itself notices after a minute."""
+_SETTLE_SECONDS = 2.0
+"""How long after a run's end its files may come to say so."""
 _T = TypeVar("_T")
 _log = logging.getLogger(__name__)
 
@@ -228,7 +230,7 @@ class StudyRun:
 
     def _settled(self, monitor: ProgressMonitor) -> bool:
         """Whether the files of a run that Flower calls finished come to say so too, a moment later."""
-        end = self.clock() + 2.0
+        end = self.clock() + _SETTLE_SECONDS
         while not monitor.sites_finished and self.clock() < end:
             monitor.look(None)
         return monitor.sites_finished

@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict
 
 from moretta.deploy.runtime.planning import plan_simulation
 from moretta.deploy.sweep.grid import Folds, Grid, GridCell
+from moretta.server.stages.state import RESUME_FILE
 from moretta.shared.core.reproducibility import code_digest, versions
 from moretta.shared.data.clips import Corpus
 from moretta.shared.data.reader import read_corpus
@@ -120,6 +121,11 @@ def _planned(cell: GridCell, corpus: Corpus, plan: SimulationPlan, found: tuple[
 def folder_of(out: Path, job: Job) -> Path:
     """Where a job's run lies: releases stay, the others' are gone when the job is done."""
     return out / "releases" / job.release if job.kind == "release" else out / WORK / f"{job.kind}-{job.key}"
+
+
+def is_made(job: Job, out: Path) -> bool:
+    """Whether the release that a job needs still lies there, whole."""
+    return (out / "releases" / job.release / RESUME_FILE).exists()
 
 
 def release_study(study: Study) -> Study:

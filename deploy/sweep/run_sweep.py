@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 import shutil
-import signal
 import socket
 import sys
 import time
@@ -29,14 +28,13 @@ from joblib.externals.loky.process_executor import TerminatedWorkerError
 
 from moretta.deploy.cli.console import heartbeat
 from moretta.deploy.runtime.run_folder import Notify, interruptible
-from moretta.deploy.sweep.jobs import WORK, Job, SweepPlan, environment_digest
+from moretta.deploy.sweep.jobs import WORK, Job, SweepPlan, environment_digest, is_made
 from moretta.deploy.sweep.sweep_results import ResultFolder, collect
-from moretta.deploy.sweep.work import do, is_made
 from moretta.shared.audit.report.sweep_rows import SweepReport
 from moretta.shared.core.atomic import locked
 from moretta.shared.core.errors import MorettaError, RunError, StudyError
 from moretta.shared.core.reproducibility import versions
-from moretta.shared.core.workers import cpu_count, end_with_parent, limit_threads
+from moretta.shared.core.workers import cpu_count, leave_the_end_to_parent, limit_threads
 
 Do = Callable[[Job, Path], None]
 _CONNECT_SECONDS = 5.0
@@ -130,7 +128,8 @@ def _do(todo: list[Job], out: Path, *, jobs: int | None, notify: Notify, cluster
     def alive() -> None:
         notify(f"{done}/{len(todo)} done, at work for {time.monotonic() - start:.0f} s")
 
-    where = cluster_runner(do, out.resolve(), jobs, cluster) if cluster else job_runner(do, out, jobs or cpu_count())
+    on_cluster = cluster_runner(_work, out.resolve(), jobs, cluster) if cluster else None
+    where = on_cluster or job_runner(_work, out, jobs or cpu_count())
     with where as runner, heartbeat(alive):
         notify(f"0/{len(todo)} done: {len(todo)} jobs on {min(runner.count, len(todo))} processes, releases first")
         for done, ended in enumerate(runner.run(todo), start=1):
@@ -140,6 +139,12 @@ def _do(todo: list[Job], out: Path, *, jobs: int | None, notify: Notify, cluster
                 what = f"{what} FAILED: {ended.failure}"
             notify(f"{done}/{len(todo)} {what} ({time.monotonic() - start:.0f} s)")
     return failures
+
+
+def _work(job: Job, out: Path) -> None:
+    from moretta.deploy.sweep.work import do  # loads torch, which only workers need
+
+    do(job, out)
 
 
 class Ended(NamedTuple):
@@ -199,7 +204,7 @@ class JobRunner:
             workers = max(2, min(self.count, len(jobs)))
             run = Parallel(workers, return_as="generator_unordered", pre_dispatch=self.count, batch_size=1)
             call = delayed(_attempt)
-            todo = (call(self.do, job.model_dump_json(), self.out, self.backend, environment_digest()) for job in jobs)
+            todo = (call(self.do, job.model_dump_json(), self.out, environment_digest()) for job in jobs)
             with closing(run(todo)) as ended:
                 yield from ended
 
@@ -208,7 +213,8 @@ class JobRunner:
 def job_runner(do: Do, out: Path, count: int) -> Iterator[JobRunner]:
     """Processes on this machine; none is left behind, interrupted or not."""
     try:
-        yield JobRunner(do, out, count, options={"inner_max_num_threads": 1})
+        # at the start of each process, since one that gets no job would wait for one long after the parent is gone
+        yield JobRunner(do, out, count, options={"inner_max_num_threads": 1, "initializer": leave_the_end_to_parent})
     finally:
         get_reusable_executor().shutdown(wait=True, kill_workers=True)
 
@@ -250,9 +256,9 @@ def cluster_runner(do: Do, out: Path, count: int | None, address: str) -> Iterat
         ray.shutdown()
 
 
-def _attempt(do: Do, content: str, out: Path, backend: str, environment: str) -> tuple[str, str]:
+def _attempt(do: Do, content: str, out: Path, environment: str) -> tuple[str, str]:
     """Do a job in a worker; returns its key, and why it failed."""
-    _begin_worker(backend)
+    _begin_worker()
     job, failure = Job.model_validate_json(content), ""
     mark = _mark(out, job)
     mark.parent.mkdir(parents=True, exist_ok=True)
@@ -270,11 +276,8 @@ def _attempt(do: Do, content: str, out: Path, backend: str, environment: str) ->
 
 
 @cache
-def _begin_worker(backend: str) -> None:
+def _begin_worker() -> None:
     """Once in each process, before its first job."""
-    if backend == "loky":
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent is interrupted too, and ends its workers
-        end_with_parent()
     limit_threads(1)
     logging.getLogger("flwr").setLevel(logging.WARNING)  # it reports each round of each training
 

@@ -36,11 +36,6 @@ def do(job: Job, out: Path) -> None:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def is_made(job: Job, out: Path) -> bool:
-    """Whether the release that a job needs still lies there, whole."""
-    return (out / "releases" / job.release / RESUME_FILE).exists()
-
-
 def _release(job: Job, folder: Path, out: Path) -> Record:
     del out
     run = _started(job, folder)

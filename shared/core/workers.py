@@ -137,8 +137,7 @@ def _start_worker(environment: dict[str, str]) -> None:
 
     os.environ.clear()
     os.environ.update(environment, **dict.fromkeys(THREAD_VARIABLES, "1"))
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent is interrupted too, and ends its workers
-    end_with_parent()
+    leave_the_end_to_parent()
     cv2.setNumThreads(1)
     own_randomness()
 
@@ -155,8 +154,12 @@ def own_randomness() -> None:
     torch.seed()
 
 
-def end_with_parent() -> None:
-    """End this worker process when its parent is gone: a killed one ends nobody, and a pool waits forever."""
+def leave_the_end_to_parent() -> None:
+    """In a worker process, before its first job: take no interrupt, since the parent gets it too and ends its workers.
+
+    End when the parent is gone: a killed one ends nobody, and a pool waits forever.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = parent_process()
     if parent is None:
         return
@@ -191,15 +194,16 @@ def one_thread() -> Iterator[None]:
 def limit_threads(threads: int = 1) -> None:
     """Limit this process, and those it starts, to `threads` compute threads each, for good.
 
-    The environment is for processes to come. Libraries that are loaded already are set directly.
+    The environment is for processes to come, and for torch where it is loaded later, which takes seconds. Libraries
+    that are loaded already are set directly.
     """
     os.environ.update(dict.fromkeys(THREAD_VARIABLES, str(threads)))
     import cv2
-    import torch
     from threadpoolctl import threadpool_limits
 
     threadpool_limits(limits=threads)
-    torch.set_num_threads(threads)
+    if torch := sys.modules.get("torch"):
+        torch.set_num_threads(threads)
     cv2.setNumThreads(threads)
 
 

@@ -1,14 +1,41 @@
-"""A `moretta` command within this process, for what comes after a first run by the installed command."""
+"""Commands: what runs, and how to run them at less cost, within this process or on one CPU."""
 
 from __future__ import annotations
 
 import contextlib
 import io
 import os
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from unittest import mock
 
+import psutil
+
 from moretta.deploy.cli.main import run
+
+
+def command_lines(found: Iterable[psutil.Process]) -> dict[psutil.Process, list[str]]:
+    """What each of some processes was started as. One that has ended meanwhile has no line, and hides no other."""
+    lines = {}
+    for process in found:
+        with contextlib.suppress(psutil.Error):
+            lines[process] = process.cmdline()
+    return lines
+
+
+@contextlib.contextmanager
+def one_cpu() -> Iterator[None]:
+    """What this thread starts finds one CPU: a study on it starts one process for its sites, and none for its audit.
+
+    Each test process has its own. Figures do not depend on it; what a study does on all CPUs, other tests show.
+    """
+    cpus = sorted(os.sched_getaffinity(0))
+    number = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    os.sched_setaffinity(0, {cpus[number % len(cpus)]})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, cpus)
 
 
 def moretta_here(*arguments: object, cache: Path) -> tuple[int, str, str]:

@@ -11,11 +11,13 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import psutil
 import pytest
-from commands import moretta_here
+from commands import command_lines, moretta_here
 
+from moretta.deploy.sweep.jobs import Job
 from moretta.shared.core.errors import ExitCode
 from tests.conftest import write_tone_corpus
 
@@ -31,8 +33,8 @@ train = { rounds = 1 }
 split = { folds = 2 }
 audit = { attackers = ["voice-logistic"], bootstrap = 10, inference = false, utility = false }
 """
-AXES = "[axes]\nprivacy.epsilon = [2, 8]\n"
-"""A release, an audit and two trainings."""
+AXES = '[axes]\nprivacy.epsilon = [2, "inf"]\n'
+"""A release, an audit and two trainings, one of them without noise."""
 COMMAND = [sys.executable, "-m", "moretta.deploy.cli.main", "sweep"]
 
 
@@ -105,65 +107,58 @@ def wait_for(process: subprocess.Popen[str], text: str) -> None:
 
 
 def alive(processes: list[psutil.Process]) -> list[psutil.Process]:
-    psutil.wait_procs(processes, timeout=10)
+    psutil.wait_procs(processes, timeout=60)
     return [p for p in processes if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]
+
+
+def workers_of(process: subprocess.Popen[str]) -> list[psutil.Process]:
+    lines = command_lines(psutil.Process(process.pid).children(recursive=True))
+    return [worker for worker, line in lines.items() if "popen_loky" in " ".join(line)]
+
+
+def would_do(place: Path, *more: str) -> tuple[list[str], int]:
+    """The kinds of jobs that a sweep would do, none of which is done, and how many results it uses again."""
+    asked: list[str] = []
+
+    def fail(todo: list[Job], *_: object, **__: object) -> dict[str, str]:
+        asked.extend(job.kind for job in todo)
+        return {job.key: "not done" for job in todo}
+
+    with mock.patch("moretta.deploy.sweep.run_sweep._do", fail):
+        found = here(place, *more, code=ExitCode.RUN_FAILED)
+    assert found["done"] == len(asked)
+    return sorted(asked), found["reused"]
 
 
 def test_results_are_used_again_as_long_as_nothing_they_depend_on_has_changed(swept: Place, done: Path) -> None:
     first = swept.found
     assert (first["done"], first["reused"], first["failures"]) == (4, 0, {})
     assert all(row["uar"] is not None and row["top1"] is not None for row in first["rows"])
-    assert [row["model_nominal"] for row in first["rows"]] == [2.0, 8.0]
+    assert [row["settings"] for row in first["rows"]] == [{"privacy.epsilon": 2}, {"privacy.epsilon": "inf"}]
+    assert first["rows"][0]["model_nominal"] == 2.0
+    assert first["rows"][0]["model_clip"] != first["rows"][0]["release_clip"]
+    assert first["rows"][1]["model_clip"] == first["rows"][1]["release_clip"]  # it tells as much as the release
 
     again = here(done)
     assert (again["done"], again["reused"]) == (0, 4)
     assert again["rows"] == first["rows"]
 
-    more = finish(done, "--axis", "privacy.epsilon=2,8,inf")
-    assert (more["done"], more["reused"]) == (1, 4)
-    assert more["rows"][2]["settings"] == {"privacy.epsilon": "inf"}
-    assert more["rows"][2]["model_clip"] == more["rows"][2]["release_clip"]  # it tells as much as the release
+    assert would_do(done, "--axis", "privacy.epsilon=2,8,inf") == (["train"], 4)
 
     clip = sorted((done / "tones" / "AudioWAV").iterdir())[0]
     clip.write_bytes(clip.read_bytes()[:-2] + b"\x01\x02")
-    changed = finish(done, "--axis", "privacy.epsilon=2")
-    assert (changed["done"], changed["reused"]) == (3, 0)
+    assert would_do(done, "--axis", "privacy.epsilon=2") == (["audit", "release", "train"], 0)
 
 
-def test_a_sweep_that_was_killed_goes_on_with_what_it_had_and_a_killed_worker_costs_one_more_try_and_no_cell(
+def test_a_sweep_that_was_interrupted_or_killed_goes_on_with_what_it_had_and_a_killed_worker_costs_no_cell(
     swept: Place, place: Path
 ) -> None:
-    process = start(place)
-    wait_for(process, "1/4 ")
-    children = psutil.Process(process.pid).children(recursive=True)
-    process.kill()
-    process.communicate()
-    assert children
-    assert alive(children) == []
-
-    process = start(place)
-    wait_for(process, "1/")
-    workers = [c for c in psutil.Process(process.pid).children() if "popen_loky" in " ".join(c.cmdline())]
-    assert workers
-    for worker in workers:
-        worker.kill()
-    reported, errors = process.communicate()
-    assert process.returncode == ExitCode.OK, errors
-    found = json.loads(reported)
-    assert found["reused"] >= 1
-    assert (found["done"] + found["reused"], found["failures"]) == (4, {})
-    assert found["rows"] == swept.found["rows"]  # as if nothing had been killed
-    assert here(place)["reused"] == 4
-
-
-def test_an_interrupt_ends_every_process_and_leaves_no_half_of_a_report_and_no_second_sweep_works_in_the_folder(
-    place: Path,
-) -> None:
     process = start(place, jobs=2)
-    wait_for(process, "1/4 ")
+    wait_for(process, "0/4 ")
     ended, _, errors = moretta_here("sweep", *options(place), cache=place / "cache")
     assert ended == ExitCode.RUN_FAILED
     assert "another sweep works in" in errors
+    wait_for(process, "1/4 ")
     children = psutil.Process(process.pid).children(recursive=True)
     process.send_signal(signal.SIGINT)
     reported, _ = process.communicate()
@@ -172,6 +167,29 @@ def test_an_interrupt_ends_every_process_and_leaves_no_half_of_a_report_and_no_s
     assert alive(children) == []
     assert not list((place / "out").glob("sweep.*"))
     assert not list((place / "out").glob("curves.*"))
+
+    process = start(place)
+    wait_for(process, "1/")
+    children = psutil.Process(process.pid).children(recursive=True)
+    assert len(workers_of(process)) == 2  # one of them had no job yet
+    process.kill()
+    process.wait()
+    assert alive(children) == []
+    process.communicate()
+
+    process = start(place)
+    wait_for(process, "1/")
+    workers = workers_of(process)
+    assert workers
+    for worker in workers:
+        worker.kill()
+    reported, errors = process.communicate()
+    assert process.returncode == ExitCode.OK, errors
+    found = json.loads(reported)
+    assert found["reused"] >= 2
+    assert (found["done"] + found["reused"], found["failures"]) == (4, {})
+    assert found["rows"] == swept.found["rows"]  # as if nothing had been interrupted or killed
+    assert here(place)["reused"] == 4
 
 
 def test_a_folder_of_something_else_is_left_alone(done: Path) -> None:
@@ -184,7 +202,7 @@ def test_a_folder_of_something_else_is_left_alone(done: Path) -> None:
 def test_a_cell_that_fails_is_recorded_with_its_reason_and_the_others_are_finished(done: Path) -> None:
     (done / "grid.toml").write_text(
         GRID
-        + '[[curve]]\nname = "rate"\nset = { privacy.dp_sgd = false }\naxes = { train.learning_rate = [0.3, 1e6] }\n',
+        + '[[curve]]\nname = "rate"\nset = { privacy.dp_sgd = false }\naxes = { train.learning_rate = [0.2, 1e6] }\n',
         encoding="utf-8",
     )
     found = finish(done, code=ExitCode.RUN_FAILED)
@@ -197,7 +215,7 @@ def test_a_cell_that_fails_is_recorded_with_its_reason_and_the_others_are_finish
     assert list(found["failures"]) == ["training of rate: train.learning_rate = 1000000.0, fold 1 of 2"]
     assert "usable updates" in (done / "out" / "sweep.csv").read_text(encoding="utf-8")
     assert "usable updates" in (done / "out" / "sweep.html").read_text(encoding="utf-8")
-    assert finish(done, code=ExitCode.RUN_FAILED)["done"] == 1  # it is tried again, and nothing else is
+    assert would_do(done) == (["train"], 3)  # it is tried again, and nothing else is
 
 
 def test_a_ray_cluster_computes_the_same(swept: Place, place: Path) -> None:

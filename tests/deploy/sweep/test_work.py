@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from moretta.deploy.sweep.grid import GridFile, make_grid
-from moretta.deploy.sweep.jobs import folder_of, plan_sweep
+from moretta.deploy.sweep.jobs import folder_of, is_made, plan_sweep
 from moretta.deploy.sweep.sweep_results import CellAudit, Released, ResultFolder
-from moretta.deploy.sweep.work import do, is_made
+from moretta.deploy.sweep.work import do
 
 
 def test_who_is_released_by_one_clip_cannot_be_attacked_and_the_result_says_so(

@@ -16,10 +16,12 @@ demo: $(STAMP)
 	rm -rf demo
 	$(BIN)/moretta simulate --study deploy/studies/demo.toml --speakers 8 --clips 12 --out demo
 
-# Those of tests/e2e start processes by the dozen and share them. They run also if others have failed.
+# File after file as they stand, so that the small ones come last and both processes end together. Those of tests/e2e
+# start processes by the dozen, share them, and wait for them: four at a time keep two cores at work. They run also if
+# others have failed.
 test: $(STAMP)
-	first=0; $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --ignore tests/e2e --durations 10 || first=$$?; \
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile tests/e2e --durations 10 && exit $$first
+	first=0; $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder --ignore tests/e2e --durations 10 || first=$$?; \
+	$(BIN)/python -m pytest --numprocesses 4 --dist loadfile tests/e2e --durations 10 && exit $$first
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+from commands import command_lines
 from servers import MORETTA, ServerProcess, eventually, moretta
 
 from moretta.deploy.runtime.processes import MARK
@@ -97,8 +98,7 @@ class SiteProcess:
 
     def connector_port(self) -> int:
         """Where its SuperNode was told to call."""
-        for process in self.children():
-            line = process.cmdline()
+        for line in command_lines(self.children()).values():
             if "--superlink" in line:
                 return int(line[line.index("--superlink") + 1].rpartition(":")[2])
         raise AssertionError("no SuperNode runs")

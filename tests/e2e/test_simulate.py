@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import json
 import os
 import signal
@@ -19,9 +18,12 @@ from typing import Any
 import numpy as np
 import psutil
 import pytest
+from commands import moretta_here, one_cpu
+from ledgers import assert_ledgers
 
 from moretta.deploy.runtime import processes
 from moretta.shared.core.errors import ExitCode
+from tests.conftest import write_tone_corpus
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1800)]
 
@@ -42,18 +44,12 @@ bootstrap = 20
 """
 
 
-def _tone_corpus_writer() -> Callable[..., Path]:
-    """The fixture `tiny_corpus` lives as long as one test: these runs share theirs."""
-    spec = importlib.util.spec_from_file_location("tests_conftest", Path(__file__).parents[1] / "conftest.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    writer: Callable[..., Path] = module.write_tone_corpus
-    return writer
-
-
-write_tones = _tone_corpus_writer()
+CLIP = 8.0
+"""The budget of each clip, as preset."""
+BUDGETED = STUDY.replace(
+    "[voice.options]",
+    '[voice]\nanonymizer = "clip-quantizer"\nform = "code-tokens"\n[voice.options]\npreset = "dp-clip"',
+)
 
 
 @dataclass
@@ -143,11 +139,14 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def start(home: Path) -> Iterator[Callable[..., Command]]:
     started: list[Command] = []
 
-    def run(name: str, study: str, corpus: Path, *more: str, command: str = "simulate") -> Command:
+    def run(
+        name: str, study: str, corpus: Path, *more: str, command: str = "simulate", all_cpus: bool = False
+    ) -> Command:
         path = home / f"{name}.toml"
         path.write_text(study, encoding="utf-8")
         arguments = [command, "--corpus", str(corpus), "--study", str(path), *more]
-        started.append(Command.start(arguments, home / name, home / "cache"))
+        with contextlib.nullcontext() if all_cpus else one_cpu():
+            started.append(Command.start(arguments, home / name, home / "cache"))
         return started[-1]
 
     yield run
@@ -160,12 +159,12 @@ def start(home: Path) -> Iterator[Callable[..., Command]]:
 
 @pytest.fixture(scope="module")
 def corpus(home: Path) -> Path:
-    return write_tones(home / "tones")
+    return write_tone_corpus(home / "tones")
 
 
 @pytest.fixture(scope="module")
 def finished(start: Any, corpus: Path) -> Command:
-    command: Command = start("finished", STUDY, corpus, "--json")
+    command: Command = start("finished", BUDGETED, corpus, "--json", all_cpus=True)
     assert command.wait() == ExitCode.OK, command.stderr
     return command
 
@@ -193,7 +192,7 @@ def _bad_corpus(root: Path) -> Path:
 
     from moretta.shared.data.media import write_video
 
-    bad = write_tones(root)
+    bad = write_tone_corpus(root)
     audio, video = bad / "AudioWAV", bad / "VideoFlash"
     noise = np.random.default_rng(5)
     (audio / "1001_IEO_ANG_XX.wav").write_bytes(b"RIFF, and then nothing of the kind")
@@ -273,6 +272,10 @@ def test_epsilon_grows_over_rounds_and_stays_within_the_budget(finished: Command
     assert all(text.count('"kind": "dp-sgd"') == 2 and text.count('"kind": "release"') == 1 for text in ledgers)
 
 
+def test_the_report_states_at_both_units_what_the_ledgers_hold_of_a_budget_for_each_clip(finished: Command) -> None:
+    assert_ledgers(finished.out, sites=2, clips=48, spent={"clip": CLIP, "speaker": 12 * CLIP})
+
+
 def test_no_process_and_no_scratch_folder_is_left(finished: Command, gated: Command) -> None:
     for command in (finished, gated):
         assert len(command.marks) == 2  # Flower's part and the central stages
@@ -299,7 +302,7 @@ def test_a_cell_of_a_sweep_has_the_very_figures_of_a_simulation(finished: Comman
     from moretta.deploy.sweep.sweep_results import CellAudit, ResultFolder, Trained, collect
     from moretta.deploy.sweep.work import do
 
-    (home / "base.toml").write_text(STUDY, encoding="utf-8")
+    (home / "base.toml").write_text(BUDGETED, encoding="utf-8")
     plan, out = plan_sweep(make_grid(GridFile(study=home / "base.toml")), [corpus], "c"), home / "cell"
     for job in plan.jobs:
         do(job, out)
@@ -352,7 +355,7 @@ def test_an_interrupt_leaves_no_process_and_no_half_of_a_report(
 
 
 def test_a_run_whose_sites_all_fail_says_why(start: Any, home: Path) -> None:
-    broken = write_tones(home / "broken", speakers=3)
+    broken = write_tone_corpus(home / "broken", speakers=3)
     for path in (broken / "AudioWAV").iterdir():
         path.write_bytes(b"not a sound")
     command = start("all-fail", STUDY, broken)
@@ -395,12 +398,8 @@ def test_anonymized_clips_can_be_played_and_audited(start: Any, corpus: Path, ho
     media = sorted((made.out / "media").glob("*.wav"))
     assert len(media) == 48
     assert not [path for path in made.out.rglob("*") if "100" in path.name and "_" in path.name]
-    done = subprocess.run(
-        [MORETTA, "audit", made.out, "--corpus", corpus, "--attackers", "voice-logistic", "--bootstrap", "0",
-         "--workers", "1", "--json", "--out", home / "audited"],
-        env={**os.environ, "MORETTA_CACHE": str(home / "cache"), "OMP_NUM_THREADS": "1"},
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert done.returncode == ExitCode.OK, done.stderr
+    arguments = ["--corpus", corpus, "--attackers", "voice-logistic", "--bootstrap", "0", "--workers", "1", "--json"]
+    code, _, errors = moretta_here("audit", made.out, *arguments, "--out", home / "audited", cache=home / "cache")
+    assert code == ExitCode.OK, errors
     rows = json.loads((home / "audited" / "audit.json").read_text(encoding="utf-8"))["audit"]
     assert {"unprotected", "semi-informed"} <= {row["scenario"] for row in rows}

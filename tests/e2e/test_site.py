@@ -16,6 +16,7 @@ from pathlib import Path
 import httpx
 import psutil
 import pytest
+from commands import command_lines
 from cryptography.hazmat.primitives import serialization
 from flwr.proto.control_pb2 import ListNodesRequest, StartRunRequest
 from flwr.supercore.date import now
@@ -115,7 +116,7 @@ def test_the_control_api_cannot_be_reached_through_the_connector(server: ServerP
 def test_another_account_of_the_machine_can_take_no_task_and_see_no_secret(site: SiteProcess) -> None:
     """It can reach the SuperNode's port on loopback, and read every command line."""
     site.wait_online()
-    commands = [process.cmdline() for process in site.children()]
+    commands = list(command_lines(site.children()).values())
     (supernode,) = [line for line in commands if "--superexec-auth-secret-file" in line and "--superlink" in line]
     assert [line for line in commands if "flower-superexec" in line and "flwr-clientapp" in line]
     url = f"https://127.0.0.1:{supernode[supernode.index('--port') + 1]}/v1/runtime"

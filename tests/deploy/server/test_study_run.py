@@ -60,6 +60,7 @@ class Fake:
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_STATUS_SECONDS", 0.0)
+    monkeypatch.setattr(module, "_SETTLE_SECONDS", 0.1)
     monkeypatch.setattr("moretta.deploy.runtime.run_folder._WATCH_SECONDS", 0.01)
 
 

@@ -167,7 +167,7 @@ class MfccQuantizer(VoiceAnonymizer[QuantizerOptions]):
         """Released arrays of a batch, whose MFCC are computed together; an error for a clip that failed."""
         out: list[Array | Exception] = [_checked(clip) for clip in clips]
         right = [index for index, clip in enumerate(out) if not isinstance(clip, Exception)]
-        features = mfcc_batch([clips[index] for index in right], self._options.coefficients)
+        features = mfcc_batch([out[index] for index in right], self._options.coefficients)  # type: ignore[misc]
         for index, frames in zip(right, features, strict=True):
             try:
                 out[index] = self._released(frames, noise[index])

@@ -1,4 +1,4 @@
-"""The steps of DP-SGD, on Opacus: per-example gradients, clipped for each sampled unit, summed, and disturbed.
+"""The steps of DP-SGD: per-example gradients, clipped for each sampled unit, summed, and disturbed.
 
 Abadi et al., CCS 2016. Where the unit is the speaker, all clips of a sampled speaker are in the batch and the mean of
 their gradients is what is clipped: a speaker is one example, as a user is in McMahan et al., ICLR 2018.
@@ -10,7 +10,8 @@ computed, adds nothing to the sum: whatever the weights are, each unit adds a ve
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,11 +21,15 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from moretta.client.accounting.planning import TrainingPlan
+from moretta.client.training.example_gradients import ExampleGradients
+from moretta.shared.models.emotion import Standardise
 from moretta.shared.privacy.noise import SystemNoise, on_grid
 from moretta.shared.study.sections import Clipping
 
 LARGEST_GRADIENT = 1e15
 """Of one value. The squares of so many add up within float32, and the factor that cuts them keeps its precision."""
+_BESIDE_NORM = 1e-6
+"""Added to a norm before it divides, as Opacus does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,11 +55,13 @@ class Randomness:
         """A Poisson sample: bool [units], each true with probability `rate`, by 52 random bits of its own."""
         return torch.from_numpy(SystemNoise().uniform((units,)) < rate)
 
-    def noisy(self, gradient: torch.Tensor, scale: float) -> torch.Tensor:
-        """A gradient with Gaussian noise of standard deviation `scale` on every value: a sum of four draws in double
+    def noisy(self, gradients: Sequence[torch.Tensor], scale: float) -> list[torch.Tensor]:
+        """Gradients with Gaussian noise of standard deviation `scale` on every value: a sum of four draws in double
         precision, rounded with the gradient to a grid that depends on neither."""
-        values = gradient.double().numpy() + SystemNoise().private_normal(scale, tuple(gradient.shape))
-        return torch.from_numpy(on_grid(values, scale))
+        exact = torch.cat([gradient.flatten() for gradient in gradients]).double().numpy()
+        disturbed = torch.from_numpy(on_grid(exact + SystemNoise().private_normal(scale, exact.shape), scale))
+        parts = torch.split(disturbed, [gradient.numel() for gradient in gradients])
+        return [part.view(gradient.shape) for part, gradient in zip(parts, gradients, strict=True)]
 
     def order(self, size: int) -> torch.Tensor:
         """A permutation, int64 [size], by random keys: for training without DP-SGD."""
@@ -71,9 +78,9 @@ class SeededRandomness(Randomness):
         """A Poisson sample."""
         return torch.rand(units, generator=self._generator) < rate
 
-    def noisy(self, gradient: torch.Tensor, scale: float) -> torch.Tensor:
-        """A gradient with noise."""
-        return gradient + torch.normal(0.0, scale, gradient.shape, generator=self._generator, dtype=gradient.dtype)
+    def noisy(self, gradients: Sequence[torch.Tensor], scale: float) -> list[torch.Tensor]:
+        """Gradients with noise."""
+        return [torch.normal(gradient, scale, generator=self._generator) for gradient in gradients]
 
     def order(self, size: int) -> torch.Tensor:
         """A permutation."""
@@ -87,9 +94,15 @@ class Noiseless(Randomness):
         """All of them."""
         return torch.ones(units, dtype=torch.bool)
 
-    def noisy(self, gradient: torch.Tensor, scale: float) -> torch.Tensor:  # noqa: ARG002
-        """As it is."""
-        return gradient
+    def noisy(self, gradients: Sequence[torch.Tensor], scale: float) -> list[torch.Tensor]:  # noqa: ARG002
+        """As they are."""
+        return list(gradients)
+
+
+Sums = Callable[[torch.Tensor, torch.Tensor, torch.Tensor | None], list[torch.Tensor]]
+"""Features, labels and owners [clips in the batch] -> of each parameter the sum of all units' gradients, each cut.
+
+Owners are None where each clip is a unit."""
 
 
 def private_steps(
@@ -105,98 +118,100 @@ def private_steps(
 ) -> None:
     """Make one round's steps on `network`, in place.
 
+    An empty Poisson batch still releases noise: leaving the step out would reveal that the batch was empty.
     `ghost` clipping keeps the norms of the gradients alone (Li et al., ICLR 2022): a second pass sums them, cut.
     """
-    ghost, scale = clipping == "ghost", plan.round.noise_multiplier * max_grad_norm
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Opacus warns of its own non-cryptographic generator on every import
-        from opacus import GradSampleModule
-        from opacus.grad_sample import GradSampleModuleFastGradientClipping
-        from opacus.optimizers import DPOptimizer, DPOptimizerFastGradientClipping
-
-        if ghost:
-            private = GradSampleModuleFastGradientClipping(network, max_grad_norm=max_grad_norm)
-        else:
-            private = GradSampleModule(network)
-        optimizer = (DPOptimizerFastGradientClipping if ghost else DPOptimizer)(
-            torch.optim.SGD(network.parameters(), lr=learning_rate),
-            noise_multiplier=plan.round.noise_multiplier,
-            max_grad_norm=max_grad_norm,
-            expected_batch_size=plan.expected_batch,
-        )
-
-    def disturb() -> None:
-        """In the place of Opacus' own, whose secure mode is not to be had: noise is drawn once here."""
-        for group in optimizer.param_groups:
-            for parameter in group["params"]:
-                parameter.grad = randomness.noisy(parameter.summed_grad, scale).view_as(parameter)
-
-    optimizer.add_noise = disturb
+    scale, parameters = plan.round.noise_multiplier * max_grad_norm, list(network.parameters())
     owners = torch.from_numpy(examples.owners)
-    for _ in range(plan.round.steps):
-        batch = randomness.chosen(plan.units, plan.round.rate)[owners]  # bool [clips]
-        optimizer.zero_grad()
-        if ghost:
-            _ghost_gradients(private, optimizer, examples, batch)
-        else:
-            _example_gradients(private, examples, batch)
-        if plan.units < len(owners):
-            _average_over_owners(private, owners[batch])
-        if not ghost:
-            _leave_out_failed(private)
-        optimizer.step()
-        after_step()
-    private.to_standard_module()
+    alone = torch.equal(owners, torch.arange(plan.units))  # each clip is a unit
+    features, trained = _fixed_part_of(network, examples.features)
+    with (_ghost_sums if clipping == "ghost" else _example_sums)(trained, max_grad_norm) as sums:
+        for _ in range(plan.round.steps):
+            chosen = randomness.chosen(plan.units, plan.round.rate)
+            batch = torch.nonzero(chosen if alone else chosen[owners]).squeeze(1)
+            part, labels = features.index_select(0, batch), examples.labels.index_select(0, batch)
+            summed = sums(part, labels, None if alone else owners[batch])
+            with torch.no_grad():
+                for parameter, noisy in zip(parameters, randomness.noisy(summed, scale), strict=True):
+                    parameter.add_(noisy / plan.expected_batch, alpha=-learning_rate)
+            after_step()
 
 
-def _example_gradients(network: torch.nn.Module, examples: TrainingExamples, batch: torch.Tensor) -> None:
-    """Fill `grad_sample`, [clips in the batch, ...], of every parameter.
-
-    An empty Poisson batch still releases noise: leaving the step out would reveal that the batch was empty.
-    """
-    if not bool(batch.any()):
-        for parameter in network.parameters():
-            parameter.grad_sample = parameter.new_zeros((0, *parameter.shape))  # type: ignore[attr-defined]
-        return
-    # Opacus' hooks see the gradient of a layer only where its input asks for one
-    features = examples.features[batch].requires_grad_()
-    cross_entropy(network(features), examples.labels[batch]).backward()  # type: ignore[no-untyped-call]
+def _fixed_part_of(network: torch.nn.Module, features: torch.Tensor) -> tuple[torch.Tensor, torch.nn.Module]:
+    """The features behind the layers that come before the first trained one, and the layers after them."""
+    if not isinstance(network, torch.nn.Sequential):
+        return features, network
+    first = next(index for index, layer in enumerate(network) if not isinstance(layer, Standardise | torch.nn.Flatten))
+    with torch.no_grad():
+        return network[:first](features), network[first:]
 
 
-def _ghost_gradients(private: Any, optimizer: Any, examples: TrainingExamples, batch: torch.Tensor) -> None:
-    """Fill `grad` of every parameter with the sum of cut gradients; those that failed are left out of the sum."""
-    from opacus.utils.fast_gradient_clipping_utils import DPTensorFastGradientClipping
+@contextmanager
+def _example_sums(network: torch.nn.Module, norm: float) -> Iterator[Sums]:
+    with ExampleGradients(network) as gradients_of:
 
-    if not bool(batch.any()):
-        for parameter in private.parameters():
-            parameter.grad = parameter.new_zeros(parameter.shape)
-        return
-    features = examples.features[batch].requires_grad_()
-    losses = cross_entropy(private(features), examples.labels[batch], reduction="none")
-    DPTensorFastGradientClipping(private, optimizer, losses).backward()
-    sound = private.per_sample_gradient_norms <= LARGEST_GRADIENT  # false for NaN
-    if not bool(sound.all()):
-        optimizer.zero_grad()
-        kept = batch.clone()
-        kept[batch] = sound
-        _ghost_gradients(private, optimizer, examples, kept)
+        def sums(features: torch.Tensor, labels: torch.Tensor, owners: torch.Tensor | None) -> list[torch.Tensor]:
+            gradients = gradients_of(features, labels)
+            return _clipped_sums(gradients if owners is None else _average_over_owners(gradients, owners), norm)
+
+        yield sums
 
 
-def _leave_out_failed(network: torch.nn.Module) -> None:
-    """Zeros in the place of all gradients, [units in the batch, ...], of a unit of which one value cannot be."""
-    grads = [parameter.grad_sample for parameter in network.parameters()]  # type: ignore[attr-defined]
-    sound = torch.stack([grad.flatten(1).abs().amax(dim=1) <= LARGEST_GRADIENT for grad in grads]).all(dim=0)
-    if bool(sound.all()):
-        return
-    for parameter, grad in zip(network.parameters(), grads, strict=True):
-        kept = sound.reshape(-1, *(1,) * parameter.dim())
-        parameter.grad_sample = torch.where(kept, grad, torch.zeros_like(grad))  # type: ignore[attr-defined]
-
-
-def _average_over_owners(network: torch.nn.Module, owners: torch.Tensor) -> None:
+def _average_over_owners(gradients: Sequence[torch.Tensor], owners: torch.Tensor) -> list[torch.Tensor]:
     """Per-clip gradients, [clips, ...], to the mean of each owner's, [owners in the batch, ...]."""
     _, places, counts = torch.unique(owners, return_inverse=True, return_counts=True)
-    for parameter in network.parameters():
-        of_clips = parameter.grad_sample  # type: ignore[attr-defined]
-        sums = of_clips.new_zeros((len(counts), *parameter.shape)).index_add_(0, places, of_clips)
-        parameter.grad_sample = sums / counts.reshape(-1, *(1,) * parameter.dim())  # type: ignore[attr-defined]
+    sums = [each.new_zeros((len(counts), *each.shape[1:])).index_add_(0, places, each) for each in gradients]
+    return [each / counts.reshape(-1, *(1,) * (each.dim() - 1)) for each in sums]
+
+
+def _clipped_sums(gradients: Sequence[torch.Tensor], norm: float) -> list[torch.Tensor]:
+    """Gradients [units, ...] of each parameter, those of a unit together cut to a norm, summed over units."""
+    norms = _norms(gradients)
+    if not bool((norms <= LARGEST_GRADIENT).all()):  # false for NaN
+        gradients = _without_failed(gradients)
+        norms = _norms(gradients)
+    factors = (norm / (norms + _BESIDE_NORM)).clamp(max=1.0).view(1, 1, -1)
+    return [torch.bmm(factors, each.flatten(1).unsqueeze(0)).view(each.shape[1:]) for each in gradients]
+
+
+def _norms(gradients: Sequence[torch.Tensor]) -> torch.Tensor:
+    """[units], over all parameters."""
+    of_parameters = [torch.linalg.vector_norm(each.flatten(1), dim=1) for each in gradients]
+    norms: torch.Tensor = torch.linalg.vector_norm(torch.stack(of_parameters, dim=1), dim=1)
+    return norms
+
+
+def _without_failed(gradients: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+    """Zeros in the place of all gradients, [units, ...], of a unit of which one value cannot be."""
+    sound = torch.stack([each.flatten(1).abs().amax(dim=1) <= LARGEST_GRADIENT for each in gradients]).all(dim=0)
+    kept = [sound.reshape(-1, *(1,) * (each.dim() - 1)) for each in gradients]
+    return [torch.where(keep, each, torch.zeros_like(each)) for keep, each in zip(kept, gradients, strict=True)]
+
+
+@contextmanager
+def _ghost_sums(network: torch.nn.Module, norm: float) -> Iterator[Sums]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Opacus warns of its own non-cryptographic generator on every import
+        from opacus.grad_sample import GradSampleModuleFastGradientClipping
+        from opacus.utils.fast_gradient_clipping_utils import DPTensorFastGradientClipping
+
+        private = GradSampleModuleFastGradientClipping(network, max_grad_norm=norm)
+    parameters = list(network.parameters())
+    optimizer: Any = torch.optim.SGD(parameters)  # only forgets gradients
+
+    def sums(features: torch.Tensor, labels: torch.Tensor, _: torch.Tensor | None) -> list[torch.Tensor]:
+        if not len(labels):
+            return [parameter.new_zeros(parameter.shape) for parameter in parameters]
+        optimizer.zero_grad()
+        # Opacus' hooks see the gradient of a layer only where its input asks for one
+        losses = cross_entropy(private(features.requires_grad_()), labels, reduction="none")
+        DPTensorFastGradientClipping(private, optimizer, losses).backward()
+        sound = private.per_sample_gradient_norms <= LARGEST_GRADIENT  # false for NaN
+        if not bool(sound.all()):  # those that failed are left out of the sum
+            return sums(features.detach()[sound], labels[sound], None)
+        return [parameter.grad for parameter in parameters if parameter.grad is not None]
+
+    try:
+        yield sums
+    finally:
+        private.to_standard_module()

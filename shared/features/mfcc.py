@@ -32,8 +32,11 @@ MIN_FRAMES = 1 + MIN_SAMPLES // HOP_SAMPLES
 OUTPUT_RMS = 0.05
 """Root mean square of every resynthesized waveform, relative to full scale (-26 dB)."""
 _EDGE_SAMPLES = FFT_SAMPLES // 2  # silence on either side puts the middle of frame t at sample 160 t
+_INNER_SAMPLES = (FFT_SAMPLES - WINDOW_SAMPLES) // 2  # of a frame on either side of its window
 _CHUNK_SAMPLES = 60 * SAMPLE_RATE  # bounds the spectrogram in memory to 12 MB
-_LOG_FLOOR = float(np.log(1e-6))  # torchaudio adds 1e-6 to each band's energy
+_CHUNK_FRAMES = 256  # their spectra stay in the processor's cache
+_FLOOR = 1e-6  # added to each band's energy, as torchaudio does
+_LOG_FLOOR = float(np.log(_FLOOR))
 _LOG_CEILING = float(np.log(WINDOW_SAMPLES**2))  # no band of sound in [-1, 1] holds more: window gain squared, twice
 _GRIFFIN_LIM_STEPS = 32
 
@@ -78,9 +81,11 @@ def check_samples(samples: npt.NDArray[Any]) -> Audio:
         raise ClipError("too-short", what, expected=f"at least {MIN_SAMPLES} samples, one window")
     if len(samples) > MAX_SAMPLES:
         raise ClipError("too-long", what, expected=f"at most {MAX_SAMPLES} samples", fix="cut the clip")
-    if not np.isfinite(samples).all():
+    lowest, highest = samples.min(), samples.max()  # NaN if one is
+    if not (np.isfinite(lowest) and np.isfinite(highest)):
         raise ClipError("not-finite", f"{what} with values that are not finite", expected="samples in [-1, 1]")
-    return np.ascontiguousarray(np.clip(samples, -LOUDEST, LOUDEST), np.float32)
+    loud = max(-lowest, highest) > LOUDEST
+    return np.ascontiguousarray(np.clip(samples, -LOUDEST, LOUDEST) if loud else samples, np.float32)
 
 
 def waveform_from_mfcc(frames: npt.NDArray[Any]) -> Audio:
@@ -124,25 +129,39 @@ def _mfcc_of_joined(clips: list[Audio], coefficients: int) -> Iterator[Frames]:
     starts = [0]
     for clip in clips:  # each clip starts on the frame grid
         starts.append(starts[-1] + -(-(len(clip) + 2 * _EDGE_SAMPLES) // HOP_SAMPLES) * HOP_SAMPLES)
-    joined = np.zeros(starts[-1] + FFT_SAMPLES, np.float32)
+    joined = np.empty(starts[-1] + FFT_SAMPLES, np.float32)
+    end = 0
     for clip, start in zip(clips, starts, strict=False):
-        joined[start + _EDGE_SAMPLES :][: len(clip)] = clip
+        joined[end : start + _EDGE_SAMPLES] = 0
+        end = start + _EDGE_SAMPLES + len(clip)
+        joined[start + _EDGE_SAMPLES : end] = clip
+    joined[end:] = 0
+    window, mel, dct = _forward(coefficients)
     with torch.inference_mode():
-        frames = _forward(coefficients)(torch.from_numpy(joined)).T.contiguous().numpy()  # [all frames, coefficients]
+        inner = torch.from_numpy(joined)[_INNER_SAMPLES:-_INNER_SAMPLES]
+        places = inner.unfold(0, WINDOW_SAMPLES, HOP_SAMPLES)  # [all frames, samples], no copy
+        energy = torch.empty(len(places), MELS)
+        windowed = torch.zeros(_CHUNK_FRAMES, FFT_SAMPLES)
+        for start in range(0, len(places), _CHUNK_FRAMES):
+            part = places[start : start + _CHUNK_FRAMES]
+            rows = windowed[: len(part)]
+            torch.mul(part, window, out=rows[:, :WINDOW_SAMPLES])
+            spectrum = torch.view_as_real(torch.fft.rfft(rows)).flatten(1)
+            torch.mm(spectrum.square_(), mel, out=energy[start : start + len(part)])
+        frames = (energy.add_(_FLOOR).log_() @ dct).numpy()  # [all frames, coefficients]
     for clip, start in zip(clips, starts, strict=False):
         first = start // HOP_SAMPLES
         yield frames[first : first + 1 + len(clip) // HOP_SAMPLES].copy()
 
 
 @lru_cache(maxsize=8)
-def _forward(coefficients: int) -> torch.nn.Module:
-    from torchaudio.transforms import MFCC
+def _forward(coefficients: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """The window; weights [2 x 257, mels] of squared real and imaginary parts in turn; the DCT [mels, n]."""
+    import torch
+    from torchaudio.functional import create_dct, melscale_fbanks
 
-    sizes = {"n_fft": FFT_SAMPLES, "win_length": WINDOW_SAMPLES, "hop_length": HOP_SAMPLES, "n_mels": MELS}
-    transform: torch.nn.Module = MFCC(
-        SAMPLE_RATE, n_mfcc=coefficients, log_mels=True, melkwargs={**sizes, "center": False}
-    )
-    return transform
+    bands = melscale_fbanks(FFT_SAMPLES // 2 + 1, 0.0, SAMPLE_RATE / 2, MELS, SAMPLE_RATE)
+    return torch.hann_window(WINDOW_SAMPLES), bands.repeat_interleave(2, dim=0), create_dct(coefficients, MELS, "ortho")
 
 
 @lru_cache(maxsize=8)

@@ -18,6 +18,8 @@ _DRAWS = 4
 """Gaussians whose sum, over 2, is one of the same spread. From the way floating-point numbers are drawn follows which
 of them one draw cannot give (Mironov's attack); to undo a sum of 2 n draws takes 2^(53 (2 n - 1)) trials (Holohan and
 Braghin, ESORICS 2021, "Secure Random Sampling in Differential Privacy", section 5.1; as Opacus' secure mode does)."""
+_DIRECT_BYTES = 2_048
+"""Up to here asking the kernel is quicker than a cipher."""
 _LEAST_STEP = -120.0
 """As a power of two: a finer grid would be none in float32, and dividing by it would overflow."""
 
@@ -53,19 +55,34 @@ class SystemNoise(NoiseSource):
 
     def uniform(self, shape: tuple[int, ...]) -> Floats:
         """Uniform on (0, 1) with 52 random bits each: with the half that is added, all that a float64 holds."""
-        words = np.frombuffer(os.urandom(8 * int(np.prod(shape))), dtype="<u8") >> np.uint64(12)
-        return ((words.astype(np.float64) + 0.5) * 2.0**-52).reshape(shape)
+        words = np.frombuffer(_system_bytes(8 * int(np.prod(shape))), dtype="<u8") >> np.uint64(12)
+        values = words.astype(np.float64)
+        values += 0.5
+        values *= 2.0**-52
+        return values.reshape(shape)
 
     def normal(self, scale: float, shape: tuple[int, ...]) -> Floats:
         """Gaussian by inversion of its distribution function."""
-        from scipy.special import ndtri
+        import torch
 
-        noise: Floats = scale * ndtri(self.uniform(shape))
+        centred = 2.0 * self.uniform(shape) - 1.0  # exact: odd multiples of 2^-52
+        noise: Floats = torch.from_numpy(centred).erfinv_().numpy() * (scale * np.sqrt(2.0))
         return noise
 
     def private_normal(self, scale: float, shape: tuple[int, ...]) -> Floats:
         """Sum of four draws, over two."""
-        return sum((self.normal(scale / 2, shape) for _ in range(_DRAWS)), np.zeros(shape))
+        total: Floats = self.normal(scale / 2, (_DRAWS, *shape)).sum(axis=0)
+        return total
+
+
+def _system_bytes(count: int) -> bytes:
+    """Random bytes. Many of them are the stream of AES in counter mode under a key of 256 bits that the operating
+    system drew for this call alone: what the kernel does with ChaCha20, at a tenth of the time. The key is not kept."""
+    if count <= _DIRECT_BYTES:
+        return os.urandom(count)
+    from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
+
+    return Cipher(algorithms.AES(os.urandom(32)), modes.CTR(bytes(16))).encryptor().update(bytes(count))
 
 
 class SeededNoise(NoiseSource):
@@ -103,8 +120,9 @@ def on_grid(values: Floats, scale: float) -> npt.NDArray[np.float32]:
 
 def bounded(values: npt.NDArray[Any], limit: float) -> Floats:
     """Values cut to +- `limit`; 0 where there is no number."""
-    exact = np.asarray(values, np.float64)
-    return np.clip(np.where(np.isnan(exact), 0.0, exact), -limit, limit)
+    cut = np.clip(np.asarray(values, np.float64), -limit, limit)
+    missing = np.isnan(cut)
+    return np.where(missing, 0.0, cut) if missing.any() else cut
 
 
 def in_ball(values: npt.NDArray[Any], radius: float) -> Floats:

@@ -31,6 +31,10 @@ PACKAGES = ("flwr", "ray", "torch", "torchaudio", "opacus", "scikit-learn", "num
 RATIOS: dict[str, list[str]] = {
     "Start of commands, and the demonstration": ["start"],
     "Audit: attackers of voices": ["audit"],
+    "A step of DP-SGD": ["dp_sgd"],
+    "Voice: tokens, and sound from MFCC": ["voice"],
+    "The face autoencoder": ["face"],
+    "A corpus of CREMA-D's size: check and release": ["corpus"],
 }
 """Title of each benchmark whose rows have targets; NAME of its `bench_NAME.py`, arguments. `--quick` runs these."""
 

@@ -112,15 +112,17 @@ def test_all_clips_of_a_sampled_speaker_are_in_the_batch_or_none_is(
     from moretta.client.training import dp_sgd
 
     seen: list[frozenset[int]] = []
-    real = dp_sgd._example_gradients
-
-    def spy(network: Any, examples: Any, batch: torch.Tensor) -> None:
-        seen.append(frozenset(np.flatnonzero(batch.numpy())))
-        real(network, examples, batch)
-
-    monkeypatch.setattr(dp_sgd, "_example_gradients", spy)
     names = ["ann", "bob", "ann", "cid", "bob", "ann", "dan", "dan"]
-    _train(_data(names), _study().with_changes(train__batch_size=4, train__local_epochs=10), tmp_path)
+    data = _data(names)
+    row = {features.tobytes(): clip for clip, features in enumerate(data.features)}
+
+    class Spy(dp_sgd.ExampleGradients):
+        def __call__(self, features: torch.Tensor, labels: torch.Tensor) -> list[torch.Tensor]:
+            seen.append(frozenset(row[each.numpy().tobytes()] for each in features))
+            return super().__call__(features, labels)
+
+    monkeypatch.setattr(dp_sgd, "ExampleGradients", Spy)
+    _train(data, _study().with_changes(train__batch_size=4, train__local_epochs=10), tmp_path)
     assert len(set(seen)) > 3
     for batch in seen:
         sampled = {names[clip] for clip in batch}
@@ -177,14 +179,15 @@ def test_deployed_noise_is_the_operating_systems_and_lies_on_its_grid(
     study = _study(rounds=1)
     update = _train(_data(["ann"] * 3 + ["bob"] * 3), study, tmp_path, seed=None)
     steps = plan_training(study, [3, 3]).round.steps
-    assert len(drawn) == 2 * steps  # a weight and a bias
+    assert [shape for _, shape in drawn] == steps * [(24 * 6 + 6,)]  # a weight and a bias at a time
     assert {scale for scale, _ in drawn} == {update.noise_multiplier * study.privacy.max_grad_norm}
-    noisy = dp_sgd.Randomness().noisy(torch.zeros(1000), 3.0).double() * 2.0**11
+    (drawn_once,) = dp_sgd.Randomness().noisy([torch.zeros(1000)], 3.0)
+    noisy = drawn_once.double() * 2.0**11
     torch.testing.assert_close(noisy, noisy.round())
 
 
 def test_deployed_noise_has_the_spread_that_was_calibrated() -> None:
-    noisy = dp_sgd.Randomness().noisy(torch.full((40_000,), 2.0), 1.7)
+    (noisy,) = dp_sgd.Randomness().noisy([torch.full((40_000,), 2.0)], 1.7)
     assert noisy.dtype == torch.float32
     assert float(noisy.mean()) == pytest.approx(2.0, abs=0.05)
     assert float(noisy.std()) == pytest.approx(1.7, rel=0.03)

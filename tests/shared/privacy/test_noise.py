@@ -50,8 +50,23 @@ def test_noise_that_a_guarantee_rests_on_is_a_sum_of_four_draws(monkeypatch: pyt
 
     monkeypatch.setattr(SystemNoise, "normal", counted)
     found = SystemNoise().private_normal(3.0, (5,))
-    assert len(drawn) == 4
-    np.testing.assert_allclose(found, sum(drawn))
+    (draws,) = drawn
+    assert draws.shape == (4, 5)
+    np.testing.assert_allclose(found, draws.sum(axis=0))
+
+
+def test_many_bytes_are_of_a_key_that_the_operating_system_draws_for_each_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+    real = os.urandom
+
+    def spy(count: int) -> bytes:
+        asked.append(count)
+        return real(count)
+
+    monkeypatch.setattr(os, "urandom", spy)
+    first, second = SystemNoise().uniform((10_000,)), SystemNoise().uniform((10_000,))
+    assert asked == [32, 32]
+    assert len(np.unique(np.concatenate([first, second]))) == 20_000
 
 
 def test_what_leaves_lies_on_a_grid_that_the_data_does_not_move() -> None:

@@ -1,0 +1,103 @@
+"""The gradient of every example by itself, layer by layer, as DP-SGD clips them.
+
+One pass back gives the gradient at each layer's output; with the layer's input it gives every example's gradient of the
+layer's weights (Goodfellow, "Efficient per-example gradient computations", arXiv 1510.01799, 2015). The rule of a layer
+is Opacus' own, or one here that gives the same in less time. Opacus' wrapper of a network is not used: it adds Python
+hooks to each layer's pass back, and sums the gradients of all weights, which nobody reads.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy, pad
+
+Gradients = dict[Tensor, Tensor]
+"""[n, *shape] of parameters of one layer."""
+Rule = Callable[[Any, Tensor, Tensor], Gradients]
+"""Of a layer, its input [n, ...] and the gradient at its output [n, ...]."""
+
+
+class ExampleGradients:
+    """Gives the gradients of a network's cross-entropy, one for each example. After the `with` block hooks are gone.
+
+    Raises:
+        NotImplementedError: a layer whose statistics mix examples.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        self._network, self._parameters = network, list(network.parameters())
+        self._rules = {layer: _rule(layer) for layer in network.modules() if [*layer.parameters(recurse=False)]}
+        self._passed: list[tuple[nn.Module, Tensor, Tensor]] = []
+        """Of the last pass: each layer that has parameters, its input and its output."""
+        self._hooks = [layer.register_forward_hook(self._note) for layer in self._rules]
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for hook in self._hooks:
+            hook.remove()
+
+    def __call__(self, features: Tensor, labels: Tensor) -> list[Tensor]:
+        """[n, *shape] of each parameter of the network, in its order, for features [n, ...]."""
+        if not len(labels):
+            return [parameter.new_zeros((0, *parameter.shape)) for parameter in self._parameters]
+        loss = cross_entropy(self._network(features), labels)
+        passed, self._passed = self._passed, []
+        at_outputs = torch.autograd.grad(loss, [output for _, _, output in passed])
+        found: Gradients = {}
+        with torch.no_grad():
+            for (layer, inputs, _), at_output in zip(passed, at_outputs, strict=True):
+                # The loss is a mean, and what is wanted is the gradient of each term
+                for parameter, each in self._rules[layer](layer, inputs, at_output * len(labels)).items():
+                    found[parameter] = found[parameter] + each if parameter in found else each
+        return [found[parameter] for parameter in self._parameters]
+
+    def _note(self, layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        self._passed.append((layer, inputs[0].detach(), output))
+
+
+def _rule(layer: nn.Module) -> Rule:
+    """The rule of a layer; where Opacus has none either, torch.func finds the gradients."""
+    if type(layer) is nn.Linear:
+        return _linear
+    if isinstance(layer, nn.Conv1d | nn.Conv2d) and layer.groups == 1 and not isinstance(layer.padding, str):
+        return _convolution
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Opacus warns of its own non-cryptographic generator on every import
+        from opacus import GradSampleModule
+        from opacus.grad_sample.functorch import ft_compute_per_sample_gradient, prepare_layer
+
+    GradSampleModule.validate(layer, strict=True)
+    known = GradSampleModule.GRAD_SAMPLERS.get(type(layer))
+    if known is None:
+        prepare_layer(layer)
+    rule = known or ft_compute_per_sample_gradient
+    return lambda layer, inputs, at_output: rule(layer, [inputs], at_output)
+
+
+def _linear(layer: nn.Linear, inputs: Tensor, at_output: Tensor) -> Gradients:
+    """An outer product each, of inputs [n, i]."""
+    found: Gradients = {layer.weight: torch.bmm(at_output.unsqueeze(2), inputs.unsqueeze(1))}
+    return found if layer.bias is None else {**found, layer.bias: at_output}
+
+
+def _convolution(layer: nn.Conv1d | nn.Conv2d, inputs: Tensor, at_output: Tensor) -> Gradients:
+    """One matrix product each, of the gradient at every place with what that place saw."""
+    assert not isinstance(layer.padding, str)
+    around = [side for each in reversed(layer.padding) for side in (each, each)]
+    padded = (pad(inputs, around) if any(around) else inputs).contiguous()  # [n, channels, *size]
+    count, channels, *along = padded.stride()
+    taps = [stride * step for stride, step in zip(along, layer.dilation, strict=True)]
+    steps = [stride * step for stride, step in zip(along, layer.stride, strict=True)]
+    flat = at_output.flatten(2)  # [n, outputs, places]
+    shape = (*padded.shape[:2], *layer.kernel_size, *at_output.shape[2:])
+    seen = padded.as_strided(shape, (count, channels, *taps, *steps)).reshape(len(padded), -1, flat.shape[2])
+    each = torch.bmm(flat, seen.mT).view(len(padded), *layer.weight.shape)  # seen: [n, channels x taps, places]
+    found: Gradients = {layer.weight: each}
+    return found if layer.bias is None else {**found, layer.bias: flat.sum(dim=2)}

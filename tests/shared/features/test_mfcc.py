@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+import torch
 
 from moretta.shared.core.errors import ClipError
 from moretta.shared.features.mfcc import COEFFICIENTS, OUTPUT_RMS, mfcc, mfcc_batch, waveform_from_mfcc
@@ -128,3 +129,24 @@ def test_unusable_mfcc_are_refused_by_reason(frames, reason):
     with pytest.raises(ClipError) as error:
         waveform_from_mfcc(frames)
     assert error.value.reason == reason
+
+
+def test_mfcc_are_torchaudios() -> None:
+    from torchaudio.transforms import MFCC
+
+    sizes = {"n_fft": 512, "win_length": 400, "hop_length": 160, "n_mels": 40}
+    clip = np.random.default_rng(3).normal(0, 0.1, 20_000).astype(np.float32)
+    padded = torch.from_numpy(np.pad(clip, 256))
+    expected = MFCC(16_000, n_mfcc=13, log_mels=True, melkwargs={**sizes, "center": False})(padded).T
+    torch.testing.assert_close(torch.from_numpy(mfcc(clip)), expected, atol=1e-4, rtol=1e-5)
+
+
+@pytest.mark.parametrize("frames", [3, 4, 90])
+def test_sound_of_magnitudes_is_to_the_bit_torchaudios_griffin_lim(frames: int) -> None:
+    from torchaudio.transforms import GriffinLim
+
+    from moretta.shared.features.mfcc import _griffin_lim
+
+    power = torch.rand(257, frames, generator=torch.Generator().manual_seed(1)) ** 4
+    theirs = GriffinLim(512, n_iter=32, win_length=400, hop_length=160, power=2.0, rand_init=False)
+    assert torch.equal(_griffin_lim(power.sqrt()), theirs(power))

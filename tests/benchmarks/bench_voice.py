@@ -45,7 +45,7 @@ def main() -> None:
     speech = np.concatenate(list(synthetic_speech(8, 1)))
     clips = [np.take(speech, range(i * samples, (i + 1) * samples), mode="wrap") for i in range(count)]
     tokens(clips, make_public_voice(codebook_size=64, voices=4))
-    waveforms(clips[: 2 if quick() else 8])
+    waveforms(clips[: 1 if quick() else 3])
 
 
 def tokens(clips: list[Audio], public: PublicVoice) -> None:

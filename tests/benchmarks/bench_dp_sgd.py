@@ -40,7 +40,7 @@ def main() -> None:
     warnings.simplefilter("ignore")  # Opacus warns of its own non-cryptographic generator
     generator = np.random.default_rng(1)
     for (modality, name), shape in MODELS.items():
-        epochs = (1 if quick() else 2) if name == "cnn" else (4 if quick() else 10)
+        epochs = 1 if name == "cnn" else 2 if quick() else 6
         steps = epochs * CLIPS // BATCH
         features = generator.standard_normal((CLIPS, *shape)).astype(np.float32)
         labels = torch.from_numpy(generator.integers(0, CLASSES, CLIPS))

@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from moretta.shared.core.workers import map_files
+from moretta.shared.core.workers import in_order, map_files
 
 PARENT = """
 import os, time
@@ -100,3 +100,10 @@ def test_workers_end_with_a_parent_that_was_killed(end: signal.Signals, tmp_path
     while any(w.is_running() and w.status() != psutil.STATUS_ZOMBIE for w in workers):
         assert time.monotonic() < until
         time.sleep(0.05)
+
+
+def test_results_come_in_the_order_of_their_tasks_as_soon_as_they_can() -> None:
+    finished = iter([(1, "b"), (0, "a"), (3, "d"), (2, "c")])
+    results = in_order(finished)
+    assert [next(results), next(results)] == ["a", "b"] and next(finished) == (3, "d")
+    assert list(in_order(iter([(2, "c"), (0, "a"), (1, "b")]))) == ["a", "b", "c"]

@@ -12,6 +12,7 @@ from moretta.client.clips.site_clips import NOBODY, Withdrawn
 from moretta.client.policy import Policy
 from moretta.client.site_home import SiteHome
 from moretta.client.transport.identity import Identity
+from moretta.shared.core.device import DeviceName
 from moretta.shared.core.errors import RefusedError, StudyError
 from moretta.shared.core.labels import SpeakerId
 from moretta.shared.core.pseudonym import PseudonymKey
@@ -73,6 +74,8 @@ class SiteSettings:
     """People whose clips are not read any more."""
     server: tuple[str, str] = ("", "")
     """Address of the server this site is enrolled at, and the fingerprint of its authority."""
+    device: DeviceName = "cpu"
+    """Where local training computes."""
 
     @property
     def releases(self) -> Path:
@@ -128,6 +131,7 @@ def deployed_site(folder: Path) -> SiteSettings:
     policy.check_pinned("server_fingerprint", identity.ca_fingerprint)
     policy.check_pinned("code_digest", code_digest())
     policy.check_noise(seeded=home.read().simulated_seed is not None)
+    home.check_device()
     return of_folder(home, name=identity.site, policy=policy, server=(identity.address, identity.ca_fingerprint))
 
 
@@ -136,7 +140,9 @@ def of_folder(home: SiteHome, *, name: str, policy: Policy | None, server: tuple
     file = home.read()
     held_out = None if file.held_out is None else frozenset(file.held_out)
     settings = SiteSettings(
-        name, home.root, file.corpus, file.speakers, held_out, file.simulated_seed, policy, server=server
+        *(name, home.root, file.corpus, file.speakers, held_out, file.simulated_seed, policy),
+        server=server,
+        device=file.device,
     )
     return replace(settings, withdrawn=Withdrawn.load(home.root, settings.pseudonyms))
 
@@ -148,4 +154,7 @@ def simulated_site(run_folder: Path, partition: int) -> SiteSettings:
         raise StudyError(f"virtual site {partition}", expected=f"one of the plan's {len(plan.sites)}")
     site = plan.sites[partition]
     home = run_folder / "sites" / site.name
-    return SiteSettings(site.name, home, plan.corpus, site.speakers, plan.test_speakers, plan.study.seed)
+    study = plan.study
+    return SiteSettings(
+        site.name, home, plan.corpus, site.speakers, plan.test_speakers, study.seed, device=study.run.device
+    )

@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from moretta.shared.core.atomic import locked, write_atomic
+from moretta.shared.core.device import DeviceName, resolve_device
 from moretta.shared.core.errors import HomeError, MorettaError, StudyError
 from moretta.shared.core.labels import SpeakerId
 from moretta.shared.core.printable import to_toml
@@ -43,6 +44,8 @@ class SiteFile(OwnRecord):
     """The speakers who are this site's; empty means everybody in the corpus."""
     held_out: tuple[SpeakerId, ...] | None = None
     """Speakers who are never trained on; None lets a keyed rule choose by the study's folds."""
+    device: DeviceName = "cpu"
+    """Where local training computes here. It is the site's choice: no study can name one."""
     simulated_seed: int | None = Field(default=None, ge=0, lt=2**31)
     """Tests only: all noise comes from this seed, and who knows it can subtract the noise. Policy refuses it unless
     `allow_seeded_noise` is set."""
@@ -109,6 +112,15 @@ class SiteHome:
             found, keys = f"{self.site_file} cannot be used: {first_problem(error)}", ", ".join(SiteFile.model_fields)
             raise HomeError(found, expected=f"the keys {keys}", fix="correct the file") from error
         return content.model_copy(update={"corpus": self.root.absolute() / content.corpus})
+
+    def check_device(self) -> str:
+        """The device of `site.toml`; a HomeError where this machine does not have it."""
+        device = self.read().device
+        try:
+            return device if device == "cpu" else resolve_device(device).type
+        except StudyError as error:
+            found = f"{self.site_file} names {error.found}"
+            raise HomeError(found, expected=error.expected, fix=error.fix) from error
 
     def write(self, content: SiteFile) -> None:
         """Write `site.toml`, whole or not at all."""

@@ -94,6 +94,7 @@ def audit(
     bootstrap: int = 200,
     workers: int | None = None,
     everything: bool = True,
+    device: str = "cpu",
 ) -> list[Record]:
     """Attack what was released, by Moretta or by any other tool.
 
@@ -107,6 +108,7 @@ def audit(
         bootstrap: resamples of each interval, over speakers.
         workers: processes; None takes one for each core.
         everything: attribute inference, inversion, linkage and utility too, and not re-identification alone.
+        device: where networks of attackers run: `cpu`, `cuda`, `mps`, or `auto` for the first GPU that is there.
 
     Returns:
         One record for each attacker, scenario and metric.
@@ -115,9 +117,10 @@ def audit(
         MorettaError: nothing to attack, or originals that do not belong to the releases.
     """
     from moretta.deploy.runtime.audit_folder import audit_folder
+    from moretta.shared.core.device import computing_on
 
     corpus, site_key = (None if path is None else Path(path) for path in (originals, key))
-    with tempfile.TemporaryDirectory(prefix="moretta-audit-") as scratch:
+    with tempfile.TemporaryDirectory(prefix="moretta-audit-") as scratch, computing_on(device):
         found = audit_folder(
             Path(released),
             corpus=corpus,

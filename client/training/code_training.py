@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import lru_cache
 
 import numpy as np
@@ -21,6 +22,7 @@ from moretta.client.settings import SiteSettings
 from moretta.client.training.data import Array, numbered, of_released
 from moretta.client.training.dp_sgd import Noiseless, Randomness, SeededRandomness, TrainingExamples, private_steps
 from moretta.client.training.rounds import RoundRequest, StoredResponse
+from moretta.shared.core.device import resolve_device
 from moretta.shared.core.errors import RefusedError, RunError
 from moretta.shared.data.clips import Clip
 from moretta.shared.data.recordings import read_sound, sound_file
@@ -72,10 +74,11 @@ def train_code(settings: SiteSettings, request: RoundRequest) -> StoredResponse:
     )
     # Without noise the multiplier is not looked at
     step = training_step(plan) or SampledGaussian(noise_multiplier=1.0, rate=1.0, steps=1, unit=plan.unit)
-    network = code.network().train()
+    device = resolve_device(settings.device)
+    network = code.network().train().to(device)
     private_steps(
         network,
-        examples,
+        replace(examples, features=examples.features.to(device), labels=examples.labels.to(device)),
         TrainingPlan(step, units, rounds, models=1, most_clips=cohort.most_clips),
         _randomness(settings, request, plan),
         max_grad_norm=CLIPPING_NORM,
@@ -84,7 +87,7 @@ def train_code(settings: SiteSettings, request: RoundRequest) -> StoredResponse:
     if provenance is not None:
         check_unchanged(provenance, settings)
         provenance.save(folder)
-    arrays = code.after(network)
+    arrays = code.after(network.cpu())
     if not are_finite(*arrays.values()):  # this reveals the noise alone
         raise RunError("a code that is not finite after this round", fix="raise code_epsilon in [voice.options]")
     return StoredResponse(arrays, {"num-examples": units})

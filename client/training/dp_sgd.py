@@ -122,18 +122,19 @@ def private_steps(
     `ghost` clipping keeps the norms of the gradients alone (Li et al., ICLR 2022): a second pass sums them, cut.
     """
     scale, parameters = plan.round.noise_multiplier * max_grad_norm, list(network.parameters())
-    owners = torch.from_numpy(examples.owners)
+    device, owners = examples.labels.device, torch.from_numpy(examples.owners)
     alone = torch.equal(owners, torch.arange(plan.units))  # each clip is a unit
     features, trained = _fixed_part_of(network, examples.features)
     with (_ghost_sums if clipping == "ghost" else _example_sums)(trained, max_grad_norm) as sums:
         for _ in range(plan.round.steps):
             chosen = randomness.chosen(plan.units, plan.round.rate)
             batch = torch.nonzero(chosen if alone else chosen[owners]).squeeze(1)
-            part, labels = features.index_select(0, batch), examples.labels.index_select(0, batch)
-            summed = sums(part, labels, None if alone else owners[batch])
-            with torch.no_grad():
-                for parameter, noisy in zip(parameters, randomness.noisy(summed, scale), strict=True):
-                    parameter.add_(noisy / plan.expected_batch, alpha=-learning_rate)
+            part, labels = (each.index_select(0, batch.to(device)) for each in (features, examples.labels))
+            summed = sums(part, labels, None if alone else owners[batch].to(device))
+            with torch.no_grad():  # noise is drawn in float64, which not all GPUs have
+                disturbed = randomness.noisy([each.cpu() for each in summed], scale)
+                for parameter, noisy in zip(parameters, disturbed, strict=True):
+                    parameter.add_(noisy.to(device) / plan.expected_batch, alpha=-learning_rate)
             after_step()
 
 

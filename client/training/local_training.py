@@ -17,6 +17,7 @@ from moretta.client.settings import SiteSettings
 from moretta.client.training.data import Array, TrainingSet, fusion_set, training_set, whole_cohorts
 from moretta.client.training.dp_sgd import Randomness, SeededRandomness, TrainingExamples, private_steps
 from moretta.client.training.rounds import Metrics, RoundRequest, StoredResponse
+from moretta.shared.core.device import resolve_device
 from moretta.shared.core.errors import RefusedError, RunError
 from moretta.shared.models.emotion import EmotionModel, checked_weights, study_model, trained_names
 from moretta.shared.privacy.mechanism import Unbounded
@@ -29,6 +30,7 @@ from moretta.shared.study.sections import ModelKind
 PLAIN_KIND = "training"
 """Ledger entries of training without DP-SGD: it reveals no more than the release that it is made on."""
 MAX_PROXIMAL = 1e6
+_CPU = torch.device("cpu")
 _UNKNOWN = Unbounded(why="trained without DP-SGD on what no ledger entry speaks of")
 
 
@@ -85,6 +87,7 @@ def train_model(settings: SiteSettings, request: RoundRequest) -> StoredResponse
         question=request.digest,
         proximal=request.proximal,
         whole=whole if kind == "fusion" else {kind: whole[kind]},
+        device=resolve_device(settings.device),
     )
     arrays = {name: np.asarray(tensor) for name, tensor in done.weights.items()}
     secure, hidden = study.aggregation.secure, study.aggregation.secure or study.aggregation.dp == "distributed"
@@ -115,6 +118,7 @@ def train_locally(
     question: str = "",
     proximal: float = 0.0,
     whole: Mapping[ModelKind, Cohort] | None = None,
+    device: torch.device = _CPU,
 ) -> LocalUpdate:
     """Train one round. The ledger is written before the first step, so that a crash over-counts.
 
@@ -126,6 +130,7 @@ def train_locally(
             looks at no clip, so it costs no budget.
         whole: by modality that the model uses, everybody on whom any of the study's models is trained; None is this
             model's modality and `data`. Without DP-SGD their releases' losses are noted, once.
+        device: where the steps are made. Noise and samples are drawn on the CPU all the same.
 
     Raises:
         BudgetError: the round would exceed the site's budget; nothing is computed or written then.
@@ -133,7 +138,7 @@ def train_locally(
     randomness = Randomness() if seed is None else SeededRandomness(seed)
     network = model.build(data.features.shape[1:])
     network.load_state_dict(weights)
-    network.train()
+    network.train().to(device)
     privacy, ledger, share = study.privacy, site_budget.ledger, min(study.train.learning_rate * proximal, 1.0)
     starts = [(p, p.detach().clone()) for p in network.parameters()] if share else []
 
@@ -142,15 +147,14 @@ def train_locally(
         for parameter, start in starts:
             parameter.data.lerp_(start, share)
 
-    examples = TrainingExamples(
-        torch.from_numpy(data.features), torch.from_numpy(data.labels), data.owners(privacy.unit)
-    )
+    features, labels = (torch.from_numpy(array).to(device) for array in (data.features, data.labels))
+    examples = TrainingExamples(features, labels, data.owners(privacy.unit))
     if not privacy.dp_sgd:
         for modality, cohort in (whole or {model.modality: data.cohort}).items():
             if cohort.clips:
                 _note_plain(site_budget, study, modality, cohort)
         mean = _plain_epochs(network, examples, study, randomness, pull)
-        return LocalUpdate(dict(network.state_dict()), mean)
+        return LocalUpdate(dict(network.cpu().state_dict()), mean)
     plan = plan_training(study, data.cohort.clips_per_speaker, model.modality)
     site_budget.pay_once(
         DP_SGD_KIND,
@@ -174,7 +178,7 @@ def train_locally(
         clipping=privacy.clipping,
     )
     noise = plan.round.noise_multiplier
-    return LocalUpdate(dict(network.state_dict()), None, spent(ledger, study), noise, levels(ledger, study))
+    return LocalUpdate(dict(network.cpu().state_dict()), None, spent(ledger, study), noise, levels(ledger, study))
 
 
 def noisy_update(

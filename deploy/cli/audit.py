@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from moretta.deploy.cli.console import AsJson, AttackerNames, Processes, figure, listed, note, show, show_table
+from moretta.deploy.cli.console import AsJson, AttackerNames, Device, Processes, figure, listed, note, show, show_table
 from moretta.shared.core.errors import AttackersError
 
 if TYPE_CHECKING:
@@ -33,6 +33,7 @@ def audit(  # noqa: PLR0917 - typer reads the options from the signature
     ] = True,
     utility: Annotated[bool, typer.Option("--utility/--no-utility", help="Measure the emotion left.")] = True,
     workers: Processes = None,
+    device: Device = "cpu",
     as_json: AsJson = False,
 ) -> None:
     """Attack what was released, as a determined adversary would. Originals stay where they are.
@@ -42,24 +43,26 @@ def audit(  # noqa: PLR0917 - typer reads the options from the signature
     from moretta.deploy.runtime.audit_folder import PAGE_FILE, audit_folder
     from moretta.deploy.runtime.run_folder import reproduce_command
     from moretta.shared.audit.result import strongest_of_each
+    from moretta.shared.core.device import computing_on
     from moretta.shared.pretrained import cache_folder
 
     note("reading the releases")
-    found = audit_folder(
-        releases,
-        corpus=corpus,
-        key=key,
-        out=out,
-        attackers=listed(attackers),
-        seed=seed,
-        bootstrap=bootstrap,
-        workers=workers,
-        cache_dir=cache_folder(),
-        inference=inference,
-        utility=utility,
-        command=reproduce_command(sys.argv[1:]),
-        progress=lambda what, done, total: note(f"{done}/{total} {what}"),
-    )
+    with computing_on(device):
+        found = audit_folder(
+            releases,
+            corpus=corpus,
+            key=key,
+            out=out,
+            attackers=listed(attackers),
+            seed=seed,
+            bootstrap=bootstrap,
+            workers=workers,
+            cache_dir=cache_folder(),
+            inference=inference,
+            utility=utility,
+            command=reproduce_command(sys.argv[1:]),
+            progress=lambda what, done, total: note(f"{done}/{total} {what}"),
+        )
     facts = {
         "headline": found.headline_json(),
         "inference": [finding.model_dump(mode="json") for finding in strongest_of_each(found.findings)],

@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from moretta.deploy.cli.console import AsJson, StudyArgument, StudyFile, Yes, end_with, note, progress, show
+from moretta.shared.core.device import DeviceName
 
 app = typer.Typer(no_args_is_help=True, help="Run a study over the sites that are enrolled at a server.")
 
@@ -23,6 +24,7 @@ def simulate(  # noqa: PLR0917 - typer reads the options from the signature
     out: Annotated[Path, typer.Option(help="New or empty folder for the run and its report.")] = Path("out"),
     speakers: Annotated[int, typer.Option(min=2, help="Speakers of the synthetic corpus.")] = 12,
     clips: Annotated[int, typer.Option(min=1, help="Clips of each synthetic speaker.")] = 24,
+    device: Annotated[DeviceName | None, typer.Option(help="Where networks run; overrides the study.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Run a whole study on this machine: anonymize, train, attack, report.
@@ -32,13 +34,15 @@ def simulate(  # noqa: PLR0917 - typer reads the options from the signature
     from moretta.deploy.runtime.planning import check_names, plan_simulation
     from moretta.deploy.runtime.run_folder import prepare_folder, reproduce_command
     from moretta.deploy.runtime.simulation import simulate as start
+    from moretta.shared.core.device import resolve_device
     from moretta.shared.data.reader import read_corpus
     from moretta.shared.study.limits import check_limits
     from moretta.shared.study.schema import load_study
 
-    chosen = load_study(study).with_changes(sites=sites, train__rounds=rounds, seed=seed)
+    chosen = load_study(study).with_changes(sites=sites, train__rounds=rounds, seed=seed, run__device=device)
     check_names(chosen)
     check_limits(chosen, sites=chosen.sites)  # before a corpus is made
+    resolve_device(chosen.run.device)
     prepare_folder(out)
     if corpus is None:
         from moretta.deploy.synth.corpus import synthesize_corpus

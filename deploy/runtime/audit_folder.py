@@ -18,6 +18,7 @@ from moretta.shared.audit.result import Result, strongest_of_each
 from moretta.shared.audit.runner import audit
 from moretta.shared.audit.utility.evaluators import evaluate_utility
 from moretta.shared.core.atomic import write_atomic
+from moretta.shared.core.device import computing_device
 from moretta.shared.core.errors import ClipError, CorpusError, ReleaseError, RunError
 from moretta.shared.core.labels import SpeakerId, classes_among, in_order
 from moretta.shared.core.terms import MODALITIES, Modality
@@ -128,6 +129,7 @@ def audit_folder(
     content = {
         "seed": seed,
         "originals": corpus is not None,
+        "device": computing_device().type,
         "unused": done.unused,
         "headline": done.headline_json(),
         "audit": [row.model_dump(mode="json") for row in done.rows],

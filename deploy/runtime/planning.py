@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 
+from moretta.shared.core.device import resolve_device
 from moretta.shared.core.errors import StudyError
 from moretta.shared.core.labels import SpeakerId, in_order
 from moretta.shared.core.reproducibility import derive
@@ -45,9 +46,11 @@ def plan_simulation(corpus: Corpus, study: Study, command: str) -> SimulationPla
     """Deal the speakers to virtual sites and folds.
 
     Raises:
-        StudyError: too few speakers for the study's sites or folds, only one emotion, or as for `check_names`.
+        StudyError: too few speakers for the study's sites or folds, only one emotion, no such device here, or as for
+            `check_names`.
     """
     check_names(study)
+    resolve_device(study.run.device)
     present = {clip.speaker for clip in corpus.clips}
     speakers = [corpus.speakers[speaker] for speaker in in_order(present)]
     emotions = {clip.label for clip in corpus.clips}

@@ -22,6 +22,7 @@ from moretta.server.enrollment.site_registry import SiteRegistry
 from moretta.server.home import ServerHome, running_server
 from moretta.server.stages.lifecycle import OUTCOME_FILE, announce_attempt, newest_attempt, working_pid, write_outcome
 from moretta.server.stages.state import RESUME_FILE
+from moretta.shared.core.device import resolve_device
 from moretta.shared.core.errors import ExitCode, HomeError, StudyError
 from moretta.shared.core.printable import use_run_id
 from moretta.shared.study.limits import check_limits
@@ -53,9 +54,11 @@ def plan_deployment(
         sites: names of those that shall take part; empty means all that are enrolled.
 
     Raises:
-        StudyError: as for `check_names`; a site is not enrolled; or too few sites are there for its limits.
+        StudyError: as for `check_names`; no such device here; a site is not enrolled; or too few sites are there for
+            its limits.
     """
     check_names(study)
+    resolve_device(study.run.device)
     known = {site.name: site for site in _registered(home)}
     enrolled = {name: site for name, site in known.items() if site.state == "enrolled"}
     for name in sites:

@@ -114,6 +114,7 @@ def _findings(home: SiteHome, clock: Callable[[], float], disk_usage: Callable[[
             lambda found: f"{len(found.withdrawn.people)} people have withdrawn",
         )
         if settings is not None:
+            yield from _tried("device", home.check_device, lambda device: f"local training computes on: {device}")
             yield from _check_corpus(site, settings.withdrawn)
             yield from _check_releases(settings)
     policy = yield from _tried(

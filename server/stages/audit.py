@@ -18,6 +18,7 @@ from moretta.shared.audit.dataset import ClipSet
 from moretta.shared.audit.inference import trained_models
 from moretta.shared.audit.inference.attack_all import MIN_RESAMPLES, attack_all, without_figures
 from moretta.shared.audit.result import Result, failure
+from moretta.shared.core.device import computing_on
 from moretta.shared.core.reproducibility import derive
 from moretta.shared.core.terms import Modality
 from moretta.shared.data.reader import read_corpus
@@ -62,22 +63,23 @@ def audit(
         "cache_dir": limits.embeddings or context.folder / "server" / "embeddings",
         "bootstrap": study.audit.bootstrap,
     }
-    sets = {m: _attack_identity(context, releases, m, found, options) for m in attacked}
-    if study.audit.inference:
-        seed = derive(study.seed, "beyond identity")
-        found.inference += attack_all(sets, seed=seed, progress=_steps(context, "inference attacks"), **options)
-        found.inference += attack_training(context, releases, public, trained)
-    if study.audit.utility:  # an anonymizer that leaves an outsider no emotion hides people for nothing
-        with tempfile.TemporaryDirectory(prefix="moretta-emotion-") as scratch:
-            for modality, (original, released) in sets.items():
-                found.utility += evaluate_utility(
-                    original,
-                    released,
-                    seed=derive(study.seed, "judges", modality),
-                    workers=limits.workers,
-                    scratch=Path(scratch),
-                    progress=_steps(context, "utility"),
-                )
+    with computing_on(study.run.device):
+        sets = {m: _attack_identity(context, releases, m, found, options) for m in attacked}
+        if study.audit.inference:
+            seed = derive(study.seed, "beyond identity")
+            found.inference += attack_all(sets, seed=seed, progress=_steps(context, "inference attacks"), **options)
+            found.inference += attack_training(context, releases, public, trained)
+        if study.audit.utility:  # an anonymizer that leaves an outsider no emotion hides people for nothing
+            with tempfile.TemporaryDirectory(prefix="moretta-emotion-") as scratch:
+                for modality, (original, released) in sets.items():
+                    found.utility += evaluate_utility(
+                        original,
+                        released,
+                        seed=derive(study.seed, "judges", modality),
+                        workers=limits.workers,
+                        scratch=Path(scratch),
+                        progress=_steps(context, "utility"),
+                    )
     return found
 
 

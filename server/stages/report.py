@@ -22,6 +22,7 @@ from moretta.shared.audit.report import report_schema as schema
 from moretta.shared.audit.report.report_file import write_report
 from moretta.shared.audit.report.summary import headlines
 from moretta.shared.audit.report.tables import site_level_rows
+from moretta.shared.core.device import describe_device, resolve_device
 from moretta.shared.core.reproducibility import versions
 from moretta.shared.release.anonymizer import anonymizer_of
 from moretta.shared.release.release_format import AnonymizerStatement
@@ -153,6 +154,7 @@ def _run_part(context: RunContext, releases: Releases, training: Training, absen
     return schema.RunPart(
         seed=study.seed,
         versions=versions(),
+        device=describe_device(resolve_device(study.run.device)),
         command=context.plan.command,
         seconds=round(time.time() - progress.started, 2),
         finished=datetime.now(UTC).isoformat(timespec="seconds"),

@@ -126,8 +126,8 @@ def from_config(content: RecordDict, key: str) -> Any:
 
 
 def study_config(study: Study, **values: Any) -> ConfigRecord:
-    """A config record that carries the study, without the files it names, for the site to check."""
-    return json_config(study=study.without_paths().model_dump(mode="json"), **values)
+    """A config record that carries the study, for the site to check."""
+    return json_config(study=study.for_sites(), **values)
 
 
 def study_of(content: RecordDict) -> Study:

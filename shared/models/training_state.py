@@ -23,6 +23,7 @@ from moretta.shared.models.face_images import Pictures
 FORMAT = "moretta-training-1"
 _MODEL, _OPTIMIZER, _CORRUPTION = "model/", "optimizer/", "corruption"
 _MOMENTUM = 0.9
+_PART = ".part"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,8 +136,8 @@ class Checkpoint:
             "schedule": training.schedule.state_dict(),
             "rates": [group["lr"] for group in training.optimizer.param_groups],
         }
-        with atomic_path(self.path, ending=".part") as temporary:
-            kept = {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
+        with atomic_path(self.path, ending=_PART) as temporary:
+            kept = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
             save_file(kept, temporary, metadata={"format": FORMAT, "state": json.dumps(state)})
             with temporary.open("rb") as file:
                 os.fsync(file.fileno())
@@ -150,6 +151,8 @@ class Checkpoint:
         """
         from safetensors import SafetensorError, safe_open
 
+        for part in self.path.parent.glob(f".{self.path.stem[:100]}.*{_PART}"):  # of writing that was killed
+            part.unlink()
         if not self.path.exists():
             return
         fix = f"name the options of then, or delete {self.path} to begin anew"

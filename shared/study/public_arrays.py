@@ -115,4 +115,4 @@ def approval_digest(study: Study, facts: Mapping[str, Any]) -> str:
 
     All of the study counts, also what costs no privacy: a steward approves what was read.
     """
-    return arrays_digest({"study": study.without_paths().model_dump(mode="json"), "arrays": dict(facts)})
+    return arrays_digest({"study": study.for_sites(), "arrays": dict(facts)})

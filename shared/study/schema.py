@@ -25,6 +25,7 @@ from moretta.shared.study.sections import (
     ModelKind,
     PrivacySection,
     RequestStage,
+    RunSection,
     Section,
     SplitSection,
     StageLimits,
@@ -55,6 +56,7 @@ class Study(Section):
     split: SplitSection = SplitSection()
     audit: AuditSection = AuditSection()
     gate: GateSection = GateSection()
+    run: RunSection = RunSection()
 
     @model_validator(mode="before")
     @classmethod
@@ -96,9 +98,9 @@ class Study(Section):
         """SHA-256 of the study's content, hexadecimal: what a site compares before it takes part.
 
         Files that the study names are the coordinator's own. What is made of them counts by its content, among the
-        public arrays, so their paths are no part of the digest.
+        public arrays, so their paths are no part of the digest. Nor is where the coordinator computes.
         """
-        return hashlib.sha256(self.without_paths().model_dump_json().encode()).hexdigest()
+        return hashlib.sha256(self.without_paths().model_dump_json(exclude={"run"}).encode()).hexdigest()
 
     @property
     def paths(self) -> dict[str, Path]:
@@ -109,8 +111,12 @@ class Study(Section):
             for key, path in self.section(modality).options.paths().items()
         }
 
+    def for_sites(self) -> dict[str, Any]:
+        """The study as sites get it, plain: without the coordinator's files and devices."""
+        return self.without_paths().model_dump(mode="json", exclude={"run"})
+
     def without_paths(self) -> Study:
-        """The study as a site may see it: no file is named in it."""
+        """A copy in which no file is named."""
         sections: dict[str, Any] = {
             modality: section.model_copy(update={"options": section.options.without_paths()})
             for modality in MODALITIES

@@ -6,6 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from moretta.shared.core.device import DeviceName
 from moretta.shared.core.errors import StudyError
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -182,6 +183,13 @@ class AuditSection(Section):
     """Those on updates, as part of `inference`: the server keeps each site's last one for them."""
     utility: bool = True
     """Evaluators of emotion on originals and releases: what an anonymizer has left."""
+
+
+class RunSection(Section):
+    """`[run]`: where networks compute. Sites never get it: what a site uses stands in its own `site.toml`."""
+
+    device: DeviceName = "cpu"
+    """Of local training in a simulation, and of the attackers' networks in the server's audit."""
 
 
 class GateSection(Section):

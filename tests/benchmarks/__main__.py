@@ -42,6 +42,7 @@ RATES = {
     "Pretrained attackers: clips a second, one thread": ["encoders"],
     "Server: enrollment, relay, long bodies": ["server"],
     "Site: joining, renewal, memory": ["site"],
+    "train-face: images a second, both presets": ["train_face"],
 }
 """Benchmarks without a target."""
 

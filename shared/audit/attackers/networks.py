@@ -12,6 +12,7 @@ from moretta.shared.audit.attackers.base import Attacker, Embedder, Identifier, 
 from moretta.shared.audit.crossval import check_learned
 from moretta.shared.audit.dataset import ClipSet
 from moretta.shared.core.array_types import Float32, Int64, UInt8
+from moretta.shared.core.device import computing_device
 
 if TYPE_CHECKING:
     import torch
@@ -54,18 +55,18 @@ def train_with_margin(
     import torch
     from torch.nn.functional import cross_entropy, linear, normalize
 
-    rng = np.random.default_rng(seed)
+    rng, device = np.random.default_rng(seed), next(network.parameters()).device
     # Linear in the number of clips, but for the smallest sets.
     steps = max(schedule.min_steps, round(schedule.epochs * len(labels) / schedule.batch))
     size = (int(labels.max()) + 1, dimensions)
-    centres = torch.nn.Parameter(torch.from_numpy(rng.normal(size=size).astype(np.float32)))
+    centres = torch.nn.Parameter(torch.from_numpy(rng.normal(size=size).astype(np.float32)).to(device))
     optimizer = torch.optim.AdamW([*network.parameters(), centres], lr=schedule.learning_rate, weight_decay=1e-3)
     pace = torch.optim.lr_scheduler.OneCycleLR(optimizer, schedule.learning_rate, total_steps=steps)
     network.train()
     for step in range(steps):
         chosen = _balanced(labels, schedule.batch, rng)
-        target = torch.from_numpy(labels[chosen])
-        cosine = linear(normalize(network(batch_of(chosen, rng))), normalize(centres))  # [batch, speakers]
+        target = torch.from_numpy(labels[chosen]).to(device)
+        cosine = linear(normalize(network(batch_of(chosen, rng).to(device))), normalize(centres))  # [batch, speakers]
         own = cosine.gather(1, target[:, None]).clamp(-1 + 1e-6, 1 - 1e-6)
         margin = schedule.margin * min(1.0, 2 * step / steps)
         harder = torch.cos((torch.acos(own) + margin).clamp(max=float(np.pi)))
@@ -79,7 +80,7 @@ def train_with_margin(
         raise NotConvergedError(f"a training loss of {float(loss)}", expected="a finite loss")
     network.eval()
     with torch.inference_mode():
-        return np.asarray(normalize(centres.detach()).numpy())
+        return np.asarray(normalize(centres.detach()).cpu().numpy())
 
 
 def _balanced(labels: Int64, batch: int, rng: np.random.Generator) -> Int64:
@@ -92,6 +93,7 @@ def _trained_on_sequences(network: nn.Module, dimensions: int, schedule: Schedul
     """On MFCC: random crops in training, the middle of each clip afterwards."""
     import torch
 
+    device = next(network.parameters()).device
     sequences = [np.asarray(clips.mfcc(i)) for i in range(len(clips))]
     together = np.concatenate(sequences)
     mean, scale = together.mean(0), together.std(0) + 1e-3
@@ -113,8 +115,8 @@ def _trained_on_sequences(network: nn.Module, dimensions: int, schedule: Schedul
         parts = []
         with torch.inference_mode():
             for chosen in clips.batches(64):
-                batch = tensor([_middle(clips.mfcc(i), TEST_FRAMES) for i in chosen])
-                parts.append(torch.nn.functional.normalize(network(batch)).numpy())
+                batch = tensor([_middle(clips.mfcc(i), TEST_FRAMES) for i in chosen]).to(device)
+                parts.append(torch.nn.functional.normalize(network(batch)).cpu().numpy())
         return np.concatenate(parts)
 
     centres = train_with_margin(network, dimensions, batch_of, clips.labels, schedule=schedule, seed=seed)
@@ -141,6 +143,8 @@ def _trained_on_pictures(network: nn.Module, dimensions: int, schedule: Schedule
     import torch
     from torch.nn.functional import normalize
 
+    device = next(network.parameters()).device
+
     def tensor(frames: UInt8) -> torch.Tensor:
         scaled = frames.astype(np.float32) / 127.5 - 1  # [n, 48, 48, 3], in [-1, 1]
         return torch.from_numpy(scaled.transpose(0, 3, 1, 2).copy())
@@ -150,7 +154,7 @@ def _trained_on_pictures(network: nn.Module, dimensions: int, schedule: Schedule
         with torch.inference_mode():
             for chosen in clips.batches(32):
                 frames = [clips.thumbnails(i) for i in chosen]
-                vectors = normalize(network(tensor(np.concatenate(frames))))
+                vectors = normalize(network(tensor(np.concatenate(frames)).to(device))).cpu()
                 for part in torch.split(vectors, [len(f) for f in frames]):
                     rows.append(normalize(part.mean(0), dim=0).numpy())
         return np.stack(rows)
@@ -200,7 +204,7 @@ class _WithNetwork(Attacker):
         voice = self.modality == "voice"
         sizes = (clips.mfcc(0).shape[1], self.dimensions) if voice else (self.dimensions,)
         train = _trained_on_sequences if voice else _trained_on_pictures
-        network = getattr(attack_networks, self.network)(*sizes)
+        network = getattr(attack_networks, self.network)(*sizes).to(computing_device())
         self._embed, self._centres = train(network, self.dimensions, Schedule(self.margin), clips, seed)
 
 

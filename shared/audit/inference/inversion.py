@@ -25,6 +25,7 @@ from moretta.shared.audit.protocol import SetName
 from moretta.shared.audit.result import Result
 from moretta.shared.audit.scoring import unit_rows
 from moretta.shared.core.array_types import Array, Bool, Int64, Integers
+from moretta.shared.core.device import computing_device
 from moretta.shared.core.workers import Workers
 
 Recogniser = Callable[[ClipSet], Array]
@@ -58,7 +59,7 @@ class ConvDecoder:
         import torch
         from torch import nn
 
-        w, channels = self.width, released.shape[-1]
+        w, channels, device = self.width, released.shape[-1], computing_device()
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)
             # Half resolution gives a wide view at little cost; the skip around the whole network keeps the detail.
@@ -71,9 +72,9 @@ class ConvDecoder:
                 nn.LeakyReLU(0.1),
                 nn.Conv2d(2 * w, 4 * channels, 3, padding=1),
                 nn.PixelShuffle(2),
-            )
+            ).to(device)
             optimizer = torch.optim.Adam(self._net.parameters(), lr=2e-3)
-            x, y = _pictures(released), _pictures(original)
+            x, y = _pictures(released).to(device), _pictures(original).to(device)
             for _ in range(self.steps):
                 rows = torch.randint(len(x), (self.batch,))
                 loss = torch.nn.functional.mse_loss(self._net(x[rows]) + x[rows], y[rows])
@@ -86,8 +87,10 @@ class ConvDecoder:
         """float32 [n, height, width, channels] in [0, 1]."""
         import torch
 
+        device = next(self._net.parameters()).device
         with torch.no_grad():
-            parts = [self._net(part) + part for part in torch.split(_pictures(released), 64)]
+            inputs = (part.to(device) for part in torch.split(_pictures(released), 64))
+            parts = [(self._net(part) + part).cpu() for part in inputs]
         return np.asarray(torch.cat(parts).clamp(0, 1).permute(0, 2, 3, 1).numpy())
 
 

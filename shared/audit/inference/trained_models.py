@@ -17,6 +17,7 @@ from moretta.shared.audit.metrics.intervals import bootstrap_rows, exact_interva
 from moretta.shared.audit.metrics.verification import TPR_METRICS, resolution_note, tpr_at_fpr
 from moretta.shared.audit.result import Result
 from moretta.shared.core.array_types import Array, Bool, Float32, Float64, Int64, Integers
+from moretta.shared.core.device import computing_device
 
 if TYPE_CHECKING:
     from torch import nn
@@ -192,12 +193,13 @@ class Recipe:
 
         network = self.model.build(x.shape[1:])
         network.load_state_dict(initial_weights(self.model, x, seed=seed))
-        network.train()
+        device = computing_device()
+        network.train().to(device)
         optimizer = torch.optim.SGD(network.parameters(), lr=self.learning_rate)
-        features, labels = torch.from_numpy(x), torch.from_numpy(y)
+        features, labels = torch.from_numpy(x).to(device), torch.from_numpy(y).to(device)
         rng = np.random.default_rng(seed)
         for _ in range(min(MAX_STEPS, self.epochs * -(-len(y) // self.batch_size))):
-            rows = torch.from_numpy(rng.permutation(len(y))[: self.batch_size])
+            rows = torch.from_numpy(rng.permutation(len(y))[: self.batch_size]).to(device)
             optimizer.zero_grad()
             torch.autograd.backward(torch.nn.functional.cross_entropy(network(features[rows]), labels[rows]))
             optimizer.step()
@@ -289,11 +291,13 @@ def predictor(model: EmotionModel, weights: Mapping[str, Array], shape: tuple[in
 def _predict(network: nn.Module) -> Predict:
     import torch
 
-    network.eval()
+    network.eval().to(computing_device())
 
     def predict(x: Array) -> Array:
+        device = next(network.parameters()).device
         with torch.no_grad():
-            parts = [torch.softmax(network(part).double(), 1) for part in torch.split(torch.from_numpy(x), 256)]
+            logits = (network(part.to(device)).cpu() for part in torch.split(torch.from_numpy(x), 256))
+            parts = [torch.softmax(part.double(), 1) for part in logits]
         return np.asarray(torch.cat(parts).numpy())
 
     return predict

@@ -16,6 +16,7 @@ from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 from moretta.shared.audit.pretrained.encoder import Clips, weights_path
 from moretta.shared.audit.pretrained.face_encoders import FaceFinder, FoundFace, crops, cut_square, spread
 from moretta.shared.core.array_types import Float32, UInt8
+from moretta.shared.core.device import computing_device
 from moretta.shared.core.errors import AttackersError
 from moretta.shared.core.labels import EMOTIONS, Emotion
 from moretta.shared.pretrained import cached, fetch_command
@@ -43,7 +44,8 @@ class ExpressionEvaluator:
     weights: ClassVar[tuple[str, ...]] = ("face-api-expression", "face-api-expression-layout", "yunet")
 
     def __init__(self, net: ExpressionNet, finder: FaceFinder) -> None:
-        self._net, self._finder = net, finder
+        self._device = computing_device()
+        self._net, self._finder = net.to(self._device), finder
 
     @classmethod
     def missing(cls) -> str | None:
@@ -88,8 +90,8 @@ class ExpressionEvaluator:
             found = crops(self._finder, spread(clip, _FRAMES), square, EXPRESSION_SIDE)
             rgb = np.stack(found)[..., ::-1].astype(np.float32)  # [frames, 112, 112, 3]
             with torch.inference_mode():
-                logits = self._net(torch.from_numpy(rgb.transpose(0, 3, 1, 2).copy()))[:, columns]
-                rows.append(torch.softmax(logits, dim=1).mean(dim=0).numpy()[None])
+                logits = self._net(torch.from_numpy(rgb.transpose(0, 3, 1, 2).copy()).to(self._device)).cpu()
+                rows.append(torch.softmax(logits[:, columns], dim=1).mean(dim=0).numpy()[None])
         return np.concatenate(rows)
 
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from moretta.shared.audit.pretrained.encoder import Clips, PretrainedEncoder, load_state, speech_only, weights_path
 from moretta.shared.core.array_types import Float32
+from moretta.shared.core.device import computing_device
 from moretta.shared.core.errors import AttackersError
 from moretta.shared.core.terms import Modality
 from moretta.shared.data.media import SAMPLE_RATE
@@ -23,7 +24,8 @@ class _SpeakerEncoder(PretrainedEncoder):
     modality: ClassVar[Modality] = "voice"
 
     def __init__(self, net: nn.Module) -> None:
-        self._net: Any = net.eval()
+        self._device = computing_device()
+        self._net: Any = net.eval().to(self._device)
 
 
 class CamPlusPlusEncoder(_SpeakerEncoder):
@@ -51,7 +53,8 @@ class CamPlusPlusEncoder(_SpeakerEncoder):
         import torch
 
         with torch.inference_mode():
-            return np.stack([self._net(kaldi_fbank(speech_only(clip))[None])[0].numpy() for clip in clips])
+            inputs = (kaldi_fbank(speech_only(clip))[None].to(self._device) for clip in clips)
+            return np.stack([self._net(features)[0].cpu().numpy() for features in inputs])
 
 
 _LOUDNESS_DBFS = -30.0
@@ -90,7 +93,7 @@ class Ge2eEncoder(_SpeakerEncoder):
             batch = clips[start : start + _BATCH]
             windows = [_windows(normalize_loudness(speech_only(clip))) for clip in batch]
             with torch.inference_mode():
-                embedded = self._net(torch.cat(windows)).numpy()  # [windows of all clips, 256]
+                embedded = self._net(torch.cat(windows).to(self._device)).cpu().numpy()  # [windows of all clips, 256]
             ends = np.cumsum([len(window) for window in windows])
             rows += [part.mean(axis=0) for part in np.split(embedded, ends[:-1])]
         return np.stack(rows)
@@ -213,9 +216,10 @@ class SelfSupervisedEncoder(_SpeakerEncoder):
         rows = []
         with torch.inference_mode():
             for clip in clips:
-                layers = self._net.extract_features(torch.from_numpy(speech_only(clip))[None], num_layers=layer)[0]
+                sound = torch.from_numpy(speech_only(clip))[None].to(self._device)
+                layers = self._net.extract_features(sound, num_layers=layer)[0]
                 hidden = layers[layer - 1][0]  # [T, width], T = 50 per second
-                rows.append(torch.cat([hidden.mean(dim=0), hidden.std(dim=0, correction=0)]).numpy())
+                rows.append(torch.cat([hidden.mean(dim=0), hidden.std(dim=0, correction=0)]).cpu().numpy())
         return np.stack(rows)
 
     @classmethod

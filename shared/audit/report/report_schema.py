@@ -242,6 +242,7 @@ class RunPart(Record):
 
     seed: int
     versions: dict[str, str]
+    device: str = "cpu"  # of a simulation's training and of the audit; what a real site uses, the server never learns
     command: str
     seconds: Seconds
     finished: str = ""  # UTC, ISO 8601

@@ -1,6 +1,7 @@
 import io
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -29,6 +30,20 @@ def test_few_steps_get_a_line_each() -> None:
         for _ in range(3):
             step()
     assert len(log.getvalue().splitlines()) == 3
+
+
+def test_rate_and_time_left_are_those_of_the_work_that_is_new(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = iter([0.0, 100.0, 100.0, 110.0, 120.0])  # started, gone on twice, and two steps of ten seconds
+    monkeypatch.setattr("moretta.deploy.cli.console.time", SimpleNamespace(monotonic=lambda: next(now)))
+    log = io.StringIO()
+    with progress("Training", 1000, unit="images", stream=log) as step:
+        step(500)
+        step(600)
+        step(700)
+    assert log.getvalue().splitlines()[1:] == [
+        "Training: 600/1000 (10 s, 10 images/s, 40 s left)",
+        "Training: 700/1000 (20 s, 10 images/s, 30 s left)",
+    ]
 
 
 def test_a_terminal_gets_a_bar() -> None:

@@ -107,6 +107,20 @@ def test_a_study_file_with_problems_names_them_all(reported: Any, tmp_path: Path
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("by", ["option", "study"])
+def test_absent_device_is_bad_input_before_anything_is_made(
+    reported: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, by: str
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    path = tmp_path / "s.toml"
+    path.write_text('[run]\ndevice = "cuda"\n' if by == "study" else "", encoding="utf-8")
+    more = ("--device", "cuda") if by == "option" else ()
+    code, _, err = reported("simulate", "--study", path, "--out", tmp_path / "out", *more)
+    assert code == ExitCode.STUDY
+    assert "the device cuda, but" in err
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize(
     ("content", "expected"),
     [

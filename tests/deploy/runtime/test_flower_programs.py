@@ -34,6 +34,25 @@ from moretta.deploy.runtime.flower_programs import AppExecutor
 from moretta.deploy.site.supernode import Runtime, SuperNodeCommand
 from moretta.shared.core.workers import THREAD_VARIABLES
 
+_WITHOUT_CUDA = """
+import torch
+def refuse(*_): raise SystemExit("CUDA was started")
+torch.cuda._lazy_init = torch.cuda.is_available = torch.cuda.device_count = torch._C._cuda_getDeviceCount = refuse
+from importlib import import_module
+from moretta.deploy.runtime.flower_programs import _PRELOADED
+for modules in _PRELOADED.values():
+    for name in modules:
+        import_module(name)
+from moretta.shared.study.options import ANONYMIZERS
+ANONYMIZERS.load()
+"""
+
+
+def test_the_process_that_apps_are_forked_from_starts_no_cuda() -> None:
+    done = subprocess.run([sys.executable, "-c", _WITHOUT_CUDA], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
 ACQUIRE = frozenset({"/flwr.proto.Runtime/AcquireTask"})
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -60,6 +61,10 @@ def _no_corpus(site: SiteHome, background: Any) -> None:
 
 def _absent_speaker(site: SiteHome, background: Any) -> None:
     site.write(site.read().model_copy(update={"speakers": ("1001", "7777")}))
+
+
+def _absent_device(site: SiteHome, background: Any) -> None:
+    site.write(site.read().model_copy(update={"device": "mps" if sys.platform == "linux" else "cuda"}))
 
 
 def _no_policy(site: SiteHome, background: Any) -> None:
@@ -130,6 +135,7 @@ def _revoked(site: SiteHome, background: Any) -> None:
         (_no_settings, "settings", ExitCode.HOME, "correct the file"),
         (_no_corpus, "corpus", ExitCode.CORPUS, "correct the corpus"),
         (_absent_speaker, "corpus", ExitCode.CORPUS, "correct speakers in site.toml"),
+        (_absent_device, "device", ExitCode.HOME, "auto"),
         (_no_policy, "policy", ExitCode.HOME, "docs/policy.md"),
         (_unknown_rule, "policy", ExitCode.HOME, "correct the file"),
         (_other_server, "policy kept", ExitCode.REFUSED, "change policy.toml"),

@@ -103,6 +103,13 @@ def test_kill_while_the_checkpoint_is_written_leaves_the_one_before(tmp_path, mo
     assert list(tmp_path.iterdir()) == [checkpoint]
 
 
+def test_what_a_kill_left_of_a_checkpoint_is_removed(tmp_path):
+    checkpoint, part = tmp_path / "training.safetensors", tmp_path / ".training.0123456789abcdef.part"
+    part.write_bytes(b"half")
+    ended_after(2, checkpoint)
+    assert list(tmp_path.iterdir()) == [checkpoint]
+
+
 def test_checkpoint_after_the_last_epoch_gives_the_result_without_a_step(tmp_path):
     checkpoint, steps = tmp_path / "training.safetensors", []
     trained = train_autoencoder(faces(), options(), checkpoint=checkpoint)

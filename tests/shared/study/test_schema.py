@@ -116,6 +116,14 @@ def test_the_digest_changes_with_every_key_and_survives_a_round_trip() -> None:
     assert len({s.digest() for s in (study, *changed)}) == 4
 
 
+def test_where_the_coordinator_computes_is_no_part_of_what_sites_get() -> None:
+    study = Study().with_changes(run__device="cuda")
+    assert study.run.device == "cuda"
+    assert study.digest() == Study().digest()
+    assert study.for_sites() == Study().for_sites()
+    assert "run" not in study.for_sites()
+
+
 def test_changes_are_checked_and_none_changes_nothing() -> None:
     study = Study()
     assert study.with_changes(sites=None, train__rounds=None) == study

@@ -1,4 +1,4 @@
-"""What all tests share: one compute thread, no cache but their own, and small releases made on the spot."""
+"""What all tests share: one compute thread, no limits of time, no cache but their own, and small releases."""
 
 from __future__ import annotations
 
@@ -7,11 +7,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, settings
 
 from moretta.shared.core.workers import limit_threads
 
 sys.path.insert(0, str(Path(__file__).parent))  # `privacy_auditing`, which tests of several parts share
 limit_threads(1)
+settings.register_profile("busy machines", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("busy machines")
 
 
 @pytest.fixture

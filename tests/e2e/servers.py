@@ -6,10 +6,12 @@ import json
 import os
 import queue
 import signal
+import sqlite3
 import subprocess
 import sys
 import threading
 import time
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -164,6 +166,16 @@ class ServerProcess:
                 return node_id
             time.sleep(0.1)
         raise AssertionError(f"{name} was not registered within {seconds} s")
+
+
+def miss(folder: Path, name: str) -> None:
+    """Let Flower miss a killed site now: it would wait for heartbeats of a minute otherwise."""
+    with administer(folder) as admin:
+        (node,) = [known.node_id for known in admin.registry.sites() if known.name == name]
+    with closing(sqlite3.connect(folder / "superlink" / "state.db", timeout=60)) as database, database:
+        signed = node - 2**64 if node is not None and node >= 2**63 else node
+        changed = database.execute("UPDATE node SET online_until = 0 WHERE node_id = ?", (signed,))
+        assert changed.rowcount == 1
 
 
 def eventually(what: Any, seconds: float = 200.0) -> Any:

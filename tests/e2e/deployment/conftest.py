@@ -6,7 +6,6 @@ digest: sites keep what they released and sent for each apart.
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import shutil
 import subprocess
@@ -22,11 +21,14 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))  # `network`, which the tests share
 
+from commands import one_cpu
 from network import MORETTA, Network, Site, StudyRun, chosen, until
+from servers import miss
 
 from moretta.deploy.runtime.planning import plan_simulation
 from moretta.shared.data.reader import read_corpus
 from moretta.shared.study.schema import parse_study
+from tests.conftest import write_tone_corpus
 
 SEED = 4
 """With it, each of three sites has one speaker to train on and one who is held out."""
@@ -56,13 +58,7 @@ privacy ledger is refused once it is of other pseudonyms than it was begun under
 @pytest.fixture(scope="session")
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Six speakers: each site gets the two that the simulation deals to the virtual site of its name."""
-    spec = importlib.util.spec_from_file_location("tests_conftest", Path(__file__).parents[2] / "conftest.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    written: Path = module.write_tone_corpus(tmp_path_factory.mktemp("corpus") / "tones", speakers=6)
-    return written
+    return write_tone_corpus(tmp_path_factory.mktemp("corpus") / "tones", speakers=6)
 
 
 @pytest.fixture(scope="session")
@@ -81,8 +77,24 @@ def network(tmp_path_factory: pytest.TempPathFactory, corpus: Path) -> Iterator[
 
 @pytest.fixture(scope="session")
 def open_sites(network: Network, corpus: Path) -> list[Site]:
-    """Three more sites, with the same clips, whose noise is the operating system's."""
+    """Three more sites, with the same clips, whose noise is the operating system's.
+
+    The first three end until a study needs them again: a site that looks for messages costs the server time.
+    """
+    for site in network.sites:
+        site.stop()
     return _joined(network, corpus, OPEN_SITES)
+
+
+@pytest.fixture(scope="session")
+def own_clips(network: Network, open_sites: list[Site], corpus: Path) -> Site:
+    """A site of three people with a copy of the clips, from which tests remove some."""
+    del open_sites
+    own = shutil.copytree(corpus, network.root / "own" / "tones")
+    site = network.join("own-00", own, speakers=("1003", "1004", "1005"), held_out=("1003",))
+    site.start()
+    site.wait_online()
+    return site
 
 
 def _joined(network: Network, corpus: Path, names: tuple[str, ...]) -> list[Site]:
@@ -102,7 +114,16 @@ def seeded(network: Network) -> list[Site]:
     chosen = [site for site in network.sites if site.name in SITES]
     for site in chosen:
         site.sabotage()
+        if site.stopped:
+            site.start()
+    for site in chosen:
+        site.wait_online()
     return chosen
+
+
+@pytest.fixture
+def test_mode_sites(network: Network) -> list[Site]:
+    return seeded(network)
 
 
 def training(site: Site, run: StudyRun, number: int) -> bool:
@@ -115,13 +136,14 @@ def simulated(network: Network, corpus: Path) -> StudyRun:
     """The same study in simulation."""
     path, out = network.root / "simulated.toml", network.root / "simulated"
     path.write_text(f'name = "undisturbed"\n{STUDY}{AUDIT}', encoding="utf-8")
-    done = subprocess.run(
-        [MORETTA, "simulate", "--corpus", corpus, "--study", path, "--out", out],
-        env=network.environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    with one_cpu():
+        done = subprocess.run(
+            [MORETTA, "simulate", "--corpus", corpus, "--study", path, "--out", out],
+            env=network.environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
     assert done.returncode == 0, done.stderr
     return StudyRun(None, out)  # type: ignore[arg-type]
 
@@ -214,7 +236,7 @@ def lost(network: Network) -> Lost:
         run.command.wait_for("train voice ...")
     until(lambda: training(site, continued, 1) or training(site, retried, 1), "the site at training")
     site.kill()
-    network.miss(site)
+    miss(network.home, site.name)
     for run in (continued, retried):  # a site that came back before anybody missed it would not have been lost
         run.command.wait_for("site-02: it was lost")
     site.sabotage()
@@ -249,17 +271,15 @@ class Hostile:
 
 
 @pytest.fixture(scope="session")
-def hostile(network: Network, open_sites: list[Site], corpus: Path) -> Hostile:
+def hostile(network: Network, open_sites: list[Site], own_clips: Site, corpus: Path) -> Hostile:
     """Two sites send what no server may aggregate, another kind in each round; one site's anonymizer fails on every
     clip; one is revoked in the first round. Noise from the operating system.
     """
-    failing = network.join("failing-00", corpus, speakers=("1003", "1004"), held_out=("1003",))
+    failing = own_clips
     revoked = network.join("gone-00", corpus, speakers=("1001", "1002"), held_out=("1001",))
     try:
-        for site in (failing, revoked):
-            site.start()
-        for site in (failing, revoked):
-            site.wait_online()
+        revoked.start()
+        revoked.wait_online()
         for site in (open_sites[0], failing):
             site.sabotage(record=str(network.root / f"{site.name}.traffic"), anonymizer=site is failing)
         open_sites[1].sabotage(updates=["nan", "extra", "oversized"])
@@ -271,9 +291,8 @@ def hostile(network: Network, open_sites: list[Site], corpus: Path) -> Hostile:
         network.moretta("server", "revoke", revoked.name, "--server", str(network.home))
         run.wait()
     finally:
-        failing.stop()
         revoked.stop()
-        for site in open_sites:
+        for site in (*open_sites, failing):
             site.sabotage()
     recorded = {s.name: (network.root / f"{s.name}.traffic").read_bytes() for s in (open_sites[0], failing)}
     log = (network.home / "audit.jsonl").read_text(encoding="utf-8")
@@ -308,26 +327,15 @@ enabled = false
 
 
 @pytest.fixture(scope="session")
-def left(network: Network, corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Left:
-    own = shutil.copytree(corpus, tmp_path_factory.mktemp("leaving") / "tones")
-    sites = [
-        network.join("left-00", own, speakers=("1001", "1002"), held_out=("1001",)),
-        network.join("left-01", own, speakers=("1003", "1004", "1005"), held_out=("1003",)),
-    ]
-    for site in sites:
-        site.start()
-    for site in sites:
-        site.wait_online()
-    try:
-        first = network.study("leaving", LEAVING, *chosen("left-00", "left-01")).wait()
-        for path in (own / "AudioWAV").glob("1004_*"):
-            path.unlink()
-        table = own / "VideoDemographics.csv"
-        rows = table.read_text("utf-8").splitlines()
-        table.write_text("\n".join(row for row in rows if not row.startswith("1004")) + "\n", "utf-8")
-        second = network.study("leaving", LEAVING, *chosen("left-00", "left-01"), again="-again").wait()
-        reported = network.moretta("site", "withdraw", "1005", "--home", str(sites[1].home), "--yes", "--json")
-    finally:
-        for site in sites:
-            site.stop()
-    return Left(first, second, sites[1], json.loads(reported))
+def left(network: Network, open_sites: list[Site], own_clips: Site, hostile: Hostile) -> Left:
+    del hostile  # which needs the clips that go now
+    names = (open_sites[0].name, own_clips.name)
+    first = network.study("leaving", LEAVING, *chosen(*names)).wait()
+    for path in (own_clips.corpus / "AudioWAV").glob("1004_*"):
+        path.unlink()
+    table = own_clips.corpus / "VideoDemographics.csv"
+    rows = table.read_text("utf-8").splitlines()
+    table.write_text("\n".join(row for row in rows if not row.startswith("1004")) + "\n", "utf-8")
+    second = network.study("leaving", LEAVING, *chosen(*names), again="-again").wait()
+    reported = network.moretta("site", "withdraw", "1005", "--home", str(own_clips.home), "--yes", "--json")
+    return Left(first, second, own_clips, json.loads(reported))

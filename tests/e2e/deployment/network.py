@@ -7,13 +7,11 @@ import os
 import re
 import signal
 import socket
-import sqlite3
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable
-from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -172,11 +170,15 @@ class Site:
         """As a power cut: every process of the site at once."""
         kill(self.processes())
 
+    @property
+    def stopped(self) -> bool:
+        return self.command is None or self.command.process.poll() is not None
+
     def stop(self) -> None:
-        if self.command is not None and self.command.process.poll() is None:
+        if self.command is not None and not self.stopped:
             self.command.process.terminate()
             try:
-                self.command.process.wait(20)
+                self.command.process.wait(60)
             except subprocess.TimeoutExpired:
                 self.kill()
 
@@ -187,7 +189,7 @@ def kill(processes: list[psutil.Process]) -> None:
             process.send_signal(signal.SIGKILL)
         except psutil.Error:
             continue
-    psutil.wait_procs(processes, timeout=10)
+    psutil.wait_procs(processes, timeout=60)
 
 
 @dataclass
@@ -250,15 +252,6 @@ class Network:
             except psutil.Error:
                 continue
         return found
-
-    def miss(self, site: Site) -> None:
-        """Let Flower miss a killed site now: it would wait for heartbeats of a minute otherwise."""
-        with administer(self.home) as admin:
-            (node,) = [known.node_id for known in admin.registry.sites() if known.name == site.name]
-        with closing(sqlite3.connect(self.home / "superlink" / "state.db", timeout=60)) as database, database:
-            signed = node - 2**64 if node is not None and node >= 2**63 else node
-            changed = database.execute("UPDATE node SET online_until = 0 WHERE node_id = ?", (signed,))
-            assert changed.rowcount == 1
 
     def kill_superlink(self) -> None:
         kill(self.flower("flower-superlink"))

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
-from network import Network, StudyRun, chosen
+from network import Network, Site, StudyRun, chosen
 from safetensors.numpy import load_file
 
 from moretta.client.accounting.ledger import Ledger
@@ -63,18 +63,8 @@ def test_the_report_of_a_deployment_says_what_it_is_and_warns_of_seeded_noise(un
     assert scenarios == {"semi-informed", "constant"}  # what needs originals cannot be had: they never left the sites
 
 
-def test_without_the_test_mode_noise_comes_from_the_operating_system_and_no_two_runs_are_alike(
-    secure: StudyRun, hostile: Any
-) -> None:
-    """Two studies without a seed at the same site, whose anonymizer and clips are the same."""
-    for run in (secure, hostile.run):
-        assert run.report()["run"]["seeded_noise"] is False
-    assert _released(secure, "open-00") != _released(hostile.run, "open-00")
-    assert next(e for site, number, e in hostile.run.epsilons() if (site, number) == ("open-00", 1)) is not None
-
-
 def test_with_the_test_mode_a_site_releases_the_same_for_two_studies(undisturbed: StudyRun, killed: Any) -> None:
-    """The other side of the test before: there it was the noise that differed, and nothing else."""
+    """The other side of the test without it: there it is the noise that differs, and nothing else."""
     assert _released(undisturbed) == _released(killed.run)
 
 
@@ -131,6 +121,30 @@ def test_the_ledger_of_a_killed_site_never_counts_less_than_it_gave_away(lost: A
         used = next(s["rounds"] for s in run.report()["run"]["sites"] if s["site"] == "site-02")
         assert len(ledger.entries("dp-sgd", study=run.digest())) >= used
         assert len(ledger.entries("release", study=run.digest())) >= 1
+
+
+def test_a_study_in_which_all_sites_fail_exits_non_zero_and_names_the_cause(
+    network: Network, test_mode_sites: list[Site]
+) -> None:
+    text = '[voice]\nanonymizer = "none"\n[face]\nenabled = false\n[train]\ndeadline_seconds = 600.0\n'
+    names = [site.name for site in test_mode_sites]
+    run = network.study("all-fail", text, *chosen(*names)).wait(ExitCode.RUN_FAILED)
+    found = run.outcome()
+    assert (found["status"], found["exit_code"]) == ("failed", int(ExitCode.RUN_FAILED))
+    assert "0 of 3 sites finished the stage 'release'" in found["cause"]
+    assert "anonymizers" in found["cause"]  # the rule of the sites' policies that refused
+    assert not (run.out / "report.json").exists()
+    assert run.command.reported("0 of 3 sites finished")
+
+
+def test_without_the_test_mode_noise_comes_from_the_operating_system_and_no_two_runs_are_alike(
+    secure: StudyRun, hostile: Any
+) -> None:
+    """Two studies without a seed at the same site, whose anonymizer and clips are the same."""
+    for run in (secure, hostile.run):
+        assert run.report()["run"]["seeded_noise"] is False
+    assert _released(secure, "open-00") != _released(hostile.run, "open-00")
+    assert next(e for site, number, e in hostile.run.epsilons() if (site, number) == ("open-00", 1)) is not None
 
 
 def test_bad_updates_of_every_kind_are_refused_with_the_reason_and_the_others_go_on(hostile: Any) -> None:
@@ -230,19 +244,8 @@ def test_the_recording_would_show_a_raw_byte_since_it_shows_what_was_released(ho
     assert all(stretch in traffic for stretch in _stretches(kept))  # nor is an update hidden where nothing hides it
 
 
-def test_a_study_in_which_all_sites_fail_exits_non_zero_and_names_the_cause(network: Network) -> None:
-    text = '[voice]\nanonymizer = "none"\n[face]\nenabled = false\n[train]\ndeadline_seconds = 600.0\n'
-    run = network.study("all-fail", text, *chosen("site-00", "site-01", "site-02")).wait(ExitCode.RUN_FAILED)
-    found = run.outcome()
-    assert (found["status"], found["exit_code"]) == ("failed", int(ExitCode.RUN_FAILED))
-    assert "0 of 3 sites finished the stage 'release'" in found["cause"]
-    assert "anonymizers" in found["cause"]  # the rule of the sites' policies that refused
-    assert not (run.out / "report.json").exists()
-    assert run.command.reported("0 of 3 sites finished")
-
-
 def _counted(run: StudyRun) -> tuple[int, int]:
-    statement = json.loads((run.out / "server" / "releases" / "left-01" / "statement.json").read_text("utf-8"))
+    statement = json.loads((run.out / "server" / "releases" / "own-00" / "statement.json").read_text("utf-8"))
     return statement["clips"], statement["speakers"]
 
 
@@ -257,7 +260,7 @@ def test_a_running_site_withdraws_a_person_and_both_runs_list_what_is_still_out(
     assert (out["study"], out["name"]) == (left.second.digest(), "leaving")
     assert out["sent"] == {"release": [], "voice": [1]}
     assert out["server"].startswith("127.0.0.1:")
-    clips = (left.second.out / "server" / "releases" / "left-01" / "clips.jsonl").read_text("utf-8")
+    clips = (left.second.out / "server" / "releases" / "own-00" / "clips.jsonl").read_text("utf-8")
     assert out["pseudonyms"][0] in clips
     assert left.withdrawn["removed"] == [left.second.digest()[:16]]
     assert not list((left.site.home / "release").rglob("*.safetensors"))

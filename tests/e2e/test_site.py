@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives import serialization
 from flwr.proto.control_pb2 import ListNodesRequest, StartRunRequest
 from flwr.supercore.date import now
 from flwr.supercore.primitives.asymmetric import public_key_to_bytes, sign_message
-from servers import ServerProcess, eventually, moretta
+from servers import ServerProcess, eventually, miss, moretta
 from sites import SiteProcess
 
 from moretta.client.transport.identity import Identity
@@ -259,13 +259,15 @@ def test_a_revoked_site_ends_and_says_why_and_comes_back_with_a_new_string(
     site.start()
 
 
-def test_a_killed_site_leaves_nothing_behind_once_it_is_back(site: SiteProcess) -> None:
+def test_a_killed_site_leaves_nothing_behind_once_it_is_back(server: ServerProcess, site: SiteProcess) -> None:
     site.wait_online()
-    left = site.children()
+    left, logged = site.children(), len(site.log)
     site.kill()
     assert [p for p in left if p.is_running()]  # the SuperNode outlives its supervisor
     site.start(online=False)
     eventually(lambda: not [p for p in left if p.is_running() and p.status() != psutil.STATUS_ZOMBIE], 200)
-    state = site.wait_online()  # after the minute for which the server counts the killed one as online
-    assert state["supernode_starts"] >= 1
+    eventually(lambda: "still counts the last one as online" in site.log[logged:], 200)
+    miss(server.folder, "clinic-a")  # after a minute in which the site tries again and again
+    state = site.wait_online()
+    assert state["supernode_starts"] > 1
     moretta("site", "doctor", "--home", site.folder)

@@ -8,6 +8,7 @@ superlink/       Flower's SuperLink: state, its TLS files, FLWR_HOME, logs
 studies/         one folder a run
 server.pid       locked for as long as a server runs on this folder: the lock goes with the process however that ends
 server.json      where that server listens, and how it is
+messages.sent    touched whenever a study has sent messages to sites
 """
 
 from __future__ import annotations
@@ -60,7 +61,7 @@ class Limits(_Section):
     burst_calls: int = Field(default=400, ge=1, le=100_000)
     """Calls that one site may make at once after a pause."""
     site_calls_per_day: int = Field(default=250_000, ge=1000)
-    """Of one site: each is a line of the audit log, of about 400 bytes. An idle site makes 32,000."""
+    """Of one site: each is a line of the audit log, of about 400 bytes. An idle site makes 8,000."""
     site_bytes_per_day: int = Field(default=64 * 1024 * MIB, ge=MIB)
     """Of one site's bodies: Flower's state grows with them, and does not shrink."""
     site_calls_in_flight: int = Field(default=16, ge=1, le=1000)
@@ -111,6 +112,7 @@ class ServerHome:
         self.studies = root / "studies"
         self.lock_file = root / "server.pid"
         self.state_file = root / "server.json"
+        self.sent_file = root / "messages.sent"
 
     @classmethod
     def open(cls, root: Path) -> Self:

@@ -33,28 +33,29 @@ def simulate(  # noqa: PLR0917 - typer reads the options from the signature
     """
     from moretta.deploy.runtime.planning import check_names, plan_simulation
     from moretta.deploy.runtime.run_folder import prepare_folder, reproduce_command
-    from moretta.deploy.runtime.simulation import simulate as start
+    from moretta.deploy.runtime.simulation import SimulationProcess
     from moretta.shared.core.device import resolve_device
     from moretta.shared.data.reader import read_corpus
     from moretta.shared.study.limits import check_limits
     from moretta.shared.study.schema import load_study
 
-    chosen = load_study(study).with_changes(sites=sites, train__rounds=rounds, seed=seed, run__device=device)
-    check_names(chosen)
-    check_limits(chosen, sites=chosen.sites)  # before a corpus is made
-    resolve_device(chosen.run.device)
-    prepare_folder(out)
-    if corpus is None:
-        from moretta.deploy.synth.corpus import synthesize_corpus
+    with SimulationProcess() as process:  # it imports what it needs while the study is checked
+        chosen = load_study(study).with_changes(sites=sites, train__rounds=rounds, seed=seed, run__device=device)
+        check_names(chosen)
+        check_limits(chosen, sites=chosen.sites)  # before a corpus is made
+        resolve_device(chosen.run.device)
+        prepare_folder(out)
+        if corpus is None:
+            from moretta.deploy.synth.corpus import synthesize_corpus
 
-        corpus = out / "corpus"
-        with progress("Making synthetic clips", speakers * clips) as step:
-            synthesize_corpus(
-                corpus, speakers=speakers, clips=clips, seed=chosen.seed, video=chosen.face.enabled, progress=step
-            )
-    found = read_corpus(corpus, labels=chosen.labels, classes=chosen.classes)
-    plan = plan_simulation(found, chosen, reproduce_command(sys.argv[1:]))
-    end_with(start(plan, out, note), as_json=as_json)
+            corpus = out / "corpus"
+            with progress("Making synthetic clips", speakers * clips) as step:
+                synthesize_corpus(
+                    corpus, speakers=speakers, clips=clips, seed=chosen.seed, video=chosen.face.enabled, progress=step
+                )
+        found = read_corpus(corpus, labels=chosen.labels, classes=chosen.classes)
+        outcome = process.run(plan_simulation(found, chosen, reproduce_command(sys.argv[1:])), out, note)
+    end_with(outcome, as_json=as_json)
 
 
 @app.command()

@@ -50,14 +50,10 @@ class Control:
     ca_pem: bytes | None = None
     """Certificate authority of its TLS certificate; None where it speaks plain HTTP."""
 
-    def submit(self, config: dict[str, str | int], *, federation: dict[str, Any] | None = None) -> int:
-        """Submit the bundle with this run configuration; returns Flower's id of the run.
-
-        `federation` is Flower's simulation configuration, where it is a simulation.
-        """
+    def submit(self, config: dict[str, str | int]) -> int:
+        """Submit the bundle with this run configuration; returns Flower's id of the run."""
         from moretta.shared.core.flower_private import (
             Fab,
-            SimulationConfig,
             StartRunRequest,
             build_fab_from_files,
             user_config_to_proto,
@@ -68,7 +64,6 @@ class Control:
         request = StartRunRequest(
             fab=Fab(hash_str=hashlib.sha256(content).hexdigest(), content=content),
             override_config=user_config_to_proto({**config}),
-            override_federation_config=None if federation is None else SimulationConfig(**federation),
         )
         with self._client() as client:
             response = client.StartRun(request)

@@ -35,6 +35,7 @@ from moretta.shared.core.flower_private import (
     SubprocessExecutor,
     TaskType,
     factory,
+    look_more_often,
 )
 from moretta.shared.core.printable import log_printable
 from moretta.shared.core.reproducibility import code_digest
@@ -71,6 +72,7 @@ _PRELOADED = {
 """What an app imports, besides the anonymizers; none of these starts a thread, which a fork would lose."""
 _FORKED_FROM = "--forked-from"
 _MOST_BYTES = 64 * 2**10
+_LOOK_SECONDS = 0.02
 
 
 class AppExecutor(SubprocessExecutor):
@@ -129,12 +131,7 @@ def _fork(requests: socket.socket) -> None:
 
     An app starts as a new process would: the system's signal handlers, no thread, random numbers of its own.
     """
-    with suppress(Exception):  # an app fails at the same place, and its run gets the reason
-        for name in _PRELOADED[sys.argv[0]]:
-            import_module(name)
-        ANONYMIZERS.load()
-    gc.freeze()  # a collection in an app would copy every page
-    code_digest()  # of the code that was imported, whatever is installed later
+    preload(sys.argv[0])
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the system removes apps that have ended
     while True:
         message, descriptors, _, _ = socket.recv_fds(requests, _MOST_BYTES, 1)
@@ -149,7 +146,18 @@ def _fork(requests: socket.socket) -> None:
     sys.argv[1:] = [*json.loads(message), "--token-file", f"/dev/fd/{descriptors[0]}"]
 
 
-def _end_at_once(run: Callable[[], None]) -> NoReturn:
+def preload(*apps: str) -> None:
+    """Import what these apps need, in a process that will be forked."""
+    with suppress(Exception):  # an app fails at the same place, and its run gets the reason
+        for app in apps:
+            for name in _PRELOADED[app]:
+                import_module(name)
+        ANONYMIZERS.load()
+    gc.freeze()  # a collection in an app would copy every page
+    code_digest()  # of the code that was imported, whatever is installed later
+
+
+def end_at_once(run: Callable[[], object]) -> NoReturn:
     """Run a program and end as the processes of `multiprocessing` do: to take torch apart costs more than a message."""
     code: object = 0
     try:
@@ -171,11 +179,13 @@ def main() -> None:
     log_printable()
     if sys.argv[0] == "flower-superexec":
         factory.SubprocessExecutor = partial(AppExecutor, TaskType(sys.argv.pop(1)))  # type: ignore
+    if sys.argv[0] == "flower-supernode":
+        look_more_often(_LOOK_SECONDS)
     (program,) = metadata.distribution("flwr").entry_points.select(group="console_scripts", name=sys.argv[0])
     run = program.load()
     if sys.argv[1:2] == [_FORKED_FROM]:
         _fork(socket.socket(fileno=int(sys.argv[2])))
-        run = partial(_end_at_once, run)
+        run = partial(end_at_once, run)
     run()
 
 

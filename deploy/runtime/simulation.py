@@ -1,41 +1,20 @@
-"""A whole study on one machine, over virtual sites, through Flower's simulation runtime or in this very process.
-
-Each run has its own SuperLink, FLWR_HOME, port and temporary folder, which end with it. A shared SuperLink would import
-the sites' code from wherever it was first started, and outlive the run.
-"""
+"""A whole study on one machine, over virtual sites, through Flower's simulation engine or in this very process."""
 
 from __future__ import annotations
 
-import logging
-import shutil
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Self, cast
 
-import httpx
-
-from moretta.deploy.runtime.control import Control
-from moretta.deploy.runtime.processes import (
-    HOST,
-    ManagedProcess,
-    end_marked,
-    flower_environment,
-    free_port,
-    last_error,
-    new_mark,
-    running_programs,
-)
+from moretta.deploy.runtime.processes import end_marked, flower_environment, last_error, new_mark
 from moretta.deploy.runtime.run_folder import Notify, Outcome, ProgressMonitor, conclude, interruptible
 from moretta.shared.core.errors import RunError
-from moretta.shared.core.printable import use_run_id
-from moretta.shared.core.workers import cpu_count
 from moretta.shared.study.run_plan import SimulationPlan
 
 if TYPE_CHECKING:
@@ -44,132 +23,81 @@ if TYPE_CHECKING:
 
     from moretta.server.stages.run import Run
 
-_START_SECONDS = 60.0
-_LAUNCH_SECONDS = 90.0
-_COMMAND_SECONDS = 120.0
-_CONNECTION = "run"
+LOG_FILE = Path("server") / "flower.log"
+_PROGRAM = "from moretta.deploy.runtime.simulated_sites import main; main()"
+"""Not as `-m`, since every worker process of the audit would import the main module."""
 _FIRST_NODE = 2
 """Of virtual sites; 1 is the server."""
-_log = logging.getLogger(__name__)
+
+
+class SimulationProcess:
+    """The process that runs a study over virtual sites, see `moretta.deploy.runtime.simulated_sites`.
+
+    It starts with the block, and imports meanwhile. On leaving, whatever the reason, every process of it is ended.
+    """
+
+    def __init__(self) -> None:
+        self._mark = new_mark()
+
+    def __enter__(self) -> Self:
+        self._scratch = tempfile.TemporaryDirectory(prefix="moretta-")
+        self._process = subprocess.Popen(
+            [sys.executable, "-P", "-c", _PROGRAM],
+            env=flower_environment(self._mark, Path(self._scratch.name) / "flwr"),
+            cwd=self._scratch.name,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            start_new_session=True,  # Ctrl-C reaches this process alone, which then ends all in order
+        )
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        try:
+            end_marked(self._mark)
+            self._process.wait()
+        finally:
+            self._scratch.cleanup()
+
+    def run(self, plan: SimulationPlan, folder: Path, notify: Notify) -> Outcome:
+        """Run a planned study in `folder`, which `prepare_folder` made, and wait for its end.
+
+        Raises:
+            RunError: the process died.
+            Interrupted: Ctrl-C or SIGTERM; every process of the run has ended and no report is left half-written.
+        """
+        folder = folder.resolve()
+        log = folder / LOG_FILE
+        log.parent.mkdir(parents=True, exist_ok=True)
+        plan.save(folder)
+        start = time.monotonic()
+        monitor = ProgressMonitor(folder, notify)
+        with interruptible():
+            try:
+                notify("Starting Flower's simulation runtime")
+                assert self._process.stdin is not None
+                with suppress(BrokenPipeError), self._process.stdin as orders:
+                    orders.write(f"{folder}\n")
+                while self._process.poll() is None:
+                    monitor.look(self._mark)
+                monitor.look(self._mark)
+            finally:
+                end_marked(self._mark)
+        if not monitor.ended:
+            cause = last_error(log.read_text(encoding="utf-8", errors="replace") if log.exists() else "")
+            raise RunError(
+                f"the simulation ended with code {self._process.returncode}: {cause or 'no error is logged'}",
+                expected="an outcome",
+                fix=f"see {log}; with little memory, free some",
+            )
+        return conclude(folder, seconds=time.monotonic() - start, peak=monitor.peak)
 
 
 def simulate(plan: SimulationPlan, folder: Path, notify: Notify) -> Outcome:
-    """Run a planned study in `folder`, which `prepare_folder` made, and wait for its end.
-
-    Raises:
-        RunError: Flower did not start, refused the run, or died.
-        Interrupted: Ctrl-C or SIGTERM; every process of the run has ended and no report is left half-written.
-    """
-    folder = folder.resolve()
-    plan.save(folder)
-    start = time.monotonic()
-    monitor = ProgressMonitor(folder, notify)
-    with interruptible():
-        with _superlink(folder / "server") as superlink:
-            notify("Starting Flower's simulation runtime")
-            superlink.run_sites(monitor, sites=len(plan.sites))
-        monitor.finish()
-    return conclude(folder, seconds=time.monotonic() - start, peak=monitor.peak)
-
-
-@dataclass(frozen=True, slots=True)
-class _SuperLink:
-    """A SuperLink in simulation mode that serves one run."""
-
-    mark: str
-    scratch: Path
-    port: int
-    environment: dict[str, str]
-    process: ManagedProcess
-
-    def run_sites(self, monitor: ProgressMonitor, *, sites: int) -> None:
-        """Submit the run and wait for the stages that need sites."""
-        cpus = {"client_resources_num_cpus": 1, "init_args_num_cpus": min(sites, cpu_count())}
-        config: dict[str, str | int] = {"run-dir": str(monitor.folder), "central-stages": "later"}
-        run_id = Control(f"{HOST}:{self.port}").submit(config, federation={"num_supernodes": sites, **cpus})
-        use_run_id(run_id)
-        _log.info("the run in %s is Flower's run %d", monitor.folder, run_id)
-        launched, running = time.monotonic(), False
-        while not monitor.sites_finished:
-            if monitor.look(self.mark):
-                simulating = bool(running_programs(self.mark, "flwr-simulation"))
-                running = running or simulating
-                late = time.monotonic() - launched > _LAUNCH_SECONDS
-                alive = self.process.alive()
-                if (running or late) and not (alive and simulating) and not monitor.sites_finished:
-                    gone = "simulation process" if alive else f"SuperLink (code {self.process.exit_code})"
-                    logs = f"see {self.process.log.parent}/*.log"
-                    raise RunError(f"Flower's {gone} ended: {self._cause(run_id)}", expected="an outcome", fix=logs)
-
-    def _cause(self, run_id: int) -> str:
-        """The last error in the run's own log, which is written next to Flower's."""
-        done = subprocess.run(
-            [_script("flwr"), "log", str(run_id), _CONNECTION, "--show"],
-            env=self.environment,
-            cwd=self.scratch,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=_COMMAND_SECONDS,
-        )
-        (self.process.log.parent / "run.log").write_text(done.stdout + done.stderr, encoding="utf-8")
-        return last_error(done.stdout) or "its log names no error"
-
-
-@contextmanager
-def _superlink(logs: Path) -> Iterator[_SuperLink]:
-    """Start a SuperLink for one run; on leaving, whatever the reason, every process of it is ended."""
-    mark, port = new_mark(), free_port()
-    # Ray's sockets live here, and a socket's path may have 107 characters at most
-    scratch = Path(tempfile.mkdtemp(prefix="moretta-", dir="/tmp" if Path("/tmp").is_dir() else None))  # noqa: S108
-    logs.mkdir(parents=True, exist_ok=True)
-    try:
-        home = scratch / "flwr"
-        environment = {
-            **flower_environment(mark, home),
-            "RAY_USAGE_STATS_ENABLED": "0",
-            "RAY_TMPDIR": str(scratch),
-            "RAY_DEDUP_LOGS": "0",
-            "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-        }
-        home.mkdir(parents=True)
-        (home / "config.toml").write_text(
-            f'[superlink]\ndefault = "{_CONNECTION}"\n\n[superlink.{_CONNECTION}]\n'
-            f'address = "{HOST}:{port}"\ninsecure = true\n',
-            encoding="utf-8",
-        )
-        process = ManagedProcess(
-            "superlink",
-            [
-                *(_script("flower-superlink"), "--insecure", "--simulation"),
-                *("--disable-runtime-dependency-installation", "--host", HOST, "--port", str(port)),
-            ],
-            environment=environment,
-            log=logs / "flower.log",
-            folder=scratch,  # an empty folder: simulated sites import from here first
-        ).start()
-        _wait_until_healthy(port, process)
-        yield _SuperLink(mark, scratch, port, environment, process)
-    finally:
-        try:
-            end_marked(mark)
-        finally:
-            shutil.rmtree(scratch, ignore_errors=True)
-
-
-def _wait_until_healthy(port: int, superlink: ManagedProcess) -> None:
-    end = time.monotonic() + _START_SECONDS
-    while time.monotonic() < end and superlink.alive():
-        with suppress(httpx.HTTPError):
-            if httpx.get(f"http://{HOST}:{port}/health", timeout=1.0, trust_env=False).is_success:
-                return
-        time.sleep(0.1)
-    expected, fix = "a healthy SuperLink within a minute", f"see {superlink.log}"
-    raise RunError("Flower's SuperLink did not start", expected=expected, fix=fix)
-
-
-def _script(name: str) -> str:
-    return str(Path(sys.executable).parent / name)
+    """As `SimulationProcess.run`, in a process that starts now."""
+    with SimulationProcess() as process:
+        return process.run(plan, folder, notify)
 
 
 class LocalGrid:

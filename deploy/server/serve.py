@@ -25,7 +25,7 @@ from moretta.server.home import RunningServer, ServerHome
 from moretta.server.port.guard import Guard, Method
 from moretta.server.port.listen import ENROLLMENT, HEALTH, RELAY, PortCertificates, health_methods, open_port
 from moretta.server.port.refusals import Refusal
-from moretta.server.port.relay import RelayService, SeenSignatures
+from moretta.server.port.relay import RelayService, SeenSignatures, SentMessages
 from moretta.server.port.superlink import SuperLinkClient
 from moretta.shared.core.errors import HomeError
 from moretta.shared.core.reproducibility import code_digest, versions
@@ -85,7 +85,16 @@ class _ServerParts:
         )
         self.nodes = NodeKeeper(self.superlink, self.registry, self.audit)
         signatures = SeenSignatures(clock, last_let_through=last_let_through)
-        self.relay = RelayService(self.superlink, self.registry, self.audit, signatures, clock)
+        self.sent = SentMessages(home.sent_file)
+        self.relay = RelayService(
+            self.superlink,
+            self.registry,
+            self.audit,
+            signatures,
+            clock,
+            self.sent,
+            may_hold=lambda: self.guard.admission.calls_open < settings.limits.calls_open // 2,
+        )
         site_hours = settings.lifetimes.site_hours
         enrollment = EnrollmentService(
             self.authority, self.registry, self.audit, self._facts, site_hours=site_hours, clock=clock
@@ -143,6 +152,7 @@ class _ServerParts:
     async def run(self, stop: asyncio.Event) -> None:
         """Do all duties, each at its own pace, until `stop` is set."""
         paced: list[tuple[float, Callable[[], Awaitable[None]]]] = [
+            (0.05, self.sent.look),
             (0.5, self._keep_flower_alive),
             (0.5, self._check_parts),
             (0.5, self._keep_nodes),

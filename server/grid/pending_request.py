@@ -25,7 +25,9 @@ from moretta.shared.messages.message import SHOWN
 if TYPE_CHECKING:
     from flwr.serverapp import Grid
 
-FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.05, 0.5
+FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.02, 0.2
+LOCAL_PAUSE_SECONDS = 0.02
+"""The longest within this process, where a look costs next to nothing."""
 LOOK_SECONDS = 1.0
 """Between looks at which nodes are there."""
 OUTAGE_SECONDS = 5.0
@@ -84,6 +86,11 @@ class ReplyFetcher:
         self._client: Any = flower_private.runtime_client(grid)
         self._max_bytes = max_bytes
         self._announced: list[FetchedReply] = []
+
+    @property
+    def remote(self) -> bool:
+        """Whether replies come from another process."""
+        return self._client is not None
 
     def look(self, message_ids: Sequence[str]) -> list[FetchedReply]:
         """Replies to these messages that are whole by now, or cannot come any more. Does not wait."""
@@ -225,7 +232,7 @@ class PendingRequest:
                 look = clock() + LOOK_SECONDS
             if self._open or self._away:
                 self._grid.sleep(pause)
-                pause = min(pause * 1.5, LONGEST_PAUSE_SECONDS)
+                pause = min(pause * 1.5, LONGEST_PAUSE_SECONDS if self._fetcher.remote else LOCAL_PAUSE_SECONDS)
         for site in self._messages.keys() - self._replies.keys():
             self._settle(site, Error(LOST, self._away.get(site, f"no response within {seconds:.0f} s")))
         return [self._replies[site] for site in sorted(self._messages)]
@@ -238,6 +245,7 @@ class PendingRequest:
         self._started.update(self._sites_there())
         with superlink_errors():
             ids = list(self._grid.grid.push_messages(new))
+        self._grid.on_sent()
         if len(ids) != len(new):
             call = new[0].metadata.message_type
             raise RunError(f"Flower took {len(ids)} of {len(new)} messages of {call}", expected="all")

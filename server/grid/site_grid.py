@@ -71,6 +71,8 @@ class SiteGrid(Grid):
     """Sites that may not take part any more, with the reason, such as a revoked certificate."""
     note: Callable[[str], None] = lambda _: None
     """Called with a sentence when a site is lost or gets a message again."""
+    on_sent: Callable[[], None] = lambda: None
+    """Called when messages are sent, so that sites' calls for messages need not wait."""
     responses: Mapping[str, type[Answer]] = field(default_factory=lambda: RESPONSES)
     """Kind of the response to each call: anything else is a failure of that site."""
     clock: Callable[[], float] = time.monotonic

@@ -9,14 +9,18 @@ are looked into here: which node they name, and how large their kind may be.
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import binascii
 import hashlib
 import hmac
+import time
 from collections import OrderedDict, deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -30,7 +34,7 @@ from moretta.server.enrollment.nodes import header_form
 from moretta.server.enrollment.site_registry import SiteRegistry
 from moretta.server.port.guard import MakeRoom, Method
 from moretta.server.port.refusals import Refusal
-from moretta.server.port.superlink import SuperLinkClient
+from moretta.server.port.superlink import SuperLinkClient, SuperLinkResponse
 from moretta.shared.core import flower_private
 from moretta.shared.messages.calls import RESPONSES
 from moretta.shared.messages.relay import FLEET_METHODS
@@ -50,6 +54,10 @@ _OTHER_BYTES = 1 << 20
 _LARGEST_BYTES = max(kind.max_bytes() for kind in RESPONSES.values())
 _SESSIONS = 4096
 """Replies on their way that are kept count of."""
+_PULL = "pull-messages"
+HELD_SECONDS, _LOOK_SECONDS = 15.0, 3.0
+"""How long a site's pull that found nothing is held, since a SuperNode pauses for 3 s after such a one and would give
+it up after 27 s; how often it is checked meanwhile whether the site may still call."""
 
 
 class SeenSignatures:
@@ -155,6 +163,15 @@ class PushedReplies:
             self._left.popitem(last=False)
 
 
+def _is_empty(response: SuperLinkResponse) -> bool:
+    """Whether a pull brought no message."""
+    try:
+        found = flower_private.PullMessagesResponse.FromString(response.body)
+    except DecodeError:
+        return False
+    return response.status == _OK and not found.messages_list
+
+
 def _announced(body: bytes) -> int:
     if len(body) > MAX_REPLY_BYTES:
         raise Refusal("RESOURCE_EXHAUSTED", "reply-too-large", f"a reply announced in {len(body)} bytes")
@@ -172,6 +189,38 @@ def _announced(body: bytes) -> int:
         raise Refusal("RESOURCE_EXHAUSTED", "reply-too-large", f"a reply of more than {MAX_OBJECTS} parts")
     kind = RESPONSES.get(meta.message_type)
     return _OTHER_BYTES if kind is None else kind.max_bytes()
+
+
+class SentMessages:
+    """Notices that a study has sent messages: its server's part touches a file when Flower's SuperLink has them.
+
+    Args:
+        file: which; it need not be there.
+    """
+
+    def __init__(self, file: Path) -> None:
+        self._file, self._changed = file, asyncio.Event()
+        self._seen = self._time()
+
+    def _time(self) -> int:
+        with suppress(OSError):
+            return self._file.stat().st_mtime_ns
+        return 0
+
+    async def look(self) -> None:
+        """Look at the file, and wake those that wait if it was touched."""
+        if self._seen != (now := self._time()):
+            self._seen = now
+            self.wake()
+
+    def wake(self) -> None:
+        """Wake all that wait."""
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+    def next(self) -> asyncio.Event:
+        """Set once messages are sent after this call."""
+        return self._changed
 
 
 @dataclass(slots=True)
@@ -193,7 +242,12 @@ class RelayService:
     audit: AuditLog
     seen: SeenSignatures
     clock: Clock
+    sent: SentMessages
+    may_hold: Callable[[], bool] = lambda: True
+    """Whether there is room for calls that wait."""
     replies: PushedReplies = field(default_factory=PushedReplies)
+    _held: dict[str, str] = field(default_factory=dict)
+    """Signature of each site's last pull; one that is held still is of a connection that was lost."""
     _traffic: dict[str, Traffic] = field(default_factory=dict)
 
     def methods(self) -> Sequence[Method]:
@@ -223,10 +277,15 @@ class RelayService:
         }
         del request  # it holds another copy of the body
         self.audit.add("relay", sync=False, site=site.site, serial=site.serial, method=method, bytes=len(body))
-        response = await self.superlink.post(f"/v1/fleet/{method}", body, headers=headers, make_room=make_room)
-        known = self.registry.certificate(site.fingerprint)
-        if known is None or known.revoked:  # while Flower worked on it
-            raise Refusal("UNAUTHENTICATED", "revoked", "this site's enrollment was revoked")
+        signature, end = headers["flwr-signature"], time.monotonic() + HELD_SECONDS
+        if method == _PULL:
+            self._held[site.site] = signature
+        while True:
+            sent = self.sent.next()
+            response = await self.superlink.post(f"/v1/fleet/{method}", body, headers=headers, make_room=make_room)
+            if method != _PULL or not _is_empty(response) or not await self._held_until(sent, site, signature, end):
+                break
+        self._check_enrolled(site)  # which may have ended while Flower worked on it
         if allowed and response.status == _OK:
             self.replies.pushed(response.body, allowed)
         traffic = self._traffic.setdefault(site.site, Traffic())
@@ -235,6 +294,27 @@ class RelayService:
         traffic.bytes_to += len(response.body)
         traffic.last_call = int(self.clock())
         return FleetReply(status=response.status, body=response.body)
+
+    async def _held_until(self, sent: asyncio.Event, site: KnownCertificate, signature: str, end: float) -> bool:
+        """Wait for messages, whoever they are for; false where none came, or the site has called again meanwhile.
+
+        A held call costs nothing, and a message reaches its site when it is sent. Flower has no such call.
+        """
+        while self.may_hold() and (left := end - time.monotonic()) > 0:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(min(left, _LOOK_SECONDS)):
+                    await sent.wait()
+            self._check_enrolled(site)
+            if self._held[site.site] != signature:
+                return False
+            if sent.is_set():
+                return True
+        return False
+
+    def _check_enrolled(self, site: KnownCertificate) -> None:
+        known = self.registry.certificate(site.fingerprint)
+        if known is None or known.revoked:
+            raise Refusal("UNAUTHENTICATED", "revoked", "this site's enrollment was revoked")
 
     def take_counts(self) -> dict[str, Traffic]:
         """Counts since the last time."""

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from multiprocessing import connection, get_context, parent_process, util
+from multiprocessing import connection, forkserver, get_context, parent_process, util
 from typing import Any, Self, TypeVar
 
 from moretta.shared.core.errors import RunError
@@ -43,12 +43,12 @@ class Workers:
 
     def __enter__(self) -> Self:
         if self.count > 1:
-            # Not forked from this process: torch and OpenBLAS do not survive a fork once they have used their threads.
-            # Nor spawned: each would import them anew. They are forks of a process that does nothing else.
-            context, main = get_context("forkserver"), getattr(sys.modules["__main__"], "__spec__", None)
-            context.set_forkserver_preload([*_PRELOADED, *([main.name] if main else [])])
+            prepare_workers()
             self._pool = ProcessPoolExecutor(
-                self.count, mp_context=context, initializer=_start_worker, initargs=(dict(os.environ),)
+                self.count,
+                mp_context=get_context("forkserver"),
+                initializer=_start_worker,
+                initargs=(dict(os.environ),),
             )
         return self
 
@@ -95,6 +95,18 @@ def in_order(results: Iterator[tuple[int, T]]) -> Iterator[T]:
         while place in waiting:
             yield waiting.pop(place)
             place += 1
+
+
+def prepare_workers() -> None:
+    """Start the process that workers are forks of, which imports what they need while this one goes on.
+
+    They are not forked from this process: torch and OpenBLAS do not survive a fork once they have used their threads.
+    Nor spawned: each would import them anew.
+    """
+    main = getattr(sys.modules["__main__"], "__spec__", None)
+    get_context("forkserver").set_forkserver_preload([*_PRELOADED, *([main.name] if main else [])])
+    with _one_thread_each():
+        forkserver.ensure_running()
 
 
 def map_files(

@@ -106,8 +106,8 @@ def test_an_enrolled_site_is_a_node_of_flower_and_its_calls_reach_the_superlink(
     node_id, calls = server.node_id("clinic-a"), server.as_site(site)
     assert _activate(calls, site) == node_id
     assert _heartbeat(calls, site, node_id) == 200
-    pull = fleet_pb2.PullMessagesRequest(node=Node(node_id=node_id))
-    assert calls.relayed(site.fleet_call("pull-messages", pull.SerializeToString())).status == 200
+    pull = fleet_pb2.PullMessagesRequest(node=Node(node_id=node_id)).SerializeToString()
+    assert calls.relayed(site.fleet_call("pull-messages", pull), timeout=30).status == 200  # held: there is none
     assert _site_names(server)[node_id] == "clinic-a"
 
 
@@ -336,8 +336,8 @@ def test_kill_9_of_the_server_loses_nothing_and_the_superlink_goes_on_under_the_
     node_id, calls = server.node_id("steady"), server.as_site(site)
     _activate(calls, site)
     before, sites, authority = _children(server), server.sites(), (server.folder / "ca" / "ca.pem").read_bytes()
-    pull = fleet_pb2.PullMessagesRequest(node=Node(node_id=node_id))
-    captured = site.fleet_call("pull-messages", pull.SerializeToString())
+    beat = SendNodeHeartbeatRequest(node=Node(node_id=node_id), heartbeat_interval=30)
+    captured = site.fleet_call("send-node-heartbeat", beat.SerializeToString())
     calls.relayed(captured)
     server.kill()
     assert moretta("server", "status", "--server", server.folder, code=ExitCode.UNREACHABLE)

@@ -34,7 +34,7 @@ from moretta.server.home import Limits
 from moretta.server.port.guard import Guard
 from moretta.server.port.limits import Admission
 from moretta.server.port.listen import ENROLLMENT, HEALTH, RELAY, PortCertificates, health_methods, open_port
-from moretta.server.port.relay import RelayService, SeenSignatures
+from moretta.server.port.relay import RelayService, SeenSignatures, SentMessages
 from moretta.server.port.superlink import SuperLinkAddress, SuperLinkClient
 from moretta.shared.enrollment import JoinString, derive_bootstrap
 from moretta.shared.pb import enrollment_pb2 as pb
@@ -182,6 +182,7 @@ class RunningPort:
             self.office.authority, self.office.registry, names=("127.0.0.1",), hours=24, clock=self.clock
         )
         self.guard = Guard(self.office.registry, self.limits, self.audit, self.clock, admission)
+        self.sent, self.may_hold = SentMessages(folder / "messages.sent"), False
         self._loop = Loop()
         self._channels: list[grpc.Channel] = []
         address = echo.address if echo else None
@@ -205,7 +206,13 @@ class RunningPort:
         self.superlink = SuperLinkClient(address, max_response_bytes=self.limits.max_call_bytes) if address else None
         if self.superlink:
             self.relay = RelayService(
-                self.superlink, self.office.registry, self.audit, SeenSignatures(self.clock), self.clock
+                self.superlink,
+                self.office.registry,
+                self.audit,
+                SeenSignatures(self.clock),
+                self.clock,
+                self.sent,
+                may_hold=lambda: self.may_hold,
             )
             services[RELAY] = self.relay.methods()
         server, port = open_port(

@@ -81,7 +81,7 @@ def handler(respond: Callable[[SiteCall], RecordDict]) -> ClientAppCallable:
 
     def handle(message: Message, context: Context) -> Message:
         del context
-        return Message(respond(current_call()), reply_to=message)
+        return Message(wire.packed(respond(current_call())), reply_to=message)
 
     return handle
 
@@ -102,7 +102,7 @@ def mask_errors(message: Message, context: Context, call_next: ClientAppCallable
     try:
         settings = _site_settings(home, context)
         name, home = settings.name, settings.home
-        _CALL.set(SiteCall(settings, message.content))
+        _CALL.set(SiteCall(settings, wire.unpacked(message.content)))
         return call_next(message, context)
     except Exception as error:
         code = error.exit_code if isinstance(error, MorettaError) else ExitCode.INTERNAL
@@ -119,9 +119,9 @@ def mask_errors(message: Message, context: Context, call_next: ClientAppCallable
 def check_policy(message: Message, context: Context, call_next: ClientAppCallable) -> Message:
     """Reads the request before any of it is used. The policy must allow its study, and the steward have approved it."""
     call, kind = _CALL.get(), message.metadata.message_type
-    call = replace(call, request=read(REQUESTS[kind], message.content))
+    call = replace(call, request=read(REQUESTS[kind], call.content))
     if kind != wire.HELLO:
-        call = replace(call, checked_study=wire.study_of(message.content))
+        call = replace(call, checked_study=wire.study_of(call.content))
         if call.settings.policy is not None:
             call.settings.policy.check_study(call.study)
             if kind != wire.OFFER:
@@ -138,7 +138,7 @@ def unchanged_clips(message: Message, context: Context, call_next: ClientAppCall
     call, kind, run = _CALL.get(), message.metadata.message_type, message.metadata.run_id
     if kind in (wire.HELLO, wire.OFFER) or call.settings.policy is None:
         return call_next(message, context)
-    number = int(wire.number_of(message.content, "server-round", 0.0))
+    number = int(wire.number_of(call.content, "server-round", 0.0))
     making = kind in (wire.CODE, wire.RELEASE)
     check_stored(call.settings, call.study, run=run, making=making, whole=kind == wire.RELEASE)
     response = call_next(message, context)

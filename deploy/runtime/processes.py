@@ -87,7 +87,6 @@ def flower_environment(mark: str, home: Path, *, hide_gpus: bool = True) -> dict
     """The environment of Flower's programs, with `home` as FLWR_HOME and nothing that calls home or installs."""
     environment = child_environment(mark, hide_gpus=hide_gpus)
     return {
-        "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.2",
         **environment,
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{environment.get('PATH', '')}",
         "FLWR_HOME": str(home.absolute()),

@@ -119,14 +119,18 @@ def _serve(requests: Connection, respond: Respond) -> None:
 
 
 def _send(connection: Connection, message: Message, context: Context) -> None:
-    connection.send_bytes(flower_private.message_to_proto(message).SerializeToString())
-    connection.send_bytes(flower_private.context_to_proto(context).SerializeToString())
+    """In the form in which Flower gives both to a ClientApp in another process."""
+    of_flower = flower_private
+    messages = of_flower.PullAppMessagesResponse(messages_list=[of_flower.message_to_proto(message)])
+    given = of_flower.PullTaskInputResponse(context=of_flower.context_to_proto(context))
+    connection.send_bytes(messages.SerializeToString())
+    connection.send_bytes(given.SerializeToString())
 
 
 def _receive(connection: Connection) -> tuple[Message, Context]:
-    message = flower_private.MessageBytes.FromString(connection.recv_bytes())
-    context = flower_private.ContextBytes.FromString(connection.recv_bytes())
-    return flower_private.message_from_proto(message), flower_private.context_from_proto(context)
+    messages = flower_private.PullAppMessagesResponse.FromString(connection.recv_bytes()).messages_list
+    context = flower_private.PullTaskInputResponse.FromString(connection.recv_bytes()).context
+    return flower_private.message_from_proto(messages[0]), flower_private.context_from_proto(context)
 
 
 def run_engine(folder: Path, run_id: int, backend: SiteProcesses) -> None:

@@ -109,7 +109,7 @@ class SuperNodeCommand:
 
     def environment(self, mark: str) -> dict[str, str]:
         """The SuperNode, its executor and the ClientApps inherit it."""
-        return flower_environment(mark, self.home.flower)
+        return {"FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.2"} | flower_environment(mark, self.home.flower)
 
 
 class SuperNodeKeeper:

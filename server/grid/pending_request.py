@@ -21,11 +21,12 @@ from moretta.shared.core import flower_private
 from moretta.shared.core.errors import RunError
 from moretta.shared.core.printable import printable
 from moretta.shared.messages.message import SHOWN
+from moretta.shared.messages.wire import packed, unpacked
 
 if TYPE_CHECKING:
     from flwr.serverapp import Grid
 
-FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.02, 0.2
+FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.02, 0.25
 LOCAL_PAUSE_SECONDS = 0.02
 """The longest within this process, where a look costs next to nothing."""
 LOOK_SECONDS = 1.0
@@ -241,7 +242,7 @@ class PendingRequest:
         if not sites:
             return
         wanted = [self._messages[site] for site in sorted(sites)]
-        new = [Message(m.content, m.metadata.dst_node_id, m.metadata.message_type) for m in wanted]
+        new = [Message(packed(m.content), m.metadata.dst_node_id, m.metadata.message_type) for m in wanted]
         self._started.update(self._sites_there())
         with superlink_errors():
             ids = list(self._grid.grid.push_messages(new))
@@ -327,7 +328,7 @@ class PendingRequest:
         """The reply counts as the site's own, whatever its head says."""
         sent = self._messages[site]
         try:
-            made = Message(reply.content if isinstance(reply, Message) else reply, reply_to=sent)
+            made = Message(unpacked(reply.content) if isinstance(reply, Message) else reply, reply_to=sent)
         except Exception as error:  # Flower's own objects, as a site made them
             made = Message(Error(REFUSED, f"a reply that cannot be read ({type(error).__name__})"), reply_to=sent)
         self._replies.setdefault(site, made)

@@ -4,7 +4,7 @@ Public are `flwr.app`, `flwr.clientapp`, `flwr.serverapp` and `flwr.simulation`;
 A name is looked up when it is first used, so importing this module costs nothing. A test looks up all of them.
 """
 
-# ruff: noqa: PLC0414, F401 - `X as X` is a re-export for the type checker
+# ruff: noqa: PLC0414 - `X as X` is a re-export for the type checker
 from __future__ import annotations
 
 import ast
@@ -52,13 +52,13 @@ if TYPE_CHECKING:
     from flwr.proto.fleet_pb2 import PushMessagesRequest as PushMessagesRequest
     from flwr.proto.fleet_pb2 import PushMessagesResponse as PushMessagesResponse
     from flwr.proto.message_pb2 import ConfirmMessageReceivedRequest as ConfirmMessageReceivedRequest
-    from flwr.proto.message_pb2 import Context as ContextBytes
-    from flwr.proto.message_pb2 import Message as MessageBytes
     from flwr.proto.message_pb2 import PullObjectRequest as PullObjectRequest
     from flwr.proto.message_pb2 import PushObjectRequest as PushObjectRequest
     from flwr.proto.node_pb2 import NodeInfo as NodeInfo
     from flwr.proto.run_pb2 import GetRunResponse as GetRunResponse
     from flwr.proto.runtime_pb2 import PullAppMessagesRequest as PullAppMessagesRequest
+    from flwr.proto.runtime_pb2 import PullAppMessagesResponse as PullAppMessagesResponse
+    from flwr.proto.runtime_pb2 import PullTaskInputResponse as PullTaskInputResponse
     from flwr.server.superlink.fleet.vce.backend import Backend as Backend
     from flwr.simulation.run_simulation import _run_simulation as _run_simulation
     from flwr.supercore.cli import flower_superexec as flower_superexec
@@ -90,20 +90,19 @@ if TYPE_CHECKING:
 
 
 @cache
-def names() -> dict[str, tuple[str, str]]:
-    """Module and name there of each name, as the imports above say, which only type checkers execute."""
+def names() -> dict[str, str]:
+    """The module of each name, as the imports above say, which only type checkers execute."""
     block = next(
         node for node in ast.parse(Path(__file__).read_text(encoding="utf-8")).body if isinstance(node, ast.If)
     )
     imports = [node for node in block.body if isinstance(node, ast.ImportFrom)]
-    return {alias.asname or alias.name: (str(node.module), alias.name) for node in imports for alias in node.names}
+    return {alias.name: str(node.module) for node in imports for alias in node.names}
 
 
 def __getattr__(name: str) -> Any:
     if name not in names():
         raise AttributeError(f"{name} is not in the table of Flower's private names in {__name__}")
-    module, known_as = names()[name]
-    return getattr(import_module(module), known_as)
+    return getattr(import_module(names()[name]), name)
 
 
 def runtime_client(grid: Any) -> Any:

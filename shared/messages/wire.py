@@ -34,6 +34,8 @@ SECURE_KEYS, SECURE_SHARES, SECURE_UNMASK = "query.secure_keys", "query.secure_s
 ARRAYS, CONFIG, METRICS = "arrays", "config", "metrics"
 MASKED = "masked"
 """The one array of an update under masks: uint32 [values]."""
+MAX_PACKED_BYTES = 2**20
+_STYPE = "numpy.ndarray"
 CHUNK_BYTES = 8 * 2**20
 """Most bytes of a release that one message carries."""
 
@@ -64,19 +66,20 @@ def arrays_of(content: RecordDict, key: str = ARRAYS) -> dict[str, Array]:
     record = content.get(key)
     if not isinstance(record, ArrayRecord):
         raise ReleaseError(f"a message without arrays under {key!r}", expected="a message of this version")
-    arrays: dict[str, Array] = {}
-    for name, packed in record.items():
-        try:
-            arrays[name] = _unpacked(packed.stype, packed.data)
-        except Exception as error:  # NumPy raises many kinds for bytes that are no array
-            raise ReleaseError(f"an array {name[:80]!a} that cannot be read", expected="a NumPy array") from error
-    return arrays
+    return {name: _read_array(name, array.stype, array.data) for name, array in record.items()}
 
 
-def _unpacked(stype: str, data: bytes) -> Array:
+def _read_array(name: str, stype: str, data: Any) -> Array:
+    try:
+        return _parsed(stype, data)
+    except Exception as error:  # NumPy raises many kinds for bytes that are no array
+        raise ReleaseError(f"an array {name[:80]!a} that cannot be read", expected="a NumPy array") from error
+
+
+def _parsed(stype: str, data: bytes) -> Array:
     """NumPy's own format, of numbers alone and of the length that it says: NumPy would make room before it looks."""
     file = BytesIO(data)
-    if stype != "numpy.ndarray" or np.lib.format.read_magic(file) != (1, 0):
+    if stype != _STYPE or np.lib.format.read_magic(file) != (1, 0):
         raise ValueError("no NumPy array of format 1.0")
     shape, by_column, dtype = np.lib.format.read_array_header_1_0(file)
     start = file.tell()
@@ -84,6 +87,36 @@ def _unpacked(stype: str, data: bytes) -> Array:
         raise ValueError("an array of another type or length than it says")
     flat = np.frombuffer(data, dtype, offset=start)
     return flat.reshape(shape, order="F" if by_column else "C").copy()
+
+
+def packed(content: RecordDict) -> RecordDict:
+    """A message on its way out: small arrays that belong together as one record of bytes.
+
+    Flower sends every array as two objects, each by a call of its own: those of a small model take longer than its
+    training. Larger ones stay, since Flower sends them in pieces.
+    """
+    from flwr.app import ArrayRecord, ConfigRecord, RecordDict
+
+    sent = RecordDict()
+    for key, record in content.items():
+        sent[key] = record
+        if isinstance(record, ArrayRecord) and record.count_bytes() <= MAX_PACKED_BYTES:
+            sent[key] = ConfigRecord({name: array.data for name, array in record.items()})
+    return sent
+
+
+def unpacked(content: RecordDict) -> RecordDict:
+    """A message that has come, as it was before `packed`; raises ReleaseError where an array cannot be read."""
+    from flwr.app import Array as FlowerArray
+    from flwr.app import ArrayRecord, ConfigRecord, RecordDict
+
+    given = RecordDict()
+    for key, record in content.items():
+        given[key] = record
+        if isinstance(record, ConfigRecord) and key.startswith(ARRAYS):
+            arrays = {name: _read_array(name, _STYPE, data) for name, data in record.items()}
+            given[key] = ArrayRecord({name: FlowerArray(array) for name, array in arrays.items()})
+    return given
 
 
 def models_to_records(models: Mapping[Any, dict[str, Array]]) -> dict[str, ArrayRecord]:

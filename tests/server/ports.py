@@ -173,7 +173,7 @@ class RunningPort:
         limits: Limits | None = None,
         admission: Admission | None = None,
     ):
-        self.limits = limits or Limits()
+        self.folder, self.limits = folder, limits or Limits()
         self.clock = clock or Clock(time.time())
         self.office = Office.at(folder, self.clock)
         self.audit = AuditLog(folder / "audit.jsonl", self.clock)

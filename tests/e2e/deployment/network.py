@@ -211,7 +211,6 @@ class Network:
             "MORETTA_CACHE": str(self.root / "cache"),
             "OMP_NUM_THREADS": "1",
             "COLUMNS": "200",
-            "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.5",
         }
 
     def moretta(self, *arguments: str, code: int = 0) -> str:

@@ -3,16 +3,18 @@ from __future__ import annotations
 import base64
 import gc
 import json
+import os
 import threading
 import time
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import grpc
 import pytest
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature, encode_dss_signature
-from flwr.proto.fleet_pb2 import PushMessagesRequest, PushMessagesResponse
+from flwr.proto.fleet_pb2 import PullMessagesResponse, PushMessagesRequest, PushMessagesResponse
+from flwr.proto.message_pb2 import Message as MessageBytes
 from flwr.proto.message_pb2 import Metadata, ObjectTree, PushObjectRequest
 from flwr.proto.node_pb2 import Node
 from hypothesis import given, settings
@@ -28,7 +30,7 @@ from moretta.server.port.limits import Admission
 from moretta.server.port.refusals import Refusal
 from moretta.server.port.relay import _P384_ORDER, PushedReplies
 from moretta.shared.messages.relay import FLEET_METHODS
-from moretta.shared.pb.relay_pb2 import FleetCall
+from moretta.shared.pb.relay_pb2 import FleetCall, FleetReply
 
 
 def pushed_reply(node: int, source: int, kind: str = "train.voice") -> bytes:
@@ -448,3 +450,76 @@ def test_a_push_of_any_bytes_is_let_through_or_refused(method: str, body: bytes)
         PushedReplies().check(method, body)
     except Refusal as refusal:
         assert refusal.reason in ("bad-reply", "foreign-reply")
+
+
+def _pulling(port: RunningPort, site: SiteKeys) -> Future[FleetReply]:
+    pool = ThreadPoolExecutor(1)
+    pull = pool.submit(port.as_site(site).relayed, site.fleet_call())
+    pool.shutdown(wait=False)
+    return pull
+
+
+def _until(true: Callable[[], object]) -> None:
+    while not true():
+        time.sleep(0.01)
+
+
+MESSAGE = PullMessagesResponse(messages_list=[MessageBytes(metadata=Metadata(message_type="query"))])
+
+
+def test_a_pull_that_finds_nothing_is_held_until_messages_are_sent(port: RunningPort, echo: Echo) -> None:
+    """Flower's SuperNode would otherwise look every three seconds."""
+    port.may_hold, site = True, port.enrolled()
+    waiting = [b""]
+    echo.response = lambda path, body: Response(waiting[0])
+    pull = _pulling(port, site)
+    _until(lambda: echo.calls)
+    port.run(port.sent.look())  # nothing was touched
+    (port.folder / "messages.sent").touch()
+    port.run(port.sent.look())  # sent, but to another site
+    _until(lambda: len(echo.calls) == 2)
+    assert not pull.done()
+    waiting[0] = MESSAGE.SerializeToString()
+    os.utime(port.folder / "messages.sent", ns=(1, 1))
+    port.run(port.sent.look())
+    assert pull.result(10).body == waiting[0]
+    assert len(echo.calls) == 3
+    assert [headers["flwr-signature"] for _, _, headers in echo.calls] == [echo.calls[0][2]["flwr-signature"]] * 3
+
+
+def test_a_pull_of_a_connection_that_was_lost_takes_no_message_from_the_next(port: RunningPort, echo: Echo) -> None:
+    port.may_hold, site = True, port.enrolled()
+    echo.response = lambda path, body: Response(b"")
+    old = _pulling(port, site)
+    _until(lambda: echo.calls)
+    port.clock.now += 1
+    new = _pulling(port, site)
+    _until(lambda: len(echo.calls) == 2)
+    echo.response = lambda path, body: Response(MESSAGE.SerializeToString())
+    port.run(_woken(port))
+    assert (old.result(10).body, new.result(10).body) == (b"", MESSAGE.SerializeToString())
+    assert len(echo.calls) == 3
+
+
+def test_a_site_that_is_revoked_while_its_pull_is_held_gets_no_message(port: RunningPort, echo: Echo) -> None:
+    port.may_hold, site = True, port.enrolled()
+    echo.response = lambda path, body: Response(b"")
+    pull = _pulling(port, site)
+    _until(lambda: echo.calls)
+    port.office.registry.end_site(site.name, "revoked")
+    port.run(_woken(port))
+    with pytest.raises(grpc.RpcError) as error:
+        pull.result(10)
+    assert refusal(error.value) == ("UNAUTHENTICATED", "revoked")
+    assert len(echo.calls) == 1
+
+
+def test_no_pull_is_held_while_many_calls_are_open(port: RunningPort, echo: Echo) -> None:
+    site = port.enrolled()
+    echo.response = lambda path, body: Response(b"")
+    assert port.as_site(site).relayed(site.fleet_call()).body == b""
+    assert len(echo.calls) == 1
+
+
+async def _woken(port: RunningPort) -> None:
+    port.sent.wake()

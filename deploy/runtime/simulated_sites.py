@@ -90,7 +90,7 @@ class SiteProcesses(flower_private.Backend):
             response = _receive(connection)
         except (EOFError, OSError) as error:
             self._alive -= 1
-            if not self._alive:
+            if self._alive <= 0:
                 self._idle.put(connection)  # so that nobody waits for one
             raise RunError("a process of simulated sites died", expected="all to live", fix="free memory") from error
         self._idle.put(connection)

@@ -99,9 +99,10 @@ def packed(content: RecordDict) -> RecordDict:
 
     sent = RecordDict()
     for key, record in content.items():
-        sent[key] = record
         if isinstance(record, ArrayRecord) and record.count_bytes() <= MAX_PACKED_BYTES:
             sent[key] = ConfigRecord({name: array.data for name, array in record.items()})
+        else:
+            sent[key] = record
     return sent
 
 
@@ -112,10 +113,11 @@ def unpacked(content: RecordDict) -> RecordDict:
 
     given = RecordDict()
     for key, record in content.items():
-        given[key] = record
         if isinstance(record, ConfigRecord) and key.startswith(ARRAYS):
             arrays = {name: _read_array(name, _STYPE, data) for name, data in record.items()}
             given[key] = ArrayRecord({name: FlowerArray(array) for name, array in arrays.items()})
+        else:
+            given[key] = record
     return given
 
 

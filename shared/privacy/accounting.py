@@ -11,7 +11,7 @@ import warnings
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from functools import lru_cache
+from functools import cache, lru_cache
 
 import numpy as np
 
@@ -78,6 +78,7 @@ def _by_prv(steps: tuple[tuple[tuple[float, float], int], ...], delta: float) ->
     from opacus.accountants import PRVAccountant
     from opacus.accountants.analysis.prv import PoissonSubsampledGaussianPRV
 
+    _remember_steps()
     if any(rate == 1.0 for (_, rate), _ in steps):
         return math.inf  # its random variable has a density only where a unit may be left out
     accountant = PRVAccountant()
@@ -97,6 +98,14 @@ def _by_prv(steps: tuple[tuple[tuple[float, float], int], ...], delta: float) ->
         except (ValueError, RuntimeError, ArithmeticError, MemoryError, IndexError, AssertionError):
             return math.inf
     return found if math.isfinite(found) and found >= 0 else math.inf
+
+
+@cache
+def _remember_steps() -> None:
+    """Let Opacus compute the curve of one step once: it does so anew for every number of steps, four times each."""
+    from opacus.accountants.analysis import rdp
+
+    rdp._compute_rdp = lru_cache(maxsize=1 << 14)(rdp._compute_rdp)
 
 
 @lru_cache(maxsize=256)

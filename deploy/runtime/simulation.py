@@ -37,13 +37,14 @@ class SimulationProcess:
     """
 
     def __init__(self) -> None:
-        self._mark = new_mark()
+        self.mark = new_mark()
+        """In the environment of every process of the run."""
 
     def __enter__(self) -> Self:
         self._scratch = tempfile.TemporaryDirectory(prefix="moretta-")
         self._process = subprocess.Popen(
             [sys.executable, "-P", "-c", _PROGRAM],
-            env=flower_environment(self._mark, Path(self._scratch.name) / "flwr"),
+            env=flower_environment(self.mark, Path(self._scratch.name) / "flwr"),
             cwd=self._scratch.name,
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
@@ -55,7 +56,7 @@ class SimulationProcess:
 
     def __exit__(self, *_: object) -> None:
         try:
-            end_marked(self._mark)
+            end_marked(self.mark)
             self._process.wait()
         finally:
             self._scratch.cleanup()
@@ -80,10 +81,10 @@ class SimulationProcess:
                 with suppress(BrokenPipeError), self._process.stdin as orders:
                     orders.write(f"{folder}\n")
                 while self._process.poll() is None:
-                    monitor.look(self._mark)
-                monitor.look(self._mark)
+                    monitor.look(self.mark)
+                monitor.look(self.mark)
             finally:
-                end_marked(self._mark)
+                end_marked(self.mark)
         if not monitor.ended:
             cause = last_error(log.read_text(encoding="utf-8", errors="replace") if log.exists() else "")
             raise RunError(

@@ -109,10 +109,11 @@ def mechanism(kind: str) -> Callable[[M], M]:
 
 def from_record(record: dict[str, Any]) -> Mechanism:
     """Read what `record` wrote. Raises ReleaseError for an unknown kind, or numbers that it does not take."""
-    package = importlib.import_module("moretta.shared.privacy")
-    for module in pkgutil.iter_modules(package.__path__):
-        importlib.import_module(f"moretta.shared.privacy.{module.name}")
     kind = str(record.get("kind"))
+    if kind not in _KINDS:
+        package = importlib.import_module("moretta.shared.privacy")
+        for module in pkgutil.iter_modules(package.__path__):
+            importlib.import_module(f"moretta.shared.privacy.{module.name}")
     known = _KINDS.get(kind) or RETIRED.get(kind)
     if known is None:
         raise ReleaseError(f"the privacy mechanism {record.get('kind')!r}", expected=f"one of: {', '.join(_KINDS)}")

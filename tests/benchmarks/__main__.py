@@ -35,6 +35,8 @@ RATIOS: dict[str, list[str]] = {
     "Voice: tokens, and sound from MFCC": ["voice"],
     "The face autoencoder": ["face"],
     "A corpus of CREMA-D's size: check and release": ["corpus"],
+    "Federated rounds: a server and three sites on loopback": ["rounds"],
+    "Simulated studies: against a plain loop, Flower's own simulation, and more sites": ["simulation"],
 }
 """Title of each benchmark whose rows have targets; NAME of its `bench_NAME.py`, arguments. `--quick` runs these."""
 

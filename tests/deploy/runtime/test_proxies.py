@@ -12,7 +12,6 @@ from pathlib import Path
 import httpx
 import pytest
 
-from moretta.deploy.runtime import simulation
 from moretta.deploy.runtime.control import Control, ControlError
 from moretta.deploy.runtime.processes import (
     child_environment,
@@ -90,10 +89,3 @@ def test_clients_that_look_into_their_environment_find_no_proxy(proxied: dict[st
 def test_values_of_proxies_are_not_named() -> None:
     assert named_proxies({"HTTPS_PROXY": "http://me:secret@proxy", "no_proxy": "x", "HOME": "/"}) == ["HTTPS_PROXY"]
     assert without_proxies({"Http_Proxy": NOBODY, "LANG": "C"}) == {"LANG": "C", "NO_PROXY": "*", "no_proxy": "*"}
-
-
-def test_flowers_superlink_is_found_on_loopback(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    for name in NAMES:
-        monkeypatch.setenv(name, NOBODY)
-    with simulation._superlink(tmp_path / "server") as superlink:
-        assert superlink.process.alive()

@@ -27,7 +27,7 @@ def call(folder: Path | None, kind: str, content: RecordDict | None = None, *, p
     reply = app(Message(content or RecordDict({wire.CONFIG: wire.json_config(version=1)}), metadata=metadata), context)
     assert reply.metadata.src_node_id == 5
     assert reply.has_content()
-    return reply.content
+    return wire.unpacked(reply.content)
 
 
 def requested(study: Study, arrays: dict[str, Any] | None = None, **values: Any) -> RecordDict:

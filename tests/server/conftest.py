@@ -67,6 +67,7 @@ class FakeGrid:
     def push_messages(self, messages: Iterable[Message]) -> list[str]:
         ids = []
         for message in messages:
+            message.content = wire.unpacked(message.content)  # as a site reads it
             self.sent.append(message)
             node, number = message.metadata.dst_node_id, f"m{len(self.sent)}"
             if node in self.away:

@@ -52,7 +52,7 @@ class Site:
         request_digest = content or RecordDict({wire.CONFIG: wire.json_config(version=1)})
         reply = app(Message(request_digest, metadata=metadata), context)
         self.sent += b"".join(part.deflate() for part in get_all_nested_objects(reply).values())
-        return reply.content
+        return wire.unpacked(reply.content)
 
     def ask(self, kind: str, arrays: dict[str, Any] | None = None, **values: Any) -> RecordDict:
         content = RecordDict({wire.CONFIG: wire.study_config(self.study, **values)})

@@ -6,6 +6,7 @@ pass NaN on, so whether a clip is one of them was told exactly, at any epsilon.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -51,10 +52,10 @@ class Recorded:
         del rate
         return torch.ones(units, dtype=torch.bool)
 
-    def noisy(self, gradient: torch.Tensor, scale: float) -> torch.Tensor:
+    def noisy(self, gradients: Sequence[torch.Tensor], scale: float) -> list[torch.Tensor]:
         del scale
-        self.sums.append(gradient.detach().double().numpy().ravel())
-        return gradient
+        self.sums += [each.detach().double().numpy().ravel() for each in gradients]
+        return list(gradients)
 
     def order(self, size: int) -> torch.Tensor:
         return torch.arange(size)

@@ -78,7 +78,7 @@ class Network:
         metadata = Metadata(1, "m", 0, 5, "", "", 1e9, 1e9, call)
         config = {"partition-id": SITES.index(name), "num-partitions": 2}
         context = Context(1, 5, config, RecordDict(), {"run-dir": str(self.folder)})
-        reply = app(Message(content, metadata=metadata), context).content
+        reply = wire.unpacked(app(Message(content, metadata=metadata), context).content)
         if "failure" in reply[wire.CONFIG]:  # type: ignore[operator]
             return SiteResponse(name, None, wire.from_config(reply, "failure"))
         return SiteResponse(name, reply, message=read(RESPONSES[call], reply))

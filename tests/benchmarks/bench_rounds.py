@@ -19,8 +19,6 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
-from tests.benchmarks.figures import from_values, quick, record
-
 ROOT = Path(__file__).parents[2]
 SITES = ("site-00", "site-01", "site-02")
 STUDY = """
@@ -93,6 +91,8 @@ def main() -> None:
         rounds, folder, root = options.measure
         print(json.dumps(measure(int(rounds), Path(folder), Path(root))))
         return
+    from tests.benchmarks.figures import from_values, quick, record  # which the other checkout need not have
+
     rounds = 4 if quick() else 8
     with tempfile.TemporaryDirectory() as scratch:
         (Path(scratch) / "now").mkdir()

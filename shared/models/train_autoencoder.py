@@ -22,7 +22,7 @@ from torch import Tensor
 from moretta.shared.core.errors import CorpusError, Interrupted, RunError
 from moretta.shared.models.autoencoder import Autoencoder
 from moretta.shared.models.face_images import Pictures
-from moretta.shared.models.training_state import Checkpoint, Epoch, Training, TrainOptions
+from moretta.shared.models.training_state import Checkpoint, Epoch, TrainingRun, TrainOptions
 
 HELD_OUT = 0.1
 """Part of the pictures, the last ones, that is never trained on: the training's PSNR is measured on it."""
@@ -85,7 +85,7 @@ def train_autoencoder(
     """
     _check(pictures, options.spec.side)
     train_count, held_count = _split(len(pictures))
-    training = Training(options, training_steps(options, len(pictures)), device)
+    training = TrainingRun(options, training_steps(options, len(pictures)), device)
     saved = None if checkpoint is None else Checkpoint.of(checkpoint, options, pictures, training)
     if saved is not None:
         saved.restore(training)
@@ -124,7 +124,7 @@ def _split(pictures: int) -> tuple[int, int]:
 
 
 def _learn_epoch(
-    training: Training,
+    training: TrainingRun,
     pictures: Pictures,
     options: TrainOptions,
     stopped: Callable[[], bool],
@@ -190,7 +190,7 @@ def _noisy(clean: Tensor, drawn: Tensor, noise: float) -> Tensor:
     return (clean + noise * drawn.permute(0, 3, 1, 2)).clamp(0, 1)
 
 
-def _learn(training: Training, clean: Tensor, noisy: Tensor, *, look: bool) -> Tensor:
+def _learn(training: TrainingRun, clean: Tensor, noisy: Tensor, *, look: bool) -> Tensor:
     """One step; returns the loss. `look`: check the gradients now. One that is not finite stays so in later steps."""
     model = training.model.train()
     training.optimizer.zero_grad()

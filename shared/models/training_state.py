@@ -69,7 +69,7 @@ class Epoch:
     """Peak signal-to-noise ratio in dB of reconstructions of corrupted held-out pictures against the clean ones."""
 
 
-class Training:
+class TrainingRun:
     """A training under way: all that decides how it goes on."""
 
     def __init__(self, options: TrainOptions, steps: int, device: torch.device) -> None:
@@ -113,13 +113,13 @@ class Checkpoint:
     """Options, SHA-256 of the pictures, kind of device and precision: weights depend on each."""
 
     @classmethod
-    def of(cls, path: Path, options: TrainOptions, pictures: Pictures, training: Training) -> Self:
+    def of(cls, path: Path, options: TrainOptions, pictures: Pictures, training: TrainingRun) -> Self:
         """For a training on these pictures; nothing is read or written."""
         content = hashlib.sha256(pictures.data).hexdigest()
         facts = {"pictures": content, "device": training.device.type, "precision": training.precision}
         return cls(path, {**asdict(options), **facts})
 
-    def save(self, training: Training) -> None:
+    def save(self, training: TrainingRun) -> None:
         """Write the file, or leave the old one as it is."""
         from safetensors.torch import save_file
 
@@ -143,7 +143,7 @@ class Checkpoint:
                 os.fsync(file.fileno())
         sync_folder(self.path.parent)
 
-    def restore(self, training: Training) -> None:
+    def restore(self, training: TrainingRun) -> None:
         """Bring a training that has just begun as far as the file, if there is one.
 
         Raises:
@@ -172,7 +172,7 @@ class Checkpoint:
             raise StudyError(found, expected=f"what train-face wrote ({FORMAT})", fix=fix) from error
 
 
-def _restore(training: Training, state: dict[str, Any], tensors: dict[str, Tensor]) -> None:
+def _restore(training: TrainingRun, state: dict[str, Any], tensors: dict[str, Tensor]) -> None:
     training.model.load_state_dict(
         {name.removeprefix(_MODEL): tensor for name, tensor in tensors.items() if name.startswith(_MODEL)}
     )

@@ -298,7 +298,7 @@ class RelayService:
     async def _held_until(self, sent: asyncio.Event, site: KnownCertificate, signature: str, end: float) -> bool:
         """Wait for messages, whoever they are for; false where none came, or the site has called again meanwhile.
 
-        A held call costs nothing, and a message reaches its site when it is sent. Flower has no such call.
+        A held call takes one of the port's places. A message reaches its site when it is sent; Flower has no such call.
         """
         while self.may_hold() and (left := end - time.monotonic()) > 0:
             with suppress(TimeoutError):

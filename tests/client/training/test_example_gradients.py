@@ -96,7 +96,7 @@ def test_every_kind_of_convolution_has_its_clips_gradients(
 
 
 @pytest.mark.parametrize("model", SHAPES, ids="/".join)
-def test_gradients_are_to_the_bit_those_of_opacus_hooks(model: tuple[Any, str]) -> None:
+def test_gradients_are_those_of_opacus_hooks(model: tuple[Any, str]) -> None:
     """So that a study with a seed gives what it gave when Opacus' hooks computed them."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

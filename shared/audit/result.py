@@ -68,6 +68,8 @@ class Result(BaseModel):
     """Of the model, for updates."""
     p_value: float | None = Field(default=None, ge=0, le=1)
     """How often a random choice of as many speakers does as well, where that was tried."""
+    candidate: bool = False
+    """One of a family of attackers for which another result, chosen on training people, stands: never the strongest."""
 
     def with_value(self, value: float | None, interval: Interval | None = None, **changes: Any) -> Self:
         """The same result with a figure and the ends of its interval."""
@@ -86,7 +88,8 @@ class Result(BaseModel):
     @property
     def is_whole(self) -> bool:
         """Whether it may stand for its attacker: valid, with a value, over all speakers, one clip a trial."""
-        return not self.invalid and self.value is not None and self.subset == "all" and self.pooled == 1
+        single = self.subset == "all" and self.pooled == 1
+        return not self.invalid and not self.candidate and self.value is not None and single
 
     @property
     def excess(self) -> float:
@@ -108,7 +111,7 @@ class Result(BaseModel):
 
 def strongest(results: Iterable[Result]) -> Result | None:
     """The valid result farthest on the attacker's side of chance; the first of equals; None without any."""
-    usable = [result for result in results if not result.invalid and result.value is not None]
+    usable = [r for r in results if not r.invalid and not r.candidate and r.value is not None]
     return max(usable, key=lambda result: result.excess, default=None)
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from moretta.shared.audit.crossval import estimator, out_of_fold, stratified_speaker_folds
+from moretta.shared.audit.inference.twelve_networks import CHOSEN, LEAST_PEOPLE, NAMES, Inferred, infer_by_twelve
 from moretta.shared.audit.metrics.intervals import bootstrap_rows
 from moretta.shared.audit.result import Result
 from moretta.shared.audit.scoring import unit_rows
@@ -35,7 +36,8 @@ def infer_attribute(
     """Balanced accuracy of each attacker on people outside its training folds.
 
     For each attacker two figures: from single clips, and (`..., all clips`) from the mean of a person's predicted
-    probabilities, as an adversary who knows that clips belong together would use them.
+    probabilities, as an adversary who knows that clips belong together would use them. Of the twelve networks the one
+    chosen on training people has both figures, and each of the twelve has a figure from single clips, as a `candidate`.
 
     `features` [n, d] are finite; `label` [n] is one value a speaker; `about` is the result without figures. Folds are
     fewer where a class has fewer speakers.
@@ -47,24 +49,44 @@ def infer_attribute(
         reason = f"everybody has the same {about.target}: nothing can be inferred"
         if len(classes) > 1:
             reason = f"a class of {about.target} has {fewest} speaker: at least {MIN_PEOPLE_PER_CLASS} are needed"
-        return [about.invalidated(reason, attacker=name, speakers=len(people)) for name in ATTACKERS]
+        names = [*ATTACKERS, *FAMILIES]
+        return [about.invalidated(reason, attacker=name, speakers=len(people)) for name in names]
     splits = list(stratified_speaker_folds(y, speaker, min(folds, fewest), seed))
     exact = np.asarray(features, dtype=np.float64)
+    how = {"resamples": resamples, "seed": seed}
     found: list[Result] = []
+
+    def figures(of: Result, probability: Float64) -> list[Result]:
+        pooled = np.stack([probability[speaker == person].mean(axis=0) for person in people])
+        together = of.model_copy(update={"attacker": f"{of.attacker}, all clips"})
+        return [
+            balanced_accuracy(of, probability.argmax(axis=1) == y, y, speaker, **how),
+            balanced_accuracy(together, pooled.argmax(axis=1) == y[first], y[first], people, **how),
+        ]
+
     for name, make in ATTACKERS.items():
 
         def predict(train: Int64, test: Int64, make: Callable[[int], Any] = make) -> Float64:
             return np.asarray(make(seed).fit(exact[train], y[train]).predict_proba(exact[test]))
 
-        probability = out_of_fold(predict, splits)
-        pooled = np.stack([probability[speaker == person].mean(axis=0) for person in people])
-        for attacker, p, truth, unit in (
-            (name, probability, y, speaker),
-            (f"{name}, all clips", pooled, y[first], people),
-        ):
-            right = p.argmax(axis=1) == truth
-            of_attacker = about.model_copy(update={"attacker": attacker})
-            found.append(balanced_accuracy(of_attacker, right, truth, unit, resamples=resamples, seed=seed))
+        found += figures(about.model_copy(update={"attacker": name}), out_of_fold(predict, splits))
+    for name, infer in FAMILIES.items():
+        of_family = about.model_copy(update={"attacker": name})
+        if min(int(np.bincount(y[first][np.isin(people, speaker[train])]).min()) for train, _ in splits) < LEAST_PEOPLE:
+            reason = f"a class of {about.target} has too few speakers to train on some and to choose by others"
+            found.append(of_family.invalidated(reason, speakers=len(people)))
+            continue
+
+        def ask(train: Int64, test: Int64, infer: Infer = infer) -> Float64:
+            answer = infer(exact[train], y[train], speaker[train], exact[test], seed=seed)
+            return np.concatenate([answer.probability[:, [answer.best]], answer.probability], axis=1)
+
+        probability = out_of_fold(ask, splits)  # [n, 1 + 12, classes]
+        found += figures(of_family, probability[:, 0])
+        for number, candidate in enumerate(NAMES, start=1):
+            of_one = about.model_copy(update={"attacker": candidate, "candidate": True, "note": CANDIDATES})
+            right = probability[:, number].argmax(axis=1) == y
+            found.append(balanced_accuracy(of_one, right, y, speaker, **how))
     return found
 
 
@@ -166,3 +188,10 @@ _BALANCED: dict[str, Any] = {"class_weight": "balanced"}
 _logistic = estimator("linear_model.LogisticRegression", C=0.1, max_iter=2000, scaled=True, **_BALANCED)
 _forest = estimator("ensemble.RandomForestClassifier", 200, min_samples_leaf=2, n_jobs=1, **_BALANCED)
 ATTACKERS: Mapping[str, Callable[[int], Any]] = {"logistic regression": _logistic, "random forest": _forest}
+Infer = Callable[..., Inferred]
+FAMILIES: Mapping[str, Infer] = {CHOSEN: infer_by_twelve}
+"""Attackers of which several are trained, and one is chosen on the people they are trained on."""
+CANDIDATES = (
+    "all of the twelve networks (ours: depth 1, 2, 3 times width 16, 32, 64, 128) are shown; the best is, in each "
+    "fold, the one with the least loss on people held out of the training people"
+)

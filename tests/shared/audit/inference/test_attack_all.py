@@ -17,6 +17,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """No pretrained encoder, whatever this machine has, one attacker of attributes, and one decoder."""
     logistic = {"logistic regression": classes.ATTACKERS["logistic regression"]}
     monkeypatch.setattr(classes, "ATTACKERS", logistic)
+    monkeypatch.setattr(classes, "FAMILIES", {})
     monkeypatch.setattr(inversion, "ENCODERS", {"voice": (), "face": ()})
     monkeypatch.setitem(inversion.MAX_ROWS, "voice", 1500)
     monkeypatch.setitem(inversion.DECODERS_OF, "voice", ("ridge",))  # type: ignore[attr-defined]

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from moretta.shared.audit.inference import classes
 from moretta.shared.audit.inference.classes import infer_attribute
 from moretta.shared.audit.result import Result, strongest
 
@@ -12,6 +13,14 @@ SEX = Result(
     scenario="semi-informed",
     metric="balanced_accuracy",
 )
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the twelve networks, which have tests of their own."""
+    monkeypatch.setattr(classes, "FAMILIES", {})
+
+
 AGE = SEX.model_copy(update={"target": "age group"})
 
 

@@ -128,7 +128,8 @@ NEW = ("attack", "target", "note", "layer", "p_value")
 
 
 def former_row(row: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in row.items() if key not in (*NEW, "invalid")} | {"void": row["invalid"]}
+    absent = (*NEW, "invalid", "candidate")
+    return {key: value for key, value in row.items() if key not in absent} | {"void": row["invalid"]}
 
 
 def former_finding(row: dict[str, Any]) -> dict[str, Any]:

@@ -21,7 +21,8 @@ from moretta.shared.audit.attackers.base import Identifier, get_attacker
 from moretta.shared.audit.inference.inversion import ConvDecoder
 from moretta.shared.audit.inference.trained_models import Recipe, predictor
 from moretta.shared.audit.pretrained.expression import ExpressionEvaluator
-from moretta.shared.audit.pretrained.nets import CamPlusPlus, ExpressionNet, Ge2e
+from moretta.shared.audit.pretrained.face_api_nets import ExpressionNet
+from moretta.shared.audit.pretrained.nets import CamPlusPlus, Ge2e
 from moretta.shared.audit.pretrained.speaker_encoders import CamPlusPlusEncoder, Ge2eEncoder
 from moretta.shared.core import device as devices
 from moretta.shared.core.device import DEVICE_VARIABLE, computing_on

@@ -166,6 +166,27 @@ _FILES = (
         note="recognizes facial emotion; its training set is not documented",
         needs=("face-api-expression-layout", "yunet"),
     ),
+    PretrainedFile(
+        name="face-api-age-sex-layout",
+        **_FACE_API,
+        member="package/model/age_gender_model-weights_manifest.json",
+        sha256="74b60bf3ebf981bf4e661e9cca3a185614e10b25d797118b62e2a68d3ff2569f",
+        size=8_392,
+        licence="MIT",
+        source="Vladimir Mandic and Vincent Mühler, face-api",
+        note="names, shapes and scales of the weights of face-api-age-sex",
+    ),
+    PretrainedFile(
+        name="face-api-age-sex",
+        **_FACE_API,
+        member="package/model/age_gender_model.bin",
+        sha256="49f92bbc0afef2342c4385e4a2b0acb6d7a727c6f0aa539499719a81acf9abaa",
+        size=429_708,
+        licence="MIT",
+        source="Vladimir Mandic and Vincent Mühler, face-api",
+        note="tells age and sex of faces; its training set is not documented",
+        needs=("face-api-age-sex-layout", "yunet"),
+    ),
 )
 
 WEIGHTS: Mapping[str, PretrainedFile] = {file.name: file for file in _FILES}

@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moretta.shared.audit.pretrained.expression import NAMES, ExpressionEvaluator
+from moretta.shared.audit.pretrained.face_api_nets import EXPRESSIONS, FACE_SIDE
 from moretta.shared.audit.pretrained.face_encoders import FoundFace, SFaceEncoder, cut_square
-from moretta.shared.audit.pretrained.nets import EXPRESSION_SIDE, EXPRESSIONS
 from moretta.shared.core.labels import EMOTIONS, Emotion
 from moretta.shared.core.workers import limit_threads
 from moretta.shared.models.head import make_identity, render_frame
@@ -62,7 +62,7 @@ def read(evaluator: ExpressionEvaluator, face: FoundFace) -> NDArray[np.float32]
     """Score of each of the network's seven classes."""
     import torch
 
-    crop = cut_square(face.bgr, *face.square, EXPRESSION_SIDE)[None, :, :, ::-1].astype(np.float32)
+    crop = cut_square(face.bgr, *face.square, FACE_SIDE)[None, :, :, ::-1].astype(np.float32)
     with torch.inference_mode():
         return np.asarray(evaluator.net(torch.from_numpy(crop.transpose(0, 3, 1, 2).copy()))[0].numpy(), np.float32)
 

@@ -15,12 +15,11 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from moretta.shared.audit.dataset import ClipSet
-from moretta.shared.audit.inference.classes import infer_attribute
+from moretta.shared.audit.inference.attributes import TARGETS, features_of, infer_from_clips, read_off_faces
 from moretta.shared.audit.inference.crossmodal import link_modalities
 from moretta.shared.audit.inference.inversion import DECODERS_OF, invert_with, with_embeddings
 from moretta.shared.audit.result import Attack, Result, failure, run_all
-from moretta.shared.audit.views import face_gradients, face_pixels, voice_statistics
-from moretta.shared.core.array_types import Array, Float32, Float64, UInt8
+from moretta.shared.core.array_types import Array, Float64, UInt8
 from moretta.shared.core.errors import ClipError, ReleaseError
 from moretta.shared.core.terms import Modality
 from moretta.shared.core.workers import Progress, Workers, one_thread
@@ -32,8 +31,6 @@ MIN_EACH = 4
 """Clips of a speaker below which fewer speakers are taken instead."""
 SIDE, FRAMES = 64, 4
 """Pixels of the faces that are attacked, and frames of a clip."""
-MIN_PER_CLASS = 4
-"""People of each class that attribute inference must have."""
 MIN_RESAMPLES = 50
 """Whether an attack works is read from its interval."""
 DIMENSIONS = 64
@@ -91,12 +88,17 @@ def attack_clips(
         with _scratch(pool) as (folder, ready):
             pair = prepare_pair(original, released, folder, ready, seed=seed)
             tasks: list[Task] = []
-            for target in ("sex", "age group"):
+            for target in TARGETS:
                 for scenario, clips in (("unprotected", pair.original), ("semi-informed", pair.released)):
                     if clips is not None:
                         about = without_figures("attribute", clips.modality, target, scenario)
                         noted = about.model_copy(update={"note": pair.note})
-                        tasks.append((noted, partial(_infer, clips, about, **options)))
+                        tasks.append((noted, partial(infer_from_clips, clips, about, **options)))
+            for scenario, clips in (("unprotected", pair.original), ("ignorant", pair.released)):
+                if clips is not None and clips.modality == "face":
+                    about = without_figures("attribute", "face", " and ".join(TARGETS), scenario)
+                    noted = about.model_copy(update={"note": pair.note})
+                    tasks.append((noted, partial(read_off_faces, clips, about, **options)))
             tasks += _inversion_tasks(pair, folder, cache_dir, ready, **options)
             found = run_tasks(tasks, ready, progress)
     except Exception as error:
@@ -264,25 +266,6 @@ def _inversion_tasks(
     return tasks
 
 
-def _infer(clips: ClipSet, about: Result, *, seed: int, bootstrap: int) -> list[Result]:
-    stated = [clip.sex if about.target == "sex" else clip.age_group for clip in clips.clips]
-    known = clips.subset(i for i, value in enumerate(stated) if value is not None)
-    label = np.array([value for value in stated if value is not None])
-    count = Counter({clip.speaker: value for clip, value in zip(known.clips, label, strict=True)}.values())
-    if not known or len(count) < 2 or min(count.values()) < MIN_PER_CLASS:
-        held = ", ".join(f"{n} {value}" for value, n in sorted(count.items())) or "none stated"
-        reason = f"needs {MIN_PER_CLASS} people of each of two classes or more, there are: {held}"
-        return [about.invalidated(reason, speakers=count.total())]
-    about = about.model_copy(update={"metric": "balanced_accuracy", "clips": len(known)})
-    return infer_attribute(_features(known), label, known.labels, about=about, resamples=bootstrap, seed=seed)
-
-
-def _features(clips: ClipSet) -> Float32:
-    """[n, d] of clips of either modality."""
-    voice = clips.modality == "voice"
-    return voice_statistics(clips) if voice else np.hstack([face_pixels(clips), face_gradients(clips)])
-
-
 def _principal(clips: ClipSet) -> Float64:
     """[n, d]: in what people differ most, learned from releases alone, which the attacker has; half as many as people.
 
@@ -291,7 +274,7 @@ def _principal(clips: ClipSet) -> Float64:
     from sklearn.decomposition import PCA
     from sklearn.preprocessing import StandardScaler
 
-    scaled = StandardScaler().fit_transform(_features(clips))
+    scaled = StandardScaler().fit_transform(features_of(clips))
     labels = clips.labels
     means = np.stack([scaled[labels == person].mean(axis=0) for person in np.unique(labels)])
     components = max(1, min(DIMENSIONS, len(means) // 2, scaled.shape[1]))

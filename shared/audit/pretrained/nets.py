@@ -7,13 +7,11 @@ Parameters carry the names of the published checkpoints, so that those load stri
   2303.00332), section 2 and table 1; checkpoints of 3D-Speaker.
 * GE2E, an LSTM. Wan, Wang, Papir, Lopez Moreno, "Generalized End-to-End Loss for Speaker Verification", ICASSP 2018
   (arXiv 1710.10467), section 2; the sizes are those of Resemblyzer's checkpoint.
-* The expression network of face-api: depthwise separable convolutions in four small dense blocks.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -31,12 +29,13 @@ SEGMENT = 100
 _FRONT_CHANNELS = 32
 
 
-def _named(**parts: nn.Module) -> nn.Sequential:
+def named(**parts: nn.Module) -> nn.Sequential:
+    """Modules in a row, under these names."""
     return nn.Sequential(OrderedDict(parts))
 
 
 def _normalized(channels: int) -> nn.Sequential:
-    return _named(batchnorm=nn.BatchNorm1d(channels), relu=nn.ReLU())
+    return named(batchnorm=nn.BatchNorm1d(channels), relu=nn.ReLU())
 
 
 class _ResidualBlock(nn.Module):
@@ -105,7 +104,7 @@ class _DenseBlock(nn.Sequential):
             parts: dict[str, nn.Module] = {"nonlinear1": _normalized(inside)}
             parts["linear1"] = nn.Conv1d(inside, BOTTLENECK, 1, bias=False)
             parts |= {"nonlinear2": _normalized(BOTTLENECK), "cam_layer": ContextMask(dilation)}
-            self.add_module(f"tdnnd{i + 1}", _named(**parts))
+            self.add_module(f"tdnnd{i + 1}", named(**parts))
 
     def forward(self, x: Tensor) -> Tensor:  # [B, channels, T] to [B, channels + 32 layers, T]
         for layer in self:
@@ -130,18 +129,18 @@ class CamPlusPlus(nn.Module):
         self.head = _FrontEnd()
         # Five frames wide, every second frame kept: [B, 320, T] to [B, 128, T / 2].
         first = nn.Conv1d(_FRONT_CHANNELS * FBANK_BINS // 8, BOTTLENECK, 5, stride=2, padding=2, bias=False)
-        parts: dict[str, nn.Module] = {"tdnn": _named(linear=first, nonlinear=_normalized(BOTTLENECK))}
+        parts: dict[str, nn.Module] = {"tdnn": named(linear=first, nonlinear=_normalized(BOTTLENECK))}
         channels = BOTTLENECK
         for number, (layers, dilation) in enumerate(BLOCKS, start=1):
             parts[f"block{number}"] = _DenseBlock(channels, layers, dilation)
             channels += layers * GROWTH
             halve = nn.Conv1d(channels, channels // 2, 1, bias=False)
-            parts[f"transit{number}"] = _named(nonlinear=_normalized(channels), linear=halve)
+            parts[f"transit{number}"] = named(nonlinear=_normalized(channels), linear=halve)
             channels //= 2
         parts |= {"out_nonlinear": _normalized(channels), "stats": _Statistics()}
         last = nn.Conv1d(2 * channels, EMBEDDING, 1, bias=False)
-        parts["dense"] = _named(linear=last, nonlinear=_named(batchnorm=nn.BatchNorm1d(EMBEDDING, affine=False)))
-        self.xvector = _named(**parts)
+        parts["dense"] = named(linear=last, nonlinear=named(batchnorm=nn.BatchNorm1d(EMBEDDING, affine=False)))
+        self.xvector = named(**parts)
 
     def forward(self, fbank: Tensor) -> Tensor:
         """Log mel energies [B, T, 80], mean over time removed, to embeddings [B, 192], not normalized."""
@@ -164,73 +163,3 @@ class Ge2e(nn.Module):
         """Mel power [B, T, 40] to embeddings [B, 256] of length 1."""
         _, (hidden, _) = self.lstm(mel)
         return nn.functional.normalize(torch.relu(self.linear(hidden[-1])), dim=1)
-
-
-EXPRESSIONS = ("neutral", "happy", "sad", "angry", "fearful", "disgusted", "surprised")
-EXPRESSION_SIDE = 112
-EXPRESSION_CHANNELS = (32, 64, 128, 256)
-EXPRESSION_MEAN_RGB = (122.782, 117.001, 104.298)
-"""Subtracted from 8-bit pixels before they are divided by 255: face-api's constants."""
-
-
-class _SameConv(nn.Module):
-    """A 3x3 convolution padded as TensorFlow does: an odd row or column of zeros goes below and to the right."""
-
-    def __init__(self, inputs: int, outputs: int, stride: int, *, groups: int = 1, bias: bool) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(inputs, outputs, 3, stride=stride, groups=groups, bias=bias)
-        self._stride = stride
-
-    def forward(self, x: Tensor) -> Tensor:  # [B, inputs, S, S] to [B, outputs, ceil(S / stride), same]
-        size = x.shape[-1]
-        total = max((-(-size // self._stride) - 1) * self._stride + 3 - size, 0)
-        before, after = total // 2, total - total // 2
-        convolved: Tensor = self.conv(nn.functional.pad(x, (before, after, before, after)))
-        return convolved
-
-
-class _SeparableConv(nn.Module):
-    """Each channel on its own, then all of them together."""
-
-    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
-        super().__init__()
-        self.depthwise = _SameConv(inputs, inputs, stride, groups=inputs, bias=False)
-        self.pointwise = nn.Conv2d(inputs, outputs, 1)
-
-    def forward(self, x: Tensor) -> Tensor:  # [B, inputs, S, S] to [B, outputs, S / stride, S / stride]
-        convolved: Tensor = self.pointwise(self.depthwise(x))
-        return convolved
-
-
-class _ExpressionBlock(nn.Module):
-    """Four convolutions at half the size, each on the sum of all before it."""
-
-    def __init__(self, inputs: int, outputs: int, *, first: bool) -> None:
-        super().__init__()
-        self.conv0 = _SameConv(inputs, outputs, 2, bias=True) if first else _SeparableConv(inputs, outputs, 2)
-        self.conv1, self.conv2, self.conv3 = (_SeparableConv(outputs, outputs, 1) for _ in range(3))
-
-    def forward(self, x: Tensor) -> Tensor:  # [B, inputs, S, S] to [B, outputs, S / 2, S / 2]
-        total: Tensor = torch.relu(self.conv0(x))
-        activated = total
-        for conv in (self.conv1, self.conv2, self.conv3):
-            total = total + conv(activated)
-            activated = torch.relu(total)
-        return activated
-
-
-class ExpressionNet(nn.Module):
-    """Aligned faces to logits of seven expressions."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        sides = pairwise((3, *EXPRESSION_CHANNELS))
-        self.blocks = nn.Sequential(*(_ExpressionBlock(*side, first=n == 0) for n, side in enumerate(sides)))
-        self.fc = nn.Linear(EXPRESSION_CHANNELS[-1], len(EXPRESSIONS))
-
-    def forward(self, faces: Tensor) -> Tensor:
-        """[B, 3, 112, 112], RGB of 0 to 255, to logits [B, 7] in the order of `EXPRESSIONS`."""
-        mean = faces.new_tensor(EXPRESSION_MEAN_RGB)[:, None, None]
-        pooled = self.blocks((faces - mean) / 255).mean(dim=(2, 3))  # [B, 256] from 7 x 7
-        logits: Tensor = self.fc(pooled)
-        return logits

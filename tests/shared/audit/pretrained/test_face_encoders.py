@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from moretta.shared.audit.pretrained.encoder import PretrainedEncoder
-from moretta.shared.audit.pretrained.expression import NAMES, ExpressionEvaluator, fill, read_tfjs
+from moretta.shared.audit.pretrained.expression import NAMES, ExpressionEvaluator
+from moretta.shared.audit.pretrained.face_api_nets import EXPRESSIONS, ExpressionNet
 from moretta.shared.audit.pretrained.face_encoders import (
     DlibEncoder,
     FoundFace,
@@ -19,7 +20,7 @@ from moretta.shared.audit.pretrained.face_encoders import (
     spread,
     whole_frame,
 )
-from moretta.shared.audit.pretrained.nets import EXPRESSIONS, ExpressionNet
+from moretta.shared.audit.pretrained.tfjs import fill, read_tfjs
 from moretta.shared.core.errors import AttackersError, ClipError
 from moretta.shared.core.labels import EMOTIONS, Emotion
 from moretta.shared.models.head import make_identity, render_clip

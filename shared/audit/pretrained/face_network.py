@@ -1,0 +1,72 @@
+"""What face-api's networks have in common: their weights, and squares of the faces of a clip."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+import numpy as np
+
+from moretta.shared.audit.pretrained.encoder import weights_path
+from moretta.shared.audit.pretrained.face_encoders import FaceFinder, FoundFace, crops, cut_square, spread
+from moretta.shared.audit.pretrained.tfjs import fill, read_tfjs
+from moretta.shared.core.array_types import Array, UInt8
+from moretta.shared.core.device import computing_device
+from moretta.shared.pretrained import cached, fetch_command
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+_FRAMES = 5
+
+
+class FaceNetwork:
+    """A network used as it is. A clip in which no face is found is read from the middle of its frames."""
+
+    name: ClassVar[str]
+    """The entry of the manifest; its layout is the one called `NAME-layout`."""
+
+    def __init__(self, net: nn.Module, finder: FaceFinder) -> None:
+        self._device = computing_device()
+        self._net: Any = net.to(self._device)
+        self._finder = finder
+
+    @classmethod
+    def bare(cls) -> nn.Module:
+        """The network without its weights."""
+        raise NotImplementedError
+
+    @classmethod
+    def missing(cls) -> str | None:
+        """Why it cannot run here, and the command that would help; None if the weights are here, unchanged."""
+        if all(cached(name) is not None for name in (cls.name, f"{cls.name}-layout", "yunet")):
+            return None
+        return f"no weights of {cls.name}: run `{fetch_command(cls.name)}`"
+
+    @classmethod
+    def load(cls) -> Self:
+        """Read the weights from the cache.
+
+        Raises:
+            AttackersError: they are not there, or not a network of this form.
+        """
+        net = cls.bare()
+        fill(net, read_tfjs(weights_path(f"{cls.name}-layout"), weights_path(cls.name)))
+        return cls(net.eval(), FaceFinder(weights_path("yunet")))
+
+    def _pictures(self, clip: Array) -> torch.Tensor:
+        """float32 [up to 5, 3, 112, 112], RGB of 0 to 255, of a clip uint8 [frames, H, W, 3].
+
+        Raises:
+            ClipError: a clip without frames, or no pictures.
+        """
+        import torch
+
+        from moretta.shared.audit.pretrained.face_api_nets import FACE_SIDE
+
+        def square(face: FoundFace) -> UInt8:
+            return cut_square(face.bgr, *face.square, FACE_SIDE)
+
+        found = crops(self._finder, spread(clip, _FRAMES), square, FACE_SIDE)
+        rgb = np.stack(found)[..., ::-1].astype(np.float32)  # [frames, 112, 112, 3]
+        return torch.from_numpy(rgb.transpose(0, 3, 1, 2).copy()).to(self._device)

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 from typing import TypeVar
 
@@ -88,10 +89,16 @@ def handler(respond: Callable[[SiteCall], RecordDict]) -> ClientAppCallable:
 
 def one_thread(message: Message, context: Context, call_next: ClientAppCallable) -> Message:
     """One compute thread, and a log under the id of the run."""
-    limit_threads(1)
+    _limit_once()
     set_up_logging()
     use_run_id(message.metadata.run_id)
     return call_next(message, context)
+
+
+@cache
+def _limit_once() -> None:
+    """To look for the libraries that are loaded takes longer than a small round of training."""
+    limit_threads(1)
 
 
 def mask_errors(message: Message, context: Context, call_next: ClientAppCallable) -> Message:

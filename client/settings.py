@@ -7,7 +7,7 @@ from pathlib import Path
 
 from moretta.client.accounting.account import cohorts_of
 from moretta.client.accounting.budget import BudgetLimits, SiteBudget
-from moretta.client.accounting.ledger import Ledger
+from moretta.client.accounting.ledger import Ledger, opened
 from moretta.client.clips.site_clips import NOBODY, Withdrawn
 from moretta.client.policy import Policy
 from moretta.client.site_home import SiteHome
@@ -107,7 +107,7 @@ class SiteSettings:
 
     def site_budget(self) -> SiteBudget:
         """The site's ledger with the limits of its policy."""
-        ledger, key = Ledger(self.ledger), self.pseudonyms().fingerprint
+        ledger, key = opened(self.ledger), self.pseudonyms().fingerprint
         if self.policy is None:
             return SiteBudget(ledger, key, BudgetLimits.unlimited())
         return SiteBudget(ledger, key, self.policy.budget, self.policy.without_guarantee)

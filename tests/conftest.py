@@ -28,7 +28,9 @@ def tiny_corpus(tmp_path: Path) -> Path:
     return write_tone_corpus(tmp_path / "tones")
 
 
-def write_tone_corpus(root: Path, *, speakers: int = 4, seconds: float = 0.6) -> Path:
+def write_tone_corpus(
+    root: Path, *, speakers: int = 4, seconds: float = 0.6, sentences: tuple[str, ...] = ("IEO", "TIE")
+) -> Path:
     import soundfile
 
     rng = np.random.default_rng(3)
@@ -38,7 +40,7 @@ def write_tone_corpus(root: Path, *, speakers: int = 4, seconds: float = 0.6) ->
     for speaker in range(1001, 1001 + speakers):
         lines.append(f"{speaker},{20 + speaker % 40},{'Male' if speaker % 2 else 'Female'},Unknown,Unknown")
         for number, emotion in enumerate(("ANG", "DIS", "FEA", "HAP", "NEU", "SAD")):
-            for sentence in ("IEO", "TIE"):
+            for sentence in sentences:
                 tone = np.sin(2 * np.pi * (100 + 40 * (speaker - 1000) + 15 * number) * time)
                 samples = 0.3 * tone + 0.05 * rng.standard_normal(len(time))
                 name = f"{speaker}_{sentence}_{emotion}_XX.wav"

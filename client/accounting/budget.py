@@ -184,9 +184,9 @@ def spent(
 
 
 def levels(ledger: Ledger, study: Study) -> dict[Unit, float]:
-    """Epsilon that DP-SGD has spent of a clip and of a speaker, as far as there is a finite figure."""
+    """Epsilon that DP-SGD has spent of the unit that is not the study's, if there is a finite figure."""
     found: dict[Unit, float] = {}
-    for unit in UNITS:
+    for unit in (unit for unit in UNITS if unit != study.privacy.unit):
         apart = unit == "clip" or study.privacy.unit == "speaker"  # a speaker may have clips in both parts
         groups = study.sharing_clips if apart else (study.models,)
         sums = [composed_epsilon(_losses(ledger, study, g, unit), delta=study.privacy.delta) for g in groups]

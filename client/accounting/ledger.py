@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from cryptography import x509
 
 from moretta.client.site_home import read_own
-from moretta.shared.core.atomic import append_line, locked, naming, sync_folder, write_atomic
+from moretta.shared.core.atomic import append_line, locked, naming, sync, sync_folder, write_atomic
 from moretta.shared.core.errors import RefusedError
 from moretta.shared.privacy.chain import START, Record, SignedHead, chained, entry_digest, is_chained
 
@@ -45,10 +45,21 @@ class Ledger:
         self._records: list[Record] = []
         self._bytes = 0
         """Of the whole lines that were read."""
+        self._seen = self._files()
         if path.exists():
             with locked(path, shared=True) as descriptor:
                 self._read_on(descriptor)
         self._check_receipt()
+
+    @property
+    def is_current(self) -> bool:
+        """Whether ledger and receipt are the files that were read and checked, without a change since."""
+        return self._seen == self._files()
+
+    def _files(self) -> list[int]:
+        """Which files lie there, how long they are, and when they were changed."""
+        paths = (path for path in (self._path, receipt_path(self._path)) if path.exists())
+        return [n for about in map(os.stat, paths) for n in (about.st_ino, about.st_size, about.st_mtime_ns)]
 
     @property
     def head(self) -> str:
@@ -91,12 +102,13 @@ class Ledger:
             try:
                 with naming(self._path):
                     written = append_line(descriptor, json.dumps(record, sort_keys=True, allow_nan=False))
-                    os.fsync(descriptor)
+                    sync(descriptor)
             except OSError:
                 os.ftruncate(descriptor, self._bytes)
                 raise
             self._records.append(record)
             self._bytes += written
+            self._seen = self._files()
         if new:
             sync_folder(self._path.parent)
 
@@ -132,6 +144,17 @@ class Ledger:
             found = f"the privacy ledger {self._path} is not the one whose head the server has countersigned"
             expected = f"the head {receipt.head} at entry {receipt.length}"
             raise RefusedError(found, expected=expected, fix=_WAY_BACK)
+
+
+_opened: dict[Path, Ledger] = {}
+
+
+def opened(path: Path) -> Ledger:
+    """The ledger at a path; it is read and checked anew unless it is as this process last left or found it."""
+    known = _opened.get(path)
+    if known is None or not known.is_current:
+        known = _opened[path] = Ledger(path)
+    return known
 
 
 def receipt_path(ledger: Path) -> Path:

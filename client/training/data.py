@@ -17,7 +17,7 @@ import numpy.typing as npt
 import torch
 
 from moretta.client.accounting.account import Cohort, cohorts_of
-from moretta.client.accounting.ledger import Ledger
+from moretta.client.accounting.ledger import opened
 from moretta.client.accounting.planning import cohorts
 from moretta.client.settings import SiteSettings
 from moretta.shared.core.errors import RefusedError, RunError
@@ -80,7 +80,7 @@ def released_features(settings: SiteSettings, study: Study, modality: Modality) 
     """Every released clip of one modality."""
     folder = _finished(settings, study)
     found = _features(folder, _made_at(folder), study_model(study, modality), study.classes)
-    names, ledger = settings.names(study), Ledger(settings.ledger)
+    names, ledger = settings.names(study), opened(settings.ledger)
     return replace(found, speakers=names.as_own(found.speakers, ledger), clips=names.as_own(found.clips, ledger))
 
 
@@ -133,7 +133,7 @@ def held_out(settings: SiteSettings, study: Study, folder: Path | None = None) -
     """The site's own pseudonyms of its released speakers who are held out of training, of a release in any folder."""
     folder = _finished(settings, study, folder)
     released = tuple(sorted(_speakers(folder, _made_at(folder))))
-    return of_released(settings, study, frozenset(settings.names(study).as_own(released, Ledger(settings.ledger))))
+    return of_released(settings, study, frozenset(settings.names(study).as_own(released, opened(settings.ledger))))
 
 
 def held_out_mask(settings: SiteSettings, study: Study, speakers: tuple[str, ...]) -> npt.NDArray[np.bool_]:
@@ -153,7 +153,7 @@ def of_released(settings: SiteSettings, study: Study, released: frozenset[str]) 
     chosen = by_rule(key, released, study)
     if study.site_training is None:
         return chosen
-    ledger = Ledger(settings.ledger)
+    ledger = opened(settings.ledger)
     known, entries = cohorts_of(ledger), ledger.entries(CODE_KIND, study=study.digest())
     return chosen.difference(*(known[entry["cohort"]].members("speaker") for entry in entries))
 

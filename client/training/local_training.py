@@ -45,7 +45,7 @@ class LocalUpdate:
     """Spent so far by DP-SGD of all this site's models of the study, for one unit; None without DP-SGD."""
     noise_multiplier: float = 0.0
     levels: dict[Unit, float] = field(default_factory=dict)
-    """The same at every unit that has a finite figure, whatever the study's unit is."""
+    """The same for the unit that is not the study's, clip or speaker, if it has a finite figure."""
 
 
 def train_model(settings: SiteSettings, request: RoundRequest) -> StoredResponse:
@@ -75,7 +75,7 @@ def train_model(settings: SiteSettings, request: RoundRequest) -> StoredResponse
         paid = site_budget.is_paid(DP_SGD_KIND, request.digest, plan.loss(data.cohort))
         after = spent(site_budget.ledger, study, planned=[] if paid else [plan.round], kind=kind)
         settings.policy.check_training(after)
-    whole = whole_cohorts(settings, study)
+    whole = {} if study.privacy.dp_sgd else whole_cohorts(settings, study)
     done = train_locally(
         model,
         checked_weights(model, request.weights, data.features.shape[1:]),
@@ -86,7 +86,7 @@ def train_model(settings: SiteSettings, request: RoundRequest) -> StoredResponse
         seed=seed,
         question=request.digest,
         proximal=request.proximal,
-        whole=whole if kind == "fusion" else {kind: whole[kind]},
+        whole=whole if kind == "fusion" or not whole else {kind: whole[kind]},
         device=resolve_device(settings.device),
     )
     arrays = {name: np.asarray(tensor) for name, tensor in done.weights.items()}

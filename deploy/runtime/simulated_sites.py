@@ -34,6 +34,7 @@ from moretta.server.app import run_central_stages
 from moretta.server.stages.lifecycle import OUTCOME_FILE
 from moretta.server.stages.state import STATE_FILE
 from moretta.shared.core import flower_private
+from moretta.shared.core.atomic import leave_sync_to_system
 from moretta.shared.core.errors import RunError
 from moretta.shared.core.printable import log_printable, use_run_id
 from moretta.shared.core.workers import cpu_count, limit_threads, own_randomness, prepare_workers
@@ -105,6 +106,7 @@ class SiteProcesses(flower_private.Backend):
 def _serve(requests: Connection, respond: Respond) -> None:
     """Respond to messages until the engine is gone."""
     own_randomness()
+    leave_sync_to_system()
     while True:
         try:
             message, context = _receive(requests)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -129,6 +129,14 @@ def trained_names(model: EmotionModel, weights: Mapping[str, Array]) -> frozense
     return frozenset(name for name, _ in model.build(shape).named_parameters())
 
 
+@lru_cache(maxsize=64)  # each round checks them twice
+def _arrays_of(model: EmotionModel, shape: tuple[int, ...]) -> dict[str, tuple[str, tuple[int, ...]]]:
+    """Name of each array of a model for inputs of this shape, with its type and shape."""
+    with torch.device("meta"):
+        built = model.build(shape).state_dict()
+    return {name: ("float32", tuple(tensor.shape)) for name, tensor in built.items()}
+
+
 def checked_weights(
     model: EmotionModel, weights: Mapping[str, Array], shape: tuple[int, ...] | None = None
 ) -> dict[str, torch.Tensor]:
@@ -148,13 +156,11 @@ def checked_weights(
     what = f"weights of the {model.modality} model {model.name!r}"
     inputs = weights["0.mean"].shape if shape is None and "0.mean" in weights else shape or ()
     try:
-        with torch.device("meta"):
-            built = model.build(inputs).state_dict()
+        wanted = _arrays_of(model, inputs)
     except Exception as error:  # torch raises many kinds for shapes that no network has
         raise RefusedError(
             f"{what} for inputs of {list(inputs)}", expected="those of the model that the study names"
         ) from error
-    wanted = {name: ("float32", tuple(tensor.shape)) for name, tensor in built.items()}
     found = {name: (str(array.dtype), array.shape) for name, array in weights.items()}
     if found != wanted:
         odd = sorted(name for name in found.keys() | wanted.keys() if found.get(name) != wanted.get(name))

@@ -38,6 +38,7 @@ from moretta.deploy.runtime.simulation import SimulationProcess
 from moretta.server.stages.state import STATE_FILE, load_state
 from moretta.server.stages.train import _initial
 from moretta.shared.core.workers import cpu_count
+from moretta.shared.data.corpora.cremad import SENTENCES
 from moretta.shared.data.reader import read_corpus
 from moretta.shared.models.emotion import study_model
 from moretta.shared.study.run_plan import SimulationPlan
@@ -251,7 +252,7 @@ def _same(weights: Weights, folder: Path, what: str) -> None:
 
 def against_others(scratch: Path, *, sites: int, rounds: int) -> None:
     """Rows: the plain loop, and the stock simulation."""
-    corpus = write_tone_corpus(scratch / "tones", speakers=2 * sites)
+    corpus = write_tone_corpus(scratch / "tones", speakers=4 * sites, sentences=tuple(SENTENCES))
     ours = simulated(corpus, scratch / "study", sites=sites, rounds=rounds)
     plain, weights = plain_loop(ours.folder)
     _same(weights, ours.folder, "the plain loop")

@@ -17,6 +17,7 @@ from moretta.shared.audit.arrays import VideoFaces
 from moretta.shared.audit.dataset import ClipSet
 from moretta.shared.audit.inference import trained_models
 from moretta.shared.audit.inference.attack_all import MIN_RESAMPLES, attack_all, without_figures
+from moretta.shared.audit.inference.shadow_sites import ATTACKER, LabelledClips, infer_by_shadows
 from moretta.shared.audit.result import Result, failure
 from moretta.shared.core.device import computing_on
 from moretta.shared.core.reproducibility import derive
@@ -147,7 +148,9 @@ def attack_training(
             (partial(_membership, public), without_figures("membership", modality, trained_models.TARGET, "model"))
         ]
         if context.study.audit.updates:
-            attacks.append((_updates, without_figures("updates", modality, "sex", "updates")))
+            about = without_figures("updates", modality, "sex", "updates")
+            attacks.append((partial(_shadow_sites, public), about.model_copy(update={"attacker": ATTACKER})))
+            attacks.append((_updates, about))
         for infer, about in attacks:
             try:
                 found += infer(context, releases, modality, about)
@@ -193,9 +196,42 @@ def _learned(context: RunContext, releases: Releases, modality: Modality) -> Any
     return lambda clip: clip.speaker not in held_out and learns(speaker=clip.speaker, clip=clip.clip)
 
 
+def _shadow_sites(
+    public: Arrays, context: RunContext, releases: Releases, modality: Modality, about: Result
+) -> list[Result]:
+    from moretta.shared.models.emotion import study_model
+
+    study, sexes = context.study, _sex_of_sites(context, releases, modality)
+    updates = _kept_updates(context, modality, sexes)
+    if not updates:
+        return [about.invalidated("no site's update is kept: the server has not seen one, or the run is an older one")]
+    model, held_out = study_model(study, modality), releases.held_out(context.plan)
+    site_of = {clip.speaker: site for site, release in releases.kept.items() for clip in release.clips}
+    known = [(x, c) for x, c in releases.model_inputs(public, modality, model) if c.sex is not None]
+    if not known:
+        return [about.invalidated("no speaker states a sex")]
+    clips = LabelledClips(
+        x=np.stack([x for x, _ in known]).astype(np.float32),
+        y=np.array([study.classes.index(c.emotion) for _, c in known], np.int64),
+        speaker=np.array([c.speaker for _, c in known]),
+        sex=np.array([c.sex for _, c in known]),
+        site=np.array([site_of[c.speaker] for _, c in known]),
+        held_out=np.array([c.speaker in held_out for _, c in known]),
+    )
+    recipe = trained_models.Recipe(model, study.train.learning_rate, study.train.batch_size, study.train.local_epochs)
+    local = partial(recipe.update, load_file(context.checkpoint(modality)))
+    resamples = max(MIN_RESAMPLES, study.audit.bootstrap)
+    return infer_by_shadows(updates, sexes, clips, local, about=about, resamples=resamples, seed=study.seed)
+
+
+def _kept_updates(context: RunContext, modality: Modality, sites: Collection[str]) -> dict[str, dict[str, Any]]:
+    """The updates of these sites in the last round, as far as they are kept."""
+    return {site: load_file(path) for site in sites if (path := context.update(modality, site)).is_file()}
+
+
 def _updates(context: RunContext, releases: Releases, modality: Modality, about: Result) -> list[Result]:
     sexes = _sex_of_sites(context, releases, modality)
-    updates = {site: load_file(path) for site in sexes if (path := context.update(modality, site)).is_file()}
+    updates = _kept_updates(context, modality, sexes)
     resamples = max(MIN_RESAMPLES, context.study.audit.bootstrap)
     found = trained_models.infer_sex(updates, sexes, about=about, resamples=resamples, seed=context.study.seed)
     why = "one update of each site is kept, that of the last round: no second one of a speaker to recognise it in"

@@ -185,14 +185,22 @@ class Recipe:
         """A `Train`: on features [n, ...] and labels [n]."""
         return _predict(self.network(x, y, seed))
 
-    def network(self, x: Array, y: Int64, seed: int) -> nn.Module:
-        """The trained network."""
+    def update(self, start: Mapping[str, Array], x: Array, y: Int64, seed: int) -> dict[str, Array]:
+        """What training changes of the weights `start`, by layer: the update of a site with these clips."""
+        trained = self.network(x, y, seed, start=start).named_parameters()
+        return {name: weight.detach().cpu().numpy() - start[name] for name, weight in trained}
+
+    def network(self, x: Array, y: Int64, seed: int, *, start: Mapping[str, Array] | None = None) -> nn.Module:
+        """The trained network. Training starts from the weights `start`, or from the model's initial ones."""
         import torch
 
         from moretta.shared.models.emotion import initial_weights
 
         network = self.model.build(x.shape[1:])
-        network.load_state_dict(initial_weights(self.model, x, seed=seed))
+        if start is None:
+            network.load_state_dict(initial_weights(self.model, x, seed=seed))
+        else:
+            network.load_state_dict({name: torch.from_numpy(array) for name, array in start.items()})
         device = computing_device()
         network.train().to(device)
         optimizer = torch.optim.SGD(network.parameters(), lr=self.learning_rate)

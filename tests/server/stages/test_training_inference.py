@@ -9,6 +9,7 @@ from safetensors.numpy import load_file, save_file
 from moretta.server.stages.audit import attack_training, membership_examples
 from moretta.server.stages.run import Run, RunContext
 from moretta.server.stages.train import keep_update
+from moretta.shared.audit.inference.shadow_sites import ATTACKER
 from moretta.shared.audit.inference.trained_models import TARGET, Recipe
 from moretta.shared.audit.result import Result
 from moretta.shared.core.labels import EMOTIONS
@@ -104,9 +105,26 @@ def test_the_sex_that_updates_carry_is_found_by_layer(run: Run) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         reported = rng.normal(size=(6, 40)) + 3 * (number % 2)
         save_file({"reported": reported, "noise": rng.normal(size=(6, 40)), "fixed": np.zeros(4)}, path)
-    by_layer = {f.layer: f for f in attacked(run) if f.attack == "updates" and f.target == "sex"}
+    by_layer = {f.layer: f for f in attacked(run) if f.target == "sex" and f.attacker == "logistic regression"}
     assert by_layer.keys() == {"reported", "noise", "all layers"}  # a layer that nobody changed says nothing
     assert by_layer["reported"].value == 1.0 and by_layer["reported"].speakers == SITES
+
+
+def test_shadow_sites_are_made_of_released_clips_and_read_the_kept_updates(run: Run) -> None:
+    learn(run, epochs=1)
+    trained = load_file(run.context.checkpoint("voice"))
+    rng = np.random.default_rng(1)
+    for site in run.releases.kept:
+        path = run.context.update("voice", site)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_file({name: rng.normal(size=array.shape) for name, array in trained.items()}, path)
+    found = [f for f in attacked(run) if f.attacker == ATTACKER]
+    assert {f.layer for f in found} == {"2.weight", "2.bias", "all layers"}  # the standardisation is not trained
+    assert all(not f.invalid and f.speakers == SITES and f.chance == 0.5 and f.attack == "updates" for f in found)
+    for path in run.context.update("voice", "site-00").parent.glob("*"):
+        path.unlink()
+    (none,) = [f for f in attacked(run) if f.attacker == ATTACKER]
+    assert none.invalid and "no site's update is kept" in none.reason
 
 
 def test_few_sites_and_a_missing_checkpoint_are_invalid_findings(run: Run) -> None:

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from moretta.shared.audit.inference.classes import infer_from_updates
+from moretta.shared.audit.inference.membership_networks import membership_by_twelve
+from moretta.shared.audit.inference.twelve_networks import CHOSEN
 from moretta.shared.audit.metrics import Trials
 from moretta.shared.audit.metrics.intervals import bootstrap_rows, exact_interval
 from moretta.shared.audit.metrics.verification import TPR_METRICS, resolution_note, tpr_at_fpr
@@ -145,6 +147,9 @@ METHODS: Mapping[str, Callable[[Float64, Shadows], Float64]] = {
     "lira online": lira_online,
     "lira offline": lira_offline,
     "rmia": rmia,
+    CHOSEN: lambda probability, shadows: membership_by_twelve(
+        confidence(probability), confidence(shadows.probability), shadows.inside
+    ),
     # Log-likelihood of the true label (Yeom et al., CSF 2018): the attacker without shadow models.
     "loss": lambda probability, _: np.asarray(np.log(probability)),
 }

@@ -20,6 +20,7 @@ from moretta.client.training.local_training import train_locally
 from moretta.shared.audit.attackers.base import Identifier, get_attacker
 from moretta.shared.audit.inference.inversion import ConvDecoder
 from moretta.shared.audit.inference.trained_models import Recipe, predictor
+from moretta.shared.audit.inference.twelve_networks import infer_by_twelve
 from moretta.shared.audit.pretrained.expression import ExpressionEvaluator
 from moretta.shared.audit.pretrained.face_api_nets import ExpressionNet
 from moretta.shared.audit.pretrained.nets import CamPlusPlus, Ge2e
@@ -62,9 +63,9 @@ def on_device(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -
                 return work(device)
         with monkeypatch.context() as patch, elsewhere(patch) as device:
             patch.setenv(DEVICE_VARIABLE, "elsewhere")  # whoever asks for it otherwise fails
-            for module in ("attackers.networks", "pretrained.speaker_encoders", "pretrained.expression"):
+            for module in ("attackers.networks", "pretrained.speaker_encoders", "pretrained.face_network"):
                 patch.setattr(f"moretta.shared.audit.{module}.computing_device", lambda: device)
-            for module in ("inversion", "trained_models"):
+            for module in ("inversion", "trained_models", "twelve_networks"):
                 patch.setattr(f"moretta.shared.audit.inference.{module}.computing_device", lambda: device)
             return work(device)
 
@@ -142,6 +143,16 @@ def test_expression_network_gives_the_cpus_probabilities(on_device: Any) -> None
         return ExpressionEvaluator(ExpressionNet().eval(), Nobody()).probabilities(clips)  # type: ignore[arg-type]
 
     np.testing.assert_allclose(on_device(read), read(CPU), rtol=1e-3, atol=1e-4)
+
+
+def test_the_twelve_networks_answer_as_on_the_cpu(on_device: Any) -> None:
+    label = np.repeat(np.arange(8) % 2, 6)
+    features = RNG.normal(size=(48, 5)) + 2 * label[:, None]
+
+    def ask(_: torch.device) -> np.ndarray:
+        return infer_by_twelve(features, label, np.repeat(np.arange(8), 6), features[:10], seed=1).probability
+
+    np.testing.assert_allclose(on_device(ask), ask(CPU), rtol=0, atol=0.02)
 
 
 def test_the_decoder_of_pictures_learns_there(on_device: Any) -> None:

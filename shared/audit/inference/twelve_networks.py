@@ -67,7 +67,7 @@ def infer_by_twelve(known: Array, label: Int64, speaker: Integers, unknown: Arra
     unseen = torch.from_numpy(_weights(held_out, label)).to(device)  # [copies, m]
     networks = _networks(x.shape[1], classes, copies=len(held_out), seed=seed, device=device)
     parameters = [weight for network in networks for layer in network for weight in layer]
-    optimizer = torch.optim.AdamW(parameters, lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY, fused=True)
+    optimizer = torch.optim.AdamW(parameters, lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY, fused=device.type == "cpu")
     least = torch.full((len(networks), len(held_out)), torch.inf, device=device)
     answers = torch.zeros(len(networks), len(held_out), len(asked), classes, device=device)
     for step in range(1, STEPS + 1):
@@ -81,7 +81,7 @@ def infer_by_twelve(known: Array, label: Int64, speaker: Integers, unknown: Arra
             with torch.no_grad():
                 for place, network in enumerate(networks):
                     own = torch.log_softmax(_logits(network, x.expand(len(held_out), -1, -1)), 2)
-                    loss = -(own[:, torch.arange(len(x)), truth] * unseen).sum(1)  # [copies]
+                    loss = -(own[:, torch.arange(len(x), device=device), truth] * unseen).sum(1)  # [copies]
                     better = loss < least[place]
                     least[place] = torch.minimum(loss, least[place])
                     if better.any():

@@ -1,8 +1,7 @@
 """The audit by voice attackers against the same attackers one after another; and its cost as clips grow.
 
-`make bench` measures all attackers once, since that takes minutes, and `--quick` those of the demonstration on one
-worker, since workers take longer to start than so few clips to audit. What it has no time for is measured by hand, on
-sizes of speakers x clips of each:
+`make bench` measures those of the demonstration, and `--quick` on one worker, since workers take longer to start than
+so few clips to audit. All attackers take minutes and are measured by hand, on sizes of speakers x clips of each:
 
     python -m tests.benchmarks.bench_audit --against 24x22
     python -m tests.benchmarks.bench_audit --growth 24x22 91x31
@@ -71,7 +70,7 @@ def main() -> None:
     elif quick():
         against(FEW, *voices("5x4", SHORT_SAMPLES), times=3)
     else:
-        against(attacker_names("voice"), *voices("6x6", SHORT_SAMPLES), times=1)
+        against(FEW, *voices("8x6", SHORT_SAMPLES), times=3)
 
 
 def against(names: Sequence[str], original: ClipSet, released: ClipSet, *, times: int) -> None:
@@ -86,16 +85,16 @@ def against(names: Sequence[str], original: ClipSet, released: ClipSet, *, times
     ]
     detail: dict[str, float] = {}
     for _ in range(times):
-        seconds = [timed(lambda side=side: found.append(side())) for side in (sides[:2] if quick() else sides)]
+        seconds = [timed(lambda side=side: found.append(side())) for side in (sides if times == 1 else sides[:2])]
         ratios.append(seconds[1] / seconds[0])
         detail = {"ours_s": seconds[0], "theirs_s": seconds[1]}
-        detail |= {} if quick() else {"one_worker": seconds[1] / seconds[2]}
+        detail |= {"one_worker": seconds[1] / seconds[2]} if times == 1 else {}
     for other in found[1:]:
         assert found[0].keys() == other.keys(), found[0].keys() ^ other.keys()
         assert all(np.allclose(found[0][key], other[key], atol=1e-6) for key in other), "the figures differ"
     record(
         from_values(
-            "audit.few" if quick() else "audit.voice",
+            "audit.few" if times > 1 else "audit.voice",
             f"audit, {len(there)} voice attackers, {len(released)} clips",
             "the same estimators and encoders one after another",
             ratios,

@@ -203,6 +203,16 @@ def one_thread() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """The same random numbers of torch, and the same sums, everywhere; the process keeps its own of both."""
+    import torch
+
+    with one_thread(), torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        yield
+
+
 def limit_threads(threads: int = 1) -> None:
     """Limit this process, and those it starts, to `threads` compute threads each, for good.
 

@@ -8,7 +8,6 @@ in turns; then all speakers are trained on for as long. Sites get arrays: see `m
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from itertools import islice
 from typing import Any
 
@@ -19,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from moretta.shared.core.errors import StudyError
+from moretta.shared.core.workers import seeded
 from moretta.shared.features.speaker_code import CODE_LIMIT, HiddenLayer
 from moretta.shared.features.speaker_normalization import PRIOR_CLIPS_PER_VALUE
 
@@ -164,7 +164,7 @@ def train_speaker_net(
             expected=f"at least {MIN_SPEAKERS} people, of whom some are held out, and 2 emotions",
             fix='name more of it as `public_speech`, or take `code_encoder = "directions"`',
         )
-    with _one_thread():
+    with seeded(seed):
         rounds = _best_rounds(speech, size, noise, seed)
         *_, last = islice(_trained(speech, size, noise, seed), rounds)
         return last.net.arrays()
@@ -220,15 +220,3 @@ def _best_rounds(speech: PublicSpeech, size: int, noise: float, seed: int) -> in
         left, others = speech.some(np.setdiff1d(speakers, held)), speech.some(held)
         curves.append([t.loss(others) for t in _trained(left, size, noise, seed)])
     return 1 + int(np.argmin(np.mean(curves, axis=0)))
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Sums in the same order everywhere; the process keeps its own random numbers and threads."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        with torch.random.fork_rng(devices=[]):
-            yield
-    finally:
-        torch.set_num_threads(before)

@@ -29,7 +29,8 @@ from moretta.client.anonymizers.voice_baselines import NOTHING, VoiceAnonymizer,
 from moretta.shared.core.errors import ClipError, StudyError
 from moretta.shared.core.labels import EMOTIONS
 from moretta.shared.core.terms import PrivacyStatement
-from moretta.shared.features.federated_encoder import BIAS, CODE, HEAD, EncoderOptions, SiteTraining
+from moretta.shared.features.emotion_encoder import BIAS, CODE, HEAD, EmotionTraining, EncoderOptions
+from moretta.shared.features.federated_encoder import SiteTraining
 from moretta.shared.features.mfcc import check_samples
 from moretta.shared.features.prosodic_features import MEASUREMENTS
 from moretta.shared.features.speaker_code import SpeakerCode, measured_clip, measured_public_speech, train_speaker_code
@@ -78,7 +79,7 @@ class LabelOptions(EncoderOptions):
         return RandomizedResponse(choices=LABELS, token_epsilon=self.label_epsilon, unit="clip")
 
 
-class LabelerTraining(SiteTraining):
+class LabelerTraining(EmotionTraining):
     """Trains a labeler through a code that is thrown away."""
 
     trained = frozenset(ARRAYS[1:])

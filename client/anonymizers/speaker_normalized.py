@@ -20,7 +20,8 @@ from moretta.shared.core.errors import ClipError, StudyError
 from moretta.shared.core.reproducibility import derive
 from moretta.shared.core.terms import PrivacyStatement
 from moretta.shared.features import speaker_code
-from moretta.shared.features.federated_encoder import CODE, EncoderOptions, SiteTraining
+from moretta.shared.features.emotion_encoder import CODE, EmotionTraining, EncoderOptions
+from moretta.shared.features.federated_encoder import SiteTraining
 from moretta.shared.features.mfcc import check_samples
 from moretta.shared.features.prosodic_features import MEASUREMENTS, most_steps
 from moretta.shared.features.voice_forms import nearest
@@ -60,10 +61,11 @@ class NormalizedOptions(EncoderOptions):
         return self
 
 
-class CodeTraining(SiteTraining):
+class CodeTraining(EmotionTraining):
     """Trains the directions of a code."""
 
     trained = frozenset({speaker_code.PROJECTION, speaker_code.CODEWORDS})
+    rounds_array = speaker_code.ROUNDS
 
     def public_code(self, public: Mapping[str, Array]) -> speaker_code.SpeakerCode:
         """The code that the sites have already."""
@@ -79,12 +81,6 @@ class CodeTraining(SiteTraining):
             seed=derive(self.study.seed, "speaker code"),
             rounds=self.plan.rounds,
         ).to_arrays()
-
-    def may_become(self, name: str, approved: Array | None, array: Array) -> bool:
-        """Besides the trained arrays, the number of rounds is new: public speech alone takes none."""
-        if name == speaker_code.ROUNDS:
-            return array.dtype == np.int64 and np.array_equal(array, [self.plan.rounds])
-        return super().may_become(name, approved, array)
 
 
 def _public_rows(study: Study) -> speaker_code.PublicRows:

@@ -1,4 +1,4 @@
-"""A site's part in training a speaker code: one step of DP-SGD a round, on the ledger before it is made.
+"""A site's part in training an encoder of voices: one step of DP-SGD a round, on the ledger before it is made.
 
 Held-out speakers have no part in it: the code must not be trained on those who test the models that read it.
 Everything that is released afterwards is encoded with this code, so its cost counts for the server and for the models.
@@ -7,7 +7,7 @@ Everything that is released afterwards is encoded with this code, so its cost co
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
 
@@ -24,9 +24,10 @@ from moretta.client.training.dp_sgd import Noiseless, Randomness, SeededRandomne
 from moretta.client.training.rounds import RoundRequest, StoredResponse
 from moretta.shared.core.device import resolve_device
 from moretta.shared.core.errors import RefusedError, RunError
-from moretta.shared.data.clips import Clip
+from moretta.shared.core.labels import SpeakerId
+from moretta.shared.data.clips import Clip, Speaker
 from moretta.shared.data.recordings import read_sound, sound_file
-from moretta.shared.features.federated_encoder import CLIPPING_NORM, LEARNING_RATE, FederatedEncoder, SiteTraining
+from moretta.shared.features.federated_encoder import CLIPPING_NORM, FederatedEncoder, SiteTraining
 from moretta.shared.features.mfcc import check_samples
 from moretta.shared.features.speaker_code import measured_clip
 from moretta.shared.privacy.accounting import training_losses, training_step
@@ -50,12 +51,12 @@ def train_code(settings: SiteSettings, request: RoundRequest) -> StoredResponse:
     if training is None or not 1 <= number <= rounds:
         expected = f"1 to {rounds} of a federated one, by the study"
         raise RefusedError(f"round {number} of a code in training", expected=expected)
-    code, plan, folder = training.encoder(request.weights), training.plan, settings.updates_of(study)
+    code, plan, folder = training.encoder(request.weights, number), training.plan, settings.updates_of(study)
     provenance, (corpus, clips) = None, site_corpus(settings, study)
     if settings.policy is not None:  # clips that came after the first round have no part in the code
         provenance = Provenance.load(folder) or Provenance.take(settings, study, corpus, clips, ("voice",))
         clips = tuple(clip for clip in clips if clip.name in provenance.clips)
-    examples, cohort = _examples(settings, study, clips, training, code)
+    examples, cohort = _examples(settings, study, clips, training, code, speakers=corpus.speakers)
     units = int(examples.owners.max()) + 1
     if settings.policy is not None:
         settings.policy.check_study(study)
@@ -82,7 +83,8 @@ def train_code(settings: SiteSettings, request: RoundRequest) -> StoredResponse:
         TrainingPlan(step, units, rounds, models=1, most_clips=cohort.most_clips),
         _randomness(settings, request, plan),
         max_grad_norm=CLIPPING_NORM,
-        learning_rate=LEARNING_RATE,
+        learning_rate=training.learning_rate,
+        losses=code.losses,
     )
     if provenance is not None:
         check_unchanged(provenance, settings)
@@ -101,7 +103,13 @@ def _randomness(settings: SiteSettings, request: RoundRequest, plan: SiteTrainin
 
 
 def _examples(
-    settings: SiteSettings, study: Study, clips: Sequence[Clip], training: SiteTraining, code: FederatedEncoder
+    settings: SiteSettings,
+    study: Study,
+    clips: Sequence[Clip],
+    training: SiteTraining,
+    code: FederatedEncoder,
+    *,
+    speakers: Mapping[SpeakerId, Speaker],
 ) -> tuple[TrainingExamples, Cohort]:
     """Measurements of the usable clips of all speakers who are not held out: one row a clip, or one a window."""
     unit, key = training.plan.unit, settings.pseudonyms()
@@ -109,11 +117,16 @@ def _examples(
     by_speaker: dict[str, list[tuple[Clip, Array]]] = defaultdict(list)
     for clip in clips:
         speaker = key.speaker(clip.speaker)
-        rows = None if speaker in tested else _rows(clip, in_windows=training.in_windows)
+        is_used = speaker not in tested and code.is_usable(speakers[clip.speaker].sex)
+        rows = _rows(clip, in_windows=training.in_windows) if is_used else None
         if rows is not None:
             by_speaker[speaker].append((clip, rows))
     if not by_speaker:
-        raise RefusedError("no clip that a code could be trained on", expected="at least one of a training speaker")
+        raise RefusedError(
+            "no clip that a code could be trained on",
+            expected="at least one of a training speaker, of known sex where the code is trained against it",
+            fix="complete the table of speakers, or leave this site out of the study",
+        )
     found = [(speaker, clip, rows) for speaker in sorted(by_speaker) for clip, rows in by_speaker[speaker]]
     normalized = [
         code.normalized(np.concatenate([rows for _, rows in by_speaker[s]]), unit=unit) for s in sorted(by_speaker)
@@ -122,7 +135,8 @@ def _examples(
     units = [speaker if unit == "speaker" else clip.name for speaker, clip, _ in found]
     labels = np.repeat([study.classes.index(clip.label) for _, clip, _ in found], lengths).astype(np.int64)
     owners = np.repeat(numbered(units), lengths)
-    examples = TrainingExamples(torch.from_numpy(np.concatenate(normalized)), torch.from_numpy(labels), owners)
+    places, sexes = np.concatenate(normalized), [speakers[clip.speaker].sex for _, clip, rows in found for _ in rows]
+    examples = TrainingExamples(torch.from_numpy(places), code.targets(places, labels, sexes), owners)
     return examples, Cohort.of((speaker, key.clip(clip.name)) for speaker, clip, _ in found)
 
 

@@ -18,10 +18,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch.nn.functional import cross_entropy
 
 from moretta.client.accounting.planning import TrainingPlan
-from moretta.client.training.example_gradients import ExampleGradients
+from moretta.client.training.example_gradients import ExampleGradients, Losses
+from moretta.shared.models.adversaries import cross_entropies
 from moretta.shared.models.emotion import Standardise
 from moretta.shared.privacy.noise import SystemNoise, on_grid
 from moretta.shared.study.sections import Clipping
@@ -39,7 +39,7 @@ class TrainingExamples:
     features: torch.Tensor
     """[clips, ...]"""
     labels: torch.Tensor
-    """int64 [clips]"""
+    """int64 [clips]; or [clips, ...], what else the loss compares with."""
     owners: npt.NDArray[np.int64]
     """[clips]: the unit that each clip belongs to, counted from 0."""
 
@@ -115,8 +115,9 @@ def private_steps(
     learning_rate: float,
     after_step: Callable[[], None] = lambda: None,
     clipping: Clipping = "per-example",
+    losses: Losses = cross_entropies,
 ) -> None:
-    """Make one round's steps on `network`, in place.
+    """Make one round's steps on `network`, in place. `losses` gives one loss for each example, of it alone.
 
     An empty Poisson batch still releases noise: leaving the step out would reveal that the batch was empty.
     `ghost` clipping keeps the norms of the gradients alone (Li et al., ICLR 2022): a second pass sums them, cut.
@@ -125,7 +126,7 @@ def private_steps(
     device, owners = examples.labels.device, torch.from_numpy(examples.owners)
     alone = torch.equal(owners, torch.arange(plan.units))  # each clip is a unit
     features, trained = _fixed_part_of(network, examples.features)
-    with (_ghost_sums if clipping == "ghost" else _example_sums)(trained, max_grad_norm) as sums:
+    with (_ghost_sums if clipping == "ghost" else _example_sums)(trained, max_grad_norm, losses) as sums:
         for _ in range(plan.round.steps):
             chosen = randomness.chosen(plan.units, plan.round.rate)
             batch = torch.nonzero(chosen if alone else chosen[owners]).squeeze(1)
@@ -148,8 +149,8 @@ def _fixed_part_of(network: torch.nn.Module, features: torch.Tensor) -> tuple[to
 
 
 @contextmanager
-def _example_sums(network: torch.nn.Module, norm: float) -> Iterator[Sums]:
-    with ExampleGradients(network) as gradients_of:
+def _example_sums(network: torch.nn.Module, norm: float, losses: Losses) -> Iterator[Sums]:
+    with ExampleGradients(network, losses) as gradients_of:
 
         def sums(features: torch.Tensor, labels: torch.Tensor, owners: torch.Tensor | None) -> list[torch.Tensor]:
             gradients = gradients_of(features, labels)
@@ -190,7 +191,7 @@ def _without_failed(gradients: Sequence[torch.Tensor]) -> list[torch.Tensor]:
 
 
 @contextmanager
-def _ghost_sums(network: torch.nn.Module, norm: float) -> Iterator[Sums]:
+def _ghost_sums(network: torch.nn.Module, norm: float, losses: Losses) -> Iterator[Sums]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Opacus warns of its own non-cryptographic generator on every import
         from opacus.grad_sample import GradSampleModuleFastGradientClipping
@@ -205,8 +206,8 @@ def _ghost_sums(network: torch.nn.Module, norm: float) -> Iterator[Sums]:
             return [parameter.new_zeros(parameter.shape) for parameter in parameters]
         optimizer.zero_grad()
         # Opacus' hooks see the gradient of a layer only where its input asks for one
-        losses = cross_entropy(private(features.requires_grad_()), labels, reduction="none")
-        DPTensorFastGradientClipping(private, optimizer, losses).backward()
+        each = losses(private(features.requires_grad_()), labels)
+        DPTensorFastGradientClipping(private, optimizer, each).backward()
         sound = private.per_sample_gradient_norms <= LARGEST_GRADIENT  # false for NaN
         if not bool(sound.all()):  # those that failed are left out of the sum
             return sums(features.detach()[sound], labels[sound], None)

@@ -14,23 +14,29 @@ from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy, pad
+from torch.nn.functional import pad
+
+from moretta.shared.models.adversaries import cross_entropies
 
 Gradients = dict[Tensor, Tensor]
 """[n, *shape] of parameters of one layer."""
 Rule = Callable[[Any, Tensor, Tensor], Gradients]
 """Of a layer, its input [n, ...] and the gradient at its output [n, ...]."""
+Losses = Callable[[Tensor, Tensor], Tensor]
+"""What a network gives for rows [n, ...], and what they are trained towards [n, ...] -> one loss for each, [n]."""
 
 
 class ExampleGradients:
-    """Gives the gradients of a network's cross-entropy, one for each example. After the `with` block hooks are gone.
+    """Gives the gradients of a network's loss, one for each example. After the `with` block hooks are gone.
+
+    The loss of an example must depend on no other one.
 
     Raises:
         NotImplementedError: a layer whose statistics mix examples.
     """
 
-    def __init__(self, network: nn.Module) -> None:
-        self._network, self._parameters = network, list(network.parameters())
+    def __init__(self, network: nn.Module, losses: Losses = cross_entropies) -> None:
+        self._network, self._parameters, self._losses = network, list(network.parameters()), losses
         self._rules = {layer: _rule(layer) for layer in network.modules() if [*layer.parameters(recurse=False)]}
         self._passed: list[tuple[nn.Module, Tensor, Tensor]] = []
         """Of the last pass: each layer that has parameters, its input and its output."""
@@ -47,7 +53,7 @@ class ExampleGradients:
         """[n, *shape] of each parameter of the network, in its order, for features [n, ...]."""
         if not len(labels):
             return [parameter.new_zeros((0, *parameter.shape)) for parameter in self._parameters]
-        loss = cross_entropy(self._network(features), labels)
+        loss = self._losses(self._network(features), labels).mean()
         passed, self._passed = self._passed, []
         at_outputs = torch.autograd.grad(loss, [output for _, _, output in passed])
         found: Gradients = {}

@@ -21,7 +21,7 @@ from moretta.shared.audit.report.report_schema import RoundRow
 from moretta.shared.core.atomic import write_atomic
 from moretta.shared.core.errors import RunError
 from moretta.shared.core.reproducibility import derive
-from moretta.shared.features.federated_encoder import CLIPPING_NORM, CODE, LEARNING_RATE, is_clear
+from moretta.shared.features.federated_encoder import CLIPPING_NORM, is_clear
 from moretta.shared.messages import wire
 from moretta.shared.privacy.accounting import training_step
 from moretta.shared.privacy.noise import NoiseSource, SeededNoise, SystemNoise
@@ -39,7 +39,7 @@ _log = logging.getLogger(__name__)
 
 
 def federate_code(context: RunContext, grid: SiteGrid, public: Arrays) -> tuple[Arrays, dict[str, int]]:
-    """Let the sites train the directions in which voices are compared, from what public speech gives.
+    """Let the sites train the encoder of their voices, from what public speech gives.
 
     The public arrays are computed anew from the last round. That uses nothing but what left the sites after their
     noise, so it costs nothing more. Where the noise exceeds what the sites' clips add, the public code stays as it is.
@@ -56,7 +56,7 @@ def federate_code(context: RunContext, grid: SiteGrid, public: Arrays) -> tuple[
         """Every site adds noise of one clipping norm to the sum over all units."""
         nonlocal variance
         weights = {site: metrics[WEIGHT] for site, metrics in outcome.used.items()}
-        variance += len(weights) * (LEARNING_RATE * CLIPPING_NORM / sum(weights.values())) ** 2
+        variance += len(weights) * (training.learning_rate * CLIPPING_NORM / sum(weights.values())) ** 2
         for site, weight in weights.items():
             units[site] = max(units.get(site, 0), int(weight))
         _note_outlying(context, outcome, "code")
@@ -83,7 +83,7 @@ def federate_code(context: RunContext, grid: SiteGrid, public: Arrays) -> tuple[
         weights = strategy.round(number, weights)
     step = training_step(training.plan)
     deviation = 0.0 if step is None else step.noise_multiplier * float(np.sqrt(variance))
-    clear = is_clear(first[CODE], weights[CODE], noise=deviation)
+    clear = is_clear(first[training.monitored], weights[training.monitored], noise=deviation)
     if not clear:
         context.warn(
             f"the noise of {rounds} rounds exceeds what the sites' clips add to the code: it stays as public speech "

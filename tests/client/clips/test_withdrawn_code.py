@@ -13,7 +13,7 @@ from flwr.app import RecordDict
 from requested import CHANGED, POLICY, RequestStage
 
 from moretta.client.accounting.ledger import Ledger
-from moretta.shared.features.federated_encoder import first_arrays
+from moretta.shared.features.emotion_encoder import first_arrays
 from moretta.shared.features.public_speech import synthetic_speakers
 from moretta.shared.features.speaker_code import public_rows, train_speaker_code
 from moretta.shared.messages import wire

@@ -23,7 +23,7 @@ from moretta.client.training.data import CODE_KIND, held_out
 from moretta.client.training.dp_sgd import Noiseless
 from moretta.client.training.rounds import RoundRequest, train_round
 from moretta.shared.core.errors import BudgetError, RefusedError, StudyError
-from moretta.shared.features.federated_encoder import CODE, LEARNING_RATE, TRAINED, first_arrays
+from moretta.shared.features.emotion_encoder import CODE, TRAINED, EmotionEncoder, EmotionTraining, first_arrays
 from moretta.shared.features.public_speech import synthetic_speakers
 from moretta.shared.features.speaker_code import (
     PublicRows,
@@ -79,7 +79,7 @@ def summed(site: SiteSettings, study: Study) -> np.ndarray:
     weights = first(study)
     response = train_round(site, RoundRequest(study, "code", 1, weights))
     moved = np.concatenate([(weights[name] - response.arrays[name]).ravel() for name in TRAINED])
-    return moved / LEARNING_RATE * response.metrics["num-examples"]
+    return moved / EmotionTraining.learning_rate * response.metrics["num-examples"]
 
 
 def entries(site: SiteSettings) -> list[dict[str, Any]]:
@@ -119,8 +119,10 @@ def test_without_noise_the_code_moves_down_the_gradient_of_the_sites_own_clips(
 
 
 def loss(site: SiteSettings, study: Study, arrays: dict[str, Any]) -> float:
-    encoder = code_training.FederatedEncoder(arrays)
-    examples, _ = code_training._examples(site, study, site_corpus(site, study)[1], site_training_of(study), encoder)
+    encoder = EmotionEncoder(arrays)
+    corpus, clips = site_corpus(site, study)
+    training = site_training_of(study)
+    examples, _ = code_training._examples(site, study, clips, training, encoder, speakers=corpus.speakers)
     logits = examples.features.numpy() @ arrays[CODE].T @ arrays["emotion.weight"].T + arrays["emotion.bias"]
     logits = logits - logits.max(axis=1, keepdims=True)
     return float((np.log(np.exp(logits).sum(axis=1)) - logits[np.arange(len(logits)), examples.labels.numpy()]).mean())
@@ -147,9 +149,9 @@ def test_speaker_normalized_one_clip_moves_more_than_the_norm_so_no_clip_is_an_e
 ) -> None:
     """Ranks within the speaker under a guarantee for clips: the measure above sees that broken."""
     study = requested.with_changes(voice__options__code_unit="clip")
-    reported = code_training.FederatedEncoder.normalized
+    reported = EmotionEncoder.normalized
     monkeypatch.setattr(
-        code_training.FederatedEncoder,
+        EmotionEncoder,
         "normalized",
         lambda self, values, *, unit: reported(self, values, unit="speaker"),
     )

@@ -16,7 +16,7 @@ from moretta.server.stages.train import CODE_STAGE
 from moretta.server.study import SITE_STAGES, Stage, run_stages
 from moretta.shared.core.errors import RunError
 from moretta.shared.features import speaker_code
-from moretta.shared.features.federated_encoder import CODE, LEARNING_RATE, TRAINED
+from moretta.shared.features.emotion_encoder import CODE, TRAINED, EmotionTraining
 from moretta.shared.features.public_speech import synthetic_speakers
 from moretta.shared.features.speaker_code import PublicRows, SpeakerCode, public_rows, train_speaker_code
 from moretta.shared.messages import wire
@@ -73,7 +73,7 @@ def noise_alone(deviation: float) -> Answer:
         noise = np.random.default_rng([node, number])
         for name in TRAINED:
             arrays[name] = arrays[name] + np.float32(
-                LEARNING_RATE * deviation / 20 * noise.normal(size=arrays[name].shape)
+                EmotionTraining.learning_rate * deviation / 20 * noise.normal(size=arrays[name].shape)
             )
         return responded(arrays)
 

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
-from moretta.shared.core.errors import ClipError, StudyError
+from moretta.shared.core.errors import ClipError, CorpusError, StudyError
 from moretta.shared.core.labels import EMOTIONS, in_order
 from moretta.shared.core.reproducibility import derive
 from moretta.shared.features.mfcc import COEFFICIENTS, Audio, Frames, check_samples, mfcc_batch
@@ -180,6 +180,8 @@ class Recording:
     person: str
     emotion: int
     """Class index, in the order of `EMOTIONS`."""
+    sex: str = ""
+    """`female` or `male`; empty where no table says it."""
 
 
 def synthetic_speakers(seed: int, *, voices: int = SPEAKERS, clips: int = CLIPS_PER_SPEAKER) -> Iterator[Recording]:
@@ -197,11 +199,13 @@ def synthetic_speakers(seed: int, *, voices: int = SPEAKERS, clips: int = CLIPS_
             sentence = sentences[int(generator.integers(len(sentences)))]
             strength = float(generator.uniform(*_INTENSITIES))
             said = synthesize(voice, EMOTIONS[label], sentence, intensity=strength, seed=int(generator.integers(2**31)))
-            yield Recording(gain * said, str(number), label)
+            yield Recording(gain * said, str(number), label, voice.sex)
 
 
 def recorded_speakers(folder: Path, seed: int) -> Iterator[Recording]:
     """All usable clips of speakers chosen by seed, up to about `MAX_FILES`.
+
+    Their sex is known where the folder has CREMA-D's table of speakers, and the table can be read.
 
     Raises:
         StudyError: fewer than `MIN_SPEAKERS` speakers in file names of CREMA-D's grammar.
@@ -222,13 +226,23 @@ def recorded_speakers(folder: Path, seed: int) -> Iterator[Recording]:
             expected=f"clips of at least {MIN_SPEAKERS}, named as CREMA-D names them: who speaks, and in which emotion",
             fix="rename them, or leave `public_speech` out to use synthetic speech",
         )
-    speakers, left = in_order(clips_of), MAX_FILES
+    speakers, left, sexes = in_order(clips_of), MAX_FILES, _sexes(folder)
     for index in np.random.default_rng([seed, 0x9E1]).permutation(len(speakers)):
         clips = clips_of[speakers[index]]
         for path, emotion in clips if left > 0 else ():
             if (samples := _read(path)) is not None:
-                yield Recording(samples, speakers[index], emotion)
+                yield Recording(samples, speakers[index], emotion, sexes.get(speakers[index], ""))
         left -= len(clips)
+
+
+def _sexes(folder: Path) -> dict[str, str]:
+    from moretta.shared.data.tables import DEMOGRAPHICS_FILE, read_demographics
+
+    try:
+        people, _ = read_demographics(folder / DEMOGRAPHICS_FILE)
+    except CorpusError:
+        return {}
+    return {speaker: person.sex for speaker, person in people.items() if person.sex is not None}
 
 
 def _wav_files(folder: Path) -> list[Path]:

@@ -152,6 +152,8 @@ class PublicRows(NamedTuple):
     values: Floats
     person: npt.NDArray[np.str_]
     emotion: npt.NDArray[np.int64]
+    sex: npt.NDArray[np.str_]
+    """`female`, `male`, or empty where it is not known."""
 
     def groups(self) -> list[npt.NDArray[np.int64]]:
         """Which rows are whose."""
@@ -189,14 +191,14 @@ def measured_clip(samples: Audio, *, in_windows: bool) -> Matrix:
 def public_rows(people: Iterable[Recording], *, in_windows: bool) -> PublicRows:
     """Measure public speech, see `measured`."""
     values: list[Floats] = [np.empty((0, len(MEASUREMENTS)))]
-    whose: list[tuple[str, int]] = []
+    whose: list[tuple[str, int, str]] = []
     clips = iter(people)
     while batch := list(islice(clips, _BATCH)):
         for one, rows in zip(batch, measured([one.samples for one in batch], in_windows=in_windows), strict=True):
             values.append(rows.astype(np.float64))
-            whose += [(one.person, one.emotion)] * len(rows)
-    person, emotion = zip(*whose, strict=True) if whose else ((), ())
-    return PublicRows(np.concatenate(values), np.array(person), np.array(emotion, np.int64))
+            whose += [(one.person, one.emotion, one.sex)] * len(rows)
+    person, emotion, sex = zip(*whose, strict=True) if whose else ((), (), ())
+    return PublicRows(np.concatenate(values), np.array(person), np.array(emotion, np.int64), np.array(sex, np.str_))
 
 
 def measured_public_speech(folder: Path | None, *, in_windows: bool) -> PublicRows:

@@ -22,10 +22,13 @@ from moretta.client.training.dp_sgd import TrainingExamples, private_steps
 from moretta.client.training.local_training import noisy_update
 from moretta.client.training.rounds import RoundRequest, train_round
 from moretta.shared.core.errors import RefusedError, StudyError
+from moretta.shared.features.emotion_encoder import EmotionEncoder
 from moretta.shared.features.federated_encoder import FederatedEncoder
 from moretta.shared.features.prosodic_features import MEASUREMENTS
 from moretta.shared.models.emotion import checked_weights, emotion_model, initial_weights
+from moretta.shared.models.federated_replacement import CENTER, DEVIATION, DONORS, ReplacementEncoder
 from moretta.shared.models.fusion_gate import first_gate
+from moretta.shared.models.replacement_autoencoder import weight_shapes
 from moretta.shared.privacy.dp_sgd import SampledGaussian
 from moretta.shared.study.schema import Study, parse_study
 
@@ -198,12 +201,12 @@ def test_a_code_in_training_that_cannot_be_is_refused(bad: float) -> None:
     shapes = {"code.weight": (5, width), "emotion.weight": (6, 5), "emotion.bias": (6,)}
     shapes |= dict.fromkeys(("public.spread", "public.center", "public.deviation"), (width,))
     arrays = {name: np.ones(shape, np.float32) for name, shape in shapes.items()}
-    FederatedEncoder.from_arrays(arrays, size=5)
+    EmotionEncoder.from_arrays(arrays, size=5)
     for name in shapes if bad != 1e-45 else ("public.spread", "public.deviation"):
         with pytest.raises(StudyError):
-            FederatedEncoder.from_arrays({**arrays, name: np.full(shapes[name], bad, np.float32)}, size=5)
+            EmotionEncoder.from_arrays({**arrays, name: np.full(shapes[name], bad, np.float32)}, size=5)
     with pytest.raises(StudyError):
-        FederatedEncoder.from_arrays({**arrays, "emotion.bias": np.zeros(6, np.float64)}, size=5)
+        EmotionEncoder.from_arrays({**arrays, "emotion.bias": np.zeros(6, np.float64)}, size=5)
 
 
 @pytest.mark.parametrize("aggregation", [{"dp": "distributed"}, {"dp": "distributed", "secure": True}], ids=str)
@@ -251,36 +254,73 @@ CODE_SHAPES: dict[str, tuple[int, ...]] = {
 }
 
 
+REPLACEMENT_SHAPES: dict[str, tuple[int, ...]] = {
+    **weight_shapes(),
+    **dict.fromkeys((CENTER, DEVIATION), (len(MEASUREMENTS),)),
+    **dict.fromkeys(DONORS, (3, len(MEASUREMENTS))),
+}
+
+
+def of_emotion(arrays: dict[str, np.ndarray]) -> FederatedEncoder:
+    return EmotionEncoder.from_arrays(arrays, size=5)
+
+
+def of_replacement(arrays: dict[str, np.ndarray]) -> FederatedEncoder:
+    return ReplacementEncoder.from_arrays(arrays, sensitive=2, strength=2.0, number=1)
+
+
+ENCODERS = {"emotion": (CODE_SHAPES, of_emotion), "replacement": (REPLACEMENT_SHAPES, of_replacement)}
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, 3.4e38, -3.4e38], ids=str)
+def test_an_autoencoder_in_training_that_cannot_be_is_refused(bad: float) -> None:
+    arrays = {name: np.ones(shape, np.float32) for name, shape in REPLACEMENT_SHAPES.items()}
+    of_replacement(arrays)
+    for name, shape in REPLACEMENT_SHAPES.items():
+        with pytest.raises(StudyError):
+            of_replacement({**arrays, name: np.full(shape, bad, np.float32)})
+    for changed in ({DEVIATION: np.zeros(len(MEASUREMENTS), np.float32)}, {"more": np.zeros(1, np.float32)}):
+        with pytest.raises(StudyError):
+            of_replacement({**arrays, **changed})
+    with pytest.raises(StudyError):
+        of_replacement({**arrays, DONORS[0]: np.ones((0, len(MEASUREMENTS)), np.float32)})
+
+
+@pytest.mark.parametrize("kind", ENCODERS)
 @pytest.mark.parametrize("unit", ["clip", "speaker"])
 @given(data=st.data())
 @settings(max_examples=25, deadline=None)
 def test_a_code_in_training_is_refused_or_one_unit_moves_the_sum_by_its_clipping_norms(
-    unit: Any, data: st.DataObject
+    unit: Any, kind: str, data: st.DataObject
 ) -> None:
     generator = np.random.default_rng(data.draw(st.integers(0, 99)))
-    arrays = {name: np.abs(generator.normal(size=shape)).astype(np.float32) for name, shape in CODE_SHAPES.items()}
+    shapes, checked = ENCODERS[kind]
+    arrays = {name: np.abs(generator.normal(size=shape)).astype(np.float32) for name, shape in shapes.items()}
     for name in data.draw(st.lists(st.sampled_from(sorted(arrays)), min_size=1, max_size=4, unique=True)):
-        arrays[name][...] = np.float32(data.draw(st.sampled_from([*BAD, 1e6, -1e6, 5.1e-4])))
+        arrays[name][...] = np.float32(data.draw(st.sampled_from([*BAD, 1e6, -1e6, 1e3, -1e3, 5.1e-4])))
     try:
-        code = FederatedEncoder.from_arrays(arrays, size=5)
+        code = checked(arrays)
     except StudyError:
         return
     one = generator.normal(size=(CLIPS, len(MEASUREMENTS))).astype(np.float32)
     other = one.copy()
     other[0] = data.draw(st.sampled_from([0.0, 1e6, -1e6]))
+    labels, sexes = np.arange(CLIPS) % 6, ["female", "male"] * (CLIPS // 2)
+    labels[0] = 2  # the clip that is replaced
     sums = []
     for values in (one, other):
         recorded, owners = Recorded(), np.arange(CLIPS) if unit == "clip" else np.zeros(CLIPS, np.int64)
+        normalized = code.normalized(values, unit=unit)
         private_steps(
             code.network().train(),
-            TrainingExamples(torch.from_numpy(code.normalized(values, unit=unit)), torch.arange(CLIPS) % 6, owners),
+            TrainingExamples(torch.from_numpy(normalized), code.targets(normalized, labels, sexes), owners),
             TrainingPlan(
                 SampledGaussian(noise_multiplier=1.0, rate=1.0, steps=1, unit=unit), int(owners.max()) + 1, 1, 1, 1
             ),
             recorded,
             max_grad_norm=1.0,
             learning_rate=0.5,
-            after_step=lambda: None,
+            losses=code.losses,
         )
         sums.append(np.concatenate(recorded.sums))
     assert all(np.isfinite(found).all() for found in sums)

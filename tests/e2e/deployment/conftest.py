@@ -134,8 +134,12 @@ def training(site: Site, run: StudyRun, number: int) -> bool:
 @pytest.fixture(scope="session")
 def simulated(network: Network, corpus: Path) -> StudyRun:
     """The same study in simulation."""
-    path, out = network.root / "simulated.toml", network.root / "simulated"
-    path.write_text(f'name = "undisturbed"\n{STUDY}{AUDIT}', encoding="utf-8")
+    return _simulated(network, corpus, "undisturbed", STUDY + AUDIT)
+
+
+def _simulated(network: Network, corpus: Path, name: str, text: str) -> StudyRun:
+    path, out = network.root / f"simulated-{name}.toml", network.root / f"simulated-{name}"
+    path.write_text(f'name = "{name}"\n{text}', encoding="utf-8")
     with one_cpu():
         done = subprocess.run(
             [MORETTA, "simulate", "--corpus", corpus, "--study", path, "--out", out],
@@ -146,6 +150,35 @@ def simulated(network: Network, corpus: Path) -> StudyRun:
         )
     assert done.returncode == 0, done.stderr
     return StudyRun(None, out)  # type: ignore[arg-type]
+
+
+@dataclass
+class Encoders:
+    """One study whose sites train the replacement autoencoder together, in simulation and over the network."""
+
+    simulated: StudyRun
+    deployed: StudyRun
+    sites: list[Site]
+
+
+@pytest.fixture(scope="session")
+def encoders(network: Network, corpus: Path) -> Encoders:
+    """Public speech of six other people, three of each sex."""
+    speech = write_tone_corpus(network.root / "public" / "tones", speakers=6)
+    voice = f"""
+[voice]
+anonymizer = "replacement-autoencoder"
+[voice.options]
+public_speech = {json.dumps(str(speech))}
+epochs = 10
+code_training = "federated"
+code_rounds = 2
+code_epsilon = 8.0
+code_unit = "clip"
+"""
+    text = STUDY.replace("[voice.options]\ncodebook_size = 16", voice).replace("rounds = 2\ndead", "rounds = 1\ndead")
+    simulated, sites = _simulated(network, corpus, "encoders", text + NO_AUDIT), seeded(network)
+    return Encoders(simulated, network.study("encoders", text + NO_AUDIT, *chosen(*SITES)).wait(), sites)
 
 
 def _certificate_ends(site: Site) -> float:

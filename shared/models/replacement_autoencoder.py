@@ -1,0 +1,176 @@
+"""A replacement autoencoder with gradient reversal, on measurements of how something was said.
+
+Feng and Narayanan, ACII 2021 (doi 10.1109/ACII52823.2021.9597433), after the replacement autoencoder of Malekzadeh et
+al., IoTDI 2018. Clips of a sensitive emotion are reconstructed as clips of another one; a classifier of sex stands
+behind the narrowest layer, and the gradient that it gives to the encoder is reversed. Everything is trained on public
+speech; a third of its people are held out, and the figures are of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from moretta.shared.features.prosodic_features import MEASUREMENTS
+from moretta.shared.models.adversaries import (
+    Adversary,
+    AdversaryFigures,
+    cross_entropies,
+    dense,
+)
+from moretta.shared.privacy.noise import bounded
+from moretta.shared.study.public_arrays import LEAST_SPREAD, Rule, Rules, named
+
+Floats = npt.NDArray[np.float64]
+
+WIDTH, BOTTLENECK = len(MEASUREMENTS), 32
+_BETWEEN = 64
+SEXES = ("female", "male")
+LIMIT = 5.0
+"""In public standard deviations: no measurement is farther from the public mean, and no released value."""
+MAX_ROUNDS = 1_000
+LARGEST_WEIGHT = 1e3
+_LARGEST = 1e6
+PREFIX = "voice/replacement/"
+CENTER, DEVIATION, FIGURES, ROUNDS = (PREFIX + name for name in ("center", "deviation", "figures", "rounds"))
+_SELU_SCALE, _SELU_ALPHA = 1.0507009873554805, 1.6732632423543772
+_LAYERS = ("encoder.0", "encoder.2", "decoder.0", "decoder.2")
+
+
+class ReplacementNet(nn.Module):
+    """Places [n, 95] to reconstructed places and the logits of both sexes, [n, 97].
+
+    Layers and activations are those of the replacement autoencoder, with fewer of them: 12 thousand weights.
+    """
+
+    def __init__(self, strength: float = 0.0) -> None:
+        super().__init__()
+        self.encoder = nn.Sequential(nn.Linear(WIDTH, _BETWEEN), nn.SELU(), nn.Linear(_BETWEEN, BOTTLENECK), nn.SELU())
+        self.decoder = nn.Sequential(nn.Linear(BOTTLENECK, _BETWEEN), nn.SELU(), nn.Linear(_BETWEEN, WIDTH))
+        self.adversary = Adversary(dense(BOTTLENECK, len(SEXES)))
+        self.strength = strength
+
+    def forward(self, places: Tensor) -> Tensor:
+        """Both outputs side by side, so that one loss of each row is one gradient of each row."""
+        code = self.encoder(places)
+        return torch.cat([self.decoder(code), self.adversary(code, self.strength)], dim=1)
+
+
+@cache
+def weight_shapes() -> dict[str, tuple[int, ...]]:
+    """Of the network's arrays, by name; no random number is drawn for it."""
+    with torch.device("meta"):
+        return {name: tuple(tensor.shape) for name, tensor in ReplacementNet().state_dict().items()}
+
+
+def network_of(arrays: Mapping[str, npt.NDArray[Any]], strength: float, *, prefix: str = "") -> ReplacementNet:
+    """The network with these arrays, by `prefix` and its own names."""
+    with torch.device("meta"):
+        network = ReplacementNet(strength)
+    state = {name: torch.tensor(arrays[prefix + name]) for name in weight_shapes()}
+    network.load_state_dict(state, assign=True)
+    return network
+
+
+def losses(outputs: Tensor, targets: Tensor) -> Tensor:
+    """One loss for each row, [n]: squared error of the reconstruction, and cross-entropy of sex.
+
+    Args:
+        outputs: [n, 97], as the network gives them.
+        targets: [n, 97]: what is to be reconstructed, the sex (0 or 1), and the weight of its loss.
+    """
+    made, logits = outputs[:, :WIDTH], outputs[:, WIDTH:]
+    wanted, sex, weight = targets[:, :WIDTH], targets[:, WIDTH].long(), targets[:, WIDTH + 1]
+    return (made - wanted).square().mean(dim=1) + weight * cross_entropies(logits, sex)
+
+
+def placed(values: npt.NDArray[Any], scale: tuple[npt.NDArray[Any], npt.NDArray[Any]]) -> Floats:
+    """Measurements [n, 95] in public standard deviations from the public mean, within +- `LIMIT`: each by itself.
+
+    `scale` are the mean and the deviations, [95] each.
+    """
+    center, deviation = scale
+    return bounded((np.asarray(values, np.float64) - center) / deviation, LIMIT)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ReplacementAutoencoder:
+    """A trained autoencoder as plain arrays; sites apply it without torch."""
+
+    arrays: Mapping[str, npt.NDArray[Any]]
+
+    @classmethod
+    def rules(cls) -> Rules:
+        """What each array may be."""
+        weights = {PREFIX + name: Rule(shape, LARGEST_WEIGHT) for name, shape in weight_shapes().items()}
+        return {
+            CENTER: Rule((WIDTH,), _LARGEST),
+            DEVIATION: Rule((WIDTH,), _LARGEST, LEAST_SPREAD),
+            **weights,
+            FIGURES: Rule((len(AdversaryFigures.names()) + 1,), _LARGEST),
+            ROUNDS: Rule((1,), MAX_ROUNDS, 0, dtype="int64"),
+        }
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, npt.NDArray[Any]]) -> Self:
+        """Check and take what the coordinator sent. Errors: see `public_arrays.named`."""
+        return cls(named(arrays, cls.rules()))
+
+    @classmethod
+    def of(
+        cls,
+        network: nn.Module,
+        scale: tuple[npt.NDArray[Any], npt.NDArray[Any]],
+        figures: npt.NDArray[np.float32],
+        rounds: int = 0,
+    ) -> Self:
+        """What training came to: weights, scale, and figures of held-out people."""
+        weights = {PREFIX + name: np.asarray(tensor) for name, tensor in network.state_dict().items()}
+        return cls(
+            {CENTER: scale[0], DEVIATION: scale[1], **weights, FIGURES: figures, ROUNDS: np.array([rounds], np.int64)}
+        )
+
+    @property
+    def figures(self) -> AdversaryFigures:
+        """Of held-out public people."""
+        return AdversaryFigures.from_array(self.arrays[FIGURES][:-1], classes=len(SEXES))
+
+    @property
+    def scale(self) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+        """Mean and deviations of public speech, [95] each."""
+        return self.arrays[CENTER], self.arrays[DEVIATION]
+
+    @property
+    def explained(self) -> float:
+        """R2: the share of the variance of held-out clips that are not sensitive that is reconstructed."""
+        return float(self.arrays[FIGURES][-1])
+
+    @property
+    def rounds(self) -> int:
+        """Of training at the sites; 0 means that it was trained on public speech alone."""
+        return int(self.arrays[ROUNDS][0])
+
+    def network(self, strength: float = 0.0) -> ReplacementNet:
+        """As a network."""
+        return network_of(self.arrays, strength, prefix=PREFIX)
+
+    def places(self, values: npt.NDArray[Any]) -> Floats:
+        """Measurements [n, 95] as the network takes them."""
+        return placed(values, self.scale)
+
+    def __call__(self, places: Floats) -> Floats:
+        """Places [n, 95] to the places that are released, finite and within +- `LIMIT` whatever the weights are."""
+        found = places
+        for layer in _LAYERS:
+            weight, bias = (self.arrays[f"{PREFIX}{layer}.{part}"].astype(np.float64) for part in ("weight", "bias"))
+            found = found @ weight.T + bias
+            if layer != _LAYERS[-1]:
+                found = _SELU_SCALE * np.where(found > 0, found, _SELU_ALPHA * np.expm1(np.minimum(found, 0.0)))
+        return bounded(found, LIMIT)

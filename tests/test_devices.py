@@ -23,8 +23,6 @@ from moretta.shared.audit.inference.trained_models import Recipe, predictor
 from moretta.shared.audit.inference.twelve_networks import infer_by_twelve
 from moretta.shared.audit.pretrained.expression import ExpressionEvaluator
 from moretta.shared.audit.pretrained.face_api_nets import ExpressionNet
-from moretta.shared.audit.pretrained.nets import CamPlusPlus, Ge2e
-from moretta.shared.audit.pretrained.speaker_encoders import CamPlusPlusEncoder, Ge2eEncoder
 from moretta.shared.core import device as devices
 from moretta.shared.core.device import DEVICE_VARIABLE, computing_on
 from moretta.shared.core.errors import Interrupted, StudyError
@@ -32,6 +30,8 @@ from moretta.shared.models.autoencoder import AutoencoderSpec
 from moretta.shared.models.emotion import emotion_model
 from moretta.shared.models.train_autoencoder import train_autoencoder
 from moretta.shared.models.training_state import TrainOptions
+from moretta.shared.pretrained.nets import CamPlusPlus, Ge2e
+from moretta.shared.pretrained.speaker_encoders import CamPlusPlusEncoder, Ge2eEncoder
 from moretta.shared.study.schema import parse_study
 from tests.elsewhere import FarTensor, elsewhere
 from tests.shared.audit.speakers import faces, voices

@@ -11,7 +11,7 @@ from moretta.shared.audit.attackers.base import NotConvergedError
 from moretta.shared.audit.metrics.identification import Ranking
 from moretta.shared.audit.metrics.scores import Trials
 from moretta.shared.audit.metrics.verification import affine_calibration
-from moretta.shared.core.array_types import Array, Float32, Float64, Int64
+from moretta.shared.core.array_types import Float32, Float64, Int64, unit_rows
 
 COHORT = 300
 """Clips of the attacker's own training speakers that scores are normalized by."""
@@ -21,11 +21,6 @@ _DECIMALS = 6  # cosines of equal vectors differ in the seventh digit, and must 
 _MIN_DEVIATION = 1e-3
 CLAIMS = 10
 """False claims scored for each trial of an identifier."""
-
-
-def unit_rows(vectors: Array) -> Array:
-    """Rows [n, d] scaled to length 1, of their own dtype; a row of zeros stays: it is as far from every other."""
-    return np.asarray(vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12))
 
 
 def unit_length(vectors: npt.NDArray[np.floating]) -> Float64:

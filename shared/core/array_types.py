@@ -1,4 +1,4 @@
-"""Types of arrays, by the type of their elements."""
+"""Types of arrays, by the type of their elements; and rows of length 1, which embeddings are."""
 
 from __future__ import annotations
 
@@ -15,3 +15,8 @@ Integers = npt.NDArray[np.integer]
 """Of any width."""
 Bool = npt.NDArray[np.bool_]
 UInt8 = npt.NDArray[np.uint8]
+
+
+def unit_rows(vectors: Array) -> Array:
+    """Rows [n, d] scaled to length 1, of their own dtype; a row of zeros stays: it is as far from every other."""
+    return np.asarray(vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12))

@@ -17,9 +17,7 @@ import numpy as np
 from moretta.shared.audit.arrays import PackedArrays
 from moretta.shared.audit.attackers.base import Embedder, attacker_row, get_attacker, get_embedder
 from moretta.shared.audit.dataset import ClipSet
-from moretta.shared.audit.pretrained.encoder import PretrainedEncoder
 from moretta.shared.audit.pretrained.face_encoders import FACE_ENCODERS
-from moretta.shared.audit.pretrained.speaker_encoders import SPEAKER_ENCODERS
 from moretta.shared.audit.protocol import SetName
 from moretta.shared.audit.views import Features, face_picture, motion, plain, voice_statistics
 from moretta.shared.core.array_types import Array, Float32, Int64
@@ -27,6 +25,8 @@ from moretta.shared.core.atomic import write_atomic
 from moretta.shared.core.errors import MorettaError
 from moretta.shared.core.terms import Modality
 from moretta.shared.core.workers import Pace, Progress, Workers
+from moretta.shared.pretrained.encoder import PretrainedEncoder
+from moretta.shared.pretrained.speaker_encoders import SPEAKER_ENCODERS
 
 SHRINKAGES = (0.1, 0.3, 0.6)
 _CHUNK = 32

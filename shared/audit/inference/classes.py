@@ -12,8 +12,7 @@ from moretta.shared.audit.crossval import estimator, out_of_fold, stratified_spe
 from moretta.shared.audit.inference.twelve_networks import CHOSEN, LEAST_PEOPLE, NAMES, Inferred, infer_by_twelve
 from moretta.shared.audit.metrics.intervals import bootstrap_rows
 from moretta.shared.audit.result import Result
-from moretta.shared.audit.scoring import unit_rows
-from moretta.shared.core.array_types import Array, Bool, Float64, Int64, Integers
+from moretta.shared.core.array_types import Array, Bool, Float64, Int64, Integers, unit_rows
 
 Update = Mapping[str, Array]
 MIN_PEOPLE_PER_CLASS = 2

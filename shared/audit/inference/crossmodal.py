@@ -11,8 +11,7 @@ import numpy as np
 from moretta.shared.audit.metrics.identification import Ranking, hits, ranks
 from moretta.shared.audit.metrics.intervals import bootstrap_rows
 from moretta.shared.audit.result import Result
-from moretta.shared.audit.scoring import unit_rows
-from moretta.shared.core.array_types import Array, Float64, Int64, Integers
+from moretta.shared.core.array_types import Array, Float64, Int64, Integers, unit_rows
 
 Maps = tuple[Callable[[Float64], Float64], Callable[[Float64], Float64]]
 Mapper = Callable[[Float64, Float64, float], Maps]

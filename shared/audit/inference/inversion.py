@@ -23,8 +23,7 @@ from moretta.shared.audit.metrics.intervals import bootstrap_trials
 from moretta.shared.audit.metrics.verification import eer
 from moretta.shared.audit.protocol import SetName
 from moretta.shared.audit.result import Result
-from moretta.shared.audit.scoring import unit_rows
-from moretta.shared.core.array_types import Array, Bool, Int64, Integers
+from moretta.shared.core.array_types import Array, Bool, Int64, Integers, unit_rows
 from moretta.shared.core.device import computing_device
 from moretta.shared.core.workers import Workers
 

@@ -16,8 +16,7 @@ import numpy as np
 from moretta.shared.audit.crossval import estimator
 from moretta.shared.audit.inference.classes import ALL_LAYERS, Update, balanced_accuracy, project
 from moretta.shared.audit.result import Result
-from moretta.shared.audit.scoring import unit_rows
-from moretta.shared.core.array_types import Array, Float32, Float64, Int64
+from moretta.shared.core.array_types import Array, Float32, Float64, Int64, unit_rows
 
 MAX_SHADOWS = 240
 """Shadow sites in all, at most."""

@@ -1,1 +1,1 @@
-"""Encoders that others trained, used as they are: each wrapped to the same few methods."""
+"""Networks for faces that others trained, used as they are; those for voices are in `moretta.shared.pretrained`."""

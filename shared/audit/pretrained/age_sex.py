@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from moretta.shared.audit.pretrained.encoder import Clips
 from moretta.shared.audit.pretrained.face_network import FaceNetwork
 from moretta.shared.core.array_types import Float64
+from moretta.shared.pretrained.encoder import Clips
 
 if TYPE_CHECKING:
     from torch import nn

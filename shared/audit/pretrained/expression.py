@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from moretta.shared.audit.pretrained.encoder import Clips
 from moretta.shared.audit.pretrained.face_network import FaceNetwork
 from moretta.shared.core.array_types import Float32
 from moretta.shared.core.labels import EMOTIONS, Emotion
+from moretta.shared.pretrained.encoder import Clips
 
 if TYPE_CHECKING:
     from torch import nn

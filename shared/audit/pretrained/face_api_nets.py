@@ -12,7 +12,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from moretta.shared.audit.pretrained.nets import named
+from moretta.shared.pretrained.nets import named
 
 FACE_SIDE = 112
 """Pixels of the square that both networks see."""

@@ -13,11 +13,10 @@ from typing import Any, ClassVar, NamedTuple, Self
 import cv2
 import numpy as np
 
-from moretta.shared.audit.pretrained.encoder import Clips, PretrainedEncoder, weights_path
-from moretta.shared.audit.scoring import unit_rows
-from moretta.shared.core.array_types import Array, Float32, UInt8
+from moretta.shared.core.array_types import Array, Float32, UInt8, unit_rows
 from moretta.shared.core.errors import ClipError
 from moretta.shared.core.terms import Modality
+from moretta.shared.pretrained.encoder import Clips, PretrainedEncoder, weights_path
 
 _LONG_SIDES = (192, 448)
 _BORDER = 0.25

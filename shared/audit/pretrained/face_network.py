@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 
-from moretta.shared.audit.pretrained.encoder import weights_path
 from moretta.shared.audit.pretrained.face_encoders import FaceFinder, FoundFace, crops, cut_square, spread
 from moretta.shared.audit.pretrained.tfjs import fill, read_tfjs
 from moretta.shared.core.array_types import Array, UInt8
 from moretta.shared.core.device import computing_device
 from moretta.shared.pretrained import cached, fetch_command
+from moretta.shared.pretrained.encoder import weights_path
 
 if TYPE_CHECKING:
     import torch

@@ -13,7 +13,6 @@ from moretta.shared.audit.crossval import estimator, out_of_fold
 from moretta.shared.audit.dataset import ClipSet
 from moretta.shared.audit.metrics.confusion import bootstrap, confusion_by_speaker, uar
 from moretta.shared.audit.pretrained.expression import ExpressionEvaluator
-from moretta.shared.audit.pretrained.speaker_encoders import HubertEncoder, SelfSupervisedEncoder, Wav2Vec2Encoder
 from moretta.shared.audit.protocol import SCENARIOS, Scenario, SetName
 from moretta.shared.audit.result import Result, failure, run_all
 from moretta.shared.audit.runner import matched
@@ -24,6 +23,7 @@ from moretta.shared.core.labels import EMOTIONS, class_of
 from moretta.shared.core.plugins import Registry
 from moretta.shared.core.terms import Modality
 from moretta.shared.core.workers import Progress, Workers, one_thread
+from moretta.shared.pretrained.speaker_encoders import HubertEncoder, SelfSupervisedEncoder, Wav2Vec2Encoder
 
 EvaluatorKind = Literal["trained", "pretrained"]
 EMOTION_LAYER = 9

@@ -11,10 +11,10 @@ import pytest
 from moretta.shared.audit.attackers import Embedder, attacker_names, get_attacker
 from moretta.shared.audit.attackers.open_set import PretrainedAttacker
 from moretta.shared.audit.dataset import ClipSet
-from moretta.shared.audit.pretrained.encoder import Clips, PretrainedEncoder
 from moretta.shared.core.array_types import Float32
 from moretta.shared.core.labels import Emotion
 from moretta.shared.data.corpora.cremad import Level
+from moretta.shared.pretrained.encoder import Clips, PretrainedEncoder
 from moretta.shared.release.release_format import ReleasedClip
 
 

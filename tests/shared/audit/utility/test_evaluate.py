@@ -9,7 +9,6 @@ import pytest
 from speakers import describe
 
 from moretta.shared.audit.dataset import ClipSet
-from moretta.shared.audit.pretrained.speaker_encoders import HubertEncoder
 from moretta.shared.audit.result import Result
 from moretta.shared.audit.utility import evaluators as evaluators_module
 from moretta.shared.audit.utility.evaluators import (
@@ -22,6 +21,7 @@ from moretta.shared.audit.utility.evaluators import (
 from moretta.shared.core.array_types import Float32, Int64
 from moretta.shared.core.errors import AttackersError
 from moretta.shared.core.labels import EMOTIONS
+from moretta.shared.pretrained.speaker_encoders import HubertEncoder
 
 CHANCE = 1 / 6
 

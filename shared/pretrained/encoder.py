@@ -10,8 +10,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 import numpy.typing as npt
 
-from moretta.shared.audit.scoring import unit_rows
-from moretta.shared.core.array_types import Array, Float32
+from moretta.shared.core.array_types import Array, Float32, unit_rows
 from moretta.shared.core.errors import AttackersError, ClipError
 from moretta.shared.core.terms import Modality
 from moretta.shared.data.media import SAMPLE_RATE

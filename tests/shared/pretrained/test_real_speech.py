@@ -14,10 +14,10 @@ import torch
 
 from moretta.shared.audit.metrics.scores import Trials
 from moretta.shared.audit.metrics.verification import eer
-from moretta.shared.audit.pretrained.encoder import PretrainedEncoder
-from moretta.shared.audit.pretrained.speaker_encoders import CamPlusPlusEncoder, Ge2eEncoder
 from moretta.shared.data.media import read_audio
 from moretta.shared.data.reader import read_corpus
+from moretta.shared.pretrained.encoder import PretrainedEncoder
+from moretta.shared.pretrained.speaker_encoders import CamPlusPlusEncoder, Ge2eEncoder
 
 
 @pytest.mark.parametrize(("cls", "at_most"), [(CamPlusPlusEncoder, 0.16), (Ge2eEncoder, 0.22)])

@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from moretta.shared.audit.pretrained.encoder import PretrainedEncoder, load_state, speech_only
-from moretta.shared.audit.pretrained.nets import CamPlusPlus, Ge2e
-from moretta.shared.audit.pretrained.speaker_encoders import (
+from moretta.shared.core.array_types import unit_rows
+from moretta.shared.core.errors import AttackersError, ClipError
+from moretta.shared.pretrained.encoder import PretrainedEncoder, load_state, speech_only
+from moretta.shared.pretrained.nets import CamPlusPlus, Ge2e
+from moretta.shared.pretrained.speaker_encoders import (
     CamPlusPlusEncoder,
     Ge2eEncoder,
     HubertEncoder,
@@ -20,8 +22,6 @@ from moretta.shared.audit.pretrained.speaker_encoders import (
     normalize_loudness,
     slaney_mel,
 )
-from moretta.shared.audit.scoring import unit_rows
-from moretta.shared.core.errors import AttackersError, ClipError
 
 RATE = 16_000
 
@@ -121,7 +121,7 @@ def test_a_tone_lands_in_the_slaney_band_of_its_frequency(hz: float) -> None:
 
 def test_the_context_mask_is_that_of_the_paper() -> None:
     """Equations 2 to 5: global mean plus segment mean at each frame, not at each segment."""
-    from moretta.shared.audit.pretrained.nets import ContextMask
+    from moretta.shared.pretrained.nets import ContextMask
 
     torch.manual_seed(1)
     layer = ContextMask(dilation=2)

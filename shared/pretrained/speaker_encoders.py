@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 
-from moretta.shared.audit.pretrained.encoder import Clips, PretrainedEncoder, load_state, speech_only, weights_path
 from moretta.shared.core.array_types import Float32
 from moretta.shared.core.device import computing_device
 from moretta.shared.core.errors import AttackersError
 from moretta.shared.core.terms import Modality
 from moretta.shared.data.media import SAMPLE_RATE
+from moretta.shared.pretrained.encoder import Clips, PretrainedEncoder, load_state, speech_only, weights_path
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -42,7 +42,7 @@ class CamPlusPlusEncoder(_SpeakerEncoder):
     @classmethod
     def load(cls) -> Self:
         """Read the weights from the cache."""
-        from moretta.shared.audit.pretrained.nets import CamPlusPlus
+        from moretta.shared.pretrained.nets import CamPlusPlus
 
         net = CamPlusPlus()
         net.load_state_dict(load_state(weights_path("campplus")))
@@ -77,7 +77,7 @@ class Ge2eEncoder(_SpeakerEncoder):
     @classmethod
     def load(cls) -> Self:
         """Read the weights from the cache."""
-        from moretta.shared.audit.pretrained.nets import Ge2e
+        from moretta.shared.pretrained.nets import Ge2e
 
         net = Ge2e()
         state = load_state(weights_path("ge2e"))["model_state"]

@@ -20,7 +20,7 @@ from moretta.shared.features.mfcc import check_samples
 from moretta.shared.features.prosodic_features import MEASUREMENTS
 from moretta.shared.features.speaker_code import measured_clip, measured_public_speech
 from moretta.shared.models.federated_replacement import ReplacementTraining
-from moretta.shared.models.replacement_autoencoder import LIMIT, ReplacementAutoencoder
+from moretta.shared.models.replacement_autoencoder import LIMIT, SEXES, ReplacementAutoencoder
 from moretta.shared.models.train_replacement import SEED, ReplacementTask, train_replacement
 from moretta.shared.privacy.accounting import training_statements
 from moretta.shared.privacy.mechanism import Unbounded
@@ -106,6 +106,8 @@ class ReplacementVoice(VoiceAnonymizer[ReplacementOptions]):
         options = cls.options_of(study)
         notify("measuring public speech")
         rows = measured_public_speech(options.public_speech, in_windows=False)
+        if unknown := len(np.unique(rows.person[~np.isin(rows.sex, SEXES)])):
+            notify(f"{unknown} people of the public speech have no part: no table gives their sex")
         notify("training the replacement autoencoder")
         made = train_replacement(rows, options.task(), seed=SEED)
         for fault in made.figures.faults():

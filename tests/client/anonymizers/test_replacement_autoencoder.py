@@ -96,13 +96,17 @@ def test_faults_of_the_adversary_are_notified_and_stated(quick: Study) -> None:
     assert "without reversal" in fault
 
 
-def test_faults_are_told_where_the_network_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_faults_and_people_without_a_part_are_told_where_the_network_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
     drawn, rows = np.random.default_rng(1), planted_people()
-    nothing = rows._replace(values=drawn.normal(size=rows.values.shape))  # no sex to be read
+    nothing = rows._replace(
+        values=drawn.normal(size=rows.values.shape),  # no sex to be read
+        sex=np.where(np.isin(rows.person, ["0", "1", "2"]), "", rows.sex),
+    )
     monkeypatch.setattr(replacement_autoencoder, "measured_public_speech", lambda *_, **__: nothing)
     lines: list[str] = []
     prepare_public(study_of(epochs=10), lines.append)
     assert any("without reversal" in line for line in lines)
+    assert any(line.startswith("3 people of the public speech have no part") for line in lines)
 
 
 def folder_of(root: Path, names: list[str], table: list[str] | None) -> Path:

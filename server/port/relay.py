@@ -37,7 +37,7 @@ from moretta.server.port.refusals import Refusal
 from moretta.server.port.superlink import SuperLinkClient, SuperLinkResponse
 from moretta.shared.core import flower_private
 from moretta.shared.messages.calls import RESPONSES
-from moretta.shared.messages.relay import FLEET_METHODS
+from moretta.shared.messages.relay import FLEET_METHODS, SMALL_BODY_BYTES
 from moretta.shared.pb.relay_pb2 import FleetCall, FleetReply
 
 _OK = 200
@@ -278,12 +278,14 @@ class RelayService:
         del request  # it holds another copy of the body
         self.audit.add("relay", sync=False, site=site.site, serial=site.serial, method=method, bytes=len(body))
         signature, end = headers["flwr-signature"], time.monotonic() + HELD_SECONDS
+        # The room of a body is given back with the first response, so that a long one may not stay
+        is_held = method == _PULL and len(body) <= SMALL_BODY_BYTES
         if method == _PULL:
             self._held[site.site] = signature
         while True:
             sent = self.sent.next()
             response = await self.superlink.post(f"/v1/fleet/{method}", body, headers=headers, make_room=make_room)
-            if method != _PULL or not _is_empty(response) or not await self._held_until(sent, site, signature, end):
+            if not is_held or not _is_empty(response) or not await self._held_until(sent, site, signature, end):
                 break
         self._check_enrolled(site)  # which may have ended while Flower worked on it
         if allowed and response.status == _OK:

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from moretta.shared.core.errors import MessageError
 from moretta.shared.core.printable import printable
-from moretta.shared.messages.wire import CONFIG, METRICS
+from moretta.shared.messages.wire import CONFIG, MAX_ARRAYS, METRICS
 
 if TYPE_CHECKING:
     from flwr.app import RecordDict
@@ -25,8 +25,6 @@ MAX_DEPTH = 16
 """Lists and objects within each other. No message of this version has more than eight."""
 MAX_KEYS = 64
 """Values in a config record."""
-MAX_ARRAYS = 4096
-"""Arrays under one name."""
 _MAX_DIGITS = 20
 """Of a whole number: no count needs more."""
 SHOWN = 200

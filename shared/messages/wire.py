@@ -35,6 +35,9 @@ ARRAYS, CONFIG, METRICS = "arrays", "config", "metrics"
 MASKED = "masked"
 """The one array of an update under masks: uint32 [values]."""
 MAX_PACKED_BYTES = 2**20
+MAX_ARRAYS = 4096
+"""Arrays under one name."""
+_ARRAY_KEYS = frozenset({ARRAYS, *(f"{ARRAYS}-{kind}" for kind in TRAIN)})
 _STYPE = "numpy.ndarray"
 CHUNK_BYTES = 8 * 2**20
 """Most bytes of a release that one message carries."""
@@ -99,7 +102,7 @@ def packed(content: RecordDict) -> RecordDict:
 
     sent = RecordDict()
     for key, record in content.items():
-        if isinstance(record, ArrayRecord) and record.count_bytes() <= MAX_PACKED_BYTES:
+        if key in _ARRAY_KEYS and isinstance(record, ArrayRecord) and _is_small(a.data for a in record.values()):
             sent[key] = ConfigRecord({name: array.data for name, array in record.items()})
         else:
             sent[key] = record
@@ -107,18 +110,31 @@ def packed(content: RecordDict) -> RecordDict:
 
 
 def unpacked(content: RecordDict) -> RecordDict:
-    """A message that has come, as it was before `packed`; raises ReleaseError where an array cannot be read."""
+    """A message that has come, as it was before `packed`; raises ReleaseError where an array cannot be read.
+
+    It raises the same where `packed` would have made no such record. To read an array takes longer than to send its
+    60 bytes, so what a record may hold is checked before it is read.
+    """
     from flwr.app import Array as FlowerArray
     from flwr.app import ArrayRecord, ConfigRecord, RecordDict
 
     given = RecordDict()
     for key, record in content.items():
-        if isinstance(record, ConfigRecord) and key.startswith(ARRAYS):
+        if key in _ARRAY_KEYS and isinstance(record, ConfigRecord):
+            if not _is_small(data for data in record.values() if isinstance(data, bytes)):
+                found = f"a record of {len(record)} arrays that cannot be read: too many, or too large"
+                raise ReleaseError(found, expected=f"at most {MAX_ARRAYS} arrays and {MAX_PACKED_BYTES} bytes")
             arrays = {name: _read_array(name, _STYPE, data) for name, data in record.items()}
             given[key] = ArrayRecord({name: FlowerArray(array) for name, array in arrays.items()})
         else:
             given[key] = record
     return given
+
+
+def _is_small(arrays: Iterable[bytes]) -> bool:
+    """Whether the arrays of one record travel packed."""
+    sizes = [len(data) for data in arrays]
+    return len(sizes) <= MAX_ARRAYS and sum(sizes) <= MAX_PACKED_BYTES
 
 
 def models_to_records(models: Mapping[Any, dict[str, Array]]) -> dict[str, ArrayRecord]:

@@ -28,7 +28,7 @@ from moretta.server.home import Limits
 from moretta.server.port import guard
 from moretta.server.port.limits import Admission
 from moretta.server.port.refusals import Refusal
-from moretta.server.port.relay import _P384_ORDER, PushedReplies
+from moretta.server.port.relay import _P384_ORDER, HELD_SECONDS, PushedReplies
 from moretta.shared.messages.relay import FLEET_METHODS
 from moretta.shared.pb.relay_pb2 import FleetCall, FleetReply
 
@@ -460,8 +460,23 @@ def _pulling(port: RunningPort, site: SiteKeys) -> Future[FleetReply]:
 
 
 def _until(true: Callable[[], object]) -> None:
+    end = time.monotonic() + 20
     while not true():
+        assert time.monotonic() < end
         time.sleep(0.01)
+
+
+def _responding(echo: Echo, waiting: list[bytes]) -> list[bytes]:
+    """Have the SuperLink respond with what waits at that moment; returns what it has responded so far."""
+    given: list[bytes] = []
+
+    def respond(path: str, body: bytes) -> Response:
+        del path, body
+        given.append(waiting[0])
+        return Response(given[-1])
+
+    echo.response = respond
+    return given
 
 
 MESSAGE = PullMessagesResponse(messages_list=[MessageBytes(metadata=Metadata(message_type="query"))])
@@ -471,13 +486,13 @@ def test_a_pull_that_finds_nothing_is_held_until_messages_are_sent(port: Running
     """Flower's SuperNode would otherwise look every three seconds."""
     port.may_hold, site = True, port.enrolled()
     waiting = [b""]
-    echo.response = lambda path, body: Response(waiting[0])
+    given = _responding(echo, waiting)
     pull = _pulling(port, site)
-    _until(lambda: echo.calls)
+    _until(lambda: given)
     port.run(port.sent.look())  # nothing was touched
     (port.folder / "messages.sent").touch()
     port.run(port.sent.look())  # sent, but to another site
-    _until(lambda: len(echo.calls) == 2)
+    _until(lambda: len(given) == 2)
     assert not pull.done()
     waiting[0] = MESSAGE.SerializeToString()
     os.utime(port.folder / "messages.sent", ns=(1, 1))
@@ -489,13 +504,14 @@ def test_a_pull_that_finds_nothing_is_held_until_messages_are_sent(port: Running
 
 def test_a_pull_of_a_connection_that_was_lost_takes_no_message_from_the_next(port: RunningPort, echo: Echo) -> None:
     port.may_hold, site = True, port.enrolled()
-    echo.response = lambda path, body: Response(b"")
+    waiting = [b""]
+    given = _responding(echo, waiting)
     old = _pulling(port, site)
-    _until(lambda: echo.calls)
+    _until(lambda: given)
     port.clock.now += 1
     new = _pulling(port, site)
-    _until(lambda: len(echo.calls) == 2)
-    echo.response = lambda path, body: Response(MESSAGE.SerializeToString())
+    _until(lambda: len(given) == 2)
+    waiting[0] = MESSAGE.SerializeToString()
     port.run(_woken(port))
     assert (old.result(10).body, new.result(10).body) == (b"", MESSAGE.SerializeToString())
     assert len(echo.calls) == 3
@@ -519,6 +535,16 @@ def test_no_pull_is_held_while_many_calls_are_open(port: RunningPort, echo: Echo
     echo.response = lambda path, body: Response(b"")
     assert port.as_site(site).relayed(site.fleet_call()).body == b""
     assert len(echo.calls) == 1
+
+
+def test_a_pull_with_a_long_body_is_not_held_since_nothing_bounds_the_memory_of_all_of_them(
+    port: RunningPort, echo: Echo
+) -> None:
+    port.may_hold, site = True, port.enrolled()
+    echo.response = lambda path, body: Response(b"")
+    start = time.monotonic()
+    assert port.as_site(site).relayed(site.fleet_call(body=bytes(MIB))).body == b""
+    assert time.monotonic() - start < HELD_SECONDS
 
 
 async def _woken(port: RunningPort) -> None:

@@ -45,3 +45,17 @@ def test_a_record_that_is_no_array_is_refused(bad: Any) -> None:
         bad = file.getvalue()
     with pytest.raises(ReleaseError, match="cannot be read"):
         wire.unpacked(RecordDict({wire.ARRAYS: ConfigRecord({"w": bad})}))
+
+
+def test_a_record_of_more_or_larger_arrays_than_are_packed_is_refused_before_any_is_read() -> None:
+    broken = dict.fromkeys(map(str, range(wire.MAX_ARRAYS + 1)), b"")  # reading the first would find another fault
+    for arrays in (broken, {"w": bytes(wire.MAX_PACKED_BYTES + 1)}):
+        with pytest.raises(ReleaseError, match="too many, or too large"):
+            wire.unpacked(RecordDict({wire.ARRAYS: ConfigRecord(arrays)}))
+
+
+def test_many_arrays_travel_unpacked_and_a_record_of_another_name_is_left_alone() -> None:
+    many = {str(n): np.zeros(1, np.float32) for n in range(wire.MAX_ARRAYS + 1)}
+    assert isinstance(wire.packed(content(many))[wire.ARRAYS], ArrayRecord)
+    odd = RecordDict({f"{wire.ARRAYS}-of-nothing": ConfigRecord({"w": b""})})
+    assert wire.unpacked(odd) == odd

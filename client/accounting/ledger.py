@@ -57,9 +57,9 @@ class Ledger:
         return self._seen == self._files()
 
     def _files(self) -> list[int]:
-        """Which files lie there, how long they are, and when they were changed."""
+        """Which files lie there, how long they are, and when they were changed, as the system alone can set it."""
         paths = (path for path in (self._path, receipt_path(self._path)) if path.exists())
-        return [n for about in map(os.stat, paths) for n in (about.st_ino, about.st_size, about.st_mtime_ns)]
+        return [n for about in map(os.stat, paths) for n in (about.st_ino, about.st_size, about.st_ctime_ns)]
 
     @property
     def head(self) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from killing import Action, Killed, forked, kill_at_every_write
 
-from moretta.client.accounting.ledger import Ledger, keep_receipt, receipt_path, stored_receipt
+from moretta.client.accounting.ledger import Ledger, keep_receipt, opened, receipt_path, stored_receipt
 from moretta.shared.core.errors import RefusedError
 from moretta.shared.privacy.chain import START, SignedHead, heads, verified_head
 
@@ -60,6 +60,30 @@ def test_a_changed_entry_is_refused(tmp_path: Path, line: int) -> None:
     path.write_text("".join(json.dumps(r) + "\n" for r in records))
     with pytest.raises(RefusedError, match=f"line {line + 1}"):
         Ledger(path)
+
+
+def test_a_ledger_is_read_again_only_once_it_was_changed(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.jsonl"
+    _filled(path)
+    first = opened(path)
+    first.spend("dp-sgd", steps=3)
+    assert opened(path) is first
+    Ledger(path).spend("dp-sgd", steps=4)  # as another process would
+    assert [e["steps"] for e in opened(path).entries("dp-sgd")] == [0, 1, 2, 3, 4]
+
+
+def test_a_changed_entry_of_a_ledger_that_is_open_is_refused_whatever_its_file_s_length_and_time_are(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "ledger.jsonl"
+    _filled(path)
+    opened(path)
+    before, text = path.stat(), path.read_text()
+    path.write_text(text.replace('"steps": 1', '"steps": 0'))
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert path.stat().st_size == before.st_size
+    with pytest.raises(RefusedError, match="line 2"):
+        opened(path)
 
 
 def test_a_removed_entry_is_refused(tmp_path: Path) -> None:

@@ -37,7 +37,7 @@ from moretta.shared.core import flower_private
 from moretta.shared.core.atomic import leave_sync_to_system
 from moretta.shared.core.errors import RunError
 from moretta.shared.core.printable import log_printable, use_run_id
-from moretta.shared.core.workers import cpu_count, limit_threads, own_randomness, prepare_workers
+from moretta.shared.core.workers import cpu_count, end_with_parent, limit_threads, own_randomness, prepare_workers
 from moretta.shared.study.run_plan import SimulationPlan
 
 _CENTRAL = (
@@ -135,10 +135,11 @@ def _receive(connection: Connection) -> tuple[Message, Context]:
     return flower_private.message_from_proto(messages[0]), flower_private.context_from_proto(context)
 
 
-def run_engine(folder: Path, run_id: int, backend: SiteProcesses) -> None:
-    """Run the study's stages that need sites in Flower's simulation engine."""
+def run_engine(folder: Path, run_id: int, backend: SiteProcesses, parent: int) -> None:
+    """Run the study's stages that need sites in Flower's simulation engine, in a fork of the process `parent`."""
     from moretta.deploy.runtime.control import BUNDLE
 
+    end_with_parent(parent)
     sites = len(SimulationPlan.load(folder).sites)
     run = flower_private.Run.create_empty(run_id)
     run.override_config = {"run-dir": str(folder), "central-stages": "later"}
@@ -156,8 +157,8 @@ def run_engine(folder: Path, run_id: int, backend: SiteProcesses) -> None:
     )
 
 
-def _simulate(folder: Path) -> None:
-    """The run in this folder, up to its outcome."""
+def _simulate(folder: Path, parent: int) -> None:
+    """The run in this folder, up to its outcome. It ends with the process `parent`, which waits for it."""
     run_id = secrets.randbits(63)
     use_run_id(run_id)
     identity = flower_private.TaskIdentity  # without it no message can be written
@@ -165,16 +166,20 @@ def _simulate(folder: Path) -> None:
     limit_threads(1)
     count = min(len(SimulationPlan.load(folder).sites), cpu_count())
     backend = SiteProcesses(count, lambda message, context: client_app(message=message, context=context))
-    engine = os.fork()
+    this, engine = os.getpid(), os.fork()
     if engine == 0:
-        end_at_once(lambda: run_engine(folder, run_id, backend))
+        end_at_once(lambda: run_engine(folder, run_id, backend, this))
+    end_with_parent(parent)
     backend.terminate()
     for name in _CENTRAL:  # while the sites are at work
         import_module(name)
-    ended, state, outcome = 0, folder / STATE_FILE, folder / OUTCOME_FILE
+    ended, status, state, outcome = 0, 0, folder / STATE_FILE, folder / OUTCOME_FILE
     while not (ended or state.exists() or outcome.exists()):
         time.sleep(_POLL_SECONDS)
-        ended, _ = os.waitpid(engine, os.WNOHANG)
+        ended, status = os.waitpid(engine, os.WNOHANG)
+    if os.WIFSIGNALED(status) and not state.exists():
+        killed = f"Flower's engine was ended by signal {os.WTERMSIG(status)}"
+        raise RunError(killed, expected="to go on while sites are at work", fix="with little memory, free some")
     if not ended:  # its threads would notice within a second that the ServerApp is over
         os.kill(engine, signal.SIGKILL)
         os.waitpid(engine, 0)
@@ -184,6 +189,7 @@ def _simulate(folder: Path) -> None:
 
 def main() -> None:
     """Import, wait for the folder, and run what is planned in it; without a folder nothing is run."""
+    parent = os.getppid()
     log_printable()
     prepare_workers()
     preload("flwr-clientapp", "flwr-serverapp")
@@ -193,7 +199,7 @@ def main() -> None:
     log = os.open(folder / LOG_FILE, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
     for standard in (sys.stdout, sys.stderr):
         os.dup2(log, standard.fileno())
-    end_at_once(lambda: _simulate(folder))
+    end_at_once(lambda: _simulate(folder, parent))
 
 
 if __name__ == "__main__":

@@ -175,14 +175,29 @@ def leave_the_end_to_parent() -> None:
     parent = parent_process()
     if parent is None:
         return
-    sentinel, pid = getattr(parent, "sentinel", None), os.getppid()
+    sentinel = getattr(parent, "sentinel", None)
+    if sentinel is None:  # workers of loky get none
+        end_with_parent(os.getppid())
+    else:
+        _end_after(lambda: connection.wait([sentinel]))
 
+
+def end_with_parent(parent: int) -> None:
+    """From here on this process ends once its parent is not the process of this id: that one has ended, or was killed.
+
+    It starts a thread, which a fork would lose.
+    """
+
+    def wait() -> None:
+        while os.getppid() == parent:
+            time.sleep(_POLL_SECONDS)
+
+    _end_after(wait)
+
+
+def _end_after(wait: Callable[[], object]) -> None:
     def watch() -> None:
-        if sentinel is not None:
-            connection.wait([sentinel])
-        else:  # workers of loky get no sentinel
-            while os.getppid() == pid:
-                time.sleep(_POLL_SECONDS)
+        wait()
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()

@@ -354,6 +354,19 @@ def test_an_interrupt_leaves_no_process_and_no_half_of_a_report(
     assert f"ended by {number.name}" in command.stderr
 
 
+def test_a_run_whose_command_was_killed_ends_by_itself(start: Any, corpus: Path) -> None:
+    command = start("killed", STUDY.replace("rounds = 2", "rounds = 3000"), corpus)
+    command.wait_for("train voice: 1/")
+    command.process.kill()
+    command.wait()
+    assert command.marks
+    end = time.monotonic() + 30
+    while command.left_behind():
+        assert time.monotonic() < end
+        time.sleep(0.2)
+    assert not (command.out / "outcome.json").exists()
+
+
 def test_a_run_whose_sites_all_fail_says_why(start: Any, home: Path) -> None:
     broken = write_tone_corpus(home / "broken", speakers=3)
     for path in (broken / "AudioWAV").iterdir():

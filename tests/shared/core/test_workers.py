@@ -102,6 +102,29 @@ def test_workers_end_with_a_parent_that_was_killed(end: signal.Signals, tmp_path
         time.sleep(0.05)
 
 
+def test_a_process_ends_with_the_one_that_it_names_as_its_parent(tmp_path: Path) -> None:
+    script = tmp_path / "parent.py"
+    script.write_text(
+        "import os, time\n"
+        "from moretta.shared.core.workers import end_with_parent\n"
+        "this, child = os.getpid(), os.fork()\n"
+        "if child == 0:\n"
+        "    end_with_parent(this)\n"
+        "else:\n"
+        "    print(child, flush=True)\n"
+        "time.sleep(100)\n"
+    )
+    parent = subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE, text=True)
+    assert parent.stdout is not None
+    child = psutil.Process(int(parent.stdout.readline()))
+    time.sleep(1.0)
+    assert child.is_running() and child.status() != psutil.STATUS_ZOMBIE
+    parent.kill()
+    parent.wait()
+    psutil.wait_procs([child], timeout=20)
+    assert not child.is_running() or child.status() == psutil.STATUS_ZOMBIE
+
+
 def test_results_come_in_the_order_of_their_tasks_as_soon_as_they_can() -> None:
     finished = iter([(1, "b"), (0, "a"), (3, "d"), (2, "c")])
     results = in_order(finished)

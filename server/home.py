@@ -64,8 +64,8 @@ class Limits(_Section):
     """Of one site: each is a line of the audit log, of about 400 bytes. An idle site makes 8,000."""
     site_bytes_per_day: int = Field(default=64 * 1024 * MIB, ge=MIB)
     """Of one site's bodies: Flower's state grows with them, and does not shrink."""
-    site_calls_in_flight: int = Field(default=16, ge=1, le=1000)
-    """Of one site. As many more may wait; further ones are refused at once."""
+    site_calls_in_flight: int = Field(default=16, ge=2, le=1000)
+    """Of one site, one of which may be held until there is a message. As many more may wait; others are refused."""
     calls_open: int = Field(default=512, ge=16, le=10_000)
     """Of all callers together, those that wait included. An eighth is kept for callers that have none open."""
     site_bytes_in_flight: int = Field(default=256 * MIB, ge=MIB)

@@ -1,12 +1,22 @@
-"""Toys with a known answer: rows that hold one bit of sex and one of emotion, each along one direction."""
+"""Toys with a known answer: rows that hold bits of sex, emotion and people; and an encoder that needs no weights."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import ClassVar, Self
+
 import numpy as np
 import numpy.typing as npt
+import pytest
 
+from moretta.client.anonymizers import adversarial_embedding
+from moretta.shared.core.terms import Modality
+from moretta.shared.features.mfcc import check_samples, mfcc
 from moretta.shared.features.prosodic_features import MEASUREMENTS
 from moretta.shared.features.speaker_code import PublicRows
+from moretta.shared.pretrained.encoder import Clips, PretrainedEncoder
+from moretta.shared.pretrained.speaker_encoders import Ge2eEncoder
 
 BIT = 1.5
 """Of noise with deviation 0.5: either bit is read in more than 99 of 100 rows."""
@@ -36,3 +46,47 @@ def planted_people(
     sex = np.array(["female", "male"])[person % 2]
     values = mixed + 0.2 * drawn.normal(size=mixed.shape)
     return PublicRows(values, person.astype(np.str_), emotion.astype(np.int64), sex)
+
+
+def planted_voices(people: int = 12, each: int = 16, *, width: int = 24, seed: int = 1) -> PublicRows:
+    """Embeddings of length 1, half of women: five traits of a person, one of sex, one of emotion, and noise."""
+    drawn = np.random.default_rng(seed)
+    person = np.repeat(np.arange(people), each)
+    emotion = np.arange(people * each) % 6
+    traits = np.hstack([drawn.normal(size=(people, 5))[person], 1.5 * (2 * (person % 2) - 1)[:, None]])
+    values = 0.15 * drawn.normal(size=(people * each, width)) + traits @ drawn.normal(size=(6, width))
+    values[:, 1] += 0.2 * (emotion - 2.5)
+    values /= np.linalg.norm(values, axis=1, keepdims=True)
+    sex = np.array(["female", "male"])[person % 2]
+    return PublicRows(values, person.astype(np.str_), emotion.astype(np.int64), sex)
+
+
+class PlantedEncoder(PretrainedEncoder):
+    """Stands in for GE2E where its weights are not: means and deviations of MFCC, in fixed random directions."""
+
+    name = "ge2e"
+    modality: ClassVar[Modality] = "voice"
+    dimensions = Ge2eEncoder.dimensions
+    threshold = 0.5
+
+    @classmethod
+    def load(cls) -> Self:
+        """No weights are needed."""
+        return cls()
+
+    def vectors(self, clips: Clips) -> npt.NDArray[np.float32]:
+        """float32 [clips, 256]."""
+        frames = [mfcc(check_samples(clip)) for clip in clips]
+        told = np.stack([np.concatenate([part.mean(axis=0), part.std(axis=0)]) for part in frames])
+        mixed = told / 10 @ np.random.default_rng(0).normal(size=(told.shape[1], self.dimensions))
+        return np.asarray(mixed, np.float32)
+
+
+@contextmanager
+def planted_encoder() -> Iterator[None]:
+    """`adversarial-embedding` embeds by `PlantedEncoder` meanwhile."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(adversarial_embedding.ENCODERS, "ge2e", PlantedEncoder)
+        adversarial_embedding.public_encoder.cache_clear()
+        yield
+    adversarial_embedding.public_encoder.cache_clear()

@@ -16,13 +16,14 @@ from moretta.shared.audit.attackers.base import Attacker, Embedder, Identifier, 
 from moretta.shared.audit.attackers.open_set import embeddings_of
 from moretta.shared.audit.dataset import ClipSet
 from moretta.shared.audit.measure import Measurement, blank, failed
-from moretta.shared.audit.metrics.distinctiveness import Similarity, similarity_matrix
+from moretta.shared.audit.metrics.distinctiveness import Similarity
 from moretta.shared.audit.metrics.identification import Ranking
 from moretta.shared.audit.metrics.scores import Trials
 from moretta.shared.audit.metrics.verification import affine_calibration
 from moretta.shared.audit.protocol import SCENARIOS, Scenario, SetName, TrialPlan
 from moretta.shared.audit.result import Result, failure
 from moretta.shared.core.array_types import Float32, Float64, Int64
+from moretta.shared.features.voice_similarity import similarity_matrix
 
 MIN_SPEAKERS = 2
 MIN_SPEAKERS_OF_HALVES = 4

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from moretta.shared.features.prosodic_features import MEASUREMENTS
+from moretta.shared.features.speaker_code import MIN_SPREAD
 from moretta.shared.models.adversaries import (
     Adversary,
     AdversaryFigures,
@@ -29,6 +30,8 @@ from moretta.shared.privacy.noise import bounded
 from moretta.shared.study.public_arrays import LEAST_SPREAD, Rule, Rules, named
 
 Floats = npt.NDArray[np.float64]
+Scale = tuple[npt.NDArray[Any], npt.NDArray[Any]]
+"""Mean and deviations [d] of public values."""
 
 WIDTH, BOTTLENECK = len(MEASUREMENTS), 32
 _BETWEEN = 64
@@ -42,6 +45,34 @@ PREFIX = "voice/replacement/"
 CENTER, DEVIATION, FIGURES, ROUNDS = (PREFIX + name for name in ("center", "deviation", "figures", "rounds"))
 _SELU_SCALE, _SELU_ALPHA = 1.0507009873554805, 1.6732632423543772
 _LAYERS = ("encoder.0", "encoder.2", "decoder.0", "decoder.2")
+_NARROWEST = "encoder.2"
+
+
+def dense_autoencoder(
+    width: int, between: int, bottleneck: int, *, is_bounded: bool = False
+) -> tuple[nn.Sequential, nn.Sequential]:
+    """Encoder and decoder of SELU layers (Klambauer et al., NeurIPS 2017): width - between - bottleneck, and back.
+
+    With `is_bounded` the bottleneck ends in a tanh: an encoder could otherwise beat its adversaries by large values.
+    """
+    narrow = nn.Tanh() if is_bounded else nn.SELU()
+    encoder = nn.Sequential(nn.Linear(width, between), nn.SELU(), nn.Linear(between, bottleneck), narrow)
+    return encoder, nn.Sequential(nn.Linear(bottleneck, between), nn.SELU(), nn.Linear(between, width))
+
+
+def reconstructed(
+    arrays: Mapping[str, npt.NDArray[Any]], places: Floats, *, prefix: str, is_bounded: bool = False
+) -> Floats:
+    """What a `dense_autoencoder` with these arrays makes of places [n, width], without torch."""
+    found = places
+    for layer in _LAYERS:
+        weight, bias = (arrays[f"{prefix}{layer}.{part}"].astype(np.float64) for part in ("weight", "bias"))
+        found = found @ weight.T + bias
+        if is_bounded and layer == _NARROWEST:
+            found = np.tanh(found)
+        elif layer != _LAYERS[-1]:
+            found = _SELU_SCALE * np.where(found > 0, found, _SELU_ALPHA * np.expm1(np.minimum(found, 0.0)))
+    return found
 
 
 class ReplacementNet(nn.Module):
@@ -52,8 +83,7 @@ class ReplacementNet(nn.Module):
 
     def __init__(self, strength: float = 0.0) -> None:
         super().__init__()
-        self.encoder = nn.Sequential(nn.Linear(WIDTH, _BETWEEN), nn.SELU(), nn.Linear(_BETWEEN, BOTTLENECK), nn.SELU())
-        self.decoder = nn.Sequential(nn.Linear(BOTTLENECK, _BETWEEN), nn.SELU(), nn.Linear(_BETWEEN, WIDTH))
+        self.encoder, self.decoder = dense_autoencoder(WIDTH, _BETWEEN, BOTTLENECK)
         self.adversary = Adversary(dense(BOTTLENECK, len(SEXES)))
         self.strength = strength
 
@@ -91,11 +121,14 @@ def losses(outputs: Tensor, targets: Tensor) -> Tensor:
     return (made - wanted).square().mean(dim=1) + weight * cross_entropies(logits, sex)
 
 
-def placed(values: npt.NDArray[Any], scale: tuple[npt.NDArray[Any], npt.NDArray[Any]]) -> Floats:
-    """Measurements [n, 95] in public standard deviations from the public mean, within +- `LIMIT`: each by itself.
+def scale_of(values: Floats) -> Scale:
+    """Of public values [n, d]: no deviation is less than `MIN_SPREAD`."""
+    spread = np.maximum(values.std(axis=0), MIN_SPREAD)
+    return values.mean(axis=0).astype(np.float32), spread.astype(np.float32)
 
-    `scale` are the mean and the deviations, [95] each.
-    """
+
+def placed(values: npt.NDArray[Any], scale: Scale) -> Floats:
+    """Values [n, d] in public standard deviations from the public mean, within +- `LIMIT`: each by itself."""
     center, deviation = scale
     return bounded((np.asarray(values, np.float64) - center) / deviation, LIMIT)
 
@@ -127,7 +160,7 @@ class ReplacementAutoencoder:
     def of(
         cls,
         network: nn.Module,
-        scale: tuple[npt.NDArray[Any], npt.NDArray[Any]],
+        scale: Scale,
         figures: npt.NDArray[np.float32],
         rounds: int = 0,
     ) -> Self:
@@ -143,7 +176,7 @@ class ReplacementAutoencoder:
         return AdversaryFigures.from_array(self.arrays[FIGURES][:-1], classes=len(SEXES))
 
     @property
-    def scale(self) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+    def scale(self) -> Scale:
         """Mean and deviations of public speech, [95] each."""
         return self.arrays[CENTER], self.arrays[DEVIATION]
 
@@ -167,10 +200,4 @@ class ReplacementAutoencoder:
 
     def __call__(self, places: Floats) -> Floats:
         """Places [n, 95] to the places that are released, finite and within +- `LIMIT` whatever the weights are."""
-        found = places
-        for layer in _LAYERS:
-            weight, bias = (self.arrays[f"{PREFIX}{layer}.{part}"].astype(np.float64) for part in ("weight", "bias"))
-            found = found @ weight.T + bias
-            if layer != _LAYERS[-1]:
-                found = _SELU_SCALE * np.where(found > 0, found, _SELU_ALPHA * np.expm1(np.minimum(found, 0.0)))
-        return bounded(found, LIMIT)
+        return bounded(reconstructed(self.arrays, places, prefix=PREFIX), LIMIT)

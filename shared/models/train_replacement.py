@@ -6,7 +6,6 @@ that cannot read sex there could not have been beaten.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, Self
 
@@ -18,8 +17,7 @@ from moretta.shared.core.errors import StudyError
 from moretta.shared.core.labels import EMOTIONS
 from moretta.shared.core.reproducibility import derive
 from moretta.shared.core.workers import seeded
-from moretta.shared.data.tables import DEMOGRAPHICS_FILE
-from moretta.shared.features.speaker_code import MIN_SPREAD, PublicRows
+from moretta.shared.features.speaker_code import PublicRows
 from moretta.shared.models.adversaries import (
     AdversaryFigures,
     Labelled,
@@ -27,10 +25,12 @@ from moretta.shared.models.adversaries import (
     batches,
     cross_entropies,
     fresh_readers,
+    linear_reader,
     recall,
     strength_at,
     variation,
 )
+from moretta.shared.models.held_out_people import held_out_people
 from moretta.shared.models.replacement_autoencoder import (
     FIGURES,
     SEXES,
@@ -38,8 +38,10 @@ from moretta.shared.models.replacement_autoencoder import (
     Floats,
     ReplacementAutoencoder,
     ReplacementNet,
+    Scale,
     losses,
     placed,
+    scale_of,
 )
 from moretta.shared.study.public_arrays import PUBLIC_SEED
 
@@ -49,11 +51,6 @@ BATCH, RATE, READER_RATE = 64, 1e-3, 3e-3
 """Rates of Adam; the classifier of sex learns faster, or the encoder outruns it and both swing."""
 WARM_UP = 0.1
 """Share of the training in which the classifier of sex learns and nothing is reversed."""
-_FEWEST = 3
-"""People of each sex: two are trained on, and one is held out."""
-
-Scale = tuple[npt.NDArray[Any], npt.NDArray[Any]]
-"""Center and deviation [95] of measurements."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,19 +88,9 @@ class PublicSplit(NamedTuple):
         Raises:
             StudyError: fewer than three people of each sex whose sex is known.
         """
-        people = {sex: np.unique(rows.person[rows.sex == sex]) for sex in SEXES}
-        counts = {sex: len(found) for sex, found in people.items()}
-        if min(counts.values()) < _FEWEST:
-            raise _too_few(rows, counts)
-        drawn, held = np.random.default_rng([seed, 0x5E8]), []
-        for found in people.values():
-            held += [*drawn.permutation(found)[: len(found) // 3]]
-        used = np.isin(rows.sex, SEXES)
-        is_held = np.isin(rows.person, held)
+        used, is_held = np.isin(rows.sex, SEXES), held_out_people(rows, seed=seed)
         if scale is None:
-            known = rows.values[used & ~is_held]
-            spread = np.maximum(known.std(axis=0), MIN_SPREAD)
-            scale = (known.mean(axis=0).astype(np.float32), spread.astype(np.float32))
+            scale = scale_of(rows.values[used & ~is_held])
         sex = (rows.sex[used] == SEXES[1]).astype(np.int64)
         places = placed(rows.values[used], scale)
         return cls(places, rows.emotion[used], sex, is_held[used], scale)
@@ -194,7 +181,7 @@ def measured_autoencoder(
         in_loop=in_loop(network, others)[0],
         able=able,
         loss=in_loop(network, known)[1],
-        of_originals=fresh_readers(originals, Labelled(released, others.sex), seed=seed)[0],
+        of_originals=linear_reader(originals, Labelled(released, others.sex)),
         fresh_linear=linear,
         fresh_forest=forest,
         variation=variation(released, others.places),
@@ -212,15 +199,3 @@ def in_loop(network: ReplacementNet, split: PublicSplit) -> tuple[float, float]:
     logits = network(torch.tensor(split.places, dtype=torch.float32))[:, WIDTH:]
     loss = cross_entropies(logits, torch.tensor(split.sex), balance(split.sex, len(SEXES))).mean()
     return recall(split.sex, logits.argmax(dim=1).numpy()), float(loss)
-
-
-def _too_few(rows: PublicRows, counts: Mapping[str, int]) -> StudyError:
-    """Whose sex is known, and where it would be read."""
-    people = len(np.unique(rows.person))
-    known = " and ".join(f"{count} {sex}" for sex, count in counts.items())
-    return StudyError(
-        f"public speech of {people} people, of whom {known} by the table of speakers",
-        expected=f"at least {_FEWEST} of each sex: two are trained on, and one is held out",
-        fix=f"put {DEMOGRAPHICS_FILE}, with the columns ActorID, Age and Sex, into the folder `public_speech`, and "
-        "clips of more people if it has too few; or leave `public_speech` out to use synthetic speech",
-    )

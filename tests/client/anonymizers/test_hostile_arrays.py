@@ -7,6 +7,7 @@ As attacks were found: a divisor of 5e-324 made the rows of some clips NaN, whic
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from planted import planted_encoder
 
 from moretta.client.anonymizers.autoencoder import AutoencoderFaceAnonymizer, trained_autoencoder
 from moretta.client.anonymizers.clip_budget import RADIUS, ClipBudgetOptions, ClipStatistics
@@ -55,6 +57,15 @@ for _name in anonymizer_names("voice"):  # a new one that needs public arrays is
     _rules = get_anonymizer("voice", _name).public_rules(study_of(anonymizer=_name))
     if not all(rule.optional for rule in _rules.values()):
         STUDIES.setdefault(_name, {"anonymizer": _name})
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _encoder() -> Iterator[None]:
+    """No public network is on a machine that tests."""
+    with planted_encoder():
+        yield
+
+
 BAD = (np.nan, np.inf, -np.inf, 3.4e38, -3.4e38, 5e-324, 1e-45, 0.0, -1.0)
 SAMPLES = 3_200
 

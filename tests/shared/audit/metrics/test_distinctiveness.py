@@ -3,16 +3,14 @@ import pytest
 
 from moretta.shared.audit.measure import Measurement
 from moretta.shared.audit.metrics.distinctiveness import (
-    LEAST_GAIN_DECIBEL,
     Dominance,
     Similarity,
     deidentification,
-    diagonal_dominance,
-    similarity_matrix,
     voice_distinctiveness_gain,
 )
 from moretta.shared.audit.result import Result
 from moretta.shared.core.errors import RunError
+from moretta.shared.features.voice_similarity import LEAST_GAIN_DECIBEL, diagonal_dominance, similarity_matrix
 
 DISTINCT = np.array([[0.9, 0.1], [0.1, 0.9]])
 LESS = np.array([[0.54, 0.46], [0.46, 0.54]])

@@ -1,0 +1,150 @@
+"""The embedding of a clip by a public speaker encoder, through an autoencoder trained against speaker and sex.
+
+Perero-Codosero et al., Computer Speech and Language 2022. The network is that of
+`moretta.shared.models.adversarial_embedding`. The paper makes speech of the embedding; here the embedding is released.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from functools import cached_property, lru_cache
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from pydantic import Field
+
+from moretta.client.anonymizers.voice_baselines import NOTHING, VoiceAnonymizer
+from moretta.shared.core.errors import StudyError
+from moretta.shared.core.terms import PrivacyStatement
+from moretta.shared.features.mfcc import check_samples
+from moretta.shared.features.public_speech import PublicSpeechOptions, recorded_speakers, synthetic_speakers
+from moretta.shared.models.adversarial_embedding import AdversarialEmbedding
+from moretta.shared.models.train_embedding import SEED, EmbeddingTask, embedded, train_embedding
+from moretta.shared.pretrained.encoder import PretrainedEncoder
+from moretta.shared.pretrained.speaker_encoders import CamPlusPlusEncoder, Ge2eEncoder
+from moretta.shared.privacy.mechanism import Unbounded
+from moretta.shared.privacy.noise import NoiseSource
+from moretta.shared.release.anonymizer import LEDGER_UNITS, Array, Arrays, Losses, Notify, Sizes, Speaker, anonymizer
+from moretta.shared.study.public_arrays import Rules
+from moretta.shared.study.schema import Study
+
+ENCODERS: dict[str, type[PretrainedEncoder]] = {cls.name: cls for cls in (Ge2eEncoder, CamPlusPlusEncoder)}
+"""Public networks, by the name that a study gives."""
+_WHY = (
+    "no noise is added: what hides speaker and sex is a network trained on public speech, which guarantees nothing; "
+    "a reader that is trained on the release may find both; see the audit"
+)
+
+
+class EmbeddingOptions(PublicSpeechOptions):
+    """What a study chooses."""
+
+    encoder: Literal["ge2e", "campplus"] = "ge2e"
+    """The public network that embeds clips. Coordinator and sites need its weights."""
+    adversary_strength: Annotated[float, Field(ge=0, le=100)] = 1.0
+    """Of the reversed gradients of both heads, at the end of training; 0 hides nothing."""
+    epochs: int = Field(default=100, ge=10, le=5_000)
+    """Of training on public speech."""
+
+    def task(self) -> EmbeddingTask:
+        """The same for the training."""
+        return EmbeddingTask(strength=self.adversary_strength, epochs=self.epochs)
+
+
+@lru_cache(maxsize=2)
+def public_encoder(name: str) -> PretrainedEncoder:
+    """The public network of that name.
+
+    Raises:
+        StudyError: its weights are not on this machine, unchanged.
+    """
+    if (reason := ENCODERS[name].missing()) is not None:
+        raise StudyError(
+            f"the public network {name!r} is not on this machine: {reason}",
+            expected="its weights at the coordinator and at every site, where clips are embedded",
+            fix=reason[reason.index("run `") :],
+        )
+    return ENCODERS[name].load()
+
+
+@anonymizer("adversarial-embedding", modality="voice", version="1")
+class EmbeddingVoice(VoiceAnonymizer[EmbeddingOptions]):
+    """Sound -> public speaker encoder -> autoencoder -> embedding on the scale of public ones, of length 1.
+
+    Args:
+        network: trained on public speech.
+    """
+
+    Options = EmbeddingOptions
+    forms = ("code",)
+    is_reproducible = False  # thousands of steps of training come out differently on another machine
+    public_options = frozenset({"encoder", "adversary_strength", "epochs", "public_speech"})
+    mechanism = "adversarial autoencoder of speaker embeddings"
+    uses_noise = False
+
+    def __init__(self, options: EmbeddingOptions, network: AdversarialEmbedding) -> None:
+        super().__init__(options, "code")
+        self._network = network
+
+    @classmethod
+    def prepare_public(cls, study: Study, notify: Notify) -> Arrays:
+        """The autoencoder. A fault of its heads is notified, and stands in the statement of every release.
+
+        Raises:
+            StudyError: no weights of the encoder, or too few people: see `train_embedding.Split`.
+        """
+        options = cls.options_of(study)
+        encoder, folder = public_encoder(options.encoder), options.public_speech
+        notify(f"embedding public speech by {options.encoder}")
+        rows = embedded(synthetic_speakers(SEED) if folder is None else recorded_speakers(folder, SEED), encoder)
+        notify("training the autoencoder of embeddings")
+        made = train_embedding(rows, options.task(), seed=SEED)
+        for fault in made.figures.faults():
+            notify(f"adversarial embedding: {fault}")
+        return dict(made.arrays)
+
+    @classmethod
+    def public_rules(cls, study: Study) -> Rules:
+        """The same."""
+        return AdversarialEmbedding.rules(ENCODERS[cls.options_of(study).encoder].dimensions)
+
+    @classmethod
+    def from_study(cls, study: Study, public: Mapping[str, Array]) -> EmbeddingVoice:
+        """Build from the study and the autoencoder. Errors: see `public_arrays.named`."""
+        options = cls.options_of(study)
+        width = ENCODERS[options.encoder].dimensions
+        return cls(options, AdversarialEmbedding.from_arrays(public, width=width))
+
+    def fit(self, clips: Iterable[tuple[Speaker, Array]], noise: NoiseSource) -> None:  # noqa: ARG002
+        """Look at no clip. Without the encoder's weights nothing is released: a StudyError, before clips are read."""
+        _ = self._encoder
+
+    @cached_property
+    def _encoder(self) -> PretrainedEncoder:
+        """Loaded where clips are embedded; the server needs none of it to check a statement."""
+        return public_encoder(self._options.encoder)
+
+    def release_clip(self, clip: Array, noise: NoiseSource, speaker: Speaker) -> Array:  # noqa: ARG002
+        """float32 [d], of length 1."""
+        return np.asarray(self._network(self._encoder.embed_many([check_samples(clip)]))[0], np.float32)
+
+    @classmethod
+    def strength(cls, study: Study) -> dict[str, float]:
+        """How strongly speaker and sex were trained against."""
+        return {"adversary_strength": cls.options_of(study).adversary_strength}
+
+    def parameters(self) -> dict[str, Any]:
+        """How the network was made, and what readers of speaker and sex found on public people."""
+        options = self._options.model_dump(mode="json", exclude={"public_speech"})
+        return {**options, "readers": self._network.figures.stated()}
+
+    def privacy(self, sizes: Sizes) -> tuple[PrivacyStatement, ...]:
+        """Nothing is guaranteed."""
+        return tuple(self.stated(sizes, unit, _WHY) for unit in LEDGER_UNITS)
+
+    @classmethod
+    def losses_of(cls, options: EmbeddingOptions, sizes: Sizes) -> Losses:  # noqa: ARG003
+        """No bound."""
+        if not any(sizes.values()):
+            return NOTHING
+        return {unit: (Unbounded(unit=unit, why=_WHY),) for unit in LEDGER_UNITS}

@@ -1,0 +1,157 @@
+"""An autoencoder of speaker embeddings whose bottleneck is trained against speaker and sex.
+
+Perero-Codosero, Espinoza-Cuadros and Hernandez-Gomez, "X-vector anonymization using autoencoders and adversarial
+training for preserving speech privacy", Computer Speech and Language 2022. What leaves is an embedding again: each
+dimension has the mean and the deviation of public embeddings, and the whole has length 1. A third head of the paper
+reads the accent; no public speech here has labels of it, so it is left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Self
+
+import numpy as np
+import numpy.typing as npt
+from torch import Tensor, nn
+
+from moretta.shared.core.array_types import unit_rows
+from moretta.shared.models.adversaries import Adversary, AdversaryFigures, dense
+from moretta.shared.models.replacement_autoencoder import (
+    LARGEST_WEIGHT,
+    SEXES,
+    Floats,
+    Scale,
+    dense_autoencoder,
+    placed,
+    reconstructed,
+)
+from moretta.shared.privacy.noise import bounded
+from moretta.shared.study.public_arrays import LEAST_SPREAD, Rule, Rules, named
+
+BETWEEN, BOTTLENECK = 128, 64
+PREFIX = "voice/embedding/"
+CENTER, DEVIATION, MADE_CENTER, MADE_DEVIATION, FIGURES = (
+    PREFIX + name for name in ("center", "deviation", "made-center", "made-deviation", "figures")
+)
+_LARGEST = 1e6
+
+
+class EmbeddingNet(nn.Module):
+    """Places [n, d] to reconstructed places [n, d], the logits of people [n, k] and those of both sexes [n, 2].
+
+    Both heads stand behind a reversal, and give logits.
+    """
+
+    def __init__(self, width: int, people: int, strength: float = 0.0) -> None:
+        super().__init__()
+        self.encoder, self.decoder = dense_autoencoder(width, BETWEEN, BOTTLENECK, is_bounded=True)
+        self.person = Adversary(dense(BOTTLENECK, people, (BOTTLENECK,)))
+        self.sex = Adversary(dense(BOTTLENECK, len(SEXES)))
+        self.strength = strength
+
+    def forward(self, places: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """All three outputs."""
+        code = self.encoder(places)
+        return self.decoder(code), self.person(code, self.strength), self.sex(code, self.strength)
+
+
+class EmbeddingFigures(NamedTuple):
+    """What was measured on public people."""
+
+    person: AdversaryFigures
+    """In the loop of unseen clips of people who were trained on; fresh of held-out people, on other clips of theirs."""
+    sex: AdversaryFigures
+    """The same; fresh readers are trained on the people who were trained on."""
+    held_out: int
+    """People who were held out."""
+    cosine: float
+    """Mean cosine of an embedding of a held-out person and what is made of it."""
+    constant_cosine: float
+    """The same if always the mean public embedding were released: what a cosine must exceed to say anything."""
+    distinctiveness_gain: float
+    """Gain of voice distinctiveness of held-out people in decibel: 0 is as distinct as before, -14 is one voice."""
+    worst_speaker_loss: float
+    """Of the speaker head, the largest mean cross-entropy of an epoch, in units of that of a guess."""
+    worst_sex_loss: float
+    """The same of the head of sex."""
+
+    @classmethod
+    def size(cls) -> int:
+        """Of the array."""
+        return 2 * len(AdversaryFigures.names()) + 1 + len(cls._fields[2:])
+
+    def to_array(self) -> npt.NDArray[np.float32]:
+        """As the coordinator sends it."""
+        others = np.array([self.person.classes, *self[2:]], np.float32)
+        return np.concatenate([self.person.to_array(), self.sex.to_array(), others])
+
+    @classmethod
+    def from_array(cls, array: npt.NDArray[Any]) -> Self:
+        """The inverse of `to_array`."""
+        size = len(AdversaryFigures.names())
+        people, held_out, *rest = array[2 * size :].tolist()
+        person = AdversaryFigures.from_array(array[:size], classes=max(2, int(people)))
+        sex = AdversaryFigures.from_array(array[size : 2 * size], classes=len(SEXES))
+        return cls(person, sex, int(held_out), *rest)
+
+    def faults(self) -> tuple[str, ...]:
+        """Reasons not to believe that anything was hidden, or that anything is left; empty if there are none."""
+        found = [f"speaker: {fault}" for fault in self.person.faults()]
+        return (*found, *(f"sex: {fault}" for fault in self.sex.faults()))
+
+    def stated(self) -> dict[str, Any]:
+        """For the statement of a release."""
+        rest = {name: round(value, 3) for name, value in self._asdict().items() if not hasattr(value, "stated")}
+        return {"speaker": self.person.stated(), "sex": self.sex.stated(), **rest}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class AdversarialEmbedding:
+    """A trained autoencoder as plain arrays, without its heads; sites apply it without torch."""
+
+    arrays: Mapping[str, npt.NDArray[Any]]
+
+    @classmethod
+    def rules(cls, width: int) -> Rules:
+        """What each array may be, for embeddings of `width` values."""
+        sizes = {"encoder.0": (width, BETWEEN), "encoder.2": (BETWEEN, BOTTLENECK)}
+        sizes |= {"decoder.0": (BOTTLENECK, BETWEEN), "decoder.2": (BETWEEN, width)}
+        weights = {f"{PREFIX}{layer}.weight": Rule((to, of), LARGEST_WEIGHT) for layer, (of, to) in sizes.items()}
+        biases = {f"{PREFIX}{layer}.bias": Rule((to,), LARGEST_WEIGHT) for layer, (_, to) in sizes.items()}
+        centers = {name: Rule((width,), _LARGEST) for name in (CENTER, MADE_CENTER)}
+        deviations = {name: Rule((width,), _LARGEST, LEAST_SPREAD) for name in (DEVIATION, MADE_DEVIATION)}
+        return {**centers, **deviations, **weights, **biases, FIGURES: Rule((EmbeddingFigures.size(),), _LARGEST)}
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, npt.NDArray[Any]], *, width: int) -> Self:
+        """Check and take what the coordinator sent. Errors: see `public_arrays.named`."""
+        return cls(named(arrays, cls.rules(width)))
+
+    @classmethod
+    def of(cls, network: EmbeddingNet, scale: Scale, made: Scale) -> Self:
+        """Without figures: the network, the scale of public embeddings, and that of what it makes of their places."""
+        state = {name: np.asarray(tensor) for name, tensor in network.state_dict().items()}
+        weights = {PREFIX + name: array for name, array in state.items() if name.startswith(("encoder.", "decoder."))}
+        scales = dict(zip((CENTER, DEVIATION, MADE_CENTER, MADE_DEVIATION), (*scale, *made), strict=True))
+        return cls({**scales, **weights, FIGURES: np.zeros(EmbeddingFigures.size(), np.float32)})
+
+    @property
+    def figures(self) -> EmbeddingFigures:
+        """Of public people."""
+        return EmbeddingFigures.from_array(self.arrays[FIGURES])
+
+    def reconstructed(self, embeddings: npt.NDArray[Any]) -> Floats:
+        """Places [n, d] that the decoder makes of embeddings [n, d]."""
+        places = placed(embeddings, (self.arrays[CENTER], self.arrays[DEVIATION]))
+        return reconstructed(self.arrays, places, prefix=PREFIX, is_bounded=True)
+
+    def __call__(self, embeddings: npt.NDArray[Any]) -> Floats:
+        """Embeddings [n, d] to those that are released: finite and of length 1, whatever the weights are.
+
+        Each dimension is put back on the scale of public embeddings. Without that all voices become one.
+        """
+        made = placed(self.reconstructed(embeddings), (self.arrays[MADE_CENTER], self.arrays[MADE_DEVIATION]))
+        values = bounded(made * self.arrays[DEVIATION] + self.arrays[CENTER], _LARGEST)
+        return np.asarray(unit_rows(values), np.float64)

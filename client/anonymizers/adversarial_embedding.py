@@ -19,7 +19,7 @@ from moretta.shared.core.terms import PrivacyStatement
 from moretta.shared.features.mfcc import check_samples
 from moretta.shared.features.public_speech import PublicSpeechOptions, recorded_speakers, synthetic_speakers
 from moretta.shared.models.adversarial_embedding import AdversarialEmbedding
-from moretta.shared.models.train_embedding import SEED, EmbeddingTask, embedded, train_embedding
+from moretta.shared.models.train_embedding import SEED, EmbeddingTask, embedded, people_without_part, train_embedding
 from moretta.shared.pretrained.encoder import PretrainedEncoder
 from moretta.shared.pretrained.speaker_encoders import CamPlusPlusEncoder, Ge2eEncoder
 from moretta.shared.privacy.mechanism import Unbounded
@@ -97,6 +97,8 @@ class EmbeddingVoice(VoiceAnonymizer[EmbeddingOptions]):
         encoder, folder = public_encoder(options.encoder), options.public_speech
         notify(f"embedding public speech by {options.encoder}")
         rows = embedded(synthetic_speakers(SEED) if folder is None else recorded_speakers(folder, SEED), encoder)
+        if unused := people_without_part(rows):
+            notify(f"{unused} people of the public speech have no part: their sex is not known, or their clips are few")
         notify("training the autoencoder of embeddings")
         made = train_embedding(rows, options.task(), seed=SEED)
         for fault in made.figures.faults():

@@ -101,9 +101,7 @@ class Split(NamedTuple):
         Raises:
             StudyError: fewer than three people of each sex are left.
         """
-        names, counts = np.unique(rows.person, return_counts=True)
-        enough = np.isin(rows.person, names[counts >= FEWEST_CLIPS])
-        rows = rows._replace(sex=np.where(enough, rows.sex, ""))
+        rows = rows._replace(sex=np.where(_have_enough(rows), rows.sex, ""))
         is_held_out = held_out_people(rows, seed=seed)
         trained = People.of(rows, np.isin(rows.sex, SEXES) & ~is_held_out)
         is_unseen = trained.order() % FEWEST_CLIPS == 1
@@ -135,6 +133,16 @@ def embedded(recordings: Iterable[Recording], encoder: PretrainedEncoder) -> Pub
     values, person, emotion, sex = zip(*found, strict=True)
     rows = np.stack(values).astype(np.float64)
     return PublicRows(rows, np.array(person), np.array(emotion, np.int64), np.array(sex, np.str_))
+
+
+def people_without_part(rows: PublicRows) -> int:
+    """How many people cannot be used: their sex is not known, or they have fewer than `FEWEST_CLIPS` clips."""
+    return len(np.unique(rows.person[~(np.isin(rows.sex, SEXES) & _have_enough(rows))]))
+
+
+def _have_enough(rows: PublicRows) -> npt.NDArray[np.bool_]:
+    names, counts = np.unique(rows.person, return_counts=True)
+    return np.isin(rows.person, names[counts >= FEWEST_CLIPS])
 
 
 def train_embedding(rows: PublicRows, task: EmbeddingTask, *, seed: int) -> AdversarialEmbedding:

@@ -183,6 +183,15 @@ def test_public_people_that_are_too_few_are_refused_with_what_is_missing_and_how
     assert caught.value.expected and "public_speech" in caught.value.fix
 
 
+def test_people_who_have_no_part_are_counted(rows: PublicRows) -> None:
+    assert train_embedding.people_without_part(rows) == 0
+    some = rows._replace(sex=np.where(rows.person == "3", "", rows.sex))
+    some = chosen(some, (rows.person != "5") | (np.arange(len(rows.person)) % 16 < 3))
+    assert train_embedding.people_without_part(some) == 2
+    used = sum(len(np.unique(part.person)) for part in (Split.of(some, seed=1).known, Split.of(some, seed=1).others))
+    assert used == 10
+
+
 def test_arrays_that_cannot_be_are_refused(plain: AdversarialEmbedding) -> None:
     for name, array in plain.arrays.items():
         with pytest.raises(StudyError):

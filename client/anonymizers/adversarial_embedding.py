@@ -87,6 +87,11 @@ class EmbeddingVoice(VoiceAnonymizer[EmbeddingOptions]):
         self._network = network
 
     @classmethod
+    def missing(cls, study: Study) -> str | None:
+        """The encoder's weights, and the command that fetches them."""
+        return ENCODERS[cls.options_of(study).encoder].missing()
+
+    @classmethod
     def prepare_public(cls, study: Study, notify: Notify) -> Arrays:
         """The autoencoder. A fault of its heads is notified, and stands in the statement of every release.
 

@@ -17,7 +17,7 @@ import typer
 
 from moretta.deploy.cli import audit, corpus, server, site, study
 from moretta.deploy.cli.budget import budget
-from moretta.deploy.cli.sweep import choose, sweep
+from moretta.deploy.cli.sweep import choose, sweep, zoo
 from moretta.shared.core.atomic import naming, storage_error
 from moretta.shared.core.errors import ExitCode, Interrupted, MorettaError
 from moretta.shared.core.printable import printable, set_up_logging
@@ -36,6 +36,7 @@ app.command()(study.report)
 app.command()(budget)
 app.command()(sweep)
 app.command()(choose)
+app.command()(zoo)
 app.command("train-face")(corpus.train_face)
 app.add_typer(corpus.app, name="corpus", help="Check a corpus, or make a synthetic one.")
 app.add_typer(server.app, name="server", help="Run the coordinator's server: port, sites, tokens.")

@@ -1,4 +1,4 @@
-"""`moretta sweep` and `moretta choose`: grids of studies, and the choice of an anonymizer by one."""
+"""`moretta sweep`, `moretta choose` and `moretta zoo`: grids of studies, a choice by one, and one that is fixed."""
 
 from __future__ import annotations
 
@@ -132,6 +132,61 @@ def choose(  # noqa: PLR0917 - typer reads the options from the signature
     for what, why in worked.failed.items():
         note(f"moretta: {what} failed: {why}")
     raise typer.Exit(int(code))
+
+
+def zoo(  # noqa: PLR0917 - typer reads the options from the signature
+    corpus: Annotated[Path, typer.Option(help="Folder of clips with speech; with --split under CREMA-D's names.")],
+    public: Annotated[
+        Path | None, typer.Option(help="Folder of public speech of other people, under CREMA-D's names.")
+    ] = None,
+    split: Annotated[
+        bool, typer.Option("--split", help="Half of the people are public, the others released; then the reverse.")
+    ] = False,
+    systems: Annotated[str, typer.Option(metavar="NAME,...", help="Systems, of those in the grid; default all.")] = "",
+    study: Annotated[Path | None, typer.Option(help="Study to take seed, classes and audit from.")] = None,
+    out: Annotated[Path, typer.Option(help="New folder, or that of a zoo that is to go on.")] = Path("zoo"),
+    jobs: Processes = None,
+    as_json: AsJson = False,
+) -> None:
+    """Run the published systems and the anonymizers under one audit, as one table. Goes on where it stopped.
+
+    Example: moretta zoo --corpus CREMA-D --split --out zoo
+    """
+    from moretta.deploy.runtime.run_folder import reproduce_command
+    from moretta.deploy.sweep.zoo import run_zoo
+    from moretta.shared.audit.report.zoo_page import ZOO_CSV, ZOO_JSON, ZOO_PAGE
+    from moretta.shared.audit.report.zoo_rows import figure_text
+    from moretta.shared.core.errors import ExitCode, StudyError
+
+    if (public is None) != split:
+        found = "both --public and --split" if split else "neither --public nor --split"
+        raise StudyError(found, expected="one of them: public people and released people never overlap")
+    found_rows, worked = run_zoo(
+        corpus,
+        out,
+        public=public,
+        systems=listed(systems),
+        study=study,
+        jobs=jobs,
+        command=reproduce_command(sys.argv[1:]),
+        notify=note,
+    )
+    if as_json:
+        facts = {"out": str(out), **_facts(worked), **found_rows.model_dump(mode="json")}
+        typer.echo(json.dumps(facts, indent=1))
+    else:
+        headings = ("system", "setting", "people", "emotion UAR", "top-1", "EER", "sex in loop", "sex")
+        columns = ("uar", "top1_semi", "eer_semi", "sex_in_loop", "sex")
+        lines = [
+            (row.system, row.setting, row.half, *(figure_text(name, row.figures[name]) for name in columns))
+            for row in found_rows.rows
+        ]
+        show_table(headings, lines)
+        typer.echo(f"Page: {out / ZOO_PAGE}; all figures: {out / ZOO_CSV}, {ZOO_JSON}")
+    for what, why in worked.failed.items():
+        note(f"moretta: {what} failed: {why}")
+    if worked.failures:
+        raise typer.Exit(int(ExitCode.RUN_FAILED))
 
 
 def _print_choice(choice: Choice, out: Path) -> None:

@@ -12,6 +12,7 @@ from moretta.shared.core.terms import Modality
 from moretta.shared.data.clips import Corpus, Folds, Speaker, assign_sites, make_folds
 from moretta.shared.data.recordings import has_sound
 from moretta.shared.enrollment import check_site_name
+from moretta.shared.release.anonymizer import anonymizer_of
 from moretta.shared.study.limits import check_limits, check_training_sites
 from moretta.shared.study.run_plan import PlannedSite, SimulationPlan
 from moretta.shared.study.schema import Study
@@ -31,7 +32,10 @@ def check_names(study: Study) -> None:
         return StudyError(f"audit.attackers names {found}", expected=expected, fix="correct [audit]")
 
     for modality in study.modalities:
-        check_model(modality, study.section(modality).model)
+        section = study.section(modality)
+        check_model(modality, section.model)
+        if (why := anonymizer_of(study, modality).missing(study)) is not None:
+            raise StudyError(f"{section.anonymizer} cannot run here: {why}", expected="its public network")
     make_strategy(study.train.strategy, dict(study.train.strategy_options))
     if unknown := [name for name in study.audit.attackers if name not in attacker_names()]:
         raise wrong_attackers(", ".join(unknown), attacker_names())

@@ -147,7 +147,7 @@ def plan_choice(
     if unknown := [name for name in attackers or base.audit.attackers if name not in known]:
         found = f"{', '.join(unknown)} named as attackers of {modality}"
         raise StudyError(found, expected=f"one or more of: {', '.join(known)}")
-    _check_speakers(read_corpus(corpus, labels=base.labels, classes=base.classes), modality, max_top1)
+    check_speakers(read_corpus(corpus, labels=base.labels, classes=base.classes), modality, max_top1)
     grid = load_grid(candidates or SHIPPED / f"candidates-{modality}.toml")
     if grid.study is not None or grid.base or grid.folds != "one" or len(grid.seeds) > 1:
         found = f"candidates in {candidates} with a study, folds or several seeds of their own"
@@ -177,7 +177,8 @@ def base_of(study: Study, modality: Modality, attackers: Sequence[str]) -> dict[
     }
 
 
-def _check_speakers(corpus: Corpus, modality: Modality, max_top1: float) -> None:
+def check_speakers(corpus: Corpus, modality: Modality, max_top1: float = 1.0) -> None:
+    """Refuse, with a StudyError, a corpus in which nobody can be attacked, or a cap that guessing would break."""
     clips = Counter(clip.speaker for clip in of_modality(corpus, modality))
     people = sum(count > 1 for count in clips.values())
     if not clips:

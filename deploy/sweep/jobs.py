@@ -1,4 +1,4 @@
-"""The jobs of a sweep: releases, audits of them and trainings on them, each named by all that its result depends on.
+"""The jobs of a sweep: releases, audits and trainings, or whole studies; each named by all that its result depends on.
 
 Equal key, equal figures, whichever sweep made them.
 """
@@ -25,7 +25,7 @@ from moretta.shared.study.run_plan import SimulationPlan
 from moretta.shared.study.schema import Study
 from moretta.shared.study.sections import AuditSection, PrivacySection
 
-Kind = Literal["release", "audit", "train"]
+Kind = Literal["release", "audit", "train", "study"]
 WORK = "work"  # folder of what is being done
 _USE_KEYS = ("model", "weight")  # of `[voice]` and `[face]`: they say how a release is used, not how it is made
 
@@ -49,7 +49,7 @@ class PlannedCell:
     cell: GridCell
     corpus: Corpus
     study: Study  # the cell's, without what the corpus does not have
-    release: Job
+    release: Job  # or that of the whole study, which then is all there is to do
     audit: Job | None  # None where the study switched the audit off
     training: tuple[Job, ...]  # one for each fold that is tested
 
@@ -71,14 +71,20 @@ class SweepPlan:
     def jobs(self) -> tuple[Job, ...]:
         """Every distinct job, once; what others need comes first, then what takes longest."""
         found: dict[str, Job] = {}
-        for kind in ("release", "audit", "train"):
+        for kind in ("release", "audit", "train", "study"):
             for job in (job for planned in self.cells for job in planned.jobs if job.kind == kind):
                 found.setdefault(job.key, job)
         return tuple(found.values())
 
 
-def plan_sweep(grid: Grid, folders: Sequence[Path], command: str) -> SweepPlan:
+def plan_sweep(grid: Grid, folders: Sequence[Path], command: str, *, whole: bool = False) -> SweepPlan:
     """Find out what has to be done on each corpus.
+
+    Args:
+        grid: all cells.
+        folders: of the corpora.
+        command: how to do it again.
+        whole: make each cell one job that runs its study to the end, with every attack, instead of parts to share.
 
     Raises:
         CorpusError: a corpus cannot be used.
@@ -93,19 +99,23 @@ def plan_sweep(grid: Grid, folders: Sequence[Path], command: str) -> SweepPlan:
         for cell in grid.cells:
             which = (folder, cell.study.labels, cell.study.classes)
             plan = plan_simulation(read(*which), cell.study, command)
-            cells.append(_planned(cell, read(*which), plan, (digest(*which), seen), grid.folds))
+            cells.append(_planned(cell, read(*which), plan, (digest(*which), seen), None if whole else grid.folds))
             warnings |= dict.fromkeys(plan.warnings)
     return SweepPlan(grid, tuple(cells), tuple(warnings))
 
 
-def _planned(cell: GridCell, corpus: Corpus, plan: SimulationPlan, found: tuple[str, str], folds: Folds) -> PlannedCell:
-    """`found`: the digest of the corpus, and what `instruments` says."""
+def _planned(
+    cell: GridCell, corpus: Corpus, plan: SimulationPlan, found: tuple[str, str], folds: Folds | None
+) -> PlannedCell:
+    """`found`: the digest of the corpus, and what `instruments` says; without `folds` there is one job."""
     study, name = plan.study, cell.label
     made = key_of("release", release_study(study), found[0])
 
     def job(kind: Kind, key: str, label: str, of: Study) -> Job:
         return Job(kind=kind, key=key, label=label, plan=plan.model_copy(update={"study": of}), release=made)
 
+    if folds is None:
+        return PlannedCell(cell, corpus, study, job("study", key_of("study", study, *found), name, study), None, ())
     release = job("release", made, f"release for {name}", release_study(study))
     audit, training = None, []
     if study.audit.enabled:

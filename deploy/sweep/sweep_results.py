@@ -60,8 +60,22 @@ class Trained(Record):
     models: Spent  # by the ledgers: what the trained models reveal
 
 
+class Studied(CellAudit):
+    """A whole study: what its sites state, what every attacker found, and how long its stages took."""
+
+    inference: tuple[Result, ...]
+    voted: tuple[Result, ...] = ()
+    """Utility by the crowd's votes in place of the intended labels."""
+    not_voted: str = ""  # why there is none
+    parameters: dict[str, Any]  # of the statement of the first site
+    releases: Spent
+    seconds: dict[str, float]  # by stage
+    sound_seconds: float  # of all clips of the corpus
+    clips: int
+
+
 R = TypeVar("R", bound=Record)
-_KINDS: dict[str, type[Record]] = {"release": Released, "audit": CellAudit, "train": Trained}
+_KINDS: dict[str, type[Record]] = {"release": Released, "audit": CellAudit, "train": Trained, "study": Studied}
 
 
 class ResultFolder:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import shutil
+import tempfile
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from moretta.client.accounting.account import Account, Audience, Unit
@@ -12,15 +14,21 @@ from moretta.client.clips.stored_state import take_over_release
 from moretta.client.settings import SiteSettings, simulated_site
 from moretta.deploy.runtime.simulation import connect_locally
 from moretta.deploy.sweep.jobs import Job, folder_of
-from moretta.deploy.sweep.sweep_results import CellAudit, Released, ResultFolder, Spent, Trained, if_all_known
+from moretta.deploy.sweep.sweep_results import CellAudit, Released, ResultFolder, Spent, Studied, Trained, if_all_known
 from moretta.server.stages.audit import TOO_FEW, audit, can_be_attacked
 from moretta.server.stages.report import privacy_rows
 from moretta.server.stages.run import AuditLimits, Run, RunContext
 from moretta.server.stages.state import RESUME_FILE, load_progress, save_state
-from moretta.server.study import SITE_STAGES, run_stages
+from moretta.server.study import CENTRAL_STAGES, SITE_STAGES, run_stages
+from moretta.shared.audit.dataset import ClipSet
 from moretta.shared.audit.report.report_schema import Record
-from moretta.shared.core.errors import RunError
+from moretta.shared.audit.result import Result
+from moretta.shared.audit.utility.evaluators import evaluate_utility
+from moretta.shared.core.errors import CorpusError, RunError
 from moretta.shared.core.labels import in_order
+from moretta.shared.core.reproducibility import derive
+from moretta.shared.data.reader import read_corpus
+from moretta.shared.data.recordings import sound_seconds
 
 _STAGES = [stage.name for stage in SITE_STAGES]
 _RELEASE = _STAGES.index("release")
@@ -30,7 +38,7 @@ def do(job: Job, out: Path) -> None:
     """Do a job and keep its result. What an earlier attempt left of it is thrown away first."""
     folder = folder_of(out, job)
     shutil.rmtree(folder, ignore_errors=True)
-    work = {"release": _release, "audit": _audit, "train": _train}[job.kind]
+    work = {"release": _release, "audit": _audit, "train": _train, "study": _study}[job.kind]
     ResultFolder(out).keep(job, work(job, folder, out))
     if job.kind != "release":
         shutil.rmtree(folder, ignore_errors=True)
@@ -74,6 +82,55 @@ def _train(job: Job, folder: Path, out: Path) -> Record:
         releases=_spent(sites, "server", delta=job.plan.study.privacy.delta),
         models=_spent(sites, "model", delta=job.plan.study.privacy.delta),
     )
+
+
+def _study(job: Job, folder: Path, out: Path) -> Record:
+    run = _started(job, folder)
+    run.limits = AuditLimits(workers=1, embeddings=out / "embeddings")
+    run_stages(run, [*SITE_STAGES, *(stage for stage in CENTRAL_STAGES if stage.name == "audit")])
+    study, plan = job.plan.study, job.plan
+    clips = read_corpus(plan.corpus, labels=study.labels, classes=study.classes).clips
+    voted, not_voted = _voted(run)
+    first = min(run.releases.kept.items())[1].anonymizer("voice")
+    sites = [simulated_site(folder, number) for number in range(len(plan.sites))]
+    return Studied(
+        rows=tuple(run.attacks.identity),
+        utility=tuple(run.attacks.utility),
+        not_run={} if can_be_attacked(run.releases, "voice") else {"voice": TOO_FEW},
+        inference=tuple(run.attacks.inference),
+        voted=voted,
+        not_voted=not_voted,
+        parameters=first.parameters if first else {},
+        releases=_spent(sites, "server", delta=study.privacy.delta),
+        seconds={stage.name: stage.seconds for stage in run.context.progress.stages},
+        sound_seconds=sum(map(sound_seconds, clips)),
+        clips=run.releases.clips,
+    )
+
+
+def _voted(run: Run) -> tuple[tuple[Result, ...], str]:
+    """Utility of the same releases where the votes stand for the labels; or why that cannot be said."""
+    study, originals = run.context.study, run.context.plan.originals()
+    if originals is None:
+        return (), "the originals never left their sites"
+    try:
+        corpus = read_corpus(originals.corpus, labels="vote", classes=study.classes)
+    except CorpusError as error:
+        return (), error.found.replace(str(originals.corpus), "the corpus")
+    original = ClipSet.from_corpus(corpus, "voice", originals.keys, classes=study.classes)
+    kept = [release for _, release in sorted(run.releases.kept.items())]
+    vote = {clip.clip: clip.emotion for clip in original.clips}
+    released = ClipSet.from_releases(kept, "voice", classes=study.classes).among(original)
+    clips = tuple(clip.model_copy(update={"emotion": vote[clip.clip]}) for clip in released.clips)
+    with tempfile.TemporaryDirectory(prefix="moretta-votes-") as scratch:
+        found = evaluate_utility(
+            original.among(released),
+            replace(released, clips=clips),
+            seed=derive(study.seed, "judges", "voice"),
+            workers=1,
+            scratch=Path(scratch),
+        )
+    return tuple(found), ""
 
 
 def _started(job: Job, folder: Path) -> Run:

@@ -64,6 +64,12 @@ def picture_seconds(clip: Clip) -> float:
     return 0.0 if clip.video is None else _seconds_of(clip.video).get("pictures", 0.0)
 
 
+def sound_seconds(clip: Clip) -> float:
+    """How long the sound of a clip lasts."""
+    path = clip.audio or clip.video
+    return 0.0 if path is None else _seconds_of(path).get("sound", 0.0)
+
+
 def check_length(clip: Clip, kind: Kind) -> None:
     """Check that sound and pictures last about as long as each other; else a ClipError `other-length`.
 

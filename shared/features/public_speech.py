@@ -5,7 +5,7 @@ The coordinator makes all of it, and sends it to every site. No site's clip take
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
@@ -202,6 +202,26 @@ def synthetic_speakers(seed: int, *, voices: int = SPEAKERS, clips: int = CLIPS_
             yield Recording(gain * said, str(number), label, voice.sex)
 
 
+def public_people(folder: Path) -> dict[str, str]:
+    """Sex of each speaker in the names of wav files; empty where CREMA-D's table in the folder does not have it."""
+    sexes = _sexes(folder)
+    return {speaker: sexes.get(speaker, "") for speaker in in_order(_clips_of(_wav_files(folder)))}
+
+
+def _clips_of(paths: Sequence[Path]) -> dict[str, list[tuple[Path, int]]]:
+    """Clips of each speaker, with the class index of their emotion, by names in CREMA-D's grammar."""
+    from moretta.shared.data.corpora.cremad import ClipName
+
+    found: dict[str, list[tuple[Path, int]]] = {}
+    for path in paths:
+        try:
+            name = ClipName.parse(path.stem)
+        except ClipError:
+            continue
+        found.setdefault(name.speaker, []).append((path, EMOTIONS.index(name.emotion)))
+    return found
+
+
 def recorded_speakers(folder: Path, seed: int) -> Iterator[Recording]:
     """All usable clips of speakers chosen by seed, up to about `MAX_FILES`.
 
@@ -210,16 +230,8 @@ def recorded_speakers(folder: Path, seed: int) -> Iterator[Recording]:
     Raises:
         StudyError: fewer than `MIN_SPEAKERS` speakers in file names of CREMA-D's grammar.
     """
-    from moretta.shared.data.corpora.cremad import ClipName
-
-    clips_of: dict[str, list[tuple[Path, int]]] = {}
     paths = _wav_files(folder)
-    for path in paths:
-        try:
-            name = ClipName.parse(path.stem)
-        except ClipError:
-            continue
-        clips_of.setdefault(name.speaker, []).append((path, EMOTIONS.index(name.emotion)))
+    clips_of = _clips_of(paths)
     if len(clips_of) < MIN_SPEAKERS:
         raise StudyError(
             f"{len(clips_of)} people in the names of {len(paths)} wav files in {folder}",

@@ -67,6 +67,11 @@ class Anonymizer(ABC):
     uses_noise: bool = True
     """Whether anything random is in the release."""
 
+    @classmethod
+    def missing(cls, study: Study) -> str | None:  # noqa: ARG003
+        """Why it cannot run on this machine, and the command that helps: a public network is absent. Default: None."""
+        return None
+
     # Public arrays: made by the coordinator, checked and used by the sites.
 
     @classmethod

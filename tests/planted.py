@@ -77,8 +77,8 @@ class PlantedEncoder(PretrainedEncoder):
     def vectors(self, clips: Clips) -> npt.NDArray[np.float32]:
         """float32 [clips, 256]."""
         frames = [mfcc(check_samples(clip)) for clip in clips]
-        told = np.stack([np.concatenate([part.mean(axis=0), part.std(axis=0)]) for part in frames])
-        mixed = told / 10 @ np.random.default_rng(0).normal(size=(told.shape[1], self.dimensions))
+        measured = np.stack([np.concatenate([part.mean(axis=0), part.std(axis=0)]) for part in frames])
+        mixed = measured / 10 @ np.random.default_rng(0).normal(size=(measured.shape[1], self.dimensions))
         return np.asarray(mixed, np.float32)
 
 

@@ -196,7 +196,7 @@ def measured_embedding(found: Fitted, split: Split, *, able: tuple[float, float]
     known, others = split.known, split.others
     bare = AdversarialEmbedding.of(found.network, found.scale, found.scale)
     made = AdversarialEmbedding.of(found.network, found.scale, scale_of(bare.reconstructed(known.embeddings)))
-    released, heard = made(others.embeddings), in_loop(found, split.unseen)
+    released, read = made(others.embeddings), in_loop(found, split.unseen)
     odd = others.order() % 2 == 1
     kept = variation(made.reconstructed(others.embeddings), placed(others.embeddings, found.scale))
     person, of_person = Labelled(released[~odd], others.person[~odd]), Labelled(released[odd], others.person[odd])
@@ -206,7 +206,7 @@ def measured_embedding(found: Fitted, split: Split, *, able: tuple[float, float]
     figures = EmbeddingFigures(
         AdversaryFigures(
             classes=int(known.person.max()) + 1,
-            in_loop=heard[0],
+            in_loop=read[0],
             able=able[0],
             loss=float(found.lost[-1, 0]),
             of_originals=linear_reader(Labelled(others.embeddings[odd], others.person[odd]), person),
@@ -216,7 +216,7 @@ def measured_embedding(found: Fitted, split: Split, *, able: tuple[float, float]
         ),
         AdversaryFigures(
             classes=len(SEXES),
-            in_loop=heard[1],
+            in_loop=read[1],
             able=able[1],
             loss=float(found.lost[-1, 1]),
             of_originals=linear_reader(Labelled(known.embeddings, known.sex), sex),

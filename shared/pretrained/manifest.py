@@ -184,7 +184,7 @@ _FILES = (
         size=429_708,
         licence="MIT",
         source="Vladimir Mandic and Vincent Mühler, face-api",
-        note="tells age and sex of faces; its training set is not documented",
+        note="reads age and sex off faces; its training set is not documented",
         needs=("face-api-age-sex-layout", "yunet"),
     ),
 )

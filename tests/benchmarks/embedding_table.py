@@ -57,8 +57,8 @@ class Half:
         whole = np.ones(len(self.public.person), bool)
         known, others = People.of(self.public, whole), People.of(self.others, np.ones(len(released), bool))
         odd = others.order() % 2 == 1
-        read, told = Labelled(released[odd], others.person[odd]), Labelled(released[~odd], others.person[~odd])
-        speaker = fresh_readers(read, told, seed=1)
+        read, asked = Labelled(released[odd], others.person[odd]), Labelled(released[~odd], others.person[~odd])
+        speaker = fresh_readers(read, asked, seed=1)
         sex = fresh_readers(Labelled(public, known.sex), Labelled(released, others.sex), seed=1)
         emotion = linear_reader(Labelled(public, self.public.emotion), Labelled(released, self.others.emotion))
         return {

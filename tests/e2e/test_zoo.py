@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +56,8 @@ def test_two_systems_from_recordings_to_one_table_with_a_kill_between(place: Pat
     assert any("1/4 " in line for line in killed.stderr)
     own = [psutil.Process(killed.pid), *psutil.Process(killed.pid).children(recursive=True)]
     for process in own:
-        process.send_signal(signal.SIGKILL)
+        with suppress(psutil.NoSuchProcess):
+            process.send_signal(signal.SIGKILL)
     psutil.wait_procs(own, timeout=60)
     killed.communicate()
     assert not (place / "out" / "zoo.csv").exists()

@@ -63,10 +63,15 @@ def on_device(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -
                 return work(device)
         with monkeypatch.context() as patch, elsewhere(patch) as device:
             patch.setenv(DEVICE_VARIABLE, "elsewhere")  # whoever asks for it otherwise fails
-            for module in ("attackers.networks", "pretrained.speaker_encoders", "pretrained.face_network"):
-                patch.setattr(f"moretta.shared.audit.{module}.computing_device", lambda: device)
-            for module in ("inversion", "trained_models", "twelve_networks"):
-                patch.setattr(f"moretta.shared.audit.inference.{module}.computing_device", lambda: device)
+            for module in (
+                "audit.attackers.networks",
+                "audit.pretrained.face_network",
+                "audit.inference.inversion",
+                "audit.inference.trained_models",
+                "audit.inference.twelve_networks",
+                "pretrained.speaker_encoders",
+            ):
+                patch.setattr(f"moretta.shared.{module}.computing_device", lambda: device)
             return work(device)
 
     return call

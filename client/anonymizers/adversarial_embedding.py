@@ -79,6 +79,7 @@ class EmbeddingVoice(VoiceAnonymizer[EmbeddingOptions]):
     forms = ("code",)
     is_reproducible = False  # thousands of steps of training come out differently on another machine
     public_options = frozenset({"encoder", "adversary_strength", "epochs", "public_speech"})
+    needs_network = True
     mechanism = "adversarial autoencoder of speaker embeddings"
     uses_noise = False
 

@@ -55,7 +55,8 @@ Arrays = Mapping[str, npt.NDArray[Any]]
 def studies() -> Iterator[tuple[Modality, Study]]:
     """One study for each set of arrays."""
     for name in anonymizer_names("voice"):
-        if get_anonymizer("voice", name).public_options:
+        anonymizer = get_anonymizer("voice", name)
+        if anonymizer.public_options and not anonymizer.needs_network:
             for chosen in _CHOICES.get(name, ({},)):
                 yield "voice", parse_study({"voice": {"anonymizer": name, **chosen}, "face": {"enabled": False}})
     yield "face", parse_study({"voice": {"enabled": False}, "face": {"anonymizer": "autoencoder"}})

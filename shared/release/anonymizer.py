@@ -59,6 +59,8 @@ class Anonymizer(ABC):
     """Whether a site that calls `prepare_public` itself gets the coordinator's arrays."""
     public_options: ClassVar[frozenset[str]] = frozenset()
     """Options that `prepare_public` depends on."""
+    needs_network: ClassVar[bool] = False
+    """Whether `prepare_public` needs a public network that must be fetched; then no arrays come with the package."""
     not_from_options: ClassVar[frozenset[str]] = frozenset()
     """Parameters of the statement that an option of the same name does not decide."""
 

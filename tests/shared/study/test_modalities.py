@@ -26,7 +26,7 @@ def test_an_anonymizer_has_a_form_of_its_own_where_the_study_names_none(name: st
 @pytest.mark.parametrize(
     ("content", "named"),
     [
-        ({"anonymizer": "nobody"}, "voice.anonymizer: .*unknown; expected one of: clip-quantizer"),
+        ({"anonymizer": "nobody"}, "voice.anonymizer: .*unknown; expected one of: adversarial-embedding"),
         ({"anonymizer": "none", "preset": "dp-clip"}, "voice.options.preset: Extra inputs"),
         ({"anonymizer": "clip-quantizer", "preset": "bounded"}, "voice.options.preset"),
         ({"anonymizer": "clip-quantizer", "form": "waveform"}, "not waveform"),

@@ -192,7 +192,7 @@ def variation(representation: npt.NDArray[Any], reference: npt.NDArray[Any]) -> 
 class AdversaryFigures:
     """What readers of an attribute find in a representation: balanced accuracy on people whom nothing was trained on.
 
-    Only `faults` judges them. A high figure of a fresh reader is no fault: it is the result.
+    Only `faults` says if they can be believed. A high figure of a fresh reader is no fault: it is the result.
     """
 
     classes: int

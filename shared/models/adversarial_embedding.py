@@ -18,8 +18,8 @@ from torch import Tensor, nn
 
 from moretta.shared.core.array_types import unit_rows
 from moretta.shared.models.adversaries import Adversary, AdversaryFigures, dense
+from moretta.shared.models.network_arrays import LARGEST_WEIGHT
 from moretta.shared.models.replacement_autoencoder import (
-    LARGEST_WEIGHT,
     SEXES,
     Floats,
     Scale,

@@ -11,6 +11,7 @@ import hashlib
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -18,9 +19,9 @@ import numpy.typing as npt
 
 from moretta.shared.core.labels import EMOTIONS
 from moretta.shared.features.federated_encoder import Arrays, FederatedEncoder, SiteTraining, Unit
+from moretta.shared.models.network_arrays import array_rules, network_of
 from moretta.shared.models.replacement_autoencoder import (
     FIGURES,
-    LARGEST_WEIGHT,
     LIMIT,
     PREFIX,
     ROUNDS,
@@ -29,7 +30,6 @@ from moretta.shared.models.replacement_autoencoder import (
     ReplacementAutoencoder,
     ReplacementNet,
     losses,
-    network_of,
     placed,
     weight_shapes,
 )
@@ -62,8 +62,8 @@ class ReplacementEncoder(FederatedEncoder):
         cls, arrays: Mapping[str, npt.NDArray[Any]], *, sensitive: int | None, strength: float, number: int
     ) -> Self:
         """Check and take what the coordinator sent. Errors: see `public_arrays.check_public`."""
-        rules = {name: Rule(shape, LARGEST_WEIGHT) for name, shape in weight_shapes().items()}
-        rules |= {CENTER: Rule((WIDTH,), _LARGEST), DEVIATION: Rule((WIDTH,), _LARGEST, LEAST_SPREAD)}
+        rules = {**array_rules(ReplacementNet), CENTER: Rule((WIDTH,), _LARGEST)}
+        rules[DEVIATION] = Rule((WIDTH,), _LARGEST, LEAST_SPREAD)
         rules |= {name: Rule((f"{name} clips", WIDTH), LIMIT) for name in DONORS}
         check_public(arrays, rules)
         return cls({name: np.ascontiguousarray(array) for name, array in arrays.items()}, sensitive, strength, number)
@@ -74,7 +74,7 @@ class ReplacementEncoder(FederatedEncoder):
 
     def network(self) -> ReplacementNet:
         """As it was sent, with the reversal at its full strength."""
-        return network_of(self.arrays, self.strength)
+        return network_of(partial(ReplacementNet, self.strength), self.arrays)
 
     def is_usable(self, sex: str | None) -> bool:
         """Only where the sex is known: without it there is no donor, and nothing to train against."""

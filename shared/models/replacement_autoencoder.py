@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cache
+from functools import partial
 from typing import Any, Self
 
 import numpy as np
@@ -26,6 +26,7 @@ from moretta.shared.models.adversaries import (
     cross_entropies,
     dense,
 )
+from moretta.shared.models.network_arrays import array_rules, array_shapes, arrays_of, network_of
 from moretta.shared.privacy.noise import bounded
 from moretta.shared.study.public_arrays import LEAST_SPREAD, Rule, Rules, named
 
@@ -39,7 +40,6 @@ SEXES = ("female", "male")
 LIMIT = 5.0
 """In public standard deviations: no measurement is farther from the public mean, and no released value."""
 MAX_ROUNDS = 1_000
-LARGEST_WEIGHT = 1e3
 _LARGEST = 1e6
 PREFIX = "voice/replacement/"
 CENTER, DEVIATION, FIGURES, ROUNDS = (PREFIX + name for name in ("center", "deviation", "figures", "rounds"))
@@ -93,20 +93,9 @@ class ReplacementNet(nn.Module):
         return torch.cat([self.decoder(code), self.adversary(code, self.strength)], dim=1)
 
 
-@cache
 def weight_shapes() -> dict[str, tuple[int, ...]]:
-    """Of the network's arrays, by name; no random number is drawn for it."""
-    with torch.device("meta"):
-        return {name: tuple(tensor.shape) for name, tensor in ReplacementNet().state_dict().items()}
-
-
-def network_of(arrays: Mapping[str, npt.NDArray[Any]], strength: float, *, prefix: str = "") -> ReplacementNet:
-    """The network with these arrays, by `prefix` and its own names."""
-    with torch.device("meta"):
-        network = ReplacementNet(strength)
-    state = {name: torch.tensor(arrays[prefix + name]) for name in weight_shapes()}
-    network.load_state_dict(state, assign=True)
-    return network
+    """Of the network's arrays, by name."""
+    return array_shapes(ReplacementNet)
 
 
 def losses(outputs: Tensor, targets: Tensor) -> Tensor:
@@ -142,11 +131,10 @@ class ReplacementAutoencoder:
     @classmethod
     def rules(cls) -> Rules:
         """What each array may be."""
-        weights = {PREFIX + name: Rule(shape, LARGEST_WEIGHT) for name, shape in weight_shapes().items()}
         return {
             CENTER: Rule((WIDTH,), _LARGEST),
             DEVIATION: Rule((WIDTH,), _LARGEST, LEAST_SPREAD),
-            **weights,
+            **array_rules(ReplacementNet, PREFIX),
             FIGURES: Rule((len(AdversaryFigures.names()) + 1,), _LARGEST),
             ROUNDS: Rule((1,), MAX_ROUNDS, 0, dtype="int64"),
         }
@@ -165,7 +153,7 @@ class ReplacementAutoencoder:
         rounds: int = 0,
     ) -> Self:
         """What training came to: weights, scale, and figures of held-out people."""
-        weights = {PREFIX + name: np.asarray(tensor) for name, tensor in network.state_dict().items()}
+        weights = arrays_of(network, PREFIX)
         return cls(
             {CENTER: scale[0], DEVIATION: scale[1], **weights, FIGURES: figures, ROUNDS: np.array([rounds], np.int64)}
         )
@@ -192,7 +180,7 @@ class ReplacementAutoencoder:
 
     def network(self, strength: float = 0.0) -> ReplacementNet:
         """As a network."""
-        return network_of(self.arrays, strength, prefix=PREFIX)
+        return network_of(partial(ReplacementNet, strength), self.arrays, PREFIX)
 
     def places(self, values: npt.NDArray[Any]) -> Floats:
         """Measurements [n, 95] as the network takes them."""

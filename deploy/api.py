@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -158,6 +159,44 @@ def simulate(study: StudyLike = None, *, corpus: Path | str, out: Path | str, no
     if outcome.code not in (ExitCode.OK, ExitCode.GATE):
         raise RunError(f"the study failed in {outcome.stage}: {outcome.cause}", fix=f"see the logs in {folder}")
     return read_report(folder)
+
+
+def export_model(run: Path | str, out: Path | str) -> Record:
+    """Write the trained model of a finished study to `out`, a new or empty folder, and return its card.
+
+    Raises:
+        MorettaError: no finished study, or one without a trained model.
+    """
+    from moretta.deploy.model.export_model import export_model as export
+
+    return export(Path(run), Path(out)).model_dump(mode="json")
+
+
+def predict(model: Path | str, files: Sequence[Path | str] | Path | str, *, speaker: str = "") -> list[Record]:
+    """Predict emotions with a delivered model. Recordings are anonymized on this machine first, as at a site.
+
+    Args:
+        model: a folder that `export_model` wrote.
+        files: sound and video, of which those of one name are one clip; or one folder, a corpus or a release.
+        speaker: any name of the one person in all files, where an anonymizer measures clips against each other.
+
+    Returns:
+        One record for each clip and output: `label`, and the probability of each class under its name in
+        `probabilities`. A clip of which nothing can be predicted has a `label` of None, and the `problem`.
+
+    Raises:
+        MorettaError: the model was changed, or cannot be used on such files.
+    """
+    from moretta.deploy.model.delivered_model import load_model
+    from moretta.deploy.model.predict import predict as start
+
+    paths = [Path(path) for path in ((files,) if isinstance(files, Path | str) else files)]
+    found = start(load_model(Path(model)), paths, speaker=speaker)
+    nothing: Record = {"output": None, "label": None, "calibrated": False, "probabilities": {}}
+    return [
+        *({**asdict(row), "problem": "; ".join(found.problems.get(row.clip, ()))} for row in found.rows),
+        *({"clip": clip, **nothing, "problem": "; ".join(found.problems[clip])} for clip in found.without),
+    ]
 
 
 def read_report(folder: Path | str) -> Report:

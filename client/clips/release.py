@@ -6,7 +6,7 @@ The ledger has the loss before the release has a statement, and without a statem
 from __future__ import annotations
 
 import shutil
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -41,8 +41,8 @@ BATCH_CLIPS = 8
 
 
 @dataclass
-class _Outgoing:
-    """One modality of a release in the making."""
+class Outgoing:
+    """One modality of a release in the making, or of clips that are anonymized to be looked at here."""
 
     anonymizer: Anonymizer
     read: ClipStore
@@ -73,19 +73,19 @@ class _Outgoing:
             self.anonymizer.train_on_emotions(labelled)
         self.read.keeping = False  # what was not read to fit is read once
 
-    def anonymized(self, settings: SiteSettings, clips: Sequence[Clip], dropped: Counter[str]) -> list[Array | None]:
-        """Released arrays of a batch; None where the clip lacks the modality or failed (counted)."""
-        modality, readable, out = self.anonymizer.modality, list[tuple[int, Array]](), list[Array | None]()
+    def anonymized(self, settings: SiteSettings, clips: Sequence[Clip]) -> list[Array | ClipError]:
+        """Released arrays of a batch; an error, with a stable reason, where the clip lacks the modality or failed."""
+        modality, readable, out = self.anonymizer.modality, list[tuple[int, Array]](), list[Array | ClipError]()
         for index, clip in enumerate(clips):
-            out.append(None)
+            out.append(ClipError("missing", f"a clip without {modality}"))
             try:
-                if (raw := self.read(clip)) is None:
-                    raise ClipError("missing", "a clip without this modality")
+                raw = self.read(clip)
             except Exception as error:  # a decoder's own defect must not cost the site its other clips
-                dropped[f"{modality}-{error.reason if isinstance(error, ClipError) else 'unreadable'}"] += 1
+                out[index] = error if isinstance(error, ClipError) else ClipError("unreadable", type(error).__name__)
                 continue
-            self.readable.add(clip.name)
-            readable.append((index, raw))
+            if raw is not None:
+                self.readable.add(clip.name)
+                readable.append((index, raw))
         if not readable:
             return out
         theirs = [clips[index] for index, _ in readable]
@@ -93,14 +93,12 @@ class _Outgoing:
         try:
             released = self.anonymizer.release([raw for _, raw in readable], noise, [clip.speaker for clip in theirs])
             results = list(zip(readable, released, strict=True))
-        except Exception:
-            dropped[f"{modality}-anonymizer-failed"] += len(readable)
+        except Exception as error:
+            for index, _ in readable:
+                out[index] = ClipError("anonymizer-failed", f"{self.anonymizer.name}: {type(error).__name__}")
             return out
         for (index, _), result in results:
-            if reason := self._failure(result):
-                dropped[f"{modality}-{reason}"] += 1
-            elif isinstance(result, np.ndarray):
-                out[index] = result
+            out[index] = self._checked(result)
         return out
 
     def statement(self, settings: SiteSettings) -> AnonymizerStatement:
@@ -129,18 +127,18 @@ class _Outgoing:
             if raw is not None:
                 yield clip, raw
 
-    def _failure(self, result: Array | Exception) -> str:
-        """Why an anonymizer's result for one clip must not be released; empty if it may."""
+    def _checked(self, result: Array | Exception) -> Array | ClipError:
+        """An anonymizer's result for one clip, or why it must not be released."""
         if isinstance(result, ClipError):
-            return result.reason
+            return result
         if not isinstance(result, np.ndarray):
-            return "anonymizer-failed"
+            return ClipError("anonymizer-failed", f"{self.anonymizer.name}: {type(result).__name__}")
         size = None if self.anonymizer.codebook is None else len(self.anonymizer.codebook)
         try:
             check_array(self.anonymizer.modality, self.anonymizer.form, result, codebook_size=size)
-        except ReleaseError:
-            return "check-failed"
-        return ""
+        except ReleaseError as error:
+            return ClipError("check-failed", error.message)
+        return result
 
 
 def make_release(
@@ -170,7 +168,7 @@ def make_release(
         shutil.rmtree(folder)  # half of a release, from a run that was ended
     if policy is not None:
         policy.check_study(study)
-    outgoing = _outgoing(study, shared, settings.home)  # refuses arrays that cannot be, before a clip is read
+    outgoing = outgoing_parts(study, shared, settings.home)  # refuses arrays that cannot be, before a clip is read
     corpus, clips = site_corpus(settings, study)
     if policy is not None:
         policy.check_clips(len(clips), len({clip.speaker for clip in clips}))
@@ -191,9 +189,10 @@ def make_release(
         clips = tuple(sorted(clips, key=lambda clip: names.key.rank(f"order {study.digest()} {clip.name}")))
     for start in range(0, len(clips), BATCH_CLIPS):
         batch = clips[start : start + BATCH_CLIPS]
-        arrays = {m: part.anonymized(settings, batch, writer.dropped) for m, part in outgoing.items()}
+        arrays = {m: part.anonymized(settings, batch) for m, part in outgoing.items()}
+        writer.dropped.update(f"{m}-{e.reason}" for m, out in arrays.items() for e in out if isinstance(e, ClipError))
         for index, clip in enumerate(batch):
-            usable = {m: array for m, out in arrays.items() if (array := out[index]) is not None}
+            usable = {m: array for m, out in arrays.items() if not isinstance(array := out[index], ClipError)}
             _write(writer, outgoing, clip, usable, names=names, people=people)
         if progress is not None:
             progress(min(start + BATCH_CLIPS, len(clips)), len(clips))
@@ -212,7 +211,7 @@ def make_release(
 
 def _write(
     writer: ReleaseWriter,
-    outgoing: dict[Modality, _Outgoing],
+    outgoing: dict[Modality, Outgoing],
     clip: Clip,
     usable: dict[Modality, Array],
     *,
@@ -240,7 +239,7 @@ def _write(
         outgoing[modality].released.append(own)
 
 
-def _account(settings: SiteSettings, study: Study, made: Sequence[tuple[_Outgoing, AnonymizerStatement]]) -> None:
+def _account(settings: SiteSettings, study: Study, made: Sequence[tuple[Outgoing, AnonymizerStatement]]) -> None:
     """Write what is released to the ledger, if that and the training that follows keep within the site's budget. Raises
     BudgetError: they would not; nothing is on the ledger then."""
     site_budget = settings.site_budget()
@@ -271,17 +270,18 @@ def _account(settings: SiteSettings, study: Study, made: Sequence[tuple[_Outgoin
 
 def check_arrays(study: Study, shared: dict[str, Array]) -> None:
     """Raise StudyError or ReleaseError if public arrays are not those that a study's anonymizers need."""
-    _outgoing(study, shared, Path())
+    outgoing_parts(study, shared, Path())
 
 
-def _outgoing(study: Study, shared: dict[str, Array], home: Path) -> dict[Modality, _Outgoing]:
+def outgoing_parts(study: Study, shared: dict[str, Array], home: Path) -> dict[Modality, Outgoing]:
+    """The anonymizers of a study, none of which has seen a clip, by modality. Errors: see `check_arrays`."""
     check_public(shared, public_rules(study))
     readers: dict[Modality, Callable[[Clip], Array | None]] = {
         "voice": _read_voice,
         "face": lambda clip: _read_face(clip, study.face.fps),
     }
     return {
-        m: _Outgoing(anonymizer_of(study, m).from_study(study, shared), ClipStore(readers[m], home))
+        m: Outgoing(anonymizer_of(study, m).from_study(study, shared), ClipStore(readers[m], home))
         for m in study.modalities
     }
 

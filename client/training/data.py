@@ -5,7 +5,6 @@ The models are tested on held-out speakers, of whom no model has seen anything.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -14,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from moretta.client.accounting.account import Cohort, cohorts_of
 from moretta.client.accounting.ledger import opened
@@ -23,9 +21,9 @@ from moretta.client.settings import SiteSettings
 from moretta.shared.core.errors import RefusedError, RunError
 from moretta.shared.core.pseudonym import PseudonymKey
 from moretta.shared.core.terms import Modality
-from moretta.shared.features.voice_forms import is_code, model_input
-from moretta.shared.models.emotion import EmotionModel, PublicScale, checked_weights, study_model
+from moretta.shared.models.emotion import EmotionModel, PublicScale, study_model
 from moretta.shared.models.fusion_gate import Prediction, gate_input, hide_some
+from moretta.shared.models.outputs import Weights, log_probabilities
 from moretta.shared.privacy.noise import NoiseSource
 from moretta.shared.release import open_release
 from moretta.shared.release.release_format import STATEMENT_FILE
@@ -33,14 +31,11 @@ from moretta.shared.study.schema import Study
 from moretta.shared.study.sections import ModelKind
 
 Array = npt.NDArray[Any]
-Weights = Mapping[str, Array]
 Models = Mapping[Modality, Weights]
 CODE_KIND = "code"
 """Ledger entries of the training of a federated code."""
 SCALE_FILE = "public.safetensors"
 """Beside a release: the public statistics that its training needs. It is never sent."""
-_LEAST_LOG = -1e4
-"""Of a probability: what is computed with it further stays finite."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,11 +86,10 @@ def _features(folder: Path, made: tuple[int, int], model: EmotionModel, classes:
     assert modality != "fusion"  # it looks at predictions, and not at what was released
     statement = release.anonymizer(modality)
     form = "" if statement is None else statement.form
-    scale = public_scale(folder) if modality == "voice" and not is_code(form) else None
+    scale = public_scale(folder) if modality == "voice" else None
     rows, clips = [], []
     for clip, array in release.arrays(modality):
-        given = array if modality == "face" else model_input(form, array, release.codebook)
-        rows.append(model.features(given, scale))
+        rows.append(model.input_of(form, array, release.codebook, scale))
         clips.append(clip)
     return TrainingSet(
         features=np.stack(rows) if rows else np.zeros((0, 1), np.float32),
@@ -213,18 +207,6 @@ def whole_cohorts(settings: SiteSettings, study: Study) -> dict[ModelKind, Cohor
         data = released_features(settings, study, modality)
         found[modality] = data.chosen(~held_out_mask(settings, study, data.speakers)).cohort
     return found
-
-
-def log_probabilities(model: EmotionModel, weights: Weights, features: npt.NDArray[np.float32]) -> Array:
-    """float32 [clips, ...] -> float32 [clips, classes], finite."""
-    network = model.build(features.shape[1:])
-    network.load_state_dict(checked_weights(model, weights, features.shape[1:]))
-    network.eval()
-    with torch.inference_mode():
-        found = np.asarray(torch.log_softmax(network(torch.from_numpy(features)), dim=1))
-    sure = np.isfinite(found).all(axis=1, keepdims=True)
-    alike = -math.log(model.classes)  # of a clip of which a model says nothing finite
-    return np.where(sure, np.clip(found, _LEAST_LOG, 0.0), alike).astype(np.float32)
 
 
 def _learned(settings: SiteSettings, study: Study, kind: ModelKind, data: TrainingSet) -> TrainingSet:

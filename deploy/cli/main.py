@@ -15,7 +15,7 @@ from typing import Annotated, NoReturn
 import click
 import typer
 
-from moretta.deploy.cli import audit, corpus, server, site, study
+from moretta.deploy.cli import audit, corpus, model, server, site, study
 from moretta.deploy.cli.budget import budget
 from moretta.deploy.cli.sweep import choose, sweep, zoo
 from moretta.shared.core.atomic import naming, storage_error
@@ -33,6 +33,8 @@ app.command()(study.simulate)
 app.command()(corpus.anonymize)
 app.command("audit")(audit.audit)
 app.command()(study.report)
+app.command()(model.export)
+app.command()(model.predict)
 app.command()(budget)
 app.command()(sweep)
 app.command()(choose)

@@ -17,7 +17,6 @@ from moretta.shared.core.array_types import Array, Float32, Int64
 from moretta.shared.core.errors import RunError
 from moretta.shared.core.printable import printable
 from moretta.shared.core.terms import Modality
-from moretta.shared.features.voice_forms import is_code, model_input
 from moretta.shared.release import Release
 from moretta.shared.release.release_format import ReleasedClip
 from moretta.shared.study.run_plan import Plan
@@ -196,13 +195,12 @@ class Releases:
         """Features of every released clip of one modality, site by site, with the clip."""
         from moretta.shared.models.emotion import PublicScale
 
-        scale = PublicScale(public["voice/mean"], public["voice/std"]) if "voice/mean" in public else None
+        scale = PublicScale.of(public)
         for _, release in sorted(self.kept.items()):
             statement = release.anonymizer(modality)
             for clip, array in release.arrays(modality):
                 assert statement is not None
-                ready = model_input(statement.form, array, release.codebook) if modality == "voice" else array
-                yield model.features(ready, None if is_code(statement.form) else scale), clip
+                yield model.input_of(statement.form, array, release.codebook, scale), clip
 
 
 @dataclass

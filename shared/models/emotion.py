@@ -18,6 +18,7 @@ from torch import nn
 
 from moretta.shared.core.errors import RefusedError
 from moretta.shared.core.labels import EMOTIONS
+from moretta.shared.features.voice_forms import is_code, model_input
 from moretta.shared.models.fusion_gate import Gate
 from moretta.shared.study.schema import Study
 from moretta.shared.study.sections import FUSION_MODEL, ModelKind, check_model
@@ -41,6 +42,11 @@ class PublicScale(NamedTuple):
     mean: Floats
     std: Floats
 
+    @classmethod
+    def of(cls, public: Mapping[str, Array]) -> PublicScale | None:
+        """That of a study's public arrays; None where they have none."""
+        return cls(public["voice/mean"], public["voice/std"]) if "voice/mean" in public else None
+
 
 @dataclass(frozen=True)
 class EmotionModel:
@@ -59,6 +65,11 @@ class EmotionModel:
     def build(self, shape: tuple[int, ...]) -> nn.Module:
         """A new network for inputs of this shape."""
         return self.network(shape, self.classes)
+
+    def input_of(self, form: str, array: Array, codebook: Floats | None, scale: PublicScale | None) -> Floats:
+        """The input for one released array of a form; voice may need the codebook of its tokens, and a scale."""
+        ready = model_input(form, array, codebook) if self.modality == "voice" else array
+        return self.features(ready, None if is_code(form) else scale)
 
 
 def emotion_model(modality: ModelKind, name: str, classes: int = len(EMOTIONS)) -> EmotionModel:

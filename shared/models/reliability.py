@@ -1,4 +1,4 @@
-"""Whether a model is right as often as it is sure, from counts of clips alone.
+"""Whether a model is right as often as it is sure, from counts of clips alone; and temperatures that make it so.
 
 Confidences are sorted into 15 bins of equal width, as Guo et al. do ("On calibration of modern neural networks", ICML
 2017). Beside clips and right clips a bin has the sum of its confidences, in whole thousandths: its mean confidence is
@@ -16,6 +16,10 @@ BINS = 15
 THOUSANDTHS = 1000
 Counts = npt.NDArray[np.int64]
 """[15, 3]: clips, right ones among them, sum of their confidences in thousandths."""
+Probabilities = npt.NDArray[np.float64]
+_LEAST = 1e-300
+_LOG_BOUNDS = (-3.0, 3.0)
+"""Of the logarithm of a temperature: beyond, a model is sure of everything or of nothing."""
 
 
 def reliability_counts(probabilities: npt.NDArray[np.float64], labels: npt.NDArray[np.int64]) -> Counts:
@@ -73,3 +77,28 @@ def _edges() -> tuple[Counts, Counts]:
     bins = _bin(np.arange(THOUSANDTHS + 1))
     numbers = np.arange(BINS)
     return np.searchsorted(bins, numbers), np.searchsorted(bins, numbers, side="right") - 1
+
+
+def tempered(probabilities: Probabilities, temperature: float) -> Probabilities:
+    """[clips, classes] -> the same over a temperature: log-probabilities are divided by it, and normalized again.
+
+    The most probable class stays the most probable one (Guo et al., section 4.2).
+    """
+    logs = np.log(np.maximum(probabilities, _LEAST)) / temperature
+    powers = np.exp(logs - logs.max(axis=1, keepdims=True))
+    return np.asarray(powers / powers.sum(axis=1, keepdims=True))
+
+
+def fit_temperature(probabilities: Probabilities, labels: npt.NDArray[np.int64]) -> float:
+    """The temperature, from 1/20 to 20, at which the labels [clips] are most likely."""
+    from scipy.optimize import minimize_scalar
+
+    found = minimize_scalar(
+        lambda log: surprise(tempered(probabilities, float(np.exp(log))), labels), bounds=_LOG_BOUNDS, method="bounded"
+    )
+    return float(np.exp(found.x))
+
+
+def surprise(probabilities: Probabilities, labels: npt.NDArray[np.int64]) -> float:
+    """Mean negative logarithm of the probability of the true class, in nats."""
+    return float(-np.log(np.maximum(probabilities[np.arange(len(labels)), labels], _LEAST)).mean())

@@ -143,7 +143,7 @@ def test_an_infinite_deviation_revealed_exactly_whether_a_clip_equals_a_guess() 
 @given(data=st.data())
 @settings(max_examples=15, deadline=None)
 def test_weights_are_refused_by_themselves_or_give_finite_opinions(model: tuple[Any, str], data: st.DataObject) -> None:
-    from moretta.client.training.data import log_probabilities
+    from moretta.shared.models.outputs import log_probabilities
 
     weights = spoiled(weights_of(model), data)
     try:

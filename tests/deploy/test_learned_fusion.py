@@ -3,9 +3,7 @@ ways of fusing."""
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,48 +20,15 @@ from moretta.client.settings import SiteSettings, simulated_site
 from moretta.client.training.data import fusion_set, training_clips, training_set
 from moretta.client.training.local_training import PLAIN_KIND
 from moretta.client.training.rounds import RoundRequest, train_round
-from moretta.deploy.runtime.planning import plan_simulation
 from moretta.deploy.runtime.simulation import connect_locally
-from moretta.server.stages.run import Progress, Run, RunContext
+from moretta.server.stages.run import Run
 from moretta.server.stages.state import RESUME_FILE, load_progress, save_state
 from moretta.server.study import CENTRAL_STAGES, SITE_STAGES, Stage, run_stages
 from moretta.shared.core.errors import RefusedError
-from moretta.shared.data.media import write_video
-from moretta.shared.data.reader import read_corpus
-from moretta.shared.features.public_speech import PublicVoice
 from moretta.shared.models.fusion_gate import first_gate
 from moretta.shared.privacy.noise import SeededNoise
 from moretta.shared.study.schema import Study, parse_study
-
-EMOTIONS = ("ANG", "DIS", "FEA", "HAP", "NEU", "SAD")
-SILENT, UNSEEN = "1004_TIE_SAD_XX", "1004_TIE_ANG_XX"
-
-
-def _tones(folder: Path) -> Path:
-    """The corpus of the fixture `tiny_corpus`, which lives as long as one test: this one is shared."""
-    spec = importlib.util.spec_from_file_location("tests_conftest", Path(__file__).parents[1] / "conftest.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    written: Path = module.write_tone_corpus(folder)
-    return written
-
-
-def corpus_of_two_modalities(root: Path) -> Path:
-    """The tones, and for each clip a film of stripes whose direction is the emotion; one clip lacks either."""
-    folder = _tones(root) / "VideoFlash"
-    folder.mkdir()
-    rng = np.random.default_rng(4)
-    x, y = np.meshgrid(np.arange(64), np.arange(64))
-    for path in sorted((root / "AudioWAV").iterdir()):
-        angle = np.pi * EMOTIONS.index(path.stem.split("_")[2]) / 6
-        stripes = 127 + 100 * np.sin((np.cos(angle) * x + np.sin(angle) * y) / 3)
-        picture = np.clip(stripes[..., None] + rng.normal(0, 40, (64, 64, 3)), 0, 255).astype(np.uint8)
-        write_video(folder / f"{path.stem}.mp4", [picture] * 2, 5.0, None)
-    (root / "AudioWAV" / f"{SILENT}.wav").unlink()
-    (folder / f"{UNSEEN}.mp4").unlink()
-    return root
+from tests.two_modalities import corpus_of_two_modalities, started
 
 
 @dataclass(frozen=True)
@@ -76,22 +41,12 @@ class Ground:
 
     def run(self, name: str = "run", *, until: str = "evaluate", **changes: Any) -> Run:
         study = study_of(**changes)
-        run = _started(self.corpus, study, self.out / name)
+        run = started(self.corpus, study, self.out / name)
         if study.sites == self.made.context.study.sites and study.modalities == self.made.context.study.modalities:
             for old, new in zip(_sites(self.made), _sites(run), strict=True):
                 take_over_release(old, self.made.context.study, new, run.context.study)
         run_stages(run, _stages(until))
         return run
-
-
-def _started(corpus: Path, study: Study, folder: Path) -> Run:
-    shutil.rmtree(folder, ignore_errors=True)
-    plan = plan_simulation(read_corpus(corpus), study, "moretta simulate")
-    plan.save(folder)
-    run = Run(RunContext(folder, plan, Progress(done=["codebook"])))
-    run.public |= _public()
-    connect_locally(run, len(plan.sites))
-    return run
 
 
 def _stages(until: str) -> list[Stage]:
@@ -111,17 +66,11 @@ def study_of(**changes: Any) -> Study:
     return parse_study(content).with_changes(**changes)
 
 
-def _public() -> dict[str, Any]:
-    rng = np.random.default_rng(1)
-    words = rng.standard_normal((16, 13)).astype(np.float32)
-    return PublicVoice(np.zeros(13, np.float32), np.full(13, 20, np.float32), words).to_arrays()
-
-
 @pytest.fixture(scope="module")
 def released(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Run]:
     folder = tmp_path_factory.mktemp("two-modalities")
     corpus = corpus_of_two_modalities(folder / "corpus")
-    run = _started(corpus, study_of(), folder / "made")
+    run = started(corpus, study_of(), folder / "made")
     run_stages(run, _stages("release"))
     return corpus, run
 

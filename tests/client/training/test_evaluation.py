@@ -10,6 +10,7 @@ from moretta.client.settings import StudyPseudonyms
 from moretta.client.training import evaluation
 from moretta.client.training.data import TrainingSet
 from moretta.shared.core.pseudonym import PseudonymKey
+from moretta.shared.models import outputs
 from moretta.shared.study.schema import Study
 
 ANG, DIS, FEA, HAP, NEU, SAD = range(6)
@@ -37,7 +38,7 @@ def evaluate(monkeypatch: pytest.MonkeyPatch) -> Any:
         monkeypatch.setattr(evaluation, "released_features", lambda s, study, m: _features(by_modality[m]))
         monkeypatch.setattr(evaluation, "held_out_mask", _marked)
         monkeypatch.setattr(evaluation, "checked_weights", lambda model, weights: {})
-        monkeypatch.setattr(evaluation, "_predict", lambda model, state, features: features.astype(np.float64))
+        monkeypatch.setattr(outputs, "_probabilities", lambda model, state, features: features.astype(np.float64))
         settings: Any = SimpleNamespace(names=lambda _: StudyPseudonyms(PseudonymKey(bytes(32)), None))
         models: Any = {m: {} for m in by_modality}
         study = Study().with_changes(voice__weight=weight)

@@ -10,7 +10,10 @@ from moretta.shared.models.reliability import (
     BINS,
     check_reliability,
     expected_calibration_error,
+    fit_temperature,
     reliability_counts,
+    surprise,
+    tempered,
 )
 
 
@@ -97,3 +100,22 @@ def test_counts_that_do_not_hang_together_are_refused(rng: np.random.Generator, 
     right = int((probabilities.argmax(1) == labels).sum())
     with pytest.raises(ReleaseError, match="confidences"):
         check_reliability(_spoiled(counts, how), clips=300, right=right)
+
+
+def test_a_temperature_makes_a_model_that_is_too_sure_as_sure_as_it_is_right(rng: np.random.Generator) -> None:
+    honest = rng.dirichlet(np.ones(6), 4000)
+    labels = np.array([rng.choice(6, p=row) for row in honest])
+    too_sure = tempered(honest, 0.4)
+    temperature = fit_temperature(too_sure, labels)
+    assert temperature == pytest.approx(1 / 0.4, rel=0.1)
+    again = tempered(too_sure, temperature)
+    assert surprise(again, labels) < surprise(too_sure, labels) - 0.1
+    assert (again.argmax(axis=1) == too_sure.argmax(axis=1)).all()
+    assert np.allclose(again.sum(axis=1), 1)
+    errors = [expected_calibration_error(reliability_counts(rows, labels)) for rows in (too_sure, again)]
+    assert errors[1] is not None and errors[0] is not None and errors[1] < errors[0] / 4
+
+
+def test_a_temperature_of_certain_and_impossible_classes_is_finite() -> None:
+    rows = np.array([[1.0, 0.0], [0.0, 1.0]])
+    assert np.isfinite(tempered(rows, fit_temperature(rows, np.array([0, 0])))).all()

@@ -1,0 +1,219 @@
+"""What a delivered model says of itself: one record, from which `model.json` and `MODEL_CARD.md` are made.
+
+The digest is over the whole record, and the record has a digest of every array: who compares it with the one that the
+coordinator published knows that model, figures and limits are those that were exported. By itself it finds damage only.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from typing import Any, Literal
+
+from pydantic import Field
+
+from moretta.shared.audit.report import wording
+from moretta.shared.audit.report.report_schema import CorpusPart, Fraction, GatePart, Headline, PrivacyRow, Record
+from moretta.shared.audit.report.summary import identity_sentence
+from moretta.shared.core.terms import Modality
+from moretta.shared.study.sections import ModelKind
+
+
+class Expected(Record):
+    """The form in which the model takes one modality: what this anonymizer releases."""
+
+    modality: Modality
+    anonymizer: str
+    version: str
+    form: str
+    options: dict[str, Any]
+    model: str
+
+
+class Calibration(Record):
+    """A temperature for the probabilities of one output, and how far they were from the truth before and after.
+
+    Each person's figures are by a temperature that was fitted on the other held-out people.
+    """
+
+    temperature: float | None = Field(gt=0)
+    """Null leaves the output uncalibrated, for the reason in `note`."""
+    ece: Fraction | None = None
+    ece_calibrated: Fraction | None = None
+    clips: int = 0
+    people: int = 0
+    note: str = ""
+
+
+class Figures(Record):
+    """How well one output recognizes emotion on people who were not trained on."""
+
+    uar: Fraction
+    uar_low: Fraction | None
+    uar_high: Fraction | None
+    chance: Fraction
+    clips: int
+    people: int
+
+
+class ModelCard(Record):
+    """The whole of `model.json`."""
+
+    format: Literal[1] = 1
+    name: str
+    study: dict[str, Any]
+    """As sites got it: without the coordinator's files."""
+    study_digest: str
+    classes: tuple[str, ...]
+    models: tuple[ModelKind, ...]
+    expects: tuple[Expected, ...]
+    arrays: dict[str, dict[str, Any]]
+    """Type, shape and SHA-256 of every array of `model.safetensors`: `model/KIND/...` are weights, `public/...` what
+    the anonymizers need."""
+    emotion: dict[str, Figures]
+    """By output: `voice`, `face`, `fused` (the vote), `learned`."""
+    calibration: dict[str, Calibration]
+    corpus: CorpusPart
+    dp_sgd: bool
+    privacy: tuple[PrivacyRow, ...]
+    """By mechanism and unit, that of the site that lost most, after the last round."""
+    headline: tuple[Headline, ...]
+    """Re-identification of the releases that the model was trained on."""
+    gate: GatePart
+    deployment: bool
+    seeded_noise: bool
+    versions: dict[str, str]
+    finished: str
+    warnings: tuple[str, ...]
+    limits: tuple[str, ...]
+    digest: str = ""
+
+    def sealed(self) -> ModelCard:
+        """The same with its digest: SHA-256 over everything else."""
+        content = json.dumps(self.model_dump(mode="json", exclude={"digest"}), sort_keys=True, allow_nan=False)
+        return self.model_copy(update={"digest": hashlib.sha256(content.encode()).hexdigest()})
+
+
+def limits_of_use(card: ModelCard) -> Iterator[str]:
+    """What the model must not be taken for, from its own figures."""
+    by = " and ".join(f"{e.modality} by {e.anonymizer} ({e.form})" for e in card.expects)
+    yield f"It takes releases alone: {by}. Of raw recordings its output means nothing."
+    yield (
+        f"It names one of the labels {', '.join(card.classes)} ({card.corpus.labels}) as this corpus has them. How "
+        "somebody feels it does not measure."
+    )
+    people = max((f.people for f in card.emotion.values()), default=0)
+    yield (
+        f"Its figures come of {wording.format_count(people, 'held-out person').replace('persons', 'people')} of the "
+        f"corpus “{card.corpus.name}”. Other people, languages, rooms and microphones were not measured."
+    )
+    if card.corpus.synthetic:
+        yield "The people are synthetic: no figure here says anything about recordings of people."
+    for output, figures in card.emotion.items():
+        if figures.uar_low is None or figures.uar_low <= figures.chance:
+            yield f"The output {output} is not distinguishable from guessing on these people."
+    if card.dp_sgd:
+        yield (
+            "Epsilon covers the clips that were trained on. It does not cover the figures and temperatures on this "
+            "card, which come of the releases of held-out people."
+        )
+    else:
+        yield "It was trained without DP-SGD: its weights may reveal who was trained on, and what their clips are."
+    if card.seeded_noise:
+        yield "Privacy noise came from the study's seed: whoever knows the seed can take it off the releases."
+    yield "It must not decide about a person by itself."
+    yield (
+        "Emotion recognition from biometric data is regulated: in the European Union the AI Act, Regulation (EU) "
+        "2024/1689, forbids it at work and in education but for medical or safety reasons (article 5(1)(f)), and "
+        "counts other uses as high-risk (annex III)."
+    )
+
+
+def as_markdown(card: ModelCard) -> str:
+    """`MODEL_CARD.md`."""
+    first = ["**SYNTHETIC INPUT: these figures say nothing about people.**", ""] if card.corpus.synthetic else []
+    trained = "with DP-SGD" if card.dp_sgd else "**without DP-SGD**"
+    where = "enrolled sites, over the network" if card.deployment else "virtual sites, on one machine"
+    lines = [
+        f"# Model card: {card.name}",
+        "",
+        *first,
+        f"Emotion recognition from {' and '.join(e.modality for e in card.expects)}, trained {trained} over {where}.",
+        "",
+        f"- digest `{card.digest}`",
+        f"- study `{card.study_digest}`",
+        f"- labels {', '.join(card.classes)}",
+        f"- trained and tested on {wording.format_count(card.corpus.clips, 'clip')} of "
+        f"{wording.format_count(card.corpus.speakers, 'speaker')} of the corpus “{card.corpus.name}”",
+        f"- finished {card.finished}, Moretta {card.versions.get('moretta', 'unknown')}",
+        "",
+        "## What it takes",
+        "",
+        *_table(
+            ("modality", "anonymizer", "version", "form", "model"),
+            ((e.modality, e.anonymizer, e.version, e.form, e.model) for e in card.expects),
+        ),
+        "",
+        "`moretta predict` makes this form of recordings, on the machine where it runs.",
+        "",
+        "## How well it recognizes emotion",
+        "",
+        "On people who were not trained on; intervals of 95 % over people.",
+        "",
+        *_table(
+            ("output", "UAR", "guessing", "clips", "people"),
+            (
+                (
+                    output,
+                    f"{wording.percent(f.uar)} {wording.interval(f.uar_low, f.uar_high)}".strip(),
+                    wording.percent(f.chance),
+                    f.clips,
+                    f.people,
+                )
+                for output, f in card.emotion.items()
+            ),
+        ),
+        "",
+        "## Whether its probabilities can be trusted",
+        "",
+        *_table(
+            ("output", "temperature", "ECE before", "ECE after", "note"),
+            (
+                (
+                    output,
+                    "uncalibrated" if c.temperature is None else f"{c.temperature:.3f}",
+                    wording.percent(c.ece),
+                    wording.percent(c.ece_calibrated),
+                    c.note,
+                )
+                for output, c in card.calibration.items()
+            ),
+        ),
+        "",
+        "## What it cost in privacy",
+        "",
+        *_table(
+            ("mechanism", "unit", "epsilon", "delta", "note"),
+            ((p.mechanism, p.unit, wording.epsilon(p.epsilon), f"{p.delta:g}", p.note) for p in card.privacy),
+        ),
+        "",
+        "## Who can be recognized in the releases",
+        "",
+        *(f"- {identity_sentence(part, without_originals=card.deployment)}" for part in card.headline),
+        *([] if card.headline else ["- The releases were not attacked: nothing is known of what they leak."]),
+        *(f"- Limit of the study's gate broken: {limit}" for limit in card.gate.broken),
+        "",
+        "## Limits of use",
+        "",
+        *(f"- {limit}" for limit in card.limits),
+        *(["", "## Warnings of the run", "", *(f"- {w}" for w in card.warnings)] if card.warnings else []),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _table(headings: tuple[str, ...], rows: Any) -> list[str]:
+    lines = [tuple(map(str, row)) for row in rows]
+    escaped = [[cell.replace("|", "\\|").replace("\n", " ") or "–" for cell in row] for row in (headings, *lines)]
+    rule = ["---"] * len(headings)
+    return [f"| {' | '.join(row)} |" for row in (escaped[0], rule, *escaped[1:])]

@@ -140,7 +140,8 @@ def audit(
 def simulate(study: StudyLike = None, *, corpus: Path | str, out: Path | str, notify: Say | None = None) -> Report:
     """Run a whole study on this machine, over virtual sites: anonymize, train, attack, report.
 
-    `out` is a new or empty folder; `notify` is called with lines about the progress.
+    `out` is a new folder, or that of an interrupted run of the same study, which goes on; `notify` is called with lines
+    about the progress.
 
     Raises:
         MorettaError: the study or the corpus cannot be used, or the run failed.
@@ -149,12 +150,13 @@ def simulate(study: StudyLike = None, *, corpus: Path | str, out: Path | str, no
     from moretta.deploy.runtime.run_folder import prepare_folder
     from moretta.deploy.runtime.simulation import simulate as start
     from moretta.shared.core.errors import ExitCode
+    from moretta.shared.study.run_plan import PLAN_FILE
 
     chosen, folder = load_study(study), Path(out)
     check_names(chosen)
     found = read_corpus(Path(corpus), labels=chosen.labels, classes=chosen.classes)
     plan = plan_simulation(found, chosen, "moretta.simulate")
-    prepare_folder(folder)
+    prepare_folder(folder, begun=PLAN_FILE)
     outcome = start(plan, folder, notify or (lambda _: None))
     if outcome.code not in (ExitCode.OK, ExitCode.GATE):
         raise RunError(f"the study failed in {outcome.stage}: {outcome.cause}", fix=f"see the logs in {folder}")

@@ -13,8 +13,9 @@ from moretta.server.grid.hello import connect
 from moretta.server.grid.site_grid import SuperLinkLostError
 from moretta.server.stages.lifecycle import Ending, concluding, only_attempt
 from moretta.server.stages.run import Run, RunContext
-from moretta.server.stages.state import RESUME_FILE, load_progress, load_state, save_state
+from moretta.server.stages.state import RESUME_FILE, STATE_FILE, load_progress, load_state, save_state
 from moretta.server.study import CENTRAL_STAGES, SITE_STAGES, run_stages
+from moretta.shared.audit.run_attacks import keeping
 from moretta.shared.core.errors import ExitCode, RunError
 from moretta.shared.core.printable import set_up_logging, use_run_id
 from moretta.shared.core.workers import limit_threads
@@ -61,7 +62,10 @@ def run_central_stages(folder: Path) -> int:
 
 
 def _run_central(run: Run, ending: Ending) -> None:
-    run_stages(run, CENTRAL_STAGES)
+    """Attacks that were done before an interruption are used again, as long as nobody has withdrawn since."""
+    folder = run.context.folder
+    with keeping(folder / "server" / "attacks", (folder / STATE_FILE).read_text(encoding="utf-8")):
+        run_stages(run, CENTRAL_STAGES)
     ending.gate_passed = run.gate is None or run.gate.passed
 
 

@@ -36,7 +36,9 @@ def audit(  # noqa: PLR0917 - typer reads the options from the signature
     device: Device = "cpu",
     as_json: AsJson = False,
 ) -> None:
-    """Attack what was released, as a determined adversary would. Originals stay where they are.
+    """Attack what was released, as a determined adversary would. Goes on where it stopped.
+
+    Originals stay where they are.
 
     Example: moretta audit anonymized --corpus CREMA-D --attackers voice-logistic,voice-wccn
     """

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from moretta.deploy.cli.console import AsJson, StudyArgument, StudyFile, Yes, end_with, note, progress, show
 from moretta.shared.core.device import DeviceName
+
+if TYPE_CHECKING:
+    from moretta.shared.study.schema import Study
 
 app = typer.Typer(no_args_is_help=True, help="Run a study over the sites that are enrolled at a server.")
 
@@ -21,13 +25,13 @@ def simulate(  # noqa: PLR0917 - typer reads the options from the signature
     sites: Annotated[int | None, typer.Option(min=1, help="Virtual sites; overrides the study.")] = None,
     rounds: Annotated[int | None, typer.Option(min=1, help="Training rounds; overrides the study.")] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Seed of every random choice; overrides the study.")] = None,
-    out: Annotated[Path, typer.Option(help="New or empty folder for the run and its report.")] = Path("out"),
+    out: Annotated[Path, typer.Option(help="New folder for the run, or that of a run that is to go on.")] = Path("out"),
     speakers: Annotated[int, typer.Option(min=2, help="Speakers of the synthetic corpus.")] = 12,
     clips: Annotated[int, typer.Option(min=1, help="Clips of each synthetic speaker.")] = 24,
     device: Annotated[DeviceName | None, typer.Option(help="Where networks run; overrides the study.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Run a whole study on this machine: anonymize, train, attack, report.
+    """Run a whole study on this machine: anonymize, train, attack, report. Goes on where it stopped.
 
     Example: moretta simulate --corpus CREMA-D --sites 6 --rounds 10 --out run1
     """
@@ -37,6 +41,7 @@ def simulate(  # noqa: PLR0917 - typer reads the options from the signature
     from moretta.shared.core.device import resolve_device
     from moretta.shared.data.reader import read_corpus
     from moretta.shared.study.limits import check_limits
+    from moretta.shared.study.run_plan import PLAN_FILE
     from moretta.shared.study.schema import load_study
 
     with SimulationProcess() as process:  # it imports what it needs while the study is checked
@@ -44,18 +49,27 @@ def simulate(  # noqa: PLR0917 - typer reads the options from the signature
         check_names(chosen)
         check_limits(chosen, sites=chosen.sites)  # before a corpus is made
         resolve_device(chosen.run.device)
-        prepare_folder(out)
+        prepare_folder(out, begun=PLAN_FILE)
         if corpus is None:
-            from moretta.deploy.synth.corpus import synthesize_corpus
-
             corpus = out / "corpus"
-            with progress("Making synthetic clips", speakers * clips) as step:
-                synthesize_corpus(
-                    corpus, speakers=speakers, clips=clips, seed=chosen.seed, video=chosen.face.enabled, progress=step
-                )
+            if not corpus.exists():
+                _synthesize(corpus, speakers, clips, chosen)
         found = read_corpus(corpus, labels=chosen.labels, classes=chosen.classes)
         outcome = process.run(plan_simulation(found, chosen, reproduce_command(sys.argv[1:])), out, note)
     end_with(outcome, as_json=as_json)
+
+
+def _synthesize(corpus: Path, speakers: int, clips: int, study: Study) -> None:
+    """A whole synthetic corpus, or none: the same command makes it from the start."""
+    from moretta.deploy.synth.corpus import synthesize_corpus
+
+    video = study.face.enabled
+    try:
+        with progress("Making synthetic clips", speakers * clips) as step:
+            synthesize_corpus(corpus, speakers=speakers, clips=clips, seed=study.seed, video=video, progress=step)
+    except BaseException:
+        shutil.rmtree(corpus, ignore_errors=True)
+        raise
 
 
 @app.command()
@@ -76,8 +90,8 @@ def run(
 
     Example: moretta study run study.toml --server moretta-server --out run1
     """
-    from moretta.deploy.runtime.run_folder import prepare_folder, read_outcome, reproduce_command
-    from moretta.deploy.server.study_run import StudyRun, connect, plan_again, plan_deployment, reopen
+    from moretta.deploy.runtime.run_folder import prepare_folder, read_outcome, reopen, reproduce_command
+    from moretta.deploy.server.study_run import StudyRun, connect, plan_again, plan_deployment
     from moretta.server.home import ServerHome
     from moretta.shared.study.schema import load_study
 

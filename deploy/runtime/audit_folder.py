@@ -11,10 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from moretta.deploy.runtime.run_folder import prepare_output
+from moretta.deploy.sweep.jobs import instruments
 from moretta.shared.audit.arrays import VideoFaces
 from moretta.shared.audit.dataset import ClipSet
 from moretta.shared.audit.report.page import render_audit
 from moretta.shared.audit.result import Result, strongest_of_each
+from moretta.shared.audit.run_attacks import keeping
 from moretta.shared.audit.runner import audit
 from moretta.shared.audit.utility.evaluators import evaluate_utility
 from moretta.shared.core.atomic import write_atomic
@@ -88,6 +90,8 @@ def audit_folder(
 ) -> AuditedFolder:
     """Attack everything in a folder; writes `audit.json`, `audit.html` and the trial lists to `out`.
 
+    What an interrupted call has attacked, the same call does not attack again: `out/done` has it until the end.
+
     Args:
         releases: a release, a folder of releases, or sound and video files named as the originals.
         corpus: the originals, without which there is no unprotected anchor.
@@ -101,20 +105,26 @@ def audit_folder(
     done = AuditedFolder()
     how: dict[str, Any] = {"seed": seed, "workers": workers, "progress": progress}
     attack: dict[str, Any] = {"bootstrap": bootstrap, "cache_dir": cache_dir, **how}
-    for modality, (original, released) in sets.items():
-        result = audit(original, released, attackers=attackers, **attack)
-        done.rows += result.results
-        done.unused[modality] = result.unused
-        result.plan.save(out / f"trials-{modality}.json")
-    if not done.rows:
-        raise RunError("no attacker of the ones named works on what is there", expected=f"one for {', '.join(sets)}")
-    if inference:
-        from moretta.shared.audit.inference.attack_all import attack_all
+    # all that the figures depend on, beside the code: with anything else nothing that was kept holds
+    basis: list[Any] = [seed, bootstrap, sorted(attackers), inference, utility, instruments(), computing_device().type]
+    basis += [_files(path) for path in (releases, corpus, key) if path is not None]
+    with keeping(out / "done", json.dumps(basis)):
+        for modality, (original, released) in sets.items():
+            result = audit(original, released, attackers=attackers, **attack)
+            done.rows += result.results
+            done.unused[modality] = result.unused
+            result.plan.save(out / f"trials-{modality}.json")
+        if not done.rows:
+            raise RunError(
+                "no attacker of the ones named works on what is there", expected=f"one for {', '.join(sets)}"
+            )
+        if inference:
+            from moretta.shared.audit.inference.attack_all import attack_all
 
-        done.findings = attack_all(sets, **attack)
-    with tempfile.TemporaryDirectory(prefix="moretta-utility-") as scratch:
-        for original, released in sets.values() if utility else ():
-            done.utility += evaluate_utility(original, released, scratch=Path(scratch), **how)
+            done.findings = attack_all(sets, **attack)
+        with tempfile.TemporaryDirectory(prefix="moretta-utility-") as scratch:
+            for original, released in sets.values() if utility else ():
+                done.utility += evaluate_utility(original, released, scratch=Path(scratch), **how)
     page = render_audit(
         done.rows,
         done.findings,
@@ -138,6 +148,12 @@ def audit_folder(
     }
     write_atomic(out / "audit.json", json.dumps(content, indent=1, allow_nan=False) + "\n")
     return done
+
+
+def _files(path: Path) -> list[tuple[str, int, int]]:
+    """Name, size and time of change of a file, or of all files of a folder."""
+    files = [path] if path.is_file() else sorted(path.rglob("*"))
+    return [(str(file), found.st_size, found.st_mtime_ns) for file in files if (found := file.lstat())]
 
 
 def _load(folder: Path, corpus: Path | None, key: Path | None, seed: int) -> _Sets:

@@ -8,7 +8,7 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,11 +62,11 @@ class Outcome:
         }
 
 
-def conclude(folder: Path, *, seconds: float, peak: int) -> Outcome:
-    """Add to the outcome that the run wrote what only its watcher knows, and read it."""
+def conclude(folder: Path, *, seconds: float, peak: int, why: Sequence[str] = ()) -> Outcome:
+    """Add to the outcome that the run wrote what only its watcher knows, and read it. `why` is added to the cause."""
     content = json.loads((folder / OUTCOME_FILE).read_text(encoding="utf-8"))
     (folder / MEMORY_FILE).unlink(missing_ok=True)
-    content |= {"seconds": round(seconds, 2), "peak_memory_bytes": peak}
+    content |= {"seconds": round(seconds, 2), "peak_memory_bytes": peak, "cause": "; ".join([content["cause"], *why])}
     write_atomic(folder / OUTCOME_FILE, json.dumps(content, indent=1) + "\n")
     return read_outcome(folder)
 
@@ -78,8 +78,21 @@ def read_outcome(folder: Path) -> Outcome:
     return Outcome(folder, ExitCode(content["exit_code"]), content["stage"], content["cause"], *watched)
 
 
-def prepare_folder(folder: Path) -> None:
-    """Make the folder of a new run; one that holds something already is a StudyError."""
+def reopen(folder: Path) -> bool:
+    """Make a run's folder ready to go on; false if the run has ended well and nothing is left to do."""
+    path = folder / OUTCOME_FILE
+    if path.exists():
+        if json.loads(path.read_text(encoding="utf-8"))["exit_code"] in (ExitCode.OK, ExitCode.GATE):
+            return False
+        path.unlink()
+    return True
+
+
+def prepare_folder(folder: Path, *, begun: str = "") -> None:
+    """Make the folder of a new run; one that holds something already is a StudyError, but for work with a file `begun`,
+    which goes on."""
+    if begun and (folder / begun).is_file():
+        return
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise StudyError(
             f"{folder} is not an empty folder", expected="a new or empty folder for a run", fix="choose another --out"
@@ -101,7 +114,7 @@ def reproduce_command(arguments: list[str]) -> str:
 
 
 @contextmanager
-def interruptible(fix: str = "run the command again in a new folder") -> Iterator[None]:
+def interruptible(fix: str = "run the same command again: it goes on where it stopped") -> Iterator[None]:
     """Turn SIGINT, SIGTERM and SIGHUP into `Interrupted`, so that everything is cleaned up on the way out.
 
     Where SIGHUP is ignored, as under `nohup`, it stays so.
@@ -158,7 +171,9 @@ class ProgressMonitor:
     def __init__(self, folder: Path, notify: Notify) -> None:
         self.peak = 0
         self.folder, self.notify = folder, notify
-        self._seen, self._next_measurement = 0, 0.0
+        events = folder / PROGRESS_FILE
+        self._seen = events.stat().st_size if events.exists() else 0  # of a run that goes on
+        self._next_measurement = 0.0
         self._stage, self._began, self._reported = "", time.monotonic(), time.monotonic()
 
     @property

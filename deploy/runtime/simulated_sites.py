@@ -164,6 +164,15 @@ def _simulate(folder: Path, parent: int) -> None:
     identity = flower_private.TaskIdentity  # without it no message can be written
     identity.task_id, identity.run_id, identity.node_id = 1, run_id, flower_private.SUPERLINK_NODE_ID
     limit_threads(1)
+    state, outcome = folder / STATE_FILE, folder / OUTCOME_FILE
+    if not state.exists():
+        _run_sites(folder, run_id, parent)
+    if state.exists() and not outcome.exists():
+        run_central_stages(folder)
+
+
+def _run_sites(folder: Path, run_id: int, parent: int) -> None:
+    """The stages that need sites: until the state that the others need is there, or an outcome."""
     count = min(len(SimulationPlan.load(folder).sites), cpu_count())
     backend = SiteProcesses(count, lambda message, context: client_app(message=message, context=context))
     this, engine = os.getpid(), os.fork()
@@ -183,8 +192,6 @@ def _simulate(folder: Path, parent: int) -> None:
     if not ended:  # its threads would notice within a second that the ServerApp is over
         os.kill(engine, signal.SIGKILL)
         os.waitpid(engine, 0)
-    if state.exists() and not outcome.exists():
-        run_central_stages(folder)
 
 
 def main() -> None:

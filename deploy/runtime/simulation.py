@@ -7,15 +7,24 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Self, cast
 
 from moretta.deploy.runtime.processes import end_marked, flower_environment, last_error, new_mark
-from moretta.deploy.runtime.run_folder import Notify, Outcome, ProgressMonitor, conclude, interruptible
-from moretta.shared.core.errors import RunError
-from moretta.shared.study.run_plan import SimulationPlan
+from moretta.deploy.runtime.run_folder import (
+    Notify,
+    Outcome,
+    ProgressMonitor,
+    conclude,
+    interruptible,
+    read_outcome,
+    reopen,
+)
+from moretta.shared.core.atomic import locked
+from moretta.shared.core.errors import ExitCode, RunError, StudyError
+from moretta.shared.study.run_plan import PLAN_FILE, SimulationPlan
 
 if TYPE_CHECKING:
     from flwr.app import Message
@@ -26,6 +35,7 @@ if TYPE_CHECKING:
 LOG_FILE = Path("server") / "flower.log"
 _PROGRAM = "from moretta.deploy.runtime.simulated_sites import main; main()"
 """Not as `-m`, since every worker process of the audit would import the main module."""
+_LOCK_FILE = Path("server") / ".simulation"
 _FIRST_NODE = 2
 """Of virtual sites; 1 is the server."""
 
@@ -42,16 +52,18 @@ class SimulationProcess:
 
     def __enter__(self) -> Self:
         self._scratch = tempfile.TemporaryDirectory(prefix="moretta-")
-        self._process = subprocess.Popen(
-            [sys.executable, "-P", "-c", _PROGRAM],
-            env=flower_environment(self.mark, Path(self._scratch.name) / "flwr"),
-            cwd=self._scratch.name,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            text=True,
-            start_new_session=True,  # Ctrl-C reaches this process alone, which then ends all in order
-        )
+        self._errors = Path(self._scratch.name) / "stderr"  # until the run has a log
+        with self._errors.open("wb") as errors:
+            self._process = subprocess.Popen(
+                [sys.executable, "-P", "-c", _PROGRAM],
+                env=flower_environment(self.mark, Path(self._scratch.name) / "flwr"),
+                cwd=self._scratch.name,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.DEVNULL,
+                stderr=errors,
+                text=True,
+                start_new_session=True,  # Ctrl-C reaches this process alone, which then ends all in order
+            )
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -64,15 +76,32 @@ class SimulationProcess:
     def run(self, plan: SimulationPlan, folder: Path, notify: Notify) -> Outcome:
         """Run a planned study in `folder`, which `prepare_folder` made, and wait for its end.
 
+        A run that is there goes on after its last whole stage or round; one that has ended well is not run again.
+
         Raises:
-            RunError: the process died.
+            RunError: the process died, or another one is at work on the run.
+            StudyError: a run of another study, or on another corpus, is in the folder.
             Interrupted: Ctrl-C or SIGTERM; every process of the run has ended and no report is left half-written.
         """
         folder = folder.resolve()
-        log = folder / LOG_FILE
-        log.parent.mkdir(parents=True, exist_ok=True)
-        plan.save(folder)
-        start = time.monotonic()
+        (folder / LOG_FILE).parent.mkdir(parents=True, exist_ok=True)
+        with ExitStack() as held:
+            try:
+                held.enter_context(locked(folder / _LOCK_FILE, wait=False))
+            except BlockingIOError:
+                raise RunError(f"another process is at work in {folder}", fix="wait for its end") from None
+            if not (folder / PLAN_FILE).exists():
+                plan.save(folder)
+            elif _what_matters(plan) != _what_matters(SimulationPlan.load(folder)):
+                found = f"{folder} is not an empty folder: it has a run of another study, or on another corpus"
+                raise StudyError(found, expected="the same command, to go on with it", fix="choose another --out")
+            elif not reopen(folder):
+                notify("The run has ended: nothing is left to do")
+                return read_outcome(folder)
+            return self._follow(folder, notify)
+
+    def _follow(self, folder: Path, notify: Notify) -> Outcome:
+        log, start = folder / LOG_FILE, time.monotonic()
         monitor = ProgressMonitor(folder, notify)
         with interruptible():
             try:
@@ -86,13 +115,30 @@ class SimulationProcess:
             finally:
                 end_marked(self.mark)
         if not monitor.ended:
-            cause = last_error(log.read_text(encoding="utf-8", errors="replace") if log.exists() else "")
+            texts = (
+                path.read_text(encoding="utf-8", errors="replace") for path in (log, self._errors) if path.exists()
+            )
+            cause = next(filter(None, map(last_error, texts)), "")
             raise RunError(
                 f"the simulation ended with code {self._process.returncode}: {cause or 'no error is logged'}",
                 expected="an outcome",
                 fix=f"see {log}; with little memory, free some",
             )
-        return conclude(folder, seconds=time.monotonic() - start, peak=monitor.peak)
+        return conclude(folder, seconds=time.monotonic() - start, peak=monitor.peak, why=_causes_at_sites(folder))
+
+
+def _what_matters(plan: SimulationPlan) -> SimulationPlan:
+    return plan.model_copy(update={"command": "", "warnings": ()})
+
+
+def _causes_at_sites(folder: Path) -> list[str]:
+    """Of a run that failed, the last error of each site that its cause names. Real sites keep these to themselves."""
+    outcome = read_outcome(folder)
+    if outcome.code in (ExitCode.OK, ExitCode.GATE):
+        return []
+    logs = {path.parent.name: path for path in sorted((folder / "sites").glob("*/site.log"))}
+    named = {site: path for site, path in logs.items() if site in outcome.cause}
+    return [f"{site}: {last_error(path.read_text(encoding='utf-8', errors='replace'))}" for site, path in named.items()]
 
 
 def simulate(plan: SimulationPlan, folder: Path, notify: Notify) -> Outcome:

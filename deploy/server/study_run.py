@@ -5,7 +5,6 @@ The registry says which sites can take part, not the sites themselves. A run tha
 
 from __future__ import annotations
 
-import json
 import logging
 import time
 from collections.abc import Callable
@@ -20,7 +19,7 @@ from moretta.deploy.runtime.run_folder import Notify, Outcome, ProgressMonitor, 
 from moretta.server.enrollment.database import SiteRecord
 from moretta.server.enrollment.site_registry import SiteRegistry
 from moretta.server.home import ServerHome, running_server
-from moretta.server.stages.lifecycle import OUTCOME_FILE, announce_attempt, newest_attempt, working_pid, write_outcome
+from moretta.server.stages.lifecycle import announce_attempt, newest_attempt, working_pid, write_outcome
 from moretta.server.stages.state import RESUME_FILE
 from moretta.shared.core.device import resolve_device
 from moretta.shared.core.errors import ExitCode, HomeError, StudyError
@@ -114,16 +113,6 @@ def connect(home: ServerHome) -> Control:
     """The SuperLink of the server that runs on a folder; where none does, that is a HomeError."""
     server = running_server(home)
     return Control(server.superlink, Path(server.superlink_ca).read_bytes())
-
-
-def reopen(folder: Path) -> bool:
-    """Make a run's folder ready to go on; false if the run has ended well and nothing is left to do."""
-    path = folder / OUTCOME_FILE
-    if path.exists():
-        if json.loads(path.read_text(encoding="utf-8"))["exit_code"] in (ExitCode.OK, ExitCode.GATE):
-            return False
-        path.unlink()
-    return True
 
 
 class _ServerGoneError(Exception):

@@ -19,7 +19,7 @@ from moretta.shared.core.printable import printable
 from moretta.shared.core.terms import Modality
 from moretta.shared.release import Release
 from moretta.shared.release.release_format import ReleasedClip
-from moretta.shared.study.run_plan import Plan
+from moretta.shared.study.run_plan import DeploymentPlan, Plan
 from moretta.shared.study.schema import Study
 from moretta.shared.study.sections import ModelKind, RequestStage
 
@@ -127,9 +127,11 @@ class RunContext:
             raise RunError(
                 f"{len(left)} of {there} sites finished the stage {stage!r}: {why or 'no more take part in it'}",
                 expected=f"at least {least}",
-                fix="look into site.log of the sites named, which a simulation keeps under sites/ in its folder"
-                if why
-                else "let more sites take part, or lower min_sites",
+                fix="let more sites take part, or lower min_sites"
+                if not why
+                else "ask the stewards of the sites named: their site.log has the error"
+                if isinstance(self.plan, DeploymentPlan)
+                else "",  # who runs a simulation gets the errors themselves
             )
 
     @contextmanager

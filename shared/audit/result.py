@@ -1,8 +1,8 @@
-"""One figure of an audit, from the attacker to JSON to the page; the strongest attacker; and how attacks are run."""
+"""One figure of an audit, from the attacker to JSON to the page; and the strongest attacker."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -10,7 +10,6 @@ from pydantic import BaseModel, ConfigDict, Field
 from moretta.shared.audit.metrics.intervals import Interval
 from moretta.shared.audit.metrics.scores import leaks_when_low
 from moretta.shared.core.atomic import disk_failed
-from moretta.shared.core.workers import Progress, Workers
 
 Attack = Literal["identity", "attribute", "inversion", "cross-modal", "membership", "updates", "utility"]
 Kind = Literal["adaptive", "trained", "pretrained"]
@@ -19,6 +18,8 @@ ANCHORS = frozenset({"unprotected", "constant"})
 INFERENCES: tuple[Attack, ...] = ("attribute", "inversion", "cross-modal", "membership", "updates")
 """Attacks on other things than identity, in the order of a report."""
 SIGNIFICANT = 0.05
+FAILED = "it failed:"
+"""Begins the reason of an attack that raised."""
 
 
 class Result(BaseModel):
@@ -128,24 +129,4 @@ def failure(error: Exception) -> str:
     """The reason of an attack that raised, in one line. Only a disk that failed is raised again: it ends the audit."""
     if disk_failed(error):
         raise error
-    return f"it failed: {type(error).__name__}: {str(error).partition(chr(10))[0][:400]}"
-
-
-def run_all(
-    function: Callable[..., list[Result]],
-    tasks: Sequence[tuple[Any, ...]],
-    labels: Sequence[str],
-    *,
-    what: str,
-    pool: Workers,
-    progress: Progress | None,
-) -> list[Result]:
-    """Results of all tasks, in their order whatever is finished first. Progress: `what`, then the label of each."""
-    found: list[list[Result]] = [[] for _ in tasks]
-    if progress is not None and tasks:
-        progress(what, 0, len(tasks))
-    for done, (index, results) in enumerate(pool.run(function, tasks), start=1):
-        found[index] = results
-        if progress is not None:
-            progress(labels[index], done, len(tasks))
-    return [result for results in found for result in results]
+    return f"{FAILED} {type(error).__name__}: {str(error).partition(chr(10))[0][:400]}"

@@ -15,7 +15,8 @@ from moretta.shared.audit.execute import Inputs, run_unit, scenarios_of, units_o
 from moretta.shared.audit.measure import failed
 from moretta.shared.audit.metrics.scores import METRICS
 from moretta.shared.audit.protocol import SCENARIOS, SetName, TrialPlan, make_plan
-from moretta.shared.audit.result import Result, run_all
+from moretta.shared.audit.result import Result
+from moretta.shared.audit.run_attacks import run_all
 from moretta.shared.core.errors import ReleaseError, RunError
 from moretta.shared.core.workers import Pace, Progress, Workers, one_thread
 

@@ -18,7 +18,8 @@ from moretta.shared.audit.dataset import ClipSet
 from moretta.shared.audit.inference.attributes import TARGETS, features_of, infer_from_clips, read_off_faces
 from moretta.shared.audit.inference.crossmodal import link_modalities
 from moretta.shared.audit.inference.inversion import DECODERS_OF, invert_with, with_embeddings
-from moretta.shared.audit.result import Attack, Result, failure, run_all
+from moretta.shared.audit.result import Attack, Result, failure
+from moretta.shared.audit.run_attacks import run_all
 from moretta.shared.core.array_types import Array, Float64, UInt8
 from moretta.shared.core.errors import ClipError, ReleaseError
 from moretta.shared.core.terms import Modality

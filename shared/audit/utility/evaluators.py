@@ -14,7 +14,8 @@ from moretta.shared.audit.dataset import ClipSet
 from moretta.shared.audit.metrics.confusion import bootstrap, confusion_by_speaker, uar
 from moretta.shared.audit.pretrained.expression import ExpressionEvaluator
 from moretta.shared.audit.protocol import SCENARIOS, Scenario, SetName
-from moretta.shared.audit.result import Result, failure, run_all
+from moretta.shared.audit.result import Result, failure
+from moretta.shared.audit.run_attacks import run_all
 from moretta.shared.audit.runner import matched
 from moretta.shared.audit.views import face_gradients, face_pixels, voice_statistics
 from moretta.shared.core.array_types import Float32, Int64

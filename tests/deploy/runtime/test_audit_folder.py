@@ -8,7 +8,11 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from moretta.deploy.runtime.audit_folder import audit_folder
+from moretta.shared.audit.execute import Inputs, Unit, run_unit
+from moretta.shared.audit.result import Result, failure
+from moretta.shared.audit.run_attacks import keeping, run_all
 from moretta.shared.core.errors import ReleaseError
+from moretta.shared.core.workers import Workers
 from moretta.shared.data.media import read_audio
 from moretta.shared.data.reader import read_corpus
 from moretta.shared.features.mfcc import mfcc
@@ -108,3 +112,72 @@ def test_a_truncated_file_of_one_site_is_counted_and_the_other_sites_are_attacke
 def test_a_folder_with_nothing_to_attack_is_refused(tmp_path: Path) -> None:
     with pytest.raises(Exception, match="named as the originals"):
         audit_folder(tmp_path, corpus=None, key=None, out=tmp_path / "out")
+
+
+def test_an_audit_that_was_interrupted_goes_on_and_ends_with_the_same_figures(
+    anonymized: Path, tiny_corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    attacked: list[str] = []
+
+    def counted(inputs: Inputs, unit: Unit) -> list[Result]:
+        attacked.append(f"{unit.attacker} {unit.name}")
+        return run_unit(inputs, unit)
+
+    def audited(out: Path, *, stop_after: int | None = None, seed: int = 0) -> str:
+        attacked.clear()
+
+        def progress(what: str, done: int, total: int) -> None:
+            if done == stop_after and what.startswith("voice-"):
+                raise KeyboardInterrupt
+
+        audit_folder(
+            anonymized,
+            corpus=tiny_corpus,
+            key=None,
+            out=out,
+            seed=seed,
+            attackers=["voice-logistic", "voice-wccn"],
+            bootstrap=10,
+            workers=1,
+            inference=False,
+            utility=False,
+            name="a",
+            progress=progress,
+        )
+        return (out / "audit.json").read_text("utf-8")
+
+    monkeypatch.setattr("moretta.shared.audit.runner.run_unit", counted)
+    whole = audited(tmp_path / "whole")
+    everything = sorted(attacked)
+    with pytest.raises(KeyboardInterrupt):
+        audited(tmp_path / "stopped", stop_after=4)
+    before = list(attacked)
+    assert len(before) == 4
+    assert audited(tmp_path / "stopped") == whole
+    assert sorted(before + attacked) == everything and not set(before) & set(attacked)
+    assert not (tmp_path / "stopped" / "done").exists()
+    with pytest.raises(KeyboardInterrupt):
+        audited(tmp_path / "stopped", stop_after=4)
+    audited(tmp_path / "stopped", seed=1)
+    assert sorted(attacked) == everything, "another seed is another audit"
+
+
+def test_an_attack_that_failed_is_tried_again(tmp_path: Path) -> None:
+    about = Result(modality="voice", attacker="a", scenario="ignorant", metric="top1")
+    calls: list[str] = []
+
+    def attack(name: str) -> list[Result]:
+        calls.append(name)
+        return [about.invalidated(failure(MemoryError()))] if name == "b" else [about.with_value(0.1)]
+
+    def run() -> list[Result]:
+        with keeping(tmp_path / "done"), Workers(1) as pool:
+            found = run_all(attack, [("a",), ("b",)], ["a", "b"], what="w", pool=pool, progress=None)
+            if len(calls) < 3:
+                raise KeyboardInterrupt
+            return found
+
+    with pytest.raises(KeyboardInterrupt):
+        run()
+    assert [row.value for row in run()] == [0.1, None]
+    assert calls == ["a", "b", "b"]

@@ -13,8 +13,9 @@ from typing import Any
 import pytest
 
 from moretta.deploy.runtime.control import ControlError, RunStatus
+from moretta.deploy.runtime.run_folder import reopen
 from moretta.deploy.server import study_run as module
-from moretta.deploy.server.study_run import FRUITLESS_ATTEMPTS, StudyRun, reopen
+from moretta.deploy.server.study_run import FRUITLESS_ATTEMPTS, StudyRun
 from moretta.server.stages.lifecycle import newest_attempt, write_outcome
 from moretta.server.stages.state import RESUME_FILE
 from moretta.shared.core.atomic import write_atomic

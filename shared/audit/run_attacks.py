@@ -1,0 +1,103 @@
+"""How attacks are run: in the processes of a pool, and in an audit that goes on after an interruption only those left.
+
+Tasks are known by their place in the audit and by their label. That is enough, because results are used only where all
+that an audit depends on is the same: its caller says what that is.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from moretta.shared.audit.result import FAILED, Result
+from moretta.shared.core.atomic import write_atomic
+from moretta.shared.core.reproducibility import code_digest, versions
+from moretta.shared.core.workers import Progress, Workers
+
+_ROWS: TypeAdapter[list[Result]] = TypeAdapter(list[Result])
+
+
+@dataclass
+class KeptResults:
+    """The results of one audit so far, one file a task."""
+
+    folder: Path
+    tasks: int = 0
+    """How many tasks were placed so far."""
+
+    def places(self, labels: Sequence[str]) -> list[Path | None]:
+        """The files of the next tasks."""
+        first, self.tasks = self.tasks, self.tasks + len(labels)
+        names = [hashlib.sha256(f"{first + i} {label}".encode()).hexdigest()[:24] for i, label in enumerate(labels)]
+        return [self.folder / f"{name}.json" for name in names]
+
+
+_KEPT: ContextVar[KeptResults | None] = ContextVar("kept results", default=None)
+
+
+@contextmanager
+def keeping(folder: Path, *basis: str) -> Iterator[None]:
+    """Inside, results of attacks are kept in `folder`, and those there of the same `basis` are used again.
+
+    The folder is removed at the end of the block, unless it was interrupted or failed. Code and versions of libraries
+    are part of the basis.
+    """
+    content = json.dumps([code_digest(), versions(), *basis], sort_keys=True)
+    own = folder / hashlib.sha256(content.encode()).hexdigest()[:24]
+    token = _KEPT.set(KeptResults(own))
+    try:
+        yield
+    finally:
+        _KEPT.reset(token)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def run_all(
+    function: Callable[..., list[Result]],
+    tasks: Sequence[tuple[Any, ...]],
+    labels: Sequence[str],
+    *,
+    what: str,
+    pool: Workers,
+    progress: Progress | None,
+) -> list[Result]:
+    """Results of all tasks, in their order whatever is finished first. Progress: `what`, then the label of each."""
+    kept = _KEPT.get()
+    places: list[Path | None] = [None] * len(tasks) if kept is None else kept.places(labels)
+    found = [_kept_at(place) for place in places]
+    left = [index for index, results in enumerate(found) if results is None]
+    if progress is not None and tasks:
+        progress(what, len(tasks) - len(left), len(tasks))
+    done = pool.run(function, [tasks[index] for index in left])
+    for number, (place, results) in enumerate(done, start=len(tasks) - len(left) + 1):
+        index = left[place]
+        found[index] = results
+        _keep(places[index], results)
+        if progress is not None:
+            progress(labels[index], number, len(tasks))
+    return [result for results in found for result in results or ()]
+
+
+def _kept_at(place: Path | None) -> list[Result] | None:
+    """The results of one task; None where there are none, or none that can be read."""
+    if place is None or not place.exists():
+        return None
+    try:
+        return _ROWS.validate_json(place.read_bytes())
+    except (OSError, ValidationError):
+        return None
+
+
+def _keep(place: Path | None, results: list[Result]) -> None:
+    """Keep the results of one task, unless an attack in it failed: it may do better next time."""
+    if place is not None and not any(result.reason.startswith(FAILED) for result in results):
+        write_atomic(place, _ROWS.dump_json(results))

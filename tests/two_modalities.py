@@ -22,14 +22,15 @@ SILENT, UNSEEN = "1004_TIE_SAD_XX", "1004_TIE_ANG_XX"
 
 
 def corpus_of_two_modalities(root: Path) -> Path:
-    """The tones, and for each clip a film of stripes whose direction is the emotion; one clip lacks either."""
+    """The tones, and films of stripes: brightness by speaker, direction by emotion. One clip lacks either."""
     folder = write_tone_corpus(root) / "VideoFlash"
     folder.mkdir()
     rng = np.random.default_rng(4)
     x, y = np.meshgrid(np.arange(64), np.arange(64))
     for path in sorted((root / "AudioWAV").iterdir()):
-        angle = np.pi * EMOTIONS.index(path.stem.split("_")[2]) / 6
-        stripes = 127 + 100 * np.sin((np.cos(angle) * x + np.sin(angle) * y) / 3)
+        speaker, _, emotion, _ = path.stem.split("_")
+        angle = np.pi * EMOTIONS.index(emotion) / 6
+        stripes = 75 + 20 * (int(speaker) - 1000) + 70 * np.sin((np.cos(angle) * x + np.sin(angle) * y) / 3)
         picture = np.clip(stripes[..., None] + rng.normal(0, 40, (64, 64, 3)), 0, 255).astype(np.uint8)
         write_video(folder / f"{path.stem}.mp4", [picture] * 2, 5.0, None)
     (root / "AudioWAV" / f"{SILENT}.wav").unlink()

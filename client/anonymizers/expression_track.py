@@ -2,7 +2,8 @@
 
 The site measures every frame: how far brows, lids, nose, lips and jaw are from where this speaker usually has them, on
 a scale that everybody shares. The release is drawn from these numbers: no pixel of the speaker is in it, nor skin,
-shape, hair, pose or light. How people move, and how well their face is read, may still separate them.
+shape, hair, pose or light. How people move, and how well their face is read, may still separate them. The numbers may
+also be released themselves, as a sequence of codes.
 """
 
 from __future__ import annotations
@@ -60,9 +61,11 @@ class ExpressionTrack(FaceAnonymizer):
         options: what the study chooses.
         fps: frames per second of the clips.
         public: the distribution that everybody's measures are brought to; default the shipped one.
+        form: the pictures, or the numbers that they are drawn from.
     """
 
     Options = TrackOptions
+    forms = ("frames", "code-sequence")
     uses_noise = True
     note = (
         "no formal guarantee: no pixel of the person is released, but how the face moves is, and a way of moving can "
@@ -71,13 +74,19 @@ class ExpressionTrack(FaceAnonymizer):
     )
 
     def __init__(
-        self, cropper: FaceCropper, options: TrackOptions, *, fps: float, public: PublicMeasures | None = None
+        self,
+        cropper: FaceCropper,
+        options: TrackOptions,
+        *,
+        fps: float,
+        public: PublicMeasures | None = None,
+        form: str = "frames",
     ) -> None:
         from moretta.shared.features.face_track import public_tracks, shipped_reader
         from moretta.shared.models.head.render import Portrait
 
         super().__init__(cropper)
-        tracks = public_tracks()
+        self.form, tracks = form, public_tracks()
         self._public, self._options, self._fps = public or tracks.only(_COLUMNS), options, fps
         self._at_rest = np.median(tracks.quantiles, axis=0)
         self._read, self._portrait = shipped_reader(), Portrait(options.side)
@@ -90,7 +99,8 @@ class ExpressionTrack(FaceAnonymizer):
         """Pictures of the size, and noise as the study says."""
         from moretta.shared.features.face_track import CROP_SIDE
 
-        return cls(FaceCropper(CROP_SIDE), TrackOptions.of(study.face.options), fps=study.face.fps)
+        options = TrackOptions.of(study.face.options)
+        return cls(FaceCropper(CROP_SIDE), options, fps=study.face.fps, form=study.face.form)
 
     def measured(self, pictures: Pictures) -> Measures:
         """[frames, side, side, 3] -> the released channels of the crops' track, [frames, dimensions]."""
@@ -125,7 +135,7 @@ class ExpressionTrack(FaceAnonymizer):
         self._scales = {who: SpeakerScale(rows, self._public, noise=noise) for who, rows in measures_of.items()}
         self._fewest_clips = min(map(len, measures_of.values()), default=0)
 
-    def hidden(self, frames: Array, noise: NoiseSource, speaker: Speaker) -> tuple[Pictures, CroppedClip]:
+    def hidden(self, frames: Array, noise: NoiseSource, speaker: Speaker) -> tuple[Array, CroppedClip]:
         """Draw one clip of a speaker whom `fit` measured: without the speaker's scale it would identify the speaker."""
         measured = self._remembered.get(_key(frames)) or self._measure(frames)
         if measured is None:
@@ -138,7 +148,8 @@ class ExpressionTrack(FaceAnonymizer):
         normal = smoothed(self._scales[speaker](measured[0]), self._fps)
         noisy = normal + noise.normal(self._options.clip_noise, normal.shape[1:])
         noisy += self._options.frame_noise * slow_noise(noise, normal.shape, self._fps)
-        return self.drawn(np.clip(noisy, -WIDEST, WIDEST)), measured[1]
+        released = np.clip(noisy, -WIDEST, WIDEST)
+        return self.drawn(released) if self.form == "frames" else released.astype(np.float32), measured[1]
 
     def parameters(self) -> dict[str, Any]:
         """The scale, the noise, the fewest clips of a speaker, the channels and the head."""

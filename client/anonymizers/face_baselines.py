@@ -49,7 +49,7 @@ class FaceAnonymizer(Anonymizer):
     """Crops the face out of every frame, then hides it: in `hide`, or in `hidden` where that depends on the speaker."""
 
     Options = FaceOptions
-    forms = ("frames",)
+    forms: ClassVar[tuple[str, ...]] = ("frames",)
     form = "frames"
     uses_noise = False
     epsilon: ClassVar[float | None] = None
@@ -69,18 +69,18 @@ class FaceAnonymizer(Anonymizer):
         """What is released in place of the crops of one clip."""
         raise NotImplementedError(f"{self.name} has neither `hide` nor `hidden`")
 
-    def hidden(self, frames: Array, noise: NoiseSource, speaker: Speaker) -> tuple[Pictures, CroppedClip]:  # noqa: ARG002
+    def hidden(self, frames: Array, noise: NoiseSource, speaker: Speaker) -> tuple[Array, CroppedClip]:  # noqa: ARG002
         """What is released in place of a clip, and how its faces were found."""
         found = self._cropper.crop_clip(frames)
         return self.hide(found.pictures, noise), found
 
-    def release_clip(self, clip: Array, noise: NoiseSource, speaker: Speaker) -> Pictures:
-        """uint8 [frames, side, side, 3]."""
-        pictures, found = self.hidden(clip, noise, speaker)
+    def release_clip(self, clip: Array, noise: NoiseSource, speaker: Speaker) -> Array:
+        """uint8 [frames, side, side, 3], or codes where the anonymizer releases them."""
+        released, found = self.hidden(clip, noise, speaker)
         without = len(clip) if found.centred else found.borrowed
         self._counts.update(frames=len(clip), frames_without_face=without, clips_without_face=int(found.centred))
         self._counts.update(frames_with_other_faces=found.with_others)
-        return pictures
+        return released
 
     def parameters(self) -> dict[str, Any]:
         """The size of the crops, and what found them."""

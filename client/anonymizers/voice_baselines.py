@@ -16,7 +16,7 @@ import numpy.typing as npt
 from moretta.shared.core.terms import CODEBOOK_FORMS, PrivacyStatement, PrivacyUnit
 from moretta.shared.features.mfcc import MELS, Audio, Frames, check_samples, mfcc
 from moretta.shared.features.public_speech import MfccOptions, PublicVoice
-from moretta.shared.features.voice_forms import as_waveform, frame_count
+from moretta.shared.features.voice_forms import as_waveform
 from moretta.shared.privacy.mechanism import Unbounded
 from moretta.shared.privacy.noise import NoiseSource
 from moretta.shared.release.anonymizer import (
@@ -90,10 +90,6 @@ class VoiceAnonymizer(Anonymizer, Generic[OptionsT]):
     def planned_losses(cls, study: Study, sizes: Sizes) -> Losses:
         """See `losses_of`."""
         return cls.losses_of(cls.options_of(study), sizes)
-
-    def frames(self, released: Array) -> int:
-        """MFCC frames, steps of a sequence, or one code."""
-        return frame_count(self.form, released)
 
     def stated(self, sizes: Sizes, unit: PrivacyUnit, note: str, nominal: float | None = None) -> PrivacyStatement:
         """The row of one unit; what hides a clip hides its frames and values."""

@@ -67,7 +67,7 @@ def anonymize_corpus(
 def write_media(release: Release, folder: Path, *, fps: float) -> None:
     """Write every released clip as `<pseudonym>.wav` and, where faces were released, as video with sound.
 
-    Codes cannot be heard, and are not written.
+    Codes can be neither heard nor seen, and are not written.
     """
     from moretta.shared.data.media import read_audio, write_video, write_wav
     from moretta.shared.features.voice_forms import as_waveform, is_code
@@ -77,7 +77,8 @@ def write_media(release: Release, folder: Path, *, fps: float) -> None:
     if voice is not None and not is_code(voice.form):
         for clip, array in release.arrays("voice"):
             write_wav(folder / f"{clip.clip}.wav", as_waveform(voice.form, array, release.codebook))
-    for clip, frames in release.arrays("face"):
+    face = release.anonymizer("face")
+    for clip, frames in release.arrays("face") if face is not None and not is_code(face.form) else ():
         wav = folder / f"{clip.clip}.wav"
         try:
             sound = read_audio(wav) if wav.exists() else None

@@ -181,7 +181,7 @@ def _of_releases(releases: list[Release], corpus: Path | None, key: Path | None,
     for modality in MODALITIES:
         released = ClipSet.from_releases(releases, modality, classes=classes)
         if len(released):
-            loader = VideoFaces(side=released.frames(0).shape[1], fps=FACE_FPS) if modality == "face" else None
+            loader = VideoFaces(side=released.side(FACE_SIDE), fps=FACE_FPS) if modality == "face" else None
             original = None
             if known is not None:
                 original = ClipSet.from_corpus(known, modality, keys, loader=loader, classes=classes)

@@ -39,6 +39,7 @@ from moretta.shared.core.workers import limit_threads
 from moretta.shared.data.clips import Clip
 from moretta.shared.data.media import SAMPLE_RATE
 from moretta.shared.data.recordings import read_pictures, read_sound
+from moretta.shared.features.voice_forms import is_code
 from moretta.shared.release import Release, ReleasedClip
 from moretta.shared.release.anonymizer import prepare_public
 from moretta.shared.study.schema import Study
@@ -162,7 +163,10 @@ def _before_and_after(review: Review, clip: ReleasedClip, media: Path) -> dict[s
     import soundfile
 
     original = review.originals[clip.clip]
-    released = next((a for c, a in review.release.arrays("face") if c.clip == clip.clip), None)
+    face = review.release.anonymizer("face")
+    is_seen = face is not None and not is_code(face.form)
+    shown_faces = review.release.arrays("face") if is_seen else ()
+    released = next((a for c, a in shown_faces if c.clip == clip.clip), None)
     samples, frames = None, None
     with suppress(ClipError):
         samples = read_sound(original)

@@ -130,8 +130,7 @@ def _originals(context: RunContext, modality: Modality, released: ClipSet) -> Cl
         return None
     loader = None
     if modality == "face":
-        side = released.frames(0).shape[1] if len(released) else _FACE_SIDE
-        loader = VideoFaces(side=side, fps=study.face.fps)
+        loader = VideoFaces(side=released.side(_FACE_SIDE), fps=study.face.fps)
     corpus = read_corpus(originals.corpus, labels=study.labels, classes=study.classes)
     return ClipSet.from_corpus(corpus, modality, originals.keys, loader=loader, classes=study.classes)
 

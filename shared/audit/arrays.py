@@ -7,19 +7,19 @@ from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from pathlib import Path
 from tempfile import mkstemp
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from moretta.shared.core.array_types import Array, Float32, UInt8
 from moretta.shared.core.errors import ClipError, ReleaseError
-from moretta.shared.core.terms import VoiceForm
+from moretta.shared.core.terms import FaceForm, VoiceForm
 from moretta.shared.data.clips import Clip
 
 if TYPE_CHECKING:
     from moretta.shared.features.faces import FaceCropper
 
-Form = VoiceForm | Literal["frames"]
+Form = VoiceForm | FaceForm
 FrameLoader = Callable[[Path], UInt8]
 """Reads the faces of one video: uint8 [frames, height, width, 3]. A module-level function or a frozen object, so that
 it reaches worker processes."""

@@ -75,10 +75,19 @@ class ClipSet:
 
     @property
     def holds_codes(self) -> bool:
-        """Whether these are codes: no sound can be made of them, and what was trained on sound cannot read them."""
+        """Whether these are codes: what was trained on sound or pictures cannot read them."""
         from moretta.shared.features.voice_forms import is_code
 
-        return self.modality == "voice" and len(self) > 0 and is_code(self.form)
+        return len(self) > 0 and is_code(self.form)
+
+    @property
+    def holds_pictures(self) -> bool:
+        """Whether these are faces that can be seen."""
+        return self.modality == "face" and not self.holds_codes
+
+    def side(self, default: int) -> int:
+        """Pixels of released crops; of codes, and of nothing, a default."""
+        return self.frames(0).shape[1] if len(self) and self.holds_pictures else default
 
     def among(self, other: ClipSet) -> ClipSet:
         """The clips that `other` has too, in its order."""
@@ -96,7 +105,7 @@ class ClipSet:
         return self._view("mfcc", index, lambda: mfcc_view(self.arrays[index]))
 
     def statistics(self, index: int) -> Float32:
-        """float32 [d]: the statistics of a clip's MFCC, or codes, that most adaptive voice attackers work on."""
+        """float32 [d]: the statistics of a clip's MFCC, or codes, that most adaptive attackers work on."""
         form = self.arrays[index].form
         return np.asarray(self._view("statistics", index, lambda: statistics_view(form, self.mfcc(index))[None])[0])
 
@@ -112,8 +121,15 @@ class ClipSet:
         return np.asarray(as_waveform(found.form, found.read(), found.codebook))
 
     def frames(self, index: int) -> UInt8:
-        """uint8 [frames, height, width, 3], RGB."""
-        return self.arrays[index].read()
+        """uint8 [frames, height, width, 3], RGB.
+
+        Raises:
+            ReleaseError: codes were released, of which no picture can be made.
+        """
+        found = self.arrays[index]
+        if found.form != "frames":
+            raise ReleaseError(f"a face as {found.form}", expected="frames: no picture can be made of codes")
+        return found.read()
 
     def decode(self, index: int) -> Array:
         """`waveform` or `frames`, by modality."""
@@ -189,7 +205,7 @@ class ClipSet:
                     second.append(views[1])
                     yield views[0]
 
-        names = ("mfcc", "statistics") if self.modality == "voice" else ("thumbnails", "movement")
+        names = ("thumbnails", "movement") if self.holds_pictures else ("mfcc", "statistics")
         written = [PackedArrays.write(folder, names[0], readable(), rows)]
         written.append(PackedArrays.write(folder, names[1], second, rows))
         views = {**self.views, **dict(zip(names, written, strict=True))}
@@ -278,10 +294,10 @@ class ClipSet:
 
 
 def _small_views(clips: ClipSet, coefficients: int | None) -> list[tuple[Array, Array] | str]:
-    """Of each clip MFCC and statistics, or thumbnails and movement; or why it cannot be read."""
+    """Of each clip MFCC or codes and statistics, or thumbnails and movement; or why it cannot be read."""
 
     def views(array: ClipArray) -> tuple[Array, Array]:
-        if clips.modality == "face":  # the next reading would decode and crop all over again
+        if array.form == "frames":  # the next reading would decode and crop all over again
             frames = array.read()
             return thumbnails_of(frames), movement_of(frames)
         sequence = mfcc_view(array, coefficients)

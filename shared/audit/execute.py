@@ -28,7 +28,7 @@ from moretta.shared.features.voice_similarity import similarity_matrix
 MIN_SPEAKERS = 2
 MIN_SPEAKERS_OF_HALVES = 4
 """An embedder trains on one half of the speakers and attacks the other: two speakers make a half."""
-OTHER_FORM = "codes were released: an attacker that was trained on sound, or enrolled with it, cannot read them"
+OTHER_FORM = "codes were released: an attacker trained on, or enrolled with, sound or pictures cannot read them"
 DISTINCTIVENESS = {"ignorant": "deidentification", "lazy-informed": "voice_distinctiveness_gain"}
 """Metrics that compare original with released clips, and released with released ones, as these scenarios do."""
 
@@ -100,7 +100,8 @@ def run_unit(inputs: Inputs, unit: Unit) -> list[Result]:
     """Train, attack and measure. Whatever goes wrong becomes invalid results, never an exception of the audit."""
     cls = get_attacker(unit.attacker)
     wanted = scenarios_of(cls, unit, set(inputs.sets))
-    # A model of sound cannot read codes, nor the other way round; to make codes of own recordings is semi-informed.
+    # A model of sound or pictures cannot read codes, nor one of codes these. To make codes of own recordings is
+    # semi-informed.
     codes = {name for name, clips in inputs.sets.items() if clips.holds_codes}
     barred = [s for s in wanted if len({name in codes for name in (s.enrol, s.trial, s.train)}) > 1]
     scenarios = [s for s in wanted if s not in barred]

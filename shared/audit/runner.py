@@ -27,6 +27,7 @@ CHANCE_TOLERANCE = 0.05
 NO_ORIGINALS = (
     "no originals were given, so the unprotected anchor could not be run: checked by the constant anchor only"
 )
+NOTHING_TO_READ = "codes were released: there is no sound or picture for it to read"
 _ANCHOR_METRICS = {"identification": "top1", "verification": "eer"}
 
 
@@ -80,8 +81,7 @@ def audit(
         sets["constant"] = ClipSet.constant(sets["released"])
         here: list[type[Attacker]] = []
         for cls in chosen:
-            no_sound = "codes were released: there is no sound for it to read"
-            reason = no_sound if sets["released"].holds_codes and cls.encoder else cls.missing()
+            reason = NOTHING_TO_READ if sets["released"].holds_codes and cls.encoder else cls.missing()
             if reason is None:
                 here.append(cls)
                 continue

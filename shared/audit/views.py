@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import wraps
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -29,7 +30,7 @@ def plain(vectors: Vectors) -> Features:
 
 
 def mfcc_view(array: ClipArray, coefficients: int | None = None) -> Float32:
-    """float32 [frames, coefficients] of one voice clip, whatever its form; of codes float32 [steps, d].
+    """float32 [frames, coefficients] of one voice clip, whatever its form; of codes, of faces too, float32 [steps, d].
 
     `coefficients` is for waveforms; None takes the default number.
     """
@@ -39,7 +40,7 @@ def mfcc_view(array: ClipArray, coefficients: int | None = None) -> Float32:
 
 
 def statistics_view(form: Form, sequence: Float32) -> Float32:
-    """float32 [d] of one voice clip whose `mfcc_view` is at hand: of its MFCC, or of its codes."""
+    """float32 [d] of one clip whose `mfcc_view` is at hand: of its MFCC, or of its codes."""
     from moretta.shared.features.voice_forms import is_code
 
     if form == "code":
@@ -108,10 +109,21 @@ def _spread(sequence: Array) -> list[Array]:
 
 
 def voice_statistics(clips: ClipSet) -> Float32:
-    """float32 [clips, d]: see `statistics_of`."""
+    """float32 [clips, d]: see `statistics_of`; of codes, those of faces too, `code_statistics_of`."""
     return np.stack([clips.statistics(i) for i in range(len(clips))])
 
 
+def _of_pictures(see: Vectors) -> Vectors:
+    """The same vectors of pictures; of codes, in which nothing can be seen, their statistics."""
+
+    @wraps(see)
+    def vectors(clips: ClipSet) -> Float32:
+        return voice_statistics(clips) if clips.holds_codes else see(clips)
+
+    return vectors
+
+
+@_of_pictures
 def face_pixels(clips: ClipSet) -> Float32:
     """float32 [clips, 24 * 24 * 3 + 24 * 24]: mean frame and how much each pixel moves, in [0, 1]."""
     rows = []
@@ -122,11 +134,13 @@ def face_pixels(clips: ClipSet) -> Float32:
     return np.stack(rows)
 
 
+@_of_pictures
 def face_gradients(clips: ClipSet) -> Float32:
     """float32 [clips, 900]: histograms of oriented gradients of the mean frame (Dalal and Triggs, CVPR 2005)."""
     return np.stack([_oriented_gradients(clips.thumbnails(i).mean(axis=(0, 3)) / 255) for i in range(len(clips))])
 
 
+@_of_pictures
 def face_picture(clips: ClipSet) -> Float32:
     """float32 [clips, 900 + 2304]: gradients, mean frame and movement."""
     return np.hstack([face_gradients(clips), face_pixels(clips)])
@@ -148,7 +162,7 @@ MOTION_COMPONENTS, FRAMES_PER_COMPONENT, MOTION_FRAMES = 12, 16, 6000
 
 
 def motion(clips: ClipSet, seed: int) -> Vectors:
-    """How a face moves: statistics over time of the principal components of all frames, and of their speeds.
+    """How a face, or its code, moves: statistics over time of principal components of frames, and of their speeds.
 
     Components are learned from at most 6000 frames; more of them than these can support fit their noise.
     """
@@ -171,5 +185,7 @@ def motion(clips: ClipSet, seed: int) -> Vectors:
 
 
 def _flat_movement(clips: ClipSet, index: int) -> Float32:
+    if clips.holds_codes:
+        return clips.mfcc(index)
     frames = clips.movement(index)
     return np.asarray(frames.reshape(len(frames), -1), np.float32) / np.float32(255)

@@ -15,11 +15,11 @@ A code is a vector of any meaning: a learned one, or statistics. code: float32 [
 [steps, d]; code-tokens: int32 [steps], entries of a codebook of codes, one step where one token stands for a clip.
 """
 CODE_FORMS: tuple[VoiceForm, ...] = ("code", "code-sequence", "code-tokens")
-"""Forms that no sound can be made of."""
+"""Forms that neither sound nor pictures can be made of."""
 CODEBOOK_FORMS: tuple[VoiceForm, ...] = ("tokens", "code-tokens")
 """Forms that cannot be read without a codebook."""
-FaceForm = Literal["frames"]
-"""frames: uint8 [frames, height, width, 3], RGB."""
+FaceForm = Literal["frames", "code", "code-sequence"]
+"""frames: uint8 [frames, height, width, 3], RGB; codes as of voice."""
 
 PrivacyUnit = Literal["value", "frame", "clip", "speaker", "site"]
 

@@ -1,4 +1,4 @@
-"""Forms of released voice: codebooks that tokens are read with, and every form as a sequence or as sound."""
+"""Released forms: codebooks that tokens are read with, every form of voice and all codes as a sequence or as sound."""
 
 from __future__ import annotations
 
@@ -79,17 +79,17 @@ class FrameSample:
 
 
 def is_code(form: str) -> bool:
-    """Whether a form holds codes: vectors that stand for no sound."""
+    """Whether a form holds codes: vectors that stand for neither sound nor pictures."""
     return form in CODE_FORMS
 
 
 def as_sequence(
     form: str, array: npt.NDArray[Any], codebook: Codebook | None = None, *, coefficients: int | None = None
 ) -> Sequence:
-    """A released voice array as vectors in time, [steps, d]: codes as they are, one step; everything else as MFCC.
+    """Released voice, or codes of faces, as vectors in time, [steps, d]: codes as they are, everything else as MFCC.
 
     Args:
-        form: any of `moretta.shared.release.release_format.VoiceForm`.
+        form: any of `moretta.shared.core.terms.VoiceForm`; of faces any but `frames`.
         array: as that form has it.
         codebook: [k, d]; needed for both kinds of tokens.
         coefficients: of MFCC of waveforms; default the codebook's number or 13.
@@ -105,8 +105,10 @@ def as_sequence(
     return as_mfcc(form, array, codebook, coefficients=coefficients)
 
 
-def model_input(form: str, array: npt.NDArray[Any], codebook: Codebook | None = None) -> npt.NDArray[np.float32]:
-    """What emotion models take: float32 [d] of a `code`, else what `as_sequence` gives. Errors: see there."""
+def model_input(form: str, array: npt.NDArray[Any], codebook: Codebook | None = None) -> npt.NDArray[Any]:
+    """What emotion models take: float32 [d] of a `code`, `frames` as they are, else what `as_sequence` gives."""
+    if form == "frames":
+        return array
     return np.ascontiguousarray(array, np.float32) if form == "code" else as_sequence(form, array, codebook)
 
 
@@ -133,11 +135,11 @@ def as_waveform(form: str, array: npt.NDArray[Any], codebook: Codebook | None = 
 
 def frame_count(form: str, array: npt.NDArray[Any]) -> int:
     """How many frames or steps a released array stands for: the size that privacy is composed over."""
-    if form in ("tokens", "mfcc", "code-sequence", "code-tokens"):
+    if form in ("tokens", "mfcc", "code-sequence", "code-tokens", "frames"):
         return len(array)
     if form in ("code", "waveform"):
         return 1 if form == "code" else 1 + len(array) // HOP_SAMPLES
-    raise ReleaseError(f"the released form voice/{form}", expected="tokens, mfcc, waveform or a form of codes")
+    raise ReleaseError(f"the released form {form}", expected="tokens, mfcc, waveform, frames or a form of codes")
 
 
 def _codewords(tokens: npt.NDArray[Any], codebook: Codebook | None) -> Frames:

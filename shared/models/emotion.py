@@ -32,6 +32,7 @@ LARGEST_SHARPNESS = 60.0
 """Of a temperature, as the logarithm of its inverse: its exponential stays within float32."""
 LARGEST_INPUT = 1e15
 """Of the standardisation: what is released with much noise is as large as the noise."""
+_PICTURE_AXES = 4
 _LEAST_STD = MIN_STD / 2
 _LARGEST = {"sharpness": LARGEST_SHARPNESS, "mean": LARGEST_INPUT, "std": LARGEST_INPUT}
 
@@ -52,7 +53,7 @@ class PublicScale(NamedTuple):
 class EmotionModel:
     """One named model: `features` turns a released array into a fixed-size input, `network` tells classes apart by it.
 
-    The array is a `moretta.shared.features.voice_forms.model_input` or frames; the scale is None for codes.
+    The array is a `moretta.shared.features.voice_forms.model_input`; the scale is None for codes.
     """
 
     modality: ModelKind
@@ -68,8 +69,7 @@ class EmotionModel:
 
     def input_of(self, form: str, array: Array, codebook: Floats | None, scale: PublicScale | None) -> Floats:
         """The input for one released array of a form; voice may need the codebook of its tokens, and a scale."""
-        ready = model_input(form, array, codebook) if self.modality == "voice" else array
-        return self.features(ready, None if is_code(form) else scale)
+        return self.features(model_input(form, array, codebook), None if is_code(form) else scale)
 
 
 def emotion_model(modality: ModelKind, name: str, classes: int = len(EMOTIONS)) -> EmotionModel:
@@ -231,7 +231,10 @@ def face_gradients(frames: Array, _scale: PublicScale | None) -> Floats:
 
     After Dalal & Triggs, CVPR 2005: 48x48 grey, 6x6 cells, 8 orientations, each cell normalized by its 3x3
     neighbourhood; the mean over frames and half the spread (motion) are kept: 6 x 6 x 8 x 2 = 576 values.
+    Codes are taken as those of a voice.
     """
+    if frames.ndim < _PICTURE_AXES:
+        return voice_statistics(frames, None)
     cells, bins = 6, 8
     histograms = []
     for grey in _grey(frames, 48):
@@ -253,7 +256,12 @@ def face_gradients(frames: Array, _scale: PublicScale | None) -> Floats:
 
 
 def face_picture(frames: Array, _scale: PublicScale | None) -> Floats:
-    """uint8 [frames, h, w, 3] -> float32 [3, 48, 48]: grey pictures at 25, 50 and 75 % of the clip."""
+    """uint8 [frames, h, w, 3] -> float32 [3, 48, 48]: grey pictures at 25, 50 and 75 % of the clip.
+
+    Codes are taken as those of a voice.
+    """
+    if frames.ndim < _PICTURE_AXES:
+        return voice_window(frames, None)
     picks = [round(share * (len(frames) - 1)) for share in (0.25, 0.5, 0.75)]
     return _grey(frames[picks], 48) - np.float32(0.5)
 

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from moretta.shared.core.terms import Modality, PrivacyStatement, PrivacyUnit
+from moretta.shared.features.voice_forms import frame_count
 from moretta.shared.privacy.mechanism import Mechanism, Pure, Unbounded
 from moretta.shared.privacy.noise import NoiseSource
 from moretta.shared.release.pinned import pinned_arrays
@@ -122,8 +123,8 @@ class Anonymizer(ABC):
         return None
 
     def frames(self, released: Array) -> int:
-        """Frames in one released array: the size that privacy is composed over. Default: its first axis."""
-        return len(released)
+        """Frames, steps of a sequence, or one code in a released array: the size that privacy is composed over."""
+        return frame_count(self.form, released)
 
     def keep_in(self, folder: Path) -> None:  # noqa: B027 - most keep nothing
         """Take the folder at the site for what the next release must know; called before `fit`. Default: keep nothing.

@@ -136,6 +136,8 @@ def check_array(modality: Modality, form: str, array: npt.NDArray[Any], *, codeb
         ("voice", "code"): (np.float32, 1, (MAX_CODE,)),
         ("voice", "code-sequence"): (np.float32, 2, (MAX_VOICE_FRAMES, MAX_CODE)),
         ("voice", "code-tokens"): (np.int32, 1, (MAX_VOICE_FRAMES,)),
+        ("face", "code"): (np.float32, 1, (MAX_CODE,)),
+        ("face", "code-sequence"): (np.float32, 2, (MAX_FACE_FRAMES, MAX_CODE)),
         ("face", "frames"): (np.uint8, 4, (MAX_FACE_FRAMES, MAX_FACE_SIDE, MAX_FACE_SIDE, 3)),
     }.get((modality, form))
     if rule is None:

@@ -186,6 +186,10 @@ def _frame(frames: UInt8, rng: np.random.Generator, *, varied: bool, shift: int 
     return padded[down : down + frame.shape[0], right : right + frame.shape[1]]
 
 
+ON_SEQUENCES = {"picture_cnn": "sequence_cnn", "resnet": "tdnn"}
+"""What attacks codes of faces in place of a network of pictures."""
+
+
 class _WithNetwork(Attacker):
     """Makes and trains the network of a row at the end of this file."""
 
@@ -201,10 +205,11 @@ class _WithNetwork(Attacker):
 
         torch.manual_seed(seed)  # initial weights and dropout draw from torch's generator
         self.speakers = clips.speakers
-        voice = self.modality == "voice"
-        sizes = (clips.mfcc(0).shape[1], self.dimensions) if voice else (self.dimensions,)
-        train = _trained_on_sequences if voice else _trained_on_pictures
-        network = getattr(attack_networks, self.network)(*sizes).to(computing_device())
+        seen = clips.holds_pictures
+        sizes = (self.dimensions,) if seen else (clips.mfcc(0).shape[1], self.dimensions)
+        train = _trained_on_pictures if seen else _trained_on_sequences
+        make = getattr(attack_networks, self.network if seen else ON_SEQUENCES.get(self.network, self.network))
+        network = make(*sizes).to(computing_device())
         self._embed, self._centres = train(network, self.dimensions, Schedule(self.margin), clips, seed)
 
 

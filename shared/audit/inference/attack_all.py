@@ -194,16 +194,20 @@ def prepare_pair(original: ClipSet | None, released: ClipSet, scratch: Path, poo
         released = released.subset(i for i, clip in enumerate(released.clips) if clip.clip in known)
     few = thinned(released, MAX_CLIPS[released.modality], seed=seed)
     note = "" if len(few) == len(released) else f"on {len(few)} of {len(released)} clips, drawn evenly over speakers"
-    if released.modality == "voice":
-        ready = few.with_views(scratch, pool=pool)
-        coefficients = ready.mfcc(0).shape[1] if len(ready) and not ready.holds_codes else None
-        before = None if original is None else original.among(ready)
-        before = before and before.with_views(scratch, pool=pool, coefficients=coefficients)
-    else:
-        ready = _small(few, pool)
-        before = None if original is None else _small(original.among(ready), pool)
+    if released.modality == "face":
         note = _joined(note, f"on {FRAMES} frames a clip of {SIDE} x {SIDE} pixels")
+    ready = _read_once(few, scratch, pool, None)
+    coefficients = None
+    if len(ready) and released.modality == "voice" and not ready.holds_codes:
+        coefficients = ready.mfcc(0).shape[1]
+    before = None if original is None else _read_once(original.among(ready), scratch, pool, coefficients)
     return Pair(before, ready if before is None else ready.among(before), note)
+
+
+def _read_once(clips: ClipSet, scratch: Path, pool: Workers, coefficients: int | None) -> ClipSet:
+    if clips.holds_pictures:
+        return _small(clips, pool)
+    return clips.with_views(scratch, pool=pool, coefficients=coefficients)
 
 
 def thinned(clips: ClipSet, limit: int, *, seed: int) -> ClipSet:
@@ -260,7 +264,7 @@ def _inversion_tasks(
     if released.modality == "voice":  # faces are attacked small, so that the embeddings of the audit are not those
         original, released = with_embeddings(original, released, folder, cache_dir, pool, seed=seed)
     tasks: list[Task] = []
-    for name in DECODERS_OF[released.modality]:
+    for name in DECODERS_OF["voice" if released.holds_codes else released.modality]:
         noted = about.model_copy(update={"target": f"speaker, {name}", "note": pair.note})
         invert = partial(invert_with, name, original, released, about=about, bootstrap=bootstrap, seed=seed)
         tasks.append((noted, invert))

@@ -10,6 +10,7 @@ from moretta.shared.audit.dataset import ClipSet
 from moretta.shared.audit.inference.classes import balanced_accuracy, infer_attribute
 from moretta.shared.audit.pretrained.age_sex import AgeSexReader
 from moretta.shared.audit.result import Result
+from moretta.shared.audit.runner import NOTHING_TO_READ
 from moretta.shared.audit.views import face_gradients, face_pixels, voice_statistics
 from moretta.shared.core.array_types import Array, Float32
 from moretta.shared.release.release_format import age_group
@@ -22,8 +23,8 @@ _CHUNK = 16
 
 def features_of(clips: ClipSet) -> Float32:
     """[n, d] of clips of either modality."""
-    voice = clips.modality == "voice"
-    return voice_statistics(clips) if voice else np.hstack([face_pixels(clips), face_gradients(clips)])
+    is_seen = clips.holds_pictures
+    return np.hstack([face_pixels(clips), face_gradients(clips)]) if is_seen else voice_statistics(clips)
 
 
 def infer_from_clips(clips: ClipSet, about: Result, *, seed: int, bootstrap: int) -> list[Result]:
@@ -45,7 +46,8 @@ def read_off_faces(clips: ClipSet, about: Result, *, seed: int, bootstrap: int) 
         target: about.model_copy(update={"target": target, "attacker": AgeSexReader.name, "kind": "pretrained"})
         for target in TARGETS
     }
-    if (reason := AgeSexReader.missing()) is not None:
+    reason = NOTHING_TO_READ if clips.holds_codes else AgeSexReader.missing()
+    if reason is not None:
         return [of.invalidated(reason) for of in by_target.values()]
     stated = {target: _stated(clips, target) for target in TARGETS}
     few = {target: _too_few(*stated[target], of) for target, of in by_target.items()}

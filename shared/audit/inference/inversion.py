@@ -23,6 +23,7 @@ from moretta.shared.audit.metrics.intervals import bootstrap_trials
 from moretta.shared.audit.metrics.verification import eer
 from moretta.shared.audit.protocol import SetName
 from moretta.shared.audit.result import Result
+from moretta.shared.audit.views import face_picture, voice_statistics
 from moretta.shared.core.array_types import Array, Bool, Int64, Integers, unit_rows
 from moretta.shared.core.device import computing_device
 from moretta.shared.core.workers import Workers
@@ -34,6 +35,7 @@ ENCODERS = {"voice": ("campplus", "ge2e"), "face": ("sface", "dlib")}
 ADAPTIVE = {"voice": "voice-wccn", "face": "face-wccn"}
 """Trained on originals of the attacker's own people: always there."""
 DECODERS_OF = {"voice": ("ridge", "mlp"), "face": ("conv",)}
+"""Codes of either modality are decoded as voice is."""
 CONTEXT = 4
 """Frames on each side that a voice decoder sees: 90 ms in all."""
 MAX_FRAMES = 500
@@ -230,7 +232,7 @@ def invert_with(
     of_decoder = about.model_copy(update={"target": "original features", "attacker": f"{name} decoder"})
     found = [of_decoder.with_value(restored.explained, metric="explained_variance", **counts)]
     own = original.subset(restored.own)
-    for reader, (recognise, limit) in _recognisers(own, seed, sound=not released.holds_codes).items():
+    for reader, (recognise, limit) in _recognisers(own, seed, decoded=not released.holds_codes).items():
         enrolment = recognise(original.subset(enrolled))
         rows = []
         for scenario, clips in shown.items():
@@ -288,10 +290,13 @@ def with_embeddings(
     return replace(original, views=done["original"].views), replace(released, views=done["released"].views)
 
 
-def _recognisers(own: ClipSet, seed: int, *, sound: bool) -> Mapping[str, tuple[Recogniser, float]]:
-    """Each recogniser with the EER on originals above which it counts for nothing; encoders read sound only."""
+def _recognisers(own: ClipSet, seed: int, *, decoded: bool) -> Mapping[str, tuple[Recogniser, float]]:
+    """Each recogniser with the EER on originals above which it counts for nothing.
+
+    `decoded`: whether sound or pictures are restored, which alone encoders can read.
+    """
     found: dict[str, tuple[Recogniser, float]] = {}
-    for encoder in encoders_at_hand(own.modality) if sound else ():
+    for encoder in encoders_at_hand(own.modality) if decoded else ():
         found[encoder] = (partial(embeddings_of, encoder), get_attacker(encoder).max_unprotected_eer)
     cls = get_embedder(ADAPTIVE[own.modality])
     model = cls()
@@ -304,9 +309,10 @@ def _restored(decoder: Any, original: ClipSet, released: ClipSet, speaker: Int64
     options: dict[str, Any] = {"decoder": decoder, "max_rows": MAX_ROWS[released.modality], "seed": seed}
     sides = (released, original)
     if released.holds_codes:
-        # Codes keep no time that frames of sound could be matched with: statistics of the original are restored. They
-        # are their own statistics, as a code is.
-        given, wanted = (np.stack([c.statistics(i) for i in range(len(c))]).astype(np.float64) for c in sides)
+        # Codes keep no time that frames could be matched with: statistics of the original are restored. They are their
+        # own statistics, as a code is.
+        seen = face_picture if original.holds_pictures else voice_statistics
+        given, wanted = voice_statistics(released).astype(np.float64), seen(original).astype(np.float64)
         return restore(given, wanted, speaker, **options), "code"
     if released.modality == "voice":
         pairs = [[clips.mfcc(i)[:MAX_FRAMES] for clips in sides] for i in range(len(released))]

@@ -180,7 +180,7 @@ class Expression(UtilityEvaluator):
 
 
 FOLDS = 5
-OTHER_FORM = "codes were released: an evaluator that was trained on sound cannot read them"
+OTHER_FORM = "codes were released: an evaluator that was trained on sound or pictures cannot read them"
 UTILITY_SCENARIOS = ("unprotected", "semi-informed", "ignorant")
 """Trained and tested on originals, trained and tested on releases, and trained on originals but tested on releases.
 The last is the VoicePrivacy Challenge's question: does a model of open data still work? A pretrained evaluator is

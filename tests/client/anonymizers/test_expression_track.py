@@ -104,6 +104,21 @@ def test_two_people_who_do_the_same_are_released_alike() -> None:
     assert other < own, "a smile changes the public face more than another person does"
 
 
+def test_the_numbers_that_are_drawn_may_be_released_themselves() -> None:
+    """With the same noise, the sequence of codes is what the pictures show."""
+    clip = np.stack([frame(FIRST_STRANGER, jaw_open=0.2 * k) for k in range(3)])
+    study = Study().with_changes(face={"anonymizer": "expression-track", "form": "code-sequence"})
+    released = {}
+    for form in ("frames", "code-sequence"):
+        anonymizer = ExpressionTrack(FaceCropper(CROP_SIDE, MiddleDetector()), TrackOptions(), fps=5.0, form=form)
+        anonymizer.fit([("a", clip)], SeededNoise(1, "fit"))
+        (released[form],) = anonymizer.release([clip], [SeededNoise(1, "clip")], ["a"])
+        check_array("face", form, released[form])
+        assert (anonymizer.statement({}, "seeded").form, anonymizer.frames(released[form])) == (form, 3)
+    np.testing.assert_array_equal(made().drawn(released["code-sequence"]), released["frames"])
+    assert get_anonymizer("face", "expression-track").from_study(study, {}).form == "code-sequence"
+
+
 def test_only_the_public_person_is_drawn() -> None:
     anonymizer = made()
     (picture,) = anonymizer.drawn(np.zeros((1, len(RELEASED))))

@@ -10,6 +10,7 @@ from moretta.shared.audit.dataset import ClipSet
 from moretta.shared.audit.result import Result
 from moretta.shared.audit.runner import audit
 from moretta.shared.core.labels import EMOTIONS
+from moretta.shared.core.terms import Modality
 from moretta.shared.data.corpora.cremad import Level
 from moretta.shared.release import PseudonymKey, ReleasedClip
 
@@ -32,6 +33,7 @@ def voices(*, speakers: int = 8, clips: int = 12, apart: float = 1.5, seed: int 
 def codes(
     *,
     form: Literal["code", "code-sequence", "code-tokens"] = "code",
+    modality: Modality = "voice",
     speakers: int = 8,
     clips: int = 12,
     apart: float = 2.0,
@@ -48,10 +50,10 @@ def codes(
         sequence = (centre + rng.normal(size=(1 if form == "code" else 12, 6))).astype(np.float32)
         arrays.append(sequence[0] if form == "code" else sequence)
     if form != "code-tokens":
-        return ClipSet.from_arrays(meta, arrays, modality="voice", form=form)
+        return ClipSet.from_arrays(meta, arrays, modality=modality, form=form)
     book = np.concatenate(arrays)[:: len(meta) // 16]
     nearest = [((a[:, None] - book) ** 2).sum(2).argmin(1).astype(np.int32) for a in arrays]
-    return ClipSet.from_arrays(meta, nearest, modality="voice", form=form, codebook=book)
+    return ClipSet.from_arrays(meta, nearest, modality=modality, form=form, codebook=book)
 
 
 def faces(*, speakers: int = 6, clips: int = 8, apart: float = 60.0, seed: int = 0) -> ClipSet:

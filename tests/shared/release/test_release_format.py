@@ -13,7 +13,8 @@ from moretta.shared.release import release_format as limits
 from moretta.shared.release.release_format import check_array
 
 CODES = (("voice", "code"), ("voice", "code-sequence"), ("voice", "code-tokens"))
-FORMS = (("voice", "tokens"), ("voice", "mfcc"), ("voice", "waveform"), *CODES, ("face", "frames"))
+OF_FACES = (("face", "code"), ("face", "code-sequence"), ("face", "frames"))
+FORMS = (("voice", "tokens"), ("voice", "mfcc"), ("voice", "waveform"), *CODES, *OF_FACES)
 
 
 def sound(form: str) -> np.ndarray[Any, Any]:

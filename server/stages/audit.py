@@ -65,7 +65,8 @@ def audit(
         "bootstrap": study.audit.bootstrap,
     }
     with computing_on(study.run.device):
-        sets = {m: _attack_identity(context, releases, m, found, options) for m in attacked}
+        units = None if limits.embeddings is None else limits.embeddings / "units"
+        sets = {m: _attack_identity(context, releases, m, found, options | {"units_dir": units}) for m in attacked}
         if study.audit.inference:
             seed = derive(study.seed, "beyond identity")
             found.inference += attack_all(sets, seed=seed, progress=_steps(context, "inference attacks"), **options)

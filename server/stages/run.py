@@ -252,7 +252,8 @@ class AuditLimits:
     workers: int | None = None
     """Processes; None takes one for each CPU."""
     embeddings: Path | None = None
-    """Cache of what encoders made of clips; None means in the run's own folder."""
+    """Cache of what encoders made of clips, and of what attackers found, for several runs on the same clips; None keeps
+    the first alone, in the run's own folder."""
 
 
 @dataclass

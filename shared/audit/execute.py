@@ -96,15 +96,22 @@ def scenarios_of(cls: type[Attacker], unit: Unit, sets: set[SetName]) -> list[Sc
     return [s for s in found if s.train == unit.train and (s.enrol == s.train or not closed)]
 
 
+def possible(inputs: Inputs, unit: Unit) -> tuple[list[Scenario], list[Scenario]]:
+    """The scenarios of a training that can be run, and those in which the model would have to read another form.
+
+    A model of sound or pictures cannot read codes, nor one of codes these. To make codes of own recordings is
+    semi-informed.
+    """
+    wanted = scenarios_of(get_attacker(unit.attacker), unit, set(inputs.sets))
+    codes = {name for name, clips in inputs.sets.items() if clips.holds_codes}
+    barred = [s for s in wanted if len({name in codes for name in (s.enrol, s.trial, s.train)}) > 1]
+    return [s for s in wanted if s not in barred], barred
+
+
 def run_unit(inputs: Inputs, unit: Unit) -> list[Result]:
     """Train, attack and measure. Whatever goes wrong becomes invalid results, never an exception of the audit."""
     cls = get_attacker(unit.attacker)
-    wanted = scenarios_of(cls, unit, set(inputs.sets))
-    # A model of sound or pictures cannot read codes, nor one of codes these. To make codes of own recordings is
-    # semi-informed.
-    codes = {name for name, clips in inputs.sets.items() if clips.holds_codes}
-    barred = [s for s in wanted if len({name in codes for name in (s.enrol, s.trial, s.train)}) > 1]
-    scenarios = [s for s in wanted if s not in barred]
+    scenarios, barred = possible(inputs, unit)
 
     def invalid(some: list[Scenario], reason: str) -> list[Result]:
         return failed(cls, [s.name for s in some], reason, speakers=inputs.enrolled, clips=len(inputs.plan.trial))

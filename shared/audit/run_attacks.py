@@ -69,10 +69,16 @@ def run_all(
     what: str,
     pool: Workers,
     progress: Progress | None,
+    shared: Sequence[Path | None] = (),
 ) -> list[Result]:
-    """Results of all tasks, in their order whatever is finished first. Progress: `what`, then the label of each."""
+    """Results of all tasks, in their order whatever is finished first. Progress: `what`, then the label of each.
+
+    `shared`: of each task the file that audits of the same content share, if there is one.
+    """
     kept = _KEPT.get()
     places: list[Path | None] = [None] * len(tasks) if kept is None else kept.places(labels)
+    if shared:
+        places = [both or own for both, own in zip(shared, places, strict=True)]
     found = [_kept_at(place) for place in places]
     left = [index for index, results in enumerate(found) if results is None]
     if progress is not None and tasks:

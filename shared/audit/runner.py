@@ -7,11 +7,13 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from moretta.shared.audit.attackers.base import Attacker, Embedder, attacker_names, get_attacker
 from moretta.shared.audit.attackers.open_set import embed_once
 from moretta.shared.audit.dataset import ClipSet
 from moretta.shared.audit.execute import Inputs, run_unit, scenarios_of, units_of
+from moretta.shared.audit.kept_units import shared_places
 from moretta.shared.audit.measure import failed
 from moretta.shared.audit.metrics.scores import METRICS
 from moretta.shared.audit.protocol import SCENARIOS, SetName, TrialPlan, make_plan
@@ -50,6 +52,7 @@ def audit(
     bootstrap: int = 200,
     workers: int | None = None,
     cache_dir: Path | None = None,
+    units_dir: Path | None = None,
     progress: Progress | None = None,
 ) -> AuditResult:
     """Attack one modality. Results are the same whatever the number of workers.
@@ -62,6 +65,7 @@ def audit(
         bootstrap: resamples of each interval; 0 leaves intervals out.
         workers: processes; None takes one for each CPU, 1 stays in this process.
         cache_dir: where embeddings of untrained encoders are kept, by content; None keeps them for this run only.
+        units_dir: where results of attackers are kept, by all that they depend on; None keeps none.
         progress: called after every finished step.
 
     Raises:
@@ -96,7 +100,8 @@ def audit(
         units.sort(key=lambda u: (-get_attacker(u.attacker).cost, u.train == "constant"))
         tasks = [(small if unit.train == "constant" else inputs, unit) for unit in units]
         labels = [f"{unit.attacker} ({unit.name})" for unit in units]
-        results += run_all(run_unit, tasks, labels, what="attackers done", pool=pool, progress=progress)
+        how: dict[str, Any] = {"what": "attackers done", "pool": pool, "progress": progress}
+        results += run_all(run_unit, tasks, labels, shared=shared_places(tasks, units_dir), **how)
     attacker_order = {cls.name: index for index, cls in enumerate(chosen)}
     scenario_order = {scenario.name: index for index, scenario in enumerate(SCENARIOS)}
 

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar, cast
@@ -109,7 +110,8 @@ def attacker(name: str, *, modality: Modality, kind: AttackerKind = "adaptive") 
 def attacker_row(
     name: str, family: type[Attacker], *, modality: Modality, kind: AttackerKind = "adaptive", **settings: Any
 ) -> None:
-    """Register a row of a table of attackers: a class of this family with these settings."""
+    """Register a row of a table of attackers: a class of this family with these settings, of the caller's module."""
+    settings.setdefault("__module__", sys._getframe(1).f_globals["__name__"])  # as named tuples do
     attacker(name, modality=modality, kind=kind)(cast(type[Attacker], type(name, (family,), settings)))
 
 

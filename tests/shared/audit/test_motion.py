@@ -16,7 +16,7 @@ PLACES = ((10, 10), (10, 30), (30, 10), (30, 30))
 PAIRS = tuple(combinations(range(len(PLACES)), 2))
 
 
-def movers(*, own: bool, clips: int = 10, frames: int = 24, seed: int = 0) -> ClipSet:
+def movers(*, own: bool, clips: int = 8, frames: int = 16, seed: int = 0) -> ClipSet:
     """One face for six people; two of its four spots move together, whose differs from person to person if `own`."""
     rng = np.random.default_rng(seed)
     meta, arrays = [], []

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from moretta.deploy.cli.console import AsJson, AttackerNames, Device, Processes, figure, listed, note, show, show_table
+from moretta.shared.audit.report.wording import INVALID
 from moretta.shared.core.errors import AttackersError
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ def audit(  # noqa: PLR0917 - typer reads the options from the signature
     """
     from moretta.deploy.runtime.audit_folder import PAGE_FILE, audit_folder
     from moretta.deploy.runtime.run_folder import reproduce_command
+    from moretta.shared.audit.report import verdict
     from moretta.shared.audit.result import strongest_of_each
     from moretta.shared.core.device import computing_on
     from moretta.shared.pretrained import cache_folder
@@ -66,6 +68,7 @@ def audit(  # noqa: PLR0917 - typer reads the options from the signature
             progress=lambda what, done, total: note(f"{done}/{total} {what}"),
         )
     facts = {
+        "verdict": found.gate.model_dump(mode="json"),
         "headline": found.headline_json(),
         "inference": [finding.model_dump(mode="json") for finding in strongest_of_each(found.findings)],
         "utility": [row.model_dump(mode="json") for row in found.utility],
@@ -74,7 +77,9 @@ def audit(  # noqa: PLR0917 - typer reads the options from the signature
     }
     if not as_json:
         _show_tables(found)
-    lines = [f"Page: {out / PAGE_FILE}; all figures: {out / 'audit.json'}", *_headline_lines(found)]
+    first = ["SYNTHETIC INPUT: these figures say nothing about people."] if found.synthetic else []
+    last = [*verdict.lines(found.gate), *found.sentences, f"Page: {out / PAGE_FILE}; all figures: {out / 'audit.json'}"]
+    lines = [*first, *_unused_lines(found), *last]
     show(facts, lines, as_json=as_json, indent=1)
 
 
@@ -123,26 +128,18 @@ def invalid_targets(findings: Sequence[Result]) -> dict[tuple[str, str, str], st
     return reasons
 
 
-def _headline_lines(found: AuditedFolder) -> list[str]:
-    """What the strongest attackers reached, one sentence each; last, because it is what to remember."""
-    lines = [
+def _unused_lines(found: AuditedFolder) -> list[str]:
+    return [
         f"{count} {modality} clips could not be used: {reason}"
         for modality, reasons in found.unused.items()
         for reason, count in sorted(reasons.items())
     ]
-    if not found.headline:
-        lines.append("Every attacker is invalid: nothing is known of what these releases leak.")
-    return lines + [
-        f"{row.modality}: strongest {row.metric} {_value(row)} by {row.attacker} ({row.scenario}), "
-        f"chance {row.chance:.3f}, {row.speakers} speakers"
-        for part in found.headline
-        for row in (part["top1"], part["eer"])
-        if row is not None
-    ]
 
 
 def _value(row: Result | None) -> str:
-    return "-" if row is None else figure(row.value, row.low, row.high)
+    if row is None:
+        return "-"
+    return f"{figure(row.value, row.low, row.high)}{f' {INVALID}' if row.invalid else ''}"
 
 
 @attackers_app.command()

@@ -94,7 +94,11 @@ def end_with(outcome: Outcome, *, as_json: bool) -> NoReturn:
     if as_json:
         typer.echo(json.dumps(outcome.to_json()))
     if outcome.code in (ExitCode.OK, ExitCode.GATE):
-        typer.echo(f"Report: {outcome.folder / 'report.html'}", err=as_json)
+        from moretta.shared.audit.report import report_file, verdict
+
+        for line in verdict.lines(report_file.load_report(outcome.folder).gate):
+            typer.echo(printable(line), err=as_json)
+        typer.echo(f"Report: {outcome.folder / report_file.REPORT_HTML}", err=as_json)
         if outcome.code == ExitCode.GATE:
             note("moretta: the run broke a limit of the study's gate; the report names it")
     else:

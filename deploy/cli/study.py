@@ -159,6 +159,7 @@ def report(
 
     Example: moretta report out
     """
+    from moretta.shared.audit.report import verdict
     from moretta.shared.audit.report.report_file import load_report, report_json_schema, write_html
     from moretta.shared.audit.report.summary import findings, what_was_run
 
@@ -176,6 +177,5 @@ def report(
         "report": str(page),
     }
     first = ["SYNTHETIC INPUT: these figures say nothing about people."] if found.corpus.synthetic else []
-    gate = [f"Gate broken: {limit}" for limit in found.gate.broken]
-    lines = [*first, what_was_run(found), *findings(found), *gate, f"Report: {page}"]
+    lines = [*first, *verdict.lines(found.gate), what_was_run(found), *findings(found), f"Page: {page}"]
     show(facts, lines, as_json=as_json, indent=1)

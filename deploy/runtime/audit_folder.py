@@ -15,6 +15,9 @@ from moretta.deploy.sweep.jobs import instruments
 from moretta.shared.audit.arrays import VideoFaces
 from moretta.shared.audit.dataset import ClipSet
 from moretta.shared.audit.report.page import render_audit
+from moretta.shared.audit.report.report_schema import GatePart
+from moretta.shared.audit.report.summary import headlines, identity_sentences
+from moretta.shared.audit.report.verdict import check_gate
 from moretta.shared.audit.result import Result, strongest_of_each
 from moretta.shared.audit.run_attacks import keeping
 from moretta.shared.audit.runner import audit
@@ -27,10 +30,11 @@ from moretta.shared.core.terms import MODALITIES, Modality
 from moretta.shared.core.workers import Progress
 from moretta.shared.data.clips import Clip, Corpus, Drop, Speaker
 from moretta.shared.data.corpora.cremad import ClipName
-from moretta.shared.data.reader import AUDIO_ENDINGS, VIDEO_ENDINGS, media_files, read_corpus, readers
+from moretta.shared.data.reader import AUDIO_ENDINGS, VIDEO_ENDINGS, media_files, read_corpus, read_marker, readers
 from moretta.shared.data.tables import DEMOGRAPHICS_FILE, read_demographics
 from moretta.shared.release import PseudonymKey, Release, open_release
 from moretta.shared.release.release_format import STATEMENT_FILE
+from moretta.shared.study.sections import GateSection
 
 KEY_FILE = "pseudonym.key"
 PAGE_FILE = "audit.html"
@@ -53,6 +57,20 @@ class AuditedFolder:
     """Of the utility evaluators."""
     unused: dict[str, dict[str, int]] = field(default_factory=dict)
     """Clips that could not be used, by modality and reason."""
+    originals: bool = True
+    """Whether there were originals to check attackers on."""
+    synthetic: bool = False
+    """Whether a program made the clips, as far as the folders say."""
+
+    @property
+    def gate(self) -> GatePart:
+        """The verdict by the default criteria."""
+        return check_gate(GateSection(), headlines(self.rows, None), released=())
+
+    @property
+    def sentences(self) -> list[str]:
+        """What the strongest attackers do, in plain words."""
+        return identity_sentences(headlines(self.rows, None), self.rows, without_originals=not self.originals)
 
     @property
     def headline(self) -> list[dict[str, Any]]:
@@ -102,7 +120,7 @@ def audit_folder(
     """
     prepare_output(out)
     sets = _load(releases, corpus, key, seed)
-    done = AuditedFolder()
+    done = AuditedFolder(originals=corpus is not None)
     how: dict[str, Any] = {"seed": seed, "workers": workers, "progress": progress}
     attack: dict[str, Any] = {"bootstrap": bootstrap, "cache_dir": cache_dir, **how}
     # all that the figures depend on, beside the code: with anything else nothing that was kept holds
@@ -125,20 +143,25 @@ def audit_folder(
         with tempfile.TemporaryDirectory(prefix="moretta-utility-") as scratch:
             for original, released in sets.values() if utility else ():
                 done.utility += evaluate_utility(original, released, scratch=Path(scratch), **how)
+    done.synthetic = any(read_marker(folder)[1] for folder in (releases, *([corpus] if corpus else [])))
     page = render_audit(
         done.rows,
         done.findings,
         done.utility,
+        gate=done.gate,
+        synthetic=done.synthetic,
         name=name or releases.resolve().name,
         seed=seed,
         command=command,
-        originals=corpus is not None,
+        originals=done.originals,
         unused=[(f"{m} {why}", n) for m, reasons in done.unused.items() for why, n in sorted(reasons.items())],
     )
     write_atomic(out / PAGE_FILE, page)
     content = {
+        "verdict": done.gate.model_dump(mode="json"),
+        "synthetic": done.synthetic,
         "seed": seed,
-        "originals": corpus is not None,
+        "originals": done.originals,
         "device": computing_device().type,
         "unused": done.unused,
         "headline": done.headline_json(),

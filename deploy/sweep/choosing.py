@@ -24,6 +24,8 @@ from moretta.deploy.sweep.jobs import SweepPlan, plan_sweep
 from moretta.deploy.sweep.run_sweep import Worked, at_work, do_missing
 from moretta.deploy.sweep.sweep_results import CellAudit, ResultFolder
 from moretta.shared.audit.report.page import render_audit
+from moretta.shared.audit.report.summary import headlines
+from moretta.shared.audit.report.verdict import check_gate
 from moretta.shared.audit.result import strongest, strongest_of_each
 from moretta.shared.core.atomic import write_atomic
 from moretta.shared.core.errors import ExitCode, StudyError
@@ -34,6 +36,7 @@ from moretta.shared.data.clips import Clip, Corpus
 from moretta.shared.data.reader import read_corpus
 from moretta.shared.data.recordings import has_sound
 from moretta.shared.study.schema import Study, load_study
+from moretta.shared.study.sections import GateSection
 
 SHIPPED = Path(__file__).parent  # folder of the candidates that come with Moretta, one file for each modality
 CHOICE_JSON, CHOICE_CSV, STUDY_FILE = "choice.json", "choice.csv", "study.toml"
@@ -283,9 +286,12 @@ def _write(out: Path, choice: Choice, proof: CellAudit | None, plan: SweepPlan, 
         (out / stale).unlink(missing_ok=True)
     corpus, seed = plan.cells[0].corpus, plan.cells[0].study.seed
     if choice.shown is not None and proof is not None:
-        name = f"{choice.shown.name}, {corpus.name}{' (synthetic people)' if corpus.synthetic else ''}"
-        page = render_audit(proof.rows, (), proof.utility, name=name, seed=seed, command=command)
+        name = f"{choice.shown.name}, {corpus.name}"
+        gate = check_gate(GateSection(), headlines(proof.rows, None), released=())
+        about: dict[str, Any] = {"gate": gate, "name": name, "seed": seed, "synthetic": corpus.synthetic}
+        page = render_audit(proof.rows, (), proof.utility, **about, command=command)
         audited = {
+            "verdict": gate.model_dump(mode="json"),
             "candidate": choice.shown.name,
             "seed": seed,
             "audit": [row.model_dump(mode="json") for row in proof.rows],

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Literal
 
@@ -22,13 +21,13 @@ from moretta.shared.audit.report import report_schema as schema
 from moretta.shared.audit.report.report_file import write_report
 from moretta.shared.audit.report.summary import headlines
 from moretta.shared.audit.report.tables import site_level_rows
+from moretta.shared.audit.report.verdict import check_gate
 from moretta.shared.core.device import describe_device, resolve_device
 from moretta.shared.core.reproducibility import versions
 from moretta.shared.release.anonymizer import anonymizer_of
 from moretta.shared.release.release_format import AnonymizerStatement
 from moretta.shared.study.run_plan import DeploymentPlan
 from moretta.shared.study.schema import Study
-from moretta.shared.study.sections import GateSection
 
 _OTHER_UNIT = {
     "speaker": "clips are sampled and clipped one by one: what all clips of the speaker who has most of them lose",
@@ -180,45 +179,3 @@ def _site(context: RunContext, releases: Releases, training: Training, site: str
         dropped=sum(facts.dropped.values()),
         missed=context.progress.missed_as_text(site),
     )
-
-
-def check_gate(
-    gate: GateSection,
-    headline: Sequence[schema.Headline],
-    privacy: Iterable[schema.PrivacyRow],
-    *,
-    released: Iterable[str],
-    unit: Literal["clip", "speaker"] = "clip",
-) -> schema.GatePart:
-    """Hold the strongest attackers' figures and the budgets spent per `unit` against the study's limits.
-
-    A limit that could not be checked counts as broken, because no attacker was valid, none looked at a modality that
-    was released, or a budget is not known: silence is not privacy.
-    """
-    broken: list[str] = []
-    for modality in headline:
-        figures = {f.metric: f.value for f in modality.figures}
-        top1, eer = figures.get("top1"), figures.get("eer")
-        if gate.max_top1 is not None and (top1 is None or top1 > gate.max_top1):
-            broken.append(f"{modality.modality}: strongest top-1 {_shown(top1)}, limit {gate.max_top1:.3f}")
-        if gate.min_eer is not None and (eer is None or eer < gate.min_eer):
-            broken.append(f"{modality.modality}: strongest EER {_shown(eer)}, limit {gate.min_eer:.3f}")
-    if gate.max_top1 is not None or gate.min_eer is not None:
-        attacked = {modality.modality for modality in headline}
-        broken += [
-            f"{m}: released and not attacked, so its limits cannot be checked" for m in released if m not in attacked
-        ]
-    if gate.max_epsilon is not None:
-        spent = [(r.site, r.epsilon) for r in privacy if r.mechanism == "dp-sgd" and r.unit == unit]
-        for site in sorted({s for s, _ in spent}):
-            epsilon = max(math.inf if e is None else e for s, e in spent if s == site)
-            if epsilon > gate.max_epsilon:
-                shown = f"{epsilon:.2f}" if epsilon < math.inf else "without a finite figure"
-                broken.append(f"{site}: DP-SGD spent epsilon {shown} per {unit}, limit {gate.max_epsilon:.2f}")
-        if not spent:
-            broken.append("nothing was trained with DP-SGD, so max_epsilon cannot be checked")
-    return schema.GatePart(passed=not broken, broken=tuple(broken))
-
-
-def _shown(value: float | None) -> str:
-    return "unknown" if value is None else f"{value:.3f}"

@@ -193,11 +193,27 @@ class RunSection(Section):
 
 
 class GateSection(Section):
-    """`[gate]`: limits that fail the run. None means no limit."""
+    """`[gate]`: acceptance criteria. Those on re-identification always stand, by default with the limits below; a limit
+    that the study sets itself also fails the run.
+    """
 
     max_top1: Fraction | None = None
+    """None is twice chance, and at most halfway from chance to certainty, which is less for two people."""
     min_eer: Fraction | None = None
+    """None is 0.35."""
     max_epsilon: Positive | None = None
+    """None is no limit."""
+
+    def top1_limit(self, chance: float | None) -> float | None:
+        """What the strongest attacker's top-1 may reach; None where chance is not known, and no limit is set."""
+        if self.max_top1 is not None or chance is None:
+            return self.max_top1
+        return min(2 * chance, (1 + chance) / 2)
+
+    @property
+    def eer_limit(self) -> float:
+        """What the strongest attacker's EER may fall to."""
+        return 0.35 if self.min_eer is None else self.min_eer
 
 
 def check_model(kind: ModelKind, name: str) -> None:

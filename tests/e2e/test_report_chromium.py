@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import importlib.util
 import re
 import shutil
@@ -9,12 +10,17 @@ import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import cv2
 import numpy as np
 import pytest
 
+from moretta.shared.audit.report.page import render_audit, render_html
 from moretta.shared.audit.report.report_file import write_report
+from moretta.shared.audit.report.sweep_page import render_sweep
+from moretta.shared.audit.report.zoo_page import render_zoo
+from moretta.shared.audit.report.zoo_rows import COLUMNS, ZooFigure, ZooReport, ZooRow
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 pytestmark = [
@@ -37,13 +43,14 @@ FLAGS = (
 @pytest.fixture(scope="module")
 def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("report")
-    write_report(_example().report(), folder)
+    write_report(_made("example").report(), folder)
     return folder / "report.html"
 
 
-def _example() -> ModuleType:
-    path = Path(__file__).parents[1] / "shared" / "audit" / "report" / "example.py"
-    spec = importlib.util.spec_from_file_location("report_example", path)
+def _made(name: str) -> ModuleType:
+    """A module of the tests of pages, which has records with made-up figures."""
+    path = Path(__file__).parents[1] / "shared" / "audit" / "report" / f"{name}.py"
+    spec = importlib.util.spec_from_file_location(f"report_{name}", path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
@@ -75,4 +82,56 @@ def test_page_prints_to_pdf(page: Path, tmp_path: Path) -> None:
     _browse(page, tmp_path / "profile", f"--print-to-pdf={printed}", "--no-pdf-header-footer")
     content = printed.read_bytes()
     assert content.startswith(b"%PDF")
-    assert len(content) > 20_000
+    assert 1 < len(re.findall(rb"/Type\s*/Page\b", content)) <= 12
+
+
+def _pages() -> dict[str, str]:
+    """Every kind of page, with synthetic people, invalid figures and missing ones."""
+    report, sweep = _made("example").report(), _made("test_sweep_page").report(synthetic=True)
+    about: dict[str, Any] = {"gate": report.gate, "name": "releases", "seed": 1, "command": "moretta audit releases"}
+    row = ZooRow(system="a", setting="b", figures={name: ZooFigure(why="not measured") for name in COLUMNS})
+    zoo = {"name": "zoo", "synthetic": True, "rows": (row,), "people": ("6 people.",)}
+    run = {"command": "moretta zoo", "versions": {"moretta": "0"}, "finished": "2026", "seconds": 1.0}
+    return {
+        "report": render_html(report),
+        "audit": render_audit(report.audit, report.inference, report.utility, synthetic=True, **about),
+        "sweep": render_sweep(sweep),
+        "zoo": render_zoo(ZooReport.model_validate(zoo | run)),
+    }
+
+
+WIDTHS = (390, 820, 1280)
+CHECK = """
+document.querySelectorAll("details").forEach(part => part.open = true);
+axe.run().then(found => {
+  const problems = found.violations.flatMap(v => v.nodes.map(n => v.id + ": " + n.html.slice(0, 120)));
+  if (document.documentElement.scrollWidth > innerWidth) problems.push("wider than the window");
+  const list = parent.document.createElement("pre");
+  list.textContent = NAME + " checked " + found.passes.length + "\\n" + problems.join("\\n");
+  parent.document.body.append(list);
+});
+"""
+
+
+@pytest.mark.parametrize("scheme", ["dark", "light"])
+def test_axe_finds_nothing_on_any_page_at_three_widths(tmp_path: Path, scheme: str) -> None:
+    axe = pytest.importorskip("axe_core_python", reason="install the dev extra: it has axe-core")
+    script = (Path(axe.__file__).parent / "axe.min.js").read_text(encoding="utf-8")
+    frames, names = "", []
+    for name, source in _pages().items():
+        open_to_scripts = re.sub(r"<meta http-equiv=[^>]*>", "", source)
+        assert open_to_scripts != source
+        for width in WIDTHS:
+            names.append(f"{name} {width}")
+            check = f"<script>{script}</script><script>{CHECK.replace('NAME', repr(names[-1]))}</script></body>"
+            inner = html.escape(open_to_scripts.replace("</body>", check))
+            frames += f'<iframe width="{width}" height="900" srcdoc="{inner}"></iframe>'
+    head = '<!doctype html><meta charset="utf-8"><meta name="color-scheme" content="light dark">'
+    (tmp_path / "all.html").write_text(f"{head}<body>{frames}</body>", encoding="utf-8")
+    preferred = f"--blink-settings=preferredColorScheme={('dark', 'light').index(scheme)}"
+    options = (preferred, "--virtual-time-budget=60000", "--dump-dom")
+    dumped = _browse(tmp_path / "all.html", tmp_path / "profile", *options).stdout
+    lists = [text.partition("\n") for text in re.findall(r"<pre>([^<]*)</pre>", dumped) if " checked " in text]
+    checked = {first.partition(" checked ")[0]: problems for first, _, problems in lists}
+    assert sorted(checked) == sorted(names)
+    assert {name: problems for name, problems in checked.items() if problems} == {}

@@ -287,7 +287,7 @@ def test_no_process_and_no_scratch_folder_is_left(finished: Command, gated: Comm
 def test_a_broken_gate_ends_with_its_own_code_and_a_report_that_names_the_limit(gated: Command) -> None:
     found = report(gated)
     assert found["gate"]["passed"] is False
-    assert found["gate"]["broken"][0].startswith("voice: strongest top-1")
+    assert found["gate"]["broken"][0].startswith("voice: strongest Top-1")
     assert outcome(gated)["status"] == "gate-broken"
     assert "broke a limit" in gated.stderr
     assert (gated.out / "report.html").exists()

@@ -1,4 +1,4 @@
-"""The charts of a study's report: confusion matrices, privacy loss over rounds, all attackers, and the trade-off."""
+"""The charts of a study's report: the trade-off, people by risk, confusion matrices, and what rounds do."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 Bounds = tuple[float, float | None, float | None]  # value, low and high
 LARGEST = {"top1": 1.0, "eer": 0.6}  # where the axis of each headline metric ends
 _STEPS = {"top1": 0.2, "eer": 0.1}
+WIDTH = 420.0  # px of a chart: on a telephone its labels still have five sixths of their size
 _CELL = 41.0  # side of a confusion cell, in px
 _SCENARIO_MARKS = {"ignorant": "o", "lazy-informed": "^", "semi-informed": "s"}
 DASHED: dict[str, Any] = {"color": p.SOFT, "linewidth": 1.3, "linestyle": (0, (4, 4))}
@@ -76,7 +77,7 @@ def epsilon_over_rounds(rows: Sequence[PrivacyRow], *, limit: float | None = Non
             series[row.mechanism, row.unit][row.round].append(row.epsilon)
     if not series:
         return None
-    chart = Chart("Privacy loss over rounds", 880, 300)
+    chart = Chart("Privacy loss over rounds", WIDTH, 260)
     axes = chart.figure.subplots()
     for index, ((mechanism, unit), rounds) in enumerate(sorted(series.items())):
         tone, numbers = p.TONES[index % len(p.TONES)], sorted(rounds)
@@ -91,76 +92,8 @@ def epsilon_over_rounds(rows: Sequence[PrivacyRow], *, limit: float | None = Non
     axes.set(xlabel="round", ylabel="epsilon spent (guaranteed)")
     axes.set_ylim(bottom=0)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    chart.figure.legend(loc="outside right upper")
+    chart.figure.legend(loc="outside lower left")
     return chart
-
-
-@styled()
-def attacker_forest(results: Sequence[Result], *, title: str) -> Chart | None:
-    """Each attacker of one modality with its interval, by scenario; one panel for each headline metric that occurs.
-
-    Invalid attackers are hollow and grey, the strongest is emphasized, the dashed line is chance. None without any.
-    """
-    shown = [r for r in results if r.metric in LARGEST and r.subset == "all" and r.pooled == 1 and r.value is not None]
-    metrics = [metric for metric in LARGEST if any(r.metric == metric for r in shown)]
-    if not metrics:
-        return None
-    places: dict[tuple[str, str], int] = {}
-    for scenario in sorted({r.scenario for r in shown}, key=wording.scenario_order):
-        for attacker in dict.fromkeys(["", *(r.attacker for r in shown if r.scenario == scenario)]):
-            places[scenario, attacker] = len(places)
-    counted = {(r.scenario, r.attacker) for r in shown if not r.invalid}
-    chart = Chart(title, 1050 if len(metrics) == 2 else 640, 95 + 21 * len(places))
-    panels = chart.figure.subplots(1, len(metrics), sharey=True, squeeze=False)[0]
-    panels[0].set_ylim(len(places) - 0.5, -0.5)
-    labels = [
-        printable(f"   {line[1]}{'' if line in counted else ' (invalid)'}" if line[1] else line[0]) for line in places
-    ]
-    panels[0].set_yticks(range(len(places)), labels, ha="left")
-    for label, (_, attacker) in zip(panels[0].get_yticklabels(), places, strict=True):
-        label.set(fontweight="normal" if attacker else "bold", color=p.INK)
-    panels[0].tick_params(axis="y", pad=190, length=0)
-    for axes, metric in zip(panels, metrics, strict=True):
-        mine = [r for r in shown if r.metric == metric]
-        _forest_frame(axes, metric, mine)
-        best = strongest([r for r in mine if not r.invalid and not r.is_anchor], metric)
-        for r in mine:
-            _forest_mark(chart, axes, r, places[r.scenario, r.attacker], emphasized=r is best)
-    return chart
-
-
-def _forest_frame(axes: Axes, metric: str, results: Sequence[Result]) -> None:
-    title, label = {
-        "top1": ("Top-1: right speaker re-identified", "more leakage →"),
-        "eer": ("EER: errors in verification", "← more leakage"),
-    }[metric]
-    axes.set_title(title, pad=22)
-    axes.set_xlabel(label, loc="right")
-    axes.set_xlim(-0.01, LARGEST[metric])
-    axes.grid(visible=False, axis="y")
-    axes.spines["left"].set_visible(False)
-    p.percent_axis(axes.xaxis, 0, LARGEST[metric], _STEPS[metric])
-    for chance in sorted({r.chance for r in results if r.chance is not None}):
-        axes.axvline(chance, zorder=1.5, **DASHED)
-        axes.annotate(
-            f"chance {wording.percent(chance)}", (chance, 1), (0, 4), xycoords=("data", "axes fraction"),
-            textcoords="offset points", ha="center", color=p.SOFT, fontsize=p.SMALL,
-        )  # fmt: skip
-
-
-def _forest_mark(chart: Chart, axes: Axes, r: Result, place: int, *, emphasized: bool) -> None:
-    pretrained, largest = r.kind == "pretrained", LARGEST[r.metric]
-    tone = p.FAINT if r.invalid else p.ALARM if emphasized else p.TONES[1 if pretrained else 0]
-    if r.low is not None and r.high is not None:
-        ends, dashes = (min(r.low, largest), min(r.high, largest)), ":" if r.invalid else "-"
-        axes.hlines(place, *ends, color=tone, linewidth=2.6 if emphasized else 1.6, linestyle=dashes)
-    (mark,) = axes.plot(
-        [min(r.value or 0.0, largest)], [place], "D" if pretrained else "o", markersize=8, clip_on=False, zorder=3,
-        markerfacecolor=p.PAPER if r.invalid else tone, markeredgecolor=tone if r.invalid else p.PAPER,
-    )  # fmt: skip
-    figure = f"{wording.figure(r.value, r.metric)} {wording.interval(r.low, r.high, r.metric)}"
-    label, invalid = wording.metric_label(r.metric).label, " (invalid)" if r.invalid else ""
-    chart.tip(mark, f"{r.attacker}, {r.scenario}: {label} {figure}{invalid}")
 
 
 def leak_axes(axes: Axes, metric: str, span: tuple[float, float], *, across: str, where: str = "") -> None:
@@ -184,25 +117,23 @@ def draw_intervals(axes: Axes, x: Bounds, y: Bounds, **style: Any) -> None:
 
 
 @styled()
-def tradeoff(emotion: EmotionResults, results: Sequence[Result]) -> Chart | None:
-    """Emotion UAR across, the strongest attacker of each scenario up; one panel for each headline metric.
+def tradeoff(emotion: EmotionResults, results: Sequence[Result], metric: str) -> Chart | None:
+    """Emotion UAR across, the strongest attacker of each scenario by one headline metric up.
 
     Good releases lie low and to the right. None if no modality has both an emotion result and a valid attack.
     """
     tables: dict[str, EmotionTable] = {m: table for m, table in emotion.by_modality().items() if table is not None}
-    attacked = [r for r in results if r.is_whole and r.modality in tables]
-    metrics = [m for m in LARGEST if any(r.metric == m and not r.is_anchor for r in attacked)]
-    if not metrics:
+    attacked = [r for r in results if r.is_whole and r.modality in tables and r.metric == metric]
+    if not any(not r.is_anchor for r in attacked):
         return None
-    title = "Trade-off between emotion recognition and re-identification"
-    chart = Chart(title, 1040 if len(metrics) == 2 else 540, 430)
-    for axes, metric in zip(chart.figure.subplots(1, len(metrics), squeeze=False)[0], metrics, strict=True):
-        leak_axes(axes, metric, (0.0, 1.0), across="emotion UAR")
-        _tradeoff_panel(chart, axes, tables, [r for r in attacked if r.metric == metric], metric)
+    chart = Chart("Trade-off between emotion recognition and re-identification", WIDTH, 370)
+    axes = chart.figure.subplots()
+    leak_axes(axes, metric, (0.0, 1.0), across="emotion UAR")
+    _tradeoff_panel(chart, axes, tables, attacked, metric)
     marks = [(m, "o", _tone(m)) for m in tables if any(r.modality == m for r in attacked)]
     marks += [(s, mark, p.SOFT) for s, mark in _SCENARIO_MARKS.items() if any(r.scenario == s for r in attacked)]
     handles = [Line2D([], [], linestyle="", marker=mark, color=tone, label=name) for name, mark, tone in marks]
-    chart.figure.legend(handles=handles, loc="outside lower left", ncols=len(handles))
+    chart.figure.legend(handles=handles, loc="outside lower left", ncols=3, columnspacing=1, handletextpad=0)
     return chart
 
 
@@ -235,3 +166,22 @@ def _tradeoff_panel(
             uar = wording.percent(table.uar)
             chart.tip(mark, f"{modality}, {scenario}, {r.attacker}: emotion UAR {uar}, {figure}")
     p.draw_references(axes, lines)
+
+
+@styled()
+def people(shares: Sequence[float], *, chance: float | None, title: str) -> Chart | None:
+    """How often each person is re-identified, worst-off first; None without two people."""
+    if len(shares) < 2:
+        return None
+    chart = Chart(title, WIDTH, 190)
+    axes = chart.figure.subplots()
+    bars = axes.bar(range(1, len(shares) + 1), shares, color=p.TONES[0], width=0.8)
+    chart.tip(bars[0], f"worst-off person: {wording.percent(shares[0])}")
+    if chance is not None:
+        axes.axhline(chance, **DASHED, label=f"chance {wording.percent(chance)}")
+        chart.figure.legend(loc="outside upper right")
+    axes.set(xlabel="people, worst-off first", ylabel="top-1", ylim=(0, 1))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.grid(visible=False, axis="x")
+    p.percent_axis(axes.yaxis, 0.0, 1.0, 0.25)
+    return chart

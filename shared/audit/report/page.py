@@ -13,8 +13,9 @@ from typing import Any
 from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
 
-from moretta.shared.audit.report import charts, summary, tables, wording
-from moretta.shared.audit.report.report_schema import Report
+from moretta.shared.audit.report import charts, plain_words, summary, tables, verdict, wording
+from moretta.shared.audit.report.plotting import Chart
+from moretta.shared.audit.report.report_schema import GatePart, Report
 from moretta.shared.audit.result import Result
 from moretta.shared.core.printable import shown, to_toml
 from moretta.shared.core.reproducibility import versions
@@ -30,29 +31,28 @@ def render_html(report: Report) -> str:
     gate = run.study.get("gate")
     limit = gate.get("max_epsilon") if isinstance(gate, dict) else None
     limit = float(limit) if isinstance(limit, int | float) and not isinstance(limit, bool) else None
-    tradeoff = charts.tradeoff(report.emotion, report.audit)
-    epsilon_plot = charts.epsilon_over_rounds(report.privacy, limit=limit)
+    confusions = {
+        m: charts.confusion_matrix(result, title=f"Confusion matrix, {wording.modality_label(m)}")
+        for m, result in emotion.items()
+    }
     return render_page(
         "template.html",
+        kind="study report",
+        name=run.study.get("name", report.corpus.name),
+        synthetic=report.corpus.synthetic,
         r=report,
-        data_file="report.json",
-        headlines=report.headline,
-        without_originals=run.deployment,
-        audit=tables.identity_parts(report.audit),
+        gate=report.gate,
+        audit=identity(report.audit),
         inference=tables.inference_tables(report.inference),
         utility=tables.evaluator_lines(report.utility),
         budget=tables.budget_tables(report.privacy),
+        meanings=plain_words.epsilon_meanings(report.privacy),
+        trained_epsilon=tables.trained_epsilon(report.privacy),
+        untested=plain_words.untested(report),
         study_toml=to_toml(run.study),
-        has_three_class=any(result.three_class for result in emotion.values()),
-        confusions={
-            modality: charts.confusion_matrix(
-                result, title=f"Confusion matrix, {wording.modality_label(modality)}"
-            ).inline(f"confusion-{modality}")
-            for modality, result in emotion.items()
-        },
-        forests=draw_forests(report.audit),
-        tradeoff=None if tradeoff is None else tradeoff.inline("tradeoff-plot"),
-        epsilon_plot=None if epsilon_plot is None else epsilon_plot.inline("epsilon-plot"),
+        confusions=[chart.inline(f"confusion-{m}") for m, chart in confusions.items()],
+        tradeoff=_drawn(charts.tradeoff(report.emotion, report.audit, "top1"), "tradeoff-plot"),
+        epsilon_plot=_drawn(charts.epsilon_over_rounds(report.privacy, limit=limit), "epsilon-plot"),
     )
 
 
@@ -61,38 +61,57 @@ def render_audit(
     findings: Sequence[Result],
     utility: Sequence[Result],
     *,
+    gate: GatePart,
     name: str,
     seed: int,
     command: str,
+    synthetic: bool = False,
     originals: bool = True,
     unused: Sequence[tuple[str, int]] = (),
 ) -> str:
     """The page of an audit alone.
 
     Args:
+        gate: the verdict on `rows`.
         name: what was attacked, as the reader knows it.
+        synthetic: whether the clips were made by a program.
         originals: whether originals were given, on which attackers can be checked.
         unused: clips left out, by reason.
     """
     parts, leaks = summary.headlines(rows, None), tables.inference_sentence(findings)
-    sentences = [summary.identity_sentence(part, without_originals=not originals) for part in parts]
+    sentences = summary.identity_sentences(parts, rows, without_originals=not originals)
     return render_page(
         "audit.html",
+        kind="audit",
         name=name,
+        synthetic=synthetic,
+        gate=gate,
         seed=seed,
         command=command,
         unused=unused,
         version=versions()["moretta"],
         finished=datetime.now(UTC).isoformat(timespec="seconds"),
-        data_file="audit.json",
-        headlines=parts,
         without_originals=not originals,
         findings=[*sentences, *([leaks] if leaks else []), *summary.utility_sentences(utility)],
-        audit=tables.identity_parts(rows),
+        audit=identity(rows),
         inference=tables.inference_tables(findings),
         utility=tables.evaluator_lines(utility),
-        forests=draw_forests(rows),
     )
+
+
+def identity(rows: Sequence[Result]) -> list[dict[str, Any]]:
+    """Re-identification by modality, as the template places it, with its chart."""
+    parts = tables.identity_parts(rows)
+    for index, part in enumerate(parts):
+        if found := part["people"]:
+            title = f"People by risk, {wording.modality_label(part['modality'])}"
+            chart = charts.people(found["shares"], chance=found["best"].chance, title=title)
+            found["chart"] = _drawn(chart, f"people-{index}")
+    return parts
+
+
+def _drawn(chart: Chart | None, name: str) -> Markup | None:
+    return None if chart is None else chart.inline(name)
 
 
 def render_page(template: str, **content: Any) -> str:
@@ -102,16 +121,6 @@ def render_page(template: str, **content: Any) -> str:
     policy = f"default-src 'none'; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
     page = _environment().get_template(template)
     return page.render(style=Markup(style), policy=policy, **content)  # noqa: S704 - our own file
-
-
-def draw_forests(rows: Sequence[Result]) -> dict[str, Markup | None]:
-    """The chart of all attackers of each modality."""
-    found: dict[str, Markup | None] = {}
-    for index, modality in enumerate(dict.fromkeys(row.modality for row in rows)):
-        mine = [row for row in rows if row.modality == modality]
-        chart = charts.attacker_forest(mine, title=f"Re-identification from {modality}, by attacker")
-        found[modality] = None if chart is None else chart.inline(f"forest-{index}")
-    return found
 
 
 def _extent(results: Sequence[Result]) -> str:
@@ -134,7 +143,8 @@ def _environment() -> Environment:
     formats = (w.percent, w.figure, w.interval, w.epsilon, w.format_bytes, w.format_seconds, w.modality_label)
     environment.filters |= {function.__name__: function for function in (*formats, w.metric_label)}
     environment.filters |= {"extent": _extent, "drop_reason": lambda code: w.DROP_REASONS.get(code, "")}
-    environment.globals |= {"tables": tables, "summary": summary}
+    environment.globals |= {"tables": tables, "summary": summary, "verdict": verdict, "invalid_mark": w.INVALID}
+    environment.globals |= {"scenarios": w.SCENARIOS, "metrics": w.METRICS}
     return environment
 
 

@@ -10,8 +10,11 @@ from typing import Any, NoReturn
 from pydantic import ValidationError
 
 from moretta.shared.audit.report.report_schema import FORMAT_VERSION, Report
+from moretta.shared.audit.report.verdict import check_gate
 from moretta.shared.core.atomic import write_atomic
 from moretta.shared.core.errors import ReleaseError
+from moretta.shared.core.terms import MODALITIES
+from moretta.shared.study.sections import GateSection
 
 _log = logging.getLogger(__name__)
 
@@ -75,12 +78,23 @@ def load_report(folder: Path) -> Report:
         fix = "render it with the version of Moretta that wrote it (run.versions), or run the study again"
         raise ReportError(f"{path} is in report format {version!r}", expected=f"format {FORMAT_VERSION}", fix=fix)
     try:
-        return Report.model_validate(content)
+        return _with_verdict(Report.model_validate(content))
     except ValidationError as error:
         first = error.errors()[0]
         where = f"{'.'.join(map(str, first['loc'])) or 'the top'}: {first['msg']}"
         found = f"{path} breaks the report format in {error.error_count()} places, first at {where}"
         raise ReportError(found, expected=f"format {FORMAT_VERSION} as Moretta wrote it", fix=again) from error
+
+
+def _with_verdict(report: Report) -> Report:
+    """A report from before there were verdicts gets one, by the criteria of today."""
+    if report.gate.criteria or not report.headline:
+        return report
+    gate, absent = report.run.study.get("gate"), report.emotion.absent
+    limits = GateSection.model_validate(gate if isinstance(gate, dict) else {})
+    found = check_gate(limits, report.headline, report.privacy, released=[m for m in MODALITIES if m not in absent])
+    kept = {"passed": report.gate.passed, "broken": report.gate.broken}
+    return report.model_copy(update={"gate": found.model_copy(update=kept)})
 
 
 def _refuse_constant(name: str) -> NoReturn:

@@ -264,16 +264,37 @@ class RunPart(Record):
         return study
 
 
-class GatePart(Record):
-    """The study's limits, and those the run broke."""
+State = Literal["fails", "inconclusive", "passes"]
 
-    passed: bool
+
+class Criterion(Record):
+    """One acceptance criterion, held against the strongest attacker's figure or a site's budget."""
+
+    of: str  # a modality, or a site
+    metric: str  # `top1`, `eer` or `epsilon`
+    limit: float | None  # null where chance is not known, which the default limit of top-1 is a multiple of
+    set_by_study: bool  # in `[gate]`; false is a default of Moretta
+    state: State
+    value: float | None = None
+    low: float | None = None
+    high: float | None = None
+    why: str = ""  # it does not pass, where the figure alone does not show that
+
+
+class GatePart(Record):
+    """The verdict against all acceptance criteria, and the limits set by the study itself that the run broke."""
+
+    passed: bool  # no limit that the study sets is broken; what the criteria together show is `verdict`
     broken: tuple[str, ...] = ()
+    verdict: State = "inconclusive"
+    criteria: tuple[Criterion, ...] = ()
 
     @model_validator(mode="after")
     def _agree(self) -> Self:
         if self.passed == bool(self.broken):
             raise ValueError(f"the gate says passed={self.passed} with {len(self.broken)} broken limits")
+        if self.verdict == "passes" and {criterion.state for criterion in self.criteria} != {"passes"}:
+            raise ValueError("the verdict is that the release passes, and not all of at least one criterion pass")
         return self
 
 

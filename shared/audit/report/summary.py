@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 from moretta.shared.audit.metrics import leaks_when_low
-from moretta.shared.audit.report import wording
-from moretta.shared.audit.report.report_schema import EmotionResults, Headline, HeadlineFigure, Report
-from moretta.shared.audit.report.tables import inference_sentence, privacy_sentences
+from moretta.shared.audit.report import plain_words, wording
+from moretta.shared.audit.report.report_schema import (
+    EmotionResults,
+    EmotionTable,
+    Headline,
+    HeadlineFigure,
+    Modality,
+    Report,
+)
+from moretta.shared.audit.report.tables import inference_sentence
 from moretta.shared.audit.result import Result
+from moretta.shared.core.terms import MODALITIES
 
 UNPROTECTED = "unprotected"
 HEADLINE_METRICS = ("top1", "eer")
@@ -78,23 +85,28 @@ def how_it_ran(report: Report) -> str:
 
 
 def findings(report: Report) -> tuple[str, ...]:
-    """One sentence for each thing a reader should take away, worst news included."""
-    without = report.run.deployment
-    sentences = [*(identity_sentence(headline, without_originals=without) for headline in report.headline)]
+    """One plain sentence for each thing a reader should take away, worst news included."""
+    sentences = identity_sentences(report.headline, report.audit, without_originals=report.run.deployment)
+    sentences.append(plain_words.model_sentence(report))
     if (found := inference_sentence(report.inference)) is not None:
         sentences.append(found)
-    for modality, result in report.emotion.by_modality().items():
-        label = wording.modality_label(modality)
-        if result is None:
-            sentences.append(f"{label}, emotion: no result ({report.emotion.absent[modality].rstrip('.')}).")
-            continue
-        sentences.append(
-            f"{label}, emotion: recognised with an unweighted average recall of "
-            f"{_with_interval(result.uar, result.uar_low, result.uar_high)}, where guessing gives "
-            f"{wording.percent(result.chance)}, on {wording.format_count(result.clips, 'clip')} of "
-            f"{wording.format_count(result.speakers, 'speaker')} who were not trained on."
-        )
-    return (*sentences, *privacy_sentences(report.privacy))
+    results: dict[Modality, EmotionTable] = {
+        m: table for m, table in report.emotion.by_modality().items() if table is not None
+    }
+    sentences += [plain_words.emotion_sentence(results)] if results else []
+    for modality, why in report.emotion.absent.items():
+        sentences.append(f"{wording.modality_label(modality)}, emotion: no result ({why.rstrip('.')}).")
+    return tuple(sentences)
+
+
+def identity_sentences(
+    parts: Sequence[Headline], results: Sequence[Result], *, without_originals: bool = False
+) -> list[str]:
+    """One sentence for each modality, and where there are two, one for an attacker who has both."""
+    found = [plain_words.identity_sentence(part, results, without_originals=without_originals) for part in parts]
+    if {part.modality for part in parts} == set(MODALITIES):
+        found.append(plain_words.together_sentence(parts))
+    return found
 
 
 def utility_sentences(utility: Sequence[Result]) -> list[str]:
@@ -113,74 +125,3 @@ def utility_sentences(utility: Sequence[Result]) -> list[str]:
             f"{wording.percent(best.chance)}."
         )
     return sentences
-
-
-def key_figures(report: Report) -> list[dict[str, Any]]:
-    """The figures shown large, each with what it must be read against."""
-    unknown = "unknown here" if report.run.deployment else "not broken"
-    cards: list[dict[str, Any]] = []
-    for headline in report.headline:
-        label = wording.modality_label(headline.modality)
-        for f in headline.figures[:1]:
-            chance = [f"chance {wording.figure(f.chance, f.metric)}"] if f.chance is not None else []
-            unprotected = unknown if f.unprotected is None else wording.figure(f.unprotected, f.metric)
-            card = {
-                "name": f"{label}: strongest {wording.metric_label(f.metric).label}",
-                "value": wording.figure(f.value, f.metric),
-                "interval": wording.interval(f.low, f.high, f.metric),
-                "context": [*chance, f"unprotected {unprotected}", f"{f.attacker}, {f.scenario}"],
-                "tone": "bad" if leaks(f) else "plain",
-            }
-            cards.append(card)
-    for modality, result in report.emotion.by_modality().items():
-        if result is not None:
-            card = {
-                "name": f"{wording.modality_label(modality)}: emotion UAR",
-                "value": wording.percent(result.uar),
-                "interval": wording.interval(result.uar_low, result.uar_high),
-                "context": [f"chance {wording.percent(result.chance)}"],
-                "tone": "plain",
-            }
-            cards.append(card)
-    return cards
-
-
-def leaks(figure: HeadlineFigure) -> bool | None:
-    """Whether an attack is clearly better than guessing: its whole interval is. None if that is unknown."""
-    if figure.chance is None or figure.low is None or figure.high is None:
-        return None
-    return figure.high < figure.chance if leaks_when_low(figure.metric) else figure.low > figure.chance
-
-
-def identity_sentence(headline: Headline, *, without_originals: bool) -> str:
-    """What the strongest attacker did, against chance and unprotected data."""
-    label = wording.modality_label(headline.modality)
-    if not headline.figures:
-        return (
-            f"{label}, identity: no attacker's figure counts (every attacker is invalid or absent), so nothing is "
-            "known about re-identification. This is not evidence of privacy."
-        )
-    figure = headline.figures[0]
-    of = f"the strongest of {headline.attackers}" if headline.attackers > 1 else "the only one"
-    shown = _with_interval(figure.value, figure.low, figure.high)
-    if figure.metric == "top1":
-        did = f"re-identifies the right one of {figure.speakers} speakers in {shown} of trials"
-    else:
-        did = f"distinguishes speakers with an equal error rate of {shown}"
-    against = [f"chance is {wording.figure(figure.chance, figure.metric)}"] if figure.chance is not None else []
-    if figure.unprotected is not None:
-        against.append(f"unprotected it is {wording.figure(figure.unprotected, figure.metric)}")
-    elif without_originals:
-        against.append("unprotected data never left the sites, so there is none to hold this figure against")
-    else:
-        against.append("no attacker broke the unprotected data, so this figure proves little")
-    guessing = " That is not distinguishable from guessing with this many speakers."
-    verdict = {True: " Identity still leaks.", False: guessing, None: ""}[leaks(figure)]
-    return f"{label}, identity: {figure.attacker} ({figure.scenario}), {of}, {did}; {'; '.join(against)}.{verdict}"
-
-
-def _with_interval(value: float, low: float | None, high: float | None) -> str:
-    shown = wording.percent(value)
-    if low is None or high is None:
-        return f"{shown} (too few speakers for an interval)"
-    return f"{shown} (95 % interval {wording.percent(low, sign=False)} to {wording.percent(high, sign=False)})"

@@ -60,6 +60,9 @@ def render_sweep(report: SweepReport) -> str:
         parts.append({"label": label, "plot": drawing, "curves": curves, "chances": _chances(rows)})
     return render_page(
         "sweep.html",
+        kind="sweep",
+        name=report.name,
+        synthetic=report.synthetic,
         s=report,
         findings=findings(report),
         parts=parts,

@@ -11,7 +11,7 @@ from typing import Any
 
 from moretta.shared.audit.report import wording
 from moretta.shared.audit.report.report_schema import PrivacyRow
-from moretta.shared.audit.result import INFERENCES, Result, strongest_of_each
+from moretta.shared.audit.result import INFERENCES, Result, strongest, strongest_of_each
 from moretta.shared.privacy.site_updates import plan_site_level
 from moretta.shared.study.schema import Study
 
@@ -45,6 +45,7 @@ SOURCES = {
 UNITS = ("value", "frame", "clip", "speaker", "site")
 """Smallest first; from `clip` on they stand for people or their recordings."""
 MECHANISM = "site-level noise"
+_PSEUDONYM = re.compile(r"[0-9a-f]{16}")
 _SECONDARY = frozenset({"explained_variance", "tpr_at_fpr_1pct", "tpr_at_fpr_01pct"})
 """Metrics that accompany a main one."""
 _AUDIENCES = {
@@ -54,21 +55,69 @@ _AUDIENCES = {
 
 
 def identity_parts(results: Sequence[Result]) -> list[Content]:
-    """Re-identification by modality, in order of first appearance: tables of scenarios, the breakdown by subset and
-    with several clips pooled, how many results are of single speakers (all in the JSON, too many for a page), and one
-    result of each attacker that did not run.
+    """Re-identification by modality, in order of first appearance: the heat map, tables of all metrics by scenario, the
+    people by risk, and one result of each attacker that did not run. Results of other subsets are in the JSON.
     """
     parts = []
     for modality in dict.fromkeys(r.modality for r in results):
         mine = [r for r in results if r.modality == modality]
         present = [r for r in mine if r.value is not None or r.clips]
         absent = {(r.attacker, r.reason): r for r in mine if r.value is None and not r.clips}
-        parted = [r for r in present if r.subset != "all" or r.pooled != 1]
-        breakdown = [r for r in parted if not re.fullmatch(r"[0-9a-f]{16}", r.subset)]  # else it is a pseudonym
-        tables = _scenario_tables([r for r in present if r.subset == "all" and r.pooled == 1])
-        part = {"modality": modality, "tables": tables, "breakdown": breakdown, "absent": list(absent.values())}
-        parts.append({**part, "one_speaker": len(parted) - len(breakdown)})
+        whole = [r for r in present if r.subset == "all" and r.pooled == 1]
+        part = {"modality": modality, "heat": _heat_map(whole), "tables": _scenario_tables(whole)}
+        parts.append({**part, "people": people_by_risk(present), "absent": list(absent.values())})
     return parts
+
+
+def _heat_map(results: Sequence[Result]) -> Content:
+    """Top-1 and EER of every attacker in every scenario, with a shade of 0 to 5 between chance and certainty."""
+    shown = {(r.attacker, r.scenario, r.metric): r for r in results if r.metric in ("top1", "eer")}
+    scenarios = sorted({scenario for _, scenario, _ in shown}, key=wording.scenario_order)
+    lines: dict[str, list[Content | None]] = {}
+    for attacker in dict.fromkeys(attacker for attacker, _, _ in shown):
+        cells = lines.setdefault(attacker, [])
+        for scenario in scenarios:
+            pair = [shown.get((attacker, scenario, metric)) for metric in ("top1", "eer")]
+            there = [r for r in pair if r is not None]
+            invalid = any(r.invalid for r in there)
+            leaked = max((_leaked(r) for r in there if not r.invalid), default=0.0)
+            values = [None if r is None else r.value for r in pair]
+            cell = {"top1": values[0], "eer": values[1], "invalid": invalid, "shade": math.ceil(5 * leaked - 0.25)}
+            cells.append(cell if there else None)
+    chance = max((r.chance for r in shown.values() if r.metric == "top1" and r.chance), default=None)
+    return {"scenarios": scenarios, "lines": lines, "chance": chance}
+
+
+def _leaked(r: Result) -> float:
+    """Where a figure lies between chance, 0, and certainty, 1."""
+    if r.value is None or not r.chance:
+        return 0.0
+    certain = 0.0 if r.metric == "eer" else 1.0
+    return min(1.0, max(0.0, (r.value - r.chance) / (certain - r.chance)))
+
+
+def people_by_risk(results: Sequence[Result]) -> Content | None:
+    """How the strongest attacker by top-1 does on each person, worst-off first, and by group; None without figures."""
+    best = strongest(r for r in results if r.metric == "top1" and r.is_whole and not r.is_anchor)
+    if best is None:
+        return None
+    mine = [r for r in results if (r.attacker, r.scenario, r.metric) == (best.attacker, best.scenario, "top1")]
+    mine = [r for r in mine if r.value is not None and r.subset != "worst"]
+    single = [r for r in mine if r.pooled == 1 and r.subset != "all"]
+    shares = sorted((r.value or 0.0 for r in single if _PSEUDONYM.fullmatch(r.subset)), reverse=True)
+    groups = [(r.subset, r) for r in single if not _PSEUDONYM.fullmatch(r.subset)]
+    groups += [(f"{r.pooled} clips of a person", r) for r in mine if r.pooled > 1 and r.subset == "all"]
+    if not shares and not groups:
+        return None
+    half = sum(share >= 0.5 for share in shares)
+    text = f"The strongest attacker is {best.attacker} ({best.scenario})."
+    if shares:
+        text += (
+            f" It re-identifies {half} of {len(shares)} people from at least half of their clips. The worst-off person "
+            f"is re-identified from {wording.percent(shares[0])} of their clips, the least affected from "
+            f"{wording.percent(shares[-1])}."
+        )
+    return {"sentence": text, "shares": shares, "best": best, "groups": groups}
 
 
 def _scenario_tables(results: Sequence[Result]) -> list[Content]:
@@ -118,28 +167,28 @@ def inference_sentence(results: Sequence[Result]) -> str | None:
     """What leaks beyond identity, for the summary; None if nothing was attacked."""
     if not results:
         return None
-    strongest = [r for r in strongest_of_each(results) if r.metric not in _SECONDARY]
-    if leaking := [f"{_name(r)} {_figure(r)} (chance {_chance(r)})" for r in strongest if r.leaks]:
+    best = [r for r in strongest_of_each(results) if r.metric not in _SECONDARY]
+    if leaking := [f"{_name(r)} {_figure(r)} (chance {_chance(r)})" for r in best if r.leaks]:
         return f"Beyond identity, by the strongest attacker: {'; '.join(leaking)}."
-    if not strongest:
+    if not best:
         return "Beyond identity: every attack is invalid, so nothing is known. This is not evidence of privacy."
-    kinds = wording.format_count(len(strongest), "kind")
+    kinds = wording.format_count(len(best), "kind")
     return f"Beyond identity: none of {kinds} of attack was clearly above chance."
 
 
 def _verdicts(results: Sequence[Result]) -> tuple[str, ...]:
     """One sentence for each modality and target, of the strongest attacker; invalid ones by their reason."""
     sentences = []
-    strongest = [r for r in strongest_of_each(results) if r.metric not in _SECONDARY]
-    for r in strongest:
+    best = [r for r in strongest_of_each(results) if r.metric not in _SECONDARY]
+    for r in best:
         verdict = "Leaks" if r.leaks else "Not distinguishable from guessing with so few people"
         sentences.append(f"{_name(r)}: {_figure(r)} by {r.attacker}, chance {_chance(r)}. {verdict}.")
-    counted = {(r.modality, r.target) for r in strongest}
+    counted = {(r.modality, r.target) for r in best}
     for r in results:
         if r.invalid and not r.is_anchor and (r.modality, r.target) not in counted:
             counted.add((r.modality, r.target))
             where = f"{wording.modality_label(r.modality)}, {r.target}"
-            sentences.append(f"{where}: invalid, no evidence of privacy: {r.reason}.")
+            sentences.append(f"{where}: {wording.INVALID}, no evidence of privacy: {r.reason}.")
     return tuple(sentences)
 
 
@@ -183,7 +232,7 @@ def site_level_rows(study: Study, site: str, rounds: int) -> list[PrivacyRow]:
 
 def budget_tables(rows: Sequence[PrivacyRow]) -> Content:
     """What was spent in the end, nominal and composed side by side: by mechanism the worst site, and all sites."""
-    final = _latest(rows)
+    final = latest(rows)
     units = [unit for unit in UNITS if any(row.unit == unit for row in final)]
     worst, sites = [], []
     for mechanism in dict.fromkeys(row.mechanism for row in final):
@@ -194,7 +243,13 @@ def budget_tables(rows: Sequence[PrivacyRow]) -> Content:
     return {"units": units, "worst": worst, "sites": sites}
 
 
-def _latest(rows: Sequence[PrivacyRow]) -> list[PrivacyRow]:
+def trained_epsilon(rows: Sequence[PrivacyRow]) -> dict[str, str]:
+    """By site what DP-SGD has spent in the end, with the unit that it counts rounds for."""
+    spent = [row for row in latest(rows) if row.round is not None and row.epsilon is not None]
+    return {row.site: f"{wording.epsilon(row.epsilon)} per {row.unit}" for row in sorted(spent, key=_epsilon)}
+
+
+def latest(rows: Sequence[PrivacyRow]) -> list[PrivacyRow]:
     """The last row of each site, mechanism and unit: what is spent in the end."""
     kept: dict[tuple[str, str, str], PrivacyRow] = {}
     for row in rows:
@@ -213,32 +268,6 @@ def _budget_line(site: str, rows: Sequence[PrivacyRow], units: Sequence[str]) ->
         cells.append((wording.epsilon(_worst_nominal(mine), missing="–"), guaranteed))
     delta, notes = f"{max(row.delta for row in rows):g}", list(dict.fromkeys(row.note for row in rows if row.note))
     return {"mechanism": rows[0].mechanism, "site": site, "cells": cells, "delta": delta, "notes": notes}
-
-
-def privacy_sentences(rows: Sequence[PrivacyRow]) -> list[str]:
-    """What each mechanism has cost in the end, at the worst site."""
-    sentences = []
-    for mechanism in dict.fromkeys(row.mechanism for row in rows):
-        mine = [row for row in _latest(rows) if row.mechanism == mechanism]
-        claimed = _worst_nominal([row for row in mine if row.unit == "value"])
-        parts = [f"{wording.epsilon(claimed)} per value"] if claimed else []
-        for unit in UNITS[2:]:
-            if of_unit := [row for row in mine if row.unit == unit]:
-                parts.append(f"{_guaranteed(of_unit)} per {unit}")
-        if parts:
-            nominal = "nominal " if claimed else ""
-            sentences.append(f"Privacy loss of {mechanism} (epsilon, worst site): {nominal}{'; '.join(parts)}.")
-    return sentences
-
-
-def _guaranteed(rows: Sequence[PrivacyRow]) -> str:
-    worst = max(rows, key=_epsilon)
-    if worst.epsilon is None:
-        claimed = _worst_nominal(rows)
-        claim = f" ({wording.epsilon(claimed)} composed, if its assumptions held)" if claimed is not None else ""
-        return f"{wording.NO_GUARANTEE}{claim}"
-    delta = f" at delta {worst.delta:g}" if worst.delta else ""
-    return f"{wording.epsilon(worst.epsilon)} composed{delta}"
 
 
 def _epsilon(row: PrivacyRow) -> float:

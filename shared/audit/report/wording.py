@@ -6,6 +6,8 @@ from functools import partial
 from typing import NamedTuple
 
 NO_GUARANTEE = "no finite guarantee"
+INVALID = "invalid"
+"""The mark of a figure whose control failed, beside the figure on pages and on the command line."""
 
 
 class MetricLabel(NamedTuple):

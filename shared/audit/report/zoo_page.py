@@ -36,6 +36,9 @@ def render_zoo(report: ZooReport) -> str:
     reasons = dict.fromkeys(figure.why for row in report.rows for figure in row.figures.values() if figure.why)
     return render_page(
         "zoo.html",
+        kind="zoo",
+        name=report.name,
+        synthetic=report.synthetic,
         z=report,
         groups=groups,
         columns=COLUMNS,

@@ -38,7 +38,7 @@ def _each_chart_is_drawn_once(monkeypatch: pytest.MonkeyPatch) -> None:
             _INLINE[key] = inline(self, prefix)
         return _INLINE[key]
 
-    for name in ("confusion_matrix", "attacker_forest", "tradeoff", "epsilon_over_rounds"):
+    for name in ("confusion_matrix", "people", "tradeoff", "epsilon_over_rounds"):
         monkeypatch.setattr(charts, name, drawn_once(name))
     monkeypatch.setattr(Chart, "inline", inline_once)
 

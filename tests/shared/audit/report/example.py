@@ -21,8 +21,10 @@ from moretta.shared.audit.report.report_schema import (
     emotion_result,
 )
 from moretta.shared.audit.report.summary import headlines
+from moretta.shared.audit.report.verdict import check_gate
 from moretta.shared.audit.result import Result
 from moretta.shared.study.schema import Study
+from moretta.shared.study.sections import GateSection
 
 SITES = tuple(f"site-{index:02d}" for index in range(1, 7))
 SPEAKERS = 12
@@ -230,4 +232,6 @@ def report(**changes: object) -> Report:
         "run": run(),
     } | changes
     draft = Report.model_validate(content)
-    return draft.model_copy(update={"headline": headlines(draft.audit, draft.emotion)})
+    found = headlines(draft.audit, draft.emotion)
+    gate = draft.gate if "gate" in changes else check_gate(GateSection(), found, released=("voice", "face"))
+    return draft.model_copy(update={"headline": found, "gate": gate})

@@ -5,20 +5,26 @@ from types import ModuleType
 from typing import Any
 
 from moretta.shared.audit.report.page import render_audit
+from moretta.shared.audit.report.report_schema import GatePart
 
 HOSTILE = "<script>alert(1)</script>"
 
 
 def page(example: ModuleType, **changes: Any) -> str:
-    facts = {"name": "releases", "seed": 1, "command": "moretta audit releases"} | changes
+    facts = {
+        "gate": example.report().gate,
+        "name": "releases",
+        "seed": 1,
+        "command": "moretta audit releases",
+    } | changes
     return render_audit(tuple(example.audit()), tuple(example.inference()), tuple(example.utility()), **facts)
 
 
 def test_the_page_leads_with_the_strongest_attacker_beside_chance_and_unprotected(example: ModuleType) -> None:
-    summary = page(example).partition('<section id="summary">')[2].partition("</section>")[0]
-    assert "56.2 %" in summary
-    assert "chance is 8.3 %" in summary
-    assert "unprotected it is 97.0 %" in summary
+    summary = page(example).partition('id="summary"')[2].partition('id="identity"')[0]
+    assert "56.2 %" in summary and "≤ 16.7 %" in summary
+    assert "would re-identify 6" in summary
+    assert "Guessing finds 1; unprotected recordings give away 10." in summary
     assert "voice-forest recognises it in releases" in summary
 
 
@@ -38,7 +44,15 @@ def test_hostile_text_stays_text_and_nothing_is_loaded(example: ModuleType) -> N
 
 
 def test_an_audit_without_evaluators_and_findings_is_still_a_page(example: ModuleType) -> None:
-    made = render_audit(tuple(example.audit()), (), (), name="releases", seed=1, command="moretta audit releases")
+    made = render_audit(
+        tuple(example.audit()), (), (), gate=GatePart(passed=True), name="releases", seed=1, command="moretta audit"
+    )
     assert 'id="inference"' not in made
     assert 'id="utility"' not in made
     assert 'id="identity"' in made
+
+
+def test_synthetic_people_are_announced_before_anything_else(example: ModuleType) -> None:
+    assert "SYNTHETIC INPUT" not in page(example)
+    made = page(example, synthetic=True)
+    assert made.index("SYNTHETIC INPUT") < made.index("<h1>")

@@ -22,13 +22,15 @@ def test_page_is_rendered_again_and_the_headline_printed(example: ModuleType, tm
     assert result.exit_code == 0
     assert (tmp_path / "report.html").is_file()
     assert result.output.startswith("SYNTHETIC INPUT")
-    assert "re-identifies the right one of 12 speakers in 56.2 %" in result.output
+    assert "Verdict: fails" in result.output
+    assert "would re-identify 6 from one clip" in result.output
 
 
 def test_json_headline(example: ModuleType, tmp_path: Path) -> None:
     write_report(example.report(), tmp_path)
     content = json.loads(CliRunner().invoke(app, [str(tmp_path), "--json"]).output)
     assert content["synthetic"] is True
+    assert content["gate"]["verdict"] == "fails"
     assert [part["modality"] for part in content["headline"]] == ["voice", "face"]
     assert content["headline"][0]["figures"][0]["value"] == 0.562
 

@@ -11,6 +11,7 @@ from moretta.shared.audit.report.page import render_html
 from moretta.shared.audit.report.report_file import write_report
 from moretta.shared.audit.report.report_schema import Report
 from moretta.shared.audit.report.tables import MEANINGS, inference_sentence, inference_tables
+from moretta.shared.audit.report.wording import INVALID
 from moretta.shared.audit.result import Result
 
 HOSTILE = "<script>alert(1)</script>{{ 7*7 }}"
@@ -32,14 +33,15 @@ def test_every_figure_stands_beside_its_chance(section: str, example: ModuleType
     shown = [row for row in rows(section) if "<td" in row and "colspan" not in row]
     assert len(shown) == len(tuple(example.inference()))
     for row in shown:
-        value, chance = re.findall(r'<td class="num">(?:<span class="value[^>]*>)?([^<]*)', row)[:2]
+        value, chance = re.findall(r'<td class="num(?: invalid)?">(?:<span class="value[^>]*>)?([^<]*)', row)[:2]
         assert ("%" in value or value == "0.633") == (value != "–") and (value == "–" or chance != "–")
 
 
-def test_invalid_figures_are_grey_and_say_why(section: str) -> None:
-    invalid = [row for row in rows(section) if row.startswith('<tr class="invalid">')]
-    reasons = [row for row in rows(section) if row.startswith('<tr class="invalid reason">')]
+def test_invalid_figures_are_marked_in_their_cells_and_say_why(section: str) -> None:
+    invalid = [row for row in rows(section) if '<td class="num invalid">' in row]
+    reasons = [row for row in rows(section) if row.startswith('<tr class="reason">')]
     assert len(invalid) == len(reasons) == 2
+    assert all(INVALID in row for row in (*invalid, *reasons))
     assert any("12 middle" in row for row in reasons) and any("1000 are needed" in row for row in reasons)
 
 

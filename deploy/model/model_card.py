@@ -13,9 +13,9 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from moretta.shared.audit.report import wording
+from moretta.shared.audit.report import verdict, wording
+from moretta.shared.audit.report.plain_words import identity_sentence
 from moretta.shared.audit.report.report_schema import CorpusPart, Fraction, GatePart, Headline, PrivacyRow, Record
-from moretta.shared.audit.report.summary import identity_sentence
 from moretta.shared.core.terms import Modality
 from moretta.shared.study.sections import ModelKind
 
@@ -202,7 +202,7 @@ def as_markdown(card: ModelCard) -> str:
         "",
         *(f"- {identity_sentence(part, without_originals=card.deployment)}" for part in card.headline),
         *([] if card.headline else ["- The releases were not attacked: nothing is known of what they leak."]),
-        *(f"- Limit of the study's gate broken: {limit}" for limit in card.gate.broken),
+        *(f"- {line.strip()}" for line in verdict.lines(card.gate)),
         "",
         "## Limits of use",
         "",

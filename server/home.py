@@ -22,10 +22,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any, Self
 
-import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from moretta.shared.core.atomic import locked, write_atomic
+from moretta.shared.core.commented_toml import commented_toml
 from moretta.shared.core.errors import EnrollmentError, HomeError
 from moretta.shared.enrollment import join_address, split_address
 
@@ -138,21 +138,7 @@ class ServerHome:
 def settings_toml(*, host: str, listen: str, port: int, names: tuple[str, ...]) -> str:
     """The text of a new `server.toml`: every setting under its explanation."""
     address = join_address(host, port)
-    return _with_comments(ServerSettings(address=address, listen=join_address(listen, port), names=names))
-
-
-def _with_comments(section: _Section) -> str:
-    lines, tables = [], []
-    content = section.model_dump(mode="json")
-    for name, field in type(section).model_fields.items():
-        value = getattr(section, name)
-        if isinstance(value, _Section):
-            tables.append(f"\n[{name}]\n{_with_comments(value)}")
-            continue
-        if field.description:
-            lines.append("# " + " ".join(field.description.split()))
-        lines.append(tomli_w.dumps({name: content[name]}).strip())
-    return "\n".join(lines) + "\n" + "".join(tables)
+    return commented_toml(ServerSettings(address=address, listen=join_address(listen, port), names=names))
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from moretta.deploy.cli.console import AsJson, SiteFolder, StudyArgument, show, site_home
+from moretta.deploy.cli.console import AsJson, Settings, SiteFolder, StudyArgument, read_study, show, site_home
 from moretta.shared.core.errors import HomeError, StudyError
 
 if TYPE_CHECKING:
@@ -53,6 +53,7 @@ def budget(
     clips: Annotated[int, typer.Option(min=1, help="Clips of the site that are released and trained on.")] = 820,
     speakers: Annotated[int, typer.Option(min=1, help="How many people are on them.")] = 10,
     seconds: Annotated[float, typer.Option(min=0.1, help="Length of the longest clip.")] = 2.6,
+    set_: Settings = None,
     as_json: AsJson = False,
 ) -> None:
     """Plan the privacy budget of a study at a site: noise, steps, and epsilon per clip and per speaker.
@@ -62,9 +63,8 @@ def budget(
     Example: moretta budget study.toml --clips 440 --speakers 10
     """
     from moretta.client.accounting.planning import estimate_cost
-    from moretta.shared.study.schema import load_study
 
-    planned = estimate_cost(load_study(study), clips_of_each(clips, speakers), seconds=seconds)
+    planned = estimate_cost(read_study(study, set_), clips_of_each(clips, speakers), seconds=seconds)
     facts = {"clips": clips, "speakers": speakers, "seconds": seconds, **_planned_facts(planned)}
     show(facts, _planned_lines(facts), as_json=as_json)
 

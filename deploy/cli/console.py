@@ -11,7 +11,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TextIO
 
+import click
 import typer
+from typer.core import TyperGroup, TyperOption
 
 from moretta.shared.core.device import DeviceName
 from moretta.shared.core.errors import ExitCode
@@ -20,11 +22,15 @@ from moretta.shared.core.printable import printable
 if TYPE_CHECKING:
     from moretta.client.site_home import SiteHome
     from moretta.deploy.runtime.run_folder import Outcome
+    from moretta.shared.study.schema import Study
 
 _FILE_COLUMNS = 180  # width of a table in a file or a pipe
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 StudyFile = Annotated[Path | None, typer.Option("--study", help="Study file (TOML); see docs/study.md.")]
+Settings = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a key of the study; repeat for more.")
+]
 StudyArgument = Annotated[Path, typer.Argument(metavar="STUDY", help="Study file (TOML); see docs/study.md.")]
 Processes = Annotated[int | None, typer.Option(min=1, help="Processes; default one for each CPU.")]
 AttackerNames = Annotated[str, typer.Option(help="Names with commas between; default all.")]
@@ -34,6 +40,70 @@ SiteFolder = Annotated[
     Path | None,
     typer.Option("--home", help="Folder of the site; default $MORETTA_SITE, else ~/.moretta/site.", show_default=False),
 ]
+
+
+_FOLDER_OPTION, _SHORT = "--out", "-o"
+_quiet: list[bool] = []
+
+
+class CommandGroup(TyperGroup):
+    """Commands with the options that all of them have: `-v` and `-q`, and `-o` for `--out`."""
+
+    def __init__(self, *args: Any, **more: Any) -> None:
+        # click itself says what was meant, from the version on that has these errors
+        more["suggest_commands"] = not hasattr(click.exceptions, "NoSuchCommand")
+        super().__init__(*args, **more)
+        for command in self.commands.values():
+            for parameter in command.params:
+                if _FOLDER_OPTION in parameter.opts:
+                    parameter.opts.append(_SHORT)
+            if not isinstance(command, click.Group):
+                command.params += [
+                    _switch("-v", "--verbose", "Log every step to standard error.", be_verbose),
+                    _switch("-q", "--quiet", "No progress, no notes: results and errors alone.", be_quiet),
+                ]
+
+
+def _switch(short: str, name: str, text: str, act: Callable[[bool], None]) -> click.Option:
+    """An option that acts at once, so that no command needs to know of it."""
+    return TyperOption(
+        param_decls=[short, name], is_flag=True, expose_value=False, help=text, callback=lambda *values: act(values[2])
+    )
+
+
+def be_verbose(wanted: bool) -> None:
+    """Log every step to standard error."""
+    from moretta.shared.core.printable import set_up_logging
+
+    if wanted:
+        set_up_logging(verbose=True)
+
+
+def be_quiet(wanted: bool) -> None:
+    """Print no notes and no progress in this process from here on."""
+    if wanted:
+        _quiet.append(True)
+
+
+def be_loud() -> None:
+    """Undo `be_quiet`: several command lines may run in one process."""
+    _quiet.clear()
+
+
+def read_study(path: Path | None, settings: Sequence[str] | None) -> Study:
+    """The study of `--study`, or of the argument, with what `--set` changes. Raises StudyError."""
+    from moretta.shared.study.schema import load_study
+
+    return load_study(path, parsed_settings(settings))
+
+
+def parsed_settings(settings: Sequence[str] | None) -> dict[str, Any]:
+    """Keys and values of `--set`."""
+    if not settings:
+        return {}
+    from moretta.deploy.sweep.grid import parse_setting
+
+    return dict(map(parse_setting, settings))
 
 
 def site_home(folder: Path | None) -> SiteHome:
@@ -58,7 +128,13 @@ def show(facts: Any, lines: str | Iterable[str], *, as_json: bool, indent: int |
 
 
 def note(text: str) -> None:
-    """A line for a person on standard error, where it is in no script's way."""
+    """A line for a person on standard error, where it is in no script's way; nothing under `--quiet`."""
+    if not _quiet:
+        complain(text)
+
+
+def complain(text: str) -> None:
+    """A line about what went wrong, whether notes are wanted or not."""
     typer.echo(printable(text), err=True)
 
 
@@ -100,9 +176,9 @@ def end_with(outcome: Outcome, *, as_json: bool) -> NoReturn:
             typer.echo(printable(line), err=as_json)
         typer.echo(f"Report: {outcome.folder / report_file.REPORT_HTML}", err=as_json)
         if outcome.code == ExitCode.GATE:
-            note("moretta: the run broke a limit of the study's gate; the report names it")
+            complain("moretta: the run broke a limit of the study's gate; the report names it")
     else:
-        note(f"moretta: the run failed{f' {outcome.stage}' if outcome.stage else ''}: {outcome.cause}")
+        complain(f"moretta: the run failed{f' {outcome.stage}' if outcome.stage else ''}: {outcome.cause}")
     raise typer.Exit(int(outcome.code))
 
 
@@ -123,7 +199,7 @@ def progress(
 
     stream, done, started, first = stream or sys.stderr, 0, time.monotonic(), 0
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"))
-    shown = stream.isatty()
+    shown = stream.isatty() and not _quiet
     bar = Progress(*columns, TimeRemainingColumn(), console=Console(file=stream), transient=True, disable=not shown)
     task = bar.add_task(escape(title), total=total or None, rate="")
 
@@ -136,7 +212,7 @@ def progress(
         speed = (done - first) / seconds if unit and seconds > 0 else 0.0
         rate = f"{speed:.{0 if speed >= 10 else 1}f} {unit}/s" if speed else ""
         bar.update(task, completed=done, total=of, rate=rate)
-        if not shown and done * 10 // of > tenth:
+        if not shown and not _quiet and done * 10 // of > tenth:
             left = f", {rate}, {(of - done) / speed:.0f} s left" if speed else ""
             print(f"{title}: {done}/{of} ({seconds:.0f} s{left})", file=stream, flush=True)
 

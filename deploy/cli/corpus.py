@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from moretta.deploy.cli.console import AsJson, Device, StudyFile, note, progress, show
+from moretta.deploy.cli.console import AsJson, Device, Settings, StudyFile, note, progress, read_study, show
 from moretta.shared.core.errors import ExitCode, StudyError
 
 if TYPE_CHECKING:
@@ -76,6 +76,7 @@ def anonymize(  # noqa: PLR0917 - typer reads the options from the signature
     corpus: Annotated[Path, typer.Option(help="A folder of clips.")],
     out: Annotated[Path, typer.Option(help="New or empty folder for the release.")],
     study: StudyFile = None,
+    set_: Settings = None,
     media: Annotated[bool, typer.Option(help="Write what a person can hear and see, too: wav and video.")] = False,
     seeded: Annotated[bool, typer.Option(help="Draw noise from the study's seed: for tests, protects nobody.")] = False,
     as_json: AsJson = False,
@@ -87,9 +88,8 @@ def anonymize(  # noqa: PLR0917 - typer reads the options from the signature
     Example: moretta anonymize --corpus CREMA-D --out anonymized --media
     """
     from moretta.deploy.runtime.anonymize_folder import anonymize_corpus
-    from moretta.shared.study.schema import load_study
 
-    chosen = load_study(study)
+    chosen = read_study(study, set_)
     with progress("Anonymizing") as step:
         made = anonymize_corpus(corpus, out, chosen, media=media, seeded=seeded, step=step, notify=note)
     statement = made.statement

@@ -17,6 +17,7 @@ import typer
 
 from moretta.deploy.cli import audit, corpus, model, server, site, study
 from moretta.deploy.cli.budget import budget
+from moretta.deploy.cli.console import CommandGroup, be_loud, be_quiet
 from moretta.deploy.cli.sweep import choose, sweep, zoo
 from moretta.shared.core.atomic import naming, storage_error
 from moretta.shared.core.errors import ExitCode, Interrupted, MorettaError
@@ -24,8 +25,9 @@ from moretta.shared.core.printable import printable, set_up_logging
 
 app = typer.Typer(
     name="moretta",
+    cls=CommandGroup,
     no_args_is_help=True,
-    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
 )
@@ -40,20 +42,37 @@ app.command()(sweep)
 app.command()(choose)
 app.command()(zoo)
 app.command("train-face")(corpus.train_face)
-app.add_typer(corpus.app, name="corpus", help="Check a corpus, or make a synthetic one.")
-app.add_typer(server.app, name="server", help="Run the coordinator's server: port, sites, tokens.")
-app.add_typer(study.app, name="study", help="Run a study over the sites that are enrolled at a server.")
-app.add_typer(site.app, name="site", help="Take part in studies over the network, as a site.")
-app.add_typer(audit.attackers_app, name="attackers", help="Fetch and list the pretrained attackers.")
+app.add_typer(corpus.app, cls=CommandGroup, name="corpus", help="Check a corpus, or make a synthetic one.")
+app.add_typer(server.app, cls=CommandGroup, name="server", help="Run the coordinator's server: port, sites, tokens.")
+app.add_typer(
+    study.app, cls=CommandGroup, name="study", help="Write and check study files; run a study over enrolled sites."
+)
+app.add_typer(site.app, cls=CommandGroup, name="site", help="Take part in studies over the network, as a site.")
+app.add_typer(audit.attackers_app, cls=CommandGroup, name="attackers", help="Fetch and list the pretrained attackers.")
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        version()
+        raise typer.Exit
 
 
 @app.callback()
-def top(verbose: Annotated[bool, typer.Option("--verbose", help="Log every step to standard error.")] = False) -> None:
+def top(
+    *,
+    print_version: Annotated[  # noqa: ARG001 - its callback ends the command
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+    verbose: Annotated[bool, typer.Option("-v", "--verbose", help="Log every step to standard error.")] = False,
+    quiet: Annotated[bool, typer.Option("-q", "--quiet", help="No progress, no notes.")] = False,
+) -> None:
     """Federated emotion recognition that hides who was recorded, and an audit of what still leaks.
 
     Exit codes are listed in docs/exit-codes.md. Every line of a log names its run.
     """
     set_up_logging(verbose=verbose)
+    be_loud()
+    be_quiet(quiet)
 
 
 @app.command()

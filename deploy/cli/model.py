@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from moretta.deploy.cli.console import AsJson, note, progress, show, show_table
+from moretta.deploy.cli.console import AsJson, complain, note, progress, show, show_table
 from moretta.shared.core.errors import ExitCode
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ def predict(
     if as_json:
         show(facts, (), as_json=True, indent=1)
     for clip, problems in found.problems.items():
-        note(f"{clip}: {'; '.join(problems)}")
+        complain(f"{clip}: {'; '.join(problems)}")
     if delivered.card.corpus.synthetic:
         note("The model was trained on synthetic people: it says nothing about recordings of people.")
     if found.without:

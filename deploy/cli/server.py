@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from moretta.deploy.cli.console import AsJson, note, show, show_table
+from moretta.deploy.cli.console import AsJson, CommandGroup, complain, show, show_table
 from moretta.shared.core.errors import ExitCode
 from moretta.shared.core.printable import printable
 
@@ -18,7 +18,7 @@ DEFAULT_HOME = Path("moretta-server")
 
 app = typer.Typer(no_args_is_help=True, help="Run the coordinator's server.")
 log_app = typer.Typer(no_args_is_help=True, help="The server's audit log.")
-app.add_typer(log_app, name="log", help="Check the server's audit log.")
+app.add_typer(log_app, cls=CommandGroup, name="log", help="Check the server's audit log.")
 
 ServerFolder = Annotated[Path, typer.Argument(metavar="DIR", help="Folder of the server.")]
 ServerOption = Annotated[Path, typer.Option("--server", metavar="DIR", help="Folder of the server.")]
@@ -50,7 +50,7 @@ def init(
     passphrase = read_passphrase_file(passphrase_file) or ask_new_passphrase()
     made, authority = create_home(home, names=tuple(name), listen=listen, port=port, passphrase=passphrase)
     if passphrase is None:
-        note(
+        complain(
             "moretta: WARNING: the certificate authority's key is NOT ENCRYPTED. Anybody who reads "
             f"{made.authority / 'ca.key'} can make certificates; give --passphrase-file FILE to encrypt it."
         )

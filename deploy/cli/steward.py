@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from moretta.deploy.cli.console import AsJson, SiteFolder, Yes, note, progress, show, site_home
+from moretta.deploy.cli.console import AsJson, Settings, SiteFolder, Yes, note, progress, read_study, show, site_home
+from moretta.shared.core.errors import StudyError
 
 if TYPE_CHECKING:
     from moretta.client.clips.withdrawal import StillOut, Withdrawal
@@ -53,6 +54,7 @@ def review(
     home: SiteFolder = None,
     out: Annotated[Path, typer.Option(help="New or empty folder; keep it as closed as the clips.")] = Path("review"),
     clips: Annotated[int, typer.Option(min=0, help="How many clips the page shows.")] = 6,
+    set_: Settings = None,
     as_json: AsJson = False,
 ) -> None:
     """Make what would be released for a study, here, to see and hear it. Nothing leaves and nothing is spent.
@@ -64,11 +66,12 @@ def review(
     """
     from moretta.deploy.site.approvals import find_offer
     from moretta.deploy.site.review import PAGE, review_study
-    from moretta.shared.study.schema import load_study
 
     site = site_home(home)
     offer = None if study.exists() else find_offer(site, str(study))
-    chosen = load_study(study) if offer is None else offer.study
+    if offer is not None and set_:
+        raise StudyError("--set with an offer", expected="an offer as it is", fix="give a study file to try changes")
+    chosen = read_study(study, set_) if offer is None else offer.study
     arrays = None if offer is None else offer.arrays()
     with progress("Anonymizing") as step:
         made = review_study(site, chosen, out, arrays=arrays, shown=clips, step=step, notify=note)

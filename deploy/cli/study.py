@@ -10,18 +10,32 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from moretta.deploy.cli.console import AsJson, StudyArgument, StudyFile, Yes, end_with, note, progress, show
+from moretta.deploy.cli.console import (
+    AsJson,
+    Settings,
+    StudyArgument,
+    StudyFile,
+    Yes,
+    complain,
+    end_with,
+    note,
+    parsed_settings,
+    progress,
+    read_study,
+    show,
+)
 from moretta.shared.core.device import DeviceName
 
 if TYPE_CHECKING:
     from moretta.shared.study.schema import Study
 
-app = typer.Typer(no_args_is_help=True, help="Run a study over the sites that are enrolled at a server.")
+app = typer.Typer(no_args_is_help=True, help="Write and check study files; run a study over enrolled sites.")
 
 
 def simulate(  # noqa: PLR0917 - typer reads the options from the signature
     corpus: Annotated[Path | None, typer.Option(help="Folder of clips; without it a synthetic corpus.")] = None,
     study: StudyFile = None,
+    set_: Settings = None,
     sites: Annotated[int | None, typer.Option(min=1, help="Virtual sites; overrides the study.")] = None,
     rounds: Annotated[int | None, typer.Option(min=1, help="Training rounds; overrides the study.")] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Seed of every random choice; overrides the study.")] = None,
@@ -42,10 +56,9 @@ def simulate(  # noqa: PLR0917 - typer reads the options from the signature
     from moretta.shared.data.reader import read_corpus
     from moretta.shared.study.limits import check_limits
     from moretta.shared.study.run_plan import PLAN_FILE
-    from moretta.shared.study.schema import load_study
 
     with SimulationProcess() as process:  # it imports what it needs while the study is checked
-        chosen = load_study(study).with_changes(sites=sites, train__rounds=rounds, seed=seed, run__device=device)
+        chosen = read_study(study, set_).with_changes(sites=sites, train__rounds=rounds, seed=seed, run__device=device)
         check_names(chosen)
         check_limits(chosen, sites=chosen.sites)  # before a corpus is made
         resolve_device(chosen.run.device)
@@ -73,9 +86,79 @@ def _synthesize(corpus: Path, speakers: int, clips: int, study: Study) -> None:
 
 
 @app.command()
+def init(
+    file: Annotated[Path, typer.Argument(metavar="[FILE]", help="A new study file.")] = Path("study.toml"),
+) -> None:
+    """Write a starting study: every key with its default and what it means, as comments.
+
+    Example: moretta study init study.toml
+    """
+    from moretta.deploy.runtime.study_file import starting_study
+    from moretta.shared.core.atomic import write_atomic
+    from moretta.shared.core.errors import StudyError
+
+    if file.exists():
+        raise StudyError(f"{file} is there already", expected="a new file", fix="choose another name, or remove it")
+    write_atomic(file, starting_study(file), mode=0o644)
+    typer.echo(f"Change what you need in {file}, then: moretta study validate {file}")
+
+
+@app.command()
+def validate(study: StudyArgument, *, set_: Settings = None, as_json: AsJson = False) -> None:
+    """Look for everything that is wrong with a study file, before a corpus or a site is there. Exits with 3 if it is.
+
+    Example: moretta study validate study.toml
+    """
+    from moretta.deploy.runtime.study_file import study_problems
+    from moretta.shared.core.errors import ExitCode
+
+    problems = study_problems(study, parsed_settings(set_))
+    good = None if problems else read_study(study, set_)
+    facts = {"study": str(study), "digest": None if good is None else good.digest(), "problems": problems}
+    fine = [] if good is None else [f"{study} is a study, {facts['digest']}"]
+    show(facts, fine, as_json=as_json, indent=1)
+    for problem in problems:
+        complain(problem)
+    if problems:
+        raise typer.Exit(int(ExitCode.STUDY))
+
+
+@app.command("show")
+def show_(
+    study: Annotated[
+        Path | None, typer.Argument(metavar="[STUDY]", help="Study file; without it the defaults.")
+    ] = None,
+    *,
+    set_: Settings = None,
+    as_json: AsJson = False,
+) -> None:
+    """Print the effective study: all keys, with defaults and what --set changes.
+
+    Example: moretta study show study.toml --set train.rounds=20
+    """
+    from moretta.deploy.runtime.study_file import effective_study
+
+    found = read_study(study, set_)
+    facts = {"digest": found.digest(), "study": found.model_dump(mode="json")}
+    show(facts, [f"# digest {found.digest()}", *effective_study(found).splitlines()], as_json=as_json, indent=1)
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON Schema of study files, for editors that complete and check TOML.
+
+    Example: moretta study schema
+    """
+    from moretta.deploy.runtime.study_file import study_json_schema
+
+    typer.echo(study_json_schema(), nl=False)
+
+
+@app.command()
 def run(
     study: StudyArgument,
     *,
+    set_: Settings = None,
     server: Annotated[Path, typer.Option(metavar="DIR", help="Folder of the running server.")] = Path("moretta-server"),
     out: Annotated[
         Path | None,
@@ -93,9 +176,8 @@ def run(
     from moretta.deploy.runtime.run_folder import prepare_folder, read_outcome, reopen, reproduce_command
     from moretta.deploy.server.study_run import StudyRun, connect, plan_again, plan_deployment
     from moretta.server.home import ServerHome
-    from moretta.shared.study.schema import load_study
 
-    home, chosen = ServerHome.open(server), load_study(study)
+    home, chosen = ServerHome.open(server), read_study(study, set_)
     folder = (out or home.studies / chosen.name.replace(" ", "-")).resolve()
     if resume:
         plan = plan_again(folder, home, chosen)

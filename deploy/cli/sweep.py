@@ -9,7 +9,18 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from moretta.deploy.cli.console import AsJson, AttackerNames, Processes, figure, listed, note, show_table
+from moretta.deploy.cli.console import (
+    AsJson,
+    AttackerNames,
+    Processes,
+    Settings,
+    complain,
+    figure,
+    listed,
+    note,
+    read_study,
+    show_table,
+)
 
 if TYPE_CHECKING:
     from moretta.deploy.sweep.choosing import Candidate, Choice
@@ -24,7 +35,7 @@ def sweep(  # noqa: PLR0917 - typer reads the options from the signature
     axis: Annotated[
         list[str] | None, typer.Option(metavar="KEY=V1,V2", help="Values of a key; the first axis is the line.")
     ] = None,
-    set_: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=V", help="One value, for all cells.")] = None,
+    set_: Settings = None,
     seeds: Annotated[str, typer.Option(help="Seeds with commas between; figures are averaged over them.")] = "",
     folds: Annotated[str | None, typer.Option(metavar="one|all", help="`all` tests every speaker once.")] = None,
     out: Annotated[Path, typer.Option(help="New folder, or that of a sweep that is to go on.")] = Path("sweep"),
@@ -58,7 +69,7 @@ def sweep(  # noqa: PLR0917 - typer reads the options from the signature
         typer.echo(f"Page: {out / 'sweep.html'}; curves: {out / 'curves.png'}, curves.svg")
         typer.echo(f"All figures: {out / 'sweep.csv'}, sweep.json")
     if worked.failures:
-        note(f"moretta: {sum(bool(row.failed) for row in found.rows)} of {len(found.rows)} rows failed")
+        complain(f"moretta: {sum(bool(row.failed) for row in found.rows)} of {len(found.rows)} rows failed")
         raise typer.Exit(int(ExitCode.RUN_FAILED))
 
 
@@ -96,6 +107,7 @@ def choose(  # noqa: PLR0917 - typer reads the options from the signature
     attackers: AttackerNames = "",
     candidates: Annotated[Path | None, typer.Option(help="Grid file (TOML) of other candidates.")] = None,
     study: Annotated[Path | None, typer.Option(help="Study to take seed, labels and public data from.")] = None,
+    set_: Settings = None,
     out: Annotated[Path, typer.Option(help="New folder, or that of a choice that is to go on.")] = Path("choice"),
     jobs: Processes = None,
     as_json: AsJson = False,
@@ -116,7 +128,7 @@ def choose(  # noqa: PLR0917 - typer reads the options from the signature
         modality=modality,
         max_top1=max_top1,
         candidates=candidates,
-        study=study,
+        study=read_study(study, set_),
         attackers=listed(attackers),
         command=command,
     )
@@ -130,7 +142,7 @@ def choose(  # noqa: PLR0917 - typer reads the options from the signature
     else:
         _print_choice(found, out)
     for what, why in worked.failed.items():
-        note(f"moretta: {what} failed: {why}")
+        complain(f"moretta: {what} failed: {why}")
     raise typer.Exit(int(code))
 
 
@@ -144,6 +156,7 @@ def zoo(  # noqa: PLR0917 - typer reads the options from the signature
     ] = False,
     systems: Annotated[str, typer.Option(metavar="NAME,...", help="Systems, of those in the grid; default all.")] = "",
     study: Annotated[Path | None, typer.Option(help="Study to take seed, classes and audit from.")] = None,
+    set_: Settings = None,
     out: Annotated[Path, typer.Option(help="New folder, or that of a zoo that is to go on.")] = Path("zoo"),
     jobs: Processes = None,
     as_json: AsJson = False,
@@ -166,7 +179,7 @@ def zoo(  # noqa: PLR0917 - typer reads the options from the signature
         out,
         public=public,
         systems=listed(systems),
-        study=study,
+        study=read_study(study, set_),
         jobs=jobs,
         command=reproduce_command(sys.argv[1:]),
         notify=note,
@@ -184,7 +197,7 @@ def zoo(  # noqa: PLR0917 - typer reads the options from the signature
         show_table(headings, lines)
         typer.echo(f"Page: {out / ZOO_PAGE}; all figures: {out / ZOO_CSV}, {ZOO_JSON}")
     for what, why in worked.failed.items():
-        note(f"moretta: {what} failed: {why}")
+        complain(f"moretta: {what} failed: {why}")
     if worked.failures:
         raise typer.Exit(int(ExitCode.RUN_FAILED))
 

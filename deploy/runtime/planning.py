@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator
+from functools import partial
 
 from moretta.shared.core.device import resolve_device
 from moretta.shared.core.errors import StudyError
@@ -22,8 +24,19 @@ from moretta.shared.study.sections import check_model
 def check_names(study: Study) -> None:
     """Refuse a study that names something that does not exist, or whose limits contradict each other.
 
-    That comes before any site spends budget on it. Raises StudyError.
+    That comes before any site spends budget on it. Raises StudyError, with all that is wrong.
     """
+    problems = list(name_problems(study))
+    if len(problems) > 1:
+        parts = [[getattr(problem, part) for problem in problems] for part in ("found", "expected", "fix")]
+        found, expected, fix = ("; ".join(dict.fromkeys(filter(None, part))) for part in parts)
+        raise StudyError(found, expected=expected, fix=fix)
+    if problems:
+        raise problems[0]
+
+
+def name_problems(study: Study) -> Iterator[StudyError]:
+    """Everything that `check_names` refuses."""
     from moretta.server.aggregation.strategies import make_strategy
     from moretta.shared.audit.attackers import attacker_names
 
@@ -31,19 +44,25 @@ def check_names(study: Study) -> None:
         expected = f"one or more of: {', '.join(known)}"
         return StudyError(f"audit.attackers names {found}", expected=expected, fix="correct [audit]")
 
+    def refusal(check: Callable[[], object]) -> Iterator[StudyError]:
+        try:
+            check()
+        except StudyError as error:
+            yield error
+
     for modality in study.modalities:
         section = study.section(modality)
-        check_model(modality, section.model)
+        yield from refusal(partial(check_model, modality, section.model))
         if (why := anonymizer_of(study, modality).missing(study)) is not None:
-            raise StudyError(f"{section.anonymizer} cannot run here: {why}", expected="its public network")
-    make_strategy(study.train.strategy, dict(study.train.strategy_options))
+            yield StudyError(f"{section.anonymizer} cannot run here: {why}", expected="its public network")
+    yield from refusal(partial(make_strategy, study.train.strategy, dict(study.train.strategy_options)))
     if unknown := [name for name in study.audit.attackers if name not in attacker_names()]:
-        raise wrong_attackers(", ".join(unknown), attacker_names())
-    check_limits(study)
+        yield wrong_attackers(", ".join(unknown), attacker_names())
+    yield from refusal(partial(check_limits, study))
     if study.audit.attackers and (study.gate.max_top1 is not None or study.gate.min_eer is not None):
         for modality in study.modalities:
             if not set(study.audit.attackers) & set(attacker_names(modality)):
-                raise wrong_attackers(f"none of {modality}, whose releases [gate] limits", attacker_names(modality))
+                yield wrong_attackers(f"none of {modality}, whose releases [gate] limits", attacker_names(modality))
 
 
 def plan_simulation(corpus: Corpus, study: Study, command: str) -> SimulationPlan:

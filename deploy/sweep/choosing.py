@@ -35,7 +35,7 @@ from moretta.shared.core.terms import Modality
 from moretta.shared.data.clips import Clip, Corpus
 from moretta.shared.data.reader import read_corpus
 from moretta.shared.data.recordings import has_sound
-from moretta.shared.study.schema import Study, load_study
+from moretta.shared.study.schema import Study
 from moretta.shared.study.sections import GateSection
 
 SHIPPED = Path(__file__).parent  # folder of the candidates that come with Moretta, one file for each modality
@@ -127,7 +127,7 @@ def plan_choice(
     modality: Modality,
     max_top1: float,
     candidates: Path | None,
-    study: Path | None,
+    study: Study,
     attackers: Sequence[str],
     command: str,
 ) -> SweepPlan:
@@ -135,7 +135,7 @@ def plan_choice(
 
     Args:
         candidates: a grid file; None takes the one that comes with Moretta.
-        study: seed, labels, public data and attackers are taken from it; None takes the defaults.
+        study: seed, labels, public data and attackers are taken from it.
         attackers: names, in place of the study's; empty means those, or all.
 
     Raises:
@@ -145,17 +145,16 @@ def plan_choice(
     """
     from moretta.shared.audit.attackers import attacker_names, get_attacker
 
-    base = load_study(study)
     known = [name for name in attacker_names() if get_attacker(name).modality == modality]
-    if unknown := [name for name in attackers or base.audit.attackers if name not in known]:
+    if unknown := [name for name in attackers or study.audit.attackers if name not in known]:
         found = f"{', '.join(unknown)} named as attackers of {modality}"
         raise StudyError(found, expected=f"one or more of: {', '.join(known)}")
-    check_speakers(read_corpus(corpus, labels=base.labels, classes=base.classes), modality, max_top1)
+    check_speakers(read_corpus(corpus, labels=study.labels, classes=study.classes), modality, max_top1)
     grid = load_grid(candidates or SHIPPED / f"candidates-{modality}.toml")
     if grid.study is not None or grid.base or grid.folds != "one" or len(grid.seeds) > 1:
         found = f"candidates in {candidates} with a study, folds or several seeds of their own"
         raise StudyError(found, expected="curves and axes alone", fix="name the study with --study")
-    made = make_grid(grid.model_copy(update={"base": base_of(base, modality, attackers)}))
+    made = make_grid(grid.model_copy(update={"base": base_of(study, modality, attackers)}))
     plan = plan_sweep(made, [corpus], command)
     return replace(plan, cells=tuple(replace(cell, training=()) for cell in plan.cells))
 

@@ -32,7 +32,7 @@ from moretta.shared.data.reader import SYNTHETIC_MARKER, read_corpus
 from moretta.shared.data.tables import DEMOGRAPHICS_FILE
 from moretta.shared.features.public_speech import public_people
 from moretta.shared.release.anonymizer import anonymizer_names
-from moretta.shared.study.schema import Study, load_study
+from moretta.shared.study.schema import Study
 
 GRID = SHIPPED / "zoo.toml"
 HALVES = ("first half", "second half")
@@ -59,7 +59,7 @@ def run_zoo(
     *,
     public: Path | None,
     systems: Sequence[str],
-    study: Path | None,
+    study: Study,
     jobs: int | None,
     command: str,
     notify: Notify,
@@ -71,7 +71,7 @@ def run_zoo(
         out: a new or empty folder, or that of an earlier zoo, whose results are used again where they still hold.
         public: speech of other people; None cuts the corpus in two halves.
         systems: names of the anonymizers, of those in the grid; empty means all.
-        study: seed, classes and audit are taken from it; None takes the defaults.
+        study: seed, classes and audit are taken from it.
         jobs: processes; None takes one for each CPU.
         command: how to do it again, for the page.
         notify: called with a line of text for every finished job.
@@ -83,9 +83,8 @@ def run_zoo(
         RunError, Interrupted: as `sweep` does.
     """
     started = time.monotonic()
-    base = load_study(study)
-    grid = zoo_grid(base, systems)
-    read = read_corpus(corpus, classes=base.classes)
+    grid = zoo_grid(study, systems)
+    read = read_corpus(corpus, classes=study.classes)
     check_speakers(read, "voice")
     cut = check_split(read) if public is None else None
     if public is not None:

@@ -56,16 +56,6 @@ REMOVED = (
 """Their figures are in docs/measured.md, under "Tried and rejected"."""
 
 
-def refuse_removed(content: Mapping[str, Any], *, source: str) -> None:
-    """Refuse a study with a StudyError that lists everything in it that was removed."""
-    if found := [one for one in REMOVED if one.is_in(content)]:
-        raise StudyError(
-            f"{source} cannot be used: {'; '.join(f'{one} was removed' for one in found)}",
-            expected="what docs/study.md lists; docs/measured.md has what the removed keys measured",
-            fix="; ".join(dict.fromkeys(one.instead for one in found)),
-        )
-
-
 RENAMED_KEYS = {
     ("voice", "words_from"): "labels_from",
     ("voice", "word_epsilon"): "label_epsilon",

@@ -86,12 +86,15 @@ class ModalitySection(Section):
     modality: ClassVar[Modality]
 
     enabled: bool = True
+    """Whether it is studied at all."""
     anonymizer: str
+    """What it is released by; docs/anonymizers.md has all."""
     form: str = Field(default="", validate_default=True)
     """What leaves the site; by default the first form that the anonymizer has."""
     options: SerializeAsAny[Options] = Field(default_factory=Options, validate_default=True)
     """Of the anonymizer, checked by its own model."""
     model: str
+    """The emotion model that is trained on releases."""
 
     @model_validator(mode="before")
     @classmethod
@@ -154,7 +157,9 @@ class VoiceSection(ModalitySection):
     modality = "voice"
 
     anonymizer: str = "mfcc-quantizer"
+    """What voice is released by; docs/anonymizers.md has all."""
     model: str = "statistics"
+    """The emotion model that is trained on releases: `cnn`, `layered` or `statistics`."""
     weight: Fraction = 0.6
     """Weight of voice in the late fusion; the rest is the face's."""
 
@@ -165,7 +170,9 @@ class FaceSection(ModalitySection):
     modality = "face"
 
     anonymizer: str = "autoencoder"
+    """What faces are released by; docs/anonymizers.md has all."""
     model: str = "gradients"
+    """The emotion model that is trained on releases: `cnn` or `gradients`."""
     fps: Positive = 5.0
     """Frames released per second of clip."""
 

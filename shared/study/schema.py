@@ -8,13 +8,14 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
 from moretta.shared.core.errors import StudyError
 from moretta.shared.core.labels import EMOTIONS, Classes
 from moretta.shared.core.terms import MODALITIES, Modality
-from moretta.shared.study.former_names import refuse_removed, with_current_names
+from moretta.shared.study.former_names import with_current_names
 from moretta.shared.study.options import FaceSection, SiteTrainingPlan, VoiceSection
+from moretta.shared.study.problems import validated
 from moretta.shared.study.sections import (
     AVERAGING,
     FUSION_MODEL,
@@ -38,8 +39,11 @@ class Study(Section):
     """A whole study. Every field has a default, so an empty file is a study."""
 
     name: str = Field(default="moretta", pattern=r"^[A-Za-z0-9][A-Za-z0-9 ._-]{0,63}$")
+    """Of the study, in its report."""
     seed: int = Field(default=1, ge=0, lt=2**31)
+    """Of every random choice but privacy noise in deployment."""
     labels: Literal["intended", "vote"] = "intended"
+    """CREMA-D's labels: the emotion that was acted, or the one that listeners voted for."""
     classes: Classes = EMOTIONS
     """The labels that the study tells apart; clips of other labels are left out and counted."""
     sites: int = Field(default=6, ge=1, le=10_000)
@@ -195,11 +199,12 @@ class Study(Section):
         Where an anonymizer is changed, the new one takes over those options that differ from their defaults and that it
         has itself, and the form, if it can release it.
         """
-        content = self.model_dump()
+        content = self.model_dump(exclude_unset=True)
         for modality in MODALITIES:
             section, named = self.section(modality), settings.get(f"{modality}.anonymizer")
             if named not in (None, section.anonymizer):
-                content[modality] = section.model_dump(exclude={"options", "form"}) | section.carried_over(named)
+                kept = section.model_dump(exclude_unset=True, exclude={"options", "form"})
+                content[modality] = kept | section.carried_over(named)
         for key, value in settings.items():
             *path, last = key.split(".")
             table = content
@@ -212,36 +217,30 @@ class Study(Section):
 
 
 def parse_study(content: Mapping[str, Any], *, source: str = "the study", folder: Path | None = None) -> Study:
-    """Check the content of a study file; one StudyError has every problem with its key, or first what was removed.
+    """Check the content of a study file; one StudyProblems has every problem with its key.
 
     Args:
         source: what it is, for errors.
         folder: that paths in it are relative to; None leaves them as they are.
     """
     content = with_current_names(content, source=source)
-    refuse_removed(content, source=source)
-    try:
-        return Study.model_validate(content, context={"folder": folder})
-    except ValidationError as error:
-        problems = []
-        for problem in error.errors():
-            key, got = ".".join(map(str, problem["loc"])) or "study", repr(problem["input"])
-            problems.append(f"{key}: {problem['msg']} (got {got if len(got) <= 60 else got[:57] + '...'})")
-        raise StudyError(
-            f"{source} cannot be used: {'; '.join(problems)}",
-            expected="only the keys and values that docs/study.md lists",
-            fix="correct or remove the keys named above",
-        ) from error
+    return validated(Study, content, source=source, context={"folder": folder})
 
 
-def load_study(path: Path | None) -> Study:
-    """Read a study file; None gives the defaults. Paths in it are relative to the file."""
-    if path is None:
-        return Study()
-    try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        fix = "correct the path" if isinstance(error, OSError) else "see docs/study.md"
-        found = f"the study file {path} cannot be read: {error}"
-        raise StudyError(found, expected="a TOML file in UTF-8", fix=fix) from error
-    return parse_study(content, source=f"the study file {path}", folder=path.parent)
+def load_study(path: Path | None, settings: Mapping[str, Any] | None = None) -> Study:
+    """Read a study file; None gives the defaults. Paths in it are relative to the file.
+
+    `settings` are keys that are changed, as for `content_with`; paths in these are relative to the working directory.
+    """
+    study = Study()
+    if path is not None:
+        try:
+            content = tomllib.loads(path.read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+            fix = "correct the path" if isinstance(error, OSError) else "see docs/study.md"
+            found = f"the study file {path} cannot be read: {error}"
+            raise StudyError(found, expected="a TOML file in UTF-8", fix=fix) from error
+        study = parse_study(content, source=f"the study file {path}", folder=path.parent)
+    if not settings:
+        return study
+    return parse_study(study.content_with(settings), source="the study with what --set changes", folder=Path.cwd())

@@ -36,7 +36,7 @@ AVERAGING = ("FedAvg", "FedAvgM", "FedProx", "FedAdagrad", "FedAdam", "FedYogi")
 class Section(BaseModel):
     """Frozen; unknown keys and numbers that are not finite are errors."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True)
 
 
 class FusionSection(Section):
@@ -55,11 +55,17 @@ class TrainSection(Section):
     """`[train]`: federated training of the emotion models."""
 
     rounds: int = Field(default=10, ge=1, le=10_000)
+    """Of each model."""
     strategy: str = "FedAvg"
+    """One of Flower's, by the name of its class."""
     strategy_options: dict[str, float | int | bool] = Field(default_factory=dict)
+    """Arguments of the strategy."""
     local_epochs: int = Field(default=1, ge=1, le=100)
+    """Passes over a site's clips in one round."""
     batch_size: int = Field(default=16, ge=1, le=4096)
+    """Clips, or speakers, of one step: on average, under DP-SGD."""
     learning_rate: Computable = 0.3
+    """Of SGD at the sites."""
     min_sites: int = Field(default=1, ge=1)
     """A stage or round with responses of fewer sites fails, and the run with it."""
     deadline_seconds: Positive = 3600.0
@@ -92,12 +98,15 @@ class PrivacySection(Section):
     """`[privacy]`: DP-SGD at every site."""
 
     dp_sgd: bool = True
+    """Without it models leak as much as the releases do."""
     unit: Literal["clip", "speaker"] = "clip"
     """What is sampled and whose gradient is clipped: a clip, or all clips of a speaker at a site as one example."""
     epsilon: Epsilon = 8.0
     """Target over all rounds and models, for one unit; the noise is calibrated to it at each site."""
     delta: Delta = 1e-3
+    """At which epsilon is stated."""
     max_grad_norm: Computable = 1.0
+    """L2 norm that the gradient of one unit is cut to."""
     clipping: Clipping = "per-example"
     """How Opacus cuts gradients of clips: from all of them, or `ghost`, from their norms in two passes."""
     accountant: Accountant = "rdp"
@@ -159,7 +168,9 @@ class SplitSection(Section):
     """`[split]`: speakers of `test_fold` are held out of training at every site."""
 
     folds: int = Field(default=5, ge=2)
+    """Parts that the speakers are dealt into."""
     test_fold: int = Field(default=0, ge=0)
+    """The part that is tested on, from 0."""
 
     @model_validator(mode="after")
     def _fold_exists(self) -> Self:
@@ -172,9 +183,11 @@ class AuditSection(Section):
     """`[audit]`: which attackers run on what was released."""
 
     enabled: bool = True
+    """Without it nothing is known of what the releases leak."""
     attackers: tuple[str, ...] = ()
     """Names of attackers; empty means all that are there."""
     bootstrap: int = Field(default=200, ge=0, le=100_000)
+    """Resamples of each interval, over speakers."""
     attributes: bool = True
     """Sites state sex and age group of pseudonymous speakers, so that attribute inference can be scored."""
     inference: bool = True
@@ -198,11 +211,12 @@ class GateSection(Section):
     """
 
     max_top1: Fraction | None = None
-    """None is twice chance, and at most halfway from chance to certainty, which is less for two people."""
+    """Of the strongest attacker, from one clip. None is twice chance, and at most halfway from chance to certainty, which
+    is less for two people."""
     min_eer: Fraction | None = None
-    """None is 0.35."""
+    """Of the strongest attacker; 0.5 is chance. None is 0.35."""
     max_epsilon: Positive | None = None
-    """None is no limit."""
+    """Of DP-SGD, for one unit, at any site. None is no limit."""
 
     def top1_limit(self, chance: float | None) -> float | None:
         """What the strongest attacker's top-1 may reach; None where chance is not known, and no limit is set."""

@@ -44,7 +44,7 @@ def test_no_other_file_of_the_product_knows_its_name() -> None:
 def test_its_options_are_checked_where_a_study_is_read() -> None:
     with pytest.raises(StudyError, match=re.escape("voice.options.clip_epsilon")):
         study_of(clip_epsilon=0)
-    with pytest.raises(StudyError, match="Extra inputs"):
+    with pytest.raises(StudyError, match="no such key"):
         study_of(epsilon=1.0)
     assert study_of().voice.form == "code"
 

@@ -10,11 +10,12 @@ import pytest
 from moretta.deploy.sweep.choosing import plan_choice
 from moretta.deploy.sweep.jobs import SweepPlan
 from moretta.shared.core.errors import StudyError
+from moretta.shared.study.schema import Study, load_study
 
 
 def plan(corpus: Path, **changes: Any) -> SweepPlan:
     requested: dict[str, Any] = {
-        "modality": "voice", "max_top1": 0.5, "candidates": None, "study": None, "attackers": (), "command": "c",
+        "modality": "voice", "max_top1": 0.5, "candidates": None, "study": Study(), "attackers": (), "command": "c",
     }  # fmt: skip
     return plan_choice(corpus, **(requested | changes))
 
@@ -45,10 +46,12 @@ def test_a_study_gives_its_seed_and_attackers_and_not_its_anonymizer_or_its_site
         "[train]\nmin_sites = 3\n",
         encoding="utf-8",
     )
-    made = plan(tiny_corpus, study=study)
+    made = plan(tiny_corpus, study=load_study(study))
     assert {c.study.seed for c in made.cells} == {7}
     assert {c.study.audit.attackers for c in made.cells} == {("voice-wccn",)}
-    assert [c.release.key for c in made.cells] == [c.release.key for c in plan(tiny_corpus, study=study).cells]
+    assert [c.release.key for c in made.cells] == [
+        c.release.key for c in plan(tiny_corpus, study=load_study(study)).cells
+    ]
     assert made.cells[0].study.voice.anonymizer == "emotion-label-rr"
 
 

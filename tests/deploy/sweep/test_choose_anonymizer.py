@@ -13,6 +13,7 @@ from moretta.deploy.sweep.jobs import Job
 from moretta.deploy.sweep.sweep_results import CellAudit, Released, ResultFolder
 from moretta.shared.audit.result import Result
 from moretta.shared.core.errors import ExitCode
+from moretta.shared.study.schema import Study
 
 CANDIDATES = '[[curve]]\nname = "a"\n[[curve]]\nname = "b"\nset = { voice.options.codebook_size = 16 }\n'
 
@@ -59,8 +60,8 @@ def test_who_failed_stops_no_choice_among_the_others_and_what_was_not_tried_is_n
     out = tmp_path / "out"
     (tmp_path / "mine.toml").write_text(CANDIDATES, encoding="utf-8")
     plan = plan_choice(
-        tmp_path / "tones", modality="voice", max_top1=0.5, candidates=tmp_path / "mine.toml", study=None, attackers=(),
-        command="c",
+        tmp_path / "tones", modality="voice", max_top1=0.5, candidates=tmp_path / "mine.toml", study=Study(),
+        attackers=(), command="c",
     )  # fmt: skip
     found, worked = choose_anonymizer(
         plan, out, modality="voice", max_top1=0.5, jobs=1, command="c", notify=lambda text: None

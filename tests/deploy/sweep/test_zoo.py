@@ -81,7 +81,7 @@ def studied(value: float, **changes: Any) -> Studied:
 
 
 def run(corpus: Path, out: Path, **changes: Any) -> tuple[ZooReport, sweeping.Worked]:
-    options: dict[str, Any] = {"public": None, "systems": ["mcadams"], "study": None, "jobs": 1, "command": "c"}
+    options: dict[str, Any] = {"public": None, "systems": ["mcadams"], "study": Study(), "jobs": 1, "command": "c"}
     return run_zoo(corpus, out, **options | changes, notify=lambda text: None)
 
 

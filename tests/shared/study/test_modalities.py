@@ -27,12 +27,12 @@ def test_an_anonymizer_has_a_form_of_its_own_where_the_study_names_none(name: st
     ("content", "named"),
     [
         ({"anonymizer": "nobody"}, "voice.anonymizer: .*unknown; expected one of: adversarial-embedding"),
-        ({"anonymizer": "none", "preset": "dp-clip"}, "voice.options.preset: Extra inputs"),
+        ({"anonymizer": "none", "preset": "dp-clip"}, "voice.options.preset: no such key"),
         ({"anonymizer": "clip-quantizer", "preset": "bounded"}, "voice.options.preset"),
         ({"anonymizer": "clip-quantizer", "form": "waveform"}, "not waveform"),
         ({"anonymizer": "clip-statistics", "form": "code-tokens"}, "not code-tokens"),
         ({"anonymizer": "mcadams", "form": "tokens"}, "mcadams releases the form mfcc or waveform, not tokens"),
-        ({"anonymizer": "clip-quantizer", "codebook": "local"}, "voice.options.codebook: Extra inputs"),
+        ({"anonymizer": "clip-quantizer", "codebook": "local"}, "voice.options.codebook: no such key"),
         ({"anonymizer": "clip-quantizer", "released_clips": 4}, "released_clips limits"),
         (
             {"anonymizer": "speaker-normalized", "code_encoder": "network", "code_training": "federated"},
@@ -46,7 +46,7 @@ def test_an_anonymizer_has_a_form_of_its_own_where_the_study_names_none(name: st
         ({"codebook": "federated"}, 'removed.*codebook = "public"'),
         ({"codebook_epsilon": 4.0}, "codebook_epsilon was removed"),
         ({"codebook_iterations": 3}, "codebook_iterations was removed"),
-        ({"code_training": "federated"}, "voice.options.code_training: Extra inputs"),
+        ({"code_training": "federated"}, "voice.options.code_training: no such key"),
         ({"anonymizer": "speaker-normalized", "code_epsilon": -1}, "code_epsilon"),
         ({"anonymizer": "speaker-normalized", "code_rounds": 0}, "code_rounds"),
         ({"anonymizer": "speaker-normalized", "code_unit": "site"}, "code_unit"),
@@ -128,7 +128,7 @@ def test_keys_of_the_version_before_are_read_with_a_warning_that_names_the_new_p
 
 def test_a_key_of_before_that_the_anonymizer_has_not_is_refused_unless_it_says_nothing() -> None:
     assert parse_study({"voice": {"anonymizer": "none", "epsilon": 0.8}}).voice == voice("none")
-    with pytest.raises(StudyError, match=r"voice\.epsilon: Extra inputs"):
+    with pytest.raises(StudyError, match=r"voice\.epsilon: no such key"):
         parse_study({"voice": {"anonymizer": "none", "epsilon": 0.5}})
 
 

@@ -34,7 +34,7 @@ def test_an_empty_file_is_a_study(tmp_path: Path) -> None:
     ],
 )
 def test_an_unknown_key_is_named_with_its_section(tmp_path: Path, text: str, named: str) -> None:
-    with pytest.raises(StudyError, match=re.escape(f"{named}: Extra inputs")):
+    with pytest.raises(StudyError, match=re.escape(f"{named}: no such key")):
         load_study(_written(tmp_path / "s.toml", text))
 
 

@@ -211,8 +211,8 @@ class GateSection(Section):
     """
 
     max_top1: Fraction | None = None
-    """Of the strongest attacker, from one clip. None is twice chance, and at most halfway from chance to certainty, which
-    is less for two people."""
+    """Of the strongest attacker, from one clip. None is twice chance, and at most halfway from chance to certainty:
+    less, for two people."""
     min_eer: Fraction | None = None
     """Of the strongest attacker; 0.5 is chance. None is 0.35."""
     max_epsilon: Positive | None = None

@@ -61,6 +61,17 @@ def planted_voices(people: int = 12, each: int = 16, *, width: int = 24, seed: i
     return PublicRows(values, person.astype(np.str_), emotion.astype(np.int64), sex)
 
 
+def planted_mels(people: int = 12, each: int = 16, *, frames: int = 24, seed: int = 1) -> PublicRows:
+    """Mel bands [n, 64, frames], half of women: stripes across or along for emotion, and checks for men."""
+    drawn = np.random.default_rng(seed)
+    person, emotion = np.repeat(np.arange(people), each), np.arange(people * each) % 2
+    band, frame = np.indices((64, frames))
+    stripes, checks = np.stack([(band % 4 < 2) - 0.5, (frame % 4 < 2) - 0.5]), (band // 4 + frame // 4) % 2 - 0.5
+    mels = stripes[emotion] + (person % 2)[:, None, None] * checks + 0.5 * drawn.normal(size=(len(person), 64, frames))
+    sex = np.array(["female", "male"])[person % 2]
+    return PublicRows(mels.astype(np.float32), person.astype(np.str_), emotion.astype(np.int64), sex)
+
+
 class PlantedEncoder(PretrainedEncoder):
     """Stands in for GE2E where its weights are not: means and deviations of MFCC, in fixed random directions."""
 

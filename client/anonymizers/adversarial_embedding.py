@@ -19,7 +19,8 @@ from moretta.shared.core.terms import PrivacyStatement
 from moretta.shared.features.mfcc import check_samples
 from moretta.shared.features.public_speech import PublicSpeechOptions, recorded_speakers, synthetic_speakers
 from moretta.shared.models.adversarial_embedding import AdversarialEmbedding
-from moretta.shared.models.train_embedding import SEED, EmbeddingTask, embedded, people_without_part, train_embedding
+from moretta.shared.models.held_out_people import people_without_part
+from moretta.shared.models.train_embedding import SEED, EmbeddingTask, embedded, train_embedding
 from moretta.shared.pretrained.encoder import PretrainedEncoder
 from moretta.shared.pretrained.speaker_encoders import CamPlusPlusEncoder, Ge2eEncoder
 from moretta.shared.privacy.mechanism import Unbounded

@@ -149,7 +149,7 @@ class CodeReference:
 class PublicRows(NamedTuple):
     """Measurements of public speech [rows, n], a row for each clip or step, with its person and its emotion."""
 
-    values: Floats
+    values: npt.NDArray[Any]
     person: npt.NDArray[np.str_]
     emotion: npt.NDArray[np.int64]
     sex: npt.NDArray[np.str_]

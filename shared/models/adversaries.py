@@ -27,10 +27,10 @@ WEAK = 0.9
 COLLAPSED = 0.05
 """The least share of the variance that a representation must keep: a constant hides everything."""
 STEEPNESS = 10.0
-_BATCH, _RATE = 64, 1e-3
+_BATCH, _RATE = 64, 2e-3
 
 
-def reverse(representation: Tensor, strength: float) -> Tensor:
+def reverse(representation: Tensor, strength: float | Tensor) -> Tensor:
     """The same values, with the gradient multiplied by minus `strength`.
 
     It has no function of its own to differentiate, so gradients of single examples work: hooks, and torch.func.
@@ -76,7 +76,7 @@ class Adversary(nn.Module):
                 raise ValueError(f"an adversary with a {type(layer).__name__}: expected a network that gives logits")
         self.network = network
 
-    def forward(self, representation: Tensor, strength: float) -> Tensor:
+    def forward(self, representation: Tensor, strength: float | Tensor) -> Tensor:
         """Logits [n, classes]. The adversary's own gradient is never reversed, whatever the strength is."""
         logits: Tensor = self.network(reverse(representation, strength))
         return logits
@@ -135,18 +135,19 @@ def train_fresh(
     """
     with seeded(seed):
         network = make()
-        rows, labels = _tensors(known)
-        others, truth = _tensors(held_out)
+        (rows, labels), (others, truth) = _tensors(known), _tensors(held_out)
         classes = int(max(labels.max(), truth.max())) + 1
         weights, fair = balance(known.label, classes), balance(held_out.label, classes)
-        optimizer = torch.optim.Adam(network.parameters(), lr=_RATE)
+        optimizer = torch.optim.Adam(network.parameters(), lr=_RATE, fused=True)
         best = Fresh(network, float("inf"), 0.0)
         state = network.state_dict()
         for _ in range(epochs):
+            network.train()
             for batch in batches(len(rows), _BATCH):
                 optimizer.zero_grad()
                 cross_entropies(network(rows[batch]), labels[batch], weights).mean().backward()  # type: ignore[no-untyped-call]
                 optimizer.step()
+            network.eval()
             with torch.no_grad():
                 logits = network(others)
             loss = float(cross_entropies(logits, truth, fair).mean())

@@ -15,17 +15,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from public_halves import both_halves, heading, readers, recordings, show
 
 from moretta.client.anonymizers.adversarial_embedding import ENCODERS, public_encoder
 from moretta.shared.core.array_types import Float64
-from moretta.shared.core.labels import EMOTIONS, in_order
 from moretta.shared.core.workers import limit_threads
-from moretta.shared.data.media import read_audio
-from moretta.shared.data.reader import read_corpus
-from moretta.shared.features.public_speech import Recording
 from moretta.shared.features.speaker_code import PublicRows
-from moretta.shared.models.adversaries import Labelled, fresh_readers, linear_reader
-from moretta.shared.models.train_embedding import EmbeddingTask, People, distinctiveness_gain, embedded, train_embedding
+from moretta.shared.models.held_out_people import People
+from moretta.shared.models.train_embedding import EmbeddingTask, distinctiveness_gain, embedded, train_embedding
 
 COLUMNS = {
     "able": "speaker head at 0",
@@ -56,19 +53,9 @@ class Half:
         """What fresh readers find in what became of both."""
         whole = np.ones(len(self.public.person), bool)
         known, others = People.of(self.public, whole), People.of(self.others, np.ones(len(released), bool))
-        odd = others.order() % 2 == 1
-        read, asked = Labelled(released[odd], others.person[odd]), Labelled(released[~odd], others.person[~odd])
-        speaker = fresh_readers(read, asked, seed=1)
-        sex = fresh_readers(Labelled(public, known.sex), Labelled(released, others.sex), seed=1)
-        emotion = linear_reader(Labelled(public, self.public.emotion), Labelled(released, self.others.emotion))
-        return {
-            "cosine": float((released * others.embeddings).sum(axis=1).mean()),
+        return readers(known, others, public, released) | {
+            "cosine": float((released * others.values).sum(axis=1).mean()),
             "gain": distinctiveness_gain(known, others, released),
-            "speaker": speaker[0],
-            "speaker_forest": speaker[1],
-            "sex": sex[0],
-            "sex_forest": sex[1],
-            "emotion": emotion,
         }
 
     def anonymized(self, strength: float, epochs: int, seed: int) -> dict[str, float]:
@@ -103,35 +90,14 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
     limit_threads(1)
-    rows = rows_of(options.corpus, options.encoder)
-    people = in_order({*rows.person})
-    first = np.isin(rows.person, options.public or people[: len(people) // 2])
-    parts = [PublicRows(*(part[mine] for part in rows)) for mine in (first, ~first)]
-    halves = [Half(*parts), Half(*parts[::-1])]
-    print(f"{len(rows.values)} clips of {len(people)} people by {options.encoder}")
-    print("| strength | " + " | ".join(COLUMNS.values()) + " |")
-    print("|---|" + "---|" * len(COLUMNS), flush=True)
-    show("originals", [half.line(half.public.values, half.others.values) for half in halves])
-    show("one for all", [half.constant() for half in halves])
+    rows = embedded(recordings(options.corpus), public_encoder(options.encoder))
+    halves = [Half(*parts) for parts in both_halves(rows, options.public)]
+    print(f"{len(rows.values)} clips of {len({*rows.person})} people by {options.encoder}")
+    heading("strength", COLUMNS)
+    show("originals", COLUMNS, [half.line(half.public.values, half.others.values) for half in halves])
+    show("one for all", COLUMNS, [half.constant() for half in halves])
     for strength in options.strengths:
-        show(f"{strength:g}", [half.anonymized(strength, options.epochs, options.seed) for half in halves])
-
-
-def rows_of(corpus: Path, encoder: str) -> PublicRows:
-    """All clips of a corpus, embedded."""
-    read = read_corpus(corpus)
-    recordings = (
-        Recording(read_audio(c.audio), c.speaker, EMOTIONS.index(c.label), read.speakers[c.speaker].sex or "")
-        for c in read.clips
-        if c.audio is not None
-    )
-    return embedded(recordings, public_encoder(encoder))
-
-
-def show(name: str, found: list[dict[str, float]]) -> None:
-    """Means over both halves."""
-    cells = [f"{np.mean([one[key] for one in found]):.2f}" if key in found[0] else "-" for key in COLUMNS]
-    print("| " + " | ".join([name, *cells]) + " |", flush=True)
+        show(f"{strength:g}", COLUMNS, [half.anonymized(strength, options.epochs, options.seed) for half in halves])
 
 
 if __name__ == "__main__":

@@ -23,7 +23,8 @@ from moretta.shared.models.adversarial_embedding import (
     EmbeddingNet,
 )
 from moretta.shared.models.adversaries import Adversary, reverse
-from moretta.shared.models.train_embedding import EmbeddingTask, Split, fitted, in_loop, measured_embedding
+from moretta.shared.models.held_out_people import Split, people_without_part
+from moretta.shared.models.train_embedding import EmbeddingTask, fitted, in_loop, measured_embedding
 
 PLAIN, HIDING = EmbeddingTask(strength=0.0, epochs=40), EmbeddingTask(strength=3.0, epochs=120)
 
@@ -101,7 +102,7 @@ def test_an_output_with_noise_alone_has_collapsed_although_it_is_put_on_the_publ
     with torch.no_grad():
         found.network.decoder[2].weight.mul_(0.05)
     made = measured_embedding(found, split, able=(1.0, 1.0), seed=1)
-    assert made(split.others.embeddings).var() > 0.5 * split.others.embeddings.var()  # the scale hides it
+    assert made(split.others.values).var() > 0.5 * split.others.values.var()  # the scale hides it
     assert any("collapsed" in fault for fault in made.figures.faults())
 
 
@@ -118,7 +119,7 @@ def test_a_deaf_head_is_a_fault(rows: PublicRows, monkeypatch: pytest.MonkeyPatc
 
 def test_what_is_released_has_length_1_and_the_public_scale(rows: PublicRows, hiding: AdversarialEmbedding) -> None:
     split = Split.of(rows, seed=1)
-    released = hiding(split.known.embeddings)
+    released = hiding(split.known.values)
     np.testing.assert_allclose(np.linalg.norm(released, axis=1), 1)
     center, deviation = hiding.arrays[CENTER], hiding.arrays[DEVIATION]
     assert np.abs(released.mean(axis=0) - center).max() <= 0.1
@@ -153,7 +154,7 @@ def test_held_out_people_and_unseen_clips_have_no_part_in_training(rows: PublicR
     split = Split.of(rows, seed=1)
     assert [len(part.person) for part in split] == [96, 32, 64]
     assert {*split.unseen.person} == {*split.known.person}
-    parts = [{row.tobytes() for row in part.embeddings} for part in split]
+    parts = [{row.tobytes() for row in part.values} for part in split]
     assert not parts[0] & parts[1] and not parts[0] & parts[2] and not parts[1] & parts[2]
     able = in_loop(fitted(split.known, PLAIN, seed=1), split.unseen)
     assert able[0] >= 0.9
@@ -184,10 +185,10 @@ def test_public_people_that_are_too_few_are_refused_with_what_is_missing_and_how
 
 
 def test_people_who_have_no_part_are_counted(rows: PublicRows) -> None:
-    assert train_embedding.people_without_part(rows) == 0
+    assert people_without_part(rows) == 0
     some = rows._replace(sex=np.where(rows.person == "3", "", rows.sex))
     some = chosen(some, (rows.person != "5") | (np.arange(len(rows.person)) % 16 < 3))
-    assert train_embedding.people_without_part(some) == 2
+    assert people_without_part(some) == 2
     used = sum(len(np.unique(part.person)) for part in (Split.of(some, seed=1).known, Split.of(some, seed=1).others))
     assert used == 10
 

@@ -1,0 +1,182 @@
+"""RDAL: a code of mel bands that is trained for one thing and against an adversary who is replaced again and again.
+
+Luong, Tran and Virtanen, "Representation learning for audio privacy preservation using source separation and robust
+adversarial learning", WASPAA 2023: a fixed mask, then an encoder; a linear classifier keeps what is wanted, and an
+adversary behind gradient reversal reads what is to be hidden. Group normalization stands in place of batch
+normalization: a row's code must not depend on others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, NamedTuple, Self
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from moretta.shared.models.adversaries import Adversary, AdversaryFigures
+from moretta.shared.models.network_arrays import array_rules, arrays_of, network_of
+from moretta.shared.models.replacement_autoencoder import Scale, placed
+from moretta.shared.models.spectral_mask import MELS, MaskNet, clip_mels
+from moretta.shared.study.public_arrays import LEAST_SPREAD, Rule, Rules, named
+
+CODE = 64
+_CHANNELS = (16, 32, 64, 128)
+_GROUPS, _DROPOUT = 4, 0.25
+_ADVERSARY = (48, 32, 16)
+PREFIX = "voice/rdal/"
+MASK, ENCODER = PREFIX + "mask.", PREFIX + "encoder."
+MEL_CENTER, MEL_DEVIATION, CODE_CENTER, CODE_DEVIATION, FIGURES = (
+    PREFIX + name for name in ("mel-center", "mel-deviation", "code-center", "code-deviation", "figures")
+)
+_LARGEST = 1e6
+
+
+class CodeNet(nn.Module):
+    """Mel bands [n, 64, t] to codes [n, 64], of any t from 1 on. The first layer takes every other step."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        for of, to in zip((1, *_CHANNELS[:-1]), _CHANNELS, strict=True):
+            layers += [
+                nn.Conv2d(of, to, 3, stride=(1, 2 if of == 1 else 1), padding=1),
+                nn.GroupNorm(_GROUPS, to),
+                nn.ReLU(),
+                nn.MaxPool2d(2, ceil_mode=True),
+                nn.Dropout(_DROPOUT),
+            ]
+        self.layers, self.last = nn.Sequential(*layers), nn.Linear(_CHANNELS[-1], CODE)
+
+    def forward(self, mels: Tensor) -> Tensor:
+        """Codes."""
+        found = self.layers(mels[:, None].contiguous(memory_format=torch.channels_last))
+        code: Tensor = self.last(found.amax(dim=(2, 3)))
+        return code
+
+
+def verifier(classes: int) -> nn.Sequential:
+    """A reader of codes: the adversary in the loop, and every fresh one that replaces it.
+
+    It sees each value relative to the others of a batch: an encoder could otherwise hide by making codes small.
+    """
+    layers: list[nn.Module] = [nn.BatchNorm1d(CODE, affine=False)]
+    for of, to in zip((CODE, *_ADVERSARY[:-1]), _ADVERSARY, strict=True):
+        layers += [nn.Linear(of, to), nn.LeakyReLU(), nn.Dropout(_DROPOUT)]
+    return nn.Sequential(*layers, nn.Linear(_ADVERSARY[-1], classes))
+
+
+class RdalNet(nn.Module):
+    """Mel bands [n, 64, t] to the logits of what is kept and of what is hidden."""
+
+    def __init__(self, kept: int, hidden: int) -> None:
+        super().__init__()
+        self.encoder, self.classifier = CodeNet(), nn.Linear(CODE, kept)
+        self.adversary = Adversary(verifier(hidden))
+        self.classes = kept, hidden
+        self.strength = 0.0
+
+    def forward(self, mels: Tensor) -> tuple[Tensor, Tensor]:
+        """Both outputs; the adversary stands behind the reversal."""
+        code = self.encoder(mels)
+        return self.classifier(code), self.adversary(code, self.strength)
+
+
+class RdalFigures(NamedTuple):
+    """What was measured on public people."""
+
+    hidden: AdversaryFigures
+    """In the loop of unseen clips of people who were trained on; fresh of people who were held out."""
+    kept: float
+    """Balanced accuracy on held-out people of the classifier in the loop, of emotion."""
+    verifier_loss: float
+    """Of the fresh verifier when training stopped, in units of a guess: 1 where it finds nothing."""
+    epoch: int
+    """After which training stopped."""
+
+    @classmethod
+    def size(cls) -> int:
+        """Of the array."""
+        return 1 + len(AdversaryFigures.names()) + len(cls._fields[1:])
+
+    def to_array(self) -> npt.NDArray[np.float32]:
+        """As the coordinator sends it."""
+        return np.concatenate([[self.hidden.classes], self.hidden.to_array(), self[1:]], dtype=np.float32)
+
+    @classmethod
+    def from_array(cls, array: npt.NDArray[Any]) -> Self:
+        """The inverse of `to_array`."""
+        size = len(AdversaryFigures.names())
+        hidden = AdversaryFigures.from_array(array[1 : 1 + size], classes=max(2, int(array[0])))
+        kept, loss, epoch = array[1 + size :].tolist()
+        return cls(hidden, kept, loss, int(epoch))
+
+
+@dataclass(frozen=True, eq=False)
+class Rdal:
+    """A trained mask and encoder as plain arrays."""
+
+    arrays: Mapping[str, npt.NDArray[Any]]
+
+    @classmethod
+    def rules(cls, *, has_mask: bool) -> Rules:
+        """What each array may be."""
+        return {
+            **(array_rules(MaskNet, MASK) if has_mask else {}),
+            **array_rules(CodeNet, ENCODER),
+            MEL_CENTER: Rule((MELS,), _LARGEST),
+            MEL_DEVIATION: Rule((MELS,), _LARGEST, LEAST_SPREAD),
+            CODE_CENTER: Rule((CODE,), _LARGEST),
+            CODE_DEVIATION: Rule((CODE,), _LARGEST, LEAST_SPREAD),
+            FIGURES: Rule((RdalFigures.size(),), _LARGEST),
+        }
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, npt.NDArray[Any]], *, has_mask: bool) -> Self:
+        """Check and take what the coordinator sent. Errors: see `public_arrays.named`."""
+        return cls(named(arrays, cls.rules(has_mask=has_mask)))
+
+    @classmethod
+    def of(cls, encoder: CodeNet, mask: MaskNet | None, mels: Scale, codes: Scale) -> Self:
+        """Without figures: networks, and the scales of what the encoder takes and of what it gives."""
+        scales = dict(zip((MEL_CENTER, MEL_DEVIATION, CODE_CENTER, CODE_DEVIATION), (*mels, *codes), strict=True))
+        weights = {**arrays_of(encoder, ENCODER), **({} if mask is None else arrays_of(mask, MASK))}
+        return cls({**scales, **weights, FIGURES: np.zeros(RdalFigures.size(), np.float32)})
+
+    @property
+    def figures(self) -> RdalFigures:
+        """Of public people."""
+        return RdalFigures.from_array(self.arrays[FIGURES])
+
+    @cached_property
+    def mask(self) -> MaskNet | None:
+        """The network of the mask, if there is one."""
+        return network_of(MaskNet, self.arrays, MASK).eval() if MASK + "down.0.0.weight" in self.arrays else None
+
+    @cached_property
+    def encoder(self) -> CodeNet:
+        """The network of the code."""
+        return network_of(CodeNet, self.arrays, ENCODER).eval()
+
+    @torch.no_grad()
+    def codes(self, mels: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+        """Decibels of mel bands [n, 64, t] to codes [n, 64]: in public standard deviations, within +- 5."""
+        places = band_places(mels, (self.arrays[MEL_CENTER], self.arrays[MEL_DEVIATION]))
+        found = torch.cat([self.encoder(part) for part in torch.split(places, 64)]).numpy()
+        scale = self.arrays[CODE_CENTER], self.arrays[CODE_DEVIATION]
+        return placed(found, scale).astype(np.float32)
+
+    def __call__(self, samples: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+        """One clip to its code [64], finite whatever the weights are. Errors: see `check_samples`."""
+        code: npt.NDArray[np.float32] = self.codes(clip_mels(samples, self.mask)[None])[0]
+        return code
+
+
+def band_places(mels: npt.NDArray[Any], scale: Scale) -> Tensor:
+    """Decibels [n, 64, t] in public standard deviations of each band."""
+    places = placed(np.swapaxes(mels, 1, 2), scale)
+    return torch.from_numpy(np.ascontiguousarray(np.swapaxes(places, 1, 2), np.float32))

@@ -1,0 +1,64 @@
+"""What tables of published systems share: people who are public people who are released, in turn, and lines."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from moretta.shared.core.array_types import Array
+from moretta.shared.core.labels import EMOTIONS, in_order
+from moretta.shared.data.media import read_audio
+from moretta.shared.data.reader import read_corpus
+from moretta.shared.features.public_speech import Recording
+from moretta.shared.features.speaker_code import PublicRows
+from moretta.shared.models.adversaries import Labelled, fresh_readers, linear_reader
+from moretta.shared.models.held_out_people import People
+
+
+def recordings(corpus: Path) -> Iterator[Recording]:
+    """All clips of a corpus that have sound."""
+    read = read_corpus(corpus)
+    for clip in read.clips:
+        if clip.audio is not None:
+            sex = read.speakers[clip.speaker].sex or ""
+            yield Recording(read_audio(clip.audio), clip.speaker, EMOTIONS.index(clip.label), sex)
+
+
+def both_halves(rows: PublicRows, public: Sequence[str]) -> list[tuple[PublicRows, PublicRows]]:
+    """Public people and released ones, in turn; the first half is public first, unless people are named."""
+    people = in_order({*rows.person})
+    first = np.isin(rows.person, public or people[: len(people) // 2])
+    parts = [PublicRows(*(part[mine] for part in rows)) for mine in (first, ~first)]
+    return [(parts[0], parts[1]), (parts[1], parts[0])]
+
+
+def readers(known: People, others: People, public: Array, released: Array) -> dict[str, float]:
+    """Balanced accuracies of fresh readers in what became of public people and of released ones.
+
+    Emotion and sex are learned of the public people, speakers of every other released clip.
+    """
+    odd = others.order() % 2 == 1
+    read, asked = Labelled(released[odd], others.person[odd]), Labelled(released[~odd], others.person[~odd])
+    speaker = fresh_readers(read, asked, seed=1)
+    sex = fresh_readers(Labelled(public, known.sex), Labelled(released, others.sex), seed=1)
+    return {
+        "speaker": speaker[0],
+        "speaker_forest": speaker[1],
+        "sex": sex[0],
+        "sex_forest": sex[1],
+        "emotion": linear_reader(Labelled(public, known.emotion), Labelled(released, others.emotion)),
+    }
+
+
+def heading(first: str, columns: Mapping[str, str]) -> None:
+    """The first two lines of a table."""
+    print(f"| {first} | " + " | ".join(columns.values()) + " |")
+    print("|---|" + "---|" * len(columns), flush=True)
+
+
+def show(name: str, columns: Mapping[str, str], found: Sequence[Mapping[str, float]]) -> None:
+    """A line: means over both halves."""
+    cells = [f"{np.mean([one[key] for one in found]):.2f}" if key in found[0] else "-" for key in columns]
+    print("| " + " | ".join([name, *cells]) + " |", flush=True)

@@ -9,8 +9,10 @@ from safetensors.numpy import load_file, save_file
 
 from moretta.deploy.runtime.audit_folder import audit_folder
 from moretta.shared.audit.execute import Inputs, Unit, run_unit
+from moretta.shared.audit.metrics.scores import METRICS
 from moretta.shared.audit.result import Result, failure
 from moretta.shared.audit.run_attacks import keeping, run_all
+from moretta.shared.audit.score_files import load_scores
 from moretta.shared.core.errors import ReleaseError
 from moretta.shared.core.workers import Workers
 from moretta.shared.data.media import read_audio
@@ -58,6 +60,12 @@ def test_a_release_is_audited_against_its_originals_by_the_key_beside_it(
     top1 = {r.scenario: r.value for r in found.rows if (r.metric, r.subset, r.pooled) == ("top1", "all", 1)}
     assert top1["unprotected"] == top1["semi-informed"] == top1["ignorant"]  # released as they are, and matched right
     assert "<h1>anonymized</h1>" in (out / "audit.html").read_text()
+    assert written["verdict"] == found.gate.model_dump(mode="json")
+    eer = {r.scenario: r.value for r in found.rows if (r.metric, r.subset, r.pooled) == ("eer", "all", 1)}
+    scores = load_scores(out)
+    assert {key[1] for key in scores} == {"unprotected", "ignorant", "semi-informed"}
+    for (_, scenario, _), trials in scores.items():
+        assert METRICS.get("eer").function(trials) == pytest.approx(eer[scenario])
     assert "1001" not in (out / "trials-voice.json").read_text()  # pseudonyms only
 
 

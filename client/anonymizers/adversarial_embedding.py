@@ -14,14 +14,13 @@ import numpy as np
 from pydantic import Field
 
 from moretta.client.anonymizers.voice_baselines import NOTHING, VoiceAnonymizer
-from moretta.shared.core.errors import StudyError
 from moretta.shared.core.terms import PrivacyStatement
 from moretta.shared.features.mfcc import check_samples
 from moretta.shared.features.public_speech import PublicSpeechOptions, recorded_speakers, synthetic_speakers
 from moretta.shared.models.adversarial_embedding import AdversarialEmbedding
 from moretta.shared.models.held_out_people import people_without_part
 from moretta.shared.models.train_embedding import SEED, EmbeddingTask, embedded, train_embedding
-from moretta.shared.pretrained.encoder import PretrainedEncoder
+from moretta.shared.pretrained.encoder import PretrainedEncoder, public_network
 from moretta.shared.pretrained.speaker_encoders import CamPlusPlusEncoder, Ge2eEncoder
 from moretta.shared.privacy.mechanism import Unbounded
 from moretta.shared.privacy.noise import NoiseSource
@@ -54,18 +53,8 @@ class EmbeddingOptions(PublicSpeechOptions):
 
 @lru_cache(maxsize=2)
 def public_encoder(name: str) -> PretrainedEncoder:
-    """The public network of that name.
-
-    Raises:
-        StudyError: its weights are not on this machine, unchanged.
-    """
-    if (reason := ENCODERS[name].missing()) is not None:
-        raise StudyError(
-            f"the public network {name!r} is not on this machine: {reason}",
-            expected="its weights at the coordinator and at every site, where clips are embedded",
-            fix=reason[reason.index("run `") :],
-        )
-    return ENCODERS[name].load()
+    """The public network of that name. Errors: see `public_network`."""
+    return public_network(ENCODERS[name])
 
 
 @anonymizer("adversarial-embedding", modality="voice", version="1")

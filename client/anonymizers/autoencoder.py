@@ -6,7 +6,6 @@ kind can be attacked (Todt et al., "Fantomas", PoPETs 2024, arXiv 2210.10651). T
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -16,7 +15,7 @@ from pydantic import Field
 
 from moretta.client.anonymizers.face_baselines import FaceAnonymizer, FaceOptions, Pictures
 from moretta.shared.core.errors import StudyError
-from moretta.shared.core.reproducibility import code_digest, derive
+from moretta.shared.core.reproducibility import derive
 from moretta.shared.core.workers import Pace, in_lines
 from moretta.shared.features.faces import FaceCropper
 from moretta.shared.privacy.noise import NoiseSource
@@ -180,16 +179,16 @@ def _trained(options: AutoencoderOptions, notify: Notify) -> Path:
     from moretta.shared.models.face_images import PICTURES_PER_PERSON, render_face_images
     from moretta.shared.models.train_autoencoder import train_autoencoder, training_steps
     from moretta.shared.models.training_state import TrainOptions
-    from moretta.shared.pretrained.cache import cache_folder
+    from moretta.shared.pretrained.cache import trained_file
 
     seed = derive(PUBLIC_SEED, "public faces")
     train = TrainOptions(spec=options.spec(), epochs=options.epochs, batch=_BATCH, noise=options.noise, seed=seed)
-    key = hashlib.sha256(f"{train} {options.training_faces} {code_digest()}".encode()).hexdigest()[:16]
-    path = cache_folder() / "autoencoders" / f"{options.preset}-{key}.safetensors"
-    if not path.exists():
+
+    def trained(path: Path) -> None:
         people = -(-options.training_faces // PICTURES_PER_PERSON)
         notify(f"rendering {people} synthetic faces, once, to train the face autoencoder on")
         images = render_face_images(people, train.spec.side, seed=seed)
         pace = Pace(in_lines(notify), "training the face autoencoder", training_steps(train, len(images.pictures)))
         save_autoencoder(train_autoencoder(images.pictures, train, step=pace.step).model, path)
-    return path
+
+    return trained_file("autoencoders", options.preset, f"{train} {options.training_faces}", trained)

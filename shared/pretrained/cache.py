@@ -1,15 +1,17 @@
-"""Where weights are kept, and the rule that nothing is handed out before its sha256 matched."""
+"""Where weights are kept: those of others, handed out after their sha256 matched, and those trained here, once each."""
 
 from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Literal
 
-from moretta.shared.core.atomic import write_atomic
-from moretta.shared.core.errors import AttackersError
+from moretta.shared.core.array_types import Array
+from moretta.shared.core.atomic import locked, write_atomic
+from moretta.shared.core.errors import AttackersError, StudyError
+from moretta.shared.core.reproducibility import code_digest
 from moretta.shared.pretrained.manifest import WEIGHTS, PretrainedFile, fetch_command, get_file
 
 CACHE_VARIABLE = "MORETTA_CACHE"
@@ -91,3 +93,42 @@ def keep(file: PretrainedFile, data: bytes) -> Path:
             fix=f"set {CACHE_VARIABLE} to one, then `{fetch_command(file.name)}`",
         ) from error
     return path
+
+
+def trained_file(kind: str, name: str, choices: str, train: Callable[[Path], object]) -> Path:
+    """The file of a public network that is trained here, once for equal choices and equal code.
+
+    Whoever asks for it meanwhile, in another process, waits for it.
+
+    Args:
+        kind: folder of its kind.
+        name: begins the file's name.
+        choices: all that the network depends on, beside the code.
+        train: writes the file, whole or not at all.
+    """
+    key = hashlib.sha256(f"{choices} {code_digest()}".encode()).hexdigest()[:16]
+    path = cache_folder() / kind / f"{name}-{key}.safetensors"
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with locked(path.with_suffix(".lock")):
+            if not path.exists():
+                train(path)
+    return path
+
+
+def trained_arrays(kind: str, name: str, choices: str, train: Callable[[], Mapping[str, Array]]) -> dict[str, Array]:
+    """The same of a network that is plain arrays.
+
+    Raises:
+        StudyError: the file was damaged.
+    """
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file, save
+
+    path = trained_file(kind, name, choices, lambda path: write_atomic(path, save(dict(train()))))
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise StudyError(
+            f"{path} cannot be read: {error}", expected="what was trained here", fix="delete it: it is trained again"
+        ) from error

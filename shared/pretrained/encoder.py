@@ -5,13 +5,13 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from moretta.shared.core.array_types import Array, Float32, unit_rows
-from moretta.shared.core.errors import AttackersError, ClipError
+from moretta.shared.core.errors import AttackersError, ClipError, StudyError
 from moretta.shared.core.terms import Modality
 from moretta.shared.data.media import SAMPLE_RATE
 from moretta.shared.pretrained import cached, fetch_command
@@ -53,6 +53,24 @@ class PretrainedEncoder(ABC):
     @abstractmethod
     def vectors(self, clips: Clips) -> npt.NDArray[np.floating]:
         """[clips, dimensions] of one clip or more, of any length."""
+
+
+EncoderT = TypeVar("EncoderT", bound=PretrainedEncoder)
+
+
+def public_network(kind: type[EncoderT]) -> EncoderT:
+    """Load an encoder that coordinator and sites embed clips by.
+
+    Raises:
+        StudyError: its weights are not on this machine, unchanged.
+    """
+    if (reason := kind.missing()) is not None:
+        raise StudyError(
+            f"the public network {kind.name!r} is not on this machine: {reason}",
+            expected="its weights at the coordinator and at every site, where clips are embedded",
+            fix=reason[reason.index("run `") :],
+        )
+    return kind.load()
 
 
 def weights_path(name: str) -> Path:

@@ -15,7 +15,7 @@ from typing import Annotated, NoReturn
 import click
 import typer
 
-from moretta.deploy.cli import audit, corpus, model, server, site, study
+from moretta.deploy.cli import audit, corpus, model, report, server, site, study
 from moretta.deploy.cli.budget import budget
 from moretta.deploy.cli.console import CommandGroup, be_loud, be_quiet
 from moretta.deploy.cli.sweep import choose, sweep, zoo
@@ -34,7 +34,7 @@ app = typer.Typer(
 app.command()(study.simulate)
 app.command()(corpus.anonymize)
 app.command("audit")(audit.audit)
-app.command()(study.report)
+app.add_typer(report.app, name="report")
 app.command()(model.export)
 app.command()(model.predict)
 app.command()(budget)

@@ -1,4 +1,4 @@
-"""`moretta simulate`, `moretta study` and `moretta report`: run a whole study, see how far it is, read its report."""
+"""`moretta simulate` and `moretta study`: run a whole study, see how far it is."""
 
 from __future__ import annotations
 
@@ -230,34 +230,3 @@ def withdraw(
         state = "removed" if done.models_removed else "still there, and were trained with these clips (--models)"
         lines.append(f"The models {', '.join(done.models)} are {state}")
     show(asdict(done), [*lines, "Copies elsewhere, of the run or of its models, are yours to find"], as_json=as_json)
-
-
-def report(
-    out: Annotated[Path | None, typer.Argument(metavar="OUT", help="Folder of a finished study.")] = None,
-    as_json: AsJson = False,
-    schema: Annotated[bool, typer.Option("--schema", help="Print the JSON Schema of report.json instead.")] = False,
-) -> None:
-    """Render OUT/report.html from OUT/report.json, and print the key figures. The format before is read, too.
-
-    Example: moretta report out
-    """
-    from moretta.shared.audit.report import verdict
-    from moretta.shared.audit.report.report_file import load_report, report_json_schema, write_html
-    from moretta.shared.audit.report.summary import findings, what_was_run
-
-    if schema:
-        typer.echo(report_json_schema(), nl=False)
-        return
-    if out is None:
-        raise typer.BadParameter("name the folder of a finished study", param_hint="OUT")
-    found = load_report(out)
-    page = write_html(found, out)
-    facts = {
-        "synthetic": found.corpus.synthetic,
-        "headline": [part.model_dump(mode="json") for part in found.headline],
-        "gate": found.gate.model_dump(mode="json"),
-        "report": str(page),
-    }
-    first = ["SYNTHETIC INPUT: these figures say nothing about people."] if found.corpus.synthetic else []
-    lines = [*first, *verdict.lines(found.gate), what_was_run(found), *findings(found), f"Page: {page}"]
-    show(facts, lines, as_json=as_json, indent=1)

@@ -21,6 +21,7 @@ from moretta.shared.audit.report.verdict import check_gate
 from moretta.shared.audit.result import Result, strongest_of_each
 from moretta.shared.audit.run_attacks import keeping
 from moretta.shared.audit.runner import audit
+from moretta.shared.audit.score_files import SCORES_FILE, collect_scores, load_scores
 from moretta.shared.audit.utility.evaluators import evaluate_utility
 from moretta.shared.core.atomic import write_atomic
 from moretta.shared.core.device import computing_device
@@ -128,7 +129,7 @@ def audit_folder(
     basis += [_files(path) for path in (releases, corpus, key) if path is not None]
     with keeping(out / "done", json.dumps(basis)):
         for modality, (original, released) in sets.items():
-            result = audit(original, released, attackers=attackers, **attack)
+            result = audit(original, released, attackers=attackers, scores_dir=out / "done" / "scores", **attack)
             done.rows += result.results
             done.unused[modality] = result.unused
             result.plan.save(out / f"trials-{modality}.json")
@@ -136,6 +137,7 @@ def audit_folder(
             raise RunError(
                 "no attacker of the ones named works on what is there", expected=f"one for {', '.join(sets)}"
             )
+        collect_scores(out / "done" / "scores", out / SCORES_FILE, {row.attacker for row in done.rows})
         if inference:
             from moretta.shared.audit.inference.attack_all import attack_all
 
@@ -149,6 +151,7 @@ def audit_folder(
         done.findings,
         done.utility,
         gate=done.gate,
+        scores=load_scores(out),
         synthetic=done.synthetic,
         name=name or releases.resolve().name,
         seed=seed,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Collection
@@ -19,6 +20,7 @@ from moretta.shared.audit.inference import trained_models
 from moretta.shared.audit.inference.attack_all import MIN_RESAMPLES, attack_all, without_figures
 from moretta.shared.audit.inference.shadow_sites import ATTACKER, LabelledClips, infer_by_shadows
 from moretta.shared.audit.result import Result, failure
+from moretta.shared.audit.score_files import SCORES_FILE, collect_scores
 from moretta.shared.core.device import computing_on
 from moretta.shared.core.reproducibility import derive
 from moretta.shared.core.terms import Modality
@@ -66,7 +68,11 @@ def audit(
     }
     with computing_on(study.run.device):
         units = None if limits.embeddings is None else limits.embeddings / "units"
-        sets = {m: _attack_identity(context, releases, m, found, options | {"units_dir": units}) for m in attacked}
+        scores = context.folder / "server" / "scores"
+        options_here = options | {"units_dir": units, "scores_dir": scores}
+        sets = {m: _attack_identity(context, releases, m, found, options_here) for m in attacked}
+        collect_scores(scores, context.folder / SCORES_FILE, {r.attacker for r in found.identity})
+        shutil.rmtree(scores, ignore_errors=True)
         if study.audit.inference:
             seed = derive(study.seed, "beyond identity")
             found.inference += attack_all(sets, seed=seed, progress=_steps(context, "inference attacks"), **options)

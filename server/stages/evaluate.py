@@ -14,6 +14,7 @@ from moretta.shared.audit.report.report_schema import (
     EmotionResult,
     EmotionTable,
     Modality,
+    ReliabilityBin,
     emotion_result,
     table_from_counts,
 )
@@ -22,7 +23,7 @@ from moretta.shared.core.labels import ORIGINAL_CLASSES, original_columns
 from moretta.shared.core.reproducibility import derive
 from moretta.shared.messages import wire
 from moretta.shared.messages.calls import Evaluated
-from moretta.shared.models.reliability import check_reliability, expected_calibration_error
+from moretta.shared.models.reliability import THOUSANDTHS, check_reliability, expected_calibration_error
 from moretta.shared.study.schema import Study
 from moretta.shared.study.sections import ModelKind
 
@@ -121,6 +122,13 @@ def _result(study: Study, output: str, found: EmotionScores) -> EmotionResult:
         **table(found.counts[output], study.classes).model_dump(),
         three_class=table(three, ORIGINAL_CLASSES) if three else None,
         ece=None if bins is None else expected_calibration_error(bins),
+        reliability=()
+        if bins is None
+        else tuple(
+            ReliabilityBin(clips=clips, right=right, confidence=thousandths / THOUSANDTHS / clips)
+            for clips, right, thousandths in bins.tolist()
+            if clips
+        ),
     )
 
 

@@ -1,7 +1,7 @@
 """A site reports that a person has withdrawn: what a run holds of that person is removed, and its report says so.
 
 Released clips are removed from the release, and with them what was made of single ones: the site's last updates and the
-audit's embeddings. Figures and models that came of them stay, marked, unless the models are to go too.
+audit's embeddings and scores. Figures and models that came of them stay, marked, unless the models are to go too.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from safetensors.numpy import load_file, save
 from moretta.server.stages.lifecycle import working_pid
 from moretta.server.stages.state import RESUME_FILE, STATE_FILE
 from moretta.shared.audit.report.report_file import REPORT_JSON, load_report, write_report
+from moretta.shared.audit.score_files import SCORES_FILE
 from moretta.shared.core.atomic import write_atomic
 from moretta.shared.core.errors import ReleaseError, RunError
 from moretta.shared.release import Release, open_release
@@ -73,6 +74,7 @@ def forget_person(folder: Path, site: str, speaker: str, *, models: bool = False
     for path in (folder / "server" / "updates").glob(f"*/{site}.safetensors"):
         path.unlink()
     shutil.rmtree(folder / "server" / "embeddings", ignore_errors=True)
+    (folder / SCORES_FILE).unlink(missing_ok=True)
     trained = sorted((folder / "server" / "checkpoints").glob("*.safetensors"))
     for path in trained if models else ():
         path.unlink()

@@ -7,6 +7,7 @@ import warnings
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -22,6 +23,7 @@ from moretta.shared.audit.metrics.scores import Trials
 from moretta.shared.audit.metrics.verification import affine_calibration
 from moretta.shared.audit.protocol import SCENARIOS, Scenario, SetName, TrialPlan
 from moretta.shared.audit.result import Result, failure
+from moretta.shared.audit.score_files import keep_scores
 from moretta.shared.core.array_types import Float32, Float64, Int64
 from moretta.shared.features.voice_similarity import similarity_matrix
 
@@ -41,6 +43,8 @@ class Inputs:
     plan: TrialPlan
     seed: int
     bootstrap: int
+    scores: Path | None = None
+    """Folder in which each unit keeps its scores; None keeps none."""
 
     @property
     def clips(self) -> ClipSet:
@@ -135,8 +139,13 @@ def _run(cls: type[Attacker], inputs: Inputs, unit: Unit, scenarios: list[Scenar
     half_of = {numbers[s]: half for half, members in enumerate(inputs.plan.halves) for s in members}
     tried = Counter(inputs.clips.labels[inputs.sides[1]].tolist())
     sex_of = {numbers[clip.speaker]: clip.sex for clip in inputs.clips.clips if clip.sex is not None}
-    measurement = Measurement(inputs.clips.speakers, sex_of, half_of, tried, inputs.bootstrap, inputs.seed)
+    age_of = {numbers[clip.speaker]: clip.age_group for clip in inputs.clips.clips if clip.age_group is not None}
+    measurement = Measurement(inputs.clips.speakers, sex_of, half_of, tried, inputs.bootstrap, inputs.seed, age_of)
     results: list[Result] = []
+    if inputs.scores is not None:
+        modality: str = cls.modality
+        kept = {(modality, s.name, cls.name): t for s, _, t in scored if t is not None and s.name != "constant"}
+        keep_scores(inputs.scores / f"{cls.modality}-{cls.name}-{unit.name}.npz", kept, inputs.clips.speakers)
     for s, ranking, trials in scored:
         about = blank(cls, s.name, speakers=len(ranking.gallery), clips=clips)
         results += measurement.of_ranking(about, ranking)

@@ -1,9 +1,9 @@
-"""From scores to results: every metric overall, by sex, per speaker and for the worst-off speaker, with intervals."""
+"""From scores to results: every metric overall, by sex, per speaker and for the worst-off, with intervals."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -64,10 +64,19 @@ class Measurement:
     resamples: int = 200
     """Of each interval; 0 leaves intervals out."""
     seed: int = 0
+    age_of: Mapping[int, str] = field(default_factory=dict)
+    """Age groups."""
 
     def of_ranking(self, about: Result, ranking: Ranking) -> list[Result]:
-        """Results of an identification, single clips and pooled ones."""
+        """Results of an identification: single clips, those of each age group by top-1, and pooled ones."""
         results = list(self._results(about, ranking, metrics_of("ranking")))
+        top1 = METRICS.get("top1")
+        of_top1 = about.model_copy(update={"metric": "top1", "chance": top1.chance_among(ranking.enrolled)})
+        for group in sorted(set(self.age_of.values())):
+            if (part := ranking.of_sex(self.age_of, group)) is not None:
+                interval = self._intervals(part, [top1])["top1"]
+                value = _value(top1, part)
+                results.append(self._result(top1, of_top1, value, interval, part.speakers.tolist(), subset=group))
         for length in POOLED:
             results += self._pooled(about.model_copy(update={"pooled": length}), ranking)
         return results

@@ -58,7 +58,7 @@ class Result(BaseModel):
     note: str = ""
     """What a reader must keep in mind."""
     subset: str = "all"
-    """`all`, `female`, `male`, `worst` (the worst-off speaker), or a speaker's pseudonym."""
+    """`all`, `female`, `male`, an age group, `worst` (the worst-off speaker), or a speaker's pseudonym."""
     pooled: int = Field(default=1, ge=1)
     """Trial clips of one speaker that the attacker knows to belong together."""
     tag: str = ""

@@ -53,6 +53,7 @@ def audit(
     workers: int | None = None,
     cache_dir: Path | None = None,
     units_dir: Path | None = None,
+    scores_dir: Path | None = None,
     progress: Progress | None = None,
 ) -> AuditResult:
     """Attack one modality. Results are the same whatever the number of workers.
@@ -66,6 +67,7 @@ def audit(
         workers: processes; None takes one for each CPU, 1 stays in this process.
         cache_dir: where embeddings of untrained encoders are kept, by content; None keeps them for this run only.
         units_dir: where results of attackers are kept, by all that they depend on; None keeps none.
+        scores_dir: where the scores of comparisons are kept, for `collect_scores`; None keeps none.
         progress: called after every finished step.
 
     Raises:
@@ -93,7 +95,7 @@ def audit(
             results += failed(cls, names, reason, speakers=len(sets["released"].speakers), clips=0)
         encoders = list(dict.fromkeys(cls.encoder for cls in here if cls.encoder))
         sets = embed_once(encoders, sets, Path(scratch), cache_dir, pool, progress=progress)
-        inputs = Inputs(sets, plan, seed, bootstrap)
+        inputs = Inputs(sets, plan, seed, bootstrap, scores_dir)
         small = constant_inputs(inputs)
         units = [unit for cls in here for unit in units_of(cls, set(sets))]
         # Networks first: a long unit started last would leave the other workers idle.

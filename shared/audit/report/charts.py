@@ -185,3 +185,26 @@ def people(shares: Sequence[float], *, chance: float | None, title: str) -> Char
     axes.grid(visible=False, axis="x")
     p.percent_axis(axes.yaxis, 0.0, 1.0, 0.25)
     return chart
+
+
+@styled()
+def reliability(emotion: EmotionResults) -> Chart | None:
+    """How often each model is right where it is so sure; on the dashed line both agree. None without probabilities."""
+    results = {name: r for name, r in emotion.by_modality().items() if r is not None and r.reliability}
+    if not results:
+        return None
+    chart = Chart("Calibration of the emotion models", WIDTH, 320)
+    axes = chart.figure.subplots()
+    axes.plot([0, 1], [0, 1], **DASHED)
+    for index, (name, result) in enumerate(results.items()):
+        sure, right = zip(*((b.confidence, b.right / b.clips) for b in result.reliability), strict=True)
+        label = wording.modality_label(name)
+        (line,) = axes.plot(sure, right, color=_tone(name), marker=p.MARKERS[index % 4], markersize=5, label=label)
+        chart.tip(line, f"{label}: calibration error {wording.percent(result.ece)}")
+    axes.set(
+        xlim=(0, 1), ylim=(0, 1), xlabel="how sure the model is", ylabel="how often it is right", title="Calibration"
+    )
+    p.percent_axis(axes.xaxis, 0.0, 1.0, 0.2)
+    p.percent_axis(axes.yaxis, 0.0, 1.0, 0.2)
+    chart.figure.legend(loc="outside lower left", ncols=2)
+    return chart

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from functools import cache
 from importlib import resources
@@ -13,16 +13,20 @@ from typing import Any
 from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
 
-from moretta.shared.audit.report import charts, plain_words, summary, tables, verdict, wording
+from moretta.shared.audit.metrics.scores import Trials
+from moretta.shared.audit.report import charts, plain_words, score_charts, summary, tables, verdict, wording
 from moretta.shared.audit.report.plotting import Chart
 from moretta.shared.audit.report.report_schema import GatePart, Report
 from moretta.shared.audit.result import Result
+from moretta.shared.audit.score_files import Key
 from moretta.shared.core.printable import shown, to_toml
 from moretta.shared.core.reproducibility import versions
 
+Scores = Mapping[Key, Trials]
 
-def render_html(report: Report) -> str:
-    """The whole page.
+
+def render_html(report: Report, scores: Scores | None = None) -> str:
+    """The whole page, with curves where the scores of comparisons are there.
 
     Every text of the report is escaped by the template or, inside charts, by `plotting`; the content security policy
     allows one style sheet, by its hash, and nothing else.
@@ -42,7 +46,7 @@ def render_html(report: Report) -> str:
         synthetic=report.corpus.synthetic,
         r=report,
         gate=report.gate,
-        audit=identity(report.audit),
+        audit=identity(report.audit, scores or {}),
         inference=tables.inference_tables(report.inference),
         utility=tables.evaluator_lines(report.utility),
         budget=tables.budget_tables(report.privacy),
@@ -50,7 +54,8 @@ def render_html(report: Report) -> str:
         trained_epsilon=tables.trained_epsilon(report.privacy),
         untested=plain_words.untested(report),
         study_toml=to_toml(run.study),
-        confusions=[chart.inline(f"confusion-{m}") for m, chart in confusions.items()],
+        confusions={m: chart.inline(f"confusion-{m}") for m, chart in confusions.items()},
+        reliability=_drawn(charts.reliability(report.emotion), "reliability"),
         tradeoff=_drawn(charts.tradeoff(report.emotion, report.audit, "top1"), "tradeoff-plot"),
         epsilon_plot=_drawn(charts.epsilon_over_rounds(report.privacy, limit=limit), "epsilon-plot"),
     )
@@ -62,6 +67,7 @@ def render_audit(
     utility: Sequence[Result],
     *,
     gate: GatePart,
+    scores: Scores | None = None,
     name: str,
     seed: int,
     command: str,
@@ -73,6 +79,7 @@ def render_audit(
 
     Args:
         gate: the verdict on `rows`.
+        scores: of the comparisons, for curves.
         name: what was attacked, as the reader knows it.
         synthetic: whether the clips were made by a program.
         originals: whether originals were given, on which attackers can be checked.
@@ -93,20 +100,27 @@ def render_audit(
         finished=datetime.now(UTC).isoformat(timespec="seconds"),
         without_originals=not originals,
         findings=[*sentences, *([leaks] if leaks else []), *summary.utility_sentences(utility)],
-        audit=identity(rows),
+        audit=identity(rows, scores or {}),
         inference=tables.inference_tables(findings),
         utility=tables.evaluator_lines(utility),
     )
 
 
-def identity(rows: Sequence[Result]) -> list[dict[str, Any]]:
-    """Re-identification by modality, as the template places it, with its chart."""
+def identity(rows: Sequence[Result], scores: Scores) -> list[dict[str, Any]]:
+    """Re-identification by modality, as the template places it, with its charts."""
     parts = tables.identity_parts(rows)
     for index, part in enumerate(parts):
+        modality = part["modality"]
+        of = wording.modality_label(modality)
         if found := part["people"]:
-            title = f"People by risk, {wording.modality_label(part['modality'])}"
-            chart = charts.people(found["shares"], chance=found["best"].chance, title=title)
+            chart = charts.people(found["shares"], chance=found["best"].chance, title=f"People by risk, {of}")
             found["chart"] = _drawn(chart, f"people-{index}")
+        best = score_charts.strongest_by_scenario(rows, scores, modality)
+        part["det"] = _drawn(score_charts.det_curves(best, scores, title=f"DET curves, {of}"), f"det-{index}")
+        part["histogram"] = None
+        if (worst := summary.strongest([r for r in best.values() if not r.is_anchor], "eer")) is not None:
+            trials = scores[modality, worst.scenario, worst.attacker]
+            part["histogram"] = score_charts.histogram(worst, trials, title=f"Scores, {of}").inline(f"scores-{index}")
     return parts
 
 

@@ -162,8 +162,11 @@ def untested(report: Report) -> list[str]:
         found.append(f"Attackers that failed a control, so that their figures are invalid: {_some(invalid)}.")
     if not report.inference:
         found.append("Sex, age group, inversion, links of voice to face, and what the trained model gives away.")
-    elif missing := [r.target for r in report.inference if r.invalid and not r.is_anchor and r.value is None]:
-        found.append(f"Attacks without a valid figure: {_some(list(dict.fromkeys(missing)))}.")
+    else:
+        attacks = [r for r in report.inference if not r.is_anchor]
+        valid = {(r.modality, r.target) for r in attacks if not r.invalid}
+        missing = [f"{r.target} by {r.modality}" for r in attacks if (r.modality, r.target) not in valid]
+        found += [f"Without a valid figure: {_some(list(dict.fromkeys(missing)))}."] if missing else []
     found.append("An attacker that joins voice and face; people who listen and look; attackers not yet invented.")
     people = max((f.speakers for part in report.headline for f in part.figures), default=report.corpus.speakers)
     found.append(f"Other people than these {people}. Figures of so few need not hold for others.")

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from moretta.shared.audit.report.report_schema import FORMAT_VERSION, Report
 from moretta.shared.audit.report.verdict import check_gate
+from moretta.shared.audit.score_files import load_scores
 from moretta.shared.core.atomic import write_atomic
 from moretta.shared.core.errors import ReleaseError
 from moretta.shared.core.terms import MODALITIES
@@ -34,7 +35,7 @@ def write_report(report: Report, folder: Path) -> None:
     """
     from moretta.shared.audit.report.page import render_html  # draws with matplotlib, which a reader does not need
 
-    page = render_html(report)
+    page = render_html(report, load_scores(folder))
     write_atomic(folder / REPORT_JSON, report.model_dump_json(indent=1) + "\n")
     write_atomic(folder / REPORT_HTML, page)
 
@@ -43,7 +44,7 @@ def write_html(report: Report, folder: Path) -> Path:
     """Write only `report.html`, for a report that was read back."""
     from moretta.shared.audit.report.page import render_html
 
-    write_atomic(folder / REPORT_HTML, render_html(report))
+    write_atomic(folder / REPORT_HTML, render_html(report, load_scores(folder)))
     return folder / REPORT_HTML
 
 

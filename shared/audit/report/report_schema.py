@@ -73,12 +73,22 @@ class EmotionTable(Record):
         return self
 
 
+class ReliabilityBin(Record):
+    """Clips for which a model was about equally sure."""
+
+    clips: Count
+    right: Count
+    confidence: Fraction  # mean of the probabilities that the model gave to what it chose
+
+
 class EmotionResult(EmotionTable):
     """The six-class table, and the ANG/HAP/SAD table of the original study."""
 
     three_class: EmotionTable | None = None
     ece: Fraction | None = None
     """Expected calibration error of the six-class probabilities: how far confidence is from being right."""
+    reliability: tuple[ReliabilityBin, ...] = ()
+    """What `ece` is of: bins of confidence that have clips, the least sure first."""
 
 
 class EmotionResults(Record):

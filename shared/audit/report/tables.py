@@ -45,7 +45,7 @@ SOURCES = {
 UNITS = ("value", "frame", "clip", "speaker", "site")
 """Smallest first; from `clip` on they stand for people or their recordings."""
 MECHANISM = "site-level noise"
-_PSEUDONYM = re.compile(r"[0-9a-f]{16}")
+PSEUDONYM = re.compile(r"[0-9a-f]{16}")
 _SECONDARY = frozenset({"explained_variance", "tpr_at_fpr_1pct", "tpr_at_fpr_01pct"})
 """Metrics that accompany a main one."""
 _AUDIENCES = {
@@ -104,8 +104,8 @@ def people_by_risk(results: Sequence[Result]) -> Content | None:
     mine = [r for r in results if (r.attacker, r.scenario, r.metric) == (best.attacker, best.scenario, "top1")]
     mine = [r for r in mine if r.value is not None and r.subset != "worst"]
     single = [r for r in mine if r.pooled == 1 and r.subset != "all"]
-    shares = sorted((r.value or 0.0 for r in single if _PSEUDONYM.fullmatch(r.subset)), reverse=True)
-    groups = [(r.subset, r) for r in single if not _PSEUDONYM.fullmatch(r.subset)]
+    shares = sorted((r.value or 0.0 for r in single if PSEUDONYM.fullmatch(r.subset)), reverse=True)
+    groups = [(r.subset, r) for r in single if not PSEUDONYM.fullmatch(r.subset)]
     groups += [(f"{r.pooled} clips of a person", r) for r in mine if r.pooled > 1 and r.subset == "all"]
     if not shares and not groups:
         return None

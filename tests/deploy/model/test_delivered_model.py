@@ -27,13 +27,14 @@ from moretta.shared.core.errors import CorpusError, ExitCode, ReleaseError, RunE
 from moretta.shared.data.reader import read_corpus
 from moretta.shared.release import open_release
 from moretta.shared.release.anonymizer import prepare_public
+from moretta.shared.study.run_plan import DeploymentPlan, EnrolledSite
 from moretta.shared.study.schema import parse_study
 from tests.two_modalities import SILENT, UNSEEN, corpus_of_two_modalities, started
 
 STUDY = parse_study(
     {
         "sites": 2,
-        "voice": {"codebook_size": 16, "epsilon": 50.0},
+        "voice": {"options": {"codebook_size": 16, "epsilon": 2.0}},
         "face": {"anonymizer": "none"},
         "train": {"rounds": 1},
         "split": {"folds": 2},
@@ -102,13 +103,25 @@ def test_the_card_has_the_reports_figures_and_what_the_model_expects(finished: R
     assert table is not None
     assert (card.emotion["learned"].uar, card.emotion["learned"].people) == (table.uar, table.speakers)
     expected = [(e.modality, e.anonymizer, e.form, e.options.get("epsilon")) for e in card.expects]
-    assert expected == [("voice", "mfcc-quantizer", "mfcc", 50.0), ("face", "none", "frames", None)]
+    assert expected == [("voice", "mfcc-quantizer", "mfcc", 2.0), ("face", "none", "frames", None)]
     spent = max(row.epsilon or 0 for row in report.privacy if row.mechanism == "dp-sgd" and row.unit == "clip")
     assert [r.epsilon for r in card.privacy if (r.mechanism, r.unit) == ("dp-sgd", "clip")] == [spent]
     text = (model / "MODEL_CARD.md").read_text(encoding="utf-8")
     for part in (card.digest, "with DP-SGD", "mfcc-quantizer", f"{100 * table.uar:.1f} %", *card.limits):
         assert part in text
     assert "not attacked" in text and "AI Act" in text
+
+
+def test_a_run_over_real_sites_is_exported_alike(finished: Run, model: Path, tmp_path: Path) -> None:
+    """Its plan names no speaker: who is held out is what the sites announced."""
+    copy, card = shutil.copytree(finished.context.folder, tmp_path / "run"), load_model(model).card
+    sites = tuple(EnrolledSite(name=name, node=number) for number, name in enumerate(finished.releases.kept))
+    plan = DeploymentPlan(
+        corpus_name="c", synthetic=False, study=STUDY, command="c", sites=sites, server_home=tmp_path / "server"
+    )
+    plan.save(copy)
+    found = export_model(copy, tmp_path / "model")
+    assert (found.emotion, found.calibration, found.arrays) == (card.emotion, card.calibration, card.arrays)
 
 
 def test_an_epsilon_without_a_bound_is_the_largest() -> None:

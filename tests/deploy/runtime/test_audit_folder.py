@@ -9,9 +9,11 @@ from safetensors.numpy import load_file, save_file
 
 from moretta.deploy.runtime.audit_folder import audit_folder
 from moretta.shared.audit.execute import Inputs, Unit, run_unit
+from moretta.shared.audit.metrics.scores import METRICS
 from moretta.shared.audit.result import Result, failure
 from moretta.shared.audit.run_attacks import keeping, run_all
-from moretta.shared.core.errors import ReleaseError
+from moretta.shared.audit.score_files import load_scores
+from moretta.shared.core.errors import Interrupted, ReleaseError
 from moretta.shared.core.workers import Workers
 from moretta.shared.data.media import read_audio
 from moretta.shared.data.reader import read_corpus
@@ -58,6 +60,12 @@ def test_a_release_is_audited_against_its_originals_by_the_key_beside_it(
     top1 = {r.scenario: r.value for r in found.rows if (r.metric, r.subset, r.pooled) == ("top1", "all", 1)}
     assert top1["unprotected"] == top1["semi-informed"] == top1["ignorant"]  # released as they are, and matched right
     assert "<h1>anonymized</h1>" in (out / "audit.html").read_text()
+    assert written["verdict"] == found.gate.model_dump(mode="json")
+    eer = {r.scenario: r.value for r in found.rows if (r.metric, r.subset, r.pooled) == ("eer", "all", 1)}
+    scores = load_scores(out)
+    assert {key[1] for key in scores} == {"unprotected", "ignorant", "semi-informed"}
+    for (_, scenario, _), trials in scores.items():
+        assert METRICS.get("eer").function(trials) == pytest.approx(eer[scenario])
     assert "1001" not in (out / "trials-voice.json").read_text()  # pseudonyms only
 
 
@@ -128,7 +136,7 @@ def test_an_audit_that_was_interrupted_goes_on_and_ends_with_the_same_figures(
 
         def progress(what: str, done: int, total: int) -> None:
             if done == stop_after and what.startswith("voice-"):
-                raise KeyboardInterrupt
+                raise Interrupted("by a test")
 
         audit_folder(
             anonymized,
@@ -149,14 +157,14 @@ def test_an_audit_that_was_interrupted_goes_on_and_ends_with_the_same_figures(
     monkeypatch.setattr("moretta.shared.audit.runner.run_unit", counted)
     whole = audited(tmp_path / "whole")
     everything = sorted(attacked)
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(Interrupted):
         audited(tmp_path / "stopped", stop_after=4)
     before = list(attacked)
     assert len(before) == 4
     assert audited(tmp_path / "stopped") == whole
     assert sorted(before + attacked) == everything and not set(before) & set(attacked)
     assert not (tmp_path / "stopped" / "done").exists()
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(Interrupted):
         audited(tmp_path / "stopped", stop_after=4)
     audited(tmp_path / "stopped", seed=1)
     assert sorted(attacked) == everything, "another seed is another audit"
@@ -174,10 +182,10 @@ def test_an_attack_that_failed_is_tried_again(tmp_path: Path) -> None:
         with keeping(tmp_path / "done"), Workers(1) as pool:
             found = run_all(attack, [("a",), ("b",)], ["a", "b"], what="w", pool=pool, progress=None)
             if len(calls) < 3:
-                raise KeyboardInterrupt
+                raise Interrupted("by a test")
             return found
 
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(Interrupted):
         run()
     assert [row.value for row in run()] == [0.1, None]
     assert calls == ["a", "b", "b"]

@@ -73,7 +73,9 @@ def test_every_output_is_scored_with_its_calibration_over_all_sites(tmp_path: Pa
     assert set(run.evaluation.emotion) == {"voice", "face", "fused", "learned"}
     assert run.evaluation.emotion["learned"].clips == 24
     assert run.evaluation.reliability["learned"][:, 0].sum() == 24
-    assert run.evaluation.emotion["fused"].ece is not None
+    fused = run.evaluation.emotion["fused"]
+    apart = sum(abs(b.right - b.confidence * b.clips) for b in fused.reliability)
+    assert fused.ece == pytest.approx(apart / fused.clips)
     assert not warnings_of(run)
 
 

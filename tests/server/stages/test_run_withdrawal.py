@@ -16,6 +16,7 @@ from moretta.server.stages import run_withdrawal
 from moretta.server.stages.lifecycle import only_attempt
 from moretta.server.stages.run_withdrawal import forget_person
 from moretta.shared.audit.report.report_file import load_report, write_report
+from moretta.shared.audit.score_files import SCORES_FILE
 from moretta.shared.core.errors import ReleaseError, RunError
 from moretta.shared.core.labels import Emotion
 from moretta.shared.data.corpora.cremad import Level
@@ -66,7 +67,9 @@ def test_no_array_of_the_person_is_left_and_the_others_are_whole(run: Path) -> N
 
 
 def test_what_was_made_of_single_clips_goes_and_models_stay_marked_unless_requested(run: Path) -> None:
+    (run / SCORES_FILE).write_bytes(b"scores of the person's clips among others")
     forget_person(run, SITE, PERSON)
+    assert not (run / SCORES_FILE).exists()
     kept = {path.relative_to(run / "server").as_posix() for path in (run / "server").glob("[uce]*/**/*.safetensors")}
     assert kept == {"updates/voice/clinic-b.safetensors", "checkpoints/voice.safetensors"}
     warnings = json.loads((run / "server" / "state.json").read_text())["progress"]["warnings"]

@@ -1,3 +1,4 @@
+import dataclasses
 import time
 
 import numpy as np
@@ -129,6 +130,18 @@ def test_one_speaker_has_no_interval_over_speakers() -> None:
     assert (found["male"].speakers, found["male"].clips) == (1, 2)
     assert (found["female"].speakers, found["female"].clips) == (2, 4) and found["female"].low is not None
     assert bootstrap_rows(lambda rows: float(len(rows)), np.zeros(4, np.int64)) is None
+
+
+def test_age_groups_are_measured_by_top1_and_still_choose_among_all_who_are_enrolled() -> None:
+    speaker = np.array([0, 0, 1, 1, 2, 2])
+    scores = np.eye(3)[speaker]
+    scores[4] = (1.0, 0.0, 0.0)  # one clip of the only old person is taken for another
+    ages = {0: "young", 1: "young", 2: "old"}
+    aged = dataclasses.replace(measurement(dict.fromkeys(ages, "male"), resamples=20), age_of=ages)
+    found = measured(aged.of_ranking(ABOUT, Ranking(scores, np.arange(3), speaker)), "top1")
+    assert (found["young"].value, found["old"].value) == (1.0, 0.5)
+    assert (found["young"].speakers, found["old"].speakers) == (2, 1)
+    assert found["old"].chance == found["all"].chance == pytest.approx(1 / 3)
 
 
 def test_every_breakdown_is_measured_and_the_worst_off_speaker_named() -> None:

@@ -1,18 +1,19 @@
 from __future__ import annotations
 
+import csv
+import io
 import json
 from pathlib import Path
 from types import ModuleType
 
+import numpy as np
 import pytest
-import typer
 from typer.testing import CliRunner
 
-from moretta.deploy.cli.study import report
+from moretta.deploy.cli.report import app
+from moretta.shared.audit.report.compare import compare
 from moretta.shared.audit.report.report_file import ReportError, write_report
-
-app = typer.Typer()
-app.command()(report)
+from moretta.shared.audit.report.report_schema import Report
 
 
 def test_page_is_rendered_again_and_the_headline_printed(example: ModuleType, tmp_path: Path) -> None:
@@ -46,3 +47,53 @@ def test_the_schema_is_printed_without_a_folder() -> None:
     printed = json.loads(CliRunner().invoke(app, ["--schema"]).output)
     assert printed["properties"]["format"]["const"] == 2
     assert CliRunner().invoke(app, []).exit_code == 2
+
+
+def test_every_figure_is_a_line_of_the_csv(example: ModuleType, tmp_path: Path) -> None:
+    made = example.report()
+    write_report(made, tmp_path)
+    lines = list(csv.DictReader(io.StringIO(CliRunner().invoke(app, [str(tmp_path), "--csv"]).output)))
+    rows = [*made.audit, *made.inference, *made.utility]
+    assert [line["value"] for line in lines] == ["" if row.value is None else str(row.value) for row in rows]
+    assert [line["invalid"] for line in lines] == [str(row.invalid) for row in rows]
+
+
+def test_the_markdown_has_the_verdict_and_no_markup_of_others(example: ModuleType, tmp_path: Path) -> None:
+    rows = [row.model_copy(update={"attacker": "a|b\n# c", "scenario": "<b>"}) for row in example.audit()]
+    write_report(example.report(audit=tuple(rows)), tmp_path)
+    text = CliRunner().invoke(app, [str(tmp_path), "--markdown"]).output
+    assert "**Verdict: fails.**" in text and text.startswith("**SYNTHETIC INPUT")
+    assert "<b>" not in text and "\n# c" not in text
+
+
+def people(example: ModuleType, shares: dict[str, float]) -> Report:
+    """A report whose strongest attacker of voices has these figures of single people."""
+    rows = list(example.audit(("voice",)))
+    best = next(row for row in rows if row.scenario == "semi-informed" and row.metric == "top1")
+    single = [best.model_copy(update={"subset": name, "value": share}) for name, share in shares.items()]
+    made: Report = example.report(audit=(*rows, *single))
+    return made
+
+
+def test_two_reports_are_compared_over_the_same_people(example: ModuleType, tmp_path: Path) -> None:
+    names = [f"{number:016x}" for number in range(8)]
+    ease = np.linspace(0.1, 0.8, 8)  # people differ by far more than the two reports do
+    first = people(example, dict(zip(names, ease.tolist(), strict=True)))
+    second = people(example, dict(zip(names[1:], (ease[1:] + 0.1).tolist(), strict=True)))
+    for folder, made in (("a", first), ("b", second)):
+        (tmp_path / folder).mkdir()
+        write_report(made, tmp_path / folder)
+    top1, eer = compare(first, second)
+    assert (top1.people, top1.difference, top1.low, top1.high) == (7, *[pytest.approx(0.1)] * 3)
+    assert top1.meaning == "the second leaks more" and compare(second, first)[0].meaning == "the second leaks less"
+    assert eer.people == 0 and eer.difference is None
+    output = CliRunner().invoke(app, ["compare", str(tmp_path / "a"), str(tmp_path / "b")]).output
+    assert "Over the same 7 people: +10.0 points [10.0, 10.0]" in output
+
+
+def test_people_who_change_both_ways_show_no_difference(example: ModuleType) -> None:
+    names = [f"{number:016x}" for number in range(6)]
+    second = people(example, {name: 0.5 + 0.2 * (-1) ** number for number, name in enumerate(names)})
+    top1, _ = compare(people(example, dict.fromkeys(names, 0.5)), second)
+    assert top1.low is not None and top1.low < 0 < (top1.high or 0.0)
+    assert top1.meaning == "no difference that these people could show"

@@ -12,6 +12,7 @@ from xml.etree import ElementTree
 
 import pytest
 
+from moretta.shared.audit.metrics.scores import Trials
 from moretta.shared.audit.report import charts
 from moretta.shared.audit.report.page import render_html
 from moretta.shared.audit.report.plotting import spread
@@ -174,6 +175,12 @@ def test_an_invalid_figure_is_marked_in_its_own_cell(page: str) -> None:
     cells = re.findall(r"<td.*?</td>", row)
     assert ["invalid" in cell for cell in cells] == [True, False, False, True, False]
     assert all('class="heat-0"' in cell for cell in cells if "invalid" in cell)  # no shade: it is no leakage
+
+
+def test_curves_are_drawn_where_there_are_scores(example: ModuleType, page: str) -> None:
+    scores = {("voice", "semi-informed", "logistic-regression"): Trials([0.1, 0.2, 0.9], [0, 1, 0], [1, 0, 0])}
+    assert "DET curves" not in page
+    assert "DET curves, Voice" in render_html(example.report(), scores)
 
 
 def test_people_are_shown_by_risk_the_worst_off_first(example: ModuleType) -> None:

@@ -73,7 +73,8 @@ def forget_person(folder: Path, site: str, speaker: str, *, models: bool = False
     _shrink(release, speaker)
     for path in (folder / "server" / "updates").glob(f"*/{site}.safetensors"):
         path.unlink()
-    shutil.rmtree(folder / "server" / "embeddings", ignore_errors=True)
+    for made in ("embeddings", "attacks"):  # the second where an audit was interrupted
+        shutil.rmtree(folder / "server" / made, ignore_errors=True)
     (folder / SCORES_FILE).unlink(missing_ok=True)
     trained = sorted((folder / "server" / "checkpoints").glob("*.safetensors"))
     for path in trained if models else ():

@@ -42,7 +42,13 @@ def run(tmp_path: Path) -> Path:
         modality="voice", name="none", version="1", form="waveform", parameters={}, noise="none"
     )
     writer.finish(site=SITE, study="s", anonymizers=(statement,))
-    for path in ("updates/voice/clinic-a", "updates/voice/clinic-b", "checkpoints/voice", "embeddings/one"):
+    for path in (
+        "updates/voice/clinic-a",
+        "updates/voice/clinic-b",
+        "checkpoints/voice",
+        "embeddings/one",
+        "attacks/one",
+    ):
         (tmp_path / "server" / path).parent.mkdir(parents=True, exist_ok=True)
         save_file({"a": np.zeros(1, np.float32)}, tmp_path / "server" / f"{path}.safetensors")
     (tmp_path / "server" / "state.json").write_text(json.dumps({"progress": {"warnings": ["an older one"]}}))
@@ -70,7 +76,7 @@ def test_what_was_made_of_single_clips_goes_and_models_stay_marked_unless_reques
     (run / SCORES_FILE).write_bytes(b"scores of the person's clips among others")
     forget_person(run, SITE, PERSON)
     assert not (run / SCORES_FILE).exists()
-    kept = {path.relative_to(run / "server").as_posix() for path in (run / "server").glob("[uce]*/**/*.safetensors")}
+    kept = {path.relative_to(run / "server").as_posix() for path in (run / "server").glob("[ucea]*/**/*.safetensors")}
     assert kept == {"updates/voice/clinic-b.safetensors", "checkpoints/voice.safetensors"}
     warnings = json.loads((run / "server" / "state.json").read_text())["progress"]["warnings"]
     assert warnings[0] == "an older one"

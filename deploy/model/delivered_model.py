@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
-from moretta.deploy.model.model_card import ModelCard, as_markdown
+from moretta.deploy.model.model_card import ModelCard, as_markdown, content_digest
 from moretta.shared.core.array_types import Array
 from moretta.shared.core.atomic import write_atomic
 from moretta.shared.core.errors import ReleaseError, StudyError
@@ -58,8 +58,6 @@ def load_model(folder: Path) -> DeliveredModel:
         StudyError: an anonymizer that it expects is not installed here, or in another version.
     """
     card = _read_record(folder)
-    if card.sealed().digest != card.digest:
-        raise _changed(folder, f"{RECORD_FILE} has the digest {card.digest[:16]}")
     path = folder / ARRAYS_FILE
     try:
         check_header(path)
@@ -88,7 +86,8 @@ def _read_record(folder: Path) -> ModelCard:
             content = file.read(_MAX_RECORD_BYTES + 1)
         if len(content) > _MAX_RECORD_BYTES:
             raise ReleaseError(f"{path} has more than {_MAX_RECORD_BYTES} bytes", expected=expected)
-        return ModelCard.model_validate(json.loads(content))
+        read = json.loads(content)
+        card, digest = ModelCard.model_validate(read), content_digest(read)
     except OSError as error:
         raise ReleaseError(f"no model in {folder}: {path.name} cannot be read", expected=expected, fix=fix) from error
     except ValidationError as error:
@@ -97,6 +96,9 @@ def _read_record(folder: Path) -> ModelCard:
         raise ReleaseError(f"{path} breaks the format at {where}: {first['msg']}", expected=expected) from error
     except (ValueError, RecursionError) as error:
         raise ReleaseError(f"{path} is not valid JSON: {error}", expected=expected) from error
+    if digest != card.digest:
+        raise _changed(folder, f"{RECORD_FILE} has the digest {card.digest[:16]}")
+    return card
 
 
 def _check_installed(modality: str, name: str, version: str) -> None:

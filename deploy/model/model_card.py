@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
 from pydantic import Field
@@ -90,9 +90,17 @@ class ModelCard(Record):
     digest: str = ""
 
     def sealed(self) -> ModelCard:
-        """The same with its digest: SHA-256 over everything else."""
-        content = json.dumps(self.model_dump(mode="json", exclude={"digest"}), sort_keys=True, allow_nan=False)
-        return self.model_copy(update={"digest": hashlib.sha256(content.encode()).hexdigest()})
+        """The same with its digest."""
+        return self.model_copy(update={"digest": content_digest(json.loads(self.model_dump_json()))})
+
+
+def content_digest(content: Mapping[str, Any]) -> str:
+    """SHA-256 over the content of `model.json` but for its own digest.
+
+    It is over what stands in the file: a later version, whose records have more keys, reads models of this one.
+    """
+    rest = {key: value for key, value in content.items() if key != "digest"}
+    return hashlib.sha256(json.dumps(rest, sort_keys=True, allow_nan=False).encode()).hexdigest()
 
 
 def limits_of_use(card: ModelCard) -> Iterator[str]:

@@ -17,6 +17,7 @@ from moretta.client.settings import simulated_site
 from moretta.deploy.cli.main import run as command_line
 from moretta.deploy.model.delivered_model import DeliveredModel, load_model, write_model
 from moretta.deploy.model.export_model import calibrations, export_model, held_out_outputs, worst_rows
+from moretta.deploy.model.model_card import content_digest
 from moretta.deploy.model.predict import predict
 from moretta.server.stages.run import Run
 from moretta.server.stages.state import save_state
@@ -157,11 +158,17 @@ def test_a_model_that_was_changed_is_not_used(finished: Run, model: Path, tmp_pa
         content["emotion"]["voice"]["uar"] = 0.99
         path.write_text(json.dumps(content), encoding="utf-8")
 
+    def not_a_number(path: Path) -> None:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        content["study"]["sites"] = float("nan")
+        path.write_text(json.dumps(content), encoding="utf-8")
+
     cases: list[tuple[str, Callable[[Path], None], str]] = [
         ("model.safetensors", flip, "has other arrays"),
         ("model.safetensors", lambda path: path.write_bytes(path.read_bytes()[:100]), "cannot be read"),
         ("model.json", better, "has the digest"),
         ("model.json", lambda path: path.write_text("{", encoding="utf-8"), "not valid JSON"),
+        ("model.json", not_a_number, "not valid JSON"),
         ("model.json", Path.unlink, "no model in"),
     ]
     for number, (name, change, why) in enumerate(cases):
@@ -169,6 +176,17 @@ def test_a_model_that_was_changed_is_not_used(finished: Run, model: Path, tmp_pa
         change(copy / name)
         with pytest.raises(ReleaseError, match=why):
             load_model(copy)
+
+
+def test_a_model_whose_card_has_fewer_keys_than_todays_is_read(model: Path, tmp_path: Path) -> None:
+    """As an earlier version wrote it: the digest is of what stands in the file."""
+    copy = shutil.copytree(model, tmp_path / "model")
+    content = json.loads((copy / "model.json").read_text(encoding="utf-8"))
+    for calibration in content["calibration"].values():
+        del calibration["ece_calibrated"]
+    content["digest"] = content_digest(content)
+    (copy / "model.json").write_text(json.dumps(content), encoding="utf-8")
+    assert load_model(copy).card.digest == content["digest"] != load_model(model).card.digest
 
 
 def _sealed(model: Path, out: Path, **changes: Any) -> Path:

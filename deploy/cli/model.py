@@ -69,7 +69,13 @@ def predict(
         typer.echo(_as_csv(found, classes), nl=False)
     elif not as_json:
         cells = [
-            (r.clip, r.output, r.label, *(f"{r.probabilities[c]:.3f}" for c in classes), "yes" if r.calibrated else "no")
+            (
+                r.clip,
+                r.output,
+                r.label,
+                *(f"{r.probabilities[c]:.3f}" for c in classes),
+                "yes" if r.calibrated else "no",
+            )
             for r in found.rows
         ]
         show_table(("clip", "output", "label", *classes, "calibrated"), cells, fold=["clip"])

@@ -14,7 +14,11 @@ from network import Network, Site, StudyRun, chosen
 from safetensors.numpy import load_file
 
 from moretta.client.accounting.ledger import Ledger
+from moretta.deploy.model.delivered_model import load_model
+from moretta.deploy.model.export_model import export_model
+from moretta.deploy.model.predict import predict
 from moretta.shared.core.errors import ExitCode
+from moretta.shared.release import open_release
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1800)]
 
@@ -61,6 +65,18 @@ def test_the_report_of_a_deployment_says_what_it_is_and_warns_of_seeded_noise(un
     assert "No site was lost." in page
     scenarios = {row["scenario"] for row in undisturbed.report()["audit"]}
     assert scenarios == {"semi-informed", "constant"}  # what needs originals cannot be had: they never left the sites
+
+
+def test_the_model_of_a_deployment_is_exported_as_that_of_the_simulation_and_reads_its_releases(
+    simulated: StudyRun, undisturbed: StudyRun, tmp_path: Path
+) -> None:
+    one, two = (export_model(run.out, tmp_path / run.out.name) for run in (simulated, undisturbed))
+    assert (one.deployment, two.deployment) == (False, True)
+    assert (one.arrays, one.emotion, one.calibration) == (two.arrays, two.emotion, two.calibration)
+    releases = undisturbed.out / "server" / "releases"
+    found = predict(load_model(tmp_path / undisturbed.out.name), [releases / "site-00"])
+    assert not found.problems
+    assert len({row.clip for row in found.rows}) == len(open_release(releases / "site-00").clips)
 
 
 def test_with_the_test_mode_a_site_releases_the_same_for_two_studies(undisturbed: StudyRun, killed: Any) -> None:

@@ -61,7 +61,7 @@ class Anonymizer(ABC):
     public_options: ClassVar[frozenset[str]] = frozenset()
     """Options that `prepare_public` depends on."""
     needs_network: ClassVar[bool] = False
-    """Whether `prepare_public` needs a public network that must be fetched; then no arrays come with the package."""
+    """Whether `prepare_public` needs a public network, fetched or trained; then no arrays come with the package."""
     not_from_options: ClassVar[frozenset[str]] = frozenset()
     """Parameters of the statement that an option of the same name does not decide."""
 

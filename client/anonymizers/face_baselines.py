@@ -48,7 +48,7 @@ class FaceOptions(Options):
 class FaceAnonymizer(Anonymizer):
     """Crops the face out of every frame, then hides it: in `hide`, or in `hidden` where that depends on the speaker."""
 
-    Options = FaceOptions
+    Options: ClassVar[type[Options]] = FaceOptions
     forms: ClassVar[tuple[str, ...]] = ("frames",)
     form = "frames"
     uses_noise = False

@@ -1,0 +1,228 @@
+"""Embeddings of a voice and of a face that were trained to keep emotion and to unlearn gender.
+
+Jaiswal and Provost, AAAI 2020: what leaves is the frozen embedding, and emotion is recognized from it. The network is
+that of `moretta.shared.models.unlearnt_gender`. Where a study has voice and face by this name, both branches are
+trained together on clips that have both; each is released, and may be read, by itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import Annotated, Any, cast
+
+import numpy as np
+from pydantic import Field
+
+from moretta.client.anonymizers.face_baselines import FaceAnonymizer
+from moretta.client.anonymizers.voice_baselines import NOTHING, VoiceAnonymizer
+from moretta.shared.core.errors import ClipError, StudyError
+from moretta.shared.core.terms import Modality, PrivacyStatement
+from moretta.shared.features.faces import CroppedClip, FaceCropper
+from moretta.shared.features.mfcc import check_samples
+from moretta.shared.features.public_speech import PublicSpeechOptions
+from moretta.shared.models.train_unlearnt import SEED, UnlearntTask, train_unlearnt
+from moretta.shared.models.unlearnt_gender import SIDE, UnlearntEmbedding
+from moretta.shared.models.unlearnt_inputs import heard, public_clips, seen
+from moretta.shared.privacy.mechanism import Unbounded
+from moretta.shared.privacy.noise import NoiseSource
+from moretta.shared.release.anonymizer import LEDGER_UNITS, Array, Arrays, Losses, Notify, Sizes, Speaker, anonymizer
+from moretta.shared.study.options import Options, StudyPath
+from moretta.shared.study.public_arrays import Rules
+from moretta.shared.study.schema import Study
+
+NAME = "unlearnt-gender"
+_WHY = (
+    "no noise is added: what hides sex is a network trained on public people, which guarantees nothing; a reader that "
+    "is trained on the release may find it; see the audit"
+)
+Strength = Annotated[float, Field(ge=0, le=100)]
+Epochs = Annotated[int, Field(ge=1, le=5_000)]
+
+
+class UnlearntVoiceOptions(PublicSpeechOptions):
+    """What a study chooses of voice."""
+
+    adversary_strength: Strength = 1.0
+    """Of the reversed gradient of the classifier of sex, at the end of training; 0 unlearns nothing."""
+    epochs: Epochs = 60
+    """Of training on public people."""
+
+
+class UnlearntFaceOptions(Options):
+    """What a study chooses of faces."""
+
+    adversary_strength: Strength = 1.0
+    """The same; one number where a study has voice and face by this name, as the epochs."""
+    epochs: Epochs = 60
+    """The same."""
+    public_faces: StudyPath | None = None
+    """A folder of videos of public people, in CREMA-D's layout; None means drawn people."""
+
+
+def _options(study: Study, modality: Modality) -> Any:
+    wanted = UnlearntVoiceOptions if modality == "voice" else UnlearntFaceOptions
+    return wanted.of(study.section(modality).options)
+
+
+def _together(study: Study) -> tuple[Modality, ...]:
+    """The modalities that one network is trained for."""
+    return tuple(m for m in study.modalities if study.section(m).anonymizer == NAME)
+
+
+def _embedding(study: Study, modality: Modality, notify: Notify) -> UnlearntEmbedding:
+    """Trained as the study says, once for all of its modalities.
+
+    Raises:
+        StudyError: the options of both modalities differ; otherwise see `public_clips` and `train_unlearnt`.
+    """
+    modalities = _together(study)
+    chosen = [_options(study, name) for name in modalities]
+    folders = [*dict.fromkeys(next(iter(options.paths().values()), None) for options in chosen)]
+    tasks = {UnlearntTask(strength=options.adversary_strength, epochs=options.epochs) for options in chosen}
+    if len(folders) > 1 or len(tasks) > 1:
+        raise StudyError(
+            f"{NAME} of voice and face with different public folders, strengths or epochs",
+            expected="one network for both, trained on clips that have both",
+            fix="give public_speech in [voice.options] and public_faces in [face.options] the same folder, or leave "
+            "both out; set adversary_strength and epochs alike",
+        )
+    notify(f"training {NAME} of {' and '.join(modalities)} on public people")
+    made = _trained(modalities, folders[0], tasks.pop())[modality]
+    for fault in made.figures.sex.faults():
+        notify(f"{NAME}, {modality}: {fault}")
+    return made
+
+
+@lru_cache(maxsize=1)  # the second modality of a study asks for the same network
+def _trained(
+    modalities: tuple[Modality, ...], folder: Path | None, task: UnlearntTask
+) -> dict[Modality, UnlearntEmbedding]:
+    return train_unlearnt(public_clips(modalities, folder, seed=SEED), task, seed=SEED)
+
+
+def _parameters(options: Any, network: UnlearntEmbedding) -> dict[str, Any]:
+    """How the network was made, and what readers of sex found on public people who were held out."""
+    chosen = {"adversary_strength": options.adversary_strength, "epochs": options.epochs}
+    return {**chosen, "readers": network.figures.stated()}
+
+
+@anonymizer(NAME, modality="voice", version="1")
+class UnlearntVoice(VoiceAnonymizer[UnlearntVoiceOptions]):
+    """Log-mel bands -> convolutions, two recurrent layers, mean -> embedding of 32 values.
+
+    Args:
+        network: trained on public people.
+    """
+
+    Options = UnlearntVoiceOptions
+    forms = ("code",)
+    is_reproducible = False  # thousands of steps of training come out differently on another machine
+    public_options = frozenset({"adversary_strength", "epochs", "public_speech"})
+    mechanism = "embedding with gradient reversal"
+    uses_noise = False
+
+    def __init__(self, options: UnlearntVoiceOptions, network: UnlearntEmbedding) -> None:
+        super().__init__(options, "code")
+        self._network = network
+
+    @classmethod
+    def prepare_public(cls, study: Study, notify: Notify) -> Arrays:
+        """The branch of voice. Errors: see `_embedding`."""
+        return dict(_embedding(study, "voice", notify).arrays)
+
+    @classmethod
+    def public_choices(cls, study: Study) -> dict[str, Any]:
+        """The same, and what else the network was trained for."""
+        return {**super().public_choices(study), "together": list(_together(study))}
+
+    @classmethod
+    def public_rules(cls, study: Study) -> Rules:  # noqa: ARG003
+        """The same."""
+        return UnlearntEmbedding.rules("voice")
+
+    @classmethod
+    def from_study(cls, study: Study, public: Mapping[str, Array]) -> UnlearntVoice:
+        """Build from the study and the branch. Errors: see `public_arrays.named`."""
+        return cls(cls.options_of(study), UnlearntEmbedding.from_arrays("voice", public))
+
+    def release_clip(self, clip: Array, noise: NoiseSource, speaker: Speaker) -> Array:  # noqa: ARG002
+        """float32 [32]."""
+        return cast(Array, self._network(heard([check_samples(clip)]))[0])
+
+    @classmethod
+    def strength(cls, study: Study) -> dict[str, float]:
+        """How strongly gender was unlearnt."""
+        return {"adversary_strength": cls.options_of(study).adversary_strength}
+
+    def parameters(self) -> dict[str, Any]:
+        """See `_parameters`."""
+        return _parameters(self._options, self._network)
+
+    def privacy(self, sizes: Sizes) -> tuple[PrivacyStatement, ...]:
+        """Nothing is guaranteed."""
+        return tuple(self.stated(sizes, unit, _WHY) for unit in LEDGER_UNITS)
+
+    @classmethod
+    def losses_of(cls, options: UnlearntVoiceOptions, sizes: Sizes) -> Losses:  # noqa: ARG003
+        """No bound."""
+        if not any(sizes.values()):
+            return NOTHING
+        return {unit: (Unbounded(unit=unit, why=_WHY),) for unit in LEDGER_UNITS}
+
+
+@anonymizer(NAME, modality="face", version="1")
+class UnlearntFace(FaceAnonymizer):
+    """Six grey pictures of 48 x 48 pixels -> convolutions, mean -> embedding of 32 values."""
+
+    Options = UnlearntFaceOptions
+    forms = ("code",)
+    form = "code"
+    is_reproducible = False
+    public_options = frozenset({"adversary_strength", "epochs", "public_faces"})
+    note = _WHY
+
+    def __init__(self, cropper: FaceCropper, options: UnlearntFaceOptions, network: UnlearntEmbedding) -> None:
+        super().__init__(cropper)
+        self._options, self._network = options, network
+
+    @classmethod
+    def prepare_public(cls, study: Study, notify: Notify) -> Arrays:
+        """The branch of faces. Errors: see `_embedding`."""
+        return dict(_embedding(study, "face", notify).arrays)
+
+    @classmethod
+    def public_choices(cls, study: Study) -> dict[str, Any]:
+        """The same, and what else the network was trained for."""
+        return {**super().public_choices(study), "together": list(_together(study))}
+
+    @classmethod
+    def public_rules(cls, study: Study) -> Rules:  # noqa: ARG003
+        """The same."""
+        return UnlearntEmbedding.rules("face")
+
+    @classmethod
+    def from_study(cls, study: Study, public: Mapping[str, Array]) -> UnlearntFace:
+        """Build from the study and the branch. Errors: see `public_arrays.named`."""
+        options = UnlearntFaceOptions.of(study.face.options)
+        return cls(FaceCropper(SIDE), options, UnlearntEmbedding.from_arrays("face", public))
+
+    def hidden(self, frames: Array, noise: NoiseSource, speaker: Speaker) -> tuple[Array, CroppedClip]:  # noqa: ARG002
+        """float32 [32]. A clip without a face has none."""
+        found = self._cropper.crop_clip(frames)
+        if found.centred:
+            self._counts.update(clips_without_face=1)
+            raise ClipError(
+                "no-face", f"a clip of {len(frames)} frames without a face", expected="a face in some frame"
+            )
+        return cast(Array, self._network(np.asarray(seen(found.pictures))[None])[0]), found
+
+    @classmethod
+    def strength(cls, study: Study) -> dict[str, float]:
+        """How strongly gender was unlearnt."""
+        return {"adversary_strength": UnlearntFaceOptions.of(study.face.options).adversary_strength}
+
+    def parameters(self) -> dict[str, Any]:
+        """See `_parameters`."""
+        return {**super().parameters(), **_parameters(self._options, self._network)}

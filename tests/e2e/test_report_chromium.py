@@ -16,6 +16,7 @@ import cv2
 import numpy as np
 import pytest
 
+from moretta.shared.audit.metrics.scores import Trials
 from moretta.shared.audit.report.page import render_audit, render_html
 from moretta.shared.audit.report.report_file import write_report
 from moretta.shared.audit.report.sweep_page import render_sweep
@@ -88,12 +89,13 @@ def test_page_prints_to_pdf(page: Path, tmp_path: Path) -> None:
 def _pages() -> dict[str, str]:
     """Every kind of page, with synthetic people, invalid figures and missing ones."""
     report, sweep = _made("example").report(), _made("test_sweep_page").report(synthetic=True)
+    scores = {("voice", "semi-informed", "logistic-regression"): Trials([0.1, 0.2, 0.9], [0, 1, 0], [1, 0, 0])}
     about: dict[str, Any] = {"gate": report.gate, "name": "releases", "seed": 1, "command": "moretta audit releases"}
     row = ZooRow(system="a", setting="b", figures={name: ZooFigure(why="not measured") for name in COLUMNS})
     zoo = {"name": "zoo", "synthetic": True, "rows": (row,), "people": ("6 people.",)}
     run = {"command": "moretta zoo", "versions": {"moretta": "0"}, "finished": "2026", "seconds": 1.0}
     return {
-        "report": render_html(report),
+        "report": render_html(report, scores),
         "audit": render_audit(report.audit, report.inference, report.utility, synthetic=True, **about),
         "sweep": render_sweep(sweep),
         "zoo": render_zoo(ZooReport.model_validate(zoo | run)),

@@ -91,8 +91,8 @@ def model_sentence(report: Report) -> str:
         return f"Trained model: attacks on whose clips it was trained with were {state}, so nothing was measured."
     leaks = "" if auc.leaks else " That is not distinguishable from guessing."
     return (
-        "Trained model: given one clip that it was trained with and one that it was not, an attacker picks the right "
-        f"one {frequency(auc.value)} of 10 times; guessing, 5 of 10.{leaks}"
+        f"Trained model, {auc.modality}: given one clip that it was trained with and one that it was not, an attacker "
+        f"picks the right one {frequency(auc.value)} of 10 times; guessing, 5 of 10.{leaks}"
     )
 
 

@@ -88,7 +88,8 @@ def findings(report: Report) -> tuple[str, ...]:
     """One plain sentence for each thing a reader should take away, worst news included."""
     sentences = identity_sentences(report.headline, report.audit, without_originals=report.run.deployment)
     sentences.append(plain_words.model_sentence(report))
-    if (found := inference_sentence(report.inference)) is not None:
+    others = [r for r in report.inference if r.attack != "membership"]  # the sentence before is about that
+    if (found := inference_sentence(others)) is not None:
         sentences.append(found)
     results: dict[Modality, EmotionTable] = {
         m: table for m, table in report.emotion.by_modality().items() if table is not None

@@ -62,7 +62,10 @@ def meaning(gate: GatePart) -> str:
         return "At least one figure is beyond its limit: what was released does not hide people well enough."
     if gate.verdict == "inconclusive":
         return "No figure is beyond its limit, and not every one is known well enough. This is no evidence of privacy."
-    return "Every figure keeps its limit with its whole interval. It holds for these attackers and these people alone."
+    return (
+        "Every figure keeps its limit with its whole interval. That is for these attackers, these people, and single "
+        "clips: what several clips of a person give away stands below."
+    )
 
 
 def lines(gate: GatePart) -> list[str]:

@@ -1,7 +1,7 @@
 """RDAL: a code of mel bands that is trained for one thing and against an adversary who is replaced again and again.
 
-Luong, Tran and Virtanen, "Representation learning for audio privacy preservation using source separation and robust
-adversarial learning", WASPAA 2023: a fixed mask, then an encoder; a linear classifier keeps what is wanted, and an
+Luong et al., "Representation Learning for Audio Privacy Preservation using Source Separation and Robust Adversarial
+Learning", arXiv 2308.04960, 2023: a fixed mask, then an encoder; a linear classifier keeps what is wanted, and an
 adversary behind gradient reversal reads what is to be hidden. Group normalization stands in place of batch
 normalization: a row's code must not depend on others.
 """
@@ -94,9 +94,9 @@ class RdalFigures(NamedTuple):
     kept: float
     """Balanced accuracy on held-out people of the classifier in the loop, of emotion."""
     verifier_loss: float
-    """Of the fresh verifier when training stopped, in units of a guess: 1 where it finds nothing."""
+    """Of the fresh verifier at that epoch, in units of a guess: 1 where it finds nothing, 0 if there was none."""
     epoch: int
-    """After which training stopped."""
+    """After which the weights were taken."""
 
     @classmethod
     def size(cls) -> int:

@@ -29,6 +29,7 @@ SEED = derive(PUBLIC_SEED, "rdal")
 """Of what is sent to sites: of weights, order, synthetic voices, and the people who are held out. Not secret."""
 MASK_VOICES, MASK_UTTERANCES, MASK_EPOCHS = 12, 48, 10
 _MASK_FRAMES = 64
+BATCH = 16
 _FEWEST_EMOTIONS = 2
 
 
@@ -58,7 +59,7 @@ def mel_rows(recordings: Iterable[Recording], mask: MaskNet | None) -> PublicRow
     return PublicRows(mels, np.array(person), np.array(emotion, np.int64), np.array(sex, np.str_))
 
 
-def train_rdal(rows: PublicRows, mask: MaskNet | None, hides: Attribute, task: RdalTask, *, seed: int) -> Rdal:
+def train_speech_code(rows: PublicRows, mask: MaskNet | None, hides: Attribute, task: RdalTask, *, seed: int) -> Rdal:
     """Train on two thirds of the public people, and measure on the others.
 
     Args:

@@ -1,7 +1,6 @@
 """A mask of spectra that is trained once and then fixed, and the mel bands of what it lets pass.
 
-Luong et al. 2023 ("Representation learning for audio privacy preservation using source separation and robust
-adversarial learning", WASPAA, section 3): a U-Net reads magnitudes of a mixture and gives a mask from 0 to 1. It is
+Luong et al. 2023 (arXiv 2308.04960): a U-Net reads magnitudes of a mixture and gives a mask from 0 to 1. It is
 trained, by absolute error, to leave the magnitudes of what may be known.
 """
 

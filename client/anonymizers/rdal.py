@@ -1,0 +1,135 @@
+"""A code of a clip that keeps emotion, trained against an adversary of speakers who is replaced again and again.
+
+Luong et al. 2023 (RDAL-M), turned from hiding that there is speech to hiding who speaks. The networks are those of
+`moretta.shared.models.rdal`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from moretta.client.anonymizers.voice_baselines import NOTHING, VoiceAnonymizer
+from moretta.shared.core.terms import PrivacyStatement
+from moretta.shared.features.public_speech import PublicSpeechOptions, recorded_speakers, synthetic_speakers
+from moretta.shared.models.held_out_people import Attribute, people_without_part
+from moretta.shared.models.rdal import Rdal
+from moretta.shared.models.rdal_of_speech import BATCH, SEED, mel_rows, public_voice_mask, train_speech_code
+from moretta.shared.models.train_rdal import RdalTask
+from moretta.shared.privacy.mechanism import Unbounded
+from moretta.shared.privacy.noise import NoiseSource
+from moretta.shared.release.anonymizer import LEDGER_UNITS, Array, Arrays, Losses, Notify, Sizes, Speaker, anonymizer
+from moretta.shared.study.public_arrays import Rules
+from moretta.shared.study.schema import Study
+
+_WHY = (
+    "no noise is added: what hides the speaker is a network trained on public speech, which guarantees nothing; "
+    "a reader that is trained on the release may find the speaker; see the audit"
+)
+
+
+class RdalOptions(PublicSpeechOptions):
+    """What a study chooses."""
+
+    hides: Attribute = "speaker"
+    """What the adversary reads."""
+    mask: bool = True
+    """Whether spectra pass a fixed mask first, trained to turn any voice into one public voice."""
+    adversary_strength: Annotated[float, Field(ge=0, le=100)] = 1.0
+    """Of the reversed gradient of the adversary; 0 hides nothing."""
+    replaced_every: int = Field(default=5, ge=0, le=1_000)
+    """Epochs after which a verifier that was trained afresh replaces the adversary; 0 never replaces it."""
+    epochs: int = Field(default=50, ge=10, le=5_000)
+    """Of training on public speech, at most."""
+
+    def task(self) -> RdalTask:
+        """The same for the training."""
+        return RdalTask(
+            strength=self.adversary_strength, epochs=self.epochs, replaced_every=self.replaced_every, batch=BATCH
+        )
+
+
+@anonymizer("rdal", modality="voice", version="1")
+class RdalVoice(VoiceAnonymizer[RdalOptions]):
+    """Sound -> magnitudes -> fixed mask -> mel bands -> code of 64 values on a public scale.
+
+    Args:
+        network: trained on public speech.
+    """
+
+    Options = RdalOptions
+    forms = ("code",)
+    is_reproducible = False  # thousands of steps of training come out differently on another machine
+    public_options = frozenset({"hides", "mask", "adversary_strength", "replaced_every", "epochs", "public_speech"})
+    mechanism = "adversarial code with replaced adversaries"
+    uses_noise = False
+
+    def __init__(self, options: RdalOptions, network: Rdal) -> None:
+        super().__init__(options, "code")
+        self._network = network
+
+    @classmethod
+    def prepare_public(cls, study: Study, notify: Notify) -> Arrays:
+        """Mask and encoder. A fault of the adversary is notified, and stands in the statement of every release.
+
+        Raises:
+            StudyError: too few people, or emotions: see `train_speech_code`.
+        """
+        options = cls.options_of(study)
+        folder, mask = options.public_speech, None
+        if options.mask:
+            notify("training the mask on synthetic speech")
+            mask = public_voice_mask(SEED)
+        notify("measuring public speech")
+        rows = mel_rows(synthetic_speakers(SEED) if folder is None else recorded_speakers(folder, SEED), mask)
+        if unused := people_without_part(rows):
+            notify(f"{unused} people of the public speech have no part: their sex is not known, or their clips are few")
+        notify("training the code")
+        made = train_speech_code(rows, mask, options.hides, options.task(), seed=SEED)
+        for fault in made.figures.hidden.faults():
+            notify(f"rdal: {fault}")
+        return dict(made.arrays)
+
+    @classmethod
+    def public_rules(cls, study: Study) -> Rules:
+        """The same."""
+        return Rdal.rules(has_mask=cls.options_of(study).mask)
+
+    @classmethod
+    def from_study(cls, study: Study, public: Mapping[str, Array]) -> RdalVoice:
+        """Build from the study and its networks. Errors: see `public_arrays.named`."""
+        options = cls.options_of(study)
+        return cls(options, Rdal.from_arrays(public, has_mask=options.mask))
+
+    def release_clip(self, clip: Array, noise: NoiseSource, speaker: Speaker) -> Array:  # noqa: ARG002
+        """float32 [64], in public standard deviations."""
+        return self._network(clip)
+
+    @classmethod
+    def strength(cls, study: Study) -> dict[str, float]:
+        """How strongly the speaker was trained against."""
+        return {"adversary_strength": cls.options_of(study).adversary_strength}
+
+    def parameters(self) -> dict[str, Any]:
+        """How the networks were made, and what readers found on public people."""
+        options, found = self._options, self._network.figures
+        return {
+            **options.model_dump(mode="json", exclude={"public_speech"}),
+            "kept": round(found.kept, 3),
+            "verifier_loss": round(found.verifier_loss, 3),
+            "stopped_after": found.epoch,
+            "readers": {options.hides: found.hidden.stated()},
+        }
+
+    def privacy(self, sizes: Sizes) -> tuple[PrivacyStatement, ...]:
+        """Nothing is guaranteed."""
+        return tuple(self.stated(sizes, unit, _WHY) for unit in LEDGER_UNITS)
+
+    @classmethod
+    def losses_of(cls, options: RdalOptions, sizes: Sizes) -> Losses:  # noqa: ARG003
+        """No bound."""
+        if not any(sizes.values()):
+            return NOTHING
+        return {unit: (Unbounded(unit=unit, why=_WHY),) for unit in LEDGER_UNITS}

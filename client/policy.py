@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from moretta.client.accounting.budget import BudgetLimits
 from moretta.client.site_home import OwnRecord
 from moretta.shared.core.errors import HomeError, RefusedError
+from moretta.shared.core.printable import from_toml
 from moretta.shared.core.terms import MODALITIES, Modality
 from moretta.shared.release.anonymizer import Anonymizer, Array, anonymizer_names, anonymizer_of, get_anonymizer
 from moretta.shared.release.release_format import AnonymizerStatement
@@ -114,7 +115,7 @@ class Policy(OwnRecord):
     def load(cls, path: Path) -> Self:
         """Read `policy.toml`. A site without one does nothing: no policy is not the same as a lenient one."""
         try:
-            return cls.model_validate(current_policy(tomllib.loads(path.read_text(encoding="utf-8")), source=str(path)))
+            return cls.model_validate(current_policy(from_toml(path.read_text(encoding="utf-8")), source=str(path)))
         except FileNotFoundError as error:
             raise HomeError(
                 f"no policy at {path}",

@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import os
 import time
-import tomllib
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -21,7 +20,7 @@ from moretta.shared.core.atomic import locked, write_atomic
 from moretta.shared.core.device import DeviceName, resolve_device
 from moretta.shared.core.errors import HomeError, MorettaError, StudyError
 from moretta.shared.core.labels import SpeakerId
-from moretta.shared.core.printable import to_toml
+from moretta.shared.core.printable import from_toml, to_toml
 
 HOME_VARIABLE = "MORETTA_SITE"
 SITE_HOME = "site-home"
@@ -104,7 +103,7 @@ class SiteHome:
     def read(self) -> SiteFile:
         """The content of `site.toml`, with its corpus as an absolute path."""
         try:
-            content = SiteFile.model_validate(tomllib.loads(self.site_file.read_text(encoding="utf-8")))
+            content = SiteFile.model_validate(from_toml(self.site_file.read_text(encoding="utf-8")))
         except FileNotFoundError as error:
             found, fix = f"no site in {self.root}", "join a server: moretta site join STRING"
             raise HomeError(found, expected=self.site_file.name, fix=fix) from error

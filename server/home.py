@@ -27,6 +27,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from moretta.shared.core.atomic import locked, write_atomic
 from moretta.shared.core.commented_toml import commented_toml
 from moretta.shared.core.errors import EnrollmentError, HomeError
+from moretta.shared.core.printable import from_toml
 from moretta.shared.enrollment import join_address, split_address
 
 SETTINGS_FILE = "server.toml"
@@ -119,7 +120,7 @@ class ServerHome:
         """Read the settings of a folder that `moretta server init` made; raises HomeError where they cannot be used."""
         path = root / SETTINGS_FILE
         try:
-            content = tomllib.loads(path.read_text(encoding="utf-8"))
+            content = from_toml(path.read_text(encoding="utf-8"))
         except FileNotFoundError as error:
             raise HomeError(
                 f"{root} is no folder of a server",

@@ -121,7 +121,7 @@ def listed(text: str) -> tuple[str, ...]:
 def show(facts: Any, lines: str | Iterable[str], *, as_json: bool, indent: int | None = None) -> None:
     """Print facts as JSON for a script, or lines for a person. Lines may hold text from elsewhere."""
     if as_json:
-        typer.echo(json.dumps(facts, indent=indent))
+        typer.echo(json.dumps(facts, indent=indent, allow_nan=False))
         return
     for line in (lines,) if isinstance(lines, str) else lines:
         typer.echo(printable(line))
@@ -139,7 +139,7 @@ def complain(text: str) -> None:
 
 
 def show_table(headings: Sequence[str], rows: Iterable[Sequence[object]], *, fold: Sequence[str] = ()) -> None:
-    """Print a table. Cells hold text from elsewhere: they are printable, and Rich reads no markup in them.
+    """Print a table. Its text may be from elsewhere: it is made printable, and Rich reads no markup in it.
 
     `fold` lists the headings of columns whose text may take several lines.
     """
@@ -149,7 +149,7 @@ def show_table(headings: Sequence[str], rows: Iterable[Sequence[object]], *, fol
 
     table = Table(box=None)
     for heading in headings:
-        table.add_column(Text(heading), no_wrap=heading not in fold, overflow="fold")
+        table.add_column(Text(printable(heading)), no_wrap=heading not in fold, overflow="fold")
     for row in rows:
         table.add_row(*(Text(printable(cell)) for cell in row))
     console = Console()
@@ -168,7 +168,7 @@ def figure(value: float | None, low: float | None = None, high: float | None = N
 def end_with(outcome: Outcome, *, as_json: bool) -> NoReturn:
     """Print where the report is or what failed, and exit with the outcome's code."""
     if as_json:
-        typer.echo(json.dumps(outcome.to_json()))
+        show(outcome.to_json(), (), as_json=True)
     if outcome.code in (ExitCode.OK, ExitCode.GATE):
         from moretta.shared.audit.report import report_file, verdict
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -12,6 +10,7 @@ import typer
 
 from moretta.deploy.cli.console import AsJson, complain, note, progress, show, show_table
 from moretta.shared.core.errors import ExitCode
+from moretta.shared.core.printable import to_csv
 
 if TYPE_CHECKING:
     from moretta.deploy.model.predict import Predictions
@@ -95,9 +94,5 @@ def predict(
 
 
 def _as_csv(found: Predictions, classes: tuple[str, ...]) -> str:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(("clip", "output", "label", "calibrated", *classes))
-    for row in found.rows:
-        writer.writerow((row.clip, row.output, row.label, row.calibrated, *(row.probabilities[c] for c in classes)))
-    return text.getvalue()
+    rows = ((r.clip, r.output, r.label, r.calibrated, *(r.probabilities[c] for c in classes)) for r in found.rows)
+    return to_csv(("clip", "output", "label", "calibrated", *classes), rows)

@@ -95,11 +95,14 @@ def init(
     """
     from moretta.deploy.runtime.study_file import starting_study
     from moretta.shared.core.atomic import write_atomic
-    from moretta.shared.core.errors import StudyError
+    from moretta.shared.core.errors import StorageError, StudyError
 
     if file.exists():
         raise StudyError(f"{file} is there already", expected="a new file", fix="choose another name, or remove it")
-    write_atomic(file, starting_study(file), mode=0o644)
+    try:
+        write_atomic(file, starting_study(file), mode=0o644)
+    except FileNotFoundError as error:
+        raise StorageError(f"no file can be made in {file.parent}", fix="choose another place") from error
     typer.echo(f"Change what you need in {file}, then: moretta study validate {file}")
 
 

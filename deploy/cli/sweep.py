@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -19,6 +18,7 @@ from moretta.deploy.cli.console import (
     listed,
     note,
     read_study,
+    show,
     show_table,
 )
 
@@ -60,7 +60,7 @@ def sweep(  # noqa: PLR0917 - typer reads the options from the signature
     found, worked = start(plan, out, jobs=jobs, command=command, notify=note, cluster=cluster)
     if as_json:
         facts = {"out": str(out), **_facts(worked), "rows": [row.model_dump(mode="json") for row in found.rows]}
-        typer.echo(json.dumps(facts, indent=1))
+        show(facts, (), as_json=True, indent=1)
     else:
         show_table(HEADINGS, map(table_cells, found.rows), fold=[""])
         for row in found.rows:
@@ -138,7 +138,7 @@ def choose(  # noqa: PLR0917 - typer reads the options from the signature
     code = found.code(worked)
     if as_json:
         facts = {"out": str(out), "exit_code": int(code), **_facts(worked), **found.model_dump(mode="json")}
-        typer.echo(json.dumps(facts, indent=1))
+        show(facts, (), as_json=True, indent=1)
     else:
         _print_choice(found, out)
     for what, why in worked.failed.items():
@@ -186,7 +186,7 @@ def zoo(  # noqa: PLR0917 - typer reads the options from the signature
     )
     if as_json:
         facts = {"out": str(out), **_facts(worked), **found_rows.model_dump(mode="json")}
-        typer.echo(json.dumps(facts, indent=1))
+        show(facts, (), as_json=True, indent=1)
     else:
         headings = ("system", "setting", "people", "emotion UAR", "top-1", "EER", "sex in loop", "sex")
         columns = ("uar", "top1_semi", "eer_semi", "sex_in_loop", "sex")

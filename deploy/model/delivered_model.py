@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from pydantic import ValidationError
@@ -16,6 +17,7 @@ from moretta.deploy.model.model_card import ModelCard, as_markdown, content_dige
 from moretta.shared.core.array_types import Array
 from moretta.shared.core.atomic import write_atomic
 from moretta.shared.core.errors import ReleaseError, StudyError
+from moretta.shared.core.terms import MODALITIES
 from moretta.shared.models.emotion import checked_weights, study_model
 from moretta.shared.release.anonymizer import get_anonymizer, public_rules
 from moretta.shared.release.read_release import check_header
@@ -56,6 +58,7 @@ def load_model(folder: Path) -> DeliveredModel:
     Raises:
         ReleaseError: there is none, it is damaged, or it was changed after the export.
         StudyError: an anonymizer that it expects is not installed here, or in another version.
+        RefusedError: its weights are not those of the study's models.
     """
     card = _read_record(folder)
     path = folder / ARRAYS_FILE
@@ -70,6 +73,7 @@ def load_model(folder: Path) -> DeliveredModel:
     for expected in card.expects:
         _check_installed(expected.modality, expected.anonymizer, expected.version)
     study = parse_study(card.study, source=f"the study of the model {folder}")
+    _check_agreement(folder, card, study)
     public = _below("public/", arrays)
     check_public(public, public_rules(study))
     models = {kind: _below(f"model/{kind}/", arrays) for kind in card.models}
@@ -99,6 +103,23 @@ def _read_record(folder: Path) -> ModelCard:
     if digest != card.digest:
         raise _changed(folder, f"{RECORD_FILE} has the digest {card.digest[:16]}")
     return card
+
+
+def _check_agreement(folder: Path, card: ModelCard, study: Study) -> None:
+    """Classes, models and forms are in the record twice: beside the study, and in it."""
+    if card.classes != study.classes:
+        raise _changed(folder, f"the classes {', '.join(card.classes)[:120]} are not those of its study")
+    kinds = {name.split("/")[1] for name in card.arrays if name.startswith("model/")}
+    if not kinds or kinds - set(study.models) or card.models != tuple(k for k in study.models if k in kinds):
+        raise _changed(folder, f"the models {', '.join(card.models)} are not those of its study and arrays")
+    if [e.modality for e in card.expects] != [m for m in study.modalities if m in kinds]:
+        raise _changed(folder, "it does not expect one form of each modality that it has a model of")
+    stated: dict[str, Any] = {}
+    for e in card.expects:
+        stated[e.modality] = e.model_dump(include={"anonymizer", "form", "options", "model"})
+    content = {m: dict(card.study.get(m, {})) | stated.get(m, {}) for m in MODALITIES}
+    if parse_study(card.study | content, source=f"what the model {folder} expects") != study:
+        raise _changed(folder, "what it expects is not what its study releases")
 
 
 def _check_installed(modality: str, name: str, version: str) -> None:

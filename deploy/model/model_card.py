@@ -16,7 +16,9 @@ from pydantic import Field
 from moretta.shared.audit.report import verdict, wording
 from moretta.shared.audit.report.plain_words import identity_sentence
 from moretta.shared.audit.report.report_schema import CorpusPart, Fraction, GatePart, Headline, PrivacyRow, Record
+from moretta.shared.audit.report.text_forms import escaped
 from moretta.shared.core.terms import Modality
+from moretta.shared.models.reliability import LARGEST_TEMPERATURE, LEAST_TEMPERATURE
 from moretta.shared.study.sections import ModelKind
 
 
@@ -37,7 +39,7 @@ class Calibration(Record):
     Each person's figures are by a temperature that was fitted on the other held-out people.
     """
 
-    temperature: float | None = Field(gt=0)
+    temperature: float | None = Field(ge=LEAST_TEMPERATURE, le=LARGEST_TEMPERATURE)
     """Null leaves the output uncalibrated, for the reason in `note`."""
     ece: Fraction | None = None
     ece_calibrated: Fraction | None = None
@@ -139,22 +141,22 @@ def limits_of_use(card: ModelCard) -> Iterator[str]:
 
 
 def as_markdown(card: ModelCard) -> str:
-    """`MODEL_CARD.md`."""
+    """`MODEL_CARD.md`. Text that a report, a corpus or a study brought stands in it as text, without markup."""
     first = ["**SYNTHETIC INPUT: these figures say nothing about people.**", ""] if card.corpus.synthetic else []
     trained = "with DP-SGD" if card.dp_sgd else "**without DP-SGD**"
     where = "enrolled sites, over the network" if card.deployment else "virtual sites, on one machine"
     lines = [
-        f"# Model card: {card.name}",
+        f"# Model card: {escaped(card.name)}",
         "",
         *first,
         f"Emotion recognition from {' and '.join(e.modality for e in card.expects)}, trained {trained} over {where}.",
         "",
         f"- digest `{card.digest}`",
         f"- study `{card.study_digest}`",
-        f"- labels {', '.join(card.classes)}",
+        f"- labels {escaped(', '.join(card.classes))}",
         f"- trained and tested on {wording.format_count(card.corpus.clips, 'clip')} of "
-        f"{wording.format_count(card.corpus.speakers, 'speaker')} of the corpus “{card.corpus.name}”",
-        f"- finished {card.finished}, Moretta {card.versions.get('moretta', 'unknown')}",
+        f"{wording.format_count(card.corpus.speakers, 'speaker')} of the corpus “{escaped(card.corpus.name)}”",
+        f"- finished {escaped(card.finished)}, Moretta {escaped(card.versions.get('moretta', 'unknown'))}",
         "",
         "## What it takes",
         "",
@@ -208,20 +210,18 @@ def as_markdown(card: ModelCard) -> str:
         "",
         "## Who can be recognized in the releases",
         "",
-        *(f"- {identity_sentence(part, without_originals=card.deployment)}" for part in card.headline),
+        *(f"- {escaped(identity_sentence(part, without_originals=card.deployment))}" for part in card.headline),
         *([] if card.headline else ["- The releases were not attacked: nothing is known of what they leak."]),
-        *(f"- {line.strip()}" for line in verdict.lines(card.gate)),
+        *(f"- {escaped(line)}" for line in verdict.lines(card.gate)),
         "",
         "## Limits of use",
         "",
-        *(f"- {limit}" for limit in card.limits),
-        *(["", "## Warnings of the run", "", *(f"- {w}" for w in card.warnings)] if card.warnings else []),
+        *(f"- {escaped(limit)}" for limit in card.limits),
+        *(["", "## Warnings of the run", "", *(f"- {escaped(w)}" for w in card.warnings)] if card.warnings else []),
     ]
     return "\n".join(lines) + "\n"
 
 
 def _table(headings: tuple[str, ...], rows: Any) -> list[str]:
-    lines = [tuple(map(str, row)) for row in rows]
-    escaped = [[cell.replace("|", "\\|").replace("\n", " ") or "–" for cell in row] for row in (headings, *lines)]
-    rule = ["---"] * len(headings)
-    return [f"| {' | '.join(row)} |" for row in (escaped[0], rule, *escaped[1:])]
+    lines = [[escaped(cell) or "–" for cell in row] for row in rows]
+    return [f"| {' | '.join(row)} |" for row in (headings, ["---"] * len(headings), *lines)]

@@ -5,8 +5,6 @@ A candidate is an anonymizer with its settings: one release of one site, and its
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import math
 from collections import Counter
@@ -29,7 +27,7 @@ from moretta.shared.audit.report.verdict import check_gate
 from moretta.shared.audit.result import strongest, strongest_of_each
 from moretta.shared.core.atomic import write_atomic
 from moretta.shared.core.errors import ExitCode, StudyError
-from moretta.shared.core.printable import to_toml
+from moretta.shared.core.printable import to_csv, to_toml
 from moretta.shared.core.reproducibility import versions
 from moretta.shared.core.terms import Modality
 from moretta.shared.data.clips import Clip, Corpus
@@ -323,10 +321,8 @@ def study_text(chosen: Candidate) -> str:
 
 def _as_csv(choice: Choice) -> str:
     """One line for each candidate, in the order in which they were tried."""
-    fields, buffer = [name for name in Candidate.model_fields if name != "section"], io.StringIO()
-    writer = csv.DictWriter(buffer, ["chosen", *fields], extrasaction="ignore", lineterminator="\n")
-    writer.writeheader()
+    fields, lines = [name for name in Candidate.model_fields if name != "section"], []
     for candidate in choice.candidates:
-        chosen = "true" if candidate == choice.chosen else "false"
-        writer.writerow({"chosen": chosen, **candidate.model_dump(mode="json")})
-    return buffer.getvalue()
+        content = candidate.model_dump(mode="json")
+        lines.append(["true" if candidate == choice.chosen else "false", *(content[name] for name in fields)])
+    return to_csv(["chosen", *fields], lines)

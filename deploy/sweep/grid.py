@@ -13,6 +13,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from moretta.shared.core.errors import StudyError
+from moretta.shared.core.printable import from_toml
 from moretta.shared.study.schema import Study, load_study, parse_study
 
 Scalar = str | int | float | bool
@@ -83,7 +84,7 @@ def load_grid(path: Path) -> GridFile:
         StudyError: it is missing, not TOML, or has unknown keys.
     """
     try:
-        grid = GridFile.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
+        grid = GridFile.model_validate(from_toml(path.read_text(encoding="utf-8")))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, ValidationError) as error:
         fix = "correct the path" if isinstance(error, OSError) else _FIX
         raise StudyError(f"the grid file {path} cannot be used: {error}", expected="a grid in TOML", fix=fix) from error
@@ -124,7 +125,7 @@ def parse_axis(text: str) -> tuple[str, list[Scalar]]:
     Raises:
         StudyError: no key or no value.
     """
-    key, values = _split(text)
+    key, values = _split(text, example="privacy.epsilon=1,2,4")
     return key, [_parsed(value.strip()) for value in values.split(",")]
 
 
@@ -137,21 +138,21 @@ def parse_setting(text: str) -> tuple[str, Any]:
     Raises:
         StudyError: no key or no value.
     """
-    key, value = _split(text)
+    key, value = _split(text, example="privacy.epsilon=4", fix="see docs/study.md")
     return key, _parsed(value)
 
 
 def _parsed(text: str) -> Any:
     try:
-        return tomllib.loads(f"value = {text}")["value"]
+        return from_toml(f"value = {text}")["value"]
     except (tomllib.TOMLDecodeError, KeyError):
         return text
 
 
-def _split(text: str) -> tuple[str, str]:
+def _split(text: str, *, example: str, fix: str = _FIX) -> tuple[str, str]:
     key, _, value = (part.strip() for part in text.partition("="))
     if not (key and value):
-        raise StudyError(f"{text!r}", expected="KEY=VALUE, such as privacy.epsilon=1,2,4", fix=_FIX)
+        raise StudyError(f"{text!r}", expected=f"KEY=VALUE, such as {example}", fix=fix)
     return key, value
 
 

@@ -8,22 +8,27 @@ pseudonyms by number. Read it with `numpy.load(path, allow_pickle=False)`.
 from __future__ import annotations
 
 import io
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
-from zipfile import BadZipFile
+from typing import Final
+from zipfile import ZipFile
 
 import numpy as np
 
 from moretta.shared.audit.metrics.scores import Trials
 from moretta.shared.core.array_types import Array
 from moretta.shared.core.atomic import write_atomic
-from moretta.shared.core.errors import ReleaseError
+from moretta.shared.core.errors import ReleaseError, RunError
 
 SCORES_FILE = "scores.npz"
 Key = tuple[str, str, str]  # modality, scenario, attacker
+_KINDS: Final = {"scores": "f", "enrolled": "iu", "tried": "iu", "speakers": "U"}
+"""The types of NumPy that each vector may have."""
 _PARTS = ("scores", "enrolled", "tried")
 _MAX_BYTES = 2**30
+"""Of a file, and of all that it unpacks to."""
 _EXPECTED = "scores as Moretta wrote them"
+_FIX = "remove the file: the report is then without its curves"
 
 
 def keep_scores(path: Path, of: Mapping[Key, Trials], speakers: Sequence[str]) -> None:
@@ -41,11 +46,7 @@ def collect_scores(parts: Path, out: Path, attackers: Collection[str]) -> None:
     """Put the files of these attackers' trainings in the folder `parts` together; without any there is no file."""
     arrays: dict[str, Array] = {}
     for path in sorted(parts.glob("*.npz")):
-        found = _read(path)
-        named = {
-            name: array for name, array in found.items() if name.count("/") == 1 or name.split("/")[2] in attackers
-        }
-        arrays |= named
+        arrays |= _read(path, lambda name: name.count("/") == 1 or name.split("/")[2] in attackers)
     if any(name.endswith("/scores") for name in arrays):
         _write(out, arrays)
 
@@ -59,16 +60,16 @@ def load_scores(folder: Path) -> dict[Key, Trials]:
     path = folder / SCORES_FILE
     if not path.exists():
         return {}
-    arrays, found = _read(path), {}
+    arrays, found = _read(path, lambda name: name.count("/") == 3), {}
     for name in arrays:
-        modality, _, rest = name.partition("/")
-        scenario, _, attacker = rest.removesuffix("/scores").partition("/")
-        if attacker and name.endswith("/scores"):
-            key = modality, scenario, attacker
+        key, _, part = name.rpartition("/")
+        if part == "scores":
+            modality, scenario, attacker = key.split("/")
             try:
-                found[key] = Trials(*(arrays["/".join((*key, part))] for part in _PARTS))
-            except KeyError as error:
-                raise ReleaseError(f"{path} has no {error}", expected=_EXPECTED) from error
+                found[modality, scenario, attacker] = Trials(*(arrays[f"{key}/{other}"] for other in _PARTS))
+            except (KeyError, RunError) as error:
+                why = f"no {error}" if isinstance(error, KeyError) else error.found
+                raise ReleaseError(f"{path} has {why} for {key}", expected=_EXPECTED, fix=_FIX) from error
     return found
 
 
@@ -79,14 +80,32 @@ def _write(path: Path, arrays: Mapping[str, Array]) -> None:
     write_atomic(path, buffer.getvalue())
 
 
-def _read(path: Path) -> dict[str, Array]:
-    fix = "remove the file: the report is then without its curves"
+def _read(path: Path, wanted: Callable[[str], bool]) -> dict[str, Array]:
+    """The vectors whose names are wanted; nothing else is unpacked, and nothing before the sizes are known."""
     try:
         if (size := path.stat().st_size) > _MAX_BYTES:
-            raise ReleaseError(f"{path} has {size} bytes", expected=f"at most {_MAX_BYTES}", fix=fix)
-        with np.load(path, allow_pickle=False) as data:
-            return {name: data[name] for name in data.files}
-    except (OSError, EOFError, ValueError, BadZipFile) as error:
-        raise ReleaseError(
-            f"{path} cannot be read: {error}", expected="scores as Moretta wrote them", fix=fix
-        ) from error
+            raise ReleaseError(f"{path} has {size} bytes", expected=f"at most {_MAX_BYTES}", fix=_FIX)
+        with ZipFile(path) as archive:
+            if (unpacked := sum(member.file_size for member in archive.infolist())) > _MAX_BYTES:
+                found = f"{path} unpacks to {unpacked} bytes"
+                raise ReleaseError(found, expected=f"at most {_MAX_BYTES}", fix=_FIX)
+            names = [name.removesuffix(".npy") for name in archive.namelist()]
+            known = [name for name in names if name.count("/") in (1, 3) and name.rpartition("/")[2] in _KINDS]
+            return {name: _vector(archive, name) for name in known if wanted(name)}
+    except ReleaseError:
+        raise
+    except Exception as error:  # zipfile, zlib and numpy raise what they like of bytes that somebody changed
+        raise ReleaseError(f"{path} cannot be read: {error}", expected=_EXPECTED, fix=_FIX) from error
+
+
+def _vector(archive: ZipFile, name: str) -> Array:
+    """One member; its head must promise as many bytes as follow, so no head makes room for what is not there."""
+    content = io.BytesIO(archive.read(f"{name}.npy"))
+    if np.lib.format.read_magic(content) != (1, 0):
+        raise ValueError(f"{name} is of another version of NumPy's format")
+    shape, _, dtype = np.lib.format.read_array_header_1_0(content)
+    if len(shape) != 1 or dtype.kind not in _KINDS[name.rpartition("/")[2]]:
+        raise ValueError(f"{name} has shape {shape} and type {dtype}")
+    if shape[0] * dtype.itemsize != len(rest := content.read()):
+        raise ValueError(f"{name} has {len(rest)} bytes for {shape[0]} values")
+    return np.frombuffer(rest, dtype)

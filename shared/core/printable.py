@@ -1,18 +1,22 @@
-"""Text from elsewhere, made fit for a terminal, a log and a page: it can move no cursor and forge no line. Logging too.
+"""Text from elsewhere, made fit for terminals, logs, pages and tables: it moves no cursor, forges no line. Logging too.
 
 Every process of a run logs under the same id: Flower's, once the run is submitted; until then one of the command.
 """
 
 from __future__ import annotations
 
+import csv
+import io
 import logging
 import os
 import secrets
 import sys
+import tomllib
 import traceback
+from collections.abc import Iterable, Sequence
 from types import TracebackType
 from typing import Any
-from unicodedata import category
+from unicodedata import category, normalize
 
 import tomli_w
 
@@ -52,6 +56,38 @@ def printable_traceback(
 def shown(value: object) -> object:
     """A value in a page's template: text is made printable, markup and numbers stay."""
     return printable(value, lines=True) if isinstance(value, str) and not hasattr(value, "__html__") else value
+
+
+def from_toml(text: str) -> dict[str, Any]:
+    """TOML as nested values.
+
+    Raises:
+        tomllib.TOMLDecodeError: it is none, or its brackets are nested deeper than Python can follow.
+    """
+    try:
+        return tomllib.loads(text)
+    except RecursionError as error:
+        raise tomllib.TOMLDecodeError("brackets are nested too deeply") from error
+
+
+def to_csv(headings: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    r"""Rows as CSV: null is empty, numbers stay numbers, and no spreadsheet takes a text for a formula.
+
+    >>> to_csv(["name", "value"], [["=1+1", -1.5], ["a\nb", None]]).splitlines()
+    ['name,value', "'=1+1,-1.5", 'a\\nb,']
+    """
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerows(map(_cell, row) for row in (headings, *rows))
+    return buffer.getvalue()
+
+
+def _cell(value: object) -> object:
+    if value is None or isinstance(value, int | float):
+        return value
+    text = printable(value)
+    # Wide forms of these characters begin a formula, too (OWASP, "CSV injection")
+    return f"'{text}" if normalize("NFKC", text.lstrip()[:1]) in ("=", "+", "-", "@") else text
 
 
 def to_toml(content: dict[str, Any]) -> str:

@@ -7,6 +7,8 @@ exact to half of one. Whoever has a site's releases and the models can compute a
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import numpy.typing as npt
 
@@ -20,6 +22,8 @@ Probabilities = npt.NDArray[np.float64]
 _LEAST = 1e-300
 _LOG_BOUNDS = (-3.0, 3.0)
 """Of the logarithm of a temperature: beyond, a model is sure of everything or of nothing."""
+LEAST_TEMPERATURE, LARGEST_TEMPERATURE = map(math.exp, _LOG_BOUNDS)
+"""That `fit_temperature` can give, about 1/20 and 20."""
 
 
 def reliability_counts(probabilities: npt.NDArray[np.float64], labels: npt.NDArray[np.int64]) -> Counts:

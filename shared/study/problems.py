@@ -16,6 +16,8 @@ from moretta.shared.study.options import ANONYMIZERS
 
 M = TypeVar("M", bound=BaseModel)
 _LONGEST_VALUE = 60
+_NO_PROTECTION = "none"
+"""Never proposed: nobody may release recordings as they are by a slip of the pen."""
 _WITH_ANONYMIZER = ("anonymizer", "options", "form")
 """What goes with an anonymizer that is not known: nothing can be said of it."""
 
@@ -103,7 +105,9 @@ def _text(error: Any, content: Mapping[str, Any], model: type[BaseModel]) -> str
     shown, said = repr(got), str(error["msg"]).removeprefix("Value error, ")
     if error["type"] == "extra_forbidden":
         said = f"no such key{meant(key, list(known_keys(content, model)))}"
-    elif near := get_close_matches(str(got), said.partition("expected one of: ")[2].split(", "), n=1):
+    elif near := get_close_matches(
+        str(got), [name for name in said.partition("expected one of: ")[2].split(", ") if name != _NO_PROTECTION], n=1
+    ):
         said += f"; did you mean {near[0]}?"
     return f"{key}: {said} (got {shown if len(shown) <= _LONGEST_VALUE else shown[: _LONGEST_VALUE - 3] + '...'})"
 

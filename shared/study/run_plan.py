@@ -126,6 +126,12 @@ def load_plan(run_folder: Path) -> Plan:
     """Read the plan of a run; where there is none, or it cannot be read, that is a StudyError."""
     try:
         return _READER.validate_json((run_folder / PLAN_FILE).read_bytes())
+    except FileNotFoundError as error:
+        raise StudyError(
+            f"no {PLAN_FILE} in {run_folder}",
+            expected="the whole folder of a run, as `moretta simulate` or `moretta study run` made it",
+            fix="name that folder; a copy of its report is not enough",
+        ) from error
     except (OSError, ValidationError) as error:
         raise StudyError(
             f"no usable plan in {run_folder}: {error}",

@@ -12,6 +12,7 @@ from pydantic import Field, model_validator
 
 from moretta.shared.core.errors import StudyError
 from moretta.shared.core.labels import EMOTIONS, Classes
+from moretta.shared.core.printable import from_toml
 from moretta.shared.core.terms import MODALITIES, Modality
 from moretta.shared.study.former_names import with_current_names
 from moretta.shared.study.options import FaceSection, SiteTrainingPlan, VoiceSection
@@ -223,8 +224,12 @@ def parse_study(content: Mapping[str, Any], *, source: str = "the study", folder
         source: what it is, for errors.
         folder: that paths in it are relative to; None leaves them as they are.
     """
-    content = with_current_names(content, source=source)
-    return validated(Study, content, source=source, context={"folder": folder})
+    try:
+        content = with_current_names(content, source=source)
+        return validated(Study, content, source=source, context={"folder": folder})
+    except RecursionError as error:  # dotted keys nest without brackets
+        expected, fix = "only the keys that docs/study.md lists", "correct or remove the deep key"
+        raise StudyError(f"{source} has a key that is nested too deeply", expected=expected, fix=fix) from error
 
 
 def load_study(path: Path | None, settings: Mapping[str, Any] | None = None) -> Study:
@@ -235,7 +240,7 @@ def load_study(path: Path | None, settings: Mapping[str, Any] | None = None) -> 
     study = Study()
     if path is not None:
         try:
-            content = tomllib.loads(path.read_text(encoding="utf-8"))
+            content = from_toml(path.read_text(encoding="utf-8"))
         except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
             fix = "correct the path" if isinstance(error, OSError) else "see docs/study.md"
             found = f"the study file {path} cannot be read: {error}"

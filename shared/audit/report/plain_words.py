@@ -148,13 +148,13 @@ def untested(report: Report) -> list[str]:
     """What a reader might take as examined, and was not."""
     study, found = report.run.study, []
     section = study.get("audit")
-    named = section.get("attackers") if isinstance(section, dict) else ()
+    named = section.get("attackers") if isinstance(section, dict) else None
     absent = _attackers(r for r in report.audit if r.value is None and not r.clips)
     single = [r for r in report.audit if r.metric in ("top1", "eer") and r.subset == "all" and r.pooled == 1]
     invalid = _attackers(r for r in single if r.invalid and r.clips)
     if report.run.deployment:
         found.append("Attacks on original recordings: they never left the sites.")
-    if named:
+    if isinstance(named, list | tuple) and named:
         found.append(f"Other attackers than the {len(named)} that the study names.")
     if absent:
         found.append(f"Attackers that could not run: {_some(absent)}.")

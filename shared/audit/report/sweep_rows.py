@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Sequence
 from itertools import compress
 from typing import Annotated, Any
@@ -12,6 +10,7 @@ from pydantic import Field
 
 from moretta.shared.audit.report import wording
 from moretta.shared.audit.report.report_schema import Count, Fraction, Record, Seconds
+from moretta.shared.core.printable import to_csv
 
 Scalar = str | int | float | bool
 Epsilon = Annotated[float | None, Field(ge=0)]
@@ -175,12 +174,9 @@ def as_csv(rows: Sequence[SweepRow]) -> str:
     """The same rows with a column for every key that is swept; empty is null, yes and no are `true` and `false`."""
     keys = list(dict.fromkeys(key for row in rows for key in row.settings))
     fields = [name for name in SweepRow.model_fields if name not in ("settings", "seeds")]
-    buffer = io.StringIO()
-    writer = csv.DictWriter(
-        buffer, [*fields[:3], *keys, "seeds", *fields[3:]], extrasaction="ignore", lineterminator="\n"
-    )
-    writer.writeheader()
+    headings, lines = [*fields[:3], *keys, "seeds", *fields[3:]], []
     for row in rows:
         content = {**row.model_dump(), **row.settings, "seeds": " ".join(map(str, row.seeds))}
-        writer.writerow({k: str(v).lower() if isinstance(v, bool) else v for k, v in content.items()})
-    return buffer.getvalue()
+        values = map(content.get, headings)
+        lines.append([str(value).lower() if isinstance(value, bool) else value for value in values])
+    return to_csv(headings, lines)

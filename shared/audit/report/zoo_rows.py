@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -11,6 +9,7 @@ from pydantic import model_validator
 
 from moretta.shared.audit.report import wording
 from moretta.shared.audit.report.report_schema import Count, Record, Seconds
+from moretta.shared.core.printable import to_csv
 
 MEAN = "mean"
 """In place of the name of a half: the mean of both."""
@@ -147,12 +146,9 @@ def as_csv(rows: Sequence[ZooRow]) -> str:
     """One line for each row; each figure has five columns. Empty is null."""
     parts = list(ZooFigure.model_fields)
     names = {(column, part): column if part == "value" else f"{column}_{part}" for column in COLUMNS for part in parts}
-    buffer = io.StringIO()
     plain = ["system", "setting", "half", "speakers", "clips", "faults", "failed"]
-    writer = csv.DictWriter(buffer, [*plain, *names.values()], lineterminator="\n")
-    writer.writeheader()
+    lines = []
     for row in rows:
         content = {name: getattr(row, name) for name in plain} | {"faults": "; ".join(row.faults)}
-        content |= {name: getattr(row.figures[column], part) for (column, part), name in names.items()}
-        writer.writerow(content)
-    return buffer.getvalue()
+        lines.append([*content.values(), *(getattr(row.figures[column], part) for column, part in names)])
+    return to_csv([*plain, *names.values()], lines)

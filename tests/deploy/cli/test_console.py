@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from moretta.deploy.cli.console import heartbeat, progress, show_table
+from moretta.deploy.cli.console import heartbeat, progress, show, show_table
 from moretta.deploy.runtime import run_folder as monitoring
 
 
@@ -78,6 +78,18 @@ def test_a_table_shows_text_from_elsewhere_as_it_is(capsys: pytest.CaptureFixtur
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 2
     assert r"[red]all is well[/red] [link=http://x]\x1b[2J\nclinic-b" in lines[1]
+
+
+def test_headings_of_a_table_are_from_elsewhere_too(capsys: pytest.CaptureFixture[str]) -> None:
+    show_table(("clip", "a\x1b[2J\nb"), [("c", "0.1")])
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 2 and r"a\x1b[2J\nb" in lines[0]
+
+
+def test_what_is_no_json_is_not_printed_as_json(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(ValueError, match="JSON"):
+        show({"value": float("nan")}, (), as_json=True)
+    assert capsys.readouterr().out == ""
 
 
 def test_work_that_counts_itself_is_shown_as_it_goes() -> None:

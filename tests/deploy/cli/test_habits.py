@@ -121,6 +121,38 @@ def test_validate_prints_every_problem_of_a_study_at_once(reported: Any, tmp_pat
     assert reported("study", "validate", path, "--set", "sites=0")[0] == ExitCode.STUDY
 
 
+@pytest.mark.parametrize("text", [f"a = {'[' * 5000}{']' * 5000}", ".".join("a" * 5000) + " = 1"])
+def test_a_study_that_is_nested_too_deeply_is_one_sentence(reported: Any, tmp_path: Path, text: str) -> None:
+    path = tmp_path / "s.toml"
+    path.write_text(text, encoding="utf-8")
+    code, _, err = reported("study", "validate", path)
+    assert code == ExitCode.STUDY and "nested too deeply" in err and err.count("\n") == 1
+
+
+def test_an_unknown_anonymizer_is_never_answered_with_none(reported: Any) -> None:
+    code, _, err = reported("study", "show", "--set", "voice.anonymizer=nope")
+    assert code == ExitCode.STUDY and "did you mean" not in err and "mcadams, " in err
+    assert "did you mean mcadams?" in reported("study", "show", "--set", "voice.anonymizer=macadams")[2]
+
+
+def test_a_setting_without_a_value_is_explained_by_one_value(reported: Any) -> None:
+    code, _, err = reported("study", "show", "--set", "foo")
+    assert code == ExitCode.STUDY and "such as privacy.epsilon=4;" in err and "study.md" in err
+
+
+def test_init_names_a_folder_in_which_no_file_can_be_made(reported: Any) -> None:
+    code, _, err = reported("study", "init", "/proc/study.toml")
+    assert code == ExitCode.STORAGE and "no file can be made in /proc;" in err
+
+
+def test_export_of_a_report_alone_asks_for_the_folder_of_the_run(
+    reported: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("moretta.deploy.model.export_model.load_report", lambda folder: None)
+    code, _, err = reported("export", tmp_path, "--out", tmp_path / "model")
+    assert code == ExitCode.STUDY and "no plan.json" in err and "name that folder" in err
+
+
 def test_init_writes_a_study_that_changes_nothing_and_explains_every_key(reported: Any, tmp_path: Path) -> None:
     path = tmp_path / "study.toml"
     assert reported("study", "init", path)[0] == ExitCode.OK

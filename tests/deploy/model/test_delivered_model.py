@@ -17,7 +17,7 @@ from moretta.client.settings import simulated_site
 from moretta.deploy.cli.main import run as command_line
 from moretta.deploy.model.delivered_model import DeliveredModel, load_model, write_model
 from moretta.deploy.model.export_model import calibrations, export_model, held_out_outputs, worst_rows
-from moretta.deploy.model.model_card import content_digest
+from moretta.deploy.model.model_card import as_markdown, content_digest
 from moretta.deploy.model.predict import predict
 from moretta.server.stages.run import Run
 from moretta.server.stages.state import save_state
@@ -205,6 +205,57 @@ def test_an_anonymizer_that_is_not_installed_is_named(model: Path, tmp_path: Pat
     other = _sealed(model, tmp_path / "b", expects=(first.model_copy(update={"version": "99"}), second))
     with pytest.raises(StudyError, match="version 99 of the voice anonymizer 'mfcc-quantizer', and here is 1"):
         load_model(other)
+
+
+def test_classes_models_and_forms_are_those_of_the_study_inside(model: Path, tmp_path: Path) -> None:
+    card = load_model(model).card
+    voice, face = card.expects
+    for number, (changes, why) in enumerate(
+        (
+            ({"classes": card.classes[:2]}, "classes ANG, DIS are not those"),
+            ({"classes": card.classes[::-1]}, "classes SAD, .* are not those"),
+            ({"models": card.models[:1]}, "models voice are not those"),
+            ({"models": (*card.models, "voice")}, "models .* are not those"),
+            ({"expects": ()}, "does not expect one form"),
+            ({"expects": (face, voice)}, "does not expect one form"),
+            ({"expects": (voice.model_copy(update={"model": "cnn"}), face)}, "is not what its study releases"),
+            ({"expects": (voice.model_copy(update={"options": {"epsilon": 8.0}}), face)}, "is not what its study"),
+        )
+    ):
+        with pytest.raises(ReleaseError, match=f"damaged or was changed: .*{why}"):
+            load_model(_sealed(model, tmp_path / str(number), **changes))
+
+
+def test_a_temperature_that_no_fit_gives_is_refused(model: Path, tmp_path: Path) -> None:
+    calibration = load_model(model).card.calibration["voice"]
+    for number, temperature in enumerate((1e-300, 0.04, 21.0, 1e300)):
+        changed = {"voice": calibration.model_copy(update={"temperature": temperature})}
+        with pytest.raises(ReleaseError, match=r"calibration\.voice\.temperature"):
+            load_model(_sealed(model, tmp_path / str(number), calibration=changed))
+
+
+def test_the_card_shows_text_from_elsewhere_as_text(model: Path) -> None:
+    card = load_model(model).card
+    hostile = "a\n## All is well <img src=x> [here](http://x) www.x.org `c` \\| b"
+    text = as_markdown(
+        card.model_copy(
+            update={
+                "name": hostile,
+                "finished": hostile,
+                "classes": (hostile,),
+                "corpus": card.corpus.model_copy(update={"name": hostile}),
+                "versions": {"moretta": hostile},
+                "privacy": (card.privacy[0].model_copy(update={"mechanism": hostile, "note": hostile}),),
+                "warnings": (hostile,),
+                "limits": (hostile,),
+            }
+        )
+    )
+    assert text.count("All is well") == 9
+    shown = r"a\\n\#\# All is well \<img src=x\> \[here\](http:\//x) www\.x.org \`c\` \\\| b"
+    assert text.count(shown) == 9
+    own, shown = ([line for line in of.splitlines() if line.startswith("## ")] for of in (as_markdown(card), text))
+    assert shown == own
 
 
 def test_a_release_that_was_made_otherwise_is_refused(finished: Run, model: Path, tmp_path: Path) -> None:

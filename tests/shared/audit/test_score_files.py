@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import io
+import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -41,6 +44,92 @@ def test_a_damaged_file_is_a_clear_error_and_nothing_is_unpickled(tmp_path: Path
     (tmp_path / SCORES_FILE).write_bytes(content)
     with pytest.raises(ReleaseError, match=r"scores\.npz"):
         load_scores(tmp_path)
+
+
+def _npz(**arrays: Any) -> bytes:
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **{f"{'/'.join(KEY)}/{name}": array for name, array in arrays.items()})
+    return buffer.getvalue()
+
+
+def _marked(content: bytes, local: int, central: int, value: int) -> bytes:
+    """The archive with one byte of the heads of its members set."""
+    changed = bytearray(content)
+    for signature, place in ((b"PK\x03\x04", local), (b"PK\x01\x02", central)):
+        start = 0
+        while (start := content.find(signature, start)) >= 0:
+            changed[start + place] = value
+            start += 4
+    return bytes(changed)
+
+
+def _garbled() -> bytes:
+    content = bytearray(GOOD)
+    content[100:140] = b"\xff" * 40
+    return bytes(content)
+
+
+def _promising(count: int) -> bytes:
+    head, buffer = io.BytesIO(), io.BytesIO()
+    np.lib.format.write_array_header_1_0(head, {"descr": "<f4", "fortran_order": False, "shape": (count,)})
+    with zipfile.ZipFile(buffer, "w") as archive:
+        archive.writestr(f"{'/'.join(KEY)}/scores.npy", head.getvalue())
+    return buffer.getvalue()
+
+
+def _array_alone() -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, np.zeros(3))
+    return buffer.getvalue()
+
+
+IDS = {"enrolled": np.array([0, 1], np.int32), "tried": np.array([0, 0], np.int32)}
+GOOD = _npz(scores=np.random.default_rng(0).random(2, np.float32), **IDS)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        _npz(scores=np.array(["a", "b"]), **IDS),
+        _npz(scores=np.array([1.0, np.nan]), **IDS),
+        _npz(scores=np.zeros(3, np.float32), **IDS),
+        _npz(scores=np.zeros((2, 1), np.float32), **IDS),
+        _npz(scores=np.zeros(2, np.float32)),
+        _marked(GOOD, 8, 10, 99),
+        _marked(GOOD, 6, 8, 1),
+        _garbled(),
+        _promising(10**13),
+        _array_alone(),
+    ],
+    ids=["text", "nan", "lengths", "table", "parts", "compression", "encrypted", "deflate", "head", "npy"],
+)
+def test_hostile_scores_are_one_error_with_its_fix(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / SCORES_FILE).write_bytes(GOOD)
+    assert load_scores(tmp_path).keys() == {KEY}
+    (tmp_path / SCORES_FILE).write_bytes(content)
+    with pytest.raises(ReleaseError, match=r"scores\.npz .*; expected scores as .*; to fix it: remove the"):
+        load_scores(tmp_path)
+
+
+def test_nothing_is_unpacked_beyond_the_bound_or_of_another_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, unpacked = tmp_path / SCORES_FILE, list[str]()
+    read = zipfile.ZipFile.read
+    monkeypatch.setattr(zipfile.ZipFile, "read", lambda file, name: unpacked.append(name) or read(file, name))
+    parts = ("scores", "enrolled", "tried")
+    np.savez_compressed(path, **{"voice/x": np.zeros(10**6), "voice/speakers": np.array(["p"])})
+    assert load_scores(tmp_path) == {} and not unpacked
+    path.write_bytes(GOOD)
+    load_scores(tmp_path)
+    assert unpacked == [f"{'/'.join(KEY)}/{part}.npy" for part in parts]
+    unpacked.clear()
+    path.write_bytes(_npz(scores=np.zeros(10**6, np.float32), **IDS))
+    monkeypatch.setattr("moretta.shared.audit.score_files._MAX_BYTES", 10**6)
+    assert path.stat().st_size < 10**5
+    with pytest.raises(ReleaseError, match="unpacks to 4000"):
+        load_scores(tmp_path)
+    assert not unpacked
 
 
 def test_the_det_curve_meets_the_diagonal_at_the_eer() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import io
 import logging
 import unicodedata
@@ -17,7 +18,7 @@ from moretta.server.stages.lifecycle import concluding
 from moretta.shared.audit.report.page import _environment
 from moretta.shared.audit.report.plotting import Chart
 from moretta.shared.core.errors import RefusedError, RunError
-from moretta.shared.core.printable import PrintableRecord, log_printable, printable
+from moretta.shared.core.printable import PrintableRecord, log_printable, printable, to_csv
 
 HOSTILE = "site-a\x1b[2J\x1b]0;owned\x07\r\n2026-01-01 INFO all is well\u202egnp\u2066\x9b31m\x00\ud800"
 
@@ -32,6 +33,15 @@ def test_nothing_but_visible_characters_is_left(text: str, lines: bool) -> None:
     made.encode()
     if text.isprintable():
         assert made == text
+
+
+def test_no_cell_of_a_table_is_a_formula_or_a_control_character() -> None:
+    starts = ("=1+1", "+1", "-1", "@SUM(A1)", " =1", "\t=1", "\r=1", "\uff1d1", "\x1b[2J", "a=b", "")
+    text = to_csv([starts[0], "number"], [(start, -0.5) for start in starts])
+    head, *rows = csv.reader(io.StringIO(text))
+    assert head == ["'=1+1", "number"] and {row[1] for row in rows} == {"-0.5"}
+    shown = ["'=1+1", "'+1", "'-1", "'@SUM(A1)", "' =1", r"\t=1", r"\r=1", "'\uff1d1", r"\x1b[2J", "a=b", ""]
+    assert [row[0] for row in rows] == shown
 
 
 @pytest.fixture

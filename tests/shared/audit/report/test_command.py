@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 
 from moretta.deploy.cli.report import app
 from moretta.shared.audit.report.compare import compare
+from moretta.shared.audit.report.plain_words import untested
 from moretta.shared.audit.report.report_file import ReportError, write_report
 from moretta.shared.audit.report.report_schema import Report
 
@@ -64,6 +65,14 @@ def test_the_markdown_has_the_verdict_and_no_markup_of_others(example: ModuleTyp
     text = CliRunner().invoke(app, [str(tmp_path), "--markdown"]).output
     assert "**Verdict: fails.**" in text and text.startswith("**SYNTHETIC INPUT")
     assert "<b>" not in text and "\n# c" not in text
+
+
+def test_attackers_of_a_study_that_are_no_list_are_not_counted(example: ModuleType) -> None:
+    made = example.report()
+    for attackers, said in ((5, False), ("ge2e", False), (["ge2e", "sface"], True)):
+        run = made.run.model_copy(update={"study": {"audit": {"attackers": attackers}}})
+        text = " ".join(untested(made.model_copy(update={"run": run})))
+        assert ("Other attackers than the 2 that" in text) == said == ("Other attackers" in text)
 
 
 def people(example: ModuleType, shares: dict[str, float]) -> Report:

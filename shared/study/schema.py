@@ -206,12 +206,13 @@ class Study(Section):
             if named not in (None, section.anonymizer):
                 kept = section.model_dump(exclude_unset=True, exclude={"options", "form"})
                 content[modality] = kept | section.carried_over(named)
+        whole = self.model_dump()
         for key, value in settings.items():
             *path, last = key.split(".")
-            table = content
+            table, known = content, whole
             for part in path:
-                table = table.setdefault(part, {})
-                if not isinstance(table, dict):
+                table, known = table.setdefault(part, {}), known.get(part) if isinstance(known, dict) else None
+                if not isinstance(table, dict) or not isinstance(known, dict | None):
                     raise StudyError(f"the key {key}", expected="a key of the study file", fix="see docs/study.md")
             table[last] = value
         return content

@@ -31,7 +31,7 @@ def test_the_anonymizer_that_the_guide_writes_is_released_and_attacked(simulated
     (code,) = re.findall(r"```python\n(.*?)```", GUIDE.read_text("utf-8"), re.DOTALL)
     written = [line for line in code.splitlines() if line.strip()]
     assert len(written) <= 32
-    exec(compile(code, str(GUIDE), "exec", dont_inherit=True), {"__name__": "guide"})  # noqa: S102
+    exec(compile(code, "<guide>", "exec", dont_inherit=True), {"__name__": "guide"})  # noqa: S102
     wanted = study.with_changes(voice__anonymizer="two-levels", voice__options={"epsilon": 4.0})
     release = make_release(simulated.site(), wanted, {})
     assert release.statement.clips == 24 and not release.statement.dropped

@@ -6,7 +6,7 @@ import hashlib
 import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, cast
 
 from pydantic import Field, model_validator
 
@@ -209,7 +209,7 @@ class Study(Section):
         whole = self.model_dump()
         for key, value in settings.items():
             *path, last = key.split(".")
-            table, known = content, whole
+            table, known = content, cast(Any, whole)
             for part in path:
                 table, known = table.setdefault(part, {}), known.get(part) if isinstance(known, dict) else None
                 if not isinstance(table, dict) or not isinstance(known, dict | None):

@@ -85,7 +85,7 @@ def _central_check(run: Run) -> int | None:
 
 
 def _audit(run: Run) -> int | None:
-    run.attacks = audit(run.context, run.releases, run.public, run.training.trained, run.absent, limits=run.limits)
+    run.attacks = audit(run.context, run.releases, run.public, run.training.trained, limits=run.limits)
     return run.releases.clips if run.context.study.audit.enabled else None
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import tempfile
 from collections import Counter
@@ -11,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from moretta.deploy.runtime.run_folder import prepare_output
-from moretta.deploy.sweep.jobs import instruments
 from moretta.shared.audit.arrays import VideoFaces
 from moretta.shared.audit.dataset import ClipSet
 from moretta.shared.audit.report.page import render_audit
@@ -43,6 +43,7 @@ FOREIGN_SITE = "audit"
 FACE_SIDE, FACE_FPS = 128, 5.0
 """Of faces cut out of videos, where no release states its own."""
 _DEPTH = 3
+_UNTIL_THE_END = ".attacks"
 _Sets = dict[Modality, tuple[ClipSet | None, ClipSet]]
 """Originals, if there are any, and what was released, by modality."""
 
@@ -51,6 +52,10 @@ _Sets = dict[Modality, tuple[ClipSet | None, ClipSet]]
 class AuditedFolder:
     """What `audit_folder` found and wrote."""
 
+    released: tuple[Modality, ...]
+    """The modalities in the folder, attacked or not."""
+    resamples: int
+    """Of each interval."""
     rows: list[Result] = field(default_factory=list)
     findings: list[Result] = field(default_factory=list)
     """Of the inference attacks."""
@@ -66,7 +71,7 @@ class AuditedFolder:
     @property
     def gate(self) -> GatePart:
         """The verdict by the default criteria."""
-        return check_gate(GateSection(), headlines(self.rows, None), released=())
+        return check_gate(GateSection(), headlines(self.rows, None), released=self.released, resamples=self.resamples)
 
     @property
     def sentences(self) -> list[str]:
@@ -109,7 +114,7 @@ def audit_folder(
 ) -> AuditedFolder:
     """Attack everything in a folder; writes `audit.json`, `audit.html` and the trial lists to `out`.
 
-    What an interrupted call has attacked, the same call does not attack again: `out/done` has it until the end.
+    What an interrupted call has attacked, the same call does not attack again: `out/.attacks` has it until the end.
 
     Args:
         releases: a release, a folder of releases, or sound and video files named as the originals.
@@ -120,16 +125,16 @@ def audit_folder(
         command: to reproduce the audit, for the page.
     """
     prepare_output(out)
-    sets = _load(releases, corpus, key, seed)
-    done = AuditedFolder(originals=corpus is not None)
+    there, sets = _load(releases, corpus, key, seed)
+    done = AuditedFolder(there, bootstrap, originals=corpus is not None)
     how: dict[str, Any] = {"seed": seed, "workers": workers, "progress": progress}
     attack: dict[str, Any] = {"bootstrap": bootstrap, "cache_dir": cache_dir, **how}
     # all that the figures depend on, beside the code: with anything else nothing that was kept holds
-    basis: list[Any] = [seed, bootstrap, sorted(attackers), inference, utility, instruments(), computing_device().type]
+    basis: list[Any] = [seed, bootstrap, sorted(attackers), inference, utility, computing_device().type]
     basis += [_files(path) for path in (releases, corpus, key) if path is not None]
-    with keeping(out / "done", json.dumps(basis)):
+    with keeping(out / _UNTIL_THE_END, json.dumps(basis)) as kept:
         for modality, (original, released) in sets.items():
-            result = audit(original, released, attackers=attackers, scores_dir=out / "done" / "scores", **attack)
+            result = audit(original, released, attackers=attackers, scores_dir=kept / "scores", **attack)
             done.rows += result.results
             done.unused[modality] = result.unused
             result.plan.save(out / f"trials-{modality}.json")
@@ -137,7 +142,7 @@ def audit_folder(
             raise RunError(
                 "no attacker of the ones named works on what is there", expected=f"one for {', '.join(sets)}"
             )
-        collect_scores(out / "done" / "scores", out / SCORES_FILE, {row.attacker for row in done.rows})
+        collect_scores(kept / "scores", out / SCORES_FILE, {row.attacker for row in done.rows})
         if inference:
             from moretta.shared.audit.inference.attack_all import attack_all
 
@@ -176,14 +181,28 @@ def audit_folder(
     return done
 
 
-def _files(path: Path) -> list[tuple[str, int, int]]:
-    """Name, size and time of change of a file, or of all files of a folder."""
+def _files(path: Path) -> list[tuple[str, str]]:
+    """Name and content of a file, or of all files of a folder: a digest, of sound and video size and time of change.
+
+    Statements, tables and arrays are small, and a tool that writes them again may set their time back.
+    """
     files = [path] if path.is_file() else sorted(path.rglob("*"))
-    return [(str(file), found.st_size, found.st_mtime_ns) for file in files if (found := file.lstat())]
+    return [(str(file), _content(file)) for file in files]
 
 
-def _load(folder: Path, corpus: Path | None, key: Path | None, seed: int) -> _Sets:
-    """Releases at most three levels down, by path; where there is none, files of another tool."""
+def _content(file: Path) -> str:
+    if file.suffix.lower() in (*AUDIO_ENDINGS, *VIDEO_ENDINGS) or not file.is_file():
+        found = file.lstat()
+        return f"{found.st_size} {found.st_mtime_ns}"
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
+
+
+def _load(folder: Path, corpus: Path | None, key: Path | None, seed: int) -> tuple[tuple[Modality, ...], _Sets]:
+    """Releases at most three levels down, by path; where there is none, files of another tool.
+
+    Returns which modalities there are, and the sets of those with anything that can be read.
+    """
     expected = "releases, or sound and video named as the originals"
     if not folder.is_dir():
         raise ReleaseError(f"no folder {folder}", expected=expected)
@@ -193,7 +212,8 @@ def _load(folder: Path, corpus: Path | None, key: Path | None, seed: int) -> _Se
     sets = _of_releases(releases, corpus, key, seed) if releases else _of_files(folder, corpus, seed)
     if not any(len(released) for _, released in sets.values()):
         raise ReleaseError(f"nothing to attack in {folder}", expected=expected)
-    return {modality: pair for modality, pair in sets.items() if len(pair[1])}
+    sets = {modality: pair for modality, pair in sets.items() if len(pair[1])}
+    return tuple(m for m in MODALITIES if m in sets or any(m in release.modalities for release in releases)), sets
 
 
 def _of_releases(releases: list[Release], corpus: Path | None, key: Path | None, seed: int) -> _Sets:

@@ -282,9 +282,12 @@ def _write(out: Path, choice: Choice, proof: CellAudit | None, plan: SweepPlan, 
     for stale in (STUDY_FILE, AUDIT_JSON, AUDIT_PAGE):
         (out / stale).unlink(missing_ok=True)
     corpus, seed = plan.cells[0].corpus, plan.cells[0].study.seed
+    resamples = plan.cells[0].study.audit.bootstrap
     if choice.shown is not None and proof is not None:
         name = f"{choice.shown.name}, {corpus.name}"
-        gate = check_gate(GateSection(), headlines(proof.rows, None), released=())
+        gate = check_gate(
+            GateSection(), headlines(proof.rows, None), released=(choice.shown.modality,), resamples=resamples
+        )
         about: dict[str, Any] = {"gate": gate, "name": name, "seed": seed, "synthetic": corpus.synthetic}
         page = render_audit(proof.rows, (), proof.utility, **about, command=command)
         audited = {

@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict
 from moretta.deploy.runtime.planning import plan_simulation
 from moretta.deploy.sweep.grid import Folds, Grid, GridCell
 from moretta.server.stages.state import RESUME_FILE
+from moretta.shared.audit.run_attacks import instruments
 from moretta.shared.core.reproducibility import code_digest, versions
 from moretta.shared.data.clips import Corpus
 from moretta.shared.data.reader import read_corpus
@@ -192,15 +193,6 @@ def named_digest(path: Path | None) -> str:
         return ""
     files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file())
     return hashlib.sha256("\n".join(f"{file.name}\0{_sha256(file)}" for file in files).encode()).hexdigest()
-
-
-def instruments() -> str:
-    """Which attackers and evaluators can run on this machine: with weights fetched since, an audit says more."""
-    from moretta.shared.audit.attackers import attacker_names, get_attacker
-    from moretta.shared.audit.utility.evaluators import evaluator_names, get_evaluator
-
-    known = ((attacker_names(), get_attacker), (evaluator_names(), get_evaluator))
-    return json.dumps([{name: get(name).missing() is None for name in names} for names, get in known], sort_keys=True)
 
 
 @cache

@@ -55,11 +55,9 @@ def _release(job: Job, folder: Path, out: Path) -> Record:
 def _audit(job: Job, folder: Path, out: Path) -> Record:
     before = _made(out, job)
     job.plan.save(folder)
-    present = [m for m in job.plan.study.modalities if m not in before.absent]
-    not_run: dict[str, str] = {m: TOO_FEW for m in present if not can_be_attacked(before.releases, m)}
-    limits = AuditLimits(workers=1, embeddings=out / "embeddings")
-    context, absent = RunContext(folder, job.plan), before.absent | not_run
-    found = audit(context, before.releases, before.public, (), absent, limits=limits)
+    releases, limits = before.releases, AuditLimits(workers=1, embeddings=out / "embeddings")
+    not_run: dict[str, str] = {m: TOO_FEW for m in releases.modalities if not can_be_attacked(releases, m)}
+    found = audit(RunContext(folder, job.plan), releases, before.public, (), limits=limits)
     return CellAudit(rows=tuple(found.identity), utility=tuple(found.utility), not_run=not_run)
 
 

@@ -17,8 +17,9 @@ from moretta.server.stages.run import Arrays, Attacks, AuditLimits, Releases, Ru
 from moretta.shared.audit.arrays import VideoFaces
 from moretta.shared.audit.dataset import ClipSet
 from moretta.shared.audit.inference import trained_models
-from moretta.shared.audit.inference.attack_all import MIN_RESAMPLES, attack_all, without_figures
+from moretta.shared.audit.inference.attack_all import attack_all, without_figures
 from moretta.shared.audit.inference.shadow_sites import ATTACKER, LabelledClips, infer_by_shadows
+from moretta.shared.audit.metrics.intervals import MIN_RESAMPLES
 from moretta.shared.audit.result import Result, failure
 from moretta.shared.audit.score_files import SCORES_FILE, collect_scores
 from moretta.shared.core.device import computing_on
@@ -42,13 +43,12 @@ def audit(
     releases: Releases,
     public: Arrays,
     trained: Collection[ModelKind],
-    absent: Collection[str],
     *,
     limits: AuditLimits,
 ) -> Attacks:
     """Attack voice and face releases; in simulation the originals are there too, and anchor the figures.
 
-    The trained models are in the run's folder. Nothing is attacked that is absent.
+    The trained models are in the run's folder. Every modality that was released is attacked, also one without a model.
     """
     from moretta.shared.audit.utility.evaluators import evaluate_utility
 
@@ -56,9 +56,8 @@ def audit(
     if not study.audit.enabled:
         context.warn("the study switched the audit off: nothing is known of what the releases leak")
         return found
-    there = [m for m in study.modalities if m not in absent]
-    attacked = [m for m in there if can_be_attacked(releases, m)]
-    for modality in there:
+    attacked = [m for m in releases.modalities if can_be_attacked(releases, m)]
+    for modality in releases.modalities:
         if modality not in attacked:
             context.warn(f"nobody can be re-identified by {modality}: {TOO_FEW}")
     options: dict[str, Any] = {

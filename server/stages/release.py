@@ -82,7 +82,7 @@ def absent_outputs(context: RunContext, releases: Releases) -> dict[str, str]:
     for modality in ("voice", "face"):
         if modality not in context.study.modalities:
             absent[modality] = context.plan.absent.get(modality, "the study does not ask for it")
-        elif not any(getattr(c, modality) is not None for r in releases.kept.values() for c in r.clips):
+        elif modality not in releases.modalities:
             absent[modality] = f"no clip of the corpus has a usable {'sound' if modality == 'voice' else 'video'}"
     if absent:
         absent["fused"] = f"fusion needs both modalities; absent: {', '.join(absent)}"

@@ -52,8 +52,14 @@ def report(
         absent={m: why for m, why in absent.items() if m not in scores},  # type: ignore[misc]
     )
     privacy, headline = privacy_rows(context, releases, training), headlines(attacks.identity, emotion)
-    released = [m for m in study.modalities if m not in absent]
-    gate = check_gate(study.gate, headline, privacy, released=released, unit=study.privacy.unit)
+    gate = check_gate(
+        study.gate,
+        headline,
+        privacy,
+        released=releases.modalities,
+        resamples=study.audit.bootstrap,
+        unit=study.privacy.unit,
+    )
     made = schema.Report(
         headline=headline,
         gate=gate,

@@ -16,7 +16,7 @@ from moretta.shared.audit.result import Result
 from moretta.shared.core.array_types import Array, Float32, Int64
 from moretta.shared.core.errors import RunError
 from moretta.shared.core.printable import printable
-from moretta.shared.core.terms import Modality
+from moretta.shared.core.terms import MODALITIES, Modality
 from moretta.shared.release import Release
 from moretta.shared.release.release_format import ReleasedClip
 from moretta.shared.study.run_plan import DeploymentPlan, Plan
@@ -186,6 +186,11 @@ class Releases:
     def clips(self) -> int:
         """Number of clips, of all sites."""
         return sum(facts.clips for facts in self.facts.values())
+
+    @property
+    def modalities(self) -> tuple[Modality, ...]:
+        """Those of which any clip was released, whether or not they have a model; voice first."""
+        return tuple(m for m in MODALITIES if any(m in release.modalities for release in self.kept.values()))
 
     def held_out(self, plan: Plan) -> frozenset[str]:
         """Pseudonyms of the speakers who are held out of training."""

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,7 @@ from moretta.shared.core.reproducibility import code_digest, versions
 from moretta.shared.core.workers import Progress, Workers
 
 _ROWS: TypeAdapter[list[Result]] = TypeAdapter(list[Result])
+_MADE = re.compile("attacks-[0-9a-f]{24}")
 
 
 @dataclass
@@ -45,20 +47,36 @@ _KEPT: ContextVar[KeptResults | None] = ContextVar("kept results", default=None)
 
 
 @contextmanager
-def keeping(folder: Path, *basis: str) -> Iterator[None]:
-    """Inside, results of attacks are kept in `folder`, and those there of the same `basis` are used again.
+def keeping(folder: Path, *basis: str) -> Iterator[Path]:
+    """Inside, results of attacks are kept below `folder`, and those there of the same `basis` are used again.
 
-    The folder is removed at the end of the block, unless it was interrupted or failed. Code and versions of libraries
-    are part of the basis.
+    What was kept, with other bases too, is removed at the end of the block, unless it was interrupted or failed.
+    Nothing else in `folder` is touched. Code, versions of libraries and which attackers can run are part of the basis.
+
+    Yields:
+        The folder of this basis, for whatever else an interruption must leave.
     """
-    content = json.dumps([code_digest(), versions(), *basis], sort_keys=True)
-    own = folder / hashlib.sha256(content.encode()).hexdigest()[:24]
+    content = json.dumps([code_digest(), versions(), instruments(), *basis], sort_keys=True)
+    own = folder / f"attacks-{hashlib.sha256(content.encode()).hexdigest()[:24]}"
     token = _KEPT.set(KeptResults(own))
     try:
-        yield
+        yield own
     finally:
         _KEPT.reset(token)
-    shutil.rmtree(folder, ignore_errors=True)
+    for made in folder.glob("attacks-*"):
+        if _MADE.fullmatch(made.name):
+            shutil.rmtree(made, ignore_errors=True)
+    with suppress(OSError):  # not there, or it holds what is not ours
+        folder.rmdir()
+
+
+def instruments() -> str:
+    """Which attackers and evaluators can run on this machine: with weights fetched since, an audit says more."""
+    from moretta.shared.audit.attackers import attacker_names, get_attacker
+    from moretta.shared.audit.utility.evaluators import evaluator_names, get_evaluator
+
+    known = ((attacker_names(), get_attacker), (evaluator_names(), get_evaluator))
+    return json.dumps([{name: get(name).missing() is None for name in names} for names, get in known], sort_keys=True)
 
 
 def run_all(

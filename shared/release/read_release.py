@@ -21,7 +21,7 @@ from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
 
 from moretta.shared.core.errors import ReleaseError
-from moretta.shared.core.terms import CODEBOOK_FORMS, Modality
+from moretta.shared.core.terms import CODEBOOK_FORMS, MODALITIES, Modality
 from moretta.shared.release.release_format import (
     CLIPS_FILE,
     CODEBOOK_FILE,
@@ -60,6 +60,11 @@ class Release:
     def anonymizer(self, modality: Modality) -> AnonymizerStatement | None:
         """The statement of one modality, None if nothing of it was released."""
         return next((a for a in self.statement.anonymizers if a.modality == modality), None)
+
+    @property
+    def modalities(self) -> tuple[Modality, ...]:
+        """Those of which any clip was released, voice first."""
+        return tuple(m for m in MODALITIES if any(getattr(clip, m) is not None for clip in self.clips))
 
     @cached_property
     def codebook(self) -> npt.NDArray[np.float32] | None:

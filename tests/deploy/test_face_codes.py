@@ -80,7 +80,9 @@ def test_faces_as_codes_go_through_training_the_vote_and_the_audit(tmp_path: Pat
     assert {"voice", "face", "fused"} <= emotion.keys()
     assert emotion["face"].uar > 0.4  # chance is a sixth: stripes turn with the emotion
     assert [release.anonymizer("face").form for release in run.releases.kept.values()] == ["code"] * 2  # type: ignore[union-attr]
-    attacks = audit(run.context, run.releases, run.public, ["face"], ["voice"], limits=AuditLimits(workers=1))
+    for release in run.releases.kept.values():  # voices were released too, and would be attacked
+        release.clips = tuple(clip.model_copy(update={"voice": None}) for clip in release.clips)
+    attacks = audit(run.context, run.releases, run.public, ["face"], limits=AuditLimits(workers=1))
     seen = {r.attacker for r in attacks.identity if r.scenario == "semi-informed" and not r.invalid}
     assert seen == {"face-logistic", "face-wccn"}
     assert {"attribute", "inversion", "membership", "updates"} <= {r.attack for r in attacks.inference}

@@ -18,6 +18,7 @@ from moretta.shared.audit.dataset import ClipSet
 from moretta.shared.audit.inference.attributes import TARGETS, features_of, infer_from_clips, read_off_faces
 from moretta.shared.audit.inference.crossmodal import link_modalities
 from moretta.shared.audit.inference.inversion import DECODERS_OF, invert_with, with_embeddings
+from moretta.shared.audit.metrics.intervals import MIN_RESAMPLES
 from moretta.shared.audit.result import Attack, Result, failure
 from moretta.shared.audit.run_attacks import run_all
 from moretta.shared.core.array_types import Array, Float64, UInt8
@@ -32,8 +33,6 @@ MIN_EACH = 4
 """Clips of a speaker below which fewer speakers are taken instead."""
 SIDE, FRAMES = 64, 4
 """Pixels of the faces that are attacked, and frames of a clip."""
-MIN_RESAMPLES = 50
-"""Whether an attack works is read from its interval."""
 DIMENSIONS = 64
 """Principal components of each modality's people that linkage works on, at most."""
 LINK_MIN_PER_SEX = 6

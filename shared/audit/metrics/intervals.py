@@ -19,6 +19,11 @@ LEVEL = 0.95
 """Share of the resamples inside an interval."""
 MAX_LOST_SHARE = 0.5
 """An interval from fewer than half of its resamples would describe the lucky ones."""
+MIN_SPEAKERS = 6
+"""Speakers whose interval a verdict may rest on. The range of n independent values covers the median of what they come
+from with probability 1 - 2^(1 - n): for fewer than six that is below `LEVEL`, even between the two extremes."""
+MIN_RESAMPLES = 50
+"""Resamples whose interval a conclusion may rest on: of fewer than 40, not even one lies in either tail of 2.5 %."""
 _MOST_AT_ONCE = 200_000
 """Trials of all resamples that are drawn together: what is made of them should stay in the processor's cache."""
 

@@ -10,6 +10,7 @@ from typing import Any, NoReturn
 from pydantic import ValidationError
 
 from moretta.shared.audit.report.report_schema import FORMAT_VERSION, Report
+from moretta.shared.audit.report.summary import headlines
 from moretta.shared.audit.report.verdict import check_gate
 from moretta.shared.audit.score_files import load_scores
 from moretta.shared.core.atomic import write_atomic
@@ -91,9 +92,16 @@ def _with_verdict(report: Report) -> Report:
     """A report from before there were verdicts gets one, by the criteria of today."""
     if report.gate.criteria or not report.headline:
         return report
-    gate, absent = report.run.study.get("gate"), report.emotion.absent
+    gate, audit, absent = report.run.study.get("gate"), report.run.study.get("audit"), report.emotion.absent
     limits = GateSection.model_validate(gate if isinstance(gate, dict) else {})
-    found = check_gate(limits, report.headline, report.privacy, released=[m for m in MODALITIES if m not in absent])
+    resamples = audit.get("bootstrap") if isinstance(audit, dict) else None
+    found = check_gate(
+        limits,
+        headlines(report.audit, report.emotion),  # its own says nothing of which attackers were compared
+        report.privacy,
+        released=[m for m in MODALITIES if m not in absent],
+        resamples=resamples if isinstance(resamples, int) else 0,
+    )
     kept = {"passed": report.gate.passed, "broken": report.gate.broken}
     return report.model_copy(update={"gate": found.model_copy(update=kept)})
 

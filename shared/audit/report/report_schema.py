@@ -321,6 +321,7 @@ class HeadlineFigure(Record):
     chance: float | None
     unprotected: float | None  # the strongest attacker's figure on unprotected data; null if none was able to break it
     speakers: Count
+    informed: bool = False  # whether a valid attacker that was trained on releases is among those compared
 
 
 class Headline(Record):

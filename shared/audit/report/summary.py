@@ -19,6 +19,7 @@ from moretta.shared.audit.result import Result
 from moretta.shared.core.terms import MODALITIES
 
 UNPROTECTED = "unprotected"
+SEMI_INFORMED = "semi-informed"
 HEADLINE_METRICS = ("top1", "eer")
 
 
@@ -45,7 +46,9 @@ def headlines(results: Sequence[Result], emotion: EmotionResults | None) -> tupl
             anchor = strongest((r for r in usable if r.scenario == UNPROTECTED), metric)
             if (best := strongest(released, metric)) is not None:
                 same = best.model_dump(include=set(HeadlineFigure.model_fields))
-                figures.append(HeadlineFigure(**same, unprotected=anchor.value if anchor else None))
+                informed = any(r.metric == metric and r.scenario == SEMI_INFORMED for r in released)
+                unprotected = anchor.value if anchor else None
+                figures.append(HeadlineFigure(**same, unprotected=unprotected, informed=informed))
         part = Headline(modality=modality, figures=tuple(figures), attackers=len({r.attacker for r in released}))
         if (table := tables.get(modality)) is not None:
             uar = {"uar": table.uar, "uar_low": table.uar_low, "uar_high": table.uar_high, "uar_chance": table.chance}

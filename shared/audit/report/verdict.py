@@ -9,16 +9,22 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Literal
 
 from moretta.shared.audit.metrics import leaks_when_low
+from moretta.shared.audit.metrics.intervals import MIN_RESAMPLES, MIN_SPEAKERS
 from moretta.shared.audit.report import wording
 from moretta.shared.audit.report.report_schema import Criterion, GatePart, Headline, HeadlineFigure, PrivacyRow, State
 from moretta.shared.audit.report.summary import HEADLINE_METRICS
 from moretta.shared.study.sections import GateSection
 
 _CHANCE_EER = 0.5
+_ROUNDING = 1e-9  # of the sums of a resample: without width, an interval may miss its value by that
 NOT_ATTACKED = "it was released and not attacked"
 ALL_INVALID = "no attacker's figure counts: every attacker is invalid or absent"
 NO_ANCHOR = "no attacker was seen to re-identify people in unprotected recordings, so a low figure proves nothing"
 NO_INTERVAL = "it has no interval: too few people, or none was asked for"
+FEW_SPEAKERS = f"its interval is over fewer than {MIN_SPEAKERS} people"
+FEW_RESAMPLES = f"its interval is of fewer than {MIN_RESAMPLES} resamples"
+OUTSIDE = "it lies outside its own interval, which therefore does not describe it"
+NOT_INFORMED = "no valid attacker was trained on releases (semi-informed): one that knows the anonymizer may do better"
 BELOW_CHANCE = "the attacker is wrong more often than guessing is, which an attacker with reversed decisions would use"
 
 
@@ -28,6 +34,7 @@ def check_gate(
     privacy: Iterable[PrivacyRow] = (),
     *,
     released: Iterable[str],
+    resamples: int,
     unit: Literal["clip", "speaker"] = "clip",
 ) -> GatePart:
     """Hold the strongest attackers' figures and the budgets spent per `unit` against the criteria.
@@ -35,8 +42,16 @@ def check_gate(
     A figure that is itself beyond its limit fails. One that keeps it while its interval reaches beyond is inconclusive,
     and so is what is not known: silence is not privacy. A limit that the study sets itself fails if it cannot be
     checked, and `broken` lists it.
+
+    Args:
+        gate: limits of the study; default limits stand in for those on re-identification that it does not set.
+        headline: of every modality that was attacked.
+        privacy: what was spent.
+        released: the modalities that left the sites, attacked or not.
+        resamples: of each interval.
+        unit: that the study protects.
     """
-    criteria = list(_of_identity(gate, headline, released))
+    criteria = list(_of_identity(gate, headline, released, resamples))
     if gate.max_epsilon is not None:
         criteria += _of_budget(gate.max_epsilon, [r for r in privacy if r.mechanism == "dp-sgd" and r.unit == unit])
     broken = tuple(sentence(c) for c in criteria if c.set_by_study and c.state == "fails")
@@ -99,7 +114,9 @@ def sentence(c: Criterion) -> str:
     return f"{c.of}: {what}, wanted {limit(c)}{f'; {c.why}' if c.why else ''}"
 
 
-def _of_identity(gate: GateSection, headline: Sequence[Headline], released: Iterable[str]) -> Iterator[Criterion]:
+def _of_identity(
+    gate: GateSection, headline: Sequence[Headline], released: Iterable[str], resamples: int
+) -> Iterator[Criterion]:
     own = {"top1": gate.max_top1 is not None, "eer": gate.min_eer is not None}
     attacked = {part.modality: part for part in headline}
     for modality in dict.fromkeys([*attacked, *released]):
@@ -114,10 +131,10 @@ def _of_identity(gate: GateSection, headline: Sequence[Headline], released: Iter
                 state: State = "fails" if own[metric] else "inconclusive"
                 yield criterion.model_copy(update={"state": state, "why": why})
             else:
-                yield _held(criterion, figure, limit)
+                yield _held(criterion, figure, limit, resamples)
 
 
-def _held(criterion: Criterion, figure: HeadlineFigure, limit: float) -> Criterion:
+def _held(criterion: Criterion, figure: HeadlineFigure, limit: float, resamples: int) -> Criterion:
     low, high = figure.low, figure.high
     if leaks_when_low(figure.metric):
         beyond, reaching = figure.value < limit, low is not None and low < limit
@@ -131,8 +148,12 @@ def _held(criterion: Criterion, figure: HeadlineFigure, limit: float) -> Criteri
         why = (
             "the interval reaches beyond that" if reaching
             else NO_INTERVAL if low is None or high is None
+            else FEW_SPEAKERS if figure.speakers < MIN_SPEAKERS
+            else FEW_RESAMPLES if resamples < MIN_RESAMPLES
+            else OUTSIDE if not low - _ROUNDING <= figure.value <= high + _ROUNDING
             else BELOW_CHANCE if backwards
             else NO_ANCHOR if figure.unprotected is None
+            else NOT_INFORMED if not figure.informed
             else ""
         )  # fmt: skip
         state = "inconclusive" if why else "passes"

@@ -1,20 +1,27 @@
 from __future__ import annotations
 
 import json
+import os
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from moretta.deploy.runtime.audit_folder import audit_folder
+from moretta.deploy.runtime.audit_folder import _files, audit_folder
 from moretta.shared.audit.execute import Inputs, Unit, run_unit
 from moretta.shared.audit.metrics.scores import METRICS
+from moretta.shared.audit.report.verdict import NOT_ATTACKED
 from moretta.shared.audit.result import Result, failure
 from moretta.shared.audit.run_attacks import keeping, run_all
 from moretta.shared.audit.score_files import load_scores
 from moretta.shared.core.errors import Interrupted, ReleaseError
+from moretta.shared.core.labels import EMOTIONS
+from moretta.shared.core.terms import MODALITIES
 from moretta.shared.core.workers import Workers
+from moretta.shared.data.corpora.cremad import Level
 from moretta.shared.data.media import read_audio
 from moretta.shared.data.reader import read_corpus
 from moretta.shared.features.mfcc import mfcc
@@ -163,11 +170,58 @@ def test_an_audit_that_was_interrupted_goes_on_and_ends_with_the_same_figures(
     assert len(before) == 4
     assert audited(tmp_path / "stopped") == whole
     assert sorted(before + attacked) == everything and not set(before) & set(attacked)
-    assert not (tmp_path / "stopped" / "done").exists()
+    assert not (tmp_path / "stopped" / ".attacks").exists()
     with pytest.raises(Interrupted):
         audited(tmp_path / "stopped", stop_after=4)
     audited(tmp_path / "stopped", seed=1)
     assert sorted(attacked) == everything, "another seed is another audit"
+    assert not (tmp_path / "stopped" / ".attacks").exists()
+
+
+def test_a_modality_that_was_released_and_not_attacked_does_not_pass(tmp_path: Path) -> None:
+    key = PseudonymKey.seeded(0, "here")
+    writer = ReleaseWriter(tmp_path / "r", forms={"voice": "code", "face": "code"})
+    for number in range(8):
+        about = {"clip": key.clip(str(number)), "speaker": key.speaker(str(number % 2)), "emotion": EMOTIONS[0]}
+        code = np.full(3, number, np.float32)
+        writer.add(ReleasedClip(**about, sentence="IEO", level=Level.XX), {"voice": code, "face": code})
+    how: dict[str, Any] = {"name": "n", "version": "1", "form": "code", "parameters": {}, "noise": "none"}
+    made = tuple(AnonymizerStatement(modality=m, **how) for m in MODALITIES)
+    writer.finish(site="here", study="", anonymizers=made)
+    options: dict[str, Any] = {"attackers": ["voice-logistic"], "bootstrap": 0, "workers": 1}
+    found = audit_folder(
+        tmp_path / "r", corpus=None, key=None, out=tmp_path / "out", inference=False, utility=False, **options
+    )
+    assert {row.modality for row in found.rows} == {"voice"}
+    assert {c.why for c in found.gate.criteria if c.of == "face"} == {NOT_ATTACKED}
+
+
+def test_the_end_of_an_audit_removes_only_what_audits_kept(tmp_path: Path) -> None:
+    (tmp_path / "attacks-of-mine").mkdir()
+    with suppress(Interrupted), keeping(tmp_path, "a") as stopped:
+        stopped.mkdir()
+        raise Interrupted("by a test")
+    assert stopped.exists()
+    with keeping(tmp_path, "b") as kept:
+        kept.mkdir()
+    assert [path.name for path in tmp_path.iterdir()] == ["attacks-of-mine"]
+
+
+def test_an_attacker_that_can_run_since_makes_another_audit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with keeping(tmp_path) as before:
+        monkeypatch.setattr("moretta.shared.audit.run_attacks.instruments", lambda: "fetched since")
+    with keeping(tmp_path) as after:
+        assert before != after
+
+
+def test_the_same_array_shard_with_another_content_is_another_file(tmp_path: Path) -> None:
+    shard = tmp_path / "voice-00000.safetensors"
+    seen = []
+    for content in (b"one", b"two"):
+        shard.write_bytes(content)
+        os.utime(shard, ns=(0, 0))
+        seen.append(_files(tmp_path))
+    assert seen[0] != seen[1]
 
 
 def test_an_attack_that_failed_is_tried_again(tmp_path: Path) -> None:

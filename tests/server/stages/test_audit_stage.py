@@ -9,7 +9,8 @@ import pytest
 from staging import do, warnings_of
 
 from moretta.server.stages.audit import can_be_attacked
-from moretta.server.stages.run import Run, RunContext
+from moretta.server.stages.run import Run, RunContext, SiteFacts
+from moretta.shared.audit.report.verdict import NOT_ATTACKED
 from moretta.shared.core.labels import EMOTIONS
 from moretta.shared.data.corpora.cremad import Level
 from moretta.shared.release import AnonymizerStatement, ReleasedClip, ReleaseWriter, open_release
@@ -45,6 +46,7 @@ def released(folder: Path, *clips_of: int) -> Run:
     writer.finish(site=site.name, study=study.digest(), anonymizers=(statement,))
     run = Run(RunContext(folder, plan))
     run.releases.kept[site.name] = open_release(folder / site.name)
+    run.releases.facts[site.name] = SiteFacts(sum(clips_of), len(clips_of))
     return run
 
 
@@ -53,10 +55,15 @@ def test_where_no_two_people_have_two_clips_the_study_goes_on_and_the_report_say
     tmp_path: Path, clips_of: tuple[int, ...]
 ) -> None:
     run = released(tmp_path, *clips_of)
+    # what has no model left the sites all the same
+    run.absent |= dict.fromkeys(("voice", "face", "fused"), "no held-out clip")
     do(run, "audit")
     assert run.attacks.identity == []
     (warning,) = warnings_of(run)
     assert warning.startswith("nobody can be re-identified by voice: fewer than two people")
+    do(run, "report")
+    assert run.gate is not None
+    assert {(c.of, c.state, c.why) for c in run.gate.criteria} == {("voice", "inconclusive", NOT_ATTACKED)}
 
 
 def test_two_people_of_two_clips_can_be_attacked(tmp_path: Path) -> None:

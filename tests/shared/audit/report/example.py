@@ -233,5 +233,7 @@ def report(**changes: object) -> Report:
     } | changes
     draft = Report.model_validate(content)
     found = headlines(draft.audit, draft.emotion)
-    gate = draft.gate if "gate" in changes else check_gate(GateSection(), found, released=("voice", "face"))
+    gate = (
+        draft.gate if "gate" in changes else check_gate(GateSection(), found, released=("voice", "face"), resamples=200)
+    )
     return draft.model_copy(update={"headline": found, "gate": gate})

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import pytest
@@ -7,14 +8,17 @@ from pydantic import ValidationError
 
 from moretta.shared.audit.report import verdict
 from moretta.shared.audit.report.report_schema import GatePart, Headline, HeadlineFigure, PrivacyRow
-from moretta.shared.audit.report.verdict import check_gate
+from moretta.shared.audit.report.summary import headlines
+from moretta.shared.audit.result import Result
 from moretta.shared.study.sections import GateSection
+
+check_gate = partial(verdict.check_gate, resamples=200)
 
 
 def figure(metric: str, value: float, **changes: Any) -> HeadlineFigure:
     chance = 0.1 if metric == "top1" else 0.5
     about: dict[str, Any] = {"attacker": "a", "kind": "adaptive", "scenario": "semi-informed", "speakers": 10}
-    ends = {"low": value, "high": value, "chance": chance, "unprotected": 1.0 - chance}
+    ends = {"low": value, "high": value, "chance": chance, "unprotected": 1.0 - chance, "informed": True}
     return HeadlineFigure(**about | ends | {"metric": metric, "value": value} | changes)
 
 
@@ -66,6 +70,50 @@ def test_a_wide_interval_is_neither_a_pass_nor_a_failure(changed: HeadlineFigure
     assert found.verdict == verdict
     (criterion,) = (c for c in found.criteria if c.metric == changed.metric)
     assert criterion.state == verdict and (criterion.why or verdict == "fails")
+
+
+@pytest.mark.parametrize(
+    ("changed", "why"),
+    [
+        ({"informed": False}, verdict.NOT_INFORMED),
+        ({"speakers": 5}, verdict.FEW_SPEAKERS),
+        ({"low": 0.46}, verdict.OUTSIDE),
+        ({"low": 0.45 + 1e-12}, ""),  # a sum of floats that was made in another order
+        ({"low": 0.45, "high": 0.45}, ""),
+    ],
+)
+def test_an_interval_that_shows_nothing_and_attackers_that_do_not_know_the_anonymizer_do_not_pass(
+    changed: dict[str, Any], why: str
+) -> None:
+    found = of(GOOD[0], GOOD[1].model_copy(update=changed))
+    assert {c.metric: c.why for c in found.criteria} == {"top1": "", "eer": why}
+    assert found.verdict == ("inconclusive" if why else "passes")
+
+
+def test_an_interval_of_one_resample_does_not_pass() -> None:
+    good = Headline(modality="voice", figures=GOOD, attackers=1)
+    found = check_gate(GateSection(), [good], released=("voice",), resamples=1)
+    assert [(c.state, c.why) for c in found.criteria] == [("inconclusive", verdict.FEW_RESAMPLES)] * 2
+
+
+@pytest.mark.parametrize(
+    ("changes", "informed"),
+    [
+        ({}, True),
+        ({"scenario": "ignorant"}, False),
+        ({"scenario": "lazy-informed", "kind": "pretrained"}, False),
+        ({"invalid": True}, False),
+        ({"candidate": True}, False),
+        ({"metric": "top1"}, False),
+    ],
+)
+def test_only_a_valid_attacker_that_was_trained_on_releases_knows_the_anonymizer(
+    changes: dict[str, Any], informed: bool
+) -> None:
+    weak = Result(modality="voice", attacker="a", scenario="ignorant", metric="eer", value=0.4)
+    other = weak.model_copy(update={"attacker": "b", "scenario": "semi-informed", "value": 0.5} | changes)
+    (found,) = headlines([weak, other], None)
+    assert {f.metric: f.informed for f in found.figures}["eer"] is informed
 
 
 def test_two_people_do_not_pass_with_certainty_as_their_limit() -> None:

@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test lint bench bench-quick protos clean
+.PHONY: demo test test-slow lint bench bench-quick protos clean
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 11), "Moretta needs Python 3.11 or newer"'
@@ -18,10 +18,13 @@ demo: $(STAMP)
 
 # File after file as they stand, so that the small ones come last and both processes end together. Those of tests/e2e
 # start processes by the dozen, share them, and wait for them: four at a time keep two cores at work. They run also if
-# others have failed.
+# others have failed. What takes minutes alone is left to `make test-slow`.
 test: $(STAMP)
-	first=0; $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder --ignore tests/e2e --durations 10 || first=$$?; \
-	$(BIN)/python -m pytest --numprocesses 4 --dist loadfile tests/e2e --durations 10 && exit $$first
+	first=0; $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder -m "not slow" --ignore tests/e2e --durations 10 || first=$$?; \
+	$(BIN)/python -m pytest --numprocesses 4 --dist loadfile -m "not slow" tests/e2e --durations 10 && exit $$first
+
+test-slow: $(STAMP)
+	$(BIN)/python -m pytest --numprocesses 2 --dist load -m slow --durations 10
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

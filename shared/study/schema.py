@@ -6,7 +6,7 @@ import hashlib
 import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal, Self, cast
+from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -206,10 +206,10 @@ class Study(Section):
             if named not in (None, section.anonymizer):
                 kept = section.model_dump(exclude_unset=True, exclude={"options", "form"})
                 content[modality] = kept | section.carried_over(named)
-        whole = self.model_dump()
+        whole: Any = self.model_dump()
         for key, value in settings.items():
             *path, last = key.split(".")
-            table, known = content, cast(Any, whole)
+            table, known = content, whole
             for part in path:
                 table, known = table.setdefault(part, {}), known.get(part) if isinstance(known, dict) else None
                 if not isinstance(table, dict) or not isinstance(known, dict | None):

@@ -53,6 +53,7 @@ def choose(place: Path, cap: float, *more: str, code: ExitCode, installed: bool 
     return found
 
 
+@pytest.mark.slow
 def test_the_choice_comes_with_its_proof_and_a_section_and_a_cap_that_none_keeps_ends_with_the_gates_code(
     tmp_path: Path, tiny_corpus: Path
 ) -> None:

@@ -150,6 +150,7 @@ def test_results_are_used_again_as_long_as_nothing_they_depend_on_has_changed(sw
     assert would_do(done, "--axis", "privacy.epsilon=2") == (["audit", "release", "train"], 0)
 
 
+@pytest.mark.slow
 def test_a_sweep_that_was_interrupted_or_killed_goes_on_with_what_it_had_and_a_killed_worker_costs_no_cell(
     swept: Place, place: Path
 ) -> None:
@@ -218,6 +219,7 @@ def test_a_cell_that_fails_is_recorded_with_its_reason_and_the_others_are_finish
     assert would_do(done) == (["train"], 3)  # it is tried again, and nothing else is
 
 
+@pytest.mark.slow
 def test_a_ray_cluster_computes_the_same(swept: Place, place: Path) -> None:
     on_cluster = finish(place, "--cluster", "local", jobs=2)
     assert (on_cluster["done"], on_cluster["failures"]) == (4, {})

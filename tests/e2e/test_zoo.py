@@ -50,6 +50,7 @@ def start(place: Path) -> subprocess.Popen[str]:
     )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_two_systems_from_recordings_to_one_table_with_a_kill_between(place: Path) -> None:
     killed = start(place)
     assert killed.stderr is not None

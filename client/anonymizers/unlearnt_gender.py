@@ -24,7 +24,7 @@ from moretta.shared.features.mfcc import check_samples
 from moretta.shared.features.public_speech import PublicSpeechOptions
 from moretta.shared.models.train_unlearnt import SEED, UnlearntTask, train_unlearnt
 from moretta.shared.models.unlearnt_gender import SIDE, UnlearntEmbedding
-from moretta.shared.models.unlearnt_inputs import heard, public_clips, seen
+from moretta.shared.models.unlearnt_inputs import face_input, public_clips, voice_input
 from moretta.shared.privacy.mechanism import Unbounded
 from moretta.shared.privacy.noise import NoiseSource
 from moretta.shared.release.anonymizer import LEDGER_UNITS, Array, Arrays, Losses, Notify, Sizes, Speaker, anonymizer
@@ -95,7 +95,7 @@ def _embedding(study: Study, modality: Modality, notify: Notify) -> UnlearntEmbe
     return made
 
 
-@lru_cache(maxsize=1)  # the second modality of a study asks for the same network
+@lru_cache(maxsize=1)  # the second modality of a study needs the same network
 def _trained(
     modalities: tuple[Modality, ...], folder: Path | None, task: UnlearntTask
 ) -> dict[Modality, UnlearntEmbedding]:
@@ -149,7 +149,7 @@ class UnlearntVoice(VoiceAnonymizer[UnlearntVoiceOptions]):
 
     def release_clip(self, clip: Array, noise: NoiseSource, speaker: Speaker) -> Array:  # noqa: ARG002
         """float32 [32]."""
-        return cast(Array, self._network(heard([check_samples(clip)]))[0])
+        return cast(Array, self._network(voice_input([check_samples(clip)]))[0])
 
     @classmethod
     def strength(cls, study: Study) -> dict[str, float]:
@@ -216,7 +216,7 @@ class UnlearntFace(FaceAnonymizer):
             raise ClipError(
                 "no-face", f"a clip of {len(frames)} frames without a face", expected="a face in some frame"
             )
-        return cast(Array, self._network(np.asarray(seen(found.pictures))[None])[0]), found
+        return cast(Array, self._network(np.asarray(face_input(found.pictures))[None])[0]), found
 
     @classmethod
     def strength(cls, study: Study) -> dict[str, float]:

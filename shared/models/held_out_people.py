@@ -1,6 +1,6 @@
 """Public people: a third of each sex is held out, and what fresh readers find in what becomes of their clips.
 
-Of the others one clip in four is set aside: there an adversary in the loop is asked.
+Of the others one clip in four is set aside: there an adversary in the loop is tested.
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ def read_afresh(
     """Figures of an adversary, with what readers that are trained afresh find of people who are held out.
 
     Readers of sex are trained on the known people; readers of speakers on every other clip of those who are held out,
-    and they are asked about the rest.
+    and they are tested on the rest.
 
     Args:
         split: the people.

@@ -87,7 +87,7 @@ class Fitted(NamedTuple):
 
 
 def fitted(known: Examples, checked: Examples, task: RdalTask, *, seed: int) -> Fitted:
-    """Train on known examples; verifiers are trained on them too, and asked about the checked ones.
+    """Train on known examples; verifiers are trained on them too, and tested on the checked ones.
 
     Both losses of a row count alike. The network is that of the check with the largest loss among those where the
     reversal has come to its strength, and the classifier reads nine tenths of the most that it ever read: a code of

@@ -40,7 +40,7 @@ class PublicClips(NamedTuple):
     """Who they are, and what they show; without values."""
 
 
-def heard(clips: Sequence[Audio]) -> Floats:
+def voice_input(clips: Sequence[Audio]) -> Floats:
     """Log-mel bands of the middle 2.56 s of clips, [n, steps x bands]; no number where a clip is shorter."""
     from scipy.fft import idct
 
@@ -53,7 +53,7 @@ def heard(clips: Sequence[Audio]) -> Floats:
     return rows.reshape(len(clips), -1)
 
 
-def seen(pictures: npt.NDArray[np.uint8]) -> Floats:
+def face_input(pictures: npt.NDArray[np.uint8]) -> Floats:
     """Crops of a clip [frames, side, side, 3] to few grey ones, [values]: minus the clip's mean, over its deviation.
 
     Complexion and light are in the mean, so neither is left.
@@ -98,7 +98,7 @@ def _of_recordings(recordings: Iterable[Recording], *, faces: bool, voices: bool
     clips = iter(recordings)
     while batch := list(islice(clips, _BATCH)):
         if voices:
-            parts["voice"].append(heard([one.samples for one in batch]))
+            parts["voice"].append(voice_input([one.samples for one in batch]))
         if faces:
             parts["face"] += [[_drawn(one.person, one.sex, one.emotion, len(whose) + k)] for k, one in enumerate(batch)]
         whose += [(one.person, one.emotion, one.sex) for one in batch]
@@ -117,7 +117,7 @@ def _drawn(person: str, sex: str, emotion: int, number: int) -> Floats:
 
     loudness = np.random.default_rng([number, 0xFACE]).uniform(0, 1, PICTURES)
     frames = np.stack(list(render_clip(_identity(person, sex), EMOTIONS[emotion], loudness, fps=2, seed=number)))
-    return seen(_cropper().crop_clip(frames).pictures)
+    return face_input(_cropper().crop_clip(frames).pictures)
 
 
 @lru_cache(maxsize=2)
@@ -156,7 +156,7 @@ def _of_videos(folder: Path, *, voices: bool, seed: int) -> PublicClips:
         )
     inputs: dict[Modality, Floats] = {}
     if voices:
-        inputs["voice"] = np.concatenate([heard(sounds[i : i + _BATCH]) for i in range(0, len(sounds), _BATCH)])
+        inputs["voice"] = np.concatenate([voice_input(sounds[i : i + _BATCH]) for i in range(0, len(sounds), _BATCH)])
     inputs["face"] = np.stack(faces)
     return _gathered(inputs, whose)
 
@@ -170,6 +170,6 @@ def _readable(clips: Sequence[Any], *, voices: bool) -> Iterator[tuple[Any, Floa
             frames, sound = read_pictures(clip, fps=FRAMES_PER_SECOND), read_sound(clip) if voices else None
             found = None if frames is None else _cropper().crop_clip(frames)
             if found is not None and not found.centred and (sound is not None or not voices):
-                yield clip, seen(found.pictures), None if sound is None else check_samples(sound)
+                yield clip, face_input(found.pictures), None if sound is None else check_samples(sound)
         except ClipError:
             continue

@@ -98,7 +98,7 @@ def keep(file: PretrainedFile, data: bytes) -> Path:
 def trained_file(kind: str, name: str, choices: str, train: Callable[[Path], object]) -> Path:
     """The file of a public network that is trained here, once for equal choices and equal code.
 
-    Whoever asks for it meanwhile, in another process, waits for it.
+    Another process that needs it meanwhile waits for it.
 
     Args:
         kind: folder of its kind.

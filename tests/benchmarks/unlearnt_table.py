@@ -28,7 +28,7 @@ from moretta.shared.features.speaker_code import PublicRows
 from moretta.shared.models.adversaries import recall
 from moretta.shared.models.train_unlearnt import UnlearntTask, train_unlearnt
 from moretta.shared.models.unlearnt_gender import STEPS
-from moretta.shared.models.unlearnt_inputs import PublicClips, heard
+from moretta.shared.models.unlearnt_inputs import PublicClips, voice_input
 
 COLUMNS = (
     *("able", "in loop", "fresh linear", "fresh forest", "variation", "emotion head", "emotion, retrained", "logistic"),
@@ -99,7 +99,7 @@ def heard_corpus(corpus: Path) -> tuple[Any, PublicRows]:
     sounds = (read_audio(clip.audio) for clip in clips if clip.audio is not None)
     person, sex = np.array([c.speaker for c in clips]), np.array([read.speakers[c.speaker].sex or "" for c in clips])
     emotion = np.array([EMOTIONS.index(clip.label) for clip in clips], np.int64)
-    values = np.concatenate([heard([sound]) for sound in sounds])
+    values = np.concatenate([voice_input([sound]) for sound in sounds])
     return values, PublicRows(np.zeros((len(clips), 0)), person, emotion, sex)
 
 

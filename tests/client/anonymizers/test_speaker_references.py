@@ -28,7 +28,7 @@ def clips_of(speaker: int, clips: int, steps: int = 1) -> list[np.ndarray]:
     return [(one + within * rng.normal(size=(steps, WIDTH))).astype(np.float32) for one in own]
 
 
-def heard(rows: list[np.ndarray]) -> list[MeasuredClip]:
+def measured(rows: list[np.ndarray]) -> list[MeasuredClip]:
     """As if the measurements were the samples."""
     return [(clip_digest(one), one) for one in rows]
 
@@ -37,7 +37,7 @@ def reported(speaker: int, clips: int, steps: int = 1) -> np.ndarray:
     """[clips, 5], means over steps of the codes of one speaker's clips."""
     known = SpeakerReferences(None, WIDTH)
     rows = clips_of(speaker, clips, steps)
-    known.learn({"s": heard(rows)}, SeededNoise(1, speaker))
+    known.learn({"s": measured(rows)}, SeededNoise(1, speaker))
     scale = known["s"].scale(code())
     return np.stack([scale(clip).mean(axis=0) for clip in rows])
 
@@ -56,11 +56,11 @@ def test_clips_of_a_speaker_do_not_lie_opposite_each_other_however_few_they_are(
 def test_the_shift_of_a_speaker_is_drawn_once_and_kept(tmp_path: Path) -> None:
     path, (*known, new) = tmp_path / "kept", clips_of(0, 6)
     first = SpeakerReferences(path, WIDTH)
-    first.learn({"s": heard(known)}, SeededNoise(1))
+    first.learn({"s": measured(known)}, SeededNoise(1))
     later = SpeakerReferences(path, WIDTH)
-    later.learn({"s": heard(known)}, SeededNoise(2))
+    later.learn({"s": measured(known)}, SeededNoise(2))
     np.testing.assert_array_equal(later["s"].scale(code())(new), first["s"].scale(code())(new))
-    later.learn({"s": heard([*known, new])}, SeededNoise(3))
+    later.learn({"s": measured([*known, new])}, SeededNoise(3))
     np.testing.assert_array_equal(later["s"].normals, first["s"].normals)
 
 
@@ -70,7 +70,7 @@ def test_a_memory_without_shifts_is_refused(tmp_path: Path) -> None:
 
     path = tmp_path / "kept"
     known = SpeakerReferences(path, WIDTH)
-    known.learn({"s": heard(clips_of(0, 3))}, SeededNoise(1))
+    known.learn({"s": measured(clips_of(0, 3))}, SeededNoise(1))
     arrays = {name: array for name, array in load_file(path).items() if not name.endswith("normals")}
     save_file(arrays, path, {"speakers": '["s"]'})
     with pytest.raises(HomeError, match="normals"):
@@ -80,18 +80,18 @@ def test_a_memory_without_shifts_is_refused(tmp_path: Path) -> None:
 def test_a_new_clip_leaves_the_weights_of_the_others_as_they_are(tmp_path: Path) -> None:
     path, clips = tmp_path / "kept", clips_of(0, 6)
     first = SpeakerReferences(path, WIDTH)
-    first.learn({"s": heard(clips[:5])}, SeededNoise(1))
+    first.learn({"s": measured(clips[:5])}, SeededNoise(1))
     later = SpeakerReferences(path, WIDTH)
-    later.learn({"s": heard(clips)}, SeededNoise(2))
+    later.learn({"s": measured(clips)}, SeededNoise(2))
     np.testing.assert_array_equal(later["s"].weights[:5], first["s"].weights)
 
 
 def test_what_is_gone_is_forgotten_and_what_is_left_is_as_if_it_had_never_been(tmp_path: Path) -> None:
     path, clips, others = tmp_path / "kept", clips_of(0, 6, steps=2), clips_of(1, 3, steps=2)
     first = SpeakerReferences(path, WIDTH)
-    first.learn({"s": heard(clips), "gone": heard(others)}, SeededNoise(1))
+    first.learn({"s": measured(clips), "gone": measured(others)}, SeededNoise(1))
     later = SpeakerReferences(path, WIDTH)
-    later.learn({"s": heard([clips[0], *clips[2:]])}, SeededNoise(2))
+    later.learn({"s": measured([clips[0], *clips[2:]])}, SeededNoise(2))
     assert "gone" not in later
     left = np.r_[0:2, 4:12]
     np.testing.assert_array_equal(later["s"].values, first["s"].values[left])
@@ -103,24 +103,24 @@ def test_what_is_gone_is_forgotten_and_what_is_left_is_as_if_it_had_never_been(t
 
 def test_a_clip_that_comes_back_is_a_new_one(tmp_path: Path) -> None:
     known, clips = SpeakerReferences(tmp_path / "kept", WIDTH), clips_of(0, 3)
-    known.learn({"s": heard(clips)}, SeededNoise(1))
+    known.learn({"s": measured(clips)}, SeededNoise(1))
     before = known["s"].weights
-    known.learn({"s": heard(clips[:2])}, SeededNoise(2))
-    known.learn({"s": heard(clips)}, SeededNoise(3))
+    known.learn({"s": measured(clips[:2])}, SeededNoise(2))
+    known.learn({"s": measured(clips)}, SeededNoise(3))
     np.testing.assert_array_equal(known["s"].weights[:2], before[:2])
     assert known["s"].weights[2] != before[2]
 
 
 def test_the_same_samples_count_once(tmp_path: Path) -> None:
     known, clips = SpeakerReferences(tmp_path / "kept", WIDTH), clips_of(0, 3)
-    known.learn({"s": heard([*clips, clips[0]])}, SeededNoise(1))
+    known.learn({"s": measured([*clips, clips[0]])}, SeededNoise(1))
     assert len(known["s"].values) == 3
 
 
 def test_no_measurement_is_in_the_file(tmp_path: Path) -> None:
     path, clips = tmp_path / "kept", clips_of(0, 3)
     known = SpeakerReferences(path, WIDTH)
-    known.learn({"s": heard(clips)}, SeededNoise(1))
+    known.learn({"s": measured(clips)}, SeededNoise(1))
     kept = path.read_bytes()
     assert not any(value.tobytes() in kept for clip in clips for value in clip[0])
 

@@ -18,7 +18,7 @@ from moretta.shared.features.face_detectors import NoDetector
 from moretta.shared.features.public_speech import synthetic_speakers
 from moretta.shared.models import unlearnt_inputs
 from moretta.shared.models.unlearnt_gender import SIDE, SIZES, WIDTH, UnlearntEmbedding
-from moretta.shared.models.unlearnt_inputs import heard
+from moretta.shared.models.unlearnt_inputs import voice_input
 from moretta.shared.privacy.noise import SeededNoise
 from moretta.shared.release.anonymizer import get_anonymizer, prepare_public
 from moretta.shared.study.schema import Study, parse_study
@@ -76,7 +76,7 @@ def test_voice_and_face_are_trained_together_once_and_each_is_released_by_itself
     voice = get_anonymizer("voice", NAME).from_study(study, public)
     network = UnlearntEmbedding.from_arrays("voice", public)
     np.testing.assert_array_equal(
-        voice.release_clip(one.samples, SeededNoise(1), "a"), network(heard([one.samples]))[0]
+        voice.release_clip(one.samples, SeededNoise(1), "a"), network(voice_input([one.samples]))[0]
     )
     pictures = np.random.default_rng(1).integers(0, 255, (7, SIDE, SIDE, 3)).astype(np.uint8)
     found = UnlearntFace.from_study(study, public)

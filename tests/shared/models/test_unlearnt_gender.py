@@ -28,7 +28,7 @@ from moretta.shared.models.unlearnt_gender import (
     UnlearntNet,
     losses,
 )
-from moretta.shared.models.unlearnt_inputs import PublicClips, heard, seen
+from moretta.shared.models.unlearnt_inputs import PublicClips, face_input, voice_input
 
 
 def planted_clips(modalities: Sequence[Modality], people: int = 12, each: int = 12) -> PublicClips:
@@ -155,16 +155,16 @@ def test_whatever_the_weights_are_an_embedding_is_finite_and_bounded(modality: M
 def test_a_clip_is_heard_by_its_middle_and_alone() -> None:
     drawn = np.random.default_rng(1)
     short, long = (drawn.normal(0, 0.1, int(16_000 * seconds)).astype(np.float32) for seconds in (1.0, 4.0))
-    rows = heard([short, long]).reshape(2, STEPS, MELS)
+    rows = voice_input([short, long]).reshape(2, STEPS, MELS)
     assert np.isfinite(rows[0, :50]).all() and np.isnan(rows[0, 51:]).all() and np.isfinite(rows[1]).all()
-    np.testing.assert_allclose(heard([long])[0], rows[1].ravel(), rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(voice_input([long])[0], rows[1].ravel(), rtol=1e-4, atol=1e-4)
     quiet = long.copy()
     quiet[: 16_000 // 2] = 0  # beyond the middle 2.56 s
-    np.testing.assert_allclose(heard([quiet])[0], heard([long])[0], rtol=1e-3, atol=1e-3)
+    np.testing.assert_allclose(voice_input([quiet])[0], voice_input([long])[0], rtol=1e-3, atol=1e-3)
 
 
 def test_light_and_complexion_are_not_seen() -> None:
     pictures = np.random.default_rng(1).integers(60, 200, (9, 48, 48, 3)).astype(np.uint8)
     darker = (pictures * 0.6 + 5).astype(np.uint8)
-    assert seen(pictures).shape == (SIZES["face"],)
-    np.testing.assert_allclose(seen(darker), seen(pictures), atol=0.1)
+    assert face_input(pictures).shape == (SIZES["face"],)
+    np.testing.assert_allclose(face_input(darker), face_input(pictures), atol=0.1)

@@ -67,7 +67,7 @@ def anonymize_corpus(
 def write_media(release: Release, folder: Path, *, fps: float) -> None:
     """Write every released clip as `<pseudonym>.wav` and, where faces were released, as video with sound.
 
-    Codes can be neither heard nor seen, and are not written.
+    Codes have no media form, and are not written.
     """
     from moretta.shared.data.media import read_audio, write_video, write_wav
     from moretta.shared.features.voice_forms import as_waveform, is_code

@@ -90,8 +90,8 @@ class VoiceBranch(nn.Module):
 
     def forward(self, places: Tensor) -> Tensor:
         """The mean over time goes into the last layer."""
-        heard = self.convolutions(places.view(-1, STEPS, MELS).mT)
-        embedding: Tensor = self.narrow(self.recurrent(heard).mean(dim=2))
+        filtered = self.convolutions(places.view(-1, STEPS, MELS).mT)
+        embedding: Tensor = self.narrow(self.recurrent(filtered).mean(dim=2))
         return embedding
 
 

@@ -34,7 +34,12 @@ _WHY_GONE = {"revoked": "its enrollment was revoked", "left": "it gave up its en
 def connect(context: RunContext, within: Grid) -> SiteGrid:
     """Exchange the first message with the sites of a run, and note which code they run; raises RunError for too few."""
     random.seed(context.study.seed)  # Flower's strategies sample with the global generator
-    grid = SiteGrid(within, context.study.train.deadline_seconds, on_lost_site=context.study.stages.on_lost_site)
+    grid = SiteGrid(
+        within,
+        context.study.train.deadline_seconds,
+        on_lost_site=context.study.stages.on_lost_site,
+        traffic=context.progress.traffic,
+    )
     plan, progress = context.plan, context.progress
     if isinstance(plan, DeploymentPlan):
         grid.gone, grid.on_sent = sites_gone(plan), partial(_touch, ServerHome.open(plan.server_home).sent_file)

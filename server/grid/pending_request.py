@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from flwr.app import Error, Message
 
-from moretta.server.grid.site_grid import LOST, REFUSED, SiteGrid, superlink_errors
+from moretta.server.grid.site_grid import LOST, REFUSED, SiteGrid, Traffic, superlink_errors
 from moretta.shared.core import flower_private
 from moretta.shared.core.errors import RunError
 from moretta.shared.core.printable import printable
@@ -213,6 +213,7 @@ class PendingRequest:
         self._away: dict[str, str] = {}
         """Site that gets the message again when it is back -> why it was lost."""
         self._losses: Counter[str] = Counter()
+        self._first_sent: dict[str, float] = {}
         self._started: dict[str, str] = {}
         """When a site's node was last started, as of when the message was sent."""
         self._patient_until = float("-inf")
@@ -250,8 +251,10 @@ class PendingRequest:
         if len(ids) != len(new):
             call = new[0].metadata.message_type
             raise RunError(f"Flower took {len(ids)} of {len(new)} messages of {call}", expected="all")
-        for site, number in zip(sorted(sites), ids, strict=True):
+        for site, number, message in zip(sorted(sites), ids, new, strict=True):
             self._away.pop(site, None)
+            self._first_sent.setdefault(site, self._grid.clock())
+            self._traffic(site).sent += _size(message)
             if number:
                 self._open[number] = site
             else:
@@ -275,6 +278,8 @@ class PendingRequest:
                 note(f"{site}: a reply in its name came from another node, and was passed over")
                 continue
             del self._open[fetched.to]
+            if fetched.message is not None and not by_flower:
+                self._traffic(site).received += fetched.size or _size(fetched.message)
             self._take(site, fetched)
 
     def _take(self, site: str, fetched: FetchedReply) -> None:
@@ -331,9 +336,18 @@ class PendingRequest:
             made = Message(unpacked(reply.content) if isinstance(reply, Message) else reply, reply_to=sent)
         except Exception as error:  # Flower's own objects, as a site made them
             made = Message(Error(REFUSED, f"a reply that cannot be read ({type(error).__name__})"), reply_to=sent)
+        if site not in self._replies and site in self._first_sent:
+            self._traffic(site).seconds += self._grid.clock() - self._first_sent[site]
         self._replies.setdefault(site, made)
         self._away.pop(site, None)
         self._drop(site)
 
+    def _traffic(self, site: str) -> Traffic:
+        return self._grid.traffic.setdefault(site, Traffic())
+
     def _drop(self, site: str) -> None:
         self._open = {number: each for number, each in self._open.items() if each != site}
+
+
+def _size(message: Message) -> int:
+    return sum(record.count_bytes() for record in message.content.values())

@@ -59,6 +59,18 @@ class SiteResponse:
 
 
 @dataclass
+class Traffic:
+    """What one site has cost in time and bytes so far."""
+
+    seconds: float = 0.0
+    """From the first sending of each message until its reply was there."""
+    sent: int = 0
+    """Bytes of the messages to the site, as often as they were sent, before they are encrypted."""
+    received: int = 0
+    """Bytes of its replies."""
+
+
+@dataclass
 class SiteGrid(Grid):
     """Flower's Grid for one run, with sites known by name. Replies come in order of names."""
 
@@ -73,6 +85,8 @@ class SiteGrid(Grid):
     """Called with a sentence when a site is lost or gets a message again."""
     on_sent: Callable[[], None] = lambda: None
     """Called when messages are sent, so that sites' calls for messages need not wait."""
+    traffic: dict[str, Traffic] = field(default_factory=dict)
+    """By site, of all requests so far."""
     responses: Mapping[str, type[Answer]] = field(default_factory=lambda: RESPONSES)
     """Kind of the response to each call: anything else is a failure of that site."""
     clock: Callable[[], float] = time.monotonic

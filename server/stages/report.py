@@ -176,7 +176,10 @@ def _run_part(context: RunContext, releases: Releases, training: Training, absen
 
 
 def _site(context: RunContext, releases: Releases, training: Training, site: str) -> schema.SiteRow:
-    facts = releases.facts.get(site, SiteFacts())
+    facts, traffic = releases.facts.get(site, SiteFacts()), context.progress.traffic.get(site)
+    cost = {}
+    if traffic is not None:
+        cost = {"seconds": round(traffic.seconds, 2), "bytes_sent": traffic.sent, "bytes_received": traffic.received}
     return schema.SiteRow(
         site=site,
         speakers=facts.speakers,
@@ -184,4 +187,5 @@ def _site(context: RunContext, releases: Releases, training: Training, site: str
         rounds=training.spent.get(site, SiteSpending()).rounds,
         dropped=sum(facts.dropped.values()),
         missed=context.progress.missed_as_text(site),
+        **cost,
     )

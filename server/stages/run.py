@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from moretta.server.grid.site_grid import SiteGrid
+from moretta.server.grid.site_grid import SiteGrid, Traffic
 from moretta.shared.audit.report.report_schema import EmotionResult, GatePart, RoundRow, StageRow
 from moretta.shared.audit.result import Result
 from moretta.shared.core.array_types import Array, Float32, Int64
@@ -57,6 +57,8 @@ class Progress:
     warnings: list[str] = field(default_factory=list)
     missed: dict[str, list[Missed]] = field(default_factory=dict)
     """By site; every site that the run has met is a key."""
+    traffic: dict[str, Traffic] = field(default_factory=dict)
+    """By site: the seconds and bytes of its messages."""
 
     @property
     def position(self) -> str:

@@ -233,6 +233,9 @@ class SiteRow(Record):
     dropped: Count = 0
     missed: tuple[str, ...] = ()
     """What it took no part in, because it was lost, revoked, or sent what could not be used."""
+    seconds: Seconds | None = None  # from each message to it until its reply was there, all together
+    bytes_sent: Count | None = None  # to it
+    bytes_received: Count | None = None  # from it
 
 
 class RoundRow(Record):

@@ -129,10 +129,17 @@ def epsilon(value: float | None, *, missing: str = NO_GUARANTEE) -> str:
 
 
 def format_bytes(count: int | None) -> str:
-    """Memory in GiB or MiB."""
+    """In GiB, MiB or KiB.
+
+    >>> format_bytes(3 * 2**30), format_bytes(5 * 2**20), format_bytes(700)
+    ('3.00 GiB', '5 MiB', '0.7 KiB')
+    """
     if count is None:
         return "not measured"
-    return f"{count / 2**30:.2f} GiB" if count >= 2**30 else f"{count / 2**20:.0f} MiB"
+    for unit, name, digits in ((2**30, "GiB", 2), (2**20, "MiB", 0)):
+        if count >= unit:
+            return f"{count / unit:.{digits}f} {name}"
+    return f"{count / 2**10:.1f} KiB"
 
 
 def format_seconds(seconds: float) -> str:

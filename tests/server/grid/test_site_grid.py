@@ -3,8 +3,9 @@ from __future__ import annotations
 from typing import Any
 
 import httpx
+import numpy as np
 import pytest
-from flwr.app import RecordDict
+from flwr.app import Array, ArrayRecord, RecordDict
 from pydantic import ConfigDict
 
 from moretta.server.grid.pending_request import MAX_TRIES
@@ -66,6 +67,27 @@ def test_the_first_response_counts_where_a_site_responds_twice(three: Any, hello
     responses = site_grid.request(wire.RELEASE, _content)
     assert len(responses) == 3
     assert {wire.from_config(a.content, "n") for a in responses} == {1}
+
+
+def test_each_site_s_time_and_bytes_are_counted_and_a_repeated_request_counts_twice(three: Any, hello: Any) -> None:
+    large = ArrayRecord({"w": Array(np.zeros(1000, np.float32))})
+    site_grid = three(lambda node, message: RecordDict({**hello(node), "arrays": large}) if node == 1 else hello(node))
+    site_grid.on_lost_site = "retry"
+    _comes_back(site_grid, 2, 20.0, hello)
+    site_grid.traffic.clear()
+    site_grid.request(wire.RELEASE, _content)
+    first, second, third = (site_grid.traffic[site] for site in site_grid.sites)
+    assert first.received - third.received >= 4000
+    assert second.sent == 2 * third.sent > 0
+    assert third.seconds < 2.0 < 20.0 < second.seconds < 23.0
+
+
+def test_a_silent_site_has_the_time_that_was_waited_for_it_and_no_bytes(three: Any, hello: Any) -> None:
+    site_grid = three(lambda node, message: hello(node) if node != 2 else None)
+    site_grid.traffic.clear()
+    site_grid.request(wire.RELEASE, _content, deadline_seconds=7.0)
+    assert site_grid.traffic["site-2"].received == 0
+    assert 7.0 <= site_grid.traffic["site-2"].seconds < 8.0
 
 
 def test_a_failure_that_a_site_states_is_passed_on_by_kind_and_is_no_loss(three: Any, hello: Any) -> None:

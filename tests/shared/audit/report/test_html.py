@@ -209,6 +209,12 @@ def test_a_study_over_real_sites_says_so_and_where_its_noise_came_from(example: 
     assert ">Missed<" not in real
 
 
+def test_each_site_has_its_time_and_bytes_where_they_were_counted(example: ModuleType, page: str) -> None:
+    assert '<td class="num">1 min 35 s</td><td class="num">2 MiB</td><td class="num">0.7 KiB</td>' in page
+    uncounted = example.run().sites[0].model_copy(update={"seconds": None})
+    assert "From it" not in render_html(example.report().model_copy(update={"run": example.run(sites=(uncounted,))}))
+
+
 def test_lost_sites_are_named_in_the_first_paragraph_with_what_they_missed(example: ModuleType) -> None:
     lost = example.run(deployment=True).sites[0].model_copy(update={"missed": ("rounds 2-4 of train voice",)})
     page = render_html(example.report().model_copy(update={"run": example.run(deployment=True, sites=(lost,))}))

@@ -138,6 +138,21 @@ def complain(text: str) -> None:
     typer.echo(printable(text), err=True)
 
 
+@contextmanager
+def showing() -> Iterator[Callable[[Sequence[str]], None]]:
+    """Yields a function that shows lines in place of those before on a terminal, and elsewhere below them."""
+    from rich.console import Console
+    from rich.live import Live
+    from rich.text import Text
+
+    console = Console()
+    if not console.is_terminal:
+        yield lambda lines: show(None, lines, as_json=False)
+        return
+    with Live(console=console, auto_refresh=False) as live:
+        yield lambda lines: live.update(Text("\n".join(map(printable, lines))), refresh=True)
+
+
 def show_table(headings: Sequence[str], rows: Iterable[Sequence[object]], *, fold: Sequence[str] = ()) -> None:
     """Print a table. Its text may be from elsewhere: it is made printable, and Rich reads no markup in it.
 

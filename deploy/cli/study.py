@@ -23,11 +23,14 @@ from moretta.deploy.cli.console import (
     progress,
     read_study,
     show,
+    showing,
 )
 from moretta.shared.core.device import DeviceName
+from moretta.shared.core.errors import StudyError
 
 if TYPE_CHECKING:
     from moretta.shared.study.schema import Study
+_LOOK_SECONDS = 2.0
 
 app = typer.Typer(no_args_is_help=True, help="Write and check study files; run a study over enrolled sites.")
 
@@ -196,16 +199,45 @@ def run(
 
 @app.command()
 def status(
-    folder: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run.")], *, as_json: AsJson = False
+    folder: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run.")],
+    *,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Show it anew at each change, until the study is over.")
+    ] = False,
+    listen: Annotated[
+        int | None,
+        typer.Option(metavar="PORT", min=0, max=65_535, help="Serve a page and /metrics on this port of 127.0.0.1."),
+    ] = None,
+    metrics: Annotated[bool, typer.Option("--metrics", help="Print metrics in Prometheus' text format.")] = False,
+    as_json: AsJson = False,
 ) -> None:
-    """Show how far a study is, which sites take part, and what they missed, from the files of the run alone.
+    """Show how far a study is: stage, round, time left, and of each site its part, epsilon, and what it missed.
 
-    Example: moretta study status run1
+    It reads files and calls nobody. With --watch and --json it prints one line a change.
+
+    Example: moretta study status run1 --watch
     """
     from moretta.deploy.server.study_status import study_status
 
-    found = study_status(folder)
-    show(found.to_json(), found.lines(), as_json=as_json, indent=1)
+    if watch + metrics + (listen is not None) > 1:
+        raise StudyError("two of --watch, --metrics and --listen", expected="one of them")
+    if listen is not None:
+        from moretta.deploy.server.live_view import serve_live
+
+        serve_live(folder, listen, on_address=lambda address: note(f"The study at {address}, until Ctrl-C"))
+    elif metrics:
+        from moretta.deploy.server.live_view import metrics_text
+
+        typer.echo(metrics_text(folder), nl=False)
+    elif watch:
+        from moretta.deploy.server.study_status import changes
+
+        with showing() as display:
+            for found in changes(folder, seconds=_LOOK_SECONDS):
+                show(found.to_json(), (), as_json=True) if as_json else display(found.lines())
+    else:
+        found = study_status(folder)
+        show(found.to_json(), found.lines(), as_json=as_json, indent=1)
 
 
 @app.command()

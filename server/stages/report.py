@@ -177,9 +177,6 @@ def _run_part(context: RunContext, releases: Releases, training: Training, absen
 
 def _site(context: RunContext, releases: Releases, training: Training, site: str) -> schema.SiteRow:
     facts, traffic = releases.facts.get(site, SiteFacts()), context.progress.traffic.get(site)
-    cost = {}
-    if traffic is not None:
-        cost = {"seconds": round(traffic.seconds, 2), "bytes_sent": traffic.sent, "bytes_received": traffic.received}
     return schema.SiteRow(
         site=site,
         speakers=facts.speakers,
@@ -187,5 +184,7 @@ def _site(context: RunContext, releases: Releases, training: Training, site: str
         rounds=training.spent.get(site, SiteSpending()).rounds,
         dropped=sum(facts.dropped.values()),
         missed=context.progress.missed_as_text(site),
-        **cost,
+        seconds=None if traffic is None else round(traffic.seconds, 2),
+        bytes_sent=None if traffic is None else traffic.sent,
+        bytes_received=None if traffic is None else traffic.received,
     )

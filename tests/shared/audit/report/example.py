@@ -187,7 +187,19 @@ def run(**changes: object) -> RunPart:
         "study": Study(name="Winter pilot", gate={"max_epsilon": 8.5}).model_dump(mode="json"),
         "face_preset": "small (64x64, latent 300)",
         "warnings": ("1 site took part in 9 of 10 rounds.",),
-        "sites": tuple(SiteRow(site=site, speakers=2, clips=48, rounds=10, dropped=1, seconds=95.0, bytes_sent=2**21, bytes_received=700) for site in SITES),
+        "sites": tuple(
+            SiteRow(
+                site=site,
+                speakers=2,
+                clips=48,
+                rounds=10,
+                dropped=1,
+                seconds=95.0,
+                bytes_sent=2**21,
+                bytes_received=700,
+            )
+            for site in SITES
+        ),
         "rounds": tuple(
             RoundRow(stage=stage, round=n, sites=6, loss=1.8 - 0.05 * n, uar=0.2 + 0.015 * n, seconds=3.9)
             for stage in ("voice", "face")

@@ -31,24 +31,30 @@ def report(
     as_json: AsJson = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print every figure as CSV instead.")] = False,
     markdown: Annotated[bool, typer.Option("--markdown", help="Print the first page as Markdown instead.")] = False,
-    schema: Annotated[bool, typer.Option("--schema", help="Print the JSON Schema of report.json instead.")] = False,
+    card: Annotated[bool, typer.Option("--card", help="Print the privacy card as JSON instead.")] = False,
+    schema: Annotated[
+        bool, typer.Option("--schema", help="Print the JSON Schema of report.json instead; with --card, the card's.")
+    ] = False,
 ) -> None:
     """Render OUT/report.html from OUT/report.json, and print the key figures. The format before is read, too.
 
     Example: moretta report show out, for which moretta report out is short
     """
-    from moretta.shared.audit.report import text_forms, verdict
+    from moretta.shared.audit.report import privacy_card, text_forms, verdict
     from moretta.shared.audit.report.report_file import load_report, report_json_schema, write_html
     from moretta.shared.audit.report.summary import findings, what_was_run
 
     if schema:
-        typer.echo(report_json_schema(), nl=False)
+        typer.echo(privacy_card.card_json_schema() if card else report_json_schema(), nl=False)
         return
     if out is None:
         raise typer.BadParameter("name the folder of a finished study", param_hint="OUT")
     found = load_report(out)
     if as_csv or markdown:
         typer.echo((text_forms.as_csv if as_csv else text_forms.as_markdown)(found), nl=False)
+        return
+    if card:
+        typer.echo(privacy_card.privacy_card(found).model_dump_json(indent=1))
         return
     page = write_html(found, out)
     facts = {

@@ -3,18 +3,22 @@ from __future__ import annotations
 import csv
 import io
 import json
+from importlib.resources import files
 from pathlib import Path
 from types import ModuleType
 
 import numpy as np
 import pytest
+from jsonschema import Draft202012Validator
 from typer.testing import CliRunner
 
 from moretta.deploy.cli.report import app
 from moretta.shared.audit.report.compare import compare
 from moretta.shared.audit.report.plain_words import untested
+from moretta.shared.audit.report.privacy_card import CARD_SCHEMA_JSON, privacy_card
 from moretta.shared.audit.report.report_file import ReportError, write_report
-from moretta.shared.audit.report.report_schema import Report
+from moretta.shared.audit.report.report_schema import GatePart, Report
+from moretta.shared.audit.report.tables import latest
 
 
 def test_page_is_rendered_again_and_the_headline_printed(example: ModuleType, tmp_path: Path) -> None:
@@ -106,3 +110,37 @@ def test_people_who_change_both_ways_show_no_difference(example: ModuleType) -> 
     top1, _ = compare(people(example, dict.fromkeys(names, 0.5)), second)
     assert top1.low is not None and top1.low < 0 < (top1.high or 0.0)
     assert top1.meaning == "no difference that these people could show"
+
+
+def test_the_card_has_the_weakest_guarantee_the_strongest_attackers_and_its_published_schema(
+    example: ModuleType, tmp_path: Path
+) -> None:
+    made = example.report()
+    write_report(made, tmp_path)
+    card = json.loads(CliRunner().invoke(app, [str(tmp_path), "--card"]).output)
+    schema = json.loads(CliRunner().invoke(app, ["--card", "--schema"]).output)
+    assert schema == json.loads((files("moretta.shared.audit.report") / CARD_SCHEMA_JSON).read_text(encoding="utf-8"))
+    validator = Draft202012Validator(schema)
+    assert not list(validator.iter_errors(card))
+    assert list(validator.iter_errors({**card, "verdict": "private"}))
+    assert (card["synthetic"], card["verdict"]) == (True, made.gate.verdict)
+    assert card["re_identification"] == [part.model_dump(mode="json") for part in made.headline]
+    for guarantee in card["guarantees"]:
+        rows = [r for r in latest(made.privacy) if (r.mechanism, r.unit) == (guarantee["mechanism"], guarantee["unit"])]
+        unbounded = any(row.epsilon is None for row in rows)
+        assert guarantee["epsilon"] == (None if unbounded else max(row.epsilon for row in rows))
+    assert len(card["guarantees"]) == len({(row.mechanism, row.unit) for row in made.privacy}) > 1
+    valid = [r for r in made.inference if r.is_whole and not r.is_anchor and r.attack == "attribute"]
+    found = [f for f in card["inferred"] if f["attack"] == "attribute"]
+    assert {(f["target"], f["modality"], f["metric"]) for f in found} == {
+        (r.target, r.modality, r.metric) for r in valid
+    }
+    for f in found:
+        same = [r for r in valid if (r.target, r.modality, r.metric) == (f["target"], f["modality"], f["metric"])]
+        assert f["value"] == max(r.value for r in same)
+
+
+def test_a_card_of_a_study_with_nothing_says_so(example: ModuleType) -> None:
+    card = privacy_card(example.report(audit=(), inference=(), privacy=(), headline=(), gate=GatePart(passed=True)))
+    assert (card.verdict, card.guarantees, card.re_identification, card.inferred) == ("inconclusive", (), (), ())
+    assert card.untested

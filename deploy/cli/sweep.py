@@ -203,17 +203,16 @@ def zoo(  # noqa: PLR0917 - typer reads the options from the signature
 
 
 def _print_choice(choice: Choice, out: Path) -> None:
+    from moretta.deploy.sweep.choice_page import CHOICE_PAGE, state_of
     from moretta.deploy.sweep.choosing import AUDIT_PAGE, CAUTION, CHOICE_CSV, CHOICE_JSON, study_text
 
     headings = ("candidate", "emotion UAR", "top-1", "upper end", "EER", "strongest by", "verdict")
     rows = []
     for c in choice.candidates:
         figures = (figure(c.uar, c.uar_low, c.uar_high), *map(figure, (c.top1, c.top1_upper, c.eer)))
-        verdict = "above the cap" if (c.top1_upper or 0.0) > choice.max_top1 else "keeps the cap"
-        verdict = c.excluded or ("chosen" if c == choice.chosen else verdict)
-        rows.append((c.name, *figures, c.top1_by, verdict))
+        rows.append((c.name, *figures, c.top1_by, state_of(c, choice)))
     show_table(headings, rows, fold=["verdict"])
-    typer.echo(f"All figures: {out / CHOICE_JSON}, {out / CHOICE_CSV}")
+    typer.echo(f"Page: {out / CHOICE_PAGE}; all figures: {out / CHOICE_JSON}, {out / CHOICE_CSV}")
     if choice.shown is not None:
         typer.echo(f"Proof: {out / AUDIT_PAGE}, the audit of “{choice.shown.name}”")
     if choice.chosen is not None:

@@ -17,6 +17,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from moretta.deploy.runtime.run_folder import Notify
+from moretta.deploy.sweep.choice_page import CHOICE_PAGE, render_choice
 from moretta.deploy.sweep.grid import load_grid, make_grid
 from moretta.deploy.sweep.jobs import SweepPlan, plan_sweep
 from moretta.deploy.sweep.run_sweep import Worked, at_work, do_missing
@@ -301,17 +302,17 @@ def _write(out: Path, choice: Choice, proof: CellAudit | None, plan: SweepPlan, 
         write_atomic(out / AUDIT_JSON, json.dumps(audited, indent=1, allow_nan=False) + "\n")
     if choice.chosen is not None:
         write_atomic(out / STUDY_FILE, study_text(choice.chosen))
-    content = {
-        **choice.model_dump(mode="json"),
+    facts: dict[str, Any] = {
         "caution": CAUTION,
         "corpus": corpus.name,
         "synthetic": corpus.synthetic,
         "seed": seed,
         "warnings": plan.warnings,
         "command": command,
-        "versions": versions(),
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
     }
+    content = {**choice.model_dump(mode="json"), **facts, "versions": versions()}
+    write_atomic(out / CHOICE_PAGE, render_choice(choice, **facts))
     write_atomic(out / CHOICE_CSV, _as_csv(choice))
     write_atomic(out / CHOICE_JSON, json.dumps(content, indent=1, allow_nan=False) + "\n")
 

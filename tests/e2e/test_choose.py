@@ -70,6 +70,7 @@ def test_the_choice_comes_with_its_proof_and_a_section_and_a_cap_that_none_keeps
     assert proof["candidate"] == first["chosen"]["name"]
     assert any(row["metric"] == "top1" and row["value"] == first["chosen"]["top1"] for row in proof["audit"])
     assert "voice-logistic" in (out / "audit.html").read_text(encoding="utf-8")
+    assert f"Chosen: {first['chosen']['name']}" in (out / "choice.html").read_text(encoding="utf-8")
     section = tomllib.loads((out / "study.toml").read_text(encoding="utf-8"))
     assert section == {"voice": _without_nulls(first["chosen"]["section"])}
     assert load_study(out / "study.toml").voice.anonymizer == first["chosen"]["section"]["anonymizer"]

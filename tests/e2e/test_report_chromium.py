@@ -16,8 +16,9 @@ import cv2
 import numpy as np
 import pytest
 
+from moretta.deploy.server.study_status import SiteStatus, StudyStatus
 from moretta.shared.audit.metrics.scores import Trials
-from moretta.shared.audit.report.page import render_audit, render_html
+from moretta.shared.audit.report.page import render_audit, render_html, render_page
 from moretta.shared.audit.report.report_file import write_report
 from moretta.shared.audit.report.sweep_page import render_sweep
 from moretta.shared.audit.report.zoo_page import render_zoo
@@ -48,9 +49,9 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "report.html"
 
 
-def _made(name: str) -> ModuleType:
+def _made(name: str, *folder: str) -> ModuleType:
     """A module of the tests of pages, which has records with made-up figures."""
-    path = Path(__file__).parents[1] / "shared" / "audit" / "report" / f"{name}.py"
+    path = Path(__file__).parents[1].joinpath(*(folder or ("shared", "audit", "report")), f"{name}.py")
     spec = importlib.util.spec_from_file_location(f"report_{name}", path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -97,9 +98,22 @@ def _pages() -> dict[str, str]:
     return {
         "report": render_html(report, scores),
         "audit": render_audit(report.audit, report.inference, report.utility, synthetic=True, **about),
+        "choice": _made("choices", "deploy", "sweep").page(),
+        "live": _live(),
         "sweep": render_sweep(sweep),
         "zoo": render_zoo(ZooReport.model_validate(zoo | run)),
     }
+
+
+def _live() -> str:
+    site = SiteStatus("clinic-a", 48, 3, ("rounds 2-4 of train voice",), 2.5, 95.0, 2**21, 700, 1)
+    status = StudyStatus(
+        "at work", "train voice", ("release",), 3, 10, 2, None, "", (site, SiteStatus("clinic-b")), "pilot", 99.0, 60.0,
+        8.0, True, ("clinic-b was lost",),
+    )  # fmt: skip
+    return render_page(
+        "live.html", kind="study, live", name="pilot", synthetic=True, s=status, ago={"clinic-a": 4.0}, refresh=5
+    )
 
 
 WIDTHS = (390, 820, 1280)

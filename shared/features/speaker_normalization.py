@@ -10,7 +10,7 @@
   secret (`secret_shift`), as large as the mean of so many clips is uncertain by.
 
 In many dimensions whitening pushes a speaker's few clips apart, which hides them from attackers who use likeness while
-the likeness stays (docs/measured.md has how much was found).
+the likeness stays (docs/results/speaker-normalized.md has how much was found).
 """
 
 from __future__ import annotations

@@ -53,7 +53,7 @@ REMOVED = (
     ),
     Removed("face", {"anonymizer": "normalised-autoencoder"}, 'set `anonymizer = "expression-track"` in [face]'),
 )
-"""Their figures are in docs/measured.md, under "Tried and rejected"."""
+"""Their figures are in docs/results/rejected.md."""
 
 
 RENAMED_KEYS = {

@@ -56,7 +56,7 @@ def validated(model: type[M], content: Mapping[str, Any], *, source: str, contex
         return study
     expected, fixes = [], []
     if removed:
-        expected.append("what docs/study.md lists; docs/measured.md has what the removed keys measured")
+        expected.append("what docs/study.md lists; docs/results/rejected.md has what the removed keys measured")
         fixes += [one.instead for one in removed]
     if cause is not None:
         expected.append("only the keys and values that docs/study.md lists")

@@ -6,12 +6,10 @@ and nothing else, because texts may name files. The site's own log has the whole
 
 from __future__ import annotations
 
-import logging
 import sys
 from collections.abc import Callable
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
 from typing import TypeVar
@@ -25,8 +23,9 @@ from moretta.client.offers import NotApprovedError, Offers
 from moretta.client.policy import PolicyError
 from moretta.client.settings import SiteSettings, deployed_site, simulated_site
 from moretta.client.site_home import SITE_HOME
+from moretta.client.site_log import log_line
 from moretta.shared.core.errors import BudgetError, ExitCode, MessageError, MorettaError, RefusedError
-from moretta.shared.core.printable import printable, printable_traceback, run_id, set_up_logging, use_run_id
+from moretta.shared.core.printable import printable, printable_traceback, set_up_logging, use_run_id
 from moretta.shared.core.workers import limit_threads
 from moretta.shared.messages import wire
 from moretta.shared.messages.calls import REQUESTS
@@ -34,8 +33,6 @@ from moretta.shared.messages.message import SHOWN, read
 from moretta.shared.messages.message import Message as Request
 from moretta.shared.study.schema import Study
 
-MAX_LOG_BYTES = 16 * 2**20
-"""Of the site's log, and of the one before it: messages without end must not fill the disk."""
 _SENT: dict[str, What] = {
     wire.CODE: "code",
     wire.RELEASE: "release",
@@ -45,7 +42,6 @@ _SENT: dict[str, What] = {
 }
 """What leaves with the response to a call and comes of clips."""
 R = TypeVar("R", bound=Request)
-_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -56,6 +52,10 @@ class SiteCall:
     content: RecordDict
     request: Request | None = None
     checked_study: Study | None = None
+    of_study: str = ""
+    """Name and digest of the study that it is about, for the log, whether or not the policy allows it."""
+    leaves: str = ""
+    """What the response is, in a line."""
 
     @property
     def study(self) -> Study:
@@ -69,12 +69,21 @@ class SiteCall:
         return self.request
 
 
-_CALL: ContextVar[SiteCall] = ContextVar("site_call")
+_CALL: ContextVar[SiteCall | None] = ContextVar("site_call", default=None)
 
 
 def current_call() -> SiteCall:
     """The call that the mods have checked. By its name, so that Ray can send a handler to another process."""
-    return _CALL.get()
+    found = _CALL.get()
+    assert found is not None
+    return found
+
+
+def note_what_leaves(kind: str, content: RecordDict) -> None:
+    """Keep a line about a response until it is clear that it leaves."""
+    if kind in _SENT and kind != wire.FETCH:
+        call = current_call()
+        _CALL.set(replace(call, leaves=_what_leaves(call, kind, content)))
 
 
 def handler(respond: Callable[[SiteCall], RecordDict]) -> ClientAppCallable:
@@ -82,7 +91,9 @@ def handler(respond: Callable[[SiteCall], RecordDict]) -> ClientAppCallable:
 
     def handle(message: Message, context: Context) -> Message:
         del context
-        return Message(wire.packed(respond(current_call())), reply_to=message)
+        content = respond(current_call())
+        note_what_leaves(message.metadata.message_type, content)
+        return Message(wire.packed(content), reply_to=message)
 
     return handle
 
@@ -106,6 +117,7 @@ def mask_errors(message: Message, context: Context, call_next: ClientAppCallable
     folder = context.node_config.get(SITE_HOME)
     home = None if folder is None else Path(str(folder))
     name = f"partition-{context.node_config.get('partition-id', '?')}"
+    _CALL.set(None)
     try:
         settings = _site_settings(home, context)
         name, home = settings.name, settings.home
@@ -125,10 +137,12 @@ def mask_errors(message: Message, context: Context, call_next: ClientAppCallable
 
 def check_policy(message: Message, context: Context, call_next: ClientAppCallable) -> Message:
     """Reads the request before any of it is used. The policy must allow its study, and the steward have approved it."""
-    call, kind = _CALL.get(), message.metadata.message_type
+    call, kind = current_call(), message.metadata.message_type
     call = replace(call, request=read(REQUESTS[kind], call.content))
     if kind != wire.HELLO:
-        call = replace(call, checked_study=wire.study_of(call.content))
+        study = wire.study_of(call.content)
+        call = replace(call, checked_study=study, of_study=f" of {study.name!r} ({study.digest()[:12]})")
+        _CALL.set(call)
         if call.settings.policy is not None:
             call.settings.policy.check_study(call.study)
             if kind != wire.OFFER:
@@ -142,7 +156,7 @@ def unchanged_clips(message: Message, context: Context, call_next: ClientAppCall
 
     A person may withdraw while a model is trained: what was made meanwhile is removed and does not leave.
     """
-    call, kind, run = _CALL.get(), message.metadata.message_type, message.metadata.run_id
+    call, kind, run = current_call(), message.metadata.message_type, message.metadata.run_id
     if kind in (wire.HELLO, wire.OFFER) or call.settings.policy is None:
         return call_next(message, context)
     number = int(wire.number_of(call.content, "server-round", 0.0))
@@ -153,6 +167,8 @@ def unchanged_clips(message: Message, context: Context, call_next: ClientAppCall
         note_sent(call.settings, call.study, _SENT[kind], run=run, round_number=number)
     if kind != wire.FETCH:  # nothing is made for it, so nothing can change meanwhile
         check_stored(deployed_site(call.settings.home), call.study, run=run)
+    if leaves := current_call().leaves:
+        log_line(call.settings.home, leaves)
     return response
 
 
@@ -168,18 +184,24 @@ def _site_settings(home: Path | None, context: Context) -> SiteSettings:
 
 
 def _log_failure(home: Path | None, call: str, error: Exception) -> None:
-    why = f"{error.message}\n" if isinstance(error, MessageError) else printable_traceback(*sys.exc_info())
-    at = datetime.now(UTC).isoformat(timespec="seconds")
-    text = f"{at} run={run_id()} {printable(call, most=SHOWN)} failed\n{why}\n"
-    try:
-        if home is not None:
-            home.mkdir(parents=True, exist_ok=True)
-            path = home / "site.log"
-            if path.exists() and path.stat().st_size > MAX_LOG_BYTES:  # every refused message adds to it
-                path.replace(path.with_name("site.log.1"))
-            with path.open("a", encoding="utf-8") as log:
-                log.write(text)
-            return
-    except OSError as disk:  # Flower would send the server an error that came out of here, path and all
-        text += f"and the site's log cannot be written: {disk}\n"
-    _log.error(text)
+    """A refusal is one line. What was not foreseen has its traceback below."""
+    found = _CALL.get()
+    what = printable(f"{call}{'' if found is None else found.of_study}", most=SHOWN)
+    if isinstance(error, RefusedError | MessageError):
+        log_line(home, f"{what} refused: {type(error).__name__}: {error}")
+    else:
+        log_line(home, f"{what} failed: {type(error).__name__}", printable_traceback(*sys.exc_info()))
+
+
+def _what_leaves(call: SiteCall, kind: str, content: RecordDict) -> str:
+    """A response in a line, for the steward."""
+    if kind == wire.RELEASE:
+        made = wire.from_config(content, "statement")
+        return f"release{call.of_study}: {made['clips']} clips of {made['speakers']} people"
+    if kind == wire.EVALUATE:
+        return f"evaluation{call.of_study}: counts of held-out people"
+    number = int(wire.number_of(call.content, "server-round", 0.0))
+    metrics = content.metric_records.get(wire.METRICS)
+    epsilon = None if metrics is None else metrics.get("epsilon")
+    spent = "" if epsilon is None else f"; epsilon so far {epsilon:.2f} per {call.study.privacy.unit}"
+    return f"round {number} of training {kind.rpartition('.')[2]}{call.of_study}{spent}"

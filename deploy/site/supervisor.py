@@ -19,6 +19,7 @@ from moretta.client.accounting.ledger import Countersigned
 from moretta.client.policy import Policy
 from moretta.client.settings import deployed_site
 from moretta.client.site_home import SiteHome, SiteState
+from moretta.client.site_log import Follower
 from moretta.client.transport import enrollment
 from moretta.client.transport.bundle_gate import BundleGate
 from moretta.client.transport.connector import Connector, LoopbackServer
@@ -98,6 +99,7 @@ class _Site:
             "connector": self._loopback.serve(),
             "renewal": self._renewal.keep(),
             "state": self._write_state(),
+            "journal": self._show_journal(),
         }
         lasting: set[asyncio.Future[Any]] = {asyncio.create_task(part, name=name) for name, part in parts.items()}
         lasting.add(self._end)
@@ -122,6 +124,14 @@ class _Site:
         if channel is None:
             raise ChannelDown
         await self._ledger.bring_up_to_date(channel)
+
+    async def _show_journal(self) -> None:
+        """What left this site and what it refused, as its other processes note it."""
+        follower = Follower(self._home.root)
+        while True:
+            for line in follower.lines():
+                _log.info("%s", line)
+            await asyncio.sleep(_STATE_SECONDS)
 
     async def _write_state(self) -> None:
         while True:

@@ -22,6 +22,7 @@ from moretta.client.anonymizers.mfcc_quantizer import MfccQuantizer
 from moretta.client.app import app
 from moretta.client.clips import release as releasing
 from moretta.client.site_home import SiteHome
+from moretta.client.site_log import Follower
 from moretta.shared.core.errors import ExitCode
 from moretta.shared.messages import wire
 from moretta.shared.study.schema import Study, parse_study
@@ -150,7 +151,27 @@ def test_a_refusal_names_its_rule_and_leaves_no_trace_of_a_loss(site: Site, rule
     assert wire.from_config(response, "code") == int(ExitCode.REFUSED)
     assert not site.home.root.joinpath("ledger.jsonl").exists()
     assert not list(site.home.root.rglob("statement.json"))
-    assert f"the rule {rule} of the policy refuses" in (site.home.root / "site.log").read_text("utf-8")
+    (line,) = (site.home.root / "site.log").read_text("utf-8").splitlines()
+    early = rule in {"server_fingerprint", "code_digest"}  # before any request is read
+    of = "" if early else f" of 'moretta' ({site.study.digest()[:12]})"
+    assert f"query.release{of} refused: PolicyError: " in line
+    assert f"the rule {rule} of the policy refuses" in line
+
+
+def test_each_thing_that_leaves_is_one_line_of_the_log_and_nothing_else_is(site: Site) -> None:
+    site.home.policy_file.write_text(OPEN, encoding="utf-8")
+    follower = Follower(site.home.root)
+    site.everything()
+    lines = list(follower.lines())
+    of = f"of 'moretta' ({site.study.digest()[:12]})"
+    assert lines[0] == f"release {of}: 48 clips of 4 people"
+    assert lines[1].startswith(f"round 1 of training voice {of}; epsilon so far ") and lines[1].endswith(" per clip")
+    assert lines[2:] == [f"evaluation {of}: counts of held-out people"]
+    assert not list(follower.lines())
+    site.train(1, {})
+    assert "Traceback" not in "".join(follower.lines())
+    whole = (site.home.root / "site.log").read_text("utf-8")
+    assert not any(name in whole for name in ("1001", ".wav"))
 
 
 def test_what_can_be_refused_beforehand_is_refused_before_a_clip_is_read(

@@ -13,7 +13,7 @@ import pytest
 from enrolled import approve, enrolled
 from requested import POLICY, RequestStage
 
-from moretta.client import mods
+from moretta.client import mods, site_log
 from moretta.client.accounting.ledger import Ledger
 from moretta.client.clips import release as releasing
 from moretta.client.offers import Offers, arrays_for
@@ -81,12 +81,12 @@ def test_the_shards_of_a_release_reveal_nothing_of_the_order_of_a_corpus(
 def test_messages_without_end_do_not_fill_the_disk_with_the_site_s_log(
     requested: RequestStage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(mods, "MAX_LOG_BYTES", 10_000)
+    monkeypatch.setattr(site_log, "MAX_LOG_BYTES", 1000)
     for _ in range(20):
         assert "failure" in requested.evaluate()
     written = [path.stat().st_size for path in requested.home.root.glob("site.log*")]
     assert len(written) == 2
-    assert max(written) < 20_000
+    assert max(written) < 2000
 
 
 def test_what_a_study_says_forges_no_line_of_what_a_steward_reads(requested: RequestStage) -> None:

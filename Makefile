@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test test-slow lint bench bench-quick protos commands docs clean
+.PHONY: demo test test-slow lint bench bench-quick protos docs clean
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 11), "Moretta needs Python 3.11 or newer"'
@@ -41,12 +41,11 @@ protos: $(STAMP)
 	$(BIN)/python -m grpc_tools.protoc -Imoretta/shared/pb=protos --python_out=src --pyi_out=src --grpc_python_out=src \
 		moretta/shared/pb/enrollment.proto moretta/shared/pb/relay.proto
 
-commands: $(STAMP)
-	$(BIN)/python -m typer moretta.deploy.cli.main utils docs --name moretta --title Commands --output docs/reference/commands.md
-
 # What builds the site is installed for it alone: 115 MB, most of it icons and languages.
-docs: commands
+docs: $(STAMP)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[docs]'
+	mkdir -p build
+	$(BIN)/python -m typer moretta.deploy.cli.main utils docs --name moretta --output build/commands.md
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 clean:

@@ -1,4 +1,4 @@
-"""The documents hold together: every page is in the site, links resolve, commands parse, generated pages are right."""
+"""The documents hold together: every page is in the site, links resolve, commands parse, and the site builds."""
 
 from __future__ import annotations
 
@@ -113,20 +113,6 @@ def test_commands_in_running_text_exist() -> None:
     assert not wrong
 
 
-def test_the_page_of_commands_is_what_the_program_says() -> None:
-    made = subprocess.run(
-        [sys.executable, "-m", "typer", "moretta.deploy.cli.main", "utils", "docs", "--name", "moretta"],
-        capture_output=True,
-        text=True,
-        check=True,
-        cwd=ROOT,
-    ).stdout
-    page = (DOCS / "reference" / "commands.md").read_text("utf-8")
-    assert page.split("\n", 1)[1].strip() == made.split("\n", 1)[1].strip(), (
-        "run `make commands`, which writes it again"
-    )
-
-
 def test_every_public_name_is_on_the_page_of_the_python_api() -> None:
     page = (DOCS / "reference" / "python.md").read_text("utf-8")
     named = set(re.findall(r"moretta\.(\w+)", page))
@@ -135,6 +121,9 @@ def test_every_public_name_is_on_the_page_of_the_python_api() -> None:
 
 @pytest.mark.skipif(importlib.util.find_spec("material") is None, reason="the extra `docs` is not installed")
 def test_the_site_builds_strictly_and_loads_nothing_from_elsewhere(tmp_path: Path) -> None:
+    commands = ["typer", "moretta.deploy.cli.main", "utils", "docs", "--name", "moretta", "--output"]
+    (ROOT / "build").mkdir(exist_ok=True)
+    subprocess.run([sys.executable, "-m", *commands, "build/commands.md"], check=True, capture_output=True, cwd=ROOT)
     made = subprocess.run(
         [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path)],
         capture_output=True,

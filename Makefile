@@ -45,7 +45,7 @@ protos: $(STAMP)
 docs: $(STAMP)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[docs]'
 	mkdir -p build
-	$(BIN)/python -m typer moretta.deploy.cli.main utils docs --name moretta --output build/commands.md
+	$(BIN)/python -m typer moretta.deploy.cli.main utils docs --name moretta | tail -n +2 > build/commands.md
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 clean:

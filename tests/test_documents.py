@@ -119,11 +119,28 @@ def test_every_public_name_is_on_the_page_of_the_python_api() -> None:
     assert set(moretta.__all__) - {"__version__"} <= named
 
 
+def test_the_checklist_of_an_ethics_board_names_parts_that_the_report_has() -> None:
+    checklist = (DOCS / "law.md").read_text("utf-8").split("## Checklist", 1)[1]
+    report = ROOT / "shared" / "audit" / "report"
+    shown = "".join(page.read_text("utf-8") for page in [*report.glob("*.html"), report / "verdict.py"])
+    named = set(re.findall(r"(?<!\*)\*([A-Z][^*]+)\*(?!\*)", checklist))
+    assert len(named) > 5
+    assert not [part for part in named if not re.search(rf"<h[2-4]>{part}|\"{part}: ", shown)]
+
+
+def test_the_readme_quotes_no_figure_that_the_results_do_not_have() -> None:
+    quoted = (ROOT / "README.md").read_text("utf-8").split("## Results", 1)[1].split("\n## ", 1)[0]
+    found = (DOCS / "results" / "README.md").read_text("utf-8")
+    rows = [row for row in quoted.splitlines() if row.startswith("|")]
+    assert not set(re.findall(r"\d+\.\d+|\d+,\d+", "".join(rows))) - set(re.findall(r"\d+\.\d+|\d+,\d+", found))
+
+
 @pytest.mark.skipif(importlib.util.find_spec("material") is None, reason="the extra `docs` is not installed")
 def test_the_site_builds_strictly_and_loads_nothing_from_elsewhere(tmp_path: Path) -> None:
-    commands = ["typer", "moretta.deploy.cli.main", "utils", "docs", "--name", "moretta", "--output"]
     (ROOT / "build").mkdir(exist_ok=True)
-    subprocess.run([sys.executable, "-m", *commands, "build/commands.md"], check=True, capture_output=True, cwd=ROOT)
+    words = [sys.executable, "-m", "typer", "moretta.deploy.cli.main", "utils", "docs", "--name", "moretta"]
+    commands = subprocess.run(words, check=True, capture_output=True, text=True, cwd=ROOT).stdout
+    (ROOT / "build" / "commands.md").write_text(commands.split("\n", 1)[1], encoding="utf-8")
     made = subprocess.run(
         [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path)],
         capture_output=True,

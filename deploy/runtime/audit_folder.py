@@ -137,6 +137,7 @@ def audit_folder(
             result = audit(original, released, attackers=attackers, scores_dir=kept / "scores", **attack)
             done.rows += result.results
             done.unused[modality] = result.unused
+            sets[modality] = original, released.without(result.outlying)
             result.plan.save(out / f"trials-{modality}.json")
         if not done.rows:
             raise RunError(

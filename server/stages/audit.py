@@ -122,6 +122,12 @@ def _attack_identity(
     for reason, count in sorted(result.unused.items()):
         context.warn(f"the audit of {modality} left out {count} clips: {reason}")
     found.identity += result.results
+    if result.outlying:
+        context.warn(
+            f"the released {modality} values of {len(result.outlying)} people lie far outside those of the others: "
+            "they were left out of all attacks, which they could have blinded"
+        )
+        released = released.without(result.outlying)
     return original, released
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -93,6 +93,10 @@ class ClipSet:
         """The clips that `other` has too, in its order."""
         place = {clip.clip: index for index, clip in enumerate(self.clips)}
         return self.subset(place[clip.clip] for clip in other.clips if clip.clip in place)
+
+    def without(self, people: Collection[str]) -> ClipSet:
+        """The clips of all others, in their order."""
+        return self.subset(i for i, clip in enumerate(self.clips) if clip.speaker not in people)
 
     def subset(self, indices: Iterable[int]) -> ClipSet:
         """The clips at these positions, in this order."""

@@ -69,6 +69,8 @@ class Result(BaseModel):
     """Of the model, for updates."""
     p_value: float | None = Field(default=None, ge=0, le=1)
     """How often a random choice of as many speakers does as well, where that was tried."""
+    left_out: int = Field(default=0, ge=0)
+    """People whose released values lie so far outside those of the others that they were not attacked."""
     candidate: bool = False
     """One of a family of attackers for which another result, chosen on training people, stands: never the strongest."""
 

@@ -9,6 +9,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from moretta.shared.audit.attackers.base import Attacker, Embedder, attacker_names, get_attacker
 from moretta.shared.audit.attackers.open_set import embed_once
 from moretta.shared.audit.dataset import ClipSet
@@ -16,6 +18,7 @@ from moretta.shared.audit.execute import Inputs, run_unit, scenarios_of, units_o
 from moretta.shared.audit.kept_units import shared_places
 from moretta.shared.audit.measure import failed
 from moretta.shared.audit.metrics.scores import METRICS
+from moretta.shared.audit.outlying import outlying
 from moretta.shared.audit.protocol import SCENARIOS, SetName, TrialPlan, make_plan
 from moretta.shared.audit.result import Result
 from moretta.shared.audit.run_attacks import run_all
@@ -40,7 +43,9 @@ class AuditResult:
     results: list[Result]
     plan: TrialPlan
     unused: dict[str, int]
-    """Clips that could not be used, by reason: damaged, or not in both sets."""
+    """Clips that could not be used, by reason: damaged, not in both sets, or of people who lie far outside."""
+    outlying: frozenset[str] = frozenset()
+    """Pseudonyms of those people."""
 
 
 def audit(
@@ -80,7 +85,7 @@ def audit(
     chosen = [cls for name in wanted if (cls := get_attacker(name)).modality == released.modality]
     results: list[Result] = []
     with one_thread(), tempfile.TemporaryDirectory(prefix="moretta-audit-") as scratch, Workers(workers) as pool:
-        sets, unused = matched(original, released, Path(scratch), pool, progress=progress)
+        sets, unused, far = matched(original, released, Path(scratch), pool, progress=progress)
         plan = make_plan(sets["released"].clips, seed=seed)
         if not plan.enrol:
             raise RunError("no speaker with two clips", expected="at least two clips of each of two speakers")
@@ -111,16 +116,21 @@ def audit(
         place = attacker_order[r.attacker], scenario_order[r.scenario]
         return *place, r.pooled, r.metric, r.subset != "all", r.subset
 
-    return AuditResult(sorted(_checked(results, originals=original is not None), key=order), plan, unused)
+    checked = [
+        result.model_copy(update={"left_out": len(far)}) if far and not result.is_anchor else result
+        for result in _checked(results, originals=original is not None)
+    ]
+    return AuditResult(sorted(checked, key=order), plan, unused, far)
 
 
 def matched(
     original: ClipSet | None, released: ClipSet, scratch: Path, pool: Workers, *, progress: Progress | None = None
-) -> tuple[dict[SetName, ClipSet], dict[str, int]]:
+) -> tuple[dict[SetName, ClipSet], dict[str, int], frozenset[str]]:
     """Both sets with their small views, cut to the clips that both have, in the order of the pseudonyms.
 
     Returns:
-        The sets, without originals if there are none; and how many clips could not be used, by reason.
+        The sets, without originals if there are none; how many clips could not be used, by reason; and the people who
+        lie far outside the others.
 
     Raises:
         ReleaseError: no released clip can be read.
@@ -131,9 +141,13 @@ def matched(
     released = replace(released.subset(order), damaged=released.damaged).with_views(scratch, pool=pool, step=pace.step)
     if not len(released):
         raise ReleaseError(f"no readable {released.modality} clip in the release: {dict(released.damaged)}")
-    unused = dict(released.damaged)
+    unused, far = dict(released.damaged), outlying_people(released)
+    if far:
+        inside = released.without(far)
+        unused["outlying"] = len(released) - len(inside)
+        released = inside
     if original is None:
-        return {"released": released}, unused
+        return {"released": released}, unused, far
     matching = original.among(released)
     if not len(matching):
         raise RunError(
@@ -148,7 +162,15 @@ def matched(
     both = released.among(matching)
     if lost := len(released) - len(both):
         unused["no-original"] = lost
-    return {"original": matching, "released": both}, unused
+    return {"original": matching, "released": both}, unused, far
+
+
+def outlying_people(released: ClipSet) -> frozenset[str]:
+    """Pseudonyms of people whose statistics lie far outside those of the others. Pictures have bounds already."""
+    if released.holds_pictures:
+        return frozenset()
+    values = np.stack([released.statistics(index) for index in range(len(released))])
+    return frozenset(np.array(released.speakers)[outlying(values, released.labels)].tolist())
 
 
 def constant_inputs(inputs: Inputs) -> Inputs:

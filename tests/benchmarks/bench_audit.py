@@ -172,7 +172,7 @@ def one_after_another(names: Sequence[str], original: ClipSet, released: ClipSet
     """The plain way."""
     with one_thread(), tempfile.TemporaryDirectory() as scratch, Workers(1) as pool, warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        sets, _ = matched(original, released, Path(scratch), pool)
+        sets, *_ = matched(original, released, Path(scratch), pool)
         sets["constant"] = ClipSet.constant(sets["released"])
         chosen = [get_attacker(name) for name in names]
         encoders = list(dict.fromkeys(cls.encoder for cls in chosen if cls.encoder))

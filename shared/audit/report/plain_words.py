@@ -160,6 +160,8 @@ def untested(report: Report) -> list[str]:
         found.append(f"Attackers that could not run: {_some(absent)}.")
     if invalid:
         found.append(f"Attackers that failed a control, so that their figures are invalid: {_some(invalid)}.")
+    if far := max((r.left_out for r in report.audit), default=0):
+        found.append(f"The releases of {far} people, whose values lie far outside those of the others.")
     if not report.inference:
         found.append("Sex, age group, inversion, links of voice to face, and what the trained model gives away.")
     else:

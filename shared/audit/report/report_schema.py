@@ -325,6 +325,7 @@ class HeadlineFigure(Record):
     unprotected: float | None  # the strongest attacker's figure on unprotected data; null if none was able to break it
     speakers: Count
     informed: bool = False  # whether a valid attacker that was trained on releases is among those compared
+    left_out: Count = 0  # people whose released values lie far outside those of the others: nobody attacked them
 
 
 class Headline(Record):

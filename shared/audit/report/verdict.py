@@ -25,6 +25,7 @@ FEW_SPEAKERS = f"its interval is over fewer than {MIN_SPEAKERS} people"
 FEW_RESAMPLES = f"its interval is of fewer than {MIN_RESAMPLES} resamples"
 OUTSIDE = "it lies outside its own interval, which therefore does not describe it"
 NOT_INFORMED = "no valid attacker was trained on releases (semi-informed): one that knows the anonymizer may do better"
+LEFT_OUT = "people whose released values lie far outside those of the others were left out of it"
 BELOW_CHANCE = "the attacker is wrong more often than guessing is, which an attacker with reversed decisions would use"
 
 
@@ -154,6 +155,7 @@ def _held(criterion: Criterion, figure: HeadlineFigure, limit: float, resamples:
             else BELOW_CHANCE if backwards
             else NO_ANCHOR if figure.unprotected is None
             else NOT_INFORMED if not figure.informed
+            else LEFT_OUT if figure.left_out
             else ""
         )  # fmt: skip
         state = "inconclusive" if why else "passes"

@@ -214,7 +214,7 @@ def evaluate_utility(
     names = [n for n in (evaluators or evaluator_names()) if get_evaluator(n).modality == released.modality]
     names = sorted(dict.fromkeys(names))
     with one_thread(), Workers(workers) as pool:
-        both, _ = matched(original, released, scratch, pool, progress=progress)
+        both, *_ = matched(original, released, scratch, pool, progress=progress)
         tasks, labels = [(name, both, seed, draws) for name in names], [f"emotion by {name}" for name in names]
         return run_all(_evaluate, tasks, labels, what="utility evaluators done", pool=pool, progress=progress)
 

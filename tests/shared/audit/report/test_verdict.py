@@ -76,6 +76,7 @@ def test_a_wide_interval_is_neither_a_pass_nor_a_failure(changed: HeadlineFigure
     ("changed", "why"),
     [
         ({"informed": False}, verdict.NOT_INFORMED),
+        ({"left_out": 1}, verdict.LEFT_OUT),
         ({"speakers": 5}, verdict.FEW_SPEAKERS),
         ({"low": 0.46}, verdict.OUTSIDE),
         ({"low": 0.45 + 1e-12}, ""),  # a sum of floats that was made in another order

@@ -1,19 +1,20 @@
 """Studies that were offered to this site with their public arrays, and the steward's decisions about them.
 
-`offers/DIGEST` has a study and its arrays, as they came; `approvals/DIGEST.json` the decision; `approvals.jsonl` every
-decision ever, one a line. A study uses only what lies here: later messages carry no array that was not approved.
-Everything is readable by its owner only, and bounded.
+`offers/DIGEST` has a study and its arrays, as they came; `approvals/DIGEST.json` the decision, `approvals/DIGEST` the
+list of approved clips; `approvals.jsonl` every decision ever, one a line. A study uses only what lies here: later
+messages carry no array that was not approved. Everything is readable by its owner only, and bounded.
 """
 
 from __future__ import annotations
 
+import getpass
 import json
 import shutil
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field
@@ -29,6 +30,9 @@ from moretta.shared.core.errors import HomeError, RefusedError
 from moretta.shared.release.anonymizer import anonymizer_of, pinned_public, site_training_of
 from moretta.shared.study.public_arrays import approval_digest, are_finite, arrays_digest, described
 from moretta.shared.study.schema import Study, parse_study
+
+if TYPE_CHECKING:
+    from moretta.client.clips.provenance import Provenance
 
 MAX_ARRAYS, MAX_ARRAY_BYTES, MAX_STORE_BYTES = 400, 256 * 2**20, 2 * 2**30
 """Of one offer; of all offers together."""
@@ -55,6 +59,12 @@ class Decision(OwnRecord):
     how: How
     at: int
     """Seconds since 1970."""
+    by: str = ""
+    """The account that decided; empty where the policy did."""
+    clips: int | None = None
+    """How many clips were approved, by a list; None where all are."""
+    excluded: int = 0
+    """How many of the site's clips were not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,15 +137,19 @@ class Offers:
         path = self.home / "approvals" / f"{digest}.json"
         return read_own(path, Decision.model_validate_json, _damaged(path))
 
+    def approvals(self, study: str) -> list[Decision]:
+        """The approvals of a study, by its digest, of any arrays; the newest first."""
+        # A kill may leave a hidden part of a file
+        names = [path.stem for path in (self.home / "approvals").glob("[!.]*.json")]
+        found = (d for d in map(self.decision, names) if d and d.decision == "approved" and d.study == study)
+        return sorted(found, key=lambda decision: decision.at, reverse=True)
+
     def approved(self, study: Study, digest: str | None = None) -> Offer:
         """The approved offer of a study, by its digest, or the newest one. Raises NotApprovedError if there is none."""
-        # A kill may leave a hidden part of a file
-        names = [digest] if digest else [path.stem for path in (self.home / "approvals").glob("[!.]*.json")]
-        for made in sorted(filter(None, map(self.decision, names)), key=lambda made: made.at, reverse=True):
-            if made.decision == "approved" and made.study == study.digest():
-                offer = self.find(made.digest)
-                if offer is not None and offer.study == study:
-                    return offer
+        for made in self.approvals(study.digest()):
+            offer = self.find(made.digest) if digest in (None, made.digest) else None
+            if offer is not None and offer.study == study:
+                return offer
         raise NotApprovedError(
             f"the study {study.digest()[:16]} that was not approved with these arrays",
             expected="an approved offer",
@@ -164,17 +178,44 @@ class Offers:
         write_atomic(folder / "offer.json", offer, mode=0o600)  # last: with it the offer is whole
         return Offer(folder, study, facts, at)
 
-    def decide(self, offer: Offer, decision: Literal["approved", "refused"], how: How) -> None:
-        """Write down what was decided; the arrays of a refused offer are removed."""
-        study = offer.study
+    def decide(
+        self,
+        offer: Offer,
+        decision: Literal["approved", "refused"],
+        how: How,
+        *,
+        clips: Provenance | None = None,
+        excluded: int = 0,
+    ) -> Decision:
+        """Write down what was decided; the arrays of a refused offer are removed.
+
+        Args:
+            clips: those that are approved; None approves all that there are when a release is made.
+            excluded: how many of the site's clips are not among them.
+        """
         made = Decision(
-            digest=offer.digest, study=study.digest(), name=study.name, decision=decision, how=how, at=int(time.time())
+            digest=offer.digest,
+            study=offer.study.digest(),
+            name=offer.study.name,
+            decision=decision,
+            how=how,
+            at=int(time.time()),
+            by=_account() if how == "steward" else "",
+            clips=None if clips is None else len(clips.clips),
+            excluded=excluded,
         )
-        (self.home / "approvals").mkdir(mode=0o700, parents=True, exist_ok=True)
+        folder = self.home / "approvals"
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         append_durably(self.home / "approvals.jsonl", made.model_dump_json())
-        write_atomic(self.home / "approvals" / f"{offer.digest}.json", made.model_dump_json(indent=1), mode=0o600)
+        if clips is not None:  # before the decision: one that names a list never stands without it
+            (folder / offer.digest).mkdir(mode=0o700, exist_ok=True)
+            clips.save(folder / offer.digest)
+        write_atomic(folder / f"{offer.digest}.json", made.model_dump_json(indent=1), mode=0o600)
+        if clips is None:
+            shutil.rmtree(folder / offer.digest, ignore_errors=True)
         if decision == "refused":
             shutil.rmtree(offer.folder, ignore_errors=True)
+        return made
 
     def last_approved(self, name: str) -> Offer | None:
         """What was approved last of the studies of a name."""
@@ -281,6 +322,13 @@ def _without_steward(policy: Policy, offer: Offer) -> How | None:
         return None
     listed = offer.arrays_digest in policy.public_arrays
     return how if listed or set(offer.compared().values()) <= {"equal", "close"} else None
+
+
+def _account() -> str:
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError):  # one without a name
+        return ""
 
 
 def _damaged(path: Path) -> HomeError:

@@ -1,4 +1,5 @@
 """Provenance of a stored release: kept with it, at the site, and compared with the corpus before the release is used.
+Of an approval, it lists the clips that were approved.
 
 Of each clip there is where its files were, their size and times, a keyed digest of their content, and one of its
 metadata: label, sex, age group. A file whose size, times and inode are as they were is taken to be as it was, so the
@@ -126,6 +127,28 @@ class Provenance(OwnRecord):
         """Of the content of all files."""
         return frozenset(source.digest for clip in self.clips.values() for source in clip.files.values())
 
+    def now(self, settings: SiteSettings, corpus: Corpus, clip: Clip, *, whole: bool = False) -> SourceClip | None:
+        """One of these clips as it is now; None if it is another one than it was. `whole` reads its files anyway."""
+        was = self.clips[clip.name]
+        if clip.speaker != was.speaker or was.files.keys() - _paths(clip).keys():
+            return None
+        known = {} if whole else was.files
+        now = _source(settings, self.attributes, corpus, clip, modalities=was.files, known=known)
+        if now.metadata != was.metadata or any(now.files[m].digest != file.digest for m, file in was.files.items()):
+            return None
+        return was.model_copy(update={"files": now.files})
+
+    def holds(self, settings: SiteSettings, corpus: Corpus, clip: Clip) -> bool:
+        """Whether a clip is one of these, has no other file than it had, and is as it was."""
+        was = self.clips.get(clip.name)
+        if was is None or _paths(clip).keys() & set(self.modalities) != was.files.keys():
+            return False
+        return self.now(settings, corpus, clip) is not None
+
+    def without(self, names: Collection[str]) -> Self:
+        """The same but for the clips of these names."""
+        return self.model_copy(update={"clips": {n: clip for n, clip in self.clips.items() if n not in names}})
+
     def files_of(self, speaker: SpeakerId) -> frozenset[WithdrawnFile]:
         """Of one person, as the list of those who have withdrawn holds them."""
         sources = (s for c in self.clips.values() if c.speaker == speaker for s in c.files.values())
@@ -136,9 +159,9 @@ class Provenance(OwnRecord):
 def _loaded(path: Path, stat: Stat) -> Provenance | None:
     del stat
     broken = HomeError(
-        f"the record of what was released, {path}, cannot be read",
+        f"the record of clips that were released or approved, {path}, cannot be read",
         expected="the file that this version wrote",
-        fix=f"delete the folder {path.parent}: the release is then made anew when it is requested",
+        fix=f"delete the folder {path.parent}: a release is then made anew, and an approval must be given again",
     )
     return read_own(path, Provenance.model_validate_json, broken)
 
@@ -171,9 +194,13 @@ class Changes:
 
 def find_changes(provenance: Provenance, settings: SiteSettings, *, whole: bool = False) -> Changes:
     """Compare what something was made of with the corpus as it is; `whole` reads files that look untouched, too."""
-    if not whole and _untouched(provenance, settings):
+    from moretta.client.clips.approved_clips import approved_names
+
+    names = approved_names(settings, provenance.study)
+    if not whole and (names is None or provenance.clips.keys() <= names) and _untouched(provenance, settings):
         return Changes()
     corpus, clips = labelled_corpus(settings, provenance.labels, provenance.classes)
+    clips = tuple(clip for clip in clips if names is None or clip.name in names)
     there = {clip.name: clip for clip in clips}
     found = Changes(unclear=_unclear(provenance, settings, corpus, there))
     if found.unclear:
@@ -183,12 +210,11 @@ def find_changes(provenance: Provenance, settings: SiteSettings, *, whole: bool 
         if name not in there or was.files.keys() - _paths(there[name]).keys():
             found.lost.append(name)
             continue
-        known = {} if whole else was.files
-        now = _source(settings, provenance.attributes, corpus, there[name], modalities=was.files, known=known)
-        if now.metadata == was.metadata and all(now.files[m].digest == file.digest for m, file in was.files.items()):
-            renewed[name] = was.model_copy(update={"files": now.files})
-        else:
+        now = provenance.now(settings, corpus, there[name], whole=whole)
+        if now is None:
             found.changed.append(name)
+        else:
+            renewed[name] = now
     found.gone = set(provenance.speakers - {clip.speaker for clip in clips})
     usable = {clip.name for clip in clips if _paths(clip).keys() & set(provenance.modalities)}
     found.added = [name for name in there if name in usable - provenance.clips.keys()]

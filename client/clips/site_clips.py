@@ -1,4 +1,5 @@
-"""Which clips a site may read: its own speakers', without those of people who have withdrawn, wherever these clips are.
+"""Which clips a site may read: its own speakers', without those of people who have withdrawn, wherever these clips are;
+for a study, those that its steward approved.
 
 `withdrawn.json` in the site's folder lists who has withdrawn. A clip is known by its speaker, and by a keyed digest of
 its content: clips that are moved to another speaker, or copied back from a backup, stay out.
@@ -134,8 +135,23 @@ def remove_withdrawn(home: Path, key: PseudonymKey, speaker: SpeakerId) -> None:
 
 
 def site_corpus(settings: SiteSettings, study: Study) -> tuple[Corpus, tuple[Clip, ...]]:
-    """The corpus that this site reads for a study, and the clips of its own speakers in it."""
-    return labelled_corpus(settings, study.labels, study.classes)
+    """The corpus that this site reads for a study, and the clips of its own speakers that were approved for it.
+
+    All that is made for a study is made of these. What was not approved is in no count either.
+    """
+    from moretta.client.clips.approved_clips import approved
+
+    corpus, clips = labelled_corpus(settings, study.labels, study.classes)
+    kept = approved(settings, study.digest(), corpus, clips)
+    if not kept:
+        expected, fix = "those that were approved", "review the study again: moretta site review DIGEST"
+        raise CorpusError(f"none of {len(clips)} clips was approved as it is now", expected=expected, fix=fix)
+    if len(kept) == len(clips):
+        return corpus, clips
+    left = {clip.speaker for clip in kept}
+    speakers = {name: speaker for name, speaker in corpus.speakers.items() if name in left}
+    dropped = tuple(drop for drop in corpus.dropped if drop.speaker in left)
+    return replace(corpus, clips=kept, speakers=speakers, dropped=dropped), kept
 
 
 def labelled_corpus(

@@ -123,6 +123,11 @@ class Account:
                 ) from error
         return cls(losses)
 
+    @property
+    def losses(self) -> tuple[Loss, ...]:
+        """All of them, in order."""
+        return self._losses
+
     def without(self, anonymizers: Collection[str]) -> Account:
         """The account but for the releases by these anonymizers."""
         return Account([e for e in self._losses if e.released_by is None or e.released_by[1] not in anonymizers])

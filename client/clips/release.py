@@ -244,15 +244,7 @@ def _account(settings: SiteSettings, study: Study, made: Sequence[tuple[Outgoing
     BudgetError: they would not; nothing is on the ledger then."""
     site_budget = settings.site_budget()
     planned = [part.loss() for part, _ in made if part.released]
-    if study.privacy.dp_sgd:  # losses by training on this release until the study's last round
-        pairs: dict[ModelKind, list[tuple[str, str]]] = {}
-        for part, statement in made:
-            tested = of_released(settings, study, frozenset(speaker for speaker, _ in part.released))
-            pairs[statement.modality] = [pair for pair in part.released if pair[0] not in tested]
-        for kind, cohort in cohorts(study, pairs, settings.names(study).released).items():
-            if cohort.clips:
-                plan = plan_training(study, cohort.clips_per_speaker, kind)
-                planned.append(plan.loss(cohort, study.train.rounds))
+    planned += training_ahead(settings, study, {statement.modality: part.released for part, statement in made})
     site_budget.check(planned)
     for part, statement in made:
         if part.released:
@@ -266,6 +258,28 @@ def _account(settings: SiteSettings, study: Study, made: Sequence[tuple[Outgoing
                 noise=statement.noise,
                 privacy=[p.model_dump() for p in statement.privacy],
             )
+
+
+def training_ahead(
+    settings: SiteSettings, study: Study, released: Mapping[Modality, Sequence[tuple[str, str]]]
+) -> list[Loss]:
+    """Losses by training on a release until the study's last round.
+
+    Args:
+        released: the site's own pseudonyms of speaker and clip, by modality.
+    """
+    if not study.privacy.dp_sgd:
+        return []
+    pairs: dict[ModelKind, list[tuple[str, str]]] = {}
+    for modality, theirs in released.items():
+        tested = of_released(settings, study, frozenset(speaker for speaker, _ in theirs))
+        pairs[modality] = [pair for pair in theirs if pair[0] not in tested]
+    trained = cohorts(study, pairs, settings.names(study).released)
+    return [
+        plan_training(study, cohort.clips_per_speaker, kind).loss(cohort, study.train.rounds)
+        for kind, cohort in trained.items()
+        if cohort.clips
+    ]
 
 
 def check_arrays(study: Study, shared: dict[str, Array]) -> None:

@@ -1,17 +1,15 @@
-"""What a data steward decides at a site: `moretta site pending`, `review`, `approve`, `refuse` and `withdraw`."""
+"""What a data steward decides at a site: `moretta site pending`, `refuse` and `withdraw`."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from moretta.deploy.cli.console import AsJson, Settings, SiteFolder, Yes, note, progress, read_study, show, site_home
-from moretta.shared.core.errors import StudyError
+from moretta.deploy.cli.console import AsJson, SiteFolder, Yes, show, site_home
 
 if TYPE_CHECKING:
     from moretta.client.clips.withdrawal import StillOut, Withdrawal
@@ -46,68 +44,6 @@ def pending(
     found = [offer_facts(chosen, offer) for offer in (offers.all() if everything else offers.pending())]
     lines = [line for facts in found for line in offer_lines(facts)]
     show({"offers": found}, lines or "No study waits", as_json=as_json)
-
-
-def review(
-    study: Annotated[Path, typer.Argument(help="Digest of an offer, or its beginning; or a study file.")],
-    *,
-    home: SiteFolder = None,
-    out: Annotated[Path, typer.Option(help="New or empty folder; keep it as closed as the clips.")] = Path("review"),
-    clips: Annotated[int, typer.Option(min=0, help="How many clips the page shows.")] = 6,
-    set_: Settings = None,
-    as_json: AsJson = False,
-) -> None:
-    """Make what would be released for a study, here, to see and hear it. Nothing leaves and nothing is spent.
-
-    Of an offer it uses the very arrays that were offered. Of a study file it makes arrays of its own: what it shows is
-    preliminary, since the coordinator's may be others.
-
-    Example: moretta site review study.toml --home clinic-a --out review
-    """
-    from moretta.deploy.site.approvals import find_offer
-    from moretta.deploy.site.review import PAGE, review_study
-
-    site = site_home(home)
-    offer = None if study.exists() else find_offer(site, str(study))
-    if offer is not None and set_:
-        raise StudyError("--set with an offer", expected="an offer as it is", fix="give a study file to try changes")
-    chosen = read_study(study, set_) if offer is None else offer.study
-    arrays = None if offer is None else offer.arrays()
-    with progress("Anonymizing") as step:
-        made = review_study(site, chosen, out, arrays=arrays, shown=clips, step=step, notify=note)
-    statement, digest = made.release.statement, chosen.digest()
-    lines = [f"{statement.clips} clips of {statement.speakers} speakers would be released for {digest}"]
-    if offer is None:
-        lines.append("Preliminary: made with arrays of this machine. Review the offer before you approve it")
-    lines.append(f"Look at {out / PAGE}, and listen to {out / 'media'}")
-    show({"study": digest, "statement": statement.model_dump(mode="json")}, lines, as_json=as_json)
-
-
-def approve(
-    digest: Digest,
-    *,
-    home: SiteFolder = None,
-    yes: Annotated[bool, typer.Option(help="Do not ask for confirmation.")] = False,
-) -> None:
-    """Approve a study with the very arrays that were offered: the site responds to it from now on, within the policy.
-
-    Look first: moretta site review DIGEST.
-
-    Example: moretta site approve 3f9a --home clinic-a
-    """
-    from moretta.client.offers import Offers
-    from moretta.client.policy import Policy
-    from moretta.deploy.site.approvals import find_offer, offer_facts, offer_lines
-
-    chosen = site_home(home)
-    offer, policy = find_offer(chosen, digest), Policy.load(chosen.policy_file)
-    policy.check_study(offer.study)
-    policy.check_public(offer.study, offer.arrays())
-    show(None, offer_lines(offer_facts(chosen, offer)), as_json=False)
-    if not yes:
-        typer.confirm("Respond to this study?", abort=True)
-    Offers(chosen.root).decide(offer, "approved", "steward")
-    typer.echo(f"Approved: {offer.digest}")
 
 
 def refuse(digest: Digest, *, home: SiteFolder = None) -> None:

@@ -8,17 +8,14 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import io
 import json
 from collections import Counter
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
@@ -26,27 +23,26 @@ from markupsafe import Markup
 from moretta.client.clips.release import make_release
 from moretta.client.clips.site_clips import site_corpus
 from moretta.client.policy import Policy
-from moretta.client.settings import of_folder
+from moretta.client.settings import SiteSettings, of_folder
 from moretta.client.site_home import SiteHome
 from moretta.client.training.data import held_out
 from moretta.client.transport.identity import Identity
 from moretta.deploy.runtime.anonymize_folder import write_media
 from moretta.deploy.runtime.planning import check_names, without_missing
 from moretta.deploy.runtime.run_folder import Notify, prepare_folder
-from moretta.shared.core.errors import ClipError, HomeError
+from moretta.deploy.site.review_media import original_pictures, original_sound, pictures, png, wav
+from moretta.shared.core.atomic import write_atomic
+from moretta.shared.core.errors import HomeError
 from moretta.shared.core.printable import shown
 from moretta.shared.core.workers import limit_threads
-from moretta.shared.data.clips import Clip
-from moretta.shared.data.media import SAMPLE_RATE
-from moretta.shared.data.recordings import read_pictures, read_sound
+from moretta.shared.data.clips import Clip, Corpus
 from moretta.shared.features.voice_forms import is_code
 from moretta.shared.release import Release, ReleasedClip
 from moretta.shared.release.anonymizer import prepare_public
 from moretta.shared.study.schema import Study
 
 PAGE = "review.html"
-_PICTURES = 4
-_PICTURE_HEIGHT = 128
+KEY_FILE = "pseudonym.key"
 Arrays = dict[str, npt.NDArray[Any]]
 
 
@@ -63,6 +59,65 @@ class Review:
     """Modalities that the study wants and the site has not, with the reason."""
     originals: dict[str, Clip]
     """By the pseudonym of the released clip."""
+    corpus: Corpus
+    """Of these clips, and maybe of other sites'."""
+    settings: SiteSettings
+    """Of the site, with a folder that this review alone uses."""
+
+
+def steward_settings(home: SiteHome) -> SiteSettings:
+    """The settings of a site whose steward looks at its clips; it need not be enrolled."""
+    site, policy = home.read(), Policy.load(home.policy_file)
+    policy.check_noise(seeded=site.simulated_seed is not None)
+    try:
+        name = Identity.load(home.identity_file).site
+    except HomeError:
+        name = "this-site"
+    return of_folder(home, name=name, policy=policy)
+
+
+def make_review(
+    settings: SiteSettings,
+    study: Study,
+    out: Path,
+    *,
+    arrays: Arrays | None = None,
+    own_names: bool = False,
+    step: Callable[[int, int], None] | None = None,
+    notify: Notify = lambda _: None,
+) -> Review:
+    """Make the release in `out/release`, of every clip that the site may read; see `review_study`.
+
+    Args:
+        own_names: use the pseudonyms that the site's own ledger and releases have, so that costs can be compared. The
+            key then lies in `out`, which must be inside the site's folder.
+    """
+    limit_threads(1)
+    check_names(study)
+    assert settings.policy is not None
+    settings.policy.check_study(study)
+    prepare_folder(out)
+    out.chmod(0o700)
+    scratch = replace(settings, home=out / ".site")
+    if own_names and settings.simulated_seed is None:
+        settings.pseudonyms()
+        scratch.home.mkdir(mode=0o700)
+        write_atomic(scratch.home / KEY_FILE, (settings.home / KEY_FILE).read_bytes(), mode=0o600)
+    corpus, clips = site_corpus(scratch, study)
+    there, absent = without_missing(corpus, study)  # no autoencoder is made ready for a site that has no video
+    public = prepare_public(there, notify) if arrays is None else arrays
+    release = make_release(scratch, there, public, folder=out / "release", progress=step)
+    names = scratch.names(there)
+    return Review(
+        study=study,
+        policy=settings.policy,
+        release=release,
+        held_out=frozenset(map(names.released, held_out(scratch, there, release.folder))),
+        absent=absent,
+        originals={names.released(names.key.clip(clip.name)): clip for clip in clips},
+        corpus=corpus,
+        settings=scratch,
+    )
 
 
 def review_study(
@@ -86,62 +141,46 @@ def review_study(
     Raises:
         PolicyError: this study would be refused.
     """
-    limit_threads(1)
-    check_names(study)
-    site, policy = home.read(), Policy.load(home.policy_file)
-    policy.check_noise(seeded=site.simulated_seed is not None)
-    try:
-        name = Identity.load(home.identity_file).site
-    except HomeError:
-        name = "this-site"
-    settings = of_folder(home, name=name, policy=policy)
-    policy.check_study(study)
-    prepare_folder(out)
-    out.chmod(0o700)
-    scratch = replace(settings, home=out / ".site")
-    corpus, clips = site_corpus(scratch, study)
-    there, absent = without_missing(corpus, study)  # no autoencoder is made ready for a site that has no video
-    public = prepare_public(there, notify) if arrays is None else arrays
-    release = make_release(scratch, there, public, folder=out / "release", progress=step)
-    write_media(release, out / "media", fps=study.face.fps)
-    names = scratch.names(there)
-    review = Review(
-        study=study,
-        policy=policy,
-        release=release,
-        held_out=frozenset(map(names.released, held_out(scratch, there, release.folder))),
-        absent=absent,
-        originals={names.released(names.key.clip(clip.name)): clip for clip in clips},
-    )
+    review = make_review(steward_settings(home), study, out, arrays=arrays, step=step, notify=notify)
+    write_media(review.release, out / "media", fps=study.face.fps)
     (out / PAGE).write_text(_page(review, out / "media", shown), encoding="utf-8")
     (out / PAGE).chmod(0o600)
     return review
 
 
-def _page(review: Review, media: Path, count: int) -> str:
-    """The whole page; every text is escaped, and the content security policy allows data of the page alone."""
+def templates() -> Environment:
+    """For pages of the steward: every text is escaped and printable."""
     environment = Environment(
         autoescape=True, finalize=shown, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters["number"] = lambda value: "no finite guarantee" if value is None else f"{value:,.4g}"
-    style = _asset("review.css")
+    return environment
+
+
+def _page(review: Review, media: Path, count: int) -> str:
+    """The whole page; the content security policy allows data of the page alone."""
+    style = asset("review.css")
     digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
     clips = review.release.clips
     files = {p.name: p.stat().st_size for p in sorted(review.release.folder.iterdir())}
-    return environment.from_string(_asset("review.html")).render(
-        style=Markup(style),  # noqa: S704 - our own file
-        security=f"default-src 'none'; img-src data:; media-src data:; style-src 'sha256-{digest}'",
-        study=review.study,
-        digest=review.study.digest(),
-        statement=review.release.statement,
-        files=files,
-        total=sum(files.values()),
-        absent=review.absent,
-        held_out=len(review.held_out),
-        emotions=Counter(str(clip.emotion) for clip in clips),
-        line=json.dumps(clips[0].model_dump(mode="json"), indent=1) if clips else "",
-        policy=review.policy.model_dump(),
-        clips=[_before_and_after(review, clip, media) for clip in _chosen(clips, count)],
+    return (
+        templates()
+        .from_string(asset("review.html"))
+        .render(
+            style=Markup(style),  # noqa: S704 - our own file
+            security=f"default-src 'none'; img-src data:; media-src data:; style-src 'sha256-{digest}'",
+            study=review.study,
+            digest=review.study.digest(),
+            statement=review.release.statement,
+            files=files,
+            total=sum(files.values()),
+            absent=review.absent,
+            held_out=len(review.held_out),
+            emotions=Counter(str(clip.emotion) for clip in clips),
+            line=json.dumps(clips[0].model_dump(mode="json"), indent=1) if clips else "",
+            policy=review.policy.model_dump(),
+            clips=[_before_and_after(review, clip, media) for clip in _chosen(clips, count)],
+        )
     )
 
 
@@ -160,51 +199,30 @@ def _chosen(clips: tuple[ReleasedClip, ...], count: int) -> list[ReleasedClip]:
 
 def _before_and_after(review: Review, clip: ReleasedClip, media: Path) -> dict[str, Any]:
     """One clip as it is and as it would be released. Media are `data:` addresses."""
-    import soundfile
-
     original = review.originals[clip.clip]
     face = review.release.anonymizer("face")
     is_seen = face is not None and not is_code(face.form)
     shown_faces = review.release.arrays("face") if is_seen else ()
     released = next((a for c, a in shown_faces if c.clip == clip.clip), None)
-    samples, frames = None, None
-    with suppress(ClipError):
-        samples = read_sound(original)
-    with suppress(ClipError):
-        frames = read_pictures(original, fps=review.study.face.fps)
-    target = io.BytesIO()
-    if samples is not None:
-        soundfile.write(target, samples, SAMPLE_RATE, subtype="PCM_16", format="WAV")
+    samples = original_sound(original)
     sound = media / f"{clip.clip}.wav"
     return {
         "released": clip,
-        "original_sound": "" if samples is None else _data("audio/wav", target.getvalue()),
+        "original_sound": "" if samples is None else _data("audio/wav", wav(samples)),
         "released_sound": _data("audio/wav", sound.read_bytes()) if sound.exists() else "",
-        "original_pictures": _pictures(frames),
+        "original_pictures": _pictures(original_pictures(original, fps=review.study.face.fps)),
         "released_pictures": _pictures(released),
     }
 
 
 def _pictures(frames: npt.NDArray[Any] | None) -> list[str]:
-    """Some frames, evenly spaced, as PNG."""
-    import cv2
-
-    if frames is None or not len(frames):
-        return []
-    places = np.linspace(0, len(frames) - 1, min(_PICTURES, len(frames))).round().astype(int)
-    pictures = []
-    for place in places:
-        picture = frames[place][:, :, ::-1]  # cv2 has blue first
-        height, width = picture.shape[:2]
-        size = (max(1, round(width * _PICTURE_HEIGHT / height)), _PICTURE_HEIGHT)
-        scaled = cv2.resize(picture, size, interpolation=cv2.INTER_AREA if height > size[1] else cv2.INTER_NEAREST)
-        pictures.append(_data("image/png", cv2.imencode(".png", scaled)[1].tobytes()))
-    return pictures
+    return [_data("image/png", png(picture)) for picture in pictures(frames)]
 
 
 def _data(kind: str, content: bytes) -> str:
     return f"data:{kind};base64,{base64.b64encode(content).decode()}"
 
 
-def _asset(name: str) -> str:
+def asset(name: str) -> str:
+    """The text of a file beside this module."""
     return resources.files("moretta.deploy.site").joinpath(name).read_text(encoding="utf-8")

@@ -232,7 +232,12 @@ def _broken(cls: type[Attacker], anchors: dict[tuple[str, str], Result], family:
             if value > cls.max_unprotected_eer:
                 limit = f"at most {cls.max_unprotected_eer} wanted"
                 return f"it cannot break unprotected data: EER {value:.3f} there, {limit}"
-        # Clearly above chance: the whole interval; without one, twice chance or halfway to certainty.
-        elif not (low > chance if found.low is not None else value >= min(2 * chance, (1 + chance) / 2)):
+        # Clearly above chance: the whole interval, if there is one
+        elif not (low > chance if found.low is not None else clearly_above(value, chance)):
             return f"it cannot break unprotected data: top-1 {value:.3f} there, chance {chance:.3f}"
     return ""
+
+
+def clearly_above(value: float, chance: float) -> bool:
+    """Whether a top-1 without an interval says that an attacker works: twice chance, or halfway to certainty."""
+    return value >= min(2 * chance, (1 + chance) / 2)

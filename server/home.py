@@ -6,6 +6,7 @@ registry.sqlite  sites, tokens, certificates, node keys
 audit.jsonl      what happened, hash-chained
 superlink/       Flower's SuperLink: state, its TLS files, FLWR_HOME, logs
 studies/         one folder a run
+findings/        where the report of each study is, and which sites may have it
 server.pid       locked for as long as a server runs on this folder: the lock goes with the process however that ends
 server.json      where that server listens, and how it is
 messages.sent    touched whenever a study has sent messages to sites
@@ -30,7 +31,7 @@ from moretta.shared.core.errors import EnrollmentError, HomeError
 from moretta.shared.core.printable import from_toml
 from moretta.shared.enrollment import join_address, split_address
 
-SETTINGS_FILE = "server.toml"
+SETTINGS_FILE, FINDINGS_FOLDER = "server.toml", "findings"
 CONNECTION = "moretta"
 """Name of the SuperLink's connection in the FLWR_HOME that the server keeps."""
 MIB = 1 << 20
@@ -111,6 +112,7 @@ class ServerHome:
         self.audit_log = root / "audit.jsonl"
         self.superlink = root / "superlink"
         self.studies = root / "studies"
+        self.findings = root / FINDINGS_FOLDER
         self.lock_file = root / "server.pid"
         self.state_file = root / "server.json"
         self.sent_file = root / "messages.sent"

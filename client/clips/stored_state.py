@@ -129,9 +129,9 @@ def note_sent(settings: SiteSettings, study: Study, what: What, *, run: int, rou
         _append(_record(settings, study.digest()), line)
 
 
-def all_sent(settings: SiteSettings) -> list[list[Line]]:
-    """The lines of each study."""
-    return [_lines(path) for path in sorted((settings.home / "sent").glob("[!.]*.jsonl"))]
+def all_sent(home: Path) -> list[list[Line]]:
+    """The lines of each study, by the site's folder."""
+    return [_lines(path) for path in sorted((home / "sent").glob("[!.]*.jsonl"))]
 
 
 def _record(settings: SiteSettings, study: str) -> Path:

@@ -70,7 +70,9 @@ def withdraw(settings: SiteSettings, speaker: SpeakerId) -> Withdrawal:
     kept = {short: _kept(settings, short) for short in stored_studies(settings)}
     files |= {file for found in kept.values() for made in found.values() if made for file in made.files_of(speaker)}
     known = speaker in settings.withdrawn.speakers or files or _cohorts(settings, Ledger(settings.ledger), speaker)
-    if not known and not any(speaker in line.get("speakers", {}) for lines in all_sent(settings) for line in lines):
+    if not known and not any(
+        speaker in line.get("speakers", {}) for lines in all_sent(settings.home) for line in lines
+    ):
         raise CorpusError(
             f"no clip of speaker {speaker} in this site's corpus, and no record of one",
             expected="a person whose clips this site has or had",
@@ -106,7 +108,7 @@ def give_back(settings: SiteSettings, speaker: SpeakerId) -> None:
 def still_out(settings: SiteSettings, speaker: SpeakerId) -> Iterator[StillOut]:
     """The data about a person that left, by study and server; of earlier versions as far as the ledger shows."""
     by_study: dict[tuple[str, str, str], list[Line]] = defaultdict(list)
-    for lines in all_sent(settings):
+    for lines in all_sent(settings.home):
         for line in lines:
             if speaker in line.get("speakers", {}):
                 by_study[line["study"], line["server"], line["ca_fingerprint"]].append(line)

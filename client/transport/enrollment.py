@@ -34,6 +34,7 @@ from moretta.shared.pb import enrollment_pb2 as pb
 from moretta.shared.pb.enrollment_pb2_grpc import EnrollmentStub
 
 CALL_SECONDS = 30.0
+_REPORT_SECONDS = 120.0
 _LOOK_SECONDS = 0.2
 Reply = TypeVar("Reply")
 _CLOCK_SKEW = dt.timedelta(minutes=5)
@@ -141,6 +142,16 @@ async def info(identity: Identity) -> pb.InfoReply:
 async def status(identity: Identity) -> pb.StatusReply:
     """This site's status at the server. Raises as `renew` does."""
     return await _call(identity, lambda stub: stub.Status(pb.StatusRequest(), timeout=CALL_SECONDS))
+
+
+async def findings(identity: Identity, study: str, channel: grpc.aio.Channel | None = None) -> bytes:
+    """`report.json` of a study, by its digest, unchecked; empty while there is none for this site.
+
+    Raises as `renew` does.
+    """
+    request = pb.FindingsRequest(study=study)
+    reply = await _call(identity, lambda stub: stub.Findings(request, timeout=_REPORT_SECONDS), channel)
+    return bytes(reply.report_json)
 
 
 async def leave(home: SiteHome, *, offline: bool = False) -> None:

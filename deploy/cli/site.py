@@ -15,7 +15,7 @@ import typer
 from moretta.deploy.cli import review, steward
 from moretta.deploy.cli.budget import ledger
 from moretta.deploy.cli.console import AsJson, SiteFolder, listed, show, site_home
-from moretta.shared.core.errors import CorpusError, EnrollmentError, ExitCode
+from moretta.shared.core.errors import CorpusError, EnrollmentError, ExitCode, StudyError
 
 if TYPE_CHECKING:
     from moretta.client.site_home import SiteHome
@@ -122,6 +122,46 @@ def status(
     show(facts, lines, as_json=as_json)
     if local and (state is None or not state.online):
         raise typer.Exit(ExitCode.RUN_FAILED)
+
+
+@app.command()
+def report(
+    study: Annotated[str, typer.Argument(metavar="[STUDY]", help="Digest of a study, or its beginning.")] = "",
+    *,
+    home: SiteFolder = None,
+    as_json: AsJson = False,
+) -> None:
+    """Fetch the report of a finished study that got something from this site, make its page, and show its verdict.
+
+    Without STUDY it lists all of them. Figures of single people are there for this site's own people alone.
+
+    Example: moretta site report 3f9a --home clinic-a
+    """
+    from moretta.deploy.site import site_report
+    from moretta.shared.audit.report import report_file, verdict
+    from moretta.shared.audit.report.summary import findings
+
+    chosen = site_home(home)
+    sent = [part for part in site_report.studies_sent(chosen) if part[0].startswith(study)]
+    if not study:
+        facts: list[dict[str, Any]] = [
+            {"study": digest, "name": name, "last_sent": at, "kept": site_report.kept_report(chosen, digest).exists()}
+            for digest, name, at in sent
+        ]
+        lines = [f"{f['study'][:16]} {f['name']}: {'report kept' if f['kept'] else 'no report yet'}" for f in facts]
+        show({"studies": facts}, lines or "Nothing has left this site", as_json=as_json)
+        return
+    if len(sent) != 1:
+        found = f"{len(sent)} studies got something from this site under {study}"
+        raise StudyError(found, expected="the digest of one", fix="`moretta site report` lists them")
+    digest, name, _ = sent[0]
+    made = _await(site_report.fetch_report(chosen, digest))
+    if made is None:
+        raise StudyError(f"the server has no report of {name} ({digest[:16]}) for this site yet", fix="try again later")
+    page = report_file.write_html(made, site_report.kept_report(chosen, digest))
+    facts_of = {"study": digest, "gate": made.gate.model_dump(mode="json"), "report": str(page)}
+    lines = [*verdict.lines(made.gate), *findings(made), f"Page: {page}", "This site's ledger: moretta site ledger"]
+    show(facts_of, lines, as_json=as_json)
 
 
 @app.command()

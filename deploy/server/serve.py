@@ -18,6 +18,7 @@ from moretta.deploy.server.superlink_process import FlowerProcesses
 from moretta.server.audit_log import AuditLog
 from moretta.server.enrollment.authority import CertificateAuthority, load_certificate
 from moretta.server.enrollment.countersign import Countersigner
+from moretta.server.enrollment.findings import FindingsService
 from moretta.server.enrollment.nodes import NodeKeeper
 from moretta.server.enrollment.service import EnrollmentService
 from moretta.server.enrollment.site_registry import SiteRegistry
@@ -100,8 +101,9 @@ class _ServerParts:
             self.authority, self.registry, self.audit, self._facts, site_hours=site_hours, clock=clock
         )
         countersigner = Countersigner(self.registry, self.certificates, self.audit, clock)
+        findings = FindingsService(home.findings, settings.limits.max_call_bytes)
         services: dict[str, Sequence[Method]] = {
-            ENROLLMENT: [*enrollment.methods(), *countersigner.methods()],
+            ENROLLMENT: [*enrollment.methods(), *countersigner.methods(), *findings.methods()],
             RELAY: self.relay.methods(),
             HEALTH: health_methods(lambda: self.problems),
         }

@@ -17,8 +17,9 @@ from moretta.deploy.runtime.control import Control, ControlError
 from moretta.deploy.runtime.planning import check_names
 from moretta.deploy.runtime.run_folder import Notify, Outcome, ProgressMonitor, conclude, interruptible
 from moretta.server.enrollment.database import SiteRecord
+from moretta.server.enrollment.findings import offer_findings
 from moretta.server.enrollment.site_registry import SiteRegistry
-from moretta.server.home import ServerHome, running_server
+from moretta.server.home import FINDINGS_FOLDER, ServerHome, running_server
 from moretta.server.stages.lifecycle import announce_attempt, newest_attempt, working_pid, write_outcome
 from moretta.server.stages.state import RESUME_FILE
 from moretta.shared.core.device import resolve_device
@@ -137,6 +138,9 @@ class StudyRun:
             RunError: the stages that need no site ended without an outcome.
         """
         self.plan.save(self.folder)
+        taking_part = [site.name for site in self.plan.sites]
+        findings = self.plan.server_home / FINDINGS_FOLDER
+        offer_findings(findings, self.folder, study=self.plan.study.digest(), sites=taking_part)
         start, monitor = self.clock(), ProgressMonitor(self.folder, self.notify)
         with interruptible(fix=f"go on with: moretta study run ... --out {self.folder} --resume"):
             self._run_sites(monitor)

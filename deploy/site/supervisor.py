@@ -26,12 +26,17 @@ from moretta.client.transport.connector import Connector, LoopbackServer
 from moretta.client.transport.identity import WAY_BACK, Identity
 from moretta.client.transport.server_channel import ChannelDown, ServerChannel
 from moretta.deploy.runtime.control import installed_bundle
+from moretta.deploy.site.site_report import fetch_report, kept_report, studies_sent
 from moretta.deploy.site.supernode import SuperNodeCommand, SuperNodeKeeper
+from moretta.shared.audit.report import verdict
 from moretta.shared.core.atomic import write_atomic
 from moretta.shared.core.errors import EnrollmentError, MorettaError
 from moretta.shared.messages.relay import Bundle
 
 _STATE_SECONDS = 1.0
+_REPORT_SECONDS = 30.0
+_LATEST_REPORT_SECONDS = 14 * 24 * 3600.0
+"""After the last thing that left for a study; later its report is fetched by hand."""
 _WATCH_SECONDS = 2.0
 _BASE_SECONDS, _CAP_SECONDS = 2.0, 300.0
 """Of the pauses between attempts to renew a certificate."""
@@ -100,6 +105,7 @@ class _Site:
             "renewal": self._renewal.keep(),
             "state": self._write_state(),
             "journal": self._show_journal(),
+            "reports": self._fetch_reports(),
         }
         lasting: set[asyncio.Future[Any]] = {asyncio.create_task(part, name=name) for name, part in parts.items()}
         lasting.add(self._end)
@@ -132,6 +138,23 @@ class _Site:
             for line in follower.lines():
                 _log.info("%s", line)
             await asyncio.sleep(_STATE_SECONDS)
+
+    async def _fetch_reports(self) -> None:
+        """Keep the report of each study that is over and got something from here, and show its verdict once."""
+        while True:
+            await asyncio.sleep(_REPORT_SECONDS)
+            for study, name, at in await asyncio.to_thread(lambda: list(studies_sent(self._home))):
+                over = kept_report(self._home, study).exists() or time.time() - at > _LATEST_REPORT_SECONDS
+                if over or self._channel.channel is None:
+                    continue
+                try:
+                    found = await fetch_report(self._home, study, self._channel.channel)
+                except MorettaError as error:
+                    _log.warning("the report of %s could not be had: %s", name, error)
+                    continue
+                if found is not None:
+                    _log.info("study %s is over: %s", name, "; ".join(verdict.lines(found.gate)))
+                    _log.info("its report: moretta site report %s; this site's ledger: moretta site ledger", study[:16])
 
     async def _write_state(self) -> None:
         while True:

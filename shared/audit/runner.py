@@ -13,12 +13,12 @@ import numpy as np
 
 from moretta.shared.audit.attackers.base import Attacker, Embedder, attacker_names, get_attacker
 from moretta.shared.audit.attackers.open_set import embed_once
+from moretta.shared.audit.blinding import outlying
 from moretta.shared.audit.dataset import ClipSet
 from moretta.shared.audit.execute import Inputs, run_unit, scenarios_of, units_of
 from moretta.shared.audit.kept_units import shared_places
 from moretta.shared.audit.measure import failed
 from moretta.shared.audit.metrics.scores import METRICS
-from moretta.shared.audit.outlying import outlying
 from moretta.shared.audit.protocol import SCENARIOS, SetName, TrialPlan, make_plan
 from moretta.shared.audit.result import Result
 from moretta.shared.audit.run_attacks import run_all

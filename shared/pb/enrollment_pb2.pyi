@@ -112,3 +112,15 @@ class CountersignHeadReply(_message.Message):
     certificate_der: bytes
     signature: bytes
     def __init__(self, site: _Optional[str] = ..., head: _Optional[str] = ..., length: _Optional[int] = ..., unix_time: _Optional[int] = ..., certificate_der: _Optional[bytes] = ..., signature: _Optional[bytes] = ...) -> None: ...
+
+class FindingsRequest(_message.Message):
+    __slots__ = ("study",)
+    STUDY_FIELD_NUMBER: _ClassVar[int]
+    study: str
+    def __init__(self, study: _Optional[str] = ...) -> None: ...
+
+class FindingsReply(_message.Message):
+    __slots__ = ("report_json",)
+    REPORT_JSON_FIELD_NUMBER: _ClassVar[int]
+    report_json: bytes
+    def __init__(self, report_json: _Optional[bytes] = ...) -> None: ...

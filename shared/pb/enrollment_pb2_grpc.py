@@ -64,6 +64,11 @@ class EnrollmentStub:
                 request_serializer=moretta_dot_shared_dot_pb_dot_enrollment__pb2.CountersignHeadRequest.SerializeToString,
                 response_deserializer=moretta_dot_shared_dot_pb_dot_enrollment__pb2.CountersignHeadReply.FromString,
                 _registered_method=True)
+        self.Findings = channel.unary_unary(
+                '/moretta.enrollment.v1.Enrollment/Findings',
+                request_serializer=moretta_dot_shared_dot_pb_dot_enrollment__pb2.FindingsRequest.SerializeToString,
+                response_deserializer=moretta_dot_shared_dot_pb_dot_enrollment__pb2.FindingsReply.FromString,
+                _registered_method=True)
 
 
 class EnrollmentServicer:
@@ -113,6 +118,13 @@ class EnrollmentServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Findings(self, request, context):
+        """The report of a study that the calling site took part in; empty while it is not over, and for any other study.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_EnrollmentServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -145,6 +157,11 @@ def add_EnrollmentServicer_to_server(servicer, server):
                     servicer.CountersignHead,
                     request_deserializer=moretta_dot_shared_dot_pb_dot_enrollment__pb2.CountersignHeadRequest.FromString,
                     response_serializer=moretta_dot_shared_dot_pb_dot_enrollment__pb2.CountersignHeadReply.SerializeToString,
+            ),
+            'Findings': grpc.unary_unary_rpc_method_handler(
+                    servicer.Findings,
+                    request_deserializer=moretta_dot_shared_dot_pb_dot_enrollment__pb2.FindingsRequest.FromString,
+                    response_serializer=moretta_dot_shared_dot_pb_dot_enrollment__pb2.FindingsReply.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -309,6 +326,33 @@ class Enrollment:
             '/moretta.enrollment.v1.Enrollment/CountersignHead',
             moretta_dot_shared_dot_pb_dot_enrollment__pb2.CountersignHeadRequest.SerializeToString,
             moretta_dot_shared_dot_pb_dot_enrollment__pb2.CountersignHeadReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Findings(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/moretta.enrollment.v1.Enrollment/Findings',
+            moretta_dot_shared_dot_pb_dot_enrollment__pb2.FindingsRequest.SerializeToString,
+            moretta_dot_shared_dot_pb_dot_enrollment__pb2.FindingsReply.FromString,
             options,
             channel_credentials,
             insecure,

@@ -26,8 +26,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from moretta.client.transport.identity import Identity, openssh_private
 from moretta.server.audit_log import AuditLog
 from moretta.server.enrollment.countersign import Countersigner
+from moretta.server.enrollment.findings import FindingsService
 from moretta.server.enrollment.nodes import header_form
 from moretta.server.enrollment.service import EnrollmentService
 from moretta.server.home import Limits
@@ -174,6 +176,7 @@ class RunningPort:
         admission: Admission | None = None,
     ):
         self.folder, self.limits = folder, limits or Limits()
+        self.findings = folder / "findings"
         self.clock = clock or Clock(time.time())
         self.office = Office.at(folder, self.clock)
         self.audit = AuditLog(folder / "audit.jsonl", self.clock)
@@ -202,7 +205,8 @@ class RunningPort:
             HEALTH: health_methods(lambda: self.problems),
         }
         countersigner = Countersigner(self.office.registry, self.certificates, self.audit, self.clock, lambda: 0.0)
-        services[ENROLLMENT] = [*services[ENROLLMENT], *countersigner.methods()]
+        findings = FindingsService(self.findings, self.limits.max_call_bytes)
+        services[ENROLLMENT] = [*services[ENROLLMENT], *countersigner.methods(), *findings.methods()]
         self.superlink = SuperLinkClient(address, max_response_bytes=self.limits.max_call_bytes) if address else None
         if self.superlink:
             self.relay = RelayService(
@@ -252,6 +256,17 @@ class RunningPort:
     def with_token(self, join: JoinString) -> Calls:
         made = derive_bootstrap(join.secret, token_id=join.token_id, expires=join.expires)
         return Calls(self.channel(made.key_pem, made.certificate_pem))
+
+    def identity(self, site: SiteKeys) -> Identity:
+        """As the site itself keeps it."""
+        return Identity(
+            site=site.name,
+            address=self.office.address,
+            ca_pem=self.office.authority.pem.decode(),
+            certificate_pem=to_pem(site.certificate).decode(),
+            tls_key_pem=key_pem(site.key).decode(),
+            node_key=openssh_private(site.node_key),
+        )
 
     def as_site(self, site: SiteKeys) -> Calls:
         return Calls(self.channel(key_pem(site.key), to_pem(site.certificate)))

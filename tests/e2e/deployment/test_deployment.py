@@ -67,6 +67,21 @@ def test_the_report_of_a_deployment_says_what_it_is_and_warns_of_seeded_noise(un
     assert scenarios == {"semi-informed", "constant"}  # what needs originals cannot be had: they never left the sites
 
 
+def test_a_site_gets_the_report_of_its_study_and_makes_the_page_itself(network: Network, undisturbed: StudyRun) -> None:
+    site, study = network.sites[0], undisturbed.digest()
+    listed = json.loads(network.moretta("site", "report", "--home", str(site.home), "--json"))
+    assert study in [row["study"] for row in listed["studies"]]
+    found = json.loads(network.moretta("site", "report", study[:12], "--home", str(site.home), "--json"))
+    assert found["gate"] == undisturbed.report()["gate"]
+    assert "ran over the network with 3 enrolled sites" in Path(found["report"]).read_text(encoding="utf-8")
+    kept = Path(found["report"]).with_name("report.json").read_text(encoding="utf-8")
+    releases = undisturbed.out / "server" / "releases"
+    own, other = ({c.speaker for c in open_release(releases / name).clips} for name in (site.name, "site-01"))
+    whole = (undisturbed.out / "report.json").read_text(encoding="utf-8")
+    assert any(person in whole for person in other)
+    assert any(person in kept for person in own) and not any(person in kept for person in other)
+
+
 def test_the_model_of_a_deployment_is_exported_as_that_of_the_simulation_and_reads_its_releases(
     simulated: StudyRun, undisturbed: StudyRun, tmp_path: Path
 ) -> None:

@@ -10,10 +10,10 @@ from typing import Any
 
 import grpc
 import pytest
-from ports import RunningPort, SiteKeys, key_pem, refusal, to_pem
+from ports import RunningPort, SiteKeys, refusal
 
 from moretta.client.accounting.ledger import Countersigned, Ledger, receipt_path, stored_receipt
-from moretta.client.transport.identity import Identity, openssh_private
+from moretta.client.transport.identity import Identity
 from moretta.client.transport.server_channel import site_channel
 from moretta.deploy.server.server_admin import ServerAdmin
 from moretta.server.audit_log import verify_log
@@ -30,17 +30,6 @@ def port(tmp_path: Path) -> Iterator[RunningPort]:
     port = RunningPort(tmp_path, None)
     yield port
     port.close()
-
-
-def _identity(port: RunningPort, site: SiteKeys) -> Identity:
-    return Identity(
-        site=site.name,
-        address=port.office.address,
-        ca_pem=port.office.authority.pem.decode(),
-        certificate_pem=to_pem(site.certificate).decode(),
-        tls_key_pem=key_pem(site.key).decode(),
-        node_key=openssh_private(site.node_key),
-    )
 
 
 Sign = Callable[[], None]
@@ -68,7 +57,7 @@ def ledger(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def sign(port: RunningPort, site: SiteKeys, ledger: Path) -> Sign:
-    return _signing(port, _identity(port, site), ledger)
+    return _signing(port, port.identity(site), ledger)
 
 
 def _spend(path: Path, number: int) -> None:
@@ -134,12 +123,12 @@ def test_the_server_remembers_through_a_restart_and_through_reenrollment(
     again = SiteKeys.new("clinic-a")
     join = port.office.join("clinic-a", reenroll=True)
     again.certificate = port.with_token(join).enroll(again).certificate_der
-    under_new_keys = _signing(port, _identity(port, again), ledger)
+    under_new_keys = _signing(port, port.identity(again), ledger)
     _spend(ledger, 1)
     under_new_keys()  # the same file goes on
     other = tmp_path / "new-home" / "ledger.jsonl"
     with pytest.raises(RefusedError, match="of 0 entries; expected at least 4"):
-        _signing(port, _identity(port, again), other)()
+        _signing(port, port.identity(again), other)()
     port.certificates.renew()  # and under another key of the server
     _spend(ledger, 1)
     under_new_keys()
@@ -153,7 +142,7 @@ def test_sites_have_heads_of_their_own(port: RunningPort, sign: Sign, ledger: Pa
     sign()
     other = tmp_path / "other" / "ledger.jsonl"
     _spend(other, 1)
-    _signing(port, _identity(port, port.enrolled("other")), other)()
+    _signing(port, port.identity(port.enrolled("other")), other)()
 
 
 def test_a_revoked_site_and_one_with_a_join_string_alone_get_no_signature(port: RunningPort, site: SiteKeys) -> None:

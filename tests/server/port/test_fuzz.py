@@ -91,5 +91,5 @@ def test_any_message_is_served_or_refused_by_name(fuzzed: Fuzzed, path: str, cal
 
 def test_every_method_of_both_protocols_is_fuzzed() -> None:
     assert {path.rpartition("/")[2] for path in METHODS} == {
-        *("Info", "Enroll", "Renew", "Status", "Leave", "CountersignHead", "Call", "Check"),
+        *("Info", "Enroll", "Renew", "Status", "Leave", "CountersignHead", "Findings", "Call", "Check"),
     }

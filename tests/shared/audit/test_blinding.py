@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from moretta.shared.audit.blinding import FEWEST_PEOPLE, outlying
 from moretta.shared.audit.dataset import ClipSet
-from moretta.shared.audit.outlying import FEWEST_PEOPLE, outlying
 from moretta.shared.audit.runner import audit
 from moretta.shared.release.release_format import ReleasedClip
 

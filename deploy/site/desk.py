@@ -83,7 +83,7 @@ class Desk:
                 (self.choice.excluded.add if number in ticked else self.choice.excluded.discard)(name)
 
     def act(self, button: str, fields: dict[str, list[str]]) -> str:
-        """Do what a button says; returns the page to show. Raises MorettaError for a rule that cannot be."""
+        """Do what a button says; returns the page to show, at its place. Raises MorettaError for an impossible rule."""
         action, _, what = button.partition(":")
         if action in ("exclude", "include"):
             names: set[str] = set()
@@ -96,13 +96,17 @@ class Desk:
             self.choice.excluded = self.choice.excluded | names if action == "exclude" else self.choice.excluded - names
             changed = abs(len(self.choice.excluded) - before)
             self.note = f"{changed} clips {action}d." if names else "Your ticks are kept."
-        elif action == "page" and what.isdecimal():
+            return ".#rules" if what == "rule" else ".#people"
+        if action == "page" and what.isdecimal():
             self.page = min(int(what), self.pages - 1)
-        elif action == "order":
+            return ".#clips"
+        if action == "order":
             self.order, self.page = ("person" if what == "person" else "risk"), 0
-        elif action == "confirm":
+            return ".#clips"
+        if action == "confirm":
             self.choice.check(self.offer)
             return "confirm"
+        self.note = "Your ticks are kept."
         return "confirm?refuse=1" if action == "refuse" else "."
 
     def decide(self, decision: str, chosen: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import fcntl
 import json
 import os
 import shutil
@@ -19,15 +20,18 @@ class Chromium:
 
     def __init__(self, profile: Path) -> None:
         assert CHROMIUM is not None
-        to_read, self._out = os.pipe()
-        self._in, to_write = os.pipe()
+        (reading, self._out), (self._in, writing) = os.pipe(), os.pipe()
+        # High numbers: the browser wants the pipes as 3 and 4
+        to_read, to_write = (fcntl.fcntl(descriptor, fcntl.F_DUPFD, 50) for descriptor in (reading, writing))
         command = f'exec "$0" {_FLAGS} --remote-debugging-pipe --user-data-dir="$1" 3<&{to_read} 4>&{to_write}'
-        shell = ["sh", "-c", command, CHROMIUM, str(profile)]
+        shell = ["bash", "-c", command, CHROMIUM, str(profile)]
         self._process = subprocess.Popen(shell, pass_fds=(to_read, to_write), stderr=subprocess.DEVNULL)
-        os.close(to_read)
-        os.close(to_write)
+        for descriptor in (reading, writing, to_read, to_write):
+            os.close(descriptor)
         self._rest, self._number, self._session = b"", 0, ""
         self.problems: list[str] = []
+        self.addresses: list[str] = []
+        """Of every request."""
         self.events: list[str] = []
         target = self.call("Target.createTarget", url="about:blank")["targetId"]
         self._session = self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
@@ -103,5 +107,5 @@ class Chromium:
         elif method == "Runtime.exceptionThrown":
             self.problems.append(str(about["exceptionDetails"]))
         elif method == "Network.requestWillBeSent":
-            self.events.append(about["request"]["url"])
+            self.addresses.append(about["request"]["url"])
         return found

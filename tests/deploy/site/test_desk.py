@@ -89,7 +89,7 @@ class Browser:
         """Press a button of the page and get the next one."""
         status, headers, _ = self.post("choose", do=button, **fields)
         assert status == 303
-        return self.page("" if headers["location"] == "." else headers["location"])
+        return self.page(headers["location"].partition("#")[0].removeprefix("."))
 
     def finish(self, decision: str) -> Decision:
         chosen = self.desk.chosen

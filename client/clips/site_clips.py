@@ -8,6 +8,7 @@ its content: clips that are moved to another speaker, or copied back from a back
 from __future__ import annotations
 
 import hashlib
+import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
     from moretta.client.settings import SiteSettings
     from moretta.shared.data.reader import Labels
     from moretta.shared.study.schema import Study
+
+_log = logging.getLogger(__name__)
 
 
 class WithdrawnFile(OwnRecord):
@@ -148,6 +151,10 @@ def site_corpus(settings: SiteSettings, study: Study) -> tuple[Corpus, tuple[Cli
         raise CorpusError(f"none of {len(clips)} clips was approved as it is now", expected=expected, fix=fix)
     if len(kept) == len(clips):
         return corpus, clips
+    not_approved = len(clips) - len(kept)
+    _log.warning(
+        "%s: %d clips were not approved for this study as they are now: they stay here", study.name, not_approved
+    )
     left = {clip.speaker for clip in kept}
     speakers = {name: speaker for name, speaker in corpus.speakers.items() if name in left}
     dropped = tuple(drop for drop in corpus.dropped if drop.speaker in left)

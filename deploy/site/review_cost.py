@@ -15,6 +15,7 @@ from moretta.deploy.site.review import Review
 from moretta.deploy.site.review_choice import SiteClip
 from moretta.shared.core.errors import BudgetError
 from moretta.shared.core.terms import Modality
+from moretta.shared.privacy.accounting import training_losses
 from moretta.shared.release.release_format import STATEMENT_FILE
 
 
@@ -81,6 +82,9 @@ def _planned(review: Review, included: Sequence[SiteClip]) -> list[Loss]:
         pairs = [(s, clip) for s, clips in loss.cohort.speakers for clip in clips if clip in names]
         planned.append(replace(loss, cohort=Cohort.of(pairs)))
         released[loss.released_by[0]] = pairs  # type: ignore[index]
+    if (code := review.study.site_training) is not None:  # of everybody, though some will be held out
+        cohort = Cohort.of(released.get("voice", []))
+        planned.append(Loss(cohort, AUDIENCES, training_losses(code, cohort.most_clips)))
     return planned + training_ahead(review.settings, review.study, released)
 
 

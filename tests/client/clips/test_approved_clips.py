@@ -56,6 +56,7 @@ def names_in(corpus: Path) -> set[str]:
 
 def test_excluded_clips_are_in_nothing_that_leaves_and_in_no_count(site: RequestStage) -> None:
     (site.corpus / "AudioWAV" / "1004_IEO_ANG_XX.wav").write_bytes(b"broken")
+    (site.corpus / "AudioWAV" / "1004_IEO_JOY_XX.wav").write_bytes(b"of an unknown emotion, which is counted at once")
     statement = release(site, decide(site, "1004", "1002_IEO_SAD"))["statement"]
     assert (statement["clips"], statement["speakers"], statement["dropped"]) == (35, 3, {})
     excluded = {name for name in names_in(site.corpus) if name.startswith(("1004", "1002_IEO_SAD"))}

@@ -13,8 +13,7 @@ $(STAMP): pyproject.toml constraints.txt
 	touch $@
 
 demo: $(STAMP)
-	rm -rf demo
-	$(BIN)/moretta simulate --study deploy/studies/demo.toml --speakers 8 --clips 12 --out demo
+	$(BIN)/moretta demo --out demo
 
 # File after file as they stand, so that the small ones come last and both processes end together. Those of tests/e2e
 # start processes by the dozen, share them, and wait for them: four at a time keep two cores at work. They run also if

@@ -18,6 +18,7 @@ import typer
 from moretta.deploy.cli import audit, corpus, model, report, server, site, study
 from moretta.deploy.cli.budget import budget
 from moretta.deploy.cli.console import CommandGroup, be_loud, be_quiet
+from moretta.deploy.cli.demo import demo
 from moretta.deploy.cli.sweep import choose, sweep, zoo
 from moretta.shared.core.atomic import naming, storage_error
 from moretta.shared.core.errors import ExitCode, Interrupted, MorettaError
@@ -31,6 +32,7 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
 )
+app.command()(demo)
 app.command()(study.simulate)
 app.command()(corpus.anonymize)
 app.command("audit")(audit.audit)

@@ -69,13 +69,13 @@ def simulate(  # noqa: PLR0917 - typer reads the options from the signature
         if corpus is None:
             corpus = out / "corpus"
             if not corpus.exists():
-                _synthesize(corpus, speakers, clips, chosen)
+                synthesize(corpus, speakers, clips, chosen)
         found = read_corpus(corpus, labels=chosen.labels, classes=chosen.classes)
         outcome = process.run(plan_simulation(found, chosen, reproduce_command(sys.argv[1:])), out, note)
     end_with(outcome, as_json=as_json)
 
 
-def _synthesize(corpus: Path, speakers: int, clips: int, study: Study) -> None:
+def synthesize(corpus: Path, speakers: int, clips: int, study: Study) -> None:
     """A whole synthetic corpus, or none: the same command makes it from the start."""
     from moretta.deploy.synth.corpus import synthesize_corpus
 

@@ -30,7 +30,7 @@ from moretta.client.transport.identity import Identity
 from moretta.deploy.runtime.anonymize_folder import write_media
 from moretta.deploy.runtime.planning import check_names, without_missing
 from moretta.deploy.runtime.run_folder import Notify, prepare_folder
-from moretta.deploy.site.review_media import original_pictures, original_sound, pictures, png, wav
+from moretta.deploy.site.review_media import data_address, original_pictures, original_sound, pictures, png, wav
 from moretta.shared.core.atomic import write_atomic
 from moretta.shared.core.errors import HomeError
 from moretta.shared.core.printable import shown
@@ -208,19 +208,15 @@ def _before_and_after(review: Review, clip: ReleasedClip, media: Path) -> dict[s
     sound = media / f"{clip.clip}.wav"
     return {
         "released": clip,
-        "original_sound": "" if samples is None else _data("audio/wav", wav(samples)),
-        "released_sound": _data("audio/wav", sound.read_bytes()) if sound.exists() else "",
+        "original_sound": "" if samples is None else data_address("audio/wav", wav(samples)),
+        "released_sound": data_address("audio/wav", sound.read_bytes()) if sound.exists() else "",
         "original_pictures": _pictures(original_pictures(original, fps=review.study.face.fps)),
         "released_pictures": _pictures(released),
     }
 
 
 def _pictures(frames: npt.NDArray[Any] | None) -> list[str]:
-    return [_data("image/png", png(picture)) for picture in pictures(frames)]
-
-
-def _data(kind: str, content: bytes) -> str:
-    return f"data:{kind};base64,{base64.b64encode(content).decode()}"
+    return [data_address("image/png", png(picture)) for picture in pictures(frames)]
 
 
 def asset(name: str) -> str:

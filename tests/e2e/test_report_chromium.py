@@ -101,6 +101,7 @@ def _pages() -> dict[str, str]:
         "choice": _made("choices", "deploy", "sweep").page(),
         "live": _live(),
         "sweep": render_sweep(sweep),
+        "demo": _made("test_demo_page").rendered(_made("example")),
         "zoo": render_zoo(ZooReport.model_validate(zoo | run)),
     }
 

@@ -128,11 +128,16 @@ def _drawn(chart: Chart | None, name: str) -> Markup | None:
     return None if chart is None else chart.inline(name)
 
 
-def render_page(template: str, **content: Any) -> str:
-    """One of the package's pages, with its style sheet inside and a policy that allows nothing else."""
+def render_page(template: str, *, media: bool = False, **content: Any) -> str:
+    """One of the package's pages, with its style sheet inside and a policy that allows nothing else.
+
+    With `media` it also allows sound and pictures that stand in the page itself, as `data:` addresses.
+    """
     style = _asset("style.css")
     digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
     policy = f"default-src 'none'; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
+    if media:
+        policy += "; img-src data:; media-src data:"
     page = _environment().get_template(template)
     return page.render(style=Markup(style), policy=policy, **content)  # noqa: S704 - our own file
 

@@ -1,4 +1,4 @@
-"""`moretta demo`: in a minute or two, what Moretta does."""
+"""`moretta demo`: what Moretta does, on synthetic people."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def demo(
 ) -> None:
     """Show emotion and re-identification of the same synthetic people under two pairs of anonymizers, on one page.
 
-    Goes on where it stopped. Two studies on two CPUs: a minute or two, and 3 GB of memory.
+    Goes on where it stopped. It takes some minutes on two CPUs, and 2.4 GB of memory.
 
     Example: moretta demo --out demo
     """

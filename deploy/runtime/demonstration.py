@@ -47,7 +47,7 @@ PAIRS = (
     AnonymizerPair("original-project", "The original project's two anonymizers", {}),
     AnonymizerPair(
         "protected",
-        "Two that protect",
+        "Two made to protect",
         {"voice.anonymizer": "speaker-normalized", "face.anonymizer": "expression-track"},
     ),
 )

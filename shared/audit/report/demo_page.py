@@ -20,6 +20,9 @@ from moretta.shared.study.sections import GateSection
 _ROW_PIXELS, _MARGIN_PIXELS = 46, 96
 _APART = 0.17  # of both studies' marks in one row of a chart, whose rows lie 1 apart
 _TOGETHER = "fused"
+State = tuple[str, str]
+_UNKNOWN: State = ("too few people to tell", "inconclusive")
+_AT_CHANCE = "not distinguishable from guessing"
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,20 +96,23 @@ def identity_figures(report: Report) -> dict[str, Figure]:
     }
 
 
-def emotion_state(figure: Figure) -> tuple[str, str]:
+def emotion_state(figure: Figure) -> State:
     """In words how far emotion is above chance, and the class of the page for that."""
+    if figure.low is None:
+        return _UNKNOWN
     if not figure.above_chance:
-        return "not distinguishable from guessing", "fails"
+        return _AT_CHANCE, "fails"
     return f"{figure.value / figure.chance:.1f} times guessing", "passes"
 
 
-def identity_state(figure: Figure) -> tuple[str, str]:
-    """The same of re-identification, with the limit of the default gate for what is near chance."""
+def identity_state(figure: Figure) -> State:
+    """The same of re-identification. As in a report's verdict, an interval beyond the default limit passes not."""
+    limit = GateSection().top1_limit(figure.chance) or 0.0
+    if figure.low is None or figure.high is None:
+        return _UNKNOWN
     if not figure.above_chance:
-        return "not distinguishable from guessing", "passes"
-    limit = GateSection().top1_limit(figure.chance)
-    near = limit is not None and figure.value <= limit
-    return ("little above guessing", "inconclusive") if near else ("people are re-identified", "fails")
+        return _AT_CHANCE, "passes" if figure.high <= limit else "inconclusive"
+    return ("little above guessing", "inconclusive") if figure.value <= limit else ("people are re-identified", "fails")
 
 
 def figure_lines(study: ComparedStudy) -> list[str]:
@@ -189,7 +195,7 @@ def render_demo(studies: Sequence[ComparedStudy], clips: Sequence[ShownClip], *,
 
 
 def _cells(
-    figures: Sequence[Mapping[str, Figure]], modality: str, state: Callable[[Figure], tuple[str, str]]
+    figures: Sequence[Mapping[str, Figure]], modality: str, state: Callable[[Figure], State]
 ) -> list[tuple[Figure, str, str] | None]:
     """Of each study its figure, with the words and the class of its state; None where it has none."""
     return [(of[modality], *state(of[modality])) if modality in of else None for of in figures]

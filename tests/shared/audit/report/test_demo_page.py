@@ -24,6 +24,8 @@ from moretta.shared.audit.report.wording import interval, percent
 from moretta.shared.study.schema import parse_study
 
 DATA = "data:audio/wav;base64,UklGRg=="
+AT_CHANCE = "not distinguishable from guessing"
+UNKNOWN = ("too few people to tell", "inconclusive")
 PICTURE = "data:image/png;base64,iVBORw0KGgo="
 
 
@@ -69,18 +71,19 @@ def test_each_figure_stands_beside_chance_and_interval(page: str, compared: list
 
 
 @pytest.mark.parametrize(
-    ("value", "low", "identity", "emotion"),
+    ("figure", "identity", "emotion"),
     [
-        (0.9, 0.8, ("people are re-identified", "fails"), ("7.2 times guessing", "passes")),
-        (0.2, 0.13, ("little above guessing", "inconclusive"), ("1.6 times guessing", "passes")),
-        (0.3, 0.1, ("not distinguishable from guessing", "passes"), ("not distinguishable from guessing", "fails")),
-        (0.9, None, ("not distinguishable from guessing", "passes"), ("not distinguishable from guessing", "fails")),
+        ((0.9, 0.8, 0.95), ("people are re-identified", "fails"), ("7.2 times guessing", "passes")),
+        ((0.2, 0.13, 0.3), ("little above guessing", "inconclusive"), ("1.6 times guessing", "passes")),
+        ((0.2, 0.1, 0.24), (AT_CHANCE, "passes"), (AT_CHANCE, "fails")),
+        ((0.2, 0.1, 0.26), (AT_CHANCE, "inconclusive"), (AT_CHANCE, "fails")),  # reaches beyond twice chance
+        ((0.9, None, None), UNKNOWN, UNKNOWN),
     ],
 )
-def test_words_follow_from_the_interval(value: float, low: float | None, identity: Any, emotion: Any) -> None:
-    figure = Figure(value, low, None if low is None else 0.95, 0.125, "an attacker")
-    assert identity_state(figure) == identity
-    assert emotion_state(figure) == emotion
+def test_words_follow_from_the_interval(figure: tuple[float, Any, Any], identity: Any, emotion: Any) -> None:
+    found = Figure(*figure, 0.125, "an attacker")
+    assert identity_state(found) == identity
+    assert emotion_state(found) == emotion
 
 
 def test_page_is_marked_synthetic_loads_nothing_and_leads_to_the_reports(page: str) -> None:

@@ -113,6 +113,11 @@ def test_commands_in_running_text_exist() -> None:
     assert not wrong
 
 
+def test_every_command_is_in_the_list_by_task() -> None:
+    listed = (DOCS / "reference" / "README.md").read_text("utf-8").split("## Commands by task", 1)[1]
+    assert set(_COMMANDS.commands) - {"version"} <= set(re.findall(r"`moretta ([a-z-]+)", listed))
+
+
 def test_every_public_name_is_on_the_page_of_the_python_api() -> None:
     page = (DOCS / "reference" / "python.md").read_text("utf-8")
     named = set(re.findall(r"moretta\.(\w+)", page))

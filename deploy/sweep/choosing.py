@@ -25,7 +25,7 @@ from moretta.deploy.sweep.sweep_results import CellAudit, ResultFolder
 from moretta.shared.audit.report.page import render_audit
 from moretta.shared.audit.report.summary import headlines
 from moretta.shared.audit.report.verdict import check_gate
-from moretta.shared.audit.result import strongest, strongest_of_each
+from moretta.shared.audit.result import of_emotion, strongest, strongest_of_each
 from moretta.shared.core.atomic import write_atomic
 from moretta.shared.core.errors import ExitCode, StudyError
 from moretta.shared.core.printable import to_csv, to_toml
@@ -222,7 +222,7 @@ def weigh(
             found |= {"top1_pooled": pooled.value, "pooled": pooled.pooled}
         if (eer := best.get("eer")) is not None:
             found |= {"eer": eer.value, "eer_by": f"{eer.attacker} ({eer.scenario})"}
-    used = strongest(r for r in audited.utility if r.modality == modality and r.scenario == "semi-informed")
+    used = strongest(r for r in of_emotion(audited.utility) if r.modality == modality and r.scenario == "semi-informed")
     if used is not None:
         found |= {"uar": used.value, "uar_low": used.low, "uar_high": used.high}
         found |= {"uar_chance": used.chance, "evaluator": used.attacker}

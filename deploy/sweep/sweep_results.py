@@ -19,7 +19,7 @@ from moretta.shared.audit.report.report_schema import EmotionResult, HeadlineFig
 from moretta.shared.audit.report.summary import headlines
 from moretta.shared.audit.report.sweep_rows import SweepRow, with_fronts
 from moretta.shared.audit.report.tables import UNITS
-from moretta.shared.audit.result import Result, strongest
+from moretta.shared.audit.result import Result, of_emotion, strongest
 from moretta.shared.core.atomic import write_atomic
 from moretta.shared.core.labels import SpeakerId
 from moretta.shared.core.reproducibility import derive
@@ -197,7 +197,7 @@ def _attacked(audits: Sequence[CellAudit], modality: str) -> Values:
             values[f"{metric}_by"] = ", ".join(dict.fromkeys(f"{f.attacker} ({f.scenario})" for f in mine))
     best = []
     for audited in audits:  # trained on releases or used as published
-        used = (r for r in audited.utility if r.modality == modality and not r.is_anchor)
+        used = (r for r in of_emotion(audited.utility) if r.modality == modality and not r.is_anchor)
         row = strongest(r for r in used if r.scenario == "semi-informed" or r.kind == "pretrained")
         best += [row] if row is not None else []
     if best and len(best) == len(audits):

@@ -10,7 +10,7 @@ from moretta.deploy.sweep.sweep_results import Studied
 from moretta.server.stages.train import CODE_STAGE
 from moretta.shared.audit.inference.twelve_networks import CHOSEN
 from moretta.shared.audit.report.zoo_rows import COLUMNS, ZooFigure, ZooRow
-from moretta.shared.audit.result import Result, strongest
+from moretta.shared.audit.result import Result, of_emotion, strongest
 
 _SCENARIOS = {"ignorant": "ignorant", "lazy": "lazy-informed", "semi": "semi-informed"}
 _STATED = {
@@ -53,7 +53,9 @@ def zoo_row(cell: PlannedCell, half: str, found: Studied | None, why: str) -> Zo
 
 def _utility(found: Studied) -> dict[str, ZooFigure]:
     def used(rows: Iterable[Result]) -> list[Result]:
-        return [r for r in rows if not r.is_anchor and (r.scenario == "semi-informed" or r.kind == "pretrained")]
+        return [
+            r for r in of_emotion(rows) if not r.is_anchor and (r.scenario == "semi-informed" or r.kind == "pretrained")
+        ]
 
     nobody = "no utility evaluator could run"
     voted = ZooFigure(why=found.not_voted) if found.not_voted else _best(used(found.voted), nobody)

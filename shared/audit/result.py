@@ -118,6 +118,11 @@ def strongest(results: Iterable[Result]) -> Result | None:
     return max(usable, key=lambda result: result.excess, default=None)
 
 
+def of_emotion(results: Iterable[Result]) -> list[Result]:
+    """The results of utility evaluators that are about emotion, and not about words, sentence or prosody."""
+    return [r for r in results if r.target == "emotion"]
+
+
 def strongest_of_each(results: Iterable[Result]) -> list[Result]:
     """The strongest for each attack, modality, target and metric: over all speakers, of single clips, no anchors."""
     groups: dict[tuple[str, str, str, str], list[Result]] = {}

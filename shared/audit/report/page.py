@@ -49,6 +49,7 @@ def render_html(report: Report, scores: Scores | None = None) -> str:
         audit=identity(report.audit, scores or {}),
         inference=tables.inference_tables(report.inference),
         utility=tables.evaluator_lines(report.utility),
+        content=tables.content_lines(report.utility),
         budget=tables.budget_tables(report.privacy),
         meanings=plain_words.epsilon_meanings(report.privacy),
         trained_epsilon=tables.trained_epsilon(report.privacy),
@@ -103,6 +104,7 @@ def render_audit(
         audit=identity(rows, scores or {}),
         inference=tables.inference_tables(findings),
         utility=tables.evaluator_lines(utility),
+        content=tables.content_lines(utility),
     )
 
 

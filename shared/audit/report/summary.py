@@ -15,7 +15,7 @@ from moretta.shared.audit.report.report_schema import (
     Report,
 )
 from moretta.shared.audit.report.tables import inference_sentence
-from moretta.shared.audit.result import Result
+from moretta.shared.audit.result import Result, of_emotion
 from moretta.shared.core.terms import MODALITIES
 
 UNPROTECTED = "unprotected"
@@ -117,7 +117,7 @@ def utility_sentences(utility: Sequence[Result]) -> list[str]:
     """The best utility evaluator on releases of each modality, and what the same one recognises in originals."""
     sentences = []
     for modality in dict.fromkeys(row.modality for row in utility):
-        mine = [row for row in utility if row.modality == modality]
+        mine = [row for row in of_emotion(utility) if row.modality == modality]
         best = strongest((row for row in mine if not row.is_anchor), "uar")
         if best is None:
             continue

@@ -11,7 +11,7 @@ from typing import Any
 
 from moretta.shared.audit.report import wording
 from moretta.shared.audit.report.report_schema import PrivacyRow
-from moretta.shared.audit.result import INFERENCES, Result, strongest, strongest_of_each
+from moretta.shared.audit.result import INFERENCES, Result, of_emotion, strongest, strongest_of_each
 from moretta.shared.privacy.site_updates import plan_site_level
 from moretta.shared.study.schema import Study
 
@@ -142,13 +142,23 @@ def evaluator_lines(results: Sequence[Result]) -> list[tuple[Result, tuple[Resul
     """Of each utility evaluator its first result, and its results on originals, on releases, and trained on originals
     but tested on releases. A pretrained evaluator has no third one.
     """
-    lines = []
+    lines, results = [], of_emotion(results)
     for name in dict.fromkeys(r.attacker for r in results):
         mine = [r for r in results if r.attacker == name]
         found = {r.scenario: r for r in mine if r.value is not None}
         released = ("ignorant", "") if mine[0].kind == "pretrained" else ("semi-informed", "ignorant")
         lines.append((mine[0], tuple(found.get(scenario) for scenario in ("unprotected", *released))))
     return lines
+
+
+def content_lines(results: Sequence[Result]) -> list[tuple[Result, Result | None, Result]]:
+    """Of each figure about words, sentence and prosody: its first result, that on originals, and that on releases."""
+    groups: dict[tuple[str, str, str], list[Result]] = {}
+    for r in results:
+        if r.target != "emotion":
+            groups.setdefault((r.attacker, r.target, r.metric), []).append(r)
+    anchors = {key: next((r for r in own if r.is_anchor), None) for key, own in groups.items()}
+    return [(own[0], anchors[key], next((r for r in own if not r.is_anchor), own[0])) for key, own in groups.items()]
 
 
 def inference_tables(results: Sequence[Result]) -> list[Content]:

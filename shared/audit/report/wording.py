@@ -42,6 +42,13 @@ METRICS: dict[str, MetricLabel] = {
     "balanced_accuracy": MetricLabel("Balanced accuracy", "average of the classes' recalls; higher is more leakage"),
     "one_of_two": MetricLabel("One of two", "right choice between its face and another one; 50 % is no information"),
     "explained_variance": MetricLabel("Restored variance", "share of the variance that a decoder restores; 0 is none"),
+    "wer": MetricLabel("Word error rate", "words put in, left out or mistaken, by the words that were said"),
+    "sentence_accuracy": MetricLabel("Sentences right", "share of clips whose every word is recognised"),
+    "pitch_correlation": _number("Pitch correlation", "of the melody before and after; 1 is the same, 0 is unrelated"),
+    "pitch_cents": _number(
+        "Pitch deviation, cents", "root mean square, each clip's median taken off; 100 is a semitone"
+    ),
+    "duration_ratio": _number("Duration ratio", "length of the release by that of the original"),
     "none": MetricLabel("–", ""),
     "auc": _number("AUC", "area under the ROC curve; 0.5 is no information"),
 }

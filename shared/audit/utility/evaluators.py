@@ -17,6 +17,7 @@ from moretta.shared.audit.protocol import SCENARIOS, Scenario, SetName
 from moretta.shared.audit.result import Result, failure
 from moretta.shared.audit.run_attacks import run_all
 from moretta.shared.audit.runner import matched
+from moretta.shared.audit.utility.content import METERS, MeterInput
 from moretta.shared.audit.views import face_gradients, face_pixels, voice_statistics
 from moretta.shared.core.array_types import Float32, Int64
 from moretta.shared.core.errors import AttackersError
@@ -198,7 +199,7 @@ def evaluate_utility(
     scratch: Path,
     progress: Progress | None = None,
 ) -> list[Result]:
-    """Results of every evaluator of this modality, by name.
+    """Results of every evaluator of this modality, by name; then, where none is named, of the meters of its content.
 
     Args:
         original: the same clips before anonymization; None without them.
@@ -215,8 +216,21 @@ def evaluate_utility(
     names = sorted(dict.fromkeys(names))
     with one_thread(), Workers(workers) as pool:
         both, *_ = matched(original, released, scratch, pool, progress=progress)
-        tasks, labels = [(name, both, seed, draws) for name in names], [f"emotion by {name}" for name in names]
-        return run_all(_evaluate, tasks, labels, what="utility evaluators done", pool=pool, progress=progress)
+        meters = [] if evaluators or released.modality != "voice" else list(METERS)
+        tasks = [(name, both, seed, draws) for name in (*names, *meters)]
+        labels = [*(f"emotion by {name}" for name in names), *meters]
+        return run_all(_measure, tasks, labels, what="utility evaluators done", pool=pool, progress=progress)
+
+
+def _measure(name: str, sets: dict[SetName, ClipSet], seed: int, draws: int) -> list[Result]:
+    """One evaluator or meter, in a process of its own."""
+    if name not in METERS:
+        return _evaluate(name, sets, seed, draws)
+    given = MeterInput(sets, seed, draws)
+    try:
+        return METERS[name](given)
+    except Exception as error:
+        return [given.result(name, name, "none", "ignorant").invalidated(failure(error))]
 
 
 def _evaluate(name: str, sets: dict[SetName, ClipSet], seed: int, draws: int) -> list[Result]:

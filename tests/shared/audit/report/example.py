@@ -221,6 +221,11 @@ def utility() -> Iterator[Result]:
         yield Result.model_validate(face | {"scenario": scenario, "value": uar})
     absent = {"attacker": "hubert-emotion", "scenario": "semi-informed", "invalid": True}
     yield Result.model_validate(voice | absent | {"reason": "no weights: run `fetch them`"})
+    words = voice | {"target": "words", "attacker": "pocketsphinx", "kind": "pretrained", "metric": "wer", "clips": 48}
+    yield Result.model_validate(words | {"scenario": "unprotected", "value": 0.031, "low": 0.01, "high": 0.05})
+    yield Result.model_validate(words | {"scenario": "ignorant", "value": 0.62, "low": 0.5, "high": 0.7})
+    melody = words | {"target": "prosody", "attacker": "pitch tracker", "metric": "pitch_cents", "scenario": "ignorant"}
+    yield Result.model_validate(melody | {"invalid": True, "reason": "fewer than half of 48 clips have pitch"})
 
 
 def report(**changes: object) -> Report:

@@ -1,0 +1,155 @@
+"""Meters of what can still be understood: true on speech whose words are known, invalid where they cannot work."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from speakers import codes
+
+from moretta.shared.audit.dataset import ClipSet
+from moretta.shared.audit.result import Result
+from moretta.shared.audit.utility import spoken_words
+from moretta.shared.audit.utility.content import METERS, MOST_CLIPS, NO_SOUND, MeterInput, sampled
+from moretta.shared.audit.utility.evaluators import evaluate_utility
+from moretta.shared.audit.utility.kept_prosody import compared
+from moretta.shared.audit.utility.spoken_words import SentenceRecognizer, guessed_errors, word_errors
+from moretta.shared.models.speech.parallel import drawn_voices
+from moretta.shared.models.speech.synthesize import synthesize
+from moretta.shared.release.release_format import ReleasedClip
+
+needs_asr = pytest.mark.skipif(importlib.util.find_spec("pocketsphinx") is None, reason="install the extra asr")
+SAID = ("IEO", "DFA", "MTI", "WSI")
+TEXT = st.lists(st.sampled_from(["a", "b", "c"]), max_size=6)
+
+
+@given(TEXT, TEXT, TEXT)
+def test_word_errors_are_a_distance(one: list[str], two: list[str], three: list[str]) -> None:
+    assert word_errors(one, one) == 0
+    assert word_errors(one, two) == word_errors(two, one)
+    assert word_errors(one, three) <= word_errors(one, two) + word_errors(two, three)
+    assert abs(len(one) - len(two)) <= word_errors(one, two) <= max(len(one), len(two))
+
+
+def test_guessing_among_the_sentences_that_occur_has_the_rate_that_counting_gives() -> None:
+    assert guessed_errors([("a", "b"), ("a", "c")]) == pytest.approx((0 + 1 + 1 + 0) / 2 / 4)
+    assert guessed_errors([("a", "b")]) == 0.0
+
+
+@pytest.fixture(scope="module")
+def speech() -> ClipSet:
+    """Four synthetic voices, each saying four sentences."""
+    clips, sounds = [], []
+    for person, voice in enumerate(drawn_voices(4, 3)):
+        for number, code in enumerate(SAID):
+            name = f"{person * 100 + number:016x}"
+            clips.append(ReleasedClip(clip=name, speaker=f"{person:016x}", emotion="NEU", sentence=code, level=""))
+            sounds.append(synthesize(voice, "NEU", code, seed=number))
+    return ClipSet.from_arrays(clips, sounds, modality="voice", form="waveform")
+
+
+def _changed(speech: ClipSet, change: object) -> ClipSet:
+    sounds = [change(speech.waveform(i), i) for i in range(len(speech))]  # type: ignore[operator]
+    return ClipSet.from_arrays(speech.clips, sounds, modality="voice", form="waveform")
+
+
+def _measured(meter: str, original: ClipSet | None, released: ClipSet) -> dict[tuple[str, str], Result]:
+    sets = {"released": released} if original is None else {"original": original, "released": released}
+    rows = METERS[meter](MeterInput(sets, seed=1, draws=50))  # type: ignore[arg-type]
+    return {(row.scenario, row.metric): row for row in rows}
+
+
+def _noise(samples: np.ndarray, index: int) -> np.ndarray:
+    return np.clip(0.3 * np.random.default_rng(index).normal(size=len(samples)), -1, 1).astype(np.float32)
+
+
+@needs_asr
+def test_words_are_recognised_in_speech_and_not_in_noise(speech: ClipSet) -> None:
+    found = _measured("words", speech, _changed(speech, _noise))
+    before, after = found["unprotected", "wer"], found["ignorant", "wer"]
+    assert before.value is not None and before.value < 0.15
+    assert after.value is not None and before.chance is not None and after.value > 0.8 * before.chance
+    assert not before.invalid and not after.invalid
+    assert before.low is not None and before.high is not None and before.low <= before.value <= before.high
+    right = found["unprotected", "sentence_accuracy"]
+    assert right.value is not None and right.value > 0.8 and right.chance == pytest.approx(1 / 12)
+
+
+@needs_asr
+def test_a_swapped_sentence_is_an_error_although_it_is_well_spoken(speech: ClipSet) -> None:
+    swapped = _changed(speech, lambda samples, index: speech.waveform(index ^ 1))
+    assert _measured("words", speech, swapped)["ignorant", "sentence_accuracy"].value == 0.0
+
+
+@needs_asr
+def test_where_originals_are_not_understood_no_figure_of_releases_counts(speech: ClipSet) -> None:
+    found = _measured("words", _changed(speech, _noise), speech)
+    assert found["ignorant", "wer"].invalid and "words of originals wrong" in found["ignorant", "wer"].reason
+
+
+def test_codes_and_unknown_sentences_and_an_absent_recogniser_are_named(
+    speech: ClipSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = codes(speakers=4, clips=4)
+    if SentenceRecognizer.missing(SAID) is None:
+        reason = _measured("words", None, made)["ignorant", "wer"].reason
+        assert reason == NO_SOUND
+    assert _measured("prosody", made, made)["ignorant", "pitch_correlation"].reason == NO_SOUND
+    other = speech.clips[0].model_copy(update={"sentence": "XYZ"})
+    unknown = ClipSet.from_arrays([other], [speech.waveform(0)], modality="voice", form="waveform")
+    assert "XYZ" in _measured("words", None, unknown)["ignorant", "wer"].reason
+    monkeypatch.setattr(spoken_words.importlib.util, "find_spec", lambda name: None)
+    row = _measured("words", None, speech)["ignorant", "wer"]
+    assert row.invalid and "moretta[asr]" in row.reason
+
+
+def test_melody_and_pace_of_the_same_clip_are_whole_and_of_another_are_not(speech: ClipSet) -> None:
+    one, other = speech.waveform(0), speech.waveform(5)
+    related, cents, ratio = compared(one, one)
+    assert (round(related, 6), cents, ratio) == (1.0, 0.0, 1.0)
+    assert compared(one, other)[0] < 0.7
+    assert compared(one, np.repeat(one, 2))[2] == pytest.approx(2.0)
+    assert np.isnan(compared(one, _noise(one, 0))[0])
+
+
+def test_prosody_of_noise_has_no_figure_and_of_quieter_speech_a_full_one(speech: ClipSet) -> None:
+    quiet = _measured("prosody", speech, _changed(speech, lambda samples, _: 0.5 * samples))
+    assert quiet["ignorant", "pitch_correlation"].value == pytest.approx(1.0, abs=1e-3)
+    noise = _measured("prosody", speech, _changed(speech, _noise))
+    assert noise["ignorant", "pitch_correlation"].invalid
+    assert noise["ignorant", "duration_ratio"].value == 1.0
+
+
+def test_sentences_are_separated_where_codes_have_them_and_not_where_they_have_none() -> None:
+    empty = codes(speakers=8, clips=12, apart=0.0)
+    none = _measured("sentence", None, empty)["semi-informed", "sentence_accuracy"]
+    assert none.value is not None and none.chance is not None and none.high is not None
+    assert none.value < none.chance + 0.15
+    told = ClipSet.from_arrays(
+        empty.clips,
+        [np.eye(4, 6, dtype=np.float32)[("DFA", "IOM", "ITH", "TIE").index(c.sentence)] for c in empty.clips],
+        modality="voice",
+        form="code",
+    )
+    full = _measured("sentence", None, told)["semi-informed", "sentence_accuracy"]
+    assert full.value == 1.0
+
+
+def test_few_clips_are_taken_evenly_of_all_people() -> None:
+    many = codes(speakers=7, clips=12)
+    few = sampled(many)
+    counts = [sum(clip.speaker == speaker for clip in few.clips) for speaker in few.speakers]
+    assert len(few) == MOST_CLIPS and len(counts) == 7 and max(counts) - min(counts) <= 1
+
+
+def test_meters_follow_the_evaluators_of_emotion_and_faces_have_none(speech: ClipSet, tmp_path: Path) -> None:
+    rows = evaluate_utility(speech, speech, seed=1, draws=10, workers=1, scratch=tmp_path)
+    assert list(dict.fromkeys(row.target for row in rows)) == ["emotion", *METERS]
+    named = evaluate_utility(
+        speech, speech, evaluators=["voice-logistic"], seed=1, draws=10, workers=1, scratch=tmp_path / "again"
+    )
+    assert {row.target for row in named} == {"emotion"}

@@ -5,7 +5,6 @@ from __future__ import annotations
 import html
 import importlib.util
 import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+from chromium import CHROMIUM, Chromium
 
 from moretta.deploy.server.study_status import SiteStatus, StudyStatus
 from moretta.shared.audit.metrics.scores import Trials
@@ -24,7 +24,6 @@ from moretta.shared.audit.report.sweep_page import render_sweep
 from moretta.shared.audit.report.zoo_page import render_zoo
 from moretta.shared.audit.report.zoo_rows import COLUMNS, ZooFigure, ZooReport, ZooRow
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 pytestmark = [
     pytest.mark.e2e,
     pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine: install it to check the report's look"),
@@ -85,6 +84,32 @@ def test_page_prints_to_pdf(page: Path, tmp_path: Path) -> None:
     content = printed.read_bytes()
     assert content.startswith(b"%PDF")
     assert 1 < len(re.findall(rb"/Type\s*/Page\b", content)) <= 12
+
+
+def test_the_keyboard_alone_reaches_and_opens_everything_and_nothing_is_fetched(page: Path, tmp_path: Path) -> None:
+    browser = Chromium(tmp_path / "profile")
+    try:
+        browser.size(1280, 900)
+        browser.open(page.as_uri())
+        wanted = browser.evaluate("""
+            [...document.querySelectorAll("a[href], summary, [tabindex='0']")]
+                .filter(e => e.checkVisibility()).map((e, i) => (e.dataset.place = i)).length
+        """)
+        reached = set()
+        for _ in range(wanted + 5):
+            browser.press("Tab")
+            reached.add(browser.evaluate("document.activeElement.dataset.place || ''"))
+            focused = browser.evaluate("getComputedStyle(document.activeElement).outlineStyle")
+            assert "" in reached or focused != "none", "what has the focus can be seen"
+        assert wanted > 20 and reached - {""} == {str(place) for place in range(wanted)}
+        closed = browser.evaluate("document.querySelectorAll('details:not([open])').length")
+        browser.evaluate("document.querySelector('details:not([open]) > summary').focus()")
+        browser.press("Enter", "\r")
+        assert browser.evaluate("document.querySelectorAll('details:not([open])').length") == closed - 1
+        assert browser.problems == []
+        assert browser.addresses == [page.as_uri()]
+    finally:
+        browser.close()
 
 
 def _pages() -> dict[str, str]:

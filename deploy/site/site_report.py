@@ -6,6 +6,7 @@ by the site's own code.
 
 from __future__ import annotations
 
+import asyncio
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -31,6 +32,12 @@ def kept_report(home: SiteHome, study: str) -> Path:
     return home.root / "reports" / study[:16]
 
 
+def is_kept(home: SiteHome, study: str, since: int) -> bool:
+    """Whether there is a report of a study that came after `since`, in seconds since 1970: a study may run again."""
+    path = kept_report(home, study) / REPORT_JSON
+    return path.exists() and path.stat().st_mtime >= since
+
+
 def studies_sent(home: SiteHome) -> Iterator[tuple[str, str, int]]:
     """Digest, name and time, in seconds since 1970, of the last thing that left, of each study that got anything."""
     for lines in all_sent(home.root):
@@ -51,7 +58,9 @@ async def fetch_report(home: SiteHome, study: str, channel: grpc.aio.Channel | N
         HomeError, EnrollmentError, UnreachableError: the site is not enrolled, is refused, or gets no response.
     """
     content = await enrollment.findings(Identity.load(home.identity_file), study, channel)
-    return keep_report(home, study, content) if content else None
+    if not content:
+        return None
+    return await asyncio.to_thread(keep_report, home, study, content)  # a long one takes seconds to check
 
 
 def keep_report(home: SiteHome, study: str, content: bytes) -> Report:

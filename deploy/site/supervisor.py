@@ -26,7 +26,7 @@ from moretta.client.transport.connector import Connector, LoopbackServer
 from moretta.client.transport.identity import WAY_BACK, Identity
 from moretta.client.transport.server_channel import ChannelDown, ServerChannel
 from moretta.deploy.runtime.control import installed_bundle
-from moretta.deploy.site.site_report import fetch_report, kept_report, studies_sent
+from moretta.deploy.site.site_report import fetch_report, is_kept, studies_sent
 from moretta.deploy.site.supernode import SuperNodeCommand, SuperNodeKeeper
 from moretta.shared.audit.report import verdict
 from moretta.shared.core.atomic import write_atomic
@@ -143,8 +143,13 @@ class _Site:
         """Keep the report of each study that is over and got something from here, and show its verdict once."""
         while True:
             await asyncio.sleep(_REPORT_SECONDS)
-            for study, name, at in await asyncio.to_thread(lambda: list(studies_sent(self._home))):
-                over = kept_report(self._home, study).exists() or time.time() - at > _LATEST_REPORT_SECONDS
+            try:
+                sent = await asyncio.to_thread(lambda: list(studies_sent(self._home)))
+            except MorettaError as error:  # a record of one study that is damaged: the site serves the others
+                _log.warning("it is not known which reports to fetch: %s", error)
+                continue
+            for study, name, at in sent:
+                over = is_kept(self._home, study, at) or time.time() - at > _LATEST_REPORT_SECONDS
                 if over or self._channel.channel is None:
                     continue
                 try:

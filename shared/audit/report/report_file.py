@@ -15,6 +15,7 @@ from moretta.shared.audit.report.verdict import check_gate
 from moretta.shared.audit.score_files import load_scores
 from moretta.shared.core.atomic import write_atomic
 from moretta.shared.core.errors import ReleaseError
+from moretta.shared.core.printable import printable
 from moretta.shared.core.terms import MODALITIES
 from moretta.shared.study.sections import GateSection
 
@@ -23,6 +24,8 @@ _log = logging.getLogger(__name__)
 REPORT_JSON, REPORT_HTML = "report.json", "report.html"
 SCHEMA_JSON = "report.schema.json"  # the JSON Schema of `report.json`, a file of this package
 MAX_REPORT_BYTES = 256 * 2**20
+_SHOWN = 300
+"""Characters of what a damaged report says: it may come from a server that wants to fill a site's log."""
 
 
 class ReportError(ReleaseError):
@@ -75,17 +78,24 @@ def load_report(folder: Path) -> Report:
     version = content.get("format") if isinstance(content, dict) else None
     if version == 1 and version is not True:
         _log.warning("%s is in report format 1, with names of an earlier version", path)
-        content, version = _from_format_1(content), FORMAT_VERSION
+        try:
+            content, version = _from_format_1(content), FORMAT_VERSION
+        except TypeError as error:
+            raise ReportError(f"{path} is no report of format 1", expected="one as Moretta wrote it", fix=again) from error
     if version != FORMAT_VERSION:
+        found = f"{path} is in report format {printable(repr(version), most=_SHOWN)}"
         fix = "render it with the version of Moretta that wrote it (run.versions), or run the study again"
-        raise ReportError(f"{path} is in report format {version!r}", expected=f"format {FORMAT_VERSION}", fix=fix)
+        raise ReportError(found, expected=f"format {FORMAT_VERSION}", fix=fix)
+    expected = f"format {FORMAT_VERSION} as Moretta wrote it"
     try:
         return _with_verdict(Report.model_validate(content))
     except ValidationError as error:
         first = error.errors()[0]
-        where = f"{'.'.join(map(str, first['loc'])) or 'the top'}: {first['msg']}"
+        where = printable(f"{'.'.join(map(str, first['loc'])) or 'the top'}: {first['msg']}", most=_SHOWN)
         found = f"{path} breaks the report format in {error.error_count()} places, first at {where}"
-        raise ReportError(found, expected=f"format {FORMAT_VERSION} as Moretta wrote it", fix=again) from error
+        raise ReportError(found, expected=expected, fix=again) from error
+    except RecursionError as error:  # one that was read just so, and is too deep for the checks
+        raise ReportError(f"{path} is nested too deeply", expected=expected, fix=again) from error
 
 
 def _with_verdict(report: Report) -> Report:

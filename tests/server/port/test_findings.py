@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import importlib.util
+import inspect
 import json
+import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -127,6 +130,31 @@ def test_a_site_keeps_a_report_of_the_study_it_asked_for_alone(home: SiteHome, r
     assert [path.name for path in folder.iterdir()] == ["report.json"]
     assert (folder / "report.json").stat().st_mode & 0o777 == 0o600
     site_report.keep_report(home, study, report.model_dump_json().encode())
+
+
+def _with_part(report: Report, text: str, **changes: Any) -> bytes:
+    """The report's JSON with parts that no record would take; `"@"` in them stands for the text."""
+    return json.dumps(json.loads(report.model_dump_json()) | changes).replace('"@"', text).encode()
+
+
+def test_a_hostile_server_ends_no_site_and_fills_no_log(home: SiteHome, report: Report) -> None:
+    run = json.loads(report.model_dump_json())["run"]
+    most = sys.getrecursionlimit() - len(inspect.stack(0))
+    deep = [_with_part(report, "[" * n + "]" * n, run=run | {"study": {"x": "@"}}) for n in range(most - 40, most)]
+    former = [_with_part(report, "[1]", format=1, judged=[{"trained_on": "@"}])]
+    long = [_with_part(report, "", format="x" * 10**5), _with_part(report, "", **{"x" * 10**5: "\x1b[2J"})]
+    for content in (*deep, *former, *long):
+        with pytest.raises(ReleaseError) as error:
+            site_report.keep_report(home, _digest(report), content)
+        assert len(str(error.value)) < 1_000
+
+
+def test_a_study_that_ran_again_has_its_newer_report_fetched(home: SiteHome, report: Report) -> None:
+    study = _digest(report)
+    assert not site_report.is_kept(home, study, 0)
+    site_report.keep_report(home, study, report.model_dump_json().encode())
+    now = int(time.time())
+    assert site_report.is_kept(home, study, now - 60) and not site_report.is_kept(home, study, now + 60)
 
 
 def test_a_report_without_end_is_refused(home: SiteHome, report: Report, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,7 +1,8 @@
 """A finished study's report, for the sites that took part in it.
 
-A site gets the whole report but for figures of single people, of whom it gets its own alone. Which studies there are is
-said to nobody else: to others, and before the end, the response is empty.
+A site gets the whole report but for figures of single people, of whom it gets its own alone. A group in which only one
+person is another site's counts as a single person, and so does the worst-off one. Which studies there are is said to
+nobody else: to others, and before the end, the response is empty.
 """
 
 from __future__ import annotations
@@ -9,7 +10,8 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-from collections.abc import Collection, Sequence
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +29,8 @@ from moretta.shared.pb import enrollment_pb2 as pb
 from moretta.shared.release import open_release
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
+_FEWEST_OTHERS = 2
+"""People of other sites in a group whose figures a site may see."""
 
 
 def offer_findings(findings: Path, folder: Path, *, study: str, sites: Collection[str]) -> None:
@@ -75,20 +79,32 @@ def report_for(findings: Path, study: str, site: str) -> bytes:
         folder = Path(record["folder"])
         report = load_report(folder)
         kept = folder / "server" / "releases" / site
-        own = {clip.speaker for clip in open_release(kept).clips} if kept.exists() else set[str]()
+        clips = open_release(kept).clips if kept.exists() else ()
+        own = {clip.speaker: {group for group in (clip.sex, clip.age_group) if group} for clip in clips}
     except (OSError, ValueError, KeyError, TypeError, MorettaError):
         return b""  # not there yet, or not any more: to a site this is the same
     return seen_by(report, own).model_dump_json().encode()
 
 
-def seen_by(report: Report, own: Collection[str]) -> Report:
-    """A report without figures of single people, but for these pseudonyms."""
+def seen_by(report: Report, own: Mapping[str, Collection[str]]) -> Report:
+    """A report without figures of single people of other sites.
+
+    Args:
+        own: the groups, such as `female`, of each person of the site, by pseudonym. Who knows the figures of these
+            people can subtract them from those of a group.
+    """
+    in_group = Counter(group for groups in own.values() for group in groups)
+
+    def is_kept(row: Result) -> bool:
+        if row.subset == "all" or row.subset in own:
+            return True
+        is_one = row.subset == "worst" or PSEUDONYM.fullmatch(row.subset)
+        return not is_one and row.speakers - in_group[row.subset] >= _FEWEST_OTHERS
 
     def kept(rows: Sequence[Result]) -> tuple[Result, ...]:
         return tuple(
             row.model_copy(update={"by_speaker": {name: v for name, v in row.by_speaker.items() if name in own}})
-            for row in rows
-            if row.subset in own or not PSEUDONYM.fullmatch(row.subset)
+            for row in filter(is_kept, rows)
         )
 
     rows = {"audit": kept(report.audit), "inference": kept(report.inference), "utility": kept(report.utility)}

@@ -81,7 +81,9 @@ def load_report(folder: Path) -> Report:
         try:
             content, version = _from_format_1(content), FORMAT_VERSION
         except TypeError as error:
-            raise ReportError(f"{path} is no report of format 1", expected="one as Moretta wrote it", fix=again) from error
+            raise ReportError(
+                f"{path} is no report of format 1", expected="one as Moretta wrote it", fix=again
+            ) from error
     if version != FORMAT_VERSION:
         found = f"{path} is in report format {printable(repr(version), most=_SHOWN)}"
         fix = "render it with the version of Moretta that wrote it (run.versions), or run the study again"

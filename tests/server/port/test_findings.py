@@ -104,10 +104,19 @@ def test_a_caller_with_only_a_join_string_is_refused(port: RunningPort, report: 
 
 
 def test_figures_of_single_people_are_for_their_own_site_alone(report: Report) -> None:
-    seen = seen_by(report, {OWN})
+    seen = seen_by(report, {OWN: ()})
     assert OWN in seen.model_dump_json() and OTHER not in seen.model_dump_json()
-    assert len(seen.audit) == len(report.audit) - 1
+    alone = [row for row in report.audit if row.subset in ("worst", OTHER)]
+    assert len(seen.audit) == len(report.audit) - len(alone)
     assert seen.headline == report.headline
+
+
+def test_a_group_of_one_other_person_is_a_single_person(report: Report) -> None:
+    whole = next(row for row in report.audit if row.subset == "all")
+    groups = {"female": 1, "male": 2, "18-29": 3, "30-39": 4, "worst": 1}
+    rows = tuple(whole.model_copy(update={"subset": name, "speakers": n}) for name, n in groups.items())
+    seen = seen_by(report.model_copy(update={"audit": (whole, *rows)}), {OWN: ("male", "18-29")})
+    assert [row.subset for row in seen.audit] == ["all", "18-29", "30-39"]
 
 
 @pytest.fixture

@@ -154,7 +154,8 @@ def check_policy(message: Message, context: Context, call_next: ClientAppCallabl
 def unchanged_clips(message: Message, context: Context, call_next: ClientAppCallable) -> Message:
     """A response is about clips that are as they were, before and after it, and is noted before it leaves.
 
-    A person may withdraw while a model is trained: what was made meanwhile is removed and does not leave.
+    A person may withdraw while a model is trained: what was made meanwhile is removed and does not leave. Nor does it
+    where the steward has refused the study meanwhile.
     """
     call, kind, run = current_call(), message.metadata.message_type, message.metadata.run_id
     if kind in (wire.HELLO, wire.OFFER) or call.settings.policy is None:
@@ -167,6 +168,7 @@ def unchanged_clips(message: Message, context: Context, call_next: ClientAppCall
         note_sent(call.settings, call.study, _SENT[kind], run=run, round_number=number)
     if kind != wire.FETCH:  # nothing is made for it, so nothing can change meanwhile
         check_stored(deployed_site(call.settings.home), call.study, run=run)
+        Offers(call.settings.home).approved(call.study)  # without an approval no list says which clips it may be of
     if leaves := current_call().leaves:
         log_line(call.settings.home, leaves)
     return response

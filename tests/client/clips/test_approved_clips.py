@@ -12,12 +12,15 @@ from enrolled import approve, enrolled
 from flwr.app import RecordDict
 from requested import CHANGED, POLICY, RequestStage
 
+from moretta.client.clips import release as releasing
 from moretta.client.clips.provenance import Provenance
-from moretta.client.clips.site_clips import labelled_corpus
+from moretta.client.clips.site_clips import labelled_corpus, site_corpus
 from moretta.client.offers import Offers
-from moretta.client.settings import deployed_site
+from moretta.client.settings import SiteSettings, deployed_site
+from moretta.shared.data.clips import Clip, Corpus
 from moretta.shared.messages import wire
 from moretta.shared.release import open_release
+from moretta.shared.study.schema import Study
 
 
 @pytest.fixture
@@ -92,6 +95,20 @@ def test_what_is_excluded_later_ends_the_use_of_the_release(site: RequestStage) 
     assert not site.folder.exists()
     site.run = 2
     assert release(site, digest)["statement"]["speakers"] == 3
+
+
+def test_what_is_refused_while_it_is_made_does_not_leave(site: RequestStage, monkeypatch: pytest.MonkeyPatch) -> None:
+    digest, offers = decide(site, "1004"), Offers(site.home.root)
+
+    def refused_meanwhile(settings: SiteSettings, study: Study) -> tuple[Corpus, tuple[Clip, ...]]:
+        offer = offers.find(digest)
+        assert offer is not None
+        offers.decide(offer, "refused", "steward")
+        return site_corpus(settings, study)
+
+    monkeypatch.setattr(releasing, "site_corpus", refused_meanwhile)
+    assert "has not approved" in release(site, digest)["failure"]
+    assert "has not approved" in site.fetch()["failure"]
 
 
 def test_two_approvals_of_one_study_release_what_both_approve(site: RequestStage) -> None:

@@ -151,6 +151,14 @@ def test_only_the_link_grants_the_desk_and_only_once(browser: Browser) -> None:
         assert browser.send("GET", place, Cookie=cookie)[0] == 403
 
 
+def test_cookies_of_other_servers_on_the_machine_shut_no_steward_out(browser: Browser) -> None:
+    browser.enter()
+    own = browser.cookie
+    for cookies in (f'prefs={{"a": 1}}; {own}', f"flag; {own}", f"{own}; moretta-desk=guess", f"moretta-desk=; {own}"):
+        assert browser.send("GET", browser.place, Cookie=cookies)[0] == 200
+    assert browser.send("GET", browser.place, Cookie=f"{own}x; x{own}")[0] == 403
+
+
 def test_requests_of_other_pages_and_other_names_are_refused(browser: Browser) -> None:
     browser.enter()
     assert "clips may be released" not in browser.page()
@@ -257,7 +265,7 @@ def test_more_is_excluded_than_the_policy_lets_go(browser: Browser, asked: Reque
         browser.press(f"exclude:{number}")
     assert "the rule min_clips" in browser.press("confirm")
     assert browser.post("decide", decision="approve", chosen=browser.desk.chosen)[0] == 303
-    assert browser.desk.decision is None
+    assert browser.desk.decision is None and "0 of 48 clips" in browser.page()
     assert list(asked.home.root.glob("approvals/*")) == []
 
 

@@ -60,10 +60,12 @@ class Follower:
             with self._path.open("rb") as file:
                 size = file.seek(0, 2)
                 start = self._place if self._place <= size else 0
-                file.seek(max(start, size - MAX_NEW_BYTES))
+                place = file.seek(max(start, size - MAX_NEW_BYTES))
                 content = file.read(MAX_NEW_BYTES)
                 whole = content[: content.rfind(b"\n") + 1]
-                self._place = file.tell() - len(content) + len(whole)
+                self._place = place + len(whole)
+                if place > start:  # within a line, of which the rest may look like an entry
+                    whole = whole.partition(b"\n")[2]
         except OSError:
             return
         for line in whole.decode("utf-8", errors="replace").split("\n"):

@@ -123,14 +123,17 @@ def approve(
             pass
     else:
         choice = Choice.of(steward_settings(site), offer)
-    choice.excluded = set()
+    before, choice.excluded = choice.excluded, set()
     for rule in rules:
         choice.excluded |= choice.matching(rule)
     if exclude_clips is not None:
         choice.exclude(_names_in(exclude_clips))
     choice.check(offer)
     included, everything = len(choice.included), len(choice.rows)
-    for line in (*offer_lines(offer_facts(site, offer)), f"  {included} of {everything} clips would be released"):
+    lines = [*offer_lines(offer_facts(site, offer)), f"  {included} of {everything} clips would be released"]
+    if added := before - choice.excluded:  # each approval stands by itself: rules of the last one are not kept
+        lines.append(f"  {len(added)} of them are not in the approval that there is")
+    for line in lines:
         (note if as_json else typer.echo)(line)
     if not yes:
         typer.confirm("Respond to this study?", abort=True, err=as_json)

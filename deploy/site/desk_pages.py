@@ -21,7 +21,7 @@ from moretta.deploy.site.desk_guard import Guard
 from moretta.deploy.site.review import asset, templates
 from moretta.deploy.site.review_choice import people_of
 from moretta.deploy.site.review_cost import limit_text
-from moretta.shared.core.errors import MorettaError
+from moretta.shared.core.errors import HomeError, MorettaError
 
 _NUMBER_RULES = {"risk>": "risk above", "person-risk>": "risk of the person above", "age<": "age below"} | {
     "age>": "age above",
@@ -40,10 +40,16 @@ def serve(desk: Desk, *, port: int = 0, ready: Callable[[str], None]) -> Decisio
 
     Returns:
         The decision; None if there was none.
+
+    Raises HomeError if the port cannot be opened.
     """
     with socket.socket() as listening:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listening.bind(("127.0.0.1", port))
+        try:
+            listening.bind(("127.0.0.1", port))
+        except OSError as error:
+            fix = "name another one with --port, or 0 for any that is free"
+            raise HomeError(f"port {port} of 127.0.0.1 cannot be opened: {error.strerror}", fix=fix) from error
         guard = Guard(listening.getsockname()[1])
         guard.desk = pages(desk, guard)
         config = uvicorn.Config(

@@ -59,3 +59,13 @@ def test_of_a_flood_the_end_is_shown_and_a_folder_that_is_gone_is_no_error(
     assert found[-1] == "line 49" and 0 < len(found) < 10
     (tmp_path / SITE_LOG).unlink()
     assert not list(follower.lines())
+
+
+def test_the_rest_of_a_line_that_was_cut_is_no_entry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    follower, forged = Follower(tmp_path), "2026-01-01T00:00:00+00:00 run=1 release: 99 clips of 9 people"
+    log_line(tmp_path, f"hello refused: {forged}")
+    monkeypatch.setattr(site_log, "MAX_NEW_BYTES", len(forged) + 1)
+    assert not list(follower.lines())
+    monkeypatch.setattr(site_log, "MAX_NEW_BYTES", 2**16)
+    log_line(tmp_path, "next")
+    assert list(follower.lines()) == ["next"]

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import http.client
 import re
+import socket
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from urllib.parse import urlencode, urlsplit
 
 import numpy as np
@@ -23,6 +24,7 @@ from moretta.deploy.site import desk as desk_module
 from moretta.deploy.site.approvals import offer_facts
 from moretta.deploy.site.desk import Desk
 from moretta.deploy.site.desk_pages import serve
+from moretta.shared.core.errors import HomeError
 from moretta.shared.core.pseudonym import PseudonymKey
 from moretta.shared.features.public_speech import PublicVoice
 from moretta.shared.messages import wire
@@ -149,6 +151,14 @@ def test_only_the_link_grants_the_desk_and_only_once(browser: Browser) -> None:
     assert browser.send("GET", way_in)[0] == 403
     for cookie in ("", "moretta-desk=", "moretta-desk=guess", 'moretta-desk="', "moretta-desk"):
         assert browser.send("GET", place, Cookie=cookie)[0] == 403
+
+
+def test_a_port_that_is_taken_is_an_error_with_a_way_out() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        with pytest.raises(HomeError, match="--port"):
+            serve(cast(Desk, None), port=taken.getsockname()[1], ready=print)
 
 
 def test_cookies_of_other_servers_on_the_machine_shut_no_steward_out(browser: Browser) -> None:

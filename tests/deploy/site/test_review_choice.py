@@ -67,7 +67,8 @@ def test_rules_and_names_exclude_and_the_decision_is_json(
     assert not any(name.startswith("1001") or "_FEA_" in name for name in left)
     assert not left & {"1003_TIE_SAD_XX", "1003_IEO_ANG_XX"}
     assert site(home, "approve", offer.digest[:8], "--yes") == ExitCode.OK  # all that are there, again
-    assert "with 48 clips; 0 stay here" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "20 of them are not in the approval that there is" in said and "with 48 clips; 0 stay here" in said
 
 
 @pytest.mark.parametrize(

@@ -114,7 +114,7 @@ class Guard:
         # Other servers on the machine set cookies for the whole of it: odd ones, and ones of this name
         cookies = (each.strip() for header in headers.getlist("cookie") for each in header.split(";"))
         own = f"{COOKIE}={self._cookie}".encode()
-        return any([compare_digest(cookie.encode(), own) for cookie in cookies])
+        return any(compare_digest(cookie.encode(), own) for cookie in cookies)
 
     async def form(self, request: Request) -> dict[str, list[str]] | None:
         """The fields of a form of the desk; None if it is another's, or too large."""

@@ -16,7 +16,7 @@ from moretta.deploy.server.live_view import metrics_text, serve_live
 from moretta.deploy.server.study_status import changes, study_status
 from moretta.server.grid.site_grid import Traffic
 from moretta.server.stages.lifecycle import announce_attempt, only_attempt, write_outcome
-from moretta.server.stages.run import Run, RunContext, SiteFacts, SiteSpending
+from moretta.server.stages.run import PROGRESS_FILE, Run, RunContext, SiteFacts, SiteSpending
 from moretta.server.stages.state import RESUME_FILE, save_state
 from moretta.shared.audit.report.report_schema import RoundRow
 from moretta.shared.core.errors import ExitCode, HomeError
@@ -63,6 +63,17 @@ def test_a_study_at_work_states_stage_round_and_what_each_site_missed(run: Run) 
         "  clinic-a: 40 clips, 3 rounds, epsilon 2.75 of 8",
         "  clinic-b: 0 clips, 0 rounds; missed rounds 1-2 of train voice",
     ]
+
+
+def test_a_line_that_is_half_written_hides_no_study(run: Run) -> None:
+    run.context.notify(stage="release", state="started")
+    with (run.context.folder / PROGRESS_FILE).open("a", encoding="utf-8") as file:
+        file.write('{"stage": "train voi')
+        file.flush()
+        assert study_status(run.context.folder).stage == "release"
+    run.context.notify(stage="audit", state="started")  # of a server that was killed, and went on behind it
+    run.context.notify(stage="report", state="started")
+    assert study_status(run.context.folder).stage == "report"
 
 
 def test_metrics_are_what_prometheus_reads_and_have_each_site_s_figures(run: Run) -> None:

@@ -2,7 +2,8 @@
 
 Attackers scale what they read by all people together. A site that multiplies the values of one person by a large number
 moves these scales, and everybody else comes to look alike. Such people are left out, and the audit says how many: what
-they would have hidden cannot count as private, and neither can they.
+they would have hidden cannot count as private, and neither can they. Where they are many, nobody can say who is usual:
+then no figure counts.
 """
 
 from __future__ import annotations
@@ -13,18 +14,27 @@ import numpy.typing as npt
 from moretta.shared.core.array_types import Array, Bool
 
 LARGEST_RATIO = 4.0
-"""Of a person's reach to that of people in general, in one value."""
-LARGEST_SHARE = 0.1
-"""Of the values in which a person's reach may be larger: some values are zero for most people."""
+"""Of a person's typical distance from the middle to that of people in general, in one value."""
+LARGEST_CLIP_RATIO = 16.0
+"""The same of a single clip: noise of Laplace is that far out once in 60,000 values, that of Cauchy once in 25."""
+LARGEST_SHARE, LARGEST_CLIP_SHARE = 0.1, 0.3
+"""Of a person's, and of a clip's values that may be farther out: some values are zero for most people."""
+USUAL, NEAR = 0.7, 0.25
+"""Which person, by distance, is the measure: fewer than three tenths of the people cannot move it. And the one who
+shows whether there is a measure at all."""
+CROWD_RATIO, CROWD_SHARE = 16.0, 0.5
+"""Of the one distance to the other, and in how many values: beyond that people are of two kinds."""
+MOST_LEFT_OUT = 0.25
+"""Share of the people. Of more, no figure counts: invented people could have the usual ones left out."""
 FEWEST_PEOPLE = 4
 """Among fewer it cannot be said who lies outside."""
 
 
 def outlying(values: Array, labels: npt.NDArray[np.int64]) -> Bool:
-    """Which people lie far outside.
+    """Which people lie far outside: typically, or with a single clip. All of them, where people are of two kinds.
 
-    A person's reach in a value is its largest distance, over the person's clips, from the middle of all people. It is
-    compared with the median reach of all people, so that fewer than half of them cannot move what it is compared with.
+    A person's typical distance in a value is the median over the person's clips, from the middle of all people, so that
+    the number of clips does not matter.
 
     Args:
         values: [clips, d] statistics of released clips; what is not finite lies outside.
@@ -38,8 +48,18 @@ def outlying(values: Array, labels: npt.NDArray[np.int64]) -> Bool:
         return np.zeros(people, bool)
     known = np.nan_to_num(np.asarray(values, np.float64), nan=np.inf, posinf=np.inf, neginf=np.inf)
     own = [known[labels == person] for person in range(people)]
-    middle = np.quantile([np.quantile(rows, 0.5, axis=0, method="lower") for rows in own], 0.5, axis=0, method="lower")
+    middle = _quantile(np.array([_quantile(rows, 0.5) for rows in own]), 0.5)
     with np.errstate(invalid="ignore", over="ignore"):
-        reach = np.nan_to_num([np.abs(rows - middle).max(axis=0) for rows in own], nan=np.inf, posinf=np.inf)
-        beyond = reach > LARGEST_RATIO * np.quantile(reach, 0.5, axis=0, method="lower")
-    return np.asarray(beyond.mean(axis=1) > LARGEST_SHARE)
+        far = [np.nan_to_num(np.abs(rows - middle), nan=np.inf, posinf=np.inf) for rows in own]
+        typical = np.array([_quantile(rows, 0.5) for rows in far])
+        usual = _quantile(typical, USUAL)
+        if (usual > CROWD_RATIO * _quantile(typical, NEAR)).mean() > CROWD_SHARE:
+            return np.ones(people, bool)
+        beyond = (typical > LARGEST_RATIO * usual).mean(axis=1) > LARGEST_SHARE
+        single = [((rows > LARGEST_CLIP_RATIO * usual).mean(axis=1) > LARGEST_CLIP_SHARE).any() for rows in far]
+    return np.asarray(beyond | np.array(single))
+
+
+def _quantile(rows: npt.NDArray[np.float64], place: float) -> npt.NDArray[np.float64]:
+    """Of the first axis: one that is there, and no mean of two, of which one may be infinite."""
+    return np.asarray(np.quantile(rows, place, axis=0, method="lower"), np.float64)

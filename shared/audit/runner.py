@@ -13,7 +13,7 @@ import numpy as np
 
 from moretta.shared.audit.attackers.base import Attacker, Embedder, attacker_names, get_attacker
 from moretta.shared.audit.attackers.open_set import embed_once
-from moretta.shared.audit.blinding import outlying
+from moretta.shared.audit.blinding import MOST_LEFT_OUT, outlying
 from moretta.shared.audit.dataset import ClipSet
 from moretta.shared.audit.execute import Inputs, run_unit, scenarios_of, units_of
 from moretta.shared.audit.kept_units import shared_places
@@ -32,6 +32,7 @@ CHANCE_TOLERANCE = 0.05
 NO_ORIGINALS = (
     "no originals were given, so the unprotected anchor could not be run: checked by the constant anchor only"
 )
+MANY_OUTLYING = "many-outlying"
 NOTHING_TO_READ = "codes were released: there is no sound or picture for it to read"
 _ANCHOR_METRICS = {"identification": "top1", "verification": "eer"}
 
@@ -116,10 +117,13 @@ def audit(
         place = attacker_order[r.attacker], scenario_order[r.scenario]
         return *place, r.pooled, r.metric, r.subset != "all", r.subset
 
-    checked = [
-        result.model_copy(update={"left_out": len(far)}) if far and not result.is_anchor else result
-        for result in _checked(results, originals=original is not None)
-    ]
+    checked = _checked(results, originals=original is not None)
+    if many := unused.pop(MANY_OUTLYING, 0):
+        reason = (
+            f"the released values of {many} people lie far outside those of the others: nobody can say who is usual"
+        )
+        checked = [result if result.is_anchor else result.invalidated(reason) for result in checked]
+    checked = [r.model_copy(update={"left_out": len(far)}) if far and not r.is_anchor else r for r in checked]
     return AuditResult(sorted(checked, key=order), plan, unused, far)
 
 
@@ -130,7 +134,7 @@ def matched(
 
     Returns:
         The sets, without originals if there are none; how many clips could not be used, by reason; and the people who
-        lie far outside the others.
+        lie far outside the others. Where these are many they are counted as `MANY_OUTLYING`, and none is left out.
 
     Raises:
         ReleaseError: no released clip can be read.
@@ -142,6 +146,8 @@ def matched(
     if not len(released):
         raise ReleaseError(f"no readable {released.modality} clip in the release: {dict(released.damaged)}")
     unused, far = dict(released.damaged), outlying_people(released)
+    if len(far) > MOST_LEFT_OUT * len(released.speakers):
+        unused[MANY_OUTLYING], far = len(far), frozenset()
     if far:
         inside = released.without(far)
         unused["outlying"] = len(released) - len(inside)

@@ -84,6 +84,8 @@ def audit(  # noqa: PLR0917 - typer reads the options from the signature
 
 
 def _show_tables(found: AuditedFolder) -> None:
+    from moretta.shared.audit.result import of_emotion
+
     figures: dict[tuple[str, str, str], dict[str, Result]] = {}
     for row in found.rows:
         if row.subset == "all" and row.pooled == 1:
@@ -100,10 +102,22 @@ def _show_tables(found: AuditedFolder) -> None:
     if found.utility:
         headings = ["emotion", "evaluator", "kind", "scenario", "UAR", "chance", "no figure because"]
         evaluated = [
-            (r.modality, r.attacker, r.kind, r.scenario, _value(r), f"{r.chance:.3f}", r.reason * (r.value is None))
-            for r in found.utility
+            (r.modality, r.attacker, r.kind, r.scenario, _value(r), _number(r.chance), r.reason * (r.value is None))
+            for r in of_emotion(found.utility)
         ]
         show_table(headings, evaluated, fold=["no figure because"])
+        headings = ["understood", "meter", "scenario", "metric", "value", "chance", "no figure because"]
+        metered = [
+            (r.target, r.attacker, r.scenario, r.metric, _value(r), _number(r.chance), r.reason * (r.value is None))
+            for r in found.utility
+            if r.target != "emotion"
+        ]
+        if metered:
+            show_table(headings, metered, fold=["no figure because"])
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
 
 
 def _inference_rows(findings: Sequence[Result]) -> Iterator[tuple[str, ...]]:

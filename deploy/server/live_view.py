@@ -126,6 +126,7 @@ def serve_live(folder: Path, port: int, *, on_address: Callable[[str], None]) ->
         except OSError as error:
             fix = "name another port with --listen, or 0 for any that is free"
             raise HomeError(f"port {port} of {LOOPBACK} cannot be opened: {error.strerror}", fix=fix) from error
+        opened.listen()  # whoever gets the address may call at once
         on_address(f"http://{LOOPBACK}:{opened.getsockname()[1]}/")
         config = uvicorn.Config(application(folder), log_level="error", access_log=False, server_header=False)
         uvicorn.Server(config).run(sockets=[opened])

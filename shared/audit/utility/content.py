@@ -25,6 +25,7 @@ MOST_CLIPS = 48
 """Clips that are recognised, evenly of all people: more make an interval over people hardly narrower."""
 WORST_ANCHOR = 0.3
 """Word error rate on originals beyond which the recogniser is of no use for this corpus."""
+NOTHING_TO_COMPARE = "it compares a release with its original, and none was given"
 NO_SOUND = "codes were released: there is no sound in them"
 _SCENARIOS: dict[str, SetName] = {"unprotected": "original", "ignorant": "released"}
 Sets = Mapping[SetName, ClipSet]
@@ -106,7 +107,7 @@ def prosody(given: MeterInput) -> list[Result]:
     name, scenario = "pitch tracker", "ignorant"
     original = given.sets.get("original")
     released = given.sets["released"]
-    reason = NO_ORIGINALS if original is None else NO_SOUND if released.holds_codes else ""
+    reason = NOTHING_TO_COMPARE if original is None else NO_SOUND if released.holds_codes else ""
     if original is None or reason:
         return [given.result(name, "prosody", metric, scenario, reason=reason, invalid=True) for metric in METRICS]
     chosen = sampled(released)

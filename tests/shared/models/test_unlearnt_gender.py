@@ -65,7 +65,7 @@ def test_a_planted_bit_of_sex_is_unlearnt_and_emotion_is_not() -> None:
     before = measured_embeddings(plain, plain, split, seed=1)["face"].figures
     after = measured_embeddings(hiding, plain, split, seed=1)["face"].figures
     assert before.sex.fresh_linear >= 0.95 and before.sex.able >= 0.85  # a reader of the planted bit itself: 0.97
-    assert after.sex.fresh_linear <= 0.6 and 0.45 <= after.sex.in_loop <= 0.62
+    assert after.sex.fresh_linear <= 0.68 and 0.45 <= after.sex.in_loop <= 0.62
     assert after.emotion_kept == before.emotion and after.emotion >= before.emotion - 0.05
     assert not [fault for fault in after.sex.faults() if "without reversal" not in fault]
 

@@ -23,7 +23,7 @@ from moretta.shared.audit.report.report_file import (
 )
 from moretta.shared.audit.report.report_schema import EmotionResults, Report
 from moretta.shared.audit.report.summary import headlines
-from moretta.shared.audit.result import Result
+from moretta.shared.audit.result import Result, of_emotion
 from moretta.shared.core.errors import ExitCode, MorettaError
 from moretta.shared.core.printable import to_toml
 from moretta.shared.study.schema import Study
@@ -150,7 +150,7 @@ def former_utility(row: dict[str, Any]) -> dict[str, Any]:
 def test_a_report_of_format_1_is_read_and_said_to_be_one(
     example: ModuleType, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    report = example.report()
+    report = example.report(utility=tuple(of_emotion(example.utility())))  # nothing else was measured then
     content = json.loads(report.model_dump_json()) | {"format": 1}
     former = [former_row(row) for row in content["audit"]]
     content |= {"audit": former, "beyond": [former_finding(row) for row in content.pop("inference")]}

@@ -17,7 +17,7 @@ from typing import Any
 
 from moretta.deploy.runtime.processes import ManagedProcess, child_environment, end_marked, memory_bytes, new_mark
 from moretta.server.stages.lifecycle import OUTCOME_FILE
-from moretta.server.stages.run import MEMORY_FILE, PROGRESS_FILE
+from moretta.server.stages.run import MEMORY_FILE, PROGRESS_FILE, progress_events
 from moretta.server.stages.state import STATE_FILE
 from moretta.shared.core.atomic import naming, write_atomic
 from moretta.shared.core.errors import ExitCode, Interrupted, RunError, StudyError
@@ -236,8 +236,7 @@ class ProgressMonitor:
             file.seek(self._seen)
             data = file.read()
         whole = data[: data.rfind(b"\n") + 1]
-        for line in whole.splitlines():
-            event = json.loads(line)
+        for event in progress_events(whole.decode("utf-8", errors="replace")):
             if event["state"] in ("started", "finished"):
                 self._stage, self._began = (event["stage"] if event["state"] == "started" else ""), time.monotonic()
             self._reported = time.monotonic()

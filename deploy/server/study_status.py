@@ -15,7 +15,7 @@ from moretta.server.enrollment.site_registry import SiteRegistry
 from moretta.server.grid.site_grid import Traffic
 from moretta.server.home import ServerHome
 from moretta.server.stages.lifecycle import OUTCOME_FILE, newest_attempt, working_pid
-from moretta.server.stages.run import PROGRESS_FILE, Run, RunContext, SiteFacts, SiteSpending
+from moretta.server.stages.run import PROGRESS_FILE, Run, RunContext, SiteFacts, SiteSpending, progress_events
 from moretta.server.stages.state import STATE_FILE, load_progress
 from moretta.shared.audit.report.wording import format_seconds
 from moretta.shared.core.errors import ExitCode, HomeError
@@ -105,7 +105,7 @@ def study_status(folder: Path) -> StudyStatus:
     """How the study in a folder is; StudyError where no run is, ReleaseError where its state cannot be read."""
     run = load_progress(folder) or Run(RunContext(folder, load_plan(folder)))
     outcome: dict[str, Any] = json.loads(_text(folder / OUTCOME_FILE) or "{}")
-    events = list(_events(folder))
+    events = list(progress_events(_text(folder / PROGRESS_FILE)))
     code = outcome.get("exit_code")
     if code is not None:
         state = "finished" if code in (ExitCode.OK, ExitCode.GATE) else "failed"
@@ -197,15 +197,6 @@ def _left(run: Run) -> float | None:
 def _seconds(started: float, folder: Path, *, over: bool) -> float:
     end = (folder / OUTCOME_FILE).stat().st_mtime if over else time.time()
     return round(max(0.0, end - started), 1)
-
-
-def _events(folder: Path) -> Iterator[dict[str, Any]]:
-    """What the run noted on its way; a line that is being written, or that a killed server left, does not count."""
-    for line in _text(folder / PROGRESS_FILE).split("\n"):
-        with suppress(ValueError):
-            event = json.loads(line)
-            if isinstance(event, dict) and "state" in event:
-                yield event
 
 
 def _text(path: Path) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -292,6 +292,15 @@ class Run:
         if self.site_grid is None:
             raise RunError("a stage needs sites after their part was over")
         return self.site_grid
+
+
+def progress_events(text: str) -> Iterator[dict[str, Any]]:
+    """Events of a part of the progress file. A half-written line, such as a killed server leaves, does not count."""
+    for line in text.split("\n"):
+        with suppress(ValueError):
+            event = json.loads(line)
+            if isinstance(event, dict) and {"stage", "state"} <= event.keys():
+                yield event
 
 
 def ranges(numbers: list[int]) -> str:

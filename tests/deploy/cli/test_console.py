@@ -73,6 +73,15 @@ def test_a_stage_without_progress_is_reported_to_be_at_work(tmp_path: Path, monk
     assert lines == ["release ...", "release: at work for 39 s", "release: at work for 79 s"]
 
 
+def test_a_line_that_a_killed_server_left_ends_nobody_who_follows_a_run(tmp_path: Path) -> None:
+    lines: list[str] = []
+    monitor = monitoring.ProgressMonitor(tmp_path, lines.append)
+    glued = '{"stage": "rele{"stage": "release", "state": "started"}\n[1]\n{"stage": "audit", "state": "started"}\n'
+    (tmp_path / "progress.jsonl").write_text(glued)
+    monitor.look(None)
+    assert lines == ["audit ..."]
+
+
 def test_a_table_shows_text_from_elsewhere_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:
     show_table(("site", "why"), [("clinic-a", "[red]all is well[/red] [link=http://x]\x1b[2J\nclinic-b")], fold=["why"])
     lines = capsys.readouterr().out.splitlines()

@@ -174,13 +174,14 @@ def _say_link(link: str) -> None:
 @contextmanager
 def _reviewed(site: SiteHome, offer: Offer) -> Iterator[tuple[Review, Choice]]:
     """What would be released, and the choice of its clips with their risks; in a folder that is gone afterwards."""
+    from moretta.client.site_home import REVIEW_PREFIX
     from moretta.deploy.site.review import make_review, steward_settings
     from moretta.deploy.site.review_choice import Choice
     from moretta.shared.core.workers import in_lines
 
     settings = steward_settings(site)
     choice = Choice.of(settings, offer)
-    with tempfile.TemporaryDirectory(prefix=".review-", dir=site.root) as folder:
+    with tempfile.TemporaryDirectory(prefix=REVIEW_PREFIX, dir=site.root) as folder:
         with progress("Anonymizing") as step:
             out = Path(folder) / "review"
             made = make_review(

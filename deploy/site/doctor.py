@@ -22,7 +22,7 @@ from moretta.client.clips.stored_state import stored_provenances
 from moretta.client.clips.withdrawal import stored_studies
 from moretta.client.policy import Policy
 from moretta.client.settings import SiteSettings, of_folder
-from moretta.client.site_home import SiteFile, SiteHome, read_state
+from moretta.client.site_home import REVIEW_PREFIX, SiteFile, SiteHome, read_state
 from moretta.client.transport import enrollment
 from moretta.client.transport.identity import WAY_BACK, Identity
 from moretta.client.transport.server_channel import look_at_authority
@@ -163,6 +163,9 @@ def _check_folder(home: SiteHome, disk_usage: Callable[[Path], Any]) -> Iterator
         yield Finding("folder", found, f"chmod -R go= {home.root}", ExitCode.HOME)
     else:
         yield Finding("folder", f"{home.root}, closed to others")
+    if left := sorted(home.root.glob(f"{REVIEW_PREFIX}*")):
+        found = f"{len(left)} folders of reviews, with sounds and a copy of the pseudonym key, such as {left[0].name}"
+        yield Finding("reviews", found, f"if no review is running, it was killed: rm -r {home.root}/{REVIEW_PREFIX}*")
     free, fix = disk_usage(home.root).free, "free some: nothing leaves that the ledger cannot record first"
     found, few = f"{free / 2**30:.1f} GiB free", free < _FEW_BYTES
     yield _graded("disk", found, fix, ExitCode.HOME, fault=free < _LEAST_BYTES, warning=few)

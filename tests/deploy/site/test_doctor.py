@@ -43,6 +43,12 @@ def test_a_site_without_a_fault_gets_a_clean_report(site: SiteHome) -> None:
     assert {"certificate", "dns", "port", "authority", "enrollment", "clock", "process"} <= looked_at
 
 
+def test_what_a_killed_review_left_is_a_warning_with_the_command_that_removes_it(site: SiteHome) -> None:
+    (site.root / ".review-abc").mkdir(mode=0o700)
+    (found,) = [f for f in examine(site, disk_usage=disk(10 * GIB)) if f.check == "reviews"]
+    assert (found.verdict, found.fix.split(": ")[1]) == ("warning", f"rm -r {site.root}/.review-*")
+
+
 def _no_folder(site: SiteHome, background: Any) -> None:
     site.root.rename(site.root.with_name("elsewhere"))
 
